@@ -1,0 +1,6 @@
+//! The engine of `pipe`: pipeline files, the graph, plans, runs and checkpoints.
+//!
+//! Knows nothing of burn, models or images. Stages reach it only through a trait, so that its tests run on a
+//! scripted fake stage and compile in seconds.
+
+pub mod store;

@@ -1,0 +1,3 @@
+//! What stands on disk: checkpoints, run directories, metadata, records.
+
+pub mod tensor;
