@@ -3,4 +3,14 @@
 //! Knows nothing of burn, models or images. Stages reach it only through a trait, so that its tests run on a
 //! scripted fake stage and compile in seconds.
 
+pub mod error;
+pub mod exec;
+pub mod graph;
+pub mod identity;
+pub mod kind;
+pub mod plan;
+pub mod progress;
+pub mod source;
+pub mod spec;
+pub mod stop;
 pub mod store;

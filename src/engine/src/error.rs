@@ -1,0 +1,129 @@
+//! Errors of what people wrote: files, settings, references. One message says where, what, what was expected,
+//! and what to do next.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::source::{Position, Source};
+
+/// An error in a pipeline file, a config file or a setting. Exit code 2.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpecError {
+    message: String,
+    /// Key path such as `stages.base.epochs`; empty when the whole file is meant.
+    key: Vec<String>,
+    place: Option<Place>,
+    /// Short lines under the message: what was expected, what to try.
+    notes: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    path: PathBuf,
+    position: Option<Position>,
+    excerpt: Option<String>,
+}
+
+impl std::error::Error for SpecError {}
+
+impl SpecError {
+    /// An error that belongs to no place in a file.
+    pub fn plain(message: impl Into<String>) -> Self {
+        Self { message: message.into(), key: Vec::new(), place: None, notes: Vec::new() }
+    }
+
+    /// An error at a place in a file.
+    pub fn at(source: &Source, at: Option<Position>, key: Vec<String>, message: impl Into<String>) -> Self {
+        let excerpt = at.and_then(|p| source.line(p.line)).map(str::to_owned);
+        let place = Place { path: source.path().to_owned(), position: at, excerpt };
+        Self { message: message.into(), key, place: Some(place), notes: Vec::new() }
+    }
+
+    /// Adds a line of help.
+    pub fn note(mut self, note: impl Into<String>) -> Self {
+        self.notes.push(note.into());
+        self
+    }
+
+    /// Adds "did you mean" when a candidate is near, and the list of candidates when it is short enough to read.
+    pub fn candidates<'a>(self, wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Self {
+        let valid: Vec<&str> = valid.into_iter().collect();
+        let this = match nearest(wrong, valid.iter().copied()) {
+            Some(near) => self.note(format!("did you mean `{near}`?")),
+            None => self,
+        };
+        match valid.len() {
+            0 => this,
+            1..=40 => this.note(format!("expected one of: {}", valid.join(", "))),
+            n => this.note(format!("{n} names are valid here; `pipe schema` prints them")),
+        }
+    }
+
+    /// The key path, joined by dots.
+    pub fn key(&self) -> String {
+        self.key.join(".")
+    }
+}
+
+/// The candidate most similar to `wrong`, if any is similar enough to be a slip of the fingers.
+pub fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .into_iter()
+        .map(|c| (strsim::jaro_winkler(&wrong.to_lowercase(), &c.to_lowercase()), c))
+        .filter(|(score, _)| *score > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, c)| c)
+}
+
+impl fmt::Display for SpecError {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        if let Some(place) = &self.place {
+            write!(f, "{}", place.path.display())?;
+            if let Some(p) = place.position {
+                write!(f, ":{}:{}", p.line, p.column)?;
+            }
+            f.write_str(": ")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key.join("."))?;
+        }
+        f.write_str(&self.message)?;
+        if let Some(Place { position: Some(p), excerpt: Some(line), .. }) = &self.place {
+            let number = p.line.to_string();
+            let indent = " ".repeat(number.len());
+            // The marker is placed by characters, as terminals show them.
+            let lead: String = line
+                .chars()
+                .take(p.column.saturating_sub(1))
+                .map(|c| if c == '\t' { c } else { ' ' })
+                .collect();
+            write!(f, "\n{indent} |\n{number} | {}\n{indent} | {lead}^", line.trim_end())?;
+        }
+        for note in &self.notes {
+            write!(f, "\n  = {note}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_shows_place_key_excerpt_and_help() {
+        let source = Source::new("p.yaml", "name: x\nstages:\n  base:\n    epocs: 5\n");
+        let at = Some(Position { line: 4, column: 5 });
+        let key = ["stages", "base", "epocs"].map(String::from).to_vec();
+        let error = SpecError::at(&source, at, key, "unknown key").candidates("epocs", ["epochs", "kind"]);
+        assert_eq!(
+            error.to_string(),
+            "p.yaml:4:5: stages.base.epocs: unknown key\n  |\n4 |     epocs: 5\n  |     ^\n  = did you mean `epochs`?\n  = expected one of: epochs, kind"
+        );
+    }
+
+    #[test]
+    fn nothing_near_is_suggested_for_a_far_name() {
+        assert_eq!(nearest("zzz", ["epochs", "kind"]), None);
+    }
+}

@@ -1,0 +1,265 @@
+//! The identity of a stage: the digest of all that decides its result. One walk over settings and their schema
+//! feeds the digest and the explanation of a difference, so that they cannot disagree.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use crate::graph::Graph;
+use crate::kind::StageId;
+use crate::spec::LoadedStage;
+
+/// What a change of a setting means. Declared beside the field, as `x-class` in its schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Another experiment: a new run.
+    Identity,
+    /// More of the same run.
+    Extend,
+    /// No effect on the result.
+    Runtime,
+}
+
+/// One setting in the walk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Dotted key path.
+    pub key: String,
+    pub value: Value,
+    pub class: Class,
+}
+
+/// A setting that differs between two manifests.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Difference {
+    pub key: String,
+    pub old: Option<Value>,
+    pub new: Option<Value>,
+}
+
+/// All that decides a stage's result, in a fixed order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest(Vec<Entry>);
+
+impl Manifest {
+    /// Walks `settings` along `schema`. Unset (null) settings are left out.
+    pub fn of(settings: &Value, schema: &schemars::Schema) -> Self {
+        let mut entries = Vec::new();
+        let root = schema.as_value();
+        walk(settings, Some(root), root, Class::Identity, &mut String::new(), &mut entries);
+        entries.sort_by(|a, b| a.key.cmp(&b.key));
+        Self(entries)
+    }
+
+    /// Adds what is no setting by itself, under keys in angle brackets.
+    pub fn with(mut self, extra: impl IntoIterator<Item = (String, Value)>) -> Self {
+        let entries = extra.into_iter().map(|(key, value)| Entry {
+            key: format!("<{key}>"),
+            value,
+            class: Class::Identity,
+        });
+        self.0.extend(entries);
+        self.0.sort_by(|a, b| a.key.cmp(&b.key));
+        self
+    }
+
+    /// The entries that decide the result.
+    pub fn deciding(&self) -> impl Iterator<Item = &Entry> {
+        self.0.iter().filter(|e| e.class == Class::Identity)
+    }
+
+    /// `sha256:…` over the deciding entries, one `key=json` line each.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        for entry in self.deciding() {
+            hash.update(format!("{}={}\n", entry.key, entry.value));
+        }
+        format!("sha256:{}", hex(&hash.finalize()))
+    }
+
+    /// The deciding entries as a map, to be kept with a run and compared later.
+    pub fn record(&self) -> BTreeMap<String, Value> {
+        self.deciding().map(|e| (e.key.clone(), e.value.clone())).collect()
+    }
+
+    /// The deciding entries that differ from an earlier record.
+    pub fn differences(&self, earlier: &BTreeMap<String, Value>) -> Vec<Difference> {
+        differences(earlier, &self.record())
+    }
+}
+
+/// What differs between two records, by key.
+pub fn differences(old: &BTreeMap<String, Value>, new: &BTreeMap<String, Value>) -> Vec<Difference> {
+    let keys: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    keys.into_iter()
+        .filter(|key| old.get(*key) != new.get(*key))
+        .map(|key| Difference { key: key.clone(), old: old.get(key).cloned(), new: new.get(key).cloned() })
+        .collect()
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let show = |value: &Option<Value>| match value {
+            None => "unset".to_owned(),
+            Some(Value::String(s)) => s.clone(),
+            Some(other) => other.to_string(),
+        };
+        write!(f, "{} {} -> {}", self.key, show(&self.old), show(&self.new))
+    }
+}
+
+/// The manifests of all stages of a graph; a stage's manifest holds the identities of the stages it refers to.
+pub fn manifests(graph: &Graph) -> BTreeMap<StageId, Manifest> {
+    let mut all: BTreeMap<StageId, Manifest> = BTreeMap::new();
+    for stage in graph.stages() {
+        let manifest = manifest(stage, graph, &all);
+        all.insert(stage.id.clone(), manifest);
+    }
+    all
+}
+
+fn manifest(stage: &LoadedStage, graph: &Graph, done: &BTreeMap<StageId, Manifest>) -> Manifest {
+    let mut settings = stage.stage.settings();
+    // A reference counts by what it refers to, not by the name that the stage happens to have.
+    let references = stage.stage.references();
+    if let Value::Object(map) = &mut settings {
+        for reference in &references {
+            map.remove(reference.key);
+        }
+    }
+    let inputs = references.iter().flat_map(|reference| {
+        let target = graph.pipeline.stages.iter().find(|s| s.id.as_str() == reference.stage);
+        let manifest = target.and_then(|t| done.get(&t.id));
+        let entries = manifest.map(|m| m.record()).unwrap_or_default();
+        entries
+            .into_iter()
+            .map(|(key, value)| (format!("{}.{key}", reference.key), value))
+            .collect::<Vec<_>>()
+    });
+    let kind = [("kind".to_owned(), Value::String(stage.kind.clone()))];
+    Manifest::of(&settings, &stage.schema).with(stage.stage.derived()).with(inputs).with(kind)
+}
+
+fn walk(
+    value: &Value,
+    schema: Option<&Value>,
+    root: &Value,
+    inherited: Class,
+    key: &mut String,
+    out: &mut Vec<Entry>,
+) {
+    let class = schema.and_then(class_of).unwrap_or(inherited);
+    let schema = schema.map(|s| resolve(s, root));
+    match value {
+        Value::Null => {}
+        Value::Object(map) if !map.is_empty() => {
+            for (name, item) in map {
+                let length = key.len();
+                if length > 0 {
+                    key.push('.');
+                }
+                key.push_str(name);
+                walk(item, schema.and_then(|s| property(s, name, root)), root, class, key, out);
+                key.truncate(length);
+            }
+        }
+        other => out.push(Entry { key: key.clone(), value: other.clone(), class }),
+    }
+}
+
+fn class_of(schema: &Value) -> Option<Class> {
+    match schema.get("x-class")?.as_str()? {
+        "runtime" => Some(Class::Runtime),
+        "extend" => Some(Class::Extend),
+        _ => Some(Class::Identity),
+    }
+}
+
+/// Follows `$ref` and the non-null side of an optional setting.
+fn resolve<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
+    if let Some(name) = schema.get("$ref").and_then(Value::as_str).and_then(|r| r.strip_prefix("#/$defs/"))
+        && let Some(target) = root.get("$defs").and_then(|d| d.get(name))
+    {
+        return resolve(target, root);
+    }
+    if let Some(options) = schema.get("anyOf").and_then(Value::as_array)
+        && let Some(some) = options.iter().find(|o| o.get("type").and_then(Value::as_str) != Some("null"))
+    {
+        return resolve(some, root);
+    }
+    schema
+}
+
+fn property<'a>(schema: &'a Value, name: &str, root: &'a Value) -> Option<&'a Value> {
+    let direct =
+        schema.get("properties").and_then(|p: &Value| p.as_object()).and_then(|p: &Map<_, _>| p.get(name));
+    direct.or_else(|| {
+        let options = schema.get("oneOf")?.as_array()?;
+        options.iter().find_map(|option| resolve(option, root).get("properties")?.get(name))
+    })
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[derive(schemars::JsonSchema)]
+    #[allow(dead_code)]
+    struct Settings {
+        learning_rate: f64,
+        #[schemars(extend("x-class" = "extend"))]
+        epochs: u32,
+        #[schemars(extend("x-class" = "runtime"))]
+        device: String,
+        checkpoint: Inner,
+        optional: Option<Inner>,
+    }
+
+    #[derive(schemars::JsonSchema)]
+    #[allow(dead_code)]
+    struct Inner {
+        monitor: String,
+        #[schemars(extend("x-class" = "runtime"))]
+        keep_last_n: u32,
+    }
+
+    fn manifest(value: Value) -> Manifest {
+        Manifest::of(&value, &schemars::schema_for!(Settings))
+    }
+
+    fn settings() -> Value {
+        json!({"learning_rate": 1e-3, "epochs": 5, "device": "cpu",
+               "checkpoint": {"monitor": "train_loss", "keep_last_n": 3}, "optional": {"monitor": "x", "keep_last_n": 1}})
+    }
+
+    #[test]
+    fn only_identity_settings_decide() {
+        let keys: Vec<String> = manifest(settings()).deciding().map(|e| e.key.clone()).collect();
+        assert_eq!(keys, ["checkpoint.monitor", "learning_rate", "optional.monitor"]);
+    }
+
+    #[test]
+    fn runtime_and_extend_settings_leave_the_digest_alone() {
+        let mut other = settings();
+        other["epochs"] = json!(50);
+        other["device"] = json!("gpu");
+        other["checkpoint"]["keep_last_n"] = json!(9);
+        assert_eq!(manifest(settings()).digest(), manifest(other).digest());
+    }
+
+    #[test]
+    fn the_explanation_names_what_the_digest_saw() {
+        let mut other = settings();
+        other["learning_rate"] = json!(1e-4);
+        assert_ne!(manifest(settings()).digest(), manifest(other.clone()).digest());
+        let differences = manifest(other).differences(&manifest(settings()).record());
+        assert_eq!(differences.len(), 1);
+        assert_eq!(differences[0].to_string(), "learning_rate 0.001 -> 0.0001");
+    }
+}

@@ -1,0 +1,51 @@
+//! What a running stage tells the world. How it is shown is not known here.
+
+use std::collections::BTreeMap;
+
+use crate::kind::StageId;
+
+/// Receives events; must be cheap and must not fail.
+pub trait Report: Send + Sync {
+    fn event(&self, stage: &StageId, event: &Event);
+}
+
+/// Throws every event away.
+pub struct Silent;
+
+impl Report for Silent {
+    fn event(&self, _: &StageId, _: &Event) {}
+}
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The stage begins; `action` is the plan's word for it.
+    Started { action: String, reason: String },
+    /// The stage ended well.
+    Finished { summary: String, seconds: f64 },
+    /// The stage was left as it is.
+    Skipped { reason: String },
+    /// The stage ended badly.
+    Failed { message: String },
+    /// A line for people.
+    Message { text: String },
+    /// Something legal and probably not meant.
+    Warning { text: String },
+    /// A piece of preparation with a known or unknown end, such as a download in bytes.
+    Preparing { what: String, done: u64, total: Option<u64> },
+    /// A numbered run was created or opened.
+    RunOpened { number: u32, experiment: String, directory: String, device: String, parameters: u64 },
+    /// Training goes on from a checkpoint.
+    Resumed { checkpoint: String, epoch: u64, step_in_epoch: u64, metrics: BTreeMap<String, f64> },
+    /// An optimizer step was done. Losses are read back only every so often, hence the option.
+    Step { epoch: u64, epochs: u64, step: u64, steps: u64, loss: Option<f64>, images_per_second: f64 },
+    /// An epoch was done.
+    Epoch { epoch: u64, epochs: u64, metrics: BTreeMap<String, f64>, seconds: f64, images_per_second: f64 },
+    /// A checkpoint stands on disk.
+    Saved { file: String, bytes: u64, seconds: f64 },
+    /// The checkpoint just saved is the best so far.
+    NewBest { monitor: String, value: f64 },
+    /// Training reached its last epoch.
+    Completed { best_epoch: Option<u64>, monitor: String, value: Option<f64> },
+}

@@ -1,0 +1,242 @@
+//! A YAML file that was read, and where a key stands in it. Knows nothing of what the keys mean.
+//!
+//! Settings lose their positions when layers are merged, so a position is found again from the key path: the
+//! file is walked once more with a reader that fails on purpose at the wanted node, and the YAML library says
+//! where that was.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use crate::error::SpecError;
+
+/// A file's text together with the path that messages show.
+#[derive(Debug, Clone)]
+pub struct Source(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    text: String,
+}
+
+/// Line and column of a node, both counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    pub line: usize,
+    pub column: usize,
+}
+
+/// Which part of a mapping entry is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Key,
+    Value,
+}
+
+impl Source {
+    /// Reads a file. `shown` is the path that messages print, `path` the one that is opened.
+    pub fn read(path: &Path, shown: &Path) -> Result<Self, SpecError> {
+        let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => SpecError::plain(format!("{}: no such file", shown.display())),
+            std::io::ErrorKind::InvalidData => {
+                SpecError::plain(format!("{}: not a UTF-8 text file", shown.display()))
+            }
+            _ => SpecError::plain(format!("failed to read {}: {error}", shown.display())),
+        })?;
+        Ok(Self::new(shown, text))
+    }
+
+    /// A source from text at hand.
+    pub fn new(shown: impl Into<PathBuf>, text: impl Into<String>) -> Self {
+        Self(Arc::new(Inner { path: shown.into(), text: text.into() }))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    pub fn text(&self) -> &str {
+        &self.0.text
+    }
+
+    /// Parses the whole file. Syntax errors, duplicate keys and too deep nesting are reported with their place.
+    pub fn parse(&self) -> Result<serde_yaml::Value, SpecError> {
+        let value: serde_yaml::Value = serde_yaml::from_str(self.text()).map_err(|error| {
+            let at = error.location().map(|l| Position { line: l.line(), column: l.column() });
+            let message = error.to_string();
+            // The library ends its messages with the position, which stands in front of ours already.
+            let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
+            SpecError::at(self, at, Vec::new(), message)
+        })?;
+        Ok(value)
+    }
+
+    /// Where the node at `path` stands; `None` if there is no such node. Sequence items are named by index.
+    pub fn locate(&self, path: &[String], part: Part) -> Option<Position> {
+        let document = serde_yaml::Deserializer::from_str(self.text());
+        let error = Seek { path, part }.deserialize(document).err()?;
+        let message = error.to_string();
+        if !message.contains(FOUND) {
+            return None;
+        }
+        error.location().map(|l| Position { line: l.line(), column: l.column() })
+    }
+
+    /// The nearest existing ancestor of `path`, and how much of the path it covers.
+    pub fn locate_nearest(&self, path: &[String]) -> Option<Position> {
+        (1..=path.len()).rev().find_map(|n| self.locate(&path[..n], Part::Key))
+    }
+
+    /// The text of one line, counted from 1, without its line end.
+    pub fn line(&self, line: usize) -> Option<&str> {
+        self.text().lines().nth(line.checked_sub(1)?)
+    }
+}
+
+const FOUND: &str = "\u{1}node found\u{1}";
+
+/// Walks towards `path` and fails with [`FOUND`] when it gets there.
+struct Seek<'a> {
+    path: &'a [String],
+    part: Part,
+}
+
+impl<'de> DeserializeSeed<'de> for Seek<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seek<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("any node")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Some((first, rest)) = self.path.split_first() else { return Err(found()) };
+        let wants_key = rest.is_empty() && self.part == Part::Key;
+        while let Some(matched) = map.next_key_seed(SeekKey { name: first, stop: wants_key })? {
+            if matched {
+                map.next_value_seed(Seek { path: rest, part: self.part })?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let Some((first, rest)) = self.path.split_first() else { return Err(found()) };
+        let wanted: Option<usize> = first.parse().ok();
+        let mut index = 0;
+        loop {
+            let more = if wanted == Some(index) {
+                seq.next_element_seed(Seek { path: rest, part: Part::Value })?.is_some()
+            } else {
+                seq.next_element::<IgnoredAny>()?.is_some()
+            };
+            if !more {
+                return Ok(());
+            }
+            index += 1;
+        }
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<(), E> {
+        self.scalar()
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<(), E> {
+        self.scalar()
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<(), E> {
+        self.scalar()
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<(), E> {
+        self.scalar()
+    }
+
+    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<(), E> {
+        self.scalar()
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
+        self.scalar()
+    }
+}
+
+impl Seek<'_> {
+    fn scalar<E: serde::de::Error>(self) -> Result<(), E> {
+        if self.path.is_empty() { Err(found()) } else { Ok(()) }
+    }
+}
+
+/// Compares a key; fails with [`FOUND`] at the key itself when `stop` is set.
+struct SeekKey<'a> {
+    name: &'a str,
+    stop: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for SeekKey<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for SeekKey<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<bool, E> {
+        match key == self.name {
+            true if self.stop => Err(found()),
+            matched => Ok(matched),
+        }
+    }
+}
+
+fn found<E: serde::de::Error>() -> E {
+    E::custom(FOUND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "name: demo\nstages:\n  data: { kind: dataset, classes: [a, b] }\n  base:\n    kind: train\n    model:\n      dim: 16\n";
+
+    fn place(path: &[&str], part: Part) -> Option<(usize, usize)> {
+        let path: Vec<String> = path.iter().map(|s| s.to_string()).collect();
+        Source::new("p.yaml", TEXT).locate(&path, part).map(|p| (p.line, p.column))
+    }
+
+    #[test]
+    fn finds_keys_and_values_in_block_and_flow_style() {
+        assert_eq!(place(&["name"], Part::Key), Some((1, 1)));
+        assert_eq!(place(&["name"], Part::Value), Some((1, 7)));
+        assert_eq!(place(&["stages", "data", "classes"], Part::Key), Some((3, 26)));
+        assert_eq!(place(&["stages", "data", "classes", "1"], Part::Value), Some((3, 39)));
+        assert_eq!(place(&["stages", "base", "model", "dim"], Part::Key), Some((7, 7)));
+        assert_eq!(place(&["stages", "base", "model", "dim"], Part::Value), Some((7, 12)));
+    }
+
+    #[test]
+    fn a_node_that_is_not_there_has_no_position() {
+        assert_eq!(place(&["stages", "lora"], Part::Key), None);
+        assert_eq!(place(&["name", "deeper"], Part::Value), None);
+    }
+}
