@@ -1,1 +1,18 @@
-fn main() {}
+//! The program `pipe`: reads the command line, calls a command, prints an error once.
+
+mod cli;
+mod report;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = cli::parse();
+    report::log::start(&arguments.output);
+    match cli::call(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            error.exit_code()
+        }
+    }
+}

@@ -65,14 +65,19 @@ impl SpecError {
     }
 }
 
-/// The candidate most similar to `wrong`, if any is similar enough to be a slip of the fingers.
+/// The candidate nearest to `wrong`, if any is near enough to be a slip of the fingers.
 pub fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let wrong = wrong.to_lowercase();
+    let slips = (wrong.chars().count() / 3).max(1);
     candidates
         .into_iter()
-        .map(|c| (strsim::jaro_winkler(&wrong.to_lowercase(), &c.to_lowercase()), c))
-        .filter(|(score, _)| *score > 0.8)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, c)| c)
+        .map(|name| {
+            let lower = name.to_lowercase();
+            (strsim::damerau_levenshtein(&wrong, &lower), strsim::jaro_winkler(&wrong, &lower), name)
+        })
+        .filter(|(edits, alike, _)| *edits <= slips || *alike > 0.85)
+        .min_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)))
+        .map(|(_, _, name)| name)
 }
 
 impl fmt::Display for SpecError {

@@ -10,6 +10,7 @@ pub mod identity;
 pub mod kind;
 pub mod plan;
 pub mod progress;
+pub mod schema;
 pub mod source;
 pub mod spec;
 pub mod stop;

@@ -7,6 +7,7 @@ mod params;
 mod pipeline;
 
 pub use layers::{Layer, Origin, StageLayers};
+pub(crate) use load::POLICY_KEYS;
 pub use load::{LoadedPipeline, LoadedStage, load};
 pub use overrides::{Override, Strength, environment};
 pub use pipeline::{PipelineFile, StageDeclaration};

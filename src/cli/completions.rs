@@ -1,0 +1,19 @@
+//! `pipe completions SHELL`
+
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+
+use super::{Arguments, CliError};
+
+#[derive(clap::Args)]
+pub struct CompletionsArguments {
+    shell: clap_complete::Shell,
+}
+
+pub fn completions(arguments: CompletionsArguments) -> Result<ExitCode, CliError> {
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut Arguments::command(), "pipe", &mut script);
+    crate::say!("{}", String::from_utf8_lossy(&script).trim_end());
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,30 @@
+//! `pipe graph FILE`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::{CliError, project};
+use crate::say;
+
+#[derive(clap::Args)]
+pub struct GraphArguments {
+    /// Pipeline file
+    file: PathBuf,
+    /// Graphviz instead of text
+    #[arg(long)]
+    dot: bool,
+    /// A Mermaid flowchart instead of text
+    #[arg(long, conflicts_with = "dot")]
+    mermaid: bool,
+}
+
+pub fn graph(arguments: GraphArguments) -> Result<ExitCode, CliError> {
+    let graph = project::load(&arguments.file, &[])?;
+    let text = match (arguments.dot, arguments.mermaid) {
+        (true, _) => graph.to_dot(),
+        (_, true) => graph.to_mermaid(),
+        _ => graph.to_text(),
+    };
+    say!("{}", text.trim_end());
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,135 @@
+//! The command line: one file a command, no logic beyond turning arguments into calls.
+
+mod check;
+mod ckpt;
+mod completions;
+mod devices;
+mod graph;
+mod project;
+mod run;
+mod runs;
+mod schema;
+mod signals;
+
+use std::fmt;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use pipe_engine::error::SpecError;
+
+/// Train diffusion models from YAML pipelines, resumable to the bit.
+#[derive(Parser)]
+#[command(name = "pipe", version, about, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done; 1 a stage failed; 2 bad usage, file or setting;\n75 stopped by SIGTERM with a checkpoint saved; 130 stopped by Ctrl-C, likewise saved.")]
+pub struct Arguments {
+    #[command(flatten)]
+    pub output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What goes to the terminal.
+#[derive(Args)]
+pub struct Output {
+    /// Show progress and logs as text or as JSON lines (both on stderr)
+    #[arg(long, global = true, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub log: LogFormat,
+    /// Say more; twice for even more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Say only what went wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run what is not up to date
+    Run(run::RunArguments),
+    /// Check pipeline files without running anything
+    Check(check::CheckArguments),
+    /// Print the dependency graph
+    Graph(graph::GraphArguments),
+    /// List, show numbered runs
+    Runs(runs::RunsArguments),
+    /// Look into a checkpoint file
+    Ckpt(ckpt::CkptArguments),
+    /// Show the adapters that wgpu sees, and which one `auto` takes
+    Devices(devices::DevicesArguments),
+    /// Print a JSON schema for editors
+    Schema(schema::SchemaArguments),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArguments),
+}
+
+pub fn parse() -> Arguments {
+    Arguments::parse()
+}
+
+pub fn call(arguments: Arguments) -> Result<ExitCode, CliError> {
+    match arguments.command {
+        Command::Run(a) => run::run(a, &arguments.output),
+        Command::Check(a) => check::check(a),
+        Command::Graph(a) => graph::graph(a),
+        Command::Runs(a) => runs::runs(a),
+        Command::Ckpt(a) => ckpt::ckpt(a),
+        Command::Devices(a) => devices::devices(a),
+        Command::Schema(a) => schema::schema(a),
+        Command::Completions(a) => completions::completions(a),
+    }
+}
+
+/// What ends the program with a message.
+#[derive(Debug)]
+pub struct CliError {
+    message: String,
+    code: u8,
+}
+
+impl CliError {
+    /// Bad usage, file or setting.
+    pub fn usage(message: impl fmt::Display) -> Self {
+        Self { message: message.to_string(), code: 2 }
+    }
+
+    /// The work itself failed.
+    pub fn failed(message: impl fmt::Display) -> Self {
+        Self { message: message.to_string(), code: 1 }
+    }
+
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code)
+    }
+}
+
+impl From<SpecError> for CliError {
+    fn from(error: SpecError) -> Self {
+        Self::usage(error)
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Prints to stdout; a closed pipe (`pipe runs | head`) ends the program quietly.
+#[macro_export]
+macro_rules! say {
+    ($($piece:tt)*) => {{
+        use std::io::Write as _;
+        if let Err(error) = writeln!(std::io::stdout(), $($piece)*) {
+            if error.kind() != std::io::ErrorKind::BrokenPipe {
+                eprintln!("error: failed to write to stdout: {error}");
+            }
+            std::process::exit(1);
+        }
+    }};
+}

@@ -1,0 +1,24 @@
+//! `pipe schema [NAME]`
+
+use std::process::ExitCode;
+
+use super::{CliError, project};
+use crate::say;
+
+#[derive(clap::Args)]
+pub struct SchemaArguments {
+    /// `pipeline` for pipeline files, or a stage kind for its config files
+    #[arg(default_value = "pipeline")]
+    name: String,
+}
+
+pub fn schema(arguments: SchemaArguments) -> Result<ExitCode, CliError> {
+    let schemas = pipe_engine::schema::all(&project::kinds());
+    let names = || schemas.iter().map(|(name, _)| name.as_str());
+    let Some((_, schema)) = schemas.iter().find(|(name, _)| *name == arguments.name) else {
+        let error = pipe_engine::error::SpecError::plain(format!("no schema is called `{}`", arguments.name));
+        return Err(error.candidates(&arguments.name, names()).into());
+    };
+    say!("{}", pipe_engine::schema::to_text(schema).trim_end());
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,134 @@
+//! JSON schemas for editors, made from the settings' types. `schemas/` holds them; a test fails when they drift.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use crate::kind::StageKind;
+use crate::spec::POLICY_KEYS;
+
+/// Every schema by name: `pipeline`, then one for the config files of each stage kind.
+pub fn all(kinds: &[Arc<dyn StageKind>]) -> Vec<(String, Value)> {
+    let mut schemas = vec![("pipeline".to_owned(), pipeline(kinds))];
+    schemas.extend(kinds.iter().map(|kind| (kind.name().to_owned(), config(kind.as_ref()))));
+    schemas
+}
+
+/// The text of a schema file.
+pub fn to_text(schema: &Value) -> String {
+    serde_json::to_string_pretty(schema).unwrap_or_default() + "\n"
+}
+
+const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
+
+/// Pipeline files: the outer form, and one alternative for each kind of stage.
+fn pipeline(kinds: &[Arc<dyn StageKind>]) -> Value {
+    let mut definitions = Map::new();
+    definitions.insert(
+        "parameter".into(),
+        json!({"type": "string", "pattern": "\\$\\{params\\.", "description": "filled in from `params:`"}),
+    );
+    let mut policies = Map::new();
+    let mut alternatives = Vec::new();
+    for kind in kinds {
+        let (mut stage, inner) = open(kind.as_ref());
+        definitions.extend(inner);
+        let properties = stage.entry("properties").or_insert_with(|| json!({}));
+        if let Some(properties) = properties.as_object_mut() {
+            for key in POLICY_KEYS {
+                if let Some(block) = properties.get_mut(key) {
+                    policies
+                        .insert(key.into(), json!({"type": "object", "additionalProperties": block.clone()}));
+                    *block = json!({"anyOf": [block.clone(), {"type": "string", "description": "a policy's name"}]});
+                }
+            }
+            properties.insert("kind".into(), json!({"const": kind.name()}));
+            properties.insert(
+                "config".into(),
+                json!({"type": "string", "description": "config file layered under the keys written here"}),
+            );
+            properties.insert(
+                "needs".into(),
+                json!({"description": "stages to wait for, besides those that settings refer to",
+                       "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+            );
+        }
+        stage.insert("required".into(), json!(["kind"]));
+        alternatives.push(Value::Object(stage));
+    }
+    json!({
+        "$schema": DIALECT,
+        "title": "pipe pipeline",
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["name", "stages"],
+        "properties": {
+            "name": {"type": "string", "description": "the pipeline's name"},
+            "params": {"type": "object", "description": "values for `${params.NAME}`; `--set NAME=VALUE` changes them"},
+            "policies": {"type": "object", "additionalProperties": false, "properties": policies,
+                         "description": "named blocks that stages refer to"},
+            "stages": {"type": "object", "minProperties": 1, "description": "the stages by name",
+                       "propertyNames": {"pattern": "^[A-Za-z0-9_-]+$"},
+                       "additionalProperties": {"oneOf": alternatives}},
+        },
+        "$defs": definitions,
+    })
+}
+
+/// Config files of one kind: its keys, bare or under a single outer `training:`.
+fn config(kind: &dyn StageKind) -> Value {
+    let (mut settings, mut definitions) = open(kind);
+    definitions.insert("parameter".into(), json!({"type": "string", "pattern": "\\$\\{params\\."}));
+    settings.remove("required");
+    let wrapped = json!({"type": "object", "required": ["training"], "additionalProperties": false,
+                         "properties": {"training": settings.clone()}});
+    json!({
+        "$schema": DIALECT,
+        "title": format!("pipe config of a {} stage", kind.name()),
+        "anyOf": [settings, wrapped],
+        "$defs": definitions,
+    })
+}
+
+/// A kind's schema with parameters allowed everywhere, and its definitions apart.
+fn open(kind: &dyn StageKind) -> (Map<String, Value>, Map<String, Value>) {
+    let mut schema = kind.schema().to_value();
+    let mut root = schema.as_object_mut().map(std::mem::take).unwrap_or_default();
+    root.remove("$schema");
+    root.remove("title");
+    let definitions = match root.remove("$defs") {
+        Some(Value::Object(map)) => map,
+        _ => Map::new(),
+    };
+    let mut definitions: Map<String, Value> = definitions;
+    for definition in definitions.values_mut() {
+        allow_parameters(definition);
+    }
+    let mut root = Value::Object(root);
+    allow_parameters(&mut root);
+    match root {
+        Value::Object(map) => (map, definitions),
+        _ => (Map::new(), definitions),
+    }
+}
+
+/// Lets `${params.x}` stand for every property that is not text already.
+fn allow_parameters(schema: &mut Value) {
+    let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    for property in properties.values_mut() {
+        allow_parameters(property);
+        if property.get("type").and_then(Value::as_str) == Some("string") {
+            continue;
+        }
+        let Some(original) = property.as_object_mut().map(std::mem::take) else { continue };
+        let mut outer = Map::new();
+        let mut inner = original;
+        for key in ["description", "default", "x-class"] {
+            if let Some(value) = inner.remove(key) {
+                outer.insert(key.into(), value);
+            }
+        }
+        outer.insert("anyOf".into(), json!([inner, {"$ref": "#/$defs/parameter"}]));
+        *property = Value::Object(outer);
+    }
+}

@@ -1,0 +1,207 @@
+//! A scripted stage behind the engine's trait: it succeeds, fails, is interrupted or panics as its settings say.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use figment::Figment;
+use pipe_engine::error::SpecError;
+use pipe_engine::graph::Graph;
+use pipe_engine::kind::*;
+use pipe_engine::progress::{Event, Report};
+use pipe_engine::spec::{self, Override, Strength};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Stage to read from
+    pub dataset: Option<String>,
+    pub learning_rate: f64,
+    #[schemars(extend("x-class" = "extend"))]
+    pub epochs: u64,
+    /// succeed, fail, interrupt or panic
+    #[schemars(extend("x-class" = "runtime"))]
+    pub ends: String,
+    pub classes: Vec<String>,
+    pub checkpoint: Checkpoint,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Checkpoint {
+    #[schemars(extend("x-class" = "runtime"))]
+    pub keep_last_n: u64,
+    pub mode: Mode,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    Min,
+    Max,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            dataset: None,
+            learning_rate: 1e-3,
+            epochs: 5,
+            ends: "succeed".into(),
+            classes: Vec::new(),
+            checkpoint: Checkpoint::default(),
+        }
+    }
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        Self { keep_last_n: 3, mode: Mode::Min }
+    }
+}
+
+/// A kind whose stages keep their epoch in a file of their name.
+pub struct Fake {
+    pub name: &'static str,
+    pub transient: bool,
+}
+
+impl StageKind for Fake {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn schema(&self) -> schemars::Schema {
+        schemars::schema_for!(Settings)
+    }
+
+    fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
+        let settings: Settings = settings.extract()?;
+        if settings.epochs == 0 {
+            return Err(Rejection::value("epochs", "expected at least 1"));
+        }
+        Ok(Arc::new(FakeStage { settings, transient: self.transient }))
+    }
+}
+
+struct FakeStage {
+    settings: Settings,
+    transient: bool,
+}
+
+fn file(root: &Path, stage: &StageId, identity: &str) -> PathBuf {
+    root.join(format!("{stage}-{}", &identity[7..15]))
+}
+
+impl Stage for FakeStage {
+    fn settings(&self) -> Value {
+        serde_json::to_value(&self.settings).unwrap()
+    }
+
+    fn references(&self) -> Vec<Reference> {
+        let reference =
+            |stage: &String| Reference { key: "dataset", stage: stage.clone(), kinds: &["source", "work"] };
+        self.settings.dataset.iter().map(reference).collect()
+    }
+
+    fn observe(&self, o: &Observer) -> Result<State, StageError> {
+        if self.transient {
+            return Ok(State::Transient);
+        }
+        let Ok(text) = std::fs::read_to_string(file(o.root, o.stage, o.identity)) else {
+            return Ok(State::Absent { reason: "never run".into() });
+        };
+        let done: u64 = text.parse().unwrap();
+        Ok(if done >= self.settings.epochs {
+            State::Done { reason: "up to date".into() }
+        } else {
+            State::Partial { done, total: self.settings.epochs, reason: "interrupted".into() }
+        })
+    }
+
+    fn run(&self, c: &RunContext) -> Result<Outcome, StageError> {
+        if self.settings.dataset.is_some() && !c.inputs.contains_key("dataset") {
+            c.event(Event::Message { text: "no artifact".into() });
+        }
+        match self.settings.ends.as_str() {
+            "fail" => return Err(StageError::new(Failure::Input, "scripted failure")),
+            "panic" => panic!("scripted panic"),
+            "interrupt" => {
+                std::fs::write(file(&c.root, &c.stage, &c.identity), "2").unwrap();
+                let signal = pipe_engine::stop::Signal::Terminate;
+                c.stop.request(signal);
+                return Err(StageError::new(Failure::Interrupted(signal), "stopped"));
+            }
+            _ => {}
+        }
+        if !self.transient {
+            std::fs::write(file(&c.root, &c.stage, &c.identity), self.settings.epochs.to_string()).unwrap();
+        }
+        Ok(Outcome { artifact: Some(Arc::new(self.settings.epochs)), summary: "done".into() })
+    }
+}
+
+pub fn kinds() -> Vec<Arc<dyn StageKind>> {
+    vec![
+        Arc::new(Fake { name: "source", transient: true }),
+        Arc::new(Fake { name: "work", transient: false }),
+    ]
+}
+
+/// Collects what stages say.
+#[derive(Default)]
+pub struct Heard(pub Mutex<Vec<String>>);
+
+impl Report for Heard {
+    fn event(&self, stage: &StageId, event: &Event) {
+        self.0.lock().unwrap().push(format!("{stage}: {event:?}"));
+    }
+}
+
+/// A folder with a pipeline file, as a user has it.
+pub struct Project {
+    pub folder: tempfile::TempDir,
+    pub sets: Vec<Override>,
+}
+
+impl Project {
+    pub fn new(pipeline: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("p.yaml"), pipeline).unwrap();
+        Self { folder, sets: Vec::new() }
+    }
+
+    pub fn file(self, name: &str, text: &str) -> Self {
+        std::fs::write(self.folder.path().join(name), text).unwrap();
+        self
+    }
+
+    pub fn set(mut self, text: &str) -> Self {
+        self.sets.push(Override::parse(text, format!("--set {text}"), Strength::CommandLine).unwrap());
+        self
+    }
+
+    pub fn load(&self) -> Result<Graph, SpecError> {
+        let pipeline = spec::load(self.folder.path(), Path::new("p.yaml"), &kinds(), &self.sets)?;
+        Graph::build(pipeline)
+    }
+
+    #[track_caller]
+    pub fn error(&self) -> String {
+        match self.load() {
+            Ok(_) => panic!("the pipeline was accepted"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// The resolved settings of a stage.
+    #[track_caller]
+    pub fn settings(&self, stage: &str) -> Value {
+        let graph = self.load().unwrap_or_else(|e| panic!("{e}"));
+        graph.stage(&StageId::new(stage).unwrap()).unwrap().stage.settings()
+    }
+}
+
+pub type States = BTreeMap<StageId, State>;

@@ -1,0 +1,6 @@
+//! The engine on a scripted fake stage.
+
+mod exec;
+mod fake;
+mod plan;
+mod spec;

@@ -1,0 +1,98 @@
+//! Plans are pure: a graph and states in, steps out.
+
+use std::collections::BTreeMap;
+
+use pipe_engine::graph::Graph;
+use pipe_engine::kind::{StageId, State};
+use pipe_engine::plan::plan;
+
+use crate::fake::{Project, States};
+
+// data -> base -> left  -> last
+//            \--> right -/
+const DIAMOND: &str = "\
+name: diamond
+stages:
+  last: { kind: work, needs: [left, right] }
+  data: { kind: source }
+  base: { kind: work, dataset: data }
+  right: { kind: work, dataset: base }
+  left: { kind: work, dataset: base }
+";
+
+fn done() -> State {
+    State::Done { reason: "up to date".into() }
+}
+
+fn absent() -> State {
+    State::Absent { reason: "never run".into() }
+}
+
+/// The plan as `stage action` words.
+fn planned(graph: &Graph, targets: &[&str], states: &[(&str, State)]) -> Vec<String> {
+    let targets: Vec<String> = targets.iter().map(|t| t.to_string()).collect();
+    let selected = graph.select(&targets).unwrap_or_else(|e| panic!("{e}"));
+    let mut all: States = BTreeMap::from([(StageId::new("data").unwrap(), State::Transient)]);
+    for id in ["base", "left", "right", "last"] {
+        all.insert(StageId::new(id).unwrap(), done());
+    }
+    for (id, state) in states {
+        all.insert(StageId::new(id).unwrap(), state.clone());
+    }
+    plan(graph, &selected, &all).steps.iter().map(|s| format!("{} {}", s.stage, s.action)).collect()
+}
+
+fn graph() -> Graph {
+    Project::new(DIAMOND).load().unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn dependencies_come_first_otherwise_the_file_decides() {
+    let order: Vec<String> = graph().stages().map(|s| s.id.to_string()).collect();
+    assert_eq!(order, ["data", "base", "right", "left", "last"]);
+}
+
+#[test]
+fn nothing_runs_when_all_is_done() {
+    assert_eq!(
+        planned(&graph(), &[], &[]),
+        ["data skip", "base skip", "right skip", "left skip", "last skip"]
+    );
+}
+
+#[test]
+fn what_follows_a_running_stage_runs_too() {
+    let all = ["data run", "base run", "right run", "left run", "last run"];
+    assert_eq!(planned(&graph(), &[], &[("base", absent())]), all);
+    let side = ["data skip", "base skip", "right skip", "left run", "last run"];
+    assert_eq!(planned(&graph(), &[], &[("left", absent())]), side);
+}
+
+#[test]
+fn partial_and_extendable_stages_say_how_far() {
+    let partial = State::Partial { done: 12, total: 20, reason: "stopped by SIGTERM".into() };
+    assert_eq!(
+        planned(&graph(), &["base"], &[("base", partial)]),
+        ["data run", "base resume at epoch 12/20"]
+    );
+    let more = State::Extendable { from: 10, to: 20 };
+    assert_eq!(planned(&graph(), &["base"], &[("base", more)]), ["data run", "base extend 10 -> 20"]);
+}
+
+#[test]
+fn a_target_brings_only_what_it_needs() {
+    assert_eq!(planned(&graph(), &["left"], &[("right", absent())]), ["data skip", "base skip", "left skip"]);
+    assert_eq!(planned(&graph(), &["data"], &[]), ["data run"]);
+    assert!(graph().select(&["lft".into()]).unwrap_err().to_string().contains("did you mean `left`?"));
+}
+
+#[test]
+fn the_graph_is_drawn_in_three_ways() {
+    let graph = graph();
+    assert_eq!(
+        graph.to_text(),
+        "data   source\nbase   work  <- data\nright  work  <- base\nleft   work  <- base\nlast   work  <- right, left\n"
+    );
+    assert!(graph.to_dot().contains("\"data\" -> \"base\" [label=\"dataset\"];"));
+    assert!(graph.to_mermaid().contains("base -->|dataset| left"));
+}

@@ -1,0 +1,183 @@
+//! Pipeline files: layers, parameters, and what bad ones are told.
+
+use serde_json::json;
+
+use crate::fake::Project;
+
+const BASE: &str = "\
+name: demo
+params: { epochs: 7, word: hello }
+policies:
+  checkpoint:
+    often: { keep_last_n: 9 }
+stages:
+  data:
+    kind: source
+  base:
+    kind: work
+    dataset: data
+    epochs: ${params.epochs}
+    checkpoint: often
+";
+
+#[test]
+fn layers_from_defaults_to_the_command_line() {
+    let with_config = BASE.replace("    checkpoint: often\n", "    config: c.yaml\n");
+    let config =
+        "training:\n  learning_rate: 0.5\n  epochs: 3\n  checkpoint: { keep_last_n: 4, mode: max }\n";
+    let project = Project::new(&with_config).file("c.yaml", config);
+    let base = project.settings("base");
+    assert_eq!(base["learning_rate"], json!(0.5), "config over defaults");
+    assert_eq!(base["epochs"], json!(7), "pipeline over config, type kept");
+    assert_eq!(base["checkpoint"], json!({"keep_last_n": 4, "mode": "max"}));
+    let project = project.set("base.checkpoint.keep_last_n=1").set("epochs=20");
+    let base = project.settings("base");
+    assert_eq!(base["epochs"], json!(20), "a parameter's name sets the parameter");
+    assert_eq!(base["checkpoint"], json!({"keep_last_n": 1, "mode": "max"}), "mappings are merged");
+}
+
+#[test]
+fn a_key_without_stage_reaches_every_stage_that_knows_it() {
+    let project = Project::new(BASE).set("learning_rate=0.25");
+    assert_eq!(project.settings("base")["learning_rate"], json!(0.25));
+    assert_eq!(project.settings("data")["learning_rate"], json!(0.25));
+}
+
+#[test]
+fn a_policy_stands_where_its_name_stands() {
+    assert_eq!(Project::new(BASE).settings("base")["checkpoint"]["keep_last_n"], json!(9));
+}
+
+/// What stands before `<<` is replaced in the good file by what stands behind it; the message must be this one.
+#[track_caller]
+fn bad(from: &str, to: &str, message: &str) {
+    assert!(BASE.contains(from), "the good file has no {from:?}");
+    assert_eq!(Project::new(&BASE.replacen(from, to, 1)).error(), message);
+}
+
+#[test]
+fn an_unknown_key_names_the_nearest() {
+    bad(
+        "    epochs: $",
+        "    epocs: $",
+        "p.yaml:12:5: stages.base.epocs: unknown key\n   |\n12 |     epocs: ${params.epochs}\n   |     ^\n  = did you mean `epochs`?\n  = expected one of: dataset, learning_rate, epochs, ends, classes, checkpoint",
+    );
+}
+
+#[test]
+fn an_unknown_key_in_a_policy_is_shown_where_the_policy_stands() {
+    bad(
+        "keep_last_n: 9",
+        "keep_last: 9",
+        "p.yaml:5:14: policies.checkpoint.often.keep_last: unknown key\n  |\n5 |     often: { keep_last: 9 }\n  |              ^\n  = did you mean `keep_last_n`?\n  = expected one of: keep_last_n, mode",
+    );
+}
+
+#[test]
+fn a_wrong_type_says_what_is_expected() {
+    bad(
+        "epochs: ${params.epochs}",
+        "epochs: many",
+        "p.yaml:12:13: stages.base.epochs: expected a whole number, 0 or more, found string \"many\"\n   |\n12 |     epochs: many\n   |             ^",
+    );
+}
+
+#[test]
+fn a_value_that_makes_no_sense_is_shown_too() {
+    bad(
+        "epochs: ${params.epochs}",
+        "epochs: 0",
+        "p.yaml:12:13: stages.base.epochs: expected at least 1\n   |\n12 |     epochs: 0\n   |             ^",
+    );
+}
+
+#[test]
+fn an_unknown_variant_lists_the_valid_ones() {
+    bad(
+        "{ keep_last_n: 9 }",
+        "{ mode: mni }",
+        "p.yaml:5:20: policies.checkpoint.often.mode: unknown value `mni`\n  |\n5 |     often: { mode: mni }\n  |                    ^\n  = did you mean `min`?\n  = expected one of: min, max",
+    );
+}
+
+#[test]
+fn unknown_names_are_found_everywhere() {
+    bad(
+        "dataset: data",
+        "dataset: dta",
+        "p.yaml:11:14: stages.base.dataset: no stage is called `dta`\n   |\n11 |     dataset: dta\n   |              ^\n  = did you mean `data`?\n  = expected one of: data, base",
+    );
+    bad(
+        "kind: work",
+        "kind: wrok",
+        "p.yaml:10:11: stages.base.kind: unknown kind `wrok`\n   |\n10 |     kind: wrok\n   |           ^\n  = did you mean `work`?\n  = expected one of: source, work",
+    );
+    bad(
+        "checkpoint: often\n",
+        "checkpoint: oftn\n",
+        "p.yaml:13:17: stages.base.checkpoint: no policy `oftn` under `policies.checkpoint`\n   |\n13 |     checkpoint: oftn\n   |                 ^\n  = did you mean `often`?\n  = expected one of: often",
+    );
+    bad(
+        "${params.epochs}",
+        "${params.epoch}",
+        "p.yaml:12:13: stages.base.epochs: no parameter `epoch` under `params:`\n   |\n12 |     epochs: ${params.epoch}\n   |             ^\n  = did you mean `epochs`?\n  = expected one of: epochs, word",
+    );
+    bad(
+        "params: {",
+        "parms: {",
+        "p.yaml:2:1: parms: unknown key\n  |\n2 | parms: { epochs: 7, word: hello }\n  | ^\n  = did you mean `params`?\n  = expected one of: name, params, policies, stages",
+    );
+}
+
+#[test]
+fn a_cycle_is_printed_as_a_way_round() {
+    let text = "name: x\nstages:\n  a: { kind: work, dataset: c }\n  b: { kind: work, needs: [a] }\n  c: { kind: work, dataset: b }\n";
+    assert_eq!(
+        Project::new(text).error(),
+        "p.yaml:3:29: stages.a.dataset: stages need each other in a circle: a -> c -> b -> a\n  |\n3 |   a: { kind: work, dataset: c }\n  |                             ^\n  = a stage can only need stages that do not need it"
+    );
+    let own = "name: x\nstages:\n  a: { kind: work, needs: a }\n";
+    assert!(Project::new(own).error().contains("a -> a"), "{}", Project::new(own).error());
+}
+
+#[test]
+fn files_that_are_missing_or_no_yaml() {
+    let missing = Project::new(&BASE.replace("checkpoint: often\n", "config: configs/no.yaml\n"));
+    assert_eq!(
+        missing.error(),
+        "p.yaml:13:13: stages.base.config: failed to read the config file: configs/no.yaml: no such file\n   |\n13 |     config: configs/no.yaml\n   |             ^\n  = the path is relative to the folder in which pipe is started"
+    );
+    let error = Project::new("name: [x\nstages: {}\n").error();
+    assert!(error.starts_with("p.yaml:2:"), "{error}");
+    let error = Project::new("name: x\nname: y\nstages: {}\n").error();
+    assert!(error.contains("duplicate"), "{error}");
+    let error = Project::new("just text").error();
+    assert!(error.contains("expected a mapping"), "{error}");
+    assert!(Project::new("name: x\n").error().contains("at least one stage"));
+}
+
+#[test]
+fn overrides_that_mean_nothing_are_refused() {
+    let error = Project::new(BASE).set("epocs=3").error();
+    assert!(
+        error.starts_with(
+            "--set epocs=3: no parameter, stage or setting is called `epocs`\n  = did you mean `epochs`?"
+        ),
+        "{error}"
+    );
+    let error = Project::new(BASE).set("base.epochs=many").error();
+    assert_eq!(
+        error,
+        "--set base.epochs=many: expected a whole number, 0 or more, found string \"many\"\n  = setting: base.epochs"
+    );
+}
+
+#[test]
+fn the_config_file_is_blamed_for_its_own_keys() {
+    let project = Project::new(&BASE.replace("checkpoint: often\n", "config: c.yaml\n"));
+    let project = project.file("c.yaml", "training:\n  learning_rate: fast\n");
+    assert_eq!(
+        project.error(),
+        "c.yaml:2:18: training.learning_rate: expected a number, found string \"fast\"\n  |\n2 |   learning_rate: fast\n  |                  ^"
+    );
+}

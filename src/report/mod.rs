@@ -1,0 +1,23 @@
+//! How things are shown to people and programs.
+
+pub mod json;
+pub mod log;
+pub mod table;
+pub mod terminal;
+
+use pipe_engine::progress::Report;
+
+use crate::cli::{LogFormat, Output};
+
+/// A report that can be closed, so that a progress bar leaves no half line.
+pub trait Reporter: Report {
+    fn finish(&self) {}
+}
+
+/// The reporter that the command line asks for.
+pub fn reporter(output: &Output) -> Box<dyn Reporter> {
+    match output.log {
+        LogFormat::Json => Box::new(json::JsonLines),
+        LogFormat::Text => Box::new(terminal::Terminal::new(output.quiet, output.verbose > 0)),
+    }
+}

@@ -1,0 +1,47 @@
+//! Plain tables: a header, a rule, rows; columns as wide as their widest cell.
+
+/// Lays rows out under headings. The last column is not padded.
+pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = headings.iter().map(|h| h.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: Vec<&str>| {
+        let padded: Vec<String> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        padded.join("  ").trim_end().to_owned()
+    };
+    let total = widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);
+    let mut text = vec![line(headings.to_vec()), "-".repeat(total)];
+    text.extend(rows.iter().map(|row| line(row.iter().map(String::as_str).collect())));
+    text.join("\n")
+}
+
+/// `1.5 MB`, in powers of 1000.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [vec!["1".into(), "long name".into()], vec!["12".into(), "x".into()]];
+        assert_eq!(table(&["Run #", "Name"], &rows), "Run #  Name\n----------------\n1      long name\n12     x");
+    }
+
+    #[test]
+    fn sizes_are_short() {
+        assert_eq!([bytes(999), bytes(1500), bytes(12_345_678)], ["999 B", "1.5 kB", "12.3 MB"]);
+    }
+}
