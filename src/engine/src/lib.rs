@@ -4,11 +4,13 @@
 //! scripted fake stage and compile in seconds.
 
 pub mod error;
+pub mod events;
 pub mod exec;
 pub mod graph;
 pub mod identity;
 pub mod kind;
 pub mod plan;
+pub mod policy;
 pub mod progress;
 pub mod schema;
 pub mod source;

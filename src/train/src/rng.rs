@@ -78,6 +78,6 @@ mod tests {
     #[test]
     fn the_numbers_never_change() {
         // A change here would break the resume of every existing run.
-        assert_eq!(stream(42, Purpose::Noise, 3, 17).next_u64(), 0);
+        assert_eq!(stream(42, Purpose::Noise, 3, 17).next_u64(), 6_449_151_482_246_699_272);
     }
 }

@@ -1,3 +1,39 @@
-//! What stands on disk: checkpoints, run directories, metadata, records.
+//! What stands on disk: checkpoints, run folders, metadata.
 
+pub mod atomic;
+pub mod checkpoint;
+mod keeper;
+mod metadata;
+mod runs;
 pub mod tensor;
+
+use std::path::{Path, PathBuf};
+
+pub use checkpoint::{Checkpoint, CheckpointError, Fault, Header};
+pub use keeper::{Found, Keeper, Saved};
+pub use metadata::{
+    CheckpointRecord, DatasetRecord, EpochRecord, Metadata, PartialRecord, SCHEMA_VERSION, Status,
+};
+pub use runs::{Run, RunLock, RunNumber, Runs, host};
+
+/// What can go wrong with a run on disk.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error(transparent)]
+    Write(#[from] atomic::WriteError),
+    #[error("failed to read {}: {source}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{}: {message}", path.display())]
+    Damaged { path: PathBuf, message: String },
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error("run {run} is being trained by {holder}; wait for it, or start a new run")]
+    Held { run: RunNumber, holder: String },
+}
+
+impl StoreError {
+    fn reading(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Read { path, source }
+    }
+}

@@ -1,0 +1,7 @@
+//! What a run writes down while it goes: figures as text and for TensorBoard.
+
+mod metrics;
+mod tensorboard;
+
+pub use metrics::MetricsFile;
+pub use tensorboard::EventFile;

@@ -1,0 +1,243 @@
+//! When a training run saves, which checkpoint is the best, and which ones go. Pure: what is known in, actions out.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Checkpoints of a training run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointPolicy {
+    /// Switches checkpoints on or off. Without them nothing can be resumed.
+    #[schemars(extend("x-class" = "runtime"))]
+    pub enabled: bool,
+    /// Folder of the numbered runs, relative to the project.
+    #[schemars(extend("x-class" = "runtime"))]
+    pub base_dir: String,
+    /// Number of the run; null takes the next free one.
+    #[schemars(extend("x-class" = "runtime"))]
+    pub run_number: Option<u32>,
+    /// Epochs between two checkpoints. The last epoch is always saved.
+    #[schemars(range(min = 1), extend("x-class" = "runtime"))]
+    pub save_every_n_epochs: u64,
+    /// Optimizer steps between two checkpoints inside an epoch; null saves at epochs' ends only.
+    #[schemars(range(min = 1), extend("x-class" = "runtime"))]
+    pub save_every_n_steps: Option<u64>,
+    /// How many of the newest checkpoints stay; the best stays besides. Null keeps all.
+    #[schemars(range(min = 1), extend("x-class" = "runtime"))]
+    pub keep_last_n: Option<u64>,
+    /// The figure that decides which checkpoint is the best: `train_loss` or `val_loss`.
+    pub monitor: String,
+    /// Whether a lower or a higher figure is better.
+    pub mode: Mode,
+    /// Number of the run to go on with.
+    #[schemars(extend("x-class" = "runtime"))]
+    pub resume_from_run: Option<u32>,
+    /// A checkpoint file to start a new run from.
+    pub resume_checkpoint: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Lower is better.
+    Min,
+    /// Higher is better.
+    Max,
+}
+
+impl Default for CheckpointPolicy {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            base_dir: "checkpoints/base_training".into(),
+            run_number: None,
+            save_every_n_epochs: 1,
+            save_every_n_steps: None,
+            keep_last_n: Some(3),
+            monitor: "train_loss".into(),
+            mode: Mode::Min,
+            resume_from_run: None,
+            resume_checkpoint: None,
+        }
+    }
+}
+
+/// A value that cannot work, with its key inside the policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidPolicy {
+    pub key: &'static str,
+    pub message: String,
+}
+
+/// A checkpoint of an epoch that stands on disk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Known {
+    pub epoch: u64,
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// Something for the store to do, in the order given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Write this epoch's checkpoint.
+    Save,
+    /// `last.ckpt` is the one just saved.
+    LinkLast,
+    /// `best.ckpt` is the one just saved.
+    LinkBest,
+    /// The checkpoint of this epoch is not needed any more.
+    Delete(u64),
+}
+
+impl CheckpointPolicy {
+    pub fn validate(&self) -> Result<(), InvalidPolicy> {
+        let refuse = |key, message: &str| Err(InvalidPolicy { key, message: message.to_owned() });
+        if self.save_every_n_epochs == 0 {
+            return refuse("save_every_n_epochs", "expected at least 1");
+        }
+        if self.save_every_n_steps == Some(0) {
+            return refuse("save_every_n_steps", "expected at least 1, or null");
+        }
+        if self.keep_last_n == Some(0) {
+            return refuse(
+                "keep_last_n",
+                "expected at least 1 (the newest is needed to resume), or null to keep all",
+            );
+        }
+        if !["train_loss", "val_loss"].contains(&self.monitor.as_str()) {
+            return refuse("monitor", "expected `train_loss` or `val_loss`");
+        }
+        if self.base_dir.trim().is_empty() {
+            return refuse("base_dir", "expected a folder");
+        }
+        if let (Some(a), Some(b)) = (self.run_number, self.resume_from_run)
+            && a != b
+        {
+            return refuse("resume_from_run", "names another run than `run_number`");
+        }
+        if self.run_number == Some(0) || self.resume_from_run == Some(0) {
+            return refuse("run_number", "runs are counted from 1");
+        }
+        Ok(())
+    }
+
+    /// What to do after `epoch`, given the checkpoints that stand on disk (`known`, oldest first).
+    pub fn after_epoch(
+        &self,
+        known: &[Known],
+        epoch: u64,
+        metrics: &BTreeMap<String, f64>,
+        is_final: bool,
+    ) -> Vec<Action> {
+        if !self.enabled || !(epoch % self.save_every_n_epochs == 0 || is_final) {
+            return Vec::new();
+        }
+        let mut actions = vec![Action::Save, Action::LinkLast];
+        let mut all: Vec<Known> = known.iter().filter(|k| k.epoch != epoch).cloned().collect();
+        all.push(Known { epoch, metrics: metrics.clone() });
+        let best = self.best(&all).map(|k| k.epoch);
+        if best == Some(epoch) {
+            actions.push(Action::LinkBest);
+        }
+        if let Some(keep) = self.keep_last_n {
+            let old = all.len().saturating_sub(keep as usize);
+            let gone = all[..old].iter().map(|k| k.epoch).filter(|e| Some(*e) != best);
+            actions.extend(gone.map(Action::Delete));
+        }
+        actions
+    }
+
+    /// The best of some checkpoints; the earlier one of equals. A missing or NaN figure is never the best.
+    pub fn best<'a>(&self, known: &'a [Known]) -> Option<&'a Known> {
+        let figure = |k: &Known| k.metrics.get(&self.monitor).copied().filter(|v| !v.is_nan());
+        known.iter().filter(|k| figure(k).is_some()).reduce(|best, k| {
+            let (old, new) = (figure(best).unwrap_or(f64::NAN), figure(k).unwrap_or(f64::NAN));
+            let better = match self.mode {
+                Mode::Min => new < old,
+                Mode::Max => new > old,
+            };
+            if better { k } else { best }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Action::*;
+
+    fn loss(value: f64) -> BTreeMap<String, f64> {
+        BTreeMap::from([("train_loss".to_owned(), value)])
+    }
+
+    fn known(losses: &[(u64, f64)]) -> Vec<Known> {
+        losses.iter().map(|(epoch, value)| Known { epoch: *epoch, metrics: loss(*value) }).collect()
+    }
+
+    fn keep(n: u64) -> CheckpointPolicy {
+        CheckpointPolicy { keep_last_n: Some(n), ..Default::default() }
+    }
+
+    #[test]
+    fn the_first_epoch_is_last_and_best() {
+        assert_eq!(keep(3).after_epoch(&[], 1, &loss(0.5), false), [Save, LinkLast, LinkBest]);
+    }
+
+    #[test]
+    fn the_best_stays_however_old() {
+        let on_disk = known(&[(1, 0.1), (3, 0.3), (4, 0.3)]);
+        assert_eq!(keep(2).after_epoch(&on_disk, 5, &loss(0.2), false), [Save, LinkLast, Delete(3)]);
+    }
+
+    #[test]
+    fn a_new_best_frees_the_old_one() {
+        let on_disk = known(&[(1, 0.1), (3, 0.3), (4, 0.3)]);
+        let actions = keep(2).after_epoch(&on_disk, 5, &loss(0.05), false);
+        assert_eq!(actions, [Save, LinkLast, LinkBest, Delete(1), Delete(3)]);
+    }
+
+    #[test]
+    fn ties_and_nan_do_not_take_over() {
+        assert_eq!(keep(9).after_epoch(&known(&[(1, 0.1)]), 2, &loss(0.1), false), [Save, LinkLast]);
+        assert_eq!(keep(9).after_epoch(&known(&[(1, 0.1)]), 2, &loss(f64::NAN), false), [Save, LinkLast]);
+        let actions = keep(9).after_epoch(&known(&[(1, f64::NAN)]), 2, &loss(0.7), false);
+        assert_eq!(actions, [Save, LinkLast, LinkBest]);
+    }
+
+    #[test]
+    fn higher_can_be_better() {
+        let policy = CheckpointPolicy { mode: Mode::Max, ..keep(1) };
+        assert_eq!(
+            policy.after_epoch(&known(&[(1, 0.1)]), 2, &loss(0.2), false),
+            [Save, LinkLast, LinkBest, Delete(1)]
+        );
+    }
+
+    #[test]
+    fn epochs_between_are_left_out_but_not_the_final_one() {
+        let policy = CheckpointPolicy { save_every_n_epochs: 5, ..keep(3) };
+        assert_eq!(policy.after_epoch(&[], 4, &loss(0.1), false), []);
+        assert_eq!(policy.after_epoch(&[], 5, &loss(0.1), false), [Save, LinkLast, LinkBest]);
+        assert_eq!(policy.after_epoch(&known(&[(5, 0.1)]), 7, &loss(0.2), true), [Save, LinkLast]);
+    }
+
+    #[test]
+    fn null_keeps_all_and_off_keeps_none() {
+        let policy = CheckpointPolicy { keep_last_n: None, ..Default::default() };
+        assert_eq!(policy.after_epoch(&known(&[(1, 0.1), (2, 0.2)]), 3, &loss(0.3), false), [Save, LinkLast]);
+        let policy = CheckpointPolicy { enabled: false, ..Default::default() };
+        assert_eq!(policy.after_epoch(&[], 1, &loss(0.3), true), []);
+    }
+
+    #[test]
+    fn values_that_cannot_work_are_refused() {
+        let refused = |policy: CheckpointPolicy| policy.validate().unwrap_err().key;
+        assert_eq!(refused(keep(0)), "keep_last_n");
+        assert_eq!(refused(CheckpointPolicy { save_every_n_epochs: 0, ..keep(1) }), "save_every_n_epochs");
+        assert_eq!(refused(CheckpointPolicy { monitor: "loss".into(), ..keep(1) }), "monitor");
+        let two = CheckpointPolicy { run_number: Some(1), resume_from_run: Some(2), ..keep(1) };
+        assert_eq!(refused(two), "resume_from_run");
+    }
+}

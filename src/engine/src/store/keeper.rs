@@ -1,0 +1,491 @@
+//! Keeps a run's checkpoints: carries out what the policy decides, in the order that survives a crash at any
+//! instant, and puts things right when a run is opened again.
+//!
+//! Order: the checkpoint file, the links to it, `metadata.json` (which does not name what will go), the removals.
+//! So `metadata.json` never names a file that is not there, and what a crash can leave is a good checkpoint that is
+//! not listed yet, or an old one that is not listed any more.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::checkpoint::{self, Checkpoint, Header};
+use super::tensor::HostTensor;
+use super::{
+    CheckpointRecord, EpochRecord, Metadata, PartialRecord, Run, RunLock, Status, StoreError, atomic,
+};
+use crate::policy::{Action, CheckpointPolicy};
+
+/// A run that this process trains in.
+pub struct Keeper {
+    run: Run,
+    policy: CheckpointPolicy,
+    metadata: Metadata,
+    _lock: RunLock,
+}
+
+/// A checkpoint that stands on disk now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Saved {
+    /// File name.
+    pub file: String,
+    pub bytes: u64,
+    pub seconds: f64,
+    pub is_best: bool,
+}
+
+/// The newest good checkpoint of a run, and the newer ones that are not good.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub checkpoint: Option<Checkpoint>,
+    pub passed_over: Vec<String>,
+}
+
+impl Keeper {
+    /// Starts a new run: writes its first `metadata.json`.
+    pub fn begin(run: Run, policy: CheckpointPolicy, metadata: Metadata) -> Result<Self, StoreError> {
+        let lock = run.lock()?;
+        atomic::create_folder(&run.checkpoints())?;
+        let mut keeper = Self { run, policy, metadata, _lock: lock };
+        keeper.write_metadata()?;
+        Ok(keeper)
+    }
+
+    /// Opens a run to go on with it: takes its lock, removes what a dead writer left, lists checkpoints that a crash
+    /// kept out of `metadata.json`, and renews links.
+    pub fn reopen(run: Run, policy: CheckpointPolicy) -> Result<Self, StoreError> {
+        let lock = run.lock()?;
+        let metadata = run.metadata()?;
+        atomic::sweep(&run.folder);
+        atomic::sweep(&run.checkpoints());
+        let mut keeper = Self { run, policy, metadata, _lock: lock };
+        keeper.reconcile()?;
+        Ok(keeper)
+    }
+
+    pub fn run(&self) -> &Run {
+        &self.run
+    }
+
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Changes the metadata and writes it.
+    pub fn update(&mut self, change: impl FnOnce(&mut Metadata)) -> Result<(), StoreError> {
+        change(&mut self.metadata);
+        self.write_metadata()
+    }
+
+    /// The newest checkpoint whose content has its digest.
+    pub fn newest_good(&self) -> Found {
+        newest_good(&self.run)
+    }
+
+    /// Notes the figures of an epoch; forgets those of a later one, which is being done again.
+    pub fn note_epoch(&mut self, record: EpochRecord) {
+        self.metadata.history.retain(|e| e.epoch < record.epoch);
+        self.metadata.history.push(record);
+    }
+
+    /// Does what the policy says after an epoch. `tensors` is asked for only if something is to be saved.
+    pub fn save_epoch(
+        &mut self,
+        header: &Header,
+        is_final: bool,
+        tensors: impl FnOnce() -> Vec<HostTensor>,
+    ) -> Result<Option<Saved>, StoreError> {
+        let actions =
+            self.policy.after_epoch(&self.metadata.known(), header.epoch, &header.metrics, is_final);
+        if actions.is_empty() {
+            self.write_metadata()?;
+            return Ok(None);
+        }
+        let tensors = tensors();
+        let started = Instant::now();
+        let file = format!("epoch_{:03}.ckpt", header.epoch);
+        let path = self.run.checkpoints().join(&file);
+        let mut saved = Saved { file: file.clone(), bytes: 0, seconds: 0.0, is_best: false };
+        let mut gone = Vec::new();
+        for action in actions {
+            match action {
+                Action::Save => {
+                    let written = checkpoint::write(&path, header, &tensors)?;
+                    let record = record(header, &file, written.bytes, written.file_digest);
+                    saved.bytes = written.bytes;
+                    self.metadata.checkpoints.retain(|c| c.epoch != header.epoch);
+                    self.metadata.checkpoints.push(record);
+                    self.metadata.checkpoints.sort_by_key(|c| c.epoch);
+                }
+                Action::LinkLast => {
+                    atomic::link(&path, &self.run.last())?;
+                    gone.extend(
+                        self.metadata.partial_checkpoint.take().map(|p| self.run.folder.join(p.path)),
+                    );
+                }
+                Action::LinkBest => {
+                    atomic::link(&path, &self.run.best())?;
+                    saved.is_best = true;
+                    self.metadata.best_checkpoint = self.best_record(header.epoch);
+                }
+                Action::Delete(epoch) => {
+                    let (old, kept) = self.metadata.checkpoints.drain(..).partition(|c| c.epoch == epoch);
+                    self.metadata.checkpoints = kept;
+                    gone.extend(Vec::into_iter(old).map(|c: CheckpointRecord| self.run.folder.join(c.path)));
+                }
+            }
+        }
+        self.write_metadata()?;
+        for path in gone {
+            atomic::remove(&path)?;
+        }
+        saved.seconds = started.elapsed().as_secs_f64();
+        Ok(Some(saved))
+    }
+
+    /// Saves a state that is not at a saved epoch's end; it takes the place of an earlier one of this sort.
+    pub fn save_partial(&mut self, header: &Header, tensors: &[HostTensor]) -> Result<Saved, StoreError> {
+        let started = Instant::now();
+        let file = format!("step_{:08}.ckpt", header.global_step);
+        let path = self.run.checkpoints().join(&file);
+        let written = checkpoint::write(&path, header, tensors)?;
+        atomic::link(&path, &self.run.last())?;
+        let record = PartialRecord {
+            epoch: header.epoch,
+            step_in_epoch: header.step_in_epoch,
+            global_step: header.global_step,
+            path: format!("checkpoints/{file}"),
+            saved_at: header.saved_at,
+            bytes: written.bytes,
+            digest: written.file_digest,
+        };
+        let old = self.metadata.partial_checkpoint.replace(record);
+        self.write_metadata()?;
+        if let Some(old) = old.filter(|o| o.global_step != header.global_step) {
+            atomic::remove(&self.run.folder.join(old.path))?;
+        }
+        Ok(Saved { file, bytes: written.bytes, seconds: started.elapsed().as_secs_f64(), is_best: false })
+    }
+
+    fn write_metadata(&mut self) -> Result<(), StoreError> {
+        Ok(self.metadata.save(&self.run.metadata_path())?)
+    }
+
+    fn best_record(&self, epoch: u64) -> Option<CheckpointRecord> {
+        let record = self.metadata.checkpoints.iter().find(|c| c.epoch == epoch)?;
+        Some(CheckpointRecord { path: "checkpoints/best.ckpt".into(), ..record.clone() })
+    }
+
+    /// Makes `metadata.json` and the links agree with the checkpoint files that stand on disk.
+    fn reconcile(&mut self) -> Result<(), StoreError> {
+        let folder = self.run.folder.clone();
+        self.metadata.checkpoints.retain(|c| folder.join(&c.path).is_file());
+        if self.metadata.partial_checkpoint.as_ref().is_some_and(|p| !folder.join(&p.path).is_file()) {
+            self.metadata.partial_checkpoint = None;
+        }
+        for path in checkpoint_files(&self.run) {
+            let Ok(found) = Checkpoint::open(&path) else { continue };
+            let relative = format!("checkpoints/{}", path.file_name().unwrap_or_default().to_string_lossy());
+            let header = found.header().clone();
+            if header.identity != self.metadata.identity || found.verify().is_err() {
+                continue;
+            }
+            let listed = self.metadata.checkpoints.iter().any(|c| c.path == relative)
+                || self.metadata.partial_checkpoint.as_ref().is_some_and(|p| p.path == relative);
+            if listed {
+                continue;
+            }
+            let newest = self.metadata.checkpoints.last().map_or(0, |c| c.global_step);
+            let bytes = std::fs::metadata(&path).map(|m| m.len()).unwrap_or_default();
+            let digest = file_digest(&path).map_err(StoreError::reading(&path))?;
+            if is_epoch_file(&path) && header.global_step > newest {
+                // Written, and the process ended before the metadata was.
+                let name = relative.trim_start_matches("checkpoints/").to_owned();
+                self.metadata.checkpoints.push(record(&header, &name, bytes, digest));
+                self.metadata.checkpoints.sort_by_key(|c| c.epoch);
+            } else if !is_epoch_file(&path)
+                && header.global_step
+                    > newest.max(self.metadata.partial_checkpoint.as_ref().map_or(0, |p| p.global_step))
+            {
+                self.metadata.partial_checkpoint = Some(PartialRecord {
+                    epoch: header.epoch,
+                    step_in_epoch: header.step_in_epoch,
+                    global_step: header.global_step,
+                    path: relative,
+                    saved_at: header.saved_at,
+                    bytes,
+                    digest,
+                });
+            } else {
+                // Taken off the list, and the process ended before the file was removed.
+                atomic::remove(&path)?;
+            }
+        }
+        let known = self.metadata.known();
+        let best = self.policy.best(&known).map(|k| k.epoch);
+        self.metadata.best_checkpoint = best.and_then(|epoch| self.best_record(epoch));
+        if let Some(record) =
+            best.and_then(|epoch| self.metadata.checkpoints.iter().find(|c| c.epoch == epoch))
+        {
+            atomic::link(&folder.join(&record.path), &self.run.best())?;
+        }
+        let last_epoch = self.metadata.checkpoints.last().map(|c| (c.global_step, c.path.clone()));
+        let partial = self.metadata.partial_checkpoint.as_ref().map(|p| (p.global_step, p.path.clone()));
+        if let Some((_, path)) = last_epoch.into_iter().chain(partial).max() {
+            atomic::link(&folder.join(path), &self.run.last())?;
+        }
+        self.write_metadata()
+    }
+}
+
+/// The newest checkpoint of a run whose content has its digest.
+fn newest_good(run: &Run) -> Found {
+    let mut found = Found::default();
+    let mut opened: BTreeMap<(u64, u64, PathBuf), Checkpoint> = BTreeMap::new();
+    for path in checkpoint_files(run) {
+        match Checkpoint::open(&path) {
+            Ok(checkpoint) => {
+                let step = checkpoint.header().global_step;
+                opened.insert((step, u64::from(is_epoch_file(&path)), path), checkpoint);
+            }
+            Err(error) => found.passed_over.push(error.to_string()),
+        }
+    }
+    for checkpoint in opened.into_values().rev() {
+        match checkpoint.verify() {
+            Ok(()) => {
+                found.checkpoint = Some(checkpoint);
+                break;
+            }
+            Err(error) => found.passed_over.push(error.to_string()),
+        }
+    }
+    found
+}
+
+/// The files that hold checkpoints, without `best.ckpt` and `last.ckpt`, which are other names of some of them.
+fn checkpoint_files(run: &Run) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(run.checkpoints()) else { return Vec::new() };
+    let mut files: Vec<PathBuf> = entries
+        .flatten()
+        .map(|e| e.path())
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.ends_with(".ckpt") && (name.starts_with("epoch_") || name.starts_with("step_"))
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+fn is_epoch_file(path: &Path) -> bool {
+    path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("epoch_"))
+}
+
+fn record(header: &Header, file: &str, bytes: u64, digest: String) -> CheckpointRecord {
+    CheckpointRecord {
+        epoch: header.epoch,
+        global_step: header.global_step,
+        path: format!("checkpoints/{file}"),
+        metrics: header.metrics.clone(),
+        saved_at: header.saved_at,
+        bytes,
+        digest,
+    }
+}
+
+fn file_digest(path: &Path) -> std::io::Result<String> {
+    use sha2::Digest;
+    let mut hash = sha2::Sha256::new();
+    let mut file = std::fs::File::open(path)?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match std::io::Read::read(&mut file, &mut buffer)? {
+            0 => return Ok(format!("sha256:{}", crate::identity::hex(&hash.finalize()))),
+            n => hash.update(&buffer[..n]),
+        }
+    }
+}
+
+impl Keeper {
+    /// How the run ended.
+    pub fn end(&mut self, status: Status, message: Option<String>) -> Result<(), StoreError> {
+        self.update(|m| {
+            m.status = status;
+            m.message = message;
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{DatasetRecord, Runs, SCHEMA_VERSION};
+    use serde_json::{Map, Value, json};
+
+    fn header(epoch: u64, step_in_epoch: u64, loss: f64) -> Header {
+        Header {
+            epoch,
+            global_step: 10 * epoch + step_in_epoch,
+            step_in_epoch,
+            metrics: BTreeMap::from([("train_loss".into(), loss)]),
+            scheduler_state_dict: json!({}),
+            loop_state: json!({}),
+            saved_at: chrono::Utc::now(),
+            identity: "sha256:1".into(),
+            seed: 1,
+            model_config: json!({}),
+            extra: BTreeMap::new(),
+        }
+    }
+
+    fn tensors(value: f32) -> Vec<HostTensor> {
+        vec![HostTensor::f32("state_dict.a", vec![2], &[value, 1.0])]
+    }
+
+    fn metadata() -> Metadata {
+        let now = chrono::Utc::now();
+        Metadata {
+            schema_version: SCHEMA_VERSION,
+            run_number: 1,
+            experiment_name: "x".into(),
+            pipeline: "p".into(),
+            stage: "base".into(),
+            status: Status::Running,
+            message: None,
+            created_at: now,
+            updated_at: now,
+            version: "0".into(),
+            git_commit: None,
+            device: "cpu".into(),
+            seed: 1,
+            epochs: 5,
+            identity: "sha256:1".into(),
+            manifest: BTreeMap::new(),
+            settings: Value::Null,
+            dataset: DatasetRecord {
+                source: "shapes".into(),
+                digest: String::new(),
+                classes: vec![],
+                train_images: 1,
+                validation_images: 0,
+            },
+            resumed_from: None,
+            checkpoints: vec![],
+            best_checkpoint: None,
+            partial_checkpoint: None,
+            history: vec![],
+            other: Map::from_iter([("note".to_owned(), json!("kept"))]),
+        }
+    }
+
+    fn policy() -> CheckpointPolicy {
+        CheckpointPolicy { keep_last_n: Some(2), ..Default::default() }
+    }
+
+    fn begin(folder: &Path) -> Keeper {
+        Keeper::begin(Runs::at(folder).create().unwrap(), policy(), metadata()).unwrap()
+    }
+
+    fn files(run: &Run) -> Vec<String> {
+        let entries = std::fs::read_dir(run.checkpoints()).unwrap();
+        let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    fn save(keeper: &mut Keeper, epoch: u64, loss: f64) -> Saved {
+        keeper.save_epoch(&header(epoch, 0, loss), false, || tensors(epoch as f32)).unwrap().unwrap()
+    }
+
+    #[test]
+    fn the_best_and_the_newest_stay_and_share_their_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keeper = begin(folder.path());
+        let best: Vec<bool> =
+            [0.5, 0.1, 0.4, 0.3].iter().zip(1..).map(|(l, e)| save(&mut keeper, e, *l).is_best).collect();
+        assert_eq!(best, [true, true, false, false]);
+        let expected = ["best.ckpt", "epoch_002.ckpt", "epoch_003.ckpt", "epoch_004.ckpt", "last.ckpt"];
+        assert_eq!(files(keeper.run()), expected);
+        let metadata = keeper.run().metadata().unwrap();
+        assert_eq!(metadata.checkpoints.iter().map(|c| c.epoch).collect::<Vec<_>>(), [2, 3, 4]);
+        assert_eq!(metadata.best_checkpoint.as_ref().unwrap().path, "checkpoints/best.ckpt");
+        assert_eq!(metadata.other["note"], "kept");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let inode = |name: &str| std::fs::metadata(keeper.run().checkpoints().join(name)).unwrap().ino();
+            assert_eq!(inode("best.ckpt"), inode("epoch_002.ckpt"));
+            assert_eq!(inode("last.ckpt"), inode("epoch_004.ckpt"));
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_inside_an_epoch_goes_when_a_newer_one_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keeper = begin(folder.path());
+        save(&mut keeper, 1, 0.5);
+        keeper.save_partial(&header(1, 3, 0.0), &tensors(1.3)).unwrap();
+        keeper.save_partial(&header(1, 6, 0.0), &tensors(1.6)).unwrap();
+        assert_eq!(files(keeper.run()), ["best.ckpt", "epoch_001.ckpt", "last.ckpt", "step_00000016.ckpt"]);
+        assert_eq!(keeper.newest_good().checkpoint.unwrap().header().global_step, 16);
+        save(&mut keeper, 2, 0.4);
+        assert_eq!(files(keeper.run()), ["best.ckpt", "epoch_001.ckpt", "epoch_002.ckpt", "last.ckpt"]);
+    }
+
+    #[test]
+    fn a_checkpoint_that_a_crash_kept_out_of_the_metadata_is_taken_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keeper = begin(folder.path());
+        save(&mut keeper, 1, 0.5);
+        let run = keeper.run().clone();
+        let before = std::fs::read(run.metadata_path()).unwrap();
+        save(&mut keeper, 2, 0.4);
+        drop(keeper);
+        // As if the process had ended between the rename of epoch 2 and everything after it.
+        std::fs::write(run.metadata_path(), before).unwrap();
+        atomic::link(&run.checkpoints().join("epoch_001.ckpt"), &run.last()).unwrap();
+        atomic::link(&run.checkpoints().join("epoch_001.ckpt"), &run.best()).unwrap();
+        std::fs::write(run.checkpoints().join(".epoch_003.ckpt.tmp-1-1"), "half").unwrap();
+        let keeper = Keeper::reopen(run.clone(), policy()).unwrap();
+        assert_eq!(keeper.metadata().checkpoints.iter().map(|c| c.epoch).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(keeper.metadata().best_checkpoint.as_ref().unwrap().epoch, 2);
+        assert_eq!(files(&run), ["best.ckpt", "epoch_001.ckpt", "epoch_002.ckpt", "last.ckpt"]);
+        for link in [run.best(), run.last()] {
+            assert_eq!(Checkpoint::open(&link).unwrap().header().epoch, 2);
+        }
+    }
+
+    #[test]
+    fn a_file_that_a_crash_kept_from_being_removed_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keeper = begin(folder.path());
+        save(&mut keeper, 1, 0.5);
+        let old = std::fs::read(keeper.run().checkpoints().join("epoch_001.ckpt")).unwrap();
+        for epoch in 2..=3 {
+            save(&mut keeper, epoch, 0.5 - 0.1 * epoch as f64);
+        }
+        let run = keeper.run().clone();
+        drop(keeper);
+        assert_eq!(files(&run), ["best.ckpt", "epoch_002.ckpt", "epoch_003.ckpt", "last.ckpt"]);
+        std::fs::write(run.checkpoints().join("epoch_001.ckpt"), old).unwrap();
+        Keeper::reopen(run.clone(), policy()).unwrap();
+        assert_eq!(files(&run), ["best.ckpt", "epoch_002.ckpt", "epoch_003.ckpt", "last.ckpt"]);
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_is_passed_over_and_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keeper = begin(folder.path());
+        save(&mut keeper, 1, 0.5);
+        save(&mut keeper, 2, 0.4);
+        let path = keeper.run().checkpoints().join("epoch_002.ckpt");
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        let found = keeper.newest_good();
+        assert_eq!(found.checkpoint.unwrap().header().epoch, 1);
+        assert!(found.passed_over[0].contains("epoch_002.ckpt"), "{:?}", found.passed_over);
+    }
+}

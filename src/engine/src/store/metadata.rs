@@ -1,0 +1,150 @@
+//! `metadata.json`: what a run is, how far it came, what its checkpoints hold. Paths in it are relative to the run's
+//! folder, so that a moved run still works.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::StoreError;
+use super::atomic::{self, WriteError};
+use crate::policy::Known;
+
+/// Version of the file's form.
+pub const SCHEMA_VERSION: u32 = 1;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Metadata {
+    pub schema_version: u32,
+    pub run_number: u32,
+    pub experiment_name: String,
+    pub pipeline: String,
+    pub stage: String,
+    pub status: Status,
+    /// Why the status is what it is, when that needs words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    /// Version of the program.
+    pub version: String,
+    #[serde(default)]
+    pub git_commit: Option<String>,
+    pub device: String,
+    pub seed: u64,
+    /// Epochs that were asked for.
+    pub epochs: u64,
+    /// Digest of all that decides the result.
+    pub identity: String,
+    /// What the identity was made of, by key.
+    pub manifest: BTreeMap<String, Value>,
+    /// The resolved settings.
+    pub settings: Value,
+    pub dataset: DatasetRecord,
+    /// The checkpoint file that the run was started from, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_from: Option<String>,
+    /// The checkpoints that stand on disk, oldest first.
+    pub checkpoints: Vec<CheckpointRecord>,
+    pub best_checkpoint: Option<CheckpointRecord>,
+    /// A checkpoint inside an epoch, newer than all others.
+    #[serde(default)]
+    pub partial_checkpoint: Option<PartialRecord>,
+    /// Every epoch's figures.
+    pub history: Vec<EpochRecord>,
+    /// Keys that this version does not know; kept when the file is rewritten.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Under way, or ended without a word: a crash, a power cut.
+    Running,
+    /// Stopped by a signal.
+    Interrupted,
+    Failed,
+    Completed,
+}
+
+impl Status {
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Running => "running",
+            Status::Interrupted => "interrupted",
+            Status::Failed => "failed",
+            Status::Completed => "completed",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DatasetRecord {
+    pub source: String,
+    pub digest: String,
+    pub classes: Vec<String>,
+    pub train_images: u64,
+    pub validation_images: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointRecord {
+    pub epoch: u64,
+    pub global_step: u64,
+    /// Relative to the run's folder.
+    pub path: String,
+    pub metrics: BTreeMap<String, f64>,
+    pub saved_at: DateTime<Utc>,
+    pub bytes: u64,
+    /// Digest of the whole file, as `sha256sum` gives it.
+    pub digest: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PartialRecord {
+    /// Completed epochs.
+    pub epoch: u64,
+    pub step_in_epoch: u64,
+    pub global_step: u64,
+    pub path: String,
+    pub saved_at: DateTime<Utc>,
+    pub bytes: u64,
+    pub digest: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    pub epoch: u64,
+    pub global_step: u64,
+    pub metrics: BTreeMap<String, f64>,
+    pub learning_rate: f64,
+    pub seconds: f64,
+    pub images_per_second: f64,
+    /// Share of the time in which the loop waited for images.
+    pub data_wait: f64,
+}
+
+impl Metadata {
+    pub fn load(path: &Path) -> Result<Self, StoreError> {
+        let text = std::fs::read_to_string(path).map_err(StoreError::reading(path))?;
+        serde_json::from_str(&text).map_err(|e| StoreError::Damaged {
+            path: path.to_owned(),
+            message: format!("not a run's metadata: {e}"),
+        })
+    }
+
+    /// Rewrites the file as a whole.
+    pub fn save(&mut self, path: &Path) -> Result<(), WriteError> {
+        self.updated_at = Utc::now();
+        let text = serde_json::to_string_pretty(self).unwrap_or_default();
+        atomic::write(path, |out| writeln!(out, "{text}"))
+    }
+
+    /// The checkpoints of epochs, for the policy.
+    pub fn known(&self) -> Vec<Known> {
+        self.checkpoints.iter().map(|c| Known { epoch: c.epoch, metrics: c.metrics.clone() }).collect()
+    }
+}

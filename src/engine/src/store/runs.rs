@@ -1,0 +1,198 @@
+//! Numbered runs: `run_001`, `run_002`, … in a folder. A number is given out by creating its folder, so that two
+//! processes never share one.
+
+use std::fmt;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use super::atomic::{self, WriteError};
+use super::{Metadata, StoreError};
+
+/// Number of a run, counted from 1, shown with at least three digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct RunNumber(pub u32);
+
+impl fmt::Display for RunNumber {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{:03}", self.0)
+    }
+}
+
+/// The folder that holds numbered runs.
+#[derive(Debug, Clone)]
+pub struct Runs {
+    folder: PathBuf,
+}
+
+/// One run's folder.
+#[derive(Debug, Clone)]
+pub struct Run {
+    pub number: RunNumber,
+    pub folder: PathBuf,
+}
+
+/// Held while a process trains in a run; freed by the system when the process ends, however it ends.
+#[derive(Debug)]
+pub struct RunLock(#[allow(dead_code, reason = "the lock lives as long as the open file")] File);
+
+impl Runs {
+    pub fn at(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into() }
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// All runs, by number. Other files and folders are none of our business.
+    pub fn list(&self) -> Vec<Run> {
+        let Ok(entries) = std::fs::read_dir(&self.folder) else { return Vec::new() };
+        let mut runs: Vec<Run> = entries
+            .flatten()
+            .filter_map(|entry| {
+                let number = number_of(entry.file_name().to_str()?)?;
+                entry.path().is_dir().then(|| Run { number, folder: entry.path() })
+            })
+            .collect();
+        runs.sort_by_key(|r| r.number);
+        runs
+    }
+
+    /// The run of that number, if there is one.
+    pub fn find(&self, number: u32) -> Option<Run> {
+        self.list().into_iter().find(|r| r.number.0 == number)
+    }
+
+    /// A new run with the next free number.
+    pub fn create(&self) -> Result<Run, WriteError> {
+        atomic::create_folder(&self.folder)?;
+        let mut number = self.list().last().map_or(1, |r| r.number.0 + 1);
+        loop {
+            let run = Run::new(&self.folder, number);
+            if atomic::claim_folder(&run.folder)? {
+                return Ok(run);
+            }
+            number += 1;
+        }
+    }
+
+    /// A new run with a number of one's own; `None` if it exists.
+    pub fn create_numbered(&self, number: u32) -> Result<Option<Run>, WriteError> {
+        atomic::create_folder(&self.folder)?;
+        let run = Run::new(&self.folder, number);
+        Ok(atomic::claim_folder(&run.folder)?.then_some(run))
+    }
+}
+
+impl Run {
+    fn new(base: &Path, number: u32) -> Self {
+        let number = RunNumber(number);
+        Self { number, folder: base.join(format!("run_{number}")) }
+    }
+
+    pub fn metadata_path(&self) -> PathBuf {
+        self.folder.join("metadata.json")
+    }
+
+    pub fn config_path(&self) -> PathBuf {
+        self.folder.join("config.yaml")
+    }
+
+    pub fn logs(&self) -> PathBuf {
+        self.folder.join("logs")
+    }
+
+    pub fn checkpoints(&self) -> PathBuf {
+        self.folder.join("checkpoints")
+    }
+
+    pub fn best(&self) -> PathBuf {
+        self.checkpoints().join("best.ckpt")
+    }
+
+    pub fn last(&self) -> PathBuf {
+        self.checkpoints().join("last.ckpt")
+    }
+
+    pub fn metadata(&self) -> Result<Metadata, StoreError> {
+        Metadata::load(&self.metadata_path())
+    }
+
+    /// Takes the run for this process. Fails at once when another process has it, naming that one.
+    pub fn lock(&self) -> Result<RunLock, StoreError> {
+        let path = self.folder.join("run.lock");
+        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut file = open.map_err(StoreError::reading(&path))?;
+        match file.try_lock() {
+            Ok(()) => {
+                let holder = format!("pid {} on {}\n", std::process::id(), host());
+                let noted = file.set_len(0).and_then(|()| file.write_all(holder.as_bytes()));
+                noted.map_err(StoreError::reading(&path))?;
+                Ok(RunLock(file))
+            }
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = file.read_to_string(&mut holder);
+                Err(StoreError::Held { run: self.number, holder: holder.trim().to_owned() })
+            }
+            Err(TryLockError::Error(error)) => Err(StoreError::reading(&path)(error)),
+        }
+    }
+}
+
+fn number_of(name: &str) -> Option<RunNumber> {
+    let digits = name.strip_prefix("run_")?;
+    let canonical = digits.len() >= 3 && digits.bytes().all(|b| b.is_ascii_digit());
+    let number: u32 = canonical.then(|| digits.parse().ok())??;
+    (format!("{}", RunNumber(number)) == digits).then_some(RunNumber(number))
+}
+
+/// The machine's name, for messages and file names.
+pub fn host() -> String {
+    let name =
+        std::env::var("HOSTNAME").ok().or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
+    name.map(|n| n.trim().to_owned()).filter(|n| !n.is_empty()).unwrap_or_else(|| "localhost".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_never_shared() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut numbers: Vec<u32> = std::thread::scope(|scope| {
+            let start = || scope.spawn(|| Runs::at(folder.path()).create().unwrap().number.0);
+            let threads: Vec<_> = (0..32).map(|_| start()).collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        numbers.sort();
+        assert_eq!(numbers, (1..=32).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn only_runs_are_listed() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["run_001", "run_1", "run_0012", "run_1000", "other", "run_abc"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        std::fs::write(folder.path().join("run_007"), "a file").unwrap();
+        let runs = Runs::at(folder.path());
+        assert_eq!(runs.list().iter().map(|r| r.number.0).collect::<Vec<_>>(), [1, 1000]);
+        assert_eq!(runs.create().unwrap().number.0, 1001);
+        assert!(runs.create_numbered(1).unwrap().is_none());
+        assert_eq!(runs.create_numbered(5).unwrap().unwrap().folder, folder.path().join("run_005"));
+    }
+
+    #[test]
+    fn a_held_run_names_its_holder() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = Runs::at(folder.path()).create().unwrap();
+        let lock = run.lock().unwrap();
+        let error = run.lock().unwrap_err().to_string();
+        assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
+        drop(lock);
+        run.lock().unwrap();
+    }
+}

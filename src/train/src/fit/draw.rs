@@ -1,0 +1,87 @@
+//! What one batch of training draws: noise levels, noise, dropped labels. A pure function of
+//! `(seed, epoch, batch)`.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use rand::RngExt;
+use rand_distr::StandardNormal;
+
+use crate::data::Batch;
+use crate::noise::Edm;
+use crate::rng::{Purpose, stream};
+
+/// A batch on the device, ready for the loss.
+pub struct Inputs {
+    /// `[batch, 3, size, size]`
+    pub image: Tensor<4>,
+    /// `[batch]`
+    pub sigma: Tensor<1>,
+    /// `[batch, 3, size, size]`
+    pub noise: Tensor<4>,
+    /// `[batch]`; `None` for a model without classes.
+    pub label: Option<Tensor<1, Int>>,
+}
+
+/// Which numbers a batch gets.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    pub seed: u64,
+    pub epoch: u64,
+    /// Number of the batch in its epoch.
+    pub batch: u64,
+}
+
+/// How labels are treated.
+#[derive(Debug, Clone, Copy)]
+pub struct Labels {
+    /// 0 for a model without classes.
+    pub classes: usize,
+    /// Share of labels replaced by "no class".
+    pub dropout: f64,
+}
+
+impl Inputs {
+    /// Draws for training.
+    pub fn train(batch: Batch, key: Key, edm: &Edm, labels: Labels, size: usize, device: &Device) -> Self {
+        let normals = |purpose, count: usize| -> Vec<f32> {
+            let mut rng = stream(key.seed, purpose, key.epoch, key.batch);
+            (0..count).map(|_| rng.sample(StandardNormal)).collect()
+        };
+        let sigma = edm.sigma(&normals(Purpose::Sigma, batch.labels.len()));
+        let noise = normals(Purpose::Noise, batch.images.len());
+        let mut rng = stream(key.seed, Purpose::LabelDropout, key.epoch, key.batch);
+        let kept = batch.labels.iter().map(|label| match rng.random::<f64>() < labels.dropout {
+            true => labels.classes as i64,
+            false => *label,
+        });
+        let kept: Vec<i64> = kept.collect();
+        Self::on_device(batch.images, sigma, noise, kept, labels, size, device)
+    }
+
+    /// Draws for validation: no label is dropped, and every epoch gets the same numbers.
+    pub fn validate(batch: Batch, key: Key, edm: &Edm, labels: Labels, size: usize, device: &Device) -> Self {
+        let mut rng = stream(key.seed, Purpose::Validation, 0, key.batch);
+        let normals: Vec<f32> = (0..batch.labels.len()).map(|_| rng.sample(StandardNormal)).collect();
+        let noise: Vec<f32> = (0..batch.images.len()).map(|_| rng.sample(StandardNormal)).collect();
+        let kept = batch.labels.clone();
+        Self::on_device(batch.images, edm.sigma(&normals), noise, kept, labels, size, device)
+    }
+
+    fn on_device(
+        images: Vec<f32>,
+        sigma: Vec<f32>,
+        noise: Vec<f32>,
+        kept: Vec<i64>,
+        labels: Labels,
+        size: usize,
+        device: &Device,
+    ) -> Self {
+        let count = sigma.len();
+        let shape = [count, 3, size, size];
+        Self {
+            image: Tensor::from_data(TensorData::new(images, shape), device),
+            sigma: Tensor::from_data(TensorData::new(sigma, [count]), device),
+            noise: Tensor::from_data(TensorData::new(noise, shape), device),
+            label: (labels.classes > 0).then(|| Tensor::from_data(TensorData::new(kept, [count]), device)),
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Training: the loop, its settings, and what it keeps.
+
+mod draw;
+mod ema;
+mod optimizer;
+mod record;
+mod run;
+mod schedule;
+mod settings;
+mod state;
+mod tally;
+
+pub use optimizer::{Optimizer, clip_by_norm};
+pub use record::Recorder;
+pub use run::{Job, Position, fit};
+pub use schedule::{Schedule, ScheduleKind};
+pub use settings::{EmaSettings, ModelSettings, OptimizerKind, OptimizerSettings, Precision, TrainSettings};
+pub use state::{EMA_WEIGHTS, TrainState, WEIGHTS};

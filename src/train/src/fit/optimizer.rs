@@ -1,0 +1,184 @@
+//! The optimizer step over a whole module, with its state keyed by parameter path.
+//!
+//! The update rules are burn's `Adam` and `AdamW`. burn's own module optimizer keys its state by `ParamId`, which is
+//! random in each process; here a state belongs to a path from the start, so that a checkpoint can hold it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::optim::{
+    Adam, AdamConfig, AdamState, AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, GradientsParams,
+    Optimizer as UpdateRule, decay::WeightDecayConfig,
+};
+use burn::tensor::{Device, Tensor, TensorData};
+use pipe_engine::store::tensor::{Dtype, HostTensor};
+
+use super::settings::{OptimizerKind, OptimizerSettings};
+use crate::diffit::param_paths;
+
+/// Prefix of the state's tensors in a checkpoint.
+pub const PREFIX: &str = "optimizer_state_dict.";
+
+/// Adam or AdamW over all parameters of a module.
+pub struct Optimizer {
+    rule: Rule,
+    paths: HashMap<ParamId, String>,
+    /// Moments by parameter path, flattened: the rules work element by element.
+    moments: BTreeMap<String, AdaptiveMomentumState<1>>,
+}
+
+enum Rule {
+    Adam(Adam),
+    AdamW(AdamW),
+}
+
+impl Optimizer {
+    /// An optimizer without state for the parameters of `module`.
+    pub fn new<M: Module>(settings: &OptimizerSettings, module: &M) -> Self {
+        let ([beta_1, beta_2], eps) = (settings.betas.map(|b| b as f32), settings.eps as f32);
+        let decay = settings.weight_decay as f32;
+        let rule = match settings.kind {
+            OptimizerKind::Adam => Rule::Adam(
+                AdamConfig::new()
+                    .with_beta_1(beta_1)
+                    .with_beta_2(beta_2)
+                    .with_epsilon(eps)
+                    .with_weight_decay((decay > 0.0).then(|| WeightDecayConfig::new(decay)))
+                    .build(),
+            ),
+            OptimizerKind::Adamw => Rule::AdamW(
+                AdamWConfig::new()
+                    .with_beta_1(beta_1)
+                    .with_beta_2(beta_2)
+                    .with_epsilon(eps)
+                    .with_weight_decay(decay)
+                    .build(),
+            ),
+        };
+        let paths = param_paths(module).into_iter().map(|(id, path, _)| (id, path)).collect();
+        Self { rule, paths, moments: BTreeMap::new() }
+    }
+
+    /// One step down the gradients; parameters without a gradient stay.
+    pub fn step<M: Module>(&mut self, learning_rate: f64, module: M, gradients: GradientsParams) -> M {
+        module.map(&mut Step { optimizer: self, learning_rate, gradients })
+    }
+
+    /// The state as tensors: `PATH.exp_avg`, `PATH.exp_avg_sq` in the parameter's shape, and `PATH.step`.
+    pub fn state_dict<M: Module>(&self, module: &M) -> Vec<HostTensor> {
+        let mut tensors = Vec::new();
+        for (_, path, shape) in param_paths(module) {
+            let Some(state) = self.moments.get(&path) else { continue };
+            for (field, moment) in [("exp_avg", &state.moment_1), ("exp_avg_sq", &state.moment_2)] {
+                let bytes = moment.clone().into_data().convert::<f32>().bytes.to_vec();
+                tensors.push(HostTensor {
+                    name: format!("{PREFIX}{path}.{field}"),
+                    dtype: Dtype::F32,
+                    shape: shape.clone(),
+                    bytes,
+                });
+            }
+            let step = (state.time as i64).to_le_bytes().to_vec();
+            let name = format!("{PREFIX}{path}.step");
+            tensors.push(HostTensor { name, dtype: Dtype::I64, shape: vec![], bytes: step });
+        }
+        tensors
+    }
+
+    /// Takes over a saved state. `lookup` is asked by full name; a parameter without all three tensors, or with
+    /// ones of the wrong size, is named in the error.
+    pub fn load_state_dict<M: Module>(
+        &mut self,
+        module: &M,
+        device: &Device,
+        mut lookup: impl FnMut(&str) -> Option<HostTensor>,
+    ) -> Result<(), String> {
+        for (_, path, shape) in param_paths(module) {
+            let count: usize = shape.iter().product();
+            let mut moment = |field: &str| {
+                let values = lookup(&format!("{PREFIX}{path}.{field}"))?.to_f32()?;
+                (values.len() == count)
+                    .then(|| Tensor::<1>::from_data(TensorData::new(values, [count]), &device.clone().inner()))
+            };
+            let (first, second) = (moment("exp_avg"), moment("exp_avg_sq"));
+            let step = lookup(&format!("{PREFIX}{path}.step")).filter(|t| t.dtype == Dtype::I64);
+            let step = step.and_then(|t| <[u8; 8]>::try_from(t.bytes.as_slice()).ok()).map(i64::from_le_bytes);
+            let (Some(first), Some(second), Some(time)) = (first, second, step.and_then(|s| usize::try_from(s).ok()))
+            else {
+                return Err(format!("the optimizer's state of `{path}` is missing or of another size"));
+            };
+            self.moments.insert(path, AdaptiveMomentumState::new(time, first, second));
+        }
+        Ok(())
+    }
+}
+
+struct Step<'a> {
+    optimizer: &'a mut Optimizer,
+    learning_rate: f64,
+    gradients: GradientsParams,
+}
+
+impl ModuleMapper for Step<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(gradient) = self.gradients.remove::<D>(param.id) else { return param };
+        let Some(path) = self.optimizer.paths.get(&param.id).cloned() else { return param };
+        let (id, tensor, mapper) = param.consume();
+        let shape = tensor.shape();
+        let count = shape.num_elements();
+        let (value, gradient) = (tensor.inner().reshape([count]), gradient.reshape([count]));
+        let state = self.optimizer.moments.remove(&path);
+        let (value, state) = match &self.optimizer.rule {
+            Rule::Adam(rule) => {
+                let (value, state) = rule.step(self.learning_rate, value, gradient, state.map(AdamState::new));
+                (value, state.map(|s| s.momentum))
+            }
+            Rule::AdamW(rule) => {
+                let (value, state) = rule.step(self.learning_rate, value, gradient, state.map(AdamWState::new));
+                (value, state.map(|s| s.momentum))
+            }
+        };
+        if let Some(state) = state {
+            self.optimizer.moments.insert(path, state);
+        }
+        let updated = Tensor::from_inner(value.reshape(shape)).require_grad();
+        Param::from_mapped_value(id, updated, mapper)
+    }
+}
+
+/// Scales all gradients so that their norm over all parameters together is at most `max`
+/// (Pascanu et al. 2013, arXiv 1211.5063). Waits for nothing: the norm stays on the device.
+pub fn clip_by_norm<M: Module>(module: &M, gradients: GradientsParams, max: f64) -> GradientsParams {
+    struct SquaredNorm<'a> {
+        gradients: &'a GradientsParams,
+        sum: Option<Tensor<1>>,
+    }
+    impl ModuleVisitor for SquaredNorm<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let Some(gradient) = self.gradients.get::<D>(param.id) else { return };
+            let squared = gradient.square().sum(); // [1]
+            self.sum = Some(match self.sum.take() {
+                Some(sum) => sum + squared,
+                None => squared,
+            });
+        }
+    }
+    struct Scale {
+        gradients: GradientsParams,
+        scaled: GradientsParams,
+        factor: Tensor<1>,
+    }
+    impl ModuleVisitor for Scale {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let Some(gradient) = self.gradients.remove::<D>(param.id) else { return };
+            self.scaled.register(param.id, gradient * self.factor.clone().unsqueeze::<D>());
+        }
+    }
+    let mut norm = SquaredNorm { gradients: &gradients, sum: None };
+    module.visit(&mut norm);
+    let Some(sum) = norm.sum else { return gradients };
+    let factor = (sum.sqrt() + 1e-6).recip().mul_scalar(max).clamp_max(1.0);
+    let mut scale = Scale { gradients, scaled: GradientsParams::new(), factor };
+    module.visit(&mut scale);
+    scale.scaled
+}

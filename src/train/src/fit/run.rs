@@ -1,0 +1,219 @@
+//! The training loop, one function from top to bottom.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::tensor::Device;
+use pipe_engine::kind::{Failure, RunContext, StageError};
+use pipe_engine::progress::Event;
+
+use super::draw::{Inputs, Key, Labels};
+use super::ema;
+use super::optimizer::clip_by_norm;
+use super::record::Recorder;
+use super::settings::TrainSettings;
+use super::state::TrainState;
+use super::tally::{Sums, Tally};
+use crate::data::{DataError, Dataset, Loader, LoaderOptions, Split};
+use crate::diffit::DiffitConfig;
+use crate::noise::Edm;
+
+/// All that a training needs.
+pub struct Job<'a> {
+    pub settings: &'a TrainSettings,
+    pub config: &'a DiffitConfig,
+    pub dataset: Arc<Dataset>,
+    /// With autodiff.
+    pub device: Device,
+    pub context: &'a RunContext<'a>,
+}
+
+/// How far training is.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Position {
+    /// Completed epochs.
+    pub epoch: u64,
+    /// Optimizer steps since the start.
+    pub global_step: u64,
+    /// Optimizer steps into the epoch after the completed ones; 0 between epochs.
+    pub step_in_epoch: u64,
+    /// Losses of the epoch that is under way.
+    pub sums: Sums,
+}
+
+/// Trains from `position` to the last epoch. On a signal, saves and fails with [`Failure::Interrupted`].
+pub fn fit(
+    job: &Job,
+    state: &mut TrainState,
+    mut position: Position,
+    recorder: &mut Recorder,
+) -> Result<(), StageError> {
+    // ---- What stays the same for the whole run
+    let Job { settings, config, dataset, device, context } = job;
+    let edm = Edm::default();
+    let labels = Labels { classes: config.num_classes, dropout: settings.model.label_dropout };
+    let options = LoaderOptions {
+        batch_size: settings.batch_size,
+        num_workers: settings.num_workers,
+        seed: settings.seed,
+    };
+    let loader = Loader::new(dataset.clone(), Split::Train, options).map_err(data_error)?;
+    let batches_per_epoch = loader.batches_per_epoch();
+    if batches_per_epoch == 0 {
+        return Err(StageError::new(Failure::Input, "the data set has no training images"));
+    }
+    let accumulate = settings.accumulate_grad_batches;
+    let steps_per_epoch = batches_per_epoch.div_ceil(accumulate) as u64;
+    let total_steps = steps_per_epoch * settings.horizon();
+    let interrupted = || context.stop.requested().map(|signal| (Failure::Interrupted(signal), signal.name()));
+
+    for epoch in position.epoch + 1..=settings.epochs {
+        let first_step = position.step_in_epoch;
+        let mut tally = Tally::from(position.sums);
+        let mut batches = loader.epoch(epoch, first_step as usize * accumulate);
+        let (started, mut waited, mut images) = (Instant::now(), Duration::ZERO, 0usize);
+        let mut shown = Shown::default();
+
+        for step in first_step..steps_per_epoch {
+            // ---- Gradients of one or more batches
+            let first_batch = step as usize * accumulate;
+            let group = accumulate.min(batches_per_epoch - first_batch);
+            let mut gradients = GradientsAccumulator::new();
+            for number in first_batch..first_batch + group {
+                let asked = Instant::now();
+                let Some(batch) = batches.next() else {
+                    return Err(StageError::new(Failure::Bug, format!("no batch {number} in epoch {epoch}")));
+                };
+                let batch = batch.map_err(data_error)?;
+                waited += asked.elapsed();
+                images += batch.labels.len();
+                let key = Key { seed: settings.seed, epoch, batch: number as u64 };
+                let inputs = Inputs::train(batch, key, &edm, labels, config.image_size, device);
+                let loss = edm.loss(&state.model, inputs.image, inputs.sigma, inputs.noise, inputs.label); // [1]
+                tally.add(position.global_step + 1, loss.clone().inner());
+                let share = loss.mul_scalar(1.0 / group as f64);
+                gradients.accumulate(&state.model, GradientsParams::from_grads(share.backward(), &state.model));
+            }
+
+            // ---- One optimizer step
+            let mut gradients = gradients.grads();
+            if let Some(max) = settings.gradient_clip_val {
+                gradients = clip_by_norm(&state.model, gradients, max);
+            }
+            let rate = settings.schedule.rate(settings.learning_rate, position.global_step, total_steps);
+            state.model = state.optimizer.step(rate, state.model.clone(), gradients);
+            if let Some(mean) = state.ema.take() {
+                let decay = ema::decay_at(settings.ema.decay, position.global_step);
+                state.ema = Some(ema::update(mean, &state.model, decay));
+            }
+            position.global_step += 1;
+            position.step_in_epoch = step + 1;
+
+            // ---- Logs: the only place inside an epoch that waits for the device
+            if position.global_step % settings.log_every_n_steps == 0 {
+                tally.read()?;
+                if let Some(loss) = tally.last() {
+                    recorder.step(epoch, position.global_step, loss, rate)?;
+                }
+            }
+            let speed = images as f64 / started.elapsed().as_secs_f64();
+            if shown.due() {
+                context.event(Event::Step {
+                    epoch,
+                    epochs: settings.epochs,
+                    step: step + 1,
+                    steps: steps_per_epoch,
+                    loss: tally.last(),
+                    images_per_second: speed,
+                });
+            }
+
+            // ---- A checkpoint inside the epoch: because it is time, or because of a signal
+            let inside = step + 1 < steps_per_epoch;
+            let stop = interrupted();
+            if inside && (stop.is_some() || recorder.wants_step(position.global_step)) {
+                position.sums = tally.read()?;
+                recorder.save_inside_epoch(&position, state)?;
+            }
+            if inside && let Some((failure, signal)) = stop {
+                let text = format!("stopped by {signal} in epoch {epoch}, step {} of {steps_per_epoch}", step + 1);
+                return Err(StageError::new(failure, text));
+            }
+        }
+        drop(batches);
+
+        // ---- The epoch's figures
+        let sums = tally.read()?;
+        let mut metrics = BTreeMap::from([("train_loss".to_owned(), sums.mean())]);
+        if !dataset.indices(Split::Validation).is_empty() {
+            metrics.insert("val_loss".to_owned(), validation_loss(job, state, &edm)?);
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        let speed = images as f64 / seconds;
+        position = Position { epoch, step_in_epoch: 0, sums: Sums::default(), ..position };
+        let rate = settings.schedule.rate(settings.learning_rate, position.global_step - 1, total_steps);
+        let (epochs, shown) = (settings.epochs, metrics.clone());
+        context.event(Event::Epoch { epoch, epochs, metrics: shown, seconds, images_per_second: speed });
+        let wait_share = waited.as_secs_f64() / seconds;
+        recorder.epoch(&position, &metrics, super::record::EpochTimes { seconds, speed, wait_share, rate })?;
+
+        // ---- The epoch's checkpoint
+        let stop = interrupted();
+        recorder.save_epoch(&position, &metrics, state, epoch == settings.epochs)?;
+        if epoch < settings.epochs
+            && let Some((failure, signal)) = stop
+        {
+            recorder.make_sure_of(&position, state)?;
+            return Err(StageError::new(failure, format!("stopped by {signal} after epoch {epoch}")));
+        }
+    }
+    Ok(())
+}
+
+/// Mean loss over the validation images, with the weights that would be sampled from.
+fn validation_loss(job: &Job, state: &TrainState, edm: &Edm) -> Result<f64, StageError> {
+    let Job { settings, config, dataset, device, .. } = job;
+    let labels = Labels { classes: config.num_classes, dropout: 0.0 };
+    let options = LoaderOptions {
+        batch_size: settings.batch_size,
+        num_workers: settings.num_workers,
+        seed: settings.seed,
+    };
+    let loader = Loader::new(dataset.clone(), Split::Validation, options).map_err(data_error)?;
+    let (weights, device) = (state.weights(), device.clone().inner());
+    let (mut sum, mut count) = (0.0, 0);
+    for (number, batch) in loader.epoch(0, 0).enumerate() {
+        let batch = batch.map_err(data_error)?;
+        let images = batch.labels.len();
+        let key = Key { seed: settings.seed, epoch: 0, batch: number as u64 };
+        let inputs = Inputs::validate(batch, key, edm, labels, config.image_size, &device);
+        let loss = edm.loss(&weights, inputs.image, inputs.sigma, inputs.noise, inputs.label);
+        sum += f64::from(loss.into_scalar::<f32>()) * images as f64;
+        count += images;
+    }
+    Ok(sum / f64::from(count.max(1) as u32))
+}
+
+fn data_error(error: DataError) -> StageError {
+    let failure = match error {
+        DataError::Setting { .. } => Failure::Setting,
+        _ => Failure::Input,
+    };
+    StageError::new(failure, error.to_string())
+}
+
+/// When the progress line was last renewed: often enough to look alive, too seldom to cost anything.
+#[derive(Default)]
+struct Shown(Option<Instant>);
+
+impl Shown {
+    fn due(&mut self) -> bool {
+        let due = self.0.is_none_or(|at| at.elapsed() > Duration::from_millis(100));
+        if due {
+            self.0 = Some(Instant::now());
+        }
+        due
+    }
+}

@@ -1,0 +1,255 @@
+//! The settings of a `train` stage. What a change of each one means stands beside it as `x-class`; without one it
+//! is `identity`: another experiment.
+
+use std::collections::BTreeMap;
+
+use pipe_engine::kind::Rejection;
+use pipe_engine::policy::CheckpointPolicy;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::schedule::Schedule;
+use crate::device::DeviceChoice;
+use crate::diffit::{DiffitConfig, Preset};
+
+/// Trains a DiffiT model on a data set, in a numbered run.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrainSettings {
+    /// The `dataset` stage to train on.
+    pub dataset: String,
+    /// Name shown in the list of runs; the pipeline's name if unset.
+    #[serde(default)]
+    #[schemars(extend("x-class" = "runtime"))]
+    pub experiment_name: Option<String>,
+    #[serde(default)]
+    pub model: ModelSettings,
+    /// Total number of passes over the training images, not "more".
+    #[serde(default = "default_epochs")]
+    #[schemars(range(min = 1), extend("x-class" = "extend"))]
+    pub epochs: u64,
+    /// Epochs over which the schedule runs, when `epochs` may grow later; `epochs` if unset.
+    #[serde(default)]
+    pub schedule_epochs: Option<u64>,
+    /// Images in one batch.
+    #[serde(default = "default_batch_size")]
+    #[schemars(range(min = 1))]
+    pub batch_size: usize,
+    /// Batches whose gradients are averaged before one optimizer step.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1))]
+    pub accumulate_grad_batches: usize,
+    /// Threads that prepare batches ahead of the step; 0 prepares them in the loop itself.
+    #[serde(default = "default_workers")]
+    #[schemars(extend("x-class" = "runtime"))]
+    pub num_workers: usize,
+    /// Peak learning rate.
+    #[serde(default = "default_learning_rate")]
+    pub learning_rate: f64,
+    #[serde(default)]
+    pub optimizer: OptimizerSettings,
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// Largest norm of all gradients together; longer ones are scaled down. Null switches clipping off.
+    #[serde(default = "default_clip")]
+    pub gradient_clip_val: Option<f64>,
+    #[serde(default)]
+    pub ema: EmaSettings,
+    /// Number format of the forward and backward pass; weights stay in f32.
+    #[serde(default)]
+    pub precision: Precision,
+    /// Seed of everything random in this stage.
+    #[serde(default = "default_seed")]
+    pub seed: u64,
+    /// Where to compute: `auto`, `cpu`, `gpu`, `gpu:N`.
+    #[serde(default)]
+    #[schemars(extend("x-class" = "runtime"))]
+    pub device: DeviceChoice,
+    /// Optimizer steps between two lines of the logs.
+    #[serde(default = "default_log_interval")]
+    #[schemars(range(min = 1), extend("x-class" = "runtime"))]
+    pub log_every_n_steps: u64,
+    #[serde(default)]
+    pub checkpoint: CheckpointPolicy,
+}
+
+/// The network: a preset, and what differs from it.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelSettings {
+    pub preset: Preset,
+    /// Channels at full resolution.
+    pub dim: Option<usize>,
+    /// Channel multiplier of each resolution.
+    pub mults: Option<Vec<usize>>,
+    /// Residual blocks at each resolution.
+    pub depths: Option<Vec<usize>>,
+    /// Attention heads.
+    pub heads: Option<usize>,
+    /// Side of an attention window in pixels.
+    pub window: Option<usize>,
+    /// Learn the classes of the data set, so that samples can be asked for by class.
+    pub class_conditional: bool,
+    /// Share of images that are trained without their label, for classifier-free guidance
+    /// (Ho and Salimans 2022, arXiv 2207.12598).
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub label_dropout: f64,
+}
+
+/// Adam (Kingma and Ba 2015, arXiv 1412.6980) or AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101).
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerSettings {
+    pub kind: OptimizerKind,
+    /// Decay of the running means of gradients and squared gradients.
+    pub betas: [f64; 2],
+    /// Added to the denominator.
+    pub eps: f64,
+    /// Decoupled for AdamW, added to the gradient for Adam.
+    pub weight_decay: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    Adam,
+    Adamw,
+}
+
+/// A running mean of the weights, which samples better than the weights themselves.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EmaSettings {
+    pub enabled: bool,
+    /// Share of the old mean kept at each step; smaller in the first steps: at most (1 + step) / (10 + step).
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub decay: f64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    #[default]
+    F32,
+    /// 16-bit floats of the IEEE kind, gradients scaled up to keep small ones.
+    F16,
+    /// 16-bit floats with the range of f32.
+    Bf16,
+}
+
+impl Default for ModelSettings {
+    fn default() -> Self {
+        Self {
+            preset: Preset::Tiny,
+            dim: None,
+            mults: None,
+            depths: None,
+            heads: None,
+            window: None,
+            class_conditional: true,
+            label_dropout: 0.1,
+        }
+    }
+}
+
+impl Default for OptimizerSettings {
+    fn default() -> Self {
+        Self { kind: OptimizerKind::Adamw, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 }
+    }
+}
+
+impl Default for EmaSettings {
+    fn default() -> Self {
+        Self { enabled: true, decay: 0.999 }
+    }
+}
+
+impl ModelSettings {
+    /// The network for a data set.
+    pub fn config(&self, image_size: usize, classes: usize) -> DiffitConfig {
+        let preset = self.preset.config(image_size, if self.class_conditional { classes } else { 0 });
+        DiffitConfig {
+            dim: self.dim.unwrap_or(preset.dim),
+            mults: self.mults.clone().unwrap_or(preset.mults),
+            depths: self.depths.clone().unwrap_or(preset.depths),
+            heads: self.heads.unwrap_or(preset.heads),
+            window: self.window.unwrap_or(preset.window),
+            ..preset
+        }
+    }
+}
+
+impl TrainSettings {
+    /// Refuses values that cannot work, naming the key.
+    pub fn validate(&self) -> Result<(), Rejection> {
+        let check = |key: &str, good: bool, expected: &str| match good {
+            true => Ok(()),
+            false => Err(Rejection::value(key, format!("expected {expected}"))),
+        };
+        let [beta1, beta2] = self.optimizer.betas;
+        let share = |x: f64| (0.0..=1.0).contains(&x);
+        check("epochs", self.epochs >= 1, "at least 1")?;
+        check("batch_size", self.batch_size >= 1, "at least 1")?;
+        check("accumulate_grad_batches", self.accumulate_grad_batches >= 1, "at least 1")?;
+        check("log_every_n_steps", self.log_every_n_steps >= 1, "at least 1")?;
+        check("num_workers", self.num_workers <= 256, "at most 256")?;
+        check("learning_rate", self.learning_rate > 0.0 && self.learning_rate.is_finite(), "a number above 0")?;
+        check("schedule_epochs", self.schedule_epochs != Some(0), "at least 1")?;
+        let clip = self.gradient_clip_val;
+        check("gradient_clip_val", clip.is_none_or(|c| c > 0.0), "a number above 0, or null for no clipping")?;
+        check("optimizer.betas", (0.0..1.0).contains(&beta1) && (0.0..1.0).contains(&beta2), "two numbers in 0..1")?;
+        check("optimizer.eps", self.optimizer.eps > 0.0, "a number above 0")?;
+        check("optimizer.weight_decay", self.optimizer.weight_decay >= 0.0, "0 or more")?;
+        check("model.label_dropout", share(self.model.label_dropout), "a share between 0 and 1")?;
+        check("ema.decay", share(self.ema.decay), "a share between 0 and 1")?;
+        let floor = self.schedule.min_lr_ratio;
+        check("schedule.min_lr_ratio", share(floor), "a share of the learning rate between 0 and 1")?;
+        self.checkpoint.validate().map_err(|e| Rejection::value(format!("checkpoint.{}", e.key), e.message))
+    }
+
+    /// The number of epochs that the schedule spans.
+    pub fn horizon(&self) -> u64 {
+        self.schedule_epochs.unwrap_or(self.epochs)
+    }
+
+    /// What decides the result besides the settings: the schedule's horizon, where the schedule has one.
+    pub fn derived(&self) -> BTreeMap<String, Value> {
+        match self.schedule.depends_on_horizon() {
+            true => BTreeMap::from([("schedule horizon".to_owned(), json!(self.horizon()))]),
+            false => BTreeMap::new(),
+        }
+    }
+}
+
+fn default_epochs() -> u64 {
+    10
+}
+
+fn default_batch_size() -> usize {
+    32
+}
+
+fn default_workers() -> usize {
+    1
+}
+
+fn default_learning_rate() -> f64 {
+    1e-3
+}
+
+fn default_seed() -> u64 {
+    42
+}
+
+fn default_log_interval() -> u64 {
+    10
+}
+
+fn one() -> usize {
+    1
+}
+
+fn default_clip() -> Option<f64> {
+    Some(1.0)
+}

@@ -1,0 +1,67 @@
+//! The losses of the epoch so far. Losses stay on the device until somebody needs numbers, so that a step waits
+//! for nothing; they are added up in the order of the steps, so that when they are read changes no bit.
+
+use burn::tensor::Tensor;
+use pipe_engine::kind::{Failure, StageError};
+use serde::{Deserialize, Serialize};
+
+/// Sum and count, as kept in a checkpoint written inside an epoch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sums {
+    pub loss: f64,
+    pub batches: u64,
+}
+
+pub struct Tally {
+    sums: Sums,
+    /// Losses `[1]` not read yet, with the optimizer step of each.
+    waiting: Vec<(u64, Tensor<1>)>,
+    last: Option<f64>,
+}
+
+impl Tally {
+    pub fn from(sums: Sums) -> Self {
+        Self { sums, waiting: Vec::new(), last: None }
+    }
+
+    /// Adds the loss `[1]` of one batch of optimizer step `step`.
+    pub fn add(&mut self, step: u64, loss: Tensor<1>) {
+        self.waiting.push((step, loss));
+    }
+
+    /// Reads what is waiting. A loss that is not finite is an error that names its step.
+    pub fn read(&mut self) -> Result<Sums, StageError> {
+        if self.waiting.is_empty() {
+            return Ok(self.sums);
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        let (steps, losses): (Vec<u64>, Vec<Tensor<1>>) = waiting.into_iter().unzip();
+        let losses: Vec<f32> = Tensor::cat(losses, 0).into_data().convert::<f32>().into_vec().unwrap_or_default();
+        for (step, loss) in steps.iter().zip(losses) {
+            if !loss.is_finite() {
+                return Err(StageError::new(
+                    Failure::NotFinite,
+                    format!(
+                        "the loss is {loss} at step {step}; the last good checkpoint stands. A lower learning_rate, \
+                         a longer schedule.warmup_steps or gradient_clip_val: 1.0 often helps"
+                    ),
+                ));
+            }
+            self.sums.loss += f64::from(loss);
+            self.sums.batches += 1;
+            self.last = Some(f64::from(loss));
+        }
+        Ok(self.sums)
+    }
+
+    /// The newest loss that was read.
+    pub fn last(&self) -> Option<f64> {
+        self.last
+    }
+}
+
+impl Sums {
+    pub fn mean(&self) -> f64 {
+        self.loss / self.batches.max(1) as f64
+    }
+}

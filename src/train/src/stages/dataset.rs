@@ -1,0 +1,100 @@
+//! `kind: dataset`: makes a data set ready and hands it to the stages that need it.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use figment::Figment;
+use pipe_engine::kind::{
+    Failure, Observer, Outcome, Reference, Rejection, RunContext, Stage, StageError, StageKind, State,
+};
+use pipe_engine::progress::Event;
+use serde_json::Value;
+
+use crate::data::{DataError, Dataset, DatasetSettings, Progress};
+
+pub struct DatasetKind;
+
+impl StageKind for DatasetKind {
+    fn name(&self) -> &'static str {
+        "dataset"
+    }
+
+    fn schema(&self) -> schemars::Schema {
+        schemars::schema_for!(DatasetSettings)
+    }
+
+    fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
+        let settings: DatasetSettings = settings.extract()?;
+        settings.validate().map_err(|error| match error {
+            DataError::Setting { key, reason } => Rejection::value(key, reason),
+            other => Rejection::value("source", other.to_string()),
+        })?;
+        Ok(Arc::new(DatasetStage { settings }))
+    }
+}
+
+struct DatasetStage {
+    settings: DatasetSettings,
+}
+
+impl Stage for DatasetStage {
+    fn settings(&self) -> Value {
+        serde_json::to_value(&self.settings).unwrap_or_default()
+    }
+
+    fn references(&self) -> Vec<Reference> {
+        Vec::new()
+    }
+
+    fn observe(&self, _: &Observer) -> Result<State, StageError> {
+        Ok(State::Transient)
+    }
+
+    fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
+        let progress = Throttled { context, last: Mutex::new(None) };
+        let dataset = Dataset::open(&self.settings, &context.root, &progress).map_err(|error| match error {
+            DataError::Setting { .. } => StageError::new(Failure::Setting, error.to_string()),
+            _ => StageError::new(Failure::Input, error.to_string()),
+        })?;
+        let counts = dataset.counts();
+        let (train, validation) =
+            counts.iter().fold((0, 0), |(t, v), class| (t + class.train, v + class.validation));
+        let aside = if validation > 0 { format!(" and {validation} for validation") } else { String::new() };
+        let summary = format!(
+            "{}, {train} images{aside} in {} classes at {size} x {size} pixels",
+            dataset.source().name(),
+            counts.len(),
+            size = dataset.image_size(),
+        );
+        context.event(Event::Message { text: summary.clone() });
+        Ok(Outcome { artifact: Some(Arc::new(dataset)), summary })
+    }
+}
+
+/// Passes progress on a few times a second.
+struct Throttled<'a, 'b> {
+    context: &'a RunContext<'b>,
+    last: Mutex<Option<Instant>>,
+}
+
+impl Throttled<'_, '_> {
+    fn report(&self, what: String, done: u64, total: Option<u64>) {
+        let Ok(mut last) = self.last.lock() else { return };
+        let due = last.is_none_or(|at| at.elapsed() > Duration::from_millis(100)) || total == Some(done);
+        if due {
+            *last = Some(Instant::now());
+            self.context.event(Event::Preparing { what, done, total });
+        }
+    }
+}
+
+impl Progress for Throttled<'_, '_> {
+    fn downloaded(&self, name: &str, done: u64, total: Option<u64>) {
+        self.report(format!("downloading {name}"), done, total);
+    }
+
+    fn decoded(&self, done: usize, total: usize) {
+        self.report("preparing images".to_owned(), done as u64, Some(total as u64));
+    }
+}

@@ -1,0 +1,11 @@
+//! The program as its users run it: every test starts the real binary in a folder of its own.
+
+mod data;
+mod errors;
+mod files;
+mod project;
+mod resume;
+mod runs;
+mod shipped;
+mod signals;
+mod wgpu;
