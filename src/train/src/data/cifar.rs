@@ -190,16 +190,35 @@ fn decode(
         done += bytes.len() / record;
         progress.decoded(done, total);
     }
-    if let Some(empty) = (0..chosen.len()).find(|label| !labels.contains(&(*label as u32))) {
-        let reason = format!("{} has no image of class `{}`", from.display(), available[chosen[empty]]);
-        return Err(DataError::setting("classes", reason));
-    }
+    check_no_class_is_empty(settings, from, &labels, chosen.iter().map(|class| available[*class].as_str()))?;
     Ok(Content {
         class_names: chosen.iter().map(|class| available[*class].clone()).collect(),
         labels,
         images: Images::Memory(images),
         digest: digest.finish(),
     })
+}
+
+/// A class that was asked for must have images; otherwise an archive need not fill every class that it names.
+fn check_no_class_is_empty<'a>(
+    settings: &DatasetSettings,
+    from: &Path,
+    labels: &[u32],
+    names: impl Iterator<Item = &'a str>,
+) -> Result<(), DataError> {
+    let mut filled = [false; 256];
+    labels.iter().for_each(|label| filled[*label as usize] = true);
+    for (label, name) in names.enumerate() {
+        if filled[label] {
+            continue;
+        }
+        let reason = format!("{} has no image of class `{name}`", from.display());
+        if settings.classes.is_some() {
+            return Err(DataError::setting("classes", reason));
+        }
+        tracing::warn!("{reason}");
+    }
+    Ok(())
 }
 
 /// One name a line; names are there, differ, and are at most 256, as many as a byte can tell apart.

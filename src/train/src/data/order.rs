@@ -43,6 +43,16 @@ mod tests {
     }
 
     #[test]
+    fn the_order_never_changes() {
+        // A change here would break the resume of every existing run.
+        let mut items: Vec<usize> = (0..8).collect();
+        shuffle(&mut stream(42, Purpose::Shuffle, 3, 0), &mut items);
+        assert_eq!(items, [6, 7, 3, 5, 0, 2, 1, 4]);
+        let mut rng = stream(42, Purpose::Augment, 3, 17);
+        assert_eq!((unit(&mut rng), between(&mut rng, -1.0, 1.0)), (0.8746148, 0.88259375));
+    }
+
+    #[test]
     fn numbers_fill_their_range() {
         let mut rng = stream(1, Purpose::Shuffle, 0, 0);
         let mut seen = [0; 5];

@@ -104,6 +104,13 @@ mod tests {
     }
 
     #[test]
+    fn a_drawing_of_this_version_never_changes() {
+        // When it must: raise DRAWING_VERSION, so that older records become stale.
+        let image = draw(42, 3, 3, 16);
+        assert_eq!([image[(0, 0)].0, image[(8, 8)].0], [[252, 247, 230], [246, 25, 134]]);
+    }
+
+    #[test]
     fn figure_and_ground_always_contrast() {
         for index in 0..2000 {
             let (ground, figure) = colours(&mut stream(3, Purpose::Draw, 0, index));

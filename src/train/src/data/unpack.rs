@@ -101,7 +101,7 @@ pub(crate) fn for_each_entry(
     for entry in tar.entries().map_err(|e| DataError::archive(archive, &at, e))? {
         let mut entry = entry.map_err(|e| DataError::archive(archive, &at, e))?;
         let name = entry.path().map_err(|e| DataError::archive(archive, &at, e))?.into_owned();
-        let (size, offset) = (entry.size(), entry.raw_file_position());
+        let (size, offset) = (entry.size(), entry.raw_header_position());
         at = format!("entry {}, at byte {offset} of the unpacked data", name.display());
         let refuse = |reason: String| DataError::archive(archive, &at, reason);
 
