@@ -43,7 +43,8 @@ impl HostTensor {
 
     /// The values as 32-bit floats; `None` for another element type.
     pub fn to_f32(&self) -> Option<Vec<f32>> {
-        (self.dtype == Dtype::F32)
-            .then(|| self.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+        (self.dtype == Dtype::F32).then(|| {
+            self.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+        })
     }
 }

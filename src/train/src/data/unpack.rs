@@ -4,7 +4,7 @@
 //! beside its target and renamed at the end, so an error leaves nothing half-written behind.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Take};
 use std::path::{Component, Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
@@ -86,7 +86,7 @@ fn unpack_into(archive: &Path, folder: &Path, limits: Limits) -> Result<String, 
 }
 
 /// An entry of an archive as it is read.
-pub(crate) type ArchiveEntry<'a> = Entry<'a, MultiGzDecoder<BufReader<HashedFile>>>;
+pub(crate) type ArchiveEntry<'a> = Entry<'a, Take<MultiGzDecoder<BufReader<HashedFile>>>>;
 
 /// Calls `visit(path, entry)` for each file and folder of the archive, in its order; then reads to the end, where
 /// gzip keeps its checksum. Returns the archive's MD5.
@@ -95,7 +95,10 @@ pub(crate) fn for_each_entry(
     limits: Limits,
     mut visit: impl FnMut(&Path, &mut ArchiveEntry<'_>) -> io::Result<()>,
 ) -> Result<String, DataError> {
-    let mut tar = Archive::new(MultiGzDecoder::new(BufReader::new(HashedFile::open(archive)?)));
+    // Headers come on top of the files; the bound also holds for what the tar reader itself keeps in memory.
+    let most = limits.bytes.saturating_add(limits.entries as u64 * 2048);
+    let gzip = MultiGzDecoder::new(BufReader::new(HashedFile::open(archive)?));
+    let mut tar = Archive::new(gzip.take(most));
     let mut at = "at the start".to_owned();
     let (mut bytes, mut count) = (0u64, 0usize);
     for entry in tar.entries().map_err(|e| DataError::archive(archive, &at, e))? {
@@ -130,7 +133,6 @@ pub(crate) fn for_each_entry(
         at = format!("after entry {}", name.display());
     }
     let mut rest = tar.into_inner();
-    io::copy(&mut (&mut rest).take(limits.bytes), &mut io::sink())
-        .map_err(|e| DataError::archive(archive, &at, e))?;
-    rest.into_inner().into_inner().finish().map_err(DataError::io("read", archive))
+    io::copy(&mut rest, &mut io::sink()).map_err(|e| DataError::archive(archive, &at, e))?;
+    rest.into_inner().into_inner().into_inner().finish().map_err(DataError::io("read", archive))
 }

@@ -185,10 +185,10 @@ fn a_wrong_checksum_leaves_nothing_in_place() {
 fn without_a_network_the_error_names_the_address_and_the_path() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap(); // closed again at once
     let project = Project::new();
-    let url = Some(format!("http://{address}/cifar.tar.gz"));
-    let settings = DatasetSettings { download: true, url: url.clone(), ..settings(Source::Cifar10) };
+    let url = format!("http://{address}/cifar.tar.gz");
+    let settings = DatasetSettings { download: true, url: Some(url.clone()), ..settings(Source::Cifar10) };
     let message = project.refusal(&settings);
-    assert!(message.starts_with(&format!("failed to download {}: ", url.unwrap())), "{message}");
+    assert!(message.starts_with(&format!("failed to download {url}: ")), "{message}");
     let path = project.data("cifar-10-binary.tar.gz");
     assert!(message.ends_with(&format!("put it at {}", path.display())), "{message}");
     assert_eq!(project.listing(), [".cifar-10-binary.tar.gz.lock"]);

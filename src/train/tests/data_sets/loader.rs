@@ -81,8 +81,8 @@ fn augmentation_changes_training_anew_each_epoch_and_validation_never() {
     );
     let rgb = dataset.image(seen[0].indices[0]).unwrap();
     for (i, pixel) in rgb.chunks(3).enumerate() {
-        for channel in 0..3 {
-            let expected = f32::from(pixel[channel]) / 127.5 - 1.0;
+        for (channel, value) in pixel.iter().enumerate() {
+            let expected = f32::from(*value) / 127.5 - 1.0;
             assert_eq!(seen[0].images[channel * SIZE * SIZE + i], expected);
         }
     }

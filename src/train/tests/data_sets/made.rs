@@ -1,6 +1,7 @@
 //! What the tests make: archives, CIFAR records, images, settings.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use flate2::{Compression, write::GzEncoder};
@@ -40,6 +41,15 @@ impl TarGz {
 
     pub fn bytes(self) -> Vec<u8> {
         self.0.into_inner().unwrap().finish().unwrap()
+    }
+
+    /// A faultless gzip file around the first `length` bytes of the tar file.
+    pub fn cut(self, length: usize) -> Vec<u8> {
+        let mut tar = Vec::new();
+        flate2::read::GzDecoder::new(&self.bytes()[..]).read_to_end(&mut tar).unwrap();
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(&tar[..length]).unwrap();
+        gzip.finish().unwrap()
     }
 }
 

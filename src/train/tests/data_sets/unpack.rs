@@ -46,6 +46,8 @@ fn what_is_too_large_twice_there_or_cut_is_refused() {
         refused(TarGz::new().file("a", b"").file("a/b", b"x").bytes(), Limits::default())
             .contains("entry a/b")
     );
+    let message = refused(two().cut(5000), Limits::default());
+    assert!(message.contains("entry b"), "{message}");
     let whole = two().bytes();
     for length in (0..whole.len()).step_by(10) {
         assert!(refused(whole[..length].to_vec(), Limits::default()).contains("a.tgz"));
