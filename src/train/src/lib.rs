@@ -2,4 +2,5 @@
 //!
 //! Knows nothing of pipeline files, graphs or the command line; those belong to `pipe-engine` and the binary.
 
+pub mod data;
 pub mod rng;

@@ -1,0 +1,168 @@
+//! An opened data set: its classes, its images, which of them train and which validate, and a digest of it all.
+
+use std::borrow::Cow;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+
+use super::digest::FieldDigest;
+use super::error::DataError;
+use super::images::Images;
+use super::progress::Progress;
+use super::settings::{Augmentation, DatasetSettings, Source};
+use super::split::{Split, split};
+use super::{cifar, classes, folder, imagenette, shapes};
+
+/// What a source delivers: the wanted classes only, labels counted from 0 in the order of `class_names`.
+pub(crate) struct Content {
+    pub class_names: Vec<String>,
+    pub labels: Vec<u32>,
+    pub images: Images,
+    /// Digest of what the images were made from.
+    pub digest: String,
+}
+
+/// A data set, ready to be read. Cheap to share between threads in an `Arc`.
+pub struct Dataset {
+    source: Source,
+    class_names: Vec<String>,
+    image_size: usize,
+    augmentation: Augmentation,
+    labels: Vec<u32>,
+    images: Images,
+    train: Vec<usize>,
+    validation: Vec<usize>,
+    digest: String,
+}
+
+/// How many images a class has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassCount {
+    pub name: String,
+    pub train: usize,
+    pub validation: usize,
+}
+
+impl Dataset {
+    /// Opens the data set that `settings` describe; a relative `root` starts at `project`. Downloads and unpacks
+    /// what is missing, if `settings.download` allows it.
+    ///
+    /// Fails on a setting out of range, on data that is missing, and on archives that are truncated or foreign.
+    /// A folder's images are decoded when first used: [`Dataset::check_images`] does so for all of them.
+    pub fn open(
+        settings: &DatasetSettings,
+        project: &Path,
+        progress: &dyn Progress,
+    ) -> Result<Self, DataError> {
+        settings.validate()?;
+        let root = project.join(&settings.root);
+        let content = match settings.source {
+            Source::Shapes => draw_shapes(settings, progress)?,
+            Source::Cifar10 => cifar::open(&cifar::CIFAR10, settings, &root, progress)?,
+            Source::Cifar100 => cifar::open(&cifar::CIFAR100, settings, &root, progress)?,
+            Source::Imagenette => imagenette::open(settings, &root, progress)?,
+            Source::ImageFolder => folder::open(settings, &root)?,
+        };
+        let class_count = content.class_names.len();
+        let (train, validation) = split(&content.labels, class_count, settings.val_split, settings.seed);
+        let mut digest = FieldDigest::new("data set");
+        digest.field(settings.source.name());
+        digest.field((settings.image_size as u64).to_le_bytes());
+        content.class_names.iter().for_each(|name| digest.field(name));
+        digest.field(&content.digest);
+        Ok(Self {
+            source: settings.source,
+            class_names: content.class_names,
+            image_size: settings.image_size,
+            augmentation: settings.augmentation.clone(),
+            labels: content.labels,
+            images: content.images,
+            train,
+            validation,
+            digest: digest.finish(),
+        })
+    }
+
+    pub fn source(&self) -> Source {
+        self.source
+    }
+
+    /// The classes in the order of their labels.
+    pub fn class_names(&self) -> &[String] {
+        &self.class_names
+    }
+
+    /// Side of every image in pixels.
+    pub fn image_size(&self) -> usize {
+        self.image_size
+    }
+
+    pub fn augmentation(&self) -> &Augmentation {
+        &self.augmentation
+    }
+
+    /// SHA-256, in hexadecimal, over what decides the images: the content of the files read, or the drawing's
+    /// version and parameters; and the classes and the image size. The same data in an archive and unpacked,
+    /// here and on another machine, has the same digest.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// The images of one side, ascending: positions for [`Dataset::image`] and [`Dataset::label`].
+    pub fn indices(&self, split: Split) -> &[usize] {
+        match split {
+            Split::Train => &self.train,
+            Split::Validation => &self.validation,
+        }
+    }
+
+    /// The class of image `index`, as a position in [`Dataset::class_names`].
+    pub fn label(&self, index: usize) -> u32 {
+        self.labels[index]
+    }
+
+    /// Image `index` as RGB bytes `[image_size, image_size, 3]`. Fails when its file cannot be read or decoded.
+    pub fn image(&self, index: usize) -> Result<Cow<'_, [u8]>, DataError> {
+        self.images.get(index, self.image_size)
+    }
+
+    /// How many images each class has, in the order of the labels.
+    pub fn counts(&self) -> Vec<ClassCount> {
+        let named = |name: &String| ClassCount { name: name.clone(), train: 0, validation: 0 };
+        let mut counts: Vec<_> = self.class_names.iter().map(named).collect();
+        self.train.iter().for_each(|i| counts[self.labels[*i] as usize].train += 1);
+        self.validation.iter().for_each(|i| counts[self.labels[*i] as usize].validation += 1);
+        counts
+    }
+
+    /// Decodes every file of the data set once, on all processors, so that a corrupt image is found before
+    /// training starts. Nothing to do for sources that hold their images in memory.
+    pub fn check_images(&self, progress: &dyn Progress) -> Result<(), DataError> {
+        let Images::Files { paths, .. } = &self.images else { return Ok(()) };
+        let done = AtomicUsize::new(0);
+        (0..paths.len()).into_par_iter().try_for_each(|index| {
+            self.image(index)?;
+            progress.decoded(done.fetch_add(1, Ordering::Relaxed) + 1, paths.len());
+            Ok(())
+        })
+    }
+}
+
+fn draw_shapes(settings: &DatasetSettings, progress: &dyn Progress) -> Result<Content, DataError> {
+    let available: Vec<String> = shapes::CLASSES.iter().map(|name| name.to_string()).collect();
+    let chosen = classes::select(settings.classes.as_ref(), &available)?;
+    let (count, size) = (settings.num_images, settings.image_size);
+    let images = shapes::draw_all(settings.seed, count, &chosen, size);
+    progress.decoded(count, count);
+    let mut digest = FieldDigest::new("drawn shapes");
+    digest.field(shapes::DRAWING_VERSION.to_le_bytes());
+    digest.field(settings.seed.to_le_bytes());
+    digest.field((count as u64).to_le_bytes());
+    Ok(Content {
+        labels: (0..count).map(|i| (i % chosen.len()) as u32).collect(),
+        class_names: chosen.iter().map(|class| available[*class].clone()).collect(),
+        images: Images::Memory(images),
+        digest: digest.finish(),
+    })
+}

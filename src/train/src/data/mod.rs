@@ -1,0 +1,34 @@
+//! Data sets: where images come from, how they are checked, and how batches of them are made.
+//!
+//! Plain bytes and `Vec<f32>` only. Knows nothing of tensors, models, devices or pipeline files.
+
+mod archives;
+mod augment;
+mod cifar;
+mod cifar_names;
+mod classes;
+mod dataset;
+mod decode;
+mod digest;
+pub mod download;
+mod error;
+mod folder;
+mod imagenette;
+mod images;
+mod loader;
+mod lock;
+mod order;
+mod outline;
+mod progress;
+mod settings;
+mod shapes;
+mod split;
+pub mod unpack;
+
+pub use classes::ClassSelection;
+pub use dataset::{ClassCount, Dataset};
+pub use error::DataError;
+pub use loader::{Batch, Epoch, Loader, LoaderOptions};
+pub use progress::Progress;
+pub use settings::{Augmentation, DatasetSettings, Source};
+pub use split::Split;

@@ -1,0 +1,16 @@
+//! How long work on data reports where it stands. Knows nothing of terminals.
+
+/// Receives progress; every method does nothing unless overridden, and `()` ignores all of it.
+pub trait Progress: Sync {
+    /// `done` bytes of the file `name` have arrived; `total` when the server says how many there are.
+    fn downloaded(&self, name: &str, done: u64, total: Option<u64>) {
+        let _ = (name, done, total);
+    }
+
+    /// `done` of `total` images are drawn, read or decoded.
+    fn decoded(&self, done: usize, total: usize) {
+        let _ = (done, total);
+    }
+}
+
+impl Progress for () {}

@@ -1,0 +1,206 @@
+//! The settings of a data set: what a `dataset` stage's keys mean, their defaults and accepted ranges.
+//!
+//! Every field decides the images or their order (class `identity`), unless it carries `x-class: runtime`.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::classes::ClassSelection;
+use super::error::DataError;
+
+/// Images drawn in memory may take this many bytes: `num_images * image_size^2 * 3`.
+const MAX_DRAWN_BYTES: usize = 4 << 30;
+
+/// Where the images come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// Circles, squares, triangles, stars and others, drawn from the seed: needs no download.
+    #[default]
+    Shapes,
+    /// CIFAR-10: 50 000 training photos of 32 x 32 pixels in 10 classes, from the binary archive.
+    Cifar10,
+    /// CIFAR-100: 50 000 training photos of 32 x 32 pixels in 100 classes, from the binary archive.
+    Cifar100,
+    /// Imagenette, 160-pixel version: about 9 500 training photos in 10 classes.
+    Imagenette,
+    /// Your own images: one folder for each class, with JPEG, PNG or WebP files in it.
+    ImageFolder,
+}
+
+impl Source {
+    /// The name used in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shapes => "shapes",
+            Self::Cifar10 => "cifar10",
+            Self::Cifar100 => "cifar100",
+            Self::Imagenette => "imagenette",
+            Self::ImageFolder => "image_folder",
+        }
+    }
+}
+
+/// A data set: its source, which classes of it, and how its images are prepared.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DatasetSettings {
+    /// Where the images come from.
+    pub source: Source,
+    /// The folder that holds archives and unpacked data; for `image_folder`, the folder of class folders itself.
+    /// Relative to the project.
+    #[schemars(extend("x-class" = "runtime"))]
+    pub root: PathBuf,
+    /// Which classes, in this order; all of them when left out.
+    pub classes: Option<ClassSelection>,
+    /// Side of the square images in pixels. Photos are cut to their central square, then resized.
+    #[schemars(range(min = 8, max = 1024))]
+    pub image_size: usize,
+    /// How many images to draw. Read by drawn sets only: the others have as many images as they have.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub num_images: usize,
+    /// Share of each class's training images kept aside for validation; 0 means no validation. The test images
+    /// of CIFAR and Imagenette are not touched.
+    #[schemars(range(min = 0.0, max = 0.9))]
+    pub val_split: f64,
+    /// Random changes of the training images, drawn anew in each epoch.
+    pub augmentation: Augmentation,
+    /// Seed of the drawn images, and of which images go to validation.
+    pub seed: u64,
+    /// Whether missing data may be downloaded.
+    #[schemars(extend("x-class" = "runtime"))]
+    pub download: bool,
+    /// Another address of the archive; its content must be the published one.
+    #[schemars(extend("x-class" = "runtime"))]
+    pub url: Option<String>,
+}
+
+impl Default for DatasetSettings {
+    fn default() -> Self {
+        Self {
+            source: Source::default(),
+            root: PathBuf::from("data"),
+            classes: None,
+            image_size: 32,
+            num_images: 2048,
+            val_split: 0.0,
+            augmentation: Augmentation::default(),
+            seed: 0,
+            download: true,
+            url: None,
+        }
+    }
+}
+
+/// Random changes of training images; validation images are never changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Augmentation {
+    /// Whether any of it happens.
+    pub enabled: bool,
+    /// Mirror left and right with probability 1/2.
+    pub horizontal_flip: bool,
+    /// Rotate by an angle drawn uniformly between minus and plus this many degrees; 0 means no rotation.
+    #[schemars(range(min = 0.0, max = 180.0))]
+    pub rotation_degrees: f64,
+}
+
+impl Default for Augmentation {
+    fn default() -> Self {
+        Self { enabled: false, horizontal_flip: true, rotation_degrees: 0.0 }
+    }
+}
+
+impl DatasetSettings {
+    /// Checks every value against its range. Errors name the key (relative to these settings) and what is accepted.
+    pub fn validate(&self) -> Result<(), DataError> {
+        if !(8..=1024).contains(&self.image_size) {
+            let reason = format!("{} is not between 8 and 1024 pixels", self.image_size);
+            return Err(DataError::setting("image_size", reason));
+        }
+        if !(1..=1_000_000).contains(&self.num_images) {
+            let reason = format!("{} is not between 1 and 1000000 images", self.num_images);
+            return Err(DataError::setting("num_images", reason));
+        }
+        let image_bytes = 3 * self.image_size * self.image_size;
+        if self.source == Source::Shapes && self.num_images * image_bytes > MAX_DRAWN_BYTES {
+            let most = MAX_DRAWN_BYTES / image_bytes;
+            let reason = format!(
+                "{} images of {} pixels take more than 4 GiB of memory; at this size, draw at most {most}",
+                self.num_images, self.image_size
+            );
+            return Err(DataError::setting("num_images", reason));
+        }
+        if !(0.0..=0.9).contains(&self.val_split) {
+            let reason = format!("{} is not a share between 0 (no validation) and 0.9", self.val_split);
+            return Err(DataError::setting("val_split", reason));
+        }
+        let degrees = self.augmentation.rotation_degrees;
+        if !(0.0..=180.0).contains(&degrees) {
+            let reason = format!("{degrees} is not between 0 (no rotation) and 180 degrees");
+            return Err(DataError::setting("augmentation.rotation_degrees", reason));
+        }
+        match &self.classes {
+            Some(selection) => selection.validate(),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn refused(settings: DatasetSettings) -> String {
+        settings.validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        DatasetSettings::default().validate().unwrap();
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_refused_with_its_key_and_the_range() {
+        let base = DatasetSettings::default;
+        assert_eq!(
+            refused(DatasetSettings { image_size: 4, ..base() }),
+            "failed to accept `image_size`: 4 is not between 8 and 1024 pixels"
+        );
+        assert_eq!(
+            refused(DatasetSettings { val_split: f64::NAN, ..base() }),
+            "failed to accept `val_split`: NaN is not a share between 0 (no validation) and 0.9"
+        );
+        assert!(refused(DatasetSettings { num_images: 0, ..base() }).contains("`num_images`"));
+        let big = DatasetSettings { num_images: 100_000, image_size: 512, ..base() };
+        assert!(refused(big).contains("at most 5461"));
+        let augmentation = Augmentation { rotation_degrees: -1.0, ..Augmentation::default() };
+        assert!(
+            refused(DatasetSettings { augmentation, ..base() })
+                .contains("`augmentation.rotation_degrees`: -1")
+        );
+        let classes = Some(ClassSelection::Names(vec!["star".into(), "star".into()]));
+        assert!(refused(DatasetSettings { classes, ..base() }).contains("`classes`: star stands twice"));
+    }
+
+    #[test]
+    fn the_schema_marks_what_changes_no_result_and_describes_every_key() {
+        let schema = serde_json::to_value(schemars::schema_for!(DatasetSettings)).unwrap();
+        let properties = schema["properties"].as_object().unwrap();
+        let runtime: Vec<_> =
+            properties.iter().filter(|(_, v)| v["x-class"] == "runtime").map(|(k, _)| k.as_str()).collect();
+        assert_eq!(runtime, ["download", "root", "url"]);
+        for (key, property) in properties {
+            assert!(property["description"].is_string(), "{key} has no description");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        let error = serde_json::from_str::<DatasetSettings>(r#"{"imge_size": 32}"#).unwrap_err();
+        assert!(error.to_string().contains("unknown field `imge_size`"));
+    }
+}
