@@ -20,7 +20,9 @@ use pipe_engine::error::SpecError;
 /// Train diffusion models from YAML pipelines, resumable to the bit.
 #[derive(Parser)]
 #[command(name = "pipe", version, about, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 done; 1 a stage failed; 2 bad usage, file or setting;\n75 stopped by SIGTERM with a checkpoint saved; 130 stopped by Ctrl-C, likewise saved.")]
+#[command(
+    after_help = "Exit codes: 0 done; 1 a stage failed; 2 bad usage, file or setting;\n75 stopped by SIGTERM with a checkpoint saved; 130 stopped by Ctrl-C, likewise saved."
+)]
 pub struct Arguments {
     #[command(flatten)]
     pub output: Output,

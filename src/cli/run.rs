@@ -15,7 +15,9 @@ use super::{CliError, Output, project, signals};
 use crate::{report, say};
 
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  pipe run pipelines/base_training.yaml\n  pipe run pipelines/base_training.yaml --epochs 10 --learning-rate 1e-3\n  pipe run pipelines/base_training.yaml --run-number 1 --resume --epochs 20")]
+#[command(
+    after_help = "Examples:\n  pipe run pipelines/base_training.yaml\n  pipe run pipelines/base_training.yaml --epochs 10 --learning-rate 1e-3\n  pipe run pipelines/base_training.yaml --run-number 1 --resume --epochs 20"
+)]
 pub struct RunArguments {
     /// Pipeline file
     file: PathBuf,
@@ -76,12 +78,17 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
         root: &root,
         graph: &graph,
         manifests: &manifests,
-        request: Request { run_number: arguments.run_number, resume: arguments.resume, force: arguments.force },
+        request: Request {
+            run_number: arguments.run_number,
+            resume: arguments.resume,
+            force: arguments.force,
+        },
         keep_going: arguments.keep_going,
         stop: &stop,
         report: report.as_ref(),
     };
-    let states = exec::observe(&execution, &selected).map_err(|(stage, error)| stage_error(stage.as_str(), &error))?;
+    let states =
+        exec::observe(&execution, &selected).map_err(|(stage, error)| stage_error(stage.as_str(), &error))?;
     let plan = plan::plan(&graph, &selected, &states);
     if arguments.dry_run {
         print_plan(&plan);
@@ -108,7 +115,9 @@ fn conclude(arguments: &RunArguments, summary: &Summary, stop: &Stop) -> Result<
     if summary.finished.is_empty() && summary.failed.is_empty() && stop.requested().is_none() {
         say!("everything is up to date (`--force` runs it again)");
     }
-    if let Some((stage, error)) = summary.failed.iter().find(|(_, e)| !matches!(e.failure, Failure::Interrupted(_))) {
+    if let Some((stage, error)) =
+        summary.failed.iter().find(|(_, e)| !matches!(e.failure, Failure::Interrupted(_)))
+    {
         return Err(stage_error(stage.as_str(), error));
     }
     if let Some(signal) = stop.requested() {

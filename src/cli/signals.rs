@@ -18,7 +18,10 @@ pub fn watch(stop: Stop) -> Result<(), CliError> {
                 std::process::exit(i32::from(signal.exit_code()));
             }
             stop.request(signal);
-            eprintln!("\n{}: saving a checkpoint, then stopping (Ctrl-C again to stop at once)", signal.name());
+            eprintln!(
+                "\n{}: saving a checkpoint, then stopping (Ctrl-C again to stop at once)",
+                signal.name()
+            );
         }
     });
     Ok(())

@@ -9,7 +9,8 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
         }
     }
     let line = |cells: Vec<&str>| {
-        let padded: Vec<String> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let padded: Vec<String> =
+            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         padded.join("  ").trim_end().to_owned()
     };
     let total = widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);
@@ -37,7 +38,10 @@ mod tests {
     #[test]
     fn columns_line_up() {
         let rows = [vec!["1".into(), "long name".into()], vec!["12".into(), "x".into()]];
-        assert_eq!(table(&["Run #", "Name"], &rows), "Run #  Name\n----------------\n1      long name\n12     x");
+        assert_eq!(
+            table(&["Run #", "Name"], &rows),
+            "Run #  Name\n----------------\n1      long name\n12     x"
+        );
     }
 
     #[test]

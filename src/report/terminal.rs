@@ -52,7 +52,8 @@ impl Terminal {
         let mut slot = self.bar();
         let bar = slot.get_or_insert_with(|| {
             let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style =
+                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             bar.set_style(style.progress_chars("=> "));
             bar
         });
@@ -99,7 +100,11 @@ impl Report for Terminal {
             }
             Event::Resumed { checkpoint, epoch, step_in_epoch, metrics } => {
                 self.line(format!("Resuming from checkpoint: {checkpoint}"));
-                let within = if *step_in_epoch > 0 { format!(", step {step_in_epoch} of the next") } else { String::new() };
+                let within = if *step_in_epoch > 0 {
+                    format!(", step {step_in_epoch} of the next")
+                } else {
+                    String::new()
+                };
                 self.line(format!("Resumed from epoch {epoch}{within}"));
                 if !metrics.is_empty() {
                     self.line(format!("   Previous metrics: {}", show(metrics)));
@@ -117,10 +122,16 @@ impl Report for Terminal {
                 self.line(format!("Epoch {epoch}/{epochs}: {} ({speed})", show(metrics)));
             }
             Event::Saved { file, bytes, seconds } => {
-                let detail = if self.verbose { format!(" ({}, {seconds:.2} s)", table::bytes(*bytes)) } else { String::new() };
+                let detail = if self.verbose {
+                    format!(" ({}, {seconds:.2} s)", table::bytes(*bytes))
+                } else {
+                    String::new()
+                };
                 self.line(format!("Saved checkpoint: {file}{detail}"));
             }
-            Event::NewBest { monitor, value } => self.line(format!("   New best checkpoint! {monitor}={value:.4}")),
+            Event::NewBest { monitor, value } => {
+                self.line(format!("   New best checkpoint! {monitor}={value:.4}"))
+            }
             Event::Completed { best_epoch, monitor, value } => {
                 self.line("\nTraining completed!");
                 if let (Some(epoch), Some(value)) = (best_epoch, value) {

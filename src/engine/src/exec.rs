@@ -123,6 +123,7 @@ fn run_stage(
         pipeline: graph.pipeline.name.clone(),
         identity: execution.manifests.get(&id).map(Manifest::digest).unwrap_or_default(),
         manifest: execution.manifests.get(&id).map(Manifest::record).unwrap_or_default(),
+        resolved: resolved(graph, &id),
         request: execution.request.clone(),
         stage: id.clone(),
         inputs,
@@ -137,4 +138,22 @@ fn run_stage(
             .unwrap_or("no message");
         Err(StageError::new(Failure::Bug, format!("stage {id} broke off by a bug in this program: {text}")))
     })
+}
+
+/// A pipeline file that says all about one stage and those it needs, without parameters, policies or layers.
+fn resolved(graph: &Graph, id: &StageId) -> String {
+    let selected = graph.select(&[id.to_string()]).unwrap_or_default();
+    let mut stages = serde_yaml::Mapping::new();
+    for stage in graph.stages().filter(|s| selected.contains(&s.id)) {
+        let mut body = serde_yaml::Mapping::new();
+        body.insert("kind".into(), stage.kind.clone().into());
+        if let Ok(serde_yaml::Value::Mapping(settings)) = serde_yaml::to_value(stage.stage.settings()) {
+            body.extend(settings);
+        }
+        stages.insert(stage.id.to_string().into(), body.into());
+    }
+    let mut file = serde_yaml::Mapping::new();
+    file.insert("name".into(), graph.pipeline.name.clone().into());
+    file.insert("stages".into(), stages.into());
+    serde_yaml::to_string(&file).unwrap_or_default()
 }

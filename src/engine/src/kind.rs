@@ -143,6 +143,8 @@ pub struct RunContext<'a> {
     pub identity: String,
     /// What the identity was made of, by key.
     pub manifest: BTreeMap<String, Value>,
+    /// A pipeline file with the resolved settings of this stage and those it needs, as YAML.
+    pub resolved: String,
     pub request: Request,
     /// The artifacts of the stages that this one refers to, by the setting's key.
     pub inputs: BTreeMap<&'static str, Artifact>,

@@ -11,7 +11,7 @@ mod state;
 mod tally;
 
 pub use optimizer::{Optimizer, clip_by_norm};
-pub use record::Recorder;
+pub use record::{Recorder, storage};
 pub use run::{Job, Position, fit};
 pub use schedule::{Schedule, ScheduleKind};
 pub use settings::{EmaSettings, ModelSettings, OptimizerKind, OptimizerSettings, Precision, TrainSettings};

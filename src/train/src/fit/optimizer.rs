@@ -70,7 +70,7 @@ impl Optimizer {
         for (_, path, shape) in param_paths(module) {
             let Some(state) = self.moments.get(&path) else { continue };
             for (field, moment) in [("exp_avg", &state.moment_1), ("exp_avg_sq", &state.moment_2)] {
-                let bytes = moment.clone().into_data().convert::<f32>().bytes.to_vec();
+                let bytes = moment.clone().into_data().convert::<f32>().bytes().to_vec();
                 tensors.push(HostTensor {
                     name: format!("{PREFIX}{path}.{field}"),
                     dtype: Dtype::F32,
@@ -97,13 +97,16 @@ impl Optimizer {
             let count: usize = shape.iter().product();
             let mut moment = |field: &str| {
                 let values = lookup(&format!("{PREFIX}{path}.{field}"))?.to_f32()?;
-                (values.len() == count)
-                    .then(|| Tensor::<1>::from_data(TensorData::new(values, [count]), &device.clone().inner()))
+                (values.len() == count).then(|| {
+                    Tensor::<1>::from_data(TensorData::new(values, [count]), &device.clone().inner())
+                })
             };
             let (first, second) = (moment("exp_avg"), moment("exp_avg_sq"));
             let step = lookup(&format!("{PREFIX}{path}.step")).filter(|t| t.dtype == Dtype::I64);
-            let step = step.and_then(|t| <[u8; 8]>::try_from(t.bytes.as_slice()).ok()).map(i64::from_le_bytes);
-            let (Some(first), Some(second), Some(time)) = (first, second, step.and_then(|s| usize::try_from(s).ok()))
+            let step =
+                step.and_then(|t| <[u8; 8]>::try_from(t.bytes.as_slice()).ok()).map(i64::from_le_bytes);
+            let (Some(first), Some(second), Some(time)) =
+                (first, second, step.and_then(|s| usize::try_from(s).ok()))
             else {
                 return Err(format!("the optimizer's state of `{path}` is missing or of another size"));
             };
@@ -130,11 +133,13 @@ impl ModuleMapper for Step<'_> {
         let state = self.optimizer.moments.remove(&path);
         let (value, state) = match &self.optimizer.rule {
             Rule::Adam(rule) => {
-                let (value, state) = rule.step(self.learning_rate, value, gradient, state.map(AdamState::new));
+                let (value, state) =
+                    rule.step(self.learning_rate, value, gradient, state.map(AdamState::new));
                 (value, state.map(|s| s.momentum))
             }
             Rule::AdamW(rule) => {
-                let (value, state) = rule.step(self.learning_rate, value, gradient, state.map(AdamWState::new));
+                let (value, state) =
+                    rule.step(self.learning_rate, value, gradient, state.map(AdamWState::new));
                 (value, state.map(|s| s.momentum))
             }
         };

@@ -94,7 +94,8 @@ pub fn fit(
                 let loss = edm.loss(&state.model, inputs.image, inputs.sigma, inputs.noise, inputs.label); // [1]
                 tally.add(position.global_step + 1, loss.clone().inner());
                 let share = loss.mul_scalar(1.0 / group as f64);
-                gradients.accumulate(&state.model, GradientsParams::from_grads(share.backward(), &state.model));
+                gradients
+                    .accumulate(&state.model, GradientsParams::from_grads(share.backward(), &state.model));
             }
 
             // ---- One optimizer step
@@ -138,7 +139,8 @@ pub fn fit(
                 recorder.save_inside_epoch(&position, state)?;
             }
             if inside && let Some((failure, signal)) = stop {
-                let text = format!("stopped by {signal} in epoch {epoch}, step {} of {steps_per_epoch}", step + 1);
+                let text =
+                    format!("stopped by {signal} in epoch {epoch}, step {} of {steps_per_epoch}", step + 1);
                 return Err(StageError::new(failure, text));
             }
         }
@@ -157,7 +159,11 @@ pub fn fit(
         let (epochs, shown) = (settings.epochs, metrics.clone());
         context.event(Event::Epoch { epoch, epochs, metrics: shown, seconds, images_per_second: speed });
         let wait_share = waited.as_secs_f64() / seconds;
-        recorder.epoch(&position, &metrics, super::record::EpochTimes { seconds, speed, wait_share, rate })?;
+        recorder.epoch(
+            &position,
+            &metrics,
+            super::record::EpochTimes { seconds, speed, wait_share, rate },
+        )?;
 
         // ---- The epoch's checkpoint
         let stop = interrupted();

@@ -194,11 +194,23 @@ impl TrainSettings {
         check("accumulate_grad_batches", self.accumulate_grad_batches >= 1, "at least 1")?;
         check("log_every_n_steps", self.log_every_n_steps >= 1, "at least 1")?;
         check("num_workers", self.num_workers <= 256, "at most 256")?;
-        check("learning_rate", self.learning_rate > 0.0 && self.learning_rate.is_finite(), "a number above 0")?;
+        check(
+            "learning_rate",
+            self.learning_rate > 0.0 && self.learning_rate.is_finite(),
+            "a number above 0",
+        )?;
         check("schedule_epochs", self.schedule_epochs != Some(0), "at least 1")?;
         let clip = self.gradient_clip_val;
-        check("gradient_clip_val", clip.is_none_or(|c| c > 0.0), "a number above 0, or null for no clipping")?;
-        check("optimizer.betas", (0.0..1.0).contains(&beta1) && (0.0..1.0).contains(&beta2), "two numbers in 0..1")?;
+        check(
+            "gradient_clip_val",
+            clip.is_none_or(|c| c > 0.0),
+            "a number above 0, or null for no clipping",
+        )?;
+        check(
+            "optimizer.betas",
+            (0.0..1.0).contains(&beta1) && (0.0..1.0).contains(&beta2),
+            "two numbers in 0..1",
+        )?;
         check("optimizer.eps", self.optimizer.eps > 0.0, "a number above 0")?;
         check("optimizer.weight_decay", self.optimizer.weight_decay >= 0.0, "0 or more")?;
         check("model.label_dropout", share(self.model.label_dropout), "a share between 0 and 1")?;

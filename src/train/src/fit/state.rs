@@ -26,7 +26,11 @@ pub struct TrainState {
 
 impl TrainState {
     /// Initial weights, a pure function of the seed.
-    pub fn fresh(config: &DiffitConfig, settings: &TrainSettings, device: &Device) -> Result<Self, StageError> {
+    pub fn fresh(
+        config: &DiffitConfig,
+        settings: &TrainSettings,
+        device: &Device,
+    ) -> Result<Self, StageError> {
         let model = config
             .init(settings.seed, device)
             .map_err(|e| StageError::new(Failure::Setting, format!("model: {e}")))?;
@@ -43,7 +47,10 @@ impl TrainState {
         device: &Device,
     ) -> Result<Self, StageError> {
         let wrong = |message: String| {
-            StageError::new(Failure::Input, format!("failed to load {}: {message}", checkpoint.path().display()))
+            StageError::new(
+                Failure::Input,
+                format!("failed to load {}: {message}", checkpoint.path().display()),
+            )
         };
         let names: Vec<String> = checkpoint.tensors().map(|t| t.name.clone()).collect();
         let read = |name: &str| match names.iter().any(|n| n == name) {
@@ -55,7 +62,9 @@ impl TrainState {
         state.model =
             load_state_dict(state.model, WEIGHTS, available(), read).map_err(|e| wrong(e.to_string()))?;
         state.ema = match state.ema {
-            Some(ema) => Some(load_state_dict(ema, EMA_WEIGHTS, available(), read).map_err(|e| wrong(e.to_string()))?),
+            Some(ema) => {
+                Some(load_state_dict(ema, EMA_WEIGHTS, available(), read).map_err(|e| wrong(e.to_string()))?)
+            }
             None => None,
         };
         // Before the first step there are no moments.

@@ -36,7 +36,8 @@ impl Tally {
         }
         let waiting = std::mem::take(&mut self.waiting);
         let (steps, losses): (Vec<u64>, Vec<Tensor<1>>) = waiting.into_iter().unzip();
-        let losses: Vec<f32> = Tensor::cat(losses, 0).into_data().convert::<f32>().into_vec().unwrap_or_default();
+        let losses: Vec<f32> =
+            Tensor::cat(losses, 0).into_data().convert::<f32>().try_into_vec().unwrap_or_default();
         for (step, loss) in steps.iter().zip(losses) {
             if !loss.is_finite() {
                 return Err(StageError::new(

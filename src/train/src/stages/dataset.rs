@@ -53,10 +53,11 @@ impl Stage for DatasetStage {
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
         let progress = Throttled { context, last: Mutex::new(None) };
-        let dataset = Dataset::open(&self.settings, &context.root, &progress).map_err(|error| match error {
-            DataError::Setting { .. } => StageError::new(Failure::Setting, error.to_string()),
-            _ => StageError::new(Failure::Input, error.to_string()),
-        })?;
+        let dataset =
+            Dataset::open(&self.settings, &context.root, &progress).map_err(|error| match error {
+                DataError::Setting { .. } => StageError::new(Failure::Setting, error.to_string()),
+                _ => StageError::new(Failure::Input, error.to_string()),
+            })?;
         let counts = dataset.counts();
         let (train, validation) =
             counts.iter().fold((0, 0), |(t, v), class| (t + class.train, v + class.validation));

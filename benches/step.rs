@@ -1,0 +1,88 @@
+//! Time and memory of one training step: forward, EDM's loss, backward, AdamW, moving average of the weights.
+//!
+//! `cargo bench -p pipe-train --bench step -- --preset diffit_tiny --batch 16 --steps 10` prints the same JSON as
+//! the reference's `bench`, and the peak of resident memory besides. `benches/peers.sh` runs both in turn.
+
+use std::time::Instant;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::optim::{AdamWConfig, GradientsParams};
+use burn::tensor::{Device, Distribution, Tensor};
+use pipe_train::diffit::{Diffit, Preset, param_paths};
+use pipe_train::noise::Edm;
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let value = |flag: &str| args.iter().position(|a| a == flag).and_then(|i| args.get(i + 1)).cloned();
+    let number = |flag: &str, default| value(flag).and_then(|v| v.parse().ok()).unwrap_or(default);
+    let name = value("--preset").unwrap_or_else(|| "diffit_tiny".into());
+    let preset = Preset::ALL.into_iter().find(|p| p.name() == name).expect("--preset names a preset");
+    let (batch, steps, size) = (number("--batch", 16), number("--steps", 10), number("--image-size", 32));
+
+    let device = Device::flex().autodiff();
+    device.seed(0);
+    let mut net = preset.config(size, 0).init(0, &device).expect("a preset is valid");
+    let mut average = net.valid();
+    let mut optimizer = AdamWConfig::new().with_weight_decay(0.01).with_epsilon(1e-8).init();
+    let mut times = Vec::new();
+    for _ in 0..steps + 2 {
+        let start = Instant::now();
+        let normal = |shape| Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), &device);
+        let image = normal([batch, 3, size, size]);
+        let sigma = (Tensor::<1>::random([batch], Distribution::Normal(0.0, 1.0), &device) * 1.2 - 1.2).exp();
+        let loss = Edm::default().loss(&net, image, sigma, normal([batch, 3, size, size]), None);
+        let forward = start.elapsed();
+        let grads = GradientsParams::from_grads(loss.backward(), &net);
+        let backward = start.elapsed();
+        net = optimizer.step(1e-3, net, grads);
+        let stepped = start.elapsed();
+        average = towards(average, &net, 0.999);
+        times.push(start.elapsed().as_secs_f64());
+        if args.iter().any(|a| a == "--phases") {
+            let phases = [forward, backward - forward, stepped - backward, start.elapsed() - stepped];
+            eprintln!("forward, backward, AdamW, average: {phases:.1?}");
+        }
+    }
+    let mut times = times.split_off(2);
+    times.sort_by(f64::total_cmp);
+    let median = times[times.len() / 2];
+    let params: usize =
+        param_paths(&average).iter().map(|(_, _, shape)| shape.iter().product::<usize>()).sum();
+    let line = serde_json::json!({
+        "preset": name, "batch": batch, "params": params, "threads": rayon::current_num_threads(),
+        "median_step_s": median, "images_per_s": batch as f64 / median, "peak_mib": peak_mib(),
+    });
+    println!("{line}");
+}
+
+/// `average` moved towards `net`: decay · average + (1 - decay) · net.
+fn towards(average: Diffit, net: &Diffit, decay: f64) -> Diffit {
+    use std::any::Any;
+    use std::collections::HashMap;
+    struct Collect(HashMap<ParamId, Box<dyn Any>>);
+    impl ModuleVisitor for Collect {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0.insert(param.id, Box::new(param.val().inner()));
+        }
+    }
+    struct Move(Collect, f64);
+    impl ModuleMapper for Move {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let Some(Ok(target)) = self.0.0.remove(&param.id).map(|t| t.downcast::<Tensor<D>>()) else {
+                return param;
+            };
+            let (id, value, mapper) = param.consume();
+            Param::from_mapped_value(id, value * self.1 + *target * (1.0 - self.1), mapper)
+        }
+    }
+    let mut targets = Collect(HashMap::new());
+    net.visit(&mut targets);
+    average.map(&mut Move(targets, decay))
+}
+
+/// Peak of resident memory, as the kernel counted it; 0 where it does not say.
+fn peak_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).map_or(0, |kib| kib / 1024)
+}

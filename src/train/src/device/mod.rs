@@ -1,0 +1,123 @@
+//! Where to compute: the setting, the adapters there are, and which one a setting means. Nothing is opened until a
+//! stage asks for it.
+
+mod adapters;
+mod choice;
+
+use burn::tensor::Device;
+
+pub use adapters::{Adapter, adapters};
+pub use choice::DeviceChoice;
+
+/// A device that a stage can compute on.
+pub struct ResolvedDevice {
+    /// Without autodiff.
+    pub device: Device,
+    /// For people and metadata: `cpu (flex)`, `NVIDIA … (Vulkan)`.
+    pub name: String,
+    pub is_gpu: bool,
+}
+
+/// Why no device was found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    #[error("failed to find a hardware GPU; {0}. `device: cpu` or `auto` works everywhere")]
+    NoGpu(String),
+    #[error("failed to find adapter {index}; {found}")]
+    NoAdapter { index: usize, found: String },
+    #[error("failed to open {name}: {reason}; `device: cpu` works everywhere")]
+    Open { name: String, reason: String },
+}
+
+/// Finds and opens the device that a setting means. `auto` takes the best hardware adapter, else the CPU, and never
+/// a software adapter; `gpu:N` takes adapter N of [`adapters`], whatever it is.
+pub fn resolve(choice: DeviceChoice) -> Result<ResolvedDevice, DeviceError> {
+    let cpu = || ResolvedDevice { device: Device::flex(), name: "cpu (flex)".into(), is_gpu: false };
+    if choice == DeviceChoice::Cpu {
+        return Ok(cpu());
+    }
+    let all = adapters();
+    let best = best(&all);
+    match (choice, best) {
+        (DeviceChoice::Adapter(index), _) => match all.get(index) {
+            Some(adapter) => open(adapter),
+            None => Err(DeviceError::NoAdapter { index, found: describe(&all) }),
+        },
+        (_, Some(adapter)) => open(adapter),
+        (DeviceChoice::Gpu, None) => Err(DeviceError::NoGpu(describe(&all))),
+        (_, None) => Ok(cpu()),
+    }
+}
+
+/// The adapter that `auto` takes, if any.
+pub fn best(all: &[Adapter]) -> Option<&Adapter> {
+    // The first of equals: `max_by_key` would take the last.
+    all.iter().filter(|a| !a.software).rev().max_by_key(|a| a.rank())
+}
+
+fn describe(all: &[Adapter]) -> String {
+    match all.is_empty() {
+        true => "wgpu sees no adapter at all (is a Vulkan, Metal or DX12 driver installed?)".into(),
+        false => {
+            let names: Vec<String> = all.iter().map(|a| format!("gpu:{} {}", a.index, a.name)).collect();
+            format!("there is {}", names.join(", "))
+        }
+    }
+}
+
+#[cfg(feature = "wgpu")]
+fn open(adapter: &Adapter) -> Result<ResolvedDevice, DeviceError> {
+    let failed = |reason: String| DeviceError::Open { name: adapter.name.clone(), reason };
+    let device =
+        Device::wgpu_options().device_kind(adapter.burn_kind()).init().map_err(|e| failed(e.to_string()))?;
+    Ok(ResolvedDevice { device, name: format!("{} ({})", adapter.name, adapter.backend), is_gpu: true })
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn open(adapter: &Adapter) -> Result<ResolvedDevice, DeviceError> {
+    Err(DeviceError::Open {
+        name: adapter.name.clone(),
+        reason: "this program was built without wgpu".into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn adapter(index: usize, kind: &'static str, software: bool) -> Adapter {
+        Adapter {
+            index,
+            name: format!("adapter {index}"),
+            backend: "Vulkan".into(),
+            kind,
+            driver: String::new(),
+            software,
+            nth: 0,
+        }
+    }
+
+    #[test]
+    fn auto_prefers_the_strongest_hardware_and_never_takes_software() {
+        let all = [
+            adapter(0, "software", true),
+            adapter(1, "integrated", false),
+            adapter(2, "discrete", false),
+            adapter(3, "discrete", false),
+        ];
+        assert_eq!(best(&all).map(|a| a.index), Some(2));
+        assert_eq!(best(&all[..2]).map(|a| a.index), Some(1));
+        assert_eq!(best(&all[..1]), None);
+    }
+
+    #[test]
+    fn an_adapter_that_is_not_there_is_named() {
+        let error = resolve(DeviceChoice::Adapter(99)).err().unwrap().to_string();
+        assert!(error.starts_with("failed to find adapter 99; "), "{error}");
+    }
+
+    #[test]
+    fn the_cpu_is_always_there() {
+        assert_eq!(resolve(DeviceChoice::Cpu).unwrap().name, "cpu (flex)");
+    }
+}

@@ -1,0 +1,122 @@
+//! The parameters of each layer type, named and laid out as PyTorch has them.
+//!
+//! A layer holds numbers and says how to compute with them in one call; it knows nothing of the network's shape.
+//! Images inside the network are `[batch, height, width, channels]`.
+
+use burn::module::{Module, Param, ParamId};
+use burn::tensor::{Device, Int, Tensor};
+
+use crate::kernels;
+
+/// A parameter of zeros that takes no memory before its first use: initialisation and loading put the numbers in.
+pub(super) fn parameter<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
+    let zeros = move |device: &Device, grad| Tensor::zeros(shape, device).set_require_grad(grad);
+    Param::uninitialized(ParamId::new(), zeros, device.clone(), true, shape.into())
+}
+
+/// `y = x Wᵀ + b`.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[out, in]`.
+    pub weight: Param<Tensor<2>>,
+    /// `[out]`.
+    pub bias: Param<Tensor<1>>,
+}
+
+impl Linear {
+    pub(super) fn new(inputs: usize, outputs: usize, device: &Device) -> Self {
+        Self { weight: parameter([outputs, inputs], device), bias: parameter([outputs], device) }
+    }
+
+    /// `[.., in]` to `[.., out]`.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        kernels::linear(x, self.weight.val(), Some(self.bias.val()))
+    }
+}
+
+/// `y = x Wᵀ`.
+#[derive(Module, Debug)]
+pub struct Projection {
+    /// `[out, in]`.
+    pub weight: Param<Tensor<2>>,
+}
+
+impl Projection {
+    pub(super) fn new(inputs: usize, outputs: usize, device: &Device) -> Self {
+        Self { weight: parameter([outputs, inputs], device) }
+    }
+
+    /// `[.., in]` to `[.., out]`.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        kernels::linear(x, self.weight.val(), None)
+    }
+}
+
+/// A convolution with a square kernel, padded so that stride 1 keeps the image's size.
+#[derive(Module, Debug)]
+pub struct Conv2d {
+    /// `[out, in, kernel, kernel]`.
+    pub weight: Param<Tensor<4>>,
+    /// `[out]`.
+    pub bias: Param<Tensor<1>>,
+    /// Step between output pixels.
+    pub stride: usize,
+}
+
+impl Conv2d {
+    pub(super) fn new(inputs: usize, outputs: usize, kernel: usize, stride: usize, device: &Device) -> Self {
+        Self {
+            weight: parameter([outputs, inputs, kernel, kernel], device),
+            bias: parameter([outputs], device),
+            stride,
+        }
+    }
+
+    /// `[batch, h, w, in]` to `[batch, h / stride, w / stride, out]`.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        kernels::conv2d(x, self.weight.val(), self.bias.val(), self.stride)
+    }
+}
+
+/// Scale and shift of a layer norm or a group norm.
+#[derive(Module, Debug)]
+pub struct Norm {
+    /// `[channels]`.
+    pub weight: Param<Tensor<1>>,
+    /// `[channels]`.
+    pub bias: Param<Tensor<1>>,
+}
+
+impl Norm {
+    pub(super) fn new(channels: usize, device: &Device) -> Self {
+        Self { weight: parameter([channels], device), bias: parameter([channels], device) }
+    }
+
+    /// Layer norm over the last axis.
+    pub fn layer(&self, x: Tensor<4>) -> Tensor<4> {
+        kernels::layer_norm(x, self.weight.val(), self.bias.val())
+    }
+
+    /// Swish of a group norm, in groups of 16 channels.
+    pub fn group_silu(&self, x: Tensor<4>) -> Tensor<4> {
+        kernels::group_norm_silu(x, self.weight.val(), self.bias.val())
+    }
+}
+
+/// A table of rows.
+#[derive(Module, Debug)]
+pub struct Embedding {
+    /// `[rows, width]`.
+    pub weight: Param<Tensor<2>>,
+}
+
+impl Embedding {
+    pub(super) fn new(rows: usize, width: usize, device: &Device) -> Self {
+        Self { weight: parameter([rows, width], device) }
+    }
+
+    /// The rows at `index`: `[batch]` to `[batch, width]`.
+    pub fn forward(&self, index: Tensor<1, Int>) -> Tensor<2> {
+        self.weight.val().select(0, index)
+    }
+}

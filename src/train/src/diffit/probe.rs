@@ -1,0 +1,42 @@
+//! A digest of what a network computes on fixed inputs, to compare it with another implementation.
+//!
+//! The reference prints the same JSON: `diffit_torch.py forward FILE`.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use super::config::DiffitConfig;
+use super::network::Diffit;
+use crate::noise::Edm;
+
+/// Mean, standard deviation (with n - 1) and first eight values of the denoised fixed inputs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    pub mean: f64,
+    pub std: f64,
+    pub first: Vec<f64>,
+}
+
+/// Denoises [`fixed_inputs`] with `net`, which may stand on any device, and sums up the result.
+pub fn probe(net: &Diffit, config: &DiffitConfig, device: &Device) -> Probe {
+    const BATCH: usize = 2;
+    let (x, sigma) = fixed_inputs(config, BATCH);
+    let shape = [BATCH, config.channels, config.image_size, config.image_size];
+    let x = Tensor::<4>::from_data(TensorData::new(x, shape), device);
+    let sigma = Tensor::<1>::from_data(TensorData::new(sigma, [BATCH]), device);
+    let denoised = Edm::default().denoise(net, x, sigma, None);
+    let values: Vec<f64> = denoised.into_data().convert::<f32>().iter::<f64>().collect();
+
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (count - 1.0);
+    Probe { mean, std: variance.sqrt(), first: values.into_iter().take(8).collect() }
+}
+
+/// Images x[i] = sin(0.37 i) and noise levels 0.5, 1.0, 1.5, …: the same numbers in any language.
+pub fn fixed_inputs(config: &DiffitConfig, batch: usize) -> (Vec<f32>, Vec<f32>) {
+    let count = batch * config.channels * config.image_size.pow(2);
+    let x = (0..count).map(|i| (0.37 * i as f64).sin() as f32).collect();
+    let sigma = (1..=batch).map(|i| 0.5 * i as f32).collect();
+    (x, sigma)
+}

@@ -1,0 +1,110 @@
+//! The perceptron of a transformer block: two projections with a GELU between them, a few rows at a time, so that
+//! the wide hidden rows stay in the cache. Only what enters the GELU is kept for the gradient.
+
+use burn::tensor::Shape;
+use rayon::prelude::*;
+
+use super::machine::{Onto, View, product, wide};
+use super::math;
+use super::op::Kernel;
+use super::parts::{add_rows, add_up, fill_rows, part_len};
+
+/// Rows that are worked on together.
+const ROWS: usize = 128;
+
+/// `x [rows, width]`, `w1 [hidden, width]`, `b1 [hidden]`, `w2 [width, hidden]`, `b2 [width]`.
+#[derive(Debug, Clone)]
+pub(super) struct Mlp {
+    pub shape: Shape,
+    pub width: usize,
+    pub hidden: usize,
+}
+
+impl Kernel<5> for Mlp {
+    fn shape(&self) -> Shape {
+        self.shape.clone()
+    }
+
+    fn forward(&self, [x, w1, b1, w2, b2]: [&[f32]; 5], keep: bool) -> (Vec<f32>, Vec<f32>) {
+        let (c, hidden) = (self.width, self.hidden);
+        let rows = x.len() / c;
+        let mut y = vec![0.0; x.len()];
+        let mut kept = vec![0.0; if keep { rows * hidden } else { 0 }];
+        let run = |x: &[f32], y: &mut [f32], u: &mut [f32], h: &mut [f32]| {
+            let rows = x.len() / c;
+            fill_rows(u, b1);
+            product([rows, c, hidden], 1.0, View::rows(x, c), View::rows(w1, c).t(), Onto::Sum, u, hidden);
+            wide(
+                #[inline(always)]
+                || h.iter_mut().zip(&*u).for_each(|(h, u)| *h = u * math::normal_below(*u)),
+            );
+            fill_rows(y, b2);
+            let w2 = View::rows(w2, hidden).t();
+            product([rows, hidden, c], 1.0, View::rows(h, hidden), w2, Onto::Sum, y, c);
+        };
+        let blocks = y.par_chunks_mut(ROWS * c).zip(x.par_chunks(ROWS * c));
+        if keep {
+            blocks.zip(kept.par_chunks_mut(ROWS * hidden)).for_each(|((y, x), u)| {
+                let mut h = vec![0.0; u.len()];
+                run(x, y, u, &mut h);
+            });
+        } else {
+            blocks.for_each(|(y, x)| {
+                let mut u = vec![0.0; x.len() / c * hidden];
+                let mut h = vec![0.0; u.len()];
+                run(x, y, &mut u, &mut h);
+            });
+        }
+        (y, kept)
+    }
+
+    fn backward(
+        &self,
+        [x, w1, _, w2, _]: [&[f32]; 5],
+        kept: &[f32],
+        dy: &[f32],
+        wanted: [bool; 5],
+    ) -> [Option<Vec<f32>>; 5] {
+        let (c, hidden) = (self.width, self.hidden);
+        let part = part_len(x.len() / c);
+        let mut dx = vec![0.0; x.len()];
+        let rows = dx.par_chunks_mut(part * c).zip(x.par_chunks(part * c)).zip(dy.par_chunks(part * c));
+        let sums: Vec<[Vec<f32>; 4]> = rows
+            .zip(kept.par_chunks(part * hidden))
+            .map(|(((dx, x), dy), u)| {
+                let [mut dw1, mut dw2] = [(); 2].map(|()| vec![0.0; c * hidden]);
+                let (mut db1, mut db2) = (vec![0.0; hidden], vec![0.0; c]);
+                let [mut h, mut du] = [(); 2].map(|()| vec![0.0; ROWS * hidden]);
+                let blocks = dx.chunks_mut(ROWS * c).zip(x.chunks(ROWS * c)).zip(dy.chunks(ROWS * c));
+                for (((dx, x), dy), u) in blocks.zip(u.chunks(ROWS * hidden)) {
+                    let rows = x.len() / c;
+                    let (h, du) = (&mut h[..u.len()], &mut du[..u.len()]);
+                    let (dy_rows, w2) = (View::rows(dy, c), View::rows(w2, hidden));
+                    product([rows, c, hidden], 1.0, dy_rows, w2, Onto::Nothing, du, hidden);
+                    wide(
+                        #[inline(always)]
+                        || {
+                            for ((h, du), u) in h.iter_mut().zip(&mut *du).zip(u) {
+                                let below = math::normal_below(*u);
+                                *h = u * below;
+                                *du *= below + u * math::normal_density(*u);
+                            }
+                        },
+                    );
+                    let (h, du) = (&*h, &*du);
+                    add_rows(&mut db2, dy);
+                    add_rows(&mut db1, du);
+                    let (h_rows, du_rows) = (View::rows(h, hidden), View::rows(du, hidden));
+                    product([c, rows, hidden], 1.0, dy_rows.t(), h_rows, Onto::Sum, &mut dw2, hidden);
+                    product([hidden, rows, c], 1.0, du_rows.t(), View::rows(x, c), Onto::Sum, &mut dw1, c);
+                    product([rows, hidden, c], 1.0, du_rows, View::rows(w1, c), Onto::Nothing, dx, c);
+                }
+                [dw1, db1, dw2, db2]
+            })
+            .collect();
+        let [dw1, db1, dw2, db2] = add_up(sums);
+        let mut found =
+            [dx, dw1, db1, dw2, db2].into_iter().zip(wanted).map(|(grad, wanted)| wanted.then_some(grad));
+        std::array::from_fn(|_| found.next().flatten())
+    }
+}

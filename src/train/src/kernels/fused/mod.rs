@@ -1,0 +1,109 @@
+//! The building blocks on burn's CPU backend, each as one pass over slices with a gradient written by hand.
+//!
+//! Same results as [`generic`](super::generic) to rounding, in a fraction of its time and memory: see
+//! `docs/performance.md`. Every function returns `None` for tensors that are not `f32` in host memory.
+
+mod attention;
+mod conv;
+mod linear;
+mod machine;
+mod math;
+mod mlp;
+mod norm;
+mod op;
+mod parts;
+mod resize;
+
+use burn::tensor::Tensor;
+
+use op::{applies, apply};
+
+pub(super) fn linear<const D: usize>(
+    x: &Tensor<D>,
+    weight: &Tensor<2>,
+    bias: Option<&Tensor<1>>,
+) -> Option<Tensor<D>> {
+    applies(x).then(|| {
+        let [outputs, inputs] = weight.dims();
+        let mut shape = x.dims();
+        shape[D - 1] = outputs;
+        let kernel = linear::Linear { shape: shape.into(), inputs, outputs };
+        let (x, weight) = (x.clone().into_dispatch(), weight.clone().into_dispatch());
+        match bias {
+            Some(bias) => apply(kernel, [x, weight, bias.clone().into_dispatch()]),
+            None => apply(kernel, [x, weight]),
+        }
+    })
+}
+
+pub(super) fn conv2d(
+    x: &Tensor<4>,
+    weight: &Tensor<4>,
+    bias: &Tensor<1>,
+    stride: usize,
+) -> Option<Tensor<4>> {
+    applies(x).then(|| {
+        let [batch, height, width, inputs] = x.dims();
+        let [outputs, _, kernel, _] = weight.dims();
+        let kernel = conv::Conv { batch, height, width, inputs, outputs, kernel, stride };
+        apply(
+            kernel,
+            [x.clone().into_dispatch(), weight.clone().into_dispatch(), bias.clone().into_dispatch()],
+        )
+    })
+}
+
+pub(super) fn layer_norm(x: &Tensor<4>, weight: &Tensor<1>, bias: &Tensor<1>) -> Option<Tensor<4>> {
+    applies(x).then(|| {
+        let kernel = norm::LayerNorm { shape: x.shape(), channels: x.dims()[3] };
+        apply(
+            kernel,
+            [x.clone().into_dispatch(), weight.clone().into_dispatch(), bias.clone().into_dispatch()],
+        )
+    })
+}
+
+pub(super) fn group_norm_silu(x: &Tensor<4>, weight: &Tensor<1>, bias: &Tensor<1>) -> Option<Tensor<4>> {
+    applies(x).then(|| {
+        let [batch, _, _, channels] = x.dims();
+        let kernel = norm::GroupNormSilu { shape: x.shape(), batch, channels };
+        apply(
+            kernel,
+            [x.clone().into_dispatch(), weight.clone().into_dispatch(), bias.clone().into_dispatch()],
+        )
+    })
+}
+
+pub(super) fn mlp(x: &Tensor<4>, [w1, w2]: [&Tensor<2>; 2], [b1, b2]: [&Tensor<1>; 2]) -> Option<Tensor<4>> {
+    applies(x).then(|| {
+        let [hidden, width] = w1.dims();
+        let kernel = mlp::Mlp { shape: x.shape(), width, hidden };
+        let [w1, w2] = [w1, w2].map(|w| w.clone().into_dispatch());
+        let [b1, b2] = [b1, b2].map(|b| b.clone().into_dispatch());
+        apply(kernel, [x.clone().into_dispatch(), w1, b1, w2, b2])
+    })
+}
+
+pub(super) fn window_attention(
+    qkv: &Tensor<4>,
+    qkv_t: &Tensor<2>,
+    bias_table: &Tensor<2>,
+    heads: usize,
+    window: usize,
+) -> Option<Tensor<4>> {
+    applies(qkv).then(|| {
+        let [batch, height, width, channels] = qkv.dims();
+        let kernel = attention::Attention { batch, height, width, dim: channels / 3, heads, window };
+        let inputs =
+            [qkv.clone().into_dispatch(), qkv_t.clone().into_dispatch(), bias_table.clone().into_dispatch()];
+        apply(kernel, inputs)
+    })
+}
+
+pub(super) fn double_size(x: &Tensor<4>) -> Option<Tensor<4>> {
+    applies(x).then(|| {
+        let [batch, height, width, channels] = x.dims();
+        let shape = [batch, 2 * height, 2 * width, channels].into();
+        apply(resize::Double { shape, width, channels }, [x.clone().into_dispatch()])
+    })
+}

@@ -1,0 +1,235 @@
+//! Layer norm, and group norm with its swish: each reads its input once more than it must, and stores nothing but
+//! means and deviations for the gradient.
+
+use burn::tensor::Shape;
+use rayon::prelude::*;
+
+use super::machine::wide;
+use super::math::{sigmoid, sum, sum_pairs};
+use super::op::Kernel;
+use super::parts::{add_up, part_len};
+use crate::diffit::CHANNELS_PER_GROUP as GROUP;
+use crate::kernels::NORM_EPSILON;
+
+/// Rows that one task takes.
+const ROWS: usize = 512;
+
+/// Layer norm of `x [rows, channels]` with `weight [channels]` and `bias [channels]`.
+#[derive(Debug, Clone)]
+pub(super) struct LayerNorm {
+    pub shape: Shape,
+    pub channels: usize,
+}
+
+/// Mean, and one over the standard deviation.
+#[inline(always)]
+fn moments(row: &[f32]) -> [f32; 2] {
+    let mean = sum(row, |v| v) / row.len() as f32;
+    let variance = sum(row, |v| (v - mean) * (v - mean)) / row.len() as f32;
+    [mean, 1.0 / (variance + NORM_EPSILON as f32).sqrt()]
+}
+
+impl Kernel<3> for LayerNorm {
+    fn shape(&self) -> Shape {
+        self.shape.clone()
+    }
+
+    fn forward(&self, [x, weight, bias]: [&[f32]; 3], _keep: bool) -> (Vec<f32>, Vec<f32>) {
+        let c = self.channels;
+        let mut y = vec![0.0; x.len()];
+        y.par_chunks_mut(ROWS * c).zip(x.par_chunks(ROWS * c)).for_each(|(y, x)| {
+            wide(
+                #[inline(always)]
+                || {
+                    for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+                        let [mean, scale] = moments(x);
+                        for ((y, x), (w, b)) in y.iter_mut().zip(x).zip(weight.iter().zip(bias)) {
+                            *y = (x - mean) * scale * w + b;
+                        }
+                    }
+                },
+            );
+        });
+        (y, Vec::new())
+    }
+
+    fn backward(
+        &self,
+        [x, weight, _]: [&[f32]; 3],
+        _kept: &[f32],
+        dy: &[f32],
+        wanted: [bool; 3],
+    ) -> [Option<Vec<f32>>; 3] {
+        let c = self.channels;
+        let part = part_len(x.len() / c);
+        let mut dx = vec![0.0; x.len()];
+        let parts = dx.par_chunks_mut(part * c).zip(x.par_chunks(part * c)).zip(dy.par_chunks(part * c));
+        let sums: Vec<[Vec<f32>; 2]> = parts
+            .map(|((dx, x), dy)| {
+                let (mut dw, mut db) = (vec![0.0; c], vec![0.0; c]);
+                let mut normal = vec![0.0; c];
+                wide(
+                    #[inline(always)]
+                    || {
+                        let rows = dx.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(dy.chunks_exact(c));
+                        for ((dx, x), dy) in rows {
+                            let [mean, scale] = moments(x);
+                            for (normal, x) in normal.iter_mut().zip(x) {
+                                *normal = (x - mean) * scale;
+                            }
+                            for ((dw, normal), dy) in dw.iter_mut().zip(&normal).zip(dy) {
+                                *dw += dy * normal;
+                            }
+                            for (db, dy) in db.iter_mut().zip(dy) {
+                                *db += dy;
+                            }
+                            // Gradient of the normalised row, then of the row (Ba et al. 2016, by the chain rule).
+                            for ((dx, dy), w) in dx.iter_mut().zip(dy).zip(weight) {
+                                *dx = dy * w;
+                            }
+                            let mean = sum(dx, |v| v) / c as f32;
+                            let along = sum_pairs(dx, &normal, |d, n| d * n) / c as f32;
+                            for (dx, normal) in dx.iter_mut().zip(&normal) {
+                                *dx = scale * (*dx - mean - normal * along);
+                            }
+                        }
+                    },
+                );
+                [dw, db]
+            })
+            .collect();
+        let [dw, db] = add_up(sums);
+        [wanted[0].then_some(dx), wanted[1].then_some(dw), wanted[2].then_some(db)]
+    }
+}
+
+/// Swish of a group norm of `x [batch, pixels, channels]` with `weight [channels]` and `bias [channels]`.
+#[derive(Debug, Clone)]
+pub(super) struct GroupNormSilu {
+    pub shape: Shape,
+    pub batch: usize,
+    pub channels: usize,
+}
+
+impl GroupNormSilu {
+    /// For each channel of an image: its group's mean, and one over the group's standard deviation.
+    #[inline(always)]
+    fn moments(&self, image: &[f32]) -> [Vec<f32>; 2] {
+        let c = self.channels;
+        let count = (image.len() / c * GROUP) as f32;
+        let mean = per_group(&sum_pixels(image, c, |_, v| v), |total| total / count);
+        let squares = sum_pixels(image, c, |channel, v| (v - mean[channel]) * (v - mean[channel]));
+        let scale = per_group(&squares, |total| 1.0 / (total / count + NORM_EPSILON as f32).sqrt());
+        [mean, scale]
+    }
+}
+
+/// Sum over the pixels of `f(channel, value)`, for each channel.
+#[inline(always)]
+fn sum_pixels(image: &[f32], c: usize, f: impl Fn(usize, f32) -> f32) -> Vec<f32> {
+    let mut total = vec![0.0f32; c];
+    // Short sums first: they lose less to rounding.
+    for block in image.chunks(64 * c) {
+        let mut part = vec![0.0f32; c];
+        for pixel in block.chunks_exact(c) {
+            for (channel, (part, v)) in part.iter_mut().zip(pixel).enumerate() {
+                *part += f(channel, *v);
+            }
+        }
+        total.iter_mut().zip(&part).for_each(|(total, part)| *total += part);
+    }
+    total
+}
+
+/// `f` of the sum over each group, given back to each of its channels.
+#[inline(always)]
+fn per_group(channels: &[f32], f: impl Fn(f32) -> f32) -> Vec<f32> {
+    channels.chunks(GROUP).flat_map(|group| [f(group.iter().sum()); GROUP]).collect()
+}
+
+impl Kernel<3> for GroupNormSilu {
+    fn shape(&self) -> Shape {
+        self.shape.clone()
+    }
+
+    fn forward(&self, [x, weight, bias]: [&[f32]; 3], _keep: bool) -> (Vec<f32>, Vec<f32>) {
+        let (c, image) = (self.channels, x.len() / self.batch);
+        let mut y = vec![0.0; x.len()];
+        y.par_chunks_mut(image).zip(x.par_chunks(image)).for_each(|(y, x)| {
+            wide(
+                #[inline(always)]
+                || {
+                    let [mean, scale] = self.moments(x);
+                    let slope: Vec<f32> = scale.iter().zip(weight).map(|(scale, w)| scale * w).collect();
+                    let shift: Vec<f32> = slope
+                        .iter()
+                        .zip(&mean)
+                        .zip(bias)
+                        .map(|((slope, mean), b)| b - slope * mean)
+                        .collect();
+                    for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+                        for ((y, x), (slope, shift)) in y.iter_mut().zip(x).zip(slope.iter().zip(&shift)) {
+                            let z = x * slope + shift;
+                            *y = z * sigmoid(z);
+                        }
+                    }
+                },
+            );
+        });
+        (y, Vec::new())
+    }
+
+    fn backward(
+        &self,
+        [x, weight, bias]: [&[f32]; 3],
+        _kept: &[f32],
+        dy: &[f32],
+        wanted: [bool; 3],
+    ) -> [Option<Vec<f32>>; 3] {
+        let (c, image) = (self.channels, x.len() / self.batch);
+        let mut dx = vec![0.0; x.len()];
+        let images = dx.par_chunks_mut(image).zip(x.par_chunks(image)).zip(dy.par_chunks(image));
+        let sums: Vec<[Vec<f32>; 2]> = images
+            .map(|((dx, x), dy)| {
+                let (mut dw, mut db) = (vec![0.0; c], vec![0.0; c]);
+                wide(
+                    #[inline(always)]
+                    || {
+                        let [mean, scale] = self.moments(x);
+                        // Through the swish: `dx` holds the gradient of its input for now.
+                        for ((dx, x), dy) in
+                            dx.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(dy.chunks_exact(c))
+                        {
+                            for channel in 0..c {
+                                let normal = (x[channel] - mean[channel]) * scale[channel];
+                                let z = normal * weight[channel] + bias[channel];
+                                let s = sigmoid(z);
+                                let dz = dy[channel] * s * (1.0 + z * (1.0 - s));
+                                dx[channel] = dz;
+                                dw[channel] += dz * normal;
+                                db[channel] += dz;
+                            }
+                        }
+                        // Through the norm (Wu and He 2018, by the chain rule).
+                        let count = (image / c * GROUP) as f32;
+                        let weighted = |sums: &[f32]| -> Vec<f32> {
+                            sums.iter().zip(weight).map(|(sum, w)| sum * w).collect()
+                        };
+                        let flat = per_group(&weighted(&db), |total| total / count);
+                        let along = per_group(&weighted(&dw), |total| total / count);
+                        for (dx, x) in dx.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+                            for channel in 0..c {
+                                let normal = (x[channel] - mean[channel]) * scale[channel];
+                                let dn = dx[channel] * weight[channel];
+                                dx[channel] = scale[channel] * (dn - flat[channel] - normal * along[channel]);
+                            }
+                        }
+                    },
+                );
+                [dw, db]
+            })
+            .collect();
+        let [dw, db] = add_up(sums);
+        [wanted[0].then_some(dx), wanted[1].then_some(dw), wanted[2].then_some(db)]
+    }
+}

@@ -1,0 +1,70 @@
+//! How sums over many rows are shared among threads without the bits depending on them.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::machine::wide;
+
+/// Parts that a sum is cut into. More would cost memory traffic, fewer would leave cores idle.
+const PARTS: usize = 8;
+
+/// Rows in each part but the last.
+pub(super) fn part_len(rows: usize) -> usize {
+    rows.div_ceil(PARTS).max(1)
+}
+
+/// The parts of `rows`, in order. Only `rows` decides them.
+pub(super) fn parts(rows: usize) -> Vec<Range<usize>> {
+    let len = part_len(rows);
+    (0..rows.div_ceil(len)).map(|part| part * len..rows.min((part + 1) * len)).collect()
+}
+
+/// Runs `work` on every part and adds up the arrays it returns, part after part.
+pub(super) fn sum_over_parts<const N: usize>(
+    rows: usize,
+    work: impl Fn(Range<usize>) -> [Vec<f32>; N] + Send + Sync,
+) -> [Vec<f32>; N] {
+    add_up(parts(rows).into_par_iter().map(work).collect())
+}
+
+/// Adds up the arrays of each part, in order.
+pub(super) fn add_up<const N: usize>(parts: Vec<[Vec<f32>; N]>) -> [Vec<f32>; N] {
+    let mut parts = parts.into_iter();
+    let Some(mut total) = parts.next() else { return std::array::from_fn(|_| Vec::new()) };
+    let rest: Vec<[Vec<f32>; N]> = parts.collect();
+    for (array, total) in total.iter_mut().enumerate() {
+        const BLOCK: usize = 16_384;
+        total.par_chunks_mut(BLOCK).enumerate().for_each(|(block, total)| {
+            for part in &rest {
+                add(total, &part[array][block * BLOCK..][..total.len()]);
+            }
+        });
+    }
+    total
+}
+
+/// `total += row`, element by element.
+pub(super) fn add(total: &mut [f32], row: &[f32]) {
+    wide(
+        #[inline(always)]
+        || total.iter_mut().zip(row).for_each(|(total, v)| *total += v),
+    );
+}
+
+/// `total += ` the sum of the rows of `rows`, each as long as `total`.
+pub(super) fn add_rows(total: &mut [f32], rows: &[f32]) {
+    wide(
+        #[inline(always)]
+        || {
+            for row in rows.chunks_exact(total.len()) {
+                total.iter_mut().zip(row).for_each(|(total, v)| *total += v);
+            }
+        },
+    );
+}
+
+/// Puts `row` into every row of `out`.
+pub(super) fn fill_rows(out: &mut [f32], row: &[f32]) {
+    out.chunks_exact_mut(row.len()).for_each(|out| out.copy_from_slice(row));
+}

@@ -1,0 +1,80 @@
+//! Every building block in burn's own operations: what runs on a GPU, and the yardstick for the CPU's fused ones.
+
+use burn::tensor::ops::ConvOptions;
+use burn::tensor::{Int, Tensor, TensorData, activation, module};
+
+use super::NORM_EPSILON;
+use crate::diffit::CHANNELS_PER_GROUP;
+
+pub(super) fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    module::linear(x, weight.transpose(), bias)
+}
+
+pub(super) fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, stride: usize) -> Tensor<4> {
+    let kernel = weight.dims()[2];
+    let options = ConvOptions::new([stride; 2], [kernel / 2; 2], [1; 2], 1);
+    module::conv2d(x.permute([0, 3, 1, 2]), weight, Some(bias), options).permute([0, 2, 3, 1])
+}
+
+pub(super) fn layer_norm(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>) -> Tensor<4> {
+    module::layer_norm(x, weight, Some(bias), NORM_EPSILON)
+}
+
+pub(super) fn group_norm_silu(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>) -> Tensor<4> {
+    let [batch, h, w, channels] = x.dims();
+    let groups = channels / CHANNELS_PER_GROUP;
+    let x = x.reshape([batch, h * w, groups, CHANNELS_PER_GROUP]).swap_dims(1, 2); // [batch, groups, pixels, 16]
+    let x = x.reshape([batch, groups, h * w * CHANNELS_PER_GROUP]);
+    let centred = x.clone() - x.mean_dim(2);
+    let variance = (centred.clone() * centred.clone()).mean_dim(2);
+    let x = centred / (variance + NORM_EPSILON).sqrt();
+    let x = x.reshape([batch, groups, h * w, CHANNELS_PER_GROUP]).swap_dims(1, 2);
+    let x = x.reshape([batch, h, w, channels]);
+    activation::silu(x * weight.reshape([1, 1, 1, channels]) + bias.reshape([1, 1, 1, channels]))
+}
+
+pub(super) fn mlp(x: Tensor<4>, [w1, w2]: [Tensor<2>; 2], [b1, b2]: [Tensor<1>; 2]) -> Tensor<4> {
+    linear(activation::gelu(linear(x, w1, Some(b1))), w2, Some(b2))
+}
+
+pub(super) fn window_attention(
+    qkv: Tensor<4>,
+    qkv_t: Tensor<2>,
+    bias_table: Tensor<2>,
+    heads: usize,
+    window: usize,
+) -> Tensor<4> {
+    let [batch, h, w, channels] = qkv.dims();
+    let (dim, n) = (channels / 3, window * window);
+    let (rows, columns) = (h / window, w / window);
+    let width = dim / heads;
+
+    let index = Tensor::<1, Int>::from_data(
+        TensorData::new(relative_position(window), [n * n]),
+        &bias_table.device(),
+    );
+    let bias = bias_table.select(0, index).reshape([n, n, heads]).permute([2, 0, 1]);
+    let bias = bias.reshape([1, heads, n, n]);
+
+    let qkv = qkv + qkv_t.reshape([batch, 1, 1, channels]);
+    let windows = qkv.reshape([batch, rows, window, columns, window * channels]).swap_dims(2, 3);
+    let parts = windows.reshape([batch * rows * columns, n, 3 * heads, width]).swap_dims(1, 2);
+    let head = |part: usize| parts.clone().narrow(1, part * heads, heads); // [windows, heads, n, width]
+    let (q, k, v) = (head(0), head(1), head(2));
+
+    let scores = q.matmul(k.transpose()) * (1.0 / (width as f64).sqrt()) + bias; // [windows, heads, n, n]
+    let mixed = activation::softmax(scores, 3).matmul(v).swap_dims(1, 2); // [windows, n, heads, width]
+    let mixed = mixed.reshape([batch, rows, columns, window, window * dim]).swap_dims(2, 3);
+    mixed.reshape([batch, h, w, dim])
+}
+
+/// For each pair (query, key) of a window's pixels, row by row: the row of the bias table.
+fn relative_position(window: usize) -> Vec<i64> {
+    super::relative_position(window).into_iter().map(|row| row as i64).collect()
+}
+
+pub(super) fn double_size(x: Tensor<4>) -> Tensor<4> {
+    let [batch, h, w, channels] = x.dims();
+    let x = x.reshape([batch, h, 1, w, 1, channels]).repeat_dim(2, 2).repeat_dim(4, 2);
+    x.reshape([batch, 2 * h, 2 * w, channels])
+}

@@ -1,0 +1,80 @@
+//! The numeric building blocks of the network, as plain functions on tensors.
+//!
+//! Images are `[batch, height, width, channels]`: a pixel's channels lie together, so that convolution, norms,
+//! projections and attention all work on rows of channels, and nothing is transposed between them. Each function
+//! takes the fused CPU kernel where the numbers are in host memory, and burn's own operations elsewhere.
+//!
+//! Knows nothing of modules or parameter names.
+
+mod fused;
+mod generic;
+
+use burn::tensor::Tensor;
+
+/// Added to the variance in every norm, as in PyTorch.
+pub const NORM_EPSILON: f64 = 1e-5;
+
+/// `x Wᵀ + b`: `x [.., in]`, `weight [out, in]`, `bias [out]` to `[.., out]`.
+pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    fused::linear(&x, &weight, bias.as_ref()).unwrap_or_else(|| generic::linear(x, weight, bias))
+}
+
+/// Convolution with zero padding of half the kernel: `x [batch, h, w, in]`, `weight [out, in, kernel, kernel]`,
+/// `bias [out]` to `[batch, h / stride, w / stride, out]`.
+pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, stride: usize) -> Tensor<4> {
+    let [outputs, inputs, kernel, _] = weight.dims();
+    if kernel == 1 && stride == 1 {
+        return linear(x, weight.reshape([outputs, inputs]), Some(bias));
+    }
+    fused::conv2d(&x, &weight, &bias, stride).unwrap_or_else(|| generic::conv2d(x, weight, bias, stride))
+}
+
+/// Layer norm over the last axis: `x [.., channels]`, `weight [channels]`, `bias [channels]`.
+pub fn layer_norm(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>) -> Tensor<4> {
+    fused::layer_norm(&x, &weight, &bias).unwrap_or_else(|| generic::layer_norm(x, weight, bias))
+}
+
+/// Swish (x sigmoid x) of a group norm with [`CHANNELS_PER_GROUP`](crate::diffit::CHANNELS_PER_GROUP) channels a
+/// group: `x [batch, h, w, channels]`, `weight [channels]`, `bias [channels]`.
+pub fn group_norm_silu(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>) -> Tensor<4> {
+    fused::group_norm_silu(&x, &weight, &bias).unwrap_or_else(|| generic::group_norm_silu(x, weight, bias))
+}
+
+/// A perceptron with one hidden layer and the exact GELU, x Φ(x): `x [.., width]`, weights `[hidden, width]` and
+/// `[width, hidden]`, biases `[hidden]` and `[width]`, to `[.., width]`.
+pub fn mlp(x: Tensor<4>, [w1, w2]: [Tensor<2>; 2], [b1, b2]: [Tensor<1>; 2]) -> Tensor<4> {
+    fused::mlp(&x, [&w1, &w2], [&b1, &b2]).unwrap_or_else(|| generic::mlp(x, [w1, w2], [b1, b2]))
+}
+
+/// Self-attention within windows of `window`² pixels, with the time token's share added to queries, keys and
+/// values, and a bias by relative position.
+///
+/// `qkv [batch, h, w, 3 dim]` (queries, keys, values, each split into heads), `qkv_t [batch, 3 dim]`,
+/// `bias_table [(2 window - 1)², heads]` to `[batch, h, w, dim]`.
+pub fn window_attention(
+    qkv: Tensor<4>,
+    qkv_t: Tensor<2>,
+    bias_table: Tensor<2>,
+    heads: usize,
+    window: usize,
+) -> Tensor<4> {
+    fused::window_attention(&qkv, &qkv_t, &bias_table, heads, window)
+        .unwrap_or_else(|| generic::window_attention(qkv, qkv_t, bias_table, heads, window))
+}
+
+/// Every pixel as a square of four: `[batch, h, w, channels]` to `[batch, 2 h, 2 w, channels]`.
+pub fn double_size(x: Tensor<4>) -> Tensor<4> {
+    fused::double_size(&x).unwrap_or_else(|| generic::double_size(x))
+}
+
+/// For each (query, key) of a window's pixels, row by row: the row of the bias table, which counts the vertical,
+/// then the horizontal distance from key to query.
+fn relative_position(window: usize) -> Vec<usize> {
+    let n = window * window;
+    let distance = |query: usize, key: usize| query + window - 1 - key;
+    let row = |query: usize, key: usize| {
+        let (dy, dx) = (distance(query / window, key / window), distance(query % window, key % window));
+        dy * (2 * window - 1) + dx
+    };
+    (0..n).flat_map(|query| (0..n).map(move |key| row(query, key))).collect()
+}

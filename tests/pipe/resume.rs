@@ -1,0 +1,109 @@
+//! The promise: ten epochs in one go, and ten in pieces with SIGKILL at random moments, give the same bits.
+
+use std::time::{Duration, SystemTime};
+
+use crate::project::{Project, all_tensors};
+
+const RUN: &str = "checkpoints/base_training/run_001";
+const ARGUMENTS: [&str; 10] = [
+    "run",
+    "p.yaml",
+    "--epochs",
+    "10",
+    "--set",
+    "num_images=256",
+    "--set",
+    "checkpoint.save_every_n_steps=3",
+    "--set",
+    "data.augmentation={enabled: true, rotation_degrees: 15}",
+];
+
+/// Delays between `least` and `most` milliseconds, different in each run of the test.
+fn delays(least: u64, most: u64) -> impl Iterator<Item = Duration> {
+    let mut state = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    std::iter::from_fn(move || {
+        // xorshift64
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        Some(Duration::from_millis(least + state % (most - least)))
+    })
+}
+
+/// Starts and kills until a start comes to its end; returns how often it was killed.
+#[track_caller]
+pub fn in_pieces(project: &Project, arguments: &[&str], delays: impl Iterator<Item = Duration>) -> usize {
+    let mut kills = 0;
+    for delay in delays.take(400) {
+        let mut child = project.start(arguments);
+        std::thread::sleep(delay);
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success(), "ended with {status} after {kills} kills");
+            return kills;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+    }
+    panic!("no end after {kills} kills");
+}
+
+#[test]
+fn ten_epochs_in_pieces_are_ten_epochs_in_one_go() {
+    let straight = Project::new();
+    let began = SystemTime::now();
+    straight.pipe(&ARGUMENTS).succeeds();
+    let whole = began.elapsed().unwrap().as_millis() as u64;
+
+    let pieces = Project::new();
+    // Long enough to get somewhere (starting takes a while), short enough to be killed several times.
+    let kills = in_pieces(&pieces, &ARGUMENTS, delays(whole / 12 + 20, whole / 3 + 60));
+    assert!(kills >= 3, "killed only {kills} times");
+
+    let last = |project: &Project| all_tensors(&project.path(&format!("{RUN}/checkpoints/last.ckpt")));
+    assert!(last(&straight) == last(&pieces), "the tensors differ after {kills} kills");
+    let metrics = |project: &Project| -> Vec<serde_json::Value> {
+        let history = project.metadata(RUN)["history"].clone();
+        history.as_array().unwrap().iter().map(|e| e["metrics"].clone()).collect()
+    };
+    assert_eq!(metrics(&straight), metrics(&pieces), "every epoch's figures are the same bits too");
+    // The logs tell each step once.
+    let steps = |project: &Project| -> Vec<u64> {
+        let text = project.read(&format!("{RUN}/logs/metrics.jsonl"));
+        let lines = text.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
+        lines.filter(|l| l["train_loss_step"].is_number()).map(|l| l["step"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(steps(&pieces), steps(&straight));
+    assert_eq!(pieces.list(&format!("{RUN}/checkpoints")), straight.list(&format!("{RUN}/checkpoints")));
+}
+
+#[test]
+fn neither_workers_nor_logging_change_a_bit() {
+    let last = |settings: &[&str]| {
+        let project = Project::new();
+        project.pipe(&[&["run", "p.yaml"], settings].concat()).succeeds();
+        all_tensors(&project.path(&format!("{RUN}/checkpoints/last.ckpt")))
+    };
+    let plain = last(&[]);
+    assert!(plain == last(&["--set", "num_workers=0"]));
+    assert!(plain == last(&["--set", "num_workers=4", "--set", "log_every_n_steps=100"]));
+    assert!(plain != last(&["--seed", "43"]), "another seed is another result");
+}
+
+#[test]
+fn a_damaged_newest_checkpoint_is_passed_over() {
+    let project = Project::new();
+    project.pipe(&["run", "p.yaml", "--epochs", "3"]).succeeds();
+    let straight = all_tensors(&project.path(&format!("{RUN}/checkpoints/last.ckpt")));
+    let newest = project.path(&format!("{RUN}/checkpoints/epoch_003.ckpt"));
+    let bytes = std::fs::read(&newest).unwrap();
+    std::fs::remove_file(&newest).unwrap();
+    std::fs::write(&newest, &bytes[..bytes.len() - 100]).unwrap();
+    project
+        .pipe(&["run", "p.yaml", "--epochs", "3"])
+        .succeeds()
+        .says("passed over a damaged checkpoint")
+        .says("epoch_003.ckpt")
+        .says("Resumed from epoch 2");
+    assert!(straight == all_tensors(&project.path(&format!("{RUN}/checkpoints/last.ckpt"))));
+}

@@ -1,0 +1,148 @@
+//! Numbered runs: new numbers, the same run again, extending, listing.
+
+use serde_json::json;
+
+use crate::project::{Project, weights};
+
+const BASE: &str = "checkpoints/base_training";
+
+#[test]
+fn the_same_command_again_has_nothing_to_do() {
+    let project = Project::new();
+    project
+        .pipe(&["run", "p.yaml"])
+        .succeeds()
+        .says("Base Model Training - Run 001")
+        .says("Training completed!");
+    let again = project.pipe(&["run", "p.yaml"]).succeeds();
+    assert_eq!(again.stdout(), "everything is up to date (`--force` runs it again)\n");
+    project.pipe(&["run", "p.yaml", "--force"]).succeeds().says("Run 002");
+}
+
+#[test]
+fn another_experiment_gets_another_number() {
+    let project = Project::new();
+    project.pipe(&["run", "p.yaml", "--learning-rate", "1e-3"]).succeeds();
+    let plan = project.pipe(&["run", "p.yaml", "--learning-rate", "1e-4", "--dry-run"]).succeeds();
+    assert_eq!(
+        plan.stdout(),
+        "data  run  base needs it\nbase  run  learning_rate 0.001 -> 0.0001 (run 001 had it otherwise)\n"
+    );
+    project.pipe(&["run", "p.yaml", "--learning-rate", "1e-4"]).succeeds();
+    project.pipe(&["run", "p.yaml", "--set", "data.num_images=128"]).succeeds();
+    assert_eq!(project.list(BASE), ["run_001", "run_002", "run_003"]);
+    // The first is still there and still up to date.
+    project.pipe(&["run", "p.yaml"]).succeeds().says("up to date");
+    let table = project.pipe(&["runs"]).succeeds().stdout();
+    let rows: Vec<&str> = table.lines().collect();
+    assert!(rows[1].starts_with("Run #  Experiment  Created"), "{table}");
+    assert_eq!(rows.len(), 6, "{table}");
+    assert!(rows[3].starts_with("1      tiny") && rows[3].contains("completed  2/2"), "{table}");
+    let json: serde_json::Value = serde_json::from_str(&project.pipe(&["runs", "--json"]).stdout()).unwrap();
+    assert_eq!(json[1]["settings"]["learning_rate"], json!(1e-4));
+    project.pipe(&["runs", "show", "2"]).succeeds().says("Run 002: tiny").says("status      completed");
+}
+
+#[test]
+fn settings_without_effect_keep_the_run() {
+    let project = Project::new();
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    let settings =
+        ["num_workers=0", "checkpoint.keep_last_n=9", "log_every_n_steps=5", "data.root=elsewhere"];
+    for setting in settings {
+        project.pipe(&["run", "p.yaml", "--set", setting]).succeeds().says("up to date");
+    }
+}
+
+#[test]
+fn more_epochs_extend_the_run_to_the_same_bits() {
+    let project = Project::new();
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    let plan = project.pipe(&["run", "p.yaml", "--epochs", "5", "--dry-run"]).succeeds().stdout();
+    assert!(plan.ends_with("base  extend 2 -> 5  epochs 2 -> 5\n"), "{plan}");
+    project
+        .pipe(&["run", "p.yaml", "--run-number", "1", "--resume", "--epochs", "5"])
+        .succeeds()
+        .says("Resumed from epoch 2")
+        .says("Epoch 3/5");
+    project.pipe(&["run", "p.yaml", "--epochs", "5", "--force"]).succeeds();
+    let last = |run: &str| weights(&project.path(&format!("{BASE}/{run}/checkpoints/last.ckpt")));
+    assert_eq!(last("run_001"), last("run_002"));
+    let history = project.metadata(&format!("{BASE}/run_001"))["history"].clone();
+    let epochs: Vec<u64> = history.as_array().unwrap().iter().map(|e| e["epoch"].as_u64().unwrap()).collect();
+    assert_eq!(epochs, [1, 2, 3, 4, 5], "epoch numbers never restart");
+}
+
+#[test]
+fn a_schedule_that_depends_on_its_length_is_not_stretched_behind_ones_back() {
+    let project = Project::with("batch_size: 16", "batch_size: 16\n    schedule: { kind: cosine }");
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    project
+        .pipe(&["run", "p.yaml", "--run-number", "1", "--resume", "--epochs", "4"])
+        .exits(2)
+        .says("<schedule horizon> 2 -> 4")
+        .says("`schedule_epochs: 2`");
+    project.pipe(&["run", "p.yaml", "--epochs", "4", "--dry-run"]).says("base  run");
+    let resumed =
+        ["run", "p.yaml", "--run-number", "1", "--resume", "--epochs", "4", "--set", "schedule_epochs=2"];
+    project.pipe(&resumed).exits(2).says("schedule_epochs");
+}
+
+#[test]
+fn a_run_with_other_settings_is_not_resumed() {
+    let project = Project::new();
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    project
+        .pipe(&["run", "p.yaml", "--run-number", "1", "--resume", "--batch-size", "8"])
+        .exits(2)
+        .says("run 1 was trained with other settings: batch_size 16 -> 8");
+}
+
+#[test]
+fn nothing_to_resume_starts_new() {
+    let project = Project::new();
+    project
+        .pipe(&["run", "p.yaml", "--run-number", "4", "--resume"])
+        .succeeds()
+        .says("No checkpoint found for run 4; starting new training");
+    assert_eq!(project.list(BASE), ["run_004"]);
+    project.pipe(&["run", "p.yaml", "--seed", "7"]).succeeds();
+    assert_eq!(project.list(BASE), ["run_004", "run_005"]);
+}
+
+#[test]
+fn a_moved_run_still_works() {
+    let project = Project::new();
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    std::fs::rename(project.path("checkpoints"), project.path("elsewhere")).unwrap();
+    let arguments =
+        ["run", "p.yaml", "--epochs", "3", "--set", "checkpoint.base_dir=elsewhere/base_training"];
+    project.pipe(&arguments).succeeds().says("Resumed from epoch 2");
+}
+
+#[test]
+fn a_named_checkpoint_starts_a_new_run() {
+    let project = Project::new();
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    let file = format!("checkpoint.resume_checkpoint={BASE}/run_001/checkpoints/epoch_001.ckpt");
+    project.pipe(&["run", "p.yaml", "--set", &file]).succeeds().says("Run 002").says("Resumed from epoch 1");
+    let last = |run: &str| weights(&project.path(&format!("{BASE}/{run}/checkpoints/last.ckpt")));
+    assert_eq!(last("run_001"), last("run_002"), "the same settings from the same state give the same bits");
+    project
+        .pipe(&["run", "p.yaml", "--set", "checkpoint.resume_checkpoint=none.ckpt"])
+        .exits(2)
+        .says("none.ckpt");
+}
+
+#[test]
+fn checkpoints_can_be_switched_off_and_thinned() {
+    let project = Project::new();
+    project.pipe(&["run", "p.yaml", "--set", "checkpoint.enabled=false"]).succeeds();
+    assert!(project.list(&format!("{BASE}/run_001/checkpoints")).is_empty());
+    let thin = ["run", "p.yaml", "--seed", "1", "--epochs", "5", "--set", "checkpoint.save_every_n_epochs=2"];
+    project.pipe(&thin).succeeds();
+    let metadata = project.metadata(&format!("{BASE}/run_002"));
+    let saved: Vec<u64> =
+        metadata["checkpoints"].as_array().unwrap().iter().map(|c| c["epoch"].as_u64().unwrap()).collect();
+    assert_eq!(saved, [2, 4, 5]);
+}

@@ -1,0 +1,83 @@
+//! What the project ships: every YAML file is valid, and `schemas/` is what the types say.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn yaml_files(folder: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false if path.extension().is_some_and(|e| e == "yaml") => found.push(path),
+                false => {}
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn pipe(arguments: &[&str]) -> (bool, String) {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_pipe")).current_dir(root()).args(arguments).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output.status.success(), text + &String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn every_pipeline_is_valid() {
+    let files = yaml_files("pipelines");
+    assert!(files.len() >= 4);
+    for file in files {
+        let (valid, text) = pipe(&["check", file.to_str().unwrap()]);
+        assert!(valid, "{text}");
+        let schema = "# yaml-language-server: $schema=../schemas/pipeline.schema.json\n";
+        assert!(std::fs::read_to_string(&file).unwrap().starts_with(schema), "{}", file.display());
+    }
+}
+
+#[test]
+fn every_config_is_valid() {
+    for file in yaml_files("configs") {
+        let relative = file.strip_prefix(root()).unwrap().display().to_string();
+        let folder = tempfile::tempdir().unwrap();
+        let pipeline = format!(
+            "name: x\nstages:\n  data: {{ kind: dataset }}\n  base: {{ kind: train, dataset: data, config: {relative} }}\n"
+        );
+        let path = folder.path().join("p.yaml");
+        std::fs::write(&path, pipeline).unwrap();
+        let (valid, text) = pipe(&["check", path.to_str().unwrap()]);
+        assert!(valid, "{relative}: {text}");
+    }
+}
+
+#[test]
+fn the_schemas_are_what_the_types_say() {
+    for name in ["pipeline", "dataset", "train"] {
+        let (ok, text) = pipe(&["schema", name]);
+        assert!(ok, "{text}");
+        let file = format!("schemas/{name}.schema.json");
+        let shipped = std::fs::read_to_string(root().join(&file)).unwrap_or_default();
+        assert!(shipped == text, "{file} has drifted: pipe schema {name} > {file}");
+    }
+}
+
+#[test]
+fn the_program_describes_itself() {
+    let (ok, text) = pipe(&["--help"]);
+    assert!(ok && text.contains("Exit codes"), "{text}");
+    let (ok, text) = pipe(&["devices"]);
+    assert!(ok && text.contains("cpu"), "{text}");
+    let (ok, text) = pipe(&["graph", "pipelines/base_training.yaml"]);
+    assert!(ok && text.contains("base  train  <- data"), "{text}");
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        assert!(pipe(&["completions", shell]).0);
+    }
+}

@@ -1,0 +1,58 @@
+//! The wgpu path, on a software Vulkan driver that the tests are given: `PIPE_TEST_VULKAN_ICD` names its ICD file.
+
+use std::time::Duration;
+
+use crate::project::{Project, all_tensors, weights};
+use crate::resume::in_pieces;
+
+const RUN: &str = "checkpoints/base_training/run_001";
+const ARGUMENTS: [&str; 8] =
+    ["run", "p.yaml", "--device", "gpu:0", "--epochs", "10", "--set", "checkpoint.save_every_n_steps=1"];
+
+/// A project whose commands see the software driver; `None`, with a word, when there is none.
+fn project() -> Option<Project> {
+    let Ok(icd) = std::env::var("PIPE_TEST_VULKAN_ICD") else {
+        eprintln!("skipped: PIPE_TEST_VULKAN_ICD names no software Vulkan driver");
+        return None;
+    };
+    let project = Project::with("num_images: 64", "num_images: 32");
+    let runtime = project.path("").display().to_string();
+    Some(project.environment("VK_DRIVER_FILES", icd).environment("XDG_RUNTIME_DIR", runtime))
+}
+
+#[test]
+fn auto_never_takes_a_software_adapter() {
+    let Some(project) = project() else { return };
+    let table = project.pipe(&["devices"]).succeeds().stdout();
+    assert!(table.contains("gpu:0") && table.contains("software"), "{table}");
+    assert!(table.lines().any(|line| line.starts_with("*     cpu")), "{table}");
+    project.pipe(&["run", "p.yaml", "--device", "gpu"]).exits(2).says("failed to find a hardware GPU");
+    project.pipe(&["run", "p.yaml", "--device", "gpu:9"]).exits(2).says("failed to find adapter 9");
+}
+
+#[test]
+fn ten_epochs_on_wgpu_in_pieces_are_ten_epochs_in_one_go() {
+    let (Some(straight), Some(pieces)) = (project(), project()) else { return };
+    straight.pipe(&ARGUMENTS).succeeds().says("Training completed!");
+    // The first step of a process waits for its kernels; the delays leave room for some steps after it.
+    let delays = [14, 9, 17, 12, 21, 15, 25, 600].map(Duration::from_secs);
+    let kills = in_pieces(&pieces, &ARGUMENTS, delays.into_iter().flat_map(|d| [d, d]));
+    assert!(kills >= 1, "never killed");
+    let last = |project: &Project| all_tensors(&project.path(&format!("{RUN}/checkpoints/last.ckpt")));
+    assert!(last(&straight) == last(&pieces), "the tensors differ after {kills} kills");
+
+    // The same arithmetic as on the CPU, within rounding.
+    let cpu = Project::with("num_images: 64", "num_images: 32");
+    cpu.pipe(&["run", "p.yaml", "--epochs", "10"]).succeeds();
+    let path = format!("{RUN}/checkpoints/epoch_010.ckpt");
+    let (ours, theirs) = (weights(&straight.path(&path)), weights(&cpu.path(&path)));
+    let values = |bytes: &[u8]| -> Vec<f32> {
+        bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    };
+    let mut worst: f32 = 0.0;
+    for ((name, shape, a), (other, other_shape, b)) in ours.iter().zip(&theirs) {
+        assert_eq!((name, shape), (other, other_shape));
+        worst = values(a).iter().zip(values(b)).map(|(x, y)| (x - y).abs()).fold(worst, f32::max);
+    }
+    assert!(worst < 0.02, "weights differ by up to {worst} after 20 steps");
+}
