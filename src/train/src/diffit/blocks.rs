@@ -42,6 +42,7 @@ impl TimeEmbedding {
         let freqs = Tensor::<2>::from_data(TensorData::new(freqs, [1, half]), &device);
         let angle = within_one_turn(c_noise.reshape([batch, 1]) * 1000.0 * freqs); // [batch, dim / 2]
         let waves = Tensor::cat(vec![angle.clone().cos(), angle.sin()], 1); // [batch, dim]
+        let waves = waves.cast(self.fc1.weight.val().dtype());
         let token = self.fc2.forward(activation::silu(self.fc1.forward(waves))); // [batch, time_dim]
         match &self.label {
             None => token,

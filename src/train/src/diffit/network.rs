@@ -3,7 +3,7 @@
 //! Source: DiffiT (arXiv 2312.02139), section 3.2 and figure 3. Knows nothing of noise levels or losses.
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 
 use super::blocks::{ResBlock, TimeEmbedding};
 use super::config::{ConfigError, DiffitConfig};
@@ -59,9 +59,11 @@ impl DiffitConfig {
 
 impl Diffit {
     /// `x [batch, channels, size, size]`, `c_noise [batch]`, `label [batch]` (a class, or the number of classes
-    /// for "no class", as `None` does) to `[batch, channels, size, size]`.
+    /// for "no class", as `None` does) to `[batch, channels, size, size]`. Computes in the weights' number format;
+    /// input and output are `f32`.
     pub fn forward(&self, x: Tensor<4>, c_noise: Tensor<1>, label: Option<Tensor<1, Int>>) -> Tensor<4> {
         let t = self.time.forward(c_noise, label); // [batch, time_dim]
+        let x = x.cast(self.tokenizer.weight.val().dtype());
         let mut x = self.tokenizer.forward(x.permute([0, 2, 3, 1])); // [batch, size, size, dim]
 
         let mut skips = Vec::with_capacity(self.down.len());
@@ -79,7 +81,7 @@ impl Diffit {
             x = run(&self.decoder[i], x, &t);
         }
 
-        self.head.forward(self.head_norm.group_silu(x)).permute([0, 3, 1, 2])
+        self.head.forward(self.head_norm.group_silu(x)).permute([0, 3, 1, 2]).cast(DType::F32)
     }
 }
 

@@ -3,6 +3,7 @@
 mod draw;
 mod ema;
 mod optimizer;
+mod precision;
 mod record;
 mod run;
 mod schedule;
@@ -11,8 +12,9 @@ mod state;
 mod tally;
 
 pub use optimizer::{Optimizer, clip_by_norm};
+pub use precision::Precision;
 pub use record::{Recorder, storage};
 pub use run::{Job, Position, fit};
 pub use schedule::{Schedule, ScheduleKind};
-pub use settings::{EmaSettings, ModelSettings, OptimizerKind, OptimizerSettings, Precision, TrainSettings};
+pub use settings::{EmaSettings, ModelSettings, OptimizerKind, OptimizerSettings, TrainSettings};
 pub use state::{EMA_WEIGHTS, TrainState, WEIGHTS};

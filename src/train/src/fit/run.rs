@@ -64,7 +64,7 @@ pub fn fit(
     if batches_per_epoch == 0 {
         return Err(StageError::new(Failure::Input, "the data set has no training images"));
     }
-    let accumulate = settings.accumulate_grad_batches;
+    let (accumulate, precision) = (settings.accumulate_grad_batches, settings.precision);
     let steps_per_epoch = batches_per_epoch.div_ceil(accumulate) as u64;
     let total_steps = steps_per_epoch * settings.horizon();
     let interrupted = || context.stop.requested().map(|signal| (Failure::Interrupted(signal), signal.name()));
@@ -81,6 +81,7 @@ pub fn fit(
             let first_batch = step as usize * accumulate;
             let group = accumulate.min(batches_per_epoch - first_batch);
             let mut gradients = GradientsAccumulator::new();
+            let weights = precision.weights(&state.model);
             for number in first_batch..first_batch + group {
                 let asked = Instant::now();
                 let Some(batch) = batches.next() else {
@@ -91,11 +92,11 @@ pub fn fit(
                 images += batch.labels.len();
                 let key = Key { seed: settings.seed, epoch, batch: number as u64 };
                 let inputs = Inputs::train(batch, key, &edm, labels, config.image_size, device);
-                let loss = edm.loss(&state.model, inputs.image, inputs.sigma, inputs.noise, inputs.label); // [1]
+                let loss = edm.loss(&weights, inputs.image, inputs.sigma, inputs.noise, inputs.label); // [1]
                 tally.add(position.global_step + 1, loss.clone().inner());
-                let share = loss.mul_scalar(1.0 / group as f64);
-                gradients
-                    .accumulate(&state.model, GradientsParams::from_grads(share.backward(), &state.model));
+                let share = loss.mul_scalar(precision.loss_scale() / group as f64);
+                let found = GradientsParams::from_grads(share.backward(), &weights);
+                gradients.accumulate(&state.model, precision.gradients(&weights, found));
             }
 
             // ---- One optimizer step

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::precision::Precision;
 use super::schedule::Schedule;
 use crate::device::DeviceChoice;
 use crate::diffit::{DiffitConfig, Preset};
@@ -125,17 +126,6 @@ pub struct EmaSettings {
     /// Share of the old mean kept at each step; smaller in the first steps: at most (1 + step) / (10 + step).
     #[schemars(range(min = 0.0, max = 1.0))]
     pub decay: f64,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    #[default]
-    F32,
-    /// 16-bit floats of the IEEE kind, gradients scaled up to keep small ones.
-    F16,
-    /// 16-bit floats with the range of f32.
-    Bf16,
 }
 
 impl Default for ModelSettings {

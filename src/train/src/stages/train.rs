@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 use crate::data::{Dataset, Split};
 use crate::device;
-use crate::fit::{Job, Position, Precision, Recorder, TrainSettings, TrainState, fit, storage};
+use crate::fit::{Job, Position, Recorder, TrainSettings, TrainState, fit, storage};
 
 pub struct TrainKind;
 
@@ -104,11 +104,9 @@ impl Stage for TrainStage {
             ));
         }
         let device = device::resolve(settings.device).map_err(|e| setting(e.to_string()))?;
-        if settings.precision != Precision::F32 {
-            return Err(setting(format!(
-                "precision {:?} is not supported on {}",
-                settings.precision, device.name
-            )));
+        if !settings.precision.runs_on(&device.device) {
+            let (precision, name) = (settings.precision.name(), &device.name);
+            return Err(setting(format!("precision: {name} cannot compute with {precision}; use f32")));
         }
         let autodiff = device.device.clone().autodiff();
 
