@@ -8,7 +8,7 @@ set -eu
 rounds=${1:-5} preset=${2:-diffit_tiny} batch=${3:-16}
 : "${PYTHON:=python3}" "${REFERENCE:?set REFERENCE to the path of diffit_torch.py}"
 here=$(dirname "$0")
-own=$(cd "$here/.." && cargo build --release -q -p pipe-train --bench step --message-format=json \
+own=$(cd "$here/.." && cargo test --release -q -p pipe-train --bench step --no-run --message-format=json \
     | sed -n 's/.*"executable":"\([^"]*step-[^"]*\)".*/\1/p' | tail -1)
 exec "$PYTHON" - "$own" "$REFERENCE" "$rounds" "$preset" "$batch" <<'PY'
 import json, statistics, subprocess, sys

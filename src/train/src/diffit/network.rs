@@ -8,7 +8,6 @@ use burn::tensor::{DType, Device, Int, Tensor};
 use super::blocks::{ResBlock, TimeEmbedding};
 use super::config::{ConfigError, DiffitConfig};
 use super::layers::{Conv2d, Norm};
-use crate::kernels;
 
 /// U-shaped DiffiT in image space. Field names are the parameter names in checkpoints.
 #[derive(Module, Debug)]
@@ -76,7 +75,7 @@ impl Diffit {
         x = run(&self.middle, x, &t);
 
         for (i, skip) in skips.into_iter().enumerate().rev() {
-            x = self.up[i].forward(kernels::double_size(x));
+            x = self.up[i].forward_doubled(x);
             x = self.merge[i].forward(Tensor::cat(vec![x, skip], 3));
             x = run(&self.decoder[i], x, &t);
         }

@@ -62,9 +62,10 @@ pub fn window_attention(
         .unwrap_or_else(|| generic::window_attention(qkv, qkv_t, bias_table, heads, window))
 }
 
-/// Every pixel as a square of four: `[batch, h, w, channels]` to `[batch, 2 h, 2 w, channels]`.
-pub fn double_size(x: Tensor<4>) -> Tensor<4> {
-    fused::double_size(&x).unwrap_or_else(|| generic::double_size(x))
+/// [`conv2d`] with a 3x3 kernel of the image doubled in size, every pixel a square of four:
+/// `x [batch, h, w, in]`, `weight [out, in, 3, 3]`, `bias [out]` to `[batch, 2 h, 2 w, out]`.
+pub fn double_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
+    fused::double_conv2d(&x, &weight, &bias).unwrap_or_else(|| generic::double_conv2d(x, weight, bias))
 }
 
 /// For each (query, key) of a window's pixels, row by row: the row of the bias table, which counts the vertical,

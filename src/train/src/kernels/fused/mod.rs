@@ -5,6 +5,7 @@
 
 mod attention;
 mod conv;
+mod double_conv;
 mod linear;
 mod machine;
 mod math;
@@ -12,7 +13,7 @@ mod mlp;
 mod norm;
 mod op;
 mod parts;
-mod resize;
+mod patches;
 
 use burn::tensor::Tensor;
 
@@ -45,7 +46,8 @@ pub(super) fn conv2d(
     applies(x).then(|| {
         let [batch, height, width, inputs] = x.dims();
         let [outputs, _, kernel, _] = weight.dims();
-        let kernel = conv::Conv { batch, height, width, inputs, outputs, kernel, stride };
+        let patches = patches::Patches::padded([height, width, inputs], kernel, stride);
+        let kernel = conv::Conv { batch, outputs, patches };
         apply(
             kernel,
             [x.clone().into_dispatch(), weight.clone().into_dispatch(), bias.clone().into_dispatch()],
@@ -100,10 +102,13 @@ pub(super) fn window_attention(
     })
 }
 
-pub(super) fn double_size(x: &Tensor<4>) -> Option<Tensor<4>> {
+pub(super) fn double_conv2d(x: &Tensor<4>, weight: &Tensor<4>, bias: &Tensor<1>) -> Option<Tensor<4>> {
     applies(x).then(|| {
-        let [batch, height, width, channels] = x.dims();
-        let shape = [batch, 2 * height, 2 * width, channels].into();
-        apply(resize::Double { shape, width, channels }, [x.clone().into_dispatch()])
+        let [batch, height, width, inputs] = x.dims();
+        let kernel = double_conv::DoubleConv { batch, height, width, inputs, outputs: weight.dims()[0] };
+        apply(
+            kernel,
+            [x.clone().into_dispatch(), weight.clone().into_dispatch(), bias.clone().into_dispatch()],
+        )
     })
 }

@@ -1,0 +1,161 @@
+//! Unfolding an image into the patches that a convolution multiplies, and folding patches back, a band of output
+//! rows at a time: the patches of a band stay in the cache, and are made again rather than stored.
+
+use std::ops::Range;
+
+use super::machine::wide;
+
+/// Numbers in the patches of one band, about.
+const BAND: usize = 160 * 1024;
+
+/// Where the patches of an image `[height, width, channels]` lie. A patch is ordered (row, column, channel).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patches {
+    pub height: usize,
+    pub width: usize,
+    pub channels: usize,
+    /// Side of a patch.
+    pub kernel: usize,
+    pub stride: usize,
+    /// Rows of zeros above the image.
+    pub above: usize,
+    /// Columns of zeros to the left of the image.
+    pub left: usize,
+    pub out_height: usize,
+    pub out_width: usize,
+}
+
+impl Patches {
+    /// Patches of a convolution padded by half its kernel.
+    pub fn padded([height, width, channels]: [usize; 3], kernel: usize, stride: usize) -> Self {
+        let pad = kernel / 2;
+        let out = |side: usize| (side + 2 * pad - kernel) / stride + 1;
+        let (out_height, out_width) = (out(height), out(width));
+        Self { height, width, channels, kernel, stride, above: pad, left: pad, out_height, out_width }
+    }
+
+    /// Numbers in one patch.
+    pub fn len(&self) -> usize {
+        self.kernel * self.kernel * self.channels
+    }
+
+    /// Numbers in an image.
+    pub fn image(&self) -> usize {
+        self.height * self.width * self.channels
+    }
+
+    /// Output pixels of an image.
+    pub fn pixels(&self) -> usize {
+        self.out_height * self.out_width
+    }
+
+    /// Output rows in one band.
+    pub fn band(&self) -> usize {
+        (BAND / (self.len() * self.out_width)).clamp(1, self.out_height)
+    }
+
+    /// The bands of an image, as ranges of output rows.
+    pub fn bands(&self) -> impl Iterator<Item = Range<usize>> {
+        let (band, rows) = (self.band(), self.out_height);
+        (0..rows).step_by(band).map(move |start| start..rows.min(start + band))
+    }
+
+    /// Room for the patches of one band.
+    pub fn buffer(&self) -> Vec<f32> {
+        vec![0.0; self.band() * self.out_width * self.len()]
+    }
+
+    /// Writes the patches of some output rows: `[pixels, patch]`.
+    pub fn unfold(&self, image: &[f32], rows: Range<usize>, patches: &mut [f32]) {
+        let run = self.kernel * self.channels;
+        for (row, y) in rows.enumerate() {
+            for dy in 0..self.kernel {
+                let from = self.source_row(y, dy);
+                for x in 0..self.out_width {
+                    let to = &mut patches[(row * self.out_width + x) * self.len() + dy * run..][..run];
+                    match from {
+                        None => to.fill(0.0),
+                        Some(from) => {
+                            let (inside, start) = self.source_columns(x);
+                            to[..inside.start].fill(0.0);
+                            to[inside.end..].fill(0.0);
+                            let start = from + start;
+                            let len = inside.len();
+                            to[inside].copy_from_slice(&image[start..start + len]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds the patches of some output rows to the places in the image that they came from.
+    pub fn fold(&self, patches: &[f32], rows: Range<usize>, image: &mut [f32]) {
+        let run = self.kernel * self.channels;
+        wide(
+            #[inline(always)]
+            || {
+                for (row, y) in rows.enumerate() {
+                    for dy in 0..self.kernel {
+                        let Some(from) = self.source_row(y, dy) else { continue };
+                        for x in 0..self.out_width {
+                            let (inside, start) = self.source_columns(x);
+                            let patch =
+                                &patches[(row * self.out_width + x) * self.len() + dy * run..][inside];
+                            let image = &mut image[from + start..][..patch.len()];
+                            image.iter_mut().zip(patch).for_each(|(image, v)| *image += v);
+                        }
+                    }
+                }
+            },
+        );
+    }
+
+    /// Where the image row under row `dy` of the patches at output row `y` begins; `None` in the padding.
+    #[inline(always)]
+    fn source_row(&self, y: usize, dy: usize) -> Option<usize> {
+        let y = (y * self.stride + dy).checked_sub(self.above).filter(|y| *y < self.height)?;
+        Some(y * self.width * self.channels)
+    }
+
+    /// For a row of the patch at output column `x`: which of its numbers lie in the image, and where in the
+    /// image's row they begin. Neighbouring columns lie side by side in both.
+    #[inline(always)]
+    fn source_columns(&self, x: usize) -> (Range<usize>, usize) {
+        let first = x * self.stride;
+        let skipped = self.left.saturating_sub(first);
+        let column = first + skipped - self.left;
+        let taken = (self.kernel - skipped).min(self.width - column);
+        (skipped * self.channels..(skipped + taken) * self.channels, column * self.channels)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patches_have_zeros_around_the_image_and_fold_back() {
+        let patches = Patches::padded([2, 3, 1], 3, 1);
+        let image = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        let mut found = patches.buffer();
+        patches.unfold(&image, 0..2, &mut found);
+        assert_eq!(found[..9], [0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 0.0, 4.0, 5.0]);
+        assert_eq!(found[5 * 9..], [2.0, 3.0, 0.0, 5.0, 6.0, 0.0, 0.0, 0.0, 0.0]);
+
+        // Each pixel comes back as often as patches hold it: 4 at the sides' ends, 6 in the middle.
+        let mut back = [0.0; 6];
+        patches.fold(&found, 0..2, &mut back);
+        assert_eq!(back, [4.0, 12.0, 12.0, 16.0, 30.0, 24.0]);
+    }
+
+    #[test]
+    fn a_stride_of_two_halves_the_image() {
+        let patches = Patches::padded([4, 4, 1], 3, 2);
+        assert_eq!((patches.out_height, patches.out_width), (2, 2));
+        let image: Vec<f32> = (1..=16).map(|v| v as f32).collect();
+        let mut found = patches.buffer();
+        patches.unfold(&image, 0..2, &mut found);
+        assert_eq!(found[3 * 9..], [6.0, 7.0, 8.0, 10.0, 11.0, 12.0, 14.0, 15.0, 16.0]);
+    }
+}
