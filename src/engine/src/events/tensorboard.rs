@@ -15,14 +15,9 @@ impl EventFile {
     /// A new file in `folder`. When training goes on after `step` > 0, TensorBoard is told to forget what other
     /// files of the run say of later steps.
     pub fn create(folder: &Path, step: u64) -> io::Result<Self> {
-        let now = chrono::Utc::now();
-        let name = format!(
-            "events.out.tfevents.{}.{}.{}.{}",
-            now.timestamp(),
-            crate::store::host(),
-            std::process::id(),
-            now.timestamp_subsec_nanos()
-        );
+        // TensorBoard reads the files of a folder in the order of their names: a later one must sort last.
+        let now = chrono::Utc::now().timestamp_micros();
+        let name = format!("events.out.tfevents.{now:020}.{}.{}", crate::store::host(), std::process::id());
         let file = OpenOptions::new().append(true).create_new(true).open(folder.join(name))?;
         let mut this = Self(file);
         this.event(0, |event| event.text(3, "brain.Event:2"))?;

@@ -149,9 +149,9 @@ impl CheckpointPolicy {
         actions
     }
 
-    /// The best of some checkpoints; the earlier one of equals. A missing or NaN figure is never the best.
+    /// The best of some checkpoints; the earlier one of equals. A figure that is missing or not finite is never the best.
     pub fn best<'a>(&self, known: &'a [Known]) -> Option<&'a Known> {
-        let figure = |k: &Known| k.metrics.get(&self.monitor).copied().filter(|v| !v.is_nan());
+        let figure = |k: &Known| k.metrics.get(&self.monitor).copied().filter(|v| v.is_finite());
         known.iter().filter(|k| figure(k).is_some()).reduce(|best, k| {
             let (old, new) = (figure(best).unwrap_or(f64::NAN), figure(k).unwrap_or(f64::NAN));
             let better = match self.mode {

@@ -93,8 +93,9 @@ pub struct Written {
 
 /// Writes a checkpoint, whole or not at all. The same header and tensors give the same bytes.
 pub fn write(path: &Path, header: &Header, tensors: &[HostTensor]) -> Result<Written, atomic::WriteError> {
+    // Larger elements first, so that every tensor starts at a multiple of its element's size.
     let mut sorted: Vec<&HostTensor> = tensors.iter().collect();
-    sorted.sort_by(|a, b| a.name.cmp(&b.name));
+    sorted.sort_by(|a, b| b.dtype.size().cmp(&a.dtype.size()).then_with(|| a.name.cmp(&b.name)));
     let mut table = Map::new();
     let mut offset = 0u64;
     for tensor in &sorted {
@@ -431,6 +432,20 @@ mod tests {
         let (_, meta) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
         let config = &meta.metadata().as_ref().unwrap()["model_config"];
         assert_eq!(serde_json::from_str::<Value>(config).unwrap(), json!({"dim": 16, "mults": [1, 2]}));
+    }
+
+    #[test]
+    fn every_tensor_is_aligned_to_its_elements() {
+        let (_folder, path) = written();
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        for entry in checkpoint.tensors() {
+            assert_eq!(
+                (checkpoint.data_start + entry.start) % entry.dtype.size() as u64,
+                0,
+                "{}",
+                entry.name
+            );
+        }
     }
 
     #[test]

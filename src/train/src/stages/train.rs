@@ -123,6 +123,15 @@ impl Stage for TrainStage {
         for passed in &found.passed_over {
             context.event(Event::Warning { text: format!("passed over a damaged checkpoint: {passed}") });
         }
+        if found.checkpoint.is_none() && !found.passed_over.is_empty() {
+            return Err(StageError::new(
+                Failure::Storage,
+                format!(
+                    "run {} has no good checkpoint left; start a new run with --force",
+                    keeper.run().number
+                ),
+            ));
+        }
         let mut start = found.checkpoint;
         if start.is_none()
             && let Some(file) = &settings.checkpoint.resume_checkpoint
