@@ -3,11 +3,15 @@
 
 mod adapters;
 mod choice;
+mod failure;
+mod sum;
 
 use burn::tensor::Device;
 
 pub use adapters::{Adapter, adapters};
 pub use choice::DeviceChoice;
+pub use failure::{read, watch};
+pub use sum::sum_all;
 
 /// A device that a stage can compute on.
 pub struct ResolvedDevice {

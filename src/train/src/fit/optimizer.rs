@@ -14,6 +14,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use pipe_engine::store::tensor::{Dtype, HostTensor};
 
 use super::settings::{OptimizerKind, OptimizerSettings};
+use crate::device::sum_all;
 use crate::diffit::param_paths;
 
 /// Prefix of the state's tensors in a checkpoint.
@@ -161,7 +162,7 @@ pub fn clip_by_norm<M: Module>(module: &M, gradients: GradientsParams, max: f64)
     impl ModuleVisitor for SquaredNorm<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let Some(gradient) = self.gradients.get::<D>(param.id) else { return };
-            let squared = gradient.square().sum(); // [1]
+            let squared = sum_all(gradient.square()); // [1]
             self.sum = Some(match self.sum.take() {
                 Some(sum) => sum + squared,
                 None => squared,

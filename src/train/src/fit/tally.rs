@@ -5,6 +5,8 @@ use burn::tensor::Tensor;
 use pipe_engine::kind::{Failure, StageError};
 use serde::{Deserialize, Serialize};
 
+use crate::device;
+
 /// Sum and count, as kept in a checkpoint written inside an epoch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sums {
@@ -36,9 +38,8 @@ impl Tally {
         }
         let waiting = std::mem::take(&mut self.waiting);
         let (steps, losses): (Vec<u64>, Vec<Tensor<1>>) = waiting.into_iter().unzip();
-        let losses: Vec<f32> =
-            Tensor::cat(losses, 0).into_data().convert::<f32>().try_into_vec().unwrap_or_default();
-        for (step, loss) in steps.iter().zip(losses) {
+        let losses = device::read(Tensor::cat(losses, 0))?;
+        for (step, loss) in steps.iter().zip(losses.iter::<f32>()) {
             if !loss.is_finite() {
                 return Err(StageError::new(
                     Failure::NotFinite,

@@ -103,6 +103,7 @@ impl Stage for TrainStage {
                     .into(),
             ));
         }
+        device::watch();
         let device = device::resolve(settings.device).map_err(|e| setting(e.to_string()))?;
         if !settings.precision.runs_on(&device.device) {
             let (precision, name) = (settings.precision.name(), &device.name);
