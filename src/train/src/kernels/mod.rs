@@ -6,6 +6,8 @@
 //!
 //! Knows nothing of modules or parameter names.
 
+#[cfg(test)]
+mod agreement;
 mod fused;
 mod generic;
 
