@@ -8,7 +8,10 @@ use crate::source::{Position, Source};
 
 /// An error in a pipeline file, a config file or a setting. Exit code 2.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SpecError {
+pub struct SpecError(Box<Details>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Details {
     message: String,
     /// Key path such as `stages.base.epochs`; empty when the whole file is meant.
     key: Vec<String>,
@@ -27,21 +30,25 @@ struct Place {
 impl std::error::Error for SpecError {}
 
 impl SpecError {
+    fn new(message: String, key: Vec<String>, place: Option<Place>) -> Self {
+        Self(Box::new(Details { message, key, place, notes: Vec::new() }))
+    }
+
     /// An error that belongs to no place in a file.
     pub fn plain(message: impl Into<String>) -> Self {
-        Self { message: message.into(), key: Vec::new(), place: None, notes: Vec::new() }
+        Self::new(message.into(), Vec::new(), None)
     }
 
     /// An error at a place in a file.
     pub fn at(source: &Source, at: Option<Position>, key: Vec<String>, message: impl Into<String>) -> Self {
         let excerpt = at.and_then(|p| source.line(p.line)).map(str::to_owned);
         let place = Place { path: source.path().to_owned(), position: at, excerpt };
-        Self { message: message.into(), key, place: Some(place), notes: Vec::new() }
+        Self::new(message.into(), key, Some(place))
     }
 
     /// Adds a line of help.
     pub fn note(mut self, note: impl Into<String>) -> Self {
-        self.notes.push(note.into());
+        self.0.notes.push(note.into());
         self
     }
 
@@ -61,7 +68,7 @@ impl SpecError {
 
     /// The key path, joined by dots.
     pub fn key(&self) -> String {
-        self.key.join(".")
+        self.0.key.join(".")
     }
 }
 
@@ -82,18 +89,18 @@ pub fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -
 
 impl fmt::Display for SpecError {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        if let Some(place) = &self.place {
+        if let Some(place) = &self.0.place {
             write!(f, "{}", place.path.display())?;
             if let Some(p) = place.position {
                 write!(f, ":{}:{}", p.line, p.column)?;
             }
             f.write_str(": ")?;
         }
-        if !self.key.is_empty() {
-            write!(f, "{}: ", self.key.join("."))?;
+        if !self.0.key.is_empty() {
+            write!(f, "{}: ", self.0.key.join("."))?;
         }
-        f.write_str(&self.message)?;
-        if let Some(Place { position: Some(p), excerpt: Some(line), .. }) = &self.place {
+        f.write_str(&self.0.message)?;
+        if let Some(Place { position: Some(p), excerpt: Some(line), .. }) = &self.0.place {
             let number = p.line.to_string();
             let indent = " ".repeat(number.len());
             // The marker is placed by characters, as terminals show them.
@@ -104,7 +111,7 @@ impl fmt::Display for SpecError {
                 .collect();
             write!(f, "\n{indent} |\n{number} | {}\n{indent} | {lead}^", line.trim_end())?;
         }
-        for note in &self.notes {
+        for note in &self.0.notes {
             write!(f, "\n  = {note}")?;
         }
         Ok(())

@@ -131,7 +131,7 @@ impl CheckpointPolicy {
         metrics: &BTreeMap<String, f64>,
         is_final: bool,
     ) -> Vec<Action> {
-        if !self.enabled || !(epoch % self.save_every_n_epochs == 0 || is_final) {
+        if !self.enabled || !(epoch.is_multiple_of(self.save_every_n_epochs) || is_final) {
             return Vec::new();
         }
         let mut actions = vec![Action::Save, Action::LinkLast];

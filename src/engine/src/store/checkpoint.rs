@@ -275,7 +275,7 @@ impl Checkpoint {
                 .ok_or_else(|| (Fault::Altered, "offsets overflow".to_owned()))?;
         }
         let data_start = 8 + length;
-        let whole = data_start.checked_add(end).unwrap_or(u64::MAX);
+        let whole = data_start.saturating_add(end);
         if size != whole {
             return Err((Fault::Torn, format!("{size} bytes long, its header promises {whole}")));
         }

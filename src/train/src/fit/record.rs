@@ -104,7 +104,7 @@ impl<'a> Recorder<'a> {
     /// Whether the policy wants a checkpoint at this optimizer step.
     pub fn wants_step(&self, global_step: u64) -> bool {
         let policy = &self.settings.checkpoint;
-        policy.enabled && policy.save_every_n_steps.is_some_and(|n| global_step % n == 0)
+        policy.enabled && policy.save_every_n_steps.is_some_and(|n| global_step.is_multiple_of(n))
     }
 
     /// Carries out what the policy says at an epoch's end.

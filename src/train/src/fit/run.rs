@@ -114,7 +114,7 @@ pub fn fit(
             position.step_in_epoch = step + 1;
 
             // ---- Logs: the only place inside an epoch that waits for the device
-            if position.global_step % settings.log_every_n_steps == 0 {
+            if position.global_step.is_multiple_of(settings.log_every_n_steps) {
                 tally.read()?;
                 if let Some(loss) = tally.last() {
                     recorder.step(epoch, position.global_step, loss, rate)?;
