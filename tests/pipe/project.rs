@@ -43,7 +43,7 @@ impl Project {
     pub fn with(from: &str, to: &str) -> Self {
         assert!(TINY.contains(from), "the tiny pipeline has no {from:?}");
         let project = Self::new();
-        project.write("p.yaml", &TINY.replacen(from, to, 1));
+        project.write("p.yaml", TINY.replacen(from, to, 1));
         project
     }
 
