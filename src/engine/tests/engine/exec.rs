@@ -45,10 +45,7 @@ fn run(project: &Project, keep_going: bool) -> Ran {
     Ran { summary, heard: heard.0.into_inner().unwrap(), stop, planned }
 }
 
-fn names<'a, T: 'a>(ids: impl IntoIterator<Item = &'a T>) -> Vec<String>
-where
-    T: std::fmt::Display,
-{
+fn names<'a, T: std::fmt::Display + 'a>(ids: impl IntoIterator<Item = &'a T>) -> Vec<String> {
     ids.into_iter().map(|id| id.to_string()).collect()
 }
 
