@@ -1,6 +1,6 @@
 //! `pipe run FILE [STAGE…]`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use pipe_engine::exec::{self, Execution, Summary};
@@ -8,7 +8,8 @@ use pipe_engine::graph::Graph;
 use pipe_engine::identity;
 use pipe_engine::kind::{Failure, Request};
 use pipe_engine::plan::{self, Plan};
-use pipe_engine::spec::{self, Override, Strength};
+use pipe_engine::source::Source;
+use pipe_engine::spec::{self, Override, PipelineFile, Strength};
 use pipe_engine::stop::Stop;
 
 use super::{CliError, Output, project, signals};
@@ -63,8 +64,9 @@ pub struct RunArguments {
 }
 
 pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliError> {
-    let overrides = overrides(&arguments)?;
-    let pipeline = spec::load(&project::root()?, &arguments.file, &project::kinds(), &overrides)?;
+    let root = project::root()?;
+    let overrides = overrides(&arguments, &root)?;
+    let pipeline = spec::load(&root, &arguments.file, &project::kinds(), &overrides)?;
     let graph = Graph::build(pipeline)?;
     for warning in &graph.pipeline.warnings {
         eprintln!("warning: {warning}");
@@ -73,7 +75,6 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
     let manifests = identity::manifests(&graph);
     let stop = Stop::default();
     let report = report::reporter(output);
-    let root = project::root()?;
     let execution = Execution {
         root: &root,
         graph: &graph,
@@ -135,18 +136,21 @@ fn stage_error(stage: &str, error: &pipe_engine::kind::StageError) -> CliError {
 }
 
 /// Environment, then `--set`, then the shorthand flags: weakest first.
-fn overrides(arguments: &RunArguments) -> Result<Vec<Override>, CliError> {
+fn overrides(arguments: &RunArguments, root: &Path) -> Result<Vec<Override>, CliError> {
     let mut all = spec::environment().map_err(CliError::usage)?;
     for text in &arguments.set {
         let shown = format!("--set {text}");
         all.push(Override::parse(text, shown, Strength::CommandLine).map_err(CliError::usage)?);
     }
     let dataset = arguments.dataset.as_ref().map(|name| name.to_lowercase());
+    // The name of a data set is a parameter, or else the source of the `dataset` stage.
+    let file = PipelineFile::parse(Source::read(&root.join(&arguments.file), &arguments.file)?)?;
+    let dataset_key = if file.params.contains_key("dataset") { "dataset" } else { "source" };
     let flags = [
         ("epochs", "--epochs", &arguments.epochs),
         ("batch_size", "--batch-size", &arguments.batch_size),
         ("learning_rate", "--learning-rate", &arguments.learning_rate),
-        ("dataset", "--dataset", &dataset),
+        (dataset_key, "--dataset", &dataset),
         ("device", "--device", &arguments.device),
         ("seed", "--seed", &arguments.seed),
     ];

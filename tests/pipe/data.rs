@@ -84,6 +84,17 @@ fn without_data_the_address_and_the_place_are_named() {
 }
 
 #[test]
+fn the_flag_chooses_the_source_in_any_case() {
+    let arguments = ["run", "p.yaml", "--dataset", "CIFAR10", "--set", "data.download=false"];
+    let project = Project::with("    classes: [circle, square]\n", "");
+    project.pipe(&arguments).exits(1).says("data/cifar-10-binary.tar.gz");
+    let project = Project::with("source: shapes\n    classes: [circle, square]", "source: ${params.dataset}");
+    let with_parameter = project.read("p.yaml").replace("{ epochs: 2 }", "{ epochs: 2, dataset: shapes }");
+    project.write("p.yaml", with_parameter);
+    project.pipe(&arguments).exits(1).says("data/cifar-10-binary.tar.gz");
+}
+
+#[test]
 fn a_folder_of_images() {
     let project = project("image_folder\n    root: pictures\n    val_split: 0.25");
     for (class, shade) in [("dark", 40u8), ("light", 220)] {
