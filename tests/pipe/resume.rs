@@ -1,6 +1,6 @@
 //! The promise: ten epochs in one go, and ten in pieces with SIGKILL at random moments, give the same bits.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::project::{Project, all_tensors};
 
@@ -36,10 +36,13 @@ pub fn in_pieces(project: &Project, arguments: &[&str], delays: impl Iterator<It
     let mut kills = 0;
     for delay in delays.take(400) {
         let mut child = project.start(arguments);
-        std::thread::sleep(delay);
-        if let Some(status) = child.try_wait().unwrap() {
-            assert!(status.success(), "ended with {status} after {kills} kills");
-            return kills;
+        let started = Instant::now();
+        while started.elapsed() < delay {
+            if let Some(status) = child.try_wait().unwrap() {
+                assert!(status.success(), "ended with {status} after {kills} kills");
+                return kills;
+            }
+            std::thread::sleep(Duration::from_millis(5).min(delay - started.elapsed().min(delay)));
         }
         child.kill().unwrap();
         child.wait().unwrap();
