@@ -8,7 +8,7 @@ use std::time::Instant;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Distribution, Tensor};
-use pipe_train::diffit::{Diffit, Preset, param_paths};
+use pipe_train::diffit::{Diffit, Pass, Preset, param_paths};
 use pipe_train::noise::Edm;
 
 fn main() {
@@ -30,7 +30,8 @@ fn main() {
         let normal = |shape| Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), &device);
         let image = normal([batch, 3, size, size]);
         let sigma = (Tensor::<1>::random([batch], Distribution::Normal(0.0, 1.0), &device) * 1.2 - 1.2).exp();
-        let loss = Edm::default().loss(&net, image, sigma, normal([batch, 3, size, size]), None);
+        let loss =
+            Edm::default().loss(&net, image, sigma, normal([batch, 3, size, size]), None, &Pass::inference());
         let forward = start.elapsed();
         let grads = GradientsParams::from_grads(loss.backward(), &net);
         let backward = start.elapsed();

@@ -1,9 +1,10 @@
-//! `pipe ckpt show|verify|probe FILE`
+//! `pipe ckpt show|verify|probe|export|import FILE`
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use pipe_engine::store::Checkpoint;
+use pipe_engine::store::checkpoint::Written;
 use pipe_train::checkpoint as model;
 
 use super::CliError;
@@ -37,6 +38,44 @@ enum CkptCommand {
         #[arg(long, default_value = "state_dict.")]
         prefix: String,
     },
+    /// Write a checkpoint for others: its weights alone, or with LoRA weights folded in
+    #[command(group = clap::ArgGroup::new("what").required(true))]
+    Export {
+        /// A checkpoint; for `--lora` the base model
+        file: PathBuf,
+        /// File to write
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// The weights and their running mean, without the optimizer's state
+        #[arg(long, group = "what")]
+        weights_only: bool,
+        /// Whole weights with the LoRA weights folded in
+        #[arg(long, group = "what")]
+        merge: bool,
+        /// Fold in this adapter: a folder in PEFT's format or a LoRA checkpoint
+        #[arg(long, value_name = "ADAPTER", requires = "merge")]
+        lora: Option<PathBuf>,
+        /// Write over a file that exists
+        #[arg(long)]
+        overwrite: bool,
+    },
+    /// Convert a PyTorch or Lightning file of a DiffiT model; no code in it is executed
+    Import {
+        /// A `.pt`, `.pth` or `.ckpt` file
+        file: PathBuf,
+        /// File to write
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// Side of the images that the model was trained on, which its tensors do not tell
+        #[arg(long, value_name = "PIXELS")]
+        image_size: usize,
+        /// Names of its classes in the order of their labels
+        #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+        classes: Vec<String>,
+        /// Write over a file that exists
+        #[arg(long)]
+        overwrite: bool,
+    },
 }
 
 pub fn ckpt(arguments: CkptArguments) -> Result<ExitCode, CliError> {
@@ -53,8 +92,36 @@ pub fn ckpt(arguments: CkptArguments) -> Result<ExitCode, CliError> {
             let probe = model::probe(&open(&file)?, &prefix).map_err(CliError::failed)?;
             say!("{}", serde_json::to_string(&probe).map_err(CliError::failed)?);
         }
+        CkptCommand::Export { file, output, merge, lora, overwrite, .. } => {
+            let checkpoint = open(&file)?;
+            free(&output, overwrite)?;
+            let adapter = lora.map(|path| model::adapter(&path, true)).transpose();
+            let adapter = adapter.map_err(CliError::failed)?;
+            let written = match merge {
+                true => model::merged(&checkpoint, adapter.as_ref(), &output),
+                false => model::weights_only(&checkpoint, &output),
+            };
+            report(&output, written.map_err(CliError::failed)?);
+        }
+        CkptCommand::Import { file, output, image_size, classes, overwrite } => {
+            free(&output, overwrite)?;
+            let options = model::ImportOptions { image_size, class_names: classes };
+            report(&output, model::import(&file, &output, &options).map_err(CliError::failed)?);
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses to write over a file that nobody spoke of.
+fn free(file: &std::path::Path, overwrite: bool) -> Result<(), CliError> {
+    match file.exists() && !overwrite {
+        true => Err(CliError::usage(format!("{} exists; --overwrite replaces it", file.display()))),
+        false => Ok(()),
+    }
+}
+
+fn report(file: &std::path::Path, written: Written) {
+    say!("{}: {}, {}", file.display(), table::bytes(written.bytes), written.file_digest);
 }
 
 fn open(file: &std::path::Path) -> Result<Checkpoint, CliError> {

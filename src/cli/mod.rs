@@ -8,6 +8,7 @@ mod graph;
 mod project;
 mod run;
 mod runs;
+mod sample;
 mod schema;
 mod signals;
 
@@ -62,6 +63,8 @@ enum Command {
     Runs(runs::RunsArguments),
     /// Look into a checkpoint file
     Ckpt(ckpt::CkptArguments),
+    /// Draw images from a checkpoint
+    Sample(sample::SampleArguments),
     /// Show the adapters that wgpu sees, and which one `auto` takes
     Devices(devices::DevicesArguments),
     /// Print a JSON schema for editors
@@ -81,6 +84,7 @@ pub fn call(arguments: Arguments) -> Result<ExitCode, CliError> {
         Command::Graph(a) => graph::graph(a),
         Command::Runs(a) => runs::runs(a),
         Command::Ckpt(a) => ckpt::ckpt(a),
+        Command::Sample(a) => sample::sample(a, &arguments.output),
         Command::Devices(a) => devices::devices(a),
         Command::Schema(a) => schema::schema(a),
         Command::Completions(a) => completions::completions(a),

@@ -34,7 +34,7 @@ pub struct RunArguments {
     /// Peak learning rate
     #[arg(long, value_name = "LR")]
     learning_rate: Option<String>,
-    /// Data set: shapes, cifar10, cifar100, imagenette or image_folder
+    /// Data set: shapes, trees, cifar10, cifar100, imagenette or image_folder
     #[arg(long, value_name = "NAME")]
     dataset: Option<String>,
     /// Where to compute: auto, cpu, gpu, gpu:N
@@ -88,15 +88,15 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
         stop: &stop,
         report: report.as_ref(),
     };
-    let states =
+    let observed =
         exec::observe(&execution, &selected).map_err(|(stage, error)| stage_error(stage.as_str(), &error))?;
-    let plan = plan::plan(&graph, &selected, &states);
+    let plan = plan::plan(&graph, &selected, &observed);
     if arguments.dry_run {
         print_plan(&plan);
         return Ok(ExitCode::SUCCESS);
     }
     signals::watch(stop.clone())?;
-    let summary = exec::execute(&execution, &plan);
+    let summary = exec::execute(&execution, &plan, observed);
     report.finish();
     conclude(&arguments, &summary, &stop)
 }

@@ -92,11 +92,16 @@ impl Report for Terminal {
                     self.clear();
                 }
             }
-            Event::RunOpened { number, experiment, directory, device, parameters } => {
-                self.line(format!("\nBase Model Training - Run {number:03}"));
+            Event::RunOpened { number, experiment, directory, device, parameters, trainable } => {
+                let adapter = trainable < parameters;
+                let title = if adapter { "LoRA Fine-tuning" } else { "Base Model Training" };
+                self.line(format!("\n{title} - Run {number:03}"));
                 self.line(format!("Experiment: {experiment}"));
                 self.line(format!("Run Directory: {directory}"));
-                self.line(format!("Device: {device}, {parameters} parameters\n"));
+                let share = 100.0 * *trainable as f64 / (*parameters).max(1) as f64;
+                let trained =
+                    if adapter { format!(", {trainable} trainable ({share:.2}%)") } else { String::new() };
+                self.line(format!("Device: {device}, {parameters} parameters{trained}\n"));
             }
             Event::Resumed { checkpoint, epoch, step_in_epoch, metrics } => {
                 self.line(format!("Resuming from checkpoint: {checkpoint}"));

@@ -19,7 +19,7 @@ const ARGUMENTS: [&str; 10] = [
 ];
 
 /// Delays between `least` and `most` milliseconds, different in each run of the test.
-fn delays(least: u64, most: u64) -> impl Iterator<Item = Duration> {
+pub fn delays(least: u64, most: u64) -> impl Iterator<Item = Duration> {
     let mut state = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
     std::iter::from_fn(move || {
         // xorshift64
@@ -30,25 +30,32 @@ fn delays(least: u64, most: u64) -> impl Iterator<Item = Duration> {
     })
 }
 
+/// Starts and kills after a while; `false` if it came to its end before.
+#[track_caller]
+pub fn kill_after(project: &Project, arguments: &[&str], delay: Duration) -> bool {
+    let mut child = project.start(arguments);
+    let started = Instant::now();
+    while started.elapsed() < delay {
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success(), "ended with {status}");
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5).min(delay - started.elapsed().min(delay)));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    true
+}
+
 /// Starts and kills until a start comes to its end; returns how often it was killed.
 #[track_caller]
 pub fn in_pieces(project: &Project, arguments: &[&str], delays: impl Iterator<Item = Duration>) -> usize {
-    let mut kills = 0;
-    for delay in delays.take(400) {
-        let mut child = project.start(arguments);
-        let started = Instant::now();
-        while started.elapsed() < delay {
-            if let Some(status) = child.try_wait().unwrap() {
-                assert!(status.success(), "ended with {status} after {kills} kills");
-                return kills;
-            }
-            std::thread::sleep(Duration::from_millis(5).min(delay - started.elapsed().min(delay)));
+    for (kills, delay) in delays.take(400).enumerate() {
+        if !kill_after(project, arguments, delay) {
+            return kills;
         }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        kills += 1;
     }
-    panic!("no end after {kills} kills");
+    panic!("no end after 400 kills");
 }
 
 #[test]

@@ -6,10 +6,14 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::graph::Graph;
-use crate::identity::Manifest;
-use crate::kind::{Artifact, Failure, Observer, Outcome, Request, RunContext, StageError, StageId, State};
-use crate::plan::{Action, Plan};
+use crate::identity::{self, Manifest};
+use crate::kind::{
+    Artifact, Failure, Observation, Observer, Outcome, Reference, Request, RunContext, StageError, StageId,
+    State,
+};
+use crate::plan::{self, Action, Plan, Step};
 use crate::progress::{Event, Report};
+use crate::spec::LoadedStage;
 use crate::stop::Stop;
 
 /// Everything a run needs besides the plan.
@@ -38,92 +42,205 @@ pub struct Summary {
 pub fn observe(
     execution: &Execution,
     selected: &BTreeSet<StageId>,
-) -> Result<BTreeMap<StageId, State>, (StageId, StageError)> {
-    let mut states = BTreeMap::new();
+) -> Result<BTreeMap<StageId, Observation>, (StageId, StageError)> {
+    let mut observed = BTreeMap::new();
+    let mut artifacts = BTreeMap::new();
     for stage in execution.graph.stages().filter(|s| selected.contains(&s.id)) {
-        let manifest = execution.manifests.get(&stage.id);
-        let identity = manifest.map(Manifest::digest).unwrap_or_default();
-        let observer = Observer {
-            root: execution.root,
-            stage: &stage.id,
-            identity: &identity,
-            manifest: &manifest.map(Manifest::record).unwrap_or_default(),
-            request: &execution.request,
-        };
-        let state = stage.stage.observe(&observer).map_err(|error| (stage.id.clone(), error))?;
-        states.insert(stage.id.clone(), state);
+        let observation =
+            observe_stage(execution, stage, &artifacts).map_err(|error| (stage.id.clone(), error))?;
+        if let Some(artifact) = &observation.artifact {
+            artifacts.insert(stage.id.clone(), artifact.clone());
+        }
+        observed.insert(stage.id.clone(), observation);
     }
-    Ok(states)
+    Ok(observed)
+}
+
+fn observe_stage(
+    execution: &Execution,
+    stage: &LoadedStage,
+    artifacts: &BTreeMap<StageId, Artifact>,
+) -> Result<Observation, StageError> {
+    let inputs = inputs(stage, artifacts);
+    let (manifest, unknown) = manifest(execution, stage, &inputs);
+    stage.stage.observe(&Observer {
+        root: execution.root,
+        pipeline: &execution.graph.pipeline.name,
+        stage: &stage.id,
+        identity: &manifest.digest(),
+        manifest: &manifest.record(),
+        unknown: &unknown,
+        inputs: &inputs,
+        request: &execution.request,
+    })
+}
+
+/// What the stages that `stage` refers to hand on, by the setting's key.
+fn inputs(stage: &LoadedStage, artifacts: &BTreeMap<StageId, Artifact>) -> BTreeMap<&'static str, Artifact> {
+    let artifact = |reference: Reference| {
+        let artifact = artifacts.get(&StageId::new(&reference.stage)?)?;
+        Some((reference.key, artifact.clone()))
+    };
+    stage.stage.references().into_iter().filter_map(artifact).collect()
+}
+
+fn manifest(
+    execution: &Execution,
+    stage: &LoadedStage,
+    inputs: &BTreeMap<&'static str, Artifact>,
+) -> (Manifest, Vec<String>) {
+    let manifest = execution.manifests.get(&stage.id).cloned().unwrap_or_default();
+    identity::complete(manifest, stage, inputs)
 }
 
 /// Runs the plan's stages in order. Never panics for a stage's panic: that is reported as a bug of the stage.
-pub fn execute(execution: &Execution, plan: &Plan) -> Summary {
-    let mut summary = Summary::default();
-    let mut artifacts: BTreeMap<StageId, Artifact> = BTreeMap::new();
+pub fn execute(execution: &Execution, plan: &Plan, observed: BTreeMap<StageId, Observation>) -> Summary {
+    let mut run = Run { execution, summary: Summary::default(), artifacts: BTreeMap::new() };
+    let transient: BTreeSet<StageId> = observed
+        .iter()
+        .filter(|(_, o)| matches!(o.state, State::Transient))
+        .map(|(id, _)| id.clone())
+        .collect();
+    let skipped = |id: &StageId| plan.steps.iter().any(|s| s.stage == *id && s.action == Action::Skip);
+    for (id, observation) in observed {
+        // What runs hands on something newer.
+        if let Some(artifact) = observation.artifact.filter(|_| skipped(&id)) {
+            run.artifacts.insert(id, artifact);
+        }
+    }
     let mut broken: BTreeSet<StageId> = BTreeSet::new();
+    let mut wanted: BTreeMap<&StageId, &Step> = BTreeMap::new();
     for step in &plan.steps {
         let Some(stage) = execution.graph.stage(&step.stage) else { continue };
-        let depends_on_broken =
-            execution.graph.dependencies(&stage.id).iter().any(|(_, d)| broken.contains(&d.id));
-        let halted = !summary.failed.is_empty() && !execution.keep_going;
-        if depends_on_broken || halted || execution.stop.requested().is_some() {
-            broken.insert(stage.id.clone());
-            summary.not_begun.push(stage.id.clone());
+        let id = &stage.id;
+        let is_last = execution.graph.dependents(id).iter().all(|d| !plan.has(&d.id));
+        if transient.contains(id) && step.action != Action::Skip && !is_last {
+            // Begun when a stage that needs it begins: that one may turn out to be up to date.
+            wanted.insert(id, step);
             continue;
         }
-        if step.action == Action::Skip {
-            execution.report.event(&stage.id, &Event::Skipped { reason: step.reason.clone() });
-            summary.skipped.push(stage.id.clone());
+        let dependencies = execution.graph.dependencies(id);
+        let is_broken = |broken: &BTreeSet<StageId>| dependencies.iter().any(|(_, d)| broken.contains(&d.id));
+        let halted = |run: &Run| {
+            (!run.summary.failed.is_empty() && !execution.keep_going) || execution.stop.requested().is_some()
+        };
+        if is_broken(&broken) || halted(&run) {
+            broken.insert(id.clone());
+            run.summary.not_begun.push(id.clone());
             continue;
         }
-        execution.report.event(
-            &stage.id,
-            &Event::Started { action: step.action.to_string(), reason: step.reason.clone() },
-        );
-        let started = Instant::now();
-        match run_stage(execution, stage.id.clone(), &artifacts) {
-            Ok(outcome) => {
-                let seconds = started.elapsed().as_secs_f64();
-                execution
-                    .report
-                    .event(&stage.id, &Event::Finished { summary: outcome.summary.clone(), seconds });
-                if let Some(artifact) = outcome.artifact {
-                    artifacts.insert(stage.id.clone(), artifact);
+        let renewed = dependencies.iter().any(|(_, d)| run.has_run(&d.id) && !transient.contains(&d.id));
+        match run.settle(stage, step, renewed) {
+            Ok((Action::Skip, reason)) => run.skip(id, reason),
+            Ok((action, reason)) => {
+                for (_, dependency) in &dependencies {
+                    if let Some(step) = wanted.remove(&dependency.id)
+                        && !run.begin(dependency, &step.action, &step.reason)
+                    {
+                        broken.insert(dependency.id.clone());
+                    }
                 }
-                summary.finished.push((stage.id.clone(), outcome.summary));
+                if is_broken(&broken) || execution.stop.requested().is_some() {
+                    broken.insert(id.clone());
+                    run.summary.not_begun.push(id.clone());
+                } else if !run.begin(stage, &action, &reason) {
+                    broken.insert(id.clone());
+                }
             }
             Err(error) => {
-                execution.report.event(&stage.id, &Event::Failed { message: error.message.clone() });
-                broken.insert(stage.id.clone());
-                summary.failed.push((stage.id.clone(), error));
+                run.fail(id, error);
+                broken.insert(id.clone());
             }
         }
     }
-    summary
+    for id in wanted.into_keys() {
+        match run.summary.failed.is_empty() && execution.stop.requested().is_none() {
+            true => run.skip(id, "nothing that ran needed it".to_owned()),
+            false => run.summary.not_begun.push(id.clone()),
+        }
+    }
+    run.summary
+}
+
+/// A plan that is being carried out.
+struct Run<'a> {
+    execution: &'a Execution<'a>,
+    summary: Summary,
+    /// What the stages that are up to date by now hand on.
+    artifacts: BTreeMap<StageId, Artifact>,
+}
+
+impl Run<'_> {
+    fn has_run(&self, id: &StageId) -> bool {
+        self.summary.finished.iter().any(|(finished, _)| finished == id)
+    }
+
+    /// What to do now for a stage, which the plan could not know if one before it has run since.
+    fn settle(
+        &mut self,
+        stage: &LoadedStage,
+        step: &Step,
+        renewed: bool,
+    ) -> Result<(Action, String), StageError> {
+        if step.action == Action::Skip || !renewed {
+            return Ok((step.action.clone(), step.reason.clone()));
+        }
+        let observation = observe_stage(self.execution, stage, &self.artifacts)?;
+        let decision = plan::decide(&observation.state);
+        if let (Action::Skip, Some(artifact)) = (&decision.0, observation.artifact) {
+            self.artifacts.insert(stage.id.clone(), artifact);
+        }
+        Ok(decision)
+    }
+
+    fn skip(&mut self, id: &StageId, reason: String) {
+        self.execution.report.event(id, &Event::Skipped { reason });
+        self.summary.skipped.push(id.clone());
+    }
+
+    fn fail(&mut self, id: &StageId, error: StageError) {
+        self.execution.report.event(id, &Event::Failed { message: error.message.clone() });
+        self.summary.failed.push((id.clone(), error));
+    }
+
+    /// Runs a stage; `false` if it failed.
+    fn begin(&mut self, stage: &LoadedStage, action: &Action, reason: &str) -> bool {
+        let report = self.execution.report;
+        let event = Event::Started { action: action.to_string(), reason: reason.to_owned() };
+        report.event(&stage.id, &event);
+        let started = Instant::now();
+        match run_stage(self.execution, stage, &self.artifacts) {
+            Ok(outcome) => {
+                let seconds = started.elapsed().as_secs_f64();
+                report.event(&stage.id, &Event::Finished { summary: outcome.summary.clone(), seconds });
+                if let Some(artifact) = outcome.artifact {
+                    self.artifacts.insert(stage.id.clone(), artifact);
+                }
+                self.summary.finished.push((stage.id.clone(), outcome.summary));
+                true
+            }
+            Err(error) => {
+                self.fail(&stage.id, error);
+                false
+            }
+        }
+    }
 }
 
 fn run_stage(
     execution: &Execution,
-    id: StageId,
+    stage: &LoadedStage,
     artifacts: &BTreeMap<StageId, Artifact>,
 ) -> Result<Outcome, StageError> {
-    let graph = execution.graph;
-    let Some(stage) = graph.stage(&id) else {
-        return Err(StageError::new(Failure::Bug, format!("stage {id} is not in the graph")));
-    };
-    let mut inputs = BTreeMap::new();
-    for reference in stage.stage.references() {
-        let target = StageId::new(&reference.stage);
-        if let Some(artifact) = target.and_then(|t| artifacts.get(&t)) {
-            inputs.insert(reference.key, artifact.clone());
-        }
-    }
+    let (graph, id) = (execution.graph, &stage.id);
+    let inputs = inputs(stage, artifacts);
+    let (manifest, _) = manifest(execution, stage, &inputs);
     let context = RunContext {
         root: execution.root.to_owned(),
         pipeline: graph.pipeline.name.clone(),
-        identity: execution.manifests.get(&id).map(Manifest::digest).unwrap_or_default(),
-        manifest: execution.manifests.get(&id).map(Manifest::record).unwrap_or_default(),
-        resolved: resolved(graph, &id),
+        identity: manifest.digest(),
+        manifest: manifest.record(),
+        resolved: resolved(graph, id),
         request: execution.request.clone(),
         stage: id.clone(),
         inputs,

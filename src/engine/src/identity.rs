@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::graph::Graph;
-use crate::kind::StageId;
+use crate::kind::{Artifact, Counts, StageId};
 use crate::spec::LoadedStage;
 
 /// What a change of a setting means. Declared beside the field, as `x-class` in its schema.
@@ -39,7 +39,7 @@ pub struct Difference {
 }
 
 /// All that decides a stage's result, in a fixed order.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Manifest(Vec<Entry>);
 
 impl Manifest {
@@ -109,7 +109,8 @@ impl std::fmt::Display for Difference {
     }
 }
 
-/// The manifests of all stages of a graph; a stage's manifest holds the identities of the stages it refers to.
+/// The manifests of all stages of a graph, as far as settings make them. A stage's manifest holds the settings of the
+/// stages that it refers to and that count by them; [`complete`] adds the content of the others.
 pub fn manifests(graph: &Graph) -> BTreeMap<StageId, Manifest> {
     let mut all: BTreeMap<StageId, Manifest> = BTreeMap::new();
     for stage in graph.stages() {
@@ -128,7 +129,8 @@ fn manifest(stage: &LoadedStage, graph: &Graph, done: &BTreeMap<StageId, Manifes
             map.remove(reference.key);
         }
     }
-    let inputs = references.iter().flat_map(|reference| {
+    let by_settings = references.iter().filter(|r| r.counts == Counts::Settings);
+    let inputs = by_settings.flat_map(|reference| {
         let target = graph.pipeline.stages.iter().find(|s| s.id.as_str() == reference.stage);
         let manifest = target.and_then(|t| done.get(&t.id));
         let entries = manifest.map(|m| m.record()).unwrap_or_default();
@@ -139,6 +141,26 @@ fn manifest(stage: &LoadedStage, graph: &Graph, done: &BTreeMap<StageId, Manifes
     });
     let kind = [("kind".to_owned(), Value::String(stage.kind.clone()))];
     Manifest::of(&settings, &stage.schema).with(stage.stage.derived()).with(inputs).with(kind)
+}
+
+/// Adds the content that a stage refers to. Returns the keys that are missing, because it is not known yet.
+pub fn complete(
+    manifest: Manifest,
+    stage: &LoadedStage,
+    inputs: &BTreeMap<&'static str, Artifact>,
+) -> (Manifest, Vec<String>) {
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
+    for reference in stage.stage.references().iter().filter(|r| r.counts == Counts::Content) {
+        match inputs.get(reference.key) {
+            Some(artifact) => {
+                known.extend(
+                    artifact.content.clone().map(|digest| (reference.key.to_owned(), Value::String(digest))),
+                );
+            }
+            None => unknown.push(format!("<{}>", reference.key)),
+        }
+    }
+    (manifest.with(known), unknown)
 }
 
 fn walk(
@@ -200,7 +222,8 @@ fn property<'a>(schema: &'a Value, name: &str, root: &'a Value) -> Option<&'a Va
     })
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
+/// Lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 

@@ -82,8 +82,8 @@ pub trait Stage: Send + Sync {
     /// The settings that name other stages.
     fn references(&self) -> Vec<Reference>;
 
-    /// What stands on disk for this stage.
-    fn observe(&self, observer: &Observer) -> Result<State, StageError>;
+    /// What stands on disk for this stage. Changes nothing.
+    fn observe(&self, observer: &Observer) -> Result<Observation, StageError>;
 
     /// Does the work. Long stages look at `context.stop` often.
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError>;
@@ -97,16 +97,44 @@ pub struct Reference {
     pub stage: String,
     /// The kinds of stage that fit there.
     pub kinds: &'static [&'static str],
+    pub counts: Counts,
+}
+
+/// What of another stage goes into the identity of the one that refers to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counts {
+    /// Its settings: they decide what it hands on.
+    Settings,
+    /// The digest of what it hands on, however that came about.
+    Content,
 }
 
 /// What a stage may look at when it says how far it is.
 pub struct Observer<'a> {
     pub root: &'a Path,
+    pub pipeline: &'a str,
     pub stage: &'a StageId,
     pub identity: &'a str,
     /// What the identity was made of, by key.
     pub manifest: &'a BTreeMap<String, Value>,
+    /// Keys of the manifest that are missing, because a stage before this one has yet to run.
+    pub unknown: &'a [String],
+    /// What the stages that this one refers to hand on, by the setting's key, where that is known already.
+    pub inputs: &'a BTreeMap<&'static str, Artifact>,
     pub request: &'a Request,
+}
+
+/// What stands on disk for a stage.
+pub struct Observation {
+    pub state: State,
+    /// What the stage hands on, if that is known without running it: always when it is done.
+    pub artifact: Option<Artifact>,
+}
+
+impl From<State> for Observation {
+    fn from(state: State) -> Self {
+        Self { state, artifact: None }
+    }
 }
 
 /// What the command line asks of the numbered runs.
@@ -158,8 +186,24 @@ impl RunContext<'_> {
     }
 }
 
-/// What a stage hands to the next one within a process.
-pub type Artifact = Arc<dyn Any + Send + Sync>;
+/// What a stage hands to those that refer to it.
+#[derive(Clone)]
+pub struct Artifact {
+    value: Arc<dyn Any + Send + Sync>,
+    /// Digest of it, for references that count by content.
+    pub content: Option<String>,
+}
+
+impl Artifact {
+    pub fn new<T: Any + Send + Sync>(value: T, content: Option<String>) -> Self {
+        Self { value: Arc::new(value), content }
+    }
+
+    /// The value, if it is a `T`.
+    pub fn get<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.value.clone().downcast().ok()
+    }
+}
 
 /// What a stage ended with.
 #[derive(Clone, Default)]

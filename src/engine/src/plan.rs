@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::graph::Graph;
-use crate::kind::{StageId, State};
+use crate::kind::{Observation, StageId, State};
 
 /// What is to be done for one stage.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -43,41 +43,50 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn is_idle(&self) -> bool {
-        self.steps.iter().all(|s| s.action == Action::Skip)
+    pub fn has(&self, stage: &StageId) -> bool {
+        self.steps.iter().any(|s| s.stage == *stage)
     }
 }
 
-/// Decides for every selected stage. `states` has an entry for each of them.
-pub fn plan(graph: &Graph, selected: &BTreeSet<StageId>, states: &BTreeMap<StageId, State>) -> Plan {
+/// What to do for a stage that keeps something on disk, when all that it needs is there.
+pub fn decide(state: &State) -> (Action, String) {
+    match state {
+        State::Done { reason } => (Action::Skip, reason.clone()),
+        State::Partial { done, total, reason } => {
+            (Action::Resume { done: *done, total: *total }, reason.clone())
+        }
+        State::Extendable { from, to } => {
+            (Action::Extend { from: *from, to: *to }, format!("epochs {from} -> {to}"))
+        }
+        State::Absent { reason } => (Action::Run, reason.clone()),
+        State::Transient => (Action::Run, String::new()),
+    }
+}
+
+/// Decides for every selected stage. `observed` has an entry for each of them.
+///
+/// A stage that is done runs if one before it runs and what that one will hand on is not known yet: when it is,
+/// [`execute`](crate::exec::execute) looks again, and skips the stage after all if it is as good as before.
+pub fn plan(graph: &Graph, selected: &BTreeSet<StageId>, observed: &BTreeMap<StageId, Observation>) -> Plan {
+    let transient = |id: &StageId| observed.get(id).is_some_and(|o| matches!(o.state, State::Transient));
     let mut decided: BTreeMap<StageId, (Action, String)> = BTreeMap::new();
     // Forwards: stages that keep something on disk, by their own state and by what runs before them.
-    for stage in graph.stages().filter(|s| selected.contains(&s.id)) {
-        let state = states.get(&stage.id);
-        if matches!(state, Some(State::Transient)) {
-            continue;
-        }
+    for stage in graph.stages().filter(|s| selected.contains(&s.id) && !transient(&s.id)) {
+        let Some(observation) = observed.get(&stage.id) else { continue };
         let renewed = graph.dependencies(&stage.id).into_iter().find_map(|(_, dependency)| {
             let (action, _) = decided.get(&dependency.id)?;
-            (*action != Action::Skip).then_some(&dependency.id)
+            let known = observed.get(&dependency.id).is_some_and(|o| o.artifact.is_some());
+            (*action != Action::Skip && !known).then_some(&dependency.id)
         });
-        let decision = match (state, renewed) {
-            (Some(State::Done { .. }), Some(before)) => (Action::Run, format!("{before} runs before it")),
-            (Some(State::Done { reason }), None) => (Action::Skip, reason.clone()),
-            (Some(State::Partial { done, total, reason }), _) => {
-                (Action::Resume { done: *done, total: *total }, reason.clone())
-            }
-            (Some(State::Extendable { from, to }), _) => {
-                (Action::Extend { from: *from, to: *to }, format!("epochs {from} -> {to}"))
-            }
-            (Some(State::Absent { reason }), _) => (Action::Run, reason.clone()),
-            (Some(State::Transient) | None, _) => (Action::Run, String::new()),
+        let decision = match (decide(&observation.state), renewed) {
+            ((Action::Skip, _), Some(before)) => (Action::Run, format!("{before} runs before it")),
+            (decision, _) => decision,
         };
         decided.insert(stage.id.clone(), decision);
     }
     // Backwards: stages that keep nothing run when somebody needs them.
     let order: Vec<&StageId> = graph.stages().map(|s| &s.id).filter(|id| selected.contains(*id)).collect();
-    for id in order.iter().rev().filter(|id| matches!(states.get(*id), Some(State::Transient))) {
+    for id in order.iter().rev().filter(|id| transient(id)) {
         let dependents: Vec<&StageId> =
             graph.dependents(id).into_iter().map(|s| &s.id).filter(|d| selected.contains(*d)).collect();
         let running = dependents.iter().find(|d| decided.get(**d).is_some_and(|(a, _)| *a != Action::Skip));

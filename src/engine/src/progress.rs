@@ -35,7 +35,15 @@ pub enum Event {
     /// A piece of preparation with a known or unknown end, such as a download in bytes.
     Preparing { what: String, done: u64, total: Option<u64> },
     /// A numbered run was created or opened.
-    RunOpened { number: u32, experiment: String, directory: String, device: String, parameters: u64 },
+    RunOpened {
+        number: u32,
+        experiment: String,
+        directory: String,
+        device: String,
+        parameters: u64,
+        /// Those of them that change.
+        trainable: u64,
+    },
     /// Training goes on from a checkpoint.
     Resumed { checkpoint: String, epoch: u64, step_in_epoch: u64, metrics: BTreeMap<String, f64> },
     /// An optimizer step was done. Losses are read back only every so often, hence the option.

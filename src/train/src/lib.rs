@@ -8,6 +8,8 @@ pub mod device;
 pub mod diffit;
 pub mod fit;
 pub mod kernels;
+pub mod lora;
 pub mod noise;
 pub mod rng;
+pub mod sample;
 pub mod stages;

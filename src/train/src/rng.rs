@@ -31,6 +31,10 @@ pub enum Purpose {
     Split = 9,
     /// Starting noise of the sampler; `step` is the image's index.
     Sample = 10,
+    /// Initial factors of LoRA; `step` is the index of the factor.
+    Lora = 11,
+    /// Dropout in front of LoRA's factors; `step` is the batch and the layer.
+    LoraDropout = 12,
 }
 
 /// The stream of `(seed, purpose, epoch, step)`: ChaCha8 (RFC 8439's block function with 8 rounds), keyed by the

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pipe_engine::store::tensor::HostTensor;
-use pipe_train::diffit::{Diffit, DiffitConfig, Preset, load_state_dict, param_paths, probe};
+use pipe_train::diffit::{Diffit, DiffitConfig, Pass, Preset, Scope, load_state_dict, param_paths, probe};
 use pipe_train::noise::Edm;
 
 #[derive(serde::Deserialize)]
@@ -58,7 +58,8 @@ fn filled(config: &DiffitConfig, device: &Device) -> Diffit {
         });
         Ok::<_, Infallible>(Some(HostTensor::f32(name, shape.clone(), &values.collect::<Vec<_>>())))
     };
-    load_state_dict(net, "", names.iter().map(String::as_str), value).expect("every parameter is given")
+    load_state_dict(net, &Scope::All, "", names.iter().map(String::as_str), value)
+        .expect("every parameter is given")
 }
 
 fn pattern_tensor<const D: usize>(shape: [usize; D], stream: u64, device: &Device) -> Tensor<D> {
@@ -107,7 +108,7 @@ fn loss_and_every_gradient_are_the_reference_s() {
     let noise = pattern_tensor([4, 3, 32, 32], 1001, &device);
     let sigma = Tensor::<1>::from_floats([0.05, 0.3, 1.0, 4.0], &device);
     let label = Tensor::<1, Int>::from_ints([0, 3, 10, 9], &device);
-    let loss = Edm::default().loss(&net, image, sigma, noise, Some(label));
+    let loss = Edm::default().loss(&net, image, sigma, noise, Some(label), &Pass::inference());
     let expected = golden().training;
     assert_close("loss", f64::from(loss.clone().into_scalar::<f32>()), expected.loss, 1e-5, 0.0);
 

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
-use pipe_train::diffit::{DiffitConfig, state_dict};
+use pipe_train::diffit::{DiffitConfig, Pass, Scope, state_dict};
 use pipe_train::noise::Edm;
 
 /// A digest (FNV-1a) of all parameters after two steps.
@@ -29,11 +29,11 @@ fn two_steps() -> u64 {
             Tensor::<4>::from_data(TensorData::new(values, [6, 3, 16, 16]), &device)
         };
         let sigma = Tensor::<1>::from_floats([0.1, 0.2, 0.4, 0.8, 1.6, 3.2], &device);
-        let loss = Edm::default().loss(&net, wave(0.37), sigma, wave(1.93), None);
+        let loss = Edm::default().loss(&net, wave(0.37), sigma, wave(1.93), None, &Pass::inference());
         let grads = GradientsParams::from_grads(loss.backward(), &net);
         net = optimizer.step(1e-3, net, grads);
     }
-    let bytes = state_dict(&net, "").into_iter().flat_map(|tensor| tensor.bytes);
+    let bytes = state_dict(&net, &Scope::All, "").expect("read").into_iter().flat_map(|tensor| tensor.bytes);
     bytes.fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3))
 }
 

@@ -5,7 +5,7 @@ use std::io::{Error, ErrorKind};
 
 use burn::tensor::Device;
 use pipe_engine::store::tensor::{Dtype, HostTensor};
-use pipe_train::diffit::{DiffitConfig, Preset, load_state_dict, param_paths, state_dict};
+use pipe_train::diffit::{DiffitConfig, Preset, Scope, load_state_dict, param_paths, state_dict};
 
 fn minute() -> DiffitConfig {
     DiffitConfig {
@@ -39,7 +39,9 @@ fn every_preset_has_the_reference_s_parameter_count() {
 
 #[test]
 fn initial_numbers_depend_on_the_seed_alone_and_follow_pytorch() {
-    let numbers = |seed, device| state_dict(&minute().init(seed, &device).expect("valid"), "");
+    let numbers = |seed, device| {
+        state_dict(&minute().init(seed, &device).expect("valid"), &Scope::All, "").expect("read")
+    };
     let a = numbers(7, Device::flex());
     assert_eq!(a, numbers(7, Device::flex().autodiff()));
     assert_ne!(a, numbers(8, Device::flex()));
@@ -62,31 +64,35 @@ fn initial_numbers_depend_on_the_seed_alone_and_follow_pytorch() {
 #[test]
 fn a_state_dictionary_round_trips_to_the_bit() {
     let device = Device::flex().autodiff();
-    let saved = state_dict(&minute().init(1, &device).expect("valid"), "state_dict.");
+    let saved =
+        state_dict(&minute().init(1, &device).expect("valid"), &Scope::All, "state_dict.").expect("read");
     assert!(saved.windows(2).all(|pair| pair[0].name < pair[1].name));
     assert!(saved.iter().all(|t| t.dtype == Dtype::F32 && t.name.starts_with("state_dict.")));
 
     let tensors = by_name(saved.clone());
     let other = minute().init(2, &device).expect("valid");
-    let loaded = load_state_dict(other, "state_dict.", tensors.keys().map(String::as_str), |name| {
-        Ok::<_, Error>(tensors.get(name).cloned())
-    })
-    .expect("all names fit");
-    assert_eq!(state_dict(&loaded, "state_dict."), saved);
+    let loaded =
+        load_state_dict(other, &Scope::All, "state_dict.", tensors.keys().map(String::as_str), |name| {
+            Ok::<_, Error>(tensors.get(name).cloned())
+        })
+        .expect("all names fit");
+    assert_eq!(state_dict(&loaded, &Scope::All, "state_dict.").expect("read"), saved);
 }
 
 #[test]
 fn a_misfit_names_every_tensor_concerned() {
     let device = Device::flex();
     let net = minute().init(1, &device).expect("valid");
-    let mut tensors = by_name(state_dict(&net, "w."));
+    let mut tensors = by_name(state_dict(&net, &Scope::All, "w.").expect("read"));
     tensors.remove("w.head.bias");
     tensors.insert("w.head.extra".into(), HostTensor::f32("w.head.extra", vec![1], &[0.0]));
     tensors.insert("w.head_norm.bias".into(), HostTensor::f32("w.head_norm.bias", vec![2], &[0.0; 2]));
     let names: Vec<&str> = tensors.keys().map(String::as_str).collect();
 
     let load = |lookup: &dyn Fn(&str) -> Result<Option<HostTensor>, Error>| {
-        load_state_dict(net.clone(), "w.", names.clone(), lookup).expect_err("it does not fit").to_string()
+        load_state_dict(net.clone(), &Scope::All, "w.", names.clone(), lookup)
+            .expect_err("it does not fit")
+            .to_string()
     };
     assert_eq!(
         load(&|name| Ok(tensors.get(name).cloned())),

@@ -46,6 +46,23 @@ impl EventFile {
         })
     }
 
+    /// Adds a picture at an optimizer step: a PNG file's content, and its size in pixels.
+    pub fn image(&mut self, step: u64, tag: &str, [width, height]: [u32; 2], png: &[u8]) -> io::Result<()> {
+        self.event(step, |event| {
+            event.message(5, |summary| {
+                summary.message(1, |entry| {
+                    entry.text(1, tag);
+                    entry.message(4, |image| {
+                        image.varint(1, u64::from(height));
+                        image.varint(2, u64::from(width));
+                        image.varint(3, 3); // RGB
+                        image.bytes(4, png);
+                    });
+                });
+            });
+        })
+    }
+
     fn event(&mut self, step: u64, fill: impl FnOnce(&mut Message)) -> io::Result<()> {
         let mut event = Message::default();
         event.double(1, chrono::Utc::now().timestamp_micros() as f64 / 1e6);

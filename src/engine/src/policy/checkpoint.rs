@@ -12,9 +12,10 @@ pub struct CheckpointPolicy {
     /// Switches checkpoints on or off. Without them nothing can be resumed.
     #[schemars(extend("x-class" = "runtime"))]
     pub enabled: bool,
-    /// Folder of the numbered runs, relative to the project.
+    /// Folder of the numbered runs, relative to the project; `checkpoints/base_training` for a `train` stage and
+    /// `checkpoints/lora` for a `lora` stage if unset.
     #[schemars(extend("x-class" = "runtime"))]
-    pub base_dir: String,
+    pub base_dir: Option<String>,
     /// Number of the run; null takes the next free one.
     #[schemars(extend("x-class" = "runtime"))]
     pub run_number: Option<u32>,
@@ -51,7 +52,7 @@ impl Default for CheckpointPolicy {
     fn default() -> Self {
         Self {
             enabled: true,
-            base_dir: "checkpoints/base_training".into(),
+            base_dir: None,
             run_number: None,
             save_every_n_epochs: 1,
             save_every_n_steps: None,
@@ -109,7 +110,7 @@ impl CheckpointPolicy {
         if !["train_loss", "val_loss"].contains(&self.monitor.as_str()) {
             return refuse("monitor", "expected `train_loss` or `val_loss`");
         }
-        if self.base_dir.trim().is_empty() {
+        if self.base_dir.as_ref().is_some_and(|dir| dir.trim().is_empty()) {
             return refuse("base_dir", "expected a folder");
         }
         if let (Some(a), Some(b)) = (self.run_number, self.resume_from_run)

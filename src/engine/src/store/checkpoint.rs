@@ -301,6 +301,11 @@ impl Checkpoint {
         self.entries.values()
     }
 
+    /// Reads one tensor if the file has it.
+    pub fn find(&self, name: &str) -> Result<Option<HostTensor>, CheckpointError> {
+        self.entries.contains_key(name).then(|| self.read(name)).transpose()
+    }
+
     /// Reads one tensor, touching no other bytes.
     pub fn read(&self, name: &str) -> Result<HostTensor, CheckpointError> {
         let Some(entry) = self.entries.get(name) else {
@@ -354,6 +359,13 @@ impl Entry {
         }
         Ok(Self { name: name.to_owned(), dtype, shape, start, bytes })
     }
+}
+
+/// Digest of a whole file, as `sha256sum` gives it.
+pub fn file_digest(path: &Path) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    io::copy(&mut File::open(path)?, &mut HashWriter(&mut hash))?;
+    Ok(format!("sha256:{}", hex(&hash.finalize())))
 }
 
 struct HashWriter<'a>(&'a mut Sha256);

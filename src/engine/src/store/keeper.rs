@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::checkpoint::{self, Checkpoint, Header};
+use super::checkpoint::{self, Checkpoint, Header, file_digest};
 use super::tensor::HostTensor;
 use super::{
     CheckpointRecord, EpochRecord, Metadata, PartialRecord, Run, RunLock, Status, StoreError, atomic,
@@ -89,19 +89,28 @@ impl Keeper {
     }
 
     /// Does what the policy says after an epoch. `tensors` is asked for only if something is to be saved.
-    pub fn save_epoch(
+    pub fn save_epoch<E: From<StoreError>>(
         &mut self,
         header: &Header,
         is_final: bool,
-        tensors: impl FnOnce() -> Vec<HostTensor>,
-    ) -> Result<Option<Saved>, StoreError> {
+        tensors: impl FnOnce() -> Result<Vec<HostTensor>, E>,
+    ) -> Result<Option<Saved>, E> {
         let actions =
             self.policy.after_epoch(&self.metadata.known(), header.epoch, &header.metrics, is_final);
         if actions.is_empty() {
             self.write_metadata()?;
             return Ok(None);
         }
-        let tensors = tensors();
+        let tensors = tensors()?;
+        Ok(Some(self.carry_out(actions, header, &tensors)?))
+    }
+
+    fn carry_out(
+        &mut self,
+        actions: Vec<Action>,
+        header: &Header,
+        tensors: &[HostTensor],
+    ) -> Result<Saved, StoreError> {
         let started = Instant::now();
         let file = format!("epoch_{:03}.ckpt", header.epoch);
         let path = self.run.checkpoints().join(&file);
@@ -110,7 +119,7 @@ impl Keeper {
         for action in actions {
             match action {
                 Action::Save => {
-                    let written = checkpoint::write(&path, header, &tensors)?;
+                    let written = checkpoint::write(&path, header, tensors)?;
                     let record = record(header, &file, written.bytes, written.file_digest);
                     saved.bytes = written.bytes;
                     self.metadata.checkpoints.retain(|c| c.epoch != header.epoch);
@@ -140,7 +149,7 @@ impl Keeper {
             atomic::remove(&path)?;
         }
         saved.seconds = started.elapsed().as_secs_f64();
-        Ok(Some(saved))
+        Ok(saved)
     }
 
     /// Saves a state that is not at a saved epoch's end; it takes the place of an earlier one of this sort.
@@ -294,19 +303,6 @@ fn record(header: &Header, file: &str, bytes: u64, digest: String) -> Checkpoint
     }
 }
 
-fn file_digest(path: &Path) -> std::io::Result<String> {
-    use sha2::Digest;
-    let mut hash = sha2::Sha256::new();
-    let mut file = std::fs::File::open(path)?;
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match std::io::Read::read(&mut file, &mut buffer)? {
-            0 => return Ok(format!("sha256:{}", crate::identity::hex(&hash.finalize()))),
-            n => hash.update(&buffer[..n]),
-        }
-    }
-}
-
 impl Keeper {
     /// How the run ended.
     pub fn end(&mut self, status: Status, message: Option<String>) -> Result<(), StoreError> {
@@ -395,7 +391,8 @@ mod tests {
     }
 
     fn save(keeper: &mut Keeper, epoch: u64, loss: f64) -> Saved {
-        keeper.save_epoch(&header(epoch, 0, loss), false, || tensors(epoch as f32)).unwrap().unwrap()
+        let tensors = || Ok::<_, StoreError>(tensors(epoch as f32));
+        keeper.save_epoch(&header(epoch, 0, loss), false, tensors).unwrap().unwrap()
     }
 
     #[test]

@@ -4,16 +4,20 @@ pub mod atomic;
 pub mod checkpoint;
 mod keeper;
 mod metadata;
+mod record;
 mod runs;
 pub mod tensor;
 
 use std::path::{Path, PathBuf};
 
-pub use checkpoint::{Checkpoint, CheckpointError, Fault, Header};
+use crate::kind::{Failure, StageError};
+
+pub use checkpoint::{Checkpoint, CheckpointError, Fault, Header, file_digest};
 pub use keeper::{Found, Keeper, Saved};
 pub use metadata::{
     CheckpointRecord, DatasetRecord, EpochRecord, Metadata, PartialRecord, SCHEMA_VERSION, Status,
 };
+pub use record::{Output, Record, STATE_FOLDER};
 pub use runs::{Run, RunLock, RunNumber, Runs, host};
 
 /// What can go wrong with a run on disk.
@@ -29,6 +33,22 @@ pub enum StoreError {
     Checkpoint(#[from] CheckpointError),
     #[error("run {run} is being trained by {holder}; wait for it, or start a new run")]
     Held { run: RunNumber, holder: String },
+}
+
+impl From<StoreError> for StageError {
+    fn from(error: StoreError) -> Self {
+        let failure = match &error {
+            StoreError::Held { .. } => Failure::Setting,
+            _ => Failure::Storage,
+        };
+        Self::new(failure, error.to_string())
+    }
+}
+
+impl From<atomic::WriteError> for StageError {
+    fn from(error: atomic::WriteError) -> Self {
+        StoreError::from(error).into()
+    }
 }
 
 impl StoreError {

@@ -38,10 +38,10 @@ fn run(project: &Project, keep_going: bool) -> Ran {
         report: &heard,
     };
     let selected = graph.select(&[]).unwrap();
-    let states = observe(&execution, &selected).unwrap();
-    let plan = plan(&graph, &selected, &states);
+    let observed = observe(&execution, &selected).unwrap();
+    let plan = plan(&graph, &selected, &observed);
     let planned = plan.steps.iter().map(|s| format!("{} {}", s.stage, s.action)).collect();
-    let summary = execute(&execution, &plan);
+    let summary = execute(&execution, &plan, observed);
     Ran { summary, heard: heard.0.into_inner().unwrap(), stop, planned }
 }
 
@@ -68,6 +68,39 @@ fn comments_and_order_change_nothing_a_setting_does() {
     assert_eq!(run(&project, false).summary.skipped.len(), 4);
     let project = project.file("p.yaml", &CHAIN.replace("kind: source", "kind: source, learning_rate: 7"));
     assert_eq!(run(&project, false).planned, ["data run", "base run", "next run", "other skip"]);
+}
+
+#[test]
+fn what_follows_a_content_runs_again_only_for_another_content() {
+    let chain = |epochs: u32, content: &str| {
+        format!(
+            "name: chain\nstages:\n  data: {{ kind: source }}\n  base: {{ kind: work, dataset: data, epochs: {epochs}, content: {content} }}\n  next: {{ kind: follow, dataset: base }}\n"
+        )
+    };
+    let project = Project::new(&chain(5, "a"));
+    assert_eq!(run(&project, false).summary.finished.len(), 3);
+
+    // More epochs that bring nothing new: the plan cannot know, the execution finds out.
+    let project = project.file("p.yaml", &chain(6, "a"));
+    let ran = run(&project, false);
+    assert_eq!(ran.planned, ["data run", "base resume at epoch 5/6", "next run"]);
+    assert_eq!(names(ran.summary.finished.iter().map(|(id, _)| id)), ["data", "base"]);
+    assert_eq!(names(&ran.summary.skipped), ["next"]);
+
+    let project = project.file("p.yaml", &chain(7, "b"));
+    let ran = run(&project, false);
+    assert_eq!(names(ran.summary.finished.iter().map(|(id, _)| id)), ["data", "base", "next"]);
+}
+
+#[test]
+fn a_stage_that_keeps_nothing_waits_until_it_is_needed() {
+    let file = "name: chain\nstages:\n  base: { kind: work, content: a }\n  data: { kind: source }\n  next: { kind: follow, dataset: base, needs: data }\n";
+    let project = Project::new(file);
+    run(&project, false);
+    let project = project.file("p.yaml", &file.replace("content: a", "content: a, epochs: 6"));
+    let ran = run(&project, false);
+    assert_eq!(ran.planned, ["base resume at epoch 5/6", "data run", "next run"]);
+    assert_eq!(names(&ran.summary.skipped), ["next", "data"]);
 }
 
 #[test]

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use pipe_engine::graph::Graph;
-use pipe_engine::kind::{StageId, State};
+use pipe_engine::kind::{Artifact, Observation, StageId, State};
 use pipe_engine::plan::plan;
 
-use crate::fake::{Project, States};
+use crate::fake::Project;
+
+type States = BTreeMap<StageId, Observation>;
 
 // data -> base -> left  -> last
 //            \--> right -/
@@ -32,12 +34,12 @@ fn absent() -> State {
 fn planned(graph: &Graph, targets: &[&str], states: &[(&str, State)]) -> Vec<String> {
     let targets: Vec<String> = targets.iter().map(|t| t.to_string()).collect();
     let selected = graph.select(&targets).unwrap_or_else(|e| panic!("{e}"));
-    let mut all: States = BTreeMap::from([(StageId::new("data").unwrap(), State::Transient)]);
+    let mut all: States = BTreeMap::from([(StageId::new("data").unwrap(), State::Transient.into())]);
     for id in ["base", "left", "right", "last"] {
-        all.insert(StageId::new(id).unwrap(), done());
+        all.insert(StageId::new(id).unwrap(), done().into());
     }
     for (id, state) in states {
-        all.insert(StageId::new(id).unwrap(), state.clone());
+        all.insert(StageId::new(id).unwrap(), state.clone().into());
     }
     plan(graph, &selected, &all).steps.iter().map(|s| format!("{} {}", s.stage, s.action)).collect()
 }
@@ -66,6 +68,20 @@ fn what_follows_a_running_stage_runs_too() {
     assert_eq!(planned(&graph(), &[], &[("base", absent())]), all);
     let side = ["data skip", "base skip", "right skip", "left run", "last run"];
     assert_eq!(planned(&graph(), &[], &[("left", absent())]), side);
+}
+
+#[test]
+fn what_a_stage_will_hand_on_can_be_known_before_it_runs() {
+    let graph = graph();
+    let mut states: States = BTreeMap::from([(StageId::new("data").unwrap(), State::Transient.into())]);
+    for id in ["base", "left", "right", "last"] {
+        states.insert(StageId::new(id).unwrap(), done().into());
+    }
+    let artifact = Some(Artifact::new((), Some("as before".into())));
+    states.insert(StageId::new("left").unwrap(), Observation { state: absent(), artifact });
+    let plan = plan(&graph, &graph.select(&[]).unwrap(), &states);
+    let steps: Vec<String> = plan.steps.iter().map(|s| format!("{} {}", s.stage, s.action)).collect();
+    assert_eq!(steps, ["data skip", "base skip", "right skip", "left run", "last skip"]);
 }
 
 #[test]

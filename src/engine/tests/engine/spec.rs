@@ -60,7 +60,7 @@ fn an_unknown_key_names_the_nearest() {
     bad(
         "    epochs: $",
         "    epocs: $",
-        "p.yaml:12:5: stages.base.epocs: unknown key\n   |\n12 |     epocs: ${params.epochs}\n   |     ^\n  = did you mean `epochs`?\n  = expected one of: dataset, learning_rate, epochs, ends, classes, checkpoint",
+        "p.yaml:12:5: stages.base.epocs: unknown key\n   |\n12 |     epocs: ${params.epochs}\n   |     ^\n  = did you mean `epochs`?\n  = expected one of: dataset, learning_rate, epochs, ends, classes, content, checkpoint",
     );
 }
 
@@ -110,7 +110,7 @@ fn unknown_names_are_found_everywhere() {
     bad(
         "kind: work",
         "kind: wrok",
-        "p.yaml:10:11: stages.base.kind: unknown kind `wrok`\n   |\n10 |     kind: wrok\n   |           ^\n  = did you mean `work`?\n  = expected one of: source, work",
+        "p.yaml:10:11: stages.base.kind: unknown kind `wrok`\n   |\n10 |     kind: wrok\n   |           ^\n  = did you mean `work`?\n  = expected one of: source, work, follow",
     );
     bad(
         "checkpoint: often\n",

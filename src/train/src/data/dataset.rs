@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use image::RgbImage;
 use rayon::prelude::*;
 
 use super::digest::FieldDigest;
@@ -12,7 +13,7 @@ use super::images::Images;
 use super::progress::Progress;
 use super::settings::{Augmentation, DatasetSettings, Source};
 use super::split::{Split, split};
-use super::{cifar, classes, folder, imagenette, shapes};
+use super::{cifar, classes, folder, imagenette, shapes, trees};
 
 /// What a source delivers: the wanted classes only, labels counted from 0 in the order of `class_names`.
 pub(crate) struct Content {
@@ -58,7 +59,8 @@ impl Dataset {
         settings.validate()?;
         let root = project.join(&settings.root);
         let content = match settings.source {
-            Source::Shapes => draw_shapes(settings, progress)?,
+            Source::Shapes => draw(&SHAPES, settings, progress)?,
+            Source::Trees => draw(&TREES, settings, progress)?,
             Source::Cifar10 => cifar::open(&cifar::CIFAR10, settings, &root, progress)?,
             Source::Cifar100 => cifar::open(&cifar::CIFAR100, settings, &root, progress)?,
             Source::Imagenette => imagenette::open(settings, &root, progress)?,
@@ -149,14 +151,37 @@ impl Dataset {
     }
 }
 
-fn draw_shapes(settings: &DatasetSettings, progress: &dyn Progress) -> Result<Content, DataError> {
-    let available: Vec<String> = shapes::CLASSES.iter().map(|name| name.to_string()).collect();
+/// A set that the program draws.
+struct Drawn {
+    /// Names its digest.
+    name: &'static str,
+    version: u32,
+    classes: &'static [&'static str],
+    draw_all: fn(u64, usize, &[usize], usize) -> Vec<RgbImage>,
+}
+
+const SHAPES: Drawn = Drawn {
+    name: "drawn shapes",
+    version: shapes::DRAWING_VERSION,
+    classes: &shapes::CLASSES,
+    draw_all: shapes::draw_all,
+};
+
+const TREES: Drawn = Drawn {
+    name: "drawn trees",
+    version: trees::DRAWING_VERSION,
+    classes: &trees::CLASSES,
+    draw_all: trees::draw_all,
+};
+
+fn draw(drawn: &Drawn, settings: &DatasetSettings, progress: &dyn Progress) -> Result<Content, DataError> {
+    let available: Vec<String> = drawn.classes.iter().map(|name| name.to_string()).collect();
     let chosen = classes::select(settings.classes.as_ref(), &available)?;
     let (count, size) = (settings.num_images, settings.image_size);
-    let images = shapes::draw_all(settings.seed, count, &chosen, size);
+    let images = (drawn.draw_all)(settings.seed, count, &chosen, size);
     progress.decoded(count, count);
-    let mut digest = FieldDigest::new("drawn shapes");
-    digest.field(shapes::DRAWING_VERSION.to_le_bytes());
+    let mut digest = FieldDigest::new(drawn.name);
+    digest.field(drawn.version.to_le_bytes());
     digest.field(settings.seed.to_le_bytes());
     digest.field((count as u64).to_le_bytes());
     Ok(Content {

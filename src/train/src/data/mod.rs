@@ -23,6 +23,7 @@ mod progress;
 mod settings;
 mod shapes;
 mod split;
+mod trees;
 pub mod unpack;
 
 pub use classes::ClassSelection;

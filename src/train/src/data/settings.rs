@@ -20,6 +20,8 @@ pub enum Source {
     /// Circles, squares, triangles, stars and others, drawn from the seed: needs no download.
     #[default]
     Shapes,
+    /// Pines, oaks, palms and other trees, drawn from the seed: needs no download.
+    Trees,
     /// CIFAR-10: 50 000 training photos of 32 x 32 pixels in 10 classes, from the binary archive.
     Cifar10,
     /// CIFAR-100: 50 000 training photos of 32 x 32 pixels in 100 classes, from the binary archive.
@@ -35,6 +37,7 @@ impl Source {
     pub fn name(self) -> &'static str {
         match self {
             Self::Shapes => "shapes",
+            Self::Trees => "trees",
             Self::Cifar10 => "cifar10",
             Self::Cifar100 => "cifar100",
             Self::Imagenette => "imagenette",
@@ -125,7 +128,9 @@ impl DatasetSettings {
             return Err(DataError::setting("num_images", reason));
         }
         let image_bytes = 3 * self.image_size * self.image_size;
-        if self.source == Source::Shapes && self.num_images * image_bytes > MAX_DRAWN_BYTES {
+        if matches!(self.source, Source::Shapes | Source::Trees)
+            && self.num_images * image_bytes > MAX_DRAWN_BYTES
+        {
             let most = MAX_DRAWN_BYTES / image_bytes;
             let reason = format!(
                 "{} images of {} pixels take more than 4 GiB of memory; at this size, draw at most {most}",

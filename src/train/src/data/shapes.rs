@@ -20,7 +20,7 @@ pub(crate) const CLASSES: [&str; 8] =
 /// Least distance between the luminance of figure and ground, both in `[0, 1]`.
 const CONTRAST: f32 = 0.35;
 
-type Colour = [f32; 3];
+pub(super) type Colour = [f32; 3];
 
 /// Image `index` of `seed` in class `CLASSES[class]`, `size` pixels square.
 ///
@@ -80,7 +80,7 @@ fn colours(rng: &mut ChaCha8Rng) -> (Colour, Colour) {
 }
 
 /// Hue (a fraction of the circle, from red), saturation and value to RGB, all in `[0, 1]`.
-fn hsv(hue: f32, saturation: f32, value: f32) -> Colour {
+pub(super) fn hsv(hue: f32, saturation: f32, value: f32) -> Colour {
     [5.0, 3.0, 1.0].map(|offset| {
         let k = (offset + 6.0 * hue) % 6.0;
         value - value * saturation * k.min(4.0 - k).clamp(0.0, 1.0)

@@ -42,9 +42,16 @@ impl Adapter {
 }
 
 /// All adapters of the graphics API that the compute runtime settles on: the first of Vulkan, Metal and DX12 that
-/// has a hardware adapter, else the first that has any. Empty without a driver.
+/// has a hardware adapter, else the first that has any. Empty without a driver. Looked for once in a process: drivers
+/// take their time, and some print what they miss each time.
 #[cfg(feature = "wgpu")]
 pub fn adapters() -> Vec<Adapter> {
+    static FOUND: std::sync::OnceLock<Vec<Adapter>> = std::sync::OnceLock::new();
+    FOUND.get_or_init(look).clone()
+}
+
+#[cfg(feature = "wgpu")]
+fn look() -> Vec<Adapter> {
     use burn_wgpu::wgpu;
     let backends = [wgpu::Backend::Metal, wgpu::Backend::Dx12, wgpu::Backend::Vulkan];
     let mut lists = backends.into_iter().map(list).filter(|list| !list.is_empty()).collect::<Vec<_>>();

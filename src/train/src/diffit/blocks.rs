@@ -7,6 +7,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
 use super::layers::{Conv2d, Embedding, Linear, Norm, Projection, parameter};
+use super::pass::Pass;
 use crate::kernels;
 
 /// Turns the noise level, and a class if there are any, into the time token.
@@ -33,7 +34,7 @@ impl TimeEmbedding {
 
     /// `c_noise [batch]`, `label [batch]` to the token `[batch, time_dim]`. Without a label every image is of
     /// no class; a network without classes ignores labels.
-    pub fn forward(&self, c_noise: Tensor<1>, label: Option<Tensor<1, Int>>) -> Tensor<2> {
+    pub fn forward(&self, c_noise: Tensor<1>, label: Option<Tensor<1, Int>>, pass: &Pass) -> Tensor<2> {
         let [batch] = c_noise.dims();
         let device = c_noise.device();
         let half = self.dim / 2;
@@ -43,7 +44,7 @@ impl TimeEmbedding {
         let angle = within_one_turn(c_noise.reshape([batch, 1]) * 1000.0 * freqs); // [batch, dim / 2]
         let waves = Tensor::cat(vec![angle.clone().cos(), angle.sin()], 1); // [batch, dim]
         let waves = waves.cast(self.fc1.weight.val().dtype());
-        let token = self.fc2.forward(activation::silu(self.fc1.forward(waves))); // [batch, time_dim]
+        let token = self.fc2.forward(activation::silu(self.fc1.forward(waves, pass)), pass); // [batch, time_dim]
         match &self.label {
             None => token,
             Some(table) => {
@@ -89,11 +90,11 @@ impl Tmsa {
     }
 
     /// `x [batch, h, w, dim]`, `t [batch, time_dim]` to `[batch, h, w, dim]`.
-    pub fn forward(&self, x: Tensor<4>, t: Tensor<2>) -> Tensor<4> {
-        let qkv = self.qkv_s.forward(x); // [batch, h, w, 3 dim]
-        let qkv_t = self.qkv_t.forward(t); // [batch, 3 dim]
+    pub fn forward(&self, x: Tensor<4>, t: Tensor<2>, pass: &Pass) -> Tensor<4> {
+        let qkv = self.qkv_s.forward(x, pass); // [batch, h, w, 3 dim]
+        let qkv_t = self.qkv_t.forward(t, pass); // [batch, 3 dim]
         let mixed = kernels::window_attention(qkv, qkv_t, self.bias_table.val(), self.heads, self.window);
-        self.proj.forward(mixed)
+        self.proj.forward(mixed, pass)
     }
 }
 
@@ -119,10 +120,13 @@ impl DiffitBlock {
     }
 
     /// `x [batch, h, w, dim]`, `t [batch, time_dim]` to `[batch, h, w, dim]`.
-    pub fn forward(&self, x: Tensor<4>, t: Tensor<2>) -> Tensor<4> {
-        let x = x.clone() + self.attn.forward(self.norm1.layer(x), t);
+    pub fn forward(&self, x: Tensor<4>, t: Tensor<2>, pass: &Pass) -> Tensor<4> {
+        let x = x.clone() + self.attn.forward(self.norm1.layer(x), t, pass);
         let normal = self.norm2.layer(x.clone());
         let (fc1, fc2) = (&self.fc1, &self.fc2);
+        if pass.drops() {
+            return x + fc2.forward(activation::gelu(fc1.forward(normal, pass)), pass);
+        }
         x + kernels::mlp(normal, [fc1.weight.val(), fc2.weight.val()], [fc1.bias.val(), fc2.bias.val()])
     }
 }
@@ -145,8 +149,8 @@ impl ResBlock {
     }
 
     /// `x [batch, h, w, dim]`, `t [batch, time_dim]` to `[batch, h, w, dim]`.
-    pub fn forward(&self, x: Tensor<4>, t: Tensor<2>) -> Tensor<4> {
+    pub fn forward(&self, x: Tensor<4>, t: Tensor<2>, pass: &Pass) -> Tensor<4> {
         let h = self.conv.forward(self.norm.group_silu(x.clone()));
-        x + self.block.forward(h, t)
+        x + self.block.forward(h, t, pass)
     }
 }

@@ -5,6 +5,7 @@ mod config;
 mod init;
 mod layers;
 mod network;
+mod pass;
 pub mod probe;
 mod state_dict;
 
@@ -12,4 +13,6 @@ pub use blocks::{DiffitBlock, ResBlock, TimeEmbedding, Tmsa};
 pub use config::{CHANNELS_PER_GROUP, ConfigError, DiffitConfig, Preset};
 pub use layers::{Conv2d, Embedding, Linear, Norm, Projection};
 pub use network::Diffit;
-pub use state_dict::{LoadError, load_state_dict, param_paths, state_dict};
+pub use pass::Pass;
+pub use state_dict::{LORA_A, LORA_B, LoadError, Scope, load_state_dict, param_paths, state_dict};
+pub(crate) use state_dict::{fill, walk};

@@ -8,6 +8,7 @@ use burn::tensor::{DType, Device, Int, Tensor};
 use super::blocks::{ResBlock, TimeEmbedding};
 use super::config::{ConfigError, DiffitConfig};
 use super::layers::{Conv2d, Norm};
+use super::pass::Pass;
 
 /// U-shaped DiffiT in image space. Field names are the parameter names in checkpoints.
 #[derive(Module, Debug)]
@@ -60,30 +61,36 @@ impl Diffit {
     /// `x [batch, channels, size, size]`, `c_noise [batch]`, `label [batch]` (a class, or the number of classes
     /// for "no class", as `None` does) to `[batch, channels, size, size]`. Computes in the weights' number format;
     /// input and output are `f32`.
-    pub fn forward(&self, x: Tensor<4>, c_noise: Tensor<1>, label: Option<Tensor<1, Int>>) -> Tensor<4> {
-        let t = self.time.forward(c_noise, label); // [batch, time_dim]
+    pub fn forward(
+        &self,
+        x: Tensor<4>,
+        c_noise: Tensor<1>,
+        label: Option<Tensor<1, Int>>,
+        pass: &Pass,
+    ) -> Tensor<4> {
+        let t = self.time.forward(c_noise, label, pass); // [batch, time_dim]
         let x = x.cast(self.tokenizer.weight.val().dtype());
         let mut x = self.tokenizer.forward(x.permute([0, 2, 3, 1])); // [batch, size, size, dim]
 
         let mut skips = Vec::with_capacity(self.down.len());
         for (blocks, down) in self.encoder.iter().zip(&self.down) {
-            x = run(blocks, x, &t);
+            x = run(blocks, x, &t, pass);
             skips.push(x.clone());
             x = down.forward(x); // half the side
         }
 
-        x = run(&self.middle, x, &t);
+        x = run(&self.middle, x, &t, pass);
 
         for (i, skip) in skips.into_iter().enumerate().rev() {
             x = self.up[i].forward_doubled(x);
             x = self.merge[i].forward(Tensor::cat(vec![x, skip], 3));
-            x = run(&self.decoder[i], x, &t);
+            x = run(&self.decoder[i], x, &t, pass);
         }
 
         self.head.forward(self.head_norm.group_silu(x)).permute([0, 3, 1, 2]).cast(DType::F32)
     }
 }
 
-fn run(blocks: &[ResBlock], x: Tensor<4>, t: &Tensor<2>) -> Tensor<4> {
-    blocks.iter().fold(x, |x, block| block.forward(x, t.clone()))
+fn run(blocks: &[ResBlock], x: Tensor<4>, t: &Tensor<2>, pass: &Pass) -> Tensor<4> {
+    blocks.iter().fold(x, |x, block| block.forward(x, t.clone(), pass))
 }

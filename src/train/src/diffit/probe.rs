@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::DiffitConfig;
 use super::network::Diffit;
+use super::pass::Pass;
 use crate::noise::Edm;
 
 /// Mean, standard deviation (with n - 1) and first eight values of the denoised fixed inputs.
@@ -24,7 +25,7 @@ pub fn probe(net: &Diffit, config: &DiffitConfig, device: &Device) -> Probe {
     let shape = [BATCH, config.channels, config.image_size, config.image_size];
     let x = Tensor::<4>::from_data(TensorData::new(x, shape), device);
     let sigma = Tensor::<1>::from_data(TensorData::new(sigma, [BATCH]), device);
-    let denoised = Edm::default().denoise(net, x, sigma, None);
+    let denoised = Edm::default().denoise(net, x, sigma, None, &Pass::inference());
     let values: Vec<f64> = denoised.into_data().convert::<f32>().iter::<f64>().collect();
 
     let count = values.len() as f64;

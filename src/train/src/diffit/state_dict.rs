@@ -4,13 +4,40 @@
 //! through to the bit. Knows nothing of files.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Tensor, TensorData};
+use pipe_engine::kind::StageError;
 use pipe_engine::store::tensor::{Dtype, HostTensor};
 
+use crate::device;
+
+/// End of the name of the factor that LoRA applies first, `[r, in]`.
+pub const LORA_A: &str = ".lora_A.weight";
+/// End of the name of the factor that LoRA applies second, `[out, r]`.
+pub const LORA_B: &str = ".lora_B.weight";
+
+/// The parameters of a module that are trained, and so saved.
+#[derive(Debug, Clone, Default)]
+pub enum Scope {
+    #[default]
+    All,
+    /// These, by name; the others never change.
+    Only(Arc<BTreeSet<String>>),
+}
+
+impl Scope {
+    pub fn holds(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.contains(name),
+        }
+    }
+}
+
 /// One parameter's place in a module.
-pub(super) struct ParamPath {
+pub(crate) struct ParamPath {
     pub id: ParamId,
     /// Full dotted name.
     pub name: String,
@@ -23,7 +50,7 @@ pub(super) struct ParamPath {
 
 /// Where a walk through a module stands.
 #[derive(Default)]
-pub(super) struct Path(Vec<(String, String)>);
+struct Path(Vec<(String, String)>);
 
 impl Path {
     pub fn enter(&mut self, name: &str, container: &str) {
@@ -34,14 +61,19 @@ impl Path {
         self.0.pop();
     }
 
+    /// PyTorch's name; for the factors of LoRA the one in PEFT, where the module holds them and not its weight.
     pub fn name(&self) -> String {
         let names: Vec<&str> = self.0.iter().map(|(name, _)| name.as_str()).collect();
-        names.join(".")
+        match names.as_slice() {
+            [module @ .., "weight", "lora", "a"] => format!("{}{LORA_B}", module.join(".")),
+            [module @ .., "weight", "lora", "b"] => format!("{}{LORA_A}", module.join(".")),
+            _ => names.join("."),
+        }
     }
 }
 
 /// Every float parameter, in the module's order.
-pub(super) fn walk<M: Module>(module: &M) -> Vec<ParamPath> {
+pub(crate) fn walk<M: Module>(module: &M) -> Vec<ParamPath> {
     struct Walk {
         path: Path,
         found: Vec<ParamPath>,
@@ -72,14 +104,18 @@ pub fn param_paths<M: Module>(module: &M) -> Vec<(ParamId, String, Vec<usize>)> 
     paths
 }
 
-/// Every float parameter under its PyTorch name with `prefix` before it, sorted by name.
+/// The float parameters in `scope` under their PyTorch names with `prefix` before them, sorted by name.
 ///
 /// Waits for the device; 32-bit floats keep their bits.
-pub fn state_dict<M: Module>(module: &M, prefix: &str) -> Vec<HostTensor> {
+///
+/// # Errors
+/// The first parameter that could not be computed on the device: see [`device::read`].
+pub fn state_dict<M: Module>(module: &M, scope: &Scope, prefix: &str) -> Result<Vec<HostTensor>, StageError> {
     struct Collect<'a> {
         path: Path,
+        scope: &'a Scope,
         prefix: &'a str,
-        found: Vec<HostTensor>,
+        found: Result<Vec<HostTensor>, StageError>,
     }
     impl ModuleVisitor for Collect<'_> {
         fn enter_module(&mut self, name: &str, container: &str) {
@@ -89,17 +125,28 @@ pub fn state_dict<M: Module>(module: &M, prefix: &str) -> Vec<HostTensor> {
             self.path.exit();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let name = self.path.name();
+            let Ok(found) = &mut self.found else { return };
+            if !self.scope.holds(&name) {
+                return;
+            }
             let tensor = param.base();
             let shape = tensor.dims().to_vec();
-            let bytes = tensor.into_data().convert::<f32>().bytes().to_vec();
-            let name = format!("{}{}", self.prefix, self.path.name());
-            self.found.push(HostTensor { name, dtype: Dtype::F32, shape, bytes });
+            match device::read(tensor) {
+                Ok(data) => {
+                    let (name, bytes) =
+                        (format!("{}{name}", self.prefix), data.convert::<f32>().bytes().to_vec());
+                    found.push(HostTensor { name, dtype: Dtype::F32, shape, bytes });
+                }
+                Err(error) => self.found = Err(error),
+            }
         }
     }
-    let mut collect = Collect { path: Path::default(), prefix, found: Vec::new() };
+    let mut collect = Collect { path: Path::default(), scope, prefix, found: Ok(Vec::new()) };
     module.visit(&mut collect);
-    collect.found.sort_by(|a, b| a.name.cmp(&b.name));
-    collect.found
+    let mut found = collect.found?;
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
 }
 
 /// Why a module could not be filled.
@@ -113,13 +160,14 @@ pub enum LoadError<E: std::error::Error + 'static> {
     Lookup(E),
 }
 
-/// Fills a module from named tensors: `lookup` is asked for `prefix` + name of every parameter. `available` holds
+/// Fills the parameters in `scope` from named tensors: `lookup` is asked for `prefix` + name of each. `available` holds
 /// the full names of all that is on offer; those under `prefix` that no parameter has are unexpected.
 ///
 /// # Errors
 /// The first `lookup` that fails; otherwise all missing, unexpected and wrong-shaped names at once.
 pub fn load_state_dict<'n, M, E>(
     module: M,
+    scope: &Scope,
     prefix: &str,
     available: impl IntoIterator<Item = &'n str>,
     mut lookup: impl FnMut(&str) -> Result<Option<HostTensor>, E>,
@@ -131,7 +179,7 @@ where
     let mut values = HashMap::new();
     let mut problems = Vec::new();
     let mut unexpected: BTreeSet<&str> = available.into_iter().filter(|n| n.starts_with(prefix)).collect();
-    for ParamPath { name, shape, .. } in walk(&module) {
+    for ParamPath { name, shape, .. } in walk(&module).into_iter().filter(|p| scope.holds(&p.name)) {
         let full = format!("{prefix}{name}");
         unexpected.remove(full.as_str());
         let found = lookup(&full).map_err(LoadError::Lookup)?;
@@ -156,7 +204,7 @@ where
 }
 
 /// The module with the named parameters replaced; others stay. Shapes must fit.
-pub(super) fn fill<M: Module>(module: M, values: HashMap<String, Vec<f32>>) -> M {
+pub(crate) fn fill<M: Module>(module: M, values: HashMap<String, Vec<f32>>) -> M {
     struct Fill {
         path: Path,
         values: HashMap<String, Vec<f32>>,

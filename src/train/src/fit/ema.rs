@@ -11,11 +11,15 @@ pub fn decay_at(decay: f64, step: u64) -> f64 {
     decay.min((1.0 + step as f64) / (10.0 + step as f64))
 }
 
-/// `mean * decay + module * (1 - decay)`, parameter by parameter. `mean` is a copy of `module` without gradients.
+/// `mean * decay + module * (1 - decay)`, for each parameter that is trained. `mean` is a copy of `module` without
+/// gradients.
 pub fn update<M: Module>(mean: M, module: &M, decay: f64) -> M {
     struct Flatten(HashMap<ParamId, Tensor<1>>);
     impl ModuleVisitor for Flatten {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if !param.is_require_grad() {
+                return;
+            }
             let value = param.val().inner();
             let count = value.shape().num_elements();
             self.0.insert(param.id, value.reshape([count]));

@@ -13,8 +13,10 @@ mod tally;
 
 pub use optimizer::{Optimizer, clip_by_norm};
 pub use precision::Precision;
-pub use record::{Recorder, storage};
+pub use record::{About, Recorder};
 pub use run::{Job, Position, fit};
 pub use schedule::{Schedule, ScheduleKind};
-pub use settings::{EmaSettings, ModelSettings, OptimizerKind, OptimizerSettings, TrainSettings};
+pub use settings::{
+    EmaSettings, FitSettings, LoraSettings, ModelSettings, OptimizerKind, OptimizerSettings, TrainSettings,
+};
 pub use state::{EMA_WEIGHTS, TrainState, WEIGHTS};

@@ -11,11 +11,12 @@ use burn::optim::{
     Optimizer as UpdateRule, decay::WeightDecayConfig,
 };
 use burn::tensor::{Device, Tensor, TensorData};
+use pipe_engine::kind::StageError;
 use pipe_engine::store::tensor::{Dtype, HostTensor};
 
 use super::settings::{OptimizerKind, OptimizerSettings};
-use crate::device::sum_all;
-use crate::diffit::param_paths;
+use crate::device::{self, sum_all};
+use crate::diffit::{Scope, param_paths};
 
 /// Prefix of the state's tensors in a checkpoint.
 pub const PREFIX: &str = "optimizer_state_dict.";
@@ -66,12 +67,15 @@ impl Optimizer {
     }
 
     /// The state as tensors: `PATH.exp_avg`, `PATH.exp_avg_sq` in the parameter's shape, and `PATH.step`.
-    pub fn state_dict<M: Module>(&self, module: &M) -> Vec<HostTensor> {
+    ///
+    /// # Errors
+    /// The first tensor that could not be computed on the device: see [`device::read`].
+    pub fn state_dict<M: Module>(&self, module: &M) -> Result<Vec<HostTensor>, StageError> {
         let mut tensors = Vec::new();
         for (_, path, shape) in param_paths(module) {
             let Some(state) = self.moments.get(&path) else { continue };
             for (field, moment) in [("exp_avg", &state.moment_1), ("exp_avg_sq", &state.moment_2)] {
-                let bytes = moment.clone().into_data().convert::<f32>().bytes().to_vec();
+                let bytes = device::read(moment.clone())?.convert::<f32>().bytes().to_vec();
                 tensors.push(HostTensor {
                     name: format!("{PREFIX}{path}.{field}"),
                     dtype: Dtype::F32,
@@ -83,18 +87,19 @@ impl Optimizer {
             let name = format!("{PREFIX}{path}.step");
             tensors.push(HostTensor { name, dtype: Dtype::I64, shape: vec![], bytes: step });
         }
-        tensors
+        Ok(tensors)
     }
 
-    /// Takes over a saved state. `lookup` is asked by full name; a parameter without all three tensors, or with
+    /// Takes over a saved state of the parameters in `scope`. `lookup` is asked by full name; a parameter without all three tensors, or with
     /// ones of the wrong size, is named in the error.
     pub fn load_state_dict<M: Module>(
         &mut self,
         module: &M,
+        scope: &Scope,
         device: &Device,
         mut lookup: impl FnMut(&str) -> Option<HostTensor>,
     ) -> Result<(), String> {
-        for (_, path, shape) in param_paths(module) {
+        for (_, path, shape) in param_paths(module).into_iter().filter(|(_, path, _)| scope.holds(path)) {
             let count: usize = shape.iter().product();
             let mut moment = |field: &str| {
                 let values = lookup(&format!("{PREFIX}{path}.{field}"))?.to_f32()?;

@@ -56,7 +56,8 @@ impl Precision {
         impl ModuleMapper for Lower {
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
                 let (id, tensor, mapper) = param.consume();
-                let copy = Tensor::from_inner(tensor.inner().cast(self.0)).require_grad();
+                let trained = tensor.is_require_grad();
+                let copy = Tensor::from_inner(tensor.inner().cast(self.0)).set_require_grad(trained);
                 Param::from_mapped_value(id, copy, mapper)
             }
         }

@@ -5,24 +5,35 @@ use std::collections::BTreeMap;
 use pipe_engine::events::{EventFile, MetricsFile};
 use pipe_engine::kind::{Failure, RunContext, StageError};
 use pipe_engine::progress::Event;
-use pipe_engine::store::{EpochRecord, Header, Keeper, Saved, Status, StoreError, atomic};
-use serde_json::{Value, json};
+use pipe_engine::store::{EpochRecord, Header, Keeper, Saved, Status, atomic};
+use serde_json::json;
 
-use super::run::Position;
-use super::settings::TrainSettings;
+use super::run::{Job, Position};
+use super::settings::FitSettings;
 use super::state::TrainState;
+use crate::diffit::DiffitConfig;
+use crate::noise::Sampler;
+use crate::sample::{Request, png};
 
 /// The writing side of one training.
 pub struct Recorder<'a> {
     context: &'a RunContext<'a>,
-    settings: &'a TrainSettings,
+    settings: &'a FitSettings,
     keeper: Keeper,
     metrics: MetricsFile,
     events: EventFile,
-    model_config: Value,
-    classes: Vec<String>,
+    about: About,
     /// Optimizer step of the newest checkpoint.
     saved_step: Option<u64>,
+}
+
+/// What a checkpoint says of its model.
+#[derive(Debug, Clone)]
+pub struct About {
+    pub config: DiffitConfig,
+    pub classes: Vec<String>,
+    /// Further keys of the header.
+    pub extra: BTreeMap<String, String>,
 }
 
 /// How an epoch went, apart from what was learned.
@@ -40,20 +51,18 @@ impl<'a> Recorder<'a> {
     /// Opens the logs to go on after `position`.
     pub fn open(
         context: &'a RunContext<'a>,
-        settings: &'a TrainSettings,
+        settings: &'a FitSettings,
         keeper: Keeper,
         position: &Position,
-        model_config: Value,
-        classes: Vec<String>,
+        about: About,
     ) -> Result<Self, StageError> {
         let logs = keeper.run().logs();
-        let failed =
-            |e: std::io::Error| StageError::new(Failure::Storage, format!("failed to write the logs: {e}"));
-        atomic::create_folder(&logs).map_err(|e| storage(e.into()))?;
-        let metrics = MetricsFile::open(&logs.join("metrics.jsonl"), position.global_step).map_err(failed)?;
-        let events = EventFile::create(&logs, position.global_step).map_err(failed)?;
+        atomic::create_folder(&logs)?;
+        let metrics =
+            MetricsFile::open(&logs.join("metrics.jsonl"), position.global_step).map_err(logs_failed)?;
+        let events = EventFile::create(&logs, position.global_step).map_err(logs_failed)?;
         let saved_step = (position.global_step > 0).then_some(position.global_step);
-        Ok(Self { context, settings, keeper, metrics, events, model_config, classes, saved_step })
+        Ok(Self { context, settings, keeper, metrics, events, about, saved_step })
     }
 
     pub fn keeper(&self) -> &Keeper {
@@ -98,7 +107,7 @@ impl<'a> Recorder<'a> {
             .metrics
             .append(step, epoch, values.iter().copied())
             .and_then(|()| self.events.scalars(step, values.iter().copied()));
-        written.map_err(|e| StageError::new(Failure::Storage, format!("failed to write the logs: {e}")))
+        written.map_err(logs_failed)
     }
 
     /// Whether the policy wants a checkpoint at this optimizer step.
@@ -116,7 +125,7 @@ impl<'a> Recorder<'a> {
         is_final: bool,
     ) -> Result<(), StageError> {
         let header = self.header(position, metrics.clone());
-        let saved = self.keeper.save_epoch(&header, is_final, || state.tensors()).map_err(storage)?;
+        let saved = self.keeper.save_epoch(&header, is_final, || state.tensors())?;
         let Some(saved) = saved else { return Ok(()) };
         self.saved_step = Some(position.global_step);
         let best = saved.is_best;
@@ -134,7 +143,7 @@ impl<'a> Recorder<'a> {
             return Ok(());
         }
         let header = self.header(position, BTreeMap::new());
-        let saved = self.keeper.save_partial(&header, &state.tensors()).map_err(storage)?;
+        let saved = self.keeper.save_partial(&header, &state.tensors()?)?;
         self.saved_step = Some(position.global_step);
         self.tell(saved);
         Ok(())
@@ -149,9 +158,47 @@ impl<'a> Recorder<'a> {
         }
     }
 
+    /// Draws some images of each class as `samples/epoch_NNN.png`, and shows them in TensorBoard.
+    pub fn draw_samples(
+        &mut self,
+        position: &Position,
+        state: &TrainState,
+        job: &Job,
+    ) -> Result<(), StageError> {
+        const CLASSES: usize = 8;
+        const EACH: usize = 4;
+        let conditional = job.config.num_classes > 0;
+        let classes: Vec<String> = match conditional {
+            true => self.about.classes.iter().take(CLASSES).cloned().collect(),
+            false => Vec::new(),
+        };
+        let request = Request {
+            title: format!("{}, epoch {}", self.keeper.metadata().experiment_name, position.epoch),
+            n: EACH * if conditional { classes.len() } else { EACH },
+            classes,
+            seed: self.settings.seed,
+            sampler: Sampler::default(),
+            batch_size: self.settings.batch_size,
+        };
+        let device = job.device.clone().inner();
+        let going_on = |_, _| self.context.stop.requested().is_none();
+        let drawn = request.picture(&state.weights(), job.config, &self.about.classes, &device, going_on)?;
+        let Some(picture) = drawn else { return Ok(()) };
+        let picture = picture.render();
+        let (size, png) = ([picture.width(), picture.height()], png(&picture)?);
+        let folder = self.keeper.run().folder.join("samples");
+        atomic::create_folder(&folder)?;
+        let file = format!("epoch_{:03}.png", position.epoch);
+        atomic::write(&folder.join(&file), |out| out.write_all(&png))?;
+        let shown = self.events.image(position.global_step, "samples", size, &png);
+        shown.map_err(logs_failed)?;
+        self.context.event(Event::Message { text: format!("Drew samples/{file}") });
+        Ok(())
+    }
+
     /// Notes how the run ended.
     pub fn end(&mut self, status: Status, message: Option<String>) -> Result<(), StageError> {
-        self.keeper.end(status, message).map_err(storage)
+        Ok(self.keeper.end(status, message)?)
     }
 
     fn tell(&self, saved: Saved) {
@@ -175,20 +222,21 @@ impl<'a> Recorder<'a> {
             saved_at: chrono::Utc::now(),
             identity: self.context.identity.clone(),
             seed: self.settings.seed,
-            model_config: self.model_config.clone(),
-            extra: BTreeMap::from([
-                ("class_names".to_owned(), json!(self.classes).to_string()),
-                ("stage".to_owned(), self.context.stage.to_string()),
-            ]),
+            model_config: serde_json::to_value(&self.about.config).unwrap_or_default(),
+            extra: self
+                .about
+                .extra
+                .clone()
+                .into_iter()
+                .chain([
+                    ("class_names".to_owned(), json!(self.about.classes).to_string()),
+                    ("stage".to_owned(), self.context.stage.to_string()),
+                ])
+                .collect(),
         }
     }
 }
 
-/// A failure to read or write the run.
-pub fn storage(error: StoreError) -> StageError {
-    let failure = match &error {
-        StoreError::Held { .. } => Failure::Setting,
-        _ => Failure::Storage,
-    };
-    StageError::new(failure, error.to_string())
+fn logs_failed(error: std::io::Error) -> StageError {
+    StageError::new(Failure::Storage, format!("failed to write the logs: {error}"))
 }

@@ -13,17 +13,22 @@ use super::draw::{Inputs, Key, Labels};
 use super::ema;
 use super::optimizer::clip_by_norm;
 use super::record::Recorder;
-use super::settings::TrainSettings;
+use super::settings::FitSettings;
 use super::state::TrainState;
 use super::tally::{Sums, Tally};
 use crate::data::{DataError, Dataset, Loader, LoaderOptions, Split};
-use crate::diffit::DiffitConfig;
+use crate::device;
+use crate::diffit::{DiffitConfig, Pass};
 use crate::noise::Edm;
 
 /// All that a training needs.
 pub struct Job<'a> {
-    pub settings: &'a TrainSettings,
+    pub settings: &'a FitSettings,
     pub config: &'a DiffitConfig,
+    /// Share of images that are trained without their label.
+    pub label_dropout: f64,
+    /// Share of the inputs of LoRA's factors that are dropped.
+    pub lora_dropout: f64,
     pub dataset: Arc<Dataset>,
     /// With autodiff.
     pub device: Device,
@@ -51,9 +56,9 @@ pub fn fit(
     recorder: &mut Recorder,
 ) -> Result<(), StageError> {
     // ---- What stays the same for the whole run
-    let Job { settings, config, dataset, device, context } = job;
+    let Job { settings, config, dataset, device, context, .. } = job;
     let edm = Edm::default();
-    let labels = Labels { classes: config.num_classes, dropout: settings.model.label_dropout };
+    let labels = Labels { classes: config.num_classes, dropout: job.label_dropout };
     let options = LoaderOptions {
         batch_size: settings.batch_size,
         num_workers: settings.num_workers,
@@ -92,7 +97,8 @@ pub fn fit(
                 images += batch.labels.len();
                 let key = Key { seed: settings.seed, epoch, batch: number as u64 };
                 let inputs = Inputs::train(batch, key, &edm, labels, config.image_size, device);
-                let loss = edm.loss(&weights, inputs.image, inputs.sigma, inputs.noise, inputs.label); // [1]
+                let pass = Pass::training(job.lora_dropout, settings.seed, epoch, key.batch);
+                let loss = edm.loss(&weights, inputs.image, inputs.sigma, inputs.noise, inputs.label, &pass); // [1]
                 tally.add(position.global_step + 1, loss.clone().inner());
                 let share = loss.mul_scalar(precision.loss_scale() / group as f64);
                 let found = GradientsParams::from_grads(share.backward(), &weights);
@@ -166,9 +172,12 @@ pub fn fit(
             super::record::EpochTimes { seconds, speed, wait_share, rate },
         )?;
 
-        // ---- The epoch's checkpoint
+        // ---- The epoch's checkpoint and picture
         let stop = interrupted();
         recorder.save_epoch(&position, &metrics, state, epoch == settings.epochs)?;
+        if stop.is_none() && settings.sample_every_n_epochs.is_some_and(|n| epoch.is_multiple_of(n)) {
+            recorder.draw_samples(&position, state, job)?;
+        }
         if epoch < settings.epochs
             && let Some((failure, signal)) = stop
         {
@@ -196,8 +205,10 @@ fn validation_loss(job: &Job, state: &TrainState, edm: &Edm) -> Result<f64, Stag
         let images = batch.labels.len();
         let key = Key { seed: settings.seed, epoch: 0, batch: number as u64 };
         let inputs = Inputs::validate(batch, key, edm, labels, config.image_size, &device);
-        let loss = edm.loss(&weights, inputs.image, inputs.sigma, inputs.noise, inputs.label);
-        sum += f64::from(loss.into_scalar::<f32>()) * images as f64;
+        let pass = Pass::inference();
+        let loss = edm.loss(&weights, inputs.image, inputs.sigma, inputs.noise, inputs.label, &pass);
+        let loss = device::read(loss)?.iter::<f64>().sum::<f64>();
+        sum += loss * images as f64;
         count += images;
     }
     Ok(sum / f64::from(count.max(1) as u32))

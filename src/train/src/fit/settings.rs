@@ -1,4 +1,4 @@
-//! The settings of a `train` stage. What a change of each one means stands beside it as `x-class`; without one it
+//! The settings of the stages that train. What a change of each one means stands beside it as `x-class`; without one it
 //! is `identity`: another experiment.
 
 use std::collections::BTreeMap;
@@ -13,66 +13,132 @@ use super::precision::Precision;
 use super::schedule::Schedule;
 use crate::device::DeviceChoice;
 use crate::diffit::{DiffitConfig, Preset};
+use crate::lora::LoraConfig;
 
-/// Trains a DiffiT model on a data set, in a numbered run.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TrainSettings {
-    /// The `dataset` stage to train on.
-    pub dataset: String,
-    /// Name shown in the list of runs; the pipeline's name if unset.
-    #[serde(default)]
-    #[schemars(extend("x-class" = "runtime"))]
-    pub experiment_name: Option<String>,
-    #[serde(default)]
-    pub model: ModelSettings,
-    /// Total number of passes over the training images, not "more".
-    #[serde(default = "default_epochs")]
-    #[schemars(range(min = 1), extend("x-class" = "extend"))]
-    pub epochs: u64,
-    /// Epochs over which the schedule runs, when `epochs` may grow later; `epochs` if unset.
-    #[serde(default)]
-    pub schedule_epochs: Option<u64>,
-    /// Images in one batch.
-    #[serde(default = "default_batch_size")]
-    #[schemars(range(min = 1))]
-    pub batch_size: usize,
-    /// Batches whose gradients are averaged before one optimizer step.
-    #[serde(default = "one")]
-    #[schemars(range(min = 1))]
-    pub accumulate_grad_batches: usize,
-    /// Threads that prepare batches ahead of the step; 0 prepares them in the loop itself.
-    #[serde(default = "default_workers")]
-    #[schemars(extend("x-class" = "runtime"))]
-    pub num_workers: usize,
-    /// Peak learning rate.
-    #[serde(default = "default_learning_rate")]
-    pub learning_rate: f64,
-    #[serde(default)]
-    pub optimizer: OptimizerSettings,
-    #[serde(default)]
-    pub schedule: Schedule,
-    /// Largest norm of all gradients together; longer ones are scaled down. Null switches clipping off.
-    #[serde(default = "default_clip")]
-    pub gradient_clip_val: Option<f64>,
-    #[serde(default)]
-    pub ema: EmaSettings,
-    /// Number format of the forward and backward pass; weights stay in f32.
-    #[serde(default)]
-    pub precision: Precision,
-    /// Seed of everything random in this stage.
-    #[serde(default = "default_seed")]
-    pub seed: u64,
-    /// Where to compute: `auto`, `cpu`, `gpu`, `gpu:N`.
-    #[serde(default)]
-    #[schemars(extend("x-class" = "runtime"))]
-    pub device: DeviceChoice,
-    /// Optimizer steps between two lines of the logs.
-    #[serde(default = "default_log_interval")]
-    #[schemars(range(min = 1), extend("x-class" = "runtime"))]
-    pub log_every_n_steps: u64,
-    #[serde(default)]
-    pub checkpoint: CheckpointPolicy,
+/// Declares the settings of a stage that trains: its own keys, then those that all training has.
+///
+/// One list for all of them, so that a key means the same everywhere. (`#[serde(flatten)]` would share a struct, and
+/// lose the places in the file from every message.)
+macro_rules! training_settings {
+    ($(#[$about:meta])* $name:ident { $($(#[$note:meta])* $field:ident: $kind:ty,)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name {
+            $($(#[$note])* pub $field: $kind,)*
+            /// The `dataset` stage to train on.
+            pub dataset: String,
+            /// Name shown in the list of runs; the pipeline's name if unset.
+            #[serde(default)]
+            #[schemars(extend("x-class" = "runtime"))]
+            pub experiment_name: Option<String>,
+            /// Total number of passes over the training images, not "more".
+            #[serde(default = "default_epochs")]
+            #[schemars(range(min = 1), extend("x-class" = "extend"))]
+            pub epochs: u64,
+            /// Epochs over which the schedule runs, when `epochs` may grow later; `epochs` if unset.
+            #[serde(default)]
+            pub schedule_epochs: Option<u64>,
+            /// Images in one batch.
+            #[serde(default = "default_batch_size")]
+            #[schemars(range(min = 1))]
+            pub batch_size: usize,
+            /// Batches whose gradients are averaged before one optimizer step.
+            #[serde(default = "one")]
+            #[schemars(range(min = 1))]
+            pub accumulate_grad_batches: usize,
+            /// Threads that prepare batches ahead of the step; 0 prepares them in the loop itself.
+            #[serde(default = "default_workers")]
+            #[schemars(extend("x-class" = "runtime"))]
+            pub num_workers: usize,
+            /// Peak learning rate.
+            #[serde(default = "default_learning_rate")]
+            pub learning_rate: f64,
+            #[serde(default)]
+            pub optimizer: OptimizerSettings,
+            #[serde(default)]
+            pub schedule: Schedule,
+            /// Largest norm of all gradients together; longer ones are scaled down. Null switches clipping off.
+            #[serde(default = "default_clip")]
+            pub gradient_clip_val: Option<f64>,
+            #[serde(default)]
+            pub ema: EmaSettings,
+            /// Number format of the forward and backward pass; weights stay in f32.
+            #[serde(default)]
+            pub precision: Precision,
+            /// Seed of everything random in this stage.
+            #[serde(default = "default_seed")]
+            pub seed: u64,
+            /// Where to compute: `auto`, `cpu`, `gpu`, `gpu:N`.
+            #[serde(default)]
+            #[schemars(extend("x-class" = "runtime"))]
+            pub device: DeviceChoice,
+            /// Optimizer steps between two lines of the logs.
+            #[serde(default = "default_log_interval")]
+            #[schemars(range(min = 1), extend("x-class" = "runtime"))]
+            pub log_every_n_steps: u64,
+            /// Epochs between two pictures `samples/epoch_NNN.png`; null draws none.
+            #[serde(default)]
+            #[schemars(range(min = 1), extend("x-class" = "runtime"))]
+            pub sample_every_n_epochs: Option<u64>,
+            #[serde(default)]
+            pub checkpoint: CheckpointPolicy,
+        }
+
+        impl $name {
+            /// What all training has.
+            pub fn fit(&self) -> FitSettings {
+                let s = self.clone();
+                FitSettings {
+                    dataset: s.dataset,
+                    experiment_name: s.experiment_name,
+                    epochs: s.epochs,
+                    schedule_epochs: s.schedule_epochs,
+                    batch_size: s.batch_size,
+                    accumulate_grad_batches: s.accumulate_grad_batches,
+                    num_workers: s.num_workers,
+                    learning_rate: s.learning_rate,
+                    optimizer: s.optimizer,
+                    schedule: s.schedule,
+                    gradient_clip_val: s.gradient_clip_val,
+                    ema: s.ema,
+                    precision: s.precision,
+                    seed: s.seed,
+                    device: s.device,
+                    log_every_n_steps: s.log_every_n_steps,
+                    sample_every_n_epochs: s.sample_every_n_epochs,
+                    checkpoint: s.checkpoint,
+                }
+            }
+        }
+    };
+}
+
+training_settings! {
+    /// What all training has, whatever is trained.
+    FitSettings {}
+}
+
+training_settings! {
+    /// Trains a DiffiT model on a data set, in a numbered run.
+    TrainSettings {
+        #[serde(default)]
+        model: ModelSettings,
+    }
+}
+
+training_settings! {
+    /// Fine-tunes a trained model with low-rank adapters (LoRA), in a numbered run.
+    LoraSettings {
+        /// The stage whose model is fine-tuned: a `copy_best` or a `train` stage.
+        base: String,
+        #[serde(default)]
+        lora: LoraConfig,
+        /// Share of images that are trained without their label, for classifier-free guidance.
+        #[serde(default = "default_label_dropout")]
+        #[schemars(range(min = 0.0, max = 1.0))]
+        label_dropout: f64,
+    }
 }
 
 /// The network: a preset, and what differs from it.
@@ -138,7 +204,7 @@ impl Default for ModelSettings {
             heads: None,
             window: None,
             class_conditional: true,
-            label_dropout: 0.1,
+            label_dropout: default_label_dropout(),
         }
     }
 }
@@ -173,12 +239,38 @@ impl ModelSettings {
 impl TrainSettings {
     /// Refuses values that cannot work, naming the key.
     pub fn validate(&self) -> Result<(), Rejection> {
-        let check = |key: &str, good: bool, expected: &str| match good {
-            true => Ok(()),
-            false => Err(Rejection::value(key, format!("expected {expected}"))),
-        };
+        check("model.label_dropout", is_share(self.model.label_dropout), SHARE)?;
+        self.fit().validate()
+    }
+}
+
+impl LoraSettings {
+    /// Refuses values that cannot work, naming the key.
+    pub fn validate(&self) -> Result<(), Rejection> {
+        self.lora.validate()?;
+        check("label_dropout", is_share(self.label_dropout), SHARE)?;
+        self.fit().validate()
+    }
+}
+
+const SHARE: &str = "a share between 0 and 1";
+
+fn is_share(x: f64) -> bool {
+    (0.0..=1.0).contains(&x)
+}
+
+/// Refuses a value that is not good.
+fn check(key: &str, good: bool, expected: &str) -> Result<(), Rejection> {
+    match good {
+        true => Ok(()),
+        false => Err(Rejection::value(key, format!("expected {expected}"))),
+    }
+}
+
+impl FitSettings {
+    /// Refuses values that cannot work, naming the key.
+    pub fn validate(&self) -> Result<(), Rejection> {
         let [beta1, beta2] = self.optimizer.betas;
-        let share = |x: f64| (0.0..=1.0).contains(&x);
         check("epochs", self.epochs >= 1, "at least 1")?;
         check("batch_size", self.batch_size >= 1, "at least 1")?;
         check("accumulate_grad_batches", self.accumulate_grad_batches >= 1, "at least 1")?;
@@ -189,6 +281,7 @@ impl TrainSettings {
             self.learning_rate > 0.0 && self.learning_rate.is_finite(),
             "a number above 0",
         )?;
+        check("sample_every_n_epochs", self.sample_every_n_epochs != Some(0), "at least 1, or null")?;
         check("schedule_epochs", self.schedule_epochs != Some(0), "at least 1")?;
         let clip = self.gradient_clip_val;
         check(
@@ -203,10 +296,9 @@ impl TrainSettings {
         )?;
         check("optimizer.eps", self.optimizer.eps > 0.0, "a number above 0")?;
         check("optimizer.weight_decay", self.optimizer.weight_decay >= 0.0, "0 or more")?;
-        check("model.label_dropout", share(self.model.label_dropout), "a share between 0 and 1")?;
-        check("ema.decay", share(self.ema.decay), "a share between 0 and 1")?;
+        check("ema.decay", is_share(self.ema.decay), SHARE)?;
         let floor = self.schedule.min_lr_ratio;
-        check("schedule.min_lr_ratio", share(floor), "a share of the learning rate between 0 and 1")?;
+        check("schedule.min_lr_ratio", is_share(floor), "a share of the learning rate between 0 and 1")?;
         self.checkpoint.validate().map_err(|e| Rejection::value(format!("checkpoint.{}", e.key), e.message))
     }
 
@@ -250,6 +342,10 @@ fn default_log_interval() -> u64 {
 
 fn one() -> usize {
     1
+}
+
+fn default_label_dropout() -> f64 {
+    0.1
 }
 
 fn default_clip() -> Option<f64> {

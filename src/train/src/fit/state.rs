@@ -7,8 +7,8 @@ use pipe_engine::store::checkpoint::Checkpoint;
 use pipe_engine::store::tensor::HostTensor;
 
 use super::optimizer::{self, Optimizer};
-use super::settings::TrainSettings;
-use crate::diffit::{Diffit, DiffitConfig, load_state_dict, state_dict};
+use super::settings::FitSettings;
+use crate::diffit::{Diffit, Scope, load_state_dict, state_dict};
 
 /// Prefix of the weights in a checkpoint.
 pub const WEIGHTS: &str = "state_dict.";
@@ -22,67 +22,49 @@ pub struct TrainState {
     /// Without autodiff; `None` when switched off.
     pub ema: Option<Diffit>,
     pub optimizer: Optimizer,
+    /// The parameters that change; only they are saved.
+    pub scope: Scope,
 }
 
 impl TrainState {
-    /// Initial weights, a pure function of the seed.
-    pub fn fresh(
-        config: &DiffitConfig,
-        settings: &TrainSettings,
-        device: &Device,
-    ) -> Result<Self, StageError> {
-        let model = config
-            .init(settings.seed, device)
-            .map_err(|e| StageError::new(Failure::Setting, format!("model: {e}")))?;
+    /// The state before the first step. Parameters of `model` outside `scope` are frozen already.
+    pub fn new(model: Diffit, scope: Scope, settings: &FitSettings) -> Self {
         let optimizer = Optimizer::new(&settings.optimizer, &model);
         let ema = settings.ema.enabled.then(|| model.clone().valid());
-        Ok(Self { model, ema, optimizer })
+        Self { model, ema, optimizer, scope }
     }
 
     /// The state that a checkpoint holds, to the bit.
-    pub fn restore(
-        checkpoint: &Checkpoint,
-        config: &DiffitConfig,
-        settings: &TrainSettings,
-        device: &Device,
-    ) -> Result<Self, StageError> {
+    pub fn restore(mut self, checkpoint: &Checkpoint, device: &Device) -> Result<Self, StageError> {
         let wrong = |message: String| {
             StageError::new(
                 Failure::Input,
                 format!("failed to load {}: {message}", checkpoint.path().display()),
             )
         };
-        let names: Vec<String> = checkpoint.tensors().map(|t| t.name.clone()).collect();
-        let read = |name: &str| match names.iter().any(|n| n == name) {
-            true => checkpoint.read(name).map(Some),
-            false => Ok(None),
+        let names = || checkpoint.tensors().map(|t| t.name.as_str());
+        let load = |model: Diffit, prefix: &str| {
+            load_state_dict(model, &self.scope, prefix, names(), |name| checkpoint.find(name))
+                .map_err(|e| wrong(e.to_string()))
         };
-        let mut state = Self::fresh(config, settings, device)?;
-        let available = || names.iter().map(String::as_str);
-        state.model =
-            load_state_dict(state.model, WEIGHTS, available(), read).map_err(|e| wrong(e.to_string()))?;
-        state.ema = match state.ema {
-            Some(ema) => {
-                Some(load_state_dict(ema, EMA_WEIGHTS, available(), read).map_err(|e| wrong(e.to_string()))?)
-            }
-            None => None,
-        };
+        self.model = load(self.model, WEIGHTS)?;
+        self.ema = self.ema.map(|ema| load(ema, EMA_WEIGHTS)).transpose()?;
         // Before the first step there are no moments.
-        if names.iter().any(|n| n.starts_with(optimizer::PREFIX)) {
-            let lookup = |name: &str| read(name).ok().flatten();
-            state.optimizer.load_state_dict(&state.model, device, lookup).map_err(wrong)?;
+        if names().any(|n| n.starts_with(optimizer::PREFIX)) {
+            let lookup = |name: &str| checkpoint.find(name).ok().flatten();
+            self.optimizer.load_state_dict(&self.model, &self.scope, device, lookup).map_err(wrong)?;
         }
-        Ok(state)
+        Ok(self)
     }
 
     /// Copies everything to host memory; waits for the device.
-    pub fn tensors(&self) -> Vec<HostTensor> {
-        let mut tensors = state_dict(&self.model, WEIGHTS);
+    pub fn tensors(&self) -> Result<Vec<HostTensor>, StageError> {
+        let mut tensors = state_dict(&self.model, &self.scope, WEIGHTS)?;
         if let Some(ema) = &self.ema {
-            tensors.extend(state_dict(ema, EMA_WEIGHTS));
+            tensors.extend(state_dict(ema, &self.scope, EMA_WEIGHTS)?);
         }
-        tensors.extend(self.optimizer.state_dict(&self.model));
-        tensors
+        tensors.extend(self.optimizer.state_dict(&self.model)?);
+        Ok(tensors)
     }
 
     /// The weights to judge and sample with: the running mean where there is one.

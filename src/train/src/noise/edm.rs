@@ -8,7 +8,8 @@ use burn::tensor::{Int, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::diffit::Diffit;
+use crate::device::sum_all;
+use crate::diffit::{Diffit, Pass};
 
 /// The constants of table 1.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -43,6 +44,7 @@ impl Edm {
         x: Tensor<4>,
         sigma: Tensor<1>,
         label: Option<Tensor<1, Int>>,
+        pass: &Pass,
     ) -> Tensor<4> {
         let [batch] = sigma.dims();
         let c_noise = sigma.clone().log() / 4.0;
@@ -51,7 +53,7 @@ impl Edm {
         let root = total.clone().sqrt();
         let c_skip = total.recip() * self.sigma_data.powi(2);
         let c_out = s * self.sigma_data / root.clone();
-        let estimate = net.forward(x.clone() / root, c_noise, label);
+        let estimate = net.forward(x.clone() / root, c_noise, label, pass);
         c_skip * x + c_out * estimate
     }
 
@@ -66,13 +68,16 @@ impl Edm {
         sigma: Tensor<1>,
         noise: Tensor<4>,
         label: Option<Tensor<1, Int>>,
+        pass: &Pass,
     ) -> Tensor<1> {
         let [batch] = sigma.dims();
         let s = sigma.clone().reshape([batch, 1, 1, 1]);
         let total = s.clone().square() + self.sigma_data.powi(2);
         let weight = total / (s.clone() * self.sigma_data).square();
-        let denoised = self.denoise(net, image.clone() + s * noise, sigma, label);
-        (weight * (denoised - image).square()).mean()
+        let denoised = self.denoise(net, image.clone() + s * noise, sigma, label, pass);
+        let squares = weight * (denoised - image).square();
+        let count = squares.shape().num_elements();
+        sum_all(squares) / count as f64
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use figment::Figment;
 use pipe_engine::kind::{
-    Failure, Observer, Outcome, Reference, Rejection, RunContext, Stage, StageError, StageKind, State,
+    Artifact, Failure, Observation, Observer, Outcome, Reference, Rejection, RunContext, Stage, StageError,
+    StageKind, State,
 };
 use pipe_engine::progress::Event;
 use serde_json::Value;
@@ -47,8 +48,8 @@ impl Stage for DatasetStage {
         Vec::new()
     }
 
-    fn observe(&self, _: &Observer) -> Result<State, StageError> {
-        Ok(State::Transient)
+    fn observe(&self, _: &Observer) -> Result<Observation, StageError> {
+        Ok(State::Transient.into())
     }
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
@@ -69,7 +70,7 @@ impl Stage for DatasetStage {
             size = dataset.image_size(),
         );
         context.event(Event::Message { text: summary.clone() });
-        Ok(Outcome { artifact: Some(Arc::new(dataset)), summary })
+        Ok(Outcome { artifact: Some(Artifact::new(Arc::new(dataset), None)), summary })
     }
 }
 

@@ -1,7 +1,12 @@
 //! The stage kinds that this crate brings to the engine.
 
+mod copy_best;
 mod dataset;
+mod handed;
+mod lora;
+mod sample;
 mod train;
+mod training;
 
 use std::sync::Arc;
 
@@ -9,5 +14,11 @@ use pipe_engine::kind::StageKind;
 
 /// Every stage kind.
 pub fn kinds() -> Vec<Arc<dyn StageKind>> {
-    vec![Arc::new(dataset::DatasetKind), Arc::new(train::TrainKind)]
+    vec![
+        Arc::new(dataset::DatasetKind),
+        Arc::new(train::TrainKind),
+        Arc::new(copy_best::CopyBestKind),
+        Arc::new(lora::LoraKind),
+        Arc::new(sample::SampleKind),
+    ]
 }

@@ -1,6 +1,5 @@
 //! A scripted stage behind the engine's trait: it succeeds, fails, is interrupted or panics as its settings say.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -25,6 +24,9 @@ pub struct Settings {
     #[schemars(extend("x-class" = "runtime"))]
     pub ends: String,
     pub classes: Vec<String>,
+    /// Stands for the content of what the stage makes
+    #[schemars(extend("x-class" = "runtime"))]
+    pub content: String,
     pub checkpoint: Checkpoint,
 }
 
@@ -51,6 +53,7 @@ impl Default for Settings {
             epochs: 5,
             ends: "succeed".into(),
             classes: Vec::new(),
+            content: String::new(),
             checkpoint: Checkpoint::default(),
         }
     }
@@ -66,6 +69,7 @@ impl Default for Checkpoint {
 pub struct Fake {
     pub name: &'static str,
     pub transient: bool,
+    pub counts: Counts,
 }
 
 impl StageKind for Fake {
@@ -82,13 +86,20 @@ impl StageKind for Fake {
         if settings.epochs == 0 {
             return Err(Rejection::value("epochs", "expected at least 1"));
         }
-        Ok(Arc::new(FakeStage { settings, transient: self.transient }))
+        Ok(Arc::new(FakeStage { settings, transient: self.transient, counts: self.counts }))
     }
 }
 
 struct FakeStage {
     settings: Settings,
     transient: bool,
+    counts: Counts,
+}
+
+impl FakeStage {
+    fn artifact(&self) -> Option<Artifact> {
+        Some(Artifact::new(self.settings.epochs, Some(self.settings.content.clone())))
+    }
 }
 
 fn file(root: &Path, stage: &StageId, identity: &str) -> PathBuf {
@@ -101,24 +112,27 @@ impl Stage for FakeStage {
     }
 
     fn references(&self) -> Vec<Reference> {
-        let reference =
-            |stage: &String| Reference { key: "dataset", stage: stage.clone(), kinds: &["source", "work"] };
+        let reference = |stage: &String| Reference {
+            key: "dataset",
+            stage: stage.clone(),
+            kinds: &["source", "work"],
+            counts: self.counts,
+        };
         self.settings.dataset.iter().map(reference).collect()
     }
 
-    fn observe(&self, o: &Observer) -> Result<State, StageError> {
+    fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
         if self.transient {
-            return Ok(State::Transient);
+            return Ok(State::Transient.into());
         }
         let Ok(text) = std::fs::read_to_string(file(o.root, o.stage, o.identity)) else {
-            return Ok(State::Absent { reason: "never run".into() });
+            return Ok(State::Absent { reason: "never run".into() }.into());
         };
-        let done: u64 = text.parse().unwrap();
-        Ok(if done >= self.settings.epochs {
-            State::Done { reason: "up to date".into() }
-        } else {
-            State::Partial { done, total: self.settings.epochs, reason: "interrupted".into() }
-        })
+        let (done, total): (u64, u64) = (text.parse().unwrap(), self.settings.epochs);
+        if done < total {
+            return Ok(State::Partial { done, total, reason: "interrupted".into() }.into());
+        }
+        Ok(Observation { state: State::Done { reason: "up to date".into() }, artifact: self.artifact() })
     }
 
     fn run(&self, c: &RunContext) -> Result<Outcome, StageError> {
@@ -139,14 +153,15 @@ impl Stage for FakeStage {
         if !self.transient {
             std::fs::write(file(&c.root, &c.stage, &c.identity), self.settings.epochs.to_string()).unwrap();
         }
-        Ok(Outcome { artifact: Some(Arc::new(self.settings.epochs)), summary: "done".into() })
+        Ok(Outcome { artifact: self.artifact(), summary: "done".into() })
     }
 }
 
 pub fn kinds() -> Vec<Arc<dyn StageKind>> {
     vec![
-        Arc::new(Fake { name: "source", transient: true }),
-        Arc::new(Fake { name: "work", transient: false }),
+        Arc::new(Fake { name: "source", transient: true, counts: Counts::Settings }),
+        Arc::new(Fake { name: "work", transient: false, counts: Counts::Settings }),
+        Arc::new(Fake { name: "follow", transient: false, counts: Counts::Content }),
     ]
 }
 
@@ -203,5 +218,3 @@ impl Project {
         graph.stage(&StageId::new(stage).unwrap()).unwrap().stage.settings()
     }
 }
-
-pub type States = BTreeMap<StageId, State>;

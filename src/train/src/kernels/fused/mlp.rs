@@ -72,7 +72,8 @@ impl Kernel<5> for Mlp {
         let sums: Vec<[Vec<f32>; 4]> = rows
             .zip(kept.par_chunks(part * hidden))
             .map(|(((dx, x), dy), u)| {
-                let [mut dw1, mut dw2] = [(); 2].map(|()| vec![0.0; c * hidden]);
+                let [mut dw1, mut dw2] =
+                    [wanted[1], wanted[3]].map(|wanted| vec![0.0; if wanted { c * hidden } else { 0 }]);
                 let (mut db1, mut db2) = (vec![0.0; hidden], vec![0.0; c]);
                 let [mut h, mut du] = [(); 2].map(|()| vec![0.0; ROWS * hidden]);
                 let blocks = dx.chunks_mut(ROWS * c).zip(x.chunks(ROWS * c)).zip(dy.chunks(ROWS * c));
@@ -95,8 +96,13 @@ impl Kernel<5> for Mlp {
                     add_rows(&mut db2, dy);
                     add_rows(&mut db1, du);
                     let (h_rows, du_rows) = (View::rows(h, hidden), View::rows(du, hidden));
-                    product([c, rows, hidden], 1.0, dy_rows.t(), h_rows, Onto::Sum, &mut dw2, hidden);
-                    product([hidden, rows, c], 1.0, du_rows.t(), View::rows(x, c), Onto::Sum, &mut dw1, c);
+                    if wanted[3] {
+                        product([c, rows, hidden], 1.0, dy_rows.t(), h_rows, Onto::Sum, &mut dw2, hidden);
+                    }
+                    if wanted[1] {
+                        let x = View::rows(x, c);
+                        product([hidden, rows, c], 1.0, du_rows.t(), x, Onto::Sum, &mut dw1, c);
+                    }
                     product([rows, hidden, c], 1.0, du_rows, View::rows(w1, c), Onto::Nothing, dx, c);
                 }
                 [dw1, db1, dw2, db2]

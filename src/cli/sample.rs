@@ -1,0 +1,102 @@
+//! `pipe sample CKPT`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use pipe_engine::kind::{Failure, StageId};
+use pipe_engine::progress::Event;
+use pipe_engine::stop::Stop;
+use pipe_engine::store::atomic;
+use pipe_train::checkpoint;
+use pipe_train::device::{self, DeviceChoice};
+use pipe_train::noise::Sampler;
+use pipe_train::sample::{Request, png};
+
+use super::{CliError, Output, signals};
+use crate::{report, say};
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  pipe sample checkpoints/base_training/run_001/checkpoints/best.ckpt --n 32\n  pipe sample base.ckpt --lora checkpoints/lora/run_001/adapter --class oak --guidance 2 -o oaks.png"
+)]
+pub struct SampleArguments {
+    /// Checkpoint to draw from: of a training or of LoRA
+    checkpoint: PathBuf,
+    /// Adapter to put on it: a folder in PEFT's format or a LoRA checkpoint
+    #[arg(long, value_name = "ADAPTER")]
+    lora: Option<PathBuf>,
+    /// Images in all, shared out among the classes
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    n: u16,
+    /// PNG file to write
+    #[arg(short, long, default_value = "samples.png", value_name = "FILE")]
+    output: PathBuf,
+    /// Draw this class only; can be given several times
+    #[arg(long = "class", value_name = "NAME")]
+    classes: Vec<String>,
+    /// Noise levels of the sampler
+    #[arg(long, default_value_t = 18, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    steps: u16,
+    /// Weight of the class: 1 takes it as it is, more exaggerates it
+    #[arg(long, default_value_t = 1.0, value_name = "W")]
+    guidance: f64,
+    /// Seed of the noise that the images begin as
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    seed: u64,
+    /// Use the weights themselves, not their running mean
+    #[arg(long)]
+    no_ema: bool,
+    /// Images that are drawn at once
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    batch_size: u16,
+    /// Where to compute: auto, cpu, gpu, gpu:N
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    device: DeviceChoice,
+}
+
+pub fn sample(arguments: SampleArguments, output: &Output) -> Result<ExitCode, CliError> {
+    let a = arguments;
+    if !(a.guidance >= 0.0 && a.guidance.is_finite()) {
+        return Err(CliError::usage("--guidance: expected 0 or more"));
+    }
+    device::watch();
+    let device = device::resolve(a.device).map_err(CliError::usage)?.device;
+    let opened =
+        checkpoint::open(&a.checkpoint, a.lora.as_deref(), !a.no_ema, &device).map_err(CliError::failed)?;
+    let request = Request {
+        title: format!(
+            "{}, {} steps, guidance {}, seed {}",
+            a.checkpoint.display(),
+            a.steps,
+            a.guidance,
+            a.seed
+        ),
+        n: usize::from(a.n),
+        classes: a.classes,
+        seed: a.seed,
+        sampler: Sampler { steps: usize::from(a.steps), guidance: a.guidance, ..Sampler::default() },
+        batch_size: usize::from(a.batch_size),
+    };
+    let stop = Stop::default();
+    signals::watch(stop.clone())?;
+    let report = report::reporter(output);
+    let id = StageId::new("sample").ok_or_else(|| CliError::failed("no name for the progress"))?;
+    let after = |done: u64, total: u64| {
+        report.event(&id, &Event::Preparing { what: "drawing".into(), done, total: Some(total) });
+        stop.requested().is_none()
+    };
+    let picture = request.picture(&opened.net, &opened.config, &opened.class_names, &device, after);
+    report.finish();
+    let picture = picture.map_err(|e| match e.failure {
+        Failure::Setting => CliError::usage(e),
+        _ => CliError::failed(e),
+    })?;
+    let Some(picture) = picture else {
+        let code = stop.requested().map_or(1, |signal| signal.exit_code());
+        return Ok(ExitCode::from(code));
+    };
+    let bytes = png(&picture.render()).map_err(CliError::failed)?;
+    atomic::write(&a.output, |out| out.write_all(&bytes)).map_err(CliError::failed)?;
+    say!("{}", a.output.display());
+    Ok(ExitCode::SUCCESS)
+}

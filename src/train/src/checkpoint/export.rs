@@ -1,0 +1,93 @@
+//! Checkpoints for others: weights alone, adapters folded in.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use pipe_engine::kind::{Failure, StageError};
+use pipe_engine::store::checkpoint::{Header, Written, write};
+use pipe_engine::store::tensor::HostTensor;
+use pipe_engine::store::{Checkpoint, atomic};
+
+use super::{BASE_DIGEST, BASE_WEIGHTS, RebuildError, adapted_model, best_prefix, model};
+use crate::diffit::{Scope, state_dict};
+use crate::fit::{EMA_WEIGHTS, WEIGHTS};
+use crate::lora::{Adapter, HEADER_KEY};
+
+/// Why nothing was exported.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    #[error(transparent)]
+    Rebuild(#[from] RebuildError),
+    #[error(transparent)]
+    Write(#[from] atomic::WriteError),
+    #[error(transparent)]
+    Read(#[from] pipe_engine::store::CheckpointError),
+    #[error("{0}")]
+    Device(StageError),
+    #[error("{} holds no LoRA weights to merge; name an adapter with --lora", .0.display())]
+    NothingToMerge(std::path::PathBuf),
+}
+
+impl From<StageError> for ExportError {
+    fn from(error: StageError) -> Self {
+        Self::Device(error)
+    }
+}
+
+impl From<ExportError> for StageError {
+    fn from(error: ExportError) -> Self {
+        Self::new(Failure::Input, error.to_string())
+    }
+}
+
+/// Writes the weights of a checkpoint, and their running mean, without the optimizer's state.
+pub fn weights_only(checkpoint: &Checkpoint, to: &Path) -> Result<Written, ExportError> {
+    checkpoint.verify()?;
+    let names = checkpoint.tensors().map(|t| t.name.clone());
+    let weights = names.filter(|name| name.starts_with(WEIGHTS) || name.starts_with(EMA_WEIGHTS));
+    let tensors = weights.map(|name| checkpoint.read(&name)).collect::<Result<Vec<HostTensor>, _>>()?;
+    Ok(write(to, &stripped(checkpoint.header()), &tensors)?)
+}
+
+/// Writes a LoRA checkpoint as whole weights: those of its base with the factors multiplied out and added. With `lora`,
+/// the checkpoint is the base and the adapter comes from there.
+pub fn merged(checkpoint: &Checkpoint, lora: Option<&Adapter>, to: &Path) -> Result<Written, ExportError> {
+    let device = Device::flex();
+    checkpoint.verify()?;
+    let mut header = stripped(checkpoint.header());
+    let mut tensors = Vec::new();
+    if let Some(adapter) = lora {
+        let (model, config) = adapted_model(checkpoint, best_prefix(checkpoint), adapter, &device)?;
+        tensors.extend(state_dict(&model.materialize(), &Scope::All, WEIGHTS)?);
+        header.model_config = serde_json::to_value(&config).unwrap_or_default();
+        if !adapter.class_names.is_empty() {
+            let names = serde_json::to_string(&adapter.class_names).unwrap_or_default();
+            header.extra.insert("class_names".to_owned(), names);
+        }
+    } else {
+        if !header.extra.contains_key(HEADER_KEY) {
+            return Err(ExportError::NothingToMerge(checkpoint.path().to_owned()));
+        }
+        for prefix in [WEIGHTS, EMA_WEIGHTS] {
+            if checkpoint.tensors().any(|t| t.name.starts_with(prefix)) {
+                let (model, _) = model(checkpoint, prefix, &device)?;
+                tensors.extend(state_dict(&model.materialize(), &Scope::All, prefix)?);
+            }
+        }
+        for key in [HEADER_KEY, BASE_DIGEST, BASE_WEIGHTS] {
+            header.extra.remove(key);
+        }
+    }
+    Ok(write(to, &header, &tensors)?)
+}
+
+/// The header of a file that training does not go on from.
+fn stripped(header: &Header) -> Header {
+    Header {
+        step_in_epoch: 0,
+        scheduler_state_dict: serde_json::json!({}),
+        loop_state: serde_json::json!({}),
+        ..header.clone()
+    }
+}

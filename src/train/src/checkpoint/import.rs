@@ -1,0 +1,182 @@
+//! Checkpoints from PyTorch and Lightning: `.pt` and `.ckpt` files, which are pickles. They are interpreted by a reader
+//! that knows tensors and containers only; no code in them is ever executed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{DType, Device, TensorData};
+use pipe_engine::store::atomic;
+use pipe_engine::store::checkpoint::{Header, Written, write};
+use pipe_engine::store::tensor::HostTensor;
+use pytorch_reader::{DType as TorchType, PytorchReader, Tensor};
+
+use crate::diffit::{ConfigError, DiffitConfig, walk};
+use crate::fit::{EMA_WEIGHTS, WEIGHTS};
+
+/// Why a file was not imported.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    #[error("failed to read {}: {message}", path.display())]
+    Read { path: PathBuf, message: String },
+    #[error("{} holds no DiffiT model: no tensor is called `…{FIRST}`; it has {}", path.display(), listed(found))]
+    Foreign { path: PathBuf, found: Vec<String> },
+    #[error(
+        "{} holds another architecture: missing {}; unexpected {}; of another shape {}",
+        path.display(), listed(missing), listed(unexpected), listed(shapes)
+    )]
+    Mismatch { path: PathBuf, missing: Vec<String>, unexpected: Vec<String>, shapes: Vec<String> },
+    #[error("{} holds a model that cannot be: {error}", path.display())]
+    Config { path: PathBuf, error: ConfigError },
+    #[error(transparent)]
+    Write(#[from] atomic::WriteError),
+}
+
+/// A tensor that every DiffiT has; what stands before its name stands before all names.
+const FIRST: &str = "tokenizer.weight";
+
+/// What the file does not say itself.
+#[derive(Debug, Clone, Default)]
+pub struct ImportOptions {
+    /// Side of the images that the model was trained on: no tensor's shape tells it.
+    pub image_size: usize,
+    /// Names of the classes, in the order of their labels.
+    pub class_names: Vec<String>,
+}
+
+/// Converts a PyTorch file to a checkpoint of this program. The architecture is read from the shapes of the tensors; a
+/// running mean is taken over where the file has one under a name with `ema` in it.
+pub fn import(from: &Path, to: &Path, options: &ImportOptions) -> Result<Written, ImportError> {
+    let read = |message: String| ImportError::Read { path: from.to_owned(), message };
+    let all = PytorchReader::new(from).map_err(|e| read(e.to_string()))?.into_tensors();
+    let all: BTreeMap<String, Tensor> = all.into_iter().collect();
+    let mut prefixes: Vec<&str> = all.keys().filter_map(|name| name.strip_suffix(FIRST)).collect();
+    prefixes.sort_by_key(|prefix| (prefix.contains("ema"), prefix.len()));
+    let Some(main) = prefixes.first() else {
+        let found = all.keys().cloned().collect();
+        return Err(ImportError::Foreign { path: from.to_owned(), found });
+    };
+    let part = |prefix: &str| -> BTreeMap<&str, &Tensor> {
+        all.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?, tensor))).collect()
+    };
+    let config = infer(&part(main), options.image_size);
+    config.validate().map_err(|error| ImportError::Config { path: from.to_owned(), error })?;
+    let mut tensors = Vec::new();
+    let ema = prefixes.iter().find(|prefix| prefix.contains("ema") && *prefix != main);
+    for (prefix, name) in [(Some(main), WEIGHTS), (ema, EMA_WEIGHTS)] {
+        let Some(prefix) = prefix else { continue };
+        // Where nothing stands before the names, other parts of the file stand beside them.
+        let others =
+            |name: &str| prefix.is_empty() && prefixes.iter().any(|p| !p.is_empty() && name.starts_with(p));
+        let mut part = part(prefix);
+        part.retain(|name, _| !others(name));
+        tensors.extend(converted(from, &part, &config, name)?);
+    }
+    let header = Header {
+        epoch: 0,
+        global_step: 0,
+        step_in_epoch: 0,
+        metrics: BTreeMap::new(),
+        scheduler_state_dict: serde_json::json!({}),
+        loop_state: serde_json::json!({}),
+        saved_at: chrono::Utc::now(),
+        identity: "imported".to_owned(),
+        seed: 0,
+        model_config: serde_json::to_value(&config).unwrap_or_default(),
+        extra: match options.class_names.is_empty() {
+            true => BTreeMap::new(),
+            false => {
+                let names = serde_json::to_string(&options.class_names).unwrap_or_default();
+                BTreeMap::from([("class_names".to_owned(), names)])
+            }
+        },
+    };
+    Ok(write(to, &header, &tensors)?)
+}
+
+/// The architecture that the shapes tell of; what cannot be told is left at a value that the check will refuse.
+fn infer(tensors: &BTreeMap<&str, &Tensor>, image_size: usize) -> DiffitConfig {
+    let size =
+        |name: &str, axis: usize| tensors.get(name).and_then(|t| t.shape().get(axis)).copied().unwrap_or(0);
+    let count = |prefix: &str| -> usize {
+        let number = |name: &&str| name.strip_prefix(prefix)?.split('.').next()?.parse::<usize>().ok();
+        tensors.keys().filter_map(number).max().map_or(0, |last| last + 1)
+    };
+    let dim = size(FIRST, 0);
+    let levels = count("down.") + 1;
+    let width = |level: usize| match level {
+        0 => dim,
+        level => size(&format!("down.{}.weight", level - 1), 0),
+    };
+    let depth = |level: usize| match level + 1 == levels {
+        true => count("middle."),
+        false => count(&format!("encoder.{level}.")),
+    };
+    // The widest window is the setting: at coarser resolutions it shrinks with the image.
+    let tables = || tensors.iter().filter(|(name, _)| name.ends_with("attn.bias_table"));
+    let rows = tables().filter_map(|(_, t)| t.shape().first()).max().copied().unwrap_or(0);
+    DiffitConfig {
+        dim,
+        mults: (0..levels).map(|level| width(level) / dim.max(1)).collect(),
+        depths: (0..levels).map(depth).collect(),
+        heads: tables().filter_map(|(_, t)| t.shape().get(1)).next().copied().unwrap_or(0),
+        window: (rows.isqrt() + 1) / 2,
+        image_size,
+        channels: size(FIRST, 1),
+        num_classes: size("time.label.weight", 0).saturating_sub(1),
+    }
+}
+
+/// The tensors of one part under the names of a checkpoint; or all that does not fit.
+fn converted(
+    path: &Path,
+    found: &BTreeMap<&str, &Tensor>,
+    config: &DiffitConfig,
+    prefix: &str,
+) -> Result<Vec<HostTensor>, ImportError> {
+    let skeleton = config
+        .skeleton(&Device::flex())
+        .map_err(|error| ImportError::Config { path: path.to_owned(), error })?;
+    let wanted: BTreeMap<String, Vec<usize>> =
+        walk(&skeleton).into_iter().map(|p| (p.name, p.shape)).collect();
+    let names: BTreeSet<&str> = wanted.keys().map(String::as_str).collect();
+    let there: BTreeSet<&str> = found.keys().copied().collect();
+    let list = |names: BTreeSet<&str>| -> Vec<String> { names.into_iter().map(str::to_owned).collect() };
+    let missing = list(&names - &there);
+    let unexpected = list(&there - &names);
+    let shapes: Vec<String> = wanted
+        .iter()
+        .filter_map(|(name, shape)| {
+            let found = found.get(name.as_str())?.shape();
+            (found != shape).then(|| format!("{name} {found:?} instead of {shape:?}"))
+        })
+        .collect();
+    if !(missing.is_empty() && unexpected.is_empty() && shapes.is_empty()) {
+        return Err(ImportError::Mismatch { path: path.to_owned(), missing, unexpected, shapes });
+    }
+    found.iter().map(|(name, tensor)| host(path, &format!("{prefix}{name}"), tensor)).collect()
+}
+
+fn host(path: &Path, name: &str, tensor: &Tensor) -> Result<HostTensor, ImportError> {
+    let read = |message: String| ImportError::Read { path: path.to_owned(), message };
+    let dtype = match tensor.dtype() {
+        TorchType::F64 => DType::F64,
+        TorchType::F32 => DType::F32,
+        TorchType::F16 => DType::F16,
+        TorchType::BF16 => DType::BF16,
+        other => return Err(read(format!("`{}` holds {other:?}, not floats", tensor.name))),
+    };
+    let bytes = tensor.read().map_err(|e| read(format!("`{}`: {e}", tensor.name)))?;
+    let shape = tensor.shape().to_vec();
+    let values: Vec<f32> = TensorData::from_bytes_vec(bytes, shape.clone(), dtype).iter::<f32>().collect();
+    Ok(HostTensor::f32(name, shape, &values))
+}
+
+/// A list that a person can read: the first few, and how many more.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 12;
+    match names.len() {
+        0 => "nothing".to_owned(),
+        n if n <= SHOWN => names.join(", "),
+        n => format!("{} and {} more", names[..SHOWN].join(", "), n - SHOWN),
+    }
+}

@@ -1,0 +1,194 @@
+//! Models from checkpoint files: a checkpoint alone is enough to rebuild its model; one of LoRA finds its base model in
+//! the folder of its run.
+
+mod export;
+mod import;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use pipe_engine::store::{Checkpoint, CheckpointError};
+
+use crate::diffit::probe::{Probe, probe as probe_model};
+use crate::diffit::{ConfigError, Diffit, DiffitConfig, LoadError, Scope, fill, load_state_dict, walk};
+use crate::fit::{EMA_WEIGHTS, WEIGHTS};
+use crate::lora::{Adapter, AdapterError, LABEL_TABLE};
+
+pub use export::{ExportError, merged, weights_only};
+pub use import::{ImportError, ImportOptions, import};
+
+/// Name of the base model in the folder of a LoRA run.
+pub const BASE_FILE: &str = "base_model.ckpt";
+/// Key of a LoRA checkpoint's header: content digest of its base model.
+pub const BASE_DIGEST: &str = "base_digest";
+/// Key of a LoRA checkpoint's header: prefix of the base's weights that the factors belong to.
+pub const BASE_WEIGHTS: &str = "base_weights";
+
+/// Why a model could not be rebuilt.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    #[error("failed to rebuild the model: its config is not valid: {0}")]
+    Json(serde_json::Error),
+    #[error("failed to rebuild the model: {0}")]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Load(#[from] LoadError<CheckpointError>),
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error("{} holds LoRA weights only, and its base model {} is another one than it was trained on", file.display(), base.display())]
+    OtherBase { file: PathBuf, base: PathBuf },
+    #[error("{} is a checkpoint without LoRA weights", file.display())]
+    NoAdapter { file: PathBuf },
+}
+
+/// The weights to sample with: their running mean where the checkpoint has one.
+pub fn best_prefix(checkpoint: &Checkpoint) -> &'static str {
+    match checkpoint.tensors().any(|t| t.name.starts_with(EMA_WEIGHTS)) {
+        true => EMA_WEIGHTS,
+        false => WEIGHTS,
+    }
+}
+
+/// The classes that a checkpoint's model was trained on; empty if it does not say.
+pub fn class_names(checkpoint: &Checkpoint) -> Vec<String> {
+    let text = checkpoint.header().extra.get("class_names");
+    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
+/// Builds the model that a checkpoint holds, LoRA's factors beside its weights. `prefix` chooses the weights:
+/// `state_dict.` or `ema_state_dict.`.
+pub fn model(
+    checkpoint: &Checkpoint,
+    prefix: &str,
+    device: &Device,
+) -> Result<(Diffit, DiffitConfig), RebuildError> {
+    let Some(adapter) = Adapter::from_checkpoint(checkpoint, prefix)? else {
+        return full_model(checkpoint, prefix, device);
+    };
+    let base = base_of(checkpoint)?;
+    let extra = &checkpoint.header().extra;
+    let base_prefix = extra.get(BASE_WEIGHTS).map_or(WEIGHTS, String::as_str);
+    adapted_model(&base, base_prefix, &adapter, device)
+}
+
+/// The base model of a LoRA checkpoint: `base_model.ckpt` in its run's folder, checked to be the right one.
+pub fn base_of(checkpoint: &Checkpoint) -> Result<Checkpoint, RebuildError> {
+    let run = checkpoint.path().parent().and_then(Path::parent);
+    let base = Checkpoint::open(&run.unwrap_or(Path::new("..")).join(BASE_FILE))?;
+    match base.digest() == checkpoint.header().extra.get(BASE_DIGEST).map(String::as_str) {
+        true => Ok(base),
+        false => {
+            Err(RebuildError::OtherBase { file: checkpoint.path().to_owned(), base: base.path().to_owned() })
+        }
+    }
+}
+
+/// A base model with an adapter on it.
+pub fn adapted_model(
+    base: &Checkpoint,
+    prefix: &str,
+    adapter: &Adapter,
+    device: &Device,
+) -> Result<(Diffit, DiffitConfig), RebuildError> {
+    let (model, config) = match adapter.num_classes() {
+        Some(classes) => model_for_classes(base, prefix, classes, device)?,
+        None => full_model(base, prefix, device)?,
+    };
+    Ok((adapter.apply(model)?, config))
+}
+
+/// A model for other classes than its checkpoint's: every row of the label table is the checkpoint's "no class", so that
+/// at first all classes give what the checkpoint gives without one. A model without classes stays so.
+pub fn model_for_classes(
+    checkpoint: &Checkpoint,
+    prefix: &str,
+    classes: usize,
+    device: &Device,
+) -> Result<(Diffit, DiffitConfig), RebuildError> {
+    let known = config(checkpoint)?;
+    if known.num_classes == 0 {
+        return full_model(checkpoint, prefix, device);
+    }
+    let config = DiffitConfig { num_classes: classes, ..known };
+    let skeleton = config.skeleton(device)?;
+    let names: BTreeSet<String> =
+        walk(&skeleton).into_iter().map(|p| p.name).filter(|name| name != LABEL_TABLE).collect();
+    let scope = Scope::Only(Arc::new(names));
+    let table = format!("{prefix}{LABEL_TABLE}");
+    let available = checkpoint.tensors().map(|t| t.name.as_str()).filter(|name| *name != table);
+    let model = load_state_dict(skeleton, &scope, prefix, available, |name| checkpoint.find(name))?;
+    let rows = checkpoint.read(&table)?.to_f32().unwrap_or_default();
+    let none = rows.rchunks_exact(config.time_dim()).next().unwrap_or_default();
+    let values = none.repeat(classes + 1);
+    Ok((fill(model, [(LABEL_TABLE.to_owned(), values)].into()), config))
+}
+
+fn full_model(
+    checkpoint: &Checkpoint,
+    prefix: &str,
+    device: &Device,
+) -> Result<(Diffit, DiffitConfig), RebuildError> {
+    let config = config(checkpoint)?;
+    let available = checkpoint.tensors().map(|t| t.name.as_str());
+    let skeleton = config.skeleton(device)?;
+    let model = load_state_dict(skeleton, &Scope::All, prefix, available, |name| checkpoint.find(name))?;
+    Ok((model, config))
+}
+
+fn config(checkpoint: &Checkpoint) -> Result<DiffitConfig, RebuildError> {
+    let config: DiffitConfig =
+        serde_json::from_value(checkpoint.header().model_config.clone()).map_err(RebuildError::Json)?;
+    config.validate()?;
+    Ok(config)
+}
+
+/// The model's outputs on fixed inputs, on the CPU.
+pub fn probe(checkpoint: &Checkpoint, prefix: &str) -> Result<Probe, RebuildError> {
+    let device = Device::flex();
+    let (net, config) = model(checkpoint, prefix, &device)?;
+    Ok(probe_model(&net, &config, &device))
+}
+
+/// A model to draw images with.
+pub struct Opened {
+    /// Without autodiff.
+    pub net: Diffit,
+    pub config: DiffitConfig,
+    /// Empty if the checkpoint does not say.
+    pub class_names: Vec<String>,
+    pub epoch: u64,
+}
+
+/// An adapter from a LoRA checkpoint, or from a folder in PEFT's format.
+pub fn adapter(path: &Path, ema: bool) -> Result<Adapter, RebuildError> {
+    if path.is_dir() {
+        return Ok(Adapter::read(path)?);
+    }
+    let checkpoint = Checkpoint::open(path)?;
+    let prefix = if ema { best_prefix(&checkpoint) } else { WEIGHTS };
+    let found = Adapter::from_checkpoint(&checkpoint, prefix)?;
+    found.ok_or_else(|| RebuildError::NoAdapter { file: path.to_owned() })
+}
+
+/// Opens a checkpoint to draw images with: the running mean of its weights where it has one and `ema` is wanted. `lora`
+/// is an adapter to put on it: a LoRA checkpoint, or a folder in PEFT's format.
+pub fn open(file: &Path, lora: Option<&Path>, ema: bool, device: &Device) -> Result<Opened, RebuildError> {
+    let checkpoint = Checkpoint::open(file)?;
+    let prefix_of = |checkpoint: &Checkpoint| if ema { best_prefix(checkpoint) } else { WEIGHTS };
+    let epoch = checkpoint.header().epoch;
+    let Some(lora) = lora else {
+        let (net, config) = model(&checkpoint, prefix_of(&checkpoint), device)?;
+        return Ok(Opened { net, config, class_names: class_names(&checkpoint), epoch });
+    };
+    let adapter = adapter(lora, ema)?;
+    let (net, config) = adapted_model(&checkpoint, best_prefix(&checkpoint), &adapter, device)?;
+    let class_names = match adapter.class_names.is_empty() {
+        true => class_names(&checkpoint),
+        false => adapter.class_names,
+    };
+    Ok(Opened { net, config, class_names, epoch })
+}

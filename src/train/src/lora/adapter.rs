@@ -1,0 +1,259 @@
+//! An adapter outside of training: from a checkpoint, to and from PEFT's two files, onto a network.
+//!
+//! Format: `adapter_model.safetensors` with `base_model.model.PATH.lora_A.weight` and `…lora_B.weight`, and
+//! `adapter_config.json`, as PEFT's `save_pretrained` writes them
+//! (<https://huggingface.co/docs/peft/developer_guides/checkpoint>).
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use pipe_engine::store::tensor::{Dtype, HostTensor};
+use pipe_engine::store::{Checkpoint, CheckpointError, atomic};
+use safetensors::tensor::{SafeTensors, TensorView};
+use serde_json::{Value, json};
+
+use super::attach::Plan;
+use super::settings::LoraConfig;
+use crate::diffit::{Diffit, LORA_A, LORA_B, fill, param_paths};
+
+/// Key of a LoRA checkpoint's header: settings and plan of the adapter.
+pub const HEADER_KEY: &str = "lora";
+/// The label table, which is trained in full where the classes are others than the base's.
+pub const LABEL_TABLE: &str = "time.label.weight";
+const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+const CONFIG_FILE: &str = "adapter_config.json";
+/// Key of the weights file's metadata: content digest of the checkpoint.
+const SOURCE: &str = "checkpoint_digest";
+const PEFT_PREFIX: &str = "base_model.model.";
+
+/// Factors with all that is needed to put them on a base model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Adapter {
+    pub config: LoraConfig,
+    pub plan: Plan,
+    /// By the names that [`param_paths`] gives a network with factors; 32-bit floats.
+    pub tensors: BTreeMap<String, HostTensor>,
+    /// Empty if not known.
+    pub class_names: Vec<String>,
+    /// Content digest of the checkpoint that the factors come from, if that is known.
+    pub source: Option<String>,
+}
+
+/// Why an adapter could not be read, written or used.
+#[derive(Debug, thiserror::Error)]
+pub enum AdapterError {
+    #[error("failed to read {}: {message}", path.display())]
+    Read { path: PathBuf, message: String },
+    #[error(transparent)]
+    Write(#[from] atomic::WriteError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error("the adapter does not fit the model: {}", problems.join("; "))]
+    Mismatch { problems: Vec<String> },
+}
+
+impl Adapter {
+    /// The adapter in a LoRA checkpoint; `None` for another checkpoint. `prefix` chooses the weights.
+    pub fn from_checkpoint(checkpoint: &Checkpoint, prefix: &str) -> Result<Option<Self>, AdapterError> {
+        let header = checkpoint.header();
+        let Some(text) = header.extra.get(HEADER_KEY) else { return Ok(None) };
+        let wrong = |e: serde_json::Error| AdapterError::Read {
+            path: checkpoint.path().to_owned(),
+            message: format!("its `{HEADER_KEY}` is not valid: {e}"),
+        };
+        let Described { config, plan } = serde_json::from_str(text).map_err(wrong)?;
+        let mut tensors = BTreeMap::new();
+        for name in checkpoint.tensors().filter_map(|t| t.name.strip_prefix(prefix)) {
+            let tensor = checkpoint.read(&format!("{prefix}{name}"))?;
+            tensors.insert(name.to_owned(), HostTensor { name: name.to_owned(), ..tensor });
+        }
+        let class_names = header.extra.get("class_names").and_then(|text| serde_json::from_str(text).ok());
+        let source = checkpoint.digest().map(str::to_owned);
+        Ok(Some(Self { config, plan, tensors, class_names: class_names.unwrap_or_default(), source }))
+    }
+
+    /// What [`from_checkpoint`](Self::from_checkpoint) wants to find in the header.
+    pub fn describe(config: &LoraConfig, plan: &Plan) -> String {
+        json!(Described { config: config.clone(), plan: plan.clone() }).to_string()
+    }
+
+    /// Number of classes, where the adapter brings a label table of its own.
+    pub fn num_classes(&self) -> Option<usize> {
+        self.tensors.get(LABEL_TABLE).and_then(|t| t.shape.first()?.checked_sub(1))
+    }
+
+    /// Puts the factors beside the projections of `base`, whose label table has room for the adapter's classes.
+    ///
+    /// # Errors
+    /// Every name or shape that does not fit, at once.
+    pub fn apply(&self, base: Diffit) -> Result<Diffit, AdapterError> {
+        let model = self.plan.attach(base, 0).model;
+        let places: HashMap<String, Vec<usize>> =
+            param_paths(&model).into_iter().map(|(_, name, shape)| (name, shape)).collect();
+        let (mut values, mut problems) = (HashMap::new(), Vec::new());
+        for (name, tensor) in &self.tensors {
+            match (places.get(name), tensor.to_f32()) {
+                (None, _) => problems.push(format!("`{name}` is not part of the model")),
+                (Some(shape), _) if *shape != tensor.shape => problems
+                    .push(format!("`{name}` has the shape {:?}, the model needs {shape:?}", tensor.shape)),
+                (_, None) => problems.push(format!("`{name}` holds {:?}, the model needs F32", tensor.dtype)),
+                (_, Some(numbers)) => {
+                    values.insert(name.clone(), numbers);
+                }
+            }
+        }
+        let factors = places.keys().filter(|name| name.ends_with(LORA_A) || name.ends_with(LORA_B));
+        problems.extend(
+            factors.filter(|name| !self.tensors.contains_key(*name)).map(|n| format!("`{n}` is missing")),
+        );
+        problems.sort();
+        match problems.is_empty() {
+            true => Ok(fill(model, values)),
+            false => Err(AdapterError::Mismatch { problems }),
+        }
+    }
+
+    /// Writes PEFT's two files into a folder, each whole or not at all.
+    pub fn write(&self, folder: &Path) -> Result<(), AdapterError> {
+        atomic::create_folder(folder)?;
+        let views = self.tensors.iter().map(|(name, tensor)| {
+            let view = TensorView::new(safetensors::Dtype::F32, tensor.shape.clone(), &tensor.bytes);
+            view.map(|view| (format!("{PEFT_PREFIX}{name}"), view))
+        });
+        let wrong = |path: &Path| {
+            let path = path.to_owned();
+            move |e: safetensors::SafeTensorError| AdapterError::Read { path, message: e.to_string() }
+        };
+        let path = folder.join(WEIGHTS_FILE);
+        let views: Vec<_> = views.collect::<Result<_, _>>().map_err(wrong(&path))?;
+        let metadata = HashMap::from([
+            ("format".to_owned(), "pt".to_owned()),
+            ("class_names".to_owned(), json!(self.class_names).to_string()),
+            (SOURCE.to_owned(), self.source.clone().unwrap_or_default()),
+        ]);
+        let bytes = safetensors::serialize(views, Some(metadata)).map_err(wrong(&path))?;
+        atomic::write(&path, |out| out.write_all(&bytes))?;
+        let text = format!("{:#}\n", self.peft_config());
+        Ok(atomic::write(&folder.join(CONFIG_FILE), |out| out.write_all(text.as_bytes()))?)
+    }
+
+    fn peft_config(&self) -> Value {
+        let LoraConfig { r, lora_alpha, lora_dropout, use_rslora, .. } = &self.config;
+        let others: BTreeMap<&String, &usize> =
+            self.plan.ranks.iter().filter(|(_, rank)| *rank != r).collect();
+        let modules_to_save = self.tensors.contains_key(LABEL_TABLE).then(|| json!(["time.label"]));
+        json!({
+            "peft_type": "LORA",
+            "task_type": null,
+            "base_model_name_or_path": null,
+            "r": r,
+            "lora_alpha": lora_alpha,
+            "lora_dropout": lora_dropout,
+            "target_modules": self.plan.ranks.keys().collect::<Vec<_>>(),
+            "rank_pattern": others,
+            "alpha_pattern": {},
+            "use_rslora": use_rslora,
+            "use_dora": false,
+            "bias": "none",
+            "fan_in_fan_out": false,
+            "init_lora_weights": true,
+            "inference_mode": true,
+            "modules_to_save": modules_to_save,
+        })
+    }
+
+    /// Reads PEFT's two files, written by this program or another.
+    ///
+    /// # Errors
+    /// Files that are missing or no adapter, and adapters that do something else besides (biases, DoRA, scales of
+    /// their own): they would give other results than they should.
+    pub fn read(folder: &Path) -> Result<Self, AdapterError> {
+        let path = folder.join(CONFIG_FILE);
+        let wrong = |path: &Path, message: String| AdapterError::Read { path: path.to_owned(), message };
+        let text = std::fs::read_to_string(&path).map_err(|e| wrong(&path, e.to_string()))?;
+        let found: PeftConfig =
+            serde_json::from_str(&text).map_err(|e| wrong(&path, format!("not an adapter's config: {e}")))?;
+        found.check().map_err(|message| wrong(&path, message))?;
+
+        let path = folder.join(WEIGHTS_FILE);
+        let bytes = std::fs::read(&path).map_err(|e| wrong(&path, e.to_string()))?;
+        let file = SafeTensors::deserialize(&bytes).map_err(|e| wrong(&path, e.to_string()))?;
+        let mut tensors = BTreeMap::new();
+        for (name, view) in file.tensors() {
+            let name = name.strip_prefix(PEFT_PREFIX).unwrap_or(&name).to_owned();
+            if view.dtype() != safetensors::Dtype::F32 {
+                return Err(wrong(&path, format!("`{name}` holds {:?}, only F32 is read", view.dtype())));
+            }
+            let (shape, bytes) = (view.shape().to_vec(), view.data().to_vec());
+            tensors.insert(name.clone(), HostTensor { name, dtype: Dtype::F32, shape, bytes });
+        }
+        let metadata = SafeTensors::read_metadata(&bytes).ok().and_then(|(_, m)| m.metadata().clone());
+        let class_names = metadata.as_ref().and_then(|m| serde_json::from_str(m.get("class_names")?).ok());
+        let source = metadata.and_then(|m| m.get(SOURCE).cloned()).filter(|digest| !digest.is_empty());
+        let config = found.into_config();
+        let rank = |(name, tensor): (&String, &HostTensor)| {
+            Some((name.strip_suffix(LORA_A)?.to_owned(), *tensor.shape.first()?))
+        };
+        let ranks: BTreeMap<String, usize> = tensors.iter().filter_map(rank).collect();
+        let scales = ranks.iter().map(|(path, r)| (path.clone(), config.scale(*r))).collect();
+        let plan = Plan { ranks, scales };
+        Ok(Self { config, plan, tensors, class_names: class_names.unwrap_or_default(), source })
+    }
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Described {
+    config: LoraConfig,
+    plan: Plan,
+}
+
+/// What of PEFT's config matters here; it has many more keys.
+#[derive(serde::Deserialize)]
+struct PeftConfig {
+    peft_type: String,
+    r: usize,
+    lora_alpha: f64,
+    #[serde(default)]
+    lora_dropout: f64,
+    #[serde(default)]
+    use_rslora: bool,
+    #[serde(default)]
+    use_dora: bool,
+    #[serde(default)]
+    alpha_pattern: BTreeMap<String, f64>,
+    #[serde(default)]
+    rank_pattern: BTreeMap<String, usize>,
+    #[serde(default)]
+    bias: Option<String>,
+    #[serde(default)]
+    target_modules: Value,
+}
+
+impl PeftConfig {
+    fn check(&self) -> Result<(), String> {
+        let refuse = |what: &str| Err(format!("{what} is not supported"));
+        match self {
+            Self { peft_type, .. } if peft_type != "LORA" => refuse(&format!("peft_type {peft_type}")),
+            Self { use_dora: true, .. } => refuse("use_dora"),
+            Self { alpha_pattern, .. } if !alpha_pattern.is_empty() => refuse("alpha_pattern"),
+            Self { bias: Some(bias), .. } if bias != "none" => refuse(&format!("bias {bias}")),
+            _ => Ok(()),
+        }
+    }
+
+    fn into_config(self) -> LoraConfig {
+        let target_modules = match self.target_modules {
+            Value::String(one) => vec![one],
+            Value::Array(all) => all.into_iter().filter_map(|t| t.as_str().map(str::to_owned)).collect(),
+            _ => Vec::new(),
+        };
+        LoraConfig {
+            r: self.r,
+            lora_alpha: self.lora_alpha,
+            lora_dropout: self.lora_dropout,
+            use_rslora: self.use_rslora,
+            rank_pattern: self.rank_pattern,
+            target_modules,
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Puts factors beside a network's projections and freezes everything else.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use burn::module::{Lora, LoraAdapter, Module, Param, Reparameterizer};
+use burn::tensor::Tensor;
+use rand::RngExt;
+
+use super::settings::LoraConfig;
+use super::targets::{TargetError, matches, means, projections, short_names};
+use crate::diffit::{Diffit, LORA_A, LORA_B, Scope, fill, param_paths};
+use crate::rng::{Purpose, stream};
+
+/// The rank and the scale of the factors beside each projection, by path.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Plan {
+    pub ranks: BTreeMap<String, usize>,
+    pub scales: BTreeMap<String, f64>,
+}
+
+/// A network with factors.
+pub struct Adapted {
+    pub model: Diffit,
+    /// The factors, and whatever else is trained.
+    pub scope: Scope,
+}
+
+impl Plan {
+    /// Finds the projections that the settings mean.
+    ///
+    /// # Errors
+    /// A name in `target_modules` that means no projection, or a pattern in `rank_pattern` that covers none.
+    pub fn new(config: &LoraConfig, model: &Diffit) -> Result<Self, TargetError> {
+        let all = projections(model);
+        let paths = || all.iter().map(|p| p.path.as_str());
+        for target in &config.target_modules {
+            if !paths().any(|path| means(target, path)) {
+                let mut available = short_names(paths());
+                available.extend(paths().map(str::to_owned));
+                return Err(TargetError { name: target.clone(), available });
+            }
+        }
+        let chosen: Vec<&str> =
+            paths().filter(|path| config.target_modules.iter().any(|t| means(t, path))).collect();
+        for pattern in config.rank_pattern.keys() {
+            if !chosen.iter().any(|path| matches(pattern, path)) {
+                let available = chosen.iter().map(|path| path.to_string()).collect();
+                return Err(TargetError { name: pattern.clone(), available });
+            }
+        }
+        let rank = |path: &str| {
+            let fitting = config.rank_pattern.iter().filter(|(pattern, _)| matches(pattern, path));
+            fitting.max_by_key(|(pattern, _)| pattern.len()).map_or(config.r, |(_, r)| *r)
+        };
+        let ranks: BTreeMap<String, usize> =
+            chosen.into_iter().map(|path| (path.to_owned(), rank(path))).collect();
+        let scales = ranks.iter().map(|(path, r)| (path.clone(), config.scale(*r))).collect();
+        Ok(Self { ranks, scales })
+    }
+
+    /// Attaches the factors to a network: A uniform within ±1/√in, as PEFT has it, B at 0, so that nothing changes yet.
+    /// Every other parameter is frozen. Each A has a stream of its own, numbered by its place in the order of names.
+    pub fn attach(&self, model: Diffit, seed: u64) -> Adapted {
+        let model = model.apply_reparameterization(Attach(self));
+        let factors: Vec<(String, Vec<usize>)> = param_paths(&model)
+            .into_iter()
+            .filter(|(_, name, _)| name.ends_with(LORA_A) || name.ends_with(LORA_B))
+            .map(|(_, name, shape)| (name, shape))
+            .collect();
+        let draw = |(index, (name, shape)): (usize, &(String, Vec<usize>))| {
+            let count = shape.iter().product();
+            if name.ends_with(LORA_B) {
+                return (name.clone(), vec![0.0; count]);
+            }
+            let mut rng = stream(seed, Purpose::Lora, 0, index as u64);
+            let bound = 1.0 / (shape[1] as f32).sqrt();
+            (name.clone(), (0..count).map(|_| bound * (2.0 * rng.random::<f32>() - 1.0)).collect())
+        };
+        let values: HashMap<String, Vec<f32>> = factors.iter().enumerate().map(draw).collect();
+        let names: BTreeSet<String> = factors.into_iter().map(|(name, _)| name).collect();
+        Adapted { model: fill(model, values), scope: Scope::Only(Arc::new(names)) }
+    }
+}
+
+/// burn's own LoRA, with a rank for each projection. (`Module::apply_lora` knows one rank, and applied twice it freezes
+/// the factors of the first time.)
+struct Attach<'a>(&'a Plan);
+
+impl Reparameterizer for Attach<'_> {
+    type Reparam = LoraAdapter;
+
+    fn reparameterize<const D: usize>(
+        &mut self,
+        path: &str,
+        param: Param<Tensor<D>>,
+    ) -> (Param<Tensor<D>>, Option<LoraAdapter>) {
+        let module = path.strip_suffix(".weight").unwrap_or(path);
+        let Some((rank, scale)) = self.0.ranks.get(module).zip(self.0.scales.get(module)) else {
+            return (param.set_require_grad(false), None);
+        };
+        let mut lora = Lora::new(*rank, scale * *rank as f64);
+        lora.reparameterize(path, param)
+    }
+}

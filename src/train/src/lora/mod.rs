@@ -1,0 +1,12 @@
+//! LoRA: low-rank factors beside frozen projections (Hu et al. 2021, arXiv 2106.09685). Settings named as in PEFT, the
+//! factors attached by burn, and files in PEFT's format.
+
+mod adapter;
+mod attach;
+mod settings;
+mod targets;
+
+pub use adapter::{Adapter, AdapterError, HEADER_KEY, LABEL_TABLE};
+pub use attach::{Adapted, Plan};
+pub use settings::LoraConfig;
+pub use targets::TargetError;

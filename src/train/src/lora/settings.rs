@@ -1,0 +1,72 @@
+//! The `lora:` block, named as in PEFT's `LoraConfig`.
+
+use std::collections::BTreeMap;
+
+use pipe_engine::kind::Rejection;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::targets;
+
+/// Low-rank adapters: which projections get them, and how large they are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoraConfig {
+    /// Rank of the factors.
+    #[schemars(range(min = 1))]
+    pub r: usize,
+    /// The product of the factors is scaled by `lora_alpha / r`.
+    pub lora_alpha: f64,
+    /// Share of the inputs of the factors that is dropped in training.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub lora_dropout: f64,
+    /// The projections: a name (`proj`, or `qkv` for `qkv_s` and `qkv_t`), the end of a path
+    /// (`attn.proj`), a pattern of the whole path (`middle.*`), or `all-linear`.
+    pub target_modules: Vec<String>,
+    /// Scale by `lora_alpha / sqrt(r)` instead (Kalajdzievski 2023, arXiv 2312.03732).
+    pub use_rslora: bool,
+    /// Other ranks for some blocks, by pattern of the path: `{"encoder.0.*": 16}`. The longest match wins.
+    pub rank_pattern: BTreeMap<String, usize>,
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        Self {
+            r: 8,
+            lora_alpha: 8.0,
+            lora_dropout: 0.0,
+            target_modules: vec!["qkv".into(), "proj".into()],
+            use_rslora: false,
+            rank_pattern: BTreeMap::new(),
+        }
+    }
+}
+
+impl LoraConfig {
+    /// Refuses values that cannot work, naming the key. Names that depend on the network's depth are checked when it is
+    /// known: see [`Plan::new`](super::Plan::new).
+    pub fn validate(&self) -> Result<(), Rejection> {
+        let check = |key: &str, good: bool, expected: &str| match good {
+            true => Ok(()),
+            false => Err(Rejection::value(format!("lora.{key}"), format!("expected {expected}"))),
+        };
+        check("r", self.r >= 1, "at least 1")?;
+        check("lora_alpha", self.lora_alpha > 0.0 && self.lora_alpha.is_finite(), "a number above 0")?;
+        check("lora_dropout", (0.0..1.0).contains(&self.lora_dropout), "a share from 0 to below 1")?;
+        check("target_modules", !self.target_modules.is_empty(), "at least one name, or [all-linear]")?;
+        check("rank_pattern", self.rank_pattern.values().all(|r| *r >= 1), "ranks of at least 1")?;
+        for target in &self.target_modules {
+            targets::check_name(target)
+                .map_err(|error| Rejection::value("lora.target_modules", error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// What the product of factors of rank `r` is multiplied with.
+    pub fn scale(&self, r: usize) -> f64 {
+        match self.use_rslora {
+            true => self.lora_alpha / (r as f64).sqrt(),
+            false => self.lora_alpha / r as f64,
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Which projections of a network the names in `target_modules` and `rank_pattern` mean.
+
+use std::collections::BTreeSet;
+
+use wildmatch::WildMatch;
+
+use crate::diffit::{DiffitConfig, walk};
+
+/// A name that means nothing in this network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` matches no projection; there are: {}", available.join(", "))]
+pub struct TargetError {
+    pub name: String,
+    pub available: Vec<String>,
+}
+
+/// Every projection of a network: path, inputs, outputs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Projection {
+    pub path: String,
+    pub outputs: usize,
+    pub inputs: usize,
+}
+
+/// The projections of a module, in the order of their names.
+pub(super) fn projections<M: burn::module::Module>(module: &M) -> Vec<Projection> {
+    let mut found: Vec<Projection> = walk(module)
+        .into_iter()
+        .filter(|p| matches!(p.container.as_str(), "Struct:Linear" | "Struct:Projection"))
+        .filter_map(|p| {
+            let path = p.name.strip_suffix(".weight")?.to_owned();
+            let [outputs, inputs] = p.shape[..] else { return None };
+            Some(Projection { path, outputs, inputs })
+        })
+        .collect();
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
+}
+
+/// Whether a name of `target_modules` means the projection at `path`.
+pub(super) fn means(target: &str, path: &str) -> bool {
+    if target == "all-linear" {
+        return true;
+    }
+    if target.contains(['*', '?']) {
+        return matches(target, path);
+    }
+    let last = path.rsplit('.').next().unwrap_or(path);
+    let family = last.strip_prefix(target).is_some_and(|rest| rest.starts_with('_'));
+    path == target || path.ends_with(&format!(".{target}")) || family
+}
+
+/// Whether a pattern with `*` for any characters covers a whole path.
+pub(super) fn matches(pattern: &str, path: &str) -> bool {
+    WildMatch::new(pattern).matches(path)
+}
+
+/// The names that `target_modules` can hold without a path.
+pub(super) fn short_names<'a>(paths: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let last = |path: &str| path.rsplit('.').next().unwrap_or(path).to_owned();
+    paths.into_iter().map(last).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Refuses a plain name that no network has, before any network is there.
+pub(super) fn check_name(target: &str) -> Result<(), TargetError> {
+    if target.contains(['*', '?', '.']) || target == "all-linear" {
+        return Ok(());
+    }
+    let smallest = DiffitConfig {
+        dim: 16,
+        mults: vec![1],
+        depths: vec![1],
+        heads: 1,
+        window: 8,
+        image_size: 8,
+        channels: 3,
+        num_classes: 0,
+    };
+    let Ok(skeleton) = smallest.skeleton(&burn::tensor::Device::flex()) else { return Ok(()) };
+    let found = projections(&skeleton);
+    match found.iter().any(|p| means(target, &p.path)) {
+        true => Ok(()),
+        false => {
+            let available = short_names(found.iter().map(|p| p.path.as_str()));
+            Err(TargetError { name: target.to_owned(), available })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_means_the_last_part_a_family_the_end_of_a_path_or_a_pattern() {
+        let path = "encoder.0.1.block.attn.qkv_s";
+        for target in ["qkv_s", "qkv", "attn.qkv_s", path, "encoder.*", "*qkv_s", "all-linear"] {
+            assert!(means(target, path), "{target}");
+        }
+        for target in ["qk", "kv_s", "qkv_t", "encoder", "block", "decoder.*", "ttn.qkv_s"] {
+            assert!(!means(target, path), "{target}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_no_network_has_is_refused_with_those_there_are() {
+        let error = check_name("query").unwrap_err().to_string();
+        assert_eq!(error, "`query` matches no projection; there are: fc1, fc2, proj, qkv_s, qkv_t");
+        assert_eq!(check_name("qkv"), Ok(()));
+        assert_eq!(check_name("encoder.9.*"), Ok(()), "depends on the network");
+    }
+}

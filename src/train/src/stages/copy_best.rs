@@ -1,0 +1,213 @@
+//! `kind: copy_best`: a training's checkpoint under a name of its own, for whoever comes next.
+
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use figment::Figment;
+use pipe_engine::kind::{
+    Artifact, Counts, Failure, Observation, Observer, Outcome, Reference, Rejection, RunContext, Stage,
+    StageError, StageKind, State,
+};
+use pipe_engine::store::{Checkpoint, CheckpointRecord, Output, Record, atomic, file_digest};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::handed::{ModelFile, TrainedRun};
+use super::training::setting;
+
+/// Copies a checkpoint of a training to a fixed place.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CopyBestSettings {
+    /// The `train` stage.
+    from: String,
+    /// Which checkpoint: `best`, `last`, or `{epoch: N}`.
+    #[serde(default)]
+    select: Select,
+    /// The file to write, relative to the project.
+    to: PathBuf,
+    /// Write even over a file that this stage did not make.
+    #[serde(default)]
+    #[schemars(extend("x-class" = "runtime"))]
+    overwrite: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Select {
+    /// The best by the training's `monitor`.
+    #[default]
+    Best,
+    /// The newest epoch's.
+    Last,
+    /// That of one epoch, if it still stands.
+    Epoch(u64),
+}
+
+pub struct CopyBestKind;
+
+impl StageKind for CopyBestKind {
+    fn name(&self) -> &'static str {
+        "copy_best"
+    }
+
+    fn schema(&self) -> schemars::Schema {
+        schemars::schema_for!(CopyBestSettings)
+    }
+
+    fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
+        let settings: CopyBestSettings = settings.extract()?;
+        inside_project(&settings.to).map_err(|message| Rejection::value("to", message))?;
+        Ok(Arc::new(CopyBest { settings }))
+    }
+}
+
+/// Refuses a path that is not a file inside the project.
+pub(super) fn inside_project(path: &Path) -> Result<(), &'static str> {
+    let plain = path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+    match plain && path.file_name().is_some() {
+        true => Ok(()),
+        false => Err("expected the path of a file inside the project, without `..`"),
+    }
+}
+
+struct CopyBest {
+    settings: CopyBestSettings,
+}
+
+impl Stage for CopyBest {
+    fn settings(&self) -> Value {
+        serde_json::to_value(&self.settings).unwrap_or_default()
+    }
+
+    fn references(&self) -> Vec<Reference> {
+        let stage = self.settings.from.clone();
+        vec![Reference { key: "from", stage, kinds: &["train"], counts: Counts::Content }]
+    }
+
+    fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
+        let target = o.root.join(&self.settings.to);
+        let record = Record::load(o.root, o.pipeline, o.stage);
+        let Some(run) = o.inputs.get("from").and_then(|a| a.get::<TrainedRun>()) else {
+            // What the training will bring is not known yet.
+            let state = match record.is_some() && target.exists() {
+                true => State::Done { reason: "up to date".into() },
+                false => State::Absent { reason: "not copied yet".into() },
+            };
+            return Ok(state.into());
+        };
+        let source = self.selected(&run)?;
+        let shown = self.settings.to.display();
+        let made = record.as_ref().and_then(|r| r.outputs.first()).filter(|o| o.digest == source.digest);
+        let state = match (made, target.exists()) {
+            (Some(output), true) if output.stands(o.root) => {
+                State::Done { reason: format!("up to date, epoch {}", source.epoch) }
+            }
+            (_, false) => State::Absent { reason: format!("{shown} is not there") },
+            (None, true) if record.is_some() => State::Absent {
+                reason: format!("another checkpoint is selected now, epoch {}", source.epoch),
+            },
+            (_, true) => State::Absent { reason: format!("{shown} has another content") },
+        };
+        let file = ModelFile { path: target, digest: source.digest.clone() };
+        Ok(Observation { state, artifact: Some(artifact(file)) })
+    }
+
+    fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
+        let Some(run) = context.inputs.get("from").and_then(|a| a.get::<TrainedRun>()) else {
+            return Err(setting(format!("from: stage {} has no checkpoint", self.settings.from)));
+        };
+        let record = self.selected(&run)?;
+        let source = run.file(record);
+        let bad = |e: String| StageError::new(Failure::Input, format!("failed to copy: {e}"));
+        Checkpoint::open(&source.path).and_then(|c| c.verify()).map_err(|e| bad(e.to_string()))?;
+        let found = file_digest(&source.path).map_err(|e| bad(format!("{}: {e}", source.path.display())))?;
+        if found != record.digest {
+            let message = format!("{} is not the file that its run recorded", source.path.display());
+            return Err(bad(message));
+        }
+        let target = context.root.join(&self.settings.to);
+        let replaced = self.make_sure_it_is_ours(context, &target, &source.digest)?;
+        let path = self.settings.to.display().to_string();
+        let planned = Output { path: path.clone(), digest: found, bytes: record.bytes, modified: 0 };
+        // The record first: after a crash between the two, the next run knows both files as its own.
+        self.record(context, planned, replaced)?;
+        atomic::create_folder(target.parent().unwrap_or(&context.root))?;
+        atomic::link(&source.path, &target)?;
+        let written = Output::of(&context.root, &path)
+            .map_err(|e| StageError::new(Failure::Storage, format!("failed to read {path}: {e}")))?;
+        if written.digest != source.digest {
+            let message = format!("{path} does not have the content that was copied");
+            return Err(StageError::new(Failure::Storage, message));
+        }
+        self.record(context, written, Vec::new())?;
+        let file = ModelFile { path: target, digest: source.digest };
+        let summary = format!("epoch {} of run {}: {path}", record.epoch, run.run.number);
+        Ok(Outcome { artifact: Some(artifact(file)), summary })
+    }
+}
+
+fn artifact(file: ModelFile) -> Artifact {
+    let content = Some(file.digest.clone());
+    Artifact::new(file, content)
+}
+
+impl CopyBest {
+    fn selected<'a>(&self, run: &'a TrainedRun) -> Result<&'a CheckpointRecord, StageError> {
+        let all = &run.metadata.checkpoints;
+        let found = match self.settings.select {
+            Select::Best => run.best(),
+            Select::Last => all.last(),
+            Select::Epoch(epoch) => all.iter().find(|c| c.epoch == epoch),
+        };
+        found.ok_or_else(|| {
+            let epochs: Vec<String> = all.iter().map(|c| c.epoch.to_string()).collect();
+            let there = match epochs.is_empty() {
+                true => "it has none".to_owned(),
+                false => format!("it has those of epochs {}", epochs.join(", ")),
+            };
+            setting(format!("select: run {} has no such checkpoint; {there}", run.run.number))
+        })
+    }
+
+    /// The digests of earlier copies that the target may hold. A file of anybody else's is left alone.
+    fn make_sure_it_is_ours(
+        &self,
+        context: &RunContext,
+        target: &Path,
+        wanted: &str,
+    ) -> Result<Vec<String>, StageError> {
+        let record = Record::load(&context.root, &context.pipeline, &context.stage);
+        let earlier = record.as_ref().map(|r| {
+            r.outputs.iter().map(|o| o.digest.clone()).chain(r.replaced.clone()).collect::<Vec<_>>()
+        });
+        let earlier = earlier.unwrap_or_default();
+        if !target.exists() || self.settings.overwrite {
+            return Ok(earlier);
+        }
+        let digest = file_digest(target)
+            .map_err(|e| StageError::new(Failure::Input, format!("{}: {e}", target.display())))?;
+        if digest == wanted || record.is_some_and(|r| r.made(&digest)) {
+            return Ok(earlier);
+        }
+        Err(setting(format!(
+            "to: {} exists and was not made by this stage; move it away, choose another path, or set `overwrite: true`",
+            self.settings.to.display()
+        )))
+    }
+
+    fn record(&self, context: &RunContext, output: Output, replaced: Vec<String>) -> Result<(), StageError> {
+        let record = Record {
+            schema_version: 1,
+            pipeline: context.pipeline.clone(),
+            stage: context.stage.to_string(),
+            identity: context.identity.clone(),
+            manifest: context.manifest.clone(),
+            written_at: chrono::Utc::now(),
+            outputs: vec![output],
+            replaced,
+        };
+        Ok(record.save(&context.root, &context.stage)?)
+    }
+}

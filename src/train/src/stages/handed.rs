@@ -1,0 +1,47 @@
+//! What the stages of this crate hand to each other.
+
+use std::path::PathBuf;
+
+use pipe_engine::kind::Artifact;
+use pipe_engine::store::{CheckpointRecord, Metadata, Run};
+
+/// A training with at least one checkpoint.
+#[derive(Debug, Clone)]
+pub(super) struct TrainedRun {
+    pub run: Run,
+    pub metadata: Metadata,
+}
+
+/// A file that holds a whole model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ModelFile {
+    pub path: PathBuf,
+    /// `sha256:…` of the file.
+    pub digest: String,
+}
+
+impl TrainedRun {
+    /// The best checkpoint; the last one where none could be judged.
+    pub fn best(&self) -> Option<&CheckpointRecord> {
+        self.metadata.best_checkpoint.as_ref().or_else(|| self.metadata.checkpoints.last())
+    }
+
+    pub fn file(&self, record: &CheckpointRecord) -> ModelFile {
+        ModelFile { path: self.run.folder.join(&record.path), digest: record.digest.clone() }
+    }
+
+    /// The run as an artifact: it counts by its best checkpoint.
+    pub fn artifact(self) -> Artifact {
+        let content = self.best().map(|best| best.digest.clone());
+        Artifact::new(self, content)
+    }
+}
+
+/// The model file that a `train`, `lora` or `copy_best` stage hands on.
+pub(super) fn model_file(artifact: &Artifact) -> Option<ModelFile> {
+    if let Some(file) = artifact.get::<ModelFile>() {
+        return Some((*file).clone());
+    }
+    let run = artifact.get::<TrainedRun>()?;
+    run.best().map(|best| run.file(best))
+}

@@ -1,0 +1,179 @@
+//! `kind: lora`: low-rank adapters on a trained model, fine-tuned on another data set.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::module::{Module, ParamGroup};
+use burn::tensor::Device;
+use figment::Figment;
+use pipe_engine::kind::{
+    Counts, Failure, Observation, Observer, Outcome, Reference, Rejection, RunContext, Stage, StageError,
+    StageKind, State,
+};
+use pipe_engine::progress::Event;
+use pipe_engine::store::Checkpoint;
+use serde_json::Value;
+
+use super::handed::{ModelFile, TrainedRun, model_file};
+use super::training::{Start, Training, setting};
+use crate::checkpoint::{self, BASE_DIGEST, BASE_FILE, BASE_WEIGHTS};
+use crate::data::Dataset;
+use crate::diffit::Scope;
+use crate::fit::{About, FitSettings, LoraSettings};
+use crate::lora::{Adapted, Adapter, HEADER_KEY, LABEL_TABLE, Plan};
+
+/// Folder of the adapter in PEFT's format, in the run's folder.
+const ADAPTER: &str = "adapter";
+
+pub struct LoraKind;
+
+impl StageKind for LoraKind {
+    fn name(&self) -> &'static str {
+        "lora"
+    }
+
+    fn schema(&self) -> schemars::Schema {
+        schemars::schema_for!(LoraSettings)
+    }
+
+    fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
+        let settings: LoraSettings = settings.extract()?;
+        settings.validate()?;
+        Ok(Arc::new(LoraStage { fit: settings.fit(), settings }))
+    }
+}
+
+struct LoraStage {
+    settings: LoraSettings,
+    fit: FitSettings,
+}
+
+impl Stage for LoraStage {
+    fn settings(&self) -> Value {
+        serde_json::to_value(&self.settings).unwrap_or_default()
+    }
+
+    fn derived(&self) -> BTreeMap<String, Value> {
+        self.fit.derived()
+    }
+
+    fn references(&self) -> Vec<Reference> {
+        let (base, dataset) = (self.settings.base.clone(), self.settings.dataset.clone());
+        let kinds = &["copy_best", "train"];
+        vec![
+            Reference { key: "base", stage: base, kinds, counts: Counts::Content },
+            Reference { key: "dataset", stage: dataset, kinds: &["dataset"], counts: Counts::Settings },
+        ]
+    }
+
+    fn observe(&self, observer: &Observer) -> Result<Observation, StageError> {
+        let observation = self.training().observe(observer)?;
+        let run = observation.artifact.as_ref().and_then(|a| a.get::<TrainedRun>());
+        match run.map(|run| what_is_missing(&run)) {
+            Some(Some(what)) => {
+                let (done, total) = (self.fit.epochs, self.fit.epochs);
+                Ok(State::Partial { done, total, reason: format!("{what} is not up to date") }.into())
+            }
+            _ => Ok(observation),
+        }
+    }
+
+    fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
+        let Some(base) = context.inputs.get("base").and_then(model_file) else {
+            return Err(setting(format!(
+                "base: stage {} has no checkpoint to start from",
+                self.settings.base
+            )));
+        };
+        let outcome = self.training().run(context, |dataset, device| {
+            let start = self.start(base, dataset, device)?;
+            if matches!(&start.scope, Scope::Only(names) if names.contains(LABEL_TABLE)) {
+                let text =
+                    "The classes are others than the base model's: their label table is trained in full"
+                        .to_owned();
+                context.event(Event::Message { text });
+            }
+            Ok(start)
+        })?;
+        if let Some(run) = outcome.artifact.as_ref().and_then(|a| a.get::<TrainedRun>())
+            && let Some(best) = run.best()
+        {
+            write_adapter(&run.file(best).path, &run.run.folder.join(ADAPTER))?;
+        }
+        Ok(outcome)
+    }
+}
+
+impl LoraStage {
+    fn training(&self) -> Training<'_> {
+        Training { settings: &self.fit, value: self.settings(), base_dir: "checkpoints/lora" }
+    }
+
+    /// The base model with factors beside it, everything else frozen.
+    fn start(&self, base: ModelFile, dataset: &Dataset, device: &Device) -> Result<Start, StageError> {
+        let LoraSettings { lora, label_dropout, seed, .. } = &self.settings;
+        let input = |message: String| StageError::new(Failure::Input, message);
+        let file = Checkpoint::open(&base.path).and_then(|c| c.verify().map(|()| c));
+        let file = file.map_err(|e| input(format!("the base model: {e}")))?;
+        let prefix = checkpoint::best_prefix(&file);
+        let classes = dataset.class_names().to_vec();
+        let same_classes = checkpoint::class_names(&file) == classes;
+        let (model, config) = match same_classes {
+            true => checkpoint::model(&file, prefix, device),
+            false => checkpoint::model_for_classes(&file, prefix, classes.len(), device),
+        }
+        .map_err(|e| input(format!("the base model: {e}")))?;
+        if config.image_size != dataset.image_size() {
+            return Err(setting(format!(
+                "dataset: its images are {data} x {data} pixels, the base model's {base} x {base}; set the data \
+                 set's image_size to {base}",
+                data = dataset.image_size(),
+                base = config.image_size
+            )));
+        }
+        let plan = Plan::new(lora, &model).map_err(|e| setting(format!("lora: {e}")))?;
+        let Adapted { mut model, mut scope } = plan.attach(model, *seed);
+        if config.num_classes > 0 && !same_classes {
+            model = model.set_require_grad_group(ParamGroup::from_path(LABEL_TABLE), true);
+            if let Scope::Only(names) = &scope {
+                let label = BTreeSet::from([LABEL_TABLE.to_owned()]);
+                scope = Scope::Only(Arc::new(names.union(&label).cloned().collect()));
+            }
+        }
+        let extra = BTreeMap::from([
+            (HEADER_KEY.to_owned(), Adapter::describe(lora, &plan)),
+            (BASE_DIGEST.to_owned(), file.digest().unwrap_or_default().to_owned()),
+            (BASE_WEIGHTS.to_owned(), prefix.to_owned()),
+        ]);
+        Ok(Start {
+            model,
+            scope,
+            about: About { config, classes, extra },
+            label_dropout: *label_dropout,
+            lora_dropout: lora.lora_dropout,
+            base: Some(base),
+        })
+    }
+}
+
+/// What of a trained run a crash, or a user, has left undone.
+fn what_is_missing(run: &TrainedRun) -> Option<&'static str> {
+    if !run.run.folder.join(BASE_FILE).is_file() {
+        return Some(BASE_FILE);
+    }
+    let best = run.best().and_then(|best| Checkpoint::open(&run.file(best).path).ok())?;
+    let adapter = Adapter::read(&run.run.folder.join(ADAPTER)).ok();
+    (adapter.and_then(|a| a.source).as_deref() != best.digest()).then_some(ADAPTER)
+}
+
+/// PEFT's files from a LoRA checkpoint: the weights that are sampled with.
+fn write_adapter(checkpoint: &Path, folder: &Path) -> Result<(), StageError> {
+    let failed = |e: String| StageError::new(Failure::Storage, format!("failed to write the adapter: {e}"));
+    let checkpoint = Checkpoint::open(checkpoint).map_err(|e| failed(e.to_string()))?;
+    let adapter = Adapter::from_checkpoint(&checkpoint, checkpoint::best_prefix(&checkpoint));
+    match adapter.map_err(|e| failed(e.to_string()))? {
+        Some(adapter) => adapter.write(folder).map_err(|e| failed(e.to_string())),
+        None => Err(StageError::new(Failure::Bug, "the best checkpoint holds no adapter")),
+    }
+}

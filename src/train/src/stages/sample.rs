@@ -1,0 +1,191 @@
+//! `kind: sample`: a picture of images from a trained model.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use figment::Figment;
+use pipe_engine::identity::differences;
+use pipe_engine::kind::{
+    Counts, Failure, Observation, Observer, Outcome, Reference, Rejection, RunContext, Stage, StageError,
+    StageKind, State,
+};
+use pipe_engine::progress::Event;
+use pipe_engine::store::{Output, Record, atomic};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::copy_best::inside_project;
+use super::handed::model_file;
+use super::training::setting;
+use crate::checkpoint;
+use crate::device::{self, DeviceChoice};
+use crate::noise::Sampler;
+use crate::sample::{Request, png};
+
+/// Draws images from a trained model into a PNG file, a row for each class.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SampleSettings {
+    /// The stage whose model is used: `train`, `copy_best` or `lora`.
+    from: String,
+    /// The PNG file to write, relative to the project.
+    to: PathBuf,
+    /// Images in all, shared out among the classes.
+    #[serde(default = "default_n")]
+    #[schemars(range(min = 1, max = 10_000))]
+    n: usize,
+    /// The classes to draw, by name; all of them if unset.
+    #[serde(default)]
+    classes: Option<Vec<String>>,
+    /// Noise levels of EDM's Heun sampler; the network is evaluated `2 steps - 1` times.
+    #[serde(default = "default_steps")]
+    #[schemars(range(min = 1, max = 1000))]
+    steps: usize,
+    /// Weight of the class (classifier-free guidance): 1 takes it as it is, more exaggerates it.
+    #[serde(default = "default_guidance")]
+    guidance: f64,
+    /// Seed of the noise that the images begin as.
+    #[serde(default)]
+    seed: u64,
+    /// Draw with the running mean of the weights where there is one.
+    #[serde(default = "yes")]
+    ema: bool,
+    /// Images that are drawn at once.
+    #[serde(default = "default_batch_size")]
+    #[schemars(range(min = 1), extend("x-class" = "runtime"))]
+    batch_size: usize,
+    /// Where to compute: `auto`, `cpu`, `gpu`, `gpu:N`.
+    #[serde(default)]
+    #[schemars(extend("x-class" = "runtime"))]
+    device: DeviceChoice,
+}
+
+fn default_n() -> usize {
+    32
+}
+
+fn default_steps() -> usize {
+    Sampler::default().steps
+}
+
+fn default_guidance() -> f64 {
+    Sampler::default().guidance
+}
+
+fn default_batch_size() -> usize {
+    16
+}
+
+fn yes() -> bool {
+    true
+}
+
+pub struct SampleKind;
+
+impl StageKind for SampleKind {
+    fn name(&self) -> &'static str {
+        "sample"
+    }
+
+    fn schema(&self) -> schemars::Schema {
+        schemars::schema_for!(SampleSettings)
+    }
+
+    fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
+        let settings: SampleSettings = settings.extract()?;
+        let check = |key: &str, good: bool, expected: &str| match good {
+            true => Ok(()),
+            false => Err(Rejection::value(key, format!("expected {expected}"))),
+        };
+        inside_project(&settings.to).map_err(|message| Rejection::value("to", message))?;
+        check("n", (1..=10_000).contains(&settings.n), "1 to 10000 images")?;
+        check("steps", (1..=1000).contains(&settings.steps), "1 to 1000")?;
+        check("guidance", settings.guidance >= 0.0 && settings.guidance.is_finite(), "0 or more")?;
+        check("batch_size", settings.batch_size >= 1, "at least 1")?;
+        Ok(Arc::new(SampleStage { settings }))
+    }
+}
+
+struct SampleStage {
+    settings: SampleSettings,
+}
+
+impl Stage for SampleStage {
+    fn settings(&self) -> Value {
+        serde_json::to_value(&self.settings).unwrap_or_default()
+    }
+
+    fn references(&self) -> Vec<Reference> {
+        let (stage, kinds) = (self.settings.from.clone(), &["train", "copy_best", "lora"]);
+        vec![Reference { key: "from", stage, kinds, counts: Counts::Content }]
+    }
+
+    fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
+        let Some(record) = Record::load(o.root, o.pipeline, o.stage) else {
+            return Ok(State::Absent { reason: "not drawn yet".into() }.into());
+        };
+        let changed: Vec<String> = differences(&record.manifest, o.manifest)
+            .iter()
+            .filter(|d| !o.unknown.contains(&d.key))
+            .map(|d| d.to_string())
+            .collect();
+        let stands = record.outputs.iter().all(|output| output.stands(o.root));
+        let state = match (changed.is_empty(), stands) {
+            (false, _) => State::Absent { reason: changed.join(", ") },
+            (true, false) => State::Absent {
+                reason: format!("{} is not there, or was changed", self.settings.to.display()),
+            },
+            (true, true) => State::Done { reason: "up to date".into() },
+        };
+        Ok(state.into())
+    }
+
+    fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
+        let s = &self.settings;
+        let Some(file) = context.inputs.get("from").and_then(model_file) else {
+            return Err(setting(format!("from: stage {} has no checkpoint", s.from)));
+        };
+        device::watch();
+        let device = device::resolve(s.device).map_err(|e| setting(e.to_string()))?.device;
+        let opened = checkpoint::open(&file.path, None, s.ema, &device);
+        let opened = opened.map_err(|e| StageError::new(Failure::Input, e.to_string()))?;
+        let request = Request {
+            title: format!("{} of {}, epoch {}", s.from, context.pipeline, opened.epoch),
+            n: s.n,
+            classes: s.classes.clone().unwrap_or_default(),
+            seed: s.seed,
+            sampler: Sampler { steps: s.steps, guidance: s.guidance, ..Sampler::default() },
+            batch_size: s.batch_size,
+        };
+        let after = |done, total| {
+            context.event(Event::Preparing { what: "drawing".into(), done, total: Some(total) });
+            context.stop.requested().is_none()
+        };
+        let picture = request.picture(&opened.net, &opened.config, &opened.class_names, &device, after)?;
+        let Some(picture) = picture else {
+            let signal = context.stop.requested().unwrap_or(pipe_engine::stop::Signal::Terminate);
+            let message = format!("stopped by {}", signal.name());
+            return Err(StageError::new(Failure::Interrupted(signal), message));
+        };
+        let target = context.root.join(&s.to);
+        let bytes = png(&picture.render())?;
+        atomic::create_folder(target.parent().unwrap_or(&context.root))?;
+        atomic::write(&target, |out| out.write_all(&bytes))?;
+        let path = s.to.display().to_string();
+        let output = Output::of(&context.root, &path)
+            .map_err(|e| StageError::new(Failure::Storage, format!("failed to read {path}: {e}")))?;
+        let record = Record {
+            schema_version: 1,
+            pipeline: context.pipeline.clone(),
+            stage: context.stage.to_string(),
+            identity: context.identity.clone(),
+            manifest: context.manifest.clone(),
+            written_at: chrono::Utc::now(),
+            outputs: vec![output],
+            replaced: Vec::new(),
+        };
+        record.save(&context.root, &context.stage)?;
+        Ok(Outcome { artifact: None, summary: format!("{} images: {path}", s.n) })
+    }
+}

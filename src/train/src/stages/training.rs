@@ -1,0 +1,474 @@
+//! What all stages that train have in common: which numbered run a training belongs to, and the way into the loop and
+//! out of it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use pipe_engine::identity::{Difference, differences};
+use pipe_engine::kind::{Failure, Observation, Observer, Outcome, Request, RunContext, StageError, State};
+use pipe_engine::progress::Event;
+use pipe_engine::store::{
+    Checkpoint, DatasetRecord, Keeper, Metadata, Run, Runs, SCHEMA_VERSION, Status, atomic,
+};
+use serde_json::{Map, Value};
+
+use super::handed::{ModelFile, TrainedRun};
+use crate::checkpoint::BASE_FILE;
+use crate::data::{Dataset, Split};
+use crate::device;
+use crate::diffit::{Diffit, Scope, param_paths};
+use crate::fit::{About, FitSettings, Job, Position, Recorder, TrainState, fit};
+
+/// A training as a stage sees it.
+pub(super) struct Training<'a> {
+    pub settings: &'a FitSettings,
+    /// The stage's settings as they are recorded.
+    pub value: Value,
+    /// Folder of the numbered runs, if the settings name none.
+    pub base_dir: &'static str,
+}
+
+/// What is trained, before the first step.
+pub(super) struct Start {
+    /// On an autodiff device; frozen outside `scope`.
+    pub model: Diffit,
+    pub scope: Scope,
+    pub about: About,
+    pub label_dropout: f64,
+    pub lora_dropout: f64,
+    /// The file that the frozen weights come from; the run keeps it.
+    pub base: Option<ModelFile>,
+}
+
+/// The run that a training goes on with, or the wish for a new one.
+enum Choice {
+    /// A new run, with this number if one was asked for. The reason is for the plan.
+    New { number: Option<u32>, reason: String },
+    /// An existing run with the same identity.
+    Existing(Box<(Run, Metadata)>),
+    /// A run's folder without metadata: its process ended before it wrote any.
+    Empty(Run),
+}
+
+impl Training<'_> {
+    pub fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
+        let choice = self.choose(o.root, o.request, o.stage.as_str(), o.manifest, o.unknown)?;
+        let (run, metadata) = match choice {
+            Choice::New { reason, .. } => return Ok(State::Absent { reason }.into()),
+            Choice::Empty(run) => {
+                let reason = format!("run {} has no checkpoint yet", run.number);
+                return Ok(State::Absent { reason }.into());
+            }
+            Choice::Existing(existing) => *existing,
+        };
+        let total = self.settings.epochs;
+        let done = completed_epochs(&run, &metadata);
+        if done >= total {
+            let state = State::Done { reason: format!("up to date, run {}", run.number) };
+            return Ok(Observation { state, artifact: Some(TrainedRun { run, metadata }.artifact()) });
+        }
+        if done >= metadata.epochs {
+            return Ok(State::Extendable { from: done, to: total }.into());
+        }
+        let message = metadata.message.unwrap_or_else(|| match metadata.status {
+            Status::Running => "ended without a word".to_owned(),
+            other => other.name().to_owned(),
+        });
+        Ok(State::Partial { done, total, reason: format!("run {}: {message}", run.number) }.into())
+    }
+
+    /// Trains. `start` makes what is trained from the data set and the device (with autodiff).
+    pub fn run(
+        &self,
+        context: &RunContext,
+        start: impl FnOnce(&Dataset, &Device) -> Result<Start, StageError>,
+    ) -> Result<Outcome, StageError> {
+        let settings = self.settings;
+        let Some(dataset) = context.inputs.get("dataset").and_then(|a| a.get::<Arc<Dataset>>()) else {
+            return Err(StageError::new(Failure::Bug, "the data set did not reach the training"));
+        };
+        let dataset: Arc<Dataset> = (*dataset).clone();
+        if settings.checkpoint.monitor == "val_loss" && dataset.indices(Split::Validation).is_empty() {
+            return Err(setting(
+                "checkpoint.monitor is val_loss, and the data set has no validation images; set its val_split to a \
+                 share such as 0.1, or monitor train_loss",
+            ));
+        }
+        device::watch();
+        let device = device::resolve(settings.device).map_err(|e| setting(e.to_string()))?;
+        if !settings.precision.runs_on(&device.device) {
+            let (precision, name) = (settings.precision.name(), &device.name);
+            return Err(setting(format!("precision: {name} cannot compute with {precision}; use f32")));
+        }
+        let autodiff = device.device.clone().autodiff();
+        let start = start(&dataset, &autodiff)?;
+
+        // The run: an old one to go on with, or a new one.
+        let choice =
+            self.choose(&context.root, &context.request, context.stage.as_str(), &context.manifest, &[])?;
+        let mut keeper = self.open_run(context, choice, &dataset, &device.name)?;
+        let shown = |path: &Path| path.strip_prefix(&context.root).unwrap_or(path).display().to_string();
+        let directory = shown(&keeper.run().folder);
+        write_config(&keeper, context)?;
+        if let Some(base) = &start.base {
+            keep_base(keeper.run(), base)?;
+        }
+
+        // Where to begin: the run's newest good checkpoint, a file that was named, or the start.
+        let from = self.newest(context, &keeper)?;
+        let Start { model, scope, about, label_dropout, lora_dropout, .. } = start;
+        let parameters = parameters(&model, &Scope::All);
+        let trainable = self::parameters(&model, &scope);
+        let mut state = TrainState::new(model, scope, settings);
+        let mut position = Position::default();
+        if let Some(checkpoint) = &from {
+            let header = checkpoint.header();
+            position = Position {
+                epoch: header.epoch,
+                global_step: header.global_step,
+                step_in_epoch: header.step_in_epoch,
+                sums: serde_json::from_value(header.loop_state["sums"].clone()).unwrap_or_default(),
+            };
+            state = state.restore(checkpoint, &autodiff)?;
+        }
+        context.event(Event::RunOpened {
+            number: keeper.run().number.0,
+            experiment: keeper.metadata().experiment_name.clone(),
+            directory: directory.clone(),
+            device: device.name.clone(),
+            parameters,
+            trainable,
+        });
+        if let Some(checkpoint) = &from {
+            let history = &keeper.metadata().history;
+            let previous = history.iter().rfind(|e| e.epoch == position.epoch).map(|e| e.metrics.clone());
+            context.event(Event::Resumed {
+                checkpoint: shown(checkpoint.path()),
+                epoch: position.epoch,
+                step_in_epoch: position.step_in_epoch,
+                metrics: previous.unwrap_or_else(|| checkpoint.header().metrics.clone()),
+            });
+        }
+
+        let experiment = settings.experiment_name.clone();
+        keeper.update(|m| {
+            m.status = Status::Running;
+            m.message = None;
+            m.epochs = settings.epochs;
+            m.device = device.name.clone();
+            if let Some(name) = experiment {
+                m.experiment_name = name;
+            }
+        })?;
+        let config = about.config.clone();
+        let mut recorder = Recorder::open(context, settings, keeper, &position, about)?;
+        let job = Job {
+            settings,
+            config: &config,
+            label_dropout,
+            lora_dropout,
+            dataset,
+            device: autodiff,
+            context,
+        };
+        match fit(&job, &mut state, position, &mut recorder) {
+            Ok(()) => recorder.end(Status::Completed, None)?,
+            Err(error) => {
+                let status = match error.failure {
+                    Failure::Interrupted(_) => Status::Interrupted,
+                    _ => Status::Failed,
+                };
+                // The first error is the one to report.
+                let _ = recorder.end(status, Some(error.message.clone()));
+                return Err(error);
+            }
+        }
+        self.conclude(context, recorder.keeper(), &directory)
+    }
+
+    /// The newest checkpoint to go on from, if there is any.
+    fn newest(&self, context: &RunContext, keeper: &Keeper) -> Result<Option<Checkpoint>, StageError> {
+        let found = keeper.newest_good();
+        for passed in &found.passed_over {
+            context.event(Event::Warning { text: format!("passed over a damaged checkpoint: {passed}") });
+        }
+        if found.checkpoint.is_some() {
+            return Ok(found.checkpoint);
+        }
+        if !found.passed_over.is_empty() {
+            let number = keeper.run().number;
+            let message = format!("run {number} has no good checkpoint left; start a new run with --force");
+            return Err(StageError::new(Failure::Storage, message));
+        }
+        let Some(file) = &self.settings.checkpoint.resume_checkpoint else { return Ok(None) };
+        let opened = Checkpoint::open(&context.root.join(file)).and_then(|c| c.verify().map(|()| c));
+        opened.map(Some).map_err(|e| setting(format!("checkpoint.resume_checkpoint: {e}")))
+    }
+
+    fn conclude(
+        &self,
+        context: &RunContext,
+        keeper: &Keeper,
+        directory: &str,
+    ) -> Result<Outcome, StageError> {
+        let best = keeper.metadata().best_checkpoint.clone();
+        let monitor = self.settings.checkpoint.monitor.clone();
+        let value = best.as_ref().and_then(|b| b.metrics.get(&monitor).copied());
+        context.event(Event::Completed {
+            best_epoch: best.as_ref().map(|b| b.epoch),
+            monitor: monitor.clone(),
+            value,
+        });
+        let best = match (&best, value) {
+            (Some(best), Some(value)) => {
+                format!(", best {monitor} {value:.4} at epoch {}: {directory}/{}", best.epoch, best.path)
+            }
+            _ => String::new(),
+        };
+        let run = keeper.run().clone();
+        let summary = format!("run {}, {} epochs{best}", run.number, self.settings.epochs);
+        let artifact = TrainedRun { run, metadata: keeper.metadata().clone() }.artifact();
+        Ok(Outcome { artifact: Some(artifact), summary })
+    }
+
+    fn runs(&self, root: &Path) -> Runs {
+        Runs::at(root.join(self.settings.checkpoint.base_dir.as_deref().unwrap_or(self.base_dir)))
+    }
+}
+
+pub(super) fn setting(message: impl Into<String>) -> StageError {
+    StageError::new(Failure::Setting, message)
+}
+
+fn parameters(model: &Diffit, scope: &Scope) -> u64 {
+    let trained = param_paths(model).into_iter().filter(|(_, name, _)| scope.holds(name));
+    trained.map(|(.., shape)| shape.iter().product::<usize>() as u64).sum()
+}
+
+/// Puts the base model beside the checkpoints that need it: a second name of the file, or a copy.
+fn keep_base(run: &Run, base: &ModelFile) -> Result<(), StageError> {
+    let kept = run.folder.join(BASE_FILE);
+    let same = |a: &Path, b: &Path| {
+        let digest = |path| Checkpoint::open(path).ok().and_then(|c| c.digest().map(str::to_owned));
+        digest(a).is_some_and(|found| digest(b) == Some(found))
+    };
+    if kept.exists() && same(&kept, &base.path) {
+        return Ok(());
+    }
+    Ok(atomic::link(&base.path, &kept)?)
+}
+
+impl Training<'_> {
+    /// Decides which run is meant. Looks at the disk and changes nothing.
+    fn choose(
+        &self,
+        root: &Path,
+        request: &Request,
+        stage: &str,
+        manifest: &BTreeMap<String, Value>,
+        unknown: &[String],
+    ) -> Result<Choice, StageError> {
+        let policy = &self.settings.checkpoint;
+        let runs = self.runs(root);
+        let differences = |old: &BTreeMap<String, Value>| -> Vec<Difference> {
+            differences(old, manifest).into_iter().filter(|d| !unknown.contains(&d.key)).collect()
+        };
+        let resume = request.resume || (policy.resume_from_run.is_some() && !request.force);
+        let number = request.run_number.or(policy.run_number).or(policy.resume_from_run);
+        let setting = |message: String| StageError::new(Failure::Setting, message);
+
+        if let Some(number) = number {
+            let Some(run) = runs.find(number) else {
+                let reason = match resume {
+                    true => format!("no checkpoint found for run {number}; starting new training"),
+                    false => format!("run {number} is new"),
+                };
+                return Ok(Choice::New { number: Some(number), reason });
+            };
+            if request.force {
+                return Err(setting(format!(
+                    "run {number} exists; `--force` needs a number that is free, or none"
+                )));
+            }
+            if !run.metadata_path().exists() {
+                return Ok(Choice::Empty(run));
+            }
+            let metadata = run.metadata()?;
+            let different = differences(&metadata.manifest);
+            return match different.is_empty() {
+                true => Ok(Choice::Existing(Box::new((run, metadata)))),
+                false => Err(setting(self.refusal(number, &different))),
+            };
+        }
+
+        let mine = |run: Run| run.metadata().ok().filter(|m| m.stage == stage).map(|m| (run, m));
+        let mut known: Vec<(Run, Metadata)> = runs.list().into_iter().filter_map(mine).collect();
+        if request.force {
+            return Ok(Choice::New { number: None, reason: "forced".into() });
+        }
+        if resume && let Some((run, metadata)) = known.pop() {
+            let different = differences(&metadata.manifest);
+            return match different.is_empty() {
+                true => Ok(Choice::Existing(Box::new((run, metadata)))),
+                false => Err(setting(self.refusal(run.number.0, &different))),
+            };
+        }
+        let same = known.iter().rposition(|(_, m)| differences(&m.manifest).is_empty());
+        if let Some(index) = same {
+            return Ok(Choice::Existing(Box::new(known.swap_remove(index))));
+        }
+        let reason = match known.last() {
+            None if resume => "no checkpoint found; starting new training".to_owned(),
+            None => "no run yet".to_owned(),
+            Some((run, m)) => {
+                let all: Vec<String> = differences(&m.manifest).iter().map(Difference::to_string).collect();
+                format!("{} (run {} had it otherwise)", all.join(", "), run.number)
+            }
+        };
+        Ok(Choice::New { number: None, reason })
+    }
+
+    /// Why a run cannot be gone on with.
+    fn refusal(&self, number: u32, different: &[Difference]) -> String {
+        let all: Vec<String> = different.iter().map(Difference::to_string).collect();
+        let horizon = different.iter().find(|d| d.key == "<schedule horizon>");
+        let help = match horizon.and_then(|d| d.old.clone()) {
+            Some(old) => format!(
+                "a {:?} schedule depends on its length: keep it with `schedule_epochs: {old}`, or start a new run",
+                self.settings.schedule.kind
+            )
+            .to_lowercase(),
+            None => "go on with the settings it was begun with, or start a new run by leaving the number out".into(),
+        };
+        format!("run {number} was trained with other settings: {}; {help}", all.join(", "))
+    }
+
+    fn open_run(
+        &self,
+        context: &RunContext,
+        choice: Choice,
+        dataset: &Dataset,
+        device: &str,
+    ) -> Result<Keeper, StageError> {
+        let policy = self.settings.checkpoint.clone();
+        let runs = self.runs(&context.root);
+        let run = match choice {
+            Choice::Existing(existing) => {
+                let (run, metadata) = *existing;
+                if metadata.dataset.digest != dataset.digest() {
+                    return Err(StageError::new(
+                        Failure::Input,
+                        format!(
+                            "the images have changed since run {} was begun; start a new run with --force, or put the \
+                             old images back",
+                            run.number
+                        ),
+                    ));
+                }
+                return Ok(Keeper::reopen(run, policy)?);
+            }
+            Choice::Empty(run) => run,
+            Choice::New { number: Some(number), reason } => {
+                if context.request.resume {
+                    context.event(Event::Message { text: capitalized(&reason) });
+                }
+                let created = runs.create_numbered(number)?;
+                created.ok_or_else(|| {
+                    StageError::new(
+                        Failure::Setting,
+                        format!("run {number} was just begun by another process"),
+                    )
+                })?
+            }
+            Choice::New { number: None, reason } => {
+                if context.request.resume {
+                    context.event(Event::Message { text: capitalized(&reason) });
+                }
+                runs.create()?
+            }
+        };
+        let metadata = self.first_metadata(context, &run, dataset, device);
+        Ok(Keeper::begin(run, policy, metadata)?)
+    }
+
+    fn first_metadata(&self, context: &RunContext, run: &Run, dataset: &Dataset, device: &str) -> Metadata {
+        let now = chrono::Utc::now();
+        Metadata {
+            schema_version: SCHEMA_VERSION,
+            run_number: run.number.0,
+            experiment_name: self
+                .settings
+                .experiment_name
+                .clone()
+                .unwrap_or_else(|| context.pipeline.clone()),
+            pipeline: context.pipeline.clone(),
+            stage: context.stage.to_string(),
+            status: Status::Running,
+            message: None,
+            created_at: now,
+            updated_at: now,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            git_commit: git_commit(&context.root),
+            device: device.to_owned(),
+            seed: self.settings.seed,
+            epochs: self.settings.epochs,
+            identity: context.identity.clone(),
+            manifest: context.manifest.clone(),
+            settings: self.value.clone(),
+            dataset: DatasetRecord {
+                source: dataset.source().name().to_owned(),
+                digest: dataset.digest().to_owned(),
+                classes: dataset.class_names().to_vec(),
+                train_images: dataset.indices(Split::Train).len() as u64,
+                validation_images: dataset.indices(Split::Validation).len() as u64,
+            },
+            resumed_from: self.settings.checkpoint.resume_checkpoint.clone(),
+            checkpoints: Vec::new(),
+            best_checkpoint: None,
+            partial_checkpoint: None,
+            history: Vec::new(),
+            other: Map::new(),
+        }
+    }
+}
+
+/// The epochs whose result stands on disk.
+fn completed_epochs(run: &Run, metadata: &Metadata) -> u64 {
+    let stands =
+        |path: &str, bytes: u64| std::fs::metadata(run.folder.join(path)).is_ok_and(|m| m.len() == bytes);
+    let saved = metadata.checkpoints.iter().filter(|c| stands(&c.path, c.bytes)).map(|c| c.epoch);
+    let partial = metadata.partial_checkpoint.iter().filter(|p| stands(&p.path, p.bytes)).map(|p| p.epoch);
+    // Without checkpoints there is nothing to look at but the word of the metadata.
+    let switched_off = metadata.settings["checkpoint"]["enabled"] == Value::Bool(false);
+    let word = (switched_off && metadata.status == Status::Completed).then_some(metadata.epochs);
+    saved.chain(partial).chain(word).max().unwrap_or(0)
+}
+
+/// `config.yaml`: a pipeline file that repeats the run.
+fn write_config(keeper: &Keeper, context: &RunContext) -> Result<(), StageError> {
+    let text = format!(
+        "# The resolved settings of this run. It can be repeated with: pipe run {}\n{}",
+        keeper
+            .run()
+            .config_path()
+            .strip_prefix(&context.root)
+            .unwrap_or(&keeper.run().config_path())
+            .display(),
+        context.resolved
+    );
+    Ok(atomic::write(&keeper.run().config_path(), |out| out.write_all(text.as_bytes()))?)
+}
+
+fn git_commit(root: &Path) -> Option<String> {
+    let output =
+        std::process::Command::new("git").args(["rev-parse", "HEAD"]).current_dir(root).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
+}
+
+fn capitalized(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}
