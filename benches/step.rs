@@ -2,6 +2,7 @@
 //!
 //! `cargo bench -p pipe-train --bench step -- --preset diffit_tiny --batch 16 --steps 10` prints the same JSON as
 //! the reference's `bench`, and the peak of resident memory besides. `benches/peers.sh` runs both in turn.
+//! `--lora R` trains LoRA factors of that rank (`--targets qkv,proj`) and freezes the rest.
 
 use std::time::Instant;
 
@@ -9,6 +10,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Distribution, Tensor};
 use pipe_train::diffit::{Diffit, Pass, Preset, param_paths};
+use pipe_train::lora::{LoraConfig, Plan};
 use pipe_train::noise::Edm;
 
 fn main() {
@@ -22,6 +24,12 @@ fn main() {
     let device = Device::flex().autodiff();
     device.seed(0);
     let mut net = preset.config(size, 0).init(0, &device).expect("a preset is valid");
+    if let Some(r) = value("--lora").and_then(|r| r.parse().ok()) {
+        let targets = value("--targets").unwrap_or_else(|| "qkv,proj".into());
+        let target_modules = targets.split(',').map(str::to_owned).collect();
+        let config = LoraConfig { r, target_modules, ..LoraConfig::default() };
+        net = Plan::new(&config, &net).expect("the targets are there").attach(net, 0).model;
+    }
     let mut average = net.valid();
     let mut optimizer = AdamWConfig::new().with_weight_decay(0.01).with_epsilon(1e-8).init();
     let mut times = Vec::new();
@@ -63,7 +71,9 @@ fn towards(average: Diffit, net: &Diffit, decay: f64) -> Diffit {
     struct Collect(HashMap<ParamId, Box<dyn Any>>);
     impl ModuleVisitor for Collect {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.0.insert(param.id, Box::new(param.val().inner()));
+            if param.is_require_grad() {
+                self.0.insert(param.id, Box::new(param.val().inner()));
+            }
         }
     }
     struct Move(Collect, f64);

@@ -129,8 +129,8 @@ pub fn execute(execution: &Execution, plan: &Plan, observed: BTreeMap<StageId, O
             run.summary.not_begun.push(id.clone());
             continue;
         }
-        let renewed = dependencies.iter().any(|(_, d)| run.has_run(&d.id) && !transient.contains(&d.id));
-        match run.settle(stage, step, renewed) {
+        let unsure = dependencies.iter().any(|(_, d)| !skipped(&d.id) && !transient.contains(&d.id));
+        match run.settle(stage, step, unsure) {
             Ok((Action::Skip, reason)) => run.skip(id, reason),
             Ok((action, reason)) => {
                 for (_, dependency) in &dependencies {
@@ -171,18 +171,14 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn has_run(&self, id: &StageId) -> bool {
-        self.summary.finished.iter().any(|(finished, _)| finished == id)
-    }
-
-    /// What to do now for a stage, which the plan could not know if one before it has run since.
+    /// What to do now for a stage, which the plan could not be sure of if it wanted to run one before it.
     fn settle(
         &mut self,
         stage: &LoadedStage,
         step: &Step,
-        renewed: bool,
+        unsure: bool,
     ) -> Result<(Action, String), StageError> {
-        if step.action == Action::Skip || !renewed {
+        if step.action == Action::Skip || !unsure {
             return Ok((step.action.clone(), step.reason.clone()));
         }
         let observation = observe_stage(self.execution, stage, &self.artifacts)?;

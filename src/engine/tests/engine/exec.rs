@@ -74,22 +74,23 @@ fn comments_and_order_change_nothing_a_setting_does() {
 fn what_follows_a_content_runs_again_only_for_another_content() {
     let chain = |epochs: u32, content: &str| {
         format!(
-            "name: chain\nstages:\n  data: {{ kind: source }}\n  base: {{ kind: work, dataset: data, epochs: {epochs}, content: {content} }}\n  next: {{ kind: follow, dataset: base }}\n"
+            "name: chain\nstages:\n  data: {{ kind: source }}\n  base: {{ kind: work, dataset: data, epochs: {epochs}, content: {content} }}\n  next: {{ kind: follow, dataset: base }}\n  last: {{ kind: follow, dataset: next }}\n"
         )
     };
     let project = Project::new(&chain(5, "a"));
-    assert_eq!(run(&project, false).summary.finished.len(), 3);
+    assert_eq!(run(&project, false).summary.finished.len(), 4);
 
     // More epochs that bring nothing new: the plan cannot know, the execution finds out.
     let project = project.file("p.yaml", &chain(6, "a"));
     let ran = run(&project, false);
-    assert_eq!(ran.planned, ["data run", "base resume at epoch 5/6", "next run"]);
+    assert_eq!(ran.planned, ["data run", "base resume at epoch 5/6", "next run", "last run"]);
     assert_eq!(names(ran.summary.finished.iter().map(|(id, _)| id)), ["data", "base"]);
-    assert_eq!(names(&ran.summary.skipped), ["next"]);
+    assert_eq!(names(&ran.summary.skipped), ["next", "last"]);
 
     let project = project.file("p.yaml", &chain(7, "b"));
     let ran = run(&project, false);
     assert_eq!(names(ran.summary.finished.iter().map(|(id, _)| id)), ["data", "base", "next"]);
+    assert_eq!(names(&ran.summary.skipped), ["last"], "what next hands on is as before");
 }
 
 #[test]

@@ -115,7 +115,7 @@ impl Stage for FakeStage {
         let reference = |stage: &String| Reference {
             key: "dataset",
             stage: stage.clone(),
-            kinds: &["source", "work"],
+            kinds: &["source", "work", "follow"],
             counts: self.counts,
         };
         self.settings.dataset.iter().map(reference).collect()

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::machine::{Onto, View, product};
 use super::op::Kernel;
-use super::parts::{add_rows, add_up, fill_rows, part_len};
+use super::parts::{add_rows, add_up, fill_rows, part_len, zeros_if};
 use super::patches::Patches;
 
 /// `x [batch, height, width, inputs]`, `weight [outputs, inputs, kernel, kernel]`, `bias [outputs]`.
@@ -71,7 +71,7 @@ impl Kernel<3> for Conv {
         let (patches, n) = (&self.patches, self.outputs);
         let (image, out_image) = (patches.image(), patches.pixels() * n);
         let part = part_len(self.batch);
-        let mut dx = vec![0.0; if wanted[0] { x.len() } else { 0 }];
+        let mut dx = zeros_if(wanted[0], x.len());
         // Without a wanted `dx` its parts are empty.
         let mut dx_parts: Vec<&mut [f32]> = match wanted[0] {
             true => dx.chunks_mut(part * image).collect(),
@@ -81,9 +81,11 @@ impl Kernel<3> for Conv {
             dx_parts.par_iter_mut().zip(x.par_chunks(part * image)).zip(dy.par_chunks(part * out_image));
         let sums: Vec<[Vec<f32>; 2]> = groups
             .map(|((dx, x), dy)| {
-                let (mut dw, mut db) = (vec![0.0; patches.len() * n], vec![0.0; n]);
+                let (mut dw, mut db) = (zeros_if(wanted[1], patches.len() * n), zeros_if(wanted[2], n));
                 let mut unfolded = patches.buffer();
-                add_rows(&mut db, dy);
+                if wanted[2] {
+                    add_rows(&mut db, dy);
+                }
                 for (index, (x, dy)) in x.chunks(image).zip(dy.chunks(out_image)).enumerate() {
                     let bands = patches.bands().zip(dy.chunks(patches.band() * patches.out_width * n));
                     for (rows, dy) in bands {

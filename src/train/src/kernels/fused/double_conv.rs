@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::machine::{Onto, View, product};
 use super::op::Kernel;
-use super::parts::{add_rows, add_up, fill_rows, part_len};
+use super::parts::{add_rows, add_up, fill_rows, part_len, zeros_if};
 use super::patches::Patches;
 
 /// `x [batch, height, width, inputs]`, `weight [outputs, inputs, 3, 3]`, `bias [outputs]` to
@@ -135,10 +135,13 @@ impl Kernel<3> for DoubleConv {
         let sums: Vec<[Vec<f32>; 2]> = groups
             .zip(dy.par_chunks(part * out_image))
             .map(|((dx, x), dy)| {
-                let (mut dw, mut db) = (vec![0.0; weights.len()], vec![0.0; n]);
-                add_rows(&mut db, dy);
-                let kinds = weights.chunks_exact(self.weights()).zip(dw.chunks_exact_mut(self.weights()));
-                for (kind, (weight, dw)) in KINDS.into_iter().zip(kinds) {
+                let (mut dw, mut db) = (zeros_if(wanted[1], weights.len()), zeros_if(wanted[2], n));
+                if wanted[2] {
+                    add_rows(&mut db, dy);
+                }
+                for (number, kind) in KINDS.into_iter().enumerate() {
+                    let place = number * self.weights()..(number + 1) * self.weights();
+                    let weight = &weights[place.clone()];
                     let patches = self.patches(kind);
                     let (mut unfolded, mut dout) =
                         (patches.buffer(), vec![0.0; patches.band() * self.width * n]);
@@ -153,6 +156,7 @@ impl Kernel<3> for DoubleConv {
                             if wanted[1] {
                                 patches.unfold(x, rows.clone(), &mut unfolded);
                                 let unfolded = View::rows(&unfolded, patches.len()).t();
+                                let dw = &mut dw[place.clone()];
                                 product([patches.len(), pixels, n], 1.0, unfolded, dout, Onto::Sum, dw, n);
                             }
                             if wanted[0] {

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::machine::{Onto, View, product, wide};
 use super::math;
 use super::op::Kernel;
-use super::parts::{add_rows, add_up, fill_rows, part_len};
+use super::parts::{add_rows, add_up, fill_rows, part_len, zeros_if};
 
 /// Rows that are worked on together.
 const ROWS: usize = 128;
@@ -72,9 +72,8 @@ impl Kernel<5> for Mlp {
         let sums: Vec<[Vec<f32>; 4]> = rows
             .zip(kept.par_chunks(part * hidden))
             .map(|(((dx, x), dy), u)| {
-                let [mut dw1, mut dw2] =
-                    [wanted[1], wanted[3]].map(|wanted| vec![0.0; if wanted { c * hidden } else { 0 }]);
-                let (mut db1, mut db2) = (vec![0.0; hidden], vec![0.0; c]);
+                let [mut dw1, mut dw2] = [wanted[1], wanted[3]].map(|wanted| zeros_if(wanted, c * hidden));
+                let (mut db1, mut db2) = (zeros_if(wanted[2], hidden), zeros_if(wanted[4], c));
                 let [mut h, mut du] = [(); 2].map(|()| vec![0.0; ROWS * hidden]);
                 let blocks = dx.chunks_mut(ROWS * c).zip(x.chunks(ROWS * c)).zip(dy.chunks(ROWS * c));
                 for (((dx, x), dy), u) in blocks.zip(u.chunks(ROWS * hidden)) {
@@ -93,8 +92,12 @@ impl Kernel<5> for Mlp {
                         },
                     );
                     let (h, du) = (&*h, &*du);
-                    add_rows(&mut db2, dy);
-                    add_rows(&mut db1, du);
+                    if wanted[4] {
+                        add_rows(&mut db2, dy);
+                    }
+                    if wanted[2] {
+                        add_rows(&mut db1, du);
+                    }
                     let (h_rows, du_rows) = (View::rows(h, hidden), View::rows(du, hidden));
                     if wanted[3] {
                         product([c, rows, hidden], 1.0, dy_rows.t(), h_rows, Onto::Sum, &mut dw2, hidden);

@@ -77,11 +77,13 @@ impl Kernel<3> for LayerNorm {
                             for (normal, x) in normal.iter_mut().zip(x) {
                                 *normal = (x - mean) * scale;
                             }
-                            for ((dw, normal), dy) in dw.iter_mut().zip(&normal).zip(dy) {
-                                *dw += dy * normal;
-                            }
-                            for (db, dy) in db.iter_mut().zip(dy) {
-                                *db += dy;
+                            if wanted[1] || wanted[2] {
+                                for ((dw, normal), dy) in dw.iter_mut().zip(&normal).zip(dy) {
+                                    *dw += dy * normal;
+                                }
+                                for (db, dy) in db.iter_mut().zip(dy) {
+                                    *db += dy;
+                                }
                             }
                             // Gradient of the normalised row, then of the row (Ba et al. 2016, by the chain rule).
                             for ((dx, dy), w) in dx.iter_mut().zip(dy).zip(weight) {

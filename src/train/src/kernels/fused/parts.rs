@@ -28,6 +28,11 @@ pub(super) fn sum_over_parts<const N: usize>(
     add_up(parts(rows).into_par_iter().map(work).collect())
 }
 
+/// Room for a sum, if it is wanted.
+pub(super) fn zeros_if(wanted: bool, len: usize) -> Vec<f32> {
+    vec![0.0; if wanted { len } else { 0 }]
+}
+
 /// Adds up the arrays of each part, in order.
 pub(super) fn add_up<const N: usize>(parts: Vec<[Vec<f32>; N]>) -> [Vec<f32>; N] {
     let mut parts = parts.into_iter();
