@@ -33,9 +33,9 @@ stages:
 ";
 
 const BASE: &str = "checkpoints/base/base_model_last.ckpt";
-const LORA: &str = "checkpoints/lora/run_001";
+pub const LORA: &str = "checkpoints/lora/run_001";
 
-fn chain() -> Project {
+pub fn chain() -> Project {
     let project = Project::new();
     project.write("p.yaml", CHAIN);
     project

@@ -114,3 +114,24 @@ fn a_folder_of_images() {
     let ended = project.pipe(&["run", "p.yaml", "--epochs", "3"]).exits(1);
     ended.says("the images have changed since run 001 was begun");
 }
+
+#[test]
+fn archives_made_by_another_program_are_listed_and_trained_on() {
+    let Ok(python) = std::env::var("PIPE_TEST_PYTHON") else {
+        eprintln!("skipped: PIPE_TEST_PYTHON is not set");
+        return;
+    };
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pipe/make_cifar.py");
+    for (source, said) in
+        [("cifar10", "cifar10, 100 images in 10 classes"), ("cifar100", "cifar100, 30 images in 5 classes")]
+    {
+        let classes = if source == "cifar100" { "\n    classes: trees" } else { "" };
+        let project = project(&format!("{source}{classes}"));
+        let made = std::process::Command::new(&python).arg(&script).arg(project.path("data")).status();
+        assert!(made.unwrap().success());
+        project.pipe(&["run", "p.yaml", "--epochs", "1"]).succeeds().says(said);
+        let metadata = project.metadata("checkpoints/base_training/run_001");
+        let names = metadata["dataset"]["classes"].as_array().unwrap();
+        assert_eq!(names[0], if source == "cifar10" { "airplane" } else { "maple_tree" });
+    }
+}

@@ -4,6 +4,7 @@ mod chain;
 mod data;
 mod errors;
 mod files;
+mod interchange;
 mod project;
 mod resume;
 mod runs;

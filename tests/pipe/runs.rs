@@ -146,3 +146,20 @@ fn checkpoints_can_be_switched_off_and_thinned() {
         metadata["checkpoints"].as_array().unwrap().iter().map(|c| c["epoch"].as_u64().unwrap()).collect();
     assert_eq!(saved, [2, 4, 5]);
 }
+
+#[test]
+fn half_precision_trains_alike() {
+    let loss = |precision: &str| {
+        let project = Project::new();
+        project.pipe(&["run", "p.yaml", "--set", &format!("precision={precision}")]).succeeds();
+        let metadata = project.metadata("checkpoints/base_training/run_001");
+        let dtypes = weights(&project.path("checkpoints/base_training/run_001/checkpoints/last.ckpt"));
+        assert!(dtypes.iter().all(|(_, shape, bytes)| bytes.len() == 4 * shape.iter().product::<usize>()));
+        metadata["history"][1]["metrics"]["train_loss"].as_f64().unwrap()
+    };
+    let full = loss("f32");
+    for precision in ["bf16", "f16"] {
+        let half = loss(precision);
+        assert!(half != full && (half - full).abs() < 0.01, "{precision}: {half}, f32: {full}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::chain::{LORA, chain};
 use crate::project::{Project, all_tensors, weights};
 use crate::resume::in_pieces;
 
@@ -48,14 +49,43 @@ fn ten_epochs_on_wgpu_in_pieces_are_ten_epochs_in_one_go() {
     let cpu = Project::with("num_images: 64", "num_images: 32");
     cpu.pipe(&["run", "p.yaml", "--epochs", "10"]).succeeds();
     let path = format!("{RUN}/checkpoints/epoch_010.ckpt");
-    let (ours, theirs) = (weights(&straight.path(&path)), weights(&cpu.path(&path)));
+    let worst = furthest(&weights(&straight.path(&path)), &weights(&cpu.path(&path)));
+    assert!(worst < 0.02, "weights differ by up to {worst} after 20 steps");
+}
+
+#[test]
+fn lora_on_wgpu_is_lora_on_the_cpu() {
+    let Some(plain) = project() else { return };
+    drop(plain);
+    let (gpu, cpu) = (chain(), chain());
+    let icd = std::env::var("PIPE_TEST_VULKAN_ICD").unwrap_or_default();
+    let runtime = gpu.path("").display().to_string();
+    let gpu = gpu.environment("VK_DRIVER_FILES", icd).environment("XDG_RUNTIME_DIR", runtime);
+    cpu.pipe(&["run", "p.yaml", "lora", "--set", "lora.epochs=1"]).succeeds();
+    let on_gpu = ["run", "p.yaml", "lora", "--set", "lora.epochs=1", "--set", "lora.device=gpu:0"];
+    gpu.pipe(&on_gpu).succeeds().says("trainable");
+    let best = format!("{LORA}/checkpoints/best.ckpt");
+    let worst = furthest(&weights(&gpu.path(&best)), &weights(&cpu.path(&best)));
+    assert!(worst < 1e-3, "weights differ by up to {worst} after 3 steps");
+    gpu.pipe(&["sample", &best, "--device", "gpu:0", "--n", "3", "--steps", "2"]).succeeds();
+    let picture = image::open(gpu.path("samples.png")).unwrap().to_rgb8();
+    cpu.pipe(&["sample", &best, "--device", "cpu", "--n", "3", "--steps", "2"]).succeeds();
+    let other = image::open(cpu.path("samples.png")).unwrap().to_rgb8();
+    let difference = picture.iter().zip(other.iter()).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(difference <= Some(3), "the pictures differ by up to {difference:?} of 255");
+}
+
+/// The largest difference between two lists of tensors of the same names and shapes.
+#[track_caller]
+fn furthest(ours: &[(String, Vec<usize>, Vec<u8>)], theirs: &[(String, Vec<usize>, Vec<u8>)]) -> f32 {
     let values = |bytes: &[u8]| -> Vec<f32> {
         bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
     };
+    assert_eq!(ours.len(), theirs.len());
     let mut worst: f32 = 0.0;
-    for ((name, shape, a), (other, other_shape, b)) in ours.iter().zip(&theirs) {
+    for ((name, shape, a), (other, other_shape, b)) in ours.iter().zip(theirs) {
         assert_eq!((name, shape), (other, other_shape));
         worst = values(a).iter().zip(values(b)).map(|(x, y)| (x - y).abs()).fold(worst, f32::max);
     }
-    assert!(worst < 0.02, "weights differ by up to {worst} after 20 steps");
+    worst
 }

@@ -1,5 +1,6 @@
 //! Content digests: SHA-256 over labelled fields, so that two different lists of fields never look alike.
 
+pub(crate) use pipe_engine::identity::hex;
 use sha2::{Digest, Sha256};
 
 /// Collects fields; each is fed with its length before it.
@@ -28,12 +29,4 @@ impl FieldDigest {
 /// SHA-256 of `bytes` alone, as `sha256sum` prints it.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
-        text
-    })
 }

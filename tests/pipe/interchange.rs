@@ -1,0 +1,92 @@
+//! Files from and for other programs: PyTorch and Lightning checkpoints in, PEFT adapters out.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::chain::{LORA, chain};
+use crate::project::Project;
+
+fn data(name: &str) -> String {
+    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+    path.display().to_string()
+}
+
+/// tests/make_torch_files.py printed this for the model in lightning.ckpt.
+const EXPECTED: &str = r#"{"mean": -0.027509452775120735, "std": 0.31986305117607117, "first": [0.04541560634970665,
+    0.20075082778930664, 0.30511075258255005, 0.4091942310333252, 0.47346895933151245, 0.45536401867866516,
+    0.3884522020816803, 0.28479355573654175]}"#;
+
+#[test]
+fn a_lightning_checkpoint_is_imported_and_computes_the_same() {
+    let project = Project::new();
+    let file = data("lightning.ckpt");
+    let import = ["ckpt", "import", &file, "-o", "in.ckpt", "--image-size", "8", "--classes", "round,square"];
+    project.pipe(&import).succeeds();
+    project.pipe(&import).exits(2).says("--overwrite");
+    let text = project.pipe(&["ckpt", "probe", "in.ckpt"]).succeeds().stdout();
+    let found: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let expected: serde_json::Value = serde_json::from_str(EXPECTED).unwrap();
+    let numbers = |probe: &serde_json::Value| -> Vec<f64> {
+        let first = probe["first"].as_array().unwrap().iter().chain([&probe["mean"], &probe["std"]]);
+        first.map(|v| v.as_f64().unwrap()).collect()
+    };
+    for (found, expected) in numbers(&found).iter().zip(numbers(&expected)) {
+        assert!((found - expected).abs() <= 1e-4 * expected.abs(), "{found} is not {expected}");
+    }
+    // What was imported is a model like any other.
+    project
+        .pipe(&["sample", "in.ckpt", "--n", "2", "--steps", "2", "--class", "round", "--device", "cpu"])
+        .succeeds();
+}
+
+#[test]
+fn a_foreign_file_is_refused_with_what_is_missing_and_what_is_unexpected() {
+    let project = Project::new();
+    let import = |file: &str, size: &str| {
+        project.pipe(&["ckpt", "import", file, "-o", "in.ckpt", "--image-size", size])
+    };
+    import(&data("foreign.pt"), "8")
+        .exits(1)
+        .says("holds another architecture: missing head.weight; unexpected extra;");
+    import(&data("lightning.ckpt"), "9").exits(1).says("`image_size` 9 cannot be halved");
+    project.write("not.pt", "no checkpoint at all");
+    import("not.pt", "8").exits(1).says("not.pt").says("not a PyTorch checkpoint");
+    assert!(!project.path("in.ckpt").exists());
+}
+
+#[test]
+fn code_in_a_pickle_is_never_executed() {
+    let project = Project::new();
+    // hostile.pt runs `touch PWNED` when Python unpickles it.
+    project.pipe(&["ckpt", "import", &data("hostile.pt"), "-o", "in.ckpt", "--image-size", "8"]).exits(1);
+    assert!(!project.path("PWNED").exists() && !project.path("in.ckpt").exists());
+}
+
+#[test]
+fn peft_reads_the_adapter_and_folds_it_in_alike() {
+    let Ok(python) = std::env::var("PIPE_TEST_PYTHON") else {
+        eprintln!("skipped: PIPE_TEST_PYTHON is not set");
+        return;
+    };
+    let has_peft = Command::new(&python).args(["-c", "import peft"]).output().unwrap().status.success();
+    if !has_peft {
+        eprintln!("skipped: {python} has no peft");
+        return;
+    }
+    let project = chain();
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    let best = format!("{LORA}/checkpoints/best.ckpt");
+    project.pipe(&["ckpt", "export", &best, "--merge", "-o", "merged.ckpt"]).succeeds();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pipe/read_adapter.py");
+    let output = Command::new(python)
+        .arg(script)
+        .args([project.path(LORA), project.path("merged.ckpt")])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let found: serde_json::Value = serde_json::from_str(text.trim().lines().last().unwrap()).unwrap();
+    // Four projections (qkv_s, qkv_t, proj, fc1) in each of three blocks, and fc1 of the time token.
+    assert_eq!(found["adapted"], 13, "{found}");
+    assert!(found["difference"].as_f64().unwrap() < 1e-5, "{found}");
+}
