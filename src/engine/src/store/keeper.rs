@@ -45,6 +45,10 @@ impl Keeper {
     /// Starts a new run: writes its first `metadata.json`.
     pub fn begin(run: Run, policy: CheckpointPolicy, metadata: Metadata) -> Result<Self, StoreError> {
         let lock = run.lock()?;
+        if run.metadata_path().exists() {
+            // Begun, and perhaps ended, by another process since this one looked.
+            return Err(StoreError::Held { run: run.number, holder: "another process".to_owned() });
+        }
         atomic::create_folder(&run.checkpoints())?;
         let mut keeper = Self { run, policy, metadata, _lock: lock };
         keeper.write_metadata()?;

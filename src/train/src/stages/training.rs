@@ -10,7 +10,7 @@ use pipe_engine::identity::{Difference, differences};
 use pipe_engine::kind::{Failure, Observation, Observer, Outcome, Request, RunContext, StageError, State};
 use pipe_engine::progress::Event;
 use pipe_engine::store::{
-    Checkpoint, DatasetRecord, Keeper, Metadata, Run, Runs, SCHEMA_VERSION, Status, atomic,
+    Checkpoint, DatasetRecord, Keeper, Metadata, Run, Runs, SCHEMA_VERSION, Status, StoreError, atomic,
 };
 use serde_json::{Map, Value};
 
@@ -386,7 +386,17 @@ impl Training<'_> {
                 if context.request.resume {
                     context.event(Event::Message { text: capitalized(&reason) });
                 }
-                runs.create()?
+                // A folder without metadata is one that a process claimed and died before it wrote any.
+                let abandoned = runs.list().pop().filter(|run| !run.metadata_path().exists());
+                let mut run = abandoned.map_or_else(|| runs.create(), Ok)?;
+                loop {
+                    let metadata = self.first_metadata(context, &run, dataset, device);
+                    match Keeper::begin(run, policy.clone(), metadata) {
+                        // Not abandoned: its process was just about to begin.
+                        Err(StoreError::Held { .. }) => run = runs.create()?,
+                        begun => return Ok(begun?),
+                    }
+                }
             }
         };
         let metadata = self.first_metadata(context, &run, dataset, device);
