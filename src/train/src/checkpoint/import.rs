@@ -119,7 +119,7 @@ fn infer(tensors: &BTreeMap<&str, &Tensor>, image_size: usize) -> DiffitConfig {
         mults: (0..levels).map(|level| width(level) / dim.max(1)).collect(),
         depths: (0..levels).map(depth).collect(),
         heads: tables().filter_map(|(_, t)| t.shape().get(1)).next().copied().unwrap_or(0),
-        window: (rows.isqrt() + 1) / 2,
+        window: rows.isqrt().div_ceil(2),
         image_size,
         channels: size(FIRST, 1),
         num_classes: size("time.label.weight", 0).saturating_sub(1),

@@ -280,18 +280,12 @@ mod tests {
 
     #[test]
     fn the_same_picture_at_any_size() {
-        for class in 0..CLASSES.len() {
+        for (class, name) in CLASSES.iter().enumerate() {
             let overall = |size: usize| {
                 let image = draw(1, 9, class, size);
                 image.as_raw().iter().map(|v| f64::from(*v)).sum::<f64>() / (3 * size * size) as f64
             };
-            assert!(
-                (overall(16) - overall(128)).abs() < 1.5,
-                "{}: {} {}",
-                CLASSES[class],
-                overall(16),
-                overall(128)
-            );
+            assert!((overall(16) - overall(128)).abs() < 1.5, "{}: {} {}", name, overall(16), overall(128));
         }
     }
 
@@ -308,18 +302,14 @@ mod tests {
 
     #[test]
     fn a_tree_stays_inside_its_picture() {
-        for class in 0..CLASSES.len() {
+        for (class, name) in CLASSES.iter().enumerate() {
             for index in 0..200 {
                 let image = draw(3, index, class, 32);
                 let sky = image.get_pixel(0, 0);
-                assert!(
-                    (0..32).all(|x| image.get_pixel(x, 0) == sky),
-                    "{} {index} at the top",
-                    CLASSES[class]
-                );
+                assert!((0..32).all(|x| image.get_pixel(x, 0) == sky), "{} {index} at the top", name);
                 // Sky and ground are the same from side to side.
                 let alike = (0..32).all(|y| image.get_pixel(0, y) == image.get_pixel(31, y));
-                assert!(alike, "{} {index} at a side", CLASSES[class]);
+                assert!(alike, "{} {index} at a side", name);
             }
         }
     }
