@@ -279,6 +279,14 @@ mod tests {
     }
 
     #[test]
+    fn a_drawing_of_this_version_never_changes() {
+        // When it must: raise DRAWING_VERSION, so that older records become stale.
+        let image = draw(42, 3, 0, 16);
+        let found = [image[(0, 0)].0, image[(5, 11)].0, image[(8, 6)].0];
+        assert_eq!(found, [[193, 207, 227], [26, 90, 49], [31, 109, 60]]);
+    }
+
+    #[test]
     fn the_same_picture_at_any_size() {
         for (class, name) in CLASSES.iter().enumerate() {
             let overall = |size: usize| {
