@@ -59,7 +59,6 @@ pub fn sample(arguments: SampleArguments, output: &Output) -> Result<ExitCode, C
     if !(a.guidance >= 0.0 && a.guidance.is_finite()) {
         return Err(CliError::usage("--guidance: expected 0 or more"));
     }
-    device::watch();
     let device = device::resolve(a.device).map_err(CliError::usage)?.device;
     let opened =
         checkpoint::open(&a.checkpoint, a.lora.as_deref(), !a.no_ema, &device).map_err(CliError::failed)?;

@@ -101,7 +101,8 @@ pub fn execute(execution: &Execution, plan: &Plan, observed: BTreeMap<StageId, O
         .filter(|(_, o)| matches!(o.state, State::Transient))
         .map(|(id, _)| id.clone())
         .collect();
-    let skipped = |id: &StageId| plan.steps.iter().any(|s| s.stage == *id && s.action == Action::Skip);
+    let planned: BTreeMap<&StageId, &Action> = plan.steps.iter().map(|s| (&s.stage, &s.action)).collect();
+    let skipped = |id: &StageId| planned.get(id) == Some(&&Action::Skip);
     for (id, observation) in observed {
         // What runs hands on something newer.
         if let Some(artifact) = observation.artifact.filter(|_| skipped(&id)) {
@@ -113,8 +114,8 @@ pub fn execute(execution: &Execution, plan: &Plan, observed: BTreeMap<StageId, O
     for step in &plan.steps {
         let Some(stage) = execution.graph.stage(&step.stage) else { continue };
         let id = &stage.id;
-        let is_last = execution.graph.dependents(id).iter().all(|d| !plan.has(&d.id));
-        if transient.contains(id) && step.action != Action::Skip && !is_last {
+        let is_needed = || execution.graph.dependents(id).iter().any(|d| planned.contains_key(&d.id));
+        if transient.contains(id) && step.action != Action::Skip && is_needed() {
             // Begun when a stage that needs it begins: that one may turn out to be up to date.
             wanted.insert(id, step);
             continue;

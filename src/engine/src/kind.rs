@@ -61,6 +61,14 @@ impl Rejection {
     pub fn value(key: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Value { key: key.into(), message: message.into() }
     }
+
+    /// Refuses the value at `key` if it is not good.
+    pub fn unless(key: impl Into<String>, good: bool, expected: &str) -> Result<(), Self> {
+        match good {
+            true => Ok(()),
+            false => Err(Self::value(key, format!("expected {expected}"))),
+        }
+    }
 }
 
 impl From<figment::Error> for Rejection {

@@ -42,12 +42,6 @@ pub struct Plan {
     pub steps: Vec<Step>,
 }
 
-impl Plan {
-    pub fn has(&self, stage: &StageId) -> bool {
-        self.steps.iter().any(|s| s.stage == *stage)
-    }
-}
-
 /// What to do for a stage that keeps something on disk, when all that it needs is there.
 pub fn decide(state: &State) -> (Action, String) {
     match state {

@@ -9,9 +9,10 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::StoreError;
 use super::atomic::{self, WriteError};
 use super::checkpoint::file_digest;
-use crate::kind::StageId;
+use crate::kind::{RunContext, StageId};
 
 /// Folder of all that the engine keeps about a project.
 pub const STATE_FOLDER: &str = ".pipe";
@@ -46,6 +47,20 @@ pub struct Output {
 }
 
 impl Record {
+    /// The record of a stage that is running. `replaced`: see the field.
+    pub fn of(context: &RunContext, outputs: Vec<Output>, replaced: Vec<String>) -> Self {
+        Self {
+            schema_version: 1,
+            pipeline: context.pipeline.clone(),
+            stage: context.stage.to_string(),
+            identity: context.identity.clone(),
+            manifest: context.manifest.clone(),
+            written_at: Utc::now(),
+            outputs,
+            replaced,
+        }
+    }
+
     /// The record of a stage; `None` if there is none that can be read.
     pub fn load(root: &Path, pipeline: &str, stage: &StageId) -> Option<Self> {
         let text = std::fs::read_to_string(path(root, pipeline, stage)).ok()?;
@@ -68,10 +83,10 @@ impl Record {
 
 impl Output {
     /// The file as it is on disk now.
-    pub fn of(root: &Path, path: &str) -> std::io::Result<Self> {
+    pub fn of(root: &Path, path: &str) -> Result<Self, StoreError> {
         let file = root.join(path);
-        let digest = file_digest(&file)?;
-        let metadata = std::fs::metadata(&file)?;
+        let digest = file_digest(&file).map_err(StoreError::reading(&file))?;
+        let metadata = std::fs::metadata(&file).map_err(StoreError::reading(&file))?;
         Ok(Self { path: path.to_owned(), digest, bytes: metadata.len(), modified: modified(&metadata) })
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use pipe_engine::kind::{Failure, StageError};
+use pipe_engine::kind::StageError;
 use pipe_engine::store::checkpoint::{Header, Written, write};
 use pipe_engine::store::tensor::HostTensor;
 use pipe_engine::store::{Checkpoint, atomic};
@@ -32,12 +32,6 @@ pub enum ExportError {
 impl From<StageError> for ExportError {
     fn from(error: StageError) -> Self {
         Self::Device(error)
-    }
-}
-
-impl From<ExportError> for StageError {
-    fn from(error: ExportError) -> Self {
-        Self::new(Failure::Input, error.to_string())
     }
 }
 

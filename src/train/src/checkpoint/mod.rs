@@ -53,6 +53,11 @@ pub fn best_prefix(checkpoint: &Checkpoint) -> &'static str {
     }
 }
 
+/// [`best_prefix`], or the weights themselves where their mean is not wanted.
+fn prefix(checkpoint: &Checkpoint, ema: bool) -> &'static str {
+    if ema { best_prefix(checkpoint) } else { WEIGHTS }
+}
+
 /// The classes that a checkpoint's model was trained on; empty if it does not say.
 pub fn class_names(checkpoint: &Checkpoint) -> Vec<String> {
     let text = checkpoint.header().extra.get("class_names");
@@ -169,8 +174,7 @@ pub fn adapter(path: &Path, ema: bool) -> Result<Adapter, RebuildError> {
         return Ok(Adapter::read(path)?);
     }
     let checkpoint = Checkpoint::open(path)?;
-    let prefix = if ema { best_prefix(&checkpoint) } else { WEIGHTS };
-    let found = Adapter::from_checkpoint(&checkpoint, prefix)?;
+    let found = Adapter::from_checkpoint(&checkpoint, prefix(&checkpoint, ema))?;
     found.ok_or_else(|| RebuildError::NoAdapter { file: path.to_owned() })
 }
 
@@ -178,10 +182,9 @@ pub fn adapter(path: &Path, ema: bool) -> Result<Adapter, RebuildError> {
 /// is an adapter to put on it: a LoRA checkpoint, or a folder in PEFT's format.
 pub fn open(file: &Path, lora: Option<&Path>, ema: bool, device: &Device) -> Result<Opened, RebuildError> {
     let checkpoint = Checkpoint::open(file)?;
-    let prefix_of = |checkpoint: &Checkpoint| if ema { best_prefix(checkpoint) } else { WEIGHTS };
     let epoch = checkpoint.header().epoch;
     let Some(lora) = lora else {
-        let (net, config) = model(&checkpoint, prefix_of(&checkpoint), device)?;
+        let (net, config) = model(&checkpoint, prefix(&checkpoint, ema), device)?;
         return Ok(Opened { net, config, class_names: class_names(&checkpoint), epoch });
     };
     let adapter = adapter(lora, ema)?;

@@ -151,34 +151,42 @@ impl Dataset {
     }
 }
 
+/// Draws image `index` of `seed` in a class, `size` pixels square: `(seed, index, class, size)`.
+type Draw = fn(u64, usize, usize, usize) -> RgbImage;
+
+/// `count` images in parallel; image `i` is of class `classes[i % classes.len()]`.
+pub(super) fn draw_all(draw: Draw, seed: u64, count: usize, classes: &[usize], size: usize) -> Vec<RgbImage> {
+    (0..count).into_par_iter().map(|i| draw(seed, i, classes[i % classes.len()], size)).collect()
+}
+
 /// A set that the program draws.
 struct Drawn {
     /// Names its digest.
     name: &'static str,
     version: u32,
     classes: &'static [&'static str],
-    draw_all: fn(u64, usize, &[usize], usize) -> Vec<RgbImage>,
+    draw: Draw,
 }
 
 const SHAPES: Drawn = Drawn {
     name: "drawn shapes",
     version: shapes::DRAWING_VERSION,
     classes: &shapes::CLASSES,
-    draw_all: shapes::draw_all,
+    draw: shapes::draw,
 };
 
 const TREES: Drawn = Drawn {
     name: "drawn trees",
     version: trees::DRAWING_VERSION,
     classes: &trees::CLASSES,
-    draw_all: trees::draw_all,
+    draw: trees::draw,
 };
 
 fn draw(drawn: &Drawn, settings: &DatasetSettings, progress: &dyn Progress) -> Result<Content, DataError> {
     let available: Vec<String> = drawn.classes.iter().map(|name| name.to_string()).collect();
     let chosen = classes::select(settings.classes.as_ref(), &available)?;
     let (count, size) = (settings.num_images, settings.image_size);
-    let images = (drawn.draw_all)(settings.seed, count, &chosen, size);
+    let images = draw_all(drawn.draw, settings.seed, count, &chosen, size);
     progress.decoded(count, count);
     let mut digest = FieldDigest::new(drawn.name);
     digest.field(drawn.version.to_le_bytes());

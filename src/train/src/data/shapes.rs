@@ -3,7 +3,6 @@
 //! Made to be easy: clean edges, one figure an image, a colour that stands out. A small model learns it in minutes.
 
 use image::{Rgb, RgbImage};
-use rayon::prelude::*;
 
 use crate::rng::{ChaCha8Rng, Purpose, stream};
 
@@ -43,11 +42,6 @@ pub(crate) fn draw(seed: u64, index: usize, class: usize, size: usize) -> RgbIma
         let mix = |channel: usize| ground[channel] + cover * (figure[channel] - ground[channel]);
         Rgb([0, 1, 2].map(|channel| (255.0 * mix(channel)).round() as u8))
     })
-}
-
-/// `count` images in parallel; image `i` is of class `classes[i % classes.len()]`.
-pub(crate) fn draw_all(seed: u64, count: usize, classes: &[usize], size: usize) -> Vec<RgbImage> {
-    (0..count).into_par_iter().map(|i| draw(seed, i, classes[i % classes.len()], size)).collect()
 }
 
 fn outline(class: usize) -> Outline {

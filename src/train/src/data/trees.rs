@@ -4,7 +4,6 @@
 //! own that a person tells apart at 16 pixels.
 
 use image::{Rgb, RgbImage};
-use rayon::prelude::*;
 
 use super::order::{between, unit};
 use super::outline::Point;
@@ -62,11 +61,6 @@ pub(crate) fn draw(seed: u64, index: usize, class: usize, size: usize) -> RgbIma
         }
         Rgb(sum.map(|sum| (255.0 * sum / (SAMPLES * SAMPLES) as f32).round() as u8))
     })
-}
-
-/// `count` images in parallel; image `i` is of class `classes[i % classes.len()]`.
-pub(crate) fn draw_all(seed: u64, count: usize, classes: &[usize], size: usize) -> Vec<RgbImage> {
-    (0..count).into_par_iter().map(|i| draw(seed, i, classes[i % classes.len()], size)).collect()
 }
 
 /// Colours at the top and at the horizon: a clear day, or an evening.
@@ -257,6 +251,7 @@ impl Form {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dataset::draw_all;
     use super::*;
 
     /// The mean of some images of a class, channel by channel.
@@ -274,7 +269,7 @@ mod tests {
             assert_ne!(image, draw(1, 6, class, 32));
             assert_ne!(image, draw(2, 5, class, 32));
         }
-        let all = draw_all(1, 4, &[2, 0], 16);
+        let all = draw_all(draw, 1, 4, &[2, 0], 16);
         assert_eq!(all[3], draw(1, 3, 0, 16));
     }
 

@@ -16,7 +16,8 @@ static LAST: Mutex<Option<String>> = Mutex::new(None);
 
 /// Keeps what burn's device thread says when it panics, instead of printing it: [`read`] reports it. Other panics are
 /// printed as before. To be called before a device is opened; further calls do nothing.
-pub fn watch() {
+#[cfg_attr(not(feature = "wgpu"), allow(dead_code, reason = "only a GPU has a device thread"))]
+pub(super) fn watch() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let print = panic::take_hook();

@@ -10,7 +10,7 @@ use burn::tensor::Device;
 
 pub use adapters::{Adapter, adapters};
 pub use choice::DeviceChoice;
-pub use failure::{read, watch};
+pub use failure::read;
 pub use sum::sum_all;
 
 /// A device that a stage can compute on.
@@ -71,6 +71,7 @@ fn describe(all: &[Adapter]) -> String {
 
 #[cfg(feature = "wgpu")]
 fn open(adapter: &Adapter) -> Result<ResolvedDevice, DeviceError> {
+    failure::watch();
     let failed = |reason: String| DeviceError::Open { name: adapter.name.clone(), reason };
     let device =
         Device::wgpu_options().device_kind(adapter.burn_kind()).init().map_err(|e| failed(e.to_string()))?;

@@ -239,7 +239,7 @@ impl ModelSettings {
 impl TrainSettings {
     /// Refuses values that cannot work, naming the key.
     pub fn validate(&self) -> Result<(), Rejection> {
-        check("model.label_dropout", is_share(self.model.label_dropout), SHARE)?;
+        Rejection::unless("model.label_dropout", is_share(self.model.label_dropout), SHARE)?;
         self.fit().validate()
     }
 }
@@ -248,7 +248,7 @@ impl LoraSettings {
     /// Refuses values that cannot work, naming the key.
     pub fn validate(&self) -> Result<(), Rejection> {
         self.lora.validate()?;
-        check("label_dropout", is_share(self.label_dropout), SHARE)?;
+        Rejection::unless("label_dropout", is_share(self.label_dropout), SHARE)?;
         self.fit().validate()
     }
 }
@@ -259,46 +259,46 @@ fn is_share(x: f64) -> bool {
     (0.0..=1.0).contains(&x)
 }
 
-/// Refuses a value that is not good.
-fn check(key: &str, good: bool, expected: &str) -> Result<(), Rejection> {
-    match good {
-        true => Ok(()),
-        false => Err(Rejection::value(key, format!("expected {expected}"))),
-    }
-}
-
 impl FitSettings {
     /// Refuses values that cannot work, naming the key.
     pub fn validate(&self) -> Result<(), Rejection> {
         let [beta1, beta2] = self.optimizer.betas;
-        check("epochs", self.epochs >= 1, "at least 1")?;
-        check("batch_size", self.batch_size >= 1, "at least 1")?;
-        check("accumulate_grad_batches", self.accumulate_grad_batches >= 1, "at least 1")?;
-        check("log_every_n_steps", self.log_every_n_steps >= 1, "at least 1")?;
-        check("num_workers", self.num_workers <= 256, "at most 256")?;
-        check(
+        Rejection::unless("epochs", self.epochs >= 1, "at least 1")?;
+        Rejection::unless("batch_size", self.batch_size >= 1, "at least 1")?;
+        Rejection::unless("accumulate_grad_batches", self.accumulate_grad_batches >= 1, "at least 1")?;
+        Rejection::unless("log_every_n_steps", self.log_every_n_steps >= 1, "at least 1")?;
+        Rejection::unless("num_workers", self.num_workers <= 256, "at most 256")?;
+        Rejection::unless(
             "learning_rate",
             self.learning_rate > 0.0 && self.learning_rate.is_finite(),
             "a number above 0",
         )?;
-        check("sample_every_n_epochs", self.sample_every_n_epochs != Some(0), "at least 1, or null")?;
-        check("schedule_epochs", self.schedule_epochs != Some(0), "at least 1")?;
+        Rejection::unless(
+            "sample_every_n_epochs",
+            self.sample_every_n_epochs != Some(0),
+            "at least 1, or null",
+        )?;
+        Rejection::unless("schedule_epochs", self.schedule_epochs != Some(0), "at least 1")?;
         let clip = self.gradient_clip_val;
-        check(
+        Rejection::unless(
             "gradient_clip_val",
             clip.is_none_or(|c| c > 0.0),
             "a number above 0, or null for no clipping",
         )?;
-        check(
+        Rejection::unless(
             "optimizer.betas",
             (0.0..1.0).contains(&beta1) && (0.0..1.0).contains(&beta2),
             "two numbers in 0..1",
         )?;
-        check("optimizer.eps", self.optimizer.eps > 0.0, "a number above 0")?;
-        check("optimizer.weight_decay", self.optimizer.weight_decay >= 0.0, "0 or more")?;
-        check("ema.decay", is_share(self.ema.decay), SHARE)?;
+        Rejection::unless("optimizer.eps", self.optimizer.eps > 0.0, "a number above 0")?;
+        Rejection::unless("optimizer.weight_decay", self.optimizer.weight_decay >= 0.0, "0 or more")?;
+        Rejection::unless("ema.decay", is_share(self.ema.decay), SHARE)?;
         let floor = self.schedule.min_lr_ratio;
-        check("schedule.min_lr_ratio", is_share(floor), "a share of the learning rate between 0 and 1")?;
+        Rejection::unless(
+            "schedule.min_lr_ratio",
+            is_share(floor),
+            "a share of the learning rate between 0 and 1",
+        )?;
         self.checkpoint.validate().map_err(|e| Rejection::value(format!("checkpoint.{}", e.key), e.message))
     }
 

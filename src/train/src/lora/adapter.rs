@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::attach::Plan;
 use super::settings::LoraConfig;
+use crate::checkpoint::class_names;
 use crate::diffit::{Diffit, LORA_A, LORA_B, fill, param_paths};
 
 /// Key of a LoRA checkpoint's header: settings and plan of the adapter.
@@ -67,9 +68,9 @@ impl Adapter {
             let tensor = checkpoint.read(&format!("{prefix}{name}"))?;
             tensors.insert(name.to_owned(), HostTensor { name: name.to_owned(), ..tensor });
         }
-        let class_names = header.extra.get("class_names").and_then(|text| serde_json::from_str(text).ok());
+        let class_names = class_names(checkpoint);
         let source = checkpoint.digest().map(str::to_owned);
-        Ok(Some(Self { config, plan, tensors, class_names: class_names.unwrap_or_default(), source }))
+        Ok(Some(Self { config, plan, tensors, class_names, source }))
     }
 
     /// What [`from_checkpoint`](Self::from_checkpoint) wants to find in the header.

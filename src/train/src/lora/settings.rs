@@ -46,10 +46,8 @@ impl LoraConfig {
     /// Refuses values that cannot work, naming the key. Names that depend on the network's depth are checked when it is
     /// known: see [`Plan::new`](super::Plan::new).
     pub fn validate(&self) -> Result<(), Rejection> {
-        let check = |key: &str, good: bool, expected: &str| match good {
-            true => Ok(()),
-            false => Err(Rejection::value(format!("lora.{key}"), format!("expected {expected}"))),
-        };
+        let check =
+            |key: &str, good: bool, expected: &str| Rejection::unless(format!("lora.{key}"), good, expected);
         check("r", self.r >= 1, "at least 1")?;
         check("lora_alpha", self.lora_alpha > 0.0 && self.lora_alpha.is_finite(), "a number above 0")?;
         check("lora_dropout", (0.0..1.0).contains(&self.lora_dropout), "a share from 0 to below 1")?;

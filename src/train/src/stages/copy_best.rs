@@ -135,8 +135,7 @@ impl Stage for CopyBest {
         self.record(context, planned, replaced)?;
         atomic::create_folder(target.parent().unwrap_or(&context.root))?;
         atomic::link(&source.path, &target)?;
-        let written = Output::of(&context.root, &path)
-            .map_err(|e| StageError::new(Failure::Storage, format!("failed to read {path}: {e}")))?;
+        let written = Output::of(&context.root, &path)?;
         if written.digest != source.digest {
             let message = format!("{path} does not have the content that was copied");
             return Err(StageError::new(Failure::Storage, message));
@@ -198,16 +197,7 @@ impl CopyBest {
     }
 
     fn record(&self, context: &RunContext, output: Output, replaced: Vec<String>) -> Result<(), StageError> {
-        let record = Record {
-            schema_version: 1,
-            pipeline: context.pipeline.clone(),
-            stage: context.stage.to_string(),
-            identity: context.identity.clone(),
-            manifest: context.manifest.clone(),
-            written_at: chrono::Utc::now(),
-            outputs: vec![output],
-            replaced,
-        };
+        let record = Record::of(context, vec![output], replaced);
         Ok(record.save(&context.root, &context.stage)?)
     }
 }

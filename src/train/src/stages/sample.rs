@@ -94,15 +94,15 @@ impl StageKind for SampleKind {
 
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
         let settings: SampleSettings = settings.extract()?;
-        let check = |key: &str, good: bool, expected: &str| match good {
-            true => Ok(()),
-            false => Err(Rejection::value(key, format!("expected {expected}"))),
-        };
         inside_project(&settings.to).map_err(|message| Rejection::value("to", message))?;
-        check("n", (1..=10_000).contains(&settings.n), "1 to 10000 images")?;
-        check("steps", (1..=1000).contains(&settings.steps), "1 to 1000")?;
-        check("guidance", settings.guidance >= 0.0 && settings.guidance.is_finite(), "0 or more")?;
-        check("batch_size", settings.batch_size >= 1, "at least 1")?;
+        Rejection::unless("n", (1..=10_000).contains(&settings.n), "1 to 10000 images")?;
+        Rejection::unless("steps", (1..=1000).contains(&settings.steps), "1 to 1000")?;
+        Rejection::unless(
+            "guidance",
+            settings.guidance >= 0.0 && settings.guidance.is_finite(),
+            "0 or more",
+        )?;
+        Rejection::unless("batch_size", settings.batch_size >= 1, "at least 1")?;
         Ok(Arc::new(SampleStage { settings }))
     }
 }
@@ -146,7 +146,6 @@ impl Stage for SampleStage {
         let Some(file) = context.inputs.get("from").and_then(model_file) else {
             return Err(setting(format!("from: stage {} has no checkpoint", s.from)));
         };
-        device::watch();
         let device = device::resolve(s.device).map_err(|e| setting(e.to_string()))?.device;
         let opened = checkpoint::open(&file.path, None, s.ema, &device);
         let opened = opened.map_err(|e| StageError::new(Failure::Input, e.to_string()))?;
@@ -173,18 +172,8 @@ impl Stage for SampleStage {
         atomic::create_folder(target.parent().unwrap_or(&context.root))?;
         atomic::write(&target, |out| out.write_all(&bytes))?;
         let path = s.to.display().to_string();
-        let output = Output::of(&context.root, &path)
-            .map_err(|e| StageError::new(Failure::Storage, format!("failed to read {path}: {e}")))?;
-        let record = Record {
-            schema_version: 1,
-            pipeline: context.pipeline.clone(),
-            stage: context.stage.to_string(),
-            identity: context.identity.clone(),
-            manifest: context.manifest.clone(),
-            written_at: chrono::Utc::now(),
-            outputs: vec![output],
-            replaced: Vec::new(),
-        };
+        let output = Output::of(&context.root, &path)?;
+        let record = Record::of(context, vec![output], Vec::new());
         record.save(&context.root, &context.stage)?;
         Ok(Outcome { artifact: None, summary: format!("{} images: {path}", s.n) })
     }

@@ -96,7 +96,6 @@ impl Training<'_> {
                  share such as 0.1, or monitor train_loss",
             ));
         }
-        device::watch();
         let device = device::resolve(settings.device).map_err(|e| setting(e.to_string()))?;
         if !settings.precision.runs_on(&device.device) {
             let (precision, name) = (settings.precision.name(), &device.name);
