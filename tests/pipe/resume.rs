@@ -88,6 +88,32 @@ fn ten_epochs_in_pieces_are_ten_epochs_in_one_go() {
 }
 
 #[test]
+fn what_a_crash_at_the_very_end_left_undone_is_done() {
+    let project = Project::new();
+    let arguments = ["run", "p.yaml", "--epochs", "5", "--set", "sample_every_n_epochs=5"];
+    project.pipe(&["run", "p.yaml", "--epochs", "1"]).succeeds();
+    let first = std::fs::read(project.path(&format!("{RUN}/checkpoints/epoch_001.ckpt"))).unwrap();
+    project.pipe(&arguments).succeeds();
+    let (metadata, files) = (project.metadata(RUN), project.list(&format!("{RUN}/checkpoints")));
+    let picture = project.path(&format!("{RUN}/samples/epoch_005.png"));
+    let drawn = std::fs::read(&picture).unwrap();
+
+    // As if the process had ended between the last checkpoint's metadata and everything after it.
+    let mut running = metadata.clone();
+    running["status"] = "running".into();
+    std::fs::write(project.path(&format!("{RUN}/metadata.json")), running.to_string()).unwrap();
+    std::fs::write(project.path(&format!("{RUN}/checkpoints/epoch_001.ckpt")), first).unwrap();
+    std::fs::remove_file(&picture).unwrap();
+
+    project.pipe(&arguments).succeeds();
+    assert_eq!(project.metadata(RUN)["status"], "completed");
+    assert_eq!(project.metadata(RUN)["history"], metadata["history"]);
+    assert_eq!(project.list(&format!("{RUN}/checkpoints")), files);
+    assert_eq!(std::fs::read(&picture).unwrap(), drawn);
+    project.pipe(&arguments).succeeds().says("up to date");
+}
+
+#[test]
 fn neither_workers_nor_logging_change_a_bit() {
     let last = |settings: &[&str]| {
         let project = Project::new();

@@ -138,16 +138,18 @@ impl CheckpointPolicy {
         let mut actions = vec![Action::Save, Action::LinkLast];
         let mut all: Vec<Known> = known.iter().filter(|k| k.epoch != epoch).cloned().collect();
         all.push(Known { epoch, metrics: metrics.clone() });
-        let best = self.best(&all).map(|k| k.epoch);
-        if best == Some(epoch) {
+        if self.best(&all).is_some_and(|best| best.epoch == epoch) {
             actions.push(Action::LinkBest);
         }
-        if let Some(keep) = self.keep_last_n {
-            let old = all.len().saturating_sub(keep as usize);
-            let gone = all[..old].iter().map(|k| k.epoch).filter(|e| Some(*e) != best);
-            actions.extend(gone.map(Action::Delete));
-        }
+        actions.extend(self.surplus(&all).into_iter().map(Action::Delete));
         actions
+    }
+
+    /// Epochs whose checkpoints (`known`, oldest first) are not to be kept.
+    pub fn surplus(&self, known: &[Known]) -> Vec<u64> {
+        let best = self.best(known).map(|k| k.epoch);
+        let old = self.keep_last_n.map_or(0, |keep| known.len().saturating_sub(keep as usize));
+        known[..old].iter().map(|k| k.epoch).filter(|e| Some(*e) != best).collect()
     }
 
     /// The best of some checkpoints; the earlier one of equals. A figure that is missing or not finite is never the best.

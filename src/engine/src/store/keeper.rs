@@ -1,7 +1,7 @@
 //! Keeps a run's checkpoints: carries out what the policy decides, in the order that survives a crash at any
 //! instant, and puts things right when a run is opened again.
 //!
-//! Order: the checkpoint file, the links to it, `metadata.json` (which does not name what will go), the removals.
+//! Order: the epoch's figures in `metadata.json`, the checkpoint file, the links to it, `metadata.json` (which does not name what will go), the removals.
 //! So `metadata.json` never names a file that is not there, and what a crash can leave is a good checkpoint that is
 //! not listed yet, or an old one that is not listed any more.
 
@@ -101,8 +101,9 @@ impl Keeper {
     ) -> Result<Option<Saved>, E> {
         let actions =
             self.policy.after_epoch(&self.metadata.known(), header.epoch, &header.metrics, is_final);
+        // A checkpoint that a crash keeps out of the metadata has its figures there all the same.
+        self.write_metadata()?;
         if actions.is_empty() {
-            self.write_metadata()?;
             return Ok(None);
         }
         let tensors = tensors()?;
@@ -132,20 +133,14 @@ impl Keeper {
                 }
                 Action::LinkLast => {
                     atomic::link(&path, &self.run.last())?;
-                    gone.extend(
-                        self.metadata.partial_checkpoint.take().map(|p| self.run.folder.join(p.path)),
-                    );
+                    gone.extend(self.strike_off_partial());
                 }
                 Action::LinkBest => {
                     atomic::link(&path, &self.run.best())?;
                     saved.is_best = true;
                     self.metadata.best_checkpoint = self.best_record(header.epoch);
                 }
-                Action::Delete(epoch) => {
-                    let (old, kept) = self.metadata.checkpoints.drain(..).partition(|c| c.epoch == epoch);
-                    self.metadata.checkpoints = kept;
-                    gone.extend(Vec::into_iter(old).map(|c: CheckpointRecord| self.run.folder.join(c.path)));
-                }
+                Action::Delete(epoch) => gone.extend(self.strike_off(epoch)),
             }
         }
         self.write_metadata()?;
@@ -184,6 +179,16 @@ impl Keeper {
         Ok(self.metadata.save(&self.run.metadata_path())?)
     }
 
+    /// Takes an epoch's checkpoint off the list; returns the files to remove once the metadata stands.
+    fn strike_off(&mut self, epoch: u64) -> Vec<PathBuf> {
+        let gone = self.metadata.checkpoints.extract_if(.., |c| c.epoch == epoch);
+        gone.map(|c| self.run.folder.join(c.path)).collect()
+    }
+
+    fn strike_off_partial(&mut self) -> Option<PathBuf> {
+        self.metadata.partial_checkpoint.take().map(|p| self.run.folder.join(p.path))
+    }
+
     fn best_record(&self, epoch: u64) -> Option<CheckpointRecord> {
         let record = self.metadata.checkpoints.iter().find(|c| c.epoch == epoch)?;
         Some(CheckpointRecord { path: "checkpoints/best.ckpt".into(), ..record.clone() })
@@ -196,6 +201,7 @@ impl Keeper {
         if self.metadata.partial_checkpoint.as_ref().is_some_and(|p| !folder.join(&p.path).is_file()) {
             self.metadata.partial_checkpoint = None;
         }
+        let mut gone = Vec::new();
         for path in checkpoint_files(&self.run) {
             let Ok(found) = Checkpoint::open(&path) else { continue };
             let relative = format!("checkpoints/{}", path.file_name().unwrap_or_default().to_string_lossy());
@@ -216,6 +222,18 @@ impl Keeper {
                 let name = relative.trim_start_matches("checkpoints/").to_owned();
                 self.metadata.checkpoints.push(record(&header, &name, bytes, digest));
                 self.metadata.checkpoints.sort_by_key(|c| c.epoch);
+                // It has just been verified, so what it makes needless can go.
+                if self
+                    .metadata
+                    .partial_checkpoint
+                    .as_ref()
+                    .is_some_and(|p| p.global_step <= header.global_step)
+                {
+                    gone.extend(self.strike_off_partial());
+                }
+                for epoch in self.policy.surplus(&self.metadata.known()) {
+                    gone.extend(self.strike_off(epoch));
+                }
             } else if !is_epoch_file(&path)
                 && header.global_step
                     > newest.max(self.metadata.partial_checkpoint.as_ref().map_or(0, |p| p.global_step))
@@ -231,7 +249,7 @@ impl Keeper {
                 });
             } else {
                 // Taken off the list, and the process ended before the file was removed.
-                atomic::remove(&path)?;
+                gone.push(path);
             }
         }
         let known = self.metadata.known();
@@ -247,7 +265,11 @@ impl Keeper {
         if let Some((_, path)) = last_epoch.into_iter().chain(partial).max() {
             atomic::link(&folder.join(path), &self.run.last())?;
         }
-        self.write_metadata()
+        self.write_metadata()?;
+        for path in gone {
+            atomic::remove(&path)?;
+        }
+        Ok(())
     }
 }
 
@@ -472,6 +494,45 @@ mod tests {
         std::fs::write(run.checkpoints().join("epoch_001.ckpt"), old).unwrap();
         Keeper::reopen(run.clone(), policy()).unwrap();
         assert_eq!(files(&run), ["best.ckpt", "epoch_002.ckpt", "epoch_003.ckpt", "last.ckpt"]);
+    }
+
+    #[test]
+    fn a_checkpoint_that_is_taken_in_makes_the_same_ones_needless() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keeper = begin(folder.path());
+        save(&mut keeper, 1, 0.5);
+        save(&mut keeper, 2, 0.4);
+        keeper.save_partial(&header(2, 3, 0.0), &tensors(2.3)).unwrap();
+        let run = keeper.run().clone();
+        drop(keeper);
+        // As if the process had ended right after the rename of epoch 3.
+        checkpoint::write(&run.checkpoints().join("epoch_003.ckpt"), &header(3, 0, 0.3), &tensors(3.0)).unwrap();
+        let keeper = Keeper::reopen(run.clone(), policy()).unwrap();
+        let expected = ["best.ckpt", "epoch_002.ckpt", "epoch_003.ckpt", "last.ckpt"];
+        assert_eq!(files(&run), expected);
+        assert_eq!(keeper.metadata().checkpoints.iter().map(|c| c.epoch).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(keeper.metadata().partial_checkpoint, None);
+    }
+
+    #[test]
+    fn an_epoch_has_its_figures_before_its_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keeper = begin(folder.path());
+        keeper.note_epoch(EpochRecord {
+            epoch: 1,
+            global_step: 10,
+            metrics: BTreeMap::from([("train_loss".into(), 0.5)]),
+            learning_rate: 0.001,
+            seconds: 1.0,
+            images_per_second: 1.0,
+            data_wait: 0.0,
+        });
+        let run = keeper.run().clone();
+        let refused = keeper.save_epoch(&header(1, 0, 0.5), false, || {
+            assert_eq!(run.metadata()?.history.len(), 1);
+            Err(StoreError::Held { run: run.number, holder: "the test".into() })
+        });
+        assert!(refused.is_err());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What training writes down: checkpoints, figures, and events for whoever watches.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use pipe_engine::events::{EventFile, MetricsFile};
 use pipe_engine::kind::{Failure, RunContext, StageError};
@@ -158,6 +159,24 @@ impl<'a> Recorder<'a> {
         }
     }
 
+    /// Draws the samples of an epoch that ended, if they are not there.
+    pub fn draw_missing_samples(
+        &mut self,
+        position: &Position,
+        state: &TrainState,
+        job: &Job,
+    ) -> Result<(), StageError> {
+        match self.samples(position).is_file() {
+            true => Ok(()),
+            false => self.draw_samples(position, state, job),
+        }
+    }
+
+    /// The picture of an epoch's samples.
+    fn samples(&self, position: &Position) -> PathBuf {
+        self.keeper.run().folder.join(format!("samples/epoch_{:03}.png", position.epoch))
+    }
+
     /// Draws some images of each class as `samples/epoch_NNN.png`, and shows them in TensorBoard.
     pub fn draw_samples(
         &mut self,
@@ -186,13 +205,12 @@ impl<'a> Recorder<'a> {
         let Some(picture) = drawn else { return Ok(()) };
         let picture = picture.render();
         let (size, png) = ([picture.width(), picture.height()], png(&picture)?);
-        let folder = self.keeper.run().folder.join("samples");
-        atomic::create_folder(&folder)?;
-        let file = format!("epoch_{:03}.png", position.epoch);
-        atomic::write(&folder.join(&file), |out| out.write_all(&png))?;
+        let file = self.samples(position);
+        file.parent().map_or(Ok(()), atomic::create_folder)?;
+        atomic::write(&file, |out| out.write_all(&png))?;
         let shown = self.events.image(position.global_step, "samples", size, &png);
         shown.map_err(logs_failed)?;
-        self.context.event(Event::Message { text: format!("Drew samples/{file}") });
+        self.context.event(Event::Message { text: format!("Drew samples/epoch_{:03}.png", position.epoch) });
         Ok(())
     }
 

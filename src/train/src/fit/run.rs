@@ -74,6 +74,12 @@ pub fn fit(
     let total_steps = steps_per_epoch * settings.horizon();
     let interrupted = || context.stop.requested().map(|signal| (Failure::Interrupted(signal), signal.name()));
 
+    let due = |epoch: u64| settings.sample_every_n_epochs.is_some_and(|n| epoch.is_multiple_of(n));
+    if position.epoch > 0 && position.step_in_epoch == 0 && due(position.epoch) {
+        // Unless the process ended before it was drawn.
+        recorder.draw_missing_samples(&position, state, job)?;
+    }
+
     for epoch in position.epoch + 1..=settings.epochs {
         let first_step = position.step_in_epoch;
         let mut tally = Tally::from(position.sums);
@@ -175,7 +181,7 @@ pub fn fit(
         // ---- The epoch's checkpoint and picture
         let stop = interrupted();
         recorder.save_epoch(&position, &metrics, state, epoch == settings.epochs)?;
-        if stop.is_none() && settings.sample_every_n_epochs.is_some_and(|n| epoch.is_multiple_of(n)) {
+        if stop.is_none() && due(epoch) {
             recorder.draw_samples(&position, state, job)?;
         }
         if epoch < settings.epochs

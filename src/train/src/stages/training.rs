@@ -65,6 +65,11 @@ impl Training<'_> {
         };
         let total = self.settings.epochs;
         let done = completed_epochs(&run, &metadata);
+        if done >= total && metadata.status != Status::Completed {
+            // Its process ended between the last checkpoint and the end: what is left is to put things in order.
+            let reason = format!("run {}: trained, {}", run.number, ending(&metadata));
+            return Ok(State::Partial { done: total, total, reason }.into());
+        }
         if done >= total {
             let state = State::Done { reason: format!("up to date, run {}", run.number) };
             return Ok(Observation { state, artifact: Some(TrainedRun { run, metadata }.artifact()) });
@@ -72,11 +77,8 @@ impl Training<'_> {
         if done >= metadata.epochs {
             return Ok(State::Extendable { from: done, to: total }.into());
         }
-        let message = metadata.message.unwrap_or_else(|| match metadata.status {
-            Status::Running => "ended without a word".to_owned(),
-            other => other.name().to_owned(),
-        });
-        Ok(State::Partial { done, total, reason: format!("run {}: {message}", run.number) }.into())
+        let reason = format!("run {}: {}", run.number, ending(&metadata));
+        Ok(State::Partial { done, total, reason }.into())
     }
 
     /// Trains. `start` makes what is trained from the data set and the device (with autodiff).
@@ -441,6 +443,14 @@ impl Training<'_> {
             other: Map::new(),
         }
     }
+}
+
+/// How a run that is not completed came to its end.
+fn ending(metadata: &Metadata) -> String {
+    metadata.message.clone().unwrap_or_else(|| match metadata.status {
+        Status::Running => "ended without a word".to_owned(),
+        other => other.name().to_owned(),
+    })
 }
 
 /// The epochs whose result stands on disk.
