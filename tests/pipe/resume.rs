@@ -63,12 +63,18 @@ fn ten_epochs_in_pieces_are_ten_epochs_in_one_go() {
     let straight = Project::new();
     let began = SystemTime::now();
     straight.pipe(&ARGUMENTS).succeeds();
-    let whole = began.elapsed().unwrap().as_millis() as u64;
+    let mut whole = began.elapsed().unwrap().as_millis() as u64;
 
-    let pieces = Project::new();
-    // Long enough to get somewhere (starting takes a while), short enough to be killed several times.
-    let kills = in_pieces(&pieces, &ARGUMENTS, delays(whole / 12 + 20, whole / 3 + 60));
-    assert!(kills >= 3, "killed only {kills} times");
+    let (pieces, kills) = loop {
+        let pieces = Project::new();
+        // Long enough to get somewhere (starting takes a while), short enough to be killed several times.
+        let kills = in_pieces(&pieces, &ARGUMENTS, delays(whole / 12 + 20, whole / 4 + 60));
+        if kills >= 3 {
+            break (pieces, kills);
+        }
+        // The machine was busy when it ran in one go, and is not any more.
+        whole = whole * 2 / 3;
+    };
 
     let last = |project: &Project| all_tensors(&project.path(&format!("{RUN}/checkpoints/last.ckpt")));
     assert!(last(&straight) == last(&pieces), "the tensors differ after {kills} kills");

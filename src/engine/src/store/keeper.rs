@@ -238,6 +238,7 @@ impl Keeper {
                 && header.global_step
                     > newest.max(self.metadata.partial_checkpoint.as_ref().map_or(0, |p| p.global_step))
             {
+                gone.extend(self.strike_off_partial());
                 self.metadata.partial_checkpoint = Some(PartialRecord {
                     epoch: header.epoch,
                     step_in_epoch: header.step_in_epoch,
@@ -506,12 +507,29 @@ mod tests {
         let run = keeper.run().clone();
         drop(keeper);
         // As if the process had ended right after the rename of epoch 3.
-        checkpoint::write(&run.checkpoints().join("epoch_003.ckpt"), &header(3, 0, 0.3), &tensors(3.0)).unwrap();
+        checkpoint::write(&run.checkpoints().join("epoch_003.ckpt"), &header(3, 0, 0.3), &tensors(3.0))
+            .unwrap();
         let keeper = Keeper::reopen(run.clone(), policy()).unwrap();
         let expected = ["best.ckpt", "epoch_002.ckpt", "epoch_003.ckpt", "last.ckpt"];
         assert_eq!(files(&run), expected);
         assert_eq!(keeper.metadata().checkpoints.iter().map(|c| c.epoch).collect::<Vec<_>>(), [2, 3]);
         assert_eq!(keeper.metadata().partial_checkpoint, None);
+    }
+
+    #[test]
+    fn of_two_checkpoints_inside_an_epoch_the_newer_one_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keeper = begin(folder.path());
+        save(&mut keeper, 1, 0.5);
+        keeper.save_partial(&header(1, 3, 0.0), &tensors(1.3)).unwrap();
+        let run = keeper.run().clone();
+        drop(keeper);
+        // As if the process had ended right after the rename of the next one.
+        let next = run.checkpoints().join("step_00000016.ckpt");
+        checkpoint::write(&next, &header(1, 6, 0.0), &tensors(1.6)).unwrap();
+        let keeper = Keeper::reopen(run.clone(), policy()).unwrap();
+        assert_eq!(files(&run), ["best.ckpt", "epoch_001.ckpt", "last.ckpt", "step_00000016.ckpt"]);
+        assert_eq!(keeper.metadata().partial_checkpoint.as_ref().unwrap().global_step, 16);
     }
 
     #[test]
