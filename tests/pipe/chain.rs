@@ -126,7 +126,7 @@ fn killed_at_any_moment_the_chain_ends_in_the_same_bytes() {
     let whole = began.elapsed().as_millis() as u64;
 
     let pieces = chain();
-    let short = delays(20, whole / 4 + 40).take(10);
+    let short = delays(20, whole / 8 + 20).take(10);
     let kills = short.filter(|delay| kill_after(&pieces, &["run", "p.yaml"], *delay)).count();
     pieces.pipe(&["run", "p.yaml"]).succeeds();
     assert!(kills >= 3, "killed only {kills} times");

@@ -33,15 +33,23 @@ fn auto_never_takes_a_software_adapter() {
 
 #[test]
 fn ten_epochs_on_wgpu_in_pieces_are_ten_epochs_in_one_go() {
-    let (Some(straight), Some(pieces)) = (project(), project()) else { return };
+    let Some(straight) = project() else { return };
     let began = Instant::now();
     straight.pipe(&ARGUMENTS).succeeds().says("Training completed!");
     // The first step of a process waits for its kernels, most of the time that the whole takes: the delays leave room
     // for some steps after it, and the last one for all.
-    let whole = began.elapsed();
-    let delays = [0.5, 0.85, 0.75, 0.9, 0.8].map(|share| whole.mul_f64(share));
-    let kills = in_pieces(&pieces, &ARGUMENTS, delays.into_iter().chain([Duration::from_secs(900)]));
-    assert!(kills >= 1, "never killed");
+    let mut whole = began.elapsed();
+    let (pieces, kills) = loop {
+        let Some(pieces) = project() else { return };
+        let delays = [0.5, 0.85, 0.75, 0.9, 0.8].map(|share| whole.mul_f64(share));
+        let began = Instant::now();
+        let kills = in_pieces(&pieces, &ARGUMENTS, delays.into_iter().chain([Duration::from_secs(900)]));
+        if kills >= 1 {
+            break (pieces, kills);
+        }
+        // The machine was busy when it ran in one go, and is not any more.
+        whole = began.elapsed();
+    };
     let last = |project: &Project| all_tensors(&project.path(&format!("{RUN}/checkpoints/last.ckpt")));
     assert!(last(&straight) == last(&pieces), "the tensors differ after {kills} kills");
 
