@@ -13,7 +13,7 @@ mod tally;
 
 pub use optimizer::{Optimizer, clip_by_norm};
 pub use precision::Precision;
-pub use record::{About, Recorder};
+pub use record::{About, AfterBest, Recorder};
 pub use run::{Job, Position, fit};
 pub use schedule::{Schedule, ScheduleKind};
 pub use settings::{

@@ -1,7 +1,7 @@
 //! What training writes down: checkpoints, figures, and events for whoever watches.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pipe_engine::events::{EventFile, MetricsFile};
 use pipe_engine::kind::{Failure, RunContext, StageError};
@@ -24,9 +24,13 @@ pub struct Recorder<'a> {
     metrics: MetricsFile,
     events: EventFile,
     about: About,
+    after_best: Option<AfterBest>,
     /// Optimizer step of the newest checkpoint.
     saved_step: Option<u64>,
 }
+
+/// What else to write when a checkpoint is the new best: from the checkpoint's path, into the run's folder.
+pub type AfterBest = fn(&Path, &Path) -> Result<(), StageError>;
 
 /// What a checkpoint says of its model.
 #[derive(Debug, Clone)]
@@ -56,6 +60,7 @@ impl<'a> Recorder<'a> {
         keeper: Keeper,
         position: &Position,
         about: About,
+        after_best: Option<AfterBest>,
     ) -> Result<Self, StageError> {
         let logs = keeper.run().logs();
         atomic::create_folder(&logs)?;
@@ -63,7 +68,7 @@ impl<'a> Recorder<'a> {
             MetricsFile::open(&logs.join("metrics.jsonl"), position.global_step).map_err(logs_failed)?;
         let events = EventFile::create(&logs, position.global_step).map_err(logs_failed)?;
         let saved_step = (position.global_step > 0).then_some(position.global_step);
-        Ok(Self { context, settings, keeper, metrics, events, about, saved_step })
+        Ok(Self { context, settings, keeper, metrics, events, about, after_best, saved_step })
     }
 
     pub fn keeper(&self) -> &Keeper {
@@ -131,6 +136,9 @@ impl<'a> Recorder<'a> {
         self.saved_step = Some(position.global_step);
         let best = saved.is_best;
         self.tell(saved);
+        if let (true, Some(write)) = (best, self.after_best) {
+            write(&self.keeper.run().best(), &self.keeper.run().folder)?;
+        }
         let monitor = &self.settings.checkpoint.monitor;
         if let (true, Some(value)) = (best, metrics.get(monitor)) {
             self.context.event(Event::NewBest { monitor: monitor.clone(), value: *value });

@@ -96,10 +96,12 @@ impl Stage for LoraStage {
             }
             Ok(start)
         })?;
+        // Each new best is written as it comes; this one is for what a crash, or a user, left undone.
         if let Some(run) = outcome.artifact.as_ref().and_then(|a| a.get::<TrainedRun>())
+            && what_is_missing(&run).is_some()
             && let Some(best) = run.best()
         {
-            write_adapter(&run.file(best).path, &run.run.folder.join(ADAPTER))?;
+            write_adapter(&run.file(best).path, &run.run.folder)?;
         }
         Ok(outcome)
     }
@@ -153,6 +155,7 @@ impl LoraStage {
             label_dropout: *label_dropout,
             lora_dropout: lora.lora_dropout,
             base: Some(base),
+            after_best: Some(write_adapter),
         })
     }
 }
@@ -167,13 +170,13 @@ fn what_is_missing(run: &TrainedRun) -> Option<&'static str> {
     (adapter.and_then(|a| a.source).as_deref() != best.digest()).then_some(ADAPTER)
 }
 
-/// PEFT's files from a LoRA checkpoint: the weights that are sampled with.
-fn write_adapter(checkpoint: &Path, folder: &Path) -> Result<(), StageError> {
+/// Writes PEFT's files from a LoRA checkpoint into the run's folder: the weights that are sampled with.
+fn write_adapter(checkpoint: &Path, run: &Path) -> Result<(), StageError> {
     let failed = |e: String| StageError::new(Failure::Storage, format!("failed to write the adapter: {e}"));
     let checkpoint = Checkpoint::open(checkpoint).map_err(|e| failed(e.to_string()))?;
     let adapter = Adapter::from_checkpoint(&checkpoint, checkpoint::best_prefix(&checkpoint));
     match adapter.map_err(|e| failed(e.to_string()))? {
-        Some(adapter) => adapter.write(folder).map_err(|e| failed(e.to_string())),
+        Some(adapter) => adapter.write(&run.join(ADAPTER)).map_err(|e| failed(e.to_string())),
         None => Err(StageError::new(Failure::Bug, "the best checkpoint holds no adapter")),
     }
 }

@@ -73,6 +73,7 @@ impl Stage for TrainStage {
                 label_dropout: model.label_dropout,
                 lora_dropout: 0.0,
                 base: None,
+                after_best: None,
             })
         })
     }

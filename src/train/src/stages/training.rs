@@ -19,7 +19,7 @@ use crate::checkpoint::BASE_FILE;
 use crate::data::{Dataset, Split};
 use crate::device;
 use crate::diffit::{Diffit, Scope, param_paths};
-use crate::fit::{About, FitSettings, Job, Position, Recorder, TrainState, fit};
+use crate::fit::{About, AfterBest, FitSettings, Job, Position, Recorder, TrainState, fit};
 
 /// A training as a stage sees it.
 pub(super) struct Training<'a> {
@@ -40,6 +40,7 @@ pub(super) struct Start {
     pub lora_dropout: f64,
     /// The file that the frozen weights come from; the run keeps it.
     pub base: Option<ModelFile>,
+    pub after_best: Option<AfterBest>,
 }
 
 /// The run that a training goes on with, or the wish for a new one.
@@ -119,7 +120,7 @@ impl Training<'_> {
 
         // Where to begin: the run's newest good checkpoint, a file that was named, or the start.
         let from = self.newest(context, &keeper)?;
-        let Start { model, scope, about, label_dropout, lora_dropout, .. } = start;
+        let Start { model, scope, about, label_dropout, lora_dropout, after_best, .. } = start;
         let parameters = parameters(&model, &Scope::All);
         let trainable = self::parameters(&model, &scope);
         let mut state = TrainState::new(model, scope, settings);
@@ -164,7 +165,7 @@ impl Training<'_> {
             }
         })?;
         let config = about.config.clone();
-        let mut recorder = Recorder::open(context, settings, keeper, &position, about)?;
+        let mut recorder = Recorder::open(context, settings, keeper, &position, about, after_best)?;
         let job = Job {
             settings,
             config: &config,
