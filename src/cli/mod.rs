@@ -1,22 +1,26 @@
 //! The command line: one file a command, no logic beyond turning arguments into calls.
 
+mod asked;
 mod check;
 mod ckpt;
 mod completions;
 mod devices;
 mod graph;
+mod plan;
 mod project;
 mod run;
 mod runs;
 mod sample;
 mod schema;
 mod signals;
+mod status;
 
 use std::fmt;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pipe_engine::error::SpecError;
+use pipe_engine::kind::{Failure, StageError};
 
 /// Train diffusion models from YAML pipelines, resumable to the bit.
 #[derive(Parser)]
@@ -55,6 +59,10 @@ pub enum LogFormat {
 enum Command {
     /// Run what is not up to date
     Run(run::RunArguments),
+    /// Say what would be done for each stage, and why
+    Plan(plan::PlanArguments),
+    /// Say how each stage stands
+    Status(status::StatusArguments),
     /// Check pipeline files without running anything
     Check(check::CheckArguments),
     /// Print the dependency graph
@@ -80,6 +88,8 @@ pub fn parse() -> Arguments {
 pub fn call(arguments: Arguments) -> Result<ExitCode, CliError> {
     match arguments.command {
         Command::Run(a) => run::run(a, &arguments.output),
+        Command::Plan(a) => plan::plan(a),
+        Command::Status(a) => status::status(a),
         Command::Check(a) => check::check(a),
         Command::Graph(a) => graph::graph(a),
         Command::Runs(a) => runs::runs(a),
@@ -107,6 +117,15 @@ impl CliError {
     /// The work itself failed.
     pub fn failed(message: impl fmt::Display) -> Self {
         Self { message: message.to_string(), code: 1 }
+    }
+
+    /// What went wrong with a stage.
+    pub fn stage(stage: &str, error: &StageError) -> Self {
+        let message = format!("stage {stage}: {error}");
+        match error.failure {
+            Failure::Setting => Self::usage(message),
+            _ => Self::failed(message),
+        }
     }
 
     pub fn exit_code(&self) -> ExitCode {

@@ -8,7 +8,7 @@ use pipe_engine::progress::Event;
 use pipe_engine::stop::Stop;
 use pipe_engine::store::atomic;
 use pipe_train::checkpoint;
-use pipe_train::device::{self, DeviceChoice};
+use pipe_train::device::{self, DeviceChoice, Share};
 use pipe_train::noise::Sampler;
 use pipe_train::sample::{Request, png};
 
@@ -59,7 +59,7 @@ pub fn sample(arguments: SampleArguments, output: &Output) -> Result<ExitCode, C
     if !(a.guidance >= 0.0 && a.guidance.is_finite()) {
         return Err(CliError::usage("--guidance: expected 0 or more"));
     }
-    let device = device::resolve(a.device).map_err(CliError::usage)?.device;
+    let device = device::resolve(a.device, Share::default()).map_err(CliError::usage)?.device;
     let opened =
         checkpoint::open(&a.checkpoint, a.lora.as_deref(), !a.no_ema, &device).map_err(CliError::failed)?;
     let request = Request {
@@ -78,7 +78,7 @@ pub fn sample(arguments: SampleArguments, output: &Output) -> Result<ExitCode, C
     };
     let stop = Stop::default();
     signals::watch(stop.clone())?;
-    let report = report::reporter(output);
+    let report = report::reporter(output, false);
     let id = StageId::new("sample").ok_or_else(|| CliError::failed("no name for the progress"))?;
     let after = |done: u64, total: u64| {
         report.event(&id, &Event::Preparing { what: "drawing".into(), done, total: Some(total) });

@@ -66,7 +66,7 @@ fn a_run_that_is_alive_is_not_taken_over() {
     let mut child = project.start(&LONG);
     until_saved(&project);
     let second = project.pipe(&LONG).exits(2);
-    second.says(&format!("run 001 is being trained by pid {}", child.id()));
+    second.says(&format!("it is being run by pid {}", child.id()));
     send(&child, "TERM");
     assert_eq!(child.wait().unwrap().code(), Some(75));
 }

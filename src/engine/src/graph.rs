@@ -1,7 +1,7 @@
 //! The dependency graph of a pipeline: order, cycles, selections, pictures. Knows nothing of what stages do.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::fmt::Write;
 
 use petgraph::Direction;
@@ -17,7 +17,10 @@ use crate::spec::{LoadedPipeline, LoadedStage};
 pub struct Graph {
     pub pipeline: LoadedPipeline,
     graph: DiGraph<usize, String>,
+    /// Positions in the file, dependencies first.
     order: Vec<usize>,
+    /// Position in the file, by name.
+    index: HashMap<StageId, usize>,
 }
 
 impl Graph {
@@ -25,10 +28,11 @@ impl Graph {
     pub fn build(pipeline: LoadedPipeline) -> Result<Self, SpecError> {
         let mut graph = DiGraph::new();
         let nodes: Vec<NodeIndex> = (0..pipeline.stages.len()).map(|i| graph.add_node(i)).collect();
-        let position = |id: &StageId| pipeline.stages.iter().position(|s| s.id == *id);
+        let index: HashMap<StageId, usize> =
+            pipeline.stages.iter().enumerate().map(|(i, s)| (s.id.clone(), i)).collect();
         for (to, stage) in pipeline.stages.iter().enumerate() {
             for (key, id) in &stage.needs {
-                let Some(from) = position(id) else { continue };
+                let Some(&from) = index.get(id) else { continue };
                 graph.update_edge(nodes[from], nodes[to], key[0].clone());
             }
         }
@@ -36,7 +40,7 @@ impl Graph {
             return Err(cycle_error(&pipeline, &cycle));
         }
         let order = file_like_order(&graph);
-        Ok(Self { pipeline, graph, order })
+        Ok(Self { pipeline, graph, order, index })
     }
 
     /// All stages, dependencies first, otherwise as in the file.
@@ -45,7 +49,7 @@ impl Graph {
     }
 
     pub fn stage(&self, id: &StageId) -> Option<&LoadedStage> {
-        self.pipeline.stages.iter().find(|s| s.id == *id)
+        self.index.get(id).map(|&i| &self.pipeline.stages[i])
     }
 
     /// The stages that `id` needs directly, with the setting that names each.
@@ -64,26 +68,39 @@ impl Graph {
         found.iter().map(|n| &self.pipeline.stages[self.graph[*n]]).collect()
     }
 
-    /// `targets` and everything they need; everything when `targets` is empty.
-    pub fn select(&self, targets: &[String]) -> Result<BTreeSet<StageId>, SpecError> {
-        if targets.is_empty() {
-            return Ok(self.pipeline.stages.iter().map(|s| s.id.clone()).collect());
-        }
-        let mut selected = BTreeSet::new();
-        for target in targets {
-            let found = self.pipeline.stages.iter().position(|s| s.id.as_str() == target);
-            let Some(node) = found else {
-                let names = self.pipeline.stages.iter().map(|s| s.id.as_str());
+    /// The stages that a command line means, with everything that they need.
+    pub fn select(&self, wanted: &Wanted) -> Result<Selection, SpecError> {
+        let (until, from) = (self.named(&wanted.until)?, self.named(&wanted.from)?);
+        let all = || self.graph.node_indices().collect::<BTreeSet<_>>();
+        let upstream = |of: &[NodeIndex]| reach(Reversed(&self.graph), of);
+        let before = if until.is_empty() { all() } else { upstream(&until) };
+        let after = if from.is_empty() { all() } else { reach(&self.graph, &from) };
+        let meant: Vec<NodeIndex> = before.intersection(&after).copied().collect();
+        let ids = |nodes: &mut dyn Iterator<Item = &NodeIndex>| -> BTreeSet<StageId> {
+            nodes.map(|n| self.pipeline.stages[self.graph[*n]].id.clone()).collect()
+        };
+        let named = match until.is_empty() && from.is_empty() {
+            true => ids(&mut meant.iter()),
+            false => ids(&mut until.iter().chain(&from)),
+        };
+        Ok(Selection { stages: ids(&mut upstream(&meant).iter()), named })
+    }
+
+    /// The nodes of these names; a name of a matrix means all its stages.
+    fn named(&self, names: &[String]) -> Result<Vec<NodeIndex>, SpecError> {
+        let mut nodes = Vec::new();
+        for name in names {
+            let ids = self.pipeline.members(name);
+            if ids.is_empty() {
+                let all = self.pipeline.stages.iter().map(|s| s.id.as_str());
                 let shown = self.pipeline.source.path().display();
-                return Err(SpecError::plain(format!("{shown}: no stage is called `{target}`"))
-                    .candidates(target, names));
-            };
-            let mut walk = Dfs::new(Reversed(&self.graph), NodeIndex::new(node));
-            while let Some(node) = walk.next(Reversed(&self.graph)) {
-                selected.insert(self.pipeline.stages[self.graph[node]].id.clone());
+                return Err(
+                    SpecError::plain(format!("{shown}: no stage is called `{name}`")).candidates(name, all)
+                );
             }
+            nodes.extend(ids.iter().filter_map(|id| self.node(id)));
         }
-        Ok(selected)
+        Ok(nodes)
     }
 
     /// Lines such as `base (train) <- data`, dependencies first.
@@ -117,11 +134,15 @@ impl Graph {
     /// Mermaid flowchart.
     pub fn to_mermaid(&self) -> String {
         let mut text = String::from("flowchart LR\n");
+        // Mermaid's node names hold less than a stage's name may.
+        let node = |id: &StageId| -> String {
+            id.as_str().chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect()
+        };
         for stage in self.stages() {
-            let _ = writeln!(text, "  {}[\"{}<br/>{}\"]", stage.id, stage.id, stage.kind);
+            let _ = writeln!(text, "  {}[\"{}<br/>{}\"]", node(&stage.id), stage.id, stage.kind);
         }
         for (from, to, key) in self.edges() {
-            let _ = writeln!(text, "  {from} -->|{key}| {to}");
+            let _ = writeln!(text, "  {} -->|{key}| {}", node(from), node(to));
         }
         text
     }
@@ -134,8 +155,41 @@ impl Graph {
     }
 
     fn node(&self, id: &StageId) -> Option<NodeIndex> {
-        self.pipeline.stages.iter().position(|s| s.id == *id).map(NodeIndex::new)
+        self.index.get(id).map(|&i| NodeIndex::new(i))
     }
+}
+
+/// What a command line asks for, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Wanted {
+    /// These stages and what they need; all where it is empty.
+    pub until: Vec<String>,
+    /// These stages and what depends on them; all where it is empty.
+    pub from: Vec<String>,
+}
+
+/// The stages that are looked at, and those that were named.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    pub stages: BTreeSet<StageId>,
+    /// All where none was named.
+    pub named: BTreeSet<StageId>,
+}
+
+/// Every node that can be reached, the first ones among them.
+fn reach<G>(graph: G, from: &[NodeIndex]) -> BTreeSet<NodeIndex>
+where
+    G: petgraph::visit::IntoNeighbors<NodeId = NodeIndex>
+        + petgraph::visit::Visitable<NodeId = NodeIndex>
+        + Copy,
+{
+    let mut walk = Dfs::empty(graph);
+    walk.stack.extend(from);
+    let mut found = BTreeSet::new();
+    while let Some(node) = walk.next(graph) {
+        found.insert(node);
+    }
+    found
 }
 
 /// Kahn's algorithm, taking the stage that stands first in the file among those that are ready.

@@ -31,11 +31,17 @@ pub struct Entry {
 }
 
 /// A setting that differs between two manifests.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Difference {
     pub key: String,
+    /// Unset if there was none.
     pub old: Option<Value>,
     pub new: Option<Value>,
+}
+
+/// Differences in one line.
+pub fn in_words(differences: &[Difference]) -> String {
+    differences.iter().map(Difference::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// All that decides a stage's result, in a fixed order.
@@ -52,13 +58,9 @@ impl Manifest {
         Self(entries)
     }
 
-    /// Adds what is no setting by itself, under keys in angle brackets.
+    /// Adds what is no setting by itself: what other stages hand on, what follows from settings.
     pub fn with(mut self, extra: impl IntoIterator<Item = (String, Value)>) -> Self {
-        let entries = extra.into_iter().map(|(key, value)| Entry {
-            key: format!("<{key}>"),
-            value,
-            class: Class::Identity,
-        });
+        let entries = extra.into_iter().map(|(key, value)| Entry { key, value, class: Class::Identity });
         self.0.extend(entries);
         self.0.sort_by(|a, b| a.key.cmp(&b.key));
         self
@@ -102,6 +104,10 @@ impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         let show = |value: &Option<Value>| match value {
             None => "unset".to_owned(),
+            // Enough of a digest to tell two apart.
+            Some(Value::String(s)) if s.starts_with("sha256:") => {
+                s.chars().take("sha256:".len() + 8).collect()
+            }
             Some(Value::String(s)) => s.clone(),
             Some(other) => other.to_string(),
         };
@@ -114,30 +120,24 @@ impl std::fmt::Display for Difference {
 pub fn manifests(graph: &Graph) -> BTreeMap<StageId, Manifest> {
     let mut all: BTreeMap<StageId, Manifest> = BTreeMap::new();
     for stage in graph.stages() {
-        let manifest = manifest(stage, graph, &all);
+        let manifest = manifest(stage, &all);
         all.insert(stage.id.clone(), manifest);
     }
     all
 }
 
-fn manifest(stage: &LoadedStage, graph: &Graph, done: &BTreeMap<StageId, Manifest>) -> Manifest {
+fn manifest(stage: &LoadedStage, done: &BTreeMap<StageId, Manifest>) -> Manifest {
     let mut settings = stage.stage.settings();
     // A reference counts by what it refers to, not by the name that the stage happens to have.
-    let references = stage.stage.references();
     if let Value::Object(map) = &mut settings {
-        for reference in &references {
+        for reference in stage.stage.references() {
             map.remove(reference.key);
         }
     }
-    let by_settings = references.iter().filter(|r| r.counts == Counts::Settings);
-    let inputs = by_settings.flat_map(|reference| {
-        let target = graph.pipeline.stages.iter().find(|s| s.id.as_str() == reference.stage);
-        let manifest = target.and_then(|t| done.get(&t.id));
-        let entries = manifest.map(|m| m.record()).unwrap_or_default();
-        entries
-            .into_iter()
-            .map(|(key, value)| (format!("{}.{key}", reference.key), value))
-            .collect::<Vec<_>>()
+    let by_settings = stage.inputs.iter().filter(|input| input.counts == Counts::Settings);
+    let inputs = by_settings.flat_map(|input| {
+        let entries = done.get(&input.stage).map(|m| m.record()).unwrap_or_default();
+        entries.into_iter().map(|(key, value)| (format!("{}.{key}", input.name), value))
     });
     let kind = [("kind".to_owned(), Value::String(stage.kind.clone()))];
     Manifest::of(&settings, &stage.schema).with(stage.stage.derived()).with(inputs).with(kind)
@@ -147,17 +147,17 @@ fn manifest(stage: &LoadedStage, graph: &Graph, done: &BTreeMap<StageId, Manifes
 pub fn complete(
     manifest: Manifest,
     stage: &LoadedStage,
-    inputs: &BTreeMap<&'static str, Artifact>,
+    inputs: &BTreeMap<String, Artifact>,
 ) -> (Manifest, Vec<String>) {
     let (mut known, mut unknown) = (Vec::new(), Vec::new());
-    for reference in stage.stage.references().iter().filter(|r| r.counts == Counts::Content) {
-        match inputs.get(reference.key) {
+    for input in stage.inputs.iter().filter(|input| input.counts == Counts::Content) {
+        match inputs.get(&input.name) {
             Some(artifact) => {
                 known.extend(
-                    artifact.content.clone().map(|digest| (reference.key.to_owned(), Value::String(digest))),
+                    artifact.content.clone().map(|digest| (input.name.clone(), Value::String(digest))),
                 );
             }
-            None => unknown.push(format!("<{}>", reference.key)),
+            None => unknown.push(input.name.clone()),
         }
     }
     (manifest.with(known), unknown)

@@ -9,11 +9,17 @@ use std::sync::Arc;
 use figment::Figment;
 use serde_json::Value;
 
+use crate::exec::Journal;
+use crate::graph::{Graph, Wanted};
+use crate::identity::{self, Difference};
+use crate::policy::Adjustment;
 use crate::progress::{Event, Report};
 use crate::stop::{Signal, Stop};
+use crate::store::{Made, Output};
 
-/// Name of a stage in a pipeline file: letters, digits, `_`, `-`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+/// Name of a stage in a pipeline file: letters, digits, `_`, `-`. A stage of a matrix has its values behind it:
+/// `base@learning_rate=0.001`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct StageId(String);
 
 impl StageId {
@@ -24,7 +30,27 @@ impl StageId {
         valid.then(|| Self(name.to_owned()))
     }
 
+    /// The stage of a matrix that has these values.
+    pub fn member(&self, values: &str) -> Self {
+        let safe = |c: char| match c.is_ascii_alphanumeric() || "_-.,=+".contains(c) {
+            true => c,
+            false => '_',
+        };
+        Self(format!("{}@{}", self.0, values.chars().map(safe).collect::<String>()))
+    }
+
+    /// The name as declared in the file: without the values of a matrix.
+    pub fn declared(&self) -> &str {
+        self.0.split('@').next().unwrap_or(&self.0)
+    }
+
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for StageId {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }
@@ -90,6 +116,11 @@ pub trait Stage: Send + Sync {
     /// The settings that name other stages.
     fn references(&self) -> Vec<Reference>;
 
+    /// Files of the project that it reads and writes, so that stages which share one are run in the right order.
+    fn files(&self) -> Files {
+        Files::default()
+    }
+
     /// What stands on disk for this stage. Changes nothing.
     fn observe(&self, observer: &Observer) -> Result<Observation, StageError>;
 
@@ -106,6 +137,22 @@ pub struct Reference {
     /// The kinds of stage that fit there.
     pub kinds: &'static [&'static str],
     pub counts: Counts,
+    /// Whether it may name a whole matrix. The inputs are then called `key.STAGE`, one for each of its stages.
+    pub many: bool,
+}
+
+impl Reference {
+    /// A reference to one stage.
+    pub fn to(key: &'static str, stage: &str, kinds: &'static [&'static str], counts: Counts) -> Self {
+        Self { key, stage: stage.to_owned(), kinds, counts, many: false }
+    }
+}
+
+/// Files, each with the setting's key that names it. Relative to the project.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Files {
+    pub reads: Vec<(String, PathBuf)>,
+    pub writes: Vec<(String, PathBuf)>,
 }
 
 /// What of another stage goes into the identity of the one that refers to it.
@@ -127,9 +174,19 @@ pub struct Observer<'a> {
     pub manifest: &'a BTreeMap<String, Value>,
     /// Keys of the manifest that are missing, because a stage before this one has yet to run.
     pub unknown: &'a [String],
-    /// What the stages that this one refers to hand on, by the setting's key, where that is known already.
-    pub inputs: &'a BTreeMap<&'static str, Artifact>,
+    /// What the stages that this one refers to hand on, by the input's name, where that is known already.
+    pub inputs: &'a BTreeMap<String, Artifact>,
+    /// What the stage last made, as it noted it then.
+    pub made: Option<&'a Made>,
     pub request: &'a Request,
+}
+
+impl Observer<'_> {
+    /// What differs from an earlier manifest, as far as it is known yet.
+    pub fn changes_since(&self, earlier: &BTreeMap<String, Value>) -> Vec<Difference> {
+        let all = identity::differences(earlier, self.manifest);
+        all.into_iter().filter(|d| !self.unknown.contains(&d.key)).collect()
+    }
 }
 
 /// What stands on disk for a stage.
@@ -159,8 +216,8 @@ pub struct Request {
 /// How far a stage is, as seen on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// Nothing usable there.
-    Absent { reason: String },
+    /// Nothing usable there. `changes`: the settings that made what is there useless, if it was that.
+    Absent { reason: String, changes: Vec<Difference> },
     /// Begun and not finished.
     Partial { done: u64, total: u64, reason: String },
     /// Finished, and more of the same is wanted.
@@ -171,6 +228,18 @@ pub enum State {
     Transient,
 }
 
+impl State {
+    /// Nothing usable there.
+    pub fn absent(reason: impl Into<String>) -> Self {
+        Self::Absent { reason: reason.into(), changes: Vec::new() }
+    }
+
+    /// What is there was made with other settings.
+    pub fn changed(changes: Vec<Difference>) -> Self {
+        Self::Absent { reason: identity::in_words(&changes), changes }
+    }
+}
+
 /// All that a running stage gets.
 pub struct RunContext<'a> {
     pub root: PathBuf,
@@ -179,18 +248,61 @@ pub struct RunContext<'a> {
     pub identity: String,
     /// What the identity was made of, by key.
     pub manifest: BTreeMap<String, Value>,
-    /// A pipeline file with the resolved settings of this stage and those it needs, as YAML.
-    pub resolved: String,
     pub request: Request,
-    /// The artifacts of the stages that this one refers to, by the setting's key.
-    pub inputs: BTreeMap<&'static str, Artifact>,
+    /// What the stages that this one refers to hand on, by the input's name.
+    pub inputs: BTreeMap<String, Artifact>,
+    /// What the stage last made, as it noted it then.
+    pub made: Option<Made>,
+    /// What this attempt differs in from a first one.
+    pub adjustment: Adjustment,
+    /// The GPU that is the stage's own while it runs, counted from 0.
+    pub gpu: Option<u32>,
+    pub graph: &'a Graph,
     pub stop: &'a Stop,
-    pub report: &'a dyn Report,
+    pub(crate) journal: &'a Journal<'a>,
 }
 
 impl RunContext<'_> {
     pub fn event(&self, event: Event) {
-        self.report.event(&self.stage, &event);
+        self.journal.event(&self.stage, &event);
+    }
+
+    /// Notes what the stage makes, so that it knows tomorrow whether its files are its own and up to date.
+    /// `replaced`: digests of earlier files that may still stand in their place.
+    pub fn note_made(
+        &self,
+        outputs: Vec<Output>,
+        inputs: Vec<Output>,
+        replaced: Vec<String>,
+    ) -> Result<(), StageError> {
+        let made = Made {
+            identity: self.identity.clone(),
+            manifest: self.manifest.clone(),
+            written_at: chrono::Utc::now(),
+            outputs,
+            inputs,
+            replaced,
+        };
+        self.journal.made(&self.stage, made)
+    }
+
+    /// A pipeline file that says all about this stage and those it needs, without parameters, policies or layers.
+    pub fn resolved(&self) -> String {
+        let wanted = Wanted { until: vec![self.stage.to_string()], ..Wanted::default() };
+        let selected = self.graph.select(&wanted).unwrap_or_default().stages;
+        let mut stages = serde_yaml::Mapping::new();
+        for stage in self.graph.stages().filter(|s| selected.contains(&s.id)) {
+            let mut body = serde_yaml::Mapping::new();
+            body.insert("kind".into(), stage.kind.clone().into());
+            if let Ok(serde_yaml::Value::Mapping(settings)) = serde_yaml::to_value(stage.stage.settings()) {
+                body.extend(settings);
+            }
+            stages.insert(stage.id.to_string().into(), body.into());
+        }
+        let mut file = serde_yaml::Mapping::new();
+        file.insert("name".into(), self.pipeline.clone().into());
+        file.insert("stages".into(), stages.into());
+        serde_yaml::to_string(&file).unwrap_or_default()
     }
 }
 
@@ -230,7 +342,7 @@ pub struct StageError {
 }
 
 /// Kinds of failure; a later attempt can be worth it for some of them only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Failure {
     /// A setting that cannot work. Exit code 2, not 1.
@@ -243,10 +355,32 @@ pub enum Failure {
     NotFinite,
     OutOfMemory,
     DeviceLost,
+    /// A program that the stage started failed.
+    Command,
+    /// The stage's time limit was reached.
+    Timeout,
     /// Stopped by a signal, with a checkpoint saved.
     Interrupted(Signal),
     /// A panic: a bug in this program.
     Bug,
+}
+
+impl Failure {
+    /// As it is written in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Failure::Setting => "setting",
+            Failure::Input => "input",
+            Failure::Storage => "storage",
+            Failure::NotFinite => "not_finite",
+            Failure::OutOfMemory => "out_of_memory",
+            Failure::DeviceLost => "device_lost",
+            Failure::Command => "command",
+            Failure::Timeout => "timeout",
+            Failure::Interrupted(_) => "interrupted",
+            Failure::Bug => "bug",
+        }
+    }
 }
 
 impl StageError {

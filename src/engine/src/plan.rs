@@ -3,11 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::graph::Graph;
-use crate::kind::{Observation, StageId, State};
+use serde::{Deserialize, Serialize};
+
+use crate::exec::Observed;
+use crate::graph::{Graph, Selection};
+use crate::identity::Difference;
+use crate::kind::{StageId, State};
 
 /// What is to be done for one stage.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "snake_case")]
 pub enum Action {
     Run,
@@ -28,16 +32,25 @@ impl fmt::Display for Action {
 }
 
 /// One stage of a plan.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     pub stage: StageId,
+    pub kind: String,
     #[serde(flatten)]
     pub action: Action,
     pub reason: String,
+    /// The settings that differ from those of the last time, where that is the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<Difference>,
+    /// A stage that runs before it and may change what is said here: it is looked at again then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depends_on: Option<StageId>,
+    /// Digest of all that decides the result, as far as that is known.
+    pub identity: String,
 }
 
 /// The steps in the order in which they are done.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     pub steps: Vec<Step>,
 }
@@ -52,7 +65,7 @@ pub fn decide(state: &State) -> (Action, String) {
         State::Extendable { from, to } => {
             (Action::Extend { from: *from, to: *to }, format!("epochs {from} -> {to}"))
         }
-        State::Absent { reason } => (Action::Run, reason.clone()),
+        State::Absent { reason, .. } => (Action::Run, reason.clone()),
         State::Transient => (Action::Run, String::new()),
     }
 }
@@ -61,41 +74,70 @@ pub fn decide(state: &State) -> (Action, String) {
 ///
 /// A stage that is done runs if one before it runs and what that one will hand on is not known yet: when it is,
 /// [`execute`](crate::exec::execute) looks again, and skips the stage after all if it is as good as before.
-pub fn plan(graph: &Graph, selected: &BTreeSet<StageId>, observed: &BTreeMap<StageId, Observation>) -> Plan {
-    let transient = |id: &StageId| observed.get(id).is_some_and(|o| matches!(o.state, State::Transient));
-    let mut decided: BTreeMap<StageId, (Action, String)> = BTreeMap::new();
+pub fn plan(
+    graph: &Graph,
+    selection: &Selection,
+    forced: &BTreeSet<StageId>,
+    observed: &BTreeMap<StageId, Observed>,
+) -> Plan {
+    struct Decision {
+        action: Action,
+        reason: String,
+        depends_on: Option<StageId>,
+    }
+    let selected = &selection.stages;
+    let transient = |id: &StageId| observed.get(id).is_some_and(Observed::is_transient);
+    let mut decided: BTreeMap<&StageId, Decision> = BTreeMap::new();
     // Forwards: stages that keep something on disk, by their own state and by what runs before them.
     for stage in graph.stages().filter(|s| selected.contains(&s.id) && !transient(&s.id)) {
-        let Some(observation) = observed.get(&stage.id) else { continue };
+        let Some(found) = observed.get(&stage.id) else { continue };
         let renewed = graph.dependencies(&stage.id).into_iter().find_map(|(_, dependency)| {
-            let (action, _) = decided.get(&dependency.id)?;
-            let known = observed.get(&dependency.id).is_some_and(|o| o.artifact.is_some());
-            (*action != Action::Skip && !known).then_some(&dependency.id)
+            let before = decided.get(&dependency.id)?;
+            let known = observed.get(&dependency.id).is_some_and(|o| o.observation.artifact.is_some());
+            (before.action != Action::Skip && !known).then(|| dependency.id.clone())
         });
-        let decision = match (decide(&observation.state), renewed) {
-            ((Action::Skip, _), Some(before)) => (Action::Run, format!("{before} runs before it")),
-            (decision, _) => decision,
+        let (action, reason) = decide(&found.observation.state);
+        let decision = match (action, renewed) {
+            (Action::Skip, _) if forced.contains(&stage.id) => {
+                Decision { action: Action::Run, reason: "forced".into(), depends_on: None }
+            }
+            (Action::Skip, Some(before)) => Decision {
+                action: Action::Run,
+                reason: format!("{before} runs before it"),
+                depends_on: Some(before),
+            },
+            (action, depends_on) => Decision { action, reason, depends_on },
         };
-        decided.insert(stage.id.clone(), decision);
+        decided.insert(&stage.id, decision);
     }
     // Backwards: stages that keep nothing run when somebody needs them.
     let order: Vec<&StageId> = graph.stages().map(|s| &s.id).filter(|id| selected.contains(*id)).collect();
     for id in order.iter().rev().filter(|id| transient(id)) {
         let dependents: Vec<&StageId> =
             graph.dependents(id).into_iter().map(|s| &s.id).filter(|d| selected.contains(*d)).collect();
-        let running = dependents.iter().find(|d| decided.get(**d).is_some_and(|(a, _)| *a != Action::Skip));
-        let decision = match running {
+        let running = dependents.iter().find(|d| decided.get(*d).is_some_and(|d| d.action != Action::Skip));
+        let (action, reason) = match running {
             Some(dependent) => (Action::Run, format!("{dependent} needs it")),
             None if dependents.is_empty() => (Action::Run, "asked for".to_owned()),
             None => (Action::Skip, "nothing that runs needs it".to_owned()),
         };
-        decided.insert((*id).clone(), decision);
+        decided.insert(id, Decision { action, reason, depends_on: None });
     }
-    let steps = order
-        .into_iter()
-        .filter_map(|id| {
-            decided.remove(id).map(|(action, reason)| Step { stage: id.clone(), action, reason })
+    let step = |id: &StageId| {
+        let Decision { action, reason, depends_on } = decided.remove(id)?;
+        let changes = match observed.get(id).map(|o| &o.observation.state) {
+            Some(State::Absent { changes, .. }) => changes.clone(),
+            _ => Vec::new(),
+        };
+        Some(Step {
+            stage: id.clone(),
+            kind: graph.stage(id)?.kind.clone(),
+            action,
+            reason,
+            changes,
+            depends_on,
+            identity: observed.get(id)?.identity.clone(),
         })
-        .collect();
-    Plan { steps }
+    };
+    Plan { steps: order.into_iter().filter_map(step).collect() }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::kind::StageId;
+use crate::kind::{Failure, StageId};
+use crate::policy::Change;
 
 /// Receives events; must be cheap and must not fail.
 pub trait Report: Send + Sync {
@@ -27,7 +28,9 @@ pub enum Event {
     /// The stage was left as it is.
     Skipped { reason: String },
     /// The stage ended badly.
-    Failed { message: String },
+    Failed { failure: Failure, message: String },
+    /// An attempt failed and another one follows.
+    Retrying { attempt: u32, failure: Failure, message: String, wait_seconds: f64, change: Change },
     /// A line for people.
     Message { text: String },
     /// Something legal and probably not meant.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::kind::StageKind;
+use crate::policy::Conduct;
 use crate::spec::POLICY_KEYS;
 
 /// Every schema by name: `pipeline`, then one for the config files of each stage kind.
@@ -28,17 +29,22 @@ fn pipeline(kinds: &[Arc<dyn StageKind>]) -> Value {
         "parameter".into(),
         json!({"type": "string", "pattern": "\\$\\{params\\.", "description": "filled in from `params:`"}),
     );
+    let (conduct, inner) = open(schemars::schema_for!(Conduct));
+    definitions.extend(inner);
     let mut policies = Map::new();
     let mut alternatives = Vec::new();
     for kind in kinds {
-        let (mut stage, inner) = open(kind.as_ref());
+        let (mut stage, inner) = open(kind.schema());
         definitions.extend(inner);
         let properties = stage.entry("properties").or_insert_with(|| json!({}));
         if let Some(properties) = properties.as_object_mut() {
+            if let Some(Value::Object(common)) = conduct.get("properties") {
+                properties.extend(common.clone());
+            }
             for key in POLICY_KEYS {
                 if let Some(block) = properties.get_mut(key) {
-                    policies
-                        .insert(key.into(), json!({"type": "object", "additionalProperties": block.clone()}));
+                    let named = json!({"type": "object", "additionalProperties": block.clone()});
+                    policies.insert(key.into(), named);
                     *block = json!({"anyOf": [block.clone(), {"type": "string", "description": "a policy's name"}]});
                 }
             }
@@ -46,6 +52,12 @@ fn pipeline(kinds: &[Arc<dyn StageKind>]) -> Value {
             properties.insert(
                 "config".into(),
                 json!({"type": "string", "description": "config file layered under the keys written here"}),
+            );
+            properties.insert(
+                "matrix".into(),
+                json!({"type": "object", "minProperties": 1,
+                       "description": "makes a stage of each combination of values, such as `base@learning_rate=0.001`",
+                       "additionalProperties": {"type": "array", "minItems": 1}}),
             );
             properties.insert(
                 "needs".into(),
@@ -77,7 +89,7 @@ fn pipeline(kinds: &[Arc<dyn StageKind>]) -> Value {
 
 /// Config files of one kind: its keys, bare or under a single outer `training:`.
 fn config(kind: &dyn StageKind) -> Value {
-    let (mut settings, mut definitions) = open(kind);
+    let (mut settings, mut definitions) = open(kind.schema());
     definitions.insert("parameter".into(), json!({"type": "string", "pattern": "\\$\\{params\\."}));
     settings.remove("required");
     let wrapped = json!({"type": "object", "required": ["training"], "additionalProperties": false,
@@ -90,9 +102,9 @@ fn config(kind: &dyn StageKind) -> Value {
     })
 }
 
-/// A kind's schema with parameters allowed everywhere, and its definitions apart.
-fn open(kind: &dyn StageKind) -> (Map<String, Value>, Map<String, Value>) {
-    let mut schema = kind.schema().to_value();
+/// A schema with parameters allowed everywhere, and its definitions apart.
+fn open(schema: schemars::Schema) -> (Map<String, Value>, Map<String, Value>) {
+    let mut schema = schema.to_value();
     let mut root = schema.as_object_mut().map(std::mem::take).unwrap_or_default();
     root.remove("$schema");
     root.remove("title");

@@ -1,5 +1,7 @@
 //! Policies: what to keep, decided purely. The store carries the decisions out.
 
 pub mod checkpoint;
+mod conduct;
 
 pub use checkpoint::{Action, CheckpointPolicy, InvalidPolicy, Known, Mode};
+pub use conduct::{Adjustment, Again, Change, Conduct, OnFailure, Resources, Resume, Retry, Retryable, Span};

@@ -36,16 +36,21 @@ pub struct StageLayers {
 }
 
 impl StageLayers {
-    /// The merged settings.
-    pub fn figment(&self) -> Figment {
+    /// The merged settings, as far as their outermost keys are wanted.
+    pub fn figment(&self, wanted: impl Fn(&str) -> bool) -> Figment {
         self.layers.iter().fold(Figment::new(), |merged, layer| {
-            merged.merge(Serialized::defaults(Value::Object(layer.values.clone())))
+            let values: Map<String, Value> =
+                layer.values.iter().filter(|(k, _)| wanted(k)).map(|(k, v)| (k.clone(), v.clone())).collect();
+            match values.is_empty() {
+                true => merged,
+                false => merged.merge(Serialized::defaults(Value::Object(values))),
+            }
         })
     }
 
     /// The value of a key after merging, without types.
     pub fn merged(&self, key: &str) -> Option<Value> {
-        self.figment().extract_inner::<Value>(key).ok()
+        self.figment(|_| true).extract_inner::<Value>(key).ok()
     }
 
     /// Turns what a stage kind refused into an error at the place that caused it.

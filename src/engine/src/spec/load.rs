@@ -1,23 +1,27 @@
 //! From a pipeline file to stages with typed settings: layers, parameters, policies, references.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use crate::error::SpecError;
-use crate::kind::{Stage, StageId, StageKind};
+use crate::kind::{Counts, Files, Stage, StageId, StageKind};
+use crate::policy::Conduct;
 use crate::source::{Part, Source};
 use crate::spec::layers::{Layer, Origin, StageLayers};
+use crate::spec::matrix::{self, Member};
 use crate::spec::overrides::{Override, Strength};
 use crate::spec::params::fill;
 use crate::spec::pipeline::{PipelineFile, StageDeclaration, error_at, mapping, to_json};
 
 /// Stage keys whose value may be the name of a policy.
-pub(crate) const POLICY_KEYS: [&str; 1] = ["checkpoint"];
-/// Keys of every stage, whatever its kind.
-pub(crate) const COMMON_KEYS: [&str; 3] = ["kind", "config", "needs"];
+pub(crate) const POLICY_KEYS: [&str; 4] = ["checkpoint", "retry", "timeout", "resume"];
+/// Keys of every stage that say how it is carried out: those of [`Conduct`].
+pub(crate) const CONDUCT_KEYS: [&str; 5] = ["retry", "timeout", "on_failure", "resume", "resources"];
+/// Further keys of every stage, whatever its kind.
+pub(crate) const COMMON_KEYS: [&str; 4] = ["kind", "config", "needs", "matrix"];
 
 /// A pipeline with everything filled in and checked.
 pub struct LoadedPipeline {
@@ -27,6 +31,18 @@ pub struct LoadedPipeline {
     pub stages: Vec<LoadedStage>,
     /// Legal, and probably not meant.
     pub warnings: Vec<String>,
+    /// The stages that came of each declared one with a `matrix`.
+    matrices: BTreeMap<StageId, Vec<StageId>>,
+}
+
+impl LoadedPipeline {
+    /// The stages that a name means: one, all of a matrix, or none.
+    pub fn members(&self, name: &str) -> Vec<StageId> {
+        match self.matrices.get(name) {
+            Some(members) => members.clone(),
+            None => self.stages.iter().filter(|s| s.id.as_str() == name).map(|s| s.id.clone()).collect(),
+        }
+    }
 }
 
 /// A stage with typed settings.
@@ -35,9 +51,24 @@ pub struct LoadedStage {
     pub kind: String,
     pub stage: Arc<dyn Stage>,
     /// What the kind's settings look like, with the class of each.
-    pub schema: schemars::Schema,
-    /// The stages it needs: the key that says so, and the stage. References first, then `needs`.
+    pub schema: Arc<schemars::Schema>,
+    pub conduct: Conduct,
+    /// What other stages hand to it.
+    pub inputs: Vec<Input>,
+    /// Files of the project that it reads and writes.
+    pub files: Files,
+    /// The stages it needs: the key that says so, and the stage. References first, then `needs`, then those that make
+    /// its files.
     pub needs: Vec<(Vec<String>, StageId)>,
+}
+
+/// Something that another stage hands on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Input {
+    /// The setting's key; with the stage's name behind it where the setting may name several.
+    pub name: String,
+    pub stage: StageId,
+    pub counts: Counts,
 }
 
 /// Reads and checks the pipeline file `path`. Relative paths inside it belong to `root`, the project's folder.
@@ -50,18 +81,110 @@ pub fn load(
     let source = Source::read(&root.join(path), path)?;
     let file = PipelineFile::parse(source)?;
     let mut warnings = Vec::new();
-    let (params, for_stages) = apply_overrides(&file, kinds, overrides, &mut warnings)?;
+    let kinds = Kinds(kinds.iter().map(|k| (k.name(), (k.as_ref(), Arc::new(k.schema())))).collect());
+    let (params, for_stages) = apply_overrides(&file, &kinds, overrides, &mut warnings)?;
     for kind in file.policies.keys() {
         if !POLICY_KEYS.contains(&kind.as_str()) {
             return Err(error_at(&file.source, &["policies", kind], Part::Key, "unknown kind of policy")
                 .candidates(kind, POLICY_KEYS));
         }
     }
+    let declared = Declared::of(&file, &params)?;
+    let loading = Loading { root, file: &file, kinds: &kinds, params: &params, overrides: &for_stages };
     let mut stages = Vec::new();
-    for declared in &file.stages {
-        stages.push(load_stage(root, &file, declared, kinds, &params, &for_stages)?);
+    for one in &declared.stages {
+        stages.push(loading.stage(one, &declared)?);
     }
-    Ok(LoadedPipeline { name: file.name, source: file.source, stages, warnings })
+    connect_files(&file.source, &mut stages)?;
+    let matrices = declared.matrices;
+    Ok(LoadedPipeline { name: file.name, source: file.source, stages, warnings, matrices })
+}
+
+/// Stage kinds by name, each with its schema, which takes a while to make.
+struct Kinds<'a>(BTreeMap<&'static str, (&'a dyn StageKind, Arc<schemars::Schema>)>);
+
+impl Kinds<'_> {
+    /// The settings of a kind.
+    fn keys(&self, kind: &str) -> impl Iterator<Item = &String> {
+        let schema = self.0.get(kind).map(|(_, schema)| schema);
+        let properties = schema.and_then(|s| s.get("properties")).and_then(Value::as_object);
+        properties.into_iter().flat_map(|p| p.keys())
+    }
+}
+
+/// One stage to load.
+struct Single<'a> {
+    id: StageId,
+    declared: &'a StageDeclaration,
+    /// Its values in the matrix.
+    values: Map<String, Value>,
+}
+
+/// The stages of a file, matrices unfolded.
+struct Declared<'a> {
+    stages: Vec<Single<'a>>,
+    matrices: BTreeMap<StageId, Vec<StageId>>,
+    /// The kind of each stage, by its name.
+    kinds: HashMap<StageId, &'a str>,
+}
+
+impl<'a> Declared<'a> {
+    fn of(file: &'a PipelineFile, params: &Map<String, Value>) -> Result<Self, SpecError> {
+        let mut this = Self { stages: Vec::new(), matrices: BTreeMap::new(), kinds: HashMap::new() };
+        for declared in &file.stages {
+            let members = match declared.body.get("matrix") {
+                None => vec![Member { id: declared.id.clone(), values: Map::new() }],
+                Some(matrix) => {
+                    let at = ["stages", declared.id.as_str(), "matrix"].map(str::to_owned);
+                    let matrix = filled_value(&file.source, &at, matrix, params)?;
+                    let members = matrix::members(&file.source, &declared.id, &matrix)?;
+                    let ids = members.iter().map(|m| m.id.clone()).collect();
+                    this.matrices.insert(declared.id.clone(), ids);
+                    members
+                }
+            };
+            for Member { id, values } in members {
+                this.kinds.insert(id.clone(), &declared.kind);
+                this.stages.push(Single { id, declared, values: matrix::nested(values) });
+            }
+        }
+        Ok(this)
+    }
+
+    /// All names that a reference may use.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.stages.iter().map(|s| s.id.as_str())
+    }
+}
+
+/// Adds what follows from files: a stage needs the one that makes a file that it reads.
+fn connect_files(source: &Source, stages: &mut [LoadedStage]) -> Result<(), SpecError> {
+    let mut makers: HashMap<PathBuf, StageId> = HashMap::new();
+    for stage in stages.iter() {
+        for (key, path) in &stage.files.writes {
+            let path: PathBuf = path.components().collect();
+            if let Some(other) = makers.insert(path.clone(), stage.id.clone())
+                && other != stage.id
+            {
+                let at = ["stages", stage.id.declared(), key];
+                let message = format!("{} is written by stage `{other}` too", path.display());
+                return Err(error_at(source, &at, Part::Value, message));
+            }
+        }
+    }
+    if makers.is_empty() {
+        return Ok(());
+    }
+    for stage in stages.iter_mut() {
+        for (key, path) in &stage.files.reads {
+            let path: PathBuf = path.components().collect();
+            let maker = path.ancestors().find_map(|p| makers.get(p));
+            if let Some(maker) = maker.filter(|m| **m != stage.id) {
+                stage.needs.push((vec![key.clone()], maker.clone()));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Overrides for stage settings, by stage, weakest first.
@@ -70,7 +193,7 @@ type ByStage = BTreeMap<StageId, Vec<Layer>>;
 /// Sorts overrides into parameters and settings of stages.
 fn apply_overrides(
     file: &PipelineFile,
-    kinds: &[Arc<dyn StageKind>],
+    kinds: &Kinds,
     overrides: &[Override],
     warnings: &mut Vec<String>,
 ) -> Result<(Map<String, Value>, ByStage), SpecError> {
@@ -91,7 +214,7 @@ fn apply_overrides(
             by_stage.entry(stage.id.clone()).or_default().push(layer(&path[1..]));
             continue;
         }
-        let knowing = file.stages.iter().filter(|s| keys_of(kinds, &s.kind).iter().any(|k| k == path[0]));
+        let knowing = file.stages.iter().filter(|s| kinds.keys(&s.kind).any(|k| k == path[0]));
         let mut known = false;
         for stage in knowing {
             by_stage.entry(stage.id.clone()).or_default().push(layer(&path));
@@ -105,7 +228,7 @@ fn apply_overrides(
                 Strength::CommandLine => {
                     let mut names: Vec<String> = params.keys().cloned().collect();
                     names.extend(file.stages.iter().map(|s| format!("{}.KEY", s.id)));
-                    names.extend(file.stages.iter().flat_map(|s| keys_of(kinds, &s.kind)));
+                    names.extend(file.stages.iter().flat_map(|s| kinds.keys(&s.kind)).cloned());
                     names.sort();
                     names.dedup();
                     return Err(
@@ -130,70 +253,88 @@ fn merge(base: &mut Map<String, Value>, over: Map<String, Value>) {
     }
 }
 
-fn keys_of(kinds: &[Arc<dyn StageKind>], kind: &str) -> Vec<String> {
-    let schema = kinds.iter().find(|k| k.name() == kind).map(|k| k.schema());
-    let properties = schema.as_ref().and_then(|s| s.get("properties")).and_then(Value::as_object);
-    properties.map(|p| p.keys().cloned().collect()).unwrap_or_default()
+/// What loading a stage looks at.
+struct Loading<'a> {
+    root: &'a Path,
+    file: &'a PipelineFile,
+    kinds: &'a Kinds<'a>,
+    params: &'a Map<String, Value>,
+    overrides: &'a ByStage,
 }
 
-fn load_stage(
-    root: &Path,
-    file: &PipelineFile,
-    declared: &StageDeclaration,
-    kinds: &[Arc<dyn StageKind>],
-    params: &Map<String, Value>,
-    overrides: &ByStage,
-) -> Result<LoadedStage, SpecError> {
-    let id = declared.id.as_str();
-    let source = &file.source;
-    let Some(kind) = kinds.iter().find(|k| k.name() == declared.kind) else {
-        return Err(error_at(
-            source,
-            &["stages", id, "kind"],
-            Part::Value,
-            format!("unknown kind `{}`", declared.kind),
-        )
-        .candidates(&declared.kind, kinds.iter().map(|k| k.name())));
-    };
-
-    // The stage's own keys, parameters filled in.
-    let base = vec!["stages".to_owned(), id.to_owned()];
-    let mut body = filled(source, &base, &declared.body, params)?;
-    let needs_value = body.remove("needs");
-    let config = body.remove("config");
-
-    // Layers, weakest first: config file, stage, environment and command line.
-    let mut layers = Vec::new();
-    if let Some(config) = config {
-        let Value::String(config) = config else {
+impl Loading<'_> {
+    fn stage(&self, single: &Single, all: &Declared) -> Result<LoadedStage, SpecError> {
+        let Loading { root, file, kinds, params, overrides } = self;
+        let declared = single.declared;
+        let id = declared.id.as_str();
+        let source = &file.source;
+        let Some((kind, schema)) = kinds.0.get(declared.kind.as_str()) else {
             return Err(error_at(
                 source,
-                &["stages", id, "config"],
+                &["stages", id, "kind"],
                 Part::Value,
-                "expected the path of a config file",
-            ));
+                format!("unknown kind `{}`", declared.kind),
+            )
+            .candidates(&declared.kind, kinds.0.keys().copied()));
         };
-        layers.push(config_layer(root, file, id, &config, params)?);
-    }
-    layers.push(Layer {
-        origin: Origin::File { source: source.clone(), base, moved: Vec::new() },
-        values: body,
-    });
-    layers.extend(overrides.get(&declared.id).cloned().unwrap_or_default());
-    for layer in &mut layers {
-        name_policies(file, params, layer)?;
-    }
-    let layers = StageLayers { stage: declared.id.clone(), pipeline: source.clone(), layers };
 
-    let stage = kind.resolve(&layers.figment()).map_err(|rejection| layers.explain(rejection))?;
-    let needs = resolve_needs(file, &layers, stage.as_ref(), needs_value)?;
-    Ok(LoadedStage {
-        id: declared.id.clone(),
-        kind: declared.kind.clone(),
-        stage,
-        schema: kind.schema(),
-        needs,
-    })
+        // The stage's own keys, parameters filled in.
+        let base = vec!["stages".to_owned(), id.to_owned()];
+        let mut body = filled(source, &base, &declared.body, params)?;
+        body.remove("matrix");
+        let needs_value = body.remove("needs");
+        let config = body.remove("config");
+
+        // Layers, weakest first: config file, stage, environment and command line.
+        let mut layers = Vec::new();
+        if let Some(config) = config {
+            let Value::String(config) = config else {
+                return Err(error_at(
+                    source,
+                    &["stages", id, "config"],
+                    Part::Value,
+                    "expected the path of a config file",
+                ));
+            };
+            layers.push(config_layer(root, file, id, &config, params)?);
+        }
+        layers.push(Layer {
+            origin: Origin::File { source: source.clone(), base, moved: Vec::new() },
+            values: body,
+        });
+        layers.extend(overrides.get(&declared.id).cloned().unwrap_or_default());
+        if !single.values.is_empty() {
+            let base = ["stages", id, "matrix"].map(str::to_owned).to_vec();
+            layers.push(Layer {
+                origin: Origin::File { source: source.clone(), base, moved: Vec::new() },
+                values: single.values.clone(),
+            });
+        }
+        for layer in &mut layers {
+            name_policies(file, params, layer)?;
+        }
+        let layers = StageLayers { stage: declared.id.clone(), pipeline: source.clone(), layers };
+
+        let of_conduct = |key: &str| CONDUCT_KEYS.contains(&key);
+        let stage = kind.resolve(&layers.figment(|key| !of_conduct(key)));
+        let stage = stage.map_err(|rejection| layers.explain(rejection))?;
+        let conduct = match layers.layers.iter().any(|l| l.values.keys().any(|k| of_conduct(k))) {
+            true => layers.figment(of_conduct).extract().map_err(|e| layers.explain(e.into()))?,
+            false => Conduct::default(),
+        };
+        let (inputs, needs) = resolve_needs(file, &layers, stage.as_ref(), needs_value, all)?;
+        let files = stage.files();
+        Ok(LoadedStage {
+            id: single.id.clone(),
+            kind: declared.kind.clone(),
+            stage,
+            schema: schema.clone(),
+            conduct,
+            inputs,
+            files,
+            needs,
+        })
+    }
 }
 
 /// Reads the file named by `config:`. A single outer key `training:` is taken off.
@@ -244,22 +385,30 @@ fn filled(
     values: &Map<String, Value>,
     params: &Map<String, Value>,
 ) -> Result<Map<String, Value>, SpecError> {
-    match fill(&Value::Object(values.clone()), params) {
-        Ok(Value::Object(map)) => Ok(map),
-        Ok(_) => Ok(Map::new()),
-        Err(bad) => {
-            let path = [base, &bad.path].concat();
-            let at = source.locate(&path, Part::Value).or_else(|| source.locate_nearest(&path));
-            let error = SpecError::at(source, at, path, bad.message);
-            Err(match bad.unknown {
-                Some(name) => error.candidates(&name, params.keys().map(String::as_str)),
-                None => error,
-            })
-        }
+    match filled_value(source, base, &Value::Object(values.clone()), params)? {
+        Value::Object(map) => Ok(map),
+        _ => Ok(Map::new()),
     }
 }
 
-/// Puts a policy's block where its name stands.
+fn filled_value(
+    source: &Source,
+    base: &[String],
+    value: &Value,
+    params: &Map<String, Value>,
+) -> Result<Value, SpecError> {
+    fill(value, params).map_err(|bad| {
+        let path = [base, &bad.path].concat();
+        let at = source.locate(&path, Part::Value).or_else(|| source.locate_nearest(&path));
+        let error = SpecError::at(source, at, path, bad.message);
+        match bad.unknown {
+            Some(name) => error.candidates(&name, params.keys().map(String::as_str)),
+            None => error,
+        }
+    })
+}
+
+/// Puts a policy where its name stands.
 fn name_policies(
     file: &PipelineFile,
     params: &Map<String, Value>,
@@ -268,7 +417,10 @@ fn name_policies(
     for key in POLICY_KEYS {
         let Some(Value::String(name)) = layer.values.get(key) else { continue };
         let named = file.policies.get(key).and_then(Value::as_object);
-        let Some(block) = named.and_then(|n| n.get(name)).and_then(Value::as_object) else {
+        let Some(policy) = named.and_then(|n| n.get(name)) else {
+            if is_a_value_by_itself(key, name) {
+                continue;
+            }
             let message = format!("no policy `{name}` under `policies.{key}`");
             let error = match &layer.origin {
                 Origin::Outside { shown } => SpecError::plain(format!("{shown}: {message}")),
@@ -280,8 +432,8 @@ fn name_policies(
             return Err(error.candidates(name, named.into_iter().flat_map(|n| n.keys()).map(String::as_str)));
         };
         let path = vec!["policies".to_owned(), key.to_owned(), name.clone()];
-        let block = filled(&file.source, &path, block, params)?;
-        layer.values.insert(key.to_owned(), Value::Object(block));
+        let policy = filled_value(&file.source, &path, policy, params)?;
+        layer.values.insert(key.to_owned(), policy);
         if let Origin::File { moved, .. } = &mut layer.origin {
             moved.push((key.to_owned(), file.source.clone(), path));
         }
@@ -289,32 +441,67 @@ fn name_policies(
     Ok(())
 }
 
-/// The stages that this one waits for, each checked to exist and to be of a kind that fits.
+/// A time limit begins with a digit, and resuming has its own words; other names are those of policies.
+fn is_a_value_by_itself(key: &str, text: &str) -> bool {
+    match key {
+        "timeout" => text.trim_start().starts_with(|c: char| c.is_ascii_digit()),
+        "resume" => ["auto", "never", "must"].contains(&text),
+        _ => false,
+    }
+}
+
+/// A key of a stage and the stage that it names.
+type Needs = Vec<(Vec<String>, StageId)>;
+
+/// What is handed to a stage and what it waits for, each checked to exist and to be of a kind that fits.
 fn resolve_needs(
     file: &PipelineFile,
     layers: &StageLayers,
     stage: &dyn Stage,
     needs: Option<Value>,
-) -> Result<Vec<(Vec<String>, StageId)>, SpecError> {
-    let names = || file.stages.iter().map(|s| s.id.as_str());
-    let mut resolved = Vec::new();
+    all: &Declared,
+) -> Result<(Vec<Input>, Needs), SpecError> {
+    let (mut inputs, mut resolved) = (Vec::new(), Vec::new());
     for reference in stage.references() {
         let key = vec![reference.key.to_owned()];
-        let Some(target) = file.stage(&reference.stage) else {
-            return Err(layers
-                .error_at(&key, format!("no stage is called `{}`", reference.stage))
-                .candidates(&reference.stage, names()));
+        let members = all.matrices.get(reference.stage.as_str());
+        let targets: Vec<&StageId> = match (members, all.kinds.get_key_value(reference.stage.as_str())) {
+            (Some(members), _) if reference.many => members.iter().collect(),
+            (Some(members), _) => {
+                let names: Vec<&str> = members.iter().map(StageId::as_str).collect();
+                let error = layers.error_at(
+                    &key,
+                    format!(
+                        "stage `{}` is a matrix of {} stages; one is needed here",
+                        reference.stage,
+                        names.len()
+                    ),
+                );
+                return Err(error
+                    .note("name one of them, or take the best with a stage `{kind: select_best, over: …}`")
+                    .candidates("", names));
+            }
+            (None, Some((id, _))) => vec![id],
+            (None, None) => {
+                return Err(layers
+                    .error_at(&key, format!("no stage is called `{}`", reference.stage))
+                    .candidates(&reference.stage, all.names()));
+            }
         };
-        if !reference.kinds.contains(&target.kind.as_str()) {
-            let message = format!(
-                "stage `{}` is of kind `{}`; expected one of kind {}",
-                target.id,
-                target.kind,
-                reference.kinds.join(" or ")
-            );
-            return Err(layers.error_at(&key, message));
+        for target in targets {
+            let kind = all.kinds.get(target).copied().unwrap_or_default();
+            if !reference.kinds.contains(&kind) {
+                let kinds = reference.kinds.join(" or ");
+                let message = format!("stage `{target}` is of kind `{kind}`; expected one of kind {kinds}");
+                return Err(layers.error_at(&key, message));
+            }
+            let name = match reference.many {
+                true => format!("{}.{target}", reference.key),
+                false => reference.key.to_owned(),
+            };
+            inputs.push(Input { name, stage: target.clone(), counts: reference.counts });
+            resolved.push((key.clone(), target.clone()));
         }
-        resolved.push((key, target.id.clone()));
     }
     let list = match needs {
         None | Some(Value::Null) => Vec::new(),
@@ -330,10 +517,14 @@ fn resolve_needs(
         let wrong =
             |message: String| error_at(&file.source, &["stages", id, "needs", &index], Part::Value, message);
         let Value::String(name) = item else { return Err(wrong("expected a stage's name".into())) };
-        let Some(target) = file.stage(name) else {
-            return Err(wrong(format!("no stage is called `{name}`")).candidates(name, names()));
-        };
-        resolved.push((vec!["needs".into(), index], target.id.clone()));
+        let key = vec!["needs".to_owned(), index.clone()];
+        if let Some(members) = all.matrices.get(name.as_str()) {
+            resolved.extend(members.iter().map(|m| (key.clone(), m.clone())));
+        } else if let Some((target, _)) = all.kinds.get_key_value(name.as_str()) {
+            resolved.push((key, target.clone()));
+        } else {
+            return Err(wrong(format!("no stage is called `{name}`")).candidates(name, all.names()));
+        }
     }
-    Ok(resolved)
+    Ok((inputs, resolved))
 }

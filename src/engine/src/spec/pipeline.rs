@@ -27,6 +27,9 @@ pub struct StageDeclaration {
     pub body: Map<String, Value>,
 }
 
+/// Policies that are one value each.
+const SCALAR_POLICIES: [&str; 2] = ["timeout", "resume"];
+
 const TOP_LEVEL: [&str; 4] = ["name", "params", "policies", "stages"];
 
 impl PipelineFile {
@@ -56,7 +59,10 @@ impl PipelineFile {
         let (params, policies, stages) = (section("params")?, section("policies")?, section("stages")?);
         for (kind, named) in &policies {
             for (name, block) in &mapping(&source, &["policies", kind], named.clone())? {
-                mapping(&source, &["policies", kind, name], block.clone())?;
+                // A time limit and a word about resuming are values, the others blocks.
+                if !SCALAR_POLICIES.contains(&kind.as_str()) {
+                    mapping(&source, &["policies", kind, name], block.clone())?;
+                }
             }
         }
         if stages.is_empty() {

@@ -11,9 +11,7 @@ use std::time::Instant;
 
 use super::checkpoint::{self, Checkpoint, Header, file_digest};
 use super::tensor::HostTensor;
-use super::{
-    CheckpointRecord, EpochRecord, Metadata, PartialRecord, Run, RunLock, Status, StoreError, atomic,
-};
+use super::{CheckpointRecord, EpochRecord, Lock, Metadata, PartialRecord, Run, Status, StoreError, atomic};
 use crate::policy::{Action, CheckpointPolicy};
 
 /// A run that this process trains in.
@@ -21,7 +19,7 @@ pub struct Keeper {
     run: Run,
     policy: CheckpointPolicy,
     metadata: Metadata,
-    _lock: RunLock,
+    _lock: Lock,
 }
 
 /// A checkpoint that stands on disk now.

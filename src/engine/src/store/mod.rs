@@ -3,6 +3,7 @@
 pub mod atomic;
 pub mod checkpoint;
 mod keeper;
+mod lock;
 mod metadata;
 mod record;
 mod runs;
@@ -14,11 +15,12 @@ use crate::kind::{Failure, StageError};
 
 pub use checkpoint::{Checkpoint, CheckpointError, Fault, Header, file_digest};
 pub use keeper::{Found, Keeper, Saved};
+pub use lock::{Holder, Lock};
 pub use metadata::{
     CheckpointRecord, DatasetRecord, EpochRecord, Metadata, PartialRecord, SCHEMA_VERSION, Status,
 };
-pub use record::{Output, Record, STATE_FOLDER};
-pub use runs::{Run, RunLock, RunNumber, Runs, host};
+pub use record::{Attempt, Made, Output, Progress, Record, STATE_FOLDER, lock_stage, stage_holder};
+pub use runs::{Run, RunNumber, Runs, host};
 
 /// What can go wrong with a run on disk.
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,5 @@
-//! Records: what a stage last made, and from what. One JSON file a stage, in `.pipe/records/PIPELINE/STAGE.json`, so that
-//! a stage that keeps no numbered runs knows whether its files are its own and up to date.
+//! What the engine remembers of each stage: how it was last left, and what it made. One JSON file a stage,
+//! `.pipe/records/PIPELINE/STAGE.json`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,27 +9,76 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::StoreError;
 use super::atomic::{self, WriteError};
 use super::checkpoint::file_digest;
-use crate::kind::{RunContext, StageId};
+use super::{Holder, Lock, Status, StoreError};
+use crate::kind::{Failure, StageId};
+use crate::policy::Change;
 
 /// Folder of all that the engine keeps about a project.
 pub const STATE_FOLDER: &str = ".pipe";
 
-/// What a stage last made.
+/// Version of the file's form.
+const SCHEMA_VERSION: u32 = 2;
+
+/// What is remembered of a stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     pub schema_version: u32,
     pub pipeline: String,
     pub stage: String,
+    pub kind: String,
+    /// How it was last left. `running` with nobody holding its lock: its process ended without a word.
+    pub status: Status,
+    /// What was last done: the plan's word for it and the reason.
+    pub action: String,
+    pub reason: String,
+    pub started_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    /// The line of the summary, or what went wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    /// Attempts that failed since it was last begun.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<Attempt>,
+    /// What it last made, for stages that keep no numbered runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Made>,
+}
+
+/// How far a training is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    pub epoch: u64,
+    pub epochs: u64,
+}
+
+/// An attempt that failed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    pub ended_at: DateTime<Utc>,
+    pub failure: Failure,
+    pub message: String,
+    /// What is different in the next one; none followed if unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Change>,
+}
+
+/// The files that a stage made, and what decided them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Made {
     pub identity: String,
     /// What the identity was made of, by key.
     pub manifest: BTreeMap<String, Value>,
     pub written_at: DateTime<Utc>,
     pub outputs: Vec<Output>,
-    /// Digests of earlier outputs that may still stand in their place: the record is written before the files are.
-    #[serde(default)]
+    /// Files that were read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<Output>,
+    /// Digests of earlier outputs that may still stand in their place: this is written before the files are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaced: Vec<String>,
 }
 
@@ -47,25 +96,38 @@ pub struct Output {
 }
 
 impl Record {
-    /// The record of a stage that is running. `replaced`: see the field.
-    pub fn of(context: &RunContext, outputs: Vec<Output>, replaced: Vec<String>) -> Self {
+    /// The record of a stage that begins now.
+    pub fn begun(
+        pipeline: &str,
+        stage: &StageId,
+        kind: &str,
+        action: String,
+        reason: String,
+        made: Option<Made>,
+    ) -> Self {
+        let now = Utc::now();
         Self {
-            schema_version: 1,
-            pipeline: context.pipeline.clone(),
-            stage: context.stage.to_string(),
-            identity: context.identity.clone(),
-            manifest: context.manifest.clone(),
-            written_at: Utc::now(),
-            outputs,
-            replaced,
+            schema_version: SCHEMA_VERSION,
+            pipeline: pipeline.to_owned(),
+            stage: stage.to_string(),
+            kind: kind.to_owned(),
+            status: Status::Running,
+            action,
+            reason,
+            started_at: now,
+            updated_at: now,
+            message: None,
+            progress: None,
+            attempts: Vec::new(),
+            made,
         }
     }
 
     /// The record of a stage; `None` if there is none that can be read.
     pub fn load(root: &Path, pipeline: &str, stage: &StageId) -> Option<Self> {
-        let text = std::fs::read_to_string(path(root, pipeline, stage)).ok()?;
-        let record: Self = serde_json::from_str(&text).ok()?;
-        (record.pipeline == pipeline).then_some(record)
+        let text = std::fs::read(path(root, pipeline, stage)).ok()?;
+        let record: Self = serde_json::from_slice(&text).ok()?;
+        (record.pipeline == pipeline && record.schema_version == SCHEMA_VERSION).then_some(record)
     }
 
     pub fn save(&self, root: &Path, stage: &StageId) -> Result<(), WriteError> {
@@ -74,11 +136,25 @@ impl Record {
         let text = serde_json::to_string_pretty(self).unwrap_or_default();
         atomic::write(&path, |out| writeln!(out, "{text}"))
     }
+}
 
+impl Made {
     /// Whether a file is one that the stage has made: this output or the one that it replaces.
-    pub fn made(&self, digest: &str) -> bool {
+    pub fn holds(&self, digest: &str) -> bool {
         self.outputs.iter().any(|o| o.digest == digest) || self.replaced.iter().any(|d| d == digest)
     }
+}
+
+/// Takes a stage for this process, or says who has it.
+pub fn lock_stage(root: &Path, pipeline: &str, stage: &StageId) -> Result<Result<Lock, Holder>, StoreError> {
+    let path = lock_path(root, pipeline, stage);
+    atomic::create_folder(path.parent().unwrap_or(root))?;
+    Lock::take(&path)
+}
+
+/// Who runs a stage now, if anybody.
+pub fn stage_holder(root: &Path, pipeline: &str, stage: &StageId) -> Option<Holder> {
+    Lock::holder(&lock_path(root, pipeline, stage))
 }
 
 impl Output {
@@ -106,39 +182,57 @@ fn modified(metadata: &std::fs::Metadata) -> u64 {
     time.and_then(|t| u64::try_from(t.as_nanos()).ok()).unwrap_or(0)
 }
 
-/// A pipeline's name can hold characters that a file's name should not.
 fn path(root: &Path, pipeline: &str, stage: &StageId) -> PathBuf {
+    place(root, "records", pipeline, stage).with_added_extension("json")
+}
+
+fn lock_path(root: &Path, pipeline: &str, stage: &StageId) -> PathBuf {
+    place(root, "locks", pipeline, stage).with_added_extension("lock")
+}
+
+/// A pipeline's name can hold characters that a file's name should not.
+fn place(root: &Path, what: &str, pipeline: &str, stage: &StageId) -> PathBuf {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '_' };
     let folder: String = pipeline.chars().map(safe).collect();
-    root.join(STATE_FOLDER).join("records").join(folder).join(format!("{stage}.json"))
+    root.join(STATE_FOLDER).join(what).join(folder).join(stage.as_str())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn record(pipeline: &str, outputs: Vec<Output>) -> Record {
-        Record {
-            schema_version: 1,
-            pipeline: pipeline.into(),
-            stage: "best".into(),
-            identity: "sha256:1".into(),
-            manifest: BTreeMap::new(),
-            written_at: Utc::now(),
-            outputs,
-            replaced: vec!["sha256:old".into()],
-        }
-    }
-
     #[test]
     fn a_record_comes_back_for_its_pipeline_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let stage = StageId::new("best").unwrap();
-        let record = record("a b", Vec::new());
+        let stage = StageId::new("best").unwrap().member("seed=1");
+        let made = Made {
+            identity: "sha256:1".into(),
+            manifest: BTreeMap::new(),
+            written_at: Utc::now(),
+            outputs: Vec::new(),
+            inputs: Vec::new(),
+            replaced: vec!["sha256:old".into()],
+        };
+        assert!(made.holds("sha256:old") && !made.holds("sha256:other"));
+        let record = Record::begun("a b", &stage, "copy_best", "run".into(), String::new(), Some(made));
         record.save(folder.path(), &stage).unwrap();
         assert_eq!(Record::load(folder.path(), "a b", &stage), Some(record.clone()));
         assert_eq!(Record::load(folder.path(), "a/b", &stage), None, "another name with the same file");
-        assert!(record.made("sha256:old") && !record.made("sha256:other"));
+    }
+
+    #[test]
+    fn a_stage_is_held_by_one_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, stage) = (folder.path(), StageId::new("base").unwrap());
+        assert_eq!(stage_holder(root, "p", &stage), None);
+        let lock = lock_stage(root, "p", &stage).unwrap().unwrap();
+        let holder = lock_stage(root, "p", &stage).unwrap().unwrap_err();
+        assert!(holder.0.starts_with(&format!("pid {}", std::process::id())), "{holder:?}");
+        assert_eq!(stage_holder(root, "p", &stage), Some(holder));
+        lock_stage(root, "other", &stage).unwrap().unwrap();
+        drop(lock);
+        assert_eq!(stage_holder(root, "p", &stage), None);
+        lock_stage(root, "p", &stage).unwrap().unwrap();
     }
 
     #[test]

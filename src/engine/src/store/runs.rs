@@ -2,12 +2,10 @@
 //! processes never share one.
 
 use std::fmt;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::atomic::{self, WriteError};
-use super::{Metadata, StoreError};
+use super::{Lock, Metadata, StoreError};
 
 /// Number of a run, counted from 1, shown with at least three digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -31,10 +29,6 @@ pub struct Run {
     pub number: RunNumber,
     pub folder: PathBuf,
 }
-
-/// Held while a process trains in a run; freed by the system when the process ends, however it ends.
-#[derive(Debug)]
-pub struct RunLock(#[allow(dead_code, reason = "the lock lives as long as the open file")] File);
 
 impl Runs {
     pub fn at(folder: impl Into<PathBuf>) -> Self {
@@ -120,24 +114,9 @@ impl Run {
     }
 
     /// Takes the run for this process. Fails at once when another process has it, naming that one.
-    pub fn lock(&self) -> Result<RunLock, StoreError> {
-        let path = self.folder.join("run.lock");
-        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let mut file = open.map_err(StoreError::reading(&path))?;
-        match file.try_lock() {
-            Ok(()) => {
-                let holder = format!("pid {} on {}\n", std::process::id(), host());
-                let noted = file.set_len(0).and_then(|()| file.write_all(holder.as_bytes()));
-                noted.map_err(StoreError::reading(&path))?;
-                Ok(RunLock(file))
-            }
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = file.read_to_string(&mut holder);
-                Err(StoreError::Held { run: self.number, holder: holder.trim().to_owned() })
-            }
-            Err(TryLockError::Error(error)) => Err(StoreError::reading(&path)(error)),
-        }
+    pub fn lock(&self) -> Result<Lock, StoreError> {
+        let taken = Lock::take(&self.folder.join("run.lock"))?;
+        taken.map_err(|holder| StoreError::Held { run: self.number, holder: holder.0 })
     }
 }
 

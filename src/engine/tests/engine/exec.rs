@@ -1,10 +1,14 @@
 //! Carrying plans out: order, failures, interruption, panics, going on afterwards.
 
+use std::collections::BTreeSet;
+
 use pipe_engine::exec::{Execution, Summary, execute, observe};
+use pipe_engine::graph::Wanted;
 use pipe_engine::identity;
-use pipe_engine::kind::{Failure, Request};
+use pipe_engine::kind::{Failure, Request, StageId};
 use pipe_engine::plan::plan;
 use pipe_engine::stop::{Signal, Stop};
+use pipe_engine::store::{Record, Status, lock_stage};
 
 use crate::fake::{Heard, Project};
 
@@ -24,25 +28,51 @@ struct Ran {
     planned: Vec<String>,
 }
 
+#[derive(Default)]
+struct How {
+    keep_going: bool,
+    jobs: usize,
+    gpus: u32,
+    forced: &'static [&'static str],
+}
+
 fn run(project: &Project, keep_going: bool) -> Ran {
+    run_with(project, How { keep_going, ..How::default() })
+}
+
+fn run_with(project: &Project, how: How) -> Ran {
     let graph = project.load().unwrap_or_else(|e| panic!("{e}"));
     let (stop, heard) = (Stop::default(), Heard::default());
     let manifests = identity::manifests(&graph);
+    let forced: BTreeSet<StageId> = how.forced.iter().map(|id| id_of(id)).collect();
     let execution = Execution {
         root: project.folder.path(),
         graph: &graph,
         manifests: &manifests,
         request: Request::default(),
-        keep_going,
+        forced: forced.clone(),
+        keep_going: how.keep_going,
+        jobs: how.jobs,
+        gpus: how.gpus,
         stop: &stop,
         report: &heard,
     };
-    let selected = graph.select(&[]).unwrap();
-    let observed = observe(&execution, &selected).unwrap();
-    let plan = plan(&graph, &selected, &observed);
+    let selection = graph.select(&Wanted::default()).unwrap();
+    let observed = observe(&execution, &selection.stages).unwrap();
+    let plan = plan(&graph, &selection, &forced, &observed);
     let planned = plan.steps.iter().map(|s| format!("{} {}", s.stage, s.action)).collect();
-    let summary = execute(&execution, &plan, observed);
+    let summary = execute(&execution, &plan, observed).unwrap();
     Ran { summary, heard: heard.0.into_inner().unwrap(), stop, planned }
+}
+
+fn id_of(name: &str) -> StageId {
+    let (name, values) = name.split_once('@').unwrap_or((name, ""));
+    let id = StageId::new(name).unwrap();
+    if values.is_empty() { id } else { id.member(values) }
+}
+
+fn record(project: &Project, stage: &str) -> Record {
+    Record::load(project.folder.path(), "chain", &id_of(stage)).unwrap()
 }
 
 fn names<'a, T: std::fmt::Display + 'a>(ids: impl IntoIterator<Item = &'a T>) -> Vec<String> {
@@ -141,4 +171,161 @@ fn a_panic_is_a_bug_with_the_stages_name() {
     let (_, error) = run(&project, false).summary.failed.remove(0);
     assert_eq!(error.failure, Failure::Bug);
     assert_eq!(error.message, "stage base broke off by a bug in this program: scripted panic");
+}
+
+fn single(keys: &str) -> Project {
+    Project::new(&format!("name: chain\nstages:\n  base: {{ kind: work, {keys} }}\n"))
+}
+
+#[test]
+fn a_failure_is_tried_again_as_the_policy_says() {
+    // command, command, then well
+    let project = single("ends: command command, retry: { max: 2, on: [command] }");
+    let ran = run(&project, false);
+    assert_eq!(ran.summary.finished.len(), 1, "{:?}", ran.summary.failed);
+    assert_eq!(ran.heard.iter().filter(|l| l.contains("Retrying")).count(), 2);
+    let record = record(&project, "base");
+    assert_eq!((record.status, record.attempts.len()), (Status::Completed, 2));
+    assert_eq!(record.attempts[0].message, "scripted command");
+
+    let project = single("ends: command command, retry: { max: 1, on: [command] }");
+    assert_eq!(run(&project, false).summary.failed[0].1.failure, Failure::Command);
+    let project = single("ends: setting, retry: { max: 5 }");
+    let ran = run(&project, false);
+    assert!(!ran.heard.iter().any(|l| l.contains("Retrying")), "a bad setting stays bad");
+}
+
+#[test]
+fn memory_and_devices_are_met_by_a_change() {
+    let project = single("ends: out_of_memory out_of_memory device_lost");
+    let ran = run(&project, false);
+    assert_eq!(ran.summary.finished.len(), 1);
+    let told: Vec<&String> = ran.heard.iter().filter(|l| l.contains("halvings")).collect();
+    assert!(told[3].contains("halvings 2, lost 1"), "{told:?}");
+    let changes: Vec<_> =
+        record(&project, "base").attempts.iter().map(|a| a.change.unwrap().to_string()).collect();
+    assert_eq!(changes, ["with half the micro-batch", "with half the micro-batch", "on another device"]);
+}
+
+#[test]
+fn a_time_limit_stops_the_stage_and_leaves_what_was_done() {
+    let project = single("ends: wait, timeout: 50ms");
+    let ran = run(&project, false);
+    let (_, error) = &ran.summary.failed[0];
+    assert_eq!((error.failure, error.message.as_str()), (Failure::Timeout, "stopped (timeout: 50ms)"));
+    assert_eq!(ran.stop.requested(), None, "the others may go on");
+    let project = project.file("p.yaml", "name: chain\nstages:\n  base: { kind: work }\n");
+    assert_eq!(run(&project, false).planned, ["base resume at epoch 2/5"]);
+}
+
+#[test]
+fn a_failure_that_others_may_outlive() {
+    let file = "name: chain\nstages:\n  base: { kind: work, ends: fail, on_failure: continue }\n  next: { kind: work, dataset: base }\n  other: { kind: work, learning_rate: 2 }\n";
+    let ran = run(&Project::new(file), false);
+    assert_eq!(names(ran.summary.finished.iter().map(|(id, _)| id)), ["other"]);
+    assert_eq!(names(&ran.summary.not_begun), ["next"]);
+}
+
+#[test]
+fn resuming_can_be_forbidden_and_demanded() {
+    let begun = |keys: &str| {
+        let project = single("ends: interrupt");
+        run(&project, false);
+        project.file("p.yaml", &format!("name: chain\nstages:\n  base: {{ kind: work, {keys} }}\n"))
+    };
+    let attempts =
+        |project: &Project| std::fs::read_to_string(project.folder.path().join("base.attempts")).unwrap();
+    let project = begun("resume: never");
+    let ran = run(&project, false);
+    assert!(ran.heard.iter().any(|l| l.contains("resume: never")), "{:?}", ran.heard);
+    assert_eq!(attempts(&project), "\nforced\n");
+    let project = begun("resume: must");
+    assert_eq!(run(&project, false).summary.finished.len(), 1);
+    let ran = run(&single("resume: must"), false);
+    assert_eq!(
+        ran.summary.failed[0].1.message,
+        "resume: must, and there is nothing to go on with: never run"
+    );
+}
+
+#[test]
+fn forced_stages_run_and_leave_the_others_alone() {
+    let project = Project::new(CHAIN);
+    run(&project, false);
+    let ran = run_with(&project, How { forced: &["base"], ..How::default() });
+    assert_eq!(names(ran.summary.finished.iter().map(|(id, _)| id)), ["data", "base"]);
+    assert_eq!(names(&ran.summary.skipped), ["next", "other"]);
+}
+
+#[test]
+fn independent_stages_run_at_once() {
+    // Each waits until the other one has begun.
+    let file = "name: chain\nstages:\n  left: { kind: work, ends: meet, resources: { gpu: 1 } }\n  right: { kind: work, ends: meet, resources: { gpu: 1 } }\n";
+    let project = Project::new(file);
+    let ran = run_with(&project, How { jobs: 2, gpus: 2, ..How::default() });
+    assert_eq!(ran.summary.finished.len(), 2);
+    let told = |piece: &str| ran.heard.iter().any(|l| l.contains(piece));
+    assert!(told("gpu Some(0)") && told("gpu Some(1)"), "each has a GPU of its own: {:?}", ran.heard);
+}
+
+#[test]
+fn stages_that_share_a_gpu_wait_for_each_other() {
+    let file = "name: chain\nstages:\n  left: { kind: work, resources: { gpu: 1 } }\n  right: { kind: work, resources: { gpu: 1 } }\n";
+    let project = Project::new(file);
+    let ran = run_with(&project, How { jobs: 2, gpus: 1, ..How::default() });
+    let order: Vec<&str> = ran
+        .heard
+        .iter()
+        .filter(|l| l.contains("Started") || l.contains("Finished"))
+        .map(|l| l.split_whitespace().next().unwrap())
+        .collect();
+    assert_eq!(order, ["left:", "left:", "right:", "right:"]);
+}
+
+#[test]
+fn a_stage_that_another_process_runs_is_left_to_it() {
+    let project = single("learning_rate: 1");
+    let lock = lock_stage(project.folder.path(), "chain", &id_of("base")).unwrap().unwrap();
+    let ran = run(&project, false);
+    let text = &ran.summary.failed[0].1.message;
+    assert!(text.contains(&format!("pid {}", std::process::id())), "{text}");
+    drop(lock);
+    assert_eq!(run(&project, false).summary.finished.len(), 1);
+}
+
+#[test]
+fn a_matrix_is_several_stages() {
+    let file = "name: chain\nparams: { rates: [0.001, 0.0001] }\nstages:\n  data: { kind: source }\n  base:\n    kind: work\n    dataset: data\n    matrix: { learning_rate: \"${params.rates}\", checkpoint.keep_last_n: [1, 2] }\n  best: { kind: gather, dataset: base }\n  one: { kind: follow, dataset: \"base@checkpoint.keep_last_n=2,learning_rate=0.001\" }\n  after: { kind: work, needs: base }\n";
+    let project = Project::new(file);
+    let ran = run(&project, false);
+    assert_eq!(ran.summary.finished.len(), 8, "{:?}", ran.summary.failed);
+    let graph = project.load().unwrap();
+    let base = graph.stage(&id_of("base@checkpoint.keep_last_n=2,learning_rate=0.0001")).unwrap();
+    assert_eq!(base.stage.settings()["learning_rate"], 0.0001);
+    assert_eq!(base.stage.settings()["checkpoint"]["keep_last_n"], 2);
+    let told = ran.heard.iter().find(|l| l.starts_with("best: Message")).unwrap();
+    assert_eq!(told.matches("dataset.base@checkpoint.keep_last_n=").count(), 4, "{told}");
+    assert_eq!(graph.dependencies(&id_of("after")).len(), 4);
+    let again = run(&project, false);
+    assert_eq!(again.summary.skipped.len(), 8, "{:?}", again.planned);
+
+    let error = Project::new(&file.replace("kind: gather", "kind: work")).error();
+    assert!(error.contains("`base` is a matrix of 4 stages") && error.contains("select_best"), "{error}");
+    let error = Project::new(&file.replace("[1, 2]", "[1, 1]")).error();
+    assert!(error.contains("comes out more than once"), "{error}");
+}
+
+#[test]
+fn events_and_records_are_kept() {
+    let project = Project::new(CHAIN);
+    run(&project, false);
+    let events = std::fs::read_to_string(project.folder.path().join(".pipe/events.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> = events.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert!(
+        lines.iter().all(|l| l["time"].is_string() && l["pipeline"] == "chain" && l["stage"].is_string())
+    );
+    assert!(lines.iter().any(|l| l["event"] == "finished" && l["stage"] == "next"));
+    let record = record(&project, "next");
+    assert_eq!((record.status, record.kind.as_str()), (Status::Completed, "work"));
+    assert_eq!(record.message.as_deref(), Some("done"));
 }

@@ -1,14 +1,15 @@
 //! Plans are pure: a graph and states in, steps out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use pipe_engine::graph::Graph;
+use pipe_engine::exec::Observed;
+use pipe_engine::graph::{Graph, Selection, Wanted};
 use pipe_engine::kind::{Artifact, Observation, StageId, State};
 use pipe_engine::plan::plan;
 
 use crate::fake::Project;
 
-type States = BTreeMap<StageId, Observation>;
+type States = BTreeMap<StageId, Observed>;
 
 // data -> base -> left  -> last
 //            \--> right -/
@@ -27,21 +28,32 @@ fn done() -> State {
 }
 
 fn absent() -> State {
-    State::Absent { reason: "never run".into() }
+    State::absent("never run")
+}
+
+fn seen(observation: impl Into<Observation>) -> Observed {
+    Observed { observation: observation.into(), identity: "sha256:1".into(), record: None }
+}
+
+fn select(graph: &Graph, targets: &[&str]) -> Selection {
+    let until = targets.iter().map(|t| t.to_string()).collect();
+    graph.select(&Wanted { until, from: Vec::new() }).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// The plan as `stage action` words.
 fn planned(graph: &Graph, targets: &[&str], states: &[(&str, State)]) -> Vec<String> {
-    let targets: Vec<String> = targets.iter().map(|t| t.to_string()).collect();
-    let selected = graph.select(&targets).unwrap_or_else(|e| panic!("{e}"));
-    let mut all: States = BTreeMap::from([(StageId::new("data").unwrap(), State::Transient.into())]);
+    let mut all: States = BTreeMap::from([(StageId::new("data").unwrap(), seen(State::Transient))]);
     for id in ["base", "left", "right", "last"] {
-        all.insert(StageId::new(id).unwrap(), done().into());
+        all.insert(StageId::new(id).unwrap(), seen(done()));
     }
     for (id, state) in states {
-        all.insert(StageId::new(id).unwrap(), state.clone().into());
+        all.insert(StageId::new(id).unwrap(), seen(state.clone()));
     }
-    plan(graph, &selected, &all).steps.iter().map(|s| format!("{} {}", s.stage, s.action)).collect()
+    plan(graph, &select(graph, targets), &BTreeSet::new(), &all)
+        .steps
+        .iter()
+        .map(|s| format!("{} {}", s.stage, s.action))
+        .collect()
 }
 
 fn graph() -> Graph {
@@ -73,13 +85,13 @@ fn what_follows_a_running_stage_runs_too() {
 #[test]
 fn what_a_stage_will_hand_on_can_be_known_before_it_runs() {
     let graph = graph();
-    let mut states: States = BTreeMap::from([(StageId::new("data").unwrap(), State::Transient.into())]);
+    let mut states: States = BTreeMap::from([(StageId::new("data").unwrap(), seen(State::Transient))]);
     for id in ["base", "left", "right", "last"] {
-        states.insert(StageId::new(id).unwrap(), done().into());
+        states.insert(StageId::new(id).unwrap(), seen(done()));
     }
     let artifact = Some(Artifact::new((), Some("as before".into())));
-    states.insert(StageId::new("left").unwrap(), Observation { state: absent(), artifact });
-    let plan = plan(&graph, &graph.select(&[]).unwrap(), &states);
+    states.insert(StageId::new("left").unwrap(), seen(Observation { state: absent(), artifact }));
+    let plan = plan(&graph, &select(&graph, &[]), &BTreeSet::new(), &states);
     let steps: Vec<String> = plan.steps.iter().map(|s| format!("{} {}", s.stage, s.action)).collect();
     assert_eq!(steps, ["data skip", "base skip", "right skip", "left run", "last skip"]);
 }
@@ -99,7 +111,25 @@ fn partial_and_extendable_stages_say_how_far() {
 fn a_target_brings_only_what_it_needs() {
     assert_eq!(planned(&graph(), &["left"], &[("right", absent())]), ["data skip", "base skip", "left skip"]);
     assert_eq!(planned(&graph(), &["data"], &[]), ["data run"]);
-    assert!(graph().select(&["lft".into()]).unwrap_err().to_string().contains("did you mean `left`?"));
+    let wrong = Wanted { until: vec!["lft".into()], from: Vec::new() };
+    assert!(graph().select(&wrong).unwrap_err().to_string().contains("did you mean `left`?"));
+}
+
+#[test]
+fn from_and_until_cut_the_graph() {
+    let graph = graph();
+    let selected = |until: &[&str], from: &[&str]| {
+        let names = |of: &[&str]| of.iter().map(|t| t.to_string()).collect();
+        let selection = graph.select(&Wanted { until: names(until), from: names(from) }).unwrap();
+        let join = |ids: &BTreeSet<StageId>| ids.iter().map(|s| s.as_str()).collect::<Vec<_>>().join(" ");
+        (join(&selection.stages), join(&selection.named))
+    };
+    let all = "base data last left right";
+    assert_eq!(selected(&[], &[]), (all.into(), all.into()));
+    assert_eq!(selected(&["left"], &[]), ("base data left".into(), "left".into()));
+    assert_eq!(selected(&[], &["left"]), (all.into(), "left".into()), "last needs right too");
+    assert_eq!(selected(&["right"], &["base"]), ("base data right".into(), "base right".into()));
+    assert_eq!(selected(&["right"], &["left"]).0, "", "nothing lies between");
 }
 
 #[test]

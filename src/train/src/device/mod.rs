@@ -7,6 +7,7 @@ mod failure;
 mod sum;
 
 use burn::tensor::Device;
+use pipe_engine::kind::RunContext;
 
 pub use adapters::{Adapter, adapters};
 pub use choice::DeviceChoice;
@@ -35,13 +36,13 @@ pub enum DeviceError {
 
 /// Finds and opens the device that a setting means. `auto` takes the best hardware adapter, else the CPU, and never
 /// a software adapter; `gpu:N` takes adapter N of [`adapters`], whatever it is.
-pub fn resolve(choice: DeviceChoice) -> Result<ResolvedDevice, DeviceError> {
+pub fn resolve(choice: DeviceChoice, share: Share) -> Result<ResolvedDevice, DeviceError> {
     let cpu = || ResolvedDevice { device: Device::flex(), name: "cpu (flex)".into(), is_gpu: false };
     if choice == DeviceChoice::Cpu {
         return Ok(cpu());
     }
     let all = adapters();
-    let best = best(&all);
+    let best = share.pick(&all);
     match (choice, best) {
         (DeviceChoice::Adapter(index), _) => match all.get(index) {
             Some(adapter) => open(adapter),
@@ -55,8 +56,37 @@ pub fn resolve(choice: DeviceChoice) -> Result<ResolvedDevice, DeviceError> {
 
 /// The adapter that `auto` takes, if any.
 pub fn best(all: &[Adapter]) -> Option<&Adapter> {
-    // The first of equals: `max_by_key` would take the last.
-    all.iter().filter(|a| !a.software).rev().max_by_key(|a| a.rank())
+    Share::default().pick(all)
+}
+
+/// Hardware adapters on this machine.
+pub fn gpus() -> usize {
+    adapters().iter().filter(|a| !a.software).count()
+}
+
+/// Which of several GPUs a stage may take, where it does not name one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Its own one, counted from 0 in the order of preference.
+    pub gpu: Option<u32>,
+    /// How many were lost in earlier attempts.
+    pub lost: u32,
+}
+
+impl Share {
+    /// What the engine gave to a running stage.
+    pub fn of(context: &RunContext) -> Self {
+        Self { gpu: context.gpu, lost: context.adjustment.lost_devices }
+    }
+
+    /// The strongest hardware first; after a loss the next one, where there is one.
+    fn pick(self, all: &[Adapter]) -> Option<&Adapter> {
+        let mut hardware: Vec<&Adapter> = all.iter().filter(|a| !a.software).collect();
+        // Stable: of equals the first.
+        hardware.sort_by_key(|a| std::cmp::Reverse(a.rank()));
+        let place = self.gpu.unwrap_or(0) as usize + self.lost as usize;
+        hardware.get(place % hardware.len().max(1)).copied()
+    }
 }
 
 fn describe(all: &[Adapter]) -> String {
@@ -116,13 +146,23 @@ mod tests {
     }
 
     #[test]
+    fn stages_share_the_hardware_and_leave_a_lost_one() {
+        let all =
+            [adapter(0, "integrated", false), adapter(1, "software", true), adapter(2, "discrete", false)];
+        let picked = |gpu, lost| Share { gpu, lost }.pick(&all).map(|a| a.index);
+        assert_eq!([picked(None, 0), picked(Some(0), 0), picked(Some(1), 0)], [Some(2), Some(2), Some(0)]);
+        assert_eq!([picked(None, 1), picked(Some(1), 1)], [Some(0), Some(2)], "another one after a loss");
+        assert_eq!(Share { gpu: Some(3), lost: 1 }.pick(&all[1..2]), None);
+    }
+
+    #[test]
     fn an_adapter_that_is_not_there_is_named() {
-        let error = resolve(DeviceChoice::Adapter(99)).err().unwrap().to_string();
+        let error = resolve(DeviceChoice::Adapter(99), Share::default()).err().unwrap().to_string();
         assert!(error.starts_with("failed to find adapter 99; "), "{error}");
     }
 
     #[test]
     fn the_cpu_is_always_there() {
-        assert_eq!(resolve(DeviceChoice::Cpu).unwrap().name, "cpu (flex)");
+        assert_eq!(resolve(DeviceChoice::Cpu, Share::default()).unwrap().name, "cpu (flex)");
     }
 }

@@ -30,6 +30,13 @@ pub struct Key {
     pub batch: u64,
 }
 
+impl Key {
+    /// The batch's number for what is drawn inside the network for one piece of it.
+    pub fn piece(self, number: usize) -> u64 {
+        self.batch | (number as u64) << 48
+    }
+}
+
 /// How labels are treated.
 #[derive(Debug, Clone, Copy)]
 pub struct Labels {
@@ -64,6 +71,26 @@ impl Inputs {
         let noise: Vec<f32> = (0..batch.images.len()).map(|_| rng.sample(StandardNormal)).collect();
         let kept = batch.labels.clone();
         Self::on_device(batch.images, edm.sigma(&normals), noise, kept, labels, size, device)
+    }
+
+    /// The batch cut into pieces, each with its share of the images. What was drawn does not depend on it.
+    pub fn pieces(self, count: usize) -> Vec<(Self, f64)> {
+        let images = self.sigma.dims()[0];
+        if count <= 1 || images <= 1 {
+            return vec![(self, 1.0)];
+        }
+        let step = images.div_ceil(count.min(images));
+        let cut = |from: usize| {
+            let to = (from + step).min(images);
+            let piece = Self {
+                image: self.image.clone().slice(from..to),
+                sigma: self.sigma.clone().slice(from..to),
+                noise: self.noise.clone().slice(from..to),
+                label: self.label.clone().map(|label| label.slice(from..to)),
+            };
+            (piece, (to - from) as f64 / images as f64)
+        };
+        (0..images).step_by(step).map(cut).collect()
     }
 
     fn on_device(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use pipe_engine::kind::{Failure, RunContext, StageError};
 use pipe_engine::progress::Event;
 
@@ -29,6 +29,8 @@ pub struct Job<'a> {
     pub label_dropout: f64,
     /// Share of the inputs of LoRA's factors that are dropped.
     pub lora_dropout: f64,
+    /// Pieces in which each batch goes through the network, to save memory.
+    pub pieces: usize,
     pub dataset: Arc<Dataset>,
     /// With autodiff.
     pub device: Device,
@@ -103,12 +105,19 @@ pub fn fit(
                 images += batch.labels.len();
                 let key = Key { seed: settings.seed, epoch, batch: number as u64 };
                 let inputs = Inputs::train(batch, key, &edm, labels, config.image_size, device);
-                let pass = Pass::training(job.lora_dropout, settings.seed, epoch, key.batch);
-                let loss = edm.loss(&weights, inputs.image, inputs.sigma, inputs.noise, inputs.label, &pass); // [1]
-                tally.add(position.global_step + 1, loss.clone().inner());
-                let share = loss.mul_scalar(precision.loss_scale() / group as f64);
-                let found = GradientsParams::from_grads(share.backward(), &weights);
-                gradients.accumulate(&state.model, precision.gradients(&weights, found));
+                let mut whole: Option<Tensor<1>> = None;
+                for (number, (piece, part)) in inputs.pieces(job.pieces).into_iter().enumerate() {
+                    let pass = Pass::training(job.lora_dropout, settings.seed, epoch, key.piece(number));
+                    let loss = edm.loss(&weights, piece.image, piece.sigma, piece.noise, piece.label, &pass); // [1]
+                    let mean = if part < 1.0 { loss.clone().inner() * part } else { loss.clone().inner() };
+                    whole = Some(whole.map_or(mean.clone(), |sum| sum + mean));
+                    let share = loss.mul_scalar(precision.loss_scale() * part / group as f64);
+                    let found = GradientsParams::from_grads(share.backward(), &weights);
+                    gradients.accumulate(&state.model, precision.gradients(&weights, found));
+                }
+                if let Some(loss) = whole {
+                    tally.add(position.global_step + 1, loss);
+                }
             }
 
             // ---- One optimizer step

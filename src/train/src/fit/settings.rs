@@ -38,6 +38,7 @@ macro_rules! training_settings {
             pub epochs: u64,
             /// Epochs over which the schedule runs, when `epochs` may grow later; `epochs` if unset.
             #[serde(default)]
+            #[schemars(extend("x-class" = "extend"))]
             pub schedule_epochs: Option<u64>,
             /// Images in one batch.
             #[serde(default = "default_batch_size")]

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use figment::Figment;
 use pipe_engine::kind::{
-    Artifact, Counts, Failure, Observation, Observer, Outcome, Reference, Rejection, RunContext, Stage,
-    StageError, StageKind, State,
+    Artifact, Counts, Failure, Files, Observation, Observer, Outcome, Reference, Rejection, RunContext,
+    Stage, StageError, StageKind, State,
 };
-use pipe_engine::store::{Checkpoint, CheckpointRecord, Output, Record, atomic, file_digest};
+use pipe_engine::store::{Checkpoint, CheckpointRecord, Output, atomic, file_digest};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -82,33 +82,35 @@ impl Stage for CopyBest {
     }
 
     fn references(&self) -> Vec<Reference> {
-        let stage = self.settings.from.clone();
-        vec![Reference { key: "from", stage, kinds: &["train"], counts: Counts::Content }]
+        vec![Reference::to("from", &self.settings.from, &["train", "select_best"], Counts::Content)]
+    }
+
+    fn files(&self) -> Files {
+        Files { reads: Vec::new(), writes: vec![("to".to_owned(), self.settings.to.clone())] }
     }
 
     fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
         let target = o.root.join(&self.settings.to);
-        let record = Record::load(o.root, o.pipeline, o.stage);
         let Some(run) = o.inputs.get("from").and_then(|a| a.get::<TrainedRun>()) else {
             // What the training will bring is not known yet.
-            let state = match record.is_some() && target.exists() {
+            let state = match o.made.is_some() && target.exists() {
                 true => State::Done { reason: "up to date".into() },
-                false => State::Absent { reason: "not copied yet".into() },
+                false => State::absent("not copied yet"),
             };
             return Ok(state.into());
         };
         let source = self.selected(&run)?;
         let shown = self.settings.to.display();
-        let made = record.as_ref().and_then(|r| r.outputs.first()).filter(|o| o.digest == source.digest);
+        let made = o.made.and_then(|m| m.outputs.first()).filter(|o| o.digest == source.digest);
         let state = match (made, target.exists()) {
             (Some(output), true) if output.stands(o.root) => {
                 State::Done { reason: format!("up to date, epoch {}", source.epoch) }
             }
-            (_, false) => State::Absent { reason: format!("{shown} is not there") },
-            (None, true) if record.is_some() => State::Absent {
-                reason: format!("another checkpoint is selected now, epoch {}", source.epoch),
-            },
-            (_, true) => State::Absent { reason: format!("{shown} has another content") },
+            (_, false) => State::absent(format!("{shown} is not there")),
+            (None, true) if o.made.is_some() => {
+                State::absent(format!("another checkpoint is selected now, epoch {}", source.epoch))
+            }
+            (_, true) => State::absent(format!("{shown} has another content")),
         };
         let file = ModelFile { path: target, digest: source.digest.clone() };
         Ok(Observation { state, artifact: Some(artifact(file)) })
@@ -131,8 +133,8 @@ impl Stage for CopyBest {
         let replaced = self.make_sure_it_is_ours(context, &target, &source.digest)?;
         let path = self.settings.to.display().to_string();
         let planned = Output { path: path.clone(), digest: found, bytes: record.bytes, modified: 0 };
-        // The record first: after a crash between the two, the next run knows both files as its own.
-        self.record(context, planned, replaced)?;
+        // The note first: after a crash between the two, the next run knows both files as its own.
+        context.note_made(vec![planned], Vec::new(), replaced)?;
         atomic::create_folder(target.parent().unwrap_or(&context.root))?;
         atomic::link(&source.path, &target)?;
         let written = Output::of(&context.root, &path)?;
@@ -140,7 +142,7 @@ impl Stage for CopyBest {
             let message = format!("{path} does not have the content that was copied");
             return Err(StageError::new(Failure::Storage, message));
         }
-        self.record(context, written, Vec::new())?;
+        context.note_made(vec![written], Vec::new(), Vec::new())?;
         let file = ModelFile { path: target, digest: source.digest };
         let summary = format!("epoch {} of run {}: {path}", record.epoch, run.run.number);
         Ok(Outcome { artifact: Some(artifact(file)), summary })
@@ -177,9 +179,9 @@ impl CopyBest {
         target: &Path,
         wanted: &str,
     ) -> Result<Vec<String>, StageError> {
-        let record = Record::load(&context.root, &context.pipeline, &context.stage);
-        let earlier = record.as_ref().map(|r| {
-            r.outputs.iter().map(|o| o.digest.clone()).chain(r.replaced.clone()).collect::<Vec<_>>()
+        let made = context.made.as_ref();
+        let earlier = made.map(|m| {
+            m.outputs.iter().map(|o| o.digest.clone()).chain(m.replaced.clone()).collect::<Vec<_>>()
         });
         let earlier = earlier.unwrap_or_default();
         if !target.exists() || self.settings.overwrite {
@@ -187,17 +189,12 @@ impl CopyBest {
         }
         let digest = file_digest(target)
             .map_err(|e| StageError::new(Failure::Input, format!("{}: {e}", target.display())))?;
-        if digest == wanted || record.is_some_and(|r| r.made(&digest)) {
+        if digest == wanted || made.is_some_and(|m| m.holds(&digest)) {
             return Ok(earlier);
         }
         Err(setting(format!(
             "to: {} exists and was not made by this stage; move it away, choose another path, or set `overwrite: true`",
             self.settings.to.display()
         )))
-    }
-
-    fn record(&self, context: &RunContext, output: Output, replaced: Vec<String>) -> Result<(), StageError> {
-        let record = Record::of(context, vec![output], replaced);
-        Ok(record.save(&context.root, &context.stage)?)
     }
 }

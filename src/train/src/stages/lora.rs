@@ -59,11 +59,10 @@ impl Stage for LoraStage {
     }
 
     fn references(&self) -> Vec<Reference> {
-        let (base, dataset) = (self.settings.base.clone(), self.settings.dataset.clone());
-        let kinds = &["copy_best", "train"];
+        let kinds = &["copy_best", "train", "select_best"];
         vec![
-            Reference { key: "base", stage: base, kinds, counts: Counts::Content },
-            Reference { key: "dataset", stage: dataset, kinds: &["dataset"], counts: Counts::Settings },
+            Reference::to("base", &self.settings.base, kinds, Counts::Content),
+            Reference::to("dataset", &self.settings.dataset, &["dataset"], Counts::Settings),
         ]
     }
 

@@ -5,6 +5,7 @@ mod dataset;
 mod handed;
 mod lora;
 mod sample;
+mod select_best;
 mod train;
 mod training;
 
@@ -18,6 +19,7 @@ pub fn kinds() -> Vec<Arc<dyn StageKind>> {
         Arc::new(dataset::DatasetKind),
         Arc::new(train::TrainKind),
         Arc::new(copy_best::CopyBestKind),
+        Arc::new(select_best::SelectBestKind),
         Arc::new(lora::LoraKind),
         Arc::new(sample::SampleKind),
     ]

@@ -4,13 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use figment::Figment;
-use pipe_engine::identity::differences;
 use pipe_engine::kind::{
-    Counts, Failure, Observation, Observer, Outcome, Reference, Rejection, RunContext, Stage, StageError,
-    StageKind, State,
+    Counts, Failure, Files, Observation, Observer, Outcome, Reference, Rejection, RunContext, Stage,
+    StageError, StageKind, State,
 };
 use pipe_engine::progress::Event;
-use pipe_engine::store::{Output, Record, atomic};
+use pipe_engine::store::{Output, atomic};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -19,7 +18,7 @@ use super::copy_best::inside_project;
 use super::handed::model_file;
 use super::training::setting;
 use crate::checkpoint;
-use crate::device::{self, DeviceChoice};
+use crate::device::{self, DeviceChoice, Share};
 use crate::noise::Sampler;
 use crate::sample::{Request, png};
 
@@ -117,25 +116,23 @@ impl Stage for SampleStage {
     }
 
     fn references(&self) -> Vec<Reference> {
-        let (stage, kinds) = (self.settings.from.clone(), &["train", "copy_best", "lora"]);
-        vec![Reference { key: "from", stage, kinds, counts: Counts::Content }]
+        let kinds = &["train", "copy_best", "lora", "select_best"];
+        vec![Reference::to("from", &self.settings.from, kinds, Counts::Content)]
+    }
+
+    fn files(&self) -> Files {
+        Files { reads: Vec::new(), writes: vec![("to".to_owned(), self.settings.to.clone())] }
     }
 
     fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
-        let Some(record) = Record::load(o.root, o.pipeline, o.stage) else {
-            return Ok(State::Absent { reason: "not drawn yet".into() }.into());
-        };
-        let changed: Vec<String> = differences(&record.manifest, o.manifest)
-            .iter()
-            .filter(|d| !o.unknown.contains(&d.key))
-            .map(|d| d.to_string())
-            .collect();
-        let stands = record.outputs.iter().all(|output| output.stands(o.root));
-        let state = match (changed.is_empty(), stands) {
-            (false, _) => State::Absent { reason: changed.join(", ") },
-            (true, false) => State::Absent {
-                reason: format!("{} is not there, or was changed", self.settings.to.display()),
-            },
+        let Some(made) = o.made else { return Ok(State::absent("not drawn yet").into()) };
+        let changes = o.changes_since(&made.manifest);
+        let stands = made.outputs.iter().all(|output| output.stands(o.root));
+        let state = match (changes.is_empty(), stands) {
+            (false, _) => State::changed(changes),
+            (true, false) => {
+                State::absent(format!("{} is not there, or was changed", self.settings.to.display()))
+            }
             (true, true) => State::Done { reason: "up to date".into() },
         };
         Ok(state.into())
@@ -146,7 +143,8 @@ impl Stage for SampleStage {
         let Some(file) = context.inputs.get("from").and_then(model_file) else {
             return Err(setting(format!("from: stage {} has no checkpoint", s.from)));
         };
-        let device = device::resolve(s.device).map_err(|e| setting(e.to_string()))?.device;
+        let device =
+            device::resolve(s.device, Share::of(context)).map_err(|e| setting(e.to_string()))?.device;
         let opened = checkpoint::open(&file.path, None, s.ema, &device);
         let opened = opened.map_err(|e| StageError::new(Failure::Input, e.to_string()))?;
         let request = Request {
@@ -173,8 +171,7 @@ impl Stage for SampleStage {
         atomic::write(&target, |out| out.write_all(&bytes))?;
         let path = s.to.display().to_string();
         let output = Output::of(&context.root, &path)?;
-        let record = Record::of(context, vec![output], Vec::new());
-        record.save(&context.root, &context.stage)?;
+        context.note_made(vec![output], Vec::new(), Vec::new())?;
         Ok(Outcome { artifact: None, summary: format!("{} images: {path}", s.n) })
     }
 }

@@ -52,8 +52,7 @@ impl Stage for TrainStage {
     }
 
     fn references(&self) -> Vec<Reference> {
-        let (stage, counts) = (self.settings.dataset.clone(), Counts::Settings);
-        vec![Reference { key: "dataset", stage, kinds: &["dataset"], counts }]
+        vec![Reference::to("dataset", &self.settings.dataset, &["dataset"], Counts::Settings)]
     }
 
     fn observe(&self, observer: &Observer) -> Result<Observation, StageError> {

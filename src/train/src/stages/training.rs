@@ -6,18 +6,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use pipe_engine::identity::{Difference, differences};
+use pipe_engine::identity::{Difference, differences, in_words};
 use pipe_engine::kind::{Failure, Observation, Observer, Outcome, Request, RunContext, StageError, State};
 use pipe_engine::progress::Event;
 use pipe_engine::store::{
-    Checkpoint, DatasetRecord, Keeper, Metadata, Run, Runs, SCHEMA_VERSION, Status, StoreError, atomic,
+    Checkpoint, DatasetRecord, Keeper, Metadata, Run, RunNumber, Runs, SCHEMA_VERSION, Status, StoreError,
+    atomic,
 };
 use serde_json::{Map, Value};
 
 use super::handed::{ModelFile, TrainedRun};
 use crate::checkpoint::BASE_FILE;
 use crate::data::{Dataset, Split};
-use crate::device;
+use crate::device::{self, Share};
 use crate::diffit::{Diffit, Scope, param_paths};
 use crate::fit::{About, AfterBest, FitSettings, Job, Position, Recorder, TrainState, fit};
 
@@ -46,7 +47,7 @@ pub(super) struct Start {
 /// The run that a training goes on with, or the wish for a new one.
 enum Choice {
     /// A new run, with this number if one was asked for. The reason is for the plan.
-    New { number: Option<u32>, reason: String },
+    New { number: Option<u32>, reason: String, changes: Vec<Difference> },
     /// An existing run with the same identity.
     Existing(Box<(Run, Metadata)>),
     /// A run's folder without metadata: its process ended before it wrote any.
@@ -57,10 +58,9 @@ impl Training<'_> {
     pub fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
         let choice = self.choose(o.root, o.request, o.stage.as_str(), o.manifest, o.unknown)?;
         let (run, metadata) = match choice {
-            Choice::New { reason, .. } => return Ok(State::Absent { reason }.into()),
+            Choice::New { reason, changes, .. } => return Ok(State::Absent { reason, changes }.into()),
             Choice::Empty(run) => {
-                let reason = format!("run {} has no checkpoint yet", run.number);
-                return Ok(State::Absent { reason }.into());
+                return Ok(State::absent(format!("run {} has no checkpoint yet", run.number)).into());
             }
             Choice::Existing(existing) => *existing,
         };
@@ -99,7 +99,12 @@ impl Training<'_> {
                  share such as 0.1, or monitor train_loss",
             ));
         }
-        let device = device::resolve(settings.device).map_err(|e| setting(e.to_string()))?;
+        let device =
+            device::resolve(settings.device, Share::of(context)).map_err(|e| setting(e.to_string()))?;
+        let pieces = 1usize << context.adjustment.halvings;
+        if pieces > settings.batch_size {
+            return Err(setting("the device's memory does not suffice even for one image at a time"));
+        }
         if !settings.precision.runs_on(&device.device) {
             let (precision, name) = (settings.precision.name(), &device.name);
             return Err(setting(format!("precision: {name} cannot compute with {precision}; use f32")));
@@ -160,6 +165,10 @@ impl Training<'_> {
             m.message = None;
             m.epochs = settings.epochs;
             m.device = device.name.clone();
+            if pieces > 1 {
+                // Sums in another order: the bits differ from those of whole batches.
+                m.other.insert("pieces_per_batch".into(), pieces.into());
+            }
             if let Some(name) = experiment {
                 m.experiment_name = name;
             }
@@ -171,6 +180,7 @@ impl Training<'_> {
             config: &config,
             label_dropout,
             lora_dropout,
+            pieces,
             dataset,
             device: autodiff,
             context,
@@ -287,7 +297,7 @@ impl Training<'_> {
                     true => format!("no checkpoint found for run {number}; starting new training"),
                     false => format!("run {number} is new"),
                 };
-                return Ok(Choice::New { number: Some(number), reason });
+                return Ok(Choice::New { number: Some(number), reason, changes: Vec::new() });
             };
             if request.force {
                 return Err(setting(format!(
@@ -308,7 +318,7 @@ impl Training<'_> {
         let mine = |run: Run| run.metadata().ok().filter(|m| m.stage == stage).map(|m| (run, m));
         let mut known: Vec<(Run, Metadata)> = runs.list().into_iter().filter_map(mine).collect();
         if request.force {
-            return Ok(Choice::New { number: None, reason: "forced".into() });
+            return Ok(Choice::New { number: None, reason: "forced".into(), changes: Vec::new() });
         }
         if resume && let Some((run, metadata)) = known.pop() {
             let different = differences(&metadata.manifest);
@@ -321,30 +331,39 @@ impl Training<'_> {
         if let Some(index) = same {
             return Ok(Choice::Existing(Box::new(known.swap_remove(index))));
         }
-        let reason = match known.last() {
-            None if resume => "no checkpoint found; starting new training".to_owned(),
-            None => "no run yet".to_owned(),
-            Some((run, m)) => {
-                let all: Vec<String> = differences(&m.manifest).iter().map(Difference::to_string).collect();
-                format!("{} (run {} had it otherwise)", all.join(", "), run.number)
+        let (reason, changes) = match known.last() {
+            None if resume => ("no checkpoint found; starting new training".to_owned(), Vec::new()),
+            None => ("no run yet".to_owned(), Vec::new()),
+            Some((_, m)) => {
+                let changes = differences(&m.manifest);
+                let next = runs.list().last().map_or(1, |r| r.number.0 + 1);
+                let new = format!("new run_{}", RunNumber(next));
+                let help = match &self.horizon_help(&changes) {
+                    Some(help) if changes.len() == 1 => format!("; {help}"),
+                    _ => String::new(),
+                };
+                (format!("{} ({new}{help})", in_words(&changes)), changes)
             }
         };
-        Ok(Choice::New { number: None, reason })
+        Ok(Choice::New { number: None, reason, changes })
     }
 
     /// Why a run cannot be gone on with.
     fn refusal(&self, number: u32, different: &[Difference]) -> String {
-        let all: Vec<String> = different.iter().map(Difference::to_string).collect();
-        let horizon = different.iter().find(|d| d.key == "<schedule horizon>");
-        let help = match horizon.and_then(|d| d.old.clone()) {
-            Some(old) => format!(
-                "a {:?} schedule depends on its length: keep it with `schedule_epochs: {old}`, or start a new run",
-                self.settings.schedule.kind
-            )
-            .to_lowercase(),
-            None => "go on with the settings it was begun with, or start a new run by leaving the number out".into(),
+        let help = match self.horizon_help(different) {
+            Some(help) => format!("{help}, or start a new run"),
+            None => "go on with the settings it was begun with, or start a new run by leaving the number out"
+                .into(),
         };
-        format!("run {number} was trained with other settings: {}; {help}", all.join(", "))
+        format!("run {number} was trained with other settings: {}; {help}", in_words(different))
+    }
+
+    /// What to do about a schedule that would have another length.
+    fn horizon_help(&self, different: &[Difference]) -> Option<String> {
+        let horizon = different.iter().find(|d| d.key == "schedule horizon")?;
+        let old = horizon.old.as_ref()?;
+        let kind = format!("{:?}", self.settings.schedule.kind).to_lowercase();
+        Some(format!("a {kind} schedule depends on its length: extend it with `schedule_epochs: {old}`"))
     }
 
     fn open_run(
@@ -372,7 +391,7 @@ impl Training<'_> {
                 return Ok(Keeper::reopen(run, policy)?);
             }
             Choice::Empty(run) => run,
-            Choice::New { number: Some(number), reason } => {
+            Choice::New { number: Some(number), reason, .. } => {
                 if context.request.resume {
                     context.event(Event::Message { text: capitalized(&reason) });
                 }
@@ -384,7 +403,7 @@ impl Training<'_> {
                     )
                 })?
             }
-            Choice::New { number: None, reason } => {
+            Choice::New { number: None, reason, .. } => {
                 if context.request.resume {
                     context.event(Event::Message { text: capitalized(&reason) });
                 }
@@ -476,7 +495,7 @@ fn write_config(keeper: &Keeper, context: &RunContext) -> Result<(), StageError>
             .strip_prefix(&context.root)
             .unwrap_or(&keeper.run().config_path())
             .display(),
-        context.resolved
+        context.resolved()
     );
     Ok(atomic::write(&keeper.run().config_path(), |out| out.write_all(text.as_bytes()))?)
 }

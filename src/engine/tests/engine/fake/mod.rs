@@ -9,6 +9,7 @@ use pipe_engine::graph::Graph;
 use pipe_engine::kind::*;
 use pipe_engine::progress::{Event, Report};
 use pipe_engine::spec::{self, Override, Strength};
+use pipe_engine::stop::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -20,7 +21,7 @@ pub struct Settings {
     pub learning_rate: f64,
     #[schemars(extend("x-class" = "extend"))]
     pub epochs: u64,
-    /// succeed, fail, interrupt or panic
+    /// succeed, fail, interrupt, panic, wait (until stopped), or failures in turn: `command out_of_memory`
     #[schemars(extend("x-class" = "runtime"))]
     pub ends: String,
     pub classes: Vec<String>,
@@ -70,6 +71,7 @@ pub struct Fake {
     pub name: &'static str,
     pub transient: bool,
     pub counts: Counts,
+    pub many: bool,
 }
 
 impl StageKind for Fake {
@@ -86,7 +88,7 @@ impl StageKind for Fake {
         if settings.epochs == 0 {
             return Err(Rejection::value("epochs", "expected at least 1"));
         }
-        Ok(Arc::new(FakeStage { settings, transient: self.transient, counts: self.counts }))
+        Ok(Arc::new(FakeStage { settings, transient: self.transient, counts: self.counts, many: self.many }))
     }
 }
 
@@ -94,6 +96,7 @@ struct FakeStage {
     settings: Settings,
     transient: bool,
     counts: Counts,
+    many: bool,
 }
 
 impl FakeStage {
@@ -115,8 +118,9 @@ impl Stage for FakeStage {
         let reference = |stage: &String| Reference {
             key: "dataset",
             stage: stage.clone(),
-            kinds: &["source", "work", "follow"],
+            kinds: &["source", "work", "follow", "gather"],
             counts: self.counts,
+            many: self.many,
         };
         self.settings.dataset.iter().map(reference).collect()
     }
@@ -126,7 +130,7 @@ impl Stage for FakeStage {
             return Ok(State::Transient.into());
         }
         let Ok(text) = std::fs::read_to_string(file(o.root, o.stage, o.identity)) else {
-            return Ok(State::Absent { reason: "never run".into() }.into());
+            return Ok(State::absent("never run").into());
         };
         let (done, total): (u64, u64) = (text.parse().unwrap(), self.settings.epochs);
         if done < total {
@@ -136,19 +140,51 @@ impl Stage for FakeStage {
     }
 
     fn run(&self, c: &RunContext) -> Result<Outcome, StageError> {
-        if self.settings.dataset.is_some() && !c.inputs.contains_key("dataset") {
+        if self.settings.dataset.is_some() && c.inputs.is_empty() {
             c.event(Event::Message { text: "no artifact".into() });
         }
+        let (halvings, lost) = (c.adjustment.halvings, c.adjustment.lost_devices);
+        let inputs: Vec<&str> = c.inputs.keys().map(String::as_str).collect();
+        let text = format!("gpu {:?}, halvings {halvings}, lost {lost}, inputs {}", c.gpu, inputs.join(" "));
+        c.event(Event::Message { text });
+        let interrupt = |signal| {
+            std::fs::write(file(&c.root, &c.stage, &c.identity), "2").unwrap();
+            Err(StageError::new(Failure::Interrupted(signal), "stopped"))
+        };
+        // One attempt in front of each line of the file.
+        let log = c.root.join(format!("{}.attempts", c.stage));
+        let mut attempts = std::fs::read_to_string(&log).unwrap_or_default();
+        attempts.push_str(if c.request.force { "forced\n" } else { "\n" });
+        std::fs::write(&log, &attempts).unwrap();
         match self.settings.ends.as_str() {
+            "succeed" => {}
             "fail" => return Err(StageError::new(Failure::Input, "scripted failure")),
             "panic" => panic!("scripted panic"),
             "interrupt" => {
-                std::fs::write(file(&c.root, &c.stage, &c.identity), "2").unwrap();
-                let signal = pipe_engine::stop::Signal::Terminate;
-                c.stop.request(signal);
-                return Err(StageError::new(Failure::Interrupted(signal), "stopped"));
+                c.stop.request(Signal::Terminate);
+                return interrupt(Signal::Terminate);
             }
-            _ => {}
+            "wait" => {
+                c.stop.sleep(std::time::Duration::from_secs(60));
+                return interrupt(c.stop.requested().unwrap());
+            }
+            "meet" => {
+                // Waits for another stage that does the same.
+                for _ in 0..2000 {
+                    let met = std::fs::read_dir(&c.root).unwrap().flatten();
+                    if met.filter(|e| e.path().extension().is_some_and(|x| x == "attempts")).count() >= 2 {
+                        break;
+                    }
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                }
+            }
+            failures => {
+                let failure = failures.split_whitespace().nth(attempts.lines().count() - 1);
+                if let Some(name) = failure {
+                    let failure: Failure = serde_json::from_value(name.into()).unwrap();
+                    return Err(StageError::new(failure, format!("scripted {name}")));
+                }
+            }
         }
         if !self.transient {
             std::fs::write(file(&c.root, &c.stage, &c.identity), self.settings.epochs.to_string()).unwrap();
@@ -159,9 +195,10 @@ impl Stage for FakeStage {
 
 pub fn kinds() -> Vec<Arc<dyn StageKind>> {
     vec![
-        Arc::new(Fake { name: "source", transient: true, counts: Counts::Settings }),
-        Arc::new(Fake { name: "work", transient: false, counts: Counts::Settings }),
-        Arc::new(Fake { name: "follow", transient: false, counts: Counts::Content }),
+        Arc::new(Fake { name: "source", transient: true, counts: Counts::Settings, many: false }),
+        Arc::new(Fake { name: "work", transient: false, counts: Counts::Settings, many: false }),
+        Arc::new(Fake { name: "follow", transient: false, counts: Counts::Content, many: false }),
+        Arc::new(Fake { name: "gather", transient: false, counts: Counts::Content, many: true }),
     ]
 }
 

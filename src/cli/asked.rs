@@ -1,0 +1,155 @@
+//! What `run`, `plan` and `status` have in common: the pipeline file, the stages that are meant, settings on top.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use pipe_engine::exec::{self, Execution, Observed};
+use pipe_engine::graph::{Graph, Selection, Wanted};
+use pipe_engine::identity::{self, Manifest};
+use pipe_engine::kind::{Request, StageId};
+use pipe_engine::plan::{self, Plan};
+use pipe_engine::progress::Report;
+use pipe_engine::source::Source;
+use pipe_engine::spec::{self, Override, PipelineFile, Strength};
+use pipe_engine::stop::Stop;
+use serde::{Deserialize, Serialize};
+
+use super::{CliError, project};
+
+/// Arguments that say what is to be done; kept in plan files.
+#[derive(Debug, Clone, PartialEq, clap::Args, Serialize, Deserialize)]
+pub struct Asked {
+    /// Pipeline file
+    pub file: PathBuf,
+    /// Only these stages and what they need
+    #[arg(value_name = "STAGE")]
+    pub stages: Vec<String>,
+    /// Only these stages and what depends on them
+    #[arg(long, value_name = "STAGE")]
+    pub from: Vec<String>,
+    /// Only these stages and what they need: the same as naming them after the file
+    #[arg(long, value_name = "STAGE")]
+    pub until: Vec<String>,
+    /// Total epochs (not "more")
+    #[arg(long, value_name = "N")]
+    epochs: Option<String>,
+    /// Images in a batch
+    #[arg(long, value_name = "N")]
+    batch_size: Option<String>,
+    /// Peak learning rate
+    #[arg(long, value_name = "LR")]
+    learning_rate: Option<String>,
+    /// Data set: shapes, trees, cifar10, cifar100, imagenette or image_folder
+    #[arg(long, value_name = "NAME")]
+    dataset: Option<String>,
+    /// Where to compute: auto, cpu, gpu, gpu:N
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+    /// Seed of everything random
+    #[arg(long, value_name = "N")]
+    seed: Option<String>,
+    /// Set a parameter or any setting: `epochs=20`, `base.optimizer.weight_decay=0.1`
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Use this numbered run instead of the next free or the fitting one
+    #[arg(long, value_name = "N")]
+    run_number: Option<u32>,
+    /// Go on from the run's last checkpoint
+    #[arg(long)]
+    resume: bool,
+    /// Run the named stages (all if none is named) even if they are up to date, as new runs
+    #[arg(long, conflicts_with = "resume")]
+    force: bool,
+}
+
+/// A pipeline that was read, and what of it is meant.
+pub struct Meant {
+    pub root: PathBuf,
+    pub graph: Graph,
+    pub manifests: BTreeMap<StageId, Manifest>,
+    pub selection: Selection,
+    pub forced: BTreeSet<StageId>,
+    request: Request,
+}
+
+impl Asked {
+    /// Reads the pipeline; prints its warnings.
+    pub fn load(&self) -> Result<Meant, CliError> {
+        let root = project::root()?;
+        let overrides = self.overrides(&root)?;
+        let pipeline = spec::load(&root, &self.file, &project::kinds(), &overrides)?;
+        let graph = Graph::build(pipeline)?;
+        for warning in &graph.pipeline.warnings {
+            eprintln!("warning: {warning}");
+        }
+        let until = self.stages.iter().chain(&self.until).cloned().collect();
+        let selection = graph.select(&Wanted { until, from: self.from.clone() })?;
+        if selection.stages.is_empty() {
+            return Err(CliError::usage("no stage lies between those of --from and those that were named"));
+        }
+        let manifests = identity::manifests(&graph);
+        let forced = if self.force { selection.named.clone() } else { BTreeSet::new() };
+        // The engine asks stage by stage whether it is forced.
+        let request = Request { run_number: self.run_number, resume: self.resume, force: false };
+        Ok(Meant { root, graph, manifests, selection, forced, request })
+    }
+
+    /// Environment, then `--set`, then the shorthand flags: weakest first.
+    fn overrides(&self, root: &Path) -> Result<Vec<Override>, CliError> {
+        let mut all = spec::environment().map_err(CliError::usage)?;
+        for text in &self.set {
+            let shown = format!("--set {text}");
+            all.push(Override::parse(text, shown, Strength::CommandLine).map_err(CliError::usage)?);
+        }
+        let dataset = self.dataset.as_ref().map(|name| name.to_lowercase());
+        let flags = [
+            ("epochs", "--epochs", &self.epochs),
+            ("batch_size", "--batch-size", &self.batch_size),
+            ("learning_rate", "--learning-rate", &self.learning_rate),
+            ("dataset", "--dataset", &dataset),
+            ("device", "--device", &self.device),
+            ("seed", "--seed", &self.seed),
+        ];
+        for (key, flag, value) in flags {
+            let Some(value) = value else { continue };
+            let key = match key {
+                "dataset" => self.dataset_key(root)?,
+                key => key,
+            };
+            let shown = format!("{flag} {value}");
+            all.push(Override::new(key, value, shown, Strength::CommandLine).map_err(CliError::usage)?);
+        }
+        Ok(all)
+    }
+
+    /// The name of a data set is a parameter, or else the source of the `dataset` stage.
+    fn dataset_key(&self, root: &Path) -> Result<&'static str, CliError> {
+        let file = PipelineFile::parse(Source::read(&root.join(&self.file), &self.file)?)?;
+        Ok(if file.params.contains_key("dataset") { "dataset" } else { "source" })
+    }
+}
+
+impl Meant {
+    /// One stage at a time, on no GPU of its own: what planning needs.
+    pub fn execution<'a>(&'a self, stop: &'a Stop, report: &'a dyn Report) -> Execution<'a> {
+        Execution {
+            root: &self.root,
+            graph: &self.graph,
+            manifests: &self.manifests,
+            request: self.request.clone(),
+            forced: self.forced.clone(),
+            keep_going: false,
+            jobs: 1,
+            gpus: 0,
+            stop,
+            report,
+        }
+    }
+
+    /// Looks at what there is, and decides. Changes nothing.
+    pub fn plan(&self, execution: &Execution) -> Result<(Plan, BTreeMap<StageId, Observed>), CliError> {
+        let observed = exec::observe(execution, &self.selection.stages)
+            .map_err(|(stage, error)| CliError::stage(stage.as_str(), &error))?;
+        Ok((plan::plan(&self.graph, &self.selection, &self.forced, &observed), observed))
+    }
+}

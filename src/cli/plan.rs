@@ -1,0 +1,114 @@
+//! `pipe plan FILE [STAGE…]`
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use pipe_engine::plan::{Action, Plan, Step};
+use pipe_engine::progress::Silent;
+use pipe_engine::stop::Stop;
+use pipe_engine::store::atomic;
+use serde::{Deserialize, Serialize};
+
+use super::CliError;
+use super::asked::Asked;
+use crate::say;
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  pipe plan pipelines/base_to_lora.yaml\n  pipe plan pipelines/base_to_lora.yaml --epochs 20 -o plan.json\n  pipe run --plan plan.json"
+)]
+pub struct PlanArguments {
+    #[command(flatten)]
+    asked: Asked,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    /// Write the plan into this file, for `pipe run --plan`
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// A plan with what it was asked for.
+#[derive(Serialize, Deserialize)]
+pub struct PlanFile {
+    version: u32,
+    pipeline: String,
+    pub asked: Asked,
+    #[serde(flatten)]
+    pub plan: Plan,
+}
+
+const VERSION: u32 = 1;
+
+pub fn plan(arguments: PlanArguments) -> Result<ExitCode, CliError> {
+    let meant = arguments.asked.load()?;
+    let stop = Stop::default();
+    let (plan, _) = meant.plan(&meant.execution(&stop, &Silent))?;
+    let pipeline = meant.graph.pipeline.name.clone();
+    let file = PlanFile { version: VERSION, pipeline, asked: arguments.asked, plan };
+    if let Some(path) = &arguments.output {
+        let text = serde_json::to_string_pretty(&file).unwrap_or_default();
+        atomic::write(path, |out| writeln!(out, "{text}")).map_err(CliError::failed)?;
+    }
+    match arguments.json {
+        true => say!("{}", serde_json::to_string_pretty(&file).unwrap_or_default()),
+        false => print(&file.plan),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One line a stage.
+pub fn print(plan: &Plan) {
+    let action = |step: &Step| match (&step.action, &step.depends_on) {
+        // What it says now may change when the other stage has run.
+        (Action::Run, Some(_)) => "run?".to_owned(),
+        (action, _) => action.to_string(),
+    };
+    let width = plan.steps.iter().map(|s| s.stage.as_str().len()).max().unwrap_or(0);
+    let words = plan.steps.iter().map(|s| action(s).len()).max().unwrap_or(0);
+    for step in &plan.steps {
+        let line = format!("{:width$}  {:words$}  {}", step.stage, action(step), step.reason);
+        say!("{}", line.trim_end());
+    }
+}
+
+impl PlanFile {
+    pub fn read(path: &Path) -> Result<Self, CliError> {
+        let wrong = |e: &dyn std::fmt::Display| CliError::usage(format!("{}: {e}", path.display()));
+        let text = std::fs::read(path).map_err(|e| wrong(&e))?;
+        let file: Self = serde_json::from_slice(&text).map_err(|e| wrong(&format!("not a plan: {e}")))?;
+        match file.version {
+            VERSION => Ok(file),
+            other => Err(wrong(&format!("a plan of version {other}; this program knows {VERSION}"))),
+        }
+    }
+
+    /// Refuses when something else would be done today.
+    pub fn still_holds(&self, today: &Plan) -> Result<(), CliError> {
+        if self.plan == *today {
+            return Ok(());
+        }
+        let show = |step: Option<&Step>| {
+            step.map_or_else(|| "nothing".to_owned(), |s| format!("{} ({})", s.action, s.reason))
+        };
+        let mut lines = Vec::new();
+        for new in &today.steps {
+            let old = self.plan.steps.iter().find(|s| s.stage == new.stage);
+            if old != Some(new) {
+                let (old, shown) = (show(old), show(Some(new)));
+                let what = if old == shown {
+                    "other settings or inputs".to_owned()
+                } else {
+                    format!("{old} -> {shown}")
+                };
+                lines.push(format!("\n  {}: {what}", new.stage));
+            }
+        }
+        for old in &self.plan.steps {
+            if !today.steps.iter().any(|s| s.stage == old.stage) {
+                lines.push(format!("\n  {}: {} -> nothing", old.stage, show(Some(old))));
+            }
+        }
+        Err(CliError::usage(format!("the plan does not hold any more; make a new one:{}", lines.concat())))
+    }
+}

@@ -1,0 +1,106 @@
+//! `pipe status FILE`
+
+use std::process::ExitCode;
+
+use chrono::{DateTime, Local, Utc};
+use pipe_engine::exec::{self, Observed};
+use pipe_engine::kind::{StageId, State};
+use pipe_engine::progress::Silent;
+use pipe_engine::stop::Stop;
+use pipe_engine::store::{Progress, Record, Status, stage_holder};
+use serde::Serialize;
+
+use super::CliError;
+use super::asked::Asked;
+use crate::report::table;
+use crate::say;
+
+#[derive(clap::Args)]
+pub struct StatusArguments {
+    #[command(flatten)]
+    asked: Asked,
+    /// As JSON, one record for each stage
+    #[arg(long)]
+    json: bool,
+}
+
+/// A stage as it stands.
+#[derive(Serialize)]
+struct Standing {
+    stage: StageId,
+    kind: String,
+    /// `done`, `partial`, `running`, `failed`, `stale`, `not run`, or `on demand` for what keeps nothing.
+    status: &'static str,
+    detail: String,
+    progress: Option<Progress>,
+    /// Who runs it now.
+    holder: Option<String>,
+    updated_at: Option<DateTime<Utc>>,
+    record: Option<Record>,
+}
+
+pub fn status(arguments: StatusArguments) -> Result<ExitCode, CliError> {
+    let meant = arguments.asked.load()?;
+    let stop = Stop::default();
+    let observed = exec::observe(&meant.execution(&stop, &Silent), &meant.selection.stages)
+        .map_err(|(stage, error)| CliError::stage(stage.as_str(), &error))?;
+    let pipeline = &meant.graph.pipeline.name;
+    let stages = meant.graph.stages().filter_map(|stage| {
+        let found = observed.get(&stage.id)?;
+        let holder = stage_holder(&meant.root, pipeline, &stage.id).map(|h| h.0);
+        Some(standing(stage.id.clone(), stage.kind.clone(), found, holder))
+    });
+    let all: Vec<Standing> = stages.collect();
+    if arguments.json {
+        say!("{}", serde_json::to_string_pretty(&all).unwrap_or_default());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows: Vec<Vec<String>> = all
+        .iter()
+        .map(|s| {
+            let time = s.updated_at.map(|t| t.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S").to_string());
+            vec![
+                s.stage.to_string(),
+                s.status.to_owned(),
+                time.unwrap_or_else(|| "-".into()),
+                s.detail.clone(),
+            ]
+        })
+        .collect();
+    say!("{}", table::table(&["Stage", "Status", "Changed", ""], &rows));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn standing(stage: StageId, kind: String, found: &Observed, holder: Option<String>) -> Standing {
+    let record = found.record.as_ref();
+    let failed = record.filter(|r| r.status == Status::Failed);
+    let (mut progress, message) = (None, |r: &Record| r.message.clone().unwrap_or_default());
+    let (status, detail) = match (&found.observation.state, &holder) {
+        (_, Some(holder)) => {
+            progress = record.and_then(|r| r.progress);
+            let done = progress.map(|p| format!("epoch {}/{}, ", p.epoch, p.epochs)).unwrap_or_default();
+            ("running", format!("{done}by {holder}"))
+        }
+        (State::Done { reason }, None) => ("done", reason.clone()),
+        (State::Partial { done, total, reason }, None) => {
+            progress = Some(Progress { epoch: *done, epochs: *total });
+            let status = if failed.is_some() { "failed" } else { "partial" };
+            (status, format!("epoch {done}/{total}, {reason}"))
+        }
+        (State::Extendable { from, to }, None) => {
+            progress = Some(Progress { epoch: *from, epochs: *to });
+            ("partial", format!("epoch {from}/{to}, done until more epochs were asked for"))
+        }
+        (State::Absent { reason, .. }, None) => match (failed, record) {
+            (Some(record), _) => ("failed", message(record)),
+            (None, Some(record)) if record.status == Status::Completed => ("stale", reason.clone()),
+            _ => ("not run", reason.clone()),
+        },
+        (State::Transient, None) => match failed {
+            Some(record) => ("failed", message(record)),
+            None => ("on demand", "made ready when a stage needs it".to_owned()),
+        },
+    };
+    let updated_at = record.map(|r| r.updated_at);
+    Standing { stage, kind, status, detail, progress, holder, updated_at, record: record.cloned() }
+}

@@ -1,0 +1,146 @@
+//! One stage from its beginning to its end: attempts, the waits between them, the time limit, panics.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use chrono::Utc;
+
+use super::{Execution, Journal, manifest, request};
+use crate::kind::{Artifact, Failure, Outcome, RunContext, StageError};
+use crate::policy::{Adjustment, Again};
+use crate::progress::{Event, Report};
+use crate::spec::LoadedStage;
+use crate::stop::Signal;
+use crate::store::{Attempt, Made, Record, Status};
+
+/// A stage that is to begin now.
+pub(super) struct Begin<'a> {
+    pub stage: &'a LoadedStage,
+    pub action: String,
+    pub reason: String,
+    /// A new run in the place of the one that could be gone on with.
+    pub anew: bool,
+    pub inputs: BTreeMap<String, Artifact>,
+    /// The GPU that is its own while it runs.
+    pub gpu: Option<u32>,
+    pub made: Option<Made>,
+}
+
+/// Carries a stage through; its record says how it ended before this returns.
+pub(super) fn carry_out(
+    execution: &Execution,
+    journal: &Journal,
+    begin: Begin,
+) -> Result<Outcome, StageError> {
+    let id = &begin.stage.id;
+    let pipeline = &execution.graph.pipeline.name;
+    let (action, reason) = (begin.action.clone(), begin.reason.clone());
+    journal.event(id, &Event::Started { action: action.clone(), reason: reason.clone() });
+    let record = Record::begun(pipeline, id, &begin.stage.kind, action, reason, begin.made.clone());
+    let started = Instant::now();
+    let result = journal.begin(id, record).and_then(|()| attempts(execution, journal, &begin));
+    match &result {
+        Ok(outcome) => {
+            let (summary, seconds) = (outcome.summary.clone(), started.elapsed().as_secs_f64());
+            journal.update(id, |record| {
+                record.status = Status::Completed;
+                record.message = Some(summary.clone());
+            })?;
+            journal.event(id, &Event::Finished { summary, seconds });
+        }
+        Err(error) => {
+            // The first error is the one to report.
+            let _ = journal.update(id, |record| {
+                record.status = match error.failure {
+                    Failure::Interrupted(_) => Status::Interrupted,
+                    _ => Status::Failed,
+                };
+                record.message = Some(error.message.clone());
+            });
+            journal.event(id, &Event::Failed { failure: error.failure, message: error.message.clone() });
+        }
+    }
+    result
+}
+
+fn attempts(execution: &Execution, journal: &Journal, begin: &Begin) -> Result<Outcome, StageError> {
+    let (id, retry) = (&begin.stage.id, &begin.stage.conduct.retry);
+    let mut failures = Vec::new();
+    let mut adjustment = Adjustment::default();
+    loop {
+        let error = match attempt(execution, journal, begin, adjustment, failures.is_empty()) {
+            Ok(outcome) => return Ok(outcome),
+            Err(error) => error,
+        };
+        failures.push(error.failure);
+        let next = retry.next(&failures).filter(|_| execution.stop.requested().is_none());
+        let failed = Attempt {
+            ended_at: Utc::now(),
+            failure: error.failure,
+            message: error.message.clone(),
+            change: next.map(|again| again.change),
+        };
+        journal.update(id, |record| record.attempts.push(failed))?;
+        let Some(Again { wait, change }) = next else { return Err(error) };
+        adjustment = adjustment.with(change);
+        journal.event(
+            id,
+            &Event::Retrying {
+                attempt: failures.len() as u32 + 1,
+                failure: error.failure,
+                message: error.message.clone(),
+                wait_seconds: wait.as_secs_f64(),
+                change,
+            },
+        );
+        if !execution.stop.sleep(wait) {
+            return Err(error);
+        }
+    }
+}
+
+/// One attempt. Never panics for a stage's panic: that is reported as a bug of the stage.
+fn attempt(
+    execution: &Execution,
+    journal: &Journal,
+    begin: &Begin,
+    adjustment: Adjustment,
+    first: bool,
+) -> Result<Outcome, StageError> {
+    let (stage, id) = (begin.stage, &begin.stage.id);
+    let stop = execution.stop.within(stage.conduct.timeout.map(|limit| limit.0));
+    let (manifest, _) = manifest(execution, stage, &begin.inputs);
+    let mut request = request(execution, stage);
+    // A further attempt goes on with the run that the first one began.
+    request.force = (request.force || begin.anew) && first;
+    let context = RunContext {
+        root: execution.root.to_owned(),
+        pipeline: execution.graph.pipeline.name.clone(),
+        identity: manifest.digest(),
+        manifest: manifest.record(),
+        request,
+        stage: id.clone(),
+        inputs: begin.inputs.clone(),
+        made: begin.made.clone(),
+        adjustment,
+        gpu: begin.gpu,
+        graph: execution.graph,
+        stop: &stop,
+        journal,
+    };
+    let ended = catch_unwind(AssertUnwindSafe(|| stage.stage.run(&context))).unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        Err(StageError::new(Failure::Bug, format!("stage {id} broke off by a bug in this program: {text}")))
+    });
+    ended.map_err(|error| match (error.failure, stage.conduct.timeout) {
+        (Failure::Interrupted(Signal::Timeout), Some(limit)) => {
+            StageError::new(Failure::Timeout, format!("{} (timeout: {limit})", error.message))
+        }
+        _ => error,
+    })
+}

@@ -1,0 +1,98 @@
+//! Writes down what happens while it happens: `.pipe/events.jsonl`, a line an event, and the record of each stage.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use chrono::Utc;
+
+use crate::kind::{StageError, StageId};
+use crate::progress::{Event, Report};
+use crate::store::{Made, Progress, Record, STATE_FOLDER, StoreError, atomic};
+
+/// Passes events on, and keeps those that say something tomorrow.
+pub struct Journal<'a> {
+    root: PathBuf,
+    pipeline: String,
+    report: &'a dyn Report,
+    log: File,
+    records: Mutex<BTreeMap<StageId, Record>>,
+}
+
+impl<'a> Journal<'a> {
+    pub fn open(root: &Path, pipeline: &str, report: &'a dyn Report) -> Result<Self, StoreError> {
+        let folder = root.join(STATE_FOLDER);
+        atomic::create_folder(&folder)?;
+        let path = folder.join("events.jsonl");
+        // A line is one write to a file opened for appending: those of two processes do not mix.
+        let log = OpenOptions::new().create(true).append(true).open(&path);
+        let log = log.map_err(|source| StoreError::Read { path, source })?;
+        let (root, pipeline) = (root.to_owned(), pipeline.to_owned());
+        Ok(Self { root, pipeline, report, log, records: Mutex::default() })
+    }
+
+    /// Puts a stage's new record in the place of the old one.
+    pub(super) fn begin(&self, stage: &StageId, record: Record) -> Result<(), StageError> {
+        record.save(&self.root, stage)?;
+        self.records().insert(stage.clone(), record);
+        Ok(())
+    }
+
+    /// Changes the record of a stage that was begun, and saves it.
+    pub(super) fn update(&self, stage: &StageId, change: impl FnOnce(&mut Record)) -> Result<(), StageError> {
+        let mut records = self.records();
+        let Some(record) = records.get_mut(stage) else { return Ok(()) };
+        change(record);
+        record.updated_at = Utc::now();
+        Ok(record.save(&self.root, stage)?)
+    }
+
+    /// Notes what a stage makes. `replaced`: see [`Made::replaced`].
+    pub(crate) fn made(&self, stage: &StageId, made: Made) -> Result<(), StageError> {
+        self.update(stage, |record| record.made = Some(made))
+    }
+
+    fn records(&self) -> MutexGuard<'_, BTreeMap<StageId, Record>> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn append(&self, stage: &StageId, event: &Event) -> std::io::Result<()> {
+        let mut value = serde_json::to_value(event)?;
+        if let Some(object) = value.as_object_mut() {
+            object.insert("time".into(), Utc::now().to_rfc3339().into());
+            object.insert("pipeline".into(), self.pipeline.as_str().into());
+            object.insert("stage".into(), stage.as_str().into());
+            object.insert("pid".into(), std::process::id().into());
+        }
+        (&self.log).write_all(format!("{value}\n").as_bytes())
+    }
+}
+
+impl Report for Journal<'_> {
+    fn event(&self, stage: &StageId, event: &Event) {
+        let noted = match event {
+            // Many a second, and gone when the next one comes.
+            Event::Step { .. } | Event::Preparing { .. } => Ok(()),
+            _ => self.append(stage, event),
+        };
+        if let Err(error) = noted {
+            tracing::warn!("failed to write {STATE_FOLDER}/events.jsonl: {error}");
+        }
+        match event {
+            Event::Epoch { epoch, epochs, .. } => {
+                if let Some(record) = self.records().get_mut(stage) {
+                    record.progress = Some(Progress { epoch: *epoch, epochs: *epochs });
+                }
+            }
+            Event::Saved { .. } => {
+                if let Err(error) = self.update(stage, |_| {}) {
+                    tracing::warn!("{error}");
+                }
+            }
+            _ => {}
+        }
+        self.report.event(stage, event);
+    }
+}

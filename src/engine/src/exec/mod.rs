@@ -1,0 +1,124 @@
+//! Carries a plan out: looks at what there is, begins stages when what they need is there, several at once if asked,
+//! tries again where a policy says so, and writes down what happened.
+
+mod attempt;
+mod journal;
+mod schedule;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use crate::graph::Graph;
+use crate::identity::{self, Manifest};
+use crate::kind::{Artifact, Observation, Observer, Request, StageError, StageId, State};
+use crate::progress::Report;
+use crate::spec::LoadedStage;
+use crate::stop::Stop;
+use crate::store::Record;
+
+pub use journal::Journal;
+pub use schedule::execute;
+
+/// Everything a run needs besides the plan.
+pub struct Execution<'a> {
+    pub root: &'a Path,
+    pub graph: &'a Graph,
+    pub manifests: &'a BTreeMap<StageId, Manifest>,
+    pub request: Request,
+    /// Stages that run even if they are up to date.
+    pub forced: BTreeSet<StageId>,
+    /// Go on with stages that do not depend on a failed one.
+    pub keep_going: bool,
+    /// Stages that may run at once, at least 1.
+    pub jobs: usize,
+    /// GPUs that stages with `resources: {gpu: 1}` share.
+    pub gpus: u32,
+    pub stop: &'a Stop,
+    pub report: &'a dyn Report,
+}
+
+/// How each stage of a plan ended.
+#[derive(Debug, Default)]
+pub struct Summary {
+    pub finished: Vec<(StageId, String)>,
+    pub skipped: Vec<StageId>,
+    pub failed: Vec<(StageId, StageError)>,
+    /// Never begun: something before them failed, or the run was stopped.
+    pub not_begun: Vec<StageId>,
+}
+
+/// A stage as it was found.
+pub struct Observed {
+    pub observation: Observation,
+    /// Digest of all that decides its result, as far as that is known.
+    pub identity: String,
+    pub record: Option<Record>,
+}
+
+impl Observed {
+    pub fn is_transient(&self) -> bool {
+        matches!(self.observation.state, State::Transient)
+    }
+}
+
+/// Asks every selected stage how far it is.
+pub fn observe(
+    execution: &Execution,
+    selected: &BTreeSet<StageId>,
+) -> Result<BTreeMap<StageId, Observed>, (StageId, StageError)> {
+    let mut all = BTreeMap::new();
+    let mut artifacts = BTreeMap::new();
+    for stage in execution.graph.stages().filter(|s| selected.contains(&s.id)) {
+        let observed =
+            observe_stage(execution, stage, &artifacts).map_err(|error| (stage.id.clone(), error))?;
+        if let Some(artifact) = &observed.observation.artifact {
+            artifacts.insert(stage.id.clone(), artifact.clone());
+        }
+        all.insert(stage.id.clone(), observed);
+    }
+    Ok(all)
+}
+
+fn observe_stage(
+    execution: &Execution,
+    stage: &LoadedStage,
+    artifacts: &BTreeMap<StageId, Artifact>,
+) -> Result<Observed, StageError> {
+    let pipeline = &execution.graph.pipeline.name;
+    let inputs = inputs(stage, artifacts);
+    let (manifest, unknown) = manifest(execution, stage, &inputs);
+    let record = Record::load(execution.root, pipeline, &stage.id);
+    let identity = manifest.digest();
+    let observation = stage.stage.observe(&Observer {
+        root: execution.root,
+        pipeline,
+        stage: &stage.id,
+        identity: &identity,
+        manifest: &manifest.record(),
+        unknown: &unknown,
+        inputs: &inputs,
+        made: record.as_ref().and_then(|r| r.made.as_ref()),
+        request: &request(execution, stage),
+    })?;
+    Ok(Observed { observation, identity, record })
+}
+
+/// What the command line asks of one stage.
+fn request(execution: &Execution, stage: &LoadedStage) -> Request {
+    Request { force: execution.forced.contains(&stage.id), ..execution.request.clone() }
+}
+
+/// What the stages that `stage` refers to hand on, by the input's name.
+fn inputs(stage: &LoadedStage, artifacts: &BTreeMap<StageId, Artifact>) -> BTreeMap<String, Artifact> {
+    let known = |stage| artifacts.get(stage).cloned();
+    stage.inputs.iter().filter_map(|input| Some((input.name.clone(), known(&input.stage)?))).collect()
+}
+
+fn manifest(
+    execution: &Execution,
+    stage: &LoadedStage,
+    inputs: &BTreeMap<String, Artifact>,
+) -> (Manifest, Vec<String>) {
+    let manifest = execution.manifests.get(&stage.id).cloned().unwrap_or_default();
+    identity::complete(manifest, stage, inputs)
+}

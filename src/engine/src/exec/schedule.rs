@@ -1,0 +1,373 @@
+//! Which stage begins when. One thread decides; each stage that runs has a thread of its own.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::Scope;
+
+use super::attempt::{Begin, carry_out};
+use super::{Execution, Journal, Observed, Summary, inputs, observe_stage};
+use crate::kind::{Artifact, Failure, Outcome, StageError, StageId};
+use crate::plan::{self, Action, Plan};
+use crate::policy::{OnFailure, Resume};
+use crate::progress::{Event, Report};
+use crate::spec::LoadedStage;
+use crate::store::{Lock, Made, StoreError, lock_stage};
+
+/// Runs the plan's stages, each when those before it have ended.
+pub fn execute(
+    execution: &Execution,
+    plan: &Plan,
+    observed: BTreeMap<StageId, Observed>,
+) -> Result<Summary, StoreError> {
+    let journal = Journal::open(execution.root, &execution.graph.pipeline.name, execution.report)?;
+    Ok(std::thread::scope(|scope| Schedule::new(execution, &journal, plan, observed, scope).run()))
+}
+
+/// A stage's place in the order of the plan.
+type Place = usize;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Stages before it have not ended.
+    Waiting,
+    /// It could begin, and keeps nothing: it begins when a stage that needs it does.
+    Lazy,
+    /// Waits for stages that keep nothing to be made ready for it.
+    Asking,
+    Running,
+    Done,
+    /// Failed, or never to begin.
+    Broken,
+}
+
+/// A stage of the plan.
+struct Node<'a> {
+    stage: &'a LoadedStage,
+    action: Action,
+    reason: String,
+    transient: bool,
+    made: Option<Made>,
+    phase: Phase,
+    before: Vec<Place>,
+    after: Vec<Place>,
+    /// Stages before it that have not ended.
+    open: usize,
+}
+
+struct Schedule<'scope, 'env> {
+    execution: &'env Execution<'env>,
+    journal: &'env Journal<'env>,
+    scope: &'scope Scope<'scope, 'env>,
+    nodes: Vec<Node<'env>>,
+    ready: BTreeSet<Place>,
+    running: usize,
+    free_gpus: Vec<u32>,
+    halted: bool,
+    /// What the stages that are up to date by now hand on.
+    artifacts: BTreeMap<StageId, Artifact>,
+    summary: Summary,
+    ended: (Sender<Ended>, Receiver<Ended>),
+}
+
+/// What a stage's thread sends at its end.
+struct Ended {
+    place: Place,
+    result: Result<Outcome, StageError>,
+    gpu: Option<u32>,
+}
+
+impl<'scope, 'env> Schedule<'scope, 'env> {
+    fn new(
+        execution: &'env Execution<'env>,
+        journal: &'env Journal<'env>,
+        plan: &Plan,
+        mut observed: BTreeMap<StageId, Observed>,
+        scope: &'scope Scope<'scope, 'env>,
+    ) -> Self {
+        let places: HashMap<&StageId, Place> =
+            plan.steps.iter().enumerate().map(|(i, s)| (&s.stage, i)).collect();
+        let mut artifacts = BTreeMap::new();
+        let mut nodes = Vec::with_capacity(plan.steps.len());
+        for step in &plan.steps {
+            let Some(stage) = execution.graph.stage(&step.stage) else { continue };
+            let found = observed.remove(&step.stage);
+            let transient = found.as_ref().is_some_and(Observed::is_transient);
+            let (artifact, made) =
+                found.map(|o| (o.observation.artifact, o.record.and_then(|r| r.made))).unwrap_or_default();
+            // What runs hands on something newer.
+            if let Some(artifact) = artifact.filter(|_| step.action == Action::Skip) {
+                artifacts.insert(step.stage.clone(), artifact);
+            }
+            let in_plan = |stages: Vec<&LoadedStage>| -> Vec<Place> {
+                stages.into_iter().filter_map(|s| places.get(&s.id).copied()).collect()
+            };
+            let dependencies =
+                execution.graph.dependencies(&step.stage).into_iter().map(|(_, s)| s).collect();
+            let before = in_plan(dependencies);
+            nodes.push(Node {
+                stage,
+                action: step.action.clone(),
+                reason: step.reason.clone(),
+                transient,
+                made,
+                phase: Phase::Waiting,
+                open: before.len(),
+                before,
+                after: in_plan(execution.graph.dependents(&step.stage)),
+            });
+        }
+        let ready = (0..nodes.len()).filter(|&i| nodes[i].open == 0).collect();
+        Self {
+            execution,
+            journal,
+            scope,
+            nodes,
+            ready,
+            running: 0,
+            free_gpus: (0..execution.gpus.max(1)).rev().collect(),
+            halted: false,
+            artifacts,
+            summary: Summary::default(),
+            ended: channel(),
+        }
+    }
+
+    fn run(mut self) -> Summary {
+        loop {
+            self.begin_what_can();
+            if self.running == 0 {
+                break;
+            }
+            let Ok(ended) = self.ended.1.recv() else { break };
+            self.running -= 1;
+            self.free_gpus.extend(ended.gpu);
+            self.take_in(ended.place, ended.result);
+        }
+        for node in &self.nodes {
+            let stopped = self.halted || self.execution.stop.requested().is_some();
+            match node.phase {
+                Phase::Lazy if !stopped => {
+                    let reason = "nothing that ran needed it".to_owned();
+                    self.journal.event(&node.stage.id, &Event::Skipped { reason });
+                    self.summary.skipped.push(node.stage.id.clone());
+                }
+                Phase::Lazy | Phase::Waiting | Phase::Asking => {
+                    self.summary.not_begun.push(node.stage.id.clone())
+                }
+                Phase::Running | Phase::Done | Phase::Broken => {}
+            }
+        }
+        self.summary
+    }
+
+    /// Begins stages in the order of the plan while there is room.
+    fn begin_what_can(&mut self) {
+        let mut at = 0;
+        while let Some(&place) = self.ready.range(at..).next() {
+            at = place + 1;
+            let full = self.running >= self.execution.jobs.max(1);
+            if full || self.halted || self.execution.stop.requested().is_some() {
+                return;
+            }
+            let (skip, lazy) = {
+                let node = &self.nodes[place];
+                let lazy = node.transient && node.phase == Phase::Waiting && !node.after.is_empty();
+                (node.action == Action::Skip, lazy)
+            };
+            if skip {
+                self.ready.remove(&place);
+                let reason = self.nodes[place].reason.clone();
+                self.skip(place, reason);
+                at = 0;
+                continue;
+            }
+            if lazy {
+                self.ready.remove(&place);
+                self.nodes[place].phase = Phase::Lazy;
+                self.release(place);
+                at = 0;
+                continue;
+            }
+            let wants_gpu = self.nodes[place].stage.conduct.resources.gpu > 0;
+            if wants_gpu && self.free_gpus.is_empty() {
+                continue;
+            }
+            self.ready.remove(&place);
+            if let Err(error) = self.begin(place) {
+                self.take_in(place, Err(error));
+            }
+            at = 0;
+        }
+    }
+
+    /// Begins a stage whose time has come, or finds that there is nothing to do for it, or asks for what it needs.
+    fn begin(&mut self, place: Place) -> Result<(), StageError> {
+        let (execution, stage) = (self.execution, self.nodes[place].stage);
+        let pipeline = &execution.graph.pipeline.name;
+        let lock = lock_stage(execution.root, pipeline, &stage.id)?;
+        let lock = lock.map_err(|holder| {
+            let text = format!("it is being run by {}; wait for that, or stop it", holder.0);
+            StageError::new(Failure::Setting, text)
+        })?;
+        let mut anew = false;
+        if !self.nodes[place].transient {
+            // Since the plan was made a stage before it has ended, or another process was here.
+            let observed = observe_stage(execution, stage, &self.artifacts)?;
+            let (mut action, mut reason) = plan::decide(&observed.observation.state);
+            let changes_nothing = action == Action::Skip && !execution.forced.contains(&stage.id);
+            if changes_nothing {
+                self.artifacts.extend(observed.observation.artifact.map(|a| (stage.id.clone(), a)));
+                self.skip(place, reason);
+                return Ok(());
+            }
+            if action == Action::Skip {
+                (action, reason) = (Action::Run, "forced".to_owned());
+            }
+            (anew, action, reason) = by_policy(stage.conduct.resume, action, reason)?;
+            let node = &mut self.nodes[place];
+            (node.action, node.reason) = (action, reason);
+            node.made = observed.record.and_then(|r| r.made);
+            let before = node.before.clone();
+            let to_come = |place: &Place| {
+                matches!(self.nodes[*place].phase, Phase::Lazy | Phase::Asking | Phase::Running)
+            };
+            let asked: Vec<Place> = before.into_iter().filter(to_come).collect();
+            if !asked.is_empty() {
+                let node = &mut self.nodes[place];
+                node.phase = Phase::Asking;
+                node.open = asked.len();
+                for b in asked {
+                    if self.nodes[b].phase == Phase::Lazy {
+                        self.nodes[b].phase = Phase::Asking;
+                        self.ready.insert(b);
+                    }
+                }
+                return Ok(());
+            }
+        }
+        self.spawn(place, anew, lock)
+    }
+
+    fn spawn(&mut self, place: Place, anew: bool, lock: Lock) -> Result<(), StageError> {
+        let node = &mut self.nodes[place];
+        node.phase = Phase::Running;
+        let gpu = if node.stage.conduct.resources.gpu > 0 { self.free_gpus.pop() } else { None };
+        let begin = Begin {
+            stage: node.stage,
+            action: node.action.to_string(),
+            reason: node.reason.clone(),
+            anew,
+            inputs: inputs(node.stage, &self.artifacts),
+            gpu,
+            made: node.made.clone(),
+        };
+        let (execution, journal, end) = (self.execution, self.journal, self.ended.0.clone());
+        let work = move || {
+            let result = carry_out(execution, journal, begin);
+            drop(lock);
+            let _ = end.send(Ended { place, result, gpu });
+        };
+        // As deep as the main thread's: networks are walked recursively.
+        let thread = std::thread::Builder::new().name(node.stage.id.to_string()).stack_size(8 << 20);
+        match thread.spawn_scoped(self.scope, work) {
+            Ok(_) => {
+                self.running += 1;
+                Ok(())
+            }
+            Err(error) => {
+                self.free_gpus.extend(gpu);
+                self.nodes[place].phase = Phase::Waiting;
+                Err(StageError::new(Failure::Storage, format!("failed to start a thread: {error}")))
+            }
+        }
+    }
+
+    fn skip(&mut self, place: Place, reason: String) {
+        let id = &self.nodes[place].stage.id;
+        self.journal.event(id, &Event::Skipped { reason });
+        self.summary.skipped.push(id.clone());
+        self.end(place, Phase::Done);
+    }
+
+    /// A stage has ended, well or badly.
+    fn take_in(&mut self, place: Place, result: Result<Outcome, StageError>) {
+        let stage = self.nodes[place].stage;
+        match result {
+            Ok(outcome) => {
+                self.artifacts.extend(outcome.artifact.map(|artifact| (stage.id.clone(), artifact)));
+                self.summary.finished.push((stage.id.clone(), outcome.summary));
+                self.end(place, Phase::Done);
+            }
+            Err(error) => {
+                if self.nodes[place].phase != Phase::Running {
+                    // It failed before it began, so nobody has said so yet.
+                    let event = Event::Failed { failure: error.failure, message: error.message.clone() };
+                    self.journal.event(&stage.id, &event);
+                }
+                self.halted |= !self.execution.keep_going && stage.conduct.on_failure == OnFailure::Stop;
+                self.summary.failed.push((stage.id.clone(), error));
+                self.break_off(place);
+            }
+        }
+    }
+
+    /// What depends on a failed stage never begins.
+    fn break_off(&mut self, place: Place) {
+        self.nodes[place].phase = Phase::Broken;
+        let mut to_do = self.nodes[place].after.clone();
+        while let Some(next) = to_do.pop() {
+            if matches!(self.nodes[next].phase, Phase::Waiting | Phase::Asking | Phase::Lazy) {
+                self.nodes[next].phase = Phase::Broken;
+                self.ready.remove(&next);
+                self.summary.not_begun.push(self.nodes[next].stage.id.clone());
+                to_do.extend(&self.nodes[next].after);
+            }
+        }
+    }
+
+    fn end(&mut self, place: Place, phase: Phase) {
+        let was_lazy = self.nodes[place].transient && self.nodes[place].phase == Phase::Running;
+        self.nodes[place].phase = phase;
+        if !was_lazy {
+            self.release(place);
+            return;
+        }
+        // Those that waited for it have let the others go already.
+        for next in self.nodes[place].after.clone() {
+            if self.nodes[next].phase == Phase::Asking {
+                self.let_go(next);
+            }
+        }
+    }
+
+    /// One stage less to wait for.
+    fn release(&mut self, place: Place) {
+        for next in self.nodes[place].after.clone() {
+            if self.nodes[next].phase == Phase::Waiting {
+                self.let_go(next);
+            }
+        }
+    }
+
+    fn let_go(&mut self, place: Place) {
+        let node = &mut self.nodes[place];
+        node.open = node.open.saturating_sub(1);
+        if node.open == 0 {
+            self.ready.insert(place);
+        }
+    }
+}
+
+/// What `resume:` makes of a decision: whether to begin anew, and the decision.
+fn by_policy(resume: Resume, action: Action, reason: String) -> Result<(bool, Action, String), StageError> {
+    match (resume, action) {
+        (Resume::Never, Action::Resume { .. }) => {
+            Ok((true, Action::Run, format!("resume: never ({reason})")))
+        }
+        (Resume::Must, Action::Run) => Err(StageError::new(
+            Failure::Setting,
+            format!("resume: must, and there is nothing to go on with: {reason}"),
+        )),
+        (_, action) => Ok((false, action, reason)),
+    }
+}

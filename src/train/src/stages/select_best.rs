@@ -1,0 +1,124 @@
+//! `kind: select_best`: of several trainings, such as those of a matrix, the best one.
+
+use std::sync::Arc;
+
+use figment::Figment;
+use pipe_engine::kind::{
+    Artifact, Counts, Observation, Observer, Outcome, Reference, Rejection, RunContext, Stage, StageError,
+    StageKind, State,
+};
+use pipe_engine::policy::Mode;
+use pipe_engine::progress::Event;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::handed::TrainedRun;
+use super::training::setting;
+
+/// Takes the best of several trainings on, by a figure of the best checkpoint of each.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SelectBestSettings {
+    /// The `train` stage with a `matrix`.
+    over: String,
+    /// The figure that decides: `train_loss` or `val_loss`.
+    #[serde(default = "train_loss")]
+    monitor: String,
+    /// Whether a lower or a higher figure is better.
+    #[serde(default = "lower")]
+    mode: Mode,
+}
+
+fn train_loss() -> String {
+    "train_loss".into()
+}
+
+fn lower() -> Mode {
+    Mode::Min
+}
+
+pub struct SelectBestKind;
+
+impl StageKind for SelectBestKind {
+    fn name(&self) -> &'static str {
+        "select_best"
+    }
+
+    fn schema(&self) -> schemars::Schema {
+        schemars::schema_for!(SelectBestSettings)
+    }
+
+    fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
+        let settings: SelectBestSettings = settings.extract()?;
+        let known = ["train_loss", "val_loss"].contains(&settings.monitor.as_str());
+        Rejection::unless("monitor", known, "`train_loss` or `val_loss`")?;
+        Ok(Arc::new(SelectBest { settings }))
+    }
+}
+
+struct SelectBest {
+    settings: SelectBestSettings,
+}
+
+impl Stage for SelectBest {
+    fn settings(&self) -> Value {
+        serde_json::to_value(&self.settings).unwrap_or_default()
+    }
+
+    fn references(&self) -> Vec<Reference> {
+        let over = Reference::to("over", &self.settings.over, &["train"], Counts::Content);
+        vec![Reference { many: true, ..over }]
+    }
+
+    fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
+        if !o.unknown.is_empty() {
+            return Ok(State::absent("what it chooses from is not trained yet").into());
+        }
+        let Some(made) = o.made else { return Ok(State::absent("not chosen yet").into()) };
+        let changes = o.changes_since(&made.manifest);
+        if !changes.is_empty() {
+            return Ok(State::changed(changes).into());
+        }
+        let (name, run, value) = self.choose(o.inputs.iter())?;
+        let reason = format!("up to date, {name} with {} {value:.4}", self.settings.monitor);
+        let artifact = Some((*run).clone().artifact());
+        Ok(Observation { state: State::Done { reason }, artifact })
+    }
+
+    fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
+        let (name, run, value) = self.choose(context.inputs.iter())?;
+        context.note_made(Vec::new(), Vec::new(), Vec::new())?;
+        let summary = format!("{name}, {} {value:.4}", self.settings.monitor);
+        context.event(Event::Message { text: format!("Selected {summary}") });
+        Ok(Outcome { artifact: Some((*run).clone().artifact()), summary })
+    }
+}
+
+impl SelectBest {
+    /// The best training, its stage, and its figure. Of equals the first by name.
+    fn choose<'a>(
+        &self,
+        inputs: impl Iterator<Item = (&'a String, &'a Artifact)>,
+    ) -> Result<(&'a str, Arc<TrainedRun>, f64), StageError> {
+        let SelectBestSettings { over, monitor, mode } = &self.settings;
+        let mut best: Option<(&str, Arc<TrainedRun>, f64)> = None;
+        for (name, artifact) in inputs {
+            let Some(run) = artifact.get::<TrainedRun>() else { continue };
+            let figure = run.best().and_then(|best| best.metrics.get(monitor).copied());
+            let Some(value) = figure.filter(|v| v.is_finite()) else { continue };
+            let better = best.as_ref().is_none_or(|(_, _, old)| match mode {
+                Mode::Min => value < *old,
+                Mode::Max => value > *old,
+            });
+            if better {
+                best = Some((name.strip_prefix("over.").unwrap_or(name), run, value));
+            }
+        }
+        best.ok_or_else(|| {
+            setting(format!(
+                "monitor: no checkpoint of {over} has a {monitor}; val_loss needs a data set with val_split"
+            ))
+        })
+    }
+}
