@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use pipe_engine::command::CommandKind;
 use pipe_engine::graph::Graph;
 use pipe_engine::kind::StageKind;
 use pipe_engine::spec::{self, Override};
@@ -11,7 +12,9 @@ use super::CliError;
 
 /// Every stage kind of the product.
 pub fn kinds() -> Vec<Arc<dyn StageKind>> {
-    pipe_train::stages::kinds()
+    let mut kinds = pipe_train::stages::kinds();
+    kinds.push(Arc::new(CommandKind));
+    kinds
 }
 
 /// The project's folder: where the program was started.

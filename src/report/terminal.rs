@@ -118,6 +118,7 @@ impl Report for Terminal {
                     if *wait_seconds > 0.0 { format!(" in {wait_seconds:.0} s") } else { String::new() };
                 self.line(stage, format!("{stage}: {message}; attempt {attempt}{wait}, {change}"));
             }
+            Event::Output { line } => self.line(stage, line),
             Event::Message { text } => self.line(stage, text),
             Event::Warning { text } => self.line(stage, format!("warning: {text}")),
             Event::Preparing { what, done, total } => {

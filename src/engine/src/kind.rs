@@ -151,7 +151,8 @@ impl Reference {
 /// Files, each with the setting's key that names it. Relative to the project.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Files {
-    pub reads: Vec<(String, PathBuf)>,
+    /// Paths and patterns.
+    pub reads: Vec<(String, String)>,
     pub writes: Vec<(String, PathBuf)>,
 }
 

@@ -3,6 +3,7 @@
 //! Knows nothing of burn, models or images. Stages reach it only through a trait, so that its tests run on a
 //! scripted fake stage and compile in seconds.
 
+pub mod command;
 pub mod error;
 pub mod events;
 pub mod exec;

@@ -106,7 +106,7 @@ pub fn plan(
                 reason: format!("{before} runs before it"),
                 depends_on: Some(before),
             },
-            (action, depends_on) => Decision { action, reason, depends_on },
+            (action, _) => Decision { action, reason, depends_on: None },
         };
         decided.insert(&stage.id, decision);
     }

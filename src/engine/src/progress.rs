@@ -31,6 +31,8 @@ pub enum Event {
     Failed { failure: Failure, message: String },
     /// An attempt failed and another one follows.
     Retrying { attempt: u32, failure: Failure, message: String, wait_seconds: f64, change: Change },
+    /// A line that a program wrote.
+    Output { line: String },
     /// A line for people.
     Message { text: String },
     /// Something legal and probably not meant.

@@ -73,8 +73,8 @@ impl<'a> Journal<'a> {
 impl Report for Journal<'_> {
     fn event(&self, stage: &StageId, event: &Event) {
         let noted = match event {
-            // Many a second, and gone when the next one comes.
-            Event::Step { .. } | Event::Preparing { .. } => Ok(()),
+            // Many a second, and nobody's business tomorrow.
+            Event::Step { .. } | Event::Preparing { .. } | Event::Output { .. } => Ok(()),
             _ => self.append(stage, event),
         };
         if let Err(error) = noted {

@@ -1,7 +1,7 @@
 //! From a pipeline file to stages with typed settings: layers, parameters, policies, references.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -13,7 +13,7 @@ use crate::source::{Part, Source};
 use crate::spec::layers::{Layer, Origin, StageLayers};
 use crate::spec::matrix::{self, Member};
 use crate::spec::overrides::{Override, Strength};
-use crate::spec::params::fill;
+use crate::spec::params::{Names, fill};
 use crate::spec::pipeline::{PipelineFile, StageDeclaration, error_at, mapping, to_json};
 
 /// Stage keys whose value may be the name of a policy.
@@ -116,7 +116,7 @@ impl Kinds<'_> {
 struct Single<'a> {
     id: StageId,
     declared: &'a StageDeclaration,
-    /// Its values in the matrix.
+    /// Its values in the matrix, by keys as written there.
     values: Map<String, Value>,
 }
 
@@ -136,7 +136,8 @@ impl<'a> Declared<'a> {
                 None => vec![Member { id: declared.id.clone(), values: Map::new() }],
                 Some(matrix) => {
                     let at = ["stages", declared.id.as_str(), "matrix"].map(str::to_owned);
-                    let matrix = filled_value(&file.source, &at, matrix, params)?;
+                    let names = Names { params, matrix: &Map::new() };
+                    let matrix = filled_value(&file.source, &at, matrix, names)?;
                     let members = matrix::members(&file.source, &declared.id, &matrix)?;
                     let ids = members.iter().map(|m| m.id.clone()).collect();
                     this.matrices.insert(declared.id.clone(), ids);
@@ -145,7 +146,7 @@ impl<'a> Declared<'a> {
             };
             for Member { id, values } in members {
                 this.kinds.insert(id.clone(), &declared.kind);
-                this.stages.push(Single { id, declared, values: matrix::nested(values) });
+                this.stages.push(Single { id, declared, values });
             }
         }
         Ok(this)
@@ -159,7 +160,7 @@ impl<'a> Declared<'a> {
 
 /// Adds what follows from files: a stage needs the one that makes a file that it reads.
 fn connect_files(source: &Source, stages: &mut [LoadedStage]) -> Result<(), SpecError> {
-    let mut makers: HashMap<PathBuf, StageId> = HashMap::new();
+    let mut makers: BTreeMap<PathBuf, StageId> = BTreeMap::new();
     for stage in stages.iter() {
         for (key, path) in &stage.files.writes {
             let path: PathBuf = path.components().collect();
@@ -176,15 +177,29 @@ fn connect_files(source: &Source, stages: &mut [LoadedStage]) -> Result<(), Spec
         return Ok(());
     }
     for stage in stages.iter_mut() {
-        for (key, path) in &stage.files.reads {
-            let path: PathBuf = path.components().collect();
-            let maker = path.ancestors().find_map(|p| makers.get(p));
-            if let Some(maker) = maker.filter(|m| **m != stage.id) {
-                stage.needs.push((vec![key.clone()], maker.clone()));
+        for (key, pattern) in &stage.files.reads {
+            for maker in makers_of(pattern, &makers) {
+                if *maker != stage.id && !stage.needs.iter().any(|(_, id)| id == maker) {
+                    stage.needs.push((vec![key.clone()], maker.clone()));
+                }
             }
         }
     }
     Ok(())
+}
+
+/// The stages that make what a path or pattern means: the file itself, a folder around it, or files inside it.
+fn makers_of<'a>(pattern: &str, makers: &'a BTreeMap<PathBuf, StageId>) -> Vec<&'a StageId> {
+    let is_plain = |c: &Component| !c.as_os_str().to_string_lossy().contains(['*', '?', '[']);
+    let plain: PathBuf = Path::new(pattern).components().take_while(is_plain).collect();
+    if let Some(maker) = plain.ancestors().find_map(|folder| makers.get(folder)) {
+        return vec![maker];
+    }
+    let whole = Path::new(pattern).components().all(|c| is_plain(&c));
+    let matcher = glob::Pattern::new(pattern).ok();
+    let matches = |path: &Path| whole || matcher.as_ref().is_some_and(|m| m.matches_path(path));
+    let inside = makers.range(plain.clone()..).take_while(|(path, _)| path.starts_with(&plain));
+    inside.filter(|(path, _)| matches(path)).map(|(_, maker)| maker).collect()
 }
 
 /// Overrides for stage settings, by stage, weakest first.
@@ -263,6 +278,27 @@ struct Loading<'a> {
 }
 
 impl Loading<'_> {
+    /// The values of a matrix that are settings of the stage. The others must stand somewhere in it as `${matrix.…}`.
+    fn settings_of(&self, single: &Single) -> Result<Map<String, Value>, SpecError> {
+        let mut settings = Map::new();
+        for (key, value) in &single.values {
+            let first = key.split('.').next().unwrap_or_default();
+            if self.kinds.keys(&single.declared.kind).any(|k| k == first) {
+                settings.insert(key.clone(), value.clone());
+            } else if !Value::Object(single.declared.body.clone())
+                .to_string()
+                .contains(&format!("${{matrix.{key}}}"))
+            {
+                let at = ["stages", single.declared.id.as_str(), "matrix", key];
+                let message = "neither a setting of the stage nor used in it";
+                return Err(error_at(&self.file.source, &at, Part::Key, message)
+                    .note(format!("write `${{matrix.{key}}}` where the value belongs"))
+                    .candidates(key, self.kinds.keys(&single.declared.kind).map(String::as_str)));
+            }
+        }
+        Ok(settings)
+    }
+
     fn stage(&self, single: &Single, all: &Declared) -> Result<LoadedStage, SpecError> {
         let Loading { root, file, kinds, params, overrides } = self;
         let declared = single.declared;
@@ -280,8 +316,10 @@ impl Loading<'_> {
 
         // The stage's own keys, parameters filled in.
         let base = vec!["stages".to_owned(), id.to_owned()];
-        let mut body = filled(source, &base, &declared.body, params)?;
+        let mut body = declared.body.clone();
         body.remove("matrix");
+        let names = Names { params, matrix: &single.values };
+        let mut body = filled(source, &base, &body, names)?;
         let needs_value = body.remove("needs");
         let config = body.remove("config");
 
@@ -296,7 +334,7 @@ impl Loading<'_> {
                     "expected the path of a config file",
                 ));
             };
-            layers.push(config_layer(root, file, id, &config, params)?);
+            layers.push(config_layer(root, file, id, &config, names)?);
         }
         layers.push(Layer {
             origin: Origin::File { source: source.clone(), base, moved: Vec::new() },
@@ -307,11 +345,11 @@ impl Loading<'_> {
             let base = ["stages", id, "matrix"].map(str::to_owned).to_vec();
             layers.push(Layer {
                 origin: Origin::File { source: source.clone(), base, moved: Vec::new() },
-                values: single.values.clone(),
+                values: matrix::nested(self.settings_of(single)?),
             });
         }
         for layer in &mut layers {
-            name_policies(file, params, layer)?;
+            name_policies(file, names, layer)?;
         }
         let layers = StageLayers { stage: declared.id.clone(), pipeline: source.clone(), layers };
 
@@ -343,7 +381,7 @@ fn config_layer(
     file: &PipelineFile,
     stage: &str,
     config: &str,
-    params: &Map<String, Value>,
+    names: Names,
 ) -> Result<Layer, SpecError> {
     let shown = PathBuf::from(config);
     let source = Source::read(&root.join(&shown), &shown).map_err(|error| {
@@ -375,7 +413,7 @@ fn config_layer(
             ));
         }
     }
-    let values = filled(&source, &base, &values, params)?;
+    let values = filled(&source, &base, &values, names)?;
     Ok(Layer { origin: Origin::File { source, base, moved: Vec::new() }, values })
 }
 
@@ -383,37 +421,30 @@ fn filled(
     source: &Source,
     base: &[String],
     values: &Map<String, Value>,
-    params: &Map<String, Value>,
+    names: Names,
 ) -> Result<Map<String, Value>, SpecError> {
-    match filled_value(source, base, &Value::Object(values.clone()), params)? {
+    match filled_value(source, base, &Value::Object(values.clone()), names)? {
         Value::Object(map) => Ok(map),
         _ => Ok(Map::new()),
     }
 }
 
-fn filled_value(
-    source: &Source,
-    base: &[String],
-    value: &Value,
-    params: &Map<String, Value>,
-) -> Result<Value, SpecError> {
-    fill(value, params).map_err(|bad| {
+fn filled_value(source: &Source, base: &[String], value: &Value, names: Names) -> Result<Value, SpecError> {
+    fill(value, names).map_err(|bad| {
         let path = [base, &bad.path].concat();
         let at = source.locate(&path, Part::Value).or_else(|| source.locate_nearest(&path));
         let error = SpecError::at(source, at, path, bad.message);
         match bad.unknown {
-            Some(name) => error.candidates(&name, params.keys().map(String::as_str)),
+            Some(name) => {
+                error.candidates(&name, names.params.keys().chain(names.matrix.keys()).map(String::as_str))
+            }
             None => error,
         }
     })
 }
 
 /// Puts a policy where its name stands.
-fn name_policies(
-    file: &PipelineFile,
-    params: &Map<String, Value>,
-    layer: &mut Layer,
-) -> Result<(), SpecError> {
+fn name_policies(file: &PipelineFile, names: Names, layer: &mut Layer) -> Result<(), SpecError> {
     for key in POLICY_KEYS {
         let Some(Value::String(name)) = layer.values.get(key) else { continue };
         let named = file.policies.get(key).and_then(Value::as_object);
@@ -432,7 +463,7 @@ fn name_policies(
             return Err(error.candidates(name, named.into_iter().flat_map(|n| n.keys()).map(String::as_str)));
         };
         let path = vec!["policies".to_owned(), key.to_owned(), name.clone()];
-        let policy = filled_value(&file.source, &path, policy, params)?;
+        let policy = filled_value(&file.source, &path, policy, names)?;
         layer.values.insert(key.to_owned(), policy);
         if let Origin::File { moved, .. } = &mut layer.origin {
             moved.push((key.to_owned(), file.source.clone(), path));

@@ -1,4 +1,4 @@
-//! `${params.x}`: a whole value keeps the parameter's type, a piece of text gets it pasted in; `$${` is a plain
+//! `${params.x}` and, in a stage with a matrix, `${matrix.x}`: a whole value keeps the parameter's type, a piece of text gets it pasted in; `$${` is a plain
 //! `${`.
 
 use serde_json::{Map, Value};
@@ -13,23 +13,27 @@ pub(crate) struct BadReference {
     pub unknown: Option<String>,
 }
 
-/// Fills in every reference inside `value`.
-pub(crate) fn fill(value: &Value, params: &Map<String, Value>) -> Result<Value, BadReference> {
-    fill_at(value, params, &mut Vec::new())
+/// The values that references mean.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Names<'a> {
+    pub params: &'a Map<String, Value>,
+    /// Of the stage that is being read; empty for one without a matrix.
+    pub matrix: &'a Map<String, Value>,
 }
 
-fn fill_at(
-    value: &Value,
-    params: &Map<String, Value>,
-    path: &mut Vec<String>,
-) -> Result<Value, BadReference> {
+/// Fills in every reference inside `value`.
+pub(crate) fn fill(value: &Value, names: Names) -> Result<Value, BadReference> {
+    fill_at(value, names, &mut Vec::new())
+}
+
+fn fill_at(value: &Value, names: Names, path: &mut Vec<String>) -> Result<Value, BadReference> {
     match value {
-        Value::String(text) => fill_text(text, params, path),
+        Value::String(text) => fill_text(text, names, path),
         Value::Array(items) => {
             let mut filled = Vec::with_capacity(items.len());
             for (index, item) in items.iter().enumerate() {
                 path.push(index.to_string());
-                filled.push(fill_at(item, params, path)?);
+                filled.push(fill_at(item, names, path)?);
                 path.pop();
             }
             Ok(Value::Array(filled))
@@ -38,7 +42,7 @@ fn fill_at(
             let mut filled = Map::new();
             for (key, item) in map {
                 path.push(key.clone());
-                filled.insert(key.clone(), fill_at(item, params, path)?);
+                filled.insert(key.clone(), fill_at(item, names, path)?);
                 path.pop();
             }
             Ok(Value::Object(filled))
@@ -47,7 +51,7 @@ fn fill_at(
     }
 }
 
-fn fill_text(text: &str, params: &Map<String, Value>, path: &[String]) -> Result<Value, BadReference> {
+fn fill_text(text: &str, names: Names, path: &[String]) -> Result<Value, BadReference> {
     let bad = |message: String, unknown: Option<&str>| BadReference {
         path: path.to_vec(),
         message,
@@ -66,14 +70,21 @@ fn fill_text(text: &str, params: &Map<String, Value>, path: &[String]) -> Result
             return Err(bad(format!("`{}` is never closed by `}}`", &rest[at..]), None));
         };
         let inner = rest[at + 2..at + end].trim();
-        let Some(name) = inner.strip_prefix("params.") else {
-            return Err(bad(
-                format!("`${{{inner}}}` is unknown; only `${{params.NAME}}` is filled in"),
-                None,
-            ));
+        let (name, value) = match (inner.strip_prefix("params."), inner.strip_prefix("matrix.")) {
+            (Some(name), _) => (name, lookup(names.params, name)),
+            // A key of a matrix may have dots in it.
+            (_, Some(name)) => (name, names.matrix.get(name)),
+            _ => {
+                let text = format!(
+                    "`${{{inner}}}` is unknown; only `${{params.NAME}}` is filled in, and `${{matrix.NAME}}` in a stage \
+                     with a matrix"
+                );
+                return Err(bad(text, None));
+            }
         };
-        let Some(value) = lookup(params, name) else {
-            return Err(bad(format!("no parameter `{name}` under `params:`"), Some(name)));
+        let Some(value) = value else {
+            let place = if inner.starts_with("params.") { "params" } else { "matrix" };
+            return Err(bad(format!("no parameter `{name}` under `{place}:`"), Some(name)));
         };
         if at == 0 && end + 1 == rest.len() && out.is_empty() {
             return Ok(value.clone());
@@ -108,7 +119,8 @@ mod tests {
 
     fn filled(value: Value) -> Result<Value, BadReference> {
         let params = json!({"epochs": 5, "lr": 1e-3, "data": "shapes", "flag": true, "deep": {"x": [1, 2]}});
-        fill(&value, params.as_object().unwrap())
+        let matrix = json!({"a.b": 3});
+        fill(&value, Names { params: params.as_object().unwrap(), matrix: matrix.as_object().unwrap() })
     }
 
     #[test]
@@ -123,6 +135,7 @@ mod tests {
     #[test]
     fn inside_text_it_is_pasted() {
         assert_eq!(filled(json!("runs/${params.data}_${params.epochs}")).unwrap(), json!("runs/shapes_5"));
+        assert_eq!(filled(json!("out/${matrix.a.b}.txt")).unwrap(), json!("out/3.txt"));
         assert_eq!(filled(json!("$${params.data}")).unwrap(), json!("${params.data}"));
     }
 

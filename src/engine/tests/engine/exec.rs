@@ -21,26 +21,28 @@ stages:
   other: { kind: work, learning_rate: 2 }
 ";
 
-struct Ran {
-    summary: Summary,
-    heard: Vec<String>,
-    stop: Stop,
-    planned: Vec<String>,
+pub struct Ran {
+    pub summary: Summary,
+    pub heard: Vec<String>,
+    pub stop: Stop,
+    /// `stage action`
+    pub planned: Vec<String>,
+    pub reasons: Vec<String>,
 }
 
 #[derive(Default)]
-struct How {
-    keep_going: bool,
-    jobs: usize,
-    gpus: u32,
-    forced: &'static [&'static str],
+pub struct How {
+    pub keep_going: bool,
+    pub jobs: usize,
+    pub gpus: u32,
+    pub forced: &'static [&'static str],
 }
 
-fn run(project: &Project, keep_going: bool) -> Ran {
+pub fn run(project: &Project, keep_going: bool) -> Ran {
     run_with(project, How { keep_going, ..How::default() })
 }
 
-fn run_with(project: &Project, how: How) -> Ran {
+pub fn run_with(project: &Project, how: How) -> Ran {
     let graph = project.load().unwrap_or_else(|e| panic!("{e}"));
     let (stop, heard) = (Stop::default(), Heard::default());
     let manifests = identity::manifests(&graph);
@@ -61,8 +63,9 @@ fn run_with(project: &Project, how: How) -> Ran {
     let observed = observe(&execution, &selection.stages).unwrap();
     let plan = plan(&graph, &selection, &forced, &observed);
     let planned = plan.steps.iter().map(|s| format!("{} {}", s.stage, s.action)).collect();
+    let reasons = plan.steps.iter().map(|s| s.reason.clone()).collect();
     let summary = execute(&execution, &plan, observed).unwrap();
-    Ran { summary, heard: heard.0.into_inner().unwrap(), stop, planned }
+    Ran { summary, heard: heard.0.into_inner().unwrap(), stop, planned, reasons }
 }
 
 fn id_of(name: &str) -> StageId {

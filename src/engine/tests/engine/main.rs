@@ -1,5 +1,6 @@
 //! The engine on a scripted fake stage.
 
+mod command;
 mod exec;
 mod fake;
 mod plan;

@@ -110,7 +110,7 @@ fn unknown_names_are_found_everywhere() {
     bad(
         "kind: work",
         "kind: wrok",
-        "p.yaml:10:11: stages.base.kind: unknown kind `wrok`\n   |\n10 |     kind: wrok\n   |           ^\n  = did you mean `work`?\n  = expected one of: follow, gather, source, work",
+        "p.yaml:10:11: stages.base.kind: unknown kind `wrok`\n   |\n10 |     kind: wrok\n   |           ^\n  = did you mean `work`?\n  = expected one of: command, follow, gather, source, work",
     );
     bad(
         "checkpoint: often\n",

@@ -198,6 +198,7 @@ pub fn kinds() -> Vec<Arc<dyn StageKind>> {
         Arc::new(Fake { name: "source", transient: true, counts: Counts::Settings, many: false }),
         Arc::new(Fake { name: "work", transient: false, counts: Counts::Settings, many: false }),
         Arc::new(Fake { name: "follow", transient: false, counts: Counts::Content, many: false }),
+        Arc::new(pipe_engine::command::CommandKind),
         Arc::new(Fake { name: "gather", transient: false, counts: Counts::Content, many: true }),
     ]
 }
