@@ -1,6 +1,6 @@
 //! What `run`, `plan` and `status` have in common: the pipeline file, the stages that are meant, settings on top.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use pipe_engine::exec::{self, Execution, Observed};
@@ -66,7 +66,7 @@ pub struct Asked {
 pub struct Meant {
     pub root: PathBuf,
     pub graph: Graph,
-    pub manifests: BTreeMap<StageId, Manifest>,
+    pub manifests: HashMap<StageId, Manifest>,
     pub selection: Selection,
     pub forced: BTreeSet<StageId>,
     request: Request,
@@ -147,7 +147,7 @@ impl Meant {
     }
 
     /// Looks at what there is, and decides. Changes nothing.
-    pub fn plan(&self, execution: &Execution) -> Result<(Plan, BTreeMap<StageId, Observed>), CliError> {
+    pub fn plan(&self, execution: &Execution) -> Result<(Plan, HashMap<StageId, Observed>), CliError> {
         let observed = exec::observe(execution, &self.selection.stages)
             .map_err(|(stage, error)| CliError::stage(stage.as_str(), &error))?;
         Ok((plan::plan(&self.graph, &self.selection, &self.forced, &observed), observed))

@@ -1,7 +1,7 @@
 //! The dependency graph of a pipeline: order, cycles, selections, pictures. Knows nothing of what stages do.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::fmt::Write;
 
 use petgraph::Direction;
@@ -76,14 +76,12 @@ impl Graph {
         let before = if until.is_empty() { all() } else { upstream(&until) };
         let after = if from.is_empty() { all() } else { reach(&self.graph, &from) };
         let meant: Vec<NodeIndex> = before.intersection(&after).copied().collect();
-        let ids = |nodes: &mut dyn Iterator<Item = &NodeIndex>| -> BTreeSet<StageId> {
-            nodes.map(|n| self.pipeline.stages[self.graph[*n]].id.clone()).collect()
-        };
+        let id = |node: &NodeIndex| self.pipeline.stages[self.graph[*node]].id.clone();
         let named = match until.is_empty() && from.is_empty() {
-            true => ids(&mut meant.iter()),
-            false => ids(&mut until.iter().chain(&from)),
+            true => meant.iter().map(id).collect(),
+            false => until.iter().chain(&from).map(id).collect(),
         };
-        Ok(Selection { stages: ids(&mut upstream(&meant).iter()), named })
+        Ok(Selection { stages: upstream(&meant).iter().map(id).collect(), named })
     }
 
     /// The nodes of these names; a name of a matrix means all its stages.
@@ -171,7 +169,7 @@ pub struct Wanted {
 /// The stages that are looked at, and those that were named.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
-    pub stages: BTreeSet<StageId>,
+    pub stages: HashSet<StageId>,
     /// All where none was named.
     pub named: BTreeSet<StageId>,
 }

@@ -1,7 +1,9 @@
 //! The identity of a stage: the digest of all that decides its result. One walk over settings and their schema
 //! feeds the digest and the explanation of a difference, so that they cannot disagree.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -21,15 +23,6 @@ pub enum Class {
     Runtime,
 }
 
-/// One setting in the walk.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
-    /// Dotted key path.
-    pub key: String,
-    pub value: Value,
-    pub class: Class,
-}
-
 /// A setting that differs between two manifests.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Difference {
@@ -44,55 +37,48 @@ pub fn in_words(differences: &[Difference]) -> String {
     differences.iter().map(Difference::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// All that decides a stage's result, in a fixed order.
+/// All that decides a stage's result, by dotted key path.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Manifest(Vec<Entry>);
+pub struct Manifest(BTreeMap<String, Value>);
 
 impl Manifest {
-    /// Walks `settings` along `schema`. Unset (null) settings are left out.
+    /// Walks `settings` along `schema`. Unset (null) settings are left out, and those that do not decide.
     pub fn of(settings: &Value, schema: &schemars::Schema) -> Self {
-        let mut entries = Vec::new();
+        let mut entries = BTreeMap::new();
         let root = schema.as_value();
         walk(settings, Some(root), root, Class::Identity, &mut String::new(), &mut entries);
-        entries.sort_by(|a, b| a.key.cmp(&b.key));
         Self(entries)
     }
 
     /// Adds what is no setting by itself: what other stages hand on, what follows from settings.
     pub fn with(mut self, extra: impl IntoIterator<Item = (String, Value)>) -> Self {
-        let entries = extra.into_iter().map(|(key, value)| Entry { key, value, class: Class::Identity });
-        self.0.extend(entries);
-        self.0.sort_by(|a, b| a.key.cmp(&b.key));
+        self.0.extend(extra);
         self
     }
 
-    /// The entries that decide the result.
-    pub fn deciding(&self) -> impl Iterator<Item = &Entry> {
-        self.0.iter().filter(|e| e.class == Class::Identity)
-    }
-
-    /// `sha256:…` over the deciding entries, one `key=json` line each.
+    /// `sha256:…`, one `key=json` line each.
     pub fn digest(&self) -> String {
         let mut hash = Sha256::new();
-        for entry in self.deciding() {
-            hash.update(format!("{}={}\n", entry.key, entry.value));
+        let mut line = String::new();
+        for (key, value) in &self.0 {
+            line.clear();
+            let _ = writeln!(line, "{key}={value}");
+            hash.update(&line);
         }
         format!("sha256:{}", hex(&hash.finalize()))
     }
 
-    /// The deciding entries as a map, to be kept with a run and compared later.
-    pub fn record(&self) -> BTreeMap<String, Value> {
-        self.deciding().map(|e| (e.key.clone(), e.value.clone())).collect()
-    }
-
-    /// The deciding entries that differ from an earlier record.
-    pub fn differences(&self, earlier: &BTreeMap<String, Value>) -> Vec<Difference> {
-        differences(earlier, &self.record())
+    /// To be kept and compared later.
+    pub fn record(&self) -> &BTreeMap<String, Value> {
+        &self.0
     }
 }
 
 /// What differs between two records, by key.
 pub fn differences(old: &BTreeMap<String, Value>, new: &BTreeMap<String, Value>) -> Vec<Difference> {
+    if old == new {
+        return Vec::new();
+    }
     let keys: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     keys.into_iter()
         .filter(|key| old.get(*key) != new.get(*key))
@@ -117,8 +103,8 @@ impl std::fmt::Display for Difference {
 
 /// The manifests of all stages of a graph, as far as settings make them. A stage's manifest holds the settings of the
 /// stages that it refers to and that count by them; [`complete`] adds the content of the others.
-pub fn manifests(graph: &Graph) -> BTreeMap<StageId, Manifest> {
-    let mut all: BTreeMap<StageId, Manifest> = BTreeMap::new();
+pub fn manifests(graph: &Graph) -> HashMap<StageId, Manifest> {
+    let mut all: HashMap<StageId, Manifest> = HashMap::new();
     for stage in graph.stages() {
         let manifest = manifest(stage, &all);
         all.insert(stage.id.clone(), manifest);
@@ -126,7 +112,7 @@ pub fn manifests(graph: &Graph) -> BTreeMap<StageId, Manifest> {
     all
 }
 
-fn manifest(stage: &LoadedStage, done: &BTreeMap<StageId, Manifest>) -> Manifest {
+fn manifest(stage: &LoadedStage, done: &HashMap<StageId, Manifest>) -> Manifest {
     let mut settings = stage.stage.settings();
     // A reference counts by what it refers to, not by the name that the stage happens to have.
     if let Value::Object(map) = &mut settings {
@@ -136,19 +122,19 @@ fn manifest(stage: &LoadedStage, done: &BTreeMap<StageId, Manifest>) -> Manifest
     }
     let by_settings = stage.inputs.iter().filter(|input| input.counts == Counts::Settings);
     let inputs = by_settings.flat_map(|input| {
-        let entries = done.get(&input.stage).map(|m| m.record()).unwrap_or_default();
-        entries.into_iter().map(|(key, value)| (format!("{}.{key}", input.name), value))
+        let entries = done.get(&input.stage).into_iter().flat_map(|m| m.record());
+        entries.map(|(key, value)| (format!("{}.{key}", input.name), value.clone()))
     });
     let kind = [("kind".to_owned(), Value::String(stage.kind.clone()))];
     Manifest::of(&settings, &stage.schema).with(stage.stage.derived()).with(inputs).with(kind)
 }
 
 /// Adds the content that a stage refers to. Returns the keys that are missing, because it is not known yet.
-pub fn complete(
-    manifest: Manifest,
+pub fn complete<'a>(
+    manifest: &'a Manifest,
     stage: &LoadedStage,
     inputs: &BTreeMap<String, Artifact>,
-) -> (Manifest, Vec<String>) {
+) -> (Cow<'a, Manifest>, Vec<String>) {
     let (mut known, mut unknown) = (Vec::new(), Vec::new());
     for input in stage.inputs.iter().filter(|input| input.counts == Counts::Content) {
         match inputs.get(&input.name) {
@@ -160,7 +146,10 @@ pub fn complete(
             None => unknown.push(input.name.clone()),
         }
     }
-    (manifest.with(known), unknown)
+    match known.is_empty() {
+        true => (Cow::Borrowed(manifest), unknown),
+        false => (Cow::Owned(manifest.clone().with(known)), unknown),
+    }
 }
 
 fn walk(
@@ -169,7 +158,7 @@ fn walk(
     root: &Value,
     inherited: Class,
     key: &mut String,
-    out: &mut Vec<Entry>,
+    out: &mut BTreeMap<String, Value>,
 ) {
     let class = schema.and_then(class_of).unwrap_or(inherited);
     let schema = schema.map(|s| resolve(s, root));
@@ -186,7 +175,10 @@ fn walk(
                 key.truncate(length);
             }
         }
-        other => out.push(Entry { key: key.clone(), value: other.clone(), class }),
+        other if class == Class::Identity => {
+            out.insert(key.clone(), other.clone());
+        }
+        _ => {}
     }
 }
 
@@ -224,7 +216,9 @@ fn property<'a>(schema: &'a Value, name: &str, root: &'a Value) -> Option<&'a Va
 
 /// Lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    const DIGITS: [char; 16] =
+        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    bytes.iter().flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]).collect()
 }
 
 #[cfg(test)]
@@ -263,7 +257,7 @@ mod tests {
 
     #[test]
     fn only_identity_settings_decide() {
-        let keys: Vec<String> = manifest(settings()).deciding().map(|e| e.key.clone()).collect();
+        let keys: Vec<String> = manifest(settings()).record().keys().cloned().collect();
         assert_eq!(keys, ["checkpoint.monitor", "learning_rate", "optional.monitor"]);
     }
 
@@ -281,7 +275,7 @@ mod tests {
         let mut other = settings();
         other["learning_rate"] = json!(1e-4);
         assert_ne!(manifest(settings()).digest(), manifest(other.clone()).digest());
-        let differences = manifest(other).differences(&manifest(settings()).record());
+        let differences = differences(manifest(settings()).record(), manifest(other).record());
         assert_eq!(differences.len(), 1);
         assert_eq!(differences[0].to_string(), "learning_rate 0.001 -> 0.0001");
     }

@@ -10,6 +10,7 @@ pub mod exec;
 pub mod graph;
 pub mod identity;
 pub mod kind;
+mod parallel;
 pub mod plan;
 pub mod policy;
 pub mod progress;

@@ -1,6 +1,6 @@
 //! What is to be done for each stage, and why. Pure: the same graph, selection and states give the same plan.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -78,7 +78,7 @@ pub fn plan(
     graph: &Graph,
     selection: &Selection,
     forced: &BTreeSet<StageId>,
-    observed: &BTreeMap<StageId, Observed>,
+    observed: &HashMap<StageId, Observed>,
 ) -> Plan {
     struct Decision {
         action: Action,
@@ -87,7 +87,7 @@ pub fn plan(
     }
     let selected = &selection.stages;
     let transient = |id: &StageId| observed.get(id).is_some_and(Observed::is_transient);
-    let mut decided: BTreeMap<&StageId, Decision> = BTreeMap::new();
+    let mut decided: HashMap<&StageId, Decision> = HashMap::new();
     // Forwards: stages that keep something on disk, by their own state and by what runs before them.
     for stage in graph.stages().filter(|s| selected.contains(&s.id) && !transient(&s.id)) {
         let Some(found) = observed.get(&stage.id) else { continue };

@@ -118,7 +118,7 @@ fn attempt(
         root: execution.root.to_owned(),
         pipeline: execution.graph.pipeline.name.clone(),
         identity: manifest.digest(),
-        manifest: manifest.record(),
+        manifest: manifest.record().clone(),
         request,
         stage: id.clone(),
         inputs: begin.inputs.clone(),

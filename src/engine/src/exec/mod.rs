@@ -5,12 +5,14 @@ mod attempt;
 mod journal;
 mod schedule;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use crate::graph::Graph;
 use crate::identity::{self, Manifest};
 use crate::kind::{Artifact, Observation, Observer, Request, StageError, StageId, State};
+use crate::parallel;
 use crate::progress::Report;
 use crate::spec::LoadedStage;
 use crate::stop::Stop;
@@ -23,7 +25,7 @@ pub use schedule::execute;
 pub struct Execution<'a> {
     pub root: &'a Path,
     pub graph: &'a Graph,
-    pub manifests: &'a BTreeMap<StageId, Manifest>,
+    pub manifests: &'a HashMap<StageId, Manifest>,
     pub request: Request,
     /// Stages that run even if they are up to date.
     pub forced: BTreeSet<StageId>,
@@ -64,13 +66,17 @@ impl Observed {
 /// Asks every selected stage how far it is.
 pub fn observe(
     execution: &Execution,
-    selected: &BTreeSet<StageId>,
-) -> Result<BTreeMap<StageId, Observed>, (StageId, StageError)> {
-    let mut all = BTreeMap::new();
-    let mut artifacts = BTreeMap::new();
-    for stage in execution.graph.stages().filter(|s| selected.contains(&s.id)) {
+    selected: &HashSet<StageId>,
+) -> Result<HashMap<StageId, Observed>, (StageId, StageError)> {
+    let mut all = HashMap::with_capacity(selected.len());
+    let mut artifacts = HashMap::new();
+    let stages: Vec<&LoadedStage> = execution.graph.stages().filter(|s| selected.contains(&s.id)).collect();
+    let remembered =
+        |stage: &&LoadedStage| Record::load(execution.root, &execution.graph.pipeline.name, &stage.id);
+    let records = parallel::map(&stages, remembered);
+    for (stage, record) in stages.iter().zip(records) {
         let observed =
-            observe_stage(execution, stage, &artifacts).map_err(|error| (stage.id.clone(), error))?;
+            observe_stage(execution, stage, record, &artifacts).map_err(|error| (stage.id.clone(), error))?;
         if let Some(artifact) = &observed.observation.artifact {
             artifacts.insert(stage.id.clone(), artifact.clone());
         }
@@ -82,19 +88,19 @@ pub fn observe(
 fn observe_stage(
     execution: &Execution,
     stage: &LoadedStage,
-    artifacts: &BTreeMap<StageId, Artifact>,
+    record: Option<Record>,
+    artifacts: &HashMap<StageId, Artifact>,
 ) -> Result<Observed, StageError> {
     let pipeline = &execution.graph.pipeline.name;
     let inputs = inputs(stage, artifacts);
     let (manifest, unknown) = manifest(execution, stage, &inputs);
-    let record = Record::load(execution.root, pipeline, &stage.id);
     let identity = manifest.digest();
     let observation = stage.stage.observe(&Observer {
         root: execution.root,
         pipeline,
         stage: &stage.id,
         identity: &identity,
-        manifest: &manifest.record(),
+        manifest: manifest.record(),
         unknown: &unknown,
         inputs: &inputs,
         made: record.as_ref().and_then(|r| r.made.as_ref()),
@@ -109,16 +115,18 @@ fn request(execution: &Execution, stage: &LoadedStage) -> Request {
 }
 
 /// What the stages that `stage` refers to hand on, by the input's name.
-fn inputs(stage: &LoadedStage, artifacts: &BTreeMap<StageId, Artifact>) -> BTreeMap<String, Artifact> {
+fn inputs(stage: &LoadedStage, artifacts: &HashMap<StageId, Artifact>) -> BTreeMap<String, Artifact> {
     let known = |stage| artifacts.get(stage).cloned();
     stage.inputs.iter().filter_map(|input| Some((input.name.clone(), known(&input.stage)?))).collect()
 }
 
-fn manifest(
-    execution: &Execution,
+fn manifest<'a>(
+    execution: &'a Execution,
     stage: &LoadedStage,
     inputs: &BTreeMap<String, Artifact>,
-) -> (Manifest, Vec<String>) {
-    let manifest = execution.manifests.get(&stage.id).cloned().unwrap_or_default();
-    identity::complete(manifest, stage, inputs)
+) -> (Cow<'a, Manifest>, Vec<String>) {
+    match execution.manifests.get(&stage.id) {
+        Some(manifest) => identity::complete(manifest, stage, inputs),
+        None => (Cow::Owned(Manifest::default()), Vec::new()),
+    }
 }

@@ -1,6 +1,6 @@
 //! Which stage begins when. One thread decides; each stage that runs has a thread of its own.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Scope;
 
@@ -11,13 +11,13 @@ use crate::plan::{self, Action, Plan};
 use crate::policy::{OnFailure, Resume};
 use crate::progress::{Event, Report};
 use crate::spec::LoadedStage;
-use crate::store::{Lock, Made, StoreError, lock_stage};
+use crate::store::{Lock, Made, Record, StoreError, lock_stage};
 
 /// Runs the plan's stages, each when those before it have ended.
 pub fn execute(
     execution: &Execution,
     plan: &Plan,
-    observed: BTreeMap<StageId, Observed>,
+    observed: HashMap<StageId, Observed>,
 ) -> Result<Summary, StoreError> {
     let journal = Journal::open(execution.root, &execution.graph.pipeline.name, execution.report)?;
     Ok(std::thread::scope(|scope| Schedule::new(execution, &journal, plan, observed, scope).run()))
@@ -64,7 +64,7 @@ struct Schedule<'scope, 'env> {
     free_gpus: Vec<u32>,
     halted: bool,
     /// What the stages that are up to date by now hand on.
-    artifacts: BTreeMap<StageId, Artifact>,
+    artifacts: HashMap<StageId, Artifact>,
     summary: Summary,
     ended: (Sender<Ended>, Receiver<Ended>),
 }
@@ -81,12 +81,12 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         execution: &'env Execution<'env>,
         journal: &'env Journal<'env>,
         plan: &Plan,
-        mut observed: BTreeMap<StageId, Observed>,
+        mut observed: HashMap<StageId, Observed>,
         scope: &'scope Scope<'scope, 'env>,
     ) -> Self {
         let places: HashMap<&StageId, Place> =
             plan.steps.iter().enumerate().map(|(i, s)| (&s.stage, i)).collect();
-        let mut artifacts = BTreeMap::new();
+        let mut artifacts = HashMap::new();
         let mut nodes = Vec::with_capacity(plan.steps.len());
         for step in &plan.steps {
             let Some(stage) = execution.graph.stage(&step.stage) else { continue };
@@ -212,7 +212,8 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         let mut anew = false;
         if !self.nodes[place].transient {
             // Since the plan was made a stage before it has ended, or another process was here.
-            let observed = observe_stage(execution, stage, &self.artifacts)?;
+            let record = Record::load(execution.root, pipeline, &stage.id);
+            let observed = observe_stage(execution, stage, record, &self.artifacts)?;
             let (mut action, mut reason) = plan::decide(&observed.observation.state);
             let changes_nothing = action == Action::Skip && !execution.forced.contains(&stage.id);
             if changes_nothing {

@@ -8,13 +8,14 @@ use serde_json::{Map, Value};
 
 use crate::error::SpecError;
 use crate::kind::{Counts, Files, Stage, StageId, StageKind};
+use crate::parallel;
 use crate::policy::Conduct;
 use crate::source::{Part, Source};
 use crate::spec::layers::{Layer, Origin, StageLayers};
 use crate::spec::matrix::{self, Member};
 use crate::spec::overrides::{Override, Strength};
 use crate::spec::params::{Names, fill};
-use crate::spec::pipeline::{PipelineFile, StageDeclaration, error_at, mapping, to_json};
+use crate::spec::pipeline::{PipelineFile, StageDeclaration, error_at, mapping, read_document};
 
 /// Stage keys whose value may be the name of a policy.
 pub(crate) const POLICY_KEYS: [&str; 4] = ["checkpoint", "retry", "timeout", "resume"];
@@ -91,10 +92,8 @@ pub fn load(
     }
     let declared = Declared::of(&file, &params)?;
     let loading = Loading { root, file: &file, kinds: &kinds, params: &params, overrides: &for_stages };
-    let mut stages = Vec::new();
-    for one in &declared.stages {
-        stages.push(loading.stage(one, &declared)?);
-    }
+    let stages = parallel::map(&declared.stages, |one| loading.stage(one, &declared));
+    let mut stages = stages.into_iter().collect::<Result<Vec<_>, _>>()?;
     connect_files(&file.source, &mut stages)?;
     let matrices = declared.matrices;
     Ok(LoadedPipeline { name: file.name, source: file.source, stages, warnings, matrices })
@@ -316,10 +315,12 @@ impl Loading<'_> {
 
         // The stage's own keys, parameters filled in.
         let base = vec!["stages".to_owned(), id.to_owned()];
-        let mut body = declared.body.clone();
-        body.remove("matrix");
         let names = Names { params, matrix: &single.values };
-        let mut body = filled(source, &base, &body, names)?;
+        let mut body = Map::new();
+        for (key, value) in declared.body.iter().filter(|(key, _)| *key != "matrix") {
+            let at = [base.as_slice(), std::slice::from_ref(key)].concat();
+            body.insert(key.clone(), filled_value(source, &at, value, names)?);
+        }
         let needs_value = body.remove("needs");
         let config = body.remove("config");
 
@@ -389,8 +390,7 @@ fn config_layer(
         error_at(&file.source, &["stages", stage, "config"], Part::Value, message)
             .note("the path is relative to the folder in which pipe is started")
     })?;
-    let document = source.parse()?;
-    let document = to_json(&source, document, &mut Vec::new())?;
+    let (document, _) = read_document(&source)?;
     let mut values = match document {
         Value::Null => Map::new(),
         other => mapping(&source, &[], other)?,

@@ -1,5 +1,6 @@
 //! Pipeline files: what people write, read into layers of settings with the place of every value.
 
+mod document;
 mod layers;
 mod load;
 mod matrix;

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use crate::error::SpecError;
 use crate::kind::StageId;
 use crate::source::{Part, Position, Source};
+use crate::spec::document;
 
 /// A parsed pipeline file; nothing filled in yet.
 #[derive(Debug, Clone)]
@@ -34,9 +35,8 @@ const TOP_LEVEL: [&str; 4] = ["name", "params", "policies", "stages"];
 
 impl PipelineFile {
     pub fn parse(source: Source) -> Result<Self, SpecError> {
-        let document = source.parse()?;
-        let order = stage_order(&document);
-        let root = mapping(&source, &[], to_json(&source, document, &mut Vec::new())?)?;
+        let (document, order) = read_document(&source)?;
+        let mut root = mapping(&source, &[], document)?;
         for key in root.keys() {
             if !TOP_LEVEL.contains(&key.as_str()) {
                 return Err(error_at(&source, &[key], Part::Key, "unknown key").candidates(key, TOP_LEVEL));
@@ -52,11 +52,11 @@ impl PipelineFile {
                     .note("add a line such as `name: my_run` at the top"));
             }
         };
-        let section = |key: &str| match root.get(key) {
+        let mut section = |key: &str| match root.remove(key) {
             None | Some(Value::Null) => Ok(Map::new()),
-            Some(value) => mapping(&source, &[key], value.clone()),
+            Some(value) => mapping(&source, &[key], value),
         };
-        let (params, policies, stages) = (section("params")?, section("policies")?, section("stages")?);
+        let (params, policies, mut stages) = (section("params")?, section("policies")?, section("stages")?);
         for (kind, named) in &policies {
             for (name, block) in &mapping(&source, &["policies", kind], named.clone())? {
                 // A time limit and a word about resuming are values, the others blocks.
@@ -71,7 +71,7 @@ impl PipelineFile {
         }
         let stages = order
             .iter()
-            .filter_map(|id| Some((id, stages.get(id)?)))
+            .filter_map(|id| Some((id, stages.remove(id)?)))
             .map(|(id, body)| StageDeclaration::parse(&source, id, body))
             .collect::<Result<_, _>>()?;
         Ok(Self { source, name, params, policies, stages })
@@ -84,7 +84,7 @@ impl PipelineFile {
 }
 
 impl StageDeclaration {
-    fn parse(source: &Source, id: &str, body: &Value) -> Result<Self, SpecError> {
+    fn parse(source: &Source, id: &str, body: Value) -> Result<Self, SpecError> {
         let Some(stage) = StageId::new(id) else {
             return Err(error_at(
                 source,
@@ -93,7 +93,7 @@ impl StageDeclaration {
                 "a stage's name may hold letters, digits, `_` and `-`",
             ));
         };
-        let mut body = mapping(source, &["stages", id], body.clone())?;
+        let mut body = mapping(source, &["stages", id], body)?;
         match body.remove("kind") {
             Some(Value::String(kind)) => Ok(Self { id: stage, kind, body }),
             Some(_) => Err(error_at(
@@ -106,6 +106,16 @@ impl StageDeclaration {
                 .note("a stage says what it is, such as `kind: train`")),
         }
     }
+}
+
+/// The document as JSON values, and the names under `stages` in the file's order.
+pub(crate) fn read_document(source: &Source) -> Result<(Value, Vec<String>), SpecError> {
+    if let Some(read) = document::read(source.text()) {
+        return Ok(read);
+    }
+    let document = source.parse()?;
+    let order = stage_order(&document);
+    Ok((to_json(source, document, &mut Vec::new())?, order))
 }
 
 /// The names under `stages` in the order of the file, which JSON maps do not keep.

@@ -1,6 +1,6 @@
 //! Plans are pure: a graph and states in, steps out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
 use pipe_engine::exec::Observed;
 use pipe_engine::graph::{Graph, Selection, Wanted};
@@ -9,7 +9,7 @@ use pipe_engine::plan::plan;
 
 use crate::fake::Project;
 
-type States = BTreeMap<StageId, Observed>;
+type States = HashMap<StageId, Observed>;
 
 // data -> base -> left  -> last
 //            \--> right -/
@@ -42,7 +42,7 @@ fn select(graph: &Graph, targets: &[&str]) -> Selection {
 
 /// The plan as `stage action` words.
 fn planned(graph: &Graph, targets: &[&str], states: &[(&str, State)]) -> Vec<String> {
-    let mut all: States = BTreeMap::from([(StageId::new("data").unwrap(), seen(State::Transient))]);
+    let mut all: States = HashMap::from([(StageId::new("data").unwrap(), seen(State::Transient))]);
     for id in ["base", "left", "right", "last"] {
         all.insert(StageId::new(id).unwrap(), seen(done()));
     }
@@ -85,7 +85,7 @@ fn what_follows_a_running_stage_runs_too() {
 #[test]
 fn what_a_stage_will_hand_on_can_be_known_before_it_runs() {
     let graph = graph();
-    let mut states: States = BTreeMap::from([(StageId::new("data").unwrap(), seen(State::Transient))]);
+    let mut states: States = HashMap::from([(StageId::new("data").unwrap(), seen(State::Transient))]);
     for id in ["base", "left", "right", "last"] {
         states.insert(StageId::new(id).unwrap(), seen(done()));
     }
@@ -121,8 +121,8 @@ fn from_and_until_cut_the_graph() {
     let selected = |until: &[&str], from: &[&str]| {
         let names = |of: &[&str]| of.iter().map(|t| t.to_string()).collect();
         let selection = graph.select(&Wanted { until: names(until), from: names(from) }).unwrap();
-        let join = |ids: &BTreeSet<StageId>| ids.iter().map(|s| s.as_str()).collect::<Vec<_>>().join(" ");
-        (join(&selection.stages), join(&selection.named))
+        let join = |ids: BTreeSet<StageId>| ids.iter().map(|s| s.as_str()).collect::<Vec<_>>().join(" ");
+        (join(selection.stages.into_iter().collect()), join(selection.named))
     };
     let all = "base data last left right";
     assert_eq!(selected(&[], &[]), (all.into(), all.into()));

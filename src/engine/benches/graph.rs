@@ -1,0 +1,70 @@
+//! What a plan costs with many stages, phase by phase: `cargo bench -p pipe-engine --bench graph -- 10000`
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use pipe_engine::command::CommandKind;
+use pipe_engine::exec::{Execution, execute, observe};
+use pipe_engine::graph::{Graph, Wanted};
+use pipe_engine::identity;
+use pipe_engine::kind::{Request, StageKind};
+use pipe_engine::plan::plan;
+use pipe_engine::progress::Silent;
+use pipe_engine::spec;
+use pipe_engine::stop::Stop;
+
+fn main() {
+    let count = std::env::args().find_map(|a| a.parse().ok()).unwrap_or(10_000);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("p.yaml"), pipeline(count)).unwrap();
+    println!("{count} stages, each of which needs one before it\n");
+    once(folder.path(), "first run");
+    for _ in 0..8 {
+        once(folder.path(), "everything up to date");
+    }
+}
+
+fn pipeline(count: usize) -> String {
+    let stage = |i: usize| {
+        let needs = if i > 0 { format!("    needs: [s{}]\n", i / 2) } else { String::new() };
+        format!("  s{i}:\n    kind: command\n    run: ['true']\n{needs}")
+    };
+    format!("name: many\nstages:\n{}", (0..count).map(stage).collect::<String>())
+}
+
+fn once(root: &Path, what: &str) {
+    println!("{what}");
+    let kinds: Vec<Arc<dyn StageKind>> = vec![Arc::new(CommandKind)];
+    let begun = Instant::now();
+    let loaded = timed("read", || spec::load(root, Path::new("p.yaml"), &kinds, &[]).unwrap());
+    let graph = timed("graph", || Graph::build(loaded).unwrap());
+    let manifests = timed("identities", || identity::manifests(&graph));
+    let stop = Stop::default();
+    let execution = Execution {
+        root,
+        graph: &graph,
+        manifests: &manifests,
+        request: Request::default(),
+        forced: Default::default(),
+        keep_going: false,
+        jobs: 1,
+        gpus: 0,
+        stop: &stop,
+        report: &Silent,
+    };
+    let selection = timed("select", || graph.select(&Wanted::default()).unwrap());
+    let observed =
+        timed("observe", || observe(&execution, &selection.stages).unwrap_or_else(|(_, e)| panic!("{e}")));
+    let plan = timed("plan", || plan(&graph, &selection, &Default::default(), &observed));
+    println!("  {:10} {:8.1} ms", "all", begun.elapsed().as_secs_f64() * 1e3);
+    let summary = timed("execute", || execute(&execution, &plan, observed).unwrap());
+    println!("  {} finished, {} skipped\n", summary.finished.len(), summary.skipped.len());
+}
+
+fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let result = work();
+    println!("  {what:10} {:8.1} ms", begun.elapsed().as_secs_f64() * 1e3);
+    result
+}
