@@ -3,6 +3,7 @@
 mod asked;
 mod check;
 mod ckpt;
+mod clean;
 mod completions;
 mod devices;
 mod graph;
@@ -67,8 +68,10 @@ enum Command {
     Check(check::CheckArguments),
     /// Print the dependency graph
     Graph(graph::GraphArguments),
-    /// List, show numbered runs
+    /// List, show, compare, remove numbered runs
     Runs(runs::RunsArguments),
+    /// Remove what nothing refers to: files that a crash left, records of stages that are gone
+    Gc(clean::GcArguments),
     /// Look into a checkpoint file
     Ckpt(ckpt::CkptArguments),
     /// Draw images from a checkpoint
@@ -93,6 +96,7 @@ pub fn call(arguments: Arguments) -> Result<ExitCode, CliError> {
         Command::Check(a) => check::check(a),
         Command::Graph(a) => graph::graph(a),
         Command::Runs(a) => runs::runs(a),
+        Command::Gc(a) => clean::gc(a),
         Command::Ckpt(a) => ckpt::ckpt(a),
         Command::Sample(a) => sample::sample(a, &arguments.output),
         Command::Devices(a) => devices::devices(a),

@@ -4,6 +4,7 @@ mod chain;
 mod data;
 mod errors;
 mod files;
+mod graph;
 mod interchange;
 mod project;
 mod resume;

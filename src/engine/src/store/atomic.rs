@@ -35,11 +35,16 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> WriteE
 /// Marks our temporary files: `.NAME.tmp-PID-N`.
 const TEMPORARY: &str = ".tmp-";
 
-fn temporary(path: &Path) -> PathBuf {
+/// A name for what is not to be seen yet, or not any more.
+pub(super) fn temporary(path: &Path) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     path.with_file_name(format!(".{name}{TEMPORARY}{}-{count}", std::process::id()))
+}
+
+pub(super) fn is_temporary(name: &str) -> bool {
+    name.starts_with('.') && name.contains(TEMPORARY)
 }
 
 /// Writes a file so that at every instant either the old content or the whole new one stands under its name:
@@ -100,9 +105,7 @@ pub fn claim_folder(path: &Path) -> Result<bool, WriteError> {
 pub fn sweep(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with('.') && name.contains(TEMPORARY) {
+        if is_temporary(&entry.file_name().to_string_lossy()) {
             let _ = fs::remove_file(entry.path());
         }
     }

@@ -298,7 +298,7 @@ fn newest_good(run: &Run) -> Found {
 }
 
 /// The files that hold checkpoints, without `best.ckpt` and `last.ckpt`, which are other names of some of them.
-fn checkpoint_files(run: &Run) -> Vec<PathBuf> {
+pub(super) fn checkpoint_files(run: &Run) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(run.checkpoints()) else { return Vec::new() };
     let mut files: Vec<PathBuf> = entries
         .flatten()

@@ -2,6 +2,7 @@
 
 pub mod atomic;
 pub mod checkpoint;
+pub mod clean;
 mod keeper;
 mod lock;
 mod metadata;

@@ -130,6 +130,17 @@ impl Record {
         (record.pipeline == pipeline && record.schema_version == SCHEMA_VERSION).then_some(record)
     }
 
+    /// Every record of a project that can be read.
+    pub fn all(root: &Path) -> Vec<Self> {
+        let folders =
+            std::fs::read_dir(root.join(STATE_FOLDER).join("records")).into_iter().flatten().flatten();
+        let files = folders.flat_map(|f| std::fs::read_dir(f.path()).into_iter().flatten().flatten());
+        let mut paths: Vec<PathBuf> = files.map(|f| f.path()).collect();
+        paths.sort();
+        let read = |path: PathBuf| serde_json::from_slice(&std::fs::read(path).ok()?).ok();
+        paths.into_iter().filter_map(read).collect()
+    }
+
     pub fn save(&self, root: &Path, stage: &StageId) -> Result<(), WriteError> {
         let path = path(root, &self.pipeline, stage);
         atomic::create_folder(path.parent().unwrap_or(root))?;

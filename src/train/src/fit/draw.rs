@@ -112,3 +112,34 @@ impl Inputs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_the_batch() {
+        let (count, size) = (5, 4);
+        let images: Vec<f32> = (0..count * 3 * size * size).map(|i| i as f32).collect();
+        let batch = Batch { images, labels: vec![0, 1, 0, 1, 1], indices: (0..count).collect() };
+        let key = Key { seed: 1, epoch: 1, batch: 0 };
+        let labels = Labels { classes: 2, dropout: 0.0 };
+        let whole = || Inputs::train(batch.clone(), key, &Edm::default(), labels, size, &Device::flex());
+        let numbers = |inputs: Vec<Inputs>| -> Vec<f32> {
+            let of = |t: Tensor<4>| t.into_data().to_vec::<f32>().unwrap();
+            inputs.into_iter().flat_map(|i| [of(i.image), of(i.noise)].concat()).collect()
+        };
+        let sorted = |mut all: Vec<f32>| {
+            all.sort_by(f32::total_cmp);
+            all
+        };
+        for (count, sizes) in [(1, vec![5]), (2, vec![3, 2]), (4, vec![2, 2, 1]), (16, vec![1; 5])] {
+            let pieces = whole().pieces(count);
+            let found: Vec<usize> = pieces.iter().map(|(piece, _)| piece.sigma.dims()[0]).collect();
+            assert_eq!(found, sizes);
+            assert!((pieces.iter().map(|(_, share)| share).sum::<f64>() - 1.0).abs() < 1e-12);
+            let cut = numbers(pieces.into_iter().map(|(piece, _)| piece).collect());
+            assert_eq!(sorted(cut), sorted(numbers(vec![whole()])));
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! `pipe runs prune`, `pipe runs rm`, `pipe gc`: what can go.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use pipe_engine::store::clean::{self, Fate};
+use pipe_engine::store::{Record, Run, Runs};
+
+use super::{CliError, project, runs};
+use crate::report::table;
+use crate::say;
+
+#[derive(clap::Args)]
+pub struct GcArguments {
+    /// Folder of numbered runs; every folder under `checkpoints/` that has some if unset
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Say what would go, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub fn gc(arguments: GcArguments) -> Result<ExitCode, CliError> {
+    let garbage = clean::garbage(&runs::folders(arguments.dir.as_deref())?);
+    let word = if arguments.dry_run { "would remove" } else { "removed" };
+    for piece in &garbage {
+        if !arguments.dry_run {
+            clean::remove(piece).map_err(CliError::failed)?;
+        }
+        say!("{word} {} ({}, {})", piece.path.display(), piece.why, table::bytes(piece.bytes));
+    }
+    let bytes = garbage.iter().map(|g| g.bytes).sum();
+    conclude(garbage.len(), bytes, arguments.dry_run);
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn prune(folders: &[Runs], keep: usize, dry_run: bool) -> Result<ExitCode, CliError> {
+    let (mut gone, mut freed) = (0, 0);
+    for (run, fate) in clean::fates(folders, &Record::all(&project::root()?), keep) {
+        let shown = run.folder.display().to_string();
+        match fate {
+            Fate::Stays { why } => say!("kept {shown}: {why}"),
+            Fate::Goes { bytes } => {
+                if !dry_run {
+                    clean::remove_run(&run).map_err(CliError::failed)?;
+                }
+                let word = if dry_run { "would remove" } else { "removed" };
+                say!("{word} {shown} ({})", table::bytes(bytes));
+                (gone, freed) = (gone + 1, freed + bytes);
+            }
+        }
+    }
+    conclude(gone, freed, dry_run);
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn remove(run: Run, folders: &[Runs], force: bool) -> Result<ExitCode, CliError> {
+    let shown = run.folder.display().to_string();
+    let others: Vec<Run> = folders.iter().flat_map(Runs::list).collect();
+    let metadata: Vec<_> = others.iter().map(|r| r.metadata().ok()).collect();
+    if let (false, Ok(own)) = (force, run.metadata()) {
+        let records = Record::all(&project::root()?);
+        if let Some(user) = clean::user_of(&run, &own, &records, others.iter().zip(&metadata)) {
+            return Err(CliError::usage(format!(
+                "{user} was made from {shown}; `--force` removes it all the same"
+            )));
+        }
+    }
+    clean::remove_run(&run).map_err(CliError::failed)?;
+    say!("removed {shown}");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn conclude(count: usize, bytes: u64, dry_run: bool) {
+    match (count, dry_run) {
+        (0, _) => say!("nothing to remove"),
+        (_, true) => say!("{} would be free", table::bytes(bytes)),
+        (_, false) => say!("{} are free", table::bytes(bytes)),
+    }
+}
