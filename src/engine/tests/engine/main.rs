@@ -4,4 +4,5 @@ mod command;
 mod exec;
 mod fake;
 mod plan;
+mod random;
 mod spec;

@@ -21,7 +21,7 @@ pub struct Settings {
     pub learning_rate: f64,
     #[schemars(extend("x-class" = "extend"))]
     pub epochs: u64,
-    /// succeed, fail, interrupt, panic, wait (until stopped), or failures in turn: `command out_of_memory`
+    /// succeed, fail, interrupt, panic, wait (until stopped), or failures in turn: `command signal input`
     #[schemars(extend("x-class" = "runtime"))]
     pub ends: String,
     pub classes: Vec<String>,
@@ -180,6 +180,10 @@ impl Stage for FakeStage {
             }
             failures => {
                 let failure = failures.split_whitespace().nth(attempts.lines().count() - 1);
+                if failure == Some("signal") {
+                    c.stop.request(Signal::Terminate);
+                    return interrupt(Signal::Terminate);
+                }
                 if let Some(name) = failure {
                     let failure: Failure = serde_json::from_value(name.into()).unwrap();
                     return Err(StageError::new(failure, format!("scripted {name}")));
