@@ -166,3 +166,12 @@ fn half_precision_trains_alike() {
         assert!(half != full && (half - full).abs() < 0.01, "{precision}: {half}, f32: {full}");
     }
 }
+
+#[test]
+fn a_loss_that_is_not_finite_names_its_step_and_spoils_no_checkpoint() {
+    let project = Project::with("batch_size: 16", "batch_size: 16\n    gradient_clip_val: null");
+    let ended = project.pipe(&["run", "p.yaml", "--learning-rate", "1e38"]).exits(1);
+    ended.says("at step 2").says("the last good checkpoint stands");
+    assert_eq!(project.list("checkpoints/base_training/run_001/checkpoints"), [] as [&str; 0]);
+    assert_eq!(project.metadata("checkpoints/base_training/run_001")["status"], "failed");
+}

@@ -36,7 +36,7 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> WriteE
 const TEMPORARY: &str = ".tmp-";
 
 /// A name for what is not to be seen yet, or not any more.
-pub(super) fn temporary(path: &Path) -> PathBuf {
+fn temporary(path: &Path) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -85,6 +85,15 @@ pub fn remove(path: &Path) -> Result<(), WriteError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
         _ => sync_folder(path),
     }
+}
+
+/// Removes a folder with all in it. It is out of sight in one step: what a crash leaves is a hidden folder, not half of
+/// this one.
+pub fn remove_tree(path: &Path) -> Result<(), WriteError> {
+    let hidden = temporary(path);
+    fs::rename(path, &hidden).map_err(failed("remove", path))?;
+    fs::remove_dir_all(&hidden).map_err(failed("remove", path))?;
+    sync_folder(path)
 }
 
 /// Creates a folder and its parents.

@@ -83,11 +83,9 @@ pub fn user_of<'a>(
 /// Removes a run. Fails if a process trains in it.
 pub fn remove_run(run: &Run) -> Result<(), StoreError> {
     let lock = run.lock()?;
-    // Out of sight in one step: what a crash leaves of it is garbage, not half a run.
-    let hidden = atomic::temporary(&run.folder);
-    std::fs::rename(&run.folder, &hidden).map_err(StoreError::reading(&run.folder))?;
+    atomic::remove_tree(&run.folder)?;
     drop(lock);
-    std::fs::remove_dir_all(&hidden).map_err(StoreError::reading(&hidden))
+    Ok(())
 }
 
 /// What crashes left under some folders of runs: half files, runs without content, checkpoints that no metadata lists.
@@ -136,13 +134,9 @@ pub fn garbage(folders: &[Runs]) -> Vec<Garbage> {
 
 /// Removes a piece of garbage; one that is gone already is fine.
 pub fn remove(garbage: &Garbage) -> Result<(), StoreError> {
-    let removed = match garbage.path.is_dir() {
-        true => std::fs::remove_dir_all(&garbage.path),
-        false => std::fs::remove_file(&garbage.path),
-    };
-    match removed {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::reading(&garbage.path)(e)),
-        _ => Ok(()),
+    match garbage.path.is_dir() {
+        true => Ok(atomic::remove_tree(&garbage.path)?),
+        false => Ok(atomic::remove(&garbage.path)?),
     }
 }
 

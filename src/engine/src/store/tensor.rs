@@ -47,4 +47,27 @@ impl HostTensor {
             self.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
         })
     }
+
+    /// Whether no 32-bit float among the values is NaN or infinite.
+    pub fn is_finite(&self) -> bool {
+        const EXPONENT: u32 = 0x7f80_0000;
+        let bits = |b: &[u8]| u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+        self.dtype != Dtype::F32 || self.bytes.chunks_exact(4).all(|b| bits(b) & EXPONENT != EXPONENT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_are_none_are_found() {
+        let tensor = |last: f32| HostTensor::f32("a", vec![3], &[0.0, f32::MAX, last]);
+        assert!(tensor(f32::MIN_POSITIVE).is_finite());
+        for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert!(!tensor(wrong).is_finite());
+        }
+        let halves = HostTensor { dtype: Dtype::BF16, ..tensor(f32::NAN) };
+        assert!(halves.is_finite(), "only 32-bit floats are looked at");
+    }
 }

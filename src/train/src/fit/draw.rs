@@ -126,7 +126,7 @@ mod tests {
         let labels = Labels { classes: 2, dropout: 0.0 };
         let whole = || Inputs::train(batch.clone(), key, &Edm::default(), labels, size, &Device::flex());
         let numbers = |inputs: Vec<Inputs>| -> Vec<f32> {
-            let of = |t: Tensor<4>| t.into_data().to_vec::<f32>().unwrap();
+            let of = |t: Tensor<4>| t.into_data().try_to_vec::<f32>().unwrap();
             inputs.into_iter().flat_map(|i| [of(i.image), of(i.noise)].concat()).collect()
         };
         let sorted = |mut all: Vec<f32>| {

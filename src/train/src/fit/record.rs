@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use pipe_engine::events::{EventFile, MetricsFile};
 use pipe_engine::kind::{Failure, RunContext, StageError};
 use pipe_engine::progress::Event;
+use pipe_engine::store::tensor::HostTensor;
 use pipe_engine::store::{EpochRecord, Header, Keeper, Saved, Status, atomic};
 use serde_json::json;
 
@@ -131,7 +132,7 @@ impl<'a> Recorder<'a> {
         is_final: bool,
     ) -> Result<(), StageError> {
         let header = self.header(position, metrics.clone());
-        let saved = self.keeper.save_epoch(&header, is_final, || state.tensors())?;
+        let saved = self.keeper.save_epoch(&header, is_final, || good_tensors(state, position))?;
         let Some(saved) = saved else { return Ok(()) };
         self.saved_step = Some(position.global_step);
         let best = saved.is_best;
@@ -152,7 +153,7 @@ impl<'a> Recorder<'a> {
             return Ok(());
         }
         let header = self.header(position, BTreeMap::new());
-        let saved = self.keeper.save_partial(&header, &state.tensors()?)?;
+        let saved = self.keeper.save_partial(&header, &good_tensors(state, position)?)?;
         self.saved_step = Some(position.global_step);
         self.tell(saved);
         Ok(())
@@ -260,6 +261,23 @@ impl<'a> Recorder<'a> {
                 ])
                 .collect(),
         }
+    }
+}
+
+/// The state as it is to be saved. A step whose loss was finite can still have spoilt the weights; a checkpoint of
+/// those would take the place of the last good one.
+fn good_tensors(state: &TrainState, position: &Position) -> Result<Vec<HostTensor>, StageError> {
+    let tensors = state.tensors()?;
+    match tensors.iter().find(|t| !t.is_finite()) {
+        None => Ok(tensors),
+        Some(wrong) => Err(StageError::new(
+            Failure::NotFinite,
+            format!(
+                "{} is not finite after step {}; the last good checkpoint stands. A lower learning_rate or \
+                 gradient_clip_val: 1.0 often helps",
+                wrong.name, position.global_step
+            ),
+        )),
     }
 }
 
