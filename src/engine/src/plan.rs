@@ -63,7 +63,7 @@ pub fn decide(state: &State) -> (Action, String) {
             (Action::Resume { done: *done, total: *total }, reason.clone())
         }
         State::Extendable { from, to } => {
-            (Action::Extend { from: *from, to: *to }, format!("epochs {from} -> {to}"))
+            (Action::Extend { from: *from, to: *to }, "more epochs of the same run".to_owned())
         }
         State::Absent { reason, .. } => (Action::Run, reason.clone()),
         State::Transient => (Action::Run, String::new()),

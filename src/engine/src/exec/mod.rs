@@ -33,7 +33,7 @@ pub struct Execution<'a> {
     pub keep_going: bool,
     /// Stages that may run at once, at least 1.
     pub jobs: usize,
-    /// GPUs that stages with `resources: {gpu: 1}` share.
+    /// GPUs that stages with `resources: {gpu: 1}` share; with none they run as the others do.
     pub gpus: u32,
     pub stop: &'a Stop,
     pub report: &'a dyn Report,

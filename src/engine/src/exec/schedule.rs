@@ -124,7 +124,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             nodes,
             ready,
             running: 0,
-            free_gpus: (0..execution.gpus.max(1)).rev().collect(),
+            free_gpus: (0..execution.gpus).rev().collect(),
             halted: false,
             artifacts,
             summary: Summary::default(),
@@ -188,7 +188,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
                 at = 0;
                 continue;
             }
-            let wants_gpu = self.nodes[place].stage.conduct.resources.gpu > 0;
+            let wants_gpu = self.wants_gpu(place);
             if wants_gpu && self.free_gpus.is_empty() {
                 continue;
             }
@@ -198,6 +198,11 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             }
             at = 0;
         }
+    }
+
+    /// Whether a stage waits for a GPU of its own: not where there is none at all.
+    fn wants_gpu(&self, place: Place) -> bool {
+        self.execution.gpus > 0 && self.nodes[place].stage.conduct.resources.gpu > 0
     }
 
     /// Begins a stage whose time has come, or finds that there is nothing to do for it, or asks for what it needs.
@@ -250,9 +255,9 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
     }
 
     fn spawn(&mut self, place: Place, anew: bool, lock: Lock) -> Result<(), StageError> {
+        let gpu = if self.wants_gpu(place) { self.free_gpus.pop() } else { None };
         let node = &mut self.nodes[place];
         node.phase = Phase::Running;
-        let gpu = if node.stage.conduct.resources.gpu > 0 { self.free_gpus.pop() } else { None };
         let begin = Begin {
             stage: node.stage,
             action: node.action.to_string(),
