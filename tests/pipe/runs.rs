@@ -59,7 +59,7 @@ fn more_epochs_extend_the_run_to_the_same_bits() {
     let project = Project::new();
     project.pipe(&["run", "p.yaml"]).succeeds();
     let plan = project.pipe(&["run", "p.yaml", "--epochs", "5", "--dry-run"]).succeeds().stdout();
-    assert!(plan.ends_with("base  extend 2 -> 5  epochs 2 -> 5\n"), "{plan}");
+    assert!(plan.ends_with("base  extend 2 -> 5  more epochs of the same run\n"), "{plan}");
     project
         .pipe(&["run", "p.yaml", "--run-number", "1", "--resume", "--epochs", "5"])
         .succeeds()
