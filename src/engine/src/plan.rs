@@ -98,7 +98,7 @@ pub fn plan(
         });
         let (action, reason) = decide(&found.observation.state);
         let decision = match (action, renewed) {
-            (Action::Skip, _) if forced.contains(&stage.id) => {
+            _ if forced.contains(&stage.id) => {
                 Decision { action: Action::Run, reason: "forced".into(), depends_on: None }
             }
             (Action::Skip, Some(before)) => Decision {

@@ -220,16 +220,16 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             let record = Record::load(execution.root, pipeline, &stage.id);
             let observed = observe_stage(execution, stage, record, &self.artifacts)?;
             let (mut action, mut reason) = plan::decide(&observed.observation.state);
-            let changes_nothing = action == Action::Skip && !execution.forced.contains(&stage.id);
-            if changes_nothing {
+            if execution.forced.contains(&stage.id) {
+                (action, reason) = (Action::Run, "forced".to_owned());
+            } else if action == Action::Skip {
                 self.artifacts.extend(observed.observation.artifact.map(|a| (stage.id.clone(), a)));
                 self.skip(place, reason);
                 return Ok(());
             }
-            if action == Action::Skip {
-                (action, reason) = (Action::Run, "forced".to_owned());
+            if !execution.forced.contains(&stage.id) {
+                (anew, action, reason) = by_policy(stage.conduct.resume, action, reason)?;
             }
-            (anew, action, reason) = by_policy(stage.conduct.resume, action, reason)?;
             let node = &mut self.nodes[place];
             (node.action, node.reason) = (action, reason);
             node.made = observed.record.and_then(|r| r.made);

@@ -332,3 +332,27 @@ fn events_and_records_are_kept() {
     assert_eq!((record.status, record.kind.as_str()), (Status::Completed, "work"));
     assert_eq!(record.message.as_deref(), Some("done"));
 }
+
+#[test]
+fn ways_to_carry_a_stage_out_can_be_named() {
+    let file = "name: chain\npolicies:\n  retry: { patient: { max: 2 } }\n  timeout: { short: 50ms, long: 2h }\n  resume: { strict: must }\nstages:\n  base: { kind: work, ends: command command, retry: patient, timeout: long }\n";
+    let project = Project::new(file);
+    assert_eq!(run(&project, false).summary.finished.len(), 1);
+    let ran = run(
+        &Project::new(&file.replace("command command", "wait").replace("timeout: long", "timeout: short")),
+        false,
+    );
+    assert_eq!(ran.summary.failed[0].1.failure, Failure::Timeout);
+    let ran = run(&Project::new(&file.replace("timeout: long", "resume: strict")), false);
+    assert!(ran.summary.failed[0].1.message.starts_with("resume: must"));
+    let refused = |from: &str, to: &str| Project::new(&file.replace(from, to)).error();
+    assert!(refused("retry: patient", "retry: patiant").contains("did you mean `patient`?"));
+    assert!(
+        refused("timeout: long", "timeout: 5").contains("stages.base.timeout: expected"),
+        "{}",
+        refused("timeout: long", "timeout: 5")
+    );
+    assert!(refused("max: 2", "most: 2").contains("policies.retry.patient.most: unknown key"));
+    assert!(refused("timeout: long", "timeout: 3 parsecs").contains("expected a time such as"));
+    assert!(refused("timeout: long", "on_failure: ignore").contains("expected one of: stop, continue"));
+}

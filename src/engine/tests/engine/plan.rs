@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use pipe_engine::exec::Observed;
 use pipe_engine::graph::{Graph, Selection, Wanted};
+use pipe_engine::identity::Difference;
 use pipe_engine::kind::{Artifact, Observation, StageId, State};
 use pipe_engine::plan::plan;
 
@@ -141,4 +142,124 @@ fn the_graph_is_drawn_in_three_ways() {
     );
     assert!(graph.to_dot().contains("\"data\" -> \"base\" [label=\"dataset\"];"));
     assert!(graph.to_mermaid().contains("base -->|dataset| left"));
+}
+
+/// `stage: action, reason` for every stage, given the states of some.
+fn table(forced: &[&str], states: &[(&str, State)]) -> Vec<String> {
+    let graph = graph();
+    let mut all: States = HashMap::from([(StageId::new("data").unwrap(), seen(State::Transient))]);
+    for id in ["base", "left", "right", "last"] {
+        all.insert(StageId::new(id).unwrap(), seen(done()));
+    }
+    for (id, state) in states {
+        all.insert(StageId::new(id).unwrap(), seen(state.clone()));
+    }
+    let forced = forced.iter().map(|id| StageId::new(id).unwrap()).collect();
+    let plan = plan(&graph, &select(&graph, &[]), &forced, &all);
+    plan.steps.iter().map(|s| format!("{}: {}, {}", s.stage, s.action, s.reason)).collect()
+}
+
+#[test]
+fn every_action_has_its_reason() {
+    // data -> base -> left  -> last
+    //            \--> right -/
+    const IDLE: &str = "data: skip, nothing that runs needs it";
+    type Case<'a> = (&'a str, &'a [&'a str], Vec<(&'a str, State)>, [&'a str; 5]);
+    let cases: [Case; 7] = [
+        (
+            "all is done",
+            &[],
+            vec![],
+            [
+                IDLE,
+                "base: skip, up to date",
+                "right: skip, up to date",
+                "left: skip, up to date",
+                "last: skip, up to date",
+            ],
+        ),
+        (
+            "base was never run",
+            &[],
+            vec![("base", absent())],
+            [
+                "data: run, base needs it",
+                "base: run, never run",
+                "right: run, base runs before it",
+                "left: run, base runs before it",
+                "last: run, right runs before it",
+            ],
+        ),
+        (
+            "base has another learning rate",
+            &[],
+            vec![("base", State::changed(vec![rate()]))],
+            [
+                "data: run, base needs it",
+                "base: run, learning_rate 0.001 -> 0.0001",
+                "right: run, base runs before it",
+                "left: run, base runs before it",
+                "last: run, right runs before it",
+            ],
+        ),
+        (
+            "left was interrupted",
+            &[],
+            vec![("left", partial())],
+            [
+                IDLE,
+                "base: skip, up to date",
+                "right: skip, up to date",
+                "left: resume at epoch 12/20, stopped by SIGTERM",
+                "last: run, left runs before it",
+            ],
+        ),
+        (
+            "base is to have more epochs",
+            &[],
+            vec![("base", State::Extendable { from: 10, to: 20 })],
+            [
+                "data: run, base needs it",
+                "base: extend 10 -> 20, more epochs of the same run",
+                "right: run, base runs before it",
+                "left: run, base runs before it",
+                "last: run, right runs before it",
+            ],
+        ),
+        (
+            "last is forced",
+            &["last"],
+            vec![],
+            [
+                IDLE,
+                "base: skip, up to date",
+                "right: skip, up to date",
+                "left: skip, up to date",
+                "last: run, forced",
+            ],
+        ),
+        (
+            "base is forced and was interrupted",
+            &["base"],
+            vec![("base", partial())],
+            [
+                "data: run, base needs it",
+                "base: run, forced",
+                "right: run, base runs before it",
+                "left: run, base runs before it",
+                "last: run, right runs before it",
+            ],
+        ),
+    ];
+    for (what, forced, states, expected) in cases {
+        assert_eq!(table(forced, &states), expected, "{what}");
+    }
+}
+
+fn partial() -> State {
+    State::Partial { done: 12, total: 20, reason: "stopped by SIGTERM".into() }
+}
+
+fn rate() -> Difference {
+    Difference { key: "learning_rate".into(), old: Some(0.001.into()), new: Some(0.0001.into()) }
 }
