@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::graph::Graph;
-use crate::kind::{Artifact, Counts, StageId};
+use crate::kind::{Artifact, Counts, Stage, StageId};
 use crate::spec::LoadedStage;
 
 /// What a change of a setting means. Declared beside the field, as `x-class` in its schema.
@@ -101,32 +101,34 @@ impl std::fmt::Display for Difference {
     }
 }
 
-/// The manifests of all stages of a graph, as far as settings make them. A stage's manifest holds the settings of the
-/// stages that it refers to and that count by them; [`complete`] adds the content of the others.
-pub fn manifests(graph: &Graph) -> HashMap<StageId, Manifest> {
-    let mut all: HashMap<StageId, Manifest> = HashMap::new();
-    for stage in graph.stages() {
-        let manifest = manifest(stage, &all);
-        all.insert(stage.id.clone(), manifest);
-    }
-    all
-}
-
-fn manifest(stage: &LoadedStage, done: &HashMap<StageId, Manifest>) -> Manifest {
-    let mut settings = stage.stage.settings();
-    // A reference counts by what it refers to, not by the name that the stage happens to have.
+/// What a stage's own settings decide. A reference counts by what it refers to, not by the name that the stage happens
+/// to have.
+pub fn of_settings(kind: &str, stage: &dyn Stage, schema: &schemars::Schema) -> Manifest {
+    let mut settings = stage.settings();
     if let Value::Object(map) = &mut settings {
-        for reference in stage.stage.references() {
+        for reference in stage.references() {
             map.remove(reference.key);
         }
     }
-    let by_settings = stage.inputs.iter().filter(|input| input.counts == Counts::Settings);
-    let inputs = by_settings.flat_map(|input| {
-        let entries = done.get(&input.stage).into_iter().flat_map(|m| m.record());
-        entries.map(|(key, value)| (format!("{}.{key}", input.name), value.clone()))
-    });
-    let kind = [("kind".to_owned(), Value::String(stage.kind.clone()))];
-    Manifest::of(&settings, &stage.schema).with(stage.stage.derived()).with(inputs).with(kind)
+    let kind = [("kind".to_owned(), Value::String(kind.to_owned()))];
+    Manifest::of(&settings, schema).with(stage.derived()).with(kind)
+}
+
+/// The manifests of the stages for which the settings of other stages count besides their own. [`complete`] adds the
+/// content of those that count by that.
+pub fn manifests(graph: &Graph) -> HashMap<StageId, Manifest> {
+    let mut all: HashMap<StageId, Manifest> = HashMap::new();
+    for stage in graph.stages().filter(|s| s.inputs.iter().any(|i| i.counts == Counts::Settings)) {
+        let by_settings = stage.inputs.iter().filter(|input| input.counts == Counts::Settings);
+        let inputs = by_settings.flat_map(|input| {
+            let own = graph.stage(&input.stage).map(|s| &s.manifest);
+            let entries = all.get(&input.stage).or(own).into_iter().flat_map(|m| m.record());
+            entries.map(|(key, value)| (format!("{}.{key}", input.name), value.clone()))
+        });
+        let manifest = stage.manifest.clone().with(inputs.collect::<Vec<_>>());
+        all.insert(stage.id.clone(), manifest);
+    }
+    all
 }
 
 /// Adds the content that a stage refers to. Returns the keys that are missing, because it is not known yet.

@@ -134,13 +134,10 @@ impl Stage for CommandStage {
         if !changes.is_empty() {
             return Ok(State::changed(changes).into());
         }
-        for path in &self.settings.outputs {
-            let shown = path.display();
-            if !o.root.join(path).exists() {
-                return Ok(State::absent(format!("{shown} is not there")).into());
-            }
-        }
-        let outputs = files_of(o.root, &self.settings.outputs, &made.outputs)?;
+        let outputs = match files_of(o.root, &self.settings.outputs, &made.outputs)? {
+            Ok(outputs) => outputs,
+            Err(missing) => return Ok(State::absent(format!("{} is not there", missing.display())).into()),
+        };
         match file_changes(&made.outputs, &outputs).first() {
             Some(change) => Ok(State::absent(format!("{} was changed since it was made", change.key)).into()),
             None => Ok(done(&made.outputs)),
@@ -159,13 +156,10 @@ impl Stage for CommandStage {
         }
         let folder = s.working_dir.as_ref().map_or(context.root.clone(), |dir| context.root.join(dir));
         process::run(context, &s.run, &folder, &s.env)?;
-        for path in &s.outputs {
-            if !context.root.join(path).exists() {
-                let text = format!("it ended well and did not write {}, one of its outputs", path.display());
-                return Err(StageError::new(Failure::Command, text));
-            }
-        }
-        let outputs = files_of(&context.root, &s.outputs, &[])?;
+        let outputs = files_of(&context.root, &s.outputs, &[])?.map_err(|missing| {
+            let text = format!("it ended well and did not write {}, one of its outputs", missing.display());
+            StageError::new(Failure::Command, text)
+        })?;
         context.note_made(outputs.clone(), inputs, Vec::new())?;
         let count = s.outputs.len();
         let summary = match count {
@@ -179,23 +173,24 @@ impl Stage for CommandStage {
 impl CommandStage {
     /// The files that it reads now, in order; `known` saves reading those that did not change.
     fn inputs(&self, root: &Path, known: &[Output]) -> Result<Vec<Output>, StageError> {
-        let mut paths = Vec::new();
+        let mut files = Vec::new();
         for pattern in &self.settings.inputs {
-            let whole = root.join(pattern);
-            if whole.exists() {
-                paths.push(PathBuf::from(pattern));
+            if collect(root, Path::new(pattern), &mut files)? {
                 continue;
             }
             let escaped = format!("{}/{pattern}", glob::Pattern::escape(&root.to_string_lossy()));
             let found = glob::glob(&escaped).map_err(|e| StageError::new(Failure::Setting, e.to_string()))?;
-            let before = paths.len();
-            paths.extend(found.flatten().filter_map(|p| p.strip_prefix(root).ok().map(Path::to_owned)));
-            if paths.len() == before {
-                let text = format!("inputs: there is no {pattern}");
-                return Err(StageError::new(Failure::Input, text));
+            let before = files.len();
+            for path in found.flatten() {
+                if let Ok(path) = path.strip_prefix(root) {
+                    collect(root, path, &mut files)?;
+                }
+            }
+            if files.len() == before {
+                return Err(StageError::new(Failure::Input, format!("inputs: there is no {pattern}")));
             }
         }
-        files_of(root, &paths, known)
+        as_outputs(root, files, known)
     }
 }
 
@@ -212,44 +207,63 @@ fn artifact(outputs: &[Output]) -> Artifact {
     Artifact::new(outputs.to_vec(), Some(format!("sha256:{}", hex(&hash.finalize()))))
 }
 
-/// All files under some paths, by name, with their digests.
-fn files_of(root: &Path, paths: &[PathBuf], known: &[Output]) -> Result<Vec<Output>, StageError> {
+/// A file of the project as it was found.
+type Found = (PathBuf, std::fs::Metadata);
+
+/// All files under some paths, by name, with their digests; or the path that is not there.
+fn files_of(
+    root: &Path,
+    paths: &[PathBuf],
+    known: &[Output],
+) -> Result<Result<Vec<Output>, PathBuf>, StageError> {
     let mut files = Vec::new();
     for path in paths {
-        collect(root, path, &mut files)?;
+        if !collect(root, path, &mut files)? {
+            return Ok(Err(path.clone()));
+        }
     }
-    files.sort();
-    files.dedup();
+    as_outputs(root, files, known).map(Ok)
+}
+
+/// `known` saves reading files that did not change.
+fn as_outputs(root: &Path, mut files: Vec<Found>, known: &[Output]) -> Result<Vec<Output>, StageError> {
+    files.sort_by(|a, b| a.0.cmp(&b.0));
+    files.dedup_by(|a, b| a.0 == b.0);
     let known: BTreeMap<&str, &Output> = known.iter().map(|o| (o.path.as_str(), o)).collect();
-    let now = |path: &PathBuf| {
-        let name = path.to_string_lossy().into_owned();
-        match known.get(name.as_str()) {
-            Some(old) => old.again(root),
+    let now = |(path, metadata): &Found| {
+        let name = path.to_string_lossy();
+        match known.get(&*name) {
+            Some(old) => old.again(root, metadata),
             None => Output::of(root, &name),
         }
     };
     Ok(files.iter().map(now).collect::<Result<_, _>>()?)
 }
 
-fn collect(root: &Path, path: &Path, files: &mut Vec<PathBuf>) -> Result<(), StageError> {
+/// The file at a path, or all files under it; `false` if there is nothing.
+fn collect(root: &Path, path: &Path, files: &mut Vec<Found>) -> Result<bool, StageError> {
     let whole = root.join(path);
     let unreadable = |e: std::io::Error| {
         StageError::new(Failure::Input, format!("failed to read {}: {e}", path.display()))
     };
-    if std::fs::metadata(&whole).map_err(unreadable)?.is_file() {
-        files.push(path.components().collect());
-        return Ok(());
+    let metadata = match std::fs::metadata(&whole) {
+        Ok(metadata) => metadata,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(unreadable(e)),
+    };
+    if metadata.is_file() {
+        files.push((path.components().collect(), metadata));
+        return Ok(true);
     }
     for entry in std::fs::read_dir(&whole).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
         let kind = entry.file_type().map_err(unreadable)?;
-        let inner = path.join(entry.file_name());
         // A link to a folder may lead back here.
-        if kind.is_dir() || (kind.is_symlink() && !whole.join(entry.file_name()).is_dir()) || kind.is_file() {
-            collect(root, &inner, files)?;
+        if kind.is_dir() || kind.is_file() || (kind.is_symlink() && !entry.path().is_dir()) {
+            collect(root, &path.join(entry.file_name()), files)?;
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 fn file_changes(old: &[Output], new: &[Output]) -> Vec<Difference> {

@@ -73,8 +73,10 @@ impl<'a> Journal<'a> {
 impl Report for Journal<'_> {
     fn event(&self, stage: &StageId, event: &Event) {
         let noted = match event {
-            // Many a second, and nobody's business tomorrow.
-            Event::Step { .. } | Event::Preparing { .. } | Event::Output { .. } => Ok(()),
+            // Many a second, and nobody's business tomorrow; or nothing that happened.
+            Event::Step { .. } | Event::Preparing { .. } | Event::Output { .. } | Event::Skipped { .. } => {
+                Ok(())
+            }
             _ => self.append(stage, event),
         };
         if let Err(error) = noted {

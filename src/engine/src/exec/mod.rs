@@ -122,11 +122,8 @@ fn inputs(stage: &LoadedStage, artifacts: &HashMap<StageId, Artifact>) -> BTreeM
 
 fn manifest<'a>(
     execution: &'a Execution,
-    stage: &LoadedStage,
+    stage: &'a LoadedStage,
     inputs: &BTreeMap<String, Artifact>,
 ) -> (Cow<'a, Manifest>, Vec<String>) {
-    match execution.manifests.get(&stage.id) {
-        Some(manifest) => identity::complete(manifest, stage, inputs),
-        None => (Cow::Owned(Manifest::default()), Vec::new()),
-    }
+    identity::complete(execution.manifests.get(&stage.id).unwrap_or(&stage.manifest), stage, inputs)
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::error::SpecError;
+use crate::identity::{self, Manifest};
 use crate::kind::{Counts, Files, Stage, StageId, StageKind};
 use crate::parallel;
 use crate::policy::Conduct;
@@ -51,8 +52,8 @@ pub struct LoadedStage {
     pub id: StageId,
     pub kind: String,
     pub stage: Arc<dyn Stage>,
-    /// What the kind's settings look like, with the class of each.
-    pub schema: Arc<schemars::Schema>,
+    /// What its own settings decide.
+    pub manifest: Manifest,
     pub conduct: Conduct,
     /// What other stages hand to it.
     pub inputs: Vec<Input>,
@@ -82,7 +83,7 @@ pub fn load(
     let source = Source::read(&root.join(path), path)?;
     let file = PipelineFile::parse(source)?;
     let mut warnings = Vec::new();
-    let kinds = Kinds(kinds.iter().map(|k| (k.name(), (k.as_ref(), Arc::new(k.schema())))).collect());
+    let kinds = Kinds(kinds.iter().map(|k| (k.name(), (k.as_ref(), k.schema()))).collect());
     let (params, for_stages) = apply_overrides(&file, &kinds, overrides, &mut warnings)?;
     for kind in file.policies.keys() {
         if !POLICY_KEYS.contains(&kind.as_str()) {
@@ -100,7 +101,7 @@ pub fn load(
 }
 
 /// Stage kinds by name, each with its schema, which takes a while to make.
-struct Kinds<'a>(BTreeMap<&'static str, (&'a dyn StageKind, Arc<schemars::Schema>)>);
+struct Kinds<'a>(BTreeMap<&'static str, (&'a dyn StageKind, schemars::Schema)>);
 
 impl Kinds<'_> {
     /// The settings of a kind.
@@ -363,11 +364,12 @@ impl Loading<'_> {
         };
         let (inputs, needs) = resolve_needs(file, &layers, stage.as_ref(), needs_value, all)?;
         let files = stage.files();
+        let manifest = identity::of_settings(&declared.kind, stage.as_ref(), schema);
         Ok(LoadedStage {
             id: single.id.clone(),
             kind: declared.kind.clone(),
             stage,
-            schema: schema.clone(),
+            manifest,
             conduct,
             inputs,
             files,

@@ -177,11 +177,9 @@ impl Output {
         Ok(Self { path: path.to_owned(), digest, bytes: metadata.len(), modified: modified(&metadata) })
     }
 
-    /// The file as it is on disk now; read only if its size or time changed.
-    pub fn again(&self, root: &Path) -> Result<Self, StoreError> {
-        let metadata =
-            std::fs::metadata(root.join(&self.path)).map_err(StoreError::reading(&root.join(&self.path)))?;
-        match metadata.len() == self.bytes && modified(&metadata) == self.modified {
+    /// The file as it is on disk now, `metadata`; read only if its size or time changed.
+    pub fn again(&self, root: &Path, metadata: &std::fs::Metadata) -> Result<Self, StoreError> {
+        match metadata.len() == self.bytes && modified(metadata) == self.modified {
             true => Ok(self.clone()),
             false => Self::of(root, &self.path),
         }
