@@ -116,6 +116,7 @@ impl Inputs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diffit::{DiffitConfig, Pass};
 
     #[test]
     fn pieces_are_the_batch() {
@@ -140,6 +141,46 @@ mod tests {
             assert!((pieces.iter().map(|(_, share)| share).sum::<f64>() - 1.0).abs() < 1e-12);
             let cut = numbers(pieces.into_iter().map(|(piece, _)| piece).collect());
             assert_eq!(sorted(cut), sorted(numbers(vec![whole()])));
+        }
+    }
+
+    #[test]
+    fn the_loss_and_gradients_of_the_pieces_are_those_of_the_batch() {
+        let text = r#"{"dim": 16, "mults": [1, 2], "depths": [1, 1], "heads": 2, "window": 4, "image_size": 8,
+                       "channels": 3, "num_classes": 2}"#;
+        let config: DiffitConfig = serde_json::from_str(text).unwrap();
+        let device = Device::flex().autodiff();
+        let net = config.init(7, &device).unwrap();
+        let images: Vec<f32> = (0..5 * 3 * 64).map(|i| (0.37 * i as f32).sin()).collect();
+        let batch = Batch { images, labels: vec![0, 1, 0, 1, 1], indices: (0..5).collect() };
+        let key = Key { seed: 1, epoch: 1, batch: 0 };
+        let labels = Labels { classes: 2, dropout: 0.0 };
+        // The mean loss, and the gradient of the first convolution.
+        let of = |count: usize| -> (f32, Vec<f32>) {
+            let (mut whole, mut gradient) = (0.0, Vec::new());
+            for (piece, share) in
+                Inputs::train(batch.clone(), key, &Edm::default(), labels, 8, &device).pieces(count)
+            {
+                let pass = Pass::inference();
+                let loss =
+                    Edm::default().loss(&net, piece.image, piece.sigma, piece.noise, piece.label, &pass)
+                        * share;
+                whole += loss.clone().into_scalar::<f32>();
+                let found = net.tokenizer.weight.grad(&loss.backward()).unwrap();
+                let found = found.into_data().try_to_vec::<f32>().unwrap();
+                gradient = match gradient.is_empty() {
+                    true => found,
+                    false => gradient.iter().zip(found).map(|(a, b)| a + b).collect(),
+                };
+            }
+            (whole, gradient)
+        };
+        let (loss, gradient) = of(1);
+        for count in [2, 4] {
+            let (pieces, sum) = of(count);
+            assert!((pieces - loss).abs() < 1e-5 * loss, "{pieces} {loss}");
+            let scale = gradient.iter().fold(0.0f32, |m, g| m.max(g.abs()));
+            assert!(gradient.iter().zip(&sum).all(|(a, b)| (a - b).abs() < 1e-5 * scale));
         }
     }
 }
