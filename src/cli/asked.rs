@@ -146,10 +146,15 @@ impl Meant {
         }
     }
 
+    /// Looks at what there is. Changes nothing.
+    pub fn observe(&self, execution: &Execution) -> Result<HashMap<StageId, Observed>, CliError> {
+        exec::observe(execution, &self.selection.stages)
+            .map_err(|(stage, error)| CliError::stage(stage.as_str(), &error))
+    }
+
     /// Looks at what there is, and decides. Changes nothing.
     pub fn plan(&self, execution: &Execution) -> Result<(Plan, HashMap<StageId, Observed>), CliError> {
-        let observed = exec::observe(execution, &self.selection.stages)
-            .map_err(|(stage, error)| CliError::stage(stage.as_str(), &error))?;
+        let observed = self.observe(execution)?;
         Ok((plan::plan(&self.graph, &self.selection, &self.forced, &observed), observed))
     }
 }

@@ -77,7 +77,7 @@ enum Command {
     Graph(graph::GraphArguments),
     /// List, show, compare, remove numbered runs
     Runs(runs::RunsArguments),
-    /// Remove what nothing refers to: files that a crash left, records of stages that are gone
+    /// Remove what crashes left: half files, runs without content, checkpoints that no run lists
     Gc(clean::GcArguments),
     /// Look into a checkpoint file
     Ckpt(ckpt::CkptArguments),

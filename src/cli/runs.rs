@@ -111,7 +111,7 @@ fn row(run: &Run) -> Vec<String> {
             vec![
                 number,
                 m.experiment_name.clone(),
-                m.created_at.with_timezone(&chrono::Local).format("%Y-%m-%d %H:%M:%S").to_string(),
+                table::time(&m.created_at),
                 m.status.name().to_owned(),
                 format!("{}/{}", done(&m), m.epochs),
                 m.checkpoints.len().to_string(),
@@ -218,9 +218,6 @@ fn show(folders: &[Runs], number: u32, json: bool) -> Result<(), CliError> {
         say!("{:#}", record(&run));
         return Ok(());
     }
-    let time = |t: &chrono::DateTime<chrono::Utc>| {
-        t.with_timezone(&chrono::Local).format("%Y-%m-%d %H:%M:%S").to_string()
-    };
     say!("Run {}: {}", run.number, m.experiment_name);
     say!("directory   {}", run.folder.display());
     say!(
@@ -228,8 +225,8 @@ fn show(folders: &[Runs], number: u32, json: bool) -> Result<(), CliError> {
         m.status.name(),
         m.message.as_ref().map(|t| format!(" ({t})")).unwrap_or_default()
     );
-    say!("created     {}", time(&m.created_at));
-    say!("updated     {}", time(&m.updated_at));
+    say!("created     {}", table::time(&m.created_at));
+    say!("updated     {}", table::time(&m.updated_at));
     say!("stage       {} of {}", m.stage, m.pipeline);
     say!("device      {}", m.device);
     let images =

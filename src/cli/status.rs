@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use chrono::{DateTime, Local, Utc};
-use pipe_engine::exec::{self, Observed};
+use chrono::{DateTime, Utc};
+use pipe_engine::exec::Observed;
 use pipe_engine::kind::{StageId, State};
 use pipe_engine::progress::Silent;
 use pipe_engine::stop::Stop;
@@ -42,8 +42,7 @@ struct Standing {
 pub fn status(arguments: StatusArguments) -> Result<ExitCode, CliError> {
     let meant = arguments.asked.load()?;
     let stop = Stop::default();
-    let observed = exec::observe(&meant.execution(&stop, &Silent), &meant.selection.stages)
-        .map_err(|(stage, error)| CliError::stage(stage.as_str(), &error))?;
+    let observed = meant.observe(&meant.execution(&stop, &Silent))?;
     let pipeline = &meant.graph.pipeline.name;
     let stages = meant.graph.stages().filter_map(|stage| {
         let found = observed.get(&stage.id)?;
@@ -58,7 +57,7 @@ pub fn status(arguments: StatusArguments) -> Result<ExitCode, CliError> {
     let rows: Vec<Vec<String>> = all
         .iter()
         .map(|s| {
-            let time = s.updated_at.map(|t| t.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S").to_string());
+            let time = s.updated_at.as_ref().map(table::time);
             vec![
                 s.stage.to_string(),
                 s.status.to_owned(),

@@ -1,5 +1,7 @@
 //! Plain tables: a header, a rule, rows; columns as wide as their widest cell.
 
+use chrono::{DateTime, Local, Utc};
+
 /// Lays rows out under headings. The last column is not padded.
 pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = headings.iter().map(|h| h.chars().count()).collect();
@@ -17,6 +19,11 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let mut text = vec![line(headings.to_vec()), "-".repeat(total)];
     text.extend(rows.iter().map(|row| line(row.iter().map(String::as_str).collect())));
     text.join("\n")
+}
+
+/// A time on this machine's clock.
+pub fn time(time: &DateTime<Utc>) -> String {
+    time.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 /// `1.5 MB`, in powers of 1000.

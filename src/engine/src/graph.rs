@@ -88,15 +88,17 @@ impl Graph {
     fn named(&self, names: &[String]) -> Result<Vec<NodeIndex>, SpecError> {
         let mut nodes = Vec::new();
         for name in names {
-            let ids = self.pipeline.members(name);
-            if ids.is_empty() {
+            if let Some(members) = self.pipeline.matrices.get(name.as_str()) {
+                nodes.extend(members.iter().filter_map(|id| self.node(id)));
+            } else if let Some(&place) = self.index.get(name.as_str()) {
+                nodes.push(NodeIndex::new(place));
+            } else {
                 let all = self.pipeline.stages.iter().map(|s| s.id.as_str());
                 let shown = self.pipeline.source.path().display();
                 return Err(
                     SpecError::plain(format!("{shown}: no stage is called `{name}`")).candidates(name, all)
                 );
             }
-            nodes.extend(ids.iter().filter_map(|id| self.node(id)));
         }
         Ok(nodes)
     }

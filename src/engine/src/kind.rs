@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use figment::Figment;
@@ -154,6 +154,12 @@ pub struct Files {
     /// Paths and patterns.
     pub reads: Vec<(String, String)>,
     pub writes: Vec<(String, PathBuf)>,
+}
+
+/// Whether a relative path stays inside the project, as far as its words say.
+pub fn is_inside_project(path: &Path) -> bool {
+    let plain = path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+    plain && !path.as_os_str().is_empty()
 }
 
 /// What of another stage goes into the identity of the one that refers to it.

@@ -56,8 +56,9 @@ pub struct Plan {
 }
 
 /// What to do for a stage that keeps something on disk, when all that it needs is there.
-pub fn decide(state: &State) -> (Action, String) {
+pub fn decide(state: &State, forced: bool) -> (Action, String) {
     match state {
+        _ if forced => (Action::Run, "forced".to_owned()),
         State::Done { reason } => (Action::Skip, reason.clone()),
         State::Partial { done, total, reason } => {
             (Action::Resume { done: *done, total: *total }, reason.clone())
@@ -96,11 +97,8 @@ pub fn plan(
             let known = observed.get(&dependency.id).is_some_and(|o| o.observation.artifact.is_some());
             (before.action != Action::Skip && !known).then(|| dependency.id.clone())
         });
-        let (action, reason) = decide(&found.observation.state);
+        let (action, reason) = decide(&found.observation.state, forced.contains(&stage.id));
         let decision = match (action, renewed) {
-            _ if forced.contains(&stage.id) => {
-                Decision { action: Action::Run, reason: "forced".into(), depends_on: None }
-            }
             (Action::Skip, Some(before)) => Decision {
                 action: Action::Run,
                 reason: format!("{before} runs before it"),

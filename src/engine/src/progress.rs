@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::{Map, Value};
+
 use crate::kind::{Failure, StageId};
 use crate::policy::Change;
 
@@ -15,6 +17,17 @@ pub struct Silent;
 
 impl Report for Silent {
     fn event(&self, _: &StageId, _: &Event) {}
+}
+
+/// An event as a JSON object, with its stage and the time.
+pub fn to_json(stage: &StageId, event: &Event) -> Map<String, Value> {
+    let mut object = match serde_json::to_value(event) {
+        Ok(Value::Object(object)) => object,
+        _ => Map::new(),
+    };
+    object.insert("stage".into(), stage.as_str().into());
+    object.insert("time".into(), chrono::Utc::now().to_rfc3339().into());
+    object
 }
 
 /// One thing that happened.

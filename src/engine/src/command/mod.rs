@@ -3,7 +3,7 @@
 mod process;
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use figment::Figment;
@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::identity::{Difference, hex};
 use crate::kind::{
     Artifact, Failure, Files, Observation, Observer, Outcome, Reference, Rejection, RunContext, Stage,
-    StageError, StageKind, State,
+    StageError, StageKind, State, is_inside_project,
 };
 use crate::store::Output;
 
@@ -75,14 +75,18 @@ impl StageKind for CommandKind {
         let inside = "a path inside the project, without `..`";
         for (index, pattern) in settings.inputs.iter().enumerate() {
             let key = format!("inputs.{index}");
-            Rejection::unless(&key, is_inside(Path::new(pattern)), inside)?;
+            Rejection::unless(&key, is_inside_project(Path::new(pattern)), inside)?;
             glob::Pattern::new(pattern).map_err(|e| Rejection::value(&key, format!("not a pattern: {e}")))?;
         }
         for (index, path) in settings.outputs.iter().enumerate() {
-            Rejection::unless(format!("outputs.{index}"), is_inside(path), inside)?;
+            Rejection::unless(format!("outputs.{index}"), is_inside_project(path), inside)?;
         }
         if let Some(folder) = &settings.working_dir {
-            Rejection::unless("working_dir", is_inside(folder), "a folder inside the project, without `..`")?;
+            Rejection::unless(
+                "working_dir",
+                is_inside_project(folder),
+                "a folder inside the project, without `..`",
+            )?;
         }
         for name in settings.env.keys() {
             let good = !name.is_empty() && !name.contains(['=', '\0']);
@@ -90,11 +94,6 @@ impl StageKind for CommandKind {
         }
         Ok(Arc::new(CommandStage { settings }))
     }
-}
-
-fn is_inside(path: &Path) -> bool {
-    let plain = path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
-    plain && !path.as_os_str().is_empty()
 }
 
 struct CommandStage {
@@ -161,10 +160,9 @@ impl Stage for CommandStage {
             StageError::new(Failure::Command, text)
         })?;
         context.note_made(outputs.clone(), inputs, Vec::new())?;
-        let count = s.outputs.len();
-        let summary = match count {
-            0 => "done".to_owned(),
-            _ => s.outputs.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "),
+        let summary = match s.outputs.is_empty() {
+            true => "done".to_owned(),
+            false => s.outputs.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "),
         };
         Ok(Outcome { artifact: Some(artifact(&outputs)), summary })
     }

@@ -51,10 +51,12 @@ pub(super) fn run(
     let mut child = spawned.map_err(|e| failed(format!("failed to start `{shown}`: {e}")))?;
 
     let (lines, heard) = channel();
-    let readers = [
-        child.stdout.take().map(|out| listen(out, lines.clone())),
-        child.stderr.take().map(|out| listen(out, lines.clone())),
-    ];
+    if let Some(out) = child.stdout.take() {
+        listen(out, lines.clone());
+    }
+    if let Some(out) = child.stderr.take() {
+        listen(out, lines.clone());
+    }
     drop(lines);
     let mut tail: Vec<String> = Vec::new();
     let mut tell = |line: String| {
@@ -67,9 +69,9 @@ pub(super) fn run(
     let mut asked: Option<Instant> = None;
     let mut closed = false;
     let status = loop {
-        // Short at first, so that a program that ends at once costs little.
-        match heard.recv_timeout(Duration::from_millis(if closed { 2 } else { 20 })) {
+        match heard.recv_timeout(Duration::from_millis(20)) {
             Ok(line) => tell(line),
+            // It is about to end, so at first without a wait.
             Err(RecvTimeoutError::Disconnected) if !closed => closed = true,
             Err(RecvTimeoutError::Disconnected) => std::thread::sleep(Duration::from_millis(1)),
             Err(RecvTimeoutError::Timeout) => {}
@@ -95,7 +97,6 @@ pub(super) fn run(
     while let Ok(line) = heard.recv_timeout(until.saturating_duration_since(Instant::now())) {
         tell(line);
     }
-    drop(readers);
     match (status.success(), context.stop.requested(), asked) {
         (false, Some(signal), Some(_)) => {
             let text = format!("`{shown}` was stopped by {}", signal.name());
@@ -125,7 +126,7 @@ fn how(status: ExitStatus) -> String {
 }
 
 /// Reads lines in a thread of its own until the other end closes.
-fn listen(out: impl Read + Send + 'static, lines: Sender<String>) -> std::thread::JoinHandle<()> {
+fn listen(out: impl Read + Send + 'static, lines: Sender<String>) {
     std::thread::spawn(move || {
         let mut reader = BufReader::new(out);
         loop {
@@ -140,7 +141,7 @@ fn listen(out: impl Read + Send + 'static, lines: Sender<String>) -> std::thread
                 }
             }
         }
-    })
+    });
 }
 
 /// Asks the process group to end, or ends it.

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chrono::Utc;
+use serde_json::Value;
 
 use crate::kind::{StageError, StageId};
-use crate::progress::{Event, Report};
+use crate::progress::{self, Event, Report};
 use crate::store::{Made, Progress, Record, STATE_FOLDER, StoreError, atomic};
 
 /// Passes events on, and keeps those that say something tomorrow.
@@ -59,14 +60,10 @@ impl<'a> Journal<'a> {
     }
 
     fn append(&self, stage: &StageId, event: &Event) -> std::io::Result<()> {
-        let mut value = serde_json::to_value(event)?;
-        if let Some(object) = value.as_object_mut() {
-            object.insert("time".into(), Utc::now().to_rfc3339().into());
-            object.insert("pipeline".into(), self.pipeline.as_str().into());
-            object.insert("stage".into(), stage.as_str().into());
-            object.insert("pid".into(), std::process::id().into());
-        }
-        (&self.log).write_all(format!("{value}\n").as_bytes())
+        let mut object = progress::to_json(stage, event);
+        object.insert("pipeline".into(), self.pipeline.as_str().into());
+        object.insert("pid".into(), std::process::id().into());
+        (&self.log).write_all(format!("{}\n", Value::Object(object)).as_bytes())
     }
 }
 

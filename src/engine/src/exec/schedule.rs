@@ -46,6 +46,7 @@ struct Node<'a> {
     action: Action,
     reason: String,
     transient: bool,
+    /// What it last made, as it was found when its turn came.
     made: Option<Made>,
     phase: Phase,
     before: Vec<Place>,
@@ -92,8 +93,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             let Some(stage) = execution.graph.stage(&step.stage) else { continue };
             let found = observed.remove(&step.stage);
             let transient = found.as_ref().is_some_and(Observed::is_transient);
-            let (artifact, made) =
-                found.map(|o| (o.observation.artifact, o.record.and_then(|r| r.made))).unwrap_or_default();
+            let artifact = found.and_then(|o| o.observation.artifact);
             // What runs hands on something newer.
             if let Some(artifact) = artifact.filter(|_| step.action == Action::Skip) {
                 artifacts.insert(step.stage.clone(), artifact);
@@ -109,7 +109,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
                 action: step.action.clone(),
                 reason: step.reason.clone(),
                 transient,
-                made,
+                made: None,
                 phase: Phase::Waiting,
                 open: before.len(),
                 before,
@@ -188,8 +188,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
                 at = 0;
                 continue;
             }
-            let wants_gpu = self.wants_gpu(place);
-            if wants_gpu && self.free_gpus.is_empty() {
+            if self.wants_gpu(place) && self.free_gpus.is_empty() {
                 continue;
             }
             self.ready.remove(&place);
@@ -219,15 +218,14 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             // Since the plan was made a stage before it has ended, or another process was here.
             let record = Record::load(execution.root, pipeline, &stage.id);
             let observed = observe_stage(execution, stage, record, &self.artifacts)?;
-            let (mut action, mut reason) = plan::decide(&observed.observation.state);
-            if execution.forced.contains(&stage.id) {
-                (action, reason) = (Action::Run, "forced".to_owned());
-            } else if action == Action::Skip {
+            let forced = execution.forced.contains(&stage.id);
+            let (mut action, mut reason) = plan::decide(&observed.observation.state, forced);
+            if action == Action::Skip {
                 self.artifacts.extend(observed.observation.artifact.map(|a| (stage.id.clone(), a)));
                 self.skip(place, reason);
                 return Ok(());
             }
-            if !execution.forced.contains(&stage.id) {
+            if !forced {
                 (anew, action, reason) = by_policy(stage.conduct.resume, action, reason)?;
             }
             let node = &mut self.nodes[place];

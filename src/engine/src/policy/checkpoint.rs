@@ -48,6 +48,19 @@ pub enum Mode {
     Max,
 }
 
+/// The figures that can decide which checkpoint is the best.
+pub const MONITORS: [&str; 2] = ["train_loss", "val_loss"];
+
+impl Mode {
+    /// Whether `new` is the better figure.
+    pub fn is_better(self, new: f64, old: f64) -> bool {
+        match self {
+            Mode::Min => new < old,
+            Mode::Max => new > old,
+        }
+    }
+}
+
 impl Default for CheckpointPolicy {
     fn default() -> Self {
         Self {
@@ -107,7 +120,7 @@ impl CheckpointPolicy {
                 "expected at least 1 (the newest is needed to resume), or null to keep all",
             );
         }
-        if !["train_loss", "val_loss"].contains(&self.monitor.as_str()) {
+        if !MONITORS.contains(&self.monitor.as_str()) {
             return refuse("monitor", "expected `train_loss` or `val_loss`");
         }
         if self.base_dir.as_ref().is_some_and(|dir| dir.trim().is_empty()) {
@@ -157,11 +170,7 @@ impl CheckpointPolicy {
         let figure = |k: &Known| k.metrics.get(&self.monitor).copied().filter(|v| v.is_finite());
         known.iter().filter(|k| figure(k).is_some()).reduce(|best, k| {
             let (old, new) = (figure(best).unwrap_or(f64::NAN), figure(k).unwrap_or(f64::NAN));
-            let better = match self.mode {
-                Mode::Min => new < old,
-                Mode::Max => new > old,
-            };
-            if better { k } else { best }
+            if self.mode.is_better(new, old) { k } else { best }
         })
     }
 }

@@ -3,5 +3,5 @@
 pub mod checkpoint;
 mod conduct;
 
-pub use checkpoint::{Action, CheckpointPolicy, InvalidPolicy, Known, Mode};
+pub use checkpoint::{Action, CheckpointPolicy, InvalidPolicy, Known, MONITORS, Mode};
 pub use conduct::{Adjustment, Again, Change, Conduct, OnFailure, Resources, Resume, Retry, Retryable, Span};

@@ -34,17 +34,7 @@ pub struct LoadedPipeline {
     /// Legal, and probably not meant.
     pub warnings: Vec<String>,
     /// The stages that came of each declared one with a `matrix`.
-    matrices: BTreeMap<StageId, Vec<StageId>>,
-}
-
-impl LoadedPipeline {
-    /// The stages that a name means: one, all of a matrix, or none.
-    pub fn members(&self, name: &str) -> Vec<StageId> {
-        match self.matrices.get(name) {
-            Some(members) => members.clone(),
-            None => self.stages.iter().filter(|s| s.id.as_str() == name).map(|s| s.id.clone()).collect(),
-        }
-    }
+    pub(crate) matrices: BTreeMap<StageId, Vec<StageId>>,
 }
 
 /// A stage with typed settings.
@@ -317,11 +307,8 @@ impl Loading<'_> {
         // The stage's own keys, parameters filled in.
         let base = vec!["stages".to_owned(), id.to_owned()];
         let names = Names { params, matrix: &single.values };
-        let mut body = Map::new();
-        for (key, value) in declared.body.iter().filter(|(key, _)| *key != "matrix") {
-            let at = [base.as_slice(), std::slice::from_ref(key)].concat();
-            body.insert(key.clone(), filled_value(source, &at, value, names)?);
-        }
+        let own = declared.body.iter().filter(|(key, _)| *key != "matrix");
+        let mut body = filled(source, &base, own, names)?;
         let needs_value = body.remove("needs");
         let config = body.remove("config");
 
@@ -419,16 +406,17 @@ fn config_layer(
     Ok(Layer { origin: Origin::File { source, base, moved: Vec::new() }, values })
 }
 
-fn filled(
+fn filled<'a>(
     source: &Source,
     base: &[String],
-    values: &Map<String, Value>,
+    values: impl IntoIterator<Item = (&'a String, &'a Value)>,
     names: Names,
 ) -> Result<Map<String, Value>, SpecError> {
-    match filled_value(source, base, &Value::Object(values.clone()), names)? {
-        Value::Object(map) => Ok(map),
-        _ => Ok(Map::new()),
-    }
+    let one = |(key, value): (&'a String, &'a Value)| {
+        let at = [base, std::slice::from_ref(key)].concat();
+        Ok((key.clone(), filled_value(source, &at, value, names)?))
+    };
+    values.into_iter().map(one).collect()
 }
 
 fn filled_value(source: &Source, base: &[String], value: &Value, names: Names) -> Result<Value, SpecError> {

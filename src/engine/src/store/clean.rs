@@ -132,7 +132,7 @@ pub fn garbage(folders: &[Runs]) -> Vec<Garbage> {
     all
 }
 
-/// Removes a piece of garbage; one that is gone already is fine.
+/// Removes a piece of garbage.
 pub fn remove(garbage: &Garbage) -> Result<(), StoreError> {
     match garbage.path.is_dir() {
         true => Ok(atomic::remove_tree(&garbage.path)?),

@@ -187,12 +187,8 @@ impl Output {
 
     /// Whether the file still has its content. It is read again only if its size or time changed.
     pub fn stands(&self, root: &Path) -> bool {
-        let file = root.join(&self.path);
-        let Ok(metadata) = std::fs::metadata(&file) else { return false };
-        if metadata.len() != self.bytes {
-            return false;
-        }
-        self.modified == modified(&metadata) || file_digest(&file).is_ok_and(|digest| digest == self.digest)
+        let Ok(metadata) = std::fs::metadata(root.join(&self.path)) else { return false };
+        metadata.len() == self.bytes && self.again(root, &metadata).is_ok_and(|now| now.digest == self.digest)
     }
 }
 

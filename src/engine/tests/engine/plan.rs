@@ -36,13 +36,8 @@ fn seen(observation: impl Into<Observation>) -> Observed {
     Observed { observation: observation.into(), identity: "sha256:1".into(), record: None }
 }
 
-fn select(graph: &Graph, targets: &[&str]) -> Selection {
-    let until = targets.iter().map(|t| t.to_string()).collect();
-    graph.select(&Wanted { until, from: Vec::new() }).unwrap_or_else(|e| panic!("{e}"))
-}
-
-/// The plan as `stage action` words.
-fn planned(graph: &Graph, targets: &[&str], states: &[(&str, State)]) -> Vec<String> {
+/// Everything done but some stages, whose states are given.
+fn with(states: &[(&str, State)]) -> States {
     let mut all: States = HashMap::from([(StageId::new("data").unwrap(), seen(State::Transient))]);
     for id in ["base", "left", "right", "last"] {
         all.insert(StageId::new(id).unwrap(), seen(done()));
@@ -50,6 +45,17 @@ fn planned(graph: &Graph, targets: &[&str], states: &[(&str, State)]) -> Vec<Str
     for (id, state) in states {
         all.insert(StageId::new(id).unwrap(), seen(state.clone()));
     }
+    all
+}
+
+fn select(graph: &Graph, targets: &[&str]) -> Selection {
+    let until = targets.iter().map(|t| t.to_string()).collect();
+    graph.select(&Wanted { until, from: Vec::new() }).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The plan as `stage action` words.
+fn planned(graph: &Graph, targets: &[&str], states: &[(&str, State)]) -> Vec<String> {
+    let all = with(states);
     plan(graph, &select(graph, targets), &BTreeSet::new(), &all)
         .steps
         .iter()
@@ -86,10 +92,7 @@ fn what_follows_a_running_stage_runs_too() {
 #[test]
 fn what_a_stage_will_hand_on_can_be_known_before_it_runs() {
     let graph = graph();
-    let mut states: States = HashMap::from([(StageId::new("data").unwrap(), seen(State::Transient))]);
-    for id in ["base", "left", "right", "last"] {
-        states.insert(StageId::new(id).unwrap(), seen(done()));
-    }
+    let mut states = with(&[]);
     let artifact = Some(Artifact::new((), Some("as before".into())));
     states.insert(StageId::new("left").unwrap(), seen(Observation { state: absent(), artifact }));
     let plan = plan(&graph, &select(&graph, &[]), &BTreeSet::new(), &states);
@@ -147,13 +150,7 @@ fn the_graph_is_drawn_in_three_ways() {
 /// `stage: action, reason` for every stage, given the states of some.
 fn table(forced: &[&str], states: &[(&str, State)]) -> Vec<String> {
     let graph = graph();
-    let mut all: States = HashMap::from([(StageId::new("data").unwrap(), seen(State::Transient))]);
-    for id in ["base", "left", "right", "last"] {
-        all.insert(StageId::new(id).unwrap(), seen(done()));
-    }
-    for (id, state) in states {
-        all.insert(StageId::new(id).unwrap(), seen(state.clone()));
-    }
+    let all = with(states);
     let forced = forced.iter().map(|id| StageId::new(id).unwrap()).collect();
     let plan = plan(&graph, &select(&graph, &[]), &forced, &all);
     plan.steps.iter().map(|s| format!("{}: {}, {}", s.stage, s.action, s.reason)).collect()

@@ -1,12 +1,12 @@
 //! `kind: copy_best`: a training's checkpoint under a name of its own, for whoever comes next.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use figment::Figment;
 use pipe_engine::kind::{
     Artifact, Counts, Failure, Files, Observation, Observer, Outcome, Reference, Rejection, RunContext,
-    Stage, StageError, StageKind, State,
+    Stage, StageError, StageKind, State, is_inside_project,
 };
 use pipe_engine::store::{Checkpoint, CheckpointRecord, Output, atomic, file_digest};
 use schemars::JsonSchema;
@@ -65,8 +65,7 @@ impl StageKind for CopyBestKind {
 
 /// Refuses a path that is not a file inside the project.
 pub(super) fn inside_project(path: &Path) -> Result<(), &'static str> {
-    let plain = path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
-    match plain && path.file_name().is_some() {
+    match is_inside_project(path) && path.file_name().is_some() {
         true => Ok(()),
         false => Err("expected the path of a file inside the project, without `..`"),
     }

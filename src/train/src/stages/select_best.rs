@@ -7,7 +7,7 @@ use pipe_engine::kind::{
     Artifact, Counts, Observation, Observer, Outcome, Reference, Rejection, RunContext, Stage, StageError,
     StageKind, State,
 };
-use pipe_engine::policy::Mode;
+use pipe_engine::policy::{MONITORS, Mode};
 use pipe_engine::progress::Event;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -51,7 +51,7 @@ impl StageKind for SelectBestKind {
 
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
         let settings: SelectBestSettings = settings.extract()?;
-        let known = ["train_loss", "val_loss"].contains(&settings.monitor.as_str());
+        let known = MONITORS.contains(&settings.monitor.as_str());
         Rejection::unless("monitor", known, "`train_loss` or `val_loss`")?;
         Ok(Arc::new(SelectBest { settings }))
     }
@@ -107,11 +107,7 @@ impl SelectBest {
             let Some(run) = artifact.get::<TrainedRun>() else { continue };
             let figure = run.best().and_then(|best| best.metrics.get(monitor).copied());
             let Some(value) = figure.filter(|v| v.is_finite()) else { continue };
-            let better = best.as_ref().is_none_or(|(_, _, old)| match mode {
-                Mode::Min => value < *old,
-                Mode::Max => value > *old,
-            });
-            if better {
+            if best.as_ref().is_none_or(|(_, _, old)| mode.is_better(value, *old)) {
                 best = Some((name.strip_prefix("over.").unwrap_or(name), run, value));
             }
         }
