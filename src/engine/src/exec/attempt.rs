@@ -21,6 +21,8 @@ pub(super) struct Begin<'a> {
     pub reason: String,
     /// A new run in the place of the one that could be gone on with.
     pub anew: bool,
+    /// See [`Record::halvings`].
+    pub halvings: u32,
     pub inputs: BTreeMap<String, Artifact>,
     /// The GPU that is its own while it runs.
     pub gpu: Option<u32>,
@@ -37,7 +39,8 @@ pub(super) fn carry_out(
     let pipeline = &execution.graph.pipeline.name;
     let (action, reason) = (begin.action.clone(), begin.reason.clone());
     journal.event(id, &Event::Started { action: action.clone(), reason: reason.clone() });
-    let record = Record::begun(pipeline, id, &begin.stage.kind, action, reason, begin.made.clone());
+    let mut record = Record::begun(pipeline, id, &begin.stage.kind, action, reason, begin.made.clone());
+    record.halvings = begin.halvings;
     let started = Instant::now();
     let result = journal.begin(id, record).and_then(|()| attempts(execution, journal, &begin));
     match &result {
@@ -67,7 +70,7 @@ pub(super) fn carry_out(
 fn attempts(execution: &Execution, journal: &Journal, begin: &Begin) -> Result<Outcome, StageError> {
     let (id, retry) = (&begin.stage.id, &begin.stage.conduct.retry);
     let mut failures = Vec::new();
-    let mut adjustment = Adjustment::default();
+    let mut adjustment = Adjustment { halvings: begin.halvings, ..Adjustment::default() };
     loop {
         let error = match attempt(execution, journal, begin, adjustment, failures.is_empty()) {
             Ok(outcome) => return Ok(outcome),
@@ -81,9 +84,12 @@ fn attempts(execution: &Execution, journal: &Journal, begin: &Begin) -> Result<O
             message: error.message.clone(),
             change: next.map(|again| again.change),
         };
-        journal.update(id, |record| record.attempts.push(failed))?;
+        adjustment = next.map_or(adjustment, |again| adjustment.with(again.change));
+        journal.update(id, |record| {
+            record.attempts.push(failed);
+            record.halvings = adjustment.halvings;
+        })?;
         let Some(Again { wait, change }) = next else { return Err(error) };
-        adjustment = adjustment.with(change);
         journal.event(
             id,
             &Event::Retrying {

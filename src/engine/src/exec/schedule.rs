@@ -48,6 +48,8 @@ struct Node<'a> {
     transient: bool,
     /// What it last made, as it was found when its turn came.
     made: Option<Made>,
+    /// See [`Record::halvings`].
+    halvings: u32,
     phase: Phase,
     before: Vec<Place>,
     after: Vec<Place>,
@@ -110,6 +112,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
                 reason: step.reason.clone(),
                 transient,
                 made: None,
+                halvings: 0,
                 phase: Phase::Waiting,
                 open: before.len(),
                 before,
@@ -229,8 +232,14 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
                 (anew, action, reason) = by_policy(stage.conduct.resume, action, reason)?;
             }
             let node = &mut self.nodes[place];
+            if let Some(record) = observed.record {
+                if matches!(action, Action::Resume { .. } | Action::Extend { .. }) && record.halvings > 0 {
+                    node.halvings = record.halvings;
+                    reason.push_str(&format!("; batches in {} pieces as before", 1u64.checked_shl(record.halvings).unwrap_or(u64::MAX)));
+                }
+                node.made = record.made;
+            }
             (node.action, node.reason) = (action, reason);
-            node.made = observed.record.and_then(|r| r.made);
             let before = node.before.clone();
             let to_come = |place: &Place| {
                 matches!(self.nodes[*place].phase, Phase::Lazy | Phase::Asking | Phase::Running)
@@ -261,6 +270,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             action: node.action.to_string(),
             reason: node.reason.clone(),
             anew,
+            halvings: node.halvings,
             inputs: inputs(node.stage, &self.artifacts),
             gpu,
             made: node.made.clone(),

@@ -43,6 +43,10 @@ pub struct Record {
     /// Attempts that failed since it was last begun.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,
+    /// How often the micro-batch was halved for want of memory. A stage that is gone on with starts with that: with the
+    /// same pieces it gives the same bits.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub halvings: u32,
     /// What it last made, for stages that keep no numbered runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<Made>,
@@ -119,6 +123,7 @@ impl Record {
             message: None,
             progress: None,
             attempts: Vec::new(),
+            halvings: 0,
             made,
         }
     }
@@ -190,6 +195,10 @@ impl Output {
         let Ok(metadata) = std::fs::metadata(root.join(&self.path)) else { return false };
         metadata.len() == self.bytes && self.again(root, &metadata).is_ok_and(|now| now.digest == self.digest)
     }
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 fn modified(metadata: &std::fs::Metadata) -> u64 {

@@ -211,6 +211,19 @@ fn memory_and_devices_are_met_by_a_change() {
 }
 
 #[test]
+fn a_resumed_stage_remembers_its_pieces_and_a_new_run_does_not() {
+    let project = single("ends: out_of_memory signal");
+    run(&project, false);
+    assert_eq!(record(&project, "base").halvings, 1);
+    let ran = run(&project, false);
+    let told = ran.heard.iter().find(|l| l.contains("halvings")).unwrap();
+    assert!(told.contains("halvings 1, lost 0"), "{told}");
+    assert!(ran.heard[0].contains("interrupted; batches in 2 pieces as before"), "{:?}", ran.heard);
+    let ran = run_with(&project, How { forced: &["base"], ..How::default() });
+    assert!(ran.heard.iter().any(|l| l.contains("halvings 0")), "{:?}", ran.heard);
+}
+
+#[test]
 fn a_time_limit_stops_the_stage_and_leaves_what_was_done() {
     let project = single("ends: wait, timeout: 50ms");
     let ran = run(&project, false);

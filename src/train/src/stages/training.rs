@@ -101,7 +101,7 @@ impl Training<'_> {
         }
         let device =
             device::resolve(settings.device, Share::of(context)).map_err(|e| setting(e.to_string()))?;
-        let pieces = 1usize << context.adjustment.halvings;
+        let pieces = 1usize.checked_shl(context.adjustment.halvings).unwrap_or(usize::MAX);
         if pieces > settings.batch_size {
             return Err(setting("the device's memory does not suffice even for one image at a time"));
         }
