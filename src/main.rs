@@ -11,11 +11,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let arguments = cli::parse();
     report::log::start(&arguments.output);
-    match cli::call(arguments) {
+    let code = match cli::call(arguments) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error}");
+            report::stderr::line(format!("error: {error}"));
             error.exit_code()
         }
-    }
+    };
+    report::stderr::flush();
+    code
 }

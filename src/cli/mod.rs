@@ -163,7 +163,7 @@ macro_rules! say {
         use std::io::Write as _;
         if let Err(error) = writeln!(std::io::stdout(), $($piece)*) {
             if error.kind() != std::io::ErrorKind::BrokenPipe {
-                eprintln!("error: failed to write to stdout: {error}");
+                let _ = writeln!(std::io::stderr(), "error: failed to write to stdout: {error}");
             }
             std::process::exit(1);
         }

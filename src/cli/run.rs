@@ -1,5 +1,6 @@
 //! `pipe run FILE [STAGE…]`
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,7 +12,7 @@ use pipe_train::device;
 use super::asked::Asked;
 use super::plan::{self, PlanFile};
 use super::{CliError, Output, signals};
-use crate::{report, say};
+use crate::report;
 
 #[derive(clap::Args)]
 #[command(
@@ -62,15 +63,21 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
     signals::watch(stop.clone())?;
     let summary = exec::execute(&execution, &plan, observed).map_err(CliError::failed)?;
     report.finish();
+    report::stderr::flush();
     conclude(asked, &summary, &stop)
+}
+
+/// A line of the summary. What was done is done, so a closed stdout does not change how the program ends.
+fn told(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn conclude(asked: &Asked, summary: &Summary, stop: &Stop) -> Result<ExitCode, CliError> {
     for (stage, line) in &summary.finished {
-        say!("{stage}: {line}");
+        told(format!("{stage}: {line}"));
     }
     if summary.finished.is_empty() && summary.failed.is_empty() && stop.requested().is_none() {
-        say!("everything is up to date (`--force` runs it again)");
+        told("everything is up to date (`--force` runs it again)");
     }
     if let Some((stage, error)) =
         summary.failed.iter().find(|(_, e)| !matches!(e.failure, Failure::Interrupted(_)))
@@ -78,7 +85,7 @@ fn conclude(asked: &Asked, summary: &Summary, stop: &Stop) -> Result<ExitCode, C
         return Err(CliError::stage(stage.as_str(), error));
     }
     if let Some(signal) = stop.requested() {
-        say!("stopped by {}; go on with: pipe run {}", signal.name(), asked.file.display());
+        told(format!("stopped by {}; go on with: pipe run {}", signal.name(), asked.file.display()));
         return Ok(ExitCode::from(signal.exit_code()));
     }
     Ok(ExitCode::SUCCESS)

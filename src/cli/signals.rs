@@ -1,28 +1,43 @@
-//! Ctrl-C and SIGTERM: the first asks running stages to save and stop, a second Ctrl-C ends the program at once.
+//! Ctrl-C, SIGTERM and a closed terminal: the first asks running stages to save and stop, a second Ctrl-C ends the program at once.
 
 use pipe_engine::stop::{Signal, Stop};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::CliError;
+use crate::report::stderr;
 
 /// Starts the thread that turns signals into the wish to stop.
 pub fn watch(stop: Stop) -> Result<(), CliError> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])
+    let mut which = vec![SIGINT, SIGTERM];
+    if !ignores_hangup() {
+        which.push(SIGHUP);
+    }
+    let mut signals = Signals::new(which)
         .map_err(|e| CliError::failed(format!("failed to install the signal handlers: {e}")))?;
     std::thread::spawn(move || {
         for signal in signals.forever() {
-            let signal = if signal == SIGTERM { Signal::Terminate } else { Signal::Interrupt };
+            let signal = match signal {
+                SIGTERM => Signal::Terminate,
+                SIGHUP => Signal::HangUp,
+                _ => Signal::Interrupt,
+            };
             if stop.requested().is_some() && signal == Signal::Interrupt {
                 // Checkpoints are put in place by renaming, so nothing that was saved is lost.
                 std::process::exit(i32::from(signal.exit_code()));
             }
             stop.request(signal);
-            eprintln!(
-                "\n{}: saving a checkpoint, then stopping (Ctrl-C again to stop at once)",
-                signal.name()
-            );
+            let again = "saving a checkpoint, then stopping (Ctrl-C again to stop at once)";
+            stderr::line(format!("\n{}: {again}", signal.name()));
         }
     });
     Ok(())
+}
+
+/// Whether the program was started with `nohup`: then it goes on when its terminal closes.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = ignored.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    mask & (1 << (SIGHUP - 1)) != 0
 }

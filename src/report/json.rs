@@ -3,13 +3,13 @@
 use pipe_engine::kind::StageId;
 use pipe_engine::progress::{self, Event, Report};
 
-use super::Reporter;
+use super::{Reporter, stderr};
 
 pub struct JsonLines;
 
 impl Report for JsonLines {
     fn event(&self, stage: &StageId, event: &Event) {
-        eprintln!("{}", serde_json::Value::Object(progress::to_json(stage, event)));
+        stderr::line(serde_json::Value::Object(progress::to_json(stage, event)).to_string());
     }
 }
 

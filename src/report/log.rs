@@ -3,6 +3,7 @@
 
 use tracing_subscriber::EnvFilter;
 
+use super::stderr;
 use crate::cli::{LogFormat, Output};
 
 pub fn start(output: &Output) {
@@ -13,7 +14,10 @@ pub fn start(output: &Output) {
         _ => "pipe=debug,pipe_engine=debug,pipe_train=debug,info",
     };
     let filter = EnvFilter::try_from_env("PIPE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| stderr::Stderr)
+        .log_internal_errors(false);
     match output.log {
         LogFormat::Json => builder.json().init(),
         LogFormat::Text => builder.with_target(false).without_time().init(),

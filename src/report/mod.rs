@@ -2,6 +2,7 @@
 
 pub mod json;
 pub mod log;
+pub mod stderr;
 pub mod table;
 pub mod terminal;
 

@@ -2,14 +2,14 @@
 //! running epoch.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use pipe_engine::kind::StageId;
 use pipe_engine::progress::{Event, Report};
 
-use super::{Reporter, table};
+use super::{Reporter, stderr, table};
 
 pub struct Terminal {
     quiet: bool,
@@ -42,7 +42,12 @@ impl Terminal {
             true => text.trim().lines().map(|line| format!("{stage} | {line}\n")).collect(),
             false => format!("{text}\n"),
         };
-        self.bars.suspend(|| eprint!("{labelled}"));
+        let labelled = labelled.strip_suffix('\n').unwrap_or(&labelled);
+        match self.interactive {
+            // Between two pictures of the bars, so at once.
+            true => self.bars.suspend(|| drop(writeln!(std::io::stderr(), "{labelled}"))),
+            false => stderr::line(labelled),
+        }
     }
 
     fn clear(&self, stage: &StageId) {

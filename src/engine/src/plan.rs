@@ -9,6 +9,7 @@ use crate::exec::Observed;
 use crate::graph::{Graph, Selection};
 use crate::identity::Difference;
 use crate::kind::{StageId, State};
+use crate::store::Progress;
 
 /// What is to be done for one stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +19,17 @@ pub enum Action {
     Skip,
     Resume { done: u64, total: u64 },
     Extend { from: u64, to: u64 },
+}
+
+impl Action {
+    /// How far the stage is that is gone on with.
+    pub fn progress(&self) -> Option<Progress> {
+        match *self {
+            Action::Run | Action::Skip => None,
+            Action::Resume { done, total } => Some(Progress { epoch: done, epochs: total }),
+            Action::Extend { from, to } => Some(Progress { epoch: from, epochs: to }),
+        }
+    }
 }
 
 impl fmt::Display for Action {

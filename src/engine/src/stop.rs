@@ -13,6 +13,9 @@ pub enum Signal {
     /// What schedulers and service managers send
     #[serde(rename = "SIGTERM")]
     Terminate,
+    /// The terminal was closed
+    #[serde(rename = "SIGHUP")]
+    HangUp,
     /// The stage's own time limit
     #[serde(rename = "timeout")]
     Timeout,
@@ -23,15 +26,16 @@ impl Signal {
         match self {
             Signal::Interrupt => "Ctrl-C",
             Signal::Terminate => "SIGTERM",
+            Signal::HangUp => "SIGHUP (its terminal was closed)",
             Signal::Timeout => "its timeout",
         }
     }
 
-    /// Exit code of the process: 130 after Ctrl-C, 75 (try again later) after SIGTERM, 1 otherwise.
+    /// Exit code of the process: 130 after Ctrl-C, 75 (try again later) after SIGTERM or SIGHUP, 1 otherwise.
     pub fn exit_code(self) -> u8 {
         match self {
             Signal::Interrupt => 130,
-            Signal::Terminate => 75,
+            Signal::Terminate | Signal::HangUp => 75,
             Signal::Timeout => 1,
         }
     }
@@ -57,6 +61,7 @@ impl Stop {
             Signal::Interrupt => 1,
             Signal::Terminate => 2,
             Signal::Timeout => 3,
+            Signal::HangUp => 4,
         };
         let _ = self.flag.compare_exchange(0, code, Ordering::SeqCst, Ordering::SeqCst);
     }
@@ -66,6 +71,7 @@ impl Stop {
             1 => Some(Signal::Interrupt),
             2 => Some(Signal::Terminate),
             3 => Some(Signal::Timeout),
+            4 => Some(Signal::HangUp),
             _ => self.deadline.is_some_and(|at| Instant::now() >= at).then_some(Signal::Timeout),
         }
     }

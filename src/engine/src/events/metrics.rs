@@ -1,30 +1,31 @@
 //! `metrics.jsonl`: a JSON object a line, `{"step": …, "epoch": …, "wall_time": …, "train_loss": …}`.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use crate::store::atomic::{self, Log};
+
 /// Appends figures.
-pub struct MetricsFile(File);
+pub struct MetricsFile(Log);
 
 impl MetricsFile {
     /// Opens the file to go on after optimizer step `step`: lines of later steps, which will be done again, and a
     /// last line that a crash cut off, are removed.
     pub fn open(path: &Path, step: u64) -> io::Result<Self> {
-        if let Ok(text) = std::fs::read_to_string(path) {
+        if let Ok(bytes) = std::fs::read(path) {
+            let text = String::from_utf8_lossy(&bytes);
             let keep = |line: &&str| {
                 let value: Option<Value> = serde_json::from_str(line).ok();
                 value.and_then(|v| v.get("step")?.as_u64()).is_some_and(|s| s <= step)
             };
             let kept: String = text.lines().filter(keep).flat_map(|line| [line, "\n"]).collect();
             if kept != text {
-                crate::store::atomic::write(path, |out| out.write_all(kept.as_bytes()))
-                    .map_err(|e| e.source)?;
+                atomic::write(path, |out| out.write_all(kept.as_bytes())).map_err(|e| e.source)?;
             }
         }
-        Ok(Self(OpenOptions::new().create(true).append(true).open(path)?))
+        Ok(Self(Log::open(path)?))
     }
 
     /// Adds one line.
@@ -40,7 +41,7 @@ impl MetricsFile {
         object.insert("epoch".into(), epoch.into());
         object.insert("wall_time".into(), wall_time.into());
         object.extend(values.into_iter().map(|(name, value)| (name.to_owned(), value.into())));
-        writeln!(self.0, "{}", Value::Object(object))
+        self.0.append(format!("{}\n", Value::Object(object)).as_bytes())
     }
 }
 
@@ -56,7 +57,7 @@ mod tests {
         for step in 1..=4 {
             file.append(step, 1, [("train_loss", 0.1 * step as f64)]).unwrap();
         }
-        write!(file.0, "{{\"step\": 5, \"ep").unwrap();
+        file.0.append(b"{\"step\": 5, \"ep").unwrap();
         let mut file = MetricsFile::open(&path, 2).unwrap();
         file.append(3, 1, [("train_loss", 9.0)]).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();

@@ -4,12 +4,13 @@
 //! (`tensorflow/core/lib/io/record_writer.h`). Messages: `tensorflow/core/util/event.proto` and
 //! `tensorflow/core/framework/summary.proto`; the few fields that are needed are encoded here by hand.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
+use crate::store::atomic::Log;
+
 /// Writes events to one file.
-pub struct EventFile(File);
+pub struct EventFile(Log);
 
 impl EventFile {
     /// A new file in `folder`. When training goes on after `step` > 0, TensorBoard is told to forget what other
@@ -18,8 +19,7 @@ impl EventFile {
         // TensorBoard reads the files of a folder in the order of their names: a later one must sort last.
         let now = chrono::Utc::now().timestamp_micros();
         let name = format!("events.out.tfevents.{now:020}.{}.{}", crate::store::host(), std::process::id());
-        let file = OpenOptions::new().append(true).create_new(true).open(folder.join(name))?;
-        let mut this = Self(file);
+        let mut this = Self(Log::create(&folder.join(name))?);
         this.event(0, |event| event.text(3, "brain.Event:2"))?;
         if step > 0 {
             // SessionLog.status START: the reader drops events at or after this step.
@@ -75,7 +75,7 @@ impl EventFile {
         record.extend(masked_crc(&length).to_le_bytes());
         record.extend(&data);
         record.extend(masked_crc(&data).to_le_bytes());
-        self.0.write_all(&record)
+        self.0.append(&record)
     }
 }
 

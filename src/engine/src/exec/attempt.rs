@@ -12,13 +12,15 @@ use crate::policy::{Adjustment, Again};
 use crate::progress::{Event, Report};
 use crate::spec::LoadedStage;
 use crate::stop::Signal;
-use crate::store::{Attempt, Made, Record, Status};
+use crate::store::{Attempt, Made, Progress, Record, Status};
 
 /// A stage that is to begin now.
 pub(super) struct Begin<'a> {
     pub stage: &'a LoadedStage,
     pub action: String,
     pub reason: String,
+    /// How far it is.
+    pub progress: Option<Progress>,
     /// A new run in the place of the one that could be gone on with.
     pub anew: bool,
     /// See [`Record::halvings`].
@@ -40,7 +42,7 @@ pub(super) fn carry_out(
     let (action, reason) = (begin.action.clone(), begin.reason.clone());
     journal.event(id, &Event::Started { action: action.clone(), reason: reason.clone() });
     let mut record = Record::begun(pipeline, id, &begin.stage.kind, action, reason, begin.made.clone());
-    record.halvings = begin.halvings;
+    (record.halvings, record.progress) = (begin.halvings, begin.progress);
     let started = Instant::now();
     let result = journal.begin(id, record).and_then(|()| attempts(execution, journal, &begin));
     match &result {

@@ -1,8 +1,6 @@
 //! Writes down what happens while it happens: `.pipe/events.jsonl`, a line an event, and the record of each stage.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,14 +9,15 @@ use serde_json::Value;
 
 use crate::kind::{StageError, StageId};
 use crate::progress::{self, Event, Report};
-use crate::store::{Made, Progress, Record, STATE_FOLDER, StoreError, atomic};
+use crate::store::atomic::Log;
+use crate::store::{Made, Progress, Record, STATE_FOLDER, StoreError, atomic, record};
 
 /// Passes events on, and keeps those that say something tomorrow.
 pub struct Journal<'a> {
     root: PathBuf,
     pipeline: String,
     report: &'a dyn Report,
-    log: File,
+    log: Log,
     records: Mutex<BTreeMap<StageId, Record>>,
 }
 
@@ -27,9 +26,8 @@ impl<'a> Journal<'a> {
         let folder = root.join(STATE_FOLDER);
         atomic::create_folder(&folder)?;
         let path = folder.join("events.jsonl");
-        // A line is one write to a file opened for appending: those of two processes do not mix.
-        let log = OpenOptions::new().create(true).append(true).open(&path);
-        let log = log.map_err(|source| StoreError::Read { path, source })?;
+        let log = Log::open(&path).map_err(|source| StoreError::Read { path, source })?;
+        record::sweep(root, pipeline);
         let (root, pipeline) = (root.to_owned(), pipeline.to_owned());
         Ok(Self { root, pipeline, report, log, records: Mutex::default() })
     }
@@ -63,7 +61,8 @@ impl<'a> Journal<'a> {
         let mut object = progress::to_json(stage, event);
         object.insert("pipeline".into(), self.pipeline.as_str().into());
         object.insert("pid".into(), std::process::id().into());
-        (&self.log).write_all(format!("{}\n", Value::Object(object)).as_bytes())
+        let line = format!("{}\n", Value::Object(object));
+        self.log.append(line.as_bytes())
     }
 }
 
@@ -83,6 +82,12 @@ impl Report for Journal<'_> {
             Event::Epoch { epoch, epochs, .. } => {
                 if let Some(record) = self.records().get_mut(stage) {
                     record.progress = Some(Progress { epoch: *epoch, epochs: *epochs });
+                }
+            }
+            // A checkpoint that was saved and not listed yet is further than the plan knew.
+            Event::Resumed { epoch, .. } => {
+                if let Some(progress) = self.records().get_mut(stage).and_then(|r| r.progress.as_mut()) {
+                    progress.epoch = *epoch;
                 }
             }
             Event::Saved { .. } => {

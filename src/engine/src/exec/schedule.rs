@@ -4,6 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Scope;
 
+use chrono::Utc;
+
 use super::attempt::{Begin, carry_out};
 use super::{Execution, Journal, Observed, Summary, inputs, observe_stage};
 use crate::kind::{Artifact, Failure, Outcome, StageError, StageId};
@@ -11,7 +13,7 @@ use crate::plan::{self, Action, Plan};
 use crate::policy::{OnFailure, Resume};
 use crate::progress::{Event, Report};
 use crate::spec::LoadedStage;
-use crate::store::{Lock, Made, Record, StoreError, lock_stage};
+use crate::store::{Lock, Made, Record, Status, StoreError, lock_stage};
 
 /// Runs the plan's stages, each when those before it have ended.
 pub fn execute(
@@ -50,6 +52,8 @@ struct Node<'a> {
     made: Option<Made>,
     /// See [`Record::halvings`].
     halvings: u32,
+    /// Its record does not say that it was completed.
+    unsettled: bool,
     phase: Phase,
     before: Vec<Place>,
     after: Vec<Place>,
@@ -95,6 +99,8 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             let Some(stage) = execution.graph.stage(&step.stage) else { continue };
             let found = observed.remove(&step.stage);
             let transient = found.as_ref().is_some_and(Observed::is_transient);
+            let record = found.as_ref().and_then(|o| o.record.as_ref());
+            let unsettled = record.is_some_and(|record| record.status != Status::Completed);
             let artifact = found.and_then(|o| o.observation.artifact);
             // What runs hands on something newer.
             if let Some(artifact) = artifact.filter(|_| step.action == Action::Skip) {
@@ -113,6 +119,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
                 transient,
                 made: None,
                 halvings: 0,
+                unsettled,
                 phase: Phase::Waiting,
                 open: before.len(),
                 before,
@@ -225,6 +232,8 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             let (mut action, mut reason) = plan::decide(&observed.observation.state, forced);
             if action == Action::Skip {
                 self.artifacts.extend(observed.observation.artifact.map(|a| (stage.id.clone(), a)));
+                // `settle` takes it.
+                drop(lock);
                 self.skip(place, reason);
                 return Ok(());
             }
@@ -235,7 +244,10 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             if let Some(record) = observed.record {
                 if matches!(action, Action::Resume { .. } | Action::Extend { .. }) && record.halvings > 0 {
                     node.halvings = record.halvings;
-                    reason.push_str(&format!("; batches in {} pieces as before", 1u64.checked_shl(record.halvings).unwrap_or(u64::MAX)));
+                    reason.push_str(&format!(
+                        "; batches in {} pieces as before",
+                        1u64.checked_shl(record.halvings).unwrap_or(u64::MAX)
+                    ));
                 }
                 node.made = record.made;
             }
@@ -269,6 +281,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             stage: node.stage,
             action: node.action.to_string(),
             reason: node.reason.clone(),
+            progress: node.action.progress(),
             anew,
             halvings: node.halvings,
             inputs: inputs(node.stage, &self.artifacts),
@@ -297,10 +310,31 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
     }
 
     fn skip(&mut self, place: Place, reason: String) {
+        if self.nodes[place].unsettled {
+            self.settle(place);
+        }
         let id = &self.nodes[place].stage.id;
         self.journal.event(id, &Event::Skipped { reason });
         self.summary.skipped.push(id.clone());
         self.end(place, Phase::Done);
+    }
+
+    /// Its process ended between its last file and its record.
+    fn settle(&self, place: Place) {
+        let (root, pipeline) = (self.execution.root, &self.execution.graph.pipeline.name);
+        let id = &self.nodes[place].stage.id;
+        // Whoever has the stage now will write its record.
+        let Ok(Ok(_lock)) = lock_stage(root, pipeline, id) else { return };
+        if let Some(mut record) = Record::load(root, pipeline, id)
+            && record.status != Status::Completed
+        {
+            record.status = Status::Completed;
+            record.message = Some("completed, and its process ended before it could say so".to_owned());
+            record.updated_at = Utc::now();
+            if let Err(error) = record.save(root, id) {
+                tracing::warn!("{error}");
+            }
+        }
     }
 
     /// A stage has ended, well or badly.

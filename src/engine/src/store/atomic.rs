@@ -2,9 +2,11 @@
 //! nothing of what the files hold.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::fault::{self, Change, Watched, point};
 
 /// A change that failed: which file, what was tried.
 #[derive(Debug, thiserror::Error)]
@@ -52,11 +54,12 @@ pub(super) fn is_temporary(name: &str) -> bool {
 pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), WriteError> {
     let temporary = temporary(path);
     let written = (|| {
+        point(Change::Create, &temporary)?;
         let file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
-        let mut writer = BufWriter::with_capacity(1 << 20, file);
+        let mut writer = BufWriter::with_capacity(1 << 20, Watched::new(file, &temporary));
         fill(&mut writer)?;
-        let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.sync_all()?;
+        writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync()?;
+        point(Change::Rename, path)?;
         fs::rename(&temporary, path)
     })();
     if let Err(error) = written {
@@ -66,14 +69,58 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
     sync_folder(path)
 }
 
+/// A file that only grows. Each addition is one write, so that those of two processes do not mix.
+pub struct Log {
+    file: File,
+    path: PathBuf,
+}
+
+impl Log {
+    /// Opens the file to go on with it, or makes it. A last line that a crash cut off is ended first.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        point(Change::Create, path)?;
+        let mut file = OpenOptions::new().read(true).create(true).append(true).open(path)?;
+        let mut last = [b'\n'];
+        if file.seek(SeekFrom::End(-1)).is_ok() {
+            file.read_exact(&mut last)?;
+        }
+        let log = Self { file, path: path.to_owned() };
+        if last != *b"\n" {
+            log.append(b"\n")?;
+        }
+        Ok(log)
+    }
+
+    /// Makes the file, which must be new.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        point(Change::Create, path)?;
+        let file = OpenOptions::new().append(true).create_new(true).open(path)?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    pub fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match fault::write(&self.file, &self.path, rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Makes `link` another name of `existing`, replacing what stood there. Where hard links are not supported, a copy.
 pub fn link(existing: &Path, link: &Path) -> Result<(), WriteError> {
     let temporary = temporary(link);
+    point(Change::Link, link).map_err(failed("link", link))?;
     if fs::hard_link(existing, &temporary).is_err() {
         return write(link, |out| io::copy(&mut File::open(existing)?, out).map(drop));
     }
     // Renaming one name of a file over another name of the same file does nothing and leaves both.
-    let renamed = fs::rename(&temporary, link);
+    let renamed = point(Change::Rename, link).and_then(|()| fs::rename(&temporary, link));
     let _ = fs::remove_file(&temporary);
     renamed.map_err(failed("link", link))?;
     sync_folder(link)
@@ -81,7 +128,7 @@ pub fn link(existing: &Path, link: &Path) -> Result<(), WriteError> {
 
 /// Removes a file; one that is gone already is fine.
 pub fn remove(path: &Path) -> Result<(), WriteError> {
-    match fs::remove_file(path) {
+    match point(Change::Remove, path).and_then(|()| fs::remove_file(path)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
         _ => sync_folder(path),
     }
@@ -91,30 +138,49 @@ pub fn remove(path: &Path) -> Result<(), WriteError> {
 /// this one.
 pub fn remove_tree(path: &Path) -> Result<(), WriteError> {
     let hidden = temporary(path);
-    fs::rename(path, &hidden).map_err(failed("remove", path))?;
-    fs::remove_dir_all(&hidden).map_err(failed("remove", path))?;
+    let renamed = point(Change::Rename, path).and_then(|()| fs::rename(path, &hidden));
+    renamed.map_err(failed("remove", path))?;
+    let removed = point(Change::Remove, &hidden).and_then(|()| fs::remove_dir_all(&hidden));
+    removed.map_err(failed("remove", path))?;
     sync_folder(path)
 }
 
 /// Creates a folder and its parents.
 pub fn create_folder(path: &Path) -> Result<(), WriteError> {
-    fs::create_dir_all(path).map_err(failed("create the folder", path))
+    if path.is_dir() {
+        return Ok(());
+    }
+    let created = point(Change::Folder, path).and_then(|()| fs::create_dir_all(path));
+    created.map_err(failed("create the folder", path))
 }
 
 /// Creates a folder that must be new: `false` if it exists already. Two processes never both get `true`.
 pub fn claim_folder(path: &Path) -> Result<bool, WriteError> {
-    match fs::create_dir(path) {
+    match point(Change::Folder, path).and_then(|()| fs::create_dir(path)) {
         Ok(()) => sync_folder(path).map(|()| true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(failed("create the folder", path)(error)),
     }
 }
 
-/// Removes the temporary files that a writer which died left in a folder.
+/// Removes the temporary files that a writer which died left in a folder. Nobody may write there now.
 pub fn sweep(folder: &Path) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    for entry in entries.flatten() {
-        if is_temporary(&entry.file_name().to_string_lossy()) {
+    sweep_if(folder, |_| true);
+}
+
+/// Removes the temporary files that writers of this file left when they died. Nobody may write it now.
+pub fn sweep_for(path: &Path) {
+    let own = path.file_name().map(|name| name.to_string_lossy());
+    sweep_if(path.parent().unwrap_or(Path::new(".")), |name| Some(name) == own.as_deref());
+}
+
+/// Removes the temporary files of the names that `goes` accepts.
+pub fn sweep_if(folder: &Path, goes: impl Fn(&str) -> bool) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let found = entry.file_name();
+        let found = found.to_string_lossy();
+        let name = found.strip_prefix('.').and_then(|rest| rest.split_once(TEMPORARY)).map(|(name, _)| name);
+        if name.is_some_and(&goes) {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -128,7 +194,8 @@ fn sync_folder(path: &Path) -> Result<(), WriteError> {
     if cfg!(windows) {
         return Ok(());
     }
-    File::open(folder).and_then(|f| f.sync_all()).map_err(failed("sync the folder", folder))
+    let synced = point(Change::Sync, folder).and_then(|()| File::open(folder)?.sync_all());
+    synced.map_err(failed("sync the folder", folder))
 }
 
 #[cfg(test)]

@@ -47,6 +47,7 @@ impl Keeper {
             // Begun, and perhaps ended, by another process since this one looked.
             return Err(StoreError::Held { run: run.number, holder: "another process".to_owned() });
         }
+        sweep(&run);
         atomic::create_folder(&run.checkpoints())?;
         let mut keeper = Self { run, policy, metadata, _lock: lock };
         keeper.write_metadata()?;
@@ -58,8 +59,7 @@ impl Keeper {
     pub fn reopen(run: Run, policy: CheckpointPolicy) -> Result<Self, StoreError> {
         let lock = run.lock()?;
         let metadata = run.metadata()?;
-        atomic::sweep(&run.folder);
-        atomic::sweep(&run.checkpoints());
+        sweep(&run);
         let mut keeper = Self { run, policy, metadata, _lock: lock };
         keeper.reconcile()?;
         Ok(keeper)
@@ -269,6 +269,14 @@ impl Keeper {
             atomic::remove(&path)?;
         }
         Ok(())
+    }
+}
+
+/// Removes what a writer that died left in a run's folders.
+fn sweep(run: &Run) {
+    atomic::sweep(&run.folder);
+    for entry in std::fs::read_dir(&run.folder).into_iter().flatten().flatten() {
+        atomic::sweep(&entry.path());
     }
 }
 

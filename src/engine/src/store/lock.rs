@@ -1,10 +1,11 @@
 //! A lock file that the system frees when its process ends, however that ends: no stale locks, no unlock command.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
+use super::fault::{Change, point, write};
 use super::{StoreError, host};
 
 /// Held as long as it lives.
@@ -18,6 +19,7 @@ pub struct Holder(pub String);
 impl Lock {
     /// Takes the lock, or says at once who has it. Creates the file if it is not there.
     pub fn take(path: &Path) -> Result<Result<Self, Holder>, StoreError> {
+        point(Change::Create, path).map_err(StoreError::reading(path))?;
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let mut file = open.map_err(StoreError::reading(path))?;
         let mut locked = file.try_lock();
@@ -31,7 +33,7 @@ impl Lock {
         match locked {
             Ok(()) => {
                 let holder = format!("pid {} on {}\n", std::process::id(), host());
-                let noted = file.set_len(0).and_then(|()| file.write_all(holder.as_bytes()));
+                let noted = file.set_len(0).and_then(|()| write(&file, path, holder.as_bytes()));
                 noted.map_err(StoreError::reading(path))?;
                 Ok(Ok(Self(file)))
             }

@@ -3,10 +3,11 @@
 pub mod atomic;
 pub mod checkpoint;
 pub mod clean;
+pub(crate) mod fault;
 mod keeper;
 mod lock;
 mod metadata;
-mod record;
+pub(crate) mod record;
 mod runs;
 pub mod tensor;
 

@@ -168,6 +168,17 @@ pub fn lock_stage(root: &Path, pipeline: &str, stage: &StageId) -> Result<Result
     Lock::take(&path)
 }
 
+/// Removes what writers of a pipeline's records left when they died.
+pub(crate) fn sweep(root: &Path, pipeline: &str) {
+    let records = folder(root, "records", pipeline);
+    atomic::sweep_if(&records, |name| {
+        // Records are written by whoever has the stage.
+        let stage = name.strip_suffix(".json").unwrap_or(name);
+        let lock = folder(root, "locks", pipeline).join(stage).with_added_extension("lock");
+        Lock::holder(&lock).is_none()
+    });
+}
+
 /// Who runs a stage now, if anybody.
 pub fn stage_holder(root: &Path, pipeline: &str, stage: &StageId) -> Option<Holder> {
     Lock::holder(&lock_path(root, pipeline, stage))
@@ -214,11 +225,15 @@ fn lock_path(root: &Path, pipeline: &str, stage: &StageId) -> PathBuf {
     place(root, "locks", pipeline, stage).with_added_extension("lock")
 }
 
-/// A pipeline's name can hold characters that a file's name should not.
 fn place(root: &Path, what: &str, pipeline: &str, stage: &StageId) -> PathBuf {
+    folder(root, what, pipeline).join(stage.as_str())
+}
+
+/// A pipeline's name can hold characters that a file's name should not.
+fn folder(root: &Path, what: &str, pipeline: &str) -> PathBuf {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '_' };
     let folder: String = pipeline.chars().map(safe).collect();
-    root.join(STATE_FOLDER).join(what).join(folder).join(stage.as_str())
+    root.join(STATE_FOLDER).join(what).join(folder)
 }
 
 #[cfg(test)]

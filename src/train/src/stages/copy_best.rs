@@ -135,6 +135,7 @@ impl Stage for CopyBest {
         // The note first: after a crash between the two, the next run knows both files as its own.
         context.note_made(vec![planned], Vec::new(), replaced)?;
         atomic::create_folder(target.parent().unwrap_or(&context.root))?;
+        atomic::sweep_for(&target);
         atomic::link(&source.path, &target)?;
         let written = Output::of(&context.root, &path)?;
         if written.digest != source.digest {

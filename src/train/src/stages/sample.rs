@@ -168,6 +168,7 @@ impl Stage for SampleStage {
         let target = context.root.join(&s.to);
         let bytes = png(&picture.render())?;
         atomic::create_folder(target.parent().unwrap_or(&context.root))?;
+        atomic::sweep_for(&target);
         atomic::write(&target, |out| out.write_all(&bytes))?;
         let path = s.to.display().to_string();
         let output = Output::of(&context.root, &path)?;

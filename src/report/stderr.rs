@@ -1,0 +1,80 @@
+//! Lines on stderr that never stop the work: if nobody reads them, or nobody can, they are lost and the training goes on.
+
+use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel};
+use std::time::Duration;
+
+/// Pieces that wait for a slow reader; the next ones are dropped.
+const WAITING: usize = 4096;
+/// How long the end waits for a reader that has stopped reading.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+enum Piece {
+    Text(Vec<u8>),
+    /// Says when all before it is out.
+    Flush(std::sync::mpsc::Sender<()>),
+}
+
+fn queue() -> &'static SyncSender<Piece> {
+    static QUEUE: OnceLock<SyncSender<Piece>> = OnceLock::new();
+    QUEUE.get_or_init(|| {
+        let (sender, pieces) = sync_channel(WAITING);
+        // Without the thread every piece is dropped, which is what this is for.
+        let _ = std::thread::Builder::new().name("stderr".into()).spawn(move || write_all(&pieces));
+        sender
+    })
+}
+
+fn write_all(pieces: &Receiver<Piece>) {
+    for piece in pieces {
+        match piece {
+            Piece::Text(text) => drop(io::stderr().write_all(&text)),
+            Piece::Flush(done) => drop(done.send(())),
+        }
+    }
+}
+
+/// Writes a line, sooner or later.
+pub fn line(text: impl AsRef<str>) {
+    write(format!("{}\n", text.as_ref()).into_bytes());
+}
+
+/// Writes bytes, sooner or later.
+fn write(bytes: Vec<u8>) {
+    // Full: its reader has stopped reading. Closed: there is no thread.
+    let (Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) =
+        queue().try_send(Piece::Text(bytes));
+}
+
+/// Waits until everything is out, or its reader has stopped reading.
+pub fn flush() {
+    let (done, is_out) = channel();
+    let mut piece = Piece::Flush(done);
+    // The queue has room soon, or its reader has stopped reading.
+    for _ in 0..20 {
+        match queue().try_send(piece) {
+            Ok(()) => {
+                let _ = is_out.recv_timeout(PATIENCE);
+                return;
+            }
+            Err(TrySendError::Full(back)) => piece = back,
+            Err(TrySendError::Disconnected(_)) => return,
+        }
+        std::thread::sleep(PATIENCE / 20);
+    }
+}
+
+/// For libraries that write by themselves.
+pub struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        write(bytes.to_vec());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,41 @@
+//! Tries to lose something: ends the program at every change of the disk, fills the disk, damages files, starts it twice.
+//! Prints a table of what was tried, survived and lost; any loss fails.
+//!
+//!     cargo test --release --features faults --test trust
+//!     cargo test --release --features faults --test trust -- --rounds 2000 kills
+
+mod crash;
+mod damage;
+mod disk;
+mod limits;
+#[allow(dead_code, reason = "shared with tests/pipe")]
+#[path = "../pipe/project.rs"]
+mod project;
+mod several;
+mod signals;
+mod state;
+mod tally;
+
+use tally::{Options, Tally};
+
+type Section = fn(&Options, &mut Tally);
+
+const SECTIONS: [(&str, Section); 6] = [
+    ("crashes", crash::section),
+    ("disk", disk::section),
+    ("damage", damage::section),
+    ("several", several::section),
+    ("signals", signals::section),
+    ("limits", limits::section),
+];
+
+fn main() {
+    let options = Options::parse();
+    let mut tally = Tally::default();
+    for (name, section) in SECTIONS {
+        if options.wants(name) {
+            section(&options, &mut tally);
+        }
+    }
+    std::process::exit(tally.conclude());
+}

@@ -1,0 +1,1 @@
+pub fn section(_: &crate::tally::Options, _: &mut crate::tally::Tally) {}
