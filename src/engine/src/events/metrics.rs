@@ -1,11 +1,10 @@
 //! `metrics.jsonl`: a JSON object a line, `{"step": …, "epoch": …, "wall_time": …, "train_loss": …}`.
 
-use std::io;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::store::atomic::{self, Log};
+use crate::store::atomic::{self, Log, WriteError};
 
 /// Appends figures.
 pub struct MetricsFile(Log);
@@ -13,7 +12,7 @@ pub struct MetricsFile(Log);
 impl MetricsFile {
     /// Opens the file to go on after optimizer step `step`: lines of later steps, which will be done again, and a
     /// last line that a crash cut off, are removed.
-    pub fn open(path: &Path, step: u64) -> io::Result<Self> {
+    pub fn open(path: &Path, step: u64) -> Result<Self, WriteError> {
         if let Ok(bytes) = std::fs::read(path) {
             let text = String::from_utf8_lossy(&bytes);
             let keep = |line: &&str| {
@@ -22,7 +21,7 @@ impl MetricsFile {
             };
             let kept: String = text.lines().filter(keep).flat_map(|line| [line, "\n"]).collect();
             if kept != text {
-                atomic::write(path, |out| out.write_all(kept.as_bytes())).map_err(|e| e.source)?;
+                atomic::write(path, |out| out.write_all(kept.as_bytes()))?;
             }
         }
         Ok(Self(Log::open(path)?))
@@ -34,7 +33,7 @@ impl MetricsFile {
         step: u64,
         epoch: u64,
         values: impl IntoIterator<Item = (&'a str, f64)>,
-    ) -> io::Result<()> {
+    ) -> Result<(), WriteError> {
         let wall_time = chrono::Utc::now().timestamp_micros() as f64 / 1e6;
         let mut object = Map::new();
         object.insert("step".into(), step.into());

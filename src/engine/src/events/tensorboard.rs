@@ -4,10 +4,9 @@
 //! (`tensorflow/core/lib/io/record_writer.h`). Messages: `tensorflow/core/util/event.proto` and
 //! `tensorflow/core/framework/summary.proto`; the few fields that are needed are encoded here by hand.
 
-use std::io;
 use std::path::Path;
 
-use crate::store::atomic::Log;
+use crate::store::atomic::{Log, WriteError};
 
 /// Writes events to one file.
 pub struct EventFile(Log);
@@ -15,7 +14,7 @@ pub struct EventFile(Log);
 impl EventFile {
     /// A new file in `folder`. When training goes on after `step` > 0, TensorBoard is told to forget what other
     /// files of the run say of later steps.
-    pub fn create(folder: &Path, step: u64) -> io::Result<Self> {
+    pub fn create(folder: &Path, step: u64) -> Result<Self, WriteError> {
         // TensorBoard reads the files of a folder in the order of their names: a later one must sort last.
         let now = chrono::Utc::now().timestamp_micros();
         let name = format!("events.out.tfevents.{now:020}.{}.{}", crate::store::host(), std::process::id());
@@ -33,7 +32,7 @@ impl EventFile {
         &mut self,
         step: u64,
         values: impl IntoIterator<Item = (&'a str, f64)>,
-    ) -> io::Result<()> {
+    ) -> Result<(), WriteError> {
         self.event(step, |event| {
             event.message(5, |summary| {
                 for (tag, value) in values {
@@ -47,7 +46,13 @@ impl EventFile {
     }
 
     /// Adds a picture at an optimizer step: a PNG file's content, and its size in pixels.
-    pub fn image(&mut self, step: u64, tag: &str, [width, height]: [u32; 2], png: &[u8]) -> io::Result<()> {
+    pub fn image(
+        &mut self,
+        step: u64,
+        tag: &str,
+        [width, height]: [u32; 2],
+        png: &[u8],
+    ) -> Result<(), WriteError> {
         self.event(step, |event| {
             event.message(5, |summary| {
                 summary.message(1, |entry| {
@@ -63,7 +68,7 @@ impl EventFile {
         })
     }
 
-    fn event(&mut self, step: u64, fill: impl FnOnce(&mut Message)) -> io::Result<()> {
+    fn event(&mut self, step: u64, fill: impl FnOnce(&mut Message)) -> Result<(), WriteError> {
         let mut event = Message::default();
         event.double(1, chrono::Utc::now().timestamp_micros() as f64 / 1e6);
         event.varint(2, step);

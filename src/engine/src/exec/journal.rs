@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::kind::{StageError, StageId};
 use crate::progress::{self, Event, Report};
-use crate::store::atomic::Log;
+use crate::store::atomic::{Log, WriteError};
 use crate::store::{Made, Progress, Record, STATE_FOLDER, StoreError, atomic, record};
 
 /// Passes events on, and keeps those that say something tomorrow.
@@ -26,7 +26,7 @@ impl<'a> Journal<'a> {
         let folder = root.join(STATE_FOLDER);
         atomic::create_folder(&folder)?;
         let path = folder.join("events.jsonl");
-        let log = Log::open(&path).map_err(|source| StoreError::Read { path, source })?;
+        let log = Log::open(&path)?;
         record::sweep(root, pipeline);
         let (root, pipeline) = (root.to_owned(), pipeline.to_owned());
         Ok(Self { root, pipeline, report, log, records: Mutex::default() })
@@ -57,7 +57,7 @@ impl<'a> Journal<'a> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn append(&self, stage: &StageId, event: &Event) -> std::io::Result<()> {
+    fn append(&self, stage: &StageId, event: &Event) -> Result<(), WriteError> {
         let mut object = progress::to_json(stage, event);
         object.insert("pipeline".into(), self.pipeline.as_str().into());
         object.insert("pid".into(), std::process::id().into());
@@ -76,7 +76,7 @@ impl Report for Journal<'_> {
             _ => self.append(stage, event),
         };
         if let Err(error) = noted {
-            tracing::warn!("failed to write {STATE_FOLDER}/events.jsonl: {error}");
+            tracing::warn!("{error}");
         }
         match event {
             Event::Epoch { epoch, epochs, .. } => {

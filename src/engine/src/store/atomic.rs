@@ -29,7 +29,7 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> WriteError {
+pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> WriteError {
     let path = path.to_owned();
     move |source| WriteError { action, path, source }
 }
@@ -77,35 +77,39 @@ pub struct Log {
 
 impl Log {
     /// Opens the file to go on with it, or makes it. A last line that a crash cut off is ended first.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        point(Change::Create, path)?;
-        let mut file = OpenOptions::new().read(true).create(true).append(true).open(path)?;
-        let mut last = [b'\n'];
-        if file.seek(SeekFrom::End(-1)).is_ok() {
-            file.read_exact(&mut last)?;
-        }
+    pub fn open(path: &Path) -> Result<Self, WriteError> {
+        let opened = || {
+            point(Change::Create, path)?;
+            let mut file = OpenOptions::new().read(true).create(true).append(true).open(path)?;
+            let mut last = [b'\n'];
+            if file.seek(SeekFrom::End(-1)).is_ok() {
+                file.read_exact(&mut last)?;
+            }
+            io::Result::Ok((file, last == *b"\n"))
+        };
+        let (file, ended) = opened().map_err(failed("open", path))?;
         let log = Self { file, path: path.to_owned() };
-        if last != *b"\n" {
+        if !ended {
             log.append(b"\n")?;
         }
         Ok(log)
     }
 
     /// Makes the file, which must be new.
-    pub fn create(path: &Path) -> io::Result<Self> {
-        point(Change::Create, path)?;
-        let file = OpenOptions::new().append(true).create_new(true).open(path)?;
-        Ok(Self { file, path: path.to_owned() })
+    pub fn create(path: &Path) -> Result<Self, WriteError> {
+        let options = { OpenOptions::new() }.append(true).create_new(true).to_owned();
+        let file = point(Change::Create, path).and_then(|()| options.open(path));
+        Ok(Self { file: file.map_err(failed("create", path))?, path: path.to_owned() })
     }
 
-    pub fn append(&self, bytes: &[u8]) -> io::Result<()> {
+    pub fn append(&self, bytes: &[u8]) -> Result<(), WriteError> {
         let mut rest = bytes;
         while !rest.is_empty() {
             match fault::write(&self.file, &self.path, rest) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(0) => return Err(failed("write", &self.path)(io::ErrorKind::WriteZero.into())),
                 Ok(written) => rest = rest.get(written..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(failed("write", &self.path)(error)),
             }
         }
         Ok(())

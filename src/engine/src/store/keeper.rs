@@ -60,6 +60,8 @@ impl Keeper {
         let lock = run.lock()?;
         let metadata = run.metadata()?;
         sweep(&run);
+        // A copy of a run may lack its empty folders.
+        atomic::create_folder(&run.checkpoints())?;
         let mut keeper = Self { run, policy, metadata, _lock: lock };
         keeper.reconcile()?;
         Ok(keeper)
@@ -105,7 +107,13 @@ impl Keeper {
             return Ok(None);
         }
         let tensors = tensors()?;
-        Ok(Some(self.carry_out(actions, header, &tensors)?))
+        let before = self.metadata.clone();
+        let saved = self.carry_out(actions, header, &tensors);
+        if saved.is_err() {
+            // Half of it done: the list stays as it was, and opening the run again puts the files in order.
+            self.metadata = before;
+        }
+        Ok(Some(saved?))
     }
 
     fn carry_out(

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
+use super::atomic::failed;
 use super::fault::{Change, point, write};
 use super::{StoreError, host};
 
@@ -19,9 +20,9 @@ pub struct Holder(pub String);
 impl Lock {
     /// Takes the lock, or says at once who has it. Creates the file if it is not there.
     pub fn take(path: &Path) -> Result<Result<Self, Holder>, StoreError> {
-        point(Change::Create, path).map_err(StoreError::reading(path))?;
-        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-        let mut file = open.map_err(StoreError::reading(path))?;
+        let options = { OpenOptions::new() }.read(true).write(true).create(true).truncate(false).to_owned();
+        let open = point(Change::Create, path).and_then(|()| options.open(path));
+        let mut file = open.map_err(failed("open the lock", path))?;
         let mut locked = file.try_lock();
         // Somebody may just be looking who has it.
         for _ in 0..5 {
@@ -34,7 +35,7 @@ impl Lock {
             Ok(()) => {
                 let holder = format!("pid {} on {}\n", std::process::id(), host());
                 let noted = file.set_len(0).and_then(|()| write(&file, path, holder.as_bytes()));
-                noted.map_err(StoreError::reading(path))?;
+                noted.map_err(failed("write", path))?;
                 Ok(Ok(Self(file)))
             }
             Err(TryLockError::WouldBlock) => {
@@ -42,7 +43,7 @@ impl Lock {
                 let _ = file.read_to_string(&mut holder);
                 Ok(Err(Holder(holder.trim().to_owned())))
             }
-            Err(TryLockError::Error(error)) => Err(StoreError::reading(path)(error)),
+            Err(TryLockError::Error(error)) => Err(failed("lock", path)(error).into()),
         }
     }
 

@@ -65,9 +65,8 @@ impl<'a> Recorder<'a> {
     ) -> Result<Self, StageError> {
         let logs = keeper.run().logs();
         atomic::create_folder(&logs)?;
-        let metrics =
-            MetricsFile::open(&logs.join("metrics.jsonl"), position.global_step).map_err(logs_failed)?;
-        let events = EventFile::create(&logs, position.global_step).map_err(logs_failed)?;
+        let metrics = MetricsFile::open(&logs.join("metrics.jsonl"), position.global_step)?;
+        let events = EventFile::create(&logs, position.global_step)?;
         let saved_step = (position.global_step > 0).then_some(position.global_step);
         Ok(Self { context, settings, keeper, metrics, events, about, after_best, saved_step })
     }
@@ -110,11 +109,8 @@ impl<'a> Recorder<'a> {
     }
 
     fn write(&mut self, step: u64, epoch: u64, values: &[(&str, f64)]) -> Result<(), StageError> {
-        let written = self
-            .metrics
-            .append(step, epoch, values.iter().copied())
-            .and_then(|()| self.events.scalars(step, values.iter().copied()));
-        written.map_err(logs_failed)
+        self.metrics.append(step, epoch, values.iter().copied())?;
+        Ok(self.events.scalars(step, values.iter().copied())?)
     }
 
     /// Whether the policy wants a checkpoint at this optimizer step.
@@ -217,8 +213,7 @@ impl<'a> Recorder<'a> {
         let file = self.samples(position);
         file.parent().map_or(Ok(()), atomic::create_folder)?;
         atomic::write(&file, |out| out.write_all(&png))?;
-        let shown = self.events.image(position.global_step, "samples", size, &png);
-        shown.map_err(logs_failed)?;
+        self.events.image(position.global_step, "samples", size, &png)?;
         self.context.event(Event::Message { text: format!("Drew samples/epoch_{:03}.png", position.epoch) });
         Ok(())
     }
@@ -279,8 +274,4 @@ fn good_tensors(state: &TrainState, position: &Position) -> Result<Vec<HostTenso
             ),
         )),
     }
-}
-
-fn logs_failed(error: std::io::Error) -> StageError {
-    StageError::new(Failure::Storage, format!("failed to write the logs: {error}"))
 }
