@@ -27,7 +27,7 @@ stages:
     checkpoint: { save_every_n_steps: 2, keep_last_n: 1 }
   best: { kind: copy_best, from: base, to: best.ckpt }
   lora: { kind: lora, base: best, dataset: data, epochs: 2, batch_size: 4, device: cpu, lora: { r: 2 } }
-  note: { kind: command, run: 'wc -c < best.ckpt > note.txt', inputs: [best.ckpt], outputs: [note.txt] }
+  note: { kind: command, run: 'ls best.ckpt > note.txt', inputs: [best.ckpt], outputs: [note.txt] }
 ";
 
 /// Optimizer steps of an epoch of the base.
@@ -105,7 +105,8 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn content(path: &Path) -> Result<String, String> {
+/// What counts of a file's content; an error if it cannot be read as what it is.
+pub fn content(path: &Path) -> Result<String, String> {
     let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
     let json = || serde_json::from_slice::<Value>(&bytes).map_err(|e| e.to_string());
     let name = path.file_name().unwrap().to_string_lossy();

@@ -100,7 +100,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             let found = observed.remove(&step.stage);
             let transient = found.as_ref().is_some_and(Observed::is_transient);
             let record = found.as_ref().and_then(|o| o.record.as_ref());
-            let unsettled = record.is_some_and(|record| record.status != Status::Completed);
+            let unsettled = !transient && record.is_none_or(|record| record.status != Status::Completed);
             let artifact = found.and_then(|o| o.observation.artifact);
             // What runs hands on something newer.
             if let Some(artifact) = artifact.filter(|_| step.action == Action::Skip) {
@@ -311,7 +311,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
 
     fn skip(&mut self, place: Place, reason: String) {
         if self.nodes[place].unsettled {
-            self.settle(place);
+            self.settle(place, &reason);
         }
         let id = &self.nodes[place].stage.id;
         self.journal.event(id, &Event::Skipped { reason });
@@ -319,17 +319,19 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         self.end(place, Phase::Done);
     }
 
-    /// Its process ended between its last file and its record.
-    fn settle(&self, place: Place) {
+    /// Writes the record of a stage that is done and has none that says so: its process ended between its last file and
+    /// its record, or the record was damaged.
+    fn settle(&self, place: Place, reason: &str) {
         let (root, pipeline) = (self.execution.root, &self.execution.graph.pipeline.name);
-        let id = &self.nodes[place].stage.id;
+        let LoadedStage { id, kind, .. } = self.nodes[place].stage;
         // Whoever has the stage now will write its record.
         let Ok(Ok(_lock)) = lock_stage(root, pipeline, id) else { return };
-        if let Some(mut record) = Record::load(root, pipeline, id)
-            && record.status != Status::Completed
-        {
+        let mut record = Record::load(root, pipeline, id).unwrap_or_else(|| {
+            Record::begun(pipeline, id, kind, Action::Skip.to_string(), reason.to_owned(), None)
+        });
+        if record.status != Status::Completed {
             record.status = Status::Completed;
-            record.message = Some("completed, and its process ended before it could say so".to_owned());
+            record.message = Some("done before, without a record that said so".to_owned());
             record.updated_at = Utc::now();
             if let Err(error) = record.save(root, id) {
                 tracing::warn!("{error}");

@@ -2,14 +2,14 @@
 //! folder, so that a moved run still works.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::StoreError;
 use super::atomic::{self, WriteError};
+use super::{StoreError, checked};
 use crate::policy::Known;
 
 /// Version of the file's form.
@@ -127,20 +127,40 @@ pub struct EpochRecord {
     pub data_wait: f64,
 }
 
+fn previous(path: &Path) -> PathBuf {
+    path.with_added_extension("previous")
+}
+
 impl Metadata {
+    /// Reads the file; where it is damaged, the version before it. What that one does not know of a checkpoint is in the
+    /// checkpoint's header, and taken in when the run is opened again.
     pub fn load(path: &Path) -> Result<Self, StoreError> {
-        let text = std::fs::read_to_string(path).map_err(StoreError::reading(path))?;
-        serde_json::from_str(&text).map_err(|e| StoreError::Damaged {
+        let error = match Self::read(path) {
+            Ok(metadata) => return Ok(metadata),
+            Err(error @ StoreError::Damaged { .. }) => error,
+            Err(error) => return Err(error),
+        };
+        let Ok(metadata) = Self::read(&previous(path)) else { return Err(error) };
+        checked::warn_once(path, "it is damaged, so its previous version is used");
+        Ok(metadata)
+    }
+
+    fn read(path: &Path) -> Result<Self, StoreError> {
+        let bytes = std::fs::read(path).map_err(StoreError::reading(path))?;
+        checked::from_bytes(&bytes).map_err(|e| StoreError::Damaged {
             path: path.to_owned(),
             message: format!("not a run's metadata: {e}"),
         })
     }
 
-    /// Rewrites the file as a whole.
+    /// Rewrites the file as a whole; the version that stands there now becomes the previous one.
     pub fn save(&mut self, path: &Path) -> Result<(), WriteError> {
         self.updated_at = Utc::now();
-        let text = serde_json::to_string_pretty(self).unwrap_or_default();
-        atomic::write(path, |out| writeln!(out, "{text}"))
+        let text = checked::to_text(self);
+        if Self::read(path).is_ok() {
+            atomic::link(path, &previous(path))?;
+        }
+        atomic::write(path, |out| out.write_all(text.as_bytes()))
     }
 
     /// The checkpoints of epochs, for the policy.

@@ -1,6 +1,7 @@
 //! What stands on disk: checkpoints, run folders, metadata.
 
 pub mod atomic;
+mod checked;
 pub mod checkpoint;
 pub mod clean;
 pub(crate) mod fault;

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::atomic::{self, WriteError};
 use super::checkpoint::file_digest;
-use super::{Holder, Lock, Status, StoreError};
+use super::{Holder, Lock, Status, StoreError, checked};
 use crate::kind::{Failure, StageId};
 use crate::policy::Change;
 
@@ -130,9 +130,14 @@ impl Record {
 
     /// The record of a stage; `None` if there is none that can be read.
     pub fn load(root: &Path, pipeline: &str, stage: &StageId) -> Option<Self> {
-        let text = std::fs::read(path(root, pipeline, stage)).ok()?;
-        let record: Self = serde_json::from_slice(&text).ok()?;
+        let path = path(root, pipeline, stage);
+        let record = Self::read(&path)?;
         (record.pipeline == pipeline && record.schema_version == SCHEMA_VERSION).then_some(record)
+    }
+
+    fn read(path: &Path) -> Option<Self> {
+        let damaged = |why| checked::warn_once(path, &format!("the stage counts as never run: {why}"));
+        checked::from_bytes(&std::fs::read(path).ok()?).map_err(damaged).ok()
     }
 
     /// Every record of a project that can be read.
@@ -142,15 +147,14 @@ impl Record {
         let files = folders.flat_map(|f| std::fs::read_dir(f.path()).into_iter().flatten().flatten());
         let mut paths: Vec<PathBuf> = files.map(|f| f.path()).collect();
         paths.sort();
-        let read = |path: PathBuf| serde_json::from_slice(&std::fs::read(path).ok()?).ok();
-        paths.into_iter().filter_map(read).collect()
+        paths.iter().filter_map(|path| Self::read(path)).collect()
     }
 
     pub fn save(&self, root: &Path, stage: &StageId) -> Result<(), WriteError> {
         let path = path(root, &self.pipeline, stage);
         atomic::create_folder(path.parent().unwrap_or(root))?;
-        let text = serde_json::to_string_pretty(self).unwrap_or_default();
-        atomic::write(&path, |out| writeln!(out, "{text}"))
+        let text = checked::to_text(self);
+        atomic::write(&path, |out| out.write_all(text.as_bytes()))
     }
 }
 

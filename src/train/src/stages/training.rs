@@ -315,7 +315,15 @@ impl Training<'_> {
             };
         }
 
-        let mine = |run: Run| run.metadata().ok().filter(|m| m.stage == stage).map(|m| (run, m));
+        let mine = |run: Run| match run.metadata() {
+            Ok(metadata) => (metadata.stage == stage).then_some((run, metadata)),
+            Err(error) => {
+                if run.metadata_path().exists() {
+                    tracing::warn!("{error}; this run is left alone");
+                }
+                None
+            }
+        };
         let mut known: Vec<(Run, Metadata)> = runs.list().into_iter().filter_map(mine).collect();
         if request.force {
             return Ok(Choice::New { number: None, reason: "forced".into(), changes: Vec::new() });
