@@ -164,15 +164,15 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// Draws the samples of an epoch that ended, if they are not there.
+    /// Draws the samples of an epoch that ended, if they are not there. `false`: it was asked to stop before they were.
     pub fn draw_missing_samples(
         &mut self,
         position: &Position,
         state: &TrainState,
         job: &Job,
-    ) -> Result<(), StageError> {
+    ) -> Result<bool, StageError> {
         match self.samples(position).is_file() {
-            true => Ok(()),
+            true => Ok(true),
             false => self.draw_samples(position, state, job),
         }
     }
@@ -182,13 +182,14 @@ impl<'a> Recorder<'a> {
         self.keeper.run().folder.join(format!("samples/epoch_{:03}.png", position.epoch))
     }
 
-    /// Draws some images of each class as `samples/epoch_NNN.png`, and shows them in TensorBoard.
+    /// Draws some images of each class as `samples/epoch_NNN.png`, and shows them in TensorBoard. `false`: it was asked
+    /// to stop before they were drawn.
     pub fn draw_samples(
         &mut self,
         position: &Position,
         state: &TrainState,
         job: &Job,
-    ) -> Result<(), StageError> {
+    ) -> Result<bool, StageError> {
         const CLASSES: usize = 8;
         const EACH: usize = 4;
         let conditional = job.config.num_classes > 0;
@@ -207,7 +208,7 @@ impl<'a> Recorder<'a> {
         let device = job.device.clone().inner();
         let going_on = |_, _| self.context.stop.requested().is_none();
         let drawn = request.picture(&state.weights(), job.config, &self.about.classes, &device, going_on)?;
-        let Some(picture) = drawn else { return Ok(()) };
+        let Some(picture) = drawn else { return Ok(false) };
         let picture = picture.render();
         let (size, png) = ([picture.width(), picture.height()], png(&picture)?);
         let file = self.samples(position);
@@ -215,7 +216,7 @@ impl<'a> Recorder<'a> {
         atomic::write(&file, |out| out.write_all(&png))?;
         self.events.image(position.global_step, "samples", size, &png)?;
         self.context.event(Event::Message { text: format!("Drew samples/epoch_{:03}.png", position.epoch) });
-        Ok(())
+        Ok(true)
     }
 
     /// Notes how the run ended.

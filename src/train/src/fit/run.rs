@@ -79,7 +79,11 @@ pub fn fit(
     let due = |epoch: u64| settings.sample_every_n_epochs.is_some_and(|n| epoch.is_multiple_of(n));
     if position.epoch > 0 && position.step_in_epoch == 0 && due(position.epoch) {
         // Unless the process ended before it was drawn.
-        recorder.draw_missing_samples(&position, state, job)?;
+        let drawn = recorder.draw_missing_samples(&position, state, job)?;
+        if !drawn && let Some((failure, signal)) = interrupted() {
+            let text = format!("stopped by {signal} after epoch {}", position.epoch);
+            return Err(StageError::new(failure, text));
+        }
     }
 
     for epoch in position.epoch + 1..=settings.epochs {
@@ -188,13 +192,11 @@ pub fn fit(
         )?;
 
         // ---- The epoch's checkpoint and picture
-        let stop = interrupted();
         recorder.save_epoch(&position, &metrics, state, epoch == settings.epochs)?;
-        if stop.is_none() && due(epoch) {
-            recorder.draw_samples(&position, state, job)?;
-        }
-        if epoch < settings.epochs
-            && let Some((failure, signal)) = stop
+        let drawn = !due(epoch) || recorder.draw_samples(&position, state, job)?;
+        // After the last epoch only the picture can still be missing.
+        if (epoch < settings.epochs || !drawn)
+            && let Some((failure, signal)) = interrupted()
         {
             recorder.make_sure_of(&position, state)?;
             return Err(StageError::new(failure, format!("stopped by {signal} after epoch {epoch}")));
