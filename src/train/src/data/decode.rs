@@ -10,6 +10,10 @@ use image::{DynamicImage, GenericImageView, ImageDecoder, ImageReader, Rgb, RgbI
 
 use super::error::DataError;
 
+/// Longest side and most pixels of an image that is read. A header of a few bytes can promise terabytes.
+const MAX_SIDE: u32 = 32_768;
+const MAX_PIXELS: u64 = 100_000_000;
+
 /// Reads the image at `path`: its central square, resized to RGB `[size, size, 3]`, upright as its EXIF says,
 /// over white where it is transparent.
 pub(crate) fn load(path: &Path, size: usize) -> Result<Box<[u8]>, DataError> {
@@ -27,6 +31,15 @@ fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
         return Err("it is neither JPEG, PNG nor WebP".into());
     }
     let mut decoder = reader.into_decoder().map_err(|e| e.to_string())?;
+    let (width, height) = decoder.dimensions();
+    if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(format!(
+            "it is {width} x {height} pixels; up to {MAX_SIDE} on a side and {MAX_PIXELS} in all are read"
+        ));
+    }
+    // What a decoder takes besides the image itself.
+    let limits = image::Limits::default();
+    decoder.set_limits(limits).map_err(|e| e.to_string())?;
     let orientation = decoder.orientation().map_err(|e| e.to_string())?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?;
     image.apply_orientation(orientation);
@@ -101,6 +114,16 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_header_that_promises_a_vast_image_is_refused() {
+        let mut png = encoded(ImageFormat::Png);
+        png[16..24].copy_from_slice(&[0, 0, 0xff, 0xff, 0, 0, 0xff, 0xff]);
+        let mut crc = flate2::Crc::new();
+        crc.update(&png[12..29]);
+        png[29..33].copy_from_slice(&crc.sum().to_be_bytes());
+        assert!(decode(&png).unwrap_err().contains("65535 x 65535 pixels"));
     }
 
     #[test]
