@@ -66,7 +66,16 @@ fn one_command_goes_all_the_way_and_a_second_has_nothing_to_do() {
     assert_eq!(project.list("samples"), ["base.png", "lora.png"]);
     assert_eq!(
         project.list(LORA),
-        ["adapter", "base_model.ckpt", "checkpoints", "config.yaml", "logs", "metadata.json", "run.lock"]
+        [
+            "adapter",
+            "base_model.ckpt",
+            "checkpoints",
+            "config.yaml",
+            "logs",
+            "metadata.json",
+            "metadata.json.previous",
+            "run.lock"
+        ]
     );
     assert_eq!(
         project.list(&format!("{LORA}/adapter")),

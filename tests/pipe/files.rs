@@ -18,7 +18,10 @@ fn trained(arguments: &[&str]) -> Project {
 fn the_run_folder_is_as_the_reference_page_has_it() {
     let project = trained(&["--epochs", "5"]);
     assert_eq!(project.list("checkpoints/base_training"), ["run_001"]);
-    assert_eq!(project.list(RUN), ["checkpoints", "config.yaml", "logs", "metadata.json", "run.lock"]);
+    assert_eq!(
+        project.list(RUN),
+        ["checkpoints", "config.yaml", "logs", "metadata.json", "metadata.json.previous", "run.lock"]
+    );
     let metadata = project.metadata(RUN);
     assert_eq!(metadata["run_number"], json!(1));
     assert_eq!(metadata["experiment_name"], json!("tiny"));

@@ -5,6 +5,7 @@ mod data;
 mod errors;
 mod files;
 mod graph;
+mod hostile;
 mod interchange;
 mod project;
 mod resume;

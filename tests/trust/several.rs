@@ -58,7 +58,7 @@ pub fn section(options: &Options, tally: &mut Tally) {
     tally.one("cleaning during a training", || {
         let project = chain();
         project.pipe(&RUN).succeeds();
-        let mut child = project.start(&[&LONG[..], &["--force"]].concat());
+        let child = Alive(project.start(&[&LONG[..], &["--force"]].concat()));
         let run = "checkpoints/base_training/run_002";
         until_saved(&project, run)?;
         for arguments in [&["runs", "prune", "--keep", "1"][..], &["gc"]] {
@@ -67,28 +67,36 @@ pub fn section(options: &Options, tally: &mut Tally) {
         }
         let output = project.command(&["runs", "rm", "2"]).output().unwrap();
         let said = text(&output.stderr);
-        ensure(said.contains(&format!("pid {}", child.id())), || said)?;
+        ensure(said.contains(&format!("pid {}", child.0.id())), || said)?;
         // What it was and what it goes on with are still there.
         ensure(project.path(run).join("checkpoints/last.ckpt").is_file(), || "last.ckpt is gone".into())?;
         ensure(project.path("checkpoints/base_training/run_001").is_dir(), || {
             "the base of a LoRA is gone".into()
         })?;
-        child.kill().unwrap();
-        child.wait().unwrap();
+        drop(child);
         let output = project.command(&LONG).arg("--dry-run").output().unwrap();
         ensure(text(&output.stdout).contains("resume at epoch"), || text(&output.stdout))
     });
     tally.one("a training that is alive, gone on with by another process", || {
         let project = chain();
-        let mut child = project.start(&LONG);
+        let child = Alive(project.start(&LONG));
         until_saved(&project, "checkpoints/base_training/run_001")?;
         let again = [&LONG[..], &["--run-number", "1", "--resume"]].concat();
         let output = project.command(&again).output().unwrap();
-        let (said, holder) = (text(&output.stderr), format!("pid {} on ", child.id()));
-        child.kill().unwrap();
-        child.wait().unwrap();
+        let (said, holder) = (text(&output.stderr), format!("pid {} on ", child.0.id()));
+        drop(child);
         ensure(output.status.code() == Some(2) && said.contains(&holder), || said)
     });
+}
+
+/// Killed at the latest when it is not needed any more.
+struct Alive(Child);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn until_saved(project: &Project, run: &str) -> Result<(), String> {

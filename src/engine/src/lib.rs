@@ -3,6 +3,19 @@
 //! Knows nothing of burn, models or images. Stages reach it only through a trait, so that its tests run on a
 //! scripted fake stage and compile in seconds.
 
+// What comes from outside must not be able to end the program.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented
+    )
+)]
+
 pub mod command;
 pub mod error;
 pub mod events;

@@ -2,6 +2,19 @@
 //!
 //! Knows nothing of pipeline files, graphs or the command line; those belong to `pipe-engine` and the binary.
 
+// What comes from outside must not be able to end the program.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented
+    )
+)]
+
 pub mod checkpoint;
 pub mod data;
 pub mod device;

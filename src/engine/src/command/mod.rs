@@ -32,8 +32,9 @@ pub struct CommandSettings {
     /// Files or folders that it writes, relative to the project. Each must be there afterwards.
     #[serde(default)]
     outputs: Vec<PathBuf>,
-    /// Environment variables besides those that `pipe` was started with.
-    #[serde(default)]
+    /// Environment variables besides those that `pipe` was started with. Their values are written down nowhere: a record
+    /// holds their digests.
+    #[serde(default, serialize_with = "digests")]
     env: BTreeMap<String, String>,
     /// Where it is started, relative to the project.
     #[serde(default)]
@@ -48,6 +49,14 @@ pub(crate) enum Program {
     Shell(String),
     /// A program and its arguments, taken literally.
     Arguments(Vec<String>),
+}
+
+/// Values may be secrets: what is kept tells whether they are the same, and nothing else.
+fn digests<S: serde::Serializer>(env: &BTreeMap<String, String>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(env.iter().map(|(name, value)| {
+        let digest = Sha256::digest(format!("{name}={value}"));
+        (name, format!("sha256:{}", hex(&digest)))
+    }))
 }
 
 pub struct CommandKind;

@@ -11,7 +11,9 @@ use std::time::Instant;
 
 use super::checkpoint::{self, Checkpoint, Header, file_digest};
 use super::tensor::HostTensor;
-use super::{CheckpointRecord, EpochRecord, Lock, Metadata, PartialRecord, Run, Status, StoreError, atomic};
+use super::{
+    CheckpointRecord, EpochRecord, Lock, Metadata, PartialRecord, Run, Status, StoreError, atomic, room,
+};
 use crate::policy::{Action, CheckpointPolicy};
 
 /// A run that this process trains in.
@@ -107,6 +109,9 @@ impl Keeper {
             return Ok(None);
         }
         let tensors = tensors()?;
+        if let Some(free) = room::free(&self.run.folder) {
+            self.make_room(&actions, header.epoch, bytes_of(&tensors), free)?;
+        }
         let before = self.metadata.clone();
         let saved = self.carry_out(actions, header, &tensors);
         if saved.is_err() {
@@ -114,6 +119,38 @@ impl Keeper {
             self.metadata = before;
         }
         Ok(Some(saved?))
+    }
+
+    /// Removes what will not be kept before the new checkpoint is written, if it would not fit otherwise. The newest
+    /// and the best so far stay until the new one stands.
+    fn make_room(
+        &mut self,
+        actions: &[Action],
+        epoch: u64,
+        needed: u64,
+        free: u64,
+    ) -> Result<(), StoreError> {
+        let mut known = self.metadata.known();
+        known.retain(|k| k.epoch != epoch);
+        let needless = |epoch: &u64| {
+            let newest = known.last().map(|k| k.epoch);
+            let best = self.policy.best(&known).map(|k| k.epoch);
+            ![newest, best].contains(&Some(*epoch))
+        };
+        let epochs = actions.iter().filter_map(|action| match action {
+            Action::Delete(epoch) => Some(*epoch).filter(needless),
+            _ => None,
+        });
+        let epochs: Vec<u64> = if free < needed { epochs.collect() } else { Vec::new() };
+        if epochs.is_empty() {
+            return Ok(());
+        }
+        let gone: Vec<PathBuf> = epochs.into_iter().flat_map(|epoch| self.strike_off(epoch)).collect();
+        self.write_metadata()?;
+        for path in gone {
+            atomic::remove(&path)?;
+        }
+        Ok(())
     }
 
     fn carry_out(
@@ -328,6 +365,12 @@ pub(super) fn checkpoint_files(run: &Run) -> Vec<PathBuf> {
     files
 }
 
+/// About how large the file of some tensors is.
+fn bytes_of(tensors: &[HostTensor]) -> u64 {
+    const HEADER: u64 = 1 << 20;
+    tensors.iter().map(|tensor| tensor.bytes.len() as u64).sum::<u64>() + HEADER
+}
+
 fn is_epoch_file(path: &Path) -> bool {
     path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("epoch_"))
 }
@@ -469,6 +512,32 @@ mod tests {
         assert_eq!(keeper.newest_good().checkpoint.unwrap().header().global_step, 16);
         save(&mut keeper, 2, 0.4);
         assert_eq!(files(keeper.run()), ["best.ckpt", "epoch_001.ckpt", "epoch_002.ckpt", "last.ckpt"]);
+    }
+
+    #[test]
+    fn where_there_is_no_room_what_is_not_kept_goes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keeper = begin(folder.path());
+        [0.1, 0.5, 0.4].iter().zip(1..).for_each(|(loss, epoch)| drop(save(&mut keeper, epoch, *loss)));
+        let epochs = |keeper: &Keeper| -> Vec<u64> {
+            keeper.run().metadata().unwrap().checkpoints.iter().map(|c| c.epoch).collect()
+        };
+        assert_eq!(epochs(&keeper), [1, 2, 3]);
+        let actions = |keeper: &Keeper, loss| {
+            keeper.policy.after_epoch(&keeper.metadata.known(), 4, &header(4, 0, loss).metrics, false)
+        };
+        let planned = actions(&keeper, 0.3);
+        assert!(planned.contains(&Action::Delete(2)));
+        keeper.make_room(&planned, 4, 100, 100).unwrap();
+        assert_eq!(epochs(&keeper), [1, 2, 3], "there is room");
+        keeper.make_room(&planned, 4, 100, 99).unwrap();
+        assert_eq!(epochs(&keeper), [1, 3]);
+        // A new best makes the old one needless, but only once it stands.
+        let planned = actions(&keeper, 0.01);
+        assert!(planned.contains(&Action::LinkBest));
+        keeper.make_room(&planned, 4, 100, 0).unwrap();
+        assert_eq!(epochs(&keeper), [1, 3]);
+        assert_eq!(files(keeper.run()), ["best.ckpt", "epoch_001.ckpt", "epoch_003.ckpt", "last.ckpt"]);
     }
 
     #[test]

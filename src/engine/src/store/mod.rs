@@ -9,6 +9,7 @@ mod keeper;
 mod lock;
 mod metadata;
 pub(crate) mod record;
+pub mod room;
 mod runs;
 pub mod tensor;
 

@@ -61,7 +61,13 @@ fn files_connect_stages_and_decide_what_runs_again() {
     let project = project.file("raw2.txt", "d\n");
     assert_eq!(run(&project, false).planned[0], "count run", "one file more for the pattern");
     let project = project.file("p.yaml", &TWO.replace("someone", "another"));
-    assert_eq!(run(&project, false).reasons[0], "env.NAME someone -> another");
+    let reason = &run(&project, false).reasons[0];
+    assert!(reason.starts_with("env.NAME sha256:"), "{reason}");
+    assert!(!reason.contains("someone") && !reason.contains("another"), "values may be secrets: {reason}");
+    for file in [".pipe/records/chain/count.json", ".pipe/events.jsonl"] {
+        let kept = read(&project, file);
+        assert!(!kept.contains("another"), "{file} holds a value: {kept}");
+    }
 }
 
 #[test]

@@ -57,6 +57,11 @@ impl TrainState {
         Ok(self)
     }
 
+    /// About how large a checkpoint is: `trainable` weights, their mean, and Adam's two moments, 4 bytes each.
+    pub fn checkpoint_bytes(&self, trainable: u64) -> u64 {
+        4 * trainable * (3 + u64::from(self.ema.is_some()))
+    }
+
     /// Copies everything to host memory; waits for the device.
     pub fn tensors(&self) -> Result<Vec<HostTensor>, StageError> {
         let mut tensors = state_dict(&self.model, &self.scope, WEIGHTS)?;

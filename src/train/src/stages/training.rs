@@ -11,7 +11,7 @@ use pipe_engine::kind::{Failure, Observation, Observer, Outcome, Request, RunCon
 use pipe_engine::progress::Event;
 use pipe_engine::store::{
     Checkpoint, DatasetRecord, Keeper, Metadata, Run, RunNumber, Runs, SCHEMA_VERSION, Status, StoreError,
-    atomic,
+    atomic, room,
 };
 use serde_json::{Map, Value};
 
@@ -140,6 +140,7 @@ impl Training<'_> {
             };
             state = state.restore(checkpoint, &autodiff)?;
         }
+        self.check_room(context, &keeper, state.checkpoint_bytes(trainable))?;
         context.event(Event::RunOpened {
             number: keeper.run().number.0,
             experiment: keeper.metadata().experiment_name.clone(),
@@ -372,6 +373,41 @@ impl Training<'_> {
         let old = horizon.old.as_ref()?;
         let kind = format!("{:?}", self.settings.schedule.kind).to_lowercase();
         Some(format!("a {kind} schedule depends on its length: extend it with `schedule_epochs: {old}`"))
+    }
+
+    /// Fails if not even one checkpoint of `each` bytes fits on the disk; warns if not all that will be kept fit.
+    fn check_room(&self, context: &RunContext, keeper: &Keeper, each: u64) -> Result<(), StageError> {
+        let (policy, epochs) = (&self.settings.checkpoint, self.settings.epochs);
+        let folder = &keeper.run().folder;
+        let Some(free) = room::free(folder).filter(|_| policy.enabled) else { return Ok(()) };
+        let listed = &keeper.metadata().checkpoints;
+        let older: u64 = listed.iter().rev().skip(1).map(|c| c.bytes).sum();
+        let newest = listed.last().map_or(0, |c| c.bytes);
+        let shown = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+        let place = folder.display();
+        if free + older < each {
+            return Err(StageError::new(
+                Failure::Storage,
+                format!(
+                    "a checkpoint takes {}, and only {} are free at {place} (make room before the training begins)",
+                    shown(each),
+                    shown(free)
+                ),
+            ));
+        }
+        // Those that the policy keeps, the best, and the one being written.
+        let saved = epochs.div_ceil(policy.save_every_n_epochs);
+        let kept = policy.keep_last_n.map_or(saved, |keep| saved.min(u64::from(keep) + 2));
+        let all = kept.saturating_mul(each);
+        if free.saturating_add(older + newest) < all {
+            let text = format!(
+                "{kept} checkpoints will take {}, and only {} are free at {place}; lower checkpoint.keep_last_n or make room",
+                shown(all),
+                shown(free)
+            );
+            context.event(Event::Warning { text });
+        }
+        Ok(())
     }
 
     fn open_run(

@@ -101,6 +101,7 @@ impl<const N: usize, K: Kernel<N>> Backward<Flex, N> for Step<K> {
     }
 }
 
+#[allow(clippy::unreachable, reason = "which kind it is was checked before; no input decides it")]
 fn plain(tensor: DispatchTensor) -> FlexTensor {
     match tensor.kind {
         DispatchTensorKind::Flex(BackendTensor::Float(tensor)) => tensor,
@@ -108,6 +109,7 @@ fn plain(tensor: DispatchTensor) -> FlexTensor {
     }
 }
 
+#[allow(clippy::unreachable, reason = "which kind it is was checked before; no input decides it")]
 fn tracked(tensor: DispatchTensor) -> FloatTensor<Autodiff<Flex>> {
     match tensor.kind {
         DispatchTensorKind::Autodiff(inner) => match *inner {
