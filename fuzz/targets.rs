@@ -14,8 +14,11 @@ use pipe_train::data::{Dataset, DatasetSettings, Split};
 use pipe_train::lora::Adapter;
 use serde_json::{Value, json};
 
+/// Reads what somebody else wrote.
+pub type Target = fn(&[u8]);
+
 /// Every target with the name of its folder in `corpus`.
-pub const ALL: [(&str, fn(&[u8])); 8] = [
+pub const ALL: [(&str, Target); 8] = [
     ("pipeline", pipeline),
     ("checkpoint", checkpoint),
     ("metadata", metadata),

@@ -2,13 +2,17 @@
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel};
 use std::time::Duration;
 
 /// Pieces that wait for a slow reader; the next ones are dropped.
 const WAITING: usize = 4096;
 /// How long the end waits for a reader that has stopped reading.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Pieces that are out.
+static WRITTEN: AtomicU64 = AtomicU64::new(0);
 
 enum Piece {
     Text(Vec<u8>),
@@ -29,7 +33,10 @@ fn queue() -> &'static SyncSender<Piece> {
 fn write_all(pieces: &Receiver<Piece>) {
     for piece in pieces {
         match piece {
-            Piece::Text(text) => drop(io::stderr().write_all(&text)),
+            Piece::Text(text) => {
+                let _ = io::stderr().write_all(&text);
+                WRITTEN.fetch_add(1, Ordering::Relaxed);
+            }
             Piece::Flush(done) => drop(done.send(())),
         }
     }
@@ -50,18 +57,18 @@ fn write(bytes: Vec<u8>) {
 /// Waits until everything is out, or its reader has stopped reading.
 pub fn flush() {
     let (done, is_out) = channel();
-    let mut piece = Piece::Flush(done);
-    // The queue has room soon, or its reader has stopped reading.
-    for _ in 0..20 {
-        match queue().try_send(piece) {
-            Ok(()) => {
-                let _ = is_out.recv_timeout(PATIENCE);
-                return;
-            }
-            Err(TrySendError::Full(back)) => piece = back,
-            Err(TrySendError::Disconnected(_)) => return,
+    let mut waiting = Some(Piece::Flush(done));
+    loop {
+        let before = WRITTEN.load(Ordering::Relaxed);
+        match waiting.take().map(|piece| queue().try_send(piece)) {
+            Some(Err(TrySendError::Full(piece))) => waiting = Some(piece),
+            Some(Err(TrySendError::Disconnected(_))) => return,
+            Some(Ok(())) | None => {}
         }
-        std::thread::sleep(PATIENCE / 20);
+        match is_out.recv_timeout(PATIENCE) {
+            Err(RecvTimeoutError::Timeout) if WRITTEN.load(Ordering::Relaxed) > before => {}
+            _ => return,
+        }
     }
 }
 

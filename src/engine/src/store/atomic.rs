@@ -149,13 +149,13 @@ pub fn remove_tree(path: &Path) -> Result<(), WriteError> {
     sync_folder(path)
 }
 
-/// Creates a folder and its parents.
+/// Creates a folder and its parents, each for good: a power cut must not take a parent away with all in it.
 pub fn create_folder(path: &Path) -> Result<(), WriteError> {
-    if path.is_dir() {
+    if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
     }
-    let created = point(Change::Folder, path).and_then(|()| fs::create_dir_all(path));
-    created.map_err(failed("create the folder", path))
+    path.parent().map_or(Ok(()), create_folder)?;
+    claim_folder(path).map(drop)
 }
 
 /// Creates a folder that must be new: `false` if it exists already. Two processes never both get `true`.
