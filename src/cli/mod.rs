@@ -7,6 +7,7 @@ mod clean;
 mod completions;
 mod devices;
 mod graph;
+mod init;
 mod plan;
 mod project;
 mod run;
@@ -27,7 +28,7 @@ use pipe_engine::kind::{Failure, StageError};
 #[derive(Parser)]
 #[command(name = "pipe", version, about, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 done; 1 a stage failed; 2 bad usage, file or setting;\n75 stopped by SIGTERM with a checkpoint saved; 130 stopped by Ctrl-C, likewise saved."
+    after_help = "Exit codes: 0 done; 1 a stage failed; 2 bad usage, file or setting;\n75 stopped by SIGTERM or SIGHUP with a checkpoint saved; 130 stopped by Ctrl-C, likewise saved."
 )]
 pub struct Arguments {
     #[command(flatten)]
@@ -65,6 +66,8 @@ pub enum LogFormat {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Make a project that runs
+    Init(init::InitArguments),
     /// Run what is not up to date
     Run(run::RunArguments),
     /// Say what would be done for each stage, and why
@@ -97,6 +100,7 @@ pub fn parse() -> Arguments {
 
 pub fn call(arguments: Arguments) -> Result<ExitCode, CliError> {
     match arguments.command {
+        Command::Init(a) => init::init(a),
         Command::Run(a) => run::run(a, &arguments.output),
         Command::Plan(a) => plan::plan(a),
         Command::Status(a) => status::status(a),

@@ -6,6 +6,7 @@ mod errors;
 mod files;
 mod graph;
 mod hostile;
+mod init;
 mod interchange;
 mod project;
 mod resume;
