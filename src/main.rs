@@ -16,12 +16,12 @@
 mod cli;
 mod report;
 
-use std::process::ExitCode;
+use std::io::Write;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() -> ExitCode {
+fn main() {
     let arguments = cli::parse();
     report::log::start(&arguments.output);
     let code = match cli::call(arguments) {
@@ -32,5 +32,8 @@ fn main() -> ExitCode {
         }
     };
     report::stderr::flush();
-    code
+    let _ = std::io::stdout().flush();
+    // Without C's exit handlers: those of GPU drivers race with the drivers' own threads, and can turn a training that
+    // was completed into a crash.
+    signal_hook::low_level::exit(i32::from(code.0));
 }

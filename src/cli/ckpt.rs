@@ -1,13 +1,12 @@
 //! `pipe ckpt show|verify|probe|export|import FILE`
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use pipe_engine::store::Checkpoint;
 use pipe_engine::store::checkpoint::Written;
 use pipe_train::checkpoint as model;
 
-use super::CliError;
+use super::{CliError, ExitCode};
 use crate::report::table;
 use crate::say;
 

@@ -1,12 +1,11 @@
 //! `pipe runs prune`, `pipe runs rm`, `pipe gc`: what can go.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use pipe_engine::store::clean::{self, Fate};
 use pipe_engine::store::{Record, Run, Runs};
 
-use super::{CliError, project, runs};
+use super::{CliError, ExitCode, project, runs};
 use crate::report::table;
 use crate::say;
 

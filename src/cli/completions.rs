@@ -1,10 +1,8 @@
 //! `pipe completions SHELL`
 
-use std::process::ExitCode;
-
 use clap::CommandFactory;
 
-use super::{Arguments, CliError};
+use super::{Arguments, CliError, ExitCode};
 
 #[derive(clap::Args)]
 pub struct CompletionsArguments {

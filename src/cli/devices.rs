@@ -1,10 +1,8 @@
 //! `pipe devices`
 
-use std::process::ExitCode;
-
 use pipe_train::device;
 
-use super::CliError;
+use super::{CliError, ExitCode};
 use crate::report::table::table;
 use crate::say;
 

@@ -1,9 +1,8 @@
 //! `pipe graph FILE`
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
-use super::{CliError, project};
+use super::{CliError, ExitCode, project};
 use crate::say;
 
 #[derive(clap::Args)]

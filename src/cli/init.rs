@@ -1,12 +1,11 @@
 //! `pipe init [DIR]`
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use clap::ValueEnum;
 use pipe_engine::store::atomic;
 
-use super::{CliError, project};
+use super::{CliError, ExitCode, project};
 use crate::say;
 
 #[derive(clap::Args)]

@@ -18,7 +18,6 @@ mod signals;
 mod status;
 
 use std::fmt;
-use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pipe_engine::error::SpecError;
@@ -113,6 +112,20 @@ pub fn call(arguments: Arguments) -> Result<ExitCode, CliError> {
         Command::Devices(a) => devices::devices(a),
         Command::Schema(a) => schema::schema(a),
         Command::Completions(a) => completions::completions(a),
+    }
+}
+
+/// What the process ends with; see the help's last lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExitCode(pub u8);
+
+impl ExitCode {
+    pub const SUCCESS: Self = Self(0);
+}
+
+impl From<u8> for ExitCode {
+    fn from(code: u8) -> Self {
+        Self(code)
     }
 }
 

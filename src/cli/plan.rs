@@ -1,7 +1,6 @@
 //! `pipe plan FILE [STAGE…]`
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use pipe_engine::plan::{Action, Plan, Step};
 use pipe_engine::progress::Silent;
@@ -9,8 +8,8 @@ use pipe_engine::stop::Stop;
 use pipe_engine::store::atomic;
 use serde::{Deserialize, Serialize};
 
-use super::CliError;
 use super::asked::Asked;
+use super::{CliError, ExitCode};
 use crate::say;
 
 #[derive(clap::Args)]

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use pipe_engine::exec::{self, Summary};
 use pipe_engine::kind::Failure;
@@ -11,7 +10,7 @@ use pipe_train::device;
 
 use super::asked::Asked;
 use super::plan::{self, PlanFile};
-use super::{CliError, Output, signals};
+use super::{CliError, ExitCode, Output, signals};
 use crate::report;
 
 #[derive(clap::Args)]

@@ -1,7 +1,6 @@
 //! `pipe sample CKPT`
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use pipe_engine::kind::{Failure, StageId};
 use pipe_engine::progress::Event;
@@ -12,7 +11,7 @@ use pipe_train::device::{self, DeviceChoice, Share};
 use pipe_train::noise::Sampler;
 use pipe_train::sample::{Request, png};
 
-use super::{CliError, Output, signals};
+use super::{CliError, ExitCode, Output, signals};
 use crate::{report, say};
 
 #[derive(clap::Args)]

@@ -1,8 +1,6 @@
 //! `pipe schema [NAME]`
 
-use std::process::ExitCode;
-
-use super::{CliError, project};
+use super::{CliError, ExitCode, project};
 use crate::say;
 
 #[derive(clap::Args)]

@@ -1,7 +1,5 @@
 //! `pipe status FILE`
 
-use std::process::ExitCode;
-
 use chrono::{DateTime, Utc};
 use pipe_engine::exec::Observed;
 use pipe_engine::kind::{StageId, State};
@@ -10,8 +8,8 @@ use pipe_engine::stop::Stop;
 use pipe_engine::store::{Progress, Record, Status, stage_holder};
 use serde::Serialize;
 
-use super::CliError;
 use super::asked::Asked;
+use super::{CliError, ExitCode};
 use crate::report::table;
 use crate::say;
 

@@ -21,6 +21,18 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     text.join("\n")
 }
 
+/// Comma-separated values (RFC 4180), without the last line's end.
+pub fn csv(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    // Writing into memory does not fail.
+    let _ = writer.write_record(headings);
+    for row in rows {
+        let _ = writer.write_record(&row);
+    }
+    let text = writer.into_inner().unwrap_or_default();
+    String::from_utf8_lossy(&text).trim_end().to_owned()
+}
+
 /// A time on this machine's clock.
 pub fn time(time: &DateTime<Utc>) -> String {
     time.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S").to_string()

@@ -175,3 +175,45 @@ fn a_loss_that_is_not_finite_names_its_step_and_spoils_no_checkpoint() {
     assert_eq!(project.list("checkpoints/base_training/run_001/checkpoints"), [] as [&str; 0]);
     assert_eq!(project.metadata("checkpoints/base_training/run_001")["status"], "failed");
 }
+
+#[test]
+fn runs_are_sorted_filtered_labelled_and_plotted() {
+    let project = Project::new();
+    for rate in ["0.001", "0.003"] {
+        project.pipe(&["run", "p.yaml", "--learning-rate", rate]).succeeds();
+    }
+    let numbers = |arguments: &[&str]| -> Vec<u64> {
+        let text = project.pipe(&[&["runs", "--json"], arguments].concat()).succeeds().stdout();
+        let runs: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+        runs.iter().map(|run| run["run_number"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(numbers(&["--sort=-learning_rate"]), [2, 1]);
+    assert_eq!(numbers(&["--sort", "learning_rate"]), [1, 2]);
+    assert_eq!(numbers(&["--filter", "learning_rate>0.002"]), [2]);
+    assert_eq!(numbers(&["--filter", "status=completed", "--filter", "run!=2"]), [1]);
+    assert_eq!(numbers(&["--filter", "best<0"]), [0; 0]);
+    project.pipe(&["runs", "--filter", "best<0"]).succeeds().says("no run fulfils that");
+    project.pipe(&["runs", "--filter", "best"]).exits(2).says("expected a condition such as");
+
+    project.pipe(&["runs", "note", "2", "higher, \"bolder\""]).succeeds();
+    project.pipe(&["runs", "tag", "2", "good", "keep"]).succeeds().says("run 002: good keep");
+    project.pipe(&["runs", "tag", "2", "keep", "--remove"]).succeeds().says("run 002: good");
+    project.pipe(&["runs", "tag", "2", "two words"]).exits(2).says("a tag is one word");
+    assert_eq!(numbers(&["--filter", "tags=good"]), [2]);
+    project.pipe(&["runs"]).succeeds().says("Tags").says("higher, \"bolder\"");
+    let csv = project.pipe(&["runs", "--csv"]).succeeds().stdout();
+    assert!(csv.starts_with("run,experiment,pipeline,stage,created,status,epochs,best,"), "{csv}");
+    assert!(csv.contains("\"higher, \"\"bolder\"\"\",good,"), "quoted as RFC 4180 says: {csv}");
+    let csv = project.pipe(&["runs", "compare", "1", "2", "--csv"]).succeeds().stdout();
+    assert!(csv.starts_with("key,run 001,run 002\n") && csv.contains("learning_rate,0.001,0.003"), "{csv}");
+    let shown = project.pipe(&["runs", "show", "2", "--curve"]).succeeds().says("note        higher");
+    assert!(
+        shown.stdout().contains("train_loss\n") && shown.stdout().contains("epoch 1"),
+        "{}",
+        shown.stdout()
+    );
+    // A training that goes on leaves what people wrote.
+    project.pipe(&["run", "p.yaml", "--learning-rate", "0.003", "--epochs", "3"]).succeeds();
+    project.pipe(&["runs", "show", "2"]).succeeds().says("tags        good");
+    project.pipe(&["runs", "note", "2"]).succeeds().says("has no note now");
+}

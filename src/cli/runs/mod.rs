@@ -1,0 +1,426 @@
+//! `pipe runs [list]`, `show N`, `compare N M…`, `note N TEXT`, `tag N TAG…`, `prune --keep K`, `rm N`
+
+mod curve;
+mod labels;
+mod select;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use labels::Labels;
+use pipe_engine::store::{Metadata, Run, Runs};
+use select::{Filter, Sort};
+use serde_json::Value;
+
+use super::{CliError, ExitCode, clean};
+use crate::report::table;
+use crate::say;
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  pipe runs --sort best --filter status=completed --filter 'best<0.2'\n  pipe runs compare 1 2 --csv\n  pipe runs note 3 'lower learning rate'\n  pipe runs show 3 --curve"
+)]
+pub struct RunsArguments {
+    #[command(subcommand)]
+    command: Option<RunsCommand>,
+    /// Folder of numbered runs; every folder under `checkpoints/` that has some if unset
+    #[arg(long, global = true, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// As JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// As comma-separated values (`list` and `compare`)
+    #[arg(long, global = true, conflicts_with = "json")]
+    csv: bool,
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Which runs are listed.
+#[derive(clap::Args)]
+struct Which {
+    /// Order by a column, setting or figure: `best`, or `-best` for the largest first
+    #[arg(long, global = true, value_name = "KEY", allow_hyphen_values = true)]
+    sort: Option<Sort>,
+    /// Only runs for which it holds, such as `best<0.2` or `status=completed`; may be given several times
+    #[arg(long, global = true, value_name = "CONDITION")]
+    filter: Vec<Filter>,
+}
+
+#[derive(clap::Subcommand)]
+enum RunsCommand {
+    /// List the runs
+    List,
+    /// Show one run
+    Show {
+        number: u32,
+        /// Plot each figure over the epochs
+        #[arg(long)]
+        curve: bool,
+    },
+    /// Show where runs differ: settings and results, a column a run
+    Compare {
+        #[arg(required = true, num_args = 2..)]
+        numbers: Vec<u32>,
+    },
+    /// Write a note beside a run; without a text, remove it
+    Note { number: u32, text: Option<String> },
+    /// Give a run tags
+    Tag {
+        number: u32,
+        #[arg(required = true, value_name = "TAG")]
+        tags: Vec<String>,
+        /// Take them off instead
+        #[arg(long)]
+        remove: bool,
+    },
+    /// Remove old runs that nothing needs
+    Prune {
+        /// How many of the newest runs of each stage stay
+        #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+        keep: u32,
+        /// Say what would go, and remove nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Remove one run
+    Rm {
+        number: u32,
+        /// Even if a stage's record refers to it
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// How a table is printed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Table,
+    Json,
+    Csv,
+}
+
+pub fn runs(arguments: RunsArguments) -> Result<ExitCode, CliError> {
+    let folders = folders(arguments.dir.as_deref())?;
+    let form = match (arguments.json, arguments.csv) {
+        (true, _) => Form::Json,
+        (_, true) => Form::Csv,
+        _ => Form::Table,
+    };
+    match arguments.command.unwrap_or(RunsCommand::List) {
+        RunsCommand::List => list(&folders, &arguments.which, form)?,
+        RunsCommand::Show { number, curve } => show(&folders, number, curve, arguments.json)?,
+        RunsCommand::Compare { numbers } => compare(&folders, &numbers, form)?,
+        RunsCommand::Note { number, text } => return labels::note(&one(&folders, number)?, text),
+        RunsCommand::Tag { number, tags, remove } => {
+            return labels::tag(&one(&folders, number)?, tags, remove);
+        }
+        RunsCommand::Prune { keep, dry_run } => return clean::prune(&folders, keep as usize, dry_run),
+        RunsCommand::Rm { number, force } => return clean::remove(one(&folders, number)?, &folders, force),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The folder that was named, or those under `checkpoints/`.
+pub fn folders(dir: Option<&Path>) -> Result<Vec<Runs>, CliError> {
+    match dir {
+        Some(dir) if !dir.is_dir() => Err(CliError::usage(format!("{}: no such folder", dir.display()))),
+        Some(dir) => Ok(vec![Runs::at(dir)]),
+        None => Ok(folders_under(Path::new("checkpoints"))),
+    }
+}
+
+/// Every folder under `root` that holds numbered runs.
+fn folders_under(root: &Path) -> Vec<Runs> {
+    let Ok(entries) = std::fs::read_dir(root) else { return Vec::new() };
+    let mut folders: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect();
+    folders.sort();
+    folders.into_iter().map(Runs::at).filter(|r| !r.list().is_empty()).collect()
+}
+
+/// A run with what is known of it, or why nothing is.
+struct Entry {
+    run: Run,
+    known: Result<Metadata, String>,
+    labels: Labels,
+}
+
+impl Entry {
+    fn value(&self, key: &str) -> Option<Value> {
+        self.known.as_ref().ok().and_then(|m| select::value(key, m, &self.labels))
+    }
+}
+
+fn list(folders: &[Runs], which: &Which, form: Form) -> Result<(), CliError> {
+    let mut listed: Vec<(&Runs, Vec<Entry>)> = Vec::new();
+    for folder in folders {
+        let mut entries = Vec::new();
+        for run in folder.list() {
+            let known = run.metadata().map_err(|e| e.to_string());
+            let labels = Labels::load(&run)?;
+            let holds = |m: &Metadata| which.filter.iter().all(|filter| filter.holds(m, &labels));
+            // What cannot be read is shown unless something is asked of it.
+            if known.as_ref().map_or(which.filter.is_empty(), holds) {
+                entries.push(Entry { run, known, labels });
+            }
+        }
+        if let Some(sort) = &which.sort {
+            entries.sort_by(|a, b| {
+                let (a, b) = (a.value(&sort.key), b.value(&sort.key));
+                match sort.descending && a.is_some() && b.is_some() {
+                    true => select::order(&b, &a),
+                    false => select::order(&a, &b),
+                }
+            });
+        }
+        listed.push((folder, entries));
+    }
+    match form {
+        Form::Json => {
+            let records = listed.iter().flat_map(|(_, entries)| entries.iter().map(record));
+            say!("{:#}", Value::Array(records.collect()));
+        }
+        Form::Csv => {
+            let rows = listed.iter().flat_map(|(_, entries)| entries);
+            let row = |entry: &Entry| {
+                let cell = |key: &&str| entry.value(key).map(|v| select::plain(&v)).unwrap_or_default();
+                let folder = entry.run.folder.display().to_string();
+                COLUMNS.iter().map(cell).chain([folder]).collect::<Vec<_>>()
+            };
+            let headings: Vec<&str> = COLUMNS.iter().copied().chain(["folder"]).collect();
+            say!("{}", table::csv(&headings, rows.map(row)));
+        }
+        Form::Table => {
+            listed.retain(|(_, entries)| !entries.is_empty());
+            if listed.is_empty() {
+                match which.filter.is_empty() {
+                    true => say!("no runs yet; `pipe run FILE` makes the first"),
+                    false => say!("no run fulfils that"),
+                }
+            }
+            for (folder, entries) in &listed {
+                say!("{}:", folder.folder().display());
+                say!("{}", as_table(entries, which));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Columns of `--csv`.
+const COLUMNS: [&str; 12] = [
+    "run",
+    "experiment",
+    "pipeline",
+    "stage",
+    "created",
+    "status",
+    "epochs",
+    "best",
+    "best_epoch",
+    "monitor",
+    "note",
+    "tags",
+];
+
+/// The table of the reference workflow; besides, what it is sorted by, notes and tags where there are any.
+fn as_table(entries: &[Entry], which: &Which) -> String {
+    let mut headings =
+        vec!["Run #", "Experiment", "Created", "Status", "Epochs", "Checkpoints", "Best", "Monitor"];
+    let shown = ["run", "experiment", "created", "status", "epochs", "best", "monitor", "note", "tags"];
+    let by = which.sort.as_ref().map(|s| s.key.as_str()).filter(|key| !shown.contains(key));
+    headings.extend(by);
+    let tags = entries.iter().any(|e| !e.labels.tags.is_empty());
+    let notes = entries.iter().any(|e| e.labels.note.is_some());
+    headings.extend(tags.then_some("Tags"));
+    headings.extend(notes.then_some("Note"));
+    let rows: Vec<Vec<String>> = entries
+        .iter()
+        .map(|entry| {
+            let mut row = row(entry);
+            row.extend(by.map(|key| entry.value(key).map_or_else(|| "-".into(), |v| select::plain(&v))));
+            row.extend(tags.then(|| entry.labels.shown_tags()));
+            row.extend(notes.then(|| entry.labels.note.clone().unwrap_or_default()));
+            row
+        })
+        .collect();
+    table::table(&headings, &rows)
+}
+
+fn row(entry: &Entry) -> Vec<String> {
+    let number = entry.run.number.0.to_string();
+    match &entry.known {
+        Err(error) => vec![number, format!("unreadable: {error}")],
+        Ok(m) => vec![
+            number,
+            m.experiment_name.clone(),
+            table::time(&m.created_at),
+            m.status.name().to_owned(),
+            format!("{}/{}", done(m), m.epochs),
+            m.checkpoints.len().to_string(),
+            best(m).map_or_else(|| "-".into(), |b| format!("{b:.4}")),
+            monitor(m),
+        ],
+    }
+}
+
+fn monitor(metadata: &Metadata) -> String {
+    metadata.settings["checkpoint"]["monitor"].as_str().unwrap_or("train_loss").to_owned()
+}
+
+fn best(metadata: &Metadata) -> Option<f64> {
+    metadata.best_checkpoint.as_ref()?.metrics.get(&monitor(metadata)).copied()
+}
+
+fn done(metadata: &Metadata) -> u64 {
+    metadata.history.last().map_or(0, |e| e.epoch)
+}
+
+fn seconds(metadata: &Metadata) -> f64 {
+    metadata.history.iter().map(|e| e.seconds).sum()
+}
+
+fn record(entry: &Entry) -> Value {
+    match &entry.known {
+        Ok(metadata) => {
+            let mut record = serde_json::to_value(metadata).unwrap_or_default();
+            if let Value::Object(object) = &mut record {
+                object.insert("labels".into(), serde_json::to_value(&entry.labels).unwrap_or_default());
+            }
+            record
+        }
+        Err(error) => serde_json::json!({"run_number": entry.run.number, "error": error}),
+    }
+}
+
+/// The run of that number, which must be there once.
+fn one(folders: &[Runs], number: u32) -> Result<Run, CliError> {
+    let mut found: Vec<Run> = folders.iter().filter_map(|f| f.find(number)).collect();
+    match (found.pop(), found.is_empty()) {
+        (Some(run), true) => Ok(run),
+        (None, _) => Err(CliError::usage(format!("there is no run {number}; `pipe runs` lists them"))),
+        (Some(run), false) => {
+            found.push(run);
+            let places: Vec<String> = found.iter().map(|r| r.folder.display().to_string()).collect();
+            let message =
+                format!("run {number} is there more than once: {}; choose with --dir", places.join(", "));
+            Err(CliError::usage(message))
+        }
+    }
+}
+
+/// A row for each setting and result that is not the same in all.
+fn compare(folders: &[Runs], numbers: &[u32], form: Form) -> Result<(), CliError> {
+    let mut columns: Vec<(String, BTreeMap<String, Value>)> = Vec::new();
+    for &number in numbers {
+        let run = one(folders, number)?;
+        let m = run.metadata().map_err(CliError::failed)?;
+        let mut values = m.manifest.clone();
+        let results = [
+            ("status".to_owned(), m.status.name().into()),
+            ("epochs".to_owned(), done(&m).into()),
+            (format!("best {}", monitor(&m)), best(&m).map(Value::from).unwrap_or_default()),
+            ("best epoch".to_owned(), m.best_checkpoint.as_ref().map(|b| b.epoch.into()).unwrap_or_default()),
+            ("seconds".to_owned(), seconds(&m).round().into()),
+        ];
+        values.extend(results);
+        columns.push((format!("run {}", run.number), values));
+    }
+    let keys: BTreeSet<&String> = columns.iter().flat_map(|(_, values)| values.keys()).collect();
+    let differ = |key: &&&String| columns.iter().any(|(_, v)| v.get(**key) != columns[0].1.get(**key));
+    let keys: Vec<&String> = keys.iter().filter(differ).copied().collect();
+    if form == Form::Json {
+        let column = |(name, values): &(String, BTreeMap<String, Value>)| {
+            let of = |key: &&String| ((*key).clone(), values.get(*key).cloned().unwrap_or_default());
+            (name.clone(), Value::Object(keys.iter().map(of).collect()))
+        };
+        say!("{:#}", Value::Object(columns.iter().map(column).collect()));
+        return Ok(());
+    }
+    let cell = |value: Option<&Value>| match value {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => text.chars().take(40).collect(),
+        Some(Value::Number(n)) if n.is_f64() => format!("{:.4}", n.as_f64().unwrap_or_default())
+            .trim_end_matches('0')
+            .trim_end_matches('.')
+            .to_owned(),
+        Some(other) => other.to_string(),
+    };
+    let rows: Vec<Vec<String>> = keys
+        .iter()
+        .map(|key| {
+            let cells = columns.iter().map(|(_, values)| cell(values.get(*key)));
+            std::iter::once((*key).clone()).chain(cells).collect()
+        })
+        .collect();
+    if rows.is_empty() {
+        say!("they differ in nothing");
+        return Ok(());
+    }
+    let first = if form == Form::Csv { "key" } else { "" };
+    let headings: Vec<&str> =
+        std::iter::once(first).chain(columns.iter().map(|(name, _)| name.as_str())).collect();
+    match form {
+        Form::Csv => say!("{}", table::csv(&headings, rows)),
+        _ => say!("{}", table::table(&headings, &rows)),
+    }
+    Ok(())
+}
+
+fn show(folders: &[Runs], number: u32, curve: bool, json: bool) -> Result<(), CliError> {
+    let run = one(folders, number)?;
+    let m = run.metadata().map_err(CliError::failed)?;
+    let labels = Labels::load(&run)?;
+    if json {
+        say!("{:#}", record(&Entry { run, known: Ok(m), labels }));
+        return Ok(());
+    }
+    say!("Run {}: {}", run.number, m.experiment_name);
+    say!("directory   {}", run.folder.display());
+    say!(
+        "status      {}{}",
+        m.status.name(),
+        m.message.as_ref().map(|t| format!(" ({t})")).unwrap_or_default()
+    );
+    say!("created     {}", table::time(&m.created_at));
+    say!("updated     {}", table::time(&m.updated_at));
+    say!("stage       {} of {}", m.stage, m.pipeline);
+    say!("device      {}", m.device);
+    let images =
+        format!("{} training and {} validation images", m.dataset.train_images, m.dataset.validation_images);
+    say!("data        {}, {images}, {} classes", m.dataset.source, m.dataset.classes.len());
+    if let Some(note) = &labels.note {
+        say!("note        {note}");
+    }
+    if !labels.tags.is_empty() {
+        say!("tags        {}", labels.shown_tags());
+    }
+    say!("seed        {}", m.seed);
+    say!("identity    {}", m.identity);
+    if let Some(commit) = &m.git_commit {
+        say!("git commit  {commit}");
+    }
+    if let (Some(record), Some(value)) = (&m.best_checkpoint, best(&m)) {
+        say!("best        {} {value:.4} at epoch {}: {}", monitor(&m), record.epoch, run.best().display());
+    }
+    let rows: Vec<Vec<String>> = m
+        .history
+        .iter()
+        .map(|e| {
+            let metrics: Vec<String> = e.metrics.iter().map(|(k, v)| format!("{k}={v:.4}")).collect();
+            let saved = m.checkpoints.iter().find(|c| c.epoch == e.epoch).map(|c| table::bytes(c.bytes));
+            vec![
+                e.epoch.to_string(),
+                metrics.join(" "),
+                format!("{:.1}", e.seconds),
+                format!("{:.0}", e.images_per_second),
+                saved.unwrap_or_default(),
+            ]
+        })
+        .collect();
+    say!("\n{}", table::table(&["Epoch", "Metrics", "Seconds", "Images/s", "Checkpoint"], &rows));
+    if curve {
+        say!("\n{}", curve::plots(&m));
+    }
+    Ok(())
+}
