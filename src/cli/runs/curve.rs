@@ -76,7 +76,7 @@ mod tests {
         let text = plot(&[(1, 1.0), (2, 0.5), (3, 0.0)]).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), HEIGHT + 1);
-        assert!(lines[0].starts_with("1.0000 |\u{2819}"), "{text}");
+        assert!(lines[0].starts_with("1.0000 |\u{2809}"), "{text}");
         assert!(lines[HEIGHT - 1].starts_with("0.0000 |\u{2800}"), "{text}");
         assert!(!lines[HEIGHT - 1].ends_with('\u{2800}'), "{text}");
         assert!(lines[HEIGHT].ends_with('3'), "{text}");
