@@ -24,7 +24,9 @@ pub fn section(options: &Options, tally: &mut Tally) {
         goes_on(&project, &expected)
     });
     tally.one("SIGHUP: the terminal is closed", || {
-        let ended = after_a_while(&chain(), &["sh", "-c", "exec \"$PIPE\" \"$@\"", "sh"], &["HUP"])?;
+        // Also where these tests themselves run under nohup, which would be handed down.
+        let heard = "exec env --default-signal=HUP \"$PIPE\" \"$@\"";
+        let ended = after_a_while(&chain(), &["sh", "-c", heard, "sh"], &["HUP"])?;
         ensure(ended.code() == Some(75), || format!("{ended}"))
     });
     tally.one("SIGHUP under nohup", || {
