@@ -23,11 +23,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     let arguments = cli::parse();
+    report::message::start(&arguments.output);
     report::log::start(&arguments.output);
     let code = match cli::call(arguments) {
         Ok(code) => code,
         Err(error) => {
-            report::stderr::line(format!("error: {error}"));
+            error.messages().iter().for_each(|message| report::message::error(message));
             error.exit_code()
         }
     };

@@ -80,7 +80,7 @@ impl Asked {
         let pipeline = spec::load(&root, &self.file, &project::kinds(), &overrides)?;
         let graph = Graph::build(pipeline)?;
         for warning in &graph.pipeline.warnings {
-            crate::report::stderr::line(format!("warning: {warning}"));
+            crate::report::message::warning(&warning.to_string());
         }
         let until = self.stages.iter().chain(&self.until).cloned().collect();
         let selection = graph.select(&Wanted { until, from: self.from.clone() })?;

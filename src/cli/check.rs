@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{CliError, ExitCode, project};
+use crate::report::message;
 use crate::say;
 
 #[derive(clap::Args)]
@@ -17,12 +18,22 @@ pub fn check(arguments: CheckArguments) -> Result<ExitCode, CliError> {
     for file in &arguments.files {
         match project::load(file, &[]) {
             Ok(graph) => {
-                let stages = graph.stages().count();
-                let plural = if stages == 1 { "" } else { "s" };
-                say!("{}: valid, {stages} stage{plural}", file.display());
+                let warnings = &graph.pipeline.warnings;
+                warnings.iter().for_each(|warning| message::warning(&warning.to_string()));
+                let doubts = match warnings.len() {
+                    0 => String::new(),
+                    n => format!(", {}", counted(n, "warning")),
+                };
+                let stages = counted(graph.stages().count(), "stage");
+                say!("{}: valid, {stages}{doubts}", file.display());
             }
-            Err(error) => errors.push(error.to_string()),
+            Err(error) => errors.push(error),
         }
     }
-    if errors.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(CliError::usage(errors.join("\nerror: "))) }
+    CliError::all(errors).map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+fn counted(n: usize, what: &str) -> String {
+    let plural = if n == 1 { "" } else { "s" };
+    format!("{n} {what}{plural}")
 }

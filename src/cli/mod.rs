@@ -20,7 +20,7 @@ mod status;
 use std::fmt;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use pipe_engine::error::SpecError;
+use pipe_engine::error::{SpecError, SpecErrors};
 use pipe_engine::kind::{Failure, StageError};
 
 /// Train diffusion models from YAML pipelines, resumable to the bit.
@@ -132,19 +132,19 @@ impl From<u8> for ExitCode {
 /// What ends the program with a message.
 #[derive(Debug)]
 pub struct CliError {
-    message: String,
+    messages: Vec<String>,
     code: u8,
 }
 
 impl CliError {
     /// Bad usage, file or setting.
     pub fn usage(message: impl fmt::Display) -> Self {
-        Self { message: message.to_string(), code: 2 }
+        Self { messages: vec![message.to_string()], code: 2 }
     }
 
     /// The work itself failed.
     pub fn failed(message: impl fmt::Display) -> Self {
-        Self { message: message.to_string(), code: 1 }
+        Self { messages: vec![message.to_string()], code: 1 }
     }
 
     /// What went wrong with a stage.
@@ -154,6 +154,17 @@ impl CliError {
             Failure::Setting => Self::usage(message),
             _ => Self::failed(message),
         }
+    }
+
+    /// What is to be printed, each with `error:` before it.
+    pub fn messages(&self) -> &[String] {
+        &self.messages
+    }
+
+    /// All that is wrong with several things.
+    pub fn all(errors: Vec<Self>) -> Option<Self> {
+        let code = errors.iter().map(|e| e.code).max()?;
+        Some(Self { messages: errors.into_iter().flat_map(|e| e.messages).collect(), code })
     }
 
     pub fn exit_code(&self) -> ExitCode {
@@ -167,9 +178,9 @@ impl From<SpecError> for CliError {
     }
 }
 
-impl fmt::Display for CliError {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(&self.message)
+impl From<SpecErrors> for CliError {
+    fn from(errors: SpecErrors) -> Self {
+        Self { messages: errors.iter().map(SpecError::to_string).collect(), code: 2 }
     }
 }
 

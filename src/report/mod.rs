@@ -2,7 +2,9 @@
 
 pub mod json;
 pub mod log;
+pub mod message;
 pub mod stderr;
+pub mod style;
 pub mod table;
 pub mod terminal;
 

@@ -21,7 +21,7 @@ fn deeper_keys_and_types() {
     bad(
         "heads: 2",
         "heads: two",
-        "stages.base.model.heads: expected a whole number, 0 or more, found string \"two\"",
+        "stages.base.model.heads: expected a whole number, 0 or more, found text \"two\"",
     );
     bad("batch_size: 16", "batch_size: 0", "stages.base.batch_size: expected at least 1");
     bad("device: cpu", "device: cuda", "unknown device `cuda`; expected auto, cpu, gpu or gpu:N");

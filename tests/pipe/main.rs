@@ -8,6 +8,7 @@ mod graph;
 mod hostile;
 mod init;
 mod interchange;
+mod messages;
 mod project;
 mod resume;
 mod runs;

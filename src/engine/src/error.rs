@@ -1,10 +1,10 @@
 //! Errors of what people wrote: files, settings, references. One message says where, what, what was expected,
-//! and what to do next.
+//! and what to do next; all that is wrong with a file is said at once.
 
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::source::{Position, Source};
+use crate::source::{Position, Source, token};
 
 /// An error in a pipeline file, a config file or a setting. Exit code 2.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,9 +66,80 @@ impl SpecError {
         }
     }
 
+    /// The message alone, and the help.
+    pub(crate) fn into_parts(self) -> (String, Vec<String>) {
+        (self.0.message, self.0.notes)
+    }
+
+    /// The file and the place in it, to put errors in order: those without a place come first.
+    pub(crate) fn place(&self) -> (Option<&PathBuf>, Option<(usize, usize)>) {
+        let place = self.0.place.as_ref();
+        (place.map(|p| &p.path), place.and_then(|p| p.position).map(|p| (p.line, p.column)))
+    }
+
     /// The key path, joined by dots.
     pub fn key(&self) -> String {
         self.0.key.join(".")
+    }
+}
+
+/// All that is wrong with a pipeline: at least one error, in the order of the places.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpecErrors(Vec<SpecError>);
+
+impl SpecErrors {
+    pub fn iter(&self) -> std::slice::Iter<'_, SpecError> {
+        self.0.iter()
+    }
+}
+
+impl std::error::Error for SpecErrors {}
+
+impl From<SpecError> for SpecErrors {
+    fn from(error: SpecError) -> Self {
+        Self(vec![error])
+    }
+}
+
+impl fmt::Display for SpecErrors {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let all: Vec<String> = self.0.iter().map(SpecError::to_string).collect();
+        f.write_str(&all.join("\n"))
+    }
+}
+
+/// Errors that were met while reading went on.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered(Vec<SpecError>);
+
+impl Gathered {
+    pub fn push(&mut self, error: SpecError) {
+        self.0.push(error);
+    }
+
+    /// The value, or nothing and one error, or several, more.
+    pub fn take<T>(&mut self, result: Result<T, impl Into<SpecErrors>>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(errors) => {
+                self.0.extend(errors.into().0);
+                None
+            }
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The value if nothing was wrong. What was found twice, such as by two stages in one config file, is said once.
+    pub fn or<T>(mut self, value: T) -> Result<T, SpecErrors> {
+        if self.0.is_empty() {
+            return Ok(value);
+        }
+        self.0.sort_by(|a, b| a.place().cmp(&b.place()));
+        self.0.dedup();
+        Err(SpecErrors(self.0))
     }
 }
 
@@ -109,7 +180,8 @@ impl fmt::Display for SpecError {
                 .take(p.column.saturating_sub(1))
                 .map(|c| if c == '\t' { c } else { ' ' })
                 .collect();
-            write!(f, "\n{indent} |\n{number} | {}\n{indent} | {lead}^", line.trim_end())?;
+            let marks = "^".repeat(token(line, p.column));
+            write!(f, "\n{indent} |\n{number} | {}\n{indent} | {lead}{marks}", line.trim_end())?;
         }
         for note in &self.0.notes {
             write!(f, "\n  = {note}")?;
@@ -130,7 +202,7 @@ mod tests {
         let error = SpecError::at(&source, at, key, "unknown key").candidates("epocs", ["epochs", "kind"]);
         assert_eq!(
             error.to_string(),
-            "p.yaml:4:5: stages.base.epocs: unknown key\n  |\n4 |     epocs: 5\n  |     ^\n  = did you mean `epochs`?\n  = expected one of: epochs, kind"
+            "p.yaml:4:5: stages.base.epocs: unknown key\n  |\n4 |     epocs: 5\n  |     ^^^^^\n  = did you mean `epochs`?\n  = expected one of: epochs, kind"
         );
     }
 

@@ -8,7 +8,7 @@ use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::{Dfs, EdgeRef, Reversed};
 
-use crate::error::SpecError;
+use crate::error::{SpecError, SpecErrors};
 use crate::kind::StageId;
 use crate::source::Part;
 use crate::spec::{LoadedPipeline, LoadedStage};
@@ -25,7 +25,7 @@ pub struct Graph {
 
 impl Graph {
     /// Builds the graph; a cycle is an error that prints its way round.
-    pub fn build(pipeline: LoadedPipeline) -> Result<Self, SpecError> {
+    pub fn build(pipeline: LoadedPipeline) -> Result<Self, SpecErrors> {
         let mut graph = DiGraph::new();
         let nodes: Vec<NodeIndex> = (0..pipeline.stages.len()).map(|i| graph.add_node(i)).collect();
         let index: HashMap<StageId, usize> =
@@ -37,7 +37,7 @@ impl Graph {
             }
         }
         if let Some(cycle) = find_cycle(&graph) {
-            return Err(cycle_error(&pipeline, &cycle));
+            return Err(cycle_error(&pipeline, &cycle).into());
         }
         let order = file_like_order(&graph);
         Ok(Self { pipeline, graph, order, index })

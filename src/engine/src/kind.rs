@@ -1,7 +1,7 @@
 //! What the engine knows of a stage: a trait. Real stages live in `pipe-train`, scripted ones in the tests.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -97,6 +97,30 @@ impl Rejection {
     }
 }
 
+impl Rejection {
+    /// Where the value stands, or should stand.
+    pub(crate) fn path(&self) -> Vec<String> {
+        match self {
+            Self::Value { key, .. } => key.split('.').filter(|k| !k.is_empty()).map(str::to_owned).collect(),
+            Self::Form(error) => {
+                let mut path = error.path.clone();
+                let named = match &error.kind {
+                    figment::error::Kind::UnknownField(name, _) => Some(name.clone()),
+                    figment::error::Kind::MissingField(name) => Some(name.to_string()),
+                    _ => None,
+                };
+                // The library has it in the path in some cases.
+                path.extend(named.filter(|name| path.last() != Some(name)));
+                path
+            }
+        }
+    }
+
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::Form(error) if matches!(error.kind, figment::error::Kind::MissingField(_)))
+    }
+}
+
 impl From<figment::Error> for Rejection {
     fn from(error: figment::Error) -> Self {
         Self::Form(Box::new(error))
@@ -121,11 +145,58 @@ pub trait Stage: Send + Sync {
         Files::default()
     }
 
+    /// What is legal and probably not meant, or can never work together with the stages that it refers to.
+    fn concerns(&self, _others: &Others) -> Vec<Concern> {
+        Vec::new()
+    }
+
     /// What stands on disk for this stage. Changes nothing.
     fn observe(&self, observer: &Observer) -> Result<Observation, StageError>;
 
     /// Does the work. Long stages look at `context.stop` often.
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError>;
+}
+
+/// The other stages of the pipeline, by name.
+pub struct Others<'a>(pub(crate) HashMap<&'a str, (&'a str, &'a dyn Stage)>);
+
+impl Others<'_> {
+    /// The kind of a stage and its settings; of a matrix those of its first stage by name.
+    pub fn get(&self, stage: &str) -> Option<(&str, Value)> {
+        let first = || {
+            let members =
+                self.0.iter().filter(|(id, _)| id.split_once('@').is_some_and(|(of, _)| of == stage));
+            members.min_by_key(|(id, _)| **id).map(|(_, found)| found)
+        };
+        let (kind, stage) = self.0.get(stage).or_else(first)?;
+        Some((kind, stage.settings()))
+    }
+}
+
+/// Something about the value at a key of a stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Concern {
+    /// Dotted path, relative to the stage.
+    pub key: String,
+    pub message: String,
+    /// What to do about it.
+    pub note: Option<String>,
+    /// It can never work: an error, not a warning.
+    pub fatal: bool,
+}
+
+impl Concern {
+    pub fn warning(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { key: key.into(), message: message.into(), note: None, fatal: false }
+    }
+
+    pub fn error(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { fatal: true, ..Self::warning(key, message) }
+    }
+
+    pub fn note(self, note: impl Into<String>) -> Self {
+        Self { note: Some(note.into()), ..self }
+    }
 }
 
 /// A setting whose value is the name of another stage.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::error::SpecError;
+use crate::error::{SpecError, nearest};
 
 /// A file's text together with the path that messages show.
 #[derive(Debug, Clone)]
@@ -40,7 +40,15 @@ impl Source {
     /// Reads a file. `shown` is the path that messages print, `path` the one that is opened.
     pub fn read(path: &Path, shown: &Path) -> Result<Self, SpecError> {
         let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => SpecError::plain(format!("{}: no such file", shown.display())),
+            std::io::ErrorKind::NotFound => {
+                let error = SpecError::plain(format!("{}: no such file", shown.display()));
+                match neighbour(path) {
+                    Some(name) => {
+                        error.note(format!("did you mean `{}`?", shown.with_file_name(name).display()))
+                    }
+                    None => error,
+                }
+            }
             std::io::ErrorKind::InvalidData => {
                 SpecError::plain(format!("{}: not a UTF-8 text file", shown.display()))
             }
@@ -69,7 +77,10 @@ impl Source {
             let message = error.to_string();
             // The library ends its messages with the position, which stands in front of ours already.
             let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
-            SpecError::at(self, at, Vec::new(), message)
+            let line = at.and_then(|at| self.line(at.line)).unwrap_or_default();
+            let help = help(&message, line);
+            let error = SpecError::at(self, at, Vec::new(), message);
+            help.into_iter().fold(error, SpecError::note)
         })?;
         Ok(value)
     }
@@ -94,6 +105,74 @@ impl Source {
     pub fn line(&self, line: usize) -> Option<&str> {
         self.text().lines().nth(line.checked_sub(1)?)
     }
+}
+
+/// A file beside a missing one that has nearly its name.
+fn neighbour(missing: &Path) -> Option<String> {
+    let name = missing.file_name()?.to_str()?;
+    let folder = missing.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let entries = std::fs::read_dir(folder).ok()?;
+    let mut names: Vec<String> = entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
+    names.sort();
+    nearest(name, names.iter().map(String::as_str)).map(str::to_owned)
+}
+
+/// What to do about a message of the YAML library.
+fn help(message: &str, line: &str) -> Option<&'static str> {
+    let has = |piece: &str| message.contains(piece);
+    if line.trim_start_matches(' ').starts_with('\t') {
+        Some("YAML is indented with spaces, not with tabs")
+    } else if has("expected ',' or") {
+        Some("a bracket before this place is not closed, or a comma is missing")
+    } else if has("expected key") || has("block mapping") || has("not allowed in this context") {
+        Some("keys of one mapping begin in the same column, deeper ones further to the right")
+    } else {
+        None
+    }
+}
+
+/// How many characters the key or value takes that begins at `column` (counted from 1) of a line, as far as the line
+/// goes; at least 1. YAML's words, quotes, lists and mappings as people write them; only marks under an excerpt depend
+/// on it.
+pub(crate) fn token(line: &str, column: usize) -> usize {
+    let line: Vec<char> = line.trim_end().chars().collect();
+    let (before, rest) = line.split_at(column.saturating_sub(1).min(line.len()));
+    let Some(&first) = rest.first() else { return 1 };
+    let length = match first {
+        '"' | '\'' => rest.iter().skip(1).position(|c| *c == first).map(|at| at + 2),
+        '[' | '{' => closing(rest),
+        '|' | '>' => Some(1),
+        _ => {
+            let inside = before.iter().any(|c| matches!(c, '[' | '{'));
+            let ends = |at: usize| match rest[at] {
+                ':' => rest.get(at + 1).is_none_or(|c| c.is_whitespace()),
+                '#' => at > 0 && rest[at - 1].is_whitespace(),
+                ',' | ']' | '}' => inside,
+                _ => false,
+            };
+            let end = (0..rest.len()).find(|at| ends(*at)).unwrap_or(rest.len());
+            Some(rest[..end].iter().rposition(|c| !c.is_whitespace()).map_or(1, |last| last + 1))
+        }
+    };
+    length.unwrap_or(rest.len()).max(1)
+}
+
+/// The length of a list or mapping in brackets, if it ends on this line.
+fn closing(text: &[char]) -> Option<usize> {
+    let mut depth = 0_usize;
+    let mut quote = None;
+    for (at, c) in text.iter().enumerate() {
+        match (quote, c) {
+            (Some(open), c) if open == *c => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '\'') => quote = Some(*c),
+            (None, '[' | '{') => depth += 1,
+            (None, ']' | '}') if depth == 1 => return Some(at + 1),
+            (None, ']' | '}') => depth = depth.saturating_sub(1),
+            (None, _) => {}
+        }
+    }
+    None
 }
 
 const FOUND: &str = "\u{1}node found\u{1}";
@@ -238,5 +317,26 @@ mod tests {
     fn a_node_that_is_not_there_has_no_position() {
         assert_eq!(place(&["stages", "lora"], Part::Key), None);
         assert_eq!(place(&["name", "deeper"], Part::Value), None);
+    }
+
+    #[test]
+    fn a_token_is_a_word_a_quoted_text_or_what_stands_in_brackets() {
+        let lengths = [
+            ("    epocs: 5", 5, 5),
+            ("    epocs: 5", 12, 1),
+            ("name: two words   # why", 7, 9),
+            ("name: 'it is: so' # why", 7, 11),
+            ("a: { kind: dataset, n: [1, '}'] } # x", 4, 30),
+            ("a: { kind: data set, n: [1, 2] }", 12, 8),
+            ("a: { kind: dataset", 4, 15),
+            ("a: b:c", 4, 3),
+            ("text: |", 7, 1),
+            ("äé: ü", 5, 1),
+            ("", 1, 1),
+            ("short", 99, 1),
+        ];
+        for (line, column, length) in lengths {
+            assert_eq!(token(line, column), length, "{line:?} at {column}");
+        }
     }
 }

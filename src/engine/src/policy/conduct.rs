@@ -114,13 +114,22 @@ impl Serialize for Span {
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let wrong = |e| {
-            serde::de::Error::custom(format!(
-                "expected a time such as `10s`, `5m` or `2h 30m`, found {text:?}: {e}"
-            ))
-        };
-        humantime::parse_duration(&text).map(Self).map_err(wrong)
+        struct Text;
+
+        impl serde::de::Visitor<'_> for Text {
+            type Value = Span;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a time such as `10s`, `5m` or `2h 30m`")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Span, E> {
+                let wrong = |_| E::invalid_value(serde::de::Unexpected::Str(text), &self);
+                humantime::parse_duration(text).map(Span).map_err(wrong)
+            }
+        }
+
+        deserializer.deserialize_str(Text)
     }
 }
 

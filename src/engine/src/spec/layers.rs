@@ -2,7 +2,7 @@
 //! an error in the merged settings is reported at the line that caused it.
 
 use figment::Figment;
-use figment::error::Kind;
+use figment::error::{Actual, Kind};
 use figment::providers::Serialized;
 use serde_json::{Map, Value};
 
@@ -53,40 +53,43 @@ impl StageLayers {
         self.figment(|_| true).extract_inner::<Value>(key).ok()
     }
 
+    /// Whether one of the layers has a value at `path`.
+    pub(super) fn has(&self, path: &[String]) -> bool {
+        self.layers.iter().any(|layer| holds(&layer.values, path))
+    }
+
+    /// Takes away the value at `path` in the strongest layer that has it; of a list the whole list, since places in the
+    /// file count its items. Says whether there was one.
+    pub(super) fn leave_out(&mut self, path: &[String]) -> bool {
+        let holder = self.layers.iter_mut().rev().find(|layer| holds(&layer.values, path));
+        holder.is_some_and(|layer| remove(&mut layer.values, path))
+    }
+
     /// Turns what a stage kind refused into an error at the place that caused it.
     pub fn explain(&self, rejection: Rejection) -> SpecError {
         match rejection {
-            Rejection::Value { key, message } => self.error_at(&split(&key), message),
-            Rejection::Form(error) => self.explain_form(*error),
+            Rejection::Form(ref error) => self.explain_form(error, rejection.path()),
+            Rejection::Value { ref message, .. } => self.error_at(&rejection.path(), message),
         }
     }
 
-    fn explain_form(&self, error: figment::Error) -> SpecError {
-        let mut path = error.path.clone();
-        match error.kind {
-            Kind::UnknownField(name, expected) => {
-                if path.last() != Some(&name) {
-                    path.push(name.clone());
-                }
-                self.error_on(&path, Part::Key, "unknown key".into())
-                    .candidates(&name, expected.iter().copied())
-            }
+    fn explain_form(&self, error: &figment::Error, path: Vec<String>) -> SpecError {
+        match &error.kind {
+            Kind::UnknownField(name, expected) => self
+                .error_on(&path, Part::Key, "unknown key".into())
+                .candidates(name, expected.iter().copied()),
             Kind::MissingField(name) => {
                 let message = format!("missing key `{name}`");
-                if path.last().is_some_and(|last| *last == *name) {
-                    path.pop();
-                }
-                if path.is_empty() {
-                    self.whole_stage(message)
-                } else {
-                    self.error_on(&path, Part::Key, message)
+                match &path[..path.len() - 1] {
+                    [] => self.whole_stage(message),
+                    parent => self.error_on(parent, Part::Key, message),
                 }
             }
             Kind::UnknownVariant(name, expected) => self
                 .error_at(&path, format!("unknown value `{name}`"))
-                .candidates(&name, expected.iter().copied()),
+                .candidates(name, expected.iter().copied()),
             Kind::InvalidType(actual, expected) | Kind::InvalidValue(actual, expected) => {
-                self.error_at(&path, format!("expected {}, found {actual}", in_words(&expected)))
+                self.error_at(&path, format!("expected {}, found {}", in_words(expected), what_is(actual)))
             }
             Kind::DuplicateField(name) => self.error_at(&path, format!("key `{name}` stands twice")),
             Kind::Message(message) => self.error_at(&path, message),
@@ -134,10 +137,6 @@ impl StageLayers {
     }
 }
 
-fn split(key: &str) -> Vec<String> {
-    key.split('.').filter(|k| !k.is_empty()).map(str::to_owned).collect()
-}
-
 fn holds(values: &Map<String, Value>, path: &[String]) -> bool {
     let Some((first, rest)) = path.split_first() else { return false };
     let Some(mut value) = values.get(first) else { return false };
@@ -153,6 +152,29 @@ fn holds(values: &Map<String, Value>, path: &[String]) -> bool {
         }
     }
     true
+}
+
+fn remove(values: &mut Map<String, Value>, path: &[String]) -> bool {
+    let Some((first, rest)) = path.split_first() else { return false };
+    match values.get_mut(first) {
+        Some(Value::Object(inner)) if !rest.is_empty() => remove(inner, rest),
+        _ => values.remove(first).is_some(),
+    }
+}
+
+/// A value that was found, as it is written in YAML.
+fn what_is(found: &Actual) -> String {
+    match found {
+        Actual::Bool(value) => format!("`{value}`"),
+        Actual::Unsigned(value) => format!("the number {value}"),
+        Actual::Signed(value) => format!("the number {value}"),
+        Actual::Float(value) => format!("the number {value}"),
+        Actual::Str(text) => format!("text {text:?}"),
+        Actual::Seq => "a list".into(),
+        Actual::Map => "a mapping".into(),
+        Actual::Unit | Actual::Option => "nothing".into(),
+        other => other.to_string(),
+    }
 }
 
 /// Rust's names for types are not the user's.

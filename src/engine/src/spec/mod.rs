@@ -4,12 +4,20 @@ mod document;
 mod layers;
 mod load;
 mod matrix;
+mod needs;
 mod overrides;
 mod params;
 mod pipeline;
+mod stage;
 
 pub use layers::{Layer, Origin, StageLayers};
-pub(crate) use load::POLICY_KEYS;
 pub use load::{Input, LoadedPipeline, LoadedStage, load};
 pub use overrides::{Override, Strength, environment};
 pub use pipeline::{PipelineFile, StageDeclaration};
+
+/// Stage keys whose value may be the name of a policy.
+pub(crate) const POLICY_KEYS: [&str; 4] = ["checkpoint", "retry", "timeout", "resume"];
+/// Keys of every stage that say how it is carried out: those of [`Conduct`](crate::policy::Conduct).
+pub(crate) const CONDUCT_KEYS: [&str; 5] = ["retry", "timeout", "on_failure", "resume", "resources"];
+/// Further keys of every stage, whatever its kind.
+pub(crate) const COMMON_KEYS: [&str; 4] = ["kind", "config", "needs", "matrix"];

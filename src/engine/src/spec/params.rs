@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::spec::load::Used;
+
 /// What is wrong with a `${…}`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct BadReference {
@@ -19,6 +21,8 @@ pub(crate) struct Names<'a> {
     pub params: &'a Map<String, Value>,
     /// Of the stage that is being read; empty for one without a matrix.
     pub matrix: &'a Map<String, Value>,
+    /// Where it is noted which ones were asked for.
+    pub used: &'a Used,
 }
 
 /// Fills in every reference inside `value`.
@@ -86,6 +90,9 @@ fn fill_text(text: &str, names: Names, path: &[String]) -> Result<Value, BadRefe
             let place = if inner.starts_with("params.") { "params" } else { "matrix" };
             return Err(bad(format!("no parameter `{name}` under `{place}:`"), Some(name)));
         };
+        if inner.starts_with("params.") {
+            names.used.note("params", name);
+        }
         if at == 0 && end + 1 == rest.len() && out.is_empty() {
             return Ok(value.clone());
         }
@@ -120,7 +127,8 @@ mod tests {
     fn filled(value: Value) -> Result<Value, BadReference> {
         let params = json!({"epochs": 5, "lr": 1e-3, "data": "shapes", "flag": true, "deep": {"x": [1, 2]}});
         let matrix = json!({"a.b": 3});
-        fill(&value, Names { params: params.as_object().unwrap(), matrix: matrix.as_object().unwrap() })
+        let (params, matrix) = (params.as_object().unwrap(), matrix.as_object().unwrap());
+        fill(&value, Names { params, matrix, used: &Used::default() })
     }
 
     #[test]

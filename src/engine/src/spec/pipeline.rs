@@ -3,10 +3,10 @@
 
 use serde_json::{Map, Value};
 
-use crate::error::SpecError;
+use crate::error::{Gathered, SpecError, SpecErrors, nearest};
 use crate::kind::StageId;
 use crate::source::{Part, Position, Source};
-use crate::spec::document;
+use crate::spec::{POLICY_KEYS, document};
 
 /// A parsed pipeline file; nothing filled in yet.
 #[derive(Debug, Clone)]
@@ -34,47 +34,63 @@ const SCALAR_POLICIES: [&str; 2] = ["timeout", "resume"];
 const TOP_LEVEL: [&str; 4] = ["name", "params", "policies", "stages"];
 
 impl PipelineFile {
-    pub fn parse(source: Source) -> Result<Self, SpecError> {
+    /// The file's form is checked as a whole: what is wrong with it is said at once.
+    pub fn parse(source: Source) -> Result<Self, SpecErrors> {
+        let mut errors = Gathered::default();
         let (document, order) = read_document(&source)?;
         let mut root = mapping(&source, &[], document)?;
-        for key in root.keys() {
-            if !TOP_LEVEL.contains(&key.as_str()) {
-                return Err(error_at(&source, &[key], Part::Key, "unknown key").candidates(key, TOP_LEVEL));
-            }
+        let mut misspelt = false;
+        for key in root.keys().filter(|key| !TOP_LEVEL.contains(&key.as_str())) {
+            misspelt |= nearest(key, TOP_LEVEL) == Some("stages");
+            errors.push(error_at(&source, &[key], Part::Key, "unknown key").candidates(key, TOP_LEVEL));
         }
         let name = match root.get("name") {
             Some(Value::String(name)) if !name.trim().is_empty() => name.clone(),
             Some(_) => {
-                return Err(error_at(&source, &["name"], Part::Value, "expected a name, such as `my_run`"));
+                errors.push(error_at(&source, &["name"], Part::Value, "expected a name, such as `my_run`"));
+                String::new()
             }
             None => {
-                return Err(error_at(&source, &["name"], Part::Key, "missing key `name`")
-                    .note("add a line such as `name: my_run` at the top"));
+                errors.push(
+                    error_at(&source, &["name"], Part::Key, "missing key `name`")
+                        .note("add a line such as `name: my_run` at the top"),
+                );
+                String::new()
             }
         };
         let mut section = |key: &str| match root.remove(key) {
-            None | Some(Value::Null) => Ok(Map::new()),
-            Some(value) => mapping(&source, &[key], value),
+            None | Some(Value::Null) => Some(Map::new()),
+            Some(value) => errors.take(mapping(&source, &[key], value)),
         };
-        let (params, policies, mut stages) = (section("params")?, section("policies")?, section("stages")?);
+        let (params, policies, stages) = (section("params"), section("policies"), section("stages"));
+        let (params, policies) = (params.unwrap_or_default(), policies.unwrap_or_default());
         for (kind, named) in &policies {
-            for (name, block) in &mapping(&source, &["policies", kind], named.clone())? {
-                // A time limit and a word about resuming are values, the others blocks.
-                if !SCALAR_POLICIES.contains(&kind.as_str()) {
-                    mapping(&source, &["policies", kind, name], block.clone())?;
-                }
+            let Some(named) = errors.take(mapping(&source, &["policies", kind], named.clone())) else {
+                continue;
+            };
+            if !POLICY_KEYS.contains(&kind.as_str()) {
+                let error = error_at(&source, &["policies", kind], Part::Key, "unknown kind of policy");
+                errors.push(error.candidates(kind, POLICY_KEYS));
+                continue;
+            }
+            // A time limit and a word about resuming are values, the others blocks.
+            for (name, block) in named.iter().filter(|_| !SCALAR_POLICIES.contains(&kind.as_str())) {
+                errors.take(mapping(&source, &["policies", kind, name], block.clone()));
             }
         }
-        if stages.is_empty() {
-            return Err(error_at(&source, &["stages"], Part::Key, "a pipeline needs at least one stage")
-                .note("add `stages:` with an entry such as `data: {kind: dataset, source: shapes}`"));
+        if stages.as_ref().is_some_and(Map::is_empty) && !misspelt {
+            errors.push(
+                error_at(&source, &["stages"], Part::Key, "a pipeline needs at least one stage")
+                    .note("add `stages:` with an entry such as `data: {kind: dataset, source: shapes}`"),
+            );
         }
+        let mut bodies = stages.unwrap_or_default();
         let stages = order
             .iter()
-            .filter_map(|id| Some((id, stages.remove(id)?)))
-            .map(|(id, body)| StageDeclaration::parse(&source, id, body))
-            .collect::<Result<_, _>>()?;
-        Ok(Self { source, name, params, policies, stages })
+            .filter_map(|id| Some((id, bodies.remove(id)?)))
+            .filter_map(|(id, body)| errors.take(StageDeclaration::parse(&source, id, body)))
+            .collect();
+        errors.or(Self { source, name, params, policies, stages })
     }
 
     /// The declared stage of that name.

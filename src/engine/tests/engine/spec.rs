@@ -60,7 +60,7 @@ fn an_unknown_key_names_the_nearest() {
     bad(
         "    epochs: $",
         "    epocs: $",
-        "p.yaml:12:5: stages.base.epocs: unknown key\n   |\n12 |     epocs: ${params.epochs}\n   |     ^\n  = did you mean `epochs`?\n  = expected one of: dataset, learning_rate, epochs, ends, classes, content, checkpoint",
+        "p.yaml:12:5: stages.base.epocs: unknown key\n   |\n12 |     epocs: ${params.epochs}\n   |     ^^^^^\n  = did you mean `epochs`?\n  = expected one of: dataset, learning_rate, epochs, ends, classes, content, checkpoint",
     );
 }
 
@@ -69,7 +69,75 @@ fn an_unknown_key_in_a_policy_is_shown_where_the_policy_stands() {
     bad(
         "keep_last_n: 9",
         "keep_last: 9",
-        "p.yaml:5:14: policies.checkpoint.often.keep_last: unknown key\n  |\n5 |     often: { keep_last: 9 }\n  |              ^\n  = did you mean `keep_last_n`?\n  = expected one of: keep_last_n, mode",
+        "p.yaml:5:14: policies.checkpoint.often.keep_last: unknown key\n  |\n5 |     often: { keep_last: 9 }\n  |              ^^^^^^^^^\n  = did you mean `keep_last_n`?\n  = expected one of: keep_last_n, mode",
+    );
+}
+
+#[test]
+fn all_that_is_wrong_is_said_at_once_and_nothing_that_follows_from_it() {
+    let text = "\
+name: x
+policies:
+  checkpoint:
+    often: { keep_lst_n: 9 }
+    never: { mode: min }
+stages:
+  data: { kind: source, colour: red }
+  base:
+    kind: work
+    dataset: [data]
+    epochs: many
+    learning_rate: ${params.rate}
+    checkpoint: often
+    timeout: 3 parsecs
+    needs: [dta]
+  other: { kind: work, dataset: dta, epocs: 3 }
+  third: { kind: wrok }
+";
+    let error = Project::new(text).error();
+    let firsts: Vec<&str> = error.lines().filter(|l| l.starts_with("p.yaml:")).collect();
+    assert_eq!(
+        firsts,
+        [
+            "p.yaml:4:14: policies.checkpoint.often.keep_lst_n: unknown key",
+            "p.yaml:7:25: stages.data.colour: unknown key",
+            "p.yaml:10:14: stages.base.dataset: expected text, found a list",
+            "p.yaml:11:13: stages.base.epochs: expected a whole number, 0 or more, found text \"many\"",
+            "p.yaml:12:20: stages.base.learning_rate: no parameter `rate` under `params:`",
+            "p.yaml:14:14: stages.base.timeout: expected a time such as `10s`, `5m` or `2h 30m`, found text \"3 parsecs\"",
+            "p.yaml:15:13: stages.base.needs.0: no stage is called `dta`",
+            "p.yaml:16:33: stages.other.dataset: no stage is called `dta`",
+            "p.yaml:16:38: stages.other.epocs: unknown key",
+            "p.yaml:17:18: stages.third.kind: unknown kind `wrok`",
+        ],
+        "{error}"
+    );
+}
+
+#[test]
+fn what_nothing_uses_is_a_warning() {
+    let text = "\
+name: x
+params: { used: 1, unused: 2, in_policy: 3 }
+policies:
+  checkpoint:
+    often: { keep_last_n: '${params.in_policy}' }
+    rare: { keep_last_n: 1 }
+  timeout: { short: 1m }
+stages:
+  data: { kind: source }
+  base: { kind: work, dataset: data, epochs: '${params.used}', checkpoint: often }
+";
+    let graph = Project::new(text).load().unwrap();
+    let warnings: Vec<String> = graph.pipeline.warnings.iter().map(|w| w.to_string()).collect();
+    let firsts: Vec<&str> = warnings.iter().filter_map(|w| w.lines().next()).collect();
+    assert_eq!(
+        firsts,
+        [
+            "p.yaml:2:20: params.unused: no stage uses this parameter",
+            "p.yaml:6:5: policies.checkpoint.rare: no stage uses this policy",
+            "p.yaml:7:14: policies.timeout.short: no stage uses this policy",
+        ]
     );
 }
 
@@ -78,7 +146,7 @@ fn a_wrong_type_says_what_is_expected() {
     bad(
         "epochs: ${params.epochs}",
         "epochs: many",
-        "p.yaml:12:13: stages.base.epochs: expected a whole number, 0 or more, found string \"many\"\n   |\n12 |     epochs: many\n   |             ^",
+        "p.yaml:12:13: stages.base.epochs: expected a whole number, 0 or more, found text \"many\"\n   |\n12 |     epochs: many\n   |             ^^^^",
     );
 }
 
@@ -96,7 +164,7 @@ fn an_unknown_variant_lists_the_valid_ones() {
     bad(
         "{ keep_last_n: 9 }",
         "{ mode: mni }",
-        "p.yaml:5:20: policies.checkpoint.often.mode: unknown value `mni`\n  |\n5 |     often: { mode: mni }\n  |                    ^\n  = did you mean `min`?\n  = expected one of: min, max",
+        "p.yaml:5:20: policies.checkpoint.often.mode: unknown value `mni`\n  |\n5 |     often: { mode: mni }\n  |                    ^^^\n  = did you mean `min`?\n  = expected one of: min, max",
     );
 }
 
@@ -105,27 +173,27 @@ fn unknown_names_are_found_everywhere() {
     bad(
         "dataset: data",
         "dataset: dta",
-        "p.yaml:11:14: stages.base.dataset: no stage is called `dta`\n   |\n11 |     dataset: dta\n   |              ^\n  = did you mean `data`?\n  = expected one of: data, base",
+        "p.yaml:11:14: stages.base.dataset: no stage is called `dta`\n   |\n11 |     dataset: dta\n   |              ^^^\n  = did you mean `data`?\n  = expected one of: data, base",
     );
     bad(
         "kind: work",
         "kind: wrok",
-        "p.yaml:10:11: stages.base.kind: unknown kind `wrok`\n   |\n10 |     kind: wrok\n   |           ^\n  = did you mean `work`?\n  = expected one of: command, follow, gather, source, work",
+        "p.yaml:10:11: stages.base.kind: unknown kind `wrok`\n   |\n10 |     kind: wrok\n   |           ^^^^\n  = did you mean `work`?\n  = expected one of: command, follow, gather, source, work",
     );
     bad(
         "checkpoint: often\n",
         "checkpoint: oftn\n",
-        "p.yaml:13:17: stages.base.checkpoint: no policy `oftn` under `policies.checkpoint`\n   |\n13 |     checkpoint: oftn\n   |                 ^\n  = did you mean `often`?\n  = expected one of: often",
+        "p.yaml:13:17: stages.base.checkpoint: no policy `oftn` under `policies.checkpoint`\n   |\n13 |     checkpoint: oftn\n   |                 ^^^^\n  = did you mean `often`?\n  = expected one of: often",
     );
     bad(
         "${params.epochs}",
         "${params.epoch}",
-        "p.yaml:12:13: stages.base.epochs: no parameter `epoch` under `params:`\n   |\n12 |     epochs: ${params.epoch}\n   |             ^\n  = did you mean `epochs`?\n  = expected one of: epochs, word",
+        "p.yaml:12:13: stages.base.epochs: no parameter `epoch` under `params:`\n   |\n12 |     epochs: ${params.epoch}\n   |             ^^^^^^^^^^^^^^^\n  = did you mean `epochs`?\n  = expected one of: epochs, word",
     );
     bad(
         "params: {",
         "parms: {",
-        "p.yaml:2:1: parms: unknown key\n  |\n2 | parms: { epochs: 7, word: hello }\n  | ^\n  = did you mean `params`?\n  = expected one of: name, params, policies, stages",
+        "p.yaml:2:1: parms: unknown key\n  |\n2 | parms: { epochs: 7, word: hello }\n  | ^^^^^\n  = did you mean `params`?\n  = expected one of: name, params, policies, stages",
     );
 }
 
@@ -145,7 +213,7 @@ fn files_that_are_missing_or_no_yaml() {
     let missing = Project::new(&BASE.replace("checkpoint: often\n", "config: configs/no.yaml\n"));
     assert_eq!(
         missing.error(),
-        "p.yaml:13:13: stages.base.config: failed to read the config file: configs/no.yaml: no such file\n   |\n13 |     config: configs/no.yaml\n   |             ^\n  = the path is relative to the folder in which pipe is started"
+        "p.yaml:13:13: stages.base.config: failed to read the config file: configs/no.yaml: no such file\n   |\n13 |     config: configs/no.yaml\n   |             ^^^^^^^^^^^^^^^\n  = the path is relative to the folder in which pipe is started"
     );
     let error = Project::new("name: [x\nstages: {}\n").error();
     assert!(error.starts_with("p.yaml:2:"), "{error}");
@@ -168,7 +236,7 @@ fn overrides_that_mean_nothing_are_refused() {
     let error = Project::new(BASE).set("base.epochs=many").error();
     assert_eq!(
         error,
-        "--set base.epochs=many: expected a whole number, 0 or more, found string \"many\"\n  = setting: base.epochs"
+        "--set base.epochs=many: expected a whole number, 0 or more, found text \"many\"\n  = setting: base.epochs"
     );
 }
 
@@ -178,6 +246,6 @@ fn the_config_file_is_blamed_for_its_own_keys() {
     let project = project.file("c.yaml", "training:\n  learning_rate: fast\n");
     assert_eq!(
         project.error(),
-        "c.yaml:2:18: training.learning_rate: expected a number, found string \"fast\"\n  |\n2 |   learning_rate: fast\n  |                  ^"
+        "c.yaml:2:18: training.learning_rate: expected a number, found text \"fast\"\n  |\n2 |   learning_rate: fast\n  |                  ^^^^"
     );
 }

@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use rand::RngExt;
 
 use super::settings::LoraConfig;
-use super::targets::{TargetError, matches, means, projections, short_names};
+use super::targets::{Projection, TargetError, matches, means, projections, short_names};
 use crate::diffit::{Diffit, LORA_A, LORA_B, Scope, fill, param_paths};
 use crate::rng::{Purpose, stream};
 
@@ -57,6 +57,13 @@ impl Plan {
             chosen.into_iter().map(|path| (path.to_owned(), rank(path))).collect();
         let scales = ranks.iter().map(|(path, r)| (path.clone(), config.scale(*r))).collect();
         Ok(Self { ranks, scales })
+    }
+
+    /// The projections that get a higher rank than their own size allows, each with its `[outputs, inputs]`.
+    pub fn above_full_rank(&self, model: &Diffit) -> Vec<(String, [usize; 2])> {
+        let is_above = |p: &Projection| self.ranks.get(&p.path).is_some_and(|r| *r > p.outputs.min(p.inputs));
+        let above = projections(model).into_iter().filter(is_above);
+        above.map(|p| (p.path, [p.outputs, p.inputs])).collect()
     }
 
     /// Attaches the factors to a network: A uniform within ±1/√in, as PEFT has it, B at 0, so that nothing changes yet.

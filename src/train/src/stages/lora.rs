@@ -8,13 +8,14 @@ use burn::module::{Module, ParamGroup};
 use burn::tensor::Device;
 use figment::Figment;
 use pipe_engine::kind::{
-    Counts, Failure, Observation, Observer, Outcome, Reference, Rejection, RunContext, Stage, StageError,
-    StageKind, State,
+    Concern, Counts, Failure, Observation, Observer, Others, Outcome, Reference, Rejection, RunContext,
+    Stage, StageError, StageKind, State,
 };
 use pipe_engine::progress::Event;
 use pipe_engine::store::Checkpoint;
 use serde_json::Value;
 
+use super::concerns;
 use super::handed::{ModelFile, TrainedRun, model_file};
 use super::training::{Start, Training, setting};
 use crate::checkpoint::{self, BASE_DIGEST, BASE_FILE, BASE_WEIGHTS};
@@ -64,6 +65,12 @@ impl Stage for LoraStage {
             Reference::to("base", &self.settings.base, kinds, Counts::Content),
             Reference::to("dataset", &self.settings.dataset, &["dataset"], Counts::Settings),
         ]
+    }
+
+    fn concerns(&self, others: &Others) -> Vec<Concern> {
+        let mut found = concerns::of_training(&self.fit, others);
+        found.extend(concerns::of_adapter(&self.settings, others));
+        found
     }
 
     fn observe(&self, observer: &Observer) -> Result<Observation, StageError> {

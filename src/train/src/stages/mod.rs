@@ -1,5 +1,6 @@
 //! The stage kinds that this crate brings to the engine.
 
+mod concerns;
 mod copy_best;
 mod dataset;
 mod handed;

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use figment::Figment;
 use pipe_engine::kind::{
-    Counts, Observation, Observer, Outcome, Reference, Rejection, RunContext, Stage, StageError, StageKind,
+    Concern, Counts, Observation, Observer, Others, Outcome, Reference, Rejection, RunContext, Stage,
+    StageError, StageKind,
 };
 use serde_json::Value;
 
+use super::concerns;
 use super::training::{Start, Training, setting};
 use crate::diffit::Scope;
 use crate::fit::{About, FitSettings, TrainSettings};
@@ -53,6 +55,12 @@ impl Stage for TrainStage {
 
     fn references(&self) -> Vec<Reference> {
         vec![Reference::to("dataset", &self.settings.dataset, &["dataset"], Counts::Settings)]
+    }
+
+    fn concerns(&self, others: &Others) -> Vec<Concern> {
+        let mut found = concerns::of_training(&self.fit, others);
+        found.extend(concerns::of_model(&self.settings, others));
+        found
     }
 
     fn observe(&self, observer: &Observer) -> Result<Observation, StageError> {

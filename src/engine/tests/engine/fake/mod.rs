@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use figment::Figment;
-use pipe_engine::error::SpecError;
+use pipe_engine::error::SpecErrors;
 use pipe_engine::graph::Graph;
 use pipe_engine::kind::*;
 use pipe_engine::progress::{Event, Report};
@@ -240,7 +240,7 @@ impl Project {
         self
     }
 
-    pub fn load(&self) -> Result<Graph, SpecError> {
+    pub fn load(&self) -> Result<Graph, SpecErrors> {
         let pipeline = spec::load(self.folder.path(), Path::new("p.yaml"), &kinds(), &self.sets)?;
         Graph::build(pipeline)
     }
