@@ -167,6 +167,14 @@ impl CliError {
         Some(Self { messages: errors.into_iter().flat_map(|e| e.messages).collect(), code })
     }
 
+    /// Adds a line of help to the last message.
+    pub fn note(mut self, note: impl fmt::Display) -> Self {
+        if let Some(message) = self.messages.last_mut() {
+            message.push_str(&format!("\n  = {note}"));
+        }
+        self
+    }
+
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code)
     }

@@ -2,16 +2,17 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use pipe_engine::exec::{self, Summary};
-use pipe_engine::kind::Failure;
+use pipe_engine::kind::{Failure, StageError, StageId};
 use pipe_engine::stop::Stop;
 use pipe_train::device;
 
 use super::asked::Asked;
 use super::plan::{self, PlanFile};
 use super::{CliError, ExitCode, Output, signals};
-use crate::report;
+use crate::report::{self, line};
 
 #[derive(clap::Args)]
 #[command(
@@ -60,10 +61,11 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
         execution.gpus = u32::try_from(device::gpus()).unwrap_or(u32::MAX);
     }
     signals::watch(stop.clone())?;
+    let started = Instant::now();
     let summary = exec::execute(&execution, &plan, observed).map_err(CliError::failed)?;
     report.finish();
     report::stderr::flush();
-    conclude(asked, &summary, &stop)
+    conclude(asked, &summary, &stop, started.elapsed().as_secs_f64(), output.quiet)
 }
 
 /// A line of the summary. What was done is done, so a closed stdout does not change how the program ends.
@@ -71,21 +73,52 @@ fn told(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-fn conclude(asked: &Asked, summary: &Summary, stop: &Stop) -> Result<ExitCode, CliError> {
+/// The most names in a list of the summary.
+const NAMES: usize = 8;
+
+fn named<'a>(stages: impl IntoIterator<Item = &'a StageId>) -> String {
+    let all: Vec<&str> = stages.into_iter().map(StageId::as_str).collect();
+    let more = match all.len().saturating_sub(NAMES) {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    format!("{}{more}", all[..all.len().min(NAMES)].join(", "))
+}
+
+fn conclude(
+    asked: &Asked,
+    summary: &Summary,
+    stop: &Stop,
+    seconds: f64,
+    quiet: bool,
+) -> Result<ExitCode, CliError> {
     for (stage, line) in &summary.finished {
         told(format!("{stage}: {line}"));
     }
-    if summary.finished.is_empty() && summary.failed.is_empty() && stop.requested().is_none() {
+    let broken = |error: &StageError| !matches!(error.failure, Failure::Interrupted(_));
+    let failed: Vec<_> = summary.failed.iter().filter(|(_, error)| broken(error)).collect();
+    let again = format!("pipe run {}", asked.file.display());
+    if summary.finished.is_empty() && failed.is_empty() && stop.requested().is_none() {
         told("everything is up to date (`--force` runs it again)");
+        return Ok(ExitCode::SUCCESS);
     }
-    if let Some((stage, error)) =
-        summary.failed.iter().find(|(_, e)| !matches!(e.failure, Failure::Interrupted(_)))
+    if !summary.skipped.is_empty() {
+        told(format!("skipped, up to date: {}", named(&summary.skipped)));
+    }
+    if !summary.not_begun.is_empty() {
+        told(format!("not begun: {}", named(&summary.not_begun)));
+    }
+    if let Some(error) = CliError::all(failed.iter().map(|(id, e)| CliError::stage(id.as_str(), e)).collect())
     {
-        return Err(CliError::stage(stage.as_str(), error));
+        return Err(error.note(format!("what was done stays done; when that is mended, go on with: {again}")));
     }
     if let Some(signal) = stop.requested() {
-        told(format!("stopped by {}; go on with: pipe run {}", signal.name(), asked.file.display()));
+        told(format!("stopped by {}; go on with: {again}", signal.name()));
         return Ok(ExitCode::from(signal.exit_code()));
+    }
+    told(format!("took {}", line::duration(seconds)));
+    if let (Some(next), false) = (summary.next.last(), quiet) {
+        told(format!("next: {next}"));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 //! How things are shown to people and programs.
 
 pub mod json;
+pub mod line;
 pub mod log;
 pub mod message;
 pub mod stderr;

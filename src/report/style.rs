@@ -7,10 +7,8 @@ use anstyle::{AnsiColor, Style};
 
 pub const ERROR: Style = AnsiColor::Red.on_default().bold();
 pub const WARNING: Style = AnsiColor::Yellow.on_default().bold();
-#[allow(dead_code)]
 pub const GOOD: Style = AnsiColor::Green.on_default().bold();
 pub const HINT: Style = AnsiColor::Cyan.on_default();
-#[allow(dead_code)]
 pub const STRONG: Style = Style::new().bold();
 pub const FAINT: Style = Style::new().dimmed();
 
@@ -20,7 +18,6 @@ pub fn colours() -> bool {
     *COLOURS.get_or_init(|| anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never)
 }
 
-#[allow(dead_code)]
 /// Text in a style, where there are colours.
 pub fn paint(style: Style, text: impl Display) -> String {
     if colours() { dressed(style, text) } else { text.to_string() }

@@ -1,14 +1,17 @@
-//! Progress for people, on stderr: lines as the reference workflow prints them, and on a terminal one bar for the
-//! running epoch.
+//! Progress for people, on stderr: lines as the reference workflow prints them, and on a terminal one more line for
+//! each running stage. Where stderr is no terminal, as in CI, there are lines only and no control characters.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use pipe_engine::kind::StageId;
 use pipe_engine::progress::{Event, Report};
 
+use super::line::{self, piece};
+use super::style::{self, paint};
 use super::{Reporter, stderr, table};
 
 pub struct Terminal {
@@ -18,7 +21,38 @@ pub struct Terminal {
     /// Stages run at once: each line says whose it is.
     several: bool,
     bars: MultiProgress,
-    running: Mutex<BTreeMap<StageId, ProgressBar>>,
+    running: Mutex<BTreeMap<StageId, Running>>,
+}
+
+/// What is known of a running stage.
+#[derive(Default)]
+struct Running {
+    /// Its line, while it has one.
+    bar: Option<ProgressBar>,
+    /// When the first step was seen, and how many steps were done then.
+    since: Option<(Instant, u64)>,
+    /// Value and epoch of the best checkpoint.
+    best: Option<(f64, u64)>,
+    /// The epoch that is under way.
+    epoch: u64,
+}
+
+impl Running {
+    /// Seconds to the end, when `done` of `total` steps are done; nothing before there is something to go by.
+    fn seconds_left(&mut self, done: u64, total: u64) -> Option<f64> {
+        let (start, first) = *self.since.get_or_insert_with(|| (Instant::now(), done));
+        let steps = done.checked_sub(first).filter(|steps| *steps > 0)?;
+        Some(start.elapsed().as_secs_f64() / steps as f64 * total.saturating_sub(done) as f64)
+    }
+}
+
+/// Cells of a terminal that does not say how wide it is.
+const WIDTH: usize = 80;
+
+/// One less than there are: some terminals begin a new line after the last cell.
+fn width() -> usize {
+    let size = terminal_size::terminal_size_of(std::io::stderr());
+    size.map_or(WIDTH, |(width, _)| usize::from(width.0)).saturating_sub(1)
 }
 
 impl Terminal {
@@ -27,7 +61,7 @@ impl Terminal {
         Self { quiet, verbose, interactive, several, bars: MultiProgress::new(), running: Mutex::default() }
     }
 
-    fn running(&self) -> MutexGuard<'_, BTreeMap<StageId, ProgressBar>> {
+    fn running(&self) -> MutexGuard<'_, BTreeMap<StageId, Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -50,47 +84,72 @@ impl Terminal {
         }
     }
 
+    /// Takes the stage's line away.
     fn clear(&self, stage: &StageId) {
-        if let Some(bar) = self.running().remove(stage) {
+        if let Some(bar) = self.running().get_mut(stage).and_then(|running| running.bar.take()) {
             bar.finish_and_clear();
             self.bars.remove(&bar);
         }
     }
 
-    /// Moves the stage's bar; makes it first if there is none.
-    fn advance(&self, stage: &StageId, template: &str, at: Progress) {
+    /// Forgets a stage that has ended.
+    fn end(&self, stage: &StageId) {
+        self.clear(stage);
+        self.running().remove(stage);
+    }
+
+    /// Shows the stage's line; `text` makes it for a width.
+    fn show(&self, stage: &StageId, text: impl FnOnce(&mut Running, usize) -> String) {
         if !self.interactive {
             return;
         }
-        let Progress { prefix, done, total, message } = at;
-        let mut running = self.running();
-        let bar = running.entry(stage.clone()).or_insert_with(|| {
-            let bar = self.bars.add(ProgressBar::new(total.unwrap_or(0)));
-            let style =
-                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-            bar.set_style(style.progress_chars("=> "));
-            bar
-        });
-        if let Some(total) = total {
-            bar.set_length(total);
-        }
         let label = if self.several { format!("{stage} | ") } else { String::new() };
-        bar.set_prefix(format!("{label}{prefix}"));
-        bar.set_message(message);
-        bar.set_position(done);
+        let mut all = self.running();
+        let running = all.entry(stage.clone()).or_default();
+        let text = text(running, width().saturating_sub(label.chars().count()));
+        let bar = running.bar.get_or_insert_with(|| {
+            let style =
+                ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+            self.bars.add(ProgressBar::new_spinner().with_style(style))
+        });
+        bar.set_message(format!("{label}{text}"));
+    }
+
+    fn step(&self, stage: &StageId, step: &Step) {
+        self.show(stage, |running, width| {
+            running.epoch = step.epoch;
+            let done = step.epoch.saturating_sub(1) * step.steps + step.step;
+            let left = running.seconds_left(done, step.epochs * step.steps);
+            let pieces = vec![
+                piece(3, format!("{}/{}", step.step, step.steps)),
+                piece(1, step.loss.map(|loss| format!("loss {loss:.4}")).unwrap_or_default()),
+                piece(4, format!("{:.0} images/s", step.images_per_second)),
+                piece(
+                    5,
+                    running
+                        .best
+                        .map(|(value, epoch)| format!("best {value:.4} ({epoch})"))
+                        .unwrap_or_default(),
+                ),
+                piece(6, step.memory.map(table::bytes).unwrap_or_default()),
+                piece(2, left.map(|left| format!("{} left", line::duration(left))).unwrap_or_default()),
+            ];
+            let share = step.step as f64 / step.steps.max(1) as f64;
+            line::line(width, &format!("Epoch {}/{}", step.epoch, step.epochs), Some(share), pieces)
+        });
     }
 }
 
-/// Where a bar stands.
-struct Progress {
-    prefix: String,
-    done: u64,
-    total: Option<u64>,
-    message: String,
+/// Where a training stands.
+struct Step {
+    epoch: u64,
+    epochs: u64,
+    step: u64,
+    steps: u64,
+    loss: Option<f64>,
+    images_per_second: f64,
+    memory: Option<u64>,
 }
-
-const EPOCH_BAR: &str = "{prefix} [{bar:24}] {pos}/{len} {msg} eta {eta}";
-const PREPARE_BAR: &str = "{prefix} [{bar:24}] {percent}% {msg}";
 
 impl Report for Terminal {
     fn event(&self, stage: &StageId, event: &Event) {
@@ -101,7 +160,7 @@ impl Report for Terminal {
                 self.line(stage, format!("{whose}{action}{reason}"));
             }
             Event::Finished { summary, seconds } => {
-                self.clear(stage);
+                self.end(stage);
                 if self.verbose {
                     self.line(stage, format!("{stage}: {summary} ({seconds:.1} s)"));
                 }
@@ -111,24 +170,32 @@ impl Report for Terminal {
                 self.line(stage, format!("{whose}skip ({reason})"));
             }
             Event::Failed { message, .. } => {
-                self.clear(stage);
+                self.end(stage);
                 // The first failure is told at the end; when several run, now is when it can be understood.
                 if self.several {
-                    self.line(stage, format!("failed: {message}"));
+                    self.line(stage, format!("{}: {message}", paint(style::ERROR, "failed")));
                 }
             }
             Event::Retrying { attempt, message, wait_seconds, change, .. } => {
-                self.clear(stage);
+                self.end(stage);
                 let wait =
                     if *wait_seconds > 0.0 { format!(" in {wait_seconds:.0} s") } else { String::new() };
                 self.line(stage, format!("{stage}: {message}; attempt {attempt}{wait}, {change}"));
             }
             Event::Output { line } => self.line(stage, line),
             Event::Message { text } => self.line(stage, text),
-            Event::Warning { text } => self.line(stage, format!("warning: {text}")),
+            Event::Warning { text } => {
+                self.line(stage, format!("{} {text}", paint(style::WARNING, "warning:")));
+            }
             Event::Preparing { what, done, total } => {
-                let (prefix, message) = (format!("{stage}: {what}"), table::bytes(*done));
-                self.advance(stage, PREPARE_BAR, Progress { prefix, done: *done, total: *total, message });
+                self.show(stage, |_, width| {
+                    let share = total.map(|total| *done as f64 / total.max(1) as f64);
+                    let pieces = vec![
+                        piece(1, share.map(|share| format!("{:.0}%", 100.0 * share)).unwrap_or_default()),
+                        piece(2, table::bytes(*done)),
+                    ];
+                    line::line(width, &format!("{stage}: {what}"), share, pieces)
+                });
                 if *total == Some(*done) {
                     self.clear(stage);
                 }
@@ -136,7 +203,8 @@ impl Report for Terminal {
             Event::RunOpened { number, experiment, directory, device, parameters, trainable } => {
                 let adapter = trainable < parameters;
                 let title = if adapter { "LoRA Fine-tuning" } else { "Base Model Training" };
-                self.line(stage, format!("\n{title} - Run {number:03}"));
+                let title = paint(style::STRONG, format!("{title} - Run {number:03}"));
+                self.line(stage, format!("\n{title}"));
                 self.line(stage, format!("Experiment: {experiment}"));
                 self.line(stage, format!("Run Directory: {directory}"));
                 let share = 100.0 * *trainable as f64 / (*parameters).max(1) as f64;
@@ -157,15 +225,8 @@ impl Report for Terminal {
                 }
                 self.line(stage, "");
             }
-            Event::Step { epoch, epochs, step, steps, loss, images_per_second } => {
-                let loss = loss.map(|l| format!("loss {l:.4} ")).unwrap_or_default();
-                let message = format!("{loss}{images_per_second:.0} images/s");
-                let prefix = format!("Epoch {epoch}/{epochs}");
-                self.advance(
-                    stage,
-                    EPOCH_BAR,
-                    Progress { prefix, done: *step, total: Some(*steps), message },
-                );
+            &Event::Step { epoch, epochs, step, steps, loss, images_per_second, memory } => {
+                self.step(stage, &Step { epoch, epochs, step, steps, loss, images_per_second, memory });
             }
             Event::Epoch { epoch, epochs, metrics, seconds, images_per_second } => {
                 self.clear(stage);
@@ -181,10 +242,14 @@ impl Report for Terminal {
                 self.line(stage, format!("Saved checkpoint: {file}{detail}"));
             }
             Event::NewBest { monitor, value } => {
-                self.line(stage, format!("   New best checkpoint! {monitor}={value:.4}"))
+                if let Some(running) = self.running().get_mut(stage) {
+                    running.best = Some((*value, running.epoch));
+                }
+                let mark = paint(style::GOOD, "New best checkpoint!");
+                self.line(stage, format!("   {mark} {monitor}={value:.4}"));
             }
             Event::Completed { best_epoch, monitor, value } => {
-                self.line(stage, "\nTraining completed!");
+                self.line(stage, format!("\n{}", paint(style::GOOD, "Training completed!")));
                 if let (Some(epoch), Some(value)) = (best_epoch, value) {
                     self.line(stage, format!("Best checkpoint: Epoch {epoch}, {monitor}={value:.4}\n"));
                 }

@@ -409,6 +409,8 @@ pub struct Outcome {
     pub artifact: Option<Artifact>,
     /// One line for the final summary.
     pub summary: String,
+    /// A command that one would type next.
+    pub next: Option<String>,
 }
 
 /// Why a stage did not finish.

@@ -65,7 +65,16 @@ pub enum Event {
     /// Training goes on from a checkpoint.
     Resumed { checkpoint: String, epoch: u64, step_in_epoch: u64, metrics: BTreeMap<String, f64> },
     /// An optimizer step was done. Losses are read back only every so often, hence the option.
-    Step { epoch: u64, epochs: u64, step: u64, steps: u64, loss: Option<f64>, images_per_second: f64 },
+    Step {
+        epoch: u64,
+        epochs: u64,
+        step: u64,
+        steps: u64,
+        loss: Option<f64>,
+        images_per_second: f64,
+        /// Main memory of this process in bytes, where the system tells.
+        memory: Option<u64>,
+    },
     /// An epoch was done.
     Epoch { epoch: u64, epochs: u64, metrics: BTreeMap<String, f64>, seconds: f64, images_per_second: f64 },
     /// A checkpoint stands on disk.

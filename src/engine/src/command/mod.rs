@@ -173,7 +173,7 @@ impl Stage for CommandStage {
             true => "done".to_owned(),
             false => s.outputs.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "),
         };
-        Ok(Outcome { artifact: Some(artifact(&outputs)), summary })
+        Ok(Outcome { artifact: Some(artifact(&outputs)), summary, next: None })
     }
 }
 

@@ -42,7 +42,10 @@ pub struct Execution<'a> {
 /// How each stage of a plan ended.
 #[derive(Debug, Default)]
 pub struct Summary {
+    /// Each with the line that says what came of it.
     pub finished: Vec<(StageId, String)>,
+    /// Commands that one would type next, those of later stages last.
+    pub next: Vec<String>,
     pub skipped: Vec<StageId>,
     pub failed: Vec<(StageId, StageError)>,
     /// Never begun: something before them failed, or the run was stopped.

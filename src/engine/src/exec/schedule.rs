@@ -345,6 +345,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         match result {
             Ok(outcome) => {
                 self.artifacts.extend(outcome.artifact.map(|artifact| (stage.id.clone(), artifact)));
+                self.summary.next.extend(outcome.next);
                 self.summary.finished.push((stage.id.clone(), outcome.summary));
                 self.end(place, Phase::Done);
             }

@@ -154,6 +154,7 @@ pub fn fit(
                     steps: steps_per_epoch,
                     loss: tally.last(),
                     images_per_second: speed,
+                    memory: memory_stats::memory_stats().map(|m| m.physical_mem as u64),
                 });
             }
 

@@ -145,7 +145,7 @@ impl Stage for CopyBest {
         context.note_made(vec![written], Vec::new(), Vec::new())?;
         let file = ModelFile { path: target, digest: source.digest };
         let summary = format!("epoch {} of run {}: {path}", record.epoch, run.run.number);
-        Ok(Outcome { artifact: Some(artifact(file)), summary })
+        Ok(Outcome { artifact: Some(artifact(file)), summary, next: None })
     }
 }
 

@@ -70,7 +70,7 @@ impl Stage for DatasetStage {
             size = dataset.image_size(),
         );
         context.event(Event::Message { text: summary.clone() });
-        Ok(Outcome { artifact: Some(Artifact::new(Arc::new(dataset), None)), summary })
+        Ok(Outcome { artifact: Some(Artifact::new(Arc::new(dataset), None)), summary, next: None })
     }
 }
 

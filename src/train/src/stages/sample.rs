@@ -173,6 +173,6 @@ impl Stage for SampleStage {
         let path = s.to.display().to_string();
         let output = Output::of(&context.root, &path)?;
         context.note_made(vec![output], Vec::new(), Vec::new())?;
-        Ok(Outcome { artifact: None, summary: format!("{} images: {path}", s.n) })
+        Ok(Outcome { artifact: None, summary: format!("{} images: {path}", s.n), next: None })
     }
 }

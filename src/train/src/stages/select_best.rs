@@ -91,7 +91,7 @@ impl Stage for SelectBest {
         context.note_made(Vec::new(), Vec::new(), Vec::new())?;
         let summary = format!("{name}, {} {value:.4}", self.settings.monitor);
         context.event(Event::Message { text: format!("Selected {summary}") });
-        Ok(Outcome { artifact: Some((*run).clone().artifact()), summary })
+        Ok(Outcome { artifact: Some((*run).clone().artifact()), summary, next: None })
     }
 }
 

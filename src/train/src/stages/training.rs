@@ -234,6 +234,10 @@ impl Training<'_> {
             monitor: monitor.clone(),
             value,
         });
+        let next = best.as_ref().map(|best| {
+            let path = quoted(&format!("{directory}/{}", best.path));
+            format!("pipe sample {path} --n 16 -o samples.png")
+        });
         let best = match (&best, value) {
             (Some(best), Some(value)) => {
                 format!(", best {monitor} {value:.4} at epoch {}: {directory}/{}", best.epoch, best.path)
@@ -241,9 +245,10 @@ impl Training<'_> {
             _ => String::new(),
         };
         let run = keeper.run().clone();
-        let summary = format!("run {}, {} epochs{best}", run.number, self.settings.epochs);
+        let plural = if self.settings.epochs == 1 { "" } else { "s" };
+        let summary = format!("run {}, {} epoch{plural}{best}", run.number, self.settings.epochs);
         let artifact = TrainedRun { run, metadata: keeper.metadata().clone() }.artifact();
-        Ok(Outcome { artifact: Some(artifact), summary })
+        Ok(Outcome { artifact: Some(artifact), summary, next })
     }
 
     fn runs(&self, root: &Path) -> Runs {
@@ -554,4 +559,10 @@ fn git_commit(root: &Path) -> Option<String> {
 fn capitalized(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}
+
+/// A path as one types it in a shell.
+fn quoted(path: &str) -> String {
+    let plain = path.chars().all(|c| c.is_alphanumeric() || "/._-+=@,".contains(c));
+    if plain { path.to_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }
 }

@@ -193,7 +193,7 @@ impl Stage for FakeStage {
         if !self.transient {
             std::fs::write(file(&c.root, &c.stage, &c.identity), self.settings.epochs.to_string()).unwrap();
         }
-        Ok(Outcome { artifact: self.artifact(), summary: "done".into() })
+        Ok(Outcome { artifact: self.artifact(), summary: "done".into(), next: None })
     }
 }
 
