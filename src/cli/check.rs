@@ -7,6 +7,9 @@ use crate::report::message;
 use crate::say;
 
 #[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  pipe check pipelines/base_training.yaml\n  pipe check pipelines/base_training.yaml pipelines/sweep.yaml"
+)]
 pub struct CheckArguments {
     /// Pipeline files
     #[arg(required = true)]

@@ -11,6 +11,9 @@ use crate::report::table;
 use crate::say;
 
 #[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  pipe ckpt show checkpoints/base_training/run_001/checkpoints/best.ckpt\n  pipe ckpt verify checkpoints/base_training/run_001/checkpoints/last.ckpt\n  pipe ckpt export best.ckpt --weights-only -o weights.ckpt\n  pipe ckpt import model.pt --image-size 32 -o model.ckpt"
+)]
 pub struct CkptArguments {
     #[command(subcommand)]
     command: CkptCommand,

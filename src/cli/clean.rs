@@ -10,6 +10,7 @@ use crate::report::table;
 use crate::say;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:\n  pipe gc --dry-run\n  pipe gc --dir checkpoints/lora")]
 pub struct GcArguments {
     /// Folder of numbered runs; every folder under `checkpoints/` that has some if unset
     #[arg(long, value_name = "DIR")]

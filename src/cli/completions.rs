@@ -5,7 +5,11 @@ use clap::CommandFactory;
 use super::{Arguments, CliError, ExitCode};
 
 #[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  pipe completions bash > ~/.local/share/bash-completion/completions/pipe\n  pipe completions zsh > ~/.zfunc/_pipe\n  pipe completions fish > ~/.config/fish/completions/pipe.fish"
+)]
 pub struct CompletionsArguments {
+    /// The shell that is to read it
     shell: clap_complete::Shell,
 }
 

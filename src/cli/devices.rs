@@ -7,6 +7,7 @@ use crate::report::table::table;
 use crate::say;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:\n  pipe devices\n  pipe run pipelines/base_training.yaml --device gpu:0")]
 pub struct DevicesArguments {}
 
 pub fn devices(_: DevicesArguments) -> Result<ExitCode, CliError> {

@@ -6,6 +6,9 @@ use super::{CliError, ExitCode, project};
 use crate::say;
 
 #[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  pipe graph pipelines/base_to_lora.yaml\n  pipe graph pipelines/base_to_lora.yaml --dot | dot -Tsvg -o graph.svg\n  pipe graph pipelines/base_to_lora.yaml --mermaid"
+)]
 pub struct GraphArguments {
     /// Pipeline file
     file: PathBuf,

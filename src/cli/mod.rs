@@ -8,6 +8,7 @@ mod completions;
 mod devices;
 mod graph;
 mod init;
+mod man;
 mod plan;
 mod project;
 mod run;
@@ -16,6 +17,7 @@ mod sample;
 mod schema;
 mod signals;
 mod status;
+mod version;
 
 use std::fmt;
 
@@ -25,7 +27,7 @@ use pipe_engine::kind::{Failure, StageError};
 
 /// Train diffusion models from YAML pipelines, resumable to the bit.
 #[derive(Parser)]
-#[command(name = "pipe", version, about, max_term_width = 100)]
+#[command(name = "pipe", version = version::SHORT, long_version = version::long(), about, max_term_width = 100)]
 #[command(
     after_help = "Exit codes: 0 done; 1 a stage failed; 2 bad usage, file or setting;\n75 stopped by SIGTERM or SIGHUP with a checkpoint saved; 130 stopped by Ctrl-C, likewise saved."
 )]
@@ -91,6 +93,8 @@ enum Command {
     Schema(schema::SchemaArguments),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArguments),
+    /// Print the manual, or write its pages
+    Man(man::ManArguments),
 }
 
 pub fn parse() -> Arguments {
@@ -112,6 +116,7 @@ pub fn call(arguments: Arguments) -> Result<ExitCode, CliError> {
         Command::Devices(a) => devices::devices(a),
         Command::Schema(a) => schema::schema(a),
         Command::Completions(a) => completions::completions(a),
+        Command::Man(a) => man::man(a),
     }
 }
 
@@ -204,4 +209,59 @@ macro_rules! say {
             std::process::exit(1);
         }
     }};
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// The lines under `Examples:` in a command's help, those of its commands too.
+    fn examples(command: &clap::Command, found: &mut Vec<(String, Vec<String>)>) {
+        let help = command.get_after_help().map(|help| help.to_string()).unwrap_or_default();
+        let lines = help.lines().filter_map(|line| line.strip_prefix("  ")).map(str::to_owned).collect();
+        found.push((command.get_name().to_owned(), lines));
+        command.get_subcommands().for_each(|command| examples(command, found));
+    }
+
+    /// The words of a line, as a shell has them: quotes, and an end at a pipe or a redirection.
+    fn words(line: &str) -> Vec<String> {
+        let line = line.split(" | ").next().unwrap().split(" > ").next().unwrap();
+        let (mut words, mut quoted) = (vec![String::new()], false);
+        for c in line.chars() {
+            match c {
+                '\'' => quoted = !quoted,
+                ' ' if !quoted => words.push(String::new()),
+                c => words.last_mut().unwrap().push(c),
+            }
+        }
+        words
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples_and_every_example_is_understood() {
+        let mut found = Vec::new();
+        Arguments::command().get_subcommands().for_each(|command| examples(command, &mut found));
+        for command in Arguments::command().get_subcommands() {
+            let own = found.iter().find(|(name, _)| name == command.get_name()).unwrap();
+            assert!(!own.1.is_empty(), "{} has no examples", own.0);
+        }
+        let mut tried = 0;
+        for line in found.iter().flat_map(|(_, lines)| lines) {
+            let own = line.split(" && ").filter(|part| part.starts_with("pipe "));
+            for part in own {
+                if let Err(error) = Arguments::try_parse_from(words(part)) {
+                    panic!("{part}: {error}");
+                }
+                tried += 1;
+            }
+        }
+        assert!(tried > 25, "{tried}");
+    }
 }

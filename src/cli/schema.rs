@@ -4,6 +4,7 @@ use super::{CliError, ExitCode, project};
 use crate::say;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:\n  pipe schema > pipeline.schema.json\n  pipe schema train")]
 pub struct SchemaArguments {
     /// `pipeline` for pipeline files, or a stage kind for its config files
     #[arg(default_value = "pipeline")]

@@ -14,6 +14,9 @@ use crate::report::table;
 use crate::say;
 
 #[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  pipe status pipelines/base_to_lora.yaml\n  pipe status pipelines/base_to_lora.yaml lora --json"
+)]
 pub struct StatusArguments {
     #[command(flatten)]
     asked: Asked,

@@ -1,6 +1,7 @@
 //! The program as its users run it: every test starts the real binary in a folder of its own.
 
 mod chain;
+mod conventions;
 mod data;
 mod errors;
 mod files;
