@@ -43,6 +43,23 @@ fn every_pipeline_is_valid() {
     }
 }
 
+/// Another program's reading of `schemas/`: what is shipped is valid, so are the examples in the schemas, and what
+/// `pipe check` refuses for its form is refused there too.
+#[test]
+fn an_independent_validator_agrees_with_the_schemas() {
+    let Ok(python) = std::env::var("PIPE_TEST_PYTHON") else {
+        eprintln!("skipped: PIPE_TEST_PYTHON is not set");
+        return;
+    };
+    let output =
+        Command::new(python).arg("tests/pipe/validate_yaml.py").current_dir(root()).output().unwrap();
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    let files = yaml_files("pipelines").len() + yaml_files("configs").len();
+    assert!(text.contains(&format!("{files} files are valid")), "{text}");
+}
+
 #[test]
 fn every_config_is_valid() {
     for file in yaml_files("configs") {

@@ -71,6 +71,14 @@ fn pipeline(kinds: &[Arc<dyn StageKind>]) -> Value {
     json!({
         "$schema": DIALECT,
         "title": "pipe pipeline",
+        "description": "Stages that are resolved into a graph and run in its order. `pipe check` says what is wrong with one.",
+        "examples": [{
+            "name": "my_model",
+            "stages": {
+                "data": {"kind": "dataset", "source": "shapes"},
+                "base": {"kind": "train", "dataset": "data", "epochs": 20},
+            },
+        }],
         "type": "object",
         "additionalProperties": false,
         "required": ["name", "stages"],
@@ -135,7 +143,7 @@ fn allow_parameters(schema: &mut Value) {
         let Some(original) = property.as_object_mut().map(std::mem::take) else { continue };
         let mut outer = Map::new();
         let mut inner = original;
-        for key in ["description", "default", "x-class"] {
+        for key in ["description", "default", "examples", "x-class"] {
             if let Some(value) = inner.remove(key) {
                 outer.insert(key.into(), value);
             }

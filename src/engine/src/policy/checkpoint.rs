@@ -15,6 +15,7 @@ pub struct CheckpointPolicy {
     /// Folder of the numbered runs, relative to the project; `checkpoints/base_training` for a `train` stage and
     /// `checkpoints/lora` for a `lora` stage if unset.
     #[schemars(extend("x-class" = "runtime"))]
+    #[schemars(example = &"checkpoints/base_training")]
     pub base_dir: Option<String>,
     /// Number of the run; null takes the next free one.
     #[schemars(extend("x-class" = "runtime"))]
@@ -29,6 +30,7 @@ pub struct CheckpointPolicy {
     #[schemars(range(min = 1), extend("x-class" = "runtime"))]
     pub keep_last_n: Option<u64>,
     /// The figure that decides which checkpoint is the best: `train_loss` or `val_loss`.
+    #[schemars(example = &"val_loss")]
     pub monitor: String,
     /// Whether a lower or a higher figure is better.
     pub mode: Mode,

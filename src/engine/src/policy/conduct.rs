@@ -32,6 +32,7 @@ pub struct Retry {
     /// Attempts after the first one.
     pub max: u32,
     /// Wait before the second attempt, such as `10s`; doubled before each further one, an hour at most.
+    #[schemars(example = &"10s")]
     pub backoff: Span,
     /// The failures that are worth another attempt.
     pub on: Vec<Retryable>,

@@ -55,6 +55,7 @@ pub struct DatasetSettings {
     /// The folder that holds archives and unpacked data; for `image_folder`, the folder of class folders itself.
     /// Relative to the project.
     #[schemars(extend("x-class" = "runtime"))]
+    #[schemars(example = &"data/my_images")]
     pub root: PathBuf,
     /// Which classes, in this order; all of them when left out.
     pub classes: Option<ClassSelection>,
@@ -67,6 +68,7 @@ pub struct DatasetSettings {
     /// Share of each class's training images kept aside for validation; 0 means no validation. The test images
     /// of CIFAR and Imagenette are not touched.
     #[schemars(range(min = 0.0, max = 0.9))]
+    #[schemars(example = 0.1)]
     pub val_split: f64,
     /// Random changes of the training images, drawn anew in each epoch.
     pub augmentation: Augmentation,

@@ -27,14 +27,17 @@ macro_rules! training_settings {
         pub struct $name {
             $($(#[$note])* pub $field: $kind,)*
             /// The `dataset` stage to train on.
+            #[schemars(example = &"data")]
             pub dataset: String,
             /// Name shown in the list of runs; the pipeline's name if unset.
             #[serde(default)]
             #[schemars(extend("x-class" = "runtime"))]
+            #[schemars(example = &"flowers_64")]
             pub experiment_name: Option<String>,
             /// Total number of passes over the training images, not "more".
             #[serde(default = "default_epochs")]
             #[schemars(range(min = 1), extend("x-class" = "extend"))]
+            #[schemars(example = 20)]
             pub epochs: u64,
             /// Epochs over which the schedule runs, when `epochs` may grow later; `epochs` if unset.
             #[serde(default)]
@@ -54,6 +57,8 @@ macro_rules! training_settings {
             pub num_workers: usize,
             /// Peak learning rate.
             #[serde(default = "default_learning_rate")]
+            #[schemars(example = 1e-3)]
+            #[schemars(example = 3e-4)]
             pub learning_rate: f64,
             #[serde(default)]
             pub optimizer: OptimizerSettings,
@@ -81,6 +86,7 @@ macro_rules! training_settings {
             /// Epochs between two pictures `samples/epoch_NNN.png`; null draws none.
             #[serde(default)]
             #[schemars(range(min = 1), extend("x-class" = "runtime"))]
+            #[schemars(example = 5)]
             pub sample_every_n_epochs: Option<u64>,
             #[serde(default)]
             pub checkpoint: CheckpointPolicy,
@@ -132,6 +138,7 @@ training_settings! {
     /// Fine-tunes a trained model with low-rank adapters (LoRA), in a numbered run.
     LoraSettings {
         /// The stage whose model is fine-tuned: a `copy_best` or a `train` stage.
+        #[schemars(example = &"best")]
         base: String,
         #[serde(default)]
         lora: LoraConfig,
@@ -150,8 +157,10 @@ pub struct ModelSettings {
     /// Channels at full resolution.
     pub dim: Option<usize>,
     /// Channel multiplier of each resolution.
+    #[schemars(example = &[1, 2, 2])]
     pub mults: Option<Vec<usize>>,
     /// Residual blocks at each resolution.
+    #[schemars(example = &[2, 2, 2])]
     pub depths: Option<Vec<usize>>,
     /// Attention heads.
     pub heads: Option<usize>,

@@ -21,11 +21,13 @@ use super::training::setting;
 #[serde(deny_unknown_fields)]
 pub struct CopyBestSettings {
     /// The `train` stage.
+    #[schemars(example = &"base")]
     from: String,
     /// Which checkpoint: `best`, `last`, or `{epoch: N}`.
     #[serde(default)]
     select: Select,
     /// The file to write, relative to the project.
+    #[schemars(example = &"checkpoints/base/base_model_last.ckpt")]
     to: PathBuf,
     /// Write even over a file that this stage did not make.
     #[serde(default)]

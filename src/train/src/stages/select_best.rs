@@ -21,6 +21,7 @@ use super::training::setting;
 #[serde(deny_unknown_fields)]
 pub struct SelectBestSettings {
     /// The `train` stage with a `matrix`.
+    #[schemars(example = &"base")]
     over: String,
     /// The figure that decides: `train_loss` or `val_loss`.
     #[serde(default = "train_loss")]
