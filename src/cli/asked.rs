@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::{CliError, project};
 
 /// Arguments that say what is to be done; kept in plan files.
-#[derive(Debug, Clone, PartialEq, clap::Args, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 pub struct Asked {
     /// Pipeline file
     pub file: PathBuf,
@@ -70,6 +70,23 @@ pub struct Meant {
     pub selection: Selection,
     pub forced: BTreeSet<StageId>,
     request: Request,
+}
+
+/// A pipeline file that may be left out.
+#[derive(Debug, Clone, clap::Args)]
+pub struct AskedFile {
+    /// Pipeline file; all runs of the project if there is none
+    file: Option<PathBuf>,
+    /// Set a parameter or any setting, as in `pipe run`
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "file")]
+    set: Vec<String>,
+}
+
+impl AskedFile {
+    /// The whole pipeline, if one was named.
+    pub fn asked(self) -> Option<Asked> {
+        self.file.map(|file| Asked { file, set: self.set, ..Asked::default() })
+    }
 }
 
 impl Asked {

@@ -11,12 +11,14 @@ mod init;
 mod man;
 mod plan;
 mod project;
+mod report;
 mod run;
 mod runs;
 mod sample;
 mod schema;
 mod signals;
 mod status;
+mod ui;
 mod version;
 
 use std::fmt;
@@ -81,6 +83,10 @@ enum Command {
     Graph(graph::GraphArguments),
     /// List, show, compare, remove numbered runs
     Runs(runs::RunsArguments),
+    /// Write a page with the graph, curves, samples and settings of runs
+    Report(report::ReportArguments),
+    /// Serve that page on this machine, following what runs
+    Ui(ui::UiArguments),
     /// Remove what crashes left: half files, runs without content, checkpoints that no run lists
     Gc(clean::GcArguments),
     /// Look into a checkpoint file
@@ -97,6 +103,9 @@ enum Command {
     Man(man::ManArguments),
 }
 
+pub use runs::Labels;
+pub use status::Standing;
+
 pub fn parse() -> Arguments {
     Arguments::parse()
 }
@@ -110,6 +119,8 @@ pub fn call(arguments: Arguments) -> Result<ExitCode, CliError> {
         Command::Check(a) => check::check(a),
         Command::Graph(a) => graph::graph(a),
         Command::Runs(a) => runs::runs(a),
+        Command::Report(a) => report::report(a),
+        Command::Ui(a) => ui::ui(a),
         Command::Gc(a) => clean::gc(a),
         Command::Ckpt(a) => ckpt::ckpt(a),
         Command::Sample(a) => sample::sample(a, &arguments.output),

@@ -34,6 +34,14 @@ pub fn watch(stop: Stop) -> Result<(), CliError> {
     Ok(())
 }
 
+/// For a program that has nothing to save: a signal is a wish to stop, and nothing is said.
+pub fn end_quietly(stop: Stop) -> Result<(), CliError> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+        .map_err(|e| CliError::failed(format!("failed to install the signal handlers: {e}")))?;
+    std::thread::spawn(move || signals.forever().for_each(|_| stop.request(Signal::Interrupt)));
+    Ok(())
+}
+
 /// Whether the program was started with `nohup`: then it goes on when its terminal closes.
 fn ignores_hangup() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -1,5 +1,7 @@
 //! `pipe status FILE`
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use pipe_engine::exec::Observed;
 use pipe_engine::kind::{StageId, State};
@@ -8,7 +10,7 @@ use pipe_engine::stop::Stop;
 use pipe_engine::store::{Progress, Record, Status, stage_holder};
 use serde::Serialize;
 
-use super::asked::Asked;
+use super::asked::{Asked, Meant};
 use super::{CliError, ExitCode};
 use crate::report::table;
 use crate::say;
@@ -26,31 +28,25 @@ pub struct StatusArguments {
 }
 
 /// A stage as it stands.
-#[derive(Serialize)]
-struct Standing {
-    stage: StageId,
+#[derive(Debug, Serialize)]
+pub struct Standing {
+    pub stage: StageId,
     kind: String,
     /// `done`, `partial`, `running`, `failed`, `stale`, `not run`, or `on demand` for what keeps nothing.
     status: &'static str,
     detail: String,
     progress: Option<Progress>,
     /// Who runs it now.
-    holder: Option<String>,
+    pub holder: Option<String>,
     updated_at: Option<DateTime<Utc>>,
-    record: Option<Record>,
+    pub record: Option<Record>,
 }
 
 pub fn status(arguments: StatusArguments) -> Result<ExitCode, CliError> {
     let meant = arguments.asked.load()?;
     let stop = Stop::default();
     let observed = meant.observe(&meant.execution(&stop, &Silent))?;
-    let pipeline = &meant.graph.pipeline.name;
-    let stages = meant.graph.stages().filter_map(|stage| {
-        let found = observed.get(&stage.id)?;
-        let holder = stage_holder(&meant.root, pipeline, &stage.id).map(|h| h.0);
-        Some(standing(stage.id.clone(), stage.kind.clone(), found, holder))
-    });
-    let all: Vec<Standing> = stages.collect();
+    let all = standings(&meant, &observed);
     if arguments.json {
         say!("{}", serde_json::to_string_pretty(&all).unwrap_or_default());
         return Ok(ExitCode::SUCCESS);
@@ -69,6 +65,17 @@ pub fn status(arguments: StatusArguments) -> Result<ExitCode, CliError> {
         .collect();
     say!("{}", table::table(&["Stage", "Status", "Changed", ""], &rows));
     Ok(ExitCode::SUCCESS)
+}
+
+/// How each stage stands, in the graph's order.
+pub fn standings(meant: &Meant, observed: &HashMap<StageId, Observed>) -> Vec<Standing> {
+    let pipeline = &meant.graph.pipeline.name;
+    let stages = meant.graph.stages().filter_map(|stage| {
+        let found = observed.get(&stage.id)?;
+        let holder = stage_holder(&meant.root, pipeline, &stage.id).map(|h| h.0);
+        Some(standing(stage.id.clone(), stage.kind.clone(), found, holder))
+    });
+    stages.collect()
 }
 
 fn standing(stage: StageId, kind: String, found: &Observed, holder: Option<String>) -> Standing {

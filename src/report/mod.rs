@@ -4,6 +4,7 @@ pub mod json;
 pub mod line;
 pub mod log;
 pub mod message;
+pub mod page;
 pub mod stderr;
 pub mod style;
 pub mod table;

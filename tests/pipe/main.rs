@@ -11,6 +11,7 @@ mod init;
 mod interchange;
 mod messages;
 mod project;
+mod report;
 mod resume;
 mod runs;
 mod shipped;

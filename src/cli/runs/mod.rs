@@ -7,7 +7,7 @@ mod select;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use labels::Labels;
+pub use labels::Labels;
 use pipe_engine::store::{Metadata, Run, Runs};
 use select::{Filter, Sort};
 use serde_json::Value;

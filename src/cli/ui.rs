@@ -1,0 +1,55 @@
+//! `pipe ui [FILE]`
+
+use pipe_engine::stop::Stop;
+
+use super::asked::AskedFile;
+use super::report::Subject;
+use super::{CliError, ExitCode, signals};
+use crate::report::page;
+use crate::report::page::serve::{Content, Listening};
+use crate::say;
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  pipe ui\n  pipe ui pipelines/base_to_lora.yaml --port 8080\n\nListens on 127.0.0.1 only; Ctrl-C ends it (exit code 0)."
+)]
+pub struct UiArguments {
+    #[command(flatten)]
+    asked: AskedFile,
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, value_name = "N", default_value_t = 7070)]
+    port: u16,
+}
+
+pub fn ui(arguments: UiArguments) -> Result<ExitCode, CliError> {
+    let subject = Subject::of(arguments.asked.asked())?;
+    let port = arguments.port;
+    let listening = Listening::on(port).map_err(|e| {
+        CliError::usage(format!("failed to listen on port {port}: {e}; choose another with --port"))
+    })?;
+    let stop = Stop::default();
+    signals::end_quietly(stop.clone())?;
+    say!("{}", listening.address());
+    listening.serve(&subject, &stop).map_err(CliError::failed)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Content for Subject {
+    fn stamp(&self) -> String {
+        let stages = self.stages().ok().and_then(|stages| {
+            // The time that a running stage takes is no news.
+            let known: Vec<_> = stages.into_iter().map(|node| node.standing).collect();
+            serde_json::to_string(&known).ok()
+        });
+        let folders = self.folders().unwrap_or_default();
+        format!("{}{}", stages.unwrap_or_default(), page::stamp(&folders))
+    }
+
+    fn html(&self) -> String {
+        self.page().map(|page| page.to_html(true)).unwrap_or_else(|error| error.messages().join("\n"))
+    }
+
+    fn json(&self) -> String {
+        self.page().map(|page| page.to_json()).unwrap_or_else(|_| "{}".to_owned())
+    }
+}

@@ -1,0 +1,150 @@
+//! Runs as the page shows them. Reads their folders and locks nothing, so a training may go on meanwhile.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::UNIX_EPOCH;
+
+use pipe_engine::store::{Metadata, Run, Runs};
+use serde_json::Value;
+
+use super::{RunData, samples};
+use crate::cli::Labels;
+
+/// Points of one curve that the page gets; more cannot be told apart.
+const POINTS: usize = 600;
+
+/// The runs of these folders that belong to the pipeline, or all of them; and what could not be read.
+pub fn runs_in(folders: &[Runs], pipeline: Option<&str>) -> (Vec<RunData>, Vec<String>) {
+    let (mut runs, mut warnings) = (Vec::new(), Vec::new());
+    for run in folders.iter().flat_map(Runs::list) {
+        match run.metadata() {
+            Ok(metadata) if pipeline.is_none_or(|name| name == metadata.pipeline) => {
+                let labels = Labels::load(&run).unwrap_or_else(|error| {
+                    warnings.extend(error.messages().iter().cloned());
+                    Labels::default()
+                });
+                runs.push(run_data(&run, metadata, labels));
+            }
+            Ok(_) => {}
+            // Its process has just begun, or ended before it wrote anything.
+            Err(_) if !run.metadata_path().exists() => {}
+            Err(error) => warnings.push(error.to_string()),
+        }
+    }
+    link_bases(&mut runs);
+    (runs, warnings)
+}
+
+/// Text that changes when one of the files behind [`runs_in`] does.
+pub fn stamp(folders: &[Runs]) -> String {
+    let mut text = String::new();
+    for run in folders.iter().flat_map(Runs::list) {
+        for name in ["metadata.json", "labels.json", "logs/metrics.jsonl", "samples"] {
+            let found = std::fs::metadata(run.folder.join(name));
+            let time = found.as_ref().ok().and_then(|m| m.modified().ok()?.duration_since(UNIX_EPOCH).ok());
+            let bytes = found.map_or(0, |m| m.len());
+            let _ = write!(text, "{}/{name} {bytes} {time:?};", run.folder.display());
+        }
+    }
+    text
+}
+
+fn run_data(run: &Run, metadata: Metadata, labels: Labels) -> RunData {
+    let m = metadata;
+    let monitor = m.settings.pointer("/checkpoint/monitor").and_then(Value::as_str);
+    let kind = m.manifest.get("kind").and_then(Value::as_str);
+    let (samples, samples_left_out) = samples::of_run(&run.folder);
+    RunData {
+        folder: run.folder.display().to_string(),
+        number: run.number.0,
+        kind: kind.unwrap_or("train").to_owned(),
+        monitor: monitor.unwrap_or("train_loss").to_owned(),
+        seconds: m.history.iter().map(|h| h.seconds).sum(),
+        curves: curves(run, &m),
+        samples,
+        samples_left_out,
+        base: None,
+        config: std::fs::read_to_string(run.config_path()).unwrap_or_default(),
+        experiment: m.experiment_name,
+        pipeline: m.pipeline,
+        stage: m.stage,
+        status: m.status.name(),
+        message: m.message,
+        note: labels.note,
+        tags: labels.tags.into_iter().collect(),
+        created_at: m.created_at,
+        updated_at: m.updated_at,
+        version: m.version,
+        git_commit: m.git_commit,
+        device: m.device,
+        seed: m.seed,
+        epochs: m.epochs,
+        identity: m.identity,
+        settings: m.manifest,
+        dataset: m.dataset,
+        best: m.best_checkpoint,
+        checkpoints: m.checkpoints,
+    }
+}
+
+/// Every epoch's figures, and the loss of single steps.
+fn curves(run: &Run, metadata: &Metadata) -> BTreeMap<String, Vec<(f64, f64)>> {
+    let mut curves: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+    let mut add = |name: &str, epoch: f64, value: f64| {
+        // What JSON cannot say cannot be drawn either.
+        if epoch.is_finite() && value.is_finite() {
+            curves.entry(name.to_owned()).or_default().push((epoch, value));
+        }
+    };
+    for h in &metadata.history {
+        let epoch = h.epoch as f64;
+        h.metrics.iter().for_each(|(name, value)| add(name, epoch, *value));
+        add("learning_rate", epoch, h.learning_rate);
+        add("images_per_second", epoch, h.images_per_second);
+        add("epoch_seconds", epoch, h.seconds);
+        add("data_wait", epoch, h.data_wait);
+    }
+    let first = metadata.history.iter().find(|h| h.epoch > 0);
+    let steps = first.map(|h| h.global_step as f64 / h.epoch as f64).filter(|steps| *steps > 0.0);
+    if let Some(steps) = steps {
+        let text = std::fs::read_to_string(run.logs().join("metrics.jsonl")).unwrap_or_default();
+        for line in text.lines() {
+            let Ok(Value::Object(line)) = serde_json::from_str(line) else { continue };
+            let number = |key: &str| line.get(key).and_then(Value::as_f64);
+            if let (Some(step), Some(loss)) = (number("step"), number("train_loss_step")) {
+                add("train_loss_step", step / steps, loss);
+            }
+        }
+    }
+    curves.into_iter().map(|(name, points)| (name, thinned(points))).collect()
+}
+
+/// At most [`POINTS`] of the points, evenly, the last among them.
+fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
+    let count = points.len();
+    match count > POINTS {
+        true => (0..POINTS).filter_map(|i| points.get(i * (count - 1) / (POINTS - 1)).copied()).collect(),
+        false => points,
+    }
+}
+
+/// A run of LoRA is shown beside the one whose checkpoint it began with: the base's digest is in its settings.
+fn link_bases(runs: &mut [RunData]) {
+    let mut by_digest: BTreeMap<String, String> = BTreeMap::new();
+    for run in runs.iter() {
+        for checkpoint in run.checkpoints.iter().chain(&run.best) {
+            by_digest.insert(checkpoint.digest.clone(), run.folder.clone());
+        }
+    }
+    let trained: Vec<(String, String)> =
+        runs.iter().filter(|r| r.kind != "lora").map(|r| (r.pipeline.clone(), r.folder.clone())).collect();
+    for run in runs.iter_mut().filter(|run| run.kind == "lora") {
+        let named = run.settings.iter().filter(|(key, _)| key.as_str() == "base" || key.starts_with("base."));
+        let digests = named.filter_map(|(_, value)| value.as_str());
+        // Else the newest training of the same pipeline: its checkpoint may be gone since.
+        run.base = digests.filter_map(|digest| by_digest.get(digest).cloned()).next().or_else(|| {
+            let own = trained.iter().rev().find(|(pipeline, _)| *pipeline == run.pipeline);
+            own.map(|(_, folder)| folder.clone())
+        });
+    }
+}

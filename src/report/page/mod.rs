@@ -1,0 +1,106 @@
+//! The page that `pipe report` writes and `pipe ui` serves: one HTML file that loads nothing. Knows what a project's files
+//! say, not who asked.
+
+mod collect;
+mod samples;
+pub mod serve;
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use pipe_engine::store::{CheckpointRecord, DatasetRecord};
+use serde::Serialize;
+use serde_json::Value;
+
+pub use collect::{runs_in, stamp};
+
+use crate::cli::Standing;
+
+const HTML: &str = include_str!("page.html");
+const CSS: &str = include_str!("page.css");
+const JS: &str = include_str!("page.js");
+
+/// All that the page shows.
+#[derive(Debug, Serialize)]
+pub struct Page {
+    pub title: String,
+    /// The pipeline file, if one was named.
+    pub file: Option<String>,
+    pub generated_at: DateTime<Utc>,
+    pub version: String,
+    pub stages: Vec<Node>,
+    pub runs: Vec<RunData>,
+    /// What could not be read.
+    pub warnings: Vec<String>,
+}
+
+/// A stage in the graph.
+#[derive(Debug, Serialize)]
+pub struct Node {
+    #[serde(flatten)]
+    pub standing: Standing,
+    pub needs: Vec<String>,
+    /// How long it last took, or takes already.
+    pub seconds: Option<f64>,
+}
+
+/// A numbered run.
+#[derive(Debug, Serialize)]
+pub struct RunData {
+    /// The run's folder: what tells it from all others.
+    pub folder: String,
+    pub number: u32,
+    pub experiment: String,
+    pub pipeline: String,
+    pub stage: String,
+    /// `train` or `lora`.
+    pub kind: String,
+    pub status: &'static str,
+    pub message: Option<String>,
+    pub note: Option<String>,
+    pub tags: Vec<String>,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    /// Time spent in epochs.
+    pub seconds: f64,
+    pub version: String,
+    pub git_commit: Option<String>,
+    pub device: String,
+    pub seed: u64,
+    pub epochs: u64,
+    pub identity: String,
+    /// What decides the result, by key.
+    pub settings: BTreeMap<String, Value>,
+    pub dataset: DatasetRecord,
+    pub monitor: String,
+    pub best: Option<CheckpointRecord>,
+    pub checkpoints: Vec<CheckpointRecord>,
+    /// Figures by name, each a list of points `[epoch, value]`; fractions of epochs where steps were logged.
+    pub curves: BTreeMap<String, Vec<(f64, f64)>>,
+    pub samples: Vec<samples::Sample>,
+    /// Pictures that had no room on the page.
+    pub samples_left_out: usize,
+    /// The folder of the run whose checkpoint it began with, if it is on the page.
+    pub base: Option<String>,
+    /// The resolved pipeline file.
+    pub config: String,
+}
+
+impl Page {
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// The whole page. `live`: it asks its server for news.
+    pub fn to_html(&self, live: bool) -> String {
+        // Inside a script element only `<` can end or open something.
+        let data = self.to_json().replace('<', "\\u003c");
+        let title = self.title.replace('&', "&amp;").replace('<', "&lt;");
+        // The data last: it may hold anything.
+        HTML.replace("/*CSS*/", CSS)
+            .replace("/*JS*/", JS)
+            .replace("<!--TITLE-->", &title)
+            .replace("data-live=\"\"", if live { "data-live=\"1\"" } else { "data-live=\"\"" })
+            .replace("/*DATA*/", &data)
+    }
+}

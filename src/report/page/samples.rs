@@ -1,0 +1,73 @@
+//! Pictures of runs for the page, as data addresses. What is too much for one page is left out evenly.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+
+/// Bytes of pictures that a run may put on the page.
+const ROOM: u64 = 3_000_000;
+
+/// The picture of an epoch.
+#[derive(Debug, Serialize)]
+pub struct Sample {
+    pub epoch: u64,
+    /// `data:image/png;base64,…`
+    pub image: String,
+}
+
+/// The pictures in a run's folder, by epoch, and how many had no room.
+pub(super) fn of_run(folder: &Path) -> (Vec<Sample>, usize) {
+    let all = files(folder);
+    let bytes: u64 = all.iter().map(|(_, _, bytes)| bytes).sum();
+    let kept = match bytes <= ROOM {
+        true => (0..all.len()).collect(),
+        false => spread(all.len(), (all.len() as u64 * ROOM / bytes.max(1)) as usize),
+    };
+    let read = |index: &usize| {
+        let (epoch, path, _) = all.get(*index)?;
+        let image = STANDARD.encode(std::fs::read(path).ok()?);
+        Some(Sample { epoch: *epoch, image: format!("data:image/png;base64,{image}") })
+    };
+    let samples: Vec<Sample> = kept.iter().filter_map(read).collect();
+    let left_out = all.len() - kept.len();
+    (samples, left_out)
+}
+
+/// `samples/epoch_NNN.png`: epoch, path, bytes.
+fn files(folder: &Path) -> Vec<(u64, PathBuf, u64)> {
+    let Ok(entries) = std::fs::read_dir(folder.join("samples")) else { return Vec::new() };
+    let mut all: Vec<(u64, PathBuf, u64)> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let epoch = name.strip_prefix("epoch_")?.strip_suffix(".png")?.parse().ok()?;
+            Some((epoch, entry.path(), entry.metadata().ok()?.len()))
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+/// `wanted` of the numbers below `count`, evenly, the first and the last among them.
+fn spread(count: usize, wanted: usize) -> Vec<usize> {
+    match wanted.clamp(2, count.max(2)) {
+        _ if count <= 2 => (0..count).collect(),
+        wanted => (0..wanted).map(|i| i * (count - 1) / (wanted - 1)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spread;
+
+    #[test]
+    fn what_has_room_is_spread_over_the_training() {
+        assert_eq!(spread(10, 4), [0, 3, 6, 9]);
+        assert_eq!(spread(10, 1), [0, 9]);
+        assert_eq!(spread(1, 1), [0]);
+        assert_eq!(spread(0, 5), [0usize; 0]);
+        assert_eq!(spread(3, 9), [0, 1, 2]);
+    }
+}
