@@ -3,6 +3,7 @@
 mod chain;
 mod conventions;
 mod data;
+mod docs;
 mod errors;
 mod files;
 mod graph;

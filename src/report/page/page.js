@@ -175,7 +175,7 @@
       cursor.setAttribute("x1", x(at)); cursor.setAttribute("x2", x(at));
       fill(readout, h("div", {}, `epoch ${number(at)}`), lines.slice(0, 12).map(({ run, index, points }) => {
         const [, value] = nearest(points, at);
-        return h("div", {}, h("i", { class: "swatch", colour: colour(index) }), h("span", {}, name(run)), h("b", {}, number(value)));
+        return h("div", {}, h("i", { class: dash(index) ? "swatch ring" : "swatch", colour: colour(index) }), h("span", {}, name(run)), h("b", {}, number(value)));
       }));
       const left = x(at) > width / 2;
       readout.style.left = left ? "auto" : `${x(at) + 12}px`;
@@ -207,7 +207,7 @@
       drawRuns();
       byId("legend").querySelectorAll("button")[index].focus();
     },
-  }, h("i", { class: "swatch", colour: colour(index) }), h("span", {}, name(run) + (run.note ? ` - ${run.note}` : ""))))));
+  }, h("i", { class: dash(index) ? "swatch ring" : "swatch", colour: colour(index) }), h("span", {}, name(run) + (run.note ? ` - ${run.note}` : ""))))));
 
   // ---- Comparison
   const comparison = () => {
@@ -275,7 +275,7 @@
     };
     const beside = pairs.map((run) => {
       const base = run.base && find(run.base);
-      return h("div", { style: "margin-bottom:1.25rem" }, h("h3", {}, `${name(run)} beside its base${base ? " " + name(base) : ""}`), facts(run),
+      return h("div", { style: "margin-bottom:1.25rem" }, h("h3", {}, `${name(run)} beside its base${base ? ", " + name(base) : ""}`), facts(run),
         h("div", { class: "pictures" },
           base && (base.samples.length ? picture(base, `base: ${name(base)}`) : h("p", { class: "faint" }, `${name(base)} drew no samples.`)),
           run.samples.length ? picture(run, `LoRA: ${name(run)}`) : h("p", { class: "faint" }, `${name(run)} drew no samples.`)));

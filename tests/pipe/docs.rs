@@ -1,0 +1,239 @@
+//! What the pages tell people to type is typed here, page by page, in a folder with the shipped pipelines and configs.
+//! In front of a block a page may say, in a comment that readers do not see:
+//!
+//!     <!-- file: NAME -->     the block is the content of this file
+//!     <!-- first: COMMAND --> to be done before
+//!     <!-- not run: WHY -->   it needs something that a test does not have
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::project::Project;
+
+/// So small that each page takes seconds. Settings on a command line are stronger.
+const SMALL: [(&str, &str); 14] = [
+    ("PIPE_EPOCHS", "2"),
+    ("PIPE_BASE_EPOCHS", "2"),
+    ("PIPE_LORA_EPOCHS", "2"),
+    ("PIPE_NUM_IMAGES", "48"),
+    ("PIPE_BATCH_SIZE", "16"),
+    ("PIPE_MODEL__DIM", "16"),
+    ("PIPE_MODEL__MULTS", "[1, 2]"),
+    ("PIPE_MODEL__DEPTHS", "[1, 1]"),
+    ("PIPE_MODEL__HEADS", "2"),
+    ("PIPE_MODEL__WINDOW", "4"),
+    ("PIPE_SCHEDULE__WARMUP_STEPS", "2"),
+    ("PIPE_STEPS", "2"),
+    ("PIPE_N", "12"),
+    ("PIPE_DEVICE", "cpu"),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A fenced block with what stands in front of it.
+#[derive(Debug)]
+struct Block {
+    language: String,
+    text: String,
+    file: Option<String>,
+    first: Vec<String>,
+    not_run: Option<String>,
+    line: usize,
+}
+
+fn blocks(page: &str) -> Vec<Block> {
+    let mut found = Vec::new();
+    let (mut file, mut first, mut not_run) = (None, Vec::new(), None);
+    let mut lines = page.lines().enumerate();
+    while let Some((at, line)) = lines.next() {
+        let comment = line.strip_prefix("<!-- ").and_then(|l| l.strip_suffix(" -->"));
+        if let Some((key, value)) = comment.and_then(|c| c.split_once(": ")) {
+            match key {
+                "file" => file = Some(value.to_owned()),
+                "first" => first.push(value.to_owned()),
+                "not run" => not_run = Some(value.to_owned()),
+                other => panic!("line {}: {other} means nothing here", at + 1),
+            }
+        } else if let Some(language) = line.strip_prefix("```") {
+            let inside = lines.by_ref().map(|(_, l)| l).take_while(|l| !l.starts_with("```"));
+            let text = inside.flat_map(|l| [l, "\n"]).collect();
+            let (file, first, not_run) = (file.take(), std::mem::take(&mut first), not_run.take());
+            found.push(Block { language: language.to_owned(), text, file, first, not_run, line: at + 1 });
+        }
+    }
+    found
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &to.join(entry.file_name())),
+            false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
+        }
+    }
+}
+
+struct Reader {
+    project: Project,
+    page: String,
+    ran: usize,
+}
+
+impl Reader {
+    fn of(page: &str) -> Self {
+        let mut project = Project::new();
+        for (key, value) in SMALL {
+            project = project.environment(key, value);
+        }
+        for folder in ["pipelines", "configs"] {
+            copy(&root().join(folder), &project.path(folder));
+        }
+        std::fs::remove_file(project.path("p.yaml")).unwrap();
+        Self { project, page: page.to_owned(), ran: 0 }
+    }
+
+    fn run(&mut self, line: usize, program: &str, arguments: &[&str]) {
+        let program_folder = Path::new(env!("CARGO_BIN_EXE_pipe")).parent().unwrap();
+        let mut folders = vec![program_folder.to_owned()];
+        folders.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));
+        // The project's way to start a program takes the tester's own settings out of the environment.
+        let pipe = self.project.command(&[]);
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .current_dir(self.project.path(""))
+            .env("PATH", std::env::join_paths(folders).unwrap());
+        for (key, value) in pipe.get_envs() {
+            match value {
+                Some(value) => drop(command.env(key, value)),
+                None => drop(command.env_remove(key)),
+            }
+        }
+        let output = command.output().unwrap();
+        let text =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let page = &self.page;
+        assert!(output.status.success(), "{page}:{line}: {program} {arguments:?}: {}\n{text}", output.status);
+        self.ran += 1;
+    }
+
+    fn read(&mut self, block: &Block) {
+        let Block { language, text, file, first, not_run, line } = block;
+        for command in first {
+            self.run(*line, "bash", &["-ec", command]);
+        }
+        if let Some(file) = file {
+            self.project.write(file, text);
+        }
+        if not_run.is_some() {
+            return;
+        }
+        match language.as_str() {
+            "sh" => self.run(*line, "bash", &["-ec", text]),
+            "python" => match std::env::var("PIPE_TEST_PYTHON") {
+                Ok(python) => self.run(*line, &python, &["-c", text]),
+                Err(_) => eprintln!("{}:{line}: skipped: PIPE_TEST_PYTHON is not set", self.page),
+            },
+            "yaml" if text.contains("\nstages:") || text.starts_with("stages:") => {
+                let named = if text.contains("name:") { text.clone() } else { format!("name: page\n{text}") };
+                self.project.write("block.yaml", named);
+                self.run(*line, "pipe", &["check", "block.yaml"]);
+            }
+            "text" | "yaml" | "json" => {}
+            other => panic!("{}:{line}: a block of {other:?}", self.page),
+        }
+    }
+}
+
+#[track_caller]
+fn read_page(page: &str) {
+    let text = std::fs::read_to_string(root().join(page)).unwrap();
+    let mut reader = Reader::of(page);
+    for block in blocks(&text) {
+        reader.read(&block);
+    }
+}
+
+/// Every page, so that they are read side by side.
+macro_rules! pages {
+    ($($name:ident: $page:literal,)*) => {
+        const PAGES: &[&str] = &[$($page),*];
+        $(#[test] fn $name() { read_page($page); })*
+    };
+}
+
+pages! {
+    readme: "README.md",
+    checkpoints: "docs/checkpoints.md",
+    comparison: "docs/comparison.md",
+    configs: "docs/configs.md",
+    data: "docs/data.md",
+    devices: "docs/devices.md",
+    graph: "docs/graph.md",
+    images: "docs/images.md",
+    lightning: "docs/lightning.md",
+    lora: "docs/lora.md",
+    performance: "docs/performance.md",
+    pipeline: "docs/pipeline.md",
+    python: "docs/python.md",
+    report: "docs/report.md",
+    testing: "docs/testing.md",
+}
+
+fn all_pages() -> Vec<PathBuf> {
+    let docs = std::fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let mut pages: Vec<PathBuf> = docs.filter(|p| p.extension().is_some_and(|e| e == "md")).collect();
+    pages.extend(
+        ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CHANGELOG.md"].map(|page| root().join(page)),
+    );
+    pages.sort();
+    pages
+}
+
+#[test]
+fn every_page_with_commands_is_read() {
+    let read: BTreeSet<PathBuf> = PAGES.iter().map(|page| root().join(page)).collect();
+    for page in all_pages().into_iter().filter(|page| !read.contains(page)) {
+        let text = std::fs::read_to_string(&page).unwrap();
+        assert!(!blocks(&text).iter().any(|b| b.language == "sh"), "{} is not read", page.display());
+    }
+}
+
+#[test]
+fn few_blocks_are_left_out_and_each_has_a_reason() {
+    let (mut run, mut not_run, mut reasons) = (0, 0, Vec::new());
+    for page in all_pages() {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for block in blocks(&text).into_iter().filter(|b| b.language == "sh") {
+            let commands = block.text.lines().filter(|line| !line.trim().is_empty()).count();
+            match block.not_run {
+                Some(why) => {
+                    assert!(why.len() > 10, "{}:{}: {why:?} is no reason", page.display(), block.line);
+                    not_run += commands;
+                    reasons.push(why);
+                }
+                None => run += commands,
+            }
+        }
+    }
+    assert!(run > 2 * not_run, "{run} commands are run, {not_run} are not: {reasons:#?}");
+}
+
+#[test]
+fn every_link_inside_the_project_leads_somewhere() {
+    for page in all_pages() {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = link.split('#').next().unwrap();
+            if target.is_empty() || target.contains("://") || target.contains(' ') {
+                continue;
+            }
+            assert!(page.parent().unwrap().join(target).exists(), "{}: {link} leads nowhere", page.display());
+        }
+    }
+}
