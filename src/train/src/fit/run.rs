@@ -74,6 +74,9 @@ pub fn fit(
     let (accumulate, precision) = (settings.accumulate_grad_batches, settings.precision);
     let steps_per_epoch = batches_per_epoch.div_ceil(accumulate) as u64;
     let total_steps = steps_per_epoch * settings.horizon();
+    let (images, all) = (dataset.indices(Split::Train).len(), steps_per_epoch * settings.epochs);
+    let text = format!("{images} images, {steps_per_epoch} steps an epoch, {all} in all\n");
+    context.event(Event::Message { text });
     let interrupted = || context.stop.requested().map(|signal| (Failure::Interrupted(signal), signal.name()));
 
     let due = |epoch: u64| settings.sample_every_n_epochs.is_some_and(|n| epoch.is_multiple_of(n));
