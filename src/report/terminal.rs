@@ -115,40 +115,28 @@ impl Terminal {
         bar.set_message(format!("{label}{text}"));
     }
 
-    fn step(&self, stage: &StageId, step: &Step) {
+    /// An optimizer step was done.
+    fn step(&self, stage: &StageId, event: &Event) {
+        let &Event::Step { epoch, epochs, step, steps, loss, images_per_second, memory } = event else {
+            return;
+        };
         self.show(stage, |running, width| {
-            running.epoch = step.epoch;
-            let done = step.epoch.saturating_sub(1) * step.steps + step.step;
-            let left = running.seconds_left(done, step.epochs * step.steps);
+            running.epoch = epoch;
+            let done = epoch.saturating_sub(1) * steps + step;
+            let left = running.seconds_left(done, epochs * steps);
+            let best = running.best.map(|(value, epoch)| format!("best {value:.4} ({epoch})"));
             let pieces = vec![
-                piece(3, format!("{}/{}", step.step, step.steps)),
-                piece(1, step.loss.map(|loss| format!("loss {loss:.4}")).unwrap_or_default()),
-                piece(4, format!("{:.0} images/s", step.images_per_second)),
-                piece(
-                    5,
-                    running
-                        .best
-                        .map(|(value, epoch)| format!("best {value:.4} ({epoch})"))
-                        .unwrap_or_default(),
-                ),
-                piece(6, step.memory.map(table::bytes).unwrap_or_default()),
+                piece(3, format!("{step}/{steps}")),
+                piece(1, loss.map(|loss| format!("loss {loss:.4}")).unwrap_or_default()),
+                piece(4, format!("{images_per_second:.0} images/s")),
+                piece(5, best.unwrap_or_default()),
+                piece(6, memory.map(table::bytes).unwrap_or_default()),
                 piece(2, left.map(|left| format!("{} left", line::duration(left))).unwrap_or_default()),
             ];
-            let share = step.step as f64 / step.steps.max(1) as f64;
-            line::line(width, &format!("Epoch {}/{}", step.epoch, step.epochs), Some(share), pieces)
+            let share = step as f64 / steps.max(1) as f64;
+            line::line(width, &format!("Epoch {epoch}/{epochs}"), Some(share), pieces)
         });
     }
-}
-
-/// Where a training stands.
-struct Step {
-    epoch: u64,
-    epochs: u64,
-    step: u64,
-    steps: u64,
-    loss: Option<f64>,
-    images_per_second: f64,
-    memory: Option<u64>,
 }
 
 impl Report for Terminal {
@@ -225,9 +213,7 @@ impl Report for Terminal {
                 }
                 self.line(stage, "");
             }
-            &Event::Step { epoch, epochs, step, steps, loss, images_per_second, memory } => {
-                self.step(stage, &Step { epoch, epochs, step, steps, loss, images_per_second, memory });
-            }
+            Event::Step { .. } => self.step(stage, event),
             Event::Epoch { epoch, epochs, metrics, seconds, images_per_second } => {
                 self.clear(stage);
                 let speed = format!("{seconds:.1} s, {images_per_second:.0} images/s");
