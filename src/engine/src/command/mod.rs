@@ -24,17 +24,17 @@ use crate::store::Output;
 #[serde(deny_unknown_fields)]
 pub struct CommandSettings {
     /// The program and its arguments as a list, or one line for the shell (`sh -c`).
-    #[schemars(example = &["python3", "evaluate.py", "best.ckpt"])]
+    #[schemars(example = vec!["python3", "evaluate.py", "best.ckpt"])]
     #[schemars(example = &"sha256sum best.ckpt > digest.txt")]
     run: Program,
     /// Files, folders or patterns (`data/*.csv`, `data/**/*.png`) that it reads, relative to the project. Another
     /// content of them is a reason to run again.
     #[serde(default)]
-    #[schemars(example = &["best.ckpt", "data/*.csv"])]
+    #[schemars(example = vec!["best.ckpt", "data/*.csv"])]
     inputs: Vec<String>,
     /// Files or folders that it writes, relative to the project. Each must be there afterwards.
     #[serde(default)]
-    #[schemars(example = &["digest.txt"])]
+    #[schemars(example = vec!["digest.txt"])]
     outputs: Vec<PathBuf>,
     /// Environment variables besides those that `pipe` was started with. Their values are written down nowhere: a record
     /// holds their digests.

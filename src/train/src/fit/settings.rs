@@ -157,10 +157,10 @@ pub struct ModelSettings {
     /// Channels at full resolution.
     pub dim: Option<usize>,
     /// Channel multiplier of each resolution.
-    #[schemars(example = &[1, 2, 2])]
+    #[schemars(example = vec![1, 2, 2])]
     pub mults: Option<Vec<usize>>,
     /// Residual blocks at each resolution.
-    #[schemars(example = &[2, 2, 2])]
+    #[schemars(example = vec![2, 2, 2])]
     pub depths: Option<Vec<usize>>,
     /// Attention heads.
     pub heads: Option<usize>,

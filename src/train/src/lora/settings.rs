@@ -24,8 +24,8 @@ pub struct LoraConfig {
     pub lora_dropout: f64,
     /// The projections: a name (`proj`, or `qkv` for `qkv_s` and `qkv_t`), the end of a path
     /// (`attn.proj`), a pattern of the whole path (`middle.*`), or `all-linear`.
-    #[schemars(example = &["qkv", "proj"])]
-    #[schemars(example = &["all-linear"])]
+    #[schemars(example = vec!["qkv", "proj"])]
+    #[schemars(example = vec!["all-linear"])]
     pub target_modules: Vec<String>,
     /// Scale by `lora_alpha / sqrt(r)` instead (Kalajdzievski 2023, arXiv 2312.03732).
     pub use_rslora: bool,
