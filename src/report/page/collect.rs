@@ -16,14 +16,15 @@ const POINTS: usize = 600;
 /// The runs of these folders that belong to the pipeline, or all of them; and what could not be read.
 pub fn runs_in(folders: &[Runs], pipeline: Option<&str>) -> (Vec<RunData>, Vec<String>) {
     let (mut runs, mut warnings) = (Vec::new(), Vec::new());
-    for run in folders.iter().flat_map(Runs::list) {
+    let all: Vec<Run> = folders.iter().flat_map(Runs::list).collect();
+    for run in &all {
         match run.metadata() {
             Ok(metadata) if pipeline.is_none_or(|name| name == metadata.pipeline) => {
-                let labels = Labels::load(&run).unwrap_or_else(|error| {
+                let labels = Labels::load(run).unwrap_or_else(|error| {
                     warnings.extend(error.messages().iter().cloned());
                     Labels::default()
                 });
-                runs.push(run_data(&run, metadata, labels));
+                runs.push(run_data(run, metadata, labels, all.len()));
             }
             Ok(_) => {}
             // Its process has just begun, or ended before it wrote anything.
@@ -49,11 +50,12 @@ pub fn stamp(folders: &[Runs]) -> String {
     text
 }
 
-fn run_data(run: &Run, metadata: Metadata, labels: Labels) -> RunData {
+/// `runs`: how many share the page.
+fn run_data(run: &Run, metadata: Metadata, labels: Labels, runs: usize) -> RunData {
     let m = metadata;
     let monitor = m.settings.pointer("/checkpoint/monitor").and_then(Value::as_str);
     let kind = m.manifest.get("kind").and_then(Value::as_str);
-    let (samples, samples_left_out) = samples::of_run(&run.folder);
+    let (samples, samples_left_out) = samples::of_run(&run.folder, runs);
     RunData {
         folder: run.folder.display().to_string(),
         number: run.number.0,

@@ -6,8 +6,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-/// Bytes of pictures that a run may put on the page.
-const ROOM: u64 = 3_000_000;
+/// Bytes of pictures on a page, and of those that one run may put there.
+const ROOM: u64 = 24_000_000;
+const ROOM_OF_RUN: u64 = 3_000_000;
 
 /// The picture of an epoch.
 #[derive(Debug, Serialize)]
@@ -17,13 +18,14 @@ pub struct Sample {
     pub image: String,
 }
 
-/// The pictures in a run's folder, by epoch, and how many had no room.
-pub(super) fn of_run(folder: &Path) -> (Vec<Sample>, usize) {
+/// The pictures in a run's folder, by epoch, and how many had no room on a page with so many runs.
+pub(super) fn of_run(folder: &Path, runs: usize) -> (Vec<Sample>, usize) {
     let all = files(folder);
     let bytes: u64 = all.iter().map(|(_, _, bytes)| bytes).sum();
-    let kept = match bytes <= ROOM {
+    let room = (ROOM / runs.max(1) as u64).min(ROOM_OF_RUN);
+    let kept = match bytes <= room {
         true => (0..all.len()).collect(),
-        false => spread(all.len(), (all.len() as u64 * ROOM / bytes.max(1)) as usize),
+        false => spread(all.len(), (all.len() as u64 * room / bytes.max(1)) as usize),
     };
     let read = |index: &usize| {
         let (epoch, path, _) = all.get(*index)?;
@@ -50,10 +52,11 @@ fn files(folder: &Path) -> Vec<(u64, PathBuf, u64)> {
     all
 }
 
-/// `wanted` of the numbers below `count`, evenly, the first and the last among them.
+/// `wanted` of the numbers below `count`, evenly, the first and the last among them; the last alone if there is no room
+/// for two.
 fn spread(count: usize, wanted: usize) -> Vec<usize> {
-    match wanted.clamp(2, count.max(2)) {
-        _ if count <= 2 => (0..count).collect(),
+    match wanted.min(count) {
+        0 | 1 => count.checked_sub(1).into_iter().collect(),
         wanted => (0..wanted).map(|i| i * (count - 1) / (wanted - 1)).collect(),
     }
 }
@@ -65,7 +68,8 @@ mod tests {
     #[test]
     fn what_has_room_is_spread_over_the_training() {
         assert_eq!(spread(10, 4), [0, 3, 6, 9]);
-        assert_eq!(spread(10, 1), [0, 9]);
+        assert_eq!(spread(10, 1), [9]);
+        assert_eq!(spread(10, 2), [0, 9]);
         assert_eq!(spread(1, 1), [0]);
         assert_eq!(spread(0, 5), [0usize; 0]);
         assert_eq!(spread(3, 9), [0, 1, 2]);

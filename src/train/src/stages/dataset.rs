@@ -64,9 +64,11 @@ impl Stage for DatasetStage {
             counts.iter().fold((0, 0), |(t, v), class| (t + class.train, v + class.validation));
         let aside = if validation > 0 { format!(" and {validation} for validation") } else { String::new() };
         let summary = format!(
-            "{}, {train} images{aside} in {} classes at {size} x {size} pixels",
+            "{}, {train} image{}{aside} in {} class{} at {size} x {size} pixels",
             dataset.source().name(),
+            if train == 1 { "" } else { "s" },
             counts.len(),
+            if counts.len() == 1 { "" } else { "es" },
             size = dataset.image_size(),
         );
         context.event(Event::Message { text: summary.clone() });
