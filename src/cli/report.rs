@@ -1,5 +1,6 @@
 //! `pipe report [FILE]`, and what `pipe ui` shows too.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use chrono::Utc;
@@ -37,20 +38,26 @@ pub fn report(arguments: ReportArguments) -> Result<ExitCode, CliError> {
 }
 
 /// What a page is about: a pipeline and its runs, or all runs of the project.
-pub struct Subject(Option<(Asked, Meant)>);
+pub struct Subject {
+    pipeline: Option<(Asked, Meant)>,
+    /// Folders of runs that the pipeline names.
+    named: BTreeSet<PathBuf>,
+}
 
 impl Subject {
     pub fn of(asked: Option<Asked>) -> Result<Self, CliError> {
-        Ok(Self(asked.map(|asked| asked.load().map(|meant| (asked, meant))).transpose()?))
+        let pipeline = asked.map(|asked| asked.load().map(|meant| (asked, meant))).transpose()?;
+        let stages = pipeline.iter().flat_map(|(_, meant)| meant.graph.stages());
+        let folder = |settings: Value| settings.pointer("/checkpoint/base_dir")?.as_str().map(PathBuf::from);
+        let named = stages.filter_map(|stage| folder(stage.stage.settings())).collect();
+        Ok(Self { pipeline, named })
     }
 
     /// The folders of runs: those under `checkpoints/`, and those that the pipeline names.
     pub fn folders(&self) -> Result<Vec<Runs>, CliError> {
         let mut found = folders(None)?;
-        for stage in self.0.iter().flat_map(|(_, meant)| meant.graph.stages()) {
-            let settings = stage.stage.settings();
-            let named = settings.pointer("/checkpoint/base_dir").and_then(Value::as_str).map(PathBuf::from);
-            if let Some(named) = named.filter(|named| found.iter().all(|f| f.folder() != named)) {
+        for named in &self.named {
+            if found.iter().all(|f| f.folder() != named) {
                 found.push(Runs::at(named));
             }
         }
@@ -58,11 +65,11 @@ impl Subject {
     }
 
     pub fn page(&self) -> Result<Page, CliError> {
-        let pipeline = self.0.as_ref().map(|(_, meant)| meant.graph.pipeline.name.as_str());
+        let pipeline = self.pipeline.as_ref().map(|(_, meant)| meant.graph.pipeline.name.as_str());
         let (runs, warnings) = page::runs_in(&self.folders()?, pipeline);
         Ok(Page {
             title: pipeline.unwrap_or("All runs").to_owned(),
-            file: self.0.as_ref().map(|(asked, _)| asked.file.display().to_string()),
+            file: self.pipeline.as_ref().map(|(asked, _)| asked.file.display().to_string()),
             generated_at: Utc::now(),
             version: version::long().replace('\n', ", "),
             stages: self.stages()?,
@@ -73,7 +80,7 @@ impl Subject {
 
     /// The graph as it stands.
     pub fn stages(&self) -> Result<Vec<Node>, CliError> {
-        let Some((_, meant)) = &self.0 else { return Ok(Vec::new()) };
+        let Some((_, meant)) = &self.pipeline else { return Ok(Vec::new()) };
         let observed = meant.observe(&meant.execution(&Stop::default(), &Silent))?;
         let node = |standing: status::Standing| {
             let dependencies = meant.graph.dependencies(&standing.stage);

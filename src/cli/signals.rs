@@ -13,8 +13,7 @@ pub fn watch(stop: Stop) -> Result<(), CliError> {
     if !ignores_hangup() {
         which.push(SIGHUP);
     }
-    let mut signals = Signals::new(which)
-        .map_err(|e| CliError::failed(format!("failed to install the signal handlers: {e}")))?;
+    let mut signals = listen(&which)?;
     std::thread::spawn(move || {
         for signal in signals.forever() {
             let signal = match signal {
@@ -36,10 +35,13 @@ pub fn watch(stop: Stop) -> Result<(), CliError> {
 
 /// For a program that has nothing to save: a signal is a wish to stop, and nothing is said.
 pub fn end_quietly(stop: Stop) -> Result<(), CliError> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
-        .map_err(|e| CliError::failed(format!("failed to install the signal handlers: {e}")))?;
+    let mut signals = listen(&[SIGINT, SIGTERM, SIGHUP])?;
     std::thread::spawn(move || signals.forever().for_each(|_| stop.request(Signal::Interrupt)));
     Ok(())
+}
+
+fn listen(which: &[i32]) -> Result<Signals, CliError> {
+    Signals::new(which).map_err(|e| CliError::failed(format!("failed to install the signal handlers: {e}")))
 }
 
 /// Whether the program was started with `nohup`: then it goes on when its terminal closes.

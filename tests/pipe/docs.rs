@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::project::Project;
+use crate::project::{Project, root};
 
 /// So small that each page takes seconds. Settings on a command line are stronger.
 const SMALL: [(&str, &str); 14] = [
@@ -28,10 +28,6 @@ const SMALL: [(&str, &str); 14] = [
     ("PIPE_N", "12"),
     ("PIPE_DEVICE", "cpu"),
 ];
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 /// A fenced block with what stands in front of it.
 #[derive(Debug)]

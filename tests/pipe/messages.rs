@@ -1,34 +1,24 @@
 //! What `pipe check` says to files that are wrong or doubtful, to the letter: `tests/messages/NAME.yaml` is the file,
 //! `NAME.txt` the answer. `PIPE_TEST_BLESS=1` writes the answers anew; read the difference before you keep it.
 
-use std::path::{Path, PathBuf};
-
-use crate::project::Project;
+use crate::project::{Project, root, yaml_files};
 
 /// Files that are refused; the table is to have so many at least.
 const BAD: usize = 40;
-
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/messages")
-}
-
-fn yaml_files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<PathBuf> = entries.filter(|p| p.extension().is_some_and(|e| e == "yaml")).collect();
-    files.sort();
-    files
-}
 
 #[test]
 fn every_bad_file_has_its_message() {
     let bless = std::env::var_os("PIPE_TEST_BLESS").is_some();
     let project = Project::new();
-    for config in yaml_files(&folder().join("configs")) {
+    let folder = root().join("tests/messages");
+    let (files, configs): (Vec<_>, Vec<_>) =
+        yaml_files("tests/messages").into_iter().partition(|file| file.parent() == Some(&folder));
+    for config in configs {
         let name = config.file_name().unwrap().to_str().unwrap();
         project.write(&format!("configs/{name}"), std::fs::read(&config).unwrap());
     }
     let (mut bad, mut wrong) = (0, Vec::new());
-    for file in yaml_files(&folder()) {
+    for file in files {
         let name = file.file_name().unwrap().to_str().unwrap();
         project.write(name, std::fs::read(&file).unwrap());
         let doubtful = name.starts_with("warning_");

@@ -24,6 +24,29 @@ stages:
     log_every_n_steps: 1
 ";
 
+/// The folder of what is tested.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The YAML files in a folder of it, and in the folders there, by name.
+pub fn yaml_files(folder: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false if path.extension().is_some_and(|e| e == "yaml") => found.push(path),
+                false => {}
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
 pub struct Project {
     folder: tempfile::TempDir,
     environment: Vec<(String, String)>,

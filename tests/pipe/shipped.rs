@@ -1,28 +1,8 @@
 //! What the project ships: every YAML file is valid, and `schemas/` is what the types say.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn yaml_files(folder: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut folders = vec![root().join(folder)];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => folders.push(path),
-                false if path.extension().is_some_and(|e| e == "yaml") => found.push(path),
-                false => {}
-            }
-        }
-    }
-    found.sort();
-    found
-}
+use crate::project::{root, yaml_files};
 
 fn pipe(arguments: &[&str]) -> (bool, String) {
     let output =

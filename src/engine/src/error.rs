@@ -72,7 +72,7 @@ impl SpecError {
     }
 
     /// The file and the place in it, to put errors in order: those without a place come first.
-    pub(crate) fn place(&self) -> (Option<&PathBuf>, Option<(usize, usize)>) {
+    fn place(&self) -> (Option<&PathBuf>, Option<(usize, usize)>) {
         let place = self.0.place.as_ref();
         (place.map(|p| &p.path), place.and_then(|p| p.position).map(|p| (p.line, p.column)))
     }
@@ -132,15 +132,28 @@ impl Gathered {
         self.0.is_empty()
     }
 
-    /// The value if nothing was wrong. What was found twice, such as by two stages in one config file, is said once.
-    pub fn or<T>(mut self, value: T) -> Result<T, SpecErrors> {
-        if self.0.is_empty() {
-            return Ok(value);
+    /// The value if nothing was wrong.
+    pub fn or<T>(self, value: T) -> Result<T, SpecErrors> {
+        match self.0.is_empty() {
+            true => Ok(value),
+            false => Err(SpecErrors(in_order(self.0))),
         }
-        self.0.sort_by(|a, b| a.place().cmp(&b.place()));
-        self.0.dedup();
-        Err(SpecErrors(self.0))
     }
+}
+
+/// In the order of the places. What was found twice, such as by two stages in one config file or by all stages of a
+/// matrix, stands there once.
+pub(crate) fn in_order(mut all: Vec<SpecError>) -> Vec<SpecError> {
+    all.sort_by(|a, b| a.place().cmp(&b.place()));
+    let mut once: Vec<SpecError> = Vec::new();
+    for error in all {
+        // Those at one place stand together.
+        let at_place = once.iter().rev().take_while(|said| said.place() == error.place());
+        if !at_place.into_iter().any(|said| *said == error) {
+            once.push(error);
+        }
+    }
+    once
 }
 
 /// The candidate nearest to `wrong`, if any is near enough to be a slip of the fingers.

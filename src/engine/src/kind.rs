@@ -95,9 +95,7 @@ impl Rejection {
             false => Err(Self::value(key, format!("expected {expected}"))),
         }
     }
-}
 
-impl Rejection {
     /// Where the value stands, or should stand.
     pub(crate) fn path(&self) -> Vec<String> {
         match self {

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use pipe_engine::identity::hex;
 use pipe_engine::stop::Stop;
 use sha2::{Digest, Sha256};
 use tiny_http::{Header, Method, Request, Response, Server, StatusCode};
@@ -69,8 +70,7 @@ fn answer(request: &Request, content: &dyn Content) -> Answer {
         _ => return plain(404, "there is / and /data.json\n"),
     };
     let digest = Sha256::digest(content.stamp().as_bytes());
-    let tag: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    let tag = format!("\"{tag}\"");
+    let tag = format!("\"{}\"", hex(&digest[..16]));
     let known = path == "/data.json" && value("If-None-Match").as_deref() == Some(&tag);
     let answer = match known {
         true => Response::from_data(Vec::new()).with_status_code(StatusCode(304)),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value};
 
-use crate::error::{Gathered, SpecError, SpecErrors};
+use crate::error::{Gathered, SpecError, SpecErrors, in_order};
 use crate::identity::Manifest;
 use crate::kind::{Concern, Counts, Files, Others, Stage, StageId, StageKind};
 use crate::parallel;
@@ -89,15 +89,7 @@ pub fn load(
             }
         }
         warnings.extend(used.unused(&file));
-        warnings.sort_by(|a, b| a.place().cmp(&b.place()));
-        // Stages of a matrix say the same.
-        let mut said = Vec::new();
-        warnings.retain(|w| {
-            !said.contains(w) && {
-                said.push(w.clone());
-                true
-            }
-        });
+        warnings = in_order(warnings);
     }
     let matrices = declared.matrices;
     errors.or(LoadedPipeline { name: file.name, source: file.source, stages, warnings, matrices })

@@ -107,8 +107,7 @@ impl Loading<'_> {
     /// A concern of a stage, at the place that it is about.
     pub fn about(&self, single: &Single, concern: &Concern) -> SpecError {
         let read = self.read(single, &mut Gathered::default());
-        let path: Vec<String> = concern.key.split('.').map(str::to_owned).collect();
-        let error = read.layers.error_at(&path, &concern.message);
+        let error = read.layers.explain(Rejection::value(&concern.key, &concern.message));
         match &concern.note {
             Some(note) => error.note(note),
             None => error,

@@ -52,6 +52,15 @@ pub struct Loader {
     options: LoaderOptions,
 }
 
+/// How many batches of `size` so many images make. Validation keeps an incomplete last batch. Training leaves it out,
+/// so that every step weighs the same, unless it is the only one.
+pub(crate) fn batches(split: Split, images: usize, size: usize) -> usize {
+    match split {
+        Split::Train if images >= size => images / size,
+        _ => images.div_ceil(size),
+    }
+}
+
 impl Loader {
     /// Fails when the batch size is 0.
     pub fn new(dataset: Arc<Dataset>, split: Split, options: LoaderOptions) -> Result<Self, DataError> {
@@ -61,14 +70,9 @@ impl Loader {
         Ok(Self { dataset, split, options })
     }
 
-    /// How many batches an epoch has. Validation keeps an incomplete last batch. Training leaves it out, so that
-    /// every step weighs the same, unless it is the only one.
+    /// How many batches an epoch has.
     pub fn batches_per_epoch(&self) -> usize {
-        let (images, size) = (self.dataset.indices(self.split).len(), self.options.batch_size);
-        match self.split {
-            Split::Train if images >= size => images / size,
-            _ => images.div_ceil(size),
-        }
+        batches(self.split, self.dataset.indices(self.split).len(), self.options.batch_size)
     }
 
     /// The batches of `epoch` from number `first_batch` on; none when that is past the end. After an error, the

@@ -29,6 +29,7 @@ pub mod unpack;
 pub use classes::ClassSelection;
 pub use dataset::{ClassCount, Dataset};
 pub use error::DataError;
+pub(crate) use loader::batches;
 pub use loader::{Batch, Epoch, Loader, LoaderOptions};
 pub use progress::Progress;
 pub use settings::{Augmentation, DatasetSettings, Source};
