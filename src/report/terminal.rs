@@ -219,9 +219,9 @@ impl Report for Terminal {
                 let speed = format!("{seconds:.1} s, {images_per_second:.0} images/s");
                 self.line(stage, format!("Epoch {epoch}/{epochs}: {} ({speed})", show(metrics)));
             }
-            Event::Saved { file, bytes, seconds } => {
+            Event::Saved { file, bytes, seconds, blocked } => {
                 let detail = if self.verbose {
-                    format!(" ({}, {seconds:.2} s)", table::bytes(*bytes))
+                    format!(" ({}, {seconds:.2} s; training waited {blocked:.2} s)", table::bytes(*bytes))
                 } else {
                     String::new()
                 };

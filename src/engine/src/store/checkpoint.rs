@@ -6,8 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::mpsc::{channel, sync_channel};
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
@@ -92,6 +94,9 @@ pub struct Written {
 }
 
 /// Writes a checkpoint, whole or not at all. The same header and tensors give the same bytes.
+///
+/// Both digests are computed beside the writing: that of the content while the data goes to the file, which has its
+/// header written last, and that of the file while the disk takes it in.
 pub fn write(path: &Path, header: &Header, tensors: &[HostTensor]) -> Result<Written, atomic::WriteError> {
     // Larger elements first, so that every tensor starts at a multiple of its element's size.
     let mut sorted: Vec<&HostTensor> = tensors.iter().collect();
@@ -104,36 +109,75 @@ pub fn write(path: &Path, header: &Header, tensors: &[HostTensor]) -> Result<Wri
         table.insert(tensor.name.clone(), entry);
         offset = end;
     }
-    let mut metadata = header.to_metadata();
-    let content = content_digest(&metadata, &table, |hash| {
-        sorted.iter().for_each(|t| hash.update(&t.bytes));
-        Ok(())
-    });
-    metadata.insert("digest".into(), content.unwrap_or_default());
+    let metadata = header.to_metadata();
+    let data = || sorted.iter().map(|t| t.bytes.as_slice());
+    let (metadata, table) = (&metadata, &table);
+    let head = head(metadata, table, &digest_text(&Sha256::new().finalize())).len() as u64;
+
+    std::thread::scope(|scope| {
+        let content = Beside::start(scope, move || {
+            let mut hash = content_hash(metadata, table);
+            data().for_each(|bytes| hash.update(bytes));
+            digest_text(&hash.finalize())
+        });
+        let mut whole = None;
+        atomic::write_head_last(path, head, |out| {
+            data().try_for_each(|bytes| out.write_all(bytes))?;
+            let head = self::head(metadata, table, &content.finish());
+            let first = head.clone();
+            whole = Some(Beside::start(scope, move || {
+                let mut hash = Sha256::new_with_prefix(&first);
+                data().for_each(|bytes| hash.update(bytes));
+                digest_text(&hash.finalize())
+            }));
+            Ok(head)
+        })?;
+        let file_digest = whole.map(Beside::finish).unwrap_or_default();
+        Ok(Written { bytes: head + offset, file_digest })
+    })
+}
+
+/// All that stands before the data: the header's length and the header.
+fn head(metadata: &BTreeMap<String, String>, table: &Map<String, Value>, digest: &str) -> Vec<u8> {
+    let mut metadata = metadata.clone();
+    metadata.insert("digest".into(), digest.into());
+    let mut table = table.clone();
     table.insert("__metadata__".into(), json!(metadata));
     let mut text = serde_json::to_string(&table).unwrap_or_default().into_bytes();
     // The data starts at a multiple of 8; the format pads with spaces.
     text.resize(text.len().next_multiple_of(8), b' ');
-
-    let mut file_digest = Sha256::new();
-    atomic::write(path, |out| {
-        let length = (text.len() as u64).to_le_bytes();
-        for piece in [&length[..], &text].into_iter().chain(sorted.iter().map(|t| t.bytes.as_slice())) {
-            file_digest.update(piece);
-            out.write_all(piece)?;
-        }
-        Ok(())
-    })?;
-    let bytes = 8 + text.len() as u64 + offset;
-    Ok(Written { bytes, file_digest: format!("sha256:{}", hex(&file_digest.finalize())) })
+    [&(text.len() as u64).to_le_bytes()[..], &text].concat()
 }
 
-/// SHA-256 over the metadata (without the digest itself), the tensor table and the data.
-fn content_digest(
-    metadata: &BTreeMap<String, String>,
-    table: &Map<String, Value>,
-    data: impl FnOnce(&mut Sha256) -> io::Result<()>,
-) -> io::Result<String> {
+fn digest_text(digest: &[u8]) -> String {
+    format!("sha256:{}", hex(digest))
+}
+
+/// Work that another thread does meanwhile; where the system has none to give, it is done when its result is wanted.
+enum Beside<'scope, T, F> {
+    Running(std::thread::ScopedJoinHandle<'scope, T>),
+    Later(F),
+}
+
+impl<'scope, T: Send + 'scope, F: Fn() -> T + Clone + Send + 'scope> Beside<'scope, T, F> {
+    fn start(scope: &'scope std::thread::Scope<'scope, '_>, work: F) -> Self {
+        match std::thread::Builder::new().spawn_scoped(scope, work.clone()) {
+            Ok(handle) => Self::Running(handle),
+            Err(_) => Self::Later(work),
+        }
+    }
+
+    fn finish(self) -> T {
+        match self {
+            Self::Running(handle) => handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Self::Later(work) => work(),
+        }
+    }
+}
+
+/// The beginning of the content's digest: SHA-256 over the metadata (without the digest itself) and the tensor table;
+/// the data follows.
+fn content_hash(metadata: &BTreeMap<String, String>, table: &Map<String, Value>) -> Sha256 {
     let mut hash = Sha256::new();
     for (key, value) in metadata.iter().filter(|(key, _)| *key != "digest") {
         hash.update(format!("{}:{key}={}:{value}\n", key.len(), value.len()));
@@ -141,8 +185,7 @@ fn content_digest(
     for (name, entry) in table.iter().filter(|(name, _)| *name != "__metadata__") {
         hash.update(format!("{}:{name}={entry}\n", name.len()));
     }
-    data(&mut hash)?;
-    Ok(format!("sha256:{}", hex(&hash.finalize())))
+    hash
 }
 
 impl Header {
@@ -325,13 +368,18 @@ impl Checkpoint {
 
     /// Recomputes the digest of everything in the file.
     pub fn verify(&self) -> Result<(), CheckpointError> {
-        let digest = content_digest(&self.metadata, &self.table, |hash| {
+        let digest = || -> io::Result<String> {
             let mut file = File::open(&self.path)?;
             file.seek(SeekFrom::Start(self.data_start))?;
-            let copied = io::copy(&mut file.take(self.data_bytes), &mut HashWriter(hash))?;
-            if copied == self.data_bytes { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-        });
-        let digest = digest.map_err(|e| self.error(Fault::Unreadable, format!("failed to read: {e}")))?;
+            let mut hash = content_hash(&self.metadata, &self.table);
+            let read = hash_all(file.take(self.data_bytes), &mut hash)?;
+            if read == self.data_bytes {
+                Ok(digest_text(&hash.finalize()))
+            } else {
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
+        };
+        let digest = digest().map_err(|e| self.error(Fault::Unreadable, format!("failed to read: {e}")))?;
         match self.digest() {
             Some(expected) if expected == digest => Ok(()),
             _ => Err(self
@@ -364,21 +412,66 @@ impl Entry {
 /// Digest of a whole file, as `sha256sum` gives it.
 pub fn file_digest(path: &Path) -> io::Result<String> {
     let mut hash = Sha256::new();
-    io::copy(&mut File::open(path)?, &mut HashWriter(&mut hash))?;
-    Ok(format!("sha256:{}", hex(&hash.finalize())))
+    hash_all(File::open(path)?, &mut hash)?;
+    Ok(digest_text(&hash.finalize()))
 }
 
-struct HashWriter<'a>(&'a mut Sha256);
-
-impl Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
+/// Feeds all that can be read to `hash`, and says how many bytes that was. What is long is read ahead by another thread.
+fn hash_all(mut from: impl Read + Send, hash: &mut Sha256) -> io::Result<u64> {
+    const CHUNK: usize = 1 << 20;
+    const AHEAD: usize = 2;
+    let fill = |from: &mut dyn Read, chunk: &mut Vec<u8>| {
+        chunk.clear();
+        from.take(CHUNK as u64).read_to_end(chunk)
+    };
+    let mut chunk = Vec::with_capacity(CHUNK);
+    let mut total = 0;
+    // Short files, and a system without a thread to give.
+    for _ in 0..AHEAD {
+        let read = fill(&mut from, &mut chunk)?;
+        hash.update(&chunk);
+        total += read as u64;
+        if read < CHUNK {
+            return Ok(total);
+        }
     }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    let from = Mutex::new(from);
+    let from = &from;
+    std::thread::scope(|scope| {
+        let (full, fulls) = sync_channel::<io::Result<Vec<u8>>>(AHEAD);
+        let (empty, empties) = channel::<Vec<u8>>();
+        for _ in 0..=AHEAD {
+            let _ = empty.send(Vec::with_capacity(CHUNK));
+        }
+        let ahead = move || {
+            let Ok(mut from) = from.lock() else { return };
+            for mut chunk in empties {
+                let filled = fill(&mut *from, &mut chunk);
+                let last = !matches!(filled, Ok(CHUNK));
+                if full.send(filled.map(|_| chunk)).is_err() || last {
+                    return;
+                }
+            }
+        };
+        if std::thread::Builder::new().spawn_scoped(scope, ahead).is_err() {
+            let Ok(mut from) = from.lock() else { return Err(io::ErrorKind::Other.into()) };
+            loop {
+                let read = fill(&mut *from, &mut chunk)?;
+                hash.update(&chunk);
+                total += read as u64;
+                if read == 0 {
+                    return Ok(total);
+                }
+            }
+        }
+        for chunk in fulls {
+            let chunk = chunk?;
+            hash.update(&chunk);
+            total += chunk.len() as u64;
+            let _ = empty.send(chunk);
+        }
+        Ok(total)
+    })
 }
 
 #[cfg(test)]

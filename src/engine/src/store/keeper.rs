@@ -94,6 +94,11 @@ impl Keeper {
         self.metadata.history.push(record);
     }
 
+    /// Whether the policy wants a checkpoint after the epoch of `header`.
+    pub fn wants(&self, header: &Header, is_final: bool) -> bool {
+        !self.policy.after_epoch(&self.metadata.known(), header.epoch, &header.metrics, is_final).is_empty()
+    }
+
     /// Does what the policy says after an epoch. `tensors` is asked for only if something is to be saved.
     pub fn save_epoch<E: From<StoreError>>(
         &mut self,

@@ -8,7 +8,7 @@
 use std::panic;
 use std::sync::{Mutex, Once};
 
-use burn::tensor::{ExecutionError, Tensor, TensorData};
+use burn::tensor::{ExecutionError, Tensor, TensorData, Transaction};
 use pipe_engine::kind::{Failure, StageError};
 
 /// The last message of a panic on burn's device thread.
@@ -40,6 +40,14 @@ pub(super) fn watch() {
 /// good as new; after the second, only a new process can use it again.
 pub fn read<const D: usize>(tensor: Tensor<D>) -> Result<TensorData, StageError> {
     tensor.try_into_data().map_err(|error| explain(&error))
+}
+
+/// Copies many tensors to host memory, in the order in which they were registered; waits for the device once.
+///
+/// # Errors
+/// See [`read`].
+pub fn read_all(tensors: Transaction) -> Result<Vec<TensorData>, StageError> {
+    tensors.try_execute().map_err(|error| explain(&error))
 }
 
 fn explain(error: &ExecutionError) -> StageError {

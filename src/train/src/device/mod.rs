@@ -11,7 +11,7 @@ use pipe_engine::kind::RunContext;
 
 pub use adapters::{Adapter, adapters};
 pub use choice::DeviceChoice;
-pub use failure::read;
+pub use failure::{read, read_all};
 pub use sum::sum_all;
 
 /// A device that a stage can compute on.

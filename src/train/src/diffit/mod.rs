@@ -15,4 +15,4 @@ pub use layers::{Conv2d, Embedding, Linear, Norm, Projection};
 pub use network::Diffit;
 pub use pass::Pass;
 pub use state_dict::{LORA_A, LORA_B, LoadError, Scope, load_state_dict, param_paths, state_dict};
-pub(crate) use state_dict::{fill, walk};
+pub(crate) use state_dict::{fill, host_tensor, walk};

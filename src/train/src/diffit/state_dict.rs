@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData, Transaction};
 use pipe_engine::kind::StageError;
 use pipe_engine::store::tensor::{Dtype, HostTensor};
 
@@ -106,7 +106,7 @@ pub fn param_paths<M: Module>(module: &M) -> Vec<(ParamId, String, Vec<usize>)> 
 
 /// The float parameters in `scope` under their PyTorch names with `prefix` before them, sorted by name.
 ///
-/// Waits for the device; 32-bit floats keep their bits.
+/// Waits for the device once; 32-bit floats keep their bits.
 ///
 /// # Errors
 /// The first parameter that could not be computed on the device: see [`device::read`].
@@ -115,7 +115,8 @@ pub fn state_dict<M: Module>(module: &M, scope: &Scope, prefix: &str) -> Result<
         path: Path,
         scope: &'a Scope,
         prefix: &'a str,
-        found: Result<Vec<HostTensor>, StageError>,
+        read: Transaction,
+        found: Vec<(String, Vec<usize>)>,
     }
     impl ModuleVisitor for Collect<'_> {
         fn enter_module(&mut self, name: &str, container: &str) {
@@ -126,27 +127,31 @@ pub fn state_dict<M: Module>(module: &M, scope: &Scope, prefix: &str) -> Result<
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let name = self.path.name();
-            let Ok(found) = &mut self.found else { return };
             if !self.scope.holds(&name) {
                 return;
             }
             let tensor = param.base();
-            let shape = tensor.dims().to_vec();
-            match device::read(tensor) {
-                Ok(data) => {
-                    let (name, bytes) =
-                        (format!("{}{name}", self.prefix), data.convert::<f32>().bytes().to_vec());
-                    found.push(HostTensor { name, dtype: Dtype::F32, shape, bytes });
-                }
-                Err(error) => self.found = Err(error),
-            }
+            self.found.push((format!("{}{name}", self.prefix), tensor.dims().to_vec()));
+            self.read = std::mem::take(&mut self.read).register(tensor);
         }
     }
-    let mut collect = Collect { path: Path::default(), scope, prefix, found: Ok(Vec::new()) };
+    let mut collect =
+        Collect { path: Path::default(), scope, prefix, read: Transaction::default(), found: Vec::new() };
     module.visit(&mut collect);
-    let mut found = collect.found?;
+    let data = device::read_all(collect.read)?;
+    let mut found: Vec<HostTensor> = collect
+        .found
+        .into_iter()
+        .zip(data)
+        .map(|((name, shape), data)| host_tensor(name, shape, data))
+        .collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
+}
+
+/// Numbers that were read from a device, as 32-bit floats.
+pub(crate) fn host_tensor(name: String, shape: Vec<usize>, data: TensorData) -> HostTensor {
+    HostTensor { name, dtype: Dtype::F32, shape, bytes: data.convert::<f32>().bytes().to_vec() }
 }
 
 /// Why a module could not be filled.

@@ -10,6 +10,7 @@ mod schedule;
 mod settings;
 mod state;
 mod tally;
+mod writer;
 
 pub use optimizer::{Optimizer, clip_by_norm};
 pub use precision::Precision;

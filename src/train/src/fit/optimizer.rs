@@ -10,13 +10,13 @@ use burn::optim::{
     Adam, AdamConfig, AdamState, AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, GradientsParams,
     Optimizer as UpdateRule, decay::WeightDecayConfig,
 };
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData, Transaction};
 use pipe_engine::kind::StageError;
 use pipe_engine::store::tensor::{Dtype, HostTensor};
 
 use super::settings::{OptimizerKind, OptimizerSettings};
 use crate::device::{self, sum_all};
-use crate::diffit::{Scope, param_paths};
+use crate::diffit::{Scope, host_tensor, param_paths};
 
 /// Prefix of the state's tensors in a checkpoint.
 pub const PREFIX: &str = "optimizer_state_dict.";
@@ -71,22 +71,24 @@ impl Optimizer {
     /// # Errors
     /// The first tensor that could not be computed on the device: see [`device::read`].
     pub fn state_dict<M: Module>(&self, module: &M) -> Result<Vec<HostTensor>, StageError> {
-        let mut tensors = Vec::new();
-        for (_, path, shape) in param_paths(module) {
-            let Some(state) = self.moments.get(&path) else { continue };
+        let states = param_paths(module).into_iter().filter_map(|(_, path, shape)| {
+            let state = self.moments.get(&path)?;
+            Some((path, shape, state))
+        });
+        let (mut tensors, mut moments, mut read) = (Vec::new(), Vec::new(), Transaction::default());
+        for (path, shape, state) in states {
             for (field, moment) in [("exp_avg", &state.moment_1), ("exp_avg_sq", &state.moment_2)] {
-                let bytes = device::read(moment.clone())?.convert::<f32>().bytes().to_vec();
-                tensors.push(HostTensor {
-                    name: format!("{PREFIX}{path}.{field}"),
-                    dtype: Dtype::F32,
-                    shape: shape.clone(),
-                    bytes,
-                });
+                moments.push((format!("{PREFIX}{path}.{field}"), shape.clone()));
+                read = read.register(moment.clone());
             }
             let step = (state.time as i64).to_le_bytes().to_vec();
             let name = format!("{PREFIX}{path}.step");
             tensors.push(HostTensor { name, dtype: Dtype::I64, shape: vec![], bytes: step });
         }
+        let data = device::read_all(read)?;
+        tensors.extend(
+            moments.into_iter().zip(data).map(|((name, shape), data)| host_tensor(name, shape, data)),
+        );
         Ok(tensors)
     }
 

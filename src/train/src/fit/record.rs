@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use pipe_engine::events::{EventFile, MetricsFile};
 use pipe_engine::kind::{Failure, RunContext, StageError};
 use pipe_engine::progress::Event;
 use pipe_engine::store::tensor::HostTensor;
-use pipe_engine::store::{EpochRecord, Header, Keeper, Saved, Status, atomic};
+use pipe_engine::store::{EpochRecord, Header, Keeper, Run, Saved, Status, atomic};
 use serde_json::json;
 
 use super::run::{Job, Position};
 use super::settings::FitSettings;
 use super::state::TrainState;
+use super::writer::Writer;
 use crate::diffit::DiffitConfig;
 use crate::noise::Sampler;
 use crate::sample::{Request, png};
@@ -21,13 +23,28 @@ use crate::sample::{Request, png};
 pub struct Recorder<'a> {
     context: &'a RunContext<'a>,
     settings: &'a FitSettings,
-    keeper: Keeper,
+    run: Run,
+    experiment: String,
+    writer: Writer,
     metrics: MetricsFile,
     events: EventFile,
     about: About,
     after_best: Option<AfterBest>,
     /// Optimizer step of the newest checkpoint.
     saved_step: Option<u64>,
+    /// Of the checkpoint that is being written.
+    writing: Writing,
+    /// Seconds that the loop has waited for it.
+    waited: f64,
+}
+
+/// What is told of a checkpoint once it stands.
+#[derive(Clone, Copy, Default)]
+struct Writing {
+    /// Seconds that the loop stood still for it.
+    blocked: f64,
+    /// What the policy compares checkpoints by.
+    monitored: Option<f64>,
 }
 
 /// What else to write when a checkpoint is the new best: from the checkpoint's path, into the run's folder.
@@ -68,11 +85,22 @@ impl<'a> Recorder<'a> {
         let metrics = MetricsFile::open(&logs.join("metrics.jsonl"), position.global_step)?;
         let events = EventFile::create(&logs, position.global_step)?;
         let saved_step = (position.global_step > 0).then_some(position.global_step);
-        Ok(Self { context, settings, keeper, metrics, events, about, after_best, saved_step })
-    }
-
-    pub fn keeper(&self) -> &Keeper {
-        &self.keeper
+        let (run, experiment) = (keeper.run().clone(), keeper.metadata().experiment_name.clone());
+        let (writer, writing) = (Writer::start(keeper)?, Writing::default());
+        Ok(Self {
+            context,
+            settings,
+            run,
+            experiment,
+            writer,
+            metrics,
+            events,
+            about,
+            after_best,
+            saved_step,
+            writing,
+            waited: 0.0,
+        })
     }
 
     /// Figures of one optimizer step.
@@ -96,7 +124,8 @@ impl<'a> Recorder<'a> {
             ("data_wait", times.wait_share),
         ]);
         self.write(position.global_step, position.epoch, &values)?;
-        self.keeper.note_epoch(EpochRecord {
+        self.settle()?;
+        self.writer.keeper()?.note_epoch(EpochRecord {
             epoch: position.epoch,
             global_step: position.global_step,
             metrics: metrics.clone(),
@@ -119,7 +148,7 @@ impl<'a> Recorder<'a> {
         policy.enabled && policy.save_every_n_steps.is_some_and(|n| global_step.is_multiple_of(n))
     }
 
-    /// Carries out what the policy says at an epoch's end.
+    /// Begins what the policy says at an epoch's end.
     pub fn save_epoch(
         &mut self,
         position: &Position,
@@ -127,32 +156,70 @@ impl<'a> Recorder<'a> {
         state: &TrainState,
         is_final: bool,
     ) -> Result<(), StageError> {
+        self.settle()?;
+        let started = Instant::now();
         let header = self.header(position, metrics.clone());
-        let saved = self.keeper.save_epoch(&header, is_final, || good_tensors(state, position))?;
-        let Some(saved) = saved else { return Ok(()) };
-        self.saved_step = Some(position.global_step);
-        let best = saved.is_best;
-        self.tell(saved);
-        if let (true, Some(write)) = (best, self.after_best) {
-            write(&self.keeper.run().best(), &self.keeper.run().folder)?;
+        let wanted = self.writer.keeper()?.wants(&header, is_final);
+        let tensors = if wanted { state.tensors()? } else { Vec::new() };
+        if wanted {
+            self.saved_step = Some(position.global_step);
         }
-        let monitor = &self.settings.checkpoint.monitor;
-        if let (true, Some(value)) = (best, metrics.get(monitor)) {
-            self.context.event(Event::NewBest { monitor: monitor.clone(), value: *value });
-        }
+        let monitored = metrics.get(&self.settings.checkpoint.monitor).copied();
+        self.writing = Writing { blocked: self.blocked_since(started), monitored };
+        let after_best = self.after_best;
+        self.writer.begin(move |keeper| {
+            let step = header.global_step;
+            let saved = keeper.save_epoch(&header, is_final, || good(tensors, step))?;
+            if let (Some(Saved { is_best: true, .. }), Some(write)) = (&saved, after_best) {
+                write(&keeper.run().best(), &keeper.run().folder)?;
+            }
+            Ok(saved)
+        });
         Ok(())
     }
 
-    /// Saves inside an epoch.
+    /// Begins to save inside an epoch.
     pub fn save_inside_epoch(&mut self, position: &Position, state: &TrainState) -> Result<(), StageError> {
         if !self.settings.checkpoint.enabled {
             return Ok(());
         }
+        self.settle()?;
+        let started = Instant::now();
         let header = self.header(position, BTreeMap::new());
-        let saved = self.keeper.save_partial(&header, &good_tensors(state, position)?)?;
+        let tensors = state.tensors()?;
         self.saved_step = Some(position.global_step);
-        self.tell(saved);
+        self.writing = Writing { blocked: self.blocked_since(started), monitored: None };
+        self.writer.begin(move |keeper| {
+            let tensors = good(tensors, header.global_step)?;
+            Ok(Some(keeper.save_partial(&header, &tensors)?))
+        });
         Ok(())
+    }
+
+    /// Tells of a checkpoint that stands now. Does not wait.
+    ///
+    /// # Errors
+    /// What went wrong when it was written.
+    pub fn look(&mut self) -> Result<(), StageError> {
+        let finished = self.writer.finished()?;
+        self.tell(finished);
+        Ok(())
+    }
+
+    /// Waits until nothing is being written any more.
+    ///
+    /// # Errors
+    /// What went wrong when it was written.
+    pub fn settle(&mut self) -> Result<(), StageError> {
+        let started = Instant::now();
+        let finished = self.writer.wait();
+        self.waited += started.elapsed().as_secs_f64();
+        self.tell(finished?);
+        Ok(())
+    }
+
+    fn blocked_since(&mut self, started: Instant) -> f64 {
+        std::mem::take(&mut self.waited) + started.elapsed().as_secs_f64()
     }
 
     /// Saves between epochs if the policy left this epoch out.
@@ -179,7 +246,7 @@ impl<'a> Recorder<'a> {
 
     /// The picture of an epoch's samples.
     fn samples(&self, position: &Position) -> PathBuf {
-        self.keeper.run().folder.join(format!("samples/epoch_{:03}.png", position.epoch))
+        self.run.folder.join(format!("samples/epoch_{:03}.png", position.epoch))
     }
 
     /// Draws some images of each class as `samples/epoch_NNN.png`, and shows them in TensorBoard. `false`: it was asked
@@ -198,7 +265,7 @@ impl<'a> Recorder<'a> {
             false => Vec::new(),
         };
         let request = Request {
-            title: format!("{}, epoch {}", self.keeper.metadata().experiment_name, position.epoch),
+            title: format!("{}, epoch {}", self.experiment, position.epoch),
             n: EACH * if conditional { classes.len() } else { EACH },
             classes,
             seed: self.settings.seed,
@@ -219,13 +286,24 @@ impl<'a> Recorder<'a> {
         Ok(true)
     }
 
-    /// Notes how the run ended.
-    pub fn end(&mut self, status: Status, message: Option<String>) -> Result<(), StageError> {
-        Ok(self.keeper.end(status, message)?)
+    /// Notes how the run ended, once nothing is being written any more. Its files go back to the caller.
+    ///
+    /// # Errors
+    /// What went wrong when the last checkpoint was written, or now.
+    pub fn end(mut self, status: Status, message: Option<String>) -> Result<Keeper, StageError> {
+        let written = self.settle();
+        let mut keeper = self.writer.into_keeper()?;
+        keeper.end(status, message)?;
+        written.map(|()| keeper)
     }
 
-    fn tell(&self, saved: Saved) {
-        self.context.event(Event::Saved { file: saved.file, bytes: saved.bytes, seconds: saved.seconds });
+    fn tell(&self, saved: Option<Saved>) {
+        let Some(Saved { file, bytes, seconds, is_best }) = saved else { return };
+        let Writing { blocked, monitored } = self.writing;
+        self.context.event(Event::Saved { file, bytes, seconds, blocked });
+        if let (true, Some(value)) = (is_best, monitored) {
+            self.context.event(Event::NewBest { monitor: self.settings.checkpoint.monitor.clone(), value });
+        }
     }
 
     fn header(&self, position: &Position, metrics: BTreeMap<String, f64>) -> Header {
@@ -262,16 +340,15 @@ impl<'a> Recorder<'a> {
 
 /// The state as it is to be saved. A step whose loss was finite can still have spoilt the weights; a checkpoint of
 /// those would take the place of the last good one.
-fn good_tensors(state: &TrainState, position: &Position) -> Result<Vec<HostTensor>, StageError> {
-    let tensors = state.tensors()?;
+fn good(tensors: Vec<HostTensor>, global_step: u64) -> Result<Vec<HostTensor>, StageError> {
     match tensors.iter().find(|t| !t.is_finite()) {
         None => Ok(tensors),
         Some(wrong) => Err(StageError::new(
             Failure::NotFinite,
             format!(
-                "{} is not finite after step {}; the last good checkpoint stands. A lower learning_rate or \
-                 gradient_clip_val: 1.0 often helps",
-                wrong.name, position.global_step
+                "{} is not finite after step {global_step}; the last good checkpoint stands. A lower learning_rate \
+                 or gradient_clip_val: 1.0 often helps",
+                wrong.name
             ),
         )),
     }

@@ -161,6 +161,9 @@ pub fn fit(
                 });
             }
 
+            // ---- The checkpoint that is being written beside this: whether it stands, and what went wrong
+            recorder.look()?;
+
             // ---- A checkpoint inside the epoch: because it is time, or because of a signal
             let inside = step + 1 < steps_per_epoch;
             let stop = interrupted();
@@ -169,6 +172,7 @@ pub fn fit(
                 recorder.save_inside_epoch(&position, state)?;
             }
             if inside && let Some((failure, signal)) = stop {
+                recorder.settle()?;
                 let text =
                     format!("stopped by {signal} in epoch {epoch}, step {} of {steps_per_epoch}", step + 1);
                 return Err(StageError::new(failure, text));
@@ -203,10 +207,11 @@ pub fn fit(
             && let Some((failure, signal)) = interrupted()
         {
             recorder.make_sure_of(&position, state)?;
+            recorder.settle()?;
             return Err(StageError::new(failure, format!("stopped by {signal} after epoch {epoch}")));
         }
     }
-    Ok(())
+    recorder.settle()
 }
 
 /// Mean loss over the validation images, with the weights that would be sampled from.

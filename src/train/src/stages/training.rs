@@ -186,7 +186,7 @@ impl Training<'_> {
             device: autodiff,
             context,
         };
-        match fit(&job, &mut state, position, &mut recorder) {
+        let keeper = match fit(&job, &mut state, position, &mut recorder) {
             Ok(()) => recorder.end(Status::Completed, None)?,
             Err(error) => {
                 let status = match error.failure {
@@ -197,8 +197,8 @@ impl Training<'_> {
                 let _ = recorder.end(status, Some(error.message.clone()));
                 return Err(error);
             }
-        }
-        self.conclude(context, recorder.keeper(), &directory)
+        };
+        self.conclude(context, &keeper, &directory)
     }
 
     /// The newest checkpoint to go on from, if there is any.
