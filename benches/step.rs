@@ -6,12 +6,17 @@
 
 use std::time::Instant;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-use burn::optim::{AdamWConfig, GradientsParams};
+use burn::module::Module;
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Tensor};
-use pipe_train::diffit::{Diffit, Pass, Preset, param_paths};
+use pipe_train::diffit::{Pass, Preset, param_paths};
+use pipe_train::fit::{Optimizer, OptimizerSettings, ema};
 use pipe_train::lora::{LoraConfig, Plan};
 use pipe_train::noise::Edm;
+
+/// The program's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
@@ -31,7 +36,7 @@ fn main() {
         net = Plan::new(&config, &net).expect("the targets are there").attach(net, 0).model;
     }
     let mut average = net.valid();
-    let mut optimizer = AdamWConfig::new().with_weight_decay(0.01).with_epsilon(1e-8).init();
+    let mut optimizer = Optimizer::new(&OptimizerSettings::default(), &net);
     let mut times = Vec::new();
     for _ in 0..steps + 2 {
         let start = Instant::now();
@@ -45,7 +50,7 @@ fn main() {
         let backward = start.elapsed();
         net = optimizer.step(1e-3, net, grads);
         let stepped = start.elapsed();
-        average = towards(average, &net, 0.999);
+        average = ema::update(average, &net, 0.999);
         times.push(start.elapsed().as_secs_f64());
         if args.iter().any(|a| a == "--phases") {
             let phases = [forward, backward - forward, stepped - backward, start.elapsed() - stepped];
@@ -62,33 +67,6 @@ fn main() {
         "median_step_s": median, "images_per_s": batch as f64 / median, "peak_mib": peak_mib(),
     });
     println!("{line}");
-}
-
-/// `average` moved towards `net`: decay · average + (1 - decay) · net.
-fn towards(average: Diffit, net: &Diffit, decay: f64) -> Diffit {
-    use std::any::Any;
-    use std::collections::HashMap;
-    struct Collect(HashMap<ParamId, Box<dyn Any>>);
-    impl ModuleVisitor for Collect {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if param.is_require_grad() {
-                self.0.insert(param.id, Box::new(param.val().inner()));
-            }
-        }
-    }
-    struct Move(Collect, f64);
-    impl ModuleMapper for Move {
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            let Some(Ok(target)) = self.0.0.remove(&param.id).map(|t| t.downcast::<Tensor<D>>()) else {
-                return param;
-            };
-            let (id, value, mapper) = param.consume();
-            Param::from_mapped_value(id, value * self.1 + *target * (1.0 - self.1), mapper)
-        }
-    }
-    let mut targets = Collect(HashMap::new());
-    net.visit(&mut targets);
-    average.map(&mut Move(targets, decay))
 }
 
 /// Peak of resident memory, as the kernel counted it; 0 where it does not say.

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 
+use crate::kernels;
+
 /// Share of the old mean that a step keeps: `decay`, less in the first steps, when the mean is still mostly the
 /// initial weights. `step` counts from 0.
 pub fn decay_at(decay: f64, step: u64) -> f64 {
@@ -35,7 +37,11 @@ pub fn update<M: Module>(mean: M, module: &M, decay: f64) -> M {
             let (id, mean, mapper) = param.consume();
             let shape = mean.shape();
             let count = shape.num_elements();
-            let blended = mean.reshape([count]).mul_scalar(self.decay) + value.mul_scalar(1.0 - self.decay);
+            let mean = mean.reshape([count]);
+            let blended = match kernels::in_host_memory(&mean) && kernels::in_host_memory(&value) {
+                true => kernels::blend(mean, &value, self.decay),
+                false => mean.mul_scalar(self.decay) + value.mul_scalar(1.0 - self.decay),
+            };
             Param::from_mapped_value(id, blended.reshape(shape), mapper)
         }
     }

@@ -1,7 +1,7 @@
 //! Training: the loop, its settings, and what it keeps.
 
 mod draw;
-mod ema;
+pub mod ema;
 mod optimizer;
 mod precision;
 mod record;

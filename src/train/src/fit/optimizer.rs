@@ -17,6 +17,7 @@ use pipe_engine::store::tensor::{Dtype, HostTensor};
 use super::settings::{OptimizerKind, OptimizerSettings};
 use crate::device::{self, sum_all};
 use crate::diffit::{Scope, host_tensor, param_paths};
+use crate::kernels::{self, AdamWStep};
 
 /// Prefix of the state's tensors in a checkpoint.
 pub const PREFIX: &str = "optimizer_state_dict.";
@@ -31,7 +32,8 @@ pub struct Optimizer {
 
 enum Rule {
     Adam(Adam),
-    AdamW(AdamW),
+    /// With its numbers, for the kernel that does the same in host memory.
+    AdamW(AdamW, AdamWStep),
 }
 
 impl Optimizer {
@@ -55,6 +57,7 @@ impl Optimizer {
                     .with_epsilon(eps)
                     .with_weight_decay(decay)
                     .build(),
+                AdamWStep { beta_1, beta_2, epsilon: eps, learning_rate: 0.0, weight_decay: decay, time: 0 },
             ),
         };
         let paths = param_paths(module).into_iter().map(|(id, path, _)| (id, path)).collect();
@@ -145,7 +148,17 @@ impl ModuleMapper for Step<'_> {
                     rule.step(self.learning_rate, value, gradient, state.map(AdamState::new));
                 (value, state.map(|s| s.momentum))
             }
-            Rule::AdamW(rule) => {
+            Rule::AdamW(_, numbers) if kernels::in_host_memory(&value) => {
+                let device = value.device();
+                let zeros = || Tensor::zeros([count], &device);
+                let state = state.unwrap_or_else(|| AdaptiveMomentumState::new(0, zeros(), zeros()));
+                let (time, learning_rate) = (state.time + 1, self.learning_rate);
+                let step = AdamWStep { learning_rate, time: time as i32, ..*numbers };
+                let arrays = [value, state.moment_1, state.moment_2];
+                let [value, first, second] = kernels::adamw(step, arrays, &gradient);
+                (value, Some(AdaptiveMomentumState::new(time, first, second)))
+            }
+            Rule::AdamW(rule, _) => {
                 let (value, state) =
                     rule.step(self.learning_rate, value, gradient, state.map(AdamWState::new));
                 (value, state.map(|s| s.momentum))

@@ -1,17 +1,22 @@
 //! Fused and generic building blocks compute the same, forwards and backwards, at awkward sizes too; and the fused
 //! ones give the same bits on any number of threads.
 
+use burn::optim::{AdamWConfig, Optimizer};
 use burn::tensor::{Device, Gradients, Shape, Tensor, TensorData};
 
-use super::{fused, generic};
+use super::{AdamWStep, fused, generic};
 
 /// A leaf tensor of fixed numbers in [-1, 1).
 fn leaf<const D: usize>(shape: [usize; D], stream: u64, device: &Device) -> Tensor<D> {
+    numbers(shape, stream, device).require_grad()
+}
+
+fn numbers<const D: usize>(shape: [usize; D], stream: u64, device: &Device) -> Tensor<D> {
     let hash = |i: u64| (i * 747_796_405 + stream * 2_891_336_453 + 1) as u32 as u64 * 0x45D_9F3B;
     let values: Vec<f32> = (0..shape.iter().product::<usize>() as u64)
         .map(|i| (hash(i) >> 7 & 0xFFFF) as f32 / 32_768.0 - 1.0)
         .collect();
-    Tensor::from_data(TensorData::new(values, shape), device).require_grad()
+    Tensor::from_data(TensorData::new(values, shape), device)
 }
 
 /// The result, and then the gradient of every input, for a loss that weighs each number differently.
@@ -67,6 +72,8 @@ fn convolutions_agree() {
         ([2, 9, 9, 2, 2], 5, 1),
         ([9, 1, 1, 3, 2], 3, 1),
         ([2, 40, 40, 32, 4], 3, 1), // several bands
+        ([7, 3, 4, 150, 20], 3, 1), // a band that ends inside an image, channels in two blocks
+        ([40, 4, 4, 96, 8], 3, 2),
     ] {
         assert_close(&convolve(sizes, kernel, stride, true), &convolve(sizes, kernel, stride, false));
     }
@@ -84,7 +91,7 @@ fn convolve_doubled([batch, h, w, i, o]: [usize; 5], fast: bool) -> Vec<Vec<f32>
 
 #[test]
 fn convolutions_of_a_doubled_image_agree() {
-    for sizes in [[3, 4, 4, 3, 5], [1, 3, 5, 2, 3], [9, 1, 1, 2, 2], [2, 24, 24, 96, 4]] {
+    for sizes in [[3, 4, 4, 3, 5], [1, 3, 5, 2, 3], [9, 1, 1, 2, 2], [2, 24, 24, 96, 4], [40, 3, 2, 150, 5]] {
         assert_close(&convolve_doubled(sizes, true), &convolve_doubled(sizes, false));
     }
 }
@@ -108,6 +115,7 @@ fn projections_agree() {
         ([1, 1, 1, 4], 3, false),
         ([3, 16, 16, 24], 40, true),
         ([3, 16, 16, 24], 8, false),
+        ([5, 2, 2, 70], 100, true), // a weight that is large beside the rows
     ] {
         assert_close(&project(shape, outputs, bias, true), &project(shape, outputs, bias, false));
     }
@@ -127,7 +135,8 @@ fn perceive(shape: [usize; 4], hidden: usize, fast: bool) -> Vec<Vec<f32>> {
 
 #[test]
 fn perceptrons_agree() {
-    for (shape, hidden) in [([2, 3, 3, 5], 7), ([1, 1, 1, 4], 3), ([2, 24, 24, 16], 64)] {
+    for (shape, hidden) in [([2, 3, 3, 5], 7), ([1, 1, 1, 4], 3), ([2, 24, 24, 16], 64), ([5, 2, 2, 70], 100)]
+    {
         assert_close(&perceive(shape, hidden, true), &perceive(shape, hidden, false));
     }
 }
@@ -210,4 +219,41 @@ fn only_wanted_gradients_are_made() {
     let gradients = y.sum().backward();
     assert!(x.grad(&gradients).is_none() && weight.grad(&gradients).is_none());
     assert_eq!(grad(&bias, &gradients), [32.0; 5]);
+}
+
+#[test]
+fn adamw_has_the_bits_of_burns() {
+    let device = Device::flex();
+    let count = 70_001;
+    let numbers = |stream| numbers([count], stream, &device);
+    let rule = AdamWConfig::new().with_weight_decay(0.01).with_epsilon(1e-8).build();
+    let step = AdamWStep {
+        beta_1: 0.9,
+        beta_2: 0.999,
+        epsilon: 1e-8,
+        learning_rate: 3e-3,
+        weight_decay: 0.01,
+        time: 0,
+    };
+    let (mut expected, mut state) = (numbers(1), None);
+    let zeros = || Tensor::<1>::zeros([count], &device);
+    let mut found = [numbers(1), zeros(), zeros()];
+    for time in 1..=4 {
+        let gradient = numbers(10 + time);
+        (expected, state) = rule.step(step.learning_rate, expected, gradient.clone(), state);
+        found = super::adamw(AdamWStep { time: time as i32, ..step }, found, &gradient);
+    }
+    let moments = state.expect("it has moments").momentum;
+    let bits = |tensor: Tensor<1>| values(tensor).into_iter().map(f32::to_bits).collect::<Vec<_>>();
+    for (expected, found) in [expected, moments.moment_1, moments.moment_2].into_iter().zip(found) {
+        assert!(bits(expected) == bits(found));
+    }
+}
+
+#[test]
+fn a_blend_is_the_weighted_mean() {
+    let device = Device::flex();
+    let numbers = |stream| numbers([70_001], stream, &device);
+    let expected = numbers(1).mul_scalar(0.9) + numbers(2).mul_scalar(1.0 - 0.9);
+    assert_eq!(values(super::blend(numbers(1), &numbers(2), 0.9)), values(expected));
 }

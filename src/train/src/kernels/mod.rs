@@ -13,6 +13,8 @@ mod generic;
 
 use burn::tensor::Tensor;
 
+pub use fused::AdamWStep;
+
 /// Added to the variance in every norm, as in PyTorch.
 pub const NORM_EPSILON: f64 = 1e-5;
 
@@ -68,6 +70,22 @@ pub fn window_attention(
 /// `x [batch, h, w, in]`, `weight [out, in, 3, 3]`, `bias [out]` to `[batch, 2 h, 2 w, out]`.
 pub fn double_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
     fused::double_conv2d(&x, &weight, &bias).unwrap_or_else(|| generic::double_conv2d(x, weight, bias))
+}
+
+/// Whether a tensor's numbers are `f32` in host memory: [`adamw`] and [`blend`] work on those only.
+pub fn in_host_memory(tensor: &Tensor<1>) -> bool {
+    fused::in_host_memory(tensor)
+}
+
+/// One step of AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2) on a parameter and its two moments:
+/// four arrays `[n]` in host memory, without gradients of their own.
+pub fn adamw(step: AdamWStep, arrays: [Tensor<1>; 3], gradient: &Tensor<1>) -> [Tensor<1>; 3] {
+    fused::adamw(step, arrays, gradient)
+}
+
+/// `mean * decay + value * (1 - decay)`: two arrays `[n]` in host memory, without gradients of their own.
+pub fn blend(mean: Tensor<1>, value: &Tensor<1>, decay: f64) -> Tensor<1> {
+    fused::blend(mean, value, decay)
 }
 
 /// For each (query, key) of a window's pixels, row by row: the row of the bias table, which counts the vertical,

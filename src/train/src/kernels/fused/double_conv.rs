@@ -10,8 +10,9 @@ use rayon::prelude::*;
 
 use super::machine::{Onto, View, product};
 use super::op::Kernel;
-use super::parts::{add_rows, add_up, fill_rows, part_len, zeros_if};
+use super::parts::{add, column_sums, fill_rows};
 use super::patches::Patches;
+use super::taps::Taps;
 
 /// `x [batch, height, width, inputs]`, `weight [outputs, inputs, 3, 3]`, `bias [outputs]` to
 /// `[batch, 2 height, 2 width, outputs]`.
@@ -44,47 +45,57 @@ impl DoubleConv {
         }
     }
 
+    fn taps(&self) -> Taps {
+        Taps { outputs: self.outputs, inputs: self.inputs, taps: 9 }
+    }
+
     /// Numbers in the weights of one kind, `[2, 2, inputs, outputs]`.
     fn weights(&self) -> usize {
         4 * self.inputs * self.outputs
     }
 
-    /// Calls `f` with each weight's place in PyTorch's layout, and the place in all kinds' weights that it adds to.
-    fn each_weight(&self, mut f: impl FnMut(usize, usize)) {
-        for (kind, [odd_row, odd_column]) in KINDS.into_iter().enumerate() {
-            for output in 0..self.outputs {
-                for input in 0..self.inputs {
-                    for tap in 0..9 {
-                        let small = |tap: usize, odd: usize| (tap + 1 - odd) / 2;
-                        let small = 2 * small(tap / 3, odd_row) + small(tap % 3, odd_column);
-                        let torch = (output * self.inputs + input) * 9 + tap;
-                        let place = (small * self.inputs + input) * self.outputs + output;
-                        f(torch, kind * self.weights() + place);
-                    }
+    /// Which of the four weights of a kind one of the nine adds to.
+    fn small_tap([odd_row, odd_column]: [usize; 2], tap: usize) -> usize {
+        let small = |tap: usize, odd: usize| (tap + 1 - odd) / 2;
+        2 * small(tap / 3, odd_row) + small(tap % 3, odd_column)
+    }
+
+    /// The weights of each kind.
+    fn by_kind(&self, weight: &[f32]) -> Vec<f32> {
+        let sorted = self.taps().sort(weight);
+        let slab = self.inputs * self.outputs;
+        let mut kinds = vec![0.0; KINDS.len() * self.weights()];
+        kinds.par_chunks_mut(slab).enumerate().for_each(|(place, total)| {
+            let (kind, small) = (KINDS[place / 4], place % 4);
+            for (tap, weight) in sorted.chunks_exact(slab).enumerate() {
+                if Self::small_tap(kind, tap) == small {
+                    add(total, weight);
                 }
             }
-        }
+        });
+        kinds
     }
 
-    fn by_kind(&self, weight: &[f32]) -> Vec<f32> {
-        let mut out = vec![0.0; KINDS.len() * self.weights()];
-        self.each_weight(|torch, place| out[place] += weight[torch]);
-        out
-    }
-
-    /// Calls `f` with the ranges of each pixel of one kind, among those of its band and in the output image.
-    fn each_pixel(
-        &self,
-        [odd_row, odd_column]: [usize; 2],
-        rows: std::ops::Range<usize>,
-        mut f: impl FnMut(usize, usize),
-    ) {
-        let n = self.outputs;
-        for (band_row, y) in rows.enumerate() {
-            for x in 0..self.width {
-                let large = (2 * y + odd_row) * 2 * self.width + 2 * x + odd_column;
-                f((band_row * self.width + x) * n, large * n);
+    /// The gradient of the weight from those of each kind's.
+    fn whole_weight(&self, kinds: &[f32]) -> Vec<f32> {
+        let slab = self.inputs * self.outputs;
+        let mut sorted = vec![0.0; 9 * slab];
+        sorted.par_chunks_mut(slab).enumerate().for_each(|(tap, total)| {
+            for (number, kind) in KINDS.into_iter().enumerate() {
+                add(total, &kinds[(4 * number + Self::small_tap(kind, tap)) * slab..][..slab]);
             }
+        });
+        self.taps().unsort(&sorted)
+    }
+
+    /// Calls `f` with the ranges of each pixel of one kind, among those of some rows of small images and in the rows
+    /// of large ones that they become.
+    fn each_pixel(&self, [odd_row, odd_column]: [usize; 2], pixels: usize, mut f: impl FnMut(usize, usize)) {
+        let n = self.outputs;
+        for pixel in 0..pixels {
+            let (y, x) = (pixel / self.width, pixel % self.width);
+            let large = (2 * y + odd_row) * 2 * self.width + 2 * x + odd_column;
+            f(pixel * n, large * n);
         }
     }
 }
@@ -97,25 +108,26 @@ impl Kernel<3> for DoubleConv {
     fn forward(&self, [x, weight, bias]: [&[f32]; 3], _keep: bool) -> (Vec<f32>, Vec<f32>) {
         let weights = self.by_kind(weight);
         let n = self.outputs;
-        let (image, out_image) = (self.height * self.width * self.inputs, 4 * self.height * self.width * n);
-        let mut y = vec![0.0; self.batch * out_image];
-        y.par_chunks_mut(out_image).zip(x.par_chunks(image)).for_each(|(y, x)| {
-            for (kind, weight) in KINDS.into_iter().zip(weights.chunks_exact(self.weights())) {
-                let patches = self.patches(kind);
-                let (mut unfolded, mut out) = (patches.buffer(), vec![0.0; patches.band() * self.width * n]);
-                for rows in patches.bands() {
-                    let pixels = rows.len() * self.width;
-                    let out = &mut out[..pixels * n];
-                    patches.unfold(x, rows.clone(), &mut unfolded);
+        let mut y = vec![0.0; self.batch * 4 * self.height * self.width * n];
+        let any = self.patches(KINDS[0]);
+        let band_pixels = any.band() * self.width;
+        y.par_chunks_mut(4 * band_pixels * n).enumerate().for_each_init(
+            || (any.buffer(), vec![0.0; band_pixels * n]),
+            |(unfolded, out), (band, y)| {
+                let pixels = y.len() / (4 * n);
+                let out = &mut out[..pixels * n];
+                for (kind, weight) in KINDS.into_iter().zip(weights.chunks_exact(self.weights())) {
+                    let patches = self.patches(kind);
+                    patches.unfold(x, patches.rows_of(band, pixels), unfolded);
                     fill_rows(out, bias);
-                    let (unfolded, weight) = (View::rows(&unfolded, patches.len()), View::rows(weight, n));
+                    let (unfolded, weight) = (View::rows(unfolded, patches.len()), View::rows(weight, n));
                     product([pixels, patches.len(), n], 1.0, unfolded, weight, Onto::Sum, out, n);
-                    self.each_pixel(kind, rows, |from, to| {
+                    self.each_pixel(kind, pixels, |from, to| {
                         y[to..to + n].copy_from_slice(&out[from..from + n]);
                     });
                 }
-            }
-        });
+            },
+        );
         (y, Vec::new())
     }
 
@@ -126,64 +138,56 @@ impl Kernel<3> for DoubleConv {
         dy: &[f32],
         wanted: [bool; 3],
     ) -> [Option<Vec<f32>>; 3] {
-        let weights = self.by_kind(weight);
         let n = self.outputs;
-        let (image, out_image) = (self.height * self.width * self.inputs, 4 * self.height * self.width * n);
-        let part = part_len(self.batch);
-        let mut dx = vec![0.0; x.len()];
-        let groups = dx.par_chunks_mut(part * image).zip(x.par_chunks(part * image));
-        let sums: Vec<[Vec<f32>; 2]> = groups
-            .zip(dy.par_chunks(part * out_image))
-            .map(|((dx, x), dy)| {
-                let (mut dw, mut db) = (zeros_if(wanted[1], weights.len()), zeros_if(wanted[2], n));
-                if wanted[2] {
-                    add_rows(&mut db, dy);
-                }
-                for (number, kind) in KINDS.into_iter().enumerate() {
-                    let place = number * self.weights()..(number + 1) * self.weights();
-                    let weight = &weights[place.clone()];
-                    let patches = self.patches(kind);
-                    let (mut unfolded, mut dout) =
-                        (patches.buffer(), vec![0.0; patches.band() * self.width * n]);
-                    let images = dx.chunks_mut(image).zip(x.chunks(image)).zip(dy.chunks(out_image));
-                    for ((dx, x), dy) in images {
-                        for rows in patches.bands() {
-                            let pixels = rows.len() * self.width;
-                            self.each_pixel(kind, rows.clone(), |to, from| {
-                                dout[to..to + n].copy_from_slice(&dy[from..from + n]);
-                            });
-                            let dout = View::rows(&dout, n);
-                            if wanted[1] {
-                                patches.unfold(x, rows.clone(), &mut unfolded);
-                                let unfolded = View::rows(&unfolded, patches.len()).t();
-                                let dw = &mut dw[place.clone()];
-                                product([patches.len(), pixels, n], 1.0, unfolded, dout, Onto::Sum, dw, n);
-                            }
-                            if wanted[0] {
-                                let (sizes, weight) = ([pixels, n, patches.len()], View::rows(weight, n).t());
-                                product(
-                                    sizes,
-                                    1.0,
-                                    dout,
-                                    weight,
-                                    Onto::Nothing,
-                                    &mut unfolded,
-                                    patches.len(),
-                                );
-                                patches.fold(&unfolded, rows, dx);
-                            }
+        // The gradient of each kind's pixels, side by side: `[kind, pixel, outputs]`.
+        let pixels = dy.len() / (4 * n);
+        let mut douts = vec![0.0; dy.len()];
+        douts.par_chunks_mut(pixels * n).zip(KINDS).for_each(|(dout, kind)| {
+            self.each_pixel(kind, pixels, |to, from| {
+                dout[to..to + n].copy_from_slice(&dy[from..from + n]);
+            });
+        });
+        let dx = wanted[0].then(|| {
+            let weights = self.by_kind(weight);
+            let mut dx = vec![0.0; x.len()];
+            let any = self.patches(KINDS[0]);
+            let group = any.group();
+            dx.par_chunks_mut(group * any.image()).enumerate().for_each_init(
+                || any.buffer(),
+                |unfolded, (number, dx)| {
+                    let first = number * group * any.pixels();
+                    let those = dx.len() / any.image() * any.pixels();
+                    for (kind, weight) in weights.chunks_exact(self.weights()).enumerate() {
+                        let patches = self.patches(KINDS[kind]);
+                        let dout = &douts[(kind * pixels + first) * n..][..those * n];
+                        for (band, dout) in dout.chunks(patches.band() * self.width * n).enumerate() {
+                            let (pixels, weight) = (dout.len() / n, View::rows(weight, n).t());
+                            let (sizes, dout) = ([pixels, n, patches.len()], View::rows(dout, n));
+                            product(sizes, 1.0, dout, weight, Onto::Nothing, unfolded, patches.len());
+                            patches.fold(unfolded, patches.rows_of(band, pixels), dx);
                         }
                     }
-                }
-                [dw, db]
-            })
-            .collect();
-        let [by_kind, db] = add_up(sums);
-        let dw = wanted[1].then(|| {
-            let mut dw = vec![0.0; weight.len()];
-            self.each_weight(|torch, place| dw[torch] += by_kind[place]);
-            dw
+                },
+            );
+            dx
         });
-        [wanted[0].then_some(dx), dw, wanted[2].then_some(db)]
+        let dw = wanted[1].then(|| {
+            let mut kinds = vec![0.0; KINDS.len() * self.weights()];
+            let tasks: Vec<_> = kinds
+                .chunks_mut(self.weights())
+                .enumerate()
+                .flat_map(|(kind, dw)| {
+                    let patches = self.patches(KINDS[kind]);
+                    patches.tap_blocks(dw, n).into_iter().map(move |task| (kind, patches, task))
+                })
+                .collect();
+            tasks.into_par_iter().for_each(|(kind, patches, task)| {
+                task.add_up(&patches, x, n, pixels, |range| {
+                    &douts[(kind * pixels + range.start) * n..(kind * pixels + range.end) * n]
+                });
+            });
+            self.whole_weight(&kinds)
+        });
+        [dx, dw, wanted[2].then(|| column_sums(dy, n))]
     }
 }

@@ -5,9 +5,9 @@ use rayon::prelude::*;
 
 use super::machine::{Onto, View, product};
 use super::op::Kernel;
-use super::parts::{add_rows, fill_rows, sum_over_parts};
+use super::parts::{column_sums, fill_rows, task_rows, weight_gradient};
 
-/// Rows that one task takes.
+/// Rows that one task takes at most.
 const ROWS: usize = 512;
 
 /// `x [rows, inputs]`, `weight [outputs, inputs]`, and as a third input `bias [outputs]`.
@@ -21,8 +21,10 @@ pub(super) struct Linear {
 impl Linear {
     fn run(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
         let (k, n) = (self.inputs, self.outputs);
-        let mut y = vec![0.0; x.len() / k * n];
-        y.par_chunks_mut(ROWS * n).zip(x.par_chunks(ROWS * k)).for_each(|(y, x)| {
+        let rows = x.len() / k;
+        let mut y = vec![0.0; rows * n];
+        let task = task_rows(rows, ROWS);
+        y.par_chunks_mut(task * n).zip(x.par_chunks(task * k)).for_each(|(y, x)| {
             let onto = match bias {
                 Some(bias) => {
                     fill_rows(y, bias);
@@ -39,30 +41,17 @@ impl Linear {
     /// Gradients of `x`, `weight` and the bias.
     fn gradients(&self, x: &[f32], weight: &[f32], dy: &[f32], wanted: [bool; 3]) -> [Option<Vec<f32>>; 3] {
         let (k, n) = (self.inputs, self.outputs);
-        let rows = x.len() / k;
+        let task = task_rows(x.len() / k, ROWS);
         let dx = wanted[0].then(|| {
             let mut dx = vec![0.0; x.len()];
-            dx.par_chunks_mut(ROWS * k).zip(dy.par_chunks(ROWS * n)).for_each(|(dx, dy)| {
+            dx.par_chunks_mut(task * k).zip(dy.par_chunks(task * n)).for_each(|(dx, dy)| {
                 let sizes = [dx.len() / k, n, k];
                 product(sizes, 1.0, View::rows(dy, n), View::rows(weight, k), Onto::Nothing, dx, k);
             });
             dx
         });
-        let (dw, db) = match wanted[1] || wanted[2] {
-            false => (None, None),
-            true => {
-                let [dw, db] = sum_over_parts(rows, |part| {
-                    let (x, dy) = (&x[part.start * k..part.end * k], &dy[part.start * n..part.end * n]);
-                    let mut dw = vec![0.0; n * k];
-                    let sizes = [n, part.len(), k];
-                    product(sizes, 1.0, View::rows(dy, n).t(), View::rows(x, k), Onto::Nothing, &mut dw, k);
-                    let mut db = vec![0.0; n];
-                    add_rows(&mut db, dy);
-                    [dw, db]
-                });
-                (wanted[1].then_some(dw), wanted[2].then_some(db))
-            }
-        };
+        let dw = wanted[1].then(|| weight_gradient(x, dy, [n, k]));
+        let db = wanted[2].then(|| column_sums(dy, n));
         [dx, dw, db]
     }
 }

@@ -7,7 +7,9 @@ use rayon::prelude::*;
 use super::machine::{Onto, View, product, wide};
 use super::math;
 use super::op::Kernel;
-use super::parts::{add_rows, add_up, fill_rows, part_len, zeros_if};
+use super::parts::{
+    add_rows, add_up, column_sums, fill_rows, is_large, part_len, task_rows, weight_gradient, zeros_if,
+};
 
 /// Rows that are worked on together.
 const ROWS: usize = 128;
@@ -42,9 +44,10 @@ impl Kernel<5> for Mlp {
             let w2 = View::rows(w2, hidden).t();
             product([rows, hidden, c], 1.0, View::rows(h, hidden), w2, Onto::Sum, y, c);
         };
-        let blocks = y.par_chunks_mut(ROWS * c).zip(x.par_chunks(ROWS * c));
+        let task = task_rows(rows, ROWS);
+        let blocks = y.par_chunks_mut(task * c).zip(x.par_chunks(task * c));
         if keep {
-            blocks.zip(kept.par_chunks_mut(ROWS * hidden)).for_each(|((y, x), u)| {
+            blocks.zip(kept.par_chunks_mut(task * hidden)).for_each(|((y, x), u)| {
                 let mut h = vec![0.0; u.len()];
                 run(x, y, u, &mut h);
             });
@@ -66,6 +69,9 @@ impl Kernel<5> for Mlp {
         wanted: [bool; 5],
     ) -> [Option<Vec<f32>>; 5] {
         let (c, hidden) = (self.width, self.hidden);
+        if is_large(c * hidden, x.len() / c) {
+            return self.backward_by_weight([x, w1, w2], kept, dy, wanted);
+        }
         let part = part_len(x.len() / c);
         let mut dx = vec![0.0; x.len()];
         let rows = dx.par_chunks_mut(part * c).zip(x.par_chunks(part * c)).zip(dy.par_chunks(part * c));
@@ -79,18 +85,7 @@ impl Kernel<5> for Mlp {
                 for (((dx, x), dy), u) in blocks.zip(u.chunks(ROWS * hidden)) {
                     let rows = x.len() / c;
                     let (h, du) = (&mut h[..u.len()], &mut du[..u.len()]);
-                    let (dy_rows, w2) = (View::rows(dy, c), View::rows(w2, hidden));
-                    product([rows, c, hidden], 1.0, dy_rows, w2, Onto::Nothing, du, hidden);
-                    wide(
-                        #[inline(always)]
-                        || {
-                            for ((h, du), u) in h.iter_mut().zip(&mut *du).zip(u) {
-                                let below = math::normal_below(*u);
-                                *h = u * below;
-                                *du *= below + u * math::normal_density(*u);
-                            }
-                        },
-                    );
+                    self.through_gelu(dy, u, w2, h, du);
                     let (h, du) = (&*h, &*du);
                     if wanted[4] {
                         add_rows(&mut db2, dy);
@@ -100,7 +95,8 @@ impl Kernel<5> for Mlp {
                     }
                     let (h_rows, du_rows) = (View::rows(h, hidden), View::rows(du, hidden));
                     if wanted[3] {
-                        product([c, rows, hidden], 1.0, dy_rows.t(), h_rows, Onto::Sum, &mut dw2, hidden);
+                        let dy = View::rows(dy, c).t();
+                        product([c, rows, hidden], 1.0, dy, h_rows, Onto::Sum, &mut dw2, hidden);
                     }
                     if wanted[1] {
                         let x = View::rows(x, c);
@@ -115,5 +111,53 @@ impl Kernel<5> for Mlp {
         let mut found =
             [dx, dw1, db1, dw2, db2].into_iter().zip(wanted).map(|(grad, wanted)| wanted.then_some(grad));
         std::array::from_fn(|_| found.next().flatten())
+    }
+}
+
+impl Mlp {
+    /// For some rows: what left the GELU, `h`, and the gradient of what entered it, `du`.
+    fn through_gelu(&self, dy: &[f32], u: &[f32], w2: &[f32], h: &mut [f32], du: &mut [f32]) {
+        let (c, hidden) = (self.width, self.hidden);
+        let (dy_rows, w2) = (View::rows(dy, c), View::rows(w2, hidden));
+        product([dy.len() / c, c, hidden], 1.0, dy_rows, w2, Onto::Nothing, du, hidden);
+        wide(
+            #[inline(always)]
+            || {
+                for ((h, du), u) in h.iter_mut().zip(&mut *du).zip(u) {
+                    let below = math::normal_below(*u);
+                    *h = u * below;
+                    *du *= below + u * math::normal_density(*u);
+                }
+            },
+        );
+    }
+
+    /// The gradients where the weights are large beside the rows: the hidden rows of all of them first, then each weight's
+    /// gradient in one go.
+    fn backward_by_weight(
+        &self,
+        [x, w1, w2]: [&[f32]; 3],
+        kept: &[f32],
+        dy: &[f32],
+        wanted: [bool; 5],
+    ) -> [Option<Vec<f32>>; 5] {
+        let (c, hidden) = (self.width, self.hidden);
+        let task = task_rows(x.len() / c, ROWS);
+        let [mut h, mut du] = [(); 2].map(|()| vec![0.0; kept.len()]);
+        let mut dx = vec![0.0; x.len()];
+        let hiddens = h.par_chunks_mut(task * hidden).zip(du.par_chunks_mut(task * hidden));
+        let rows = dx.par_chunks_mut(task * c).zip(dy.par_chunks(task * c));
+        hiddens.zip(rows).zip(kept.par_chunks(task * hidden)).for_each(|(((h, du), (dx, dy)), u)| {
+            self.through_gelu(dy, u, w2, h, du);
+            let (sizes, du) = ([dy.len() / c, hidden, c], View::rows(du, hidden));
+            product(sizes, 1.0, du, View::rows(w1, c), Onto::Nothing, dx, c);
+        });
+        [
+            wanted[0].then_some(dx),
+            wanted[1].then(|| weight_gradient(x, &du, [hidden, c])),
+            wanted[2].then(|| column_sums(&du, hidden)),
+            wanted[3].then(|| weight_gradient(&h, dy, [c, hidden])),
+            wanted[4].then(|| column_sums(dy, c)),
+        ]
     }
 }

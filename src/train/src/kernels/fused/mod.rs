@@ -14,10 +14,18 @@ mod norm;
 mod op;
 mod parts;
 mod patches;
+mod taps;
+mod update;
 
 use burn::tensor::Tensor;
 
 use op::{applies, apply};
+pub use update::AdamWStep;
+pub(super) use update::{adamw, blend};
+
+pub(super) fn in_host_memory(tensor: &Tensor<1>) -> bool {
+    applies(tensor)
+}
 
 pub(super) fn linear<const D: usize>(
     x: &Tensor<D>,
@@ -46,12 +54,10 @@ pub(super) fn conv2d(
     applies(x).then(|| {
         let [batch, height, width, inputs] = x.dims();
         let [outputs, _, kernel, _] = weight.dims();
+        let tensors =
+            [x.clone().into_dispatch(), weight.clone().into_dispatch(), bias.clone().into_dispatch()];
         let patches = patches::Patches::padded([height, width, inputs], kernel, stride);
-        let kernel = conv::Conv { batch, outputs, patches };
-        apply(
-            kernel,
-            [x.clone().into_dispatch(), weight.clone().into_dispatch(), bias.clone().into_dispatch()],
-        )
+        apply(conv::Conv { batch, outputs, patches }, tensors)
     })
 }
 

@@ -67,6 +67,24 @@ pub(super) fn apply<const N: usize, const D: usize, K: Kernel<N>>(
     Tensor::from_dispatch(DispatchTensor { kind, autodiff: context })
 }
 
+/// The numbers of a tensor for which [`applies`] holds, taken out of it: copied only where others hold it too.
+pub(super) fn numbers(tensor: Tensor<1>) -> Vec<f32> {
+    let data = contiguous(plain(tensor.into_dispatch())).into_data();
+    data.try_into_vec::<f32>().unwrap_or_default()
+}
+
+/// Looks at the numbers of a tensor for which [`applies`] holds.
+pub(super) fn with_numbers<R>(tensor: &Tensor<1>, look: impl FnOnce(&[f32]) -> R) -> R {
+    look(slice(&contiguous(plain(tensor.clone().into_dispatch()))))
+}
+
+/// A tensor of these numbers, without a gradient.
+pub(super) fn from_numbers(values: Vec<f32>) -> Tensor<1> {
+    let shape = [values.len()].into();
+    let kind = DispatchTensorKind::Flex(BackendTensor::Float(flex(values, shape)));
+    Tensor::from_dispatch(DispatchTensor { kind, autodiff: DispatchAutodiffContext::Disabled })
+}
+
 fn record<const N: usize, K: Kernel<N>>(
     kernel: K,
     inputs: [FloatTensor<Autodiff<Flex>>; N],

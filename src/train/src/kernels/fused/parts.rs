@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::machine::wide;
+use super::machine::{Onto, View, product, wide};
 
 /// Parts that a sum is cut into. More would cost memory traffic, fewer would leave cores idle.
 const PARTS: usize = 8;
@@ -14,18 +14,52 @@ pub(super) fn part_len(rows: usize) -> usize {
     rows.div_ceil(PARTS).max(1)
 }
 
+/// Rows that one task takes: `most`, or fewer where there are few, so that every core has some.
+pub(super) fn task_rows(rows: usize, most: usize) -> usize {
+    const LEAST: usize = 64;
+    part_len(rows).clamp(LEAST.min(most), most)
+}
+
 /// The parts of `rows`, in order. Only `rows` decides them.
-pub(super) fn parts(rows: usize) -> Vec<Range<usize>> {
+fn parts(rows: usize) -> Vec<Range<usize>> {
     let len = part_len(rows);
     (0..rows.div_ceil(len)).map(|part| part * len..rows.min((part + 1) * len)).collect()
 }
 
 /// Runs `work` on every part and adds up the arrays it returns, part after part.
-pub(super) fn sum_over_parts<const N: usize>(
+fn sum_over_parts<const N: usize>(
     rows: usize,
     work: impl Fn(Range<usize>) -> [Vec<f32>; N] + Send + Sync,
 ) -> [Vec<f32>; N] {
     add_up(parts(rows).into_par_iter().map(work).collect())
+}
+
+/// Whether a weight of so many numbers is so large beside the rows that its gradient is better not kept once for each part.
+pub(super) fn is_large(weight: usize, rows: usize) -> bool {
+    weight > 32 * rows
+}
+
+/// `dyᵀ x`: the gradient `[n, k]` of a projection's weight, from `x [rows, k]` and `dy [rows, n]`.
+pub(super) fn weight_gradient(x: &[f32], dy: &[f32], [n, k]: [usize; 2]) -> Vec<f32> {
+    let rows = x.len() / k;
+    if is_large(n * k, rows) {
+        // By outputs: each task reads all rows.
+        let outputs = part_len(n).next_multiple_of(16);
+        let mut dw = vec![0.0; n * k];
+        dw.par_chunks_mut(outputs * k).enumerate().for_each(|(task, dw)| {
+            let dy = View::rows(&dy[task * outputs..], n).t();
+            product([dw.len() / k, rows, k], 1.0, dy, View::rows(x, k), Onto::Nothing, dw, k);
+        });
+        return dw;
+    }
+    let [dw] = sum_over_parts(rows, |part| {
+        let (x, dy) = (&x[part.start * k..part.end * k], &dy[part.start * n..part.end * n]);
+        let mut dw = vec![0.0; n * k];
+        let sizes = [n, part.len(), k];
+        product(sizes, 1.0, View::rows(dy, n).t(), View::rows(x, k), Onto::Nothing, &mut dw, k);
+        [dw]
+    });
+    dw
 }
 
 /// Room for a sum, if it is wanted.
@@ -67,6 +101,16 @@ pub(super) fn add_rows(total: &mut [f32], rows: &[f32]) {
             }
         },
     );
+}
+
+/// The sum of the rows of `rows`, `width` wide.
+pub(super) fn column_sums(rows: &[f32], width: usize) -> Vec<f32> {
+    let [total] = sum_over_parts(rows.len() / width, |part| {
+        let mut total = vec![0.0; width];
+        add_rows(&mut total, &rows[part.start * width..part.end * width]);
+        [total]
+    });
+    total
 }
 
 /// Puts `row` into every row of `out`.

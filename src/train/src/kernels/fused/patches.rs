@@ -3,10 +3,14 @@
 
 use std::ops::Range;
 
-use super::machine::wide;
+use super::machine::{Onto, View, product, wide};
 
 /// Numbers in the patches of one band, about.
 const BAND: usize = 160 * 1024;
+/// Channels of a tap that one task takes.
+const BLOCK: usize = 128;
+/// Output pixels that such a task takes at a time, about.
+const PIXELS: usize = 256;
 
 /// Where the patches of an image `[height, width, channels]` lie. A patch is ordered (row, column, channel).
 #[derive(Debug, Clone, Copy)]
@@ -49,15 +53,20 @@ impl Patches {
         self.out_height * self.out_width
     }
 
-    /// Output rows in one band.
+    /// Output rows in one band. Rows are counted through all images, so a band may hold several small ones.
     pub fn band(&self) -> usize {
-        (BAND / (self.len() * self.out_width)).clamp(1, self.out_height)
+        (BAND / (self.len() * self.out_width)).max(1)
     }
 
-    /// The bands of an image, as ranges of output rows.
-    pub fn bands(&self) -> impl Iterator<Item = Range<usize>> {
-        let (band, rows) = (self.band(), self.out_height);
-        (0..rows).step_by(band).map(move |start| start..rows.min(start + band))
+    /// Whole images whose rows fill a band: what one task folds.
+    pub fn group(&self) -> usize {
+        (self.band() / self.out_height).max(1)
+    }
+
+    /// The output rows of band `number`, which has so many pixels.
+    pub fn rows_of(&self, number: usize, pixels: usize) -> Range<usize> {
+        let first = number * self.band();
+        first..first + pixels / self.out_width
     }
 
     /// Room for the patches of one band.
@@ -66,7 +75,7 @@ impl Patches {
     }
 
     /// Writes the patches of some output rows: `[pixels, patch]`.
-    pub fn unfold(&self, image: &[f32], rows: Range<usize>, patches: &mut [f32]) {
+    pub fn unfold(&self, images: &[f32], rows: Range<usize>, patches: &mut [f32]) {
         let run = self.kernel * self.channels;
         for (row, y) in rows.enumerate() {
             for dy in 0..self.kernel {
@@ -81,7 +90,7 @@ impl Patches {
                             to[inside.end..].fill(0.0);
                             let start = from + start;
                             let len = inside.len();
-                            to[inside].copy_from_slice(&image[start..start + len]);
+                            to[inside].copy_from_slice(&images[start..start + len]);
                         }
                     }
                 }
@@ -89,8 +98,8 @@ impl Patches {
         }
     }
 
-    /// Adds the patches of some output rows to the places in the image that they came from.
-    pub fn fold(&self, patches: &[f32], rows: Range<usize>, image: &mut [f32]) {
+    /// Adds the patches of some output rows to the places in the images that they came from.
+    pub fn fold(&self, patches: &[f32], rows: Range<usize>, images: &mut [f32]) {
         let run = self.kernel * self.channels;
         wide(
             #[inline(always)]
@@ -102,7 +111,7 @@ impl Patches {
                             let (inside, start) = self.source_columns(x);
                             let patch =
                                 &patches[(row * self.out_width + x) * self.len() + dy * run..][inside];
-                            let image = &mut image[from + start..][..patch.len()];
+                            let image = &mut images[from + start..][..patch.len()];
                             image.iter_mut().zip(patch).for_each(|(image, v)| *image += v);
                         }
                     }
@@ -111,11 +120,37 @@ impl Patches {
         );
     }
 
+    /// The tasks that make a weight's gradient `dw [patch, outputs]`: each some channels under one tap.
+    pub fn tap_blocks<'a>(&self, dw: &'a mut [f32], outputs: usize) -> Vec<TapBlock<'a>> {
+        let taps = dw.chunks_mut(self.channels * outputs).enumerate();
+        taps.flat_map(|(tap, dw)| {
+            let blocks = dw.chunks_mut(BLOCK * outputs).enumerate();
+            blocks.map(move |(block, dw)| TapBlock { tap, first: block * BLOCK, dw })
+        })
+        .collect()
+    }
+
     /// Where the image row under row `dy` of the patches at output row `y` begins; `None` in the padding.
     #[inline(always)]
     fn source_row(&self, y: usize, dy: usize) -> Option<usize> {
+        let (image, y) = (y / self.out_height, y % self.out_height);
         let y = (y * self.stride + dy).checked_sub(self.above).filter(|y| *y < self.height)?;
-        Some(y * self.width * self.channels)
+        Some((image * self.height + y) * self.width * self.channels)
+    }
+
+    /// Writes what lies under one tap at the pixels of output row `y`: `[out_width, channels]` of the channels from
+    /// `first` on, zeros in the padding.
+    fn under(&self, images: &[f32], y: usize, tap: usize, first: usize, channels: usize, out: &mut [f32]) {
+        let Some(row) = self.source_row(y, tap / self.kernel) else { return out.fill(0.0) };
+        for (x, out) in out.chunks_exact_mut(channels).enumerate() {
+            let column = (x * self.stride + tap % self.kernel).checked_sub(self.left);
+            match column.filter(|column| *column < self.width) {
+                None => out.fill(0.0),
+                Some(column) => {
+                    out.copy_from_slice(&images[row + column * self.channels + first..][..channels]);
+                }
+            }
+        }
     }
 
     /// For a row of the patch at output column `x`: which of its numbers lie in the image, and where in the
@@ -130,6 +165,40 @@ impl Patches {
     }
 }
 
+/// The gradient of some rows of a weight: `dw [channels, outputs]` of the channels from `first` on under one tap. One
+/// task adds up all of it, in the order of the pixels, so that no partial sums have to be kept.
+pub(super) struct TapBlock<'a> {
+    tap: usize,
+    first: usize,
+    dw: &'a mut [f32],
+}
+
+impl TapBlock<'_> {
+    /// Adds up what each output pixel contributes: the image under the tap times `dy(pixels)`, its gradient
+    /// `[pixels, outputs]`.
+    pub fn add_up<'d>(
+        self,
+        patches: &Patches,
+        images: &[f32],
+        outputs: usize,
+        pixels: usize,
+        dy: impl Fn(Range<usize>) -> &'d [f32],
+    ) {
+        let (channels, width) = (self.dw.len() / outputs, patches.out_width);
+        let rows = (PIXELS / width).max(1);
+        let mut under = vec![0.0; rows * width * channels];
+        for first in (0..pixels / width).step_by(rows) {
+            let those = first..(pixels / width).min(first + rows);
+            for (y, under) in those.clone().zip(under.chunks_exact_mut(width * channels)) {
+                patches.under(images, y, self.tap, self.first, channels, under);
+            }
+            let (count, dy) = (those.len() * width, dy(those.start * width..those.end * width));
+            let (under, dy) = (View::rows(&under, channels).t(), View::rows(dy, outputs));
+            product([channels, count, outputs], 1.0, under, dy, Onto::Sum, self.dw, outputs);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,7 +210,7 @@ mod tests {
         let mut found = patches.buffer();
         patches.unfold(&image, 0..2, &mut found);
         assert_eq!(found[..9], [0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 0.0, 4.0, 5.0]);
-        assert_eq!(found[5 * 9..], [2.0, 3.0, 0.0, 5.0, 6.0, 0.0, 0.0, 0.0, 0.0]);
+        assert_eq!(found[5 * 9..6 * 9], [2.0, 3.0, 0.0, 5.0, 6.0, 0.0, 0.0, 0.0, 0.0]);
 
         // Each pixel comes back as often as patches hold it: 4 at the sides' ends, 6 in the middle.
         let mut back = [0.0; 6];
@@ -156,6 +225,6 @@ mod tests {
         let image: Vec<f32> = (1..=16).map(|v| v as f32).collect();
         let mut found = patches.buffer();
         patches.unfold(&image, 0..2, &mut found);
-        assert_eq!(found[3 * 9..], [6.0, 7.0, 8.0, 10.0, 11.0, 12.0, 14.0, 15.0, 16.0]);
+        assert_eq!(found[3 * 9..4 * 9], [6.0, 7.0, 8.0, 10.0, 11.0, 12.0, 14.0, 15.0, 16.0]);
     }
 }
