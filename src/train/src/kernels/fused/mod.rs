@@ -54,10 +54,12 @@ pub(super) fn conv2d(
     applies(x).then(|| {
         let [batch, height, width, inputs] = x.dims();
         let [outputs, _, kernel, _] = weight.dims();
-        let tensors =
-            [x.clone().into_dispatch(), weight.clone().into_dispatch(), bias.clone().into_dispatch()];
         let patches = patches::Patches::padded([height, width, inputs], kernel, stride);
-        apply(conv::Conv { batch, outputs, patches }, tensors)
+        let kernel = conv::Conv { batch, outputs, patches };
+        apply(
+            kernel,
+            [x.clone().into_dispatch(), weight.clone().into_dispatch(), bias.clone().into_dispatch()],
+        )
     })
 }
 
