@@ -3,6 +3,7 @@
 //! `cargo bench --bench loader`: for each data set and number of workers, images a second when nothing else is done,
 //! and the share of waiting when the consumer keeps a processor busy between batches, as a step on the CPU does.
 
+use std::error::Error;
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ const BATCH: usize = 16;
 const STEP: Duration = Duration::from_millis(20);
 const STEPS: usize = 50;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
     let project = tempfile::tempdir()?;
     write_photos(&project.path().join("data"), 800)?;
     let turned = Augmentation { enabled: true, horizontal_flip: true, rotation_degrees: 10.0 };
@@ -43,18 +44,25 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// A loader on a newly opened data set, whose files are decoded already if `decoded`.
+/// A loader on a newly opened data set, whose files are all decoded already if `decoded`, and else none.
 fn measured(
     settings: &DatasetSettings,
     project: &Path,
     num_workers: usize,
     decoded: bool,
-) -> Result<Loader, DataError> {
+) -> Result<Loader, Box<dyn Error>> {
+    if !decoded
+        && let Err(error) = std::fs::remove_dir_all(project.join(".pipe"))
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(error.into());
+    }
     let dataset = Dataset::open(settings, project, &())?;
     if decoded {
         dataset.check_images(&())?;
     }
-    Loader::new(Arc::new(dataset), Split::Train, LoaderOptions { batch_size: BATCH, num_workers, seed: 0 })
+    let options = LoaderOptions { batch_size: BATCH, num_workers, seed: 0 };
+    Ok(Loader::new(Arc::new(dataset), Split::Train, options)?)
 }
 
 /// The share of the time that a consumer with steps of [`STEP`] spends waiting for a batch.
@@ -74,7 +82,7 @@ fn waiting(loader: &Loader) -> Result<f64, DataError> {
 }
 
 /// JPEG files of the size of Imagenette's, in two classes.
-fn write_photos(root: &Path, count: u32) -> Result<(), Box<dyn std::error::Error>> {
+fn write_photos(root: &Path, count: u32) -> Result<(), Box<dyn Error>> {
     for class in ["a", "b"] {
         std::fs::create_dir_all(root.join(class))?;
     }

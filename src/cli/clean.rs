@@ -10,18 +10,24 @@ use crate::report::table;
 use crate::say;
 
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  pipe gc --dry-run\n  pipe gc --dir checkpoints/lora")]
+#[command(after_help = "Examples:\n  pipe gc --dry-run\n  pipe gc --dir checkpoints/lora\n  pipe gc --cache")]
 pub struct GcArguments {
     /// Folder of numbered runs; every folder under `checkpoints/` that has some if unset
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// Remove the cache of file digests and decoded images too
+    #[arg(long)]
+    cache: bool,
     /// Say what would go, and remove nothing
     #[arg(long)]
     dry_run: bool,
 }
 
 pub fn gc(arguments: GcArguments) -> Result<ExitCode, CliError> {
-    let garbage = clean::garbage(&runs::folders(arguments.dir.as_deref())?);
+    let mut garbage = clean::garbage(&runs::folders(arguments.dir.as_deref())?);
+    if arguments.cache {
+        garbage.extend(clean::cache(&project::root()?));
+    }
     let word = if arguments.dry_run { "would remove" } else { "removed" };
     for piece in &garbage {
         if !arguments.dry_run {

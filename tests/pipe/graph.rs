@@ -210,7 +210,10 @@ fn what_a_crash_left_is_collected() {
         project.list(&format!("{run}/checkpoints")),
         ["best.ckpt", "epoch_001.ckpt", "epoch_002.ckpt", "last.ckpt"]
     );
+    project.write(".pipe/cache/images/0", "pixels");
     project.pipe(&["gc"]).succeeds().says("nothing to remove");
+    project.pipe(&["gc", "--cache"]).succeeds().says(".pipe/cache (made again when it is missed, 6 B)");
+    assert!(!project.path(".pipe/cache").exists());
     project.pipe(&["plan", "p.yaml"]).says("base  skip");
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::record::Record;
+use super::record::{Record, STATE_FOLDER};
 use super::{Lock, Metadata, Run, Runs, Status, StoreError, atomic};
 
 /// Something on disk that can go.
@@ -130,6 +130,12 @@ pub fn garbage(folders: &[Runs]) -> Vec<Garbage> {
         }
     }
     all
+}
+
+/// The project's cache: file digests and decoded images, which are made again when they are missed.
+pub fn cache(root: &Path) -> Option<Garbage> {
+    let path = root.join(STATE_FOLDER).join("cache");
+    path.is_dir().then(|| Garbage { bytes: freed(&path), path, why: "made again when it is missed".into() })
 }
 
 /// Removes a piece of garbage.

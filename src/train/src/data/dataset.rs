@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use image::RgbImage;
+use pipe_engine::store::STATE_FOLDER;
 use rayon::prelude::*;
 
 use super::digest::FieldDigest;
@@ -50,7 +51,8 @@ impl Dataset {
     /// what is missing, if `settings.download` allows it.
     ///
     /// Fails on a setting out of range, on data that is missing, and on archives that are truncated or foreign.
-    /// A folder's images are decoded when first used: [`Dataset::check_images`] does so for all of them.
+    /// A folder's images are decoded when first used: [`Dataset::check_images`] does so for all of them. What was
+    /// read and decoded once is kept in the project's `.pipe/cache`.
     pub fn open(
         settings: &DatasetSettings,
         project: &Path,
@@ -58,13 +60,14 @@ impl Dataset {
     ) -> Result<Self, DataError> {
         settings.validate()?;
         let root = project.join(&settings.root);
+        let cache = project.join(STATE_FOLDER).join("cache");
         let content = match settings.source {
             Source::Shapes => draw(&SHAPES, settings, progress)?,
             Source::Trees => draw(&TREES, settings, progress)?,
             Source::Cifar10 => cifar::open(&cifar::CIFAR10, settings, &root, progress)?,
             Source::Cifar100 => cifar::open(&cifar::CIFAR100, settings, &root, progress)?,
-            Source::Imagenette => imagenette::open(settings, &root, progress)?,
-            Source::ImageFolder => folder::open(settings, &root)?,
+            Source::Imagenette => imagenette::open(settings, &root, &cache, progress)?,
+            Source::ImageFolder => folder::open(settings, &root, &cache, progress)?,
         };
         let class_count = content.class_names.len();
         let (train, validation) = split(&content.labels, class_count, settings.val_split, settings.seed);
@@ -141,11 +144,11 @@ impl Dataset {
     /// Decodes every file of the data set once, on all processors, so that a corrupt image is found before
     /// training starts. Nothing to do for sources that hold their images in memory.
     pub fn check_images(&self, progress: &dyn Progress) -> Result<(), DataError> {
-        let Images::Files { paths, .. } = &self.images else { return Ok(()) };
+        let Images::Files(files) = &self.images else { return Ok(()) };
         let done = AtomicUsize::new(0);
-        (0..paths.len()).into_par_iter().try_for_each(|index| {
+        (0..files.len()).into_par_iter().try_for_each(|index| {
             self.image(index)?;
-            progress.decoded(done.fetch_add(1, Ordering::Relaxed) + 1, paths.len());
+            progress.decoded(done.fetch_add(1, Ordering::Relaxed) + 1, files.len());
             Ok(())
         })
     }

@@ -14,11 +14,10 @@ use super::error::DataError;
 const MAX_SIDE: u32 = 32_768;
 const MAX_PIXELS: u64 = 100_000_000;
 
-/// Reads the image at `path`: its central square, resized to RGB `[size, size, 3]`, upright as its EXIF says,
-/// over white where it is transparent.
-pub(crate) fn load(path: &Path, size: usize) -> Result<Box<[u8]>, DataError> {
-    let bytes = std::fs::read(path).map_err(DataError::io("read", path))?;
-    let image = decode(&bytes).map_err(|reason| DataError::Image { file: path.to_owned(), reason })?;
+/// Decodes the content of the file `path`: its central square, resized to RGB `[size, size, 3]`, upright as its EXIF
+/// says, over white where it is transparent.
+pub(crate) fn square(path: &Path, bytes: &[u8], size: usize) -> Result<Box<[u8]>, DataError> {
+    let image = decode(bytes).map_err(|reason| DataError::Image { file: path.to_owned(), reason })?;
     Ok(central_square(&image, size))
 }
 

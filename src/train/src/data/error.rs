@@ -41,6 +41,10 @@ pub enum DataError {
     #[error("failed to decode the image {}: {reason}; replace or remove the file", file.display())]
     Image { file: PathBuf, reason: String },
 
+    /// A file is not what it was when the data set was opened.
+    #[error("failed to read the image {}: it changed since the data set was opened; run again", file.display())]
+    Changed { file: PathBuf },
+
     /// A folder of images is not laid out as one folder for each class.
     #[error("failed to read the image folder {}: {reason}", path.display())]
     Folder { path: PathBuf, reason: String },

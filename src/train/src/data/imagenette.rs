@@ -35,6 +35,7 @@ const NAMES: [(&str, &str); 10] = [
 pub(crate) fn open(
     settings: &DatasetSettings,
     root: &Path,
+    cache: &Path,
     progress: &dyn Progress,
 ) -> Result<Content, DataError> {
     let folder = root.join(FOLDER);
@@ -46,5 +47,5 @@ pub(crate) fn open(
     }
     let name =
         |folder: &str| NAMES.iter().find(|(id, _)| *id == folder).map_or(folder, |(_, name)| name).to_owned();
-    folder::read(settings, &folder.join("train"), name)
+    folder::read(settings, &folder.join("train"), cache, progress, name)
 }

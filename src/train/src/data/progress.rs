@@ -7,6 +7,11 @@ pub trait Progress: Sync {
         let _ = (name, done, total);
     }
 
+    /// The content of `done` files is known.
+    fn indexed(&self, done: usize) {
+        let _ = done;
+    }
+
     /// `done` of `total` images are drawn, read or decoded.
     fn decoded(&self, done: usize, total: usize) {
         let _ = (done, total);

@@ -98,6 +98,10 @@ impl Progress for Throttled<'_, '_> {
         self.report(format!("downloading {name}"), done, total);
     }
 
+    fn indexed(&self, done: usize) {
+        self.report("reading images".to_owned(), done as u64, None);
+    }
+
     fn decoded(&self, done: usize, total: usize) {
         self.report("preparing images".to_owned(), done as u64, Some(total as u64));
     }

@@ -2,7 +2,7 @@ use std::fs;
 use std::sync::Arc;
 
 use image::ImageFormat::{Jpeg, Png, WebP};
-use pipe_train::data::{ClassSelection, DatasetSettings, Loader, LoaderOptions, Source, Split};
+use pipe_train::data::{ClassSelection, Dataset, DatasetSettings, Loader, LoaderOptions, Source, Split};
 
 use crate::made::{Project, picture, settings};
 
@@ -79,6 +79,39 @@ fn a_corrupt_image_is_named_when_checked_and_when_loaded() {
             assert_eq!(batches.iter().filter(|b| b.is_err()).count(), 1, "the epoch ends with the error");
         }
     }
+}
+
+#[test]
+fn decoded_images_are_kept_and_are_the_same_images() {
+    let (project, settings) = two_classes();
+    let images = |dataset: &Dataset| -> Vec<Vec<u8>> {
+        dataset.indices(Split::Train).iter().map(|i| dataset.image(*i).unwrap().into_owned()).collect()
+    };
+    let first = images(&project.open(&settings).unwrap());
+    let again = project.open(&settings).unwrap();
+    for file in ["cat/c.webp", "dog/a.png", "dog/b.JPG"] {
+        fs::remove_file(project.data("pets").join(file)).unwrap();
+    }
+    assert_eq!(images(&again), first, "from the cache: the files are gone");
+
+    let (elsewhere, settings) = two_classes();
+    fs::write(elsewhere.path().join(".pipe"), "in the way").unwrap();
+    assert_eq!(images(&elsewhere.open(&settings).unwrap()), first, "without a cache");
+}
+
+#[test]
+fn an_image_that_changes_while_a_data_set_is_open_is_refused_and_taken_in_by_the_next() {
+    let (project, settings) = two_classes();
+    let dataset = project.open(&settings).unwrap();
+    let path = project.put("pets/dog/b.JPG", &picture(60, 40, BLUE, Jpeg));
+    let message = dataset.image(2).unwrap_err().to_string();
+    assert!(
+        message.starts_with(&format!("failed to read the image {}: it changed", path.display())),
+        "{message}"
+    );
+    let next = project.open(&settings).unwrap();
+    assert_ne!(next.digest(), dataset.digest());
+    assert_eq!(next.image(2).unwrap()[2], 200);
 }
 
 #[test]
