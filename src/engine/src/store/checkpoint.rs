@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::mpsc::{channel, sync_channel};
+use std::sync::mpsc::sync_channel;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
@@ -260,6 +260,33 @@ pub struct Checkpoint {
     data_bytes: u64,
 }
 
+/// A checkpoint whose content has its digest, in memory.
+#[derive(Debug)]
+pub struct Loaded {
+    checkpoint: Checkpoint,
+    tensors: BTreeMap<String, HostTensor>,
+}
+
+impl Loaded {
+    pub fn path(&self) -> &Path {
+        &self.checkpoint.path
+    }
+
+    pub fn header(&self) -> &Header {
+        &self.checkpoint.header
+    }
+
+    /// The names of all tensors of the file.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.checkpoint.entries.keys().map(String::as_str)
+    }
+
+    /// Hands out a tensor, once: so that its memory goes as it is used.
+    pub fn take(&mut self, name: &str) -> Option<HostTensor> {
+        self.tensors.remove(name)
+    }
+}
+
 impl Checkpoint {
     /// Reads and checks the header: lengths, offsets, types. The data's digest is [`verify`](Self::verify)'s work.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
@@ -379,7 +406,34 @@ impl Checkpoint {
                 Err(io::ErrorKind::UnexpectedEof.into())
             }
         };
-        let digest = digest().map_err(|e| self.error(Fault::Unreadable, format!("failed to read: {e}")))?;
+        self.compare(&digest().map_err(|e| self.error(Fault::Unreadable, format!("failed to read: {e}")))?)
+    }
+
+    /// Reads every tensor, and checks the digest of everything meanwhile: the file is read once.
+    pub fn load(self) -> Result<Loaded, CheckpointError> {
+        let mut entries: Vec<&Entry> = self.entries.values().collect();
+        entries.sort_by_key(|entry| entry.start);
+        let mut hash = content_hash(&self.metadata, &self.table);
+        let mut tensors = BTreeMap::new();
+        let read = || -> io::Result<()> {
+            let mut file = File::open(&self.path)?;
+            file.seek(SeekFrom::Start(self.data_start))?;
+            let pieces = entries.into_iter().map(|entry| {
+                let mut bytes = vec![0; entry.bytes as usize];
+                file.read_exact(&mut bytes).map(|()| (entry, bytes))
+            });
+            read_ahead(pieces, |(Entry { name, dtype, shape, .. }, bytes)| {
+                hash.update(&bytes);
+                let (name, shape) = (name.clone(), shape.clone());
+                tensors.insert(name.clone(), HostTensor { name, dtype: *dtype, shape, bytes });
+            })
+        };
+        read().map_err(|e| self.error(Fault::Unreadable, format!("failed to read: {e}")))?;
+        self.compare(&digest_text(&hash.finalize()))?;
+        Ok(Loaded { checkpoint: self, tensors })
+    }
+
+    fn compare(&self, digest: &str) -> Result<(), CheckpointError> {
         match self.digest() {
             Some(expected) if expected == digest => Ok(()),
             _ => Err(self
@@ -416,61 +470,55 @@ pub fn file_digest(path: &Path) -> io::Result<String> {
     Ok(digest_text(&hash.finalize()))
 }
 
-/// Feeds all that can be read to `hash`, and says how many bytes that was. What is long is read ahead by another thread.
+/// Feeds all that can be read to `hash`, and says how many bytes that was.
 fn hash_all(mut from: impl Read + Send, hash: &mut Sha256) -> io::Result<u64> {
-    const CHUNK: usize = 1 << 20;
-    const AHEAD: usize = 2;
-    let fill = |from: &mut dyn Read, chunk: &mut Vec<u8>| {
-        chunk.clear();
-        from.take(CHUNK as u64).read_to_end(chunk)
-    };
-    let mut chunk = Vec::with_capacity(CHUNK);
+    const CHUNK: u64 = 1 << 20;
     let mut total = 0;
-    // Short files, and a system without a thread to give.
-    for _ in 0..AHEAD {
-        let read = fill(&mut from, &mut chunk)?;
+    let chunks = std::iter::from_fn(|| {
+        let mut chunk = Vec::with_capacity(CHUNK as usize);
+        match (&mut from).take(CHUNK).read_to_end(&mut chunk) {
+            Ok(0) => None,
+            read => Some(read.map(|_| chunk)),
+        }
+    });
+    read_ahead(chunks, |chunk| {
         hash.update(&chunk);
-        total += read as u64;
-        if read < CHUNK {
-            return Ok(total);
-        }
+        total += chunk.len() as u64;
+    })?;
+    Ok(total)
+}
+
+/// Gives each of some pieces to `each`, up to the first error, while another thread reads those that follow.
+fn read_ahead<T: Send>(
+    pieces: impl Iterator<Item = io::Result<T>> + Send,
+    mut each: impl FnMut(T),
+) -> io::Result<()> {
+    const AHEAD: usize = 2;
+    let mut pieces = pieces;
+    // What is short needs no thread.
+    for piece in pieces.by_ref().take(AHEAD) {
+        each(piece?);
     }
-    let from = Mutex::new(from);
-    let from = &from;
+    let pieces = &Mutex::new(pieces);
     std::thread::scope(|scope| {
-        let (full, fulls) = sync_channel::<io::Result<Vec<u8>>>(AHEAD);
-        let (empty, empties) = channel::<Vec<u8>>();
-        for _ in 0..=AHEAD {
-            let _ = empty.send(Vec::with_capacity(CHUNK));
-        }
-        let ahead = move || {
-            let Ok(mut from) = from.lock() else { return };
-            for mut chunk in empties {
-                let filled = fill(&mut *from, &mut chunk);
-                let last = !matches!(filled, Ok(CHUNK));
-                if full.send(filled.map(|_| chunk)).is_err() || last {
+        let (send, ready) = sync_channel(AHEAD);
+        let read = move || {
+            let Ok(mut pieces) = pieces.lock() else { return };
+            for piece in pieces.by_ref() {
+                let failed = piece.is_err();
+                if send.send(piece).is_err() || failed {
                     return;
                 }
             }
         };
-        if std::thread::Builder::new().spawn_scoped(scope, ahead).is_err() {
-            let Ok(mut from) = from.lock() else { return Err(io::ErrorKind::Other.into()) };
-            loop {
-                let read = fill(&mut *from, &mut chunk)?;
-                hash.update(&chunk);
-                total += read as u64;
-                if read == 0 {
-                    return Ok(total);
-                }
-            }
+        match std::thread::Builder::new().spawn_scoped(scope, read) {
+            Ok(_) => ready.iter().try_for_each(|piece| piece.map(&mut each)),
+            // A system without a thread to give.
+            Err(_) => match pieces.lock() {
+                Ok(mut pieces) => pieces.by_ref().try_for_each(|piece| piece.map(&mut each)),
+                Err(_) => Err(io::ErrorKind::Other.into()),
+            },
         }
-        for chunk in fulls {
-            let chunk = chunk?;
-            hash.update(&chunk);
-            total += chunk.len() as u64;
-            let _ = empty.send(chunk);
-        }
-        Ok(total)
     })
 }
 

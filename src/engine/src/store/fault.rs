@@ -10,6 +10,8 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use super::writeback::Writeback;
+
 /// A change of the disk that is about to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
@@ -31,23 +33,27 @@ pub fn point(change: Change, path: &Path) -> io::Result<()> {
 pub struct Watched<'a> {
     file: File,
     path: &'a Path,
+    writeback: Writeback,
 }
 
 impl<'a> Watched<'a> {
     pub fn new(file: File, path: &'a Path) -> Self {
-        Self { file, path }
+        Self { file, path, writeback: Writeback::default() }
     }
 
     /// Makes what was written durable.
     pub fn sync(self) -> io::Result<()> {
         point(Change::Sync, self.path)?;
+        self.writeback.finish()?;
         self.file.sync_all()
     }
 }
 
 impl Write for Watched<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        write(&self.file, self.path, bytes)
+        let written = write(&self.file, self.path, bytes)?;
+        self.writeback.wrote(&self.file, written);
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::checkpoint::{self, Checkpoint, Header, file_digest};
+use super::checkpoint::{self, Checkpoint, Header, Loaded, file_digest};
 use super::tensor::HostTensor;
 use super::{
     CheckpointRecord, EpochRecord, Lock, Metadata, PartialRecord, Run, Status, StoreError, atomic, room,
@@ -37,7 +37,7 @@ pub struct Saved {
 /// The newest good checkpoint of a run, and the newer ones that are not good.
 #[derive(Debug, Default)]
 pub struct Found {
-    pub checkpoint: Option<Checkpoint>,
+    pub checkpoint: Option<Loaded>,
     pub passed_over: Vec<String>,
 }
 
@@ -254,12 +254,12 @@ impl Keeper {
             let Ok(found) = Checkpoint::open(&path) else { continue };
             let relative = format!("checkpoints/{}", path.file_name().unwrap_or_default().to_string_lossy());
             let header = found.header().clone();
-            if header.identity != self.metadata.identity || found.verify().is_err() {
+            if header.identity != self.metadata.identity {
                 continue;
             }
             let listed = self.metadata.checkpoints.iter().any(|c| c.path == relative)
                 || self.metadata.partial_checkpoint.as_ref().is_some_and(|p| p.path == relative);
-            if listed {
+            if listed || found.verify().is_err() {
                 continue;
             }
             let newest = self.metadata.checkpoints.last().map_or(0, |c| c.global_step);
@@ -344,9 +344,9 @@ fn newest_good(run: &Run) -> Found {
         }
     }
     for checkpoint in opened.into_values().rev() {
-        match checkpoint.verify() {
-            Ok(()) => {
-                found.checkpoint = Some(checkpoint);
+        match checkpoint.load() {
+            Ok(loaded) => {
+                found.checkpoint = Some(loaded);
                 break;
             }
             Err(error) => found.passed_over.push(error.to_string()),

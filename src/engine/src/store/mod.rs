@@ -12,12 +12,13 @@ pub(crate) mod record;
 pub mod room;
 mod runs;
 pub mod tensor;
+mod writeback;
 
 use std::path::{Path, PathBuf};
 
 use crate::kind::{Failure, StageError};
 
-pub use checkpoint::{Checkpoint, CheckpointError, Fault, Header, file_digest};
+pub use checkpoint::{Checkpoint, CheckpointError, Fault, Header, Loaded, file_digest};
 pub use keeper::{Found, Keeper, Saved};
 pub use lock::{Holder, Lock};
 pub use metadata::{

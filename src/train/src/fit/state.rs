@@ -1,9 +1,11 @@
 //! Everything that training changes: weights, their running mean, the optimizer's state. To tensors and back.
 
+use std::convert::Infallible;
+
 use burn::module::Module;
 use burn::tensor::Device;
 use pipe_engine::kind::{Failure, StageError};
-use pipe_engine::store::checkpoint::Checkpoint;
+use pipe_engine::store::Loaded;
 use pipe_engine::store::tensor::HostTensor;
 
 use super::optimizer::{self, Optimizer};
@@ -35,23 +37,21 @@ impl TrainState {
     }
 
     /// The state that a checkpoint holds, to the bit.
-    pub fn restore(mut self, checkpoint: &Checkpoint, device: &Device) -> Result<Self, StageError> {
-        let wrong = |message: String| {
-            StageError::new(
-                Failure::Input,
-                format!("failed to load {}: {message}", checkpoint.path().display()),
-            )
-        };
-        let names = || checkpoint.tensors().map(|t| t.name.as_str());
-        let load = |model: Diffit, prefix: &str| {
-            load_state_dict(model, &self.scope, prefix, names(), |name| checkpoint.find(name))
-                .map_err(|e| wrong(e.to_string()))
+    pub fn restore(mut self, checkpoint: &mut Loaded, device: &Device) -> Result<Self, StageError> {
+        let path = checkpoint.path().display().to_string();
+        let wrong =
+            |message: String| StageError::new(Failure::Input, format!("failed to load {path}: {message}"));
+        let names: Vec<String> = checkpoint.names().map(str::to_owned).collect();
+        let names = || names.iter().map(String::as_str);
+        let mut load = |model: Diffit, prefix: &str| {
+            let lookup = |name: &str| Ok::<_, Infallible>(checkpoint.take(name));
+            load_state_dict(model, &self.scope, prefix, names(), lookup).map_err(|e| wrong(e.to_string()))
         };
         self.model = load(self.model, WEIGHTS)?;
         self.ema = self.ema.map(|ema| load(ema, EMA_WEIGHTS)).transpose()?;
         // Before the first step there are no moments.
         if names().any(|n| n.starts_with(optimizer::PREFIX)) {
-            let lookup = |name: &str| checkpoint.find(name).ok().flatten();
+            let lookup = |name: &str| checkpoint.take(name);
             self.optimizer.load_state_dict(&self.model, &self.scope, device, lookup).map_err(wrong)?;
         }
         Ok(self)

@@ -10,8 +10,8 @@ use pipe_engine::identity::{Difference, differences, in_words};
 use pipe_engine::kind::{Failure, Observation, Observer, Outcome, Request, RunContext, StageError, State};
 use pipe_engine::progress::Event;
 use pipe_engine::store::{
-    Checkpoint, DatasetRecord, Keeper, Metadata, Run, RunNumber, Runs, SCHEMA_VERSION, Status, StoreError,
-    atomic, room,
+    Checkpoint, DatasetRecord, Keeper, Loaded, Metadata, Run, RunNumber, Runs, SCHEMA_VERSION, Status,
+    StoreError, atomic, room,
 };
 use serde_json::{Map, Value};
 
@@ -124,13 +124,13 @@ impl Training<'_> {
         }
 
         // Where to begin: the run's newest good checkpoint, a file that was named, or the start.
-        let from = self.newest(context, &keeper)?;
+        let mut from = self.newest(context, &keeper)?;
         let Start { model, scope, about, label_dropout, lora_dropout, after_best, .. } = start;
         let parameters = parameters(&model, &Scope::All);
         let trainable = self::parameters(&model, &scope);
         let mut state = TrainState::new(model, scope, settings);
         let mut position = Position::default();
-        if let Some(checkpoint) = &from {
+        if let Some(checkpoint) = &mut from {
             let header = checkpoint.header();
             position = Position {
                 epoch: header.epoch,
@@ -202,7 +202,7 @@ impl Training<'_> {
     }
 
     /// The newest checkpoint to go on from, if there is any.
-    fn newest(&self, context: &RunContext, keeper: &Keeper) -> Result<Option<Checkpoint>, StageError> {
+    fn newest(&self, context: &RunContext, keeper: &Keeper) -> Result<Option<Loaded>, StageError> {
         let found = keeper.newest_good();
         for passed in &found.passed_over {
             context.event(Event::Warning { text: format!("passed over a damaged checkpoint: {passed}") });
@@ -216,7 +216,7 @@ impl Training<'_> {
             return Err(StageError::new(Failure::Storage, message));
         }
         let Some(file) = &self.settings.checkpoint.resume_checkpoint else { return Ok(None) };
-        let opened = Checkpoint::open(&context.root.join(file)).and_then(|c| c.verify().map(|()| c));
+        let opened = Checkpoint::open(&context.root.join(file)).and_then(Checkpoint::load);
         opened.map(Some).map_err(|e| setting(format!("checkpoint.resume_checkpoint: {e}")))
     }
 
