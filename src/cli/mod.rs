@@ -1,6 +1,7 @@
 //! The command line: one file a command, no logic beyond turning arguments into calls.
 
 mod asked;
+mod bench;
 mod check;
 mod ckpt;
 mod clean;
@@ -95,6 +96,8 @@ enum Command {
     Sample(sample::SampleArguments),
     /// Show the adapters that wgpu sees, and which one `auto` takes
     Devices(devices::DevicesArguments),
+    /// Measure what a training costs on this machine
+    Bench(bench::BenchArguments),
     /// Print a JSON schema for editors
     Schema(schema::SchemaArguments),
     /// Print a completion script for a shell
@@ -125,6 +128,7 @@ pub fn call(arguments: Arguments) -> Result<ExitCode, CliError> {
         Command::Ckpt(a) => ckpt::ckpt(a),
         Command::Sample(a) => sample::sample(a, &arguments.output),
         Command::Devices(a) => devices::devices(a),
+        Command::Bench(a) => bench::bench(a),
         Command::Schema(a) => schema::schema(a),
         Command::Completions(a) => completions::completions(a),
         Command::Man(a) => man::man(a),

@@ -83,6 +83,31 @@ fn lora_on_wgpu_is_lora_on_the_cpu() {
     assert!(difference <= Some(3), "the pictures differ by up to {difference:?} of 255");
 }
 
+/// What wgpu did in an epoch of so many steps, whose figures are read once, at its end.
+fn calls(steps: u32) -> Option<[usize; 3]> {
+    let project = project()?.environment("PIPE_LOG", "wgpu_core=trace");
+    let (images, every) =
+        (format!("data.num_images={}", 16 * steps), format!("base.log_every_n_steps={steps}"));
+    let arguments =
+        ["run", "p.yaml", "--device", "gpu:0", "--epochs", "1", "--set", &images, "--set", &every];
+    let told = project.pipe(&[&arguments[..], &["--set", "base.checkpoint.enabled=false"]].concat());
+    let told = told.succeeds().stderr();
+    let count = |call: &str| told.lines().filter(|line| line.contains(call)).count();
+    Some([count("ComputePass::dispatch"), count("Queue::submit returned"), count("Buffer::map_async")])
+}
+
+#[test]
+fn a_step_reads_nothing_back_and_launches_no_more_kernels_than_it_did() {
+    let Some([launched, submitted, read]) = calls(4) else { return };
+    let [launched_twice, submitted_twice, read_twice] = calls(8).unwrap();
+    assert!(read > 0, "the loss is read at the end");
+    assert_eq!(read_twice, read, "twice the steps have not one reading more");
+    let (launches, submissions) = ((launched_twice - launched) / 4, (submitted_twice - submitted) / 4);
+    println!("{launches} kernels in {submissions} submissions a step");
+    assert!((1..=1300).contains(&launches), "{launches} kernels a step");
+    assert!((1..=launches / 16).contains(&submissions), "{submissions} submissions a step");
+}
+
 /// The largest difference between two lists of tensors of the same names and shapes.
 #[track_caller]
 fn furthest(ours: &[(String, Vec<usize>, Vec<u8>)], theirs: &[(String, Vec<usize>, Vec<u8>)]) -> f32 {

@@ -1,0 +1,226 @@
+//! `pipe bench`: what a training costs on this machine. It runs the program itself, in a folder of its own, and reads
+//! the events that `--log json` tells: what is measured is what a training does.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use pipe_engine::stop::Stop;
+use pipe_train::device::DeviceChoice;
+use pipe_train::diffit::Preset;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{CliError, ExitCode, signals};
+use crate::report::table::bytes;
+use crate::say;
+
+/// Epochs of the measured training: the first warms up, and a checkpoint follows the last.
+const EPOCHS: u64 = 3;
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  pipe bench\n  pipe bench --device gpu --preset diffit_small --batch-size 64 --precision bf16\n  pipe bench --steps 5 --set optimizer.kind=adam --json"
+)]
+pub struct BenchArguments {
+    /// Where to compute: auto, cpu, gpu, gpu:N
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    device: DeviceChoice,
+    /// Size of the model: diffit_tiny, diffit_small, diffit_cifar10
+    #[arg(long, default_value = "diffit_tiny", value_name = "NAME", value_parser = preset)]
+    preset: String,
+    /// Side of the images in pixels
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(8..=1024))]
+    image_size: u32,
+    /// Images in a batch
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    batch_size: u32,
+    /// Number format of the forward and backward pass: f32, f16, bf16
+    #[arg(long, default_value = "f32", value_name = "FORMAT", value_parser = ["f32", "f16", "bf16"])]
+    precision: String,
+    /// Steps of an epoch; two epochs are measured, after one to warm up
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    steps: u32,
+    /// Another setting of the training, such as optimizer.kind=adam; can be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn preset(name: &str) -> Result<String, String> {
+    let names: Vec<&str> = Preset::ALL.iter().map(|p| p.name()).collect();
+    match names.contains(&name) {
+        true => Ok(name.to_owned()),
+        false => Err(format!("expected {}", names.join(", "))),
+    }
+}
+
+/// What was measured.
+#[derive(Serialize)]
+struct Figures {
+    device: String,
+    preset: String,
+    image_size: u32,
+    batch_size: u32,
+    precision: String,
+    /// From the program's start to the end of the first step; in a new folder, then once more.
+    first_step_seconds: [f64; 2],
+    step_seconds: f64,
+    images_per_second: f64,
+    /// The largest that a step told, in bytes; 0 where the system does not say.
+    memory: u64,
+    checkpoint: Option<Saved>,
+}
+
+#[derive(Serialize)]
+struct Saved {
+    bytes: u64,
+    /// Until it stood on the disk.
+    seconds: f64,
+    /// So long the training stood still.
+    blocked_seconds: f64,
+}
+
+pub fn bench(a: BenchArguments) -> Result<ExitCode, CliError> {
+    let stop = Stop::default();
+    signals::watch(stop.clone())?;
+    let folder = tempfile::tempdir().map_err(CliError::failed)?;
+    let stages = |steps: u32, epochs: u64| {
+        json!({"name": "bench", "stages": {
+            "data": {"kind": "dataset", "source": "shapes", "image_size": a.image_size,
+                     "num_images": u64::from(steps) * u64::from(a.batch_size)},
+            "base": {"kind": "train", "dataset": "data", "epochs": epochs, "batch_size": a.batch_size,
+                     "device": a.device, "precision": a.precision, "model": {"preset": a.preset},
+                     "checkpoint": {"save_every_n_epochs": EPOCHS}},
+        }})
+    };
+    let training = |name: &str, pipeline: Value| -> Result<Vec<(f64, Value)>, CliError> {
+        let file = folder.path().join(name);
+        std::fs::write(&file, pipeline.to_string()).map_err(CliError::failed)?;
+        run(folder.path(), name, &a.set)
+    };
+    let first_step = |events: &[(f64, Value)]| find(events, "epoch").map_or(0.0, |(at, _)| *at);
+    let mut starts = [0.0; 2];
+    for (start, name) in starts.iter_mut().zip(["first.yaml", "second.yaml"]) {
+        *start = first_step(&training(name, stages(1, 1))?);
+        if let Some(signal) = stop.requested() {
+            return Ok(ExitCode::from(signal.exit_code()));
+        }
+    }
+    let events = training("measured.yaml", stages(a.steps, EPOCHS))?;
+    if let Some(signal) = stop.requested() {
+        return Ok(ExitCode::from(signal.exit_code()));
+    }
+    let as_json = a.json;
+    let figures = Figures::new(a, starts, &events)?;
+    if as_json {
+        say!("{}", serde_json::to_string_pretty(&figures).map_err(CliError::failed)?);
+    } else {
+        say!("{}", figures.text());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs the pipeline `name` in `folder`, and says what happened when: seconds since the start.
+fn run(folder: &Path, name: &str, set: &[String]) -> Result<Vec<(f64, Value)>, CliError> {
+    let start = Instant::now();
+    let mut command = Command::new(std::env::current_exe().map_err(CliError::failed)?);
+    command.args(["run", name, "--force", "--log", "json"]).current_dir(folder);
+    for setting in set {
+        command.arg("--set").arg(format!("base.{setting}"));
+    }
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PIPE_")) {
+        command.env_remove(name); // settings of the user's own trainings
+    }
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(CliError::failed)?;
+    let mut events = Vec::new();
+    for line in child.stderr.take().map(BufReader::new).into_iter().flat_map(|told| told.lines()) {
+        if let Ok(event) = serde_json::from_str::<Value>(&line.map_err(CliError::failed)?) {
+            events.push((start.elapsed().as_secs_f64(), event));
+        }
+    }
+    let status = child.wait().map_err(CliError::failed)?;
+    match status.code() {
+        Some(0 | 75 | 130) => Ok(events),
+        _ => {
+            let told = find(&events, "error").and_then(|(_, event)| event["text"].as_str());
+            let message = told.map_or_else(|| format!("the training ended with {status}"), str::to_owned);
+            Err(match status.code() {
+                Some(2) => CliError::usage(message),
+                _ => CliError::failed(message),
+            })
+        }
+    }
+}
+
+/// The first event of a kind.
+fn find<'a>(events: &'a [(f64, Value)], kind: &str) -> Option<&'a (f64, Value)> {
+    events.iter().find(|(_, event)| event["event"] == kind)
+}
+
+impl Figures {
+    fn new(
+        a: BenchArguments,
+        first_step_seconds: [f64; 2],
+        events: &[(f64, Value)],
+    ) -> Result<Self, CliError> {
+        let number = |event: &Value, key: &str| event[key].as_f64().unwrap_or_default();
+        let of = |kind: &'static str| events.iter().map(|(_, e)| e).filter(move |e| e["event"] == kind);
+        let measured: Vec<f64> = of("epoch").skip(1).map(|e| number(e, "seconds")).collect();
+        let device = find(events, "run_opened").and_then(|(_, e)| e["device"].as_str());
+        let (Some(device), false) = (device, measured.is_empty()) else {
+            return Err(CliError::failed("the training told nothing that could be measured"));
+        };
+        let step_seconds = measured.iter().sum::<f64>() / (measured.len() as f64 * f64::from(a.steps));
+        Ok(Self {
+            device: device.to_owned(),
+            preset: a.preset,
+            image_size: a.image_size,
+            batch_size: a.batch_size,
+            precision: a.precision,
+            first_step_seconds,
+            step_seconds,
+            images_per_second: f64::from(a.batch_size) / step_seconds,
+            memory: of("step").filter_map(|e| e["memory"].as_u64()).max().unwrap_or_default(),
+            checkpoint: of("saved").next_back().map(|e| Saved {
+                bytes: e["bytes"].as_u64().unwrap_or_default(),
+                seconds: number(e, "seconds"),
+                blocked_seconds: number(e, "blocked"),
+            }),
+        })
+    }
+
+    fn text(&self) -> String {
+        let [first, second] = self.first_step_seconds;
+        let mut lines = vec![
+            format!(
+                "{}, {size} x {size} pixels, batch {}, {}, on {}",
+                self.preset,
+                self.batch_size,
+                self.precision,
+                self.device,
+                size = self.image_size
+            ),
+            format!(
+                "  step              {:.4} s ({:.1} images/s)",
+                self.step_seconds, self.images_per_second
+            ),
+            format!("  start to step 1   {first:.2} s, then {second:.2} s"),
+        ];
+        if self.memory > 0 {
+            lines.push(format!("  memory            {} of the process", bytes(self.memory)));
+        }
+        if let Some(saved) = &self.checkpoint {
+            lines.push(format!(
+                "  checkpoint        {} in {:.2} s; the training stood still for {:.3} s",
+                bytes(saved.bytes),
+                saved.seconds,
+                saved.blocked_seconds
+            ));
+        }
+        lines.join("\n")
+    }
+}

@@ -1,0 +1,44 @@
+//! `pipe bench`: a training of the program itself, measured.
+
+use crate::project::Project;
+
+const TINY: [&str; 12] = [
+    "bench",
+    "--steps=3",
+    "--image-size=8",
+    "--batch-size=4",
+    "--device=cpu",
+    "--set=model.dim=16",
+    "--set=model.mults=[1, 2]",
+    "--set=model.depths=[1, 1]",
+    "--set=model.heads=2",
+    "--set=model.window=4",
+    "--set=num_workers=0",
+    "--set=seed=1",
+];
+
+#[test]
+fn a_training_is_measured_and_leaves_nothing_behind() {
+    let project = Project::new().environment("PIPE_EPOCHS", "1").environment("TMPDIR", "tmp");
+    std::fs::create_dir(project.path("tmp")).unwrap();
+    let before = project.list("");
+    let told = project.pipe(&[&TINY[..], &["--json"]].concat()).succeeds().stdout();
+    let figures: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let number = |pointer: &str| figures.pointer(pointer).unwrap().as_f64().unwrap();
+    assert_eq!(figures["device"], "cpu (flex)");
+    let (step, speed) = (number("/step_seconds"), number("/images_per_second"));
+    assert!(step > 0.0 && (speed * step - 4.0).abs() < 1e-6, "{told}");
+    assert!(number("/first_step_seconds/0") > step && number("/first_step_seconds/1") > step, "{told}");
+    assert!(number("/checkpoint/bytes") > 100_000.0, "{told}");
+    assert!(number("/checkpoint/seconds") >= number("/checkpoint/blocked_seconds"), "{told}");
+    assert_eq!((project.list(""), project.list("tmp")), (before, vec![]));
+    project.pipe(&TINY).succeeds().says("8 x 8 pixels, batch 4, f32, on cpu (flex)").says("images/s");
+}
+
+#[test]
+fn what_a_training_refuses_is_said() {
+    let project = Project::new();
+    project.pipe(&["bench", "--set", "modl=3"]).exits(2).says("did you mean `model`?");
+    project.pipe(&["bench", "--preset", "tiny"]).exits(2).says("expected diffit_tiny, diffit_small");
+    project.pipe(&["bench", "--device", "gpu:99"]).exits(2).says("failed to find adapter 99");
+}
