@@ -54,7 +54,7 @@ impl Kernel<3> for Conv {
     ) -> [Option<Vec<f32>>; 3] {
         let (patches, n) = (&self.patches, self.outputs);
         let dx = wanted[0].then(|| {
-            let weight = self.taps().sort(weight);
+            let weight = self.taps().sort_within_outputs(weight); // [outputs, patch]
             let mut dx = vec![0.0; x.len()];
             let group = patches.group();
             let groups =
@@ -64,7 +64,7 @@ impl Kernel<3> for Conv {
                 |unfolded, (dx, dy)| {
                     let bands = dy.chunks(patches.band() * patches.out_width * n).enumerate();
                     for (band, dy) in bands {
-                        let (pixels, weight) = (dy.len() / n, View::rows(&weight, n).t());
+                        let (pixels, weight) = (dy.len() / n, View::rows(&weight, patches.len()));
                         let (sizes, dy) = ([pixels, n, patches.len()], View::rows(dy, n));
                         product(sizes, 1.0, dy, weight, Onto::Nothing, unfolded, patches.len());
                         patches.fold(unfolded, patches.rows_of(band, pixels), dx);

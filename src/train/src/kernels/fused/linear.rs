@@ -6,9 +6,12 @@ use rayon::prelude::*;
 use super::machine::{Onto, View, product};
 use super::op::Kernel;
 use super::parts::{column_sums, fill_rows, task_rows, weight_gradient};
+use super::taps::transposed;
 
 /// Rows that one task takes at most.
 const ROWS: usize = 512;
+/// From so many rows on, transposing the weight first pays.
+const MANY: usize = 64;
 
 /// `x [rows, inputs]`, `weight [outputs, inputs]`, and as a third input `bias [outputs]`.
 #[derive(Debug, Clone)]
@@ -24,6 +27,8 @@ impl Linear {
         let rows = x.len() / k;
         let mut y = vec![0.0; rows * n];
         let task = task_rows(rows, ROWS);
+        let turned = if rows >= MANY { transposed(weight, [n, k]) } else { Vec::new() };
+        let weight = if turned.is_empty() { View::rows(weight, k).t() } else { View::rows(&turned, n) };
         y.par_chunks_mut(task * n).zip(x.par_chunks(task * k)).for_each(|(y, x)| {
             let onto = match bias {
                 Some(bias) => {
@@ -33,7 +38,7 @@ impl Linear {
                 None => Onto::Nothing,
             };
             let sizes = [x.len() / k, k, n];
-            product(sizes, 1.0, View::rows(x, k), View::rows(weight, k).t(), onto, y, n);
+            product(sizes, 1.0, View::rows(x, k), weight, onto, y, n);
         });
         y
     }

@@ -79,16 +79,26 @@ pub(super) fn product(
     }
 }
 
-/// Runs `work` compiled for AVX2 and FMA where the processor has them. Loops in `work` must be inlined into it.
+/// Runs `work` compiled for AVX-512, or for AVX2 and FMA, where the processor has them. Loops in `work` must be inlined into
+/// it. None of them changes a result: multiplications and additions stay separate.
 #[inline]
 pub(super) fn wide<R>(work: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
     {
+        use std::arch::is_x86_feature_detected as has;
+        #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+        fn compiled_wider<R>(work: impl FnOnce() -> R) -> R {
+            work()
+        }
         #[target_feature(enable = "avx2,fma")]
         fn compiled_wide<R>(work: impl FnOnce() -> R) -> R {
             work()
         }
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+        if has!("avx2") && has!("fma") {
+            if has!("avx512f") && has!("avx512vl") && has!("avx512bw") && has!("avx512dq") {
+                // SAFETY: the processor has the instructions, as just checked.
+                return unsafe { compiled_wider(work) };
+            }
             // SAFETY: the processor has the instructions, as just checked.
             return unsafe { compiled_wide(work) };
         }

@@ -62,9 +62,9 @@ pub(super) fn normal_density(x: f32) -> f32 {
     AT_ZERO * exp(-0.5 * x * x)
 }
 
-const LANES: usize = 8;
+const LANES: usize = 16;
 
-/// Sum over two rows of `f(a, b)`, in eight interleaved partial sums that are added in a fixed order.
+/// Sum over two rows of `f(a, b)`, in [`LANES`] interleaved partial sums that are added in a fixed order.
 #[inline(always)]
 pub(super) fn sum_pairs(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
@@ -75,8 +75,14 @@ pub(super) fn sum_pairs(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f3
         }
     }
     let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| f(*a, *b)).sum();
-    let [a, b, c, d, e, f, g, h] = lanes;
-    ((a + e) + (c + g)) + ((b + f) + (d + h)) + rest
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+        half /= 2;
+    }
+    lanes[0] + rest
 }
 
 /// Sum of a row of `f(a)`, in the order of [`sum_pairs`].

@@ -10,6 +10,7 @@ use super::op::Kernel;
 use super::parts::{
     add_rows, add_up, column_sums, fill_rows, is_large, part_len, task_rows, weight_gradient, zeros_if,
 };
+use super::taps::transposed;
 
 /// Rows that are worked on together.
 const ROWS: usize = 128;
@@ -32,16 +33,17 @@ impl Kernel<5> for Mlp {
         let rows = x.len() / c;
         let mut y = vec![0.0; x.len()];
         let mut kept = vec![0.0; if keep { rows * hidden } else { 0 }];
+        let (w1, w2) = (transposed(w1, [hidden, c]), transposed(w2, [c, hidden]));
+        let (w1, w2) = (View::rows(&w1, hidden), View::rows(&w2, c));
         let run = |x: &[f32], y: &mut [f32], u: &mut [f32], h: &mut [f32]| {
             let rows = x.len() / c;
             fill_rows(u, b1);
-            product([rows, c, hidden], 1.0, View::rows(x, c), View::rows(w1, c).t(), Onto::Sum, u, hidden);
+            product([rows, c, hidden], 1.0, View::rows(x, c), w1, Onto::Sum, u, hidden);
             wide(
                 #[inline(always)]
                 || h.iter_mut().zip(&*u).for_each(|(h, u)| *h = u * math::normal_below(*u)),
             );
             fill_rows(y, b2);
-            let w2 = View::rows(w2, hidden).t();
             product([rows, hidden, c], 1.0, View::rows(h, hidden), w2, Onto::Sum, y, c);
         };
         let task = task_rows(rows, ROWS);
