@@ -17,11 +17,11 @@ if [ -z "${PYTHON:-}" ]; then
     PYTHON=$environment/bin/python
 fi
 cd "$(dirname "$0")/.."
-bench() { # the program of a bench, built
-    cargo bench -q -p "$1" --bench "$2" --no-run --message-format=json \
-        | sed -n 's/.*"executable":"\([^"]*'"$2"'-[^"]*\)".*/\1/p' | tail -1
+bench() { # the program of a bench, built as the program itself is
+    cargo bench -q --workspace --bench "$1" --no-run --message-format=json \
+        | sed -n 's/.*"executable":"\([^"]*'"$1"'-[^"]*\)".*/\1/p' | tail -1
 }
-exec "$PYTHON" - "$(bench pipe-train step)" "$(bench pipe-engine checkpoint)" "$REFERENCE" \
+exec "$PYTHON" - "$(bench step)" "$(bench checkpoint)" "$REFERENCE" \
     "$rounds" "$presets" "$sizes" "$batches" "$steps" <<'PY'
 import itertools, json, os, statistics, subprocess, sys, tempfile, time
 step, checkpoint, reference, rounds, presets, sizes, batches, steps = sys.argv[1:]

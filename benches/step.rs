@@ -1,6 +1,6 @@
 //! Time and memory of one training step: forward, EDM's loss, backward, AdamW, moving average of the weights.
 //!
-//! `cargo bench -p pipe-train --bench step -- --preset diffit_tiny --batch 16 --steps 10` prints the same JSON as
+//! `cargo bench --workspace --bench step -- --preset diffit_tiny --batch 16 --steps 10` prints the same JSON as
 //! the reference's `bench`, and the peak of resident memory besides. `benches/peers.sh` runs both in turn.
 //! `--lora R` trains LoRA factors of that rank (`--targets qkv,proj`) and freezes the rest.
 

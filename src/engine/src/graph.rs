@@ -52,6 +52,28 @@ impl Graph {
         self.index.get(id).map(|&i| &self.pipeline.stages[i])
     }
 
+    /// Places in the file of all stages, dependencies first.
+    pub(crate) fn order(&self) -> &[usize] {
+        &self.order
+    }
+
+    /// Places of the stages that the one at `place` needs directly.
+    pub(crate) fn before(&self, place: usize) -> Vec<usize> {
+        self.neighbours(place, Direction::Incoming)
+    }
+
+    /// Places of the stages that need the one at `place` directly.
+    pub(crate) fn after(&self, place: usize) -> Vec<usize> {
+        self.neighbours(place, Direction::Outgoing)
+    }
+
+    fn neighbours(&self, place: usize, direction: Direction) -> Vec<usize> {
+        let nodes = self.graph.neighbors_directed(NodeIndex::new(place), direction);
+        let mut found: Vec<usize> = nodes.map(|node| self.graph[node]).collect();
+        found.sort_unstable();
+        found
+    }
+
     /// The stages that `id` needs directly, with the setting that names each.
     pub fn dependencies(&self, id: &StageId) -> Vec<(&str, &LoadedStage)> {
         let Some(node) = self.node(id) else { return Vec::new() };
@@ -62,25 +84,24 @@ impl Graph {
 
     /// The stages that need `id` directly.
     pub fn dependents(&self, id: &StageId) -> Vec<&LoadedStage> {
-        let Some(node) = self.node(id) else { return Vec::new() };
-        let mut found: Vec<_> = self.graph.neighbors_directed(node, Direction::Outgoing).collect();
-        found.sort();
-        found.iter().map(|n| &self.pipeline.stages[self.graph[*n]]).collect()
+        let after = self.index.get(id).map(|&place| self.after(place)).unwrap_or_default();
+        after.into_iter().map(|place| &self.pipeline.stages[place]).collect()
     }
 
     /// The stages that a command line means, with everything that they need.
     pub fn select(&self, wanted: &Wanted) -> Result<Selection, SpecError> {
         let (until, from) = (self.named(&wanted.until)?, self.named(&wanted.from)?);
+        if until.is_empty() && from.is_empty() {
+            let ids = || self.pipeline.stages.iter().map(|s| s.id.clone());
+            return Ok(Selection { stages: ids().collect(), named: ids().collect() });
+        }
         let all = || self.graph.node_indices().collect::<BTreeSet<_>>();
         let upstream = |of: &[NodeIndex]| reach(Reversed(&self.graph), of);
         let before = if until.is_empty() { all() } else { upstream(&until) };
         let after = if from.is_empty() { all() } else { reach(&self.graph, &from) };
         let meant: Vec<NodeIndex> = before.intersection(&after).copied().collect();
         let id = |node: &NodeIndex| self.pipeline.stages[self.graph[*node]].id.clone();
-        let named = match until.is_empty() && from.is_empty() {
-            true => meant.iter().map(id).collect(),
-            false => until.iter().chain(&from).map(id).collect(),
-        };
+        let named = until.iter().chain(&from).map(id).collect();
         Ok(Selection { stages: upstream(&meant).iter().map(id).collect(), named })
     }
 

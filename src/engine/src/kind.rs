@@ -18,16 +18,16 @@ use crate::stop::{Signal, Stop};
 use crate::store::{Made, Output};
 
 /// Name of a stage in a pipeline file: letters, digits, `_`, `-`. A stage of a matrix has its values behind it:
-/// `base@learning_rate=0.001`.
+/// `base@learning_rate=0.001`. A clone shares the name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-pub struct StageId(String);
+pub struct StageId(#[serde(with = "shared")] Arc<str>);
 
 impl StageId {
     /// `None` when the name has a character that file names and messages cannot carry safely.
     pub fn new(name: &str) -> Option<Self> {
         let valid =
             !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-        valid.then(|| Self(name.to_owned()))
+        valid.then(|| Self(name.into()))
     }
 
     /// The stage of a matrix that has these values.
@@ -36,7 +36,7 @@ impl StageId {
             true => c,
             false => '_',
         };
-        Self(format!("{}@{}", self.0, values.chars().map(safe).collect::<String>()))
+        Self(format!("{}@{}", self.0, values.chars().map(safe).collect::<String>()).into())
     }
 
     /// The name as declared in the file: without the values of a matrix.
@@ -46,6 +46,20 @@ impl StageId {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(name: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(name)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+        String::deserialize(deserializer).map(Into::into)
     }
 }
 

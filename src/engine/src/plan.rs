@@ -98,56 +98,53 @@ pub fn plan(
         reason: String,
         depends_on: Option<StageId>,
     }
-    let selected = &selection.stages;
-    let transient = |id: &StageId| observed.get(id).is_some_and(Observed::is_transient);
-    let mut decided: HashMap<&StageId, Decision> = HashMap::new();
+    // By place in the file, so that each name is looked up once.
+    let stages = &graph.pipeline.stages;
+    let found: Vec<Option<&Observed>> = stages
+        .iter()
+        .map(|stage| observed.get(&stage.id).filter(|_| selection.stages.contains(&stage.id)))
+        .collect();
+    let mut decided: Vec<Option<Decision>> = stages.iter().map(|_| None).collect();
+    let is_transient = |place: usize| found[place].is_some_and(Observed::is_transient);
     // Forwards: stages that keep something on disk, by their own state and by what runs before them.
-    for stage in graph.stages().filter(|s| selected.contains(&s.id) && !transient(&s.id)) {
-        let Some(found) = observed.get(&stage.id) else { continue };
-        let renewed = graph.dependencies(&stage.id).into_iter().find_map(|(_, dependency)| {
-            let before = decided.get(&dependency.id)?;
-            let known = observed.get(&dependency.id).is_some_and(|o| o.observation.artifact.is_some());
-            (before.action != Action::Skip && !known).then(|| dependency.id.clone())
+    for &place in graph.order().iter().filter(|&&place| !is_transient(place)) {
+        let Some(state) = found[place].map(|f| &f.observation.state) else { continue };
+        let renewed = graph.before(place).into_iter().find_map(|before| {
+            let decision = decided[before].as_ref()?;
+            let known = found[before].is_some_and(|f| f.observation.artifact.is_some());
+            (decision.action != Action::Skip && !known).then(|| stages[before].id.clone())
         });
-        let (action, reason) = decide(&found.observation.state, forced.contains(&stage.id));
-        let decision = match (action, renewed) {
-            (Action::Skip, Some(before)) => Decision {
+        let is_forced = !forced.is_empty() && forced.contains(&stages[place].id);
+        let decision = match (decide(state, is_forced), renewed) {
+            ((Action::Skip, _), Some(before)) => Decision {
                 action: Action::Run,
                 reason: format!("{before} runs before it"),
                 depends_on: Some(before),
             },
-            (action, _) => Decision { action, reason, depends_on: None },
+            ((action, reason), _) => Decision { action, reason, depends_on: None },
         };
-        decided.insert(&stage.id, decision);
+        decided[place] = Some(decision);
     }
     // Backwards: stages that keep nothing run when somebody needs them.
-    let order: Vec<&StageId> = graph.stages().map(|s| &s.id).filter(|id| selected.contains(*id)).collect();
-    for id in order.iter().rev().filter(|id| transient(id)) {
-        let dependents: Vec<&StageId> =
-            graph.dependents(id).into_iter().map(|s| &s.id).filter(|d| selected.contains(*d)).collect();
-        let running = dependents.iter().find(|d| decided.get(*d).is_some_and(|d| d.action != Action::Skip));
-        let (action, reason) = match running {
-            Some(dependent) => (Action::Run, format!("{dependent} needs it")),
-            None if dependents.is_empty() => (Action::Run, "asked for".to_owned()),
+    for &place in graph.order().iter().rev().filter(|&&place| is_transient(place)) {
+        let mut after = graph.after(place);
+        after.retain(|&after| found[after].is_some());
+        let runs = |place: usize| decided[place].as_ref().is_some_and(|d| d.action != Action::Skip);
+        let (action, reason) = match after.iter().find(|&&after| runs(after)) {
+            Some(&after) => (Action::Run, format!("{} needs it", stages[after].id)),
+            None if after.is_empty() => (Action::Run, "asked for".to_owned()),
             None => (Action::Skip, "nothing that runs needs it".to_owned()),
         };
-        decided.insert(id, Decision { action, reason, depends_on: None });
+        decided[place] = Some(Decision { action, reason, depends_on: None });
     }
-    let step = |id: &StageId| {
-        let Decision { action, reason, depends_on } = decided.remove(id)?;
-        let changes = match observed.get(id).map(|o| &o.observation.state) {
-            Some(State::Absent { changes, .. }) => changes.clone(),
+    let step = |&place: &usize| {
+        let (found, Decision { action, reason, depends_on }) = (found[place]?, decided[place].take()?);
+        let changes = match &found.observation.state {
+            State::Absent { changes, .. } => changes.clone(),
             _ => Vec::new(),
         };
-        Some(Step {
-            stage: id.clone(),
-            kind: graph.stage(id)?.kind.clone(),
-            action,
-            reason,
-            changes,
-            depends_on,
-            identity: observed.get(id)?.identity.clone(),
-        })
+        let (stage, kind) = (stages[place].id.clone(), stages[place].kind.clone());
+        Some(Step { stage, kind, action, reason, changes, depends_on, identity: found.identity.clone() })
     };
-    Plan { steps: order.into_iter().filter_map(step).collect() }
+    Plan { steps: graph.order().iter().filter_map(step).collect() }
 }
