@@ -15,10 +15,11 @@ use pipe_train::data::{Dataset, DatasetSettings, Source};
 
 const CLASSES: usize = 1000;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+#[path = "../src/allocator.rs"]
+mod allocator;
 
 fn main() -> Result<(), Box<dyn Error>> {
+    allocator::keep_memory();
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["open", project] => open(Path::new(project)),

@@ -17,9 +17,8 @@ use pipe_train::noise::{Edm, Sampler};
 use pipe_train::rng::{Purpose, stream};
 use rand_distr::{Distribution as _, StandardNormal};
 
-/// The program's.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+#[path = "../src/allocator.rs"]
+mod allocator;
 
 const BATCH: usize = 16;
 const SIZE: usize = 16;
@@ -28,7 +27,8 @@ const HEADS: usize = 4;
 const WINDOW: usize = 8;
 
 fn main() {
-    divan::main();
+    allocator::keep_memory();
+    kernels::in_own_pool(divan::main);
 }
 
 fn drawn<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
@@ -162,8 +162,7 @@ mod data {
     fn epoch_of_augmented_images(bencher: Bencher) {
         const IMAGES: usize = 1024;
         let augmentation = Augmentation { enabled: true, horizontal_flip: true, rotation_degrees: 10.0 };
-        let settings =
-            DatasetSettings { num_images: IMAGES as u64, augmentation, ..DatasetSettings::default() };
+        let settings = DatasetSettings { num_images: IMAGES, augmentation, ..DatasetSettings::default() };
         let dataset = Dataset::open(&settings, Path::new("."), &()).expect("drawn images need no file");
         let options = LoaderOptions { batch_size: BATCH, num_workers: 0, seed: 0 };
         let loader = Loader::new(Arc::new(dataset), Split::Train, options).expect("there are images");

@@ -14,11 +14,15 @@ use pipe_train::fit::{Optimizer, OptimizerSettings, ema};
 use pipe_train::lora::{LoraConfig, Plan};
 use pipe_train::noise::Edm;
 
-/// The program's.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+#[path = "../src/allocator.rs"]
+mod allocator;
 
 fn main() {
+    allocator::keep_memory();
+    pipe_train::kernels::in_own_pool(measure);
+}
+
+fn measure() {
     let args: Vec<String> = std::env::args().collect();
     let value = |flag: &str| args.iter().position(|a| a == flag).and_then(|i| args.get(i + 1)).cloned();
     let number = |flag: &str, default| value(flag).and_then(|v| v.parse().ok()).unwrap_or(default);

@@ -13,15 +13,14 @@
     )
 )]
 
+mod allocator;
 mod cli;
 mod report;
 
 use std::io::Write;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() {
+    allocator::keep_memory();
     let arguments = cli::parse();
     report::message::start(&arguments.output);
     report::log::start(&arguments.output);

@@ -88,6 +88,15 @@ pub fn blend(mean: Tensor<1>, value: &Tensor<1>, decay: f64) -> Tensor<1> {
     fused::blend(mean, value, decay)
 }
 
+/// Runs `work` on one of as many new threads as there are cores. The kernels that it calls share out their tasks among these: nobody outside
+/// has to be woken up for each, and trainings side by side never wait for each other's.
+pub fn in_own_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    match rayon::ThreadPoolBuilder::new().thread_name(|i| format!("compute-{i}")).build() {
+        Ok(pool) => pool.install(work),
+        Err(_) => work(), // no more threads to be had: in the pool that all share
+    }
+}
+
 /// For each (query, key) of a window's pixels, row by row: the row of the bias table, which counts the vertical,
 /// then the horizontal distance from key to query.
 fn relative_position(window: usize) -> Vec<usize> {

@@ -21,6 +21,7 @@ use crate::data::{Dataset, Split};
 use crate::device::{self, Share};
 use crate::diffit::{Diffit, Scope, param_paths};
 use crate::fit::{About, AfterBest, FitSettings, Job, Position, Recorder, TrainState, fit};
+use crate::kernels;
 
 /// A training as a stage sees it.
 pub(super) struct Training<'a> {
@@ -186,7 +187,8 @@ impl Training<'_> {
             device: autodiff,
             context,
         };
-        let keeper = match fit(&job, &mut state, position, &mut recorder) {
+        let fitted = kernels::in_own_pool(|| fit(&job, &mut state, position, &mut recorder));
+        let keeper = match fitted {
             Ok(()) => recorder.end(Status::Completed, None)?,
             Err(error) => {
                 let status = match error.failure {
