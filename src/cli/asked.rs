@@ -92,8 +92,22 @@ impl AskedFile {
 impl Asked {
     /// Reads the pipeline; prints its warnings.
     pub fn load(&self) -> Result<Meant, CliError> {
+        self.load_over(spec::environment().map_err(CliError::usage)?)
+    }
+
+    /// The pipeline as another machine reads it, with this command line and without this environment.
+    pub fn load_for_elsewhere(&self) -> Result<Meant, CliError> {
+        if self.force || self.resume || self.run_number.is_some() {
+            let text =
+                "--force, --resume and --run-number are for one run, and what is exported may run many times";
+            return Err(CliError::usage(text));
+        }
+        self.load_over(Vec::new())
+    }
+
+    fn load_over(&self, environment: Vec<Override>) -> Result<Meant, CliError> {
         let root = project::root()?;
-        let overrides = self.overrides(&root)?;
+        let overrides = self.overrides(&root, environment)?;
         let pipeline = spec::load(&root, &self.file, &project::kinds(), &overrides)?;
         let graph = Graph::build(pipeline)?;
         for warning in &graph.pipeline.warnings {
@@ -111,27 +125,38 @@ impl Asked {
         Ok(Meant { root, graph, manifests, selection, forced, request })
     }
 
+    /// The arguments that change settings, as they are typed.
+    pub fn settings(&self) -> Vec<String> {
+        let shorthands = self.shorthands();
+        let given = shorthands.iter().filter_map(|(_, flag, value)| Some((*flag, value.as_ref()?)));
+        let set = self.set.iter().map(|text| ("--set", text));
+        set.chain(given).flat_map(|(flag, value)| [flag.to_owned(), value.clone()]).collect()
+    }
+
+    /// Key, flag and value of each.
+    fn shorthands(&self) -> [(&'static str, &'static str, &Option<String>); 6] {
+        [
+            ("epochs", "--epochs", &self.epochs),
+            ("batch_size", "--batch-size", &self.batch_size),
+            ("learning_rate", "--learning-rate", &self.learning_rate),
+            ("dataset", "--dataset", &self.dataset),
+            ("device", "--device", &self.device),
+            ("seed", "--seed", &self.seed),
+        ]
+    }
+
     /// Environment, then `--set`, then the shorthand flags: weakest first.
-    fn overrides(&self, root: &Path) -> Result<Vec<Override>, CliError> {
-        let mut all = spec::environment().map_err(CliError::usage)?;
+    fn overrides(&self, root: &Path, environment: Vec<Override>) -> Result<Vec<Override>, CliError> {
+        let mut all = environment;
         for text in &self.set {
             let shown = format!("--set {text}");
             all.push(Override::parse(text, shown, Strength::CommandLine).map_err(CliError::usage)?);
         }
-        let dataset = self.dataset.as_ref().map(|name| name.to_lowercase());
-        let flags = [
-            ("epochs", "--epochs", &self.epochs),
-            ("batch_size", "--batch-size", &self.batch_size),
-            ("learning_rate", "--learning-rate", &self.learning_rate),
-            ("dataset", "--dataset", &dataset),
-            ("device", "--device", &self.device),
-            ("seed", "--seed", &self.seed),
-        ];
-        for (key, flag, value) in flags {
+        for (key, flag, value) in self.shorthands() {
             let Some(value) = value else { continue };
-            let key = match key {
-                "dataset" => self.dataset_key(root)?,
-                key => key,
+            let (key, value) = match key {
+                "dataset" => (self.dataset_key(root)?, &value.to_lowercase()),
+                key => (key, value),
             };
             let shown = format!("{flag} {value}");
             all.push(Override::new(key, value, shown, Strength::CommandLine).map_err(CliError::usage)?);

@@ -7,6 +7,7 @@ mod ckpt;
 mod clean;
 mod completions;
 mod devices;
+mod export;
 mod graph;
 mod init;
 mod man;
@@ -82,6 +83,8 @@ enum Command {
     Check(check::CheckArguments),
     /// Print the dependency graph
     Graph(graph::GraphArguments),
+    /// Write a pipeline as another program runs it: an Argo Workflow for Kubernetes
+    Export(export::ExportArguments),
     /// List, show, compare, remove numbered runs
     Runs(runs::RunsArguments),
     /// Write a page with the graph, curves, samples and settings of runs
@@ -121,6 +124,7 @@ pub fn call(arguments: Arguments) -> Result<ExitCode, CliError> {
         Command::Status(a) => status::status(a),
         Command::Check(a) => check::check(a),
         Command::Graph(a) => graph::graph(a),
+        Command::Export(a) => export::export(a),
         Command::Runs(a) => runs::runs(a),
         Command::Report(a) => report::report(a),
         Command::Ui(a) => ui::ui(a),

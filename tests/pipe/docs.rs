@@ -172,12 +172,14 @@ pages! {
     devices: "docs/devices.md",
     graph: "docs/graph.md",
     images: "docs/images.md",
+    kubernetes: "docs/kubernetes.md",
     lightning: "docs/lightning.md",
     lora: "docs/lora.md",
     performance: "docs/performance.md",
     pipeline: "docs/pipeline.md",
     python: "docs/python.md",
     report: "docs/report.md",
+    scale: "docs/scale.md",
     testing: "docs/testing.md",
 }
 

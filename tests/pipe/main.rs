@@ -6,6 +6,7 @@ mod conventions;
 mod data;
 mod docs;
 mod errors;
+mod export;
 mod files;
 mod graph;
 mod hostile;

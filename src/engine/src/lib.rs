@@ -20,6 +20,7 @@ pub mod command;
 pub mod error;
 pub mod events;
 pub mod exec;
+pub mod export;
 pub mod graph;
 pub mod identity;
 pub mod kind;

@@ -4,6 +4,7 @@
 mod attempt;
 mod journal;
 mod schedule;
+mod turn;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};

@@ -3,10 +3,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Scope;
+use std::time::Duration;
 
 use chrono::Utc;
 
 use super::attempt::{Begin, carry_out};
+use super::turn::in_turn;
 use super::{Execution, Journal, Observed, Summary, inputs, observe_stage};
 use crate::kind::{Artifact, Failure, Outcome, StageError, StageId};
 use crate::plan::{self, Action, Plan};
@@ -25,7 +27,10 @@ pub fn execute(
     Ok(std::thread::scope(|scope| Schedule::new(execution, &journal, plan, observed, scope).run()))
 }
 
-/// A stage's place in the order of the plan.
+/// How often a stage that another process has is asked for.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
+
+/// A stage's place in the order in which stages begin.
 type Place = usize;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,11 +96,11 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         mut observed: HashMap<StageId, Observed>,
         scope: &'scope Scope<'scope, 'env>,
     ) -> Self {
-        let places: HashMap<&StageId, Place> =
-            plan.steps.iter().enumerate().map(|(i, s)| (&s.stage, i)).collect();
+        let steps = in_turn(execution, plan, &observed);
+        let places: HashMap<&StageId, Place> = steps.iter().enumerate().map(|(i, s)| (&s.stage, i)).collect();
         let mut artifacts = HashMap::new();
-        let mut nodes = Vec::with_capacity(plan.steps.len());
-        for step in &plan.steps {
+        let mut nodes = Vec::with_capacity(steps.len());
+        for step in steps {
             let Some(stage) = execution.graph.stage(&step.stage) else { continue };
             let found = observed.remove(&step.stage);
             let transient = found.as_ref().is_some_and(Observed::is_transient);
@@ -170,7 +175,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         self.summary
     }
 
-    /// Begins stages in the order of the plan while there is room.
+    /// Begins stages in their turn while there is room.
     fn begin_what_can(&mut self) {
         let mut at = 0;
         while let Some(&place) = self.ready.range(at..).next() {
@@ -219,10 +224,15 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         let (execution, stage) = (self.execution, self.nodes[place].stage);
         let pipeline = &execution.graph.pipeline.name;
         let lock = lock_stage(execution.root, pipeline, &stage.id)?;
-        let lock = lock.map_err(|holder| {
-            let text = format!("it is being run by {}; wait for that, or stop it", holder.0);
-            StageError::new(Failure::Setting, text)
-        })?;
+        let lock = match lock {
+            Ok(lock) => Some(lock),
+            // Each process that needs it makes it ready for itself, one after the other: its thread waits.
+            Err(_) if self.nodes[place].transient => None,
+            Err(holder) => {
+                let text = format!("it is being run by {}; wait for that, or stop it", holder.0);
+                return Err(StageError::new(Failure::Setting, text));
+            }
+        };
         let mut anew = false;
         if !self.nodes[place].transient {
             // Since the plan was made a stage before it has ended, or another process was here.
@@ -273,7 +283,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         self.spawn(place, anew, lock)
     }
 
-    fn spawn(&mut self, place: Place, anew: bool, lock: Lock) -> Result<(), StageError> {
+    fn spawn(&mut self, place: Place, anew: bool, lock: Option<Lock>) -> Result<(), StageError> {
         let gpu = if self.wants_gpu(place) { self.free_gpus.pop() } else { None };
         let node = &mut self.nodes[place];
         node.phase = Phase::Running;
@@ -290,8 +300,11 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         };
         let (execution, journal, end) = (self.execution, self.journal, self.ended.0.clone());
         let work = move || {
-            let result = carry_out(execution, journal, begin);
-            drop(lock);
+            let lock = lock.map_or_else(|| wait_for(execution, &begin.stage.id), Ok);
+            let result = match lock {
+                Ok(_lock) => carry_out(execution, journal, begin),
+                Err(error) => Err(error),
+            };
             let _ = end.send(Ended { place, result, gpu });
         };
         // As deep as the main thread's: networks are walked recursively.
@@ -405,6 +418,22 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         node.open = node.open.saturating_sub(1);
         if node.open == 0 {
             self.ready.insert(place);
+        }
+    }
+}
+
+/// Takes a stage when the process that has it has done with it.
+fn wait_for(execution: &Execution, stage: &StageId) -> Result<Lock, StageError> {
+    loop {
+        if let Ok(lock) = lock_stage(execution.root, &execution.graph.pipeline.name, stage)? {
+            return Ok(lock);
+        }
+        execution.stop.sleep(BETWEEN_LOOKS);
+        if let Some(signal) = execution.stop.requested() {
+            return Err(StageError::new(
+                Failure::Interrupted(signal),
+                "stopped while another process had it",
+            ));
         }
     }
 }

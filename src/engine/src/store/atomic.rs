@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::fault::{self, Change, Watched, point};
+use super::traffic;
 
 /// A change that failed: which file, what was tried.
 #[derive(Debug, thiserror::Error)]
@@ -203,6 +204,7 @@ pub fn sweep_for(path: &Path) {
 
 /// Removes the temporary files of the names that `goes` accepts.
 pub fn sweep_if(folder: &Path, goes: impl Fn(&str) -> bool) {
+    traffic::list();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let found = entry.file_name();
         let found = found.to_string_lossy();

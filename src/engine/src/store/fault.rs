@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use super::traffic;
 use super::writeback::Writeback;
 
 /// A change of the disk that is about to be made.
@@ -26,6 +27,7 @@ pub enum Change {
 
 /// Passes the point before a change.
 pub fn point(change: Change, path: &Path) -> io::Result<()> {
+    traffic::change(change);
     imp::point(change, path)
 }
 
@@ -69,7 +71,7 @@ impl Seek for Watched<'_> {
 
 /// One write of bytes.
 pub fn write(file: &File, path: &Path, bytes: &[u8]) -> io::Result<usize> {
-    imp::write(Change::Write, file, path, bytes)
+    imp::write(Change::Write, file, path, bytes).inspect(|written| traffic::wrote(*written))
 }
 
 #[cfg(not(feature = "faults"))]

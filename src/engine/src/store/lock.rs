@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::atomic::failed;
 use super::fault::{Change, point, write};
-use super::{StoreError, host};
+use super::{StoreError, host, traffic};
 
 /// Held as long as it lives.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ impl Lock {
         let options = { OpenOptions::new() }.read(true).write(true).create(true).truncate(false).to_owned();
         let open = point(Change::Create, path).and_then(|()| options.open(path));
         let mut file = open.map_err(failed("open the lock", path))?;
+        traffic::lock();
         let mut locked = file.try_lock();
         // Somebody may just be looking who has it.
         for _ in 0..5 {
@@ -50,6 +51,7 @@ impl Lock {
     /// Who has the lock now, if anybody. Creates nothing.
     pub fn holder(path: &Path) -> Option<Holder> {
         let mut file = OpenOptions::new().read(true).write(true).open(path).ok()?;
+        traffic::lock();
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();

@@ -12,6 +12,7 @@ pub(crate) mod record;
 pub mod room;
 mod runs;
 pub mod tensor;
+pub mod traffic;
 mod writeback;
 
 use std::path::{Path, PathBuf};

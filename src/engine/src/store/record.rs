@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::atomic::{self, WriteError};
 use super::checkpoint::file_digest;
-use super::{Holder, Lock, Status, StoreError, checked};
+use super::{Holder, Lock, Status, StoreError, checked, traffic};
 use crate::kind::{Failure, StageId};
 use crate::policy::Change;
 
@@ -137,7 +137,9 @@ impl Record {
 
     fn read(path: &Path) -> Option<Self> {
         let damaged = |why| checked::warn_once(path, &format!("the stage counts as never run: {why}"));
-        checked::from_bytes(&std::fs::read(path).ok()?).map_err(damaged).ok()
+        let bytes = std::fs::read(path);
+        traffic::read(bytes.as_ref().map_or(0, Vec::len));
+        checked::from_bytes(&bytes.ok()?).map_err(damaged).ok()
     }
 
     /// Every record of a project that can be read.

@@ -310,6 +310,21 @@ fn a_stage_that_another_process_runs_is_left_to_it() {
 }
 
 #[test]
+fn what_keeps_nothing_waits_for_the_process_that_makes_it_ready() {
+    let project = Project::new(CHAIN);
+    let lock = lock_stage(project.folder.path(), "chain", &id_of("data")).unwrap().unwrap();
+    let ran = std::thread::scope(|scope| {
+        let running = scope.spawn(|| run(&project, false));
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert!(!running.is_finished());
+        assert!(!project.folder.path().join("data.attempts").exists(), "it waits");
+        drop(lock);
+        running.join().unwrap()
+    });
+    assert_eq!(ran.summary.finished.len(), 4, "{:?}", ran.summary.failed);
+}
+
+#[test]
 fn a_matrix_is_several_stages() {
     let file = "name: chain\nparams: { rates: [0.001, 0.0001] }\nstages:\n  data: { kind: source }\n  base:\n    kind: work\n    dataset: data\n    matrix: { learning_rate: \"${params.rates}\", checkpoint.keep_last_n: [1, 2] }\n  best: { kind: gather, dataset: base }\n  one: { kind: follow, dataset: \"base@checkpoint.keep_last_n=2,learning_rate=0.001\" }\n  after: { kind: work, needs: base }\n";
     let project = Project::new(file);

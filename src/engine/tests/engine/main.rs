@@ -2,6 +2,7 @@
 
 mod command;
 mod exec;
+mod export;
 mod fake;
 mod plan;
 mod random;
