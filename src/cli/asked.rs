@@ -139,6 +139,29 @@ impl Asked {
         Ok(all)
     }
 
+    /// The settings as arguments again, without the stages and what is to be forced.
+    pub fn settings(&self) -> Vec<String> {
+        let flags = [
+            ("--epochs", &self.epochs),
+            ("--batch-size", &self.batch_size),
+            ("--learning-rate", &self.learning_rate),
+            ("--dataset", &self.dataset),
+            ("--device", &self.device),
+            ("--seed", &self.seed),
+        ];
+        let mut all: Vec<String> =
+            flags.iter().filter_map(|(flag, value)| Some(format!("{flag}={}", value.as_ref()?))).collect();
+        all.extend(self.set.iter().map(|text| format!("--set={text}")));
+        all.extend(self.run_number.map(|number| format!("--run-number={number}")));
+        all.extend(self.resume.then(|| "--resume".to_owned()));
+        all
+    }
+
+    /// The same settings for one stage alone.
+    pub fn only(&self, stage: &str) -> Self {
+        Self { stages: vec![stage.to_owned()], from: Vec::new(), until: Vec::new(), ..self.clone() }
+    }
+
     /// The name of a data set is a parameter, or else the source of the `dataset` stage.
     fn dataset_key(&self, root: &Path) -> Result<&'static str, CliError> {
         let file = PipelineFile::parse(Source::read(&root.join(&self.file), &self.file)?)?;
@@ -158,6 +181,7 @@ impl Meant {
             keep_going: false,
             jobs: 1,
             gpus: 0,
+            restarted: false,
             stop,
             report,
         }

@@ -18,4 +18,5 @@ mod resume;
 mod runs;
 mod shipped;
 mod signals;
+mod slurm;
 mod wgpu;

@@ -234,7 +234,7 @@ fn place(root: &Path, what: &str, pipeline: &str, stage: &StageId) -> PathBuf {
 }
 
 /// A pipeline's name can hold characters that a file's name should not.
-fn folder(root: &Path, what: &str, pipeline: &str) -> PathBuf {
+pub(super) fn folder(root: &Path, what: &str, pipeline: &str) -> PathBuf {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '_' };
     let folder: String = pipeline.chars().map(safe).collect();
     root.join(STATE_FOLDER).join(what).join(folder)

@@ -5,4 +5,5 @@ mod exec;
 mod fake;
 mod plan;
 mod random;
+mod slurm;
 mod spec;
