@@ -178,6 +178,7 @@ pages! {
     pipeline: "docs/pipeline.md",
     python: "docs/python.md",
     report: "docs/report.md",
+    slurm: "docs/slurm.md",
     testing: "docs/testing.md",
 }
 

@@ -29,7 +29,6 @@ impl Cluster {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
-        // The daemon of the cluster's secrets takes no folder that others may write to, and users' jobs pass through this one.
         let output = script("start", folder.path());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Some(Self(folder))

@@ -5,7 +5,7 @@
 #   tests/slurm/cluster.sh start DIR     # then: export SLURM_CONF=DIR/slurm.conf
 #   tests/slurm/cluster.sh stop DIR
 #
-# Timers are short: a requeued job waits 3 seconds rather than 120 (cred_expire), a cancelled one has 10 to save (KillWait).
+# Timers are short: a requeued job waits 5 seconds rather than 120 (cred_expire), a cancelled one has 10 to save (KillWait).
 set -euo pipefail
 PATH="$PATH:/usr/sbin:/sbin"
 
@@ -30,7 +30,7 @@ SlurmUser=$user
 SlurmdUser=$user
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket=$dir/munge/socket,cred_expire=3
+AuthInfo=socket=$dir/munge/socket,cred_expire=5
 StateSaveLocation=$dir/state
 SlurmdSpoolDir=$dir/spool
 SlurmctldPidFile=$dir/slurmctld.pid
@@ -51,7 +51,7 @@ ReturnToService=2
 JobRequeue=1
 KillWait=10
 OverTimeLimit=0
-MinJobAge=60
+MinJobAge=300
 InactiveLimit=0
 NodeName=node1 NodeHostname=$host NodeAddr=127.0.0.1 CPUs=$cpus State=UNKNOWN
 PartitionName=work Nodes=node1 Default=YES MaxTime=INFINITE State=UP
