@@ -181,6 +181,7 @@ impl Meant {
             keep_going: false,
             jobs: 1,
             gpus: 0,
+            job: None,
             restarted: false,
             stop,
             report,

@@ -1,24 +1,25 @@
-//! Jobs of Slurm: submitting and following those of `pipe run`, finding those of a pipeline file, being one.
+//! Jobs of Slurm: submitting and following those of `pipe run`, finding those of a pipeline file.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
+use pipe_engine::error::SpecError;
 use pipe_engine::exec::slurm::{
-    self, Cluster, Following, Inside, Invocation, JobState, Slurm, Submission, after_stop, last_lines,
+    self, Cluster, Following, Invocation, JobState, Slurm, Submission, last_lines,
 };
-use pipe_engine::exec::{self, Execution, Observed, Summary};
-use pipe_engine::kind::{StageId, State};
-use pipe_engine::plan::{Action, Plan, Step};
+use pipe_engine::exec::{Execution, Observed, Summary};
+use pipe_engine::kind::StageId;
+use pipe_engine::plan::Plan;
+use pipe_engine::progress::Event;
 use pipe_engine::source::Source;
 use pipe_engine::spec::PipelineFile;
-use pipe_engine::stop::{Signal, Stop};
-use pipe_engine::store::{Job, Jobs, Record};
+use pipe_engine::stop::Signal;
+use pipe_engine::store::{Job, Jobs};
 use serde::Serialize;
 
 use super::asked::{Asked, Meant};
-use super::{CliError, ExitCode, project};
-use crate::report::stderr;
+use super::{CliError, project};
 
 /// Lines of a log that an error repeats.
 const TAIL: usize = 10;
@@ -39,8 +40,7 @@ pub fn of(file: &Path, stages: &[String]) -> Result<Vec<(StageId, Job)>, CliErro
     for named in stages {
         if !jobs.iter().any(|(stage, _)| stage.as_str() == named || stage.declared() == named) {
             let known = jobs.iter().map(|(stage, _)| stage.as_str());
-            let error =
-                pipe_engine::error::SpecError::plain(format!("no job was submitted for stage `{named}`"));
+            let error = SpecError::plain(format!("no job was submitted for stage `{named}`"));
             return Err(error.candidates(named, known).into());
         }
     }
@@ -59,14 +59,15 @@ pub fn submit<'a>(
     asked: &Asked,
     execution: &'a Execution,
     plan: &Plan,
+    observed: &HashMap<StageId, Observed>,
 ) -> Result<Vec<Submission<'a>>, CliError> {
     let program = std::env::current_exe()
         .map_err(|e| CliError::failed(format!("failed to find this program's own file: {e}")))?;
     let call = Invocation { program, file: asked.file.clone(), settings: asked.settings() };
-    let submitted = slurm::submit(&Slurm, execution, plan, &call).map_err(CliError::failed)?;
+    let submitted = slurm::submit(&Slurm, execution, plan, observed, &call).map_err(CliError::failed)?;
     for Submission { stage, job, new, .. } in &submitted {
         let word = if *new { "submitted as" } else { "has" };
-        stderr::line(format!("{}: {word} job {}", stage.id, job.id));
+        execution.report.event(&stage.id, &Event::Message { text: format!("{word} job {}", job.id) });
     }
     Ok(submitted)
 }
@@ -95,95 +96,6 @@ fn end_of_log(root: &Path, job: &Job) -> String {
             "\n  = it left no log at {}; is the project's folder on a file system that the nodes share?",
             job.log
         ),
-    }
-}
-
-/// What a job was told when it was submitted. Not for people to type.
-#[derive(clap::Args)]
-pub struct JobArguments {
-    /// Run this stage and nothing else
-    #[arg(long, hide = true, value_name = "STAGE", requires_all = ["planned", "since"])]
-    pub only: Option<String>,
-    /// Digest of the settings that the job was submitted with
-    #[arg(long, hide = true, value_name = "DIGEST")]
-    planned: Option<String>,
-    /// When it was submitted
-    #[arg(long, hide = true, value_name = "TIME")]
-    since: Option<DateTime<Utc>>,
-}
-
-impl JobArguments {
-    /// Whether an earlier process of the same job began with the stage.
-    pub fn has_begun(&self, meant: &Meant) -> bool {
-        let record = self
-            .only
-            .as_deref()
-            .and_then(|_| meant.selection.named.first())
-            .and_then(|only| Record::load(&meant.root, &meant.graph.pipeline.name, only));
-        record.is_some_and(|record| self.since.is_some_and(|since| record.started_at >= since))
-    }
-
-    /// Makes sure that a job does what it was submitted for and nothing else.
-    pub fn hold(
-        &self,
-        meant: &Meant,
-        execution: &Execution,
-        plan: &Plan,
-        observed: &HashMap<StageId, Observed>,
-    ) -> Result<(), CliError> {
-        let Some(only) = meant.selection.named.first().and_then(|id| meant.graph.stage(id)) else {
-            return Ok(());
-        };
-        if self.planned.as_deref().is_some_and(|then| then != exec::planned(execution, only)) {
-            return Err(CliError::usage(format!(
-                "stage {}: its settings are not those that this job was submitted with; submit it anew",
-                only.id
-            )));
-        }
-        // What keeps nothing is made ready again wherever it is needed.
-        let kept = |step: &&Step| !observed.get(&step.stage).is_some_and(Observed::is_transient);
-        let mut others =
-            plan.steps.iter().filter(|step| step.stage != only.id && step.action != Action::Skip);
-        match others.find(kept) {
-            Some(step) => Err(CliError::usage(format!(
-                "stage {}: stage {} is not up to date ({}); submit it anew",
-                only.id, step.stage, step.reason
-            ))),
-            None => Ok(()),
-        }
-    }
-}
-
-/// How a job ends that was told to stop: requeued if that is of use.
-pub fn end(meant: &Meant, signal: Signal, before: &State, summary: &Summary) -> Result<ExitCode, CliError> {
-    if summary.failed.is_empty() && summary.not_begun.is_empty() {
-        return Ok(ExitCode::SUCCESS);
-    }
-    let saved = ExitCode::from(signal.exit_code());
-    let (Some(Inside(job)), Some(only)) = (Inside::find(), meant.selection.named.first()) else {
-        return Ok(saved);
-    };
-    let quiet = Stop::default();
-    let execution = meant.execution(&quiet, &pipe_engine::progress::Silent);
-    let after = exec::observe(&execution, &meant.selection.stages).ok().and_then(|mut all| all.remove(only));
-    let begun = summary.failed.iter().any(|(stage, _)| stage == only);
-    let stage = after.as_ref().filter(|_| begun).map(|after| (before, &after.observation.state));
-    let limit = meant.graph.stage(only).map(|stage| stage.conduct.slurm.signal_before()).unwrap_or_default();
-    let details = Slurm.details(job).map_err(CliError::failed)?;
-    match after_stop(&details, stage, limit, Utc::now()) {
-        Ok(()) => {
-            stderr::line(format!("job {job} is requeued and goes on from there"));
-            stderr::flush();
-            Slurm.requeue(job).map_err(|error| {
-                CliError::failed(error).note("what was saved stays; the same command goes on from there")
-            })?;
-            Ok(saved)
-        }
-        Err(why) if details.state == "RUNNING" => Err(CliError::failed(format!("stage {only}: {why}"))),
-        Err(why) => {
-            stderr::line(format!("job {job} is not requeued: {why}"));
-            Ok(saved)
-        }
     }
 }
 

@@ -10,6 +10,7 @@ mod completions;
 mod devices;
 mod graph;
 mod init;
+mod inside;
 mod jobs;
 mod logs;
 mod man;

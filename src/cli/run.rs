@@ -1,10 +1,11 @@
 //! `pipe run FILE [STAGE…]`
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use pipe_engine::exec::{self, Execution, Summary};
+use pipe_engine::exec::{self, Execution, Observed, Summary};
 use pipe_engine::kind::{Failure, StageError, StageId};
 use pipe_engine::plan::{Action, Plan};
 use pipe_engine::spec::ExecutorKind;
@@ -12,9 +13,9 @@ use pipe_engine::stop::Stop;
 use pipe_train::device;
 
 use super::asked::{Asked, Meant};
-use super::jobs::{self, JobArguments};
+use super::inside::{self, JobArguments};
 use super::plan::{self, PlanFile};
-use super::{CliError, ExitCode, Output, signals};
+use super::{CliError, ExitCode, Output, jobs, signals};
 use crate::report::{self, line};
 
 #[derive(clap::Args)]
@@ -80,7 +81,7 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
     let jobs = usize::from(arguments.jobs);
     let report = report::reporter(output, jobs > 1 || on_slurm);
     let mut execution = meant.execution(&stop, report.as_ref());
-    execution.restarted = restarted;
+    (execution.job, execution.restarted) = (arguments.job.job(), restarted);
     let (plan, observed) = meant.plan(&execution)?;
     if let Some(planned) = &planned {
         planned.still_holds(&plan)?;
@@ -92,7 +93,7 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
     execution.keep_going = arguments.keep_going;
     if on_slurm {
         let started = Instant::now();
-        let summary = submit(&arguments, &asked, &meant, &execution, &plan)?;
+        let summary = submit(&arguments, &asked, &meant, &execution, &plan, &observed)?;
         report.finish();
         report::stderr::flush();
         let Some(summary) = summary else { return Ok(ExitCode::SUCCESS) };
@@ -120,7 +121,7 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
     let code =
         conclude(&arguments.again(&asked), &summary, &stop, started.elapsed().as_secs_f64(), output.quiet)?;
     match (before, stop.requested()) {
-        (Some(before), Some(signal)) => jobs::end(&meant, signal, &before, &summary),
+        (Some(before), Some(signal)) => inside::end(&meant, signal, &before, &summary),
         _ => Ok(code),
     }
 }
@@ -147,12 +148,14 @@ fn submit(
     meant: &Meant,
     execution: &Execution,
     plan: &Plan,
+    observed: &HashMap<StageId, Observed>,
 ) -> Result<Option<Summary>, CliError> {
     if !arguments.detach {
         signals::watch_saying(execution.stop.clone(), jobs::follows)?;
     }
-    let submitted = jobs::submit(asked, execution, plan)?;
+    let submitted = jobs::submit(asked, execution, plan, observed)?;
     if arguments.detach && !submitted.is_empty() {
+        submitted.iter().for_each(|s| told(format!("{}: job {}", s.stage.id, s.job.id)));
         told(format!("see how they stand with: pipe status {}", asked.file.display()));
         return Ok(None);
     }

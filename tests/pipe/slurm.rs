@@ -149,7 +149,7 @@ fn base_and_lora_as_jobs_killed_by_their_walltime_end_in_the_bytes_of_a_local_ru
     assert!(jobs.read("first.err").contains("the jobs go on"), "{}", jobs.read("first.err"));
     let again = jobs.pipe(&["run", "p.yaml"]).succeeds();
     assert_eq!(job_of(&jobs, "base"), base, "it was followed, not submitted again");
-    assert!(again.stderr().contains(&format!("base: has job {base}")), "{}", again.stderr());
+    assert!(again.stderr().contains(&format!("base | has job {base}")), "{}", again.stderr());
 
     let log = jobs.pipe(&["logs", "p.yaml", "base"]).succeeds().stdout();
     let requeued = log.matches(&format!("job {base} is requeued and goes on from there")).count();
@@ -189,7 +189,7 @@ fn jobs_are_submitted_seen_and_cancelled() {
     let project = cluster.project(&tiny("slurm", ""));
     let long = ["--epochs", "4000", "--set", "num_images=512"];
     let told = project.pipe(&[&["run", "p.yaml", "--detach"], &long[..]].concat()).succeeds();
-    told.says("data: submitted as job 1").says("base: submitted as job 2").says("pipe status p.yaml");
+    told.says("data: job 1\nbase: job 2\n").says("base | submitted as job 2").says("pipe status p.yaml");
     let waits = of_stage(&status(&project), "base");
     assert!(["PENDING", "RUNNING"].contains(&waits["job"]["state"].as_str().unwrap()), "{waits}");
     until("checkpoint", || has_saved(&project));
@@ -262,14 +262,30 @@ fn a_failure_is_told_as_in_a_local_run_with_the_end_of_its_log() {
     project.write("p.yaml", project.read("p.yaml").replace("exit 3", "exit 0"));
     let mended = project.pipe(&["run", "p.yaml"]).succeeds();
     mended
-        .says("breaks: submitted as job 4")
-        .says("after: submitted as job 5")
+        .says("breaks | submitted as job 4")
+        .says("after | submitted as job 5")
         .says("skipped, up to date: first");
     assert!(project.path("after").exists());
 }
 
 #[test]
-fn a_job_that_no_walltime_would_finish_ends_and_a_preempted_one_comes_back() {
+fn a_preempted_job_comes_back_and_goes_on() {
+    let Some(cluster) = Cluster::start() else { return };
+    let project = cluster.project(&tiny("{ kind: slurm, partition: work }", ""));
+    project.pipe(&["run", "p.yaml", "--detach", "--epochs", "4000", "--set", "num_images=512"]).succeeds();
+    until("checkpoint", || has_saved(&project));
+    // Wants the whole node, at once.
+    cluster.ask("sbatch", &["--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"]);
+    until("preemption", || cluster.job("2", "Restarts") == "1");
+    let log = || project.pipe(&["logs", "p.yaml", "base"]).stdout();
+    until("second beginning", || log().contains("Resuming from checkpoint"));
+    let log = log();
+    assert!(log.contains("DUE TO PREEMPTION") && log.contains("stopped by SIGTERM"), "{log}");
+    assert_eq!(project.list("checkpoints/base_training"), ["run_001"]);
+}
+
+#[test]
+fn a_job_that_no_walltime_would_finish_ends_and_one_that_was_told_for_another_reason_comes_back() {
     let Some(cluster) = Cluster::start() else { return };
     let project = cluster.project(
         "name: waits\nexecutor: { kind: slurm, poll: 1s }\nstages:\n  \

@@ -47,6 +47,9 @@ SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=2,bf_interval=2,sched_min_interval=1000,batch_sched_delay=0
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SlurmdParameters=config_overrides
 ReturnToService=2
 JobRequeue=1
 KillWait=10
@@ -54,7 +57,8 @@ OverTimeLimit=0
 MinJobAge=300
 InactiveLimit=0
 NodeName=node1 NodeHostname=$host NodeAddr=127.0.0.1 CPUs=$cpus State=UNKNOWN
-PartitionName=work Nodes=node1 Default=YES MaxTime=INFINITE State=UP
+PartitionName=work Nodes=node1 Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=urgent Nodes=node1 MaxTime=INFINITE State=UP PriorityTier=9 PreemptMode=OFF
 CONF
   export SLURM_CONF="$dir/slurm.conf"
   munged --force --foreground --socket="$dir/munge/socket" --key-file="$dir/munge/key" --pid-file="$dir/munge/pid" \

@@ -17,7 +17,7 @@ use crate::parallel;
 use crate::progress::Report;
 use crate::spec::LoadedStage;
 use crate::stop::Stop;
-use crate::store::Record;
+use crate::store::{JobId, Record};
 
 pub use journal::Journal;
 pub use schedule::execute;
@@ -36,6 +36,8 @@ pub struct Execution<'a> {
     pub jobs: usize,
     /// GPUs that stages with `resources: {gpu: 1}` share; with none they run as the others do.
     pub gpus: u32,
+    /// The cluster's job that this process is.
+    pub job: Option<JobId>,
     /// This process goes on with what an earlier one began for the same job: such a stage is gone on with, whatever `resume` says.
     pub restarted: bool,
     pub stop: &'a Stop,

@@ -1,14 +1,14 @@
 //! Stages as jobs, on a scripted cluster: what is submitted, what waits for what, what becomes of it. The real one is in
 //! `tests/pipe/slurm.rs`.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use pipe_engine::exec::slurm::{
     Cluster, Following, Invocation, JobState, SlurmError, Submission, follow, submit,
 };
-use pipe_engine::exec::{Execution, Summary, observe};
+use pipe_engine::exec::{Execution, Observed, Summary, observe};
 use pipe_engine::graph::Wanted;
 use pipe_engine::identity;
 use pipe_engine::kind::{Failure, Request, StageId};
@@ -39,7 +39,7 @@ struct Scripted {
     refused: Option<usize>,
 }
 
-fn id(number: u32) -> JobId {
+fn id_of(number: u32) -> JobId {
     number.to_string().parse().unwrap()
 }
 
@@ -64,7 +64,7 @@ impl Cluster for Scripted {
             return Err(SlurmError::Refused { program: "sbatch", message: "no such partition".into() });
         }
         all.push(arguments.to_vec());
-        Ok(id(all.len() as u32))
+        Ok(id_of(all.len() as u32))
     }
 
     fn states(&self, jobs: &BTreeSet<JobId>) -> Result<BTreeMap<JobId, JobState>, SlurmError> {
@@ -74,12 +74,18 @@ impl Cluster for Scripted {
             let (word, reason) = word.split_once(' ').unwrap_or((word, ""));
             JobState { word: word.into(), reason: reason.into(), node: String::new() }
         };
-        let look = look.unwrap_or_default().into_iter().map(|(job, word)| (id(job), state(word)));
+        let look = look.unwrap_or_default().into_iter().map(|(job, word)| (id_of(job), state(word)));
         Ok(look.filter(|(job, _)| jobs.contains(job)).collect())
     }
 
     fn own(&self) -> Result<Vec<(JobId, String)>, SlurmError> {
-        Ok(self.comments.lock().unwrap().iter().map(|(job, comment)| (id(*job), comment.clone())).collect())
+        Ok(self
+            .comments
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(job, comment)| (id_of(*job), comment.clone()))
+            .collect())
     }
 
     fn cancel(&self, jobs: &BTreeSet<JobId>) -> Result<(), SlurmError> {
@@ -89,7 +95,12 @@ impl Cluster for Scripted {
 }
 
 /// Plans, and hands the execution to `act`.
-fn with<T>(project: &Project, stop: &Stop, heard: &Heard, act: impl FnOnce(&Execution, &Plan) -> T) -> T {
+fn with<T>(
+    project: &Project,
+    stop: &Stop,
+    heard: &Heard,
+    act: impl FnOnce(&Execution, &Plan, &HashMap<StageId, Observed>) -> T,
+) -> T {
     let graph = project.load().unwrap_or_else(|e| panic!("{e}"));
     let manifests = identity::manifests(&graph);
     let execution = Execution {
@@ -101,6 +112,7 @@ fn with<T>(project: &Project, stop: &Stop, heard: &Heard, act: impl FnOnce(&Exec
         keep_going: false,
         jobs: 1,
         gpus: 0,
+        job: None,
         restarted: false,
         stop,
         report: heard,
@@ -108,7 +120,7 @@ fn with<T>(project: &Project, stop: &Stop, heard: &Heard, act: impl FnOnce(&Exec
     let selection = graph.select(&Wanted::default()).unwrap();
     let observed = observe(&execution, &selection.stages).unwrap();
     let plan = plan(&graph, &selection, &BTreeSet::new(), &observed);
-    act(&execution, &plan)
+    act(&execution, &plan, &observed)
 }
 
 fn call(settings: &[&str]) -> Invocation {
@@ -123,28 +135,28 @@ fn shown(all: &[Submission]) -> Vec<String> {
 
 fn submitted(project: &Project, cluster: &Scripted) -> Result<Vec<String>, String> {
     let (stop, heard) = (Stop::default(), Heard::default());
-    with(project, &stop, &heard, |execution, plan| {
-        submit(cluster, execution, plan, &call(&[])).map(|all| shown(&all)).map_err(|e| e.to_string())
+    with(project, &stop, &heard, |execution, plan, observed| {
+        submit(cluster, execution, plan, observed, &call(&[]))
+            .map(|all| shown(&all))
+            .map_err(|e| e.to_string())
     })
 }
 
 /// Submits and follows to the end.
 fn followed(project: &Project, cluster: &Scripted) -> (Summary, Vec<String>) {
     let (stop, heard) = (Stop::default(), Heard::default());
-    let summary = with(project, &stop, &heard, |execution, plan| {
-        let all = submit(cluster, execution, plan, &call(&[])).unwrap();
+    let summary = with(project, &stop, &heard, |execution, plan, observed| {
+        let all = submit(cluster, execution, plan, observed, &call(&[])).unwrap();
         follow(&Following { cluster, execution, poll: Duration::from_secs(1) }, all).unwrap()
     });
     (summary, heard.0.into_inner().unwrap())
 }
 
 /// As a job leaves it.
-fn record(project: &Project, stage: &str, status: Status, message: &str) {
+fn record(project: &Project, stage: &str, job: u32, status: Status, message: &str) {
     let id = StageId::new(stage).unwrap();
     let mut record = Record::begun("chain", &id, "work", "run".into(), String::new(), None);
-    // Later than the job that is submitted in this test.
-    record.started_at += Duration::from_secs(3600);
-    (record.status, record.message) = (status, Some(message.to_owned()));
+    (record.status, record.message, record.job) = (status, Some(message.to_owned()), Some(id_of(job)));
     if status == Status::Failed {
         let (ended_at, failure) = (record.started_at, Failure::Input);
         record.attempts.push(Attempt { ended_at, failure, message: message.into(), change: None });
@@ -191,16 +203,16 @@ fn the_same_command_again_follows_the_jobs_that_live() {
     submitted(&project, &Scripted::default()).unwrap();
     let again =
         Scripted::looks(&[&[(1, "COMPLETED"), (2, "RUNNING"), (3, "PENDING Dependency"), (4, "FAILED")]]);
-    // `data` keeps nothing and is needed, `other` failed.
+    // `data` keeps nothing, and was made ready for `base`; `other` failed.
     again.submitted.lock().unwrap().resize(4, Vec::new());
     let found = submitted(&project, &again).unwrap();
-    assert_eq!(found, ["data 5 new", "base 2", "next 3", "other 6 new"]);
+    assert_eq!(found, ["base 2", "next 3", "other 5 new"]);
 
     // A job that waits for one that is gone is replaced.
     let gone = Scripted::looks(&[&[(2, "FAILED"), (3, "PENDING DependencyNeverSatisfied")]]);
-    gone.submitted.lock().unwrap().resize(6, Vec::new());
+    gone.submitted.lock().unwrap().resize(5, Vec::new());
     let found = submitted(&project, &gone).unwrap();
-    assert_eq!(found, ["data 7 new", "base 8 new", "next 9 new", "other 10 new"]);
+    assert_eq!(found, ["data 6 new", "base 7 new", "next 8 new", "other 9 new"]);
     assert_eq!(*gone.cancelled.lock().unwrap(), ["3"]);
 }
 
@@ -214,7 +226,7 @@ fn a_job_whose_number_was_lost_is_found_by_its_comment() {
     let again = Scripted::looks(&[&[(2, "RUNNING")]]);
     *again.comments.lock().unwrap() = vec![(2, comment), (77, "somebody else's".into())];
     again.submitted.lock().unwrap().resize(4, Vec::new());
-    assert_eq!(submitted(&project, &again).unwrap(), ["data 5 new", "base 2", "next 6 new", "other 7 new"]);
+    assert_eq!(submitted(&project, &again).unwrap(), ["base 2", "next 5 new", "other 6 new"]);
 }
 
 #[test]
@@ -244,8 +256,8 @@ fn when_one_is_refused_those_before_it_are_taken_back() {
 #[test]
 fn jobs_are_followed_to_their_end() {
     let project = Project::new(CHAIN);
-    for stage in ["data", "base", "next", "other"] {
-        record(&project, stage, Status::Completed, "done well");
+    for (job, stage) in (1..).zip(["data", "base", "next", "other"]) {
+        record(&project, stage, job, Status::Completed, "done well");
     }
     let cluster = Scripted::looks(&[
         &[],
@@ -274,8 +286,8 @@ fn a_failure_takes_back_what_waits_unless_told_otherwise() {
         &[(3, "CANCELLED DependencyNeverSatisfied"), (4, "CANCELLED")],
     ];
     let project = Project::new(CHAIN);
-    record(&project, "data", Status::Completed, "ready");
-    record(&project, "base", Status::Failed, "scripted failure");
+    record(&project, "data", 1, Status::Completed, "ready");
+    record(&project, "base", 2, Status::Failed, "scripted failure");
     let cluster = Scripted::looks(&looks);
     let (summary, _) = followed(&project, &cluster);
     assert_eq!(summary.failed.len(), 1);
@@ -287,8 +299,8 @@ fn a_failure_takes_back_what_waits_unless_told_otherwise() {
     assert_eq!(*cluster.cancelled.lock().unwrap(), ["3", "4"]);
 
     let careful = Project::new(&CHAIN.replace("dataset: data,", "dataset: data, on_failure: continue,"));
-    record(&careful, "base", Status::Failed, "scripted failure");
-    record(&careful, "other", Status::Completed, "done");
+    record(&careful, "base", 2, Status::Failed, "scripted failure");
+    record(&careful, "other", 4, Status::Completed, "done");
     let looks =
         [looks[0], looks[1], looks[2], &[(3, "CANCELLED DependencyNeverSatisfied"), (4, "COMPLETED")]];
     let cluster = Scripted::looks(&looks);
@@ -303,8 +315,8 @@ fn ctrl_c_cancels_and_other_signals_leave_the_jobs_alone() {
     let ended = |signal, looks: &[&[(u32, &'static str)]]| {
         let (stop, heard) = (Stop::default(), Heard::default());
         let cluster = Scripted::looks(looks);
-        let summary = with(&project, &stop, &heard, |execution, plan| {
-            let all = submit(&cluster, execution, plan, &call(&[])).unwrap();
+        let summary = with(&project, &stop, &heard, |execution, plan, observed| {
+            let all = submit(&cluster, execution, plan, observed, &call(&[])).unwrap();
             stop.request(signal);
             follow(&Following { cluster: &cluster, execution, poll: Duration::from_secs(1) }, all).unwrap()
         });
@@ -320,7 +332,7 @@ fn ctrl_c_cancels_and_other_signals_leave_the_jobs_alone() {
 #[test]
 fn a_job_that_slurm_forgot_is_judged_by_its_record() {
     let project = Project::new("name: chain\nstages:\n  base: { kind: work }\n");
-    record(&project, "base", Status::Completed, "done well");
+    record(&project, "base", 1, Status::Completed, "done well");
     let (summary, _) = followed(&project, &Scripted::default());
     assert_eq!(summary.finished[0].1, "done well");
     assert_eq!(
@@ -334,7 +346,7 @@ fn a_policy_against_going_on_does_not_stop_a_requeued_job() {
     let project = Project::new("name: chain\nstages:\n  base: { kind: work, ends: signal, resume: never }\n");
     crate::exec::run(&project, false);
     let (stop, heard) = (Stop::default(), Heard::default());
-    with(&project, &stop, &heard, |execution, plan| {
+    with(&project, &stop, &heard, |execution, plan, _| {
         let execution =
             Execution { restarted: true, forced: BTreeSet::new(), request: Request::default(), ..*execution };
         let observed = observe(&execution, &plan.steps.iter().map(|s| s.stage.clone()).collect()).unwrap();
@@ -345,4 +357,30 @@ fn a_policy_against_going_on_does_not_stop_a_requeued_job() {
     assert!(
         !std::fs::read_to_string(project.folder.path().join("base.attempts")).unwrap().contains("forced")
     );
+}
+
+#[test]
+fn a_program_that_is_told_to_stop_beside_this_one_did_not_fail() {
+    // Slurm tells all processes of a job at once; here the program hears it first.
+    let run = "echo begun >> begun; kill -TERM $$";
+    let file =
+        format!("name: chain\nstages:\n  base: {{ kind: command, run: \"{run}\", retry: {{ max: 1 }} }}\n");
+    let project = Project::new(&file);
+    let (stop, heard) = (Stop::default(), Heard::default());
+    let begun = project.folder.path().join("begun");
+    let summary = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !begun.exists() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            std::thread::sleep(Duration::from_millis(150));
+            stop.request(Signal::Terminate);
+        });
+        with(&project, &stop, &heard, |execution, plan, _| {
+            let observed = observe(execution, &plan.steps.iter().map(|s| s.stage.clone()).collect()).unwrap();
+            pipe_engine::exec::execute(execution, plan, observed).unwrap()
+        })
+    });
+    assert_eq!(summary.failed[0].1.failure, Failure::Interrupted(Signal::Terminate));
+    assert_eq!(std::fs::read_to_string(begun).unwrap(), "begun\n", "no retry was used up");
 }

@@ -22,18 +22,28 @@ impl Inside {
 /// Slurm looks for jobs near their end every so often, and tells them up to this much too early.
 const EARLY: Duration = Duration::from_secs(60);
 
-/// Whether a job that was told to stop is to be requeued, or why not. `before` and `after`: its stage when the job began with it
-/// and when it had stopped; `None` if it never began. `signal_before`: how long before the end of its walltime it is told.
+/// What follows for a job that was told to stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AfterStop {
+    /// It is put back among those that wait, and goes on.
+    Requeue,
+    /// It was cancelled; or Slurm has requeued it already, for another job's sake or a node's.
+    Leave(String),
+    /// It would end the same way for ever.
+    Fail(&'static str),
+}
+
+/// Decides that. `stage`: its stage when the job began with it and when it had stopped; `None` if it never began.
+/// `signal_before`: how long before the end of its walltime it is told.
 pub fn after_stop(
     details: &JobDetails,
     stage: Option<(&State, &State)>,
     signal_before: Duration,
     now: DateTime<Utc>,
-) -> Result<(), String> {
+) -> AfterStop {
     let over = details.reason == "TimeLimit";
     if details.state != "RUNNING" && !over {
-        // Cancelled; or Slurm has requeued it already, for another job's sake or a node's.
-        return Err(format!("Slurm has it as {}", details.state));
+        return AfterStop::Leave(format!("Slurm has it as {}", details.state));
     }
     let told = details.ends_at.is_some_and(|end| {
         let left = (end - now).to_std().unwrap_or_default();
@@ -41,11 +51,12 @@ pub fn after_stop(
     });
     let nothing_kept =
         stage.is_some_and(|(before, after)| before == after || !matches!(after, State::Partial { .. }));
-    if (told || over) && !details.preempted && nothing_kept {
-        return Err("its walltime is over and nothing was kept that another one could go on with; give it more `time`"
-            .to_owned());
+    match (told || over) && !details.preempted && nothing_kept {
+        true => AfterStop::Fail(
+            "its walltime is over and nothing was kept that another one could go on with; give it more `time`",
+        ),
+        false => AfterStop::Requeue,
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -60,7 +71,7 @@ mod tests {
         JobDetails { state: "RUNNING".into(), ends_at, ..JobDetails::default() }
     }
 
-    fn decide(details: &JobDetails, stage: Option<(&State, &State)>) -> Result<(), String> {
+    fn decide(details: &JobDetails, stage: Option<(&State, &State)>) -> AfterStop {
         after_stop(details, stage, BEFORE, DateTime::UNIX_EPOCH)
     }
 
@@ -71,28 +82,30 @@ mod tests {
     #[test]
     fn a_training_that_went_on_is_requeued() {
         let (before, after) = (State::absent("no run"), partial("step 3"));
-        assert_eq!(decide(&running(120), Some((&before, &after))), Ok(()));
-        assert_eq!(decide(&running(120), Some((&after, &partial("step 9")))), Ok(()));
+        assert_eq!(decide(&running(120), Some((&before, &after))), AfterStop::Requeue);
+        assert_eq!(decide(&running(120), Some((&after, &partial("step 9")))), AfterStop::Requeue);
         let over = JobDetails { state: "COMPLETING".into(), reason: "TimeLimit".into(), ..running(0) };
-        assert_eq!(decide(&over, Some((&before, &after))), Ok(()));
+        assert_eq!(decide(&over, Some((&before, &after))), AfterStop::Requeue);
     }
 
     #[test]
     fn what_no_walltime_would_ever_finish_is_not() {
         let command = State::absent("never run");
-        assert!(decide(&running(170), Some((&command, &command))).unwrap_err().contains("more `time`"));
+        assert!(matches!(decide(&running(170), Some((&command, &command))), AfterStop::Fail(_)));
         let stuck = partial("step 3");
-        assert!(decide(&running(120), Some((&stuck, &stuck))).is_err());
+        assert!(matches!(decide(&running(120), Some((&stuck, &stuck))), AfterStop::Fail(_)));
+        let over = JobDetails { state: "COMPLETING".into(), reason: "TimeLimit".into(), ..running(0) };
+        assert!(matches!(decide(&over, Some((&stuck, &stuck))), AfterStop::Fail(_)));
         // It was not the walltime: another job needs the node, or an administrator does.
-        assert_eq!(decide(&running(4000), Some((&command, &command))), Ok(()));
+        assert_eq!(decide(&running(4000), Some((&command, &command))), AfterStop::Requeue);
         let taken = JobDetails { preempted: true, ..running(120) };
-        assert_eq!(decide(&taken, Some((&command, &command))), Ok(()));
-        assert_eq!(decide(&running(120), None), Ok(()), "it had no time to begin");
+        assert_eq!(decide(&taken, Some((&command, &command))), AfterStop::Requeue);
+        assert_eq!(decide(&running(120), None), AfterStop::Requeue, "it had no time to begin");
     }
 
     #[test]
     fn a_cancelled_job_stays_cancelled() {
         let cancelled = JobDetails { state: "COMPLETING".into(), ..running(0) };
-        assert_eq!(decide(&cancelled, None), Err("Slurm has it as COMPLETING".into()));
+        assert_eq!(decide(&cancelled, None), AfterStop::Leave("Slurm has it as COMPLETING".into()));
     }
 }

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use command::Slurm;
 pub use follow::{Following, follow};
-pub use inside::{Inside, after_stop};
+pub use inside::{AfterStop, Inside, after_stop};
 pub use queue::{JobDetails, JobState};
 pub use script::Invocation;
 pub use submit::{Submission, submit};

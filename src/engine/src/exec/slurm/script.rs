@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use chrono::{DateTime, SecondsFormat, Utc};
 use sha2::{Digest, Sha256};
 
 use super::SlurmError;
@@ -27,7 +26,6 @@ impl Invocation {
         &self,
         stage: &StageId,
         planned: &str,
-        since: DateTime<Utc>,
         forced: bool,
     ) -> Result<Vec<String>, SlurmError> {
         let text = |path: &Path| match path.to_str() {
@@ -36,11 +34,10 @@ impl Invocation {
                 Err(SlurmError::Asked(format!("the path {} cannot be written into a script", path.display())))
             }
         };
-        let since = since.to_rfc3339_opts(SecondsFormat::Micros, true);
         let mut words = vec![text(&self.program)?, "run".into()];
         // The file may begin with a dash.
         words.extend(self.settings.iter().cloned());
-        words.extend(["--only", stage.as_str(), "--planned", planned, "--since", &since].map(str::to_owned));
+        words.extend(["--only", stage.as_str(), "--planned", planned].map(str::to_owned));
         words.extend(forced.then(|| "--force".to_owned()));
         words.extend(["--".to_owned(), text(&self.file)?, stage.to_string()]);
         Ok(words)
@@ -167,11 +164,10 @@ mod tests {
             file: "-p.yaml".into(),
             settings: vec!["--epochs".into(), "3".into()],
         };
-        let time = DateTime::UNIX_EPOCH;
-        let words = call.words(&StageId::new("base").unwrap(), "sha256:1", time, true).unwrap();
+        let words = call.words(&StageId::new("base").unwrap(), "sha256:1", true).unwrap();
         assert_eq!(
             words.join(" "),
-            "/opt/pipe run --epochs 3 --only base --planned sha256:1 --since 1970-01-01T00:00:00.000000Z --force -- -p.yaml base"
+            "/opt/pipe run --epochs 3 --only base --planned sha256:1 --force -- -p.yaml base"
         );
     }
 }

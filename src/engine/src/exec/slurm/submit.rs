@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::script::{Invocation, arguments, comment, script};
 use super::{Cluster, SlurmError};
-use crate::exec::{Execution, planned};
+use crate::exec::{Execution, Observed, planned};
 use crate::graph::Graph;
 use crate::identity::hex;
 use crate::kind::StageId;
@@ -82,6 +82,7 @@ pub fn submit<'a>(
     cluster: &dyn Cluster,
     execution: &'a Execution,
     plan: &Plan,
+    observed: &HashMap<StageId, Observed>,
     call: &Invocation,
 ) -> Result<Vec<Submission<'a>>, SlurmError> {
     let (root, pipeline) = (execution.root, &execution.graph.pipeline.name);
@@ -92,31 +93,22 @@ pub fn submit<'a>(
     let _lock = lock(execution)?;
     let mut jobs = Jobs::load(root, pipeline);
     let live = live(cluster, execution, &jobs, &wanted)?;
-    for Wanted { stage, .. } in &wanted {
-        if let Some((job, _)) = live.get(&stage.id).filter(|(job, _)| !job.settings.is_empty())
-            && job.settings != settings(execution, stage, call)
-        {
-            return Err(SlurmError::Asked(format!(
-                "job {} of stage {} was submitted with other settings; wait for it, or end it with `pipe cancel {} {}`",
-                job.id,
-                stage.id,
-                call.file.display(),
-                stage.id
-            )));
-        }
-    }
+    agree(execution, call, &wanted, &live)?;
+    let unneeded = unneeded(observed, &wanted, &live);
     let mut all: Vec<Submission> = Vec::new();
-    for Wanted { stage, after } in wanted {
+    for Wanted { stage, after } in wanted.into_iter().filter(|w| !unneeded.contains(&w.stage.id)) {
         if execution.stop.requested().is_some() {
             break;
         }
         let renewed = all.iter().any(|before| before.new && after.contains(&before.stage.id));
         let found = live.get(&stage.id);
-        let choice = choose(found.map(|(_, waits)| *waits), renewed);
+        let choice = choose(found.map(|live| live.waits), renewed);
         let submission = match (choice, found) {
-            (Choice::Follow, Some((job, _))) => Submission { stage, job: job.clone(), new: false, after },
+            (Choice::Follow, Some(Live { job, .. })) => {
+                Submission { stage, job: job.clone(), new: false, after }
+            }
             (_, found) => {
-                let replaced = found.map(|(job, _)| job.id);
+                let replaced = found.map(|live| live.job.id);
                 let job = replaced
                     .map_or(Ok(()), |id| cluster.cancel(&BTreeSet::from([id])))
                     .and_then(|()| submit_one(cluster, execution, stage, call, &all, &after));
@@ -139,6 +131,45 @@ pub fn submit<'a>(
     Ok(all)
 }
 
+/// A living job that was submitted with other settings would do something else.
+fn agree(
+    execution: &Execution,
+    call: &Invocation,
+    wanted: &[Wanted],
+    live: &BTreeMap<StageId, Live>,
+) -> Result<(), SlurmError> {
+    for Wanted { stage, .. } in wanted {
+        let Some(Live { job, .. }) = live.get(&stage.id) else { continue };
+        // Of a job that was found by its comment they are not known here; it compares them itself.
+        if !job.settings.is_empty() && job.settings != settings(execution, stage, call) {
+            return Err(SlurmError::Asked(format!(
+                "job {} of stage {} was submitted with other settings; wait for it, or end it with `pipe cancel {} {}`",
+                job.id,
+                stage.id,
+                call.file.display(),
+                stage.id
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Stages that keep nothing and were made ready already for all that need them: the jobs of those live.
+fn unneeded(
+    observed: &HashMap<StageId, Observed>,
+    wanted: &[Wanted],
+    live: &BTreeMap<StageId, Live>,
+) -> HashSet<StageId> {
+    let lives = |stage: &StageId| live.get(stage).is_some_and(|live| !live.in_vain);
+    let all_live = |id: &StageId| {
+        let mut needing = wanted.iter().filter(|w| w.after.contains(id)).peekable();
+        needing.peek().is_some() && needing.all(|w| lives(&w.stage.id))
+    };
+    let transient = |id: &StageId| observed.get(id).is_some_and(Observed::is_transient);
+    let ids = wanted.iter().map(|w| &w.stage.id);
+    ids.filter(|id| !live.contains_key(*id) && transient(id) && all_live(id)).cloned().collect()
+}
+
 /// Lets nobody else submit jobs of the pipeline. Somebody who only notes how one ended is waited for.
 fn lock(execution: &Execution) -> Result<Lock, SlurmError> {
     let until = Instant::now() + LOCK_WAIT;
@@ -155,13 +186,21 @@ fn lock(execution: &Execution) -> Result<Lock, SlurmError> {
     }
 }
 
-/// The job of each stage that has one which has not ended, and whether it waits.
+/// A job that has not ended.
+struct Live {
+    job: Job,
+    waits: bool,
+    /// What it waits for is gone.
+    in_vain: bool,
+}
+
+/// The job of each stage that has one which has not ended.
 fn live(
     cluster: &dyn Cluster,
     execution: &Execution,
     jobs: &Jobs,
     wanted: &[Wanted],
-) -> Result<BTreeMap<StageId, (Job, bool)>, SlurmError> {
+) -> Result<BTreeMap<StageId, Live>, SlurmError> {
     let (root, pipeline) = (execution.root, &execution.graph.pipeline.name);
     let own = cluster.own()?;
     let mut candidates = BTreeMap::new();
@@ -186,8 +225,8 @@ fn live(
     let states = cluster.states(&candidates.values().map(|job| job.id).collect())?;
     let alive = |(stage, job): (StageId, Job)| {
         let state = states.get(&job.id).filter(|state| state.is_live())?;
-        let waits = state.waits();
-        Some((stage, (job, waits)))
+        let (waits, in_vain) = (state.waits(), state.reason == "DependencyNeverSatisfied");
+        Some((stage, Live { job, waits, in_vain }))
     };
     Ok(candidates.into_iter().filter_map(alive).collect())
 }
@@ -203,7 +242,7 @@ fn submit_one(
     let (root, pipeline) = (execution.root, &execution.graph.pipeline.name);
     let submitted_at = Utc::now();
     let forced = execution.forced.contains(&stage.id);
-    let words = call.words(&stage.id, &planned(execution, stage), submitted_at, forced)?;
+    let words = call.words(&stage.id, &planned(execution, stage), forced)?;
     let ids: Vec<JobId> = before.iter().filter(|s| after.contains(&s.stage.id)).map(|s| s.job.id).collect();
     let arguments = arguments(root, pipeline, stage, &Jobs::log(pipeline, &stage.id, None), &ids)?;
     let id = cluster.submit(&arguments, &script(pipeline, &stage.id, &words)?)?;

@@ -39,16 +39,24 @@ impl Tail {
 
     /// What was written since the last call. What cannot be read now may be at the next one.
     pub fn read(&mut self) -> Vec<(StageId, Event)> {
-        let mut new = Vec::new();
-        let read = File::open(&self.path).and_then(|mut file| {
-            file.seek(SeekFrom::Start(self.at))?;
-            file.read_to_end(&mut new)
-        });
-        self.at += read.unwrap_or(0) as u64;
-        self.rest.append(&mut new);
-        let end = self.rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let lines: Vec<u8> = self.rest.drain(..end).collect();
-        lines.split(|byte| *byte == b'\n').filter_map(|line| self.event(line)).collect()
+        let mut found = Vec::new();
+        while let Some(piece) = self.piece() {
+            self.rest.extend(piece);
+            let end = self.rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let lines: Vec<u8> = self.rest.drain(..end).collect();
+            found.extend(lines.split(|byte| *byte == b'\n').filter_map(|line| self.event(line)));
+        }
+        found
+    }
+
+    /// What follows in the file, not more than is good for the memory.
+    fn piece(&mut self) -> Option<Vec<u8>> {
+        let mut file = File::open(&self.path).ok()?;
+        file.seek(SeekFrom::Start(self.at)).ok()?;
+        let mut piece = Vec::new();
+        file.take(MOST).read_to_end(&mut piece).ok().filter(|read| *read > 0)?;
+        self.at += piece.len() as u64;
+        Some(piece)
     }
 
     fn event(&self, line: &[u8]) -> Option<(StageId, Event)> {
@@ -59,7 +67,7 @@ impl Tail {
     }
 }
 
-/// Further back than this nothing is read of a log.
+/// Bytes that are read at once; further back nothing is read of a log.
 const MOST: u64 = 1 << 20;
 
 /// The last lines of a text file, at most `count`.

@@ -12,7 +12,7 @@ pub(super) struct Evidence<'a> {
     pub job: JobId,
     /// `None`: Slurm has forgotten the job.
     pub state: Option<&'a JobState>,
-    /// The stage's record, if it was written since the job was submitted.
+    /// The stage's record, of whatever job.
     pub record: Option<&'a Record>,
     pub submitted_at: DateTime<Utc>,
     /// Nothing is left to do for the stage, as seen on disk.
@@ -35,14 +35,19 @@ pub(super) enum Verdict {
 
 pub(super) fn judge(evidence: &Evidence) -> Verdict {
     let Evidence { job, state, record, submitted_at, done, cancelled, in_vain } = *evidence;
-    let begun = record.filter(|record| record.started_at >= submitted_at);
+    let begun = record.filter(|record| record.job == Some(job));
+    // What keeps nothing is made ready again by the jobs that need it.
+    let again =
+        record.filter(|record| record.started_at >= submitted_at && record.status == Status::Completed);
     let message = |record: &Record| record.message.clone().unwrap_or_default();
     let failed = |failure, text: String| Verdict::Failed(StageError::new(failure, text));
     let word = state.map(|state| state.word.as_str());
     match (word, begun.map(|record| (record, record.status))) {
         // The record is true: it is written when all else is.
         (Some("COMPLETED") | None, Some((record, Status::Completed))) => Verdict::Finished(message(record)),
-        (Some("COMPLETED"), _) => Verdict::UpToDate,
+        (Some("COMPLETED"), _) => {
+            again.map_or(Verdict::UpToDate, |record| Verdict::Finished(message(record)))
+        }
         (_, Some((record, Status::Failed))) => {
             let kind = record.attempts.last().map_or(Failure::Command, |attempt| attempt.failure);
             failed(kind, message(record))
@@ -81,7 +86,7 @@ mod tests {
         let stage = StageId::new("base").unwrap();
         let mut record = Record::begun("p", &stage, "train", "run".into(), String::new(), None);
         record.status = status;
-        record.message = Some(message.into());
+        (record.message, record.job) = (Some(message.into()), Some("7".parse().unwrap()));
         record
     }
 
@@ -123,8 +128,11 @@ mod tests {
         assert_eq!(verdict(None, done(), |_| {}), finished, "without accounting");
         assert_eq!(verdict(Some(state("COMPLETED", "")), None, |_| {}), Verdict::UpToDate);
         assert_eq!(
-            verdict(Some(state("COMPLETED", "")), done(), |e| e.submitted_at = Utc::now()),
-            Verdict::UpToDate
+            verdict(Some(state("COMPLETED", "")), done(), |e| {
+                (e.job, e.submitted_at) = ("8".parse().unwrap(), Utc::now());
+            }),
+            Verdict::UpToDate,
+            "that was an earlier job"
         );
         assert_eq!(verdict(None, None, |e| e.done = true), Verdict::UpToDate);
     }
