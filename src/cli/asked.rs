@@ -125,14 +125,6 @@ impl Asked {
         Ok(Meant { root, graph, manifests, selection, forced, request })
     }
 
-    /// The arguments that change settings, as they are typed.
-    pub fn settings(&self) -> Vec<String> {
-        let shorthands = self.shorthands();
-        let given = shorthands.iter().filter_map(|(_, flag, value)| Some((*flag, value.as_ref()?)));
-        let set = self.set.iter().map(|text| ("--set", text));
-        set.chain(given).flat_map(|(flag, value)| [flag.to_owned(), value.clone()]).collect()
-    }
-
     /// Key, flag and value of each.
     fn shorthands(&self) -> [(&'static str, &'static str, &Option<String>); 6] {
         [
@@ -164,6 +156,22 @@ impl Asked {
         Ok(all)
     }
 
+    /// The settings as arguments again, without the stages and what is to be forced.
+    pub fn settings(&self) -> Vec<String> {
+        let given =
+            |(_, flag, value): (_, &str, &Option<String>)| Some(format!("{flag}={}", value.as_ref()?));
+        let mut all: Vec<String> = self.shorthands().into_iter().filter_map(given).collect();
+        all.extend(self.set.iter().map(|text| format!("--set={text}")));
+        all.extend(self.run_number.map(|number| format!("--run-number={number}")));
+        all.extend(self.resume.then(|| "--resume".to_owned()));
+        all
+    }
+
+    /// The same settings for one stage alone.
+    pub fn only(&self, stage: &str) -> Self {
+        Self { stages: vec![stage.to_owned()], from: Vec::new(), until: Vec::new(), ..self.clone() }
+    }
+
     /// The name of a data set is a parameter, or else the source of the `dataset` stage.
     fn dataset_key(&self, root: &Path) -> Result<&'static str, CliError> {
         let file = PipelineFile::parse(Source::read(&root.join(&self.file), &self.file)?)?;
@@ -183,6 +191,8 @@ impl Meant {
             keep_going: false,
             jobs: 1,
             gpus: 0,
+            job: None,
+            restarted: false,
             stop,
             report,
         }

@@ -2,6 +2,7 @@
 
 mod asked;
 mod bench;
+mod cancel;
 mod check;
 mod ckpt;
 mod clean;
@@ -10,6 +11,9 @@ mod devices;
 mod export;
 mod graph;
 mod init;
+mod inside;
+mod jobs;
+mod logs;
 mod man;
 mod plan;
 mod project;
@@ -79,6 +83,10 @@ enum Command {
     Plan(plan::PlanArguments),
     /// Say how each stage stands
     Status(status::StatusArguments),
+    /// End the Slurm jobs of a pipeline; what was saved stays
+    Cancel(cancel::CancelArguments),
+    /// Print what the last Slurm job of a stage wrote
+    Logs(logs::LogsArguments),
     /// Check pipeline files without running anything
     Check(check::CheckArguments),
     /// Print the dependency graph
@@ -122,6 +130,8 @@ pub fn call(arguments: Arguments) -> Result<ExitCode, CliError> {
         Command::Run(a) => run::run(a, &arguments.output),
         Command::Plan(a) => plan::plan(a),
         Command::Status(a) => status::status(a),
+        Command::Cancel(a) => cancel::cancel(a),
+        Command::Logs(a) => logs::logs(a),
         Command::Check(a) => check::check(a),
         Command::Graph(a) => graph::graph(a),
         Command::Export(a) => export::export(a),

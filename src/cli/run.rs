@@ -1,22 +1,26 @@
 //! `pipe run FILE [STAGE…]`
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use pipe_engine::exec::{self, Summary};
+use pipe_engine::exec::{self, Execution, Observed, Summary};
 use pipe_engine::kind::{Failure, StageError, StageId};
+use pipe_engine::plan::{Action, Plan};
+use pipe_engine::spec::ExecutorKind;
 use pipe_engine::stop::Stop;
 use pipe_train::device;
 
-use super::asked::Asked;
+use super::asked::{Asked, Meant};
+use super::inside::{self, JobArguments};
 use super::plan::{self, PlanFile};
-use super::{CliError, ExitCode, Output, signals};
+use super::{CliError, ExitCode, Output, jobs, signals};
 use crate::report::{self, line};
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  pipe run pipelines/base_training.yaml\n  pipe run pipelines/base_training.yaml --epochs 10 --learning-rate 1e-3\n  pipe run pipelines/base_training.yaml --run-number 1 --resume --epochs 20\n  pipe run pipelines/base_to_lora.yaml lora --force"
+    after_help = "Examples:\n  pipe run pipelines/base_training.yaml\n  pipe run pipelines/base_training.yaml --epochs 10 --learning-rate 1e-3\n  pipe run pipelines/base_training.yaml --run-number 1 --resume --epochs 20\n  pipe run pipelines/base_to_lora.yaml lora --force\n  pipe run pipelines/base_to_lora.yaml --executor slurm --detach"
 )]
 pub struct RunArguments {
     #[command(flatten)]
@@ -33,6 +37,20 @@ pub struct RunArguments {
     /// Print the plan and stop
     #[arg(long)]
     dry_run: bool,
+    /// Where stages run: here, or as jobs of Slurm; what the pipeline file says if unset
+    #[arg(long, value_enum, value_name = "EXECUTOR")]
+    executor: Option<Executor>,
+    /// Submit the jobs and do not wait for them
+    #[arg(long)]
+    detach: bool,
+    #[command(flatten)]
+    job: JobArguments,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Executor {
+    Local,
+    Slurm,
 }
 
 pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliError> {
@@ -42,11 +60,28 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
         (None, Some(asked)) => asked,
         (None, None) => return Err(CliError::usage("expected a pipeline file, or --plan")),
     };
-    let meant = asked.load()?;
     let stop = Stop::default();
+    let asked = match &arguments.job.only {
+        None => asked.clone(),
+        Some(stage) => {
+            // A job may be told to stop at any time.
+            signals::watch(stop.clone())?;
+            asked.only(stage)
+        }
+    };
+    let mut meant = asked.load()?;
+    let restarted = arguments.job.has_begun(&meant);
+    if restarted {
+        meant.forced.clear();
+    }
+    let on_slurm = arguments.job.only.is_none() && arguments.is_for_slurm(&meant);
+    if arguments.detach && !on_slurm {
+        return Err(CliError::usage("--detach is for jobs of Slurm: add --executor slurm"));
+    }
     let jobs = usize::from(arguments.jobs);
-    let report = report::reporter(output, jobs > 1);
+    let report = report::reporter(output, jobs > 1 || on_slurm);
     let mut execution = meant.execution(&stop, report.as_ref());
+    (execution.job, execution.restarted) = (arguments.job.job(), restarted);
     let (plan, observed) = meant.plan(&execution)?;
     if let Some(planned) = &planned {
         planned.still_holds(&plan)?;
@@ -56,16 +91,78 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
         return Ok(ExitCode::SUCCESS);
     }
     execution.keep_going = arguments.keep_going;
+    if on_slurm {
+        let started = Instant::now();
+        let summary = submit(&arguments, &asked, &meant, &execution, &plan, &observed)?;
+        report.finish();
+        report::stderr::flush();
+        let Some(summary) = summary else { return Ok(ExitCode::SUCCESS) };
+        let again = arguments.again(&asked);
+        return conclude(&again, &summary, &stop, started.elapsed().as_secs_f64(), output.quiet);
+    }
     execution.jobs = jobs;
     if meant.graph.stages().any(|s| s.conduct.resources.gpu > 0) {
         execution.gpus = u32::try_from(device::gpus()).unwrap_or(u32::MAX);
     }
-    signals::watch(stop.clone())?;
+    let before = match &arguments.job.only {
+        Some(only) => {
+            arguments.job.hold(&meant, &execution, &plan, &observed)?;
+            observed.get(only.as_str()).map(|found| found.observation.state.clone())
+        }
+        None => {
+            signals::watch(stop.clone())?;
+            None
+        }
+    };
     let started = Instant::now();
     let summary = exec::execute(&execution, &plan, observed).map_err(CliError::failed)?;
     report.finish();
     report::stderr::flush();
-    conclude(asked, &summary, &stop, started.elapsed().as_secs_f64(), output.quiet)
+    let code =
+        conclude(&arguments.again(&asked), &summary, &stop, started.elapsed().as_secs_f64(), output.quiet)?;
+    match (before, stop.requested()) {
+        (Some(before), Some(signal)) => inside::end(&meant, signal, &before, &summary),
+        _ => Ok(code),
+    }
+}
+
+impl RunArguments {
+    fn is_for_slurm(&self, meant: &Meant) -> bool {
+        match self.executor {
+            Some(executor) => executor == Executor::Slurm,
+            None => meant.graph.pipeline.executor.kind == ExecutorKind::Slurm,
+        }
+    }
+
+    /// What one types to go on.
+    fn again(&self, asked: &Asked) -> String {
+        let executor = if self.executor == Some(Executor::Slurm) { " --executor slurm" } else { "" };
+        format!("pipe run {}{executor}", asked.file.display())
+    }
+}
+
+/// Makes jobs of the plan and follows them; `None` if they are not to be waited for.
+fn submit(
+    arguments: &RunArguments,
+    asked: &Asked,
+    meant: &Meant,
+    execution: &Execution,
+    plan: &Plan,
+    observed: &HashMap<StageId, Observed>,
+) -> Result<Option<Summary>, CliError> {
+    if !arguments.detach {
+        signals::watch_saying(execution.stop.clone(), jobs::follows)?;
+    }
+    let submitted = jobs::submit(asked, execution, plan, observed)?;
+    if arguments.detach && !submitted.is_empty() {
+        submitted.iter().for_each(|s| told(format!("{}: job {}", s.stage.id, s.job.id)));
+        told(format!("see how they stand with: pipe status {}", asked.file.display()));
+        return Ok(None);
+    }
+    let mut summary = jobs::follow(meant, execution, submitted)?;
+    let skipped = plan.steps.iter().filter(|step| step.action == Action::Skip).map(|step| step.stage.clone());
+    summary.skipped.splice(..0, skipped);
+    Ok(Some(summary))
 }
 
 /// A line of the summary. What was done is done, so a closed stdout does not change how the program ends.
@@ -86,7 +183,7 @@ fn named<'a>(stages: impl IntoIterator<Item = &'a StageId>) -> String {
 }
 
 fn conclude(
-    asked: &Asked,
+    again: &str,
     summary: &Summary,
     stop: &Stop,
     seconds: f64,
@@ -97,7 +194,6 @@ fn conclude(
     }
     let broken = |error: &StageError| !matches!(error.failure, Failure::Interrupted(_));
     let failed: Vec<_> = summary.failed.iter().filter(|(_, error)| broken(error)).collect();
-    let again = format!("pipe run {}", asked.file.display());
     if summary.finished.is_empty() && failed.is_empty() && stop.requested().is_none() {
         told("everything is up to date (`--force` runs it again)");
         return Ok(ExitCode::SUCCESS);

@@ -9,6 +9,11 @@ use crate::report::stderr;
 
 /// Starts the thread that turns signals into the wish to stop.
 pub fn watch(stop: Stop) -> Result<(), CliError> {
+    watch_saying(stop, |_| "saving a checkpoint, then stopping (Ctrl-C again to stop at once)")
+}
+
+/// The same, with other words for what follows a signal.
+pub fn watch_saying(stop: Stop, follows: fn(Signal) -> &'static str) -> Result<(), CliError> {
     let mut which = vec![SIGINT, SIGTERM];
     if !ignores_hangup() {
         which.push(SIGHUP);
@@ -26,8 +31,7 @@ pub fn watch(stop: Stop) -> Result<(), CliError> {
                 std::process::exit(i32::from(signal.exit_code()));
             }
             stop.request(signal);
-            let again = "saving a checkpoint, then stopping (Ctrl-C again to stop at once)";
-            stderr::line(format!("\n{}: {again}", signal.name()));
+            stderr::line(format!("\n{}: {}", signal.name(), follows(signal)));
         }
     });
     Ok(())

@@ -11,6 +11,7 @@ use pipe_engine::store::{Progress, Record, Status, stage_holder};
 use serde::Serialize;
 
 use super::asked::{Asked, Meant};
+use super::jobs::{self, JobStanding};
 use super::{CliError, ExitCode};
 use crate::report::table;
 use crate::say;
@@ -40,30 +41,39 @@ pub struct Standing {
     pub holder: Option<String>,
     updated_at: Option<DateTime<Utc>>,
     pub record: Option<Record>,
+    /// Its last job of Slurm.
+    job: Option<JobStanding>,
 }
 
 pub fn status(arguments: StatusArguments) -> Result<ExitCode, CliError> {
     let meant = arguments.asked.load()?;
     let stop = Stop::default();
     let observed = meant.observe(&meant.execution(&stop, &Silent))?;
-    let all = standings(&meant, &observed);
+    let mut all = standings(&meant, &observed);
+    let mut jobs = jobs::standings(&meant.root, &meant.graph.pipeline.name);
+    for standing in &mut all {
+        standing.job = jobs.remove(&standing.stage);
+    }
     if arguments.json {
         say!("{}", serde_json::to_string_pretty(&all).unwrap_or_default());
         return Ok(ExitCode::SUCCESS);
     }
+    let with_jobs = all.iter().any(|standing| standing.job.is_some());
     let rows: Vec<Vec<String>> = all
         .iter()
         .map(|s| {
             let time = s.updated_at.as_ref().map(table::time);
-            vec![
-                s.stage.to_string(),
-                s.status.to_owned(),
-                time.unwrap_or_else(|| "-".into()),
-                s.detail.clone(),
-            ]
+            let mut row = vec![s.stage.to_string(), s.status.to_owned(), time.unwrap_or_else(|| "-".into())];
+            row.extend(with_jobs.then(|| s.job.as_ref().map_or("-".into(), JobStanding::cell)));
+            row.push(s.detail.clone());
+            row
         })
         .collect();
-    say!("{}", table::table(&["Stage", "Status", "Changed", ""], &rows));
+    let headings: &[&str] = match with_jobs {
+        true => &["Stage", "Status", "Changed", "Job", ""],
+        false => &["Stage", "Status", "Changed", ""],
+    };
+    say!("{}", table::table(headings, &rows));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -109,5 +119,5 @@ fn standing(stage: StageId, kind: String, found: &Observed, holder: Option<Strin
         },
     };
     let updated_at = record.map(|r| r.updated_at);
-    Standing { stage, kind, status, detail, progress, holder, updated_at, record: record.cloned() }
+    Standing { stage, kind, status, detail, progress, holder, updated_at, record: record.cloned(), job: None }
 }

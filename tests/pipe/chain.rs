@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::project::{Project, all_tensors};
 use crate::resume::{delays, kill_after};
 
-const CHAIN: &str = "\
+pub const CHAIN: &str = "\
 name: chain
 stages:
   data: { kind: dataset, source: shapes, classes: [circle, square], image_size: 8, num_images: 64 }
@@ -32,7 +32,7 @@ stages:
   lora_picture: { kind: sample, from: lora, to: samples/lora.png, n: 6, steps: 2, guidance: 2, device: cpu }
 ";
 
-const BASE: &str = "checkpoints/base/base_model_last.ckpt";
+pub const BASE: &str = "checkpoints/base/base_model_last.ckpt";
 pub const LORA: &str = "checkpoints/lora/run_001";
 
 pub fn chain() -> Project {
@@ -48,7 +48,7 @@ fn planned(project: &Project) -> Vec<String> {
 }
 
 /// Everything of a finished chain that must not depend on how it came about.
-fn results(project: &Project) -> Vec<(String, Vec<u8>)> {
+pub fn results(project: &Project) -> Vec<(String, Vec<u8>)> {
     let mut all = all_tensors(&project.path(BASE));
     all.extend(all_tensors(&project.path(&format!("{LORA}/checkpoints/last.ckpt"))));
     all.extend(all_tensors(&project.path(&format!("{LORA}/adapter/adapter_model.safetensors"))));

@@ -180,6 +180,7 @@ pages! {
     python: "docs/python.md",
     report: "docs/report.md",
     scale: "docs/scale.md",
+    slurm: "docs/slurm.md",
     testing: "docs/testing.md",
 }
 

@@ -19,4 +19,5 @@ mod resume;
 mod runs;
 mod shipped;
 mod signals;
+mod slurm;
 mod wgpu;

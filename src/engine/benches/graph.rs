@@ -50,6 +50,8 @@ fn once(root: &Path, what: &str) {
         keep_going: false,
         jobs: 1,
         gpus: 0,
+        job: None,
+        restarted: false,
         stop: &stop,
         report: &Silent,
     };

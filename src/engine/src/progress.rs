@@ -31,7 +31,7 @@ pub fn to_json(stage: &StageId, event: &Event) -> Map<String, Value> {
 }
 
 /// One thing that happened.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The stage begins; `action` is the plan's word for it.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::kind::StageKind;
-use crate::policy::Conduct;
-use crate::spec::POLICY_KEYS;
+use crate::policy::{Conduct, Slurm};
+use crate::spec::{POLICY_KEYS, executor_properties};
 
 /// Every schema by name: `pipeline`, then one for the config files of each stage kind.
 pub fn all(kinds: &[Arc<dyn StageKind>]) -> Vec<(String, Value)> {
@@ -31,6 +31,9 @@ fn pipeline(kinds: &[Arc<dyn StageKind>]) -> Value {
     );
     let (conduct, inner) = open(schemars::schema_for!(Conduct));
     definitions.extend(inner);
+    let (jobs, inner) = open(schemars::schema_for!(Slurm));
+    definitions.extend(inner);
+    let of_jobs = jobs.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
     let mut policies = Map::new();
     let mut alternatives = Vec::new();
     for kind in kinds {
@@ -87,6 +90,9 @@ fn pipeline(kinds: &[Arc<dyn StageKind>]) -> Value {
             "params": {"type": "object", "description": "values for `${params.NAME}`; `--set NAME=VALUE` changes them"},
             "policies": {"type": "object", "additionalProperties": false, "properties": policies,
                          "description": "named blocks that stages refer to"},
+            "executor": {"description": "where stages run, and what their jobs get unless they say otherwise",
+                         "anyOf": [{"enum": ["local", "slurm"]},
+                                   {"type": "object", "additionalProperties": false, "properties": executor_properties(of_jobs)}]},
             "stages": {"type": "object", "minProperties": 1, "description": "the stages by name",
                        "propertyNames": {"pattern": "^[A-Za-z0-9_-]+$"},
                        "additionalProperties": {"oneOf": alternatives}},

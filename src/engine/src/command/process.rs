@@ -14,6 +14,8 @@ use crate::progress::Event;
 
 /// Time between the request to stop and the end by force.
 const GRACE: Duration = Duration::from_secs(10);
+/// Time in which a signal that the program got is heard here too.
+const HEARING: Duration = Duration::from_millis(500);
 /// Lines of output that an error repeats.
 const TAIL: usize = 5;
 /// Longer lines are cut.
@@ -97,8 +99,9 @@ pub(super) fn run(
     while let Ok(line) = heard.recv_timeout(until.saturating_duration_since(Instant::now())) {
         tell(line);
     }
-    match (status.success(), context.stop.requested(), asked) {
-        (false, Some(signal), Some(_)) => {
+    let told = asked.is_some() || (!status.success() && was_told(status, context));
+    match (status.success(), context.stop.requested(), told) {
+        (false, Some(signal), true) => {
             let text = format!("`{shown}` was stopped by {}", signal.name());
             Err(StageError::new(Failure::Interrupted(signal), text))
         }
@@ -115,6 +118,19 @@ pub(super) fn run(
 
 fn failed(message: String) -> StageError {
     StageError::new(Failure::Command, message)
+}
+
+/// Whether the wish to stop is why the program ended. Schedulers tell all processes of a job at once: this one may hear it a
+/// moment later than the program did.
+fn was_told(status: ExitStatus, context: &RunContext) -> bool {
+    const SIGTERM: i32 = 15;
+    #[cfg(unix)]
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    #[cfg(not(unix))]
+    let signal: Option<i32> = None;
+    // As shells say it of what they ran.
+    let terminated = signal == Some(SIGTERM) || status.code() == Some(128 + SIGTERM);
+    context.stop.requested().is_some() || (terminated && !context.stop.sleep(HEARING))
 }
 
 fn how(status: ExitStatus) -> String {

@@ -42,7 +42,7 @@ pub(super) fn carry_out(
     let (action, reason) = (begin.action.clone(), begin.reason.clone());
     journal.event(id, &Event::Started { action: action.clone(), reason: reason.clone() });
     let mut record = Record::begun(pipeline, id, &begin.stage.kind, action, reason, begin.made.clone());
-    (record.halvings, record.progress) = (begin.halvings, begin.progress);
+    (record.halvings, record.progress, record.job) = (begin.halvings, begin.progress, execution.job);
     let started = Instant::now();
     let result = journal.begin(id, record).and_then(|()| attempts(execution, journal, &begin));
     match &result {

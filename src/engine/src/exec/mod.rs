@@ -4,6 +4,7 @@
 mod attempt;
 mod journal;
 mod schedule;
+pub mod slurm;
 mod turn;
 
 use std::borrow::Cow;
@@ -17,7 +18,7 @@ use crate::parallel;
 use crate::progress::Report;
 use crate::spec::LoadedStage;
 use crate::stop::Stop;
-use crate::store::Record;
+use crate::store::{JobId, Record};
 
 pub use journal::Journal;
 pub use schedule::execute;
@@ -36,6 +37,10 @@ pub struct Execution<'a> {
     pub jobs: usize,
     /// GPUs that stages with `resources: {gpu: 1}` share; with none they run as the others do.
     pub gpus: u32,
+    /// The cluster's job that this process is.
+    pub job: Option<JobId>,
+    /// This process goes on with what an earlier one began for the same job: such a stage is gone on with, whatever `resume` says.
+    pub restarted: bool,
     pub stop: &'a Stop,
     pub report: &'a dyn Report,
 }
@@ -122,6 +127,11 @@ fn request(execution: &Execution, stage: &LoadedStage) -> Request {
 fn inputs(stage: &LoadedStage, artifacts: &HashMap<StageId, Artifact>) -> BTreeMap<String, Artifact> {
     let known = |stage| artifacts.get(stage).cloned();
     stage.inputs.iter().filter_map(|input| Some((input.name.clone(), known(&input.stage)?))).collect()
+}
+
+/// Digest of the settings that decide a stage's result, those of stages before it that count by their settings too.
+pub fn planned(execution: &Execution, stage: &LoadedStage) -> String {
+    execution.manifests.get(&stage.id).unwrap_or(&stage.manifest).digest()
 }
 
 fn manifest<'a>(

@@ -247,7 +247,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
                 self.skip(place, reason);
                 return Ok(());
             }
-            if !forced {
+            if !forced && !execution.restarted {
                 (anew, action, reason) = by_policy(stage.conduct.resume, action, reason)?;
             }
             let node = &mut self.nodes[place];

@@ -7,6 +7,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Slurm;
 use crate::kind::Failure;
 
 /// Keys of every stage that say how it is carried out.
@@ -23,6 +24,8 @@ pub struct Conduct {
     pub resume: Resume,
     /// What the stage takes while it runs.
     pub resources: Resources,
+    /// What its job asks of Slurm, with `--executor slurm`.
+    pub slurm: Slurm,
 }
 
 /// Further attempts after a failure.

@@ -108,7 +108,7 @@ impl StageLayers {
         self.error_on(path, Part::Value, message.into())
     }
 
-    fn error_on(&self, path: &[String], part: Part, message: String) -> SpecError {
+    pub(super) fn error_on(&self, path: &[String], part: Part, message: String) -> SpecError {
         // The strongest layer that has the value is the one to blame.
         let holder = self.layers.iter().rev().find(|layer| holds(&layer.values, path));
         match holder {

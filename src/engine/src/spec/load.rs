@@ -13,6 +13,7 @@ use crate::kind::{Concern, Counts, Files, Others, Stage, StageId, StageKind};
 use crate::parallel;
 use crate::policy::Conduct;
 use crate::source::{Part, Source};
+use crate::spec::executor::{self, Executor};
 use crate::spec::layers::{Layer, Origin};
 use crate::spec::matrix::{self, Member};
 use crate::spec::overrides::{Override, Strength};
@@ -24,6 +25,8 @@ use crate::spec::stage::{Loading, filled_value};
 pub struct LoadedPipeline {
     pub name: String,
     pub source: Source,
+    /// Where stages run.
+    pub executor: Executor,
     /// In the file's order.
     pub stages: Vec<LoadedStage>,
     /// Legal, and probably not meant.
@@ -72,11 +75,21 @@ pub fn load(
     let file = PipelineFile::parse(source)?;
     let (mut errors, mut warnings) = (Gathered::default(), Vec::new());
     let kinds = Kinds(kinds.iter().map(|k| (k.name(), (k.as_ref(), k.schema()))).collect());
-    let (params, for_stages) = apply_overrides(&file, &kinds, overrides, &mut warnings)?;
+    let Applied { params, for_stages, for_executor } =
+        apply_overrides(&file, &kinds, overrides, &mut warnings)?;
     let used = Used::default();
+    let names = Names { params: &params, matrix: &Map::new(), used: &used };
+    let executor = executor::read(&file, names, for_executor, &mut errors);
     let declared = Declared::of(&file, &params, &used, &mut errors);
-    let loading =
-        Loading { root, file: &file, kinds: &kinds, params: &params, used: &used, overrides: &for_stages };
+    let loading = Loading {
+        root,
+        file: &file,
+        kinds: &kinds,
+        params: &params,
+        used: &used,
+        overrides: &for_stages,
+        executor: &executor,
+    };
     let read = parallel::map(&declared.stages, |one| loading.stage(one, &declared));
     let mut stages: Vec<LoadedStage> = read.into_iter().filter_map(|stage| errors.take(stage)).collect();
     if errors.is_empty() {
@@ -92,7 +105,7 @@ pub fn load(
         warnings = in_order(warnings);
     }
     let matrices = declared.matrices;
-    errors.or(LoadedPipeline { name: file.name, source: file.source, stages, warnings, matrices })
+    errors.or(LoadedPipeline { name: file.name, source: file.source, executor, stages, warnings, matrices })
 }
 
 /// What each stage finds about itself and those it refers to.
@@ -242,15 +255,22 @@ fn makers_of<'a>(pattern: &str, makers: &'a BTreeMap<PathBuf, StageId>) -> Vec<&
 /// Overrides for stage settings, by stage, weakest first.
 pub(super) type ByStage = BTreeMap<StageId, Vec<Layer>>;
 
-/// Sorts overrides into parameters and settings of stages.
+/// Where overrides belong.
+struct Applied {
+    params: Map<String, Value>,
+    for_stages: ByStage,
+    for_executor: Vec<Layer>,
+}
+
+/// Sorts overrides into parameters, settings of stages and those of the executor.
 fn apply_overrides(
     file: &PipelineFile,
     kinds: &Kinds,
     overrides: &[Override],
     warnings: &mut Vec<SpecError>,
-) -> Result<(Map<String, Value>, ByStage), SpecError> {
+) -> Result<Applied, SpecError> {
     let mut params = file.params.clone();
-    let mut by_stage = ByStage::new();
+    let (mut by_stage, mut for_executor) = (ByStage::new(), Vec::new());
     for given in overrides {
         let path: Vec<&str> = given.key.split('.').collect();
         let param_path = if path[0] == "params" { &path[1..] } else { &path[..] };
@@ -264,6 +284,15 @@ fn apply_overrides(
         };
         if let (Some(stage), true) = (file.stage(path[0]), path.len() > 1) {
             by_stage.entry(stage.id.clone()).or_default().push(layer(&path[1..]));
+            continue;
+        }
+        if path[0] == "executor" {
+            let given = match path.len() {
+                1 => Override { value: executor::as_block(given.value.clone()), ..given.clone() },
+                _ => given.clone(),
+            };
+            let origin = Origin::Outside { shown: given.shown.clone() };
+            for_executor.push(Layer { origin, values: given.nested(&path[1..]) });
             continue;
         }
         let knowing = file.stages.iter().filter(|s| kinds.keys(&s.kind).any(|k| k == path[0]));
@@ -290,7 +319,7 @@ fn apply_overrides(
             }
         }
     }
-    Ok((params, by_stage))
+    Ok(Applied { params, for_stages: by_stage, for_executor })
 }
 
 /// Lays `over` on `base`, mapping by mapping.

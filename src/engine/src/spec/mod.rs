@@ -1,6 +1,7 @@
 //! Pipeline files: what people write, read into layers of settings with the place of every value.
 
 mod document;
+mod executor;
 mod layers;
 mod load;
 mod matrix;
@@ -10,6 +11,8 @@ mod params;
 mod pipeline;
 mod stage;
 
+pub(crate) use executor::properties as executor_properties;
+pub use executor::{Executor, ExecutorKind};
 pub use layers::{Layer, Origin, StageLayers};
 pub use load::{Input, LoadedPipeline, LoadedStage, load};
 pub use overrides::{Override, Strength, environment};
@@ -18,6 +21,6 @@ pub use pipeline::{PipelineFile, StageDeclaration};
 /// Stage keys whose value may be the name of a policy.
 pub(crate) const POLICY_KEYS: [&str; 4] = ["checkpoint", "retry", "timeout", "resume"];
 /// Keys of every stage that say how it is carried out: those of [`Conduct`](crate::policy::Conduct).
-pub(crate) const CONDUCT_KEYS: [&str; 5] = ["retry", "timeout", "on_failure", "resume", "resources"];
+pub(crate) const CONDUCT_KEYS: [&str; 6] = ["retry", "timeout", "on_failure", "resume", "resources", "slurm"];
 /// Further keys of every stage, whatever its kind.
 pub(crate) const COMMON_KEYS: [&str; 4] = ["kind", "config", "needs", "matrix"];

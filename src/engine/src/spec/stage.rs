@@ -12,6 +12,7 @@ use crate::identity;
 use crate::kind::{Concern, Rejection};
 use crate::policy::Conduct;
 use crate::source::{Part, Source};
+use crate::spec::executor::Executor;
 use crate::spec::layers::{Layer, Origin, StageLayers};
 use crate::spec::load::{ByStage, Declared, Kinds, LoadedStage, Single, Used};
 use crate::spec::matrix;
@@ -31,6 +32,7 @@ pub(super) struct Loading<'a> {
     pub params: &'a Map<String, Value>,
     pub used: &'a Used,
     pub overrides: &'a ByStage,
+    pub executor: &'a Executor,
 }
 
 /// The layers of a stage, as far as they can be read.
@@ -76,13 +78,20 @@ impl Loading<'_> {
         let required: Vec<&str> = required.into_iter().flatten().filter_map(Value::as_str).collect();
         let typing = Typing { layers: &mut layers, left_out: &mut left_out, errors: &mut errors };
         let stage = typing.all(|key| !of_conduct(key), &required, |settings| kind.resolve(settings));
-        let conduct = match layers.layers.iter().any(|l| l.values.keys().any(|k| of_conduct(k))) {
+        let mut conduct = match layers.layers.iter().any(|l| l.values.keys().any(|k| of_conduct(k))) {
             true => {
                 let typing = Typing { layers: &mut layers, left_out: &mut left_out, errors: &mut errors };
                 typing.all(of_conduct, &[], |settings| Ok(settings.extract()?)).unwrap_or_default()
             }
             false => Conduct::default(),
         };
+        if let Some((key, message)) = conduct.slurm.clone().or(&self.executor.slurm).wrong() {
+            let own = ["slurm", key].map(str::to_owned);
+            // The other one of the two may be the stage's.
+            let place = if layers.has(&own) { own } else { ["slurm", "time"].map(str::to_owned) };
+            errors.push(layers.error_at(&place, message));
+        }
+        conduct.slurm = conduct.slurm.or(&self.executor.slurm);
         let mut found = needs::Needed::default();
         if let Some(stage) = &stage {
             needs::referred(&layers, stage.as_ref(), all, &mut found, &mut errors);

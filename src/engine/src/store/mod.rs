@@ -5,6 +5,7 @@ mod checked;
 pub mod checkpoint;
 pub mod clean;
 pub(crate) mod fault;
+mod jobs;
 mod keeper;
 mod lock;
 mod metadata;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use crate::kind::{Failure, StageError};
 
 pub use checkpoint::{Checkpoint, CheckpointError, Fault, Header, Loaded, file_digest};
+pub use jobs::{Job, JobId, Jobs};
 pub use keeper::{Found, Keeper, Saved};
 pub use lock::{Holder, Lock};
 pub use metadata::{

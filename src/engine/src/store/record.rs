@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::atomic::{self, WriteError};
 use super::checkpoint::file_digest;
-use super::{Holder, Lock, Status, StoreError, checked, traffic};
+use super::{Holder, JobId, Lock, Status, StoreError, checked, traffic};
 use crate::kind::{Failure, StageId};
 use crate::policy::Change;
 
@@ -47,6 +47,9 @@ pub struct Record {
     /// same pieces it gives the same bits.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub halvings: u32,
+    /// The cluster's job that carried it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobId>,
     /// What it last made, for stages that keep no numbered runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<Made>,
@@ -124,6 +127,7 @@ impl Record {
             progress: None,
             attempts: Vec::new(),
             halvings: 0,
+            job: None,
             made,
         }
     }
@@ -236,7 +240,7 @@ fn place(root: &Path, what: &str, pipeline: &str, stage: &StageId) -> PathBuf {
 }
 
 /// A pipeline's name can hold characters that a file's name should not.
-fn folder(root: &Path, what: &str, pipeline: &str) -> PathBuf {
+pub(super) fn folder(root: &Path, what: &str, pipeline: &str) -> PathBuf {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '_' };
     let folder: String = pipeline.chars().map(safe).collect();
     root.join(STATE_FOLDER).join(what).join(folder)

@@ -56,6 +56,8 @@ pub fn run_with(project: &Project, how: How) -> Ran {
         keep_going: how.keep_going,
         jobs: how.jobs,
         gpus: how.gpus,
+        job: None,
+        restarted: false,
         stop: &stop,
         report: &heard,
     };

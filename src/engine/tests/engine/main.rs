@@ -6,4 +6,5 @@ mod export;
 mod fake;
 mod plan;
 mod random;
+mod slurm;
 mod spec;

@@ -106,6 +106,8 @@ fn carry_out(root: &Path, graph: &Graph, until: &[&str], jobs: usize) -> usize {
         keep_going: false,
         jobs,
         gpus: 0,
+        job: None,
+        restarted: false,
         stop: &stop,
         report: &Silent,
     };

@@ -1,0 +1,148 @@
+//! Jobs of Slurm: submitting and following those of `pipe run`, finding those of a pipeline file.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
+use pipe_engine::error::SpecError;
+use pipe_engine::exec::slurm::{
+    self, Cluster, Following, Invocation, JobState, Slurm, Submission, last_lines,
+};
+use pipe_engine::exec::{Execution, Observed, Summary};
+use pipe_engine::kind::StageId;
+use pipe_engine::plan::Plan;
+use pipe_engine::progress::Event;
+use pipe_engine::source::Source;
+use pipe_engine::spec::PipelineFile;
+use pipe_engine::stop::Signal;
+use pipe_engine::store::{Job, Jobs};
+use serde::Serialize;
+
+use super::asked::{Asked, Meant};
+use super::{CliError, project};
+
+/// Lines of a log that an error repeats.
+const TAIL: usize = 10;
+
+/// What a signal means to a process that follows jobs.
+pub fn follows(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Interrupt => "cancelling the jobs; those that run save first (Ctrl-C again to stop at once)",
+        _ => "the jobs go on; the same command follows them again, `pipe cancel` ends them",
+    }
+}
+
+/// The jobs of a pipeline file's stages, or of those that were named; a name of a matrix means all its stages.
+pub fn of(file: &Path, stages: &[String]) -> Result<Vec<(StageId, Job)>, CliError> {
+    let root = project::root()?;
+    let name = PipelineFile::parse(Source::read(&root.join(file), file)?)?.name;
+    let jobs = Jobs::load(&root, &name);
+    for named in stages {
+        if !jobs.iter().any(|(stage, _)| stage.as_str() == named || stage.declared() == named) {
+            let known = jobs.iter().map(|(stage, _)| stage.as_str());
+            let error = SpecError::plain(format!("no job was submitted for stage `{named}`"));
+            return Err(error.candidates(named, known).into());
+        }
+    }
+    let meant = |stage: &StageId| {
+        stages.is_empty() || stages.iter().any(|named| stage.as_str() == named || stage.declared() == named)
+    };
+    Ok(jobs
+        .iter()
+        .filter(|(stage, _)| meant(stage))
+        .map(|(stage, job)| (stage.clone(), job.clone()))
+        .collect())
+}
+
+/// Submits what the plan would run.
+pub fn submit<'a>(
+    asked: &Asked,
+    execution: &'a Execution,
+    plan: &Plan,
+    observed: &HashMap<StageId, Observed>,
+) -> Result<Vec<Submission<'a>>, CliError> {
+    let program = std::env::current_exe()
+        .map_err(|e| CliError::failed(format!("failed to find this program's own file: {e}")))?;
+    let call = Invocation { program, file: asked.file.clone(), settings: asked.settings() };
+    let submitted = slurm::submit(&Slurm, execution, plan, observed, &call).map_err(CliError::failed)?;
+    for Submission { stage, job, new, .. } in &submitted {
+        let word = if *new { "submitted as" } else { "has" };
+        execution.report.event(&stage.id, &Event::Message { text: format!("{word} job {}", job.id) });
+    }
+    Ok(submitted)
+}
+
+/// Follows jobs to their end. What went wrong is told with the end of the stage's log.
+pub fn follow(meant: &Meant, execution: &Execution, submitted: Vec<Submission>) -> Result<Summary, CliError> {
+    let poll = meant.graph.pipeline.executor.poll;
+    let following = Following { cluster: &Slurm, execution, poll };
+    let mut summary = slurm::follow(&following, submitted).map_err(CliError::failed)?;
+    let jobs = Jobs::load(&meant.root, &meant.graph.pipeline.name);
+    for (stage, error) in &mut summary.failed {
+        if let Some(job) = jobs.get(stage) {
+            error.message.push_str(&end_of_log(&meant.root, job));
+        }
+    }
+    Ok(summary)
+}
+
+fn end_of_log(root: &Path, job: &Job) -> String {
+    match last_lines(&root.join(&job.log), TAIL) {
+        Ok(lines) => {
+            let lines: String = lines.iter().map(|line| format!("\n  | {line}")).collect();
+            format!("{lines}\n  = the whole log: {}", job.log)
+        }
+        Err(_) => format!(
+            "\n  = it left no log at {}; is the project's folder on a file system that the nodes share?",
+            job.log
+        ),
+    }
+}
+
+/// A stage's job, for `pipe status`.
+#[derive(Debug, Serialize)]
+pub struct JobStanding {
+    pub id: String,
+    /// Slurm's word; unset if it has forgotten the job or cannot be asked.
+    pub state: Option<String>,
+    /// Why it waits, or how it ended.
+    pub reason: Option<String>,
+    /// Where it runs.
+    pub node: Option<String>,
+    pub submitted_at: DateTime<Utc>,
+    pub log: String,
+}
+
+impl JobStanding {
+    fn new(job: &Job, state: Option<&JobState>) -> Self {
+        let some = |text: &String| (!text.is_empty()).then(|| text.clone());
+        Self {
+            id: job.id.to_string(),
+            state: state.map(|state| state.word.clone()).or(job.ended.clone()),
+            reason: state.and_then(|state| some(&state.reason)),
+            node: state.and_then(|state| some(&state.node)),
+            submitted_at: job.submitted_at,
+            log: job.log.clone(),
+        }
+    }
+
+    /// In a table's cell: `12 PENDING (Priority)`.
+    pub fn cell(&self) -> String {
+        let waits = self.state.as_deref() == Some("PENDING");
+        let beside = if waits { &self.reason } else { &self.node };
+        let words =
+            [Some(self.id.clone()), self.state.clone(), beside.as_ref().map(|text| format!("({text})"))];
+        words.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// The last job of each stage that has one. Slurm is asked about those whose end is not known.
+pub fn standings(root: &Path, pipeline: &str) -> BTreeMap<StageId, JobStanding> {
+    let jobs = Jobs::load(root, pipeline);
+    let open = jobs.iter().filter(|(_, job)| job.ended.is_none()).map(|(_, job)| job.id).collect();
+    let states = Slurm.states(&open).unwrap_or_else(|error| {
+        crate::report::message::warning(&error.to_string());
+        Default::default()
+    });
+    jobs.iter().map(|(stage, job)| (stage.clone(), JobStanding::new(job, states.get(&job.id)))).collect()
+}

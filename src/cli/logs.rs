@@ -1,0 +1,45 @@
+//! `pipe logs FILE STAGE`
+
+use std::path::PathBuf;
+
+use pipe_engine::exec::slurm::last_lines;
+
+use super::{CliError, ExitCode, jobs, project};
+use crate::say;
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  pipe logs pipelines/base_to_lora.yaml base\n  pipe logs pipelines/base_to_lora.yaml base --tail 20"
+)]
+pub struct LogsArguments {
+    /// Pipeline file
+    file: PathBuf,
+    /// The stage
+    #[arg(value_name = "STAGE")]
+    stage: String,
+    /// Only the last lines
+    #[arg(long, value_name = "LINES")]
+    tail: Option<usize>,
+}
+
+pub fn logs(arguments: LogsArguments) -> Result<ExitCode, CliError> {
+    let root = project::root()?;
+    for (stage, job) in jobs::of(&arguments.file, std::slice::from_ref(&arguments.stage))? {
+        let path = root.join(&job.log);
+        let wrong = |e: std::io::Error| {
+            CliError::failed(format!(
+                "job {} of stage {stage} has no log yet: {}: {e}",
+                job.id,
+                path.display()
+            ))
+        };
+        match arguments.tail {
+            Some(count) => last_lines(&path, count).map_err(wrong)?.iter().for_each(|line| say!("{line}")),
+            None => {
+                let text = std::fs::read(&path).map_err(wrong)?;
+                say!("{}", String::from_utf8_lossy(&text).trim_end());
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

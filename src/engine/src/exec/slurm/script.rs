@@ -1,0 +1,173 @@
+//! The text of a job, and the arguments that submit it. Pure.
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::SlurmError;
+use crate::identity::hex;
+use crate::kind::StageId;
+use crate::spec::LoadedStage;
+use crate::store::JobId;
+
+/// How this program is to be called on a node.
+pub struct Invocation {
+    /// The program itself.
+    pub program: std::path::PathBuf,
+    /// The pipeline file.
+    pub file: std::path::PathBuf,
+    /// Settings of the command line.
+    pub settings: Vec<String>,
+}
+
+impl Invocation {
+    /// The words of the command that runs one stage and nothing else.
+    pub(super) fn words(
+        &self,
+        stage: &StageId,
+        planned: &str,
+        forced: bool,
+    ) -> Result<Vec<String>, SlurmError> {
+        let text = |path: &Path| match path.to_str() {
+            Some(text) => Ok(text.to_owned()),
+            None => {
+                Err(SlurmError::Asked(format!("the path {} cannot be written into a script", path.display())))
+            }
+        };
+        let mut words = vec![text(&self.program)?, "run".into()];
+        // The file may begin with a dash.
+        words.extend(self.settings.iter().cloned());
+        words.extend(["--only", stage.as_str(), "--planned", planned].map(str::to_owned));
+        words.extend(forced.then(|| "--force".to_owned()));
+        words.extend(["--".to_owned(), text(&self.file)?, stage.to_string()]);
+        Ok(words)
+    }
+}
+
+/// The script of a job. It becomes this program, so that Slurm's signals reach it.
+pub(super) fn script(pipeline: &str, stage: &StageId, words: &[String]) -> Result<String, SlurmError> {
+    if let Some(word) = words.iter().find(|word| word.contains('\0')) {
+        return Err(SlurmError::Asked(format!("{word:?} cannot be written into a script")));
+    }
+    let command: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+    let project = "the project's folder must be on a file system that the nodes share";
+    Ok(format!(
+        "#!/bin/sh\n\
+         # Stage {stage} of {}.\n\
+         # A signal before the program listens is not the end of the job: the end of the walltime sends another.\n\
+         trap '' TERM\n\
+         if ! [ -d .pipe/slurm ]; then echo \"error: $(hostname) has no $(pwd)/.pipe: {project}\" >&2; exit 2; fi\n\
+         exec {}\n",
+        plain(pipeline),
+        command.join(" ")
+    ))
+}
+
+/// A word as a shell reads it back, whatever is in it.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// A name in letters that a comment or a list of jobs can hold.
+fn plain(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-=@+,".contains(c) { c } else { '_' }).collect()
+}
+
+/// Marks the jobs of one stage of one project, so that they are found again even if their id was never written down.
+pub(super) fn comment(root: &Path, pipeline: &str, stage: &StageId) -> String {
+    let mut hash = Sha256::new();
+    for part in [root.as_os_str().as_encoded_bytes(), pipeline.as_bytes(), stage.as_str().as_bytes()] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    format!("pipe:{}", &hex(&hash.finalize())[..24])
+}
+
+/// All that a job is, as arguments of `sbatch`. `log`: relative to the project, with `%j` for the job's id.
+pub(super) fn arguments(
+    root: &Path,
+    pipeline: &str,
+    stage: &LoadedStage,
+    log: &str,
+    after: &[JobId],
+) -> Result<Vec<String>, SlurmError> {
+    let Some(folder) = root.to_str().filter(|text| !text.contains(char::is_control)) else {
+        let text = format!("the project's path {} cannot be handed to Slurm", root.display());
+        return Err(SlurmError::Asked(text));
+    };
+    let mut all = vec![
+        "--parsable".to_owned(),
+        format!("--job-name={}.{}", plain(pipeline), plain(stage.id.as_str())),
+        format!("--comment={}", comment(root, pipeline, &stage.id)),
+        format!("--chdir={folder}"),
+        format!("--output={log}"),
+        "--open-mode=append".to_owned(),
+        "--requeue".to_owned(),
+        "--nodes=1".to_owned(),
+        "--ntasks=1".to_owned(),
+    ];
+    if !after.is_empty() {
+        let ids: Vec<String> = after.iter().map(JobId::to_string).collect();
+        all.push(format!("--dependency=afterok:{}", ids.join(":")));
+        all.push("--kill-on-invalid-dep=yes".to_owned());
+    }
+    all.extend(stage.conduct.slurm.arguments(stage.conduct.resources.gpu > 0));
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_reads_back_what_was_written() {
+        let hostile =
+            ["plain", "two words", "it's", "$(touch x)", "`id`", "a\nb", "\\", "", "--", "*", "é\"!"];
+        let words: Vec<String> =
+            ["printf", "%s\\0"].iter().chain(&hostile).map(|word| (*word).to_owned()).collect();
+        let stage = StageId::new("base").unwrap().member("x=1");
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join(".pipe/slurm")).unwrap();
+        let text = script("a pipeline\n$(touch y)", &stage, &words).unwrap();
+        let run =
+            |folder: &Path| std::process::Command::new("sh").args(["-c", &text]).current_dir(folder).output();
+        let output = run(folder.path()).unwrap();
+        let heard = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(heard.split('\0').take(hostile.len()).collect::<Vec<_>>(), hostile);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else was run");
+        assert!(script("p", &stage, &["a\0b".into()]).is_err());
+
+        let elsewhere = tempfile::tempdir().unwrap();
+        let output = run(elsewhere.path()).unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("a file system that the nodes share"));
+    }
+
+    #[test]
+    fn a_comment_is_that_of_one_stage() {
+        let stage = |name| StageId::new(name).unwrap();
+        let of = |root, pipeline, name| comment(Path::new(root), pipeline, &stage(name));
+        let one = of("/a", "p", "base");
+        assert!(one.starts_with("pipe:") && one.len() == 29, "{one}");
+        assert_eq!(one, of("/a", "p", "base"));
+        for other in
+            [of("/b", "p", "base"), of("/a", "q", "base"), of("/a", "p", "best"), of("/a", "pb", "ase")]
+        {
+            assert_ne!(one, other);
+        }
+    }
+
+    #[test]
+    fn the_command_says_all_and_no_name_is_taken_for_an_option() {
+        let call = Invocation {
+            program: "/opt/pipe".into(),
+            file: "-p.yaml".into(),
+            settings: vec!["--epochs".into(), "3".into()],
+        };
+        let words = call.words(&StageId::new("base").unwrap(), "sha256:1", true).unwrap();
+        assert_eq!(
+            words.join(" "),
+            "/opt/pipe run --epochs 3 --only base --planned sha256:1 --force -- -p.yaml base"
+        );
+    }
+}
