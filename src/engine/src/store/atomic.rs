@@ -53,29 +53,6 @@ pub(super) fn is_temporary(name: &str) -> bool {
 /// Writes a file so that at every instant either the old content or the whole new one stands under its name:
 /// temporary file, fsync, rename, fsync of the folder. The temporary file is removed on failure.
 pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), WriteError> {
-    replace(path, |out| fill(out))
-}
-
-/// Like [`write`], for a file whose first `head` bytes are known last: `fill` writes all that follows them, and returns
-/// them.
-pub fn write_head_last(
-    path: &Path,
-    head: u64,
-    fill: impl FnOnce(&mut dyn Write) -> io::Result<Vec<u8>>,
-) -> Result<(), WriteError> {
-    replace(path, |out| {
-        out.seek(SeekFrom::Start(head))?;
-        let first = fill(out)?;
-        debug_assert_eq!(first.len() as u64, head);
-        out.seek(SeekFrom::Start(0))?;
-        out.write_all(&first)
-    })
-}
-
-fn replace(
-    path: &Path,
-    fill: impl FnOnce(&mut BufWriter<Watched>) -> io::Result<()>,
-) -> Result<(), WriteError> {
     let temporary = temporary(path);
     let written = (|| {
         point(Change::Create, &temporary)?;
@@ -243,15 +220,6 @@ mod tests {
         assert!(error.unwrap_err().to_string().contains("make room"));
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn the_head_can_come_last() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a");
-        let body = vec![7; 3 << 20];
-        write_head_last(&path, 4, |out| out.write_all(&body).map(|()| b"head".to_vec())).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), [b"head".as_slice(), &body].concat());
     }
 
     #[test]

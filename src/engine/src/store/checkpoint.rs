@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::mpsc::sync_channel;
@@ -21,10 +22,12 @@ use crate::identity::hex;
 
 /// Value of `format` in the header.
 pub const FORMAT: &str = "pipe-checkpoint";
-/// Version that this program writes.
-pub const VERSION: u64 = 1;
+/// Version that this program writes. Version 1, which it reads, has another digest: [`ContentHash`].
+pub const VERSION: u64 = 2;
 /// A header longer than this is refused; the longest real ones are a few hundred kilobytes.
 const MAX_HEADER: u64 = 64 << 20;
+/// So much is read at a time where only a digest is wanted.
+const CHUNK: u64 = 1 << 20;
 
 /// What a checkpoint says of itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,8 +98,7 @@ pub struct Written {
 
 /// Writes a checkpoint, whole or not at all. The same header and tensors give the same bytes.
 ///
-/// Both digests are computed beside the writing: that of the content while the data goes to the file, which has its
-/// header written last, and that of the file while the disk takes it in.
+/// The content's digest comes first, since the header holds it; that of the file is computed beside the writing.
 pub fn write(path: &Path, header: &Header, tensors: &[HostTensor]) -> Result<Written, atomic::WriteError> {
     // Larger elements first, so that every tensor starts at a multiple of its element's size.
     let mut sorted: Vec<&HostTensor> = tensors.iter().collect();
@@ -110,38 +112,46 @@ pub fn write(path: &Path, header: &Header, tensors: &[HostTensor]) -> Result<Wri
         offset = end;
     }
     let metadata = header.to_metadata();
-    let data = || sorted.iter().map(|t| t.bytes.as_slice());
-    let (metadata, table) = (&metadata, &table);
-    let head = head(metadata, table, &digest_text(&Sha256::new().finalize())).len() as u64;
+    let content = content_digest(&content_text(&metadata, &table), &sorted, offset);
+    let head = head(&metadata, table, &content);
+    let parts = || std::iter::once(head.as_slice()).chain(sorted.iter().map(|t| t.bytes.as_slice()));
 
     std::thread::scope(|scope| {
-        let content = Beside::start(scope, move || {
-            let mut hash = content_hash(metadata, table);
-            data().for_each(|bytes| hash.update(bytes));
-            digest_text(&hash.finalize())
+        let file = Beside::start(scope, move || {
+            let mut hash = Sha256::new();
+            parts().for_each(|bytes| hash.update(bytes));
+            sha256_text(&hash.finalize())
         });
-        let mut whole = None;
-        atomic::write_head_last(path, head, |out| {
-            data().try_for_each(|bytes| out.write_all(bytes))?;
-            let head = self::head(metadata, table, &content.finish());
-            let first = head.clone();
-            whole = Some(Beside::start(scope, move || {
-                let mut hash = Sha256::new_with_prefix(&first);
-                data().for_each(|bytes| hash.update(bytes));
-                digest_text(&hash.finalize())
-            }));
-            Ok(head)
-        })?;
-        let file_digest = whole.map(Beside::finish).unwrap_or_default();
-        Ok(Written { bytes: head + offset, file_digest })
+        atomic::write(path, |out| parts().try_for_each(|bytes| out.write_all(bytes)))?;
+        Ok(Written { bytes: head.len() as u64 + offset, file_digest: file.finish() })
     })
 }
 
+/// The digest that [`ContentHash`] gives tensors in this order, of so many bytes in all, with two threads.
+fn content_digest(text: &str, tensors: &[&HostTensor], bytes: u64) -> String {
+    let mut seen = 0;
+    let half = tensors.iter().take_while(|tensor| {
+        seen += tensor.bytes.len() as u64;
+        2 * seen <= bytes
+    });
+    let (first, second) = tensors.split_at(half.count());
+    let digests = |of: &[&HostTensor]| of.iter().map(|t| blake3::hash(&t.bytes)).collect::<Vec<_>>();
+    let mut whole = blake3::Hasher::new();
+    whole.update(text.as_bytes());
+    std::thread::scope(|scope| {
+        let first = Beside::start(scope, move || digests(first));
+        let second = digests(second);
+        for digest in first.finish().iter().chain(&second) {
+            whole.update(digest.as_bytes());
+        }
+    });
+    blake3_text(&whole)
+}
+
 /// All that stands before the data: the header's length and the header.
-fn head(metadata: &BTreeMap<String, String>, table: &Map<String, Value>, digest: &str) -> Vec<u8> {
+fn head(metadata: &BTreeMap<String, String>, mut table: Map<String, Value>, digest: &str) -> Vec<u8> {
     let mut metadata = metadata.clone();
     metadata.insert("digest".into(), digest.into());
-    let mut table = table.clone();
     table.insert("__metadata__".into(), json!(metadata));
     let mut text = serde_json::to_string(&table).unwrap_or_default().into_bytes();
     // The data starts at a multiple of 8; the format pads with spaces.
@@ -149,8 +159,12 @@ fn head(metadata: &BTreeMap<String, String>, table: &Map<String, Value>, digest:
     [&(text.len() as u64).to_le_bytes()[..], &text].concat()
 }
 
-fn digest_text(digest: &[u8]) -> String {
-    format!("sha256:{}", hex(digest))
+fn sha256_text(digest: &[u8]) -> String {
+    format!("{SHA256}{}", hex(digest))
+}
+
+fn blake3_text(hash: &blake3::Hasher) -> String {
+    format!("{BLAKE3}{}", hash.finalize().to_hex())
 }
 
 /// Work that another thread does meanwhile; where the system has none to give, it is done when its result is wanted.
@@ -175,17 +189,62 @@ impl<'scope, T: Send + 'scope, F: Fn() -> T + Clone + Send + 'scope> Beside<'sco
     }
 }
 
-/// The beginning of the content's digest: SHA-256 over the metadata (without the digest itself) and the tensor table;
-/// the data follows.
-fn content_hash(metadata: &BTreeMap<String, String>, table: &Map<String, Value>) -> Sha256 {
-    let mut hash = Sha256::new();
-    for (key, value) in metadata.iter().filter(|(key, _)| *key != "digest") {
-        hash.update(format!("{}:{key}={}:{value}\n", key.len(), value.len()));
+/// What a content's digest begins with: the metadata (without the digest itself) and the tensor table.
+fn content_text(metadata: &BTreeMap<String, String>, table: &Map<String, Value>) -> String {
+    let metadata = metadata.iter().filter(|(key, _)| *key != "digest");
+    let metadata = metadata.map(|(key, value)| format!("{}:{key}={}:{value}\n", key.len(), value.len()));
+    let table = table.iter().filter(|(name, _)| *name != "__metadata__");
+    let table = table.map(|(name, entry)| format!("{}:{name}={entry}\n", name.len()));
+    metadata.chain(table).collect()
+}
+
+const SHA256: &str = "sha256:";
+const BLAKE3: &str = "blake3:";
+
+/// A content's digest while it is computed: over [`content_text`] and the tensors in the order of their data.
+enum ContentHash {
+    /// Of format 1: SHA-256 of the text and the data.
+    Sha256(Sha256),
+    /// BLAKE3 of the text and of each tensor's BLAKE3.
+    Blake3 { whole: Box<blake3::Hasher>, tensor: Box<blake3::Hasher> },
+}
+
+impl ContentHash {
+    /// The kind of this digest; none if its prefix is unknown.
+    fn like(digest: &str, text: &str) -> Option<Self> {
+        if digest.starts_with(SHA256) {
+            Some(Self::Sha256(Sha256::new_with_prefix(text)))
+        } else if digest.starts_with(BLAKE3) {
+            let mut whole = Box::<blake3::Hasher>::default();
+            whole.update(text.as_bytes());
+            Some(Self::Blake3 { whole, tensor: Box::default() })
+        } else {
+            None
+        }
     }
-    for (name, entry) in table.iter().filter(|(name, _)| *name != "__metadata__") {
-        hash.update(format!("{}:{name}={entry}\n", name.len()));
+
+    /// The next bytes of a tensor.
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hash) => hash.update(bytes),
+            Self::Blake3 { tensor, .. } => drop(tensor.update(bytes)),
+        }
     }
-    hash
+
+    /// All bytes of a tensor were given.
+    fn end_tensor(&mut self) {
+        if let Self::Blake3 { whole, tensor } = self {
+            whole.update(tensor.finalize().as_bytes());
+            tensor.reset();
+        }
+    }
+
+    fn finish(self) -> String {
+        match self {
+            Self::Sha256(hash) => sha256_text(&hash.finalize()),
+            Self::Blake3 { whole, .. } => blake3_text(&whole),
+        }
+    }
 }
 
 impl Header {
@@ -257,7 +316,6 @@ pub struct Checkpoint {
     metadata: BTreeMap<String, String>,
     table: Map<String, Value>,
     data_start: u64,
-    data_bytes: u64,
 }
 
 /// A checkpoint whose content has its digest, in memory.
@@ -331,7 +389,7 @@ impl Checkpoint {
                     .map_err(|why| (Fault::Altered, format!("tensor `{name}`: {why}")))?,
             );
         }
-        entries.sort_by_key(|e| e.start);
+        entries.sort_by_key(Entry::place);
         let mut end = 0u64;
         for entry in &entries {
             if entry.start != end {
@@ -350,7 +408,7 @@ impl Checkpoint {
             return Err((Fault::Torn, format!("{size} bytes long, its header promises {whole}")));
         }
         let entries = entries.into_iter().map(|e| (e.name.clone(), e)).collect();
-        Ok(Self { path: path.to_owned(), header, entries, metadata, table, data_start, data_bytes: end })
+        Ok(Self { path: path.to_owned(), header, entries, metadata, table, data_start })
     }
 
     pub fn path(&self) -> &Path {
@@ -361,7 +419,7 @@ impl Checkpoint {
         &self.header
     }
 
-    /// `sha256:…` over the content, as written in the header.
+    /// `blake3:…` over the content, as written in the header; `sha256:…` in format 1.
     pub fn digest(&self) -> Option<&str> {
         self.metadata.get("digest").map(String::as_str)
     }
@@ -395,50 +453,65 @@ impl Checkpoint {
 
     /// Recomputes the digest of everything in the file.
     pub fn verify(&self) -> Result<(), CheckpointError> {
-        let digest = || -> io::Result<String> {
-            let mut file = File::open(&self.path)?;
-            file.seek(SeekFrom::Start(self.data_start))?;
-            let mut hash = content_hash(&self.metadata, &self.table);
-            let read = hash_all(file.take(self.data_bytes), &mut hash)?;
-            if read == self.data_bytes {
-                Ok(digest_text(&hash.finalize()))
-            } else {
-                Err(io::ErrorKind::UnexpectedEof.into())
-            }
-        };
-        self.compare(&digest().map_err(|e| self.error(Fault::Unreadable, format!("failed to read: {e}")))?)
+        let pieces = self.in_order().into_iter().flat_map(|entry| {
+            // One that is empty has a piece, too: its end.
+            let starts = (0..entry.bytes.max(1)).step_by(CHUNK as usize);
+            starts.map(move |start| (entry, start..entry.bytes.min(start + CHUNK)))
+        });
+        self.read_all(pieces, |_, _| {})
     }
 
     /// Reads every tensor, and checks the digest of everything meanwhile: the file is read once.
     pub fn load(self) -> Result<Loaded, CheckpointError> {
-        let mut entries: Vec<&Entry> = self.entries.values().collect();
-        entries.sort_by_key(|entry| entry.start);
-        let mut hash = content_hash(&self.metadata, &self.table);
         let mut tensors = BTreeMap::new();
-        let read = || -> io::Result<()> {
-            let mut file = File::open(&self.path)?;
-            file.seek(SeekFrom::Start(self.data_start))?;
-            let pieces = entries.into_iter().map(|entry| {
-                let mut bytes = vec![0; entry.bytes as usize];
-                file.read_exact(&mut bytes).map(|()| (entry, bytes))
-            });
-            read_ahead(pieces, |(Entry { name, dtype, shape, .. }, bytes)| {
-                hash.update(&bytes);
-                let (name, shape) = (name.clone(), shape.clone());
-                tensors.insert(name.clone(), HostTensor { name, dtype: *dtype, shape, bytes });
-            })
-        };
-        read().map_err(|e| self.error(Fault::Unreadable, format!("failed to read: {e}")))?;
-        self.compare(&digest_text(&hash.finalize()))?;
+        let whole = self.in_order().into_iter().map(|entry| (entry, 0..entry.bytes));
+        self.read_all(whole, |Entry { name, dtype, shape, .. }, bytes| {
+            let (name, shape) = (name.clone(), shape.clone());
+            tensors.insert(name.clone(), HostTensor { name, dtype: *dtype, shape, bytes });
+        })?;
         Ok(Loaded { checkpoint: self, tensors })
     }
 
-    fn compare(&self, digest: &str) -> Result<(), CheckpointError> {
-        match self.digest() {
-            Some(expected) if expected == digest => Ok(()),
-            _ => Err(self
-                .error(Fault::Altered, "its content does not have its digest: the file was altered".into())),
+    /// Hands all data to `each` in these pieces, which must be in order, and compares its digest.
+    fn read_all<'a>(
+        &self,
+        pieces: impl Iterator<Item = (&'a Entry, Range<u64>)> + Send,
+        mut each: impl FnMut(&'a Entry, Vec<u8>),
+    ) -> Result<(), CheckpointError> {
+        let digest = self.digest().unwrap_or_default();
+        let text = content_text(&self.metadata, &self.table);
+        let Some(mut hash) = ContentHash::like(digest, &text) else {
+            let begins: String = digest.chars().take(8).collect();
+            let message = format!("its digest begins with {begins:?}; known are {BLAKE3} and {SHA256}");
+            return Err(self.error(Fault::Altered, message));
+        };
+        let read = || -> io::Result<()> {
+            let mut file = File::open(&self.path)?;
+            file.seek(SeekFrom::Start(self.data_start))?;
+            let pieces = pieces.map(|(entry, piece)| {
+                let mut bytes = vec![0; (piece.end - piece.start) as usize];
+                file.read_exact(&mut bytes).map(|()| (entry, piece.end, bytes))
+            });
+            read_ahead(pieces, |(entry, end, bytes)| {
+                hash.update(&bytes);
+                if end == entry.bytes {
+                    hash.end_tensor();
+                }
+                each(entry, bytes);
+            })
+        };
+        read().map_err(|e| self.error(Fault::Unreadable, format!("failed to read: {e}")))?;
+        if hash.finish() == digest {
+            return Ok(());
         }
+        Err(self.error(Fault::Altered, "its content does not have its digest: the file was altered".into()))
+    }
+
+    /// The tensors in the order of their data.
+    fn in_order(&self) -> Vec<&Entry> {
+        let mut entries: Vec<&Entry> = self.entries.values().collect();
+        entries.sort_by_key(|e| e.place());
+        entries
     }
 
     fn error(&self, fault: Fault, message: String) -> CheckpointError {
@@ -447,6 +520,11 @@ impl Checkpoint {
 }
 
 impl Entry {
+    /// Sorts by where the data stands; one that is empty comes before the one that begins there.
+    fn place(&self) -> (u64, u64) {
+        (self.start, self.bytes)
+    }
+
     fn parse(name: &str, value: &Value) -> Result<Self, String> {
         let dtype: Dtype =
             serde_json::from_value(value["dtype"].clone()).map_err(|_| "unknown dtype".to_owned())?;
@@ -467,13 +545,11 @@ impl Entry {
 pub fn file_digest(path: &Path) -> io::Result<String> {
     let mut hash = Sha256::new();
     hash_all(File::open(path)?, &mut hash)?;
-    Ok(digest_text(&hash.finalize()))
+    Ok(sha256_text(&hash.finalize()))
 }
 
-/// Feeds all that can be read to `hash`, and says how many bytes that was.
-fn hash_all(mut from: impl Read + Send, hash: &mut Sha256) -> io::Result<u64> {
-    const CHUNK: u64 = 1 << 20;
-    let mut total = 0;
+/// Feeds all that can be read to `hash`.
+fn hash_all(mut from: impl Read + Send, hash: &mut Sha256) -> io::Result<()> {
     let chunks = std::iter::from_fn(|| {
         let mut chunk = Vec::with_capacity(CHUNK as usize);
         match (&mut from).take(CHUNK).read_to_end(&mut chunk) {
@@ -481,11 +557,7 @@ fn hash_all(mut from: impl Read + Send, hash: &mut Sha256) -> io::Result<u64> {
             read => Some(read.map(|_| chunk)),
         }
     });
-    read_ahead(chunks, |chunk| {
-        hash.update(&chunk);
-        total += chunk.len() as u64;
-    })?;
-    Ok(total)
+    read_ahead(chunks, |chunk| hash.update(&chunk))
 }
 
 /// Gives each of some pieces to `each`, up to the first error, while another thread reads those that follow.
@@ -618,16 +690,23 @@ mod tests {
     #[test]
     fn every_flipped_byte_is_found() {
         let (_folder, path) = written();
-        let good = std::fs::read(&path).unwrap();
+        every_flip_is_found(&path);
+    }
+
+    fn every_flip_is_found(path: &Path) {
+        let good = std::fs::read(path).unwrap();
         for position in 0..good.len() {
             for flip in [0x01, 0x80] {
                 let mut bad = good.clone();
                 bad[position] ^= flip;
-                std::fs::write(&path, &bad).unwrap();
-                let found = Checkpoint::open(&path).and_then(|c| c.verify());
+                std::fs::write(path, &bad).unwrap();
+                let found = Checkpoint::open(path).and_then(|c| c.verify());
                 assert!(found.is_err(), "byte {position} flipped by {flip:#x} went unnoticed");
+                let loaded = Checkpoint::open(path).and_then(Checkpoint::load);
+                assert!(loaded.is_err(), "byte {position} flipped by {flip:#x} was loaded");
             }
         }
+        std::fs::write(path, good).unwrap();
     }
 
     #[test]
@@ -650,12 +729,141 @@ mod tests {
         assert_eq!(Checkpoint::open(&path).unwrap_err().fault, Fault::Foreign);
         let (_f, good) = written();
         let text = String::from_utf8_lossy(&std::fs::read(good).unwrap()[..]).into_owned();
-        assert!(text.contains("\"version\":\"1\""));
+        assert!(text.contains("\"version\":\"2\""));
         let bytes = std::fs::read(_f.path().join("epoch_001.ckpt")).unwrap();
-        let at = bytes.windows(13).position(|w| w == b"\"version\":\"1\"").unwrap();
+        let at = bytes.windows(13).position(|w| w == b"\"version\":\"2\"").unwrap();
         let mut newer = bytes.clone();
         newer[at + 11] = b'9';
         std::fs::write(&path, newer).unwrap();
         assert_eq!(Checkpoint::open(&path).unwrap_err().fault, Fault::TooNew);
+    }
+
+    /// Writes a checkpoint as programs did that knew format 1 alone.
+    fn write_format_1(path: &Path, header: &Header, tensors: &[HostTensor]) {
+        let mut metadata = header.to_metadata();
+        metadata.insert("version".into(), "1".into());
+        let (mut table, mut data) = (Map::new(), Vec::new());
+        for tensor in tensors {
+            let start = data.len();
+            data.extend(&tensor.bytes);
+            let entry =
+                json!({"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [start, data.len()]});
+            table.insert(tensor.name.clone(), entry);
+        }
+        let mut hash = Sha256::new();
+        for (key, value) in &metadata {
+            hash.update(format!("{}:{key}={}:{value}\n", key.len(), value.len()));
+        }
+        for (name, entry) in &table {
+            hash.update(format!("{}:{name}={entry}\n", name.len()));
+        }
+        hash.update(&data);
+        metadata.insert("digest".into(), format!("sha256:{}", hex(&hash.finalize())));
+        table.insert("__metadata__".into(), json!(metadata));
+        let mut text = serde_json::to_vec(&table).unwrap();
+        text.resize(text.len().next_multiple_of(8), b' ');
+        std::fs::write(path, [&(text.len() as u64).to_le_bytes()[..], &text, &data].concat()).unwrap();
+    }
+
+    #[track_caller]
+    fn all_come_back(path: &Path, expected: &[HostTensor]) {
+        Checkpoint::open(path).unwrap().verify().unwrap();
+        let mut loaded = Checkpoint::open(path).and_then(Checkpoint::load).unwrap();
+        assert_eq!(*loaded.header(), header(1));
+        for tensor in expected {
+            assert_eq!(loaded.take(&tensor.name).as_ref(), Some(tensor));
+        }
+        assert_eq!(loaded.tensors.len(), 0);
+    }
+
+    #[test]
+    fn format_1_is_read_and_its_damage_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("old.ckpt");
+        let mut tensors = tensors();
+        tensors.swap(0, 2);
+        write_format_1(&path, &header(1), &tensors);
+        assert!(Checkpoint::open(&path).unwrap().digest().unwrap().starts_with("sha256:"));
+        all_come_back(&path, &tensors);
+        every_flip_is_found(&path);
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let opened = || Checkpoint::open(&path).unwrap();
+        assert_eq!(opened().verify().unwrap_err().fault, Fault::Altered);
+        assert_eq!(opened().load().unwrap_err().fault, Fault::Altered);
+    }
+
+    #[test]
+    fn files_that_were_kept_still_have_their_digest() {
+        let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/checkpoint");
+        for (name, version) in [("lora.ckpt", "1"), ("lora_format_2.ckpt", "2")] {
+            let checkpoint = Checkpoint::open(&kept.join(name)).unwrap();
+            assert_eq!(checkpoint.metadata["version"], version);
+            checkpoint.verify().unwrap();
+            checkpoint.load().unwrap();
+        }
+    }
+
+    #[test]
+    fn the_digest_is_that_of_the_text_and_of_each_tensors_digest() {
+        let u8s = |name: &str, n: usize| HostTensor {
+            name: name.into(),
+            dtype: Dtype::U8,
+            shape: vec![n],
+            bytes: (0..n).map(|i| (i * i / 7) as u8).collect(),
+        };
+        let chunk = CHUNK as usize;
+        // In the order of their data. Empty ones, and ones that end at a piece's end, before and after it.
+        let sizes = [0, 1, chunk - 1, chunk, 0, chunk + 1, 3 * chunk + 5, 0];
+        let named = |(i, n): (usize, &usize)| u8s(&format!("t{i}"), *n);
+        let all: Vec<HostTensor> = sizes.iter().enumerate().map(named).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.ckpt");
+        for count in 0..=all.len() {
+            let tensors = &all[..count];
+            write(&path, &header(1), tensors).unwrap();
+            let checkpoint = Checkpoint::open(&path).unwrap();
+            let mut expected = content_text(&checkpoint.metadata, &checkpoint.table).into_bytes();
+            tensors.iter().for_each(|t| expected.extend(blake3::hash(&t.bytes).as_bytes()));
+            let expected = format!("blake3:{}", blake3::hash(&expected));
+            assert_eq!(checkpoint.digest(), Some(expected.as_str()), "{count} tensors");
+            all_come_back(&path, tensors);
+        }
+        let good = std::fs::read(&path).unwrap();
+        let data = Checkpoint::open(&path).unwrap().data_start as usize;
+        for position in [data, data + 1, data + chunk, data + 2 * chunk, data + 4 * chunk, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[position] ^= 1;
+            std::fs::write(&path, bad).unwrap();
+            let opened = || Checkpoint::open(&path).unwrap();
+            assert_eq!(opened().verify().unwrap_err().fault, Fault::Altered, "byte {position}");
+            assert_eq!(opened().load().unwrap_err().fault, Fault::Altered, "byte {position}");
+        }
+    }
+
+    #[test]
+    fn an_empty_tensor_may_stand_before_any_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.ckpt");
+        let empty = HostTensor { name: "z".into(), dtype: Dtype::I64, shape: vec![0], bytes: vec![] };
+        let tensors = [HostTensor::f32("a", vec![1], &[1.0]), empty];
+        write(&path, &header(1), &tensors).unwrap();
+        all_come_back(&path, &tensors);
+    }
+
+    #[test]
+    fn a_digest_of_an_unknown_kind_is_named() {
+        let (_folder, path) = written();
+        let text = std::fs::read(&path).unwrap();
+        let at = text.windows(7).position(|w| w == b"blake3:").unwrap();
+        let mut other = text.clone();
+        other[at..at + 7].copy_from_slice(b"blake9:");
+        std::fs::write(&path, other).unwrap();
+        let opened = || Checkpoint::open(&path).unwrap();
+        for error in [opened().verify().unwrap_err(), opened().load().unwrap_err()] {
+            assert_eq!(error.fault, Fault::Altered);
+            assert!(error.message.starts_with("its digest begins with \"blake9:"), "{error}");
+        }
     }
 }
