@@ -30,7 +30,8 @@ fn a_training_is_measured_and_leaves_nothing_behind() {
     assert!(step > 0.0 && (speed * step - 4.0).abs() < 1e-6, "{told}");
     assert!(number("/first_step_seconds/0") > step && number("/first_step_seconds/1") > step, "{told}");
     assert!(number("/checkpoint/bytes") > 100_000.0, "{told}");
-    assert!(number("/checkpoint/seconds") >= number("/checkpoint/blocked_seconds"), "{told}");
+    // Neither bounds the other: the training stands still for the copy, and the copy is written beside it.
+    assert!(number("/checkpoint/seconds") > 0.0 && number("/checkpoint/blocked_seconds") > 0.0, "{told}");
     assert_eq!((project.list(""), project.list("tmp")), (before, vec![]));
     project.pipe(&TINY).succeeds().says("8 x 8 pixels, batch 4, f32, on cpu (flex)").says("images/s");
 }
