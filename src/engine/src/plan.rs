@@ -114,7 +114,7 @@ pub fn plan(
             let known = found[before].is_some_and(|f| f.observation.artifact.is_some());
             (decision.action != Action::Skip && !known).then(|| stages[before].id.clone())
         });
-        let is_forced = !forced.is_empty() && forced.contains(&stages[place].id);
+        let is_forced = forced.contains(&stages[place].id);
         let decision = match (decide(state, is_forced), renewed) {
             ((Action::Skip, _), Some(before)) => Decision {
                 action: Action::Run,
