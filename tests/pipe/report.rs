@@ -49,7 +49,7 @@ fn the_page_holds_all_and_loads_nothing() {
         assert_eq!(run["samples"].as_array().unwrap().len(), 2);
         assert!(run["samples"][0]["image"].as_str().unwrap().starts_with("data:image/png;base64,iVBOR"));
         assert!(run["config"].as_str().unwrap().contains("learning_rate"));
-        assert!(run["checkpoints"][0]["digest"].as_str().unwrap().starts_with("sha256:"));
+        assert!(run["checkpoints"][0]["digest"].as_str().unwrap().starts_with("blake3-head:"));
     }
 }
 

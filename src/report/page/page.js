@@ -297,8 +297,8 @@
     ];
     return h("details", {}, h("summary", {}, `${name(run)} - ${run.experiment}`),
       h("dl", {}, facts.map(([key, value]) => [h("dt", {}, key), h("dd", {}, value)])),
-      h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Checkpoint", "Epoch", "Size", "Saved", "Digest (sha256sum)"].map((t) => h("th", { scope: "col" }, t)))),
-        h("tbody", {}, run.checkpoints.map((c) => h("tr", {}, h("td", {}, c.path), h("td", {}, c.epoch), h("td", {}, bytes(c.bytes)), h("td", {}, time(c.saved_at)), h("td", {}, h("code", {}, c.digest.replace("sha256:", "")))))))),
+      h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Checkpoint", "Epoch", "Size", "Saved", "Digest"].map((t) => h("th", { scope: "col" }, t)))),
+        h("tbody", {}, run.checkpoints.map((c) => h("tr", {}, h("td", {}, c.path), h("td", {}, c.epoch), h("td", {}, bytes(c.bytes)), h("td", {}, time(c.saved_at)), h("td", {}, h("code", {}, c.digest))))))),
       run.config && h("details", {}, h("summary", {}, "config.yaml: all settings"), h("pre", { tabindex: 0 }, run.config)));
   });
 

@@ -53,6 +53,26 @@ pub(super) fn is_temporary(name: &str) -> bool {
 /// Writes a file so that at every instant either the old content or the whole new one stands under its name:
 /// temporary file, fsync, rename, fsync of the folder. The temporary file is removed on failure.
 pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), WriteError> {
+    replace(path, |out| fill(out))
+}
+
+/// The same for a file whose first bytes are known last: `fill` leaves room for what `head` returns then.
+pub fn write_head_last(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    head: impl FnOnce() -> Vec<u8>,
+) -> Result<(), WriteError> {
+    replace(path, |out| {
+        fill(out)?;
+        out.rewind()?;
+        out.write_all(&head())
+    })
+}
+
+fn replace(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<Watched>) -> io::Result<()>,
+) -> Result<(), WriteError> {
     let temporary = temporary(path);
     let written = (|| {
         point(Change::Create, &temporary)?;

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use crate::kind::{Failure, StageError};
 
-pub use checkpoint::{Checkpoint, CheckpointError, Fault, Header, Loaded, file_digest};
+pub use checkpoint::{Checkpoint, CheckpointError, Fault, Header, Loaded, file_digest, file_digest_like};
 pub use jobs::{Job, JobId, Jobs};
 pub use keeper::{Found, Keeper, Saved};
 pub use lock::{Holder, Lock};

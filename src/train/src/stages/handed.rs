@@ -16,7 +16,7 @@ pub(super) struct TrainedRun {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ModelFile {
     pub path: PathBuf,
-    /// `sha256:…` of the file.
+    /// As its run recorded it.
     pub digest: String,
 }
 

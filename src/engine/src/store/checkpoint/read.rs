@@ -1,0 +1,296 @@
+//! Reading checkpoint files: the header alone, single tensors, or all with their digest checked.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use super::super::tensor::HostTensor;
+use super::digest::{BLAKE3, SHA256, content_digest, content_text, head_digest, sha256_text};
+use super::{CheckpointError, Entry, Fault, Header};
+
+/// A header longer than this is refused; the longest real ones are a few hundred kilobytes.
+const MAX_HEADER: u64 = 64 << 20;
+/// So much is read before it goes into the digest: little enough to be in the processor's cache still.
+pub(super) const CHUNK: usize = 256 << 10;
+/// Threads that read and digest a file together, where there are as many cores.
+const READERS: usize = 4;
+
+/// An opened checkpoint: header and tensor table are read, the data is not.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    header: Header,
+    entries: BTreeMap<String, Entry>,
+    pub(super) metadata: BTreeMap<String, String>,
+    pub(super) table: Map<String, Value>,
+    pub(super) data_start: u64,
+    head_digest: String,
+}
+
+/// A checkpoint whose content has its digest, in memory.
+#[derive(Debug)]
+pub struct Loaded {
+    checkpoint: Checkpoint,
+    pub(super) tensors: BTreeMap<String, HostTensor>,
+}
+
+impl Loaded {
+    pub fn path(&self) -> &Path {
+        &self.checkpoint.path
+    }
+
+    pub fn header(&self) -> &Header {
+        &self.checkpoint.header
+    }
+
+    /// The names of all tensors of the file.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.checkpoint.entries.keys().map(String::as_str)
+    }
+
+    /// Hands out a tensor, once: so that its memory goes as it is used.
+    pub fn take(&mut self, name: &str) -> Option<HostTensor> {
+        self.tensors.remove(name)
+    }
+}
+
+impl Checkpoint {
+    /// Reads and checks the header: lengths, offsets, types. The data's digest is [`verify`](Self::verify)'s work.
+    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
+        Self::read_header(path).map_err(|(fault, message)| CheckpointError {
+            path: path.to_owned(),
+            fault,
+            message,
+        })
+    }
+
+    fn read_header(path: &Path) -> Result<Self, (Fault, String)> {
+        let unreadable = |e: io::Error| (Fault::Unreadable, format!("failed to read: {e}"));
+        let foreign = |message: &str| (Fault::Foreign, message.to_owned());
+        let mut file = File::open(path).map_err(unreadable)?;
+        let size = file.metadata().map_err(unreadable)?.len();
+        let mut length = [0; 8];
+        if size < 8 {
+            return Err((Fault::Torn, format!("only {size} bytes long")));
+        }
+        file.read_exact(&mut length).map_err(unreadable)?;
+        let length = u64::from_le_bytes(length);
+        if length > MAX_HEADER {
+            return Err(foreign("not a safetensors file (its header would be too long)"));
+        }
+        if 8 + length > size {
+            return Err((Fault::Torn, format!("cut off inside its header, {size} bytes long")));
+        }
+        let mut head = vec![0; 8 + length as usize];
+        head[..8].copy_from_slice(&length.to_le_bytes());
+        file.read_exact(&mut head[8..]).map_err(unreadable)?;
+        let header: Map<String, Value> = serde_json::from_slice(&head[8..])
+            .map_err(|e| (Fault::Foreign, format!("its header is not valid JSON: {e}")))?;
+        let mut table = header;
+        let metadata = table.remove("__metadata__").unwrap_or_default();
+        let metadata: BTreeMap<String, String> = serde_json::from_value(metadata)
+            .map_err(|_| foreign("a safetensors file, but not a checkpoint of pipe"))?;
+        let header = Header::from_metadata(metadata.clone())?;
+
+        let mut entries = Vec::with_capacity(table.len());
+        for (name, value) in &table {
+            entries.push(
+                Entry::parse(name, value)
+                    .map_err(|why| (Fault::Altered, format!("tensor `{name}`: {why}")))?,
+            );
+        }
+        entries.sort_by_key(Entry::place);
+        let mut end = 0u64;
+        for entry in &entries {
+            if entry.start != end {
+                return Err((
+                    Fault::Altered,
+                    format!("tensor `{}` overlaps another or leaves a gap", entry.name),
+                ));
+            }
+            end = end
+                .checked_add(entry.bytes)
+                .ok_or_else(|| (Fault::Altered, "offsets overflow".to_owned()))?;
+        }
+        let data_start = 8 + length;
+        let whole = data_start.saturating_add(end);
+        if size != whole {
+            return Err((Fault::Torn, format!("{size} bytes long, its header promises {whole}")));
+        }
+        let entries = entries.into_iter().map(|e| (e.name.clone(), e)).collect();
+        let head_digest = head_digest(&head);
+        Ok(Self { path: path.to_owned(), header, entries, metadata, table, data_start, head_digest })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// `blake3:…` over the content, as written in the header; `sha256:…` in format 1.
+    pub fn digest(&self) -> Option<&str> {
+        self.metadata.get("digest").map(String::as_str)
+    }
+
+    /// `blake3-head:…`, what [`file_digest`](super::file_digest) gives this file if it is whole: to be used after
+    /// [`verify`](Self::verify).
+    pub fn head_digest(&self) -> &str {
+        &self.head_digest
+    }
+
+    /// All tensors by name, without their data.
+    pub fn tensors(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    /// Reads one tensor if the file has it.
+    pub fn find(&self, name: &str) -> Result<Option<HostTensor>, CheckpointError> {
+        self.entries.contains_key(name).then(|| self.read(name)).transpose()
+    }
+
+    /// Reads one tensor, touching no other bytes.
+    pub fn read(&self, name: &str) -> Result<HostTensor, CheckpointError> {
+        let Some(entry) = self.entries.get(name) else {
+            return Err(self.error(Fault::NoTensor, format!("has no tensor `{name}`")));
+        };
+        let read = || -> io::Result<Vec<u8>> {
+            let mut file = File::open(&self.path)?;
+            file.seek(SeekFrom::Start(self.data_start + entry.start))?;
+            let mut bytes = vec![0; entry.bytes as usize];
+            file.read_exact(&mut bytes)?;
+            Ok(bytes)
+        };
+        let bytes =
+            read().map_err(|e| self.error(Fault::Unreadable, format!("failed to read `{name}`: {e}")))?;
+        Ok(HostTensor { name: name.to_owned(), dtype: entry.dtype, shape: entry.shape.clone(), bytes })
+    }
+
+    /// Recomputes the digest of everything in the file.
+    pub fn verify(&self) -> Result<(), CheckpointError> {
+        self.read_all(false).map(drop)
+    }
+
+    /// Reads every tensor, and checks the digest of everything meanwhile: the file is read once.
+    pub fn load(self) -> Result<Loaded, CheckpointError> {
+        let data = self.read_all(true)?;
+        let tensors =
+            self.in_order().into_iter().zip(data).map(|(Entry { name, dtype, shape, .. }, bytes)| {
+                let tensor = HostTensor { name: name.clone(), dtype: *dtype, shape: shape.clone(), bytes };
+                (name.clone(), tensor)
+            });
+        Ok(Loaded { tensors: tensors.collect(), checkpoint: self })
+    }
+
+    /// Reads all data and compares its digest. Returns each tensor's bytes, in the order of the data, if they are to be kept.
+    fn read_all(&self, keep: bool) -> Result<Vec<Vec<u8>>, CheckpointError> {
+        let digest = self.digest().unwrap_or_default();
+        let text = content_text(&self.metadata, &self.table);
+        let read = if digest.starts_with(BLAKE3) {
+            self.read_together(keep).map(|(hashes, data)| (content_digest(&text, &hashes), data))
+        } else if digest.starts_with(SHA256) {
+            self.read_in_order(&text, keep)
+        } else {
+            let begins: String = digest.chars().take(8).collect();
+            let message = format!("its digest begins with {begins:?}; known are {BLAKE3} and {SHA256}");
+            return Err(self.error(Fault::Altered, message));
+        };
+        let (found, data) =
+            read.map_err(|e| self.error(Fault::Unreadable, format!("failed to read: {e}")))?;
+        if found == digest {
+            return Ok(data);
+        }
+        Err(self.error(Fault::Altered, "its content does not have its digest: the file was altered".into()))
+    }
+
+    /// Format 2: each tensor has a digest, so that several threads share them.
+    fn read_together(&self, keep: bool) -> io::Result<(Vec<blake3::Hash>, Vec<Vec<u8>>)> {
+        let entries = self.in_order();
+        let next = AtomicUsize::new(0);
+        let work = || -> io::Result<Vec<(usize, blake3::Hash, Vec<u8>)>> {
+            let mut file = File::open(&self.path)?;
+            let (mut hash, mut read) = (blake3::Hasher::new(), Vec::new());
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some(entry) = entries.get(number) else { return Ok(read) };
+                hash.reset();
+                let bytes = self.read_entry(&mut file, entry, keep, |bytes| {
+                    hash.update(bytes);
+                })?;
+                read.push((number, hash.finalize(), bytes));
+            }
+        };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = cores.min(READERS).min(entries.len());
+        let mut read = std::thread::scope(|scope| {
+            let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, work);
+            // Where the system has no thread to give, those that there are do the work.
+            let others: Vec<_> = (1..threads).map_while(|n| spawn(n).ok()).collect();
+            let mut read = work();
+            for other in others {
+                let more = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                read = read.and_then(|mut all| {
+                    all.extend(more?);
+                    Ok(all)
+                });
+            }
+            read
+        })?;
+        read.sort_by_key(|(number, ..)| *number);
+        Ok(read.into_iter().map(|(_, hash, bytes)| (hash, bytes)).unzip())
+    }
+
+    /// Format 1: one digest goes through all tensors.
+    fn read_in_order(&self, text: &str, keep: bool) -> io::Result<(String, Vec<Vec<u8>>)> {
+        let mut hash = Sha256::new_with_prefix(text);
+        let mut file = File::open(&self.path)?;
+        let mut read = |entry| self.read_entry(&mut file, entry, keep, |bytes| hash.update(bytes));
+        let data = self.in_order().into_iter().map(&mut read).collect::<io::Result<_>>()?;
+        Ok((sha256_text(hash), data))
+    }
+
+    /// Gives a tensor's bytes to `each`, piece by piece; returns them if they are to be kept.
+    fn read_entry(
+        &self,
+        file: &mut File,
+        entry: &Entry,
+        keep: bool,
+        mut each: impl FnMut(&[u8]),
+    ) -> io::Result<Vec<u8>> {
+        file.seek(SeekFrom::Start(self.data_start + entry.start))?;
+        let whole = entry.bytes as usize;
+        if keep {
+            let mut bytes = vec![0; whole];
+            for piece in bytes.chunks_mut(CHUNK) {
+                file.read_exact(piece)?;
+                each(piece);
+            }
+            return Ok(bytes);
+        }
+        let mut piece = vec![0; whole.min(CHUNK)];
+        for start in (0..whole).step_by(CHUNK) {
+            piece.truncate(whole - start);
+            file.read_exact(&mut piece)?;
+            each(&piece);
+        }
+        Ok(Vec::new())
+    }
+
+    /// The tensors in the order of their data.
+    fn in_order(&self) -> Vec<&Entry> {
+        let mut entries: Vec<&Entry> = self.entries.values().collect();
+        entries.sort_by_key(|e| e.place());
+        entries
+    }
+
+    fn error(&self, fault: Fault, message: String) -> CheckpointError {
+        CheckpointError { path: self.path.clone(), fault, message }
+    }
+}
