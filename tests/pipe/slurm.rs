@@ -157,7 +157,11 @@ fn base_and_lora_as_jobs_killed_by_their_walltime_end_in_the_bytes_of_a_local_ru
     assert_eq!(log.matches("Resuming from checkpoint").count(), requeued, "{log}");
     let events = jobs.read(".pipe/events.jsonl");
     assert!(!events.contains("\"event\":\"retrying\""), "a requeue used up a retry");
-    again.says("Training completed!").says("was requeued: PENDING").says("lora | LoRA Fine-tuning - Run 001");
+    again
+        .says("Training completed!")
+        .says("was requeued: PENDING")
+        .says("next: pipe sample ")
+        .says("lora | LoRA Fine-tuning - Run 001");
     for stage in status(&jobs) {
         let job = &stage["job"];
         assert_eq!(job["state"], "COMPLETED", "{stage}");

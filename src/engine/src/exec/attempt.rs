@@ -51,6 +51,7 @@ pub(super) fn carry_out(
             journal.update(id, |record| {
                 record.status = Status::Completed;
                 record.message = Some(summary.clone());
+                record.next = outcome.next.clone();
             })?;
             journal.event(id, &Event::Finished { summary, seconds });
         }

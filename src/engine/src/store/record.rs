@@ -39,6 +39,9 @@ pub struct Record {
     /// The line of the summary, or what went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// The command that one would type next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
     /// Attempts that failed since it was last begun.
@@ -125,6 +128,7 @@ impl Record {
             started_at: now,
             updated_at: now,
             message: None,
+            next: None,
             progress: None,
             attempts: Vec::new(),
             halvings: 0,
