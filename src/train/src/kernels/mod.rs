@@ -89,8 +89,11 @@ pub fn blend(mean: Tensor<1>, value: &Tensor<1>, decay: f64) -> Tensor<1> {
 }
 
 /// Runs `work` on one of as many new threads as there are cores. The kernels that it calls share out their tasks among these: nobody outside
-/// has to be woken up for each, and trainings side by side never wait for each other's.
+/// has to be woken up for each, and trainings side by side never wait for each other's. On such a thread already, it stays there.
 pub fn in_own_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    if rayon::current_thread_index().is_some() {
+        return work();
+    }
     // As deep as the main thread's: networks are walked recursively.
     let pool =
         rayon::ThreadPoolBuilder::new().thread_name(|i| format!("compute-{i}")).stack_size(8 << 20).build();

@@ -5,6 +5,7 @@ use pipe_engine::kind::{Failure, StageError};
 
 use super::{Drawing, Picture, draw};
 use crate::diffit::{Diffit, DiffitConfig};
+use crate::kernels;
 use crate::noise::Sampler;
 
 /// A picture to be drawn.
@@ -41,14 +42,15 @@ impl Request {
         config: &DiffitConfig,
         names: &[String],
         device: &Device,
-        mut after: impl FnMut(u64, u64) -> bool,
+        mut after: impl FnMut(u64, u64) -> bool + Send,
     ) -> Result<Option<Picture>, StageError> {
         let rows = self.rows(config.num_classes, names)?;
         let labels = rows.iter().flat_map(|row| vec![row.label; row.count]).collect();
         let Self { seed, sampler, batch_size, .. } = *self;
         let drawing = Drawing { labels, seed, sampler, batch_size };
         let total = drawing.total_steps();
-        let Some(images) = draw(net, config, &drawing, device, |done| after(done, total))? else {
+        let drawn = kernels::in_own_pool(|| draw(net, config, &drawing, device, |done| after(done, total)));
+        let Some(images) = drawn? else {
             return Ok(None);
         };
         let mut images = images.into_iter();
