@@ -183,18 +183,9 @@ impl Meant {
     /// One stage at a time, on no GPU of its own: what planning needs.
     pub fn execution<'a>(&'a self, stop: &'a Stop, report: &'a dyn Report) -> Execution<'a> {
         Execution {
-            root: &self.root,
-            graph: &self.graph,
-            manifests: &self.manifests,
             request: self.request.clone(),
             forced: self.forced.clone(),
-            keep_going: false,
-            jobs: 1,
-            gpus: 0,
-            job: None,
-            restarted: false,
-            stop,
-            report,
+            ..Execution::new(&self.root, &self.graph, &self.manifests, stop, report)
         }
     }
 

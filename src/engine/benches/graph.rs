@@ -8,7 +8,7 @@ use pipe_engine::command::CommandKind;
 use pipe_engine::exec::{Execution, execute, observe};
 use pipe_engine::graph::{Graph, Wanted};
 use pipe_engine::identity;
-use pipe_engine::kind::{Request, StageKind};
+use pipe_engine::kind::StageKind;
 use pipe_engine::plan::plan;
 use pipe_engine::progress::Silent;
 use pipe_engine::spec;
@@ -41,20 +41,7 @@ fn once(root: &Path, what: &str) {
     let graph = timed("graph", || Graph::build(loaded).unwrap());
     let manifests = timed("identities", || identity::manifests(&graph));
     let stop = Stop::default();
-    let execution = Execution {
-        root,
-        graph: &graph,
-        manifests: &manifests,
-        request: Request::default(),
-        forced: Default::default(),
-        keep_going: false,
-        jobs: 1,
-        gpus: 0,
-        job: None,
-        restarted: false,
-        stop: &stop,
-        report: &Silent,
-    };
+    let execution = Execution::new(root, &graph, &manifests, &stop, &Silent);
     let selection = timed("select", || graph.select(&Wanted::default()).unwrap());
     let observed =
         timed("observe", || observe(&execution, &selection.stages).unwrap_or_else(|(_, e)| panic!("{e}")));

@@ -45,6 +45,32 @@ pub struct Execution<'a> {
     pub report: &'a dyn Report,
 }
 
+impl<'a> Execution<'a> {
+    /// One stage at a time, on no GPU of its own, without anything that was asked for besides.
+    pub fn new(
+        root: &'a Path,
+        graph: &'a Graph,
+        manifests: &'a HashMap<StageId, Manifest>,
+        stop: &'a Stop,
+        report: &'a dyn Report,
+    ) -> Self {
+        Self {
+            root,
+            graph,
+            manifests,
+            request: Request::default(),
+            forced: BTreeSet::new(),
+            keep_going: false,
+            jobs: 1,
+            gpus: 0,
+            job: None,
+            restarted: false,
+            stop,
+            report,
+        }
+    }
+}
+
 /// How each stage of a plan ended.
 #[derive(Debug, Default)]
 pub struct Summary {

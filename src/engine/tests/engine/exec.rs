@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use pipe_engine::exec::{Execution, Summary, execute, observe};
 use pipe_engine::graph::Wanted;
 use pipe_engine::identity;
-use pipe_engine::kind::{Failure, Request, StageId};
+use pipe_engine::kind::{Failure, StageId};
 use pipe_engine::plan::plan;
 use pipe_engine::stop::{Signal, Stop};
 use pipe_engine::store::{Record, Status, lock_stage};
@@ -48,18 +48,11 @@ pub fn run_with(project: &Project, how: How) -> Ran {
     let manifests = identity::manifests(&graph);
     let forced: BTreeSet<StageId> = how.forced.iter().map(|id| id_of(id)).collect();
     let execution = Execution {
-        root: project.folder.path(),
-        graph: &graph,
-        manifests: &manifests,
-        request: Request::default(),
         forced: forced.clone(),
         keep_going: how.keep_going,
         jobs: how.jobs,
         gpus: how.gpus,
-        job: None,
-        restarted: false,
-        stop: &stop,
-        report: &heard,
+        ..Execution::new(project.folder.path(), &graph, &manifests, &stop, &heard)
     };
     let selection = graph.select(&Wanted::default()).unwrap();
     let observed = observe(&execution, &selection.stages).unwrap();

@@ -103,20 +103,7 @@ fn with<T>(
 ) -> T {
     let graph = project.load().unwrap_or_else(|e| panic!("{e}"));
     let manifests = identity::manifests(&graph);
-    let execution = Execution {
-        root: project.folder.path(),
-        graph: &graph,
-        manifests: &manifests,
-        request: Request::default(),
-        forced: BTreeSet::new(),
-        keep_going: false,
-        jobs: 1,
-        gpus: 0,
-        job: None,
-        restarted: false,
-        stop,
-        report: heard,
-    };
+    let execution = Execution::new(project.folder.path(), &graph, &manifests, stop, heard);
     let selection = graph.select(&Wanted::default()).unwrap();
     let observed = observe(&execution, &selection.stages).unwrap();
     let plan = plan(&graph, &selection, &BTreeSet::new(), &observed);

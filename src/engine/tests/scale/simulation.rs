@@ -97,20 +97,7 @@ impl Simulation {
 /// What `pipe run FILE STAGE…` does. Returns how many stages ran.
 fn carry_out(root: &Path, graph: &Graph, until: &[&str], jobs: usize) -> usize {
     let (stop, manifests) = (Stop::default(), identity::manifests(graph));
-    let execution = Execution {
-        root,
-        graph,
-        manifests: &manifests,
-        request: Request::default(),
-        forced: Default::default(),
-        keep_going: false,
-        jobs,
-        gpus: 0,
-        job: None,
-        restarted: false,
-        stop: &stop,
-        report: &Silent,
-    };
+    let execution = Execution { jobs, ..Execution::new(root, graph, &manifests, &stop, &Silent) };
     let until = until.iter().map(|stage| stage.to_string()).collect();
     let selection = graph.select(&Wanted { until, from: Vec::new() }).unwrap();
     let observed = exec::observe(&execution, &selection.stages).unwrap_or_else(|(_, e)| panic!("{e}"));
