@@ -28,10 +28,30 @@ impl Cluster {
             );
             return None;
         }
+        Some(Self::started("start"))
+    }
+
+    /// With two nodes, GPUs, accounts, and a controller that soon forgets a job that has ended.
+    fn start_large() -> Option<Self> {
+        if std::env::var_os("PIPE_TEST_SLURM_ACCOUNTS").is_none() {
+            eprintln!(
+                "skipped: PIPE_TEST_SLURM_ACCOUNTS is not set; Debian's mariadb-server and slurmdbd must be there for it"
+            );
+            return None;
+        }
+        Some(Self::started("start-large"))
+    }
+
+    fn started(how: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let output = script("start", folder.path());
+        let output = script(how, folder.path());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Some(Self(folder))
+        Self(folder)
+    }
+
+    /// Whether the queue still knows a job, ended or not.
+    fn knows(&self, id: &str) -> bool {
+        self.ask("squeue", &["--noheader", "--states=all", "--format=%i"]).lines().any(|line| line == id)
     }
 
     fn project(&self, pipeline: &str) -> Project {
@@ -226,6 +246,68 @@ fn jobs_are_submitted_seen_and_cancelled() {
     let epochs = (done + 1).to_string();
     let here = ["run", "p.yaml", "--executor", "local", "--epochs", &epochs, "--set", "num_images=512"];
     project.pipe(&here).succeeds().says("Resuming from checkpoint");
+}
+
+#[test]
+fn accounts_say_how_a_job_ended_that_the_queue_has_forgotten() {
+    let Some(cluster) = Cluster::start_large() else { return };
+    let project = cluster.project(
+        "name: ends\nexecutor: { kind: slurm, poll: 1s }\nstages:\n  \
+         good: { kind: command, run: \"touch good\", outputs: [good] }\n  \
+         bad: { kind: command, run: \"exit 3\" }\n  \
+         killed: { kind: command, run: \"kill -9 $PPID\" }\n  \
+         cancelled: { kind: command, run: \"sleep 600\" }\n",
+    );
+    project.pipe(&["run", "p.yaml", "--detach", "--keep-going"]).succeeds();
+    let ids: Vec<String> =
+        ["good", "bad", "killed", "cancelled"].iter().map(|stage| job_of(&project, stage)).collect();
+    project.pipe(&["cancel", "p.yaml", "cancelled"]).succeeds().says("cancelled job");
+    until("queue that has forgotten them", || !ids.iter().any(|id| cluster.knows(id)));
+
+    let all = status(&project);
+    let stands = |stage: &str| {
+        let found = of_stage(&all, stage);
+        (found["status"].as_str().unwrap().to_owned(), found["job"]["state"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(stands("good"), ("done".into(), "COMPLETED".into()));
+    assert_eq!(stands("bad"), ("failed".into(), "FAILED".into()));
+    // Nothing was left of it that could write down how it ended.
+    assert_eq!(stands("killed"), ("not run".into(), "FAILED".into()), "{all:?}");
+    assert_eq!(stands("cancelled").1, "CANCELLED", "{all:?}");
+    // What ended is not waited for: it gets a job of its own.
+    project.write(
+        "p.yaml",
+        &project
+            .read("p.yaml")
+            .replace("exit 3", "true")
+            .replace("kill -9 $PPID", "true")
+            .replace("sleep 600", "true"),
+    );
+    let again = project.pipe(&["run", "p.yaml"]).succeeds();
+    again
+        .says("bad | submitted as job")
+        .says("killed | submitted as job")
+        .says("cancelled | submitted as job");
+}
+
+#[test]
+fn jobs_share_the_nodes_and_their_gpus() {
+    let Some(cluster) = Cluster::start_large() else { return };
+    let stage = |name: &str| {
+        format!(
+            "  {name}: {{ kind: command, run: \"touch {name}.began; until test -e one.began -a -e two.began; do sleep 0.1; done; \
+             echo $SLURM_JOB_NODELIST $SLURM_GPUS > {name}\", outputs: [{name}], slurm: {{ gpus: 2 }} }}\n"
+        )
+    };
+    let project = cluster.project(&format!(
+        "name: wide\nexecutor: {{ kind: slurm, poll: 1s }}\nstages:\n{}{}",
+        stage("one"),
+        stage("two")
+    ));
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    let mut told = [project.read("one"), project.read("two")];
+    told.sort();
+    assert_eq!(told, ["node1 2\n", "node2 2\n"], "each had a node's GPUs for itself");
 }
 
 #[test]

@@ -1,47 +1,59 @@
 #!/usr/bin/env bash
-# A Slurm of one node on this machine: munged, slurmctld and slurmd on loopback, all they keep in one folder. Needs
+# A Slurm of one node, or of two, on this machine: munged, slurmctld and slurmd on loopback, all they keep in one folder. Needs
 # Debian's `slurm-wlm` and `munge`; installs nothing, and needs no other Slurm.
 #
 #   tests/slurm/cluster.sh start DIR     # then: export SLURM_CONF=DIR/slurm.conf
+#   tests/slurm/cluster.sh start-large DIR
 #   tests/slurm/cluster.sh stop DIR
 #
+# A large one has two nodes with two GPUs each that nobody has built in, and accounts: a database and slurmdbd run beside it (`mariadb-server`,
+# `slurmdbd`), and the controller forgets a job that has ended within a minute.
+#
 # Timers are short: a requeued job waits 5 seconds rather than 120 (cred_expire), a cancelled one has 10 to save (KillWait).
-set -euo pipefail
+set -Eeuo pipefail
+trap 'echo "$0: line $LINENO failed: $BASH_COMMAND" >&2' ERR
 PATH="$PATH:/usr/sbin:/sbin"
 
 start() {
-  local dir user host port cpus
+  local dir user host port cpus accounting="accounting_storage/none" age=300 nodes=1 gpus=""
   mkdir -p "$1" && dir=$(cd "$1" && pwd)
   user=$(id -un) host=$(hostname -s)
   cpus=$(nproc)
-  # Two free ports, far from those of a real cluster.
+  # Five free ports in a row, far from those of a real cluster.
   port=$((20000 + RANDOM % 20000))
-  while ss -Hltn "( sport = :$port or sport = :$((port + 1)) )" 2>/dev/null | grep -q .; do port=$((port + 2)); done
+  while ss -Hltn "( sport >= :$port and sport <= :$((port + 4)) )" 2>/dev/null | grep -q .; do port=$((port + 5)); done
   mkdir -p "$dir/munge" "$dir/state" "$dir/spool"
   chmod 700 "$dir/munge"
   head -c 1024 /dev/urandom >"$dir/munge/key"
   chmod 600 "$dir/munge/key"
+  if [ -n "${2:-}" ]; then
+    accounting="accounting_storage/slurmdbd" age=2 nodes=2 gpus="Gres=gpu:2"
+    touch "$dir/gpu0" "$dir/gpu1"
+    echo "NodeName=node[1-2] Name=gpu File=$dir/gpu[0-1]" >"$dir/gres.conf"
+  fi
   cat >"$dir/slurm.conf" <<CONF
 ClusterName=pipe-test
 SlurmctldHost=$host(127.0.0.1)
 SlurmctldPort=$port
-SlurmdPort=$((port + 1))
 SlurmUser=$user
 SlurmdUser=$user
 AuthType=auth/munge
 CredType=cred/munge
 AuthInfo=socket=$dir/munge/socket,cred_expire=5
 StateSaveLocation=$dir/state
-SlurmdSpoolDir=$dir/spool
+SlurmdSpoolDir=$dir/spool/%n
 SlurmctldPidFile=$dir/slurmctld.pid
-SlurmdPidFile=$dir/slurmd.pid
+SlurmdPidFile=$dir/slurmd.%n.pid
 SlurmctldLogFile=$dir/slurmctld.log
-SlurmdLogFile=$dir/slurmd.log
+SlurmdLogFile=$dir/slurmd.%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SwitchType=switch/none
 MpiDefault=none
-AccountingStorageType=accounting_storage/none
+AccountingStorageType=$accounting
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort=$((port + 2))
+AccountingStoragePass=$dir/munge/socket
 JobAcctGatherType=jobacct_gather/none
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=2,bf_interval=2,sched_min_interval=1000,batch_sched_delay=0
@@ -54,23 +66,67 @@ ReturnToService=2
 JobRequeue=1
 KillWait=10
 OverTimeLimit=0
-MinJobAge=300
+MinJobAge=$age
 InactiveLimit=0
-NodeName=node1 NodeHostname=$host NodeAddr=127.0.0.1 CPUs=$cpus State=UNKNOWN
-PartitionName=work Nodes=node1 Default=YES MaxTime=INFINITE State=UP PriorityTier=1
-PartitionName=urgent Nodes=node1 MaxTime=INFINITE State=UP PriorityTier=9 PreemptMode=OFF
+GresTypes=gpu
+$(for n in $(seq $nodes); do echo "NodeName=node$n NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + (n == 1 ? 1 : 4))) CPUs=$cpus $gpus State=UNKNOWN"; done)
+PartitionName=work Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=9 PreemptMode=OFF
 CONF
   export SLURM_CONF="$dir/slurm.conf"
   munged --force --foreground --socket="$dir/munge/socket" --key-file="$dir/munge/key" --pid-file="$dir/munge/pid" \
     --log-file="$dir/munge/log" --seed-file="$dir/munge/seed" >"$dir/munge/out" 2>&1 &
   echo $! >"$dir/munged.started"
   wait_for "munged" test -S "$dir/munge/socket"
+  if [ -n "${2:-}" ]; then
+    accounts "$dir" "$user" "$host" "$port"
+  fi
   slurmctld -D -c >"$dir/slurmctld.out" 2>&1 &
   echo $! >"$dir/slurmctld.started"
   wait_for "slurmctld" scontrol ping
-  slurmd -D -N node1 >"$dir/slurmd.out" 2>&1 &
-  echo $! >"$dir/slurmd.started"
-  wait_for "slurmd" sh -c 'sinfo --noheader --format=%T | grep -q idle'
+  for node in $(seq "$nodes"); do
+    mkdir -p "$dir/spool/node$node"
+    slurmd -D -N "node$node" >"$dir/slurmd$node.out" 2>&1 &
+    echo $! >"$dir/slurmd$node.started"
+  done
+  wait_for "slurmd" sh -c "sinfo --noheader --partition=work --states=idle --format=%D | grep -qx $nodes"
+}
+
+# A database and slurmdbd, on the third and fourth of the ports.
+accounts() {
+  local dir=$1 user=$2 host=$3 port=$4 password
+  password=$(head -c 12 /dev/urandom | od -An -tx1 | tr -d ' \n')
+  mkdir -p "$dir/db" "$dir/tmp"
+  # Several that are made at once would meet in /tmp.
+  mariadb-install-db --no-defaults --auth-root-authentication-method=normal --user="$user" --datadir="$dir/db" --tmpdir="$dir/tmp" \
+    >"$dir/db.out" 2>&1
+  mariadbd --no-defaults --user="$user" --datadir="$dir/db" --tmpdir="$dir/tmp" --socket="$dir/db/socket" --pid-file="$dir/db/pid" \
+    --bind-address=127.0.0.1 --port=$((port + 3)) --innodb-buffer-pool-size=16M >>"$dir/db.out" 2>&1 &
+  echo $! >"$dir/mariadbd.started"
+  wait_for "mariadbd" mariadb --no-defaults --socket="$dir/db/socket" --user=root -e "select 1"
+  mariadb --no-defaults --socket="$dir/db/socket" --user=root \
+    -e "create user slurm@'127.0.0.1' identified by '$password'; grant all on accounts.* to slurm@'127.0.0.1'"
+  cat >"$dir/slurmdbd.conf" <<CONF
+DbdHost=$host
+DbdAddr=127.0.0.1
+DbdPort=$((port + 2))
+SlurmUser=$user
+AuthType=auth/munge
+AuthInfo=socket=$dir/munge/socket
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort=$((port + 3))
+StorageUser=slurm
+StoragePass=$password
+StorageLoc=accounts
+LogFile=$dir/slurmdbd.log
+PidFile=$dir/slurmdbd.pid
+CONF
+  chmod 600 "$dir/slurmdbd.conf"
+  slurmdbd -D >"$dir/slurmdbd.out" 2>&1 &
+  echo $! >"$dir/slurmdbd.started"
+  wait_for "slurmdbd" sacctmgr --noheader list cluster
+  sacctmgr --immediate add cluster pipe-test >"$dir/sacctmgr.out" 2>&1
 }
 
 wait_for() {
@@ -91,7 +147,7 @@ stop() {
   local name pid
   export SLURM_CONF="$1/slurm.conf"
   scancel --user="$(id -un)" >/dev/null 2>&1 || true
-  for name in slurmd slurmctld munged; do
+  for name in slurmd1 slurmd2 slurmctld slurmdbd mariadbd munged; do
     [ -e "$1/$name.started" ] || continue
     pid=$(cat "$1/$name.started")
     kill -TERM "$pid" 2>/dev/null || true
@@ -106,9 +162,10 @@ stop() {
 
 case "${1:-} ${2:-}" in
   "start "?*) start "$2" ;;
+  "start-large "?*) start "$2" large ;;
   "stop "?*) stop "$2" ;;
   *)
-    echo "usage: $0 start|stop DIR" >&2
+    echo "usage: $0 start|start-large|stop DIR" >&2
     exit 2
     ;;
 esac
