@@ -12,7 +12,7 @@ use crate::compare::is_ours;
 use crate::digest;
 use crate::error::{Kind, RemoteError};
 use crate::folder::Project;
-use crate::index::{Entry, Index, key};
+use crate::index::{Entry, Index, mark};
 use crate::pin::{FileId, Opened, Pin};
 use crate::state::{self, State, is_within};
 
@@ -29,14 +29,17 @@ pub(crate) struct Committer {
     pub project: Project,
     /// The index that is in the store, as far as this process knows.
     pub base: Index,
-    /// Objects that were put and are in no index yet.
-    put: HashMap<String, Instant>,
+    /// Contents that were put, by digest, and are in no index yet: since when, and as which file.
+    put: HashMap<String, (Instant, String, Entry)>,
     /// Digests of contents that were read.
     digests: HashMap<(FileId, u64, u64), String>,
 }
 
 /// A change of the index.
 type Edit = (String, Option<Entry>);
+
+/// Contents that are there, by digest: as which file.
+type Known = BTreeMap<String, (String, Entry)>;
 
 impl Committer {
     pub fn new(bucket: Bucket, project: Project, base: Index) -> Self {
@@ -45,10 +48,14 @@ impl Committer {
 
     /// Brings these changes into the store, all or none. `sent` is told of bytes that are there.
     pub fn bring(&mut self, changes: &[Numbered], sent: &dyn Fn(u64)) -> Result<(), RemoteError> {
-        self.put.retain(|_, since| since.elapsed() < FRESH);
-        // Contents that are there, by digest, so that another name of a file is not put again.
-        let mut known: BTreeMap<String, String> =
-            self.base.files.iter().map(|(path, entry)| (entry.sha256.clone(), entry.key(path))).collect();
+        self.put.retain(|_, (since, ..)| since.elapsed() < FRESH);
+        // So that another name of a file is not put again.
+        let listed = self.base.files.iter().map(|(path, entry)| (path, entry));
+        let put = self.put.values().map(|(_, path, entry)| (path, entry));
+        let mut known: Known = listed
+            .chain(put)
+            .map(|(path, entry)| (entry.sha256.clone(), (path.clone(), entry.clone())))
+            .collect();
         let mut edits: Vec<Edit> = Vec::with_capacity(changes.len());
         for (_, path, change) in changes {
             let entry = match change {
@@ -65,38 +72,53 @@ impl Committer {
         &mut self,
         path: &str,
         pin: &Pin,
-        known: &mut BTreeMap<String, String>,
+        known: &mut Known,
         sent: &dyn Fn(u64),
     ) -> Result<Entry, RemoteError> {
         let reading = |e: std::io::Error| RemoteError::local(format!("failed to read {path}: {e}"));
         let content = pin.open().map_err(reading)?;
-        let mark = pin.mark();
-        let remembered = mark.as_ref().and_then(|mark| self.digests.get(mark)).cloned();
+        let file = pin.mark();
+        let remembered = file.as_ref().and_then(|file| self.digests.get(file)).cloned();
         let sha256 = match (remembered, &content) {
             (Some(digest), _) => digest,
             (None, Opened::Bytes(bytes)) => digest::of_bytes(bytes),
             (None, Opened::File(file)) => digest::of_file(file, pin.bytes).map_err(reading)?,
         };
-        if let (Some(mark), Opened::File(_)) = (mark, &content) {
-            self.digests.insert(mark, sha256.clone());
+        if let (Some(file), Opened::File(_)) = (file, &content) {
+            self.digests.insert(file, sha256.clone());
         }
-        let own = key(path, &sha256);
-        let key = known.entry(sha256.clone()).or_insert_with(|| own.clone()).clone();
-        let listed =
-            self.base.files.iter().any(|(path, entry)| entry.sha256 == sha256 && entry.key(path) == key);
-        if !listed && !self.put.contains_key(&key) {
-            match &content {
-                Opened::Bytes(bytes) => {
-                    self.bucket.put_bytes(&key, bytes)?;
-                    sent(pin.bytes);
+        let Entry { mark, object, .. } = match known.get(&sha256) {
+            Some((owner, entry)) => {
+                sent(pin.bytes);
+                // The same content under the same name keeps its object; under another name it borrows it.
+                let object = entry.key(owner);
+                match owner == path {
+                    true => entry.clone(),
+                    false => Entry { mark: String::new(), object: Some(object), ..entry.clone() },
                 }
-                Opened::File(file) => self.bucket.put_file(&key, file, pin.bytes, &sha256, sent)?,
             }
-            self.put.insert(key.clone(), Instant::now());
-        } else {
-            sent(pin.bytes);
-        }
-        Ok(Entry { sha256, bytes: pin.bytes, modified: pin.modified, object: (key != own).then_some(key) })
+            None => {
+                let entry = Entry {
+                    sha256: sha256.clone(),
+                    bytes: pin.bytes,
+                    modified: 0,
+                    mark: mark(),
+                    object: None,
+                };
+                let key = entry.key(path);
+                match &content {
+                    Opened::Bytes(bytes) => {
+                        self.bucket.put_bytes(&key, bytes)?;
+                        sent(pin.bytes);
+                    }
+                    Opened::File(file) => self.bucket.put_file(&key, file, pin.bytes, &sha256, sent)?,
+                }
+                self.put.insert(sha256.clone(), (Instant::now(), path.to_owned(), entry.clone()));
+                known.insert(sha256.clone(), (path.to_owned(), entry.clone()));
+                entry
+            }
+        };
+        Ok(Entry { sha256, bytes: pin.bytes, modified: pin.modified, mark, object })
     }
 
     /// Puts the next index, and removes what it does not list.
@@ -118,35 +140,31 @@ impl Committer {
             return Ok(());
         }
         let listed = self.base.objects();
-        let is_there = |key: &String| listed.contains_key(key) || self.put.contains_key(key);
+        let put: BTreeSet<String> = self.put.values().map(|(_, path, entry)| entry.key(path)).collect();
+        let is_there = |key: &String| listed.contains_key(key) || put.contains(key);
         let next = self.base.next(files);
         if let Some(key) = next.objects().keys().find(|key| !is_there(key)) {
             // Another process of this folder has given it up since. It is put again the next time.
             return Err(RemoteError::new(Kind::Passing, format!("{key} is not there any more")));
         }
-        let old = std::mem::replace(&mut self.base, next);
         let remembered = |index: &Index, instead_of: Option<String>| State {
             instead_of,
             removed: removed.clone(),
             ..State::of(&self.bucket.url, index.clone())
         };
-        remembered(&self.base, Some(old.commit.clone())).save(&root)?;
-        let older = match self.bucket.create(&self.base) {
-            Ok(Put::Done(older)) => older,
-            Ok(Put::Taken) => {
-                remembered(&old, None).save(&root)?;
-                self.base = old;
+        remembered(&next, Some(self.base.commit.clone())).save(&root)?;
+        // Should there be no answer, whether it is there is found out the next time, from what was noted.
+        let older = match self.bucket.create(&next)? {
+            Put::Done(older) => older,
+            Put::Taken => {
+                remembered(&self.base, None).save(&root)?;
                 return Err(self.continued(self.bucket.newest()?));
             }
-            // Whether it is there is found out the next time, from what was noted.
-            Err(error) => {
-                self.base = old;
-                return Err(error);
-            }
         };
-        remembered(&self.base, None).save(&root)?;
-        let now = self.base.objects();
-        self.put.retain(|key, _| !now.contains_key(key));
+        remembered(&next, None).save(&root)?;
+        let now = next.objects();
+        self.put.retain(|_, (_, path, entry)| !now.contains_key(&entry.key(path)));
+        let old = std::mem::replace(&mut self.base, next);
         let given_up = old.objects().into_keys().filter(|key| !now.contains_key(key));
         let indexes = older.into_iter().map(|generation| self.bucket.index_key(generation));
         self.bucket.remove(indexes.chain(given_up));

@@ -123,7 +123,13 @@ mod tests {
 
     /// Files by name, each with a letter for its content.
     fn files(text: &str) -> BTreeMap<String, Entry> {
-        let entry = |content: &str| Entry { sha256: content.into(), bytes: 1, modified: 0, object: None };
+        let entry = |content: &str| Entry {
+            sha256: content.into(),
+            bytes: 1,
+            modified: 0,
+            mark: String::new(),
+            object: None,
+        };
         text.split_whitespace()
             .map(|f| f.split_once(':').unwrap())
             .map(|(n, c)| (n.into(), entry(c)))

@@ -7,6 +7,8 @@ use chrono::{DateTime, Utc};
 use pipe_engine::store::checked;
 use serde::{Deserialize, Serialize};
 
+use crate::digest;
+
 const SCHEMA_VERSION: u32 = 1;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,7 +36,10 @@ pub struct Entry {
     pub bytes: u64,
     /// When the file was last changed, in nanoseconds since 1970.
     pub modified: u64,
-    /// The object that has it, if that is another one than the file's own.
+    /// What is in the key of its own object besides the digest.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub mark: String,
+    /// The object of another file that has the same content; it has none of its own then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
 }
@@ -42,14 +47,14 @@ pub struct Entry {
 impl Entry {
     /// The key of the object that has the content of the file `path`.
     pub fn key(&self, path: &str) -> String {
-        self.object.clone().unwrap_or_else(|| key(path, &self.sha256))
+        self.object.clone().unwrap_or_else(|| key(path, &self.sha256, &self.mark))
     }
 }
 
-/// An object's key: the file's path, with the beginning of the content's digest in its name. So two contents never have
-/// the same key, and a person finds the file.
-pub fn key(path: &str, sha256: &str) -> String {
-    let digest = sha256.get(..16).unwrap_or(sha256);
+/// An object's key: the file's path, with the beginning of the content's digest and a mark in its name. A person finds the
+/// file, and no key is ever used twice: so nobody who removes an old object, however late, removes a newer one.
+pub fn key(path: &str, sha256: &str, mark: &str) -> String {
+    let digest = format!("{}{mark}", sha256.get(..8).unwrap_or(sha256));
     let (folder, name) = path.rsplit_once('/').map_or(("", path), |(folder, name)| (folder, name));
     let slash = if folder.is_empty() { "" } else { "/" };
     match name.rsplit_once('.').filter(|(stem, _)| !stem.is_empty()) {
@@ -110,6 +115,12 @@ impl Index {
     }
 }
 
+/// The mark of an object that is about to be put.
+pub fn mark() -> String {
+    let drawn = unlike_any_other();
+    digest::of_bytes(drawn.as_bytes()).get(..8).unwrap_or_default().to_owned()
+}
+
 /// Text that no other process, on whatever machine, comes up with.
 fn unlike_any_other() -> String {
     use std::hash::{BuildHasher, RandomState};
@@ -128,16 +139,17 @@ mod tests {
 
     #[test]
     fn keys_say_what_and_which() {
-        let digest = "0123456789abcdef0123";
-        assert_eq!(key("a/b/epoch_001.ckpt", digest), "a/b/epoch_001-0123456789abcdef.ckpt");
-        assert_eq!(key("metadata", digest), "metadata-0123456789abcdef");
-        assert_eq!(key("a/.hidden", digest), "a/.hidden-0123456789abcdef");
+        let key = |path| key(path, "0123456789abcdef0123", "55667788");
+        assert_eq!(key("a/b/epoch_001.ckpt"), "a/b/epoch_001-0123456755667788.ckpt");
+        assert_eq!(key("metadata"), "metadata-0123456755667788");
+        assert_eq!(key("a/.hidden"), "a/.hidden-0123456755667788");
+        assert_ne!(mark(), mark());
     }
 
     #[test]
     fn an_index_comes_back_and_damage_is_found() {
         let mut files = BTreeMap::new();
-        let entry = Entry { sha256: "ab".into(), bytes: 3, modified: 7, object: None };
+        let entry = Entry { sha256: "ab".into(), bytes: 3, modified: 7, mark: mark(), object: None };
         files.insert("a".to_owned(), entry);
         let index = Index::empty("p").next(files);
         assert_eq!(Index::from_bytes(index.to_text().as_bytes()), Ok(index.clone()));

@@ -73,7 +73,10 @@ pub(crate) fn lock(root: &Path, pipeline: &str, patience: Duration) -> Result<Lo
     let began = Instant::now();
     loop {
         match Lock::take(&path)? {
-            Ok(lock) => return Ok(lock),
+            Ok(lock) => {
+                atomic::sweep_for(&self::path(root, pipeline));
+                return Ok(lock);
+            }
             Err(holder) if began.elapsed() > patience => {
                 let text = format!("{}: held by {} for long", path.display(), holder.0);
                 return Err(RemoteError::new(crate::error::Kind::Passing, text));
@@ -110,7 +113,13 @@ mod tests {
     fn what_was_removed_is_forgotten_where_it_was_known() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
-        let entry = crate::index::Entry { sha256: "a".into(), bytes: 1, modified: 1, object: None };
+        let entry = crate::index::Entry {
+            sha256: "a".into(),
+            bytes: 1,
+            modified: 1,
+            mark: String::new(),
+            object: None,
+        };
         let files = [("runs/run_001/metadata.json".to_owned(), entry)].into();
         State::of("file:///x", Index::empty("p").next(files)).save(root).unwrap();
         State::of("file:///x", Index::empty("q")).save(root).unwrap();

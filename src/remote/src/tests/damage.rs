@@ -55,7 +55,13 @@ fn an_index_cannot_write_outside_the_state() {
     {
         let store = Faulty::new();
         let place = Place::new(&store);
-        let entry = crate::index::Entry { sha256: "0".repeat(64), bytes: 0, modified: 0, object: None };
+        let entry = crate::index::Entry {
+            sha256: "0".repeat(64),
+            bytes: 0,
+            modified: 0,
+            mark: String::new(),
+            object: None,
+        };
         let index = crate::index::Index::empty(PIPELINE).next([(path.to_owned(), entry)].into());
         place.bucket().create(&index).unwrap();
         let error = place.prepare(None).err().unwrap();
