@@ -51,6 +51,10 @@ pub struct Asked {
     /// Set a parameter or any setting: `epochs=20`, `base.optimizer.weight_decay=0.1`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Mirror the state to this store, or `none`: s3://BUCKET/PREFIX, gs://…, az://…, file:///FOLDER
+    #[arg(long, value_name = "URL")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    store: Option<String>,
     /// Use this numbered run instead of the next free or the fitting one
     #[arg(long, value_name = "N")]
     run_number: Option<u32>,
@@ -153,6 +157,12 @@ impl Asked {
             let shown = format!("{flag} {value}");
             all.push(Override::new(key, value, shown, Strength::CommandLine).map_err(CliError::usage)?);
         }
+        all.extend(self.store.as_ref().map(|url| Override {
+            key: "store".to_owned(),
+            value: url.as_str().into(),
+            shown: format!("--store {url}"),
+            strength: Strength::CommandLine,
+        }));
         Ok(all)
     }
 
@@ -162,6 +172,7 @@ impl Asked {
             |(_, flag, value): (_, &str, &Option<String>)| Some(format!("{flag}={}", value.as_ref()?));
         let mut all: Vec<String> = self.shorthands().into_iter().filter_map(given).collect();
         all.extend(self.set.iter().map(|text| format!("--set={text}")));
+        all.extend(self.store.iter().map(|url| format!("--store={url}")));
         all.extend(self.run_number.map(|number| format!("--run-number={number}")));
         all.extend(self.resume.then(|| "--resume".to_owned()));
         all

@@ -24,14 +24,16 @@ pub struct GcArguments {
 }
 
 pub fn gc(arguments: GcArguments) -> Result<ExitCode, CliError> {
+    let root = project::root()?;
     let mut garbage = clean::garbage(&runs::folders(arguments.dir.as_deref())?);
     if arguments.cache {
-        garbage.extend(clean::cache(&project::root()?));
+        garbage.extend(clean::cache(&root));
     }
     let word = if arguments.dry_run { "would remove" } else { "removed" };
     for piece in &garbage {
         if !arguments.dry_run {
             clean::remove(piece).map_err(CliError::failed)?;
+            pipe_remote::forget(&root, &root.join(&piece.path))?;
         }
         say!("{word} {} ({}, {})", piece.path.display(), piece.why, table::bytes(piece.bytes));
     }
@@ -42,13 +44,15 @@ pub fn gc(arguments: GcArguments) -> Result<ExitCode, CliError> {
 
 pub fn prune(folders: &[Runs], keep: usize, dry_run: bool) -> Result<ExitCode, CliError> {
     let (mut gone, mut freed) = (0, 0);
-    for (run, fate) in clean::fates(folders, &Record::all(&project::root()?), keep) {
+    let root = project::root()?;
+    for (run, fate) in clean::fates(folders, &Record::all(&root), keep) {
         let shown = run.folder.display().to_string();
         match fate {
             Fate::Stays { why } => say!("kept {shown}: {why}"),
             Fate::Goes { bytes } => {
                 if !dry_run {
                     clean::remove_run(&run).map_err(CliError::failed)?;
+                    pipe_remote::forget(&root, &root.join(&run.folder))?;
                 }
                 let word = if dry_run { "would remove" } else { "removed" };
                 say!("{word} {shown} ({})", table::bytes(bytes));
@@ -73,6 +77,8 @@ pub fn remove(run: Run, folders: &[Runs], force: bool) -> Result<ExitCode, CliEr
         }
     }
     clean::remove_run(&run).map_err(CliError::failed)?;
+    let root = project::root()?;
+    pipe_remote::forget(&root, &root.join(&run.folder))?;
     say!("removed {shown}");
     Ok(ExitCode::SUCCESS)
 }

@@ -24,6 +24,7 @@ mod sample;
 mod schema;
 mod signals;
 mod status;
+mod store;
 mod ui;
 mod version;
 
@@ -199,6 +200,11 @@ impl CliError {
     pub fn all(errors: Vec<Self>) -> Option<Self> {
         let code = errors.iter().map(|e| e.code).max()?;
         Some(Self { messages: errors.into_iter().flat_map(|e| e.messages).collect(), code })
+    }
+
+    /// Two things that went wrong; the first says how the process ends.
+    pub fn both(first: Self, second: Self) -> Self {
+        Self { messages: [first.messages, second.messages].concat(), code: first.code }
     }
 
     /// Adds a line of help to the last message.

@@ -9,7 +9,7 @@ use pipe_engine::store::atomic;
 use serde::{Deserialize, Serialize};
 
 use super::asked::Asked;
-use super::{CliError, ExitCode};
+use super::{CliError, ExitCode, store};
 use crate::say;
 
 #[derive(clap::Args)]
@@ -41,6 +41,7 @@ const VERSION: u32 = 1;
 
 pub fn plan(arguments: PlanArguments) -> Result<ExitCode, CliError> {
     let meant = arguments.asked.load()?;
+    store::bring(&meant, None)?;
     let stop = Stop::default();
     let (plan, observed) = meant.plan(&meant.execution(&stop, &Silent))?;
     let pipeline = meant.graph.pipeline.name.clone();

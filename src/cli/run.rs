@@ -15,7 +15,7 @@ use pipe_train::device;
 use super::asked::{Asked, Meant};
 use super::inside::{self, JobArguments};
 use super::plan::{self, PlanFile};
-use super::{CliError, ExitCode, Output, jobs, signals};
+use super::{CliError, ExitCode, Output, jobs, signals, store};
 use crate::report::{self, line};
 
 #[derive(clap::Args)]
@@ -40,6 +40,9 @@ pub struct RunArguments {
     /// Where stages run: here, or as jobs of Slurm; what the pipeline file says if unset
     #[arg(long, value_enum, value_name = "EXECUTOR")]
     executor: Option<Executor>,
+    /// If the folder and its store both went on: which state to go on with
+    #[arg(long, value_enum, value_name = "WHICH")]
+    take: Option<store::Take>,
     /// Submit the jobs and do not wait for them
     #[arg(long)]
     detach: bool,
@@ -70,6 +73,7 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
         }
     };
     let mut meant = asked.load()?;
+    let prepared = store::bring(&meant, arguments.take)?;
     let restarted = arguments.job.has_begun(&meant);
     if restarted {
         meant.forced.clear();
@@ -93,12 +97,17 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
     execution.keep_going = arguments.keep_going;
     if on_slurm {
         let started = Instant::now();
+        let mirror = store::mirror(prepared)?;
         let summary = submit(&arguments, &asked, &meant, &execution, &plan, &observed)?;
+        let seconds = started.elapsed().as_secs_f64();
         report.finish();
         report::stderr::flush();
-        let Some(summary) = summary else { return Ok(ExitCode::SUCCESS) };
+        // The jobs mirror what they do; this is what was left from before.
+        let mirrored = store::finish(mirror, &stop, output);
+        let Some(summary) = summary else { return mirrored.map(|()| ExitCode::SUCCESS) };
         let again = arguments.again(&asked);
-        return conclude(&again, &summary, &stop, started.elapsed().as_secs_f64(), output.quiet);
+        let ended = conclude(&again, &summary, &stop, seconds, output.quiet);
+        return store::together(ended, mirrored, &stop);
     }
     execution.jobs = jobs;
     if meant.graph.stages().any(|s| s.conduct.resources.gpu > 0) {
@@ -114,12 +123,15 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
             None
         }
     };
+    let mirror = store::mirror(prepared)?;
     let started = Instant::now();
     let summary = exec::execute(&execution, &plan, observed).map_err(CliError::failed)?;
+    let seconds = started.elapsed().as_secs_f64();
     report.finish();
     report::stderr::flush();
-    let code =
-        conclude(&arguments.again(&asked), &summary, &stop, started.elapsed().as_secs_f64(), output.quiet)?;
+    let mirrored = store::finish(mirror, &stop, output);
+    let ended = conclude(&arguments.again(&asked), &summary, &stop, seconds, output.quiet);
+    let code = store::together(ended, mirrored, &stop)?;
     match (before, stop.requested()) {
         (Some(before), Some(signal)) => inside::end(&meant, signal, &before, &summary),
         _ => Ok(code),

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::asked::{Asked, Meant};
 use super::jobs::{self, JobStanding};
-use super::{CliError, ExitCode};
+use super::{CliError, ExitCode, store};
 use crate::report::table;
 use crate::say;
 
@@ -47,6 +47,7 @@ pub struct Standing {
 
 pub fn status(arguments: StatusArguments) -> Result<ExitCode, CliError> {
     let meant = arguments.asked.load()?;
+    store::bring(&meant, None)?;
     let stop = Stop::default();
     let observed = meant.observe(&meant.execution(&stop, &Silent))?;
     let mut all = standings(&meant, &observed);

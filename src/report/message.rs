@@ -37,6 +37,15 @@ pub fn warning(text: &str) {
     }
 }
 
+/// Something good to know, without a word before it.
+pub fn note(text: &str) {
+    match manner() {
+        Manner { quiet: true, .. } => {}
+        Manner { json: true, .. } => show("note", style::STRONG, text),
+        Manner { json: false, .. } => stderr::line(text),
+    }
+}
+
 fn show(label: &str, painted: anstyle::Style, text: &str) {
     match manner().json {
         true => {

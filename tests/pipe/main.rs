@@ -20,4 +20,5 @@ mod runs;
 mod shipped;
 mod signals;
 mod slurm;
+mod store;
 mod wgpu;

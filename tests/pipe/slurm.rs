@@ -436,3 +436,20 @@ fn without_slurm_the_message_says_what_is_missing() {
     project.pipe(&["run", "p.yaml", "--detach"]).exits(2).says("add --executor slurm");
     project.pipe(&["logs", "p.yaml", "base"]).exits(2).says("no job was submitted for stage `base`");
 }
+
+#[test]
+fn jobs_mirror_what_they_do_and_another_machine_needs_no_cluster() {
+    let Some(cluster) = Cluster::start() else { return };
+    let nas = tempfile::tempdir().unwrap();
+    let store = format!("file://{}", nas.path().join("store").display());
+    let project = cluster.project(&tiny("slurm", ""));
+    project.pipe(&["run", "p.yaml", "--store", &store]).succeeds().says("Training completed!");
+    let elsewhere = Project::new();
+    elsewhere
+        .pipe(&["run", "p.yaml", "--store", &store])
+        .succeeds()
+        .says("fetched, as left by")
+        .says("up to date");
+    let last = |project: &Project| all_tensors(&project.path(&format!("{RUN}/checkpoints/last.ckpt")));
+    assert!(last(&elsewhere) == last(&project));
+}

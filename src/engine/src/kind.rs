@@ -157,6 +157,11 @@ pub trait Stage: Send + Sync {
         Files::default()
     }
 
+    /// The folder of its numbered runs, relative to the project, if it keeps any.
+    fn runs(&self) -> Option<PathBuf> {
+        None
+    }
+
     /// What is legal and probably not meant, or can never work together with the stages that it refers to.
     fn concerns(&self, _others: &Others) -> Vec<Concern> {
         Vec::new()

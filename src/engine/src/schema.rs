@@ -93,6 +93,8 @@ fn pipeline(kinds: &[Arc<dyn StageKind>]) -> Value {
             "executor": {"description": "where stages run, and what their jobs get unless they say otherwise",
                          "anyOf": [{"enum": ["local", "slurm"]},
                                    {"type": "object", "additionalProperties": false, "properties": executor_properties(of_jobs)}]},
+            "store": {"type": "string", "examples": ["s3://bucket/my_project", "file:///mnt/nas/my_project"],
+                      "description": "where the state is mirrored while the pipeline runs; `--store` is stronger"},
             "stages": {"type": "object", "minProperties": 1, "description": "the stages by name",
                        "propertyNames": {"pattern": "^[A-Za-z0-9_-]+$"},
                        "additionalProperties": {"oneOf": alternatives}},

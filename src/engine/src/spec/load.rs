@@ -20,6 +20,7 @@ use crate::spec::overrides::{Override, Strength};
 use crate::spec::params::Names;
 use crate::spec::pipeline::{PipelineFile, StageDeclaration, error_at};
 use crate::spec::stage::{Loading, filled_value};
+use crate::spec::store::{self, StoreUrl};
 
 /// A pipeline with everything filled in and checked.
 pub struct LoadedPipeline {
@@ -27,6 +28,8 @@ pub struct LoadedPipeline {
     pub source: Source,
     /// Where stages run.
     pub executor: Executor,
+    /// Where its state is mirrored.
+    pub store: Option<StoreUrl>,
     /// In the file's order.
     pub stages: Vec<LoadedStage>,
     /// Legal, and probably not meant.
@@ -75,11 +78,12 @@ pub fn load(
     let file = PipelineFile::parse(source)?;
     let (mut errors, mut warnings) = (Gathered::default(), Vec::new());
     let kinds = Kinds(kinds.iter().map(|k| (k.name(), (k.as_ref(), k.schema()))).collect());
-    let Applied { params, for_stages, for_executor } =
+    let Applied { params, for_stages, for_executor, for_store } =
         apply_overrides(&file, &kinds, overrides, &mut warnings)?;
     let used = Used::default();
     let names = Names { params: &params, matrix: &Map::new(), used: &used };
     let executor = executor::read(&file, names, for_executor, &mut errors);
+    let store = store::read(&file, names, for_store, &mut errors);
     let declared = Declared::of(&file, &params, &used, &mut errors);
     let loading = Loading {
         root,
@@ -105,7 +109,15 @@ pub fn load(
         warnings = in_order(warnings);
     }
     let matrices = declared.matrices;
-    errors.or(LoadedPipeline { name: file.name, source: file.source, executor, stages, warnings, matrices })
+    errors.or(LoadedPipeline {
+        name: file.name,
+        source: file.source,
+        executor,
+        store,
+        stages,
+        warnings,
+        matrices,
+    })
 }
 
 /// What each stage finds about itself and those it refers to.
@@ -260,6 +272,8 @@ struct Applied {
     params: Map<String, Value>,
     for_stages: ByStage,
     for_executor: Vec<Layer>,
+    /// What is to be in the place of `store:`.
+    for_store: Option<Override>,
 }
 
 /// Sorts overrides into parameters, settings of stages and those of the executor.
@@ -270,7 +284,7 @@ fn apply_overrides(
     warnings: &mut Vec<SpecError>,
 ) -> Result<Applied, SpecError> {
     let mut params = file.params.clone();
-    let (mut by_stage, mut for_executor) = (ByStage::new(), Vec::new());
+    let (mut by_stage, mut for_executor, mut for_store) = (ByStage::new(), Vec::new(), None);
     for given in overrides {
         let path: Vec<&str> = given.key.split('.').collect();
         let param_path = if path[0] == "params" { &path[1..] } else { &path[..] };
@@ -293,6 +307,10 @@ fn apply_overrides(
             };
             let origin = Origin::Outside { shown: given.shown.clone() };
             for_executor.push(Layer { origin, values: given.nested(&path[1..]) });
+            continue;
+        }
+        if given.key == "store" {
+            for_store = Some(given.clone());
             continue;
         }
         let knowing = file.stages.iter().filter(|s| kinds.keys(&s.kind).any(|k| k == path[0]));
@@ -319,7 +337,7 @@ fn apply_overrides(
             }
         }
     }
-    Ok(Applied { params, for_stages: by_stage, for_executor })
+    Ok(Applied { params, for_stages: by_stage, for_executor, for_store })
 }
 
 /// Lays `over` on `base`, mapping by mapping.

@@ -10,6 +10,7 @@ mod overrides;
 mod params;
 mod pipeline;
 mod stage;
+mod store;
 
 pub(crate) use executor::properties as executor_properties;
 pub use executor::{Executor, ExecutorKind};
@@ -17,6 +18,7 @@ pub use layers::{Layer, Origin, StageLayers};
 pub use load::{Input, LoadedPipeline, LoadedStage, load};
 pub use overrides::{Override, Strength, environment};
 pub use pipeline::{PipelineFile, StageDeclaration};
+pub use store::{Scheme, StoreUrl};
 
 /// Stage keys whose value may be the name of a policy.
 pub(crate) const POLICY_KEYS: [&str; 4] = ["checkpoint", "retry", "timeout", "resume"];

@@ -1,4 +1,4 @@
-//! The outer form of a pipeline file: `name`, `params`, `policies`, `executor`, `stages`. What stands inside a stage is its
+//! The outer form of a pipeline file: `name`, `params`, `policies`, `executor`, `store`, `stages`. What stands inside a stage is its
 //! kind's business.
 
 use serde_json::{Map, Value};
@@ -18,6 +18,8 @@ pub struct PipelineFile {
     pub policies: Map<String, Value>,
     /// Where stages run, as written.
     pub executor: Option<Value>,
+    /// Where its state is mirrored, as written.
+    pub store: Option<Value>,
     /// In the file's order.
     pub stages: Vec<StageDeclaration>,
 }
@@ -33,7 +35,7 @@ pub struct StageDeclaration {
 /// Policies that are one value each.
 const SCALAR_POLICIES: [&str; 2] = ["timeout", "resume"];
 
-const TOP_LEVEL: [&str; 5] = ["name", "params", "policies", "executor", "stages"];
+const TOP_LEVEL: [&str; 6] = ["name", "params", "policies", "executor", "store", "stages"];
 
 impl PipelineFile {
     /// The file's form is checked as a whole: what is wrong with it is said at once.
@@ -61,6 +63,7 @@ impl PipelineFile {
             }
         };
         let executor = root.remove("executor").filter(|value| !value.is_null());
+        let store = root.remove("store").filter(|value| !value.is_null());
         let mut section = |key: &str| match root.remove(key) {
             None | Some(Value::Null) => Some(Map::new()),
             Some(value) => errors.take(mapping(&source, &[key], value)),
@@ -93,7 +96,7 @@ impl PipelineFile {
             .filter_map(|id| Some((id, bodies.remove(id)?)))
             .filter_map(|(id, body)| errors.take(StageDeclaration::parse(&source, id, body)))
             .collect();
-        errors.or(Self { source, name, params, policies, executor, stages })
+        errors.or(Self { source, name, params, policies, executor, store, stages })
     }
 
     /// The declared stage of that name.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::fault::{self, Change, Watched, point};
 use super::traffic;
+use super::watch::{self, News};
 
 /// A change that failed: which file, what was tried.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +47,8 @@ fn temporary(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}{TEMPORARY}{}-{count}", std::process::id()))
 }
 
-pub(super) fn is_temporary(name: &str) -> bool {
+/// Whether a file of that name is one of ours that was never finished.
+pub fn is_temporary(name: &str) -> bool {
     name.starts_with('.') && name.contains(TEMPORARY)
 }
 
@@ -87,6 +89,7 @@ fn replace(
         let _ = fs::remove_file(&temporary);
         return Err(failed("write", path)(error));
     }
+    watch::tell(News::Written(path));
     sync_folder(path)
 }
 
@@ -113,6 +116,7 @@ impl Log {
         if !ended {
             log.append(b"\n")?;
         }
+        watch::tell(News::Grows(path));
         Ok(log)
     }
 
@@ -120,7 +124,9 @@ impl Log {
     pub fn create(path: &Path) -> Result<Self, WriteError> {
         let options = { OpenOptions::new() }.append(true).create_new(true).to_owned();
         let file = point(Change::Create, path).and_then(|()| options.open(path));
-        Ok(Self { file: file.map_err(failed("create", path))?, path: path.to_owned() })
+        let file = file.map_err(failed("create", path))?;
+        watch::tell(News::Grows(path));
+        Ok(Self { file, path: path.to_owned() })
     }
 
     pub fn append(&self, bytes: &[u8]) -> Result<(), WriteError> {
@@ -148,6 +154,7 @@ pub fn link(existing: &Path, link: &Path) -> Result<(), WriteError> {
     let renamed = point(Change::Rename, link).and_then(|()| fs::rename(&temporary, link));
     let _ = fs::remove_file(&temporary);
     renamed.map_err(failed("link", link))?;
+    watch::tell(News::Written(link));
     sync_folder(link)
 }
 
@@ -155,7 +162,10 @@ pub fn link(existing: &Path, link: &Path) -> Result<(), WriteError> {
 pub fn remove(path: &Path) -> Result<(), WriteError> {
     match point(Change::Remove, path).and_then(|()| fs::remove_file(path)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
-        _ => sync_folder(path),
+        _ => {
+            watch::tell(News::Removed(path));
+            sync_folder(path)
+        }
     }
 }
 
@@ -165,6 +175,7 @@ pub fn remove_tree(path: &Path) -> Result<(), WriteError> {
     let hidden = temporary(path);
     let renamed = point(Change::Rename, path).and_then(|()| fs::rename(path, &hidden));
     renamed.map_err(failed("remove", path))?;
+    watch::tell(News::Removed(path));
     let removed = point(Change::Remove, &hidden).and_then(|()| fs::remove_dir_all(&hidden));
     removed.map_err(failed("remove", path))?;
     sync_folder(path)

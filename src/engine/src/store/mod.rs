@@ -1,7 +1,7 @@
 //! What stands on disk: checkpoints, run folders, metadata.
 
 pub mod atomic;
-mod checked;
+pub mod checked;
 pub mod checkpoint;
 pub mod clean;
 pub(crate) mod fault;
@@ -14,6 +14,7 @@ pub mod room;
 mod runs;
 pub mod tensor;
 pub mod traffic;
+pub mod watch;
 mod writeback;
 
 use std::path::{Path, PathBuf};
@@ -27,7 +28,10 @@ pub use lock::{Holder, Lock};
 pub use metadata::{
     CheckpointRecord, DatasetRecord, EpochRecord, Metadata, PartialRecord, SCHEMA_VERSION, Status,
 };
-pub use record::{Attempt, Made, Output, Progress, Record, STATE_FOLDER, lock_stage, stage_holder};
+pub use record::{
+    Attempt, Made, Output, Progress, Record, STATE_FOLDER, lock_stage, plain_name, records_folder,
+    stage_holder,
+};
 pub use runs::{Run, RunNumber, Runs, host};
 
 /// What can go wrong with a run on disk.

@@ -250,11 +250,19 @@ fn place(root: &Path, what: &str, pipeline: &str, stage: &StageId) -> PathBuf {
     folder(root, what, pipeline).join(stage.as_str())
 }
 
-/// A pipeline's name can hold characters that a file's name should not.
-pub(super) fn folder(root: &Path, what: &str, pipeline: &str) -> PathBuf {
+/// Where the records of a pipeline's stages are.
+pub fn records_folder(root: &Path, pipeline: &str) -> PathBuf {
+    folder(root, "records", pipeline)
+}
+
+/// A pipeline's name in characters that a file's name can hold; two names can come out the same.
+pub fn plain_name(pipeline: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '_' };
-    let folder: String = pipeline.chars().map(safe).collect();
-    root.join(STATE_FOLDER).join(what).join(folder)
+    pipeline.chars().map(safe).collect()
+}
+
+pub(super) fn folder(root: &Path, what: &str, pipeline: &str) -> PathBuf {
+    root.join(STATE_FOLDER).join(what).join(plain_name(pipeline))
 }
 
 #[cfg(test)]

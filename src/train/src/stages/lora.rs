@@ -1,7 +1,7 @@
 //! `kind: lora`: low-rank adapters on a trained model, fine-tuned on another data set.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::module::{Module, ParamGroup};
@@ -65,6 +65,10 @@ impl Stage for LoraStage {
             Reference::to("base", &self.settings.base, kinds, Counts::Content),
             Reference::to("dataset", &self.settings.dataset, &["dataset"], Counts::Settings),
         ]
+    }
+
+    fn runs(&self) -> Option<PathBuf> {
+        Some(self.training().folder())
     }
 
     fn concerns(&self, others: &Others) -> Vec<Concern> {

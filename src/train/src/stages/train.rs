@@ -1,6 +1,7 @@
 //! `kind: train`: a model from initial weights.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use figment::Figment;
@@ -55,6 +56,10 @@ impl Stage for TrainStage {
 
     fn references(&self) -> Vec<Reference> {
         vec![Reference::to("dataset", &self.settings.dataset, &["dataset"], Counts::Settings)]
+    }
+
+    fn runs(&self) -> Option<PathBuf> {
+        Some(self.training().folder())
     }
 
     fn concerns(&self, others: &Others) -> Vec<Concern> {

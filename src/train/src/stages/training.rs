@@ -2,7 +2,7 @@
 //! out of it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
@@ -254,7 +254,12 @@ impl Training<'_> {
     }
 
     fn runs(&self, root: &Path) -> Runs {
-        Runs::at(root.join(self.settings.checkpoint.base_dir.as_deref().unwrap_or(self.base_dir)))
+        Runs::at(root.join(self.folder()))
+    }
+
+    /// The folder of its numbered runs, relative to the project.
+    pub fn folder(&self) -> PathBuf {
+        self.settings.checkpoint.base_dir.as_deref().unwrap_or(self.base_dir).into()
     }
 }
 

@@ -1,0 +1,111 @@
+//! The store of a pipeline, for the commands that have one: fetching before anything is planned, mirroring while stages
+//! run, waiting for it at the end.
+
+use std::time::{Duration, Instant};
+
+use pipe_engine::stop::Stop;
+use pipe_remote::{Kind, Mirror, Notice, Prepared, Project, RemoteError};
+
+use super::asked::Meant;
+use super::{CliError, Output};
+use crate::report::{message, table};
+
+/// Which of two states to go on with.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Take {
+    Store,
+    Folder,
+}
+
+impl From<RemoteError> for CliError {
+    fn from(error: RemoteError) -> Self {
+        match error.kind {
+            Kind::Setting | Kind::Diverged => Self::usage(error),
+            _ => Self::failed(error),
+        }
+    }
+}
+
+/// Makes the folder as new as its store, if the pipeline has one.
+pub fn bring(meant: &Meant, take: Option<Take>) -> Result<Option<Prepared>, CliError> {
+    let Some(url) = &meant.graph.pipeline.store else { return Ok(None) };
+    let take = take.map(|take| match take {
+        Take::Store => pipe_remote::Take::Store,
+        Take::Folder => pipe_remote::Take::Folder,
+    });
+    let about_to = |files: usize, bytes: u64| {
+        message::note(&format!("fetching {} ({}) from {url}", files_in_words(files), table::bytes(bytes)));
+    };
+    let prepared = pipe_remote::prepare(url, Project::of(&meant.root, &meant.graph), take, &about_to)?;
+    if let Some(fetched) = &prepared.fetched {
+        message::note(&format!("fetched, as left by {}", fetched.from));
+    }
+    if let Some(error) = &prepared.offline {
+        message::warning(&format!("{error}; going on with what this folder has"));
+    }
+    Ok(Some(prepared))
+}
+
+/// Starts to mirror what this process changes, and what an earlier one left.
+pub fn mirror(prepared: Option<Prepared>) -> Result<Option<Mirror>, CliError> {
+    let Some(prepared) = prepared else { return Ok(None) };
+    let mirror = Mirror::start(prepared, |notice| match notice {
+        Notice::Trouble(error) => {
+            message::warning(&format!("{error}; the work goes on, and it is tried again"))
+        }
+        Notice::Over => message::note("the store can be reached again"),
+        Notice::Ended(error) => message::warning(&error.to_string()),
+    })?;
+    mirror.listen();
+    Ok(Some(mirror))
+}
+
+/// How often it is said what is awaited.
+const BETWEEN: Duration = Duration::from_secs(10);
+
+/// Waits until all is in the store.
+pub fn finish(mirror: Option<Mirror>, stop: &Stop, output: &Output) -> Result<(), CliError> {
+    let Some(mirror) = mirror else { return Ok(()) };
+    let began = Instant::now();
+    let mut next = began + Duration::from_secs(1);
+    let report = mirror.finish(stop, &mut |_, bytes| {
+        if Instant::now() >= next {
+            next = Instant::now() + BETWEEN;
+            message::note(&format!("waiting for the store: {} to go", table::bytes(bytes)));
+        }
+    })?;
+    if output.verbose > 0 {
+        message::note(&format!(
+            "mirrored {} ({}) in {} steps and {} requests; the end waited {:.2} s for it, the work before {:.4} s",
+            files_in_words(usize::try_from(report.files).unwrap_or(usize::MAX)),
+            table::bytes(report.bytes),
+            report.steps,
+            pipe_remote::requests(),
+            began.elapsed().as_secs_f64(),
+            report.waited.as_secs_f64()
+        ));
+    }
+    Ok(())
+}
+
+/// How the command ends, given how its work ended and how the mirror did.
+pub fn together<T>(
+    work: Result<T, CliError>,
+    mirrored: Result<(), CliError>,
+    stop: &Stop,
+) -> Result<T, CliError> {
+    match (work, mirrored) {
+        (work, Ok(())) => work,
+        // Whoever asked to stop is told what it was that stopped.
+        (Ok(code), Err(error)) if stop.requested().is_some() => {
+            error.messages().iter().for_each(|text| message::warning(text));
+            Ok(code)
+        }
+        (Ok(_), Err(error)) => Err(error),
+        (Err(first), Err(second)) => Err(CliError::both(first, second)),
+    }
+}
+
+fn files_in_words(count: usize) -> String {
+    if count == 1 { "1 file".to_owned() } else { format!("{count} files") }
+}

@@ -1,0 +1,200 @@
+//! What is asked of a store, one call after the other: the newest index, a new one, objects by key. The thread that
+//! calls waits; tokio runs only meanwhile.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use futures_util::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use pipe_engine::spec::StoreUrl;
+use pipe_engine::store::plain_name;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::error::{Kind, RemoteError};
+use crate::index::Index;
+use crate::open::{Opened, open};
+
+/// Where the indexes are, beside the objects.
+const INDEXES: &str = ".pipe/index";
+
+/// The part of a store that one pipeline has for itself.
+pub(crate) struct Bucket {
+    runtime: Runtime,
+    pub(crate) store: Arc<dyn ObjectStore>,
+    prefix: Path,
+    pipeline: String,
+    /// As the user wrote it, for messages.
+    pub(crate) url: String,
+    hint: Option<String>,
+}
+
+/// What came of putting an index.
+pub(crate) enum Put {
+    /// It is the newest. These, by number, are older.
+    Done(Vec<u64>),
+    /// Somebody else has put one with its number, or a higher one.
+    Taken,
+}
+
+impl Bucket {
+    pub fn open(url: &StoreUrl, pipeline: &str) -> Result<Self, RemoteError> {
+        Self::over(open(url)?, url.to_string(), pipeline)
+    }
+
+    pub fn over(opened: Opened, url: String, pipeline: &str) -> Result<Self, RemoteError> {
+        let runtime = Builder::new_current_thread().enable_time().max_blocking_threads(8).build();
+        let runtime = runtime.map_err(|e| RemoteError::local(format!("failed to start a runtime: {e}")))?;
+        let prefix = Path::from(format!("{}/{}", opened.prefix, plain_name(pipeline)));
+        let Opened { store, hint, .. } = opened;
+        Ok(Self { runtime, store, prefix, pipeline: pipeline.to_owned(), url, hint })
+    }
+
+    /// Waits for an answer.
+    pub(crate) fn wait<T>(&self, answer: impl Future<Output = T>) -> T {
+        self.runtime.block_on(answer)
+    }
+
+    pub(crate) fn error(&self, doing: &str, error: &Error) -> RemoteError {
+        RemoteError::of(&self.url, doing, error, self.hint.as_deref())
+    }
+
+    pub(crate) fn damaged(&self, message: impl std::fmt::Display) -> RemoteError {
+        RemoteError::new(Kind::Damaged, format!("store {}: {message}", self.url))
+    }
+
+    pub(crate) fn at(&self, key: &str) -> Path {
+        self.prefix.parts().chain(Path::from(key).parts()).collect()
+    }
+
+    fn index_at(&self, generation: u64) -> Path {
+        self.at(&format!("{INDEXES}/{generation:010}.json"))
+    }
+
+    /// The newest index; none if there never was one.
+    pub fn newest(&self) -> Result<Option<Index>, RemoteError> {
+        // Between the list and the reading a newer one may have taken its place.
+        for _ in 0..10 {
+            let Some(&newest) = self.generations()?.last() else { return Ok(None) };
+            if let Some(index) = self.index(newest)? {
+                return Ok(Some(index));
+            }
+        }
+        let text = format!("store {}: its index changes faster than it can be read", self.url);
+        Err(RemoteError::new(Kind::Passing, text))
+    }
+
+    fn index(&self, generation: u64) -> Result<Option<Index>, RemoteError> {
+        let at = self.index_at(generation);
+        let read = self.wait(async { self.store.get(&at).await?.bytes().await });
+        let bytes = match read {
+            Ok(bytes) => bytes,
+            Err(Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(self.error("read the index", &error)),
+        };
+        let index =
+            Index::from_bytes(&bytes).map_err(|why| self.damaged(format!("the index {at}: {why}")))?;
+        match index.pipeline == self.pipeline && index.generation == generation {
+            true => Ok(Some(index)),
+            false => Err(RemoteError::new(
+                Kind::Setting,
+                format!(
+                    "store {}: its folder {} has the state of pipeline {:?}; give this one another prefix, or another name",
+                    self.url, self.prefix, index.pipeline
+                ),
+            )),
+        }
+    }
+
+    /// The numbers of the indexes, in order.
+    fn generations(&self) -> Result<Vec<u64>, RemoteError> {
+        let folder = self.at(INDEXES);
+        let listed: Result<Vec<_>, Error> = self.wait(self.store.list(Some(&folder)).try_collect());
+        let listed = listed.map_err(|e| self.error("list the indexes", &e))?;
+        let number = |path: &Path| path.filename()?.strip_suffix(".json")?.parse().ok();
+        let mut all: Vec<u64> = listed.iter().filter_map(|found| number(&found.location)).collect();
+        all.sort_unstable();
+        Ok(all)
+    }
+
+    /// Puts an index under its number, which must be free.
+    pub fn create(&self, index: &Index) -> Result<Put, RemoteError> {
+        let at = self.index_at(index.generation);
+        let payload = || PutPayload::from(index.to_text().into_bytes());
+        let put = self.wait(self.store.put_opts(&at, payload(), PutMode::Create.into()));
+        match put {
+            Ok(_) => {}
+            // An answer that was lost makes it look as if somebody else had put it.
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {
+                match self.index(index.generation)? {
+                    Some(there) if there.commit == index.commit => {}
+                    _ => return Ok(Put::Taken),
+                }
+            }
+            Err(error) if knows_no_conditions(&error) => {
+                if self.generations()?.last().is_some_and(|newest| *newest >= index.generation) {
+                    return Ok(Put::Taken);
+                }
+                let put = self.wait(self.store.put(&at, payload()));
+                put.map_err(|e| self.error("put the index", &e))?;
+            }
+            Err(error) => return Err(self.error("put the index", &error)),
+        }
+        let mut all = self.generations()?;
+        // Ours was free only because it is so old that it had been removed.
+        if all.last().is_some_and(|newest| *newest > index.generation) {
+            self.remove([self.index_key(index.generation)]);
+            return Ok(Put::Taken);
+        }
+        all.retain(|generation| *generation < index.generation);
+        Ok(Put::Done(all))
+    }
+
+    pub fn index_key(&self, generation: u64) -> String {
+        format!("{INDEXES}/{generation:010}.json")
+    }
+
+    /// The bytes of an object; none if it is not there.
+    pub fn size(&self, key: &str) -> Result<Option<u64>, RemoteError> {
+        match self.wait(self.store.head(&self.at(key))) {
+            Ok(found) => Ok(Some(found.size)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.error(&format!("look at {key}"), &error)),
+        }
+    }
+
+    /// All objects but the indexes, and when each was put.
+    pub fn objects(&self) -> Result<Vec<(Path, DateTime<Utc>)>, RemoteError> {
+        let listed: Result<Vec<_>, Error> = self.wait(self.store.list(Some(&self.prefix)).try_collect());
+        let listed = listed.map_err(|e| self.error("list the objects", &e))?;
+        let indexes = self.at(INDEXES);
+        let objects = listed.into_iter().filter(|found| !found.location.prefix_matches(&indexes));
+        Ok(objects.map(|found| (found.location, found.last_modified)).collect())
+    }
+
+    /// Removes objects that nothing lists any more. What stays behind takes room and is no error.
+    pub fn remove(&self, keys: impl IntoIterator<Item = String>) {
+        self.remove_at(keys.into_iter().map(|key| self.at(&key)).collect());
+    }
+
+    pub fn remove_at(&self, all: Vec<Path>) {
+        if all.is_empty() {
+            return;
+        }
+        let all: Vec<_> = all.into_iter().map(Ok).collect();
+        let removed = self.store.delete_stream(futures_util::stream::iter(all).boxed());
+        for result in self.wait(removed.collect::<Vec<_>>()) {
+            if let Err(error) = result
+                && !matches!(error, Error::NotFound { .. })
+            {
+                tracing::debug!("{}", self.error("remove an object", &error));
+            }
+        }
+    }
+}
+
+/// Whether a store cannot put under a condition. Then the number is looked for first, which two at the same moment can get past.
+fn knows_no_conditions(error: &Error) -> bool {
+    matches!(error, Error::NotImplemented { .. }) || error.to_string().contains("<Code>NotImplemented</Code>")
+}

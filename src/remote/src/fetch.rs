@@ -1,0 +1,122 @@
+//! Files of the store into the folder: whole and verified, or not at all; what says that they are there comes last.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use pipe_engine::store::{atomic, room};
+
+use crate::bucket::Bucket;
+use crate::digest::{self, Hash};
+use crate::error::RemoteError;
+use crate::folder::Project;
+use crate::index::{Entry, Index};
+
+/// What was fetched.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fetched {
+    pub files: usize,
+    pub bytes: u64,
+    /// Who left it so, and when.
+    pub from: String,
+}
+
+/// Gets these files of an index.
+pub(crate) fn fetch(
+    bucket: &Bucket,
+    project: &Project,
+    index: &Index,
+    paths: &[String],
+) -> Result<Fetched, RemoteError> {
+    let mut order: Vec<(u8, &String, &Entry)> =
+        paths.iter().filter_map(|path| Some((rank(path), path, index.files.get(path)?))).collect();
+    order.sort_by_key(|(rank, path, _)| (*rank, *path));
+    let mut fetched = Fetched { from: index.origin(), ..Fetched::default() };
+    // A content that several names share is fetched once.
+    let mut there: BTreeMap<String, PathBuf> = BTreeMap::new();
+    let wanted: BTreeMap<String, u64> =
+        order.iter().map(|(_, path, entry)| (entry.key(path), entry.bytes)).collect();
+    make_sure_of_room(&project.root, wanted.values().sum())?;
+    for (_, path, entry) in order {
+        let target = project.root.join(path);
+        atomic::create_folder(target.parent().unwrap_or(&project.root))?;
+        let key = entry.key(path);
+        match there.get(&key) {
+            Some(same) => atomic::link(same, &target)?,
+            None => {
+                one(bucket, path, &key, entry, &target)?;
+                fetched.bytes += entry.bytes;
+                there.insert(key, target);
+            }
+        }
+        fetched.files += 1;
+    }
+    Ok(fetched)
+}
+
+/// Metadata after what it speaks of, records after that.
+fn rank(path: &str) -> u8 {
+    match path {
+        path if path.starts_with(".pipe/") => 2,
+        path if path.ends_with("/metadata.json") => 1,
+        _ => 0,
+    }
+}
+
+fn one(bucket: &Bucket, path: &str, key: &str, entry: &Entry, target: &Path) -> Result<(), RemoteError> {
+    let mut failed = None;
+    let written = atomic::write(target, |out| {
+        let mut hash = Hash::new();
+        let got = bucket.get(key, entry.bytes, &mut |piece| {
+            hash.update(piece);
+            out.write_all(piece).map_err(RemoteError::local)
+        });
+        if let Err(error) = got {
+            failed = Some(error);
+            return Err(io::Error::other("not fetched"));
+        }
+        if hash.hex() != entry.sha256 {
+            failed = Some(
+                bucket.damaged(format!("{key} does not have the content that its index lists for {path}")),
+            );
+            return Err(io::Error::other("damaged"));
+        }
+        Ok(())
+    });
+    match (written, failed) {
+        (Err(_), Some(error)) => return Err(error),
+        (written, _) => written?,
+    }
+    // So that whoever remembers the file by its time need not read it again.
+    let time = UNIX_EPOCH + Duration::from_nanos(entry.modified);
+    let set = File::options().write(true).open(target).and_then(|file| file.set_modified(time));
+    if let Err(error) = set {
+        tracing::debug!("{}: failed to set its time: {error}", target.display());
+    }
+    Ok(())
+}
+
+fn make_sure_of_room(folder: &Path, bytes: u64) -> Result<(), RemoteError> {
+    match room::free(folder) {
+        Some(free) if free < bytes => Err(RemoteError::local(format!(
+            "{:.1} MB are to be fetched, and only {:.1} MB are free at {}",
+            bytes as f64 / 1e6,
+            free as f64 / 1e6,
+            folder.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the file at a path has an entry's content; read only if its size fits and its time does not.
+pub(crate) fn has_content(path: &Path, bytes: u64, modified: u64, entry: &Entry) -> bool {
+    if bytes != entry.bytes {
+        return false;
+    }
+    modified == entry.modified
+        || File::open(path)
+            .and_then(|file| digest::of_file(&file, bytes))
+            .is_ok_and(|found| found == entry.sha256)
+}

@@ -1,0 +1,243 @@
+//! Before anything is planned: makes the folder as new as the store, or finds out that they cannot be brought together.
+
+use std::path::Path;
+use std::time::Duration;
+
+use pipe_engine::spec::StoreUrl;
+use pipe_engine::store::{STATE_FOLDER, atomic};
+
+use crate::bucket::Bucket;
+use crate::compare::{Verdict, Way, compare};
+use crate::error::{Kind, RemoteError};
+pub use crate::fetch::Fetched;
+use crate::fetch::{fetch, has_content};
+use crate::folder::{self, Project, Standing, standing};
+use crate::index::{Entry, Index};
+use crate::state::{self, State};
+
+/// Which of two states that both went on is to be gone on with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Take {
+    Store,
+    Folder,
+}
+
+/// A folder that is at least as new as its store.
+pub struct Prepared {
+    pub(crate) bucket: Bucket,
+    pub(crate) project: Project,
+    pub(crate) base: Index,
+    /// What the store does not have yet.
+    pub(crate) put: Vec<String>,
+    pub(crate) gone: Vec<String>,
+    /// Something was.
+    pub fetched: Option<Fetched>,
+    /// The store could not be asked; what is here was last the same as there.
+    pub offline: Option<RemoteError>,
+}
+
+/// How long another process of the folder may take to fetch.
+const PATIENCE: Duration = Duration::from_secs(3600);
+/// An index may be replaced while its files are fetched; so often that is begun anew.
+const TRIES: usize = 5;
+
+/// Fetches what the store has and the folder lacks. `about_to` is told of files and bytes before that begins.
+pub fn prepare(
+    url: &StoreUrl,
+    project: Project,
+    take: Option<Take>,
+    about_to: &dyn Fn(usize, u64),
+) -> Result<Prepared, RemoteError> {
+    prepare_with(Bucket::open(url, &project.pipeline)?, project, take, about_to)
+}
+
+pub(crate) fn prepare_with(
+    bucket: Bucket,
+    project: Project,
+    take: Option<Take>,
+    about_to: &dyn Fn(usize, u64),
+) -> Result<Prepared, RemoteError> {
+    let state = State::load(&project.root, &project.pipeline, &bucket.url);
+    let there = match (bucket.newest(), &state) {
+        (Ok(there), _) => there,
+        (Err(error), Some(state)) if error.kind == Kind::Passing && state.index.generation > 0 => {
+            // What is missing here cannot be had now.
+            let base = state.index.clone();
+            let Way { put, gone_here: gone, .. } = decide(&bucket, &project, Some(state), &base, take)?;
+            return Ok(Prepared { bucket, project, base, put, gone, fetched: None, offline: Some(error) });
+        }
+        (Err(error), _) => return Err(error),
+    };
+    if is_noted(state.as_ref(), there.as_ref()) {
+        let (base, way) = way(&bucket, &project, state.as_ref(), there, take)?;
+        if !way.changes_the_folder() {
+            let Way { put, gone_here: gone, .. } = way;
+            return Ok(Prepared { bucket, project, base, put, gone, fetched: None, offline: None });
+        }
+    }
+    let _lock = state::lock(&project.root, &project.pipeline, PATIENCE)?;
+    for last in (0..TRIES).map(|n| n + 1 == TRIES) {
+        // Another process of this folder may have done it meanwhile.
+        let state = State::load(&project.root, &project.pipeline, &bucket.url);
+        let there = bucket.newest()?;
+        let (base, way) = way(&bucket, &project, state.as_ref(), there, take)?;
+        let size = way.get.iter().filter_map(|path| base.files.get(path)).map(|entry| entry.bytes).sum();
+        if !way.get.is_empty() {
+            about_to(way.get.len(), size);
+        }
+        match bring_here(&bucket, &project, state, &base, &way) {
+            Ok(got) => {
+                let Way { put, gone_here: gone, .. } = way;
+                let fetched = Some(got).filter(|got| got.files > 0);
+                return Ok(Prepared { bucket, project, base, put, gone, fetched, offline: None });
+            }
+            // The index may have been replaced while its files were fetched.
+            Err(error) => match bucket.newest()? {
+                Some(newest) if newest.commit != base.commit && !last => {}
+                _ => return Err(error),
+            },
+        }
+    }
+    let text = format!("store {}: it changes faster than it can be fetched", bucket.url);
+    Err(RemoteError::new(Kind::Passing, text))
+}
+
+/// Whether the folder has noted that the store is as it is.
+fn is_noted(state: Option<&State>, there: Option<&Index>) -> bool {
+    match (state, there) {
+        (None, None) => true,
+        (Some(state), None) => state.index.generation == 0,
+        (None, Some(_)) => false,
+        (Some(state), Some(there)) => {
+            state.index.commit == there.commit && state.instead_of.is_none() && state.fetching.is_none()
+        }
+    }
+}
+
+/// What is to go which way. A store that knows nothing of this pipeline gets all that is here.
+fn way(
+    bucket: &Bucket,
+    project: &Project,
+    state: Option<&State>,
+    there: Option<Index>,
+    take: Option<Take>,
+) -> Result<(Index, Way), RemoteError> {
+    match there {
+        Some(there) => {
+            let way = decide(bucket, project, state, &there, take)?;
+            Ok((there, way))
+        }
+        None => {
+            let base = state.filter(|state| state.index.generation == 0).map(|state| state.index.clone());
+            let put = project.scan().files.into_keys().collect();
+            Ok((base.unwrap_or_else(|| Index::empty(&project.pipeline)), Way { put, ..Way::default() }))
+        }
+    }
+}
+
+fn decide(
+    bucket: &Bucket,
+    project: &Project,
+    state: Option<&State>,
+    there: &Index,
+    take: Option<Take>,
+) -> Result<Way, RemoteError> {
+    let root = &project.root;
+    if let Some(path) =
+        there.files.keys().find(|path| project.relative(&root.join(path)).as_ref() != Some(*path))
+    {
+        return Err(
+            bucket.damaged(format!("its index lists {path:?}, which is no file of a pipeline's state"))
+        );
+    }
+    let mut here = project.scan();
+    // Files that were part of the state when stages had other settings.
+    let listed = there.files.keys().chain(state.iter().flat_map(|state| state.index.files.keys()));
+    let busy = here.busy.clone();
+    for path in listed.filter(|path| !busy.iter().any(|busy| state::is_within(path, busy))) {
+        if !here.files.contains_key(path)
+            && let Some(found) = standing(&root.join(path))
+        {
+            here.files.insert(path.clone(), found);
+        }
+    }
+    let same = |path: &str, file: &Standing, entry: &Entry| {
+        has_content(&root.join(path), file.bytes, file.modified, entry)
+    };
+    match compare(&here, state, there, take, &same) {
+        Verdict::Go(way) => Ok(way),
+        Verdict::Diverged(own) => Err(diverged(bucket, there, &own)),
+    }
+}
+
+fn diverged(bucket: &Bucket, there: &Index, own: &[String]) -> RemoteError {
+    let shown: Vec<&str> = own.iter().take(3).map(String::as_str).collect();
+    let more = if own.len() > 3 { format!(" and {} more", own.len() - 3) } else { String::new() };
+    RemoteError::new(
+        Kind::Diverged,
+        format!(
+            "store {}: {} left it in a state that this folder does not go on from; here {}{more} are other than there\n  \
+             = `pipe run … --take store` goes on with the store's state and moves these files to {STATE_FOLDER}/aside\n  \
+             = `pipe run … --take folder` goes on with this folder's and gives up the store's\n  \
+             = `--store none` leaves the store alone; two trainings each need a store of their own",
+            bucket.url,
+            there.origin(),
+            shown.join(", ")
+        ),
+    )
+}
+
+/// Makes the folder as the store is, but for what is here alone.
+fn bring_here(
+    bucket: &Bucket,
+    project: &Project,
+    state: Option<State>,
+    there: &Index,
+    way: &Way,
+) -> Result<Fetched, RemoteError> {
+    let root = &project.root;
+    let mut state = state.unwrap_or_else(|| State::of(&bucket.url, Index::empty(&project.pipeline)));
+    if state.index.commit != there.commit {
+        // Should this process be killed, the next one finds files of either state.
+        state.fetching = Some(there.clone());
+        state.save(root)?;
+    }
+    let aside = format!("{STATE_FOLDER}/aside/{}", chrono::Utc::now().format("%Y%m%d-%H%M%S"));
+    for path in &way.aside {
+        move_aside(root, path, &aside)?;
+    }
+    let fetched = fetch(bucket, project, there, &way.get)?;
+    for path in &way.gone_there {
+        atomic::remove(&root.join(path))?;
+        remove_empty_folders(root, path);
+    }
+    let removed = std::mem::take(&mut state.removed);
+    State { removed, ..State::of(&bucket.url, there.clone()) }.save(root)?;
+    Ok(fetched)
+}
+
+fn move_aside(root: &Path, path: &str, aside: &str) -> Result<(), RemoteError> {
+    let target = root.join(aside).join(path);
+    atomic::create_folder(target.parent().unwrap_or(root))?;
+    let moved = std::fs::rename(root.join(path), &target);
+    moved.map_err(|e| RemoteError::local(format!("failed to move {path} to {}: {e}", target.display())))
+}
+
+/// A run's folder with nothing but locks in it would count as one that was never begun.
+fn remove_empty_folders(root: &Path, path: &str) {
+    let mut folder = root.join(path);
+    while folder.pop() && folder != *root {
+        let Ok(entries) = std::fs::read_dir(&folder) else { return };
+        let left: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+        let is_kept = |path: &Path| {
+            path.is_dir() || path.file_name().and_then(|n| n.to_str()).is_none_or(folder::is_kept)
+        };
+        if left.iter().any(|path| is_kept(path)) {
+            return;
+        }
+        left.iter().for_each(|path| drop(std::fs::remove_file(path)));
+        if std::fs::remove_dir(&folder).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Two who use one store: told apart where they must be, and brought together where they can be.
+
+use super::faulty::Faulty;
+use super::*;
+use crate::Kind;
+use crate::state;
+
+#[test]
+fn who_goes_on_elsewhere_ends_the_first_ones_mirror() {
+    let store = Faulty::new();
+    let (mut first, mut second) = (Place::new(&store), Place::new(&store));
+    let mut one = first.start().unwrap();
+    first.epoch(1, 100);
+    first.bring(&mut one).unwrap();
+    let mut two = second.start().unwrap();
+    assert!(second.files() == first.files(), "all is fetched");
+    second.epoch(2, 100);
+    second.bring(&mut two).unwrap();
+    first.epoch(2, 101);
+    let before = first.files();
+    let error = first.bring(&mut one).unwrap_err();
+    assert_eq!(error.kind, Kind::Continued);
+    let host = pipe_engine::store::host();
+    assert!(
+        error.message.contains(&format!("continued by pid {} on {host} at 20", std::process::id())),
+        "{error}"
+    );
+    assert!(first.files() == before, "nothing is lost here");
+    second.epoch(3, 100);
+    second.bring(&mut two).unwrap();
+
+    // The first one starts again, and somebody has to choose.
+    let error = first.prepare(None).err().unwrap();
+    assert_eq!(error.kind, Kind::Diverged);
+    assert!(error.message.contains("--take store") && error.message.contains("epoch_002.ckpt"), "{error}");
+    assert!(first.files() == before);
+}
+
+/// Two folders that both went on after one epoch.
+fn diverged(store: &Arc<Faulty>) -> (Place, Place) {
+    let (mut first, mut second) = (Place::new(store), Place::new(store));
+    let mut one = first.start().unwrap();
+    first.epoch(1, 100);
+    first.bring(&mut one).unwrap();
+    let mut two = second.start().unwrap();
+    second.epoch(2, 100);
+    second.bring(&mut two).unwrap();
+    first.epoch(2, 101);
+    (first, second)
+}
+
+#[test]
+fn the_stores_state_is_taken_and_the_folders_own_moved_aside() {
+    let store = Faulty::new();
+    let (mut first, second) = diverged(&store);
+    let own = std::fs::read(first.root().join(format!("{RUN}/checkpoints/epoch_002.ckpt"))).unwrap();
+    first.start_taking(Some(Take::Store)).unwrap();
+    assert!(first.files() == second.files());
+    let aside = std::fs::read_dir(first.root().join(".pipe/aside")).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(std::fs::read(aside.join(RUN).join("checkpoints/epoch_002.ckpt")).unwrap(), own);
+    first.prepare(None).unwrap();
+}
+
+#[test]
+fn the_folders_state_is_taken_and_the_stores_given_up() {
+    let store = Faulty::new();
+    let (mut first, mut second) = diverged(&store);
+    let mut one = first.start_taking(Some(Take::Folder)).unwrap();
+    first.bring(&mut one).unwrap();
+    let other = Place::new(&store);
+    other.prepare(None).unwrap();
+    assert!(other.files() == first.files());
+    // The second one has nothing of its own, so it just follows.
+    second.start().unwrap();
+    assert!(second.files() == first.files());
+}
+
+#[test]
+fn processes_of_one_folder_work_together() {
+    let store = Faulty::new();
+    let mut place = Place::new(&store);
+    let (mut one, mut two) = (place.start().unwrap(), place.start().unwrap());
+    place.write(".pipe/records/p/a.json", b"a");
+    place.bring(&mut one).unwrap();
+    place.write(".pipe/records/p/b.json", b"b");
+    place.bring(&mut two).unwrap();
+    place.write(".pipe/records/p/a.json", b"aa");
+    place.bring(&mut one).unwrap();
+    let other = Place::new(&store);
+    other.prepare(None).unwrap();
+    assert!(other.files() == place.files());
+    assert_eq!(other.files().len(), 2);
+}
+
+#[test]
+fn two_who_begin_at_the_same_time_do_not_both_win() {
+    let store = Faulty::new();
+    let (mut first, mut second) = (Place::new(&store), Place::new(&store));
+    let (mut one, mut two) = (first.start().unwrap(), second.start().unwrap());
+    first.epoch(1, 100);
+    second.epoch(1, 101);
+    first.bring(&mut one).unwrap();
+    assert_eq!(second.bring(&mut two).unwrap_err().kind, Kind::Continued);
+    // Not even if the index has its number only because all older ones are gone.
+    first.epoch(2, 100);
+    first.bring(&mut one).unwrap();
+    assert_eq!(second.bring(&mut two).unwrap_err().kind, Kind::Continued);
+    let other = Place::new(&store);
+    other.prepare(None).unwrap();
+    assert!(other.files() == first.files());
+}
+
+#[test]
+fn what_is_removed_here_on_purpose_goes_and_what_is_lost_comes_back() {
+    let store = Faulty::new();
+    let mut place = Place::new(&store);
+    let mut committer = place.start().unwrap();
+    place.epoch(1, 100);
+    place.write(".pipe/records/p/a.json", b"a");
+    place.bring(&mut committer).unwrap();
+    let whole = place.files();
+    std::fs::remove_dir_all(place.root().join("runs")).unwrap();
+    place.start().unwrap();
+    assert!(place.files() == whole, "it was lost");
+    std::fs::remove_dir_all(place.root().join("runs")).unwrap();
+    state::forget(place.root(), &place.root().join(RUN)).unwrap();
+    let mut committer = place.start().unwrap();
+    place.bring(&mut committer).unwrap();
+    assert_eq!(place.files().len(), 1);
+    let other = Place::new(&store);
+    other.prepare(None).unwrap();
+    assert!(other.files() == place.files());
+}
+
+#[test]
+fn two_pipelines_with_one_prefix_do_not_meet() {
+    let store = Faulty::new();
+    let mut place = Place::new(&store);
+    let mut committer = place.start().unwrap();
+    place.epoch(1, 100);
+    place.bring(&mut committer).unwrap();
+    let opened = Opened { store: store.clone(), prefix: "base".into(), hint: None };
+    let other = Bucket::over(opened, "memory://store".into(), "q").unwrap();
+    assert_eq!(other.newest().unwrap(), None);
+    // Two names that make the same folder are told apart.
+    let (mut first, second) = (Place::new(&store), Place::new(&store));
+    first.write("x", b"x");
+    let project = |place: &Place, name: &str| Project { pipeline: name.into(), ..place.project() };
+    let bucket = |name| {
+        Bucket::over(Opened { store: store.clone(), prefix: "base".into(), hint: None }, "u".into(), name)
+    };
+    let prepared = prepare_with(bucket("a b").unwrap(), project(&first, "a b"), None, &|_, _| {}).unwrap();
+    let mut committer = Committer::new(prepared.bucket, prepared.project, prepared.base);
+    committer.bring(&first.changes.take(), &|_| {}).unwrap();
+    let error =
+        prepare_with(bucket("a/b").unwrap(), project(&second, "a/b"), None, &|_, _| {}).err().unwrap();
+    assert_eq!(error.kind, Kind::Setting);
+    assert!(error.message.contains("has the state of pipeline \"a b\""), "{error}");
+}
