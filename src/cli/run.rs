@@ -20,7 +20,7 @@ use crate::report::{self, line};
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  pipe run pipelines/base_training.yaml\n  pipe run pipelines/base_training.yaml --epochs 10 --learning-rate 1e-3\n  pipe run pipelines/base_training.yaml --run-number 1 --resume --epochs 20\n  pipe run pipelines/base_to_lora.yaml lora --force\n  pipe run pipelines/base_to_lora.yaml --executor slurm --detach"
+    after_help = "Examples:\n  pipe run pipelines/base_training.yaml\n  pipe run pipelines/base_training.yaml --epochs 10 --learning-rate 1e-3\n  pipe run pipelines/base_training.yaml --run-number 1 --resume --epochs 20\n  pipe run pipelines/base_to_lora.yaml lora --force\n  pipe run pipelines/base_to_lora.yaml --executor slurm --detach\n  pipe run pipelines/base_training.yaml --store s3://bucket/trainings"
 )]
 pub struct RunArguments {
     #[command(flatten)]

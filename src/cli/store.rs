@@ -69,7 +69,7 @@ pub fn finish(mirror: Option<Mirror>, stop: &Stop, output: &Output) -> Result<()
     let began = Instant::now();
     let mut next = began + Duration::from_secs(1);
     let report = mirror.finish(stop, &mut |_, bytes| {
-        if Instant::now() >= next {
+        if bytes > 0 && Instant::now() >= next {
             next = Instant::now() + BETWEEN;
             message::note(&format!("waiting for the store: {} to go", table::bytes(bytes)));
         }

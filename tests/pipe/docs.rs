@@ -181,6 +181,7 @@ pages! {
     report: "docs/report.md",
     scale: "docs/scale.md",
     slurm: "docs/slurm.md",
+    storage: "docs/storage.md",
     testing: "docs/testing.md",
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct Committer {
     pub base: Index,
     /// Contents that were put, by digest, and are in no index yet: since when, and as which file.
     put: HashMap<String, (Instant, String, Entry)>,
+    /// Bytes of objects that were put.
+    pub sent: u64,
     /// Digests of contents that were read.
     digests: HashMap<(FileId, u64, u64), String>,
 }
@@ -43,7 +45,7 @@ type Known = BTreeMap<String, (String, Entry)>;
 
 impl Committer {
     pub fn new(bucket: Bucket, project: Project, base: Index) -> Self {
-        Self { bucket, project, base, put: HashMap::new(), digests: HashMap::new() }
+        Self { bucket, project, base, put: HashMap::new(), sent: 0, digests: HashMap::new() }
     }
 
     /// Brings these changes into the store, all or none. `sent` is told of bytes that are there.
@@ -113,6 +115,7 @@ impl Committer {
                     }
                     Opened::File(file) => self.bucket.put_file(&key, file, pin.bytes, &sha256, sent)?,
                 }
+                self.sent += pin.bytes;
                 self.put.insert(sha256.clone(), (Instant::now(), path.to_owned(), entry.clone()));
                 known.insert(sha256.clone(), (path.to_owned(), entry.clone()));
                 entry

@@ -340,7 +340,7 @@ impl Worker {
                 }
                 state.report.steps += 1;
                 state.report.files += changes.len() as u64;
-                state.report.bytes += bytes;
+                state.report.bytes = self.committer.sent;
                 Ok(true)
             }
             Err(error) => {

@@ -1,5 +1,6 @@
 //! Before anything is planned: makes the folder as new as the store, or finds out that they cannot be brought together.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -81,9 +82,11 @@ pub(crate) fn prepare_with(
         let state = State::load(&project.root, &project.pipeline, &bucket.url);
         let there = bucket.newest()?;
         let (base, way) = way(&bucket, &project, state.as_ref(), there, take)?;
-        let size = way.get.iter().filter_map(|path| base.files.get(path)).map(|entry| entry.bytes).sum();
+        let entries = way.get.iter().filter_map(|path| Some((path, base.files.get(path)?)));
+        let objects: BTreeMap<String, u64> =
+            entries.map(|(path, entry)| (entry.key(path), entry.bytes)).collect();
         if !way.get.is_empty() {
-            about_to(way.get.len(), size);
+            about_to(way.get.len(), objects.values().sum());
         }
         match bring_here(&bucket, &project, state, &base, &way) {
             Ok(got) => {
