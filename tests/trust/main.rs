@@ -14,19 +14,21 @@ mod project;
 mod several;
 mod signals;
 mod state;
+mod stored;
 mod tally;
 
 use tally::{Options, Tally};
 
 type Section = fn(&Options, &mut Tally);
 
-const SECTIONS: [(&str, Section); 6] = [
+const SECTIONS: [(&str, Section); 7] = [
     ("crashes", crash::section),
     ("disk", disk::section),
     ("damage", damage::section),
     ("several", several::section),
     ("signals", signals::section),
     ("limits", limits::section),
+    ("stored", stored::section),
 ];
 
 fn main() {

@@ -37,7 +37,11 @@ pub const RUN: [&str; 2] = ["run", "p.yaml"];
 
 /// A project with the workload.
 pub fn chain() -> Project {
-    let project = Project::new();
+    chain_with(Project::new())
+}
+
+/// The workload in this project.
+pub fn chain_with(project: Project) -> Project {
     project.write("p.yaml", CHAIN);
     project
 }
@@ -56,7 +60,11 @@ pub fn faulty(project: &Project, fault: &str) -> Command {
 
 /// How many changes of the disk the workload makes.
 pub fn changes() -> usize {
-    let project = chain();
+    changes_of(&chain())
+}
+
+/// The same, in this project.
+pub fn changes_of(project: &Project) -> usize {
     let log = project.path("changes.log");
     let mut command = project.command(&RUN);
     command.env("BURN_PIPE_FAULT_LOG", &log).stdout(Stdio::null()).stderr(Stdio::null());
@@ -84,7 +92,8 @@ pub fn state(project: &Project) -> Result<State, String> {
         let name = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
         ensure(!name.contains(".tmp-"), || format!("{name} was left"))?;
         let volatile = [".lock", "events.jsonl", ".previous"].iter().any(|end| name.ends_with(end));
-        if !volatile && !name.contains("tfevents") {
+        // What a folder remembers of its store is its own.
+        if !volatile && !name.contains("tfevents") && !name.starts_with(".pipe/store/") {
             let content = content(&path).map_err(|e| format!("{name}: {e}"))?;
             state.insert(name, content);
         }

@@ -52,7 +52,7 @@ impl Committer {
     pub fn bring(&mut self, changes: &[Numbered], sent: &dyn Fn(u64)) -> Result<(), RemoteError> {
         self.put.retain(|_, (since, ..)| since.elapsed() < FRESH);
         // So that another name of a file is not put again.
-        let listed = self.base.files.iter().map(|(path, entry)| (path, entry));
+        let listed = self.base.files.iter();
         let put = self.put.values().map(|(_, path, entry)| (path, entry));
         let mut known: Known = listed
             .chain(put)

@@ -1,6 +1,6 @@
 //! Files of the store into the folder: whole and verified, or not at all; what says that they are there comes last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,6 +39,7 @@ pub(crate) fn fetch(
     let wanted: BTreeMap<String, u64> =
         order.iter().map(|(_, path, entry)| (entry.key(path), entry.bytes)).collect();
     make_sure_of_room(&project.root, wanted.values().sum())?;
+    sweep(&project.root, paths);
     for (_, path, entry) in order {
         let target = project.root.join(path);
         atomic::create_folder(target.parent().unwrap_or(&project.root))?;
@@ -54,6 +55,18 @@ pub(crate) fn fetch(
         fetched.files += 1;
     }
     Ok(fetched)
+}
+
+/// Removes what a fetch that was killed has left of these files.
+fn sweep(root: &Path, paths: &[String]) {
+    let mut folders: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for path in paths {
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        folders.entry(folder).or_default().insert(name);
+    }
+    for (folder, names) in folders {
+        atomic::sweep_if(&root.join(folder), |name| names.contains(name));
+    }
 }
 
 /// Metadata after what it speaks of, records after that.

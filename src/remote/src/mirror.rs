@@ -19,7 +19,7 @@ use crate::pin::Pin;
 use crate::start::Prepared;
 
 /// A change is brought over when nothing else has changed for so long, or after so long at the latest.
-const QUIET: Duration = Duration::from_millis(300);
+const QUIET: Duration = Duration::from_millis(if cfg!(feature = "faults") { 2 } else { 300 });
 const LATEST: Duration = Duration::from_secs(2);
 /// After a failure that lasted: first so long, then twice as long, up to this.
 const AGAIN: Duration = Duration::from_secs(5);

@@ -102,6 +102,10 @@ fn a_fetch_that_is_killed_is_gone_on_with_even_if_the_store_goes_on() {
         let _ = second.prepare(None);
         store.set(Fault::Nothing);
     }
+    // What such a process leaves of a file that it was writing goes too.
+    let last = second.root().join(RUN).join("checkpoints/epoch_030.ckpt");
+    std::fs::remove_file(&last).unwrap_or_default();
+    std::fs::write(last.with_file_name(".epoch_030.ckpt.tmp-1-1"), "half").unwrap();
     second.prepare(None).unwrap();
     assert!(second.files() == first.files());
     assert!(second.start().is_ok());

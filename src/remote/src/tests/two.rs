@@ -3,6 +3,7 @@
 use super::faulty::Faulty;
 use super::*;
 use crate::Kind;
+use crate::bucket::Put;
 use crate::state;
 
 #[test]
@@ -156,4 +157,15 @@ fn two_pipelines_with_one_prefix_do_not_meet() {
         prepare_with(bucket("a/b").unwrap(), project(&second, "a/b"), None, &|_, _| {}).err().unwrap();
     assert_eq!(error.kind, Kind::Setting);
     assert!(error.message.contains("has the state of pipeline \"a b\""), "{error}");
+}
+
+#[test]
+fn an_index_whose_putting_was_not_answered_is_known_as_ones_own() {
+    let store = Faulty::new();
+    let bucket = Place::new(&store).bucket();
+    let one = crate::index::Index::empty(PIPELINE).next(Default::default());
+    assert!(matches!(bucket.create(&one).unwrap(), Put::Done(_)));
+    assert!(matches!(bucket.create(&one).unwrap(), Put::Done(_)), "it was tried again");
+    let other = crate::index::Index::empty(PIPELINE).next(Default::default());
+    assert!(matches!(bucket.create(&other).unwrap(), Put::Taken));
 }
