@@ -91,9 +91,17 @@ pub fn blend(mean: Tensor<1>, value: &Tensor<1>, decay: f64) -> Tensor<1> {
 /// Runs `work` on one of as many new threads as there are cores. The kernels that it calls share out their tasks among these: nobody outside
 /// has to be woken up for each, and trainings side by side never wait for each other's.
 pub fn in_own_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    in_own_pool_of(None, work)
+}
+
+/// [`in_own_pool`] of so many threads, as many as there are cores if unset.
+pub fn in_own_pool_of<R: Send>(threads: Option<usize>, work: impl FnOnce() -> R + Send) -> R {
     // As deep as the main thread's: networks are walked recursively.
-    let pool =
-        rayon::ThreadPoolBuilder::new().thread_name(|i| format!("compute-{i}")).stack_size(8 << 20).build();
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.unwrap_or(0))
+        .thread_name(|i| format!("compute-{i}"))
+        .stack_size(8 << 20)
+        .build();
     match pool {
         Ok(pool) => pool.install(work),
         Err(_) => work(), // no more threads to be had: in the pool that all share

@@ -24,7 +24,8 @@ pub struct Slurm {
     /// The quality of service.
     #[schemars(extend("x-class" = "runtime"))]
     pub qos: Option<Word>,
-    /// GPUs, such as `1` or `a100:1`. Unset, a stage with `resources: {gpu: 1}` asks for one.
+    /// GPUs, such as `1` or `a100:1`. Unset, a stage with `resources: {gpu: 1}` asks for one, and one with
+    /// `devices: [0, 1]` for two.
     #[schemars(extend("x-class" = "runtime"))]
     pub gpus: Option<Word>,
     /// Processor cores.
