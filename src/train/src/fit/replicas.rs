@@ -566,10 +566,10 @@ mod tests {
             });
             let (device, queue) = burn::tensor::try_read_sync(asked).unwrap().unwrap();
             let (instance, adapter, backend) = (first.instance.clone(), first.adapter.clone(), first.backend);
-            let setup = WgpuSetup { instance, adapter, device, queue, backend };
-            Device::new(init_device(setup, RuntimeOptions::default())).autodiff()
+            let setup = WgpuSetup { instance, adapter, device: device.clone(), queue, backend };
+            (Device::new(init_device(setup, RuntimeOptions::default())).autodiff(), device)
         };
-        let (main, other) = (second(), second());
+        let ((main, _), (other, plug)) = (second(), second());
         assert_ne!(main, other);
 
         let (network, backward) = network();
@@ -586,6 +586,58 @@ mod tests {
             for (a, b) in several.0.iter().zip(&alone.0) {
                 assert!((a / b - 1.0).abs() < 1e-4, "losses {a} and {b}");
             }
+        }
+
+        // A lost device is told as such, by its name.
+        plug.destroy();
+        replicas.begin(batches[0].clone(), 0, 1).unwrap();
+        let error = replicas.collect(GradientsParams::new(), &mut [], &there).err().unwrap();
+        assert!(error.message.starts_with("on the second: "), "{}", error.message);
+        assert_eq!(error.failure, Failure::DeviceLost, "{}", error.message);
+    }
+
+    /// What travels in a step, and how long the host takes for it: between CPUs, where nothing else does.
+    #[test]
+    #[ignore = "prints figures"]
+    fn what_a_step_costs_besides() {
+        use std::time::Instant;
+
+        use crate::diffit::Preset;
+
+        let ms = |from: Instant| from.elapsed().as_secs_f64() * 1e3;
+        for preset in [Preset::Tiny, Preset::Small] {
+            let config = preset.config(16, 2);
+            let device = Device::flex().autodiff();
+            let network = config.init(7, &device).unwrap();
+            let other = Other { device: device.clone(), name: "cpu".into(), threads: Some(1) };
+            let mut best = [f64::INFINITY; 4];
+            for further in [1, 2] {
+                for _ in 0..9 {
+                    let began = Instant::now();
+                    let weights = numbers(&network, Which::Trained).unwrap();
+                    best[0] = best[0].min(ms(began));
+                    let began = Instant::now();
+                    drop(with_numbers(network.clone(), &weights, Which::Trained, &other.device));
+                    best[1] = best[1].min(ms(began));
+                    let began = Instant::now();
+                    let mut sums = HashMap::new();
+                    for _ in 0..further {
+                        for (data, (id, ..)) in weights.iter().zip(param_paths(&network)) {
+                            add_to(&mut sums, id, data.clone()).unwrap();
+                        }
+                    }
+                    best[1 + further] = best[1 + further].min(ms(began));
+                }
+            }
+            let bytes: usize =
+                numbers(&network, Which::Trained).unwrap().iter().map(|d| d.bytes().len()).sum();
+            let [read, put, one, two] = best;
+            println!(
+                "{}: {:.1} MB each way; weights read in {read:.2} ms and put in {put:.2} ms; gradients of one device \
+                 taken in {one:.2} ms, of two summed in {two:.2} ms",
+                preset.name(),
+                bytes as f64 / 1e6,
+            );
         }
     }
 }
