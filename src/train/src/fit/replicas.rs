@@ -8,7 +8,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
@@ -22,6 +22,9 @@ use super::draw::Drawn;
 use crate::device;
 use crate::diffit::Diffit;
 use crate::kernels;
+
+/// Shares that wait for a replica at most, in host memory, where a step has many batches.
+const AHEAD: usize = 2;
 
 /// A further device.
 #[derive(Debug, Clone)]
@@ -44,7 +47,7 @@ pub struct Replicas {
 struct Replica {
     name: String,
     /// Until the end.
-    work: Option<Sender<Work>>,
+    work: Option<SyncSender<Work>>,
     done: Receiver<Result<Computed, StageError>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -75,7 +78,7 @@ impl Replicas {
         }
         let data = Arc::new(numbers(weights, Which::All)?);
         for Other { device, name, threads } in others.iter().cloned() {
-            let (work, works) = channel();
+            let (work, works) = sync_channel(AHEAD);
             let (dones, done) = channel();
             let (network, data) = (weights.clone(), data.clone());
             let own = move || {
@@ -110,7 +113,7 @@ impl Replicas {
     }
 
     /// Cuts a batch into shares, lets the replicas begin with theirs, and gives back the main device's. `number` counts the
-    /// batches of a step, of which there are `group`. Waits for nothing.
+    /// batches of a step, of which there are `group`. Waits only for a replica that is behind by some batches of the step.
     pub fn begin(&mut self, batch: Drawn, number: usize, group: usize) -> Result<Drawn, StageError> {
         if self.all.is_empty() {
             return Ok(batch);
@@ -433,7 +436,8 @@ mod tests {
     #[test]
     fn shares_add_up_to_the_batch_and_to_the_same_bits_each_time() {
         let (network, backward) = network();
-        for batches in [vec![drawn(7, 0)], vec![drawn(7, 0), drawn(7, 1), drawn(2, 2)], vec![drawn(1, 0)]] {
+        let many = (0..2 * AHEAD as u64 + 2).map(|number| drawn(3, number)).collect();
+        for batches in [vec![drawn(7, 0)], vec![drawn(7, 0), drawn(2, 1)], vec![drawn(1, 0)], many] {
             let alone = step(&mut start(0, &network, backward), &network, backward, &batches);
             for further in [1, 2, 3] {
                 let mut replicas = start(further, &network, backward);
