@@ -45,6 +45,9 @@ pub struct Asked {
     /// Where to compute: auto, cpu, gpu, gpu:N
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
+    /// Several devices that share each batch of a training: numbers of GPUs or devices between commas, or all
+    #[arg(long, value_name = "LIST", conflicts_with = "device")]
+    devices: Option<String>,
     /// Seed of everything random
     #[arg(long, value_name = "N")]
     seed: Option<String>,
@@ -130,13 +133,14 @@ impl Asked {
     }
 
     /// Key, flag and value of each.
-    fn shorthands(&self) -> [(&'static str, &'static str, &Option<String>); 6] {
+    fn shorthands(&self) -> [(&'static str, &'static str, &Option<String>); 7] {
         [
             ("epochs", "--epochs", &self.epochs),
             ("batch_size", "--batch-size", &self.batch_size),
             ("learning_rate", "--learning-rate", &self.learning_rate),
             ("dataset", "--dataset", &self.dataset),
             ("device", "--device", &self.device),
+            ("devices", "--devices", &self.devices),
             ("seed", "--seed", &self.seed),
         ]
     }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use pipe_engine::stop::Stop;
-use pipe_train::device::DeviceChoice;
+use pipe_train::device::{DeviceChoice, DeviceList};
 use pipe_train::diffit::Preset;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -21,12 +21,15 @@ const EPOCHS: u64 = 3;
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  pipe bench\n  pipe bench --device gpu --preset diffit_small --batch-size 64 --precision bf16\n  pipe bench --steps 5 --set optimizer.kind=adam --json"
+    after_help = "Examples:\n  pipe bench\n  pipe bench --device gpu --preset diffit_small --batch-size 64 --precision bf16\n  pipe bench --devices 0,1 --batch-size 64\n  pipe bench --steps 5 --set optimizer.kind=adam --json"
 )]
 pub struct BenchArguments {
     /// Where to compute: auto, cpu, gpu, gpu:N
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: DeviceChoice,
+    /// Several devices that share each batch: numbers of GPUs or devices between commas, or all
+    #[arg(long, value_name = "LIST", conflicts_with = "device")]
+    devices: Option<DeviceList>,
     /// Size of the model: diffit_tiny, diffit_small, diffit_cifar10
     #[arg(long, default_value = "diffit_tiny", value_name = "NAME", value_parser = preset)]
     preset: String,
@@ -93,7 +96,7 @@ pub fn bench(a: BenchArguments) -> Result<ExitCode, CliError> {
             "data": {"kind": "dataset", "source": "shapes", "image_size": a.image_size,
                      "num_images": u64::from(steps) * u64::from(a.batch_size)},
             "base": {"kind": "train", "dataset": "data", "epochs": epochs, "batch_size": a.batch_size,
-                     "device": a.device, "precision": a.precision, "model": {"preset": a.preset},
+                     "device": a.device, "devices": a.devices, "precision": a.precision, "model": {"preset": a.preset},
                      "checkpoint": {"save_every_n_epochs": EPOCHS}},
         }})
     };

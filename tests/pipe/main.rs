@@ -4,6 +4,7 @@ mod bench;
 mod chain;
 mod conventions;
 mod data;
+mod devices;
 mod docs;
 mod errors;
 mod export;

@@ -199,3 +199,18 @@ pub fn all_tensors(path: &Path) -> Vec<(String, Vec<u8>)> {
     found.sort();
     found
 }
+
+/// The largest difference between two lists of tensors of the same names and shapes.
+#[track_caller]
+pub fn furthest(ours: &[(String, Vec<usize>, Vec<u8>)], theirs: &[(String, Vec<usize>, Vec<u8>)]) -> f32 {
+    let values = |bytes: &[u8]| -> Vec<f32> {
+        bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    };
+    assert_eq!(ours.len(), theirs.len());
+    let mut worst: f32 = 0.0;
+    for ((name, shape, a), (other, other_shape, b)) in ours.iter().zip(theirs) {
+        assert_eq!((name, shape), (other, other_shape));
+        worst = values(a).iter().zip(values(b)).map(|(x, y)| (x - y).abs()).fold(worst, f32::max);
+    }
+    worst
+}

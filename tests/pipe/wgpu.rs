@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::chain::{LORA, chain};
-use crate::project::{Project, all_tensors, weights};
+use crate::devices::{assert_same_curve, losses};
+use crate::project::{Project, all_tensors, furthest, weights};
 use crate::resume::in_pieces;
 
 const RUN: &str = "checkpoints/base_training/run_001";
@@ -28,6 +29,7 @@ fn auto_never_takes_a_software_adapter() {
     assert!(table.contains("gpu:0") && table.contains("software"), "{table}");
     assert!(table.lines().any(|line| line.starts_with("*     cpu")), "{table}");
     project.pipe(&["run", "p.yaml", "--device", "gpu"]).exits(2).says("failed to find a hardware GPU");
+    project.pipe(&["run", "p.yaml", "--devices", "all"]).exits(2).says("failed to find a hardware GPU");
     project.pipe(&["run", "p.yaml", "--device", "gpu:9"]).exits(2).says("failed to find adapter 9");
 }
 
@@ -108,17 +110,31 @@ fn a_step_reads_nothing_back_and_launches_no_more_kernels_than_it_did() {
     assert!((1..=launches / 16).contains(&submissions), "{submissions} submissions a step");
 }
 
-/// The largest difference between two lists of tensors of the same names and shapes.
-#[track_caller]
-fn furthest(ours: &[(String, Vec<usize>, Vec<u8>)], theirs: &[(String, Vec<usize>, Vec<u8>)]) -> f32 {
-    let values = |bytes: &[u8]| -> Vec<f32> {
-        bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
-    };
-    assert_eq!(ours.len(), theirs.len());
-    let mut worst: f32 = 0.0;
-    for ((name, shape, a), (other, other_shape, b)) in ours.iter().zip(theirs) {
-        assert_eq!((name, shape), (other, other_shape));
-        worst = values(a).iter().zip(values(b)).map(|(x, y)| (x - y).abs()).fold(worst, f32::max);
+#[test]
+fn the_cpu_and_a_gpu_share_a_training_in_either_order() {
+    let arguments = ["run", "p.yaml", "--epochs", "8", "--set", "checkpoint.save_every_n_epochs=8"];
+    let Some(plain) = project() else { return };
+    plain.pipe(&[&arguments[..], &["--devices", "cpu"]].concat()).succeeds();
+    let curve = losses(&plain, RUN);
+    assert_eq!(curve.len(), 16);
+    let path = format!("{RUN}/checkpoints/last.ckpt");
+    let expected = weights(&plain.path(&path));
+    let (steps, tensors) = (16, expected.len());
+    for (devices, first) in [("cpu,gpu:0", "cpu (flex) + "), ("gpu:0,cpu", "SwiftShader")] {
+        let Some(mixed) = project() else { return };
+        let mixed = mixed.environment("PIPE_LOG", "wgpu_core=trace");
+        let told = mixed.pipe(&[&arguments[..], &["--devices", devices]].concat()).succeeds().stderr();
+        let device = mixed.metadata(RUN)["device"].as_str().unwrap().to_owned();
+        assert!(device.starts_with(first) && device.contains(" + "), "{device}");
+        assert_same_curve(&losses(&mixed, RUN), &curve, 1e-3);
+        let worst = furthest(&weights(&mixed.path(&path)), &expected);
+        assert!(worst < 0.02, "weights differ by up to {worst} after {steps} steps");
+        // Each step reads the GPU once: as a further device the gradients and the loss, as the main one the weights. The
+        // latter reads its loss for the logs too, and all of its state for the checkpoint.
+        let read = told.lines().filter(|line| line.contains("Buffer::map_async")).count();
+        match devices {
+            "cpu,gpu:0" => assert_eq!(read, steps * (tensors + 1)),
+            _ => assert!(read <= steps * (tensors + 1) + 4 * tensors, "{read} tensors were read"),
+        }
     }
-    worst
 }

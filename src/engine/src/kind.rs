@@ -81,7 +81,8 @@ pub trait StageKind: Send + Sync {
     fn name(&self) -> &'static str;
 
     /// JSON schema of the settings. A property's `x-class` (`identity`, `extend` or `runtime`) says what a change
-    /// of it means; without one it is `identity`.
+    /// of it means; without one it is `identity`. `x-instead-of` names another property that it stands for: of the two, the
+    /// one in the stronger layer counts.
     fn schema(&self) -> schemars::Schema;
 
     /// Checks merged settings and makes a stage of them.
@@ -160,6 +161,11 @@ pub trait Stage: Send + Sync {
     /// The folder of its numbered runs, relative to the project, if it keeps any.
     fn runs(&self) -> Option<PathBuf> {
         None
+    }
+
+    /// GPUs that it computes on at the same time, where its settings say; a job asks for so many.
+    fn gpus(&self) -> u32 {
+        0
     }
 
     /// What is legal and probably not meant, or can never work together with the stages that it refers to.

@@ -80,7 +80,7 @@ pub fn workflow(
     let mut templates: Vec<Template> = Vec::new();
     let mut tasks = Vec::with_capacity(stages.len());
     for stage in &stages {
-        let made = template(&stage.conduct, &args, options);
+        let made = template(stage, &args, options);
         let known = templates.iter().find(|t| Template { name: String::new(), ..(*t).clone() } == made);
         let template = known.map(|t| t.name.clone()).unwrap_or_else(|| {
             let name = match templates.len() {
@@ -133,9 +133,9 @@ pub fn workflow(
     })
 }
 
-/// How stages with this conduct run; the stage is a parameter.
-fn template(conduct: &Conduct, args: &[String], options: &Options) -> Template {
-    let gpus = conduct.resources.gpu;
+/// How stages that are carried out as this one run; the stage is a parameter.
+fn template(stage: &LoadedStage, args: &[String], options: &Options) -> Template {
+    let (conduct, gpus) = (&stage.conduct, stage.gpus());
     let limits = BTreeMap::from([(options.gpu_resource.clone(), gpus.to_string())]);
     Template {
         inputs: Some(Parameters { parameters: vec![Parameter { name: STAGE, value: None }] }),

@@ -58,6 +58,21 @@ impl StageLayers {
         self.layers.iter().any(|layer| holds(&layer.values, path))
     }
 
+    /// Of two settings that stand for each other keeps the one in the stronger layer, so that a flag can replace what a
+    /// file says in the other way. In one layer both stay, for the stage to judge.
+    pub(super) fn choose_between(&mut self, one: &str, other: &str) {
+        let given = |layer: &Layer, key: &str| layer.values.get(key).is_some_and(|value| !value.is_null());
+        let strongest = |key: &str| self.layers.iter().rposition(|layer| given(layer, key));
+        let weaker = match (strongest(one), strongest(other)) {
+            (Some(a), Some(b)) if a > b => other,
+            (Some(a), Some(b)) if a < b => one,
+            _ => return,
+        };
+        self.layers.iter_mut().for_each(|layer| {
+            layer.values.remove(weaker);
+        });
+    }
+
     /// Takes away the value at `path` in the strongest layer that has it; of a list the whole list, since places in the
     /// file count its items. Says whether there was one.
     pub(super) fn leave_out(&mut self, path: &[String]) -> bool {

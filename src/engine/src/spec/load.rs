@@ -55,6 +55,13 @@ pub struct LoadedStage {
     pub needs: Vec<(Vec<String>, StageId)>,
 }
 
+impl LoadedStage {
+    /// GPUs that it takes while it runs: its own one, or those that its settings name.
+    pub fn gpus(&self) -> u32 {
+        self.conduct.resources.gpu.max(self.stage.gpus())
+    }
+}
+
 /// Something that another stage hands on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Input {
@@ -167,6 +174,14 @@ impl Kinds<'_> {
         let schema = self.0.get(kind).map(|(_, schema)| schema);
         let properties = schema.and_then(|s| s.get("properties")).and_then(Value::as_object);
         properties.into_iter().flat_map(|p| p.keys())
+    }
+
+    /// Pairs of settings that stand for each other: a key, and the one that its `x-instead-of` names.
+    pub fn alternatives(&self, kind: &str) -> impl Iterator<Item = (&str, &str)> {
+        let schema = self.0.get(kind).map(|(_, schema)| schema);
+        let properties = schema.and_then(|s| s.get("properties")).and_then(Value::as_object);
+        let all = properties.into_iter().flatten();
+        all.filter_map(|(key, property)| Some((key.as_str(), property.get("x-instead-of")?.as_str()?)))
     }
 }
 

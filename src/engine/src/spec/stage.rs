@@ -171,7 +171,12 @@ impl Loading<'_> {
         for layer in &mut layers {
             name_policies(file, names, layer, &mut left_out, errors);
         }
-        let layers = StageLayers { stage: declared.id.clone(), pipeline: source.clone(), layers };
+        let mut layers = StageLayers { stage: declared.id.clone(), pipeline: source.clone(), layers };
+        if layers.layers.len() > 1 {
+            for (key, other) in self.kinds.alternatives(&declared.kind) {
+                layers.choose_between(key, other);
+            }
+        }
         Read { layers, needs, left_out }
     }
 

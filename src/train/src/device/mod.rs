@@ -4,6 +4,7 @@
 mod adapters;
 mod choice;
 mod failure;
+mod list;
 mod sum;
 
 use burn::tensor::Device;
@@ -12,6 +13,7 @@ use pipe_engine::kind::RunContext;
 pub use adapters::{Adapter, adapters};
 pub use choice::DeviceChoice;
 pub use failure::{read, read_all};
+pub use list::DeviceList;
 pub use sum::sum_all;
 
 /// A device that a stage can compute on.
@@ -21,6 +23,8 @@ pub struct ResolvedDevice {
     /// For people and metadata: `cpu (flex)`, `NVIDIA … (Vulkan)`.
     pub name: String,
     pub is_gpu: bool,
+    /// The N of `gpu:N`.
+    adapter: Option<usize>,
 }
 
 /// Why no device was found.
@@ -32,12 +36,17 @@ pub enum DeviceError {
     NoAdapter { index: usize, found: String },
     #[error("failed to open {name}: {reason}; `device: cpu` works everywhere")]
     Open { name: String, reason: String },
+    #[error("`{choice}` is gpu:{index}, which is in the list already")]
+    Twice { choice: DeviceChoice, index: usize },
 }
 
 /// Finds and opens the device that a setting means. `auto` takes the best hardware adapter, else the CPU, and never
 /// a software adapter; `gpu:N` takes adapter N of [`adapters`], whatever it is.
 pub fn resolve(choice: DeviceChoice, share: Share) -> Result<ResolvedDevice, DeviceError> {
-    let cpu = || ResolvedDevice { device: Device::flex(), name: "cpu (flex)".into(), is_gpu: false };
+    let cpu = || {
+        let name = "cpu (flex)".into();
+        ResolvedDevice { device: Device::flex(), name, is_gpu: false, adapter: None }
+    };
     if choice == DeviceChoice::Cpu {
         return Ok(cpu());
     }
@@ -52,6 +61,32 @@ pub fn resolve(choice: DeviceChoice, share: Share) -> Result<ResolvedDevice, Dev
         (DeviceChoice::Gpu, None) => Err(DeviceError::NoGpu(describe(&all))),
         (_, None) => Ok(cpu()),
     }
+}
+
+/// Finds and opens all devices of a list, in its order. `all` is every hardware adapter, the strongest first.
+pub fn resolve_all(list: &DeviceList, share: Share) -> Result<Vec<ResolvedDevice>, DeviceError> {
+    let choices: Vec<DeviceChoice> = match list {
+        DeviceList::These(choices) => choices.clone(),
+        DeviceList::All => {
+            let all = adapters();
+            let hardware = by_strength(&all);
+            if hardware.is_empty() {
+                return Err(DeviceError::NoGpu(describe(&all)));
+            }
+            hardware.into_iter().map(|adapter| DeviceChoice::Adapter(adapter.index)).collect()
+        }
+    };
+    let mut found: Vec<ResolvedDevice> = Vec::new();
+    for choice in choices {
+        let device = resolve(choice, share)?;
+        if let Some(index) = device.adapter
+            && found.iter().any(|other| other.adapter == device.adapter)
+        {
+            return Err(DeviceError::Twice { choice, index });
+        }
+        found.push(device);
+    }
+    Ok(found)
 }
 
 /// The adapter that `auto` takes, if any.
@@ -81,12 +116,17 @@ impl Share {
 
     /// The strongest hardware first; after a loss the next one, where there is one.
     fn pick(self, all: &[Adapter]) -> Option<&Adapter> {
-        let mut hardware: Vec<&Adapter> = all.iter().filter(|a| !a.software).collect();
-        // Stable: of equals the first.
-        hardware.sort_by_key(|a| std::cmp::Reverse(a.rank()));
+        let hardware = by_strength(all);
         let place = self.gpu.unwrap_or(0) as usize + self.lost as usize;
         hardware.get(place % hardware.len().max(1)).copied()
     }
+}
+
+/// The hardware among them, the strongest first; of equals the first.
+fn by_strength(all: &[Adapter]) -> Vec<&Adapter> {
+    let mut hardware: Vec<&Adapter> = all.iter().filter(|a| !a.software).collect();
+    hardware.sort_by_key(|a| std::cmp::Reverse(a.rank()));
+    hardware
 }
 
 fn describe(all: &[Adapter]) -> String {
@@ -105,7 +145,8 @@ fn open(adapter: &Adapter) -> Result<ResolvedDevice, DeviceError> {
     let failed = |reason: String| DeviceError::Open { name: adapter.name.clone(), reason };
     let device =
         Device::wgpu_options().device_kind(adapter.burn_kind()).init().map_err(|e| failed(e.to_string()))?;
-    Ok(ResolvedDevice { device, name: format!("{} ({})", adapter.name, adapter.backend), is_gpu: true })
+    let name = format!("{} ({})", adapter.name, adapter.backend);
+    Ok(ResolvedDevice { device, name, is_gpu: true, adapter: Some(adapter.index) })
 }
 
 #[cfg(not(feature = "wgpu"))]
@@ -159,6 +200,19 @@ mod tests {
     fn an_adapter_that_is_not_there_is_named() {
         let error = resolve(DeviceChoice::Adapter(99), Share::default()).err().unwrap().to_string();
         assert!(error.starts_with("failed to find adapter 99; "), "{error}");
+    }
+
+    #[test]
+    fn a_list_is_opened_in_its_order() {
+        let list = DeviceList::These(vec![DeviceChoice::Cpu; 3]);
+        let names: Vec<String> =
+            resolve_all(&list, Share::default()).unwrap().into_iter().map(|d| d.name).collect();
+        assert_eq!(names, ["cpu (flex)"; 3]);
+        let list = DeviceList::These(vec![DeviceChoice::Cpu, DeviceChoice::Adapter(99)]);
+        assert!(matches!(
+            resolve_all(&list, Share::default()),
+            Err(DeviceError::NoAdapter { index: 99, .. })
+        ));
     }
 
     #[test]

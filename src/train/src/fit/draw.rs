@@ -9,7 +9,31 @@ use crate::data::Batch;
 use crate::noise::Edm;
 use crate::rng::{Purpose, stream};
 
-/// A batch on the device, ready for the loss.
+/// A batch, or a share of one, with all that was drawn for it. In host memory.
+#[derive(Debug, Clone)]
+pub struct Drawn {
+    /// `[images, 3, size, size]`
+    image: Vec<f32>,
+    /// `[images]`
+    sigma: Vec<f32>,
+    /// `[images, 3, size, size]`
+    noise: Vec<f32>,
+    /// `[images]`
+    label: Vec<i64>,
+    part: Part,
+}
+
+/// Which part of a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Part {
+    pub key: Key,
+    /// The first of its images.
+    pub first: usize,
+    /// Images of the whole batch.
+    pub of: usize,
+}
+
+/// A part of a batch on a device, ready for the loss.
 pub struct Inputs {
     /// `[batch, 3, size, size]`
     pub image: Tensor<4>,
@@ -19,6 +43,7 @@ pub struct Inputs {
     pub noise: Tensor<4>,
     /// `[batch]`; `None` for a model without classes.
     pub label: Option<Tensor<1, Int>>,
+    pub part: Part,
 }
 
 /// Which numbers a batch gets.
@@ -30,13 +55,6 @@ pub struct Key {
     pub batch: u64,
 }
 
-impl Key {
-    /// The batch's number for what is drawn inside the network for one piece of it.
-    pub fn piece(self, number: usize) -> u64 {
-        self.batch | (number as u64) << 48
-    }
-}
-
 /// How labels are treated.
 #[derive(Debug, Clone, Copy)]
 pub struct Labels {
@@ -46,9 +64,9 @@ pub struct Labels {
     pub dropout: f64,
 }
 
-impl Inputs {
+impl Drawn {
     /// Draws for training.
-    pub fn train(batch: Batch, key: Key, edm: &Edm, labels: Labels, size: usize, device: &Device) -> Self {
+    pub fn train(batch: Batch, key: Key, edm: &Edm, labels: Labels) -> Self {
         let normals = |purpose, count: usize| -> Vec<f32> {
             let mut rng = stream(key.seed, purpose, key.epoch, key.batch);
             (0..count).map(|_| rng.sample(StandardNormal)).collect()
@@ -60,56 +78,85 @@ impl Inputs {
             true => labels.classes as i64,
             false => *label,
         });
-        let kept: Vec<i64> = kept.collect();
-        Self::on_device(batch.images, sigma, noise, kept, labels, size, device)
+        let label: Vec<i64> = kept.collect();
+        let part = Part { key, first: 0, of: label.len() };
+        Self { image: batch.images, sigma, noise, label, part }
     }
 
     /// Draws for validation: no label is dropped, and every epoch gets the same numbers.
-    pub fn validate(batch: Batch, key: Key, edm: &Edm, labels: Labels, size: usize, device: &Device) -> Self {
+    pub fn validate(batch: Batch, key: Key, edm: &Edm) -> Self {
         let mut rng = stream(key.seed, Purpose::Validation, 0, key.batch);
         let normals: Vec<f32> = (0..batch.labels.len()).map(|_| rng.sample(StandardNormal)).collect();
         let noise: Vec<f32> = (0..batch.images.len()).map(|_| rng.sample(StandardNormal)).collect();
-        let kept = batch.labels.clone();
-        Self::on_device(batch.images, edm.sigma(&normals), noise, kept, labels, size, device)
+        let part = Part { key, first: 0, of: batch.labels.len() };
+        Self { image: batch.images, sigma: edm.sigma(&normals), noise, label: batch.labels, part }
     }
 
-    /// The batch cut into pieces, each with its share of the images. What was drawn does not depend on it.
-    pub fn pieces(self, count: usize) -> Vec<(Self, f64)> {
-        let images = self.sigma.dims()[0];
+    /// The batch cut into a share for each of so many devices, as even as can be, the larger ones first. Of a batch with
+    /// fewer images than devices there are fewer shares.
+    pub fn shares(self, devices: usize) -> Vec<Self> {
+        let images = self.label.len();
+        if devices <= 1 || images == 0 {
+            return vec![self];
+        }
+        let pixels = self.image.len() / images;
+        let (each, more) = (images / devices, images % devices);
+        let cut = |device: usize| {
+            let from = device * each + device.min(more);
+            let to = from + each + usize::from(device < more);
+            Self {
+                image: self.image[from * pixels..to * pixels].to_vec(),
+                sigma: self.sigma[from..to].to_vec(),
+                noise: self.noise[from * pixels..to * pixels].to_vec(),
+                label: self.label[from..to].to_vec(),
+                part: Part { first: self.part.first + from, ..self.part },
+            }
+        };
+        (0..devices.min(images)).map(cut).collect()
+    }
+
+    /// As tensors, for images of `size` and a model of so many classes.
+    pub fn on_device(self, classes: usize, size: usize, device: &Device) -> Inputs {
+        let count = self.sigma.len();
+        let shape = [count, 3, size, size];
+        Inputs {
+            image: Tensor::from_data(TensorData::new(self.image, shape), device),
+            sigma: Tensor::from_data(TensorData::new(self.sigma, [count]), device),
+            noise: Tensor::from_data(TensorData::new(self.noise, shape), device),
+            label: (classes > 0).then(|| Tensor::from_data(TensorData::new(self.label, [count]), device)),
+            part: self.part,
+        }
+    }
+}
+
+impl Inputs {
+    /// Cut into pieces. What was drawn does not depend on it.
+    pub fn pieces(self, count: usize) -> Vec<Self> {
+        let images = self.images();
         if count <= 1 || images <= 1 {
-            return vec![(self, 1.0)];
+            return vec![self];
         }
         let step = images.div_ceil(count.min(images));
         let cut = |from: usize| {
             let to = (from + step).min(images);
-            let piece = Self {
+            Self {
                 image: self.image.clone().slice(from..to),
                 sigma: self.sigma.clone().slice(from..to),
                 noise: self.noise.clone().slice(from..to),
                 label: self.label.clone().map(|label| label.slice(from..to)),
-            };
-            (piece, (to - from) as f64 / images as f64)
+                part: Part { first: self.part.first + from, ..self.part },
+            }
         };
         (0..images).step_by(step).map(cut).collect()
     }
 
-    fn on_device(
-        images: Vec<f32>,
-        sigma: Vec<f32>,
-        noise: Vec<f32>,
-        kept: Vec<i64>,
-        labels: Labels,
-        size: usize,
-        device: &Device,
-    ) -> Self {
-        let count = sigma.len();
-        let shape = [count, 3, size, size];
-        Self {
-            image: Tensor::from_data(TensorData::new(images, shape), device),
-            sigma: Tensor::from_data(TensorData::new(sigma, [count]), device),
-            noise: Tensor::from_data(TensorData::new(noise, shape), device),
-            label: (labels.classes > 0).then(|| Tensor::from_data(TensorData::new(kept, [count]), device)),
-        }
+    fn images(&self) -> usize {
+        self.sigma.dims()[0]
+    }
+
+    /// Its share of the batch's images.
+    pub fn share(&self) -> f64 {
+        self.images() as f64 / self.part.of as f64
     }
 }
 
@@ -125,7 +172,8 @@ mod tests {
         let batch = Batch { images, labels: vec![0, 1, 0, 1, 1], indices: (0..count).collect() };
         let key = Key { seed: 1, epoch: 1, batch: 0 };
         let labels = Labels { classes: 2, dropout: 0.0 };
-        let whole = || Inputs::train(batch.clone(), key, &Edm::default(), labels, size, &Device::flex());
+        let drawn = || Drawn::train(batch.clone(), key, &Edm::default(), labels);
+        let whole = || drawn().on_device(2, size, &Device::flex());
         let numbers = |inputs: Vec<Inputs>| -> Vec<f32> {
             let of = |t: Tensor<4>| t.into_data().try_to_vec::<f32>().unwrap();
             inputs.into_iter().flat_map(|i| [of(i.image), of(i.noise)].concat()).collect()
@@ -136,12 +184,31 @@ mod tests {
         };
         for (count, sizes) in [(1, vec![5]), (2, vec![3, 2]), (4, vec![2, 2, 1]), (16, vec![1; 5])] {
             let pieces = whole().pieces(count);
-            let found: Vec<usize> = pieces.iter().map(|(piece, _)| piece.sigma.dims()[0]).collect();
+            let found: Vec<usize> = pieces.iter().map(Inputs::images).collect();
             assert_eq!(found, sizes);
-            assert!((pieces.iter().map(|(_, share)| share).sum::<f64>() - 1.0).abs() < 1e-12);
-            let cut = numbers(pieces.into_iter().map(|(piece, _)| piece).collect());
-            assert_eq!(sorted(cut), sorted(numbers(vec![whole()])));
+            assert!((pieces.iter().map(Inputs::share).sum::<f64>() - 1.0).abs() < 1e-12);
+            let firsts: Vec<usize> = pieces.iter().map(|piece| piece.part.first).collect();
+            assert_eq!(firsts, places(&sizes));
+            assert_eq!(sorted(numbers(pieces)), sorted(numbers(vec![whole()])));
         }
+        for (devices, sizes) in [(1, vec![5]), (2, vec![3, 2]), (3, vec![2, 2, 1]), (7, vec![1; 5])] {
+            let shares = drawn().shares(devices);
+            let found: Vec<usize> = shares.iter().map(|share| share.label.len()).collect();
+            assert_eq!(found, sizes, "{devices} devices");
+            let firsts: Vec<usize> = shares.iter().map(|share| share.part.first).collect();
+            assert_eq!(firsts, places(&sizes));
+            let labels: Vec<i64> = shares.iter().flat_map(|share| share.label.clone()).collect();
+            assert_eq!(labels, drawn().label);
+            let shares: Vec<Inputs> =
+                shares.into_iter().map(|share| share.on_device(2, size, &Device::flex())).collect();
+            assert!((shares.iter().map(Inputs::share).sum::<f64>() - 1.0).abs() < 1e-12);
+            assert_eq!(sorted(numbers(shares)), sorted(numbers(vec![whole()])));
+        }
+    }
+
+    /// Where parts of these sizes begin.
+    fn places(sizes: &[usize]) -> Vec<usize> {
+        (0..sizes.len()).map(|i| sizes[..i].iter().sum()).collect()
     }
 
     #[test]
@@ -158,9 +225,9 @@ mod tests {
         // The mean loss, and the gradient of the first convolution.
         let of = |count: usize| -> (f32, Vec<f32>) {
             let (mut whole, mut gradient) = (0.0, Vec::new());
-            for (piece, share) in
-                Inputs::train(batch.clone(), key, &Edm::default(), labels, 8, &device).pieces(count)
-            {
+            let drawn = Drawn::train(batch.clone(), key, &Edm::default(), labels);
+            for piece in drawn.on_device(2, 8, &device).pieces(count) {
+                let share = piece.share();
                 let pass = Pass::inference();
                 let loss =
                     Edm::default().loss(&net, piece.image, piece.sigma, piece.noise, piece.label, &pass)

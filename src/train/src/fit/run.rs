@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::{Device, Tensor};
+use burn::optim::GradientsAccumulator;
+use burn::tensor::Device;
 use pipe_engine::kind::{Failure, RunContext, StageError};
 use pipe_engine::progress::Event;
 
-use super::draw::{Inputs, Key, Labels};
+use super::backward::Backward;
+use super::draw::{Drawn, Key, Labels};
 use super::ema;
 use super::optimizer::clip_by_norm;
 use super::record::Recorder;
+use super::replicas::{Other, Replicas};
 use super::settings::FitSettings;
 use super::state::TrainState;
 use super::tally::{Sums, Tally};
@@ -29,11 +31,13 @@ pub struct Job<'a> {
     pub label_dropout: f64,
     /// Share of the inputs of LoRA's factors that are dropped.
     pub lora_dropout: f64,
-    /// Pieces in which each batch goes through the network, to save memory.
+    /// Pieces in which each device's share of a batch goes through the network, to save memory.
     pub pieces: usize,
     pub dataset: Arc<Dataset>,
-    /// With autodiff.
+    /// The main device, with autodiff.
     pub device: Device,
+    /// Further devices, which take their share of each batch.
+    pub others: &'a [Other],
     pub context: &'a RunContext<'a>,
 }
 
@@ -61,6 +65,7 @@ pub fn fit(
     let Job { settings, config, dataset, device, context, .. } = job;
     let edm = Edm::default();
     let labels = Labels { classes: config.num_classes, dropout: job.label_dropout };
+    let backward = Backward::new(config, settings.precision, job.lora_dropout, job.pieces);
     let options = LoaderOptions {
         batch_size: settings.batch_size,
         num_workers: settings.num_workers,
@@ -89,6 +94,7 @@ pub fn fit(
         }
     }
 
+    let mut replicas = Replicas::start(job.others, &precision.weights(&state.model), backward)?;
     for epoch in position.epoch + 1..=settings.epochs {
         let first_step = position.step_in_epoch;
         let mut tally = Tally::from(position.sums);
@@ -100,35 +106,28 @@ pub fn fit(
             // ---- Gradients of one or more batches
             let first_batch = step as usize * accumulate;
             let group = accumulate.min(batches_per_epoch - first_batch);
-            let mut gradients = GradientsAccumulator::new();
+            let (mut gradients, mut losses) = (GradientsAccumulator::new(), Vec::with_capacity(group));
             let weights = precision.weights(&state.model);
-            for number in first_batch..first_batch + group {
+            replicas.renew(&weights)?;
+            for number in 0..group {
                 let asked = Instant::now();
                 let Some(batch) = batches.next() else {
-                    return Err(StageError::new(Failure::Bug, format!("no batch {number} in epoch {epoch}")));
+                    let missing = format!("no batch {} in epoch {epoch}", first_batch + number);
+                    return Err(StageError::new(Failure::Bug, missing));
                 };
                 let batch = batch.map_err(data_error)?;
                 waited += asked.elapsed();
                 images += batch.labels.len();
-                let key = Key { seed: settings.seed, epoch, batch: number as u64 };
-                let inputs = Inputs::train(batch, key, &edm, labels, config.image_size, device);
-                let mut whole: Option<Tensor<1>> = None;
-                for (number, (piece, part)) in inputs.pieces(job.pieces).into_iter().enumerate() {
-                    let pass = Pass::training(job.lora_dropout, settings.seed, epoch, key.piece(number));
-                    let loss = edm.loss(&weights, piece.image, piece.sigma, piece.noise, piece.label, &pass); // [1]
-                    let mean = if part < 1.0 { loss.clone().inner() * part } else { loss.clone().inner() };
-                    whole = Some(whole.map_or(mean.clone(), |sum| sum + mean));
-                    let share = loss.mul_scalar(precision.loss_scale() * part / group as f64);
-                    let found = GradientsParams::from_grads(share.backward(), &weights);
-                    gradients.accumulate(&state.model, precision.gradients(&weights, found));
-                }
-                if let Some(loss) = whole {
-                    tally.add(position.global_step + 1, loss);
-                }
+                let key = Key { seed: settings.seed, epoch, batch: (first_batch + number) as u64 };
+                let share = replicas.begin(Drawn::train(batch, key, &edm, labels), number, group)?;
+                losses.extend(backward.add(&mut gradients, &weights, share, group, device)); // [1]
             }
 
+            // ---- With several devices: what the others found
+            let mut gradients = replicas.collect(gradients.grads(), &mut losses, &weights)?;
+            losses.into_iter().for_each(|loss| tally.add(position.global_step + 1, loss));
+
             // ---- One optimizer step
-            let mut gradients = gradients.grads();
             if let Some(max) = settings.gradient_clip_val {
                 gradients = clip_by_norm(&state.model, gradients, max);
             }
@@ -217,7 +216,6 @@ pub fn fit(
 /// Mean loss over the validation images, with the weights that would be sampled from.
 fn validation_loss(job: &Job, state: &TrainState, edm: &Edm) -> Result<f64, StageError> {
     let Job { settings, config, dataset, device, .. } = job;
-    let labels = Labels { classes: config.num_classes, dropout: 0.0 };
     let options = LoaderOptions {
         batch_size: settings.batch_size,
         num_workers: settings.num_workers,
@@ -230,7 +228,8 @@ fn validation_loss(job: &Job, state: &TrainState, edm: &Edm) -> Result<f64, Stag
         let batch = batch.map_err(data_error)?;
         let images = batch.labels.len();
         let key = Key { seed: settings.seed, epoch: 0, batch: number as u64 };
-        let inputs = Inputs::validate(batch, key, edm, labels, config.image_size, &device);
+        let drawn = Drawn::validate(batch, key, edm);
+        let inputs = drawn.on_device(config.num_classes, config.image_size, &device);
         let pass = Pass::inference();
         let loss = edm.loss(&weights, inputs.image, inputs.sigma, inputs.noise, inputs.label, &pass);
         let loss = device::read(loss)?.iter::<f64>().sum::<f64>();

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::precision::Precision;
 use super::schedule::Schedule;
-use crate::device::DeviceChoice;
+use crate::device::{DeviceChoice, DeviceList};
 use crate::diffit::{DiffitConfig, Preset};
 use crate::lora::LoraConfig;
 
@@ -79,6 +79,10 @@ macro_rules! training_settings {
             #[serde(default)]
             #[schemars(extend("x-class" = "runtime"))]
             pub device: DeviceChoice,
+            /// Several devices that share each batch, in the place of `device`: `[0, 1]` for two GPUs, or `all`.
+            #[serde(default)]
+            #[schemars(extend("x-class" = "runtime", "x-instead-of" = "device"))]
+            pub devices: Option<DeviceList>,
             /// Optimizer steps between two lines of the logs.
             #[serde(default = "default_log_interval")]
             #[schemars(range(min = 1), extend("x-class" = "runtime"))]
@@ -112,6 +116,7 @@ macro_rules! training_settings {
                     precision: s.precision,
                     seed: s.seed,
                     device: s.device,
+                    devices: s.devices,
                     log_every_n_steps: s.log_every_n_steps,
                     sample_every_n_epochs: s.sample_every_n_epochs,
                     checkpoint: s.checkpoint,
@@ -309,12 +314,32 @@ impl FitSettings {
             is_share(floor),
             "a share of the learning rate between 0 and 1",
         )?;
+        if let Some(devices) = &self.devices {
+            // `auto`, as it is written down where nothing was asked for, leaves the word to the list.
+            if self.device != DeviceChoice::Auto {
+                let text = format!("`device: {}` is set too; leave one of the two out", self.device);
+                return Err(Rejection::value("devices", text));
+            }
+            if let Some(twice) = devices.twice() {
+                return Err(Rejection::value("devices", format!("`{twice}` is listed twice")));
+            }
+        }
         self.checkpoint.validate().map_err(|e| Rejection::value(format!("checkpoint.{}", e.key), e.message))
     }
 
     /// The number of epochs that the schedule spans.
     pub fn horizon(&self) -> u64 {
         self.schedule_epochs.unwrap_or(self.epochs)
+    }
+
+    /// Where to compute, the main device first.
+    pub fn devices(&self) -> DeviceList {
+        self.devices.clone().unwrap_or_else(|| DeviceList::These(vec![self.device]))
+    }
+
+    /// GPUs that `devices` names.
+    pub fn gpus(&self) -> u32 {
+        self.devices.as_ref().map_or(0, |list| u32::try_from(list.gpus()).unwrap_or(u32::MAX))
     }
 
     /// What decides the result besides the settings: the schedule's horizon, where the schedule has one.

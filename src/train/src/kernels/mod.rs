@@ -94,9 +94,17 @@ pub fn in_own_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     if rayon::current_thread_index().is_some() {
         return work();
     }
+    in_own_pool_of(None, work)
+}
+
+/// [`in_own_pool`] of so many threads, as many as there are cores if unset.
+pub fn in_own_pool_of<R: Send>(threads: Option<usize>, work: impl FnOnce() -> R + Send) -> R {
     // As deep as the main thread's: networks are walked recursively.
-    let pool =
-        rayon::ThreadPoolBuilder::new().thread_name(|i| format!("compute-{i}")).stack_size(8 << 20).build();
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.unwrap_or(0))
+        .thread_name(|i| format!("compute-{i}"))
+        .stack_size(8 << 20)
+        .build();
     match pool {
         Ok(pool) => pool.install(work),
         Err(_) => work(), // no more threads to be had: in the pool that all share

@@ -71,6 +71,10 @@ impl Stage for LoraStage {
         Some(self.training().folder())
     }
 
+    fn gpus(&self) -> u32 {
+        self.fit.gpus()
+    }
+
     fn concerns(&self, others: &Others) -> Vec<Concern> {
         let mut found = concerns::of_training(&self.fit, others);
         found.extend(concerns::of_adapter(&self.settings, others));

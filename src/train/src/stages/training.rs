@@ -18,9 +18,9 @@ use serde_json::{Map, Value};
 use super::handed::{ModelFile, TrainedRun};
 use crate::checkpoint::BASE_FILE;
 use crate::data::{Dataset, Split};
-use crate::device::{self, Share};
+use crate::device::{self, ResolvedDevice, Share};
 use crate::diffit::{Diffit, Scope, param_paths};
-use crate::fit::{About, AfterBest, FitSettings, Job, Position, Recorder, TrainState, fit};
+use crate::fit::{About, AfterBest, FitSettings, Job, Other, Position, Recorder, TrainState, fit};
 use crate::kernels;
 
 /// A training as a stage sees it.
@@ -100,23 +100,23 @@ impl Training<'_> {
                  share such as 0.1, or monitor train_loss",
             ));
         }
-        let device =
-            device::resolve(settings.device, Share::of(context)).map_err(|e| setting(e.to_string()))?;
+        let devices = device::resolve_all(&settings.devices(), Share::of(context))
+            .map_err(|e| setting(e.to_string()))?;
         let pieces = 1usize.checked_shl(context.adjustment.halvings).unwrap_or(usize::MAX);
-        if pieces > settings.batch_size {
+        if pieces > settings.batch_size.div_ceil(devices.len()) {
             return Err(setting("the device's memory does not suffice even for one image at a time"));
         }
-        if !settings.precision.runs_on(&device.device) {
+        if let Some(device) = devices.iter().find(|d| !settings.precision.runs_on(&d.device)) {
             let (precision, name) = (settings.precision.name(), &device.name);
             return Err(setting(format!("precision: {name} cannot compute with {precision}; use f32")));
         }
-        let autodiff = device.device.clone().autodiff();
+        let Several { main: autodiff, others, threads, name: device } = Several::of(devices)?;
         let start = start(&dataset, &autodiff)?;
 
         // The run: an old one to go on with, or a new one.
         let choice =
             self.choose(&context.root, &context.request, context.stage.as_str(), &context.manifest, &[])?;
-        let mut keeper = self.open_run(context, choice, &dataset, &device.name)?;
+        let mut keeper = self.open_run(context, choice, &dataset, &device)?;
         let shown = |path: &Path| path.strip_prefix(&context.root).unwrap_or(path).display().to_string();
         let directory = shown(&keeper.run().folder);
         write_config(&keeper, context)?;
@@ -146,7 +146,7 @@ impl Training<'_> {
             number: keeper.run().number.0,
             experiment: keeper.metadata().experiment_name.clone(),
             directory: directory.clone(),
-            device: device.name.clone(),
+            device: device.clone(),
             parameters,
             trainable,
         });
@@ -166,7 +166,7 @@ impl Training<'_> {
             m.status = Status::Running;
             m.message = None;
             m.epochs = settings.epochs;
-            m.device = device.name.clone();
+            m.device = device.clone();
             if pieces > 1 {
                 // Sums in another order: the bits differ from those of whole batches.
                 m.other.insert("pieces_per_batch".into(), pieces.into());
@@ -185,9 +185,10 @@ impl Training<'_> {
             pieces,
             dataset,
             device: autodiff,
+            others: &others,
             context,
         };
-        let fitted = kernels::in_own_pool(|| fit(&job, &mut state, position, &mut recorder));
+        let fitted = kernels::in_own_pool_of(threads, || fit(&job, &mut state, position, &mut recorder));
         let keeper = match fitted {
             Ok(()) => recorder.end(Status::Completed, None)?,
             Err(error) => {
@@ -260,6 +261,37 @@ impl Training<'_> {
     /// The folder of its numbered runs, relative to the project.
     pub fn folder(&self) -> PathBuf {
         self.settings.checkpoint.base_dir.as_deref().unwrap_or(self.base_dir).into()
+    }
+}
+
+/// The devices of a training, by what they do.
+struct Several {
+    /// With autodiff.
+    main: Device,
+    others: Vec<Other>,
+    /// Threads of the main one, if it is not to have all cores.
+    threads: Option<usize>,
+    /// Of all, for people and metadata.
+    name: String,
+}
+
+impl Several {
+    fn of(devices: Vec<ResolvedDevice>) -> Result<Self, StageError> {
+        let name = devices.iter().map(|d| d.name.as_str()).collect::<Vec<_>>().join(" + ");
+        // Where the CPU is listed several times, each one has its share of the cores.
+        let cpus = devices.iter().filter(|d| !d.is_gpu).count();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = |d: &ResolvedDevice| (!d.is_gpu && cpus > 1).then(|| (cores / cpus).max(1));
+        let mut devices = devices.into_iter();
+        let Some(main) = devices.next() else {
+            return Err(StageError::new(Failure::Bug, "a training without a device"));
+        };
+        let other = |d: ResolvedDevice| {
+            let threads = if d.is_gpu { None } else { Some(threads(&d).unwrap_or(cores)) };
+            Other { device: d.device.autodiff(), name: d.name, threads }
+        };
+        let own = threads(&main);
+        Ok(Self { main: main.device.autodiff(), others: devices.map(other).collect(), threads: own, name })
     }
 }
 

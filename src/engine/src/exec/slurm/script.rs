@@ -111,7 +111,7 @@ pub(super) fn arguments(
         all.push(format!("--dependency=afterok:{}", ids.join(":")));
         all.push("--kill-on-invalid-dep=yes".to_owned());
     }
-    all.extend(stage.conduct.slurm.arguments(stage.conduct.resources.gpu > 0));
+    all.extend(stage.conduct.slurm.arguments(stage.gpus()));
     Ok(all)
 }
 

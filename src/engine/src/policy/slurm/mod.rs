@@ -24,7 +24,8 @@ pub struct Slurm {
     /// The quality of service.
     #[schemars(extend("x-class" = "runtime"))]
     pub qos: Option<Word>,
-    /// GPUs, such as `1` or `a100:1`. Unset, a stage with `resources: {gpu: 1}` asks for one.
+    /// GPUs, such as `1` or `a100:1`. Unset, a stage with `resources: {gpu: 1}` asks for one, and one with
+    /// `devices: [0, 1]` for two.
     #[schemars(extend("x-class" = "runtime"))]
     pub gpus: Option<Word>,
     /// Processor cores.
@@ -85,19 +86,18 @@ impl Slurm {
         })
     }
 
-    /// As arguments of `sbatch`. `gpu`: the stage has a GPU of its own while it runs.
-    pub fn arguments(&self, gpu: bool) -> Vec<String> {
+    /// As arguments of `sbatch`. `needed`: the GPUs that the stage takes while it runs.
+    pub fn arguments(&self, needed: u32) -> Vec<String> {
         let mut all = vec![format!("--signal=B:TERM@{}", self.signal_before().as_secs().max(1))];
         let gpus = match &self.gpus {
-            Some(gpus) if gpus.as_str() == "0" => None,
-            Some(gpus) => Some(gpus.as_str()),
-            None => gpu.then_some("1"),
+            Some(gpus) => Some(gpus.as_str().to_owned()).filter(|gpus| gpus != "0"),
+            None => (needed > 0).then(|| needed.to_string()),
         };
         let words = [
             ("partition", self.partition.as_ref().map(Word::as_str)),
             ("account", self.account.as_ref().map(Word::as_str)),
             ("qos", self.qos.as_ref().map(Word::as_str)),
-            ("gpus", gpus),
+            ("gpus", gpus.as_deref()),
             ("mem", self.mem.as_ref().map(Word::as_str)),
         ];
         all.extend(words.into_iter().filter_map(|(key, word)| Some(format!("--{key}={}", word?))));
@@ -121,7 +121,7 @@ mod tests {
         let all = "{partition: gpu, account: lab, qos: high, gpus: 'a100:2', cpus: 8, mem: 16G, time: 8h, \
                     signal_before: 5m, extra: [--constraint=fast, --exclusive]}";
         assert_eq!(
-            slurm(all).arguments(false),
+            slurm(all).arguments(0),
             [
                 "--signal=B:TERM@300",
                 "--partition=gpu",
@@ -135,10 +135,11 @@ mod tests {
                 "--exclusive"
             ]
         );
-        assert_eq!(Slurm::default().arguments(false), ["--signal=B:TERM@120"]);
-        assert_eq!(slurm("{mem: 4000}").arguments(true), ["--signal=B:TERM@120", "--gpus=1", "--mem=4000"]);
+        assert_eq!(Slurm::default().arguments(0), ["--signal=B:TERM@120"]);
+        assert_eq!(slurm("{mem: 4000}").arguments(1), ["--signal=B:TERM@120", "--gpus=1", "--mem=4000"]);
+        assert_eq!(slurm("{cpus: 2}").arguments(2)[1], "--gpus=2");
         assert_eq!(
-            slurm("{gpus: 0}").arguments(true),
+            slurm("{gpus: 0}").arguments(1),
             ["--signal=B:TERM@120"],
             "none, though the stage has one"
         );

@@ -1,0 +1,222 @@
+//! The setting `devices:`.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::DeviceChoice;
+
+/// The devices that share a training: `all` (every GPU), or a list of which each item is a number (`0` is `gpu:0`) or
+/// what `device:` takes. On a command line and in the environment the items stand between commas: `0,1`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceList {
+    All,
+    /// At least one.
+    These(Vec<DeviceChoice>),
+}
+
+impl DeviceList {
+    /// The GPUs that it names; 0 where only the machine can tell.
+    pub fn gpus(&self) -> usize {
+        let is_gpu = |choice: &&DeviceChoice| matches!(choice, DeviceChoice::Gpu | DeviceChoice::Adapter(_));
+        match self {
+            Self::All => 0,
+            Self::These(choices) => choices.iter().filter(is_gpu).count(),
+        }
+    }
+
+    /// The first device that is listed twice. The CPU may be: its cores are shared out.
+    pub fn twice(&self) -> Option<DeviceChoice> {
+        let Self::These(choices) = self else { return None };
+        let again = |(i, choice): &(usize, &DeviceChoice)| {
+            **choice != DeviceChoice::Cpu && choices[..*i].contains(*choice)
+        };
+        choices.iter().enumerate().find(again).map(|(_, choice)| *choice)
+    }
+}
+
+/// One item, as text.
+fn choice(text: &str) -> Result<DeviceChoice, String> {
+    match text.parse() {
+        Ok(index) => Ok(DeviceChoice::Adapter(index)),
+        Err(_) => text.parse(),
+    }
+}
+
+impl FromStr for DeviceList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "all" => Ok(Self::All),
+            list => {
+                list.split(',').map(|item| choice(item.trim())).collect::<Result<_, _>>().map(Self::These)
+            }
+        }
+    }
+}
+
+impl fmt::Display for DeviceList {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::These(choices) => {
+                let names: Vec<String> = choices.iter().map(DeviceChoice::to_string).collect();
+                f.write_str(&names.join(","))
+            }
+        }
+    }
+}
+
+impl Serialize for DeviceList {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::All => serializer.serialize_str("all"),
+            Self::These(choices) => serializer.collect_seq(choices),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for DeviceList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List;
+        impl<'de> Visitor<'de> for List {
+            type Value = DeviceList;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a list of devices, or `all`")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<DeviceList, E> {
+                text.parse().map_err(E::custom)
+            }
+            fn visit_u64<E: de::Error>(self, index: u64) -> Result<DeviceList, E> {
+                Item.visit_u64(index).map(|item| DeviceList::These(vec![item]))
+            }
+            fn visit_i64<E: de::Error>(self, index: i64) -> Result<DeviceList, E> {
+                Item.visit_i64(index).map(|item| DeviceList::These(vec![item]))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<DeviceList, A::Error> {
+                let mut choices = Vec::new();
+                while let Some(Listed(choice)) = items.next_element()? {
+                    choices.push(choice);
+                }
+                match choices.is_empty() {
+                    true => Err(de::Error::custom("expected at least one device, or `all`")),
+                    false => Ok(DeviceList::These(choices)),
+                }
+            }
+        }
+        deserializer.deserialize_any(List)
+    }
+}
+
+/// One item of a list in a file.
+struct Listed(DeviceChoice);
+
+impl<'de> Deserialize<'de> for Listed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Item).map(Self)
+    }
+}
+
+struct Item;
+
+impl Visitor<'_> for Item {
+    type Value = DeviceChoice;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("the number of a GPU, or a device")
+    }
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<DeviceChoice, E> {
+        choice(text).map_err(E::custom)
+    }
+    fn visit_u64<E: de::Error>(self, index: u64) -> Result<DeviceChoice, E> {
+        usize::try_from(index).map(DeviceChoice::Adapter).map_err(E::custom)
+    }
+    fn visit_i64<E: de::Error>(self, index: i64) -> Result<DeviceChoice, E> {
+        match usize::try_from(index) {
+            Ok(index) => Ok(DeviceChoice::Adapter(index)),
+            Err(_) => Err(E::custom(format!(
+                "unknown device `{index}`; GPUs are counted from 0 (see `pipe devices`)"
+            ))),
+        }
+    }
+}
+
+impl JsonSchema for DeviceList {
+    fn schema_name() -> Cow<'static, str> {
+        "DeviceList".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        const ITEM: &str = "([0-9]+|auto|cpu|gpu|gpu:[0-9]+)";
+        json_schema!({
+            "oneOf": [
+                {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {"oneOf": [
+                        {"type": "integer", "minimum": 0},
+                        {"type": "string", "pattern": format!("^{ITEM}$")},
+                    ]},
+                },
+                {"type": "string", "pattern": format!("^(all|{ITEM}( *, *{ITEM})*)$")},
+                {"type": "integer", "minimum": 0},
+            ],
+            "examples": [[0, 1], "all", ["cpu", "cpu"]],
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use DeviceChoice::*;
+
+    fn read(json: &str) -> Result<DeviceList, String> {
+        serde_json::from_str(json).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_list_a_number_text_and_all_are_read_and_read_back() {
+        let these = |choices: &[DeviceChoice]| Ok(DeviceList::These(choices.to_vec()));
+        assert_eq!(read("[0, 1]"), these(&[Adapter(0), Adapter(1)]));
+        assert_eq!(read(r#"["cpu", "gpu:3", "gpu", 2]"#), these(&[Cpu, Adapter(3), Gpu, Adapter(2)]));
+        assert_eq!(read(r#""0, 1,cpu""#), these(&[Adapter(0), Adapter(1), Cpu]));
+        assert_eq!(read("1"), these(&[Adapter(1)]));
+        assert_eq!(read(r#""all""#), Ok(DeviceList::All));
+        for json in [r#"[0, "cpu"]"#, r#""all""#] {
+            let list = read(json).unwrap();
+            assert_eq!(read(&serde_json::to_string(&list).unwrap()).as_ref(), Ok(&list));
+            assert_eq!(list.to_string().parse().as_ref(), Ok(&list));
+        }
+    }
+
+    #[test]
+    fn what_is_no_list_of_devices_is_refused() {
+        for (json, said) in [
+            ("[]", "at least one device"),
+            ("[-1]", "counted from 0"),
+            (r#"["cuda"]"#, "unknown device `cuda`"),
+            (r#""0,,1""#, "unknown device ``"),
+            (r#""every""#, "unknown device `every`"),
+            ("[[0]]", "the number of a GPU, or a device"),
+            (r#"{"0": 1}"#, "a list of devices, or `all`"),
+            ("1.5", "a list of devices, or `all`"),
+        ] {
+            let error = read(json).unwrap_err();
+            assert!(error.contains(said), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_gpu_stands_in_a_list_once_and_the_cpu_as_often_as_one_likes() {
+        assert_eq!(read(r#"["cpu", 0, "cpu", 1]"#).unwrap().twice(), None);
+        assert_eq!(read(r#"[1, 0, "gpu:1"]"#).unwrap().twice(), Some(Adapter(1)));
+        assert_eq!([read(r#"[1, 0, "cpu"]"#).unwrap().gpus(), read(r#""all""#).unwrap().gpus()], [2, 0]);
+    }
+}
