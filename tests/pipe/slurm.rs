@@ -277,7 +277,7 @@ fn accounts_say_how_a_job_ended_that_the_queue_has_forgotten() {
     // What ended is not waited for: it gets a job of its own.
     project.write(
         "p.yaml",
-        &project
+        project
             .read("p.yaml")
             .replace("exit 3", "true")
             .replace("kill -9 $PPID", "true")
