@@ -214,3 +214,8 @@ pub fn furthest(ours: &[(String, Vec<usize>, Vec<u8>)], theirs: &[(String, Vec<u
     }
     worst
 }
+
+pub fn send(child: &Child, signal: &str) {
+    let sent = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}

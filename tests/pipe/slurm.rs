@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::chain::{BASE, CHAIN, LORA, results};
-use crate::project::{Project, all_tensors, root};
+use crate::project::{Project, all_tensors, root, send};
 
 const RUN: &str = "checkpoints/base_training/run_001";
 
@@ -114,11 +114,6 @@ fn until(what: &str, mut there: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "no {what} after two minutes");
         std::thread::sleep(Duration::from_millis(100));
     }
-}
-
-fn send(child: &Child, signal: &str) {
-    let sent = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
-    assert!(sent.success());
 }
 
 /// Starts a command whose output goes to files.

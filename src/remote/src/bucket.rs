@@ -69,7 +69,7 @@ impl Bucket {
     }
 
     fn index_at(&self, generation: u64) -> Path {
-        self.at(&format!("{INDEXES}/{generation:010}.json"))
+        self.at(&self.index_key(generation))
     }
 
     /// The newest index; none if there never was one.

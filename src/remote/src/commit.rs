@@ -110,7 +110,7 @@ impl Committer {
                 let key = entry.key(path);
                 match &content {
                     Opened::Bytes(bytes) => {
-                        self.bucket.put_bytes(&key, bytes)?;
+                        self.bucket.put_bytes(&key, bytes.to_vec())?;
                         sent(pin.bytes);
                     }
                     Opened::File(file) => self.bucket.put_file(&key, file, pin.bytes, &sha256, sent)?,

@@ -6,10 +6,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
+use pipe_engine::identity::hex;
 use pipe_engine::store::{atomic, room};
+use sha2::{Digest, Sha256};
 
 use crate::bucket::Bucket;
-use crate::digest::{self, Hash};
+use crate::digest;
 use crate::error::RemoteError;
 use crate::folder::Project;
 use crate::index::{Entry, Index};
@@ -23,12 +25,13 @@ pub struct Fetched {
     pub from: String,
 }
 
-/// Gets these files of an index.
+/// Gets these files of an index. `about_to` is told of files and bytes before that begins.
 pub(crate) fn fetch(
     bucket: &Bucket,
     project: &Project,
     index: &Index,
     paths: &[String],
+    about_to: &dyn Fn(usize, u64),
 ) -> Result<Fetched, RemoteError> {
     let mut order: Vec<(u8, &String, &Entry)> =
         paths.iter().filter_map(|path| Some((rank(path), path, index.files.get(path)?))).collect();
@@ -38,7 +41,11 @@ pub(crate) fn fetch(
     let mut there: BTreeMap<String, PathBuf> = BTreeMap::new();
     let wanted: BTreeMap<String, u64> =
         order.iter().map(|(_, path, entry)| (entry.key(path), entry.bytes)).collect();
-    make_sure_of_room(&project.root, wanted.values().sum())?;
+    let bytes = wanted.values().sum();
+    if !paths.is_empty() {
+        about_to(paths.len(), bytes);
+    }
+    make_sure_of_room(&project.root, bytes)?;
     sweep(&project.root, paths);
     for (_, path, entry) in order {
         let target = project.root.join(path);
@@ -81,7 +88,7 @@ fn rank(path: &str) -> u8 {
 fn one(bucket: &Bucket, path: &str, key: &str, entry: &Entry, target: &Path) -> Result<(), RemoteError> {
     let mut failed = None;
     let written = atomic::write(target, |out| {
-        let mut hash = Hash::new();
+        let mut hash = Sha256::new();
         let got = bucket.get(key, entry.bytes, &mut |piece| {
             hash.update(piece);
             out.write_all(piece).map_err(RemoteError::local)
@@ -90,7 +97,7 @@ fn one(bucket: &Bucket, path: &str, key: &str, entry: &Entry, target: &Path) -> 
             failed = Some(error);
             return Err(io::Error::other("not fetched"));
         }
-        if hash.hex() != entry.sha256 {
+        if hex(&hash.finalize()) != entry.sha256 {
             failed = Some(
                 bucket.damaged(format!("{key} does not have the content that its index lists for {path}")),
             );

@@ -4,11 +4,9 @@
 use std::collections::BTreeMap;
 use std::fs::Metadata;
 use std::path::{Component, Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 use pipe_engine::graph::Graph;
-use pipe_engine::kind::StageId;
-use pipe_engine::store::{Lock, Runs, STATE_FOLDER, atomic, records_folder, stage_holder};
+use pipe_engine::store::{Runs, STATE_FOLDER, atomic, modified, record_is_held, records_folder};
 
 /// A pipeline in its folder.
 #[derive(Debug, Clone)]
@@ -76,7 +74,7 @@ impl Project {
                 if metadata.pipeline != self.pipeline {
                     continue;
                 }
-                if Lock::holder(&run.folder.join("run.lock")).is_some() {
+                if run.holder().is_some() {
                     scan.busy.extend(self.relative(&run.folder));
                     continue;
                 }
@@ -87,12 +85,7 @@ impl Project {
             std::fs::read_dir(records_folder(&self.root, &self.pipeline)).into_iter().flatten().flatten()
         {
             let path = entry.path();
-            let stage = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".json"));
-            let stage = stage.and_then(|name| match name.split_once('@') {
-                Some((declared, values)) => Some(StageId::new(declared)?.member(values)),
-                None => StageId::new(name),
-            });
-            match stage.is_some_and(|stage| stage_holder(&self.root, &self.pipeline, &stage).is_some()) {
+            match record_is_held(&self.root, &self.pipeline, &entry.file_name().to_string_lossy()) {
                 true => scan.busy.extend(self.relative(&path)),
                 false => self.add(&path, &mut scan.files),
             }
@@ -129,11 +122,6 @@ pub(crate) fn is_kept(name: &str) -> bool {
 pub(crate) fn standing(path: &Path) -> Option<Standing> {
     let metadata = std::fs::metadata(path).ok().filter(Metadata::is_file)?;
     Some(Standing { bytes: metadata.len(), modified: modified(&metadata) })
-}
-
-pub(crate) fn modified(metadata: &Metadata) -> u64 {
-    let time = metadata.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
-    time.and_then(|t| u64::try_from(t.as_nanos()).ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

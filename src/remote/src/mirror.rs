@@ -301,7 +301,7 @@ impl Worker {
 
     /// Brings over all that has changed up to now. `false`: nothing has.
     fn step(&mut self) -> Result<bool, RemoteError> {
-        let (changes, grown) = {
+        let (changes, bytes, grown) = {
             let mut state = self.shared.state();
             // Those that grow are taken as long as they are now: all before the other changes is in them.
             let mut grown = Vec::new();
@@ -315,13 +315,12 @@ impl Worker {
                 }
             }
             (state.first, state.last) = (None, None);
-            (state.changes.take(), grown)
+            let (_, bytes) = state.changes.waiting();
+            (state.changes.take(), bytes, grown)
         };
         if changes.is_empty() {
             return Ok(false);
         }
-        let bytes: u64 =
-            changes.iter().map(|(_, _, c)| if let Change::Put(pin) = c { pin.bytes } else { 0 }).sum();
         let left = &self.shared.left;
         left.store(bytes, Ordering::Relaxed);
         let sent = |bytes: u64| {

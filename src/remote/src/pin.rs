@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::folder::modified;
+use pipe_engine::store::modified;
 
 /// A file up to this size is kept in memory.
 const SMALL: u64 = 64 << 10;

@@ -1,6 +1,5 @@
 //! Before anything is planned: makes the folder as new as the store, or finds out that they cannot be brought together.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -82,13 +81,7 @@ pub(crate) fn prepare_with(
         let state = State::load(&project.root, &project.pipeline, &bucket.url);
         let there = bucket.newest()?;
         let (base, way) = way(&bucket, &project, state.as_ref(), there, take)?;
-        let entries = way.get.iter().filter_map(|path| Some((path, base.files.get(path)?)));
-        let objects: BTreeMap<String, u64> =
-            entries.map(|(path, entry)| (entry.key(path), entry.bytes)).collect();
-        if !way.get.is_empty() {
-            about_to(way.get.len(), objects.values().sum());
-        }
-        match bring_here(&bucket, &project, state, &base, &way) {
+        match bring_here(&bucket, &project, state, &base, &way, about_to) {
             Ok(got) => {
                 let Way { put, gone_here: gone, .. } = way;
                 let fetched = Some(got).filter(|got| got.files > 0);
@@ -197,6 +190,7 @@ fn bring_here(
     state: Option<State>,
     there: &Index,
     way: &Way,
+    about_to: &dyn Fn(usize, u64),
 ) -> Result<Fetched, RemoteError> {
     let root = &project.root;
     let mut state = state.unwrap_or_else(|| State::of(&bucket.url, Index::empty(&project.pipeline)));
@@ -209,7 +203,7 @@ fn bring_here(
     for path in &way.aside {
         move_aside(root, path, &aside)?;
     }
-    let fetched = fetch(bucket, project, there, &way.get)?;
+    let fetched = fetch(bucket, project, there, &way.get, about_to)?;
     for path in &way.gone_there {
         atomic::remove(&root.join(path))?;
         remove_empty_folders(root, path);

@@ -5,10 +5,12 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::{Error, MultipartUpload, ObjectStoreExt, PutPayload};
+use pipe_engine::identity::hex;
+use sha2::{Digest, Sha256};
 use tokio::task::JoinSet;
 
 use crate::bucket::Bucket;
-use crate::digest::Hash;
+use crate::digest;
 use crate::error::RemoteError;
 
 /// Bytes of a part. As many parts as are on their way at once are in memory. Tests have many small ones.
@@ -21,8 +23,8 @@ const MOST_PARTS: u64 = 9_000;
 
 impl Bucket {
     /// Puts a small content.
-    pub fn put_bytes(&self, key: &str, bytes: &[u8]) -> Result<(), RemoteError> {
-        let put = self.wait(self.store.put(&self.at(key), PutPayload::from(bytes.to_vec())));
+    pub fn put_bytes(&self, key: &str, bytes: Vec<u8>) -> Result<(), RemoteError> {
+        let put = self.wait(self.store.put(&self.at(key), PutPayload::from(bytes)));
         put.map(drop).map_err(|e| self.error(&format!("put {key}"), &e))
     }
 
@@ -35,17 +37,14 @@ impl Bucket {
         sha256: &str,
         sent: &dyn Fn(u64),
     ) -> Result<(), RemoteError> {
-        let reading = |e: io::Error| RemoteError::local(format!("failed to read what is to be {key}: {e}"));
         if length <= LARGE {
-            let bytes = read_piece(file, 0, length).map_err(reading)?;
-            let mut hash = Hash::new();
-            hash.update(&bytes);
-            if hash.hex() != sha256 {
+            let bytes = read_piece(file, 0, length).map_err(unreadable(key))?;
+            if digest::of_bytes(&bytes) != sha256 {
                 return Err(changed(key));
             }
-            let put = self.wait(self.store.put(&self.at(key), PutPayload::from(bytes)));
+            self.put_bytes(key, bytes)?;
             sent(length);
-            return put.map(drop).map_err(|e| self.error(&format!("put {key}"), &e));
+            return Ok(());
         }
         self.wait(self.put_parts(key, file, length, sha256, sent))?;
         match self.size(key)? {
@@ -64,13 +63,11 @@ impl Bucket {
     ) -> Result<(), RemoteError> {
         let failed = |e: Error| self.error(&format!("put {key}"), &e);
         let mut upload = self.store.put_multipart(&self.at(key)).await.map_err(failed)?;
-        let (mut parts, mut hash, mut at) = (JoinSet::new(), Hash::new(), 0);
+        let (mut parts, mut hash, mut at) = (JoinSet::new(), Sha256::new(), 0);
         let size = part_size(length);
         let all = async {
             while at < length {
-                let piece = read_piece(file, at, size.min(length - at));
-                let piece = piece
-                    .map_err(|e| RemoteError::local(format!("failed to read what is to be {key}: {e}")))?;
+                let piece = read_piece(file, at, size.min(length - at)).map_err(unreadable(key))?;
                 hash.update(&piece);
                 if parts.len() >= AT_ONCE {
                     next(&mut parts, sent).await.map_err(failed)?;
@@ -83,7 +80,7 @@ impl Bucket {
             while !parts.is_empty() {
                 next(&mut parts, sent).await.map_err(failed)?;
             }
-            match hash.hex() == sha256 {
+            match hex(&hash.finalize()) == sha256 {
                 true => Ok(()),
                 false => Err(changed(key)),
             }
@@ -151,6 +148,10 @@ fn read_piece(mut file: &File, at: u64, length: u64) -> io::Result<Vec<u8>> {
     file.seek(SeekFrom::Start(at))?;
     file.read_exact(&mut bytes)?;
     Ok(bytes)
+}
+
+fn unreadable(key: &str) -> impl FnOnce(io::Error) -> RemoteError {
+    move |error| RemoteError::local(format!("failed to read what is to be {key}: {error}"))
 }
 
 fn changed(key: &str) -> RemoteError {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use chrono::Utc;
 
 use super::{Execution, Journal, manifest, request};
-use crate::kind::{Artifact, Failure, Outcome, RunContext, StageError};
+use crate::kind::{Artifact, Failure, Outcome, RunContext, StageError, panic_message};
 use crate::policy::{Adjustment, Again};
 use crate::progress::{Event, Report};
 use crate::spec::LoadedStage;
@@ -139,11 +139,7 @@ fn attempt(
         journal,
     };
     let ended = catch_unwind(AssertUnwindSafe(|| stage.stage.run(&context))).unwrap_or_else(|panic| {
-        let text = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("no message");
+        let text = panic_message(panic.as_ref());
         Err(StageError::new(Failure::Bug, format!("stage {id} broke off by a bug in this program: {text}")))
     });
     ended.map_err(|error| match (error.failure, stage.conduct.timeout) {

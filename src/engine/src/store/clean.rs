@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::record::{Record, STATE_FOLDER};
-use super::{Lock, Metadata, Run, Runs, Status, StoreError, atomic};
+use super::{Metadata, Run, Runs, Status, StoreError, atomic};
 
 /// Something on disk that can go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub fn fates(folders: &[Runs], records: &[Record], keep: usize) -> Vec<(Run, Fat
                 let newer = newest.entry((folder, &m.pipeline, &m.stage)).or_default();
                 *newer += 1;
                 let place = *newer;
-                if let Some(holder) = Lock::holder(&run.folder.join("run.lock")) {
+                if let Some(holder) = run.holder() {
                     stays(format!("{} trains in it", holder.0))
                 } else if place <= keep {
                     stays(format!("one of the {keep} newest of {}", m.stage))
@@ -100,7 +100,7 @@ pub fn garbage(folders: &[Runs]) -> Vec<Garbage> {
             add(path, "left by a crash while a run was removed");
         }
         for run in folder.list() {
-            if Lock::holder(&run.folder.join("run.lock")).is_some() {
+            if run.holder().is_some() {
                 continue;
             }
             for path in [&run.folder, &run.checkpoints()].into_iter().flat_map(|f| leftovers(f)) {

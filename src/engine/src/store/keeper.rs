@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::checkpoint::{self, Checkpoint, Header, Loaded, file_digest};
+use super::checkpoint::{self, Checkpoint, Header, Loaded};
 use super::tensor::HostTensor;
 use super::{
     CheckpointRecord, EpochRecord, Lock, Metadata, PartialRecord, Run, Status, StoreError, atomic, room,
@@ -264,7 +264,7 @@ impl Keeper {
             }
             let newest = self.metadata.checkpoints.last().map_or(0, |c| c.global_step);
             let bytes = std::fs::metadata(&path).map(|m| m.len()).unwrap_or_default();
-            let digest = file_digest(&path).map_err(StoreError::reading(&path))?;
+            let digest = found.head_digest().to_owned();
             if is_epoch_file(&path) && header.global_step > newest {
                 // Written, and the process ended before the metadata was.
                 let name = relative.trim_start_matches("checkpoints/").to_owned();

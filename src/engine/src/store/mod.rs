@@ -29,8 +29,8 @@ pub use metadata::{
     CheckpointRecord, DatasetRecord, EpochRecord, Metadata, PartialRecord, SCHEMA_VERSION, Status,
 };
 pub use record::{
-    Attempt, Made, Output, Progress, Record, STATE_FOLDER, lock_stage, plain_name, records_folder,
-    stage_holder,
+    Attempt, Made, Output, Progress, Record, STATE_FOLDER, lock_stage, modified, plain_name, record_is_held,
+    records_folder, stage_holder,
 };
 pub use runs::{Run, RunNumber, Runs, host};
 

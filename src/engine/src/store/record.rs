@@ -179,12 +179,14 @@ pub fn lock_stage(root: &Path, pipeline: &str, stage: &StageId) -> Result<Result
 /// Removes what writers of a pipeline's records left when they died.
 pub(crate) fn sweep(root: &Path, pipeline: &str) {
     let records = folder(root, "records", pipeline);
-    atomic::sweep_if(&records, |name| {
-        // Records are written by whoever has the stage.
-        let stage = name.strip_suffix(".json").unwrap_or(name);
-        let lock = folder(root, "locks", pipeline).join(stage).with_added_extension("lock");
-        Lock::holder(&lock).is_none()
-    });
+    atomic::sweep_if(&records, |name| !record_is_held(root, pipeline, name));
+}
+
+/// Whether somebody has the stage whose record is called so: records are written by whoever has the stage.
+pub fn record_is_held(root: &Path, pipeline: &str, file_name: &str) -> bool {
+    let stage = file_name.strip_suffix(".json").unwrap_or(file_name);
+    let lock = folder(root, "locks", pipeline).join(stage).with_added_extension("lock");
+    Lock::holder(&lock).is_some()
 }
 
 /// Who runs a stage now, if anybody.
@@ -233,7 +235,8 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-fn modified(metadata: &std::fs::Metadata) -> u64 {
+/// When a file was last changed, in nanoseconds since 1970.
+pub fn modified(metadata: &std::fs::Metadata) -> u64 {
     let time = metadata.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
     time.and_then(|t| u64::try_from(t.as_nanos()).ok()).unwrap_or(0)
 }

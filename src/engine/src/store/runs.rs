@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::atomic::{self, WriteError};
-use super::{Lock, Metadata, StoreError};
+use super::{Holder, Lock, Metadata, StoreError};
 
 /// Number of a run, counted from 1, shown with at least three digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -113,9 +113,18 @@ impl Run {
         Metadata::load(&self.metadata_path())
     }
 
+    /// Who has the run now, if anybody.
+    pub fn holder(&self) -> Option<Holder> {
+        Lock::holder(&self.lock_path())
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.folder.join("run.lock")
+    }
+
     /// Takes the run for this process. Fails at once when another process has it, naming that one.
     pub fn lock(&self) -> Result<Lock, StoreError> {
-        let taken = Lock::take(&self.folder.join("run.lock"))?;
+        let taken = Lock::take(&self.lock_path())?;
         taken.map_err(|holder| StoreError::Held { run: self.number, holder: holder.0 })
     }
 }

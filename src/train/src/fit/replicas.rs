@@ -5,7 +5,6 @@
 //!
 //! Knows nothing of optimizers, schedules or files.
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -14,7 +13,7 @@ use std::thread::JoinHandle;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData, Transaction};
-use pipe_engine::kind::{Failure, StageError};
+use pipe_engine::kind::{Failure, StageError, panic_message};
 use rayon::prelude::*;
 
 use super::backward::Backward;
@@ -184,7 +183,7 @@ impl Replica {
             return self.named(error);
         }
         let text = match self.thread.take().map(JoinHandle::join) {
-            Some(Err(panic)) => format!("a bug in this program: {}", said(panic.as_ref())),
+            Some(Err(panic)) => format!("a bug in this program: {}", panic_message(panic.as_ref())),
             _ => "its thread is gone".to_owned(),
         };
         self.named(StageError::new(Failure::Bug, text))
@@ -350,12 +349,6 @@ impl ModuleVisitor for Add {
         };
         self.gradients.register(param.id, whole);
     }
-}
-
-/// The message of a panic.
-fn said(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
 #[cfg(test)]
