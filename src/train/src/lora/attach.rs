@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use rand::RngExt;
 
 use super::settings::LoraConfig;
-use super::targets::{Projection, TargetError, matches, means, projections, short_names};
+use super::targets::{Projection, RANKS, TARGETS, TargetError, means, projections, short_names};
 use crate::diffit::{Diffit, LORA_A, LORA_B, Scope, fill, param_paths};
 use crate::rng::{Purpose, stream};
 
@@ -38,19 +38,20 @@ impl Plan {
             if !paths().any(|path| means(target, path)) {
                 let mut available = short_names(paths());
                 available.extend(paths().map(str::to_owned));
-                return Err(TargetError { name: target.clone(), available });
+                return Err(TargetError { key: TARGETS, name: target.clone(), available });
             }
         }
         let chosen: Vec<&str> =
             paths().filter(|path| config.target_modules.iter().any(|t| means(t, path))).collect();
         for pattern in config.rank_pattern.keys() {
-            if !chosen.iter().any(|path| matches(pattern, path)) {
-                let available = chosen.iter().map(|path| path.to_string()).collect();
-                return Err(TargetError { name: pattern.clone(), available });
+            if !chosen.iter().any(|path| means(pattern, path)) {
+                let mut available = short_names(chosen.iter().copied());
+                available.extend(chosen.iter().map(|path| path.to_string()));
+                return Err(TargetError { key: RANKS, name: pattern.clone(), available });
             }
         }
         let rank = |path: &str| {
-            let fitting = config.rank_pattern.iter().filter(|(pattern, _)| matches(pattern, path));
+            let fitting = config.rank_pattern.iter().filter(|(pattern, _)| means(pattern, path));
             fitting.max_by_key(|(pattern, _)| pattern.len()).map_or(config.r, |(_, r)| *r)
         };
         let ranks: BTreeMap<String, usize> =

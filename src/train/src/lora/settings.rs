@@ -29,7 +29,8 @@ pub struct LoraConfig {
     pub target_modules: Vec<String>,
     /// Scale by `lora_alpha / sqrt(r)` instead (Kalajdzievski 2023, arXiv 2312.03732).
     pub use_rslora: bool,
-    /// Other ranks for some blocks, by pattern of the path: `{"encoder.0.*": 16}`. The longest match wins.
+    /// Other ranks for some projections, named as in `target_modules`: `{qkv: 4, "encoder.0.*": 16}`. The
+    /// longest name that fits wins.
     pub rank_pattern: BTreeMap<String, usize>,
 }
 

@@ -10,9 +10,16 @@ use crate::diffit::{DiffitConfig, walk};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{name}` matches no projection; there are: {}", available.join(", "))]
 pub struct TargetError {
+    /// The setting that holds the name: `target_modules` or `rank_pattern`.
+    pub key: &'static str,
     pub name: String,
     pub available: Vec<String>,
 }
+
+/// Key of the names of the projections that get factors.
+pub(super) const TARGETS: &str = "target_modules";
+/// Key of the names of those that get a rank of their own.
+pub(super) const RANKS: &str = "rank_pattern";
 
 /// Every projection of a network: path, inputs, outputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +44,7 @@ pub(super) fn projections<M: burn::module::Module>(module: &M) -> Vec<Projection
     found
 }
 
-/// Whether a name of `target_modules` means the projection at `path`.
+/// Whether a name of `target_modules` or `rank_pattern` means the projection at `path`.
 pub(super) fn means(target: &str, path: &str) -> bool {
     if target == "all-linear" {
         return true;
@@ -82,7 +89,7 @@ pub(super) fn check_name(target: &str) -> Result<(), TargetError> {
         true => Ok(()),
         false => {
             let available = short_names(found.iter().map(|p| p.path.as_str()));
-            Err(TargetError { name: target.to_owned(), available })
+            Err(TargetError { key: TARGETS, name: target.to_owned(), available })
         }
     }
 }

@@ -77,9 +77,32 @@ pub(super) fn of_model(settings: &TrainSettings, others: &Others) -> Vec<Concern
     found
 }
 
+/// Of a stage that takes a whole model from another one, which a choice among LoRA trainings is not.
+pub(super) fn of_whole_model(key: &str, stage: &str, others: &Others) -> Vec<Concern> {
+    let mut stage = stage.to_owned();
+    for _ in 0..CHAIN {
+        let Some((kind, settings)) = others.get(&stage) else { break };
+        let next = match kind {
+            "copy_best" => "from",
+            "select_best" => "over",
+            "lora" => {
+                let message = format!("`{stage}` makes LoRA weights, which are no model without their base");
+                let note =
+                    "a `sample` stage takes them; `pipe ckpt export --merge` makes a whole model of them";
+                return vec![Concern::error(key, message).note(note)];
+            }
+            _ => break,
+        };
+        let Some(name) = settings.get(next).and_then(Value::as_str) else { break };
+        stage = name.to_owned();
+    }
+    Vec::new()
+}
+
 /// Of an adapter.
 pub(super) fn of_adapter(settings: &LoraSettings, others: &Others) -> Vec<Concern> {
     let mut found = of_dropout("label_dropout", settings.label_dropout);
+    found.extend(of_whole_model("base", &settings.base, others));
     let Some((base, base_data)) = base_training(&settings.base, others) else { return found };
     if let Some(data) = dataset(&settings.dataset, others)
         && data.image_size != base_data.image_size
@@ -95,9 +118,7 @@ pub(super) fn of_adapter(settings: &LoraSettings, others: &Others) -> Vec<Concer
     let plan = match Plan::new(&settings.lora, &model) {
         Ok(plan) => plan,
         Err(error) => {
-            let named = settings.lora.target_modules.contains(&error.name);
-            let key = if named { "lora.target_modules" } else { "lora.rank_pattern" };
-            found.push(Concern::error(key, error.to_string()));
+            found.push(Concern::error(format!("lora.{}", error.key), error.to_string()));
             return found;
         }
     };

@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use figment::Figment;
 use pipe_engine::kind::{
-    Artifact, Counts, Failure, Files, Observation, Observer, Outcome, Reference, Rejection, RunContext,
-    Stage, StageError, StageKind, State, is_inside_project,
+    Artifact, Concern, Counts, Failure, Files, Observation, Observer, Others, Outcome, Reference, Rejection,
+    RunContext, Stage, StageError, StageKind, State, is_inside_project,
 };
 use pipe_engine::store::{Checkpoint, CheckpointRecord, Output, atomic, file_digest_like};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::concerns;
 use super::handed::{ModelFile, TrainedRun};
 use super::training::setting;
 
@@ -88,6 +89,10 @@ impl Stage for CopyBest {
 
     fn files(&self) -> Files {
         Files { reads: Vec::new(), writes: vec![("to".to_owned(), self.settings.to.clone())] }
+    }
+
+    fn concerns(&self, others: &Others) -> Vec<Concern> {
+        concerns::of_whole_model("from", &self.settings.from, others)
     }
 
     fn observe(&self, o: &Observer) -> Result<Observation, StageError> {

@@ -20,7 +20,7 @@ use super::training::setting;
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SelectBestSettings {
-    /// The `train` stage with a `matrix`.
+    /// The `train` or `lora` stage with a `matrix`.
     #[schemars(example = &"base")]
     over: String,
     /// The figure that decides: `train_loss` or `val_loss`.
@@ -68,7 +68,7 @@ impl Stage for SelectBest {
     }
 
     fn references(&self) -> Vec<Reference> {
-        let over = Reference::to("over", &self.settings.over, &["train"], Counts::Content);
+        let over = Reference::to("over", &self.settings.over, &["train", "lora"], Counts::Content);
         vec![Reference { many: true, ..over }]
     }
 
