@@ -25,6 +25,8 @@ pub enum ImportError {
         path.display(), listed(missing), listed(unexpected), listed(shapes)
     )]
     Mismatch { path: PathBuf, missing: Vec<String>, unexpected: Vec<String>, shapes: Vec<String> },
+    #[error("--classes: the names do not fit {}: {message}", path.display())]
+    Classes { path: PathBuf, message: String },
     #[error("{} holds a model that cannot be: {error}", path.display())]
     Config { path: PathBuf, error: ConfigError },
     #[error(transparent)]
@@ -60,6 +62,7 @@ pub fn import(from: &Path, to: &Path, options: &ImportOptions) -> Result<Written
     };
     let config = infer(&part(main), options.image_size);
     config.validate().map_err(|error| ImportError::Config { path: from.to_owned(), error })?;
+    check_classes(from, &options.class_names, config.num_classes)?;
     let mut tensors = Vec::new();
     let ema = prefixes.iter().find(|prefix| prefix.contains("ema") && *prefix != main);
     for (prefix, name) in [(Some(main), WEIGHTS), (ema, EMA_WEIGHTS)] {
@@ -91,6 +94,26 @@ pub fn import(from: &Path, to: &Path, options: &ImportOptions) -> Result<Written
         },
     };
     Ok(write(to, &header, &tensors)?)
+}
+
+/// Refuses names that are not one for each label.
+fn check_classes(path: &Path, names: &[String], labels: usize) -> Result<(), ImportError> {
+    let wrong = |message: String| Err(ImportError::Classes { path: path.to_owned(), message });
+    let mut seen = BTreeSet::new();
+    if let Some(twice) = names.iter().find(|name| !seen.insert(name.as_str())) {
+        return wrong(format!("`{twice}` is named twice"));
+    }
+    if names.iter().any(|name| name.trim().is_empty()) {
+        return wrong("one of the names is empty".to_owned());
+    }
+    match (names.len(), labels) {
+        (0, _) => Ok(()),
+        (given, labels) if given == labels => Ok(()),
+        (given, 0) => wrong(format!("{given} are named, and the model has no classes")),
+        (given, labels) => {
+            wrong(format!("{given} are named, and the model has {labels}, one for each label"))
+        }
+    }
 }
 
 /// The architecture that the shapes tell of; what cannot be told is left at a value that the check will refuse.
