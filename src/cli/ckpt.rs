@@ -7,7 +7,7 @@ use pipe_engine::store::checkpoint::Written;
 use pipe_train::checkpoint as model;
 
 use super::{CliError, ExitCode};
-use crate::report::table;
+use crate::report::{message, table};
 use crate::say;
 
 #[derive(clap::Args)]
@@ -99,6 +99,11 @@ pub fn ckpt(arguments: CkptArguments) -> Result<ExitCode, CliError> {
             free(&output, overwrite)?;
             let adapter = lora.map(|path| model::adapter(&path, true)).transpose();
             let adapter = adapter.map_err(CliError::failed)?;
+            if let Some(adapter) = &adapter
+                && let Some(warning) = model::other_base(&checkpoint, adapter).map_err(CliError::failed)?
+            {
+                message::warning(&warning);
+            }
             let written = match merge {
                 true => model::merged(&checkpoint, adapter.as_ref(), &output),
                 false => model::weights_only(&checkpoint, &output),

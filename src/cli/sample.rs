@@ -12,6 +12,7 @@ use pipe_train::noise::Sampler;
 use pipe_train::sample::{Request, png};
 
 use super::{CliError, ExitCode, Output, signals};
+use crate::report::message;
 use crate::{report, say};
 
 #[derive(clap::Args)]
@@ -61,6 +62,9 @@ pub fn sample(arguments: SampleArguments, output: &Output) -> Result<ExitCode, C
     let device = device::resolve(a.device, Share::default()).map_err(CliError::usage)?.device;
     let opened =
         checkpoint::open(&a.checkpoint, a.lora.as_deref(), !a.no_ema, &device).map_err(CliError::failed)?;
+    if let Some(warning) = &opened.warning {
+        message::warning(warning);
+    }
     let request = Request {
         title: format!(
             "{}, {} steps, guidance {}, seed {}",

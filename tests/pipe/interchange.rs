@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::chain::{LORA, chain};
-use crate::project::Project;
+use crate::project::{Project, root};
 
 fn data(name: &str) -> String {
     let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
@@ -80,7 +80,7 @@ fn peft_reads_the_adapter_and_folds_it_in_alike() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pipe/read_adapter.py");
     let output = Command::new(python)
         .arg(script)
-        .args([project.path(LORA), project.path("merged.ckpt")])
+        .args([project.path(LORA), project.path("merged.ckpt"), root().join("docs/python.md")])
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);

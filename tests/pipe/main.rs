@@ -1,5 +1,6 @@
 //! The program as its users run it: every test starts the real binary in a folder of its own.
 
+mod adapters;
 mod bench;
 mod chain;
 mod conventions;

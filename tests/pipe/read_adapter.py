@@ -1,6 +1,6 @@
 """Reads a LoRA run's adapter as its users would: PEFT puts it on a module with the base model's projections, and folds it in.
 
-    python3 read_adapter.py checkpoints/lora/run_001 merged.ckpt
+    python3 read_adapter.py checkpoints/lora/run_001 merged.ckpt docs/python.md
 
 Prints, as one line of JSON, how many projections it adapted, how many parameters it replaced as a whole, and the largest
 difference from the weights in merged.ckpt.
@@ -9,10 +9,10 @@ import json
 import sys
 
 import torch
-from peft import PeftModel
+from peft import LoraModel
 from safetensors import safe_open
 
-run, merged = sys.argv[1:]
+run, merged, docs = sys.argv[1:]
 prefix = "ema_state_dict."
 
 
@@ -46,9 +46,24 @@ def weights(path):
 
 expected = weights(merged)
 base = weights(f"{run}/base_model.ckpt")
-base["time.label.weight"] = torch.zeros_like(expected["time.label.weight"])  # other classes, another size
-model = PeftModel.from_pretrained(Projections(base), f"{run}/adapter")
-adapted = sum(name.endswith("lora_A.default") for name, _ in model.named_modules())
-found = model.merge_and_unload().state_dict()
+model = Projections(base)
+assert model.time.label.num_embeddings != len(expected["time.label.weight"]), "other classes, another size"
+adapted = 0
+original = LoraModel.merge_and_unload
+
+
+def counted(self, *arguments, **settings):
+    global adapted
+    adapted = sum(name.endswith("lora_A.default") for name, _ in self.named_modules())
+    return original(self, *arguments, **settings)
+
+
+LoraModel.merge_and_unload = counted
+# As docs/python.md has it, in the folder of the run.
+blocks = open(docs).read().split("```python\n")
+block = next(block.split("```")[0] for block in blocks if "from peft import" in block)
+names = {"net": model}
+exec(block.replace("checkpoints/lora/run_001", run), names)
+found = names["net"].state_dict()
 difference = max((found[name] - expected[name]).abs().max().item() for name in found)
 print(json.dumps({"adapted": adapted, "difference": difference, "compared": len(found)}))

@@ -9,7 +9,9 @@ use pipe_engine::store::checkpoint::{Header, Written, write};
 use pipe_engine::store::tensor::HostTensor;
 use pipe_engine::store::{Checkpoint, atomic};
 
-use super::{BASE_DIGEST, BASE_WEIGHTS, RebuildError, adapted_model, best_prefix, model};
+use super::{
+    BASE_DIGEST, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST, RebuildError, adapted_model, best_prefix, model,
+};
 use crate::diffit::{Scope, state_dict};
 use crate::fit::{EMA_WEIGHTS, WEIGHTS};
 use crate::lora::{Adapter, HEADER_KEY};
@@ -69,7 +71,7 @@ pub fn merged(checkpoint: &Checkpoint, lora: Option<&Adapter>, to: &Path) -> Res
                 tensors.extend(state_dict(&model.materialize(), &Scope::All, prefix)?);
             }
         }
-        for key in [HEADER_KEY, BASE_DIGEST, BASE_WEIGHTS] {
+        for key in [HEADER_KEY, BASE_DIGEST, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST] {
             header.extra.remove(key);
         }
     }

@@ -9,12 +9,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
+use pipe_engine::identity::hex;
+use pipe_engine::store::tensor::HostTensor;
 use pipe_engine::store::{Checkpoint, CheckpointError};
+use sha2::{Digest, Sha256};
 
 use crate::diffit::probe::{Probe, probe as probe_model};
 use crate::diffit::{ConfigError, Diffit, DiffitConfig, LoadError, Scope, fill, load_state_dict, walk};
 use crate::fit::{EMA_WEIGHTS, WEIGHTS};
-use crate::lora::{Adapter, AdapterError, LABEL_TABLE};
+use crate::lora::{Adapter, AdapterError, BaseDigests, LABEL_TABLE};
 
 pub use export::{ExportError, merged, weights_only};
 pub use import::{ImportError, ImportOptions, import};
@@ -23,6 +26,8 @@ pub use import::{ImportError, ImportOptions, import};
 pub const BASE_FILE: &str = "base_model.ckpt";
 /// Key of a LoRA checkpoint's header: content digest of its base model.
 pub const BASE_DIGEST: &str = "base_digest";
+/// Key of a LoRA checkpoint's header: [`weights_digest`] of its base model.
+pub const BASE_WEIGHTS_DIGEST: &str = "base_weights_digest";
 /// Key of a LoRA checkpoint's header: prefix of the base's weights that the factors belong to.
 pub const BASE_WEIGHTS: &str = "base_weights";
 
@@ -41,6 +46,8 @@ pub enum RebuildError {
     Checkpoint(#[from] CheckpointError),
     #[error("{} holds LoRA weights only, and its base model {} is another one than it was trained on", file.display(), base.display())]
     OtherBase { file: PathBuf, base: PathBuf },
+    #[error("{}: {} numbers that are not finite: {}", file.display(), if names.len() == 1 { "a tensor holds" } else { "tensors hold" }, names.join(", "))]
+    NotFinite { file: PathBuf, names: Vec<String> },
     #[error("{} is a checkpoint without LoRA weights", file.display())]
     NoAdapter { file: PathBuf },
 }
@@ -103,6 +110,17 @@ pub fn adapted_model(
         Some(classes) => model_for_classes(base, prefix, classes, device)?,
         None => full_model(base, prefix, device)?,
     };
+    if adapter.num_classes().is_none()
+        && config.num_classes > 0
+        && !adapter.class_names.is_empty()
+        && adapter.class_names.len() != config.num_classes
+    {
+        let (own, base) = (adapter.class_names.len(), config.num_classes);
+        let problem = format!(
+            "`{LABEL_TABLE}` is missing: the adapter is for {own} classes, the base model has {base}"
+        );
+        return Err(AdapterError::Mismatch { problems: vec![problem] }.into());
+    }
     Ok((adapter.apply(model)?, config))
 }
 
@@ -124,8 +142,7 @@ pub fn model_for_classes(
         walk(&skeleton).into_iter().map(|p| p.name).filter(|name| name != LABEL_TABLE).collect();
     let scope = Scope::Only(Arc::new(names));
     let table = format!("{prefix}{LABEL_TABLE}");
-    let available = checkpoint.tensors().map(|t| t.name.as_str()).filter(|name| *name != table);
-    let model = load_state_dict(skeleton, &scope, prefix, available, |name| checkpoint.find(name))?;
+    let model = load_finite(skeleton, &scope, checkpoint, prefix, Some(&table))?;
     let rows = checkpoint.read(&table)?.to_f32().unwrap_or_default();
     let none = rows.rchunks_exact(config.time_dim()).next().unwrap_or_default();
     let values = none.repeat(classes + 1);
@@ -138,10 +155,70 @@ fn full_model(
     device: &Device,
 ) -> Result<(Diffit, DiffitConfig), RebuildError> {
     let config = config(checkpoint)?;
-    let available = checkpoint.tensors().map(|t| t.name.as_str());
     let skeleton = config.skeleton(device)?;
-    let model = load_state_dict(skeleton, &Scope::All, prefix, available, |name| checkpoint.find(name))?;
+    let model = load_finite(skeleton, &Scope::All, checkpoint, prefix, None)?;
     Ok((model, config))
+}
+
+/// Fills a network from a checkpoint's weights, all but the tensor `without`.
+///
+/// # Errors
+/// Names and shapes that do not fit, and tensors with numbers that are not finite: nothing can be computed with them.
+fn load_finite(
+    skeleton: Diffit,
+    scope: &Scope,
+    checkpoint: &Checkpoint,
+    prefix: &str,
+    without: Option<&str>,
+) -> Result<Diffit, RebuildError> {
+    let available = checkpoint.tensors().map(|t| t.name.as_str()).filter(|name| Some(*name) != without);
+    let mut not_finite = Vec::new();
+    let model = load_state_dict(skeleton, scope, prefix, available, |name| {
+        let found = checkpoint.find(name)?;
+        let numbers = found.as_ref().and_then(HostTensor::to_f32).unwrap_or_default();
+        if numbers.iter().any(|number| !number.is_finite()) {
+            not_finite.push(name.to_owned());
+        }
+        Ok(found)
+    })?;
+    match not_finite.is_empty() {
+        true => Ok(model),
+        false => Err(RebuildError::NotFinite { file: checkpoint.path().to_owned(), names: not_finite }),
+    }
+}
+
+/// `sha256:…` over names, shapes and numbers of the weights under a prefix: the same for every file that holds them.
+pub fn weights_digest(checkpoint: &Checkpoint, prefix: &str) -> Result<String, CheckpointError> {
+    let mut hash = Sha256::new();
+    for entry in checkpoint.tensors() {
+        let Some(name) = entry.name.strip_prefix(prefix) else { continue };
+        let tensor = checkpoint.read(&entry.name)?;
+        hash.update(format!("{name} {:?}\n", tensor.shape));
+        hash.update(&tensor.bytes);
+    }
+    Ok(format!("sha256:{}", hex(&hash.finalize())))
+}
+
+/// What is wrong with putting an adapter on this base model, in words, if it was trained on another one. A base with
+/// the same weights in another file is the same.
+pub fn other_base(base: &Checkpoint, adapter: &Adapter) -> Result<Option<String>, CheckpointError> {
+    let BaseDigests { file, weights } = &adapter.base;
+    let is_file = |file: &String| base.digest() == Some(file);
+    if file.as_ref().is_none_or(is_file) {
+        return Ok(None);
+    }
+    if let Some(weights) = weights {
+        for prefix in [EMA_WEIGHTS, WEIGHTS] {
+            if weights_digest(base, prefix)? == *weights {
+                return Ok(None);
+            }
+        }
+    }
+    Ok(Some(format!(
+        "{} is not the base model that the adapter was trained on, so its images will differ; that one is {BASE_FILE} in \
+         the folder of the adapter's run",
+        base.path().display()
+    )))
 }
 
 fn config(checkpoint: &Checkpoint) -> Result<DiffitConfig, RebuildError> {
@@ -166,6 +243,8 @@ pub struct Opened {
     /// Empty if the checkpoint does not say.
     pub class_names: Vec<String>,
     pub epoch: u64,
+    /// What is legal and probably not meant.
+    pub warning: Option<String>,
 }
 
 /// An adapter from a LoRA checkpoint, or from a folder in PEFT's format.
@@ -185,13 +264,14 @@ pub fn open(file: &Path, lora: Option<&Path>, ema: bool, device: &Device) -> Res
     let epoch = checkpoint.header().epoch;
     let Some(lora) = lora else {
         let (net, config) = model(&checkpoint, prefix(&checkpoint, ema), device)?;
-        return Ok(Opened { net, config, class_names: class_names(&checkpoint), epoch });
+        return Ok(Opened { net, config, class_names: class_names(&checkpoint), epoch, warning: None });
     };
     let adapter = adapter(lora, ema)?;
     let (net, config) = adapted_model(&checkpoint, best_prefix(&checkpoint), &adapter, device)?;
+    let warning = other_base(&checkpoint, &adapter)?;
     let class_names = match adapter.class_names.is_empty() {
         true => class_names(&checkpoint),
         false => adapter.class_names,
     };
-    Ok(Opened { net, config, class_names, epoch })
+    Ok(Opened { net, config, class_names, epoch, warning })
 }

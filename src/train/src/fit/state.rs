@@ -36,7 +36,8 @@ impl TrainState {
         Self { model, ema, optimizer, scope }
     }
 
-    /// The state that a checkpoint holds, to the bit.
+    /// The state that a checkpoint holds, to the bit. A file of weights alone has no running mean and no optimizer's
+    /// state: the mean begins at the weights, as in a new training, and the optimizer at nothing.
     pub fn restore(mut self, checkpoint: &mut Loaded, device: &Device) -> Result<Self, StageError> {
         let path = checkpoint.path().display().to_string();
         let wrong =
@@ -48,7 +49,11 @@ impl TrainState {
             load_state_dict(model, &self.scope, prefix, names(), lookup).map_err(|e| wrong(e.to_string()))
         };
         self.model = load(self.model, WEIGHTS)?;
-        self.ema = self.ema.map(|ema| load(ema, EMA_WEIGHTS)).transpose()?;
+        self.ema = match self.ema {
+            Some(ema) if names().any(|name| name.starts_with(EMA_WEIGHTS)) => Some(load(ema, EMA_WEIGHTS)?),
+            Some(_) => Some(self.model.clone().valid()),
+            None => None,
+        };
         // Before the first step there are no moments.
         if names().any(|n| n.starts_with(optimizer::PREFIX)) {
             let lookup = |name: &str| checkpoint.take(name);

@@ -13,8 +13,10 @@ use safetensors::tensor::{SafeTensors, TensorView};
 use serde_json::{Value, json};
 
 use super::attach::Plan;
+use super::peft::PeftConfig;
 use super::settings::LoraConfig;
-use crate::checkpoint::class_names;
+use super::targets::projections;
+use crate::checkpoint::{BASE_DIGEST, BASE_WEIGHTS_DIGEST, class_names};
 use crate::diffit::{Diffit, LORA_A, LORA_B, fill, param_paths};
 
 /// Key of a LoRA checkpoint's header: settings and plan of the adapter.
@@ -38,6 +40,27 @@ pub struct Adapter {
     pub class_names: Vec<String>,
     /// Content digest of the checkpoint that the factors come from, if that is known.
     pub source: Option<String>,
+    /// The base model that the factors were trained on, as far as that is known.
+    pub base: BaseDigests,
+    /// The config that it was read with, if that was PEFT's: it names what the file must hold.
+    peft: Option<PeftConfig>,
+}
+
+/// What is known of the base model that an adapter was trained on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BaseDigests {
+    /// Content digest of its file.
+    pub file: Option<String>,
+    /// Digest of its weights alone, which another file may hold as well.
+    pub weights: Option<String>,
+}
+
+impl BaseDigests {
+    /// From a header, or from the metadata of an adapter's file.
+    pub fn of(entries: &BTreeMap<String, String>) -> Self {
+        let entry = |key: &str| entries.get(key).filter(|digest| !digest.is_empty()).cloned();
+        Self { file: entry(BASE_DIGEST), weights: entry(BASE_WEIGHTS_DIGEST) }
+    }
 }
 
 /// Why an adapter could not be read, written or used.
@@ -70,7 +93,8 @@ impl Adapter {
         }
         let class_names = class_names(checkpoint);
         let source = checkpoint.digest().map(str::to_owned);
-        Ok(Some(Self { config, plan, tensors, class_names, source }))
+        let base = BaseDigests::of(&header.extra);
+        Ok(Some(Self { config, plan, tensors, class_names, source, base, peft: None }))
     }
 
     /// What [`from_checkpoint`](Self::from_checkpoint) wants to find in the header.
@@ -88,16 +112,20 @@ impl Adapter {
     /// # Errors
     /// Every name or shape that does not fit, at once.
     pub fn apply(&self, base: Diffit) -> Result<Diffit, AdapterError> {
+        let mut problems = self.missing_in(&base);
         let model = self.plan.attach(base, 0).model;
         let places: HashMap<String, Vec<usize>> =
             param_paths(&model).into_iter().map(|(_, name, shape)| (name, shape)).collect();
-        let (mut values, mut problems) = (HashMap::new(), Vec::new());
+        let mut values = HashMap::new();
         for (name, tensor) in &self.tensors {
             match (places.get(name), tensor.to_f32()) {
                 (None, _) => problems.push(format!("`{name}` is not part of the model")),
                 (Some(shape), _) if *shape != tensor.shape => problems
                     .push(format!("`{name}` has the shape {:?}, the model needs {shape:?}", tensor.shape)),
                 (_, None) => problems.push(format!("`{name}` holds {:?}, the model needs F32", tensor.dtype)),
+                (_, Some(numbers)) if numbers.iter().any(|x| !x.is_finite()) => {
+                    problems.push(format!("`{name}` holds numbers that are not finite"));
+                }
                 (_, Some(numbers)) => {
                     values.insert(name.clone(), numbers);
                 }
@@ -108,10 +136,25 @@ impl Adapter {
             factors.filter(|name| !self.tensors.contains_key(*name)).map(|n| format!("`{n}` is missing")),
         );
         problems.sort();
+        problems.dedup();
         match problems.is_empty() {
             true => Ok(fill(model, values)),
             false => Err(AdapterError::Mismatch { problems }),
         }
+    }
+
+    /// What the adapter should bring for this network and does not.
+    fn missing_in(&self, base: &Diffit) -> Vec<String> {
+        let missing = |name: String| format!("`{name}` is missing");
+        let Some(peft) = &self.peft else { return Vec::new() };
+        let all = projections(base);
+        let meant = all.iter().filter(|p| peft.targets(&p.path) == Some(true));
+        let without = meant.filter(|p| !self.plan.ranks.contains_key(&p.path));
+        let factors = without.flat_map(|p| [LORA_A, LORA_B].map(|end| missing(format!("{}{end}", p.path))));
+        let modules = peft.modules_to_save.iter().flatten();
+        let saved = modules.filter(|m| !self.tensors.keys().any(|name| name.starts_with(&format!("{m}."))));
+        let saved = saved.map(|module| missing(format!("{module}.weight")));
+        factors.chain(saved).collect()
     }
 
     /// Writes PEFT's two files into a folder, each whole or not at all.
@@ -131,6 +174,8 @@ impl Adapter {
             ("format".to_owned(), "pt".to_owned()),
             ("class_names".to_owned(), json!(self.class_names).to_string()),
             (SOURCE.to_owned(), self.source.clone().unwrap_or_default()),
+            (BASE_DIGEST.to_owned(), self.base.file.clone().unwrap_or_default()),
+            (BASE_WEIGHTS_DIGEST.to_owned(), self.base.weights.clone().unwrap_or_default()),
         ]);
         let bytes = safetensors::serialize(views, Some(metadata)).map_err(wrong(&path))?;
         atomic::write(&path, |out| out.write_all(&bytes))?;
@@ -167,14 +212,12 @@ impl Adapter {
     ///
     /// # Errors
     /// Files that are missing or no adapter, and adapters that do something else besides (biases, DoRA, scales of
-    /// their own): they would give other results than they should.
+    /// their own, a base that was changed at the start): they would give other results than they should.
     pub fn read(folder: &Path) -> Result<Self, AdapterError> {
         let path = folder.join(CONFIG_FILE);
         let wrong = |path: &Path, message: String| AdapterError::Read { path: path.to_owned(), message };
         let text = std::fs::read_to_string(&path).map_err(|e| wrong(&path, e.to_string()))?;
-        let found: PeftConfig =
-            serde_json::from_str(&text).map_err(|e| wrong(&path, format!("not an adapter's config: {e}")))?;
-        found.check().map_err(|message| wrong(&path, message))?;
+        let peft = PeftConfig::parse(&text).map_err(|message| wrong(&path, message))?;
 
         let path = folder.join(WEIGHTS_FILE);
         let bytes = std::fs::read(&path).map_err(|e| wrong(&path, e.to_string()))?;
@@ -189,16 +232,19 @@ impl Adapter {
             tensors.insert(name.clone(), HostTensor { name, dtype: Dtype::F32, shape, bytes });
         }
         let metadata = SafeTensors::read_metadata(&bytes).ok().and_then(|(_, m)| m.metadata().clone());
-        let class_names = metadata.as_ref().and_then(|m| serde_json::from_str(m.get("class_names")?).ok());
-        let source = metadata.and_then(|m| m.get(SOURCE).cloned()).filter(|digest| !digest.is_empty());
-        let config = found.into_config();
+        let metadata: BTreeMap<String, String> = metadata.unwrap_or_default().into_iter().collect();
+        let class_names = metadata.get("class_names").and_then(|names| serde_json::from_str(names).ok());
+        let source = metadata.get(SOURCE).filter(|digest| !digest.is_empty()).cloned();
+        let base = BaseDigests::of(&metadata);
+        let config = peft.settings();
         let rank = |(name, tensor): (&String, &HostTensor)| {
             Some((name.strip_suffix(LORA_A)?.to_owned(), *tensor.shape.first()?))
         };
         let ranks: BTreeMap<String, usize> = tensors.iter().filter_map(rank).collect();
         let scales = ranks.iter().map(|(path, r)| (path.clone(), config.scale(*r))).collect();
         let plan = Plan { ranks, scales };
-        Ok(Self { config, plan, tensors, class_names: class_names.unwrap_or_default(), source })
+        let class_names = class_names.unwrap_or_default();
+        Ok(Self { config, plan, tensors, class_names, source, base, peft: Some(peft) })
     }
 }
 
@@ -206,55 +252,4 @@ impl Adapter {
 struct Described {
     config: LoraConfig,
     plan: Plan,
-}
-
-/// What of PEFT's config matters here; it has many more keys.
-#[derive(serde::Deserialize)]
-struct PeftConfig {
-    peft_type: String,
-    r: usize,
-    lora_alpha: f64,
-    #[serde(default)]
-    lora_dropout: f64,
-    #[serde(default)]
-    use_rslora: bool,
-    #[serde(default)]
-    use_dora: bool,
-    #[serde(default)]
-    alpha_pattern: BTreeMap<String, f64>,
-    #[serde(default)]
-    rank_pattern: BTreeMap<String, usize>,
-    #[serde(default)]
-    bias: Option<String>,
-    #[serde(default)]
-    target_modules: Value,
-}
-
-impl PeftConfig {
-    fn check(&self) -> Result<(), String> {
-        let refuse = |what: &str| Err(format!("{what} is not supported"));
-        match self {
-            Self { peft_type, .. } if peft_type != "LORA" => refuse(&format!("peft_type {peft_type}")),
-            Self { use_dora: true, .. } => refuse("use_dora"),
-            Self { alpha_pattern, .. } if !alpha_pattern.is_empty() => refuse("alpha_pattern"),
-            Self { bias: Some(bias), .. } if bias != "none" => refuse(&format!("bias {bias}")),
-            _ => Ok(()),
-        }
-    }
-
-    fn into_config(self) -> LoraConfig {
-        let target_modules = match self.target_modules {
-            Value::String(one) => vec![one],
-            Value::Array(all) => all.into_iter().filter_map(|t| t.as_str().map(str::to_owned)).collect(),
-            _ => Vec::new(),
-        };
-        LoraConfig {
-            r: self.r,
-            lora_alpha: self.lora_alpha,
-            lora_dropout: self.lora_dropout,
-            use_rslora: self.use_rslora,
-            rank_pattern: self.rank_pattern,
-            target_modules,
-        }
-    }
 }

@@ -3,10 +3,11 @@
 
 mod adapter;
 mod attach;
+mod peft;
 mod settings;
 mod targets;
 
-pub use adapter::{Adapter, AdapterError, HEADER_KEY, LABEL_TABLE};
+pub use adapter::{Adapter, AdapterError, BaseDigests, HEADER_KEY, LABEL_TABLE};
 pub use attach::{Adapted, Plan};
 pub use settings::LoraConfig;
 pub use targets::TargetError;

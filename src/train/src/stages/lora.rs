@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::concerns;
 use super::handed::{ModelFile, TrainedRun, model_file};
 use super::training::{Start, Training, setting};
-use crate::checkpoint::{self, BASE_DIGEST, BASE_FILE, BASE_WEIGHTS};
+use crate::checkpoint::{self, BASE_DIGEST, BASE_FILE, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST};
 use crate::data::Dataset;
 use crate::diffit::Scope;
 use crate::fit::{About, FitSettings, LoraSettings};
@@ -157,10 +157,13 @@ impl LoraStage {
                 scope = Scope::Only(Arc::new(names.union(&label).cloned().collect()));
             }
         }
+        let weights =
+            checkpoint::weights_digest(&file, prefix).map_err(|e| input(format!("the base model: {e}")))?;
         let extra = BTreeMap::from([
             (HEADER_KEY.to_owned(), Adapter::describe(lora, &plan)),
             (BASE_DIGEST.to_owned(), file.digest().unwrap_or_default().to_owned()),
             (BASE_WEIGHTS.to_owned(), prefix.to_owned()),
+            (BASE_WEIGHTS_DIGEST.to_owned(), weights),
         ]);
         Ok(Start {
             model,

@@ -7,6 +7,7 @@ mod handed;
 mod lora;
 mod sample;
 mod select_best;
+mod source;
 mod train;
 mod training;
 

@@ -16,6 +16,7 @@ use pipe_engine::store::{
 use serde_json::{Map, Value};
 
 use super::handed::{ModelFile, TrainedRun};
+use super::source;
 use crate::checkpoint::BASE_FILE;
 use crate::data::{Dataset, Split};
 use crate::device::{self, ResolvedDevice, Share};
@@ -126,6 +127,12 @@ impl Training<'_> {
 
         // Where to begin: the run's newest good checkpoint, a file that was named, or the start.
         let mut from = self.newest(context, &keeper)?;
+        if let Some(checkpoint) = &from {
+            let file = shown(checkpoint.path());
+            if let Some(text) = source::check(checkpoint.header(), &file, &start.about)? {
+                context.event(Event::Warning { text });
+            }
+        }
         let Start { model, scope, about, label_dropout, lora_dropout, after_best, .. } = start;
         let parameters = parameters(&model, &Scope::All);
         let trainable = self::parameters(&model, &scope);
