@@ -10,6 +10,7 @@ mod docs;
 mod errors;
 mod export;
 mod files;
+mod fresh;
 mod graph;
 mod hostile;
 mod init;

@@ -1,8 +1,10 @@
 //! The dependency graph of a pipeline: order, cycles, selections, pictures. Knows nothing of what stages do.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::fmt::Write;
+use std::path::{Component, PathBuf};
+use std::sync::OnceLock;
 
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -21,6 +23,7 @@ pub struct Graph {
     order: Vec<usize>,
     /// Position in the file, by name.
     index: HashMap<StageId, usize>,
+    writers: OnceLock<BTreeMap<PathBuf, StageId>>,
 }
 
 impl Graph {
@@ -40,7 +43,18 @@ impl Graph {
             return Err(cycle_error(&pipeline, &cycle).into());
         }
         let order = file_like_order(&graph);
-        Ok(Self { pipeline, graph, order, index })
+        Ok(Self { pipeline, graph, order, index, writers: OnceLock::new() })
+    }
+
+    /// The stage that writes each file or folder that some stage writes.
+    pub fn writers(&self) -> &BTreeMap<PathBuf, StageId> {
+        self.writers.get_or_init(|| {
+            let of = |stage: &LoadedStage| -> Vec<(PathBuf, StageId)> {
+                let plain = |path: &PathBuf| path.components().filter(|c| *c != Component::CurDir).collect();
+                stage.files.writes.iter().map(|(_, path)| (plain(path), stage.id.clone())).collect()
+            };
+            self.pipeline.stages.iter().flat_map(of).collect()
+        })
     }
 
     /// All stages, dependencies first, otherwise as in the file.

@@ -1,6 +1,7 @@
 //! What the engine knows of a stage: a trait. Real stages live in `pipe-train`, scripted ones in the tests.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -8,6 +9,7 @@ use std::sync::Arc;
 
 use figment::Figment;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::exec::Journal;
 use crate::graph::{Graph, Wanted};
@@ -15,7 +17,7 @@ use crate::identity::{self, Difference};
 use crate::policy::Adjustment;
 use crate::progress::{Event, Report};
 use crate::stop::{Signal, Stop};
-use crate::store::{Made, Output};
+use crate::store::{Before, Made, Output, Stamp};
 
 /// Name of a stage in a pipeline file: letters, digits, `_`, `-`. A stage of a matrix has its values behind it:
 /// `base@learning_rate=0.001`. A clone shares the name.
@@ -37,6 +39,12 @@ impl StageId {
             false => '_',
         };
         Self(format!("{}@{}", self.0, values.chars().map(safe).collect::<String>()).into())
+    }
+
+    /// The same where [`member`](Self::member) is the name of another one, whose values differ in what a name cannot hold.
+    pub(crate) fn told_apart(&self, values: &str) -> Self {
+        let digest = identity::hex(&Sha256::digest(values.as_bytes()));
+        self.member(&format!("{values}+{}", &digest[..8]))
     }
 
     /// The name as declared in the file: without the values of a matrix.
@@ -233,12 +241,14 @@ pub struct Reference {
     pub counts: Counts,
     /// Whether it may name a whole matrix. The inputs are then called `key.STAGE`, one for each of its stages.
     pub many: bool,
+    /// Whether stages of the matrix that failed may be passed over, as long as one is left.
+    pub passes_over_failed: bool,
 }
 
 impl Reference {
     /// A reference to one stage.
     pub fn to(key: &'static str, stage: &str, kinds: &'static [&'static str], counts: Counts) -> Self {
-        Self { key, stage: stage.to_owned(), kinds, counts, many: false }
+        Self { key, stage: stage.to_owned(), kinds, counts, many: false, passes_over_failed: false }
     }
 }
 
@@ -280,6 +290,8 @@ pub struct Observer<'a> {
     /// What the stage last made, as it noted it then.
     pub made: Option<&'a Made>,
     pub request: &'a Request,
+    pub graph: &'a Graph,
+    pub(crate) confirmed: &'a RefCell<Option<Made>>,
 }
 
 impl Observer<'_> {
@@ -287,6 +299,14 @@ impl Observer<'_> {
     pub fn changes_since(&self, earlier: &BTreeMap<String, Value>) -> Vec<Difference> {
         let all = identity::differences(earlier, self.manifest);
         all.into_iter().filter(|d| !self.unknown.contains(&d.key)).collect()
+    }
+
+    /// Files that the stage made and read are as they were: their stamps are noted when it is skipped, so that they need
+    /// not be read again.
+    pub fn confirm(&self, made: Made) {
+        if self.made.is_some_and(|before| *before != made) {
+            self.confirmed.replace(Some(made));
+        }
     }
 }
 
@@ -383,8 +403,19 @@ impl RunContext<'_> {
             outputs,
             inputs,
             replaced,
+            follows_links: true,
         };
         self.journal.made(&self.stage, made)
+    }
+
+    /// The files that stood in the place of the stage's outputs before its first attempt: `now`, unless an earlier attempt
+    /// at the same has noted that already. `run`: digest of what the stage runs with.
+    pub(crate) fn before(
+        &self,
+        run: String,
+        now: BTreeMap<String, Stamp>,
+    ) -> Result<BTreeMap<String, Stamp>, StageError> {
+        Ok(self.journal.before(&self.stage, Before { run, files: now })?.files)
     }
 
     /// A pipeline file that says all about this stage and those it needs, without parameters, policies or layers.

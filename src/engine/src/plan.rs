@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::exec::Observed;
 use crate::graph::{Graph, Selection};
 use crate::identity::Difference;
-use crate::kind::{StageId, State};
+use crate::kind::{Counts, StageId, State};
+use crate::spec::{Input, LoadedStage};
 use crate::store::Progress;
 
 /// What is to be done for one stage.
@@ -83,10 +84,32 @@ pub fn decide(state: &State, forced: bool) -> (Action, String) {
     }
 }
 
+/// Whether what a stage before it does may be all that is missing: not its own settings are the reason, but what it reads.
+fn may_be_mended(found: &Observed, stage: &LoadedStage, observed: &HashMap<StageId, Observed>) -> bool {
+    match &found.observation.state {
+        State::Absent { changes, .. } if changes.is_empty() => {
+            // It was made before from what is not known now.
+            let is_unknown = |input: &Input| {
+                let before = observed.get(&input.stage);
+                input.counts == Counts::Content && before.is_none_or(|f| f.observation.artifact.is_none())
+            };
+            let made = found.record.as_ref().is_some_and(|record| record.made.is_some());
+            made && stage.inputs.iter().any(is_unknown)
+        }
+        State::Absent { changes, .. } => {
+            let own = stage.manifest.record();
+            changes.iter().all(|change| !own.contains_key(&change.key))
+        }
+        State::Partial { .. } | State::Extendable { .. } => true,
+        State::Done { .. } | State::Transient => false,
+    }
+}
+
 /// Decides for every selected stage. `observed` has an entry for each of them.
 ///
-/// A stage that is done runs if one before it runs and what that one will hand on is not known yet: when it is,
-/// [`execute`](crate::exec::execute) looks again, and skips the stage after all if it is as good as before.
+/// What a stage hands on is known when it is up to date, and not before it has run where it is not: an old output is
+/// never taken for a future one. So a stage behind one that runs counts as one that runs, however far behind it is. When
+/// its turn comes, [`execute`](crate::exec::execute) looks at it again, and skips it after all if it is as good as before.
 pub fn plan(
     graph: &Graph,
     selection: &Selection,
@@ -105,24 +128,31 @@ pub fn plan(
         .map(|stage| observed.get(&stage.id).filter(|_| selection.stages.contains(&stage.id)))
         .collect();
     let mut decided: Vec<Option<Decision>> = stages.iter().map(|_| None).collect();
+    // The stage that runs and that others will have to wait for: itself, or one before a stage that keeps nothing.
+    let mut running: Vec<Option<usize>> = vec![None; stages.len()];
     let is_transient = |place: usize| found[place].is_some_and(Observed::is_transient);
     // Forwards: stages that keep something on disk, by their own state and by what runs before them.
-    for &place in graph.order().iter().filter(|&&place| !is_transient(place)) {
-        let Some(state) = found[place].map(|f| &f.observation.state) else { continue };
-        let renewed = graph.before(place).into_iter().find_map(|before| {
-            let decision = decided[before].as_ref()?;
-            let known = found[before].is_some_and(|f| f.observation.artifact.is_some());
-            (decision.action != Action::Skip && !known).then(|| stages[before].id.clone())
-        });
+    for &place in graph.order() {
+        let Some(seen) = found[place] else { continue };
+        let before = graph.before(place).into_iter().find_map(|before| running[before]);
+        if is_transient(place) {
+            running[place] = before;
+            continue;
+        }
+        let waits_for = before.map(|before| stages[before].id.clone());
         let is_forced = forced.contains(&stages[place].id);
-        let decision = match (decide(state, is_forced), renewed) {
+        let decision = match (decide(&seen.observation.state, is_forced), waits_for) {
             ((Action::Skip, _), Some(before)) => Decision {
                 action: Action::Run,
                 reason: format!("{before} runs before it"),
                 depends_on: Some(before),
             },
-            ((action, reason), _) => Decision { action, reason, depends_on: None },
+            ((action, reason), waits_for) => {
+                let open = !is_forced && may_be_mended(seen, &stages[place], observed);
+                Decision { action, reason, depends_on: waits_for.filter(|_| open) }
+            }
         };
+        running[place] = (decision.action != Action::Skip).then_some(place);
         decided[place] = Some(decision);
     }
     // Backwards: stages that keep nothing run when somebody needs them.

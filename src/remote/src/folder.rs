@@ -6,7 +6,9 @@ use std::fs::Metadata;
 use std::path::{Component, Path, PathBuf};
 
 use pipe_engine::graph::Graph;
-use pipe_engine::store::{Runs, STATE_FOLDER, atomic, modified, record_is_held, records_folder};
+use pipe_engine::store::{
+    Runs, STATE_FOLDER, atomic, former_records_folder, modified, record_is_held, records_folder,
+};
 
 /// A pipeline in its folder.
 #[derive(Debug, Clone)]
@@ -61,8 +63,18 @@ impl Project {
             })
             .collect();
         let parts = parts?;
-        let ours = parts[0] != STATE_FOLDER || path.starts_with(records_folder(&self.root, &self.pipeline));
+        let ours = parts[0] != STATE_FOLDER || self.records().iter().any(|folder| path.starts_with(folder));
         ours.then(|| parts.join("/"))
+    }
+
+    /// Folders of the pipeline's records; with the one that earlier versions had, where that is another.
+    fn records(&self) -> Vec<PathBuf> {
+        let mut folders = vec![
+            records_folder(&self.root, &self.pipeline),
+            former_records_folder(&self.root, &self.pipeline),
+        ];
+        folders.dedup();
+        folders
     }
 
     /// Looks at all that there is.
@@ -81,8 +93,9 @@ impl Project {
                 self.add_all(&run.folder, &mut scan.files);
             }
         }
+        let folders = self.records();
         for entry in
-            std::fs::read_dir(records_folder(&self.root, &self.pipeline)).into_iter().flatten().flatten()
+            folders.iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten())
         {
             let path = entry.path();
             match record_is_held(&self.root, &self.pipeline, &entry.file_name().to_string_lossy()) {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use pipe_engine::store::{Lock, STATE_FOLDER, atomic, checked, plain_name};
+use pipe_engine::store::{Lock, STATE_FOLDER, atomic, checked, names, plain_name};
 use serde::{Deserialize, Serialize};
 
 use crate::error::RemoteError;
@@ -33,7 +33,11 @@ impl State {
 
     /// What is known of this store; nothing if the file is missing, damaged, or of another store.
     pub fn load(root: &Path, pipeline: &str, url: &str) -> Option<Self> {
-        let path = path(root, pipeline);
+        let mut path = path(root, pipeline);
+        if !path.exists() {
+            // Where earlier versions had it.
+            path = beside(root, &plain_name(pipeline));
+        }
         let bytes = std::fs::read(&path).ok()?;
         match checked::from_bytes::<Self>(&bytes) {
             Ok(state) => (state.url == url && state.index.pipeline == pipeline).then_some(state),
@@ -63,7 +67,11 @@ pub(crate) fn is_within(path: &str, folder: &str) -> bool {
 }
 
 fn path(root: &Path, pipeline: &str) -> PathBuf {
-    root.join(STATE_FOLDER).join("store").join(plain_name(pipeline)).with_added_extension("json")
+    beside(root, &names::of_pipeline(pipeline))
+}
+
+fn beside(root: &Path, name: &str) -> PathBuf {
+    root.join(STATE_FOLDER).join("store").join(name).with_added_extension("json")
 }
 
 /// Lets one process of the folder at a time change the store.

@@ -1,8 +1,10 @@
 //! `kind: command`: any program, with the files that it reads and writes declared, so that a pipeline is never stuck.
 
+mod files;
 mod process;
 
-use std::collections::BTreeMap;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,12 +14,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use self::files::{Files, Found, digested};
+use crate::graph::Graph;
 use crate::identity::{Difference, hex};
 use crate::kind::{
-    Artifact, Failure, Files, Observation, Observer, Outcome, Reference, Rejection, RunContext, Stage,
-    StageError, StageKind, State, is_inside_project,
+    self, Artifact, Failure, Observation, Observer, Outcome, Reference, Rejection, RunContext, Stage,
+    StageError, StageId, StageKind, State, is_inside_project,
 };
-use crate::store::Output;
+use crate::store::{Made, Output, STATE_FOLDER, Stamp};
 
 /// Runs a program.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -55,6 +59,16 @@ pub(crate) enum Program {
     Arguments(Vec<String>),
 }
 
+impl Program {
+    /// In one line, for messages.
+    fn shown(&self) -> String {
+        match self {
+            Program::Shell(line) => line.clone(),
+            Program::Arguments(list) => list.join(" "),
+        }
+    }
+}
+
 /// Values may be secrets: what is kept tells whether they are the same, and nothing else.
 fn digests<S: serde::Serializer>(env: &BTreeMap<String, String>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(env.iter().map(|(name, value)| {
@@ -64,6 +78,13 @@ fn digests<S: serde::Serializer>(env: &BTreeMap<String, String>, serializer: S) 
 }
 
 pub struct CommandKind;
+
+/// What is called in the place of a program, with the words that would start it.
+pub type Substitute = Arc<dyn Fn(&RunContext, &str) -> Result<(), StageError> + Send + Sync>;
+
+/// The same kind with a function in the place of programs, for tests of more stages than there is time to start
+/// programs for.
+pub struct InProcess(pub Substitute);
 
 impl StageKind for CommandKind {
     fn name(&self) -> &'static str {
@@ -75,42 +96,58 @@ impl StageKind for CommandKind {
     }
 
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
-        let settings: CommandSettings = settings.extract()?;
-        let program = match &settings.run {
-            Program::Shell(line) => line.trim(),
-            Program::Arguments(list) => list.first().map_or("", String::as_str),
-        };
-        Rejection::unless(
-            "run",
-            !program.is_empty(),
-            "a program with its arguments, or a line for the shell",
-        )?;
-        let inside = "a path inside the project, without `..`";
-        for (index, pattern) in settings.inputs.iter().enumerate() {
-            let key = format!("inputs.{index}");
-            Rejection::unless(&key, is_inside_project(Path::new(pattern)), inside)?;
-            glob::Pattern::new(pattern).map_err(|e| Rejection::value(&key, format!("not a pattern: {e}")))?;
-        }
-        for (index, path) in settings.outputs.iter().enumerate() {
-            Rejection::unless(format!("outputs.{index}"), is_inside_project(path), inside)?;
-        }
-        if let Some(folder) = &settings.working_dir {
-            Rejection::unless(
-                "working_dir",
-                is_inside_project(folder),
-                "a folder inside the project, without `..`",
-            )?;
-        }
-        for name in settings.env.keys() {
-            let good = !name.is_empty() && !name.contains(['=', '\0']);
-            Rejection::unless(format!("env.{name}"), good, "the name of a variable")?;
-        }
-        Ok(Arc::new(CommandStage { settings }))
+        Ok(Arc::new(CommandStage { settings: checked(settings)?, substitute: None }))
     }
+}
+
+impl StageKind for InProcess {
+    fn name(&self) -> &'static str {
+        CommandKind.name()
+    }
+
+    fn schema(&self) -> schemars::Schema {
+        CommandKind.schema()
+    }
+
+    fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
+        Ok(Arc::new(CommandStage { settings: checked(settings)?, substitute: Some(self.0.clone()) }))
+    }
+}
+
+/// The settings, if they make sense.
+fn checked(settings: &Figment) -> Result<CommandSettings, Rejection> {
+    let settings: CommandSettings = settings.extract()?;
+    let program = match &settings.run {
+        Program::Shell(line) => line.trim(),
+        Program::Arguments(list) => list.first().map_or("", String::as_str),
+    };
+    Rejection::unless("run", !program.is_empty(), "a program with its arguments, or a line for the shell")?;
+    let inside = "a path inside the project, without `..`";
+    for (index, pattern) in settings.inputs.iter().enumerate() {
+        let key = format!("inputs.{index}");
+        Rejection::unless(&key, is_inside_project(Path::new(pattern)), inside)?;
+        glob::Pattern::new(pattern).map_err(|e| Rejection::value(&key, format!("not a pattern: {e}")))?;
+    }
+    for (index, path) in settings.outputs.iter().enumerate() {
+        Rejection::unless(format!("outputs.{index}"), is_inside_project(path), inside)?;
+    }
+    if let Some(folder) = &settings.working_dir {
+        Rejection::unless(
+            "working_dir",
+            is_inside_project(folder),
+            "a folder inside the project, without `..`",
+        )?;
+    }
+    for name in settings.env.keys() {
+        let good = !name.is_empty() && !name.contains(['=', '\0']);
+        Rejection::unless(format!("env.{name}"), good, "the name of a variable")?;
+    }
+    Ok(settings)
 }
 
 struct CommandStage {
     settings: CommandSettings,
+    substitute: Option<Substitute>,
 }
 
 impl Stage for CommandStage {
@@ -122,10 +159,10 @@ impl Stage for CommandStage {
         Vec::new()
     }
 
-    fn files(&self) -> Files {
+    fn files(&self) -> kind::Files {
         let reads = self.settings.inputs.iter().map(|pattern| ("inputs".to_owned(), pattern.clone()));
         let writes = self.settings.outputs.iter().map(|path| ("outputs".to_owned(), path.clone()));
-        Files { reads: reads.collect(), writes: writes.collect() }
+        kind::Files { reads: reads.collect(), writes: writes.collect() }
     }
 
     fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
@@ -134,44 +171,74 @@ impl Stage for CommandStage {
         if !changes.is_empty() {
             return Ok(State::changed(changes).into());
         }
-        if self.settings.outputs.is_empty() && self.settings.inputs.is_empty() {
+        let settings = &self.settings;
+        if settings.outputs.is_empty() && settings.inputs.is_empty() {
             return Ok(done(&made.outputs));
         }
-        let inputs = match self.inputs(o.root, &made.inputs) {
-            Ok(inputs) => inputs,
+        let files = self.files(o.root, o.graph, o.stage);
+        let (found, missing) = self.inputs(&files)?;
+        let seen = Seen::of(o.root, found, made, &made.inputs)?;
+        let is_left_out = |path: &Path| files.was_left_out(&settings.inputs, path);
+        let changes = seen.changes(&made.inputs, is_left_out);
+        if let Some(pattern) = missing {
             // A stage before this one may bring it.
-            Err(error) => return Ok(State::absent(error.message).into()),
-        };
-        let changes = file_changes(&made.inputs, &inputs);
+            let reason = there_is_no(pattern);
+            return Ok(State::Absent { reason, changes }.into());
+        }
         if !changes.is_empty() {
             return Ok(State::changed(changes).into());
         }
-        let outputs = match files_of(o.root, &self.settings.outputs, &made.outputs)? {
-            Ok(outputs) => outputs,
-            Err(missing) => return Ok(State::absent(format!("{} is not there", missing.display())).into()),
-        };
-        match file_changes(&made.outputs, &outputs).first() {
-            Some(change) => Ok(State::absent(format!("{} was changed since it was made", change.key)).into()),
-            None => Ok(done(&made.outputs)),
+        let (found, missing) = self.outputs(&files)?;
+        if let Some(missing) = missing {
+            return Ok(State::absent(format!("{} is not there", missing.display())).into());
         }
+        let inputs = seen.files;
+        let seen = Seen::of(o.root, found, made, &made.outputs)?;
+        let changes = seen.changes(&made.outputs, |path| files.is_written_by_others(path));
+        if let Some(change) = changes.first() {
+            return Ok(State::absent(format!("{} was changed since it was made", change.key)).into());
+        }
+        let outputs = seen.files;
+        let observation = done(&outputs);
+        o.confirm(Made { inputs, outputs, follows_links: true, ..made.clone() });
+        Ok(observation)
     }
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
         let s = &self.settings;
-        let earlier = context.made.as_ref();
+        let known = context.made.as_ref().map_or(&[][..], |made| &made.inputs);
+        let files = self.files(&context.root, context.graph, &context.stage);
         // Taken before the start: what changes while the program runs is a reason to run again.
-        let inputs = self.inputs(&context.root, earlier.map_or(&[], |m| &m.inputs))?;
+        let (found, missing) = self.inputs(&files)?;
+        if let Some(pattern) = missing {
+            return Err(StageError::new(Failure::Input, there_is_no(pattern)));
+        }
+        let inputs = digested(&context.root, found, known)?;
+        let before = self.stood_before(context, &files, &inputs)?;
         for path in &s.outputs {
             if let Some(parent) = context.root.join(path).parent() {
                 crate::store::atomic::create_folder(parent)?;
             }
         }
         let folder = s.working_dir.as_ref().map_or(context.root.clone(), |dir| context.root.join(dir));
-        process::run(context, &s.run, &folder, &s.env)?;
-        let outputs = files_of(&context.root, &s.outputs, &[])?.map_err(|missing| {
-            let text = format!("it ended well and did not write {}, one of its outputs", missing.display());
-            StageError::new(Failure::Command, text)
-        })?;
+        match &self.substitute {
+            Some(substitute) => substitute(context, &s.run.shown())?,
+            None => process::run(context, &s.run, &folder, &s.env)?,
+        }
+        let (found, missing) = self.outputs(&files)?;
+        let failed = |text| StageError::new(Failure::Command, text);
+        if let Some(missing) = missing {
+            let missing = missing.display();
+            return Err(failed(format!("it ended well and did not write {missing}, one of its outputs")));
+        }
+        if let Some(path) = self.left_over(&files, &found, &before) {
+            let path = path.display();
+            return Err(failed(format!(
+                "it ended well and did not write {path}, which is there from before: remove it, or let the program \
+                 write it; what is to stay as it is can be touched (`touch {path}`)"
+            )));
+        }
+        let outputs = digested(&context.root, found, &[])?;
         context.note_made(outputs.clone(), inputs, Vec::new())?;
         let summary = match s.outputs.is_empty() {
             true => "done".to_owned(),
@@ -181,27 +248,104 @@ impl Stage for CommandStage {
     }
 }
 
+fn there_is_no(pattern: &str) -> String {
+    format!("inputs: there is no {pattern}")
+}
+
 impl CommandStage {
-    /// The files that it reads now, in order; `known` saves reading those that did not change.
-    fn inputs(&self, root: &Path, known: &[Output]) -> Result<Vec<Output>, StageError> {
-        let mut files = Vec::new();
+    fn files<'a>(&'a self, root: &'a Path, graph: &'a Graph, stage: &'a StageId) -> Files<'a> {
+        Files { root, graph, stage, own: &self.settings.outputs, others: OnceCell::new() }
+    }
+
+    /// The files that it reads now, and the first input that means none.
+    fn inputs(&self, files: &Files) -> Result<(Vec<Found>, Option<&str>), StageError> {
+        let (mut found, mut missing) = (Vec::new(), None);
         for pattern in &self.settings.inputs {
-            if collect(root, Path::new(pattern), &mut files)? {
-                continue;
-            }
-            let escaped = format!("{}/{pattern}", glob::Pattern::escape(&root.to_string_lossy()));
-            let found = glob::glob(&escaped).map_err(|e| StageError::new(Failure::Setting, e.to_string()))?;
-            let before = files.len();
-            for path in found.flatten() {
-                if let Ok(path) = path.strip_prefix(root) {
-                    collect(root, path, &mut files)?;
-                }
-            }
-            if files.len() == before {
-                return Err(StageError::new(Failure::Input, format!("inputs: there is no {pattern}")));
+            if !files.read(pattern, &mut found)? {
+                missing = missing.or(Some(pattern.as_str()));
             }
         }
-        as_outputs(root, files, known)
+        Ok((found, missing))
+    }
+
+    /// The files that stand in the place of its outputs, and the first output that is not there.
+    fn outputs(&self, files: &Files) -> Result<(Vec<Found>, Option<&Path>), StageError> {
+        let (mut found, mut missing) = (Vec::new(), None);
+        for path in &self.settings.outputs {
+            if !files.written(path, &mut found)? {
+                missing = missing.or(Some(path.as_path()));
+            }
+        }
+        Ok((found, missing))
+    }
+
+    /// The outputs that stand there before the program starts, or stood there before an earlier attempt at the same: what
+    /// that one wrote was made by this stage. Returns when what the program writes has another stamp.
+    fn stood_before(
+        &self,
+        context: &RunContext,
+        files: &Files,
+        inputs: &[Output],
+    ) -> Result<BTreeMap<String, Stamp>, StageError> {
+        let (found, _) = self.outputs(files)?;
+        let now: BTreeMap<String, Stamp> =
+            found.iter().map(|file| (file.path.to_string_lossy().into_owned(), file.stamp())).collect();
+        let newest = now.values().map(Stamp::newest).max();
+        if let Some(newest) = newest.filter(|newest| Stamp::may_recur(*newest)) {
+            let waited = crate::store::atomic::wait_past(&context.root.join(STATE_FOLDER), newest);
+            waited
+                .map_err(|e| StageError::new(Failure::Storage, format!("failed to write in .pipe: {e}")))?;
+        }
+        let mut run = Sha256::new();
+        run.update(&context.identity);
+        for Output { path, digest, .. } in inputs {
+            run.update(format!("\n{path}={digest}"));
+        }
+        context.before(format!("sha256:{}", hex(&run.finalize())), now)
+    }
+
+    /// A file among its outputs that the program did not write, and nobody since. Hidden files in an output folder may be
+    /// anybody's.
+    fn left_over<'f>(
+        &self,
+        files: &Files,
+        found: &'f [Found],
+        before: &BTreeMap<String, Stamp>,
+    ) -> Option<&'f Path> {
+        let is_hidden =
+            |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        let is_same = |file: &&Found| before.get(&*file.path.to_string_lossy()) == Some(&file.stamp());
+        let old = found.iter().filter(is_same).map(|file| file.path.as_path());
+        old.into_iter().find(|path| files.is_output(path) || !is_hidden(path))
+    }
+}
+
+/// Files as they are now, beside what a record says of them.
+struct Seen {
+    files: Vec<Output>,
+    /// Paths that the record could not know: it does not look behind links.
+    unseen: BTreeSet<PathBuf>,
+}
+
+impl Seen {
+    fn of(root: &Path, found: Vec<Found>, made: &Made, known: &[Output]) -> Result<Self, StageError> {
+        let hidden = found.iter().filter(|file| file.linked && !made.follows_links);
+        let unseen = hidden.map(|file| file.path.clone()).collect();
+        Ok(Self { files: digested(root, found, known)?, unseen })
+    }
+
+    /// What is different from a record. `is_left_out`: whether a path that is not among the files is no matter any more.
+    fn changes(&self, recorded: &[Output], is_left_out: impl Fn(&Path) -> bool) -> Vec<Difference> {
+        let mut changes = file_changes(recorded, &self.files);
+        changes.retain(|change| {
+            let path = Path::new(&change.key);
+            match (&change.old, &change.new) {
+                (None, Some(_)) => !self.unseen.contains(path),
+                (Some(_), None) => !is_left_out(path),
+                _ => true,
+            }
+        });
+        changes
     }
 }
 
@@ -216,65 +360,6 @@ fn artifact(outputs: &[Output]) -> Artifact {
         hash.update(format!("{}={}\n", output.path, output.digest));
     }
     Artifact::new(outputs.to_vec(), Some(format!("sha256:{}", hex(&hash.finalize()))))
-}
-
-/// A file of the project as it was found.
-type Found = (PathBuf, std::fs::Metadata);
-
-/// All files under some paths, by name, with their digests; or the path that is not there.
-fn files_of(
-    root: &Path,
-    paths: &[PathBuf],
-    known: &[Output],
-) -> Result<Result<Vec<Output>, PathBuf>, StageError> {
-    let mut files = Vec::new();
-    for path in paths {
-        if !collect(root, path, &mut files)? {
-            return Ok(Err(path.clone()));
-        }
-    }
-    as_outputs(root, files, known).map(Ok)
-}
-
-/// `known` saves reading files that did not change.
-fn as_outputs(root: &Path, mut files: Vec<Found>, known: &[Output]) -> Result<Vec<Output>, StageError> {
-    files.sort_by(|a, b| a.0.cmp(&b.0));
-    files.dedup_by(|a, b| a.0 == b.0);
-    let known: BTreeMap<&str, &Output> = known.iter().map(|o| (o.path.as_str(), o)).collect();
-    let now = |(path, metadata): &Found| {
-        let name = path.to_string_lossy();
-        match known.get(&*name) {
-            Some(old) => old.again(root, metadata),
-            None => Output::of(root, &name),
-        }
-    };
-    Ok(files.iter().map(now).collect::<Result<_, _>>()?)
-}
-
-/// The file at a path, or all files under it; `false` if there is nothing.
-fn collect(root: &Path, path: &Path, files: &mut Vec<Found>) -> Result<bool, StageError> {
-    let whole = root.join(path);
-    let unreadable = |e: std::io::Error| {
-        StageError::new(Failure::Input, format!("failed to read {}: {e}", path.display()))
-    };
-    let metadata = match std::fs::metadata(&whole) {
-        Ok(metadata) => metadata,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(e) => return Err(unreadable(e)),
-    };
-    if metadata.is_file() {
-        files.push((path.components().collect(), metadata));
-        return Ok(true);
-    }
-    for entry in std::fs::read_dir(&whole).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
-        let kind = entry.file_type().map_err(unreadable)?;
-        // A link to a folder may lead back here.
-        if kind.is_dir() || kind.is_file() || (kind.is_symlink() && !entry.path().is_dir()) {
-            collect(root, &path.join(entry.file_name()), files)?;
-        }
-    }
-    Ok(true)
 }
 
 fn file_changes(old: &[Output], new: &[Output]) -> Vec<Difference> {

@@ -41,10 +41,7 @@ pub(super) fn run(
             command
         }
     };
-    let shown = match program {
-        Program::Shell(line) => line.clone(),
-        Program::Arguments(list) => list.join(" "),
-    };
+    let shown = program.shown();
     command.current_dir(folder).envs(env).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.env("PIPE_STAGE", context.stage.as_str());
     #[cfg(unix)]

@@ -12,7 +12,7 @@ use crate::policy::{Adjustment, Again};
 use crate::progress::{Event, Report};
 use crate::spec::LoadedStage;
 use crate::stop::Signal;
-use crate::store::{Attempt, Made, Progress, Record, Status};
+use crate::store::{Attempt, Before, Made, Progress, Record, Status};
 
 /// A stage that is to begin now.
 pub(super) struct Begin<'a> {
@@ -29,6 +29,8 @@ pub(super) struct Begin<'a> {
     /// The GPU that is its own while it runs.
     pub gpu: Option<u32>,
     pub made: Option<Made>,
+    /// See [`Record::before`].
+    pub before: Option<Before>,
 }
 
 /// Carries a stage through; its record says how it ended before this returns.
@@ -43,6 +45,7 @@ pub(super) fn carry_out(
     journal.event(id, &Event::Started { action: action.clone(), reason: reason.clone() });
     let mut record = Record::begun(pipeline, id, &begin.stage.kind, action, reason, begin.made.clone());
     (record.halvings, record.progress, record.job) = (begin.halvings, begin.progress, execution.job);
+    record.before = begin.before.clone();
     let started = Instant::now();
     let result = journal.begin(id, record).and_then(|()| attempts(execution, journal, &begin));
     match &result {
@@ -52,6 +55,7 @@ pub(super) fn carry_out(
                 record.status = Status::Completed;
                 record.message = Some(summary.clone());
                 record.next = outcome.next.clone();
+                record.before = None;
             })?;
             journal.event(id, &Event::Finished { summary, seconds });
         }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::kind::{StageError, StageId};
 use crate::progress::{self, Event, Report};
 use crate::store::atomic::{Log, WriteError};
-use crate::store::{Made, Progress, Record, STATE_FOLDER, StoreError, atomic, record};
+use crate::store::{Before, Made, Progress, Record, STATE_FOLDER, StoreError, atomic, record};
 
 /// Passes events on, and keeps those that say something tomorrow.
 pub struct Journal<'a> {
@@ -51,6 +51,22 @@ impl<'a> Journal<'a> {
     /// Notes what a stage makes. `replaced`: see [`Made::replaced`].
     pub(crate) fn made(&self, stage: &StageId, made: Made) -> Result<(), StageError> {
         self.update(stage, |record| record.made = Some(made))
+    }
+
+    /// Notes which files stood in the place of a stage's outputs before it ran, unless that is known from an earlier
+    /// attempt at the same; says which they were.
+    pub(crate) fn before(&self, stage: &StageId, now: Before) -> Result<Before, StageError> {
+        if let Some(record) = self.records().get_mut(stage) {
+            match &record.before {
+                Some(noted) if noted.run == now.run => return Ok(noted.clone()),
+                _ => record.before = Some(now.clone()),
+            }
+        }
+        // That there was nothing is saved with whatever is noted next.
+        if !now.files.is_empty() {
+            self.update(stage, |_| {})?;
+        }
+        Ok(now)
     }
 
     fn records(&self) -> MutexGuard<'_, BTreeMap<StageId, Record>> {

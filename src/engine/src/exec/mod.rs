@@ -8,6 +8,7 @@ pub mod slurm;
 mod turn;
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
@@ -16,9 +17,9 @@ use crate::identity::{self, Manifest};
 use crate::kind::{Artifact, Observation, Observer, Request, StageError, StageId, State};
 use crate::parallel;
 use crate::progress::Report;
-use crate::spec::LoadedStage;
+use crate::spec::{Input, LoadedStage};
 use crate::stop::Stop;
-use crate::store::{JobId, Record};
+use crate::store::{JobId, Made, Record};
 
 pub use journal::Journal;
 pub use schedule::execute;
@@ -90,6 +91,8 @@ pub struct Observed {
     /// Digest of all that decides its result, as far as that is known.
     pub identity: String,
     pub record: Option<Record>,
+    /// What the record should say of the stage's files, where they were found unchanged and it does not know that.
+    pub confirmed: Option<Made>,
 }
 
 impl Observed {
@@ -110,8 +113,8 @@ pub fn observe(
         |stage: &&LoadedStage| Record::load(execution.root, &execution.graph.pipeline.name, &stage.id);
     let records = parallel::map(&stages, remembered);
     for (stage, record) in stages.iter().zip(records) {
-        let observed =
-            observe_stage(execution, stage, record, &artifacts).map_err(|error| (stage.id.clone(), error))?;
+        let observed = observe_stage(execution, stage, record, &artifacts, &HashSet::new())
+            .map_err(|error| (stage.id.clone(), error))?;
         if let Some(artifact) = &observed.observation.artifact {
             artifacts.insert(stage.id.clone(), artifact.clone());
         }
@@ -120,16 +123,21 @@ pub fn observe(
     Ok(all)
 }
 
+/// `failed`: stages that nothing more is to be expected of.
 fn observe_stage(
     execution: &Execution,
     stage: &LoadedStage,
     record: Option<Record>,
     artifacts: &HashMap<StageId, Artifact>,
+    failed: &HashSet<&StageId>,
 ) -> Result<Observed, StageError> {
     let pipeline = &execution.graph.pipeline.name;
     let inputs = inputs(stage, artifacts);
-    let (manifest, unknown) = manifest(execution, stage, &inputs);
+    let (manifest, mut unknown) = manifest(execution, stage, &inputs);
+    let is_gone = |input: &Input| input.may_fail && failed.contains(&input.stage);
+    unknown.retain(|name| !stage.inputs.iter().any(|input| input.name == *name && is_gone(input)));
     let identity = manifest.digest();
+    let confirmed = RefCell::default();
     let observation = stage.stage.observe(&Observer {
         root: execution.root,
         pipeline,
@@ -140,8 +148,10 @@ fn observe_stage(
         inputs: &inputs,
         made: record.as_ref().and_then(|r| r.made.as_ref()),
         request: &request(execution, stage),
+        graph: execution.graph,
+        confirmed: &confirmed,
     })?;
-    Ok(Observed { observation, identity, record })
+    Ok(Observed { observation, identity, record, confirmed: confirmed.into_inner() })
 }
 
 /// What the command line asks of one stage.

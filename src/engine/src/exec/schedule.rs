@@ -1,6 +1,6 @@
 //! Which stage begins when. One thread decides; each stage that runs has a thread of its own.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Scope;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::plan::{self, Action, Plan};
 use crate::policy::{OnFailure, Resume};
 use crate::progress::{Event, Report};
 use crate::spec::LoadedStage;
-use crate::store::{Lock, Made, Record, Status, StoreError, lock_stage};
+use crate::store::{Before, Lock, Made, Record, Status, StoreError, lock_stage};
 
 /// Runs the plan's stages, each when those before it have ended.
 pub fn execute(
@@ -57,8 +57,14 @@ struct Node<'a> {
     made: Option<Made>,
     /// See [`Record::halvings`].
     halvings: u32,
+    /// See [`Record::before`].
+    stood: Option<Before>,
     /// Its record does not say that it was completed.
     unsettled: bool,
+    /// See [`Observed::confirmed`].
+    confirmed: Option<Made>,
+    /// It was carried out by this run, or keeps nothing and stands behind one that was.
+    moved: bool,
     phase: Phase,
     before: Vec<Place>,
     after: Vec<Place>,
@@ -106,7 +112,8 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             let transient = found.as_ref().is_some_and(Observed::is_transient);
             let record = found.as_ref().and_then(|o| o.record.as_ref());
             let unsettled = !transient && record.is_none_or(|record| record.status != Status::Completed);
-            let artifact = found.and_then(|o| o.observation.artifact);
+            let (artifact, confirmed) =
+                found.map_or((None, None), |found| (found.observation.artifact, found.confirmed));
             // What runs hands on something newer.
             if let Some(artifact) = artifact.filter(|_| step.action == Action::Skip) {
                 artifacts.insert(step.stage.clone(), artifact);
@@ -124,7 +131,10 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
                 transient,
                 made: None,
                 halvings: 0,
+                stood: None,
                 unsettled,
+                confirmed,
+                moved: false,
                 phase: Phase::Waiting,
                 open: before.len(),
                 before,
@@ -187,7 +197,8 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             let (skip, lazy) = {
                 let node = &self.nodes[place];
                 let lazy = node.transient && node.phase == Phase::Waiting && !node.after.is_empty();
-                (node.action == Action::Skip, lazy)
+                // What the plan knew of it holds as long as nothing before it ran.
+                (node.action == Action::Skip && (node.transient || !self.is_behind_moved(place)), lazy)
             };
             if skip {
                 self.ready.remove(&place);
@@ -199,6 +210,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             if lazy {
                 self.ready.remove(&place);
                 self.nodes[place].phase = Phase::Lazy;
+                self.nodes[place].moved = self.is_behind_moved(place);
                 self.release(place);
                 at = 0;
                 continue;
@@ -212,6 +224,10 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             }
             at = 0;
         }
+    }
+
+    fn is_behind_moved(&self, place: Place) -> bool {
+        self.nodes[place].before.iter().any(|&before| self.nodes[before].moved)
     }
 
     /// Whether a stage waits for a GPU of its own: not where there is none at all.
@@ -237,7 +253,10 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         if !self.nodes[place].transient {
             // Since the plan was made a stage before it has ended, or another process was here.
             let record = Record::load(execution.root, pipeline, &stage.id);
-            let observed = observe_stage(execution, stage, record, &self.artifacts)?;
+            let failed: HashSet<&StageId> =
+                self.nodes.iter().filter(|n| n.phase == Phase::Broken).map(|n| &n.stage.id).collect();
+            let observed = observe_stage(execution, stage, record, &self.artifacts, &failed)?;
+            self.nodes[place].confirmed = observed.confirmed;
             let forced = execution.forced.contains(&stage.id);
             let (mut action, mut reason) = plan::decide(&observed.observation.state, forced);
             if action == Action::Skip {
@@ -260,11 +279,16 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
                     ));
                 }
                 node.made = record.made;
+                node.stood = record.before.filter(|_| record.status != Status::Completed);
             }
             (node.action, node.reason) = (action, reason);
             let before = node.before.clone();
+            // What keeps nothing and was passed over since nobody was to need it is needed after all.
+            let passed_over =
+                |node: &Node| node.transient && node.phase == Phase::Done && node.action == Action::Skip;
             let to_come = |place: &Place| {
-                matches!(self.nodes[*place].phase, Phase::Lazy | Phase::Asking | Phase::Running)
+                let node = &self.nodes[*place];
+                matches!(node.phase, Phase::Lazy | Phase::Asking | Phase::Running) || passed_over(node)
             };
             let asked: Vec<Place> = before.into_iter().filter(to_come).collect();
             if !asked.is_empty() {
@@ -272,8 +296,10 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
                 node.phase = Phase::Asking;
                 node.open = asked.len();
                 for b in asked {
-                    if self.nodes[b].phase == Phase::Lazy {
-                        self.nodes[b].phase = Phase::Asking;
+                    let node = &mut self.nodes[b];
+                    if matches!(node.phase, Phase::Lazy | Phase::Done) {
+                        (node.phase, node.action) = (Phase::Asking, Action::Run);
+                        self.summary.skipped.retain(|id| *id != node.stage.id);
                         self.ready.insert(b);
                     }
                 }
@@ -297,6 +323,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             inputs: inputs(node.stage, &self.artifacts),
             gpu,
             made: node.made.clone(),
+            before: node.stood.clone(),
         };
         let (execution, journal, end) = (self.execution, self.journal, self.ended.0.clone());
         let work = move || {
@@ -323,32 +350,43 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
     }
 
     fn skip(&mut self, place: Place, reason: String) {
-        if self.nodes[place].unsettled {
+        if self.nodes[place].unsettled || self.nodes[place].confirmed.is_some() {
             self.settle(place, &reason);
         }
+        self.nodes[place].moved = self.nodes[place].transient && self.is_behind_moved(place);
         let id = &self.nodes[place].stage.id;
         self.journal.event(id, &Event::Skipped { reason });
         self.summary.skipped.push(id.clone());
         self.end(place, Phase::Done);
     }
 
-    /// Writes the record of a stage that is done and has none that says so: its process ended between its last file and
-    /// its record, or the record was damaged.
+    /// Writes the record of a stage that is done and has none that says so (its process ended between its last file and
+    /// its record, or the record was damaged), or whose files were found unchanged where it does not know that.
     fn settle(&self, place: Place, reason: &str) {
         let (root, pipeline) = (self.execution.root, &self.execution.graph.pipeline.name);
-        let LoadedStage { id, kind, .. } = self.nodes[place].stage;
+        let Node { stage: LoadedStage { id, kind, .. }, confirmed, .. } = &self.nodes[place];
         // Whoever has the stage now will write its record.
         let Ok(Ok(_lock)) = lock_stage(root, pipeline, id) else { return };
         let mut record = Record::load(root, pipeline, id).unwrap_or_else(|| {
             Record::begun(pipeline, id, kind, Action::Skip.to_string(), reason.to_owned(), None)
         });
+        let mut changed = false;
         if record.status != Status::Completed {
             record.status = Status::Completed;
             record.message = Some("done before, without a record that said so".to_owned());
             record.updated_at = Utc::now();
-            if let Err(error) = record.save(root, id) {
-                tracing::warn!("{error}");
-            }
+            (record.before, changed) = (None, true);
+        }
+        let is_of = |made: &Made, other: &Made| {
+            made.identity == other.identity && made.written_at == other.written_at
+        };
+        if let (Some(made), Some(confirmed)) = (&mut record.made, confirmed)
+            && is_of(made, confirmed)
+        {
+            (*made, changed) = (confirmed.clone(), true);
+        }
+        if changed && let Err(error) = record.save(root, id) {
+            tracing::warn!("{error}");
         }
     }
 
@@ -360,6 +398,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
                 self.artifacts.extend(outcome.artifact.map(|artifact| (stage.id.clone(), artifact)));
                 self.summary.next.extend(outcome.next);
                 self.summary.finished.push((stage.id.clone(), outcome.summary));
+                self.nodes[place].moved = !self.nodes[place].transient || self.is_behind_moved(place);
                 self.end(place, Phase::Done);
             }
             Err(error) => {
@@ -375,18 +414,35 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         }
     }
 
-    /// What depends on a failed stage never begins.
+    /// What depends on a failed stage never begins, unless it can do without.
     fn break_off(&mut self, place: Place) {
         self.nodes[place].phase = Phase::Broken;
-        let mut to_do = self.nodes[place].after.clone();
-        while let Some(next) = to_do.pop() {
-            if matches!(self.nodes[next].phase, Phase::Waiting | Phase::Asking | Phase::Lazy) {
+        let mut broken = vec![place];
+        while let Some(from) = broken.pop() {
+            for next in self.nodes[from].after.clone() {
+                if !matches!(self.nodes[next].phase, Phase::Waiting | Phase::Asking | Phase::Lazy) {
+                    continue;
+                }
+                if self.passes_over(next, from) {
+                    let text = format!("{} failed and is passed over", self.nodes[from].stage.id);
+                    self.journal.event(&self.nodes[next].stage.id, &Event::Warning { text });
+                    self.let_go(next);
+                    continue;
+                }
                 self.nodes[next].phase = Phase::Broken;
                 self.ready.remove(&next);
                 self.summary.not_begun.push(self.nodes[next].stage.id.clone());
-                to_do.extend(&self.nodes[next].after);
+                broken.push(next);
             }
         }
+    }
+
+    /// Whether a stage can do without one that failed: it has others like that.
+    fn passes_over(&self, place: Place, failed: Place) -> bool {
+        let Node { stage, before, phase, .. } = &self.nodes[place];
+        let can = |before: Place| stage.passes_over(&self.nodes[before].stage.id);
+        let is_left = |&before: &Place| self.nodes[before].phase != Phase::Broken && can(before);
+        *phase == Phase::Waiting && can(failed) && before.iter().any(is_left)
     }
 
     fn end(&mut self, place: Place, phase: Phase) {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Gathered, SpecError, SpecErrors, in_order};
 use crate::identity::Manifest;
-use crate::kind::{Concern, Counts, Files, Others, Stage, StageId, StageKind};
+use crate::kind::{Concern, Counts, Files, Others, Stage, StageId, StageKind, is_inside_project};
 use crate::parallel;
 use crate::policy::Conduct;
 use crate::source::{Part, Source};
@@ -19,6 +19,7 @@ use crate::spec::matrix::{self, Member};
 use crate::spec::overrides::{Override, Strength};
 use crate::spec::params::Names;
 use crate::spec::pipeline::{PipelineFile, StageDeclaration, error_at};
+use crate::spec::reach;
 use crate::spec::stage::{Loading, filled_value};
 use crate::spec::store::{self, StoreUrl};
 
@@ -62,6 +63,15 @@ impl LoadedStage {
     }
 }
 
+impl LoadedStage {
+    /// Whether it can begin without a stage before it that failed.
+    pub fn passes_over(&self, failed: &StageId) -> bool {
+        let mut inputs = self.inputs.iter().filter(|input| input.stage == *failed && input.may_fail);
+        let Some(key) = inputs.next().and_then(|input| input.name.split('.').next()) else { return false };
+        self.needs.iter().filter(|(_, id)| id == failed).all(|(path, _)| path.len() == 1 && path[0] == key)
+    }
+}
+
 /// Something that another stage hands on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Input {
@@ -69,6 +79,8 @@ pub struct Input {
     pub name: String,
     pub stage: StageId,
     pub counts: Counts,
+    /// See [`Reference::passes_over_failed`](crate::kind::Reference).
+    pub may_fail: bool,
 }
 
 /// Reads and checks the pipeline file `path`. Relative paths inside it belong to `root`, the project's folder.
@@ -112,6 +124,12 @@ pub fn load(
                 if concern.fatal { errors.push(about) } else { warnings.push(about) }
             }
         }
+        if store.is_some() {
+            stages
+                .iter()
+                .filter_map(|stage| not_mirrored(root, &file.source, stage))
+                .for_each(|e| errors.push(e));
+        }
         warnings.extend(used.unused(&file));
         warnings = in_order(warnings);
     }
@@ -125,6 +143,26 @@ pub fn load(
         warnings,
         matrices,
     })
+}
+
+/// Runs that a store would never get: they lie outside of the project.
+fn not_mirrored(root: &Path, source: &Source, stage: &LoadedStage) -> Option<SpecError> {
+    let runs = stage.stage.runs()?;
+    let inside = match runs.strip_prefix(root) {
+        Ok(inside) => is_inside_project(inside),
+        Err(_) => is_inside_project(&runs),
+    };
+    let message = || {
+        format!(
+            "runs are kept in {}, outside of the project, and `store` mirrors only what is inside",
+            runs.display()
+        )
+    };
+    let error = || {
+        error_at(source, &["stages", stage.id.declared(), "checkpoint", "base_dir"], Part::Value, message())
+            .note("name a folder inside the project, or do without the store (`--store none`)")
+    };
+    (!inside).then(error)
 }
 
 /// What each stage finds about itself and those it refers to.
@@ -263,6 +301,7 @@ fn connect_files(source: &Source, stages: &mut [LoadedStage], errors: &mut Gathe
             }
         }
     }
+    reach::connect(stages, &makers);
 }
 
 /// The stages that make what a path or pattern means: the file itself, a folder around it, or files inside it.

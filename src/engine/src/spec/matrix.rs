@@ -1,6 +1,6 @@
 //! `matrix:` makes several stages of one declaration, one for each combination of values.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
@@ -48,11 +48,16 @@ pub(crate) fn members(source: &Source, stage: &StageId, matrix: &Value) -> Resul
         all = all.iter().flat_map(|base| values.iter().map(|value| with(base, value))).collect();
     }
     let mut members: Vec<Member> = Vec::with_capacity(all.len());
-    let mut seen = HashSet::new();
+    let mut seen: HashMap<StageId, String> = HashMap::new();
     for values in all {
         let named: Vec<String> = values.iter().map(|(key, value)| format!("{key}={}", word(value))).collect();
-        let id = stage.member(&named.join(","));
-        if !seen.insert(id.clone()) {
+        let named = named.join(",");
+        let mut id = stage.member(&named);
+        // Values that a name can hold only in part may leave the same of two.
+        if seen.get(&id).is_some_and(|other| *other != named) {
+            id = stage.told_apart(&named);
+        }
+        if seen.insert(id.clone(), named).is_some() {
             return Err(error_at(source, &whole, Part::Value, format!("`{id}` comes out more than once")));
         }
         members.push(Member { id, values });

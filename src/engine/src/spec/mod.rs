@@ -9,6 +9,7 @@ mod needs;
 mod overrides;
 mod params;
 mod pipeline;
+mod reach;
 mod stage;
 mod store;
 

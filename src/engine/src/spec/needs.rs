@@ -32,7 +32,8 @@ pub(super) fn referred(
                 true => format!("{}.{target}", reference.key),
                 false => reference.key.to_owned(),
             };
-            found.inputs.push(Input { name, stage: target.clone(), counts: reference.counts });
+            let may_fail = reference.many && reference.passes_over_failed;
+            found.inputs.push(Input { name, stage: target.clone(), counts: reference.counts, may_fail });
             found.needs.push((key.clone(), target.clone()));
         }
     }

@@ -5,8 +5,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use super::fault::{self, Change, Watched, point};
+use super::stamp::Stamp;
 use super::traffic;
 use super::watch::{self, News};
 
@@ -179,6 +181,21 @@ pub fn remove_tree(path: &Path) -> Result<(), WriteError> {
     let removed = point(Change::Remove, &hidden).and_then(|()| fs::remove_dir_all(&hidden));
     removed.map_err(failed("remove", path))?;
     sync_folder(path)
+}
+
+/// Waits until what is written in a folder's file system gets a later time than `time`, in nanoseconds since 1970. Gives
+/// up after a few seconds: the time may be one of another machine's clock.
+pub(crate) fn wait_past(folder: &Path, time: u64) -> io::Result<()> {
+    let (begun, probe) = (Instant::now(), temporary(&folder.join("clock")));
+    loop {
+        fs::write(&probe, "")?;
+        let now = Stamp::of(&fs::metadata(&probe)?).newest();
+        fs::remove_file(&probe)?;
+        if now > time || begun.elapsed() > Duration::from_secs(3) {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Creates a folder and its parents, each for good: a power cut must not take a parent away with all in it.

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::record::folder;
-use super::{Holder, Lock, StoreError, atomic, checked};
+use super::{Holder, Lock, STATE_FOLDER, StoreError, atomic, checked, names};
 use crate::kind::StageId;
 
 const SCHEMA_VERSION: u32 = 1;
@@ -61,7 +61,10 @@ pub struct Job {
 impl Jobs {
     /// What is known of a pipeline's jobs; nothing if the file is missing or cannot be read.
     pub fn load(root: &Path, pipeline: &str) -> Self {
-        let path = path(root, pipeline);
+        let mut path = path(root, pipeline);
+        if !path.exists() {
+            path = former_path(root, pipeline);
+        }
         let none =
             Self { schema_version: SCHEMA_VERSION, pipeline: pipeline.to_owned(), jobs: BTreeMap::new() };
         let Ok(bytes) = std::fs::read(&path) else { return none };
@@ -124,8 +127,14 @@ impl Jobs {
     /// Where a stage's output goes, relative to the project. Slurm puts the job's number in the place of `%j`.
     pub fn log(pipeline: &str, stage: &StageId, job: Option<JobId>) -> String {
         let number = job.map_or("%j".to_owned(), |job| job.to_string());
-        folder(Path::new(""), "slurm", pipeline).join(format!("{stage}-{number}.log")).display().to_string()
+        let name = format!("{}-{number}.log", names::of_stage(stage));
+        folder(Path::new(""), "slurm", pipeline).join(name).display().to_string()
     }
+}
+
+/// Where earlier versions had the jobs of a pipeline.
+fn former_path(root: &Path, pipeline: &str) -> PathBuf {
+    root.join(STATE_FOLDER).join("slurm").join(names::plain_name(pipeline)).join("jobs.json")
 }
 
 fn path(root: &Path, pipeline: &str) -> PathBuf {
@@ -152,7 +161,8 @@ mod tests {
         jobs.note(root, &base, job("7")).unwrap();
         assert_eq!(Jobs::load(root, "a b"), jobs);
         assert_eq!(Jobs::load(root, "a/b").iter().count(), 0, "another pipeline with the same file");
-        assert_eq!(jobs.get(&base).unwrap().log, ".pipe/slurm/a_b/base-7.log");
+        let folder = names::of_pipeline("a b");
+        assert_eq!(jobs.get(&base).unwrap().log, format!(".pipe/slurm/{folder}/base-7.log"));
 
         let ended = |jobs: &Jobs| jobs.get(&base).unwrap().ended.clone();
         Jobs::note_end(root, "a b", &base, "6".parse().unwrap(), "FAILED").unwrap();

@@ -9,9 +9,11 @@ mod jobs;
 mod keeper;
 mod lock;
 mod metadata;
+pub mod names;
 pub(crate) mod record;
 pub mod room;
 mod runs;
+mod stamp;
 pub mod tensor;
 pub mod traffic;
 pub mod watch;
@@ -28,11 +30,13 @@ pub use lock::{Holder, Lock};
 pub use metadata::{
     CheckpointRecord, DatasetRecord, EpochRecord, Metadata, PartialRecord, SCHEMA_VERSION, Status,
 };
+pub use names::plain_name;
 pub use record::{
-    Attempt, Made, Output, Progress, Record, STATE_FOLDER, lock_stage, modified, plain_name, record_is_held,
-    records_folder, stage_holder,
+    Attempt, Before, Made, Output, Progress, Record, STATE_FOLDER, former_records_folder, lock_stage,
+    record_is_held, records_folder, stage_holder,
 };
-pub use runs::{Run, RunNumber, Runs, host};
+pub use runs::{Run, RunNumber, Runs, host, is_run_folder};
+pub use stamp::{Stamp, modified};
 
 /// What can go wrong with a run on disk.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,8 @@ use serde_json::Value;
 
 use super::atomic::{self, WriteError};
 use super::checkpoint::{file_digest, file_digest_like};
-use super::{Holder, JobId, Lock, Status, StoreError, checked, traffic};
+use super::stamp::Stamp;
+use super::{Holder, JobId, Lock, Status, StoreError, checked, names, traffic};
 use crate::kind::{Failure, StageId};
 use crate::policy::Change;
 
@@ -57,6 +58,18 @@ pub struct Record {
     /// What it last made, for stages that keep no numbered runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<Made>,
+    /// Files that stood in the place of its outputs when it was begun, as long as it has not ended well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Before>,
+}
+
+/// Files that stood in the place of a stage's outputs before it ran.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Before {
+    /// Digest of the settings and inputs for which it ran: for others, what an attempt left is as old as the rest.
+    pub run: String,
+    /// By path, relative to the project.
+    pub files: BTreeMap<String, Stamp>,
 }
 
 /// How far a training is.
@@ -91,9 +104,12 @@ pub struct Made {
     /// Digests of earlier outputs that may still stand in their place: this is written before the files are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaced: Vec<String>,
+    /// Files behind links to folders are among the inputs; earlier versions did not look there.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub follows_links: bool,
 }
 
-/// A file that a stage made.
+/// A file that a stage made or read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Output {
     /// Relative to the project.
@@ -104,6 +120,13 @@ pub struct Output {
     /// When the file was last changed, in nanoseconds since 1970; 0 if that is not known yet.
     #[serde(default)]
     pub modified: u64,
+    /// [`Stamp::changed`]; 0 where the file's times did not tell yet whether it is still the same, and in records of
+    /// earlier versions. Such a file is read again.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub changed: u64,
+    /// [`Stamp::inode`]
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub inode: u64,
 }
 
 impl Record {
@@ -134,14 +157,22 @@ impl Record {
             halvings: 0,
             job: None,
             made,
+            before: None,
         }
     }
 
     /// The record of a stage; `None` if there is none that can be read.
     pub fn load(root: &Path, pipeline: &str, stage: &StageId) -> Option<Self> {
-        let path = path(root, pipeline, stage);
-        let record = Self::read(&path)?;
-        (record.pipeline == pipeline && record.schema_version == SCHEMA_VERSION).then_some(record)
+        let is_of = |record: &Self| {
+            record.pipeline == pipeline
+                && record.stage == stage.as_str()
+                && record.schema_version == SCHEMA_VERSION
+        };
+        let now = path(root, pipeline, stage);
+        Self::read(&now).filter(is_of).or_else(|| {
+            let then = former_path(root, pipeline, stage);
+            if then == now { None } else { Self::read(&then).filter(is_of) }
+        })
     }
 
     fn read(path: &Path) -> Option<Self> {
@@ -195,6 +226,12 @@ pub fn stage_holder(root: &Path, pipeline: &str, stage: &StageId) -> Option<Hold
 }
 
 impl Output {
+    /// A file that is about to be written.
+    pub fn planned(path: &str, digest: &str, bytes: u64) -> Self {
+        let (path, digest) = (path.to_owned(), digest.to_owned());
+        Self { path, digest, bytes, modified: 0, changed: 0, inode: 0 }
+    }
+
     /// The file as it is on disk now.
     pub fn of(root: &Path, path: &str) -> Result<Self, StoreError> {
         Self::read(root, path, file_digest)
@@ -211,34 +248,55 @@ impl Output {
         digest: impl FnOnce(&Path) -> io::Result<String>,
     ) -> Result<Self, StoreError> {
         let file = root.join(path);
+        let look = || std::fs::metadata(&file).map(|metadata| Stamp::of(&metadata));
+        let begun = SystemTime::now();
+        let before = look().map_err(StoreError::reading(&file))?;
         let digest = digest(&file).map_err(StoreError::reading(&file))?;
-        let metadata = std::fs::metadata(&file).map_err(StoreError::reading(&file))?;
-        Ok(Self { path: path.to_owned(), digest, bytes: metadata.len(), modified: modified(&metadata) })
+        let stamp = look().map_err(StoreError::reading(&file))?;
+        let told = stamp == before && stamp.tells(begun);
+        let (changed, inode) = if told { (stamp.changed, stamp.inode) } else { (0, 0) };
+        Ok(Self {
+            path: path.to_owned(),
+            digest,
+            bytes: stamp.bytes,
+            modified: stamp.modified,
+            changed,
+            inode,
+        })
     }
 
-    /// The file as it is on disk now, `metadata`; read only if its size or time changed.
+    /// The file as it is on disk now, `metadata`; read only if it may be another one.
     pub fn again(&self, root: &Path, metadata: &std::fs::Metadata) -> Result<Self, StoreError> {
-        match metadata.len() == self.bytes && modified(metadata) == self.modified {
+        let Self { bytes, modified, changed, inode, .. } = *self;
+        match changed != 0 && Stamp::of(metadata) == (Stamp { bytes, modified, changed, inode }) {
             true => Ok(self.clone()),
             false => Self::like(root, &self.path, &self.digest),
         }
     }
 
-    /// Whether the file still has its content. It is read again only if its size or time changed.
-    pub fn stands(&self, root: &Path) -> bool {
-        let Ok(metadata) = std::fs::metadata(root.join(&self.path)) else { return false };
-        metadata.len() == self.bytes && self.again(root, &metadata).is_ok_and(|now| now.digest == self.digest)
+    /// The file as it is on disk now, if it still has its content. It is read again only if it may be another one.
+    pub fn standing(&self, root: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(root.join(&self.path)).ok()?;
+        let again = || self.again(root, &metadata).ok();
+        (metadata.len() == self.bytes).then(again).flatten().filter(|now| now.digest == self.digest)
     }
+
+    /// Whether the file still has its content.
+    pub fn stands(&self, root: &Path) -> bool {
+        self.standing(root).is_some()
+    }
+}
+
+fn is_nothing(number: &u64) -> bool {
+    *number == 0
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 fn is_zero(number: &u32) -> bool {
     *number == 0
-}
-
-/// When a file was last changed, in nanoseconds since 1970.
-pub fn modified(metadata: &std::fs::Metadata) -> u64 {
-    let time = metadata.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
-    time.and_then(|t| u64::try_from(t.as_nanos()).ok()).unwrap_or(0)
 }
 
 fn path(root: &Path, pipeline: &str, stage: &StageId) -> PathBuf {
@@ -250,7 +308,12 @@ fn lock_path(root: &Path, pipeline: &str, stage: &StageId) -> PathBuf {
 }
 
 fn place(root: &Path, what: &str, pipeline: &str, stage: &StageId) -> PathBuf {
-    folder(root, what, pipeline).join(stage.as_str())
+    folder(root, what, pipeline).join(names::of_stage(stage))
+}
+
+/// Where earlier versions had a stage's record.
+fn former_path(root: &Path, pipeline: &str, stage: &StageId) -> PathBuf {
+    former_records_folder(root, pipeline).join(stage.as_str()).with_added_extension("json")
 }
 
 /// Where the records of a pipeline's stages are.
@@ -258,14 +321,13 @@ pub fn records_folder(root: &Path, pipeline: &str) -> PathBuf {
     folder(root, "records", pipeline)
 }
 
-/// A pipeline's name in characters that a file's name can hold; two names can come out the same.
-pub fn plain_name(pipeline: &str) -> String {
-    let safe = |c: char| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '_' };
-    pipeline.chars().map(safe).collect()
+/// Where earlier versions had them: for most names the same.
+pub fn former_records_folder(root: &Path, pipeline: &str) -> PathBuf {
+    root.join(STATE_FOLDER).join("records").join(names::plain_name(pipeline))
 }
 
 pub(super) fn folder(root: &Path, what: &str, pipeline: &str) -> PathBuf {
-    root.join(STATE_FOLDER).join(what).join(plain_name(pipeline))
+    root.join(STATE_FOLDER).join(what).join(names::of_pipeline(pipeline))
 }
 
 #[cfg(test)]
@@ -283,11 +345,30 @@ mod tests {
             outputs: Vec::new(),
             inputs: Vec::new(),
             replaced: vec!["sha256:old".into()],
+            follows_links: false,
         };
         let record = Record::begun("a b", &stage, "copy_best", "run".into(), String::new(), Some(made));
         record.save(folder.path(), &stage).unwrap();
         assert_eq!(Record::load(folder.path(), "a b", &stage), Some(record.clone()));
-        assert_eq!(Record::load(folder.path(), "a/b", &stage), None, "another name with the same file");
+        assert_eq!(Record::load(folder.path(), "a/b", &stage), None, "another pipeline");
+    }
+
+    #[test]
+    fn a_record_is_found_where_earlier_versions_had_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, stage) = (folder.path(), StageId::new("best").unwrap());
+        let record = Record::begun("模型", &stage, "train", "run".into(), String::new(), None);
+        let then = former_path(root, "模型", &stage);
+        assert_eq!(then, root.join(".pipe/records/__/best.json"));
+        atomic::create_folder(then.parent().unwrap()).unwrap();
+        std::fs::write(&then, checked::to_text(&record)).unwrap();
+        assert_eq!(Record::load(root, "模型", &stage), Some(record.clone()));
+        assert_eq!(Record::load(root, "数据", &stage), None);
+        let other = Record { pipeline: "数据".into(), ..record.clone() };
+        other.save(root, &stage).unwrap();
+        record.save(root, &stage).unwrap();
+        assert_eq!(Record::load(root, "数据", &stage), Some(other), "each has a file of its own");
+        assert_eq!(Record::load(root, "模型", &stage), Some(record));
     }
 
     #[test]
@@ -313,6 +394,9 @@ mod tests {
         assert!(output.stands(folder.path()));
         let touched = Output { modified: 1, ..output.clone() };
         assert!(touched.stands(folder.path()), "another time, the same content");
+        let old = serde_json::json!({"path": "f", "digest": output.digest, "bytes": 3, "modified": output.modified});
+        let old: Output = serde_json::from_value(old).unwrap();
+        assert!(old.stands(folder.path()), "a record of an earlier version");
         std::fs::write(folder.path().join("f"), "two").unwrap();
         assert!(!touched.stands(folder.path()));
         std::fs::remove_file(folder.path().join("f")).unwrap();

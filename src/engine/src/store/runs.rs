@@ -129,6 +129,12 @@ impl Run {
     }
 }
 
+/// Whether a folder is that of a numbered run.
+pub fn is_run_folder(path: &Path) -> bool {
+    let number = path.file_name().and_then(|name| number_of(name.to_str()?));
+    number.is_some() && path.join("metadata.json").exists()
+}
+
 fn number_of(name: &str) -> Option<RunNumber> {
     let digits = name.strip_prefix("run_")?;
     let canonical = digits.len() >= 3 && digits.bytes().all(|b| b.is_ascii_digit());

@@ -154,17 +154,3 @@ fn a_matrix_of_commands() {
     let error = Project::new(&file.replace("size: [1, 2]", "size: [1, 2], sice: [1]")).error();
     assert!(error.contains("stages.make.matrix.sice: neither a setting"), "{error}");
 }
-
-#[test]
-fn a_file_with_the_same_size_and_time_is_not_read_again() {
-    let project = two();
-    run(&project, false);
-    let path = project.folder.path().join("raw.txt");
-    let time = std::fs::metadata(&path).unwrap().modified().unwrap();
-    let project = project.file("raw.txt", "x y z\n");
-    std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
-    assert_eq!(run(&project, false).planned, ["count skip", "sort skip"], "nobody looked inside");
-    let later = time + Duration::from_secs(1);
-    std::fs::File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
-    assert_eq!(run(&project, false).planned[0], "count run");
-}

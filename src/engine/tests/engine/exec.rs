@@ -342,6 +342,34 @@ fn a_matrix_is_several_stages() {
 }
 
 #[test]
+fn what_chooses_among_several_does_without_those_that_failed() {
+    let file = |ends: &str, policy: &str| {
+        format!(
+            "name: chain\nstages:\n  base: {{ kind: work, matrix: {{ ends: [{ends}] }}{policy} }}\n  best: {{ kind: gather, dataset: base }}\n  after: {{ kind: follow, dataset: best }}\n"
+        )
+    };
+    for (policy, keep_going) in [("", true), (", on_failure: continue", false)] {
+        let project = Project::new(&file("fail, succeed", policy));
+        let ran = run(&project, keep_going);
+        let finished = names(ran.summary.finished.iter().map(|(id, _)| id));
+        assert_eq!(finished, ["base@ends=succeed", "best", "after"], "{:?}", ran.heard);
+        let told =
+            |piece: &str| ran.heard.iter().any(|line| line.starts_with("best:") && line.contains(piece));
+        assert!(told("base@ends=fail failed and is passed over"), "{:?}", ran.heard);
+        assert!(told("inputs dataset.base@ends=succeed\""), "{:?}", ran.heard);
+        let again = run(&project, keep_going);
+        assert_eq!(names(again.summary.failed.iter().map(|(id, _)| id)), ["base@ends=fail"]);
+        assert_eq!(names(&again.summary.skipped), ["base@ends=succeed", "best", "after"]);
+    }
+    let ran = run(&Project::new(&file("fail, succeed", "")), false);
+    assert_eq!(names(&ran.summary.not_begun), ["base@ends=succeed", "best", "after"]);
+    let ran = run(&Project::new(&file("fail, panic", "")), true);
+    assert_eq!(names(&ran.summary.not_begun), ["best", "after"], "none is left");
+    let needs = file("fail, succeed", "").replace("dataset: base", "dataset: base, needs: base");
+    assert_eq!(names(&run(&Project::new(&needs), true).summary.not_begun), ["best", "after"]);
+}
+
+#[test]
 fn events_and_records_are_kept() {
     let project = Project::new(CHAIN);
     run(&project, false);

@@ -4,6 +4,8 @@ mod command;
 mod exec;
 mod export;
 mod fake;
+mod files;
+mod fresh;
 mod plan;
 mod random;
 mod slurm;

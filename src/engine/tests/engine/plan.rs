@@ -33,7 +33,7 @@ fn absent() -> State {
 }
 
 fn seen(observation: impl Into<Observation>) -> Observed {
-    Observed { observation: observation.into(), identity: "sha256:1".into(), record: None }
+    Observed { observation: observation.into(), identity: "sha256:1".into(), record: None, confirmed: None }
 }
 
 /// Everything done but some stages, whose states are given.
@@ -90,14 +90,55 @@ fn what_follows_a_running_stage_runs_too() {
 }
 
 #[test]
-fn what_a_stage_will_hand_on_can_be_known_before_it_runs() {
+fn an_old_output_is_never_taken_for_a_future_one() {
     let graph = graph();
     let mut states = with(&[]);
+    // As a stage whose file is missing and whose content is known already.
     let artifact = Some(Artifact::new((), Some("as before".into())));
-    states.insert(StageId::new("left").unwrap(), seen(Observation { state: absent(), artifact }));
+    states.insert(StageId::new("base").unwrap(), seen(Observation { state: absent(), artifact }));
     let plan = plan(&graph, &select(&graph, &[]), &BTreeSet::new(), &states);
-    let steps: Vec<String> = plan.steps.iter().map(|s| format!("{} {}", s.stage, s.action)).collect();
-    assert_eq!(steps, ["data skip", "base skip", "right skip", "left run", "last skip"]);
+    let on = |stage: &str| {
+        let step = plan.steps.iter().find(|step| step.stage.as_str() == stage).unwrap();
+        (step.action.to_string(), step.depends_on.as_ref().map(StageId::to_string))
+    };
+    assert_eq!(on("base"), ("run".into(), None));
+    assert_eq!(on("left"), ("run".into(), Some("base".into())));
+    assert_eq!(on("right"), ("run".into(), Some("base".into())));
+    assert_eq!(on("last"), ("run".into(), Some("right".into())));
+}
+
+#[test]
+fn what_keeps_nothing_passes_on_that_something_ran() {
+    let file = "name: chain\nstages:\n  left: { kind: work }\n  data: { kind: source, needs: left }\n  more: { kind: source, needs: data }\n  base: { kind: work, dataset: more }\n";
+    let graph = Project::new(file).load().unwrap_or_else(|e| panic!("{e}"));
+    let state = |id: &str, state: State| (StageId::new(id).unwrap(), seen(state));
+    let states = HashMap::from([
+        state("left", absent()),
+        state("data", State::Transient),
+        state("more", State::Transient),
+        state("base", done()),
+    ]);
+    let plan = plan(&graph, &select(&graph, &[]), &BTreeSet::new(), &states);
+    let last = plan.steps.last().unwrap();
+    assert_eq!((last.action.to_string(), last.reason.as_str()), ("run".into(), "left runs before it"));
+    assert_eq!(last.depends_on, StageId::new("left"));
+}
+
+#[test]
+fn a_stage_that_another_one_may_mend_is_not_said_to_run_for_certain() {
+    let graph = graph();
+    let change =
+        |key: &str| State::changed(vec![Difference { key: key.into(), old: None, new: Some(1.into()) }]);
+    let on = |state: State| {
+        let states = with(&[("base", absent()), ("left", state)]);
+        let plan = plan(&graph, &select(&graph, &[]), &BTreeSet::new(), &states);
+        let step = plan.steps.iter().find(|step| step.stage.as_str() == "left").unwrap();
+        step.depends_on.is_some()
+    };
+    assert!(on(change("a.txt")), "a file that it reads");
+    assert!(on(partial()));
+    assert!(!on(change("learning_rate")), "a setting of its own");
+    assert!(!on(absent()), "it never ran");
 }
 
 #[test]

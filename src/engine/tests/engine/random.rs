@@ -6,11 +6,16 @@ use std::collections::BTreeMap;
 use crate::exec::{How, run_with};
 use crate::fake::Project;
 
-struct Random(u64);
+/// Numbers that depend on a seed alone.
+pub struct Random(u64);
 
 impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).max(1))
+    }
+
     /// A number below `end`.
-    fn below(&mut self, end: usize) -> usize {
+    pub fn below(&mut self, end: usize) -> usize {
         // xorshift64*
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -69,7 +74,7 @@ fn left(project: &Project) -> BTreeMap<String, String> {
 #[test]
 fn running_again_until_done_gives_what_one_run_gives() {
     for seed in 1..=150 {
-        let mut random = Random(seed * 0x9E37_79B9_7F4A_7C15);
+        let mut random = Random::new(seed);
         let (text, failures) = pipeline(&mut random);
         let smooth: String = text.lines().map(|line| without_failures(line) + "\n").collect();
         let straight = Project::new(&smooth);

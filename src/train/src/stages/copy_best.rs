@@ -8,7 +8,7 @@ use pipe_engine::kind::{
     Artifact, Concern, Counts, Failure, Files, Observation, Observer, Others, Outcome, Reference, Rejection,
     RunContext, Stage, StageError, StageKind, State, is_inside_project,
 };
-use pipe_engine::store::{Checkpoint, CheckpointRecord, Output, atomic, file_digest_like};
+use pipe_engine::store::{Checkpoint, CheckpointRecord, Made, Output, atomic, file_digest_like};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -108,8 +108,9 @@ impl Stage for CopyBest {
         let source = self.selected(&run)?;
         let shown = self.settings.to.display();
         let made = o.made.and_then(|m| m.outputs.first()).filter(|o| o.digest == source.digest);
+        let standing = made.and_then(|output| output.standing(o.root));
         let state = match (made, target.exists()) {
-            (Some(output), true) if output.stands(o.root) => {
+            (Some(_), true) if standing.is_some() => {
                 State::Done { reason: format!("up to date, epoch {}", source.epoch) }
             }
             (_, false) => State::absent(format!("{shown} is not there")),
@@ -118,6 +119,9 @@ impl Stage for CopyBest {
             }
             (_, true) => State::absent(format!("{shown} has another content")),
         };
+        if let (Some(made), Some(output)) = (o.made, standing) {
+            o.confirm(Made { outputs: vec![output], ..made.clone() });
+        }
         let file = ModelFile { path: target, digest: source.digest.clone() };
         Ok(Observation { state, artifact: Some(artifact(file)) })
     }
@@ -141,8 +145,7 @@ impl Stage for CopyBest {
         let target = context.root.join(&self.settings.to);
         let replaced = self.make_sure_it_is_ours(context, &target, &source.digest)?;
         let path = self.settings.to.display().to_string();
-        let planned =
-            Output { path: path.clone(), digest: record.digest.clone(), bytes: record.bytes, modified: 0 };
+        let planned = Output::planned(&path, &record.digest, record.bytes);
         // The note first: after a crash between the two, the next run knows both files as its own.
         context.note_made(vec![planned], Vec::new(), replaced)?;
         atomic::create_folder(target.parent().unwrap_or(&context.root))?;

@@ -9,7 +9,7 @@ use pipe_engine::kind::{
     StageError, StageKind, State,
 };
 use pipe_engine::progress::Event;
-use pipe_engine::store::{Output, atomic};
+use pipe_engine::store::{Made, Output, atomic};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -127,13 +127,17 @@ impl Stage for SampleStage {
     fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
         let Some(made) = o.made else { return Ok(State::absent("not drawn yet").into()) };
         let changes = o.changes_since(&made.manifest);
-        let stands = made.outputs.iter().all(|output| output.stands(o.root));
-        let state = match (changes.is_empty(), stands) {
+        let standing: Option<Vec<Output>> =
+            made.outputs.iter().map(|output| output.standing(o.root)).collect();
+        let state = match (changes.is_empty(), standing) {
             (false, _) => State::changed(changes),
-            (true, false) => {
+            (true, None) => {
                 State::absent(format!("{} is not there, or was changed", self.settings.to.display()))
             }
-            (true, true) => State::Done { reason: "up to date".into() },
+            (true, Some(outputs)) => {
+                o.confirm(Made { outputs, ..made.clone() });
+                State::Done { reason: "up to date".into() }
+            }
         };
         Ok(state.into())
     }

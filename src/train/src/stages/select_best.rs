@@ -1,5 +1,6 @@
 //! `kind: select_best`: of several trainings, such as those of a matrix, the best one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use figment::Figment;
@@ -68,8 +69,8 @@ impl Stage for SelectBest {
     }
 
     fn references(&self) -> Vec<Reference> {
-        let over = Reference::to("over", &self.settings.over, &["train", "lora"], Counts::Content);
-        vec![Reference { many: true, ..over }]
+let over = Reference::to("over", &self.settings.over, &["train", "lora"], Counts::Content);
+        vec![Reference { many: true, passes_over_failed: true, ..over }]
     }
 
     fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
@@ -88,6 +89,9 @@ impl Stage for SelectBest {
     }
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
+        for text in self.passed_over(&context.inputs) {
+            context.event(Event::Warning { text });
+        }
         let (name, run, value) = self.choose(context.inputs.iter())?;
         context.note_made(Vec::new(), Vec::new(), Vec::new())?;
         let summary = format!("{name}, {} {value:.4}", self.settings.monitor);
@@ -96,7 +100,23 @@ impl Stage for SelectBest {
     }
 }
 
+/// The figure of a training's best checkpoint, where that is a number.
+fn figure(run: &TrainedRun, monitor: &str) -> Option<f64> {
+    run.best()?.metrics.get(monitor).copied().filter(|value| value.is_finite())
+}
+
 impl SelectBest {
+    /// A word about each training that cannot be chosen, where others can.
+    fn passed_over(&self, inputs: &BTreeMap<String, Artifact>) -> Vec<String> {
+        let monitor = &self.settings.monitor;
+        let has_none = |artifact: &Artifact| {
+            artifact.get::<TrainedRun>().is_some_and(|run| figure(&run, monitor).is_none())
+        };
+        let without = inputs.iter().filter(|(_, artifact)| has_none(artifact));
+        let word = |name: &str| format!("{name} is passed over: its best checkpoint has no finite {monitor}");
+        without.map(|(name, _)| word(name.strip_prefix("over.").unwrap_or(name))).collect()
+    }
+
     /// The best training, its stage, and its figure. Of equals the first by name.
     fn choose<'a>(
         &self,
@@ -106,8 +126,7 @@ impl SelectBest {
         let mut best: Option<(&str, Arc<TrainedRun>, f64)> = None;
         for (name, artifact) in inputs {
             let Some(run) = artifact.get::<TrainedRun>() else { continue };
-            let figure = run.best().and_then(|best| best.metrics.get(monitor).copied());
-            let Some(value) = figure.filter(|v| v.is_finite()) else { continue };
+            let Some(value) = figure(&run, monitor) else { continue };
             if best.as_ref().is_none_or(|(_, _, old)| mode.is_better(value, *old)) {
                 best = Some((name.strip_prefix("over.").unwrap_or(name), run, value));
             }

@@ -121,6 +121,7 @@ impl Stage for FakeStage {
             kinds: &["source", "work", "follow", "gather"],
             counts: self.counts,
             many: self.many,
+            passes_over_failed: self.many,
         };
         self.settings.dataset.iter().map(reference).collect()
     }
