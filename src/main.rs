@@ -21,6 +21,7 @@ use std::io::Write;
 
 fn main() {
     allocator::keep_memory();
+    pipe_train::device::fix_configuration();
     let arguments = cli::parse();
     report::message::start(&arguments.output);
     report::log::start(&arguments.output);

@@ -3,18 +3,27 @@
 
 mod adapters;
 mod choice;
+mod configuration;
 mod failure;
 mod list;
+mod open;
 mod sum;
+#[cfg(test)]
+mod testing;
+mod verdict;
 
 use burn::tensor::Device;
 use pipe_engine::kind::RunContext;
 
 pub use adapters::{Adapter, adapters};
 pub use choice::DeviceChoice;
+pub use configuration::fix as fix_configuration;
 pub use failure::{read, read_all};
 pub use list::DeviceList;
 pub use sum::sum_all;
+#[cfg(test)]
+pub use testing::software_vulkan;
+pub use verdict::Verdict;
 
 /// A device that a stage can compute on.
 pub struct ResolvedDevice {
@@ -23,8 +32,8 @@ pub struct ResolvedDevice {
     /// For people and metadata: `cpu (flex)`, `NVIDIA … (Vulkan)`.
     pub name: String,
     pub is_gpu: bool,
-    /// The N of `gpu:N`.
-    adapter: Option<usize>,
+    /// What it is of [`adapters`], if it is a GPU.
+    pub adapter: Option<Adapter>,
 }
 
 /// Why no device was found.
@@ -47,6 +56,7 @@ pub fn resolve(choice: DeviceChoice, share: Share) -> Result<ResolvedDevice, Dev
         let name = "cpu (flex)".into();
         ResolvedDevice { device: Device::flex(), name, is_gpu: false, adapter: None }
     };
+    configuration::fix();
     if choice == DeviceChoice::Cpu {
         return Ok(cpu());
     }
@@ -79,10 +89,10 @@ pub fn resolve_all(list: &DeviceList, share: Share) -> Result<Vec<ResolvedDevice
     let mut found: Vec<ResolvedDevice> = Vec::new();
     for choice in choices {
         let device = resolve(choice, share)?;
-        if let Some(index) = device.adapter
+        if let Some(adapter) = &device.adapter
             && found.iter().any(|other| other.adapter == device.adapter)
         {
-            return Err(DeviceError::Twice { choice, index });
+            return Err(DeviceError::Twice { choice, index: adapter.index });
         }
         found.push(device);
     }
@@ -141,12 +151,10 @@ fn describe(all: &[Adapter]) -> String {
 
 #[cfg(feature = "wgpu")]
 fn open(adapter: &Adapter) -> Result<ResolvedDevice, DeviceError> {
-    failure::watch();
     let failed = |reason: String| DeviceError::Open { name: adapter.name.clone(), reason };
-    let device =
-        Device::wgpu_options().device_kind(adapter.burn_kind()).init().map_err(|e| failed(e.to_string()))?;
+    let device = open::open(adapter).map_err(failed)?;
     let name = format!("{} ({})", adapter.name, adapter.backend);
-    Ok(ResolvedDevice { device, name, is_gpu: true, adapter: Some(adapter.index) })
+    Ok(ResolvedDevice { device, name, is_gpu: true, adapter: Some(adapter.clone()) })
 }
 
 #[cfg(not(feature = "wgpu"))]
@@ -161,25 +169,17 @@ fn open(adapter: &Adapter) -> Result<ResolvedDevice, DeviceError> {
 mod tests {
     use super::*;
 
-    fn adapter(index: usize, kind: &'static str, software: bool) -> Adapter {
-        Adapter {
-            index,
-            name: format!("adapter {index}"),
-            backend: "Vulkan".into(),
-            kind,
-            driver: String::new(),
-            software,
-            nth: 0,
-        }
+    fn adapter(index: usize, kind: &'static str) -> Adapter {
+        adapters::tests::adapter(index, kind, "Vulkan")
     }
 
     #[test]
     fn auto_prefers_the_strongest_hardware_and_never_takes_software() {
         let all = [
-            adapter(0, "software", true),
-            adapter(1, "integrated", false),
-            adapter(2, "discrete", false),
-            adapter(3, "discrete", false),
+            adapter(0, "software"),
+            adapter(1, "integrated"),
+            adapter(2, "discrete"),
+            adapter(3, "discrete"),
         ];
         assert_eq!(best(&all).map(|a| a.index), Some(2));
         assert_eq!(best(&all[..2]).map(|a| a.index), Some(1));
@@ -188,8 +188,7 @@ mod tests {
 
     #[test]
     fn stages_share_the_hardware_and_leave_a_lost_one() {
-        let all =
-            [adapter(0, "integrated", false), adapter(1, "software", true), adapter(2, "discrete", false)];
+        let all = [adapter(0, "integrated"), adapter(1, "software"), adapter(2, "discrete")];
         let picked = |gpu, lost| Share { gpu, lost }.pick(&all).map(|a| a.index);
         assert_eq!([picked(None, 0), picked(Some(0), 0), picked(Some(1), 0)], [Some(2), Some(2), Some(0)]);
         assert_eq!([picked(None, 1), picked(Some(1), 1)], [Some(0), Some(2)], "another one after a loss");
@@ -218,5 +217,59 @@ mod tests {
     #[test]
     fn the_cpu_is_always_there() {
         assert_eq!(resolve(DeviceChoice::Cpu, Share::default()).unwrap().name, "cpu (flex)");
+    }
+
+    /// `a` times itself, and whether it could be computed.
+    fn product(size: usize, device: &Device) -> Result<Vec<f32>, pipe_engine::kind::StageError> {
+        let a = burn::tensor::Tensor::<2>::ones([size, size], device);
+        read(a.clone().matmul(a)).map(|data| data.iter::<f32>().collect())
+    }
+
+    #[test]
+    fn an_adapter_computes_on_after_it_was_resolved_again_and_after_a_lack_of_memory() {
+        let test =
+            "device::tests::an_adapter_computes_on_after_it_was_resolved_again_and_after_a_lack_of_memory";
+        let Some(first) = software_vulkan(test) else { return };
+        let again = || resolve(DeviceChoice::Adapter(0), Share::default()).unwrap().device;
+        assert_eq!(first, again(), "the second stage's device is the first one's");
+        assert_eq!(product(8, &again()).unwrap(), [8.0; 64]);
+        for _ in 0..2 {
+            let error = product(1 << 17, &again()).unwrap_err(); // 69 GB
+            assert_eq!(error.failure, pipe_engine::kind::Failure::OutOfMemory, "{error}");
+            assert_eq!(product(8, &again()).unwrap(), [8.0; 64], "the attempt after it");
+        }
+    }
+
+    #[test]
+    fn the_memory_of_a_stage_is_there_for_the_next_one() {
+        let Some(device) = software_vulkan("device::tests::the_memory_of_a_stage_is_there_for_the_next_one")
+        else {
+            return;
+        };
+        let reserved = || device.memory_pool_usage().unwrap().bytes_reserved;
+        // Each in a thread of its own, as stages and their attempts are.
+        let stage = || {
+            let device = device.clone();
+            std::thread::spawn(move || product(1024, &device).unwrap().len()).join().unwrap()
+        };
+        stage();
+        let after_one = reserved();
+        assert!(after_one >= 2 << 22, "{after_one} bytes");
+        (0..4).for_each(|_| assert_eq!(stage(), 1 << 20));
+        assert_eq!(reserved(), after_one);
+    }
+
+    #[test]
+    fn the_precisions_that_are_listed_are_those_that_the_runtime_has() {
+        use crate::fit::Precision;
+        let Some(device) =
+            software_vulkan("device::tests::the_precisions_that_are_listed_are_those_that_the_runtime_has")
+        else {
+            return;
+        };
+        let listed = adapters()[0].precisions();
+        for precision in [Precision::F32, Precision::F16, Precision::Bf16] {
+            assert_eq!(listed.contains(&precision.name()), precision.runs_on(&device), "{precision:?}");
+        }
     }
 }
