@@ -125,7 +125,7 @@ impl DiffitBlock {
         let normal = self.norm2.layer(x.clone());
         let (fc1, fc2) = (&self.fc1, &self.fc2);
         if pass.drops() {
-            return x + fc2.forward(activation::gelu(fc1.forward(normal, pass)), pass);
+            return x + fc2.forward(kernels::gelu(fc1.forward(normal, pass)), pass);
         }
         x + kernels::mlp(normal, [fc1.weight.val(), fc2.weight.val()], [fc1.bias.val(), fc2.bias.val()])
     }

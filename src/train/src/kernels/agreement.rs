@@ -1,5 +1,5 @@
 //! Fused and generic building blocks compute the same, forwards and backwards, at awkward sizes too; and the fused
-//! ones give the same bits on any number of threads.
+//! ones give the same bits on any number of threads. That both are right is for [`truth`](super::truth) to say.
 
 use burn::optim::{AdamWConfig, Optimizer};
 use burn::tensor::{Device, Gradients, Shape, Tensor, TensorData};

@@ -10,6 +10,8 @@
 mod agreement;
 mod fused;
 mod generic;
+#[cfg(test)]
+mod truth;
 
 use burn::tensor::Tensor;
 
@@ -48,6 +50,11 @@ pub fn group_norm_silu(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>) -> Tens
 /// `[width, hidden]`, biases `[hidden]` and `[width]`, to `[.., width]`.
 pub fn mlp(x: Tensor<4>, [w1, w2]: [Tensor<2>; 2], [b1, b2]: [Tensor<1>; 2]) -> Tensor<4> {
     fused::mlp(&x, [&w1, &w2], [&b1, &b2]).unwrap_or_else(|| generic::mlp(x, [w1, w2], [b1, b2]))
+}
+
+/// The exact GELU, x Φ(x), with its exact gradient.
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    generic::gelu(x)
 }
 
 /// Self-attention within windows of `window`² pixels, with the time token's share added to queries, keys and

@@ -27,6 +27,11 @@ pub(super) fn in_host_memory(tensor: &Tensor<1>) -> bool {
     applies(tensor)
 }
 
+/// Whether burn's CPU backend computes with a tensor, in whatever number format.
+pub(super) fn on_cpu<const D: usize>(tensor: &Tensor<D>) -> bool {
+    op::on_cpu(&tensor.device())
+}
+
 pub(super) fn linear<const D: usize>(
     x: &Tensor<D>,
     weight: &Tensor<2>,

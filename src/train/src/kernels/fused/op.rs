@@ -12,7 +12,7 @@ use burn::backend::{
     Autodiff, AutodiffBackend, BackendTensor, DispatchAutodiffContext, DispatchDevice, DispatchTensor,
     DispatchTensorKind, Flex, GradientCheckpointingStrategy, TensorMetadata,
 };
-use burn::tensor::{DType, Shape, Tensor, TensorData};
+use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 
 /// A function of `N` arrays with its gradient. Arrays are row-major; their shapes are part of `self`.
 ///
@@ -35,15 +35,20 @@ pub(super) trait Kernel<const N: usize>: Clone + std::fmt::Debug + Send + 'stati
     ) -> [Option<Vec<f32>>; N];
 }
 
-/// Whether a tensor's numbers are `f32` in host memory, where kernels can work on them.
-pub(super) fn applies<const D: usize>(tensor: &Tensor<D>) -> bool {
-    let device = tensor.device();
+/// Whether it is burn's CPU backend, with or without autodiff.
+pub(super) fn on_cpu(device: &Device) -> bool {
     let plain = match device.as_dispatch() {
         DispatchDevice::Autodiff(device) => device.clone().inner(),
         device => device.clone(),
     };
+    matches!(plain, DispatchDevice::Flex(_))
+}
+
+/// Whether a tensor's numbers are `f32` in host memory, where kernels can work on them.
+pub(super) fn applies<const D: usize>(tensor: &Tensor<D>) -> bool {
+    let device = tensor.device();
     tensor.dtype() == DType::F32
-        && matches!(plain, DispatchDevice::Flex(_))
+        && on_cpu(&device)
         && device.gradient_checkpointing_strategy() != Some(GradientCheckpointingStrategy::Balanced)
 }
 
