@@ -21,7 +21,7 @@ const EPOCHS: u64 = 3;
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  pipe bench\n  pipe bench --device gpu --preset diffit_small --batch-size 64 --precision bf16\n  pipe bench --devices 0,1 --batch-size 64\n  pipe bench --steps 5 --set optimizer.kind=adam --json"
+    after_help = "Examples:\n  pipe bench\n  pipe bench --device gpu --preset diffit_small --batch-size 64\n  pipe bench --devices 0,1 --batch-size 64\n  pipe bench --steps 5 --set optimizer.kind=adam --json"
 )]
 pub struct BenchArguments {
     /// Where to compute: auto, cpu, gpu, gpu:N
@@ -39,7 +39,7 @@ pub struct BenchArguments {
     /// Images in a batch
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     batch_size: u32,
-    /// Number format of the forward and backward pass: f32, f16, bf16
+    /// Number format of the forward and backward pass: f32, f16, bf16, where the device can (see `pipe devices`)
     #[arg(long, default_value = "f32", value_name = "FORMAT", value_parser = ["f32", "f16", "bf16"])]
     precision: String,
     /// Steps of an epoch; two epochs are measured, after one to warm up

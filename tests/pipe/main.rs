@@ -11,6 +11,7 @@ mod errors;
 mod export;
 mod files;
 mod fresh;
+mod gpu;
 mod graph;
 mod hostile;
 mod init;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::chain::{LORA, chain};
 use crate::devices::{assert_same_curve, losses};
+use crate::gpu::give_verdict;
 use crate::project::{Project, all_tensors, furthest, weights};
 use crate::resume::in_pieces;
 
@@ -19,6 +20,7 @@ fn project() -> Option<Project> {
     };
     let project = Project::with("num_images: 64", "num_images: 32");
     let runtime = project.path("").display().to_string();
+    give_verdict(&project);
     Some(project.environment("VK_DRIVER_FILES", icd).environment("XDG_RUNTIME_DIR", runtime))
 }
 
@@ -68,6 +70,7 @@ fn lora_on_wgpu_is_lora_on_the_cpu() {
     let Some(plain) = project() else { return };
     drop(plain);
     let (gpu, cpu) = (chain(), chain());
+    give_verdict(&gpu);
     let icd = std::env::var("PIPE_TEST_VULKAN_ICD").unwrap_or_default();
     let runtime = gpu.path("").display().to_string();
     let gpu = gpu.environment("VK_DRIVER_FILES", icd).environment("XDG_RUNTIME_DIR", runtime);

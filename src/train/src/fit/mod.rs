@@ -9,6 +9,7 @@ mod record;
 mod replicas;
 mod run;
 mod schedule;
+pub mod self_test;
 mod settings;
 mod state;
 mod tally;

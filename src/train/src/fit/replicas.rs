@@ -62,10 +62,10 @@ enum Work {
 
 /// What a replica computed for one optimizer step.
 #[derive(Default)]
-struct Computed {
-    gradients: Vec<(ParamId, TensorData)>,
+pub(super) struct Computed {
+    pub gradients: Vec<(ParamId, TensorData)>,
     /// Part of the mean loss of a batch, by its number in the step.
-    losses: Vec<(usize, f32)>,
+    pub losses: Vec<(usize, f32)>,
 }
 
 impl Replicas {
@@ -231,7 +231,7 @@ fn compute(
 }
 
 /// Copies what was computed to host memory: the one place where a replica's thread waits for its device.
-fn read(
+pub(super) fn read(
     weights: &Diffit,
     gradients: GradientsParams,
     losses: Vec<(usize, Tensor<1>)>,

@@ -21,7 +21,7 @@ use crate::checkpoint::BASE_FILE;
 use crate::data::{Dataset, Split};
 use crate::device::{self, ResolvedDevice, Share};
 use crate::diffit::{Diffit, Scope, param_paths};
-use crate::fit::{About, AfterBest, FitSettings, Job, Other, Position, Recorder, TrainState, fit};
+use crate::fit::{About, AfterBest, FitSettings, Job, Other, Position, Recorder, TrainState, fit, self_test};
 use crate::kernels;
 
 /// A training as a stage sees it.
@@ -108,8 +108,12 @@ impl Training<'_> {
             return Err(setting("the device's memory does not suffice even for one image at a time"));
         }
         if let Some(device) = devices.iter().find(|d| !settings.precision.runs_on(&d.device)) {
-            let (precision, name) = (settings.precision.name(), &device.name);
-            return Err(setting(format!("precision: {name} cannot compute with {precision}; use f32")));
+            return Err(setting(refused_precision(settings.precision.name(), device)));
+        }
+        for device in &devices {
+            self_test::require(&context.root, device, settings.precision, |text| {
+                context.event(Event::Message { text });
+            })?;
         }
         let Several { main: autodiff, others, threads, name: device } = Several::of(devices)?;
         let start = start(&dataset, &autodiff)?;
@@ -304,6 +308,15 @@ impl Several {
 
 pub(super) fn setting(message: impl Into<String>) -> StageError {
     StageError::new(Failure::Setting, message)
+}
+
+/// Why a device cannot train in a precision, and what can be done.
+fn refused_precision(precision: &str, device: &ResolvedDevice) -> String {
+    let can = device.adapter.as_ref().map_or("f32".into(), |adapter| adapter.precisions().join(" or "));
+    format!(
+        "precision: {} cannot compute with {precision}; use {can}, or `device: cpu`, which can (see `pipe devices`)",
+        device.name
+    )
 }
 
 fn parameters(model: &Diffit, scope: &Scope) -> u64 {
