@@ -3,6 +3,7 @@
 mod cifar;
 mod download;
 mod folder;
+mod golden;
 mod imagenette;
 mod loader;
 mod made;
