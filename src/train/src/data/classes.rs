@@ -6,8 +6,12 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
+use unicode_normalization::UnicodeNormalization;
 
 use super::error::DataError;
+
+/// Names in a message, at most.
+const TOLD: usize = 30;
 
 /// CIFAR-100's five kinds of tree.
 const TREES: [&str; 5] = ["maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"];
@@ -22,8 +26,8 @@ pub enum ClassSelection {
 }
 
 impl ClassSelection {
-    /// Refuses an empty list and a name that stands twice.
-    pub(crate) fn validate(&self) -> Result<(), DataError> {
+    /// Refuses an empty list and a name that stands twice. Folders may differ in spelling only where `by_spelling`.
+    pub(crate) fn validate(&self, by_spelling: bool) -> Result<(), DataError> {
         let Self::Names(names) = self else { return Ok(()) };
         if names.is_empty() {
             return Err(DataError::setting(
@@ -32,7 +36,11 @@ impl ClassSelection {
             ));
         }
         for (i, name) in names.iter().enumerate() {
-            if names[..i].iter().any(|earlier| plain(earlier) == plain(name)) {
+            let alike = |earlier: &String| match by_spelling {
+                true => same(earlier, name),
+                false => plain(earlier) == plain(name),
+            };
+            if names[..i].iter().any(alike) {
                 return Err(DataError::setting("classes", format!("{name} stands twice in the list")));
             }
         }
@@ -49,12 +57,13 @@ impl ClassSelection {
 
 /// The positions in `available` of the wanted classes, in the order wanted; all when nothing is selected.
 ///
-/// Upper and lower case, spaces, `_` and `-` are alike, and a tree may go without its `_tree`.
+/// A name as it is spelled comes first. Else upper and lower case, spaces, `_` and `-` are alike, and a tree may go
+/// without its `_tree`. Accents may be written in one character or two: systems differ in that, and nobody sees it.
 pub(crate) fn select(wanted: Option<&ClassSelection>, available: &[String]) -> Result<Vec<usize>, DataError> {
     let Some(selection) = wanted else { return Ok((0..available.len()).collect()) };
     let mut chosen = Vec::new();
     for name in selection.names() {
-        let position = find(name, available).ok_or_else(|| unknown(name, available))?;
+        let position = find(name, available)?;
         if chosen.contains(&position) {
             let reason = format!("{name} stands twice in the list, as {}", available[position]);
             return Err(DataError::setting("classes", reason));
@@ -64,17 +73,34 @@ pub(crate) fn select(wanted: Option<&ClassSelection>, available: &[String]) -> R
     Ok(chosen)
 }
 
-fn find(name: &str, available: &[String]) -> Option<usize> {
+/// The one class that is meant by `name`.
+fn find(name: &str, available: &[String]) -> Result<usize, DataError> {
     let (short, long) = (plain(name), plain(&format!("{name}_tree")));
-    available
-        .iter()
-        .position(|a| a == name)
-        .or_else(|| available.iter().position(|a| plain(a) == short))
-        .or_else(|| available.iter().position(|a| plain(a) == long))
+    let alike: [&dyn Fn(&String) -> bool; 4] =
+        [&|a| a == name, &|a| same(a, name), &|a| plain(a) == short, &|a| plain(a) == long];
+    for is_meant in alike {
+        let found: Vec<usize> = (0..available.len()).filter(|at| is_meant(&available[*at])).collect();
+        match found[..] {
+            [] => {}
+            [only] => return Ok(only),
+            _ => {
+                let all: Vec<&str> = found.iter().map(|at| available[*at].as_str()).collect();
+                let reason = format!("`{name}` may be {}; write one of them as it is", all.join(" or "));
+                return Err(DataError::setting("classes", reason));
+            }
+        }
+    }
+    Err(unknown(name, available))
+}
+
+/// Whether two names look the same: `Ä` is one character or an `A` with its dots.
+pub(crate) fn same(a: &str, b: &str) -> bool {
+    a.nfc().eq(b.nfc())
 }
 
 fn plain(name: &str) -> String {
-    name.chars().filter(|c| !matches!(c, ' ' | '_' | '-')).flat_map(char::to_lowercase).collect()
+    let kept = name.nfd().filter(|c| !matches!(c, ' ' | '_' | '-'));
+    kept.flat_map(char::to_lowercase).nfc().collect()
 }
 
 fn unknown(name: &str, available: &[String]) -> DataError {
@@ -86,7 +112,12 @@ fn unknown(name: &str, available: &[String]) -> DataError {
     let near: Vec<&str> =
         near.iter().take_while(|(d, _)| *d <= 1 + name.len() / 4).take(3).map(|(_, a)| a.as_str()).collect();
     let hint = if near.is_empty() { String::new() } else { format!(" (nearest: {})", near.join(", ")) };
-    DataError::setting("classes", format!("no class `{name}`{hint}; there are: {}", available.join(", ")))
+    let more = match available.len().saturating_sub(TOLD) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let told = available.iter().take(TOLD).map(String::as_str).collect::<Vec<_>>().join(", ");
+    DataError::setting("classes", format!("no class `{name}`{hint}; there are: {told}{more}"))
 }
 
 impl Serialize for ClassSelection {
@@ -177,6 +208,35 @@ mod tests {
         assert_eq!(select(Some(&names(&["willow", "maple_tree"])), &available()).unwrap(), [5, 1]);
         assert_eq!(select(Some(&names(&["Gas_Pump"])), &available()).unwrap(), [6]);
         assert_eq!(select(None, &available()[..2]).unwrap(), [0, 1]);
+    }
+
+    #[test]
+    fn classes_that_differ_in_spelling_only_are_told_apart_by_it() {
+        let folders = ["A", "a", "x-1", "x_1"].map(String::from);
+        assert_eq!(select(Some(&names(&["a", "A"])), &folders).unwrap(), [1, 0]);
+        assert_eq!(select(Some(&names(&["x_1", "x-1"])), &folders).unwrap(), [3, 2]);
+        let message = select(Some(&names(&["x 1"])), &folders).unwrap_err().to_string();
+        assert!(message.contains("`x 1` may be x-1 or x_1; write one of them as it is"), "{message}");
+        names(&["A", "a"]).validate(true).unwrap();
+        for (list, by_spelling) in [(["A", "a"], false), (["a", "a"], true), (["\u{c4}", "A\u{308}"], true)] {
+            let message = names(&list).validate(by_spelling).unwrap_err().to_string();
+            assert!(message.contains("stands twice"), "{message}");
+        }
+    }
+
+    #[test]
+    fn accents_may_be_written_in_one_character_or_two() {
+        let folders = ["A\u{308} b", "野菜", "cafe\u{301}"].map(String::from);
+        assert_eq!(select(Some(&names(&["\u{c4} b", "野菜", "CAF\u{c9}"])), &folders).unwrap(), [0, 1, 2]);
+        let folders = ["\u{c4} b".to_owned()];
+        assert_eq!(select(Some(&names(&["a\u{308}_b"])), &folders).unwrap(), [0]);
+    }
+
+    #[test]
+    fn an_unknown_class_among_many_names_some_of_them() {
+        let folders: Vec<String> = (0..1000).map(|i| format!("class {i:04}")).collect();
+        let message = select(Some(&names(&["fir"])), &folders).unwrap_err().to_string();
+        assert!(message.contains("class 0029 and 970 more") && message.len() < 500, "{message}");
     }
 
     #[test]

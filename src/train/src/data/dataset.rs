@@ -2,19 +2,20 @@
 
 use std::borrow::Cow;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use image::RgbImage;
 use pipe_engine::store::STATE_FOLDER;
 use rayon::prelude::*;
 
 use super::digest::FieldDigest;
-use super::error::DataError;
+use super::error::{BadImage, DataError};
+use super::framing::Framing;
 use super::images::Images;
+use super::passed_over::PassedOver;
 use super::progress::Progress;
 use super::settings::{Augmentation, DatasetSettings, Source};
 use super::split::{Split, split};
-use super::{cifar, classes, folder, imagenette, shapes, trees};
+use super::{check, cifar, classes, folder, imagenette, shapes, trees};
 
 /// What a source delivers: the wanted classes only, labels counted from 0 in the order of `class_names`.
 pub(crate) struct Content {
@@ -29,7 +30,7 @@ pub(crate) struct Content {
 pub struct Dataset {
     source: Source,
     class_names: Vec<String>,
-    image_size: usize,
+    framing: Framing,
     augmentation: Augmentation,
     labels: Vec<u32>,
     images: Images,
@@ -59,7 +60,7 @@ impl Dataset {
         progress: &dyn Progress,
     ) -> Result<Self, DataError> {
         settings.validate()?;
-        let root = project.join(&settings.root);
+        let root = settings.root_in(project);
         let cache = project.join(STATE_FOLDER).join("cache");
         let content = match settings.source {
             Source::Shapes => draw(&SHAPES, settings, progress)?,
@@ -79,7 +80,7 @@ impl Dataset {
         Ok(Self {
             source: settings.source,
             class_names: content.class_names,
-            image_size: settings.image_size,
+            framing: settings.framing(),
             augmentation: settings.augmentation.clone(),
             labels: content.labels,
             images: content.images,
@@ -100,7 +101,7 @@ impl Dataset {
 
     /// Side of every image in pixels.
     pub fn image_size(&self) -> usize {
-        self.image_size
+        self.framing.size
     }
 
     pub fn augmentation(&self) -> &Augmentation {
@@ -129,7 +130,7 @@ impl Dataset {
 
     /// Image `index` as RGB bytes `[image_size, image_size, 3]`. Fails when its file cannot be read or decoded.
     pub fn image(&self, index: usize) -> Result<Cow<'_, [u8]>, DataError> {
-        self.images.get(index, self.image_size)
+        self.images.get(index, &self.framing)
     }
 
     /// How many images each class has, in the order of the labels.
@@ -141,16 +142,37 @@ impl Dataset {
         counts
     }
 
-    /// Decodes every file of the data set once, on all processors, so that a corrupt image is found before
-    /// training starts. Nothing to do for sources that hold their images in memory.
+    /// Classes that `val_split` left without a training image; the ones without any image are among them.
+    pub fn classes_without_training(&self) -> Vec<String> {
+        self.counts().into_iter().filter(|class| class.train == 0).map(|class| class.name).collect()
+    }
+
+    /// What lies in the folder and is no image of the data set; nothing for sources that hold their images in memory.
+    pub fn passed_over(&self) -> PassedOver {
+        match &self.images {
+            Images::Files(files) => files.place.passed_over.clone(),
+            Images::Memory(_) => PassedOver::default(),
+        }
+    }
+
+    /// The images that cannot be read, each with its reason. Decodes on all processors every file that was not decoded
+    /// without a fault before; nothing to do for sources that hold their images in memory.
+    ///
+    /// # Errors
+    /// A file that changed since the data set was opened, and [`DataError::Stopped`].
+    pub fn bad_images(&self, progress: &dyn Progress) -> Result<Vec<BadImage>, DataError> {
+        match &self.images {
+            Images::Files(files) => check::bad_images(files, &self.framing, progress),
+            Images::Memory(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Fails if any image cannot be read, with one error for all of them: [`Dataset::bad_images`].
     pub fn check_images(&self, progress: &dyn Progress) -> Result<(), DataError> {
-        let Images::Files(files) = &self.images else { return Ok(()) };
-        let done = AtomicUsize::new(0);
-        (0..files.len()).into_par_iter().try_for_each(|index| {
-            self.image(index)?;
-            progress.decoded(done.fetch_add(1, Ordering::Relaxed) + 1, files.len());
-            Ok(())
-        })
+        match &self.images {
+            Images::Files(files) => check::refuse(files, self.bad_images(progress)?),
+            Images::Memory(_) => Ok(()),
+        }
     }
 }
 

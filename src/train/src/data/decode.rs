@@ -1,33 +1,52 @@
-//! From a file of JPEG, PNG or WebP to square RGB bytes.
+//! From a file of JPEG, PNG, WebP, GIF, BMP or TIFF to square RGB bytes. Of several frames the first is taken.
 //!
 //! A JPEG that ends early is refused: decoders fill the missing part with grey and say nothing.
 
 use std::io::Cursor;
-use std::path::Path;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use image::imageops::{self, FilterType};
-use image::{DynamicImage, GenericImageView, ImageDecoder, ImageReader, Rgb, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Rgb, RgbImage};
+use pipe_engine::kind::panic_message;
 
-use super::error::DataError;
+use super::framing::{Colour, Framing};
 
 /// Longest side and most pixels of an image that is read. A header of a few bytes can promise terabytes.
 const MAX_SIDE: u32 = 32_768;
 const MAX_PIXELS: u64 = 100_000_000;
 
-/// Decodes the content of the file `path`: its central square, resized to RGB `[size, size, 3]`, upright as its EXIF
-/// says, over white where it is transparent.
-pub(crate) fn square(path: &Path, bytes: &[u8], size: usize) -> Result<Box<[u8]>, DataError> {
-    let image = decode(bytes).map_err(|reason| DataError::Image { file: path.to_owned(), reason })?;
-    Ok(central_square(&image, size))
+const FORMATS: [ImageFormat; 6] = [
+    ImageFormat::Jpeg,
+    ImageFormat::Png,
+    ImageFormat::WebP,
+    ImageFormat::Gif,
+    ImageFormat::Bmp,
+    ImageFormat::Tiff,
+];
+
+/// Decodes the content of an image file: RGB `[size, size, 3]`, upright as its EXIF says, over the background where it
+/// is transparent. The error says what is wrong with it.
+pub(crate) fn square(bytes: &[u8], framing: &Framing) -> Result<Box<[u8]>, String> {
+    Ok(framing.square(&decode(bytes, framing.background)?))
 }
 
-fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
+/// Whether [`square`] will do; costs as much but for the resizing.
+pub(crate) fn check(bytes: &[u8]) -> Result<(), String> {
+    decode(bytes, Colour::default()).map(|_| ())
+}
+
+fn decode(bytes: &[u8], background: Colour) -> Result<RgbImage, String> {
     if bytes.starts_with(&[0xff, 0xd8]) {
         check_jpeg_end(bytes)?;
     }
+    // Decoders are many and old formats odd: one that gives up ends no check of a million files.
+    catch_unwind(AssertUnwindSafe(|| upright(bytes, background)))
+        .unwrap_or_else(|panic| Err(format!("its decoder gave up: {}", panic_message(panic.as_ref()))))
+}
+
+fn upright(bytes: &[u8], background: Colour) -> Result<RgbImage, String> {
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
-    if reader.format().is_none() {
-        return Err("it is neither JPEG, PNG nor WebP".into());
+    if !reader.format().is_some_and(|format| FORMATS.contains(&format)) {
+        return Err(instead(bytes).into());
     }
     let mut decoder = reader.into_decoder().map_err(|e| e.to_string())?;
     let (width, height) = decoder.dimensions();
@@ -36,32 +55,45 @@ fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
             "it is {width} x {height} pixels; up to {MAX_SIDE} on a side and {MAX_PIXELS} in all are read"
         ));
     }
+    if width == 0 || height == 0 {
+        return Err("it has no pixels".into());
+    }
     // What a decoder takes besides the image itself.
     let limits = image::Limits::default();
     decoder.set_limits(limits).map_err(|e| e.to_string())?;
     let orientation = decoder.orientation().map_err(|e| e.to_string())?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?;
     image.apply_orientation(orientation);
-    Ok(if image.color().has_alpha() { over_white(&image) } else { image.into_rgb8() })
+    Ok(if image.color().has_alpha() { over(&image, background) } else { image.into_rgb8() })
 }
 
-fn over_white(image: &DynamicImage) -> RgbImage {
+/// What a file is that is no image of a format that is read.
+fn instead(bytes: &[u8]) -> &'static str {
+    let begins =
+        |with: &str| bytes.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with.as_bytes()));
+    if bytes.is_empty() {
+        "it is empty"
+    } else if bytes.iter().take(1 << 12).all(|byte| *byte == 0) {
+        "it begins with zeros only: it was not written whole"
+    } else if begins("<!doctype html") || begins("<html") {
+        "it is a web page: the download of the image failed"
+    } else if begins("version https://git-lfs") {
+        "it is a pointer of Git LFS: `git lfs pull` gets the image"
+    } else if bytes.get(4..8) == Some(b"ftyp") {
+        "it is HEIC, AVIF or a video; convert it to JPEG or PNG"
+    } else {
+        "it is neither JPEG, PNG, WebP, GIF, BMP nor TIFF"
+    }
+}
+
+fn over(image: &DynamicImage, background: Colour) -> RgbImage {
     let image = image.to_rgba8();
+    let ground = background.0.map(u32::from);
     RgbImage::from_fn(image.width(), image.height(), |x, y| {
         let [r, g, b, alpha] = image.get_pixel(x, y).0.map(u32::from);
-        Rgb([r, g, b].map(|c| ((c * alpha + 255 * (255 - alpha) + 127) / 255) as u8))
+        let mixed = |c: u32, ground: u32| ((c * alpha + ground * (255 - alpha) + 127) / 255) as u8;
+        Rgb([mixed(r, ground[0]), mixed(g, ground[1]), mixed(b, ground[2])])
     })
-}
-
-/// The central square of `image`, resized (Lanczos with 3 lobes) to RGB `[size, size, 3]`.
-pub(crate) fn central_square(image: &RgbImage, size: usize) -> Box<[u8]> {
-    let (width, height) = image.dimensions();
-    let side = width.min(height);
-    let square = image.view((width - side) / 2, (height - side) / 2, side, side);
-    if side as usize == size {
-        return square.to_image().into_raw().into_boxed_slice();
-    }
-    imageops::resize(&*square, size as u32, size as u32, FilterType::Lanczos3).into_raw().into_boxed_slice()
 }
 
 /// Walks the markers of a JPEG (ITU-T T.81, annex B) to its end-of-image marker.
@@ -85,7 +117,8 @@ fn check_jpeg_end(bytes: &[u8]) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image::ImageFormat;
+
+    const WHITE: Colour = Colour([255; 3]);
 
     fn encoded(format: ImageFormat) -> Vec<u8> {
         let image = RgbImage::from_fn(40, 24, |x, y| Rgb([(6 * x) as u8, (10 * y) as u8, 90]));
@@ -96,21 +129,35 @@ mod tests {
 
     #[test]
     fn whole_images_decode_in_every_format() {
-        for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP] {
-            assert_eq!(decode(&encoded(format)).unwrap().dimensions(), (40, 24), "{format:?}");
+        for format in FORMATS {
+            assert_eq!(decode(&encoded(format), WHITE).unwrap().dimensions(), (40, 24), "{format:?}");
         }
     }
 
     #[test]
     fn an_image_cut_anywhere_is_refused() {
-        for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP] {
+        for format in FORMATS {
             let whole = encoded(format);
             for length in (0..whole.len() - 8).step_by(7) {
                 assert!(
-                    decode(&whole[..length]).is_err(),
+                    decode(&whole[..length], WHITE).is_err(),
                     "{format:?} cut to {length} of {} bytes",
                     whole.len()
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn no_damage_ends_the_program() {
+        for format in FORMATS {
+            let whole = encoded(format);
+            for at in (0..whole.len()).step_by(whole.len() / 150 + 1) {
+                let mut damaged = whole.clone();
+                damaged[at] ^= 0xff;
+                if let Ok(image) = decode(&damaged, WHITE) {
+                    assert_eq!(Framing::new(8).square(&image).len(), 3 * 8 * 8, "{format:?} at {at}");
+                }
             }
         }
     }
@@ -122,27 +169,28 @@ mod tests {
         let mut crc = flate2::Crc::new();
         crc.update(&png[12..29]);
         png[29..33].copy_from_slice(&crc.sum().to_be_bytes());
-        assert!(decode(&png).unwrap_err().contains("65535 x 65535 pixels"));
+        assert!(decode(&png, WHITE).unwrap_err().contains("65535 x 65535 pixels"));
     }
 
     #[test]
-    fn the_central_square_is_taken() {
-        let mut image = RgbImage::from_pixel(30, 10, Rgb([0, 0, 255]));
-        for x in 10..20 {
-            for y in 0..10 {
-                image.put_pixel(x, y, Rgb([255, 0, 0]));
-            }
-        }
-        for size in [10, 8, 16] {
-            let square = central_square(&image, size);
-            assert_eq!(square.len(), 3 * size * size);
-            assert!(square.chunks(3).all(|p| p == [255, 0, 0]), "at {size}");
+    fn what_a_file_is_instead_is_told() {
+        for (bytes, told) in [
+            (&b""[..], "it is empty"),
+            (&[0; 900], "zeros only"),
+            (b"<!DOCTYPE html><title>404", "web page"),
+            (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+            (b"\0\0\0\x1cftypheic", "HEIC"),
+            (b"hello", "neither JPEG, PNG, WebP, GIF, BMP nor TIFF"),
+        ] {
+            let error = decode(bytes, WHITE).unwrap_err();
+            assert!(error.contains(told), "{error}");
         }
     }
 
     #[test]
-    fn transparency_shows_white() {
+    fn transparency_shows_the_background() {
         let clear = DynamicImage::ImageRgba8(image::RgbaImage::from_pixel(1, 1, image::Rgba([0, 0, 0, 0])));
-        assert_eq!(over_white(&clear).get_pixel(0, 0).0, [255, 255, 255]);
+        assert_eq!(over(&clear, WHITE).get_pixel(0, 0).0, [255, 255, 255]);
+        assert_eq!(over(&clear, Colour([7, 8, 9])).get_pixel(0, 0).0, [7, 8, 9]);
     }
 }

@@ -41,6 +41,21 @@ pub enum DataError {
     #[error("failed to decode the image {}: {reason}; replace or remove the file", file.display())]
     Image { file: PathBuf, reason: String },
 
+    /// Several images could not be read.
+    #[error("{}", of_many(root, bad, *total, list.as_deref()))]
+    Images {
+        root: PathBuf,
+        bad: Vec<BadImage>,
+        /// Images that were looked at.
+        total: usize,
+        /// A file that names all of the bad ones.
+        list: Option<PathBuf>,
+    },
+
+    /// The check of the images was stopped by [`super::Progress::stopped`].
+    #[error("the check of the images was stopped; what was checked is remembered")]
+    Stopped,
+
     /// A file is not what it was when the data set was opened.
     #[error("failed to read the image {}: it changed since the data set was opened; run again", file.display())]
     Changed { file: PathBuf },
@@ -52,6 +67,39 @@ pub enum DataError {
     /// A thread of the loader could not be started, or ended without a batch.
     #[error("failed to load batch {batch}: {reason}")]
     Worker { batch: usize, reason: String },
+}
+
+/// An image that cannot be read, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadImage {
+    pub file: PathBuf,
+    pub reason: String,
+}
+
+impl BadImage {
+    /// One line, with the file's path below `root`.
+    pub fn line(&self, root: &Path) -> String {
+        let file = self.file.strip_prefix(root).unwrap_or(&self.file).display().to_string();
+        // Names may hold line breaks and what moves a terminal's cursor.
+        format!("{file}: {}", self.reason).replace(char::is_control, "\u{fffd}")
+    }
+}
+
+/// Bad images that a message names, at most.
+const TOLD: usize = 10;
+
+fn of_many(root: &Path, bad: &[BadImage], total: usize, list: Option<&Path>) -> String {
+    let mut text = format!("failed to decode {} of {total} images in {}:", bad.len(), root.display());
+    for image in bad.iter().take(TOLD) {
+        text.push_str("\n  ");
+        text.push_str(&image.line(root));
+    }
+    if let Some(more) = bad.len().checked_sub(TOLD).filter(|more| *more > 0) {
+        let all = list.map_or(String::new(), |list| format!("; {} names them all", list.display()));
+        text.push_str(&format!("\n  and {more} more{all}"));
+    }
+    text.push_str("\nreplace or remove these files");
+    text
 }
 
 impl DataError {

@@ -1,7 +1,7 @@
-//! Folders of images: one folder for each class, with image files in it.
+//! Folders of images and zip files of them: one folder for each class with image files in it, or all in one.
 
 use std::ffi::OsStr;
-use std::fs::{self, FileType};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,26 +10,35 @@ use rayon::prelude::*;
 use super::classes;
 use super::dataset::Content;
 use super::digest::{FieldDigest, hex};
-use super::error::DataError;
-use super::images::{Files, Folder, Images};
-use super::index::Index;
+use super::error::{BadImage, DataError};
+use super::images::{Files, Folder, Images, Place};
+use super::index::{ContentDigest, Index};
+use super::layout::{self, Class};
+use super::passed_over::{PassedKind, PassedOver};
 use super::progress::Progress;
 use super::settings::DatasetSettings;
+use super::unzip;
+use super::walk::{self, Found};
 
-const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
-
-/// Opens `root/<class>/*.{jpg,jpeg,png,webp}`. Classes and files are in the order of their names; hidden folders,
-/// other files and deeper folders are passed over. `cache` is the project's folder of what can be made again.
+/// Opens a folder or zip file. Classes and files are in the order of their names; what is no image of a class is passed
+/// over and counted. `cache` is the project's folder of what can be made again.
 pub(crate) fn open(
     settings: &DatasetSettings,
     root: &Path,
     cache: &Path,
     progress: &dyn Progress,
 ) -> Result<Content, DataError> {
-    read(settings, root, cache, progress, str::to_owned)
+    if !root.is_file() {
+        return read(settings, root, cache, progress, str::to_owned);
+    }
+    if !root.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip")) {
+        return Err(DataError::folder(root, "it is a file; set `root` to a folder or a .zip file"));
+    }
+    let unpacked = unzip::unpacked(root, cache)?;
+    read_place(settings, &unpacked, root, cache, progress, str::to_owned)
 }
 
-/// The same, with the classes named by `rename(folder's name)`.
+/// Reads a folder, with the classes named by `rename(folder's name)`.
 pub(crate) fn read(
     settings: &DatasetSettings,
     root: &Path,
@@ -40,42 +49,60 @@ pub(crate) fn read(
     if !root.is_dir() {
         return Err(DataError::folder(
             root,
-            "it is not there; set `root` to a folder that holds a folder per class",
+            "it is not there; set `root` to a folder that holds a folder per class, or images",
         ));
     }
+    read_place(settings, root, root, cache, progress, rename)
+}
+
+/// Reads the folder `root`, which people know as `shown`.
+fn read_place(
+    settings: &DatasetSettings,
+    root: &Path,
+    shown: &Path,
+    cache: &Path,
+    progress: &dyn Progress,
+    rename: impl Fn(&str) -> String,
+) -> Result<Content, DataError> {
     let inside = root.canonicalize().map_err(DataError::io("open the folder", root))?;
-    let folders = class_folders(root, &inside)?;
-    if folders.is_empty() {
-        let reason = "it holds no class folders; put the images of each class into a folder of its own";
-        return Err(DataError::folder(root, reason));
+    let layout = layout::of(root, root != shown, settings.recursive)?;
+    let (mut passed_over, mut unreadable) = (layout.passed, layout.bad);
+    if layout.classes.is_empty() && unreadable.is_empty() {
+        let reason = format!(
+            "it holds no images{}; put them into it, or those of each class into a folder of its own",
+            instead(&passed_over)
+        );
+        return Err(DataError::folder(shown, reason));
     }
-    let available: Vec<String> = folders.iter().map(|(name, _)| rename(name)).collect();
+    let available: Vec<String> = layout.classes.iter().map(|class| rename(&class.name)).collect();
     let chosen = classes::select(settings.classes.as_ref(), &available)?;
+    let folders: Vec<&Class> = chosen.iter().map(|class| &layout.classes[*class]).collect();
 
     let known = AtomicUsize::new(0);
     let done = || progress.indexed(known.fetch_add(1, Ordering::Relaxed) + 1);
-    let classes: Vec<Folder> = chosen
+    let found = folders
         .par_iter()
-        .map(|class| {
-            let path = &folders[*class].1;
-            let names = image_files(path, &inside)?;
-            if names.is_empty() {
-                let reason = "it holds no .jpg, .jpeg, .png or .webp file; add images or remove the folder";
-                return Err(DataError::folder(path, reason));
-            }
-            let index =
-                Index::new(cache, &path.canonicalize().map_err(DataError::io("open the folder", path))?);
-            Ok(Folder { digests: index.digests(path, &names, &done)?, path: path.clone(), index, names })
-        })
-        .collect::<Result<_, _>>()?;
+        .map(|class| find(class, root, settings.recursive))
+        .collect::<Result<Vec<Found>, DataError>>()?;
+    refuse_empty(shown, &folders, &found)?;
+    let mut classes = Vec::new();
+    for (class, found) in folders.iter().zip(found) {
+        passed_over.extend(found.passed);
+        unreadable.extend(found.bad);
+        let index = Index::new(cache, &key(class, settings.recursive)?);
+        let digests = index.digests(&class.folder, &found.images, &done);
+        let (names, digests) = readable(&class.folder, found.images, digests, &mut unreadable);
+        classes.push(Folder { path: class.folder.clone(), index, names, digests });
+    }
 
+    let framing = settings.framing();
     let (mut content, mut labels) = (FieldDigest::new("image folder"), Vec::new());
     let mut kept = FieldDigest::new("decoded images");
     kept.field(env!("CARGO_PKG_VERSION")); // the decoder may change with it
     kept.field(inside.as_os_str().as_encoded_bytes());
     kept.field((settings.image_size as u64).to_le_bytes());
-    for (label, (class, folder)) in chosen.iter().zip(&classes).enumerate() {
-        let class = folders[*class].0.as_bytes();
+    for (label, (class, folder)) in folders.iter().zip(&classes).enumerate() {
+        let class = class.name.as_bytes();
         kept.field(class);
         labels.extend(folder.names.iter().map(|_| label as u32));
         for (name, digest) in folder.names.iter().zip(&folder.digests) {
@@ -83,78 +110,98 @@ pub(crate) fn read(
             content.field(hex(digest));
         }
     }
+    for field in framing.fields() {
+        content.field(field);
+        kept.field(field);
+    }
+    let place = Place {
+        root: root.to_owned(),
+        shown: shown.to_owned(),
+        cache: cache.to_owned(),
+        passed_over,
+        unreadable,
+    };
+    let kept = cache.join("images").join(&kept.finish()[..32]);
     Ok(Content {
         class_names: chosen.iter().map(|class| available[*class].clone()).collect(),
         digest: content.finish(),
         labels,
-        images: Images::Files(Files::new(
-            classes,
-            cache.join("images").join(&kept.finish()[..32]),
-            settings.image_size,
-        )),
+        images: Images::Files(Files::new(classes, kept, &framing, place)),
     })
 }
 
-fn class_folders(root: &Path, inside: &Path) -> Result<Vec<(String, PathBuf)>, DataError> {
-    let mut folders = Vec::new();
-    for (name, kind) in sorted_entries(root, |_| true)? {
-        let path = root.join(&*name);
-        if !kind.is_dir() && !leads_to(&path, kind, inside, Path::is_dir)? {
-            continue;
-        }
-        let Some(name) = name.to_str().map(str::to_owned) else {
-            return Err(DataError::folder(
-                &path,
-                "its name is not UTF-8, so it cannot name a class; rename it",
-            ));
-        };
-        folders.push((name, path));
+/// The images of a class.
+fn find(class: &Class, root: &Path, recursive: bool) -> Result<Found, DataError> {
+    match &class.images {
+        Some(images) => Ok(Found { images: images.clone(), ..Found::default() }),
+        None => walk::images(&class.folder, recursive, Some(root)),
     }
-    Ok(folders)
 }
 
-/// The names of the image files in a folder, ascending.
-fn image_files(folder: &Path, inside: &Path) -> Result<Vec<Box<OsStr>>, DataError> {
-    let wanted = |name: &OsStr| {
-        let extension = Path::new(name).extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        EXTENSIONS.contains(&extension.as_str())
-    };
-    let mut files = Vec::new();
-    for (name, kind) in sorted_entries(folder, wanted)? {
-        if kind.is_file() || leads_to(&folder.join(&*name), kind, inside, Path::is_file)? {
-            files.push(name);
-        }
-    }
-    Ok(files)
+/// What the index of a class's files goes by: no two lists of files have the same.
+fn key(class: &Class, recursive: bool) -> Result<PathBuf, DataError> {
+    let folder = class.folder.canonicalize().map_err(DataError::io("open the folder", &class.folder))?;
+    Ok(match (&class.images, recursive) {
+        (Some(_), _) => folder.join("class").join(&class.name).join("*"),
+        (None, true) => folder.join("**"),
+        (None, false) => folder,
+    })
 }
 
-/// Names and types of the entries of `folder` that are not hidden and `wanted`, by name.
-fn sorted_entries(
+/// The files that could be read, and their digests. The others go to `unreadable`.
+fn readable(
     folder: &Path,
-    wanted: impl Fn(&OsStr) -> bool,
-) -> Result<Vec<(Box<OsStr>, FileType)>, DataError> {
-    let error = |e| DataError::io("read the folder", folder)(e);
-    let mut entries = Vec::new();
-    for entry in fs::read_dir(folder).map_err(error)? {
-        let entry = entry.map_err(error)?;
-        let name = entry.file_name();
-        if !name.as_encoded_bytes().starts_with(b".") && wanted(&name) {
-            entries.push((name.into_boxed_os_str(), entry.file_type().map_err(error)?));
+    names: Vec<Box<OsStr>>,
+    digests: Vec<io::Result<ContentDigest>>,
+    unreadable: &mut Vec<BadImage>,
+) -> (Vec<Box<OsStr>>, Vec<ContentDigest>) {
+    let mut read = (Vec::with_capacity(names.len()), Vec::with_capacity(names.len()));
+    for (name, digest) in names.into_iter().zip(digests) {
+        match digest {
+            Ok(digest) => {
+                read.0.push(name);
+                read.1.push(digest);
+            }
+            Err(error) => {
+                let reason = format!("it cannot be read: {error}");
+                unreadable.push(BadImage { file: folder.join(&*name), reason });
+            }
         }
     }
-    entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-    Ok(entries)
+    read
 }
 
-/// Whether `path`, an entry of this type, is a link to what `is_it` finds; an error if it leads out of the folder `inside`.
-fn leads_to(path: &Path, kind: FileType, inside: &Path, is_it: fn(&Path) -> bool) -> Result<bool, DataError> {
-    if !kind.is_symlink() {
-        return Ok(false);
+/// Refuses class folders without an image, all of them at once.
+fn refuse_empty(root: &Path, classes: &[&Class], found: &[Found]) -> Result<(), DataError> {
+    let empty: Vec<_> = classes
+        .iter()
+        .zip(found)
+        .filter(|(_, found)| found.images.is_empty() && found.bad.is_empty())
+        .collect();
+    let Some((first, of_first)) = empty.first() else { return Ok(()) };
+    let deeper =
+        empty.iter().any(|(_, found)| found.passed.iter().any(|(k, _)| *k == PassedKind::DeeperFolder));
+    let or = if deeper { "; `recursive: true` reads deeper folders" } else { "" };
+    if empty.len() == 1 {
+        let path = match first.folder.strip_prefix(root) {
+            Ok(_) => first.folder.clone(),
+            Err(_) => root.join(&first.name),
+        };
+        let reason =
+            format!("it holds no image{}; add images or remove the folder{or}", instead(&of_first.passed));
+        return Err(DataError::folder(&path, reason));
     }
-    let end = path.canonicalize().map_err(DataError::io("follow the link", path))?;
-    if !end.starts_with(inside) {
-        let reason = format!("it is a link to {}, outside the data folder; copy the files in", end.display());
-        return Err(DataError::folder(path, reason));
-    }
-    Ok(is_it(&end))
+    let names: Vec<&str> = empty.iter().take(10).map(|(class, _)| class.name.as_str()).collect();
+    let more = if empty.len() > names.len() { ", …" } else { "" };
+    let reason = format!(
+        "{} class folders hold no image: {}{more}; add images or remove the folders{or}",
+        empty.len(),
+        names.join(", ")
+    );
+    Err(DataError::folder(root, reason))
+}
+
+/// What is there in the place of images.
+fn instead(passed: &PassedOver) -> String {
+    if passed.is_empty() { String::new() } else { format!(", but {passed}") }
 }

@@ -10,8 +10,10 @@ use sha2::{Digest, Sha256};
 
 use super::decode;
 use super::decoded::Decoded;
-use super::error::DataError;
+use super::error::{BadImage, DataError};
+use super::framing::Framing;
 use super::index::{ContentDigest, Index};
+use super::passed_over::PassedOver;
 
 /// All images of a data set.
 pub(crate) enum Images {
@@ -28,6 +30,7 @@ pub(crate) struct Files {
     ends: Vec<usize>,
     /// Where decoded images are kept, if anywhere.
     decoded: Option<Decoded>,
+    pub place: Place,
 }
 
 /// The image files of one folder.
@@ -39,59 +42,109 @@ pub(crate) struct Folder {
     pub digests: Vec<ContentDigest>,
 }
 
+/// Where files come from, and what else is there.
+pub(crate) struct Place {
+    /// The folder that is read.
+    pub root: PathBuf,
+    /// What people know it by: itself, or the zip file that it was unpacked from.
+    pub shown: PathBuf,
+    /// The project's folder of what can be made again.
+    pub cache: PathBuf,
+    pub passed_over: PassedOver,
+    /// Images that could not even be opened; they have no number.
+    pub unreadable: Vec<BadImage>,
+}
+
 impl Files {
-    /// Images are numbered through the folders. `kept` is the file for decoded images of `[size, size, 3]`.
-    pub fn new(folders: Vec<Folder>, kept: PathBuf, size: usize) -> Self {
+    /// Images are numbered through the folders. `kept` is the file for decoded images.
+    pub fn new(folders: Vec<Folder>, kept: PathBuf, framing: &Framing, place: Place) -> Self {
         let mut count = 0;
         let ends = folders.iter().map(|folder| {
             count += folder.names.len();
             count
         });
         let ends = ends.collect();
-        Self { folders, ends, decoded: Decoded::open(kept, count, 3 * size * size) }
+        let bytes = 3 * framing.size * framing.size;
+        Self { folders, ends, decoded: Decoded::open(kept, count, bytes), place }
     }
 
     pub fn len(&self) -> usize {
         self.ends.last().copied().unwrap_or(0)
     }
 
-    fn get(&self, index: usize, size: usize) -> Result<Vec<u8>, DataError> {
-        let number = self.ends.partition_point(|end| *end <= index);
-        let folder = &self.folders[number];
-        let place = index + folder.names.len() - self.ends[number];
+    /// The digest of the file of image `index`.
+    pub fn content(&self, index: usize) -> &ContentDigest {
+        let (folder, place) = self.find(index);
+        &folder.digests[place]
+    }
+
+    /// Decodes image `index`, unless that was done before. The error is the one of [`Images::get`].
+    pub fn check(&self, index: usize, framing: &Framing) -> Result<(), DataError> {
+        if self.decoded.is_some() {
+            return self.get(index, framing).map(|_| ());
+        }
+        let (folder, place) = self.find(index);
+        let bytes = self.read(folder, place)?;
+        decode::check(&bytes).map_err(|reason| self.bad(folder, place, reason))
+    }
+
+    fn get(&self, index: usize, framing: &Framing) -> Result<Vec<u8>, DataError> {
+        let (folder, place) = self.find(index);
         let content = &folder.digests[place];
         if let Some(pixels) = self.decoded.as_ref().and_then(|decoded| decoded.get(index, content)) {
             return Ok(pixels);
         }
-        let pixels = folder.decode(&folder.path.join(&*folder.names[place]), content, size)?;
+        let bytes = self.read(folder, place)?;
+        let pixels = decode::square(&bytes, framing).map_err(|reason| self.bad(folder, place, reason))?;
         if let Some(decoded) = &self.decoded {
             decoded.put(index, content, &pixels);
         }
         Ok(pixels.into_vec())
     }
+
+    /// The folder of image `index`, and its place there.
+    fn find(&self, index: usize) -> (&Folder, usize) {
+        let number = self.ends.partition_point(|end| *end <= index);
+        let folder = &self.folders[number];
+        (folder, index + folder.names.len() - self.ends[number])
+    }
+
+    /// The content of a file, which must be what it was when the data set was opened.
+    fn read(&self, folder: &Folder, place: usize) -> Result<Vec<u8>, DataError> {
+        let path = folder.path.join(&*folder.names[place]);
+        let bytes = fs::read(&path).map_err(DataError::io("read", &path))?;
+        if Sha256::digest(&bytes)[..] != folder.digests[place][..] {
+            folder.index.forget();
+            return Err(DataError::Changed { file: path });
+        }
+        Ok(bytes)
+    }
+
+    fn bad(&self, folder: &Folder, place: usize, reason: String) -> DataError {
+        DataError::Image { file: self.place.shown(&folder.path.join(&*folder.names[place])), reason }
+    }
 }
 
-impl Folder {
-    fn decode(&self, path: &Path, content: &ContentDigest, size: usize) -> Result<Box<[u8]>, DataError> {
-        let bytes = fs::read(path).map_err(DataError::io("read", path))?;
-        if Sha256::digest(&bytes)[..] != content[..] {
-            self.index.forget();
-            return Err(DataError::Changed { file: path.to_owned() });
+impl Place {
+    /// The path of a file as people know it.
+    pub fn shown(&self, file: &Path) -> PathBuf {
+        match file.strip_prefix(&self.root) {
+            Ok(below) => self.shown.join(below),
+            Err(_) => file.to_owned(),
         }
-        decode::square(path, &bytes, size)
     }
 }
 
 impl Images {
-    /// Image `index` as RGB bytes `[size, size, 3]`; `size` must be the same in every call. Fails if a file cannot be
+    /// Image `index` as RGB bytes `[size, size, 3]`; `framing` must be the same in every call. Fails if a file cannot be
     /// read or decoded, or is not what it was when the data set was opened.
-    pub fn get(&self, index: usize, size: usize) -> Result<Cow<'_, [u8]>, DataError> {
+    pub fn get(&self, index: usize, framing: &Framing) -> Result<Cow<'_, [u8]>, DataError> {
         match self {
-            Self::Memory(images) if images[index].width() as usize == size => {
+            Self::Memory(images) if images[index].width() as usize == framing.size => {
                 Ok(Cow::Borrowed(images[index].as_raw()))
             }
-            Self::Memory(images) => Ok(Cow::Owned(decode::central_square(&images[index], size).into_vec())),
-            Self::Files(files) => Ok(Cow::Owned(files.get(index, size)?)),
+            Self::Memory(images) => Ok(Cow::Owned(framing.square(&images[index]).into_vec())),
+            Self::Files(files) => Ok(Cow::Owned(files.get(index, framing)?)),
         }
     }
 }

@@ -18,7 +18,6 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::digest::hex;
-use super::error::DataError;
 
 /// SHA-256 of a file's content.
 pub(crate) type ContentDigest = [u8; 32];
@@ -74,37 +73,39 @@ impl Index {
     }
 
     /// The digests of the files `names` in `folder`, in that order, which must be ascending. Reads what it must, on
-    /// all processors, and calls `done` for each file. Fails if a file cannot be read.
+    /// all processors, and calls `done` for each file. A file that cannot be read has an error in its place.
     pub fn digests(
         &self,
         folder: &Path,
         names: &[Box<OsStr>],
         done: &(impl Fn() + Sync),
-    ) -> Result<Vec<ContentDigest>, DataError> {
+    ) -> Vec<io::Result<ContentDigest>> {
         let known = Known::load(&self.0);
         let trusted = nanoseconds(SystemTime::now() - COARSE);
-        let found: Vec<(Stamp, ContentDigest, bool)> = names
+        let found: Vec<io::Result<(Stamp, ContentDigest, bool)>> = names
             .par_iter()
             .map(|name| {
                 let path = folder.join(&**name);
-                let stamp = Stamp::of(&fs::metadata(&path).map_err(DataError::io("look at", &path))?);
+                let stamp = Stamp::of(&fs::metadata(&path)?);
                 let before = known.as_ref().and_then(|known| known.find(name, stamp));
                 let digest = match before {
                     Some(digest) => digest,
-                    None => Sha256::digest(fs::read(&path).map_err(DataError::io("read", &path))?).into(),
+                    None => Sha256::digest(fs::read(&path)?).into(),
                 };
                 done();
                 Ok((stamp, digest, before.is_some()))
             })
-            .collect::<Result<_, DataError>>()?;
-        let unchanged = found.iter().all(|(_, _, known)| *known);
+            .collect();
+        let unchanged = found.iter().flatten().all(|(_, _, known)| *known);
         if !unchanged || known.is_none_or(|known| known.starts.len() != names.len()) {
-            let stable = names.iter().zip(&found).filter(|(_, (stamp, ..))| stamp.is_before(trusted));
-            if let Err(error) = self.save(stable.map(|(name, (stamp, digest, _))| (&**name, stamp, digest))) {
+            let read =
+                names.iter().zip(&found).filter_map(|(name, file)| Some((&**name, file.as_ref().ok()?)));
+            let stable = read.filter(|(_, (stamp, ..))| stamp.is_before(trusted));
+            if let Err(error) = self.save(stable.map(|(name, (stamp, digest, _))| (name, stamp, digest))) {
                 tracing::debug!("{} could not be written: {error}", self.0.display());
             }
         }
-        Ok(found.into_iter().map(|(_, digest, _)| digest).collect())
+        found.into_iter().map(|file| file.map(|(_, digest, _)| digest)).collect()
     }
 
     /// Has every file of the folder read again the next time.
@@ -218,9 +219,9 @@ mod tests {
             let count = || {
                 done.fetch_add(1, Ordering::Relaxed);
             };
-            let digests = self.index.digests(&self.place.path().join("images"), &names, &count).unwrap();
+            let digests = self.index.digests(&self.place.path().join("images"), &names, &count);
             assert_eq!(done.into_inner(), names.len());
-            digests
+            digests.into_iter().map(Result::unwrap).collect()
         }
 
         /// Puts a digest that is wrong into the index, to see whether it is believed.

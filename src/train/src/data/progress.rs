@@ -16,6 +16,11 @@ pub trait Progress: Sync {
     fn decoded(&self, done: usize, total: usize) {
         let _ = (done, total);
     }
+
+    /// Whether the work is to end early.
+    fn stopped(&self) -> bool {
+        false
+    }
 }
 
 impl Progress for () {}

@@ -2,13 +2,14 @@
 //!
 //! Every field decides the images or their order (class `identity`), unless it carries `x-class: runtime`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::classes::ClassSelection;
 use super::error::DataError;
+use super::framing::{Colour, Fit, Framing};
 
 /// Images drawn in memory may take this many bytes: `num_images * image_size^2 * 3`.
 const MAX_DRAWN_BYTES: usize = 4 << 30;
@@ -28,7 +29,7 @@ pub enum Source {
     Cifar100,
     /// Imagenette, 160-pixel version: about 9 500 training photos in 10 classes.
     Imagenette,
-    /// Your own images: one folder for each class, with JPEG, PNG or WebP files in it.
+    /// Your own images, JPEG, PNG, WebP, GIF, BMP or TIFF: one folder for each class, or all in one folder or zip file.
     ImageFolder,
 }
 
@@ -52,16 +53,27 @@ impl Source {
 pub struct DatasetSettings {
     /// Where the images come from.
     pub source: Source,
-    /// The folder that holds archives and unpacked data; for `image_folder`, the folder of class folders itself.
-    /// Relative to the project.
+    /// The folder that holds archives and unpacked data; for `image_folder`, the folder of class folders or images
+    /// itself, or a zip file of it. Relative to the project; `~/` is your home folder.
     #[schemars(extend("x-class" = "runtime"))]
     #[schemars(example = &"data/my_images")]
     pub root: PathBuf,
     /// Which classes, in this order; all of them when left out.
     pub classes: Option<ClassSelection>,
-    /// Side of the square images in pixels. Photos are cut to their central square, then resized.
+    /// Side of the square images in pixels. Photos are made square as `fit` says, then resized.
     #[schemars(range(min = 8, max = 1024))]
     pub image_size: usize,
+    /// How photos become square: `crop` cuts out the central square, `pad` keeps all of the image between bars,
+    /// `squash` stretches it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub fit: Fit,
+    /// The colour of the bars of `fit: pad`, and behind transparent images; white unless set.
+    #[serde(skip_serializing_if = "is_default")]
+    #[schemars(example = &"#808080")]
+    pub background: Colour,
+    /// Whether the folders below a class folder are read too. For `image_folder` only.
+    #[serde(skip_serializing_if = "is_default")]
+    pub recursive: bool,
     /// How many images to draw. Read by drawn sets only: the others have as many images as they have.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub num_images: usize,
@@ -89,6 +101,9 @@ impl Default for DatasetSettings {
             root: PathBuf::from("data"),
             classes: None,
             image_size: 32,
+            fit: Fit::default(),
+            background: Colour::default(),
+            recursive: false,
             num_images: 2048,
             val_split: 0.0,
             augmentation: Augmentation::default(),
@@ -118,7 +133,25 @@ impl Default for Augmentation {
     }
 }
 
+/// A setting that came later than others stands in no record and no identity as long as it changes nothing.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 impl DatasetSettings {
+    /// The path of `root`: a relative one starts at `project`, and `~` is the user's home folder.
+    pub fn root_in(&self, project: &Path) -> PathBuf {
+        let home = || std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
+        match self.root.strip_prefix("~").ok().zip(home()) {
+            Some((below, home)) => home.join(below),
+            None => project.join(&self.root),
+        }
+    }
+
+    pub(crate) fn framing(&self) -> Framing {
+        Framing { size: self.image_size, fit: self.fit, background: self.background }
+    }
+
     /// Checks every value against its range. Errors name the key (relative to these settings) and what is accepted.
     pub fn validate(&self) -> Result<(), DataError> {
         if !(8..=1024).contains(&self.image_size) {
@@ -150,7 +183,7 @@ impl DatasetSettings {
             return Err(DataError::setting("augmentation.rotation_degrees", reason));
         }
         match &self.classes {
-            Some(selection) => selection.validate(),
+            Some(selection) => selection.validate(self.source == Source::ImageFolder),
             None => Ok(()),
         }
     }
@@ -203,6 +236,30 @@ mod tests {
         for (key, property) in properties {
             assert!(property["description"].is_string(), "{key} has no description");
         }
+    }
+
+    #[test]
+    fn what_changes_nothing_stands_in_no_record() {
+        let plain = serde_json::to_value(DatasetSettings::default()).unwrap();
+        let parse = |text: &str| serde_json::from_str::<DatasetSettings>(text).unwrap();
+        let same = parse(r##"{"fit": "crop", "background": "#FFF", "recursive": false}"##);
+        assert_eq!(serde_json::to_value(same).unwrap(), plain);
+        let other = parse(r#"{"fit": "pad", "background": "black", "recursive": true}"#);
+        let value = serde_json::to_value(&other).unwrap();
+        assert_eq!((&value["fit"], &value["background"]), (&"pad".into(), &"#000000".into()));
+        assert_eq!(serde_json::from_value::<DatasetSettings>(value).unwrap(), other);
+    }
+
+    #[test]
+    fn a_tilde_is_the_home_folder_where_it_stands_alone() {
+        let root = |root: &str| {
+            DatasetSettings { root: root.into(), ..DatasetSettings::default() }.root_in(Path::new("/project"))
+        };
+        let home = std::env::home_dir().unwrap();
+        assert_eq!((root("~/pictures"), root("~")), (home.join("pictures"), home));
+        assert_eq!(root("~pictures"), Path::new("/project/~pictures"));
+        assert_eq!(root("a/~"), Path::new("/project/a/~"));
+        assert_eq!(root("/elsewhere"), Path::new("/elsewhere"));
     }
 
     #[test]

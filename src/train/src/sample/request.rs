@@ -4,6 +4,7 @@ use burn::tensor::Device;
 use pipe_engine::kind::{Failure, StageError};
 
 use super::{Drawing, Picture, draw};
+use crate::data::same_name;
 use crate::diffit::{Diffit, DiffitConfig};
 use crate::kernels;
 use crate::noise::Sampler;
@@ -76,7 +77,9 @@ impl Request {
             true => (0..num_classes).collect(),
             false => {
                 let find = |class: &String| {
-                    (0..num_classes).find(|label| name(*label) == *class).ok_or_else(|| {
+                    let exact = (0..num_classes).find(|label| name(*label) == *class);
+                    let same = || (0..num_classes).find(|label| same_name(&name(*label), class));
+                    exact.or_else(same).ok_or_else(|| {
                         let all: Vec<String> = (0..num_classes).map(name).collect();
                         setting(format!(
                             "classes: the model has no class `{class}`; it has {}",

@@ -59,21 +59,51 @@ impl Stage for DatasetStage {
                 DataError::Setting { .. } => StageError::new(Failure::Setting, error.to_string()),
                 _ => StageError::new(Failure::Input, error.to_string()),
             })?;
+        dataset.check_images(&progress).map_err(|error| match (&error, context.stop.requested()) {
+            (DataError::Stopped, Some(signal)) => {
+                StageError::new(Failure::Interrupted(signal), error.to_string())
+            }
+            _ => StageError::new(Failure::Input, error.to_string()),
+        })?;
+        warn_of_classes(&dataset, &self.settings, context);
         let counts = dataset.counts();
         let (train, validation) =
             counts.iter().fold((0, 0), |(t, v), class| (t + class.train, v + class.validation));
         let aside = if validation > 0 { format!(" and {validation} for validation") } else { String::new() };
+        let passed_over = dataset.passed_over();
         let summary = format!(
-            "{}, {train} image{}{aside} in {} class{} at {size} x {size} pixels",
+            "{}, {train} image{}{aside} in {} class{} at {size} x {size} pixels{passed_over}",
             dataset.source().name(),
             if train == 1 { "" } else { "s" },
             counts.len(),
             if counts.len() == 1 { "" } else { "es" },
             size = dataset.image_size(),
+            passed_over = match passed_over.is_empty() {
+                true => String::new(),
+                false => format!("; passed over: {passed_over}"),
+            },
         );
         context.event(Event::Message { text: summary.clone() });
         Ok(Outcome { artifact: Some(Artifact::new(Arc::new(dataset), None)), summary, next: None })
     }
+}
+
+/// A class without training images is learned from nothing.
+fn warn_of_classes(dataset: &Dataset, settings: &DatasetSettings, context: &RunContext) {
+    let without = dataset.classes_without_training();
+    if without.is_empty() {
+        return;
+    }
+    let shown = without.iter().take(10).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = if without.len() > 10 { ", …" } else { "" };
+    let (class, have) = if without.len() == 1 { ("class", "has") } else { ("classes", "have") };
+    let (with, or) = match settings.val_split {
+        0.0 => (String::new(), ""),
+        share => (format!(" with `val_split: {share}`"), ", or set a smaller val_split"),
+    };
+    let text =
+        format!("{} {class} {have} no training image{with}: {shown}{more}; add images{or}", without.len());
+    context.event(Event::Warning { text });
 }
 
 /// Passes progress on a few times a second.
@@ -104,5 +134,9 @@ impl Progress for Throttled<'_, '_> {
 
     fn decoded(&self, done: usize, total: usize) {
         self.report("preparing images".to_owned(), done as u64, Some(total as u64));
+    }
+
+    fn stopped(&self) -> bool {
+        self.context.stop.requested().is_some()
     }
 }

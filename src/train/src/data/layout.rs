@@ -1,0 +1,169 @@
+//! How a folder of images is laid out: a folder for each class, all images in one, or as a `dataset.json` says.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer};
+
+use super::error::{BadImage, DataError};
+use super::passed_over::{PassedKind, PassedOver};
+use super::walk::{self, Entries, Found};
+
+/// The class of images that have none. Not the folder's name: a folder that moves is the same data.
+const NO_CLASS: &str = "images";
+
+/// The file of labels that EDM's dataset tool writes (NVlabs/edm, `dataset_tool.py`).
+const LABELS: &str = "dataset.json";
+
+/// The classes of a folder, and what lies beside them.
+pub(super) struct Layout {
+    pub classes: Vec<Class>,
+    pub passed: PassedOver,
+    pub bad: Vec<BadImage>,
+}
+
+/// A class before it is read.
+pub(super) struct Class {
+    pub name: String,
+    /// The folder that its images lie in.
+    pub folder: PathBuf,
+    /// Its images, where they are known already.
+    pub images: Option<Vec<Box<OsStr>>>,
+}
+
+/// The layout of `root`. In an archive, folders named as EDM's tool names them are no classes.
+pub(super) fn of(root: &Path, is_archive: bool, recursive: bool) -> Result<Layout, DataError> {
+    if let Some(labels) = labels(root, is_archive)? {
+        return labelled(root, labels);
+    }
+    let mut top = walk::entries(root, true)?;
+    let (classes, circles) = class_folders(root, &top)?;
+    top.passed.add(PassedKind::ReadAlready, circles);
+    if is_archive && are_numbered(root, &top)? {
+        return Ok(flat(root, walk::images(root, true, None)?));
+    }
+    let is_flat = classes.is_empty() || (!top.images.is_empty() && !holds_images(&classes, recursive)?);
+    if !is_flat {
+        top.passed.add(PassedKind::BesideClasses, top.images.len());
+        return Ok(Layout { classes, passed: top.passed, bad: top.bad });
+    }
+    let kind = if recursive { PassedKind::EmptyFolder } else { PassedKind::DeeperFolder };
+    top.passed.add(kind, classes.len());
+    let images = top.images.into_iter().map(|name| name.into_boxed_os_str()).collect();
+    Ok(flat(root, Found { images, bad: top.bad, passed: top.passed }))
+}
+
+/// All images in one class, or no class if there is none.
+fn flat(root: &Path, found: Found) -> Layout {
+    let Found { images, bad, passed } = found;
+    let is_empty = images.is_empty() && bad.is_empty();
+    let class = Class { name: NO_CLASS.to_owned(), folder: root.to_owned(), images: Some(images) };
+    Layout { classes: if is_empty { Vec::new() } else { vec![class] }, passed, bad }
+}
+
+/// The folders in `root`, and how many lead back to `root` or above it.
+fn class_folders(root: &Path, top: &Entries) -> Result<(Vec<Class>, usize), DataError> {
+    let inside = root.canonicalize().map_err(DataError::io("open the folder", root))?;
+    let (mut classes, mut circles) = (Vec::new(), 0);
+    for name in &top.folders {
+        let folder = root.join(name);
+        let end = folder.canonicalize().map_err(DataError::io("open the folder", &folder))?;
+        if inside.starts_with(&end) {
+            circles += 1;
+            continue;
+        }
+        let Some(name) = name.to_str().map(str::to_owned) else {
+            let reason = "its name is not UTF-8, so it cannot name a class; rename it";
+            return Err(DataError::folder(&folder, reason));
+        };
+        classes.push(Class { name, folder, images: None });
+    }
+    Ok((classes, circles))
+}
+
+fn holds_images(classes: &[Class], recursive: bool) -> Result<bool, DataError> {
+    for class in classes {
+        let found = walk::images(&class.folder, recursive, None)?;
+        if !found.images.is_empty() || !found.bad.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether these are the folders of EDM's tool: `00000/img00000000.png`.
+fn are_numbered(root: &Path, top: &Entries) -> Result<bool, DataError> {
+    let is_number =
+        |text: &str, digits: usize| text.len() == digits && text.bytes().all(|b| b.is_ascii_digit());
+    let is_numbered = |name: &Box<OsStr>| {
+        let stem = Path::new(name).file_stem().and_then(OsStr::to_str);
+        stem.and_then(|stem| stem.strip_prefix("img")).is_some_and(|number| is_number(number, 8))
+    };
+    let folders = top.folders.iter().map(|name| name.to_str().is_some_and(|name| is_number(name, 5)));
+    if top.folders.is_empty() || !top.images.is_empty() || !folders.into_iter().all(|is| is) {
+        return Ok(false);
+    }
+    for name in &top.folders {
+        if !walk::images(&root.join(name), false, None)?.images.iter().all(is_numbered) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// `dataset.json`: the label of each image, or none at all.
+type Labels = Option<Vec<(String, u32)>>;
+
+#[derive(Deserialize)]
+struct LabelFile {
+    #[serde(deserialize_with = "present")]
+    labels: Labels,
+}
+
+/// Without it a key that is missing would be as good as null.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Labels, D::Error> {
+    Labels::deserialize(deserializer)
+}
+
+/// What a `dataset.json` in `root` says, if it is one of EDM's. In a folder of one's own such a file may mean anything.
+fn labels(root: &Path, is_archive: bool) -> Result<Option<Labels>, DataError> {
+    let path = root.join(LABELS);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let bytes = fs::read(&path).map_err(DataError::io("read", &path))?;
+    match serde_json::from_slice::<LabelFile>(&bytes) {
+        Ok(file) => Ok(Some(file.labels)),
+        Err(error) if is_archive => {
+            let reason =
+                format!("expected {{\"labels\": [[\"00000/img00000000.png\", 6], …]}} or null: {error}");
+            Err(DataError::archive(&path, "labels", reason))
+        }
+        Err(_) => Ok(None),
+    }
+}
+
+/// A class for each label, named by its number.
+fn labelled(root: &Path, labels: Labels) -> Result<Layout, DataError> {
+    let mut found = walk::images(root, true, None)?;
+    let Some(labels) = labels else { return Ok(flat(root, found)) };
+    let mut ahead: HashSet<Box<OsStr>> = found.images.drain(..).collect();
+    let mut classes: BTreeMap<u32, Vec<Box<OsStr>>> = BTreeMap::new();
+    for (name, label) in labels {
+        match ahead.take(OsStr::new(&name)) {
+            Some(name) => classes.entry(label).or_default().push(name),
+            None => {
+                let reason = format!("{LABELS} gives it a label, and it is not there, or stands there twice");
+                found.bad.push(BadImage { file: root.join(name), reason });
+            }
+        }
+    }
+    found.passed.add(PassedKind::Unlabelled, ahead.len());
+    let class = |(label, mut images): (u32, Vec<Box<OsStr>>)| {
+        images.sort_unstable();
+        Class { name: label.to_string(), folder: root.to_owned(), images: Some(images) }
+    };
+    Ok(Layout { classes: classes.into_iter().map(class).collect(), passed: found.passed, bad: found.bad })
+}

@@ -1,0 +1,142 @@
+//! What lies in the folder of a data set and is no image of it: counted by kind, so that nothing is left out in silence.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::Path;
+
+/// Letters of an extension that is shown as it is.
+const LONGEST: usize = 12;
+
+/// Why an entry of a folder is no image of the data set.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PassedKind {
+    /// A file whose extension is none of an image that is read; lower case, with its dot, or empty if it has none.
+    Extension(String),
+    /// A folder below a class folder.
+    DeeperFolder,
+    /// A folder beside the images of a flat folder that holds no image itself.
+    EmptyFolder,
+    /// An image beside the class folders.
+    BesideClasses,
+    /// An image that `dataset.json` does not name.
+    Unlabelled,
+    /// A folder that is read already under another name, or that leads back to one above it.
+    ReadAlready,
+    /// A device, a socket or a pipe.
+    Special,
+    /// A hidden entry, or one that an operating system made for itself.
+    Hidden,
+}
+
+/// Counts of what was passed over. Shown as `6 .heic, 3 deeper folders`; hidden entries are counted and not shown.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PassedOver(BTreeMap<PassedKind, usize>);
+
+impl PassedKind {
+    /// The kind of a file by its extension.
+    pub(super) fn of_file(name: &OsStr) -> Self {
+        let extension = extension(name);
+        let plain = extension.chars().all(char::is_alphanumeric) && extension.chars().count() <= LONGEST;
+        match extension.is_empty() || !plain {
+            true => Self::Extension(String::new()),
+            false => Self::Extension(format!(".{extension}")),
+        }
+    }
+
+    /// What can be done about it; `None` if nothing need be.
+    pub fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Extension(e)
+                if matches!(e.as_str(), ".heic" | ".heif" | ".avif" | ".jxl" | ".jp2" | ".psd" | ".svg") =>
+            {
+                Some("this format is not read: convert the files to JPEG or PNG")
+            }
+            Self::Extension(e) if matches!(e.as_str(), ".zip" | ".tar" | ".gz" | ".tgz") => {
+                Some("an archive inside a folder is not read: unpack it, or make a zip file the `root`")
+            }
+            Self::DeeperFolder => Some("`recursive: true` reads them"),
+            Self::BesideClasses => Some("move them into a class folder"),
+            Self::Unlabelled => Some("dataset.json gives them no label"),
+            Self::Extension(_) | Self::EmptyFolder | Self::ReadAlready | Self::Special | Self::Hidden => None,
+        }
+    }
+
+    fn named(&self, count: usize) -> String {
+        let plural = if count == 1 { "" } else { "s" };
+        match self {
+            Self::Extension(extension) if extension.is_empty() => format!("{count} other file{plural}"),
+            Self::Extension(extension) => format!("{count} {extension}"),
+            Self::DeeperFolder => format!("{count} deeper folder{plural}"),
+            Self::EmptyFolder => format!("{count} folder{plural} without images"),
+            Self::BesideClasses => format!("{count} image{plural} beside the class folders"),
+            Self::Unlabelled => format!("{count} image{plural} without a label"),
+            Self::ReadAlready => format!("{count} link{plural} to what is read already"),
+            Self::Special => format!("{count} device{plural} or pipe{plural}"),
+            Self::Hidden => format!("{count} hidden"),
+        }
+    }
+}
+
+impl PassedOver {
+    /// Every kind with its count, the hidden ones too.
+    pub fn iter(&self) -> impl Iterator<Item = (&PassedKind, usize)> {
+        self.0.iter().map(|(kind, count)| (kind, *count))
+    }
+
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        self.0.keys().all(|kind| *kind == PassedKind::Hidden)
+    }
+
+    /// Entries of all kinds.
+    pub fn total(&self) -> usize {
+        self.0.values().sum()
+    }
+
+    pub(super) fn count(&mut self, kind: PassedKind) {
+        self.add(kind, 1);
+    }
+
+    pub(super) fn add(&mut self, kind: PassedKind, count: usize) {
+        if count > 0 {
+            *self.0.entry(kind).or_default() += count;
+        }
+    }
+
+    pub(super) fn extend(&mut self, other: Self) {
+        other.0.into_iter().for_each(|(kind, count)| self.add(kind, count));
+    }
+}
+
+impl fmt::Display for PassedOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown: Vec<_> = self.iter().filter(|(kind, _)| **kind != PassedKind::Hidden).collect();
+        shown.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let words: Vec<String> = shown.iter().map(|(kind, count)| kind.named(*count)).collect();
+        f.write_str(&words.join(", "))
+    }
+}
+
+/// The extension of a file's name in lower case, without its dot.
+pub(super) fn extension(name: &OsStr) -> String {
+    Path::new(name).extension().unwrap_or_default().to_string_lossy().to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_told_by_kind_the_most_first() {
+        let mut passed = PassedOver::default();
+        assert!(passed.is_empty());
+        for name in ["a.HEIC", "b.heic", "README", "x.\u{1b}[31m", ".."] {
+            passed.count(PassedKind::of_file(OsStr::new(name)));
+        }
+        passed.add(PassedKind::DeeperFolder, 1);
+        passed.add(PassedKind::Hidden, 7);
+        assert_eq!(passed.to_string(), "3 other files, 2 .heic, 1 deeper folder");
+        assert_eq!(passed.total(), 13);
+    }
+}

@@ -1,0 +1,137 @@
+//! Zip files of images, which may come from anyone: unpacked once to the project's cache.
+//!
+//! Only plain files whose paths stay inside are accepted, up to a total size. Everything is unpacked beside its target,
+//! synced and renamed at the end, so that an error or a power cut leaves nothing half-written behind.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read};
+use std::path::{Component, Path, PathBuf};
+
+use pipe_engine::store::room;
+use rayon::prelude::*;
+use zip::ZipArchive;
+use zip::read::ZipFile;
+
+use super::digest::hex;
+use super::error::DataError;
+use super::index::Index;
+use super::lock;
+use super::walk;
+
+/// A zip file may unpack to this many bytes, or to [`MAX_RATIO`] times its size if that is more. Images hardly shrink.
+const MIN_BYTES: u64 = 1 << 30;
+const MAX_RATIO: u64 = 20;
+const MAX_ENTRIES: usize = 10_000_000;
+
+/// The folder that `zip` is unpacked in, after it was unpacked if need be. It goes by the content of the file.
+pub(super) fn unpacked(zip: &Path, cache: &Path) -> Result<PathBuf, DataError> {
+    let path = zip.canonicalize().map_err(DataError::io("open", zip))?;
+    let (folder, name) = (path.parent().unwrap_or(&path), path.file_name().unwrap_or_default());
+    let digest = Index::new(cache, &path).digests(folder, &[name.into()], &|| {}).pop();
+    let digest = digest.unwrap_or(Err(io::ErrorKind::NotFound.into())).map_err(DataError::io("read", zip))?;
+    let target = cache.join("unpacked").join(hex(&digest[..16]));
+    if !target.is_dir() {
+        let _lock = lock::beside(&target)?;
+        if !target.is_dir() {
+            put_in_place(zip, &target)?;
+        }
+    }
+    top(&target)
+}
+
+/// The folder that holds the class folders: many archives have one folder around everything.
+fn top(folder: &Path) -> Result<PathBuf, DataError> {
+    let outer = walk::entries(folder, true)?;
+    if let ([only], []) = (&outer.folders[..], &outer.images[..])
+        && !folder.join("dataset.json").exists()
+    {
+        let inner = folder.join(only);
+        if !walk::entries(&inner, true)?.folders.is_empty() || inner.join("dataset.json").exists() {
+            return Ok(inner);
+        }
+    }
+    Ok(folder.to_owned())
+}
+
+fn put_in_place(zip: &Path, target: &Path) -> Result<(), DataError> {
+    let partial = target.with_extension("part");
+    remove(&partial)?; // left by a process that was killed
+    let result = unpack(zip, &partial)
+        .and_then(|()| fs::rename(&partial, target).map_err(DataError::io("put in place", target)));
+    #[cfg(unix)] // the rename lasts once the folder is synced; elsewhere folders cannot be opened
+    if result.is_ok() {
+        let parent = target.parent().unwrap_or(target);
+        File::open(parent).and_then(|f| f.sync_all()).map_err(DataError::io("sync", parent))?;
+    }
+    remove(&partial)?;
+    result
+}
+
+fn remove(folder: &Path) -> Result<(), DataError> {
+    match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(DataError::io("remove", folder)(e)),
+        _ => Ok(()),
+    }
+}
+
+fn unpack(zip: &Path, folder: &Path) -> Result<(), DataError> {
+    fs::create_dir_all(folder).map_err(DataError::io("create the folder", folder))?;
+    let file = File::open(zip).map_err(DataError::io("open", zip))?;
+    let size = file.metadata().map_err(DataError::io("look at", zip))?.len();
+    let failed = |at: &str, reason: String| DataError::archive(zip, at, reason);
+    let mut archive =
+        ZipArchive::new(BufReader::new(file)).map_err(|e| failed("its list of files", e.to_string()))?;
+    if archive.len() > MAX_ENTRIES {
+        return Err(failed("its list of files", format!("it holds more than {MAX_ENTRIES} files")));
+    }
+    let mut left = MIN_BYTES.max(size.saturating_mul(MAX_RATIO));
+    let (needed, free) = (archive.decompressed_size(), room::free(folder));
+    if let Some((needed, free)) = needed.zip(free).filter(|(needed, free)| needed > &u128::from(*free)) {
+        let reason = format!("it needs {} MB, and {} MB are free", needed >> 20, free >> 20);
+        return Err(failed("unpacking it", reason));
+    }
+    let mut files = Vec::new();
+    for number in 0..archive.len() {
+        let mut entry =
+            archive.by_index(number).map_err(|e| failed(&format!("entry {number}"), e.to_string()))?;
+        let name = entry.name().map_err(|e| failed(&format!("entry {number}"), e.to_string()))?.into_owned();
+        let at = format!("entry {name}");
+        let Some(path) = path_of(&entry, &name).map_err(|reason| failed(&at, reason.into()))? else {
+            continue;
+        };
+        let path = folder.join(path);
+        let written = write(&mut entry, &path, left).map_err(|e| failed(&at, e.to_string()))?;
+        left = left.checked_sub(written).ok_or_else(|| {
+            let reason = format!("it unpacks to more than {MAX_RATIO} times its size, which is refused");
+            failed(&at, reason)
+        })?;
+        files.push(path);
+    }
+    files.par_iter().try_for_each(|path| {
+        File::open(path).and_then(|file| file.sync_all()).map_err(DataError::io("sync", path))
+    })
+}
+
+/// The path of a file below the target; `None` for folders and for what systems add for themselves.
+fn path_of<R: Read>(entry: &ZipFile<'_, R>, name: &str) -> Result<Option<PathBuf>, &'static str> {
+    // Some programs of Windows write its separators.
+    let path = PathBuf::from(name.replace('\\', "/"));
+    if entry.is_symlink() {
+        return Err("it is a link, which is refused");
+    }
+    if name.contains('\0')
+        || path.components().any(|p| !matches!(p, Component::Normal(_) | Component::CurDir))
+    {
+        return Err("its path leaves the folder, which is refused");
+    }
+    let is_folder = entry.is_dir() || name.ends_with(['/', '\\']);
+    let is_systems =
+        path.components().any(|part| walk::is_hidden(part.as_os_str()) && part != Component::CurDir);
+    Ok((!is_folder && !is_systems && path.file_name().is_some()).then_some(path))
+}
+
+/// Writes a file of at most `limit` bytes, or one byte more to show that it is longer.
+fn write(entry: &mut impl Read, path: &Path, limit: u64) -> io::Result<u64> {
+    fs::create_dir_all(path.parent().unwrap_or(path))?;
+    io::copy(&mut entry.take(limit.saturating_add(1)), &mut File::create_new(path)?)
+}
