@@ -4,6 +4,10 @@
 //! disk) in 1,000 classes below a new folder in DIR and opens them as a data set, each time in a new process, with the
 //! time and the peak memory of each; then once more with one file added. The files are in the system's cache when they
 //! are read: the disk's own speed is not measured.
+//!
+//! `cargo bench --bench folder -- check` makes JPEG files of 64, 256 and 1024 pixels and has them checked before a training
+//! at `image_size: 64`: images a second the first time, and the time of the second. `RAYON_NUM_THREADS` sets the number of
+//! threads.
 
 use std::error::Error;
 use std::fs;
@@ -23,6 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["open", project] => open(Path::new(project)),
+        ["check"] => [(64, 20_000), (256, 4000), (1024, 400)].into_iter().try_for_each(check),
         [] => measure(1_200_000, &std::env::temp_dir()),
         [files] => measure(files.parse()?, &std::env::temp_dir()),
         ["--dir", folder] => measure(1_200_000, Path::new(folder)),
@@ -78,5 +83,35 @@ fn open(project: &Path) -> Result<(), Box<dyn Error>> {
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("not known").trim();
     println!("{seconds:>8.2} {peak:>10}");
     drop(dataset);
+    Ok(())
+}
+
+/// Checks so many photos of so many pixels.
+fn check((side, count): (u32, u32)) -> Result<(), Box<dyn Error>> {
+    let project = tempfile::tempdir()?;
+    for image in 0..count {
+        let wave = |at: u32, k: u32| (((at * k) as f32 / side as f32).sin() * 90.0 + 128.0) as u8;
+        let noise = |x: u32, y: u32| (x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(40_503 + image)) >> 27;
+        let photo = image::RgbImage::from_fn(side, side, |x, y| {
+            let grain = noise(x, y) as u8;
+            image::Rgb([wave(x, 3 + image % 9) + grain, wave(y, 5) + grain, wave(x + y, 2)])
+        });
+        let folder = project.path().join("data").join(format!("class {}", image % 10));
+        fs::create_dir_all(&folder)?;
+        photo.save(folder.join(format!("{image:06}.jpg")))?;
+    }
+    std::thread::sleep(Duration::from_secs(3)); // files that changed just now are not trusted
+    let settings =
+        DatasetSettings { source: Source::ImageFolder, image_size: 64, ..DatasetSettings::default() };
+    let timed = || -> Result<f64, Box<dyn Error>> {
+        let start = Instant::now();
+        Dataset::open(&settings, project.path(), &())?.check_images(&())?;
+        Ok(start.elapsed().as_secs_f64())
+    };
+    let (first, second) = (timed()?, timed()?);
+    let speed = f64::from(count) / first;
+    println!(
+        "{count:>6} JPEG of {side:>4} px: {speed:>6.0} images/s the first time, {second:.2} s the second"
+    );
     Ok(())
 }

@@ -14,6 +14,7 @@ mod fresh;
 mod gpu;
 mod graph;
 mod hostile;
+mod images;
 mod init;
 mod interchange;
 mod messages;

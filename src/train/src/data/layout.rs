@@ -148,6 +148,7 @@ fn labels(root: &Path, is_archive: bool) -> Result<Option<Labels>, DataError> {
 /// A class for each label, named by its number.
 fn labelled(root: &Path, labels: Labels) -> Result<Layout, DataError> {
     let mut found = walk::images(root, true, None)?;
+    found.passed.take(&PassedKind::of_file(OsStr::new(LABELS)));
     let Some(labels) = labels else { return Ok(flat(root, found)) };
     let mut ahead: HashSet<Box<OsStr>> = found.images.drain(..).collect();
     let mut classes: BTreeMap<u32, Vec<Box<OsStr>>> = BTreeMap::new();

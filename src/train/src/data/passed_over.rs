@@ -104,6 +104,14 @@ impl PassedOver {
         }
     }
 
+    /// Takes one of a kind out again: it was read after all.
+    pub(super) fn take(&mut self, kind: &PassedKind) {
+        if let Some(count) = self.0.get_mut(kind) {
+            *count -= 1;
+        }
+        self.0.retain(|_, count| *count > 0);
+    }
+
     pub(super) fn extend(&mut self, other: Self) {
         other.0.into_iter().for_each(|(kind, count)| self.add(kind, count));
     }

@@ -16,12 +16,17 @@ use super::digest::hex;
 use super::error::DataError;
 use super::index::Index;
 use super::lock;
+use super::unpack::Limits;
 use super::walk;
 
-/// A zip file may unpack to this many bytes, or to [`MAX_RATIO`] times its size if that is more. Images hardly shrink.
-const MIN_BYTES: u64 = 1 << 30;
+/// Images hardly shrink: a zip file may unpack to so many times its size, and to a GiB in any case.
 const MAX_RATIO: u64 = 20;
 const MAX_ENTRIES: usize = 10_000_000;
+
+/// How much a zip file of so many bytes may hold.
+fn limits(size: u64) -> Limits {
+    Limits { bytes: size.saturating_mul(MAX_RATIO).max(1 << 30), entries: MAX_ENTRIES }
+}
 
 /// The folder that `zip` is unpacked in, after it was unpacked if need be. It goes by the content of the file.
 pub(super) fn unpacked(zip: &Path, cache: &Path) -> Result<PathBuf, DataError> {
@@ -56,7 +61,8 @@ fn top(folder: &Path) -> Result<PathBuf, DataError> {
 fn put_in_place(zip: &Path, target: &Path) -> Result<(), DataError> {
     let partial = target.with_extension("part");
     remove(&partial)?; // left by a process that was killed
-    let result = unpack(zip, &partial)
+    let size = zip.metadata().map_err(DataError::io("look at", zip))?.len();
+    let result = unpack(zip, &partial, limits(size))
         .and_then(|()| fs::rename(&partial, target).map_err(DataError::io("put in place", target)));
     #[cfg(unix)] // the rename lasts once the folder is synced; elsewhere folders cannot be opened
     if result.is_ok() {
@@ -74,17 +80,17 @@ fn remove(folder: &Path) -> Result<(), DataError> {
     }
 }
 
-fn unpack(zip: &Path, folder: &Path) -> Result<(), DataError> {
+fn unpack(zip: &Path, folder: &Path, limits: Limits) -> Result<(), DataError> {
     fs::create_dir_all(folder).map_err(DataError::io("create the folder", folder))?;
     let file = File::open(zip).map_err(DataError::io("open", zip))?;
-    let size = file.metadata().map_err(DataError::io("look at", zip))?.len();
     let failed = |at: &str, reason: String| DataError::archive(zip, at, reason);
     let mut archive =
         ZipArchive::new(BufReader::new(file)).map_err(|e| failed("its list of files", e.to_string()))?;
-    if archive.len() > MAX_ENTRIES {
-        return Err(failed("its list of files", format!("it holds more than {MAX_ENTRIES} files")));
+    if archive.len() > limits.entries {
+        let reason = format!("it holds more than {} files, which is refused", limits.entries);
+        return Err(failed("its list of files", reason));
     }
-    let mut left = MIN_BYTES.max(size.saturating_mul(MAX_RATIO));
+    let mut left = limits.bytes;
     let (needed, free) = (archive.decompressed_size(), room::free(folder));
     if let Some((needed, free)) = needed.zip(free).filter(|(needed, free)| needed > &u128::from(*free)) {
         let reason = format!("it needs {} MB, and {} MB are free", needed >> 20, free >> 20);
@@ -102,7 +108,7 @@ fn unpack(zip: &Path, folder: &Path) -> Result<(), DataError> {
         let path = folder.join(path);
         let written = write(&mut entry, &path, left).map_err(|e| failed(&at, e.to_string()))?;
         left = left.checked_sub(written).ok_or_else(|| {
-            let reason = format!("it unpacks to more than {MAX_RATIO} times its size, which is refused");
+            let reason = format!("the archive unpacks to more than {} bytes, which is refused", limits.bytes);
             failed(&at, reason)
         })?;
         files.push(path);
@@ -134,4 +140,38 @@ fn path_of<R: Read>(entry: &ZipFile<'_, R>, name: &str) -> Result<Option<PathBuf
 fn write(entry: &mut impl Read, path: &Path, limit: u64) -> io::Result<u64> {
     fs::create_dir_all(path.parent().unwrap_or(path))?;
     io::copy(&mut entry.take(limit.saturating_add(1)), &mut File::create_new(path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Write};
+
+    use zip::write::{SimpleFileOptions, ZipWriter};
+
+    use super::*;
+
+    #[test]
+    fn a_zip_file_unpacks_to_no_more_than_its_limits() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("a.zip");
+        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+        for name in ["1.bmp", "2.bmp"] {
+            zip.start_file(name, SimpleFileOptions::default()).unwrap();
+            zip.write_all(&[0; 60_000]).unwrap();
+        }
+        let bytes = zip.finish().unwrap().into_inner();
+        assert!(bytes.len() < 1000);
+        fs::write(&path, &bytes).unwrap();
+        let refused = |name: &str, limits: Limits| {
+            unpack(&path, &place.path().join(name), limits).unwrap_err().to_string()
+        };
+        let all = Limits { bytes: 120_000, entries: 2 };
+        unpack(&path, &place.path().join("all"), all).unwrap();
+        let message = refused("bytes", Limits { bytes: 119_999, ..all });
+        assert!(message.contains("entry 2.bmp: the archive unpacks to more than 119999 bytes"), "{message}");
+        let written = place.path().join("bytes/2.bmp").metadata().unwrap().len();
+        assert_eq!(written, 60_000, "no more than a byte above the limit is written");
+        assert!(refused("entries", Limits { entries: 1, ..all }).contains("more than 1 files"));
+        assert_eq!(limits(1 << 40).bytes, 20 << 40);
+    }
 }

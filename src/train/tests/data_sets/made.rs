@@ -119,6 +119,11 @@ pub fn settings(source: Source) -> DatasetSettings {
     DatasetSettings { source, download: false, ..DatasetSettings::default() }
 }
 
+/// The files of a data set's images with their classes: what a loader would see, and nothing else.
+pub fn counted(dataset: &Dataset) -> Vec<(String, usize)> {
+    dataset.counts().into_iter().map(|class| (class.name, class.train + class.validation)).collect()
+}
+
 /// A PNG or JPEG of one colour.
 pub fn picture(width: u32, height: u32, colour: [u8; 3], format: image::ImageFormat) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());

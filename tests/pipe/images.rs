@@ -1,0 +1,134 @@
+//! Pictures of one's own: looked at before anything is trained, and nothing left out in silence.
+
+use crate::project::Project;
+
+const RUN: &str = "checkpoints/base_training/run_001";
+
+/// A PNG of one colour.
+fn png(shade: u8) -> Vec<u8> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    let image = image::RgbImage::from_pixel(9, 9, image::Rgb([shade, 99, 0]));
+    image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+/// The tiny pipeline on a folder of pictures, with these settings besides.
+fn project(settings: &str) -> Project {
+    let from = "source: shapes\n    classes: [circle, square]\n    image_size: 8";
+    Project::with(
+        from,
+        &format!("source: image_folder\n    root: pictures\n    image_size: 8\n    {settings}"),
+    )
+}
+
+/// `count` pictures in each of these folders.
+fn fill(project: &Project, folders: &[&str], count: u8) {
+    for folder in folders {
+        (0..count).for_each(|i| project.write(&format!("pictures/{folder}/{i}.png"), png(10 * i)));
+    }
+}
+
+#[test]
+fn bad_pictures_are_told_together_before_a_run_is_begun() {
+    let project = project("val_split: 0.5");
+    fill(&project, &["dark", "light"], 8);
+    let broken = ["dark/1.png", "dark/6.png", "light/0.png"];
+    for name in broken {
+        project.write(&format!("pictures/{name}"), "no picture");
+    }
+    let ended = project.pipe(&["run", "p.yaml"]).exits(1).says("failed to decode 3 of 16 images");
+    let ended = broken.iter().fold(ended, |ended, name| ended.says(name));
+    ended.says("replace or remove these files");
+    assert!(project.list("checkpoints").is_empty(), "nothing is begun on half a data set");
+    for name in broken {
+        project.write(&format!("pictures/{name}"), png(200));
+    }
+    project.pipe(&["run", "p.yaml"]).succeeds().says("8 images and 8 for validation in 2 classes");
+    assert_eq!(project.metadata(RUN)["status"], "completed");
+}
+
+#[test]
+fn what_is_passed_over_is_told() {
+    let project = project("");
+    fill(&project, &["dark", "light", "dark/deeper", "__MACOSX/dark"], 4);
+    for name in ["dark/a.heic", "light/b.HEIC", "beside.jpg", "Thumbs.db"] {
+        project.write(&format!("pictures/{name}"), "not read");
+    }
+    let told = "8 images in 2 classes at 8 x 8 pixels; passed over: 2 .heic, 1 deeper folder, 1 image beside the class folders";
+    project.pipe(&["run", "p.yaml"]).succeeds().says(told);
+    assert!(project.read(".pipe/events.jsonl").contains(told), "the journal has it too");
+}
+
+#[test]
+fn classes_without_training_images_are_warned_of() {
+    let project = project("val_split: 0.5");
+    fill(&project, &["dark", "light"], 6);
+    fill(&project, &["a single one", "b single one", "c single one"], 1);
+    let ended = project.pipe(&["run", "p.yaml"]).succeeds();
+    ended
+        .says("no training image with `val_split: 0.5`: ")
+        .says(" single one")
+        .says("set a smaller val_split");
+}
+
+#[test]
+fn a_flat_folder_trains_with_and_without_classes() {
+    let project = project("");
+    (0..20).for_each(|i| project.write(&format!("pictures/{i}.png"), png(10 * i)));
+    project.pipe(&["run", "p.yaml"]).succeeds().says("20 images in 1 class at");
+    assert_eq!(project.metadata(RUN)["dataset"]["classes"], serde_json::json!(["images"]));
+    let plain = project.read("p.yaml").replace("model: {", "model: { class_conditional: false,");
+    project.write("p.yaml", plain);
+    project.pipe(&["run", "p.yaml", "--epochs", "1"]).succeeds();
+    project
+        .pipe(&["sample", &format!("{}/checkpoints/last.ckpt", RUN.replace("001", "002")), "--n", "1"])
+        .succeeds();
+}
+
+#[test]
+fn a_class_is_found_however_its_accents_and_case_are_written() {
+    let project = project("classes: [\"\u{c4} b\", O, o]");
+    fill(&project, &["A\u{308} b", "O", "o", "unused"], 3);
+    project.pipe(&["check", "p.yaml"]).succeeds();
+    if project.list("pictures").len() == 4 {
+        project.pipe(&["run", "p.yaml", "--epochs", "1"]).succeeds().says("9 images in 3 classes");
+    }
+}
+
+#[test]
+fn a_setting_that_changes_nothing_trains_nothing_anew_and_one_that_does_is_named() {
+    let project = project("");
+    fill(&project, &["dark", "light"], 8);
+    project.pipe(&["run", "p.yaml", "--epochs", "1"]).succeeds();
+    let with = |more: &str| {
+        let arguments = ["plan", "p.yaml", "--epochs", "1", "--set", more];
+        project.pipe(&arguments).succeeds()
+    };
+    for same in
+        ["data.fit=crop", "data.recursive=false", "data.background=white", "data.background=[255,255,255]"]
+    {
+        with(same).says("everything is up to date");
+    }
+    with("data.fit=pad").says("fit");
+    with("data.background=black").says("background");
+}
+
+#[test]
+fn a_colour_that_is_a_comment_is_refused() {
+    let project = project("background: #808080");
+    fill(&project, &["dark"], 1);
+    project.pipe(&["check", "p.yaml"]).exits(2).says("data.background").says("\"#rrggbb\" in quotes");
+}
+
+#[test]
+fn a_folder_below_the_home_folder_is_found() {
+    let project = project("").environment("HOME", std::env::temp_dir().display().to_string());
+    let home = tempfile::tempdir_in(std::env::temp_dir()).unwrap();
+    let name = home.path().file_name().unwrap().to_str().unwrap().to_owned();
+    for i in 0..4 {
+        std::fs::create_dir_all(home.path().join("photos")).unwrap();
+        std::fs::write(home.path().join(format!("photos/{i}.png")), png(i)).unwrap();
+    }
+    let root = format!("data.root=~/{name}/photos");
+    project.pipe(&["run", "p.yaml", "--epochs", "1", "--set", &root]).succeeds().says("4 images in 1 class");
+}
