@@ -107,7 +107,7 @@ fn a_setting_that_changes_nothing_trains_nothing_anew_and_one_that_does_is_named
     for same in
         ["data.fit=crop", "data.recursive=false", "data.background=white", "data.background=[255,255,255]"]
     {
-        with(same).says("everything is up to date");
+        with(same).says("base  skip  up to date, run 001");
     }
     with("data.fit=pad").says("fit");
     with("data.background=black").says("background");

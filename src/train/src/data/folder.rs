@@ -85,12 +85,19 @@ fn read_place(
         .map(|class| find(class, root, settings.recursive))
         .collect::<Result<Vec<Found>, DataError>>()?;
     refuse_empty(shown, &folders, &found)?;
+    let digests = folders
+        .par_iter()
+        .zip(&found)
+        .map(|(class, found)| {
+            let index = Index::new(cache, &key(class, settings.recursive)?);
+            let digests = index.digests(&class.folder, &found.images, &done);
+            Ok((index, digests))
+        })
+        .collect::<Result<Vec<_>, DataError>>()?;
     let mut classes = Vec::new();
-    for (class, found) in folders.iter().zip(found) {
+    for ((class, found), (index, digests)) in folders.iter().zip(found).zip(digests) {
         passed_over.extend(found.passed);
         unreadable.extend(found.bad);
-        let index = Index::new(cache, &key(class, settings.recursive)?);
-        let digests = index.digests(&class.folder, &found.images, &done);
         let (names, digests) = readable(&class.folder, found.images, digests, &mut unreadable);
         classes.push(Folder { path: class.folder.clone(), index, names, digests });
     }

@@ -97,7 +97,7 @@ fn holds_images(classes: &[Class], recursive: bool) -> Result<bool, DataError> {
 fn are_numbered(root: &Path, top: &Entries) -> Result<bool, DataError> {
     let is_number =
         |text: &str, digits: usize| text.len() == digits && text.bytes().all(|b| b.is_ascii_digit());
-    let is_numbered = |name: &Box<OsStr>| {
+    let is_numbered = |name: &OsStr| {
         let stem = Path::new(name).file_stem().and_then(OsStr::to_str);
         stem.and_then(|stem| stem.strip_prefix("img")).is_some_and(|number| is_number(number, 8))
     };
@@ -106,7 +106,7 @@ fn are_numbered(root: &Path, top: &Entries) -> Result<bool, DataError> {
         return Ok(false);
     }
     for name in &top.folders {
-        if !walk::images(&root.join(name), false, None)?.images.iter().all(is_numbered) {
+        if !walk::images(&root.join(name), false, None)?.images.iter().all(|name| is_numbered(name)) {
             return Ok(false);
         }
     }

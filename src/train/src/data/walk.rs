@@ -60,7 +60,7 @@ pub(super) fn entries(folder: &Path, folders_count: bool) -> Result<Entries, Dat
             let path = entry.path();
             match fs::metadata(&path) {
                 Ok(end) => kind = end.file_type(),
-                Err(_) if !is_image(&name) && !(folders_count && extension(&name).is_empty()) => {
+                Err(_) if !(is_image(&name) || folders_count && extension(&name).is_empty()) => {
                     found.passed.count(PassedKind::of_file(&name));
                     continue;
                 }
