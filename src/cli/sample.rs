@@ -9,7 +9,7 @@ use pipe_engine::store::atomic;
 use pipe_train::checkpoint;
 use pipe_train::device::{self, DeviceChoice, Share};
 use pipe_train::noise::Sampler;
-use pipe_train::sample::{Request, png};
+use pipe_train::sample::{Format, Request, guidance_in_vain};
 
 use super::{CliError, ExitCode, Output, signals};
 use crate::report::message;
@@ -28,7 +28,7 @@ pub struct SampleArguments {
     /// Images in all, shared out among the classes
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     n: u16,
-    /// PNG file to write
+    /// File to write: a .png, .jpg or .webp
     #[arg(short, long, default_value = "samples.png", value_name = "FILE")]
     output: PathBuf,
     /// Draw this class only; can be given several times
@@ -59,6 +59,7 @@ pub fn sample(arguments: SampleArguments, output: &Output) -> Result<ExitCode, C
     if !(a.guidance >= 0.0 && a.guidance.is_finite()) {
         return Err(CliError::usage("--guidance: expected 0 or more"));
     }
+    let format = Format::of(&a.output).map_err(|e| CliError::usage(format!("--output {e}")))?;
     let device = device::resolve(a.device, Share::default()).map_err(CliError::usage)?.device;
     let opened =
         checkpoint::open(&a.checkpoint, a.lora.as_deref(), !a.no_ema, &device).map_err(CliError::failed)?;
@@ -79,6 +80,13 @@ pub fn sample(arguments: SampleArguments, output: &Output) -> Result<ExitCode, C
         sampler: Sampler { steps: usize::from(a.steps), guidance: a.guidance, ..Sampler::default() },
         batch_size: usize::from(a.batch_size),
     };
+    let classes = opened.config.num_classes;
+    if let Some(part) = request.partly(classes) {
+        message::warning(&format!("--n {}: {part} are drawn; each needs an image", request.n));
+    }
+    if let Some(text) = guidance_in_vain(a.guidance, Some(classes), opened.label_dropout) {
+        message::warning(&text);
+    }
     let stop = Stop::default();
     signals::watch(stop.clone())?;
     let report = report::reporter(output, false);
@@ -97,7 +105,7 @@ pub fn sample(arguments: SampleArguments, output: &Output) -> Result<ExitCode, C
         let code = stop.requested().map_or(1, |signal| signal.exit_code());
         return Ok(ExitCode::from(code));
     };
-    let bytes = png(&picture.render()).map_err(CliError::failed)?;
+    let bytes = format.encode(&picture.render()).map_err(CliError::failed)?;
     atomic::write(&a.output, |out| out.write_all(&bytes)).map_err(CliError::failed)?;
     say!("{}", a.output.display());
     Ok(ExitCode::SUCCESS)

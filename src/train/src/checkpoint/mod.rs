@@ -31,6 +31,9 @@ pub const BASE_WEIGHTS_DIGEST: &str = "base_weights_digest";
 /// Key of a LoRA checkpoint's header: prefix of the base's weights that the factors belong to.
 pub const BASE_WEIGHTS: &str = "base_weights";
 
+/// Key of a checkpoint's header: share of images that its model was trained on without their label.
+pub const LABEL_DROPOUT: &str = "label_dropout";
+
 /// Why a model could not be rebuilt.
 #[derive(Debug, thiserror::Error)]
 pub enum RebuildError {
@@ -69,6 +72,11 @@ fn prefix(checkpoint: &Checkpoint, ema: bool) -> &'static str {
 pub fn class_names(checkpoint: &Checkpoint) -> Vec<String> {
     let text = checkpoint.header().extra.get("class_names");
     text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
+/// The share of images that a checkpoint's model was trained on without their label; `None` if it does not say.
+pub fn label_dropout(checkpoint: &Checkpoint) -> Option<f64> {
+    checkpoint.header().extra.get(LABEL_DROPOUT)?.parse().ok()
 }
 
 /// Builds the model that a checkpoint holds, LoRA's factors beside its weights. `prefix` chooses the weights:
@@ -245,6 +253,8 @@ pub struct Opened {
     pub epoch: u64,
     /// What is legal and probably not meant.
     pub warning: Option<String>,
+    /// The larger one where LoRA was trained on top. `None` if a checkpoint does not say.
+    pub label_dropout: Option<f64>,
 }
 
 /// An adapter from a LoRA checkpoint, or from a folder in PEFT's format.
@@ -262,9 +272,11 @@ pub fn adapter(path: &Path, ema: bool) -> Result<Adapter, RebuildError> {
 pub fn open(file: &Path, lora: Option<&Path>, ema: bool, device: &Device) -> Result<Opened, RebuildError> {
     let checkpoint = Checkpoint::open(file)?;
     let epoch = checkpoint.header().epoch;
+    let label_dropout = label_dropout(&checkpoint);
     let Some(lora) = lora else {
         let (net, config) = model(&checkpoint, prefix(&checkpoint, ema), device)?;
-        return Ok(Opened { net, config, class_names: class_names(&checkpoint), epoch, warning: None });
+        let class_names = class_names(&checkpoint);
+        return Ok(Opened { net, config, class_names, epoch, warning: None, label_dropout });
     };
     let adapter = adapter(lora, ema)?;
     let (net, config) = adapted_model(&checkpoint, best_prefix(&checkpoint), &adapter, device)?;
@@ -273,5 +285,5 @@ pub fn open(file: &Path, lora: Option<&Path>, ema: bool, device: &Device) -> Res
         true => class_names(&checkpoint),
         false => adapter.class_names,
     };
-    Ok(Opened { net, config, class_names, epoch, warning })
+    Ok(Opened { net, config, class_names, epoch, warning, label_dropout })
 }

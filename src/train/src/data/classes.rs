@@ -9,6 +9,8 @@ use serde::ser::{Serialize, Serializer};
 use unicode_normalization::UnicodeNormalization;
 
 use super::error::DataError;
+use super::settings::{DatasetSettings, Source};
+use super::{shapes, trees};
 
 /// Names in a message, at most.
 const TOLD: usize = 30;
@@ -52,6 +54,20 @@ impl ClassSelection {
             Self::Trees => TREES.to_vec(),
             Self::Names(names) => names.iter().map(String::as_str).collect(),
         }
+    }
+}
+
+/// How many classes a data set has, where its settings alone tell.
+pub(crate) fn known_count(settings: &DatasetSettings) -> Option<usize> {
+    if let Some(selection) = &settings.classes {
+        return Some(selection.names().len());
+    }
+    match settings.source {
+        Source::Shapes => Some(shapes::CLASSES.len()),
+        Source::Trees => Some(trees::CLASSES.len()),
+        Source::Cifar10 | Source::Imagenette => Some(10),
+        Source::Cifar100 => Some(100),
+        _ => None,
     }
 }
 

@@ -36,6 +36,7 @@ mod verified;
 mod walk;
 
 pub use classes::ClassSelection;
+pub(crate) use classes::known_count as known_class_count;
 pub(crate) use classes::same as same_name;
 pub use dataset::{ClassCount, Dataset};
 pub use error::{BadImage, DataError};

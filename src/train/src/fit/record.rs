@@ -16,8 +16,7 @@ use super::settings::FitSettings;
 use super::state::TrainState;
 use super::writer::Writer;
 use crate::diffit::DiffitConfig;
-use crate::noise::Sampler;
-use crate::sample::{Request, png};
+use crate::sample::{Format, Request};
 
 /// The writing side of one training.
 pub struct Recorder<'a> {
@@ -257,32 +256,23 @@ impl<'a> Recorder<'a> {
         state: &TrainState,
         job: &Job,
     ) -> Result<bool, StageError> {
-        const CLASSES: usize = 8;
-        const EACH: usize = 4;
+        let title = format!("{}, epoch {}", self.experiment, position.epoch);
+        let (seed, batch_size) = (self.settings.seed, self.settings.batch_size);
         let conditional = job.config.num_classes > 0;
-        let classes: Vec<String> = match conditional {
-            true => self.about.classes.iter().take(CLASSES).cloned().collect(),
-            false => Vec::new(),
-        };
-        let request = Request {
-            title: format!("{}, epoch {}", self.experiment, position.epoch),
-            n: EACH * if conditional { classes.len() } else { EACH },
-            classes,
-            seed: self.settings.seed,
-            sampler: Sampler::default(),
-            batch_size: self.settings.batch_size,
-        };
+        let (request, part) = Request::of_epoch(&title, &self.about.classes, conditional, seed, batch_size);
         let device = job.device.clone().inner();
         let going_on = |_, _| self.context.stop.requested().is_none();
         let drawn = request.picture(&state.weights(), job.config, &self.about.classes, &device, going_on)?;
         let Some(picture) = drawn else { return Ok(false) };
         let picture = picture.render();
-        let (size, png) = ([picture.width(), picture.height()], png(&picture)?);
+        let (size, png) = ([picture.width(), picture.height()], Format::Png.encode(&picture)?);
         let file = self.samples(position);
         file.parent().map_or(Ok(()), atomic::create_folder)?;
         atomic::write(&file, |out| out.write_all(&png))?;
         self.events.image(position.global_step, "samples", size, &png)?;
-        self.context.event(Event::Message { text: format!("Drew samples/epoch_{:03}.png", position.epoch) });
+        let part = part.map(|part| format!(": {part}")).unwrap_or_default();
+        let text = format!("Drew samples/epoch_{:03}.png{part}", position.epoch);
+        self.context.event(Event::Message { text });
         Ok(true)
     }
 

@@ -66,13 +66,13 @@ pub fn draw(
             return Ok(None);
         };
         let values: Vec<f32> = device::read(x)?.iter::<f32>().collect();
-        images.extend(values.chunks_exact(channels * size * size).map(|values| picture(values, size)));
+        images.extend(values.chunks_exact(channels * size * size).map(|values| from_values(values, size)));
     }
     Ok(Some(images))
 }
 
 /// `[3, size, size]` in [-1, 1] as bytes; what lies outside is cut off.
-fn picture(values: &[f32], size: usize) -> RgbImage {
+pub(super) fn from_values(values: &[f32], size: usize) -> RgbImage {
     RgbImage::from_fn(size as u32, size as u32, |x, y| {
         let at = |channel: usize| values[(channel * size + y as usize) * size + x as usize];
         Rgb([0, 1, 2].map(|channel| (at(channel).clamp(-1.0, 1.0) * 127.5 + 127.5).round() as u8))

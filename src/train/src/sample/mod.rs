@@ -1,9 +1,15 @@
 //! Images from a trained network, and the picture that shows them.
 
+mod arabic;
 mod draw;
+mod font;
+mod format;
+mod layout;
 mod picture;
 mod request;
+mod text;
 
 pub use draw::{Drawing, draw};
-pub use picture::{Picture, png};
-pub use request::Request;
+pub use format::Format;
+pub use picture::{Picture, stacked};
+pub use request::{Request, guidance_in_vain};

@@ -1,105 +1,99 @@
-//! The picture that people look at: rows of images, a name beside each row, a title above.
+//! The picture that people look at: blocks of images, a name beside each, a title above.
 
-use std::convert::Infallible;
-use std::io::Cursor;
-
-use embedded_graphics::mono_font::{MonoTextStyle, ascii::FONT_6X13};
-use embedded_graphics::pixelcolor::Rgb888;
-use embedded_graphics::prelude::{DrawTarget, Drawable, OriginDimensions, Pixel, Point, RgbColor, Size};
-use embedded_graphics::text::{Baseline, Text};
 use image::imageops::{FilterType, replace, resize};
-use image::{ImageFormat, Rgb, RgbImage};
-use pipe_engine::kind::{Failure, StageError};
+use image::{Rgb, RgbImage};
 
-/// Rows of images, each with a name.
+use super::font::HEIGHT;
+use super::layout::{GAP, Layout};
+use super::text::Line;
+
+/// Images in rows, each with a name.
 #[derive(Debug, Default)]
 pub struct Picture {
     pub title: String,
+    /// A row is broken into several where it would be long.
     pub rows: Vec<(String, Vec<RgbImage>)>,
 }
 
-/// Small images are enlarged, by a whole factor, until their side is this many pixels.
-const SIDE: u32 = 64;
-const GAP: u32 = 4;
 const MARGIN: u32 = 8;
-const LETTER: (u32, u32) = (6, 13);
+/// Names are cut at this many pixels.
+const NAME: u32 = 240;
+/// Titles are broken at the picture's width, or at this where it is smaller.
+const TITLE: u32 = 480;
 
 impl Picture {
-    /// The picture as one image: white ground, black text. Letters that are not ASCII become `?`.
+    /// The picture as one image: white ground, black text in any script.
     pub fn render(&self) -> RgbImage {
-        let images = || self.rows.iter().flat_map(|(_, images)| images);
-        let factor = images().map(|i| SIDE.div_ceil(i.width().max(1))).max().unwrap_or(1);
-        let side = images().map(|i| i.width() * factor).max().unwrap_or(SIDE);
-        let names = self.rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0) as u32;
-        let columns = self.rows.iter().map(|(_, images)| images.len()).max().unwrap_or(0) as u32;
-        let left = MARGIN + if names > 0 { names * LETTER.0 + 2 * GAP } else { 0 };
-        let top = MARGIN + if self.title.is_empty() { 0 } else { LETTER.1 + 2 * GAP };
-        let width =
-            (left + columns * (side + GAP) + MARGIN).max(2 * MARGIN + self.title.len() as u32 * LETTER.0);
-        let height = top + self.rows.len() as u32 * (side + GAP) + MARGIN;
-        let mut canvas = Canvas(RgbImage::from_pixel(width, height, Rgb([255; 3])));
-        canvas.text(&self.title, MARGIN, MARGIN);
-        for (row, (name, images)) in self.rows.iter().enumerate() {
-            let y = top + row as u32 * (side + GAP);
-            canvas.text(name, MARGIN, y + (side.saturating_sub(LETTER.1)) / 2);
-            for (column, image) in images.iter().enumerate() {
-                let large =
-                    resize(image, image.width() * factor, image.height() * factor, FilterType::Nearest);
-                let x = left + column as u32 * (side + GAP);
-                replace(&mut canvas.0, &large, i64::from(x), i64::from(y));
+        let names: Vec<Line> = self.rows.iter().map(|(name, _)| Line::within(name, NAME)).collect();
+        let longest = names.iter().map(|name| name.width).max().unwrap_or(0);
+        let label = if longest > 0 { longest + 2 * GAP } else { 0 };
+        let image = self.rows.iter().flat_map(|(_, images)| images).map(RgbImage::width).max().unwrap_or(1);
+        let counts: Vec<usize> = self.rows.iter().map(|(_, images)| images.len()).collect();
+        let layout = Layout::new(&counts, image, label);
+        let title = self.title(image, &layout);
+        let below = title.len() as u32 * HEIGHT + if title.is_empty() { 0 } else { 2 * GAP };
+        let inside = title.iter().map(|line| line.width).max().unwrap_or(0).max(layout.width);
+        let (width, height) = (inside + 2 * MARGIN, below + layout.height + 2 * MARGIN);
+        let mut canvas = RgbImage::from_pixel(width, height, Rgb([255; 3]));
+        for (number, line) in title.iter().enumerate() {
+            line.draw(&mut canvas, MARGIN, MARGIN + number as u32 * HEIGHT);
+        }
+        for (((_, images), name), block) in self.rows.iter().zip(&names).zip(&layout.blocks) {
+            let centred = layout.side.saturating_sub(HEIGHT) / 2;
+            name.draw(&mut canvas, MARGIN + block.x, MARGIN + below + block.y + centred);
+            for (number, image) in images.iter().enumerate() {
+                let (x, y) = layout.place(*block, number);
+                let shown = scaled(image, layout.side);
+                replace(&mut canvas, &shown, (MARGIN + x).into(), (MARGIN + below + y).into());
             }
         }
-        canvas.0
+        canvas
     }
-}
 
-/// An image as a PNG file's content.
-pub fn png(image: &RgbImage) -> Result<Vec<u8>, StageError> {
-    let mut bytes = Cursor::new(Vec::new());
-    let written = image.write_to(&mut bytes, ImageFormat::Png);
-    written.map_err(|e| StageError::new(Failure::Bug, format!("failed to make a PNG: {e}")))?;
-    Ok(bytes.into_inner())
-}
-
-struct Canvas(RgbImage);
-
-impl Canvas {
-    fn text(&mut self, text: &str, x: u32, y: u32) {
-        let ascii: String = text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
-        let style = MonoTextStyle::new(&FONT_6X13, Rgb888::BLACK);
-        let at = Point::new(x as i32, y as i32);
-        let Ok(_) = Text::with_baseline(&ascii, at, style, Baseline::Top).draw(self);
-    }
-}
-
-impl OriginDimensions for Canvas {
-    fn size(&self) -> Size {
-        Size::new(self.0.width(), self.0.height())
-    }
-}
-
-impl DrawTarget for Canvas {
-    type Color = Rgb888;
-    type Error = Infallible;
-
-    fn draw_iter<I: IntoIterator<Item = Pixel<Rgb888>>>(&mut self, pixels: I) -> Result<(), Infallible> {
-        for Pixel(Point { x, y }, colour) in pixels {
-            if let (Ok(x), Ok(y)) = (u32::try_from(x), u32::try_from(y))
-                && let Some(pixel) = self.0.get_pixel_mut_checked(x, y)
-            {
-                *pixel = Rgb([colour.r(), colour.g(), colour.b()]);
-            }
+    fn title(&self, image: u32, layout: &Layout) -> Vec<Line> {
+        let smaller = match layout.side < image {
+            true => format!("; {image} x {image} pixels, shown as {side} x {side}", side = layout.side),
+            false => String::new(),
+        };
+        match format!("{}{smaller}", self.title) {
+            none if none.is_empty() => Vec::new(),
+            title => Line::wrapped(&title, layout.width.max(TITLE)),
         }
-        Ok(())
     }
+}
+
+/// Several pictures below each other.
+pub fn stacked(pictures: &[Picture]) -> RgbImage {
+    let images: Vec<RgbImage> = pictures.iter().map(Picture::render).collect();
+    let width = images.iter().map(RgbImage::width).max().unwrap_or(1);
+    let height = images.iter().map(RgbImage::height).sum::<u32>().max(1);
+    let mut all = RgbImage::from_pixel(width, height, Rgb([255; 3]));
+    let mut top = 0;
+    for image in &images {
+        replace(&mut all, image, 0, top);
+        top += i64::from(image.height());
+    }
+    all
+}
+
+fn scaled(image: &RgbImage, side: u32) -> RgbImage {
+    let filter = if side < image.width() { FilterType::Triangle } else { FilterType::Nearest };
+    let height = u64::from(image.height()) * u64::from(side) / u64::from(image.width().max(1));
+    resize(image, side, height as u32, filter)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sample::Format;
 
     fn flat(colour: [u8; 3]) -> RgbImage {
         RgbImage::from_pixel(16, 16, Rgb(colour))
+    }
+
+    fn black(image: &RgbImage, x: std::ops::Range<u32>, y: std::ops::Range<u32>) -> usize {
+        let dots = y.flat_map(|y| x.clone().map(move |x| (x, y)));
+        dots.filter(|(x, y)| image.get_pixel(*x, *y).0 == [0; 3]).count()
     }
 
     #[test]
@@ -108,23 +102,51 @@ mod tests {
         let rows =
             vec![("oak".to_owned(), vec![flat(red), flat(blue)]), ("pine".to_owned(), vec![flat(blue)])];
         let image = Picture { title: "a title".into(), rows }.render();
-        let left = MARGIN + 4 * LETTER.0 + 2 * GAP;
-        let top = MARGIN + LETTER.1 + 2 * GAP;
+        let left = MARGIN + 4 * 8 + 2 * GAP;
+        let top = MARGIN + HEIGHT + 2 * GAP;
         assert_eq!(image.dimensions(), (left + 2 * 68 + MARGIN, top + 2 * 68 + MARGIN));
         let middle = |row: u32, column: u32| image.get_pixel(left + column * 68 + 32, top + row * 68 + 32).0;
         assert_eq!([middle(0, 0), middle(0, 1), middle(1, 0)], [red, blue, blue]);
         assert_eq!(middle(1, 1), [255; 3], "an empty place stays white");
-        let black = |x: std::ops::Range<u32>, y: std::ops::Range<u32>| {
-            y.flat_map(|y| x.clone().map(move |x| (x, y)))
-                .filter(|(x, y)| image.get_pixel(*x, *y).0 == [0; 3])
-                .count()
-        };
-        assert!(black(MARGIN..left, top..top + 64) > 20, "the first row's name");
-        assert!(black(MARGIN..80, MARGIN..MARGIN + LETTER.1) > 30, "the title");
+        assert!(black(&image, MARGIN..left, top..top + 64) > 20, "the first row's name");
+        assert!(black(&image, MARGIN..80, MARGIN..MARGIN + HEIGHT) > 30, "the title");
+    }
+
+    #[test]
+    fn names_in_every_script_are_told_apart_on_the_picture() {
+        let names = ["Früchte", "Fruchte", "野菜", "груша", "μήλο", "تفاح", "तरबूज", "사과", "🍎"];
+        let pictures = names.map(|name| {
+            let image =
+                Picture { title: String::new(), rows: vec![(name.into(), vec![flat([9; 3])])] }.render();
+            let name = image::imageops::crop_imm(&image, 0, 0, image.width() - 76, image.height()).to_image();
+            assert!(black(&name, 0..name.width(), 0..name.height()) > 20, "{name:?}");
+            name.into_raw()
+        });
+        for (i, one) in pictures.iter().enumerate() {
+            assert!(!pictures[..i].contains(one), "{} looks like another", names[i]);
+        }
+    }
+
+    #[test]
+    fn long_names_and_titles_do_not_widen_the_picture_without_end() {
+        let rows = vec![("n".repeat(500), vec![flat([9; 3])])];
+        let image = Picture { title: "a word ".repeat(100), rows }.render();
+        assert!(image.width() <= TITLE + 2 * MARGIN, "{}", image.width());
+        assert!(image.height() > 10 * HEIGHT, "the title is there, in lines");
+    }
+
+    #[test]
+    fn images_that_are_shown_smaller_say_so() {
+        let rows = vec![(String::new(), vec![RgbImage::new(1024, 1024); 100])];
+        let picture = Picture { title: String::new(), rows };
+        let image = picture.render();
+        assert!(image.width() < 8300 && image.height() < 8300, "{:?}", image.dimensions());
+        assert!(black(&image, MARGIN..400, MARGIN..MARGIN + HEIGHT) > 100, "a title says it");
     }
 
     #[test]
     fn a_picture_of_nothing_is_small_and_no_error() {
-        assert!(png(&Picture::default().render()).unwrap().starts_with(b"\x89PNG"));
+        assert!(Format::Png.encode(&Picture::default().render()).unwrap().starts_with(b"\x89PNG"));
+        assert!(Format::Png.encode(&stacked(&[])).is_ok());
     }
 }

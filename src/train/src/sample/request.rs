@@ -23,6 +23,12 @@ pub struct Request {
     pub batch_size: usize,
 }
 
+/// Images of a picture of one epoch; more where there are more classes.
+const OF_EPOCH: usize = 32;
+const OF_EPOCH_EACH: usize = 4;
+/// Classes of a picture of one epoch, at most.
+const OF_EPOCH_CLASSES: usize = 64;
+
 /// One row of the picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Row {
@@ -32,6 +38,32 @@ struct Row {
 }
 
 impl Request {
+    /// What a training draws after an epoch: some images of each class of `names`, the same classes each time, so that
+    /// epochs can be compared. Of very many classes it is a choice, spread evenly; then which part of them, in words.
+    pub fn of_epoch(
+        title: &str,
+        names: &[String],
+        conditional: bool,
+        seed: u64,
+        batch_size: usize,
+    ) -> (Self, Option<String>) {
+        let all = if conditional { names.len() } else { 0 };
+        let drawn = all.min(OF_EPOCH_CLASSES);
+        let classes: Vec<String> = (0..drawn).filter_map(|i| names.get(i * all / drawn)).cloned().collect();
+        let each = (OF_EPOCH / drawn.max(1)).clamp(1, OF_EPOCH_EACH);
+        let part = (drawn < all).then(|| share_of_classes(drawn, all));
+        let title = [title].into_iter().chain(part.as_deref()).collect::<Vec<_>>().join(", ");
+        let n = each * drawn.max(1);
+        (Self { title, n, classes, seed, sampler: Sampler::default(), batch_size }, part)
+    }
+
+    /// Which part of the classes that are asked for is drawn, in words, if it is not all of them: each has at least an
+    /// image.
+    pub fn partly(&self, num_classes: usize) -> Option<String> {
+        let asked = if self.classes.is_empty() { num_classes } else { self.classes.len() };
+        (self.n < asked).then(|| share_of_classes(self.n, asked))
+    }
+
     /// Draws it with a network on `device`, whose classes are called `names`. `after` is told how many steps of how many
     /// are done, and stops by answering `false`; the result is `None` then.
     ///
@@ -56,7 +88,8 @@ impl Request {
         };
         let mut images = images.into_iter();
         let rows = rows.into_iter().map(|row| (row.name, images.by_ref().take(row.count).collect()));
-        Ok(Some(Picture { title: self.title.clone(), rows: rows.collect() }))
+        let partly = self.partly(config.num_classes).map(|part| format!(", {part}")).unwrap_or_default();
+        Ok(Some(Picture { title: format!("{}{partly}", self.title), rows: rows.collect() }))
     }
 
     fn rows(&self, num_classes: usize, names: &[String]) -> Result<Vec<Row>, StageError> {
@@ -67,10 +100,7 @@ impl Request {
                     "classes: the model knows no classes, so none is called `{class}`"
                 )));
             }
-            let columns = (self.n as f64).sqrt().ceil().max(1.0) as usize;
-            let count = |row: usize| columns.min(self.n - row * columns);
-            let row = |row: usize| Row { name: String::new(), label: 0, count: count(row) };
-            return Ok((0..self.n.div_ceil(columns)).map(row).collect());
+            return Ok(vec![Row { name: String::new(), label: 0, count: self.n }]);
         }
         let name = |label: usize| names.get(label).cloned().unwrap_or_else(|| format!("class {label}"));
         let labels: Vec<usize> = match self.classes.is_empty() {
@@ -100,19 +130,41 @@ impl Request {
     }
 }
 
+/// Why a guidance other than 1 does nothing, or harm, for a model of so many classes that was trained with this share of
+/// its images unlabelled. What is unknown is taken to be fine.
+pub fn guidance_in_vain(guidance: f64, classes: Option<usize>, label_dropout: Option<f64>) -> Option<String> {
+    match (classes, label_dropout) {
+        _ if guidance == 1.0 => None,
+        (Some(0), _) => Some(format!("guidance {guidance} changes nothing: the model knows no classes")),
+        (_, Some(0.0)) => Some(format!(
+            "guidance {guidance} needs what the model draws without a class, and it was trained with label_dropout 0: \
+             it has not learned that"
+        )),
+        _ => None,
+    }
+}
+
+pub(super) fn share_of_classes(drawn: usize, all: usize) -> String {
+    format!("{drawn} of {all} classes")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn rows(n: usize, classes: &[&str], num_classes: usize) -> Result<Vec<(String, usize, usize)>, String> {
-        let request = Request {
+    fn request(n: usize, classes: &[&str]) -> Request {
+        Request {
             title: String::new(),
             n,
             classes: classes.iter().map(|c| c.to_string()).collect(),
             seed: 0,
             sampler: Sampler::default(),
             batch_size: 16,
-        };
+        }
+    }
+
+    fn rows(n: usize, classes: &[&str], num_classes: usize) -> Result<Vec<(String, usize, usize)>, String> {
+        let request = request(n, classes);
         let names = ["oak".to_owned(), "pine".to_owned(), "palm".to_owned()];
         let rows = request.rows(num_classes, &names).map_err(|e| e.message)?;
         Ok(rows.into_iter().map(|row| (row.name, row.label, row.count)).collect())
@@ -129,9 +181,51 @@ mod tests {
     }
 
     #[test]
-    fn without_classes_the_picture_is_about_square() {
-        let counts: Vec<usize> = rows(7, &[], 0).unwrap().into_iter().map(|(.., count)| count).collect();
-        assert_eq!(counts, [3, 3, 1]);
+    fn without_classes_there_is_one_block() {
+        assert_eq!(rows(7, &[], 0).unwrap(), [(String::new(), 0, 7)]);
         assert!(rows(7, &["oak"], 0).unwrap_err().contains("knows no classes"));
+    }
+
+    #[test]
+    fn guidance_is_doubted_only_where_it_cannot_work() {
+        let doubt = |g, classes, dropout| guidance_in_vain(g, classes, dropout).unwrap_or_default();
+        assert!(doubt(2.0, Some(0), Some(0.1)).contains("knows no classes"));
+        assert!(doubt(0.0, Some(3), Some(0.0)).contains("label_dropout 0"));
+        assert!(doubt(1.5, None, Some(0.0)).contains("label_dropout 0"));
+        for (g, classes, dropout) in [(1.0, Some(0), Some(0.0)), (2.0, Some(3), Some(0.1)), (2.0, None, None)]
+        {
+            assert_eq!(doubt(g, classes, dropout), "");
+        }
+    }
+
+    #[test]
+    fn classes_that_get_no_image_are_told() {
+        assert_eq!(request(2, &[]).partly(3).unwrap(), "2 of 3 classes");
+        assert_eq!(request(1, &["palm", "oak"]).partly(3).unwrap(), "1 of 2 classes");
+        for (n, classes) in [(3, vec![]), (7, vec![]), (1, vec!["palm"])] {
+            assert_eq!(request(n, &classes).partly(3), None);
+        }
+        assert_eq!(request(2, &[]).partly(0), None, "a model without classes has none to leave out");
+    }
+
+    #[test]
+    fn an_epochs_picture_has_every_class_within_a_bound_and_says_when_not() {
+        let names = |n: usize| (0..n).map(|i| format!("class {i}")).collect::<Vec<_>>();
+        let of = |n: usize| Request::of_epoch("t", &names(n), true, 0, 16);
+        for (classes, images) in [(2, 8), (8, 32), (9, 27), (10, 30), (33, 33), (64, 64)] {
+            let (request, part) = of(classes);
+            assert_eq!(
+                (request.classes.len(), request.n, part),
+                (classes, images, None),
+                "{classes} classes"
+            );
+            assert_eq!(request.title, "t");
+        }
+        let (many, part) = of(1000);
+        assert_eq!(part.unwrap(), "64 of 1000 classes");
+        assert_eq!((many.classes.len(), many.n, many.title.as_str()), (64, 64, "t, 64 of 1000 classes"));
+        assert_eq!((many.classes[1].as_str(), many.classes[63].as_str()), ("class 15", "class 984"));
+        let (none, _) = Request::of_epoch("t", &names(100), false, 0, 16);
+        assert_eq!((none.classes.len(), none.n, none.title.as_str()), (0, 4, "t"));
     }
 }

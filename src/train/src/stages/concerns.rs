@@ -13,7 +13,7 @@ use crate::lora::Plan;
 /// Adam's usual peak is 1e-3 and less; above this it does not learn.
 const HIGH_RATE: f64 = 0.05;
 /// Stages between a LoRA training and the base model's, at most; a circle is another check's business.
-const CHAIN: usize = 16;
+pub(super) const CHAIN: usize = 16;
 /// The number of classes matters for no shape.
 const ANY_CLASSES: usize = 1;
 
@@ -146,7 +146,7 @@ fn of_dropout(key: &str, share: f64) -> Vec<Concern> {
 }
 
 /// The settings of a `dataset` stage.
-fn dataset(stage: &str, others: &Others) -> Option<DatasetSettings> {
+pub(super) fn dataset(stage: &str, others: &Others) -> Option<DatasetSettings> {
     others.get(stage).filter(|(kind, _)| *kind == "dataset").and_then(|(_, s)| serde_json::from_value(s).ok())
 }
 

@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::concerns;
 use super::handed::{ModelFile, TrainedRun, model_file};
 use super::training::{Start, Training, setting};
-use crate::checkpoint::{self, BASE_DIGEST, BASE_FILE, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST};
+use crate::checkpoint::{self, BASE_DIGEST, BASE_FILE, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST, LABEL_DROPOUT};
 use crate::data::Dataset;
 use crate::diffit::Scope;
 use crate::fit::{About, FitSettings, LoraSettings};
@@ -159,12 +159,16 @@ impl LoraStage {
         }
         let weights =
             checkpoint::weights_digest(&file, prefix).map_err(|e| input(format!("the base model: {e}")))?;
-        let extra = BTreeMap::from([
+        let mut extra = BTreeMap::from([
             (HEADER_KEY.to_owned(), Adapter::describe(lora, &plan)),
             (BASE_DIGEST.to_owned(), file.digest().unwrap_or_default().to_owned()),
             (BASE_WEIGHTS.to_owned(), prefix.to_owned()),
             (BASE_WEIGHTS_DIGEST.to_owned(), weights),
         ]);
+        // What the base has learned without labels stays.
+        if let Some(of_base) = checkpoint::label_dropout(&file) {
+            extra.insert(LABEL_DROPOUT.to_owned(), of_base.max(*label_dropout).to_string());
+        }
         Ok(Start {
             model,
             scope,

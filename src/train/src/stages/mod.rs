@@ -6,6 +6,7 @@ mod dataset;
 mod handed;
 mod lora;
 mod sample;
+mod sampling;
 mod select_best;
 mod source;
 mod train;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use figment::Figment;
 use pipe_engine::kind::{
-    Counts, Failure, Files, Observation, Observer, Outcome, Reference, Rejection, RunContext, Stage,
-    StageError, StageKind, State,
+    Concern, Counts, Failure, Files, Observation, Observer, Others, Outcome, Reference, Rejection,
+    RunContext, Stage, StageError, StageKind, State,
 };
 use pipe_engine::progress::Event;
 use pipe_engine::store::{Made, Output, atomic};
@@ -16,34 +16,35 @@ use serde_json::Value;
 
 use super::copy_best::inside_project;
 use super::handed::model_file;
+use super::sampling;
 use super::training::setting;
 use crate::checkpoint;
 use crate::device::{self, DeviceChoice, Share};
 use crate::noise::Sampler;
-use crate::sample::{Request, png};
+use crate::sample::{Format, Request, guidance_in_vain};
 
-/// Draws images from a trained model into a PNG file, a row for each class.
+/// Draws images from a trained model into a picture, a row for each class.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SampleSettings {
     /// The stage whose model is used: `train`, `copy_best` or `lora`.
-    from: String,
-    /// The PNG file to write, relative to the project.
+    pub(super) from: String,
+    /// The file to write, relative to the project: a .png, .jpg or .webp.
     to: PathBuf,
-    /// Images in all, shared out among the classes.
+    /// Images in all, shared out among the classes: at least one for each, or the last ones get none.
     #[serde(default = "default_n")]
     #[schemars(range(min = 1, max = 10_000))]
-    n: usize,
+    pub(super) n: usize,
     /// The classes to draw, by name; all of them if unset.
     #[serde(default)]
-    classes: Option<Vec<String>>,
+    pub(super) classes: Option<Vec<String>>,
     /// Noise levels of EDM's Heun sampler; the network is evaluated `2 steps - 1` times.
     #[serde(default = "default_steps")]
     #[schemars(range(min = 1, max = 1000))]
     steps: usize,
     /// Weight of the class (classifier-free guidance): 1 takes it as it is, more exaggerates it.
     #[serde(default = "default_guidance")]
-    guidance: f64,
+    pub(super) guidance: f64,
     /// Seed of the noise that the images begin as.
     #[serde(default)]
     seed: u64,
@@ -94,6 +95,7 @@ impl StageKind for SampleKind {
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
         let settings: SampleSettings = settings.extract()?;
         inside_project(&settings.to).map_err(|message| Rejection::value("to", message))?;
+        Format::of(&settings.to).map_err(|message| Rejection::value("to", message))?;
         Rejection::unless("n", (1..=10_000).contains(&settings.n), "1 to 10000 images")?;
         Rejection::unless("steps", (1..=1000).contains(&settings.steps), "1 to 1000")?;
         Rejection::unless(
@@ -122,6 +124,10 @@ impl Stage for SampleStage {
 
     fn files(&self) -> Files {
         Files { reads: Vec::new(), writes: vec![("to".to_owned(), self.settings.to.clone())] }
+    }
+
+    fn concerns(&self, others: &Others) -> Vec<Concern> {
+        sampling::of_sample(&self.settings, others)
     }
 
     fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
@@ -159,6 +165,10 @@ impl Stage for SampleStage {
             sampler: Sampler { steps: s.steps, guidance: s.guidance, ..Sampler::default() },
             batch_size: s.batch_size,
         };
+        let classes = Some(opened.config.num_classes);
+        if let Some(text) = guidance_in_vain(s.guidance, classes, opened.label_dropout) {
+            context.event(Event::Message { text });
+        }
         let after = |done, total| {
             context.event(Event::Preparing { what: "drawing".into(), done, total: Some(total) });
             context.stop.requested().is_none()
@@ -170,13 +180,16 @@ impl Stage for SampleStage {
             return Err(StageError::new(Failure::Interrupted(signal), message));
         };
         let target = context.root.join(&s.to);
-        let bytes = png(&picture.render())?;
+        let format = Format::of(&s.to).map_err(setting)?;
+        let bytes = format.encode(&picture.render())?;
         atomic::create_folder(target.parent().unwrap_or(&context.root))?;
         atomic::sweep_for(&target);
         atomic::write(&target, |out| out.write_all(&bytes))?;
         let path = s.to.display().to_string();
         let output = Output::of(&context.root, &path)?;
         context.note_made(vec![output], Vec::new(), Vec::new())?;
-        Ok(Outcome { artifact: None, summary: format!("{} images: {path}", s.n), next: None })
+        let part = request.partly(opened.config.num_classes).map(|part| format!(" of {part}"));
+        let summary = format!("{} images{}: {path}", s.n, part.unwrap_or_default());
+        Ok(Outcome { artifact: None, summary, next: None })
     }
 }

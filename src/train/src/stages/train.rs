@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::concerns;
 use super::training::{Start, Training, setting};
+use crate::checkpoint::LABEL_DROPOUT;
 use crate::diffit::Scope;
 use crate::fit::{About, FitSettings, TrainSettings};
 
@@ -82,10 +83,11 @@ impl Stage for TrainStage {
             let classes = dataset.class_names().to_vec();
             let config = model.config(dataset.image_size(), classes.len());
             let network = config.init(*seed, device).map_err(|e| setting(format!("model: {e}")))?;
+            let extra = BTreeMap::from([(LABEL_DROPOUT.to_owned(), model.label_dropout.to_string())]);
             Ok(Start {
                 model: network,
                 scope: Scope::All,
-                about: About { config, classes, extra: BTreeMap::new() },
+                about: About { config, classes, extra },
                 label_dropout: model.label_dropout,
                 lora_dropout: 0.0,
                 base: None,
