@@ -7,6 +7,7 @@ mod check;
 mod ckpt;
 mod clean;
 mod completions;
+mod data;
 mod devices;
 mod export;
 mod graph;
@@ -90,6 +91,8 @@ enum Command {
     Logs(logs::LogsArguments),
     /// Check pipeline files without running anything
     Check(check::CheckArguments),
+    /// Look at data sets before anything is trained: counts, what is passed over, bad images, a contact sheet
+    Data(data::DataArguments),
     /// Print the dependency graph
     Graph(graph::GraphArguments),
     /// Write a pipeline as another program runs it: an Argo Workflow for Kubernetes
@@ -134,6 +137,7 @@ pub fn call(arguments: Arguments) -> Result<ExitCode, CliError> {
         Command::Cancel(a) => cancel::cancel(a),
         Command::Logs(a) => logs::logs(a),
         Command::Check(a) => check::check(a),
+        Command::Data(a) => data::data(a, &arguments.output),
         Command::Graph(a) => graph::graph(a),
         Command::Export(a) => export::export(a),
         Command::Runs(a) => runs::runs(a),

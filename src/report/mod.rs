@@ -1,5 +1,6 @@
 //! How things are shown to people and programs.
 
+pub mod data;
 pub mod json;
 pub mod line;
 pub mod log;

@@ -1,24 +1,29 @@
 //! Plain tables: a header, a rule, rows; columns as wide as their widest cell.
 
 use chrono::{DateTime, Local, Utc};
+use unicode_width::UnicodeWidthStr;
 
 /// Lays rows out under headings. The last column is not padded.
 pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
-    let mut widths: Vec<usize> = headings.iter().map(|h| h.chars().count()).collect();
+    let mut widths: Vec<usize> = headings.iter().map(|h| h.width()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+            *width = (*width).max(cell.width());
         }
     }
     let line = |cells: Vec<&str>| {
-        let padded: Vec<String> =
-            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let padded: Vec<String> = cells.iter().zip(&widths).map(|(cell, width)| pad(cell, *width)).collect();
         padded.join("  ").trim_end().to_owned()
     };
     let total = widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);
     let mut text = vec![line(headings.to_vec()), "-".repeat(total)];
     text.extend(rows.iter().map(|row| line(row.iter().map(String::as_str).collect())));
     text.join("\n")
+}
+
+/// A cell filled up with spaces to so many columns of a terminal, of which a letter may take two or none.
+fn pad(cell: &str, width: usize) -> String {
+    format!("{cell}{}", " ".repeat(width.saturating_sub(cell.width())))
 }
 
 /// Comma-separated values (RFC 4180), without the last line's end.
@@ -61,6 +66,15 @@ mod tests {
             table(&["Run #", "Name"], &rows),
             "Run #  Name\n----------------\n1      long name\n12     x"
         );
+    }
+
+    #[test]
+    fn columns_line_up_in_every_script() {
+        let rows =
+            [["野菜", "1"], ["cafe\u{301}", "2"], ["груша", "3"]].map(|row| row.map(str::to_owned).to_vec());
+        let lines = table(&["Class", "N"], &rows);
+        let lines: Vec<&str> = lines.lines().collect();
+        assert_eq!(lines, ["Class  N", "--------", "野菜   1", "cafe\u{301}   2", "груша  3"]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod hostile;
 mod images;
 mod init;
 mod interchange;
+mod look;
 mod messages;
 mod project;
 mod report;

@@ -26,6 +26,7 @@ mod order;
 mod outline;
 mod passed_over;
 mod progress;
+mod seen;
 mod settings;
 mod shapes;
 mod split;

@@ -62,6 +62,22 @@ impl PassedKind {
         }
     }
 
+    /// One word for programs: an extension with its dot, or the kind.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Extension(extension) if extension.is_empty() => "other_file",
+            Self::Extension(extension) => extension,
+            Self::DeeperFolder => "deeper_folder",
+            Self::EmptyFolder => "folder_without_images",
+            Self::BesideClasses => "beside_classes",
+            Self::Unlabelled => "unlabelled",
+            Self::ReadAlready => "read_already",
+            Self::Special => "special",
+            Self::Hidden => "hidden",
+        }
+        .to_owned()
+    }
+
     fn named(&self, count: usize) -> String {
         let plural = if count == 1 { "" } else { "s" };
         match self {

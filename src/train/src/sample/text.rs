@@ -26,7 +26,8 @@ struct Letter {
 }
 
 impl Line {
-    pub fn new(text: &str) -> Self {
+    #[cfg(test)]
+    fn new(text: &str) -> Self {
         Self::lay_out(&letters(text))
     }
 

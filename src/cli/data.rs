@@ -1,0 +1,184 @@
+//! `pipe data FILE [STAGE…]`
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use pipe_engine::kind::{Failure, StageError, StageId};
+use pipe_engine::progress::{Event, Report};
+use pipe_engine::stop::Stop;
+use pipe_engine::store::atomic;
+use pipe_train::data::{DataError, Dataset, DatasetSettings, Progress, Source};
+use pipe_train::sample::{Format, Picture, Sheet, stacked};
+
+use super::asked::{Asked, Meant};
+use super::{CliError, ExitCode, Output, signals};
+use crate::report::data::{self, Described};
+use crate::report::message;
+use crate::{report, say};
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  pipe data pipelines/base_training.yaml\n  pipe data pipelines/base_to_lora.yaml trees -o sheet.png\n  pipe data pipelines/base_training.yaml --set image_size=32 --augmented -o sheet.jpg\n  pipe data pipelines/base_training.yaml --json | jq '.[].passed_over'\n\nExit codes: 0 all images can be read; 1 some cannot, or a data set cannot be opened; 2 bad usage, file or setting."
+)]
+pub struct DataArguments {
+    #[command(flatten)]
+    asked: Asked,
+    /// As JSON, one record for each data set
+    #[arg(long)]
+    json: bool,
+    /// Draw what a model will see of each class into this file: a .png, .jpg or .webp
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Draw the images as the training's augmentation changes them
+    #[arg(long, requires = "output")]
+    augmented: bool,
+    /// Images of each class that are drawn, at most
+    #[arg(long, value_name = "N", default_value_t = 8, requires = "output", value_parser = clap::value_parser!(u16).range(1..=256))]
+    each: u16,
+}
+
+pub fn data(arguments: DataArguments, output: &Output) -> Result<ExitCode, CliError> {
+    let a = arguments;
+    let target = a.output.as_deref().map(|path| Ok((path, Format::of(path)?)));
+    let target = target.transpose().map_err(|e: String| CliError::usage(format!("--output {e}")))?;
+    let meant = a.asked.load()?;
+    let stages = datasets(&meant)?;
+    let stop = Stop::default();
+    signals::watch(stop.clone())?;
+    let (mut described, mut pictures, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+    for (stage, settings) in &stages {
+        let report = report::reporter(output, false);
+        let looked = look(stage, settings, &meant, &Watching::new(stage, &*report, &stop));
+        report.finish();
+        match looked {
+            Ok((dataset, found)) => {
+                if target.is_some() {
+                    pictures.push(sheet(stage, &dataset, &a, &meant.graph.pipeline.name));
+                }
+                if !found.bad.is_empty() {
+                    let bad = format!("{} that cannot be read", data::counted(found.bad.len(), "image"));
+                    errors.push(CliError::stage(stage.as_str(), &StageError::new(Failure::Input, bad)));
+                }
+                described.push(found);
+            }
+            Err(DataError::Stopped) => {
+                return Ok(ExitCode::from(stop.requested().map_or(1, |signal| signal.exit_code())));
+            }
+            Err(error) => {
+                let failure = match error {
+                    DataError::Setting { .. } => Failure::Setting,
+                    _ => Failure::Input,
+                };
+                let error = StageError::new(failure, error.to_string());
+                errors.push(CliError::stage(stage.as_str(), &error));
+            }
+        }
+    }
+    match a.json {
+        true => say!("{}", serde_json::to_string_pretty(&described).unwrap_or_default()),
+        false => described.iter().for_each(|found| say!("{}", found.text())),
+    }
+    if let Some((path, format)) = target.filter(|_| !pictures.is_empty()) {
+        let bytes = format.encode(&stacked(&pictures)).map_err(CliError::failed)?;
+        atomic::write(path, |out| out.write_all(&bytes)).map_err(CliError::failed)?;
+        if !a.json {
+            say!("{}", path.display());
+        }
+    }
+    CliError::all(errors).map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+/// The `dataset` stages that are meant, in the graph's order.
+fn datasets(meant: &Meant) -> Result<Vec<(StageId, DatasetSettings)>, CliError> {
+    let all = meant.graph.stages().filter(|stage| stage.kind == "dataset");
+    let found: Vec<(StageId, DatasetSettings)> = all
+        .filter(|stage| meant.selection.stages.contains(&stage.id))
+        .filter_map(|stage| Some((stage.id.clone(), serde_json::from_value(stage.stage.settings()).ok()?)))
+        .collect();
+    match found.is_empty() {
+        true => Err(CliError::usage("there is no stage of kind `dataset` among those that are meant")),
+        false => Ok(found),
+    }
+}
+
+/// Opens a data set and reads every image.
+fn look(
+    stage: &StageId,
+    settings: &DatasetSettings,
+    meant: &Meant,
+    progress: &dyn Progress,
+) -> Result<(Dataset, Described), DataError> {
+    let dataset = Dataset::open(settings, &meant.root, progress)?;
+    let bad = dataset.bad_images(progress)?;
+    let root = match settings.source {
+        Source::Shapes | Source::Trees => None,
+        _ => Some(settings.root.clone()),
+    };
+    let at = settings.root_in(&meant.root);
+    let described = Described::new(
+        stage,
+        &dataset,
+        root,
+        bad.iter().map(|image| (relative(&image.file, &at), &*image.reason)),
+    );
+    Ok((dataset, described))
+}
+
+fn relative<'a>(file: &'a Path, root: &Path) -> &'a Path {
+    file.strip_prefix(root).unwrap_or(file)
+}
+
+fn sheet(stage: &StageId, dataset: &Dataset, arguments: &DataArguments, pipeline: &str) -> Picture {
+    let size = dataset.image_size();
+    let mut title = format!("{stage} of {pipeline}: {}, {size} x {size} pixels", dataset.source().name());
+    if arguments.augmented {
+        title.push_str(", augmented");
+        if !dataset.augmentation().enabled {
+            message::warning(&format!(
+                "stage {stage}: its augmentation is not enabled, so --augmented changes nothing"
+            ));
+        }
+    }
+    Sheet { each: arguments.each.into(), augmented: arguments.augmented }.of(&title, dataset)
+}
+
+/// Shows how far it is, a few times a second, and ends the work when a signal came.
+struct Watching<'a> {
+    stage: &'a StageId,
+    report: &'a dyn Report,
+    stop: &'a Stop,
+    last: Mutex<Option<Instant>>,
+}
+
+impl<'a> Watching<'a> {
+    fn new(stage: &'a StageId, report: &'a dyn Report, stop: &'a Stop) -> Self {
+        Self { stage, report, stop, last: Mutex::new(None) }
+    }
+
+    fn show(&self, what: String, done: u64, total: Option<u64>) {
+        let Ok(mut last) = self.last.lock() else { return };
+        if last.is_none_or(|at| at.elapsed() > Duration::from_millis(100)) {
+            *last = Some(Instant::now());
+            self.report.event(self.stage, &Event::Preparing { what, done, total });
+        }
+    }
+}
+
+impl Progress for Watching<'_> {
+    fn downloaded(&self, name: &str, done: u64, total: Option<u64>) {
+        self.show(format!("downloading {name}"), done, total);
+    }
+
+    fn indexed(&self, done: usize) {
+        self.show("reading images".to_owned(), done as u64, None);
+    }
+
+    fn decoded(&self, done: usize, total: usize) {
+        self.show("checking images".to_owned(), done as u64, Some(total as u64));
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.requested().is_some()
+    }
+}
