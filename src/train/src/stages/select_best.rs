@@ -69,7 +69,7 @@ impl Stage for SelectBest {
     }
 
     fn references(&self) -> Vec<Reference> {
-let over = Reference::to("over", &self.settings.over, &["train", "lora"], Counts::Content);
+        let over = Reference::to("over", &self.settings.over, &["train", "lora"], Counts::Content);
         vec![Reference { many: true, passes_over_failed: true, ..over }]
     }
 
