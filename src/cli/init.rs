@@ -58,7 +58,7 @@ impl Template {
             Template::Folder => Shipped {
                 file: "pipelines/image_folder.yaml",
                 text: include_str!("../../pipelines/image_folder.yaml"),
-                first: "put your images into data/my_images/CLASS/ (JPEG, PNG or WebP), a folder for each class\n",
+                first: "put your images into data/my_images/CLASS/, a folder for each class, or all into data/my_images/\n",
             },
         }
     }

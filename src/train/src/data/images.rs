@@ -15,6 +15,9 @@ use super::framing::Framing;
 use super::index::{ContentDigest, Index};
 use super::passed_over::PassedOver;
 
+/// Bytes of the largest file that is read: more than any image that is decoded.
+const MAX_BYTES: u64 = 2 << 30;
+
 /// All images of a data set.
 pub(crate) enum Images {
     /// Square images, all of one size, not always the size asked for.
@@ -112,6 +115,11 @@ impl Files {
     /// The content of a file, which must be what it was when the data set was opened.
     fn read(&self, folder: &Folder, place: usize) -> Result<Vec<u8>, DataError> {
         let path = folder.path.join(&*folder.names[place]);
+        let size = fs::metadata(&path).map_err(DataError::io("look at", &path))?.len();
+        if size > MAX_BYTES {
+            let reason = format!("it has {} MB; up to {} MB are read", size >> 20, MAX_BYTES >> 20);
+            return Err(self.bad(folder, place, reason));
+        }
         let bytes = fs::read(&path).map_err(DataError::io("read", &path))?;
         if Sha256::digest(&bytes)[..] != folder.digests[place][..] {
             folder.index.forget();

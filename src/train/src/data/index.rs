@@ -10,7 +10,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -62,6 +62,25 @@ fn nanoseconds(time: SystemTime) -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
+/// Files up to this size are read in one go, which is quicker; larger ones may not fit into memory.
+const SMALL: u64 = 1 << 22;
+
+/// The digest of a file of about so many bytes.
+fn digest_of(path: &Path, size: u64) -> io::Result<ContentDigest> {
+    if size <= SMALL {
+        return Ok(Sha256::digest(fs::read(path)?).into());
+    }
+    let (mut file, mut digest, mut buffer) = (File::open(path)?, Sha256::new(), vec![0; 1 << 18]);
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(digest.finalize().into()),
+            Ok(read) => digest.update(&buffer[..read]),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
 /// The index of one folder.
 pub(crate) struct Index(PathBuf);
 
@@ -90,7 +109,7 @@ impl Index {
                 let before = known.as_ref().and_then(|known| known.find(name, stamp));
                 let digest = match before {
                     Some(digest) => digest,
-                    None => Sha256::digest(fs::read(&path)?).into(),
+                    None => digest_of(&path, stamp.size)?,
                 };
                 done();
                 Ok((stamp, digest, before.is_some()))
@@ -243,6 +262,14 @@ mod tests {
         assert_eq!(folder.digests(&["a", "b", "c"]), [real("a"), real("b"), real("c")]);
         folder.mark("b");
         assert_eq!(folder.digests(&["a", "b", "c"]), [real("a"), MARK, real("c")]);
+    }
+
+    #[test]
+    fn a_large_file_is_digested_in_pieces_to_the_same_digest() {
+        let folder = Folder::new(&["small"]);
+        let large = "0123456789".repeat(SMALL as usize / 10 + 7);
+        folder.put("large", &large);
+        assert_eq!(folder.digests(&["large", "small"]), [real(&large), real("small")]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use zip::read::ZipFile;
 
 use super::digest::hex;
 use super::error::DataError;
-use super::index::Index;
+use super::index::{ContentDigest, Index};
 use super::lock;
 use super::unpack::Limits;
 use super::walk;
@@ -30,18 +30,22 @@ fn limits(size: u64) -> Limits {
 
 /// The folder that `zip` is unpacked in, after it was unpacked if need be. It goes by the content of the file.
 pub(super) fn unpacked(zip: &Path, cache: &Path) -> Result<PathBuf, DataError> {
-    let path = zip.canonicalize().map_err(DataError::io("open", zip))?;
-    let (folder, name) = (path.parent().unwrap_or(&path), path.file_name().unwrap_or_default());
-    let digest = Index::new(cache, &path).digests(folder, &[name.into()], &|| {}).pop();
-    let digest = digest.unwrap_or(Err(io::ErrorKind::NotFound.into())).map_err(DataError::io("read", zip))?;
+    let digest = content(zip, cache)?;
     let target = cache.join("unpacked").join(hex(&digest[..16]));
     if !target.is_dir() {
         let _lock = lock::beside(&target)?;
         if !target.is_dir() {
-            put_in_place(zip, &target)?;
+            put_in_place(zip, &target, || Ok(content(zip, cache)? == digest))?;
         }
     }
     top(&target)
+}
+
+fn content(zip: &Path, cache: &Path) -> Result<ContentDigest, DataError> {
+    let path = zip.canonicalize().map_err(DataError::io("open", zip))?;
+    let (folder, name) = (path.parent().unwrap_or(&path), path.file_name().unwrap_or_default());
+    let digest = Index::new(cache, &path).digests(folder, &[name.into()], &|| {}).pop();
+    digest.unwrap_or(Err(io::ErrorKind::NotFound.into())).map_err(DataError::io("read", zip))
 }
 
 /// The folder that holds the class folders: many archives have one folder around everything.
@@ -58,12 +62,19 @@ fn top(folder: &Path) -> Result<PathBuf, DataError> {
     Ok(folder.to_owned())
 }
 
-fn put_in_place(zip: &Path, target: &Path) -> Result<(), DataError> {
+/// Unpacks to `target`, if the zip file is afterwards what it was before.
+fn put_in_place(
+    zip: &Path,
+    target: &Path,
+    is_unchanged: impl FnOnce() -> Result<bool, DataError>,
+) -> Result<(), DataError> {
     let partial = target.with_extension("part");
     remove(&partial)?; // left by a process that was killed
     let size = zip.metadata().map_err(DataError::io("look at", zip))?.len();
-    let result = unpack(zip, &partial, limits(size))
-        .and_then(|()| fs::rename(&partial, target).map_err(DataError::io("put in place", target)));
+    let result = unpack(zip, &partial, limits(size)).and_then(|()| match is_unchanged()? {
+        true => fs::rename(&partial, target).map_err(DataError::io("put in place", target)),
+        false => Err(DataError::Changed { file: zip.to_owned() }),
+    });
     #[cfg(unix)] // the rename lasts once the folder is synced; elsewhere folders cannot be opened
     if result.is_ok() {
         let parent = target.parent().unwrap_or(target);
