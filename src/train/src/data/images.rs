@@ -16,7 +16,7 @@ use super::index::{ContentDigest, Index};
 use super::passed_over::PassedOver;
 
 /// Bytes of the largest file that is read: more than any image that is decoded.
-const MAX_BYTES: u64 = 2 << 30;
+const MAX_BYTES: u64 = 1 << 30;
 
 /// All images of a data set.
 pub(crate) enum Images {
