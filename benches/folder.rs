@@ -2,8 +2,8 @@
 //!
 //! `cargo bench --bench folder -- [FILES] [--dir DIR]` makes that many files of 512 bytes (1.2 million, about 5 GB of
 //! disk) in 1,000 classes below a new folder in DIR and opens them as a data set, each time in a new process, with the
-//! time and the peak memory of each; then once more with one file added. The files are in the system's cache when they
-//! are read: the disk's own speed is not measured.
+//! time and the peak memory of each; then once more with one file added; then as it was last seen. The files are in the
+//! system's cache when they are read: the disk's own speed is not measured.
 //!
 //! `cargo bench --bench folder -- check` makes JPEG files of 64, 256 and 1024 pixels and has them checked before a training
 //! at `image_size: 64`: images a second the first time, and the time of the second. `RAYON_NUM_THREADS` sets the number of
@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pipe_train::data::{Dataset, DatasetSettings, Source};
+use pipe_train::data::{DatasetSettings, Source, look};
 
 const CLASSES: usize = 1000;
 
@@ -26,7 +26,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     allocator::keep_memory();
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["open", project] => open(Path::new(project)),
+        ["look", project] => open(Path::new(project), false),
+        ["as-last-seen", project] => open(Path::new(project), true),
         ["check"] => [(64, 20_000), (256, 4000), (1024, 400)].into_iter().try_for_each(check),
         [] => measure(1_200_000, &std::env::temp_dir()),
         [files] => measure(files.parse()?, &std::env::temp_dir()),
@@ -43,20 +44,21 @@ fn measure(files: usize, folder: &Path) -> Result<(), Box<dyn Error>> {
     println!("{files} files made in {:.1} s", start.elapsed().as_secs_f64());
     std::thread::sleep(Duration::from_secs(3)); // files that changed just now are not trusted
     println!("{:<28} {:>8} {:>10}", "", "seconds", "peak");
-    let run = |name: &str| -> Result<(), Box<dyn Error>> {
+    let run = |name: &str, how: &str| -> Result<(), Box<dyn Error>> {
         let program = std::env::current_exe()?;
-        let output = Command::new(program).arg("open").arg(project.path()).output()?;
+        let output = Command::new(program).arg(how).arg(project.path()).output()?;
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into());
         }
         println!("{name:<28} {}", String::from_utf8_lossy(&output.stdout).trim_end());
         Ok(())
     };
-    run("the first time")?;
-    run("the second")?;
-    run("the third")?;
+    run("the first time", "look")?;
+    run("the second", "look")?;
+    run("the third", "look")?;
     fs::write(project.path().join("data/class_0000/more.jpg"), "one more")?;
-    run("with a file more")?;
+    run("with a file more", "look")?;
+    run("as it was last seen", "as-last-seen")?;
     Ok(())
 }
 
@@ -74,15 +76,15 @@ fn make(root: &Path, files: usize) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn open(project: &Path) -> Result<(), Box<dyn Error>> {
+fn open(project: &Path, as_last_seen: bool) -> Result<(), Box<dyn Error>> {
     let settings = DatasetSettings { source: Source::ImageFolder, ..DatasetSettings::default() };
     let start = Instant::now();
-    let dataset = Dataset::open(&settings, project, &())?;
+    let seen = look(&settings, project, as_last_seen, &())?;
     let seconds = start.elapsed().as_secs_f64();
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("not known").trim();
     println!("{seconds:>8.2} {peak:>10}");
-    drop(dataset);
+    drop(seen);
     Ok(())
 }
 

@@ -54,6 +54,10 @@ pub struct Asked {
     /// Set a parameter or any setting: `epochs=20`, `base.optimizer.weight_decay=0.1`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Take data sets as they were last seen, without looking for images that changed
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    no_data_check: bool,
     /// Mirror the state to this store, or `none`: s3://BUCKET/PREFIX, gs://…, az://…, file:///FOLDER
     #[arg(long, value_name = "URL")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -128,7 +132,12 @@ impl Asked {
         let manifests = identity::manifests(&graph);
         let forced = if self.force { selection.named.clone() } else { BTreeSet::new() };
         // The engine asks stage by stage whether it is forced.
-        let request = Request { run_number: self.run_number, resume: self.resume, force: false };
+        let request = Request {
+            run_number: self.run_number,
+            resume: self.resume,
+            force: false,
+            data_as_last_seen: self.no_data_check,
+        };
         Ok(Meant { root, graph, manifests, selection, forced, request })
     }
 
@@ -182,6 +191,11 @@ impl Asked {
         all
     }
 
+    /// The same, with data sets as they were last seen.
+    pub fn without_data_check(self) -> Self {
+        Self { no_data_check: true, ..self }
+    }
+
     /// The same settings for one stage alone.
     pub fn only(&self, stage: &str) -> Self {
         Self { stages: vec![stage.to_owned()], from: Vec::new(), until: Vec::new(), ..self.clone() }
@@ -204,15 +218,16 @@ impl Meant {
         }
     }
 
-    /// Looks at what there is. Changes nothing.
+    /// Looks at what there is, to show it. Changes nothing. What cannot be read is shown too.
     pub fn observe(&self, execution: &Execution) -> Result<HashMap<StageId, Observed>, CliError> {
-        exec::observe(execution, &self.selection.stages)
+        exec::observe_to_show(execution, &self.selection.stages)
             .map_err(|(stage, error)| CliError::stage(stage.as_str(), &error))
     }
 
     /// Looks at what there is, and decides. Changes nothing.
     pub fn plan(&self, execution: &Execution) -> Result<(Plan, HashMap<StageId, Observed>), CliError> {
-        let observed = self.observe(execution)?;
+        let observed = exec::observe(execution, &self.selection.stages)
+            .map_err(|(stage, error)| CliError::stage(stage.as_str(), &error))?;
         Ok((plan::plan(&self.graph, &self.selection, &self.forced, &observed), observed))
     }
 }

@@ -2,7 +2,7 @@
 
 use pipe_engine::stop::Stop;
 
-use super::asked::AskedFile;
+use super::asked::{Asked, AskedFile};
 use super::report::Subject;
 use super::{CliError, ExitCode, signals};
 use crate::report::page;
@@ -22,7 +22,8 @@ pub struct UiArguments {
 }
 
 pub fn ui(arguments: UiArguments) -> Result<ExitCode, CliError> {
-    let subject = Subject::of(arguments.asked.asked())?;
+    // It looks again and again: whoever plans or runs looks at the images.
+    let subject = Subject::of(arguments.asked.asked().map(Asked::without_data_check))?;
     let port = arguments.port;
     let listening = Listening::on(port).map_err(|e| {
         CliError::usage(format!("failed to listen on port {port}: {e}; choose another with --port"))

@@ -3,6 +3,7 @@
 mod adapters;
 mod bench;
 mod chain;
+mod content;
 mod conventions;
 mod data;
 mod devices;
@@ -26,5 +27,6 @@ mod runs;
 mod shipped;
 mod signals;
 mod slurm;
+mod start_file;
 mod store;
 mod wgpu;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::graph::Graph;
-use crate::kind::{Artifact, Counts, Stage, StageId};
+use crate::kind::{Artifact, Stage, StageId};
 use crate::spec::LoadedStage;
 
 /// What a change of a setting means. Declared beside the field, as `x-class` in its schema.
@@ -90,11 +90,7 @@ impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         let show = |value: &Option<Value>| match value {
             None => "unset".to_owned(),
-            // Enough of a digest to tell two apart.
-            Some(Value::String(s)) if s.starts_with("sha256:") => {
-                s.chars().take("sha256:".len() + 8).collect()
-            }
-            Some(Value::String(s)) => s.clone(),
+            Some(Value::String(s)) => short_digest(s).to_owned(),
             Some(other) => other.to_string(),
         };
         write!(f, "{} {} -> {}", self.key, show(&self.old), show(&self.new))
@@ -118,8 +114,8 @@ pub fn of_settings(kind: &str, stage: &dyn Stage, schema: &schemars::Schema) -> 
 /// content of those that count by that.
 pub fn manifests(graph: &Graph) -> HashMap<StageId, Manifest> {
     let mut all: HashMap<StageId, Manifest> = HashMap::new();
-    for stage in graph.stages().filter(|s| s.inputs.iter().any(|i| i.counts == Counts::Settings)) {
-        let by_settings = stage.inputs.iter().filter(|input| input.counts == Counts::Settings);
+    for stage in graph.stages().filter(|s| s.inputs.iter().any(|i| i.counts.by_settings())) {
+        let by_settings = stage.inputs.iter().filter(|input| input.counts.by_settings());
         let inputs = by_settings.flat_map(|input| {
             let own = graph.stage(&input.stage).map(|s| &s.manifest);
             let entries = all.get(&input.stage).or(own).into_iter().flat_map(|m| m.record());
@@ -138,7 +134,7 @@ pub fn complete<'a>(
     inputs: &BTreeMap<String, Artifact>,
 ) -> (Cow<'a, Manifest>, Vec<String>) {
     let (mut known, mut unknown) = (Vec::new(), Vec::new());
-    for input in stage.inputs.iter().filter(|input| input.counts == Counts::Content) {
+    for input in stage.inputs.iter().filter(|input| input.counts.by_content()) {
         match inputs.get(&input.name) {
             Some(artifact) => {
                 known.extend(
@@ -216,6 +212,19 @@ fn property<'a>(schema: &'a Value, name: &str, root: &'a Value) -> Option<&'a Va
     })
 }
 
+/// Enough of a digest to tell two apart, of whatever kind it is (`sha256:…`, `blake3-head:…`); any other text as it is.
+pub fn short_digest(text: &str) -> &str {
+    let (kind, digits) = text.rsplit_once(':').unwrap_or(("", text));
+    let is_digest = digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    match text.char_indices().nth(kind.len() + usize::from(!kind.is_empty()) + SHOWN_DIGITS) {
+        Some((end, _)) if is_digest => &text[..end],
+        _ => text,
+    }
+}
+
+/// Digits of a digest that people are shown.
+const SHOWN_DIGITS: usize = 12;
+
 /// Lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: [char; 16] =
@@ -280,5 +289,16 @@ mod tests {
         let differences = differences(manifest(settings()).record(), manifest(other).record());
         assert_eq!(differences.len(), 1);
         assert_eq!(differences[0].to_string(), "learning_rate 0.001 -> 0.0001");
+    }
+
+    #[test]
+    fn digests_of_every_kind_are_shortened_and_nothing_else() {
+        let digits = "0123456789abcdef".repeat(4);
+        assert_eq!(short_digest(&format!("blake3-head:{digits}")), "blake3-head:0123456789ab");
+        assert_eq!(short_digest(&format!("sha256:{digits}")), "sha256:0123456789ab");
+        assert_eq!(short_digest(&digits), "0123456789ab");
+        for other in ["", "sha256:12", "data/a:b", &"x".repeat(64)] {
+            assert_eq!(short_digest(other), other);
+        }
     }
 }

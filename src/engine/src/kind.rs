@@ -171,6 +171,12 @@ pub trait Stage: Send + Sync {
         None
     }
 
+    /// Files that decide the result besides the settings: the digest of each, by a key of the manifest. One that is not
+    /// there has none.
+    fn content(&self, _root: &Path) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
     /// GPUs that it computes on at the same time, where its settings say; a job asks for so many.
     fn gpus(&self) -> u32 {
         0
@@ -273,6 +279,18 @@ pub enum Counts {
     Settings,
     /// The digest of what it hands on, however that came about.
     Content,
+    /// Both: its settings, and the digest of what it hands on where those do not decide it.
+    SettingsAndContent,
+}
+
+impl Counts {
+    pub fn by_settings(self) -> bool {
+        matches!(self, Counts::Settings | Counts::SettingsAndContent)
+    }
+
+    pub fn by_content(self) -> bool {
+        matches!(self, Counts::Content | Counts::SettingsAndContent)
+    }
 }
 
 /// What a stage may look at when it says how far it is.
@@ -289,6 +307,8 @@ pub struct Observer<'a> {
     pub inputs: &'a BTreeMap<String, Artifact>,
     /// What the stage last made, as it noted it then.
     pub made: Option<&'a Made>,
+    /// A stage before this one has yet to run: files that it reads may come, or become others.
+    pub pending: bool,
     pub request: &'a Request,
     pub graph: &'a Graph,
     pub(crate) confirmed: &'a RefCell<Option<Made>>,
@@ -332,6 +352,8 @@ pub struct Request {
     pub resume: bool,
     /// `--force`
     pub force: bool,
+    /// `--no-data-check`: data sets count as they were last seen.
+    pub data_as_last_seen: bool,
 }
 
 /// How far a stage is, as seen on disk.

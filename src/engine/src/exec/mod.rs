@@ -14,7 +14,7 @@ use std::path::Path;
 
 use crate::graph::Graph;
 use crate::identity::{self, Manifest};
-use crate::kind::{Artifact, Observation, Observer, Request, StageError, StageId, State};
+use crate::kind::{Artifact, Failure, Observation, Observer, Request, StageError, StageId, State};
 use crate::parallel;
 use crate::progress::Report;
 use crate::spec::{Input, LoadedStage};
@@ -106,15 +106,44 @@ pub fn observe(
     execution: &Execution,
     selected: &HashSet<StageId>,
 ) -> Result<HashMap<StageId, Observed>, (StageId, StageError)> {
+    observe_with(execution, selected, |_| false)
+}
+
+/// The same, to show how things stand: a stage whose data cannot be read counts as not there, with the reason.
+pub fn observe_to_show(
+    execution: &Execution,
+    selected: &HashSet<StageId>,
+) -> Result<HashMap<StageId, Observed>, (StageId, StageError)> {
+    observe_with(execution, selected, |error| error.failure == Failure::Input)
+}
+
+fn observe_with(
+    execution: &Execution,
+    selected: &HashSet<StageId>,
+    passes_over: impl Fn(&StageError) -> bool,
+) -> Result<HashMap<StageId, Observed>, (StageId, StageError)> {
     let mut all = HashMap::with_capacity(selected.len());
     let mut artifacts = HashMap::new();
+    let mut open: HashSet<&StageId> = HashSet::new();
     let stages: Vec<&LoadedStage> = execution.graph.stages().filter(|s| selected.contains(&s.id)).collect();
     let remembered =
         |stage: &&LoadedStage| Record::load(execution.root, &execution.graph.pipeline.name, &stage.id);
     let records = parallel::map(&stages, remembered);
     for (stage, record) in stages.iter().zip(records) {
-        let observed = observe_stage(execution, stage, record, &artifacts, &HashSet::new())
-            .map_err(|error| (stage.id.clone(), error))?;
+        let pending = stage.needs.iter().any(|(_, before)| open.contains(before));
+        let observed = match observe_stage(execution, stage, record, &artifacts, &HashSet::new(), pending) {
+            Err(error) if passes_over(&error) => Observed {
+                observation: State::absent(error.message).into(),
+                identity: planned(execution, stage),
+                record: Record::load(execution.root, &execution.graph.pipeline.name, &stage.id),
+                confirmed: None,
+            },
+            observed => observed.map_err(|error| (stage.id.clone(), error))?,
+        };
+        let settled = matches!(observed.observation.state, State::Done { .. } | State::Transient);
+        if pending || !settled || execution.forced.contains(&stage.id) {
+            open.insert(&stage.id);
+        }
         if let Some(artifact) = &observed.observation.artifact {
             artifacts.insert(stage.id.clone(), artifact.clone());
         }
@@ -123,13 +152,14 @@ pub fn observe(
     Ok(all)
 }
 
-/// `failed`: stages that nothing more is to be expected of.
+/// `failed`: stages that nothing more is to be expected of. `pending`: a stage before it has yet to run.
 fn observe_stage(
     execution: &Execution,
     stage: &LoadedStage,
     record: Option<Record>,
     artifacts: &HashMap<StageId, Artifact>,
     failed: &HashSet<&StageId>,
+    pending: bool,
 ) -> Result<Observed, StageError> {
     let pipeline = &execution.graph.pipeline.name;
     let inputs = inputs(stage, artifacts);
@@ -147,6 +177,7 @@ fn observe_stage(
         unknown: &unknown,
         inputs: &inputs,
         made: record.as_ref().and_then(|r| r.made.as_ref()),
+        pending,
         request: &request(execution, stage),
         graph: execution.graph,
         confirmed: &confirmed,
@@ -175,5 +206,12 @@ fn manifest<'a>(
     stage: &'a LoadedStage,
     inputs: &BTreeMap<String, Artifact>,
 ) -> (Cow<'a, Manifest>, Vec<String>) {
-    identity::complete(execution.manifests.get(&stage.id).unwrap_or(&stage.manifest), stage, inputs)
+    let settings = execution.manifests.get(&stage.id).unwrap_or(&stage.manifest);
+    let (manifest, unknown) = identity::complete(settings, stage, inputs);
+    let content = stage.stage.content(execution.root);
+    if content.is_empty() {
+        return (manifest, unknown);
+    }
+    let content = content.into_iter().map(|(key, digest)| (key, digest.into()));
+    (Cow::Owned(manifest.into_owned().with(content)), unknown)
 }

@@ -114,8 +114,8 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             let unsettled = !transient && record.is_none_or(|record| record.status != Status::Completed);
             let (artifact, confirmed) =
                 found.map_or((None, None), |found| (found.observation.artifact, found.confirmed));
-            // What runs hands on something newer.
-            if let Some(artifact) = artifact.filter(|_| step.action == Action::Skip) {
+            // What runs hands on something newer; what keeps nothing, the same, until it is looked at again.
+            if let Some(artifact) = artifact.filter(|_| step.action == Action::Skip || transient) {
                 artifacts.insert(step.stage.clone(), artifact);
             }
             let in_plan = |stages: Vec<&LoadedStage>| -> Vec<Place> {
@@ -211,7 +211,10 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
                 self.ready.remove(&place);
                 self.nodes[place].phase = Phase::Lazy;
                 self.nodes[place].moved = self.is_behind_moved(place);
-                self.release(place);
+                match self.look_again(place) {
+                    Ok(()) => self.release(place),
+                    Err(error) => self.take_in(place, Err(error)),
+                }
                 at = 0;
                 continue;
             }
@@ -228,6 +231,18 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
 
     fn is_behind_moved(&self, place: Place) -> bool {
         self.nodes[place].before.iter().any(|&before| self.nodes[before].moved)
+    }
+
+    /// Looks at what a stage that keeps nothing will hand on, if a stage before it ran since the plan was made.
+    fn look_again(&mut self, place: Place) -> Result<(), StageError> {
+        let Node { stage, moved, .. } = &self.nodes[place];
+        if *moved {
+            let looked = observe_stage(self.execution, stage, None, &self.artifacts, &HashSet::new(), false);
+            let found = looked?.observation;
+            self.artifacts.remove(&stage.id);
+            self.artifacts.extend(found.artifact.map(|artifact| (stage.id.clone(), artifact)));
+        }
+        Ok(())
     }
 
     /// Whether a stage waits for a GPU of its own: not where there is none at all.
@@ -255,7 +270,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             let record = Record::load(execution.root, pipeline, &stage.id);
             let failed: HashSet<&StageId> =
                 self.nodes.iter().filter(|n| n.phase == Phase::Broken).map(|n| &n.stage.id).collect();
-            let observed = observe_stage(execution, stage, record, &self.artifacts, &failed)?;
+            let observed = observe_stage(execution, stage, record, &self.artifacts, &failed, false)?;
             self.nodes[place].confirmed = observed.confirmed;
             let forced = execution.forced.contains(&stage.id);
             let (mut action, mut reason) = plan::decide(&observed.observation.state, forced);

@@ -2,7 +2,7 @@
 //! can look at the decision.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
 
@@ -76,8 +76,16 @@ pub fn user_of<'a>(
         return Some(format!("stage {} of {}", record.stage, record.pipeline));
     }
     let mut others = others.filter(|(other, _)| other.folder != run.folder);
-    let other = others.find(|(_, m)| m.as_ref().is_some_and(|m| refers(&m.manifest)));
+    let started = |m: &Metadata| m.resumed_from.as_ref().is_some_and(|file| lies_in(file, run));
+    let other = others.find(|(_, m)| m.as_ref().is_some_and(|m| refers(&m.manifest) || started(m)));
     other.map(|(other, _)| other.folder.display().to_string())
+}
+
+/// Whether a checkpoint that another run was started from is one of this run.
+fn lies_in(file: &str, run: &Run) -> bool {
+    let file: PathBuf = Path::new(file).components().filter(|c| *c != Component::CurDir).collect();
+    let folder = file.parent().and_then(Path::parent);
+    folder.is_some_and(|folder| !folder.as_os_str().is_empty() && run.folder.ends_with(folder))
 }
 
 /// Removes a run. Fails if a process trains in it.

@@ -1,6 +1,7 @@
 //! The engine on a scripted fake stage.
 
 mod command;
+mod data;
 mod exec;
 mod export;
 mod fake;

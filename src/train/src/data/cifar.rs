@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use image::{Rgb, RgbImage};
 
@@ -114,6 +114,28 @@ impl Files {
         }
         Ok(())
     }
+}
+
+/// What [`open`] reads, in the folder of the data set: the one or the other.
+pub(super) fn paths(form: &Form) -> [&'static str; 2] {
+    [form.folder, form.archive.file]
+}
+
+/// The files that [`open`] would read, if there are any.
+pub(super) fn files(form: &Form, root: &Path) -> Vec<PathBuf> {
+    let folder = root.join(form.folder);
+    if !folder.is_dir() {
+        let archive = root.join(form.archive.file);
+        return if archive.is_file() { vec![archive] } else { Vec::new() };
+    }
+    let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+    let wanted = entries.map(|entry| entry.path()).filter(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        form.is_names(&name) || form.is_batch(&name)
+    });
+    let mut files: Vec<PathBuf> = wanted.collect();
+    files.sort();
+    files
 }
 
 fn read_folder(form: &Form, folder: &Path) -> Result<Files, DataError> {

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::digest::FieldDigest;
 use super::error::{BadImage, DataError};
 use super::framing::Framing;
-use super::images::Images;
+use super::images::{Images, Listed};
 use super::passed_over::PassedOver;
 use super::progress::Progress;
 use super::settings::{Augmentation, DatasetSettings, Source};
@@ -72,11 +72,7 @@ impl Dataset {
         };
         let class_count = content.class_names.len();
         let (train, validation) = split(&content.labels, class_count, settings.val_split, settings.seed);
-        let mut digest = FieldDigest::new("data set");
-        digest.field(settings.source.name());
-        digest.field((settings.image_size as u64).to_le_bytes());
-        content.class_names.iter().for_each(|name| digest.field(name));
-        digest.field(&content.digest);
+        let digest = digest_of(settings, &content.class_names, &content.digest);
         Ok(Self {
             source: settings.source,
             class_names: content.class_names,
@@ -86,7 +82,7 @@ impl Dataset {
             images: content.images,
             train,
             validation,
-            digest: digest.finish(),
+            digest,
         })
     }
 
@@ -113,6 +109,14 @@ impl Dataset {
     /// here and on another machine, has the same digest.
     pub fn digest(&self) -> &str {
         &self.digest
+    }
+
+    /// Class, file and digest of each image that is a file, if there are at most `most`.
+    pub(super) fn listing(&self, most: usize) -> Option<Vec<Listed>> {
+        match &self.images {
+            Images::Files(files) if files.len() <= most => Some(files.listing(&self.class_names)),
+            _ => None,
+        }
     }
 
     /// The images of one side, ascending: positions for [`Dataset::image`] and [`Dataset::label`].
@@ -176,6 +180,27 @@ impl Dataset {
     }
 }
 
+fn digest_of(settings: &DatasetSettings, class_names: &[String], content: &str) -> String {
+    let mut digest = FieldDigest::new("data set");
+    digest.field(settings.source.name());
+    digest.field((settings.image_size as u64).to_le_bytes());
+    class_names.iter().for_each(|name| digest.field(name));
+    digest.field(content);
+    digest.finish()
+}
+
+/// Classes and [`Dataset::digest`] of a set that the program draws, without drawing it; `None` for any other.
+pub(super) fn of_drawn(settings: &DatasetSettings) -> Result<Option<(Vec<String>, String)>, DataError> {
+    let drawn = match settings.source {
+        Source::Shapes => &SHAPES,
+        Source::Trees => &TREES,
+        _ => return Ok(None),
+    };
+    let (class_names, _) = drawn.chosen(settings)?;
+    let digest = digest_of(settings, &class_names, &drawn.digest(settings));
+    Ok(Some((class_names, digest)))
+}
+
 /// Draws image `index` of `seed` in a class, `size` pixels square: `(seed, index, class, size)`.
 type Draw = fn(u64, usize, usize, usize) -> RgbImage;
 
@@ -207,20 +232,32 @@ const TREES: Drawn = Drawn {
     draw: trees::draw,
 };
 
+impl Drawn {
+    /// Names and numbers of the classes that are wanted.
+    fn chosen(&self, settings: &DatasetSettings) -> Result<(Vec<String>, Vec<usize>), DataError> {
+        let available: Vec<String> = self.classes.iter().map(|name| name.to_string()).collect();
+        let chosen = classes::select(settings.classes.as_ref(), &available)?;
+        Ok((chosen.iter().map(|class| available[*class].clone()).collect(), chosen))
+    }
+
+    fn digest(&self, settings: &DatasetSettings) -> String {
+        let mut digest = FieldDigest::new(self.name);
+        digest.field(self.version.to_le_bytes());
+        digest.field(settings.seed.to_le_bytes());
+        digest.field((settings.num_images as u64).to_le_bytes());
+        digest.finish()
+    }
+}
+
 fn draw(drawn: &Drawn, settings: &DatasetSettings, progress: &dyn Progress) -> Result<Content, DataError> {
-    let available: Vec<String> = drawn.classes.iter().map(|name| name.to_string()).collect();
-    let chosen = classes::select(settings.classes.as_ref(), &available)?;
+    let (class_names, chosen) = drawn.chosen(settings)?;
     let (count, size) = (settings.num_images, settings.image_size);
     let images = draw_all(drawn.draw, settings.seed, count, &chosen, size);
     progress.decoded(count, count);
-    let mut digest = FieldDigest::new(drawn.name);
-    digest.field(drawn.version.to_le_bytes());
-    digest.field(settings.seed.to_le_bytes());
-    digest.field((count as u64).to_le_bytes());
     Ok(Content {
         labels: (0..count).map(|i| (i % chosen.len()) as u32).collect(),
-        class_names: chosen.iter().map(|class| available[*class].clone()).collect(),
+        class_names,
         images: Images::Memory(images),
-        digest: digest.finish(),
+        digest: drawn.digest(settings),
     })
 }

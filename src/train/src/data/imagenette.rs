@@ -16,6 +16,8 @@ const ARCHIVE: Published = Published {
     md5: "e793b78cc4c9e9a4ccc0c1155377a412",
 };
 const FOLDER: &str = "imagenette2-160";
+/// What [`open`] reads, in the folder of the data set: the one or the other.
+pub(super) const PATHS: [&str; 2] = [FOLDER, ARCHIVE.file];
 
 /// The archive names its folders by WordNet's numbers.
 const NAMES: [(&str, &str); 10] = [
@@ -30,6 +32,16 @@ const NAMES: [(&str, &str); 10] = [
     ("n03445777", "golf ball"),
     ("n03888257", "parachute"),
 ];
+
+/// Whether the images are there, unpacked.
+pub(super) fn is_unpacked(root: &Path) -> bool {
+    root.join(FOLDER).is_dir()
+}
+
+/// Whether nothing needs to be downloaded.
+pub(super) fn is_there(root: &Path) -> bool {
+    is_unpacked(root) || root.join(ARCHIVE.file).is_file()
+}
 
 /// Opens the training images, unpacked once into `root/imagenette2-160`.
 pub(crate) fn open(

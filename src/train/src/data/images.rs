@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use image::RgbImage;
 use sha2::{Digest, Sha256};
@@ -31,10 +32,16 @@ pub(crate) struct Files {
     folders: Vec<Folder>,
     /// The number of the image after the last of each folder.
     ends: Vec<usize>,
-    /// Where decoded images are kept, if anywhere.
-    decoded: Option<Decoded>,
+    /// Where decoded images are kept, if anywhere; opened with the first image that is asked for.
+    decoded: OnceLock<Option<Decoded>>,
+    kept: PathBuf,
+    /// Bytes of a decoded image.
+    bytes: usize,
     pub place: Place,
 }
+
+/// An image that is a file: its name with its class before it, and the digest of its content.
+pub(crate) type Listed = (Vec<u8>, ContentDigest);
 
 /// The image files of one folder.
 pub(crate) struct Folder {
@@ -68,7 +75,22 @@ impl Files {
         });
         let ends = ends.collect();
         let bytes = 3 * framing.size * framing.size;
-        Self { folders, ends, decoded: Decoded::open(kept, count, bytes), place }
+        Self { folders, ends, decoded: OnceLock::new(), kept, bytes, place }
+    }
+
+    /// Every image, in order; `classes` are the names of the folders' classes.
+    pub fn listing(&self, classes: &[String]) -> Vec<Listed> {
+        let folders = self.folders.iter().zip(classes);
+        let images = folders.flat_map(|(folder, class)| {
+            let named = |name: &OsStr| [class.as_bytes(), name.as_encoded_bytes()].join(&b'/');
+            folder.names.iter().map(move |name| named(name)).zip(folder.digests.iter().copied())
+        });
+        images.collect()
+    }
+
+    fn decoded(&self) -> Option<&Decoded> {
+        let open = || Decoded::open(self.kept.clone(), self.len(), self.bytes);
+        self.decoded.get_or_init(open).as_ref()
     }
 
     pub fn len(&self) -> usize {
@@ -83,7 +105,7 @@ impl Files {
 
     /// Decodes image `index`, unless that was done before. The error is the one of [`Images::get`].
     pub fn check(&self, index: usize, framing: &Framing) -> Result<(), DataError> {
-        if self.decoded.is_some() {
+        if self.decoded().is_some() {
             return self.get(index, framing).map(|_| ());
         }
         let (folder, place) = self.find(index);
@@ -94,12 +116,12 @@ impl Files {
     fn get(&self, index: usize, framing: &Framing) -> Result<Vec<u8>, DataError> {
         let (folder, place) = self.find(index);
         let content = &folder.digests[place];
-        if let Some(pixels) = self.decoded.as_ref().and_then(|decoded| decoded.get(index, content)) {
+        if let Some(pixels) = self.decoded().and_then(|decoded| decoded.get(index, content)) {
             return Ok(pixels);
         }
         let bytes = self.read(folder, place)?;
         let pixels = decode::square(&bytes, framing).map_err(|reason| self.bad(folder, place, reason))?;
-        if let Some(decoded) = &self.decoded {
+        if let Some(decoded) = self.decoded() {
             decoded.put(index, content, &pixels);
         }
         Ok(pixels.into_vec())

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::digest::hex;
@@ -30,8 +31,8 @@ const FIXED: usize = 32 + 3 * 8 + 4;
 const COARSE: Duration = Duration::from_secs(2);
 
 /// What changes when a file's content does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Stamp {
     size: u64,
     /// Nanoseconds since 1970.
     modified: i64,
@@ -40,7 +41,7 @@ struct Stamp {
 }
 
 impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
+    pub fn of(metadata: &Metadata) -> Self {
         #[cfg(unix)]
         let changed = {
             use std::os::unix::fs::MetadataExt;
@@ -54,6 +55,11 @@ impl Stamp {
 
     fn is_before(&self, time: i64) -> bool {
         self.modified.max(self.changed) < time
+    }
+
+    /// Whether a file that was read now and had this stamp before can be told from a later version of it.
+    pub fn is_settled(&self) -> bool {
+        self.is_before(nanoseconds(SystemTime::now() - COARSE))
     }
 }
 

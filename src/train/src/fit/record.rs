@@ -24,6 +24,8 @@ pub struct Recorder<'a> {
     settings: &'a FitSettings,
     run: Run,
     experiment: String,
+    /// Identity of the run.
+    identity: String,
     writer: Writer,
     metrics: MetricsFile,
     events: EventFile,
@@ -85,12 +87,14 @@ impl<'a> Recorder<'a> {
         let events = EventFile::create(&logs, position.global_step)?;
         let saved_step = (position.global_step > 0).then_some(position.global_step);
         let (run, experiment) = (keeper.run().clone(), keeper.metadata().experiment_name.clone());
+        let identity = keeper.metadata().identity.clone();
         let (writer, writing) = (Writer::start(keeper)?, Writing::default());
         Ok(Self {
             context,
             settings,
             run,
             experiment,
+            identity,
             writer,
             metrics,
             events,
@@ -311,7 +315,7 @@ impl<'a> Recorder<'a> {
             }),
             loop_state: json!({ "sums": position.sums }),
             saved_at: chrono::Utc::now(),
-            identity: self.context.identity.clone(),
+            identity: self.identity.clone(),
             seed: self.settings.seed,
             model_config: serde_json::to_value(&self.about.config).unwrap_or_default(),
             extra: self

@@ -8,6 +8,7 @@ use burn::optim::GradientsAccumulator;
 use burn::tensor::Device;
 use pipe_engine::kind::{Failure, RunContext, StageError};
 use pipe_engine::progress::Event;
+use pipe_engine::store::Header;
 
 use super::backward::Backward;
 use super::draw::{Drawn, Key, Labels};
@@ -52,6 +53,18 @@ pub struct Position {
     pub step_in_epoch: u64,
     /// Losses of the epoch that is under way.
     pub sums: Sums,
+}
+
+impl Position {
+    /// Where the training was that wrote a checkpoint.
+    pub fn of(header: &Header) -> Self {
+        Self {
+            epoch: header.epoch,
+            global_step: header.global_step,
+            step_in_epoch: header.step_in_epoch,
+            sums: serde_json::from_value(header.loop_state["sums"].clone()).unwrap_or_default(),
+        }
+    }
 }
 
 /// Trains from `position` to the last epoch. On a signal, saves and fails with [`Failure::Interrupted`].

@@ -1,18 +1,19 @@
 //! `kind: dataset`: makes a data set ready and hands it to the stages that need it.
 
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use figment::Figment;
 use pipe_engine::kind::{
-    Artifact, Failure, Observation, Observer, Outcome, Reference, Rejection, RunContext, Stage, StageError,
-    StageKind, State,
+    Failure, Files, Observation, Observer, Outcome, Reference, Rejection, RunContext, Stage, StageError,
+    StageKind, State, is_inside_project,
 };
 use pipe_engine::progress::Event;
 use serde_json::Value;
 
-use crate::data::{DataError, Dataset, DatasetSettings, Progress};
+use super::handed::{dataset_artifact, seen_artifact};
+use crate::data::{self, DataError, Dataset, DatasetSettings, Progress};
 
 pub struct DatasetKind;
 
@@ -48,17 +49,26 @@ impl Stage for DatasetStage {
         Vec::new()
     }
 
-    fn observe(&self, _: &Observer) -> Result<Observation, StageError> {
-        Ok(State::Transient.into())
+    fn files(&self) -> Files {
+        let paths = data::paths(&self.settings).into_iter().filter(|path| is_inside_project(path));
+        let reads = paths.map(|path| ("root".to_owned(), path.display().to_string())).collect();
+        Files { reads, writes: Vec::new() }
+    }
+
+    fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
+        if o.pending {
+            // What is there now is not what a training will see.
+            return Ok(State::Transient.into());
+        }
+        let slow = Slow { began: Instant::now(), told: AtomicBool::new(false) };
+        let seen = data::look(&self.settings, o.root, o.request.data_as_last_seen, &slow).map_err(failed)?;
+        Ok(Observation { state: State::Transient, artifact: seen.map(seen_artifact) })
     }
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
         let progress = Throttled { context, last: Mutex::new(None) };
-        let dataset =
-            Dataset::open(&self.settings, &context.root, &progress).map_err(|error| match error {
-                DataError::Setting { .. } => StageError::new(Failure::Setting, error.to_string()),
-                _ => StageError::new(Failure::Input, error.to_string()),
-            })?;
+        let dataset = Dataset::open(&self.settings, &context.root, &progress).map_err(failed)?;
+        data::remember(&self.settings, &context.root, &dataset);
         dataset.check_images(&progress).map_err(|error| match (&error, context.stop.requested()) {
             (DataError::Stopped, Some(signal)) => {
                 StageError::new(Failure::Interrupted(signal), error.to_string())
@@ -84,7 +94,34 @@ impl Stage for DatasetStage {
             },
         );
         context.event(Event::Message { text: summary.clone() });
-        Ok(Outcome { artifact: Some(Artifact::new(Arc::new(dataset), None)), summary, next: None })
+        Ok(Outcome { artifact: Some(dataset_artifact(dataset)), summary, next: None })
+    }
+}
+
+fn failed(error: DataError) -> StageError {
+    let failure = match error {
+        DataError::Setting { .. } => Failure::Setting,
+        _ => Failure::Input,
+    };
+    StageError::new(failure, error.to_string())
+}
+
+/// A look at images that takes long enough to ask oneself why.
+const LONG: Duration = Duration::from_secs(3);
+
+/// Says once why a look at a data set takes so long.
+struct Slow {
+    began: Instant,
+    told: AtomicBool,
+}
+
+impl Progress for Slow {
+    fn indexed(&self, _: usize) {
+        if self.began.elapsed() > LONG && !self.told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "reading images to see whether they changed; what did not is not read the next time"
+            );
+        }
     }
 }
 

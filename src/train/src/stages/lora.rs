@@ -8,8 +8,8 @@ use burn::module::{Module, ParamGroup};
 use burn::tensor::Device;
 use figment::Figment;
 use pipe_engine::kind::{
-    Concern, Counts, Failure, Observation, Observer, Others, Outcome, Reference, Rejection, RunContext,
-    Stage, StageError, StageKind, State,
+    Concern, Counts, Failure, Files, Observation, Observer, Others, Outcome, Reference, Rejection,
+    RunContext, Stage, StageError, StageKind, State,
 };
 use pipe_engine::progress::Event;
 use pipe_engine::store::Checkpoint;
@@ -63,8 +63,16 @@ impl Stage for LoraStage {
         let kinds = &["copy_best", "train", "select_best"];
         vec![
             Reference::to("base", &self.settings.base, kinds, Counts::Content),
-            Reference::to("dataset", &self.settings.dataset, &["dataset"], Counts::Settings),
+            Reference::to("dataset", &self.settings.dataset, &["dataset"], Counts::SettingsAndContent),
         ]
+    }
+
+    fn files(&self) -> Files {
+        self.training().files()
+    }
+
+    fn content(&self, root: &Path) -> BTreeMap<String, String> {
+        self.training().content(root)
     }
 
     fn runs(&self) -> Option<PathBuf> {

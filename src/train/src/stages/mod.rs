@@ -1,8 +1,11 @@
 //! The stage kinds that this crate brings to the engine.
 
+mod choice;
 mod concerns;
 mod copy_best;
 mod dataset;
+mod elsewhere;
+mod from_file;
 mod handed;
 mod lora;
 mod sample;

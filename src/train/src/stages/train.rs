@@ -1,12 +1,12 @@
 //! `kind: train`: a model from initial weights.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use figment::Figment;
 use pipe_engine::kind::{
-    Concern, Counts, Observation, Observer, Others, Outcome, Reference, Rejection, RunContext, Stage,
+    Concern, Counts, Files, Observation, Observer, Others, Outcome, Reference, Rejection, RunContext, Stage,
     StageError, StageKind,
 };
 use serde_json::Value;
@@ -56,7 +56,15 @@ impl Stage for TrainStage {
     }
 
     fn references(&self) -> Vec<Reference> {
-        vec![Reference::to("dataset", &self.settings.dataset, &["dataset"], Counts::Settings)]
+        vec![Reference::to("dataset", &self.settings.dataset, &["dataset"], Counts::SettingsAndContent)]
+    }
+
+    fn files(&self) -> Files {
+        self.training().files()
+    }
+
+    fn content(&self, root: &Path) -> BTreeMap<String, String> {
+        self.training().content(root)
     }
 
     fn runs(&self) -> Option<PathBuf> {

@@ -6,19 +6,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use pipe_engine::identity::{Difference, differences, in_words};
-use pipe_engine::kind::{Failure, Observation, Observer, Outcome, Request, RunContext, StageError, State};
+use pipe_engine::identity::Difference;
+use pipe_engine::kind::{
+    Failure, Files, Observation, Observer, Outcome, Request, RunContext, StageError, StageId, State,
+};
 use pipe_engine::progress::Event;
 use pipe_engine::store::{
     Checkpoint, DatasetRecord, Keeper, Loaded, Metadata, Run, RunNumber, Runs, SCHEMA_VERSION, Status,
     StoreError, atomic, room,
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::handed::{ModelFile, TrainedRun};
+use super::choice::{DATA, Wanted};
+use super::elsewhere;
+use super::from_file::{self, REACHED_WITH};
+use super::handed::{ModelFile, TrainedRun, seen};
 use super::source;
 use crate::checkpoint::BASE_FILE;
-use crate::data::{Dataset, Split};
+use crate::data::{Dataset, Seen, Split, batches};
 use crate::device::{self, ResolvedDevice, Share};
 use crate::diffit::{Diffit, Scope, param_paths};
 use crate::fit::{About, AfterBest, FitSettings, Job, Other, Position, Recorder, TrainState, fit, self_test};
@@ -58,7 +63,12 @@ enum Choice {
 
 impl Training<'_> {
     pub fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
-        let choice = self.choose(o.root, o.request, o.stage.as_str(), o.manifest, o.unknown)?;
+        let data = o.inputs.get(DATA).and_then(seen);
+        let wanted = Wanted { root: o.root, manifest: o.manifest, unknown: o.unknown, data: data.as_ref() };
+        let choice = self.choose(o.request, o.pipeline, o.stage, &wanted)?;
+        if !o.pending && self.begins_from_file(&choice) {
+            from_file::open(self.settings, o.root)?;
+        }
         let (run, metadata) = match choice {
             Choice::New { reason, changes, .. } => return Ok(State::Absent { reason, changes }.into()),
             Choice::Empty(run) => {
@@ -74,7 +84,8 @@ impl Training<'_> {
             return Ok(State::Partial { done: total, total, reason }.into());
         }
         if done >= total {
-            let state = State::Done { reason: format!("up to date, run {}", run.number) };
+            let state =
+                State::Done { reason: format!("up to date, run {}{}", run.number, self.place(o.root, &run)) };
             return Ok(Observation { state, artifact: Some(TrainedRun { run, metadata }.artifact()) });
         }
         if done >= metadata.epochs {
@@ -119,8 +130,13 @@ impl Training<'_> {
         let start = start(&dataset, &autodiff)?;
 
         // The run: an old one to go on with, or a new one.
-        let choice =
-            self.choose(&context.root, &context.request, context.stage.as_str(), &context.manifest, &[])?;
+        let data = Seen::of(&dataset);
+        let wanted =
+            Wanted { root: &context.root, manifest: &context.manifest, unknown: &[], data: Some(&data) };
+        let choice = self.choose(&context.request, &context.pipeline, &context.stage, &wanted)?;
+        if self.begins_from_file(&choice) {
+            from_file::open(settings, &context.root)?;
+        }
         let mut keeper = self.open_run(context, choice, &dataset, &device)?;
         let shown = |path: &Path| path.strip_prefix(&context.root).unwrap_or(path).display().to_string();
         let directory = shown(&keeper.run().folder);
@@ -137,19 +153,23 @@ impl Training<'_> {
                 context.event(Event::Warning { text });
             }
         }
-        let Start { model, scope, about, label_dropout, lora_dropout, after_best, .. } = start;
+        let Start { model, scope, mut about, label_dropout, lora_dropout, after_best, .. } = start;
+        let reached_with = from_file::of_position(&context.manifest, dataset.digest());
+        about.extra.insert(REACHED_WITH.to_owned(), json!(reached_with).to_string());
         let parameters = parameters(&model, &Scope::All);
         let trainable = self::parameters(&model, &scope);
         let mut state = TrainState::new(model, scope, settings);
         let mut position = Position::default();
         if let Some(checkpoint) = &mut from {
-            let header = checkpoint.header();
-            position = Position {
-                epoch: header.epoch,
-                global_step: header.global_step,
-                step_in_epoch: header.step_in_epoch,
-                sums: serde_json::from_value(header.loop_state["sums"].clone()).unwrap_or_default(),
-            };
+            position = Position::of(checkpoint.header());
+            if !checkpoint.path().starts_with(&keeper.run().folder) {
+                let then = from_file::reached_with(checkpoint.path(), checkpoint.header());
+                let steps = steps_per_epoch(settings, &dataset);
+                let (begin, said) =
+                    from_file::begin(checkpoint.header(), then.as_ref(), &reached_with, steps);
+                position = begin;
+                said.into_iter().for_each(|text| context.event(Event::Warning { text }));
+            }
             state = state.restore(checkpoint, &autodiff)?;
         }
         self.check_room(context, &keeper, state.checkpoint_bytes(trainable))?;
@@ -229,9 +249,16 @@ impl Training<'_> {
             let message = format!("run {number} has no good checkpoint left; start a new run with --force");
             return Err(StageError::new(Failure::Storage, message));
         }
-        let Some(file) = &self.settings.checkpoint.resume_checkpoint else { return Ok(None) };
-        let opened = Checkpoint::open(&context.root.join(file)).and_then(Checkpoint::load);
-        opened.map(Some).map_err(|e| setting(format!("checkpoint.resume_checkpoint: {e}")))
+        from_file::load(self.settings, &context.root)
+    }
+
+    /// Whether there is no checkpoint of the run's own to go on from.
+    fn begins_from_file(&self, choice: &Choice) -> bool {
+        let new = match choice {
+            Choice::New { .. } | Choice::Empty(_) => true,
+            Choice::Existing(existing) => has_nothing(&existing.0, &existing.1),
+        };
+        new && self.settings.checkpoint.resume_checkpoint.is_some()
     }
 
     fn conclude(
@@ -267,6 +294,26 @@ impl Training<'_> {
 
     fn runs(&self, root: &Path) -> Runs {
         Runs::at(root.join(self.folder()))
+    }
+
+    /// Where a run is that lies in another folder than new ones would.
+    fn place(&self, root: &Path, run: &Run) -> String {
+        match run.folder.parent() {
+            Some(folder) if folder != self.runs(root).folder() => {
+                format!(" in {}", folder.strip_prefix(root).unwrap_or(folder).display())
+            }
+            _ => String::new(),
+        }
+    }
+
+    /// Files that other stages may write.
+    pub fn files(&self) -> Files {
+        from_file::files(self.settings)
+    }
+
+    /// Digests of files that decide the result.
+    pub fn content(&self, root: &Path) -> BTreeMap<String, String> {
+        from_file::content(self.settings, root)
     }
 
     /// The folder of its numbered runs, relative to the project.
@@ -319,6 +366,22 @@ fn refused_precision(precision: &str, device: &ResolvedDevice) -> String {
     )
 }
 
+/// Optimizer steps in an epoch.
+fn steps_per_epoch(settings: &FitSettings, dataset: &Dataset) -> u64 {
+    let images = dataset.indices(Split::Train).len();
+    batches(Split::Train, images, settings.batch_size).div_ceil(settings.accumulate_grad_batches) as u64
+}
+
+/// Whether no epoch's result stands in a run, nor a part of one: what it was begun with can still be another.
+fn has_nothing(run: &Run, metadata: &Metadata) -> bool {
+    let files = std::fs::read_dir(run.checkpoints()).into_iter().flatten().flatten();
+    let checkpoint = |name: std::ffi::OsString| name.to_string_lossy().ends_with(".ckpt");
+    metadata.status != Status::Completed
+        && metadata.checkpoints.is_empty()
+        && metadata.partial_checkpoint.is_none()
+        && !files.map(|file| file.file_name()).any(checkpoint)
+}
+
 fn parameters(model: &Diffit, scope: &Scope) -> u64 {
     let trained = param_paths(model).into_iter().filter(|(_, name, _)| scope.holds(name));
     trained.map(|(.., shape)| shape.iter().product::<usize>() as u64).sum()
@@ -341,23 +404,25 @@ impl Training<'_> {
     /// Decides which run is meant. Looks at the disk and changes nothing.
     fn choose(
         &self,
-        root: &Path,
         request: &Request,
-        stage: &str,
-        manifest: &BTreeMap<String, Value>,
-        unknown: &[String],
+        pipeline: &str,
+        stage: &StageId,
+        wanted: &Wanted,
     ) -> Result<Choice, StageError> {
         let policy = &self.settings.checkpoint;
-        let runs = self.runs(root);
-        let differences = |old: &BTreeMap<String, Value>| -> Vec<Difference> {
-            differences(old, manifest).into_iter().filter(|d| !unknown.contains(&d.key)).collect()
-        };
+        let runs = self.runs(wanted.root);
         let resume = request.resume || (policy.resume_from_run.is_some() && !request.force);
         let number = request.run_number.or(policy.run_number).or(policy.resume_from_run);
         let setting = |message: String| StageError::new(Failure::Setting, message);
 
         if let Some(number) = number {
             let Some(run) = runs.find(number) else {
+                let moved = |found: &(Run, Metadata)| found.0.number.0 == number && wanted.fits(&found.1);
+                let found =
+                    elsewhere::runs(wanted.root, runs.folder(), pipeline, stage).into_iter().rfind(moved);
+                if let (Some(found), false) = (found, request.force) {
+                    return Ok(Choice::Existing(Box::new(found)));
+                }
                 let reason = match resume {
                     true => format!("no checkpoint found for run {number}; starting new training"),
                     false => format!("run {number} is new"),
@@ -373,15 +438,14 @@ impl Training<'_> {
                 return Ok(Choice::Empty(run));
             }
             let metadata = run.metadata()?;
-            let different = differences(&metadata.manifest);
-            return match different.is_empty() {
+            return match goes_on(wanted, &run, &metadata) {
                 true => Ok(Choice::Existing(Box::new((run, metadata)))),
-                false => Err(setting(self.refusal(number, &different))),
+                false => Err(setting(self.refusal(number, wanted, &metadata))),
             };
         }
 
         let mine = |run: Run| match run.metadata() {
-            Ok(metadata) => (metadata.stage == stage).then_some((run, metadata)),
+            Ok(metadata) => (metadata.stage == stage.as_str()).then_some((run, metadata)),
             Err(error) => {
                 if run.metadata_path().exists() {
                     tracing::warn!("{error}; this run is left alone");
@@ -394,41 +458,52 @@ impl Training<'_> {
             return Ok(Choice::New { number: None, reason: "forced".into(), changes: Vec::new() });
         }
         if resume && let Some((run, metadata)) = known.pop() {
-            let different = differences(&metadata.manifest);
-            return match different.is_empty() {
+            return match goes_on(wanted, &run, &metadata) {
                 true => Ok(Choice::Existing(Box::new((run, metadata)))),
-                false => Err(setting(self.refusal(run.number.0, &different))),
+                false => Err(setting(self.refusal(run.number.0, wanted, &metadata))),
             };
         }
-        let same = known.iter().rposition(|(_, m)| differences(&m.manifest).is_empty());
+        let fits = known.iter().rposition(|(_, m)| wanted.fits(m));
+        let same = fits.or_else(|| known.iter().rposition(|(run, m)| goes_on(wanted, run, m)));
         if let Some(index) = same {
             return Ok(Choice::Existing(Box::new(known.swap_remove(index))));
+        }
+        if known.is_empty() {
+            let all = elsewhere::runs(wanted.root, runs.folder(), pipeline, stage);
+            if let Some(found) = all.into_iter().rfind(|(_, metadata)| wanted.fits(metadata)) {
+                return Ok(Choice::Existing(Box::new(found)));
+            }
         }
         let (reason, changes) = match known.last() {
             None if resume => ("no checkpoint found; starting new training".to_owned(), Vec::new()),
             None => ("no run yet".to_owned(), Vec::new()),
             Some((_, m)) => {
-                let changes = differences(&m.manifest);
+                let (changes, words) = wanted.changes(m);
                 let next = runs.list().last().map_or(1, |r| r.number.0 + 1);
                 let new = format!("new run_{}", RunNumber(next));
                 let help = match &self.horizon_help(&changes) {
                     Some(help) if changes.len() == 1 => format!("; {help}"),
                     _ => String::new(),
                 };
-                (format!("{} ({new}{help})", in_words(&changes)), changes)
+                (format!("{words} ({new}{help})"), changes)
             }
         };
         Ok(Choice::New { number: None, reason, changes })
     }
 
     /// Why a run cannot be gone on with.
-    fn refusal(&self, number: u32, different: &[Difference]) -> String {
-        let help = match self.horizon_help(different) {
-            Some(help) => format!("{help}, or start a new run"),
-            None => "go on with the settings it was begun with, or start a new run by leaving the number out"
-                .into(),
+    fn refusal(&self, number: u32, wanted: &Wanted, run: &Metadata) -> String {
+        let (different, words) = wanted.changes(run);
+        let only_data = wanted.settings_changed(run).is_empty();
+        let (what, back) = match only_data {
+            true => ("on other images", "put the old images back"),
+            false => ("with other settings", "go on with the settings it was begun with"),
         };
-        format!("run {number} was trained with other settings: {}; {help}", in_words(different))
+        let help = match self.horizon_help(&different) {
+            Some(help) => format!("{help}, or start a new run"),
+            None => format!("{back}, or start a new run by leaving the number out"),
+        };
+        format!("run {number} was trained {what}: {words}; {help}")
     }
 
     /// What to do about a schedule that would have another length.
@@ -486,17 +561,16 @@ impl Training<'_> {
         let run = match choice {
             Choice::Existing(existing) => {
                 let (run, metadata) = *existing;
+                let mut keeper = Keeper::reopen(run, policy)?;
                 if metadata.dataset.digest != dataset.digest() {
-                    return Err(StageError::new(
-                        Failure::Input,
-                        format!(
-                            "the images have changed since run {} was begun; start a new run with --force, or put the \
-                             old images back",
-                            run.number
-                        ),
-                    ));
+                    // Nothing was trained on the images that it was begun with, such as a corrupt one.
+                    let first = self.first_metadata(context, keeper.run(), dataset, device);
+                    keeper.update(|m| {
+                        (m.dataset, m.manifest, m.identity) = (first.dataset, first.manifest, first.identity);
+                        m.history.clear();
+                    })?;
                 }
-                return Ok(Keeper::reopen(run, policy)?);
+                return Ok(keeper);
             }
             Choice::Empty(run) => run,
             Choice::New { number: Some(number), reason, .. } => {
@@ -571,6 +645,12 @@ impl Training<'_> {
             other: Map::new(),
         }
     }
+}
+
+/// Whether a run can be gone on with: it fits, or nothing but its images differs and it was trained on none yet.
+fn goes_on(wanted: &Wanted, run: &Run, metadata: &Metadata) -> bool {
+    let untouched = || has_nothing(run, metadata) && run.holder().is_none();
+    wanted.settings_changed(metadata).is_empty() && (wanted.data_changed(metadata).is_none() || untouched())
 }
 
 /// How a run that is not completed came to its end.
