@@ -19,6 +19,10 @@ pub(super) const SHA256: &str = "sha256:";
 pub(super) const BLAKE3: &str = "blake3:";
 /// Begins the digest of a checkpoint file.
 const HEAD: &str = "blake3-head:";
+/// Key of the header: the digest of each tensor, in the order of their data, so that one can be checked without the others.
+pub(super) const TENSOR_DIGESTS: &str = "tensor_digests";
+/// Hexadecimal digits of one of them.
+const DIGITS: usize = 2 * blake3::OUT_LEN;
 /// So much is read at a time.
 const CHUNK: u64 = 1 << 20;
 
@@ -62,6 +66,17 @@ pub(super) fn content_digest(text: &str, tensors: &[blake3::Hash]) -> String {
         whole.update(tensor.as_bytes());
     }
     format!("{BLAKE3}{}", whole.finalize().to_hex())
+}
+
+/// The digests of all tensors as text. Its length follows from their number.
+pub(super) fn tensor_digests(tensors: &[blake3::Hash]) -> String {
+    tensors.iter().map(|hash| hash.to_hex().to_string()).collect()
+}
+
+/// The digests that such a text lists; `None` if it is no such text.
+pub(super) fn listed_digests(text: &str) -> Option<Vec<blake3::Hash>> {
+    let pieces = text.as_bytes().chunks(DIGITS);
+    pieces.map(|piece| blake3::Hash::from_hex(piece).ok()).collect()
 }
 
 /// What a content's digest begins with: the metadata (without the digest itself) and the tensor table.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
+use super::digest::TENSOR_DIGESTS;
 use super::{FORMAT, Fault, VERSION};
 
 /// What a checkpoint says of itself.
@@ -86,6 +87,7 @@ impl Header {
             extra: BTreeMap::new(),
         };
         map.remove("digest");
+        map.remove(TENSOR_DIGESTS);
         Ok(Self { extra: map, ..header })
     }
 }

@@ -42,7 +42,7 @@ pub enum Fault {
     NoTensor,
 }
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{}: {message}", path.display())]
 pub struct CheckpointError {
     pub path: PathBuf,

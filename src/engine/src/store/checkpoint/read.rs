@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::super::tensor::HostTensor;
-use super::digest::{BLAKE3, SHA256, content_digest, content_text, head_digest, sha256_text};
+use super::digest::{
+    BLAKE3, SHA256, TENSOR_DIGESTS, content_digest, content_text, head_digest, listed_digests, sha256_text,
+};
 use super::{CheckpointError, Entry, Fault, Header};
 
 /// A header longer than this is refused; the longest real ones are a few hundred kilobytes.
@@ -20,7 +23,8 @@ pub(super) const CHUNK: usize = 256 << 10;
 /// Threads that read and digest a file together, where there are as many cores.
 const READERS: usize = 4;
 
-/// An opened checkpoint: header and tensor table are read, the data is not.
+/// An opened checkpoint: header and tensor table are read, the data is not. No tensor can be had of it whose bytes were
+/// not compared with a digest.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -30,6 +34,10 @@ pub struct Checkpoint {
     pub(super) table: Map<String, Value>,
     pub(super) data_start: u64,
     head_digest: String,
+    /// The digest of each tensor, where the header lists them and they lead to the content's digest.
+    listed: OnceLock<Option<BTreeMap<String, blake3::Hash>>>,
+    /// What came of checking the whole file, where the header lists no digests.
+    checked: OnceLock<Result<(), CheckpointError>>,
 }
 
 /// A checkpoint whose content has its digest, in memory.
@@ -124,7 +132,17 @@ impl Checkpoint {
         }
         let entries = entries.into_iter().map(|e| (e.name.clone(), e)).collect();
         let head_digest = head_digest(&head);
-        Ok(Self { path: path.to_owned(), header, entries, metadata, table, data_start, head_digest })
+        Ok(Self {
+            path: path.to_owned(),
+            header,
+            entries,
+            metadata,
+            table,
+            data_start,
+            head_digest,
+            listed: OnceLock::new(),
+            checked: OnceLock::new(),
+        })
     }
 
     pub fn path(&self) -> &Path {
@@ -156,7 +174,11 @@ impl Checkpoint {
         self.entries.contains_key(name).then(|| self.read(name)).transpose()
     }
 
-    /// Reads one tensor, touching no other bytes.
+    /// Reads one tensor and compares it with its digest. Other tensors are not touched where the header lists the
+    /// digest of each; in a file of an older program the whole file is checked, once.
+    ///
+    /// # Errors
+    /// There is no such tensor, the file cannot be read, or the file was altered since it was written.
     pub fn read(&self, name: &str) -> Result<HostTensor, CheckpointError> {
         let Some(entry) = self.entries.get(name) else {
             return Err(self.error(Fault::NoTensor, format!("has no tensor `{name}`")));
@@ -170,7 +192,25 @@ impl Checkpoint {
         };
         let bytes =
             read().map_err(|e| self.error(Fault::Unreadable, format!("failed to read `{name}`: {e}")))?;
+        match self.listed_digests() {
+            Some(digests) if digests.get(name) == Some(&blake3::hash(&bytes)) => {}
+            Some(_) => return Err(self.altered()),
+            None => self.checked.get_or_init(|| self.verify()).clone()?,
+        }
         Ok(HostTensor { name: name.to_owned(), dtype: entry.dtype, shape: entry.shape.clone(), bytes })
+    }
+
+    /// The digest of each tensor by its name, if the header lists them and is itself as it was written.
+    fn listed_digests(&self) -> Option<&BTreeMap<String, blake3::Hash>> {
+        let listed = || {
+            let hashes = listed_digests(self.metadata.get(TENSOR_DIGESTS)?)?;
+            let entries = self.in_order();
+            let text = content_text(&self.metadata, &self.table);
+            let whole = entries.len() == hashes.len()
+                && self.digest() == Some(content_digest(&text, &hashes).as_str());
+            whole.then(|| entries.iter().map(|entry| entry.name.clone()).zip(hashes).collect())
+        };
+        self.listed.get_or_init(listed).as_ref()
     }
 
     /// Recomputes the digest of everything in the file.
@@ -207,7 +247,11 @@ impl Checkpoint {
         if found == digest {
             return Ok(data);
         }
-        Err(self.error(Fault::Altered, "its content does not have its digest: the file was altered".into()))
+        Err(self.altered())
+    }
+
+    fn altered(&self) -> CheckpointError {
+        self.error(Fault::Altered, "its content does not have its digest: the file was altered".into())
     }
 
     /// Format 2: each tensor has a digest, so that several threads share them.
@@ -284,7 +328,7 @@ impl Checkpoint {
     }
 
     /// The tensors in the order of their data.
-    fn in_order(&self) -> Vec<&Entry> {
+    pub(super) fn in_order(&self) -> Vec<&Entry> {
         let mut entries: Vec<&Entry> = self.entries.values().collect();
         entries.sort_by_key(|e| e.place());
         entries

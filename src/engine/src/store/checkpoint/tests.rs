@@ -135,6 +135,62 @@ fn every_flip_is_found(path: &Path) {
     std::fs::write(path, good).unwrap();
 }
 
+/// Reads every tensor of the file by itself, until one cannot be had.
+fn read_each(path: &Path) -> Result<(), CheckpointError> {
+    let checkpoint = Checkpoint::open(path)?;
+    let names: Vec<String> = checkpoint.tensors().map(|t| t.name.clone()).collect();
+    names.iter().try_for_each(|name| checkpoint.read(name).map(drop))
+}
+
+#[test]
+fn no_tensor_can_be_had_of_a_file_with_a_flipped_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let (new, old) = (folder.path().join("new.ckpt"), folder.path().join("old.ckpt"));
+    write(&new, &header(1), &tensors()).unwrap();
+    write_format_1(&old, &header(1), &tensors());
+    for path in [new, old] {
+        read_each(&path).unwrap();
+        let good = std::fs::read(&path).unwrap();
+        let start = Checkpoint::open(&path).unwrap().data_start as usize;
+        for position in start..good.len() {
+            let mut bad = good.clone();
+            bad[position] ^= 0x40;
+            std::fs::write(&path, bad).unwrap();
+            let fault = read_each(&path).unwrap_err().fault;
+            assert_eq!(fault, Fault::Altered, "{}, byte {position}", path.display());
+        }
+    }
+}
+
+#[test]
+fn a_damaged_tensor_does_not_keep_another_from_being_read() {
+    let (_folder, path) = written();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let opened = Checkpoint::open(&path).unwrap();
+    let last = opened.in_order().into_iter().rfind(|t| t.bytes > 0).unwrap().name.clone();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let opened = Checkpoint::open(&path).unwrap();
+    for tensor in tensors() {
+        assert_eq!(opened.read(&tensor.name).is_err(), tensor.name == last, "{}", tensor.name);
+    }
+}
+
+#[test]
+fn digests_that_were_copied_from_another_file_are_not_believed() {
+    let (_folder, path) = written();
+    let metadata = Checkpoint::open(&path).unwrap().metadata;
+    let copied = ("tensor_digests".to_owned(), metadata["tensor_digests"].clone());
+    // As an older program writes a file whose header it has from a newer one.
+    let header = Header { extra: BTreeMap::from([copied]), ..header(1) };
+    write_format_1(&path, &header, &tensors()[..2]);
+    read_each(&path).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    assert_eq!(read_each(&path).unwrap_err().fault, Fault::Altered);
+}
+
 #[test]
 fn every_cut_is_found() {
     let (_folder, path) = written();

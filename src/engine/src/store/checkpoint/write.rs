@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::super::atomic;
 use super::super::tensor::HostTensor;
 use super::Header;
-use super::digest::{content_digest, content_text, head_digest};
+use super::digest::{TENSOR_DIGESTS, content_digest, content_text, head_digest, tensor_digests};
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,9 +34,8 @@ pub fn write(path: &Path, header: &Header, tensors: &[HostTensor]) -> Result<Wri
         offset = end;
     }
     let metadata = header.to_metadata();
-    let text = content_text(&metadata, &table);
     // As long as the one that takes its place: a digest's length is always the same.
-    let room = head(metadata.clone(), table.clone(), &content_digest(&text, &[]));
+    let room = head(metadata.clone(), table.clone(), &vec![blake3::hash(&[]); sorted.len()]);
 
     std::thread::scope(|scope| {
         let digests =
@@ -47,7 +46,7 @@ pub fn write(path: &Path, header: &Header, tensors: &[HostTensor]) -> Result<Wri
             path,
             |out| parts().try_for_each(|bytes| out.write_all(bytes)),
             || {
-                let head = head(metadata, table, &content_digest(&text, &digests.finish()));
+                let head = head(metadata, table, &digests.finish());
                 file_digest = head_digest(&head);
                 head
             },
@@ -56,9 +55,15 @@ pub fn write(path: &Path, header: &Header, tensors: &[HostTensor]) -> Result<Wri
     })
 }
 
-/// All that stands before the data: the header's length and the header.
-fn head(mut metadata: BTreeMap<String, String>, mut table: Map<String, Value>, digest: &str) -> Vec<u8> {
-    metadata.insert("digest".into(), digest.into());
+/// All that stands before the data: the header's length and the header. `tensors`: the digest of each.
+fn head(
+    mut metadata: BTreeMap<String, String>,
+    mut table: Map<String, Value>,
+    tensors: &[blake3::Hash],
+) -> Vec<u8> {
+    metadata.insert(TENSOR_DIGESTS.into(), tensor_digests(tensors));
+    let digest = content_digest(&content_text(&metadata, &table), tensors);
+    metadata.insert("digest".into(), digest);
     table.insert("__metadata__".into(), json!(metadata));
     let mut text = serde_json::to_string(&table).unwrap_or_default().into_bytes();
     // The data starts at a multiple of 8; the format pads with spaces.
