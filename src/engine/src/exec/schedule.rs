@@ -260,7 +260,13 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             // Each process that needs it makes it ready for itself, one after the other: its thread waits.
             Err(_) if self.nodes[place].transient => None,
             Err(holder) => {
-                let text = format!("it is being run by {}; wait for that, or stop it", holder.0);
+                let mut text = format!("it is being run by {}; wait for that, or stop it", holder.0);
+                if stage.stage.runs().is_some() {
+                    text.push_str(
+                        "; to train with several settings at the same time, list them in the stage's `matrix` and \
+                         run it with `--jobs 2`",
+                    );
+                }
                 return Err(StageError::new(Failure::Setting, text));
             }
         };

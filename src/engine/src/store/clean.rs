@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use serde_json::Value;
 
 use super::record::{Record, STATE_FOLDER};
-use super::{Metadata, Run, Runs, Status, StoreError, atomic};
+use super::{Checkpoint, Metadata, Run, Runs, Status, StoreError, atomic, found};
 
 /// Something on disk that can go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +115,7 @@ pub fn garbage(folders: &[Runs]) -> Vec<Garbage> {
                 add(path, "left by a crash while it was written");
             }
             let Ok(metadata) = run.metadata() else {
-                if !run.metadata_path().exists() {
+                if run.is_empty() {
                     add(run.folder.clone(), "a run that was never begun");
                 }
                 continue;
@@ -130,8 +130,11 @@ pub fn garbage(folders: &[Runs]) -> Vec<Garbage> {
                 .chain(metadata.partial_checkpoint.iter().map(|p| &p.path))
                 .map(|path| run.folder.join(path))
                 .collect();
-            for path in super::keeper::checkpoint_files(&run) {
-                if !listed.contains(&path) {
+            let own = |path: &Path| {
+                Checkpoint::open(path).is_ok_and(|file| file.header().identity == metadata.identity)
+            };
+            for (_, path) in found::checkpoint_files(&run) {
+                if !listed.contains(&path) && own(&path) {
                     add(path, "a checkpoint that its run does not list");
                 }
             }

@@ -5,11 +5,11 @@
 //! So `metadata.json` never names a file that is not there, and what a crash can leave is a good checkpoint that is
 //! not listed yet, or an old one that is not listed any more.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::checkpoint::{self, Checkpoint, Header, Loaded};
+use super::checkpoint::{self, Checkpoint, Header};
+use super::found::{self, Found, Name, checkpoint_files, is_same_file};
 use super::tensor::HostTensor;
 use super::{
     CheckpointRecord, EpochRecord, Lock, Metadata, PartialRecord, Run, Status, StoreError, atomic, room,
@@ -34,18 +34,11 @@ pub struct Saved {
     pub is_best: bool,
 }
 
-/// The newest good checkpoint of a run, and the newer ones that are not good.
-#[derive(Debug, Default)]
-pub struct Found {
-    pub checkpoint: Option<Loaded>,
-    pub passed_over: Vec<String>,
-}
-
 impl Keeper {
     /// Starts a new run: writes its first `metadata.json`.
     pub fn begin(run: Run, policy: CheckpointPolicy, metadata: Metadata) -> Result<Self, StoreError> {
         let lock = run.lock()?;
-        if run.metadata_path().exists() {
+        if run.is_begun() {
             // Begun, and perhaps ended, by another process since this one looked.
             return Err(StoreError::Held { run: run.number, holder: "another process".to_owned() });
         }
@@ -83,9 +76,9 @@ impl Keeper {
         self.write_metadata()
     }
 
-    /// The newest checkpoint whose content has its digest.
+    /// The newest checkpoint of this run whose content has its digest.
     pub fn newest_good(&self) -> Found {
-        newest_good(&self.run)
+        found::newest_good(&self.run, &self.metadata.identity)
     }
 
     /// Notes the figures of an epoch; forgets those of a later one, which is being done again.
@@ -165,13 +158,14 @@ impl Keeper {
         tensors: &[HostTensor],
     ) -> Result<Saved, StoreError> {
         let started = Instant::now();
-        let file = format!("epoch_{:03}.ckpt", header.epoch);
+        let file = Name::Epoch(header.epoch).file();
         let path = self.run.checkpoints().join(&file);
         let mut saved = Saved { file: file.clone(), bytes: 0, seconds: 0.0, is_best: false };
         let mut gone = Vec::new();
         for action in actions {
             match action {
                 Action::Save => {
+                    self.set_aside(&path)?;
                     let written = checkpoint::write(&path, header, tensors)?;
                     let record = record(header, &file, written.bytes, written.file_digest);
                     saved.bytes = written.bytes;
@@ -202,8 +196,9 @@ impl Keeper {
     /// Saves a state that is not at a saved epoch's end; it takes the place of an earlier one of this sort.
     pub fn save_partial(&mut self, header: &Header, tensors: &[HostTensor]) -> Result<Saved, StoreError> {
         let started = Instant::now();
-        let file = format!("step_{:08}.ckpt", header.global_step);
+        let file = Name::Step(header.global_step).file();
         let path = self.run.checkpoints().join(&file);
+        self.set_aside(&path)?;
         let written = checkpoint::write(&path, header, tensors)?;
         atomic::link(&path, &self.run.last())?;
         let record = PartialRecord {
@@ -242,19 +237,68 @@ impl Keeper {
         Some(CheckpointRecord { path: "checkpoints/best.ckpt".into(), ..record.clone() })
     }
 
+    /// Whether a checkpoint stands there that is none of this run's, or not the one of that name.
+    fn is_foreign(&self, path: &Path) -> bool {
+        let (own, name) = (&self.metadata.identity, Name::of_file(path));
+        let fits = |header: &Header| header.identity == *own && name.is_none_or(|name| name.fits(header));
+        Checkpoint::open(path).is_ok_and(|file| !fits(file.header()) && file.verify().is_ok())
+    }
+
+    /// Gives a foreign checkpoint that stands under the name of one to be written a name of its own.
+    fn set_aside(&self, path: &Path) -> Result<(), StoreError> {
+        if self.is_foreign(path) {
+            let name = |n: u32| path.with_extension(format!("of_another_run_{n}.ckpt"));
+            let free = (1..).map(name).find(|path| !path.exists());
+            free.map_or(Ok(()), |free| atomic::link(path, &free))?;
+        }
+        Ok(())
+    }
+
+    /// Gives the checkpoints that `best.ckpt` and `last.ckpt` hold their own names back where those are gone or damaged:
+    /// they are checkpoints like others, and are listed, kept and compared by those names.
+    fn restore_names(&mut self) -> Result<(), StoreError> {
+        for link in [self.run.best(), self.run.last()] {
+            let Ok(file) = Checkpoint::open(&link) else { continue };
+            let header = file.header().clone();
+            let name = Name::of(&header);
+            let own = self.run.checkpoints().join(name.file());
+            if header.identity != self.metadata.identity || is_same_file(&link, &own) {
+                continue;
+            }
+            let good = || Checkpoint::open(&own).is_ok_and(|file| file.verify().is_ok());
+            let stands = || !self.is_foreign(&own) && good();
+            if stands() || file.verify().is_err() {
+                continue;
+            }
+            self.set_aside(&own)?;
+            atomic::link(&link, &own)?;
+            if name.is_epoch() && self.metadata.checkpoints.iter().all(|c| c.epoch != header.epoch) {
+                let bytes = std::fs::metadata(&own).map(|m| m.len()).unwrap_or_default();
+                let digest = file.head_digest().to_owned();
+                self.metadata.checkpoints.push(record(&header, &name.file(), bytes, digest));
+                self.metadata.checkpoints.sort_by_key(|c| c.epoch);
+            }
+        }
+        Ok(())
+    }
+
     /// Makes `metadata.json` and the links agree with the checkpoint files that stand on disk.
     fn reconcile(&mut self) -> Result<(), StoreError> {
         let folder = self.run.folder.clone();
-        self.metadata.checkpoints.retain(|c| folder.join(&c.path).is_file());
+        self.restore_names()?;
+        let stands = |path: &str| folder.join(path).is_file() && !self.is_foreign(&folder.join(path));
+        let standing: Vec<bool> = self.metadata.checkpoints.iter().map(|c| stands(&c.path)).collect();
+        let mut standing = standing.into_iter();
+        self.metadata.checkpoints.retain(|_| standing.next().unwrap_or(false));
         if self.metadata.partial_checkpoint.as_ref().is_some_and(|p| !folder.join(&p.path).is_file()) {
             self.metadata.partial_checkpoint = None;
         }
         let mut gone = Vec::new();
-        for path in checkpoint_files(&self.run) {
+        for (name, path) in checkpoint_files(&self.run) {
             let Ok(found) = Checkpoint::open(&path) else { continue };
             let relative = format!("checkpoints/{}", path.file_name().unwrap_or_default().to_string_lossy());
             let header = found.header().clone();
-            if header.identity != self.metadata.identity {
+            if header.identity != self.metadata.identity || !name.fits(&header) {
                 continue;
             }
             let listed = self.metadata.checkpoints.iter().any(|c| c.path == relative)
@@ -265,7 +309,7 @@ impl Keeper {
             let newest = self.metadata.checkpoints.last().map_or(0, |c| c.global_step);
             let bytes = std::fs::metadata(&path).map(|m| m.len()).unwrap_or_default();
             let digest = found.head_digest().to_owned();
-            if is_epoch_file(&path) && header.global_step > newest {
+            if name.is_epoch() && header.global_step > newest {
                 // Written, and the process ended before the metadata was.
                 let name = relative.trim_start_matches("checkpoints/").to_owned();
                 self.metadata.checkpoints.push(record(&header, &name, bytes, digest));
@@ -282,7 +326,7 @@ impl Keeper {
                 for epoch in self.policy.surplus(&self.metadata.known()) {
                     gone.extend(self.strike_off(epoch));
                 }
-            } else if !is_epoch_file(&path)
+            } else if !name.is_epoch()
                 && header.global_step
                     > newest.max(self.metadata.partial_checkpoint.as_ref().map_or(0, |p| p.global_step))
             {
@@ -330,54 +374,10 @@ fn sweep(run: &Run) {
     }
 }
 
-/// The newest checkpoint of a run whose content has its digest.
-fn newest_good(run: &Run) -> Found {
-    let mut found = Found::default();
-    let mut opened: BTreeMap<(u64, u64, PathBuf), Checkpoint> = BTreeMap::new();
-    for path in checkpoint_files(run) {
-        match Checkpoint::open(&path) {
-            Ok(checkpoint) => {
-                let step = checkpoint.header().global_step;
-                opened.insert((step, u64::from(is_epoch_file(&path)), path), checkpoint);
-            }
-            Err(error) => found.passed_over.push(error.to_string()),
-        }
-    }
-    for checkpoint in opened.into_values().rev() {
-        match checkpoint.load() {
-            Ok(loaded) => {
-                found.checkpoint = Some(loaded);
-                break;
-            }
-            Err(error) => found.passed_over.push(error.to_string()),
-        }
-    }
-    found
-}
-
-/// The files that hold checkpoints, without `best.ckpt` and `last.ckpt`, which are other names of some of them.
-pub(super) fn checkpoint_files(run: &Run) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(run.checkpoints()) else { return Vec::new() };
-    let mut files: Vec<PathBuf> = entries
-        .flatten()
-        .map(|e| e.path())
-        .filter(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.ends_with(".ckpt") && (name.starts_with("epoch_") || name.starts_with("step_"))
-        })
-        .collect();
-    files.sort();
-    files
-}
-
 /// About how large the file of some tensors is.
 fn bytes_of(tensors: &[HostTensor]) -> u64 {
     const HEADER: u64 = 1 << 20;
     tensors.iter().map(|tensor| tensor.bytes.len() as u64).sum::<u64>() + HEADER
-}
-
-fn is_epoch_file(path: &Path) -> bool {
-    path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("epoch_"))
 }
 
 fn record(header: &Header, file: &str, bytes: u64, digest: String) -> CheckpointRecord {
@@ -393,6 +393,17 @@ fn record(header: &Header, file: &str, bytes: u64, digest: String) -> Checkpoint
 }
 
 impl Keeper {
+    /// Notes in a run that its start failed, where it says that it is running and nobody holds it.
+    pub fn note_failed_start(run: &Run, why: &str) -> Result<(), StoreError> {
+        let _lock = run.lock()?;
+        let mut metadata = run.metadata()?;
+        if metadata.status == Status::Running {
+            (metadata.status, metadata.message) = (Status::Failed, Some(why.to_owned()));
+            metadata.save(&run.metadata_path())?;
+        }
+        Ok(())
+    }
+
     /// How the run ended.
     pub fn end(&mut self, status: Status, message: Option<String>) -> Result<(), StoreError> {
         self.update(|m| {
@@ -404,6 +415,8 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::store::{DatasetRecord, Runs, SCHEMA_VERSION};
     use serde_json::{Map, Value, json};
@@ -641,6 +654,125 @@ mod tests {
         assert!(refused.is_err());
     }
 
+    /// The losses of some epochs, the best in the middle.
+    const LOSSES: [f64; 4] = [0.5, 0.1, 0.4, 0.3];
+
+    #[test]
+    fn whatever_names_are_deleted_the_best_and_the_newest_stay_what_they_are() {
+        let names = ["epoch_001.ckpt", "epoch_002.ckpt", "epoch_003.ckpt", "epoch_004.ckpt", "last.ckpt"];
+        for deleted in 0..1u32 << names.len() {
+            let folder = tempfile::tempdir().unwrap();
+            let policy = CheckpointPolicy { keep_last_n: None, ..Default::default() };
+            let run = Runs::at(folder.path()).create().unwrap();
+            let mut keeper = Keeper::begin(run.clone(), policy.clone(), metadata()).unwrap();
+            LOSSES.iter().zip(1..).for_each(|(loss, epoch)| drop(save(&mut keeper, epoch, *loss)));
+            drop(keeper);
+            let gone = names.iter().enumerate().filter(|(bit, _)| deleted >> bit & 1 == 1);
+            gone.for_each(|(_, name)| std::fs::remove_file(run.checkpoints().join(name)).unwrap());
+            let left = run.epochs_on_disk(&run.metadata().unwrap());
+
+            let mut keeper = Keeper::reopen(run.clone(), policy).unwrap();
+            let newest = keeper.newest_good().checkpoint.unwrap().header().epoch;
+            let still_there = |epoch: u64| match epoch {
+                2 => true,
+                4 => deleted & 0b11000 != 0b11000,
+                epoch => deleted >> (epoch - 1) & 1 == 0,
+            };
+            let expected = (1..=4).rev().find(|epoch| still_there(*epoch)).unwrap();
+            assert_eq!((newest, left), (expected, expected), "{deleted:#b}");
+            assert!(!save(&mut keeper, newest + 1, 0.2).is_best, "{deleted:#b}");
+            assert_eq!(Checkpoint::open(&run.best()).unwrap().header().epoch, 2, "{deleted:#b}");
+            assert_eq!(keeper.metadata().best_checkpoint.as_ref().unwrap().epoch, 2, "{deleted:#b}");
+            assert_eq!(Checkpoint::open(&run.last()).unwrap().header().epoch, newest + 1);
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_comes_back_from_a_copy_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keeper = begin(folder.path());
+        save(&mut keeper, 1, 0.5);
+        let run = keeper.run().clone();
+        drop(keeper);
+        let file = run.checkpoints().join("epoch_001.ckpt");
+        let good = std::fs::read(&file).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(&file, &good[..good.len() - 1]).unwrap();
+        let keeper = Keeper::reopen(run, policy()).unwrap();
+        assert_eq!(keeper.newest_good().passed_over, [""; 0]);
+        assert_eq!(std::fs::read(&file).unwrap(), good);
+    }
+
+    #[test]
+    fn a_checkpoint_of_another_run_is_neither_used_nor_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keeper = begin(folder.path());
+        save(&mut keeper, 1, 0.5);
+        let foreign = keeper.run().checkpoints().join("epoch_002.ckpt");
+        let other = Header { identity: "sha256:2".into(), ..header(2, 0, 0.1) };
+        checkpoint::write(&foreign, &other, &tensors(9.0)).unwrap();
+        let bytes = std::fs::read(&foreign).unwrap();
+        let run = keeper.run().clone();
+        drop(keeper);
+        let mut keeper = Keeper::reopen(run.clone(), policy()).unwrap();
+        let found = keeper.newest_good();
+        assert_eq!(found.checkpoint.unwrap().header().epoch, 1);
+        assert_eq!(found.foreign, std::slice::from_ref(&foreign));
+        save(&mut keeper, 2, 0.4);
+        assert_eq!(Checkpoint::open(&foreign).unwrap().header().identity, "sha256:1");
+        let aside = run.checkpoints().join("epoch_002.of_another_run_1.ckpt");
+        assert_eq!(std::fs::read(aside).unwrap(), bytes);
+        assert_eq!(keeper.metadata().best_checkpoint.as_ref().unwrap().epoch, 2);
+    }
+
+    #[test]
+    fn files_that_a_person_put_beside_the_checkpoints_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keeper = begin(folder.path());
+        save(&mut keeper, 1, 0.5);
+        let run = keeper.run().clone();
+        drop(keeper);
+        let own = ["epoch_001_my_favourite.ckpt", "epoch_007.ckpt", "step_backup.ckpt"];
+        for name in own {
+            std::fs::copy(run.checkpoints().join("epoch_001.ckpt"), run.checkpoints().join(name)).unwrap();
+        }
+        let mut keeper = Keeper::reopen(run.clone(), policy()).unwrap();
+        assert_eq!(keeper.newest_good().checkpoint.unwrap().path(), run.checkpoints().join("epoch_001.ckpt"));
+        save(&mut keeper, 2, 0.4);
+        own.iter().for_each(|name| assert!(run.checkpoints().join(name).is_file(), "{name}"));
+    }
+
+    #[test]
+    fn a_run_whose_metadata_is_missing_has_the_one_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keeper = begin(folder.path());
+        save(&mut keeper, 1, 0.5);
+        save(&mut keeper, 2, 0.4);
+        let run = keeper.run().clone();
+        drop(keeper);
+        std::fs::remove_file(run.metadata_path()).unwrap();
+        assert!(Keeper::begin(run.clone(), policy(), metadata()).is_err(), "it was begun");
+        let keeper = Keeper::reopen(run, policy()).unwrap();
+        assert_eq!(keeper.metadata().checkpoints.iter().map(|c| c.epoch).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn a_run_that_nobody_holds_is_not_running() {
+        let folder = tempfile::tempdir().unwrap();
+        let keeper = begin(folder.path());
+        let run = keeper.run().clone();
+        assert_eq!(run.as_it_stands().unwrap().status, Status::Running);
+        drop(keeper);
+        let found = run.as_it_stands().unwrap();
+        assert_eq!(
+            (found.status, found.message.as_deref()),
+            (Status::Interrupted, Some("ended without a word"))
+        );
+        Keeper::note_failed_start(&run, "no room").unwrap();
+        let found = run.as_it_stands().unwrap();
+        assert_eq!((found.status, found.message.as_deref()), (Status::Failed, Some("no room")));
+    }
+
     #[test]
     fn a_damaged_checkpoint_is_passed_over_and_named() {
         let folder = tempfile::tempdir().unwrap();
@@ -650,10 +782,11 @@ mod tests {
         let path = keeper.run().checkpoints().join("epoch_002.ckpt");
         let mut bytes = std::fs::read(&path).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
-        std::fs::remove_file(&path).unwrap();
+        // Through all its names.
         std::fs::write(&path, bytes).unwrap();
         let found = keeper.newest_good();
         assert_eq!(found.checkpoint.unwrap().header().epoch, 1);
-        assert!(found.passed_over[0].contains("epoch_002.ckpt"), "{:?}", found.passed_over);
+        let [passed_over] = &found.passed_over[..] else { panic!("{:?}", found.passed_over) };
+        assert!(passed_over.contains("epoch_002.ckpt"), "{passed_over}");
     }
 }

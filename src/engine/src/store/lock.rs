@@ -50,7 +50,9 @@ impl Lock {
 
     /// Who has the lock now, if anybody. Creates nothing.
     pub fn holder(path: &Path) -> Option<Holder> {
-        let mut file = OpenOptions::new().read(true).write(true).open(path).ok()?;
+        // Somebody else's lock can perhaps be read only, which is enough to ask.
+        let open = |write| OpenOptions::new().read(true).write(write).open(path);
+        let mut file = open(true).or_else(|_| open(false)).ok()?;
         traffic::lock();
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => {

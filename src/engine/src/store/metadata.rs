@@ -127,25 +127,28 @@ pub struct EpochRecord {
     pub data_wait: f64,
 }
 
-fn previous(path: &Path) -> PathBuf {
+/// Where the version before the one at `path` stands.
+pub(super) fn previous(path: &Path) -> PathBuf {
     path.with_added_extension("previous")
 }
 
 impl Metadata {
-    /// Reads the file; where it is damaged, the version before it. What that one does not know of a checkpoint is in the
-    /// checkpoint's header, and taken in when the run is opened again.
+    /// Reads the file; where it is damaged or missing, the version before it. What that one does not know of a checkpoint
+    /// is in the checkpoint's header, and taken in when the run is opened again.
     pub fn load(path: &Path) -> Result<Self, StoreError> {
-        let error = match Self::read(path) {
+        let (error, why) = match Self::read(path) {
             Ok(metadata) => return Ok(metadata),
-            Err(error @ StoreError::Damaged { .. }) => error,
+            Err(error @ StoreError::Damaged { .. }) => (error, "damaged"),
+            Err(error @ StoreError::Read { .. }) if !path.exists() => (error, "missing"),
             Err(error) => return Err(error),
         };
         let Ok(metadata) = Self::read(&previous(path)) else { return Err(error) };
-        checked::warn_once(path, "it is damaged, so its previous version is used");
+        checked::warn_once(path, &format!("it is {why}, so its previous version is used"));
         Ok(metadata)
     }
 
-    fn read(path: &Path) -> Result<Self, StoreError> {
+    /// The file itself, without the version before it.
+    pub(super) fn read(path: &Path) -> Result<Self, StoreError> {
         let bytes = std::fs::read(path).map_err(StoreError::reading(path))?;
         checked::from_bytes(&bytes).map_err(|e| StoreError::Damaged {
             path: path.to_owned(),

@@ -5,6 +5,7 @@ pub mod checked;
 pub mod checkpoint;
 pub mod clean;
 pub(crate) mod fault;
+mod found;
 mod jobs;
 mod keeper;
 mod lock;
@@ -16,6 +17,7 @@ mod runs;
 mod stamp;
 pub mod tensor;
 pub mod traffic;
+pub mod verify;
 pub mod watch;
 mod writeback;
 
@@ -24,8 +26,9 @@ use std::path::{Path, PathBuf};
 use crate::kind::{Failure, StageError};
 
 pub use checkpoint::{Checkpoint, CheckpointError, Fault, Header, Loaded, file_digest, file_digest_like};
+pub use found::Found;
 pub use jobs::{Job, JobId, Jobs};
-pub use keeper::{Found, Keeper, Saved};
+pub use keeper::{Keeper, Saved};
 pub use lock::{Holder, Lock};
 pub use metadata::{
     CheckpointRecord, DatasetRecord, EpochRecord, Metadata, PartialRecord, SCHEMA_VERSION, Status,

@@ -184,12 +184,12 @@ impl Record {
 
     /// Every record of a project that can be read.
     pub fn all(root: &Path) -> Vec<Self> {
-        let folders =
-            std::fs::read_dir(root.join(STATE_FOLDER).join("records")).into_iter().flatten().flatten();
-        let files = folders.flat_map(|f| std::fs::read_dir(f.path()).into_iter().flatten().flatten());
-        let mut paths: Vec<PathBuf> = files.map(|f| f.path()).collect();
-        paths.sort();
-        paths.iter().filter_map(|path| Self::read(path)).collect()
+        files(root).iter().filter_map(|path| Self::read(path)).collect()
+    }
+
+    /// The record in a file, or what is wrong with it.
+    pub(super) fn whole(path: &Path) -> Result<Self, String> {
+        checked::from_bytes(&std::fs::read(path).map_err(|e| e.to_string())?)
     }
 
     pub fn save(&self, root: &Path, stage: &StageId) -> Result<(), WriteError> {
@@ -198,6 +198,16 @@ impl Record {
         let text = checked::to_text(self);
         atomic::write(&path, |out| out.write_all(text.as_bytes()))
     }
+}
+
+/// The files of a project's records, in order.
+pub(super) fn files(root: &Path) -> Vec<PathBuf> {
+    let folders = std::fs::read_dir(root.join(STATE_FOLDER).join("records")).into_iter().flatten().flatten();
+    let files = folders.flat_map(|f| std::fs::read_dir(f.path()).into_iter().flatten().flatten());
+    let named = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
+    let mut paths: Vec<PathBuf> = files.map(|f| f.path()).filter(named).collect();
+    paths.sort();
+    paths
 }
 
 /// Takes a stage for this process, or says who has it.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::atomic::{self, WriteError};
-use super::{Holder, Lock, Metadata, StoreError};
+use super::{Checkpoint, CheckpointRecord, Holder, Lock, Metadata, Status, StoreError, found, metadata};
 
 /// Number of a run, counted from 1, shown with at least three digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -113,6 +113,50 @@ impl Run {
         Metadata::load(&self.metadata_path())
     }
 
+    /// Whether the run has metadata, readable or not.
+    pub fn is_begun(&self) -> bool {
+        self.metadata_path().exists() || metadata::previous(&self.metadata_path()).exists()
+    }
+
+    /// Whether nothing is in the run's folder but what stands there before the first metadata: the lock, empty folders,
+    /// temporary files. Anything else is worth something to somebody.
+    pub fn is_empty(&self) -> bool {
+        let lock = self.lock_path();
+        is_empty(&self.folder, &|path| path == lock)
+    }
+
+    /// The metadata as it is true now: a run that says that it is running, and that nobody holds, was cut off.
+    pub fn as_it_stands(&self) -> Result<Metadata, StoreError> {
+        if self.metadata()?.status != Status::Running || self.holder().is_some() {
+            return self.metadata();
+        }
+        // Read again, since its process can have come to its end between the two looks.
+        let mut metadata = self.metadata()?;
+        if metadata.status == Status::Running {
+            metadata.status = Status::Interrupted;
+            metadata.message = metadata.message.or_else(|| Some("ended without a word".to_owned()));
+        }
+        Ok(metadata)
+    }
+
+    /// The most completed epochs that a checkpoint stands for which is on disk, as far as sizes and headers tell.
+    pub fn epochs_on_disk(&self, metadata: &Metadata) -> u64 {
+        found::epochs_on_disk(self, metadata)
+    }
+
+    /// The file of a checkpoint: under its own name, or as `best.ckpt` or `last.ckpt` where that name is gone.
+    pub fn file_of(&self, record: &CheckpointRecord) -> PathBuf {
+        let own = self.folder.join(&record.path);
+        if own.is_file() {
+            return own;
+        }
+        let same = |path: &PathBuf| {
+            let header = Checkpoint::open(path).ok().map(|file| file.header().clone());
+            header.is_some_and(|h| (h.global_step, h.saved_at) == (record.global_step, record.saved_at))
+        };
+        [self.last(), self.best()].into_iter().find(same).unwrap_or(own)
+    }
+
     /// Who has the run now, if anybody.
     pub fn holder(&self) -> Option<Holder> {
         Lock::holder(&self.lock_path())
@@ -133,6 +177,14 @@ impl Run {
 pub fn is_run_folder(path: &Path) -> bool {
     let number = path.file_name().and_then(|name| number_of(name.to_str()?));
     number.is_some() && path.join("metadata.json").exists()
+}
+
+fn is_empty(folder: &Path, is_ours: &dyn Fn(&Path) -> bool) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else { return false };
+    entries.flatten().map(|entry| entry.path()).all(|path| {
+        let temporary = path.file_name().is_some_and(|name| atomic::is_temporary(&name.to_string_lossy()));
+        temporary || is_ours(&path) || (path.is_dir() && is_empty(&path, is_ours))
+    })
 }
 
 fn number_of(name: &str) -> Option<RunNumber> {
@@ -177,6 +229,22 @@ mod tests {
         assert_eq!(runs.create().unwrap().number.0, 1001);
         assert!(runs.create_numbered(1).unwrap().is_none());
         assert_eq!(runs.create_numbered(5).unwrap().unwrap().folder, folder.path().join("run_005"));
+    }
+
+    #[test]
+    fn a_folder_with_anything_in_it_is_not_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = Runs::at(folder.path()).create().unwrap();
+        drop(run.lock().unwrap());
+        std::fs::create_dir(run.checkpoints()).unwrap();
+        std::fs::write(run.folder.join(".metadata.json.tmp-1-1"), "half").unwrap();
+        assert!(run.is_empty() && !run.is_begun());
+        let file = run.checkpoints().join("epoch_001.ckpt");
+        std::fs::write(&file, "").unwrap();
+        assert!(!run.is_empty());
+        std::fs::remove_file(file).unwrap();
+        std::fs::write(run.folder.join("metadata.json.previous"), "{}").unwrap();
+        assert!(!run.is_empty() && run.is_begun());
     }
 
     #[test]
