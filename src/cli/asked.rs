@@ -14,7 +14,9 @@ use pipe_engine::spec::{self, Override, PipelineFile, Strength};
 use pipe_engine::stop::Stop;
 use serde::{Deserialize, Serialize};
 
+use super::resumed::Readings;
 use super::{CliError, project};
+use crate::report::message;
 
 /// Arguments that say what is to be done; kept in plan files.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
@@ -119,8 +121,7 @@ impl Asked {
     fn load_over(&self, environment: Vec<Override>) -> Result<Meant, CliError> {
         let root = project::root()?;
         let overrides = self.overrides(&root, environment)?;
-        let pipeline = spec::load(&root, &self.file, &project::kinds(), &overrides)?;
-        let graph = Graph::build(pipeline)?;
+        let graph = self.read(&root, overrides)?;
         for warning in &graph.pipeline.warnings {
             crate::report::message::warning(&warning.to_string());
         }
@@ -139,6 +140,25 @@ impl Asked {
             data_as_last_seen: self.no_data_check,
         };
         Ok(Meant { root, graph, manifests, selection, forced, request })
+    }
+
+    /// Reads the pipeline file with what was given besides. A run that is to go on by its number brings its own settings,
+    /// which are weaker than all that was given.
+    fn read(&self, root: &Path, overrides: Vec<Override>) -> Result<Graph, CliError> {
+        let load = |overrides: &[Override]| -> Result<Graph, CliError> {
+            Ok(Graph::build(spec::load(root, &self.file, &project::kinds(), overrides)?)?)
+        };
+        let given = load(&overrides)?;
+        let (Some(number), true) = (self.run_number, self.resume) else { return Ok(given) };
+        let Ok(plain) = load(&[]) else { return Ok(given) };
+        let readings = Readings { plain: &plain, given: &given, overrides: &overrides };
+        let own = readings.settings_of_run(root, number);
+        if own.is_empty() {
+            return Ok(given);
+        }
+        let words: Vec<String> = own.iter().map(|o| format!("{} {}", o.key, o.value)).collect();
+        message::note(&format!("Run {number} goes on with its own settings: {}", words.join(", ")));
+        load(&[own, overrides].concat())
     }
 
     /// Key, flag and value of each.

@@ -19,6 +19,7 @@ mod man;
 mod plan;
 mod project;
 mod report;
+mod resumed;
 mod run;
 mod runs;
 mod sample;
@@ -27,6 +28,7 @@ mod signals;
 mod status;
 mod store;
 mod ui;
+mod verify;
 mod version;
 
 use std::fmt;
@@ -105,6 +107,8 @@ enum Command {
     Ui(ui::UiArguments),
     /// Remove what crashes left: half files, runs without content, checkpoints that no run lists
     Gc(clean::GcArguments),
+    /// Compare every file of the project's state with what was noted of it
+    Verify(verify::VerifyArguments),
     /// Look into a checkpoint file
     Ckpt(ckpt::CkptArguments),
     /// Draw images from a checkpoint
@@ -144,6 +148,7 @@ pub fn call(arguments: Arguments) -> Result<ExitCode, CliError> {
         Command::Report(a) => report::report(a),
         Command::Ui(a) => ui::ui(a),
         Command::Gc(a) => clean::gc(a),
+        Command::Verify(a) => verify::verify(a),
         Command::Ckpt(a) => ckpt::ckpt(a),
         Command::Sample(a) => sample::sample(a, &arguments.output),
         Command::Devices(a) => devices::devices(a),

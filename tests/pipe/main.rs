@@ -1,10 +1,12 @@
 //! The program as its users run it: every test starts the real binary in a folder of its own.
 
 mod adapters;
+mod belonging;
 mod bench;
 mod chain;
 mod content;
 mod conventions;
+mod damage;
 mod data;
 mod devices;
 mod docs;
@@ -27,6 +29,7 @@ mod runs;
 mod shipped;
 mod signals;
 mod slurm;
+mod standing;
 mod start_file;
 mod store;
 mod wgpu;

@@ -75,7 +75,8 @@ fn more_epochs_extend_the_run_to_the_same_bits() {
 
 #[test]
 fn a_schedule_that_depends_on_its_length_is_not_stretched_behind_ones_back() {
-    let project = Project::with("batch_size: 16", "batch_size: 16\n    schedule: { kind: cosine }");
+    let project =
+        Project::with("batch_size: 16", "batch_size: 16\n    schedule: { kind: cosine, min_lr_ratio: 0.1 }");
     project.pipe(&["run", "p.yaml"]).succeeds();
     project
         .pipe(&["run", "p.yaml", "--run-number", "1", "--resume", "--epochs", "4"])

@@ -156,7 +156,7 @@ fn list(folders: &[Runs], which: &Which, form: Form) -> Result<(), CliError> {
     for folder in folders {
         let mut entries = Vec::new();
         for run in folder.list() {
-            let known = run.metadata().map_err(|e| e.to_string());
+            let known = run.as_it_stands().map_err(|e| e.to_string());
             let labels = Labels::load(&run)?;
             let holds = |m: &Metadata| which.filter.iter().all(|filter| filter.holds(m, &labels));
             // What cannot be read is shown unless something is asked of it.
@@ -314,7 +314,7 @@ fn compare(folders: &[Runs], numbers: &[u32], form: Form) -> Result<(), CliError
     let mut columns: Vec<(String, BTreeMap<String, Value>)> = Vec::new();
     for &number in numbers {
         let run = one(folders, number)?;
-        let m = run.metadata().map_err(CliError::failed)?;
+        let m = run.as_it_stands().map_err(CliError::failed)?;
         let mut values = m.manifest.clone();
         let results = [
             ("status".to_owned(), m.status.name().into()),
@@ -369,7 +369,7 @@ fn compare(folders: &[Runs], numbers: &[u32], form: Form) -> Result<(), CliError
 
 fn show(folders: &[Runs], number: u32, curve: bool, json: bool) -> Result<(), CliError> {
     let run = one(folders, number)?;
-    let m = run.metadata().map_err(CliError::failed)?;
+    let m = run.as_it_stands().map_err(CliError::failed)?;
     let labels = Labels::load(&run)?;
     if json {
         say!("{:#}", record(&Entry { run, known: Ok(m), labels }));

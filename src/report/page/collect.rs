@@ -1,4 +1,4 @@
-//! Runs as the page shows them. Reads their folders and locks nothing, so a training may go on meanwhile.
+//! Runs as the page shows them. Reads their folders and keeps no lock, so a training may go on meanwhile.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -18,7 +18,7 @@ pub fn runs_in(folders: &[Runs], pipeline: Option<&str>) -> (Vec<RunData>, Vec<S
     let (mut runs, mut warnings) = (Vec::new(), Vec::new());
     let all: Vec<Run> = folders.iter().flat_map(Runs::list).collect();
     for run in &all {
-        match run.metadata() {
+        match run.as_it_stands() {
             Ok(metadata) if pipeline.is_none_or(|name| name == metadata.pipeline) => {
                 let labels = Labels::load(run).unwrap_or_else(|error| {
                     warnings.extend(error.messages().iter().cloned());
@@ -28,7 +28,7 @@ pub fn runs_in(folders: &[Runs], pipeline: Option<&str>) -> (Vec<RunData>, Vec<S
             }
             Ok(_) => {}
             // Its process has just begun, or ended before it wrote anything.
-            Err(_) if !run.metadata_path().exists() => {}
+            Err(_) if !run.is_begun() => {}
             Err(error) => warnings.push(error.to_string()),
         }
     }
@@ -46,6 +46,8 @@ pub fn stamp(folders: &[Runs]) -> String {
             let bytes = found.map_or(0, |m| m.len());
             let _ = write!(text, "{}/{name} {bytes} {time:?};", run.folder.display());
         }
+        // A training that ends without a word changes nothing else.
+        text.push(if run.holder().is_some() { '+' } else { '-' });
     }
     text
 }

@@ -55,12 +55,12 @@ impl Verified {
         self.damaged.push(Damage { path: path.to_owned(), what: what.into(), advice });
     }
 
-    /// Notes a file as good; `false` if another name of it was.
+    /// Whether the file was not looked at under another name.
     fn is_new(&mut self, path: &Path) -> bool {
         file_id(path).is_none_or(|id| self.seen.insert(id))
     }
 
-    fn is_good(&mut self, path: &Path) {
+    fn note_good(&mut self, path: &Path) {
         self.good += 1;
         self.bytes += std::fs::metadata(path).map_or(0, |m| m.len());
     }
@@ -73,7 +73,7 @@ impl Verified {
         let path = run.metadata_path();
         let metadata = match (run.metadata(), Metadata::read(&path)) {
             (Ok(metadata), Ok(_)) => {
-                self.is_good(&path);
+                self.note_good(&path);
                 Some(metadata)
             }
             (Ok(metadata), Err(_)) => {
@@ -121,7 +121,7 @@ impl Verified {
             (Ok(file), Some(noted)) if !same(file.head_digest(), noted) => {
                 self.damage(path, "it is a good checkpoint, and not the one that its run noted", advice);
             }
-            _ => self.is_good(path),
+            _ => self.note_good(path),
         }
     }
 
@@ -135,14 +135,14 @@ impl Verified {
             self.left_out.push(format!("stage {} of {}: it is running", record.stage, record.pipeline));
             return;
         }
-        self.is_good(path);
+        self.note_good(path);
         for output in record.made.iter().flat_map(|made| &made.outputs) {
             let file = root.join(&output.path);
             let whose = format!("stage {} of {}", record.stage, record.pipeline);
             match file_digest_like(&file, &output.digest) {
                 Ok(digest) if digest == output.digest => {
                     if self.is_new(&file) {
-                        self.is_good(&file);
+                        self.note_good(&file);
                     }
                 }
                 Ok(_) => self.damage(&file, format!("it is not what {whose} made"), OUTPUT),

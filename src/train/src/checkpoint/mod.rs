@@ -1,6 +1,7 @@
 //! Models from checkpoint files: a checkpoint alone is enough to rebuild its model; one of LoRA finds its base model in
 //! the folder of its run.
 
+mod adapter_check;
 mod export;
 mod import;
 
@@ -19,6 +20,7 @@ use crate::diffit::{ConfigError, Diffit, DiffitConfig, LoadError, Scope, fill, l
 use crate::fit::{EMA_WEIGHTS, WEIGHTS};
 use crate::lora::{Adapter, AdapterError, BaseDigests, LABEL_TABLE};
 
+pub use adapter_check::{ADAPTER, adapter_damage};
 pub use export::{ExportError, merged, weights_only};
 pub use import::{ImportError, ImportOptions, import};
 
@@ -51,6 +53,12 @@ pub enum RebuildError {
     OtherBase { file: PathBuf, base: PathBuf },
     #[error("{}: {} numbers that are not finite: {}", file.display(), if names.len() == 1 { "a tensor holds" } else { "tensors hold" }, names.join(", "))]
     NotFinite { file: PathBuf, names: Vec<String> },
+    #[error(
+        "{file} holds LoRA weights only, and its base model is not at {}; put it there, or name it: \
+         `pipe sample BASE --lora {file}`, `pipe ckpt export BASE --merge --lora {file} -o OUT`",
+        base.display(), file = file.display()
+    )]
+    NoBase { file: PathBuf, base: PathBuf },
     #[error("{} is a checkpoint without LoRA weights", file.display())]
     NoAdapter { file: PathBuf },
 }
@@ -98,7 +106,11 @@ pub fn model(
 /// The base model of a LoRA checkpoint: `base_model.ckpt` in its run's folder, checked to be the right one.
 pub fn base_of(checkpoint: &Checkpoint) -> Result<Checkpoint, RebuildError> {
     let run = checkpoint.path().parent().and_then(Path::parent);
-    let base = Checkpoint::open(&run.unwrap_or(Path::new("..")).join(BASE_FILE))?;
+    let base = run.unwrap_or(Path::new("..")).join(BASE_FILE);
+    if !base.exists() {
+        return Err(RebuildError::NoBase { file: checkpoint.path().to_owned(), base });
+    }
+    let base = Checkpoint::open(&base)?;
     match base.digest() == checkpoint.header().extra.get(BASE_DIGEST).map(String::as_str) {
         true => Ok(base),
         false => {

@@ -24,7 +24,7 @@ pub struct Recorder<'a> {
     settings: &'a FitSettings,
     run: Run,
     experiment: String,
-    /// Identity of the run.
+    /// Of the run, which every checkpoint of it has.
     identity: String,
     writer: Writer,
     metrics: MetricsFile,

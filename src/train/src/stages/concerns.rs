@@ -47,6 +47,20 @@ pub(super) fn of_training(fit: &FitSettings, others: &Others) -> Vec<Concern> {
         let message = format!("{} is far above what Adam trains with", fit.learning_rate);
         found.push(Concern::warning("learning_rate", message).note("common: 1e-4 to 1e-3"));
     }
+    if fit.schedule.depends_on_horizon() && fit.horizon() < fit.epochs {
+        let (kind, ends) = (format!("{:?}", fit.schedule.kind).to_lowercase(), fit.horizon());
+        let rest = match fit.schedule.min_lr_ratio * fit.learning_rate {
+            0.0 => "is 0, and nothing is learned any more".to_owned(),
+            rate => format!("stays at {rate}"),
+        };
+        let message = format!(
+            "the {kind} schedule ends after epoch {ends} of {}: from then on the learning rate {rest}",
+            fit.epochs
+        );
+        let note =
+            "set schedule_epochs to the most epochs that there may ever be, or schedule.kind: constant";
+        found.push(Concern::warning("schedule_epochs", message).note(note));
+    }
     if fit.ema.enabled && fit.ema.decay == 1.0 {
         let message = "the mean of the weights would stay at the first ones";
         found.push(Concern::warning("ema.decay", message).note("common: 0.999 to 0.9999"));

@@ -30,7 +30,7 @@ impl TrainedRun {
     }
 
     pub fn file(&self, record: &CheckpointRecord) -> ModelFile {
-        ModelFile { path: self.run.folder.join(&record.path), digest: record.digest.clone() }
+        ModelFile { path: self.run.file_of(record), digest: record.digest.clone() }
     }
 
     /// The run as an artifact: it counts by its best checkpoint.

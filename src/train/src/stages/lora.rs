@@ -18,14 +18,13 @@ use serde_json::Value;
 use super::concerns;
 use super::handed::{ModelFile, TrainedRun, model_file};
 use super::training::{Start, Training, setting};
-use crate::checkpoint::{self, BASE_DIGEST, BASE_FILE, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST, LABEL_DROPOUT};
+use crate::checkpoint::{
+    self, ADAPTER, BASE_DIGEST, BASE_FILE, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST, LABEL_DROPOUT,
+};
 use crate::data::Dataset;
 use crate::diffit::Scope;
 use crate::fit::{About, FitSettings, LoraSettings};
 use crate::lora::{Adapted, Adapter, HEADER_KEY, LABEL_TABLE, Plan};
-
-/// Folder of the adapter in PEFT's format, in the run's folder.
-const ADAPTER: &str = "adapter";
 
 pub struct LoraKind;
 

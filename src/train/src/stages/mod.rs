@@ -1,5 +1,6 @@
 //! The stage kinds that this crate brings to the engine.
 
+mod belonging;
 mod choice;
 mod concerns;
 mod copy_best;

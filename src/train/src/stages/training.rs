@@ -12,11 +12,12 @@ use pipe_engine::kind::{
 };
 use pipe_engine::progress::Event;
 use pipe_engine::store::{
-    Checkpoint, DatasetRecord, Keeper, Loaded, Metadata, Run, RunNumber, Runs, SCHEMA_VERSION, Status,
-    StoreError, atomic, room,
+    Checkpoint, DatasetRecord, Keeper, Loaded, Metadata, Run, Runs, SCHEMA_VERSION, Status, StoreError,
+    atomic, room,
 };
 use serde_json::{Map, Value, json};
 
+use super::belonging::{Shelf, completed_epochs, ending, is_lost};
 use super::choice::{DATA, Wanted};
 use super::elsewhere;
 use super::from_file::{self, REACHED_WITH};
@@ -80,18 +81,34 @@ impl Training<'_> {
         let done = completed_epochs(&run, &metadata);
         if done >= total && metadata.status != Status::Completed {
             // Its process ended between the last checkpoint and the end: what is left is to put things in order.
-            let reason = format!("run {}: trained, {}", run.number, ending(&metadata));
+            let reason = format!("run {}: trained, {}", run.number, ending(&run, &metadata));
             return Ok(State::Partial { done: total, total, reason }.into());
         }
         if done >= total {
-            let state =
-                State::Done { reason: format!("up to date, run {}{}", run.number, self.place(o.root, &run)) };
-            return Ok(Observation { state, artifact: Some(TrainedRun { run, metadata }.artifact()) });
+            if metadata.best_checkpoint.is_some() && !run.best().is_file() {
+                let reason = format!("run {}: best.ckpt is gone", run.number);
+                return Ok(State::Partial { done: total, total, reason }.into());
+            }
+            let whose = match metadata.pipeline == o.pipeline {
+                true => String::new(),
+                false => format!(" of pipeline {}", metadata.pipeline),
+            };
+            let place = self.place(o.root, &run);
+            let reason = match done > total {
+                true => format!(
+                    "run {}{whose}{place} was trained for {done} epochs, more than the {total} asked for: it is handed \
+                     on as it is; `--force` trains a new run",
+                    run.number
+                ),
+                false => format!("up to date, run {}{whose}{place}", run.number),
+            };
+            let artifact = Some(TrainedRun { run, metadata }.artifact());
+            return Ok(Observation { state: State::Done { reason }, artifact });
         }
         if done >= metadata.epochs {
             return Ok(State::Extendable { from: done, to: total }.into());
         }
-        let reason = format!("run {}: {}", run.number, ending(&metadata));
+        let reason = format!("run {}: {}", run.number, ending(&run, &metadata));
         Ok(State::Partial { done, total, reason }.into())
     }
 
@@ -100,6 +117,22 @@ impl Training<'_> {
         &self,
         context: &RunContext,
         start: impl FnOnce(&Dataset, &Device) -> Result<Start, StageError>,
+    ) -> Result<Outcome, StageError> {
+        let mut opened = None;
+        let ended = self.run_in(context, start, &mut opened);
+        if let (Err(error), Some(run)) = (&ended, opened) {
+            // The first error is the one to report.
+            let _ = Keeper::note_failed_start(&run, &error.message);
+        }
+        ended
+    }
+
+    /// The same; `opened` is the run as soon as it is one.
+    fn run_in(
+        &self,
+        context: &RunContext,
+        start: impl FnOnce(&Dataset, &Device) -> Result<Start, StageError>,
+        opened: &mut Option<Run>,
     ) -> Result<Outcome, StageError> {
         let settings = self.settings;
         let Some(dataset) = context.inputs.get("dataset").and_then(|a| a.get::<Arc<Dataset>>()) else {
@@ -134,10 +167,15 @@ impl Training<'_> {
         let wanted =
             Wanted { root: &context.root, manifest: &context.manifest, unknown: &[], data: Some(&data) };
         let choice = self.choose(&context.request, &context.pipeline, &context.stage, &wanted)?;
-        if self.begins_from_file(&choice) {
-            from_file::open(settings, &context.root)?;
+        if self.begins_from_file(&choice)
+            && let Some(file) = from_file::open(settings, &context.root)?
+        {
+            let name = settings.checkpoint.resume_checkpoint.as_deref().unwrap_or_default();
+            let doubt = source::check(file.header(), name, &start.about)?;
+            doubt.into_iter().for_each(|text| context.event(Event::Warning { text }));
         }
         let mut keeper = self.open_run(context, choice, &dataset, &device)?;
+        *opened = Some(keeper.run().clone());
         let shown = |path: &Path| path.strip_prefix(&context.root).unwrap_or(path).display().to_string();
         let directory = shown(&keeper.run().folder);
         write_config(&keeper, context)?;
@@ -147,12 +185,6 @@ impl Training<'_> {
 
         // Where to begin: the run's newest good checkpoint, a file that was named, or the start.
         let mut from = self.newest(context, &keeper)?;
-        if let Some(checkpoint) = &from {
-            let file = shown(checkpoint.path());
-            if let Some(text) = source::check(checkpoint.header(), &file, &start.about)? {
-                context.event(Event::Warning { text });
-            }
-        }
         let Start { model, scope, mut about, label_dropout, lora_dropout, after_best, .. } = start;
         let reached_with = from_file::of_position(&context.manifest, dataset.digest());
         about.extra.insert(REACHED_WITH.to_owned(), json!(reached_with).to_string());
@@ -196,7 +228,11 @@ impl Training<'_> {
         keeper.update(|m| {
             m.status = Status::Running;
             m.message = None;
-            m.epochs = settings.epochs;
+            m.epochs = settings.epochs.max(position.epoch);
+            if self.number(&context.request).is_some() {
+                // A run that was named belongs to those who named it from now on.
+                (m.pipeline, m.stage) = (context.pipeline.clone(), context.stage.to_string());
+            }
             m.device = device.clone();
             if pieces > 1 {
                 // Sums in another order: the bits differ from those of whole batches.
@@ -240,6 +276,11 @@ impl Training<'_> {
         let found = keeper.newest_good();
         for passed in &found.passed_over {
             context.event(Event::Warning { text: format!("passed over a damaged checkpoint: {passed}") });
+        }
+        for path in &found.foreign {
+            let shown = path.strip_prefix(&context.root).unwrap_or(path).display();
+            let text = format!("passed over {shown}: it is no checkpoint of this run by that name");
+            context.event(Event::Warning { text });
         }
         if found.checkpoint.is_some() {
             return Ok(found.checkpoint);
@@ -400,7 +441,16 @@ fn keep_base(run: &Run, base: &ModelFile) -> Result<(), StageError> {
     Ok(atomic::link(&base.path, &kept)?)
 }
 
+/// What became of a run that is not begun again in its place.
+const LOST: &str = "was completed, and none of its checkpoints is left";
+
 impl Training<'_> {
+    /// The run that is asked for by its number.
+    fn number(&self, request: &Request) -> Option<u32> {
+        let policy = &self.settings.checkpoint;
+        request.run_number.or(policy.run_number).or(policy.resume_from_run)
+    }
+
     /// Decides which run is meant. Looks at the disk and changes nothing.
     fn choose(
         &self,
@@ -412,7 +462,7 @@ impl Training<'_> {
         let policy = &self.settings.checkpoint;
         let runs = self.runs(wanted.root);
         let resume = request.resume || (policy.resume_from_run.is_some() && !request.force);
-        let number = request.run_number.or(policy.run_number).or(policy.resume_from_run);
+        let number = self.number(request);
         let setting = |message: String| StageError::new(Failure::Setting, message);
 
         if let Some(number) = number {
@@ -434,60 +484,61 @@ impl Training<'_> {
                     "run {number} exists; `--force` needs a number that is free, or none"
                 )));
             }
-            if !run.metadata_path().exists() {
-                return Ok(Choice::Empty(run));
+            if !run.is_begun() {
+                return match run.is_empty() {
+                    true => Ok(Choice::Empty(run)),
+                    false => Err(setting(format!(
+                        "run {number} has no metadata.json, so nobody knows what trained it: bring that file back (half \
+                         a copy?), or choose another number"
+                    ))),
+                };
             }
             let metadata = run.metadata()?;
-            return match goes_on(wanted, &run, &metadata) {
-                true => Ok(Choice::Existing(Box::new((run, metadata)))),
-                false => Err(setting(self.refusal(number, wanted, &metadata))),
+            return match (goes_on(wanted, &run, &metadata), is_lost(&run, &metadata)) {
+                (false, _) => Err(setting(self.refusal(number, wanted, &metadata))),
+                (true, true) => {
+                    Err(setting(format!("run {number} {LOST}; start a new run by leaving the number out")))
+                }
+                (true, false) => Ok(Choice::Existing(Box::new((run, metadata)))),
             };
         }
 
-        let mine = |run: Run| match run.metadata() {
-            Ok(metadata) => (metadata.stage == stage.as_str()).then_some((run, metadata)),
-            Err(error) => {
-                if run.metadata_path().exists() {
-                    tracing::warn!("{error}; this run is left alone");
-                }
-                None
-            }
-        };
-        let mut known: Vec<(Run, Metadata)> = runs.list().into_iter().filter_map(mine).collect();
+        let shelf = Shelf::of(&runs, pipeline, stage.as_str());
         if request.force {
             return Ok(Choice::New { number: None, reason: "forced".into(), changes: Vec::new() });
         }
-        if resume && let Some((run, metadata)) = known.pop() {
-            return match goes_on(wanted, &run, &metadata) {
-                true => Ok(Choice::Existing(Box::new((run, metadata)))),
-                false => Err(setting(self.refusal(run.number.0, wanted, &metadata))),
-            };
+        let epochs = self.settings.epochs;
+        let known = shelf.fitting(|_, m| wanted.fits(m), epochs);
+        if let Some(known) = known.or_else(|| shelf.fitting(|run, m| goes_on(wanted, run, m), epochs)) {
+            return Ok(Choice::Existing(Box::new(known.clone())));
         }
-        let fits = known.iter().rposition(|(_, m)| wanted.fits(m));
-        let same = fits.or_else(|| known.iter().rposition(|(run, m)| goes_on(wanted, run, m)));
-        if let Some(index) = same {
-            return Ok(Choice::Existing(Box::new(known.swap_remove(index))));
-        }
-        if known.is_empty() {
+        if shelf.newest().is_none() {
             let all = elsewhere::runs(wanted.root, runs.folder(), pipeline, stage);
             if let Some(found) = all.into_iter().rfind(|(_, metadata)| wanted.fits(metadata)) {
                 return Ok(Choice::Existing(Box::new(found)));
             }
         }
-        let (reason, changes) = match known.last() {
+        let (reason, changes) = match shelf.newest() {
             None if resume => ("no checkpoint found; starting new training".to_owned(), Vec::new()),
             None => ("no run yet".to_owned(), Vec::new()),
-            Some((_, m)) => {
+            Some((run, m)) => {
                 let (changes, words) = wanted.changes(m);
-                let next = runs.list().last().map_or(1, |r| r.number.0 + 1);
-                let new = format!("new run_{}", RunNumber(next));
+                if resume && !changes.is_empty() {
+                    return Err(setting(self.refusal(run.number.0, wanted, m)));
+                }
                 let help = match &self.horizon_help(&changes) {
                     Some(help) if changes.len() == 1 => format!("; {help}"),
                     _ => String::new(),
                 };
-                (format!("{words} ({new}{help})"), changes)
+                let why = match changes.is_empty() {
+                    true => format!("run {} {LOST}", run.number),
+                    false => words,
+                };
+                (format!("{why} (new run_{}{help})", shelf.next()), changes)
             }
         };
+        let reason =
+            std::iter::once(reason).chain(shelf.remarks(|m| wanted.fits(m))).collect::<Vec<_>>().join("; ");
         Ok(Choice::New { number: None, reason, changes })
     }
 
@@ -499,19 +550,28 @@ impl Training<'_> {
             true => ("on other images", "put the old images back"),
             false => ("with other settings", "go on with the settings it was begun with"),
         };
-        let help = match self.horizon_help(&different) {
-            Some(help) => format!("{help}, or start a new run"),
-            None => format!("{back}, or start a new run by leaving the number out"),
-        };
-        format!("run {number} was trained {what}: {words}; {help}")
+        let help = self.horizon_help(&different).unwrap_or_else(|| back.to_owned());
+        format!(
+            "run {number} was trained {what}: {words}; {help}, or start a new run by leaving the number and `--resume` \
+             out"
+        )
     }
 
     /// What to do about a schedule that would have another length.
     fn horizon_help(&self, different: &[Difference]) -> Option<String> {
         let horizon = different.iter().find(|d| d.key == "schedule horizon")?;
-        let old = horizon.old.as_ref()?;
+        let old = horizon.old.as_ref()?.as_u64()?;
         let kind = format!("{:?}", self.settings.schedule.kind).to_lowercase();
-        Some(format!("a {kind} schedule depends on its length: extend it with `schedule_epochs: {old}`"))
+        let learns = self.settings.epochs <= old || self.settings.schedule.min_lr_ratio > 0.0;
+        Some(match learns {
+            true => {
+                format!("a {kind} schedule depends on its length: extend it with `schedule_epochs: {old}`")
+            }
+            false => format!(
+                "a {kind} schedule depends on its length, and this one ends at a learning rate of 0 after epoch {old}, \
+                 so that more epochs of the same run would learn nothing: keep `epochs: {old}`"
+            ),
+        })
     }
 
     /// Fails if not even one checkpoint of `each` bytes fits on the disk; warns if not all that will be kept fit.
@@ -590,7 +650,7 @@ impl Training<'_> {
                     context.event(Event::Message { text: capitalized(&reason) });
                 }
                 // A folder without metadata is one that a process claimed and died before it wrote any.
-                let abandoned = runs.list().pop().filter(|run| !run.metadata_path().exists());
+                let abandoned = runs.list().pop().filter(|run| !run.is_begun() && run.is_empty());
                 let mut run = abandoned.map_or_else(|| runs.create(), Ok)?;
                 loop {
                     let metadata = self.first_metadata(context, &run, dataset, device);
@@ -651,26 +711,6 @@ impl Training<'_> {
 fn goes_on(wanted: &Wanted, run: &Run, metadata: &Metadata) -> bool {
     let untouched = || has_nothing(run, metadata) && run.holder().is_none();
     wanted.settings_changed(metadata).is_empty() && (wanted.data_changed(metadata).is_none() || untouched())
-}
-
-/// How a run that is not completed came to its end.
-fn ending(metadata: &Metadata) -> String {
-    metadata.message.clone().unwrap_or_else(|| match metadata.status {
-        Status::Running => "ended without a word".to_owned(),
-        other => other.name().to_owned(),
-    })
-}
-
-/// The epochs whose result stands on disk.
-fn completed_epochs(run: &Run, metadata: &Metadata) -> u64 {
-    let stands =
-        |path: &str, bytes: u64| std::fs::metadata(run.folder.join(path)).is_ok_and(|m| m.len() == bytes);
-    let saved = metadata.checkpoints.iter().filter(|c| stands(&c.path, c.bytes)).map(|c| c.epoch);
-    let partial = metadata.partial_checkpoint.iter().filter(|p| stands(&p.path, p.bytes)).map(|p| p.epoch);
-    // Without checkpoints there is nothing to look at but the word of the metadata.
-    let switched_off = metadata.settings["checkpoint"]["enabled"] == Value::Bool(false);
-    let word = (switched_off && metadata.status == Status::Completed).then_some(metadata.epochs);
-    saved.chain(partial).chain(word).max().unwrap_or(0)
 }
 
 /// `config.yaml`: a pipeline file that repeats the run.
