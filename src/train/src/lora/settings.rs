@@ -1,10 +1,12 @@
 //! The `lora:` block, named as in PEFT's `LoraConfig`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use pipe_engine::kind::Rejection;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::{self, SeqAccess, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::targets;
 
@@ -24,14 +26,65 @@ pub struct LoraConfig {
     pub lora_dropout: f64,
     /// The projections: a name (`proj`, or `qkv` for `qkv_s` and `qkv_t`), the end of a path
     /// (`attn.proj`), a pattern of the whole path (`middle.*`), or `all-linear`.
+    #[serde(deserialize_with = "targets")]
+    #[schemars(with = "Targets")]
     #[schemars(example = vec!["qkv", "proj"])]
-    #[schemars(example = vec!["all-linear"])]
+    #[schemars(example = "all-linear")]
     pub target_modules: Vec<String>,
     /// Scale by `lora_alpha / sqrt(r)` instead (Kalajdzievski 2023, arXiv 2312.03732).
     pub use_rslora: bool,
     /// Other ranks for some projections, named as in `target_modules`: `{qkv: 4, "encoder.0.*": 16}`. The
     /// longest name that fits wins.
     pub rank_pattern: BTreeMap<String, usize>,
+}
+
+/// The word for all projections. PEFT takes it by itself, too.
+const ALL: &str = "all-linear";
+
+/// The forms of `target_modules`.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[allow(dead_code)]
+enum Targets {
+    Names(Vec<String>),
+    All(All),
+}
+
+#[derive(JsonSchema)]
+#[allow(dead_code)]
+enum All {
+    #[schemars(rename = "all-linear")]
+    Linear,
+}
+
+/// A list of names, or the word for all.
+fn targets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    struct Forms;
+
+    impl<'de> Visitor<'de> for Forms {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            write!(f, "a list of names such as [qkv, proj], or {ALL}")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            match text {
+                ALL => Ok(vec![ALL.to_owned()]),
+                _ => Err(E::invalid_value(Unexpected::Str(text), &self)),
+            }
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut names = Vec::new();
+            while let Some(name) = list.next_element()? {
+                names.push(name);
+            }
+            Ok(names)
+        }
+    }
+
+    deserializer.deserialize_any(Forms)
 }
 
 impl Default for LoraConfig {
@@ -56,7 +109,7 @@ impl LoraConfig {
         check("r", self.r >= 1, "at least 1")?;
         check("lora_alpha", self.lora_alpha > 0.0 && self.lora_alpha.is_finite(), "a number above 0")?;
         check("lora_dropout", (0.0..1.0).contains(&self.lora_dropout), "a share from 0 to below 1")?;
-        check("target_modules", !self.target_modules.is_empty(), "at least one name, or [all-linear]")?;
+        check("target_modules", !self.target_modules.is_empty(), "at least one name, or all-linear")?;
         check("rank_pattern", self.rank_pattern.values().all(|r| *r >= 1), "ranks of at least 1")?;
         for target in &self.target_modules {
             targets::check_name(target)
