@@ -57,7 +57,15 @@ fn every_config_is_valid() {
 
 #[test]
 fn the_schemas_are_what_the_types_say() {
-    for name in ["pipeline", "dataset", "train"] {
+    let shipped: Vec<String> = std::fs::read_dir(root().join("schemas"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let names: Vec<&str> = shipped.iter().map(|file| file.strip_suffix(".schema.json").unwrap()).collect();
+    for kind in ["pipeline", "dataset", "train", "copy_best", "select_best", "lora", "sample", "command"] {
+        assert!(names.contains(&kind), "{kind} has no schema in {names:?}");
+    }
+    for name in names {
         let (ok, text) = pipe(&["schema", name]);
         assert!(ok, "{text}");
         let file = format!("schemas/{name}.schema.json");
