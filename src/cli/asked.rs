@@ -9,7 +9,8 @@ use pipe_engine::identity::{self, Manifest};
 use pipe_engine::kind::{Request, StageId};
 use pipe_engine::plan::{self, Plan};
 use pipe_engine::progress::Report;
-use pipe_engine::source::Source;
+use pipe_engine::shell::Line;
+use pipe_engine::source::{Part, Source};
 use pipe_engine::spec::{self, Override, PipelineFile, Strength};
 use pipe_engine::stop::Stop;
 use serde::{Deserialize, Serialize};
@@ -78,10 +79,14 @@ pub struct Asked {
 /// A pipeline that was read, and what of it is meant.
 pub struct Meant {
     pub root: PathBuf,
+    /// The pipeline file, relative to the project if it lies in it.
+    pub file: PathBuf,
     pub graph: Graph,
     pub manifests: HashMap<StageId, Manifest>,
     pub selection: Selection,
     pub forced: BTreeSet<StageId>,
+    /// The command that runs it.
+    pub again: Line,
     request: Request,
 }
 
@@ -119,9 +124,10 @@ impl Asked {
     }
 
     fn load_over(&self, environment: Vec<Override>) -> Result<Meant, CliError> {
-        let root = project::root()?;
+        project::enter(Some(&self.file))?;
+        let (root, file) = (project::root()?, project::path(&self.file));
         let overrides = self.overrides(&root, environment)?;
-        let graph = self.read(&root, overrides)?;
+        let graph = self.read(&root, &file, overrides)?;
         for warning in &graph.pipeline.warnings {
             crate::report::message::warning(&warning.to_string());
         }
@@ -139,14 +145,15 @@ impl Asked {
             force: false,
             data_as_last_seen: self.no_data_check,
         };
-        Ok(Meant { root, graph, manifests, selection, forced, request })
+        let again = Self::with_environment(self.typed("run"), &graph);
+        Ok(Meant { root, file, graph, manifests, selection, forced, again, request })
     }
 
     /// Reads the pipeline file with what was given besides. A run that is to go on by its number brings its own settings,
     /// which are weaker than all that was given.
-    fn read(&self, root: &Path, overrides: Vec<Override>) -> Result<Graph, CliError> {
+    fn read(&self, root: &Path, file: &Path, overrides: Vec<Override>) -> Result<Graph, CliError> {
         let load = |overrides: &[Override]| -> Result<Graph, CliError> {
-            Ok(Graph::build(spec::load(root, &self.file, &project::kinds(), overrides)?)?)
+            Ok(Graph::build(spec::load(root, file, &project::kinds(), overrides)?)?)
         };
         let given = load(&overrides)?;
         let (Some(number), true) = (self.run_number, self.resume) else { return Ok(given) };
@@ -216,6 +223,47 @@ impl Asked {
         Self { no_data_check: true, ..self }
     }
 
+    /// The same for a command, as one types it: without what is not to be done twice.
+    pub fn typed(&self, command: &str) -> Line {
+        let mut line = Line::new(["pipe", command]).path(&self.file);
+        for stage in &self.stages {
+            line = if stage.starts_with('-') {
+                line.options([format!("--until={stage}")])
+            } else {
+                line.word(stage)
+            };
+        }
+        let named = [("--from", &self.from), ("--until", &self.until)];
+        let named = named.iter().flat_map(|(flag, all)| all.iter().map(move |name| format!("{flag}={name}")));
+        line.options(named).options(self.settings())
+    }
+
+    /// A command with the variables that set something in this pipeline: the shell that it is typed into may not have them.
+    pub fn with_environment(line: Line, graph: &Graph) -> Line {
+        let environment = spec::environment().unwrap_or_default();
+        let settings = graph.stages().map(|stage| stage.stage.settings()).collect::<Vec<_>>();
+        let is_used = |key: &str| {
+            let first = key.split('.').next().unwrap_or(key);
+            let is_stage = graph.stages().any(|stage| stage.id.declared() == first);
+            let is_parameter =
+                graph.pipeline.source.locate(&["params".into(), first.into()], Part::Key).is_some();
+            is_stage || is_parameter || first == "store" || settings.iter().any(|s| s.get(first).is_some())
+        };
+        let used = environment.iter().filter(|variable| is_used(&variable.key));
+        used.filter_map(|variable| variable.shown.split_once('='))
+            .fold(line, |line, (name, value)| line.with_variable(name, value))
+    }
+
+    /// The command that runs it even if it is up to date: as a new run.
+    pub fn typed_anew(&self) -> Line {
+        Self { run_number: None, resume: false, ..self.clone() }.typed("run").options(["--force"])
+    }
+
+    /// Whether the command line says which run it means.
+    pub fn is_for_one_run(&self) -> bool {
+        self.run_number.is_some() || self.resume
+    }
+
     /// The same settings for one stage alone.
     pub fn only(&self, stage: &str) -> Self {
         Self { stages: vec![stage.to_owned()], from: Vec::new(), until: Vec::new(), ..self.clone() }
@@ -223,7 +271,8 @@ impl Asked {
 
     /// The name of a data set is a parameter, or else the source of the `dataset` stage.
     fn dataset_key(&self, root: &Path) -> Result<&'static str, CliError> {
-        let file = PipelineFile::parse(Source::read(&root.join(&self.file), &self.file)?)?;
+        let path = project::path(&self.file);
+        let file = PipelineFile::parse(Source::read(&root.join(&path), &path)?)?;
         Ok(if file.params.contains_key("dataset") { "dataset" } else { "source" })
     }
 }

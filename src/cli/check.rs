@@ -19,7 +19,7 @@ pub struct CheckArguments {
 pub fn check(arguments: CheckArguments) -> Result<ExitCode, CliError> {
     let mut errors = Vec::new();
     for file in &arguments.files {
-        match project::load(file, &[]) {
+        match project::enter(Some(file)).and_then(|()| project::load(&project::path(file), &[])) {
             Ok(graph) => {
                 let warnings = &graph.pipeline.warnings;
                 warnings.iter().for_each(|warning| message::warning(&warning.to_string()));

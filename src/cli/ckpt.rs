@@ -6,7 +6,7 @@ use pipe_engine::store::Checkpoint;
 use pipe_engine::store::checkpoint::Written;
 use pipe_train::checkpoint as model;
 
-use super::{CliError, ExitCode};
+use super::{CliError, ExitCode, files};
 use crate::report::{message, table};
 use crate::say;
 
@@ -97,7 +97,7 @@ pub fn ckpt(arguments: CkptArguments) -> Result<ExitCode, CliError> {
         CkptCommand::Export { file, output, merge, lora, overwrite, .. } => {
             let checkpoint = open(&file)?;
             free(&output, overwrite)?;
-            let adapter = lora.map(|path| model::adapter(&path, true)).transpose();
+            let adapter = lora.map(|path| model::adapter(&files::adapter(&path), true)).transpose();
             let adapter = adapter.map_err(CliError::failed)?;
             if let Some(adapter) = &adapter
                 && let Some(warning) = model::other_base(&checkpoint, adapter).map_err(CliError::failed)?
@@ -132,7 +132,7 @@ fn report(file: &std::path::Path, written: Written) {
 }
 
 fn open(file: &std::path::Path) -> Result<Checkpoint, CliError> {
-    Checkpoint::open(file).map_err(CliError::failed)
+    Checkpoint::open(&files::checkpoint(file)?).map_err(CliError::failed)
 }
 
 fn show(checkpoint: &Checkpoint, json: bool) {

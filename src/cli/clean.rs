@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use pipe_engine::store::clean::{self, Fate};
 use pipe_engine::store::{Record, Run, Runs};
 
-use super::{CliError, ExitCode, project, runs};
+use super::{CliError, ExitCode, Labels, project, runs};
 use crate::report::table;
 use crate::say;
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  pipe gc --dry-run\n  pipe gc --dir checkpoints/lora\n  pipe gc --cache")]
 pub struct GcArguments {
-    /// Folder of numbered runs; every folder under `checkpoints/` that has some if unset
+    /// Folder of numbered runs; all of the project if unset
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Remove the cache of file digests and decoded images too
@@ -24,6 +24,7 @@ pub struct GcArguments {
 }
 
 pub fn gc(arguments: GcArguments) -> Result<ExitCode, CliError> {
+    project::enter(None)?;
     let root = project::root()?;
     let mut garbage = clean::garbage(&runs::folders(arguments.dir.as_deref())?);
     if arguments.cache {
@@ -47,7 +48,7 @@ pub fn prune(folders: &[Runs], keep: usize, dry_run: bool) -> Result<ExitCode, C
     let root = project::root()?;
     for (run, fate) in clean::fates(folders, &Record::all(&root), keep) {
         let shown = run.folder.display().to_string();
-        match fate {
+        match marked(&run, fate) {
             Fate::Stays { why } => say!("kept {shown}: {why}"),
             Fate::Goes { bytes } => {
                 if !dry_run {
@@ -62,6 +63,19 @@ pub fn prune(folders: &[Runs], keep: usize, dry_run: bool) -> Result<ExitCode, C
     }
     conclude(gone, freed, dry_run);
     Ok(ExitCode::SUCCESS)
+}
+
+/// What people wrote of a run keeps it.
+fn marked(run: &Run, fate: Fate) -> Fate {
+    let why = match Labels::load(run) {
+        Ok(labels) if labels.is_empty() => return fate,
+        Ok(labels) => labels.in_words(),
+        Err(_) => "its note and tags cannot be read".to_owned(),
+    };
+    match fate {
+        Fate::Goes { .. } => Fate::Stays { why },
+        stays => stays,
+    }
 }
 
 pub fn remove(run: Run, folders: &[Runs], force: bool) -> Result<ExitCode, CliError> {

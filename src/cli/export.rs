@@ -6,7 +6,7 @@ use pipe_engine::export::argo::{self, Options};
 use pipe_engine::store::atomic;
 
 use super::asked::Asked;
-use super::{CliError, ExitCode};
+use super::{CliError, ExitCode, project};
 use crate::say;
 
 #[derive(clap::Args)]
@@ -61,7 +61,7 @@ pub fn export(arguments: ExportArguments) -> Result<ExitCode, CliError> {
     let To::Argo(a) = arguments.to;
     let meant = a.asked.load_for_elsewhere()?;
     // A file that was named from the root of this machine may still be one of the project's.
-    let file = a.asked.file.strip_prefix(&meant.root).unwrap_or(&a.asked.file);
+    let file = meant.file.strip_prefix(&meant.root).unwrap_or(&meant.file);
     let options = Options {
         image: a.image,
         volume_claim: a.volume_claim,
@@ -76,7 +76,8 @@ pub fn export(arguments: ExportArguments) -> Result<ExitCode, CliError> {
     let text = made.map_err(CliError::usage)?.to_yaml();
     match &a.output {
         Some(path) => {
-            atomic::write(path, |out| out.write_all(text.as_bytes())).map_err(CliError::failed)?;
+            atomic::write(&project::path(path), |out| out.write_all(text.as_bytes()))
+                .map_err(CliError::failed)?;
             say!("{}", path.display());
         }
         None => say!("{}", text.trim_end()),

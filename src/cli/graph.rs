@@ -21,7 +21,8 @@ pub struct GraphArguments {
 }
 
 pub fn graph(arguments: GraphArguments) -> Result<ExitCode, CliError> {
-    let graph = project::load(&arguments.file, &[])?;
+    project::enter(Some(&arguments.file))?;
+    let graph = project::load(&project::path(&arguments.file), &[])?;
     let text = match (arguments.dot, arguments.mermaid) {
         (true, _) => graph.to_dot(),
         (_, true) => graph.to_mermaid(),

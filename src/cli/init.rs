@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use pipe_engine::store::atomic;
+use pipe_engine::shell::{self, Line};
+use pipe_engine::store::{STATE_FOLDER, atomic};
 
 use super::{CliError, ExitCode, project};
 use crate::say;
@@ -66,6 +67,9 @@ impl Template {
 
 pub fn init(arguments: InitArguments) -> Result<ExitCode, CliError> {
     let Shipped { file, text, first } = arguments.template.shipped();
+    let template = arguments.template.to_possible_value();
+    let template = template.map(|value| format!("--template={}", value.get_name()));
+    let command = Line::new(["pipe", "init"]).options(template);
     let mut files = vec![
         (file.to_owned(), text.to_owned()),
         ("configs/training/base_training.yaml".to_owned(), CONFIG.to_owned()),
@@ -81,8 +85,9 @@ pub fn init(arguments: InitArguments) -> Result<ExitCode, CliError> {
         .collect();
     if !taken.is_empty() {
         let (dir, list) = (arguments.dir.display(), taken.join(", "));
+        let elsewhere = command.path(&free_beside(&arguments.dir));
         return Err(CliError::usage(format!(
-            "{dir} holds files of these names already: {list}\n  move them away, or choose another folder: pipe init DIR"
+            "{dir} holds files of these names already: {list}\n  move them away, or choose another folder: {elsewhere}"
         )));
     }
     for (name, text) in &files {
@@ -98,12 +103,21 @@ pub fn init(arguments: InitArguments) -> Result<ExitCode, CliError> {
         }
     }
     say!("wrote {} (for editors)\n", arguments.dir.join("schemas").display());
-    let enter = match arguments.dir.as_path() == Path::new(".") {
-        true => String::new(),
-        false => format!("cd {} && ", arguments.dir.display()),
-    };
-    say!("{first}next: {enter}pipe run {file}");
+    // So that a project is found that lies inside another one.
+    atomic::create_folder(&arguments.dir.join(STATE_FOLDER)).map_err(CliError::failed)?;
+    let run = Line::new(["pipe", "run", file]).to_string();
+    let next = if arguments.dir == Path::new(".") { run } else { shell::inside(&arguments.dir, &run) };
+    say!("{first}next: {next}");
     Ok(ExitCode::SUCCESS)
+}
+
+/// A folder that is not there yet.
+fn free_beside(dir: &Path) -> PathBuf {
+    let name =
+        dir.file_name().map_or_else(|| "my_project".into(), |name| name.to_string_lossy().into_owned());
+    let numbered = (2..).map(|n| dir.with_file_name(format!("{name}_{n}")));
+    let mut names = std::iter::once(dir.with_file_name(&name)).chain(numbered);
+    names.find(|path| !path.exists()).unwrap_or_else(|| dir.to_owned())
 }
 
 /// Whether another file stands there. A list of ignored files is the user's own business.

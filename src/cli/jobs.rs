@@ -12,6 +12,7 @@ use pipe_engine::exec::{Execution, Observed, Summary};
 use pipe_engine::kind::StageId;
 use pipe_engine::plan::Plan;
 use pipe_engine::progress::Event;
+use pipe_engine::shell::Line;
 use pipe_engine::source::Source;
 use pipe_engine::spec::PipelineFile;
 use pipe_engine::stop::Signal;
@@ -25,17 +26,21 @@ use super::{CliError, project};
 const TAIL: usize = 10;
 
 /// What a signal means to a process that follows jobs.
-pub fn follows(signal: Signal) -> &'static str {
+pub fn follows(signal: Signal, file: &Path) -> String {
+    let cancel = Line::new(["pipe", "cancel"]).path(file);
     match signal {
-        Signal::Interrupt => "cancelling the jobs; those that run save first (Ctrl-C again to stop at once)",
-        _ => "the jobs go on; the same command follows them again, `pipe cancel` ends them",
+        Signal::Interrupt => {
+            "cancelling the jobs; those that run save first (Ctrl-C again to stop at once)".to_owned()
+        }
+        _ => format!("the jobs go on; the same command follows them again, `{cancel}` ends them"),
     }
 }
 
 /// The jobs of a pipeline file's stages, or of those that were named; a name of a matrix means all its stages.
 pub fn of(file: &Path, stages: &[String]) -> Result<Vec<(StageId, Job)>, CliError> {
-    let root = project::root()?;
-    let name = PipelineFile::parse(Source::read(&root.join(file), file)?)?.name;
+    project::enter(Some(file))?;
+    let (root, file) = (project::root()?, project::path(file));
+    let name = PipelineFile::parse(Source::read(&root.join(&file), &file)?)?.name;
     let jobs = Jobs::load(&root, &name);
     for named in stages {
         if !jobs.iter().any(|(stage, _)| stage.as_str() == named || stage.declared() == named) {
@@ -57,13 +62,15 @@ pub fn of(file: &Path, stages: &[String]) -> Result<Vec<(StageId, Job)>, CliErro
 /// Submits what the plan would run.
 pub fn submit<'a>(
     asked: &Asked,
+    meant: &Meant,
     execution: &'a Execution,
     plan: &Plan,
     observed: &HashMap<StageId, Observed>,
 ) -> Result<Vec<Submission<'a>>, CliError> {
     let program = std::env::current_exe()
         .map_err(|e| CliError::failed(format!("failed to find this program's own file: {e}")))?;
-    let call = Invocation { program, file: asked.file.clone(), settings: asked.settings() };
+    let cancel = Line::new(["pipe", "cancel"]).path(&asked.file);
+    let call = Invocation { program, file: meant.file.clone(), settings: asked.settings(), cancel };
     let submitted = slurm::submit(&Slurm, execution, plan, observed, &call).map_err(CliError::failed)?;
     for Submission { stage, job, new, .. } in &submitted {
         let word = if *new { "submitted as" } else { "has" };

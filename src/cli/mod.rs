@@ -10,6 +10,7 @@ mod completions;
 mod data;
 mod devices;
 mod export;
+mod files;
 mod graph;
 mod init;
 mod inside;
@@ -69,6 +70,15 @@ pub struct Output {
     /// Say only what went wrong
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Output")]
     pub quiet: bool,
+}
+
+impl Output {
+    /// The same as arguments again.
+    pub fn typed(&self) -> Vec<String> {
+        let json = (self.log == LogFormat::Json).then(|| "--log=json".to_owned());
+        let verbose = (0..self.verbose).map(|_| "--verbose".to_owned());
+        json.into_iter().chain(verbose).chain(self.quiet.then(|| "--quiet".to_owned())).collect()
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use pipe_engine::graph::Graph;
 use pipe_engine::plan::{Action, Plan, Step};
 use pipe_engine::progress::Silent;
 use pipe_engine::stop::Stop;
@@ -9,7 +10,7 @@ use pipe_engine::store::atomic;
 use serde::{Deserialize, Serialize};
 
 use super::asked::Asked;
-use super::{CliError, ExitCode, store};
+use super::{CliError, ExitCode, project, store};
 use crate::say;
 
 #[derive(clap::Args)]
@@ -45,10 +46,13 @@ pub fn plan(arguments: PlanArguments) -> Result<ExitCode, CliError> {
     let stop = Stop::default();
     let (plan, observed) = meant.plan(&meant.execution(&stop, &Silent))?;
     let pipeline = meant.graph.pipeline.name.clone();
-    let file = PlanFile { version: VERSION, pipeline, asked: arguments.asked, plan };
+    // A plan belongs to the project, wherever it was made.
+    let mut asked = arguments.asked;
+    asked.file.clone_from(&meant.file);
+    let file = PlanFile { version: VERSION, pipeline, asked, plan };
     if let Some(path) = &arguments.output {
         let text = serde_json::to_string_pretty(&file).unwrap_or_default();
-        atomic::write(path, |out| writeln!(out, "{text}")).map_err(CliError::failed)?;
+        atomic::write(&project::path(path), |out| writeln!(out, "{text}")).map_err(CliError::failed)?;
     }
     match arguments.json {
         true => say!("{}", serde_json::to_string_pretty(&file).unwrap_or_default()),
@@ -81,15 +85,19 @@ impl PlanFile {
     pub fn read(path: &Path) -> Result<Self, CliError> {
         let wrong = |e: &dyn std::fmt::Display| CliError::usage(format!("{}: {e}", path.display()));
         let text = std::fs::read(path).map_err(|e| wrong(&e))?;
-        let file: Self = serde_json::from_slice(&text).map_err(|e| wrong(&format!("not a plan: {e}")))?;
+        let mut file: Self = serde_json::from_slice(&text).map_err(|e| wrong(&format!("not a plan: {e}")))?;
         match file.version {
-            VERSION => Ok(file),
+            VERSION => {
+                project::enter(Some(path))?;
+                file.asked.file = project::from_root(&file.asked.file);
+                Ok(file)
+            }
             other => Err(wrong(&format!("a plan of version {other}; this program knows {VERSION}"))),
         }
     }
 
     /// Refuses when something else would be done today.
-    pub fn still_holds(&self, today: &Plan) -> Result<(), CliError> {
+    pub fn still_holds(&self, path: &Path, today: &Plan, graph: &Graph) -> Result<(), CliError> {
         if self.plan == *today {
             return Ok(());
         }
@@ -114,6 +122,8 @@ impl PlanFile {
                 lines.push(format!("\n  {}: {} -> nothing", old.stage, show(Some(old))));
             }
         }
-        Err(CliError::usage(format!("the plan does not hold any more; make a new one:{}", lines.concat())))
+        let again = Asked::with_environment(self.asked.typed("plan").word("-o").path(path), graph);
+        let error = CliError::usage(format!("the plan does not hold any more:{}", lines.concat()));
+        Err(error.note(format!("make a new one: {again}")))
     }
 }

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use chrono::Utc;
 use pipe_engine::progress::Silent;
+use pipe_engine::shell::Line;
 use pipe_engine::stop::Stop;
 use pipe_engine::store::{Runs, Status, atomic};
-use serde_json::Value;
 
 use super::asked::{Asked, AskedFile, Meant};
 use super::runs::folders;
-use super::{CliError, ExitCode, status, version};
+use super::{CliError, ExitCode, project, status, version};
 use crate::report::page::{self, Node, Page};
 use crate::say;
 
@@ -31,7 +31,8 @@ pub fn report(arguments: ReportArguments) -> Result<ExitCode, CliError> {
     let subject = Subject::of(arguments.asked.asked())?;
     let page = subject.page()?;
     let html = page.to_html(false);
-    atomic::write(&arguments.output, |out| out.write_all(html.as_bytes())).map_err(CliError::failed)?;
+    atomic::write(&project::path(&arguments.output), |out| out.write_all(html.as_bytes()))
+        .map_err(CliError::failed)?;
     page.warnings.iter().for_each(|warning| crate::report::message::warning(warning));
     say!("{}", arguments.output.display());
     Ok(ExitCode::SUCCESS)
@@ -39,21 +40,23 @@ pub fn report(arguments: ReportArguments) -> Result<ExitCode, CliError> {
 
 /// What a page is about: a pipeline and its runs, or all runs of the project.
 pub struct Subject {
-    pipeline: Option<(Asked, Meant)>,
+    pipeline: Option<Meant>,
     /// Folders of runs that the pipeline names.
     named: BTreeSet<PathBuf>,
 }
 
 impl Subject {
     pub fn of(asked: Option<Asked>) -> Result<Self, CliError> {
-        let pipeline = asked.map(|asked| asked.load().map(|meant| (asked, meant))).transpose()?;
-        let stages = pipeline.iter().flat_map(|(_, meant)| meant.graph.stages());
-        let folder = |settings: Value| settings.pointer("/checkpoint/base_dir")?.as_str().map(PathBuf::from);
-        let named = stages.filter_map(|stage| folder(stage.stage.settings())).collect();
+        let pipeline = asked.map(|asked| asked.load()).transpose()?;
+        if pipeline.is_none() {
+            project::enter(None)?;
+        }
+        let stages = pipeline.iter().flat_map(|meant| meant.graph.stages());
+        let named = stages.filter_map(|stage| stage.stage.runs()).collect();
         Ok(Self { pipeline, named })
     }
 
-    /// The folders of runs: those under `checkpoints/`, and those that the pipeline names.
+    /// The folders of runs: those of the project, and those that the pipeline names.
     pub fn folders(&self) -> Result<Vec<Runs>, CliError> {
         let mut found = folders(None)?;
         for named in &self.named {
@@ -65,22 +68,25 @@ impl Subject {
     }
 
     pub fn page(&self) -> Result<Page, CliError> {
-        let pipeline = self.pipeline.as_ref().map(|(_, meant)| meant.graph.pipeline.name.as_str());
-        let (runs, warnings) = page::runs_in(&self.folders()?, pipeline);
+        let pipeline = self.pipeline.as_ref().map(|meant| meant.graph.pipeline.name.as_str());
+        let (mut runs, warnings) = page::runs_in(&self.folders()?, pipeline);
+        let drawn = page::drawn_in(&project::root()?, pipeline, &mut runs);
         Ok(Page {
             title: pipeline.unwrap_or("All runs").to_owned(),
-            file: self.pipeline.as_ref().map(|(asked, _)| asked.file.display().to_string()),
+            file: self.pipeline.as_ref().map(|meant| meant.file.display().to_string()),
+            run: self.pipeline.as_ref().map(|meant| Line::new(["pipe", "run"]).path(&meant.file).to_string()),
             generated_at: Utc::now(),
             version: version::long().replace('\n', ", "),
             stages: self.stages()?,
             runs,
+            drawn,
             warnings,
         })
     }
 
     /// The graph as it stands.
     pub fn stages(&self) -> Result<Vec<Node>, CliError> {
-        let Some((_, meant)) = &self.pipeline else { return Ok(Vec::new()) };
+        let Some(meant) = &self.pipeline else { return Ok(Vec::new()) };
         let observed = meant.observe(&meant.execution(&Stop::default(), &Silent))?;
         let node = |standing: status::Standing| {
             let dependencies = meant.graph.dependencies(&standing.stage);

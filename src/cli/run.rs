@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use clap::ValueEnum;
 use pipe_engine::exec::{self, Execution, Observed, Summary};
 use pipe_engine::kind::{Failure, StageError, StageId};
 use pipe_engine::plan::{Action, Plan};
+use pipe_engine::shell::Line;
 use pipe_engine::spec::ExecutorKind;
 use pipe_engine::stop::Stop;
 use pipe_train::device;
@@ -15,7 +17,7 @@ use pipe_train::device;
 use super::asked::{Asked, Meant};
 use super::inside::{self, JobArguments};
 use super::plan::{self, PlanFile};
-use super::{CliError, ExitCode, Output, jobs, signals, store};
+use super::{CliError, ExitCode, Output, jobs, project, signals, store};
 use crate::report::{self, line};
 
 #[derive(clap::Args)]
@@ -88,7 +90,7 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
     (execution.job, execution.restarted) = (arguments.job.job(), restarted);
     let (plan, observed) = meant.plan(&execution)?;
     if let Some(planned) = &planned {
-        planned.still_holds(&plan)?;
+        planned.still_holds(arguments.plan.as_deref().unwrap_or(Path::new("")), &plan, &meant.graph)?;
     }
     if arguments.dry_run {
         plan::print(&plan);
@@ -105,8 +107,8 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
         // The jobs mirror what they do; this is what was left from before.
         let mirrored = store::finish(mirror, &stop, output);
         let Some(summary) = summary else { return mirrored.map(|()| ExitCode::SUCCESS) };
-        let again = arguments.again(&asked);
-        let ended = conclude(&again, &summary, &stop, seconds, output.quiet);
+        let ended = End { arguments: &arguments, asked: &asked, execution: &execution, output, seconds }
+            .tell(&summary);
         return store::together(ended, mirrored, &stop);
     }
     execution.jobs = jobs;
@@ -130,7 +132,8 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
     report.finish();
     report::stderr::flush();
     let mirrored = store::finish(mirror, &stop, output);
-    let ended = conclude(&arguments.again(&asked), &summary, &stop, seconds, output.quiet);
+    let ended =
+        End { arguments: &arguments, asked: &asked, execution: &execution, output, seconds }.tell(&summary);
     let code = store::together(ended, mirrored, &stop)?;
     match (before, stop.requested()) {
         (Some(before), Some(signal)) => inside::end(&meant, signal, &before, &summary),
@@ -146,10 +149,13 @@ impl RunArguments {
         }
     }
 
-    /// What one types to go on.
-    fn again(&self, asked: &Asked) -> String {
-        let executor = if self.executor == Some(Executor::Slurm) { " --executor slurm" } else { "" };
-        format!("pipe run {}{executor}", asked.file.display())
+    /// What one types to go on: the same, without what is not to be done twice.
+    fn again(&self, asked: &Asked, output: &Output) -> Line {
+        let jobs = (self.jobs > 1).then(|| format!("--jobs={}", self.jobs));
+        let executor = self.executor.and_then(|executor| executor.to_possible_value());
+        let executor = executor.map(|value| format!("--executor={}", value.get_name()));
+        let keep_going = self.keep_going.then(|| "--keep-going".to_owned());
+        asked.typed("run").options(jobs.into_iter().chain(executor).chain(keep_going)).options(output.typed())
     }
 }
 
@@ -163,12 +169,14 @@ fn submit(
     observed: &HashMap<StageId, Observed>,
 ) -> Result<Option<Summary>, CliError> {
     if !arguments.detach {
-        signals::watch_saying(execution.stop.clone(), jobs::follows)?;
+        let file = asked.file.clone();
+        signals::watch_saying(execution.stop.clone(), move |signal| jobs::follows(signal, &file))?;
     }
-    let submitted = jobs::submit(asked, execution, plan, observed)?;
+    let submitted = jobs::submit(asked, meant, execution, plan, observed)?;
     if arguments.detach && !submitted.is_empty() {
         submitted.iter().for_each(|s| told(format!("{}: job {}", s.stage.id, s.job.id)));
-        told(format!("see how they stand with: pipe status {}", asked.file.display()));
+        let status = Asked::with_environment(asked.typed("status"), &meant.graph);
+        told(format!("see how they stand with: {status}"));
         return Ok(None);
     }
     let mut summary = jobs::follow(meant, execution, submitted)?;
@@ -194,39 +202,113 @@ fn named<'a>(stages: impl IntoIterator<Item = &'a StageId>) -> String {
     format!("{}{more}", all[..all.len().min(NAMES)].join(", "))
 }
 
-fn conclude(
-    again: &str,
-    summary: &Summary,
-    stop: &Stop,
+/// What is told at the end of a run.
+struct End<'a> {
+    arguments: &'a RunArguments,
+    asked: &'a Asked,
+    execution: &'a Execution<'a>,
+    output: &'a Output,
     seconds: f64,
-    quiet: bool,
-) -> Result<ExitCode, CliError> {
-    for (stage, line) in &summary.finished {
-        told(format!("{stage}: {line}"));
+}
+
+impl End<'_> {
+    fn tell(&self, summary: &Summary) -> Result<ExitCode, CliError> {
+        let stop = self.execution.stop;
+        for (stage, line) in &summary.finished {
+            told(format!("{stage}: {line}"));
+        }
+        let broken = |error: &StageError| !matches!(error.failure, Failure::Interrupted(_));
+        let failed: Vec<_> = summary.failed.iter().filter(|(_, error)| broken(error)).collect();
+        if summary.finished.is_empty() && failed.is_empty() && stop.requested().is_none() {
+            told(format!("everything is up to date ({} runs it again)", self.anew()));
+            return Ok(ExitCode::SUCCESS);
+        }
+        if !summary.skipped.is_empty() {
+            told(format!("skipped, up to date: {}", named(&summary.skipped)));
+        }
+        if !summary.not_begun.is_empty() {
+            told(format!("not begun: {}", named(&summary.not_begun)));
+        }
+        let again = self.arguments.again(self.asked, self.output);
+        let again = Asked::with_environment(again, self.execution.graph);
+        if let Some(error) =
+            CliError::all(failed.iter().map(|(id, e)| CliError::stage(id.as_str(), e)).collect())
+        {
+            let error =
+                error.note(format!("what was done stays done; when that is mended, go on with: {again}"));
+            return Err(self.forced_later(summary).into_iter().fold(error, CliError::note));
+        }
+        if let Some(signal) = stop.requested() {
+            told(format!("stopped by {}; go on with: {again}", signal.name()));
+            self.forced_later(summary).into_iter().for_each(told);
+            return Ok(ExitCode::from(signal.exit_code()));
+        }
+        told(format!("took {}", line::duration(self.seconds)));
+        if let (Some(next), false) = (exec::next(self.execution, summary), self.output.quiet) {
+            told(format!("next: {}", project::typed_here(&next)));
+        }
+        Ok(ExitCode::SUCCESS)
     }
-    let broken = |error: &StageError| !matches!(error.failure, Failure::Interrupted(_));
-    let failed: Vec<_> = summary.failed.iter().filter(|(_, error)| broken(error)).collect();
-    if summary.finished.is_empty() && failed.is_empty() && stop.requested().is_none() {
-        told("everything is up to date (`--force` runs it again)");
-        return Ok(ExitCode::SUCCESS);
+
+    /// How one runs it again though nothing has changed: an option that goes with the others, or else the whole command.
+    fn anew(&self) -> String {
+        match self.asked.is_for_one_run() || self.arguments.plan.is_some() {
+            true => format!("`{}`", Asked::with_environment(self.asked.typed_anew(), self.execution.graph)),
+            false => "`--force`".to_owned(),
+        }
     }
-    if !summary.skipped.is_empty() {
-        told(format!("skipped, up to date: {}", named(&summary.skipped)));
+
+    /// Stages that were to run even if they are up to date, and were not begun: going on does not force them.
+    fn forced_later(&self, summary: &Summary) -> Option<String> {
+        let forced = &self.execution.forced;
+        let left = summary.not_begun.iter().filter(|stage| forced.contains(*stage));
+        let mut asked = self.asked.clone();
+        (asked.stages, asked.from, asked.until) =
+            (left.map(StageId::to_string).collect(), Vec::new(), Vec::new());
+        let anew = Asked::with_environment(asked.typed_anew(), self.execution.graph);
+        (!asked.stages.is_empty()).then(|| format!("then force what was not begun with: {anew}"))
     }
-    if !summary.not_begun.is_empty() {
-        told(format!("not begun: {}", named(&summary.not_begun)));
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use crate::cli::{Arguments, Command};
+
+    /// Options that going on does not repeat: what they asked for was done, or is in the plan that they name.
+    const ONCE: [&str; 9] = ["force", "dry_run", "detach", "take", "plan", "only", "planned", "help", "file"];
+
+    #[test]
+    fn going_on_repeats_every_option_but_those_for_once() {
+        let mut command = Arguments::command();
+        command.build();
+        let run = command.find_subcommand("run").unwrap();
+        let mut tried = 0;
+        for option in run.get_arguments().filter(|option| !ONCE.contains(&option.get_id().as_str())) {
+            let name = option.get_long().map_or_else(String::new, |name| format!("--{name}"));
+            let possible = option.get_possible_values();
+            let value = match (option.get_num_args(), option.get_id().as_str(), possible.last()) {
+                (Some(count), ..) if !count.takes_values() => None,
+                (_, "jobs" | "run_number", _) => Some("3".to_owned()),
+                (_, "set", _) => Some("base.betas=[0.9, 0.99]".to_owned()),
+                (_, _, Some(value)) => Some(value.get_name().to_owned()),
+                _ => Some("it's".to_owned()),
+            };
+            let mut typed: Vec<String> = ["pipe", "run", "my p.yaml"].map(str::to_owned).into();
+            typed.extend(Some(name.clone()).filter(|name| !name.is_empty()));
+            typed.extend(value.clone());
+            let Arguments { output, command: Command::Run(arguments) } = Arguments::parse_from(&typed) else {
+                panic!("{typed:?}");
+            };
+            let again = arguments.again(arguments.asked.as_ref().unwrap(), &output).to_string();
+            let mut expected = "pipe run 'my p.yaml'".to_owned();
+            for word in typed.iter().skip(3) {
+                expected.push_str(&format!(" {}", pipe_engine::shell::word(word)));
+            }
+            assert_eq!(again, expected);
+            tried += 1;
+        }
+        assert!(tried > 15, "{tried}");
     }
-    if let Some(error) = CliError::all(failed.iter().map(|(id, e)| CliError::stage(id.as_str(), e)).collect())
-    {
-        return Err(error.note(format!("what was done stays done; when that is mended, go on with: {again}")));
-    }
-    if let Some(signal) = stop.requested() {
-        told(format!("stopped by {}; go on with: {again}", signal.name()));
-        return Ok(ExitCode::from(signal.exit_code()));
-    }
-    told(format!("took {}", line::duration(seconds)));
-    if let (Some(next), false) = (summary.next.last(), quiet) {
-        told(format!("next: {next}"));
-    }
-    Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use pipe_engine::kind::{Failure, StageId};
-use pipe_engine::progress::Event;
+use pipe_engine::progress::{Event, Unit};
 use pipe_engine::stop::Stop;
 use pipe_engine::store::atomic;
 use pipe_train::checkpoint;
@@ -11,7 +11,7 @@ use pipe_train::device::{self, DeviceChoice, Share};
 use pipe_train::noise::Sampler;
 use pipe_train::sample::{Format, Request, guidance_in_vain};
 
-use super::{CliError, ExitCode, Output, signals};
+use super::{CliError, ExitCode, Output, files, signals};
 use crate::report::message;
 use crate::{report, say};
 
@@ -20,7 +20,7 @@ use crate::{report, say};
     after_help = "Examples:\n  pipe sample checkpoints/base_training/run_001/checkpoints/best.ckpt --n 32\n  pipe sample base.ckpt --lora checkpoints/lora/run_001/adapter --class oak --guidance 2 -o oaks.png"
 )]
 pub struct SampleArguments {
-    /// Checkpoint to draw from: of a training or of LoRA
+    /// Checkpoint to draw from, of a training or of LoRA; of a run's folder the best
     checkpoint: PathBuf,
     /// Adapter to put on it: a folder in PEFT's format or a LoRA checkpoint
     #[arg(long, value_name = "ADAPTER")]
@@ -60,20 +60,15 @@ pub fn sample(arguments: SampleArguments, output: &Output) -> Result<ExitCode, C
         return Err(CliError::usage("--guidance: expected 0 or more"));
     }
     let format = Format::of(&a.output).map_err(|e| CliError::usage(format!("--output {e}")))?;
+    let path = files::checkpoint(&a.checkpoint)?;
+    let adapter = a.lora.as_deref().map(files::adapter);
     let device = device::resolve(a.device, Share::default()).map_err(CliError::usage)?.device;
-    let opened =
-        checkpoint::open(&a.checkpoint, a.lora.as_deref(), !a.no_ema, &device).map_err(CliError::failed)?;
+    let opened = checkpoint::open(&path, adapter.as_deref(), !a.no_ema, &device).map_err(CliError::failed)?;
     if let Some(warning) = &opened.warning {
         message::warning(warning);
     }
     let request = Request {
-        title: format!(
-            "{}, {} steps, guidance {}, seed {}",
-            a.checkpoint.display(),
-            a.steps,
-            a.guidance,
-            a.seed
-        ),
+        title: format!("{}, {} steps, guidance {}, seed {}", path.display(), a.steps, a.guidance, a.seed),
         n: usize::from(a.n),
         classes: a.classes,
         seed: a.seed,
@@ -92,7 +87,10 @@ pub fn sample(arguments: SampleArguments, output: &Output) -> Result<ExitCode, C
     let report = report::reporter(output, false);
     let id = StageId::new("sample").ok_or_else(|| CliError::failed("no name for the progress"))?;
     let after = |done: u64, total: u64| {
-        report.event(&id, &Event::Preparing { what: "drawing".into(), done, total: Some(total) });
+        report.event(
+            &id,
+            &Event::Preparing { what: "drawing".into(), done, total: Some(total), unit: Unit::Images },
+        );
         stop.requested().is_none()
     };
     let picture = request.picture(&opened.net, &opened.config, &opened.class_names, &device, after);

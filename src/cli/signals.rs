@@ -9,11 +9,11 @@ use crate::report::stderr;
 
 /// Starts the thread that turns signals into the wish to stop.
 pub fn watch(stop: Stop) -> Result<(), CliError> {
-    watch_saying(stop, |_| "saving a checkpoint, then stopping (Ctrl-C again to stop at once)")
+    watch_saying(stop, |_| "saving a checkpoint, then stopping (Ctrl-C again to stop at once)".to_owned())
 }
 
 /// The same, with other words for what follows a signal.
-pub fn watch_saying(stop: Stop, follows: fn(Signal) -> &'static str) -> Result<(), CliError> {
+pub fn watch_saying(stop: Stop, follows: impl Fn(Signal) -> String + Send + 'static) -> Result<(), CliError> {
     let mut which = vec![SIGINT, SIGTERM];
     if !ignores_hangup() {
         which.push(SIGHUP);

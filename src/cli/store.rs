@@ -36,7 +36,16 @@ pub fn bring(meant: &Meant, take: Option<Take>) -> Result<Option<Prepared>, CliE
     let about_to = |files: usize, bytes: u64| {
         message::note(&format!("fetching {} ({}) from {url}", files_in_words(files), table::bytes(bytes)));
     };
-    let prepared = pipe_remote::prepare(url, Project::of(&meant.root, &meant.graph), take, &about_to)?;
+    let project = Project::of(&meant.root, &meant.graph);
+    let prepared = pipe_remote::prepare(url, project, take, &about_to).map_err(|error| {
+        let diverged = error.kind == Kind::Diverged;
+        let error = CliError::from(error);
+        if diverged {
+            error.note(format!("type: {}", meant.again.clone().options(["--take=store"])))
+        } else {
+            error
+        }
+    })?;
     if let Some(fetched) = &prepared.fetched {
         message::note(&format!("fetched, as left by {}", fetched.from));
     }

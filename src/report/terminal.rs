@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use pipe_engine::kind::StageId;
-use pipe_engine::progress::{Event, Report};
+use pipe_engine::progress::{Event, Report, Unit};
 
 use super::line::{self, piece};
 use super::style::{self, paint};
@@ -33,8 +33,6 @@ struct Running {
     since: Option<(Instant, u64)>,
     /// Value and epoch of the best checkpoint.
     best: Option<(f64, u64)>,
-    /// The epoch that is under way.
-    epoch: u64,
 }
 
 impl Running {
@@ -121,7 +119,6 @@ impl Terminal {
             return;
         };
         self.show(stage, |running, width| {
-            running.epoch = epoch;
             let done = epoch.saturating_sub(1) * steps + step;
             let left = running.seconds_left(done, epochs * steps);
             let best = running.best.map(|(value, epoch)| format!("best {value:.4} ({epoch})"));
@@ -175,12 +172,12 @@ impl Report for Terminal {
             Event::Warning { text } => {
                 self.line(stage, format!("{} {text}", paint(style::WARNING, "warning:")));
             }
-            Event::Preparing { what, done, total } => {
+            Event::Preparing { what, done, total, unit } => {
                 self.show(stage, |_, width| {
                     let share = total.map(|total| *done as f64 / total.max(1) as f64);
                     let pieces = vec![
                         piece(1, share.map(|share| format!("{:.0}%", 100.0 * share)).unwrap_or_default()),
-                        piece(2, table::bytes(*done)),
+                        piece(2, amount(*done, *total, *unit)),
                     ];
                     line::line(width, &format!("{stage}: {what}"), share, pieces)
                 });
@@ -227,9 +224,9 @@ impl Report for Terminal {
                 };
                 self.line(stage, format!("Saved checkpoint: {file}{detail}"));
             }
-            Event::NewBest { monitor, value } => {
+            Event::NewBest { monitor, value, epoch } => {
                 if let Some(running) = self.running().get_mut(stage) {
-                    running.best = Some((*value, running.epoch));
+                    running.best = Some((*value, *epoch));
                 }
                 let mark = paint(style::GOOD, "New best checkpoint!");
                 self.line(stage, format!("   {mark} {monitor}={value:.4}"));
@@ -251,6 +248,47 @@ impl Reporter for Terminal {
     }
 }
 
+/// How much of a preparation is done: `1.5 MB`, `9/16 images`.
+fn amount(done: u64, total: Option<u64>, unit: Unit) -> String {
+    match (unit, total) {
+        (Unit::Bytes, _) => table::bytes(done),
+        (Unit::Images, Some(total)) => format!("{done}/{total} images"),
+        (Unit::Images, None) => format!("{done} images"),
+    }
+}
+
 fn show(metrics: &BTreeMap<String, f64>) -> String {
     metrics.iter().map(|(name, value)| format!("{name}={value:.4}")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_not_shown_in_bytes() {
+        assert_eq!(amount(9, Some(16), Unit::Images), "9/16 images");
+        assert_eq!(amount(9, None, Unit::Images), "9 images");
+        assert_eq!(amount(9_000, Some(16), Unit::Bytes), "9.0 kB");
+    }
+
+    #[test]
+    fn the_best_is_that_of_its_own_epoch() {
+        let terminal = Terminal::new(false, false, false);
+        let stage = StageId::new("base").unwrap();
+        terminal.running().insert(stage.clone(), Running::default());
+        // A checkpoint is written while the next epoch is under way.
+        let step = Event::Step {
+            epoch: 3,
+            epochs: 5,
+            step: 1,
+            steps: 8,
+            loss: None,
+            images_per_second: 1.0,
+            memory: None,
+        };
+        terminal.event(&stage, &step);
+        terminal.event(&stage, &Event::NewBest { monitor: "train_loss".into(), value: 0.5, epoch: 2 });
+        assert_eq!(terminal.running()[&stage].best, Some((0.5, 2)));
+    }
 }

@@ -1,6 +1,7 @@
 //! The program as its users run it: every test starts the real binary in a folder of its own.
 
 mod adapters;
+mod advice;
 mod belonging;
 mod bench;
 mod chain;
@@ -22,7 +23,10 @@ mod init;
 mod interchange;
 mod look;
 mod messages;
+mod page;
+mod place;
 mod project;
+mod refused;
 mod report;
 mod resume;
 mod runs;

@@ -139,6 +139,11 @@ pub struct Ended {
 }
 
 impl Ended {
+    /// Runs a command to its end.
+    pub fn of(mut command: Command, arguments: &[&str]) -> Self {
+        Self { output: command.output().unwrap(), arguments: arguments.join(" ") }
+    }
+
     #[track_caller]
     pub fn exits(self, code: i32) -> Self {
         let found = self.output.status.code();

@@ -16,7 +16,7 @@ fn with_runs() -> Project {
 }
 
 /// The data in a page.
-fn data(html: &str) -> serde_json::Value {
+pub fn data(html: &str) -> serde_json::Value {
     let start = html.find("id=\"data\">").unwrap() + "id=\"data\">".len();
     let end = start + html[start..].find("</script>").unwrap();
     serde_json::from_str(&html[start..end]).unwrap()
@@ -123,7 +123,7 @@ fn browse(project: &Project, arguments: &[&str], page: &str) -> Option<Vec<u8>> 
 }
 
 /// What the page is after its script has run.
-fn dom(project: &Project, page: &str) -> Option<String> {
+pub fn dom(project: &Project, page: &str) -> Option<String> {
     browse(project, &["--dump-dom"], page).map(|bytes| String::from_utf8(bytes).unwrap())
 }
 

@@ -34,6 +34,17 @@ impl Labels {
         atomic::write(&run.folder.join(FILE), |out| writeln!(out, "{text}")).map_err(CliError::failed)
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.note.is_none() && self.tags.is_empty()
+    }
+
+    /// `tagged good keep, noted "lower learning rate"`
+    pub fn in_words(&self) -> String {
+        let tags = (!self.tags.is_empty()).then(|| format!("tagged {}", self.shown_tags()));
+        let note = self.note.as_ref().map(|note| format!("noted {note:?}"));
+        tags.into_iter().chain(note).collect::<Vec<_>>().join(", ")
+    }
+
     pub fn shown_tags(&self) -> String {
         self.tags.iter().cloned().collect::<Vec<_>>().join(" ")
     }

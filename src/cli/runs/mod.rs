@@ -1,18 +1,23 @@
 //! `pipe runs [list]`, `show N`, `compare N M…`, `note N TEXT`, `tag N TAG…`, `prune --keep K`, `rm N`
 
 mod curve;
+mod folders;
 mod labels;
+mod named;
 mod select;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+pub use folders::folders;
 pub use labels::Labels;
+use named::{Name, one};
+use pipe_engine::identity::short_digest;
 use pipe_engine::store::{Metadata, Run, Runs};
 use select::{Filter, Sort};
 use serde_json::Value;
 
-use super::{CliError, ExitCode, clean};
+use super::{CliError, ExitCode, clean, project};
 use crate::report::table;
 use crate::say;
 
@@ -23,7 +28,7 @@ use crate::say;
 pub struct RunsArguments {
     #[command(subcommand)]
     command: Option<RunsCommand>,
-    /// Folder of numbered runs; every folder under `checkpoints/` that has some if unset
+    /// Folder of numbered runs; all of the project if unset
     #[arg(long, global = true, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// As JSON
@@ -53,21 +58,29 @@ enum RunsCommand {
     List,
     /// Show one run
     Show {
-        number: u32,
+        /// Its number; `STAGE/N` or `FOLDER/N` where several have it
+        #[arg(value_name = "RUN")]
+        run: Name,
         /// Plot each figure over the epochs
         #[arg(long)]
         curve: bool,
     },
     /// Show where runs differ: settings and results, a column a run
     Compare {
-        #[arg(required = true, num_args = 2..)]
-        numbers: Vec<u32>,
+        /// Their numbers; `STAGE/N` or `FOLDER/N` where several have one
+        #[arg(required = true, num_args = 2.., value_name = "RUN")]
+        runs: Vec<Name>,
     },
     /// Write a note beside a run; without a text, remove it
-    Note { number: u32, text: Option<String> },
+    Note {
+        #[arg(value_name = "RUN")]
+        run: Name,
+        text: Option<String>,
+    },
     /// Give a run tags
     Tag {
-        number: u32,
+        #[arg(value_name = "RUN")]
+        run: Name,
         #[arg(required = true, value_name = "TAG")]
         tags: Vec<String>,
         /// Take them off instead
@@ -85,11 +98,27 @@ enum RunsCommand {
     },
     /// Remove one run
     Rm {
-        number: u32,
+        #[arg(value_name = "RUN")]
+        run: Name,
         /// Even if a stage's record refers to it
         #[arg(long)]
         force: bool,
     },
+}
+
+impl Which {
+    /// Refuses names that none of the runs knows. Without runs nothing is known.
+    fn check<'a>(&self, runs: impl Iterator<Item = &'a Entry>) -> Result<(), CliError> {
+        let mut runs = runs.filter_map(|entry| entry.known.as_ref().ok()).peekable();
+        if runs.peek().is_none() {
+            return Ok(());
+        }
+        let known = select::keys(runs);
+        if let Some(Sort { key, .. }) = &self.sort {
+            select::check_key(&format!("--sort {key}"), key, &known)?;
+        }
+        self.filter.iter().try_for_each(|filter| filter.check(&known))
+    }
 }
 
 /// How a table is printed.
@@ -101,6 +130,7 @@ enum Form {
 }
 
 pub fn runs(arguments: RunsArguments) -> Result<ExitCode, CliError> {
+    project::enter(None)?;
     let folders = folders(arguments.dir.as_deref())?;
     let form = match (arguments.json, arguments.csv) {
         (true, _) => Form::Json,
@@ -109,33 +139,14 @@ pub fn runs(arguments: RunsArguments) -> Result<ExitCode, CliError> {
     };
     match arguments.command.unwrap_or(RunsCommand::List) {
         RunsCommand::List => list(&folders, &arguments.which, form)?,
-        RunsCommand::Show { number, curve } => show(&folders, number, curve, arguments.json)?,
-        RunsCommand::Compare { numbers } => compare(&folders, &numbers, form)?,
-        RunsCommand::Note { number, text } => return labels::note(&one(&folders, number)?, text),
-        RunsCommand::Tag { number, tags, remove } => {
-            return labels::tag(&one(&folders, number)?, tags, remove);
-        }
+        RunsCommand::Show { run, curve } => show(one(&folders, &run)?, curve, arguments.json)?,
+        RunsCommand::Compare { runs } => compare(&folders, &runs, form)?,
+        RunsCommand::Note { run, text } => return labels::note(&one(&folders, &run)?, text),
+        RunsCommand::Tag { run, tags, remove } => return labels::tag(&one(&folders, &run)?, tags, remove),
         RunsCommand::Prune { keep, dry_run } => return clean::prune(&folders, keep as usize, dry_run),
-        RunsCommand::Rm { number, force } => return clean::remove(one(&folders, number)?, &folders, force),
+        RunsCommand::Rm { run, force } => return clean::remove(one(&folders, &run)?, &folders, force),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The folder that was named, or those under `checkpoints/`.
-pub fn folders(dir: Option<&Path>) -> Result<Vec<Runs>, CliError> {
-    match dir {
-        Some(dir) if !dir.is_dir() => Err(CliError::usage(format!("{}: no such folder", dir.display()))),
-        Some(dir) => Ok(vec![Runs::at(dir)]),
-        None => Ok(folders_under(Path::new("checkpoints"))),
-    }
-}
-
-/// Every folder under `root` that holds numbered runs.
-fn folders_under(root: &Path) -> Vec<Runs> {
-    let Ok(entries) = std::fs::read_dir(root) else { return Vec::new() };
-    let mut folders: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect();
-    folders.sort();
-    folders.into_iter().map(Runs::at).filter(|r| !r.list().is_empty()).collect()
 }
 
 /// A run with what is known of it, or why nothing is.
@@ -158,12 +169,18 @@ fn list(folders: &[Runs], which: &Which, form: Form) -> Result<(), CliError> {
         for run in folder.list() {
             let known = run.as_it_stands().map_err(|e| e.to_string());
             let labels = Labels::load(&run)?;
-            let holds = |m: &Metadata| which.filter.iter().all(|filter| filter.holds(m, &labels));
-            // What cannot be read is shown unless something is asked of it.
-            if known.as_ref().map_or(which.filter.is_empty(), holds) {
-                entries.push(Entry { run, known, labels });
-            }
+            entries.push(Entry { run, known, labels });
         }
+        listed.push((folder, entries));
+    }
+    let none = listed.is_empty();
+    which.check(listed.iter().flat_map(|(_, entries)| entries))?;
+    for (_, entries) in &mut listed {
+        // What cannot be read is shown unless something is asked of it.
+        entries.retain(|entry| match &entry.known {
+            Ok(m) => which.filter.iter().all(|filter| filter.holds(m, &entry.labels)),
+            Err(_) => which.filter.is_empty(),
+        });
         if let Some(sort) = &which.sort {
             entries.sort_by(|a, b| {
                 let (a, b) = (a.value(&sort.key), b.value(&sort.key));
@@ -173,7 +190,6 @@ fn list(folders: &[Runs], which: &Which, form: Form) -> Result<(), CliError> {
                 }
             });
         }
-        listed.push((folder, entries));
     }
     match form {
         Form::Json => {
@@ -193,8 +209,8 @@ fn list(folders: &[Runs], which: &Which, form: Form) -> Result<(), CliError> {
         Form::Table => {
             listed.retain(|(_, entries)| !entries.is_empty());
             if listed.is_empty() {
-                match which.filter.is_empty() {
-                    true => say!("no runs yet; `pipe run FILE` makes the first"),
+                match none {
+                    true => say!("no runs yet; {}", project::how_to_begin()),
                     false => say!("no run fulfils that"),
                 }
             }
@@ -293,27 +309,11 @@ fn record(entry: &Entry) -> Value {
     }
 }
 
-/// The run of that number, which must be there once.
-fn one(folders: &[Runs], number: u32) -> Result<Run, CliError> {
-    let mut found: Vec<Run> = folders.iter().filter_map(|f| f.find(number)).collect();
-    match (found.pop(), found.is_empty()) {
-        (Some(run), true) => Ok(run),
-        (None, _) => Err(CliError::usage(format!("there is no run {number}; `pipe runs` lists them"))),
-        (Some(run), false) => {
-            found.push(run);
-            let places: Vec<String> = found.iter().map(|r| r.folder.display().to_string()).collect();
-            let message =
-                format!("run {number} is there more than once: {}; choose with --dir", places.join(", "));
-            Err(CliError::usage(message))
-        }
-    }
-}
-
 /// A row for each setting and result that is not the same in all.
-fn compare(folders: &[Runs], numbers: &[u32], form: Form) -> Result<(), CliError> {
+fn compare(folders: &[Runs], names: &[Name], form: Form) -> Result<(), CliError> {
+    let runs: Vec<Run> = names.iter().map(|name| one(folders, name)).collect::<Result<_, _>>()?;
     let mut columns: Vec<(String, BTreeMap<String, Value>)> = Vec::new();
-    for &number in numbers {
-        let run = one(folders, number)?;
+    for (run, title) in runs.iter().zip(named::titles(folders, &runs)) {
         let m = run.as_it_stands().map_err(CliError::failed)?;
         let mut values = m.manifest.clone();
         let results = [
@@ -324,7 +324,7 @@ fn compare(folders: &[Runs], numbers: &[u32], form: Form) -> Result<(), CliError
             ("seconds".to_owned(), seconds(&m).round().into()),
         ];
         values.extend(results);
-        columns.push((format!("run {}", run.number), values));
+        columns.push((title, values));
     }
     let keys: BTreeSet<&String> = columns.iter().flat_map(|(_, values)| values.keys()).collect();
     let differ = |key: &&&String| columns.iter().any(|(_, v)| v.get(**key) != columns[0].1.get(**key));
@@ -339,7 +339,7 @@ fn compare(folders: &[Runs], numbers: &[u32], form: Form) -> Result<(), CliError
     }
     let cell = |value: Option<&Value>| match value {
         None | Some(Value::Null) => "-".to_owned(),
-        Some(Value::String(text)) => text.chars().take(40).collect(),
+        Some(Value::String(text)) => short_digest(text).chars().take(40).collect(),
         Some(Value::Number(n)) if n.is_f64() => format!("{:.4}", n.as_f64().unwrap_or_default())
             .trim_end_matches('0')
             .trim_end_matches('.')
@@ -367,8 +367,7 @@ fn compare(folders: &[Runs], numbers: &[u32], form: Form) -> Result<(), CliError
     Ok(())
 }
 
-fn show(folders: &[Runs], number: u32, curve: bool, json: bool) -> Result<(), CliError> {
-    let run = one(folders, number)?;
+fn show(run: Run, curve: bool, json: bool) -> Result<(), CliError> {
     let m = run.as_it_stands().map_err(CliError::failed)?;
     let labels = Labels::load(&run)?;
     if json {

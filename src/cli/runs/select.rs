@@ -1,12 +1,18 @@
 //! Which runs to list, and in which order: by any column, setting or figure.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use pipe_engine::store::Metadata;
+use pipe_engine::error::nearest;
+use pipe_engine::store::{Metadata, Status};
 use serde_json::Value;
 
 use super::labels::Labels;
+use crate::cli::CliError;
+
+/// Every status that a run can have.
+const STATUS: [Status; 4] = [Status::Running, Status::Completed, Status::Interrupted, Status::Failed];
 
 /// A value of a run by its name: `run`, `status`, `best`, `epochs`, `seconds`, `note`, …, a setting such as
 /// `learning_rate` or `model.dim`, or a figure of the last epoch such as `train_loss`.
@@ -32,6 +38,56 @@ pub fn value(key: &str, metadata: &Metadata, labels: &Labels) -> Option<Value> {
         }
     };
     Some(found)
+}
+
+/// Columns and other values that every run has.
+const COLUMNS: [&str; 13] = [
+    "run",
+    "experiment",
+    "pipeline",
+    "stage",
+    "created",
+    "status",
+    "epochs",
+    "best",
+    "best_epoch",
+    "monitor",
+    "seconds",
+    "note",
+    "tags",
+];
+
+/// Every key that [`value`] knows for one of these runs.
+pub fn keys<'a>(runs: impl Iterator<Item = &'a Metadata>) -> BTreeSet<String> {
+    let mut all: BTreeSet<String> = COLUMNS.map(str::to_owned).into();
+    for metadata in runs {
+        all.extend(metadata.manifest.keys().cloned());
+        all.extend(metadata.history.iter().flat_map(|epoch| epoch.metrics.keys().cloned()));
+        below(&metadata.settings, "", &mut all);
+    }
+    all
+}
+
+/// Keys of settings inside settings, with dots between them.
+fn below(settings: &Value, above: &str, all: &mut BTreeSet<String>) {
+    for (key, value) in settings.as_object().into_iter().flatten() {
+        let key = if above.is_empty() { key.clone() } else { format!("{above}.{key}") };
+        below(value, &key, all);
+        all.insert(key);
+    }
+}
+
+/// Refuses a key that no run has.
+pub fn check_key(shown: &str, key: &str, known: &BTreeSet<String>) -> Result<(), CliError> {
+    if known.contains(key) {
+        return Ok(());
+    }
+    let error = CliError::usage(format!("{shown}: no run has a `{key}`"));
+    let columns = COLUMNS.join(", ");
+    Err(match nearest(key, known.iter().map(String::as_str)) {
+        Some(near) => error.note(format!("did you mean `{near}`?")),
+        None => error.note(format!("expected a column ({columns}), a setting or a figure")),
+    })
 }
 
 /// Numbers by size, before text by the alphabet, before what is not there.
@@ -83,6 +139,8 @@ impl FromStr for Sort {
 /// A condition such as `best<0.2`, `status=completed` or `learning_rate>=1e-4`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Filter {
+    /// As it was typed.
+    text: String,
     key: String,
     operator: Operator,
     than: String,
@@ -120,11 +178,26 @@ impl FromStr for Filter {
         if ordered && than.parse::<f64>().is_err() {
             return Err(format!("{sign} compares numbers, and {than:?} is none"));
         }
-        Ok(Self { key, operator, than })
+        Ok(Self { text: text.to_owned(), key, operator, than })
     }
 }
 
 impl Filter {
+    /// Refuses what no run can ever fulfil: an unknown key, an unknown status.
+    pub fn check(&self, known: &BTreeSet<String>) -> Result<(), CliError> {
+        let shown = format!("--filter {}", self.text);
+        check_key(&shown, &self.key, known)?;
+        if self.key != "status" || STATUS.iter().any(|status| status.name() == self.than) {
+            return Ok(());
+        }
+        let names = STATUS.map(Status::name);
+        let error = CliError::usage(format!("{shown}: no status is called `{}`", self.than));
+        Err(match nearest(&self.than, names) {
+            Some(near) => error.note(format!("did you mean `{near}`?")),
+            None => error.note(format!("expected one of: {}", names.join(", "))),
+        })
+    }
+
     /// A run without the value fulfils only `!=`.
     pub fn holds(&self, metadata: &Metadata, labels: &Labels) -> bool {
         let found = value(&self.key, metadata, labels);

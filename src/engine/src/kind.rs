@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use figment::Figment;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -16,6 +17,7 @@ use crate::graph::{Graph, Wanted};
 use crate::identity::{self, Difference};
 use crate::policy::Adjustment;
 use crate::progress::{Event, Report};
+use crate::shell;
 use crate::stop::{Signal, Stop};
 use crate::store::{Before, Made, Output, Stamp};
 
@@ -45,6 +47,13 @@ impl StageId {
     pub(crate) fn told_apart(&self, values: &str) -> Self {
         let digest = identity::hex(&Sha256::digest(values.as_bytes()));
         self.member(&format!("{values}+{}", &digest[..8]))
+    }
+
+    /// A name that a stage of a matrix came out with. The `config.yaml` of its run declares it so.
+    pub fn of_matrix(name: &str) -> Option<Self> {
+        let (stage, values) = name.split_once('@')?;
+        let member = Self::new(stage)?.member(values);
+        (member.as_str() == name && !values.is_empty()).then_some(member)
     }
 
     /// The name as declared in the file: without the values of a matrix.
@@ -207,6 +216,14 @@ impl Others<'_> {
         };
         let (kind, stage) = self.0.get(stage).or_else(first)?;
         Some((kind, stage.settings()))
+    }
+
+    /// The same of every stage of a matrix, by name; of one that has none, of itself.
+    pub fn each(&self, stage: &str) -> Vec<(&str, &str, Value)> {
+        let meant = |id: &str| id == stage || id.split_once('@').is_some_and(|(of, _)| of == stage);
+        let mut found: Vec<_> = self.0.iter().filter(|(id, _)| meant(id)).collect();
+        found.sort_by_key(|(id, _)| **id);
+        found.into_iter().map(|(id, (kind, stage))| (*id, *kind, stage.settings())).collect()
     }
 }
 
@@ -486,7 +503,22 @@ pub struct Outcome {
     /// One line for the final summary.
     pub summary: String,
     /// A command that one would type next.
-    pub next: Option<String>,
+    pub next: Option<Next>,
+}
+
+/// A command that one would type next, from the project's folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Next {
+    pub command: String,
+    /// How good what it is about came out. Of the stages of one matrix that with the highest has its command shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merit: Option<f64>,
+}
+
+impl From<shell::Line> for Next {
+    fn from(line: shell::Line) -> Self {
+        Self { command: line.to_string(), merit: None }
+    }
 }
 
 /// Why a stage did not finish.

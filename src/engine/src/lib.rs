@@ -29,6 +29,7 @@ pub mod plan;
 pub mod policy;
 pub mod progress;
 pub mod schema;
+pub mod shell;
 pub mod source;
 pub mod spec;
 pub mod stop;

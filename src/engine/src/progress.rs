@@ -30,6 +30,15 @@ pub fn to_json(stage: &StageId, event: &Event) -> Map<String, Value> {
     object
 }
 
+/// What the progress of a preparation is counted in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    #[default]
+    Bytes,
+    Images,
+}
+
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -50,8 +59,14 @@ pub enum Event {
     Message { text: String },
     /// Something legal and probably not meant.
     Warning { text: String },
-    /// A piece of preparation with a known or unknown end, such as a download in bytes.
-    Preparing { what: String, done: u64, total: Option<u64> },
+    /// A piece of preparation with a known or unknown end.
+    Preparing {
+        what: String,
+        done: u64,
+        total: Option<u64>,
+        #[serde(default)]
+        unit: Unit,
+    },
     /// A numbered run was created or opened.
     RunOpened {
         number: u32,
@@ -81,7 +96,13 @@ pub enum Event {
     /// the state and to wait for the checkpoint before.
     Saved { file: String, bytes: u64, seconds: f64, blocked: f64 },
     /// The checkpoint just saved is the best so far.
-    NewBest { monitor: String, value: f64 },
+    NewBest {
+        monitor: String,
+        value: f64,
+        /// Its epoch: a checkpoint is written while the next epoch is under way.
+        #[serde(default)]
+        epoch: u64,
+    },
     /// Training reached its last epoch.
     Completed { best_epoch: Option<u64>, monitor: String, value: Option<f64> },
 }

@@ -173,8 +173,8 @@ fn diverged(bucket: &Bucket, there: &Index, own: &[String]) -> RemoteError {
         Kind::Diverged,
         format!(
             "store {}: {} left it in a state that this folder does not go on from; here {}{more} are other than there\n  \
-             = `pipe run … --take store` goes on with the store's state and moves these files to {STATE_FOLDER}/aside\n  \
-             = `pipe run … --take folder` goes on with this folder's and gives up the store's\n  \
+             = `--take store` goes on with the store's state and moves these files to {STATE_FOLDER}/aside\n  \
+             = `--take folder` goes on with this folder's and gives up the store's\n  \
              = `--store none` leaves the store alone; two trainings each need a store of their own",
             bucket.url,
             there.origin(),

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use pipe_engine::store::{Metadata, Run, Runs};
+use pipe_engine::store::{Metadata, Record, Run, Runs};
 use serde_json::Value;
 
-use super::{RunData, samples};
+use super::RunData;
+use super::samples::{self, Drawn};
 use crate::cli::Labels;
 
 /// Points of one curve that the page gets; more cannot be told apart.
@@ -56,6 +58,7 @@ pub fn stamp(folders: &[Runs]) -> String {
 fn run_data(run: &Run, metadata: Metadata, labels: Labels, runs: usize) -> RunData {
     let m = metadata;
     let monitor = m.settings.pointer("/checkpoint/monitor").and_then(Value::as_str);
+    let mode = m.settings.pointer("/checkpoint/mode").and_then(Value::as_str);
     let kind = m.manifest.get("kind").and_then(Value::as_str);
     let (samples, samples_left_out) = samples::of_run(&run.folder, runs);
     RunData {
@@ -63,10 +66,12 @@ fn run_data(run: &Run, metadata: Metadata, labels: Labels, runs: usize) -> RunDa
         number: run.number.0,
         kind: kind.unwrap_or("train").to_owned(),
         monitor: monitor.unwrap_or("train_loss").to_owned(),
+        mode: mode.unwrap_or("min").to_owned(),
         seconds: m.history.iter().map(|h| h.seconds).sum(),
         curves: curves(run, &m),
         samples,
         samples_left_out,
+        drawn: Vec::new(),
         base: None,
         config: std::fs::read_to_string(run.config_path()).unwrap_or_default(),
         experiment: m.experiment_name,
@@ -132,14 +137,38 @@ fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     }
 }
 
-/// A run of LoRA is shown beside the one whose checkpoint it began with: the base's digest is in its settings.
-fn link_bases(runs: &mut [RunData]) {
-    let mut by_digest: BTreeMap<String, String> = BTreeMap::new();
-    for run in runs.iter() {
-        for checkpoint in run.checkpoints.iter().chain(&run.best) {
-            by_digest.insert(checkpoint.digest.clone(), run.folder.clone());
+/// Gives each run what `sample` stages drew from its checkpoints, and returns what was drawn from others. The digest of
+/// the checkpoint is in the stage's record.
+pub fn drawn_in(root: &Path, pipeline: Option<&str>, runs: &mut [RunData]) -> Vec<Drawn> {
+    let by_digest = by_digest(runs);
+    let mut others = Vec::new();
+    for record in Record::all(root) {
+        let Some(made) = record.made.as_ref().filter(|_| record.kind == "sample") else { continue };
+        if pipeline.is_some_and(|name| name != record.pipeline) {
+            continue;
+        }
+        let from = made.manifest.get("from").and_then(Value::as_str).and_then(|d| by_digest.get(d));
+        let drawn = made.outputs.iter().filter_map(|output| Drawn::of(root, &record.stage, output));
+        match runs.iter_mut().find(|run| Some(&run.folder) == from) {
+            Some(run) => run.drawn.extend(drawn),
+            None => others.extend(drawn),
         }
     }
+    others
+}
+
+/// The folder of the run that each checkpoint is of.
+fn by_digest(runs: &[RunData]) -> BTreeMap<String, String> {
+    let of = |run: &RunData| {
+        let checkpoints = run.checkpoints.iter().chain(&run.best);
+        checkpoints.map(|c| (c.digest.clone(), run.folder.clone())).collect::<Vec<_>>()
+    };
+    runs.iter().flat_map(of).collect()
+}
+
+/// A run of LoRA is shown beside the one whose checkpoint it began with: the base's digest is in its settings.
+fn link_bases(runs: &mut [RunData]) {
+    let by_digest = by_digest(runs);
     let trained: Vec<(String, String)> =
         runs.iter().filter(|r| r.kind != "lora").map(|r| (r.pipeline.clone(), r.folder.clone())).collect();
     for run in runs.iter_mut().filter(|run| run.kind == "lora") {

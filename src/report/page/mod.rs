@@ -12,7 +12,7 @@ use pipe_engine::store::{CheckpointRecord, DatasetRecord};
 use serde::Serialize;
 use serde_json::Value;
 
-pub use collect::{runs_in, stamp};
+pub use collect::{drawn_in, runs_in, stamp};
 
 use crate::cli::Standing;
 
@@ -26,10 +26,14 @@ pub struct Page {
     pub title: String,
     /// The pipeline file, if one was named.
     pub file: Option<String>,
+    /// The command that runs it, from the project's folder.
+    pub run: Option<String>,
     pub generated_at: DateTime<Utc>,
     pub version: String,
     pub stages: Vec<Node>,
     pub runs: Vec<RunData>,
+    /// What `sample` stages drew from checkpoints of no run on the page.
+    pub drawn: Vec<samples::Drawn>,
     /// What could not be read.
     pub warnings: Vec<String>,
 }
@@ -73,6 +77,8 @@ pub struct RunData {
     pub settings: BTreeMap<String, Value>,
     pub dataset: DatasetRecord,
     pub monitor: String,
+    /// Whether a lower (`min`) or a higher (`max`) monitor is better.
+    pub mode: String,
     pub best: Option<CheckpointRecord>,
     pub checkpoints: Vec<CheckpointRecord>,
     /// Figures by name, each a list of points `[epoch, value]`; fractions of epochs where steps were logged.
@@ -80,6 +86,8 @@ pub struct RunData {
     pub samples: Vec<samples::Sample>,
     /// Pictures that had no room on the page.
     pub samples_left_out: usize,
+    /// What `sample` stages drew from its checkpoints.
+    pub drawn: Vec<samples::Drawn>,
     /// The folder of the run whose checkpoint it began with, if it is on the page.
     pub base: Option<String>,
     /// The resolved pipeline file.

@@ -36,7 +36,7 @@
     return size !== 0 && (size < 1e-3 || size >= 1e6) ? value.toExponential(2) : String(Number(value.toPrecision(5)));
   };
   const plain = (value) => (value == null ? "-" : typeof value === "number" ? number(value) :
-    typeof value === "string" ? value.replace(/^(sha256:)?([0-9a-f]{12})[0-9a-f]{52}$/, "$2…") :
+    typeof value === "string" ? value.replace(/^([a-z0-9-]+:)?([0-9a-f]{12})[0-9a-f]{52}$/, "$2…") :
     Array.isArray(value) && value.every((v) => typeof v !== "object") ? value.join(", ") : JSON.stringify(value));
   const bytes = (count) => {
     const units = ["B", "kB", "MB", "GB", "TB"];
@@ -218,7 +218,8 @@
     const best = (run) => (run.best ? run.best.metrics[run.monitor] : null);
     const bests = runs.map(best).filter((v) => v != null);
     const alike = new Set(runs.map((run) => run.kind)).size === 1;
-    const top = alike && runs.length > 1 && new Set(runs.map((run) => run.monitor)).size === 1 && bests.length > 1 ? Math.min(...bests) : null;
+    const comparable = alike && new Set(runs.map((run) => `${run.mode} ${run.monitor}`)).size === 1;
+    const top = comparable && bests.length > 1 ? (runs[0].mode === "max" ? Math.max : Math.min)(...bests) : null;
     const results = [
       ["status", (run) => h("span", { class: `badge ${state(run.status)}` }, run.status)],
       ["best", (run) => (best(run) == null ? "-" : h("span", { class: best(run) === top ? "best" : null }, `${number(best(run))} (${run.monitor}, epoch ${run.best.epoch})`))],
@@ -265,6 +266,13 @@
     return h("figure", {}, h("figcaption", {}, h("h3", {}, title || name(run)), label), image, slider,
       run.samples_left_out > 0 && h("p", { class: "faint" }, `${run.samples_left_out} more in ${run.folder}/samples`));
   };
+  // What `sample` stages drew.
+  const drawn = (all, whose) => all.map((x) => h("figure", {}, h("figcaption", {}, h("h3", {}, `stage ${x.stage}`), h("span", { class: "faint" }, whose || x.path)),
+    x.image ? h("img", { alt: `Drawn by stage ${x.stage}`, src: x.image, title: x.path }) : h("p", { class: "faint" }, `too large for this page: ${x.path}`)));
+  const pictures = (run, title) => {
+    const all = [run.samples.length > 0 && picture(run, title), drawn(run.drawn, title || name(run))].flat().filter(Boolean);
+    return all.length ? all : h("p", { class: "faint" }, `${name(run)} drew no samples.`);
+  };
   const samples = () => {
     const runs = shown().map(({ run }) => run);
     const find = (folder) => data.runs.find((run) => run.folder === folder);
@@ -277,13 +285,12 @@
       const base = run.base && find(run.base);
       return h("div", { style: "margin-bottom:1.25rem" }, h("h3", {}, `${name(run)} beside its base${base ? ", " + name(base) : ""}`), facts(run),
         h("div", { class: "pictures" },
-          base && (base.samples.length ? picture(base, `base: ${name(base)}`) : h("p", { class: "faint" }, `${name(base)} drew no samples.`)),
-          run.samples.length ? picture(run, `LoRA: ${name(run)}`) : h("p", { class: "faint" }, `${name(run)} drew no samples.`)));
+          base && pictures(base, `base: ${name(base)}`), pictures(run, `LoRA: ${name(run)}`)));
     });
     const paired = new Set(pairs.flatMap((run) => [run.folder, run.base]));
-    const alone = runs.filter((run) => run.samples.length && !paired.has(run.folder));
-    if (beside.length + alone.length === 0) return h("p", { class: "faint" }, "No run that is shown drew samples. A training draws them with `sample_every_n_epochs: 1`.");
-    return [beside, h("div", { class: "pictures" }, alone.map((run) => picture(run)))];
+    const alone = runs.filter((run) => run.samples.length + run.drawn.length > 0 && !paired.has(run.folder));
+    if (beside.length + alone.length + data.drawn.length === 0) return h("p", { class: "faint" }, "No run that is shown drew samples. A training draws them with `sample_every_n_epochs: 1`.");
+    return [beside, h("div", { class: "pictures" }, alone.map((run) => pictures(run)), drawn(data.drawn))];
   };
 
   // ---- Provenance
@@ -303,7 +310,7 @@
   });
 
   // ---- The page
-  const nothing = () => h("p", {}, "No runs yet. The first is made by ", h("code", {}, `pipe run ${data.file || "FILE"}`), ".");
+  const nothing = () => data.run ? h("p", {}, "No runs yet. The first is made by ", h("code", {}, data.run), ".") : h("p", {}, "No runs yet.");
   const panel = (id, title, ...children) => h("section", { id, "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title` }, title), children);
   const drawHead = () => {
     byId("title").textContent = data.title;

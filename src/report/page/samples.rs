@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use pipe_engine::store::Output;
 use serde::Serialize;
 
 /// Bytes of pictures on a page, and of those that one run may put there.
@@ -18,6 +19,31 @@ pub struct Sample {
     pub image: String,
 }
 
+/// The picture that a `sample` stage drew.
+#[derive(Debug, Serialize)]
+pub struct Drawn {
+    pub stage: String,
+    /// The file, relative to the project.
+    pub path: String,
+    /// Unset if it is too large for the page.
+    pub image: Option<String>,
+}
+
+impl Drawn {
+    /// What a stage's record lists, if it stands.
+    pub(super) fn of(root: &Path, stage: &str, output: &Output) -> Option<Self> {
+        let file = root.join(&output.path);
+        let bytes = std::fs::metadata(&file).ok()?.len();
+        let image = if bytes > ROOM_OF_RUN { None } else { Some(address(&std::fs::read(&file).ok()?)) };
+        Some(Self { stage: stage.to_owned(), path: output.path.clone(), image })
+    }
+}
+
+/// A picture as an address that holds all of it.
+fn address(png: &[u8]) -> String {
+    format!("data:image/png;base64,{}", STANDARD.encode(png))
+}
+
 /// The pictures in a run's folder, by epoch, and how many had no room on a page with so many runs.
 pub(super) fn of_run(folder: &Path, runs: usize) -> (Vec<Sample>, usize) {
     let all = files(folder);
@@ -29,8 +55,7 @@ pub(super) fn of_run(folder: &Path, runs: usize) -> (Vec<Sample>, usize) {
     };
     let read = |index: &usize| {
         let (epoch, path, _) = all.get(*index)?;
-        let image = STANDARD.encode(std::fs::read(path).ok()?);
-        Some(Sample { epoch: *epoch, image: format!("data:image/png;base64,{image}") })
+        Some(Sample { epoch: *epoch, image: address(&std::fs::read(path).ok()?) })
     };
     let samples: Vec<Sample> = kept.iter().filter_map(read).collect();
     let left_out = all.len() - kept.len();

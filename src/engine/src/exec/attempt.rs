@@ -46,6 +46,7 @@ pub(super) fn carry_out(
     let mut record = Record::begun(pipeline, id, &begin.stage.kind, action, reason, begin.made.clone());
     (record.halvings, record.progress, record.job) = (begin.halvings, begin.progress, execution.job);
     record.before = begin.before.clone();
+    record.runs = begin.stage.stage.runs();
     let started = Instant::now();
     let result = journal.begin(id, record).and_then(|()| attempts(execution, journal, &begin));
     match &result {
@@ -54,7 +55,8 @@ pub(super) fn carry_out(
             journal.update(id, |record| {
                 record.status = Status::Completed;
                 record.message = Some(summary.clone());
-                record.next = outcome.next.clone();
+                let next = outcome.next.clone();
+                (record.merit, record.next) = (next.as_ref().and_then(|n| n.merit), next.map(|n| n.command));
                 record.before = None;
             })?;
             journal.event(id, &Event::Finished { summary, seconds });

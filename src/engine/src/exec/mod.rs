@@ -3,6 +3,7 @@
 
 mod attempt;
 mod journal;
+mod next;
 mod schedule;
 pub mod slurm;
 mod turn;
@@ -22,6 +23,7 @@ use crate::stop::Stop;
 use crate::store::{JobId, Made, Record};
 
 pub use journal::Journal;
+pub use next::next;
 pub use schedule::execute;
 
 /// Everything a run needs besides the plan.
@@ -77,8 +79,6 @@ impl<'a> Execution<'a> {
 pub struct Summary {
     /// Each with the line that says what came of it.
     pub finished: Vec<(StageId, String)>,
-    /// Commands that one would type next, those of later stages last.
-    pub next: Vec<String>,
     pub skipped: Vec<StageId>,
     pub failed: Vec<(StageId, StageError)>,
     /// Never begun: something before them failed, or the run was stopped.

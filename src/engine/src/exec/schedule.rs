@@ -417,7 +417,6 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         match result {
             Ok(outcome) => {
                 self.artifacts.extend(outcome.artifact.map(|artifact| (stage.id.clone(), artifact)));
-                self.summary.next.extend(outcome.next);
                 self.summary.finished.push((stage.id.clone(), outcome.summary));
                 self.nodes[place].moved = !self.nodes[place].transient || self.is_behind_moved(place);
                 self.end(place, Phase::Done);

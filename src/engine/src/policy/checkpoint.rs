@@ -61,6 +61,14 @@ impl Mode {
             Mode::Max => new > old,
         }
     }
+
+    /// The value as one of which more is better.
+    pub fn merit(self, value: f64) -> f64 {
+        match self {
+            Mode::Min => -value,
+            Mode::Max => value,
+        }
+    }
 }
 
 impl Default for CheckpointPolicy {

@@ -244,7 +244,13 @@ impl<'a> Declared<'a> {
         let mut this = Self { stages: Vec::new(), matrices: BTreeMap::new(), kinds: HashMap::new() };
         for declared in &file.stages {
             let members = match declared.body.get("matrix") {
-                None => vec![Member { id: declared.id.clone(), values: Map::new() }],
+                None => {
+                    let id = declared.id.clone();
+                    if let Some(matrix) = StageId::new(id.declared()).filter(|matrix| *matrix != id) {
+                        this.matrices.entry(matrix).or_default().push(id.clone());
+                    }
+                    vec![Member { id, values: Map::new() }]
+                }
                 Some(matrix) => {
                     let at = ["stages", declared.id.as_str(), "matrix"].map(str::to_owned);
                     let names = Names { params, matrix: &Map::new(), used };

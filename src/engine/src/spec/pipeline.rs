@@ -107,7 +107,7 @@ impl PipelineFile {
 
 impl StageDeclaration {
     fn parse(source: &Source, id: &str, body: Value) -> Result<Self, SpecError> {
-        let Some(stage) = StageId::new(id) else {
+        let Some(stage) = StageId::new(id).or_else(|| StageId::of_matrix(id)) else {
             return Err(error_at(
                 source,
                 &["stages", id],

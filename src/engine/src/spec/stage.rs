@@ -275,9 +275,7 @@ fn config_layer(
         let (message, help) = error.into_parts();
         let message = format!("failed to read the config file: {message}");
         let error = error_at(&file.source, &["stages", stage, "config"], Part::Value, message);
-        help.into_iter()
-            .fold(error, SpecError::note)
-            .note("the path is relative to the folder in which pipe is started")
+        help.into_iter().fold(error, SpecError::note).note("the path is relative to the project's folder")
     })?;
     let (document, _) = read_document(&source)?;
     let mut values = match document {

@@ -43,6 +43,12 @@ pub struct Record {
     /// The command that one would type next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+    /// How good what that is about came out: see [`Next::merit`](crate::kind::Next).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merit: Option<f64>,
+    /// Folder of its numbered runs, relative to the project; unset for stages that keep none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runs: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
     /// Attempts that failed since it was last begun.
@@ -152,6 +158,8 @@ impl Record {
             updated_at: now,
             message: None,
             next: None,
+            merit: None,
+            runs: None,
             progress: None,
             attempts: Vec::new(),
             halvings: 0,

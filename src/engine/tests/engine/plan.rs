@@ -301,3 +301,22 @@ fn partial() -> State {
 fn rate() -> Difference {
     Difference { key: "learning_rate".into(), old: Some(0.001.into()), new: Some(0.0001.into()) }
 }
+
+#[test]
+fn a_digest_of_whatever_kind_is_told_by_its_first_digits() {
+    use pipe_engine::identity::{Difference, short_digest};
+
+    let digits = "0123456789abcdef".repeat(4);
+    for kind in ["", "sha256:", "blake3:", "blake3-head:"] {
+        assert_eq!(short_digest(&format!("{kind}{digits}")), format!("{kind}0123456789ab"));
+    }
+    for text in ["", "a:b", "sha256:1", &format!("{digits}0"), &format!("x{digits}")] {
+        assert_eq!(short_digest(text), text);
+    }
+    let difference = Difference {
+        key: "from".into(),
+        old: Some(format!("blake3-head:{digits}").into()),
+        new: Some("plain".into()),
+    };
+    assert_eq!(difference.to_string(), "from blake3-head:0123456789ab -> plain");
+}

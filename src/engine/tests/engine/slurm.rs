@@ -13,6 +13,7 @@ use pipe_engine::graph::Wanted;
 use pipe_engine::identity;
 use pipe_engine::kind::{Failure, Request, StageId};
 use pipe_engine::plan::{Plan, plan};
+use pipe_engine::shell::Line;
 use pipe_engine::stop::{Signal, Stop};
 use pipe_engine::store::{Attempt, JobId, Jobs, Record, Status};
 
@@ -112,7 +113,8 @@ fn with<T>(
 
 fn call(settings: &[&str]) -> Invocation {
     let settings = settings.iter().map(|s| (*s).to_owned()).collect();
-    Invocation { program: "/opt/pipe".into(), file: "p.yaml".into(), settings }
+    let cancel = Line::new(["pipe", "cancel", "p.yaml"]);
+    Invocation { program: "/opt/pipe".into(), file: "p.yaml".into(), settings, cancel }
 }
 
 /// `stage job new` of each.

@@ -213,7 +213,7 @@ fn files_that_are_missing_or_no_yaml() {
     let missing = Project::new(&BASE.replace("checkpoint: often\n", "config: configs/no.yaml\n"));
     assert_eq!(
         missing.error(),
-        "p.yaml:13:13: stages.base.config: failed to read the config file: configs/no.yaml: no such file\n   |\n13 |     config: configs/no.yaml\n   |             ^^^^^^^^^^^^^^^\n  = the path is relative to the folder in which pipe is started"
+        "p.yaml:13:13: stages.base.config: failed to read the config file: configs/no.yaml: no such file\n   |\n13 |     config: configs/no.yaml\n   |             ^^^^^^^^^^^^^^^\n  = the path is relative to the project's folder"
     );
     let error = Project::new("name: [x\nstages: {}\n").error();
     assert!(error.starts_with("p.yaml:2:"), "{error}");

@@ -46,6 +46,8 @@ struct Writing {
     blocked: f64,
     /// What the policy compares checkpoints by.
     monitored: Option<f64>,
+    /// The epoch that it ends.
+    epoch: u64,
 }
 
 /// What else to write when a checkpoint is the new best: from the checkpoint's path, into the run's folder.
@@ -168,7 +170,7 @@ impl<'a> Recorder<'a> {
             self.saved_step = Some(position.global_step);
         }
         let monitored = metrics.get(&self.settings.checkpoint.monitor).copied();
-        self.writing = Writing { blocked: self.blocked_since(started), monitored };
+        self.writing = Writing { blocked: self.blocked_since(started), monitored, epoch: position.epoch };
         let after_best = self.after_best;
         self.writer.begin(move |keeper| {
             let step = header.global_step;
@@ -191,7 +193,8 @@ impl<'a> Recorder<'a> {
         let header = self.header(position, BTreeMap::new());
         let tensors = state.tensors()?;
         self.saved_step = Some(position.global_step);
-        self.writing = Writing { blocked: self.blocked_since(started), monitored: None };
+        self.writing =
+            Writing { blocked: self.blocked_since(started), monitored: None, epoch: position.epoch };
         self.writer.begin(move |keeper| {
             let tensors = good(tensors, header.global_step)?;
             Ok(Some(keeper.save_partial(&header, &tensors)?))
@@ -293,10 +296,11 @@ impl<'a> Recorder<'a> {
 
     fn tell(&self, saved: Option<Saved>) {
         let Some(Saved { file, bytes, seconds, is_best }) = saved else { return };
-        let Writing { blocked, monitored } = self.writing;
+        let Writing { blocked, monitored, epoch } = self.writing;
         self.context.event(Event::Saved { file, bytes, seconds, blocked });
         if let (true, Some(value)) = (is_best, monitored) {
-            self.context.event(Event::NewBest { monitor: self.settings.checkpoint.monitor.clone(), value });
+            let monitor = self.settings.checkpoint.monitor.clone();
+            self.context.event(Event::NewBest { monitor, value, epoch });
         }
     }
 

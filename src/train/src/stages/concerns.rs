@@ -152,6 +152,56 @@ pub(super) fn of_adapter(settings: &LoraSettings, others: &Others) -> Vec<Concer
     found
 }
 
+/// Of a choice among the trainings of `over` by a figure of their best checkpoints.
+pub(super) fn of_choice(over: &str, monitor: &str, others: &Others) -> Vec<Concern> {
+    let trainings: Vec<(&str, TrainSettings)> = others
+        .each(over)
+        .into_iter()
+        .filter(|(_, kind, _)| *kind == "train")
+        .filter_map(|(id, _, settings)| Some((id, serde_json::from_value(settings).ok()?)))
+        .collect();
+    let lacks = |training: &TrainSettings| {
+        let data = dataset(&training.dataset, others);
+        monitor == "val_loss" && data.is_some_and(|data| data.val_split == 0.0)
+    };
+    let without: Vec<&str> = trainings.iter().filter(|(_, t)| lacks(t)).map(|(id, _)| *id).collect();
+    let Some(first) = without.first() else { return of_source("over", over, None, others) };
+    let note = "set the val_split of its data set to a share such as 0.1, or choose by train_loss";
+    let message = match without.len() == trainings.len() {
+        true => format!("is {monitor}, and no training of `{over}` has validation images"),
+        false => {
+            let more = match without.len() {
+                1 => String::new(),
+                n => format!(" and {} more", n - 1),
+            };
+            let message = format!("`{first}`{more} cannot be chosen: it has no validation images");
+            return vec![Concern::warning("monitor", message).note(note)];
+        }
+    };
+    vec![Concern::error("monitor", message).note(note)]
+}
+
+/// Of a stage that takes a checkpoint of the training `from`; `epoch`: which one, if not the best or the last.
+pub(super) fn of_source(key: &str, from: &str, epoch: Option<u64>, others: &Others) -> Vec<Concern> {
+    let Some(("train" | "lora", settings)) = others.get(from) else { return Vec::new() };
+    let number = |path: &str| settings.pointer(path).and_then(Value::as_u64);
+    if settings.pointer("/checkpoint/enabled") == Some(&Value::Bool(false)) {
+        let message = format!("`{from}` keeps no checkpoint that could be taken");
+        return vec![Concern::error(key, message).note("remove `enabled: false` from its `checkpoint`")];
+    }
+    let (Some(epoch), Some(epochs)) = (epoch, number("/epochs")) else { return Vec::new() };
+    let every = number("/checkpoint/save_every_n_epochs").unwrap_or(1).max(1);
+    if epoch == 0 || epoch > epochs {
+        let message = format!("there is no epoch {epoch}: `{from}` has epochs 1 to {epochs}");
+        return vec![Concern::error("select", message)];
+    }
+    if epoch % every != 0 && epoch != epochs {
+        let message = format!("`{from}` saves every {every} epochs, and not epoch {epoch}");
+        return vec![Concern::error("select", message)];
+    }
+    Vec::new()
+}
+
 fn of_dropout(key: &str, share: f64) -> Vec<Concern> {
     match share == 1.0 {
         true => vec![Concern::warning(key, "no image keeps its label: the classes are never learned")],

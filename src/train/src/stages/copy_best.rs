@@ -87,6 +87,11 @@ impl Stage for CopyBest {
         vec![Reference::to("from", &self.settings.from, &["train", "select_best"], Counts::Content)]
     }
 
+    fn concerns(&self, others: &Others) -> Vec<Concern> {
+        let epoch = if let Select::Epoch(epoch) = self.settings.select { Some(epoch) } else { None };
+        concerns::of_source("from", &self.settings.from, epoch, others)
+    }
+
     fn files(&self) -> Files {
         Files { reads: Vec::new(), writes: vec![("to".to_owned(), self.settings.to.clone())] }
     }

@@ -9,7 +9,7 @@ use pipe_engine::kind::{
     Failure, Files, Observation, Observer, Outcome, Reference, Rejection, RunContext, Stage, StageError,
     StageKind, State, is_inside_project,
 };
-use pipe_engine::progress::Event;
+use pipe_engine::progress::{Event, Unit};
 use serde_json::Value;
 
 use super::handed::{dataset_artifact, seen_artifact};
@@ -150,27 +150,27 @@ struct Throttled<'a, 'b> {
 }
 
 impl Throttled<'_, '_> {
-    fn report(&self, what: String, done: u64, total: Option<u64>) {
+    fn report(&self, what: String, done: u64, total: Option<u64>, unit: Unit) {
         let Ok(mut last) = self.last.lock() else { return };
         let due = last.is_none_or(|at| at.elapsed() > Duration::from_millis(100)) || total == Some(done);
         if due {
             *last = Some(Instant::now());
-            self.context.event(Event::Preparing { what, done, total });
+            self.context.event(Event::Preparing { what, done, total, unit });
         }
     }
 }
 
 impl Progress for Throttled<'_, '_> {
     fn downloaded(&self, name: &str, done: u64, total: Option<u64>) {
-        self.report(format!("downloading {name}"), done, total);
+        self.report(format!("downloading {name}"), done, total, Unit::Bytes);
     }
 
     fn indexed(&self, done: usize) {
-        self.report("reading images".to_owned(), done as u64, None);
+        self.report("reading images".to_owned(), done as u64, None, Unit::Images);
     }
 
     fn decoded(&self, done: usize, total: usize) {
-        self.report("preparing images".to_owned(), done as u64, Some(total as u64));
+        self.report("preparing images".to_owned(), done as u64, Some(total as u64), Unit::Images);
     }
 
     fn stopped(&self) -> bool {

@@ -8,12 +8,13 @@ use pipe_engine::kind::{
     Concern, Counts, Failure, Files, Observation, Observer, Others, Outcome, Reference, Rejection,
     RunContext, Stage, StageError, StageKind, State,
 };
-use pipe_engine::progress::Event;
+use pipe_engine::progress::{Event, Unit};
 use pipe_engine::store::{Made, Output, atomic};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::concerns;
 use super::copy_best::inside_project;
 use super::handed::model_file;
 use super::sampling;
@@ -122,6 +123,10 @@ impl Stage for SampleStage {
         vec![Reference::to("from", &self.settings.from, kinds, Counts::Content)]
     }
 
+    fn concerns(&self, others: &Others) -> Vec<Concern> {
+        concerns::of_source("from", &self.settings.from, None, others)
+    }
+
     fn files(&self) -> Files {
         Files { reads: Vec::new(), writes: vec![("to".to_owned(), self.settings.to.clone())] }
     }
@@ -170,7 +175,12 @@ impl Stage for SampleStage {
             context.event(Event::Message { text });
         }
         let after = |done, total| {
-            context.event(Event::Preparing { what: "drawing".into(), done, total: Some(total) });
+            context.event(Event::Preparing {
+                what: "drawing".into(),
+                done,
+                total: Some(total),
+                unit: Unit::Images,
+            });
             context.stop.requested().is_none()
         };
         let picture = request.picture(&opened.net, &opened.config, &opened.class_names, &device, after)?;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use figment::Figment;
 use pipe_engine::kind::{
-    Artifact, Counts, Observation, Observer, Outcome, Reference, Rejection, RunContext, Stage, StageError,
-    StageKind, State,
+    Artifact, Concern, Counts, Observation, Observer, Others, Outcome, Reference, Rejection, RunContext,
+    Stage, StageError, StageKind, State,
 };
 use pipe_engine::policy::{MONITORS, Mode};
 use pipe_engine::progress::Event;
@@ -14,8 +14,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::concerns;
 use super::handed::TrainedRun;
-use super::training::setting;
+use super::training::{draw, setting};
 
 /// Takes the best of several trainings on, by a figure of the best checkpoint of each.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -73,6 +74,10 @@ impl Stage for SelectBest {
         vec![Reference { many: true, passes_over_failed: true, ..over }]
     }
 
+    fn concerns(&self, others: &Others) -> Vec<Concern> {
+        concerns::of_choice(&self.settings.over, &self.settings.monitor, others)
+    }
+
     fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
         if !o.unknown.is_empty() {
             return Ok(State::absent("what it chooses from is not trained yet").into());
@@ -96,7 +101,10 @@ impl Stage for SelectBest {
         context.note_made(Vec::new(), Vec::new(), Vec::new())?;
         let summary = format!("{name}, {} {value:.4}", self.settings.monitor);
         context.event(Event::Message { text: format!("Selected {summary}") });
-        Ok(Outcome { artifact: Some((*run).clone().artifact()), summary, next: None })
+        let file = run.best().map(|best| run.file(best).path);
+        let next =
+            file.map(|file| draw(&file.strip_prefix(&context.root).unwrap_or(&file).to_string_lossy()));
+        Ok(Outcome { artifact: Some((*run).clone().artifact()), summary, next })
     }
 }
 

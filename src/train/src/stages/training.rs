@@ -8,9 +8,10 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use pipe_engine::identity::Difference;
 use pipe_engine::kind::{
-    Failure, Files, Observation, Observer, Outcome, Request, RunContext, StageError, StageId, State,
+    Failure, Files, Next, Observation, Observer, Outcome, Request, RunContext, StageError, StageId, State,
 };
 use pipe_engine::progress::Event;
+use pipe_engine::shell::Line;
 use pipe_engine::store::{
     Checkpoint, DatasetRecord, Keeper, Loaded, Metadata, Run, Runs, SCHEMA_VERSION, Status, StoreError,
     atomic, room,
@@ -287,7 +288,8 @@ impl Training<'_> {
         }
         if !found.passed_over.is_empty() {
             let number = keeper.run().number;
-            let message = format!("run {number} has no good checkpoint left; start a new run with --force");
+            let anew = anew(&context.request);
+            let message = format!("run {number} has no good checkpoint left; {anew}");
             return Err(StageError::new(Failure::Storage, message));
         }
         from_file::load(self.settings, &context.root)
@@ -316,10 +318,8 @@ impl Training<'_> {
             monitor: monitor.clone(),
             value,
         });
-        let next = best.as_ref().map(|best| {
-            let path = quoted(&format!("{directory}/{}", best.path));
-            format!("pipe sample {path} --n 16 -o samples.png")
-        });
+        let merit = value.map(|value| self.settings.checkpoint.mode.merit(value));
+        let next = best.as_ref().map(|best| Next { merit, ..draw(&format!("{directory}/{}", best.path)) });
         let best = match (&best, value) {
             (Some(best), Some(value)) => {
                 format!(", best {monitor} {value:.4} at epoch {}: {directory}/{}", best.epoch, best.path)
@@ -713,19 +713,36 @@ fn goes_on(wanted: &Wanted, run: &Run, metadata: &Metadata) -> bool {
     wanted.settings_changed(metadata).is_empty() && (wanted.data_changed(metadata).is_none() || untouched())
 }
 
+/// How one starts anew.
+fn anew(request: &Request) -> &'static str {
+    match request.resume || request.run_number.is_some() {
+        true => "start a new run with --force, without --resume and --run-number",
+        false => "start a new run with --force",
+    }
+}
+
 /// `config.yaml`: a pipeline file that repeats the run.
 fn write_config(keeper: &Keeper, context: &RunContext) -> Result<(), StageError> {
+    let path = keeper.run().config_path();
+    let stage = context.stage.as_str();
+    let mut again = Line::new(["pipe", "run"])
+        .path(path.strip_prefix(&context.root).unwrap_or(&path))
+        .word(stage)
+        .options(["--force"]);
+    // A number that was asked for is taken now.
+    for key in ["run_number", "resume_from_run"] {
+        let policy = &keeper.metadata().settings["checkpoint"];
+        if !policy[key].is_null() {
+            again = again.options([format!("--set={stage}.checkpoint.{key}=null")]);
+        }
+    }
+    // A path with the end of a line in it would leave the comment.
+    let again = again.to_string().replace(char::is_control, "?");
     let text = format!(
-        "# The resolved settings of this run. It can be repeated with: pipe run {}\n{}",
-        keeper
-            .run()
-            .config_path()
-            .strip_prefix(&context.root)
-            .unwrap_or(&keeper.run().config_path())
-            .display(),
+        "# The resolved settings of this run. It can be repeated with: {again}\n{}",
         context.resolved()
     );
-    Ok(atomic::write(&keeper.run().config_path(), |out| out.write_all(text.as_bytes()))?)
+    Ok(atomic::write(&path, |out| out.write_all(text.as_bytes()))?)
 }
 
 fn git_commit(root: &Path) -> Option<String> {
@@ -740,8 +757,8 @@ fn capitalized(text: &str) -> String {
     chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
-/// A path as one types it in a shell.
-fn quoted(path: &str) -> String {
-    let plain = path.chars().all(|c| c.is_alphanumeric() || "/._-+=@,".contains(c));
-    if plain { path.to_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }
+/// The command that draws from a checkpoint.
+pub(super) fn draw(checkpoint: &str) -> Next {
+    let line = Line::new(["pipe", "sample"]).path(Path::new(checkpoint));
+    line.options(["--n=16"]).word("-o").word("samples.png").into()
 }

@@ -163,10 +163,7 @@ fn conclude(
         let stops = stage.conduct.on_failure == OnFailure::Stop && !execution.keep_going;
         all[place].over = true;
         match verdict {
-            Verdict::Finished(line) => {
-                summary.finished.push((id, line));
-                summary.next.extend(record.and_then(|record| record.next));
-            }
+            Verdict::Finished(line) => summary.finished.push((id, line)),
             Verdict::UpToDate => summary.skipped.push(id),
             Verdict::NotBegun => summary.not_begun.push(id),
             Verdict::Failed(error) => {

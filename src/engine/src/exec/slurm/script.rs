@@ -18,6 +18,8 @@ pub struct Invocation {
     pub file: std::path::PathBuf,
     /// Settings of the command line.
     pub settings: Vec<String>,
+    /// What one types to end the pipeline's jobs.
+    pub cancel: crate::shell::Line,
 }
 
 impl Invocation {
@@ -163,6 +165,7 @@ mod tests {
             program: "/opt/pipe".into(),
             file: "-p.yaml".into(),
             settings: vec!["--epochs".into(), "3".into()],
+            cancel: crate::shell::Line::new(["pipe", "cancel"]),
         };
         let words = call.words(&StageId::new("base").unwrap(), "sha256:1", true).unwrap();
         assert_eq!(

@@ -143,11 +143,10 @@ fn agree(
         // Of a job that was found by its comment they are not known here; it compares them itself.
         if !job.settings.is_empty() && job.settings != settings(execution, stage, call) {
             return Err(SlurmError::Asked(format!(
-                "job {} of stage {} was submitted with other settings; wait for it, or end it with `pipe cancel {} {}`",
+                "job {} of stage {} was submitted with other settings; wait for it, or end it with `{}`",
                 job.id,
                 stage.id,
-                call.file.display(),
-                stage.id
+                call.cancel.clone().word(stage.id.as_str())
             )));
         }
     }

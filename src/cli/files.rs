@@ -1,0 +1,60 @@
+//! Files that people name by the folder they are in.
+
+use std::path::{Path, PathBuf};
+
+use pipe_engine::shell::Line;
+use pipe_engine::store::Runs;
+
+use super::CliError;
+
+/// The file that names an adapter's folder as one.
+const ADAPTER: &str = "adapter_config.json";
+/// The most names in a message.
+const SHOWN: usize = 5;
+
+/// A checkpoint that was named: the file itself, or the best one of the run whose folder it is.
+///
+/// # Errors
+/// A folder without one; the message says what there is instead.
+pub fn checkpoint(path: &Path) -> Result<PathBuf, CliError> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let names = ["checkpoints/best.ckpt", "best.ckpt", "checkpoints/last.ckpt", "last.ckpt"];
+    if let Some(found) = names.into_iter().map(|name| path.join(name)).find(|file| file.is_file()) {
+        return Ok(found);
+    }
+    let shown = path.display();
+    if path.join(ADAPTER).is_file() {
+        let base = path.parent().map(|run| run.join("base_model.ckpt")).filter(|base| base.is_file());
+        let error = CliError::usage(format!("{shown} is an adapter, which belongs on a base model"));
+        return Err(match base {
+            Some(base) => {
+                let line = Line::new(["pipe", "sample"]).path(&base).word("--lora").path(path);
+                error.note(format!("draw from both with: {line}"))
+            }
+            None => error.note("name the base model's checkpoint, and the adapter with --lora"),
+        });
+    }
+    let runs = Runs::at(path).list();
+    let Some(newest) = runs.last() else {
+        return Err(CliError::usage(format!("{shown} is a folder without a checkpoint")));
+    };
+    if runs.iter().all(|run| !run.best().is_file()) {
+        return Err(CliError::usage(format!("{shown}: none of its runs has a checkpoint yet")));
+    }
+    let mut names: Vec<String> =
+        runs.iter().rev().take(SHOWN).map(|r| r.folder.display().to_string()).collect();
+    if runs.len() > SHOWN {
+        names.push(format!("{} more", runs.len() - SHOWN));
+    }
+    let (all, one) = (names.join(", "), newest.folder.display());
+    Err(CliError::usage(format!("{shown} is a folder of runs"))
+        .note(format!("name one, such as {one}; there are {all}")))
+}
+
+/// An adapter that was named: its file or folder, or the run that trained it.
+pub fn adapter(path: &Path) -> PathBuf {
+    let inside = path.join("adapter");
+    if !path.join(ADAPTER).is_file() && inside.join(ADAPTER).is_file() { inside } else { path.to_owned() }
+}

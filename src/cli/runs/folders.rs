@@ -1,0 +1,44 @@
+//! Where a project keeps numbered runs: under `checkpoints/`, and wherever its stages were told to.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+
+use pipe_engine::store::{Record, Runs, STATE_FOLDER};
+use serde_json::Value;
+
+use crate::cli::{CliError, project};
+
+/// The folder that was named, or all that the project has.
+pub fn folders(dir: Option<&Path>) -> Result<Vec<Runs>, CliError> {
+    let Some(dir) = dir else { return Ok(all(&project::root()?)) };
+    let folder = project::path(dir);
+    match folder.is_dir() {
+        true => Ok(vec![Runs::at(folder)]),
+        false => Err(CliError::usage(format!("{}: no such folder", dir.display()))),
+    }
+}
+
+/// Every folder with numbered runs that the project's files tell of, relative to the project where it lies in it.
+fn all(root: &Path) -> Vec<Runs> {
+    let entries = std::fs::read_dir("checkpoints").into_iter().flatten().flatten();
+    let mut found: BTreeSet<PathBuf> = entries.map(|entry| entry.path()).collect();
+    found.extend(Record::all(root).into_iter().filter_map(|record| record.runs));
+    found.extend(opened(root));
+    let tidy = |path: PathBuf| -> PathBuf {
+        let path = path.strip_prefix(root).map(Path::to_owned).unwrap_or(path);
+        path.components().filter(|part| *part != Component::CurDir).collect()
+    };
+    let found: BTreeSet<PathBuf> = found.into_iter().map(tidy).collect();
+    found.into_iter().map(Runs::at).filter(|runs| !runs.list().is_empty()).collect()
+}
+
+/// The folders of the runs that were ever opened, as the log of events has them. A stage's record knows only where its runs are now.
+fn opened(root: &Path) -> BTreeSet<PathBuf> {
+    let text = std::fs::read(root.join(STATE_FOLDER).join("events.jsonl")).unwrap_or_default();
+    let events = String::from_utf8_lossy(&text);
+    let folder = |line: &str| {
+        let event: Value = line.contains("run_opened").then(|| serde_json::from_str(line).ok())??;
+        Some(Path::new(event.get("directory")?.as_str()?).parent()?.to_owned())
+    };
+    events.lines().filter_map(folder).collect()
+}

@@ -1,0 +1,143 @@
+//! Runs as one names them: by number, or with the stage or the folder in front of it where several folders have that number.
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::str::FromStr;
+
+use pipe_engine::store::{Run, Runs};
+
+use crate::cli::{CliError, project};
+
+/// `3`, `base/3`, `FOLDER/3`, or the path of a run's folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    text: String,
+    /// What stands before the number.
+    place: Option<String>,
+    /// Unset if it is none.
+    number: Option<u32>,
+}
+
+impl FromStr for Name {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        let trimmed = text.trim_end_matches('/');
+        let (place, last) = match trimmed.rsplit_once('/') {
+            Some((place, last)) => (Some(place.to_owned()), last),
+            None => (None, trimmed),
+        };
+        let number = last.strip_prefix("run_").unwrap_or(last).parse().ok();
+        Ok(Self { text: text.to_owned(), place, number })
+    }
+}
+
+/// A run with the names that its metadata gives it.
+struct Known {
+    run: Run,
+    pipeline: String,
+    stage: String,
+}
+
+impl Known {
+    fn is_meant(&self, name: &Name) -> bool {
+        let Some(place) = &name.place else { return name.number == Some(self.run.number.0) };
+        let folder = self.run.folder.parent().unwrap_or(Path::new(""));
+        let is_folder = || {
+            folder.ends_with(place) || {
+                let typed = project::path(Path::new(place)).canonicalize();
+                typed.is_ok_and(|typed| folder.canonicalize().is_ok_and(|folder| folder == typed))
+            }
+        };
+        name.number == Some(self.run.number.0)
+            && (*place == self.stage || *place == format!("{}/{}", self.pipeline, self.stage) || is_folder())
+    }
+}
+
+/// The run that is meant.
+///
+/// # Errors
+/// There is none, or there are several: then all their names are told, each of which means one run.
+pub fn one(folders: &[Runs], name: &Name) -> Result<Run, CliError> {
+    let known = known(folders);
+    let meant: Vec<&Known> = known.iter().filter(|known| known.is_meant(name)).collect();
+    match meant.as_slice() {
+        [one] => Ok(one.run.clone()),
+        [] => {
+            let text = &name.text;
+            let message = match (name.number, known.is_empty()) {
+                (_, true) => format!("there is no run {text}: there are no runs yet"),
+                (None, false) => format!("{text} names no run; `pipe runs` lists them"),
+                (Some(_), false) => format!("there is no run {text}; `pipe runs` lists them"),
+            };
+            let near = known.iter().filter(|k| name.number == Some(k.run.number.0));
+            let names: Vec<String> = near.take(SHOWN).map(|k| unique(k, &known)).collect();
+            let error = CliError::usage(message);
+            Err(if names.is_empty() { error } else { error.note(format!("there is {}", names.join(", "))) })
+        }
+        several => {
+            let names: Vec<String> = several.iter().take(SHOWN).map(|k| unique(k, &known)).collect();
+            let more = several.len().saturating_sub(SHOWN);
+            let more =
+                if more > 0 { format!(" and {more} more; `pipe runs` lists them") } else { String::new() };
+            let message = format!("run {} is there more than once", name.text);
+            Err(CliError::usage(message).note(format!("say which: {}{more}", names.join(", "))))
+        }
+    }
+}
+
+/// The most names in a message.
+const SHOWN: usize = 10;
+
+/// What to call runs that are shown beside each other: their numbers, or where those are the same the names that tell
+/// them apart.
+pub fn titles(folders: &[Runs], runs: &[Run]) -> Vec<String> {
+    let differ = runs.iter().enumerate().all(|(i, run)| runs[..i].iter().all(|o| o.number != run.number));
+    let known = if differ { Vec::new() } else { known(folders) };
+    let title = |run: &Run| match known.iter().find(|k| k.run.folder == run.folder) {
+        Some(found) => unique(found, &known),
+        None => format!("run {}", run.number),
+    };
+    runs.iter().map(title).collect()
+}
+
+fn known(folders: &[Runs]) -> Vec<Known> {
+    let runs = folders.iter().flat_map(Runs::list);
+    let names = |run: Run| {
+        let metadata = run.metadata().ok();
+        let (pipeline, stage) = metadata.map(|m| (m.pipeline, m.stage)).unwrap_or_default();
+        Known { run, pipeline, stage }
+    };
+    runs.map(names).collect()
+}
+
+/// The shortest name that means this run alone: with its stage, or else with its folder.
+fn unique(one: &Known, all: &[Known]) -> String {
+    let number = one.run.number.0;
+    let folder = one.run.folder.parent().unwrap_or(Path::new("")).display();
+    let names = [format!("{}/{number}", one.stage), format!("{}/{}/{number}", one.pipeline, one.stage)];
+    let is_unique = |text: &&String| {
+        let Ok(name) = text.parse::<Name>();
+        !one.stage.is_empty() && all.iter().filter(|other| other.is_meant(&name)).count() == 1
+    };
+    names.iter().find(is_unique).cloned().unwrap_or_else(|| format!("{folder}/{number}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_a_number_with_what_stands_before_it() {
+        let read = |text: &str| {
+            let Ok(Name { place, number, .. }) = text.parse::<Name>();
+            (place.unwrap_or_default(), number)
+        };
+        assert_eq!(read("3"), (String::new(), Some(3)));
+        assert_eq!(read("run_003"), (String::new(), Some(3)));
+        assert_eq!(read("base/3"), ("base".into(), Some(3)));
+        assert_eq!(read("checkpoints/a b/run_012/"), ("checkpoints/a b".into(), Some(12)));
+        assert_eq!(read("base@learning_rate=0.1/1"), ("base@learning_rate=0.1".into(), Some(1)));
+        assert_eq!(read("base"), (String::new(), None));
+    }
+}
