@@ -97,6 +97,18 @@ pub(super) fn arguments(
         let text = format!("the project's path {} cannot be handed to Slurm", root.display());
         return Err(SlurmError::Asked(text));
     };
+    // Slurm puts the project's path before the log's, and then reads both: `%` stands for something else there, and a
+    // backslash switches that off for the job's number too.
+    if folder.contains('\\') {
+        let text = format!(
+            "the project's path {folder} has a backslash, which Slurm does not take in the name of a log; move the project"
+        );
+        return Err(SlurmError::Asked(text));
+    }
+    let log = match folder.contains('%') {
+        true => format!("{}/{log}", folder.replace('%', "%%")),
+        false => log.to_owned(),
+    };
     let mut all = vec![
         "--parsable".to_owned(),
         format!("--job-name={}.{}", plain(pipeline), plain(stage.id.as_str())),
@@ -143,6 +155,26 @@ mod tests {
         let output = run(elsewhere.path()).unwrap();
         assert_eq!(output.status.code(), Some(2));
         assert!(String::from_utf8_lossy(&output.stderr).contains("a file system that the nodes share"));
+    }
+
+    #[test]
+    fn the_log_is_where_it_is_looked_for_whatever_the_project_s_path_holds() {
+        let stages = "name: p\nstages:\n  a: { kind: command, run: 'true' }\n";
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("p.yaml"), stages).unwrap();
+        let kinds: Vec<std::sync::Arc<dyn crate::kind::StageKind>> =
+            vec![std::sync::Arc::new(crate::command::CommandKind)];
+        let loaded = crate::spec::load(folder.path(), Path::new("p.yaml"), &kinds, &[]).unwrap();
+        let output = |root: &str| {
+            let all = arguments(Path::new(root), "p", &loaded.stages[0], ".pipe/a-%j.log", &[])?;
+            Ok::<_, SlurmError>(
+                all.into_iter().find_map(|a| a.strip_prefix("--output=").map(str::to_owned)).unwrap(),
+            )
+        };
+        assert_eq!(output("/home/me").unwrap(), ".pipe/a-%j.log");
+        assert_eq!(output("/home/100%j/me").unwrap(), "/home/100%%j/me/.pipe/a-%j.log");
+        let refused = output("/home/m\\e").unwrap_err().to_string();
+        assert!(refused.contains("backslash") && refused.contains("move the project"), "{refused}");
     }
 
     #[test]
