@@ -30,8 +30,27 @@ impl FromStr for DeviceChoice {
             other => other.strip_prefix("gpu:").and_then(number),
         }
         .ok_or_else(|| {
-            format!("unknown device `{text}`; expected auto, cpu, gpu or gpu:N (see `pipe devices`)")
+            let meant = meant(text).map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
+            format!("unknown device `{text}`; expected auto, cpu, gpu or gpu:N (see `pipe devices`){meant}")
         })
+    }
+}
+
+/// What a device is called here that other programs call by the maker of the GPU or of its driver.
+fn meant(text: &str) -> Option<String> {
+    let text = text.to_lowercase();
+    let (name, number) =
+        text.split_once(':').map_or((text.as_str(), None), |(name, n)| (name, n.parse::<usize>().ok()));
+    match (name, number) {
+        ("cuda" | "rocm" | "hip" | "mps" | "metal" | "vulkan" | "xpu" | "wgpu" | "gpu", Some(number)) => {
+            Some(format!("gpu:{number}"))
+        }
+        ("cuda" | "rocm" | "hip" | "mps" | "metal" | "vulkan" | "xpu" | "wgpu" | "gpu" | "gpus", None) => {
+            Some("gpu".into())
+        }
+        ("cpu", _) => Some("cpu".into()),
+        ("auto", _) => Some("auto".into()),
+        _ => None,
     }
 }
 
@@ -79,6 +98,12 @@ mod tests {
         }
         for text in ["", "cuda", "gpu:", "gpu:-1", "GPU"] {
             assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
+        }
+        for (text, meant) in
+            [("cuda", "`gpu`"), ("cuda:1", "`gpu:1`"), ("mps", "`gpu`"), ("CPU", "`cpu`"), ("cpu:0", "`cpu`")]
+        {
+            let error = text.parse::<DeviceChoice>().unwrap_err();
+            assert!(error.contains(&format!("did you mean {meant}?")), "{error}");
         }
     }
 }

@@ -39,6 +39,18 @@ impl DeviceList {
     }
 }
 
+/// Elsewhere a number alone is how many devices to take; here each number is a GPU's own. It is not guessed which is meant.
+fn a_number_alone(number: u64) -> String {
+    let several = match number {
+        0 | 1 => "`device: gpu` for one GPU".to_owned(),
+        _ => {
+            let list: Vec<String> = (0..number.min(8)).map(|n| n.to_string()).collect();
+            format!("`[{}]` for {number} GPUs", list.join(", "))
+        }
+    };
+    format!("{number} may be a number of devices or a device: write {several}, `[{number}]` for GPU {number}")
+}
+
 /// One item, as text.
 fn choice(text: &str) -> Result<DeviceChoice, String> {
     match text.parse() {
@@ -53,6 +65,9 @@ impl FromStr for DeviceList {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.trim() {
             "all" => Ok(Self::All),
+            number if number.parse::<u64>().is_ok() => {
+                Err(a_number_alone(number.parse().unwrap_or_default()))
+            }
             list => {
                 list.split(',').map(|item| choice(item.trim())).collect::<Result<_, _>>().map(Self::These)
             }
@@ -93,11 +108,14 @@ impl<'de> Deserialize<'de> for DeviceList {
             fn visit_str<E: de::Error>(self, text: &str) -> Result<DeviceList, E> {
                 text.parse().map_err(E::custom)
             }
-            fn visit_u64<E: de::Error>(self, index: u64) -> Result<DeviceList, E> {
-                Item.visit_u64(index).map(|item| DeviceList::These(vec![item]))
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<DeviceList, E> {
+                Err(E::custom(a_number_alone(number)))
             }
-            fn visit_i64<E: de::Error>(self, index: i64) -> Result<DeviceList, E> {
-                Item.visit_i64(index).map(|item| DeviceList::These(vec![item]))
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<DeviceList, E> {
+                Err(E::custom(match u64::try_from(number) {
+                    Ok(number) => a_number_alone(number),
+                    Err(_) => format!("expected a list of devices, found {number}; `all` is every GPU"),
+                }))
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<DeviceList, A::Error> {
                 let mut choices = Vec::new();
@@ -164,8 +182,7 @@ impl JsonSchema for DeviceList {
                         {"type": "string", "pattern": format!("^{ITEM}$")},
                     ]},
                 },
-                {"type": "string", "pattern": format!("^(all|{ITEM}( *, *{ITEM})*)$")},
-                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": format!("^(all|auto|cpu|gpu|gpu:[0-9]+|{ITEM}( *, *{ITEM})+)$")},
             ],
             "examples": [[0, 1], "all", ["cpu", "cpu"]],
         })
@@ -182,12 +199,12 @@ mod tests {
     }
 
     #[test]
-    fn a_list_a_number_text_and_all_are_read_and_read_back() {
+    fn a_list_text_and_all_are_read_and_read_back() {
         let these = |choices: &[DeviceChoice]| Ok(DeviceList::These(choices.to_vec()));
         assert_eq!(read("[0, 1]"), these(&[Adapter(0), Adapter(1)]));
         assert_eq!(read(r#"["cpu", "gpu:3", "gpu", 2]"#), these(&[Cpu, Adapter(3), Gpu, Adapter(2)]));
         assert_eq!(read(r#""0, 1,cpu""#), these(&[Adapter(0), Adapter(1), Cpu]));
-        assert_eq!(read("1"), these(&[Adapter(1)]));
+        assert_eq!(read("[1]"), these(&[Adapter(1)]));
         assert_eq!(read(r#""all""#), Ok(DeviceList::All));
         for json in [r#"[0, "cpu"]"#, r#""all""#] {
             let list = read(json).unwrap();
@@ -201,6 +218,10 @@ mod tests {
         for (json, said) in [
             ("[]", "at least one device"),
             ("[-1]", "counted from 0"),
+            ("2", "2 may be a number of devices or a device: write `[0, 1]` for 2 GPUs, `[2]` for GPU 2"),
+            ("1", "write `device: gpu` for one GPU, `[1]` for GPU 1"),
+            (r#""2""#, "2 may be a number of devices or a device"),
+            ("-1", "`all` is every GPU"),
             (r#"["cuda"]"#, "unknown device `cuda`"),
             (r#""0,,1""#, "unknown device ``"),
             (r#""every""#, "unknown device `every`"),
