@@ -46,6 +46,10 @@ pub(crate) fn read(
     progress: &dyn Progress,
     rename: impl Fn(&str) -> String,
 ) -> Result<Content, DataError> {
+    if root.is_file() {
+        let reason = "it is a file; set `root` to a folder that holds a folder per class";
+        return Err(DataError::folder(root, reason));
+    }
     if !root.is_dir() {
         return Err(DataError::folder(
             root,

@@ -15,7 +15,7 @@ use super::framing::{Colour, Fit, Framing};
 const MAX_DRAWN_BYTES: usize = 4 << 30;
 
 /// Where the images come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// Circles, squares, triangles, stars and others, drawn from the seed: needs no download.
@@ -31,6 +31,18 @@ pub enum Source {
     Imagenette,
     /// Your own images, JPEG, PNG, WebP, GIF, BMP or TIFF: one folder for each class, or all in one folder or zip file.
     ImageFolder,
+}
+
+/// In any case, as `CIFAR10` is often written.
+impl<'de> Deserialize<'de> for Source {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const NAMES: [&str; 6] = ["shapes", "trees", "cifar10", "cifar100", "imagenette", "image_folder"];
+        let text = String::deserialize(deserializer)?;
+        let all =
+            [Self::Shapes, Self::Trees, Self::Cifar10, Self::Cifar100, Self::Imagenette, Self::ImageFolder];
+        let found = all.into_iter().find(|source| text.eq_ignore_ascii_case(source.name()));
+        found.ok_or_else(|| serde::de::Error::unknown_variant(&text, &NAMES))
+    }
 }
 
 impl Source {
@@ -57,11 +69,13 @@ pub struct DatasetSettings {
     /// itself, or a zip file of it. Relative to the project; `~/` is your home folder.
     #[schemars(extend("x-class" = "runtime"))]
     #[schemars(example = &"data/my_images")]
+    #[schemars(extend("x-known-as" = ["path", "dir", "data_dir", "folder"]))]
     pub root: PathBuf,
     /// Which classes, in this order; all of them when left out.
     pub classes: Option<ClassSelection>,
     /// Side of the square images in pixels. Photos are made square as `fit` says, then resized.
     #[schemars(range(min = 8, max = 1024))]
+    #[schemars(extend("x-known-as" = ["size", "resolution", "img_size"]))]
     pub image_size: usize,
     /// How photos become square: `crop` cuts out the central square, `pad` keeps all of the image between bars,
     /// `squash` stretches it.
@@ -76,11 +90,13 @@ pub struct DatasetSettings {
     pub recursive: bool,
     /// How many images to draw. Read by drawn sets only: the others have as many images as they have.
     #[schemars(range(min = 1, max = 1_000_000))]
+    #[schemars(extend("x-known-as" = ["n_images", "max_images"]))]
     pub num_images: usize,
     /// Share of each class's training images kept aside for validation; 0 means no validation. The test images
     /// of CIFAR and Imagenette are not touched.
     #[schemars(range(min = 0.0, max = 0.9))]
     #[schemars(example = 0.1)]
+    #[schemars(extend("x-known-as" = ["validation_split", "val_size"]))]
     pub val_split: f64,
     /// Random changes of the training images, drawn anew in each epoch.
     pub augmentation: Augmentation,
@@ -260,6 +276,17 @@ mod tests {
         assert_eq!(root("~pictures"), Path::new("/project/~pictures"));
         assert_eq!(root("a/~"), Path::new("/project/a/~"));
         assert_eq!(root("/elsewhere"), Path::new("/elsewhere"));
+    }
+
+    #[test]
+    fn a_source_is_named_in_any_case_and_kept_in_one() {
+        for (text, source) in [("CIFAR10", "cifar10"), ("Shapes", "shapes"), ("image_folder", "image_folder")]
+        {
+            let read: Source = serde_json::from_value(text.into()).unwrap();
+            assert_eq!((read.name(), serde_json::to_value(read).unwrap()), (source, source.into()));
+        }
+        let error = serde_json::from_str::<Source>(r#""cifar""#).unwrap_err().to_string();
+        assert!(error.contains("unknown variant `cifar`, expected one of `shapes`"), "{error}");
     }
 
     #[test]
