@@ -2,6 +2,7 @@
 
 mod files;
 mod process;
+mod program;
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,8 @@ use crate::kind::{
 };
 use crate::store::{Made, Output, STATE_FOLDER, Stamp};
 
+pub(crate) use self::program::Program;
+
 /// Runs a program.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -42,21 +45,12 @@ pub struct CommandSettings {
     outputs: Vec<PathBuf>,
     /// Environment variables besides those that `pipe` was started with. Their values are written down nowhere: a record
     /// holds their digests.
-    #[serde(default, serialize_with = "digests")]
+    #[serde(default, serialize_with = "digests", deserialize_with = "program::words")]
+    #[schemars(with = "BTreeMap<String, program::Word>")]
     env: BTreeMap<String, String>,
     /// Where it is started, relative to the project.
     #[serde(default)]
     working_dir: Option<PathBuf>,
-}
-
-/// What is started.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub(crate) enum Program {
-    /// A line for the shell.
-    Shell(String),
-    /// A program and its arguments, taken literally.
-    Arguments(Vec<String>),
 }
 
 impl Program {
