@@ -99,7 +99,7 @@ pub trait StageKind: Send + Sync {
 
     /// JSON schema of the settings. A property's `x-class` (`identity`, `extend` or `runtime`) says what a change
     /// of it means; without one it is `identity`. `x-instead-of` names another property that it stands for: of the two, the
-    /// one in the stronger layer counts.
+    /// one in the stronger layer counts. `x-known-as` lists what other programs call it, for people who look for that.
     fn schema(&self) -> schemars::Schema;
 
     /// Checks merged settings and makes a stage of them.

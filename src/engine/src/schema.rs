@@ -151,7 +151,7 @@ fn allow_parameters(schema: &mut Value) {
         let Some(original) = property.as_object_mut().map(std::mem::take) else { continue };
         let mut outer = Map::new();
         let mut inner = original;
-        for key in ["description", "default", "examples", "x-class", "x-instead-of"] {
+        for key in ["description", "default", "examples", "x-class", "x-instead-of", "x-known-as"] {
             if let Some(value) = inner.remove(key) {
                 outer.insert(key.into(), value);
             }

@@ -16,18 +16,22 @@ pub struct CheckpointPolicy {
     /// `checkpoints/lora` for a `lora` stage if unset.
     #[schemars(extend("x-class" = "runtime"))]
     #[schemars(example = &"checkpoints/base_training")]
+    #[schemars(extend("x-known-as" = ["dirpath", "output_dir", "save_dir", "checkpoint_dir"]))]
     pub base_dir: Option<String>,
     /// Number of the run; null takes the next free one.
     #[schemars(extend("x-class" = "runtime"))]
     pub run_number: Option<u32>,
     /// Epochs between two checkpoints. The last epoch is always saved.
     #[schemars(range(min = 1), extend("x-class" = "runtime"))]
+    #[schemars(extend("x-known-as" = ["every_n_epochs", "save_every"]))]
     pub save_every_n_epochs: u64,
     /// Optimizer steps between two checkpoints inside an epoch; null saves at epochs' ends only.
     #[schemars(range(min = 1), extend("x-class" = "runtime"))]
+    #[schemars(extend("x-known-as" = ["every_n_train_steps", "save_steps"]))]
     pub save_every_n_steps: Option<u64>,
     /// How many of the newest checkpoints stay; the best stays besides. Null keeps all.
     #[schemars(range(min = 1), extend("x-class" = "runtime"))]
+    #[schemars(extend("x-known-as" = ["save_top_k", "save_total_limit", "max_to_keep"]))]
     pub keep_last_n: Option<u64>,
     /// The figure that decides which checkpoint is the best: `train_loss` or `val_loss`.
     #[schemars(example = &"val_loss")]
@@ -38,6 +42,7 @@ pub struct CheckpointPolicy {
     #[schemars(extend("x-class" = "runtime"))]
     pub resume_from_run: Option<u32>,
     /// A checkpoint file to start a new run from.
+    #[schemars(extend("x-known-as" = ["ckpt_path", "resume_from_checkpoint", "init_from"]))]
     pub resume_checkpoint: Option<String>,
 }
 

@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 pub struct Schedule {
     pub kind: ScheduleKind,
     /// Optimizer steps in which the rate rises from 0 to its peak.
+    #[schemars(extend("x-known-as" = ["warmup", "num_warmup_steps"]))]
     pub warmup_steps: u64,
     /// Where `cosine` and `linear` end, as a share of the peak.
     #[schemars(range(min = 0.0, max = 1.0))]
+    #[schemars(extend("x-known-as" = ["min_lr"]))]
     pub min_lr_ratio: f64,
 }
 

@@ -38,6 +38,7 @@ macro_rules! training_settings {
             #[serde(default = "default_epochs")]
             #[schemars(range(min = 1), extend("x-class" = "extend"))]
             #[schemars(example = 20)]
+            #[schemars(extend("x-known-as" = ["num_epochs", "max_epochs", "num_train_epochs", "n_epochs"]))]
             pub epochs: u64,
             /// Epochs over which the schedule runs, when `epochs` may grow later; `epochs` if unset.
             #[serde(default)]
@@ -46,34 +47,42 @@ macro_rules! training_settings {
             /// Images in one batch.
             #[serde(default = "default_batch_size")]
             #[schemars(range(min = 1))]
+            #[schemars(extend("x-known-as" = ["bs", "train_batch_size", "per_device_train_batch_size"]))]
             pub batch_size: usize,
             /// Batches whose gradients are averaged before one optimizer step.
             #[serde(default = "one")]
             #[schemars(range(min = 1))]
+            #[schemars(extend("x-known-as" = ["gradient_accumulation_steps", "accumulation_steps", "grad_accum"]))]
             pub accumulate_grad_batches: usize,
             /// Threads that prepare batches ahead of the step; 0 prepares them in the loop itself.
             #[serde(default = "default_workers")]
             #[schemars(extend("x-class" = "runtime"))]
+            #[schemars(extend("x-known-as" = ["workers", "dataloader_num_workers"]))]
             pub num_workers: usize,
             /// Peak learning rate.
             #[serde(default = "default_learning_rate")]
             #[schemars(example = 1e-3)]
             #[schemars(example = 3e-4)]
+            #[schemars(extend("x-known-as" = ["lr", "max_lr", "peak_lr"]))]
             pub learning_rate: f64,
             #[serde(default)]
             pub optimizer: OptimizerSettings,
             #[serde(default)]
+            #[schemars(extend("x-known-as" = ["scheduler", "lr_scheduler", "lr_scheduler_type"]))]
             pub schedule: Schedule,
             /// Largest norm of all gradients together; longer ones are scaled down. Null switches clipping off.
             #[serde(default = "default_clip")]
+            #[schemars(extend("x-known-as" = ["max_grad_norm", "grad_clip", "clip_grad_norm", "gradient_clip"]))]
             pub gradient_clip_val: Option<f64>,
             #[serde(default)]
             pub ema: EmaSettings,
             /// Number format of the forward and backward pass; weights stay in f32.
             #[serde(default)]
+            #[schemars(extend("x-known-as" = ["dtype", "mixed_precision"]))]
             pub precision: Precision,
             /// Seed of everything random in this stage.
             #[serde(default = "default_seed")]
+            #[schemars(extend("x-known-as" = ["random_seed", "seed_everything"]))]
             pub seed: u64,
             /// Where to compute: `auto`, `cpu`, `gpu`, `gpu:N`.
             #[serde(default)]
@@ -82,15 +91,18 @@ macro_rules! training_settings {
             /// Several devices that share each batch, in the place of `device`: `[0, 1]` for two GPUs, or `all`.
             #[serde(default)]
             #[schemars(extend("x-class" = "runtime", "x-instead-of" = "device"))]
+            #[schemars(extend("x-known-as" = ["gpus", "num_gpus"]))]
             pub devices: Option<DeviceList>,
             /// Optimizer steps between two lines of the logs.
             #[serde(default = "default_log_interval")]
             #[schemars(range(min = 1), extend("x-class" = "runtime"))]
+            #[schemars(extend("x-known-as" = ["logging_steps", "log_interval"]))]
             pub log_every_n_steps: u64,
             /// Epochs between two pictures `samples/epoch_NNN.png`; null draws none.
             #[serde(default)]
             #[schemars(range(min = 1), extend("x-class" = "runtime"))]
             #[schemars(example = 5)]
+            #[schemars(extend("x-known-as" = ["sample_every", "sample_interval"]))]
             pub sample_every_n_epochs: Option<u64>,
             #[serde(default)]
             pub checkpoint: CheckpointPolicy,
@@ -189,6 +201,7 @@ pub struct OptimizerSettings {
     /// Added to the denominator.
     pub eps: f64,
     /// Decoupled for AdamW, added to the gradient for Adam.
+    #[schemars(extend("x-known-as" = ["wd"]))]
     pub weight_decay: f64,
 }
 
@@ -206,6 +219,7 @@ pub struct EmaSettings {
     pub enabled: bool,
     /// Share of the old mean kept at each step; smaller in the first steps: at most (1 + step) / (10 + step).
     #[schemars(range(min = 0.0, max = 1.0))]
+    #[schemars(extend("x-known-as" = ["ema_decay"]))]
     pub decay: f64,
 }
 

@@ -18,11 +18,14 @@ pub struct LoraConfig {
     #[schemars(range(min = 1))]
     #[schemars(example = 8)]
     #[schemars(example = 16)]
+    #[schemars(extend("x-known-as" = ["rank", "lora_r", "lora_rank"]))]
     pub r: usize,
     /// The product of the factors is scaled by `lora_alpha / r`.
+    #[schemars(extend("x-known-as" = ["alpha"]))]
     pub lora_alpha: f64,
     /// Share of the inputs of the factors that is dropped in training.
     #[schemars(range(min = 0.0, max = 1.0))]
+    #[schemars(extend("x-known-as" = ["dropout"]))]
     pub lora_dropout: f64,
     /// The projections: a name (`proj`, or `qkv` for `qkv_s` and `qkv_t`), the end of a path
     /// (`attn.proj`), a pattern of the whole path (`middle.*`), or `all-linear`.
@@ -30,8 +33,10 @@ pub struct LoraConfig {
     #[schemars(with = "Targets")]
     #[schemars(example = vec!["qkv", "proj"])]
     #[schemars(example = "all-linear")]
+    #[schemars(extend("x-known-as" = ["targets", "modules"]))]
     pub target_modules: Vec<String>,
     /// Scale by `lora_alpha / sqrt(r)` instead (Kalajdzievski 2023, arXiv 2312.03732).
+    #[schemars(extend("x-known-as" = ["rslora"]))]
     pub use_rslora: bool,
     /// Other ranks for some projections, named as in `target_modules`: `{qkv: 4, "encoder.0.*": 16}`. The
     /// longest name that fits wins.

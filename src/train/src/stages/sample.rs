@@ -35,6 +35,7 @@ pub struct SampleSettings {
     /// Images in all, shared out among the classes: at least one for each, or the last ones get none.
     #[serde(default = "default_n")]
     #[schemars(range(min = 1, max = 10_000))]
+    #[schemars(extend("x-known-as" = ["num_samples"]))]
     pub(super) n: usize,
     /// The classes to draw, by name; all of them if unset.
     #[serde(default)]
@@ -42,9 +43,11 @@ pub struct SampleSettings {
     /// Noise levels of EDM's Heun sampler; the network is evaluated `2 steps - 1` times.
     #[serde(default = "default_steps")]
     #[schemars(range(min = 1, max = 1000))]
+    #[schemars(extend("x-known-as" = ["num_inference_steps", "sampling_steps", "num_steps"]))]
     steps: usize,
     /// Weight of the class (classifier-free guidance): 1 takes it as it is, more exaggerates it.
     #[serde(default = "default_guidance")]
+    #[schemars(extend("x-known-as" = ["guidance_scale", "cfg", "cfg_scale"]))]
     pub(super) guidance: f64,
     /// Seed of the noise that the images begin as.
     #[serde(default)]
