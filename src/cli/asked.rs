@@ -1,4 +1,4 @@
-//! What `run`, `plan` and `status` have in common: the pipeline file, the stages that are meant, settings on top.
+//! What the commands that read a pipeline have in common: its file, the stages that are meant, settings on top.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use pipe_engine::plan::{self, Plan};
 use pipe_engine::progress::Report;
 use pipe_engine::shell::Line;
 use pipe_engine::source::{Part, Source};
-use pipe_engine::spec::{self, Override, PipelineFile, Strength};
+use pipe_engine::spec::{self, Override, PipelineFile};
 use pipe_engine::stop::Stop;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,20 @@ use crate::report::message;
 /// Arguments that say what is to be done; kept in plan files.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 pub struct Asked {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub which: Which,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub settings: Settings,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub how: How,
+}
+
+/// Which stages of which pipeline.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+pub struct Which {
     /// Pipeline file
     pub file: PathBuf,
     /// Only these stages and what they need
@@ -33,6 +47,29 @@ pub struct Asked {
     /// Only these stages and what they need: the same as naming them after the file
     #[arg(long, value_name = "STAGE")]
     pub until: Vec<String>,
+}
+
+/// What becomes of runs that are there.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+pub struct How {
+    /// Take data sets as they were last seen, without looking for images that changed
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    no_data_check: bool,
+    /// Use this numbered run instead of the next free or the fitting one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    run_number: Option<u32>,
+    /// Go on from the run's last checkpoint
+    #[arg(long)]
+    resume: bool,
+    /// Run the named stages (all if none is named) even if they are up to date, as new runs
+    #[arg(long, conflicts_with = "resume")]
+    force: bool,
+}
+
+/// Settings on top of those of the files. Every command that reads a pipeline takes them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
+pub struct Settings {
     /// Total epochs (not "more")
     #[arg(long, value_name = "N")]
     epochs: Option<String>,
@@ -57,23 +94,10 @@ pub struct Asked {
     /// Set a parameter or any setting: `epochs=20`, `base.optimizer.weight_decay=0.1`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Take data sets as they were last seen, without looking for images that changed
-    #[arg(long)]
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    no_data_check: bool,
     /// Mirror the state to this store, or `none`: s3://BUCKET/PREFIX, gs://…, az://…, file:///FOLDER
     #[arg(long, value_name = "URL")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     store: Option<String>,
-    /// Use this numbered run instead of the next free or the fitting one
-    #[arg(long, value_name = "N")]
-    run_number: Option<u32>,
-    /// Go on from the run's last checkpoint
-    #[arg(long)]
-    resume: bool,
-    /// Run the named stages (all if none is named) even if they are up to date, as new runs
-    #[arg(long, conflicts_with = "resume")]
-    force: bool,
 }
 
 /// A pipeline that was read, and what of it is meant.
@@ -95,27 +119,36 @@ pub struct Meant {
 pub struct AskedFile {
     /// Pipeline file; all runs of the project if there is none
     file: Option<PathBuf>,
-    /// Set a parameter or any setting, as in `pipe run`
-    #[arg(long = "set", value_name = "KEY=VALUE", requires = "file")]
-    set: Vec<String>,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 impl AskedFile {
     /// The whole pipeline, if one was named.
-    pub fn asked(self) -> Option<Asked> {
-        self.file.map(|file| Asked { file, set: self.set, ..Asked::default() })
+    pub fn asked(self) -> Result<Option<Asked>, CliError> {
+        let Some(file) = self.file else {
+            return match self.settings.arguments().first() {
+                Some(first) => {
+                    Err(CliError::usage(format!("{first}: a setting of which pipeline? Name its file")))
+                }
+                None => Ok(None),
+            };
+        };
+        let which = Which { file, ..Which::default() };
+        Ok(Some(Asked { which, settings: self.settings, how: How::default() }))
     }
 }
 
 impl Asked {
     /// Reads the pipeline; prints its warnings.
     pub fn load(&self) -> Result<Meant, CliError> {
-        self.load_over(spec::environment().map_err(CliError::usage)?)
+        self.load_over(spec::environment::settings())
     }
 
     /// The pipeline as another machine reads it, with this command line and without this environment.
     pub fn load_for_elsewhere(&self) -> Result<Meant, CliError> {
-        if self.force || self.resume || self.run_number.is_some() {
+        let How { run_number, resume, force, .. } = self.how;
+        if force || resume || run_number.is_some() {
             let text =
                 "--force, --resume and --run-number are for one run, and what is exported may run many times";
             return Err(CliError::usage(text));
@@ -124,48 +157,117 @@ impl Asked {
     }
 
     fn load_over(&self, environment: Vec<Override>) -> Result<Meant, CliError> {
-        project::enter(Some(&self.file))?;
-        let (root, file) = (project::root()?, project::path(&self.file));
-        let overrides = self.overrides(&root, environment)?;
-        let graph = self.read(&root, &file, overrides)?;
+        project::enter(Some(&self.which.file))?;
+        let (root, file) = (project::root()?, project::path(&self.which.file));
+        let graph = self.read(&root, &file, environment)?;
         for warning in &graph.pipeline.warnings {
             crate::report::message::warning(&warning.to_string());
         }
-        let until = self.stages.iter().chain(&self.until).cloned().collect();
-        let selection = graph.select(&Wanted { until, from: self.from.clone() })?;
+        let Which { stages, from, until, .. } = &self.which;
+        let until = stages.iter().chain(until).cloned().collect();
+        let selection = graph.select(&Wanted { until, from: from.clone() })?;
         if selection.stages.is_empty() {
             return Err(CliError::usage("no stage lies between those of --from and those that were named"));
         }
         let manifests = identity::manifests(&graph);
-        let forced = if self.force { selection.named.clone() } else { BTreeSet::new() };
+        let How { run_number, resume, force, no_data_check } = self.how;
+        let forced = if force { selection.named.clone() } else { BTreeSet::new() };
         // The engine asks stage by stage whether it is forced.
-        let request = Request {
-            run_number: self.run_number,
-            resume: self.resume,
-            force: false,
-            data_as_last_seen: self.no_data_check,
-        };
+        let request = Request { run_number, resume, force: false, data_as_last_seen: no_data_check };
         let again = Self::with_environment(self.typed("run"), &graph);
         Ok(Meant { root, file, graph, manifests, selection, forced, again, request })
     }
 
     /// Reads the pipeline file with what was given besides. A run that is to go on by its number brings its own settings,
     /// which are weaker than all that was given.
-    fn read(&self, root: &Path, file: &Path, overrides: Vec<Override>) -> Result<Graph, CliError> {
+    fn read(&self, root: &Path, file: &Path, environment: Vec<Override>) -> Result<Graph, CliError> {
+        let overrides = self.settings.overrides(root, file, environment)?;
         let load = |overrides: &[Override]| -> Result<Graph, CliError> {
             Ok(Graph::build(spec::load(root, file, &project::kinds(), overrides)?)?)
         };
         let given = load(&overrides)?;
-        let (Some(number), true) = (self.run_number, self.resume) else { return Ok(given) };
+        let (Some(number), true) = (self.how.run_number, self.how.resume) else { return Ok(given) };
         let Ok(plain) = load(&[]) else { return Ok(given) };
         let readings = Readings { plain: &plain, given: &given, overrides: &overrides };
         let own = readings.settings_of_run(root, number);
         if own.is_empty() {
             return Ok(given);
         }
-        let words: Vec<String> = own.iter().map(|o| format!("{} {}", o.key, o.value)).collect();
+        let words: Vec<&str> = own.iter().map(|own| own.by.shown.as_str()).collect();
         message::note(&format!("Run {number} goes on with its own settings: {}", words.join(", ")));
         load(&[own, overrides].concat())
+    }
+
+    /// The settings as arguments again, without the stages and what is to be forced.
+    pub fn settings(&self) -> Vec<String> {
+        let mut all = self.settings.arguments();
+        all.extend(self.how.run_number.map(|number| format!("--run-number={number}")));
+        all.extend(self.how.resume.then(|| "--resume".to_owned()));
+        all
+    }
+
+    /// The same, with data sets as they were last seen.
+    pub fn without_data_check(self) -> Self {
+        let how = How { no_data_check: true, ..self.how };
+        Self { how, ..self }
+    }
+
+    /// The same for a command, as one types it: without what is not to be done twice.
+    pub fn typed(&self, command: &str) -> Line {
+        let mut line = Line::new(["pipe", command]).path(&self.which.file);
+        for stage in &self.which.stages {
+            line = if stage.starts_with('-') {
+                line.options([format!("--until={stage}")])
+            } else {
+                line.word(stage)
+            };
+        }
+        let named = [("--from", &self.which.from), ("--until", &self.which.until)];
+        let named = named.iter().flat_map(|(flag, all)| all.iter().map(move |name| format!("{flag}={name}")));
+        line.options(named).options(self.settings())
+    }
+
+    /// A command with the variables that set something in this pipeline: the shell that it is typed into may not have them.
+    pub fn with_environment(line: Line, graph: &Graph) -> Line {
+        let environment = spec::environment::settings();
+        let settings = graph.stages().map(|stage| stage.stage.settings()).collect::<Vec<_>>();
+        let is_used = |variable: &&Override| {
+            let first = variable.path.first().map(|key| key.to_lowercase()).unwrap_or_default();
+            let is_stage = graph.stages().any(|stage| stage.id.declared() == first);
+            let is_parameter =
+                graph.pipeline.source.locate(&["params".into(), first.clone()], Part::Key).is_some();
+            is_stage || is_parameter || first == "store" || settings.iter().any(|s| s.get(&first).is_some())
+        };
+        let used = environment.iter().filter(is_used).map(|variable| variable.by.shown.as_str());
+        used.filter_map(|name| Some((name, std::env::var(name).ok()?)))
+            .fold(line, |line, (name, value)| line.with_variable(name, &value))
+    }
+
+    /// The command that runs it even if it is up to date: as a new run.
+    pub fn typed_anew(&self) -> Line {
+        let how = How { run_number: None, resume: false, ..self.how.clone() };
+        Self { how, ..self.clone() }.typed("run").options(["--force"])
+    }
+
+    /// Whether the command line says which run it means.
+    pub fn is_for_one_run(&self) -> bool {
+        self.how.run_number.is_some() || self.how.resume
+    }
+
+    /// The same settings for one stage alone.
+    pub fn only(&self, stage: &str) -> Self {
+        let which =
+            Which { file: self.which.file.clone(), stages: vec![stage.to_owned()], ..Which::default() };
+        Self { which, ..self.clone() }
+    }
+}
+
+impl Settings {
+    /// Reads a pipeline with them on top, and the environment below them.
+    pub fn load(&self, root: &Path, file: &Path, environment: Vec<Override>) -> Result<Graph, CliError> {
+        let overrides = self.overrides(root, file, environment)?;
+        let pipeline = spec::load(root, file, &project::kinds(), &overrides)?;
+        Ok(Graph::build(pipeline)?)
     }
 
     /// Key, flag and value of each.
@@ -182,99 +284,40 @@ impl Asked {
     }
 
     /// Environment, then `--set`, then the shorthand flags: weakest first.
-    fn overrides(&self, root: &Path, environment: Vec<Override>) -> Result<Vec<Override>, CliError> {
+    fn overrides(
+        &self,
+        root: &Path,
+        file: &Path,
+        environment: Vec<Override>,
+    ) -> Result<Vec<Override>, CliError> {
         let mut all = environment;
         for text in &self.set {
-            let shown = format!("--set {text}");
-            all.push(Override::parse(text, shown, Strength::CommandLine).map_err(CliError::usage)?);
+            all.push(Override::parse(text, format!("--set {text}")).map_err(CliError::usage)?);
         }
         for (key, flag, value) in self.shorthands() {
             let Some(value) = value else { continue };
-            let (key, value) = match key {
-                "dataset" => (self.dataset_key(root)?, &value.to_lowercase()),
-                key => (key, value),
-            };
-            let shown = format!("{flag} {value}");
-            all.push(Override::new(key, value, shown, Strength::CommandLine).map_err(CliError::usage)?);
+            let key = if key == "dataset" { dataset_key(root, file)? } else { key };
+            all.push(Override::new(key, value, format!("{flag} {value}")).map_err(CliError::usage)?);
         }
-        all.extend(self.store.as_ref().map(|url| Override {
-            key: "store".to_owned(),
-            value: url.as_str().into(),
-            shown: format!("--store {url}"),
-            strength: Strength::CommandLine,
-        }));
+        all.extend(self.store.as_ref().map(|url| Override::text("store", url, format!("--store {url}"))));
         Ok(all)
     }
 
-    /// The settings as arguments again, without the stages and what is to be forced.
-    pub fn settings(&self) -> Vec<String> {
+    /// As arguments again.
+    fn arguments(&self) -> Vec<String> {
         let given =
             |(_, flag, value): (_, &str, &Option<String>)| Some(format!("{flag}={}", value.as_ref()?));
         let mut all: Vec<String> = self.shorthands().into_iter().filter_map(given).collect();
         all.extend(self.set.iter().map(|text| format!("--set={text}")));
         all.extend(self.store.iter().map(|url| format!("--store={url}")));
-        all.extend(self.run_number.map(|number| format!("--run-number={number}")));
-        all.extend(self.resume.then(|| "--resume".to_owned()));
         all
     }
+}
 
-    /// The same, with data sets as they were last seen.
-    pub fn without_data_check(self) -> Self {
-        Self { no_data_check: true, ..self }
-    }
-
-    /// The same for a command, as one types it: without what is not to be done twice.
-    pub fn typed(&self, command: &str) -> Line {
-        let mut line = Line::new(["pipe", command]).path(&self.file);
-        for stage in &self.stages {
-            line = if stage.starts_with('-') {
-                line.options([format!("--until={stage}")])
-            } else {
-                line.word(stage)
-            };
-        }
-        let named = [("--from", &self.from), ("--until", &self.until)];
-        let named = named.iter().flat_map(|(flag, all)| all.iter().map(move |name| format!("{flag}={name}")));
-        line.options(named).options(self.settings())
-    }
-
-    /// A command with the variables that set something in this pipeline: the shell that it is typed into may not have them.
-    pub fn with_environment(line: Line, graph: &Graph) -> Line {
-        let environment = spec::environment().unwrap_or_default();
-        let settings = graph.stages().map(|stage| stage.stage.settings()).collect::<Vec<_>>();
-        let is_used = |key: &str| {
-            let first = key.split('.').next().unwrap_or(key);
-            let is_stage = graph.stages().any(|stage| stage.id.declared() == first);
-            let is_parameter =
-                graph.pipeline.source.locate(&["params".into(), first.into()], Part::Key).is_some();
-            is_stage || is_parameter || first == "store" || settings.iter().any(|s| s.get(first).is_some())
-        };
-        let used = environment.iter().filter(|variable| is_used(&variable.key));
-        used.filter_map(|variable| variable.shown.split_once('='))
-            .fold(line, |line, (name, value)| line.with_variable(name, value))
-    }
-
-    /// The command that runs it even if it is up to date: as a new run.
-    pub fn typed_anew(&self) -> Line {
-        Self { run_number: None, resume: false, ..self.clone() }.typed("run").options(["--force"])
-    }
-
-    /// Whether the command line says which run it means.
-    pub fn is_for_one_run(&self) -> bool {
-        self.run_number.is_some() || self.resume
-    }
-
-    /// The same settings for one stage alone.
-    pub fn only(&self, stage: &str) -> Self {
-        Self { stages: vec![stage.to_owned()], from: Vec::new(), until: Vec::new(), ..self.clone() }
-    }
-
-    /// The name of a data set is a parameter, or else the source of the `dataset` stage.
-    fn dataset_key(&self, root: &Path) -> Result<&'static str, CliError> {
-        let path = project::path(&self.file);
-        let file = PipelineFile::parse(Source::read(&root.join(&path), &path)?)?;
-        Ok(if file.params.contains_key("dataset") { "dataset" } else { "source" })
-    }
+/// The name of a data set is a parameter, or else the source of the `dataset` stage.
+fn dataset_key(root: &Path, file: &Path) -> Result<&'static str, CliError> {
+    let file = PipelineFile::parse(Source::read(&root.join(file), file)?)?;
+    Ok(if file.params.contains_key("dataset") { "dataset" } else { "source" })
 }
 
 impl Meant {
@@ -287,16 +330,15 @@ impl Meant {
         }
     }
 
-    /// Looks at what there is, to show it. Changes nothing. What cannot be read is shown too.
+    /// Looks at what there is. Changes nothing.
     pub fn observe(&self, execution: &Execution) -> Result<HashMap<StageId, Observed>, CliError> {
-        exec::observe_to_show(execution, &self.selection.stages)
+        exec::observe(execution, &self.selection.stages)
             .map_err(|(stage, error)| CliError::stage(stage.as_str(), &error))
     }
 
     /// Looks at what there is, and decides. Changes nothing.
     pub fn plan(&self, execution: &Execution) -> Result<(Plan, HashMap<StageId, Observed>), CliError> {
-        let observed = exec::observe(execution, &self.selection.stages)
-            .map_err(|(stage, error)| CliError::stage(stage.as_str(), &error))?;
+        let observed = self.observe(execution)?;
         Ok((plan::plan(&self.graph, &self.selection, &self.forced, &observed), observed))
     }
 }

@@ -1,25 +1,31 @@
 //! `pipe check FILE…`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use pipe_engine::graph::Graph;
+use pipe_engine::spec::environment;
+
+use super::asked::Settings;
 use super::{CliError, ExitCode, project};
 use crate::report::message;
 use crate::say;
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  pipe check pipelines/base_training.yaml\n  pipe check pipelines/base_training.yaml pipelines/sweep.yaml"
+    after_help = "Examples:\n  pipe check pipelines/base_training.yaml\n  pipe check pipelines/base_training.yaml pipelines/sweep.yaml\n  pipe check pipelines/base_training.yaml --epochs 20 --set base.optimizer.weight_decay=0.1"
 )]
 pub struct CheckArguments {
     /// Pipeline files
     #[arg(required = true)]
     files: Vec<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 pub fn check(arguments: CheckArguments) -> Result<ExitCode, CliError> {
     let mut errors = Vec::new();
     for file in &arguments.files {
-        match project::enter(Some(file)).and_then(|()| project::load(&project::path(file), &[])) {
+        match load(file, &arguments.settings) {
             Ok(graph) => {
                 let warnings = &graph.pipeline.warnings;
                 warnings.iter().for_each(|warning| message::warning(&warning.to_string()));
@@ -34,6 +40,11 @@ pub fn check(arguments: CheckArguments) -> Result<ExitCode, CliError> {
         }
     }
     CliError::all(errors).map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+fn load(file: &Path, settings: &Settings) -> Result<Graph, CliError> {
+    project::enter(Some(file))?;
+    settings.load(&project::root()?, &project::path(file), environment::settings())
 }
 
 fn counted(n: usize, what: &str) -> String {

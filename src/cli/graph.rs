@@ -2,16 +2,21 @@
 
 use std::path::PathBuf;
 
+use pipe_engine::spec::environment;
+
+use super::asked::Settings;
 use super::{CliError, ExitCode, project};
 use crate::say;
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  pipe graph pipelines/base_to_lora.yaml\n  pipe graph pipelines/base_to_lora.yaml --dot | dot -Tsvg -o graph.svg\n  pipe graph pipelines/base_to_lora.yaml --mermaid"
+    after_help = "Examples:\n  pipe graph pipelines/base_to_lora.yaml\n  pipe graph pipelines/base_to_lora.yaml --dot | dot -Tsvg -o graph.svg\n  pipe graph pipelines/base_to_lora.yaml --mermaid\n  pipe graph pipelines/sweep.yaml --set 'base.matrix.learning_rate=[1e-4, 1e-3]'"
 )]
 pub struct GraphArguments {
     /// Pipeline file
     file: PathBuf,
+    #[command(flatten)]
+    settings: Settings,
     /// Graphviz instead of text
     #[arg(long)]
     dot: bool,
@@ -22,7 +27,8 @@ pub struct GraphArguments {
 
 pub fn graph(arguments: GraphArguments) -> Result<ExitCode, CliError> {
     project::enter(Some(&arguments.file))?;
-    let graph = project::load(&project::path(&arguments.file), &[])?;
+    let file = project::path(&arguments.file);
+    let graph = arguments.settings.load(&project::root()?, &file, environment::settings())?;
     let text = match (arguments.dot, arguments.mermaid) {
         (true, _) => graph.to_dot(),
         (_, true) => graph.to_mermaid(),

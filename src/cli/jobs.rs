@@ -69,7 +69,7 @@ pub fn submit<'a>(
 ) -> Result<Vec<Submission<'a>>, CliError> {
     let program = std::env::current_exe()
         .map_err(|e| CliError::failed(format!("failed to find this program's own file: {e}")))?;
-    let cancel = Line::new(["pipe", "cancel"]).path(&asked.file);
+    let cancel = Line::new(["pipe", "cancel"]).path(&asked.which.file);
     let call = Invocation { program, file: meant.file.clone(), settings: asked.settings(), cancel };
     let submitted = slurm::submit(&Slurm, execution, plan, observed, &call).map_err(CliError::failed)?;
     for Submission { stage, job, new, .. } in &submitted {

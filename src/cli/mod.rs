@@ -25,6 +25,8 @@ mod run;
 mod runs;
 mod sample;
 mod schema;
+#[cfg(test)]
+mod settings_tests;
 mod signals;
 mod status;
 mod store;

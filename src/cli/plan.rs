@@ -48,7 +48,7 @@ pub fn plan(arguments: PlanArguments) -> Result<ExitCode, CliError> {
     let pipeline = meant.graph.pipeline.name.clone();
     // A plan belongs to the project, wherever it was made.
     let mut asked = arguments.asked;
-    asked.file.clone_from(&meant.file);
+    asked.which.file.clone_from(&meant.file);
     let file = PlanFile { version: VERSION, pipeline, asked, plan };
     if let Some(path) = &arguments.output {
         let text = serde_json::to_string_pretty(&file).unwrap_or_default();
@@ -89,7 +89,7 @@ impl PlanFile {
         match file.version {
             VERSION => {
                 project::enter(Some(path))?;
-                file.asked.file = project::from_root(&file.asked.file);
+                file.asked.which.file = project::from_root(&file.asked.which.file);
                 Ok(file)
             }
             other => Err(wrong(&format!("a plan of version {other}; this program knows {VERSION}"))),

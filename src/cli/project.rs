@@ -1,14 +1,13 @@
-//! Which project a command is about, and loading a pipeline file of it: which stage kinds there are.
+//! Which project a command is about, and which stage kinds there are.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use pipe_engine::command::CommandKind;
-use pipe_engine::graph::Graph;
 use pipe_engine::kind::StageKind;
 use pipe_engine::shell::{self, Line};
 use pipe_engine::source::Source;
-use pipe_engine::spec::{self, Override, PipelineFile};
+use pipe_engine::spec::PipelineFile;
 use pipe_engine::store::{STATE_FOLDER, records_folder};
 
 use super::CliError;
@@ -140,12 +139,6 @@ fn way_back() -> Option<PathBuf> {
     }
     let above = started.strip_prefix(&root).map(|below| below.components().map(|_| "..").collect());
     Some(above.unwrap_or(root))
-}
-
-/// Reads, resolves and checks one pipeline file.
-pub fn load(file: &Path, overrides: &[Override]) -> Result<Graph, CliError> {
-    let pipeline = spec::load(&root()?, file, &kinds(), overrides)?;
-    Ok(Graph::build(pipeline)?)
 }
 
 /// What makes the first run of a project.

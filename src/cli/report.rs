@@ -28,7 +28,7 @@ pub struct ReportArguments {
 }
 
 pub fn report(arguments: ReportArguments) -> Result<ExitCode, CliError> {
-    let subject = Subject::of(arguments.asked.asked())?;
+    let subject = Subject::of(arguments.asked.asked()?)?;
     let page = subject.page()?;
     let html = page.to_html(false);
     atomic::write(&project::path(&arguments.output), |out| out.write_all(html.as_bytes()))

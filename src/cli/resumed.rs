@@ -7,7 +7,7 @@ use std::path::Path;
 use pipe_engine::graph::Graph;
 use pipe_engine::identity::{self, Difference};
 use pipe_engine::kind::StageId;
-use pipe_engine::spec::{Input, LoadedStage, Override, Strength};
+use pipe_engine::spec::{Input, LoadedStage, Override};
 use pipe_engine::store::{Metadata, Runs, Status};
 use serde_json::Value;
 
@@ -31,18 +31,16 @@ impl Readings<'_> {
             let run = stage.stage.runs().and_then(|folder| Runs::at(root.join(folder)).find(number));
             let Some(metadata) = run.and_then(|run| run.metadata().ok()) else { continue };
             if metadata.stage == stage.id.as_str() {
-                all.extend(self.of_stage(stage, &metadata, number));
+                all.extend(self.of_stage(stage, &metadata));
             }
         }
         all
     }
 
-    fn of_stage(&self, stage: &LoadedStage, run: &Metadata, number: u32) -> Vec<Override> {
-        let set = |key: String, value: Value| Override {
-            shown: format!("run {number}'s {key}: {value}"),
-            key,
-            value,
-            strength: Strength::CommandLine,
+    fn of_stage(&self, stage: &LoadedStage, run: &Metadata) -> Vec<Override> {
+        let set = |key: String, value: Value| {
+            let shown = format!("{key} {value}");
+            Override::value(&key, value, shown)
         };
         let today = manifest(self.given, &stage.id);
         let alone = manifest(self.plain, &stage.id);
@@ -83,7 +81,9 @@ impl Readings<'_> {
     /// Whether a setting was given outside of the files: it is another one for it, or was named.
     fn is_given(&self, key: &str, differs: bool) -> bool {
         let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
-        differs || self.overrides.iter().any(|given| last(&given.key) == last(key))
+        let named =
+            |given: &Override| given.path.last().is_some_and(|name| name.eq_ignore_ascii_case(&last(key)));
+        differs || self.overrides.iter().any(named)
     }
 }
 

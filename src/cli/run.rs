@@ -14,11 +14,29 @@ use pipe_engine::spec::ExecutorKind;
 use pipe_engine::stop::Stop;
 use pipe_train::device;
 
-use super::asked::{Asked, Meant};
+use super::asked::{Asked, How, Meant, Settings, Which};
 use super::inside::{self, JobArguments};
 use super::plan::{self, PlanFile};
 use super::{CliError, ExitCode, Output, jobs, project, signals, store};
 use crate::report::{self, line};
+
+/// What a plan file says already.
+const SAID_BY_PLANS: [&str; 14] = [
+    "file",
+    "no_data_check",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "dataset",
+    "device",
+    "devices",
+    "seed",
+    "set",
+    "store",
+    "run_number",
+    "resume",
+    "force",
+];
 
 #[derive(clap::Args)]
 #[command(
@@ -26,9 +44,13 @@ use crate::report::{self, line};
 )]
 pub struct RunArguments {
     #[command(flatten)]
-    asked: Option<Asked>,
+    which: Option<Which>,
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    how: How,
     /// Do what this file says, made by `pipe plan -o`, if it still holds
-    #[arg(long, value_name = "FILE", conflicts_with = "file", required_unless_present = "file")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = SAID_BY_PLANS)]
     plan: Option<PathBuf>,
     /// After a failure go on with stages that do not depend on it
     #[arg(long)]
@@ -60,14 +82,17 @@ enum Executor {
 
 pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliError> {
     let planned = arguments.plan.as_deref().map(PlanFile::read).transpose()?;
-    let asked = match (&planned, &arguments.asked) {
-        (Some(planned), _) => &planned.asked,
-        (None, Some(asked)) => asked,
+    let asked = match (&planned, &arguments.which) {
+        (Some(planned), _) => planned.asked.clone(),
+        (None, Some(which)) => {
+            let (settings, how) = (arguments.settings.clone(), arguments.how.clone());
+            Asked { which: which.clone(), settings, how }
+        }
         (None, None) => return Err(CliError::usage("expected a pipeline file, or --plan")),
     };
     let stop = Stop::default();
     let asked = match &arguments.job.only {
-        None => asked.clone(),
+        None => asked,
         Some(stage) => {
             // A job may be told to stop at any time.
             signals::watch(stop.clone())?;
@@ -169,7 +194,7 @@ fn submit(
     observed: &HashMap<StageId, Observed>,
 ) -> Result<Option<Summary>, CliError> {
     if !arguments.detach {
-        let file = asked.file.clone();
+        let file = asked.which.file.clone();
         signals::watch_saying(execution.stop.clone(), move |signal| jobs::follows(signal, &file))?;
     }
     let submitted = jobs::submit(asked, meant, execution, plan, observed)?;
@@ -263,10 +288,10 @@ impl End<'_> {
         let forced = &self.execution.forced;
         let left = summary.not_begun.iter().filter(|stage| forced.contains(*stage));
         let mut asked = self.asked.clone();
-        (asked.stages, asked.from, asked.until) =
+        (asked.which.stages, asked.which.from, asked.which.until) =
             (left.map(StageId::to_string).collect(), Vec::new(), Vec::new());
         let anew = Asked::with_environment(asked.typed_anew(), self.execution.graph);
-        (!asked.stages.is_empty()).then(|| format!("then force what was not begun with: {anew}"))
+        (!asked.which.stages.is_empty()).then(|| format!("then force what was not begun with: {anew}"))
     }
 }
 

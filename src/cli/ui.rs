@@ -23,7 +23,7 @@ pub struct UiArguments {
 
 pub fn ui(arguments: UiArguments) -> Result<ExitCode, CliError> {
     // It looks again and again: whoever plans or runs looks at the images.
-    let subject = Subject::of(arguments.asked.asked().map(Asked::without_data_check))?;
+    let subject = Subject::of(arguments.asked.asked()?.map(Asked::without_data_check))?;
     let port = arguments.port;
     let listening = Listening::on(port).map_err(|e| {
         CliError::usage(format!("failed to listen on port {port}: {e}; choose another with --port"))

@@ -30,6 +30,7 @@ mod refused;
 mod report;
 mod resume;
 mod runs;
+mod settings;
 mod shipped;
 mod signals;
 mod slurm;

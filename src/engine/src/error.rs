@@ -2,9 +2,11 @@
 //! and what to do next; all that is wrong with a file is said at once.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::source::{Position, Source, token};
+use crate::excerpt::Excerpt;
+use crate::source::{Position, Source};
+use crate::spec::hide;
 
 /// An error in a pipeline file, a config file or a setting. Exit code 2.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +20,8 @@ struct Details {
     place: Option<Place>,
     /// Short lines under the message: what was expected, what to try.
     notes: Vec<String>,
+    /// Pieces of text that no message repeats.
+    hidden: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +35,7 @@ impl std::error::Error for SpecError {}
 
 impl SpecError {
     fn new(message: String, key: Vec<String>, place: Option<Place>) -> Self {
-        Self(Box::new(Details { message, key, place, notes: Vec::new() }))
+        Self(Box::new(Details { message, key, place, notes: Vec::new(), hidden: Vec::new() }))
     }
 
     /// An error that belongs to no place in a file.
@@ -41,29 +45,69 @@ impl SpecError {
 
     /// An error at a place in a file.
     pub fn at(source: &Source, at: Option<Position>, key: Vec<String>, message: impl Into<String>) -> Self {
-        let excerpt = at.and_then(|p| source.line(p.line)).map(str::to_owned);
+        let excerpt =
+            at.filter(|_| source.is_quotable()).and_then(|p| source.line(p.line)).map(str::to_owned);
         let place = Place { path: source.path().to_owned(), position: at, excerpt };
         Self::new(message.into(), key, Some(place))
     }
 
     /// Adds a line of help.
     pub fn note(mut self, note: impl Into<String>) -> Self {
-        self.0.notes.push(note.into());
+        self.0.notes.push(hide(&note.into(), &self.0.hidden));
         self
     }
 
-    /// Adds "did you mean" when a candidate is near, and the list of candidates when it is short enough to read.
+    /// Takes pieces of text out of the message, and out of all that is added later.
+    pub(crate) fn hiding(mut self, hidden: &[String]) -> Self {
+        let details = &mut self.0;
+        details.hidden.extend_from_slice(hidden);
+        details.message = hide(&details.message, hidden);
+        details.notes.iter_mut().for_each(|note| *note = hide(note, hidden));
+        self
+    }
+
+    /// Without the line of the file: what is wrong does not stand there.
+    pub(crate) fn without_excerpt(mut self) -> Self {
+        if let Some(place) = &mut self.0.place {
+            place.excerpt = None;
+        }
+        self
+    }
+
+    /// Adds "did you mean" when a candidate is near, and the candidates: those nearest if there are many.
     pub fn candidates<'a>(self, wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Self {
         let valid: Vec<&str> = valid.into_iter().collect();
         let this = match nearest(wrong, valid.iter().copied()) {
             Some(near) => self.note(format!("did you mean `{near}`?")),
             None => self,
         };
-        match valid.len() {
-            0 => this,
-            1..=40 => this.note(format!("expected one of: {}", valid.join(", "))),
-            n => this.note(format!("{n} names are valid here; `pipe schema` prints them")),
+        this.nearest_of(wrong, valid)
+    }
+
+    /// Adds the candidates: those nearest if there are more than a line takes.
+    pub fn nearest_of<'a>(self, wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Self {
+        const FEW: usize = 5;
+        const LINE: usize = 120;
+        let mut valid: Vec<&str> = valid.into_iter().collect();
+        let length: usize = valid.iter().map(|name| name.len() + 2).sum();
+        if valid.is_empty() {
+            return self;
         }
+        if length <= LINE || valid.len() <= FEW {
+            return self.note(format!("expected one of: {}", valid.join(", ")));
+        }
+        let wrong = wrong.to_lowercase();
+        valid.sort_by(|a, b| likeness(&wrong, b).total_cmp(&likeness(&wrong, a)));
+        let (few, more) = (valid[..FEW].join(", "), valid.len() - FEW);
+        self.note(format!("expected one of: {few}, and {more} more"))
+    }
+
+    /// Whether it names some of the candidates only.
+    pub(crate) fn is_shortened(&self) -> bool {
+        self.0
+            .notes
+            .last()
+            .is_some_and(|note| note.starts_with("expected one of: ") && note.ends_with(" more"))
     }
 
     /// The message alone, and the help.
@@ -75,6 +119,26 @@ impl SpecError {
     fn place(&self) -> (Option<&PathBuf>, Option<(usize, usize)>) {
         let place = self.0.place.as_ref();
         (place.map(|p| &p.path), place.and_then(|p| p.position).map(|p| (p.line, p.column)))
+    }
+
+    /// The file that it is about.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.0.place.as_ref().map(|place| place.path.as_path())
+    }
+
+    /// The key path.
+    pub(crate) fn path(&self) -> &[String] {
+        &self.0.key
+    }
+
+    /// Whether both say the same of one place in a file, but for numbers and names.
+    pub(crate) fn is_alike(&self, other: &Self) -> bool {
+        let words = |error: &Self| -> String {
+            let plain = error.0.message.split('`').step_by(2);
+            plain.flat_map(str::chars).filter(|c| !c.is_ascii_digit() && *c != '.').collect()
+        };
+        let placed = self.place().1.is_some();
+        placed && self.place() == other.place() && self.0.key == other.0.key && words(self) == words(other)
     }
 
     /// The key path, joined by dots.
@@ -128,6 +192,15 @@ impl Gathered {
         }
     }
 
+    pub fn extend(&mut self, errors: impl IntoIterator<Item = SpecError>) {
+        self.0.extend(errors);
+    }
+
+    /// Changes each of them.
+    pub fn map(&mut self, change: impl Fn(SpecError) -> SpecError) {
+        self.0 = std::mem::take(&mut self.0).into_iter().map(change).collect();
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -171,6 +244,22 @@ pub fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -
         .map(|(_, _, name)| name)
 }
 
+/// How alike two names are, from 0 to 1. One inside the other is more alike than the letters say.
+fn likeness(wrong: &str, name: &str) -> f64 {
+    let inside = wrong.len() > 2 && name.contains(wrong) || name.len() > 2 && wrong.contains(name);
+    strsim::jaro_winkler(wrong, name).max(if inside { 0.9 } else { 0.0 })
+}
+
+/// Whether a name is another one but for a slip of the fingers or two; one that is short counts to the letter.
+pub(crate) fn slips(wrong: &str, name: &str) -> bool {
+    let most = match wrong.chars().count().min(name.chars().count()) {
+        0..=3 => 0,
+        4..=7 => 1,
+        _ => 2,
+    };
+    strsim::damerau_levenshtein(wrong, &name.to_lowercase()) <= most
+}
+
 impl fmt::Display for SpecError {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         if let Some(place) = &self.0.place {
@@ -187,14 +276,8 @@ impl fmt::Display for SpecError {
         if let Some(Place { position: Some(p), excerpt: Some(line), .. }) = &self.0.place {
             let number = p.line.to_string();
             let indent = " ".repeat(number.len());
-            // The marker is placed by characters, as terminals show them.
-            let lead: String = line
-                .chars()
-                .take(p.column.saturating_sub(1))
-                .map(|c| if c == '\t' { c } else { ' ' })
-                .collect();
-            let marks = "^".repeat(token(line, p.column));
-            write!(f, "\n{indent} |\n{number} | {}\n{indent} | {lead}{marks}", line.trim_end())?;
+            let Excerpt { text, lead, marks } = Excerpt::of(line, p.column);
+            write!(f, "\n{indent} |\n{number} | {text}\n{indent} | {lead}{marks}")?;
         }
         for note in &self.0.notes {
             write!(f, "\n  = {note}")?;

@@ -19,6 +19,7 @@
 pub mod command;
 pub mod error;
 pub mod events;
+mod excerpt;
 pub mod exec;
 pub mod export;
 pub mod graph;

@@ -39,7 +39,7 @@ pub enum Part {
 impl Source {
     /// Reads a file. `shown` is the path that messages print, `path` the one that is opened.
     pub fn read(path: &Path, shown: &Path) -> Result<Self, SpecError> {
-        let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        let bytes = std::fs::read(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
                 let error = SpecError::plain(format!("{}: no such file", shown.display()));
                 match neighbour(path) {
@@ -49,17 +49,23 @@ impl Source {
                     None => error,
                 }
             }
-            std::io::ErrorKind::InvalidData => {
-                SpecError::plain(format!("{}: not a UTF-8 text file", shown.display()))
-            }
             _ => SpecError::plain(format!("failed to read {}: {error}", shown.display())),
+        })?;
+        let wide = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
+        let text = String::from_utf8(bytes).map_err(|_| {
+            let error = SpecError::plain(format!("{}: not a UTF-8 text file", shown.display()));
+            if wide { error.note("it is UTF-16: save it as UTF-8") } else { error }
         })?;
         Ok(Self::new(shown, text))
     }
 
-    /// A source from text at hand.
+    /// A source from text at hand. The mark that some editors put before it (BOM) is no part of it.
     pub fn new(shown: impl Into<PathBuf>, text: impl Into<String>) -> Self {
-        Self(Arc::new(Inner { path: shown.into(), text: text.into() }))
+        let mut text: String = text.into();
+        if text.starts_with('\u{feff}') {
+            text.drain(..'\u{feff}'.len_utf8());
+        }
+        Self(Arc::new(Inner { path: shown.into(), text }))
     }
 
     pub fn path(&self) -> &Path {
@@ -76,7 +82,10 @@ impl Source {
             let at = error.location().map(|l| Position { line: l.line(), column: l.column() });
             let message = error.to_string();
             // The library ends its messages with the position, which stands in front of ours already.
-            let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
+            let mut message = message.split(" at line ").next().unwrap_or(&message).to_owned();
+            if message.contains("as u128") || message.contains("as i128") {
+                message = format!("a whole number above {} is too large for any setting", u64::MAX);
+            }
             let line = at.and_then(|at| self.line(at.line)).unwrap_or_default();
             let help = help(&message, line);
             let error = SpecError::at(self, at, Vec::new(), message);
@@ -99,6 +108,14 @@ impl Source {
     /// The nearest existing ancestor of `path`, and how much of the path it covers.
     pub fn locate_nearest(&self, path: &[String]) -> Option<Position> {
         (1..=path.len()).rev().find_map(|n| self.locate(&path[..n], Part::Key))
+    }
+
+    /// Whether a message may repeat lines of it: those of a file that is not meant for us are its owner's business.
+    pub(crate) fn is_quotable(&self) -> bool {
+        let is_ours = |line: &str| ["name:", "stages:", "training:"].iter().any(|key| line.starts_with(key));
+        let extension = self.path().extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        let named = ["yaml", "yml", "json"].iter().any(|ours| extension.eq_ignore_ascii_case(ours));
+        named || self.text().lines().any(is_ours)
     }
 
     /// The text of one line, counted from 1, without its line end.
@@ -237,6 +254,14 @@ impl<'de> Visitor<'de> for Seek<'_> {
     }
 
     fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<(), E> {
+        self.scalar()
+    }
+
+    fn visit_i128<E: serde::de::Error>(self, _: i128) -> Result<(), E> {
+        self.scalar()
+    }
+
+    fn visit_u128<E: serde::de::Error>(self, _: u128) -> Result<(), E> {
         self.scalar()
     }
 

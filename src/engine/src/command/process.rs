@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::Program;
 use crate::kind::{Failure, RunContext, StageError};
 use crate::progress::Event;
+use crate::spec::environment;
 
 /// Time between the request to stop and the end by force.
 const GRACE: Duration = Duration::from_secs(10);
@@ -43,7 +44,7 @@ pub(super) fn run(
     };
     let shown = program.shown();
     command.current_dir(folder).envs(env).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.env("PIPE_STAGE", context.stage.as_str());
+    command.env(environment::STAGE, context.stage.as_str());
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let spawned = command.spawn();

@@ -76,14 +76,14 @@ pub(super) fn read(file: &PipelineFile, names: Names, over: Vec<Layer>, errors: 
     }
     layers.extend(over);
     let Some(stage) = StageId::new("executor") else { return Executor::default() };
-    let layers = StageLayers { stage, pipeline: file.source.clone(), layers };
-    read_layers(&layers).unwrap_or_else(|error| {
+    let mut layers = StageLayers { stage, pipeline: file.source.clone(), layers };
+    read_layers(&mut layers).unwrap_or_else(|error| {
         errors.push(error);
         Executor::default()
     })
 }
 
-fn read_layers(layers: &StageLayers) -> Result<Executor, SpecError> {
+fn read_layers(layers: &mut StageLayers) -> Result<Executor, SpecError> {
     let known = keys();
     for key in layers.layers.iter().flat_map(|layer| layer.values.keys()) {
         if !known.contains(key) {
@@ -103,12 +103,13 @@ fn read_layers(layers: &StageLayers) -> Result<Executor, SpecError> {
         }
     }
     let own = |key: &str| OWN.contains(&key);
-    let Own { kind, poll } = layers.figment(own).extract().map_err(|error| layers.explain(error.into()))?;
+    let read = layers.typed(own, |settings| Ok(settings.extract()?));
+    let Own { kind, poll } = read.map_err(|rejection| layers.explain(rejection))?;
     if poll.0 < Duration::from_secs(1) {
         return Err(layers.error_at(&["poll".to_owned()], "expected a second or more"));
     }
-    let slurm: Slurm =
-        layers.figment(|key| !own(key)).extract().map_err(|error| layers.explain(error.into()))?;
+    let read = layers.typed(|key| !own(key), |settings| Ok(settings.extract()?));
+    let slurm: Slurm = read.map_err(|rejection| layers.explain(rejection))?;
     if let Some((key, message)) = slurm.wrong() {
         return Err(layers.error_at(&[key.to_owned()], message));
     }
@@ -116,7 +117,7 @@ fn read_layers(layers: &StageLayers) -> Result<Executor, SpecError> {
 }
 
 /// The keys of the block, those of a job last.
-fn keys() -> Vec<String> {
+pub(super) fn keys() -> Vec<String> {
     let schema = schemars::schema_for!(Slurm);
     let of_jobs = schema.get("properties").and_then(Value::as_object).map(|p| p.keys().cloned().collect());
     OWN.into_iter().map(str::to_owned).chain(of_jobs.unwrap_or_else(Vec::new)).collect()

@@ -9,6 +9,10 @@ use serde_json::{Map, Value};
 use crate::error::SpecError;
 use crate::kind::{Rejection, StageId};
 use crate::source::{Part, Source};
+use crate::spec::apply::meant_for_others;
+use crate::spec::overrides::Giver;
+use crate::spec::paths::Place;
+use crate::spec::pipeline::{describe, shortened};
 
 /// Settings from one origin.
 #[derive(Debug, Clone)]
@@ -22,8 +26,8 @@ pub struct Layer {
 pub enum Origin {
     /// In a file, under the key path `base`. Values under a key in `moved` stand elsewhere: policies by name.
     File { source: Source, base: Vec<String>, moved: Vec<(String, Source, Vec<String>)> },
-    /// On the command line or in the environment, shown as written.
-    Outside { shown: String },
+    /// On the command line or in the environment.
+    Outside(Giver),
 }
 
 /// All layers of one stage.
@@ -46,6 +50,38 @@ impl StageLayers {
                 false => merged.merge(Serialized::defaults(Value::Object(values))),
             }
         })
+    }
+
+    /// What `read` makes of the wanted keys. A number such as `5.0` where a whole one belongs is a whole one.
+    pub(super) fn typed<T>(
+        &mut self,
+        wanted: impl Fn(&str) -> bool,
+        read: impl Fn(&Figment) -> Result<T, Rejection>,
+    ) -> Result<T, Rejection> {
+        loop {
+            match read(&self.figment(&wanted)) {
+                Err(rejection) if wants_whole(&rejection) && self.make_whole(&rejection.path()) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Writes the number at `path` without its `.0`, if that is all that it has. Says whether it did.
+    fn make_whole(&mut self, path: &[String]) -> bool {
+        let holder = self.layers.iter_mut().rev().find(|layer| holds(&layer.values, path));
+        let Some(value) = holder.and_then(|layer| value_in_mut(&mut layer.values, path)) else {
+            return false;
+        };
+        let Some(number) = value.as_f64().filter(|number| value.is_f64() && number.fract() == 0.0) else {
+            return false;
+        };
+        // Beyond 2^53 two neighbouring whole numbers may be the same float.
+        const EXACT: f64 = (1_u64 << 53) as f64;
+        if number.abs() > EXACT {
+            return false;
+        }
+        *value = if number < 0.0 { Value::from(number as i64) } else { Value::from(number as u64) };
+        true
     }
 
     /// The value of a key after merging, without types.
@@ -88,6 +124,51 @@ impl StageLayers {
         }
     }
 
+    /// The same with what the schema of the settings tells of the place.
+    pub(super) fn explain_with(&self, rejection: Rejection, kind: &str, place: &Place) -> SpecError {
+        let path = rejection.path();
+        let Rejection::Form(form) = &rejection else { return self.explain(rejection) };
+        let Some((_, outer)) = path.split_last() else { return self.explain(rejection) };
+        match &form.kind {
+            Kind::UnknownField(name, known) => {
+                let error = match place.meant(name) {
+                    Some(meant) => {
+                        let error = self.error_on(&path, Part::Key, "unknown key".into());
+                        let meant = match meant.split_last() {
+                            Some((last, same)) if same == outer => format!("`{last}`"),
+                            Some((last, [])) => format!("`{last}`, a key of the stage itself"),
+                            _ => format!("`{}`", meant.join(".")),
+                        };
+                        error.note(format!("did you mean {meant}?")).nearest_of(name, known.iter().copied())
+                    }
+                    None => self.explain(rejection),
+                };
+                if error.is_shortened() {
+                    error.note(format!("`pipe schema {kind}` describes all keys"))
+                } else {
+                    error
+                }
+            }
+            Kind::UnknownVariant(..) => self.explain(rejection),
+            _ => {
+                let there = path.iter().try_fold(Place::clone(place), |place, key| place.at(key));
+                let words = there.map(|there| there.words()).unwrap_or_default();
+                match self.value_of(&path) {
+                    Some(value) if !words.is_empty() && !value.is_string() => {
+                        let message = format!("expected one of a few words, found {}", describe(value));
+                        self.error_at(&path, message).candidates(&value.to_string(), words)
+                    }
+                    _ => self.explain(rejection),
+                }
+            }
+        }
+    }
+
+    /// The value at `path` in the strongest layer that has one.
+    fn value_of(&self, path: &[String]) -> Option<&Value> {
+        self.layers.iter().rev().find_map(|layer| value_in(&layer.values, path))
+    }
+
     fn explain_form(&self, error: &figment::Error, path: Vec<String>) -> SpecError {
         match &error.kind {
             Kind::UnknownField(name, expected) => self
@@ -104,7 +185,21 @@ impl StageLayers {
                 .error_at(&path, format!("unknown value `{name}`"))
                 .candidates(name, expected.iter().copied()),
             Kind::InvalidType(actual, expected) | Kind::InvalidValue(actual, expected) => {
-                self.error_at(&path, format!("expected {}, found {}", in_words(expected), what_is(actual)))
+                let expected = match (&error.kind, is_large(actual), most(expected)) {
+                    (Kind::InvalidValue(..), true, Some(most)) | (_, true, Some(most @ u64::MAX)) => {
+                        format!("a whole number up to {most}")
+                    }
+                    _ => in_words(expected),
+                };
+                self.error_at(&path, format!("expected {expected}, found {}", what_is(actual)))
+            }
+            Kind::InvalidLength(found, expected) => {
+                let length = expected.split_whitespace().last().and_then(|word| word.parse::<usize>().ok());
+                let expected = length.map_or_else(|| expected.clone(), |n| format!("a list of {n} values"));
+                self.error_at(&path, format!("expected {expected}, found {found}"))
+            }
+            Kind::Unsupported(actual) | Kind::UnsupportedKey(actual, _) => {
+                self.error_at(&path, format!("{} has no meaning here", what_is(actual)))
             }
             Kind::DuplicateField(name) => self.error_at(&path, format!("key `{name}` stands twice")),
             Kind::Message(message) => self.error_at(&path, message),
@@ -127,9 +222,13 @@ impl StageLayers {
         // The strongest layer that has the value is the one to blame.
         let holder = self.layers.iter().rev().find(|layer| holds(&layer.values, path));
         match holder {
-            Some(Layer { origin: Origin::Outside { shown }, .. }) => {
-                SpecError::plain(format!("{shown}: {message}"))
-                    .note(format!("setting: {}", self.shown_key(path)))
+            Some(Layer { origin: Origin::Outside(by), .. }) => {
+                let error = SpecError::plain(format!("{}: {message}", by.shown)).hiding(&by.hidden);
+                let error = error.note(format!("setting: {}", self.shown_key(path)));
+                match by.hidden.is_empty() {
+                    true => error,
+                    false => error.note(meant_for_others(by)),
+                }
             }
             Some(Layer { origin: Origin::File { source, base, moved }, .. }) => {
                 let moved = moved.iter().find(|(key, ..)| path.first() == Some(key));
@@ -153,20 +252,52 @@ impl StageLayers {
 }
 
 fn holds(values: &Map<String, Value>, path: &[String]) -> bool {
-    let Some((first, rest)) = path.split_first() else { return false };
-    let Some(mut value) = values.get(first) else { return false };
-    for key in rest {
-        let next = match value {
-            Value::Object(map) => map.get(key),
-            Value::Array(items) => key.parse::<usize>().ok().and_then(|i| items.get(i)),
-            _ => None,
-        };
-        match next {
-            Some(next) => value = next,
-            None => return false,
-        }
+    value_in(values, path).is_some()
+}
+
+fn value_in<'a>(values: &'a Map<String, Value>, path: &[String]) -> Option<&'a Value> {
+    let (first, rest) = path.split_first()?;
+    rest.iter().try_fold(values.get(first)?, |value, key| match value {
+        Value::Object(map) => map.get(key),
+        Value::Array(items) => items.get(key.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
+fn value_in_mut<'a>(values: &'a mut Map<String, Value>, path: &[String]) -> Option<&'a mut Value> {
+    let (first, rest) = path.split_first()?;
+    rest.iter().try_fold(values.get_mut(first)?, |value, key| match value {
+        Value::Object(map) => map.get_mut(key),
+        Value::Array(items) => items.get_mut(key.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
+/// Whether a number with a point was refused where a whole one is expected.
+fn wants_whole(rejection: &Rejection) -> bool {
+    let Rejection::Form(error) = rejection else { return false };
+    matches!(&error.kind, Kind::InvalidType(Actual::Float(_), expected) if in_words(expected).starts_with("a whole number"))
+}
+
+/// Whether a number may be too large for what is expected.
+fn is_large(found: &Actual) -> bool {
+    match found {
+        Actual::Unsigned(number) => *number > u128::from(u8::MAX),
+        Actual::Signed(number) => *number > i128::from(i8::MAX),
+        Actual::Float(number) => *number > u64::MAX as f64 / 2.0,
+        _ => false,
     }
-    true
+}
+
+/// The largest number of one of Rust's types.
+fn most(expected: &str) -> Option<u64> {
+    Some(match expected {
+        "u8" => u8::MAX.into(),
+        "u16" => u16::MAX.into(),
+        "u32" => u32::MAX.into(),
+        "u64" | "usize" => u64::MAX,
+        _ => return None,
+    })
 }
 
 fn remove(values: &mut Map<String, Value>, path: &[String]) -> bool {
@@ -184,7 +315,7 @@ fn what_is(found: &Actual) -> String {
         Actual::Unsigned(value) => format!("the number {value}"),
         Actual::Signed(value) => format!("the number {value}"),
         Actual::Float(value) => format!("the number {value}"),
-        Actual::Str(text) => format!("text {text:?}"),
+        Actual::Str(text) => format!("text {:?}", shortened(text)),
         Actual::Seq => "a list".into(),
         Actual::Map => "a mapping".into(),
         Actual::Unit | Actual::Option => "nothing".into(),
@@ -201,6 +332,7 @@ fn in_words(expected: &str) -> String {
         "a boolean" | "bool" => "true or false".into(),
         "a string" | "str" | "string" => "text".into(),
         "a sequence" => "a list".into(),
+        "a map" => "a mapping (`key: value` lines)".into(),
         other => match other.strip_prefix("struct ") {
             Some(_) => "a mapping (`key: value` lines)".into(),
             None => other.to_owned(),

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde_json::{Map, Value};
 
@@ -13,10 +13,11 @@ use crate::kind::{Concern, Counts, Files, Others, Stage, StageId, StageKind, is_
 use crate::parallel;
 use crate::policy::Conduct;
 use crate::source::{Part, Source};
+use crate::spec::apply::{Applied, apply};
 use crate::spec::executor::{self, Executor};
-use crate::spec::layers::{Layer, Origin};
 use crate::spec::matrix::{self, Member};
-use crate::spec::overrides::{Override, Strength};
+use crate::spec::origin;
+use crate::spec::overrides::Override;
 use crate::spec::params::Names;
 use crate::spec::pipeline::{PipelineFile, StageDeclaration, error_at};
 use crate::spec::reach;
@@ -94,21 +95,25 @@ pub fn load(
     overrides: &[Override],
 ) -> Result<LoadedPipeline, SpecErrors> {
     let source = Source::read(&root.join(path), path)?;
-    let file = PipelineFile::parse(source)?;
-    let (mut errors, mut warnings) = (Gathered::default(), Vec::new());
-    let kinds = Kinds(kinds.iter().map(|k| (k.name(), (k.as_ref(), k.schema()))).collect());
-    let Applied { params, for_stages, for_executor, for_store } =
-        apply_overrides(&file, &kinds, overrides, &mut warnings)?;
-    let used = Used::default();
-    let names = Names { params: &params, matrix: &Map::new(), used: &used };
+    let mut file = PipelineFile::parse(source)?;
+    let (mut errors, mut warnings, used) = (Gathered::default(), Vec::new(), Used::default());
+    let kinds = Kinds::new(kinds);
+    let Applied { for_stages, for_executor, for_store, given } =
+        apply(&mut file, &kinds, overrides, &used, (&mut errors, &mut warnings));
+    if !errors.is_empty() {
+        origin::explain(&mut errors, &file, root, &given);
+        return errors.or(()).and_then(|()| Err(SpecError::plain("failed to read the settings").into()));
+    }
+    let params = &file.params;
+    let names = Names { params, matrix: &Map::new(), used: &used };
     let executor = executor::read(&file, names, for_executor, &mut errors);
     let store = store::read(&file, names, for_store, &mut errors);
-    let declared = Declared::of(&file, &params, &used, &mut errors);
+    let declared = Declared::of(&file, params, &used, &mut errors);
     let loading = Loading {
         root,
         file: &file,
         kinds: &kinds,
-        params: &params,
+        params,
         used: &used,
         overrides: &for_stages,
         executor: &executor,
@@ -118,10 +123,11 @@ pub fn load(
     if errors.is_empty() {
         connect_files(&file.source, &mut stages, &mut errors);
         let concerns = concerns(&stages);
+        let mut doubts = Vec::new();
         for (single, concerns) in declared.stages.iter().zip(concerns) {
             for concern in concerns {
                 let about = loading.about(single, &concern);
-                if concern.fatal { errors.push(about) } else { warnings.push(about) }
+                if concern.fatal { errors.push(about) } else { doubts.push((about, &single.id)) }
             }
         }
         if store.is_some() {
@@ -130,9 +136,12 @@ pub fn load(
                 .filter_map(|stage| not_mirrored(root, &file.source, stage))
                 .for_each(|e| errors.push(e));
         }
+        warnings.extend(once_a_place(doubts));
         warnings.extend(used.unused(&file));
+        warnings = warnings.into_iter().map(|w| origin::explained(w, &file, root, &given)).collect();
         warnings = in_order(warnings);
     }
+    origin::explain(&mut errors, &file, root, &given);
     let matrices = declared.matrices;
     errors.or(LoadedPipeline {
         name: file.name,
@@ -172,6 +181,27 @@ fn concerns(stages: &[LoadedStage]) -> Vec<Vec<Concern>> {
     stages.iter().map(|stage| stage.stage.concerns(&others)).collect()
 }
 
+/// What several stages find about one value, such as in the config file that they share, is said once: in the words of
+/// the first one, with the names of those for which the numbers are others.
+fn once_a_place(doubts: Vec<(SpecError, &StageId)>) -> Vec<SpecError> {
+    let mut said: Vec<(SpecError, Vec<&StageId>)> = Vec::new();
+    for (doubt, stage) in doubts {
+        match said.iter_mut().find(|(first, _)| first.is_alike(&doubt)) {
+            Some((first, _)) if *first == doubt => {}
+            Some((_, others)) => others.push(stage),
+            None => said.push((doubt, Vec::new())),
+        }
+    }
+    let with_others = |(doubt, others): (SpecError, Vec<&StageId>)| match others.as_slice() {
+        [] => doubt,
+        [one] => doubt.note(format!("stage `{one}` likewise, with its own numbers")),
+        [first, rest @ ..] => {
+            doubt.note(format!("stage `{first}` and {} more likewise, with their own numbers", rest.len()))
+        }
+    };
+    said.into_iter().map(with_others).collect()
+}
+
 /// The parameters and policies that something refers to.
 #[derive(Debug, Default)]
 pub(super) struct Used(Mutex<BTreeSet<(String, String)>>);
@@ -204,20 +234,43 @@ impl Used {
 }
 
 /// Stage kinds by name, each with its schema, which takes a while to make.
-pub(super) struct Kinds<'a>(pub BTreeMap<&'static str, (&'a dyn StageKind, schemars::Schema)>);
+pub(super) struct Kinds<'a> {
+    by_name: BTreeMap<&'static str, (&'a dyn StageKind, schemars::Schema)>,
+    conduct: OnceLock<schemars::Schema>,
+}
 
-impl Kinds<'_> {
+impl<'a> Kinds<'a> {
+    fn new(kinds: &'a [Arc<dyn StageKind>]) -> Self {
+        let by_name = kinds.iter().map(|k| (k.name(), (k.as_ref(), k.schema()))).collect();
+        Self { by_name, conduct: OnceLock::new() }
+    }
+
+    pub fn get(&self, kind: &str) -> Option<&(&'a dyn StageKind, schemars::Schema)> {
+        self.by_name.get(kind)
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.by_name.keys().copied()
+    }
+
+    pub fn schema(&self, kind: &str) -> Option<&Value> {
+        self.by_name.get(kind).map(|(_, schema)| schema.as_value())
+    }
+
+    /// The schema of the keys that every stage has besides.
+    pub fn conduct(&self) -> &Value {
+        self.conduct.get_or_init(|| schemars::schema_for!(Conduct)).as_value()
+    }
+
     /// The settings of a kind.
     pub fn keys(&self, kind: &str) -> impl Iterator<Item = &String> {
-        let schema = self.0.get(kind).map(|(_, schema)| schema);
-        let properties = schema.and_then(|s| s.get("properties")).and_then(Value::as_object);
+        let properties = self.schema(kind).and_then(|s| s.get("properties")).and_then(Value::as_object);
         properties.into_iter().flat_map(|p| p.keys())
     }
 
     /// Pairs of settings that stand for each other: a key, and the one that its `x-instead-of` names.
     pub fn alternatives(&self, kind: &str) -> impl Iterator<Item = (&str, &str)> {
-        let schema = self.0.get(kind).map(|(_, schema)| schema);
-        let properties = schema.and_then(|s| s.get("properties")).and_then(Value::as_object);
+        let properties = self.schema(kind).and_then(|s| s.get("properties")).and_then(Value::as_object);
         let all = properties.into_iter().flatten();
         all.filter_map(|(key, property)| Some((key.as_str(), property.get("x-instead-of")?.as_str()?)))
     }
@@ -322,92 +375,4 @@ fn makers_of<'a>(pattern: &str, makers: &'a BTreeMap<PathBuf, StageId>) -> Vec<&
     let matches = |path: &Path| whole || matcher.as_ref().is_some_and(|m| m.matches_path(path));
     let inside = makers.range(plain.clone()..).take_while(|(path, _)| path.starts_with(&plain));
     inside.filter(|(path, _)| matches(path)).map(|(_, maker)| maker).collect()
-}
-
-/// Overrides for stage settings, by stage, weakest first.
-pub(super) type ByStage = BTreeMap<StageId, Vec<Layer>>;
-
-/// Where overrides belong.
-struct Applied {
-    params: Map<String, Value>,
-    for_stages: ByStage,
-    for_executor: Vec<Layer>,
-    /// What is to be in the place of `store:`.
-    for_store: Option<Override>,
-}
-
-/// Sorts overrides into parameters, settings of stages and those of the executor.
-fn apply_overrides(
-    file: &PipelineFile,
-    kinds: &Kinds,
-    overrides: &[Override],
-    warnings: &mut Vec<SpecError>,
-) -> Result<Applied, SpecError> {
-    let mut params = file.params.clone();
-    let (mut by_stage, mut for_executor, mut for_store) = (ByStage::new(), Vec::new(), None);
-    for given in overrides {
-        let path: Vec<&str> = given.key.split('.').collect();
-        let param_path = if path[0] == "params" { &path[1..] } else { &path[..] };
-        if param_path.first().is_some_and(|p| params.contains_key(*p)) && file.stage(path[0]).is_none() {
-            merge(&mut params, given.nested(param_path));
-            continue;
-        }
-        let layer = |path: &[&str]| Layer {
-            origin: Origin::Outside { shown: given.shown.clone() },
-            values: given.nested(path),
-        };
-        if let (Some(stage), true) = (file.stage(path[0]), path.len() > 1) {
-            by_stage.entry(stage.id.clone()).or_default().push(layer(&path[1..]));
-            continue;
-        }
-        if path[0] == "executor" {
-            let given = match path.len() {
-                1 => Override { value: executor::as_block(given.value.clone()), ..given.clone() },
-                _ => given.clone(),
-            };
-            let origin = Origin::Outside { shown: given.shown.clone() };
-            for_executor.push(Layer { origin, values: given.nested(&path[1..]) });
-            continue;
-        }
-        if given.key == "store" {
-            for_store = Some(given.clone());
-            continue;
-        }
-        let knowing = file.stages.iter().filter(|s| kinds.keys(&s.kind).any(|k| k == path[0]));
-        let mut known = false;
-        for stage in knowing {
-            by_stage.entry(stage.id.clone()).or_default().push(layer(&path));
-            known = true;
-        }
-        if !known {
-            let message =
-                format!("{}: no parameter, stage or setting is called `{}`", given.shown, given.key);
-            match given.strength {
-                Strength::Environment => warnings.push(SpecError::plain(format!("{message}; ignored"))),
-                Strength::CommandLine => {
-                    let mut names: Vec<String> = params.keys().cloned().collect();
-                    names.extend(file.stages.iter().map(|s| format!("{}.KEY", s.id)));
-                    names.extend(file.stages.iter().flat_map(|s| kinds.keys(&s.kind)).cloned());
-                    names.sort();
-                    names.dedup();
-                    return Err(
-                        SpecError::plain(message).candidates(path[0], names.iter().map(String::as_str))
-                    );
-                }
-            }
-        }
-    }
-    Ok(Applied { params, for_stages: by_stage, for_executor, for_store })
-}
-
-/// Lays `over` on `base`, mapping by mapping.
-fn merge(base: &mut Map<String, Value>, over: Map<String, Value>) {
-    for (key, value) in over {
-        match (base.get_mut(&key), value) {
-            (Some(Value::Object(below)), Value::Object(above)) => merge(below, above),
-            (_, value) => {
-                base.insert(key, value);
-            }
-        }
-    }
 }

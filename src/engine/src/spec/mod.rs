@@ -1,23 +1,29 @@
 //! Pipeline files: what people write, read into layers of settings with the place of every value.
 
+mod apply;
 mod document;
+pub mod environment;
 mod executor;
 mod layers;
 mod load;
 mod matrix;
 mod needs;
+mod origin;
 mod overrides;
 mod params;
+mod paths;
 mod pipeline;
 mod reach;
 mod stage;
 mod store;
+mod swept;
 
 pub(crate) use executor::properties as executor_properties;
 pub use executor::{Executor, ExecutorKind};
 pub use layers::{Layer, Origin, StageLayers};
 pub use load::{Input, LoadedPipeline, LoadedStage, load};
-pub use overrides::{Override, Strength, environment};
+pub(crate) use overrides::hide;
+pub use overrides::{Giver, Override, Strength};
 pub use pipeline::{PipelineFile, StageDeclaration};
 pub use store::{Scheme, StoreUrl};
 

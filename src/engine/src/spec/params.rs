@@ -1,9 +1,15 @@
 //! `${params.x}` and, in a stage with a matrix, `${matrix.x}`: a whole value keeps the parameter's type, a piece of text gets it pasted in; `$${` is a plain
-//! `${`.
+//! `${`. In the values of parameters, and in what comes from outside the files, every other `${` stands for itself.
+
+use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
+use crate::error::{Gathered, SpecError, SpecErrors};
+use crate::source::Part;
 use crate::spec::load::Used;
+use crate::spec::overrides::Giver;
+use crate::spec::pipeline::{PipelineFile, error_at, shortened};
 
 /// What is wrong with a `${…}`.
 #[derive(Debug, PartialEq, Eq)]
@@ -13,6 +19,33 @@ pub(crate) struct BadReference {
     pub message: String,
     /// The wrong name, when it is a name that is wrong.
     pub unknown: Option<String>,
+    /// What to write instead.
+    pub note: Option<String>,
+}
+
+impl BadReference {
+    /// The error where it has been put into words and place.
+    pub fn help(self, error: SpecError, names: Names) -> SpecError {
+        let error = self.note.into_iter().fold(error, SpecError::note);
+        match self.unknown {
+            Some(name) => {
+                error.candidates(&name, names.params.keys().chain(names.matrix.keys()).map(String::as_str))
+            }
+            None => error,
+        }
+    }
+
+    /// The error in a value that comes from outside the files.
+    pub fn outside(self, by: &Giver, names: Names) -> SpecError {
+        match by.hidden.is_empty() {
+            true => {
+                let error = SpecError::plain(format!("{}: {}", by.shown, self.message));
+                self.help(error, names)
+            }
+            // What it names is a piece of the value.
+            false => SpecError::plain(format!("{}: a `${{…}}` in the value cannot be filled in", by.shown)),
+        }
+    }
 }
 
 /// The values that references mean.
@@ -25,19 +58,124 @@ pub(crate) struct Names<'a> {
     pub used: &'a Used,
 }
 
-/// Fills in every reference inside `value`.
+/// Fills in every reference inside `value`. Any other `${` is an error.
 pub(crate) fn fill(value: &Value, names: Names) -> Result<Value, BadReference> {
-    fill_at(value, names, &mut Vec::new())
+    fill_at(value, names, Others::Refused, &mut Vec::new())
 }
 
-fn fill_at(value: &Value, names: Names, path: &mut Vec<String>) -> Result<Value, BadReference> {
+/// Fills in every reference inside `value`, and leaves alone what only looks like one.
+pub(crate) fn fill_ours(value: &Value, names: Names) -> Result<Value, BadReference> {
+    fill_at(value, names, Others::Kept, &mut Vec::new())
+}
+
+/// What happens to a `${` that does not begin a reference.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Others {
+    Refused,
+    Kept,
+}
+
+fn is_ours(from: &str) -> bool {
+    ["${params.", "${matrix."].iter().any(|start| from.starts_with(start))
+}
+
+/// The names of the parameters that a value refers to, without what stands behind a dot.
+pub(crate) fn names_in(value: &Value, found: &mut BTreeSet<String>) {
     match value {
-        Value::String(text) => fill_text(text, names, path),
+        Value::String(text) => {
+            for (at, _) in text.match_indices("${params.").filter(|(at, _)| !text[..*at].ends_with('$')) {
+                let name = text[at..].trim_start_matches("${params.").split(['}', '.']).next();
+                found.extend(name.map(|name| name.trim().to_owned()));
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| names_in(item, found)),
+        Value::Object(map) => map.values().for_each(|item| names_in(item, found)),
+        _ => {}
+    }
+}
+
+/// Fills in the parameters that the values of other parameters refer to.
+///
+/// # Errors
+/// All that refer to nothing, or to themselves by a way round.
+pub(crate) fn resolve(file: &mut PipelineFile) -> Result<(), SpecErrors> {
+    let written = std::mem::take(&mut file.params);
+    let mut resolving = Resolving { written: &written, done: Map::new(), open: Vec::new() };
+    let mut errors = Gathered::default();
+    for name in written.keys() {
+        if let Err((name, bad)) = resolving.parameter(name) {
+            let path = [vec!["params".to_owned(), name], bad.path.clone()].concat();
+            let path: Vec<&str> = path.iter().map(String::as_str).collect();
+            let names = Names { params: &written, matrix: &Map::new(), used: &Used::default() };
+            let mut error = error_at(&file.source, &path, Part::Value, bad.message.clone());
+            if bad.message.ends_with("under `matrix:`") {
+                error = error
+                    .note("a parameter is the same for all stages: `${matrix.NAME}` belongs into the stage");
+            }
+            errors.push(bad.help(error, names));
+            resolving.open.clear();
+        }
+    }
+    file.params = resolving.done;
+    file.written_params = written;
+    errors.or(())
+}
+
+struct Resolving<'a> {
+    written: &'a Map<String, Value>,
+    done: Map<String, Value>,
+    /// Those that wait for what they refer to, the outermost first.
+    open: Vec<String>,
+}
+
+impl Resolving<'_> {
+    /// The name in an error is that of the parameter in which it stands.
+    fn parameter(&mut self, name: &str) -> Result<(), (String, BadReference)> {
+        let Some(value) = self.written.get(name).filter(|_| !self.done.contains_key(name)) else {
+            return Ok(());
+        };
+        if let Some(at) = self.open.iter().position(|open| open == name) {
+            let circle: Vec<&str> = self.open[at..].iter().map(String::as_str).chain([name]).collect();
+            let message = format!("parameters refer to each other in a circle: {}", circle.join(" -> "));
+            let bad = BadReference { path: Vec::new(), message, unknown: None, note: None };
+            // Said once, whatever led to it.
+            let circle = self.open[at..].to_vec();
+            self.done.extend(circle.into_iter().map(|name| (name, Value::Null)));
+            return Err((name.to_owned(), bad));
+        }
+        let mut inner = BTreeSet::new();
+        names_in(value, &mut inner);
+        if inner.is_empty() && !value.to_string().contains("${matrix.") && !value.to_string().contains("$${")
+        {
+            self.done.insert(name.to_owned(), value.clone());
+            return Ok(());
+        }
+        self.open.push(name.to_owned());
+        for other in &inner {
+            self.parameter(other)?;
+        }
+        self.open.pop();
+        let names = Names { params: &self.done, matrix: &Map::new(), used: &Used::default() };
+        let filled = fill_ours(value, names);
+        let value = filled.as_ref().ok().cloned().unwrap_or_default();
+        self.done.insert(name.to_owned(), value);
+        filled.map(drop).map_err(|bad| (name.to_owned(), bad))
+    }
+}
+
+fn fill_at(
+    value: &Value,
+    names: Names,
+    others: Others,
+    path: &mut Vec<String>,
+) -> Result<Value, BadReference> {
+    match value {
+        Value::String(text) => fill_text(text, names, others, path),
         Value::Array(items) => {
             let mut filled = Vec::with_capacity(items.len());
             for (index, item) in items.iter().enumerate() {
                 path.push(index.to_string());
-                filled.push(fill_at(item, names, path)?);
+                filled.push(fill_at(item, names, others, path)?);
                 path.pop();
             }
             Ok(Value::Array(filled))
@@ -46,7 +184,7 @@ fn fill_at(value: &Value, names: Names, path: &mut Vec<String>) -> Result<Value,
             let mut filled = Map::new();
             for (key, item) in map {
                 path.push(key.clone());
-                filled.insert(key.clone(), fill_at(item, names, path)?);
+                filled.insert(key.clone(), fill_at(item, names, others, path)?);
                 path.pop();
             }
             Ok(Value::Object(filled))
@@ -55,15 +193,21 @@ fn fill_at(value: &Value, names: Names, path: &mut Vec<String>) -> Result<Value,
     }
 }
 
-fn fill_text(text: &str, names: Names, path: &[String]) -> Result<Value, BadReference> {
+fn fill_text(text: &str, names: Names, others: Others, path: &[String]) -> Result<Value, BadReference> {
     let bad = |message: String, unknown: Option<&str>| BadReference {
         path: path.to_vec(),
         message,
         unknown: unknown.map(str::to_owned),
+        note: None,
     };
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find("${") {
+        if others == Others::Kept && !is_ours(&rest[at..]) {
+            out.push_str(&rest[..at + 2]);
+            rest = &rest[at + 2..];
+            continue;
+        }
         if rest[..at].ends_with('$') {
             out.push_str(&rest[..at - 1]);
             out.push_str("${");
@@ -71,7 +215,9 @@ fn fill_text(text: &str, names: Names, path: &[String]) -> Result<Value, BadRefe
             continue;
         }
         let Some(end) = rest[at..].find('}') else {
-            return Err(bad(format!("`{}` is never closed by `}}`", &rest[at..]), None));
+            let text = format!("`{}` is never closed by `}}`", shortened(&rest[at..]));
+            let note = "write `$${` for a plain `${`".to_owned();
+            return Err(BadReference { note: Some(note), ..bad(text, None) });
         };
         let inner = rest[at + 2..at + end].trim();
         let (name, value) = match (inner.strip_prefix("params."), inner.strip_prefix("matrix.")) {
@@ -83,7 +229,8 @@ fn fill_text(text: &str, names: Names, path: &[String]) -> Result<Value, BadRefe
                     "`${{{inner}}}` is unknown; only `${{params.NAME}}` is filled in, and `${{matrix.NAME}}` in a stage \
                      with a matrix"
                 );
-                return Err(bad(text, None));
+                let note = format!("write `$${{{inner}}}` for a plain `${{{inner}}}`, as a shell reads it");
+                return Err(BadReference { note: Some(note), ..bad(text, None) });
             }
         };
         let Some(value) = value else {
@@ -145,13 +292,27 @@ mod tests {
         assert_eq!(filled(json!("runs/${params.data}_${params.epochs}")).unwrap(), json!("runs/shapes_5"));
         assert_eq!(filled(json!("out/${matrix.a.b}.txt")).unwrap(), json!("out/3.txt"));
         assert_eq!(filled(json!("$${params.data}")).unwrap(), json!("${params.data}"));
+        let params = json!({"data": "shapes"});
+        let names =
+            Names { params: params.as_object().unwrap(), matrix: &Map::new(), used: &Used::default() };
+        let ours = |text: &str| fill_ours(&json!(text), names).unwrap();
+        assert_eq!(
+            ours("${params.data} ${HOME} $${HOME} $${params.data} ${"),
+            json!("shapes ${HOME} $${HOME} ${params.data} ${")
+        );
     }
 
     #[test]
     fn errors_name_the_place() {
         let error = filled(json!({"a": {"b": "${params.epocs}"}})).unwrap_err();
         assert_eq!((error.path, error.unknown.as_deref()), (vec!["a".into(), "b".into()], Some("epocs")));
-        assert!(filled(json!("${params.epochs")).unwrap_err().message.contains("never closed"));
+        let open = filled(json!("${params.epochs")).unwrap_err();
+        assert!(open.message.contains("never closed") && open.note.unwrap().contains("`$${`"));
+        let other = filled(json!("echo ${HOME}")).unwrap_err();
+        assert_eq!(
+            other.note.as_deref(),
+            Some("write `$${HOME}` for a plain `${HOME}`, as a shell reads it")
+        );
         assert!(filled(json!("${env.HOME}")).unwrap_err().message.contains("only `${params.NAME}`"));
     }
 }

@@ -14,6 +14,8 @@ pub struct PipelineFile {
     pub source: Source,
     pub name: String,
     pub params: Map<String, Value>,
+    /// The same before parameters in them were filled in; empty until then.
+    pub(crate) written_params: Map<String, Value>,
     /// By kind of policy (such as `checkpoint`), then by name.
     pub policies: Map<String, Value>,
     /// Where stages run, as written.
@@ -49,6 +51,15 @@ impl PipelineFile {
             errors.push(error_at(&source, &[key], Part::Key, "unknown key").candidates(key, TOP_LEVEL));
         }
         let name = match root.get("name") {
+            Some(Value::String(name)) if name.contains("${") => {
+                let error = error_at(&source, &["name"], Part::Value, "no parameter is filled in here");
+                errors.push(
+                    error.note(
+                        "records are found by this name, so it is the same for all values: write it out",
+                    ),
+                );
+                String::new()
+            }
             Some(Value::String(name)) if !name.trim().is_empty() => name.clone(),
             Some(_) => {
                 errors.push(error_at(&source, &["name"], Part::Value, "expected a name, such as `my_run`"));
@@ -96,7 +107,8 @@ impl PipelineFile {
             .filter_map(|id| Some((id, bodies.remove(id)?)))
             .filter_map(|(id, body)| errors.take(StageDeclaration::parse(&source, id, body)))
             .collect();
-        errors.or(Self { source, name, params, policies, executor, store, stages })
+        let written_params = Map::new();
+        errors.or(Self { source, name, params, written_params, policies, executor, store, stages })
     }
 
     /// The declared stage of that name.
@@ -202,6 +214,10 @@ pub(crate) fn to_json(
 pub(crate) fn mapping(source: &Source, path: &[&str], value: Value) -> Result<Map<String, Value>, SpecError> {
     match value {
         Value::Object(map) => Ok(map),
+        // The whole file as one text is not to be repeated.
+        Value::String(_) if path.is_empty() => {
+            Err(error_at(source, path, Part::Value, "expected a mapping (`key: value` lines), found text"))
+        }
         other => {
             let message = format!("expected a mapping (`key: value` lines), found {}", describe(&other));
             Err(error_at(source, path, Part::Value, message))
@@ -215,9 +231,18 @@ pub(crate) fn describe(value: &Value) -> String {
         Value::Null => "nothing".into(),
         Value::Bool(b) => format!("`{b}`"),
         Value::Number(n) => format!("number {n}"),
-        Value::String(s) => format!("text {s:?}"),
+        Value::String(s) => format!("text {:?}", shortened(s)),
         Value::Array(_) => "a list".into(),
         Value::Object(_) => "a mapping".into(),
+    }
+}
+
+/// The beginning of a text, as much as fits into a message.
+pub(crate) fn shortened(text: &str) -> String {
+    const MOST: usize = 60;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

@@ -12,12 +12,14 @@ use crate::identity;
 use crate::kind::{Concern, Rejection};
 use crate::policy::Conduct;
 use crate::source::{Part, Source};
+use crate::spec::apply::ByStage;
 use crate::spec::executor::Executor;
 use crate::spec::layers::{Layer, Origin, StageLayers};
-use crate::spec::load::{ByStage, Declared, Kinds, LoadedStage, Single, Used};
+use crate::spec::load::{Declared, Kinds, LoadedStage, Single, Used};
 use crate::spec::matrix;
 use crate::spec::needs;
-use crate::spec::params::{Names, fill};
+use crate::spec::params::{Names, fill, fill_ours};
+use crate::spec::paths::Place;
 use crate::spec::pipeline::{PipelineFile, error_at, mapping, read_document};
 use crate::spec::{COMMON_KEYS, CONDUCT_KEYS, POLICY_KEYS};
 
@@ -67,20 +69,32 @@ impl Loading<'_> {
         let Loading { file, kinds, .. } = self;
         let declared = single.declared;
         let mut errors = Gathered::default();
-        let Some((kind, schema)) = kinds.0.get(declared.kind.as_str()) else {
+        let Some((kind, schema)) = kinds.get(&declared.kind) else {
             let at = ["stages", declared.id.as_str(), "kind"];
             let error = error_at(&file.source, &at, Part::Value, format!("unknown kind `{}`", declared.kind));
-            return Err(error.candidates(&declared.kind, kinds.0.keys().copied()).into());
+            return Err(error.candidates(&declared.kind, kinds.names()).into());
         };
         let Read { mut layers, needs, mut left_out } = self.read(single, &mut errors);
         let of_conduct = |key: &str| CONDUCT_KEYS.contains(&key);
         let required = schema.get("required").and_then(Value::as_array);
         let required: Vec<&str> = required.into_iter().flatten().filter_map(Value::as_str).collect();
-        let typing = Typing { layers: &mut layers, left_out: &mut left_out, errors: &mut errors };
+        let typing = Typing {
+            kind: &declared.kind,
+            place: Place::root(schema.as_value()),
+            layers: &mut layers,
+            left_out: &mut left_out,
+            errors: &mut errors,
+        };
         let stage = typing.all(|key| !of_conduct(key), &required, |settings| kind.resolve(settings));
         let mut conduct = match layers.layers.iter().any(|l| l.values.keys().any(|k| of_conduct(k))) {
             true => {
-                let typing = Typing { layers: &mut layers, left_out: &mut left_out, errors: &mut errors };
+                let typing = Typing {
+                    kind: &declared.kind,
+                    place: Place::root(kinds.conduct()),
+                    layers: &mut layers,
+                    left_out: &mut left_out,
+                    errors: &mut errors,
+                };
                 typing.all(of_conduct, &[], |settings| Ok(settings.extract()?)).unwrap_or_default()
             }
             false => Conduct::default(),
@@ -160,7 +174,14 @@ impl Loading<'_> {
             origin: Origin::File { source: source.clone(), base, moved: Vec::new() },
             values: body,
         });
-        layers.extend(overrides.get(&declared.id).cloned().unwrap_or_default());
+        for mut layer in overrides.get(&declared.id).cloned().unwrap_or_default() {
+            let Origin::Outside(by) = &layer.origin else { continue };
+            let filled = fill_ours(&Value::Object(std::mem::take(&mut layer.values)), names);
+            if let Some(Value::Object(values)) = errors.take(filled.map_err(|bad| bad.outside(by, names))) {
+                layer.values = values;
+            }
+            layers.push(layer);
+        }
         if !single.values.is_empty() {
             let base = ["stages", id, "matrix"].map(str::to_owned).to_vec();
             layers.push(Layer {
@@ -210,6 +231,9 @@ fn lost(layers: &StageLayers) -> SpecErrors {
 
 /// Makes typed settings of layers.
 struct Typing<'a> {
+    kind: &'a str,
+    /// What may stand there.
+    place: Place<'a>,
     layers: &'a mut StageLayers,
     left_out: &'a mut LeftOut,
     errors: &'a mut Gathered,
@@ -223,9 +247,16 @@ impl Typing<'_> {
         required: &[&str],
         read: impl Fn(&Figment) -> Result<T, Rejection>,
     ) -> Option<T> {
-        let Self { layers, left_out, errors } = self;
+        let Self { kind, place, layers, left_out, errors } = self;
+        let values: Vec<Value> =
+            layers.layers.iter().map(|layer| Value::Object(layer.values.clone())).collect();
+        for path in values.iter().flat_map(|values| place.lists_for_mappings(values)) {
+            errors.push(layers.error_at(&path, "expected a mapping (`key: value` lines), found a list"));
+            layers.leave_out(&path);
+            left_out.keys.extend(path.into_iter().next());
+        }
         for _ in 0..MOST_ERRORS {
-            let rejection = match read(&layers.figment(&wanted)) {
+            let rejection = match layers.typed(&wanted, &read) {
                 Ok(typed) => return Some(typed),
                 Err(rejection) => rejection,
             };
@@ -250,7 +281,7 @@ impl Typing<'_> {
             if !left_out.is_empty() && !layers.has(&path) {
                 return None;
             }
-            errors.push(layers.explain(rejection));
+            errors.push(layers.explain_with(rejection, kind, &place));
             if !layers.leave_out(&path) {
                 return None;
             }
@@ -335,13 +366,8 @@ pub(super) fn filled_value(
     fill(value, names).map_err(|bad| {
         let path = [base, &bad.path].concat();
         let at = source.locate(&path, Part::Value).or_else(|| source.locate_nearest(&path));
-        let error = SpecError::at(source, at, path, bad.message);
-        match bad.unknown {
-            Some(name) => {
-                error.candidates(&name, names.params.keys().chain(names.matrix.keys()).map(String::as_str))
-            }
-            None => error,
-        }
+        let error = SpecError::at(source, at, path, bad.message.clone());
+        bad.help(error, names)
     })
 }
 
@@ -362,7 +388,9 @@ fn name_policies(
             }
             let message = format!("no policy `{name}` under `policies.{key}`");
             let error = match &layer.origin {
-                Origin::Outside { shown } => SpecError::plain(format!("{shown}: {message}")),
+                Origin::Outside(by) => {
+                    SpecError::plain(format!("{}: {message}", by.shown)).hiding(&by.hidden)
+                }
                 Origin::File { source, base, .. } => {
                     let path: Vec<&str> = base.iter().map(String::as_str).chain([key]).collect();
                     error_at(source, &path, Part::Value, message)

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::error::{Gathered, SpecError};
 use crate::source::Part;
-use crate::spec::overrides::Override;
+use crate::spec::overrides::{Override, Strength};
 use crate::spec::params::Names;
 use crate::spec::pipeline::{PipelineFile, describe, error_at};
 use crate::spec::stage::filled_value;
@@ -128,7 +128,7 @@ pub(super) fn read(
     let written =
         file.store.as_ref().map(|written| filled_value(&file.source, &["store".into()], written, names));
     let written = written.and_then(|filled| errors.take(filled));
-    let given = over.as_ref().map(|over| over.value.clone());
+    let given = over.as_ref().and_then(|over| over.value.clone().ok());
     let (wrong, found) = match given.or(written)? {
         Value::String(text) => match parse(&text) {
             Ok(found) => return found,
@@ -142,8 +142,13 @@ pub(super) fn read(
     };
     let message = format!("{}{}", wrong.message, found.map(|f| format!(", found {f}")).unwrap_or_default());
     let error = match (&over, wrong.secret) {
+        (Some(over), true) if over.strength == Strength::Environment => {
+            SpecError::plain(format!("{}: {message}", over.by.shown))
+        }
         (Some(_), true) => SpecError::plain(format!("store: {message}")),
-        (Some(over), false) => SpecError::plain(format!("{}: {message}", over.shown)),
+        (Some(over), false) => {
+            SpecError::plain(format!("{}: {message}", over.by.shown)).hiding(&over.by.hidden)
+        }
         // Without the line: it is the secret.
         (None, true) => SpecError::at(&file.source, None, vec!["store".into()], message),
         (None, false) => error_at(&file.source, &["store"], Part::Value, message),

@@ -9,5 +9,6 @@ mod files;
 mod fresh;
 mod plan;
 mod random;
+mod settings;
 mod slurm;
 mod spec;

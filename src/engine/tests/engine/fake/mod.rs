@@ -8,7 +8,7 @@ use pipe_engine::error::SpecErrors;
 use pipe_engine::graph::Graph;
 use pipe_engine::kind::*;
 use pipe_engine::progress::{Event, Report};
-use pipe_engine::spec::{self, Override, Strength};
+use pipe_engine::spec::{self, Override};
 use pipe_engine::stop::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -237,7 +237,12 @@ impl Project {
     }
 
     pub fn set(mut self, text: &str) -> Self {
-        self.sets.push(Override::parse(text, format!("--set {text}"), Strength::CommandLine).unwrap());
+        self.sets.push(Override::parse(text, format!("--set {text}")).unwrap());
+        self
+    }
+
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.sets.extend(spec::environment::among([(name.into(), value.into())]));
         self
     }
 
@@ -258,6 +263,7 @@ impl Project {
     #[track_caller]
     pub fn settings(&self, stage: &str) -> Value {
         let graph = self.load().unwrap_or_else(|e| panic!("{e}"));
-        graph.stage(&StageId::new(stage).unwrap()).unwrap().stage.settings()
+        let found = graph.stages().find(|s| s.id.as_str() == stage).unwrap_or_else(|| panic!("no {stage}"));
+        found.stage.settings()
     }
 }
