@@ -18,6 +18,7 @@ mod jobs;
 mod logs;
 mod man;
 mod plan;
+mod pointers;
 mod project;
 mod report;
 mod resumed;
@@ -141,7 +142,7 @@ pub use runs::Labels;
 pub use status::Standing;
 
 pub fn parse() -> Arguments {
-    Arguments::parse()
+    Arguments::try_parse().unwrap_or_else(|error| pointers::explained(error).exit())
 }
 
 pub fn call(arguments: Arguments) -> Result<ExitCode, CliError> {
