@@ -56,7 +56,7 @@ mod tests {
             assert_eq!(under, line.chars().nth(column - 1).unwrap().to_string(), "column {column}");
         }
         let Excerpt { text, lead, marks } = Excerpt::of(&line, piece + 1);
-        assert!(text.starts_with('…') && text.ends_with("epocs: 3…"), "{text}");
+        assert!(text.starts_with('…') && text.ends_with("epocs: 3 …"), "{text}");
         assert_eq!((lead.chars().count(), marks.as_str()), (64, "^^^^^"));
     }
 }

@@ -1,6 +1,6 @@
 //! The settings of a stage kind by their paths, read out of its JSON schema.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Deeper than this no settings go.
 const DEEPEST: usize = 8;
@@ -80,26 +80,25 @@ impl<'a> Place<'a> {
     }
 
     /// The places of lists where keys belong. Taken by their order they would come to something.
-    pub fn lists_for_mappings(&self, value: &Value) -> Vec<Vec<String>> {
-        if !holds_list(value) {
-            return Vec::new();
-        }
+    pub fn lists_for_mappings(&self, values: &Map<String, Value>) -> Vec<Vec<String>> {
         let takes_lists = |node: &&Value| node.get("items").is_some() || node.get("prefixItems").is_some();
-        match value {
-            Value::Array(_) if self.keys().next().is_some() && !self.nodes.iter().any(takes_lists) => {
-                vec![Vec::new()]
+        let mut found = Vec::new();
+        for (key, value) in values.iter().filter(|(_, value)| holds_list(value)) {
+            let Some(place) = self.at(key) else { continue };
+            match value {
+                Value::Object(inner) => found.extend(
+                    place
+                        .lists_for_mappings(inner)
+                        .into_iter()
+                        .map(|path| [vec![key.clone()], path].concat()),
+                ),
+                _ if place.keys().next().is_some() && !place.nodes.iter().any(takes_lists) => {
+                    found.push(vec![key.clone()]);
+                }
+                _ => {}
             }
-            Value::Object(map) => {
-                let inside = map
-                    .iter()
-                    .filter_map(|(key, value)| Some((key, self.at(key)?.lists_for_mappings(value))));
-                let with_key = |(key, paths): (&String, Vec<Vec<String>>)| {
-                    paths.into_iter().map(|path| [vec![key.clone()], path].concat()).collect::<Vec<_>>()
-                };
-                inside.flat_map(with_key).collect()
-            }
-            _ => Vec::new(),
         }
+        found
     }
 
     /// The words that a value there may be, if it is one of a few.
@@ -164,7 +163,9 @@ mod tests {
         );
         assert_eq!(root.at("kind").unwrap().words(), ["a", "b"]);
         assert_eq!(
-            root.lists_for_mappings(&json!({"inner": [1], "env": {"A": [1]}, "rate": [1]})),
+            root.lists_for_mappings(
+                json!({"inner": [1], "env": {"A": [1]}, "rate": [1]}).as_object().unwrap()
+            ),
             [["inner"]]
         );
     }

@@ -248,9 +248,8 @@ impl Typing<'_> {
         read: impl Fn(&Figment) -> Result<T, Rejection>,
     ) -> Option<T> {
         let Self { kind, place, layers, left_out, errors } = self;
-        let values: Vec<Value> =
-            layers.layers.iter().map(|layer| Value::Object(layer.values.clone())).collect();
-        for path in values.iter().flat_map(|values| place.lists_for_mappings(values)) {
+        let lists: Vec<_> = layers.layers.iter().flat_map(|l| place.lists_for_mappings(&l.values)).collect();
+        for path in lists {
             errors.push(layers.error_at(&path, "expected a mapping (`key: value` lines), found a list"));
             layers.leave_out(&path);
             left_out.keys.extend(path.into_iter().next());
