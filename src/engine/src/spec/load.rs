@@ -216,7 +216,11 @@ impl Used {
 
     /// A warning for each one that nothing refers to.
     fn unused(&self, file: &PipelineFile) -> Vec<SpecError> {
-        let used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Those that a used parameter refers to are used too.
+        let names = used.iter().filter(|(section, _)| section == "params").map(|(_, name)| name.clone());
+        let all = origin::with_those_inside(names.collect(), file);
+        used.extend(all.into_iter().map(|name| ("params".to_owned(), name)));
         let is_used = |section: &str, name: &str| used.contains(&(section.to_owned(), name.to_owned()));
         let params = file.params.keys().filter(|name| !is_used("params", name)).map(|name| {
             error_at(&file.source, &["params", name], Part::Key, "no stage uses this parameter")

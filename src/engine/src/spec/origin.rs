@@ -98,7 +98,7 @@ fn names_in(value: &Value) -> BTreeSet<String> {
 }
 
 /// The parameters, and those that they refer to.
-fn with_those_inside(names: BTreeSet<String>, file: &PipelineFile) -> BTreeSet<String> {
+pub(super) fn with_those_inside(names: BTreeSet<String>, file: &PipelineFile) -> BTreeSet<String> {
     let (mut all, mut open) = (BTreeSet::new(), Vec::from_iter(names));
     while let Some(name) = open.pop() {
         if let Some(written) = file.written_params.get(&name) {

@@ -235,6 +235,7 @@ params: { a: 'runs/${params.b}', b: '${params.c.d}', c: { d: 3, e: '$${params.b}
 stages:
   one: { kind: work, epochs: '${params.b}', content: '${params.a}/x', ends: '${params.c.e}' }
 ";
+    assert_eq!(warnings(&Project::new(text)), [""; 0], "what a parameter refers to is used");
     let settings = Project::new(text).settings("one");
     assert_eq!(settings["epochs"], 3, "with its type");
     assert_eq!(settings["content"], "runs/3/x");
