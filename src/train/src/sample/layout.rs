@@ -70,7 +70,7 @@ impl Layout {
             (1..=counts.len().clamp(1, STACKS))
                 .map(move |stacks| Self::arranged(counts, side, label, columns, stacks))
         });
-        tried.min_by_key(|l| (l.largest(), l.width * l.height)).unwrap_or(rows)
+        tried.min_by_key(|l| (l.largest(), u64::from(l.width) * u64::from(l.height))).unwrap_or(rows)
     }
 
     /// With `columns` images beside each other in a block, and the blocks in at most `stacks` stacks beside each other.

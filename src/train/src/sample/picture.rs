@@ -50,9 +50,10 @@ impl Picture {
         canvas
     }
 
+    /// Says so if images of `image` pixels are shown smaller than they are.
     fn title(&self, image: u32, layout: &Layout) -> Vec<Line> {
         let smaller = match layout.side < image {
-            true => format!("; {image} x {image} pixels, shown as {side} x {side}", side = layout.side),
+            true => format!(" ({image} x {image} pixels, shown as {side} x {side})", side = layout.side),
             false => String::new(),
         };
         match format!("{}{smaller}", self.title) {
@@ -137,11 +138,10 @@ mod tests {
 
     #[test]
     fn images_that_are_shown_smaller_say_so() {
-        let rows = vec![(String::new(), vec![RgbImage::new(1024, 1024); 100])];
-        let picture = Picture { title: String::new(), rows };
-        let image = picture.render();
-        assert!(image.width() < 8300 && image.height() < 8300, "{:?}", image.dimensions());
-        assert!(black(&image, MARGIN..400, MARGIN..MARGIN + HEIGHT) > 100, "a title says it");
+        let title = |count: usize| Picture::default().title(1024, &Layout::new(&[count], 1024, 0));
+        assert!(title(4).is_empty());
+        let line = &title(100)[0];
+        assert!(line.width > 8 * "1024 x 1024 pixels, shown as ".len() as u32, "{}", line.width);
     }
 
     #[test]
