@@ -132,13 +132,12 @@ fn relative<'a>(file: &'a Path, root: &Path) -> &'a Path {
 fn sheet(stage: &StageId, dataset: &Dataset, arguments: &DataArguments, pipeline: &str) -> Picture {
     let size = dataset.image_size();
     let mut title = format!("{stage} of {pipeline}: {}, {size} x {size} pixels", dataset.source().name());
-    if arguments.augmented {
-        title.push_str(", augmented");
-        if !dataset.augmentation().enabled {
-            message::warning(&format!(
-                "stage {stage}: its augmentation is not enabled, so --augmented changes nothing"
-            ));
-        }
+    match (arguments.augmented, dataset.augmentation().enabled) {
+        (true, true) => title.push_str(", augmented"),
+        (true, false) => message::warning(&format!(
+            "stage {stage}: its augmentation is not enabled, so --augmented changes nothing"
+        )),
+        (false, _) => {}
     }
     Sheet { each: arguments.each.into(), augmented: arguments.augmented }.of(&title, dataset)
 }
