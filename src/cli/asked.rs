@@ -203,6 +203,7 @@ impl Asked {
         let mut all = self.settings.arguments();
         all.extend(self.how.run_number.map(|number| format!("--run-number={number}")));
         all.extend(self.how.resume.then(|| "--resume".to_owned()));
+        all.extend(self.how.no_data_check.then(|| "--no-data-check".to_owned()));
         all
     }
 

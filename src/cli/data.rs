@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use pipe_engine::kind::{Failure, StageError, StageId};
-use pipe_engine::progress::{Event, Report};
+use pipe_engine::progress::{Event, Report, Unit};
 use pipe_engine::stop::Stop;
 use pipe_engine::store::atomic;
 use pipe_train::data::{DataError, Dataset, DatasetSettings, Progress, Source};
@@ -155,26 +155,26 @@ impl<'a> Watching<'a> {
         Self { stage, report, stop, last: Mutex::new(None) }
     }
 
-    fn show(&self, what: String, done: u64, total: Option<u64>) {
+    fn show(&self, what: String, done: u64, total: Option<u64>, unit: Unit) {
         let Ok(mut last) = self.last.lock() else { return };
         if last.is_none_or(|at| at.elapsed() > Duration::from_millis(100)) {
             *last = Some(Instant::now());
-            self.report.event(self.stage, &Event::Preparing { what, done, total });
+            self.report.event(self.stage, &Event::Preparing { what, done, total, unit });
         }
     }
 }
 
 impl Progress for Watching<'_> {
     fn downloaded(&self, name: &str, done: u64, total: Option<u64>) {
-        self.show(format!("downloading {name}"), done, total);
+        self.show(format!("downloading {name}"), done, total, Unit::Bytes);
     }
 
     fn indexed(&self, done: usize) {
-        self.show("reading images".to_owned(), done as u64, None);
+        self.show("reading images".to_owned(), done as u64, None, Unit::Images);
     }
 
     fn decoded(&self, done: usize, total: usize) {
-        self.show("checking images".to_owned(), done as u64, Some(total as u64));
+        self.show("checking images".to_owned(), done as u64, Some(total as u64), Unit::Images);
     }
 
     fn stopped(&self) -> bool {

@@ -82,14 +82,11 @@ enum Executor {
 
 pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliError> {
     let planned = arguments.plan.as_deref().map(PlanFile::read).transpose()?;
-    let asked = match (&planned, &arguments.which) {
-        (Some(planned), _) => planned.asked.clone(),
-        (None, Some(which)) => {
-            let (settings, how) = (arguments.settings.clone(), arguments.how.clone());
-            Asked { which: which.clone(), settings, how }
-        }
-        (None, None) => return Err(CliError::usage("expected a pipeline file, or --plan")),
+    let asked = match &planned {
+        Some(planned) => Some(planned.asked.clone()),
+        None => arguments.asked(),
     };
+    let asked = asked.ok_or_else(|| CliError::usage("expected a pipeline file, or --plan"))?;
     let stop = Stop::default();
     let asked = match &arguments.job.only {
         None => asked,
@@ -172,6 +169,12 @@ impl RunArguments {
             Some(executor) => executor == Executor::Slurm,
             None => meant.graph.pipeline.executor.kind == ExecutorKind::Slurm,
         }
+    }
+
+    /// What is asked for, if not by a plan file.
+    fn asked(&self) -> Option<Asked> {
+        let (settings, how) = (self.settings.clone(), self.how.clone());
+        Some(Asked { which: self.which.clone()?, settings, how })
     }
 
     /// What one types to go on: the same, without what is not to be done twice.
@@ -326,7 +329,7 @@ mod tests {
             let Arguments { output, command: Command::Run(arguments) } = Arguments::parse_from(&typed) else {
                 panic!("{typed:?}");
             };
-            let again = arguments.again(arguments.asked.as_ref().unwrap(), &output).to_string();
+            let again = arguments.again(&arguments.asked().unwrap(), &output).to_string();
             let mut expected = "pipe run 'my p.yaml'".to_owned();
             for word in typed.iter().skip(3) {
                 expected.push_str(&format!(" {}", pipe_engine::shell::word(word)));

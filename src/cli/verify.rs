@@ -24,7 +24,7 @@ pub struct VerifyArguments {
 }
 
 pub fn verify(arguments: VerifyArguments) -> Result<ExitCode, CliError> {
-    let folders = Subject::of(arguments.asked.asked())?.folders()?;
+    let folders = Subject::of(arguments.asked.asked()?)?.folders()?;
     let mut found = verify::verify(&project::root()?, &folders);
     let runs = folders.iter().flat_map(Runs::list).filter(|run| run.holder().is_none());
     found.damaged.extend(runs.filter_map(|run| adapter_damage(&run)).map(|(path, what)| Damage {

@@ -203,14 +203,16 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             if skip {
                 self.ready.remove(&place);
                 let reason = self.nodes[place].reason.clone();
-                self.skip(place, reason);
+                match self.look_again(place) {
+                    Ok(()) => self.skip(place, reason),
+                    Err(error) => self.take_in(place, Err(error)),
+                }
                 at = 0;
                 continue;
             }
             if lazy {
                 self.ready.remove(&place);
                 self.nodes[place].phase = Phase::Lazy;
-                self.nodes[place].moved = self.is_behind_moved(place);
                 match self.look_again(place) {
                     Ok(()) => self.release(place),
                     Err(error) => self.take_in(place, Err(error)),
@@ -235,13 +237,15 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
 
     /// Looks at what a stage that keeps nothing will hand on, if a stage before it ran since the plan was made.
     fn look_again(&mut self, place: Place) -> Result<(), StageError> {
-        let Node { stage, moved, .. } = &self.nodes[place];
-        if *moved {
-            let looked = observe_stage(self.execution, stage, None, &self.artifacts, &HashSet::new(), false);
-            let found = looked?.observation;
-            self.artifacts.remove(&stage.id);
-            self.artifacts.extend(found.artifact.map(|artifact| (stage.id.clone(), artifact)));
+        if !self.nodes[place].transient || !self.is_behind_moved(place) {
+            return Ok(());
         }
+        self.nodes[place].moved = true;
+        let stage = self.nodes[place].stage;
+        let looked = observe_stage(self.execution, stage, None, &self.artifacts, &HashSet::new(), false);
+        let found = looked?.observation;
+        self.artifacts.remove(&stage.id);
+        self.artifacts.extend(found.artifact.map(|artifact| (stage.id.clone(), artifact)));
         Ok(())
     }
 

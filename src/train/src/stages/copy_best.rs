@@ -89,15 +89,13 @@ impl Stage for CopyBest {
 
     fn concerns(&self, others: &Others) -> Vec<Concern> {
         let epoch = if let Select::Epoch(epoch) = self.settings.select { Some(epoch) } else { None };
-        concerns::of_source("from", &self.settings.from, epoch, others)
+        let mut found = concerns::of_source("from", &self.settings.from, epoch, others);
+        found.extend(concerns::of_whole_model("from", &self.settings.from, others));
+        found
     }
 
     fn files(&self) -> Files {
         Files { reads: Vec::new(), writes: vec![("to".to_owned(), self.settings.to.clone())] }
-    }
-
-    fn concerns(&self, others: &Others) -> Vec<Concern> {
-        concerns::of_whole_model("from", &self.settings.from, others)
     }
 
     fn observe(&self, o: &Observer) -> Result<Observation, StageError> {

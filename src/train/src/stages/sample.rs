@@ -127,15 +127,13 @@ impl Stage for SampleStage {
     }
 
     fn concerns(&self, others: &Others) -> Vec<Concern> {
-        concerns::of_source("from", &self.settings.from, None, others)
+        let mut found = concerns::of_source("from", &self.settings.from, None, others);
+        found.extend(sampling::of_sample(&self.settings, others));
+        found
     }
 
     fn files(&self) -> Files {
         Files { reads: Vec::new(), writes: vec![("to".to_owned(), self.settings.to.clone())] }
-    }
-
-    fn concerns(&self, others: &Others) -> Vec<Concern> {
-        sampling::of_sample(&self.settings, others)
     }
 
     fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
