@@ -331,15 +331,16 @@ impl Meant {
         }
     }
 
-    /// Looks at what there is. Changes nothing.
+    /// Looks at what there is, to show it. Changes nothing. What cannot be read is shown too.
     pub fn observe(&self, execution: &Execution) -> Result<HashMap<StageId, Observed>, CliError> {
-        exec::observe(execution, &self.selection.stages)
+        exec::observe_to_show(execution, &self.selection.stages)
             .map_err(|(stage, error)| CliError::stage(stage.as_str(), &error))
     }
 
     /// Looks at what there is, and decides. Changes nothing.
     pub fn plan(&self, execution: &Execution) -> Result<(Plan, HashMap<StageId, Observed>), CliError> {
-        let observed = self.observe(execution)?;
+        let observed = exec::observe(execution, &self.selection.stages)
+            .map_err(|(stage, error)| CliError::stage(stage.as_str(), &error))?;
         Ok((plan::plan(&self.graph, &self.selection, &self.forced, &observed), observed))
     }
 }

@@ -186,7 +186,7 @@ fn a_chosen_epoch_is_copied_and_one_that_is_gone_is_named() {
     project
         .pipe(&["run", "p.yaml", "best", "--set", "best.select={epoch: 9}"])
         .exits(2)
-        .says("run 001 has no such checkpoint; it has those of epochs 1, 2");
+        .says("there is no epoch 9: `base` has epochs 1 to 2");
     project
         .pipe(&["run", "p.yaml", "best", "--set", "best.to=../elsewhere.ckpt"])
         .exits(2)

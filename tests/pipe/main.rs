@@ -37,4 +37,5 @@ mod slurm;
 mod standing;
 mod start_file;
 mod store;
+mod told;
 mod wgpu;

@@ -216,7 +216,7 @@ fn a_file_that_is_no_pipeline_is_not_repeated() {
 
 #[test]
 fn a_root_that_is_a_file_is_said_to_be_one() {
-    let project = Project::with("source: shapes", "source: image_folder\n    root: images.zip");
-    project.write("images.zip", "no folder");
-    project.pipe(&["run", "p.yaml", "data"]).says("images.zip: it is a file");
+    let project = Project::with("source: shapes", "source: image_folder\n    root: images.txt");
+    project.write("images.txt", "no folder");
+    project.pipe(&["run", "p.yaml", "data"]).says("images.txt: it is a file");
 }

@@ -153,8 +153,15 @@ impl StageLayers {
             _ => {
                 let there = path.iter().try_fold(Place::clone(place), |place, key| place.at(key));
                 let words = there.map(|there| there.words()).unwrap_or_default();
+                // A type that takes more than words says so itself.
+                let names_them = match &form.kind {
+                    Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => {
+                        words.iter().any(|word| expected.contains(word))
+                    }
+                    _ => false,
+                };
                 match self.value_of(&path) {
-                    Some(value) if !words.is_empty() && !value.is_string() => {
+                    Some(value) if !words.is_empty() && !names_them && !value.is_string() => {
                         let message = format!("expected one of a few words, found {}", describe(value));
                         self.error_at(&path, message).candidates(&value.to_string(), words)
                     }
