@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pipe_train::data::{DatasetSettings, Source, look};
+use pipe_train::data::{Dataset, DatasetSettings, Source, look};
 
 const CLASSES: usize = 1000;
 

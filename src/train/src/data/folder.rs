@@ -137,7 +137,7 @@ fn read_place(
         class_names: chosen.iter().map(|class| available[*class].clone()).collect(),
         digest: content.finish(),
         labels,
-        images: Images::Files(Files::new(classes, kept, &framing, place)),
+        images: Images::Files(Box::new(Files::new(classes, kept, &framing, place))),
     })
 }
 

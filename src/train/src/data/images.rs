@@ -24,7 +24,7 @@ pub(crate) enum Images {
     /// Square images, all of one size, not always the size asked for.
     Memory(Vec<RgbImage>),
     /// Files, decoded when first asked for.
-    Files(Files),
+    Files(Box<Files>),
 }
 
 /// Image files in folders.
