@@ -56,20 +56,16 @@ impl Override {
             return Err(format!("{shown}: expected a key such as `epochs` or `base.epochs` before `=`"));
         }
         let value = read(value).map_err(|why| format!("{shown}: {why}\n  = {QUOTES}"))?;
-        Ok(Self::of(key, value, shown))
+        Ok(Self::value(key, value, shown))
     }
 
     /// A setting of the command line whose value is text as it stands.
     pub fn text(key: &str, value: &str, shown: String) -> Self {
-        Self::of(key, Value::String(value.to_owned()), shown)
+        Self::value(key, Value::String(value.to_owned()), shown)
     }
 
     /// A setting as if the command line had given it. `shown` stands for it in messages.
     pub fn value(key: &str, value: Value, shown: String) -> Self {
-        Self::of(key, value, shown)
-    }
-
-    fn of(key: &str, value: Value, shown: String) -> Self {
         Self {
             path: key.split('.').map(str::to_owned).collect(),
             value: Ok(value),

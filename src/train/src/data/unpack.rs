@@ -55,7 +55,8 @@ pub fn unpack(archive: &Path, target: &Path, limits: Limits) -> Result<Option<St
     result
 }
 
-fn remove(folder: &Path) -> Result<(), DataError> {
+/// Removes a folder, if it is there.
+pub(super) fn remove(folder: &Path) -> Result<(), DataError> {
     match fs::remove_dir_all(folder) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(DataError::io("remove", folder)(e)),
         _ => Ok(()),

@@ -16,7 +16,7 @@ use super::digest::hex;
 use super::error::DataError;
 use super::index::{ContentDigest, Index};
 use super::lock;
-use super::unpack::Limits;
+use super::unpack::{Limits, remove};
 use super::walk;
 
 /// Images hardly shrink: a zip file may unpack to so many times its size, and to a GiB in any case.
@@ -82,13 +82,6 @@ fn put_in_place(
     }
     remove(&partial)?;
     result
-}
-
-fn remove(folder: &Path) -> Result<(), DataError> {
-    match fs::remove_dir_all(folder) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(DataError::io("remove", folder)(e)),
-        _ => Ok(()),
-    }
 }
 
 fn unpack(zip: &Path, folder: &Path, limits: Limits) -> Result<(), DataError> {
