@@ -15,7 +15,7 @@ use crate::plan::{self, Action, Plan};
 use crate::policy::{OnFailure, Resume};
 use crate::progress::{Event, Report};
 use crate::spec::LoadedStage;
-use crate::store::{Before, Lock, Made, Record, Status, StoreError, lock_stage};
+use crate::store::{Before, Lock, Made, Progress, Record, Status, StoreError, lock_stage};
 
 /// Runs the plan's stages, each when those before it have ended.
 pub fn execute(
@@ -400,6 +400,8 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             record.status = Status::Completed;
             record.message = Some("done before, without a record that said so".to_owned());
             record.updated_at = Utc::now();
+            // What was done after the record was last written is not in it.
+            record.progress = record.progress.map(|progress| Progress { epoch: progress.epochs, ..progress });
             (record.before, changed) = (None, true);
         }
         let is_of = |made: &Made, other: &Made| {

@@ -8,7 +8,7 @@ use pipe_engine::identity;
 use pipe_engine::kind::{Failure, StageId};
 use pipe_engine::plan::plan;
 use pipe_engine::stop::{Signal, Stop};
-use pipe_engine::store::{Record, Status, lock_stage};
+use pipe_engine::store::{Progress, Record, Status, lock_stage};
 
 use crate::fake::{Heard, Project};
 
@@ -85,6 +85,23 @@ fn a_second_run_has_nothing_to_do() {
     assert!(!first.heard.iter().any(|line| line.contains("no artifact")), "artifacts reach the next stage");
     let second = run(&project, false);
     assert_eq!(names(&second.summary.skipped), ["data", "base", "next", "other"]);
+}
+
+#[test]
+fn a_stage_found_done_has_its_record_say_how_far_it_is() {
+    let project = Project::new(CHAIN);
+    run(&project, false);
+    // As its process leaves it that ends between the training's last file and the record.
+    let interrupted = Record {
+        status: Status::Running,
+        progress: Some(Progress { epoch: 2, epochs: 3 }),
+        ..record(&project, "base")
+    };
+    interrupted.save(project.folder.path(), &id_of("base")).unwrap();
+    assert_eq!(run(&project, false).summary.skipped.len(), 4);
+    let settled = record(&project, "base");
+    assert_eq!(settled.status, Status::Completed);
+    assert_eq!(settled.progress, Some(Progress { epoch: 3, epochs: 3 }));
 }
 
 #[test]
