@@ -15,6 +15,7 @@ mod errors;
 mod export;
 mod files;
 mod fresh;
+mod golden;
 mod gpu;
 mod graph;
 mod hostile;
