@@ -11,6 +11,7 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 use pipe_engine::spec::{Scheme, StoreUrl};
+use pipe_engine::store::atomic;
 
 use crate::error::{Kind, RemoteError};
 use crate::http::Connector;
@@ -79,11 +80,8 @@ fn folder(url: &StoreUrl) -> Result<Opened, RemoteError> {
     if !path.parent().is_some_and(Path::is_dir) {
         return Err(wrong(format!("the folder around {} is not there; is it mounted?", path.display())));
     }
-    let made = std::fs::create_dir(path);
-    if let Err(error) = made
-        && error.kind() != std::io::ErrorKind::AlreadyExists
-    {
-        return Err(wrong(format!("failed to create the folder: {error}")));
+    if let Err(error) = atomic::create_folder(path) {
+        return Err(wrong(error.to_string()));
     }
     let store = LocalFileSystem::new_with_prefix(path).map_err(|e| wrong(e.to_string()))?;
     Ok(Opened { store: shared(store.with_fsync(true)), prefix: String::new(), hint: None })

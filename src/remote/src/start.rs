@@ -216,8 +216,7 @@ fn bring_here(
 fn move_aside(root: &Path, path: &str, aside: &str) -> Result<(), RemoteError> {
     let target = root.join(aside).join(path);
     atomic::create_folder(target.parent().unwrap_or(root))?;
-    let moved = std::fs::rename(root.join(path), &target);
-    moved.map_err(|e| RemoteError::local(format!("failed to move {path} to {}: {e}", target.display())))
+    Ok(atomic::put_in_place(&root.join(path), &target)?)
 }
 
 /// A run's folder with nothing but locks in it would count as one that was never begun.

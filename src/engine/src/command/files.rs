@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::graph::{Graph, Wanted};
 use crate::kind::{Failure, StageError, StageId};
-use crate::store::{Output, STATE_FOLDER, Stamp, is_run_folder};
+use crate::store::{Output, STATE_FOLDER, Stamp, is_run_folder, sync};
 
 /// The folder of git, which changes when somebody looks at the state of a project.
 const GIT_FOLDER: &str = ".git";
@@ -238,6 +238,12 @@ fn plain_part(pattern: &str) -> PathBuf {
     let path = plain(Path::new(pattern));
     let is_plain = |part: &Component| !part.as_os_str().to_string_lossy().contains(['*', '?', '[']);
     path.components().take_while(is_plain).collect()
+}
+
+/// Makes what a program wrote durable. It need not have done so itself, and what is recorded is not looked at again.
+pub(super) fn sync(root: &Path, files: &[Found]) -> Result<(), StageError> {
+    let files: Vec<PathBuf> = files.iter().map(|file| root.join(&file.path)).collect();
+    Ok(sync::files(root, &files)?)
 }
 
 /// The files with their digests, by name; `known` saves reading those that did not change.

@@ -232,6 +232,7 @@ impl Stage for CommandStage {
         if let Some(path) = left_over::find(&files, &found, &before) {
             return Err(failed(left_over::message(&files, path)));
         }
+        files::sync(&context.root, &found)?;
         let outputs = digested(&context.root, found, &[])?;
         context.note_made(outputs.clone(), inputs, Vec::new())?;
         let summary = match s.outputs.is_empty() {

@@ -1,13 +1,14 @@
 //! `metrics.jsonl`: a JSON object a line, `{"step": …, "epoch": …, "wall_time": …, "train_loss": …}`.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use crate::store::atomic::{self, Log, WriteError};
 
 /// Appends figures.
-pub struct MetricsFile(Log);
+pub struct MetricsFile(Arc<Log>);
 
 impl MetricsFile {
     /// Opens the file to go on after optimizer step `step`: lines of later steps, which will be done again, and a
@@ -24,7 +25,12 @@ impl MetricsFile {
                 atomic::write(path, |out| out.write_all(kept.as_bytes()))?;
             }
         }
-        Ok(Self(Log::open(path)?))
+        Ok(Self(Arc::new(Log::open(path)?)))
+    }
+
+    /// What is written so far, to be made durable by another thread.
+    pub fn log(&self) -> Arc<Log> {
+        self.0.clone()
     }
 
     /// Adds one line.

@@ -5,11 +5,12 @@
 //! `tensorflow/core/framework/summary.proto`; the few fields that are needed are encoded here by hand.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::store::atomic::{Log, WriteError};
 
 /// Writes events to one file.
-pub struct EventFile(Log);
+pub struct EventFile(Arc<Log>);
 
 impl EventFile {
     /// A new file in `folder`. When training goes on after `step` > 0, TensorBoard is told to forget what other
@@ -18,13 +19,18 @@ impl EventFile {
         // TensorBoard reads the files of a folder in the order of their names: a later one must sort last.
         let now = chrono::Utc::now().timestamp_micros();
         let name = format!("events.out.tfevents.{now:020}.{}.{}", crate::store::host(), std::process::id());
-        let mut this = Self(Log::create(&folder.join(name))?);
+        let mut this = Self(Arc::new(Log::create(&folder.join(name))?));
         this.event(0, |event| event.text(3, "brain.Event:2"))?;
         if step > 0 {
             // SessionLog.status START: the reader drops events at or after this step.
             this.event(step + 1, |event| event.message(7, |session| session.varint(1, 1)))?;
         }
         Ok(this)
+    }
+
+    /// What is written so far, to be made durable by another thread.
+    pub fn log(&self) -> Arc<Log> {
+        self.0.clone()
     }
 
     /// Adds figures at an optimizer step.

@@ -27,7 +27,7 @@ impl<'a> Journal<'a> {
         atomic::create_folder(&folder)?;
         let path = folder.join("events.jsonl");
         let log = Log::open(&path)?;
-        record::sweep(root, pipeline);
+        record::sweep(root, pipeline)?;
         let (root, pipeline) = (root.to_owned(), pipeline.to_owned());
         Ok(Self { root, pipeline, report, log, records: Mutex::default() })
     }

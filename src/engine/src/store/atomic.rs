@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::fault::{self, Change, Watched, point};
 use super::stamp::Stamp;
-use super::traffic;
 use super::watch::{self, News};
+use super::{sync, traffic};
 
 /// A change that failed: which file, what was tried.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +92,7 @@ fn replace(
         return Err(failed("write", path)(error));
     }
     watch::tell(News::Written(path));
-    sync_folder(path)
+    sync_name(path)
 }
 
 /// A file that only grows. Each addition is one write, so that those of two processes do not mix.
@@ -119,6 +119,7 @@ impl Log {
             log.append(b"\n")?;
         }
         watch::tell(News::Grows(path));
+        sync_name(path)?;
         Ok(log)
     }
 
@@ -128,7 +129,13 @@ impl Log {
         let file = point(Change::Create, path).and_then(|()| options.open(path));
         let file = file.map_err(failed("create", path))?;
         watch::tell(News::Grows(path));
+        sync_name(path)?;
         Ok(Self { file, path: path.to_owned() })
+    }
+
+    /// Makes what was added durable. Another thread may add more meanwhile.
+    pub fn sync(&self) -> Result<(), WriteError> {
+        sync::file(&self.file, &self.path).map_err(failed("sync", &self.path))
     }
 
     pub fn append(&self, bytes: &[u8]) -> Result<(), WriteError> {
@@ -157,7 +164,19 @@ pub fn link(existing: &Path, link: &Path) -> Result<(), WriteError> {
     let _ = fs::remove_file(&temporary);
     renamed.map_err(failed("link", link))?;
     watch::tell(News::Written(link));
-    sync_folder(link)
+    sync_name(link)
+}
+
+/// Puts a file or folder that others wrote in its place, where nothing may stand; all of it is durable before.
+pub fn put_in_place(written: &Path, path: &Path) -> Result<(), WriteError> {
+    match written.is_dir() {
+        true => sync::tree(written)?,
+        false => sync::contents(&[written.to_owned()])?,
+    }
+    let renamed = point(Change::Rename, path).and_then(|()| fs::rename(written, path));
+    renamed.map_err(failed("put in place", path))?;
+    sync_name(path)?;
+    if written.parent() == path.parent() { Ok(()) } else { sync_name(written) }
 }
 
 /// Removes a file; one that is gone already is fine.
@@ -166,7 +185,7 @@ pub fn remove(path: &Path) -> Result<(), WriteError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
         _ => {
             watch::tell(News::Removed(path));
-            sync_folder(path)
+            sync_name(path)
         }
     }
 }
@@ -178,9 +197,11 @@ pub fn remove_tree(path: &Path) -> Result<(), WriteError> {
     let renamed = point(Change::Rename, path).and_then(|()| fs::rename(path, &hidden));
     renamed.map_err(failed("remove", path))?;
     watch::tell(News::Removed(path));
+    // Or else a power cut can leave the name with a part of what it had.
+    sync_name(path)?;
     let removed = point(Change::Remove, &hidden).and_then(|()| fs::remove_dir_all(&hidden));
     removed.map_err(failed("remove", path))?;
-    sync_folder(path)
+    sync_name(path)
 }
 
 /// Waits until what is written in a folder's file system gets a later time than `time`, in nanoseconds since 1970. Gives
@@ -198,19 +219,22 @@ pub(crate) fn wait_past(folder: &Path, time: u64) -> io::Result<()> {
     }
 }
 
-/// Creates a folder and its parents, each for good: a power cut must not take a parent away with all in it.
+/// Creates a folder and its parents, each for good: a power cut must not take a parent away with all in it. That holds
+/// for those that stand already as well.
 pub fn create_folder(path: &Path) -> Result<(), WriteError> {
-    if path.as_os_str().is_empty() || path.is_dir() {
-        return Ok(());
+    if !path.as_os_str().is_empty() && !path.is_dir() {
+        path.parent().map_or(Ok(()), create_folder)?;
+        if claim_folder(path)? {
+            return Ok(());
+        }
     }
-    path.parent().map_or(Ok(()), create_folder)?;
-    claim_folder(path).map(drop)
+    sync::rely_on(path)
 }
 
 /// Creates a folder that must be new: `false` if it exists already. Two processes never both get `true`.
 pub fn claim_folder(path: &Path) -> Result<bool, WriteError> {
     match point(Change::Folder, path).and_then(|()| fs::create_dir(path)) {
-        Ok(()) => sync_folder(path).map(|()| true),
+        Ok(()) => sync::made(path).map(|()| true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(failed("create the folder", path)(error)),
     }
@@ -241,15 +265,8 @@ pub fn sweep_if(folder: &Path, goes: impl Fn(&str) -> bool) {
 }
 
 /// Makes a new or changed name durable.
-fn sync_folder(path: &Path) -> Result<(), WriteError> {
-    let Some(folder) = path.parent() else { return Ok(()) };
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    // Windows cannot open folders; its renames are durable without it.
-    if cfg!(windows) {
-        return Ok(());
-    }
-    let synced = point(Change::Sync, folder).and_then(|()| File::open(folder)?.sync_all());
-    synced.map_err(failed("sync the folder", folder))
+fn sync_name(path: &Path) -> Result<(), WriteError> {
+    path.parent().map_or(Ok(()), sync::names)
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use super::traffic;
 use super::writeback::Writeback;
+use super::{sync, traffic};
 
 /// A change of the disk that is about to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,9 +45,8 @@ impl<'a> Watched<'a> {
 
     /// Makes what was written durable.
     pub fn sync(self) -> io::Result<()> {
-        point(Change::Sync, self.path)?;
         self.writeback.finish()?;
-        self.file.sync_all()
+        sync::file(&self.file, self.path)
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod record;
 pub mod room;
 mod runs;
 mod stamp;
+pub mod sync;
 pub mod tensor;
 pub mod traffic;
 pub mod verify;

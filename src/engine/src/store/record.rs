@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::atomic::{self, WriteError};
 use super::checkpoint::{file_digest, file_digest_like};
 use super::stamp::Stamp;
-use super::{Holder, JobId, Lock, Status, StoreError, checked, names, traffic};
+use super::{Holder, JobId, Lock, Status, StoreError, checked, names, sync, traffic};
 use crate::kind::{Failure, StageId};
 use crate::policy::Change;
 
@@ -225,10 +225,12 @@ pub fn lock_stage(root: &Path, pipeline: &str, stage: &StageId) -> Result<Result
     Lock::take(&path)
 }
 
-/// Removes what writers of a pipeline's records left when they died.
-pub(crate) fn sweep(root: &Path, pipeline: &str) {
+/// Puts in order what writers of a pipeline's records left when they died: removes half files, and has the disk know
+/// the names of whole ones.
+pub(crate) fn sweep(root: &Path, pipeline: &str) -> Result<(), WriteError> {
     let records = folder(root, "records", pipeline);
     atomic::sweep_if(&records, |name| !record_is_held(root, pipeline, name));
+    if records.is_dir() { sync::names(&records) } else { Ok(()) }
 }
 
 /// Whether somebody has the stage whose record is called so: records are written by whoever has the stage.

@@ -5,6 +5,8 @@ use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use super::sync;
+
 /// So many bytes are waited for before the disk is asked to take them in.
 const PIECE: u64 = 4 << 20;
 
@@ -24,6 +26,9 @@ impl Writeback {
             return;
         }
         self.waiting = 0;
+        if !sync::keeps_files() {
+            return;
+        }
         if self.thread.is_none() {
             // Without a thread all is left to the sync at the end.
             self.thread = file.try_clone().ok().and_then(start);

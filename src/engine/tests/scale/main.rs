@@ -71,7 +71,12 @@ fn what_is_done_to_the_disk_grows_with_the_stages_alone() {
     // A record when a stage begins, at each checkpoint, after a failed attempt, at its end.
     let records = 2 * stages + checkpoints + failures;
     assert_eq!(t.renamed, records);
-    assert_eq!(t.synced, 2 * records + t.folders, "the file and its folder");
+    // A process has the disk know once of the folder of the events, and of the project's folder and those around it.
+    let once = t.synced - 2 * records - t.folders;
+    assert!(
+        once <= 1 + std::env::temp_dir().components().count() as u64 + 1,
+        "the file and its folder: {once}"
+    );
     assert_eq!(t.locks, stages);
     assert_eq!(t.opened, records + stages + 1, "records, locks, events");
     // Each record, each lock's holder, and a line for each thing that happened.

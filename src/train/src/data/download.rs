@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use md5::{Digest, Md5};
+use pipe_engine::store::atomic;
 use ureq::Agent;
 use ureq::http::{StatusCode, header};
 
@@ -203,13 +204,7 @@ impl<'a> Download<'a> {
     }
 
     fn put_in_place(self) -> Result<(), DataError> {
-        self.file.sync_all().map_err(DataError::io("sync", &self.part))?;
-        fs::rename(&self.part, self.target).map_err(DataError::io("put in place", self.target))?;
-        #[cfg(unix)] // the rename lasts once the folder is synced; elsewhere folders cannot be opened
-        if let Some(folder) = self.target.parent() {
-            File::open(folder).and_then(|f| f.sync_all()).map_err(DataError::io("sync", folder))?;
-        }
-        Ok(())
+        Ok(atomic::put_in_place(&self.part, self.target)?)
     }
 
     fn failed(&self, reason: String) -> DataError {

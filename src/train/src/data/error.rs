@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use pipe_engine::store::atomic::WriteError;
+
 /// An error of a data set, its download, or its loader.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -13,6 +15,10 @@ pub enum DataError {
     /// A file or folder could not be read or written.
     #[error("failed to {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
+
+    /// The disk did not take something in.
+    #[error(transparent)]
+    Write(#[from] WriteError),
 
     /// The data is not there, and downloading is switched off.
     #[error("failed to find {}: set `download: true`, or get {url} and put it at that path", path.display())]

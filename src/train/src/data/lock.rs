@@ -4,6 +4,8 @@ use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::Path;
 
+use pipe_engine::store::atomic;
+
 use super::error::DataError;
 
 /// Held until dropped.
@@ -13,7 +15,7 @@ pub(crate) struct Lock(#[allow(dead_code, reason = "the open file is the lock")]
 /// would let two processes lock two different files of that name). Makes the folder if there is none.
 pub(crate) fn beside(target: &Path) -> Result<Lock, DataError> {
     let folder = target.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(DataError::io("create the folder", folder))?;
+    atomic::create_folder(folder)?;
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     let path = folder.join(format!(".{name}.lock"));
     let file = File::options().create(true).append(true).open(&path).map_err(DataError::io("open", &path))?;

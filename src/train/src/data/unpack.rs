@@ -1,13 +1,15 @@
 //! Unpacking `.tar.gz` files that may come from anyone.
 //!
 //! Only folders and plain files whose paths stay inside are accepted, up to a total size. Everything is unpacked
-//! beside its target and renamed at the end, so an error leaves nothing half-written behind.
+//! beside its target, synced and renamed at the end, so that neither an error nor a power cut leaves something
+//! half-written behind.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Take};
 use std::path::{Component, Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
+use pipe_engine::store::atomic;
 use tar::{Archive, Entry, EntryType};
 
 use super::archives::HashedFile;
@@ -48,7 +50,7 @@ pub fn unpack(archive: &Path, target: &Path, limits: Limits) -> Result<Option<St
     let partial = PathBuf::from(partial);
     remove(&partial)?; // left by a process that was killed
     let result = unpack_into(archive, &partial, limits).and_then(|md5| {
-        fs::rename(only_folder(&partial)?, target).map_err(DataError::io("put in place", target))?;
+        atomic::put_in_place(&only_folder(&partial)?, target)?;
         Ok(Some(md5))
     });
     remove(&partial)?;

@@ -7,8 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::{Component, Path, PathBuf};
 
-use pipe_engine::store::room;
-use rayon::prelude::*;
+use pipe_engine::store::{atomic, room};
 use zip::ZipArchive;
 use zip::read::ZipFile;
 
@@ -72,14 +71,9 @@ fn put_in_place(
     remove(&partial)?; // left by a process that was killed
     let size = zip.metadata().map_err(DataError::io("look at", zip))?.len();
     let result = unpack(zip, &partial, limits(size)).and_then(|()| match is_unchanged()? {
-        true => fs::rename(&partial, target).map_err(DataError::io("put in place", target)),
+        true => Ok(atomic::put_in_place(&partial, target)?),
         false => Err(DataError::Changed { file: zip.to_owned() }),
     });
-    #[cfg(unix)] // the rename lasts once the folder is synced; elsewhere folders cannot be opened
-    if result.is_ok() {
-        let parent = target.parent().unwrap_or(target);
-        File::open(parent).and_then(|f| f.sync_all()).map_err(DataError::io("sync", parent))?;
-    }
     remove(&partial)?;
     result
 }
@@ -100,7 +94,6 @@ fn unpack(zip: &Path, folder: &Path, limits: Limits) -> Result<(), DataError> {
         let reason = format!("it needs {} MB, and {} MB are free", needed >> 20, free >> 20);
         return Err(failed("unpacking it", reason));
     }
-    let mut files = Vec::new();
     for number in 0..archive.len() {
         let mut entry =
             archive.by_index(number).map_err(|e| failed(&format!("entry {number}"), e.to_string()))?;
@@ -115,11 +108,8 @@ fn unpack(zip: &Path, folder: &Path, limits: Limits) -> Result<(), DataError> {
             let reason = format!("the archive unpacks to more than {} bytes, which is refused", limits.bytes);
             failed(&at, reason)
         })?;
-        files.push(path);
     }
-    files.par_iter().try_for_each(|path| {
-        File::open(path).and_then(|file| file.sync_all()).map_err(DataError::io("sync", path))
-    })
+    Ok(())
 }
 
 /// The path of a file below the target; `None` for folders and for what systems add for themselves.

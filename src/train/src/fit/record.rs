@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use pipe_engine::events::{EventFile, MetricsFile};
 use pipe_engine::kind::{Failure, RunContext, StageError};
 use pipe_engine::progress::Event;
+use pipe_engine::store::atomic::{self, Log};
 use pipe_engine::store::tensor::HostTensor;
-use pipe_engine::store::{EpochRecord, Header, Keeper, Run, Saved, Status, atomic};
+use pipe_engine::store::{EpochRecord, Header, Keeper, Run, Saved, Status};
 use serde_json::json;
 
 use super::run::{Job, Position};
@@ -142,6 +144,12 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
+    /// What the figures up to now were written to. A checkpoint stands for them: training goes on behind it, and does not
+    /// write them again. So they are made durable before it, by the thread that writes it.
+    fn logs(&self) -> [Arc<Log>; 2] {
+        [self.metrics.log(), self.events.log()]
+    }
+
     fn write(&mut self, step: u64, epoch: u64, values: &[(&str, f64)]) -> Result<(), StageError> {
         self.metrics.append(step, epoch, values.iter().copied())?;
         Ok(self.events.scalars(step, values.iter().copied())?)
@@ -171,8 +179,9 @@ impl<'a> Recorder<'a> {
         }
         let monitored = metrics.get(&self.settings.checkpoint.monitor).copied();
         self.writing = Writing { blocked: self.blocked_since(started), monitored, epoch: position.epoch };
-        let after_best = self.after_best;
+        let (after_best, logs) = (self.after_best, self.logs());
         self.writer.begin(move |keeper| {
+            sync(&logs)?;
             let step = header.global_step;
             let saved = keeper.save_epoch(&header, is_final, || good(tensors, step))?;
             if let (Some(Saved { is_best: true, .. }), Some(write)) = (&saved, after_best) {
@@ -195,7 +204,9 @@ impl<'a> Recorder<'a> {
         self.saved_step = Some(position.global_step);
         self.writing =
             Writing { blocked: self.blocked_since(started), monitored: None, epoch: position.epoch };
+        let logs = self.logs();
         self.writer.begin(move |keeper| {
+            sync(&logs)?;
             let tensors = good(tensors, header.global_step)?;
             Ok(Some(keeper.save_partial(&header, &tensors)?))
         });
@@ -275,8 +286,10 @@ impl<'a> Recorder<'a> {
         let (size, png) = ([picture.width(), picture.height()], Format::Png.encode(&picture)?);
         let file = self.samples(position);
         file.parent().map_or(Ok(()), atomic::create_folder)?;
-        atomic::write(&file, |out| out.write_all(&png))?;
+        // Drawn again unless the file stands.
         self.events.image(position.global_step, "samples", size, &png)?;
+        self.events.log().sync()?;
+        atomic::write(&file, |out| out.write_all(&png))?;
         let part = part.map(|part| format!(": {part}")).unwrap_or_default();
         let text = format!("Drew samples/epoch_{:03}.png{part}", position.epoch);
         self.context.event(Event::Message { text });
@@ -288,7 +301,7 @@ impl<'a> Recorder<'a> {
     /// # Errors
     /// What went wrong when the last checkpoint was written, or now.
     pub fn end(mut self, status: Status, message: Option<String>) -> Result<Keeper, StageError> {
-        let written = self.settle();
+        let written = self.settle().and_then(|()| sync(&self.logs()));
         let mut keeper = self.writer.into_keeper()?;
         keeper.end(status, message)?;
         written.map(|()| keeper)
@@ -334,6 +347,10 @@ impl<'a> Recorder<'a> {
                 .collect(),
         }
     }
+}
+
+fn sync(logs: &[Arc<Log>]) -> Result<(), StageError> {
+    Ok(logs.iter().try_for_each(|log| log.sync())?)
 }
 
 /// The state as it is to be saved. A step whose loss was finite can still have spoilt the weights; a checkpoint of

@@ -16,7 +16,7 @@ use super::checkpoint::{self, Header};
 use super::found::{self, Found, Name};
 use super::tensor::HostTensor;
 use super::{
-    CheckpointRecord, EpochRecord, Lock, Metadata, PartialRecord, Run, Status, StoreError, atomic, room,
+    CheckpointRecord, EpochRecord, Lock, Metadata, PartialRecord, Run, Status, StoreError, atomic, room, sync,
 };
 use crate::policy::{Action, CheckpointPolicy};
 
@@ -61,6 +61,9 @@ impl Keeper {
         sweep(&run);
         // A copy of a run may lack its empty folders.
         atomic::create_folder(&run.checkpoints())?;
+        // A process that was killed may have left names that the disk does not know yet.
+        sync::names(&run.folder)?;
+        sync::names(&run.checkpoints())?;
         let mut keeper = Self { run, policy, metadata, _lock: lock };
         keeper.reconcile()?;
         Ok(keeper)
