@@ -38,5 +38,6 @@ mod slurm;
 mod standing;
 mod start_file;
 mod store;
+mod synced;
 mod told;
 mod wgpu;
