@@ -6,7 +6,7 @@ use pipe_engine::store::Checkpoint;
 use pipe_engine::store::checkpoint::Written;
 use pipe_train::checkpoint as model;
 
-use super::{CliError, ExitCode, files};
+use super::{CliError, ExitCode, files, written};
 use crate::report::{message, table};
 use crate::say;
 
@@ -96,7 +96,7 @@ pub fn ckpt(arguments: CkptArguments) -> Result<ExitCode, CliError> {
         }
         CkptCommand::Export { file, output, merge, lora, overwrite, .. } => {
             let checkpoint = open(&file)?;
-            free(&output, overwrite)?;
+            let target = free(&output, overwrite)?;
             let adapter = lora.map(|path| model::adapter(&files::adapter(&path), true)).transpose();
             let adapter = adapter.map_err(CliError::failed)?;
             if let Some(adapter) = &adapter
@@ -105,25 +105,26 @@ pub fn ckpt(arguments: CkptArguments) -> Result<ExitCode, CliError> {
                 message::warning(&warning);
             }
             let written = match merge {
-                true => model::merged(&checkpoint, adapter.as_ref(), &output),
-                false => model::weights_only(&checkpoint, &output),
+                true => model::merged(&checkpoint, adapter.as_ref(), &target),
+                false => model::weights_only(&checkpoint, &target),
             };
             report(&output, written.map_err(CliError::failed)?);
         }
         CkptCommand::Import { file, output, image_size, classes, overwrite } => {
-            free(&output, overwrite)?;
+            let target = free(&output, overwrite)?;
             let options = model::ImportOptions { image_size, class_names: classes };
-            report(&output, model::import(&file, &output, &options).map_err(CliError::failed)?);
+            report(&output, model::import(&file, &target, &options).map_err(CliError::failed)?);
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Refuses to write over a file that nobody spoke of.
-fn free(file: &std::path::Path, overwrite: bool) -> Result<(), CliError> {
+/// The file to write. Refuses to write over one that nobody spoke of.
+fn free(file: &std::path::Path, overwrite: bool) -> Result<PathBuf, CliError> {
+    let target = written::target(file)?;
     match file.exists() && !overwrite {
         true => Err(CliError::usage(format!("{} exists; --overwrite replaces it", file.display()))),
-        false => Ok(()),
+        false => Ok(target),
     }
 }
 

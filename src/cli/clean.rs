@@ -31,15 +31,19 @@ pub fn gc(arguments: GcArguments) -> Result<ExitCode, CliError> {
         garbage.extend(clean::cache(&root));
     }
     let word = if arguments.dry_run { "would remove" } else { "removed" };
+    let mut gone = Vec::new();
     for piece in &garbage {
         if !arguments.dry_run {
-            clean::remove(piece).map_err(CliError::failed)?;
+            if !clean::remove(piece).map_err(CliError::failed)? {
+                // Used, or removed, by another process since it was found.
+                continue;
+            }
             pipe_remote::forget(&root, &root.join(&piece.path))?;
         }
+        gone.push(piece.bytes);
         say!("{word} {} ({}, {})", piece.path.display(), piece.why, table::bytes(piece.bytes));
     }
-    let bytes = garbage.iter().map(|g| g.bytes).sum();
-    conclude(garbage.len(), bytes, arguments.dry_run);
+    conclude(gone.len(), gone.iter().sum(), arguments.dry_run);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -50,9 +54,12 @@ pub fn prune(folders: &[Runs], keep: usize, dry_run: bool) -> Result<ExitCode, C
         let shown = run.folder.display().to_string();
         match marked(&run, fate) {
             Fate::Stays { why } => say!("kept {shown}: {why}"),
-            Fate::Goes { bytes } => {
+            Fate::Goes { bytes, metadata } => {
                 if !dry_run {
-                    clean::remove_run(&run).map_err(CliError::failed)?;
+                    if !clean::remove_needless(&run, &metadata).map_err(CliError::failed)? {
+                        say!("kept {shown}: somebody uses it since");
+                        continue;
+                    }
                     pipe_remote::forget(&root, &root.join(&run.folder))?;
                 }
                 let word = if dry_run { "would remove" } else { "removed" };

@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 use pipe_engine::kind::{Failure, StageError, StageId};
 use pipe_engine::progress::{Event, Report, Unit};
 use pipe_engine::stop::Stop;
-use pipe_engine::store::atomic;
 use pipe_train::data::{DataError, Dataset, DatasetSettings, Progress, Source};
 use pipe_train::sample::{Format, Picture, Sheet, stacked};
 
 use super::asked::{Asked, Meant};
-use super::{CliError, ExitCode, Output, signals};
+use super::{CliError, ExitCode, Output, signals, written};
 use crate::report::data::{self, Described};
 use crate::report::message;
 use crate::{report, say};
@@ -81,8 +80,8 @@ pub fn data(arguments: DataArguments, output: &Output) -> Result<ExitCode, CliEr
     }
     if let Some((path, format)) = target.filter(|_| !pictures.is_empty()) {
         let bytes = format.encode(&stacked(&pictures)).map_err(CliError::failed)?;
-        atomic::write(path, |out| out.write_all(&bytes)).map_err(CliError::failed)?;
-        if !a.json {
+        written::write(path, |out| out.write_all(&bytes))?;
+        if !a.json && !written::is_output(path) {
             say!("{}", path.display());
         }
     }

@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 
 use pipe_engine::export::argo::{self, Options};
-use pipe_engine::store::atomic;
 
 use super::asked::Asked;
-use super::{CliError, ExitCode, project};
+use super::{CliError, ExitCode, project, written};
 use crate::say;
 
 #[derive(clap::Args)]
@@ -76,9 +75,10 @@ pub fn export(arguments: ExportArguments) -> Result<ExitCode, CliError> {
     let text = made.map_err(CliError::usage)?.to_yaml();
     match &a.output {
         Some(path) => {
-            atomic::write(&project::path(path), |out| out.write_all(text.as_bytes()))
-                .map_err(CliError::failed)?;
-            say!("{}", path.display());
+            written::write(&project::path(path), |out| out.write_all(text.as_bytes()))?;
+            if !written::is_output(path) {
+                say!("{}", path.display());
+            }
         }
         None => say!("{}", text.trim_end()),
     }

@@ -34,6 +34,7 @@ mod store;
 mod ui;
 mod verify;
 mod version;
+mod written;
 
 use std::fmt;
 

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use pipe_engine::graph::Graph;
 use pipe_engine::plan::{Action, Plan, Step};
 use pipe_engine::progress::Silent;
+use pipe_engine::source::Source;
 use pipe_engine::stop::Stop;
-use pipe_engine::store::atomic;
 use serde::{Deserialize, Serialize};
 
 use super::asked::Asked;
-use super::{CliError, ExitCode, project, store};
+use super::{CliError, ExitCode, project, store, written};
 use crate::say;
 
 #[derive(clap::Args)]
@@ -52,9 +52,10 @@ pub fn plan(arguments: PlanArguments) -> Result<ExitCode, CliError> {
     let file = PlanFile { version: VERSION, pipeline, asked, plan };
     if let Some(path) = &arguments.output {
         let text = serde_json::to_string_pretty(&file).unwrap_or_default();
-        atomic::write(&project::path(path), |out| writeln!(out, "{text}")).map_err(CliError::failed)?;
+        written::write(&project::path(path), |out| writeln!(out, "{text}"))?;
     }
     match arguments.json {
+        _ if arguments.output.as_deref().is_some_and(written::is_output) => {}
         true => say!("{}", serde_json::to_string_pretty(&file).unwrap_or_default()),
         false => print(&file.plan),
     }
@@ -84,8 +85,9 @@ pub fn print(plan: &Plan) {
 impl PlanFile {
     pub fn read(path: &Path) -> Result<Self, CliError> {
         let wrong = |e: &dyn std::fmt::Display| CliError::usage(format!("{}: {e}", path.display()));
-        let text = std::fs::read(path).map_err(|e| wrong(&e))?;
-        let mut file: Self = serde_json::from_slice(&text).map_err(|e| wrong(&format!("not a plan: {e}")))?;
+        let text = Source::read(path, path)?;
+        let mut file: Self =
+            serde_json::from_str(text.text()).map_err(|e| wrong(&format!("not a plan: {e}")))?;
         match file.version {
             VERSION => {
                 project::enter(Some(path))?;

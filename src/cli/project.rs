@@ -8,7 +8,7 @@ use pipe_engine::kind::StageKind;
 use pipe_engine::shell::{self, Line};
 use pipe_engine::source::Source;
 use pipe_engine::spec::PipelineFile;
-use pipe_engine::store::{STATE_FOLDER, records_folder};
+use pipe_engine::store::{STATE_FOLDER, atomic, former_records_folder, records_folder};
 
 use super::CliError;
 use crate::report::message;
@@ -33,6 +33,7 @@ pub fn enter(file: Option<&Path>) -> Result<(), CliError> {
     let here = std::env::current_dir().map_err(failed)?;
     let started = STARTED.get_or_init(|| here.clone());
     let root = choose(started, file);
+    atomic::stay_in(&root);
     if root == here {
         return Ok(());
     }
@@ -100,7 +101,9 @@ fn absolute(here: &Path, file: &Path) -> Option<PathBuf> {
 /// Whether a project has records of the pipeline in a file.
 fn has_run(root: &Path, file: &Path) -> bool {
     let read = Source::read(file, file).ok().and_then(|source| PipelineFile::parse(source).ok());
-    read.is_some_and(|pipeline| records_folder(root, &pipeline.name).is_dir())
+    read.is_some_and(|pipeline| {
+        [records_folder, former_records_folder].iter().any(|folder| folder(root, &pipeline.name).is_dir())
+    })
 }
 
 /// The project's folder. Commands enter it first.

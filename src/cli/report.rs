@@ -7,11 +7,11 @@ use chrono::Utc;
 use pipe_engine::progress::Silent;
 use pipe_engine::shell::Line;
 use pipe_engine::stop::Stop;
-use pipe_engine::store::{Runs, Status, atomic};
+use pipe_engine::store::{Runs, Status};
 
 use super::asked::{Asked, AskedFile, Meant};
 use super::runs::folders;
-use super::{CliError, ExitCode, project, status, version};
+use super::{CliError, ExitCode, project, status, version, written};
 use crate::report::page::{self, Node, Page};
 use crate::say;
 
@@ -31,10 +31,11 @@ pub fn report(arguments: ReportArguments) -> Result<ExitCode, CliError> {
     let subject = Subject::of(arguments.asked.asked()?)?;
     let page = subject.page()?;
     let html = page.to_html(false);
-    atomic::write(&project::path(&arguments.output), |out| out.write_all(html.as_bytes()))
-        .map_err(CliError::failed)?;
+    written::write(&project::path(&arguments.output), |out| out.write_all(html.as_bytes()))?;
     page.warnings.iter().for_each(|warning| crate::report::message::warning(warning));
-    say!("{}", arguments.output.display());
+    if !written::is_output(&arguments.output) {
+        say!("{}", arguments.output.display());
+    }
     Ok(ExitCode::SUCCESS)
 }
 

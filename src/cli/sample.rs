@@ -5,13 +5,12 @@ use std::path::PathBuf;
 use pipe_engine::kind::{Failure, StageId};
 use pipe_engine::progress::{Event, Unit};
 use pipe_engine::stop::Stop;
-use pipe_engine::store::atomic;
 use pipe_train::checkpoint;
 use pipe_train::device::{self, DeviceChoice, Share};
 use pipe_train::noise::Sampler;
 use pipe_train::sample::{Format, Request, guidance_in_vain};
 
-use super::{CliError, ExitCode, Output, files, signals};
+use super::{CliError, ExitCode, Output, files, signals, written};
 use crate::report::message;
 use crate::{report, say};
 
@@ -104,7 +103,9 @@ pub fn sample(arguments: SampleArguments, output: &Output) -> Result<ExitCode, C
         return Ok(ExitCode::from(code));
     };
     let bytes = format.encode(&picture.render()).map_err(CliError::failed)?;
-    atomic::write(&a.output, |out| out.write_all(&bytes)).map_err(CliError::failed)?;
-    say!("{}", a.output.display());
+    written::write(&a.output, |out| out.write_all(&bytes))?;
+    if !written::is_output(&a.output) {
+        say!("{}", a.output.display());
+    }
     Ok(ExitCode::SUCCESS)
 }

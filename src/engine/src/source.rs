@@ -4,9 +4,10 @@
 //! file is walked once more with a reader that fails on purpose at the wanted node, and the YAML library says
 //! where that was.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -36,10 +37,29 @@ pub enum Part {
     Value,
 }
 
+/// The content of a file. What a pipe that the shell made gives, as for `<(…)`, is kept: it comes once only.
+fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
+    static GIVEN: Mutex<BTreeMap<PathBuf, Vec<u8>>> = Mutex::new(BTreeMap::new());
+    if std::fs::metadata(path).map_or(true, |found| found.is_file() || found.is_dir()) {
+        return std::fs::read(path);
+    }
+    if !["/dev/stdin", "/dev/fd", "/proc"].iter().any(|place| path.starts_with(place)) {
+        let text = "it is a pipe or a device, not a file; name a file, or `/dev/stdin` and lead it there";
+        return Err(std::io::Error::other(text));
+    }
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(bytes) = given.get(path) {
+        return Ok(bytes.clone());
+    }
+    let bytes = std::fs::read(path)?;
+    given.insert(path.to_owned(), bytes.clone());
+    Ok(bytes)
+}
+
 impl Source {
     /// Reads a file. `shown` is the path that messages print, `path` the one that is opened.
     pub fn read(path: &Path, shown: &Path) -> Result<Self, SpecError> {
-        let bytes = std::fs::read(path).map_err(|error| match error.kind() {
+        let bytes = contents(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
                 let error = SpecError::plain(format!("{}: no such file", shown.display()));
                 match neighbour(path) {

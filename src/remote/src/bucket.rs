@@ -2,14 +2,14 @@
 //! calls waits; tokio runs only meanwhile.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use pipe_engine::spec::StoreUrl;
-use pipe_engine::store::plain_name;
+use pipe_engine::store::names;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::error::{Kind, RemoteError};
@@ -23,7 +23,11 @@ const INDEXES: &str = ".pipe/index";
 pub(crate) struct Bucket {
     runtime: Runtime,
     pub(crate) store: Arc<dyn ObjectStore>,
-    prefix: Path,
+    own: Path,
+    /// Where earlier versions had the pipeline, if that is elsewhere. Names in other scripts could share it.
+    former: Option<Path>,
+    /// Which of both it is, once the store was asked.
+    settled: OnceLock<Path>,
     pipeline: String,
     /// As the user wrote it, for messages.
     pub(crate) url: String,
@@ -46,9 +50,36 @@ impl Bucket {
     pub fn over(opened: Opened, url: String, pipeline: &str) -> Result<Self, RemoteError> {
         let runtime = Builder::new_current_thread().enable_time().max_blocking_threads(8).build();
         let runtime = runtime.map_err(|e| RemoteError::local(format!("failed to start a runtime: {e}")))?;
-        let prefix = Path::from(format!("{}/{}", opened.prefix, plain_name(pipeline)));
+        let below = |name: String| Path::from(format!("{}/{name}", opened.prefix));
+        let (own, former) = (below(names::of_pipeline(pipeline)), below(names::plain_name(pipeline)));
+        let former = Some(former).filter(|former| *former != own);
+        let settled = if former.is_none() { OnceLock::from(own.clone()) } else { OnceLock::new() };
+        let pipeline = pipeline.to_owned();
         let Opened { store, hint, .. } = opened;
-        Ok(Self { runtime, store, prefix, pipeline: pipeline.to_owned(), url, hint })
+        Ok(Self { runtime, store, own, former, settled, pipeline, url, hint })
+    }
+
+    /// Finds out where the pipeline is in the store. What an earlier version put there stays where it is.
+    pub(crate) fn settle(&self) -> Result<(), RemoteError> {
+        let Some(former) = self.former.as_ref().filter(|_| self.settled.get().is_none()) else {
+            return Ok(());
+        };
+        let is_in = |folder: &Path| -> Result<bool, RemoteError> {
+            for _ in 0..10 {
+                let Some(&newest) = self.generations_in(folder)?.last() else { return Ok(false) };
+                if let Some((_, index)) = self.any_index(folder, newest)? {
+                    return Ok(index.pipeline == self.pipeline);
+                }
+            }
+            Ok(true)
+        };
+        let place = if !is_in(&self.own)? && is_in(former)? { former } else { &self.own };
+        let _ = self.settled.set(place.clone());
+        Ok(())
+    }
+
+    fn prefix(&self) -> &Path {
+        self.settled.get().unwrap_or(&self.own)
     }
 
     /// Waits for an answer.
@@ -65,7 +96,7 @@ impl Bucket {
     }
 
     pub(crate) fn at(&self, key: &str) -> Path {
-        self.prefix.parts().chain(Path::from(key).parts()).collect()
+        below(self.prefix(), key)
     }
 
     fn index_at(&self, generation: u64) -> Path {
@@ -74,6 +105,7 @@ impl Bucket {
 
     /// The newest index; none if there never was one.
     pub fn newest(&self) -> Result<Option<Index>, RemoteError> {
+        self.settle()?;
         // Between the list and the reading a newer one may have taken its place.
         for _ in 0..10 {
             let Some(&newest) = self.generations()?.last() else { return Ok(None) };
@@ -86,30 +118,40 @@ impl Bucket {
     }
 
     fn index(&self, generation: u64) -> Result<Option<Index>, RemoteError> {
-        let at = self.index_at(generation);
+        let Some((at, index)) = self.any_index(self.prefix(), generation)? else { return Ok(None) };
+        match index.pipeline == self.pipeline && index.generation == generation {
+            true => Ok(Some(index)),
+            false => Err(RemoteError::new(
+                Kind::Setting,
+                format!(
+                    "store {}: its index {at} has the state of pipeline {:?}; give this one another prefix, or another name",
+                    self.url, index.pipeline
+                ),
+            )),
+        }
+    }
+
+    /// An index, whosever it is, and where it is.
+    fn any_index(&self, prefix: &Path, generation: u64) -> Result<Option<(Path, Index)>, RemoteError> {
+        let at = below(prefix, &self.index_key(generation));
         let read = self.wait(async { self.store.get(&at).await?.bytes().await });
         let bytes = match read {
             Ok(bytes) => bytes,
             Err(Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(self.error("read the index", &error)),
         };
-        let index =
-            Index::from_bytes(&bytes).map_err(|why| self.damaged(format!("the index {at}: {why}")))?;
-        match index.pipeline == self.pipeline && index.generation == generation {
-            true => Ok(Some(index)),
-            false => Err(RemoteError::new(
-                Kind::Setting,
-                format!(
-                    "store {}: its folder {} has the state of pipeline {:?}; give this one another prefix, or another name",
-                    self.url, self.prefix, index.pipeline
-                ),
-            )),
-        }
+        let index = Index::from_bytes(&bytes);
+        let index = index.map_err(|why| self.damaged(format!("the index {at}: {why}")))?;
+        Ok(Some((at, index)))
     }
 
     /// The numbers of the indexes, in order.
     fn generations(&self) -> Result<Vec<u64>, RemoteError> {
-        let folder = self.at(INDEXES);
+        self.generations_in(self.prefix())
+    }
+
+    fn generations_in(&self, prefix: &Path) -> Result<Vec<u64>, RemoteError> {
+        let folder = below(prefix, INDEXES);
         let listed: Result<Vec<_>, Error> = self.wait(self.store.list(Some(&folder)).try_collect());
         let listed = listed.map_err(|e| self.error("list the indexes", &e))?;
         let number = |path: &Path| path.filename()?.strip_suffix(".json")?.parse().ok();
@@ -166,7 +208,7 @@ impl Bucket {
 
     /// All objects but the indexes, and when each was put.
     pub fn objects(&self) -> Result<Vec<(Path, DateTime<Utc>)>, RemoteError> {
-        let listed: Result<Vec<_>, Error> = self.wait(self.store.list(Some(&self.prefix)).try_collect());
+        let listed: Result<Vec<_>, Error> = self.wait(self.store.list(Some(self.prefix())).try_collect());
         let listed = listed.map_err(|e| self.error("list the objects", &e))?;
         let indexes = self.at(INDEXES);
         let objects = listed.into_iter().filter(|found| !found.location.prefix_matches(&indexes));
@@ -192,6 +234,10 @@ impl Bucket {
             }
         }
     }
+}
+
+fn below(prefix: &Path, key: &str) -> Path {
+    prefix.parts().chain(Path::from(key).parts()).collect()
 }
 
 /// Whether a store cannot put under a condition. Then the number is looked for first, which two at the same moment can get past.

@@ -50,6 +50,7 @@ impl Committer {
 
     /// Brings these changes into the store, all or none. `sent` is told of bytes that are there.
     pub fn bring(&mut self, changes: &[Numbered], sent: &dyn Fn(u64)) -> Result<(), RemoteError> {
+        self.bucket.settle()?;
         self.put.retain(|_, (since, ..)| since.elapsed() < FRESH);
         // So that another name of a file is not put again.
         let listed = self.base.files.iter();

@@ -46,9 +46,9 @@ pub(crate) fn fetch(
         about_to(paths.len(), bytes);
     }
     make_sure_of_room(&project.root, bytes)?;
-    sweep(&project.root, paths);
+    sweep(project, paths)?;
     for (_, path, entry) in order {
-        let target = project.root.join(path);
+        let target = project.locate(path)?;
         atomic::create_folder(target.parent().unwrap_or(&project.root))?;
         let key = entry.key(path);
         match there.get(&key) {
@@ -65,15 +65,17 @@ pub(crate) fn fetch(
 }
 
 /// Removes what a fetch that was killed has left of these files.
-fn sweep(root: &Path, paths: &[String]) {
-    let mut folders: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+fn sweep(project: &Project, paths: &[String]) -> Result<(), RemoteError> {
+    let mut folders: BTreeMap<PathBuf, BTreeSet<&str>> = BTreeMap::new();
     for path in paths {
-        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let name = path.rsplit('/').next().unwrap_or(path);
+        let folder = project.locate(path)?.parent().map(Path::to_owned).unwrap_or_default();
         folders.entry(folder).or_default().insert(name);
     }
     for (folder, names) in folders {
-        atomic::sweep_if(&root.join(folder), |name| names.contains(name));
+        atomic::sweep_if(&folder, |name| names.contains(name));
     }
+    Ok(())
 }
 
 /// Metadata after what it speaks of, records after that.

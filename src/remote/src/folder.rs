@@ -2,23 +2,21 @@
 //! that its stages put elsewhere. Caches, locks, logs of jobs and half files are not.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::path::{Component, Path, PathBuf};
 
 use pipe_engine::graph::Graph;
-use pipe_engine::store::{
-    Runs, STATE_FOLDER, atomic, former_records_folder, modified, record_is_held, records_folder,
-};
+use pipe_engine::store::{Places, Runs, StatePath, modified, record_is_held};
+
+use crate::error::RemoteError;
 
 /// A pipeline in its folder.
 #[derive(Debug, Clone)]
 pub struct Project {
     pub root: PathBuf,
     pub pipeline: String,
-    /// Folders of numbered runs.
-    pub runs: Vec<PathBuf>,
-    /// Files that stages put elsewhere.
-    pub outputs: Vec<PathBuf>,
+    places: Places,
 }
 
 /// A file as it stands.
@@ -39,48 +37,45 @@ impl Project {
     /// What the stages of a pipeline keep. Outputs of commands are not among it: they may be anything, and are made again
     /// where they are missed.
     pub fn of(root: &Path, graph: &Graph) -> Self {
-        let mut runs: Vec<PathBuf> = graph.stages().filter_map(|stage| stage.stage.runs()).collect();
-        runs.sort();
-        runs.dedup();
+        let runs = graph.stages().filter_map(|stage| stage.stage.runs());
         let stages = graph.stages().filter(|stage| stage.kind != "command");
-        let outputs =
-            stages.flat_map(|stage| stage.files.writes.iter().map(|(_, path)| path.clone())).collect();
-        Self { root: root.to_owned(), pipeline: graph.pipeline.name.clone(), runs, outputs }
+        let outputs = stages.flat_map(|stage| stage.files.writes.iter().map(|(_, path)| path.clone()));
+        Self::new(root, &graph.pipeline.name, runs, outputs)
     }
 
-    /// A file's path as the index has it; none if it is no part of the state.
+    /// A pipeline with these folders of numbered runs, and stages that were told to write these files.
+    pub fn new(
+        root: &Path,
+        pipeline: &str,
+        runs: impl IntoIterator<Item = PathBuf>,
+        outputs: impl IntoIterator<Item = PathBuf>,
+    ) -> Self {
+        let places = Places::new(pipeline, runs, outputs);
+        Self { root: root.to_owned(), pipeline: pipeline.to_owned(), places }
+    }
+
+    /// A file's path as the index has it, or that of a run's folder; none if it is no part of the state.
     pub(crate) fn relative(&self, path: &Path) -> Option<String> {
-        let relative = path.strip_prefix(&self.root).ok()?;
-        let name = relative.file_name()?.to_str()?;
-        if !is_kept(name) {
-            return None;
-        }
-        let parts: Option<Vec<&str>> = relative
-            .components()
-            .map(|part| match part {
-                Component::Normal(part) => part.to_str(),
-                _ => None,
-            })
-            .collect();
-        let parts = parts?;
-        let ours = parts[0] != STATE_FOLDER || self.records().iter().any(|folder| path.starts_with(folder));
-        ours.then(|| parts.join("/"))
+        let relative = as_text(path.strip_prefix(&self.root).ok()?)?;
+        self.places.covers(&relative).then_some(relative)
     }
 
-    /// Folders of the pipeline's records; with the one that earlier versions had, where that is another.
-    fn records(&self) -> Vec<PathBuf> {
-        let mut folders = vec![
-            records_folder(&self.root, &self.pipeline),
-            former_records_folder(&self.root, &self.pipeline),
-        ];
-        folders.dedup();
-        folders
+    /// The path that an index lists, if it is one of the state. All that is fetched, looked at and removed because an index
+    /// says so comes through here.
+    pub(crate) fn of_index(&self, path: &str) -> Option<StatePath> {
+        self.places.path(path)
+    }
+
+    /// Where a file is that an index lists.
+    pub(crate) fn locate(&self, path: &str) -> Result<PathBuf, RemoteError> {
+        let wrong = || RemoteError::local(format!("{path:?} is no file of a pipeline's state"));
+        Ok(self.of_index(path).ok_or_else(wrong)?.within(&self.root)?)
     }
 
     /// Looks at all that there is.
     pub(crate) fn scan(&self) -> Scan {
         let mut scan = Scan::default();
-        for folder in &self.runs {
+        for folder in self.places.runs() {
             for run in Runs::at(self.root.join(folder)).list() {
                 let Ok(metadata) = run.metadata() else { continue };
                 if metadata.pipeline != self.pipeline {
@@ -93,17 +88,15 @@ impl Project {
                 self.add_all(&run.folder, &mut scan.files);
             }
         }
-        let folders = self.records();
-        for entry in
-            folders.iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten())
-        {
+        let listed = |folder| std::fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten();
+        for entry in self.places.records().flat_map(listed) {
             let path = entry.path();
             match record_is_held(&self.root, &self.pipeline, &entry.file_name().to_string_lossy()) {
                 true => scan.busy.extend(self.relative(&path)),
                 false => self.add(&path, &mut scan.files),
             }
         }
-        for output in &self.outputs {
+        for output in self.places.outputs() {
             self.add(&self.root.join(output), &mut scan.files);
         }
         scan
@@ -126,9 +119,13 @@ impl Project {
     }
 }
 
-/// Whether a file of that name is to be kept: no half file, no lock, and no copy of what is kept in another way.
-pub(crate) fn is_kept(name: &str) -> bool {
-    !atomic::is_temporary(name) && !name.ends_with(".lock") && !name.ends_with(".previous")
+/// A relative path as an index has it; none for one that leads out of the folder that it begins in, or is no text.
+pub(crate) fn as_text(path: &Path) -> Option<String> {
+    let part = |part| match part {
+        Component::Normal(part) => OsStr::to_str(part),
+        _ => None,
+    };
+    path.components().map(part).collect::<Option<Vec<&str>>>().map(|parts| parts.join("/"))
 }
 
 /// The file as it stands, if there is one.
@@ -144,7 +141,7 @@ mod tests {
     #[test]
     fn only_the_state_of_the_pipeline_counts() {
         let root = Path::new("/project");
-        let project = Project { root: root.into(), pipeline: "a b".into(), runs: vec![], outputs: vec![] };
+        let project = Project::new(root, "a b", ["checkpoints/x".into()], ["out/grid.png".into()]);
         let of = |path: &str| project.relative(&root.join(path));
         for kept in [
             "checkpoints/x/run_001/checkpoints/best.ckpt",
@@ -161,6 +158,10 @@ mod tests {
             "checkpoints/x/run_001/run.lock",
             "checkpoints/x/run_001/metadata.json.previous",
             "checkpoints/x/.best.ckpt.tmp-1-2",
+            "checkpoints/x/run_001/hooks/post-checkout",
+            "checkpoints/y/run_001/metadata.json",
+            "out/other.png",
+            "tools/evaluate.py",
             "../elsewhere/x",
         ];
         for path in not {

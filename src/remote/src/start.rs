@@ -7,7 +7,7 @@ use pipe_engine::spec::StoreUrl;
 use pipe_engine::store::{STATE_FOLDER, atomic};
 
 use crate::bucket::Bucket;
-use crate::compare::{Verdict, Way, compare};
+use crate::compare::{Verdict, Way, compare, is_ours};
 use crate::error::{Kind, RemoteError};
 pub use crate::fetch::Fetched;
 use crate::fetch::{fetch, has_content};
@@ -138,32 +138,53 @@ fn decide(
     there: &Index,
     take: Option<Take>,
 ) -> Result<Way, RemoteError> {
-    let root = &project.root;
-    if let Some(path) =
-        there.files.keys().find(|path| project.relative(&root.join(path)).as_ref() != Some(*path))
+    if let Some(path) = there.files.keys().find(|path| folder::as_text(path.as_ref()).as_ref() != Some(path))
     {
-        return Err(
-            bucket.damaged(format!("its index lists {path:?}, which is no file of a pipeline's state"))
+        return Err(bucket
+            .damaged(format!("its index lists {path:?}, which is no path of a file in a project: the store was damaged, or changed by somebody")));
+    }
+    let (known, strange) = split(project, there);
+    if let Some(path) = strange.iter().find(|path| state.is_none_or(|s| !s.index.files.contains_key(**path)))
+    {
+        tracing::warn!(
+            "store {}: its index lists {path:?} and {} other files that no stage of this pipeline keeps; they are left alone",
+            bucket.url,
+            strange.len() - 1
         );
     }
     let mut here = project.scan();
-    // Files that were part of the state when stages had other settings.
-    let listed = there.files.keys().chain(state.iter().flat_map(|state| state.index.files.keys()));
+    // Files of runs that the scan does not see: such as those of runs without metadata.
+    let listed = known.files.keys().chain(state.iter().flat_map(|state| state.index.files.keys()));
     let busy = here.busy.clone();
     for path in listed.filter(|path| !busy.iter().any(|busy| state::is_within(path, busy))) {
         if !here.files.contains_key(path)
-            && let Some(found) = standing(&root.join(path))
+            && project.of_index(path).is_some()
+            && let Some(found) = standing(&project.locate(path)?)
         {
             here.files.insert(path.clone(), found);
         }
     }
     let same = |path: &str, file: &Standing, entry: &Entry| {
-        has_content(&root.join(path), file.bytes, file.modified, entry)
+        project.locate(path).is_ok_and(|path| has_content(&path, file.bytes, file.modified, entry))
     };
-    match compare(&here, state, there, take, &same) {
-        Verdict::Go(way) => Ok(way),
+    match compare(&here, state, &known, take, &same) {
+        Verdict::Go(mut way) => {
+            // What a person removed here goes there too, whatever it was.
+            let removed = |path: &&String| state.is_some_and(|s| is_ours(s, there) && s.was_removed(path));
+            way.gone_here.extend(strange.into_iter().filter(removed).cloned());
+            Ok(way)
+        }
         Verdict::Diverged(own) => Err(diverged(bucket, there, &own)),
     }
+}
+
+/// The index with the files of the pipeline's state alone, and the others that it lists: those of stages that had other
+/// settings, and what nobody of this program has put there.
+fn split<'a>(project: &Project, there: &'a Index) -> (Index, Vec<&'a String>) {
+    let mut known = there.clone();
+    known.files.retain(|path, _| project.of_index(path).is_some());
+    let strange = there.files.keys().filter(|path| !known.files.contains_key(*path)).collect();
+    (known, strange)
 }
 
 fn diverged(bucket: &Bucket, there: &Index, own: &[String]) -> RemoteError {
@@ -201,34 +222,32 @@ fn bring_here(
     }
     let aside = format!("{STATE_FOLDER}/aside/{}", chrono::Utc::now().format("%Y%m%d-%H%M%S"));
     for path in &way.aside {
-        move_aside(root, path, &aside)?;
+        move_aside(root, &project.locate(path)?, path, &aside)?;
     }
     let fetched = fetch(bucket, project, there, &way.get, about_to)?;
     for path in &way.gone_there {
-        atomic::remove(&root.join(path))?;
-        remove_empty_folders(root, path);
+        let file = project.locate(path)?;
+        atomic::remove(&file)?;
+        remove_empty_folders(root, &file);
     }
     let removed = std::mem::take(&mut state.removed);
     State { removed, ..State::of(&bucket.url, there.clone()) }.save(root)?;
     Ok(fetched)
 }
 
-fn move_aside(root: &Path, path: &str, aside: &str) -> Result<(), RemoteError> {
+fn move_aside(root: &Path, file: &Path, path: &str, aside: &str) -> Result<(), RemoteError> {
     let target = root.join(aside).join(path);
     atomic::create_folder(target.parent().unwrap_or(root))?;
-    Ok(atomic::put_in_place(&root.join(path), &target)?)
+    Ok(atomic::put_in_place(file, &target)?)
 }
 
 /// A run's folder with nothing but locks in it would count as one that was never begun.
-fn remove_empty_folders(root: &Path, path: &str) {
-    let mut folder = root.join(path);
+fn remove_empty_folders(root: &Path, file: &Path) {
+    let mut folder = file.to_owned();
     while folder.pop() && folder != *root {
         let Ok(entries) = std::fs::read_dir(&folder) else { return };
         let left: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-        let is_kept = |path: &Path| {
-            path.is_dir() || path.file_name().and_then(|n| n.to_str()).is_none_or(folder::is_kept)
-        };
-        if left.iter().any(|path| is_kept(path)) {
+        if !left.iter().all(|path| is_needless(path)) {
             return;
         }
         left.iter().for_each(|path| drop(std::fs::remove_file(path)));
@@ -236,4 +255,11 @@ fn remove_empty_folders(root: &Path, path: &str) {
             return;
         }
     }
+}
+
+/// Whether a file is worth nothing without the others of its folder.
+fn is_needless(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let is_ours = ["run.lock", "metadata.json.previous"].contains(&&*name) || atomic::is_temporary(&name);
+    is_ours && !path.is_dir()
 }

@@ -18,7 +18,8 @@ impl EventFile {
     pub fn create(folder: &Path, step: u64) -> Result<Self, WriteError> {
         // TensorBoard reads the files of a folder in the order of their names: a later one must sort last.
         let now = chrono::Utc::now().timestamp_micros();
-        let name = format!("events.out.tfevents.{now:020}.{}.{}", crate::store::host(), std::process::id());
+        let host = crate::store::host_in_file_name();
+        let name = format!("events.out.tfevents.{now:020}.{host}.{}", std::process::id());
         let mut this = Self(Arc::new(Log::create(&folder.join(name))?));
         this.event(0, |event| event.text(3, "brain.Event:2"))?;
         if step > 0 {

@@ -4,6 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -51,13 +52,62 @@ fn temporary(path: &Path) -> PathBuf {
 
 /// Whether a file of that name is one of ours that was never finished.
 pub fn is_temporary(name: &str) -> bool {
-    name.starts_with('.') && name.contains(TEMPORARY)
+    finished_name(name).is_some()
+}
+
+/// The name that a temporary file would have got.
+fn finished_name(name: &str) -> Option<&str> {
+    let (finished, writer) = name.strip_prefix('.')?.rsplit_once(TEMPORARY)?;
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    writer.split_once('-').filter(|(pid, count)| is_number(pid) && is_number(count)).map(|_| finished)
 }
 
 /// Writes a file so that at every instant either the old content or the whole new one stands under its name:
 /// temporary file, fsync, rename, fsync of the folder. The temporary file is removed on failure.
 pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), WriteError> {
     replace(path, |out| fill(out))
+}
+
+/// Writes a file that a person named. A link stays, and what it leads to is replaced as a whole; a pipe or a device gets
+/// the bytes.
+pub fn write_named(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), WriteError> {
+    match is_stream(path) {
+        true => stream(path, fill).map_err(failed("write", path)),
+        false => write(&behind_links(path), fill),
+    }
+}
+
+/// Whether what is written to a path goes somewhere else than into a file: into a pipe, a device, an open file.
+pub fn is_stream(path: &Path) -> bool {
+    let of_process = ["/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/fd", "/proc"];
+    of_process.iter().any(|place| path.starts_with(place))
+        || fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
+}
+
+fn stream(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    // A file behind it would be opened once more, and written from its beginning.
+    if ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|own| path == *own) {
+        let mut out = io::stdout().lock();
+        fill(&mut out)?;
+        return out.flush();
+    }
+    let mut out = BufWriter::new(OpenOptions::new().write(true).open(path)?);
+    fill(&mut out)?;
+    out.flush()
+}
+
+/// The file that a link leads to, through others, there or not yet; the path itself if it is no link.
+pub fn behind_links(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    // As many as systems follow.
+    for _ in 0..40 {
+        let Ok(target) = fs::read_link(&path) else { break };
+        path = path.parent().unwrap_or(Path::new("")).join(target);
+    }
+    path
 }
 
 /// The same for a file whose first bytes are known last: `fill` leaves room for what `head` returns then.
@@ -77,6 +127,10 @@ fn replace(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<Watched>) -> io::Result<()>,
 ) -> Result<(), WriteError> {
+    if is_special(path) {
+        let error = io::Error::other("it is a pipe or a device, and a file is to be put there: name another");
+        return Err(failed("write", path)(error));
+    }
     let temporary = temporary(path);
     let written = (|| {
         point(Change::Create, &temporary)?;
@@ -95,6 +149,40 @@ fn replace(
     sync_name(path)
 }
 
+/// Whether something else than a file, a folder or a link stands there. It is never replaced.
+fn is_special(path: &Path) -> bool {
+    let plain = |kind: fs::FileType| kind.is_file() || kind.is_dir() || kind.is_symlink();
+    fs::symlink_metadata(path).is_ok_and(|found| !plain(found.file_type()))
+}
+
+/// Options that do not follow a link in the place of a file: what a run's folder from elsewhere holds must not lead out
+/// of it.
+pub(super) fn own_file(options: &mut OpenOptions) -> &mut OpenOptions {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        options.custom_flags(flags.bits().cast_signed());
+    }
+    options
+}
+
+/// Opens a file that must be none but a plain one.
+pub(super) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    // Where the system cannot refuse links itself.
+    let is_link = || path.is_symlink();
+    let wrong = |what| io::Error::other(format!("{what} stands in its place: remove it"));
+    if cfg!(not(unix)) && is_link() {
+        return Err(wrong("a link"));
+    }
+    let opened = own_file(options).open(path);
+    match opened {
+        Ok(file) if !file.metadata()?.is_file() => Err(wrong("a pipe or a device")),
+        Err(_) if is_link() => Err(wrong("a link")),
+        opened => opened,
+    }
+}
+
 /// A file that only grows. Each addition is one write, so that those of two processes do not mix.
 pub struct Log {
     file: File,
@@ -106,7 +194,7 @@ impl Log {
     pub fn open(path: &Path) -> Result<Self, WriteError> {
         let opened = || {
             point(Change::Create, path)?;
-            let mut file = OpenOptions::new().read(true).create(true).append(true).open(path)?;
+            let mut file = open_own(path, OpenOptions::new().read(true).create(true).append(true))?;
             let mut last = [b'\n'];
             if file.seek(SeekFrom::End(-1)).is_ok() {
                 file.read_exact(&mut last)?;
@@ -195,11 +283,35 @@ pub fn remove(path: &Path) -> Result<(), WriteError> {
 pub fn remove_tree(path: &Path) -> Result<(), WriteError> {
     let hidden = temporary(path);
     let renamed = point(Change::Rename, path).and_then(|()| fs::rename(path, &hidden));
+    if renamed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::CrossesDevices) {
+        return remove_in_place(path);
+    }
     renamed.map_err(failed("remove", path))?;
     watch::tell(News::Removed(path));
     // Or else a power cut can leave the name with a part of what it had.
     sync_name(path)?;
     let removed = point(Change::Remove, &hidden).and_then(|()| fs::remove_dir_all(&hidden));
+    removed.map_err(failed("remove", path))?;
+    sync_name(path)
+}
+
+/// The same where a folder cannot be renamed: on overlayfs, one of a lower layer. The files beside its folders go first: a
+/// run that lost its metadata is gone on with by nobody, and can be removed once more.
+fn remove_in_place(path: &Path) -> Result<(), WriteError> {
+    let files = || {
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            if !entry.file_type()?.is_dir() {
+                point(Change::Remove, &entry.path())?;
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    };
+    files().map_err(failed("remove", path))?;
+    watch::tell(News::Removed(path));
+    sync::names(path)?;
+    let removed = point(Change::Remove, path).and_then(|()| fs::remove_dir_all(path));
     removed.map_err(failed("remove", path))?;
     sync_name(path)
 }
@@ -219,10 +331,22 @@ pub(crate) fn wait_past(folder: &Path, time: u64) -> io::Result<()> {
     }
 }
 
+/// The project's folder. It is never made: one that is gone was moved.
+static PROJECT: OnceLock<PathBuf> = OnceLock::new();
+
+/// Says which folder is the project's, once a process.
+pub fn stay_in(project: &Path) {
+    let _ = PROJECT.set(project.to_owned());
+}
+
 /// Creates a folder and its parents, each for good: a power cut must not take a parent away with all in it. That holds
 /// for those that stand already as well.
 pub fn create_folder(path: &Path) -> Result<(), WriteError> {
     if !path.as_os_str().is_empty() && !path.is_dir() {
+        if PROJECT.get().is_some_and(|project| project.starts_with(path)) {
+            let text = "it was moved or removed while this ran; the same command goes on where it is now";
+            return Err(failed("find the project", path)(io::Error::other(text)));
+        }
         path.parent().map_or(Ok(()), create_folder)?;
         if claim_folder(path)? {
             return Ok(());
@@ -257,8 +381,7 @@ pub fn sweep_if(folder: &Path, goes: impl Fn(&str) -> bool) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let found = entry.file_name();
         let found = found.to_string_lossy();
-        let name = found.strip_prefix('.').and_then(|rest| rest.split_once(TEMPORARY)).map(|(name, _)| name);
-        if name.is_some_and(&goes) {
+        if finished_name(&found).is_some_and(&goes) {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -303,12 +426,60 @@ mod tests {
     #[test]
     fn leftovers_are_swept_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
-        for name in [".a.ckpt.tmp-1-0", "a.ckpt", ".hidden"] {
+        for name in [".a.ckpt.tmp-1-0", "a.ckpt", ".hidden", ".notes.tmp-backup", ".x.tmp-1"] {
             fs::write(folder.path().join(name), "").unwrap();
         }
         sweep(folder.path());
         let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         left.sort();
-        assert_eq!(left, [".hidden", "a.ckpt"]);
+        assert_eq!(left, [".hidden", ".notes.tmp-backup", ".x.tmp-1", "a.ckpt"]);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_renamed_is_removed_where_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("run_001");
+        create_folder(&run.join("checkpoints")).unwrap();
+        fs::write(run.join("metadata.json"), "").unwrap();
+        fs::write(run.join("checkpoints/best.ckpt"), "").unwrap();
+        remove_in_place(&run).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_person_s_link_stays_and_a_pipe_gets_the_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let [there, link, other, pipe] = ["there", "link", "other", "pipe"].map(|n| folder.path().join(n));
+        let text = |text: &'static str| move |out: &mut dyn Write| out.write_all(text.as_bytes());
+        std::os::unix::fs::symlink("there", &link).unwrap();
+        std::os::unix::fs::symlink(&link, &other).unwrap();
+        for content in ["one", "two"] {
+            write_named(&other, text(content)).unwrap();
+            assert_eq!(fs::read_to_string(&there).unwrap(), content);
+        }
+        assert!(link.is_symlink() && other.is_symlink());
+
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || fs::read_to_string(pipe).unwrap()
+        });
+        write_named(&pipe, text("bytes")).unwrap();
+        assert_eq!(reader.join().unwrap(), "bytes");
+        assert!(write(&pipe, text("x")).unwrap_err().to_string().contains("a pipe or a device"));
+        assert!(is_special(&pipe) && fs::read_dir(folder.path()).unwrap().count() == 4);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_log_does_not_grow_behind_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let [precious, log] = ["precious", "metrics.jsonl"].map(|n| folder.path().join(n));
+        fs::write(&precious, "mine\n").unwrap();
+        std::os::unix::fs::symlink(&precious, &log).unwrap();
+        assert!(Log::open(&log).err().unwrap().to_string().contains("a link stands in its place"));
+        assert_eq!(fs::read(&precious).unwrap(), b"mine\n");
     }
 }

@@ -10,19 +10,27 @@ use super::record::{Record, STATE_FOLDER};
 use super::{Checkpoint, Metadata, Run, Runs, Status, StoreError, atomic, found};
 
 /// Something on disk that can go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Garbage {
     pub path: PathBuf,
     pub why: String,
     /// Room that its removal frees: files with another name elsewhere do not count.
     pub bytes: u64,
+    /// The run that it belongs to, whose lock is taken before it is removed.
+    run: Option<Run>,
 }
 
 /// What becomes of a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Fate {
-    Goes { bytes: u64 },
-    Stays { why: String },
+    /// As long as its metadata is still this.
+    Goes {
+        bytes: u64,
+        metadata: Box<Metadata>,
+    },
+    Stays {
+        why: String,
+    },
 }
 
 /// Decides for every run whether it is among the `keep` newest of its stage, or needed: to be gone on with, or because
@@ -50,7 +58,7 @@ pub fn fates(folders: &[Runs], records: &[Record], keep: usize) -> Vec<(Run, Fat
                 } else if let Some(user) = user_of(run, m, records, runs.iter().zip(&known)) {
                     stays(format!("{user} was made from it"))
                 } else {
-                    Fate::Goes { bytes: freed(&run.folder) }
+                    Fate::Goes { bytes: freed(&run.folder), metadata: Box::new(m.clone()) }
                 }
             }
         };
@@ -96,48 +104,69 @@ pub fn remove_run(run: &Run) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Removes a run that was found to be needless, if it is still as it was then: `false` if somebody has gone on with it.
+pub fn remove_needless(run: &Run, then: &Metadata) -> Result<bool, StoreError> {
+    let lock = match run.lock() {
+        Err(StoreError::Held { .. }) => return Ok(false),
+        taken => taken?,
+    };
+    let is_same = run.metadata().is_ok_and(|now| now == *then);
+    if is_same {
+        atomic::remove_tree(&run.folder)?;
+    }
+    drop(lock);
+    Ok(is_same)
+}
+
 /// What crashes left under some folders of runs: half files, runs without content, checkpoints that no metadata lists.
 /// Nothing of a run that a process trains in, and nothing that a resume could use.
 pub fn garbage(folders: &[Runs]) -> Vec<Garbage> {
     let mut all = Vec::new();
-    let mut add = |path: PathBuf, why: &str| {
-        all.push(Garbage { bytes: freed(&path), path, why: why.to_owned() });
-    };
     for folder in folders {
-        for path in leftovers(folder.folder()) {
-            add(path, "left by a crash while a run was removed");
+        let hidden = leftovers(folder.folder()).into_iter();
+        all.extend(hidden.map(|path| Garbage::new(path, "left by a crash while a run was removed", None)));
+        let free = folder.list().into_iter().filter(|run| run.holder().is_none());
+        all.extend(free.flat_map(|run| garbage_of(&run)));
+    }
+    all
+}
+
+impl Garbage {
+    fn new(path: PathBuf, why: &str, run: Option<&Run>) -> Self {
+        Self { bytes: freed(&path), path, why: why.to_owned(), run: run.cloned() }
+    }
+}
+
+/// The same in the folder of one run, which nobody has.
+fn garbage_of(run: &Run) -> Vec<Garbage> {
+    let of_run = |path, why| Garbage::new(path, why, Some(run));
+    let folders = [run.folder.clone(), run.checkpoints()];
+    let half = folders.iter().flat_map(|folder| leftovers(folder));
+    let mut all: Vec<Garbage> =
+        half.map(|path| of_run(path, "left by a crash while it was written")).collect();
+    let metadata = match run.metadata() {
+        Ok(metadata) => metadata,
+        Err(_) if run.is_empty() => {
+            all.push(of_run(run.folder.clone(), "a run that was never begun"));
+            return all;
         }
-        for run in folder.list() {
-            if run.holder().is_some() {
-                continue;
-            }
-            for path in [&run.folder, &run.checkpoints()].into_iter().flat_map(|f| leftovers(f)) {
-                add(path, "left by a crash while it was written");
-            }
-            let Ok(metadata) = run.metadata() else {
-                if run.is_empty() {
-                    add(run.folder.clone(), "a run that was never begun");
-                }
-                continue;
-            };
-            if metadata.status != Status::Completed {
-                continue;
-            }
-            let listed: BTreeSet<PathBuf> = metadata
-                .checkpoints
-                .iter()
-                .map(|c| &c.path)
-                .chain(metadata.partial_checkpoint.iter().map(|p| &p.path))
-                .map(|path| run.folder.join(path))
-                .collect();
-            let own = |path: &Path| {
-                Checkpoint::open(path).is_ok_and(|file| file.header().identity == metadata.identity)
-            };
-            for (_, path) in found::checkpoint_files(&run) {
-                if !listed.contains(&path) && own(&path) {
-                    add(path, "a checkpoint that its run does not list");
-                }
-            }
+        Err(_) => return all,
+    };
+    if metadata.status != Status::Completed {
+        return all;
+    }
+    let listed: BTreeSet<PathBuf> = metadata
+        .checkpoints
+        .iter()
+        .map(|c| &c.path)
+        .chain(metadata.partial_checkpoint.iter().map(|p| &p.path))
+        .map(|path| run.folder.join(path))
+        .collect();
+    let own =
+        |path: &Path| Checkpoint::open(path).is_ok_and(|file| file.header().identity == metadata.identity);
+    for (_, path) in found::checkpoint_files(run) {
+        if !listed.contains(&path) && own(&path) {
+            all.push(of_run(path, "a checkpoint that its run does not list"));
         }
     }
     all
@@ -146,15 +175,31 @@ pub fn garbage(folders: &[Runs]) -> Vec<Garbage> {
 /// The project's cache: file digests and decoded images, which are made again when they are missed.
 pub fn cache(root: &Path) -> Option<Garbage> {
     let path = root.join(STATE_FOLDER).join("cache");
-    path.is_dir().then(|| Garbage { bytes: freed(&path), path, why: "made again when it is missed".into() })
+    path.is_dir().then(|| Garbage::new(path, "made again when it is missed", None))
 }
 
-/// Removes a piece of garbage.
-pub fn remove(garbage: &Garbage) -> Result<(), StoreError> {
-    match garbage.path.is_dir() {
-        true => Ok(atomic::remove_tree(&garbage.path)?),
-        false => Ok(atomic::remove(&garbage.path)?),
+/// Removes a piece of garbage: `false` if it is none any more. What belongs to a run is looked at again under the run's
+/// lock.
+pub fn remove(garbage: &Garbage) -> Result<bool, StoreError> {
+    let _lock = match &garbage.run {
+        None => None,
+        // Its own folder went with an earlier piece, or with another process.
+        Some(run) if !run.folder.is_dir() => return Ok(false),
+        Some(run) => match run.lock() {
+            Err(StoreError::Held { .. }) => return Ok(false),
+            taken => Some(taken?),
+        },
+    };
+    let still = garbage.run.as_ref().is_none_or(|run| {
+        garbage_of(run).iter().any(|now| (&now.path, &now.why) == (&garbage.path, &garbage.why))
+    });
+    if still {
+        match garbage.path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+            true => atomic::remove_tree(&garbage.path)?,
+            false => atomic::remove(&garbage.path)?,
+        }
     }
+    Ok(still)
 }
 
 fn leftovers(folder: &Path) -> Vec<PathBuf> {
@@ -190,4 +235,42 @@ fn count(path: &Path, files: &mut BTreeMap<(u64, u64), (u64, u64, u64)>) {
     #[cfg(not(unix))]
     let (file, names) = ((0, files.len() as u64), 1);
     files.entry(file).or_insert((metadata.len(), names, 0)).2 += 1;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder of runs with one that was never begun.
+    fn empty_run() -> (tempfile::TempDir, Run) {
+        let folder = tempfile::tempdir().unwrap();
+        let run = Runs::at(folder.path()).create().unwrap();
+        (folder, run)
+    }
+
+    #[test]
+    fn what_is_no_garbage_any_more_stays() {
+        let (folder, run) = empty_run();
+        let [piece] = &garbage(&[Runs::at(folder.path())])[..] else { panic!() };
+        let lock = run.lock().unwrap();
+        assert!(!remove(piece).unwrap(), "somebody has it");
+        drop(lock);
+        std::fs::create_dir(run.checkpoints()).unwrap();
+        std::fs::write(run.checkpoints().join("epoch_001.ckpt"), "x").unwrap();
+        assert!(!remove(piece).unwrap(), "somebody used it");
+        std::fs::remove_file(run.checkpoints().join("epoch_001.ckpt")).unwrap();
+        assert!(remove(piece).unwrap() && !run.folder.exists());
+        assert!(!remove(piece).unwrap(), "somebody else removed it");
+    }
+
+    #[test]
+    fn files_of_a_person_are_no_garbage() {
+        let (folder, run) = empty_run();
+        for name in [".notes.tmp-backup", "results.csv"] {
+            std::fs::write(run.folder.join(name), "a year of work").unwrap();
+        }
+        std::fs::write(run.folder.join(".x.tmp-1-1"), "half").unwrap();
+        let found = garbage(&[Runs::at(folder.path())]);
+        assert_eq!(found.iter().map(|g| g.path.clone()).collect::<Vec<_>>(), [run.folder.join(".x.tmp-1-1")]);
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::{Checkpoint, CheckpointError, Header, Loaded};
-use super::{Metadata, Run};
+use super::{CheckpointPath, Metadata, Run};
 
 /// The newest good checkpoint of a run, and the files that were passed over for it.
 #[derive(Debug, Default)]
@@ -45,7 +45,7 @@ impl Name {
     }
 
     /// `None` for any other file, a copy with words behind the number among them.
-    fn parse(file: &str) -> Option<Self> {
+    pub fn parse(file: &str) -> Option<Self> {
         let stem = file.strip_suffix(".ckpt")?;
         let (kind, digits) = stem.split_once('_')?;
         let number = digits.parse().ok()?;
@@ -131,8 +131,9 @@ pub(super) fn newest_good(run: &Run, identity: &str) -> Found {
 /// The most epochs that a checkpoint of the run has behind it which stands on disk, as far as its size and its header
 /// tell; 0 if there is none.
 pub(super) fn epochs_on_disk(run: &Run, metadata: &Metadata) -> u64 {
-    let stands =
-        |path: &str, bytes: u64| std::fs::metadata(run.folder.join(path)).is_ok_and(|m| m.len() == bytes);
+    let stands = |path: &CheckpointPath, bytes: u64| {
+        std::fs::metadata(run.folder.join(path)).is_ok_and(|m| m.len() == bytes)
+    };
     let epochs = metadata.checkpoints.iter().map(|c| (c.epoch, &c.path, c.bytes));
     let partial = metadata.partial_checkpoint.iter().map(|p| (p.epoch, &p.path, p.bytes));
     let listed: Vec<_> = epochs.chain(partial).collect();

@@ -1,11 +1,11 @@
 //! A lock file that the system frees when its process ends, however that ends: no stale locks, no unlock command.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::Read;
+use std::io::{self, Read, Seek};
 use std::path::Path;
 use std::time::Duration;
 
-use super::atomic::failed;
+use super::atomic::{failed, open_own};
 use super::fault::{Change, point, write};
 use super::{StoreError, host, traffic};
 
@@ -20,9 +20,19 @@ pub struct Holder(pub String);
 impl Lock {
     /// Takes the lock, or says at once who has it. Creates the file if it is not there.
     pub fn take(path: &Path) -> Result<Result<Self, Holder>, StoreError> {
-        let options = { OpenOptions::new() }.read(true).write(true).create(true).truncate(false).to_owned();
-        let open = point(Change::Create, path).and_then(|()| options.open(path));
-        let mut file = open.map_err(failed("open the lock", path))?;
+        let options = || OpenOptions::new().read(true).write(true).create(true).truncate(false).to_owned();
+        for _ in 0..OPENED_AGAIN {
+            let open = point(Change::Create, path).and_then(|()| open_own(path, &mut options()));
+            match Self::take_open(path, open.map_err(failed("open the lock", path))?)? {
+                // Whoever had it before may have removed the file, and all around it, while this one waited.
+                Ok(lock) if !stands(path, &lock.0) => {}
+                taken => return Ok(taken),
+            }
+        }
+        Ok(Err(Holder("another process, which makes it anew again and again".to_owned())))
+    }
+
+    fn take_open(path: &Path, mut file: File) -> Result<Result<Self, Holder>, StoreError> {
         traffic::lock();
         let mut locked = file.try_lock();
         // Somebody may just be looking who has it.
@@ -34,6 +44,7 @@ impl Lock {
         }
         match locked {
             Ok(()) => {
+                refuse_others(path, &file)?;
                 let holder = format!("pid {} on {}\n", std::process::id(), host());
                 let noted = file.set_len(0).and_then(|()| write(&file, path, holder.as_bytes()));
                 noted.map_err(failed("write", path))?;
@@ -48,11 +59,21 @@ impl Lock {
         }
     }
 
-    /// Who has the lock now, if anybody. Creates nothing.
+    /// Who has the lock now, if anybody. Creates nothing. A lock that cannot be looked at is somebody's.
     pub fn holder(path: &Path) -> Option<Holder> {
+        let unknown = |error: io::Error| {
+            let file = path.file_name().unwrap_or_default().to_string_lossy();
+            Some(Holder(format!("somebody unknown (failed to look at {file}: {error})")))
+        };
         // Somebody else's lock can perhaps be read only, which is enough to ask.
-        let open = |write| OpenOptions::new().read(true).write(write).open(path);
-        let mut file = open(true).or_else(|_| open(false)).ok()?;
+        let open = |write| open_own(path, OpenOptions::new().read(true).write(write));
+        let mut file = match open(true).or_else(|_| open(false)) {
+            Ok(file) => file,
+            Err(error) => {
+                let is_gone = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind());
+                return if is_gone { None } else { unknown(error) };
+            }
+        };
         traffic::lock();
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => {
@@ -60,7 +81,85 @@ impl Lock {
                 let _ = file.read_to_string(&mut holder);
                 Some(Holder(holder.trim().to_owned()))
             }
-            _ => None,
+            Ok(()) => None,
+            // Where there are no locks nobody can have taken one.
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => None,
+            Err(TryLockError::Error(error)) => unknown(error),
         }
+    }
+}
+
+/// So often a lock file is opened that was removed before it could be taken.
+const OPENED_AGAIN: usize = 20;
+
+/// Whether a lock file still has its name.
+fn stands(path: &Path, file: &File) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let id = |found: io::Result<std::fs::Metadata>| found.ok().map(|m| (m.dev(), m.ino()));
+        id(file.metadata()) == id(std::fs::symlink_metadata(path))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        path.exists()
+    }
+}
+
+/// Refuses to write over what is no lock: another name of a file of somebody's may stand in its place.
+fn refuse_others(path: &Path, mut file: &File) -> Result<(), StoreError> {
+    let mut begins = [0; 4];
+    let length = file.metadata().map_or(0, |m| m.len());
+    let is_lock =
+        length == 0 || (length < 1024 && file.read_exact(&mut begins).is_ok() && begins == *b"pid ");
+    let rewound = file.rewind().map_err(failed("read the lock", path));
+    match is_lock {
+        true => Ok(rewound?),
+        false => Err(StoreError::Damaged {
+            path: path.to_owned(),
+            message: "another file stands in the place of a lock: move it away".to_owned(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_file_that_was_removed_meanwhile_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.lock");
+        let first = Lock::take(&path).unwrap().unwrap();
+        let waiting = File::open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        drop(first);
+        assert!(!stands(&path, &waiting));
+        let taken = Lock::take(&path).unwrap().unwrap();
+        assert!(stands(&path, &taken.0));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn nothing_but_a_lock_is_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let [precious, path] = ["precious", "run.lock"].map(|name| folder.path().join(name));
+        std::fs::write(&precious, "a year of work").unwrap();
+        let unharmed = |says: &str| {
+            let error = Lock::take(&path).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+            assert_eq!(std::fs::read(&precious).unwrap(), b"a year of work");
+        };
+        std::os::unix::fs::symlink(&precious, &path).unwrap();
+        unharmed("a link stands in its place");
+        assert!(Lock::holder(&path).unwrap().0.starts_with("somebody unknown"));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::hard_link(&precious, &path).unwrap();
+        unharmed("another file stands in the place of a lock");
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(Lock::holder(&path), None);
+        drop(Lock::take(&path).unwrap().unwrap());
+        drop(Lock::take(&path).unwrap().unwrap());
     }
 }

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::atomic::{self, WriteError};
-use super::{StoreError, checked};
+use super::found::Name;
+use super::{CheckpointPath, StoreError, checked};
 use crate::policy::Known;
 
 /// Version of the file's form.
@@ -95,7 +96,7 @@ pub struct CheckpointRecord {
     pub epoch: u64,
     pub global_step: u64,
     /// Relative to the run's folder.
-    pub path: String,
+    pub path: CheckpointPath,
     pub metrics: BTreeMap<String, f64>,
     pub saved_at: DateTime<Utc>,
     pub bytes: u64,
@@ -109,7 +110,7 @@ pub struct PartialRecord {
     pub epoch: u64,
     pub step_in_epoch: u64,
     pub global_step: u64,
-    pub path: String,
+    pub path: CheckpointPath,
     pub saved_at: DateTime<Utc>,
     pub bytes: u64,
     pub digest: String,
@@ -150,10 +151,23 @@ impl Metadata {
     /// The file itself, without the version before it.
     pub(super) fn read(path: &Path) -> Result<Self, StoreError> {
         let bytes = std::fs::read(path).map_err(StoreError::reading(path))?;
-        checked::from_bytes(&bytes).map_err(|e| StoreError::Damaged {
+        let read = checked::from_bytes(&bytes).and_then(Self::with_files_of_its_own);
+        read.map_err(|e| StoreError::Damaged {
             path: path.to_owned(),
             message: format!("not a run's metadata: {e}"),
         })
+    }
+
+    /// Refuses a list in which a checkpoint has another file than its epoch or step says: what is given up is removed
+    /// by that path.
+    fn with_files_of_its_own(self) -> Result<Self, String> {
+        let epochs = self.checkpoints.iter().map(|c| (&c.path, Name::Epoch(c.epoch)));
+        let partial = self.partial_checkpoint.iter().map(|p| (&p.path, Name::Step(p.global_step)));
+        let mut all = epochs.chain(partial);
+        match all.find(|(path, name)| **path != CheckpointPath::new(*name)) {
+            Some((path, name)) => Err(format!("it lists {path} in the place of {}", name.file())),
+            None => Ok(self),
+        }
     }
 
     /// Rewrites the file as a whole; the version that stands there now becomes the previous one.

@@ -11,6 +11,7 @@ mod keeper;
 mod lock;
 mod metadata;
 pub mod names;
+mod place;
 pub(crate) mod record;
 pub mod room;
 mod runs;
@@ -35,10 +36,12 @@ pub use metadata::{
     CheckpointRecord, DatasetRecord, EpochRecord, Metadata, PartialRecord, SCHEMA_VERSION, Status,
 };
 pub use names::plain_name;
+pub use place::{CheckpointPath, Places, StatePath};
 pub use record::{
     Attempt, Before, Made, Output, Progress, Record, STATE_FOLDER, former_records_folder, lock_stage,
     record_is_held, records_folder, stage_holder,
 };
+pub(crate) use runs::host_in_file_name;
 pub use runs::{Run, RunNumber, Runs, host, is_run_folder};
 pub use stamp::{Stamp, modified};
 

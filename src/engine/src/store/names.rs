@@ -1,5 +1,5 @@
 //! Names of pipelines and stages as names of files: the same ones each time, never one for two, and short enough for
-//! every file system. Names that were always written as they are stay so.
+//! every file system, those that tell no capitals apart too.
 
 use sha2::{Digest, Sha256};
 
@@ -30,18 +30,27 @@ pub fn plain_name(pipeline: &str) -> String {
     pipeline.chars().map(safe).collect()
 }
 
-/// `plain`, ASCII, if it says all of the name and is short enough; otherwise its beginning and a digest of the name.
+/// `plain`, ASCII, if it says all of the name on every file system; otherwise its beginning and a digest of the name.
 fn fitted(name: &str, plain: String) -> String {
-    if plain == name && name.len() <= LONGEST {
+    let has_capitals = name.bytes().any(|b| b.is_ascii_uppercase());
+    if plain == name && name.len() <= LONGEST && !has_capitals && !is_reserved(name) {
         return plain;
     }
     let digest = hex(&Sha256::digest(name.as_bytes()));
     format!("{}{MARK}{}", plain.chars().take(SHORTENED).collect::<String>(), &digest[..16])
 }
 
+/// Whether Windows means a device by it, whatever the extension.
+fn is_reserved(name: &str) -> bool {
+    let numbered = |of: &str| {
+        name.strip_prefix(of).is_some_and(|n| n.len() == 1 && n.bytes().all(|b| b.is_ascii_digit()))
+    };
+    ["con", "prn", "aux", "nul"].contains(&name) || numbered("com") || numbered("lpt")
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
 
@@ -57,6 +66,51 @@ mod tests {
         assert!(names.iter().all(fits), "{names:?}");
         assert_eq!(of_pipeline("base-1_b"), "base-1_b");
         assert_eq!(of_pipeline(&"x".repeat(220)), "x".repeat(220));
+    }
+
+    /// Names drawn from few characters, so that many are alike.
+    fn drawn(seed: u64) -> impl Iterator<Item = String> {
+        const LETTERS: [&str; 18] = [
+            "a", "A", "b", "_", "-", ".", "/", "~", " ", "模", "型", "é", "e\u{301}", "\0", "=", "@", "con",
+            "1",
+        ];
+        let mut state = seed;
+        let mut next = move |below: u64| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) % below
+        };
+        std::iter::repeat_with(move || {
+            let length = match next(8) {
+                0 => 200 + next(100),
+                _ => 1 + next(4),
+            };
+            (0..length).map(|_| LETTERS[next(if length > 9 { 3 } else { 18 }) as usize]).collect()
+        })
+    }
+
+    #[test]
+    fn whatever_two_names_are_their_files_differ_and_fit() {
+        let check = |of: &dyn Fn(&str) -> Option<(String, String)>| {
+            let mut seen: BTreeMap<String, String> = BTreeMap::new();
+            for name in (1..9).flat_map(|seed| drawn(seed).take(5_000)) {
+                let Some((name, file)) = of(&name) else { continue };
+                assert!(file.is_ascii() && file.len() <= LONGEST && !file.is_empty(), "{name:?}: {file:?}");
+                assert!(!file.starts_with('.') && !is_reserved(&file), "{file:?}");
+                assert!(!file.contains(|c: char| c.is_control() || "/\\:*?\"<>|".contains(c)), "{file:?}");
+                let other = seen.insert(file.to_ascii_lowercase(), name.clone());
+                assert!(
+                    other.as_ref().is_none_or(|other| *other == name),
+                    "{name:?} and {other:?}: {file:?}"
+                );
+            }
+            assert!(seen.len() > 5_000, "{}", seen.len());
+        };
+        check(&|name| Some((name.to_owned(), of_pipeline(name))));
+        let base = StageId::new("base").unwrap();
+        check(&|name| {
+            let stage = StageId::new(name).unwrap_or_else(|| base.member(name));
+            Some((stage.to_string(), of_stage(&stage)))
+        });
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the engine remembers of each stage: how it was last left, and what it made. One JSON file a stage,
 //! `.pipe/records/PIPELINE/STAGE.json`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -190,9 +190,19 @@ impl Record {
         checked::from_bytes(&bytes.ok()?).map_err(damaged).ok()
     }
 
-    /// Every record of a project that can be read.
+    /// Every record of a project that can be read: the newest where an earlier version had a stage's under another name.
     pub fn all(root: &Path) -> Vec<Self> {
-        files(root).iter().filter_map(|path| Self::read(path)).collect()
+        let mut found: Vec<Self> = files(root).iter().filter_map(|path| Self::read(path)).collect();
+        let mut newest: HashMap<(String, String), DateTime<Utc>> = HashMap::new();
+        for record in &found {
+            let of_stage = newest.entry((record.pipeline.clone(), record.stage.clone())).or_default();
+            *of_stage = record.updated_at.max(*of_stage);
+        }
+        found.retain(|record| {
+            let of_stage = (record.pipeline.clone(), record.stage.clone());
+            newest.get(&of_stage) == Some(&record.updated_at)
+        });
+        found
     }
 
     /// The record in a file, or what is wrong with it.
@@ -388,7 +398,11 @@ mod tests {
         other.save(root, &stage).unwrap();
         record.save(root, &stage).unwrap();
         assert_eq!(Record::load(root, "数据", &stage), Some(other), "each has a file of its own");
-        assert_eq!(Record::load(root, "模型", &stage), Some(record));
+        assert_eq!(Record::load(root, "模型", &stage), Some(record.clone()));
+        let later = Record { updated_at: Utc::now(), ..record };
+        later.save(root, &stage).unwrap();
+        let all = Record::all(root);
+        assert_eq!((all.len(), all.contains(&later)), (2, true), "the old one stands for nothing: {all:?}");
     }
 
     #[test]

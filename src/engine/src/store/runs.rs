@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::atomic::{self, WriteError};
+use super::place::{BEST, CHECKPOINTS, LAST};
 use super::{Checkpoint, CheckpointRecord, Holder, Lock, Metadata, Status, StoreError, found, metadata};
 
 /// Number of a run, counted from 1, shown with at least three digits.
@@ -98,15 +99,15 @@ impl Run {
     }
 
     pub fn checkpoints(&self) -> PathBuf {
-        self.folder.join("checkpoints")
+        self.folder.join(CHECKPOINTS)
     }
 
     pub fn best(&self) -> PathBuf {
-        self.checkpoints().join("best.ckpt")
+        self.checkpoints().join(BEST)
     }
 
     pub fn last(&self) -> PathBuf {
-        self.checkpoints().join("last.ckpt")
+        self.checkpoints().join(LAST)
     }
 
     pub fn metadata(&self) -> Result<Metadata, StoreError> {
@@ -187,18 +188,24 @@ fn is_empty(folder: &Path, is_ours: &dyn Fn(&Path) -> bool) -> bool {
     })
 }
 
-fn number_of(name: &str) -> Option<RunNumber> {
+pub(super) fn number_of(name: &str) -> Option<RunNumber> {
     let digits = name.strip_prefix("run_")?;
     let canonical = digits.len() >= 3 && digits.bytes().all(|b| b.is_ascii_digit());
     let number: u32 = canonical.then(|| digits.parse().ok())??;
     (format!("{}", RunNumber(number)) == digits).then_some(RunNumber(number))
 }
 
-/// The machine's name, for messages and file names.
+/// The machine's name in characters that a file's name can hold.
+pub(crate) fn host_in_file_name() -> String {
+    super::plain_name(&host().replace('.', "-")).chars().take(64).collect()
+}
+
+/// The machine's name, for messages.
 pub fn host() -> String {
     let name =
         std::env::var("HOSTNAME").ok().or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
-    name.map(|n| n.trim().to_owned()).filter(|n| !n.is_empty()).unwrap_or_else(|| "localhost".into())
+    let name = name.map(|n| n.trim().replace(char::is_control, "?"));
+    name.filter(|n| !n.is_empty()).unwrap_or_else(|| "localhost".into())
 }
 
 #[cfg(test)]
@@ -245,6 +252,13 @@ mod tests {
         std::fs::remove_file(file).unwrap();
         std::fs::write(run.folder.join("metadata.json.previous"), "{}").unwrap();
         assert!(!run.is_empty() && run.is_begun());
+    }
+
+    #[test]
+    fn a_machine_s_name_is_no_path() {
+        let name = host_in_file_name();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+        assert!(!name.is_empty() && name.len() <= 64 && name.chars().all(plain), "{name}");
     }
 
     #[test]

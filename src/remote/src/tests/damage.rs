@@ -7,6 +7,7 @@ use pipe_engine::store::watch::News;
 
 use super::faulty::{Fault, Faulty};
 use super::*;
+use crate::index::{Entry, Index};
 use crate::{Kind, Mirror, Notice};
 
 fn trained(store: &Arc<Faulty>) -> Place {
@@ -48,25 +49,129 @@ fn a_damaged_index_is_refused() {
     assert_eq!(error.kind, Kind::Damaged);
 }
 
+/// Puts an index that lists these files, each with an object of its content: what somebody could who may write to the
+/// store.
+fn list(place: &Place, before: &Index, files: &[(&str, &[u8])]) -> Index {
+    let bucket = place.bucket();
+    let entry = |(path, content): &(&str, &[u8])| {
+        let (sha256, bytes) = (crate::digest::of_bytes(content), content.len() as u64);
+        let object = format!("object-{}", &sha256[..16]);
+        bucket.put_bytes(&object, content.to_vec()).unwrap();
+        let object = Some(object);
+        ((*path).to_owned(), Entry { sha256, bytes, modified: 7, mark: String::new(), object })
+    };
+    let index = before.next(files.iter().map(entry).collect());
+    bucket.create(&index).unwrap();
+    index
+}
+
 #[test]
-fn an_index_cannot_write_outside_the_state() {
-    for path in
-        ["../outside", "/etc/outside", ".pipe/records/other/x.json", ".pipe/store/p.json", "a/../../x"]
-    {
-        let store = Faulty::new();
-        let place = Place::new(&store);
-        let entry = crate::index::Entry {
-            sha256: "0".repeat(64),
-            bytes: 0,
-            modified: 0,
-            mark: String::new(),
-            object: None,
-        };
-        let index = crate::index::Index::empty(PIPELINE).next([(path.to_owned(), entry)].into());
-        place.bucket().create(&index).unwrap();
+fn an_index_whose_paths_lead_out_is_refused() {
+    for path in ["../outside", "/etc/outside", "a/../../x", "./a", "a//b"] {
+        let place = Place::new(&Faulty::new());
+        list(&place, &Index::empty(PIPELINE), &[(path, b"evil")]);
         let error = place.prepare(None).err().unwrap();
-        assert!(error.message.contains("which is no file of a pipeline's state"), "{path}: {error}");
+        assert!(error.message.contains("no path of a file in a project"), "{path}: {error}");
     }
+}
+
+#[test]
+fn an_index_can_write_overwrite_and_remove_files_of_the_state_alone() {
+    let others = [
+        "p.yaml",
+        "tools/random.py",
+        ".git/hooks/post-checkout",
+        ".envrc",
+        ".pipe/records/other/x.json",
+        ".pipe/store/p.json",
+        "runs/notes.txt",
+        "runs/run_001/hooks/post-checkout",
+        "out/other.ckpt",
+    ];
+    let place = Place::new(&Faulty::new());
+    let root = place.root().to_owned();
+    let state = ["runs/run_001/metadata.json", ".pipe/records/p/base.json", "out/best.ckpt"];
+    let of_state = state.map(|path| (path, &b"state"[..]));
+    // First as files that are not there.
+    let evil: Vec<(&str, &[u8])> = others.iter().map(|path| (*path, &b"evil"[..])).chain(of_state).collect();
+    let first = list(&place, &Index::empty(PIPELINE), &evil);
+    place.prepare(None).unwrap();
+    let found: Vec<String> = place.files().into_keys().collect();
+    assert_eq!(found, [".pipe/records/p/base.json", "out/best.ckpt", "runs/run_001/metadata.json"]);
+    // Then as they are, so that they count as fetched, as other ones, and not any more.
+    for path in others.iter().filter(|path| !path.starts_with(".pipe/store")) {
+        std::fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+        std::fs::write(root.join(path), "mine").unwrap();
+    }
+    let mine: Vec<(&str, &[u8])> = others.iter().map(|path| (*path, &b"mine"[..])).chain(of_state).collect();
+    let second = list(&place, &first, &mine);
+    place.prepare(None).unwrap();
+    let third = list(&place, &second, &evil);
+    place.prepare(None).unwrap();
+    list(&place, &third, &[]);
+    for take in [None, Some(Take::Store)] {
+        place.prepare(take).unwrap();
+        let files = place.files();
+        for path in others.iter().filter(|path| !path.starts_with(".pipe/store")) {
+            assert_eq!(files[*path], b"mine", "{path}");
+        }
+        assert_eq!(files.len(), others.len() - 1, "those of the state are gone: {files:?}");
+    }
+}
+
+#[test]
+fn what_an_index_lists_of_other_settings_stays_there() {
+    let place = Place::new(&Faulty::new());
+    let listed = [("old/run_001/metadata.json", &b"old"[..]), ("runs/run_001/config.yaml", b"x")];
+    let first = list(&place, &Index::empty(PIPELINE), &listed);
+    let Prepared { bucket, project, base, .. } = place.prepare(None).unwrap();
+    assert_eq!(base.commit, first.commit);
+    let mut place = place;
+    place.write("out/best.ckpt", b"new");
+    let mut committer = Committer::new(bucket, project, base);
+    place.bring(&mut committer).unwrap();
+    let paths: Vec<String> = place.bucket().newest().unwrap().unwrap().files.into_keys().collect();
+    assert_eq!(paths, ["old/run_001/metadata.json", "out/best.ckpt", "runs/run_001/config.yaml"]);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_link_out_of_the_project_is_not_followed() {
+    let place = Place::new(&Faulty::new());
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(place.root().join(RUN)).unwrap();
+    std::os::unix::fs::symlink(outside.path(), place.root().join(RUN).join("checkpoints")).unwrap();
+    list(&place, &Index::empty(PIPELINE), &[("runs/run_001/checkpoints/best.ckpt", b"evil")]);
+    let error = place.prepare(None).err().unwrap();
+    assert!(error.message.contains("a link that leads out of the project"), "{error}");
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn pipelines_with_names_alike_do_not_share_a_folder_and_old_ones_are_found() {
+    let store = Faulty::new();
+    let bucket = |pipeline: &str| {
+        let opened = Opened { store: store.clone(), prefix: "base".into(), hint: None };
+        Bucket::over(opened, "memory://store".into(), pipeline).unwrap()
+    };
+    // As earlier versions put it.
+    let old = Index::empty("模型").next([].into());
+    store.write("base/__/.pipe/index/0000000001.json", old.to_text().as_bytes());
+    assert_eq!(bucket("模型").newest().unwrap().map(|index| index.commit), Some(old.commit.clone()));
+    let other = bucket("数据");
+    assert_eq!(other.newest().unwrap(), None);
+    other.create(&Index::empty("数据").next([].into())).unwrap();
+    assert!(bucket("数据").newest().unwrap().is_some() && bucket("模型").newest().unwrap().is_some());
+    let next = old.next([].into());
+    let again = bucket("模型");
+    again.settle().unwrap();
+    again.create(&next).unwrap();
+    assert_eq!(bucket("模型").newest().unwrap().map(|index| index.commit), Some(next.commit));
+    assert!(
+        store.keys().iter().any(|key| key == "base/__/.pipe/index/0000000002.json"),
+        "{:?}",
+        store.keys()
+    );
 }
 
 /// Waits until something is so.
@@ -143,7 +248,8 @@ fn a_log_is_as_long_as_it_was_and_grows_from_step_to_step() {
     let mut place = Place::new(&store);
     let mirror = Mirror::start(place.prepare(None).unwrap(), |_| {}).unwrap();
     place.epoch(1, 100);
-    let path = place.root().join(RUN).join("logs.jsonl");
+    let path = place.root().join(RUN).join("logs/metrics.jsonl");
+    std::fs::create_dir(path.parent().unwrap()).unwrap();
     let log = atomic::Log::create(&path).unwrap();
     mirror.hear(News::Grows(&path));
     for line in 0..3 {
@@ -155,7 +261,7 @@ fn a_log_is_as_long_as_it_was_and_grows_from_step_to_step() {
             index.is_some_and(|index| {
                 index
                     .files
-                    .get(&format!("{RUN}/logs.jsonl"))
+                    .get(&format!("{RUN}/logs/metrics.jsonl"))
                     .is_some_and(|entry| entry.bytes == text.len() as u64)
             })
         });
@@ -166,7 +272,7 @@ fn a_log_is_as_long_as_it_was_and_grows_from_step_to_step() {
     mirror.finish(&Stop::default(), &mut |_, _| {}).unwrap();
     let other = Place::new(&store);
     other.prepare(None).unwrap();
-    assert_eq!(other.files()[&format!("{RUN}/logs.jsonl")], b"0\n1\n2\nlast\n");
+    assert_eq!(other.files()[&format!("{RUN}/logs/metrics.jsonl")], b"0\n1\n2\nlast\n");
 }
 
 #[test]

@@ -47,8 +47,7 @@ impl Place {
     }
 
     fn project(&self) -> Project {
-        let (runs, outputs) = (vec!["runs".into()], vec!["out/best.ckpt".into()]);
-        Project { root: self.root().to_owned(), pipeline: PIPELINE.into(), runs, outputs }
+        Project::new(self.root(), PIPELINE, ["runs".into()], ["out/best.ckpt".into()])
     }
 
     fn bucket(&self) -> Bucket {

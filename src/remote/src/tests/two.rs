@@ -4,6 +4,7 @@ use super::faulty::Faulty;
 use super::*;
 use crate::Kind;
 use crate::bucket::Put;
+use crate::index::Index;
 use crate::state;
 
 #[test]
@@ -143,29 +144,32 @@ fn two_pipelines_with_one_prefix_do_not_meet() {
     let opened = Opened { store: store.clone(), prefix: "base".into(), hint: None };
     let other = Bucket::over(opened, "memory://store".into(), "q").unwrap();
     assert_eq!(other.newest().unwrap(), None);
-    // Two names that make the same folder are told apart.
-    let (mut first, second) = (Place::new(&store), Place::new(&store));
-    first.write("x", b"x");
-    let project = |place: &Place, name: &str| Project { pipeline: name.into(), ..place.project() };
+    // Names that are alike have folders of their own.
     let bucket = |name| {
-        Bucket::over(Opened { store: store.clone(), prefix: "base".into(), hint: None }, "u".into(), name)
+        let opened = Opened { store: store.clone(), prefix: "base".into(), hint: None };
+        Bucket::over(opened, "u".into(), name).unwrap()
     };
-    let prepared = prepare_with(bucket("a b").unwrap(), project(&first, "a b"), None, &|_, _| {}).unwrap();
-    let mut committer = Committer::new(prepared.bucket, prepared.project, prepared.base);
-    committer.bring(&first.changes.take(), &|_| {}).unwrap();
-    let error =
-        prepare_with(bucket("a/b").unwrap(), project(&second, "a/b"), None, &|_, _| {}).err().unwrap();
+    bucket("a b").create(&Index::empty("a b").next(Default::default())).unwrap();
+    let project = Project::new(place.root(), "a/b", ["runs".into()], []);
+    let prepared = prepare_with(bucket("a/b"), project, None, &|_, _| {}).unwrap();
+    assert_eq!(prepared.base.generation, 0);
+    // An index that was moved to another pipeline's folder is not taken for its own.
+    store.write(
+        "base/q/.pipe/index/0000000001.json",
+        Index::empty("r").next(Default::default()).to_text().as_bytes(),
+    );
+    let error = other.newest().unwrap_err();
     assert_eq!(error.kind, Kind::Setting);
-    assert!(error.message.contains("has the state of pipeline \"a b\""), "{error}");
+    assert!(error.message.contains("has the state of pipeline \"r\""), "{error}");
 }
 
 #[test]
 fn an_index_whose_putting_was_not_answered_is_known_as_ones_own() {
     let store = Faulty::new();
     let bucket = Place::new(&store).bucket();
-    let one = crate::index::Index::empty(PIPELINE).next(Default::default());
+    let one = Index::empty(PIPELINE).next(Default::default());
     assert!(matches!(bucket.create(&one).unwrap(), Put::Done(_)));
     assert!(matches!(bucket.create(&one).unwrap(), Put::Done(_)), "it was tried again");
-    let other = crate::index::Index::empty(PIPELINE).next(Default::default());
+    let other = Index::empty(PIPELINE).next(Default::default());
     assert!(matches!(bucket.create(&other).unwrap(), Put::Taken));
 }

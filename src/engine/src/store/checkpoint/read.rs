@@ -80,6 +80,10 @@ impl Checkpoint {
     fn read_header(path: &Path) -> Result<Self, (Fault, String)> {
         let unreadable = |e: io::Error| (Fault::Unreadable, format!("failed to read: {e}"));
         let foreign = |message: &str| (Fault::Foreign, message.to_owned());
+        // A pipe would be waited for, and gives its bytes once only.
+        if path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+            return Err((Fault::Unreadable, "a pipe or a device; a checkpoint must be a file".to_owned()));
+        }
         let mut file = File::open(path).map_err(unreadable)?;
         let size = file.metadata().map_err(unreadable)?.len();
         let mut length = [0; 8];

@@ -16,7 +16,8 @@ use super::checkpoint::{self, Header};
 use super::found::{self, Found, Name};
 use super::tensor::HostTensor;
 use super::{
-    CheckpointRecord, EpochRecord, Lock, Metadata, PartialRecord, Run, Status, StoreError, atomic, room, sync,
+    CheckpointPath, CheckpointRecord, EpochRecord, Lock, Metadata, PartialRecord, Run, Status, StoreError,
+    atomic, room, sync,
 };
 use crate::policy::{Action, CheckpointPolicy};
 
@@ -41,7 +42,16 @@ pub struct Saved {
 impl Keeper {
     /// Starts a new run: writes its first `metadata.json`.
     pub fn begin(run: Run, policy: CheckpointPolicy, metadata: Metadata) -> Result<Self, StoreError> {
-        let lock = run.lock()?;
+        // Whoever removed it as one that was never begun has left it by now.
+        atomic::create_folder(&run.folder)?;
+        let lock = match run.lock() {
+            Err(error) if !run.folder.is_dir() => {
+                tracing::debug!("{error}: it was removed meanwhile, and is made anew");
+                atomic::create_folder(&run.folder)?;
+                run.lock()?
+            }
+            taken => taken?,
+        };
         if run.is_begun() {
             // Begun, and perhaps ended, by another process since this one looked.
             return Err(StoreError::Held { run: run.number, holder: "another process".to_owned() });
@@ -165,7 +175,8 @@ impl Keeper {
         tensors: &[HostTensor],
     ) -> Result<Saved, StoreError> {
         let started = Instant::now();
-        let file = Name::Epoch(header.epoch).file();
+        let name = Name::Epoch(header.epoch);
+        let file = name.file();
         let path = self.run.checkpoints().join(&file);
         let mut saved = Saved { file: file.clone(), bytes: 0, seconds: 0.0, is_best: false };
         let mut gone = Vec::new();
@@ -174,7 +185,7 @@ impl Keeper {
                 Action::Save => {
                     self.set_aside(&path)?;
                     let written = checkpoint::write(&path, header, tensors)?;
-                    let record = record(header, &file, written.bytes, written.file_digest);
+                    let record = record(header, name, written.bytes, written.file_digest);
                     saved.bytes = written.bytes;
                     self.metadata.checkpoints.retain(|c| c.epoch != header.epoch);
                     self.metadata.checkpoints.push(record);
@@ -203,7 +214,8 @@ impl Keeper {
     /// Saves a state that is not at a saved epoch's end; it takes the place of an earlier one of this sort.
     pub fn save_partial(&mut self, header: &Header, tensors: &[HostTensor]) -> Result<Saved, StoreError> {
         let started = Instant::now();
-        let file = Name::Step(header.global_step).file();
+        let name = Name::Step(header.global_step);
+        let file = name.file();
         let path = self.run.checkpoints().join(&file);
         self.set_aside(&path)?;
         let written = checkpoint::write(&path, header, tensors)?;
@@ -212,7 +224,7 @@ impl Keeper {
             epoch: header.epoch,
             step_in_epoch: header.step_in_epoch,
             global_step: header.global_step,
-            path: format!("checkpoints/{file}"),
+            path: CheckpointPath::new(name),
             saved_at: header.saved_at,
             bytes: written.bytes,
             digest: written.file_digest,
@@ -241,7 +253,7 @@ impl Keeper {
 
     fn best_record(&self, epoch: u64) -> Option<CheckpointRecord> {
         let record = self.metadata.checkpoints.iter().find(|c| c.epoch == epoch)?;
-        Some(CheckpointRecord { path: "checkpoints/best.ckpt".into(), ..record.clone() })
+        Some(CheckpointRecord { path: CheckpointPath::best(), ..record.clone() })
     }
 }
 
@@ -259,11 +271,11 @@ fn bytes_of(tensors: &[HostTensor]) -> u64 {
     tensors.iter().map(|tensor| tensor.bytes.len() as u64).sum::<u64>() + HEADER
 }
 
-fn record(header: &Header, file: &str, bytes: u64, digest: String) -> CheckpointRecord {
+fn record(header: &Header, name: Name, bytes: u64, digest: String) -> CheckpointRecord {
     CheckpointRecord {
         epoch: header.epoch,
         global_step: header.global_step,
-        path: format!("checkpoints/{file}"),
+        path: CheckpointPath::new(name),
         metrics: header.metrics.clone(),
         saved_at: header.saved_at,
         bytes,

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Keeper, record};
 use crate::store::checkpoint::{Checkpoint, Header};
 use crate::store::found::{Name, checkpoint_files, is_same_file};
-use crate::store::{PartialRecord, StoreError, atomic};
+use crate::store::{CheckpointPath, PartialRecord, StoreError, atomic};
 
 impl Keeper {
     /// Whether a checkpoint stands there that is none of this run's, or not the one of that name.
@@ -46,7 +46,7 @@ impl Keeper {
             if name.is_epoch() && self.metadata.checkpoints.iter().all(|c| c.epoch != header.epoch) {
                 let bytes = std::fs::metadata(&own).map(|m| m.len()).unwrap_or_default();
                 let digest = file.head_digest().to_owned();
-                self.metadata.checkpoints.push(record(&header, &name.file(), bytes, digest));
+                self.metadata.checkpoints.push(record(&header, name, bytes, digest));
                 self.metadata.checkpoints.sort_by_key(|c| c.epoch);
             }
         }
@@ -57,7 +57,8 @@ impl Keeper {
     pub(super) fn reconcile(&mut self) -> Result<(), StoreError> {
         let folder = self.run.folder.clone();
         self.restore_names()?;
-        let stands = |path: &str| folder.join(path).is_file() && !self.is_foreign(&folder.join(path));
+        let stands =
+            |path: &CheckpointPath| folder.join(path).is_file() && !self.is_foreign(&folder.join(path));
         let standing: Vec<bool> = self.metadata.checkpoints.iter().map(|c| stands(&c.path)).collect();
         let mut standing = standing.into_iter();
         self.metadata.checkpoints.retain(|_| standing.next().unwrap_or(false));
@@ -67,7 +68,7 @@ impl Keeper {
         let mut gone = Vec::new();
         for (name, path) in checkpoint_files(&self.run) {
             let Ok(found) = Checkpoint::open(&path) else { continue };
-            let relative = format!("checkpoints/{}", path.file_name().unwrap_or_default().to_string_lossy());
+            let relative = CheckpointPath::new(name);
             let header = found.header().clone();
             if header.identity != self.metadata.identity || !name.fits(&header) {
                 continue;
@@ -82,8 +83,7 @@ impl Keeper {
             let digest = found.head_digest().to_owned();
             if name.is_epoch() && header.global_step > newest {
                 // Written, and the process ended before the metadata was.
-                let name = relative.trim_start_matches("checkpoints/").to_owned();
-                self.metadata.checkpoints.push(record(&header, &name, bytes, digest));
+                self.metadata.checkpoints.push(record(&header, name, bytes, digest));
                 self.metadata.checkpoints.sort_by_key(|c| c.epoch);
                 // It has just been verified, so what it makes needless can go.
                 if self

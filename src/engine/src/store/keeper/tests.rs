@@ -92,7 +92,7 @@ fn the_best_and_the_newest_stay_and_share_their_bytes() {
     assert_eq!(files(keeper.run()), expected);
     let metadata = keeper.run().metadata().unwrap();
     assert_eq!(metadata.checkpoints.iter().map(|c| c.epoch).collect::<Vec<_>>(), [2, 3, 4]);
-    assert_eq!(metadata.best_checkpoint.as_ref().unwrap().path, "checkpoints/best.ckpt");
+    assert_eq!(metadata.best_checkpoint.as_ref().unwrap().path.as_str(), "checkpoints/best.ckpt");
     assert_eq!(metadata.other["note"], "kept");
     #[cfg(unix)]
     {
