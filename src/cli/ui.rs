@@ -11,7 +11,7 @@ use crate::say;
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  pipe ui\n  pipe ui pipelines/base_to_lora.yaml --port 8080\n\nListens on 127.0.0.1 only; Ctrl-C ends it (exit code 0)."
+    after_help = "Examples:\n  pipe ui\n  pipe ui pipelines/base_to_lora.yaml --port 8080\n\nListens on 127.0.0.1 only, and answers only whoever knows the token in the address that it prints; Ctrl-C ends it (exit code 0)."
 )]
 pub struct UiArguments {
     #[command(flatten)]
@@ -19,19 +19,22 @@ pub struct UiArguments {
     /// Port to listen on; 0 takes a free one
     #[arg(long, value_name = "N", default_value_t = 7070)]
     port: u16,
+    /// Answer without a token, whichever user of this machine asks
+    #[arg(long)]
+    no_token: bool,
 }
 
 pub fn ui(arguments: UiArguments) -> Result<ExitCode, CliError> {
     // It looks again and again: whoever plans or runs looks at the images.
     let subject = Subject::of(arguments.asked.asked()?.map(Asked::without_data_check))?;
     let port = arguments.port;
-    let listening = Listening::on(port).map_err(|e| {
+    let listening = Listening::on(port, !arguments.no_token).map_err(|e| {
         CliError::usage(format!("failed to listen on port {port}: {e}; choose another with --port"))
     })?;
     let stop = Stop::default();
     signals::end_quietly(stop.clone())?;
     say!("{}", listening.address());
-    listening.serve(&subject, &stop).map_err(CliError::failed)?;
+    listening.serve(subject, &stop).map_err(CliError::failed)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -350,7 +350,7 @@ fn jobs_that_go_on_are_looked_at_and_ended_as_it_says() {
 }
 
 /// Files that print commands, in how many lines, and the tests that type them. Whoever adds one adds its test here.
-const PRINTED: [(&str, usize, &[&str]); 25] = [
+const PRINTED: [(&str, usize, &[&str]); 26] = [
     ("src/cli/asked.rs", 2, &["a_store_that_went_on", "what_is_up_to_date", "after_a_failure"]),
     ("src/cli/clean.rs", 1, &["place::a_run_has_a_name"]),
     ("src/cli/files.rs", 1, &["the_run_of_a_chain"]),
@@ -370,6 +370,7 @@ const PRINTED: [(&str, usize, &[&str]); 25] = [
     ("src/engine/src/spec/load.rs", 1, &["told::runs_outside_the_project"]),
     ("src/engine/src/store/verify.rs", 4, &["told::what_verify_finds", "told::a_run_with_a_damaged"]),
     ("src/remote/src/start.rs", 3, &["a_store_that_went_on"]),
+    ("src/report/page/serve.rs", 1, &["ui::only_whoever_knows_the_token"]),
     ("src/train/src/checkpoint/mod.rs", 1, &["told::a_lora_checkpoint_without_its_base"]),
     ("src/train/src/device/choice.rs", 1, &["commands_that_are_pointed_to"]),
     ("src/train/src/device/list.rs", 1, &["commands_that_are_pointed_to"]),
@@ -412,7 +413,8 @@ fn every_place_that_prints_a_command_has_a_test_that_types_it() {
     found.sort();
     let known: Vec<(String, usize)> = PRINTED.map(|(file, count, _)| (file.to_owned(), count)).into();
     assert_eq!(found, known, "type what a new place prints in a test, and list it in PRINTED");
-    let tests = [include_str!("advice.rs"), include_str!("place.rs"), include_str!("told.rs")].concat();
+    let tests = [include_str!("advice.rs"), include_str!("place.rs"), include_str!("told.rs"), include_str!("ui.rs")];
+    let tests = tests.concat();
     for test in PRINTED.iter().flat_map(|(.., tests)| *tests) {
         let name = test.rsplit("::").next().unwrap();
         assert!(tests.contains(&format!("fn {name}")), "no test {test}");

@@ -40,4 +40,5 @@ mod start_file;
 mod store;
 mod synced;
 mod told;
+mod ui;
 mod wgpu;

@@ -1,8 +1,6 @@
-//! `pipe report` and `pipe ui`: what the page holds, what a browser makes of it, whom the server answers.
+//! `pipe report`: what the page holds, what a browser makes of it.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use crate::project::{Project, TINY};
 
@@ -103,7 +101,7 @@ fn browser() -> Option<&'static str> {
     found
 }
 
-fn browse(project: &Project, arguments: &[&str], page: &str) -> Option<Vec<u8>> {
+fn browse(project: &Project, arguments: &[&str], address: &str) -> Option<Vec<u8>> {
     let output = Command::new(browser()?)
         .args([
             "--headless",
@@ -114,7 +112,7 @@ fn browse(project: &Project, arguments: &[&str], page: &str) -> Option<Vec<u8>> 
         ])
         .arg(format!("--user-data-dir={}", project.path("chromium").display()))
         .args(arguments)
-        .arg(format!("file://{}", project.path("").join(page).display()))
+        .arg(address)
         .stdin(Stdio::null())
         .output()
         .unwrap();
@@ -122,9 +120,18 @@ fn browse(project: &Project, arguments: &[&str], page: &str) -> Option<Vec<u8>> 
     Some(output.stdout)
 }
 
+/// The address of a file in the project.
+fn address(project: &Project, page: &str) -> String {
+    format!("file://{}", project.path("").join(page).display())
+}
+
 /// What the page is after its script has run.
 pub fn dom(project: &Project, page: &str) -> Option<String> {
-    browse(project, &["--dump-dom"], page).map(|bytes| String::from_utf8(bytes).unwrap())
+    dom_of(project, &address(project, page))
+}
+
+pub fn dom_of(project: &Project, address: &str) -> Option<String> {
+    browse(project, &["--dump-dom"], address).map(|bytes| String::from_utf8(bytes).unwrap())
 }
 
 /// A picture of the page at a width.
@@ -132,7 +139,7 @@ fn picture(project: &Project, page: &str, width: u32) -> Option<image::RgbImage>
     let file = project.path("page.png");
     let _ = std::fs::remove_file(&file);
     let size = format!("--window-size={width},2200");
-    browse(project, &[&size, &format!("--screenshot={}", file.display())], page)?;
+    browse(project, &[&size, &format!("--screenshot={}", file.display())], &address(project, page))?;
     Some(image::open(&file).unwrap().to_rgb8())
 }
 
@@ -195,98 +202,4 @@ fn a_browser_shows_what_to_type_when_there_is_nothing_yet() {
     let Some(dom) = dom(&project, "report.html") else { return };
     assert!(dom.contains("<code>pipe run p.yaml</code>"), "{dom}");
     assert!(dom.contains("class=\"node not-run\""), "{dom}");
-}
-
-/// `pipe ui` on a free port; ended when it goes out of scope.
-struct Served {
-    child: Child,
-    address: String,
-}
-
-impl Served {
-    fn of(project: &Project) -> Self {
-        let mut child = project
-            .command(&["ui", "p.yaml", "--port", "0"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address =
-            line.trim().strip_prefix("http://").and_then(|l| l.strip_suffix('/')).unwrap().to_owned();
-        Self { child, address }
-    }
-
-    /// The answer to a request, head and body.
-    fn ask(&self, request: &str) -> (String, String) {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        write!(stream, "{request}\r\nConnection: close\r\n\r\n").unwrap();
-        let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes).unwrap();
-        let text = String::from_utf8(bytes).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        (head.to_owned(), body.to_owned())
-    }
-
-    fn get(&self, path: &str, more: &str) -> (String, String) {
-        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: {}{more}", self.address))
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-#[test]
-fn the_server_answers_this_machine_alone_and_says_when_nothing_is_new() {
-    let project = Project::new();
-    project.pipe(&["run", "p.yaml"]).succeeds();
-    let served = Served::of(&project);
-    assert!(served.address.starts_with("127.0.0.1:"), "{}", served.address);
-    let (head, page) = served.get("/", "");
-    assert!(head.starts_with("HTTP/1.1 200") && head.contains("Content-Type: text/html"), "{head}");
-    assert!(page.contains("data-live=\"1\"") && data(&page)["runs"].as_array().unwrap().len() == 1);
-
-    let (head, _) = served.get("/data.json", "");
-    let tag = head.lines().find_map(|line| line.strip_prefix("ETag: ")).unwrap().to_owned();
-    let again = format!("\r\nIf-None-Match: {tag}");
-    let (head, body) = served.get("/data.json", &again);
-    assert!(head.starts_with("HTTP/1.1 304") && body.is_empty(), "{head}");
-    project.pipe(&["run", "p.yaml", "--epochs", "3"]).succeeds();
-    let (head, body) = served.get("/data.json", &again);
-    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-    let news: serde_json::Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(news["runs"][0]["curves"]["train_loss"].as_array().unwrap().len(), 3);
-
-    let status = |request: &str| served.ask(request).0.lines().next().unwrap().to_owned();
-    let host = format!("Host: {}", served.address);
-    assert!(status("GET / HTTP/1.1\r\nHost: evil.example:80").contains("403"));
-    assert!(status(&format!("GET /../p.yaml HTTP/1.1\r\n{host}")).contains("404"));
-    assert!(
-        status(&format!("GET /checkpoints/base_training/run_001/metadata.json HTTP/1.1\r\n{host}"))
-            .contains("404")
-    );
-    assert!(status(&format!("POST / HTTP/1.1\r\n{host}\r\nContent-Length: 0")).contains("405"));
-    let (head, body) = served.ask(&format!("HEAD / HTTP/1.1\r\n{host}"));
-    assert!(head.starts_with("HTTP/1.1 200") && body.is_empty(), "{head}");
-
-    let port = served.address.rsplit(':').next().unwrap();
-    project
-        .pipe(&["ui", "--port", port])
-        .exits(2)
-        .says(&format!("failed to listen on port {port}"))
-        .says("--port");
-}
-
-#[test]
-fn a_signal_ends_the_server_well() {
-    let project = Project::new();
-    let mut served = Served::of(&project);
-    let pid = served.child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    assert_eq!(served.child.wait().unwrap().code(), Some(0));
 }

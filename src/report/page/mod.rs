@@ -7,10 +7,13 @@ pub mod serve;
 
 use std::collections::BTreeMap;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
 use pipe_engine::store::{CheckpointRecord, DatasetRecord};
 use serde::Serialize;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 pub use collect::{drawn_in, runs_in, stamp};
 
@@ -94,6 +97,15 @@ pub struct RunData {
     pub config: String,
 }
 
+/// What a browser may load for the page and run of it: its own script, and nothing from elsewhere.
+fn content_policy() -> String {
+    let script = STANDARD.encode(Sha256::digest(JS));
+    format!(
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{script}'; \
+         connect-src 'self'; base-uri 'none'; form-action 'none'"
+    )
+}
+
 impl Page {
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
@@ -107,6 +119,7 @@ impl Page {
         // The data last: it may hold anything.
         HTML.replace("/*CSS*/", CSS)
             .replace("/*JS*/", JS)
+            .replace("<!--POLICY-->", &content_policy())
             .replace("<!--TITLE-->", &title)
             .replace("data-live=\"\"", if live { "data-live=\"1\"" } else { "data-live=\"\"" })
             .replace("/*DATA*/", &data)

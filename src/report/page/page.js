@@ -370,7 +370,7 @@
     const ask = async () => {
       try {
         const answer = await fetch("data.json", { headers: tag ? { "If-None-Match": tag } : {}, cache: "no-store" });
-        live.textContent = "live";
+        live.textContent = answer.ok || answer.status === 304 ? "live" : "not connected";
         if (answer.status === 200) {
           tag = answer.headers.get("ETag");
           const open = [...document.querySelectorAll("#provenance > details")].map((d) => d.open);
