@@ -43,7 +43,7 @@ pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error
 const TEMPORARY: &str = ".tmp-";
 
 /// A name for what is not to be seen yet, or not any more.
-fn temporary(path: &Path) -> PathBuf {
+pub(super) fn temporary(path: &Path) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -388,7 +388,7 @@ pub fn sweep_if(folder: &Path, goes: impl Fn(&str) -> bool) {
 }
 
 /// Makes a new or changed name durable.
-fn sync_name(path: &Path) -> Result<(), WriteError> {
+pub(super) fn sync_name(path: &Path) -> Result<(), WriteError> {
     path.parent().map_or(Ok(()), sync::names)
 }
 

@@ -4,6 +4,7 @@ pub mod atomic;
 pub mod checked;
 pub mod checkpoint;
 pub mod clean;
+pub mod copy;
 pub(crate) mod fault;
 mod found;
 mod jobs;

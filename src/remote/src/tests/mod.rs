@@ -47,7 +47,8 @@ impl Place {
     }
 
     fn project(&self) -> Project {
-        Project::new(self.root(), PIPELINE, ["runs".into()], ["out/best.ckpt".into()])
+        let outputs = ["out/best.ckpt".into(), "z/best.ckpt".into()];
+        Project::new(self.root(), PIPELINE, ["runs".into()], outputs)
     }
 
     fn bucket(&self) -> Bucket {

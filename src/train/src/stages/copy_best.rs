@@ -8,7 +8,7 @@ use pipe_engine::kind::{
     Artifact, Concern, Counts, Failure, Files, Observation, Observer, Others, Outcome, Reference, Rejection,
     RunContext, Stage, StageError, StageKind, State, is_inside_project,
 };
-use pipe_engine::store::{Checkpoint, CheckpointRecord, Made, Output, atomic, file_digest_like};
+use pipe_engine::store::{Checkpoint, CheckpointRecord, Made, Output, atomic, copy, file_digest_like};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -34,6 +34,28 @@ pub struct CopyBestSettings {
     #[serde(default)]
     #[schemars(extend("x-class" = "runtime"))]
     overwrite: bool,
+    /// What the file is: a copy, or with `hard` a further name of the run's file, which takes no room. Nobody can write to
+    /// that file then.
+    #[serde(default, skip_serializing_if = "Link::is_default")]
+    #[schemars(extend("x-class" = "runtime"))]
+    link: Link,
+}
+
+/// How a copy is made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Link {
+    /// A file of its own: a reflink where the file system has them.
+    #[default]
+    None,
+    /// A hard link, read-only.
+    Hard,
+}
+
+impl Link {
+    fn is_default(&self) -> bool {
+        *self == Self::None
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -64,6 +86,11 @@ impl StageKind for CopyBestKind {
         inside_project(&settings.to).map_err(|message| Rejection::value("to", message))?;
         Ok(Arc::new(CopyBest { settings }))
     }
+}
+
+/// What a plan says of a file that is copied.
+pub(super) fn copied(bytes: u64) -> String {
+    format!("; copies {:.1} MB", bytes as f64 / 1e6)
 }
 
 /// Refuses a path that is not a file inside the project.
@@ -116,9 +143,10 @@ impl Stage for CopyBest {
             (Some(_), true) if standing.is_some() => {
                 State::Done { reason: format!("up to date, epoch {}", source.epoch) }
             }
-            (_, false) => State::absent(format!("{shown} is not there")),
+            (_, false) => State::absent(format!("{shown} is not there{}", self.cost(source))),
             (None, true) if o.made.is_some() => {
-                State::absent(format!("another checkpoint is selected now, epoch {}", source.epoch))
+                let (epoch, cost) = (source.epoch, self.cost(source));
+                State::absent(format!("another checkpoint is selected now, epoch {epoch}{cost}"))
             }
             (_, true) => State::absent(format!("{shown} has another content")),
         };
@@ -153,7 +181,10 @@ impl Stage for CopyBest {
         context.note_made(vec![planned], Vec::new(), replaced)?;
         atomic::create_folder(target.parent().unwrap_or(&context.root))?;
         atomic::sweep_for(&target);
-        atomic::link(&source.path, &target)?;
+        match self.settings.link {
+            Link::None => copy::copy(&source.path, &target)?,
+            Link::Hard => copy::link_read_only(&source.path, &target)?,
+        }
         let written = Output::like(&context.root, &path, &source.digest)?;
         if written.digest != source.digest {
             let message = format!("{path} does not have the content that was copied");
@@ -187,6 +218,14 @@ impl CopyBest {
             };
             setting(format!("select: run {} has no such checkpoint; {there}", run.run.number))
         })
+    }
+
+    /// What a copy takes of the disk, for the plan.
+    fn cost(&self, source: &CheckpointRecord) -> String {
+        match self.settings.link {
+            Link::None => copied(source.bytes),
+            Link::Hard => String::new(),
+        }
     }
 
     /// The digests of earlier copies that the target may hold. A file of anybody else's is left alone.

@@ -16,6 +16,7 @@ use pipe_engine::store::Checkpoint;
 use serde_json::Value;
 
 use super::concerns;
+use super::copy_best::copied;
 use super::handed::{ModelFile, TrainedRun, model_file};
 use super::training::{Start, Training, setting};
 use crate::checkpoint::{
@@ -89,7 +90,13 @@ impl Stage for LoraStage {
     }
 
     fn observe(&self, observer: &Observer) -> Result<Observation, StageError> {
-        let observation = self.training().observe(observer)?;
+        let mut observation = self.training().observe(observer)?;
+        if let State::Absent { reason, .. } = &mut observation.state
+            && let Some(base) = observer.inputs.get("base").and_then(model_file)
+            && let Ok(file) = std::fs::metadata(&base.path)
+        {
+            reason.push_str(&copied(file.len()));
+        }
         let run = observation.artifact.as_ref().and_then(|a| a.get::<TrainedRun>());
         match run.map(|run| what_is_missing(&run)) {
             Some(Some(what)) => {

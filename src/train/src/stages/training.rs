@@ -12,6 +12,7 @@ use pipe_engine::kind::{
 };
 use pipe_engine::progress::Event;
 use pipe_engine::shell::Line;
+use pipe_engine::store::copy::copy;
 use pipe_engine::store::{
     Checkpoint, DatasetRecord, Keeper, Loaded, Metadata, Run, Runs, SCHEMA_VERSION, Status, StoreError,
     atomic, room,
@@ -428,7 +429,7 @@ fn parameters(model: &Diffit, scope: &Scope) -> u64 {
     trained.map(|(.., shape)| shape.iter().product::<usize>() as u64).sum()
 }
 
-/// Puts the base model beside the checkpoints that need it: a second name of the file, or a copy.
+/// Puts a copy of the base model beside the checkpoints that need it.
 fn keep_base(run: &Run, base: &ModelFile) -> Result<(), StageError> {
     let kept = run.folder.join(BASE_FILE);
     let same = |a: &Path, b: &Path| {
@@ -438,7 +439,7 @@ fn keep_base(run: &Run, base: &ModelFile) -> Result<(), StageError> {
     if kept.exists() && same(&kept, &base.path) {
         return Ok(());
     }
-    Ok(atomic::link(&base.path, &kept)?)
+    Ok(copy(&base.path, &kept)?)
 }
 
 /// What became of a run that is not begun again in its place.
