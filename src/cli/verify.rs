@@ -1,8 +1,11 @@
 //! `pipe verify [FILE]`
 
-use pipe_engine::store::Runs;
-use pipe_engine::store::verify::{self, Damage};
-use pipe_train::checkpoint::adapter_damage;
+use std::path::Path;
+
+use pipe_engine::shell::Line;
+use pipe_engine::store::verify::{self, Damage, Owner, Verified};
+use pipe_engine::store::{Run, Runs, repair};
+use pipe_train::checkpoint::{Part, lora_damage};
 use serde_json::json;
 
 use super::asked::AskedFile;
@@ -13,41 +16,56 @@ use crate::say;
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  pipe verify\n  pipe verify pipelines/base_to_lora.yaml\n\nExit code 1 if anything is damaged. Changes nothing."
+    after_help = "Examples:\n  pipe verify\n  pipe verify pipelines/base_to_lora.yaml\n  pipe verify --repair\n\nExit code 1 if anything is damaged, or could not be repaired. Without --repair nothing is changed."
 )]
 pub struct VerifyArguments {
     #[command(flatten)]
     asked: AskedFile,
+    /// Set what is damaged aside, so that the next run makes it again; what somebody holds is left alone
+    #[arg(long)]
+    repair: bool,
+    /// With --repair: change nothing and say what is damaged, as without it
+    #[arg(long, requires = "repair")]
+    dry_run: bool,
     /// As JSON
     #[arg(long)]
     json: bool,
 }
 
 pub fn verify(arguments: VerifyArguments) -> Result<ExitCode, CliError> {
-    let folders = Subject::of(arguments.asked.asked()?)?.folders()?;
-    let mut found = verify::verify(&project::root()?, &folders);
-    let runs = folders.iter().flat_map(Runs::list).filter(|run| run.holder().is_none());
-    found.damaged.extend(runs.filter_map(|run| adapter_damage(&run)).map(|(path, what)| Damage {
-        path,
-        what,
-        advice: "remove the folder, and `pipe run` makes it again from the best checkpoint",
-    }));
-    let code = if found.damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) };
-    let shown = |path: &std::path::Path| {
-        let root = project::root().unwrap_or_default();
-        path.strip_prefix(root).unwrap_or(path).display().to_string()
+    let asked = arguments.asked.asked()?;
+    let file = asked.as_ref().map(|asked| asked.which.file.clone());
+    let folders = Subject::of(asked)?.folders()?;
+    let found = look(&folders)?;
+    let repaired =
+        (arguments.repair && !arguments.dry_run).then(|| repair::repair(&found.damaged, &found.shared));
+    let whole = match &repaired {
+        Some(repaired) => repaired.failed.is_empty(),
+        None => found.damaged.is_empty(),
     };
+    let code = if whole { ExitCode::SUCCESS } else { ExitCode::from(1) };
     if arguments.json {
         let damage = |d: &Damage| json!({"path": shown(&d.path), "what": d.what, "advice": d.advice});
-        let damaged: Vec<_> = found.damaged.iter().map(damage).collect();
         let all = json!({
-            "good": found.good, "bytes": found.bytes, "damaged": damaged, "left_out": found.left_out,
+            "good": found.good,
+            "bytes": found.bytes,
+            "damaged": found.damaged.iter().map(damage).collect::<Vec<_>>(),
+            "shared": found.shared.iter().map(damage).collect::<Vec<_>>(),
+            "left_out": found.left_out,
+            "repaired": repaired.as_ref().map(|r| json!({
+                "set_aside": r.set_aside.iter().map(|(from, to)| json!({"path": shown(from), "now": shown(to)})).collect::<Vec<_>>(),
+                "put_in_order": r.put_in_order.iter().map(|path| shown(path)).collect::<Vec<_>>(),
+                "separated": r.separated.iter().map(|path| shown(path)).collect::<Vec<_>>(),
+                "failed": r.failed,
+            })),
         });
         say!("{all:#}");
         return Ok(code);
     }
-    for damage in &found.damaged {
-        say!("damaged {}: {}\n  {}", shown(&damage.path), damage.what, damage.advice);
+    for (word, damage) in
+        found.damaged.iter().map(|d| ("damaged", d)).chain(found.shared.iter().map(|d| ("shared", d)))
+    {
+        say!("{word} {}: {}\n  {}", shown(&damage.path), damage.what, damage.advice);
     }
     found.left_out.iter().for_each(|what| say!("left out {what}"));
     let good = format!("{} files are as they were noted, {}", found.good, table::bytes(found.bytes));
@@ -56,5 +74,47 @@ pub fn verify(arguments: VerifyArguments) -> Result<ExitCode, CliError> {
         1 => say!("{good}; 1 is not"),
         n => say!("{good}; {n} are not"),
     }
+    let command = |line: Line| file.iter().fold(line, |line, file| line.path(file));
+    match repaired {
+        None if found.damaged.is_empty() && found.shared.is_empty() => {}
+        None => say!(
+            "`{}` sets what is damaged aside, so that the next run makes it again",
+            command(Line::new(["pipe", "verify"])).options(["--repair"])
+        ),
+        Some(done) => {
+            done.set_aside.iter().for_each(|(from, to)| say!("set aside {} as {}", shown(from), shown(to)));
+            done.put_in_order.iter().for_each(|run| say!("put in order {}", shown(run)));
+            done.separated.iter().for_each(|path| say!("made {} a file of its own", shown(path)));
+            done.failed.iter().for_each(|what| say!("not repaired: {what}"));
+        }
+    }
     Ok(code)
+}
+
+/// Looks at everything: at what the engine keeps, and at what LoRA runs keep besides.
+fn look(folders: &[Runs]) -> Result<Verified, CliError> {
+    let mut found = verify::verify(&project::root()?, folders);
+    for run in folders.iter().flat_map(Runs::list).filter(|run| run.holder().is_none()) {
+        let known = |damage: &Verified, path: &Path| damage.damaged.iter().any(|d| d.path == path);
+        for (path, what, part) in lora_damage(&run) {
+            if !known(&found, &path) {
+                found.damaged.push(of_lora(path, what, part, &run));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn of_lora(path: std::path::PathBuf, what: String, part: Part, run: &Run) -> Damage {
+    let advice = match part {
+        Part::Adapter => "without it `pipe run` makes it again from the best checkpoint",
+        Part::Base => verify::BASE,
+    };
+    Damage { path, what, advice, owner: Owner::Run(run.clone()) }
+}
+
+/// A path as it is seen from the project.
+fn shown(path: &Path) -> String {
+    let root = project::root().unwrap_or_default();
+    path.strip_prefix(root).unwrap_or(path).display().to_string()
 }

@@ -81,7 +81,17 @@ fn a_damaged_base_model_is_not_merged() {
     project.pipe(&["verify"]).exits(1).says("damaged checkpoints/lora/run_001/adapter");
     project.write(&adapter, good);
 
+    // Factors that were damaged are not drawn with and not merged.
+    std::fs::copy(project.path(&best), project.path("bad.ckpt")).unwrap();
+    damage(&project.path("bad.ckpt"));
     let base = format!("{lora}/base_model.ckpt");
+    for command in [
+        &["sample", &base, "--lora", "bad.ckpt", "--n", "2", "--device", "cpu"][..],
+        &["ckpt", "export", "bad.ckpt", "--merge", "-o", "merged.ckpt"],
+    ] {
+        project.pipe(command).exits(1).says(FOUND);
+    }
+
     let sample = ["sample", &base, "--lora", "moved.ckpt", "--n", "2", "--device", "cpu"];
     project.pipe(&sample).succeeds();
     damage(&project.path(&base));
@@ -120,7 +130,7 @@ fn verify_finds_whatever_is_not_as_it_was_noted() {
     project.pipe(&["verify"]).succeeds();
     let last = format!("{RUN}/checkpoints/last.ckpt");
     damage(&project.path(&last));
-    project.pipe(&["verify"]).exits(1).says(FOUND).says("begin a new run with `--force`");
+    project.pipe(&["verify"]).exits(1).says(FOUND).says("the run goes on from an older one");
     for name in ["epoch_002", "best", "last"] {
         std::fs::remove_file(project.path(&format!("{RUN}/checkpoints/{name}.ckpt"))).unwrap();
     }

@@ -1,5 +1,5 @@
 //! What of a project's folder is the state of one pipeline: the records of its stages, its numbered runs, and the files
-//! that its stages put elsewhere. Caches, locks, logs of jobs and half files are not.
+//! that its stages put elsewhere. Caches, locks, logs of jobs, half files and what was set aside are not.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -14,6 +14,7 @@ mod metadata;
 pub mod names;
 mod place;
 pub(crate) mod record;
+pub mod repair;
 pub mod room;
 mod runs;
 mod stamp;

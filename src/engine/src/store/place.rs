@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::found::Name;
 use super::record::STATE_FOLDER;
+use super::repair::is_set_aside;
 use super::runs::number_of;
 use super::{StoreError, atomic, names};
 
@@ -125,6 +126,7 @@ fn is_plain(name: &str) -> bool {
         && !name.starts_with(['.', ' '])
         && !name.ends_with(['.', ' '])
         && !atomic::is_temporary(name)
+        && !is_set_aside(name)
         && name.chars().all(dull)
 }
 
@@ -294,6 +296,7 @@ mod tests {
             "runs/run_001/sitecustomize.py",
             "runs/run_001/checkpoints/.best.ckpt.tmp-1-2",
             "runs/run_001/checkpoints/.hidden.ckpt",
+            "runs/run_001/logs/events.out.tfevents.000.host.1.damaged",
             "runs/run_001/checkpoints/a/b.ckpt",
             "runs/run_001/checkpoints/..",
             "runs/run_001/checkpoints/a\\b.ckpt",

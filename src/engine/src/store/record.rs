@@ -250,6 +250,14 @@ pub fn record_is_held(root: &Path, pipeline: &str, file_name: &str) -> bool {
     Lock::holder(&lock).is_some()
 }
 
+/// The lock of the stage whose record is in this file.
+pub(super) fn lock_of(record: &Path) -> PathBuf {
+    let folder = record.parent().and_then(Path::file_name).unwrap_or_default();
+    let state = record.ancestors().nth(3).unwrap_or(Path::new(STATE_FOLDER));
+    let stage = record.file_stem().unwrap_or_default();
+    state.join("locks").join(folder).join(stage).with_added_extension("lock")
+}
+
 /// Who runs a stage now, if anybody.
 pub fn stage_holder(root: &Path, pipeline: &str, stage: &StageId) -> Option<Holder> {
     Lock::holder(&lock_path(root, pipeline, stage))

@@ -25,7 +25,7 @@ pub struct Runs {
 }
 
 /// One run's folder.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
     pub number: RunNumber,
     pub folder: PathBuf,

@@ -20,7 +20,7 @@ use crate::diffit::{ConfigError, Diffit, DiffitConfig, LoadError, Scope, fill, l
 use crate::fit::{EMA_WEIGHTS, WEIGHTS};
 use crate::lora::{Adapter, AdapterError, BaseDigests, LABEL_TABLE};
 
-pub use adapter_check::{ADAPTER, adapter_damage};
+pub use adapter_check::{ADAPTER, Part, lora_damage};
 pub use export::{ExportError, merged, weights_only};
 pub use import::{ImportError, ImportOptions, import};
 

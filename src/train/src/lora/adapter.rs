@@ -183,6 +183,14 @@ impl Adapter {
         Ok(atomic::write(&folder.join(CONFIG_FILE), |out| out.write_all(text.as_bytes()))?)
     }
 
+    /// Whether the config in a folder says what [`write`](Self::write) would write.
+    pub fn has_config_in(&self, folder: &Path) -> bool {
+        let text = std::fs::read_to_string(folder.join(CONFIG_FILE)).unwrap_or_default();
+        // Numbers as a file has them.
+        let read = |text: &str| serde_json::from_str::<Value>(text).ok();
+        read(&text) == read(&self.peft_config().to_string())
+    }
+
     fn peft_config(&self) -> Value {
         let LoraConfig { r, lora_alpha, lora_dropout, use_rslora, .. } = &self.config;
         let others: BTreeMap<&String, &usize> =

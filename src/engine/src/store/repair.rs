@@ -1,0 +1,155 @@
+//! Makes a project whole again: what is damaged is set aside under another name, so that the next run makes it again. No
+//! content is removed, and nothing is touched that somebody holds.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::atomic::{WriteError, failed, sync_name};
+use super::fault::{Change, point};
+use super::found::{checkpoint_files, is_same_file};
+use super::verify::{Damage, Owner};
+use super::watch::{self, News};
+use super::{Holder, Keeper, Lock, Run, StoreError, atomic, copy};
+use crate::policy::CheckpointPolicy;
+
+/// The ending of what was set aside.
+const ASIDE: &str = "damaged";
+
+/// What was done.
+#[derive(Debug, Default)]
+pub struct Repaired {
+    /// Files and folders that have another name now: before and after.
+    pub set_aside: Vec<(PathBuf, PathBuf)>,
+    /// Runs whose list of checkpoints and links to them were made anew.
+    pub put_in_order: Vec<PathBuf>,
+    /// Files that are no further name of a run's file any more.
+    pub separated: Vec<PathBuf>,
+    /// What could not be done, each with the reason.
+    pub failed: Vec<String>,
+}
+
+/// Repairs what [`verify`](super::verify::verify) found: `damaged`, and files that are `shared` with a run.
+pub fn repair(damaged: &[Damage], shared: &[Damage]) -> Repaired {
+    let mut all = Repaired::default();
+    for (owner, paths) in by_owner(damaged) {
+        let done = match owner {
+            Owner::Run(run) => all.run(run, &paths),
+            Owner::Lock(lock) => held(lock).and_then(|_lock| all.files(&paths)),
+        };
+        all.note(done);
+    }
+    for (owner, paths) in by_owner(shared) {
+        let lock = match owner {
+            Owner::Run(run) => run.lock(),
+            Owner::Lock(lock) => held(lock),
+        };
+        let done = lock.and_then(|_lock| {
+            for path in paths {
+                copy::copy(path, path)?;
+                all.separated.push(path.to_owned());
+            }
+            Ok(())
+        });
+        all.note(done);
+    }
+    all
+}
+
+/// The paths of each owner, in order.
+fn by_owner(damaged: &[Damage]) -> Vec<(&Owner, Vec<&Path>)> {
+    let mut groups: Vec<(&Owner, Vec<&Path>)> = Vec::new();
+    for damage in damaged {
+        match groups.iter_mut().find(|(owner, _)| *owner == &damage.owner) {
+            Some((_, paths)) => paths.push(&damage.path),
+            None => groups.push((&damage.owner, vec![&damage.path])),
+        }
+    }
+    groups
+}
+
+fn held(path: &Path) -> Result<Lock, StoreError> {
+    path.parent().map_or(Ok(()), atomic::create_folder)?;
+    let busy = |holder: Holder| StoreError::Damaged {
+        path: path.to_owned(),
+        message: format!("{} has this lock; repair again when it has ended", holder.0),
+    };
+    Lock::take(path)?.map_err(busy)
+}
+
+/// Whether a file or folder of that name was set aside.
+pub fn is_set_aside(name: &str) -> bool {
+    let (_, end) = name.rsplit_once('.').unwrap_or_default();
+    end == ASIDE || end.strip_prefix("damaged-").is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Gives a file or folder a free name beside its own, which it returns.
+fn set_aside(path: &Path) -> Result<PathBuf, WriteError> {
+    let name = |n: u32| path.with_added_extension(if n == 1 { ASIDE.into() } else { format!("{ASIDE}-{n}") });
+    let free = (1..).map(name).find(|free| fs::symlink_metadata(free).is_err()).unwrap_or_default();
+    let renamed = point(Change::Rename, path).and_then(|()| fs::rename(path, &free));
+    renamed.map_err(failed("set aside", path))?;
+    watch::tell(News::Removed(path));
+    sync_name(path)?;
+    Ok(free)
+}
+
+impl Repaired {
+    fn note(&mut self, done: Result<(), StoreError>) {
+        self.failed.extend(done.err().map(|error| error.to_string()));
+    }
+
+    fn files(&mut self, paths: &[&Path]) -> Result<(), StoreError> {
+        for path in paths.iter().filter(|path| path.exists()) {
+            let aside = set_aside(path)?;
+            self.set_aside.push((path.to_path_buf(), aside));
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, run: &Run, paths: &[&Path]) -> Result<(), StoreError> {
+        let lock = run.lock()?;
+        let Ok(metadata) = run.metadata() else {
+            // Nobody can go on with it, and its number is free again.
+            return self.files(&[&run.folder]);
+        };
+        let before = self.set_aside.len();
+        self.files(paths)?;
+        // Further names of what was set aside.
+        let names: Vec<PathBuf> = checkpoint_files(run).into_iter().map(|(_, path)| path).collect();
+        for name in names.into_iter().chain([run.best(), run.last()]) {
+            if self.set_aside[before..].iter().any(|(_, aside)| is_same_file(aside, &name)) {
+                atomic::remove(&name)?;
+            }
+        }
+        drop(lock);
+        // It keeps all that it has: the next training prunes.
+        let policy = serde_json::from_value(metadata.settings["checkpoint"].clone());
+        let policy = CheckpointPolicy { keep_last_n: None, ..policy.unwrap_or_default() };
+        Keeper::reopen(run.clone(), policy)?;
+        self.put_in_order.push(run.folder.clone());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_set_aside_has_a_name_of_its_own_and_is_known_by_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("best.ckpt");
+        let mut names = Vec::new();
+        for content in ["a", "b", "c"] {
+            fs::write(&path, content).unwrap();
+            let aside = set_aside(&path).unwrap();
+            assert_eq!(fs::read_to_string(&aside).unwrap(), content);
+            names.push(aside.file_name().unwrap().to_string_lossy().into_owned());
+        }
+        assert_eq!(names, ["best.ckpt.damaged", "best.ckpt.damaged-2", "best.ckpt.damaged-3"]);
+        assert!(names.iter().all(|name| is_set_aside(name)) && !path.exists());
+        for other in ["damaged", "a.ckpt", "a.damaged-x", "a.damaged.ckpt", ""] {
+            assert!(!is_set_aside(other), "{other}");
+        }
+    }
+}
