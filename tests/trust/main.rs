@@ -1,4 +1,4 @@
-//! Tries to lose something: ends the program at every change of the disk, fills the disk, damages files, starts it twice.
+//! Tries to lose something: ends the program at every change of the disk, fills the disk, damages files, starts it twice, cuts the power.
 //! Prints a table of what was tried, survived and lost; any loss fails.
 //!
 //!     cargo test --release --features faults --test trust
@@ -8,6 +8,7 @@ mod crash;
 mod damage;
 mod disk;
 mod limits;
+mod power;
 #[allow(dead_code, reason = "shared with tests/pipe")]
 #[path = "../pipe/project.rs"]
 mod project;
@@ -21,7 +22,7 @@ use tally::{Options, Tally};
 
 type Section = fn(&Options, &mut Tally);
 
-const SECTIONS: [(&str, Section); 7] = [
+const SECTIONS: [(&str, Section); 8] = [
     ("crashes", crash::section),
     ("disk", disk::section),
     ("damage", damage::section),
@@ -29,6 +30,8 @@ const SECTIONS: [(&str, Section); 7] = [
     ("signals", signals::section),
     ("limits", limits::section),
     ("stored", stored::section),
+    // Last, since it has its files in memory from then on.
+    ("power", power::section),
 ];
 
 fn main() {

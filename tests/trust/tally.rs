@@ -2,24 +2,31 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Instant, UNIX_EPOCH};
 
 /// What the command line asks for.
 pub struct Options {
     /// Random rounds of each kind.
     pub rounds: usize,
+    /// Chooses what is tried where not all is.
+    pub seed: u64,
+    /// How long simulated power cuts may take; without it, every state is tried.
+    pub seconds: Option<u64>,
     sections: Vec<String>,
 }
 
 impl Options {
     pub fn parse() -> Self {
-        let mut options = Self { rounds: 200, sections: Vec::new() };
+        let since = UNIX_EPOCH.elapsed().unwrap_or_default();
+        let mut options =
+            Self { rounds: 200, seed: since.as_secs(), seconds: Some(300), sections: Vec::new() };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
-                "--rounds" => {
-                    options.rounds = arguments.next().and_then(|n| n.parse().ok()).expect("--rounds NUMBER")
-                }
+                "--rounds" => options.rounds = number(&mut arguments, "--rounds NUMBER") as usize,
+                "--seed" => options.seed = number(&mut arguments, "--seed NUMBER"),
+                "--seconds" => options.seconds = Some(number(&mut arguments, "--seconds NUMBER")),
+                "--all" => options.seconds = None,
                 // What cargo hands on to every test.
                 flag if flag.starts_with('-') => {}
                 name => options.sections.push(name.to_owned()),
@@ -37,6 +44,10 @@ impl Options {
         let step = last.div_ceil(self.rounds).max(1);
         (1..=last).step_by(step).collect()
     }
+}
+
+fn number(arguments: &mut impl Iterator<Item = String>, usage: &str) -> u64 {
+    arguments.next().and_then(|n| n.parse().ok()).expect(usage)
 }
 
 #[derive(Default)]
@@ -76,6 +87,11 @@ impl Tally {
         let seconds = started.elapsed().as_secs_f64();
         eprintln!("{what}: {} tried, {} lost ({seconds:.0} s)", items.len(), lost.len());
         self.rows.push(Row { what: what.to_owned(), tried: items.len(), lost, skipped: None, seconds });
+    }
+
+    /// A row that was tried elsewhere.
+    pub fn add(&mut self, what: &str, tried: usize, lost: Vec<String>, seconds: f64) {
+        self.rows.push(Row { what: what.to_owned(), tried, lost, skipped: None, seconds });
     }
 
     /// Says how much the last row tried, where an item was several attempts.

@@ -1,0 +1,218 @@
+//! The power goes: on a simulated disk, in every state that POSIX permits afterwards.
+//!
+//! A row records what the program and its children change on the disk (`recorder.c`), replays it on a disk that knows what
+//! lasts (`disk.rs`), puts a state in place that a power cut leaves, and has the program go on from there.
+
+mod cuts;
+mod disk;
+mod recording;
+mod workloads;
+
+use std::collections::HashSet;
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use disk::{Cut, Data, Disk, Kept, Tree};
+use recording::{Change, Recorder};
+use workloads::{ALL, Workload};
+
+use crate::crash::Random;
+use crate::project::Project;
+use crate::state::{State, nothing_reported_is_missing};
+use crate::tally::{Options, Tally};
+
+/// Random states at each change, beside those that are always looked at.
+const RANDOM: u64 = 4;
+
+pub fn section(options: &Options, tally: &mut Tally) {
+    // In memory: the disk is another one here, and thousands of states are written.
+    if Path::new("/dev/shm").is_dir() {
+        let _ = tempfile::env::override_temp_dir(Path::new("/dev/shm"));
+    }
+    let recorder = match Recorder::build() {
+        Ok(recorder) => recorder,
+        Err(why) => return tally.skip("power cut, simulated", &why),
+    };
+    let shares: u32 = ALL.iter().map(|workload| workload.share).sum();
+    let bench = Bench { recorder, seed: options.seed };
+    eprintln!("power cuts: --seed {} chooses the same states again", options.seed);
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(Workload { what, share, row }) = ALL.get(number) else { return done };
+            let started = Instant::now();
+            // Two rows are tried at a time.
+            let limit = options.seconds.map(|s| Duration::from_secs(2 * s) * *share / shares);
+            let (tried, of, lost) = bench.tries(*row, started, limit);
+            let seconds = started.elapsed().as_secs_f64();
+            eprintln!("power cut {what}: {tried} of {of} states, {} lost ({seconds:.0} s)", lost.len());
+            done.push((number, tried, lost, seconds));
+        }
+    };
+    let mut rows = std::thread::scope(|scope| {
+        let other = scope.spawn(work);
+        let mut rows = work();
+        rows.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        rows
+    });
+    rows.sort_by_key(|(number, ..)| *number);
+    for (number, tried, lost, seconds) in rows {
+        tally.add(&format!("power cut {}", ALL[number].what), tried, lost, seconds);
+    }
+    cuts::section(options, tally);
+}
+
+pub struct Bench {
+    recorder: Recorder,
+    seed: u64,
+}
+
+/// Something to do during which the power goes, and what must come of it.
+pub struct Row {
+    /// In whose folder it was recorded, and the states are tried.
+    project: Project,
+    lives: Vec<Life>,
+    /// The state that comes of it if the power does not go.
+    expected: State,
+    /// Goes on after the cut, and compares.
+    check: Box<dyn Fn(&Project, &State) -> Result<(), String>>,
+}
+
+/// What was recorded between two starts of a machine.
+pub struct Life {
+    /// The disk at the start and after every change, with how much was told until then.
+    moments: Vec<(Disk, usize)>,
+    told: Vec<u8>,
+}
+
+/// A state of a life.
+type Place = (usize, usize, Cut);
+
+impl Bench {
+    /// Tries the states of a row: how many were tried, how many there are, and what was lost.
+    fn tries(
+        &self,
+        row: fn(&Self) -> Row,
+        started: Instant,
+        limit: Option<Duration>,
+    ) -> (usize, usize, Vec<String>) {
+        let row = row(self);
+        let states = states(&row.lives, self.seed);
+        let (mut tried, mut lost) = (0, Vec::new());
+        for (life, moment, cut) in &states {
+            if limit.is_some_and(|limit| started.elapsed() > limit) {
+                break;
+            }
+            tried += 1;
+            let (disk, told) = &row.lives[*life].moments[*moment];
+            disk.after(*cut).put(&row.project.path(""));
+            let result = nothing_reported_is_missing(&row.project, &row.lives[*life].told[..*told])
+                .and_then(|()| (row.check)(&row.project, &row.expected));
+            if let Err(error) = result {
+                lost.push(format!("life {life}, moment {moment}, {cut:?}: {error}"));
+            }
+        }
+        (tried, states.len(), lost)
+    }
+
+    /// Records some commands in a project. The power goes from the command of number `from` on. What was told before is
+    /// `before`.
+    fn record(&self, project: &Project, commands: &[Command], from: usize, before: Vec<u8>) -> Life {
+        let root = project.path("");
+        let place = tempfile::tempdir().unwrap();
+        let log = place.path().join("log");
+        let mut disk = Disk::of(&root);
+        let mut first = 0;
+        for (number, command) in commands.iter().enumerate() {
+            if number == from && log.exists() {
+                first = recording::read(&log).unwrap().len();
+            }
+            let output = self.recorder.run(command, &root, &log).unwrap();
+            let code = output.status.code();
+            assert_ne!(code, Some(125), "the recorder: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        let mut life = Life { moments: Vec::new(), told: before };
+        for (at, change) in recording::read(&log).unwrap().iter().enumerate() {
+            if at == first {
+                life.moments.push((disk.clone(), life.told.len()));
+            }
+            disk.change(at, change).unwrap_or_else(|e| panic!("{commands:?}: entry {at}: {e}"));
+            match change {
+                Change::Told(text) => life.told.extend(text),
+                _ if at >= first => life.moments.push((disk.clone(), life.told.len())),
+                _ => {}
+            }
+        }
+        // Nothing was missed: what was recorded makes what is there.
+        let differs = disk.now().difference(&Disk::of(&root).now());
+        assert_eq!(differs, None, "{commands:?}: recorded is not what is there");
+        life
+    }
+}
+
+/// All states of these lives that differ, in an order that the seed chooses.
+fn states(lives: &[Life], seed: u64) -> Vec<Place> {
+    let mut random = Random(seed | 1);
+    let (mut seen, mut all) = (HashSet::new(), Vec::new());
+    for (life, recorded) in lives.iter().enumerate() {
+        for (moment, (disk, told)) in recorded.moments.iter().enumerate() {
+            let saved = saved(&recorded.told[..*told]);
+            for cut in cuts_of(disk, &mut random) {
+                if seen.insert((disk.after(cut).digest(), saved)) {
+                    all.push((life, moment, cut));
+                }
+            }
+        }
+    }
+    for i in (1..all.len()).rev() {
+        all.swap(i, random.below(i as u64 + 1) as usize);
+    }
+    all
+}
+
+/// What a power cut at a moment may do: what is most likely to hurt, and some of what else may be.
+fn cuts_of(disk: &Disk, random: &mut Random) -> Vec<Cut> {
+    let (names, data) = disk.unsynced();
+    let cut = |names, data| Cut { names, data };
+    let mut all = vec![
+        cut(Kept::Nothing, Data::Nothing),
+        cut(Kept::All, Data::Nothing),
+        cut(Kept::All, Data::Zeros),
+        cut(Kept::Nothing, Data::All),
+        cut(Kept::All, Data::All),
+    ];
+    for at in names {
+        all.extend([
+            cut(Kept::AllBut(at), Data::All),
+            cut(Kept::Only(at), Data::All),
+            cut(Kept::Only(at), Data::Nothing),
+            cut(Kept::Until(at), Data::All),
+        ]);
+    }
+    for at in data {
+        all.extend([cut(Kept::All, Data::Torn(at)), cut(Kept::All, Data::Until(at))]);
+    }
+    for _ in 0..RANDOM {
+        let seed = random.below(u64::MAX);
+        all.push(cut(Kept::Random(seed), Data::Random(seed)));
+    }
+    all
+}
+
+/// How many checkpoints were reported as saved.
+fn saved(told: &[u8]) -> usize {
+    let what = br#""event":"saved""#;
+    told.windows(what.len()).filter(|window| window == what).count()
+}
+
+/// A state of a life, by a number that chooses it.
+fn some_state(life: &Life, random: &mut Random) -> (Tree, usize) {
+    let (disk, told) = &life.moments[random.below(life.moments.len() as u64) as usize];
+    let cuts = cuts_of(disk, random);
+    (disk.after(cuts[random.below(cuts.len() as u64) as usize]), *told)
+}
