@@ -93,12 +93,15 @@ pub fn state(project: &Project) -> Result<State, String> {
     let mut state = State::new();
     for path in files(&root) {
         let name = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+        // A store that stands here has another order, and what is in the cache is worked out again.
+        let is_cache = name.starts_with(".pipe/cache/") && !name.starts_with(".pipe/cache/unpacked/");
+        if is_cache || name.starts_with(STORE) {
+            continue;
+        }
         ensure(!name.contains(".tmp-"), || format!("{name} was left"))?;
         let volatile = [".lock", "events.jsonl", ".previous"].iter().any(|end| name.ends_with(end));
-        // What a folder remembers of its store is its own, and what is in the cache can be worked out again. A store that
-        // stands here has another order.
-        let own = [".pipe/store/", ".pipe/cache/files/", STORE].iter().any(|start| name.starts_with(start));
-        if !volatile && !own && !name.contains("tfevents") {
+        // What a folder remembers of its store is its own.
+        if !volatile && !name.contains("tfevents") && !name.starts_with(".pipe/store/") {
             let content = content(&path).map_err(|e| format!("{name}: {e}"))?;
             state.insert(name, content);
         }

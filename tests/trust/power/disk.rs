@@ -105,6 +105,21 @@ pub enum Data {
     Random(u64),
 }
 
+impl Cut {
+    /// The changes that it names.
+    pub fn named(self) -> Vec<At> {
+        let names = match self.names {
+            Kept::Only(at) | Kept::AllBut(at) | Kept::Until(at) => Some(at),
+            _ => None,
+        };
+        let data = match self.data {
+            Data::Torn(at) | Data::Until(at) => Some(at),
+            _ => None,
+        };
+        names.into_iter().chain(data).collect()
+    }
+}
+
 enum Fate {
     Lost,
     Kept,

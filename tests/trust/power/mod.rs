@@ -26,6 +26,8 @@ use crate::tally::{Options, Tally};
 
 /// Random states at each change, beside those that are always looked at.
 const RANDOM: u64 = 4;
+/// How many unsynced changes are lost or kept alone at each change.
+const SINGLE: usize = 12;
 
 pub fn section(options: &Options, tally: &mut Tally) {
     // In memory: the disk is another one here, and thousands of states are written.
@@ -37,7 +39,7 @@ pub fn section(options: &Options, tally: &mut Tally) {
         Err(why) => return tally.skip("power cut, simulated", &why),
     };
     let shares: u32 = ALL.iter().map(|workload| workload.share).sum();
-    let bench = Bench { recorder, seed: options.seed };
+    let bench = Bench { recorder, seed: options.seed, limited: options.seconds.is_some() };
     eprintln!("power cuts: --seed {} chooses the same states again", options.seed);
     let next = AtomicUsize::new(0);
     let work = || {
@@ -48,9 +50,9 @@ pub fn section(options: &Options, tally: &mut Tally) {
             let started = Instant::now();
             // Two rows are tried at a time.
             let limit = options.seconds.map(|s| Duration::from_secs(2 * s) * *share / shares);
-            let (tried, of, lost) = bench.tries(*row, started, limit);
+            let (tried, lost) = bench.tries(*row, started, limit);
             let seconds = started.elapsed().as_secs_f64();
-            eprintln!("power cut {what}: {tried} of {of} states, {} lost ({seconds:.0} s)", lost.len());
+            eprintln!("power cut {what}: {tried} states, {} lost ({seconds:.0} s)", lost.len());
             done.push((number, tried, lost, seconds));
         }
     };
@@ -70,6 +72,8 @@ pub fn section(options: &Options, tally: &mut Tally) {
 pub struct Bench {
     recorder: Recorder,
     seed: u64,
+    /// Whether a row has only so much time.
+    limited: bool,
 }
 
 /// Something to do during which the power goes, and what must come of it.
@@ -85,39 +89,55 @@ pub struct Row {
 
 /// What was recorded between two starts of a machine.
 pub struct Life {
-    /// The disk at the start and after every change, with how much was told until then.
-    moments: Vec<(Disk, usize)>,
+    /// The disk at the start and after every change.
+    moments: Vec<Moment>,
+    /// The changes, in words, by their number.
+    changes: Vec<String>,
     told: Vec<u8>,
 }
 
-/// A state of a life.
+struct Moment {
+    disk: Disk,
+    /// How much was told until then.
+    told: usize,
+    /// How many changes of the log it comes after.
+    at: usize,
+}
+
+/// A state: which life, which moment of it, and what the power cut does.
 type Place = (usize, usize, Cut);
 
 impl Bench {
-    /// Tries the states of a row: how many were tried, how many there are, and what was lost.
+    /// Tries the states of a row: how many were tried, and what was lost.
     fn tries(
         &self,
         row: fn(&Self) -> Row,
         started: Instant,
         limit: Option<Duration>,
-    ) -> (usize, usize, Vec<String>) {
+    ) -> (usize, Vec<String>) {
         let row = row(self);
-        let states = states(&row.lives, self.seed);
-        let (mut tried, mut lost) = (0, Vec::new());
-        for (life, moment, cut) in &states {
+        let (mut seen, mut tried, mut lost) = (HashSet::new(), 0, Vec::new());
+        for (life, moment, cut) in places(&row.lives, self.seed) {
             if limit.is_some_and(|limit| started.elapsed() > limit) {
                 break;
             }
+            let life = &row.lives[life];
+            let Moment { disk, told, at } = &life.moments[moment];
+            let (tree, told) = (disk.after(cut), &life.told[..*told]);
+            if !seen.insert((tree.digest(), saved(told))) {
+                continue;
+            }
             tried += 1;
-            let (disk, told) = &row.lives[*life].moments[*moment];
-            disk.after(*cut).put(&row.project.path(""));
-            let result = nothing_reported_is_missing(&row.project, &row.lives[*life].told[..*told])
+            tree.put(&row.project.path(""));
+            let result = nothing_reported_is_missing(&row.project, told)
                 .and_then(|()| (row.check)(&row.project, &row.expected));
             if let Err(error) = result {
-                lost.push(format!("life {life}, moment {moment}, {cut:?}: {error}"));
+                let about = |at: &usize| format!("\n  {at}: {}", life.changes[*at]);
+                let changes: String = cut.named().iter().chain(&at.checked_sub(1)).map(about).collect();
+                lost.push(format!("{cut:?} after change {at}: {error}{changes}"));
             }
         }
-        (tried, states.len(), lost)
+        (tried, lost)
     }
 
     /// Records some commands in a project. The power goes from the command of number `from` on. What was told before is
@@ -136,15 +156,19 @@ impl Bench {
             let code = output.status.code();
             assert_ne!(code, Some(125), "the recorder: {}", String::from_utf8_lossy(&output.stderr));
         }
-        let mut life = Life { moments: Vec::new(), told: before };
-        for (at, change) in recording::read(&log).unwrap().iter().enumerate() {
+        let log = recording::read(&log).unwrap();
+        let changes = log.iter().map(Change::to_string).collect();
+        let mut life = Life { moments: Vec::new(), changes, told: before };
+        for (at, change) in log.iter().enumerate() {
             if at == first {
-                life.moments.push((disk.clone(), life.told.len()));
+                life.moments.push(Moment { disk: disk.clone(), told: life.told.len(), at });
             }
-            disk.change(at, change).unwrap_or_else(|e| panic!("{commands:?}: entry {at}: {e}"));
+            disk.change(at, change).unwrap_or_else(|e| panic!("{commands:?}: {at}: {change}: {e}"));
             match change {
                 Change::Told(text) => life.told.extend(text),
-                _ if at >= first => life.moments.push((disk.clone(), life.told.len())),
+                _ if at >= first => {
+                    life.moments.push(Moment { disk: disk.clone(), told: life.told.len(), at: at + 1 });
+                }
                 _ => {}
             }
         }
@@ -155,18 +179,13 @@ impl Bench {
     }
 }
 
-/// All states of these lives that differ, in an order that the seed chooses.
-fn states(lives: &[Life], seed: u64) -> Vec<Place> {
+/// States of these lives, of which some may be the same, in an order that the seed chooses.
+fn places(lives: &[Life], seed: u64) -> Vec<Place> {
     let mut random = Random(seed | 1);
-    let (mut seen, mut all) = (HashSet::new(), Vec::new());
+    let mut all = Vec::new();
     for (life, recorded) in lives.iter().enumerate() {
-        for (moment, (disk, told)) in recorded.moments.iter().enumerate() {
-            let saved = saved(&recorded.told[..*told]);
-            for cut in cuts_of(disk, &mut random) {
-                if seen.insert((disk.after(cut).digest(), saved)) {
-                    all.push((life, moment, cut));
-                }
-            }
+        for (moment, Moment { disk, .. }) in recorded.moments.iter().enumerate() {
+            all.extend(cuts_of(disk, &mut random).into_iter().map(|cut| (life, moment, cut)));
         }
     }
     for i in (1..all.len()).rev() {
@@ -186,7 +205,7 @@ fn cuts_of(disk: &Disk, random: &mut Random) -> Vec<Cut> {
         cut(Kept::Nothing, Data::All),
         cut(Kept::All, Data::All),
     ];
-    for at in names {
+    for at in some(names, random) {
         all.extend([
             cut(Kept::AllBut(at), Data::All),
             cut(Kept::Only(at), Data::All),
@@ -194,12 +213,21 @@ fn cuts_of(disk: &Disk, random: &mut Random) -> Vec<Cut> {
             cut(Kept::Until(at), Data::All),
         ]);
     }
-    for at in data {
+    for at in some(data, random) {
         all.extend([cut(Kept::All, Data::Torn(at)), cut(Kept::All, Data::Until(at))]);
     }
     for _ in 0..RANDOM {
         let seed = random.below(u64::MAX);
         all.push(cut(Kept::Random(seed), Data::Random(seed)));
+    }
+    all
+}
+
+/// The newest of these changes, and others of them. What the program leaves unsynced for long would else be most of all
+/// states.
+fn some(mut all: Vec<usize>, random: &mut Random) -> Vec<usize> {
+    while all.len() > SINGLE {
+        all.remove(random.below(all.len() as u64 - 1) as usize);
     }
     all
 }
@@ -212,7 +240,7 @@ fn saved(told: &[u8]) -> usize {
 
 /// A state of a life, by a number that chooses it.
 fn some_state(life: &Life, random: &mut Random) -> (Tree, usize) {
-    let (disk, told) = &life.moments[random.below(life.moments.len() as u64) as usize];
+    let Moment { disk, told, .. } = &life.moments[random.below(life.moments.len() as u64) as usize];
     let cuts = cuts_of(disk, random);
     (disk.after(cuts[random.below(cuts.len() as u64) as usize]), *told)
 }

@@ -1,5 +1,6 @@
 //! What a program and its children change on the disk, as `recorder.c` sees it.
 
+use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -49,6 +50,24 @@ pub enum Change {
     SyncAll,
     /// Written to stderr.
     Told(Vec<u8>),
+}
+
+impl Display for Change {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        match self {
+            Self::Content { name, bytes, .. } => write!(f, "{name} has {} bytes", bytes.len()),
+            Self::Rename { from, to } => write!(f, "{from} becomes {to}"),
+            Self::Exchange { one, other } => write!(f, "{one} and {other} change places"),
+            Self::Link { from, to, .. } => write!(f, "{from} is {to} too"),
+            Self::Symlink { name, target } => write!(f, "{name} leads to {target}"),
+            Self::Remove { name } => write!(f, "{name} is removed"),
+            Self::Folder { name } => write!(f, "new folder {name}"),
+            Self::SyncFile { name, .. } => write!(f, "{name} is synced"),
+            Self::SyncFolder { name } => write!(f, "the folder {name:?} is synced"),
+            Self::SyncAll => write!(f, "all is synced"),
+            Self::Told(text) => write!(f, "told: {}", String::from_utf8_lossy(text).trim()),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -75,6 +75,9 @@ fn extension(bench: &Bench) -> Row {
     Row { project, lives, expected, check: Box::new(check) }
 }
 
+/// How many second lives are recorded where time is limited.
+const SOME: usize = 8;
+
 /// Killed at several changes, and right after each new folder; then the power goes in the run that puts it in order.
 fn recovery(bench: &Bench) -> Row {
     let project = chain();
@@ -86,8 +89,12 @@ fn recovery(bench: &Bench) -> Row {
         changes.lines().zip(1..).filter(|(line, _)| line.contains(" Folder ")).map(|(_, at)| at + 1);
     let mut random = Random(bench.seed | 1);
     let others = (0..6).map(|_| 1 + random.below(changes.lines().count() as u64) as usize);
+    let mut all: Vec<usize> = folders.chain(others).collect::<BTreeSet<usize>>().into_iter().collect();
+    while bench.limited && all.len() > SOME {
+        all.remove(random.below(all.len() as u64) as usize);
+    }
     let mut lives = Vec::new();
-    for at in folders.chain(others).collect::<BTreeSet<usize>>() {
+    for at in all {
         clear(&project, |_| false);
         project.write("p.yaml", CHAIN);
         let mut killed = told(&project, &RUN);
@@ -119,7 +126,7 @@ fn two_lives(bench: &Bench) -> Row {
         tree.put(&project.path(""));
         bench.record(&project, &[told(&project, &RUN)], 0, first.told[..reported].to_vec())
     };
-    let lives = (0..24).map(again).collect();
+    let lives = (0..if bench.limited { SOME } else { 50 }).map(again).collect();
     Row { lives, expected: after(&chain(), &RUN), project, check: Box::new(goes_on) }
 }
 
