@@ -194,8 +194,10 @@ pub fn same(project: &Project, expected: &State) -> Result<(), String> {
         match found.get(name) {
             None => return Err(format!("{name} is missing")),
             Some(other) if other != content => {
-                let first = other.lines().zip(content.lines()).find(|(other, content)| other != content);
-                let (found, expected) = first.unwrap_or((other, content));
+                let line = |text: &str, number| text.lines().nth(number).unwrap_or("its end").to_owned();
+                let differs = |number: &usize| line(other, *number) != line(content, *number);
+                let first = (0..).find(differs).unwrap_or(0);
+                let (found, expected) = (line(other, first), line(content, first));
                 return Err(format!("{name} differs:\n  {found}\n  expected {expected}"));
             }
             Some(_) => {}

@@ -4,7 +4,8 @@
 //! `BURN_PIPE_FAULT` says what happens where: `kill@17` ends the process as SIGKILL does before the 17th change (within
 //! it, if that writes bytes: half of them are there), `term@17` sends it SIGTERM and goes on, `full@17` and `denied@17` make
 //! that change fail, `full@17+` this and all later ones that need room. `BURN_PIPE_FAULT_LOG` names a file that lists
-//! the changes.
+//! the changes. `BURN_PIPE_FAULT_STAMP` has a file that was put back with its time be the same file: tests that put a disk
+//! in the state before a power cut have no other way to.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -73,9 +74,18 @@ pub fn write(file: &File, path: &Path, bytes: &[u8]) -> io::Result<usize> {
     imp::write(Change::Write, file, path, bytes).inspect(|written| traffic::wrote(*written))
 }
 
+/// Whether files are known by their size and time of modification alone.
+pub fn stamps_are_short() -> bool {
+    imp::stamps_are_short()
+}
+
 #[cfg(not(feature = "faults"))]
 mod imp {
     use super::*;
+
+    pub fn stamps_are_short() -> bool {
+        false
+    }
 
     pub fn point(_: Change, _: &Path) -> io::Result<()> {
         Ok(())
@@ -160,6 +170,11 @@ mod imp {
             What::Full => Err(io::ErrorKind::StorageFull.into()),
             What::Denied => Err(io::ErrorKind::PermissionDenied.into()),
         }
+    }
+
+    pub fn stamps_are_short() -> bool {
+        static SHORT: OnceLock<bool> = OnceLock::new();
+        *SHORT.get_or_init(|| std::env::var_os("BURN_PIPE_FAULT_STAMP").is_some())
     }
 
     pub fn point(change: Change, path: &Path) -> io::Result<()> {

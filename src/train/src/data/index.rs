@@ -36,21 +36,15 @@ pub(super) struct Stamp {
     size: u64,
     /// Nanoseconds since 1970.
     modified: i64,
-    /// Nanoseconds since 1970; it changes even where somebody sets `modified` back. 0 where the system has none.
+    /// Nanoseconds since 1970; it changes even where somebody sets `modified` back.
     changed: i64,
 }
 
 impl Stamp {
     pub fn of(metadata: &Metadata) -> Self {
-        #[cfg(unix)]
-        let changed = {
-            use std::os::unix::fs::MetadataExt;
-            metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec())
-        };
-        #[cfg(not(unix))]
-        let changed = 0;
-        let modified = metadata.modified().map_or(0, nanoseconds);
-        Self { size: metadata.len(), modified, changed }
+        let stamp = pipe_engine::store::Stamp::of(metadata);
+        let time = |nanoseconds| i64::try_from(nanoseconds).unwrap_or(i64::MAX);
+        Self { size: stamp.bytes, modified: time(stamp.modified), changed: time(stamp.changed) }
     }
 
     fn is_before(&self, time: i64) -> bool {
