@@ -520,6 +520,14 @@ impl Tree {
         self.0.keys().chain(other.0.keys()).find(|path| !same(path)).cloned()
     }
 
+    /// The content of a file.
+    pub fn text(&self, path: &str) -> Option<String> {
+        match self.0.get(path)? {
+            Item::File(_, content) => Some(String::from_utf8_lossy(&content.bytes).into_owned()),
+            _ => None,
+        }
+    }
+
     /// Makes a folder hold this and nothing else.
     pub fn put(&self, folder: &Path) {
         for entry in std::fs::read_dir(folder).unwrap() {

@@ -22,7 +22,7 @@ use workloads::{ALL, Workload};
 use crate::crash::Random;
 use crate::project::Project;
 use crate::state::{State, nothing_reported_is_missing};
-use crate::tally::{Options, Tally};
+use crate::tally::{Options, Tally, ensure};
 
 /// Random states at each change, beside those that are always looked at.
 const RANDOM: u64 = 4;
@@ -40,6 +40,7 @@ pub fn section(options: &Options, tally: &mut Tally) {
     };
     let shares: u32 = ALL.iter().map(|workload| workload.share).sum();
     let bench = Bench { recorder, seed: options.seed, limited: options.seconds.is_some() };
+    tally.one("what the simulated disk keeps and loses", || bench.disk_is_right());
     eprintln!("power cuts: --seed {} chooses the same states again", options.seed);
     let next = AtomicUsize::new(0);
     let work = || {
@@ -138,6 +139,31 @@ impl Bench {
             }
         }
         (tried, lost)
+    }
+
+    /// Has a small program write, and looks at what a power cut may leave of it.
+    fn disk_is_right(&self) -> Result<(), String> {
+        let project = Project::new();
+        let script = "printf gone > e && printf old > a && sync e a . && rm e
+                      printf newer > b && mv b a && printf X | dd of=a seek=5 bs=1 conv=notrunc
+                      mkdir c && printf far > c/d && sync c/d";
+        let mut command = Command::new("sh");
+        command.args(["-ec", script]).current_dir(project.path(""));
+        let life = self.record(&project, &[command], 0, Vec::new());
+        let expected = [
+            (Kept::Nothing, Data::Nothing, ["old", "-", "gone"]),
+            (Kept::Nothing, Data::All, ["old", "-", "gone"]),
+            (Kept::All, Data::Nothing, ["", "far", "-"]),
+            (Kept::All, Data::Zeros, ["\0\0\0\0\0\0", "far", "-"]),
+            (Kept::All, Data::All, ["newerX", "far", "-"]),
+        ];
+        let disk = life.moments.last().map(|moment| &moment.disk).ok_or("nothing was recorded")?;
+        for (names, data, expected) in expected {
+            let tree = disk.after(Cut { names, data });
+            let found = ["a", "c/d", "e"].map(|path| tree.text(path).unwrap_or("-".into()));
+            ensure(found == expected, || format!("{names:?}, {data:?}: {found:?}, expected {expected:?}"))?;
+        }
+        Ok(())
     }
 
     /// Records some commands in a project. The power goes from the command of number `from` on. What was told before is

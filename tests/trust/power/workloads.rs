@@ -301,10 +301,11 @@ fn removal(bench: &Bench) -> Row {
     Row { project, lives, expected, check: Box::new(check) }
 }
 
-/// What is below a folder.
+/// What is below a folder, but for locks.
 fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let read = |path: PathBuf| (path.clone(), std::fs::read(path).unwrap());
-    files(folder).into_iter().map(read).collect()
+    let is_lock = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "lock");
+    files(folder).into_iter().filter(|path| !is_lock(path)).map(read).collect()
 }
 
 /// What crashes leave, and `pipe gc`.

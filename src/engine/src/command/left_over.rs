@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::files::{Files, Found};
 use crate::identity::hex;
-use crate::kind::{Failure, RunContext, StageError};
-use crate::store::{Output, STATE_FOLDER, Stamp, atomic};
+use crate::kind::{RunContext, StageError};
+use crate::store::{Output, Stamp, record};
 
 /// The outputs that stand there before the program starts, or stood there before an earlier attempt at the same: what that
 /// one wrote was made by this stage. Returns when what the program writes will have another stamp.
@@ -22,9 +22,7 @@ pub(super) fn before(
     let now: BTreeMap<String, Stamp> = standing.iter().map(named).collect();
     let newest = now.values().map(Stamp::newest).max();
     if let Some(newest) = newest.filter(|newest| Stamp::may_recur(*newest)) {
-        let waited = atomic::wait_past(&context.root.join(STATE_FOLDER), newest);
-        let failed = |e| StageError::new(Failure::Storage, format!("failed to write in {STATE_FOLDER}: {e}"));
-        waited.map_err(failed)?;
+        record::wait_past(&context.root, &context.pipeline, &context.stage, newest)?;
     }
     let mut run = Sha256::new();
     run.update(&context.identity);

@@ -316,10 +316,10 @@ fn remove_in_place(path: &Path) -> Result<(), WriteError> {
     sync_name(path)
 }
 
-/// Waits until what is written in a folder's file system gets a later time than `time`, in nanoseconds since 1970. Gives
-/// up after a few seconds: the time may be one of another machine's clock.
-pub(crate) fn wait_past(folder: &Path, time: u64) -> io::Result<()> {
-    let (begun, probe) = (Instant::now(), temporary(&folder.join("clock")));
+/// Waits until what is written beside `path` gets a later time than `time`, in nanoseconds since 1970. Gives up after a
+/// few seconds: the time may be one of another machine's clock. What a crash leaves of it looks like a half `path`.
+pub(super) fn wait_past(path: &Path, time: u64) -> io::Result<()> {
+    let (begun, probe) = (Instant::now(), temporary(path));
     loop {
         fs::write(&probe, "")?;
         let now = Stamp::of(&fs::metadata(&probe)?).newest();

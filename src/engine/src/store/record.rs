@@ -235,6 +235,14 @@ pub fn lock_stage(root: &Path, pipeline: &str, stage: &StageId) -> Result<Result
     Lock::take(&path)
 }
 
+/// Waits until what is written gets a later time than `time`, in nanoseconds since 1970. For whoever has the stage: what
+/// a crash leaves of it goes with its half records.
+pub(crate) fn wait_past(root: &Path, pipeline: &str, stage: &StageId, time: u64) -> Result<(), WriteError> {
+    let path = path(root, pipeline, stage);
+    atomic::create_folder(path.parent().unwrap_or(root))?;
+    atomic::wait_past(&path, time).map_err(atomic::failed("write beside", &path))
+}
+
 /// Puts in order what writers of a pipeline's records left when they died: removes half files, and has the disk know
 /// the names of whole ones.
 pub(crate) fn sweep(root: &Path, pipeline: &str) -> Result<(), WriteError> {
