@@ -9,10 +9,12 @@ mod recording;
 mod workloads;
 
 use std::collections::HashSet;
+use std::num::NonZero;
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use disk::{Cut, Data, Disk, Kept, Tree};
@@ -42,6 +44,8 @@ pub fn section(options: &Options, tally: &mut Tally) {
     let bench = Bench { recorder, seed: options.seed, limited: options.seconds.is_some() };
     tally.one("what the simulated disk keeps and loses", || bench.disk_is_right());
     eprintln!("power cuts: --seed {} chooses the same states again", options.seed);
+    // One more than there are processors, since programs that start and sync leave them idle now and then.
+    let workers = std::thread::available_parallelism().map_or(2, NonZero::get) as u32 + 1;
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();
@@ -49,8 +53,8 @@ pub fn section(options: &Options, tally: &mut Tally) {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some(Workload { what, share, row }) = ALL.get(number) else { return done };
             let started = Instant::now();
-            // Two rows are tried at a time.
-            let limit = options.seconds.map(|s| Duration::from_secs(2 * s) * *share / shares);
+            let whole = options.seconds.map(Duration::from_secs);
+            let limit = whole.map(|whole| whole.min(whole * workers * *share / shares));
             let (tried, lost) = bench.tries(*row, started, limit);
             let seconds = started.elapsed().as_secs_f64();
             eprintln!("power cut {what}: {tried} states, {} lost ({seconds:.0} s)", lost.len());
@@ -58,10 +62,9 @@ pub fn section(options: &Options, tally: &mut Tally) {
         }
     };
     let mut rows = std::thread::scope(|scope| {
-        let other = scope.spawn(work);
-        let mut rows = work();
-        rows.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        rows
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let done = |worker: ScopedJoinHandle<_>| worker.join().unwrap_or_else(|panic| resume_unwind(panic));
+        workers.into_iter().flat_map(done).collect::<Vec<_>>()
     });
     rows.sort_by_key(|(number, ..)| *number);
     for (number, tried, lost, seconds) in rows {
