@@ -13,6 +13,7 @@ use pipe_engine::shell::Line;
 use pipe_engine::source::{Part, Source};
 use pipe_engine::spec::{self, Override, PipelineFile};
 use pipe_engine::stop::Stop;
+use pipe_engine::store::sync;
 use serde::{Deserialize, Serialize};
 
 use super::resumed::Readings;
@@ -163,6 +164,7 @@ impl Asked {
         for warning in &graph.pipeline.warnings {
             crate::report::message::warning(&warning.to_string());
         }
+        sync::set_level(graph.pipeline.fsync);
         let Which { stages, from, until, .. } = &self.which;
         let until = stages.iter().chain(until).cloned().collect();
         let selection = graph.select(&Wanted { until, from: from.clone() })?;
@@ -237,7 +239,10 @@ impl Asked {
             let is_stage = graph.stages().any(|stage| stage.id.declared() == first);
             let is_parameter =
                 graph.pipeline.source.locate(&["params".into(), first.clone()], Part::Key).is_some();
-            is_stage || is_parameter || first == "store" || settings.iter().any(|s| s.get(&first).is_some())
+            is_stage
+                || is_parameter
+                || ["store", "fsync"].contains(&first.as_str())
+                || settings.iter().any(|s| s.get(&first).is_some())
         };
         let used = environment.iter().filter(is_used).map(|variable| variable.by.shown.as_str());
         used.filter_map(|name| Some((name, std::env::var(name).ok()?)))

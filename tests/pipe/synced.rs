@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
-use crate::project::{Ended, Project, root};
+use crate::project::{Ended, Project, TINY, root, weights};
 
 /// The library; `None`, and a word, where no compiler is at hand.
 fn library() -> Option<&'static Path> {
@@ -160,4 +161,108 @@ fn a_checkpoint_has_its_figures_on_the_disk() {
         }
     }
     assert!(checkpoints >= 12, "{checkpoints}");
+}
+
+/// Error numbers of Linux.
+const EPERM: i32 = 1;
+const EIO: i32 = 5;
+const EINVAL: i32 = 22;
+const ENOLCK: i32 = 37;
+const ENOSYS: i32 = 38;
+const EOPNOTSUPP: i32 = 95;
+
+#[test]
+fn a_disk_that_lacks_something_is_told_of_once_and_trained_on() {
+    let whole = Project::new();
+    whole.pipe(&["run", "p.yaml"]).succeeds();
+    let trained =
+        |project: &Project| weights(&project.path("checkpoints/base_training/run_001/checkpoints/last.ckpt"));
+    let expected = trained(&whole);
+    for (what, number, says) in [
+        ("flock", ENOLCK, "two machines that run this at once would not notice each other"),
+        ("flock", ENOSYS, "would not notice each other"),
+        ("flock", EOPNOTSUPP, "would not notice each other"),
+        ("flock", EINVAL, "would not notice each other"),
+        ("folder", EINVAL, "after a power cut, what was saved last can be missing"),
+        ("folder", EOPNOTSUPP, "after a power cut"),
+        ("link", EPERM, ""),
+    ] {
+        let project = Project::new();
+        let Some(ended) = on(&project, &format!("{what}={number}"), &["run", "p.yaml"]) else { return };
+        let told = ended.succeeds().says(says).stderr();
+        assert_eq!(told.matches("WARN").count(), usize::from(!says.is_empty()), "{told}");
+        assert!(trained(&project) == expected, "{what}={number}");
+        on(&project, &format!("{what}={number}"), &["run", "p.yaml"]).unwrap().succeeds().says("up to date");
+    }
+    // What goes wrong is no lack.
+    for what in ["folder", "file"] {
+        let Some(ended) = on(&Project::new(), &format!("{what}={EIO}"), &["run", "p.yaml"]) else { return };
+        ended.exits(1).says("Input/output error");
+    }
+}
+
+#[test]
+fn without_locks_processes_of_one_machine_notice_each_other() {
+    let project = Project::with("epochs: 2", "epochs: 100000");
+    let Some(library) = library() else { return };
+    let mut command = project.command(&["run", "p.yaml"]);
+    command.env("LD_PRELOAD", library).env("ODD", format!("flock={ENOLCK}"));
+    let mut first = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let begun = project.path("checkpoints/base_training/run_001/checkpoints/last.ckpt");
+    while !begun.exists() {
+        assert_eq!(first.try_wait().unwrap(), None, "it trains");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let odd = format!("flock={ENOLCK}");
+    let second = on(&project, &odd, &["run", "p.yaml"]).unwrap();
+    second.exits(2).says(&format!("pid {}", first.id()));
+    first.kill().unwrap();
+    first.wait().unwrap();
+    // What is left of it is in nobody's way.
+    on(&project, &odd, &["run", "p.yaml", "--epochs", "1", "--force"]).unwrap().succeeds();
+}
+
+#[test]
+fn a_store_on_a_file_server_that_lacks_something_has_all() {
+    for odd in
+        [format!("link={EPERM}"), format!("link={EOPNOTSUPP} folder={EINVAL}"), format!("flock={ENOSYS}")]
+    {
+        let (project, place) = (Project::new(), tempfile::tempdir().unwrap());
+        let store = format!("file://{}/store", place.path().display());
+        let Some(ended) = on(&project, &odd, &["run", "p.yaml", "--store", &store]) else { return };
+        let told = ended.succeeds().stderr();
+        assert_eq!(
+            told.contains("two machines that put the same pipeline's state"),
+            odd.contains("link"),
+            "{told}"
+        );
+        let elsewhere = Project::new();
+        elsewhere.pipe(&["run", "p.yaml", "--store", &store]).succeeds().says("up to date");
+    }
+}
+
+#[test]
+fn fsync_says_what_is_synced() {
+    let synced = |level: &str| {
+        let project = Project::new();
+        let ended = on(&project, "", &["run", "p.yaml", "--set", &format!("fsync={level}")])?;
+        ended.succeeds();
+        let asked = asked(&project).into_iter().filter(|(what, _)| what == "sync");
+        let (folders, files): (Vec<_>, Vec<_>) = asked
+            .partition(|(_, path)| path.is_empty() || path.starts_with('/') || project.path(path).is_dir());
+        Some((!folders.is_empty(), !files.is_empty()))
+    };
+    let Some(full) = synced("full") else { return };
+    assert_eq!(full, (true, true));
+    assert_eq!(synced("data"), Some((false, true)));
+    assert_eq!(synced("off"), Some((false, false)));
+    let project = Project::new();
+    project.write("p.yaml", TINY.replace("params:", "fsync: never\nparams:"));
+    project
+        .pipe(&["plan", "p.yaml"])
+        .exits(2)
+        .says("expected `full`, `data` or `off`, found \"never\"")
+        .says("p.yaml:2");
+    project.write("p.yaml", TINY.replace("params:", "fsync: off\nparams:"));
+    project.pipe(&["plan", "p.yaml"]).succeeds();
 }

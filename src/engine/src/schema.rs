@@ -95,6 +95,10 @@ fn pipeline(kinds: &[Arc<dyn StageKind>]) -> Value {
                                    {"type": "object", "additionalProperties": false, "properties": executor_properties(of_jobs)}]},
             "store": {"type": "string", "examples": ["s3://bucket/my_project", "file:///mnt/nas/my_project"],
                       "description": "where the state is mirrored while the pipeline runs; `--store` is stronger"},
+            "fsync": {"enum": ["full", "data", "off"], "default": "full",
+                      "description": "what the disk is asked to keep through a power cut: `full`, files and the folders \
+                                      that name them; `data`, files alone: what was saved last can be missing \
+                                      afterwards, or be as it was before; `off`, nothing, for scratch and tests"},
             "stages": {"type": "object", "minProperties": 1, "description": "the stages by name",
                        "propertyNames": {"pattern": "^[A-Za-z0-9_-]+$"},
                        "additionalProperties": {"oneOf": alternatives}},

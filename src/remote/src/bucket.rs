@@ -1,7 +1,11 @@
 //! What is asked of a store, one call after the other: the newest index, a new one, objects by key. The thread that
 //! calls waits; tokio runs only meanwhile.
 
+use std::error::Error as _;
 use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use chrono::{DateTime, Utc};
@@ -9,7 +13,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use pipe_engine::spec::StoreUrl;
-use pipe_engine::store::names;
+use pipe_engine::store::{names, sync};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::error::{Kind, RemoteError};
@@ -32,6 +36,8 @@ pub(crate) struct Bucket {
     /// As the user wrote it, for messages.
     pub(crate) url: String,
     hint: Option<String>,
+    /// The folder of a store that leaves it to us to sync files.
+    unsynced: Option<PathBuf>,
 }
 
 /// What came of putting an index.
@@ -55,8 +61,8 @@ impl Bucket {
         let former = Some(former).filter(|former| *former != own);
         let settled = if former.is_none() { OnceLock::from(own.clone()) } else { OnceLock::new() };
         let pipeline = pipeline.to_owned();
-        let Opened { store, hint, .. } = opened;
-        Ok(Self { runtime, store, own, former, settled, pipeline, url, hint })
+        let Opened { store, hint, unsynced, .. } = opened;
+        Ok(Self { runtime, store, own, former, settled, pipeline, url, hint, unsynced })
     }
 
     /// Finds out where the pipeline is in the store. What an earlier version put there stays where it is.
@@ -85,6 +91,12 @@ impl Bucket {
     /// Waits for an answer.
     pub(crate) fn wait<T>(&self, answer: impl Future<Output = T>) -> T {
         self.runtime.block_on(answer)
+    }
+
+    /// Makes an object durable that was put, where the store does not.
+    pub(crate) fn keep(&self, at: &Path) -> Result<(), RemoteError> {
+        let path = self.unsynced.as_ref().map(|folder| folder.join(at.as_ref()));
+        path.map_or(Ok(()), |path| Ok(sync::contents(&[path])?))
     }
 
     pub(crate) fn error(&self, doing: &str, error: &Error) -> RemoteError {
@@ -174,7 +186,7 @@ impl Bucket {
                     _ => return Ok(Put::Taken),
                 }
             }
-            Err(error) if knows_no_conditions(&error) => {
+            Err(error) if knows_no_conditions(&error) || has_no_links(&error) => {
                 if self.generations()?.last().is_some_and(|newest| *newest >= index.generation) {
                     return Ok(Put::Taken);
                 }
@@ -183,6 +195,7 @@ impl Bucket {
             }
             Err(error) => return Err(self.error("put the index", &error)),
         }
+        self.keep(&at)?;
         let mut all = self.generations()?;
         // Ours was free only because it is so old that it had been removed.
         if all.last().is_some_and(|newest| *newest > index.generation) {
@@ -243,4 +256,22 @@ fn below(prefix: &Path, key: &str) -> Path {
 /// Whether a store cannot put under a condition. Then the number is looked for first, which two at the same moment can get past.
 fn knows_no_conditions(error: &Error) -> bool {
     matches!(error, Error::NotImplemented { .. }) || error.to_string().contains("<Code>NotImplemented</Code>")
+}
+
+/// Whether a folder is on a file system without hard links, which are how a file is put under the condition that there is
+/// none yet. That somebody else puts one at the same moment is then not noticed, and said once.
+fn has_no_links(error: &Error) -> bool {
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    let refused = causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|cause| {
+        use io::ErrorKind::{CrossesDevices, InvalidInput, PermissionDenied, TooManyLinks, Unsupported};
+        [CrossesDevices, InvalidInput, PermissionDenied, TooManyLinks, Unsupported].contains(&cause.kind())
+    });
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    if refused && !WARNED.swap(true, Ordering::Relaxed) {
+        tracing::warn!(
+            "the store's folder has no hard links ({error}): two machines that put the same pipeline's state there at the \
+             same moment would not notice each other, and one's would be lost; let only one run it at a time"
+        );
+    }
+    refused
 }

@@ -1,7 +1,7 @@
 //! From a URL and the environment to a store. Credentials are taken from the usual variables by `object_store`, and go
 //! nowhere else.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 use pipe_engine::spec::{Scheme, StoreUrl};
-use pipe_engine::store::atomic;
+use pipe_engine::store::{atomic, sync};
 
 use crate::error::{Kind, RemoteError};
 use crate::http::Connector;
@@ -21,6 +21,8 @@ pub(crate) struct Opened {
     pub store: Arc<dyn ObjectStore>,
     pub prefix: String,
     pub hint: Option<String>,
+    /// The folder of a store that leaves it to us to sync files.
+    pub unsynced: Option<PathBuf>,
 }
 
 /// A request is tried again for about half a minute; what lasts longer is the mirror's business.
@@ -60,7 +62,7 @@ fn open_with(url: &StoreUrl, is_set: &dyn Fn(&str) -> bool) -> Result<Opened, Re
         Scheme::File => return folder(url),
     };
     match store {
-        Ok(store) => Ok(Opened { store, prefix: url.prefix.clone(), hint }),
+        Ok(store) => Ok(Opened { store, prefix: url.prefix.clone(), hint, unsynced: None }),
         // Nothing was asked of anybody yet, so it is the environment.
         Err(error) => {
             let RemoteError { message, .. } = RemoteError::of(&url.to_string(), "open it", &error, None);
@@ -84,7 +86,9 @@ fn folder(url: &StoreUrl) -> Result<Opened, RemoteError> {
         return Err(wrong(error.to_string()));
     }
     let store = LocalFileSystem::new_with_prefix(path).map_err(|e| wrong(e.to_string()))?;
-    Ok(Opened { store: shared(store.with_fsync(true)), prefix: String::new(), hint: None })
+    let syncs = sync::keeps_names(path).map_err(|error| wrong(error.to_string()))?;
+    let unsynced = (!syncs).then(|| path.to_owned());
+    Ok(Opened { store: shared(store.with_fsync(syncs)), prefix: String::new(), hint: None, unsynced })
 }
 
 /// What the environment has none of, of all that could be the credentials.

@@ -25,7 +25,8 @@ impl Bucket {
     /// Puts a small content.
     pub fn put_bytes(&self, key: &str, bytes: Vec<u8>) -> Result<(), RemoteError> {
         let put = self.wait(self.store.put(&self.at(key), PutPayload::from(bytes)));
-        put.map(drop).map_err(|e| self.error(&format!("put {key}"), &e))
+        put.map_err(|e| self.error(&format!("put {key}"), &e))?;
+        self.keep(&self.at(key))
     }
 
     /// Puts the first `length` bytes of a file, whose digest must be `sha256`. `sent` is told of every piece.
@@ -47,6 +48,7 @@ impl Bucket {
             return Ok(());
         }
         self.wait(self.put_parts(key, file, length, sha256, sent))?;
+        self.keep(&self.at(key))?;
         match self.size(key)? {
             Some(size) if size == length => Ok(()),
             other => Err(self.damaged(format!("{key} was put with {length} bytes and has {other:?}"))),

@@ -29,6 +29,8 @@ pub(super) struct Applied {
     pub for_executor: Vec<Layer>,
     /// What is to be in the place of `store:`.
     pub for_store: Option<Override>,
+    /// What is to be in the place of `fsync:`.
+    pub for_fsync: Option<Override>,
     /// What is now in the place of something in the file.
     pub given: Vec<Given>,
 }
@@ -42,6 +44,7 @@ enum Target {
     Stage(StageId, Vec<String>),
     Executor(Vec<String>),
     Store,
+    Fsync,
 }
 
 /// Sorts overrides into where they belong. Parameters and what stages are made of are changed in `file` itself.
@@ -100,6 +103,7 @@ pub(super) fn apply(
             }
             Target::Executor(path) => applied.for_executor.push(layer(&path)),
             Target::Store => applied.for_store = Some(given.clone()),
+            Target::Fsync => applied.for_fsync = Some(given.clone()),
         }
     }
     errors.take(params::resolve(file));
@@ -111,7 +115,7 @@ pub(super) fn apply(
     applied
 }
 
-/// Parameters in what was given for the executor and the store. For stages it happens when they are read.
+/// Parameters in what was given for the executor, the store and syncing. For stages it happens when they are read.
 fn fill_in(applied: &mut Applied, params: &Map<String, Value>, used: &Used, errors: &mut Gathered) {
     let names = Names { params, matrix: &Map::new(), used };
     for layer in &mut applied.for_executor {
@@ -121,7 +125,7 @@ fn fill_in(applied: &mut Applied, params: &Map<String, Value>, used: &Used, erro
             layer.values = values;
         }
     }
-    if let Some(given) = &mut applied.for_store {
+    for given in applied.for_store.iter_mut().chain(&mut applied.for_fsync) {
         let filled = given.value.as_ref().map(|value| params::fill_ours(value, names));
         match filled {
             Ok(Ok(value)) => given.value = Ok(value),
@@ -187,6 +191,7 @@ impl Finder<'_> {
         match self.plain(first).as_str() {
             "executor" => return self.in_executor(rest).map(Target::Executor),
             "store" if rest.is_empty() => return Some(Target::Store),
+            "fsync" if rest.is_empty() => return Some(Target::Fsync),
             _ => {}
         }
         let knowing: Vec<(&StageDeclaration, Vec<String>)> =
@@ -316,7 +321,7 @@ impl Finder<'_> {
         let file = self.file;
         let mut names: Vec<String> = file.params.keys().cloned().collect();
         names.extend(file.stages.iter().flat_map(|s| self.kinds.keys(&s.kind)).cloned());
-        names.extend(["executor", "store"].map(str::to_owned));
+        names.extend(["executor", "store", "fsync"].map(str::to_owned));
         names
     }
 

@@ -15,6 +15,7 @@ use crate::policy::Conduct;
 use crate::source::{Part, Source};
 use crate::spec::apply::{Applied, apply};
 use crate::spec::executor::{self, Executor};
+use crate::spec::fsync;
 use crate::spec::matrix::{self, Member};
 use crate::spec::origin;
 use crate::spec::overrides::Override;
@@ -23,6 +24,7 @@ use crate::spec::pipeline::{PipelineFile, StageDeclaration, error_at};
 use crate::spec::reach;
 use crate::spec::stage::{Loading, filled_value};
 use crate::spec::store::{self, StoreUrl};
+use crate::store::sync::Level;
 
 /// A pipeline with everything filled in and checked.
 pub struct LoadedPipeline {
@@ -32,6 +34,8 @@ pub struct LoadedPipeline {
     pub executor: Executor,
     /// Where its state is mirrored.
     pub store: Option<StoreUrl>,
+    /// What the disk is asked to keep.
+    pub fsync: Level,
     /// In the file's order.
     pub stages: Vec<LoadedStage>,
     /// Legal, and probably not meant.
@@ -98,7 +102,7 @@ pub fn load(
     let mut file = PipelineFile::parse(source)?;
     let (mut errors, mut warnings, used) = (Gathered::default(), Vec::new(), Used::default());
     let kinds = Kinds::new(kinds);
-    let Applied { for_stages, for_executor, for_store, given } =
+    let Applied { for_stages, for_executor, for_store, for_fsync, given } =
         apply(&mut file, &kinds, overrides, &used, (&mut errors, &mut warnings));
     if !errors.is_empty() {
         origin::explain(&mut errors, &file, root, &given);
@@ -108,6 +112,7 @@ pub fn load(
     let names = Names { params, matrix: &Map::new(), used: &used };
     let executor = executor::read(&file, names, for_executor, &mut errors);
     let store = store::read(&file, names, for_store, &mut errors);
+    let fsync = fsync::read(&file, names, for_fsync, &mut errors);
     let declared = Declared::of(&file, params, &used, &mut errors);
     let loading = Loading {
         root,
@@ -148,6 +153,7 @@ pub fn load(
         source: file.source,
         executor,
         store,
+        fsync,
         stages,
         warnings,
         matrices,

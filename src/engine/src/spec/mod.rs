@@ -4,6 +4,7 @@ mod apply;
 mod document;
 pub mod environment;
 mod executor;
+mod fsync;
 mod layers;
 mod load;
 mod matrix;

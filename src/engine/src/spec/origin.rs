@@ -75,6 +75,7 @@ fn referred(file: &PipelineFile, key: &[String]) -> BTreeSet<String> {
         }
         ("executor", rest) => file.executor.as_ref().map(|v| names_in(nearest(v, rest))).unwrap_or_default(),
         ("store", _) => file.store.as_ref().map(names_in).unwrap_or_default(),
+        ("fsync", _) => file.fsync.as_ref().map(names_in).unwrap_or_default(),
         ("params", [first, ..]) => BTreeSet::from([first.clone()]),
         _ => BTreeSet::new(),
     }

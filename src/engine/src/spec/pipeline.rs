@@ -1,4 +1,4 @@
-//! The outer form of a pipeline file: `name`, `params`, `policies`, `executor`, `store`, `stages`. What stands inside a stage is its
+//! The outer form of a pipeline file: `name`, `params`, `policies`, `executor`, `store`, `fsync`, `stages`. What stands inside a stage is its
 //! kind's business.
 
 use serde_json::{Map, Value};
@@ -22,6 +22,8 @@ pub struct PipelineFile {
     pub executor: Option<Value>,
     /// Where its state is mirrored, as written.
     pub store: Option<Value>,
+    /// What is synced, as written.
+    pub fsync: Option<Value>,
     /// In the file's order.
     pub stages: Vec<StageDeclaration>,
 }
@@ -37,7 +39,7 @@ pub struct StageDeclaration {
 /// Policies that are one value each.
 const SCALAR_POLICIES: [&str; 2] = ["timeout", "resume"];
 
-const TOP_LEVEL: [&str; 6] = ["name", "params", "policies", "executor", "store", "stages"];
+const TOP_LEVEL: [&str; 7] = ["name", "params", "policies", "executor", "store", "fsync", "stages"];
 
 impl PipelineFile {
     /// The file's form is checked as a whole: what is wrong with it is said at once.
@@ -75,6 +77,7 @@ impl PipelineFile {
         };
         let executor = root.remove("executor").filter(|value| !value.is_null());
         let store = root.remove("store").filter(|value| !value.is_null());
+        let fsync = root.remove("fsync").filter(|value| !value.is_null());
         let mut section = |key: &str| match root.remove(key) {
             None | Some(Value::Null) => Some(Map::new()),
             Some(value) => errors.take(mapping(&source, &[key], value)),
@@ -108,7 +111,7 @@ impl PipelineFile {
             .filter_map(|(id, body)| errors.take(StageDeclaration::parse(&source, id, body)))
             .collect();
         let written_params = Map::new();
-        errors.or(Self { source, name, params, written_params, policies, executor, store, stages })
+        errors.or(Self { source, name, params, written_params, policies, executor, store, fsync, stages })
     }
 
     /// The declared stage of that name.

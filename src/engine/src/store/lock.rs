@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::atomic::{failed, open_own};
 use super::fault::{Change, point, write};
-use super::{StoreError, host, traffic};
+use super::{StoreError, host, lockless, traffic};
 
 /// Held as long as it lives.
 #[derive(Debug)]
@@ -34,12 +34,12 @@ impl Lock {
 
     fn take_open(path: &Path, mut file: File) -> Result<Result<Self, Holder>, StoreError> {
         traffic::lock();
-        let mut locked = file.try_lock();
+        let mut locked = lockless::try_lock(&file, path);
         // Somebody may just be looking who has it.
         for _ in 0..5 {
             if matches!(locked, Err(TryLockError::WouldBlock)) {
                 std::thread::sleep(Duration::from_millis(2));
-                locked = file.try_lock();
+                locked = lockless::try_lock(&file, path);
             }
         }
         match locked {
@@ -75,7 +75,7 @@ impl Lock {
             }
         };
         traffic::lock();
-        match file.try_lock() {
+        match lockless::try_lock(&file, path) {
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder);

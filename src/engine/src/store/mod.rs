@@ -10,6 +10,7 @@ mod found;
 mod jobs;
 mod keeper;
 mod lock;
+mod lockless;
 mod metadata;
 pub mod names;
 mod place;
@@ -34,6 +35,7 @@ pub use found::Found;
 pub use jobs::{Job, JobId, Jobs};
 pub use keeper::{Keeper, Saved};
 pub use lock::{Holder, Lock};
+pub use lockless::has_none as has_no_locks;
 pub use metadata::{
     CheckpointRecord, DatasetRecord, EpochRecord, Metadata, PartialRecord, SCHEMA_VERSION, Status,
 };

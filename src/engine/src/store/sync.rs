@@ -10,14 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::atomic::{WriteError, failed};
 use super::fault::{Change, point};
 
 /// What the disk is asked to keep through a power cut.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Files and the folders that name them: what is reported as saved survives a power cut.
@@ -63,6 +62,19 @@ pub fn names(folder: &Path) -> Result<(), WriteError> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     rely_on(folder)?;
     sync_folder(folder, &warn)
+}
+
+/// Whether the names in a folder are synced: it is asked for, and its file system can. That it cannot is warned of once.
+///
+/// # Errors
+/// The disk's.
+pub fn keeps_names(folder: &Path) -> Result<bool, WriteError> {
+    let is_able = AtomicBool::new(true);
+    sync_folder(folder, &|folder, error| {
+        is_able.store(false, Ordering::Relaxed);
+        warn(folder, error);
+    })?;
+    Ok(syncs_folders() && is_able.into_inner())
 }
 
 /// Makes durable that a folder stands where it does. It was perhaps made by a process that was killed before it could
@@ -185,7 +197,7 @@ const THREADS: usize = 32;
 const FILES_OF_A_THREAD: usize = 8;
 
 /// Makes the contents of files durable that others wrote.
-pub(super) fn contents(files: &[PathBuf]) -> Result<(), WriteError> {
+pub fn contents(files: &[PathBuf]) -> Result<(), WriteError> {
     let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
     let work = || {
         while let Some(path) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -258,7 +270,7 @@ fn sync_folder(folder: &Path, unable: &dyn Fn(&Path, &io::Error)) -> Result<(), 
 
 /// Whether an error says that a file system does not do a thing, and not that it went wrong.
 #[cfg(unix)]
-pub(super) fn is_unable(error: &io::Error) -> bool {
+fn is_unable(error: &io::Error) -> bool {
     use rustix::io::Errno;
     const UNABLE: [Errno; 9] = [
         Errno::INVAL,
@@ -275,7 +287,7 @@ pub(super) fn is_unable(error: &io::Error) -> bool {
 }
 
 #[cfg(not(unix))]
-pub(super) fn is_unable(error: &io::Error) -> bool {
+fn is_unable(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied)
 }
 

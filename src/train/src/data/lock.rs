@@ -1,10 +1,9 @@
 //! One process at a time, by a lock that the operating system frees when its holder dies.
 
 use std::fs::{File, TryLockError};
-use std::io::ErrorKind;
 use std::path::Path;
 
-use pipe_engine::store::atomic;
+use pipe_engine::store::{atomic, has_no_locks};
 
 use super::error::DataError;
 
@@ -26,7 +25,7 @@ pub(crate) fn beside(target: &Path) -> Result<Lock, DataError> {
             file.lock().map_err(DataError::io("lock", &path))?;
         }
         // Some network file systems have no locks: going on alone is better than not at all.
-        Err(TryLockError::Error(e)) if e.kind() == ErrorKind::Unsupported => {
+        Err(TryLockError::Error(e)) if has_no_locks(&e) => {
             tracing::warn!("{} cannot be locked here; let no other process use this folder", path.display());
         }
         Err(TryLockError::Error(e)) => return Err(DataError::io("lock", &path)(e)),
