@@ -52,7 +52,7 @@ impl Place {
     }
 
     fn bucket(&self) -> Bucket {
-        let opened = Opened { store: self.store.clone(), prefix: "base".into(), hint: None };
+        let opened = Opened { store: self.store.clone(), prefix: "base".into(), hint: None, unsynced: None };
         Bucket::over(opened, "memory://store".into(), PIPELINE).unwrap()
     }
 

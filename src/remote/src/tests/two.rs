@@ -141,12 +141,12 @@ fn two_pipelines_with_one_prefix_do_not_meet() {
     let mut committer = place.start().unwrap();
     place.epoch(1, 100);
     place.bring(&mut committer).unwrap();
-    let opened = Opened { store: store.clone(), prefix: "base".into(), hint: None };
+    let opened = Opened { store: store.clone(), prefix: "base".into(), hint: None, unsynced: None };
     let other = Bucket::over(opened, "memory://store".into(), "q").unwrap();
     assert_eq!(other.newest().unwrap(), None);
     // Names that are alike have folders of their own.
     let bucket = |name| {
-        let opened = Opened { store: store.clone(), prefix: "base".into(), hint: None };
+        let opened = Opened { store: store.clone(), prefix: "base".into(), hint: None, unsynced: None };
         Bucket::over(opened, "u".into(), name).unwrap()
     };
     bucket("a b").create(&Index::empty("a b").next(Default::default())).unwrap();
