@@ -8,20 +8,24 @@ use pipe_engine::command::CommandKind;
 use pipe_engine::graph::Graph;
 use pipe_engine::kind::StageKind;
 use pipe_engine::spec;
-use pipe_engine::store::{Checkpoint, Metadata, Record};
+use pipe_engine::store::Checkpoint;
 use pipe_train::checkpoint::{self, ImportOptions};
 use pipe_train::data::{Dataset, DatasetSettings, Split};
 use pipe_train::lora::Adapter;
 use serde_json::{Value, json};
 
+#[path = "state.rs"]
+pub mod state;
+
 /// Reads what somebody else wrote.
 pub type Target = fn(&[u8]);
 
 /// Every target with the name of its folder in `corpus`.
-pub const ALL: [(&str, Target); 8] = [
+pub const ALL: [(&str, Target); 9] = [
     ("pipeline", pipeline),
     ("checkpoint", checkpoint),
-    ("metadata", metadata),
+    ("metadata", state::metadata),
+    ("index", state::index),
     ("cifar", cifar),
     ("archive", archive),
     ("image", image),
@@ -54,21 +58,6 @@ pub fn checkpoint(data: &[u8]) {
         }
         let _ = checkpoint::class_names(&file);
         let _ = Adapter::from_checkpoint(&file, "state_dict");
-    });
-}
-
-/// `metadata.json`, and a stage's record.
-pub fn metadata(data: &[u8]) {
-    in_folder(|folder| {
-        let path = folder.join("metadata.json");
-        write(&path, data);
-        if let Ok(metadata) = Metadata::load(&path) {
-            let _ = metadata.known();
-        }
-        let records = folder.join(".pipe/records/p");
-        std::fs::create_dir_all(&records).unwrap();
-        write(&records.join("s.json"), data);
-        let _ = Record::all(folder);
     });
 }
 

@@ -4,4 +4,4 @@
 #[allow(dead_code, reason = "one of them each")]
 mod targets;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::metadata(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::state::metadata(data));

@@ -26,7 +26,7 @@ pub struct GcArguments {
 pub fn gc(arguments: GcArguments) -> Result<ExitCode, CliError> {
     project::enter(None)?;
     let root = project::root()?;
-    let mut garbage = clean::garbage(&runs::folders(arguments.dir.as_deref())?);
+    let mut garbage = clean::garbage(&runs::to_clean(arguments.dir.as_deref())?);
     if arguments.cache {
         garbage.extend(clean::cache(&root));
     }

@@ -43,4 +43,5 @@ mod store;
 mod synced;
 mod told;
 mod ui;
+mod untouched;
 mod wgpu;

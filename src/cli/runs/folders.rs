@@ -7,6 +7,7 @@ use pipe_engine::store::{Record, Runs, STATE_FOLDER};
 use serde_json::Value;
 
 use crate::cli::{CliError, project};
+use crate::report::message;
 
 /// The folder that was named, or all that the project has.
 pub fn folders(dir: Option<&Path>) -> Result<Vec<Runs>, CliError> {
@@ -18,17 +19,36 @@ pub fn folders(dir: Option<&Path>) -> Result<Vec<Runs>, CliError> {
     }
 }
 
+/// The same for what removes. A folder outside of the project must have been named, or one that was trained in from here:
+/// a record from elsewhere could name any.
+pub fn to_clean(dir: Option<&Path>) -> Result<Vec<Runs>, CliError> {
+    let (found, root) = (folders(dir)?, project::root()?);
+    let own: BTreeSet<PathBuf> = opened(&root).into_iter().map(|path| tidy(&root, path)).collect();
+    let is_own = |folder: &Path| dir.is_some() || lies_inside(folder) || own.contains(folder);
+    let (own, others): (Vec<Runs>, Vec<Runs>) = found.into_iter().partition(|runs| is_own(runs.folder()));
+    for runs in others {
+        let folder = runs.folder().display();
+        message::note(&format!("{folder} lies outside of the project and is left alone; name it with --dir"));
+    }
+    Ok(own)
+}
+
+fn lies_inside(folder: &Path) -> bool {
+    folder.components().all(|part| matches!(part, Component::Normal(_)))
+}
+
+fn tidy(root: &Path, path: PathBuf) -> PathBuf {
+    let path = path.strip_prefix(root).map(Path::to_owned).unwrap_or(path);
+    path.components().filter(|part| *part != Component::CurDir).collect()
+}
+
 /// Every folder with numbered runs that the project's files tell of, relative to the project where it lies in it.
 fn all(root: &Path) -> Vec<Runs> {
     let entries = std::fs::read_dir("checkpoints").into_iter().flatten().flatten();
     let mut found: BTreeSet<PathBuf> = entries.map(|entry| entry.path()).collect();
     found.extend(Record::all(root).into_iter().filter_map(|record| record.runs));
     found.extend(opened(root));
-    let tidy = |path: PathBuf| -> PathBuf {
-        let path = path.strip_prefix(root).map(Path::to_owned).unwrap_or(path);
-        path.components().filter(|part| *part != Component::CurDir).collect()
-    };
-    let found: BTreeSet<PathBuf> = found.into_iter().map(tidy).collect();
+    let found: BTreeSet<PathBuf> = found.into_iter().map(|path| tidy(root, path)).collect();
     found.into_iter().map(Runs::at).filter(|runs| !runs.list().is_empty()).collect()
 }
 

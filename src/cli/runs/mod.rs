@@ -9,7 +9,7 @@ mod select;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-pub use folders::folders;
+pub use folders::{folders, to_clean};
 pub use labels::Labels;
 use named::{Name, one};
 use pipe_engine::identity::short_digest;
@@ -143,7 +143,9 @@ pub fn runs(arguments: RunsArguments) -> Result<ExitCode, CliError> {
         RunsCommand::Compare { runs } => compare(&folders, &runs, form)?,
         RunsCommand::Note { run, text } => return labels::note(&one(&folders, &run)?, text),
         RunsCommand::Tag { run, tags, remove } => return labels::tag(&one(&folders, &run)?, tags, remove),
-        RunsCommand::Prune { keep, dry_run } => return clean::prune(&folders, keep as usize, dry_run),
+        RunsCommand::Prune { keep, dry_run } => {
+            return clean::prune(&to_clean(arguments.dir.as_deref())?, keep as usize, dry_run);
+        }
         RunsCommand::Rm { run, force } => return clean::remove(one(&folders, &run)?, &folders, force),
     }
     Ok(ExitCode::SUCCESS)

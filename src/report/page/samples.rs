@@ -1,6 +1,6 @@
 //! Pictures of runs for the page, as data addresses. What is too much for one page is left out evenly.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -32,6 +32,11 @@ pub struct Drawn {
 impl Drawn {
     /// What a stage's record lists, if it stands.
     pub(super) fn of(root: &Path, stage: &str, output: &Output) -> Option<Self> {
+        let mut parts = Path::new(&output.path).components();
+        // A record from elsewhere could name any file, and the page is handed on.
+        if !parts.all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+            return None;
+        }
         let file = root.join(&output.path);
         let bytes = std::fs::metadata(&file).ok()?.len();
         let image = if bytes > ROOM_OF_RUN { None } else { Some(address(&std::fs::read(&file).ok()?)) };

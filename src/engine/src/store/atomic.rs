@@ -30,6 +30,9 @@ fn hint(error: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             " (the folder must be writable)"
         }
+        io::ErrorKind::NotFound if PROJECT.get().is_some_and(|project| !project.is_dir()) => {
+            " (the project was moved or removed while this ran; the same command goes on where it is now)"
+        }
         _ => "",
     }
 }
@@ -339,14 +342,26 @@ pub fn stay_in(project: &Path) {
     let _ = PROJECT.set(project.to_owned());
 }
 
+/// Refuses to make the project's own folder, on the way to a path.
+fn still_there(path: &Path) -> io::Result<()> {
+    let text = "the project was moved or removed while this ran; the same command goes on where it is now";
+    match PROJECT.get() {
+        Some(project) if path.starts_with(project) && !project.is_dir() => Err(io::Error::other(text)),
+        _ => Ok(()),
+    }
+}
+
+/// Creates a folder and its parents for what can be made again. A power cut may take them away.
+pub fn create_needless_folder(path: &Path) -> io::Result<()> {
+    still_there(path)?;
+    fs::create_dir_all(path)
+}
+
 /// Creates a folder and its parents, each for good: a power cut must not take a parent away with all in it. That holds
 /// for those that stand already as well.
 pub fn create_folder(path: &Path) -> Result<(), WriteError> {
     if !path.as_os_str().is_empty() && !path.is_dir() {
-        if PROJECT.get().is_some_and(|project| project.starts_with(path)) {
-            let text = "it was moved or removed while this ran; the same command goes on where it is now";
-            return Err(failed("find the project", path)(io::Error::other(text)));
-        }
+        still_there(path).map_err(failed("find the project", path))?;
         path.parent().map_or(Ok(()), create_folder)?;
         if claim_folder(path)? {
             return Ok(());

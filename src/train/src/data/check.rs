@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use pipe_engine::store::atomic;
 use rayon::prelude::*;
 
 use super::digest::FieldDigest;
@@ -81,7 +82,8 @@ pub(super) fn refuse(files: &Files, mut bad: Vec<BadImage>) -> Result<(), DataEr
 
 fn write(list: PathBuf, bad: &[BadImage], files: &Files) -> Option<PathBuf> {
     let lines: String = bad.iter().map(|bad| bad.line(&files.place.shown) + "\n").collect();
-    let written = fs::create_dir_all(list.parent().unwrap_or(&list)).and_then(|()| fs::write(&list, lines));
+    let written =
+        atomic::create_needless_folder(list.parent().unwrap_or(&list)).and_then(|()| fs::write(&list, lines));
     written.is_ok().then_some(list)
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use pipe_engine::store::{DatasetRecord, STATE_FOLDER, checked};
+use pipe_engine::store::{DatasetRecord, STATE_FOLDER, atomic, checked};
 use serde::{Deserialize, Serialize};
 
 use super::classes::ClassSelection;
@@ -185,7 +185,7 @@ fn list(project: &Path, digest: &str) -> PathBuf {
 /// Writes a file of the cache. One that cannot be written is as good as lost.
 fn keep(path: &Path, bytes: &[u8]) {
     let temporary = path.with_added_extension(format!("tmp-{}", std::process::id()));
-    let written = fs::create_dir_all(path.parent().unwrap_or(path))
+    let written = atomic::create_needless_folder(path.parent().unwrap_or(path))
         .and_then(|()| fs::write(&temporary, bytes))
         .and_then(|()| fs::rename(&temporary, path));
     if let Err(error) = written {

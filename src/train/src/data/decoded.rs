@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pipe_engine::store::room;
+use pipe_engine::store::{atomic, room};
 
 use super::index::ContentDigest;
 
@@ -85,7 +85,7 @@ impl Decoded {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+    atomic::create_needless_folder(path.parent().unwrap_or(Path::new(".")))?;
     File::options().read(true).write(true).create(true).truncate(false).open(path)
 }
 

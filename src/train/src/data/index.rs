@@ -14,6 +14,7 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use pipe_engine::store::atomic;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -136,7 +137,7 @@ impl Index {
         &self,
         entries: impl Iterator<Item = (&'a OsStr, &'a Stamp, &'a ContentDigest)>,
     ) -> io::Result<()> {
-        fs::create_dir_all(self.0.parent().unwrap_or(Path::new(".")))?;
+        atomic::create_needless_folder(self.0.parent().unwrap_or(Path::new(".")))?;
         let temporary = self.0.with_extension(format!("tmp-{}", std::process::id()));
         let written = (|| {
             let mut out = BufWriter::with_capacity(1 << 16, File::create(&temporary)?);

@@ -9,6 +9,8 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
+use pipe_engine::store::atomic;
+
 use super::index::ContentDigest;
 
 const MAGIC: &[u8; 16] = b"pipe images okay";
@@ -51,7 +53,7 @@ impl Verified {
     }
 
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        fs::create_dir_all(self.path.parent().unwrap_or(&self.path))?;
+        atomic::create_needless_folder(self.path.parent().unwrap_or(&self.path))?;
         let temporary = self.path.with_extension(format!("tmp-{}", std::process::id()));
         let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, &self.path));
         if written.is_err() {
