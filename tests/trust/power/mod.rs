@@ -88,8 +88,10 @@ pub struct Row {
     /// The state that comes of it if the power does not go.
     expected: State,
     /// Goes on after the cut, and compares.
-    check: Box<dyn Fn(&Project, &State) -> Result<(), String>>,
+    check: Box<Check>,
 }
+
+type Check = dyn Fn(&Project, &State) -> Result<(), String>;
 
 /// What was recorded between two starts of a machine.
 pub struct Life {

@@ -64,8 +64,11 @@ fn whole(bench: &Bench) -> Row {
 const EXTENDED: [&str; 4] = ["run", "p.yaml", "--set", "base.epochs=4"];
 
 fn extension(bench: &Bench) -> Row {
-    let short =
-        |project: &Project| drop(project.pipe(&["run", "p.yaml", "--set", "base.epochs=2"]).succeeds());
+    let short = |project: &Project| {
+        project.pipe(&["run", "p.yaml", "--set", "base.epochs=2"]).succeeds();
+        // A crash left this, in a folder in which nothing else happens.
+        project.write(&format!("{FIRST}/kept/.half.tmp-1-1"), "half");
+    };
     let (project, other) = (chain(), chain());
     short(&other);
     let expected = after(&other, &EXTENDED);

@@ -393,12 +393,17 @@ pub fn sweep_for(path: &Path) {
 /// Removes the temporary files of the names that `goes` accepts.
 pub fn sweep_if(folder: &Path, goes: impl Fn(&str) -> bool) {
     traffic::list();
+    let mut is_changed = false;
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let found = entry.file_name();
         let found = found.to_string_lossy();
         if finished_name(&found).is_some_and(&goes) {
-            let _ = fs::remove_file(entry.path());
+            is_changed |= fs::remove_file(entry.path()).is_ok();
         }
+    }
+    // Or else a power cut brings them back when nobody looks here any more.
+    if is_changed {
+        let _ = sync::names(folder);
     }
 }
 
