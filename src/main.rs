@@ -25,6 +25,7 @@ fn main() {
     let arguments = cli::parse();
     report::message::start(&arguments.output);
     report::log::start(&arguments.output);
+    cli::signals::no_end_by_limits();
     let code = match cli::call(arguments) {
         Ok(code) => code,
         Err(error) => {

@@ -16,6 +16,6 @@ pub struct CompletionsArguments {
 pub fn completions(arguments: CompletionsArguments) -> Result<ExitCode, CliError> {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut Arguments::command(), "pipe", &mut script);
-    crate::say!("{}", String::from_utf8_lossy(&script).trim_end());
+    crate::report::stdout::document(String::from_utf8_lossy(&script).trim_end());
     Ok(ExitCode::SUCCESS)
 }

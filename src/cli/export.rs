@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use pipe_engine::export::argo::{self, Options};
 
-use super::asked::Asked;
+use super::asked::{Asked, Meant};
 use super::{CliError, ExitCode, project, written};
+use crate::report::{message, stdout};
 use crate::say;
 
 #[derive(clap::Args)]
@@ -73,6 +74,9 @@ pub fn export(arguments: ExportArguments) -> Result<ExitCode, CliError> {
     };
     let made = argo::workflow(&meant.graph, &meant.selection, file, &a.asked.settings(), &options);
     let text = made.map_err(CliError::usage)?.to_yaml();
+    if holds_values(&meant) {
+        message::warning("the workflow holds the values of `env:`; whoever reads it knows them");
+    }
     match &a.output {
         Some(path) => {
             written::write(&project::path(path), |out| out.write_all(text.as_bytes()))?;
@@ -80,7 +84,16 @@ pub fn export(arguments: ExportArguments) -> Result<ExitCode, CliError> {
                 say!("{}", path.display());
             }
         }
-        None => say!("{}", text.trim_end()),
+        None => stdout::document(text.trim_end()),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a stage has values in its `env:`.
+fn holds_values(meant: &Meant) -> bool {
+    let selected = meant.graph.stages().filter(|stage| meant.selection.stages.contains(&stage.id));
+    selected.into_iter().any(|stage| {
+        let settings = stage.stage.settings();
+        settings.get("env").and_then(|env| env.as_object()).is_some_and(|env| !env.is_empty())
+    })
 }

@@ -1,5 +1,6 @@
 //! `pipe logs FILE STAGE`
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 
 use pipe_engine::exec::slurm::last_lines;
@@ -22,6 +23,18 @@ pub struct LogsArguments {
     tail: Option<usize>,
 }
 
+/// Reads a log line by line, whatever its length: a longer line than this is shown in pieces.
+fn lines(file: std::fs::File, mut show: impl FnMut(&str)) -> std::io::Result<()> {
+    const LONGEST: u64 = 1 << 20;
+    let mut reader = BufReader::new(file);
+    let mut line = Vec::new();
+    while reader.by_ref().take(LONGEST).read_until(b'\n', &mut line)? > 0 {
+        show(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']));
+        line.clear();
+    }
+    Ok(())
+}
+
 pub fn logs(arguments: LogsArguments) -> Result<ExitCode, CliError> {
     let root = project::root()?;
     for (stage, job) in jobs::of(&arguments.file, std::slice::from_ref(&arguments.stage))? {
@@ -36,8 +49,8 @@ pub fn logs(arguments: LogsArguments) -> Result<ExitCode, CliError> {
         match arguments.tail {
             Some(count) => last_lines(&path, count).map_err(wrong)?.iter().for_each(|line| say!("{line}")),
             None => {
-                let text = std::fs::read(&path).map_err(wrong)?;
-                say!("{}", String::from_utf8_lossy(&text).trim_end());
+                let file = std::fs::File::open(&path).map_err(wrong)?;
+                lines(file, |line| say!("{line}")).map_err(wrong)?;
             }
         }
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::CommandFactory;
 
 use super::{Arguments, CliError, ExitCode};
+use crate::report::stdout;
 use crate::say;
 
 #[derive(clap::Args)]
@@ -20,7 +21,7 @@ pub fn man(arguments: ManArguments) -> Result<ExitCode, CliError> {
     let Some(folder) = arguments.dir else {
         let mut page = Vec::new();
         clap_mangen::Man::new(command).render(&mut page).map_err(CliError::failed)?;
-        say!("{}", String::from_utf8_lossy(&page).trim_end());
+        stdout::document(String::from_utf8_lossy(&page).trim_end());
         return Ok(ExitCode::SUCCESS);
     };
     let failed = |e: std::io::Error| {

@@ -28,7 +28,7 @@ mod sample;
 mod schema;
 #[cfg(test)]
 mod settings_tests;
-mod signals;
+pub mod signals;
 mod status;
 mod store;
 mod ui;
@@ -255,18 +255,11 @@ impl From<SpecErrors> for CliError {
     }
 }
 
-/// Prints to stdout; a closed pipe (`pipe runs | head`) ends the program quietly.
+/// Prints to stdout; a closed pipe (`pipe runs | head`) ends the program quietly. Whoever wrote what is printed, it holds
+/// no secrets, and nothing that a terminal would obey.
 #[macro_export]
 macro_rules! say {
-    ($($piece:tt)*) => {{
-        use std::io::Write as _;
-        if let Err(error) = writeln!(std::io::stdout(), $($piece)*) {
-            if error.kind() != std::io::ErrorKind::BrokenPipe {
-                let _ = writeln!(std::io::stderr(), "error: failed to write to stdout: {error}");
-            }
-            std::process::exit(1);
-        }
-    }};
+    ($($piece:tt)*) => { $crate::report::stdout::line(&format!($($piece)*)) };
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! `pipe run FILE [STAGE…]`
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -18,7 +17,7 @@ use super::asked::{Asked, How, Meant, Settings, Which};
 use super::inside::{self, JobArguments};
 use super::plan::{self, PlanFile};
 use super::{CliError, ExitCode, Output, jobs, project, signals, store};
-use crate::report::{self, line};
+use crate::report::{self, line, stdout};
 
 /// What a plan file says already.
 const SAID_BY_PLANS: [&str; 14] = [
@@ -215,7 +214,7 @@ fn submit(
 
 /// A line of the summary. What was done is done, so a closed stdout does not change how the program ends.
 fn told(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+    let _ = stdout::try_line(&line.to_string());
 }
 
 /// The most names in a list of the summary.

@@ -1,7 +1,7 @@
 //! `pipe schema [NAME]`
 
 use super::{CliError, ExitCode, project};
-use crate::say;
+use crate::report::stdout;
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  pipe schema > pipeline.schema.json\n  pipe schema train")]
@@ -18,6 +18,6 @@ pub fn schema(arguments: SchemaArguments) -> Result<ExitCode, CliError> {
         let error = pipe_engine::error::SpecError::plain(format!("no schema is called `{}`", arguments.name));
         return Err(error.candidates(&arguments.name, names()).into());
     };
-    say!("{}", pipe_engine::schema::to_text(schema).trim_end());
+    stdout::document(pipe_engine::schema::to_text(schema).trim_end());
     Ok(ExitCode::SUCCESS)
 }

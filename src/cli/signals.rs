@@ -1,5 +1,7 @@
 //! Ctrl-C, SIGTERM and a closed terminal: the first asks running stages to save and stop, a second Ctrl-C ends the program at once.
 
+use std::sync::Arc;
+
 use pipe_engine::stop::{Signal, Stop};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -27,7 +29,8 @@ pub fn watch_saying(stop: Stop, follows: impl Fn(Signal) -> String + Send + 'sta
                 _ => Signal::Interrupt,
             };
             if stop.requested().is_some() && signal == Signal::Interrupt {
-                // Checkpoints are put in place by renaming, so nothing that was saved is lost.
+                // Checkpoints are put in place by renaming, so nothing that was saved is lost. Programs would go on.
+                pipe_engine::command::end_all();
                 std::process::exit(i32::from(signal.exit_code()));
             }
             stop.request(signal);
@@ -35,6 +38,15 @@ pub fn watch_saying(stop: Stop, follows: impl Fn(Signal) -> String + Send + 'sta
         }
     });
     Ok(())
+}
+
+/// A file that grows longer than `ulimit -f` allows is an error of whoever writes it, and not the end of the process. What
+/// it starts has the signal as usual.
+pub fn no_end_by_limits() {
+    #[cfg(unix)]
+    if let Err(error) = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()) {
+        tracing::debug!("SIGXFSZ: {error}");
+    }
 }
 
 /// For a program that has nothing to save: a signal is a wish to stop, and nothing is said.

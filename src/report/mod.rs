@@ -7,6 +7,7 @@ pub mod log;
 pub mod message;
 pub mod page;
 pub mod stderr;
+pub mod stdout;
 pub mod style;
 pub mod table;
 pub mod terminal;

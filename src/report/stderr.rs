@@ -2,15 +2,22 @@
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel};
 use std::time::Duration;
+
+use pipe_engine::{foreign, secret};
+
+use super::style;
 
 /// Pieces that wait for a slow reader; the next ones are dropped.
 const WAITING: usize = 4096;
 /// How long the end waits for a reader that has stopped reading.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Bytes that wait, at most, and how many there are.
+const MOST_HELD: usize = 8 << 20;
+static HELD: AtomicUsize = AtomicUsize::new(0);
 /// Pieces that are out.
 static WRITTEN: AtomicU64 = AtomicU64::new(0);
 
@@ -35,6 +42,7 @@ fn write_all(pieces: &Receiver<Piece>) {
         match piece {
             Piece::Text(text) => {
                 let _ = io::stderr().write_all(&text);
+                HELD.fetch_sub(text.len(), Ordering::Relaxed);
                 WRITTEN.fetch_add(1, Ordering::Relaxed);
             }
             Piece::Flush(done) => drop(done.send(())),
@@ -44,14 +52,25 @@ fn write_all(pieces: &Receiver<Piece>) {
 
 /// Writes a line, sooner or later.
 pub fn line(text: impl AsRef<str>) {
-    write(format!("{}\n", text.as_ref()).into_bytes());
+    write(format!("{}\n", shown(text.as_ref())).into_bytes());
+}
+
+/// A text as it may reach stderr, whoever wrote it: without secrets, and without anything that a terminal would obey.
+pub fn shown(text: &str) -> String {
+    foreign::shown(&secret::mask(text), style::colours()).into_owned()
 }
 
 /// Writes bytes, sooner or later.
 fn write(bytes: Vec<u8>) {
+    let length = bytes.len();
+    if HELD.fetch_add(length, Ordering::Relaxed) > MOST_HELD {
+        HELD.fetch_sub(length, Ordering::Relaxed);
+        return;
+    }
     // Full: its reader has stopped reading. Closed: there is no thread.
-    let (Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) =
-        queue().try_send(Piece::Text(bytes));
+    if queue().try_send(Piece::Text(bytes)).is_err() {
+        HELD.fetch_sub(length, Ordering::Relaxed);
+    }
 }
 
 /// Waits until everything is out, or its reader has stopped reading.
@@ -77,7 +96,7 @@ pub struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        write(bytes.to_vec());
+        write(shown(&String::from_utf8_lossy(bytes)).into_bytes());
         Ok(bytes.len())
     }
 

@@ -77,7 +77,10 @@ impl Terminal {
         let labelled = labelled.strip_suffix('\n').unwrap_or(&labelled);
         match self.interactive {
             // Between two pictures of the bars, so at once.
-            true => self.bars.suspend(|| drop(writeln!(std::io::stderr(), "{labelled}"))),
+            true => {
+                let shown = stderr::shown(labelled);
+                self.bars.suspend(|| drop(writeln!(std::io::stderr(), "{shown}")));
+            }
             false => stderr::line(labelled),
         }
     }
@@ -110,7 +113,7 @@ impl Terminal {
                 ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
             self.bars.add(ProgressBar::new_spinner().with_style(style))
         });
-        bar.set_message(format!("{label}{text}"));
+        bar.set_message(stderr::shown(&format!("{label}{text}")));
     }
 
     /// An optimizer step was done.

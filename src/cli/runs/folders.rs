@@ -1,6 +1,8 @@
 //! Where a project keeps numbered runs: under `checkpoints/`, and wherever its stages were told to.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::{Component, Path, PathBuf};
 
 use pipe_engine::store::{Record, Runs, STATE_FOLDER};
@@ -54,11 +56,11 @@ fn all(root: &Path) -> Vec<Runs> {
 
 /// The folders of the runs that were ever opened, as the log of events has them. A stage's record knows only where its runs are now.
 fn opened(root: &Path) -> BTreeSet<PathBuf> {
-    let text = std::fs::read(root.join(STATE_FOLDER).join("events.jsonl")).unwrap_or_default();
-    let events = String::from_utf8_lossy(&text);
+    let Ok(events) = File::open(root.join(STATE_FOLDER).join("events.jsonl")) else { return BTreeSet::new() };
     let folder = |line: &str| {
         let event: Value = line.contains("run_opened").then(|| serde_json::from_str(line).ok())??;
         Some(Path::new(event.get("directory")?.as_str()?).parent()?.to_owned())
     };
-    events.lines().filter_map(folder).collect()
+    let lines = BufReader::new(events).split(b'\n').map_while(Result::ok);
+    lines.filter_map(|line| folder(&String::from_utf8_lossy(&line))).collect()
 }

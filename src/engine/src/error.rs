@@ -45,8 +45,10 @@ impl SpecError {
 
     /// An error at a place in a file.
     pub fn at(source: &Source, at: Option<Position>, key: Vec<String>, message: impl Into<String>) -> Self {
-        let excerpt =
-            at.filter(|_| source.is_quotable()).and_then(|p| source.line(p.line)).map(str::to_owned);
+        // A line with the values of `env:` is not repeated.
+        let is_open = |line: &&str| !line.contains("env:") && !key.iter().any(|key| key == "env");
+        let line = at.filter(|_| source.is_quotable()).and_then(|p| source.line(p.line)).filter(is_open);
+        let excerpt = line.map(str::to_owned);
         let place = Place { path: source.path().to_owned(), position: at, excerpt };
         Self::new(message.into(), key, Some(place))
     }

@@ -12,6 +12,7 @@ use petgraph::visit::{Dfs, EdgeRef, Reversed};
 
 use crate::error::{SpecError, SpecErrors};
 use crate::kind::StageId;
+use crate::secret;
 use crate::source::Part;
 use crate::spec::{LoadedPipeline, LoadedStage};
 
@@ -29,6 +30,8 @@ pub struct Graph {
 impl Graph {
     /// Builds the graph; a cycle is an error that prints its way round.
     pub fn build(pipeline: LoadedPipeline) -> Result<Self, SpecErrors> {
+        let names = pipeline.stages.iter().flat_map(|stage| [stage.id.as_str(), stage.kind.as_str()]);
+        [pipeline.name.as_str()].into_iter().chain(names).for_each(secret::is_open);
         let mut graph = DiGraph::new();
         let nodes: Vec<NodeIndex> = (0..pipeline.stages.len()).map(|i| graph.add_node(i)).collect();
         let index: HashMap<StageId, usize> =

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::graph::Graph;
 use crate::kind::{Artifact, Stage, StageId};
+use crate::secret;
 use crate::spec::LoadedStage;
 
 /// What a change of a setting means. Declared beside the field, as `x-class` in its schema.
@@ -81,9 +82,33 @@ pub fn differences(old: &BTreeMap<String, Value>, new: &BTreeMap<String, Value>)
     }
     let keys: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     keys.into_iter()
-        .filter(|key| old.get(*key) != new.get(*key))
+        .filter(|key| !is_same(old.get(*key), new.get(*key)))
         .map(|key| Difference { key: key.clone(), old: old.get(key).cloned(), new: new.get(key).cloned() })
         .collect()
+}
+
+/// Takes secrets in addresses out of a value that is kept; what stays can be compared with a whole one.
+pub(crate) fn seal(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if let Cow::Owned(sealed) = secret::sealed(text) {
+                *text = sealed;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(seal),
+        Value::Object(map) => map.values_mut().for_each(seal),
+        _ => {}
+    }
+}
+
+/// Whether a value is what it was. The old one may have been kept whole, by an earlier version.
+fn is_same(old: Option<&Value>, new: Option<&Value>) -> bool {
+    old == new
+        || new.is_some_and(|new| {
+            let mut sealed = new.clone();
+            seal(&mut sealed);
+            old == Some(&sealed)
+        })
 }
 
 impl std::fmt::Display for Difference {

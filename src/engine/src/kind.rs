@@ -17,9 +17,10 @@ use crate::graph::{Graph, Wanted};
 use crate::identity::{self, Difference};
 use crate::policy::Adjustment;
 use crate::progress::{Event, Report};
+use crate::secret;
 use crate::shell;
 use crate::stop::{Signal, Stop};
-use crate::store::{Before, Made, Output, Stamp};
+use crate::store::{Before, Lock, Made, Output, Stamp};
 
 /// Name of a stage in a pipeline file: letters, digits, `_`, `-`. A stage of a matrix has its values behind it:
 /// `base@learning_rate=0.001`. A clone shares the name.
@@ -420,6 +421,8 @@ pub struct RunContext<'a> {
     pub graph: &'a Graph,
     pub stop: &'a Stop,
     pub(crate) journal: &'a Journal<'a>,
+    /// The stage's own, held by this process.
+    pub(crate) lock: &'a Lock,
 }
 
 impl RunContext<'_> {
@@ -457,7 +460,8 @@ impl RunContext<'_> {
         Ok(self.journal.before(&self.stage, Before { run, files: now })?.files)
     }
 
-    /// A pipeline file that says all about this stage and those it needs, without parameters, policies or layers.
+    /// A pipeline file that says all about this stage and those it needs, without parameters, policies or layers. It holds
+    /// no secrets of addresses.
     pub fn resolved(&self) -> String {
         let wanted = Wanted { until: vec![self.stage.to_string()], ..Wanted::default() };
         let selected = self.graph.select(&wanted).unwrap_or_default().stages;
@@ -465,7 +469,9 @@ impl RunContext<'_> {
         for stage in self.graph.stages().filter(|s| selected.contains(&s.id)) {
             let mut body = serde_yaml::Mapping::new();
             body.insert("kind".into(), stage.kind.clone().into());
-            if let Ok(serde_yaml::Value::Mapping(settings)) = serde_yaml::to_value(stage.stage.settings()) {
+            let mut settings = stage.stage.settings();
+            secret::mask_addresses_in(&mut settings);
+            if let Ok(serde_yaml::Value::Mapping(settings)) = serde_yaml::to_value(settings) {
                 body.extend(settings);
             }
             stages.insert(stage.id.to_string().into(), body.into());

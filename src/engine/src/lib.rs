@@ -16,20 +16,25 @@
     )
 )]
 
+pub mod bounded;
 pub mod command;
 pub mod error;
 pub mod events;
 mod excerpt;
 pub mod exec;
 pub mod export;
+pub mod foreign;
 pub mod graph;
 pub mod identity;
 pub mod kind;
 mod parallel;
 pub mod plan;
 pub mod policy;
+#[cfg(target_os = "linux")]
+mod processes;
 pub mod progress;
 pub mod schema;
+pub mod secret;
 pub mod shell;
 pub mod source;
 pub mod spec;

@@ -1,11 +1,13 @@
 //! What a running stage tells the world. How it is shown is not known here.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
 use crate::kind::{Failure, StageId};
 use crate::policy::Change;
+use crate::secret;
 
 /// Receives events; must be cheap and must not fail.
 pub trait Report: Send + Sync {
@@ -105,4 +107,30 @@ pub enum Event {
     },
     /// Training reached its last epoch.
     Completed { best_epoch: Option<u64>, monitor: String, value: Option<f64> },
+}
+
+impl Event {
+    /// As it is told and kept: without secrets in what it says.
+    pub(crate) fn told(&self) -> Cow<'_, Self> {
+        let mut event = Cow::Borrowed(self);
+        // Of a program's output it is done before its lines are cut.
+        if let Self::Started { .. }
+        | Self::Finished { .. }
+        | Self::Skipped { .. }
+        | Self::Failed { .. }
+        | Self::Retrying { .. }
+        | Self::Message { .. }
+        | Self::Warning { .. } = self
+            && let Self::Started { reason: text, .. }
+            | Self::Finished { summary: text, .. }
+            | Self::Skipped { reason: text }
+            | Self::Failed { message: text, .. }
+            | Self::Retrying { message: text, .. }
+            | Self::Message { text }
+            | Self::Warning { text } = event.to_mut()
+        {
+            *text = secret::told(text);
+        }
+        event
+    }
 }

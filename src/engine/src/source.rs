@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use crate::bounded;
 use crate::error::{SpecError, nearest};
 
 /// A file's text together with the path that messages show.
@@ -41,7 +42,7 @@ pub enum Part {
 fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
     static GIVEN: Mutex<BTreeMap<PathBuf, Vec<u8>>> = Mutex::new(BTreeMap::new());
     if std::fs::metadata(path).map_or(true, |found| found.is_file() || found.is_dir()) {
-        return std::fs::read(path);
+        return bounded::read(path, bounded::TEXT);
     }
     if !["/dev/stdin", "/dev/fd", "/proc"].iter().any(|place| path.starts_with(place)) {
         let text = "it is a pipe or a device, not a file; name a file, or `/dev/stdin` and lead it there";
@@ -51,7 +52,7 @@ fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
     if let Some(bytes) = given.get(path) {
         return Ok(bytes.clone());
     }
-    let bytes = std::fs::read(path)?;
+    let bytes = bounded::read(path, bounded::TEXT)?;
     given.insert(path.to_owned(), bytes.clone());
     Ok(bytes)
 }

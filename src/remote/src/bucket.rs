@@ -7,11 +7,12 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use pipe_engine::spec::StoreUrl;
 use pipe_engine::store::{names, sync};
 use tokio::runtime::{Builder, Runtime};
@@ -22,6 +23,14 @@ use crate::open::{Opened, open};
 
 /// Where the indexes are, beside the objects.
 const INDEXES: &str = ".pipe/index";
+
+/// Objects of a list that are read. Of the indexes there are a few at a time.
+const MOST_INDEXES: usize = 20_000;
+const MOST_OBJECTS: usize = 1_000_000;
+/// A list of empty pages need not have an end, either.
+const LONGEST_LIST: Duration = Duration::from_secs(600);
+/// Bytes of an index. One of a hundred thousand files takes 25 MB.
+const LONGEST_INDEX: usize = 32 << 20;
 
 /// The part of a store that one pipeline has for itself.
 pub(crate) struct Bucket {
@@ -152,6 +161,9 @@ impl Bucket {
             Err(Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(self.error("read the index", &error)),
         };
+        if bytes.len() > LONGEST_INDEX {
+            return Err(self.damaged(format!("the index {at} is {} MB long", bytes.len() >> 20)));
+        }
         let index = Index::from_bytes(&bytes);
         let index = index.map_err(|why| self.damaged(format!("the index {at}: {why}")))?;
         Ok(Some((at, index)))
@@ -164,10 +176,9 @@ impl Bucket {
 
     fn generations_in(&self, prefix: &Path) -> Result<Vec<u64>, RemoteError> {
         let folder = below(prefix, INDEXES);
-        let listed: Result<Vec<_>, Error> = self.wait(self.store.list(Some(&folder)).try_collect());
-        let listed = listed.map_err(|e| self.error("list the indexes", &e))?;
         let number = |path: &Path| path.filename()?.strip_suffix(".json")?.parse().ok();
-        let mut all: Vec<u64> = listed.iter().filter_map(|found| number(&found.location)).collect();
+        let listed = self.list(&folder, MOST_INDEXES, "list the indexes", |found| number(&found.location))?;
+        let mut all: Vec<u64> = listed.into_iter().flatten().collect();
         all.sort_unstable();
         Ok(all)
     }
@@ -221,11 +232,34 @@ impl Bucket {
 
     /// All objects but the indexes, and when each was put.
     pub fn objects(&self) -> Result<Vec<(Path, DateTime<Utc>)>, RemoteError> {
-        let listed: Result<Vec<_>, Error> = self.wait(self.store.list(Some(self.prefix())).try_collect());
-        let listed = listed.map_err(|e| self.error("list the objects", &e))?;
         let indexes = self.at(INDEXES);
-        let objects = listed.into_iter().filter(|found| !found.location.prefix_matches(&indexes));
-        Ok(objects.map(|found| (found.location, found.last_modified)).collect())
+        let kept = |found: ObjectMeta| {
+            (!found.location.prefix_matches(&indexes)).then_some((found.location, found.last_modified))
+        };
+        let listed = self.list(self.prefix(), MOST_OBJECTS, "list the objects", kept)?;
+        Ok(listed.into_iter().flatten().collect())
+    }
+
+    /// What is below a folder, as far as a list has an end.
+    fn list<T>(
+        &self,
+        folder: &Path,
+        most: usize,
+        doing: &str,
+        kept: impl Fn(ObjectMeta) -> T,
+    ) -> Result<Vec<T>, RemoteError> {
+        let listed = self.store.list(Some(folder)).take(most + 1).map_ok(kept).try_collect::<Vec<T>>();
+        let listed = self.wait(async { tokio::time::timeout(LONGEST_LIST, listed).await });
+        let listed = listed.map_err(|_| self.endless(doing, "is not at its end after ten minutes"))?;
+        let listed = listed.map_err(|e| self.error(doing, &e))?;
+        match listed.len() > most {
+            true => Err(self.endless(doing, &format!("names more than {most} objects"))),
+            false => Ok(listed),
+        }
+    }
+
+    fn endless(&self, doing: &str, why: &str) -> RemoteError {
+        self.damaged(format!("failed to {doing}: the list {why}"))
     }
 
     /// Removes objects that nothing lists any more. What stays behind takes room and is no error.

@@ -19,8 +19,10 @@ use ureq::{Agent, SendBody};
 /// How long a connection may take, and how long one may bring or take nothing.
 const CONNECT: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(60);
-/// An answer longer than this is none to what was asked.
-const LONGEST: u64 = 256 << 20;
+/// An answer longer than this is none to what was asked: a part, or an index.
+const LONGEST: u64 = 40 << 20;
+/// So much is read of an answer that says what is wrong.
+const LONGEST_ERROR: u64 = 64 << 10;
 
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
 
@@ -87,7 +89,15 @@ fn send(agent: &Agent, request: Request<()>, mut pieces: Pieces) -> Result<HttpR
         agent.run(Request::from_parts(parts, ()))
     };
     let (parts, body) = answered.map_err(failed)?.into_parts();
-    let bytes = body.into_with_config().limit(LONGEST).read_to_vec().map_err(failed)?;
+    let bytes = match parts.status.is_success() {
+        true => body.into_with_config().limit(LONGEST).read_to_vec().map_err(failed)?,
+        false => {
+            let mut said = Vec::new();
+            let read = body.into_reader().take(LONGEST_ERROR).read_to_end(&mut said);
+            read.map_err(|error| failed(error.into()))?;
+            said
+        }
+    };
     Ok(HttpResponse::from_parts(parts, bytes.into()))
 }
 

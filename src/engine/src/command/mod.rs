@@ -1,10 +1,13 @@
 //! `kind: command`: any program, with the files that it reads and writes declared, so that a pipeline is never stuck.
 
+mod family;
 mod files;
 mod left_over;
+mod output;
 mod process;
 mod program;
 mod seen;
+mod signals;
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -25,8 +28,10 @@ use crate::kind::{
     self, Artifact, Failure, Observation, Observer, Outcome, Reference, Rejection, RunContext, Stage,
     StageError, StageId, StageKind, State, is_inside_project,
 };
+use crate::secret;
 use crate::store::{Made, Output};
 
+pub use self::family::end_all;
 pub(crate) use self::program::Program;
 
 /// Runs a program.
@@ -113,6 +118,10 @@ impl StageKind for InProcess {
 
 /// The settings, if they make sense.
 fn checked(settings: &Figment) -> Result<CommandSettings, Rejection> {
+    // Whatever is wrong with them, no message may repeat them.
+    if let Ok(env) = settings.extract_inner::<Value>("env") {
+        learn(&env);
+    }
     let settings: CommandSettings = settings.extract()?;
     let program = match &settings.run {
         Program::Shell(line) => line.trim(),
@@ -135,11 +144,24 @@ fn checked(settings: &Figment) -> Result<CommandSettings, Rejection> {
             "a folder inside the project, without `..`",
         )?;
     }
-    for name in settings.env.keys() {
+    secret::learn_addresses(&settings.run.shown());
+    for (name, value) in &settings.env {
+        let told = "the value itself: `***` stands for one in what is shown";
+        Rejection::unless(format!("env.{name}"), value != secret::MASK, told)?;
         let good = !name.is_empty() && !name.contains(['=', '\0']);
         Rejection::unless(format!("env.{name}"), good, "the name of a variable")?;
     }
     Ok(settings)
+}
+
+/// Takes note of every text in a value. The path of what is there is no secret, and stands in messages.
+fn learn(value: &Value) {
+    match value {
+        Value::String(text) if !Path::new(text).exists() => secret::learn(text),
+        Value::Array(items) => items.iter().for_each(learn),
+        Value::Object(map) => map.values().for_each(learn),
+        _ => {}
+    }
 }
 
 struct CommandStage {

@@ -1,26 +1,34 @@
-//! A child process with a process group of its own: its output becomes events, and a wish to stop reaches all that it
-//! started.
+//! A child process with a process group of its own: its output becomes events, a wish to stop reaches all that it
+//! started, and all that it started ends with it.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use super::Program;
+use super::family::{Family, LeftRunning};
+use super::output::Lines;
+use super::signals;
 use crate::kind::{Failure, RunContext, StageError};
 use crate::progress::Event;
+use crate::secret;
 use crate::spec::environment;
 
 /// Time between the request to stop and the end by force.
-const GRACE: Duration = Duration::from_secs(10);
+pub(super) const GRACE: Duration = Duration::from_secs(10);
 /// Time in which a signal that the program got is heard here too.
 const HEARING: Duration = Duration::from_millis(500);
-/// Lines of output that an error repeats.
+/// What is printed in the moment of the end is waited for so long.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How often is looked for those that lost their parent and have ended.
+const BETWEEN_REAPING: Duration = Duration::from_secs(1);
+/// Lines of output that an error repeats, and characters of each.
 const TAIL: usize = 5;
-/// Longer lines are cut.
-const LONGEST_LINE: u64 = 1 << 16;
+const TAIL_WIDTH: usize = 1000;
+/// Characters of the program that messages repeat.
+const PROGRAM_WIDTH: usize = 400;
 
 /// Runs the program to its end. Its lines on stdout and stderr become messages.
 pub(super) fn run(
@@ -42,34 +50,35 @@ pub(super) fn run(
             command
         }
     };
-    let shown = program.shown();
+    let shown = shortened(secret::mask(&program.shown()).trim(), PROGRAM_WIDTH);
     command.current_dir(folder).envs(env).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.env(environment::STAGE, context.stage.as_str());
-    #[cfg(unix)]
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    let spawned = command.spawn();
-    let mut child = spawned.map_err(|e| failed(format!("failed to start `{shown}`: {e}")))?;
+    let started = Family::start(&mut command, context.lock);
+    let (mut child, family) = started.map_err(|e| failed(format!("failed to start `{shown}`: {e}")))?;
+    context.lock.note(&format!("pid {}: {}", child.id(), shown.replace('\n', " ")));
 
-    let (lines, heard) = channel();
+    let lines = Lines::new();
     if let Some(out) = child.stdout.take() {
-        listen(out, lines.clone());
+        lines.listen(out);
     }
     if let Some(out) = child.stderr.take() {
-        listen(out, lines.clone());
+        lines.listen(out);
     }
-    drop(lines);
+    let lines = lines.sealed();
     let mut tail: Vec<String> = Vec::new();
     let mut tell = |line: String| {
+        let line = secret::mask(&line).into_owned();
         if tail.len() == TAIL {
             tail.remove(0);
         }
-        tail.push(line.clone());
+        tail.push(shortened(&line, TAIL_WIDTH));
         context.event(Event::Output { line });
     };
     let mut asked: Option<Instant> = None;
     let mut closed = false;
+    let mut reaped = Instant::now();
     let status = loop {
-        match heard.recv_timeout(Duration::from_millis(20)) {
+        match lines.next(Duration::from_millis(20)) {
             Ok(line) => tell(line),
             // It is about to end, so at first without a wait.
             Err(RecvTimeoutError::Disconnected) if !closed => closed = true,
@@ -81,23 +90,34 @@ pub(super) fn run(
         }
         match (context.stop.requested(), asked) {
             (Some(_), None) => {
-                end(&mut child, false);
+                family.signal(false);
                 asked = Some(Instant::now());
             }
-            (_, Some(at)) if at.elapsed() > GRACE => end(&mut child, true),
+            (_, Some(at)) if at.elapsed() > GRACE => family.signal(true),
             _ => {}
         }
+        if reaped.elapsed() > BETWEEN_REAPING {
+            family.reap();
+            reaped = Instant::now();
+        }
     };
-    if asked.is_some() {
-        // What it left running of its group goes too.
-        end(&mut child, true);
-    }
-    // What a child of it still holds open is not waited for.
-    let until = Instant::now() + Duration::from_millis(200);
-    while let Ok(line) = heard.recv_timeout(until.saturating_duration_since(Instant::now())) {
-        tell(line);
-    }
     let told = asked.is_some() || (!status.success() && was_told(status, context));
+    // What it left running goes, too. Meanwhile its output is read on: somebody may wait for that to end.
+    let left = std::thread::scope(|scope| {
+        let finishing = scope.spawn(|| family.finish(told));
+        while !finishing.is_finished() {
+            match lines.next(Duration::from_millis(5)) {
+                Ok(line) => tell(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+        finishing.join().unwrap_or_default()
+    });
+    family.reap();
+    // What somebody still holds open is not waited for.
+    lines.drain(LAST_WORDS, &mut tell);
+    tell_of(context, &shown, left);
     match (status.success(), context.stop.requested(), told) {
         (false, Some(signal), true) => {
             let text = format!("`{shown}` was stopped by {}", signal.name());
@@ -118,6 +138,27 @@ fn failed(message: String) -> StageError {
     StageError::new(Failure::Command, message)
 }
 
+/// The beginning of a text that is too long for a message.
+fn shortened(text: &str, width: usize) -> String {
+    match text.char_indices().nth(width) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// Says what a program left running: it ends with its stage.
+fn tell_of(context: &RunContext, shown: &str, left: LeftRunning) {
+    let warn = |text: String| context.event(Event::Warning { text: secret::mask(&text).into_owned() });
+    if !left.ended.is_empty() {
+        let names = left.ended.join(", ");
+        warn(format!("`{shown}` left processes running, which were ended with the stage: {names}"));
+    }
+    if !left.stays.is_empty() {
+        let names = left.stays.join(", ");
+        warn(format!("`{shown}` left processes running that could not be ended: {names}"));
+    }
+}
+
 /// Whether the wish to stop is why the program ended. Schedulers tell all processes of a job at once: this one may hear it a
 /// moment later than the program did.
 fn was_told(status: ExitStatus, context: &RunContext) -> bool {
@@ -134,41 +175,11 @@ fn was_told(status: ExitStatus, context: &RunContext) -> bool {
 fn how(status: ExitStatus) -> String {
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
-        return format!("was ended by signal {signal}");
+        return format!("was ended by {}", signals::words(signal));
     }
-    status.code().map_or_else(|| "ended".to_owned(), |code| format!("ended with exit code {code}"))
-}
-
-/// Reads lines in a thread of its own until the other end closes.
-fn listen(out: impl Read + Send + 'static, lines: Sender<String>) {
-    std::thread::spawn(move || {
-        let mut reader = BufReader::new(out);
-        loop {
-            let mut line = Vec::new();
-            match reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
-                Ok(0) | Err(_) => return,
-                Ok(_) => {
-                    let text = String::from_utf8_lossy(&line);
-                    if lines.send(text.trim_end_matches(['\n', '\r']).to_owned()).is_err() {
-                        return;
-                    }
-                }
-            }
-        }
-    });
-}
-
-/// Asks the process group to end, or ends it.
-#[cfg(unix)]
-fn end(child: &mut Child, by_force: bool) {
-    use rustix::process::{Pid, Signal, kill_process_group};
-    let signal = if by_force { Signal::KILL } else { Signal::TERM };
-    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        let _ = kill_process_group(group, signal);
+    let Some(code) = status.code() else { return "ended".to_owned() };
+    match signals::of_shell(code) {
+        Some(words) => format!("ended with exit code {code} ({words})"),
+        None => format!("ended with exit code {code}"),
     }
-}
-
-#[cfg(not(unix))]
-fn end(child: &mut Child, _: bool) {
-    let _ = child.kill();
 }

@@ -10,9 +10,10 @@ use super::{Execution, Journal, manifest, request};
 use crate::kind::{Artifact, Failure, Outcome, RunContext, StageError, panic_message};
 use crate::policy::{Adjustment, Again};
 use crate::progress::{Event, Report};
+use crate::secret;
 use crate::spec::LoadedStage;
 use crate::stop::Signal;
-use crate::store::{Attempt, Before, Made, Progress, Record, Status};
+use crate::store::{Attempt, Before, Lock, Made, Progress, Record, Status};
 
 /// A stage that is to begin now.
 pub(super) struct Begin<'a> {
@@ -33,11 +34,12 @@ pub(super) struct Begin<'a> {
     pub before: Option<Before>,
 }
 
-/// Carries a stage through; its record says how it ended before this returns.
+/// Carries a stage through, with its lock taken; its record says how it ended before this returns.
 pub(super) fn carry_out(
     execution: &Execution,
     journal: &Journal,
     begin: Begin,
+    lock: &Lock,
 ) -> Result<Outcome, StageError> {
     let id = &begin.stage.id;
     let pipeline = &execution.graph.pipeline.name;
@@ -48,7 +50,7 @@ pub(super) fn carry_out(
     record.before = begin.before.clone();
     record.runs = begin.stage.stage.runs();
     let started = Instant::now();
-    let result = journal.begin(id, record).and_then(|()| attempts(execution, journal, &begin));
+    let result = journal.begin(id, record).and_then(|()| attempts(execution, journal, &begin, lock));
     match &result {
         Ok(outcome) => {
             let (summary, seconds) = (outcome.summary.clone(), started.elapsed().as_secs_f64());
@@ -76,12 +78,17 @@ pub(super) fn carry_out(
     result
 }
 
-fn attempts(execution: &Execution, journal: &Journal, begin: &Begin) -> Result<Outcome, StageError> {
+fn attempts(
+    execution: &Execution,
+    journal: &Journal,
+    begin: &Begin,
+    lock: &Lock,
+) -> Result<Outcome, StageError> {
     let (id, retry) = (&begin.stage.id, &begin.stage.conduct.retry);
     let mut failures = Vec::new();
     let mut adjustment = Adjustment { halvings: begin.halvings, ..Adjustment::default() };
     loop {
-        let error = match attempt(execution, journal, begin, adjustment, failures.is_empty()) {
+        let error = match attempt(execution, journal, begin, adjustment, failures.is_empty(), lock) {
             Ok(outcome) => return Ok(outcome),
             Err(error) => error,
         };
@@ -122,6 +129,7 @@ fn attempt(
     begin: &Begin,
     adjustment: Adjustment,
     first: bool,
+    lock: &Lock,
 ) -> Result<Outcome, StageError> {
     let (stage, id) = (begin.stage, &begin.stage.id);
     let stop = execution.stop.within(stage.conduct.timeout.map(|limit| limit.0));
@@ -143,11 +151,13 @@ fn attempt(
         graph: execution.graph,
         stop: &stop,
         journal,
+        lock,
     };
     let ended = catch_unwind(AssertUnwindSafe(|| stage.stage.run(&context))).unwrap_or_else(|panic| {
         let text = panic_message(panic.as_ref());
         Err(StageError::new(Failure::Bug, format!("stage {id} broke off by a bug in this program: {text}")))
     });
+    let ended = ended.map_err(|error| StageError::new(error.failure, secret::told(&error.message)));
     ended.map_err(|error| match (error.failure, stage.conduct.timeout) {
         (Failure::Interrupted(Signal::Timeout), Some(limit)) => {
             StageError::new(Failure::Timeout, format!("{} (timeout: {limit})", error.message))

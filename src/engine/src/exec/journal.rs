@@ -84,6 +84,7 @@ impl<'a> Journal<'a> {
 
 impl Report for Journal<'_> {
     fn event(&self, stage: &StageId, event: &Event) {
+        let event = &*event.told();
         let noted = match event {
             // Many a second, and nobody's business tomorrow; or nothing that happened.
             Event::Step { .. } | Event::Preparing { .. } | Event::Output { .. } | Event::Skipped { .. } => {

@@ -265,7 +265,9 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             Err(_) if self.nodes[place].transient => None,
             Err(holder) => {
                 let mut text = format!("it is being run by {}; wait for that, or stop it", holder.0);
-                if stage.stage.runs().is_some() {
+                if let Some(command) = holder.1 {
+                    text.push_str(&format!(": {command}"));
+                } else if stage.stage.runs().is_some() {
                     text.push_str(
                         "; to train with several settings at the same time, list them in the stage's `matrix` and \
                          run it with `--jobs 2`",
@@ -354,7 +356,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         let work = move || {
             let lock = lock.map_or_else(|| wait_for(execution, &begin.stage.id), Ok);
             let result = match lock {
-                Ok(_lock) => carry_out(execution, journal, begin),
+                Ok(lock) => carry_out(execution, journal, begin, &lock),
                 Err(error) => Err(error),
             };
             let _ = end.send(Ended { place, result, gpu });

@@ -7,12 +7,14 @@ use crate::spec::overrides::Override;
 const PREFIX: &str = "PIPE_";
 /// The name of the stage, for a program that a `command` stage starts.
 pub const STAGE: &str = "PIPE_STAGE";
+/// What such a program and all that it starts are known by.
+pub const STAGE_TOKEN: &str = "PIPE_STAGE_TOKEN";
 /// The filter of diagnostics.
 pub const LOG: &str = "PIPE_LOG";
 /// The commit of a build. `cargo run` and `cargo test` hand it on to what they start.
 pub const COMMIT: &str = "PIPE_COMMIT";
 /// Variables of the program itself. They are no settings, whatever a pipeline's parameters are called.
-pub const OWN: [&str; 3] = [STAGE, LOG, COMMIT];
+pub const OWN: [&str; 4] = [STAGE, STAGE_TOKEN, LOG, COMMIT];
 /// What its tests are told begins so.
 const OF_TESTS: &str = "PIPE_TEST_";
 
@@ -40,7 +42,15 @@ mod tests {
 
     #[test]
     fn own_variables_are_no_settings() {
-        let variables = ["PIPE_STAGE", "PIPE_LOG", "PIPE_COMMIT", "PIPE_TEST_PYTHON", "HOME", "PIPE_EPOCHS"];
+        let variables = [
+            "PIPE_STAGE",
+            "PIPE_STAGE_TOKEN",
+            "PIPE_LOG",
+            "PIPE_COMMIT",
+            "PIPE_TEST_PYTHON",
+            "HOME",
+            "PIPE_EPOCHS",
+        ];
         let found = among(variables.map(|name| (name.into(), "1".into())));
         assert_eq!(found.iter().map(|o| o.path.join(".")).collect::<Vec<_>>(), ["EPOCHS"]);
     }

@@ -172,24 +172,55 @@ fn fill_at(
     match value {
         Value::String(text) => fill_text(text, names, others, path),
         Value::Array(items) => {
-            let mut filled = Vec::with_capacity(items.len());
+            let (mut filled, mut size) = (Vec::with_capacity(items.len()), 0);
             for (index, item) in items.iter().enumerate() {
                 path.push(index.to_string());
-                filled.push(fill_at(item, names, others, path)?);
+                let item = fill_at(item, names, others, path)?;
+                size += size_of_value(&item);
+                within(size, path)?;
+                filled.push(item);
                 path.pop();
             }
             Ok(Value::Array(filled))
         }
         Value::Object(map) => {
-            let mut filled = Map::new();
+            let (mut filled, mut size) = (Map::new(), 0);
             for (key, item) in map {
                 path.push(key.clone());
-                filled.insert(key.clone(), fill_at(item, names, others, path)?);
+                let item = fill_at(item, names, others, path)?;
+                size += key.len() + size_of_value(&item);
+                within(size, path)?;
+                filled.insert(key.clone(), item);
                 path.pop();
             }
             Ok(Value::Object(filled))
         }
         other => Ok(other.clone()),
+    }
+}
+
+/// What a value with all that is filled in may come to, about in bytes: values that repeat each other double each time.
+const LARGEST: usize = 4 << 20;
+
+fn within(size: usize, path: &[String]) -> Result<(), BadReference> {
+    match size > LARGEST {
+        true => Err(BadReference {
+            path: path.to_vec(),
+            message: format!("with what is filled in it is larger than {} MB", LARGEST >> 20),
+            unknown: None,
+            note: None,
+        }),
+        false => Ok(()),
+    }
+}
+
+fn size_of_value(value: &Value) -> usize {
+    const NODE: usize = 32;
+    NODE + match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(size_of_value).sum(),
+        Value::Object(map) => map.iter().map(|(key, item)| key.len() + size_of_value(item)).sum(),
+        _ => 0,
     }
 }
 
@@ -244,6 +275,7 @@ fn fill_text(text: &str, names: Names, others: Others, path: &[String]) -> Resul
             return Ok(value.clone());
         }
         out.push_str(&rest[..at]);
+        within(out.len() + value.as_str().map_or(0, str::len), path)?;
         match value {
             Value::String(s) => out.push_str(s),
             Value::Array(_) | Value::Object(_) => {

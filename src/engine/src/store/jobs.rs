@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::folder;
 use super::{Holder, Lock, STATE_FOLDER, StoreError, atomic, checked, names};
+use crate::bounded;
 use crate::kind::StageId;
 
 const SCHEMA_VERSION: u32 = 1;
@@ -67,7 +68,7 @@ impl Jobs {
         }
         let none =
             Self { schema_version: SCHEMA_VERSION, pipeline: pipeline.to_owned(), jobs: BTreeMap::new() };
-        let Ok(bytes) = std::fs::read(&path) else { return none };
+        let Ok(bytes) = bounded::read(&path, bounded::RECORD) else { return none };
         match checked::from_bytes::<Self>(&bytes) {
             Ok(jobs) if jobs.pipeline == pipeline && jobs.schema_version == SCHEMA_VERSION => jobs,
             Ok(_) => none,

@@ -2,20 +2,27 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::atomic::{failed, open_own};
 use super::fault::{Change, point, write};
+use super::holder::Holder;
 use super::{StoreError, host, lockless, traffic};
 
 /// Held as long as it lives.
 #[derive(Debug)]
-pub struct Lock(#[allow(dead_code, reason = "the lock lives as long as the open file")] File);
+pub struct Lock {
+    file: File,
+    path: PathBuf,
+}
 
-/// Who has a lock: `pid 123 on host`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder(pub String);
+impl Drop for Lock {
+    /// Gives the lock back, also where a program that was started with it has it open.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
+}
 
 impl Lock {
     /// Takes the lock, or says at once who has it. Creates the file if it is not there.
@@ -25,11 +32,11 @@ impl Lock {
             let open = point(Change::Create, path).and_then(|()| open_own(path, &mut options()));
             match Self::take_open(path, open.map_err(failed("open the lock", path))?)? {
                 // Whoever had it before may have removed the file, and all around it, while this one waited.
-                Ok(lock) if !stands(path, &lock.0) => {}
+                Ok(lock) if !stands(path, &lock.file) => {}
                 taken => return Ok(taken),
             }
         }
-        Ok(Err(Holder("another process, which makes it anew again and again".to_owned())))
+        Ok(Err(Holder("another process, which makes it anew again and again".to_owned(), None)))
     }
 
     fn take_open(path: &Path, mut file: File) -> Result<Result<Self, Holder>, StoreError> {
@@ -48,14 +55,35 @@ impl Lock {
                 let holder = format!("pid {} on {}\n", std::process::id(), host());
                 let noted = file.set_len(0).and_then(|()| write(&file, path, holder.as_bytes()));
                 noted.map_err(failed("write", path))?;
-                Ok(Ok(Self(file)))
+                Ok(Ok(Self { file, path: path.to_owned() }))
             }
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = file.read_to_string(&mut holder);
-                Ok(Err(Holder(holder.trim().to_owned())))
-            }
+            Err(TryLockError::WouldBlock) => Ok(Err(Holder::read(&mut file, path))),
             Err(TryLockError::Error(error)) => Err(failed("lock", path)(error).into()),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The lock for a program that is started while this lives: it has it as long as it, or anything that it starts, has
+    /// the file open. This process keeps it as well.
+    #[cfg(unix)]
+    pub(crate) fn inherited(&self) -> std::io::Result<File> {
+        let file = self.file.try_clone()?;
+        rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty())?;
+        Ok(file)
+    }
+
+    /// Notes the program that has the lock, too.
+    pub(crate) fn note(&self, program: &str) {
+        use std::io::{Seek, SeekFrom};
+        let text = format!("pid {} on {}\n{program}\n", std::process::id(), host());
+        let mut file = &self.file;
+        let noted = file.seek(SeekFrom::Start(0)).and_then(|_| write(file, &self.path, text.as_bytes()));
+        let noted = noted.and_then(|_| file.set_len(text.len() as u64));
+        if let Err(error) = noted {
+            tracing::debug!("{}: {error}", self.path.display());
         }
     }
 
@@ -63,7 +91,7 @@ impl Lock {
     pub fn holder(path: &Path) -> Option<Holder> {
         let unknown = |error: io::Error| {
             let file = path.file_name().unwrap_or_default().to_string_lossy();
-            Some(Holder(format!("somebody unknown (failed to look at {file}: {error})")))
+            Some(Holder(format!("somebody unknown (failed to look at {file}: {error})"), None))
         };
         // Somebody else's lock can perhaps be read only, which is enough to ask.
         let open = |write| open_own(path, OpenOptions::new().read(true).write(write));
@@ -76,11 +104,7 @@ impl Lock {
         };
         traffic::lock();
         match lockless::try_lock(&file, path) {
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = file.read_to_string(&mut holder);
-                Some(Holder(holder.trim().to_owned()))
-            }
+            Err(TryLockError::WouldBlock) => Some(Holder::read(&mut file, path)),
             Ok(()) => None,
             // Where there are no locks nobody can have taken one.
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => None,
@@ -137,7 +161,7 @@ mod tests {
         drop(first);
         assert!(!stands(&path, &waiting));
         let taken = Lock::take(&path).unwrap().unwrap();
-        assert!(stands(&path, &taken.0));
+        assert!(stands(&path, &taken.file));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::atomic::{self, WriteError};
 use super::found::Name;
 use super::{CheckpointPath, StoreError, checked};
+use crate::bounded;
 use crate::policy::Known;
 
 /// Version of the file's form.
@@ -150,7 +151,7 @@ impl Metadata {
 
     /// The file itself, without the version before it.
     pub(super) fn read(path: &Path) -> Result<Self, StoreError> {
-        let bytes = std::fs::read(path).map_err(StoreError::reading(path))?;
+        let bytes = bounded::read(path, bounded::RECORD).map_err(StoreError::reading(path))?;
         let read = checked::from_bytes(&bytes).and_then(Self::with_files_of_its_own);
         read.map_err(|e| StoreError::Damaged {
             path: path.to_owned(),

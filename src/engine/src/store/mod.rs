@@ -7,6 +7,7 @@ pub mod clean;
 pub mod copy;
 pub(crate) mod fault;
 mod found;
+mod holder;
 mod jobs;
 mod keeper;
 mod lock;
@@ -32,9 +33,10 @@ use crate::kind::{Failure, StageError};
 
 pub use checkpoint::{Checkpoint, CheckpointError, Fault, Header, Loaded, file_digest, file_digest_like};
 pub use found::Found;
+pub use holder::Holder;
 pub use jobs::{Job, JobId, Jobs};
 pub use keeper::{Keeper, Saved};
-pub use lock::{Holder, Lock};
+pub use lock::Lock;
 pub use lockless::has_none as has_no_locks;
 pub use metadata::{
     CheckpointRecord, DatasetRecord, EpochRecord, Metadata, PartialRecord, SCHEMA_VERSION, Status,

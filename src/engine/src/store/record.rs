@@ -16,6 +16,7 @@ use super::stamp::Stamp;
 use super::{Holder, JobId, Lock, Status, StoreError, checked, names, sync, traffic};
 use crate::kind::{Failure, StageId};
 use crate::policy::Change;
+use crate::{bounded, identity, secret};
 
 /// Folder of all that the engine keeps about a project.
 pub const STATE_FOLDER: &str = ".pipe";
@@ -185,9 +186,11 @@ impl Record {
 
     fn read(path: &Path) -> Option<Self> {
         let damaged = |why| checked::warn_once(path, &format!("the stage counts as never run: {why}"));
-        let bytes = std::fs::read(path);
+        let bytes = bounded::read(path, bounded::RECORD);
         traffic::read(bytes.as_ref().map_or(0, Vec::len));
-        checked::from_bytes(&bytes.ok()?).map_err(damaged).ok()
+        // One of an earlier version may hold secrets.
+        let record: Self = checked::from_bytes(&bytes.ok()?).map_err(damaged).ok()?;
+        Some(record.told())
     }
 
     /// Every record of a project that can be read: the newest where an earlier version had a stage's under another name.
@@ -207,16 +210,42 @@ impl Record {
 
     /// The record in a file, or what is wrong with it.
     pub(super) fn whole(path: &Path) -> Result<Self, String> {
-        checked::from_bytes(&std::fs::read(path).map_err(|e| e.to_string())?)
+        checked::from_bytes(&bounded::read(path, bounded::RECORD).map_err(|e| e.to_string())?)
     }
 
     pub fn save(&self, root: &Path, stage: &StageId) -> Result<(), WriteError> {
         let path = path(root, &self.pipeline, stage);
         atomic::create_folder(path.parent().unwrap_or(root))?;
-        let text = checked::to_text(self);
+        let text = checked::to_text(&self.clone().told());
         atomic::write(&path, |out| out.write_all(text.as_bytes()))
     }
+
+    /// The record as it is kept and shown: without secrets in its messages, which are not too long.
+    fn told(mut self) -> Self {
+        let told = |text: &mut String| *text = secret::told(text);
+        told(&mut self.reason);
+        self.message.as_mut().map(told);
+        self.next.as_mut().map(told);
+        let (count, kept) = (self.attempts.len(), ATTEMPTS / 2);
+        for (number, attempt) in self.attempts.iter_mut().enumerate() {
+            told(&mut attempt.message);
+            if number >= kept && number + kept < count {
+                attempt.message.clear();
+            } else if attempt.message.len() > ATTEMPT {
+                attempt.message.truncate(attempt.message.floor_char_boundary(ATTEMPT));
+                attempt.message.push('…');
+            }
+        }
+        if let Some(made) = &mut self.made {
+            made.manifest.values_mut().for_each(identity::seal);
+        }
+        self
+    }
 }
+
+/// Attempts whose messages are kept: the first and the last ones. Bytes of each.
+const ATTEMPTS: usize = 40;
+const ATTEMPT: usize = 16 << 10;
 
 /// The files of a project's records, in order.
 pub(super) fn files(root: &Path) -> Vec<PathBuf> {

@@ -151,7 +151,7 @@ fn a_link_out_of_the_project_is_not_followed() {
 fn pipelines_with_names_alike_do_not_share_a_folder_and_old_ones_are_found() {
     let store = Faulty::new();
     let bucket = |pipeline: &str| {
-        let opened = Opened { store: store.clone(), prefix: "base".into(), hint: None };
+        let opened = Opened { store: store.clone(), prefix: "base".into(), hint: None, unsynced: None };
         Bucket::over(opened, "memory://store".into(), pipeline).unwrap()
     };
     // As earlier versions put it.

@@ -23,6 +23,7 @@ mod index;
 mod layout;
 mod loader;
 mod lock;
+mod long_names;
 mod order;
 mod outline;
 mod passed_over;

@@ -4,17 +4,18 @@
 //! beside its target, synced and renamed at the end, so that neither an error nor a power cut leaves something
 //! half-written behind.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Take};
 use std::path::{Component, Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 use pipe_engine::store::atomic;
-use tar::{Archive, Entry, EntryType};
+use tar::{Archive, Entry};
 
 use super::archives::HashedFile;
 use super::error::DataError;
-use super::lock;
+use super::{lock, long_names};
 
 /// How much an archive may hold when unpacked.
 #[derive(Debug, Clone, Copy)]
@@ -104,17 +105,20 @@ pub(crate) fn for_each_entry(
     let mut tar = Archive::new(gzip.take(most));
     let mut at = "at the start".to_owned();
     let (mut bytes, mut count) = (0u64, 0usize);
-    for entry in tar.entries().map_err(|e| DataError::archive(archive, &at, e))? {
+    let mut named = None;
+    // Raw: the reader would take names of any length into memory.
+    for entry in tar.entries().map_err(|e| DataError::archive(archive, &at, e))?.raw(true) {
         let mut entry = entry.map_err(|e| DataError::archive(archive, &at, e))?;
-        let name = entry.path().map_err(|e| DataError::archive(archive, &at, e))?.into_owned();
+        if long_names::take(&mut entry, &mut named).map_err(|e| DataError::archive(archive, &at, e))? {
+            continue;
+        }
+        let own = || entry.path().map(Cow::into_owned);
+        let name = named.take().map_or_else(own, Ok).map_err(|e| DataError::archive(archive, &at, e))?;
         let (size, offset) = (entry.size(), entry.raw_header_position());
         at = format!("entry {}, at byte {offset} of the unpacked data", name.display());
         let refuse = |reason: String| DataError::archive(archive, &at, reason);
 
         let kind = entry.header().entry_type();
-        if matches!(kind, EntryType::XGlobalHeader) {
-            continue; // comments; they say nothing about files
-        }
         if !kind.is_file() && !kind.is_dir() {
             return Err(refuse(format!(
                 "it is a link, device or other special file ({kind:?}), which is refused"

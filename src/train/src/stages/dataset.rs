@@ -28,6 +28,7 @@ impl StageKind for DatasetKind {
 
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
         let settings: DatasetSettings = settings.extract()?;
+        settings.url.iter().for_each(|url| pipe_engine::secret::learn_addresses(url));
         settings.validate().map_err(|error| match error {
             DataError::Setting { key, reason } => Rejection::value(key, reason),
             other => Rejection::value("source", other.to_string()),

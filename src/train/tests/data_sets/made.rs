@@ -24,6 +24,11 @@ impl TarGz {
         self.entry(name, kind, Some(to), &[])
     }
 
+    /// An entry that says something of the next one, such as its name.
+    pub fn about(self, kind: tar::EntryType, content: &[u8]) -> Self {
+        self.entry("about", kind, None, content)
+    }
+
     /// Writes names as they are: `tar`'s own functions refuse the bad ones that the tests need.
     fn entry(mut self, name: &str, kind: tar::EntryType, link: Option<&str>, content: &[u8]) -> Self {
         let mut header = tar::Header::new_gnu();

@@ -67,3 +67,38 @@ fn a_good_archive_is_unpacked_once() {
     assert_eq!(project.listing(), [".out.lock", "a.tgz", "out"]);
     assert_eq!(unpack(&path, &target, Limits::default()).unwrap(), None);
 }
+
+#[test]
+fn long_names_are_read_in_both_forms_and_no_longer_than_names_are() {
+    let long = format!("top/{}/x.txt", "d".repeat(180));
+    let pax = |key: &str, value: &str| {
+        let rest = format!(" {key}={value}\n");
+        let length = (rest.len() + 3).to_string();
+        format!("{length}{rest}")
+    };
+    let line = pax("path", &long);
+    assert_eq!(line.len(), 200);
+    for (kind, text) in [(tar::EntryType::GNULongName, format!("{long}\0")), (tar::EntryType::XHeader, line)]
+    {
+        let project = Project::new();
+        let archive = TarGz::new().about(kind, text.as_bytes()).file("short", b"x").file("top/y.txt", b"y");
+        let path = project.put("a.tgz", &archive.bytes());
+        unpack(&path, &project.data("out"), Limits::default()).unwrap();
+        assert_eq!(fs::read(project.data("out").join("d".repeat(180)).join("x.txt")).unwrap(), b"x");
+        assert_eq!(fs::read(project.data("out/y.txt")).unwrap(), b"y");
+    }
+    let too_long = vec![b'a'; 64 << 20];
+    for kind in [
+        tar::EntryType::GNULongName,
+        tar::EntryType::GNULongLink,
+        tar::EntryType::XHeader,
+        tar::EntryType::XGlobalHeader,
+    ] {
+        let message = refused(TarGz::new().about(kind, &too_long).file("x", b"x").bytes(), Limits::default());
+        assert!(message.contains("a name or header of 67108864 bytes, which is refused"), "{message}");
+    }
+    let size = TarGz::new().about(tar::EntryType::XHeader, b"13 size=9999\n").file("x", b"x");
+    assert!(refused(size.bytes(), Limits::default()).contains("a size of its own"));
+    let evil = TarGz::new().about(tar::EntryType::GNULongName, b"../evil\0").file("x", b"evil");
+    assert!(refused(evil.bytes(), Limits::default()).contains("its path leaves the folder"));
+}

@@ -17,7 +17,9 @@ use super::digest::{
 use super::{CheckpointError, Entry, Fault, Header};
 
 /// A header longer than this is refused; the longest real ones are a few hundred kilobytes.
-const MAX_HEADER: u64 = 64 << 20;
+pub(super) const MAX_HEADER: u64 = 16 << 20;
+/// So is one of more values than this: read, each takes many times the memory of its text. A tensor has eight.
+pub(super) const MAX_VALUES: usize = 500_000;
 /// So much is read before it goes into the digest: little enough to be in the processor's cache still.
 pub(super) const CHUNK: usize = 256 << 10;
 /// Threads that read and digest a file together, where there are as many cores.
@@ -67,6 +69,11 @@ impl Loaded {
     }
 }
 
+/// No fewer than the values of a JSON text: it is not read for that.
+pub(super) fn values(text: &[u8]) -> usize {
+    text.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count()
+}
+
 impl Checkpoint {
     /// Reads and checks the header: lengths, offsets, types. The data's digest is [`verify`](Self::verify)'s work.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
@@ -101,6 +108,9 @@ impl Checkpoint {
         let mut head = vec![0; 8 + length as usize];
         head[..8].copy_from_slice(&length.to_le_bytes());
         file.read_exact(&mut head[8..]).map_err(unreadable)?;
+        if values(&head[8..]) > MAX_VALUES {
+            return Err(foreign("not a checkpoint: its header holds too many values"));
+        }
         let header: Map<String, Value> = serde_json::from_slice(&head[8..])
             .map_err(|e| (Fault::Foreign, format!("its header is not valid JSON: {e}")))?;
         let mut table = header;

@@ -9,6 +9,7 @@ use super::super::atomic;
 use super::super::tensor::HostTensor;
 use super::Header;
 use super::digest::{TENSOR_DIGESTS, content_digest, content_text, head_digest, tensor_digests};
+use super::read::{MAX_HEADER, MAX_VALUES, values};
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,11 @@ pub fn write(path: &Path, header: &Header, tensors: &[HostTensor]) -> Result<Wri
     let metadata = header.to_metadata();
     // As long as the one that takes its place: a digest's length is always the same.
     let room = head(metadata.clone(), table.clone(), &vec![blake3::hash(&[]); sorted.len()]);
+    // What is not read must not be written.
+    if room.len() as u64 > MAX_HEADER || values(&room) > MAX_VALUES {
+        let text = format!("a header of {} tensors is too long for a checkpoint", sorted.len());
+        return Err(atomic::failed("write", path)(std::io::Error::other(text)));
+    }
 
     std::thread::scope(|scope| {
         let digests =

@@ -1,0 +1,34 @@
+//! Lines on stdout: results, for people and programs.
+
+use std::io::{self, ErrorKind, IsTerminal, Write};
+
+use pipe_engine::{foreign, secret};
+
+/// Prints a text, whoever wrote it: without secrets, and without anything that a terminal would obey.
+pub fn line(text: &str) {
+    ended(try_line(text));
+}
+
+/// The same where a stdout that is closed changes nothing.
+pub fn try_line(text: &str) -> io::Result<()> {
+    let colours = io::stdout().is_terminal();
+    writeln!(io::stdout(), "{}", foreign::shown(&secret::mask_learned(text), colours))
+}
+
+/// Prints a file that somebody asked for as it is, such as one that another program is to read.
+pub fn document(text: &str) {
+    match io::stdout().is_terminal() {
+        true => ended(writeln!(io::stdout(), "{}", foreign::shown(text, false))),
+        false => ended(writeln!(io::stdout(), "{text}")),
+    }
+}
+
+/// A closed pipe ends the program quietly.
+fn ended(written: io::Result<()>) {
+    if let Err(error) = written {
+        if error.kind() != ErrorKind::BrokenPipe {
+            let _ = writeln!(io::stderr(), "error: failed to write to stdout: {error}");
+        }
+        std::process::exit(1);
+    }
+}
