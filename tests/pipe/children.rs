@@ -147,11 +147,11 @@ fn output_without_end_takes_no_memory() {
 
 #[test]
 fn a_descendant_that_prints_for_ever_does_not_hold_the_stage() {
-    let project = pipeline("  a: { kind: command, run: 'setsid yes & sleep 0.2' }\n");
+    let project = pipeline("  a: { kind: command, run: 'setsid yes descendant & sleep 0.2' }\n");
     let started = Instant::now();
     project.pipe(&["run", "p.yaml"]).succeeds();
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
-    assert!(running("yes").is_empty());
+    assert!(running("yes descendant").is_empty());
 }
 
 #[test]

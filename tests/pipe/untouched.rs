@@ -241,12 +241,19 @@ fn records_and_pages_reach_no_file_outside_of_the_project() {
     let secret = other.path("secret").display().to_string();
     let output = json!({"path": secret, "digest": "sha256:1", "bytes": 7});
     let now = "2026-01-01T00:00:00Z";
-    let record = json!({
-        "schema_version": 2, "pipeline": "tiny", "stage": "grid", "kind": "sample", "status": "completed", "action": "run",
-        "reason": "", "started_at": now, "updated_at": now, "runs": other.path("runs"),
-        "made": {"identity": "i", "manifest": {}, "written_at": now, "outputs": [output]},
-    });
-    project.write(".pipe/records/tiny/grid.json", record.to_string());
+    let record = |stage: &str, outputs: &serde_json::Value| {
+        let record = json!({
+            "schema_version": 2, "pipeline": "tiny", "stage": stage, "kind": "sample", "status": "completed",
+            "action": "run", "reason": "", "started_at": now, "updated_at": now, "runs": other.path("runs"),
+            "made": {"identity": "i", "manifest": {}, "written_at": now, "outputs": outputs},
+        });
+        project.write(&format!(".pipe/records/tiny/{stage}.json"), record.to_string());
+    };
+    record("grid", &json!([output]));
+    record("other", &json!([]));
+    project.pipe(&["verify", "--repair"]).exits(1).says("which is outside of the project");
+    assert_eq!(other.read("secret"), "hunter2");
+    record("grid", &json!([output]));
     project.pipe(&["gc"]).succeeds().says("lies outside of the project and is left alone");
     assert!(other.path("runs/run_001").is_dir());
     project.pipe(&["report"]).succeeds();

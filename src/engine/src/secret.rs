@@ -139,7 +139,7 @@ fn learned_in(text: &str) -> Vec<(usize, usize)> {
                 || text[end..].starts_with(is_word) && secret.ends_with(is_word);
             // The key of an object in JSON is a word of this program.
             let is_key = may_be_key && text[..at].ends_with('"') && text[end..].starts_with("\":");
-            if !(is_short && joined) && !is_key {
+            if !(is_key || (is_short && joined)) {
                 found.push((at, end));
             }
         }

@@ -14,7 +14,7 @@ use super::atomic::{self, WriteError};
 use super::checkpoint::{file_digest, file_digest_like};
 use super::stamp::Stamp;
 use super::{Holder, JobId, Lock, Status, StoreError, checked, names, sync, traffic};
-use crate::kind::{Failure, StageId};
+use crate::kind::{Failure, StageId, is_inside_project};
 use crate::policy::Change;
 use crate::{bounded, identity, secret};
 
@@ -189,8 +189,8 @@ impl Record {
         let bytes = bounded::read(path, bounded::RECORD);
         traffic::read(bytes.as_ref().map_or(0, Vec::len));
         // One of an earlier version may hold secrets.
-        let record: Self = checked::from_bytes(&bytes.ok()?).map_err(damaged).ok()?;
-        Some(record.told())
+        let record = checked::from_bytes(&bytes.ok()?).and_then(Self::of_its_project);
+        Some(record.map_err(damaged).ok()?.told())
     }
 
     /// Every record of a project that can be read: the newest where an earlier version had a stage's under another name.
@@ -210,7 +210,20 @@ impl Record {
 
     /// The record in a file, or what is wrong with it.
     pub(super) fn whole(path: &Path) -> Result<Self, String> {
-        checked::from_bytes(&bounded::read(path, bounded::RECORD).map_err(|e| e.to_string())?)
+        let bytes = bounded::read(path, bounded::RECORD).map_err(|e| e.to_string())?;
+        checked::from_bytes(&bytes).and_then(Self::of_its_project)
+    }
+
+    /// Refuses a record that speaks of files outside of its project: what it names is read, and set aside by a repair.
+    fn of_its_project(self) -> Result<Self, String> {
+        let made = self.made.iter().flat_map(|made| made.outputs.iter().chain(&made.inputs));
+        let before = self.before.iter().flat_map(|before| before.files.keys());
+        let outside =
+            made.map(|output| &output.path).chain(before).find(|path| !is_inside_project(Path::new(path)));
+        match outside {
+            Some(path) => Err(format!("it speaks of {path:?}, which is outside of the project")),
+            None => Ok(self),
+        }
     }
 
     pub fn save(&self, root: &Path, stage: &StageId) -> Result<(), WriteError> {
@@ -448,6 +461,37 @@ mod tests {
         later.save(root, &stage).unwrap();
         let all = Record::all(root);
         assert_eq!((all.len(), all.contains(&later)), (2, true), "the old one stands for nothing: {all:?}");
+    }
+
+    #[test]
+    fn a_record_speaks_of_files_of_its_project_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, stage) = (folder.path(), StageId::new("best").unwrap());
+        let with = |output: &str, input: &str, before: &str| {
+            let made = Made {
+                identity: "sha256:1".into(),
+                manifest: BTreeMap::new(),
+                written_at: Utc::now(),
+                outputs: vec![Output::planned(output, "sha256:2", 1)],
+                inputs: vec![Output::planned(input, "sha256:3", 1)],
+                replaced: Vec::new(),
+                follows_links: true,
+            };
+            let stamp = Stamp { bytes: 1, modified: 1, changed: 1, inode: 1 };
+            let before = Before { run: String::new(), files: [(before.to_owned(), stamp)].into() };
+            let record = Record::begun("p", &stage, "command", "run".into(), String::new(), Some(made));
+            let record = Record { before: Some(before), ..record };
+            record.save(root, &stage).unwrap();
+            let whole = Record::whole(&path(root, "p", &stage));
+            assert_eq!(Record::load(root, "p", &stage).is_some(), whole.is_ok());
+            whole.err()
+        };
+        assert_eq!(with("a", "./b/c", "d e"), None);
+        for out in ["/etc/passwd", "../a", "a/../../b", ""] {
+            for error in [with(out, "b", "c"), with("a", out, "c"), with("a", "b", out)] {
+                assert!(error.unwrap().contains("outside of the project"), "{out}");
+            }
+        }
     }
 
     #[test]
