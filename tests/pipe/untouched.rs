@@ -251,7 +251,7 @@ fn records_and_pages_reach_no_file_outside_of_the_project() {
     };
     record("grid", &json!([output]));
     record("other", &json!([]));
-    project.pipe(&["verify", "--repair"]).exits(1).says("which is outside of the project");
+    project.pipe(&["verify", "--repair"]).succeeds().says("which is outside of the project");
     assert_eq!(other.read("secret"), "hunter2");
     record("grid", &json!([output]));
     project.pipe(&["gc"]).succeeds().says("lies outside of the project and is left alone");
