@@ -131,8 +131,12 @@ fn stands(path: &Path, file: &File) -> bool {
     }
 }
 
-/// Refuses to write over what is no lock: another name of a file of somebody's may stand in its place.
+/// Refuses to write over what is no lock: another name of a file of somebody's may stand in its place. A file that has no
+/// other name is the lock, whatever became of what it says.
 fn refuse_others(path: &Path, mut file: &File) -> Result<(), StoreError> {
+    if !has_other_names(file) {
+        return Ok(());
+    }
     let mut begins = [0; 4];
     let length = file.metadata().map_or(0, |m| m.len());
     let is_lock =
@@ -145,6 +149,17 @@ fn refuse_others(path: &Path, mut file: &File) -> Result<(), StoreError> {
             message: "another file stands in the place of a lock: move it away".to_owned(),
         }),
     }
+}
+
+#[cfg(unix)]
+fn has_other_names(file: &File) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    file.metadata().is_ok_and(|metadata| metadata.nlink() > 1)
+}
+
+#[cfg(not(unix))]
+fn has_other_names(_: &File) -> bool {
+    false
 }
 
 #[cfg(test)]
@@ -162,6 +177,20 @@ mod tests {
         assert!(!stands(&path, &waiting));
         let taken = Lock::take(&path).unwrap().unwrap();
         assert!(stands(&path, &taken.file));
+    }
+
+    #[test]
+    fn a_lock_whose_words_are_damaged_is_a_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.lock");
+        for damaged in [&b"qid 12 on here\n"[..], b"p", b"\0\0\0\0\0", &[b'x'; 5000]] {
+            std::fs::write(&path, damaged).unwrap();
+            assert_eq!(Lock::holder(&path), None);
+            let lock = Lock::take(&path).unwrap().unwrap();
+            let noted = std::fs::read_to_string(&path).unwrap();
+            assert!(noted.starts_with(&format!("pid {} on ", std::process::id())), "{noted:?}");
+            drop(lock);
+        }
     }
 
     #[test]
