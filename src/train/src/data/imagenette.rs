@@ -57,6 +57,7 @@ pub(crate) fn open(
             ARCHIVE.compare(&archive, &md5);
         }
     }
+    unpack::tidy(&folder)?;
     let name =
         |folder: &str| NAMES.iter().find(|(id, _)| *id == folder).map_or(folder, |(_, name)| name).to_owned();
     folder::read(settings, &folder.join("train"), cache, progress, name)

@@ -46,9 +46,7 @@ pub fn unpack(archive: &Path, target: &Path, limits: Limits) -> Result<Option<St
     if target.exists() {
         return Ok(None);
     }
-    let mut partial = target.as_os_str().to_owned();
-    partial.push(".part");
-    let partial = PathBuf::from(partial);
+    let partial = partial(target);
     remove(&partial)?; // left by a process that was killed
     let result = unpack_into(archive, &partial, limits).and_then(|md5| {
         atomic::put_in_place(&only_folder(&partial)?, target)?;
@@ -56,6 +54,23 @@ pub fn unpack(archive: &Path, target: &Path, limits: Limits) -> Result<Option<St
     });
     remove(&partial)?;
     result
+}
+
+/// Removes what stands beside a folder that was unpacked whole: a power cut can bring it back.
+pub fn tidy(target: &Path) -> Result<(), DataError> {
+    let partial = partial(target);
+    if !partial.exists() {
+        return Ok(());
+    }
+    let _lock = lock::beside(target)?;
+    if target.exists() { remove(&partial) } else { Ok(()) }
+}
+
+/// Where an archive is unpacked before all of it is there.
+fn partial(target: &Path) -> PathBuf {
+    let mut partial = target.as_os_str().to_owned();
+    partial.push(".part");
+    PathBuf::from(partial)
 }
 
 /// Removes a folder, if it is there.

@@ -178,9 +178,13 @@ impl Adapter {
             (BASE_WEIGHTS_DIGEST.to_owned(), self.base.weights.clone().unwrap_or_default()),
         ]);
         let bytes = safetensors::serialize(views, Some(metadata)).map_err(wrong(&path))?;
-        atomic::write(&path, |out| out.write_all(&bytes))?;
-        let text = format!("{:#}\n", self.peft_config());
-        Ok(atomic::write(&folder.join(CONFIG_FILE), |out| out.write_all(text.as_bytes()))?)
+        let (text, config) = (format!("{:#}\n", self.peft_config()), folder.join(CONFIG_FILE));
+        // The weights come last: they say which checkpoint both were made from, and so that both are there.
+        for path in [&config, &path] {
+            atomic::sweep_for(path);
+        }
+        atomic::write(&config, |out| out.write_all(text.as_bytes()))?;
+        Ok(atomic::write(&path, |out| out.write_all(&bytes))?)
     }
 
     /// Whether the config in a folder says what [`write`](Self::write) would write.
