@@ -106,8 +106,6 @@ impl Lock {
         match lockless::try_lock(&file, path) {
             Err(TryLockError::WouldBlock) => Some(Holder::read(&mut file, path)),
             Ok(()) => None,
-            // Where there are no locks nobody can have taken one.
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => None,
             Err(TryLockError::Error(error)) => unknown(error),
         }
     }
