@@ -113,6 +113,18 @@ pub fn behind_links(path: &Path) -> PathBuf {
     path
 }
 
+/// Puts a copy of `from` in the place of `to` as [`write`] does. Where the file system can, the two share their blocks until
+/// one of them is changed (a reflink): that takes no room and no time.
+pub fn copy(from: &Path, to: &Path) -> Result<(), WriteError> {
+    replace(to, |out| {
+        let mut source = File::open(from)?;
+        match out.get_ref().shares_blocks_of(&source) {
+            true => Ok(()),
+            false => io::copy(&mut source, out).map(drop),
+        }
+    })
+}
+
 /// The same for a file whose first bytes are known last: `fill` leaves room for what `head` returns then.
 pub fn write_head_last(
     path: &Path,
@@ -145,7 +157,10 @@ fn replace(
         fs::rename(&temporary, path)
     })();
     if let Err(error) = written {
-        let _ = fs::remove_file(&temporary);
+        // Durably: a power cut would bring it back beside a file that a second try wrote.
+        if fs::remove_file(&temporary).is_ok() {
+            let _ = sync_name(&temporary);
+        }
         return Err(failed("write", path)(error));
     }
     watch::tell(News::Written(path));
@@ -245,17 +260,35 @@ impl Log {
 
 /// Makes `link` another name of `existing`, replacing what stood there. Where hard links are not supported, a copy.
 pub fn link(existing: &Path, link: &Path) -> Result<(), WriteError> {
+    // Renaming one name of a file over another name of the same file does nothing and leaves both.
+    if is_same_file(existing, link) {
+        return sync_name(link);
+    }
     let temporary = temporary(link);
     point(Change::Link, link).map_err(failed("link", link))?;
     if fs::hard_link(existing, &temporary).is_err() {
         return write(link, |out| io::copy(&mut File::open(existing)?, out).map(drop));
     }
-    // Renaming one name of a file over another name of the same file does nothing and leaves both.
     let renamed = point(Change::Rename, link).and_then(|()| fs::rename(&temporary, link));
     let _ = fs::remove_file(&temporary);
     renamed.map_err(failed("link", link))?;
     watch::tell(News::Written(link));
     sync_name(link)
+}
+
+/// Whether two paths are names of one file, of which neither is a link.
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let number = |path| fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()));
+        number(a).is_some_and(|file| number(b) == Some(file))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = (a, b);
+        false
+    }
 }
 
 /// Puts a file or folder that others wrote in its place, where nothing may stand; all of it is durable before.

@@ -1,22 +1,10 @@
 //! A file's content under another name: as a file of its own, which nobody who writes to it damages the first one with.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs;
 use std::path::Path;
 
+pub use super::atomic::copy;
 use super::atomic::{self, WriteError, failed};
-use super::fault::{Change, point};
-use super::sync;
-use super::watch::{self, News};
-
-/// Puts a copy of `from` in the place of `to`, all of it or nothing. Where the file system can, the two share their
-/// blocks until one of them is changed (a reflink): that takes no room and no time.
-pub fn copy(from: &Path, to: &Path) -> Result<(), WriteError> {
-    match clone(from, to)? {
-        true => Ok(()),
-        false => atomic::write(to, |out| io::copy(&mut File::open(from)?, out).map(drop)),
-    }
-}
 
 /// Makes `to` another name of `from`, and the file one that nobody can write to. Removing and replacing either name still
 /// works. Where hard links are not supported, a copy.
@@ -40,35 +28,6 @@ pub fn is_writable_link(path: &Path) -> bool {
         let _ = path;
         false
     }
-}
-
-/// Clones the file, if the file system can.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn clone(from: &Path, to: &Path) -> Result<bool, WriteError> {
-    let temporary = atomic::temporary(to);
-    let source = File::open(from).map_err(failed("read", from))?;
-    let cloned = (|| {
-        point(Change::Create, &temporary)?;
-        let file = File::options().write(true).create_new(true).open(&temporary)?;
-        if rustix::fs::ioctl_ficlone(&file, &source).is_err() {
-            return Ok(false);
-        }
-        sync::file(&file, &temporary)?;
-        point(Change::Rename, to)?;
-        fs::rename(&temporary, to).map(|()| true)
-    })();
-    if !matches!(cloned, Ok(true)) {
-        let _ = fs::remove_file(&temporary);
-        return cloned.map_err(failed("write", to));
-    }
-    watch::tell(News::Written(to));
-    atomic::sync_name(to).map(|()| true)
-}
-
-/// Elsewhere all is copied.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn clone(_: &Path, _: &Path) -> Result<bool, WriteError> {
-    Ok(false)
 }
 
 #[cfg(test)]

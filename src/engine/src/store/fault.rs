@@ -44,6 +44,19 @@ impl<'a> Watched<'a> {
         Self { file, path, writeback: Writeback::default() }
     }
 
+    /// Shares the blocks of a file, if the file system can. Nothing was written before.
+    pub fn shares_blocks_of(&self, source: &File) -> bool {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            rustix::fs::ioctl_ficlone(&self.file, source).is_ok()
+        }
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        {
+            let _ = source;
+            false
+        }
+    }
+
     /// Makes what was written durable.
     pub fn sync(self) -> io::Result<()> {
         self.writeback.finish()?;
