@@ -1,13 +1,14 @@
 //! How long it takes to index a folder of many images, the first time and the second.
 //!
-//! `cargo bench --bench folder -- [FILES] [--dir DIR]` makes that many files of 512 bytes (1.2 million, about 5 GB of
-//! disk) in 1,000 classes below a new folder in DIR and opens them as a data set, each time in a new process, with the
-//! time and the peak memory of each; then once more with one file added; then as it was last seen. The files are in the
-//! system's cache when they are read: the disk's own speed is not measured.
+//! `cargo bench --bench folder -- [FILES] [--dir DIR]` makes that many files of 512 bytes (1.2
+//! million, about 5 GB of disk) in 1,000 classes below a new folder in DIR and opens them as a data
+//! set, each time in a new process, with the time and the peak memory of each; then once more with
+//! one file added; then as it was last seen. The files are in the system's cache when they are
+//! read: the disk's own speed is not measured.
 //!
-//! `cargo bench --bench folder -- check` makes JPEG files of 64, 256 and 1024 pixels and has them checked before a training
-//! at `image_size: 64`: images a second the first time, and the time of the second. `RAYON_NUM_THREADS` sets the number of
-//! threads.
+//! `cargo bench --bench folder -- check` makes JPEG files of 64, 256 and 1024 pixels and has them
+//! checked before a training at `image_size: 64`: images a second the first time, and the time of
+//! the second. `RAYON_NUM_THREADS` sets the number of threads.
 
 use std::error::Error;
 use std::fs;
@@ -82,7 +83,8 @@ fn open(project: &Path, as_last_seen: bool) -> Result<(), Box<dyn Error>> {
     let seen = look(&settings, project, as_last_seen, &())?;
     let seconds = start.elapsed().as_secs_f64();
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("not known").trim();
+    let peak =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("not known").trim();
     println!("{seconds:>8.2} {peak:>10}");
     drop(seen);
     Ok(())
@@ -93,7 +95,8 @@ fn check((side, count): (u32, u32)) -> Result<(), Box<dyn Error>> {
     let project = tempfile::tempdir()?;
     for image in 0..count {
         let wave = |at: u32, k: u32| (((at * k) as f32 / side as f32).sin() * 90.0 + 128.0) as u8;
-        let noise = |x: u32, y: u32| (x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(40_503 + image)) >> 27;
+        let noise =
+            |x: u32, y: u32| (x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(40_503 + image)) >> 27;
         let photo = image::RgbImage::from_fn(side, side, |x, y| {
             let grain = noise(x, y) as u8;
             image::Rgb([wave(x, 3 + image % 9) + grain, wave(y, 5) + grain, wave(x + y, 2)])
@@ -103,8 +106,11 @@ fn check((side, count): (u32, u32)) -> Result<(), Box<dyn Error>> {
         photo.save(folder.join(format!("{image:06}.jpg")))?;
     }
     std::thread::sleep(Duration::from_secs(3)); // files that changed just now are not trusted
-    let settings =
-        DatasetSettings { source: Source::ImageFolder, image_size: 64, ..DatasetSettings::default() };
+    let settings = DatasetSettings {
+        source: Source::ImageFolder,
+        image_size: 64,
+        ..DatasetSettings::default()
+    };
     let timed = || -> Result<f64, Box<dyn Error>> {
         let start = Instant::now();
         Dataset::open(&settings, project.path(), &())?.check_images(&())?;

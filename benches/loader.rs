@@ -1,7 +1,8 @@
 //! How fast batches are made, and how long a training step of 20 ms would wait for them.
 //!
-//! `cargo bench --bench loader`: for each data set and number of workers, images a second when nothing else is done,
-//! and the share of waiting when the consumer keeps a processor busy between batches, as a step on the CPU does.
+//! `cargo bench --bench loader`: for each data set and number of workers, images a second when
+//! nothing else is done, and the share of waiting when the consumer keeps a processor busy between
+//! batches, as a step on the CPU does.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -44,7 +45,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A loader on a newly opened data set, whose files are all decoded already if `decoded`, and else none.
+/// A loader on a newly opened data set, whose files are all decoded already if `decoded`, and else
+/// none.
 fn measured(
     settings: &DatasetSettings,
     project: &Path,
@@ -88,7 +90,8 @@ fn write_photos(root: &Path, count: u32) -> Result<(), Box<dyn Error>> {
     }
     for i in 0..count {
         let photo = image::RgbImage::from_fn(213, 160, |x, y| {
-            let wave = |k: u32| (((x * k + y * (k + i % 7)) as f32 / 40.0).sin() * 100.0 + 128.0) as u8;
+            let wave =
+                |k: u32| (((x * k + y * (k + i % 7)) as f32 / 40.0).sin() * 100.0 + 128.0) as u8;
             image::Rgb([wave(3), wave(5), wave(9)])
         });
         photo.save(root.join(if i % 2 == 0 { "a" } else { "b" }).join(format!("{i:04}.jpg")))?;

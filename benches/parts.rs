@@ -1,4 +1,5 @@
-//! The parts of a training on the CPU, each alone: `cargo bench --workspace --bench parts [-- FILTER]`
+//! The parts of a training on the CPU, each alone: `cargo bench --workspace --bench parts [--
+//! FILTER]`
 //!
 //! Blocks have the sizes of `diffit_small` at 16 px with a batch of 16.
 
@@ -68,7 +69,9 @@ mod block {
     #[divan::bench(args = DIRECTIONS)]
     fn conv2d(bencher: Bencher, direction: &str) {
         let (kernel, bias) = (weight([CHANNELS, CHANNELS, 3, 3]), weight([CHANNELS]));
-        image(bencher, direction, [SIZE, CHANNELS], |x| kernels::conv2d(x, kernel.clone(), bias.clone(), 1));
+        image(bencher, direction, [SIZE, CHANNELS], |x| {
+            kernels::conv2d(x, kernel.clone(), bias.clone(), 1)
+        });
     }
 
     #[divan::bench(args = DIRECTIONS)]
@@ -108,7 +111,9 @@ mod block {
     #[divan::bench(args = DIRECTIONS)]
     fn layer_norm(bencher: Bencher, direction: &str) {
         let (scale, shift) = (weight([CHANNELS]), weight([CHANNELS]));
-        image(bencher, direction, [SIZE, CHANNELS], |x| kernels::layer_norm(x, scale.clone(), shift.clone()));
+        image(bencher, direction, [SIZE, CHANNELS], |x| {
+            kernels::layer_norm(x, scale.clone(), shift.clone())
+        });
     }
 
     #[divan::bench(args = DIRECTIONS)]
@@ -161,11 +166,15 @@ mod data {
     #[divan::bench]
     fn epoch_of_augmented_images(bencher: Bencher) {
         const IMAGES: usize = 1024;
-        let augmentation = Augmentation { enabled: true, horizontal_flip: true, rotation_degrees: 10.0 };
-        let settings = DatasetSettings { num_images: IMAGES, augmentation, ..DatasetSettings::default() };
-        let dataset = Dataset::open(&settings, Path::new("."), &()).expect("drawn images need no file");
+        let augmentation =
+            Augmentation { enabled: true, horizontal_flip: true, rotation_degrees: 10.0 };
+        let settings =
+            DatasetSettings { num_images: IMAGES, augmentation, ..DatasetSettings::default() };
+        let dataset =
+            Dataset::open(&settings, Path::new("."), &()).expect("drawn images need no file");
         let options = LoaderOptions { batch_size: BATCH, num_workers: 0, seed: 0 };
-        let loader = Loader::new(Arc::new(dataset), Split::Train, options).expect("there are images");
+        let loader =
+            Loader::new(Arc::new(dataset), Split::Train, options).expect("there are images");
         bencher.counter(ItemsCount::new(IMAGES)).bench_local(|| {
             loader.epoch(1, 0).map(|batch| batch.map_or(0, |b| b.labels.len())).sum::<usize>()
         });
@@ -192,7 +201,8 @@ mod sampling {
     fn network(bencher: Bencher) {
         let device = Device::flex();
         let net = Preset::ALL[0].config(SIZE, 0).init(0, &device).expect("a preset is valid");
-        let (noise, level) = (drawn([IMAGES, 3, SIZE, SIZE], &device), Tensor::<1>::zeros([IMAGES], &device));
+        let (noise, level) =
+            (drawn([IMAGES, 3, SIZE, SIZE], &device), Tensor::<1>::zeros([IMAGES], &device));
         bencher
             .counter(ItemsCount::new(IMAGES))
             .bench_local(|| net.forward(noise.clone(), level.clone(), None, &Pass::inference()));

@@ -1,8 +1,10 @@
-//! Time and memory of one training step: forward, EDM's loss, backward, AdamW, moving average of the weights.
+//! Time and memory of one training step: forward, EDM's loss, backward, AdamW, moving average of
+//! the weights.
 //!
-//! `cargo bench --workspace --bench step -- --preset diffit_tiny --batch 16 --steps 10` prints the same JSON as
-//! the reference's `bench`, and the peak of resident memory besides. `benches/peers.sh` runs both in turn.
-//! `--lora R` trains LoRA factors of that rank (`--targets qkv,proj`) and freezes the rest.
+//! `cargo bench --workspace --bench step -- --preset diffit_tiny --batch 16 --steps 10` prints the
+//! same JSON as the reference's `bench`, and the peak of resident memory besides.
+//! `benches/peers.sh` runs both in turn. `--lora R` trains LoRA factors of that rank (`--targets
+//! qkv,proj`) and freezes the rest.
 
 use std::time::Instant;
 
@@ -24,11 +26,14 @@ fn main() {
 
 fn measure() {
     let args: Vec<String> = std::env::args().collect();
-    let value = |flag: &str| args.iter().position(|a| a == flag).and_then(|i| args.get(i + 1)).cloned();
+    let value =
+        |flag: &str| args.iter().position(|a| a == flag).and_then(|i| args.get(i + 1)).cloned();
     let number = |flag: &str, default| value(flag).and_then(|v| v.parse().ok()).unwrap_or(default);
     let name = value("--preset").unwrap_or_else(|| "diffit_tiny".into());
-    let preset = Preset::ALL.into_iter().find(|p| p.name() == name).expect("--preset names a preset");
-    let (batch, steps, size) = (number("--batch", 16), number("--steps", 10), number("--image-size", 32));
+    let preset =
+        Preset::ALL.into_iter().find(|p| p.name() == name).expect("--preset names a preset");
+    let (batch, steps, size) =
+        (number("--batch", 16), number("--steps", 10), number("--image-size", 32));
 
     let device = Device::flex().autodiff();
     device.seed(0);
@@ -46,9 +51,17 @@ fn measure() {
         let start = Instant::now();
         let normal = |shape| Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), &device);
         let image = normal([batch, 3, size, size]);
-        let sigma = (Tensor::<1>::random([batch], Distribution::Normal(0.0, 1.0), &device) * 1.2 - 1.2).exp();
-        let loss =
-            Edm::default().loss(&net, image, sigma, normal([batch, 3, size, size]), None, &Pass::inference());
+        let sigma = (Tensor::<1>::random([batch], Distribution::Normal(0.0, 1.0), &device) * 1.2
+            - 1.2)
+            .exp();
+        let loss = Edm::default().loss(
+            &net,
+            image,
+            sigma,
+            normal([batch, 3, size, size]),
+            None,
+            &Pass::inference(),
+        );
         let forward = start.elapsed();
         let grads = GradientsParams::from_grads(loss.backward(), &net);
         let backward = start.elapsed();
@@ -57,7 +70,8 @@ fn measure() {
         average = ema::update(average, &net, 0.999);
         times.push(start.elapsed().as_secs_f64());
         if args.iter().any(|a| a == "--phases") {
-            let phases = [forward, backward - forward, stepped - backward, start.elapsed() - stepped];
+            let phases =
+                [forward, backward - forward, stepped - backward, start.elapsed() - stepped];
             eprintln!("forward, backward, AdamW, average: {phases:.1?}");
         }
     }

@@ -1,5 +1,5 @@
-//! Files of a project's state as somebody else wrote them: an index of a store, `metadata.json`, a record. Whatever they
-//! say, nothing but paths of the state is written, changed or removed.
+//! Files of a project's state as somebody else wrote them: an index of a store, `metadata.json`, a
+//! record. Whatever they say, nothing but paths of the state is written, changed or removed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,8 +28,8 @@ const MINE: [&str; 9] = [
     "project/.pipe/records/other/s.json",
 ];
 
-/// `metadata.json` of a run, and a stage's record: as they are, and with each line of the data as a path in them. The run
-/// is looked at, verified, cleaned, and opened to go on with it.
+/// `metadata.json` of a run, and a stage's record: as they are, and with each line of the data as a
+/// path in them. The run is looked at, verified, cleaned, and opened to go on with it.
 pub fn metadata(data: &[u8]) {
     let lines = lines(data);
     let listed = |path: &str| {
@@ -56,7 +56,8 @@ pub fn metadata(data: &[u8]) {
         });
         (run.to_string().into_bytes(), record.to_string().into_bytes())
     };
-    let all = std::iter::once((data.to_vec(), data.to_vec())).chain(lines.iter().map(|line| listed(line)));
+    let all = std::iter::once((data.to_vec(), data.to_vec()))
+        .chain(lines.iter().map(|line| listed(line)));
     for (run, record) in all {
         in_sandbox(|project| {
             write(&project.join("runs/run_001/metadata.json"), &run);
@@ -74,7 +75,10 @@ fn go_on(project: &Path) {
     for run in runs.list() {
         if let Ok(metadata) = run.as_it_stands() {
             let _ = (run.epochs_on_disk(&metadata), metadata.known());
-            metadata.checkpoints.iter().for_each(|record| drop(Checkpoint::open(&run.file_of(record))));
+            metadata
+                .checkpoints
+                .iter()
+                .for_each(|record| drop(Checkpoint::open(&run.file_of(record))));
         }
         let policy = CheckpointPolicy { keep_last_n: Some(1), ..CheckpointPolicy::default() };
         if let Ok(mut keeper) = Keeper::reopen(run, policy) {
@@ -87,8 +91,8 @@ fn go_on(project: &Path) {
     }
 }
 
-/// An index of a store: as it is, and as one that lists each line of the data as a path, each with an object. It is
-/// fetched; then another one lists other contents, and another one nothing.
+/// An index of a store: as it is, and as one that lists each line of the data as a path, each with
+/// an object. It is fetched; then another one lists other contents, and another one nothing.
 pub fn index(data: &[u8]) {
     let lines = lines(data);
     in_sandbox(|project| {
@@ -99,11 +103,13 @@ pub fn index(data: &[u8]) {
         let _ = std::fs::remove_dir_all(project.join(".pipe/store"));
         let mine: &[u8] = b"mine";
         for (generation, content) in [(1, &b"evil"[..]), (2, mine), (3, b"evil"), (4, b"")] {
-            let sha256: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+            let sha256: String =
+                Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
             write(&store(project).join("p/object"), content);
             let entry = json!({"sha256": sha256, "bytes": content.len(), "modified": 7, "object": "object"});
             let listed = if content.is_empty() { &[] } else { &lines[..] };
-            let files: BTreeMap<&str, &Value> = listed.iter().map(|path| (path.as_str(), &entry)).collect();
+            let files: BTreeMap<&str, &Value> =
+                listed.iter().map(|path| (path.as_str(), &entry)).collect();
             let index = json!({
                 "schema_version": 1, "pipeline": PIPELINE, "line": "l", "generation": generation,
                 "commit": format!("c{generation}"), "written_at": "2026-01-01T00:00:00Z", "written_by": "x",
@@ -140,7 +146,11 @@ fn in_sandbox(work: impl FnOnce(&Path)) {
         }
         work(&sandbox.join("project"));
         for path in MINE {
-            assert_eq!(std::fs::read(sandbox.join(path)).ok().as_deref(), Some(&b"mine"[..]), "{path}");
+            assert_eq!(
+                std::fs::read(sandbox.join(path)).ok().as_deref(),
+                Some(&b"mine"[..]),
+                "{path}"
+            );
         }
         look(sandbox, sandbox);
     });
@@ -176,9 +186,10 @@ fn is_state(path: &str) -> bool {
             if run.strip_prefix("run_").is_some_and(|n| n.parse::<u32>().is_ok()) =>
         {
             let inside = path.strip_prefix(RUN).is_some() || parts.len() > 3;
-            let known = [".ckpt", ".png", ".json", ".jsonl", ".yaml", ".safetensors", ".lock", ".previous"];
-            let ends =
-                known.iter().any(|end| name.ends_with(end)) || name.starts_with("events.out.tfevents.");
+            let known =
+                [".ckpt", ".png", ".json", ".jsonl", ".yaml", ".safetensors", ".lock", ".previous"];
+            let ends = known.iter().any(|end| name.ends_with(end))
+                || name.starts_with("events.out.tfevents.");
             inside && parts.len() <= 5 && parts[3..].iter().all(|part| plain(part)) && ends
         }
         _ => false,

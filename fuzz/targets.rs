@@ -1,5 +1,5 @@
-//! What comes from outside, given to what reads it: it may be refused, and must neither panic nor take all memory. Used by
-//! the fuzz targets, and by a test that tries every file of `corpus`.
+//! What comes from outside, given to what reads it: it may be refused, and must neither panic nor
+//! take all memory. Used by the fuzz targets, and by a test that tries every file of `corpus`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -35,7 +35,7 @@ fn main() {
     };
     report::stderr::flush();
     let _ = std::io::stdout().flush();
-    // Without C's exit handlers: those of GPU drivers race with the drivers' own threads, and can turn a training that
-    // was completed into a crash.
+    // Without C's exit handlers: those of GPU drivers race with the drivers' own threads, and can
+    // turn a training that was completed into a crash.
     signal_hook::low_level::exit(i32::from(code.0));
 }

@@ -1,4 +1,5 @@
-//! What the commands that read a pipeline have in common: its file, the stages that are meant, settings on top.
+//! What the commands that read a pipeline have in common: its file, the stages that are meant,
+//! settings on top.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -86,7 +87,8 @@ pub struct Settings {
     /// Where to compute: auto, cpu, gpu, gpu:N
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
-    /// Several devices that share each batch of a training: numbers of GPUs or devices between commas, or all
+    /// Several devices that share each batch of a training: numbers of GPUs or devices between
+    /// commas, or all
     #[arg(long, value_name = "LIST", conflicts_with = "device")]
     devices: Option<String>,
     /// Seed of everything random
@@ -95,7 +97,8 @@ pub struct Settings {
     /// Set a parameter or any setting: `epochs=20`, `base.optimizer.weight_decay=0.1`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Mirror the state to this store, or `none`: s3://BUCKET/PREFIX, gs://…, az://…, file:///FOLDER
+    /// Mirror the state to this store, or `none`: s3://BUCKET/PREFIX, gs://…, az://…,
+    /// file:///FOLDER
     #[arg(long, value_name = "URL")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     store: Option<String>,
@@ -129,9 +132,9 @@ impl AskedFile {
     pub fn asked(self) -> Result<Option<Asked>, CliError> {
         let Some(file) = self.file else {
             return match self.settings.arguments().first() {
-                Some(first) => {
-                    Err(CliError::usage(format!("{first}: a setting of which pipeline? Name its file")))
-                }
+                Some(first) => Err(CliError::usage(format!(
+                    "{first}: a setting of which pipeline? Name its file"
+                ))),
                 None => Ok(None),
             };
         };
@@ -146,12 +149,12 @@ impl Asked {
         self.load_over(spec::environment::settings())
     }
 
-    /// The pipeline as another machine reads it, with this command line and without this environment.
+    /// The pipeline as another machine reads it, with this command line and without this
+    /// environment.
     pub fn load_for_elsewhere(&self) -> Result<Meant, CliError> {
         let How { run_number, resume, force, .. } = self.how;
         if force || resume || run_number.is_some() {
-            let text =
-                "--force, --resume and --run-number are for one run, and what is exported may run many times";
+            let text = "--force, --resume and --run-number are for one run, and what is exported may run many times";
             return Err(CliError::usage(text));
         }
         self.load_over(Vec::new())
@@ -169,20 +172,28 @@ impl Asked {
         let until = stages.iter().chain(until).cloned().collect();
         let selection = graph.select(&Wanted { until, from: from.clone() })?;
         if selection.stages.is_empty() {
-            return Err(CliError::usage("no stage lies between those of --from and those that were named"));
+            return Err(CliError::usage(
+                "no stage lies between those of --from and those that were named",
+            ));
         }
         let manifests = identity::manifests(&graph);
         let How { run_number, resume, force, no_data_check } = self.how;
         let forced = if force { selection.named.clone() } else { BTreeSet::new() };
         // The engine asks stage by stage whether it is forced.
-        let request = Request { run_number, resume, force: false, data_as_last_seen: no_data_check };
+        let request =
+            Request { run_number, resume, force: false, data_as_last_seen: no_data_check };
         let again = Self::with_environment(self.typed("run"), &graph);
         Ok(Meant { root, file, graph, manifests, selection, forced, again, request })
     }
 
-    /// Reads the pipeline file with what was given besides. A run that is to go on by its number brings its own settings,
-    /// which are weaker than all that was given.
-    fn read(&self, root: &Path, file: &Path, environment: Vec<Override>) -> Result<Graph, CliError> {
+    /// Reads the pipeline file with what was given besides. A run that is to go on by its number
+    /// brings its own settings, which are weaker than all that was given.
+    fn read(
+        &self,
+        root: &Path,
+        file: &Path,
+        environment: Vec<Override>,
+    ) -> Result<Graph, CliError> {
         let overrides = self.settings.overrides(root, file, environment)?;
         let load = |overrides: &[Override]| -> Result<Graph, CliError> {
             Ok(Graph::build(spec::load(root, file, &project::kinds(), overrides)?)?)
@@ -226,19 +237,25 @@ impl Asked {
             };
         }
         let named = [("--from", &self.which.from), ("--until", &self.which.until)];
-        let named = named.iter().flat_map(|(flag, all)| all.iter().map(move |name| format!("{flag}={name}")));
+        let named = named
+            .iter()
+            .flat_map(|(flag, all)| all.iter().map(move |name| format!("{flag}={name}")));
         line.options(named).options(self.settings())
     }
 
-    /// A command with the variables that set something in this pipeline: the shell that it is typed into may not have them.
+    /// A command with the variables that set something in this pipeline: the shell that it is typed
+    /// into may not have them.
     pub fn with_environment(line: Line, graph: &Graph) -> Line {
         let environment = spec::environment::settings();
         let settings = graph.stages().map(|stage| stage.stage.settings()).collect::<Vec<_>>();
         let is_used = |variable: &&Override| {
             let first = variable.path.first().map(|key| key.to_lowercase()).unwrap_or_default();
             let is_stage = graph.stages().any(|stage| stage.id.declared() == first);
-            let is_parameter =
-                graph.pipeline.source.locate(&["params".into(), first.clone()], Part::Key).is_some();
+            let is_parameter = graph
+                .pipeline
+                .source
+                .locate(&["params".into(), first.clone()], Part::Key)
+                .is_some();
             is_stage
                 || is_parameter
                 || ["store", "fsync"].contains(&first.as_str())
@@ -262,15 +279,23 @@ impl Asked {
 
     /// The same settings for one stage alone.
     pub fn only(&self, stage: &str) -> Self {
-        let which =
-            Which { file: self.which.file.clone(), stages: vec![stage.to_owned()], ..Which::default() };
+        let which = Which {
+            file: self.which.file.clone(),
+            stages: vec![stage.to_owned()],
+            ..Which::default()
+        };
         Self { which, ..self.clone() }
     }
 }
 
 impl Settings {
     /// Reads a pipeline with them on top, and the environment below them.
-    pub fn load(&self, root: &Path, file: &Path, environment: Vec<Override>) -> Result<Graph, CliError> {
+    pub fn load(
+        &self,
+        root: &Path,
+        file: &Path,
+        environment: Vec<Override>,
+    ) -> Result<Graph, CliError> {
         let overrides = self.overrides(root, file, environment)?;
         let pipeline = spec::load(root, file, &project::kinds(), &overrides)?;
         Ok(Graph::build(pipeline)?)
@@ -303,16 +328,21 @@ impl Settings {
         for (key, flag, value) in self.shorthands() {
             let Some(value) = value else { continue };
             let key = if key == "dataset" { dataset_key(root, file)? } else { key };
-            all.push(Override::new(key, value, format!("{flag} {value}")).map_err(CliError::usage)?);
+            all.push(
+                Override::new(key, value, format!("{flag} {value}")).map_err(CliError::usage)?,
+            );
         }
-        all.extend(self.store.as_ref().map(|url| Override::text("store", url, format!("--store {url}"))));
+        all.extend(
+            self.store.as_ref().map(|url| Override::text("store", url, format!("--store {url}"))),
+        );
         Ok(all)
     }
 
     /// As arguments again.
     fn arguments(&self) -> Vec<String> {
-        let given =
-            |(_, flag, value): (_, &str, &Option<String>)| Some(format!("{flag}={}", value.as_ref()?));
+        let given = |(_, flag, value): (_, &str, &Option<String>)| {
+            Some(format!("{flag}={}", value.as_ref()?))
+        };
         let mut all: Vec<String> = self.shorthands().into_iter().filter_map(given).collect();
         all.extend(self.set.iter().map(|text| format!("--set={text}")));
         all.extend(self.store.iter().map(|url| format!("--store={url}")));
@@ -343,7 +373,10 @@ impl Meant {
     }
 
     /// Looks at what there is, and decides. Changes nothing.
-    pub fn plan(&self, execution: &Execution) -> Result<(Plan, HashMap<StageId, Observed>), CliError> {
+    pub fn plan(
+        &self,
+        execution: &Execution,
+    ) -> Result<(Plan, HashMap<StageId, Observed>), CliError> {
         let observed = exec::observe(execution, &self.selection.stages)
             .map_err(|(stage, error)| CliError::stage(stage.as_str(), &error))?;
         Ok((plan::plan(&self.graph, &self.selection, &self.forced, &observed), observed))

@@ -1,5 +1,5 @@
-//! `pipe bench`: what a training costs on this machine. It runs the program itself, in a folder of its own, and reads
-//! the events that `--log json` tells: what is measured is what a training does.
+//! `pipe bench`: what a training costs on this machine. It runs the program itself, in a folder of
+//! its own, and reads the events that `--log json` tells: what is measured is what a training does.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -39,7 +39,8 @@ pub struct BenchArguments {
     /// Images in a batch
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     batch_size: u32,
-    /// Number format of the forward and backward pass: f32, f16, bf16, where the device can (see `pipe devices`)
+    /// Number format of the forward and backward pass: f32, f16, bf16, where the device can (see
+    /// `pipe devices`)
     #[arg(long, default_value = "f32", value_name = "FORMAT", value_parser = ["f32", "f16", "bf16"])]
     precision: String,
     /// Steps of an epoch; two epochs are measured, after one to warm up
@@ -135,10 +136,13 @@ fn run(folder: &Path, name: &str, set: &[String]) -> Result<Vec<(f64, Value)>, C
     for setting in set {
         command.arg("--set").arg(format!("base.{setting}"));
     }
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PIPE_")) {
+    for (name, _) in
+        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PIPE_"))
+    {
         command.env_remove(name); // settings of the user's own trainings
     }
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(CliError::failed)?;
+    let mut child =
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(CliError::failed)?;
     let mut events = Vec::new();
     for line in child.stderr.take().map(BufReader::new).into_iter().flat_map(|told| told.lines()) {
         if let Ok(event) = serde_json::from_str::<Value>(&line.map_err(CliError::failed)?) {
@@ -150,7 +154,8 @@ fn run(folder: &Path, name: &str, set: &[String]) -> Result<Vec<(f64, Value)>, C
         Some(0 | 75 | 130) => Ok(events),
         _ => {
             let told = find(&events, "error").and_then(|(_, event)| event["text"].as_str());
-            let message = told.map_or_else(|| format!("the training ended with {status}"), str::to_owned);
+            let message =
+                told.map_or_else(|| format!("the training ended with {status}"), str::to_owned);
             Err(match status.code() {
                 Some(2) => CliError::usage(message),
                 _ => CliError::failed(message),
@@ -171,13 +176,15 @@ impl Figures {
         events: &[(f64, Value)],
     ) -> Result<Self, CliError> {
         let number = |event: &Value, key: &str| event[key].as_f64().unwrap_or_default();
-        let of = |kind: &'static str| events.iter().map(|(_, e)| e).filter(move |e| e["event"] == kind);
+        let of =
+            |kind: &'static str| events.iter().map(|(_, e)| e).filter(move |e| e["event"] == kind);
         let measured: Vec<f64> = of("epoch").skip(1).map(|e| number(e, "seconds")).collect();
         let device = find(events, "run_opened").and_then(|(_, e)| e["device"].as_str());
         let (Some(device), false) = (device, measured.is_empty()) else {
             return Err(CliError::failed("the training told nothing that could be measured"));
         };
-        let step_seconds = measured.iter().sum::<f64>() / (measured.len() as f64 * f64::from(a.steps));
+        let step_seconds =
+            measured.iter().sum::<f64>() / (measured.len() as f64 * f64::from(a.steps));
         Ok(Self {
             device: device.to_owned(),
             preset: a.preset,

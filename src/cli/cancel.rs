@@ -29,8 +29,11 @@ pub fn cancel(arguments: CancelArguments) -> Result<ExitCode, CliError> {
         .map(|(stage, job)| (job.id, stage.to_string()))
         .collect();
     let states = Slurm.states(&open.keys().copied().collect()).map_err(CliError::failed)?;
-    let live: BTreeSet<JobId> =
-        open.keys().filter(|id| states.get(id).is_some_and(|state| state.is_live())).copied().collect();
+    let live: BTreeSet<JobId> = open
+        .keys()
+        .filter(|id| states.get(id).is_some_and(|state| state.is_live()))
+        .copied()
+        .collect();
     if live.is_empty() {
         say!("no job is left to cancel");
         return Ok(ExitCode::SUCCESS);

@@ -100,7 +100,8 @@ pub fn ckpt(arguments: CkptArguments) -> Result<ExitCode, CliError> {
             let adapter = lora.map(|path| model::adapter(&files::adapter(&path), true)).transpose();
             let adapter = adapter.map_err(CliError::failed)?;
             if let Some(adapter) = &adapter
-                && let Some(warning) = model::other_base(&checkpoint, adapter).map_err(CliError::failed)?
+                && let Some(warning) =
+                    model::other_base(&checkpoint, adapter).map_err(CliError::failed)?
             {
                 message::warning(&warning);
             }
@@ -170,7 +171,12 @@ fn show(checkpoint: &Checkpoint, json: bool) {
     let rows: Vec<Vec<String>> = tensors
         .iter()
         .map(|t| {
-            vec![t.name.clone(), format!("{:?}", t.dtype), format!("{:?}", t.shape), table::bytes(t.bytes)]
+            vec![
+                t.name.clone(),
+                format!("{:?}", t.dtype),
+                format!("{:?}", t.shape),
+                table::bytes(t.bytes),
+            ]
         })
         .collect();
     say!("{}", table::table(&["tensor", "dtype", "shape", "size"], &rows));

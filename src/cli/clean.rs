@@ -10,7 +10,9 @@ use crate::report::table;
 use crate::say;
 
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  pipe gc --dry-run\n  pipe gc --dir checkpoints/lora\n  pipe gc --cache")]
+#[command(
+    after_help = "Examples:\n  pipe gc --dry-run\n  pipe gc --dir checkpoints/lora\n  pipe gc --cache"
+)]
 pub struct GcArguments {
     /// Folder of numbered runs; all of the project if unset
     #[arg(long, value_name = "DIR")]

@@ -40,7 +40,8 @@ pub struct DataArguments {
 pub fn data(arguments: DataArguments, output: &Output) -> Result<ExitCode, CliError> {
     let a = arguments;
     let target = a.output.as_deref().map(|path| Ok((path, Format::of(path)?)));
-    let target = target.transpose().map_err(|e: String| CliError::usage(format!("--output {e}")))?;
+    let target =
+        target.transpose().map_err(|e: String| CliError::usage(format!("--output {e}")))?;
     let meant = a.asked.load()?;
     let stages = datasets(&meant)?;
     let stop = Stop::default();
@@ -56,8 +57,12 @@ pub fn data(arguments: DataArguments, output: &Output) -> Result<ExitCode, CliEr
                     pictures.push(sheet(stage, &dataset, &a, &meant.graph.pipeline.name));
                 }
                 if !found.bad.is_empty() {
-                    let bad = format!("{} that cannot be read", data::counted(found.bad.len(), "image"));
-                    errors.push(CliError::stage(stage.as_str(), &StageError::new(Failure::Input, bad)));
+                    let bad =
+                        format!("{} that cannot be read", data::counted(found.bad.len(), "image"));
+                    errors.push(CliError::stage(
+                        stage.as_str(),
+                        &StageError::new(Failure::Input, bad),
+                    ));
                 }
                 described.push(found);
             }
@@ -93,10 +98,14 @@ fn datasets(meant: &Meant) -> Result<Vec<(StageId, DatasetSettings)>, CliError> 
     let all = meant.graph.stages().filter(|stage| stage.kind == "dataset");
     let found: Vec<(StageId, DatasetSettings)> = all
         .filter(|stage| meant.selection.stages.contains(&stage.id))
-        .filter_map(|stage| Some((stage.id.clone(), serde_json::from_value(stage.stage.settings()).ok()?)))
+        .filter_map(|stage| {
+            Some((stage.id.clone(), serde_json::from_value(stage.stage.settings()).ok()?))
+        })
         .collect();
     match found.is_empty() {
-        true => Err(CliError::usage("there is no stage of kind `dataset` among those that are meant")),
+        true => {
+            Err(CliError::usage("there is no stage of kind `dataset` among those that are meant"))
+        }
         false => Ok(found),
     }
 }
@@ -130,7 +139,8 @@ fn relative<'a>(file: &'a Path, root: &Path) -> &'a Path {
 
 fn sheet(stage: &StageId, dataset: &Dataset, arguments: &DataArguments, pipeline: &str) -> Picture {
     let size = dataset.image_size();
-    let mut title = format!("{stage} of {pipeline}: {}, {size} x {size} pixels", dataset.source().name());
+    let mut title =
+        format!("{stage} of {pipeline}: {}, {size} x {size} pixels", dataset.source().name());
     match (arguments.augmented, dataset.augmentation().enabled) {
         (true, true) => title.push_str(", augmented"),
         (true, false) => message::warning(&format!(

@@ -15,8 +15,8 @@ use crate::say;
     after_help = "Examples:\n  pipe devices\n  pipe devices --test\n  pipe devices --test gpu:0 --json\n  pipe run pipelines/base_training.yaml --device gpu:0"
 )]
 pub struct DevicesArguments {
-    /// Test what a training would be tested with before its first step on a GPU: loss and gradients of a tiny network
-    /// beside the CPU's. All hardware GPUs, or those named
+    /// Test what a training would be tested with before its first step on a GPU: loss and gradients
+    /// of a tiny network beside the CPU's. All hardware GPUs, or those named
     #[arg(long, value_name = "DEVICES", num_args = 0..=1, default_missing_value = "all")]
     test: Option<DeviceList>,
     /// As JSON
@@ -54,7 +54,8 @@ pub fn devices(arguments: DevicesArguments) -> Result<ExitCode, CliError> {
     }
     let all = device::adapters();
     let best = device::best(&all).map(|a| a.index);
-    let mut rows: Vec<Row> = all.into_iter().map(|a| row(&root, best == Some(a.index), a)).collect();
+    let mut rows: Vec<Row> =
+        all.into_iter().map(|a| row(&root, best == Some(a.index), a)).collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     rows.push(Row {
         auto: best.is_none(),
@@ -111,16 +112,28 @@ fn text(rows: &[Row]) -> String {
         let tests: Vec<String> = row.self_test.iter().map(tested).collect();
         let mark = if row.auto { "*" } else { "" };
         let precision = row.precision.join(", ");
-        [mark, &row.device, &row.name, row.kind, &row.backend, &precision, &tests.join(", "), &row.driver]
-            .map(str::to_owned)
-            .to_vec()
+        [
+            mark,
+            &row.device,
+            &row.name,
+            row.kind,
+            &row.backend,
+            &precision,
+            &tests.join(", "),
+            &row.driver,
+        ]
+        .map(str::to_owned)
+        .to_vec()
     };
-    let headings = ["auto", "device", "name", "kind", "backend", "precision", "self-test", "driver"];
+    let headings =
+        ["auto", "device", "name", "kind", "backend", "precision", "self-test", "driver"];
     let table = table(&headings, &rows.iter().map(cells).collect::<Vec<_>>());
     let reasons = rows.iter().flat_map(|row| {
         row.self_test.iter().filter_map(|test| match &test.verdict {
             Verdict::Passed => None,
-            Verdict::Failed { reason } => Some(format!("\n{} in {}: {reason}", row.device, test.precision)),
+            Verdict::Failed { reason } => {
+                Some(format!("\n{} in {}: {reason}", row.device, test.precision))
+            }
         })
     });
     std::iter::once(table).chain(reasons).collect()

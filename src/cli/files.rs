@@ -26,8 +26,10 @@ pub fn checkpoint(path: &Path) -> Result<PathBuf, CliError> {
     }
     let shown = path.display();
     if path.join(ADAPTER).is_file() {
-        let base = path.parent().map(|run| run.join("base_model.ckpt")).filter(|base| base.is_file());
-        let error = CliError::usage(format!("{shown} is an adapter, which belongs on a base model"));
+        let base =
+            path.parent().map(|run| run.join("base_model.ckpt")).filter(|base| base.is_file());
+        let error =
+            CliError::usage(format!("{shown} is an adapter, which belongs on a base model"));
         return Err(match base {
             Some(base) => {
                 let line = Line::new(["pipe", "sample"]).path(&base).word("--lora").path(path);
@@ -56,5 +58,9 @@ pub fn checkpoint(path: &Path) -> Result<PathBuf, CliError> {
 /// An adapter that was named: its file or folder, or the run that trained it.
 pub fn adapter(path: &Path) -> PathBuf {
     let inside = path.join("adapter");
-    if !path.join(ADAPTER).is_file() && inside.join(ADAPTER).is_file() { inside } else { path.to_owned() }
+    if !path.join(ADAPTER).is_file() && inside.join(ADAPTER).is_file() {
+        inside
+    } else {
+        path.to_owned()
+    }
 }

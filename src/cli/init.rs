@@ -106,15 +106,17 @@ pub fn init(arguments: InitArguments) -> Result<ExitCode, CliError> {
     // So that a project is found that lies inside another one.
     atomic::create_folder(&arguments.dir.join(STATE_FOLDER)).map_err(CliError::failed)?;
     let run = Line::new(["pipe", "run", file]).to_string();
-    let next = if arguments.dir == Path::new(".") { run } else { shell::inside(&arguments.dir, &run) };
+    let next =
+        if arguments.dir == Path::new(".") { run } else { shell::inside(&arguments.dir, &run) };
     say!("{first}next: {next}");
     Ok(ExitCode::SUCCESS)
 }
 
 /// A folder that is not there yet.
 fn free_beside(dir: &Path) -> PathBuf {
-    let name =
-        dir.file_name().map_or_else(|| "my_project".into(), |name| name.to_string_lossy().into_owned());
+    let name = dir
+        .file_name()
+        .map_or_else(|| "my_project".into(), |name| name.to_string_lossy().into_owned());
     let numbered = (2..).map(|n| dir.with_file_name(format!("{name}_{n}")));
     let mut names = std::iter::once(dir.with_file_name(&name)).chain(numbered);
     names.find(|path| !path.exists()).unwrap_or_else(|| dir.to_owned())

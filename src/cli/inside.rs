@@ -1,4 +1,5 @@
-//! Within a job of Slurm: what it was told when it was submitted, and how it ends. The arguments are not for people to type.
+//! Within a job of Slurm: what it was told when it was submitted, and how it ends. The arguments
+//! are not for people to type.
 
 use std::collections::HashMap;
 
@@ -74,7 +75,12 @@ impl JobArguments {
 }
 
 /// How a job ends that was told to stop: requeued if that is of use.
-pub fn end(meant: &Meant, signal: Signal, before: &State, summary: &Summary) -> Result<ExitCode, CliError> {
+pub fn end(
+    meant: &Meant,
+    signal: Signal,
+    before: &State,
+    summary: &Summary,
+) -> Result<ExitCode, CliError> {
     if summary.failed.is_empty() && summary.not_begun.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
@@ -84,17 +90,24 @@ pub fn end(meant: &Meant, signal: Signal, before: &State, summary: &Summary) -> 
     };
     let quiet = Stop::default();
     let execution = meant.execution(&quiet, &Silent);
-    let after = exec::observe(&execution, &meant.selection.stages).ok().and_then(|mut all| all.remove(only));
+    let after = exec::observe(&execution, &meant.selection.stages)
+        .ok()
+        .and_then(|mut all| all.remove(only));
     let begun = summary.failed.iter().any(|(stage, _)| stage == only);
     let stage = after.as_ref().filter(|_| begun).map(|after| (before, &after.observation.state));
-    let limit = meant.graph.stage(only).map(|stage| stage.conduct.slurm.signal_before()).unwrap_or_default();
+    let limit = meant
+        .graph
+        .stage(only)
+        .map(|stage| stage.conduct.slurm.signal_before())
+        .unwrap_or_default();
     let details = Slurm.details(job).map_err(CliError::failed)?;
     match after_stop(&details, stage, limit, Utc::now()) {
         AfterStop::Requeue => {
             stderr::line(format!("job {job} is requeued and goes on from there"));
             stderr::flush();
             Slurm.requeue(job).map_err(|error| {
-                CliError::failed(error).note("what was saved stays; the same command goes on from there")
+                CliError::failed(error)
+                    .note("what was saved stays; the same command goes on from there")
             })?;
             Ok(saved)
         }

@@ -30,13 +30,15 @@ pub fn follows(signal: Signal, file: &Path) -> String {
     let cancel = Line::new(["pipe", "cancel"]).path(file);
     match signal {
         Signal::Interrupt => {
-            "cancelling the jobs; those that run save first (Ctrl-C again to stop at once)".to_owned()
+            "cancelling the jobs; those that run save first (Ctrl-C again to stop at once)"
+                .to_owned()
         }
         _ => format!("the jobs go on; the same command follows them again, `{cancel}` ends them"),
     }
 }
 
-/// The jobs of a pipeline file's stages, or of those that were named; a name of a matrix means all its stages.
+/// The jobs of a pipeline file's stages, or of those that were named; a name of a matrix means all
+/// its stages.
 pub fn of(file: &Path, stages: &[String]) -> Result<Vec<(StageId, Job)>, CliError> {
     project::enter(Some(file))?;
     let (root, file) = (project::root()?, project::path(file));
@@ -50,7 +52,8 @@ pub fn of(file: &Path, stages: &[String]) -> Result<Vec<(StageId, Job)>, CliErro
         }
     }
     let meant = |stage: &StageId| {
-        stages.is_empty() || stages.iter().any(|named| stage.as_str() == named || stage.declared() == named)
+        stages.is_empty()
+            || stages.iter().any(|named| stage.as_str() == named || stage.declared() == named)
     };
     Ok(jobs
         .iter()
@@ -71,16 +74,23 @@ pub fn submit<'a>(
         .map_err(|e| CliError::failed(format!("failed to find this program's own file: {e}")))?;
     let cancel = Line::new(["pipe", "cancel"]).path(&asked.which.file);
     let call = Invocation { program, file: meant.file.clone(), settings: asked.settings(), cancel };
-    let submitted = slurm::submit(&Slurm, execution, plan, observed, &call).map_err(CliError::failed)?;
+    let submitted =
+        slurm::submit(&Slurm, execution, plan, observed, &call).map_err(CliError::failed)?;
     for Submission { stage, job, new, .. } in &submitted {
         let word = if *new { "submitted as" } else { "has" };
-        execution.report.event(&stage.id, &Event::Message { text: format!("{word} job {}", job.id) });
+        execution
+            .report
+            .event(&stage.id, &Event::Message { text: format!("{word} job {}", job.id) });
     }
     Ok(submitted)
 }
 
 /// Follows jobs to their end. What went wrong is told with the end of the stage's log.
-pub fn follow(meant: &Meant, execution: &Execution, submitted: Vec<Submission>) -> Result<Summary, CliError> {
+pub fn follow(
+    meant: &Meant,
+    execution: &Execution,
+    submitted: Vec<Submission>,
+) -> Result<Summary, CliError> {
     let poll = meant.graph.pipeline.executor.poll;
     let following = Following { cluster: &Slurm, execution, poll };
     let mut summary = slurm::follow(&following, submitted).map_err(CliError::failed)?;
@@ -137,8 +147,11 @@ impl JobStanding {
     pub fn cell(&self) -> String {
         let waits = self.state.as_deref() == Some("PENDING");
         let beside = if waits { &self.reason } else { &self.node };
-        let words =
-            [Some(self.id.clone()), self.state.clone(), beside.as_ref().map(|text| format!("({text})"))];
+        let words = [
+            Some(self.id.clone()),
+            self.state.clone(),
+            beside.as_ref().map(|text| format!("({text})")),
+        ];
         words.into_iter().flatten().collect::<Vec<_>>().join(" ")
     }
 }
@@ -151,5 +164,7 @@ pub fn standings(root: &Path, pipeline: &str) -> BTreeMap<StageId, JobStanding> 
         crate::report::message::warning(&error.to_string());
         Default::default()
     });
-    jobs.iter().map(|(stage, job)| (stage.clone(), JobStanding::new(job, states.get(&job.id)))).collect()
+    jobs.iter()
+        .map(|(stage, job)| (stage.clone(), JobStanding::new(job, states.get(&job.id))))
+        .collect()
 }

@@ -47,7 +47,9 @@ pub fn logs(arguments: LogsArguments) -> Result<ExitCode, CliError> {
             ))
         };
         match arguments.tail {
-            Some(count) => last_lines(&path, count).map_err(wrong)?.iter().for_each(|line| say!("{line}")),
+            Some(count) => {
+                last_lines(&path, count).map_err(wrong)?.iter().for_each(|line| say!("{line}"))
+            }
             None => {
                 let file = std::fs::File::open(&path).map_err(wrong)?;
                 lines(file, |line| say!("{line}")).map_err(wrong)?;

@@ -107,7 +107,8 @@ enum Command {
     Logs(logs::LogsArguments),
     /// Check pipeline files without running anything
     Check(check::CheckArguments),
-    /// Look at data sets before anything is trained: counts, what is passed over, bad images, a contact sheet
+    /// Look at data sets before anything is trained: counts, what is passed over, bad images, a
+    /// contact sheet
     Data(data::DataArguments),
     /// Print the dependency graph
     Graph(graph::GraphArguments),
@@ -255,8 +256,8 @@ impl From<SpecErrors> for CliError {
     }
 }
 
-/// Prints to stdout; a closed pipe (`pipe runs | head`) ends the program quietly. Whoever wrote what is printed, it holds
-/// no secrets, and nothing that a terminal would obey.
+/// Prints to stdout; a closed pipe (`pipe runs | head`) ends the program quietly. Whoever wrote
+/// what is printed, it holds no secrets, and nothing that a terminal would obey.
 #[macro_export]
 macro_rules! say {
     ($($piece:tt)*) => { $crate::report::stdout::line(&format!($($piece)*)) };
@@ -271,7 +272,8 @@ mod tests {
     /// The lines under `Examples:` in a command's help, those of its commands too.
     fn examples(command: &clap::Command, found: &mut Vec<(String, Vec<String>)>) {
         let help = command.get_after_help().map(|help| help.to_string()).unwrap_or_default();
-        let lines = help.lines().filter_map(|line| line.strip_prefix("  ")).map(str::to_owned).collect();
+        let lines =
+            help.lines().filter_map(|line| line.strip_prefix("  ")).map(str::to_owned).collect();
         found.push((command.get_name().to_owned(), lines));
         command.get_subcommands().for_each(|command| examples(command, found));
     }

@@ -94,7 +94,9 @@ impl PlanFile {
                 file.asked.which.file = project::from_root(&file.asked.which.file);
                 Ok(file)
             }
-            other => Err(wrong(&format!("a plan of version {other}; this program knows {VERSION}"))),
+            other => {
+                Err(wrong(&format!("a plan of version {other}; this program knows {VERSION}")))
+            }
         }
     }
 

@@ -1,5 +1,5 @@
-//! What to type instead of what the command line does not know: words of other programs, and the file that is missing. A slip
-//! of the fingers is found without them.
+//! What to type instead of what the command line does not know: words of other programs, and the
+//! file that is missing. A slip of the fingers is found without them.
 
 use std::path::Path;
 
@@ -10,7 +10,10 @@ use pipe_engine::spec::PipelineFile;
 /// Commands and arguments that are none, each with what is to be typed.
 const MEANT: [(&[&str], &str); 22] = [
     (&["--list-runs", "list-runs", "list", "ls", "history"], "pipe runs"),
-    (&["--resume-from-run", "--resume-from", "--ckpt-path"], "pipe run FILE --run-number N --resume"),
+    (
+        &["--resume-from-run", "--resume-from", "--ckpt-path"],
+        "pipe run FILE --run-number N --resume",
+    ),
     (&["train", "fit", "start", "repro", "exec"], "pipe run FILE"),
     (&["validate", "lint", "test"], "pipe check FILE"),
     (&["dag", "draw"], "pipe graph FILE --dot"),
@@ -38,26 +41,32 @@ pub fn explained(mut error: Error) -> Error {
     if error.kind() == ErrorKind::MissingRequiredArgument && lacks_file(&error) {
         let files = pipelines(Path::new("."));
         let tip = match files.is_empty() {
-            true => "there is no pipeline file here; `pipe init` makes a project with one".to_owned(),
+            true => {
+                "there is no pipeline file here; `pipe init` makes a project with one".to_owned()
+            }
             false => format!("the pipeline files here: {}", files.join(", ")),
         };
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
         return error;
     }
-    let word = [ContextKind::InvalidArg, ContextKind::InvalidSubcommand].into_iter().find_map(|kind| {
-        match error.get(kind) {
-            Some(ContextValue::String(word)) => {
-                Some(word.split(['=', ' ']).next().unwrap_or(word).to_owned())
+    let word =
+        [ContextKind::InvalidArg, ContextKind::InvalidSubcommand].into_iter().find_map(|kind| {
+            match error.get(kind) {
+                Some(ContextValue::String(word)) => {
+                    Some(word.split(['=', ' ']).next().unwrap_or(word).to_owned())
+                }
+                _ => None,
             }
-            _ => None,
-        }
-    });
+        });
     let unknown = matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand);
-    let meant =
-        MEANT.iter().find(|(words, _)| unknown && word.as_deref().is_some_and(|word| words.contains(&word)));
+    let meant = MEANT
+        .iter()
+        .find(|(words, _)| unknown && word.as_deref().is_some_and(|word| words.contains(&word)));
     if let Some((_, meant)) = meant {
         // What is nearest by its letters is not meant then.
-        for kind in [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::Suggested] {
+        for kind in
+            [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::Suggested]
+        {
             error.remove(kind);
         }
         let tip = format!("that is here: {meant}");
@@ -83,7 +92,8 @@ fn pipelines(root: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for folder in ["", "pipelines"] {
         let Ok(entries) = std::fs::read_dir(root.join(folder)) else { continue };
-        let mut names: Vec<String> = entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
+        let mut names: Vec<String> =
+            entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
         names.sort();
         let paths = names.iter().map(|name| Path::new(folder).join(name));
         found.extend(paths.filter(|path| {

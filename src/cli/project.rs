@@ -25,11 +25,12 @@ static STARTED: OnceLock<PathBuf> = OnceLock::new();
 
 /// Finds the project and goes there, so that relative paths mean files of the project from now on.
 ///
-/// It is the nearest folder with a `.pipe`, from where the program was started upwards. A pipeline file that lies in another project
-/// brings that one with it, unless the one here has run it before. Where there is none, the project begins where the program was
-/// started.
+/// It is the nearest folder with a `.pipe`, from where the program was started upwards. A pipeline
+/// file that lies in another project brings that one with it, unless the one here has run it
+/// before. Where there is none, the project begins where the program was started.
 pub fn enter(file: Option<&Path>) -> Result<(), CliError> {
-    let failed = |e: std::io::Error| CliError::usage(format!("failed to find the current folder: {e}"));
+    let failed =
+        |e: std::io::Error| CliError::usage(format!("failed to find the current folder: {e}"));
     let here = std::env::current_dir().map_err(failed)?;
     let started = STARTED.get_or_init(|| here.clone());
     let root = choose(started, file);
@@ -37,8 +38,9 @@ pub fn enter(file: Option<&Path>) -> Result<(), CliError> {
     if root == here {
         return Ok(());
     }
-    std::env::set_current_dir(&root)
-        .map_err(|e| CliError::usage(format!("failed to enter the project {}: {e}", root.display())))?;
+    std::env::set_current_dir(&root).map_err(|e| {
+        CliError::usage(format!("failed to enter the project {}: {e}", root.display()))
+    })?;
     message::note(&format!("project: {}", root.display()));
     Ok(())
 }
@@ -58,8 +60,9 @@ fn choose(here: &Path, file: Option<&Path>) -> PathBuf {
     }
 }
 
-/// The nearest folder with a `.pipe`, from `folder` upwards. The search ends where a project cannot reach further: at the top of a git
-/// repository, at the home folder, and at folders where everybody may write. Such a folder is a project for what is started in itself.
+/// The nearest folder with a `.pipe`, from `folder` upwards. The search ends where a project cannot
+/// reach further: at the top of a git repository, at the home folder, and at folders where
+/// everybody may write. Such a folder is a project for what is started in itself.
 fn nearest(folder: &Path) -> Option<PathBuf> {
     for (above, place) in folder.ancestors().enumerate() {
         if above > 0 && (is_home(place) || is_for_everybody(place)) {
@@ -83,7 +86,8 @@ fn is_home(folder: &Path) -> bool {
 fn is_for_everybody(folder: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     folder.parent().is_none()
-        || std::fs::metadata(folder).is_ok_and(|metadata| metadata.permissions().mode() & 0o002 != 0)
+        || std::fs::metadata(folder)
+            .is_ok_and(|metadata| metadata.permissions().mode() & 0o002 != 0)
 }
 
 #[cfg(not(unix))]
@@ -102,18 +106,23 @@ fn absolute(here: &Path, file: &Path) -> Option<PathBuf> {
 fn has_run(root: &Path, file: &Path) -> bool {
     let read = Source::read(file, file).ok().and_then(|source| PipelineFile::parse(source).ok());
     read.is_some_and(|pipeline| {
-        [records_folder, former_records_folder].iter().any(|folder| folder(root, &pipeline.name).is_dir())
+        [records_folder, former_records_folder]
+            .iter()
+            .any(|folder| folder(root, &pipeline.name).is_dir())
     })
 }
 
 /// The project's folder. Commands enter it first.
 pub fn root() -> Result<PathBuf, CliError> {
-    std::env::current_dir().map_err(|e| CliError::usage(format!("failed to find the current folder: {e}")))
+    std::env::current_dir()
+        .map_err(|e| CliError::usage(format!("failed to find the current folder: {e}")))
 }
 
 /// A path as it was typed, seen from the project: relative to it if it lies in it.
 pub fn path(typed: &Path) -> PathBuf {
-    let (Some(started), Ok(root)) = (STARTED.get(), std::env::current_dir()) else { return typed.to_owned() };
+    let (Some(started), Ok(root)) = (STARTED.get(), std::env::current_dir()) else {
+        return typed.to_owned();
+    };
     if *started == root {
         return typed.to_owned();
     }
@@ -146,14 +155,19 @@ fn way_back() -> Option<PathBuf> {
 
 /// What makes the first run of a project.
 pub fn how_to_begin() -> String {
-    let entries = |folder: &str| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
+    let entries =
+        |folder: &str| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
     let mut files: Vec<PathBuf> = entries("pipelines").chain(entries(".")).collect();
     files.sort();
     let is_pipeline = |file: &PathBuf| {
         let is_yaml = file.extension().is_some_and(|e| e == "yaml" || e == "yml");
         is_yaml && Source::read(file, file).is_ok_and(|source| PipelineFile::parse(source).is_ok())
     };
-    match files.iter().map(|file| file.strip_prefix(".").unwrap_or(file).to_owned()).find(is_pipeline) {
+    match files
+        .iter()
+        .map(|file| file.strip_prefix(".").unwrap_or(file).to_owned())
+        .find(is_pipeline)
+    {
         Some(file) => {
             let line = Line::new(["pipe", "run"]).path(&file);
             format!("`{}` makes the first", typed_here(&line.to_string()))

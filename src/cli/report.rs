@@ -75,7 +75,10 @@ impl Subject {
         Ok(Page {
             title: pipeline.unwrap_or("All runs").to_owned(),
             file: self.pipeline.as_ref().map(|meant| meant.file.display().to_string()),
-            run: self.pipeline.as_ref().map(|meant| Line::new(["pipe", "run"]).path(&meant.file).to_string()),
+            run: self
+                .pipeline
+                .as_ref()
+                .map(|meant| Line::new(["pipe", "run"]).path(&meant.file).to_string()),
             generated_at: Utc::now(),
             version: version::long().replace('\n', ", "),
             stages: self.stages()?,
@@ -96,7 +99,11 @@ impl Subject {
                 let end = if running { Utc::now() } else { record.updated_at };
                 (end - record.started_at).as_seconds_f64().max(0.0)
             });
-            Node { needs: dependencies.iter().map(|(_, s)| s.id.to_string()).collect(), standing, seconds }
+            Node {
+                needs: dependencies.iter().map(|(_, s)| s.id.to_string()).collect(),
+                standing,
+                seconds,
+            }
         };
         Ok(status::standings(meant, &observed).into_iter().map(node).collect())
     }

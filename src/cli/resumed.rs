@@ -1,5 +1,6 @@
-//! `--run-number N --resume`: a run goes on with the settings that it was begun with. Those that the command line or the
-//! environment gives now count, too; where they say something else, the stage refuses and names the difference.
+//! `--run-number N --resume`: a run goes on with the settings that it was begun with. Those that
+//! the command line or the environment gives now count, too; where they say something else, the
+//! stage refuses and names the difference.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,14 +22,15 @@ pub struct Readings<'a> {
 }
 
 impl Readings<'_> {
-    /// What is to be set so that every stage which has run `number` goes on with that run's settings, where nothing else
-    /// was asked for.
+    /// What is to be set so that every stage which has run `number` goes on with that run's
+    /// settings, where nothing else was asked for.
     pub fn settings_of_run(&self, root: &Path, number: u32) -> Vec<Override> {
         let single = |stage: &&LoadedStage| stage.id.as_str() == stage.id.declared();
         let stages = self.given.stages().filter(single);
         let mut all: Vec<Override> = Vec::new();
         for stage in stages {
-            let run = stage.stage.runs().and_then(|folder| Runs::at(root.join(folder)).find(number));
+            let run =
+                stage.stage.runs().and_then(|folder| Runs::at(root.join(folder)).find(number));
             let Some(metadata) = run.and_then(|run| run.metadata().ok()) else { continue };
             if metadata.stage == stage.id.as_str() {
                 all.extend(self.of_stage(stage, &metadata));
@@ -50,7 +52,9 @@ impl Readings<'_> {
             .filter_map(|d| Some(set(place(stage, &d)?, d.old.unwrap_or_default())))
             .collect();
         own.extend(
-            self.length(stage, run).into_iter().map(|(key, value)| set(format!("{}.{key}", stage.id), value)),
+            self.length(stage, run)
+                .into_iter()
+                .map(|(key, value)| set(format!("{}.{key}", stage.id), value)),
         );
         own
     }
@@ -58,7 +62,10 @@ impl Readings<'_> {
     /// How long the run is to be: as long as it was to be, or longer if the file says so by now.
     fn length(&self, stage: &LoadedStage, run: &Metadata) -> Vec<(&'static str, Value)> {
         let setting = |graph: &Graph, key: &str| {
-            graph.stage(&stage.id).and_then(|s| s.stage.settings().get(key).cloned()).unwrap_or_default()
+            graph
+                .stage(&stage.id)
+                .and_then(|s| s.stage.settings().get(key).cloned())
+                .unwrap_or_default()
         };
         let given = |key| self.is_given(key, setting(self.plain, key) != setting(self.given, key));
         let Some(today) = setting(self.given, "epochs").as_u64() else { return Vec::new() };
@@ -81,8 +88,9 @@ impl Readings<'_> {
     /// Whether a setting was given outside of the files: it is another one for it, or was named.
     fn is_given(&self, key: &str, differs: bool) -> bool {
         let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
-        let named =
-            |given: &Override| given.path.last().is_some_and(|name| name.eq_ignore_ascii_case(&last(key)));
+        let named = |given: &Override| {
+            given.path.last().is_some_and(|name| name.eq_ignore_ascii_case(&last(key)))
+        };
         differs || self.overrides.iter().any(named)
     }
 }
@@ -99,8 +107,9 @@ fn place(stage: &LoadedStage, difference: &Difference) -> Option<String> {
     if stage.inputs.iter().any(|input| input.name == key) {
         return None;
     }
-    let of_input =
-        |input: &Input| Some((input.stage.clone(), key.strip_prefix(&input.name)?.strip_prefix('.')?));
+    let of_input = |input: &Input| {
+        Some((input.stage.clone(), key.strip_prefix(&input.name)?.strip_prefix('.')?))
+    };
     let (stage, key) = stage.inputs.iter().find_map(of_input).unwrap_or((stage.id.clone(), key));
     (key != "kind" && !key.contains(' ')).then(|| format!("{stage}.{key}"))
 }

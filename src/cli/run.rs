@@ -111,7 +111,11 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
     (execution.job, execution.restarted) = (arguments.job.job(), restarted);
     let (plan, observed) = meant.plan(&execution)?;
     if let Some(planned) = &planned {
-        planned.still_holds(arguments.plan.as_deref().unwrap_or(Path::new("")), &plan, &meant.graph)?;
+        planned.still_holds(
+            arguments.plan.as_deref().unwrap_or(Path::new("")),
+            &plan,
+            &meant.graph,
+        )?;
     }
     if arguments.dry_run {
         plan::print(&plan);
@@ -128,8 +132,9 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
         // The jobs mirror what they do; this is what was left from before.
         let mirrored = store::finish(mirror, &stop, output);
         let Some(summary) = summary else { return mirrored.map(|()| ExitCode::SUCCESS) };
-        let ended = End { arguments: &arguments, asked: &asked, execution: &execution, output, seconds }
-            .tell(&summary);
+        let ended =
+            End { arguments: &arguments, asked: &asked, execution: &execution, output, seconds }
+                .tell(&summary);
         return store::together(ended, mirrored, &stop);
     }
     execution.jobs = jobs;
@@ -154,7 +159,8 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
     report::stderr::flush();
     let mirrored = store::finish(mirror, &stop, output);
     let ended =
-        End { arguments: &arguments, asked: &asked, execution: &execution, output, seconds }.tell(&summary);
+        End { arguments: &arguments, asked: &asked, execution: &execution, output, seconds }
+            .tell(&summary);
     let code = store::together(ended, mirrored, &stop)?;
     match (before, stop.requested()) {
         (Some(before), Some(signal)) => inside::end(&meant, signal, &before, &summary),
@@ -182,7 +188,10 @@ impl RunArguments {
         let executor = self.executor.and_then(|executor| executor.to_possible_value());
         let executor = executor.map(|value| format!("--executor={}", value.get_name()));
         let keep_going = self.keep_going.then(|| "--keep-going".to_owned());
-        asked.typed("run").options(jobs.into_iter().chain(executor).chain(keep_going)).options(output.typed())
+        asked
+            .typed("run")
+            .options(jobs.into_iter().chain(executor).chain(keep_going))
+            .options(output.typed())
     }
 }
 
@@ -207,12 +216,14 @@ fn submit(
         return Ok(None);
     }
     let mut summary = jobs::follow(meant, execution, submitted)?;
-    let skipped = plan.steps.iter().filter(|step| step.action == Action::Skip).map(|step| step.stage.clone());
+    let skipped =
+        plan.steps.iter().filter(|step| step.action == Action::Skip).map(|step| step.stage.clone());
     summary.skipped.splice(..0, skipped);
     Ok(Some(summary))
 }
 
-/// A line of the summary. What was done is done, so a closed stdout does not change how the program ends.
+/// A line of the summary. What was done is done, so a closed stdout does not change how the program
+/// ends.
 fn told(line: impl std::fmt::Display) {
     let _ = stdout::try_line(&line.to_string());
 }
@@ -261,8 +272,9 @@ impl End<'_> {
         if let Some(error) =
             CliError::all(failed.iter().map(|(id, e)| CliError::stage(id.as_str(), e)).collect())
         {
-            let error =
-                error.note(format!("what was done stays done; when that is mended, go on with: {again}"));
+            let error = error.note(format!(
+                "what was done stays done; when that is mended, go on with: {again}"
+            ));
             return Err(self.forced_later(summary).into_iter().fold(error, CliError::note));
         }
         if let Some(signal) = stop.requested() {
@@ -277,15 +289,20 @@ impl End<'_> {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// How one runs it again though nothing has changed: an option that goes with the others, or else the whole command.
+    /// How one runs it again though nothing has changed: an option that goes with the others, or
+    /// else the whole command.
     fn anew(&self) -> String {
         match self.asked.is_for_one_run() || self.arguments.plan.is_some() {
-            true => format!("`{}`", Asked::with_environment(self.asked.typed_anew(), self.execution.graph)),
+            true => format!(
+                "`{}`",
+                Asked::with_environment(self.asked.typed_anew(), self.execution.graph)
+            ),
             false => "`--force`".to_owned(),
         }
     }
 
-    /// Stages that were to run even if they are up to date, and were not begun: going on does not force them.
+    /// Stages that were to run even if they are up to date, and were not begun: going on does not
+    /// force them.
     fn forced_later(&self, summary: &Summary) -> Option<String> {
         let forced = &self.execution.forced;
         let left = summary.not_begun.iter().filter(|stage| forced.contains(*stage));
@@ -293,7 +310,8 @@ impl End<'_> {
         (asked.which.stages, asked.which.from, asked.which.until) =
             (left.map(StageId::to_string).collect(), Vec::new(), Vec::new());
         let anew = Asked::with_environment(asked.typed_anew(), self.execution.graph);
-        (!asked.which.stages.is_empty()).then(|| format!("then force what was not begun with: {anew}"))
+        (!asked.which.stages.is_empty())
+            .then(|| format!("then force what was not begun with: {anew}"))
     }
 }
 
@@ -303,8 +321,10 @@ mod tests {
 
     use crate::cli::{Arguments, Command};
 
-    /// Options that going on does not repeat: what they asked for was done, or is in the plan that they name.
-    const ONCE: [&str; 9] = ["force", "dry_run", "detach", "take", "plan", "only", "planned", "help", "file"];
+    /// Options that going on does not repeat: what they asked for was done, or is in the plan that
+    /// they name.
+    const ONCE: [&str; 9] =
+        ["force", "dry_run", "detach", "take", "plan", "only", "planned", "help", "file"];
 
     #[test]
     fn going_on_repeats_every_option_but_those_for_once() {
@@ -312,7 +332,8 @@ mod tests {
         command.build();
         let run = command.find_subcommand("run").unwrap();
         let mut tried = 0;
-        for option in run.get_arguments().filter(|option| !ONCE.contains(&option.get_id().as_str())) {
+        for option in run.get_arguments().filter(|option| !ONCE.contains(&option.get_id().as_str()))
+        {
             let name = option.get_long().map_or_else(String::new, |name| format!("--{name}"));
             let possible = option.get_possible_values();
             let value = match (option.get_num_args(), option.get_id().as_str(), possible.last()) {
@@ -325,7 +346,9 @@ mod tests {
             let mut typed: Vec<String> = ["pipe", "run", "my p.yaml"].map(str::to_owned).into();
             typed.extend(Some(name.clone()).filter(|name| !name.is_empty()));
             typed.extend(value.clone());
-            let Arguments { output, command: Command::Run(arguments) } = Arguments::parse_from(&typed) else {
+            let Arguments { output, command: Command::Run(arguments) } =
+                Arguments::parse_from(&typed)
+            else {
                 panic!("{typed:?}");
             };
             let again = arguments.again(&arguments.asked().unwrap(), &output).to_string();

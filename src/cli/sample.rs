@@ -62,16 +62,27 @@ pub fn sample(arguments: SampleArguments, output: &Output) -> Result<ExitCode, C
     let path = files::checkpoint(&a.checkpoint)?;
     let adapter = a.lora.as_deref().map(files::adapter);
     let device = device::resolve(a.device, Share::default()).map_err(CliError::usage)?.device;
-    let opened = checkpoint::open(&path, adapter.as_deref(), !a.no_ema, &device).map_err(CliError::failed)?;
+    let opened = checkpoint::open(&path, adapter.as_deref(), !a.no_ema, &device)
+        .map_err(CliError::failed)?;
     if let Some(warning) = &opened.warning {
         message::warning(warning);
     }
     let request = Request {
-        title: format!("{}, {} steps, guidance {}, seed {}", path.display(), a.steps, a.guidance, a.seed),
+        title: format!(
+            "{}, {} steps, guidance {}, seed {}",
+            path.display(),
+            a.steps,
+            a.guidance,
+            a.seed
+        ),
         n: usize::from(a.n),
         classes: a.classes,
         seed: a.seed,
-        sampler: Sampler { steps: usize::from(a.steps), guidance: a.guidance, ..Sampler::default() },
+        sampler: Sampler {
+            steps: usize::from(a.steps),
+            guidance: a.guidance,
+            ..Sampler::default()
+        },
         batch_size: usize::from(a.batch_size),
     };
     let classes = opened.config.num_classes;
@@ -88,7 +99,12 @@ pub fn sample(arguments: SampleArguments, output: &Output) -> Result<ExitCode, C
     let after = |done: u64, total: u64| {
         report.event(
             &id,
-            &Event::Preparing { what: "drawing".into(), done, total: Some(total), unit: Unit::Images },
+            &Event::Preparing {
+                what: "drawing".into(),
+                done,
+                total: Some(total),
+                unit: Unit::Images,
+            },
         );
         stop.requested().is_none()
     };

@@ -1,5 +1,5 @@
-//! Every key of every stage kind: a value in the file, on the command line and in the environment comes to the same, and
-//! what is wrong with it is told in a person's words.
+//! Every key of every stage kind: a value in the file, on the command line and in the environment
+//! comes to the same, and what is wrong with it is told in a person's words.
 
 use std::path::Path;
 
@@ -43,7 +43,9 @@ const NOT_FOR_PEOPLE: [&str; 16] = [
 
 /// All paths of named keys below a node of a schema.
 fn paths(root: &Value, node: &Value, path: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
-    if let Some(other) = node["$ref"].as_str().and_then(|text| root.pointer(text.strip_prefix('#')?)) {
+    if let Some(other) =
+        node["$ref"].as_str().and_then(|text| root.pointer(text.strip_prefix('#')?))
+    {
         paths(root, other, path, found);
     }
     for key in ["anyOf", "oneOf"] {
@@ -110,10 +112,15 @@ fn a_value_comes_to_the_same_wherever_it_is_given() {
                 let set = Override::parse(&text, format!("--set {text}")).unwrap();
                 let set = load(folder.path(), &pipeline, &[set]);
                 let name = format!("PIPE_{}__{}", stage, path.join("__")).to_uppercase();
-                let variable = environment::among([(name.clone().into(), value.to_string().into())]);
+                let variable =
+                    environment::among([(name.clone().into(), value.to_string().into())]);
                 let variable = load(folder.path(), &pipeline, &variable);
                 assert_eq!(file.as_ref().ok(), set.as_ref().ok(), "{text}: {file:?} {set:?}");
-                assert_eq!(file.as_ref().ok(), variable.as_ref().ok(), "{text}: {file:?} {variable:?}");
+                assert_eq!(
+                    file.as_ref().ok(),
+                    variable.as_ref().ok(),
+                    "{text}: {file:?} {variable:?}"
+                );
                 match (file, set, variable) {
                     (Err(file), Err(set), Err(variable)) => {
                         refused += 1;

@@ -1,4 +1,5 @@
-//! Ctrl-C, SIGTERM and a closed terminal: the first asks running stages to save and stop, a second Ctrl-C ends the program at once.
+//! Ctrl-C, SIGTERM and a closed terminal: the first asks running stages to save and stop, a second
+//! Ctrl-C ends the program at once.
 
 use std::sync::Arc;
 
@@ -11,11 +12,16 @@ use crate::report::stderr;
 
 /// Starts the thread that turns signals into the wish to stop.
 pub fn watch(stop: Stop) -> Result<(), CliError> {
-    watch_saying(stop, |_| "saving a checkpoint, then stopping (Ctrl-C again to stop at once)".to_owned())
+    watch_saying(stop, |_| {
+        "saving a checkpoint, then stopping (Ctrl-C again to stop at once)".to_owned()
+    })
 }
 
 /// The same, with other words for what follows a signal.
-pub fn watch_saying(stop: Stop, follows: impl Fn(Signal) -> String + Send + 'static) -> Result<(), CliError> {
+pub fn watch_saying(
+    stop: Stop,
+    follows: impl Fn(Signal) -> String + Send + 'static,
+) -> Result<(), CliError> {
     let mut which = vec![SIGINT, SIGTERM];
     if !ignores_hangup() {
         which.push(SIGHUP);
@@ -29,7 +35,8 @@ pub fn watch_saying(stop: Stop, follows: impl Fn(Signal) -> String + Send + 'sta
                 _ => Signal::Interrupt,
             };
             if stop.requested().is_some() && signal == Signal::Interrupt {
-                // Checkpoints are put in place by renaming, so nothing that was saved is lost. Programs would go on.
+                // Checkpoints are put in place by renaming, so nothing that was saved is lost.
+                // Programs would go on.
                 pipe_engine::command::end_all();
                 std::process::exit(i32::from(signal.exit_code()));
             }
@@ -40,8 +47,8 @@ pub fn watch_saying(stop: Stop, follows: impl Fn(Signal) -> String + Send + 'sta
     Ok(())
 }
 
-/// A file that grows longer than `ulimit -f` allows is an error of whoever writes it, and not the end of the process. What
-/// it starts has the signal as usual.
+/// A file that grows longer than `ulimit -f` allows is an error of whoever writes it, and not the
+/// end of the process. What it starts has the signal as usual.
 pub fn no_end_by_limits() {
     #[cfg(unix)]
     if let Err(error) = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()) {
@@ -57,7 +64,8 @@ pub fn end_quietly(stop: Stop) -> Result<(), CliError> {
 }
 
 fn listen(which: &[i32]) -> Result<Signals, CliError> {
-    Signals::new(which).map_err(|e| CliError::failed(format!("failed to install the signal handlers: {e}")))
+    Signals::new(which)
+        .map_err(|e| CliError::failed(format!("failed to install the signal handlers: {e}")))
 }
 
 /// Whether the program was started with `nohup`: then it goes on when its terminal closes.

@@ -33,7 +33,8 @@ pub struct StatusArguments {
 pub struct Standing {
     pub stage: StageId,
     kind: String,
-    /// `done`, `partial`, `running`, `failed`, `stale`, `not run`, or `on demand` for what keeps nothing.
+    /// `done`, `partial`, `running`, `failed`, `stale`, `not run`, or `on demand` for what keeps
+    /// nothing.
     status: &'static str,
     detail: String,
     progress: Option<Progress>,
@@ -64,7 +65,8 @@ pub fn status(arguments: StatusArguments) -> Result<ExitCode, CliError> {
         .iter()
         .map(|s| {
             let time = s.updated_at.as_ref().map(table::time);
-            let mut row = vec![s.stage.to_string(), s.status.to_owned(), time.unwrap_or_else(|| "-".into())];
+            let mut row =
+                vec![s.stage.to_string(), s.status.to_owned(), time.unwrap_or_else(|| "-".into())];
             row.extend(with_jobs.then(|| s.job.as_ref().map_or("-".into(), JobStanding::cell)));
             row.push(s.detail.clone());
             row
@@ -96,7 +98,8 @@ fn standing(stage: StageId, kind: String, found: &Observed, holder: Option<Strin
     let (status, detail) = match (&found.observation.state, &holder) {
         (_, Some(holder)) => {
             progress = record.and_then(|r| r.progress);
-            let done = progress.map(|p| format!("epoch {}/{}, ", p.epoch, p.epochs)).unwrap_or_default();
+            let done =
+                progress.map(|p| format!("epoch {}/{}, ", p.epoch, p.epochs)).unwrap_or_default();
             ("running", format!("{done}by {holder}"))
         }
         (State::Done { reason }, None) => ("done", reason.clone()),
@@ -120,5 +123,15 @@ fn standing(stage: StageId, kind: String, found: &Observed, holder: Option<Strin
         },
     };
     let updated_at = record.map(|r| r.updated_at);
-    Standing { stage, kind, status, detail, progress, holder, updated_at, record: record.cloned(), job: None }
+    Standing {
+        stage,
+        kind,
+        status,
+        detail,
+        progress,
+        holder,
+        updated_at,
+        record: record.cloned(),
+        job: None,
+    }
 }

@@ -1,5 +1,5 @@
-//! The store of a pipeline, for the commands that have one: fetching before anything is planned, mirroring while stages
-//! run, waiting for it at the end.
+//! The store of a pipeline, for the commands that have one: fetching before anything is planned,
+//! mirroring while stages run, waiting for it at the end.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,11 @@ pub fn bring(meant: &Meant, take: Option<Take>) -> Result<Option<Prepared>, CliE
         Take::Folder => pipe_remote::Take::Folder,
     });
     let about_to = |files: usize, bytes: u64| {
-        message::note(&format!("fetching {} ({}) from {url}", files_in_words(files), table::bytes(bytes)));
+        message::note(&format!(
+            "fetching {} ({}) from {url}",
+            files_in_words(files),
+            table::bytes(bytes)
+        ));
     };
     let project = Project::of(&meant.root, &meant.graph);
     let prepared = pipe_remote::prepare(url, project, take, &about_to).map_err(|error| {

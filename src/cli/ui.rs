@@ -50,7 +50,9 @@ impl Content for Subject {
     }
 
     fn html(&self) -> String {
-        self.page().map(|page| page.to_html(true)).unwrap_or_else(|error| error.messages().join("\n"))
+        self.page()
+            .map(|page| page.to_html(true))
+            .unwrap_or_else(|error| error.messages().join("\n"))
     }
 
     fn json(&self) -> String {

@@ -21,7 +21,8 @@ use crate::say;
 pub struct VerifyArguments {
     #[command(flatten)]
     asked: AskedFile,
-    /// Set what is damaged aside, so that the next run makes it again; what somebody holds is left alone
+    /// Set what is damaged aside, so that the next run makes it again; what somebody holds is left
+    /// alone
     #[arg(long)]
     repair: bool,
     /// With --repair: change nothing and say what is damaged, as without it
@@ -37,15 +38,16 @@ pub fn verify(arguments: VerifyArguments) -> Result<ExitCode, CliError> {
     let file = asked.as_ref().map(|asked| asked.which.file.clone());
     let folders = Subject::of(asked)?.folders()?;
     let found = look(&folders)?;
-    let repaired =
-        (arguments.repair && !arguments.dry_run).then(|| repair::repair(&found.damaged, &found.shared));
+    let repaired = (arguments.repair && !arguments.dry_run)
+        .then(|| repair::repair(&found.damaged, &found.shared));
     let whole = match &repaired {
         Some(repaired) => repaired.failed.is_empty(),
         None => found.damaged.is_empty(),
     };
     let code = if whole { ExitCode::SUCCESS } else { ExitCode::from(1) };
     if arguments.json {
-        let damage = |d: &Damage| json!({"path": shown(&d.path), "what": d.what, "advice": d.advice});
+        let damage =
+            |d: &Damage| json!({"path": shown(&d.path), "what": d.what, "advice": d.advice});
         let all = json!({
             "good": found.good,
             "bytes": found.bytes,
@@ -62,13 +64,17 @@ pub fn verify(arguments: VerifyArguments) -> Result<ExitCode, CliError> {
         say!("{all:#}");
         return Ok(code);
     }
-    for (word, damage) in
-        found.damaged.iter().map(|d| ("damaged", d)).chain(found.shared.iter().map(|d| ("shared", d)))
+    for (word, damage) in found
+        .damaged
+        .iter()
+        .map(|d| ("damaged", d))
+        .chain(found.shared.iter().map(|d| ("shared", d)))
     {
         say!("{word} {}: {}\n  {}", shown(&damage.path), damage.what, damage.advice);
     }
     found.left_out.iter().for_each(|what| say!("left out {what}"));
-    let good = format!("{} files are as they were noted, {}", found.good, table::bytes(found.bytes));
+    let good =
+        format!("{} files are as they were noted, {}", found.good, table::bytes(found.bytes));
     match found.damaged.len() {
         0 => say!("{good}"),
         1 => say!("{good}; 1 is not"),
@@ -82,7 +88,9 @@ pub fn verify(arguments: VerifyArguments) -> Result<ExitCode, CliError> {
             command(Line::new(["pipe", "verify"])).options(["--repair"])
         ),
         Some(done) => {
-            done.set_aside.iter().for_each(|(from, to)| say!("set aside {} as {}", shown(from), shown(to)));
+            done.set_aside
+                .iter()
+                .for_each(|(from, to)| say!("set aside {} as {}", shown(from), shown(to)));
             done.put_in_order.iter().for_each(|run| say!("put in order {}", shown(run)));
             done.separated.iter().for_each(|path| say!("made {} a file of its own", shown(path)));
             done.failed.iter().for_each(|what| say!("not repaired: {what}"));

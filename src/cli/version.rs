@@ -12,12 +12,15 @@ const FEATURES: [(&str, bool); 4] = [
 
 pub const SHORT: &str = env!("CARGO_PKG_VERSION");
 
-/// The version with the commit it was built from, where that is known, and the features of the build.
+/// The version with the commit it was built from, where that is known, and the features of the
+/// build.
 pub fn long() -> &'static str {
     static LONG: OnceLock<String> = OnceLock::new();
     LONG.get_or_init(|| {
-        let commit = option_env!("PIPE_COMMIT").map(|commit| format!(" ({commit})")).unwrap_or_default();
-        let features: Vec<&str> = FEATURES.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
+        let commit =
+            option_env!("PIPE_COMMIT").map(|commit| format!(" ({commit})")).unwrap_or_default();
+        let features: Vec<&str> =
+            FEATURES.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
         let features = if features.is_empty() { "none".to_owned() } else { features.join(", ") };
         format!("{SHORT}{commit}\nfeatures: {features}")
     })

@@ -59,8 +59,11 @@ impl Described {
     ) -> Self {
         let classes = dataset.counts().into_iter();
         let passed = dataset.passed_over();
-        let kinds =
-            passed.iter().map(|(kind, count)| Passed { kind: kind.name(), count, advice: kind.advice() });
+        let kinds = passed.iter().map(|(kind, count)| Passed {
+            kind: kind.name(),
+            count,
+            advice: kind.advice(),
+        });
         Self {
             stage: stage.to_string(),
             source: dataset.source().name(),
@@ -68,22 +71,34 @@ impl Described {
             image_size: dataset.image_size(),
             digest: dataset.digest().to_owned(),
             classes: classes
-                .map(|class| Class { name: class.name, train: class.train, validation: class.validation })
+                .map(|class| Class {
+                    name: class.name,
+                    train: class.train,
+                    validation: class.validation,
+                })
                 .collect(),
             passed_over: kinds.collect(),
             passed_over_text: passed.to_string(),
-            bad: bad.map(|(file, reason)| Bad { file: file.to_owned(), reason: reason.to_owned() }).collect(),
+            bad: bad
+                .map(|(file, reason)| Bad { file: file.to_owned(), reason: reason.to_owned() })
+                .collect(),
         }
     }
 
     /// For a terminal, in several lines.
     pub fn text(&self) -> String {
-        let root = self.root.as_ref().map(|root| format!(" {}", root.display())).unwrap_or_default();
+        let root =
+            self.root.as_ref().map(|root| format!(" {}", root.display())).unwrap_or_default();
         let size = self.image_size;
-        let mut lines = vec![format!("{}: {}{root}, {size} x {size} pixels", self.stage, self.source)];
+        let mut lines =
+            vec![format!("{}: {}{root}, {size} x {size} pixels", self.stage, self.source)];
         lines.extend(self.counts().lines().map(|line| format!("  {line}")));
-        let without: Vec<&str> =
-            self.classes.iter().filter(|class| class.train == 0).map(|class| &*class.name).collect();
+        let without: Vec<&str> = self
+            .classes
+            .iter()
+            .filter(|class| class.train == 0)
+            .map(|class| &*class.name)
+            .collect();
         if !without.is_empty() {
             lines.push(format!("  no training image: {}", without.join(", ")));
         }
@@ -102,7 +117,11 @@ impl Described {
             }
         }
         // Names of files may hold what moves a terminal's cursor.
-        lines.iter().map(|line| line.replace(char::is_control, "\u{fffd}")).collect::<Vec<_>>().join("\n")
+        lines
+            .iter()
+            .map(|line| line.replace(char::is_control, "\u{fffd}"))
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     fn counts(&self) -> String {
@@ -111,13 +130,17 @@ impl Described {
             let aside = validates.then(|| validation.to_string());
             [name.to_owned(), train.to_string()].into_iter().chain(aside).collect::<Vec<_>>()
         };
-        let mut rows: Vec<_> = self.classes.iter().map(|c| row(&c.name, c.train, c.validation)).collect();
+        let mut rows: Vec<_> =
+            self.classes.iter().map(|c| row(&c.name, c.train, c.validation)).collect();
         if self.classes.len() > 1 {
             let sum = |of: fn(&Class) -> usize| self.classes.iter().map(of).sum();
             let all = counted(self.classes.len(), "class");
             rows.push(row(&format!("= {all}"), sum(|c| c.train), sum(|c| c.validation)));
         }
-        table::table(if validates { &["Class", "Train", "Validation"] } else { &["Class", "Train"] }, &rows)
+        table::table(
+            if validates { &["Class", "Train", "Validation"] } else { &["Class", "Train"] },
+            &rows,
+        )
     }
 }
 

@@ -1,5 +1,5 @@
-//! The line of a running stage: what matters most stays when the terminal is narrow. Pure: pieces and a width in, text
-//! out.
+//! The line of a running stage: what matters most stays when the terminal is narrow. Pure: pieces
+//! and a width in, text out.
 
 /// The bar between brackets is at most so wide, and is left out below so many cells.
 const BAR: (usize, usize) = (24, 8);
@@ -16,11 +16,13 @@ pub fn piece(rank: u8, text: impl Into<String>) -> Piece {
     Piece { text: text.into(), rank }
 }
 
-/// `lead [====>   ] piece  piece` in at most `width` cells. `share`: how far it is, between 0 and 1, where that is known.
+/// `lead [====>   ] piece  piece` in at most `width` cells. `share`: how far it is, between 0 and
+/// 1, where that is known.
 pub fn line(width: usize, lead: &str, share: Option<f64>, mut pieces: Vec<Piece>) -> String {
     pieces.retain(|piece| !piece.text.is_empty());
     let cells = |text: &str| text.chars().count();
-    let total = |pieces: &[Piece]| cells(lead) + pieces.iter().map(|p| 2 + cells(&p.text)).sum::<usize>();
+    let total =
+        |pieces: &[Piece]| cells(lead) + pieces.iter().map(|p| 2 + cells(&p.text)).sum::<usize>();
     while total(&pieces) > width {
         let Some(rank) = pieces.iter().map(|p| p.rank).max() else { break };
         pieces.retain(|p| p.rank != rank);
@@ -42,7 +44,8 @@ fn bar(share: f64, width: usize) -> String {
     format!("[{:<width$}]", "=".repeat(full) + head)
 }
 
-/// A length of time, as exact as one wants to know it: `12 s`, `4 min 05 s`, `2 h 05 min`, `3 d 4 h`.
+/// A length of time, as exact as one wants to know it: `12 s`, `4 min 05 s`, `2 h 05 min`, `3 d 4
+/// h`.
 pub fn duration(seconds: f64) -> String {
     let s = seconds.max(0.0).round() as u64;
     match s {

@@ -1,5 +1,5 @@
-//! Diagnostics of the libraries and of our own code, on stderr. `PIPE_LOG` sets the filter, as `RUST_LOG` does
-//! elsewhere.
+//! Diagnostics of the libraries and of our own code, on stderr. `PIPE_LOG` sets the filter, as
+//! `RUST_LOG` does elsewhere.
 
 use pipe_engine::spec::environment;
 use tracing_subscriber::EnvFilter;
@@ -14,7 +14,8 @@ pub fn start(output: &Output) {
         (_, 1) => "pipe=info,pipe_engine=info,pipe_train=info,warn",
         _ => "pipe=debug,pipe_engine=debug,pipe_train=debug,info",
     };
-    let filter = EnvFilter::try_from_env(environment::LOG).unwrap_or_else(|_| EnvFilter::new(level));
+    let filter =
+        EnvFilter::try_from_env(environment::LOG).unwrap_or_else(|_| EnvFilter::new(level));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| stderr::Stderr)

@@ -21,10 +21,13 @@ pub trait Reporter: Report {
     fn finish(&self) {}
 }
 
-/// The reporter that the command line asks for. `several`: stages run at once, so each line says whose it is.
+/// The reporter that the command line asks for. `several`: stages run at once, so each line says
+/// whose it is.
 pub fn reporter(output: &Output, several: bool) -> Box<dyn Reporter> {
     match output.log {
         LogFormat::Json => Box::new(json::JsonLines),
-        LogFormat::Text => Box::new(terminal::Terminal::new(output.quiet, output.verbose > 0, several)),
+        LogFormat::Text => {
+            Box::new(terminal::Terminal::new(output.quiet, output.verbose > 0, several))
+        }
     }
 }

@@ -1,9 +1,12 @@
-//! Lines on stderr that never stop the work: if nobody reads them, or nobody can, they are lost and the training goes on.
+//! Lines on stderr that never stop the work: if nobody reads them, or nobody can, they are lost and
+//! the training goes on.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel};
+use std::sync::mpsc::{
+    Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel,
+};
 use std::time::Duration;
 
 use pipe_engine::{foreign, secret};
@@ -55,7 +58,8 @@ pub fn line(text: impl AsRef<str>) {
     write(format!("{}\n", shown(text.as_ref())).into_bytes());
 }
 
-/// A text as it may reach stderr, whoever wrote it: without secrets, and without anything that a terminal would obey.
+/// A text as it may reach stderr, whoever wrote it: without secrets, and without anything that a
+/// terminal would obey.
 pub fn shown(text: &str) -> String {
     foreign::shown(&secret::mask(text), style::colours()).into_owned()
 }

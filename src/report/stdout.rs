@@ -4,7 +4,8 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use pipe_engine::{foreign, secret};
 
-/// Prints a text, whoever wrote it: without secrets, and without anything that a terminal would obey.
+/// Prints a text, whoever wrote it: without secrets, and without anything that a terminal would
+/// obey.
 pub fn line(text: &str) {
     ended(try_line(text));
 }

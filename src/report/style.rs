@@ -1,4 +1,5 @@
-//! Colours on stderr: only on a terminal that has them, and not where `NO_COLOR` or `TERM=dumb` asks for none.
+//! Colours on stderr: only on a terminal that has them, and not where `NO_COLOR` or `TERM=dumb`
+//! asks for none.
 
 use std::fmt::Display;
 use std::sync::OnceLock;
@@ -15,7 +16,9 @@ pub const FAINT: Style = Style::new().dimmed();
 /// Whether stderr shows colours.
 pub fn colours() -> bool {
     static COLOURS: OnceLock<bool> = OnceLock::new();
-    *COLOURS.get_or_init(|| anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never)
+    *COLOURS.get_or_init(|| {
+        anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never
+    })
 }
 
 /// Text in a style, where there are colours.
@@ -27,15 +30,17 @@ fn dressed(style: Style, text: impl Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// A message with its label, such as `error`: the excerpt's frame faint, the marks under it and the help in colour.
+/// A message with its label, such as `error`: the excerpt's frame faint, the marks under it and the
+/// help in colour.
 pub fn message(label: &str, style: Style, text: &str) -> String {
     if !colours() {
         return format!("{label}: {text}");
     }
     let mut lines = text.lines();
-    let first = format!("{} {}", dressed(style, format!("{label}:")), lines.next().unwrap_or_default());
-    let rest =
-        lines.map(|line| help(line).or_else(|| excerpt(line, style)).unwrap_or_else(|| line.to_owned()));
+    let first =
+        format!("{} {}", dressed(style, format!("{label}:")), lines.next().unwrap_or_default());
+    let rest = lines
+        .map(|line| help(line).or_else(|| excerpt(line, style)).unwrap_or_else(|| line.to_owned()));
     std::iter::once(first).chain(rest).collect::<Vec<_>>().join("\n")
 }
 

@@ -12,7 +12,8 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
         }
     }
     let line = |cells: Vec<&str>| {
-        let padded: Vec<String> = cells.iter().zip(&widths).map(|(cell, width)| pad(cell, *width)).collect();
+        let padded: Vec<String> =
+            cells.iter().zip(&widths).map(|(cell, width)| pad(cell, *width)).collect();
         padded.join("  ").trim_end().to_owned()
     };
     let total = widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);
@@ -21,7 +22,8 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     text.join("\n")
 }
 
-/// A cell filled up with spaces to so many columns of a terminal, of which a letter may take two or none.
+/// A cell filled up with spaces to so many columns of a terminal, of which a letter may take two or
+/// none.
 fn pad(cell: &str, width: usize) -> String {
     format!("{cell}{}", " ".repeat(width.saturating_sub(cell.width())))
 }
@@ -70,8 +72,8 @@ mod tests {
 
     #[test]
     fn columns_line_up_in_every_script() {
-        let rows =
-            [["野菜", "1"], ["cafe\u{301}", "2"], ["груша", "3"]].map(|row| row.map(str::to_owned).to_vec());
+        let rows = [["野菜", "1"], ["cafe\u{301}", "2"], ["груша", "3"]]
+            .map(|row| row.map(str::to_owned).to_vec());
         let lines = table(&["Class", "N"], &rows);
         let lines: Vec<&str> = lines.lines().collect();
         assert_eq!(lines, ["Class  N", "--------", "野菜   1", "cafe\u{301}   2", "груша  3"]);

@@ -1,5 +1,6 @@
-//! Progress for people, on stderr: lines as the reference workflow prints them, and on a terminal one more line for
-//! each running stage. Where stderr is no terminal, as in CI, there are lines only and no control characters.
+//! Progress for people, on stderr: lines as the reference workflow prints them, and on a terminal
+//! one more line for each running stage. Where stderr is no terminal, as in CI, there are lines
+//! only and no control characters.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -36,7 +37,8 @@ struct Running {
 }
 
 impl Running {
-    /// Seconds to the end, when `done` of `total` steps are done; nothing before there is something to go by.
+    /// Seconds to the end, when `done` of `total` steps are done; nothing before there is something
+    /// to go by.
     fn seconds_left(&mut self, done: u64, total: u64) -> Option<f64> {
         let (start, first) = *self.since.get_or_insert_with(|| (Instant::now(), done));
         let steps = done.checked_sub(first).filter(|steps| *steps > 0)?;
@@ -56,7 +58,14 @@ fn width() -> usize {
 impl Terminal {
     pub fn new(quiet: bool, verbose: bool, several: bool) -> Self {
         let interactive = std::io::stderr().is_terminal() && !quiet;
-        Self { quiet, verbose, interactive, several, bars: MultiProgress::new(), running: Mutex::default() }
+        Self {
+            quiet,
+            verbose,
+            interactive,
+            several,
+            bars: MultiProgress::new(),
+            running: Mutex::default(),
+        }
     }
 
     fn running(&self) -> MutexGuard<'_, BTreeMap<StageId, Running>> {
@@ -69,7 +78,8 @@ impl Terminal {
         }
         let text = text.as_ref();
         let labelled: String = match self.several {
-            // Blank lines set one stage's blocks apart; between those of several they would only tear them.
+            // Blank lines set one stage's blocks apart; between those of several they would only
+            // tear them.
             true if text.trim().is_empty() => return,
             true => text.trim().lines().map(|line| format!("{stage} | {line}\n")).collect(),
             false => format!("{text}\n"),
@@ -109,8 +119,8 @@ impl Terminal {
         let running = all.entry(stage.clone()).or_default();
         let text = text(running, width().saturating_sub(label.chars().count()));
         let bar = running.bar.get_or_insert_with(|| {
-            let style =
-                ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style = ProgressStyle::with_template("{msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
             self.bars.add(ProgressBar::new_spinner().with_style(style))
         });
         bar.set_message(stderr::shown(&format!("{label}{text}")));
@@ -118,7 +128,8 @@ impl Terminal {
 
     /// An optimizer step was done.
     fn step(&self, stage: &StageId, event: &Event) {
-        let &Event::Step { epoch, epochs, step, steps, loss, images_per_second, memory } = event else {
+        let &Event::Step { epoch, epochs, step, steps, loss, images_per_second, memory } = event
+        else {
             return;
         };
         self.show(stage, |running, width| {
@@ -131,7 +142,10 @@ impl Terminal {
                 piece(4, format!("{images_per_second:.0} images/s")),
                 piece(5, best.unwrap_or_default()),
                 piece(6, memory.map(table::bytes).unwrap_or_default()),
-                piece(2, left.map(|left| format!("{} left", line::duration(left))).unwrap_or_default()),
+                piece(
+                    2,
+                    left.map(|left| format!("{} left", line::duration(left))).unwrap_or_default(),
+                ),
             ];
             let share = step as f64 / steps.max(1) as f64;
             line::line(width, &format!("Epoch {epoch}/{epochs}"), Some(share), pieces)
@@ -159,15 +173,19 @@ impl Report for Terminal {
             }
             Event::Failed { message, .. } => {
                 self.end(stage);
-                // The first failure is told at the end; when several run, now is when it can be understood.
+                // The first failure is told at the end; when several run, now is when it can be
+                // understood.
                 if self.several {
                     self.line(stage, format!("{}: {message}", paint(style::ERROR, "failed")));
                 }
             }
             Event::Retrying { attempt, message, wait_seconds, change, .. } => {
                 self.end(stage);
-                let wait =
-                    if *wait_seconds > 0.0 { format!(" in {wait_seconds:.0} s") } else { String::new() };
+                let wait = if *wait_seconds > 0.0 {
+                    format!(" in {wait_seconds:.0} s")
+                } else {
+                    String::new()
+                };
                 self.line(stage, format!("{stage}: {message}; attempt {attempt}{wait}, {change}"));
             }
             Event::Output { line } => self.line(stage, line),
@@ -179,7 +197,10 @@ impl Report for Terminal {
                 self.show(stage, |_, width| {
                     let share = total.map(|total| *done as f64 / total.max(1) as f64);
                     let pieces = vec![
-                        piece(1, share.map(|share| format!("{:.0}%", 100.0 * share)).unwrap_or_default()),
+                        piece(
+                            1,
+                            share.map(|share| format!("{:.0}%", 100.0 * share)).unwrap_or_default(),
+                        ),
                         piece(2, amount(*done, *total, *unit)),
                     ];
                     line::line(width, &format!("{stage}: {what}"), share, pieces)
@@ -196,8 +217,11 @@ impl Report for Terminal {
                 self.line(stage, format!("Experiment: {experiment}"));
                 self.line(stage, format!("Run Directory: {directory}"));
                 let share = 100.0 * *trainable as f64 / (*parameters).max(1) as f64;
-                let trained =
-                    if adapter { format!(", {trainable} trainable ({share:.2}%)") } else { String::new() };
+                let trained = if adapter {
+                    format!(", {trainable} trainable ({share:.2}%)")
+                } else {
+                    String::new()
+                };
                 self.line(stage, format!("Device: {device}, {parameters} parameters{trained}\n"));
             }
             Event::Resumed { checkpoint, epoch, step_in_epoch, metrics } => {
@@ -221,7 +245,10 @@ impl Report for Terminal {
             }
             Event::Saved { file, bytes, seconds, blocked } => {
                 let detail = if self.verbose {
-                    format!(" ({}, {seconds:.2} s; training waited {blocked:.2} s)", table::bytes(*bytes))
+                    format!(
+                        " ({}, {seconds:.2} s; training waited {blocked:.2} s)",
+                        table::bytes(*bytes)
+                    )
                 } else {
                     String::new()
                 };
@@ -237,7 +264,10 @@ impl Report for Terminal {
             Event::Completed { best_epoch, monitor, value } => {
                 self.line(stage, format!("\n{}", paint(style::GOOD, "Training completed!")));
                 if let (Some(epoch), Some(value)) = (best_epoch, value) {
-                    self.line(stage, format!("Best checkpoint: Epoch {epoch}, {monitor}={value:.4}\n"));
+                    self.line(
+                        stage,
+                        format!("Best checkpoint: Epoch {epoch}, {monitor}={value:.4}\n"),
+                    );
                 }
             }
         }
@@ -291,7 +321,8 @@ mod tests {
             memory: None,
         };
         terminal.event(&stage, &step);
-        terminal.event(&stage, &Event::NewBest { monitor: "train_loss".into(), value: 0.5, epoch: 2 });
+        terminal
+            .event(&stage, &Event::NewBest { monitor: "train_loss".into(), value: 0.5, epoch: 2 });
         assert_eq!(terminal.running()[&stage].best, Some((0.5, 2)));
     }
 }

@@ -24,7 +24,8 @@ fn with_adapter(change: impl Fn(&mut Vec<(String, Vec<usize>, Vec<u8>)>, &mut Va
     let bytes = std::fs::read(&path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let tensors = file.tensors().into_iter();
-    let mut tensors = tensors.map(|(name, t)| (name, t.shape().to_vec(), t.data().to_vec())).collect();
+    let mut tensors =
+        tensors.map(|(name, t)| (name, t.shape().to_vec(), t.data().to_vec())).collect();
     let config = format!("{}/adapter_config.json", adapter());
     let mut settings: Value = serde_json::from_str(&project.read(&config)).unwrap();
     change(&mut tensors, &mut settings);
@@ -35,7 +36,8 @@ fn with_adapter(change: impl Fn(&mut Vec<(String, Vec<usize>, Vec<u8>)>, &mut Va
         })
         .collect();
     let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
-    std::fs::write(path, safetensors::serialize(views, metadata.metadata().clone()).unwrap()).unwrap();
+    std::fs::write(path, safetensors::serialize(views, metadata.metadata().clone()).unwrap())
+        .unwrap();
     project.write(&config, settings.to_string());
     project
 }
@@ -52,8 +54,11 @@ fn an_adapter_on_another_base_is_told_and_on_its_own_weights_in_another_file_is_
             let drawn = draw(&project, own, &lora).succeeds();
             assert!(!drawn.stderr().contains("is not the base"), "{}", drawn.stderr());
         }
-        draw(&project, other, &lora).succeeds().says("is not the base model that the adapter was trained on");
-        let merge = ["ckpt", "export", other, "--merge", "--lora", &lora, "-o", "m.ckpt", "--overwrite"];
+        draw(&project, other, &lora)
+            .succeeds()
+            .says("is not the base model that the adapter was trained on");
+        let merge =
+            ["ckpt", "export", other, "--merge", "--lora", &lora, "-o", "m.ckpt", "--overwrite"];
         project.pipe(&merge).succeeds().says("is not the base model");
     }
 }
@@ -62,12 +67,16 @@ fn an_adapter_on_another_base_is_told_and_on_its_own_weights_in_another_file_is_
 fn lora_weights_of_another_base_are_not_gone_on_with() {
     let project = chain();
     project.pipe(&["run", "p.yaml", "-q"]).succeeds();
-    let resume = format!("lora.checkpoint={{resume_checkpoint: {LORA}/checkpoints/epoch_001.ckpt}}");
+    let resume =
+        format!("lora.checkpoint={{resume_checkpoint: {LORA}/checkpoints/epoch_001.ckpt}}");
     let again = ["run", "p.yaml", "--set", "base.seed=5", "--set", &resume];
     project.pipe(&again).exits(2).says("was trained on another base model");
     // A whole model is no beginning for an adapter, and an adapter none for a whole model.
     let whole = format!("lora.checkpoint={{resume_checkpoint: {BASE}}}");
-    project.pipe(&["run", "p.yaml", "--set", &whole]).exits(2).says("is a whole model, not LoRA weights");
+    project
+        .pipe(&["run", "p.yaml", "--set", &whole])
+        .exits(2)
+        .says("is a whole model, not LoRA weights");
     let factors = format!("base.checkpoint={{resume_checkpoint: {LORA}/checkpoints/best.ckpt}}");
     project.pipe(&["run", "p.yaml", "--set", &factors]).exits(2).says("pipe ckpt export --merge");
 }
@@ -89,7 +98,8 @@ fn an_adapter_without_all_its_tensors_is_refused_whichever_is_missing() {
 #[test]
 fn numbers_that_are_not_finite_are_refused() {
     for number in [f32::NAN, f32::INFINITY] {
-        let project = with_adapter(|tensors, _| tensors[0].2[..4].copy_from_slice(&number.to_le_bytes()));
+        let project =
+            with_adapter(|tensors, _| tensors[0].2[..4].copy_from_slice(&number.to_le_bytes()));
         draw(&project, BASE, &adapter()).exits(1).says("holds numbers that are not finite");
     }
 }
@@ -110,15 +120,16 @@ fn a_merged_model_starts_a_training_with_a_running_mean() {
     let merge = ["ckpt", "export", BASE, "--merge", "--lora", &adapter(), "-o", "merged.ckpt"];
     project.pipe(&merge).succeeds();
     let one = CHAIN.split("  lora_picture:").next().unwrap();
-    let one = one
-        .split("  best:")
-        .next()
-        .unwrap()
-        .replace("source: shapes, classes: [circle, square]", "source: trees, classes: [oak, pine, palm]");
+    let one = one.split("  best:").next().unwrap().replace(
+        "source: shapes, classes: [circle, square]",
+        "source: trees, classes: [oak, pine, palm]",
+    );
     let start = "device: cpu\n    checkpoint: { resume_checkpoint: merged.ckpt }";
     project.write(
         "q.yaml",
-        one.replace("device: cpu", start).replace("epochs: 2", "epochs: 9").replace("chain", "more"),
+        one.replace("device: cpu", start)
+            .replace("epochs: 2", "epochs: 9")
+            .replace("chain", "more"),
     );
     project.pipe(&["run", "q.yaml"]).succeeds();
 }
@@ -127,13 +138,23 @@ fn a_merged_model_starts_a_training_with_a_running_mean() {
 fn an_imported_model_starts_a_training_with_a_running_mean() {
     let project = Project::new();
     let file = root().join("tests/data/lightning.ckpt").display().to_string();
-    let import =
-        ["ckpt", "import", &file, "-o", "in.ckpt", "--image-size", "8", "--classes", "circle,square"];
+    let import = [
+        "ckpt",
+        "import",
+        &file,
+        "-o",
+        "in.ckpt",
+        "--image-size",
+        "8",
+        "--classes",
+        "circle,square",
+    ];
     project.pipe(&import).succeeds();
     let pipeline = project.read("p.yaml").replace("mults: [1, 2]", "mults: [1, 1]");
     project.write(
         "p.yaml",
-        pipeline.replace("device: cpu", "device: cpu\n    checkpoint: { resume_checkpoint: in.ckpt }"),
+        pipeline
+            .replace("device: cpu", "device: cpu\n    checkpoint: { resume_checkpoint: in.ckpt }"),
     );
     let run = project.pipe(&["run", "p.yaml"]).succeeds();
     assert!(!run.stderr().contains("label by label"), "{}", run.stderr());
@@ -152,7 +173,8 @@ fn names_of_classes_that_do_not_fit_the_labels_are_refused() {
         ("a,a", "`a` is named twice"),
         ("a,", "one of the names is empty"),
     ] {
-        let import = ["ckpt", "import", &file, "-o", "in.ckpt", "--image-size", "8", "--classes", names];
+        let import =
+            ["ckpt", "import", &file, "-o", "in.ckpt", "--image-size", "8", "--classes", names];
         project.pipe(&import).exits(1).says(why);
         assert!(!project.path("in.ckpt").exists());
     }
@@ -173,7 +195,11 @@ fn ranks_are_named_as_targets_are() {
     assert_eq!(found.get("decoder.0.0.block.attn.proj"), None, "{found}");
     project.pipe(&["check", "p.yaml"]).succeeds();
     project.write("p.yaml", CHAIN.replace("\"middle.*\": 3", "fc2: 3"));
-    project.pipe(&["check", "p.yaml"]).exits(2).says("lora.rank_pattern").says("`fc2` matches no projection");
+    project
+        .pipe(&["check", "p.yaml"])
+        .exits(2)
+        .says("lora.rank_pattern")
+        .says("`fc2` matches no projection");
 }
 
 #[test]
@@ -186,6 +212,13 @@ fn the_best_of_a_sweep_over_lora_is_drawn_from_and_is_no_base() {
     project.write("p.yaml", &sweep);
     project.pipe(&["run", "p.yaml"]).succeeds().says("Selected");
     assert!(project.path("samples/lora.png").exists());
-    project.write("q.yaml", format!("{sweep}  copied: {{ kind: copy_best, from: chosen, to: c.ckpt }}\n"));
-    project.pipe(&["check", "q.yaml"]).exits(2).says("makes LoRA weights").says("pipe ckpt export --merge");
+    project.write(
+        "q.yaml",
+        format!("{sweep}  copied: {{ kind: copy_best, from: chosen, to: c.ckpt }}\n"),
+    );
+    project
+        .pipe(&["check", "q.yaml"])
+        .exits(2)
+        .says("makes LoRA weights")
+        .says("pipe ckpt export --merge");
 }

@@ -1,5 +1,5 @@
-//! What is told to type is what works: each command that the program prints is read from its output, in the state in
-//! which it was printed, and typed into a shell.
+//! What is told to type is what works: each command that the program prints is read from its
+//! output, in the state in which it was printed, and typed into a shell.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,13 +10,18 @@ use crate::project::{Project, TINY, send, weights};
 
 const RUNS: &str = "checkpoints/base_training";
 
-/// What a shell that stands in `folder` of the project makes of a line: what it said, which must have ended well.
+/// What a shell that stands in `folder` of the project makes of a line: what it said, which must
+/// have ended well.
 #[track_caller]
 pub fn typed(project: &Project, folder: &str, line: &str) -> String {
     let program = Path::new(env!("CARGO_BIN_EXE_pipe")).parent().unwrap();
     let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
     let mut command = Command::new("sh");
-    command.args(["-c", line]).current_dir(project.path(folder)).env("PATH", path).stdin(Stdio::null());
+    command
+        .args(["-c", line])
+        .current_dir(project.path(folder))
+        .env("PATH", path)
+        .stdin(Stdio::null());
     // The same environment as that of the command that printed it.
     for (key, value) in project.command(&[]).get_envs() {
         match value {
@@ -25,8 +30,8 @@ pub fn typed(project: &Project, folder: &str, line: &str) -> String {
         };
     }
     let output = command.output().unwrap();
-    let said =
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{line}\n{said}");
     said
 }
@@ -45,7 +50,8 @@ fn quoted_after(said: &str, words: &str) -> String {
     rest.split('`').nth(1).unwrap_or_else(|| panic!("no command in {rest:?}")).to_owned()
 }
 
-/// Starts in a folder of the project, presses Ctrl-C when there is a checkpoint, and returns what was said.
+/// Starts in a folder of the project, presses Ctrl-C when there is a checkpoint, and returns what
+/// was said.
 #[track_caller]
 fn interrupted(project: &Project, folder: &str, arguments: &[&str]) -> String {
     let mut command = project.command(arguments);
@@ -109,12 +115,16 @@ fn going_on_does_not_force_again() {
 
 #[test]
 fn settings_of_the_environment_are_part_of_the_command() {
-    let project = Project::new().environment("PIPE_EPOCHS", "40").environment("PIPE_TOKEN", "secret");
+    let project =
+        Project::new().environment("PIPE_EPOCHS", "40").environment("PIPE_TOKEN", "secret");
     let said = interrupted(&project, "", &["run", "p.yaml"]);
     let again = after(&said, "go on with: ");
     assert_eq!(again, "PIPE_EPOCHS=40 pipe run p.yaml");
     typed(&project, "", &again);
-    assert_eq!(project.metadata(&format!("{RUNS}/run_001"))["history"].as_array().unwrap().len(), 40);
+    assert_eq!(
+        project.metadata(&format!("{RUNS}/run_001"))["history"].as_array().unwrap().len(),
+        40
+    );
 }
 
 #[test]
@@ -127,7 +137,10 @@ fn after_a_failure_the_commands_go_on_and_force_what_was_not_begun() {
     project.write("ready", "");
     project.pipe(&["run", "q.yaml"]).succeeds();
     std::fs::remove_file(project.path("ready")).unwrap();
-    let said = project.pipe(&["run", "q.yaml", "--force", "--jobs", "3", "--keep-going"]).exits(1).stderr();
+    let said = project
+        .pipe(&["run", "q.yaml", "--force", "--jobs", "3", "--keep-going"])
+        .exits(1)
+        .stderr();
     project.write("ready", "");
     let again = after(&said, "go on with: ");
     assert_eq!(again, "pipe run q.yaml --jobs 3 --keep-going");
@@ -171,8 +184,10 @@ fn next_of_a_sweep_is_the_best_of_it() {
     project.write("p.yaml", text);
     let said = project.pipe(&["run", "p.yaml"]).succeeds().stdout();
     assert!(!after(&said, "next: ").contains("run_001/"), "not of this pipeline any more: {said}");
-    project
-        .write("p.yaml", project.read("p.yaml") + "  winner: { kind: select_best, over: base, mode: max }\n");
+    project.write(
+        "p.yaml",
+        project.read("p.yaml") + "  winner: { kind: select_best, over: base, mode: max }\n",
+    );
     let said = project.pipe(&["run", "p.yaml"]).succeeds().stdout();
     let worst = if loss(2) > loss(3) { 2 } else { 3 };
     assert!(after(&said, "next: ").contains(&format!("run_{worst:03}/")), "{said}");
@@ -183,7 +198,8 @@ fn a_run_is_repeated_with_the_command_in_its_config() {
     let again = |project: &Project, runs: &str| {
         let config = project.read(&format!("{runs}/run_001/config.yaml"));
         typed(project, "", &after(&config, "It can be repeated with: "));
-        let last = |run: &str| weights(&project.path(&format!("{runs}/{run}/checkpoints/last.ckpt")));
+        let last =
+            |run: &str| weights(&project.path(&format!("{runs}/{run}/checkpoints/last.ckpt")));
         assert_eq!(last("run_001"), last("run_002"));
     };
     // In a folder whose name a shell reads otherwise, and with a number of its own.
@@ -307,13 +323,18 @@ fn slurm() -> Project {
     ];
     for (name, script) in programs {
         project.write(&format!("bin/{name}"), format!("#!/bin/sh\n{script}\n"));
-        let made =
-            Command::new("chmod").arg("+x").arg(project.path(&format!("bin/{name}"))).status().unwrap();
+        let made = Command::new("chmod")
+            .arg("+x")
+            .arg(project.path(&format!("bin/{name}")))
+            .status()
+            .unwrap();
         assert!(made.success());
     }
-    project.write("p.yaml", TINY.replace("params:", "executor: { kind: slurm, poll: 1s }\nparams:"));
+    project
+        .write("p.yaml", TINY.replace("params:", "executor: { kind: slurm, poll: 1s }\nparams:"));
     let own = Path::new(env!("CARGO_BIN_EXE_pipe")).parent().unwrap().display().to_string();
-    let path = [project.path("bin").display().to_string(), own, std::env::var("PATH").unwrap()].join(":");
+    let path =
+        [project.path("bin").display().to_string(), own, std::env::var("PATH").unwrap()].join(":");
     project.environment("PATH", path)
 }
 
@@ -349,7 +370,8 @@ fn jobs_that_go_on_are_looked_at_and_ended_as_it_says() {
     assert_eq!(after(&told, "go on with: "), "pipe run 'it'\\''s p.yaml' --epochs 7");
 }
 
-/// Files that print commands, in how many lines, and the tests that type them. Whoever adds one adds its test here.
+/// Files that print commands, in how many lines, and the tests that type them. Whoever adds one
+/// adds its test here.
 const PRINTED: [(&str, usize, &[&str]); 26] = [
     ("src/cli/asked.rs", 2, &["a_store_that_went_on", "what_is_up_to_date", "after_a_failure"]),
     ("src/cli/clean.rs", 1, &["place::a_run_has_a_name"]),
@@ -360,7 +382,11 @@ const PRINTED: [(&str, usize, &[&str]); 26] = [
     ("src/cli/pointers.rs", 1, &["told::an_empty_folder"]),
     ("src/cli/project.rs", 2, &["a_project_without_runs"]),
     ("src/cli/report.rs", 1, &["a_page_without_runs"]),
-    ("src/cli/run.rs", 5, &["after_ctrl_c", "after_a_failure", "what_is_up_to_date", "jobs_that_go_on"]),
+    (
+        "src/cli/run.rs",
+        5,
+        &["after_ctrl_c", "after_a_failure", "what_is_up_to_date", "jobs_that_go_on"],
+    ),
     ("src/cli/runs/named.rs", 3, &["commands_that_are_pointed_to"]),
     ("src/cli/verify.rs", 2, &["told::what_verify_finds"]),
     ("src/engine/src/exec/schedule.rs", 1, &["told::several_settings"]),
@@ -384,7 +410,8 @@ const PRINTED: [(&str, usize, &[&str]); 26] = [
     ),
 ];
 
-/// Lines of a source file that print a command or an option to type: no comments, tests, help or schemas.
+/// Lines of a source file that print a command or an option to type: no comments, tests, help or
+/// schemas.
 fn printing(text: &str) -> usize {
     let code = text.split("#[cfg(test)]").next().unwrap().lines().map(str::trim);
     let code = code.filter(|line| {
@@ -411,11 +438,16 @@ fn every_place_that_prints_a_command_has_a_test_that_types_it() {
         }
     }
     found.sort();
-    let known: Vec<(String, usize)> = PRINTED.map(|(file, count, _)| (file.to_owned(), count)).into();
+    let known: Vec<(String, usize)> =
+        PRINTED.map(|(file, count, _)| (file.to_owned(), count)).into();
     assert_eq!(found, known, "type what a new place prints in a test, and list it in PRINTED");
-    let tests =
-        [include_str!("advice.rs"), include_str!("place.rs"), include_str!("told.rs"), include_str!("ui.rs")]
-            .concat();
+    let tests = [
+        include_str!("advice.rs"),
+        include_str!("place.rs"),
+        include_str!("told.rs"),
+        include_str!("ui.rs"),
+    ]
+    .concat();
     for test in PRINTED.iter().flat_map(|(.., tests)| *tests) {
         let name = test.rsplit("::").next().unwrap();
         assert!(tests.contains(&format!("fn {name}")), "no test {test}");
@@ -438,7 +470,10 @@ fn commands_that_are_pointed_to_answer_the_question() {
     }
     let said = project.pipe(&["run", "p.yaml", "--set", "base.epocs=3"]).exits(2).stderr();
     if said.contains("names are valid here") {
-        assert!(typed(&project, "", &quoted_after(&said, "names are valid here")).contains("\"epochs\""));
+        assert!(
+            typed(&project, "", &quoted_after(&said, "names are valid here"))
+                .contains("\"epochs\"")
+        );
     }
 }
 
@@ -460,7 +495,10 @@ fn a_number_that_is_taken_is_left_or_another_one_given() {
         std::fs::write(&path, bytes).unwrap();
     }
     let broken = ["run", "p.yaml", "--epochs", "2", "--run-number", "3", "--resume"];
-    project.pipe(&broken).exits(1).says("start a new run with --force, without --resume and --run-number");
+    project
+        .pipe(&broken)
+        .exits(1)
+        .says("start a new run with --force, without --resume and --run-number");
     typed(&project, "", "pipe run p.yaml --epochs 2 --force");
 }
 

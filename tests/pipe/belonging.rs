@@ -38,7 +38,8 @@ fn a_run_of_which_only_best_and_last_are_left_is_gone_on_with() {
 
     let straight = Project::new();
     straight.pipe(&["run", "p.yaml", "--epochs", "4"]).succeeds();
-    let last = |project: &Project| all_tensors(&project.path(&format!("{RUN}/checkpoints/last.ckpt")));
+    let last =
+        |project: &Project| all_tensors(&project.path(&format!("{RUN}/checkpoints/last.ckpt")));
     assert!(last(&project) == last(&straight));
 }
 
@@ -110,13 +111,16 @@ fn a_checkpoint_of_another_run_in_the_folder_is_passed_over_and_kept() {
     project.pipe(&["run", "p.yaml"]).succeeds();
     project.write(&format!("{RUN}/checkpoints/epoch_003.ckpt"), &foreign);
     let ended = project.pipe(&["run", "p.yaml", "--epochs", "4"]).succeeds();
-    ended.says("passed over checkpoints/base_training/run_001/checkpoints/epoch_003.ckpt").says("epoch 2");
+    ended
+        .says("passed over checkpoints/base_training/run_001/checkpoints/epoch_003.ckpt")
+        .says("epoch 2");
     let kept = project.path(&format!("{RUN}/checkpoints/epoch_003.of_another_run_1.ckpt"));
     assert_eq!(std::fs::read(kept).unwrap(), foreign);
 
     let straight = Project::new();
     straight.pipe(&["run", "p.yaml", "--epochs", "4"]).succeeds();
-    let last = |project: &Project| all_tensors(&project.path(&format!("{RUN}/checkpoints/last.ckpt")));
+    let last =
+        |project: &Project| all_tensors(&project.path(&format!("{RUN}/checkpoints/last.ckpt")));
     assert!(last(&project) == last(&straight));
 }
 
@@ -129,8 +133,7 @@ fn another_pipelines_run_is_used_and_not_gone_on_with_unless_it_is_named() {
     assert!(plan.contains("skip  up to date, run 001 of pipeline tiny"), "{plan}");
     let longer = ["q.yaml", "--epochs", "3"];
     let plan = project.pipe(&[&["plan"], &longer[..]].concat()).succeeds().stdout();
-    let offered =
-        "run 001 of stage base of pipeline tiny is the same training: `--run-number 1` goes on with it";
+    let offered = "run 001 of stage base of pipeline tiny is the same training: `--run-number 1` goes on with it";
     assert!(plan.contains("base  run  no run yet") && plan.contains(offered), "{plan}");
     project.pipe(&[&["run"], &longer[..]].concat()).succeeds().says("Run 002");
     assert_eq!(epochs(&project, RUN), [1, 2]);
@@ -151,10 +154,19 @@ fn a_run_by_its_number_goes_on_with_its_own_settings() {
     project.pipe(&[&["run", "p.yaml"], &own[..]].concat()).succeeds();
     let resume = ["run", "p.yaml", "--run-number", "1", "--resume"];
     let ended = project.pipe(&resume).succeeds();
-    ended.says("base.learning_rate 0.0001").says("data.num_images 32").says("everything is up to date");
-    project.pipe(&[&resume[..], &["--epochs", "4"]].concat()).succeeds().says("Resumed from epoch 3");
+    ended
+        .says("base.learning_rate 0.0001")
+        .says("data.num_images 32")
+        .says("everything is up to date");
+    project
+        .pipe(&[&resume[..], &["--epochs", "4"]].concat())
+        .succeeds()
+        .says("Resumed from epoch 3");
     let metadata = project.metadata(RUN);
-    assert_eq!((&metadata["manifest"]["learning_rate"], &metadata["epochs"]), (&1e-4.into(), &4.into()));
+    assert_eq!(
+        (&metadata["manifest"]["learning_rate"], &metadata["epochs"]),
+        (&1e-4.into(), &4.into())
+    );
     // The default is a value like another, where it is asked for.
     let refused = project.pipe(&[&resume[..], &["--learning-rate", "1e-3"]].concat()).exits(2);
     refused.says("run 1 was trained with other settings: learning_rate 0.0001 -> 0.001");
@@ -170,7 +182,10 @@ fn an_interrupted_run_goes_on_by_its_number_to_the_end_that_it_was_to_have() {
     let checkpoints = metadata["checkpoints"].as_array_mut().unwrap();
     checkpoints.retain(|c| c["epoch"] != 3);
     project.write(&format!("{RUN}/metadata.json"), metadata.to_string());
-    remove(&project, &["checkpoints/epoch_003.ckpt", "checkpoints/last.ckpt", "checkpoints/best.ckpt"]);
+    remove(
+        &project,
+        &["checkpoints/epoch_003.ckpt", "checkpoints/last.ckpt", "checkpoints/best.ckpt"],
+    );
     let ended = project.pipe(&["run", "p.yaml", "--run-number", "1", "--resume"]).succeeds();
     ended.says("base.epochs 3").says("Resumed from epoch 2").says("Epoch 3/3");
     assert_eq!(project.metadata(RUN)["manifest"]["schedule horizon"], 3);
@@ -191,9 +206,15 @@ fn resume_takes_the_run_that_fits_though_a_newer_one_does_not() {
     let project = Project::new();
     project.pipe(&["run", "p.yaml"]).succeeds();
     project.pipe(&["run", "p.yaml", "--learning-rate", "1e-4"]).succeeds();
-    project.pipe(&["run", "p.yaml", "--resume", "--epochs", "3"]).succeeds().says("Resumed from epoch 2");
+    project
+        .pipe(&["run", "p.yaml", "--resume", "--epochs", "3"])
+        .succeeds()
+        .says("Resumed from epoch 2");
     assert_eq!(epochs(&project, RUN), [1, 2, 3]);
-    project.pipe(&["run", "p.yaml", "--resume", "--seed", "5"]).exits(2).says("run 2 was trained with other");
+    project
+        .pipe(&["run", "p.yaml", "--resume", "--seed", "5"])
+        .exits(2)
+        .says("run 2 was trained with other");
 }
 
 #[test]
@@ -208,7 +229,8 @@ fn nobody_is_told_to_train_at_a_learning_rate_of_zero() {
     let text = "the cosine schedule ends after epoch 2 of 6: from then on the learning rate is 0";
     assert!(warned.stderr().contains(text), "{}", warned.stderr());
     let floor = ["--set", "base.schedule.min_lr_ratio=0.5"];
-    let warned = project.pipe(&[&["plan", "p.yaml"], &settings[..], &floor[..]].concat()).succeeds();
+    let warned =
+        project.pipe(&[&["plan", "p.yaml"], &settings[..], &floor[..]].concat()).succeeds();
     assert!(warned.stderr().contains("the learning rate stays at 0.0005"), "{}", warned.stderr());
     // A shorter training than the schedule's is what `schedule_epochs` is for.
     let shorter = project.pipe(&["plan", "p.yaml", "--set", "base.schedule_epochs=9"]).succeeds();

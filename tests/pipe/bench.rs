@@ -28,18 +28,32 @@ fn a_training_is_measured_and_leaves_nothing_behind() {
     assert_eq!(figures["device"], "cpu (flex)");
     let (step, speed) = (number("/step_seconds"), number("/images_per_second"));
     assert!(step > 0.0 && (speed * step - 4.0).abs() < 1e-6, "{told}");
-    assert!(number("/first_step_seconds/0") > step && number("/first_step_seconds/1") > step, "{told}");
+    assert!(
+        number("/first_step_seconds/0") > step && number("/first_step_seconds/1") > step,
+        "{told}"
+    );
     assert!(number("/checkpoint/bytes") > 100_000.0, "{told}");
-    // Neither bounds the other: the training stands still for the copy, and the copy is written beside it.
-    assert!(number("/checkpoint/seconds") > 0.0 && number("/checkpoint/blocked_seconds") > 0.0, "{told}");
+    // Neither bounds the other: the training stands still for the copy, and the copy is written
+    // beside it.
+    assert!(
+        number("/checkpoint/seconds") > 0.0 && number("/checkpoint/blocked_seconds") > 0.0,
+        "{told}"
+    );
     assert_eq!((project.list(""), project.list("tmp")), (before, vec![]));
-    project.pipe(&TINY).succeeds().says("8 x 8 pixels, batch 4, f32, on cpu (flex)").says("images/s");
+    project
+        .pipe(&TINY)
+        .succeeds()
+        .says("8 x 8 pixels, batch 4, f32, on cpu (flex)")
+        .says("images/s");
 }
 
 #[test]
 fn what_a_training_refuses_is_said() {
     let project = Project::new();
     project.pipe(&["bench", "--set", "modl=3"]).exits(2).says("did you mean `model`?");
-    project.pipe(&["bench", "--preset", "tiny"]).exits(2).says("expected diffit_tiny, diffit_small");
+    project
+        .pipe(&["bench", "--preset", "tiny"])
+        .exits(2)
+        .says("expected diffit_tiny, diffit_small");
     project.pipe(&["bench", "--device", "gpu:99"]).exits(2).says("failed to find adapter 99");
 }

@@ -16,7 +16,8 @@ const MOST: u64 = 256;
 #[track_caller]
 fn refused(project: &Project, arguments: &[&str]) -> String {
     let started = Instant::now();
-    let mut child = project.command(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        project.command(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let peak = peak(&mut child);
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
@@ -31,8 +32,9 @@ fn refused(project: &Project, arguments: &[&str]) -> String {
 fn headers_of_checkpoints() {
     const MB: usize = 1 << 20;
     let project = Project::new();
-    let names =
-        |of: &str, count: usize| (0..count).map(|i| format!("\"{i:x}\":{of}")).collect::<Vec<_>>().join(",");
+    let names = |of: &str, count: usize| {
+        (0..count).map(|i| format!("\"{i:x}\":{of}")).collect::<Vec<_>>().join(",")
+    };
     for (what, header) in [
         ("zeros", format!("{{\"a\":[{}0]}}", "0,".repeat(31 * MB))),
         ("zeros that are not too long", format!("{{\"a\":[{}0]}}", "0,".repeat(7 * MB))),
@@ -41,7 +43,10 @@ fn headers_of_checkpoints() {
         ("metadata", format!("{{\"__metadata__\":{{{}}}}}", names("\"\"", MB))),
         (
             "few and long",
-            format!("{{\"__metadata__\":{{{}}}}}", names(&format!("\"{}\"", "x".repeat(40)), 200_000)),
+            format!(
+                "{{\"__metadata__\":{{{}}}}}",
+                names(&format!("\"{}\"", "x".repeat(40)), 200_000)
+            ),
         ),
         ("deep", format!("{{\"a\":{}{}}}", "[".repeat(5 * MB), "]".repeat(5 * MB))),
         ("spaces", format!("{{\"a\":1{}}}", " ".repeat(65 * MB))),
@@ -58,7 +63,10 @@ fn pipeline_files() {
     let project = Project::new();
     project.write(
         "p.yaml",
-        format!("name: b\nstages:\n  c: {{ kind: command, run: \"{}\" }}\n", "x".repeat(50_000_000)),
+        format!(
+            "name: b\nstages:\n  c: {{ kind: command, run: \"{}\" }}\n",
+            "x".repeat(50_000_000)
+        ),
     );
     let said = refused(&project, &["plan", "p.yaml"]);
     assert!(said.contains("longer than 16 MB"), "{said}");
@@ -97,7 +105,9 @@ fn listed(keys: impl Iterator<Item = u64>, next: Option<u64>) -> Vec<u8> {
     });
     let keys = keys.collect::<String>();
     let next = next.map_or("<IsTruncated>false</IsTruncated>".to_owned(), |next| {
-        format!("<IsTruncated>true</IsTruncated><NextContinuationToken>t{next}</NextContinuationToken>")
+        format!(
+            "<IsTruncated>true</IsTruncated><NextContinuationToken>t{next}</NextContinuationToken>"
+        )
     });
     let text = format!("<?xml version=\"1.0\"?><ListBucketResult>{next}{keys}</ListBucketResult>");
     response("200 OK", text.as_bytes())

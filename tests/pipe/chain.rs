@@ -62,7 +62,10 @@ pub fn results(project: &Project) -> Vec<(String, Vec<u8>)> {
 fn one_command_goes_all_the_way_and_a_second_has_nothing_to_do() {
     let project = chain();
     let first = project.pipe(&["run", "p.yaml"]).succeeds();
-    first.says("LoRA Fine-tuning - Run 001").says("trainable").says("label table is trained in full");
+    first
+        .says("LoRA Fine-tuning - Run 001")
+        .says("trainable")
+        .says("label table is trained in full");
     assert_eq!(project.list("samples"), ["base.png", "lora.png"]);
     assert_eq!(
         project.list(LORA),
@@ -82,7 +85,12 @@ fn one_command_goes_all_the_way_and_a_second_has_nothing_to_do() {
         ["adapter_config.json", "adapter_model.safetensors"]
     );
     let picture = image::open(project.path("samples/lora.png")).unwrap();
-    assert!(picture.width() > 130 && picture.height() > 200, "{} x {}", picture.width(), picture.height());
+    assert!(
+        picture.width() > 130 && picture.height() > 200,
+        "{} x {}",
+        picture.width(),
+        picture.height()
+    );
     project.pipe(&["run", "p.yaml"]).succeeds().says("everything is up to date");
     project.pipe(&["ckpt", "verify", BASE, &format!("{LORA}/base_model.ckpt")]).succeeds();
 }
@@ -97,7 +105,10 @@ fn a_deleted_copy_is_made_again_alone() {
     let sure = ["base skip", "data skip"].map(str::to_owned);
     let found = planned(&project);
     assert!(sure.iter().all(|step| found.contains(step)), "{found:?}");
-    assert!(found.contains(&"best run".to_owned()) && found.contains(&"lora run?".to_owned()), "{found:?}");
+    assert!(
+        found.contains(&"best run".to_owned()) && found.contains(&"lora run?".to_owned()),
+        "{found:?}"
+    );
     let ended = project.pipe(&["run", "p.yaml"]).succeeds();
     assert!(ended.stdout().contains("lora, "), "it is skipped: {}", ended.stdout());
     assert!(before == results(&project));
@@ -108,7 +119,10 @@ fn a_deleted_copy_is_made_again_alone() {
 fn more_epochs_without_a_new_best_leave_the_rest_alone() {
     let project = chain();
     // With the highest loss as the best, the first epoch stays it.
-    project.write("p.yaml", CHAIN.replace("epochs: 2\n", "epochs: 2\n    checkpoint: { mode: max }\n"));
+    project.write(
+        "p.yaml",
+        CHAIN.replace("epochs: 2\n", "epochs: 2\n    checkpoint: { mode: max }\n"),
+    );
     project.pipe(&["run", "p.yaml"]).succeeds();
     let again = project.pipe(&["run", "p.yaml", "--set", "base.epochs=3"]).succeeds();
     again.says("base: extend 2 -> 3").says("best: skip").says("lora: skip");
@@ -116,7 +130,11 @@ fn more_epochs_without_a_new_best_leave_the_rest_alone() {
 
     project.write("p.yaml", CHAIN);
     project.pipe(&["run", "p.yaml"]).succeeds();
-    assert_eq!(project.list("checkpoints/lora"), ["run_001", "run_002"], "another best is another base");
+    assert_eq!(
+        project.list("checkpoints/lora"),
+        ["run_001", "run_002"],
+        "another best is another base"
+    );
 }
 
 #[test]
@@ -153,7 +171,10 @@ fn a_moved_project_goes_on() {
         std::fs::rename(entry.path(), to).unwrap();
     }
     let plan = planned(&moved);
-    assert!(plan.contains(&"base skip".to_owned()) && plan.contains(&"lora extend".to_owned()), "{plan:?}");
+    assert!(
+        plan.contains(&"base skip".to_owned()) && plan.contains(&"lora extend".to_owned()),
+        "{plan:?}"
+    );
     moved.pipe(&["run", "p.yaml"]).succeeds();
     assert!(results(&straight) == results(&moved));
 }
@@ -200,7 +221,10 @@ fn names_that_mean_nothing_are_refused_with_those_there_are() {
         .pipe(&["run", "p.yaml", "--set", "lora.lora.target_modules=[query]"])
         .exits(2)
         .says("`query` matches no projection; there are: fc1, fc2, proj, qkv_s, qkv_t");
-    assert!(!project.path("checkpoints").exists(), "a name that no model has is refused before any training");
+    assert!(
+        !project.path("checkpoints").exists(),
+        "a name that no model has is refused before any training"
+    );
     project
         .pipe(&["run", "p.yaml", "--set", "lora.lora.target_modules=[encoder.7.*]"])
         .exits(2)
@@ -222,23 +246,26 @@ fn lora_checkpoints_hold_what_changes_and_merge_into_whole_weights() {
     let project = chain();
     project.pipe(&["run", "p.yaml"]).succeeds();
     let best = format!("{LORA}/checkpoints/best.ckpt");
-    let names: Vec<String> = all_tensors(&project.path(&best)).into_iter().map(|(name, _)| name).collect();
+    let names: Vec<String> =
+        all_tensors(&project.path(&best)).into_iter().map(|(name, _)| name).collect();
     let weights: Vec<&String> = names.iter().filter(|n| n.starts_with("state_dict.")).collect();
-    assert!(
-        weights
-            .iter()
-            .all(|n| n.contains(".lora_A.") || n.contains(".lora_B.") || n.ends_with("time.label.weight"))
-    );
-    assert!(
-        names.contains(&"optimizer_state_dict.middle.0.block.attn.proj.lora_A.weight.exp_avg".to_owned())
-    );
+    assert!(weights.iter().all(|n| n.contains(".lora_A.")
+        || n.contains(".lora_B.")
+        || n.ends_with("time.label.weight")));
+    assert!(names.contains(
+        &"optimizer_state_dict.middle.0.block.attn.proj.lora_A.weight.exp_avg".to_owned()
+    ));
     assert!(!names.iter().any(|n| n.contains("fc2.lora")), "only what was asked for");
 
     project.pipe(&["ckpt", "export", &best, "--merge", "-o", "merged.ckpt"]).succeeds();
-    project.pipe(&["ckpt", "export", &best, "--merge", "-o", "merged.ckpt"]).exits(2).says("--overwrite");
+    project
+        .pipe(&["ckpt", "export", &best, "--merge", "-o", "merged.ckpt"])
+        .exits(2)
+        .says("--overwrite");
     for prefix in ["state_dict.", "ema_state_dict."] {
         let probe = |file: &str| {
-            let text = project.pipe(&["ckpt", "probe", file, "--prefix", prefix]).succeeds().stdout();
+            let text =
+                project.pipe(&["ckpt", "probe", file, "--prefix", prefix]).succeeds().stdout();
             serde_json::from_str::<serde_json::Value>(&text).unwrap()
         };
         let (adapted, merged) = (probe(&best), probe("merged.ckpt"));
@@ -251,14 +278,20 @@ fn lora_checkpoints_hold_what_changes_and_merge_into_whole_weights() {
             "{adapted} {merged}"
         );
         let first = |probe: &serde_json::Value| probe["first"].as_array().unwrap().clone();
-        assert!(first(&adapted).iter().zip(&first(&merged)).all(|(a, b)| close(a, b)), "{adapted} {merged}");
+        assert!(
+            first(&adapted).iter().zip(&first(&merged)).all(|(a, b)| close(a, b)),
+            "{adapted} {merged}"
+        );
     }
     // The adapter in PEFT's format on the base model is the running mean of the checkpoint.
     let adapter = format!("{LORA}/adapter");
-    project.pipe(&["ckpt", "export", BASE, "--merge", "--lora", &adapter, "-o", "other.ckpt"]).succeeds();
+    project
+        .pipe(&["ckpt", "export", BASE, "--merge", "--lora", &adapter, "-o", "other.ckpt"])
+        .succeeds();
     let part = |file: &str, prefix: &str| -> Vec<(String, Vec<u8>)> {
         let all = all_tensors(&project.path(file)).into_iter();
-        all.filter_map(|(name, bytes)| Some((name.strip_prefix(prefix)?.to_owned(), bytes))).collect()
+        all.filter_map(|(name, bytes)| Some((name.strip_prefix(prefix)?.to_owned(), bytes)))
+            .collect()
     };
     assert!(part("other.ckpt", "state_dict.") == part("merged.ckpt", "ema_state_dict."));
 
@@ -277,7 +310,9 @@ fn samples_depend_on_seed_and_number_alone() {
     project.pipe(&["run", "p.yaml"]).succeeds();
     let adapter = format!("{LORA}/adapter");
     let draw = |arguments: &[&str]| {
-        let all = [&["sample", BASE, "--device", "cpu", "--steps", "2", "-o", "out.png"], arguments].concat();
+        let all =
+            [&["sample", BASE, "--device", "cpu", "--steps", "2", "-o", "out.png"], arguments]
+                .concat();
         project.pipe(&all).succeeds();
         image::open(project.path("out.png")).unwrap().to_rgb8()
     };

@@ -1,4 +1,5 @@
-//! What a program's stage leaves behind: nothing that runs, no second one beside it, and no more memory than a line takes.
+//! What a program's stage leaves behind: nothing that runs, no second one beside it, and no more
+//! memory than a line takes.
 #![cfg(target_os = "linux")]
 
 use std::io::Read;
@@ -18,8 +19,10 @@ fn running(words: &str) -> Vec<u32> {
     let line = format!("{}\0", words.replace(' ', "\0"));
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|l| l == line.as_bytes()))
-        .collect()
+    pids.filter(|pid| {
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|l| l == line.as_bytes())
+    })
+    .collect()
 }
 
 #[track_caller]
@@ -35,7 +38,8 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 pub fn peak(child: &mut Child) -> u64 {
     let mut peak = 0;
     while child.try_wait().unwrap().is_none() {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kilobytes = line.and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok());
         peak = peak.max(kilobytes.unwrap_or(0));
@@ -70,7 +74,10 @@ fn what_runs_in_the_background_ends_with_its_stage_and_is_told() {
     let project = pipeline(
         "  a: { kind: command, run: 'setsid sleep 6172 & sleep 6173 & (setsid sh -c \"setsid sleep 6174 & exit\" &) ; echo ok > a.txt', outputs: [a.txt] }\n  b: { kind: command, run: 'cat a.txt', inputs: [a.txt] }\n",
     );
-    let ended = project.pipe(&["run", "p.yaml"]).succeeds().says("left processes running, which were ended");
+    let ended = project
+        .pipe(&["run", "p.yaml"])
+        .succeeds()
+        .says("left processes running, which were ended");
     for seconds in [6172, 6173, 6174] {
         assert!(ended.stderr().contains(&format!("sleep {seconds} (pid ")), "{}", ended.stderr());
         assert!(running(&format!("sleep {seconds}")).is_empty(), "{seconds}");
@@ -89,7 +96,8 @@ fn what_forgets_where_it_comes_from_ends_too() {
 
 #[test]
 fn what_is_about_to_end_by_itself_may() {
-    let project = pipeline("  a: { kind: command, run: '(sleep 0.3; echo late > late.txt) & true' }\n");
+    let project =
+        pipeline("  a: { kind: command, run: '(sleep 0.3; echo late > late.txt) & true' }\n");
     let ended = project.pipe(&["run", "p.yaml"]).succeeds();
     assert!(!ended.stderr().contains("left processes running"), "{}", ended.stderr());
     assert_eq!(project.read("late.txt"), "late\n");
@@ -97,10 +105,13 @@ fn what_is_about_to_end_by_itself_may() {
 
 #[test]
 fn a_stop_reaches_what_left_the_process_group() {
-    let project =
-        pipeline("  a: { kind: command, run: 'setsid sleep 6176 & (setsid sleep 6177 &); sleep 6178' }\n");
+    let project = pipeline(
+        "  a: { kind: command, run: 'setsid sleep 6176 & (setsid sleep 6177 &); sleep 6178' }\n",
+    );
     let mut child = project.start(&["run", "p.yaml"]);
-    until("all run", || [6176, 6177, 6178].iter().all(|s| !running(&format!("sleep {s}")).is_empty()));
+    until("all run", || {
+        [6176, 6177, 6178].iter().all(|s| !running(&format!("sleep {s}")).is_empty())
+    });
     let started = Instant::now();
     send(&child, "TERM");
     assert_eq!(child.wait().unwrap().code(), Some(75));
@@ -140,7 +151,11 @@ fn output_without_end_takes_no_memory() {
             let peak = peak(&mut child);
             assert!(child.wait().unwrap().success());
             assert!(peak < most, "{program}: {peak} MB");
-            assert!(started.elapsed() < Duration::from_secs(15), "{program}: {:?}", started.elapsed());
+            assert!(
+                started.elapsed() < Duration::from_secs(15),
+                "{program}: {:?}",
+                started.elapsed()
+            );
         }
     }
 }
@@ -170,15 +185,20 @@ fn a_long_line_is_cut_with_a_mark() {
 
 #[test]
 fn an_end_by_a_limit_has_words() {
-    let project =
-        pipeline("  a: { kind: command, run: 'ulimit -f 8; exec head -c 100000 /dev/zero > big' }\n");
+    let project = pipeline(
+        "  a: { kind: command, run: 'ulimit -f 8; exec head -c 100000 /dev/zero > big' }\n",
+    );
     project.pipe(&["run", "p.yaml"]).exits(1).says("SIGXFSZ").says("ulimit -f");
     // The program itself is not ended by it.
     let project = Project::new();
     let mut limited = Command::new("sh");
     limited.args(["-c", "ulimit -f 16; exec \"$0\" run p.yaml", env!("CARGO_BIN_EXE_pipe")]);
-    let mut child =
-        limited.current_dir(project.path("")).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = limited
+        .current_dir(project.path(""))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(1), "{said}");

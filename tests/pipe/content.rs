@@ -1,4 +1,5 @@
-//! Images count by their content: for trainings, for what stands behind them, for the choice of a run.
+//! Images count by their content: for trainings, for what stands behind them, for the choice of a
+//! run.
 
 use serde_json::Value;
 
@@ -47,7 +48,11 @@ fn add(project: &Project, folder: &str, classes: &[&str], numbers: std::ops::Ran
 /// What the plan says of a stage.
 fn planned(project: &Project, stage: &str, more: &[&str]) -> String {
     let ended = project.pipe(&[&["plan", "p.yaml"], more].concat()).succeeds();
-    let line = ended.stdout().lines().find(|line| line.split(' ').next() == Some(stage)).map(str::to_owned);
+    let line = ended
+        .stdout()
+        .lines()
+        .find(|line| line.split(' ').next() == Some(stage))
+        .map(str::to_owned);
     let line = line.unwrap_or_else(|| panic!("no {stage} in\n{}", ended.stdout()));
     line.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
 }
@@ -75,7 +80,11 @@ fn other_images_are_a_new_run_and_the_old_ones_go_on_with_the_old_run() {
     project.pipe(&["status", "p.yaml", "base"]).succeeds().says("stale").says("2 added");
     project.pipe(&["run", "p.yaml"]).succeeds().says("Run 002");
     assert_eq!(planned(&project, "base", &[]), "skip up to date, run 002");
-    assert_ne!(std::fs::read(project.path("best.ckpt")).unwrap(), first, "what stands behind it is new too");
+    assert_ne!(
+        std::fs::read(project.path("best.ckpt")).unwrap(),
+        first,
+        "what stands behind it is new too"
+    );
 
     std::fs::remove_file(project.path("pictures/dark/a.png")).unwrap();
     std::fs::remove_file(project.path("pictures/dark/b.png")).unwrap();
@@ -92,7 +101,10 @@ fn the_plan_says_what_changed_of_the_images() {
     project.write("pictures/light/0.png", picture(3));
     assert_eq!(planned(&project, "base", &[]), "run 8 images as before: 1 replaced (new run_002)");
     std::fs::remove_file(project.path("pictures/light/0.png")).unwrap();
-    assert_eq!(planned(&project, "base", &[]), "run 7 images instead of 8: 1 removed (new run_002)");
+    assert_eq!(
+        planned(&project, "base", &[]),
+        "run 7 images instead of 8: 1 removed (new run_002)"
+    );
     project.write("pictures/light/0.png", picture(100));
     project.write("pictures/blue/0.png", picture(0));
     let added = "run 9 images instead of 8: class blue is new, 1 added (new run_002)";
@@ -104,7 +116,8 @@ fn the_plan_says_what_changed_of_the_images() {
     let counted = "run 9 images instead of 8: class blue is new (new run_002)";
     assert_eq!(planned(&project, "base", &[]), counted);
     let json: Value =
-        serde_json::from_str(&project.pipe(&["plan", "p.yaml", "--json"]).succeeds().stdout()).unwrap();
+        serde_json::from_str(&project.pipe(&["plan", "p.yaml", "--json"]).succeeds().stdout())
+            .unwrap();
     assert_eq!(json["steps"][1]["changes"][0]["key"], "dataset");
 }
 
@@ -116,10 +129,15 @@ fn another_folder_counts_by_what_is_in_it() {
     project.pipe(&["run", "p.yaml", "base"]).succeeds();
     assert_eq!(planned(&project, "base", &["--set", "data.root=same"]), "skip up to date, run 001");
     let other = ["--set", "data.root=other"];
-    assert_eq!(planned(&project, "base", &other), "run 10 images instead of 8: 2 added (new run_002)");
+    assert_eq!(
+        planned(&project, "base", &other),
+        "run 10 images instead of 8: 2 added (new run_002)"
+    );
     let numbered = [&["run", "p.yaml", "--run-number", "1", "--epochs", "2"], &other[..]].concat();
     let refused = project.pipe(&numbered).exits(2);
-    refused.says("run 1 was trained on other images: 10 images instead of 8").says("put the old images back");
+    refused
+        .says("run 1 was trained on other images: 10 images instead of 8")
+        .says("put the old images back");
 }
 
 #[test]
@@ -152,7 +170,10 @@ fn an_adapter_counts_its_images_too() {
     project.write("own/dark/more.png", picture(9));
     // Its base model is copied into the new run.
     let plan = planned(&project, "lora", &[]);
-    assert!(plan.starts_with("run 9 images instead of 8: 1 added (new run_002); copies 0."), "{plan}");
+    assert!(
+        plan.starts_with("run 9 images instead of 8: 1 added (new run_002); copies 0."),
+        "{plan}"
+    );
     assert_eq!(planned(&project, "base", &[]), "skip up to date, run 001");
     project.pipe(&["run", "p.yaml"]).succeeds().says("skipped, up to date: data, base, best");
     assert_eq!(project.list("checkpoints/lora"), ["run_001", "run_002"]);
@@ -173,9 +194,16 @@ fn a_run_of_an_earlier_version_is_gone_on_with_by_the_digest_it_noted() {
     let extend = ["run", "p.yaml", "base", "--epochs", "2"];
     project.pipe(&extend).succeeds();
     assert_eq!(project.list(RUNS), ["run_001"]);
-    let shown =
-        project.pipe(&["ckpt", "show", &format!("{RUNS}/run_001/checkpoints/epoch_002.ckpt"), "--json"]);
-    assert!(shown.succeeds().stdout().contains("of an earlier version"), "a checkpoint belongs to its run");
+    let shown = project.pipe(&[
+        "ckpt",
+        "show",
+        &format!("{RUNS}/run_001/checkpoints/epoch_002.ckpt"),
+        "--json",
+    ]);
+    assert!(
+        shown.succeeds().stdout().contains("of an earlier version"),
+        "a checkpoint belongs to its run"
+    );
     project.write("pictures/dark/more.png", picture(9));
     assert!(planned(&project, "base", &[]).contains("9 images instead of 8: 1 added"));
 }
@@ -206,13 +234,21 @@ fn images_that_a_command_makes_are_looked_at_when_it_has_made_them() {
     let project = project(&format!("{CHAIN}{make}"));
     std::fs::rename(project.path("pictures"), project.path("from")).unwrap();
     project.pipe(&["graph", "p.yaml"]).succeeds().says("data  dataset  <- make");
-    assert_eq!(planned(&project, "base", &[]), "run no run yet", "although there are no pictures yet");
+    assert_eq!(
+        planned(&project, "base", &[]),
+        "run no run yet",
+        "although there are no pictures yet"
+    );
     project.pipe(&["run", "p.yaml"]).succeeds().says("8 images in 2 classes");
     assert_eq!(planned(&project, "base", &[]), "skip up to date, run 001");
 
     project.write("from/dark/more.png", picture(9));
     assert_eq!(planned(&project, "base", &[]), "run? make runs before it");
-    project.pipe(&["run", "p.yaml"]).succeeds().says("9 images instead of 8: 1 added").says("Run 002");
+    project
+        .pipe(&["run", "p.yaml"])
+        .succeeds()
+        .says("9 images instead of 8: 1 added")
+        .says("Run 002");
     // Made anew with the same content, it is the same data set.
     std::fs::remove_dir_all(project.path("pictures")).unwrap();
     project.pipe(&["run", "p.yaml"]).succeeds().says("skipped, up to date: base, best, data");
@@ -224,10 +260,16 @@ fn without_a_check_the_images_are_those_that_were_last_seen() {
     project.pipe(&["run", "p.yaml", "base"]).succeeds();
     project.write("pictures/dark/more.png", picture(9));
     assert_eq!(planned(&project, "base", &["--no-data-check"]), "skip up to date, run 001");
-    project.pipe(&["run", "p.yaml", "base", "--no-data-check"]).succeeds().says("everything is up to date");
+    project
+        .pipe(&["run", "p.yaml", "base", "--no-data-check"])
+        .succeeds()
+        .says("everything is up to date");
     project.pipe(&["status", "p.yaml", "base", "--no-data-check"]).succeeds().says("done");
     assert!(planned(&project, "base", &[]).starts_with("run 9 images"));
-    assert!(planned(&project, "base", &["--no-data-check"]).starts_with("run 9 images"), "seen by now");
+    assert!(
+        planned(&project, "base", &["--no-data-check"]).starts_with("run 9 images"),
+        "seen by now"
+    );
     // What is trained on is opened all the same, so that no run holds what it was not trained on.
     std::fs::remove_file(project.path("pictures/dark/more.png")).unwrap();
     project.pipe(&["run", "p.yaml", "base", "--no-data-check", "--epochs", "2"]).succeeds();
@@ -235,7 +277,8 @@ fn without_a_check_the_images_are_those_that_were_last_seen() {
 }
 
 #[test]
-fn an_archive_in_the_place_of_another_is_another_data_set_and_one_that_is_not_there_yet_tells_nothing() {
+fn an_archive_in_the_place_of_another_is_another_data_set_and_one_that_is_not_there_yet_tells_nothing()
+ {
     let project = project(&CHAIN.replace("image_folder, root: pictures", "cifar10"));
     let batch = |shade: u8| -> Vec<u8> {
         (0..20u8).flat_map(|i| [vec![i % 10], vec![shade + i; 3072]].concat()).collect()
@@ -249,7 +292,10 @@ fn an_archive_in_the_place_of_another_is_another_data_set_and_one_that_is_not_th
     // It would be downloaded, and is what was published.
     std::fs::remove_dir_all(project.path("data")).unwrap();
     assert_eq!(planned(&project, "base", &[]), "skip up to date, run 001");
-    project.pipe(&["plan", "p.yaml", "--set", "data.download=false"]).exits(1).says("failed to find");
+    project
+        .pipe(&["plan", "p.yaml", "--set", "data.download=false"])
+        .exits(1)
+        .says("failed to find");
 }
 
 #[test]
@@ -265,7 +311,11 @@ fn runs_in_the_folder_of_before_are_found_when_base_dir_is_another_one() {
         .says("Resumed from epoch 2");
     assert!(project.list("kept").is_empty(), "nothing is trained anew");
     project.pipe(&[&["run", "p.yaml", "--set", "base.seed=9"], &other[..]].concat()).succeeds();
-    assert_eq!(project.list("kept/elsewhere"), ["run_001"], "another experiment begins where it is wanted");
+    assert_eq!(
+        project.list("kept/elsewhere"),
+        ["run_001"],
+        "another experiment begins where it is wanted"
+    );
     let back = planned(&project, "base", &["--set", "base.seed=9"]);
     assert_eq!(back, "run seed 42 -> 9 (new run_002)", "where there are runs, those alone count");
 }

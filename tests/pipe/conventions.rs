@@ -1,4 +1,5 @@
-//! What programs on a command line are expected to do: completions, manuals, versions, colours, logs.
+//! What programs on a command line are expected to do: completions, manuals, versions, colours,
+//! logs.
 
 use std::process::{Command, Stdio};
 
@@ -13,13 +14,17 @@ fn five_shells_are_completed() {
             assert!(script.contains(word), "{shell}: no {word}");
         }
         // Where the shell is at hand, it says whether it can read it.
-        if let Ok(found) =
-            Command::new(shell).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status()
+        if let Ok(found) = Command::new(shell)
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
             && found.success()
             && ["bash", "zsh"].contains(&shell)
         {
             project.write("completions", &script);
-            let read = Command::new(shell).arg("-n").arg(project.path("completions")).status().unwrap();
+            let read =
+                Command::new(shell).arg("-n").arg(project.path("completions")).status().unwrap();
             assert!(read.success(), "{shell} cannot read its completions");
         }
     }
@@ -37,7 +42,8 @@ fn every_command_has_a_manual() {
     assert!(page.contains("Exit codes") && page.contains("75 stopped by SIGTERM"), "{page}");
     project.pipe(&["man", "--dir", "man1"]).succeeds();
     let pages = project.list("man1");
-    for command in ["run", "plan", "status", "check", "runs", "runs-compare", "ckpt-export", "sample", "init"]
+    for command in
+        ["run", "plan", "status", "check", "runs", "runs-compare", "ckpt-export", "sample", "init"]
     {
         assert!(pages.contains(&format!("pipe-{command}.1")), "{pages:?}");
     }
@@ -47,7 +53,10 @@ fn every_command_has_a_manual() {
 #[test]
 fn the_version_says_what_was_built() {
     let project = Project::new();
-    assert_eq!(project.pipe(&["-V"]).succeeds().stdout(), concat!("pipe ", env!("CARGO_PKG_VERSION"), "\n"));
+    assert_eq!(
+        project.pipe(&["-V"]).succeeds().stdout(),
+        concat!("pipe ", env!("CARGO_PKG_VERSION"), "\n")
+    );
     let long = project.pipe(&["--version"]).succeeds().stdout();
     assert!(long.starts_with(concat!("pipe ", env!("CARGO_PKG_VERSION"))), "{long}");
     assert!(long.contains("\nfeatures: wgpu"), "{long}");
@@ -65,7 +74,8 @@ fn colours_are_for_terminals_and_those_who_ask() {
         without = without.replace(&format!("\u{1b}[{code}m"), "");
     }
     assert_eq!(without, plain);
-    let refused = bad("NO_COLOR").environment("CLICOLOR_FORCE", "1").pipe(&["check", "p.yaml"]).stderr();
+    let refused =
+        bad("NO_COLOR").environment("CLICOLOR_FORCE", "1").pipe(&["check", "p.yaml"]).stderr();
     assert_eq!(refused, plain);
 }
 
@@ -86,7 +96,10 @@ fn a_log_for_programs_is_json_to_the_last_line() {
     assert!(step["memory"].as_u64().is_some_and(|bytes| bytes > 1_000_000), "{step}");
     let error = project.pipe(&["run", "none.yaml", "--log", "json"]).exits(2).stderr();
     let error: serde_json::Value = serde_json::from_str(&error).expect(&error);
-    assert_eq!((&error["event"], &error["text"]), (&"error".into(), &"none.yaml: no such file".into()));
+    assert_eq!(
+        (&error["event"], &error["text"]),
+        (&"error".into(), &"none.yaml: no such file".into())
+    );
 }
 
 #[test]
@@ -101,7 +114,10 @@ fn the_summary_says_what_was_done_and_what_to_type_next() {
     assert!(project.path("samples.png").is_file());
     project.write(
         "q.yaml",
-        format!("{}  fails: {{ kind: command, run: [\"false\"], needs: base }}\n", crate::project::TINY),
+        format!(
+            "{}  fails: {{ kind: command, run: [\"false\"], needs: base }}\n",
+            crate::project::TINY
+        ),
     );
     let ended = project.pipe(&["run", "q.yaml"]).exits(1);
     ended.says("stage fails:").says("go on with: pipe run q.yaml");

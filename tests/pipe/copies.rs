@@ -60,7 +60,8 @@ fn a_hard_link_is_made_on_request_and_is_read_only() {
     // LoRA's base is a file of its own all the same, and can be written.
     assert_eq!(file(&project, &format!("{LORA}/base_model.ckpt")).nlink(), 1);
     // Going on, pruning and copying again work.
-    let more = ["run", "p.yaml", "-q", "--set", "base.epochs=6", "--set", "base.checkpoint.keep_last_n=1"];
+    let more =
+        ["run", "p.yaml", "-q", "--set", "base.epochs=6", "--set", "base.checkpoint.keep_last_n=1"];
     project.pipe(&more).succeeds();
     assert!(project.list(&format!("{RUN}/checkpoints")).len() <= 4);
     project.pipe(&["verify"]).succeeds();
@@ -83,15 +84,25 @@ fn what_an_earlier_version_linked_is_told_and_separated() {
         std::fs::remove_file(project.path(name)).unwrap();
         std::fs::hard_link(&own, project.path(name)).unwrap();
     }
-    assert!(project.pipe(&["run", "p.yaml"]).succeeds().stdout().contains("everything is up to date"));
+    assert!(
+        project.pipe(&["run", "p.yaml"]).succeeds().stdout().contains("everything is up to date")
+    );
     let said = project.pipe(&["verify"]).succeeds().stdout();
-    assert!(said.contains(&format!("shared {BASE}")) && said.contains(&format!("shared {base}")), "{said}");
-    project.pipe(&["verify", "--repair"]).succeeds().says(&format!("made {BASE} a file of its own"));
+    assert!(
+        said.contains(&format!("shared {BASE}")) && said.contains(&format!("shared {base}")),
+        "{said}"
+    );
+    project
+        .pipe(&["verify", "--repair"])
+        .succeeds()
+        .says(&format!("made {BASE} a file of its own"));
     for name in [BASE, &base] {
         assert_eq!(file(&project, name).nlink(), 1, "{name}");
     }
     assert!(!project.pipe(&["verify"]).succeeds().stdout().contains("shared"));
-    assert!(project.pipe(&["run", "p.yaml"]).succeeds().stdout().contains("everything is up to date"));
+    assert!(
+        project.pipe(&["run", "p.yaml"]).succeeds().stdout().contains("everything is up to date")
+    );
 
     // Damaged through one of its names, it is damaged under all.
     for name in [BASE, &base] {
@@ -104,7 +115,8 @@ fn what_an_earlier_version_linked_is_told_and_separated() {
         assert!(said.contains(&format!("damaged {name}")), "{name}: {said}");
     }
     project.pipe(&["verify", "--repair"]).succeeds();
-    // The base is trained again and is another file; the first adapters keep their run, which nothing can be done with.
+    // The base is trained again and is another file; the first adapters keep their run, which
+    // nothing can be done with.
     project.pipe(&["run", "p.yaml", "-q"]).succeeds();
     project
         .pipe(&["verify"])

@@ -16,7 +16,8 @@ const STEPS: &str = "  best: { kind: copy_best, from: base, to: best.ckpt }
   lora: { kind: lora, base: best, dataset: trees, epochs: 1, batch_size: 8, device: cpu, lora: { r: 2 } }
 ";
 
-/// Flips a bit of every tensor of weights in a file, in its place and without a trace in its size and time.
+/// Flips a bit of every tensor of weights in a file, in its place and without a trace in its size
+/// and time.
 #[track_caller]
 fn damage(path: &Path) {
     let modified = std::fs::metadata(path).unwrap().modified().unwrap();
@@ -72,7 +73,9 @@ fn a_damaged_base_model_is_not_merged() {
     // Where only the adapter is known, what is missing is told, and how to give it.
     std::fs::copy(project.path(&best), project.path("moved.ckpt")).unwrap();
     let alone = project.pipe(&["sample", "moved.ckpt", "--n", "2", "--device", "cpu"]).exits(1);
-    alone.says("its base model is not at ../base_model.ckpt").says("`pipe sample BASE --lora moved.ckpt`");
+    alone
+        .says("its base model is not at ../base_model.ckpt")
+        .says("`pipe sample BASE --lora moved.ckpt`");
     // The adapter in PEFT's format has no digest of its own.
     project.pipe(&["verify"]).succeeds();
     let adapter = format!("{lora}/adapter/adapter_model.safetensors");
@@ -134,5 +137,8 @@ fn verify_finds_whatever_is_not_as_it_was_noted() {
     for name in ["epoch_002", "best", "last"] {
         std::fs::remove_file(project.path(&format!("{RUN}/checkpoints/{name}.ckpt"))).unwrap();
     }
-    project.pipe(&["verify"]).exits(1).says("epoch_002.ckpt: its run lists it, and it is not there");
+    project
+        .pipe(&["verify"])
+        .exits(1)
+        .says("epoch_002.ckpt: its run lists it, and it is not there");
 }

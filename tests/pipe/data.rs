@@ -1,4 +1,5 @@
-//! Real formats from the pipeline file: CIFAR archives made by someone else, folders of images, and no network.
+//! Real formats from the pipeline file: CIFAR archives made by someone else, folders of images, and
+//! no network.
 
 use flate2::{Compression, write::GzEncoder};
 
@@ -6,7 +7,8 @@ use crate::project::Project;
 
 const RUN: &str = "checkpoints/base_training/run_001";
 
-/// A binary CIFAR archive of `records` images a file; 100 classes have a coarse label in front of the fine one.
+/// A binary CIFAR archive of `records` images a file; 100 classes have a coarse label in front of
+/// the fine one.
 fn cifar(hundred: bool, records: usize) -> Vec<u8> {
     let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
     let mut add = |name: &str, content: &[u8]| {
@@ -44,7 +46,10 @@ fn project(source: &str) -> Project {
 fn cifar10_is_loaded_trained_and_listed() {
     let project = project("cifar10");
     project.write("data/cifar-10-binary.tar.gz", cifar(false, 20));
-    project.pipe(&["run", "p.yaml"]).succeeds().says("cifar10, 100 images in 10 classes at 8 x 8 pixels");
+    project
+        .pipe(&["run", "p.yaml"])
+        .succeeds()
+        .says("cifar10, 100 images in 10 classes at 8 x 8 pixels");
     let metadata = project.metadata(RUN);
     assert_eq!(metadata["dataset"]["train_images"], 100);
     assert_eq!(metadata["dataset"]["classes"][9], "truck");
@@ -78,7 +83,10 @@ fn a_cut_archive_names_the_file() {
 #[test]
 fn without_data_the_address_and_the_place_are_named() {
     let ended = project("cifar10").pipe(&["run", "p.yaml"]).exits(1);
-    ended.says("cifar-10-binary.tar.gz").says("www.cs.toronto.edu").says("data/cifar-10-binary.tar.gz");
+    ended
+        .says("cifar-10-binary.tar.gz")
+        .says("www.cs.toronto.edu")
+        .says("data/cifar-10-binary.tar.gz");
 }
 
 #[test]
@@ -86,8 +94,10 @@ fn the_flag_chooses_the_source_in_any_case() {
     let arguments = ["run", "p.yaml", "--dataset", "CIFAR10", "--set", "data.download=false"];
     let project = Project::with("    classes: [circle, square]\n", "");
     project.pipe(&arguments).exits(1).says("data/cifar-10-binary.tar.gz");
-    let project = Project::with("source: shapes\n    classes: [circle, square]", "source: ${params.dataset}");
-    let with_parameter = project.read("p.yaml").replace("{ epochs: 2 }", "{ epochs: 2, dataset: shapes }");
+    let project =
+        Project::with("source: shapes\n    classes: [circle, square]", "source: ${params.dataset}");
+    let with_parameter =
+        project.read("p.yaml").replace("{ epochs: 2 }", "{ epochs: 2, dataset: shapes }");
     project.write("p.yaml", with_parameter);
     project.pipe(&arguments).exits(1).says("data/cifar-10-binary.tar.gz");
 }
@@ -97,14 +107,18 @@ fn a_folder_of_images() {
     let project = project("image_folder\n    root: pictures\n    val_split: 0.25");
     for (class, shade) in [("dark", 40u8), ("light", 220)] {
         for i in 0..20u8 {
-            let image =
-                image::RgbImage::from_fn(20, 14, |x, y| image::Rgb([shade, x as u8 * 5 + i, y as u8 * 9]));
+            let image = image::RgbImage::from_fn(20, 14, |x, y| {
+                image::Rgb([shade, x as u8 * 5 + i, y as u8 * 9])
+            });
             let mut png = std::io::Cursor::new(Vec::new());
             image.write_to(&mut png, image::ImageFormat::Png).unwrap();
             project.write(&format!("pictures/{class}/{i}.png"), png.into_inner());
         }
     }
-    project.pipe(&["run", "p.yaml"]).succeeds().says("30 images and 10 for validation in 2 classes");
+    project
+        .pipe(&["run", "p.yaml"])
+        .succeeds()
+        .says("30 images and 10 for validation in 2 classes");
 }
 
 #[test]
@@ -114,12 +128,14 @@ fn archives_made_by_another_program_are_listed_and_trained_on() {
         return;
     };
     let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pipe/make_cifar.py");
-    for (source, said) in
-        [("cifar10", "cifar10, 100 images in 10 classes"), ("cifar100", "cifar100, 30 images in 5 classes")]
-    {
+    for (source, said) in [
+        ("cifar10", "cifar10, 100 images in 10 classes"),
+        ("cifar100", "cifar100, 30 images in 5 classes"),
+    ] {
         let classes = if source == "cifar100" { "\n    classes: trees" } else { "" };
         let project = project(&format!("{source}{classes}"));
-        let made = std::process::Command::new(&python).arg(&script).arg(project.path("data")).status();
+        let made =
+            std::process::Command::new(&python).arg(&script).arg(project.path("data")).status();
         assert!(made.unwrap().success());
         project.pipe(&["run", "p.yaml", "--epochs", "1"]).succeeds().says(said);
         let metadata = project.metadata("checkpoints/base_training/run_001");

@@ -1,5 +1,6 @@
-//! One training on several devices: the CPU listed several times stands for any devices of one kind. What differs from
-//! one device is rounding; `tests/pipe/wgpu.rs` does the same with devices of two kinds.
+//! One training on several devices: the CPU listed several times stands for any devices of one
+//! kind. What differs from one device is rounding; `tests/pipe/wgpu.rs` does the same with devices
+//! of two kinds.
 
 use serde_json::Value;
 
@@ -10,7 +11,8 @@ use crate::resume::{delays, in_pieces};
 const RUN: &str = "checkpoints/base_training/run_001";
 const LAST: &str = "checkpoints/base_training/run_001/checkpoints/last.ckpt";
 
-/// 32 optimizer steps in 8 epochs, each of two batches, the last of which is a small one: 7 batches of 16 and one of 3.
+/// 32 optimizer steps in 8 epochs, each of two batches, the last of which is a small one: 7 batches
+/// of 16 and one of 3.
 const STEPS: [&str; 10] = [
     "run",
     "p.yaml",
@@ -24,7 +26,8 @@ const STEPS: [&str; 10] = [
     "8",
 ];
 
-/// What rounding makes of a loss in so many steps; a forgotten share changes the first one by some percent.
+/// What rounding makes of a loss in so many steps; a forgotten share changes the first one by some
+/// percent.
 const TOLERANCE: f64 = 1e-4;
 
 pub fn losses(project: &Project, run: &str) -> Vec<f64> {
@@ -48,7 +51,10 @@ fn outline(project: &Project, file: &str) -> Vec<(String, usize)> {
 
 fn trained(devices: &str) -> Project {
     let project = Project::new();
-    project.pipe(&[&STEPS[..], &["--devices", devices]].concat()).succeeds().says("Training completed!");
+    project
+        .pipe(&[&STEPS[..], &["--devices", devices]].concat())
+        .succeeds()
+        .says("Training completed!");
     project
 }
 
@@ -58,9 +64,10 @@ fn two_and_three_devices_train_as_one_does() {
     alone.pipe(&STEPS).succeeds();
     let curve = losses(&alone, RUN);
     assert_eq!(curve.len(), 32);
-    for (devices, name) in
-        [("cpu,cpu", "cpu (flex) + cpu (flex)"), ("cpu,cpu,cpu", "cpu (flex) + cpu (flex) + cpu (flex)")]
-    {
+    for (devices, name) in [
+        ("cpu,cpu", "cpu (flex) + cpu (flex)"),
+        ("cpu,cpu,cpu", "cpu (flex) + cpu (flex) + cpu (flex)"),
+    ] {
         let several = trained(devices);
         assert_eq!(several.metadata(RUN)["device"], name);
         assert_same_curve(&losses(&several, RUN), &curve, TOLERANCE);
@@ -81,12 +88,16 @@ fn a_list_of_one_device_is_that_device_to_the_bit() {
     alone.pipe(&STEPS).succeeds();
     let listed = trained("cpu");
     assert_eq!(listed.metadata(RUN)["device"], "cpu (flex)");
-    assert!(all_tensors(&alone.path(LAST)) == all_tensors(&listed.path(LAST)), "the tensors differ");
+    assert!(
+        all_tensors(&alone.path(LAST)) == all_tensors(&listed.path(LAST)),
+        "the tensors differ"
+    );
 }
 
 #[test]
 fn a_batch_of_one_image_leaves_a_device_idle() {
-    let each = ["run", "p.yaml", "--epochs", "1", "--batch-size", "1", "--set", "data.num_images=12"];
+    let each =
+        ["run", "p.yaml", "--epochs", "1", "--batch-size", "1", "--set", "data.num_images=12"];
     let (alone, several) = (Project::new(), Project::new());
     alone.pipe(&each).succeeds();
     several.pipe(&[&each[..], &["--devices", "cpu,cpu"]].concat()).succeeds();
@@ -102,7 +113,11 @@ fn a_run_goes_on_with_another_number_of_devices() {
     alone.pipe(&STEPS).succeeds();
     let several = Project::new();
     let on = |devices: &'static str, epochs: &'static str| {
-        [&STEPS[..8], &["--epochs", epochs, "--devices", devices, "--set", "base.schedule_epochs=8"]].concat()
+        [
+            &STEPS[..8],
+            &["--epochs", epochs, "--devices", devices, "--set", "base.schedule_epochs=8"],
+        ]
+        .concat()
     };
     several.pipe(&on("cpu,cpu", "3")).succeeds();
     several.pipe(&on("cpu,cpu,cpu", "5")).succeeds().says("extend");
@@ -141,7 +156,8 @@ fn ten_epochs_on_two_devices_in_pieces_are_ten_epochs_in_one_go() {
 #[test]
 fn lora_with_dropout_drops_the_same_on_any_number_of_devices() {
     let (alone, several) = (chain(), chain());
-    let dropout = ["run", "p.yaml", "lora", "--set", "lora.lora.lora_dropout=0.5", "--set", "lora.epochs=10"];
+    let dropout =
+        ["run", "p.yaml", "lora", "--set", "lora.lora.lora_dropout=0.5", "--set", "lora.epochs=10"];
     alone.pipe(&dropout).succeeds();
     let devices = ["--set", "lora.devices=[cpu, cpu, cpu]"];
     several.pipe(&[&dropout[..], &devices].concat()).succeeds();
@@ -167,7 +183,10 @@ fn the_stronger_of_device_and_devices_counts() {
     assert_eq!(device(&[]), "cpu (flex) + cpu (flex)");
     assert_eq!(device(&["--device", "cpu"]), "cpu (flex)");
     assert_eq!(device(&["--set", "base.devices=null"]).matches("cpu").count(), 1);
-    assert_eq!(device(&["--set", "base.device=cpu", "--devices", "cpu,cpu,cpu"]).matches('+').count(), 2);
+    assert_eq!(
+        device(&["--set", "base.device=cpu", "--devices", "cpu,cpu,cpu"]).matches('+').count(),
+        2
+    );
     project
         .pipe(&["run", "p.yaml", "--devices", "cpu", "--device", "cpu"])
         .exits(2)
@@ -180,9 +199,18 @@ fn the_stronger_of_device_and_devices_counts() {
 #[test]
 fn devices_that_are_not_there_are_named() {
     let project = Project::new();
-    project.pipe(&["run", "p.yaml", "--devices", "cpu,99"]).exits(2).says("failed to find adapter 99");
-    project.pipe(&["run", "p.yaml", "--devices", "cpu,cuda"]).exits(2).says("unknown device `cuda`");
-    project.pipe(&["run", "p.yaml", "--devices", "0,1,gpu:0"]).exits(2).says("`gpu:0` is listed twice");
+    project
+        .pipe(&["run", "p.yaml", "--devices", "cpu,99"])
+        .exits(2)
+        .says("failed to find adapter 99");
+    project
+        .pipe(&["run", "p.yaml", "--devices", "cpu,cuda"])
+        .exits(2)
+        .says("unknown device `cuda`");
+    project
+        .pipe(&["run", "p.yaml", "--devices", "0,1,gpu:0"])
+        .exits(2)
+        .says("`gpu:0` is listed twice");
 }
 
 #[test]
@@ -190,7 +218,9 @@ fn a_job_asks_for_as_many_gpus_as_are_listed() {
     let limit = |devices: &str| -> Option<String> {
         let project = Project::with("device: cpu", devices);
         let workflow = project.pipe(&["export", "argo", "p.yaml"]).succeeds().stdout();
-        workflow.lines().find_map(|line| Some(line.trim().strip_prefix("nvidia.com/gpu: ")?.to_owned()))
+        workflow
+            .lines()
+            .find_map(|line| Some(line.trim().strip_prefix("nvidia.com/gpu: ")?.to_owned()))
     };
     assert_eq!(limit("devices: [0, 1, 2]").as_deref(), Some("'3'"));
     assert_eq!(limit("devices: [cpu, cpu]"), None);

@@ -1,5 +1,5 @@
-//! What the pages tell people to type is typed here, page by page, in a folder with the shipped pipelines and configs.
-//! In front of a block a page may say, in a comment that readers do not see:
+//! What the pages tell people to type is typed here, page by page, in a folder with the shipped
+//! pipelines and configs. In front of a block a page may say, in a comment that readers do not see:
 //!
 //!     <!-- file: NAME -->     the block is the content of this file
 //!     <!-- first: COMMAND --> to be done before
@@ -57,7 +57,14 @@ fn blocks(page: &str) -> Vec<Block> {
             let inside = lines.by_ref().map(|(_, l)| l).take_while(|l| !l.starts_with("```"));
             let text = inside.flat_map(|l| [l, "\n"]).collect();
             let (file, first, not_run) = (file.take(), std::mem::take(&mut first), not_run.take());
-            found.push(Block { language: language.to_owned(), text, file, first, not_run, line: at + 1 });
+            found.push(Block {
+                language: language.to_owned(),
+                text,
+                file,
+                first,
+                not_run,
+                line: at + 1,
+            });
         }
     }
     found
@@ -97,7 +104,8 @@ impl Reader {
         let program_folder = Path::new(env!("CARGO_BIN_EXE_pipe")).parent().unwrap();
         let mut folders = vec![program_folder.to_owned()];
         folders.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));
-        // The project's way to start a program takes the tester's own settings out of the environment.
+        // The project's way to start a program takes the tester's own settings out of the
+        // environment.
         let pipe = self.project.command(&[]);
         let mut command = Command::new(program);
         command
@@ -111,10 +119,14 @@ impl Reader {
             }
         }
         let output = command.output().unwrap();
-        let text =
-            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
         let page = &self.page;
-        assert!(output.status.success(), "{page}:{line}: {program} {arguments:?}: {}\n{text}", output.status);
+        assert!(
+            output.status.success(),
+            "{page}:{line}: {program} {arguments:?}: {}\n{text}",
+            output.status
+        );
         self.ran += 1;
     }
 
@@ -136,7 +148,11 @@ impl Reader {
                 Err(_) => eprintln!("{}:{line}: skipped: PIPE_TEST_PYTHON is not set", self.page),
             },
             "yaml" if text.contains("\nstages:") || text.starts_with("stages:") => {
-                let named = if text.contains("name:") { text.clone() } else { format!("name: page\n{text}") };
+                let named = if text.contains("name:") {
+                    text.clone()
+                } else {
+                    format!("name: page\n{text}")
+                };
                 self.project.write("block.yaml", named);
                 self.run(*line, "pipe", &["check", "block.yaml"]);
             }
@@ -187,9 +203,11 @@ pages! {
 
 fn all_pages() -> Vec<PathBuf> {
     let docs = std::fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let mut pages: Vec<PathBuf> = docs.filter(|p| p.extension().is_some_and(|e| e == "md")).collect();
+    let mut pages: Vec<PathBuf> =
+        docs.filter(|p| p.extension().is_some_and(|e| e == "md")).collect();
     pages.extend(
-        ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CHANGELOG.md"].map(|page| root().join(page)),
+        ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CHANGELOG.md"]
+            .map(|page| root().join(page)),
     );
     pages.sort();
     pages
@@ -200,7 +218,11 @@ fn every_page_with_commands_is_read() {
     let read: BTreeSet<PathBuf> = PAGES.iter().map(|page| root().join(page)).collect();
     for page in all_pages().into_iter().filter(|page| !read.contains(page)) {
         let text = std::fs::read_to_string(&page).unwrap();
-        assert!(!blocks(&text).iter().any(|b| b.language == "sh"), "{} is not read", page.display());
+        assert!(
+            !blocks(&text).iter().any(|b| b.language == "sh"),
+            "{} is not read",
+            page.display()
+        );
     }
 }
 
@@ -213,7 +235,12 @@ fn few_blocks_are_left_out_and_each_has_a_reason() {
             let commands = block.text.lines().filter(|line| !line.trim().is_empty()).count();
             match block.not_run {
                 Some(why) => {
-                    assert!(why.len() > 10, "{}:{}: {why:?} is no reason", page.display(), block.line);
+                    assert!(
+                        why.len() > 10,
+                        "{}:{}: {why:?} is no reason",
+                        page.display(),
+                        block.line
+                    );
                     not_run += commands;
                     reasons.push(why);
                 }
@@ -233,7 +260,11 @@ fn every_link_inside_the_project_leads_somewhere() {
             if target.is_empty() || target.contains("://") || target.contains(' ') {
                 continue;
             }
-            assert!(page.parent().unwrap().join(target).exists(), "{}: {link} leads nowhere", page.display());
+            assert!(
+                page.parent().unwrap().join(target).exists(),
+                "{}: {link} leads nowhere",
+                page.display()
+            );
         }
     }
 }

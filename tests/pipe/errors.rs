@@ -27,10 +27,22 @@ fn deeper_keys_and_types() {
     bad("device: cpu", "device: cuda", "unknown device `cuda`; expected auto, cpu, gpu or gpu:N");
     bad("source: shapes", "source: shaps", "stages.data.source: unknown value `shaps`");
     bad("classes: [circle, square]", "classes: 7", "stages.data.classes");
-    bad("image_size: 8", "image_size: 4", "stages.data.image_size: 4 is not between 8 and 1024 pixels");
-    bad("dataset: data", "dataset: base", "stage `base` is of kind `train`; expected one of kind dataset");
+    bad(
+        "image_size: 8",
+        "image_size: 4",
+        "stages.data.image_size: 4 is not between 8 and 1024 pixels",
+    );
+    bad(
+        "dataset: data",
+        "dataset: base",
+        "stage `base` is of kind `train`; expected one of kind dataset",
+    );
     bad("    dataset: data\n", "", "stages.base: missing key `dataset`");
-    bad("  data:\n    kind: dataset", "  data:\n    needs: base\n    kind: dataset", "data -> base -> data");
+    bad(
+        "  data:\n    kind: dataset",
+        "  data:\n    needs: base\n    kind: dataset",
+        "data -> base -> data",
+    );
 }
 
 #[test]
@@ -83,9 +95,11 @@ fn several_files_are_checked_at_once() {
 
 #[test]
 fn the_environment_is_weaker_than_the_command_line() {
-    let project = Project::new().environment("PIPE_EPOCHS", "7").environment("PIPE_BASE__BATCH_SIZE", "0");
+    let project =
+        Project::new().environment("PIPE_EPOCHS", "7").environment("PIPE_BASE__BATCH_SIZE", "0");
     project.pipe(&["run", "p.yaml"]).exits(2).says("PIPE_BASE__BATCH_SIZE: expected at least 1");
-    let ended = project.pipe(&["run", "p.yaml", "--set", "base.batch_size=16", "--epochs", "1"]).succeeds();
+    let ended =
+        project.pipe(&["run", "p.yaml", "--set", "base.batch_size=16", "--epochs", "1"]).succeeds();
     ended.says("Epoch 1/1");
     let project = Project::new().environment("PIPE_EPOCS", "7");
     project

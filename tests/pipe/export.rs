@@ -1,4 +1,5 @@
-//! Pipelines for other schedulers: what is exported is what the program itself can do, and what Argo's schema takes.
+//! Pipelines for other schedulers: what is exported is what the program itself can do, and what
+//! Argo's schema takes.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -34,12 +35,14 @@ fn carry_out(project: &Project, workflow: &Value) {
     let templates = workflow["spec"]["templates"].as_sequence().unwrap();
     let template = |name: &Value| templates.iter().find(|t| t["name"] == *name).unwrap();
     let tasks = template(&workflow["spec"]["entrypoint"])["dag"]["tasks"].as_sequence().unwrap();
-    let needs =
-        |task: &Value| task.get("dependencies").and_then(Value::as_sequence).cloned().unwrap_or_default();
+    let needs = |task: &Value| {
+        task.get("dependencies").and_then(Value::as_sequence).cloned().unwrap_or_default()
+    };
     let mut done: Vec<Value> = Vec::new();
     while done.len() < tasks.len() {
-        let is_ready =
-            |task: &&Value| !done.contains(&task["name"]) && needs(task).iter().all(|n| done.contains(n));
+        let is_ready = |task: &&Value| {
+            !done.contains(&task["name"]) && needs(task).iter().all(|n| done.contains(n))
+        };
         let ready: Vec<&Value> = tasks.iter().filter(is_ready).collect();
         assert!(!ready.is_empty(), "the tasks wait for each other");
         let started = ready.iter().map(|task| {
@@ -82,9 +85,12 @@ fn the_tasks_do_what_one_run_does() {
 fn the_environment_stays_at_home() {
     let plain = Project::new();
     plain.write("p.yaml", SWEEP);
-    let there = Project::new().environment("PIPE_EPOCHS", "77").environment("AWS_SECRET_ACCESS_KEY", "hush");
+    let there = Project::new()
+        .environment("PIPE_EPOCHS", "77")
+        .environment("AWS_SECRET_ACCESS_KEY", "hush");
     there.write("p.yaml", SWEEP);
-    let export = |project: &Project| project.pipe(&["export", "argo", "p.yaml"]).succeeds().stdout();
+    let export =
+        |project: &Project| project.pipe(&["export", "argo", "p.yaml"]).succeeds().stdout();
     let text = export(&plain);
     assert_eq!(text, export(&there), "the same text everywhere");
     assert!(!text.contains("77") && !text.contains("hush"), "{text}");
@@ -99,24 +105,40 @@ fn the_environment_stays_at_home() {
 fn what_is_for_one_run_alone_is_refused() {
     let project = Project::new();
     for flag in [&["--force"][..], &["--run-number", "1"], &["--resume"]] {
-        project.pipe(&[&["export", "argo", "p.yaml"], flag].concat()).exits(2).says("may run many times");
+        project
+            .pipe(&[&["export", "argo", "p.yaml"], flag].concat())
+            .exits(2)
+            .says("may run many times");
     }
     project.pipe(&["export", "argo", "p.yaml", "--set", "base.epochz=1"]).exits(2).says("epochs");
     project.pipe(&["export", "argo", "p.yaml", "bse"]).exits(2).says("did you mean `base`?");
-    project.pipe(&["export", "argo", "p.yaml", "--mount", "here"]).exits(2).says("no absolute path");
+    project
+        .pipe(&["export", "argo", "p.yaml", "--mount", "here"])
+        .exits(2)
+        .says("no absolute path");
 }
 
-/// The shipped pipelines by another project's reading of Argo's schema, which must find what is spoiled, too.
+/// The shipped pipelines by another project's reading of Argo's schema, which must find what is
+/// spoiled, too.
 #[test]
 fn argos_schema_takes_what_is_exported_and_nothing_that_is_spoiled() {
-    let Some(python) = std::env::var("PIPE_TEST_PYTHON").ok().filter(|python| has_hera(python)) else {
+    let Some(python) = std::env::var("PIPE_TEST_PYTHON").ok().filter(|python| has_hera(python))
+    else {
         eprintln!("skipped: PIPE_TEST_PYTHON names no interpreter with hera and pyyaml");
         return;
     };
     let folder = tempfile::tempdir().unwrap();
     let gpu = folder.path().join("gpu.yaml");
-    let options =
-        ["--namespace", "ml", "--service-account", "trainer", "--jobs", "4", "--gpu-resource", "amd.com/gpu"];
+    let options = [
+        "--namespace",
+        "ml",
+        "--service-account",
+        "trainer",
+        "--jobs",
+        "4",
+        "--gpu-resource",
+        "amd.com/gpu",
+    ];
     let pipelines = yaml_files("pipelines");
     let mut files: Vec<String> = Vec::new();
     for (i, file) in pipelines.iter().enumerate() {
@@ -132,7 +154,8 @@ fn argos_schema_takes_what_is_exported_and_nothing_that_is_spoiled() {
         assert!(command.output().unwrap().status.success(), "{}", relative.display());
         files.push(output);
     }
-    let golden = std::fs::read_to_string(root().join("src/engine/tests/engine/export.yaml")).unwrap();
+    let golden =
+        std::fs::read_to_string(root().join("src/engine/tests/engine/export.yaml")).unwrap();
     std::fs::write(&gpu, &golden).unwrap();
     files.push(gpu.display().to_string());
     let told = validate(&python, &files, false);
@@ -160,8 +183,10 @@ fn argos_schema_takes_what_is_exported_and_nothing_that_is_spoiled() {
 }
 
 fn has_hera(python: &str) -> bool {
-    let asked =
-        Command::new(python).args(["-c", "import hera.workflows, yaml"]).stderr(Stdio::null()).status();
+    let asked = Command::new(python)
+        .args(["-c", "import hera.workflows, yaml"])
+        .stderr(Stdio::null())
+        .status();
     asked.is_ok_and(|status| status.success())
 }
 
@@ -170,18 +195,19 @@ fn validate(python: &str, files: &[String], refused: bool) -> String {
     let mut command = Command::new(python);
     command.arg("tests/pipe/validate_workflow.py").args(files).current_dir(root());
     let output = if refused { command.arg("--refused") } else { &mut command }.output().unwrap();
-    let text =
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
     text
 }
 
-/// No image can be made here. What it is made of can be looked at: each file that is copied is there, and cargo finds in
-/// them all that the manifests name.
+/// No image can be made here. What it is made of can be looked at: each file that is copied is
+/// there, and cargo finds in them all that the manifests name.
 #[test]
 fn the_image_is_made_of_what_there_is() {
     let text = std::fs::read_to_string(root().join("packaging/Dockerfile")).unwrap();
-    let copies = text.lines().filter_map(|l| l.strip_prefix("COPY ")).filter(|l| !l.starts_with("--from"));
+    let copies =
+        text.lines().filter_map(|l| l.strip_prefix("COPY ")).filter(|l| !l.starts_with("--from"));
     let folder = tempfile::tempdir().unwrap();
     let mut copied = 0;
     for line in copies {
@@ -205,14 +231,20 @@ fn the_image_is_made_of_what_there_is() {
         .output()
         .unwrap();
     assert!(cargo.status.success(), "{}", String::from_utf8_lossy(&cargo.stderr));
-    for file in
-        ["pipelines/base_training.yaml", "configs/training/base_training.yaml", "src/train/Cargo.toml"]
-    {
+    for file in [
+        "pipelines/base_training.yaml",
+        "configs/training/base_training.yaml",
+        "src/train/Cargo.toml",
+    ] {
         assert!(folder.path().join(file).exists(), "{file} is built into the program");
     }
     let user = text.lines().find_map(|l| l.strip_prefix("USER ")).unwrap();
-    let golden = std::fs::read_to_string(root().join("src/engine/tests/engine/export.yaml")).unwrap();
-    assert!(golden.contains(&format!("runAsUser: {user}\n")), "the image's user and the workflow's");
+    let golden =
+        std::fs::read_to_string(root().join("src/engine/tests/engine/export.yaml")).unwrap();
+    assert!(
+        golden.contains(&format!("runAsUser: {user}\n")),
+        "the image's user and the workflow's"
+    );
 }
 
 fn copy(from: &Path, to: &Path) {

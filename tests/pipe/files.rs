@@ -20,7 +20,14 @@ fn the_run_folder_is_as_the_reference_page_has_it() {
     assert_eq!(project.list("checkpoints/base_training"), ["run_001"]);
     assert_eq!(
         project.list(RUN),
-        ["checkpoints", "config.yaml", "logs", "metadata.json", "metadata.json.previous", "run.lock"]
+        [
+            "checkpoints",
+            "config.yaml",
+            "logs",
+            "metadata.json",
+            "metadata.json.previous",
+            "run.lock"
+        ]
     );
     let metadata = project.metadata(RUN);
     assert_eq!(metadata["run_number"], json!(1));
@@ -33,8 +40,12 @@ fn the_run_folder_is_as_the_reference_page_has_it() {
         assert!(!first[key].is_null(), "{key}");
     }
     // Relative to the run, so that a moved run still works.
-    let listed: Vec<&str> =
-        metadata["checkpoints"].as_array().unwrap().iter().map(|c| c["path"].as_str().unwrap()).collect();
+    let listed: Vec<&str> = metadata["checkpoints"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["path"].as_str().unwrap())
+        .collect();
     assert!(listed.iter().all(|path| project.path(RUN).join(path).is_file()), "{listed:?}");
     let best = metadata["best_checkpoint"]["epoch"].as_u64().unwrap();
     let losses: Vec<f64> = metadata["history"]
@@ -63,8 +74,9 @@ fn the_loss_falls() {
 fn best_and_last_take_no_room_of_their_own() {
     use std::os::unix::fs::MetadataExt;
     let project = trained(&[]);
-    let inode =
-        |name: &str| std::fs::metadata(project.path(&format!("{RUN}/checkpoints/{name}"))).unwrap().ino();
+    let inode = |name: &str| {
+        std::fs::metadata(project.path(&format!("{RUN}/checkpoints/{name}"))).unwrap().ino()
+    };
     assert_eq!(inode("last.ckpt"), inode("epoch_002.ckpt"));
     let best = project.metadata(RUN)["best_checkpoint"]["epoch"].as_u64().unwrap();
     assert_eq!(inode("best.ckpt"), inode(&format!("epoch_{best:03}.ckpt")));
@@ -84,7 +96,9 @@ fn metrics_are_lines_of_json() {
         "4 steps in each of 2 epochs"
     );
     assert_eq!(lines.iter().filter(|l| l["train_loss"].is_number()).count(), 2);
-    assert!(lines.iter().all(|l| l["step"].is_u64() && l["epoch"].is_u64() && l["wall_time"].is_f64()));
+    assert!(
+        lines.iter().all(|l| l["step"].is_u64() && l["epoch"].is_u64() && l["wall_time"].is_f64())
+    );
 }
 
 #[test]
@@ -93,8 +107,9 @@ fn config_yaml_repeats_the_run() {
     let config = format!("{RUN}/config.yaml");
     project.pipe(&["run", &config]).succeeds().says("up to date");
     project.pipe(&["run", &config, "--force"]).succeeds();
-    let weights =
-        |run: &str| weights(&project.path(&format!("checkpoints/base_training/{run}/checkpoints/last.ckpt")));
+    let weights = |run: &str| {
+        weights(&project.path(&format!("checkpoints/base_training/{run}/checkpoints/last.ckpt")))
+    };
     assert_eq!(weights("run_001"), weights("run_002"));
 }
 
@@ -119,9 +134,13 @@ fn validation_and_every_setting_that_changes_the_loop_work_together() {
     let metadata = project.metadata(RUN);
     assert!(metadata["best_checkpoint"]["metrics"]["val_loss"].is_number());
     assert_eq!(metadata["dataset"]["validation_images"], json!(16));
-    // 48 training images in batches of 16 are 3 batches; two and one make 2 optimizer steps an epoch.
+    // 48 training images in batches of 16 are 3 batches; two and one make 2 optimizer steps an
+    // epoch.
     assert_eq!(metadata["checkpoints"][1]["global_step"], json!(4));
-    let show = project.pipe(&["ckpt", "show", &format!("{RUN}/checkpoints/last.ckpt")]).succeeds().stdout();
+    let show = project
+        .pipe(&["ckpt", "show", &format!("{RUN}/checkpoints/last.ckpt")])
+        .succeeds()
+        .stdout();
     assert!(!show.contains("ema_state_dict"), "no running mean is kept when it is switched off");
     assert!(show.contains("\"num_classes\":0"));
 }
@@ -145,7 +164,9 @@ fn a_damaged_file_is_found() {
 fn python() -> Option<String> {
     let found = std::env::var("PIPE_TEST_PYTHON").ok();
     if found.is_none() {
-        eprintln!("skipped: PIPE_TEST_PYTHON names no interpreter with safetensors, numpy and tensorboard");
+        eprintln!(
+            "skipped: PIPE_TEST_PYTHON names no interpreter with safetensors, numpy and tensorboard"
+        );
     }
     found
 }
@@ -168,7 +189,8 @@ fn python_reads_checkpoints_and_tensorboard_reads_the_logs() {
     assert_eq!(losses.len(), 2);
     for (point, epoch) in losses.iter().zip(history.as_array().unwrap()) {
         assert_eq!(point[0], epoch["global_step"]);
-        let (theirs, ours) = (point[1].as_f64().unwrap(), epoch["metrics"]["train_loss"].as_f64().unwrap());
+        let (theirs, ours) =
+            (point[1].as_f64().unwrap(), epoch["metrics"]["train_loss"].as_f64().unwrap());
         assert!((theirs - ours).abs() < 1e-6 * ours);
     }
 }

@@ -20,8 +20,9 @@ fn quoted() -> String {
 fn clean(project: &Project, arguments: &[&str]) -> String {
     let ended = project.pipe(arguments);
     let said = ended.stdout() + &ended.stderr();
-    let is_obeyed =
-        |c: char| (c.is_control() && !matches!(c, '\n' | '\t')) || matches!(c, '\u{202a}'..='\u{202e}');
+    let is_obeyed = |c: char| {
+        (c.is_control() && !matches!(c, '\n' | '\t')) || matches!(c, '\u{202a}'..='\u{202e}')
+    };
     let found: Vec<&str> = said.lines().filter(|line| line.contains(is_obeyed)).collect();
     assert!(found.is_empty(), "pipe {}: {found:?}", arguments.join(" "));
     said
@@ -50,7 +51,10 @@ fn names_in_pipelines() {
     let project = Project::new();
     project.write("p.yaml", TINY.replace("  base:\n", &format!("  {}:\n", quoted())));
     clean(&project, &["check", "p.yaml"]);
-    project.write("p.yaml", TINY.replace("epochs: ${params.epochs}", &format!("epochs: {}", quoted())));
+    project.write(
+        "p.yaml",
+        TINY.replace("epochs: ${params.epochs}", &format!("epochs: {}", quoted())),
+    );
     clean(&project, &["check", "p.yaml"]);
     project.write("p.yaml", TINY.replace("[circle, square]", &format!("[circle, {}]", quoted())));
     clean(&project, &["check", "p.yaml"]);
@@ -62,7 +66,8 @@ fn headers_of_checkpoints() {
     let project = Project::new();
     project.pipe(&["run", "p.yaml"]).succeeds();
     let real =
-        std::fs::read(project.path("checkpoints/base_training/run_001/checkpoints/last.ckpt")).unwrap();
+        std::fs::read(project.path("checkpoints/base_training/run_001/checkpoints/last.ckpt"))
+            .unwrap();
     let length = u64::from_le_bytes(real[..8].try_into().unwrap()) as usize;
     let header: serde_json::Value = serde_json::from_slice(&real[8..8 + length]).unwrap();
     let mut metadata: BTreeMap<String, String> =
@@ -76,9 +81,11 @@ fn headers_of_checkpoints() {
     project.write("foreign.ckpt", checkpoint(foreign, EVIL));
     project.write("torn.ckpt", [&20u64.to_le_bytes()[..], b"{\"a\x1b[31m\":1}         "].concat());
     for file in ["evil.ckpt", "foreign.ckpt", "torn.ckpt"] {
-        for command in
-            [&["ckpt", "show", file][..], &["ckpt", "verify", file], &["sample", file, "-o", "o.png"]]
-        {
+        for command in [
+            &["ckpt", "show", file][..],
+            &["ckpt", "verify", file],
+            &["sample", file, "-o", "o.png"],
+        ] {
             clean(&project, command);
         }
     }
@@ -89,9 +96,9 @@ fn headers_of_checkpoints() {
 #[test]
 fn output_of_programs() {
     let project = Project::new();
-    let run =
-        "printf '\\\\033]0;owned\\\\007\\\\033[2J\\\\033[31mred\\\\033[0m \\\\302\\\\2335A\\\\n'; exit 3";
-    project.write("p.yaml", format!("name: c\nstages:\n  c: {{ kind: command, run: \"{run}\" }}\n"));
+    let run = "printf '\\\\033]0;owned\\\\007\\\\033[2J\\\\033[31mred\\\\033[0m \\\\302\\\\2335A\\\\n'; exit 3";
+    project
+        .write("p.yaml", format!("name: c\nstages:\n  c: {{ kind: command, run: \"{run}\" }}\n"));
     let said = clean(&project, &["run", "p.yaml"]);
     assert!(said.contains("\\u001b]0;owned\\u0007\\u001b[2Jred \\u009b5A"), "{said}");
     for arguments in [
@@ -113,7 +120,9 @@ fn names_of_files() {
     project.write(&format!("data/{name}/1.png"), "no image");
     project.write("data/b/1.png", "no image");
     project.write("p.yaml", "name: f\nstages:\n  data: { kind: dataset, source: image_folder, root: data, image_size: 8 }\n  base: { kind: train, dataset: data, epochs: 1, device: cpu }\n");
-    for arguments in [&["run", "p.yaml"][..], &["plan", "p.yaml"], &["data", "p.yaml"], &["check", &name]] {
+    for arguments in
+        [&["run", "p.yaml"][..], &["plan", "p.yaml"], &["data", "p.yaml"], &["check", &name]]
+    {
         clean(&project, arguments);
     }
 }
@@ -121,8 +130,9 @@ fn names_of_files() {
 #[test]
 fn messages_of_servers() {
     let port = server(|_| {
-        let body =
-            format!("<?xml version=\"1.0\"?><Error><Code>SlowDown</Code><Message>{EVIL}</Message></Error>");
+        let body = format!(
+            "<?xml version=\"1.0\"?><Error><Code>SlowDown</Code><Message>{EVIL}</Message></Error>"
+        );
         response("403 Forbidden", body.as_bytes())
     });
     let project = Project::new()

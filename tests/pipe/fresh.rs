@@ -1,5 +1,5 @@
-//! One run gives what a fresh build gives, from the command line: chains of programs, names of any script, members that
-//! fail, runs that a store would not get.
+//! One run gives what a fresh build gives, from the command line: chains of programs, names of any
+//! script, members that fail, runs that a store would not get.
 
 use crate::project::{Project, TINY};
 
@@ -27,7 +27,9 @@ fn an_edit_reaches_the_end_of_a_chain_in_one_run() {
     assert_eq!(project.read("c.txt"), "two\n");
     // The last one says by `needs` alone that it comes later: what it reads is not declared.
     assert_eq!(project.read("d.txt"), "one\n");
-    assert!(project.pipe(&["run", "p.yaml"]).succeeds().stdout().contains("everything is up to date"));
+    assert!(
+        project.pipe(&["run", "p.yaml"]).succeeds().stdout().contains("everything is up to date")
+    );
 }
 
 #[test]
@@ -71,8 +73,10 @@ fn a_training_that_fails_does_not_keep_the_best_of_the_others() {
         assert!(project.path("best.ckpt").exists(), "{said}");
     }
     // Where all of them fail there is no best one.
-    project
-        .write("q.yaml", project.read("p.yaml").replace("1.0e-3, ", "").replace("name: tiny", "name: other"));
+    project.write(
+        "q.yaml",
+        project.read("p.yaml").replace("1.0e-3, ", "").replace("name: tiny", "name: other"),
+    );
     let ended = project.pipe(&["run", "q.yaml", "--keep-going"]).exits(1);
     assert!(ended.stdout().contains("not begun: winner, best"), "{}", ended.stdout());
 }
@@ -88,7 +92,10 @@ fn runs_that_a_store_would_not_get_are_refused() {
     let store = format!("file://{}", project.path("store").display());
     project.pipe(&["check", "p.yaml"]).succeeds();
     let said = project.pipe(&["plan", "p.yaml", "--store", &store]).exits(2).stderr();
-    assert!(said.contains("outside of the project") && said.contains("base.checkpoint.base_dir"), "{said}");
+    assert!(
+        said.contains("outside of the project") && said.contains("base.checkpoint.base_dir"),
+        "{said}"
+    );
     project.write("p.yaml", format!("{}store: '{store}'\n", project.read("p.yaml")));
     for command in ["check", "run"] {
         project.pipe(&[command, "p.yaml"]).exits(2);

@@ -1,9 +1,11 @@
-//! What other programs and later versions rely on, to the letter: plans and identities of the shipped pipelines, and the
-//! files that a run leaves (records, metadata, headers, events, figures). `PIPE_TEST_BLESS=1` writes `tests/golden/` anew;
-//! a difference there is a change of a format, and old projects must still go on.
+//! What other programs and later versions rely on, to the letter: plans and identities of the
+//! shipped pipelines, and the files that a run leaves (records, metadata, headers, events,
+//! figures). `PIPE_TEST_BLESS=1` writes `tests/golden/` anew; a difference there is a change of a
+//! format, and old projects must still go on.
 //!
-//! Values that differ from run to run or from processor to processor are replaced by what they are: `<time>`, `<digest>`,
-//! `<number>`, `<text>`. Identities of stages whose inputs are known before they run stay as they are.
+//! Values that differ from run to run or from processor to processor are replaced by what they are:
+//! `<time>`, `<digest>`, `<number>`, `<text>`. Identities of stages whose inputs are known before
+//! they run stay as they are.
 
 use std::path::Path;
 
@@ -79,7 +81,8 @@ fn the_files_of_a_run_keep_their_form() {
     }
     let adapter = masked(json(&format!("{LORA}/adapter/adapter_config.json")), "");
     wrong.extend(differs("adapter_config.json", &pretty(&adapter)));
-    // When a checkpoint is told of depends on how fast the disk is; which events there are, and their keys, do not.
+    // When a checkpoint is told of depends on how fast the disk is; which events there are, and
+    // their keys, do not.
     let mut events: Vec<String> =
         lines(&project.read(".pipe/events.jsonl")).lines().map(str::to_owned).collect();
     events.sort();
@@ -87,7 +90,8 @@ fn the_files_of_a_run_keep_their_form() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// An image of 8 x 8 pixels, each of this brightness: a Windows bitmap (BITMAPINFOHEADER, 24 bits a pixel).
+/// An image of 8 x 8 pixels, each of this brightness: a Windows bitmap (BITMAPINFOHEADER, 24 bits a
+/// pixel).
 fn bitmap(brightness: u8) -> Vec<u8> {
     const PIXELS: u32 = 8 * 8 * 3;
     let sizes = [54 + PIXELS, 0, 54, 40, 8, 8, 1 | 24 << 16, 0, PIXELS, 2835, 2835, 0, 0];
@@ -102,9 +106,13 @@ fn header(path: &Path) -> Value {
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let mut header: Map<String, Value> = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
     // The values are JSON of their own, as text.
-    let Some(Value::Object(metadata)) = header.get_mut("__metadata__") else { panic!("no metadata") };
+    let Some(Value::Object(metadata)) = header.get_mut("__metadata__") else {
+        panic!("no metadata")
+    };
     for value in metadata.values_mut() {
-        if let Some(parsed) = value.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok()) {
+        if let Some(parsed) =
+            value.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok())
+        {
             *value = parsed;
         }
     }
@@ -149,7 +157,8 @@ fn masked(value: Value, key: &str) -> Value {
     let what = |text: &str| Value::String(text.to_owned());
     match value {
         Value::Object(map) => {
-            // Where a file's times do not tell yet whether it is still the same, these are left out.
+            // Where a file's times do not tell yet whether it is still the same, these are left
+            // out.
             let sometimes = |key: &str| key == "changed" || key == "inode";
             let each = |(key, value): (String, Value)| {
                 let kept = KEPT.contains(&key.as_str());
@@ -158,13 +167,17 @@ fn masked(value: Value, key: &str) -> Value {
             };
             Value::Object(map.into_iter().filter(|(key, _)| !sometimes(key)).map(each).collect())
         }
-        Value::Array(list) => Value::Array(list.into_iter().map(|item| masked(item, key)).collect()),
+        Value::Array(list) => {
+            Value::Array(list.into_iter().map(|item| masked(item, key)).collect())
+        }
         Value::Number(number) if OWN.contains(&key) || !(number.is_u64() || number.is_i64()) => {
             what("<number>")
         }
         // The program's, not that of a format.
         Value::String(_) if OWN.contains(&key) || key == "version" => what("<text>"),
-        Value::String(text) if chrono::DateTime::parse_from_rfc3339(&text).is_ok() => what("<time>"),
+        Value::String(text) if chrono::DateTime::parse_from_rfc3339(&text).is_ok() => {
+            what("<time>")
+        }
         other => without_digests(other),
     }
 }
@@ -172,9 +185,9 @@ fn masked(value: Value, key: &str) -> Value {
 /// Digests depend on what was trained, and so on the processor.
 fn without_digests(value: Value) -> Value {
     match value {
-        Value::Object(map) => {
-            Value::Object(map.into_iter().map(|(key, value)| (key, without_digests(value))).collect())
-        }
+        Value::Object(map) => Value::Object(
+            map.into_iter().map(|(key, value)| (key, without_digests(value))).collect(),
+        ),
         Value::Array(list) => Value::Array(list.into_iter().map(without_digests).collect()),
         Value::String(text) => {
             let digits = text.rsplit(':').next().unwrap_or_default();
@@ -194,5 +207,6 @@ fn differs(name: &str, found: &str) -> Option<String> {
         std::fs::write(&path, found).unwrap();
     }
     let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    (expected != found).then(|| format!("--- {name}: expected\n{expected}--- {name}: found\n{found}"))
+    (expected != found)
+        .then(|| format!("--- {name}: expected\n{expected}--- {name}: found\n{found}"))
 }

@@ -1,5 +1,6 @@
-//! What a user of a GPU meets besides the numbers (`wgpu` has those): several stages in one process, what the machine
-//! says by files and variables, number formats, the self-test. On the software Vulkan driver that the tests are given.
+//! What a user of a GPU meets besides the numbers (`wgpu` has those): several stages in one
+//! process, what the machine says by files and variables, number formats, the self-test. On the
+//! software Vulkan driver that the tests are given.
 
 use std::sync::OnceLock;
 
@@ -39,7 +40,8 @@ stages:
 const RUN: &str = "checkpoints/base_training/run_001";
 const BASE: &[&str] = &["run", "p.yaml", "base"];
 
-/// A project with the chain whose commands see the software driver; `None`, with a word, when there is none.
+/// A project with the chain whose commands see the software driver; `None`, with a word, when there
+/// is none.
 fn untested() -> Option<Project> {
     let Ok(icd) = std::env::var("PIPE_TEST_VULKAN_ICD") else {
         eprintln!("skipped: PIPE_TEST_VULKAN_ICD names no software Vulkan driver");
@@ -59,7 +61,8 @@ fn project() -> Option<Project> {
 
 const VERDICTS: &str = ".pipe/cache/devices";
 
-/// Puts the software adapter's verdict into a project, so that not every test waits for the self-test.
+/// Puts the software adapter's verdict into a project, so that not every test waits for the
+/// self-test.
 pub fn give_verdict(project: &Project) {
     static KEPT: OnceLock<Vec<(String, String)>> = OnceLock::new();
     let kept = KEPT.get_or_init(|| {
@@ -189,14 +192,25 @@ fn the_first_training_on_a_gpu_tests_it_and_one_that_fails_is_refused_until_it_p
     // As if the driver had computed something else.
     let name = &project.list(VERDICTS)[0];
     let kept = project.read(&format!("{VERDICTS}/{name}"));
-    let failed = kept.replace("\"passed\"", "\"failed\",\n  \"reason\": \"the loss was NaN and not 1\"");
+    let failed =
+        kept.replace("\"passed\"", "\"failed\",\n  \"reason\": \"the loss was NaN and not 1\"");
     assert_ne!(kept, failed);
     project.write(&format!("{VERDICTS}/{name}"), failed);
     let table = project.pipe(&["devices"]).succeeds().stdout();
-    assert!(table.contains("f32 failed") && table.contains("the loss was NaN and not 1"), "{table}");
+    assert!(
+        table.contains("f32 failed") && table.contains("the loss was NaN and not 1"),
+        "{table}"
+    );
     let refused = project.pipe(&[BASE, &["--force"]].concat()).exits(2);
-    refused.says("the loss was NaN and not 1").says("`device: cpu`").says("pipe devices --test gpu:0");
-    assert_eq!(project.list("checkpoints/base_training"), ["run_001", "run_002"], "no run was begun");
+    refused
+        .says("the loss was NaN and not 1")
+        .says("`device: cpu`")
+        .says("pipe devices --test gpu:0");
+    assert_eq!(
+        project.list("checkpoints/base_training"),
+        ["run_001", "run_002"],
+        "no run was begun"
+    );
     project.pipe(&[BASE, &["--force", "--set", "base.device=cpu"]].concat()).succeeds();
     let table = project.pipe(&["devices", "--test", "gpu:0"]).succeeds().stdout();
     assert!(table.contains("f32 passed"), "{table}");

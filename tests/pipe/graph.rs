@@ -31,9 +31,15 @@ fn json(text: &str) -> serde_json::Value {
 
 /// `stage action` of each step of `pipe plan --json`.
 fn planned(project: &Project, more: &[&str]) -> Vec<String> {
-    let plan = json(&project.pipe(&[&["plan", "p.yaml", "--json"], more].concat()).succeeds().stdout());
+    let plan =
+        json(&project.pipe(&[&["plan", "p.yaml", "--json"], more].concat()).succeeds().stdout());
     let word = |step: &serde_json::Value, key: &str| step[key].as_str().unwrap().to_owned();
-    plan["steps"].as_array().unwrap().iter().map(|s| word(s, "stage") + " " + &word(s, "action")).collect()
+    plan["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| word(s, "stage") + " " + &word(s, "action"))
+        .collect()
 }
 
 #[test]
@@ -46,9 +52,12 @@ fn a_matrix_is_trained_and_its_winner_handed_on() {
         let run = project.metadata(&format!("checkpoints/base_training/{run}"));
         (run["best_checkpoint"]["metrics"]["train_loss"].as_f64().unwrap(), run["stage"].clone())
     };
-    let winner = [best("run_001"), best("run_002")].into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
+    let winner =
+        [best("run_001"), best("run_002")].into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
     let status = json(&project.pipe(&["status", "p.yaml", "--json"]).succeeds().stdout());
-    let of = |stage: &str| status.as_array().unwrap().iter().find(|s| s["stage"] == stage).unwrap().clone();
+    let of = |stage: &str| {
+        status.as_array().unwrap().iter().find(|s| s["stage"] == stage).unwrap().clone()
+    };
     let detail = of("winner")["detail"].as_str().unwrap().to_owned();
     assert!(detail.contains(winner.1.as_str().unwrap()), "{detail}");
     let size = std::fs::metadata(project.path("best.ckpt")).unwrap().len();
@@ -94,7 +103,10 @@ fn a_plan_says_what_and_why() {
     project.pipe(&["plan", "p.yaml", "--epochs", "3"]).says("extend 2 -> 3").says("run?     ");
     let text = project.pipe(&["plan", "p.yaml", "winner", "--force"]).succeeds().stdout();
     let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
-    assert!(lines[1].ends_with("skip  up to date, run 001") && lines[3].ends_with("run   forced"), "{text}");
+    assert!(
+        lines[1].ends_with("skip  up to date, run 001") && lines[3].ends_with("run   forced"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -104,7 +116,10 @@ fn a_plan_file_is_kept_to() {
     project.pipe(&["run", "--plan", "plan.json"]).succeeds();
     assert_eq!(project.metadata("checkpoints/base_training/run_001")["epochs"], 1);
     let refused = project.pipe(&["run", "--plan", "plan.json"]).exits(2);
-    refused.says("the plan does not hold any more").says("winner: run (").says("-> skip (up to date");
+    refused
+        .says("the plan does not hold any more")
+        .says("winner: run (")
+        .says("-> skip (up to date");
     project.pipe(&["run"]).exits(2);
     project.pipe(&["run", "p.yaml", "--plan", "plan.json"]).exits(2).says("cannot be used with");
 }
@@ -131,7 +146,10 @@ fn status_has_a_record_for_every_stage() {
         let word = |s: &serde_json::Value| s["status"].as_str().unwrap().to_owned();
         all.as_array().unwrap().iter().map(word).collect()
     };
-    assert_eq!(status(&project), ["on demand", "not run", "not run", "not run", "not run", "not run"]);
+    assert_eq!(
+        status(&project),
+        ["on demand", "not run", "not run", "not run", "not run", "not run"]
+    );
     project.write("p.yaml", SWEEP.replace("wc -c", "exit 7; wc -c"));
     project.pipe(&["run", "p.yaml"]).exits(1).says("ended with exit code 7");
     assert_eq!(status(&project), ["on demand", "done", "done", "done", "done", "failed"]);
@@ -163,7 +181,8 @@ fn runs_that_nothing_needs_can_go() {
     let runs = || project.list("checkpoints/base_training");
     assert_eq!(runs().len(), 6);
     let status = project.pipe(&["status", "p.yaml", "winner"]).succeeds().stdout();
-    let winner = if status.contains("base@learning_rate=0.001 with") { "run_001" } else { "run_002" };
+    let winner =
+        if status.contains("base@learning_rate=0.001 with") { "run_001" } else { "run_002" };
     // The winner's checkpoint was copied, and both were compared with each other.
     let told = project.pipe(&["runs", "prune", "--keep", "1", "--dry-run"]).succeeds().stdout();
     assert!(
@@ -199,9 +218,11 @@ fn what_a_crash_left_is_collected() {
     std::fs::create_dir(project.path("checkpoints/base_training/run_007")).unwrap();
     let before = project.list(&format!("{run}/checkpoints")).len();
     let told = project.pipe(&["gc", "--dry-run"]).succeeds().stdout();
-    for piece in
-        [".epoch_003.ckpt.tmp-1-0", "epoch_009.ckpt (a checkpoint that its run does not list", "run_007"]
-    {
+    for piece in [
+        ".epoch_003.ckpt.tmp-1-0",
+        "epoch_009.ckpt (a checkpoint that its run does not list",
+        "run_007",
+    ] {
         assert!(told.contains(piece), "{told}");
     }
     assert_eq!(project.list(&format!("{run}/checkpoints")).len(), before);
@@ -212,7 +233,10 @@ fn what_a_crash_left_is_collected() {
     );
     project.write(".pipe/cache/images/0", "pixels");
     project.pipe(&["gc"]).succeeds().says("nothing to remove");
-    project.pipe(&["gc", "--cache"]).succeeds().says(".pipe/cache (made again when it is missed, 6 B)");
+    project
+        .pipe(&["gc", "--cache"])
+        .succeeds()
+        .says(".pipe/cache (made again when it is missed, 6 B)");
     assert!(!project.path(".pipe/cache").exists());
     project.pipe(&["plan", "p.yaml"]).says("base  skip");
 }
@@ -223,7 +247,10 @@ fn runs_are_compared_by_what_differs() {
     project.pipe(&["run", "p.yaml"]).succeeds();
     project.pipe(&["run", "p.yaml", "--learning-rate", "0.01"]).succeeds();
     let table = project.pipe(&["runs", "compare", "1", "2"]).succeeds().stdout();
-    assert!(table.lines().any(|l| l.split_whitespace().eq(["learning_rate", "0.001", "0.01"])), "{table}");
+    assert!(
+        table.lines().any(|l| l.split_whitespace().eq(["learning_rate", "0.001", "0.01"])),
+        "{table}"
+    );
     assert!(table.contains("best train_loss") && !table.contains("seed"), "{table}");
     let both = json(&project.pipe(&["runs", "compare", "1", "2", "--json"]).succeeds().stdout());
     assert_eq!(both["run 002"]["learning_rate"], 0.01);

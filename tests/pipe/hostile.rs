@@ -27,10 +27,12 @@ fn every_file_of_the_fuzzers_corpus_is_taken_or_refused() {
 #[test]
 fn a_bomb_of_aliases_and_a_deep_nest_are_refused_at_once() {
     let levels = (b'b'..=b'i').map(char::from).zip((b'a'..=b'h').map(char::from));
-    let lists =
-        levels.map(|(name, of)| format!("{name}: &{name} [{}]\n", vec![format!("*{of}"); 9].join(", ")));
-    let bomb =
-        format!("a: &a [x, x, x, x, x, x, x, x, x]\n{}name: bomb\nstages: {{}}\n", lists.collect::<String>());
+    let lists = levels
+        .map(|(name, of)| format!("{name}: &{name} [{}]\n", vec![format!("*{of}"); 9].join(", ")));
+    let bomb = format!(
+        "a: &a [x, x, x, x, x, x, x, x, x]\n{}name: bomb\nstages: {{}}\n",
+        lists.collect::<String>()
+    );
     let deep = format!("name: deep\nstages: {}1{}\n", "{a: ".repeat(5000), "}".repeat(5000));
     for (text, says) in [(bomb, "repetition limit"), (deep, "recursion limit")] {
         let project = Project::new();
@@ -47,11 +49,17 @@ fn stages_write_inside_the_project_alone() {
         let project = Project::new();
         let more = format!("  best:\n    kind: copy_best\n    from: base\n    to: {path}\n");
         project.write("p.yaml", crate::project::TINY.to_owned() + &more);
-        project.pipe(&["check", "p.yaml"]).exits(2).says("stages.best.to").says("inside the project");
+        project
+            .pipe(&["check", "p.yaml"])
+            .exits(2)
+            .says("stages.best.to")
+            .says("inside the project");
         let project = Project::new();
         project.write(
             "p.yaml",
-            format!("name: c\nstages:\n  c: {{ kind: command, run: 'true', outputs: ['{path}'] }}\n"),
+            format!(
+                "name: c\nstages:\n  c: {{ kind: command, run: 'true', outputs: ['{path}'] }}\n"
+            ),
         );
         project.pipe(&["check", "p.yaml"]).exits(2).says("inside the project");
     }
@@ -62,7 +70,8 @@ fn values_of_the_environment_are_written_down_nowhere() {
     let project = Project::new();
     let file = "name: c\nstages:\n  c: { kind: command, run: 'test -n \"$TOKEN\"', env: { TOKEN: hunter2-hunter2 } }\n";
     project.write("p.yaml", file);
-    for arguments in [&["run", "p.yaml"][..], &["plan", "p.yaml", "--json"], &["status", "p.yaml", "--json"]]
+    for arguments in
+        [&["run", "p.yaml"][..], &["plan", "p.yaml", "--json"], &["status", "p.yaml", "--json"]]
     {
         let ended = project.pipe(arguments).succeeds();
         assert!(!(ended.stdout() + &ended.stderr()).contains("hunter2"), "{arguments:?}");

@@ -81,7 +81,12 @@ fn a_flat_folder_trains_with_and_without_classes() {
     project.write("p.yaml", plain);
     project.pipe(&["run", "p.yaml", "--epochs", "1"]).succeeds();
     project
-        .pipe(&["sample", &format!("{}/checkpoints/last.ckpt", RUN.replace("001", "002")), "--n", "1"])
+        .pipe(&[
+            "sample",
+            &format!("{}/checkpoints/last.ckpt", RUN.replace("001", "002")),
+            "--n",
+            "1",
+        ])
         .succeeds();
 }
 
@@ -104,9 +109,12 @@ fn a_setting_that_changes_nothing_trains_nothing_anew_and_one_that_does_is_named
         let arguments = ["plan", "p.yaml", "--epochs", "1", "--set", more];
         project.pipe(&arguments).succeeds()
     };
-    for same in
-        ["data.fit=crop", "data.recursive=false", "data.background=white", "data.background=[255,255,255]"]
-    {
+    for same in [
+        "data.fit=crop",
+        "data.recursive=false",
+        "data.background=white",
+        "data.background=[255,255,255]",
+    ] {
         with(same).says("base  skip  up to date, run 001");
     }
     with("data.fit=pad").says("fit");
@@ -117,7 +125,11 @@ fn a_setting_that_changes_nothing_trains_nothing_anew_and_one_that_does_is_named
 fn a_colour_that_is_a_comment_is_refused() {
     let project = project("background: #808080");
     fill(&project, &["dark"], 1);
-    project.pipe(&["check", "p.yaml"]).exits(2).says("data.background").says("\"#rrggbb\" in quotes");
+    project
+        .pipe(&["check", "p.yaml"])
+        .exits(2)
+        .says("data.background")
+        .says("\"#rrggbb\" in quotes");
 }
 
 #[test]
@@ -130,5 +142,8 @@ fn a_folder_below_the_home_folder_is_found() {
         std::fs::write(home.path().join(format!("photos/{i}.png")), png(i)).unwrap();
     }
     let root = format!("data.root=~/{name}/photos");
-    project.pipe(&["run", "p.yaml", "--epochs", "1", "--set", &root]).succeeds().says("4 images in 1 class");
+    project
+        .pipe(&["run", "p.yaml", "--epochs", "1", "--set", &root])
+        .succeeds()
+        .says("4 images in 1 class");
 }

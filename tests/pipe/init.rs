@@ -4,7 +4,8 @@ use crate::project::Project;
 
 #[test]
 fn each_template_is_a_valid_project() {
-    for (template, file) in [("base", "base_training"), ("chain", "base_to_lora"), ("folder", "image_folder")]
+    for (template, file) in
+        [("base", "base_training"), ("chain", "base_to_lora"), ("folder", "image_folder")]
     {
         let project = Project::new();
         let ended = project.pipe(&["init", "new", "--template", template]).succeeds();
@@ -15,7 +16,9 @@ fn each_template_is_a_valid_project() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         // The line for editors leads to a file that is there.
         let text = project.read(&format!("new/{file}"));
-        assert!(text.starts_with("# yaml-language-server: $schema=../schemas/pipeline.schema.json"));
+        assert!(
+            text.starts_with("# yaml-language-server: $schema=../schemas/pipeline.schema.json")
+        );
         assert!(project.list("new/schemas").contains(&"pipeline.schema.json".to_owned()));
         project.pipe(&["init", "new", "--template", template]).succeeds();
     }
@@ -44,7 +47,9 @@ fn a_new_project_trains_on_its_users_images() {
         for i in 0..8u8 {
             let path = project.path(&format!("data/pets/{class}/{i}.png"));
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            image::RgbImage::from_pixel(20, 16, image::Rgb([shade, 10 * i, 90])).save(path).unwrap();
+            image::RgbImage::from_pixel(20, 16, image::Rgb([shade, 10 * i, 90]))
+                .save(path)
+                .unwrap();
         }
     }
     let tiny = "base.model={ dim: 16, mults: [1, 2], depths: [1, 1], heads: 2, window: 4 }";

@@ -20,14 +20,25 @@ const EXPECTED: &str = r#"{"mean": -0.027509452775120735, "std": 0.3198630511760
 fn a_lightning_checkpoint_is_imported_and_computes_the_same() {
     let project = Project::new();
     let file = data("lightning.ckpt");
-    let import = ["ckpt", "import", &file, "-o", "in.ckpt", "--image-size", "8", "--classes", "round,square"];
+    let import = [
+        "ckpt",
+        "import",
+        &file,
+        "-o",
+        "in.ckpt",
+        "--image-size",
+        "8",
+        "--classes",
+        "round,square",
+    ];
     project.pipe(&import).succeeds();
     project.pipe(&import).exits(2).says("--overwrite");
     let text = project.pipe(&["ckpt", "probe", "in.ckpt"]).succeeds().stdout();
     let found: serde_json::Value = serde_json::from_str(&text).unwrap();
     let expected: serde_json::Value = serde_json::from_str(EXPECTED).unwrap();
     let numbers = |probe: &serde_json::Value| -> Vec<f64> {
-        let first = probe["first"].as_array().unwrap().iter().chain([&probe["mean"], &probe["std"]]);
+        let first =
+            probe["first"].as_array().unwrap().iter().chain([&probe["mean"], &probe["std"]]);
         first.map(|v| v.as_f64().unwrap()).collect()
     };
     for (found, expected) in numbers(&found).iter().zip(numbers(&expected)) {
@@ -35,7 +46,9 @@ fn a_lightning_checkpoint_is_imported_and_computes_the_same() {
     }
     // What was imported is a model like any other.
     project
-        .pipe(&["sample", "in.ckpt", "--n", "2", "--steps", "2", "--class", "round", "--device", "cpu"])
+        .pipe(&[
+            "sample", "in.ckpt", "--n", "2", "--steps", "2", "--class", "round", "--device", "cpu",
+        ])
         .succeeds();
 }
 
@@ -58,7 +71,9 @@ fn a_foreign_file_is_refused_with_what_is_missing_and_what_is_unexpected() {
 fn code_in_a_pickle_is_never_executed() {
     let project = Project::new();
     // hostile.pt runs `touch PWNED` when Python unpickles it.
-    project.pipe(&["ckpt", "import", &data("hostile.pt"), "-o", "in.ckpt", "--image-size", "8"]).exits(1);
+    project
+        .pipe(&["ckpt", "import", &data("hostile.pt"), "-o", "in.ckpt", "--image-size", "8"])
+        .exits(1);
     assert!(!project.path("PWNED").exists() && !project.path("in.ckpt").exists());
 }
 
@@ -68,7 +83,8 @@ fn peft_reads_the_adapter_and_folds_it_in_alike() {
         eprintln!("skipped: PIPE_TEST_PYTHON is not set");
         return;
     };
-    let has_peft = Command::new(&python).args(["-c", "import peft"]).output().unwrap().status.success();
+    let has_peft =
+        Command::new(&python).args(["-c", "import peft"]).output().unwrap().status.success();
     if !has_peft {
         eprintln!("skipped: {python} has no peft");
         return;
@@ -85,8 +101,10 @@ fn peft_reads_the_adapter_and_folds_it_in_alike() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-    let found: serde_json::Value = serde_json::from_str(text.trim().lines().last().unwrap()).unwrap();
-    // Four projections (qkv_s, qkv_t, proj, fc1) in each of three blocks, and fc1 of the time token.
+    let found: serde_json::Value =
+        serde_json::from_str(text.trim().lines().last().unwrap()).unwrap();
+    // Four projections (qkv_s, qkv_t, proj, fc1) in each of three blocks, and fc1 of the time
+    // token.
     assert_eq!(found["adapted"], 13, "{found}");
     assert!(found["difference"].as_f64().unwrap() < 1e-5, "{found}");
 }

@@ -1,4 +1,5 @@
-//! What people look at: data sets before a training, pictures after it, and what is told of what they leave out.
+//! What people look at: data sets before a training, pictures after it, and what is told of what
+//! they leave out.
 
 use std::io::Cursor;
 
@@ -19,7 +20,8 @@ const BLUE: [u8; 3] = [20, 20, 200];
 
 /// The tiny pipeline on a folder of two classes, whose names are not ASCII.
 fn folder() -> Project {
-    let project = Project::with(TINY_DATA, "source: image_folder\n    root: food\n    image_size: 8");
+    let project =
+        Project::with(TINY_DATA, "source: image_folder\n    root: food\n    image_size: 8");
     for n in 0..3 {
         project.write(&format!("food/Früchte/{n}.png"), png(RED));
     }
@@ -60,7 +62,10 @@ fn data_shows_counts_and_what_is_passed_over_without_training() {
     let json = project.pipe(&["data", "p.yaml", "--json"]).succeeds().stdout();
     let found: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(found[0]["stage"], "data");
-    assert_eq!(found[0]["classes"][1], serde_json::json!({"name": "野菜", "train": 2, "validation": 0}));
+    assert_eq!(
+        found[0]["classes"][1],
+        serde_json::json!({"name": "野菜", "train": 2, "validation": 0})
+    );
     assert_eq!(found[0]["passed_over"].as_array().unwrap().len(), 2);
     assert_eq!(found[0]["bad"], serde_json::json!([]));
 }
@@ -118,7 +123,10 @@ fn data_looks_at_the_stages_that_are_meant_and_says_if_there_are_none() {
         + "  other: { kind: dataset, source: trees, num_images: 12 }\n  c: { kind: command, run: echo }\n";
     project.write("p.yaml", two);
     let all = project.pipe(&["data", "p.yaml"]).succeeds();
-    assert!(all.stdout().contains("data: image_folder") && all.stdout().contains("other: trees, 32 x 32"));
+    assert!(
+        all.stdout().contains("data: image_folder")
+            && all.stdout().contains("other: trees, 32 x 32")
+    );
     let one = project.pipe(&["data", "p.yaml", "base"]).succeeds();
     assert!(
         one.stdout().contains("data: image_folder") && !one.stdout().contains("other:"),
@@ -143,19 +151,24 @@ fn a_sample_stage_is_warned_about_before_anything_runs() {
         .succeeds()
         .says("1 images for 2 classes: the last 1 get none")
         .says("set n to 2 or more");
-    with("n: 8, guidance: 2.0", "label_dropout: 0.0, ").succeeds().says("trained with label_dropout 0");
+    with("n: 8, guidance: 2.0", "label_dropout: 0.0, ")
+        .succeeds()
+        .says("trained with label_dropout 0");
     with("n: 1, guidance: 2.0", "class_conditional: false, ")
         .succeeds()
         .says("changes nothing: the model knows no classes");
-    for (sample, model) in
-        [("n: 2, guidance: 2.0", ""), ("n: 1, classes: [circle]", ""), ("n: 2", "label_dropout: 0.0, ")]
-    {
+    for (sample, model) in [
+        ("n: 2, guidance: 2.0", ""),
+        ("n: 1, classes: [circle]", ""),
+        ("n: 2", "label_dropout: 0.0, "),
+    ] {
         let ended = with(sample, model).succeeds();
         assert!(!ended.stderr().contains("warning"), "{sample} {model}: {}", ended.stderr());
     }
     let to = "source: shapes\n    image_size: 8";
     let project = Project::with(TINY_DATA, to);
-    project.write("p.yaml", project.read("p.yaml") + "  s: { kind: sample, from: base, to: s.gif }\n");
+    project
+        .write("p.yaml", project.read("p.yaml") + "  s: { kind: sample, from: base, to: s.gif }\n");
     project
         .pipe(&["check", "p.yaml"])
         .exits(2)
@@ -171,7 +184,8 @@ fn a_drawn_picture_has_the_kind_of_its_name_and_a_sensible_shape() {
         let fixed = ["sample", checkpoint, "--steps", "1", "--device", "cpu"];
         project.pipe(&[&fixed[..], more].concat())
     };
-    let ended = sample(&["-o", "x.jpg", "--guidance", "2"]).succeeds().says("trained with label_dropout 0");
+    let ended =
+        sample(&["-o", "x.jpg", "--guidance", "2"]).succeeds().says("trained with label_dropout 0");
     assert!(ended.stderr().contains("warning"));
     let bytes = std::fs::read(project.path("x.jpg")).unwrap();
     assert_eq!(image::guess_format(&bytes).unwrap(), ImageFormat::Jpeg);

@@ -1,5 +1,6 @@
-//! What `pipe check` says to files that are wrong or doubtful, to the letter: `tests/messages/NAME.yaml` is the file,
-//! `NAME.txt` the answer. `PIPE_TEST_BLESS=1` writes the answers anew; read the difference before you keep it.
+//! What `pipe check` says to files that are wrong or doubtful, to the letter:
+//! `tests/messages/NAME.yaml` is the file, `NAME.txt` the answer. `PIPE_TEST_BLESS=1` writes the
+//! answers anew; read the difference before you keep it.
 
 use crate::project::{Project, root, yaml_files};
 

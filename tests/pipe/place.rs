@@ -56,9 +56,14 @@ fn a_pipeline_file_brings_its_project_with_it() {
     // From a folder without a project, and from another project.
     let elsewhere = Project::new();
     let file = project.path("p.yaml").display().to_string();
-    inside(&elsewhere, "", &["run", &file]).succeeds().says("everything is up to date").says("project: ");
-    elsewhere
-        .write("q.yaml", elsewhere.read("p.yaml").replace("name: tiny", "name: other").replace("64", "32"));
+    inside(&elsewhere, "", &["run", &file])
+        .succeeds()
+        .says("everything is up to date")
+        .says("project: ");
+    elsewhere.write(
+        "q.yaml",
+        elsewhere.read("p.yaml").replace("name: tiny", "name: other").replace("64", "32"),
+    );
     elsewhere.pipe(&["run", "q.yaml"]).succeeds();
     elsewhere.pipe(&["run", &file]).succeeds().says("everything is up to date");
     // What a project has run itself stays its own, wherever the file is.
@@ -93,7 +98,10 @@ fn a_stray_folder_above_makes_no_project_of_what_is_below() {
     inside(&project, at("home"), &["run", "p.yaml", "--epochs", "1"]).succeeds();
     assert!(at("home").join(RUNS).is_dir());
     inside(&project, at("work"), &["init", "new"]).succeeds();
-    inside(&project, at("work/new/pipelines"), &["runs"]).succeeds().says("work/new\n").says("no runs yet");
+    inside(&project, at("work/new/pipelines"), &["runs"])
+        .succeeds()
+        .says("work/new\n")
+        .says("no runs yet");
 }
 
 #[test]
@@ -105,7 +113,9 @@ fn runs_are_found_wherever_they_are_kept() {
     for (seed, folder) in kept.iter().enumerate() {
         let seed = seed.to_string();
         let set = format!("checkpoint.base_dir={folder}");
-        project.pipe(&["run", "p.yaml", "--epochs", "1", "--seed", &seed, "--set", &set]).succeeds();
+        project
+            .pipe(&["run", "p.yaml", "--epochs", "1", "--seed", &seed, "--set", &set])
+            .succeeds();
     }
     let count = || {
         let all: Value =
@@ -123,9 +133,12 @@ fn runs_are_found_wherever_they_are_kept() {
 fn a_run_has_a_name_where_its_number_is_not_enough() {
     let project = chain();
     project.pipe(&["run", "p.yaml"]).succeeds();
-    for name in
-        ["base/1", "base_training/1", "checkpoints/base_training/1", "checkpoints/base_training/run_001/"]
-    {
+    for name in [
+        "base/1",
+        "base_training/1",
+        "checkpoints/base_training/1",
+        "checkpoints/base_training/run_001/",
+    ] {
         project.pipe(&["runs", "show", name]).succeeds().says("stage       base of chain");
     }
     project.pipe(&["runs", "show", "chain/lora/1"]).succeeds().says("stage       lora of chain");
@@ -169,7 +182,9 @@ fn a_filter_that_no_run_can_fulfil_is_an_error_with_the_nearest_name() {
     refused(&["--filter", "model.dims=16"], "did you mean `model.dim`?");
     refused(&["--filter", "status=complete"], "did you mean `completed`?");
     refused(&["--filter", "zzzzzzzz=1", "--json"], "expected a column (run, experiment,");
-    for good in ["best<9", "tags=x", "note!=x", "checkpoint.keep_last_n=3", "val_split=0", "status=failed"] {
+    for good in
+        ["best<9", "tags=x", "note!=x", "checkpoint.keep_last_n=3", "val_split=0", "status=failed"]
+    {
         let key = good.replace("val_split", "dataset.val_split");
         project.pipe(&["runs", "--filter", &key]).succeeds();
     }
@@ -184,7 +199,8 @@ fn what_people_wrote_of_a_run_keeps_it_from_being_pruned() {
     project.pipe(&["runs", "tag", "1", "good"]).succeeds();
     project.pipe(&["runs", "note", "2", "the first that worked"]).succeeds();
     let said = project.pipe(&["runs", "prune", "--keep", "1"]).succeeds();
-    let said = said.says("run_001: tagged good").says("run_002: noted \"the first that worked\"").stdout();
+    let said =
+        said.says("run_001: tagged good").says("run_002: noted \"the first that worked\"").stdout();
     assert_eq!(project.list(RUNS), ["run_001", "run_002", "run_004"], "{said}");
     project.pipe(&["runs", "tag", "1", "good", "--remove"]).succeeds();
     project

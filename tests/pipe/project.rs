@@ -179,7 +179,8 @@ impl Ended {
     }
 }
 
-/// Every `state_dict.*` tensor of a checkpoint, as the safetensors crate reads it: name, shape, bytes.
+/// Every `state_dict.*` tensor of a checkpoint, as the safetensors crate reads it: name, shape,
+/// bytes.
 #[track_caller]
 pub fn weights(path: &Path) -> Vec<(String, Vec<usize>, Vec<u8>)> {
     let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -200,14 +201,18 @@ pub fn weights(path: &Path) -> Vec<(String, Vec<usize>, Vec<u8>)> {
 pub fn all_tensors(path: &Path) -> Vec<(String, Vec<u8>)> {
     let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let mut found: Vec<_> = tensors.tensors().into_iter().map(|(n, v)| (n, v.data().to_vec())).collect();
+    let mut found: Vec<_> =
+        tensors.tensors().into_iter().map(|(n, v)| (n, v.data().to_vec())).collect();
     found.sort();
     found
 }
 
 /// The largest difference between two lists of tensors of the same names and shapes.
 #[track_caller]
-pub fn furthest(ours: &[(String, Vec<usize>, Vec<u8>)], theirs: &[(String, Vec<usize>, Vec<u8>)]) -> f32 {
+pub fn furthest(
+    ours: &[(String, Vec<usize>, Vec<u8>)],
+    theirs: &[(String, Vec<usize>, Vec<u8>)],
+) -> f32 {
     let values = |bytes: &[u8]| -> Vec<f32> {
         bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
     };
@@ -221,6 +226,9 @@ pub fn furthest(ours: &[(String, Vec<usize>, Vec<u8>)], theirs: &[(String, Vec<u
 }
 
 pub fn send(child: &Child, signal: &str) {
-    let sent = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
+    let sent = Command::new("kill")
+        .args([&format!("-{signal}"), &child.id().to_string()])
+        .status()
+        .unwrap();
     assert!(sent.success());
 }

@@ -34,12 +34,16 @@ fn a_choice_by_a_figure_that_no_training_has() {
 #[test]
 fn a_checkpoint_that_is_never_saved() {
     let off = "batch_size: 16\n    checkpoint: { enabled: false }";
-    for stage in ["{ kind: copy_best, from: base, to: a.ckpt }", "{ kind: sample, from: base, to: a.png }"] {
+    for stage in
+        ["{ kind: copy_best, from: base, to: a.ckpt }", "{ kind: sample, from: base, to: a.png }"]
+    {
         let said = "stages.x.from: `base` keeps no checkpoint that could be taken";
         refused("batch_size: 16", off, &format!("  x: {stage}\n"), &[said]);
     }
     let copy = |epoch: u64| {
-        format!("  x: {{ kind: copy_best, from: base, select: {{ epoch: {epoch} }}, to: a.ckpt }}\n")
+        format!(
+            "  x: {{ kind: copy_best, from: base, select: {{ epoch: {epoch} }}, to: a.ckpt }}\n"
+        )
     };
     refused("epochs: 2", "epochs: 5", &copy(6), &["there is no epoch 6: `base` has epochs 1 to 5"]);
     let every = "batch_size: 16\n    checkpoint: { save_every_n_epochs: 2 }";

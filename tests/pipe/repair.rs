@@ -26,7 +26,9 @@ use Harm::{Cut, Flipped, Removed, Zeroed};
 fn copy(from: &Project) -> Project {
     let project = chain();
     let all = from.path("").join(".");
-    assert!(Command::new("cp").arg("-a").arg(all).arg(project.path("")).status().unwrap().success());
+    assert!(
+        Command::new("cp").arg("-a").arg(all).arg(project.path("")).status().unwrap().success()
+    );
     project
 }
 
@@ -45,7 +47,8 @@ fn files(root: &Path) -> BTreeSet<String> {
     found
 }
 
-/// Files of which something is noted: no settings, caches, locks, and nothing that is written for people alone.
+/// Files of which something is noted: no settings, caches, locks, and nothing that is written for
+/// people alone.
 fn is_noted(file: &str) -> bool {
     let state = file.starts_with(".pipe/records/") || !file.starts_with('.');
     let for_people = ["p.yaml", "config.yaml", ".lock"].iter().any(|end| file.ends_with(end));
@@ -69,8 +72,9 @@ fn inode(project: &Project, file: &str) -> Option<u64> {
     std::fs::metadata(project.path(file)).ok().map(|m| m.ino())
 }
 
-/// What must not depend on the damage. A best checkpoint that is not the newest one cannot be made again without training
-/// all: what is the best of the others then, and what is made from it, is another.
+/// What must not depend on the damage. A best checkpoint that is not the newest one cannot be made
+/// again without training all: what is the best of the others then, and what is made from it, is
+/// another.
 fn outcome(project: &Project, is_best_lost: bool) -> Vec<(String, Vec<u8>)> {
     if !is_best_lost {
         return results(project);
@@ -92,10 +96,16 @@ fn whatever_is_damaged_is_named_and_repaired_and_made_again() {
     let whole = chain();
     whole.pipe(&["run", "p.yaml", "-q"]).succeeds();
     whole.pipe(&["verify"]).succeeds();
-    let names: Vec<String> = files(&whole.path("")).into_iter().filter(|file| is_noted(file)).collect();
-    for kind in
-        [".ckpt", "metadata.json", ".previous", "records/chain/base.json", "adapter_config.json", "lora.png"]
-    {
+    let names: Vec<String> =
+        files(&whole.path("")).into_iter().filter(|file| is_noted(file)).collect();
+    for kind in [
+        ".ckpt",
+        "metadata.json",
+        ".previous",
+        "records/chain/base.json",
+        "adapter_config.json",
+        "lora.png",
+    ] {
         assert!(names.iter().any(|name| name.ends_with(kind)), "no {kind} in {names:?}");
     }
     let mut cases = Vec::new();
@@ -114,7 +124,8 @@ fn whatever_is_damaged_is_named_and_repaired_and_made_again() {
                     let Some((file, kind)) = cases.lock().unwrap().next() else { break };
                     let project = copy(&whole);
                     let best = format!("{LORA}/checkpoints/best.ckpt");
-                    let is_lost = kind != Removed && inode(&project, file) == inode(&project, &best);
+                    let is_lost =
+                        kind != Removed && inode(&project, file) == inode(&project, &best);
                     harm(&project.path(file), kind);
                     let case = format!("{file} {kind:?}");
                     let before = files(&project.path(""));
@@ -155,9 +166,16 @@ fn what_is_set_aside_is_kept_and_what_somebody_holds_is_left_alone() {
     harm(&newest, Flipped);
     let damaged = std::fs::read(&newest).unwrap();
     // Somebody has the run.
-    let lock = std::fs::File::options().write(true).open(project.path(&format!("{RUN}/run.lock"))).unwrap();
+    let lock = std::fs::File::options()
+        .write(true)
+        .open(project.path(&format!("{RUN}/run.lock")))
+        .unwrap();
     lock.lock().unwrap();
-    project.pipe(&["verify", "--repair"]).succeeds().says("left out").says("samples/base.png.damaged");
+    project
+        .pipe(&["verify", "--repair"])
+        .succeeds()
+        .says("left out")
+        .says("samples/base.png.damaged");
     assert_eq!(std::fs::read(&newest).unwrap(), damaged);
     assert_eq!(project.read("samples/base.png.damaged"), "mine");
     drop(lock);
@@ -187,7 +205,10 @@ fn a_run_whose_metadata_is_lost_is_set_aside_as_a_whole() {
         harm(&project.path(&format!("{LORA}/{name}")), Flipped);
     }
     project.pipe(&["verify"]).exits(1).says("its checkpoints stay good in its folder");
-    project.pipe(&["verify", "--repair"]).succeeds().says(&format!("set aside {LORA} as {LORA}.damaged"));
+    project
+        .pipe(&["verify", "--repair"])
+        .succeeds()
+        .says(&format!("set aside {LORA} as {LORA}.damaged"));
     project.pipe(&["ckpt", "verify", &format!("{LORA}.damaged/checkpoints/best.ckpt")]).succeeds();
     project.pipe(&["run", "p.yaml", "-q"]).succeeds();
     assert!(results(&project) == expected);
@@ -200,9 +221,13 @@ fn damaged_notes_of_jobs_and_stores_are_found() {
     let store = format!("--store=file://{}", project.path("store").display());
     project.pipe(&["run", "p.yaml", "-q", &store]).succeeds();
     project.pipe(&["verify"]).succeeds();
-    let notes: Vec<PathBuf> =
-        project.list(".pipe/store").into_iter().map(|n| project.path(&format!(".pipe/store/{n}"))).collect();
-    let note = notes.iter().find(|path| path.extension().is_some_and(|e| e == "json")).expect("a note");
+    let notes: Vec<PathBuf> = project
+        .list(".pipe/store")
+        .into_iter()
+        .map(|n| project.path(&format!(".pipe/store/{n}")))
+        .collect();
+    let note =
+        notes.iter().find(|path| path.extension().is_some_and(|e| e == "json")).expect("a note");
     harm(note, Flipped);
     project.write(".pipe/slurm/tiny/jobs.json", "{");
     project

@@ -27,7 +27,8 @@ fn the_page_holds_all_and_loads_nothing() {
     project.pipe(&["report", "p.yaml", "-o", "out.html"]).succeeds().says("out.html");
     let html = project.read("out.html");
     for outside in ["http://", "https://", "src=\"//", "@import", "url(http", "url(/"] {
-        let found: Vec<&str> = html.match_indices(outside).map(|(at, _)| &html[at..][..60]).collect();
+        let found: Vec<&str> =
+            html.match_indices(outside).map(|(at, _)| &html[at..][..60]).collect();
         // The name of SVG's namespace is no address to load from.
         let found: Vec<_> =
             found.iter().filter(|text| !text.starts_with("http://www.w3.org/2000/svg")).collect();
@@ -41,11 +42,16 @@ fn the_page_holds_all_and_loads_nothing() {
     let runs = data["runs"].as_array().unwrap();
     assert_eq!(runs.len(), 2);
     assert_eq!(runs[0]["settings"]["learning_rate"], 1e-3);
-    assert_eq!((&runs[1]["settings"]["learning_rate"], &runs[1]["note"]), (&3e-4.into(), &"lower".into()));
+    assert_eq!(
+        (&runs[1]["settings"]["learning_rate"], &runs[1]["note"]),
+        (&3e-4.into(), &"lower".into())
+    );
     for run in runs {
         assert_eq!(run["curves"]["train_loss"].as_array().unwrap().len(), 2);
         assert_eq!(run["samples"].as_array().unwrap().len(), 2);
-        assert!(run["samples"][0]["image"].as_str().unwrap().starts_with("data:image/png;base64,iVBOR"));
+        assert!(
+            run["samples"][0]["image"].as_str().unwrap().starts_with("data:image/png;base64,iVBOR")
+        );
         assert!(run["config"].as_str().unwrap().contains("learning_rate"));
         assert!(run["checkpoints"][0]["digest"].as_str().unwrap().starts_with("blake3-head:"));
     }
@@ -77,7 +83,8 @@ fn without_a_file_all_runs_are_on_it_and_what_cannot_be_read_is_named() {
 #[test]
 fn names_from_files_stay_text() {
     let project = with_runs();
-    let hostile = "</script><script>document.title='taken'</script><!--<img src=x onerror=alert(1)>";
+    let hostile =
+        "</script><script>document.title='taken'</script><!--<img src=x onerror=alert(1)>";
     project.pipe(&["runs", "note", "1", hostile]).succeeds();
     project.pipe(&["report", "p.yaml"]).succeeds();
     let html = project.read("report.html");
@@ -86,15 +93,18 @@ fn names_from_files_stay_text() {
     assert_eq!(data(&html)["runs"][0]["note"], hostile);
     let Some(dom) = dom(&project, "report.html") else { return };
     assert!(dom.contains("<title>tiny - pipe</title>"), "{}", &dom[..400]);
-    assert!(dom.contains("&lt;img src=x onerror=alert(1)&gt;"), "the note is shown as it was written");
+    assert!(
+        dom.contains("&lt;img src=x onerror=alert(1)&gt;"),
+        "the note is shown as it was written"
+    );
 }
 
 /// The name of a Chromium that can be started.
 fn browser() -> Option<&'static str> {
     let names = ["chromium", "chromium-browser", "google-chrome"];
-    let found = names
-        .into_iter()
-        .find(|name| Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success()));
+    let found = names.into_iter().find(|name| {
+        Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success())
+    });
     if found.is_none() {
         eprintln!("skipped: no chromium is installed");
     }
@@ -139,7 +149,11 @@ fn picture(project: &Project, page: &str, width: u32) -> Option<image::RgbImage>
     let file = project.path("page.png");
     let _ = std::fs::remove_file(&file);
     let size = format!("--window-size={width},2200");
-    browse(project, &[&size, &format!("--screenshot={}", file.display())], &address(project, page))?;
+    browse(
+        project,
+        &[&size, &format!("--screenshot={}", file.display())],
+        &address(project, page),
+    )?;
     Some(image::open(&file).unwrap().to_rgb8())
 }
 
@@ -170,7 +184,10 @@ fn a_browser_draws_a_curve_for_each_run() {
         let curve = curve.unwrap_or_else(|| panic!("no curve of {run}"));
         assert!(curve.split('"').next().unwrap().contains('L'), "{run}: a curve of one point");
     }
-    assert!(dom.contains(">Settings that differ<") && dom.contains(">learning_rate<"), "no comparison");
+    assert!(
+        dom.contains(">Settings that differ<") && dom.contains(">learning_rate<"),
+        "no comparison"
+    );
     assert!(dom.contains("class=\"node done\""), "no graph");
 
     // The same page without the figures has all but the curves: what is more, is drawn.
@@ -190,7 +207,10 @@ fn a_browser_draws_a_curve_for_each_run() {
                 count(&picture(&project, &format!("{page}.html#{theme}"), width).unwrap(), colour)
             };
             let (full, without) = (drawn("report"), drawn("empty"));
-            assert!(full > without + 200, "{theme}, {width} px: {full} pixels, {without} without curves");
+            assert!(
+                full > without + 200,
+                "{theme}, {width} px: {full} pixels, {without} without curves"
+            );
         }
     }
 }

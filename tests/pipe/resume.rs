@@ -1,4 +1,5 @@
-//! The promise: ten epochs in one go, and ten in pieces with SIGKILL at random moments, give the same bits.
+//! The promise: ten epochs in one go, and ten in pieces with SIGKILL at random moments, give the
+//! same bits.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,7 +21,8 @@ const ARGUMENTS: [&str; 10] = [
 
 /// Delays between `least` and `most` milliseconds, different in each run of the test.
 pub fn delays(least: u64, most: u64) -> impl Iterator<Item = Duration> {
-    let mut state = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let mut state =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
     std::iter::from_fn(move || {
         // xorshift64
         state ^= state << 13;
@@ -49,7 +51,11 @@ pub fn kill_after(project: &Project, arguments: &[&str], delay: Duration) -> boo
 
 /// Starts and kills until a start comes to its end; returns how often it was killed.
 #[track_caller]
-pub fn in_pieces(project: &Project, arguments: &[&str], delays: impl Iterator<Item = Duration>) -> usize {
+pub fn in_pieces(
+    project: &Project,
+    arguments: &[&str],
+    delays: impl Iterator<Item = Duration>,
+) -> usize {
     for (kills, delay) in delays.take(400).enumerate() {
         if !kill_after(project, arguments, delay) {
             return kills;
@@ -67,7 +73,8 @@ fn ten_epochs_in_pieces_are_ten_epochs_in_one_go() {
 
     let (pieces, kills) = loop {
         let pieces = Project::new();
-        // Long enough to get somewhere (starting takes a while), short enough to be killed several times.
+        // Long enough to get somewhere (starting takes a while), short enough to be killed several
+        // times.
         let kills = in_pieces(&pieces, &ARGUMENTS, delays(whole / 12 + 20, whole / 4 + 60));
         if kills >= 3 {
             break (pieces, kills);
@@ -76,7 +83,8 @@ fn ten_epochs_in_pieces_are_ten_epochs_in_one_go() {
         whole = whole * 2 / 3;
     };
 
-    let last = |project: &Project| all_tensors(&project.path(&format!("{RUN}/checkpoints/last.ckpt")));
+    let last =
+        |project: &Project| all_tensors(&project.path(&format!("{RUN}/checkpoints/last.ckpt")));
     assert!(last(&straight) == last(&pieces), "the tensors differ after {kills} kills");
     let metrics = |project: &Project| -> Vec<serde_json::Value> {
         let history = project.metadata(RUN)["history"].clone();
@@ -87,10 +95,16 @@ fn ten_epochs_in_pieces_are_ten_epochs_in_one_go() {
     let steps = |project: &Project| -> Vec<u64> {
         let text = project.read(&format!("{RUN}/logs/metrics.jsonl"));
         let lines = text.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
-        lines.filter(|l| l["train_loss_step"].is_number()).map(|l| l["step"].as_u64().unwrap()).collect()
+        lines
+            .filter(|l| l["train_loss_step"].is_number())
+            .map(|l| l["step"].as_u64().unwrap())
+            .collect()
     };
     assert_eq!(steps(&pieces), steps(&straight));
-    assert_eq!(pieces.list(&format!("{RUN}/checkpoints")), straight.list(&format!("{RUN}/checkpoints")));
+    assert_eq!(
+        pieces.list(&format!("{RUN}/checkpoints")),
+        straight.list(&format!("{RUN}/checkpoints"))
+    );
 }
 
 #[test]

@@ -38,9 +38,14 @@ fn another_experiment_gets_another_number() {
     assert!(rows[1].starts_with("Run #  Experiment  Created"), "{table}");
     assert_eq!(rows.len(), 6, "{table}");
     assert!(rows[3].starts_with("1      tiny") && rows[3].contains("completed  2/2"), "{table}");
-    let json: serde_json::Value = serde_json::from_str(&project.pipe(&["runs", "--json"]).stdout()).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_str(&project.pipe(&["runs", "--json"]).stdout()).unwrap();
     assert_eq!(json[1]["settings"]["learning_rate"], json!(1e-4));
-    project.pipe(&["runs", "show", "2"]).succeeds().says("Run 002: tiny").says("status      completed");
+    project
+        .pipe(&["runs", "show", "2"])
+        .succeeds()
+        .says("Run 002: tiny")
+        .says("status      completed");
 }
 
 #[test]
@@ -69,14 +74,17 @@ fn more_epochs_extend_the_run_to_the_same_bits() {
     let last = |run: &str| weights(&project.path(&format!("{BASE}/{run}/checkpoints/last.ckpt")));
     assert_eq!(last("run_001"), last("run_002"));
     let history = project.metadata(&format!("{BASE}/run_001"))["history"].clone();
-    let epochs: Vec<u64> = history.as_array().unwrap().iter().map(|e| e["epoch"].as_u64().unwrap()).collect();
+    let epochs: Vec<u64> =
+        history.as_array().unwrap().iter().map(|e| e["epoch"].as_u64().unwrap()).collect();
     assert_eq!(epochs, [1, 2, 3, 4, 5], "epoch numbers never restart");
 }
 
 #[test]
 fn a_schedule_that_depends_on_its_length_is_not_stretched_behind_ones_back() {
-    let project =
-        Project::with("batch_size: 16", "batch_size: 16\n    schedule: { kind: cosine, min_lr_ratio: 0.1 }");
+    let project = Project::with(
+        "batch_size: 16",
+        "batch_size: 16\n    schedule: { kind: cosine, min_lr_ratio: 0.1 }",
+    );
     project.pipe(&["run", "p.yaml"]).succeeds();
     project
         .pipe(&["run", "p.yaml", "--run-number", "1", "--resume", "--epochs", "4"])
@@ -86,8 +94,17 @@ fn a_schedule_that_depends_on_its_length_is_not_stretched_behind_ones_back() {
     project
         .pipe(&["plan", "p.yaml", "--epochs", "4"])
         .says("base  run  schedule horizon 2 -> 4 (new run_002; a cosine schedule depends on its length: extend it with `schedule_epochs: 2`)");
-    let resumed =
-        ["run", "p.yaml", "--run-number", "1", "--resume", "--epochs", "4", "--set", "schedule_epochs=2"];
+    let resumed = [
+        "run",
+        "p.yaml",
+        "--run-number",
+        "1",
+        "--resume",
+        "--epochs",
+        "4",
+        "--set",
+        "schedule_epochs=2",
+    ];
     project.pipe(&resumed).succeeds();
     assert_eq!(project.metadata("checkpoints/base_training/run_001")["epochs"], 4);
 }
@@ -129,9 +146,17 @@ fn a_named_checkpoint_starts_a_new_run() {
     let project = Project::new();
     project.pipe(&["run", "p.yaml"]).succeeds();
     let file = format!("checkpoint.resume_checkpoint={BASE}/run_001/checkpoints/epoch_001.ckpt");
-    project.pipe(&["run", "p.yaml", "--set", &file]).succeeds().says("Run 002").says("Resumed from epoch 1");
+    project
+        .pipe(&["run", "p.yaml", "--set", &file])
+        .succeeds()
+        .says("Run 002")
+        .says("Resumed from epoch 1");
     let last = |run: &str| weights(&project.path(&format!("{BASE}/{run}/checkpoints/last.ckpt")));
-    assert_eq!(last("run_001"), last("run_002"), "the same settings from the same state give the same bits");
+    assert_eq!(
+        last("run_001"),
+        last("run_002"),
+        "the same settings from the same state give the same bits"
+    );
     project
         .pipe(&["run", "p.yaml", "--set", "checkpoint.resume_checkpoint=none.ckpt"])
         .exits(2)
@@ -143,11 +168,24 @@ fn checkpoints_can_be_switched_off_and_thinned() {
     let project = Project::new();
     project.pipe(&["run", "p.yaml", "--set", "checkpoint.enabled=false"]).succeeds();
     assert!(project.list(&format!("{BASE}/run_001/checkpoints")).is_empty());
-    let thin = ["run", "p.yaml", "--seed", "1", "--epochs", "5", "--set", "checkpoint.save_every_n_epochs=2"];
+    let thin = [
+        "run",
+        "p.yaml",
+        "--seed",
+        "1",
+        "--epochs",
+        "5",
+        "--set",
+        "checkpoint.save_every_n_epochs=2",
+    ];
     project.pipe(&thin).succeeds();
     let metadata = project.metadata(&format!("{BASE}/run_002"));
-    let saved: Vec<u64> =
-        metadata["checkpoints"].as_array().unwrap().iter().map(|c| c["epoch"].as_u64().unwrap()).collect();
+    let saved: Vec<u64> = metadata["checkpoints"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["epoch"].as_u64().unwrap())
+        .collect();
     assert_eq!(saved, [2, 4, 5]);
 }
 
@@ -157,8 +195,13 @@ fn half_precision_trains_alike() {
         let project = Project::new();
         project.pipe(&["run", "p.yaml", "--set", &format!("precision={precision}")]).succeeds();
         let metadata = project.metadata("checkpoints/base_training/run_001");
-        let dtypes = weights(&project.path("checkpoints/base_training/run_001/checkpoints/last.ckpt"));
-        assert!(dtypes.iter().all(|(_, shape, bytes)| bytes.len() == 4 * shape.iter().product::<usize>()));
+        let dtypes =
+            weights(&project.path("checkpoints/base_training/run_001/checkpoints/last.ckpt"));
+        assert!(
+            dtypes
+                .iter()
+                .all(|(_, shape, bytes)| bytes.len() == 4 * shape.iter().product::<usize>())
+        );
         metadata["history"][1]["metrics"]["train_loss"].as_f64().unwrap()
     };
     let full = loss("f32");
@@ -206,8 +249,12 @@ fn runs_are_sorted_filtered_labelled_and_plotted() {
     assert!(csv.starts_with("run,experiment,pipeline,stage,created,status,epochs,best,"), "{csv}");
     assert!(csv.contains("\"higher, \"\"bolder\"\"\",good,"), "quoted as RFC 4180 says: {csv}");
     let csv = project.pipe(&["runs", "compare", "1", "2", "--csv"]).succeeds().stdout();
-    assert!(csv.starts_with("key,run 001,run 002\n") && csv.contains("learning_rate,0.001,0.003"), "{csv}");
-    let shown = project.pipe(&["runs", "show", "2", "--curve"]).succeeds().says("note        higher");
+    assert!(
+        csv.starts_with("key,run 001,run 002\n") && csv.contains("learning_rate,0.001,0.003"),
+        "{csv}"
+    );
+    let shown =
+        project.pipe(&["runs", "show", "2", "--curve"]).succeeds().says("note        higher");
     assert!(
         shown.stdout().contains("train_loss\n") && shown.stdout().contains("epoch 1"),
         "{}",

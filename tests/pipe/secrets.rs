@@ -102,7 +102,10 @@ fn what_is_wrong_with_env_does_not_repeat_it() {
         format!("env: {SECRET}"),
     ] {
         let project = Project::new();
-        project.write("p.yaml", format!("name: s\nstages:\n  c: {{ kind: command, run: 'true', {env} }}\n"));
+        project.write(
+            "p.yaml",
+            format!("name: s\nstages:\n  c: {{ kind: command, run: 'true', {env} }}\n"),
+        );
         let ended = project.pipe(&["plan", "p.yaml"]).exits(2);
         assert!(!ended.stderr().contains(SECRET), "{}", ended.stderr());
     }
@@ -122,7 +125,11 @@ fn addresses_are_shown_without_their_secrets() {
     project.pipe(&["run", "p.yaml"]).exits(1).says("http://***@127.0.0.1:").says("/x.tgz?***");
     nowhere(
         &project,
-        &[&["status", "p.yaml"], &["plan", "p.yaml", "--json"], &["report", "p.yaml", "-o", "r.html"]],
+        &[
+            &["status", "p.yaml"],
+            &["plan", "p.yaml", "--json"],
+            &["report", "p.yaml", "-o", "r.html"],
+        ],
     );
     let store = format!("s3://user:{SECRET}@bucket/x");
     nowhere(
@@ -153,11 +160,16 @@ fn an_address_in_a_command_is_kept_by_its_digest() {
     let record: serde_json::Value = serde_json::from_str(&project.read(path)).unwrap();
     let mut old = record.clone();
     old.as_object_mut().unwrap().remove("checksum");
-    old["made"]["manifest"]["run"] = format!("echo http://me:{SECRET}@host/ > a.txt; rm a.txt").into();
+    old["made"]["manifest"]["run"] =
+        format!("echo http://me:{SECRET}@host/ > a.txt; rm a.txt").into();
     assert_ne!(old["made"]["manifest"], record["made"]["manifest"]);
     project.write(path, old.to_string());
     project.pipe(&["plan", "p.yaml"]).succeeds().says("up to date");
     project.write("p.yaml", file("another-SECRET"));
     let plan = project.pipe(&["plan", "p.yaml"]).succeeds().says("run ");
-    assert!(!plan.stdout().contains("SECRET") && !plan.stdout().contains("up to date"), "{}", plan.stdout());
+    assert!(
+        !plan.stdout().contains("SECRET") && !plan.stdout().contains("up to date"),
+        "{}",
+        plan.stdout()
+    );
 }

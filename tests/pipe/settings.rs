@@ -1,4 +1,5 @@
-//! Settings from outside the files, and words of other programs: what the program takes, and what it says instead.
+//! Settings from outside the files, and words of other programs: what the program takes, and what
+//! it says instead.
 
 use crate::project::{Project, TINY};
 
@@ -26,9 +27,11 @@ fn a_setting_that_a_matrix_decides_is_refused_by_every_way_to_give_it() {
     project.pipe(&["plan", "p.yaml"]).exits(2).says(&format!("PIPE_LEARNING_RATE: {says}"));
     assert!(project.list("checkpoints").is_empty());
     // What the message says to type.
-    let plan = sweep().pipe(&["plan", "p.yaml", "--set", "base.matrix.learning_rate=[0.0005]"]).succeeds();
+    let plan =
+        sweep().pipe(&["plan", "p.yaml", "--set", "base.matrix.learning_rate=[0.0005]"]).succeeds();
     assert!(
-        plan.stdout().contains("base@learning_rate=0.0005  run") && !plan.stdout().contains("0.001"),
+        plan.stdout().contains("base@learning_rate=0.0005  run")
+            && !plan.stdout().contains("0.001"),
         "{}",
         plan.stdout()
     );
@@ -45,9 +48,10 @@ fn variables_of_other_programs_stop_no_command_and_are_never_printed() {
         .environment("PIPE_A__B__C", "[hunter2");
     project.write(
         "p.yaml",
-        project
-            .read("p.yaml")
-            .replace("    dataset: data\n", "    dataset: data\n    experiment_name: ${params.stage}\n"),
+        project.read("p.yaml").replace(
+            "    dataset: data\n",
+            "    dataset: data\n    experiment_name: ${params.stage}\n",
+        ),
     );
     let quiet = Project::new();
     quiet.write("p.yaml", project.read("p.yaml"));
@@ -59,7 +63,11 @@ fn variables_of_other_programs_stop_no_command_and_are_never_printed() {
         &["report", "p.yaml"],
     ] {
         let (ended, plain) = (project.pipe(arguments).succeeds(), quiet.pipe(arguments).succeeds());
-        assert_eq!((ended.stdout(), ended.stderr()), (plain.stdout(), plain.stderr()), "{arguments:?}");
+        assert_eq!(
+            (ended.stdout(), ended.stderr()),
+            (plain.stdout(), plain.stderr()),
+            "{arguments:?}"
+        );
     }
     assert!(!project.read("report.html").contains("hunter2"));
 }
@@ -69,7 +77,10 @@ fn a_pipeline_inside_a_command_does_not_take_the_name_of_its_stage_for_a_paramet
     let project = Project::new();
     project.write("inner.yaml", "name: inner\nparams: { stage: mine }\nstages:\n  c: { kind: command, run: 'echo ${params.stage} > out.txt', outputs: [out.txt] }\n");
     let run = format!("{} run inner.yaml", env!("CARGO_BIN_EXE_pipe"));
-    project.write("p.yaml", format!("name: outer\nstages:\n  theirs: {{ kind: command, run: '{run}' }}\n"));
+    project.write(
+        "p.yaml",
+        format!("name: outer\nstages:\n  theirs: {{ kind: command, run: '{run}' }}\n"),
+    );
     project.pipe(&["run", "p.yaml"]).succeeds();
     assert_eq!(project.read("out.txt"), "mine\n");
 }
@@ -79,19 +90,24 @@ fn the_name_of_a_data_set_keeps_its_case_where_it_is_a_parameter() {
     let project = Project::with("epochs: 2 }", "epochs: 2, dataset: data/Flowers }");
     project.write(
         "p.yaml",
-        project.read("p.yaml").replace("source: shapes", "source: image_folder\n    root: ${params.dataset}"),
+        project
+            .read("p.yaml")
+            .replace("source: shapes", "source: image_folder\n    root: ${params.dataset}"),
     );
     project
         .pipe(&["run", "p.yaml", "data", "--dataset", "data/Trees", "--set", "data.classes=null"])
         .says("data/Trees");
     // A source has one spelling, and is found in any.
-    Project::new().pipe(&["check", "p.yaml", "--dataset", "Trees", "--set", "data.classes=null"]).succeeds();
+    Project::new()
+        .pipe(&["check", "p.yaml", "--dataset", "Trees", "--set", "data.classes=null"])
+        .succeeds();
 }
 
 #[test]
 fn a_data_set_is_named_on_the_command_line_though_a_stage_is_called_dataset() {
     let project = Project::new();
-    let text = TINY.replace("  data:\n", "  dataset:\n").replace("dataset: data\n", "dataset: dataset\n");
+    let text =
+        TINY.replace("  data:\n", "  dataset:\n").replace("dataset: data\n", "dataset: dataset\n");
     project.write("p.yaml", text.replace("    classes: [circle, square]\n", ""));
     project
         .pipe(&["run", "p.yaml", "dataset", "--dataset", "trees"])
@@ -144,7 +160,10 @@ fn every_command_that_reads_a_pipeline_takes_the_same_settings() {
         wrong.says("--epochs many");
     }
     project.pipe(&["export", "argo", "p.yaml", "--epochs", "3"]).succeeds().says("--epochs=3");
-    project.pipe(&["graph", "p.yaml", "--set", "base.matrix.seed=[1, 2]"]).succeeds().says("base@seed=2");
+    project
+        .pipe(&["graph", "p.yaml", "--set", "base.matrix.seed=[1, 2]"])
+        .succeeds()
+        .says("base@seed=2");
     project.pipe(&["report", "--epochs", "3"]).exits(2).says("of which pipeline");
     project
         .environment("PIPE_BASE__SEED", "many")
@@ -169,7 +188,9 @@ fn a_plan_and_what_it_says_already_do_not_go_together() {
 #[test]
 fn what_other_programs_call_so_is_pointed_to() {
     let project = Project::new();
-    for arguments in [&["run"][..], &["run", "--epochs", "3"], &["check"], &["plan"], &["status", "--json"]] {
+    for arguments in
+        [&["run"][..], &["run", "--epochs", "3"], &["check"], &["plan"], &["status", "--json"]]
+    {
         let ended = project.pipe(arguments).exits(2).says("tip: the pipeline files here: p.yaml");
         assert!(!ended.stderr().contains("--plan"), "{}", ended.stderr());
     }
@@ -184,7 +205,10 @@ fn what_other_programs_call_so_is_pointed_to() {
         .pipe(&["run", "p.yaml", "--devices", "2"])
         .exits(2)
         .says("write `[0, 1]` for 2 GPUs, `[2]` for GPU 2");
-    project.pipe(&["run", "p.yaml", "--set", "lr=1e-3"]).exits(2).says("did you mean `learning_rate`?");
+    project
+        .pipe(&["run", "p.yaml", "--set", "lr=1e-3"])
+        .exits(2)
+        .says("did you mean `learning_rate`?");
     project.pipe(&["run", "p.yaml", "--run-number", "0"]).exits(2).says("0 is not in 1..");
     let lora = "  lora: { kind: lora, base: base, dataset: data, alpha: 8, lora: { rank: 4 } }\n";
     project.write("p.yaml", TINY.to_owned() + lora);

@@ -20,7 +20,10 @@ fn until_saved(project: &Project) {
 }
 
 fn send(child: &Child, signal: &str) {
-    let sent = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
+    let sent = Command::new("kill")
+        .args([&format!("-{signal}"), &child.id().to_string()])
+        .status()
+        .unwrap();
     assert!(sent.success());
 }
 
@@ -39,8 +42,14 @@ fn stopped_by(signal: &str, code: i32) {
     let plan = project.pipe(&[&LONG[..], &["--dry-run"]].concat()).succeeds().stdout();
     assert!(plan.contains("base  resume at epoch ") && plan.contains("/400"), "{plan}");
     let done = metadata["history"].as_array().unwrap().len();
-    let next =
-        project.pipe(&["run", "p.yaml", "--epochs", &(done + 1).to_string(), "--set", "num_images=512"]);
+    let next = project.pipe(&[
+        "run",
+        "p.yaml",
+        "--epochs",
+        &(done + 1).to_string(),
+        "--set",
+        "num_images=512",
+    ]);
     next.succeeds().says("Resuming from checkpoint").says(&format!("Epoch {0}/{0}", done + 1));
 
     let straight = Project::new();

@@ -1,4 +1,5 @@
-//! Stages as jobs of a real Slurm: `tests/slurm/cluster.sh` starts one on this machine where `PIPE_TEST_SLURM` is set.
+//! Stages as jobs of a real Slurm: `tests/slurm/cluster.sh` starts one on this machine where
+//! `PIPE_TEST_SLURM` is set.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -51,7 +52,9 @@ impl Cluster {
 
     /// Whether the queue still knows a job, ended or not.
     fn knows(&self, id: &str) -> bool {
-        self.ask("squeue", &["--noheader", "--states=all", "--format=%i"]).lines().any(|line| line == id)
+        self.ask("squeue", &["--noheader", "--states=all", "--format=%i"])
+            .lines()
+            .any(|line| line == id)
     }
 
     fn project(&self, pipeline: &str) -> Project {
@@ -65,7 +68,8 @@ impl Cluster {
     #[track_caller]
     fn ask(&self, program: &str, arguments: &[&str]) -> String {
         let conf = self.0.path().join("slurm.conf");
-        let output = Command::new(program).args(arguments).env("SLURM_CONF", conf).output().unwrap();
+        let output =
+            Command::new(program).args(arguments).env("SLURM_CONF", conf).output().unwrap();
         assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
@@ -74,7 +78,8 @@ impl Cluster {
     #[track_caller]
     fn job(&self, id: &str, key: &str) -> String {
         let text = self.ask("scontrol", &["show", "--oneliner", "job", id]);
-        let value = text.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        let value =
+            text.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
         value.unwrap_or_else(|| panic!("no {key} in {text}")).to_owned()
     }
 }
@@ -126,8 +131,9 @@ fn has_saved(project: &Project) -> bool {
     project.list(&format!("{RUN}/checkpoints")).contains(&"last.ckpt".to_owned())
 }
 
-/// Slurm counts walltimes in minutes, and looks every 30 seconds for jobs near their end. With a minute of walltime and a signal
-/// half a minute before its end, a job is told at each look: it trains for less than 30 seconds at a time.
+/// Slurm counts walltimes in minutes, and looks every 30 seconds for jobs near their end. With a
+/// minute of walltime and a signal half a minute before its end, a job is told at each look: it
+/// trains for less than 30 seconds at a time.
 const SHORT: &str = "executor: { kind: slurm, time: 1, signal_before: 35s, poll: 1s }\n";
 /// Seconds of training that are surely more than three such times.
 const LONG_ENOUGH: f64 = 85.0;
@@ -136,7 +142,8 @@ const LONG_ENOUGH: f64 = 85.0;
 fn base_and_lora_as_jobs_killed_by_their_walltime_end_in_the_bytes_of_a_local_run() {
     let Some(cluster) = Cluster::start() else { return };
     let pipeline = |epochs: u64| {
-        let file = CHAIN.replace("epochs: 2\n", &format!("epochs: {epochs}\n    retry: {{ max: 1 }}\n"));
+        let file =
+            CHAIN.replace("epochs: 2\n", &format!("epochs: {epochs}\n    retry: {{ max: 1 }}\n"));
         file.replace("num_images: 64", "num_images: 512")
             .replace("name: chain\n", &format!("name: chain\n{SHORT}"))
     };
@@ -194,7 +201,8 @@ fn base_and_lora_as_jobs_killed_by_their_walltime_end_in_the_bytes_of_a_local_ru
         requeued += requeues(&jobs.pipe(&["logs", "p.yaml", "base"]).succeeds().stdout());
     }
     assert!(results(&jobs) == results(&straight), "the results differ after {requeued} requeues");
-    let last = |project: &Project| all_tensors(&project.path(&format!("{RUN}/checkpoints/last.ckpt")));
+    let last =
+        |project: &Project| all_tensors(&project.path(&format!("{RUN}/checkpoints/last.ckpt")));
     assert!(last(&jobs) == last(&straight), "the tensors differ after {requeued} requeues");
     let metrics = |project: &Project, run: &str| -> Vec<Value> {
         let history = project.metadata(run)["history"].clone();
@@ -218,18 +226,30 @@ fn jobs_are_submitted_seen_and_cancelled() {
     let project = cluster.project(&tiny("slurm", ""));
     let long = ["--epochs", "4000", "--set", "num_images=512"];
     let told = project.pipe(&[&["run", "p.yaml", "--detach"], &long[..]].concat()).succeeds();
-    told.says("data: job 1\nbase: job 2\n").says("base | submitted as job 2").says("pipe status p.yaml");
+    told.says("data: job 1\nbase: job 2\n")
+        .says("base | submitted as job 2")
+        .says("pipe status p.yaml");
     let waits = of_stage(&status(&project), "base");
     assert!(["PENDING", "RUNNING"].contains(&waits["job"]["state"].as_str().unwrap()), "{waits}");
     until("checkpoint", || has_saved(&project));
     let base = of_stage(&status(&project), "base");
-    assert_eq!((&base["job"]["id"], &base["job"]["state"]), (&"2".into(), &"RUNNING".into()), "{base}");
-    assert_eq!((&base["status"], &base["job"]["node"]), (&"running".into(), &"node1".into()), "{base}");
+    assert_eq!(
+        (&base["job"]["id"], &base["job"]["state"]),
+        (&"2".into(), &"RUNNING".into()),
+        "{base}"
+    );
+    assert_eq!(
+        (&base["status"], &base["job"]["node"]),
+        (&"running".into(), &"node1".into()),
+        "{base}"
+    );
     project.pipe(&["status", "p.yaml"]).succeeds().says("Job").says("2 RUNNING (node1)");
     assert_eq!(cluster.job("2", "JobName"), "tiny.base");
     // Other settings would be another training.
     let other = project.pipe(&["run", "p.yaml", "--detach", "--seed", "7"]).exits(1);
-    other.says("job 2 of stage base was submitted with other settings").says("pipe cancel p.yaml base");
+    other
+        .says("job 2 of stage base was submitted with other settings")
+        .says("pipe cancel p.yaml base");
 
     project.pipe(&["cancel", "p.yaml"]).succeeds().says("cancelled job 2 (base)");
     until("end", || cluster.job("2", "JobState") == "CANCELLED");
@@ -239,7 +259,8 @@ fn jobs_are_submitted_seen_and_cancelled() {
     project.pipe(&["cancel", "p.yaml"]).succeeds().says("no job is left to cancel");
     let done = project.metadata(RUN)["history"].as_array().unwrap().len();
     let epochs = (done + 1).to_string();
-    let here = ["run", "p.yaml", "--executor", "local", "--epochs", &epochs, "--set", "num_images=512"];
+    let here =
+        ["run", "p.yaml", "--executor", "local", "--epochs", &epochs, "--set", "num_images=512"];
     project.pipe(&here).succeeds().says("Resuming from checkpoint");
 }
 
@@ -254,15 +275,20 @@ fn accounts_say_how_a_job_ended_that_the_queue_has_forgotten() {
          cancelled: { kind: command, run: \"sleep 600\" }\n",
     );
     project.pipe(&["run", "p.yaml", "--detach", "--keep-going"]).succeeds();
-    let ids: Vec<String> =
-        ["good", "bad", "killed", "cancelled"].iter().map(|stage| job_of(&project, stage)).collect();
+    let ids: Vec<String> = ["good", "bad", "killed", "cancelled"]
+        .iter()
+        .map(|stage| job_of(&project, stage))
+        .collect();
     project.pipe(&["cancel", "p.yaml", "cancelled"]).succeeds().says("cancelled job");
     until("queue that has forgotten them", || !ids.iter().any(|id| cluster.knows(id)));
 
     let all = status(&project);
     let stands = |stage: &str| {
         let found = of_stage(&all, stage);
-        (found["status"].as_str().unwrap().to_owned(), found["job"]["state"].as_str().unwrap().to_owned())
+        (
+            found["status"].as_str().unwrap().to_owned(),
+            found["job"]["state"].as_str().unwrap().to_owned(),
+        )
     };
     assert_eq!(stands("good"), ("done".into(), "COMPLETED".into()));
     assert_eq!(stands("bad"), ("failed".into(), "FAILED".into()));
@@ -332,9 +358,13 @@ fn a_failure_is_told_as_in_a_local_run_with_the_end_of_its_log() {
     );
     let ended = project.pipe(&["run", "p.yaml"]).exits(1);
     let text = ended.stdout() + &ended.stderr();
-    for piece in
-        ["first: ", "not begun: after", "error: stage breaks: ", "  | ", ".pipe/slurm/commands/breaks-2.log"]
-    {
+    for piece in [
+        "first: ",
+        "not begun: after",
+        "error: stage breaks: ",
+        "  | ",
+        ".pipe/slurm/commands/breaks-2.log",
+    ] {
         assert!(text.contains(piece), "no {piece:?} in\n{text}");
     }
     assert_eq!(project.read("tries"), "one\none\n", "a retry is within its job");
@@ -363,10 +393,15 @@ fn a_failure_is_told_as_in_a_local_run_with_the_end_of_its_log() {
 fn a_preempted_job_comes_back_and_goes_on() {
     let Some(cluster) = Cluster::start() else { return };
     let project = cluster.project(&tiny("{ kind: slurm, partition: work }", ""));
-    project.pipe(&["run", "p.yaml", "--detach", "--epochs", "4000", "--set", "num_images=512"]).succeeds();
+    project
+        .pipe(&["run", "p.yaml", "--detach", "--epochs", "4000", "--set", "num_images=512"])
+        .succeeds();
     until("checkpoint", || has_saved(&project));
     // Wants the whole node, at once.
-    cluster.ask("sbatch", &["--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"]);
+    cluster.ask(
+        "sbatch",
+        &["--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"],
+    );
     until("preemption", || cluster.job("2", "Restarts") == "1");
     let log = || project.pipe(&["logs", "p.yaml", "base"]).stdout();
     until("second beginning", || log().contains("Resuming from checkpoint"));
@@ -406,7 +441,8 @@ fn what_slurm_refuses_is_told_in_its_words() {
     let Some(cluster) = Cluster::start() else { return };
     let project = cluster.project(&tiny("{ kind: slurm, partition: nowhere }", ""));
     let told = project.pipe(&["run", "p.yaml"]).exits(1);
-    told.says("`sbatch` refused: the job of stage data:").says("invalid partition specified: nowhere");
+    told.says("`sbatch` refused: the job of stage data:")
+        .says("invalid partition specified: nowhere");
     assert_eq!(cluster.ask("squeue", &["--noheader"]), "");
     // What a job was submitted for does not change behind its back.
     project.write("p.yaml", tiny("slurm", ""));
@@ -429,7 +465,10 @@ fn without_slurm_the_message_says_what_is_missing() {
     let told = project.pipe(&["run", "p.yaml", "--executor", "slurm"]).exits(1);
     told.says("failed to start `squeue`").says("Slurm's programs must be in PATH");
     project.pipe(&["run", "p.yaml", "--detach"]).exits(2).says("add --executor slurm");
-    project.pipe(&["logs", "p.yaml", "base"]).exits(2).says("no job was submitted for stage `base`");
+    project
+        .pipe(&["logs", "p.yaml", "base"])
+        .exits(2)
+        .says("no job was submitted for stage `base`");
 }
 
 #[test]
@@ -445,6 +484,7 @@ fn jobs_mirror_what_they_do_and_another_machine_needs_no_cluster() {
         .succeeds()
         .says("fetched, as left by")
         .says("up to date");
-    let last = |project: &Project| all_tensors(&project.path(&format!("{RUN}/checkpoints/last.ckpt")));
+    let last =
+        |project: &Project| all_tensors(&project.path(&format!("{RUN}/checkpoints/last.ckpt")));
     assert!(last(&elsewhere) == last(&project));
 }

@@ -1,5 +1,5 @@
-//! A training that starts from a checkpoint file: the file is an edge and counts by content, and its position by the
-//! settings that it was reached with.
+//! A training that starts from a checkpoint file: the file is an edge and counts by content, and
+//! its position by the settings that it was reached with.
 
 use std::time::Duration;
 
@@ -85,7 +85,10 @@ fn a_run_that_another_one_started_from_is_not_pruned() {
     object.remove("checksum");
     object["manifest"].as_object_mut().unwrap().remove("content of checkpoint.resume_checkpoint");
     project.write(&path, metadata.to_string());
-    project.pipe(&["runs", "prune", "--keep", "1", "--dry-run"]).succeeds().says("run_002 was made from it");
+    project
+        .pipe(&["runs", "prune", "--keep", "1", "--dry-run"])
+        .succeeds()
+        .says("run_002 was made from it");
 }
 
 #[test]
@@ -119,22 +122,26 @@ fn a_position_inside_an_epoch_counts_by_the_settings_it_was_reached_with() {
     send(&child, "TERM");
     child.wait().unwrap();
     let file = inside().expect("one epoch has 64 steps, each with a checkpoint");
-    std::fs::copy(project.path(&format!("{checkpoints}/{file}")), project.path("inside.ckpt")).unwrap();
+    std::fs::copy(project.path(&format!("{checkpoints}/{file}")), project.path("inside.ckpt"))
+        .unwrap();
     let set = format!("checkpoint.resume_checkpoint={checkpoints}/{file}");
     let metadata = project.metadata(&format!("{BASE}/run_001"));
     let epoch = metadata["partial_checkpoint"]["epoch"].as_u64().unwrap();
     let epochs = (epoch + 1).to_string();
-    let resumed =
-        |more: &[&str]| project.pipe(&[&["run", "p.yaml", "--epochs", &epochs, "--force"], more].concat());
+    let resumed = |more: &[&str]| {
+        project.pipe(&[&["run", "p.yaml", "--epochs", &epochs, "--force"], more].concat())
+    };
     let ended = resumed(&["--set", &set, "--set", "batch_size=512"]).succeeds();
     let begins = format!("epoch {epochs} begins at its start");
     ended.says("batch_size 8 -> 512").says(&begins);
-    let seconds = project.metadata(&format!("{BASE}/run_002"))["history"][0]["images_per_second"].clone();
+    let seconds =
+        project.metadata(&format!("{BASE}/run_002"))["history"][0]["images_per_second"].clone();
     assert!(seconds.as_f64().unwrap() > 0.0, "its images were seen");
     // By the same settings it goes on inside the epoch.
     let ended = resumed(&["--set", &set, "--set", "batch_size=8"]).succeeds();
     assert!(!ended.stderr().contains("begins at its start"), "{}", ended.stderr());
     let ended =
-        resumed(&["--set", "checkpoint.resume_checkpoint=inside.ckpt", "--set", "data.seed=5"]).succeeds();
+        resumed(&["--set", "checkpoint.resume_checkpoint=inside.ckpt", "--set", "data.seed=5"])
+            .succeeds();
     ended.says("dataset.seed 0 -> 5").says(&begins);
 }

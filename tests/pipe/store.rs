@@ -1,5 +1,5 @@
-//! The state in a store, with the real program: a folder as a store always; S3 where `PIPE_TEST_PYTHON` has moto, which is
-//! started on loopback.
+//! The state in a store, with the real program: a folder as a store always; S3 where
+//! `PIPE_TEST_PYTHON` has moto, which is started on loopback.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -48,7 +48,8 @@ impl Nas {
 
     /// A machine with an empty folder and the pipeline.
     fn machine(&self, pipeline: &str) -> Project {
-        let project = Project::new().environment("PIPE_STORE", format!("file://{}", self.path().display()));
+        let project =
+            Project::new().environment("PIPE_STORE", format!("file://{}", self.path().display()));
         project.write("p.yaml", pipeline);
         project
     }
@@ -56,7 +57,8 @@ impl Nas {
     /// The newest index of a pipeline.
     fn index(&self, pipeline: &str) -> Option<serde_json::Value> {
         let folder = self.path().join(pipeline).join(".pipe/index");
-        let mut all: Vec<PathBuf> = std::fs::read_dir(folder).ok()?.flatten().map(|e| e.path()).collect();
+        let mut all: Vec<PathBuf> =
+            std::fs::read_dir(folder).ok()?.flatten().map(|e| e.path()).collect();
         all.retain(|path| path.extension().is_some_and(|e| e == "json"));
         all.sort();
         serde_json::from_slice(&std::fs::read(all.last()?).ok()?).ok()
@@ -83,14 +85,18 @@ fn a_finished_chain_is_up_to_date_on_another_machine() {
     }
     let status = second.pipe(&["status", "p.yaml", "--json"]).succeeds().stdout();
     let status: Vec<serde_json::Value> = serde_json::from_str(&status).unwrap();
-    assert!(status.iter().all(|s| s["status"] == "done" || s["status"] == "on demand"), "{status:?}");
+    assert!(
+        status.iter().all(|s| s["status"] == "done" || s["status"] == "on demand"),
+        "{status:?}"
+    );
     second.pipe(&["run", "p.yaml"]).succeeds().says("everything is up to date");
     assert!(results(&second) == results(&first));
     let lora = |project: &Project| project.list("checkpoints/lora/run_001");
     let mut there = lora(&first);
     there.retain(|name| !name.ends_with(".previous") && !name.ends_with(".lock"));
     assert_eq!(lora(&second), there);
-    // A run's names are of one file, and what was copied from it is another: who writes to that changes no run.
+    // A run's names are of one file, and what was copied from it is another: who writes to that
+    // changes no run.
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
@@ -100,10 +106,19 @@ fn a_finished_chain_is_up_to_date_on_another_machine() {
         assert_ne!(best, file("checkpoints/base/base_model_last.ckpt"));
     }
     // More of the same goes on from there, and the first machine follows.
-    second.pipe(&["run", "p.yaml", "--set", "lora.epochs=4"]).succeeds().says("Resumed from epoch 3");
-    first.pipe(&["plan", "p.yaml", "--set", "lora.epochs=4"]).succeeds().says("skip  up to date, run 001");
+    second
+        .pipe(&["run", "p.yaml", "--set", "lora.epochs=4"])
+        .succeeds()
+        .says("Resumed from epoch 3");
+    first
+        .pipe(&["plan", "p.yaml", "--set", "lora.epochs=4"])
+        .succeeds()
+        .says("skip  up to date, run 001");
     // On a third one the store is all there is, and a copy of the folder does as well.
-    nas.machine(CHAIN).pipe(&["run", "p.yaml", "--set", "lora.epochs=4"]).succeeds().says("up to date");
+    nas.machine(CHAIN)
+        .pipe(&["run", "p.yaml", "--set", "lora.epochs=4"])
+        .succeeds()
+        .says("up to date");
 }
 
 #[test]
@@ -135,7 +150,10 @@ fn each_piece_on_another_machine_gives_the_bits_of_one_run() {
     if kills == 0 {
         nas.machine(&tiny()).pipe(&arguments).succeeds().says("up to date");
     }
-    assert!(all_tensors(&last.path(LAST)) == all_tensors(&straight.path(LAST)), "after {kills} machines");
+    assert!(
+        all_tensors(&last.path(LAST)) == all_tensors(&straight.path(LAST)),
+        "after {kills} machines"
+    );
     let figures = |project: &Project| {
         let history = project.metadata(RUN)["history"].as_array().unwrap().clone();
         history.into_iter().map(|e| (e["epoch"].clone(), e["metrics"].clone())).collect::<Vec<_>>()
@@ -177,7 +195,8 @@ fn sigterm_leaves_all_in_the_store() {
     assert_eq!(child.wait().unwrap().code(), Some(75));
     let said = first.read("err.txt");
     assert!(!said.contains("does not have all yet"), "{said}");
-    let plan = |project: &Project| project.pipe(&[&LONG[..], &["--dry-run"]].concat()).succeeds().stdout();
+    let plan =
+        |project: &Project| project.pipe(&[&LONG[..], &["--dry-run"]].concat()).succeeds().stdout();
     let second = nas.machine(&tiny());
     assert_eq!(plan(&second), plan(&first));
     assert!(std::fs::read(second.path(LAST)).unwrap() == std::fs::read(first.path(LAST)).unwrap());
@@ -193,7 +212,16 @@ fn a_machine_that_comes_back_is_told_that_another_one_went_on() {
     send(&child, "STOP");
     let second = nas.machine(&tiny());
     second
-        .pipe(&["run", "p.yaml", "--epochs", "100000", "--set", "num_images=512", "--set", "base.timeout=4s"])
+        .pipe(&[
+            "run",
+            "p.yaml",
+            "--epochs",
+            "100000",
+            "--set",
+            "num_images=512",
+            "--set",
+            "base.timeout=4s",
+        ])
         .exits(1);
     send(&child, "CONT");
     until("told", || first.read("err.txt").contains("continued by pid"));
@@ -228,7 +256,8 @@ fn runs_that_are_removed_do_not_come_back_and_those_that_are_lost_do() {
     let second = nas.machine(&tiny());
     second.pipe(&["status", "p.yaml"]).succeeds();
     assert_eq!(second.list("checkpoints/base_training"), ["run_002"]);
-    let left: Vec<String> = files(&nas.path()).into_iter().filter(|path| path.contains("run_001")).collect();
+    let left: Vec<String> =
+        files(&nas.path()).into_iter().filter(|path| path.contains("run_001")).collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -275,7 +304,10 @@ fn the_setting_is_layered_as_others_are_and_part_of_no_identity() {
     assert!(store("store-mine"));
     project.pipe(&["run", "p.yaml", "--set", "at=yours"]).succeeds().says("up to date");
     assert!(store("store-yours"));
-    project.pipe(&["run", "p.yaml", "--store", &format!("{url}-flag")]).succeeds().says("up to date");
+    project
+        .pipe(&["run", "p.yaml", "--store", &format!("{url}-flag")])
+        .succeeds()
+        .says("up to date");
     assert!(store("store-flag"));
     let none = project.pipe(&["run", "p.yaml", "--store", "none"]).succeeds().says("up to date");
     assert!(!none.stderr().contains("fetch"));
@@ -284,14 +316,17 @@ fn the_setting_is_layered_as_others_are_and_part_of_no_identity() {
         .exits(2)
         .says("--set store=ftp://x: unknown kind of store `ftp`");
     let nowhere = format!("file://{}/no/where", nas.0.path().display());
-    project.pipe(&["run", "p.yaml", "--store", &nowhere]).exits(2).says("is not there; is it mounted?");
+    project
+        .pipe(&["run", "p.yaml", "--store", &nowhere])
+        .exits(2)
+        .says("is not there; is it mounted?");
     let secret = project
         .pipe(&["run", "p.yaml", "--store", "s3://key:hunter2@bucket/x"])
         .exits(2)
         .says("never from a URL");
     assert!(!secret.stderr().contains("hunter2"), "{}", secret.stderr());
-    let metadata =
-        project.read(&format!("{RUN}/metadata.json")) + &project.read(&format!("{RUN}/config.yaml"));
+    let metadata = project.read(&format!("{RUN}/metadata.json"))
+        + &project.read(&format!("{RUN}/config.yaml"));
     assert!(!metadata.contains("store-"), "{metadata}");
 }
 
@@ -323,10 +358,16 @@ impl Server {
             return None;
         }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let code = format!("from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])");
+        let code =
+            format!("from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])");
         let mut command = Command::new(python);
         command.args(["-c", &code]).envs(environment.iter().copied());
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let server = Self { child, port, gate: Gate::before(port) };
         until("a server", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         Some(server)
@@ -432,8 +473,12 @@ fn s3_a_chain_that_is_killed_goes_on_elsewhere_to_the_bits_of_a_local_run() {
     let first = server.machine(&pipeline);
     let mut child = start(&first, &["run", "p.yaml", "-v"]);
     // The first index is noted before it is put, and again when it is there.
-    let noted = || std::fs::read_to_string(first.path(".pipe/store/chain.json")).unwrap_or_default();
-    until("saved", || !matches!(noted(), text if text.is_empty() || text.contains("\"instead_of\"")));
+    let noted =
+        || std::fs::read_to_string(first.path(".pipe/store/chain.json")).unwrap_or_default();
+    until(
+        "saved",
+        || !matches!(noted(), text if text.is_empty() || text.contains("\"instead_of\"")),
+    );
     child.kill().unwrap();
     child.wait().unwrap();
     no_secret(&first);
@@ -483,11 +528,21 @@ fn s3_a_server_that_stays_away_fails_the_command_and_loses_nothing() {
     server.gate.shut();
     assert_eq!(child.wait().unwrap().code(), Some(1), "{}", first.read("err.txt"));
     let said = first.read("err.txt");
-    assert!(said.contains("error: store s3://bucket/some/prefix: it does not have all yet"), "{said}");
+    assert!(
+        said.contains("error: store s3://bucket/some/prefix: it does not have all yet"),
+        "{said}"
+    );
     assert!(said.contains("what this folder has is whole"), "{said}");
-    assert!(first.read("out.txt").contains("base: run 001, 60 epochs"), "{}", first.read("out.txt"));
+    assert!(
+        first.read("out.txt").contains("base: run 001, 60 epochs"),
+        "{}",
+        first.read("out.txt")
+    );
     server.gate.open();
-    first.pipe(&["run", "p.yaml", "--epochs", "60", "--set", "num_images=512"]).succeeds().says("up to date");
+    first
+        .pipe(&["run", "p.yaml", "--epochs", "60", "--set", "num_images=512"])
+        .succeeds()
+        .says("up to date");
     let second = server.machine(&tiny());
     second
         .pipe(&["run", "p.yaml", "--epochs", "60", "--set", "num_images=512"])
@@ -511,9 +566,15 @@ fn s3_what_is_wrong_is_said_before_anything_runs() {
         assert!(!all.contains(SECRET) && !all.contains("AKIDEXAMPLE"), "{all}");
         assert!(project.list("checkpoints").is_empty(), "nothing was begun");
     };
-    told(server.machine(&tiny()), "the credentials in the environment are not accepted (InvalidAccessKeyId)");
+    told(
+        server.machine(&tiny()),
+        "the credentials in the environment are not accepted (InvalidAccessKeyId)",
+    );
     told(server.machine(&tiny()).environment("AWS_ALLOW_HTTP", "false"), "AWS_ALLOW_HTTP=true");
-    told(server.machine(&tiny()).environment("AWS_SECRET_ACCESS_KEY", ""), "AWS_SECRET_ACCESS_KEY is not");
+    told(
+        server.machine(&tiny()).environment("AWS_SECRET_ACCESS_KEY", ""),
+        "AWS_SECRET_ACCESS_KEY is not",
+    );
 
     let Some(open) = Server::start(&[]) else { return };
     told(open.machine(&tiny()), "there is no such bucket");

@@ -1,5 +1,5 @@
-//! What the disk is asked, in which order: a library that is loaded before the system's writes it down, and refuses
-//! what some file systems do not have.
+//! What the disk is asked, in which order: a library that is loaded before the system's writes it
+//! down, and refuses what some file systems do not have.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,12 @@ fn library() -> Option<&'static Path> {
     static BUILT: OnceLock<Option<(tempfile::TempDir, PathBuf)>> = OnceLock::new();
     let build = || {
         let folder = tempfile::tempdir().unwrap();
-        let (source, library) = (root().join("tests/pipe/odd_disk.c"), folder.path().join("odd_disk.so"));
+        let (source, library) =
+            (root().join("tests/pipe/odd_disk.c"), folder.path().join("odd_disk.so"));
         let mut cc = Command::new("cc");
         cc.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source);
-        let is_built = cfg!(target_os = "linux") && cc.status().is_ok_and(|status| status.success());
+        let is_built =
+            cfg!(target_os = "linux") && cc.status().is_ok_and(|status| status.success());
         is_built.then_some((folder, library))
     };
     let built = BUILT.get_or_init(build);
@@ -51,7 +53,10 @@ fn asked(project: &Project) -> Vec<(String, String)> {
 #[track_caller]
 fn synced(asked: &[(String, String)], paths: &[&str]) {
     for path in paths {
-        assert!(asked.contains(&("sync".into(), (*path).into())), "{path} was not synced in {asked:#?}");
+        assert!(
+            asked.contains(&("sync".into(), (*path).into())),
+            "{path} was not synced in {asked:#?}"
+        );
     }
 }
 
@@ -86,8 +91,12 @@ stages:
     let folders = ["out/a/b", "out/a", "out", "", "away"];
     synced(&after[..recorded], &files);
     synced(&after[..recorded], &folders);
-    let last_file = files.map(|file| place(after, "sync", |path| path == file)).into_iter().max().unwrap();
-    assert!(after[..recorded][last_file..].iter().any(|(_, path)| path == "out"), "names after contents");
+    let last_file =
+        files.map(|file| place(after, "sync", |path| path == file)).into_iter().max().unwrap();
+    assert!(
+        after[..recorded][last_file..].iter().any(|(_, path)| path == "out"),
+        "names after contents"
+    );
 }
 
 #[test]
@@ -102,7 +111,8 @@ fn folders_that_stand_already_are_on_the_disk_before_anything_in_them() {
     ended.succeeds();
     let asked = asked(&project);
     for (at, (_, path)) in asked.iter().enumerate().filter(|(_, (what, _))| what == "rename") {
-        let folders = Path::new(path).ancestors().skip(2).map(|folder| folder.display().to_string());
+        let folders =
+            Path::new(path).ancestors().skip(2).map(|folder| folder.display().to_string());
         folders.for_each(|folder| synced(&asked[..at], &[&folder]));
     }
 }
@@ -128,10 +138,13 @@ fn a_checkpoint_has_its_figures_on_the_disk() {
     let steps: Vec<u64> = project
         .read("checkpoints/base_training/run_001/logs/metrics.jsonl")
         .lines()
-        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["step"].as_u64().unwrap())
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["step"].as_u64().unwrap()
+        })
         .collect();
     // Additions to each log up to now, and those that the disk keeps. Each addition is one write.
-    let (mut written, mut kept) = (BTreeMap::<String, usize>::new(), BTreeMap::<String, usize>::new());
+    let (mut written, mut kept) =
+        (BTreeMap::<String, usize>::new(), BTreeMap::<String, usize>::new());
     let mut checkpoints = 0;
     for (what, path) in asked(&project) {
         match what.as_str() {
@@ -151,8 +164,9 @@ fn a_checkpoint_has_its_figures_on_the_disk() {
                 };
                 checkpoints += 1;
                 let figures = steps.iter().filter(|s| **s <= step).count();
-                let kept_of =
-                    |log: &str| kept.iter().find(|(path, _)| path.contains(log)).map_or(0, |(_, n)| *n);
+                let kept_of = |log: &str| {
+                    kept.iter().find(|(path, _)| path.contains(log)).map_or(0, |(_, n)| *n)
+                };
                 assert!(kept_of("metrics.jsonl") >= figures, "{path}: {kept:?} of {figures}");
                 // One more says what the file is.
                 assert!(kept_of("tfevents") > figures, "{path}: {kept:?} of {figures}");
@@ -175,8 +189,9 @@ const EOPNOTSUPP: i32 = 95;
 fn a_disk_that_lacks_something_is_told_of_once_and_trained_on() {
     let whole = Project::new();
     whole.pipe(&["run", "p.yaml"]).succeeds();
-    let trained =
-        |project: &Project| weights(&project.path("checkpoints/base_training/run_001/checkpoints/last.ckpt"));
+    let trained = |project: &Project| {
+        weights(&project.path("checkpoints/base_training/run_001/checkpoints/last.ckpt"))
+    };
     let expected = trained(&whole);
     for (what, number, says) in [
         ("flock", ENOLCK, "two machines that run this at once would not notice each other"),
@@ -188,15 +203,22 @@ fn a_disk_that_lacks_something_is_told_of_once_and_trained_on() {
         ("link", EPERM, ""),
     ] {
         let project = Project::new();
-        let Some(ended) = on(&project, &format!("{what}={number}"), &["run", "p.yaml"]) else { return };
+        let Some(ended) = on(&project, &format!("{what}={number}"), &["run", "p.yaml"]) else {
+            return;
+        };
         let told = ended.succeeds().says(says).stderr();
         assert_eq!(told.matches("WARN").count(), usize::from(!says.is_empty()), "{told}");
         assert!(trained(&project) == expected, "{what}={number}");
-        on(&project, &format!("{what}={number}"), &["run", "p.yaml"]).unwrap().succeeds().says("up to date");
+        on(&project, &format!("{what}={number}"), &["run", "p.yaml"])
+            .unwrap()
+            .succeeds()
+            .says("up to date");
     }
     // What goes wrong is no lack.
     for what in ["folder", "file"] {
-        let Some(ended) = on(&Project::new(), &format!("{what}={EIO}"), &["run", "p.yaml"]) else { return };
+        let Some(ended) = on(&Project::new(), &format!("{what}={EIO}"), &["run", "p.yaml"]) else {
+            return;
+        };
         ended.exits(1).says("Input/output error");
     }
 }
@@ -224,9 +246,11 @@ fn without_locks_processes_of_one_machine_notice_each_other() {
 
 #[test]
 fn a_store_on_a_file_server_that_lacks_something_has_all() {
-    for odd in
-        [format!("link={EPERM}"), format!("link={EOPNOTSUPP} folder={EINVAL}"), format!("flock={ENOSYS}")]
-    {
+    for odd in [
+        format!("link={EPERM}"),
+        format!("link={EOPNOTSUPP} folder={EINVAL}"),
+        format!("flock={ENOSYS}"),
+    ] {
         let (project, place) = (Project::new(), tempfile::tempdir().unwrap());
         let store = format!("file://{}/store", place.path().display());
         let Some(ended) = on(&project, &odd, &["run", "p.yaml", "--store", &store]) else { return };
@@ -248,8 +272,9 @@ fn fsync_says_what_is_synced() {
         let ended = on(&project, "", &["run", "p.yaml", "--set", &format!("fsync={level}")])?;
         ended.succeeds();
         let asked = asked(&project).into_iter().filter(|(what, _)| what == "sync");
-        let (folders, files): (Vec<_>, Vec<_>) = asked
-            .partition(|(_, path)| path.is_empty() || path.starts_with('/') || project.path(path).is_dir());
+        let (folders, files): (Vec<_>, Vec<_>) = asked.partition(|(_, path)| {
+            path.is_empty() || path.starts_with('/') || project.path(path).is_dir()
+        });
         Some((!folders.is_empty(), !files.is_empty()))
     };
     let Some(full) = synced("full") else { return };

@@ -1,4 +1,5 @@
-//! Commands and options that errors, plans and checks tell people to type: each is typed in the state in which it was told.
+//! Commands and options that errors, plans and checks tell people to type: each is typed in the
+//! state in which it was told.
 
 use std::path::Path;
 
@@ -44,7 +45,8 @@ fn what_verify_finds_is_put_in_order_as_it_says() {
     damage(&project.path(&format!("{LORA}/adapter/adapter_model.safetensors")));
     let said = project.pipe(&["verify", "p.yaml"]).exits(1).stdout();
     assert!(said.contains("without it `pipe run` makes it again"), "{said}");
-    let command = quoted(&said).into_iter().find(|command| command.starts_with("pipe verify")).unwrap();
+    let command =
+        quoted(&said).into_iter().find(|command| command.starts_with("pipe verify")).unwrap();
     assert_eq!(command, "pipe verify p.yaml --repair");
     typed(&project, "", &format!("{command} && pipe run p.yaml -q && pipe verify"));
     std::fs::remove_file(project.path(&format!("{LORA}/base_model.ckpt"))).unwrap();
@@ -61,7 +63,9 @@ fn a_run_with_a_damaged_checkpoint_goes_on_from_an_older_one_as_verify_says() {
     }
     let said = project.pipe(&["verify"]).exits(1).stdout();
     assert!(said.contains("without it the run goes on from an older one"), "{said}");
-    assert!(typed(&project, "", "pipe verify --repair && pipe run p.yaml").contains("Resumed from"));
+    assert!(
+        typed(&project, "", "pipe verify --repair && pipe run p.yaml").contains("Resumed from")
+    );
     project.pipe(&["verify"]).succeeds();
 }
 
@@ -69,14 +73,16 @@ fn a_run_with_a_damaged_checkpoint_goes_on_from_an_older_one_as_verify_says() {
 fn all_keys_are_described_where_a_list_was_cut() {
     let project = Project::with("batch_size: 16", "batchsize: 16");
     let said = project.pipe(&["check", "p.yaml"]).exits(2).stderr();
-    let command = quoted(&said).into_iter().find(|command| command.starts_with("pipe schema")).unwrap();
+    let command =
+        quoted(&said).into_iter().find(|command| command.starts_with("pipe schema")).unwrap();
     assert!(typed(&project, "", command).contains("\"batch_size\""));
 }
 
 #[test]
 fn runs_outside_the_project_are_trained_without_the_store() {
     let elsewhere = tempfile::tempdir().unwrap();
-    let folder = format!("checkpoint: {{ base_dir: {} }}\n    device: cpu", elsewhere.path().display());
+    let folder =
+        format!("checkpoint: {{ base_dir: {} }}\n    device: cpu", elsewhere.path().display());
     let project = Project::with("device: cpu", &folder);
     let store = format!("--store=file://{}", project.path("store").display());
     project.pipe(&["run", "p.yaml", &store]).exits(2).says("(`--store none`)");
@@ -88,8 +94,11 @@ fn runs_outside_the_project_are_trained_without_the_store() {
 fn a_lora_checkpoint_without_its_base_is_used_with_the_base_named() {
     let project = chain();
     project.pipe(&["run", "p.yaml", "-q"]).succeeds();
-    std::fs::copy(project.path(&format!("{LORA}/checkpoints/best.ckpt")), project.path("alone.ckpt"))
-        .unwrap();
+    std::fs::copy(
+        project.path(&format!("{LORA}/checkpoints/best.ckpt")),
+        project.path("alone.ckpt"),
+    )
+    .unwrap();
     let said = project.pipe(&["sample", "alone.ckpt", "--device", "cpu"]).exits(1).stderr();
     let commands: Vec<&str> =
         quoted(&said).into_iter().filter(|command| command.starts_with("pipe ")).collect();
@@ -107,8 +116,10 @@ fn lora_weights_become_a_whole_model_that_a_training_starts_from() {
     project.pipe(&["run", "p.yaml", "-q"]).succeeds();
     let best = format!("{LORA}/checkpoints/best.ckpt");
     let trees = CHAIN.split("  best:").next().unwrap();
-    let trees = trees
-        .replace("source: shapes, classes: [circle, square]", "source: trees, classes: [oak, pine, palm]");
+    let trees = trees.replace(
+        "source: shapes, classes: [circle, square]",
+        "source: trees, classes: [oak, pine, palm]",
+    );
     let from = |file: &str| {
         let start = format!("device: cpu\n    checkpoint: {{ resume_checkpoint: {file} }}");
         trees
@@ -118,7 +129,8 @@ fn lora_weights_become_a_whole_model_that_a_training_starts_from() {
     };
     project.write("q.yaml", from(&best));
     let said = project.pipe(&["run", "q.yaml"]).exits(2).stderr();
-    let command = quoted(&said).into_iter().find(|command| command.starts_with("pipe ckpt export")).unwrap();
+    let command =
+        quoted(&said).into_iter().find(|command| command.starts_with("pipe ckpt export")).unwrap();
     typed(&project, "", &format!("{command} {best} -o whole.ckpt"));
     project.write("q.yaml", from("whole.ckpt"));
     typed(&project, "", "pipe run q.yaml -q");
@@ -130,7 +142,8 @@ fn a_run_of_a_renamed_pipeline_is_taken_over_by_its_number() {
     project.pipe(&["run", "p.yaml", "-q", "--epochs", "1"]).succeeds();
     project.write("p.yaml", project.read("p.yaml").replace("name: tiny", "name: renamed"));
     let said = project.pipe(&["plan", "p.yaml"]).succeeds().stdout();
-    let option = quoted(&said).into_iter().find(|option| option.starts_with("--run-number")).unwrap();
+    let option =
+        quoted(&said).into_iter().find(|option| option.starts_with("--run-number")).unwrap();
     typed(&project, "", &format!("pipe run p.yaml -q {option}"));
     assert_eq!(project.list("checkpoints/base_training"), ["run_001"]);
     assert_eq!(project.metadata(RUN)["epochs"], 2);
@@ -151,7 +164,8 @@ fn fewer_epochs_and_other_settings_than_a_run_has_are_a_new_run_if_asked_for() {
 
 #[test]
 fn several_settings_are_trained_at_the_same_time_in_a_matrix() {
-    let project = Project::with("    epochs: ${params", "    matrix: { seed: [1, 2] }\n    epochs: ${params");
+    let project =
+        Project::with("    epochs: ${params", "    matrix: { seed: [1, 2] }\n    epochs: ${params");
     let line = "pipe run p.yaml -q --set 'base.matrix.seed=[1, 2]' --jobs 2";
     typed(&project, "", line);
     assert_eq!(project.list("checkpoints/base_training"), ["run_001", "run_002"]);

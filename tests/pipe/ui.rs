@@ -24,8 +24,12 @@ struct Served {
 impl Served {
     fn of(project: &Project, more: &[&str]) -> Self {
         let arguments = [&["ui", "p.yaml", "--port", "0"], more].concat();
-        let mut child =
-            project.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = project
+            .command(&arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let link = line.trim().to_owned();
@@ -76,7 +80,9 @@ impl Served {
     #[track_caller]
     fn ends_after(&mut self, signal: &str) -> ExitStatus {
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success());
+        assert!(
+            Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success()
+        );
         let sent = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -106,7 +112,8 @@ fn with_a_large_page() -> Project {
     }
     for number in 2..7 {
         let copy = project.path(&RUN.replace("run_001", &format!("run_{number:03}")));
-        let copied = Command::new("cp").arg("-r").arg(project.path(RUN)).arg(copy).status().unwrap();
+        let copied =
+            Command::new("cp").arg("-r").arg(project.path(RUN)).arg(copy).status().unwrap();
         assert!(copied.success());
     }
     project
@@ -177,7 +184,9 @@ fn the_server_answers_this_machine_alone_and_says_when_nothing_is_new() {
     assert!(status(&good.replace("GET /", "GET http://evil/")).contains("403"));
     assert!(status(&served.request("/../p.yaml")).contains("404"));
     assert!(status(&served.request(&format!("/{RUN}/metadata.json"))).contains("404"));
-    assert!(status(&format!("{}\r\nContent-Length: 0", good.replace("GET", "POST"))).contains("405"));
+    assert!(
+        status(&format!("{}\r\nContent-Length: 0", good.replace("GET", "POST"))).contains("405")
+    );
     assert!(status(&format!("{good}\r\nContent-Length: 5")).contains("413"));
     let (head, body) = served.ask(&good.replace("GET", "HEAD"));
     assert!(head.starts_with("http/1.1 200") && body.is_empty(), "{head}");
@@ -196,9 +205,12 @@ fn only_whoever_knows_the_token_is_answered() {
     let served = Served::of(&project, &[]);
     let digits = served.token.strip_prefix("token=").unwrap();
     assert!(digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit()), "{}", served.link);
-    let plain = |path: &str| served.ask(&format!("GET {path} HTTP/1.1\r\nHost: {}", served.address));
+    let plain =
+        |path: &str| served.ask(&format!("GET {path} HTTP/1.1\r\nHost: {}", served.address));
     let wrong = digits.chars().rev().collect::<String>();
-    for path in ["/", "/data.json", "/?token=", &format!("/?token={wrong}"), "/favicon.ico", "/?token"] {
+    for path in
+        ["/", "/data.json", "/?token=", &format!("/?token={wrong}"), "/favicon.ico", "/?token"]
+    {
         let (head, body) = plain(path);
         assert!(head.starts_with("http/1.1 403") && !head.contains("set-cookie"), "{path}: {head}");
         assert!(body.contains("the address that `pipe ui` printed"), "{body}");
@@ -215,11 +227,13 @@ fn only_whoever_knows_the_token_is_answered() {
         let cookie = head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap();
         assert!(cookie.contains("httponly") && cookie.contains("samesite=strict"), "{cookie}");
         let given = cookie.split(';').next().unwrap();
-        let (head, _) = served.ask(&format!("GET / HTTP/1.1\r\nHost: {}\r\nCookie: {given}", served.address));
+        let (head, _) =
+            served.ask(&format!("GET / HTTP/1.1\r\nHost: {}\r\nCookie: {given}", served.address));
         assert!(head.starts_with("http/1.1 200"), "{head}");
     }
     assert!(plain(&format!("/data.json?{}", served.token)).0.starts_with("http/1.1 200"));
-    // A browser follows, runs the page's script under its policy, and keeps no token in its address.
+    // A browser follows, runs the page's script under its policy, and keeps no token in its
+    // address.
     if let Some(dom) = dom_of(&project, &served.link) {
         assert!(dom.contains("id=\"title\">tiny</h1>"), "{dom}");
     }

@@ -1,4 +1,5 @@
-//! What is a person's stays as it is, whatever somebody else wrote into a store or a run, and wherever an output goes.
+//! What is a person's stays as it is, whatever somebody else wrote into a store or a run, and
+//! wherever an output goes.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -22,27 +23,32 @@ impl Nas {
 
     fn indexes(&self) -> Vec<PathBuf> {
         let folder = self.0.path().join("tiny/.pipe/index");
-        let mut all: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+        let mut all: Vec<PathBuf> =
+            std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
         all.sort();
         all
     }
 
-    /// Puts another index in the place of the newest one, as somebody can who may write to the store.
+    /// Puts another index in the place of the newest one, as somebody can who may write to the
+    /// store.
     fn change(&self, change: impl FnOnce(&mut Value)) {
         let newest = self.indexes().pop().unwrap();
         let mut index: Value = serde_json::from_slice(&std::fs::read(&newest).unwrap()).unwrap();
         index.as_object_mut().unwrap().remove("checksum");
         let generation = index["generation"].as_u64().unwrap() + 1;
-        (index["generation"], index["commit"]) = (generation.into(), format!("evil{generation}").into());
+        (index["generation"], index["commit"]) =
+            (generation.into(), format!("evil{generation}").into());
         change(&mut index["files"]);
-        std::fs::write(newest.with_file_name(format!("{generation:010}.json")), index.to_string()).unwrap();
+        std::fs::write(newest.with_file_name(format!("{generation:010}.json")), index.to_string())
+            .unwrap();
         std::fs::remove_file(newest).unwrap();
     }
 
     /// An object with a content, and how an index lists it.
     fn object(&self, content: &[u8]) -> Value {
         use sha2::{Digest, Sha256};
-        let sha256: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256: String =
+            Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
         let name = format!("object-{}", &sha256[..16]);
         std::fs::write(self.0.path().join("tiny").join(&name), content).unwrap();
         json!({"sha256": sha256, "bytes": content.len(), "modified": 7, "object": name})
@@ -55,7 +61,8 @@ fn who_can_write_to_the_store_writes_no_file_of_the_project() {
     project.pipe(&["run", "p.yaml"]).succeeds();
     project.write("tools/evaluate.py", "mine");
     let pipeline = project.read("p.yaml");
-    let evil = ["tools/random.py", ".git/hooks/post-checkout", ".envrc", "tools/evaluate.py", "p.yaml"];
+    let evil =
+        ["tools/random.py", ".git/hooks/post-checkout", ".envrc", "tools/evaluate.py", "p.yaml"];
     let more = nas.object(b"evil: true\n");
     nas.change(|files| evil.iter().for_each(|path| files[path] = more.clone()));
     project.pipe(&["plan", "p.yaml"]).succeeds().says("they are left alone");
@@ -63,7 +70,9 @@ fn who_can_write_to_the_store_writes_no_file_of_the_project() {
     let (own, tool) = (nas.object(pipeline.as_bytes()), nas.object(b"mine"));
     nas.change(|files| (files["p.yaml"], files["tools/evaluate.py"]) = (own, tool));
     project.pipe(&["status", "p.yaml"]).succeeds();
-    nas.change(|files| evil.iter().for_each(|path| drop(files.as_object_mut().unwrap().remove(*path))));
+    nas.change(|files| {
+        evil.iter().for_each(|path| drop(files.as_object_mut().unwrap().remove(*path)))
+    });
     project.pipe(&["run", "p.yaml"]).succeeds();
     assert_eq!(project.read("p.yaml"), pipeline);
     assert_eq!(project.list("tools"), ["evaluate.py"]);
@@ -102,7 +111,11 @@ fn metadata_names_no_file_outside_of_its_run() {
         write(change);
         let keep = "--set=base.checkpoint.keep_last_n=1";
         let ended = project.pipe(&["run", "p.yaml", "--epochs", "4", keep]);
-        assert!((ended.stdout() + &ended.stderr()).contains("not a run's metadata"), "{}", ended.stderr());
+        assert!(
+            (ended.stdout() + &ended.stderr()).contains("not a run's metadata"),
+            "{}",
+            ended.stderr()
+        );
         assert_eq!(project.read("victim.txt"), "my thesis");
         assert!(project.path(&format!("{RUN}/checkpoints/best.ckpt")).is_file());
     }
@@ -115,7 +128,14 @@ const OUTPUTS: [(&[&str], &str, &[u8]); 5] = [
     (&["export", "argo", "p.yaml", "-o"], "o.yaml", b"apiVersion"),
     (&["data", "p.yaml", "-o"], "o.png", b"\x89PNG"),
     (
-        &["sample", "checkpoints/base_training/run_001", "--device=cpu", "--steps=1", "--n=1", "-o"],
+        &[
+            "sample",
+            "checkpoints/base_training/run_001",
+            "--device=cpu",
+            "--steps=1",
+            "--n=1",
+            "-o",
+        ],
         "s.png",
         b"\x89PNG",
     ),
@@ -135,7 +155,10 @@ fn an_output_goes_through_a_link_and_into_a_pipe() {
         project.pipe(&[arguments, &[link.as_str()]].concat()).succeeds();
         assert!(project.path(&link).is_symlink(), "{arguments:?}");
         let written = std::fs::read(&there).unwrap();
-        assert!(written.to_ascii_lowercase().starts_with(&begins.to_ascii_lowercase()), "{arguments:?}");
+        assert!(
+            written.to_ascii_lowercase().starts_with(&begins.to_ascii_lowercase()),
+            "{arguments:?}"
+        );
         std::fs::remove_file(project.path(&link)).unwrap();
 
         fifo(&project.path(&pipe));
@@ -143,7 +166,10 @@ fn an_output_goes_through_a_link_and_into_a_pipe() {
         let reader = std::thread::spawn(move || std::fs::read(path).unwrap());
         project.pipe(&[arguments, &[pipe.as_str()]].concat()).succeeds();
         let read = reader.join().unwrap();
-        assert!(read.to_ascii_lowercase().starts_with(&begins.to_ascii_lowercase()), "{arguments:?}");
+        assert!(
+            read.to_ascii_lowercase().starts_with(&begins.to_ascii_lowercase()),
+            "{arguments:?}"
+        );
         assert!(is_fifo(&project.path(&pipe)), "{arguments:?}");
     }
     // What must be a file says so.
@@ -258,7 +284,10 @@ fn records_and_pages_reach_no_file_outside_of_the_project() {
     assert!(other.path("runs/run_001").is_dir());
     project.pipe(&["report"]).succeeds();
     assert!(!project.read("report.html").contains("aHVudGVyMg"), "the page has the file");
-    project.pipe(&["gc", "--dir", &other.path("runs").display().to_string()]).succeeds().says("never begun");
+    project
+        .pipe(&["gc", "--dir", &other.path("runs").display().to_string()])
+        .succeeds()
+        .says("never begun");
 }
 
 #[test]
@@ -269,8 +298,11 @@ fn a_project_that_is_moved_while_it_trains_is_not_made_anew_where_it_was() {
     let arguments = ["run", "p.yaml", "--epochs", "4000"];
     let mut command = place.command(&arguments);
     command.current_dir(place.path("there"));
-    let mut child =
-        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut child = command
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
     let begun = place.path("there").join(RUN).join("checkpoints/epoch_002.ckpt");
     let end = Instant::now() + Duration::from_secs(60);
     while !begun.exists() {
@@ -299,16 +331,23 @@ fn a_run_in_a_lower_layer_of_an_overlay_can_be_removed() {
         \"$0\" runs rm 1 --force && test ! -e checkpoints/base_training/run_001 && \"$0\" plan p.yaml";
     let program = project.command(&[]).get_program().to_owned();
     let mut command = std::process::Command::new("unshare");
-    command.args(["-rm", "sh", "-c", script]).arg(program).arg(project.path("")).current_dir(layers.path());
+    command
+        .args(["-rm", "sh", "-c", script])
+        .arg(program)
+        .arg(project.path(""))
+        .current_dir(layers.path());
     let output = match command.output() {
         Ok(output) if output.status.code() != Some(77) => output,
         _ => return eprintln!("skipped: no overlay in a user namespace"),
     };
-    let said =
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
     if said.contains("unshare") {
         return eprintln!("skipped: {said}");
     }
     assert!(output.status.success() && said.contains("base"), "{said}");
-    assert!(project.path(&format!("{RUN}/metadata.json")).is_file(), "the lower layer is as it was");
+    assert!(
+        project.path(&format!("{RUN}/metadata.json")).is_file(),
+        "the lower layer is as it was"
+    );
 }

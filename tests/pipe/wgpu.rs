@@ -1,4 +1,5 @@
-//! The wgpu path, on a software Vulkan driver that the tests are given: `PIPE_TEST_VULKAN_ICD` names its ICD file.
+//! The wgpu path, on a software Vulkan driver that the tests are given: `PIPE_TEST_VULKAN_ICD`
+//! names its ICD file.
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +10,16 @@ use crate::project::{Project, all_tensors, furthest, weights};
 use crate::resume::in_pieces;
 
 const RUN: &str = "checkpoints/base_training/run_001";
-const ARGUMENTS: [&str; 8] =
-    ["run", "p.yaml", "--device", "gpu:0", "--epochs", "10", "--set", "checkpoint.save_every_n_steps=1"];
+const ARGUMENTS: [&str; 8] = [
+    "run",
+    "p.yaml",
+    "--device",
+    "gpu:0",
+    "--epochs",
+    "10",
+    "--set",
+    "checkpoint.save_every_n_steps=1",
+];
 
 /// A project whose commands see the software driver; `None`, with a word, when there is none.
 fn project() -> Option<Project> {
@@ -30,8 +39,14 @@ fn auto_never_takes_a_software_adapter() {
     let table = project.pipe(&["devices"]).succeeds().stdout();
     assert!(table.contains("gpu:0") && table.contains("software"), "{table}");
     assert!(table.lines().any(|line| line.starts_with("*     cpu")), "{table}");
-    project.pipe(&["run", "p.yaml", "--device", "gpu"]).exits(2).says("failed to find a hardware GPU");
-    project.pipe(&["run", "p.yaml", "--devices", "all"]).exits(2).says("failed to find a hardware GPU");
+    project
+        .pipe(&["run", "p.yaml", "--device", "gpu"])
+        .exits(2)
+        .says("failed to find a hardware GPU");
+    project
+        .pipe(&["run", "p.yaml", "--devices", "all"])
+        .exits(2)
+        .says("failed to find a hardware GPU");
     project.pipe(&["run", "p.yaml", "--device", "gpu:9"]).exits(2).says("failed to find adapter 9");
 }
 
@@ -40,21 +55,23 @@ fn ten_epochs_on_wgpu_in_pieces_are_ten_epochs_in_one_go() {
     let Some(straight) = project() else { return };
     let began = Instant::now();
     straight.pipe(&ARGUMENTS).succeeds().says("Training completed!");
-    // The first step of a process waits for its kernels, most of the time that the whole takes: the delays leave room
-    // for some steps after it, and the last one for all.
+    // The first step of a process waits for its kernels, most of the time that the whole takes: the
+    // delays leave room for some steps after it, and the last one for all.
     let mut whole = began.elapsed();
     let (pieces, kills) = loop {
         let Some(pieces) = project() else { return };
         let delays = [0.5, 0.85, 0.75, 0.9, 0.8].map(|share| whole.mul_f64(share));
         let began = Instant::now();
-        let kills = in_pieces(&pieces, &ARGUMENTS, delays.into_iter().chain([Duration::from_secs(900)]));
+        let kills =
+            in_pieces(&pieces, &ARGUMENTS, delays.into_iter().chain([Duration::from_secs(900)]));
         if kills >= 1 {
             break (pieces, kills);
         }
         // The machine was busy when it ran in one go, and is not any more.
         whole = began.elapsed();
     };
-    let last = |project: &Project| all_tensors(&project.path(&format!("{RUN}/checkpoints/last.ckpt")));
+    let last =
+        |project: &Project| all_tensors(&project.path(&format!("{RUN}/checkpoints/last.ckpt")));
     assert!(last(&straight) == last(&pieces), "the tensors differ after {kills} kills");
 
     // The same arithmetic as on the CPU, within rounding.
@@ -95,10 +112,15 @@ fn calls(steps: u32) -> Option<[usize; 3]> {
         (format!("data.num_images={}", 16 * steps), format!("base.log_every_n_steps={steps}"));
     let arguments =
         ["run", "p.yaml", "--device", "gpu:0", "--epochs", "1", "--set", &images, "--set", &every];
-    let told = project.pipe(&[&arguments[..], &["--set", "base.checkpoint.enabled=false"]].concat());
+    let told =
+        project.pipe(&[&arguments[..], &["--set", "base.checkpoint.enabled=false"]].concat());
     let told = told.succeeds().stderr();
     let count = |call: &str| told.lines().filter(|line| line.contains(call)).count();
-    Some([count("ComputePass::dispatch"), count("Queue::submit returned"), count("Buffer::map_async")])
+    Some([
+        count("ComputePass::dispatch"),
+        count("Queue::submit returned"),
+        count("Buffer::map_async"),
+    ])
 }
 
 #[test]
@@ -107,7 +129,8 @@ fn a_step_reads_nothing_back_and_launches_no_more_kernels_than_it_did() {
     let [launched_twice, submitted_twice, read_twice] = calls(8).unwrap();
     assert!(read > 0, "the loss is read at the end");
     assert_eq!(read_twice, read, "twice the steps have not one reading more");
-    let (launches, submissions) = ((launched_twice - launched) / 4, (submitted_twice - submitted) / 4);
+    let (launches, submissions) =
+        ((launched_twice - launched) / 4, (submitted_twice - submitted) / 4);
     println!("{launches} kernels in {submissions} submissions a step");
     assert!((1..=1300).contains(&launches), "{launches} kernels a step");
     assert!((1..=launches / 16).contains(&submissions), "{submissions} submissions a step");
@@ -126,14 +149,16 @@ fn the_cpu_and_a_gpu_share_a_training_in_either_order() {
     for (devices, first) in [("cpu,gpu:0", "cpu (flex) + "), ("gpu:0,cpu", "SwiftShader")] {
         let Some(mixed) = project() else { return };
         let mixed = mixed.environment("PIPE_LOG", "wgpu_core=trace");
-        let told = mixed.pipe(&[&arguments[..], &["--devices", devices]].concat()).succeeds().stderr();
+        let told =
+            mixed.pipe(&[&arguments[..], &["--devices", devices]].concat()).succeeds().stderr();
         let device = mixed.metadata(RUN)["device"].as_str().unwrap().to_owned();
         assert!(device.starts_with(first) && device.contains(" + "), "{device}");
         assert_same_curve(&losses(&mixed, RUN), &curve, 1e-3);
         let worst = furthest(&weights(&mixed.path(&path)), &expected);
         assert!(worst < 1e-3, "weights differ by up to {worst} after {steps} steps");
-        // Each step reads the GPU once: as a further device the gradients and the loss, as the main one the weights. The
-        // latter reads its loss for the logs too, and all of its state for the checkpoint.
+        // Each step reads the GPU once: as a further device the gradients and the loss, as the main
+        // one the weights. The latter reads its loss for the logs too, and all of its state for the
+        // checkpoint.
         let read = told.lines().filter(|line| line.contains("Buffer::map_async")).count();
         match devices {
             "cpu,gpu:0" => assert_eq!(read, steps * (tensors + 1)),

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::project::Project;
-use crate::state::{RUN, chain, changes, goes_on, nothing_reported_is_missing, run_with, text, undisturbed};
+use crate::state::{
+    RUN, chain, changes, goes_on, nothing_reported_is_missing, run_with, text, undisturbed,
+};
 use crate::tally::{Options, Tally, ensure};
 
 pub fn section(options: &Options, tally: &mut Tally) {

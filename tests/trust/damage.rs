@@ -1,4 +1,5 @@
-//! Files that were altered: a byte flipped, a piece cut off or zeroed, nothing left. Found, never believed, never a panic.
+//! Files that were altered: a byte flipped, a piece cut off or zeroed, nothing left. Found, never
+//! believed, never a panic.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -15,16 +16,19 @@ pub fn section(options: &Options, tally: &mut Tally) {
     let expected = undisturbed();
     let last = changes();
     // What a training leaves in the middle, and a finished one.
-    for (what, share) in
-        [("a file damaged early on", 0.3), ("a file damaged later", 0.6), ("a file damaged at the end", 2.0)]
-    {
+    for (what, share) in [
+        ("a file damaged early on", 0.3),
+        ("a file damaged later", 0.6),
+        ("a file damaged at the end", 2.0),
+    ] {
         let at = (last as f64 * share) as usize;
         let before = chain();
         let reported = run_with(&before, &format!("kill@{at}"));
         let rounds: Vec<u64> = (0..options.rounds as u64).collect();
         tally.each(what, &rounds, |round| {
             let project = copy(&before);
-            let mut random = Random(0x2545_f491_4f6c_dd1d ^ (round + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let mut random =
+                Random(0x2545_f491_4f6c_dd1d ^ (round + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
             let harm = damage(&project, &mut random);
             look(&project).map_err(|e| format!("{harm}: {e}"))?;
             let output = project.command(&RUN).output().map_err(|e| e.to_string())?;
@@ -34,11 +38,13 @@ pub fn section(options: &Options, tally: &mut Tally) {
             if output.status.code() == Some(0) {
                 return good(&project, &harm, &expected).map_err(&wrong);
             }
-            // It went no further than it can: the message names the file, and what was saved before is there.
+            // It went no further than it can: the message names the file, and what was saved before
+            // is there.
             let name = harm.path.file_name().unwrap().to_string_lossy().into_owned();
-            ensure(said.contains(&name) || said.contains(".ckpt") || said.contains("adapter"), || {
-                wrong("no name".into())
-            })?;
+            ensure(
+                said.contains(&name) || said.contains(".ckpt") || said.contains("adapter"),
+                || wrong("no name".into()),
+            )?;
             ensure(!harm.is_state(), || wrong("the engine's own notes stopped it".into()))?;
             if harm.path.extension().is_some_and(|e| e == "ckpt") {
                 return Ok(());
@@ -70,7 +76,8 @@ impl std::fmt::Display for Harm {
 
 fn damage(project: &Project, random: &mut Random) -> Harm {
     let root = project.path("");
-    let all: Vec<PathBuf> = files(&root).into_iter().filter(|path| !path.ends_with("p.yaml")).collect();
+    let all: Vec<PathBuf> =
+        files(&root).into_iter().filter(|path| !path.ends_with("p.yaml")).collect();
     let path = all[random.below(all.len() as u64) as usize].clone();
     let mut bytes = std::fs::read(&path).unwrap();
     let at = random.below(bytes.len() as u64) as usize;
@@ -118,9 +125,13 @@ fn sane(code: Option<i32>, said: &str) -> Result<(), String> {
 /// Everything is as it would be without the damage, or what is not can be told from good.
 fn good(project: &Project, harm: &Harm, expected: &State) -> Result<(), String> {
     let root = project.path("");
-    let harmed: Vec<String> =
-        harm.names.iter().map(|p| p.strip_prefix(&root).unwrap().to_string_lossy().into_owned()).collect();
-    // A damaged file that nobody needs any more stays as it is; its digest tells. It must not stop the comparison.
+    let harmed: Vec<String> = harm
+        .names
+        .iter()
+        .map(|p| p.strip_prefix(&root).unwrap().to_string_lossy().into_owned())
+        .collect();
+    // A damaged file that nobody needs any more stays as it is; its digest tells. It must not stop
+    // the comparison.
     for name in &harmed {
         let path = project.path(name);
         if path.exists() && content(&path).is_err() {
@@ -128,7 +139,8 @@ fn good(project: &Project, harm: &Harm, expected: &State) -> Result<(), String> 
         }
     }
     if harmed.len() > 1 && harmed.iter().any(|name| name.ends_with("metadata.json")) {
-        // Killed between two names of one file, and damaged: two faults at once. The training begins anew beside it.
+        // Killed between two names of one file, and damaged: two faults at once. The training
+        // begins anew beside it.
         return Ok(());
     }
     let found = state(project)?;

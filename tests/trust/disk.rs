@@ -1,10 +1,12 @@
-//! The disk is full, or refuses: at each change in turn, from one change on, and for real on a small disk of its own.
+//! The disk is full, or refuses: at each change in turn, from one change on, and for real on a
+//! small disk of its own.
 
 use std::process::{Command, Stdio};
 
 use crate::project::Project;
 use crate::state::{
-    RUN, State, chain, changes, files, goes_on, nothing_reported_is_missing, run_with, text, undisturbed,
+    RUN, State, chain, changes, files, goes_on, nothing_reported_is_missing, run_with, text,
+    undisturbed,
 };
 use crate::tally::{Options, Tally, ensure};
 
@@ -12,9 +14,15 @@ pub fn section(options: &Options, tally: &mut Tally) {
     let expected = undisturbed();
     let last = changes();
     let some = options.some_of(last);
-    tally.each("one change meets a full disk", &some, |at| refused(&format!("full@{at}"), &expected));
-    tally.each("the disk is full from one change on", &some, |at| refused(&format!("full@{at}+"), &expected));
-    tally.each("one change is not permitted", &some, |at| refused(&format!("denied@{at}"), &expected));
+    tally.each("one change meets a full disk", &some, |at| {
+        refused(&format!("full@{at}"), &expected)
+    });
+    tally.each("the disk is full from one change on", &some, |at| {
+        refused(&format!("full@{at}+"), &expected)
+    });
+    tally.each("one change is not permitted", &some, |at| {
+        refused(&format!("denied@{at}"), &expected)
+    });
     real(options, tally, &expected);
 }
 
@@ -36,14 +44,18 @@ fn ends_with_an_error(code: Option<i32>, said: &str) -> Result<(), String> {
 }
 
 fn nothing_temporary(project: &Project) -> Result<(), String> {
-    let left = files(&project.path("")).into_iter().find(|path| path.to_string_lossy().contains(".tmp-"));
+    let left =
+        files(&project.path("")).into_iter().find(|path| path.to_string_lossy().contains(".tmp-"));
     left.map_or(Ok(()), |path| Err(format!("{} was left", path.display())))
 }
 
 /// A disk of a few hundred kilobytes, and a folder that cannot be written, in a mount namespace.
 fn real(options: &Options, tally: &mut Tally, expected: &State) {
     let mut mount = Command::new("unshare");
-    mount.args(["-rm", "mount", "-t", "tmpfs", "none", "/mnt"]).stdout(Stdio::null()).stderr(Stdio::null());
+    mount
+        .args(["-rm", "mount", "-t", "tmpfs", "none", "/mnt"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let can = mount.status().is_ok_and(|status| status.success());
     let (small, fixed) = ("a disk too small for the training", "a folder that is not writable");
     if !can {
@@ -85,7 +97,10 @@ fn real(options: &Options, tally: &mut Tally, expected: &State) {
 fn inside(project: &Project, script: &str) -> Result<std::process::Output, String> {
     let own = project.command(&RUN);
     let mut command = Command::new("unshare");
-    command.args(["-rm", "sh", "-c", script]).env("PIPE", own.get_program()).current_dir(project.path(""));
+    command
+        .args(["-rm", "sh", "-c", script])
+        .env("PIPE", own.get_program())
+        .current_dir(project.path(""));
     let output = command.output().map_err(|e| e.to_string())?;
     ensure(!matches!(output.status.code(), Some(98 | 99)), || text(&output.stderr))?;
     Ok(output)

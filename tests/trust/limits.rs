@@ -18,9 +18,12 @@ pub fn section(_: &Options, tally: &mut Tally) {
         let output = command.output().map_err(|e| e.to_string())?;
         let said = text(&output.stderr);
         // With fewer than it takes to start at all, the system says so.
-        let clear = said.contains("open files") || said.contains("error while loading shared libraries");
+        let clear =
+            said.contains("open files") || said.contains("error while loading shared libraries");
         let bug = said.contains("bug in this program") || said.contains("panicked");
-        ensure(output.status.success() || (clear && !bug), || format!("{}: {said}", output.status))?;
+        ensure(output.status.success() || (clear && !bug), || {
+            format!("{}: {said}", output.status)
+        })?;
         nothing_reported_is_missing(&project, &output.stderr)?;
         goes_on(&project, &expected)
     });

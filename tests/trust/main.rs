@@ -1,5 +1,6 @@
-//! Tries to lose something: ends the program at every change of the disk, fills the disk, damages files, starts it twice, cuts the power.
-//! Prints a table of what was tried, survived and lost; any loss fails.
+//! Tries to lose something: ends the program at every change of the disk, fills the disk, damages
+//! files, starts it twice, cuts the power. Prints a table of what was tried, survived and lost; any
+//! loss fails.
 //!
 //!     cargo test --release --features faults --test trust
 //!     cargo test --release --features faults --test trust -- --rounds 2000 kills

@@ -1,4 +1,5 @@
-//! Several processes at once: the same pipeline, the same folder of runs, cleaning during a training.
+//! Several processes at once: the same pipeline, the same folder of runs, cleaning during a
+//! training.
 
 use std::collections::BTreeSet;
 use std::process::{Child, Stdio};
@@ -9,30 +10,46 @@ use crate::state::{CHAIN, RUN, chain, goes_on, text, undisturbed};
 use crate::tally::{Options, Tally, ensure};
 
 /// Many short epochs, so that there is always a training under way.
-const LONG: [&str; 7] =
-    ["run", "p.yaml", "base", "--set", "base.epochs=500", "--set", "base.sample_every_n_epochs=500"];
+const LONG: [&str; 7] = [
+    "run",
+    "p.yaml",
+    "base",
+    "--set",
+    "base.epochs=500",
+    "--set",
+    "base.sample_every_n_epochs=500",
+];
 
 pub fn section(options: &Options, tally: &mut Tally) {
     let expected = undisturbed();
     let rounds: Vec<usize> = (0..options.rounds.div_ceil(10)).collect();
     tally.each("the same pipeline twice at once", &rounds, |_| {
         let project = chain();
-        let start = || project.command(&RUN).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let start =
+            || project.command(&RUN).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let both = [start(), start()].map(|child| (child.id(), child.wait_with_output().unwrap()));
         let ids: Vec<u32> = both.iter().map(|(id, _)| *id).collect();
         for (id, output) in &both {
             let said = text(&output.stderr);
             let other = ids.iter().find(|i| *i != id).unwrap();
             let names_it = said.contains(&format!("it is being run by pid {other} on "));
-            ensure(output.status.success() || (output.status.code() == Some(2) && names_it), || said)?;
+            ensure(
+                output.status.success() || (output.status.code() == Some(2) && names_it),
+                || said,
+            )?;
         }
-        ensure(both.iter().any(|(_, output)| output.status.success()), || "neither came to its end".into())?;
+        ensure(both.iter().any(|(_, output)| output.status.success()), || {
+            "neither came to its end".into()
+        })?;
         goes_on(&project, &expected)
     });
     tally.one("32 trainings that start at once in one folder of runs", || {
         let project = chain();
         for i in 0..32 {
-            project.write(&format!("p{i}.yaml"), CHAIN.replace("name: chain", &format!("name: chain{i}")));
+            project.write(
+                &format!("p{i}.yaml"),
+                CHAIN.replace("name: chain", &format!("name: chain{i}")),
+            );
         }
         let start = |i: usize| {
             let file = format!("p{i}.yaml");
@@ -69,7 +86,9 @@ pub fn section(options: &Options, tally: &mut Tally) {
         let said = text(&output.stderr);
         ensure(said.contains(&format!("pid {}", child.0.id())), || said)?;
         // What it was and what it goes on with are still there.
-        ensure(project.path(run).join("checkpoints/last.ckpt").is_file(), || "last.ckpt is gone".into())?;
+        ensure(project.path(run).join("checkpoints/last.ckpt").is_file(), || {
+            "last.ckpt is gone".into()
+        })?;
         ensure(project.path("checkpoints/base_training/run_001").is_dir(), || {
             "the base of a LoRA is gone".into()
         })?;

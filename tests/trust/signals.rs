@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::project::Project;
 use crate::state::{
-    RUN, State, chain, changes, faulty, files, goes_on, nothing_reported_is_missing, run_with, text,
-    undisturbed,
+    RUN, State, chain, changes, faulty, files, goes_on, nothing_reported_is_missing, run_with,
+    text, undisturbed,
 };
 use crate::tally::{Options, Tally, ensure};
 
@@ -19,7 +19,9 @@ pub fn section(options: &Options, tally: &mut Tally) {
         let output = run_with(&project, &format!("term@{at}"));
         // At the very end there is nothing left to stop.
         let code = output.status.code();
-        ensure(matches!(code, Some(75 | 0)), || format!("{}: {}", output.status, text(&output.stderr)))?;
+        ensure(matches!(code, Some(75 | 0)), || {
+            format!("{}: {}", output.status, text(&output.stderr))
+        })?;
         nothing_reported_is_missing(&project, &output.stderr)?;
         goes_on(&project, &expected)
     });
@@ -31,8 +33,11 @@ pub fn section(options: &Options, tally: &mut Tally) {
     });
     tally.one("SIGHUP under nohup", || {
         let project = chain();
-        let ended =
-            after_a_while(&project, &["sh", "-c", "trap '' HUP; exec \"$PIPE\" \"$@\"", "sh"], &["HUP"])?;
+        let ended = after_a_while(
+            &project,
+            &["sh", "-c", "trap '' HUP; exec \"$PIPE\" \"$@\"", "sh"],
+            &["HUP"],
+        )?;
         ensure(ended.success(), || format!("{ended}"))?;
         goes_on_long(&project)
     });
@@ -74,7 +79,9 @@ pub fn section(options: &Options, tally: &mut Tally) {
             let project = chain();
             let mut command = shell(&project, &["sh", "-c", redirected, "sh"], &["run", "p.yaml"]);
             let output = command.output().map_err(|e| e.to_string())?;
-            ensure(output.status.success(), || format!("{}: {}", output.status, text(&output.stderr)))?;
+            ensure(output.status.success(), || {
+                format!("{}: {}", output.status, text(&output.stderr))
+            })?;
             up_to_date(&project, &expected)
         });
     }
@@ -104,14 +111,23 @@ pub fn section(options: &Options, tally: &mut Tally) {
         std::thread::sleep(Duration::from_millis(100));
         send(&child, "TERM");
         let ended = wait(&mut child, Duration::from_secs(20))?;
-        ensure(matches!(ended.code(), Some(75 | 0)) || ended.signal() == Some(15), || format!("{ended}"))?;
+        ensure(matches!(ended.code(), Some(75 | 0)) || ended.signal() == Some(15), || {
+            format!("{ended}")
+        })?;
         goes_on(&project, &expected)
     });
 }
 
 /// Enough epochs that a signal meets a training.
-const LONG: [&str; 7] =
-    ["run", "p.yaml", "base", "--set", "base.epochs=150", "--set", "base.sample_every_n_epochs=150"];
+const LONG: [&str; 7] = [
+    "run",
+    "p.yaml",
+    "base",
+    "--set",
+    "base.epochs=150",
+    "--set",
+    "base.sample_every_n_epochs=150",
+];
 
 fn shell(project: &Project, words: &[&str], arguments: &[&str]) -> Command {
     let own = project.command(&RUN);
@@ -159,7 +175,10 @@ fn wait(child: &mut Child, limit: Duration) -> Result<std::process::ExitStatus, 
 }
 
 fn send(child: &Child, signal: &str) {
-    let sent = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
+    let sent = Command::new("kill")
+        .args([&format!("-{signal}"), &child.id().to_string()])
+        .status()
+        .unwrap();
     assert!(sent.success());
 }
 

@@ -1,4 +1,5 @@
-//! The workload, and what it leaves behind, without what differs from run to run (times, process ids).
+//! The workload, and what it leaves behind, without what differs from run to run (times, process
+//! ids).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -94,7 +95,8 @@ pub fn state(project: &Project) -> Result<State, String> {
     for path in files(&root) {
         let name = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
         // A store that stands here has another order, and what is in the cache is worked out again.
-        let is_cache = name.starts_with(".pipe/cache/") && !name.starts_with(".pipe/cache/unpacked/");
+        let is_cache =
+            name.starts_with(".pipe/cache/") && !name.starts_with(".pipe/cache/unpacked/");
         if is_cache || name.starts_with(STORE) {
             continue;
         }
@@ -169,21 +171,26 @@ pub fn content(path: &Path) -> Result<String, String> {
 fn tensors(bytes: &[u8]) -> Result<String, String> {
     let (_, header) = safetensors::SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
     let tensors = safetensors::SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
-    let mut tensors: Vec<String> =
-        tensors.tensors().iter().map(|(name, view)| format!("{name} {}", digest(view.data()))).collect();
+    let mut tensors: Vec<String> = tensors
+        .tensors()
+        .iter()
+        .map(|(name, view)| format!("{name} {}", digest(view.data())))
+        .collect();
     tensors.sort();
     let about: BTreeMap<_, _> = header.metadata().clone().unwrap_or_default().into_iter().collect();
     // What is made from a base's file names that file's digest, which has the base's time in it.
-    let fixed = |key: &str| !key.contains("saved_at") && !key.contains("digest") && !key.contains("identity");
+    let fixed = |key: &str| {
+        !key.contains("saved_at") && !key.contains("digest") && !key.contains("identity")
+    };
     let about: Vec<_> = about.into_iter().filter(|(key, _)| fixed(key)).collect();
     Ok(format!("{about:?} {tensors:?}"))
 }
 
 fn digest(bytes: &[u8]) -> String {
     // FNV-1a (Fowler, Noll, Vo): tells contents apart, and is all that is needed here.
-    let hash = bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3));
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
+        (h ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
     format!("{} bytes, {hash:016x}", bytes.len())
 }
 
@@ -194,7 +201,8 @@ pub fn same(project: &Project, expected: &State) -> Result<(), String> {
         match found.get(name) {
             None => return Err(format!("{name} is missing")),
             Some(other) if other != content => {
-                let line = |text: &str, number| text.lines().nth(number).unwrap_or("its end").to_owned();
+                let line =
+                    |text: &str, number| text.lines().nth(number).unwrap_or("its end").to_owned();
                 let differs = |number: &usize| line(other, *number) != line(content, *number);
                 let first = (0..).find(differs).unwrap_or(0);
                 let (found, expected) = (line(other, first), line(content, first));
@@ -217,7 +225,9 @@ pub fn goes_on(project: &Project, expected: &State) -> Result<(), String> {
 /// The same with this command.
 pub fn goes_on_with(project: &Project, arguments: &[&str], expected: &State) -> Result<(), String> {
     let output = project.command(arguments).output().unwrap();
-    ensure(output.status.success(), || format!("the next run: {}: {}", output.status, text(&output.stderr)))?;
+    ensure(output.status.success(), || {
+        format!("the next run: {}: {}", output.status, text(&output.stderr))
+    })?;
     same(project, expected)?;
     let output = project.command(arguments).output().unwrap();
     ensure(text(&output.stdout).contains("everything is up to date"), || {
@@ -250,13 +260,16 @@ pub fn nothing_reported_is_missing(project: &Project, reported: &[u8]) -> Result
         let good = |path: &PathBuf| Checkpoint::open(path).and_then(|c| c.verify()).is_ok();
         let found = files(&folder).into_iter().filter(good);
         let best = found.filter_map(|path| step_of(&path.file_name()?.to_string_lossy())).max();
-        ensure(best >= Some(step), || format!("{file} was reported as saved, and the newest is {best:?}"))?;
+        ensure(best >= Some(step), || {
+            format!("{file} was reported as saved, and the newest is {best:?}")
+        })?;
     }
     Ok(())
 }
 
 /// Optimizer steps of a checkpoint file.
 fn step_of(file: &str) -> Option<u64> {
-    let number = |prefix: &str| file.strip_prefix(prefix)?.strip_suffix(".ckpt")?.parse::<u64>().ok();
+    let number =
+        |prefix: &str| file.strip_prefix(prefix)?.strip_suffix(".ckpt")?.parse::<u64>().ok();
     number("epoch_").map(|epoch| epoch * STEPS).or_else(|| number("step_"))
 }

@@ -1,5 +1,5 @@
-//! With a store: the process ends, as by SIGKILL, at a change of the disk; the same machine goes on, or another one that has
-//! nothing but the store.
+//! With a store: the process ends, as by SIGKILL, at a change of the disk; the same machine goes
+//! on, or another one that has nothing but the store.
 
 use std::os::unix::process::ExitStatusExt;
 
@@ -13,13 +13,17 @@ pub fn section(options: &Options, tally: &mut Tally) {
     let expected = undisturbed();
     let last = changes_of(&Nas::new().machine());
     let some = options.some_of(last);
-    tally.each("killed at a change of the disk, and another machine goes on from the store", &some, |at| {
-        let nas = Nas::new();
-        let first = nas.machine();
-        killed(&first, *at)?;
-        drop(first);
-        goes_on(&nas.machine(), &expected)
-    });
+    tally.each(
+        "killed at a change of the disk, and another machine goes on from the store",
+        &some,
+        |at| {
+            let nas = Nas::new();
+            let first = nas.machine();
+            killed(&first, *at)?;
+            drop(first);
+            goes_on(&nas.machine(), &expected)
+        },
+    );
     tally.each("killed at a change of the disk, and goes on in step with its store", &some, |at| {
         let nas = Nas::new();
         let first = nas.machine();

@@ -86,7 +86,13 @@ impl Tally {
         let lost = lost.into_inner().unwrap();
         let seconds = started.elapsed().as_secs_f64();
         eprintln!("{what}: {} tried, {} lost ({seconds:.0} s)", items.len(), lost.len());
-        self.rows.push(Row { what: what.to_owned(), tried: items.len(), lost, skipped: None, seconds });
+        self.rows.push(Row {
+            what: what.to_owned(),
+            tried: items.len(),
+            lost,
+            skipped: None,
+            seconds,
+        });
     }
 
     /// A row that was tried elsewhere.

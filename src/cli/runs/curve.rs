@@ -10,9 +10,11 @@ const HEIGHT: usize = 12;
 const DOTS_ACROSS: usize = 2 * WIDTH;
 const DOTS_DOWN: usize = 4 * HEIGHT;
 
-/// A plot for each figure of the run's history; nothing for those with fewer than two finite values.
+/// A plot for each figure of the run's history; nothing for those with fewer than two finite
+/// values.
 pub fn plots(metadata: &Metadata) -> String {
-    let names: BTreeSet<&String> = metadata.history.iter().flat_map(|epoch| epoch.metrics.keys()).collect();
+    let names: BTreeSet<&String> =
+        metadata.history.iter().flat_map(|epoch| epoch.metrics.keys()).collect();
     let plot = |name: &String| {
         let points = metadata.history.iter().filter_map(|epoch| {
             let value = epoch.metrics.get(name).copied().filter(|v| v.is_finite())?;
@@ -56,11 +58,16 @@ fn plot(points: &[(u64, f64)]) -> Option<String> {
             n if n + 1 == HEIGHT => bottom.as_str(),
             _ => "",
         };
-        let drawn: String = row.iter().filter_map(|dots| char::from_u32(0x2800 + u32::from(*dots))).collect();
+        let drawn: String =
+            row.iter().filter_map(|dots| char::from_u32(0x2800 + u32::from(*dots))).collect();
         lines.push(format!("{label:>width$} |{drawn}"));
     }
     let ends = format!("epoch {first}");
-    lines.push(format!("{:width$}  {ends}{last:>rest$}", "", rest = WIDTH.saturating_sub(ends.len())));
+    lines.push(format!(
+        "{:width$}  {ends}{last:>rest$}",
+        "",
+        rest = WIDTH.saturating_sub(ends.len())
+    ));
     Some(lines.join("\n"))
 }
 

@@ -21,16 +21,19 @@ pub fn folders(dir: Option<&Path>) -> Result<Vec<Runs>, CliError> {
     }
 }
 
-/// The same for what removes. A folder outside of the project must have been named, or one that was trained in from here:
-/// a record from elsewhere could name any.
+/// The same for what removes. A folder outside of the project must have been named, or one that was
+/// trained in from here: a record from elsewhere could name any.
 pub fn to_clean(dir: Option<&Path>) -> Result<Vec<Runs>, CliError> {
     let (found, root) = (folders(dir)?, project::root()?);
     let own: BTreeSet<PathBuf> = opened(&root).into_iter().map(|path| tidy(&root, path)).collect();
     let is_own = |folder: &Path| dir.is_some() || lies_inside(folder) || own.contains(folder);
-    let (own, others): (Vec<Runs>, Vec<Runs>) = found.into_iter().partition(|runs| is_own(runs.folder()));
+    let (own, others): (Vec<Runs>, Vec<Runs>) =
+        found.into_iter().partition(|runs| is_own(runs.folder()));
     for runs in others {
         let folder = runs.folder().display();
-        message::note(&format!("{folder} lies outside of the project and is left alone; name it with --dir"));
+        message::note(&format!(
+            "{folder} lies outside of the project and is left alone; name it with --dir"
+        ));
     }
     Ok(own)
 }
@@ -44,7 +47,8 @@ fn tidy(root: &Path, path: PathBuf) -> PathBuf {
     path.components().filter(|part| *part != Component::CurDir).collect()
 }
 
-/// Every folder with numbered runs that the project's files tell of, relative to the project where it lies in it.
+/// Every folder with numbered runs that the project's files tell of, relative to the project where
+/// it lies in it.
 fn all(root: &Path) -> Vec<Runs> {
     let entries = std::fs::read_dir("checkpoints").into_iter().flatten().flatten();
     let mut found: BTreeSet<PathBuf> = entries.map(|entry| entry.path()).collect();
@@ -54,11 +58,15 @@ fn all(root: &Path) -> Vec<Runs> {
     found.into_iter().map(Runs::at).filter(|runs| !runs.list().is_empty()).collect()
 }
 
-/// The folders of the runs that were ever opened, as the log of events has them. A stage's record knows only where its runs are now.
+/// The folders of the runs that were ever opened, as the log of events has them. A stage's record
+/// knows only where its runs are now.
 fn opened(root: &Path) -> BTreeSet<PathBuf> {
-    let Ok(events) = File::open(root.join(STATE_FOLDER).join("events.jsonl")) else { return BTreeSet::new() };
+    let Ok(events) = File::open(root.join(STATE_FOLDER).join("events.jsonl")) else {
+        return BTreeSet::new();
+    };
     let folder = |line: &str| {
-        let event: Value = line.contains("run_opened").then(|| serde_json::from_str(line).ok())??;
+        let event: Value =
+            line.contains("run_opened").then(|| serde_json::from_str(line).ok())??;
         Some(Path::new(event.get("directory")?.as_str()?).parent()?.to_owned())
     };
     let lines = BufReader::new(events).split(b'\n').map_while(Result::ok);

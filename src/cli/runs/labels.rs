@@ -1,5 +1,5 @@
-//! What people say of a run: a note and tags, in `labels.json` beside `metadata.json`, which belongs to the process that
-//! trains.
+//! What people say of a run: a note and tags, in `labels.json` beside `metadata.json`, which
+//! belongs to the process that trains.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,8 @@ impl Labels {
     /// Those of a run; none if there is no file.
     pub fn load(run: &Run) -> Result<Self, CliError> {
         let path = run.folder.join(FILE);
-        let wrong = |e: &dyn std::fmt::Display| CliError::failed(format!("{}: {e}", path.display()));
+        let wrong =
+            |e: &dyn std::fmt::Display| CliError::failed(format!("{}: {e}", path.display()));
         match std::fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).map_err(|e| wrong(&e)),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
@@ -31,7 +32,8 @@ impl Labels {
 
     fn save(&self, run: &Run) -> Result<(), CliError> {
         let text = serde_json::to_string_pretty(self).unwrap_or_default();
-        atomic::write(&run.folder.join(FILE), |out| writeln!(out, "{text}")).map_err(CliError::failed)
+        atomic::write(&run.folder.join(FILE), |out| writeln!(out, "{text}"))
+            .map_err(CliError::failed)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -66,7 +68,8 @@ pub fn note(run: &Run, text: Option<String>) -> Result<ExitCode, CliError> {
 
 /// Adds tags, or takes them off.
 pub fn tag(run: &Run, tags: Vec<String>, remove: bool) -> Result<ExitCode, CliError> {
-    if let Some(wrong) = tags.iter().find(|tag| tag.is_empty() || tag.contains(char::is_whitespace)) {
+    if let Some(wrong) = tags.iter().find(|tag| tag.is_empty() || tag.contains(char::is_whitespace))
+    {
         return Err(CliError::usage(format!("a tag is one word, found {wrong:?}")));
     }
     let mut labels = Labels::load(run)?;

@@ -1,4 +1,5 @@
-//! `pipe runs [list]`, `show N`, `compare N M…`, `note N TEXT`, `tag N TAG…`, `prune --keep K`, `rm N`
+//! `pipe runs [list]`, `show N`, `compare N M…`, `note N TEXT`, `tag N TAG…`, `prune --keep K`, `rm
+//! N`
 
 mod curve;
 mod folders;
@@ -47,7 +48,8 @@ struct Which {
     /// Order by a column, setting or figure: `best`, or `-best` for the largest first
     #[arg(long, global = true, value_name = "KEY", allow_hyphen_values = true)]
     sort: Option<Sort>,
-    /// Only runs for which it holds, such as `best<0.2` or `status=completed`; may be given several times
+    /// Only runs for which it holds, such as `best<0.2` or `status=completed`; may be given several
+    /// times
     #[arg(long, global = true, value_name = "CONDITION")]
     filter: Vec<Filter>,
 }
@@ -142,11 +144,15 @@ pub fn runs(arguments: RunsArguments) -> Result<ExitCode, CliError> {
         RunsCommand::Show { run, curve } => show(one(&folders, &run)?, curve, arguments.json)?,
         RunsCommand::Compare { runs } => compare(&folders, &runs, form)?,
         RunsCommand::Note { run, text } => return labels::note(&one(&folders, &run)?, text),
-        RunsCommand::Tag { run, tags, remove } => return labels::tag(&one(&folders, &run)?, tags, remove),
+        RunsCommand::Tag { run, tags, remove } => {
+            return labels::tag(&one(&folders, &run)?, tags, remove);
+        }
         RunsCommand::Prune { keep, dry_run } => {
             return clean::prune(&to_clean(arguments.dir.as_deref())?, keep as usize, dry_run);
         }
-        RunsCommand::Rm { run, force } => return clean::remove(one(&folders, &run)?, &folders, force),
+        RunsCommand::Rm { run, force } => {
+            return clean::remove(one(&folders, &run)?, &folders, force);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -201,7 +207,8 @@ fn list(folders: &[Runs], which: &Which, form: Form) -> Result<(), CliError> {
         Form::Csv => {
             let rows = listed.iter().flat_map(|(_, entries)| entries);
             let row = |entry: &Entry| {
-                let cell = |key: &&str| entry.value(key).map(|v| select::plain(&v)).unwrap_or_default();
+                let cell =
+                    |key: &&str| entry.value(key).map(|v| select::plain(&v)).unwrap_or_default();
                 let folder = entry.run.folder.display().to_string();
                 COLUMNS.iter().map(cell).chain([folder]).collect::<Vec<_>>()
             };
@@ -241,11 +248,21 @@ const COLUMNS: [&str; 12] = [
     "tags",
 ];
 
-/// The table of the reference workflow; besides, what it is sorted by, notes and tags where there are any.
+/// The table of the reference workflow; besides, what it is sorted by, notes and tags where there
+/// are any.
 fn as_table(entries: &[Entry], which: &Which) -> String {
-    let mut headings =
-        vec!["Run #", "Experiment", "Created", "Status", "Epochs", "Checkpoints", "Best", "Monitor"];
-    let shown = ["run", "experiment", "created", "status", "epochs", "best", "monitor", "note", "tags"];
+    let mut headings = vec![
+        "Run #",
+        "Experiment",
+        "Created",
+        "Status",
+        "Epochs",
+        "Checkpoints",
+        "Best",
+        "Monitor",
+    ];
+    let shown =
+        ["run", "experiment", "created", "status", "epochs", "best", "monitor", "note", "tags"];
     let by = which.sort.as_ref().map(|s| s.key.as_str()).filter(|key| !shown.contains(key));
     headings.extend(by);
     let tags = entries.iter().any(|e| !e.labels.tags.is_empty());
@@ -256,7 +273,9 @@ fn as_table(entries: &[Entry], which: &Which) -> String {
         .iter()
         .map(|entry| {
             let mut row = row(entry);
-            row.extend(by.map(|key| entry.value(key).map_or_else(|| "-".into(), |v| select::plain(&v))));
+            row.extend(
+                by.map(|key| entry.value(key).map_or_else(|| "-".into(), |v| select::plain(&v))),
+            );
             row.extend(tags.then(|| entry.labels.shown_tags()));
             row.extend(notes.then(|| entry.labels.note.clone().unwrap_or_default()));
             row
@@ -303,7 +322,10 @@ fn record(entry: &Entry) -> Value {
         Ok(metadata) => {
             let mut record = serde_json::to_value(metadata).unwrap_or_default();
             if let Value::Object(object) = &mut record {
-                object.insert("labels".into(), serde_json::to_value(&entry.labels).unwrap_or_default());
+                object.insert(
+                    "labels".into(),
+                    serde_json::to_value(&entry.labels).unwrap_or_default(),
+                );
             }
             record
         }
@@ -322,18 +344,23 @@ fn compare(folders: &[Runs], names: &[Name], form: Form) -> Result<(), CliError>
             ("status".to_owned(), m.status.name().into()),
             ("epochs".to_owned(), done(&m).into()),
             (format!("best {}", monitor(&m)), best(&m).map(Value::from).unwrap_or_default()),
-            ("best epoch".to_owned(), m.best_checkpoint.as_ref().map(|b| b.epoch.into()).unwrap_or_default()),
+            (
+                "best epoch".to_owned(),
+                m.best_checkpoint.as_ref().map(|b| b.epoch.into()).unwrap_or_default(),
+            ),
             ("seconds".to_owned(), seconds(&m).round().into()),
         ];
         values.extend(results);
         columns.push((title, values));
     }
     let keys: BTreeSet<&String> = columns.iter().flat_map(|(_, values)| values.keys()).collect();
-    let differ = |key: &&&String| columns.iter().any(|(_, v)| v.get(**key) != columns[0].1.get(**key));
+    let differ =
+        |key: &&&String| columns.iter().any(|(_, v)| v.get(**key) != columns[0].1.get(**key));
     let keys: Vec<&String> = keys.iter().filter(differ).copied().collect();
     if form == Form::Json {
         let column = |(name, values): &(String, BTreeMap<String, Value>)| {
-            let of = |key: &&String| ((*key).clone(), values.get(*key).cloned().unwrap_or_default());
+            let of =
+                |key: &&String| ((*key).clone(), values.get(*key).cloned().unwrap_or_default());
             (name.clone(), Value::Object(keys.iter().map(of).collect()))
         };
         say!("{:#}", Value::Object(columns.iter().map(column).collect()));
@@ -387,8 +414,10 @@ fn show(run: Run, curve: bool, json: bool) -> Result<(), CliError> {
     say!("updated     {}", table::time(&m.updated_at));
     say!("stage       {} of {}", m.stage, m.pipeline);
     say!("device      {}", m.device);
-    let images =
-        format!("{} training and {} validation images", m.dataset.train_images, m.dataset.validation_images);
+    let images = format!(
+        "{} training and {} validation images",
+        m.dataset.train_images, m.dataset.validation_images
+    );
     say!("data        {}, {images}, {} classes", m.dataset.source, m.dataset.classes.len());
     if let Some(note) = &labels.note {
         say!("note        {note}");
@@ -402,14 +431,21 @@ fn show(run: Run, curve: bool, json: bool) -> Result<(), CliError> {
         say!("git commit  {commit}");
     }
     if let (Some(record), Some(value)) = (&m.best_checkpoint, best(&m)) {
-        say!("best        {} {value:.4} at epoch {}: {}", monitor(&m), record.epoch, run.best().display());
+        say!(
+            "best        {} {value:.4} at epoch {}: {}",
+            monitor(&m),
+            record.epoch,
+            run.best().display()
+        );
     }
     let rows: Vec<Vec<String>> = m
         .history
         .iter()
         .map(|e| {
-            let metrics: Vec<String> = e.metrics.iter().map(|(k, v)| format!("{k}={v:.4}")).collect();
-            let saved = m.checkpoints.iter().find(|c| c.epoch == e.epoch).map(|c| table::bytes(c.bytes));
+            let metrics: Vec<String> =
+                e.metrics.iter().map(|(k, v)| format!("{k}={v:.4}")).collect();
+            let saved =
+                m.checkpoints.iter().find(|c| c.epoch == e.epoch).map(|c| table::bytes(c.bytes));
             vec![
                 e.epoch.to_string(),
                 metrics.join(" "),

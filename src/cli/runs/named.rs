@@ -1,4 +1,5 @@
-//! Runs as one names them: by number, or with the stage or the folder in front of it where several folders have that number.
+//! Runs as one names them: by number, or with the stage or the folder in front of it where several
+//! folders have that number.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -50,7 +51,9 @@ impl Known {
             }
         };
         name.number == Some(self.run.number.0)
-            && (*place == self.stage || *place == format!("{}/{}", self.pipeline, self.stage) || is_folder())
+            && (*place == self.stage
+                || *place == format!("{}/{}", self.pipeline, self.stage)
+                || is_folder())
     }
 }
 
@@ -73,13 +76,21 @@ pub fn one(folders: &[Runs], name: &Name) -> Result<Run, CliError> {
             let near = known.iter().filter(|k| name.number == Some(k.run.number.0));
             let names: Vec<String> = near.take(SHOWN).map(|k| unique(k, &known)).collect();
             let error = CliError::usage(message);
-            Err(if names.is_empty() { error } else { error.note(format!("there is {}", names.join(", "))) })
+            Err(if names.is_empty() {
+                error
+            } else {
+                error.note(format!("there is {}", names.join(", ")))
+            })
         }
         several => {
-            let names: Vec<String> = several.iter().take(SHOWN).map(|k| unique(k, &known)).collect();
+            let names: Vec<String> =
+                several.iter().take(SHOWN).map(|k| unique(k, &known)).collect();
             let more = several.len().saturating_sub(SHOWN);
-            let more =
-                if more > 0 { format!(" and {more} more; `pipe runs` lists them") } else { String::new() };
+            let more = if more > 0 {
+                format!(" and {more} more; `pipe runs` lists them")
+            } else {
+                String::new()
+            };
             let message = format!("run {} is there more than once", name.text);
             Err(CliError::usage(message).note(format!("say which: {}{more}", names.join(", "))))
         }
@@ -89,10 +100,11 @@ pub fn one(folders: &[Runs], name: &Name) -> Result<Run, CliError> {
 /// The most names in a message.
 const SHOWN: usize = 10;
 
-/// What to call runs that are shown beside each other: their numbers, or where those are the same the names that tell
-/// them apart.
+/// What to call runs that are shown beside each other: their numbers, or where those are the same
+/// the names that tell them apart.
 pub fn titles(folders: &[Runs], runs: &[Run]) -> Vec<String> {
-    let differ = runs.iter().enumerate().all(|(i, run)| runs[..i].iter().all(|o| o.number != run.number));
+    let differ =
+        runs.iter().enumerate().all(|(i, run)| runs[..i].iter().all(|o| o.number != run.number));
     let known = if differ { Vec::new() } else { known(folders) };
     let title = |run: &Run| match known.iter().find(|k| k.run.folder == run.folder) {
         Some(found) => unique(found, &known),
@@ -115,7 +127,8 @@ fn known(folders: &[Runs]) -> Vec<Known> {
 fn unique(one: &Known, all: &[Known]) -> String {
     let number = one.run.number.0;
     let folder = one.run.folder.parent().unwrap_or(Path::new("")).display();
-    let names = [format!("{}/{number}", one.stage), format!("{}/{}/{number}", one.pipeline, one.stage)];
+    let names =
+        [format!("{}/{number}", one.stage), format!("{}/{}/{number}", one.pipeline, one.stage)];
     let is_unique = |text: &&String| {
         let Ok(name) = text.parse::<Name>();
         !one.stage.is_empty() && all.iter().filter(|other| other.is_meant(&name)).count() == 1

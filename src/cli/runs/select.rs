@@ -12,10 +12,11 @@ use super::labels::Labels;
 use crate::cli::CliError;
 
 /// Every status that a run can have.
-const STATUS: [Status; 4] = [Status::Running, Status::Completed, Status::Interrupted, Status::Failed];
+const STATUS: [Status; 4] =
+    [Status::Running, Status::Completed, Status::Interrupted, Status::Failed];
 
-/// A value of a run by its name: `run`, `status`, `best`, `epochs`, `seconds`, `note`, …, a setting such as
-/// `learning_rate` or `model.dim`, or a figure of the last epoch such as `train_loss`.
+/// A value of a run by its name: `run`, `status`, `best`, `epochs`, `seconds`, `note`, …, a setting
+/// such as `learning_rate` or `model.dim`, or a figure of the last epoch such as `train_loss`.
 pub fn value(key: &str, metadata: &Metadata, labels: &Labels) -> Option<Value> {
     let found = match key {
         "run" => metadata.run_number.into(),
@@ -33,7 +34,8 @@ pub fn value(key: &str, metadata: &Metadata, labels: &Labels) -> Option<Value> {
         "tags" => labels.tags.iter().cloned().collect::<Vec<_>>().join(" ").into(),
         _ => {
             let figure = || metadata.history.last()?.metrics.get(key).copied().map(Value::from);
-            let setting = || metadata.settings.pointer(&format!("/{}", key.replace('.', "/"))).cloned();
+            let setting =
+                || metadata.settings.pointer(&format!("/{}", key.replace('.', "/"))).cloned();
             return metadata.manifest.get(key).cloned().or_else(setting).or_else(figure);
         }
     };
@@ -129,7 +131,8 @@ impl FromStr for Sort {
         let key = text.strip_prefix('-').unwrap_or(text);
         match key.is_empty() {
             true => {
-                Err("expected a column, a setting or a figure, such as `best` or `-learning_rate`".into())
+                Err("expected a column, a setting or a figure, such as `best` or `-learning_rate`"
+                    .into())
             }
             false => Ok(Self { key: key.to_owned(), descending: key != text }),
         }
@@ -162,12 +165,20 @@ impl FromStr for Filter {
     fn from_str(text: &str) -> Result<Self, String> {
         use Operator::*;
         // The longer ones first: `<=` is not `<` and a value that begins with `=`.
-        let operators =
-            [("<=", AtMost), (">=", AtLeast), ("!=", Other), ("<", Less), (">", More), ("=", Equal)];
-        let first = operators.into_iter().filter_map(|(sign, op)| Some((text.find(sign)?, sign, op)));
+        let operators = [
+            ("<=", AtMost),
+            (">=", AtLeast),
+            ("!=", Other),
+            ("<", Less),
+            (">", More),
+            ("=", Equal),
+        ];
+        let first =
+            operators.into_iter().filter_map(|(sign, op)| Some((text.find(sign)?, sign, op)));
         let first = first.min_by_key(|(at, sign, _)| (*at, std::cmp::Reverse(sign.len())));
-        let wrong =
-            || format!("expected a condition such as `best<0.2` or `status=completed`, found {text:?}");
+        let wrong = || {
+            format!("expected a condition such as `best<0.2` or `status=completed`, found {text:?}")
+        };
         let (_, sign, operator) = first.ok_or_else(wrong)?;
         let (key, than) = text.split_once(sign).ok_or_else(wrong)?;
         let (key, than) = (key.trim().to_owned(), than.trim().to_owned());
@@ -244,8 +255,13 @@ mod tests {
 
     #[test]
     fn numbers_come_before_text_and_text_before_nothing() {
-        let mut values =
-            [None, Some("b".into()), Some(Value::from(2.5)), Some("a".into()), Some(Value::from(1))];
+        let mut values = [
+            None,
+            Some("b".into()),
+            Some(Value::from(2.5)),
+            Some("a".into()),
+            Some(Value::from(1)),
+        ];
         values.sort_by(order);
         let shown: Vec<String> = values.iter().flatten().map(plain).collect();
         assert_eq!(shown, ["1", "2.5", "a", "b"]);

@@ -1,9 +1,11 @@
-//! What a checkpoint costs the disk: `cargo bench -p pipe-engine --bench checkpoint -- [MB] [ROUNDS] [DIR]`
+//! What a checkpoint costs the disk: `cargo bench -p pipe-engine --bench checkpoint -- [MB]
+//! [ROUNDS] [DIR]`
 //!
-//! Writes a checkpoint of that size (default 256 MB, as 96 tensors) and a plain file of as many bytes with fsync, in turn, and
-//! reads both back with every byte checked and without, with nothing of them left in the system's cache ("cold") and with all of it.
-//! Prints the median of each and the median of the pairs' ratios. With `--pair FILE` it does one write of a checkpoint
-//! to FILE, for `benches/peers.sh`, and prints the seconds.
+//! Writes a checkpoint of that size (default 256 MB, as 96 tensors) and a plain file of as many
+//! bytes with fsync, in turn, and reads both back with every byte checked and without, with nothing
+//! of them left in the system's cache ("cold") and with all of it. Prints the median of each and
+//! the median of the pairs' ratios. With `--pair FILE` it does one write of a checkpoint to FILE,
+//! for `benches/peers.sh`, and prints the seconds.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,7 +21,8 @@ const TENSORS: usize = 96;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
-    let number = |i: usize, default| arguments.get(i).and_then(|a| a.parse().ok()).unwrap_or(default);
+    let number =
+        |i: usize, default| arguments.get(i).and_then(|a| a.parse().ok()).unwrap_or(default);
     let (megabytes, rounds) = (number(0, 256), number(1, 7));
     let tensors = tensors(megabytes << 20);
     if let Some(i) = arguments.iter().position(|a| a == "--pair") {
@@ -42,7 +45,11 @@ fn main() {
                 if cache == "cold" {
                     drop_cache(path);
                 }
-                *seconds = if path == &ours { timed(|| restore(path)) } else { timed(|| read_plain(path)) };
+                *seconds = if path == &ours {
+                    timed(|| restore(path))
+                } else {
+                    timed(|| read_plain(path))
+                };
             }
             table.add(&format!("restore, {cache}"), pair);
         }

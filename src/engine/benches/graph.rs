@@ -1,4 +1,5 @@
-//! What a plan costs with many stages, phase by phase: `cargo bench -p pipe-engine --bench graph -- 10000`
+//! What a plan costs with many stages, phase by phase: `cargo bench -p pipe-engine --bench graph --
+//! 10000`
 
 use std::path::Path;
 use std::sync::Arc;
@@ -43,8 +44,9 @@ fn once(root: &Path, what: &str) {
     let stop = Stop::default();
     let execution = Execution::new(root, &graph, &manifests, &stop, &Silent);
     let selection = timed("select", || graph.select(&Wanted::default()).unwrap());
-    let observed =
-        timed("observe", || observe(&execution, &selection.stages).unwrap_or_else(|(_, e)| panic!("{e}")));
+    let observed = timed("observe", || {
+        observe(&execution, &selection.stages).unwrap_or_else(|(_, e)| panic!("{e}"))
+    });
     let plan = timed("plan", || plan(&graph, &selection, &Default::default(), &observed));
     println!("  {:10} {:8.1} ms", "all", begun.elapsed().as_secs_f64() * 1e3);
     let summary = timed("execute", || execute(&execution, &plan, observed).unwrap());

@@ -69,7 +69,8 @@ mod graph {
     #[divan::bench]
     fn select(bencher: Bencher) {
         let graph = Graph::build(load(folder().path())).unwrap();
-        let wanted = Wanted { until: vec![format!("s{}", STAGES - 1)], from: vec!["s0".to_owned()] };
+        let wanted =
+            Wanted { until: vec![format!("s{}", STAGES - 1)], from: vec!["s0".to_owned()] };
         bencher.counter(ItemsCount::new(STAGES)).bench_local(|| graph.select(&wanted).unwrap());
     }
 }
@@ -84,7 +85,9 @@ mod checkpoints {
 
     fn tensors() -> Vec<HostTensor> {
         let values: Vec<f32> = (0..EACH).map(|i| (i as f32).sin()).collect();
-        (0..TENSORS).map(|i| HostTensor::f32(format!("state_dict.{i}.weight"), vec![EACH], &values)).collect()
+        (0..TENSORS)
+            .map(|i| HostTensor::f32(format!("state_dict.{i}.weight"), vec![EACH], &values))
+            .collect()
     }
 
     fn save(path: &Path, tensors: &[HostTensor]) {
@@ -120,11 +123,15 @@ mod checkpoints {
 
     #[divan::bench]
     fn restore(bencher: Bencher) {
-        saved(bencher, 4 * EACH * TENSORS, |path| Checkpoint::open(path).and_then(Checkpoint::load).unwrap());
+        saved(bencher, 4 * EACH * TENSORS, |path| {
+            Checkpoint::open(path).and_then(Checkpoint::load).unwrap()
+        });
     }
 
     #[divan::bench]
     fn one_tensor(bencher: Bencher) {
-        saved(bencher, 4 * EACH, |path| Checkpoint::open(path).unwrap().read("state_dict.7.weight").unwrap());
+        saved(bencher, 4 * EACH, |path| {
+            Checkpoint::open(path).unwrap().read("state_dict.7.weight").unwrap()
+        });
     }
 }

@@ -1,5 +1,6 @@
-//! A thousand stages over two hundred nodes that fail, on a clock that is not real, and what that does to `.pipe/`:
-//! `cargo bench -p pipe-engine --bench scale -- 3` draws three of each shape. docs/scale.md has the table.
+//! A thousand stages over two hundred nodes that fail, on a clock that is not real, and what that
+//! does to `.pipe/`: `cargo bench -p pipe-engine --bench scale -- 3` draws three of each shape.
+//! docs/scale.md has the table.
 
 #[path = "../tests/scale/cluster.rs"]
 mod cluster;
@@ -16,7 +17,9 @@ use simulation::{Ran, Simulation};
 fn main() {
     let seeds = std::env::args().find_map(|a| a.parse().ok()).unwrap_or(3);
     println!("makespan over the bound; hours; nodes: {}\n", CLUSTER.nodes);
-    println!("graph       seed  longest way  work/nodes  lost nodes  first run  over   known  over   real s");
+    println!(
+        "graph       seed  longest way  work/nodes  lost nodes  first run  over   known  over   real s"
+    );
     for shape in SHAPES {
         for seed in 1..=seeds {
             let [first, second] = [1, 2].map(|failures| draw(shape, seed, seed + 1000 * failures));
@@ -42,7 +45,9 @@ fn main() {
     let jobs = draw(SHAPES[3], 1, 1001);
     let (checkpoints, failures): (u64, u64) =
         (jobs.iter().map(Job::checkpoints).sum(), jobs.iter().map(Job::failures).sum());
-    println!("\nwhat `random` 1 does in .pipe/: {checkpoints} checkpoints, {failures} failed attempts\n");
+    println!(
+        "\nwhat `random` 1 does in .pipe/: {checkpoints} checkpoints, {failures} failed attempts\n"
+    );
     let one = Simulation::new(CLUSTER).run(&jobs, 1);
     let (each, took) = Simulation::new(CLUSTER).run_one_by_one(&jobs, 1);
     println!("                      one process  a stage   a process a stage  a stage");

@@ -1,4 +1,5 @@
-//! Files that may come from anyone are read up to a length: memory stays bounded, whatever stands there.
+//! Files that may come from anyone are read up to a length: memory stays bounded, whatever stands
+//! there.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};

@@ -1,5 +1,5 @@
-//! Errors of what people wrote: files, settings, references. One message says where, what, what was expected,
-//! and what to do next; all that is wrong with a file is said at once.
+//! Errors of what people wrote: files, settings, references. One message says where, what, what was
+//! expected, and what to do next; all that is wrong with a file is said at once.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -44,10 +44,16 @@ impl SpecError {
     }
 
     /// An error at a place in a file.
-    pub fn at(source: &Source, at: Option<Position>, key: Vec<String>, message: impl Into<String>) -> Self {
+    pub fn at(
+        source: &Source,
+        at: Option<Position>,
+        key: Vec<String>,
+        message: impl Into<String>,
+    ) -> Self {
         // A line with the values of `env:` is not repeated.
         let is_open = |line: &&str| !line.contains("env:") && !key.iter().any(|key| key == "env");
-        let line = at.filter(|_| source.is_quotable()).and_then(|p| source.line(p.line)).filter(is_open);
+        let line =
+            at.filter(|_| source.is_quotable()).and_then(|p| source.line(p.line)).filter(is_open);
         let excerpt = line.map(str::to_owned);
         let place = Place { path: source.path().to_owned(), position: at, excerpt };
         Self::new(message.into(), key, Some(place))
@@ -76,7 +82,8 @@ impl SpecError {
         self
     }
 
-    /// Adds "did you mean" when a candidate is near, and the candidates: those nearest if there are many.
+    /// Adds "did you mean" when a candidate is near, and the candidates: those nearest if there are
+    /// many.
     pub fn candidates<'a>(self, wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Self {
         let valid: Vec<&str> = valid.into_iter().collect();
         let this = match nearest(wrong, valid.iter().copied()) {
@@ -140,7 +147,10 @@ impl SpecError {
             plain.flat_map(str::chars).filter(|c| !c.is_ascii_digit() && *c != '.').collect()
         };
         let placed = self.place().1.is_some();
-        placed && self.place() == other.place() && self.0.key == other.0.key && words(self) == words(other)
+        placed
+            && self.place() == other.place()
+            && self.0.key == other.0.key
+            && words(self) == words(other)
     }
 
     /// The key path, joined by dots.
@@ -216,8 +226,8 @@ impl Gathered {
     }
 }
 
-/// In the order of the places. What was found twice, such as by two stages in one config file or by all stages of a
-/// matrix, stands there once.
+/// In the order of the places. What was found twice, such as by two stages in one config file or by
+/// all stages of a matrix, stands there once.
 pub(crate) fn in_order(mut all: Vec<SpecError>) -> Vec<SpecError> {
     all.sort_by(|a, b| a.place().cmp(&b.place()));
     let mut once: Vec<SpecError> = Vec::new();
@@ -239,7 +249,11 @@ pub fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -
         .into_iter()
         .map(|name| {
             let lower = name.to_lowercase();
-            (strsim::damerau_levenshtein(&wrong, &lower), strsim::jaro_winkler(&wrong, &lower), name)
+            (
+                strsim::damerau_levenshtein(&wrong, &lower),
+                strsim::jaro_winkler(&wrong, &lower),
+                name,
+            )
         })
         .filter(|(edits, alike, _)| *edits <= slips || *alike > 0.85)
         .min_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)))
@@ -252,7 +266,8 @@ fn likeness(wrong: &str, name: &str) -> f64 {
     strsim::jaro_winkler(wrong, name).max(if inside { 0.9 } else { 0.0 })
 }
 
-/// Whether a name is another one but for a slip of the fingers or two; one that is short counts to the letter.
+/// Whether a name is another one but for a slip of the fingers or two; one that is short counts to
+/// the letter.
 pub(crate) fn slips(wrong: &str, name: &str) -> bool {
     let most = match wrong.chars().count().min(name.chars().count()) {
         0..=3 => 0,
@@ -297,7 +312,8 @@ mod tests {
         let source = Source::new("p.yaml", "name: x\nstages:\n  base:\n    epocs: 5\n");
         let at = Some(Position { line: 4, column: 5 });
         let key = ["stages", "base", "epocs"].map(String::from).to_vec();
-        let error = SpecError::at(&source, at, key, "unknown key").candidates("epocs", ["epochs", "kind"]);
+        let error =
+            SpecError::at(&source, at, key, "unknown key").candidates("epocs", ["epochs", "kind"]);
         assert_eq!(
             error.to_string(),
             "p.yaml:4:5: stages.base.epocs: unknown key\n  |\n4 |     epocs: 5\n  |     ^^^^^\n  = did you mean `epochs`?\n  = expected one of: epochs, kind"

@@ -26,11 +26,13 @@ impl Excerpt {
             false => (at + length.min(WIDTH - BEFORE - BEHIND) + BEHIND).saturating_sub(WIDTH),
         };
         let end = all.len().min(start + WIDTH);
-        let (before, after) = (if start > 0 { "…" } else { "" }, if end < all.len() { "…" } else { "" });
+        let (before, after) =
+            (if start > 0 { "…" } else { "" }, if end < all.len() { "…" } else { "" });
         let shown: String = all.get(start..end).unwrap_or_default().iter().collect();
         // The marks are placed by characters, as terminals show them.
         let spaces = |c: &char| if *c == '\t' { '\t' } else { ' ' };
-        let gap: String = all.get(start..at.min(all.len())).unwrap_or_default().iter().map(spaces).collect();
+        let gap: String =
+            all.get(start..at.min(all.len())).unwrap_or_default().iter().map(spaces).collect();
         let room = (start + WIDTH).saturating_sub(at).max(1);
         Self {
             text: format!("{before}{shown}{after}"),

@@ -1,7 +1,9 @@
-//! Text that others wrote (headers of files, names, messages of servers, output of programs), on its way to a terminal.
+//! Text that others wrote (headers of files, names, messages of servers, output of programs), on
+//! its way to a terminal.
 //!
-//! A terminal obeys control characters: they move, remove and rename what it shows, and some make it answer. So they are
-//! shown, not sent: as `\u001b`, which means the same character inside a JSON string. Colours stay where there are any.
+//! A terminal obeys control characters: they move, remove and rename what it shows, and some make
+//! it answer. So they are shown, not sent: as `\u001b`, which means the same character inside a
+//! JSON string. Colours stay where there are any.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -9,8 +11,9 @@ use std::fmt::Write;
 /// Parameters of a colour sequence, at most.
 const LONGEST: usize = 40;
 
-/// The text with everything that a terminal would obey made visible. `colours`: sequences that set colours and weight
-/// are passed on, and undone at the end of each line; without it they are left out.
+/// The text with everything that a terminal would obey made visible. `colours`: sequences that set
+/// colours and weight are passed on, and undone at the end of each line; without it they are left
+/// out.
 pub fn shown(text: &str, colours: bool) -> Cow<'_, str> {
     if !text.chars().any(is_obeyed) {
         return Cow::Borrowed(text);
@@ -52,13 +55,16 @@ pub fn shown(text: &str, colours: bool) -> Cow<'_, str> {
 /// The parameters of a sequence of colours at the start of a text, and the length of the whole.
 fn colour(text: &str) -> Option<(&str, usize)> {
     let parameters = text.strip_prefix("\x1b[")?;
-    let length =
-        parameters.bytes().take(LONGEST).take_while(|b| b.is_ascii_digit() || matches!(b, b';' | b':'));
+    let length = parameters
+        .bytes()
+        .take(LONGEST)
+        .take_while(|b| b.is_ascii_digit() || matches!(b, b';' | b':'));
     let length = length.count();
     parameters[length..].starts_with('m').then_some((&parameters[..length], length + 3))
 }
 
-/// Whether it hides nothing: 8 conceals what follows. What follows 38, 48 or 58 is a colour's number.
+/// Whether it hides nothing: 8 conceals what follows. What follows 38, 48 or 58 is a colour's
+/// number.
 fn is_harmless(parameters: &str) -> bool {
     let mut all = parameters.split([';', ':']);
     while let Some(one) = all.next() {
@@ -80,7 +86,8 @@ fn is_harmless(parameters: &str) -> bool {
 
 /// Control characters but for line feed and tab, and those that turn the direction of text.
 fn is_obeyed(c: char) -> bool {
-    let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
+    let turns =
+        matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
     turns || (c.is_control() && !matches!(c, '\n' | '\t')) || matches!(c, '\u{e0000}'..='\u{e007f}')
 }
 
@@ -116,8 +123,10 @@ mod tests {
 
     #[test]
     fn nothing_that_is_obeyed_comes_through() {
-        let pieces =
-            ["\x1b", "[", "3", ";", "m", "8", "J", "\u{9b}", "\r", "\n", "a", "\u{202e}", "\u{2066}", "é"];
+        let pieces = [
+            "\x1b", "[", "3", ";", "m", "8", "J", "\u{9b}", "\r", "\n", "a", "\u{202e}",
+            "\u{2066}", "é",
+        ];
         let mut seed = 3u64;
         for round in 0..20_000 {
             let mut text = String::new();

@@ -1,4 +1,5 @@
-//! The dependency graph of a pipeline: order, cycles, selections, pictures. Knows nothing of what stages do.
+//! The dependency graph of a pipeline: order, cycles, selections, pictures. Knows nothing of what
+//! stages do.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
@@ -30,7 +31,8 @@ pub struct Graph {
 impl Graph {
     /// Builds the graph; a cycle is an error that prints its way round.
     pub fn build(pipeline: LoadedPipeline) -> Result<Self, SpecErrors> {
-        let names = pipeline.stages.iter().flat_map(|stage| [stage.id.as_str(), stage.kind.as_str()]);
+        let names =
+            pipeline.stages.iter().flat_map(|stage| [stage.id.as_str(), stage.kind.as_str()]);
         [pipeline.name.as_str()].into_iter().chain(names).for_each(secret::is_open);
         let mut graph = DiGraph::new();
         let nodes: Vec<NodeIndex> = (0..pipeline.stages.len()).map(|i| graph.add_node(i)).collect();
@@ -53,7 +55,9 @@ impl Graph {
     pub fn writers(&self) -> &BTreeMap<PathBuf, StageId> {
         self.writers.get_or_init(|| {
             let of = |stage: &LoadedStage| -> Vec<(PathBuf, StageId)> {
-                let plain = |path: &PathBuf| path.components().filter(|c| *c != Component::CurDir).collect();
+                let plain = |path: &PathBuf| {
+                    path.components().filter(|c| *c != Component::CurDir).collect()
+                };
                 stage.files.writes.iter().map(|(_, path)| (plain(path), stage.id.clone())).collect()
             };
             self.pipeline.stages.iter().flat_map(of).collect()
@@ -96,7 +100,10 @@ impl Graph {
         let Some(node) = self.node(id) else { return Vec::new() };
         let mut edges: Vec<_> = self.graph.edges_directed(node, Direction::Incoming).collect();
         edges.sort_by_key(|e| e.source());
-        edges.iter().map(|e| (e.weight().as_str(), &self.pipeline.stages[self.graph[e.source()]])).collect()
+        edges
+            .iter()
+            .map(|e| (e.weight().as_str(), &self.pipeline.stages[self.graph[e.source()]]))
+            .collect()
     }
 
     /// The stages that need `id` directly.
@@ -133,9 +140,8 @@ impl Graph {
             } else {
                 let all = self.pipeline.stages.iter().map(|s| s.id.as_str());
                 let shown = self.pipeline.source.path().display();
-                return Err(
-                    SpecError::plain(format!("{shown}: no stage is called `{name}`")).candidates(name, all)
-                );
+                return Err(SpecError::plain(format!("{shown}: no stage is called `{name}`"))
+                    .candidates(name, all));
             }
         }
         Ok(nodes)
@@ -146,8 +152,10 @@ impl Graph {
         let width = self.stages().map(|s| s.id.as_str().len()).max().unwrap_or(0);
         let mut text = String::new();
         for stage in self.stages() {
-            let needs: Vec<&str> = self.dependencies(&stage.id).iter().map(|(_, s)| s.id.as_str()).collect();
-            let arrow = if needs.is_empty() { String::new() } else { format!("  <- {}", needs.join(", ")) };
+            let needs: Vec<&str> =
+                self.dependencies(&stage.id).iter().map(|(_, s)| s.id.as_str()).collect();
+            let arrow =
+                if needs.is_empty() { String::new() } else { format!("  <- {}", needs.join(", ")) };
             let line = format!("{:width$}  {}{arrow}", stage.id, stage.kind);
             let _ = writeln!(text, "{}", line.trim_end());
         }
@@ -174,7 +182,10 @@ impl Graph {
         let mut text = String::from("flowchart LR\n");
         // Mermaid's node names hold less than a stage's name may.
         let node = |id: &StageId| -> String {
-            id.as_str().chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect()
+            id.as_str()
+                .chars()
+                .map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' })
+                .collect()
         };
         for stage in self.stages() {
             let _ = writeln!(text, "  {}[\"{}<br/>{}\"]", node(&stage.id), stage.id, stage.kind);
@@ -188,7 +199,9 @@ impl Graph {
     fn edges(&self) -> Vec<(&StageId, &StageId, &str)> {
         let stages = self.stages();
         stages
-            .flat_map(|to| self.dependencies(&to.id).into_iter().map(|(key, from)| (&from.id, &to.id, key)))
+            .flat_map(|to| {
+                self.dependencies(&to.id).into_iter().map(|(key, from)| (&from.id, &to.id, key))
+            })
             .collect()
     }
 
@@ -232,8 +245,10 @@ where
 
 /// Kahn's algorithm, taking the stage that stands first in the file among those that are ready.
 fn file_like_order(graph: &DiGraph<usize, String>) -> Vec<usize> {
-    let mut waiting: Vec<usize> =
-        graph.node_indices().map(|n| graph.neighbors_directed(n, Direction::Incoming).count()).collect();
+    let mut waiting: Vec<usize> = graph
+        .node_indices()
+        .map(|n| graph.neighbors_directed(n, Direction::Incoming).count())
+        .collect();
     let mut ready: BinaryHeap<Reverse<usize>> =
         (0..waiting.len()).filter(|&i| waiting[i] == 0).map(Reverse).collect();
     let mut order = Vec::with_capacity(waiting.len());
@@ -249,7 +264,8 @@ fn file_like_order(graph: &DiGraph<usize, String>) -> Vec<usize> {
     order
 }
 
-/// One way round a cycle, each stage before the one that it needs; `None` for a graph without cycles.
+/// One way round a cycle, each stage before the one that it needs; `None` for a graph without
+/// cycles.
 fn find_cycle(graph: &DiGraph<usize, String>) -> Option<Vec<usize>> {
     let knots = petgraph::algo::tarjan_scc(graph);
     let knot = knots
@@ -261,8 +277,10 @@ fn find_cycle(graph: &DiGraph<usize, String>) -> Option<Vec<usize>> {
     let mut path = vec![*inside.first()?];
     loop {
         let last = *path.last()?;
-        let next =
-            graph.neighbors_directed(last, Direction::Incoming).filter(|n| inside.contains(n)).min()?;
+        let next = graph
+            .neighbors_directed(last, Direction::Incoming)
+            .filter(|n| inside.contains(n))
+            .min()?;
         if let Some(start) = path.iter().position(|n| *n == next) {
             let mut cycle: Vec<usize> = path[start..].iter().map(|n| n.index()).collect();
             cycle.push(next.index());
@@ -276,10 +294,15 @@ fn cycle_error(pipeline: &LoadedPipeline, cycle: &[usize]) -> SpecError {
     let names: Vec<&str> = cycle.iter().map(|&i| pipeline.stages[i].id.as_str()).collect();
     let first = &pipeline.stages[cycle[0]];
     let next = &pipeline.stages[cycle[1]].id;
-    let reference =
-        first.needs.iter().find(|(_, id)| id == next).map(|(key, _)| key.clone()).unwrap_or_default();
+    let reference = first
+        .needs
+        .iter()
+        .find(|(_, id)| id == next)
+        .map(|(key, _)| key.clone())
+        .unwrap_or_default();
     let key = [vec!["stages".to_owned(), first.id.to_string()], reference].concat();
-    let at = pipeline.source.locate(&key, Part::Value).or_else(|| pipeline.source.locate_nearest(&key));
+    let at =
+        pipeline.source.locate(&key, Part::Value).or_else(|| pipeline.source.locate_nearest(&key));
     SpecError::at(
         &pipeline.source,
         at,

@@ -1,5 +1,5 @@
-//! The identity of a stage: the digest of all that decides its result. One walk over settings and their schema
-//! feeds the digest and the explanation of a difference, so that they cannot disagree.
+//! The identity of a stage: the digest of all that decides its result. One walk over settings and
+//! their schema feeds the digest and the explanation of a difference, so that they cannot disagree.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -43,7 +43,8 @@ pub fn in_words(differences: &[Difference]) -> String {
 pub struct Manifest(BTreeMap<String, Value>);
 
 impl Manifest {
-    /// Walks `settings` along `schema`. Unset (null) settings are left out, and those that do not decide.
+    /// Walks `settings` along `schema`. Unset (null) settings are left out, and those that do not
+    /// decide.
     pub fn of(settings: &Value, schema: &schemars::Schema) -> Self {
         let mut entries = BTreeMap::new();
         let root = schema.as_value();
@@ -76,18 +77,26 @@ impl Manifest {
 }
 
 /// What differs between two records, by key.
-pub fn differences(old: &BTreeMap<String, Value>, new: &BTreeMap<String, Value>) -> Vec<Difference> {
+pub fn differences(
+    old: &BTreeMap<String, Value>,
+    new: &BTreeMap<String, Value>,
+) -> Vec<Difference> {
     if old == new {
         return Vec::new();
     }
     let keys: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     keys.into_iter()
         .filter(|key| !is_same(old.get(*key), new.get(*key)))
-        .map(|key| Difference { key: key.clone(), old: old.get(key).cloned(), new: new.get(key).cloned() })
+        .map(|key| Difference {
+            key: key.clone(),
+            old: old.get(key).cloned(),
+            new: new.get(key).cloned(),
+        })
         .collect()
 }
 
-/// Takes secrets in addresses out of a value that is kept; what stays can be compared with a whole one.
+/// Takes secrets in addresses out of a value that is kept; what stays can be compared with a whole
+/// one.
 pub(crate) fn seal(value: &mut Value) {
     match value {
         Value::String(text) => {
@@ -122,8 +131,8 @@ impl std::fmt::Display for Difference {
     }
 }
 
-/// What a stage's own settings decide. A reference counts by what it refers to, not by the name that the stage happens
-/// to have.
+/// What a stage's own settings decide. A reference counts by what it refers to, not by the name
+/// that the stage happens to have.
 pub fn of_settings(kind: &str, stage: &dyn Stage, schema: &schemars::Schema) -> Manifest {
     let mut settings = stage.settings();
     if let Value::Object(map) = &mut settings {
@@ -135,8 +144,8 @@ pub fn of_settings(kind: &str, stage: &dyn Stage, schema: &schemars::Schema) -> 
     Manifest::of(&settings, schema).with(stage.derived()).with(kind)
 }
 
-/// The manifests of the stages for which the settings of other stages count besides their own. [`complete`] adds the
-/// content of those that count by that.
+/// The manifests of the stages for which the settings of other stages count besides their own.
+/// [`complete`] adds the content of those that count by that.
 pub fn manifests(graph: &Graph) -> HashMap<StageId, Manifest> {
     let mut all: HashMap<StageId, Manifest> = HashMap::new();
     for stage in graph.stages().filter(|s| s.inputs.iter().any(|i| i.counts.by_settings())) {
@@ -152,7 +161,8 @@ pub fn manifests(graph: &Graph) -> HashMap<StageId, Manifest> {
     all
 }
 
-/// Adds the content that a stage refers to. Returns the keys that are missing, because it is not known yet.
+/// Adds the content that a stage refers to. Returns the keys that are missing, because it is not
+/// known yet.
 pub fn complete<'a>(
     manifest: &'a Manifest,
     stage: &LoadedStage,
@@ -163,7 +173,10 @@ pub fn complete<'a>(
         match inputs.get(&input.name) {
             Some(artifact) => {
                 known.extend(
-                    artifact.content.clone().map(|digest| (input.name.clone(), Value::String(digest))),
+                    artifact
+                        .content
+                        .clone()
+                        .map(|digest| (input.name.clone(), Value::String(digest))),
                 );
             }
             None => unknown.push(input.name.clone()),
@@ -215,13 +228,15 @@ fn class_of(schema: &Value) -> Option<Class> {
 
 /// Follows `$ref` and the non-null side of an optional setting.
 fn resolve<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
-    if let Some(name) = schema.get("$ref").and_then(Value::as_str).and_then(|r| r.strip_prefix("#/$defs/"))
+    if let Some(name) =
+        schema.get("$ref").and_then(Value::as_str).and_then(|r| r.strip_prefix("#/$defs/"))
         && let Some(target) = root.get("$defs").and_then(|d| d.get(name))
     {
         return resolve(target, root);
     }
     if let Some(options) = schema.get("anyOf").and_then(Value::as_array)
-        && let Some(some) = options.iter().find(|o| o.get("type").and_then(Value::as_str) != Some("null"))
+        && let Some(some) =
+            options.iter().find(|o| o.get("type").and_then(Value::as_str) != Some("null"))
     {
         return resolve(some, root);
     }
@@ -229,15 +244,18 @@ fn resolve<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
 }
 
 fn property<'a>(schema: &'a Value, name: &str, root: &'a Value) -> Option<&'a Value> {
-    let direct =
-        schema.get("properties").and_then(|p: &Value| p.as_object()).and_then(|p: &Map<_, _>| p.get(name));
+    let direct = schema
+        .get("properties")
+        .and_then(|p: &Value| p.as_object())
+        .and_then(|p: &Map<_, _>| p.get(name));
     direct.or_else(|| {
         let options = schema.get("oneOf")?.as_array()?;
         options.iter().find_map(|option| resolve(option, root).get("properties")?.get(name))
     })
 }
 
-/// Enough of a digest to tell two apart, of whatever kind it is (`sha256:…`, `blake3-head:…`); any other text as it is.
+/// Enough of a digest to tell two apart, of whatever kind it is (`sha256:…`, `blake3-head:…`); any
+/// other text as it is.
 pub fn short_digest(text: &str) -> &str {
     let (kind, digits) = text.rsplit_once(':').unwrap_or(("", text));
     let is_digest = digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit());

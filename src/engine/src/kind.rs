@@ -1,4 +1,5 @@
-//! What the engine knows of a stage: a trait. Real stages live in `pipe-train`, scripted ones in the tests.
+//! What the engine knows of a stage: a trait. Real stages live in `pipe-train`, scripted ones in
+//! the tests.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -22,16 +23,18 @@ use crate::shell;
 use crate::stop::{Signal, Stop};
 use crate::store::{Before, Lock, Made, Output, Stamp};
 
-/// Name of a stage in a pipeline file: letters, digits, `_`, `-`. A stage of a matrix has its values behind it:
-/// `base@learning_rate=0.001`. A clone shares the name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+/// Name of a stage in a pipeline file: letters, digits, `_`, `-`. A stage of a matrix has its
+/// values behind it: `base@learning_rate=0.001`. A clone shares the name.
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub struct StageId(#[serde(with = "shared")] Arc<str>);
 
 impl StageId {
     /// `None` when the name has a character that file names and messages cannot carry safely.
     pub fn new(name: &str) -> Option<Self> {
-        let valid =
-            !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+        let valid = !name.is_empty()
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
         valid.then(|| Self(name.into()))
     }
 
@@ -44,7 +47,8 @@ impl StageId {
         Self(format!("{}@{}", self.0, values.chars().map(safe).collect::<String>()).into())
     }
 
-    /// The same where [`member`](Self::member) is the name of another one, whose values differ in what a name cannot hold.
+    /// The same where [`member`](Self::member) is the name of another one, whose values differ in
+    /// what a name cannot hold.
     pub(crate) fn told_apart(&self, values: &str) -> Self {
         let digest = identity::hex(&Sha256::digest(values.as_bytes()));
         self.member(&format!("{values}+{}", &digest[..8]))
@@ -98,9 +102,10 @@ pub trait StageKind: Send + Sync {
     /// The word after `kind:`.
     fn name(&self) -> &'static str;
 
-    /// JSON schema of the settings. A property's `x-class` (`identity`, `extend` or `runtime`) says what a change
-    /// of it means; without one it is `identity`. `x-instead-of` names another property that it stands for: of the two, the
-    /// one in the stronger layer counts. `x-known-as` lists what other programs call it, for people who look for that.
+    /// JSON schema of the settings. A property's `x-class` (`identity`, `extend` or `runtime`) says
+    /// what a change of it means; without one it is `identity`. `x-instead-of` names another
+    /// property that it stands for: of the two, the one in the stronger layer counts. `x-known-as`
+    /// lists what other programs call it, for people who look for that.
     fn schema(&self) -> schemars::Schema;
 
     /// Checks merged settings and makes a stage of them.
@@ -132,7 +137,9 @@ impl Rejection {
     /// Where the value stands, or should stand.
     pub(crate) fn path(&self) -> Vec<String> {
         match self {
-            Self::Value { key, .. } => key.split('.').filter(|k| !k.is_empty()).map(str::to_owned).collect(),
+            Self::Value { key, .. } => {
+                key.split('.').filter(|k| !k.is_empty()).map(str::to_owned).collect()
+            }
             Self::Form(error) => {
                 let mut path = error.path.clone();
                 let named = match &error.kind {
@@ -171,7 +178,8 @@ pub trait Stage: Send + Sync {
     /// The settings that name other stages.
     fn references(&self) -> Vec<Reference>;
 
-    /// Files of the project that it reads and writes, so that stages which share one are run in the right order.
+    /// Files of the project that it reads and writes, so that stages which share one are run in the
+    /// right order.
     fn files(&self) -> Files {
         Files::default()
     }
@@ -181,8 +189,8 @@ pub trait Stage: Send + Sync {
         None
     }
 
-    /// Files that decide the result besides the settings: the digest of each, by a key of the manifest. One that is not
-    /// there has none.
+    /// Files that decide the result besides the settings: the digest of each, by a key of the
+    /// manifest. One that is not there has none.
     fn content(&self, _root: &Path) -> BTreeMap<String, String> {
         BTreeMap::new()
     }
@@ -192,7 +200,8 @@ pub trait Stage: Send + Sync {
         0
     }
 
-    /// What is legal and probably not meant, or can never work together with the stages that it refers to.
+    /// What is legal and probably not meant, or can never work together with the stages that it
+    /// refers to.
     fn concerns(&self, _others: &Others) -> Vec<Concern> {
         Vec::new()
     }
@@ -211,8 +220,10 @@ impl Others<'_> {
     /// The kind of a stage and its settings; of a matrix those of its first stage by name.
     pub fn get(&self, stage: &str) -> Option<(&str, Value)> {
         let first = || {
-            let members =
-                self.0.iter().filter(|(id, _)| id.split_once('@').is_some_and(|(of, _)| of == stage));
+            let members = self
+                .0
+                .iter()
+                .filter(|(id, _)| id.split_once('@').is_some_and(|(of, _)| of == stage));
             members.min_by_key(|(id, _)| **id).map(|(_, found)| found)
         };
         let (kind, stage) = self.0.get(stage).or_else(first)?;
@@ -263,7 +274,8 @@ pub struct Reference {
     /// The kinds of stage that fit there.
     pub kinds: &'static [&'static str],
     pub counts: Counts,
-    /// Whether it may name a whole matrix. The inputs are then called `key.STAGE`, one for each of its stages.
+    /// Whether it may name a whole matrix. The inputs are then called `key.STAGE`, one for each of
+    /// its stages.
     pub many: bool,
     /// Whether stages of the matrix that failed may be passed over, as long as one is left.
     pub passes_over_failed: bool,
@@ -271,7 +283,12 @@ pub struct Reference {
 
 impl Reference {
     /// A reference to one stage.
-    pub fn to(key: &'static str, stage: &str, kinds: &'static [&'static str], counts: Counts) -> Self {
+    pub fn to(
+        key: &'static str,
+        stage: &str,
+        kinds: &'static [&'static str],
+        counts: Counts,
+    ) -> Self {
         Self { key, stage: stage.to_owned(), kinds, counts, many: false, passes_over_failed: false }
     }
 }
@@ -321,7 +338,8 @@ pub struct Observer<'a> {
     pub manifest: &'a BTreeMap<String, Value>,
     /// Keys of the manifest that are missing, because a stage before this one has yet to run.
     pub unknown: &'a [String],
-    /// What the stages that this one refers to hand on, by the input's name, where that is known already.
+    /// What the stages that this one refers to hand on, by the input's name, where that is known
+    /// already.
     pub inputs: &'a BTreeMap<String, Artifact>,
     /// What the stage last made, as it noted it then.
     pub made: Option<&'a Made>,
@@ -339,8 +357,8 @@ impl Observer<'_> {
         all.into_iter().filter(|d| !self.unknown.contains(&d.key)).collect()
     }
 
-    /// Files that the stage made and read are as they were: their stamps are noted when it is skipped, so that they need
-    /// not be read again.
+    /// Files that the stage made and read are as they were: their stamps are noted when it is
+    /// skipped, so that they need not be read again.
     pub fn confirm(&self, made: Made) {
         if self.made.is_some_and(|before| *before != made) {
             self.confirmed.replace(Some(made));
@@ -377,7 +395,8 @@ pub struct Request {
 /// How far a stage is, as seen on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// Nothing usable there. `changes`: the settings that made what is there useless, if it was that.
+    /// Nothing usable there. `changes`: the settings that made what is there useless, if it was
+    /// that.
     Absent { reason: String, changes: Vec<Difference> },
     /// Begun and not finished.
     Partial { done: u64, total: u64, reason: String },
@@ -430,8 +449,8 @@ impl RunContext<'_> {
         self.journal.event(&self.stage, &event);
     }
 
-    /// Notes what the stage makes, so that it knows tomorrow whether its files are its own and up to date.
-    /// `replaced`: digests of earlier files that may still stand in their place.
+    /// Notes what the stage makes, so that it knows tomorrow whether its files are its own and up
+    /// to date. `replaced`: digests of earlier files that may still stand in their place.
     pub fn note_made(
         &self,
         outputs: Vec<Output>,
@@ -450,8 +469,9 @@ impl RunContext<'_> {
         self.journal.made(&self.stage, made)
     }
 
-    /// The files that stood in the place of the stage's outputs before its first attempt: `now`, unless an earlier attempt
-    /// at the same has noted that already. `run`: digest of what the stage runs with.
+    /// The files that stood in the place of the stage's outputs before its first attempt: `now`,
+    /// unless an earlier attempt at the same has noted that already. `run`: digest of what the
+    /// stage runs with.
     pub(crate) fn before(
         &self,
         run: String,
@@ -460,8 +480,8 @@ impl RunContext<'_> {
         Ok(self.journal.before(&self.stage, Before { run, files: now })?.files)
     }
 
-    /// A pipeline file that says all about this stage and those it needs, without parameters, policies or layers. It holds
-    /// no secrets of addresses.
+    /// A pipeline file that says all about this stage and those it needs, without parameters,
+    /// policies or layers. It holds no secrets of addresses.
     pub fn resolved(&self) -> String {
         let wanted = Wanted { until: vec![self.stage.to_string()], ..Wanted::default() };
         let selected = self.graph.select(&wanted).unwrap_or_default().stages;
@@ -516,7 +536,8 @@ pub struct Outcome {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Next {
     pub command: String,
-    /// How good what it is about came out. Of the stages of one matrix that with the highest has its command shown.
+    /// How good what it is about came out. Of the stages of one matrix that with the highest has
+    /// its command shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merit: Option<f64>,
 }

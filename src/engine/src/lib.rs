@@ -1,7 +1,7 @@
 //! The engine of `pipe`: pipeline files, the graph, plans, runs and checkpoints.
 //!
-//! Knows nothing of burn, models or images. Stages reach it only through a trait, so that its tests run on a
-//! scripted fake stage and compile in seconds.
+//! Knows nothing of burn, models or images. Stages reach it only through a trait, so that its tests
+//! run on a scripted fake stage and compile in seconds.
 
 // What comes from outside must not be able to end the program.
 #![cfg_attr(

@@ -1,4 +1,5 @@
-//! What is to be done for each stage, and why. Pure: the same graph, selection and states give the same plan.
+//! What is to be done for each stage, and why. Pure: the same graph, selection and states give the
+//! same plan.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -84,14 +85,20 @@ pub fn decide(state: &State, forced: bool) -> (Action, String) {
     }
 }
 
-/// Whether what a stage before it does may be all that is missing: not its own settings are the reason, but what it reads.
-fn may_be_mended(found: &Observed, stage: &LoadedStage, observed: &HashMap<StageId, Observed>) -> bool {
+/// Whether what a stage before it does may be all that is missing: not its own settings are the
+/// reason, but what it reads.
+fn may_be_mended(
+    found: &Observed,
+    stage: &LoadedStage,
+    observed: &HashMap<StageId, Observed>,
+) -> bool {
     match &found.observation.state {
         State::Absent { changes, .. } if changes.is_empty() => {
             // It was made before from what is not known now.
             let is_unknown = |input: &Input| {
                 let before = observed.get(&input.stage);
-                input.counts == Counts::Content && before.is_none_or(|f| f.observation.artifact.is_none())
+                input.counts == Counts::Content
+                    && before.is_none_or(|f| f.observation.artifact.is_none())
             };
             let made = found.record.as_ref().is_some_and(|record| record.made.is_some());
             made && stage.inputs.iter().any(is_unknown)
@@ -107,9 +114,10 @@ fn may_be_mended(found: &Observed, stage: &LoadedStage, observed: &HashMap<Stage
 
 /// Decides for every selected stage. `observed` has an entry for each of them.
 ///
-/// What a stage hands on is known when it is up to date, and not before it has run where it is not: an old output is
-/// never taken for a future one. So a stage behind one that runs counts as one that runs, however far behind it is. When
-/// its turn comes, [`execute`](crate::exec::execute) looks at it again, and skips it after all if it is as good as before.
+/// What a stage hands on is known when it is up to date, and not before it has run where it is not:
+/// an old output is never taken for a future one. So a stage behind one that runs counts as one
+/// that runs, however far behind it is. When its turn comes, [`execute`](crate::exec::execute)
+/// looks at it again, and skips it after all if it is as good as before.
 pub fn plan(
     graph: &Graph,
     selection: &Selection,
@@ -128,10 +136,12 @@ pub fn plan(
         .map(|stage| observed.get(&stage.id).filter(|_| selection.stages.contains(&stage.id)))
         .collect();
     let mut decided: Vec<Option<Decision>> = stages.iter().map(|_| None).collect();
-    // The stage that runs and that others will have to wait for: itself, or one before a stage that keeps nothing.
+    // The stage that runs and that others will have to wait for: itself, or one before a stage that
+    // keeps nothing.
     let mut running: Vec<Option<usize>> = vec![None; stages.len()];
     let is_transient = |place: usize| found[place].is_some_and(Observed::is_transient);
-    // Forwards: stages that keep something on disk, by their own state and by what runs before them.
+    // Forwards: stages that keep something on disk, by their own state and by what runs before
+    // them.
     for &place in graph.order() {
         let Some(seen) = found[place] else { continue };
         let before = graph.before(place).into_iter().find_map(|before| running[before]);
@@ -168,13 +178,22 @@ pub fn plan(
         decided[place] = Some(Decision { action, reason, depends_on: None });
     }
     let step = |&place: &usize| {
-        let (found, Decision { action, reason, depends_on }) = (found[place]?, decided[place].take()?);
+        let (found, Decision { action, reason, depends_on }) =
+            (found[place]?, decided[place].take()?);
         let changes = match &found.observation.state {
             State::Absent { changes, .. } => changes.clone(),
             _ => Vec::new(),
         };
         let (stage, kind) = (stages[place].id.clone(), stages[place].kind.clone());
-        Some(Step { stage, kind, action, reason, changes, depends_on, identity: found.identity.clone() })
+        Some(Step {
+            stage,
+            kind,
+            action,
+            reason,
+            changes,
+            depends_on,
+            identity: found.identity.clone(),
+        })
     };
     Plan { steps: graph.order().iter().filter_map(step).collect() }
 }

@@ -97,13 +97,17 @@ impl Marks {
             process.group == self.leader
                 || own.as_ref().is_some_and(|own| {
                     let is_taken_over = process.parent == own.pid && process.group != own.group;
-                    let may_be =
-                        is_taken_over && process.start >= self.start && !leaders.contains(&process.pid);
+                    let may_be = is_taken_over
+                        && process.start >= self.start
+                        && !leaders.contains(&process.pid);
                     // What shows no mark is of the only program that runs.
-                    may_be && (self.is_marked(process.pid) || leaders.iter().all(|pid| *pid == self.leader))
+                    may_be
+                        && (self.is_marked(process.pid)
+                            || leaders.iter().all(|pid| *pid == self.leader))
                 })
         };
-        let mut found: BTreeSet<i32> = all.iter().filter(is_root).map(|process| process.pid).collect();
+        let mut found: BTreeSet<i32> =
+            all.iter().filter(is_root).map(|process| process.pid).collect();
         loop {
             let below = all.iter().filter(|p| found.contains(&p.parent) && !found.contains(&p.pid));
             let below: Vec<i32> = below.map(|process| process.pid).collect();
@@ -112,13 +116,18 @@ impl Marks {
             }
             found.extend(below);
         }
-        all.iter().filter(|process| found.contains(&process.pid) && !process.is_over).cloned().collect()
+        all.iter()
+            .filter(|process| found.contains(&process.pid) && !process.is_over)
+            .cloned()
+            .collect()
     }
 
     fn is_marked(&self, pid: i32) -> bool {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         let name = format!("{}=", environment::STAGE_TOKEN);
-        let token = environment.split(|byte| *byte == 0).find_map(|line| line.strip_prefix(name.as_bytes()));
+        let token = environment
+            .split(|byte| *byte == 0)
+            .find_map(|line| line.strip_prefix(name.as_bytes()));
         let has_token = token.is_some_and(|token| {
             token.split(|byte| *byte == b' ').any(|token| token == self.token.as_bytes())
         });
@@ -126,13 +135,16 @@ impl Marks {
     }
 }
 
-/// Whether a process has a file locked (`flock`), itself or by inheritance, as far as this one may know that.
+/// Whether a process has a file locked (`flock`), itself or by inheritance, as far as this one may
+/// know that.
 fn holds(pid: i32, file: &Path) -> bool {
     let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let is_it = |entry: &fs::DirEntry| fs::read_link(entry.path()).is_ok_and(|target| target == file);
+    let is_it =
+        |entry: &fs::DirEntry| fs::read_link(entry.path()).is_ok_and(|target| target == file);
     open.into_iter().filter(is_it).any(|entry| {
         let about = Path::new("/proc").join(pid.to_string()).join("fdinfo").join(entry.file_name());
-        fs::read_to_string(about).is_ok_and(|text| text.lines().any(|line| line.starts_with("lock:")))
+        fs::read_to_string(about)
+            .is_ok_and(|text| text.lines().any(|line| line.starts_with("lock:")))
     })
 }
 
@@ -148,7 +160,9 @@ pub(crate) fn holders(file: &Path) -> Vec<i32> {
 pub(crate) fn reap(all: &[Process], leaders: &BTreeSet<i32>) {
     let Some(own) = Process::of(std::process::id() as i32) else { return };
     let is_taken_over = |p: &&Process| p.parent == own.pid && p.group != own.group;
-    for process in all.iter().filter(is_taken_over).filter(|p| p.is_over && !leaders.contains(&p.pid)) {
+    for process in
+        all.iter().filter(is_taken_over).filter(|p| p.is_over && !leaders.contains(&p.pid))
+    {
         if let Some(pid) = Pid::from_raw(process.pid) {
             let _ = waitpid(Some(pid), WaitOptions::NOHANG);
         }

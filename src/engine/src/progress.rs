@@ -93,9 +93,15 @@ pub enum Event {
         memory: Option<u64>,
     },
     /// An epoch was done.
-    Epoch { epoch: u64, epochs: u64, metrics: BTreeMap<String, f64>, seconds: f64, images_per_second: f64 },
-    /// A checkpoint stands on disk. Writing took `seconds`; the training stood still for `blocked` seconds, to copy
-    /// the state and to wait for the checkpoint before.
+    Epoch {
+        epoch: u64,
+        epochs: u64,
+        metrics: BTreeMap<String, f64>,
+        seconds: f64,
+        images_per_second: f64,
+    },
+    /// A checkpoint stands on disk. Writing took `seconds`; the training stood still for `blocked`
+    /// seconds, to copy the state and to wait for the checkpoint before.
     Saved { file: String, bytes: u64, seconds: f64, blocked: f64 },
     /// The checkpoint just saved is the best so far.
     NewBest {

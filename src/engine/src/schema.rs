@@ -1,4 +1,5 @@
-//! JSON schemas for editors, made from the settings' types. `schemas/` holds them; a test fails when they drift.
+//! JSON schemas for editors, made from the settings' types. `schemas/` holds them; a test fails
+//! when they drift.
 
 use std::sync::Arc;
 
@@ -12,7 +13,28 @@ use crate::spec::{POLICY_KEYS, executor_properties};
 pub fn all(kinds: &[Arc<dyn StageKind>]) -> Vec<(String, Value)> {
     let mut schemas = vec![("pipeline".to_owned(), pipeline(kinds))];
     schemas.extend(kinds.iter().map(|kind| (kind.name().to_owned(), config(kind.as_ref()))));
+    schemas.iter_mut().for_each(|(_, schema)| join_lines(schema));
     schemas
+}
+
+/// Makes one line of each paragraph of a description: how the source is wrapped says nothing, and
+/// editors show line breaks.
+fn join_lines(schema: &mut Value) {
+    match schema {
+        Value::Object(map) => {
+            for (key, value) in map {
+                match value {
+                    Value::String(text) if key == "description" => {
+                        let paragraphs = text.split("\n\n").map(|text| text.replace('\n', " "));
+                        *text = paragraphs.collect::<Vec<_>>().join("\n\n");
+                    }
+                    value => join_lines(value),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(join_lines),
+        _ => {}
+    }
 }
 
 /// The text of a schema file.
@@ -146,7 +168,9 @@ fn open(schema: schemars::Schema) -> (Map<String, Value>, Map<String, Value>) {
 
 /// Lets `${params.x}` stand for every property that is not text already.
 fn allow_parameters(schema: &mut Value) {
-    let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else {
+        return;
+    };
     for property in properties.values_mut() {
         allow_parameters(property);
         if property.get("type").and_then(Value::as_str) == Some("string") {

@@ -1,12 +1,13 @@
 //! Secrets in text that is shown or kept: `***` stands in their place.
 //!
-//! Secret are the values of a command's `env:`, and user, password and query of addresses. The values are learned where
-//! settings are read. They are taken out of what is told: messages, a program's output, events, reasons. Settings are
-//! never changed by it: what decides a result is compared by its digest.
+//! Secret are the values of a command's `env:`, and user, password and query of addresses. The
+//! values are learned where settings are read. They are taken out of what is told: messages, a
+//! program's output, events, reasons. Settings are never changed by it: what decides a result is
+//! compared by its digest.
 //!
-//! A value that would say nothing as a secret, and whose loss would make messages useless, is no secret: one of fewer
-//! than four characters, a number, `true` and the like. One of fewer than eight is taken out where it stands by itself:
-//! `train` leaves `training` alone.
+//! A value that would say nothing as a secret, and whose loss would make messages useless, is no
+//! secret: one of fewer than four characters, a number, `true` and the like. One of fewer than
+//! eight is taken out where it stands by itself: `train` leaves `training` alone.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -46,7 +47,8 @@ pub fn learn(value: &str) {
     learned.sort_by_key(|piece| std::cmp::Reverse(piece.len()));
 }
 
-/// Takes note of a name that stands in files and messages anyway: a value that is called so is no secret.
+/// Takes note of a name that stands in files and messages anyway: a value that is called so is no
+/// secret.
 pub(crate) fn is_open(name: &str) {
     if is_secret(name) {
         OPEN.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
@@ -55,15 +57,17 @@ pub(crate) fn is_open(name: &str) {
 
 /// Takes note of passwords and queries in the addresses of a text.
 ///
-/// Any word can be a user's name, or a value in a query: those of few characters are taken out of addresses only.
+/// Any word can be a user's name, or a value in a query: those of few characters are taken out of
+/// addresses only.
 pub fn learn_addresses(text: &str) {
     for (start, end) in secrets_of_addresses(text) {
         let piece = &text[start..end];
         match text[..start].ends_with("://") {
             true => learn(piece.split_once(':').map_or("", |(_, password)| password)),
             false => {
-                let values =
-                    piece.split(['&', ';']).map(|part| part.split_once('=').map_or(part, |(_, v)| v));
+                let values = piece
+                    .split(['&', ';'])
+                    .map(|part| part.split_once('=').map_or(part, |(_, v)| v));
                 values.filter(|value| value.chars().count() >= LONG).for_each(learn);
             }
         }
@@ -152,21 +156,24 @@ fn secrets_of_addresses(text: &str) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
     for (at, mark) in text.match_indices("://") {
         let start = at + mark.len();
-        let is_end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '<' | '>' | '|' | '\\');
+        let is_end =
+            |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '<' | '>' | '|' | '\\');
         let address = text[start..].split(is_end).next().unwrap_or_default();
         let authority = address.split(['/', '?', '#']).next().unwrap_or_default();
         // Passwords are not always written as the standard wants it: a `/` or `?` may stand in one.
         let authority = match authority.contains('@') {
             true => authority,
-            false => {
-                address.split_once('@').filter(|(user, _)| user.contains(':')).map_or(authority, |_| address)
-            }
+            false => address
+                .split_once('@')
+                .filter(|(user, _)| user.contains(':'))
+                .map_or(authority, |_| address),
         };
         if let Some(length) = authority.rfind('@').filter(|length| *length > 0) {
             found.push((start, start + length));
         }
         if let Some(query) = address.find('?') {
-            let length = address[query..].trim_end_matches([')', ']', '}', ',', '.', ';', ':']).len();
+            let length =
+                address[query..].trim_end_matches([')', ']', '}', ',', '.', ';', ':']).len();
             found.push((start + query + 1, start + query + length.max(1)));
         }
     }
@@ -174,8 +181,8 @@ fn secrets_of_addresses(text: &str) -> Vec<(usize, usize)> {
     found
 }
 
-/// The text with a digest in the place of what is secret in its addresses: enough to tell two apart. It depends on the
-/// text alone.
+/// The text with a digest in the place of what is secret in its addresses: enough to tell two
+/// apart. It depends on the text alone.
 pub(crate) fn sealed(text: &str) -> Cow<'_, str> {
     let found = secrets_of_addresses(text);
     if found.is_empty() || text.contains(SEAL) {
@@ -228,9 +235,15 @@ mod tests {
 
     #[test]
     fn what_was_learned_is_masked_and_trivial_values_are_not() {
-        for value in
-            ["s3cr3t", "hunter2SECRET", "first line\nlonger second line", "1234", "true", "abc", "a\"b\\c"]
-        {
+        for value in [
+            "s3cr3t",
+            "hunter2SECRET",
+            "first line\nlonger second line",
+            "1234",
+            "true",
+            "abc",
+            "a\"b\\c",
+        ] {
             learn(value);
         }
         for (text, masked) in [

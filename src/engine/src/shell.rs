@@ -41,7 +41,8 @@ impl Line {
         self.word(&text)
     }
 
-    /// Options in the form `--name=value`, or `--name`. They are shown as two words where that is read alike.
+    /// Options in the form `--name=value`, or `--name`. They are shown as two words where that is
+    /// read alike.
     pub fn options<S: AsRef<str>>(mut self, options: impl IntoIterator<Item = S>) -> Self {
         for option in options {
             match option.as_ref().split_once('=') {
@@ -89,7 +90,9 @@ mod tests {
         let ascii: String = (1..128u8).map(char::from).collect();
         let each: Vec<String> = ascii.chars().map(String::from).collect();
         let mut words: Vec<&str> = each.iter().map(String::as_str).collect();
-        words.extend(["", "a b", "it's", "~", "$HOME", "`id`", "Früchte", "模型", "-x", "a=b", &ascii]);
+        words.extend([
+            "", "a b", "it's", "~", "$HOME", "`id`", "Früchte", "模型", "-x", "a=b", &ascii,
+        ]);
         for text in &words {
             assert_eq!(read(&word(text)), [*text]);
         }
@@ -100,7 +103,10 @@ mod tests {
     fn options_and_paths_are_read_as_what_they_are() {
         let line = Line::new(["pipe", "run"]).path(Path::new("-p.yaml")).word("base");
         let line = line.options(["--set=a=b c", "--seed=-1", "--resume", "--x="]);
-        assert_eq!(line.to_string(), "pipe run ./-p.yaml base --set 'a=b c' --seed=-1 --resume --x=");
+        assert_eq!(
+            line.to_string(),
+            "pipe run ./-p.yaml base --set 'a=b c' --seed=-1 --resume --x="
+        );
         assert_eq!(inside(Path::new("a b"), "pipe runs"), "cd 'a b' && pipe runs");
         let with = Line::new(["pipe"]).with_variable("PIPE_EPOCHS", "5 0").with_variable("A", "1");
         assert_eq!(with.to_string(), "PIPE_EPOCHS='5 0' A=1 pipe");

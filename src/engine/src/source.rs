@@ -1,8 +1,8 @@
 //! A YAML file that was read, and where a key stands in it. Knows nothing of what the keys mean.
 //!
-//! Settings lose their positions when layers are merged, so a position is found again from the key path: the
-//! file is walked once more with a reader that fails on purpose at the wanted node, and the YAML library says
-//! where that was.
+//! Settings lose their positions when layers are merged, so a position is found again from the key
+//! path: the file is walked once more with a reader that fails on purpose at the wanted node, and
+//! the YAML library says where that was.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,14 +38,16 @@ pub enum Part {
     Value,
 }
 
-/// The content of a file. What a pipe that the shell made gives, as for `<(…)`, is kept: it comes once only.
+/// The content of a file. What a pipe that the shell made gives, as for `<(…)`, is kept: it comes
+/// once only.
 fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
     static GIVEN: Mutex<BTreeMap<PathBuf, Vec<u8>>> = Mutex::new(BTreeMap::new());
     if std::fs::metadata(path).map_or(true, |found| found.is_file() || found.is_dir()) {
         return bounded::read(path, bounded::TEXT);
     }
     if !["/dev/stdin", "/dev/fd", "/proc"].iter().any(|place| path.starts_with(place)) {
-        let text = "it is a pipe or a device, not a file; name a file, or `/dev/stdin` and lead it there";
+        let text =
+            "it is a pipe or a device, not a file; name a file, or `/dev/stdin` and lead it there";
         return Err(std::io::Error::other(text));
     }
     let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,9 +66,8 @@ impl Source {
             std::io::ErrorKind::NotFound => {
                 let error = SpecError::plain(format!("{}: no such file", shown.display()));
                 match neighbour(path) {
-                    Some(name) => {
-                        error.note(format!("did you mean `{}`?", shown.with_file_name(name).display()))
-                    }
+                    Some(name) => error
+                        .note(format!("did you mean `{}`?", shown.with_file_name(name).display())),
                     None => error,
                 }
             }
@@ -97,12 +98,14 @@ impl Source {
         &self.0.text
     }
 
-    /// Parses the whole file. Syntax errors, duplicate keys and too deep nesting are reported with their place.
+    /// Parses the whole file. Syntax errors, duplicate keys and too deep nesting are reported with
+    /// their place.
     pub fn parse(&self) -> Result<serde_yaml::Value, SpecError> {
         let value: serde_yaml::Value = serde_yaml::from_str(self.text()).map_err(|error| {
             let at = error.location().map(|l| Position { line: l.line(), column: l.column() });
             let message = error.to_string();
-            // The library ends its messages with the position, which stands in front of ours already.
+            // The library ends its messages with the position, which stands in front of ours
+            // already.
             let mut message = message.split(" at line ").next().unwrap_or(&message).to_owned();
             if message.contains("as u128") || message.contains("as i128") {
                 message = format!("a whole number above {} is too large for any setting", u64::MAX);
@@ -115,7 +118,8 @@ impl Source {
         Ok(value)
     }
 
-    /// Where the node at `path` stands; `None` if there is no such node. Sequence items are named by index.
+    /// Where the node at `path` stands; `None` if there is no such node. Sequence items are named
+    /// by index.
     pub fn locate(&self, path: &[String], part: Part) -> Option<Position> {
         let document = serde_yaml::Deserializer::from_str(self.text());
         let error = Seek { path, part }.deserialize(document).err()?;
@@ -131,10 +135,13 @@ impl Source {
         (1..=path.len()).rev().find_map(|n| self.locate(&path[..n], Part::Key))
     }
 
-    /// Whether a message may repeat lines of it: those of a file that is not meant for us are its owner's business.
+    /// Whether a message may repeat lines of it: those of a file that is not meant for us are its
+    /// owner's business.
     pub(crate) fn is_quotable(&self) -> bool {
-        let is_ours = |line: &str| ["name:", "stages:", "training:"].iter().any(|key| line.starts_with(key));
-        let extension = self.path().extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        let is_ours =
+            |line: &str| ["name:", "stages:", "training:"].iter().any(|key| line.starts_with(key));
+        let extension =
+            self.path().extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         let named = ["yaml", "yml", "json"].iter().any(|ours| extension.eq_ignore_ascii_case(ours));
         named || self.text().lines().any(is_ours)
     }
@@ -150,7 +157,8 @@ fn neighbour(missing: &Path) -> Option<String> {
     let name = missing.file_name()?.to_str()?;
     let folder = missing.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let entries = std::fs::read_dir(folder).ok()?;
-    let mut names: Vec<String> = entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
+    let mut names: Vec<String> =
+        entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
     names.sort();
     nearest(name, names.iter().map(String::as_str)).map(str::to_owned)
 }
@@ -169,9 +177,9 @@ fn help(message: &str, line: &str) -> Option<&'static str> {
     }
 }
 
-/// How many characters the key or value takes that begins at `column` (counted from 1) of a line, as far as the line
-/// goes; at least 1. YAML's words, quotes, lists and mappings as people write them; only marks under an excerpt depend
-/// on it.
+/// How many characters the key or value takes that begins at `column` (counted from 1) of a line,
+/// as far as the line goes; at least 1. YAML's words, quotes, lists and mappings as people write
+/// them; only marks under an excerpt depend on it.
 pub(crate) fn token(line: &str, column: usize) -> usize {
     let line: Vec<char> = line.trim_end().chars().collect();
     let (before, rest) = line.split_at(column.saturating_sub(1).min(line.len()));

@@ -31,7 +31,8 @@ impl Signal {
         }
     }
 
-    /// Exit code of the process: 130 after Ctrl-C, 75 (try again later) after SIGTERM or SIGHUP, 1 otherwise.
+    /// Exit code of the process: 130 after Ctrl-C, 75 (try again later) after SIGTERM or SIGHUP, 1
+    /// otherwise.
     pub fn exit_code(self) -> u8 {
         match self {
             Signal::Interrupt => 130,

@@ -1,5 +1,5 @@
-//! What is read from the disk to get at the weights of a checkpoint. A process of its own, since the system counts by
-//! process.
+//! What is read from the disk to get at the weights of a checkpoint. A process of its own, since
+//! the system counts by process.
 #![cfg(target_os = "linux")]
 
 use std::path::Path;

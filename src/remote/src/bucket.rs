@@ -1,5 +1,5 @@
-//! What is asked of a store, one call after the other: the newest index, a new one, objects by key. The thread that
-//! calls waits; tokio runs only meanwhile.
+//! What is asked of a store, one call after the other: the newest index, a new one, objects by key.
+//! The thread that calls waits; tokio runs only meanwhile.
 
 use std::error::Error as _;
 use std::future::Future;
@@ -37,7 +37,8 @@ pub(crate) struct Bucket {
     runtime: Runtime,
     pub(crate) store: Arc<dyn ObjectStore>,
     own: Path,
-    /// Where earlier versions had the pipeline, if that is elsewhere. Names in other scripts could share it.
+    /// Where earlier versions had the pipeline, if that is elsewhere. Names in other scripts could
+    /// share it.
     former: Option<Path>,
     /// Which of both it is, once the store was asked.
     settled: OnceLock<Path>,
@@ -64,9 +65,11 @@ impl Bucket {
 
     pub fn over(opened: Opened, url: String, pipeline: &str) -> Result<Self, RemoteError> {
         let runtime = Builder::new_current_thread().enable_time().max_blocking_threads(8).build();
-        let runtime = runtime.map_err(|e| RemoteError::local(format!("failed to start a runtime: {e}")))?;
+        let runtime =
+            runtime.map_err(|e| RemoteError::local(format!("failed to start a runtime: {e}")))?;
         let below = |name: String| Path::from(format!("{}/{name}", opened.prefix));
-        let (own, former) = (below(names::of_pipeline(pipeline)), below(names::plain_name(pipeline)));
+        let (own, former) =
+            (below(names::of_pipeline(pipeline)), below(names::plain_name(pipeline)));
         let former = Some(former).filter(|former| *former != own);
         let settled = if former.is_none() { OnceLock::from(own.clone()) } else { OnceLock::new() };
         let pipeline = pipeline.to_owned();
@@ -74,7 +77,8 @@ impl Bucket {
         Ok(Self { runtime, store, own, former, settled, pipeline, url, hint, unsynced })
     }
 
-    /// Finds out where the pipeline is in the store. What an earlier version put there stays where it is.
+    /// Finds out where the pipeline is in the store. What an earlier version put there stays where
+    /// it is.
     pub(crate) fn settle(&self) -> Result<(), RemoteError> {
         let Some(former) = self.former.as_ref().filter(|_| self.settled.get().is_none()) else {
             return Ok(());
@@ -153,7 +157,11 @@ impl Bucket {
     }
 
     /// An index, whosever it is, and where it is.
-    fn any_index(&self, prefix: &Path, generation: u64) -> Result<Option<(Path, Index)>, RemoteError> {
+    fn any_index(
+        &self,
+        prefix: &Path,
+        generation: u64,
+    ) -> Result<Option<(Path, Index)>, RemoteError> {
         let at = below(prefix, &self.index_key(generation));
         let read = self.wait(async { self.store.get(&at).await?.bytes().await });
         let bytes = match read {
@@ -177,7 +185,8 @@ impl Bucket {
     fn generations_in(&self, prefix: &Path) -> Result<Vec<u64>, RemoteError> {
         let folder = below(prefix, INDEXES);
         let number = |path: &Path| path.filename()?.strip_suffix(".json")?.parse().ok();
-        let listed = self.list(&folder, MOST_INDEXES, "list the indexes", |found| number(&found.location))?;
+        let listed =
+            self.list(&folder, MOST_INDEXES, "list the indexes", |found| number(&found.location))?;
         let mut all: Vec<u64> = listed.into_iter().flatten().collect();
         all.sort_unstable();
         Ok(all)
@@ -234,7 +243,8 @@ impl Bucket {
     pub fn objects(&self) -> Result<Vec<(Path, DateTime<Utc>)>, RemoteError> {
         let indexes = self.at(INDEXES);
         let kept = |found: ObjectMeta| {
-            (!found.location.prefix_matches(&indexes)).then_some((found.location, found.last_modified))
+            (!found.location.prefix_matches(&indexes))
+                .then_some((found.location, found.last_modified))
         };
         let listed = self.list(self.prefix(), MOST_OBJECTS, "list the objects", kept)?;
         Ok(listed.into_iter().flatten().collect())
@@ -248,9 +258,11 @@ impl Bucket {
         doing: &str,
         kept: impl Fn(ObjectMeta) -> T,
     ) -> Result<Vec<T>, RemoteError> {
-        let listed = self.store.list(Some(folder)).take(most + 1).map_ok(kept).try_collect::<Vec<T>>();
+        let listed =
+            self.store.list(Some(folder)).take(most + 1).map_ok(kept).try_collect::<Vec<T>>();
         let listed = self.wait(async { tokio::time::timeout(LONGEST_LIST, listed).await });
-        let listed = listed.map_err(|_| self.endless(doing, "is not at its end after ten minutes"))?;
+        let listed =
+            listed.map_err(|_| self.endless(doing, "is not at its end after ten minutes"))?;
         let listed = listed.map_err(|e| self.error(doing, &e))?;
         match listed.len() > most {
             true => Err(self.endless(doing, &format!("names more than {most} objects"))),
@@ -287,18 +299,24 @@ fn below(prefix: &Path, key: &str) -> Path {
     prefix.parts().chain(Path::from(key).parts()).collect()
 }
 
-/// Whether a store cannot put under a condition. Then the number is looked for first, which two at the same moment can get past.
+/// Whether a store cannot put under a condition. Then the number is looked for first, which two at
+/// the same moment can get past.
 fn knows_no_conditions(error: &Error) -> bool {
-    matches!(error, Error::NotImplemented { .. }) || error.to_string().contains("<Code>NotImplemented</Code>")
+    matches!(error, Error::NotImplemented { .. })
+        || error.to_string().contains("<Code>NotImplemented</Code>")
 }
 
-/// Whether a folder is on a file system without hard links, which are how a file is put under the condition that there is
-/// none yet. That somebody else puts one at the same moment is then not noticed, and said once.
+/// Whether a folder is on a file system without hard links, which are how a file is put under the
+/// condition that there is none yet. That somebody else puts one at the same moment is then not
+/// noticed, and said once.
 fn has_no_links(error: &Error) -> bool {
     let causes = std::iter::successors(error.source(), |cause| (*cause).source());
     let refused = causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|cause| {
-        use io::ErrorKind::{CrossesDevices, InvalidInput, PermissionDenied, TooManyLinks, Unsupported};
-        [CrossesDevices, InvalidInput, PermissionDenied, TooManyLinks, Unsupported].contains(&cause.kind())
+        use io::ErrorKind::{
+            CrossesDevices, InvalidInput, PermissionDenied, TooManyLinks, Unsupported,
+        };
+        [CrossesDevices, InvalidInput, PermissionDenied, TooManyLinks, Unsupported]
+            .contains(&cause.kind())
     });
     static WARNED: AtomicBool = AtomicBool::new(false);
     if refused && !WARNED.swap(true, Ordering::Relaxed) {

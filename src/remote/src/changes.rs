@@ -1,5 +1,5 @@
-//! What has changed in the folder since it was last the same as the store. Only the last change of a name counts, so a
-//! store that is slow or gone makes this no longer than the state itself.
+//! What has changed in the folder since it was last the same as the store. Only the last change of
+//! a name counts, so a store that is slow or gone makes this no longer than the state itself.
 
 use std::collections::BTreeMap;
 
@@ -57,10 +57,9 @@ impl Changes {
     pub fn put_back(&mut self, all: Vec<Numbered>) {
         for (number, path, change) in all {
             let overtaken = self.by_path.contains_key(&path)
-                || self
-                    .by_path
-                    .iter()
-                    .any(|(newer, (_, change))| matches!(change, Change::Gone) && is_within(&path, newer));
+                || self.by_path.iter().any(|(newer, (_, change))| {
+                    matches!(change, Change::Gone) && is_within(&path, newer)
+                });
             if !overtaken {
                 self.by_path.insert(path, (number, change));
             }

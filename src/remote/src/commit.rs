@@ -1,4 +1,5 @@
-//! One step of the mirror: the objects first, then the index that lists them, then what no index lists any more goes.
+//! One step of the mirror: the objects first, then the index that lists them, then what no index
+//! lists any more goes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -93,7 +94,8 @@ impl Committer {
         let Entry { mark, object, .. } = match known.get(&sha256) {
             Some((owner, entry)) => {
                 sent(pin.bytes);
-                // The same content under the same name keeps its object; under another name it borrows it.
+                // The same content under the same name keeps its object; under another name it
+                // borrows it.
                 let object = entry.key(owner);
                 match owner == path {
                     true => entry.clone(),
@@ -114,7 +116,9 @@ impl Committer {
                         self.bucket.put_bytes(&key, bytes.to_vec())?;
                         sent(pin.bytes);
                     }
-                    Opened::File(file) => self.bucket.put_file(&key, file, pin.bytes, &sha256, sent)?,
+                    Opened::File(file) => {
+                        self.bucket.put_file(&key, file, pin.bytes, &sha256, sent)?
+                    }
                 }
                 self.sent += pin.bytes;
                 self.put.insert(sha256.clone(), (Instant::now(), path.to_owned(), entry.clone()));
@@ -144,7 +148,8 @@ impl Committer {
             return Ok(());
         }
         let listed = self.base.objects();
-        let put: BTreeSet<String> = self.put.values().map(|(_, path, entry)| entry.key(path)).collect();
+        let put: BTreeSet<String> =
+            self.put.values().map(|(_, path, entry)| entry.key(path)).collect();
         let is_there = |key: &String| listed.contains_key(key) || put.contains(key);
         let next = self.base.next(files);
         if let Some(key) = next.objects().keys().find(|key| !is_there(key)) {
@@ -157,7 +162,8 @@ impl Committer {
             ..State::of(&self.bucket.url, index.clone())
         };
         remembered(&next, Some(self.base.commit.clone())).save(&root)?;
-        // Should there be no answer, whether it is there is found out the next time, from what was noted.
+        // Should there be no answer, whether it is there is found out the next time, from what was
+        // noted.
         let older = match self.bucket.create(&next)? {
             Put::Done(older) => older,
             Put::Taken => {
@@ -175,7 +181,8 @@ impl Committer {
         Ok(())
     }
 
-    /// Takes in what other processes of this folder have put, and what became of an index whose putting was not answered.
+    /// Takes in what other processes of this folder have put, and what became of an index whose
+    /// putting was not answered.
     fn catch_up(&mut self, state: Option<&State>) -> Result<(), RemoteError> {
         let Some(state) = state else { return Ok(()) };
         if state.instead_of.is_some() {
@@ -203,7 +210,9 @@ impl Committer {
                  Two trainings each need a store of their own",
                 there.origin()
             ),
-            None => format!("store {url}: it was emptied while this run went on; nothing more goes there"),
+            None => format!(
+                "store {url}: it was emptied while this run went on; nothing more goes there"
+            ),
         };
         RemoteError::new(Kind::Continued, text)
     }
@@ -212,9 +221,11 @@ impl Committer {
     pub fn sweep(&self) {
         let Ok(objects) = self.bucket.objects() else { return };
         let Ok(Some(newest)) = self.bucket.newest() else { return };
-        let listed: BTreeSet<Path> = newest.objects().keys().map(|key| self.bucket.at(key)).collect();
+        let listed: BTreeSet<Path> =
+            newest.objects().keys().map(|key| self.bucket.at(key)).collect();
         let now = chrono::Utc::now();
-        let left = objects.into_iter().filter(|(at, put)| now - *put > LEFTOVER && !listed.contains(at));
+        let left =
+            objects.into_iter().filter(|(at, put)| now - *put > LEFTOVER && !listed.contains(at));
         self.bucket.remove_at(left.map(|(at, _)| at).collect());
     }
 }

@@ -1,5 +1,5 @@
-//! The folder as it stands, the store as it stands, and what was last the same in both: what is to go which way. Pure,
-//! but for the question whether a file has a certain content.
+//! The folder as it stands, the store as it stands, and what was last the same in both: what is to
+//! go which way. Pure, but for the question whether a file has a certain content.
 
 use std::collections::BTreeMap;
 
@@ -47,15 +47,23 @@ pub(crate) fn compare(
 ) -> Verdict {
     let busy = |path: &str| here.busy.iter().any(|busy| is_within(path, busy));
     let listed = there.files.iter().filter(|(path, _)| !busy(path));
-    let differs =
-        |path: &String, file: &Standing| there.files.get(path).is_none_or(|entry| !same(path, file, entry));
-    let changed: Vec<String> =
-        here.files.iter().filter(|(path, file)| differs(path, file)).map(|(path, _)| path.clone()).collect();
-    let missing: Vec<String> =
-        listed.filter(|(path, _)| !here.files.contains_key(*path)).map(|(path, _)| path.clone()).collect();
+    let differs = |path: &String, file: &Standing| {
+        there.files.get(path).is_none_or(|entry| !same(path, file, entry))
+    };
+    let changed: Vec<String> = here
+        .files
+        .iter()
+        .filter(|(path, file)| differs(path, file))
+        .map(|(path, _)| path.clone())
+        .collect();
+    let missing: Vec<String> = listed
+        .filter(|(path, _)| !here.files.contains_key(*path))
+        .map(|(path, _)| path.clone())
+        .collect();
 
     if state.is_some_and(|state| is_ours(state, there)) {
-        // Nobody else was there since. What is missing was removed on purpose, or by a run that went on, or is lost.
+        // Nobody else was there since. What is missing was removed on purpose, or by a run that
+        // went on, or is lost.
         let removed = |path: &String| state.is_some_and(|state| state.was_removed(path));
         let went_on = |path: &String| {
             let run = run_of(path).map(|run| format!("{run}/metadata.json"));
@@ -80,14 +88,18 @@ pub(crate) fn compare(
     let (replaced, gone_there): (Vec<String>, Vec<String>) =
         older.iter().cloned().partition(|path| there.files.contains_key(path));
     let get = |more: &[String]| {
-        let all =
-            missing.iter().chain(&replaced).chain(more.iter().filter(|path| there.files.contains_key(*path)));
+        let all = missing
+            .iter()
+            .chain(&replaced)
+            .chain(more.iter().filter(|path| there.files.contains_key(*path)));
         all.cloned().collect()
     };
     match take {
         _ if own.is_empty() => Verdict::Go(Way { get: get(&[]), gone_there, ..Way::default() }),
         None => Verdict::Diverged(own),
-        Some(Take::Store) => Verdict::Go(Way { get: get(&own), gone_there, aside: own, ..Way::default() }),
+        Some(Take::Store) => {
+            Verdict::Go(Way { get: get(&own), gone_there, aside: own, ..Way::default() })
+        }
         Some(Take::Folder) => {
             let put = own.into_iter().chain(older).collect();
             Verdict::Go(Way { put, gone_here: missing, ..Way::default() })
@@ -99,13 +111,15 @@ pub(crate) fn compare(
 pub(crate) fn is_ours(state: &State, there: &Index) -> bool {
     let State { index, instead_of, .. } = state;
     index.line == there.line
-        && (index.commit == there.commit || instead_of.as_ref().is_some_and(|old| *old == there.commit))
+        && (index.commit == there.commit
+            || instead_of.as_ref().is_some_and(|old| *old == there.commit))
 }
 
 /// The folder of the numbered run that a file belongs to.
 fn run_of(path: &str) -> Option<&str> {
-    let is_run =
-        |part: &str| part.strip_prefix("run_").is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    let is_run = |part: &str| {
+        part.strip_prefix("run_").is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))
+    };
     let mut end = 0;
     for part in path.split('/') {
         end += part.len();
@@ -175,7 +189,8 @@ mod tests {
                 files: contents.keys().map(|name| (name.clone(), standing)).collect(),
                 busy: self.busy.clone(),
             };
-            let same = |path: &str, _: &Standing, entry: &Entry| contents[path].sha256 == entry.sha256;
+            let same =
+                |path: &str, _: &Standing, entry: &Entry| contents[path].sha256 == entry.sha256;
             compare(&here, self.state.as_ref(), &self.there, take, &same)
         }
 
@@ -219,7 +234,9 @@ mod tests {
     fn what_is_lost_comes_back_and_what_was_removed_does_not() {
         Case::new("a:1", "a:1 b:1", "a:1 b:1").alone().goes("get b");
         let removed = Case::new("a:1", "a:1 runs/run_001/x:1", "a:1 runs/run_001/x:1").alone();
-        removed.change(|state| state.removed.push("runs/run_001".into())).goes("gone here runs/run_001/x");
+        removed
+            .change(|state| state.removed.push("runs/run_001".into()))
+            .goes("gone here runs/run_001/x");
         // The run went on, so a checkpoint of it that is missing was given up.
         let of_run = "r/run_001/metadata.json:1 r/run_001/c/e1:1";
         Case::new("r/run_001/metadata.json:2 r/run_001/c/e2:1", of_run, of_run)
@@ -262,7 +279,8 @@ mod tests {
         let half = Case::new("a:2", "a:2", "a:1");
         let old = half.there.commit.clone();
         half.change(|state| state.instead_of = Some(old)).goes("put a");
-        let lost = Case::new("a:2", "a:2", "a:3").change(|state| state.instead_of = Some("older".into()));
+        let lost =
+            Case::new("a:2", "a:2", "a:3").change(|state| state.instead_of = Some("older".into()));
         assert_eq!(lost.verdict(None), Verdict::Diverged(vec!["a".into()]));
     }
 

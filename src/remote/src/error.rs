@@ -1,5 +1,6 @@
-//! What can go wrong between a folder and its store, in words for the person who has to do something. What a server
-//! answers is cut down to its code and its message: whole answers can hold signatures and names of keys.
+//! What can go wrong between a folder and its store, in words for the person who has to do
+//! something. What a server answers is cut down to its code and its message: whole answers can hold
+//! signatures and names of keys.
 
 use object_store::Error;
 use pipe_engine::store::StoreError;
@@ -34,7 +35,8 @@ impl RemoteError {
         Self { kind, message: message.into() }
     }
 
-    /// What a store said about what was asked of it. `url`: as the user wrote it. `hint`: what the environment lacks.
+    /// What a store said about what was asked of it. `url`: as the user wrote it. `hint`: what the
+    /// environment lacks.
     pub fn of(url: &str, doing: &str, error: &Error, hint: Option<&str>) -> Self {
         let (kind, mut message) = explain(error);
         if let (Some(hint), Kind::Setting | Kind::Passing) = (hint, kind) {
@@ -64,11 +66,21 @@ fn explain(error: &Error) -> (Kind, String) {
     let text = chain(error);
     let code = tag(&text, "Code").unwrap_or_default();
     match code {
-        "NoSuchBucket" | "ContainerNotFound" => return (Kind::Setting, "there is no such bucket".into()),
-        "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" | "AuthenticationFailed" => {
-            return (Kind::Setting, format!("the credentials in the environment are not accepted ({code})"));
+        "NoSuchBucket" | "ContainerNotFound" => {
+            return (Kind::Setting, "there is no such bucket".into());
         }
-        "ExpiredToken" => return (Kind::Passing, "the credentials have expired (ExpiredToken)".into()),
+        "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "InvalidToken"
+        | "AuthenticationFailed" => {
+            return (
+                Kind::Setting,
+                format!("the credentials in the environment are not accepted ({code})"),
+            );
+        }
+        "ExpiredToken" => {
+            return (Kind::Passing, "the credentials have expired (ExpiredToken)".into());
+        }
         _ => {}
     }
     let beside = if code.is_empty() { String::new() } else { format!(" ({code})") };
@@ -111,8 +123,9 @@ fn innermost(error: &dyn std::error::Error) -> String {
     let text = last.to_string();
     let line = text.split(['\n', '<']).find(|line| !line.trim().is_empty()).unwrap_or_default();
     // What stands behind the `?` of an address can be a signature.
-    let words =
-        line.split_whitespace().map(|word| if word.contains("://") { before(word, '?') } else { word });
+    let words = line
+        .split_whitespace()
+        .map(|word| if word.contains("://") { before(word, '?') } else { word });
     let line = words.collect::<Vec<_>>().join(" ");
     line.chars().take(200).collect::<String>().trim_end_matches(':').to_owned()
 }
@@ -165,8 +178,12 @@ mod tests {
 
     #[test]
     fn a_hint_stands_where_it_may_help() {
-        let said =
-            RemoteError::of("s3://b", "write", &generic("connection refused"), Some("AWS_X is not set"));
+        let said = RemoteError::of(
+            "s3://b",
+            "write",
+            &generic("connection refused"),
+            Some("AWS_X is not set"),
+        );
         assert!(said.message.ends_with("connection refused (AWS_X is not set)"), "{said}");
     }
 }

@@ -1,4 +1,5 @@
-//! Files of the store into the folder: whole and verified, or not at all; what says that they are there comes last.
+//! Files of the store into the folder: whole and verified, or not at all; what says that they are
+//! there comes last.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -53,7 +54,8 @@ pub(crate) fn fetch(
         atomic::create_folder(target.parent().unwrap_or(&project.root))?;
         let key = entry.key(path);
         let same = there.entry(key.clone()).or_default();
-        // A run's `best` and `last` are names of its own files. Whoever writes to any other file means that one alone.
+        // A run's `best` and `last` are names of its own files. Whoever writes to any other file
+        // means that one alone.
         if let Some(own) = same.iter().find(|same| are_of_one_run(same, &target)) {
             atomic::link(own, &target)?;
         } else if let Some(same) = same.first() {
@@ -97,7 +99,13 @@ fn rank(path: &str) -> u8 {
     }
 }
 
-fn one(bucket: &Bucket, path: &str, key: &str, entry: &Entry, target: &Path) -> Result<(), RemoteError> {
+fn one(
+    bucket: &Bucket,
+    path: &str,
+    key: &str,
+    entry: &Entry,
+    target: &Path,
+) -> Result<(), RemoteError> {
     let mut failed = None;
     let written = atomic::write(target, |out| {
         let mut hash = Sha256::new();
@@ -110,9 +118,9 @@ fn one(bucket: &Bucket, path: &str, key: &str, entry: &Entry, target: &Path) -> 
             return Err(io::Error::other("not fetched"));
         }
         if hex(&hash.finalize()) != entry.sha256 {
-            failed = Some(
-                bucket.damaged(format!("{key} does not have the content that its index lists for {path}")),
-            );
+            failed = Some(bucket.damaged(format!(
+                "{key} does not have the content that its index lists for {path}"
+            )));
             return Err(io::Error::other("damaged"));
         }
         Ok(())
@@ -146,7 +154,8 @@ fn make_sure_of_room(folder: &Path, bytes: u64) -> Result<(), RemoteError> {
     }
 }
 
-/// Whether the file at a path has an entry's content; read only if its size fits and its time does not.
+/// Whether the file at a path has an entry's content; read only if its size fits and its time does
+/// not.
 pub(crate) fn has_content(path: &Path, bytes: u64, modified: u64, entry: &Entry) -> bool {
     if bytes != entry.bytes {
         return false;

@@ -1,5 +1,6 @@
-//! What of a project's folder is the state of one pipeline: the records of its stages, its numbered runs, and the files
-//! that its stages put elsewhere. Caches, locks, logs of jobs, half files and what was set aside are not.
+//! What of a project's folder is the state of one pipeline: the records of its stages, its numbered
+//! runs, and the files that its stages put elsewhere. Caches, locks, logs of jobs, half files and
+//! what was set aside are not.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -34,16 +35,18 @@ pub(crate) struct Scan {
 }
 
 impl Project {
-    /// What the stages of a pipeline keep. Outputs of commands are not among it: they may be anything, and are made again
-    /// where they are missed.
+    /// What the stages of a pipeline keep. Outputs of commands are not among it: they may be
+    /// anything, and are made again where they are missed.
     pub fn of(root: &Path, graph: &Graph) -> Self {
         let runs = graph.stages().filter_map(|stage| stage.stage.runs());
         let stages = graph.stages().filter(|stage| stage.kind != "command");
-        let outputs = stages.flat_map(|stage| stage.files.writes.iter().map(|(_, path)| path.clone()));
+        let outputs =
+            stages.flat_map(|stage| stage.files.writes.iter().map(|(_, path)| path.clone()));
         Self::new(root, &graph.pipeline.name, runs, outputs)
     }
 
-    /// A pipeline with these folders of numbered runs, and stages that were told to write these files.
+    /// A pipeline with these folders of numbered runs, and stages that were told to write these
+    /// files.
     pub fn new(
         root: &Path,
         pipeline: &str,
@@ -54,14 +57,15 @@ impl Project {
         Self { root: root.to_owned(), pipeline: pipeline.to_owned(), places }
     }
 
-    /// A file's path as the index has it, or that of a run's folder; none if it is no part of the state.
+    /// A file's path as the index has it, or that of a run's folder; none if it is no part of the
+    /// state.
     pub(crate) fn relative(&self, path: &Path) -> Option<String> {
         let relative = as_text(path.strip_prefix(&self.root).ok()?)?;
         self.places.covers(&relative).then_some(relative)
     }
 
-    /// The path that an index lists, if it is one of the state. All that is fetched, looked at and removed because an index
-    /// says so comes through here.
+    /// The path that an index lists, if it is one of the state. All that is fetched, looked at and
+    /// removed because an index says so comes through here.
     pub(crate) fn of_index(&self, path: &str) -> Option<StatePath> {
         self.places.path(path)
     }
@@ -88,7 +92,8 @@ impl Project {
                 self.add_all(&run.folder, &mut scan.files);
             }
         }
-        let listed = |folder| std::fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten();
+        let listed =
+            |folder| std::fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten();
         for entry in self.places.records().flat_map(listed) {
             let path = entry.path();
             match record_is_held(&self.root, &self.pipeline, &entry.file_name().to_string_lossy()) {
@@ -119,7 +124,8 @@ impl Project {
     }
 }
 
-/// A relative path as an index has it; none for one that leads out of the folder that it begins in, or is no text.
+/// A relative path as an index has it; none for one that leads out of the folder that it begins in,
+/// or is no text.
 pub(crate) fn as_text(path: &Path) -> Option<String> {
     let part = |part| match part {
         Component::Normal(part) => OsStr::to_str(part),

@@ -1,5 +1,6 @@
-//! HTTP for `object_store`, over the blocking `ureq` that the program has for downloads. Each request is carried out by
-//! a thread of tokio's pool. Answers are read whole: what is asked for is never larger than a part.
+//! HTTP for `object_store`, over the blocking `ureq` that the program has for downloads. Each
+//! request is carried out by a thread of tokio's pool. Answers are read whole: what is asked for is
+//! never larger than a part.
 
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,8 +11,8 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use object_store::ClientOptions;
 use object_store::client::{
-    ClientConfigKey, HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
-    HttpService,
+    ClientConfigKey, HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest,
+    HttpResponse, HttpService,
 };
 use ureq::http::{Method, Request, header};
 use ureq::{Agent, SendBody};
@@ -39,7 +40,8 @@ impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let asked = |key| options.get_config_value(&key);
         let duration = |key| asked(key).and_then(|text| humantime::parse_duration(&text).ok());
-        // object_store lets a client refuse what is not encrypted, and asks a machine's own metadata without.
+        // object_store lets a client refuse what is not encrypted, and asks a machine's own
+        // metadata without.
         let https_only = asked(ClientConfigKey::AllowHttp).as_deref() != Some("true");
         let agent: Agent = Agent::config_builder()
             .https_only(https_only)
@@ -79,7 +81,11 @@ impl HttpService for Service {
     }
 }
 
-fn send(agent: &Agent, request: Request<()>, mut pieces: Pieces) -> Result<HttpResponse, HttpError> {
+fn send(
+    agent: &Agent,
+    request: Request<()>,
+    mut pieces: Pieces,
+) -> Result<HttpResponse, HttpError> {
     let (mut parts, ()) = request.into_parts();
     let answered = if pieces.length > 0 || matches!(parts.method, Method::PUT | Method::POST) {
         // Without it the body would be sent in chunks, which stores refuse.
@@ -101,15 +107,18 @@ fn send(agent: &Agent, request: Request<()>, mut pieces: Pieces) -> Result<HttpR
     Ok(HttpResponse::from_parts(parts, bytes.into()))
 }
 
-/// What object_store is to make of an error. A request that was sent twice does no harm here: objects have their content
-/// in their names, and who takes an index's number is found out by reading it.
+/// What object_store is to make of an error. A request that was sent twice does no harm here:
+/// objects have their content in their names, and who takes an index's number is found out by
+/// reading it.
 fn failed(error: ureq::Error) -> HttpError {
     let kind = match &error {
         ureq::Error::Timeout(_) => HttpErrorKind::Timeout,
         ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => HttpErrorKind::Connect,
         ureq::Error::Protocol(_) => HttpErrorKind::Request,
         ureq::Error::Io(error) => match error.kind() {
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::AddrNotAvailable => HttpErrorKind::Connect,
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::AddrNotAvailable => {
+                HttpErrorKind::Connect
+            }
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => HttpErrorKind::Timeout,
             _ => HttpErrorKind::Request,
         },

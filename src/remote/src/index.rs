@@ -1,5 +1,5 @@
-//! The index of a pipeline's state: which files there are, what each one holds, and which object has it. It is what
-//! makes a change of the store count.
+//! The index of a pipeline's state: which files there are, what each one holds, and which object
+//! has it. It is what makes a change of the store count.
 
 use std::collections::BTreeMap;
 
@@ -51,8 +51,9 @@ impl Entry {
     }
 }
 
-/// An object's key: the file's path, with the beginning of the content's digest and a mark in its name. A person finds the
-/// file, and no key is ever used twice: so nobody who removes an old object, however late, removes a newer one.
+/// An object's key: the file's path, with the beginning of the content's digest and a mark in its
+/// name. A person finds the file, and no key is ever used twice: so nobody who removes an old
+/// object, however late, removes a newer one.
 pub fn key(path: &str, sha256: &str, mark: &str) -> String {
     let digest = format!("{}{mark}", sha256.get(..8).unwrap_or(sha256));
     let (folder, name) = path.rsplit_once('/').map_or(("", path), |(folder, name)| (folder, name));
@@ -100,7 +101,9 @@ impl Index {
         let index: Self = checked::from_bytes(bytes)?;
         match index.schema_version {
             SCHEMA_VERSION => Ok(index),
-            other => Err(format!("written in form {other}, and this program knows {SCHEMA_VERSION}")),
+            other => {
+                Err(format!("written in form {other}, and this program knows {SCHEMA_VERSION}"))
+            }
         }
     }
 
@@ -149,7 +152,8 @@ mod tests {
     #[test]
     fn an_index_comes_back_and_damage_is_found() {
         let mut files = BTreeMap::new();
-        let entry = Entry { sha256: "ab".into(), bytes: 3, modified: 7, mark: mark(), object: None };
+        let entry =
+            Entry { sha256: "ab".into(), bytes: 3, modified: 7, mark: mark(), object: None };
         files.insert("a".to_owned(), entry);
         let index = Index::empty("p").next(files);
         assert_eq!(Index::from_bytes(index.to_text().as_bytes()), Ok(index.clone()));

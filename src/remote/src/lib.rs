@@ -1,11 +1,14 @@
-//! The state of a pipeline in object storage: mirrored while the pipeline runs, fetched on another machine.
+//! The state of a pipeline in object storage: mirrored while the pipeline runs, fetched on another
+//! machine.
 //!
-//! Knows files, digests and buckets; nothing of what the files mean but which ones belong together. The engine knows
-//! nothing of this crate: it tells a listener which names it changed (`pipe_engine::store::watch`).
+//! Knows files, digests and buckets; nothing of what the files mean but which ones belong together.
+//! The engine knows nothing of this crate: it tells a listener which names it changed
+//! (`pipe_engine::store::watch`).
 //!
-//! The rule that all of this keeps: an object is put once, under a name that says what its content is, and an index that
-//! lists it is put after it, under a number of its own that nobody else can take. So at every instant, whatever was
-//! killed, the newest index describes a state in which the project's folder once was, and all of it is there.
+//! The rule that all of this keeps: an object is put once, under a name that says what its content
+//! is, and an index that lists it is put after it, under a number of its own that nobody else can
+//! take. So at every instant, whatever was killed, the newest index describes a state in which the
+//! project's folder once was, and all of it is there.
 
 // What comes from outside must not be able to end the program.
 #![cfg_attr(

@@ -1,5 +1,6 @@
-//! The thread that keeps a store as new as the folder while a pipeline runs. It hears of every change at once, waits
-//! until things are quiet, and brings all of it over in one step; the training never waits for it.
+//! The thread that keeps a store as new as the folder while a pipeline runs. It hears of every
+//! change at once, waits until things are quiet, and brings all of it over in one step; the
+//! training never waits for it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,7 +19,8 @@ use crate::folder::Project;
 use crate::pin::Pin;
 use crate::start::Prepared;
 
-/// A change is brought over when nothing else has changed for so long, or after so long at the latest.
+/// A change is brought over when nothing else has changed for so long, or after so long at the
+/// latest.
 const QUIET: Duration = Duration::from_millis(if cfg!(feature = "faults") { 2 } else { 300 });
 const LATEST: Duration = Duration::from_secs(2);
 /// After a failure that lasted: first so long, then twice as long, up to this.
@@ -81,7 +83,10 @@ struct State {
 
 impl Mirror {
     /// Starts with what the store lacks. `tell` is called by the mirror's thread.
-    pub fn start(prepared: Prepared, tell: impl Fn(Notice) + Send + 'static) -> Result<Self, RemoteError> {
+    pub fn start(
+        prepared: Prepared,
+        tell: impl Fn(Notice) + Send + 'static,
+    ) -> Result<Self, RemoteError> {
         let Prepared { bucket, project, base, put, gone, .. } = prepared;
         let shared = Arc::new(Shared {
             project: project.clone(),
@@ -91,7 +96,8 @@ impl Mirror {
             waited: AtomicU64::new(0),
         });
         gone.into_iter().for_each(|path| shared.note(path, |_| Some(Change::Gone)));
-        put.into_iter().for_each(|path| shared.note(path.clone(), |root| pinned(&root.join(&path))));
+        put.into_iter()
+            .for_each(|path| shared.note(path.clone(), |root| pinned(&root.join(&path))));
         let url = bucket.url.clone();
         let worker = Worker {
             shared: shared.clone(),
@@ -99,7 +105,8 @@ impl Mirror {
             tell: Box::new(tell),
         };
         let thread = std::thread::Builder::new().name("mirror".into()).spawn(move || worker.run());
-        let thread = thread.map_err(|e| RemoteError::local(format!("failed to start a thread: {e}")))?;
+        let thread =
+            thread.map_err(|e| RemoteError::local(format!("failed to start a thread: {e}")))?;
         Ok(Self { shared, thread: Some(thread), url })
     }
 
@@ -113,11 +120,17 @@ impl Mirror {
         self.shared.hear(news);
     }
 
-    /// Waits until all is over there, and ends. `waiting` is told, again and again, of the files and bytes that are left.
+    /// Waits until all is over there, and ends. `waiting` is told, again and again, of the files
+    /// and bytes that are left.
     ///
     /// # Errors
-    /// What is left could not be brought over, or not in the time that is left after a wish to stop.
-    pub fn finish(mut self, stop: &Stop, waiting: &mut dyn FnMut(usize, u64)) -> Result<Report, RemoteError> {
+    /// What is left could not be brought over, or not in the time that is left after a wish to
+    /// stop.
+    pub fn finish(
+        mut self,
+        stop: &Stop,
+        waiting: &mut dyn FnMut(usize, u64),
+    ) -> Result<Report, RemoteError> {
         self.shared.state().closing = true;
         self.shared.wake.notify_all();
         let mut deadline = None;
@@ -137,15 +150,19 @@ impl Mirror {
             let (files, bytes) = state.changes.waiting();
             let left = bytes + self.shared.left.load(Ordering::Relaxed);
             drop(state);
-            if self.thread.as_ref().is_none_or(JoinHandle::is_finished) && self.shared.state().ended.is_none()
+            if self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+                && self.shared.state().ended.is_none()
             {
                 break Err(RemoteError::local("the mirror's thread is gone"));
             }
             if stop.requested().is_some() {
                 let deadline = *deadline.get_or_insert_with(|| Instant::now() + AFTER_STOP);
                 if Instant::now() >= deadline {
-                    let text =
-                        format!("{:.1} MB were left after {} s", left as f64 / 1e6, AFTER_STOP.as_secs());
+                    let text = format!(
+                        "{:.1} MB were left after {} s",
+                        left as f64 / 1e6,
+                        AFTER_STOP.as_secs()
+                    );
                     // The thread is at it until the process ends.
                     self.thread = None;
                     break Err(RemoteError::new(Kind::Passing, text));
@@ -295,7 +312,8 @@ impl Worker {
                 return false;
             }
             let time = due.map_or(Duration::from_secs(3600), |due| due - now);
-            (state, _) = self.shared.wake.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner);
+            (state, _) =
+                self.shared.wake.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -303,7 +321,8 @@ impl Worker {
     fn step(&mut self) -> Result<bool, RemoteError> {
         let (changes, bytes, grown) = {
             let mut state = self.shared.state();
-            // Those that grow are taken as long as they are now: all before the other changes is in them.
+            // Those that grow are taken as long as they are now: all before the other changes is in
+            // them.
             let mut grown = Vec::new();
             let State { logs, changes, .. } = &mut *state;
             for (path, (file, length)) in logs {
@@ -324,8 +343,9 @@ impl Worker {
         let left = &self.shared.left;
         left.store(bytes, Ordering::Relaxed);
         let sent = |bytes: u64| {
-            let _ =
-                left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |l| Some(l.saturating_sub(bytes)));
+            let _ = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |l| {
+                Some(l.saturating_sub(bytes))
+            });
         };
         let brought = self.committer.bring(&changes, &sent);
         left.store(0, Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! From a URL and the environment to a store. Credentials are taken from the usual variables by `object_store`, and go
-//! nowhere else.
+//! From a URL and the environment to a store. Credentials are taken from the usual variables by
+//! `object_store`, and go nowhere else.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,7 +65,8 @@ fn open_with(url: &StoreUrl, is_set: &dyn Fn(&str) -> bool) -> Result<Opened, Re
         Ok(store) => Ok(Opened { store, prefix: url.prefix.clone(), hint, unsynced: None }),
         // Nothing was asked of anybody yet, so it is the environment.
         Err(error) => {
-            let RemoteError { message, .. } = RemoteError::of(&url.to_string(), "open it", &error, None);
+            let RemoteError { message, .. } =
+                RemoteError::of(&url.to_string(), "open it", &error, None);
             let hint = hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
             Err(RemoteError::new(Kind::Setting, format!("{message}{hint}")))
         }
@@ -80,7 +81,10 @@ fn folder(url: &StoreUrl) -> Result<Opened, RemoteError> {
     let path = Path::new(&url.prefix);
     let wrong = |text: String| RemoteError::new(Kind::Setting, format!("store {url}: {text}"));
     if !path.parent().is_some_and(Path::is_dir) {
-        return Err(wrong(format!("the folder around {} is not there; is it mounted?", path.display())));
+        return Err(wrong(format!(
+            "the folder around {} is not there; is it mounted?",
+            path.display()
+        )));
     }
     if let Err(error) = atomic::create_folder(path) {
         return Err(wrong(error.to_string()));
@@ -88,7 +92,12 @@ fn folder(url: &StoreUrl) -> Result<Opened, RemoteError> {
     let store = LocalFileSystem::new_with_prefix(path).map_err(|e| wrong(e.to_string()))?;
     let syncs = sync::keeps_names(path).map_err(|error| wrong(error.to_string()))?;
     let unsynced = (!syncs).then(|| path.to_owned());
-    Ok(Opened { store: shared(store.with_fsync(syncs)), prefix: String::new(), hint: None, unsynced })
+    Ok(Opened {
+        store: shared(store.with_fsync(syncs)),
+        prefix: String::new(),
+        hint: None,
+        unsynced,
+    })
 }
 
 /// What the environment has none of, of all that could be the credentials.
@@ -137,7 +146,9 @@ fn lacking(scheme: Scheme, is_set: &dyn Fn(&str) -> bool) -> Option<String> {
         return Some("AZURE_STORAGE_ACCOUNT_NAME is not set".into());
     }
     (!any.iter().any(|name| is_set(name))).then(|| {
-        format!("the environment has no credentials: set {usual}, or run where the machine has its own")
+        format!(
+            "the environment has no credentials: set {usual}, or run where the machine has its own"
+        )
     })
 }
 
@@ -166,7 +177,8 @@ mod tests {
 
     #[test]
     fn each_kind_of_url_opens_its_own_kind_of_store() {
-        for (scheme, named) in [(Scheme::S3, "AmazonS3(bucket)"), (Scheme::Gs, "GoogleCloudStorage(bucket)")]
+        for (scheme, named) in
+            [(Scheme::S3, "AmazonS3(bucket)"), (Scheme::Gs, "GoogleCloudStorage(bucket)")]
         {
             let opened = open(&url(scheme, "a/b")).unwrap();
             assert_eq!((opened.store.to_string().as_str(), opened.prefix.as_str()), (named, "a/b"));

@@ -1,5 +1,5 @@
-//! A file's content held as it is now, however its name is used later. Files are put in place by renaming, so an open
-//! file never changes; small ones are read at once, so that few are open.
+//! A file's content held as it is now, however its name is used later. Files are put in place by
+//! renaming, so an open file never changes; small ones are read at once, so that few are open.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,8 +10,8 @@ use pipe_engine::store::modified;
 
 /// A file up to this size is kept in memory.
 const SMALL: u64 = 64 << 10;
-/// So many files are held open; of the others the name is kept, and whether it still means the same file is looked at
-/// when it is opened.
+/// So many files are held open; of the others the name is kept, and whether it still means the same
+/// file is looked at when it is opened.
 const OPEN: usize = 64;
 
 static HELD: AtomicUsize = AtomicUsize::new(0);
@@ -76,7 +76,8 @@ impl Pin {
             }
         };
         // A file that only grows may have grown since its length was asked for.
-        let bytes = if let Content::Bytes(content) = &content { content.len() as u64 } else { bytes };
+        let bytes =
+            if let Content::Bytes(content) = &content { content.len() as u64 } else { bytes };
         Ok(Self { content, bytes, modified, id })
     }
 
@@ -93,9 +94,13 @@ impl Pin {
             Content::Name(path) => {
                 let file = File::open(path)?;
                 let now = file.metadata()?;
-                match (now.len(), modified(&now), id(&now)) == (self.bytes, self.modified, self.id) {
+                match (now.len(), modified(&now), id(&now)) == (self.bytes, self.modified, self.id)
+                {
                     true => Ok(Opened::File(file)),
-                    false => Err(io::Error::new(io::ErrorKind::NotFound, "it has been replaced meanwhile")),
+                    false => Err(io::Error::new(
+                        io::ErrorKind::NotFound,
+                        "it has been replaced meanwhile",
+                    )),
                 }
             }
         }
@@ -123,7 +128,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f");
         for size in [10, 2 * SMALL as usize] {
-            let put = |byte: u8| atomic::write(&path, |out| out.write_all(&vec![byte; size])).unwrap();
+            let put =
+                |byte: u8| atomic::write(&path, |out| out.write_all(&vec![byte; size])).unwrap();
             put(1);
             let pin = Pin::of(&path).unwrap();
             put(2);
@@ -144,8 +150,9 @@ mod tests {
     fn of_very_many_files_names_are_kept_and_a_change_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let path = |i: usize| folder.path().join(i.to_string());
-        let write =
-            |i: usize| atomic::write(&path(i), |out| out.write_all(&vec![0; 2 * SMALL as usize])).unwrap();
+        let write = |i: usize| {
+            atomic::write(&path(i), |out| out.write_all(&vec![0; 2 * SMALL as usize])).unwrap()
+        };
         let pins: Vec<Pin> = (0..OPEN + 2)
             .map(|i| {
                 write(i);

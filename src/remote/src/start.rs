@@ -1,4 +1,5 @@
-//! Before anything is planned: makes the folder as new as the store, or finds out that they cannot be brought together.
+//! Before anything is planned: makes the folder as new as the store, or finds out that they cannot
+//! be brought together.
 
 use std::path::Path;
 use std::time::Duration;
@@ -41,7 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 /// An index may be replaced while its files are fetched; so often that is begun anew.
 const TRIES: usize = 5;
 
-/// Fetches what the store has and the folder lacks. `about_to` is told of files and bytes before that begins.
+/// Fetches what the store has and the folder lacks. `about_to` is told of files and bytes before
+/// that begins.
 pub fn prepare(
     url: &StoreUrl,
     project: Project,
@@ -63,8 +65,17 @@ pub(crate) fn prepare_with(
         (Err(error), Some(state)) if error.kind == Kind::Passing && state.index.generation > 0 => {
             // What is missing here cannot be had now.
             let base = state.index.clone();
-            let Way { put, gone_here: gone, .. } = decide(&bucket, &project, Some(state), &base, take)?;
-            return Ok(Prepared { bucket, project, base, put, gone, fetched: None, offline: Some(error) });
+            let Way { put, gone_here: gone, .. } =
+                decide(&bucket, &project, Some(state), &base, take)?;
+            return Ok(Prepared {
+                bucket,
+                project,
+                base,
+                put,
+                gone,
+                fetched: None,
+                offline: Some(error),
+            });
         }
         (Err(error), _) => return Err(error),
     };
@@ -105,7 +116,9 @@ fn is_noted(state: Option<&State>, there: Option<&Index>) -> bool {
         (Some(state), None) => state.index.generation == 0,
         (None, Some(_)) => false,
         (Some(state), Some(there)) => {
-            state.index.commit == there.commit && state.instead_of.is_none() && state.fetching.is_none()
+            state.index.commit == there.commit
+                && state.instead_of.is_none()
+                && state.fetching.is_none()
         }
     }
 }
@@ -124,9 +137,13 @@ fn way(
             Ok((there, way))
         }
         None => {
-            let base = state.filter(|state| state.index.generation == 0).map(|state| state.index.clone());
+            let base =
+                state.filter(|state| state.index.generation == 0).map(|state| state.index.clone());
             let put = project.scan().files.into_keys().collect();
-            Ok((base.unwrap_or_else(|| Index::empty(&project.pipeline)), Way { put, ..Way::default() }))
+            Ok((
+                base.unwrap_or_else(|| Index::empty(&project.pipeline)),
+                Way { put, ..Way::default() },
+            ))
         }
     }
 }
@@ -138,13 +155,15 @@ fn decide(
     there: &Index,
     take: Option<Take>,
 ) -> Result<Way, RemoteError> {
-    if let Some(path) = there.files.keys().find(|path| folder::as_text(path.as_ref()).as_ref() != Some(path))
+    if let Some(path) =
+        there.files.keys().find(|path| folder::as_text(path.as_ref()).as_ref() != Some(path))
     {
         return Err(bucket
             .damaged(format!("its index lists {path:?}, which is no path of a file in a project: the store was damaged, or changed by somebody")));
     }
     let (known, strange) = split(project, there);
-    if let Some(path) = strange.iter().find(|path| state.is_none_or(|s| !s.index.files.contains_key(**path)))
+    if let Some(path) =
+        strange.iter().find(|path| state.is_none_or(|s| !s.index.files.contains_key(**path)))
     {
         tracing::warn!(
             "store {}: its index lists {path:?} and {} other files that no stage of this pipeline keeps; they are left alone",
@@ -170,7 +189,8 @@ fn decide(
     match compare(&here, state, &known, take, &same) {
         Verdict::Go(mut way) => {
             // What a person removed here goes there too, whatever it was.
-            let removed = |path: &&String| state.is_some_and(|s| is_ours(s, there) && s.was_removed(path));
+            let removed =
+                |path: &&String| state.is_some_and(|s| is_ours(s, there) && s.was_removed(path));
             way.gone_here.extend(strange.into_iter().filter(removed).cloned());
             Ok(way)
         }
@@ -178,8 +198,8 @@ fn decide(
     }
 }
 
-/// The index with the files of the pipeline's state alone, and the others that it lists: those of stages that had other
-/// settings, and what nobody of this program has put there.
+/// The index with the files of the pipeline's state alone, and the others that it lists: those of
+/// stages that had other settings, and what nobody of this program has put there.
 fn split<'a>(project: &Project, there: &'a Index) -> (Index, Vec<&'a String>) {
     let mut known = there.clone();
     known.files.retain(|path, _| project.of_index(path).is_some());
@@ -214,7 +234,8 @@ fn bring_here(
     about_to: &dyn Fn(usize, u64),
 ) -> Result<Fetched, RemoteError> {
     let root = &project.root;
-    let mut state = state.unwrap_or_else(|| State::of(&bucket.url, Index::empty(&project.pipeline)));
+    let mut state =
+        state.unwrap_or_else(|| State::of(&bucket.url, Index::empty(&project.pipeline)));
     if state.index.commit != there.commit {
         // Should this process be killed, the next one finds files of either state.
         state.fetching = Some(there.clone());
@@ -260,6 +281,7 @@ fn remove_empty_folders(root: &Path, file: &Path) {
 /// Whether a file is worth nothing without the others of its folder.
 fn is_needless(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let is_ours = ["run.lock", "metadata.json.previous"].contains(&&*name) || atomic::is_temporary(&name);
+    let is_ours =
+        ["run.lock", "metadata.json.previous"].contains(&&*name) || atomic::is_temporary(&name);
     is_ours && !path.is_dir()
 }

@@ -1,5 +1,5 @@
-//! What a folder remembers of its store, `.pipe/store/PIPELINE.json`: the index that was last the same here and there.
-//! All processes of one folder share it; who changes the store has its lock.
+//! What a folder remembers of its store, `.pipe/store/PIPELINE.json`: the index that was last the
+//! same here and there. All processes of one folder share it; who changes the store has its lock.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,7 +15,8 @@ pub(crate) struct State {
     /// The store, as in the pipeline file.
     pub url: String,
     pub index: Index,
-    /// `index` was about to be put in the place of the one with this mark; what came of it was not noted.
+    /// `index` was about to be put in the place of the one with this mark; what came of it was not
+    /// noted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instead_of: Option<String>,
     /// One that was about to be fetched: files of the folder may be as it says already.
@@ -42,7 +43,10 @@ impl State {
         match checked::from_bytes::<Self>(&bytes) {
             Ok(state) => (state.url == url && state.index.pipeline == pipeline).then_some(state),
             Err(why) => {
-                checked::warn_once(&path, &format!("what was last in the store is not known: {why}"));
+                checked::warn_once(
+                    &path,
+                    &format!("what was last in the store is not known: {why}"),
+                );
                 None
             }
         }
@@ -94,11 +98,14 @@ pub(crate) fn lock(root: &Path, pipeline: &str, patience: Duration) -> Result<Lo
     }
 }
 
-/// Notes that a file or folder of a project was removed on purpose, so that it is removed from the stores too and does
-/// not come back from there.
+/// Notes that a file or folder of a project was removed on purpose, so that it is removed from the
+/// stores too and does not come back from there.
 pub fn forget(root: &Path, removed: &Path) -> Result<(), RemoteError> {
-    let Some(removed) = removed.strip_prefix(root).unwrap_or(removed).to_str() else { return Ok(()) };
-    let entries = std::fs::read_dir(root.join(STATE_FOLDER).join("store")).into_iter().flatten().flatten();
+    let Some(removed) = removed.strip_prefix(root).unwrap_or(removed).to_str() else {
+        return Ok(());
+    };
+    let entries =
+        std::fs::read_dir(root.join(STATE_FOLDER).join("store")).into_iter().flatten().flatten();
     for path in entries.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "json")) {
         let read = || checked::from_bytes::<State>(&std::fs::read(&path).ok()?).ok();
         let Some(pipeline) = read().map(|state| state.index.pipeline) else { continue };
@@ -134,7 +141,9 @@ mod tests {
         forget(root, &root.join("runs/run_001")).unwrap();
         let load = |pipeline, url| State::load(root, pipeline, url);
         let state = load("p", "file:///x").unwrap();
-        assert!(state.was_removed("runs/run_001/metadata.json") && !state.was_removed("runs/run_0010"));
+        assert!(
+            state.was_removed("runs/run_001/metadata.json") && !state.was_removed("runs/run_0010")
+        );
         assert!(load("q", "file:///x").unwrap().removed.is_empty());
         assert_eq!(load("p", "file:///y"), None, "another store");
     }

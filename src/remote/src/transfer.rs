@@ -1,4 +1,5 @@
-//! Bytes of files to objects and back: large ones in parts, a few at a time, each digested on its way.
+//! Bytes of files to objects and back: large ones in parts, a few at a time, each digested on its
+//! way.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -13,7 +14,8 @@ use crate::bucket::Bucket;
 use crate::digest;
 use crate::error::RemoteError;
 
-/// Bytes of a part. As many parts as are on their way at once are in memory. Tests have many small ones.
+/// Bytes of a part. As many parts as are on their way at once are in memory. Tests have many small
+/// ones.
 const PART: u64 = if cfg!(test) { 64 << 10 } else { 8 << 20 };
 const AT_ONCE: usize = 3;
 /// A file of so many bytes goes in parts.
@@ -29,7 +31,8 @@ impl Bucket {
         self.keep(&self.at(key))
     }
 
-    /// Puts the first `length` bytes of a file, whose digest must be `sha256`. `sent` is told of every piece.
+    /// Puts the first `length` bytes of a file, whose digest must be `sha256`. `sent` is told of
+    /// every piece.
     pub fn put_file(
         &self,
         key: &str,
@@ -51,7 +54,9 @@ impl Bucket {
         self.keep(&self.at(key))?;
         match self.size(key)? {
             Some(size) if size == length => Ok(()),
-            other => Err(self.damaged(format!("{key} was put with {length} bytes and has {other:?}"))),
+            other => {
+                Err(self.damaged(format!("{key} was put with {length} bytes and has {other:?}")))
+            }
         }
     }
 

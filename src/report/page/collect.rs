@@ -1,4 +1,5 @@
-//! Runs as the page shows them. Reads their folders and keeps no lock, so a training may go on meanwhile.
+//! Runs as the page shows them. Reads their folders and keeps no lock, so a training may go on
+//! meanwhile.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -15,7 +16,8 @@ use crate::cli::Labels;
 /// Points of one curve that the page gets; more cannot be told apart.
 const POINTS: usize = 600;
 
-/// The runs of these folders that belong to the pipeline, or all of them; and what could not be read.
+/// The runs of these folders that belong to the pipeline, or all of them; and what could not be
+/// read.
 pub fn runs_in(folders: &[Runs], pipeline: Option<&str>) -> (Vec<RunData>, Vec<String>) {
     let (mut runs, mut warnings) = (Vec::new(), Vec::new());
     let all: Vec<Run> = folders.iter().flat_map(Runs::list).collect();
@@ -44,7 +46,10 @@ pub fn stamp(folders: &[Runs]) -> String {
     for run in folders.iter().flat_map(Runs::list) {
         for name in ["metadata.json", "labels.json", "logs/metrics.jsonl", "samples"] {
             let found = std::fs::metadata(run.folder.join(name));
-            let time = found.as_ref().ok().and_then(|m| m.modified().ok()?.duration_since(UNIX_EPOCH).ok());
+            let time = found
+                .as_ref()
+                .ok()
+                .and_then(|m| m.modified().ok()?.duration_since(UNIX_EPOCH).ok());
             let bytes = found.map_or(0, |m| m.len());
             let _ = write!(text, "{}/{name} {bytes} {time:?};", run.folder.display());
         }
@@ -132,13 +137,15 @@ fn curves(run: &Run, metadata: &Metadata) -> BTreeMap<String, Vec<(f64, f64)>> {
 fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     let count = points.len();
     match count > POINTS {
-        true => (0..POINTS).filter_map(|i| points.get(i * (count - 1) / (POINTS - 1)).copied()).collect(),
+        true => (0..POINTS)
+            .filter_map(|i| points.get(i * (count - 1) / (POINTS - 1)).copied())
+            .collect(),
         false => points,
     }
 }
 
-/// Gives each run what `sample` stages drew from its checkpoints, and returns what was drawn from others. The digest of
-/// the checkpoint is in the stage's record.
+/// Gives each run what `sample` stages drew from its checkpoints, and returns what was drawn from
+/// others. The digest of the checkpoint is in the stage's record.
 pub fn drawn_in(root: &Path, pipeline: Option<&str>, runs: &mut [RunData]) -> Vec<Drawn> {
     let by_digest = by_digest(runs);
     let mut others = Vec::new();
@@ -166,18 +173,26 @@ fn by_digest(runs: &[RunData]) -> BTreeMap<String, String> {
     runs.iter().flat_map(of).collect()
 }
 
-/// A run of LoRA is shown beside the one whose checkpoint it began with: the base's digest is in its settings.
+/// A run of LoRA is shown beside the one whose checkpoint it began with: the base's digest is in
+/// its settings.
 fn link_bases(runs: &mut [RunData]) {
     let by_digest = by_digest(runs);
-    let trained: Vec<(String, String)> =
-        runs.iter().filter(|r| r.kind != "lora").map(|r| (r.pipeline.clone(), r.folder.clone())).collect();
+    let trained: Vec<(String, String)> = runs
+        .iter()
+        .filter(|r| r.kind != "lora")
+        .map(|r| (r.pipeline.clone(), r.folder.clone()))
+        .collect();
     for run in runs.iter_mut().filter(|run| run.kind == "lora") {
-        let named = run.settings.iter().filter(|(key, _)| key.as_str() == "base" || key.starts_with("base."));
+        let named = run
+            .settings
+            .iter()
+            .filter(|(key, _)| key.as_str() == "base" || key.starts_with("base."));
         let digests = named.filter_map(|(_, value)| value.as_str());
         // Else the newest training of the same pipeline: its checkpoint may be gone since.
-        run.base = digests.filter_map(|digest| by_digest.get(digest).cloned()).next().or_else(|| {
-            let own = trained.iter().rev().find(|(pipeline, _)| *pipeline == run.pipeline);
-            own.map(|(_, folder)| folder.clone())
-        });
+        run.base =
+            digests.filter_map(|digest| by_digest.get(digest).cloned()).next().or_else(|| {
+                let own = trained.iter().rev().find(|(pipeline, _)| *pipeline == run.pipeline);
+                own.map(|(_, folder)| folder.clone())
+            });
     }
 }

@@ -1,5 +1,5 @@
-//! The page that `pipe report` writes and `pipe ui` serves: one HTML file that loads nothing. Knows what a project's files
-//! say, not who asked.
+//! The page that `pipe report` writes and `pipe ui` serves: one HTML file that loads nothing. Knows
+//! what a project's files say, not who asked.
 
 mod collect;
 mod samples;
@@ -84,7 +84,8 @@ pub struct RunData {
     pub mode: String,
     pub best: Option<CheckpointRecord>,
     pub checkpoints: Vec<CheckpointRecord>,
-    /// Figures by name, each a list of points `[epoch, value]`; fractions of epochs where steps were logged.
+    /// Figures by name, each a list of points `[epoch, value]`; fractions of epochs where steps
+    /// were logged.
     pub curves: BTreeMap<String, Vec<(f64, f64)>>,
     pub samples: Vec<samples::Sample>,
     /// Pictures that had no room on the page.

@@ -1,4 +1,5 @@
-//! Pictures of runs for the page, as data addresses. What is too much for one page is left out evenly.
+//! Pictures of runs for the page, as data addresses. What is too much for one page is left out
+//! evenly.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -39,7 +40,8 @@ impl Drawn {
         }
         let file = root.join(&output.path);
         let bytes = std::fs::metadata(&file).ok()?.len();
-        let image = if bytes > ROOM_OF_RUN { None } else { Some(address(&std::fs::read(&file).ok()?)) };
+        let image =
+            if bytes > ROOM_OF_RUN { None } else { Some(address(&std::fs::read(&file).ok()?)) };
         Some(Self { stage: stage.to_owned(), path: output.path.clone(), image })
     }
 }
@@ -82,8 +84,8 @@ fn files(folder: &Path) -> Vec<(u64, PathBuf, u64)> {
     all
 }
 
-/// `wanted` of the numbers below `count`, evenly, the first and the last among them; the last alone if there is no room
-/// for two.
+/// `wanted` of the numbers below `count`, evenly, the first and the last among them; the last alone
+/// if there is no room for two.
 fn spread(count: usize, wanted: usize) -> Vec<usize> {
     match wanted.min(count) {
         0 | 1 => count.checked_sub(1).into_iter().collect(),

@@ -1,7 +1,7 @@
 //! The page over HTTP, for this machine only: `/` and `/data.json`. No address ever names a file.
 //!
-//! Sockets are served by one thread, the page is made by another. A client waits for nobody but itself, and the end of the
-//! program waits for no client.
+//! Sockets are served by one thread, the page is made by another. A client waits for nobody but
+//! itself, and the end of the program waits for no client.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -41,8 +41,8 @@ const MAX_HEADER: usize = 16 << 10;
 const MAX_HEADERS: usize = 64;
 /// Connections at once. The oldest gives way to a new one.
 const MAX_CONNECTIONS: usize = 256;
-/// How long a page that was made serves those who ask for the same. As long as a client may hold one without reading it:
-/// so there are never many copies of one page.
+/// How long a page that was made serves those who ask for the same. As long as a client may hold
+/// one without reading it: so there are never many copies of one page.
 const REUSED_FOR: Duration = WRITE_TIMEOUT;
 
 /// What is asked for at each request.
@@ -61,7 +61,8 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Listens on 127.0.0.1; port 0 takes a free one. `token`: answers only those who know a random one.
+    /// Listens on 127.0.0.1; port 0 takes a free one. `token`: answers only those who know a random
+    /// one.
     pub fn on(port: u16, token: bool) -> io::Result<Self> {
         let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
         listener.set_nonblocking(true)?;
@@ -80,13 +81,16 @@ impl Listening {
     pub fn serve(self, content: impl Content, stop: &Stop) -> io::Result<()> {
         let (ask, asked) = mpsc::channel();
         std::thread::spawn(move || make_pages(&content, &asked));
-        let guard = Arc::new(Guard { cookie: format!("pipe-{}", self.port), token: self.token, ask });
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let guard =
+            Arc::new(Guard { cookie: format!("pipe-{}", self.port), token: self.token, ask });
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(self.listener)?;
             let mut open: VecDeque<JoinHandle<()>> = VecDeque::new();
             while stop.requested().is_none() {
-                let Ok(accepted) = tokio::time::timeout(STOP_INTERVAL, listener.accept()).await else {
+                let Ok(accepted) = tokio::time::timeout(STOP_INTERVAL, listener.accept()).await
+                else {
                     continue;
                 };
                 open.retain(|connection| !connection.is_finished());
@@ -97,7 +101,9 @@ impl Listening {
                     oldest.abort();
                 }
                 match accepted {
-                    Ok((stream, _)) => open.push_back(tokio::spawn(converse(stream, guard.clone()))),
+                    Ok((stream, _)) => {
+                        open.push_back(tokio::spawn(converse(stream, guard.clone())))
+                    }
                     Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
                 }
             }
@@ -138,12 +144,17 @@ struct Timed {
 }
 
 impl Timed {
-    fn written<T>(&mut self, context: &mut Context, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn written<T>(
+        &mut self,
+        context: &mut Context,
+        result: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if result.is_ready() {
             self.blocked = None;
             return result;
         }
-        let blocked = self.blocked.get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_TIMEOUT)));
+        let blocked =
+            self.blocked.get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_TIMEOUT)));
         blocked.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -159,7 +170,11 @@ impl AsyncRead for Timed {
 }
 
 impl AsyncWrite for Timed {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.written(context, result)
     }
@@ -192,7 +207,8 @@ type Answer = Response<Full<Bytes>>;
 /// Decides who is answered.
 struct Guard {
     token: Option<String>,
-    /// Cookies are of a machine, not of a port: another server's must not take the place of this one's.
+    /// Cookies are of a machine, not of a port: another server's must not take the place of this
+    /// one's.
     cookie: String,
     ask: mpsc::Sender<Question>,
 }
@@ -213,7 +229,10 @@ impl Guard {
         }
         let in_address = self.in_address(request);
         if !in_address && !self.in_cookie(request) {
-            return plain(StatusCode::FORBIDDEN, "open the address that `pipe ui` printed, with its token\n");
+            return plain(
+                StatusCode::FORBIDDEN,
+                "open the address that `pipe ui` printed, with its token\n",
+            );
         }
         let kind = match request.uri().path() {
             // The token goes into a cookie, so that it does not stay where addresses are kept.
@@ -251,14 +270,18 @@ impl Guard {
         if self.token.is_none() {
             return true;
         }
-        let cookies = request.headers().get_all(header::COOKIE).iter().filter_map(|c| c.to_str().ok());
-        let pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|c| c.trim().split_once('='));
+        let cookies =
+            request.headers().get_all(header::COOKIE).iter().filter_map(|c| c.to_str().ok());
+        let pairs =
+            cookies.flat_map(|cookies| cookies.split(';')).filter_map(|c| c.trim().split_once('='));
         pairs.filter(|(name, _)| *name == self.cookie).any(|(_, given)| self.is_token(given))
     }
 
     /// Compared in a time that tells nothing of how much of it is right.
     fn is_token(&self, given: &str) -> bool {
-        self.token.as_ref().is_some_and(|token| bool::from(token.as_bytes().ct_eq(given.as_bytes())))
+        self.token
+            .as_ref()
+            .is_some_and(|token| bool::from(token.as_bytes().ct_eq(given.as_bytes())))
     }
 }
 
@@ -370,10 +393,14 @@ mod tests {
 
     #[test]
     fn only_names_of_this_machine_are_local() {
-        for host in ["127.0.0.1", "127.0.0.1:7070", "localhost:7070", "LOCALHOST:7070", "[::1]:7070"] {
+        for host in
+            ["127.0.0.1", "127.0.0.1:7070", "localhost:7070", "LOCALHOST:7070", "[::1]:7070"]
+        {
             assert!(is_local(host), "{host}");
         }
-        for host in ["", "example.org", "127.0.0.1.example.org:7070", "localhost.evil:80", "10.0.0.1:7070"] {
+        for host in
+            ["", "example.org", "127.0.0.1.example.org:7070", "localhost.evil:80", "10.0.0.1:7070"]
+        {
             assert!(!is_local(host), "{host}");
         }
     }
@@ -385,7 +412,10 @@ mod tests {
             let builder = hosts.iter().fold(builder, |builder, host| builder.header("host", *host));
             is_for_this_machine(&builder.body(()).unwrap())
         };
-        assert!(request("/", &["127.0.0.1:7070"]) && request("http://localhost:7070/", &["localhost:7070"]));
+        assert!(
+            request("/", &["127.0.0.1:7070"])
+                && request("http://localhost:7070/", &["localhost:7070"])
+        );
         for hosts in [&[][..], &["evil"], &["127.0.0.1", "evil"], &["evil", "127.0.0.1"]] {
             assert!(!request("/", hosts), "{hosts:?}");
         }

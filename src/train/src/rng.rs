@@ -1,13 +1,14 @@
 //! Random numbers as a pure function of what they are for.
 //!
-//! Nothing in the product draws from hidden state: each use asks for the stream of its
-//! `(seed, purpose, epoch, step)`. So a resumed run needs no generator state, and the number of loader
+//! Nothing in the product draws from hidden state: each use asks for the stream of its `(seed,
+//! purpose, epoch, step)`. So a resumed run needs no generator state, and the number of loader
 //! threads changes nothing.
 
 use rand::SeedableRng;
 pub use rand_chacha::ChaCha8Rng;
 
-/// What a stream of random numbers is used for. The numbers are part of the checkpoint contract: never reuse one.
+/// What a stream of random numbers is used for. The numbers are part of the checkpoint contract:
+/// never reuse one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Purpose {
@@ -37,8 +38,8 @@ pub enum Purpose {
     LoraDropout = 12,
 }
 
-/// The stream of `(seed, purpose, epoch, step)`: ChaCha8 (RFC 8439's block function with 8 rounds), keyed by the
-/// four numbers, little-endian. The same on every platform.
+/// The stream of `(seed, purpose, epoch, step)`: ChaCha8 (RFC 8439's block function with 8 rounds),
+/// keyed by the four numbers, little-endian. The same on every platform.
 ///
 /// ```
 /// use pipe_train::rng::{stream, Purpose};

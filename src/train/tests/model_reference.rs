@@ -1,13 +1,16 @@
 //! The network, its denoiser and its gradients against an independent PyTorch implementation.
 //!
-//! `golden/make_golden.py` wrote the reference's answers; weights and inputs are formulas that both sides compute.
+//! `golden/make_golden.py` wrote the reference's answers; weights and inputs are formulas that both
+//! sides compute.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pipe_engine::store::tensor::HostTensor;
-use pipe_train::diffit::{Diffit, DiffitConfig, Pass, Preset, Scope, load_state_dict, param_paths, probe};
+use pipe_train::diffit::{
+    Diffit, DiffitConfig, Pass, Preset, Scope, load_state_dict, param_paths, probe,
+};
 use pipe_train::noise::Edm;
 
 #[derive(serde::Deserialize)]
@@ -134,7 +137,8 @@ fn gradients(net: &Diffit, loss: Tensor<1>) -> BTreeMap<String, Vec<f64>> {
     impl ModuleVisitor for Visit<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let grad = param.val().grad(self.grads).expect("every parameter takes part");
-            self.found.insert(self.names[&param.id].clone(), grad.into_data().iter::<f64>().collect());
+            self.found
+                .insert(self.names[&param.id].clone(), grad.into_data().iter::<f64>().collect());
         }
     }
     let names = param_paths(net).into_iter().map(|(id, name, _)| (id, name)).collect();

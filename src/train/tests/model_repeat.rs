@@ -1,4 +1,5 @@
-//! Two training steps give the same bits in every process and on any number of threads: what exact resume rests on.
+//! Two training steps give the same bits in every process and on any number of threads: what exact
+//! resume rests on.
 
 use std::process::Command;
 
@@ -29,12 +30,18 @@ fn two_steps() -> u64 {
             Tensor::<4>::from_data(TensorData::new(values, [6, 3, 16, 16]), &device)
         };
         let sigma = Tensor::<1>::from_floats([0.1, 0.2, 0.4, 0.8, 1.6, 3.2], &device);
-        let loss = Edm::default().loss(&net, wave(0.37), sigma, wave(1.93), None, &Pass::inference());
+        let loss =
+            Edm::default().loss(&net, wave(0.37), sigma, wave(1.93), None, &Pass::inference());
         let grads = GradientsParams::from_grads(loss.backward(), &net);
         net = optimizer.step(1e-3, net, grads);
     }
-    let bytes = state_dict(&net, &Scope::All, "").expect("read").into_iter().flat_map(|tensor| tensor.bytes);
-    bytes.fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3))
+    let bytes = state_dict(&net, &Scope::All, "")
+        .expect("read")
+        .into_iter()
+        .flat_map(|tensor| tensor.bytes);
+    bytes.fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
+    })
 }
 
 #[test]

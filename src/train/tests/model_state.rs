@@ -64,18 +64,21 @@ fn initial_numbers_depend_on_the_seed_alone_and_follow_pytorch() {
 #[test]
 fn a_state_dictionary_round_trips_to_the_bit() {
     let device = Device::flex().autodiff();
-    let saved =
-        state_dict(&minute().init(1, &device).expect("valid"), &Scope::All, "state_dict.").expect("read");
+    let saved = state_dict(&minute().init(1, &device).expect("valid"), &Scope::All, "state_dict.")
+        .expect("read");
     assert!(saved.windows(2).all(|pair| pair[0].name < pair[1].name));
     assert!(saved.iter().all(|t| t.dtype == Dtype::F32 && t.name.starts_with("state_dict.")));
 
     let tensors = by_name(saved.clone());
     let other = minute().init(2, &device).expect("valid");
-    let loaded =
-        load_state_dict(other, &Scope::All, "state_dict.", tensors.keys().map(String::as_str), |name| {
-            Ok::<_, Error>(tensors.get(name).cloned())
-        })
-        .expect("all names fit");
+    let loaded = load_state_dict(
+        other,
+        &Scope::All,
+        "state_dict.",
+        tensors.keys().map(String::as_str),
+        |name| Ok::<_, Error>(tensors.get(name).cloned()),
+    )
+    .expect("all names fit");
     assert_eq!(state_dict(&loaded, &Scope::All, "state_dict.").expect("read"), saved);
 }
 
@@ -86,7 +89,8 @@ fn a_misfit_names_every_tensor_concerned() {
     let mut tensors = by_name(state_dict(&net, &Scope::All, "w.").expect("read"));
     tensors.remove("w.head.bias");
     tensors.insert("w.head.extra".into(), HostTensor::f32("w.head.extra", vec![1], &[0.0]));
-    tensors.insert("w.head_norm.bias".into(), HostTensor::f32("w.head_norm.bias", vec![2], &[0.0; 2]));
+    tensors
+        .insert("w.head_norm.bias".into(), HostTensor::f32("w.head_norm.bias", vec![2], &[0.0; 2]));
     let names: Vec<&str> = tensors.keys().map(String::as_str).collect();
 
     let load = |lookup: &dyn Fn(&str) -> Result<Option<HostTensor>, Error>| {

@@ -1,5 +1,5 @@
-//! The power goes, on real file systems in files: they are shut down without their journal being written, as by their own
-//! tests. Needs root, loop devices and the tools of the file systems.
+//! The power goes, on real file systems in files: they are shut down without their journal being
+//! written, as by their own tests. Needs root, loop devices and the tools of the file systems.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -175,6 +175,7 @@ impl Drop for Mounted<'_> {
 }
 
 fn run(program: &str, arguments: &[&Path]) -> Result<(), String> {
-    let output = Command::new(program).args(arguments).output().map_err(|e| format!("{program}: {e}"))?;
+    let output =
+        Command::new(program).args(arguments).output().map_err(|e| format!("{program}: {e}"))?;
     ensure(output.status.success(), || format!("{program}: {}", text(&output.stderr).trim()))
 }

@@ -1,10 +1,12 @@
 //! A disk of which it is known what lasts, and every state that POSIX lets a power cut leave it in.
 //!
-//! Content of a file lasts from the sync of the file on, a name in a folder from the sync of the folder on. Every other
-//! change is there afterwards or not, each for itself and in any order: file systems with a journal promise more, and
-//! nothing here relies on it. Of an unsynced write, a part up to the boundary of a sector may be there, or the length and
-//! zeros for what is new. Moving or replacing a name within a folder is one change; a move from one folder to another is
-//! one in each. When a power cut keeps a change of a folder and loses an earlier one, the later one has its effect alone.
+//! Content of a file lasts from the sync of the file on, a name in a folder from the sync of the
+//! folder on. Every other change is there afterwards or not, each for itself and in any order: file
+//! systems with a journal promise more, and nothing here relies on it. Of an unsynced write, a part
+//! up to the boundary of a sector may be there, or the length and zeros for what is new. Moving or
+//! replacing a name within a folder is one change; a move from one folder to another is one in
+//! each. When a power cut keeps a change of a folder and loses an earlier one, the later one has
+//! its effect alone.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -218,10 +220,13 @@ impl File {
         let first = (0..common).find(|i| new[*i] != old[*i]).unwrap_or(common);
         let end = match new.len() > old.len() {
             true => new.len(),
-            false => (first..common).rev().find(|i| new[*i] != old[*i]).map_or(first, |last| last + 1),
+            false => {
+                (first..common).rev().find(|i| new[*i] != old[*i]).map_or(first, |last| last + 1)
+            }
         };
         if first < end {
-            self.unsynced.push((at, Edit::Write { at: first, bytes: new[first..end].into(), modified }));
+            self.unsynced
+                .push((at, Edit::Write { at: first, bytes: new[first..end].into(), modified }));
         }
         self.now = Content::new(new, modified);
     }
@@ -256,7 +261,9 @@ impl Disk {
                 self.add_all(id, &path, files);
                 id
             } else if metadata.is_symlink() {
-                self.add(Node::Symlink(std::fs::read_link(&path).unwrap().to_string_lossy().into_owned()))
+                self.add(Node::Symlink(
+                    std::fs::read_link(&path).unwrap().to_string_lossy().into_owned(),
+                ))
             } else if let Some(id) = files.get(&metadata.ino()) {
                 *id
             } else {
@@ -300,7 +307,9 @@ impl Disk {
     /// The folder of a name, and the name in it.
     fn place(&self, name: &str) -> Result<(Id, String), String> {
         let (folder, last) = name.rsplit_once('/').unwrap_or(("", name));
-        let id = self.find(folder).ok_or_else(|| format!("nothing recorded makes the folder of {name}"))?;
+        let id = self
+            .find(folder)
+            .ok_or_else(|| format!("nothing recorded makes the folder of {name}"))?;
         Ok((id, last.to_owned()))
     }
 
@@ -429,7 +438,12 @@ impl Disk {
                 Node::Folder(folder) => {
                     names.extend(folder.unsynced.iter().map(|(at, _)| *at));
                     next.extend(folder.lasting.values());
-                    next.extend(folder.unsynced.iter().flat_map(|(_, n)| n.iter().filter_map(|(_, id)| *id)));
+                    next.extend(
+                        folder
+                            .unsynced
+                            .iter()
+                            .flat_map(|(_, n)| n.iter().filter_map(|(_, id)| *id)),
+                    );
                 }
                 Node::Symlink(_) => {}
             }
@@ -464,7 +478,9 @@ impl Disk {
         for (name, id) in names {
             let path = format!("{path}{name}");
             match &*self.nodes[id] {
-                Node::File(file) => drop(tree.0.insert(path, Item::File(id, file.after(cut.data, id)))),
+                Node::File(file) => {
+                    drop(tree.0.insert(path, Item::File(id, file.after(cut.data, id))))
+                }
                 Node::Symlink(target) => drop(tree.0.insert(path, Item::Symlink(target.clone()))),
                 Node::Folder(_) => {
                     self.collect(id, &format!("{path}/"), cut, tree, depth + 1);

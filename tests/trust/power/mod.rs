@@ -1,7 +1,8 @@
 //! The power goes: on a simulated disk, in every state that POSIX permits afterwards.
 //!
-//! A row records what the program and its children change on the disk (`recorder.c`), replays it on a disk that knows what
-//! lasts (`disk.rs`), puts a state in place that a power cut leaves, and has the program go on from there.
+//! A row records what the program and its children change on the disk (`recorder.c`), replays it on
+//! a disk that knows what lasts (`disk.rs`), puts a state in place that a power cut leaves, and has
+//! the program go on from there.
 
 mod cuts;
 mod disk;
@@ -44,7 +45,8 @@ pub fn section(options: &Options, tally: &mut Tally) {
     let bench = Bench { recorder, seed: options.seed, limited: options.seconds.is_some() };
     tally.one("what the simulated disk keeps and loses", || bench.disk_is_right());
     eprintln!("power cuts: --seed {} chooses the same states again", options.seed);
-    // One more than there are processors, since programs that start and sync leave them idle now and then.
+    // One more than there are processors, since programs that start and sync leave them idle now
+    // and then.
     let workers = std::thread::available_parallelism().map_or(2, NonZero::get) as u32 + 1;
     let next = AtomicUsize::new(0);
     let work = || {
@@ -63,7 +65,9 @@ pub fn section(options: &Options, tally: &mut Tally) {
     };
     let mut rows = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        let done = |worker: ScopedJoinHandle<_>| worker.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let done = |worker: ScopedJoinHandle<_>| {
+            worker.join().unwrap_or_else(|panic| resume_unwind(panic))
+        };
         workers.into_iter().flat_map(done).collect::<Vec<_>>()
     });
     rows.sort_by_key(|(number, ..)| *number);
@@ -139,7 +143,8 @@ impl Bench {
                 .and_then(|()| (row.check)(&row.project, &row.expected));
             if let Err(error) = result {
                 let about = |at: &usize| format!("\n  {at}: {}", life.changes[*at]);
-                let changes: String = cut.named().iter().chain(&at.checked_sub(1)).map(about).collect();
+                let changes: String =
+                    cut.named().iter().chain(&at.checked_sub(1)).map(about).collect();
                 lost.push(format!("{cut:?} after change {at}: {error}{changes}"));
             }
         }
@@ -166,14 +171,22 @@ impl Bench {
         for (names, data, expected) in expected {
             let tree = disk.after(Cut { names, data });
             let found = ["a", "c/d", "e"].map(|path| tree.text(path).unwrap_or("-".into()));
-            ensure(found == expected, || format!("{names:?}, {data:?}: {found:?}, expected {expected:?}"))?;
+            ensure(found == expected, || {
+                format!("{names:?}, {data:?}: {found:?}, expected {expected:?}")
+            })?;
         }
         Ok(())
     }
 
-    /// Records some commands in a project. The power goes from the command of number `from` on. What was told before is
-    /// `before`.
-    fn record(&self, project: &Project, commands: &[Command], from: usize, before: Vec<u8>) -> Life {
+    /// Records some commands in a project. The power goes from the command of number `from` on.
+    /// What was told before is `before`.
+    fn record(
+        &self,
+        project: &Project,
+        commands: &[Command],
+        from: usize,
+        before: Vec<u8>,
+    ) -> Life {
         let root = project.path("");
         let place = tempfile::tempdir().unwrap();
         let log = place.path().join("log");
@@ -185,7 +198,12 @@ impl Bench {
             }
             let output = self.recorder.run(command, &root, &log).unwrap();
             let code = output.status.code();
-            assert_ne!(code, Some(125), "the recorder: {}", String::from_utf8_lossy(&output.stderr));
+            assert_ne!(
+                code,
+                Some(125),
+                "the recorder: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         let log = recording::read(&log).unwrap();
         let changes = log.iter().map(Change::to_string).collect();
@@ -198,7 +216,11 @@ impl Bench {
             match change {
                 Change::Told(text) => life.told.extend(text),
                 _ if at >= first => {
-                    life.moments.push(Moment { disk: disk.clone(), told: life.told.len(), at: at + 1 });
+                    life.moments.push(Moment {
+                        disk: disk.clone(),
+                        told: life.told.len(),
+                        at: at + 1,
+                    });
                 }
                 _ => {}
             }
@@ -254,8 +276,8 @@ fn cuts_of(disk: &Disk, random: &mut Random) -> Vec<Cut> {
     all
 }
 
-/// The newest of these changes, and others of them. What the program leaves unsynced for long would else be most of all
-/// states.
+/// The newest of these changes, and others of them. What the program leaves unsynced for long would
+/// else be most of all states.
 fn some(mut all: Vec<usize>, random: &mut Random) -> Vec<usize> {
     while all.len() > SINGLE {
         all.remove(random.below(all.len() as u64 - 1) as usize);

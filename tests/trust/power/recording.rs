@@ -6,7 +6,8 @@ use std::process::{Command, Output, Stdio};
 
 use crate::tally::ensure;
 
-/// One change of the disk, or something that bears on what lasts. Names are below the folder that is recorded.
+/// One change of the disk, or something that bears on what lasts. Names are below the folder that
+/// is recorded.
 #[derive(Debug)]
 pub enum Change {
     /// The file has this content now; it may be a new one.
@@ -98,7 +99,10 @@ impl Recorder {
         touch.arg("file").current_dir(place.path());
         let tried = this.run(&touch, place.path(), &this.folder.path().join("try"))?;
         ensure(tried.status.success(), || {
-            format!("system calls cannot be watched here: {}", String::from_utf8_lossy(&tried.stderr))
+            format!(
+                "system calls cannot be watched here: {}",
+                String::from_utf8_lossy(&tried.stderr)
+            )
         })?;
         Ok(this)
     }

@@ -81,18 +81,23 @@ fn extension(bench: &Bench) -> Row {
 /// How many second lives are recorded where time is limited.
 const SOME: usize = 8;
 
-/// Killed at several changes, and right after each new folder; then the power goes in the run that puts it in order.
+/// Killed at several changes, and right after each new folder; then the power goes in the run that
+/// puts it in order.
 fn recovery(bench: &Bench) -> Row {
     let project = chain();
     let log = project.path("changes.log");
     let mut counted = project.command(&RUN);
     assert!(counted.env("BURN_PIPE_FAULT_LOG", &log).output().unwrap().status.success());
     let changes = std::fs::read_to_string(log).unwrap();
-    let folders =
-        changes.lines().zip(1..).filter(|(line, _)| line.contains(" Folder ")).map(|(_, at)| at + 1);
+    let folders = changes
+        .lines()
+        .zip(1..)
+        .filter(|(line, _)| line.contains(" Folder "))
+        .map(|(_, at)| at + 1);
     let mut random = Random(bench.seed | 1);
     let others = (0..6).map(|_| 1 + random.below(changes.lines().count() as u64) as usize);
-    let mut all: Vec<usize> = folders.chain(others).collect::<BTreeSet<usize>>().into_iter().collect();
+    let mut all: Vec<usize> =
+        folders.chain(others).collect::<BTreeSet<usize>>().into_iter().collect();
     while bench.limited && all.len() > SOME {
         all.remove(random.below(all.len() as u64) as usize);
     }
@@ -112,8 +117,11 @@ fn clear(project: &Project, stays: impl Fn(&str) -> bool) {
     for entry in std::fs::read_dir(project.path("")).unwrap().flatten() {
         if !stays(&entry.file_name().to_string_lossy()) {
             let path = entry.path();
-            let removed =
-                if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+            let removed = if path.is_dir() {
+                std::fs::remove_dir_all(path)
+            } else {
+                std::fs::remove_file(path)
+            };
             removed.unwrap();
         }
     }
@@ -133,8 +141,8 @@ fn two_lives(bench: &Bench) -> Row {
     Row { lives, expected: after(&chain(), &RUN), project, check: Box::new(goes_on) }
 }
 
-/// Programs that write as they please: into a file that is there, into room that was set aside, through a mapping, and
-/// folders in folders.
+/// Programs that write as they please: into a file that is there, into room that was set aside,
+/// through a mapping, and folders in folders.
 const WRITES: &str = "\
 name: outputs
 stages:
@@ -189,7 +197,8 @@ fn outputs(bench: &Bench) -> Row {
 /// A run, and after a while another one, which believes the times of files.
 fn believed(bench: &Bench, project: fn() -> Project) -> Row {
     let expected = after(&project(), &RUN);
-    // A power cut leaves times and numbers of files as they were. Those that are put in place here keep their time.
+    // A power cut leaves times and numbers of files as they were. Those that are put in place here
+    // keep their time.
     let project = project().environment("BURN_PIPE_FAULT_STAMP", "1");
     let commands = [told(&project, &RUN), pause(), told(&project, &RUN)];
     let lives = vec![bench.record(&project, &commands, 0, Vec::new())];
@@ -212,8 +221,9 @@ stages:
 /// Pictures of two classes: the name of the folder and the file, and the content.
 fn pictures() -> impl Iterator<Item = (String, Vec<u8>)> {
     (0..8_u8).map(|number| {
-        let picture =
-            image::RgbImage::from_fn(20, 16, |x, y| image::Rgb([number * 30, x as u8 * 9, y as u8 * 9]));
+        let picture = image::RgbImage::from_fn(20, 16, |x, y| {
+            image::Rgb([number * 30, x as u8 * 9, y as u8 * 9])
+        });
         let mut bytes = std::io::Cursor::new(Vec::new());
         picture.write_to(&mut bytes, image::ImageFormat::Jpeg).unwrap();
         let class = ["n01440764", "n03888257"][usize::from(number % 2)];
@@ -252,7 +262,8 @@ fn zip_file(bench: &Bench) -> Row {
     })
 }
 
-/// Machine and store lose their power together. Then the machine goes on; then another one, which has nothing else.
+/// Machine and store lose their power together. Then the machine goes on; then another one, which
+/// has nothing else.
 fn store(bench: &Bench) -> Row {
     let stored = || {
         let project = Project::new();
@@ -266,7 +277,8 @@ fn store(bench: &Bench) -> Row {
         goes_on(project, expected)?;
         clear(project, |name| name == STORE);
         project.write("p.yaml", CHAIN);
-        goes_on(project, expected).map_err(|e| format!("another machine, with what is in the store: {e}"))
+        goes_on(project, expected)
+            .map_err(|e| format!("another machine, with what is in the store: {e}"))
     };
     Row { project, lives, expected, check: Box::new(check) }
 }
@@ -277,8 +289,9 @@ const FIRST: &str = "checkpoints/base_training/run_001";
 fn removal(bench: &Bench) -> Row {
     let run = |project: &Project, seed: u8| {
         let seed = format!("base.seed={seed}");
-        let output =
-            project.command(&["run", "p.yaml", "base", "--set", "base.epochs=1", "--set", &seed]).output();
+        let output = project
+            .command(&["run", "p.yaml", "base", "--set", "base.epochs=1", "--set", &seed])
+            .output();
         let output = output.unwrap();
         ensure(output.status.success(), || text(&output.stderr))
     };
@@ -317,8 +330,10 @@ fn cleaning(bench: &Bench) -> Row {
     project.pipe(&RUN).succeeds();
     project.write(&format!("{FIRST}/checkpoints/.epoch_009.ckpt.tmp-1-1"), "half");
     project.write(&format!("{FIRST}/.metadata.json.tmp-1-2"), "half");
-    project
-        .write("checkpoints/base_training/.run_002.tmp-1-3/checkpoints/epoch_001.ckpt", "of a run that went");
+    project.write(
+        "checkpoints/base_training/.run_002.tmp-1-3/checkpoints/epoch_001.ckpt",
+        "of a run that went",
+    );
     std::fs::create_dir_all(project.path("checkpoints/base_training/run_003/checkpoints")).unwrap();
     let unlisted = project.path(FIRST).join("checkpoints/step_00000099.ckpt");
     std::fs::copy(project.path(FIRST).join("checkpoints/epoch_003.ckpt"), unlisted).unwrap();

@@ -1,8 +1,10 @@
-//! All that a program started, and all that those started: what left the process group is found too.
+//! All that a program started, and all that those started: what left the process group is found
+//! too.
 //!
-//! On Linux this process takes over what loses its parent (`PR_SET_CHILD_SUBREAPER`), so that everything stays below it in
-//! the tree of processes. What was taken over belongs to a program by its process group, by a variable of its environment,
-//! or by the stage's lock, which every descendant inherits. Elsewhere only the process group is known.
+//! On Linux this process takes over what loses its parent (`PR_SET_CHILD_SUBREAPER`), so that
+//! everything stays below it in the tree of processes. What was taken over belongs to a program by
+//! its process group, by a variable of its environment, or by the stage's lock, which every
+//! descendant inherits. Elsewhere only the process group is known.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -20,7 +22,8 @@ use crate::processes::{self, Process};
 use crate::spec::environment;
 use crate::store::Lock;
 
-/// What a program left running may take so long to end by itself: what still writes what the program gave it, for instance.
+/// What a program left running may take so long to end by itself: what still writes what the
+/// program gave it, for instance.
 const LINGER: Duration = Duration::from_secs(1);
 /// So long is looked for the end of what was ended by force.
 const BY_FORCE: Duration = Duration::from_secs(5);
@@ -33,7 +36,8 @@ fn running() -> MutexGuard<'static, BTreeSet<i32>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ends every program that runs, and its group, at once: this process is about to end without another look at them.
+/// Ends every program that runs, and its group, at once: this process is about to end without
+/// another look at them.
 pub fn end_all() {
     #[cfg(unix)]
     for pid in running().iter().copied().filter_map(Pid::from_raw) {
@@ -78,22 +82,24 @@ impl Drop for Family {
 }
 
 impl Family {
-    /// Starts a program that heads a process group and holds the stage's lock as long as any of its descendants does: then
-    /// nobody starts a second one beside it, even if this process is ended by force.
+    /// Starts a program that heads a process group and holds the stage's lock as long as any of its
+    /// descendants does: then nobody starts a second one beside it, even if this process is ended
+    /// by force.
     pub fn start(command: &mut Command, lock: &Lock) -> io::Result<(Child, Self)> {
         adopt();
         let token = token();
-        let outer = std::env::var(environment::STAGE_TOKEN).map(|outer| outer + " ").unwrap_or_default();
+        let outer =
+            std::env::var(environment::STAGE_TOKEN).map(|outer| outer + " ").unwrap_or_default();
         command.env(environment::STAGE_TOKEN, format!("{outer}{token}"));
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(command, 0);
-        // No other program is started meanwhile: it would inherit the lock, too. What ends meanwhile is not reaped as one that
-        // nobody knows.
+        // No other program is started meanwhile: it would inherit the lock, too. What ends
+        // meanwhile is not reaped as one that nobody knows.
         let mut running = running();
         #[cfg(unix)]
-        let _inherited = lock
-            .inherited()
-            .inspect_err(|e| tracing::warn!("the program does not hold the lock of its stage: {e}"));
+        let _inherited = lock.inherited().inspect_err(|e| {
+            tracing::warn!("the program does not hold the lock of its stage: {e}")
+        });
         #[cfg(not(unix))]
         let _ = lock;
         let child = command.spawn()?;

@@ -1,5 +1,6 @@
-//! Which files the paths, folders and patterns in a stage's settings mean now. What follows from the pipeline itself is
-//! left out of folders: a stage's own outputs, and of the whole project its state, its runs and what other stages make.
+//! Which files the paths, folders and patterns in a stage's settings mean now. What follows from
+//! the pipeline itself is left out of folders: a stage's own outputs, and of the whole project its
+//! state, its runs and what other stages make.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -65,8 +66,9 @@ impl Files<'_> {
     pub fn read(&self, input: &str, files: &mut Vec<Found>) -> Result<bool, StageError> {
         let path = plain(Path::new(input));
         let whole = path.as_os_str().is_empty();
-        let left_out =
-            |found: &Path| self.is_made_by_itself(found, &path) || (whole && self.is_no_source(found));
+        let left_out = |found: &Path| {
+            self.is_made_by_itself(found, &path) || (whole && self.is_no_source(found))
+        };
         let mut walk = Walk { behind: Vec::new(), left_out: &left_out, pattern: None };
         if self.collect(&path, &mut walk, files)? {
             return Ok(true);
@@ -84,7 +86,8 @@ impl Files<'_> {
         let mut walk = Walk { behind: Vec::new(), left_out: &left_out, pattern: None };
         let first = files.len();
         let is_there = self.collect(&output, &mut walk, files)?;
-        let link = std::fs::symlink_metadata(self.root.join(&output)).ok().filter(Metadata::is_symlink);
+        let link =
+            std::fs::symlink_metadata(self.root.join(&output)).ok().filter(Metadata::is_symlink);
         if let Some(link) = link.map(|link| Stamp::of(&link)) {
             files.iter_mut().skip(first).for_each(|file| file.link = Some(link));
         }
@@ -104,12 +107,15 @@ impl Files<'_> {
     }
 
     fn matching(&self, input: &str, files: &mut Vec<Found>) -> Result<(), StageError> {
-        let wrong = |error: glob::PatternError| StageError::new(Failure::Setting, format!("inputs: {error}"));
+        let wrong = |error: glob::PatternError| {
+            StageError::new(Failure::Setting, format!("inputs: {error}"))
+        };
         let pattern = plain(Path::new(input));
         let pattern = glob::Pattern::new(&pattern.to_string_lossy()).map_err(wrong)?;
         let from = plain_part(input);
         let whole = from.as_os_str().is_empty();
-        let left_out = |found: &Path| self.is_made_by_itself(found, &from) || (whole && self.is_state(found));
+        let left_out =
+            |found: &Path| self.is_made_by_itself(found, &from) || (whole && self.is_state(found));
         let mut walk = Walk { behind: Vec::new(), left_out: &left_out, pattern: Some(&pattern) };
         if input.contains("**") {
             self.collect(&from, &mut walk, files)?;
@@ -131,13 +137,21 @@ impl Files<'_> {
     }
 
     /// A file at a path, or all files under it; `false` if there is nothing.
-    fn collect(&self, path: &Path, walk: &mut Walk, files: &mut Vec<Found>) -> Result<bool, StageError> {
+    fn collect(
+        &self,
+        path: &Path,
+        walk: &mut Walk,
+        files: &mut Vec<Found>,
+    ) -> Result<bool, StageError> {
         let whole = self.root.join(path);
-        let unreadable =
-            |e: io::Error| StageError::new(Failure::Input, format!("failed to read {}: {e}", path.display()));
+        let unreadable = |e: io::Error| {
+            StageError::new(Failure::Input, format!("failed to read {}: {e}", path.display()))
+        };
         let metadata = match std::fs::metadata(&whole) {
             Ok(metadata) => metadata,
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(e)
+                if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+            {
                 return Ok(false);
             }
             Err(e) => return Err(unreadable(e)),
@@ -169,7 +183,8 @@ impl Files<'_> {
         Ok(true)
     }
 
-    /// Goes on in the folder that a link leads to, unless that is one through which the way came here.
+    /// Goes on in the folder that a link leads to, unless that is one through which the way came
+    /// here.
     fn follow(
         &self,
         from: &Path,
@@ -177,11 +192,13 @@ impl Files<'_> {
         walk: &mut Walk,
         files: &mut Vec<Found>,
     ) -> Result<(), StageError> {
-        let (Ok(here), Ok(there)) = (from.canonicalize(), self.root.join(link).canonicalize()) else {
+        let (Ok(here), Ok(there)) = (from.canonicalize(), self.root.join(link).canonicalize())
+        else {
             return Ok(());
         };
         let state = self.root.canonicalize().map(|root| root.join(STATE_FOLDER));
-        let is_circle = here.starts_with(&there) || walk.behind.iter().any(|one| one.starts_with(&there));
+        let is_circle =
+            here.starts_with(&there) || walk.behind.iter().any(|one| one.starts_with(&there));
         if is_circle || state.is_ok_and(|state| there.starts_with(state)) {
             return Ok(());
         }
@@ -191,9 +208,13 @@ impl Files<'_> {
         collected.map(drop)
     }
 
-    /// Whether a path is an output of the stage itself. One that is looked for at `asked`, inside such an output, is meant.
+    /// Whether a path is an output of the stage itself. One that is looked for at `asked`, inside
+    /// such an output, is meant.
     fn is_made_by_itself(&self, found: &Path, asked: &Path) -> bool {
-        self.own.iter().map(|own| plain(own)).any(|own| found.starts_with(&own) && !asked.starts_with(&own))
+        self.own
+            .iter()
+            .map(|own| plain(own))
+            .any(|own| found.starts_with(&own) && !asked.starts_with(&own))
     }
 
     /// Whether a path is an output of another stage.
@@ -208,7 +229,9 @@ impl Files<'_> {
 
     fn is_state(&self, found: &Path) -> bool {
         let run = |path: &Path| is_run_folder(&self.root.join(path));
-        found.starts_with(STATE_FOLDER) || found.starts_with(GIT_FOLDER) || found.ancestors().any(run)
+        found.starts_with(STATE_FOLDER)
+            || found.starts_with(GIT_FOLDER)
+            || found.ancestors().any(run)
     }
 
     fn others(&self) -> &[PathBuf] {
@@ -217,7 +240,8 @@ impl Files<'_> {
             let before = self.graph.select(&wanted).unwrap_or_default().stages;
             let runs = self.graph.stages().filter_map(|stage| stage.stage.runs());
             let others = self.graph.stages().filter(|stage| !before.contains(&stage.id));
-            let made = others.flat_map(|stage| stage.files.writes.iter().map(|(_, path)| path.clone()));
+            let made =
+                others.flat_map(|stage| stage.files.writes.iter().map(|(_, path)| path.clone()));
             runs.chain(made).map(|path| plain(&path)).collect()
         })
     }
@@ -240,7 +264,8 @@ fn plain_part(pattern: &str) -> PathBuf {
     path.components().take_while(is_plain).collect()
 }
 
-/// Makes what a program wrote durable. It need not have done so itself, and what is recorded is not looked at again.
+/// Makes what a program wrote durable. It need not have done so itself, and what is recorded is not
+/// looked at again.
 pub(super) fn sync(root: &Path, files: &[Found]) -> Result<(), StageError> {
     let files: Vec<PathBuf> = files.iter().map(|file| root.join(&file.path)).collect();
     Ok(sync::files(root, &files)?)

@@ -1,5 +1,6 @@
-//! Outputs that stood there before a program ran and that it did not write. They are not its result: a fresh build would
-//! not have them. As in Snakemake, time, number or content of a file must be another one after the program.
+//! Outputs that stood there before a program ran and that it did not write. They are not its
+//! result: a fresh build would not have them. As in Snakemake, time, number or content of a file
+//! must be another one after the program.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,8 +12,9 @@ use crate::identity::hex;
 use crate::kind::{RunContext, StageError};
 use crate::store::{Output, Stamp, record};
 
-/// The outputs that stand there before the program starts, or stood there before an earlier attempt at the same: what that
-/// one wrote was made by this stage. Returns when what the program writes will have another stamp.
+/// The outputs that stand there before the program starts, or stood there before an earlier attempt
+/// at the same: what that one wrote was made by this stage. Returns when what the program writes
+/// will have another stamp.
 pub(super) fn before(
     context: &RunContext,
     standing: &[Found],
@@ -32,7 +34,8 @@ pub(super) fn before(
     context.before(format!("sha256:{}", hex(&run.finalize())), now)
 }
 
-/// The first of a stage's files that is as it was before. Hidden files in an output folder may be anybody's.
+/// The first of a stage's files that is as it was before. Hidden files in an output folder may be
+/// anybody's.
 pub(super) fn find<'f>(
     files: &Files,
     found: &'f [Found],

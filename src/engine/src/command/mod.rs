@@ -1,4 +1,5 @@
-//! `kind: command`: any program, with the files that it reads and writes declared, so that a pipeline is never stuck.
+//! `kind: command`: any program, with the files that it reads and writes declared, so that a
+//! pipeline is never stuck.
 
 mod family;
 mod files;
@@ -25,8 +26,8 @@ use self::seen::Seen;
 use crate::graph::Graph;
 use crate::identity::hex;
 use crate::kind::{
-    self, Artifact, Failure, Observation, Observer, Outcome, Reference, Rejection, RunContext, Stage,
-    StageError, StageId, StageKind, State, is_inside_project,
+    self, Artifact, Failure, Observation, Observer, Outcome, Reference, Rejection, RunContext,
+    Stage, StageError, StageId, StageKind, State, is_inside_project,
 };
 use crate::secret;
 use crate::store::{Made, Output};
@@ -42,8 +43,8 @@ pub struct CommandSettings {
     #[schemars(example = vec!["python3", "evaluate.py", "best.ckpt"])]
     #[schemars(example = &"sha256sum best.ckpt > digest.txt")]
     run: Program,
-    /// Files, folders or patterns (`data/*.csv`, `data/**/*.png`) that it reads, relative to the project. Another
-    /// content of them is a reason to run again.
+    /// Files, folders or patterns (`data/*.csv`, `data/**/*.png`) that it reads, relative to the
+    /// project. Another content of them is a reason to run again.
     #[serde(default)]
     #[schemars(example = vec!["best.ckpt", "data/*.csv"])]
     inputs: Vec<String>,
@@ -51,8 +52,8 @@ pub struct CommandSettings {
     #[serde(default)]
     #[schemars(example = vec!["digest.txt"])]
     outputs: Vec<PathBuf>,
-    /// Environment variables besides those that `pipe` was started with. Their values are written down nowhere: a record
-    /// holds their digests.
+    /// Environment variables besides those that `pipe` was started with. Their values are written
+    /// down nowhere: a record holds their digests.
     #[serde(default, serialize_with = "digests", deserialize_with = "program::words")]
     #[schemars(with = "BTreeMap<String, program::Word>")]
     env: BTreeMap<String, String>,
@@ -72,7 +73,10 @@ impl Program {
 }
 
 /// Values may be secrets: what is kept tells whether they are the same, and nothing else.
-fn digests<S: serde::Serializer>(env: &BTreeMap<String, String>, serializer: S) -> Result<S::Ok, S::Error> {
+fn digests<S: serde::Serializer>(
+    env: &BTreeMap<String, String>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_map(env.iter().map(|(name, value)| {
         let digest = Sha256::digest(format!("{name}={value}"));
         (name, format!("sha256:{}", hex(&digest)))
@@ -84,8 +88,8 @@ pub struct CommandKind;
 /// What is called in the place of a program, with the words that would start it.
 pub type Substitute = Arc<dyn Fn(&RunContext, &str) -> Result<(), StageError> + Send + Sync>;
 
-/// The same kind with a function in the place of programs, for tests of more stages than there is time to start
-/// programs for.
+/// The same kind with a function in the place of programs, for tests of more stages than there is
+/// time to start programs for.
 pub struct InProcess(pub Substitute);
 
 impl StageKind for CommandKind {
@@ -112,7 +116,10 @@ impl StageKind for InProcess {
     }
 
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
-        Ok(Arc::new(CommandStage { settings: checked(settings)?, substitute: Some(self.0.clone()) }))
+        Ok(Arc::new(CommandStage {
+            settings: checked(settings)?,
+            substitute: Some(self.0.clone()),
+        }))
     }
 }
 
@@ -127,12 +134,17 @@ fn checked(settings: &Figment) -> Result<CommandSettings, Rejection> {
         Program::Shell(line) => line.trim(),
         Program::Arguments(list) => list.first().map_or("", String::as_str),
     };
-    Rejection::unless("run", !program.is_empty(), "a program with its arguments, or a line for the shell")?;
+    Rejection::unless(
+        "run",
+        !program.is_empty(),
+        "a program with its arguments, or a line for the shell",
+    )?;
     let inside = "a path inside the project, without `..`";
     for (index, pattern) in settings.inputs.iter().enumerate() {
         let key = format!("inputs.{index}");
         Rejection::unless(&key, is_inside_project(Path::new(pattern)), inside)?;
-        glob::Pattern::new(pattern).map_err(|e| Rejection::value(&key, format!("not a pattern: {e}")))?;
+        glob::Pattern::new(pattern)
+            .map_err(|e| Rejection::value(&key, format!("not a pattern: {e}")))?;
     }
     for (index, path) in settings.outputs.iter().enumerate() {
         Rejection::unless(format!("outputs.{index}"), is_inside_project(path), inside)?;
@@ -154,7 +166,8 @@ fn checked(settings: &Figment) -> Result<CommandSettings, Rejection> {
     Ok(settings)
 }
 
-/// Takes note of every text in a value. The path of what is there is no secret, and stands in messages.
+/// Takes note of every text in a value. The path of what is there is no secret, and stands in
+/// messages.
 fn learn(value: &Value) {
     match value {
         Value::String(text) if !Path::new(text).exists() => secret::learn(text),
@@ -179,7 +192,8 @@ impl Stage for CommandStage {
     }
 
     fn files(&self) -> kind::Files {
-        let reads = self.settings.inputs.iter().map(|pattern| ("inputs".to_owned(), pattern.clone()));
+        let reads =
+            self.settings.inputs.iter().map(|pattern| ("inputs".to_owned(), pattern.clone()));
         let writes = self.settings.outputs.iter().map(|path| ("outputs".to_owned(), path.clone()));
         kind::Files { reads: reads.collect(), writes: writes.collect() }
     }
@@ -215,7 +229,9 @@ impl Stage for CommandStage {
         let seen = Seen::of(o.root, found, made, &made.outputs)?;
         let changes = seen.changes(&made.outputs, |path| files.is_written_by_others(path));
         if let Some(change) = changes.first() {
-            return Ok(State::absent(format!("{} was changed since it was made", change.key)).into());
+            return Ok(
+                State::absent(format!("{} was changed since it was made", change.key)).into()
+            );
         }
         let outputs = seen.files;
         let observation = done(&outputs);
@@ -240,7 +256,8 @@ impl Stage for CommandStage {
                 crate::store::atomic::create_folder(parent)?;
             }
         }
-        let folder = s.working_dir.as_ref().map_or(context.root.clone(), |dir| context.root.join(dir));
+        let folder =
+            s.working_dir.as_ref().map_or(context.root.clone(), |dir| context.root.join(dir));
         match &self.substitute {
             Some(substitute) => substitute(context, &s.run.shown())?,
             None => process::run(context, &s.run, &folder, &s.env)?,
@@ -249,7 +266,9 @@ impl Stage for CommandStage {
         let failed = |text| StageError::new(Failure::Command, text);
         if let Some(missing) = missing {
             let missing = missing.display();
-            return Err(failed(format!("it ended well and did not write {missing}, one of its outputs")));
+            return Err(failed(format!(
+                "it ended well and did not write {missing}, one of its outputs"
+            )));
         }
         if let Some(path) = left_over::find(&files, &found, &before) {
             return Err(failed(left_over::message(&files, path)));
@@ -259,7 +278,9 @@ impl Stage for CommandStage {
         context.note_made(outputs.clone(), inputs, Vec::new())?;
         let summary = match s.outputs.is_empty() {
             true => "done".to_owned(),
-            false => s.outputs.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "),
+            false => {
+                s.outputs.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
+            }
         };
         Ok(Outcome { artifact: Some(artifact(&outputs)), summary, next: None })
     }
@@ -298,7 +319,10 @@ impl CommandStage {
 }
 
 fn done(outputs: &[Output]) -> Observation {
-    Observation { state: State::Done { reason: "up to date".into() }, artifact: Some(artifact(outputs)) }
+    Observation {
+        state: State::Done { reason: "up to date".into() },
+        artifact: Some(artifact(outputs)),
+    }
 }
 
 /// The files as something that counts by its content.

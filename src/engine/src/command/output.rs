@@ -1,4 +1,5 @@
-//! What a program prints, line by line. However much it is and however long a line, it takes the same memory.
+//! What a program prints, line by line. However much it is and however long a line, it takes the
+//! same memory.
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
@@ -32,8 +33,11 @@ impl Lines {
         let Some(sender) = self.sender.clone() else { return };
         let given_up = self.given_up.clone();
         std::thread::spawn(move || {
-            let told = |line: String| sender.send(line).is_ok() && !given_up.load(Ordering::Relaxed);
-            read(BufReader::with_capacity(LONGEST_LINE, out), told, || given_up.load(Ordering::Relaxed));
+            let told =
+                |line: String| sender.send(line).is_ok() && !given_up.load(Ordering::Relaxed);
+            read(BufReader::with_capacity(LONGEST_LINE, out), told, || {
+                given_up.load(Ordering::Relaxed)
+            });
         });
     }
 
@@ -47,7 +51,8 @@ impl Lines {
         self.lines.recv_timeout(wait)
     }
 
-    /// Tells what is there, for a while at most: somebody may hold the other end open for ever, or print for ever.
+    /// Tells what is there, for a while at most: somebody may hold the other end open for ever, or
+    /// print for ever.
     pub fn drain(self, time: Duration, mut tell: impl FnMut(String)) {
         let until = Instant::now() + time;
         loop {
@@ -61,8 +66,8 @@ impl Lines {
     }
 }
 
-/// Calls `tell` with each line until the end, or until it says `false`. A carriage return begins the line anew, as on a
-/// terminal.
+/// Calls `tell` with each line until the end, or until it says `false`. A carriage return begins
+/// the line anew, as on a terminal.
 fn read(mut out: impl BufRead, mut tell: impl FnMut(String) -> bool, given_up: impl Fn() -> bool) {
     let mut line = Vec::new();
     let (mut is_cut, mut returned) = (false, false);
@@ -140,7 +145,11 @@ mod tests {
     #[test]
     fn lines_come_whole_whatever_the_pieces() {
         for capacity in [1, 2, 3, 7, 64] {
-            assert_eq!(lines(b"one\ntwo\r\n\nfour", capacity), ["one", "two", "", "four"], "{capacity}");
+            assert_eq!(
+                lines(b"one\ntwo\r\n\nfour", capacity),
+                ["one", "two", "", "four"],
+                "{capacity}"
+            );
             assert_eq!(lines(b" 1%\r 2%\r100%\nnext\n", capacity), ["100%", "next"], "{capacity}");
             assert_eq!(lines(b"\r\n\r\r\na\r", capacity), ["", "", "a"], "{capacity}");
             assert_eq!(lines(b"a\xffb\n", capacity), ["a\u{fffd}b"], "{capacity}");

@@ -1,5 +1,5 @@
-//! A child process with a process group of its own: its output becomes events, a wish to stop reaches all that it
-//! started, and all that it started ends with it.
+//! A child process with a process group of its own: its output becomes events, a wish to stop
+//! reaches all that it started, and all that it started ends with it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -44,17 +44,24 @@ pub(super) fn run(
             shell
         }
         Program::Arguments(list) => {
-            let (first, rest) = list.split_first().ok_or_else(|| failed("nothing to run".into()))?;
+            let (first, rest) =
+                list.split_first().ok_or_else(|| failed("nothing to run".into()))?;
             let mut command = Command::new(first);
             command.args(rest);
             command
         }
     };
     let shown = shortened(secret::mask(&program.shown()).trim(), PROGRAM_WIDTH);
-    command.current_dir(folder).envs(env).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .current_dir(folder)
+        .envs(env)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command.env(environment::STAGE, context.stage.as_str());
     let started = Family::start(&mut command, context.lock);
-    let (mut child, family) = started.map_err(|e| failed(format!("failed to start `{shown}`: {e}")))?;
+    let (mut child, family) =
+        started.map_err(|e| failed(format!("failed to start `{shown}`: {e}")))?;
     context.lock.note(&format!("pid {}: {}", child.id(), shown.replace('\n', " ")));
 
     let lines = Lines::new();
@@ -85,7 +92,9 @@ pub(super) fn run(
             Err(RecvTimeoutError::Disconnected) => std::thread::sleep(Duration::from_millis(1)),
             Err(RecvTimeoutError::Timeout) => {}
         }
-        if let Some(status) = child.try_wait().map_err(|e| failed(format!("failed to wait: {e}")))? {
+        if let Some(status) =
+            child.try_wait().map_err(|e| failed(format!("failed to wait: {e}")))?
+        {
             break status;
         }
         match (context.stop.requested(), asked) {
@@ -102,7 +111,8 @@ pub(super) fn run(
         }
     };
     let told = asked.is_some() || (!status.success() && was_told(status, context));
-    // What it left running goes, too. Meanwhile its output is read on: somebody may wait for that to end.
+    // What it left running goes, too. Meanwhile its output is read on: somebody may wait for that
+    // to end.
     let left = std::thread::scope(|scope| {
         let finishing = scope.spawn(|| family.finish(told));
         while !finishing.is_finished() {
@@ -148,7 +158,8 @@ fn shortened(text: &str, width: usize) -> String {
 
 /// Says what a program left running: it ends with its stage.
 fn tell_of(context: &RunContext, shown: &str, left: LeftRunning) {
-    let warn = |text: String| context.event(Event::Warning { text: secret::mask(&text).into_owned() });
+    let warn =
+        |text: String| context.event(Event::Warning { text: secret::mask(&text).into_owned() });
     if !left.ended.is_empty() {
         let names = left.ended.join(", ");
         warn(format!("`{shown}` left processes running, which were ended with the stage: {names}"));
@@ -159,8 +170,8 @@ fn tell_of(context: &RunContext, shown: &str, left: LeftRunning) {
     }
 }
 
-/// Whether the wish to stop is why the program ended. Schedulers tell all processes of a job at once: this one may hear it a
-/// moment later than the program did.
+/// Whether the wish to stop is why the program ended. Schedulers tell all processes of a job at
+/// once: this one may hear it a moment later than the program did.
 fn was_told(status: ExitStatus, context: &RunContext) -> bool {
     const SIGTERM: i32 = 15;
     #[cfg(unix)]

@@ -117,7 +117,9 @@ mod tests {
 
     #[test]
     fn numbers_and_truth_values_are_words() {
-        let words = |words: &[&str]| Ok(Program::Arguments(words.iter().map(|w| (*w).to_owned()).collect()));
+        let words = |words: &[&str]| {
+            Ok(Program::Arguments(words.iter().map(|w| (*w).to_owned()).collect()))
+        };
         assert_eq!(
             read("[echo, 1, -2, 0.5, 1e-3, true, '007']"),
             words(&["echo", "1", "-2", "0.5", "0.001", "true", "007"])

@@ -18,14 +18,24 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    pub fn of(root: &Path, found: Vec<Found>, made: &Made, known: &[Output]) -> Result<Self, StageError> {
+    pub fn of(
+        root: &Path,
+        found: Vec<Found>,
+        made: &Made,
+        known: &[Output],
+    ) -> Result<Self, StageError> {
         let hidden = found.iter().filter(|file| file.linked && !made.follows_links);
         let unseen = hidden.map(|file| file.path.clone()).collect();
         Ok(Self { files: digested(root, found, known)?, unseen })
     }
 
-    /// What is different from a record. `is_left_out`: whether a path that is not among the files is no matter any more.
-    pub fn changes(&self, recorded: &[Output], is_left_out: impl Fn(&Path) -> bool) -> Vec<Difference> {
+    /// What is different from a record. `is_left_out`: whether a path that is not among the files
+    /// is no matter any more.
+    pub fn changes(
+        &self,
+        recorded: &[Output],
+        is_left_out: impl Fn(&Path) -> bool,
+    ) -> Vec<Difference> {
         let mut changes = file_changes(recorded, &self.files);
         changes.retain(|change| {
             let path = Path::new(&change.key);

@@ -1,6 +1,7 @@
 //! Ends of programs by a signal, in words.
 
-/// The signals that end programs without their wish, by their numbers on this system, with what mostly sends them.
+/// The signals that end programs without their wish, by their numbers on this system, with what
+/// mostly sends them.
 #[cfg(unix)]
 const MEANINGS: [(rustix::process::Signal, &str, &str); 14] = {
     use rustix::process::Signal;

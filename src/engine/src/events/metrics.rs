@@ -1,4 +1,5 @@
-//! `metrics.jsonl`: a JSON object a line, `{"step": …, "epoch": …, "wall_time": …, "train_loss": …}`.
+//! `metrics.jsonl`: a JSON object a line, `{"step": …, "epoch": …, "wall_time": …, "train_loss":
+//! …}`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use crate::store::atomic::{self, Log, WriteError};
 pub struct MetricsFile(Arc<Log>);
 
 impl MetricsFile {
-    /// Opens the file to go on after optimizer step `step`: lines of later steps, which will be done again, and a
-    /// last line that a crash cut off, are removed.
+    /// Opens the file to go on after optimizer step `step`: lines of later steps, which will be
+    /// done again, and a last line that a crash cut off, are removed.
     pub fn open(path: &Path, step: u64) -> Result<Self, WriteError> {
         if let Ok(bytes) = std::fs::read(path) {
             let text = String::from_utf8_lossy(&bytes);

@@ -2,7 +2,8 @@
 //!
 //! Framing: length (u64), masked CRC-32C of it, data, masked CRC-32C of the data, all little-endian
 //! (`tensorflow/core/lib/io/record_writer.h`). Messages: `tensorflow/core/util/event.proto` and
-//! `tensorflow/core/framework/summary.proto`; the few fields that are needed are encoded here by hand.
+//! `tensorflow/core/framework/summary.proto`; the few fields that are needed are encoded here by
+//! hand.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,10 +14,11 @@ use crate::store::atomic::{Log, WriteError};
 pub struct EventFile(Arc<Log>);
 
 impl EventFile {
-    /// A new file in `folder`. When training goes on after `step` > 0, TensorBoard is told to forget what other
-    /// files of the run say of later steps.
+    /// A new file in `folder`. When training goes on after `step` > 0, TensorBoard is told to
+    /// forget what other files of the run say of later steps.
     pub fn create(folder: &Path, step: u64) -> Result<Self, WriteError> {
-        // TensorBoard reads the files of a folder in the order of their names: a later one must sort last.
+        // TensorBoard reads the files of a folder in the order of their names: a later one must
+        // sort last.
         let now = chrono::Utc::now().timestamp_micros();
         let host = crate::store::host_in_file_name();
         let name = format!("events.out.tfevents.{now:020}.{host}.{}", std::process::id());

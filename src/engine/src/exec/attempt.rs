@@ -1,4 +1,5 @@
-//! One stage from its beginning to its end: attempts, the waits between them, the time limit, panics.
+//! One stage from its beginning to its end: attempts, the waits between them, the time limit,
+//! panics.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -45,12 +46,15 @@ pub(super) fn carry_out(
     let pipeline = &execution.graph.pipeline.name;
     let (action, reason) = (begin.action.clone(), begin.reason.clone());
     journal.event(id, &Event::Started { action: action.clone(), reason: reason.clone() });
-    let mut record = Record::begun(pipeline, id, &begin.stage.kind, action, reason, begin.made.clone());
-    (record.halvings, record.progress, record.job) = (begin.halvings, begin.progress, execution.job);
+    let mut record =
+        Record::begun(pipeline, id, &begin.stage.kind, action, reason, begin.made.clone());
+    (record.halvings, record.progress, record.job) =
+        (begin.halvings, begin.progress, execution.job);
     record.before = begin.before.clone();
     record.runs = begin.stage.stage.runs();
     let started = Instant::now();
-    let result = journal.begin(id, record).and_then(|()| attempts(execution, journal, &begin, lock));
+    let result =
+        journal.begin(id, record).and_then(|()| attempts(execution, journal, &begin, lock));
     match &result {
         Ok(outcome) => {
             let (summary, seconds) = (outcome.summary.clone(), started.elapsed().as_secs_f64());
@@ -58,7 +62,8 @@ pub(super) fn carry_out(
                 record.status = Status::Completed;
                 record.message = Some(summary.clone());
                 let next = outcome.next.clone();
-                (record.merit, record.next) = (next.as_ref().and_then(|n| n.merit), next.map(|n| n.command));
+                (record.merit, record.next) =
+                    (next.as_ref().and_then(|n| n.merit), next.map(|n| n.command));
                 record.before = None;
             })?;
             journal.event(id, &Event::Finished { summary, seconds });
@@ -72,7 +77,10 @@ pub(super) fn carry_out(
                 };
                 record.message = Some(error.message.clone());
             });
-            journal.event(id, &Event::Failed { failure: error.failure, message: error.message.clone() });
+            journal.event(
+                id,
+                &Event::Failed { failure: error.failure, message: error.message.clone() },
+            );
         }
     }
     result
@@ -88,7 +96,8 @@ fn attempts(
     let mut failures = Vec::new();
     let mut adjustment = Adjustment { halvings: begin.halvings, ..Adjustment::default() };
     loop {
-        let error = match attempt(execution, journal, begin, adjustment, failures.is_empty(), lock) {
+        let error = match attempt(execution, journal, begin, adjustment, failures.is_empty(), lock)
+        {
             Ok(outcome) => return Ok(outcome),
             Err(error) => error,
         };
@@ -153,10 +162,14 @@ fn attempt(
         journal,
         lock,
     };
-    let ended = catch_unwind(AssertUnwindSafe(|| stage.stage.run(&context))).unwrap_or_else(|panic| {
-        let text = panic_message(panic.as_ref());
-        Err(StageError::new(Failure::Bug, format!("stage {id} broke off by a bug in this program: {text}")))
-    });
+    let ended =
+        catch_unwind(AssertUnwindSafe(|| stage.stage.run(&context))).unwrap_or_else(|panic| {
+            let text = panic_message(panic.as_ref());
+            Err(StageError::new(
+                Failure::Bug,
+                format!("stage {id} broke off by a bug in this program: {text}"),
+            ))
+        });
     let ended = ended.map_err(|error| StageError::new(error.failure, secret::told(&error.message)));
     ended.map_err(|error| match (error.failure, stage.conduct.timeout) {
         (Failure::Interrupted(Signal::Timeout), Some(limit)) => {

@@ -1,4 +1,5 @@
-//! Writes down what happens while it happens: `.pipe/events.jsonl`, a line an event, and the record of each stage.
+//! Writes down what happens while it happens: `.pipe/events.jsonl`, a line an event, and the record
+//! of each stage.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -40,7 +41,11 @@ impl<'a> Journal<'a> {
     }
 
     /// Changes the record of a stage that was begun, and saves it.
-    pub(super) fn update(&self, stage: &StageId, change: impl FnOnce(&mut Record)) -> Result<(), StageError> {
+    pub(super) fn update(
+        &self,
+        stage: &StageId,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<(), StageError> {
         let mut records = self.records();
         let Some(record) = records.get_mut(stage) else { return Ok(()) };
         change(record);
@@ -53,8 +58,8 @@ impl<'a> Journal<'a> {
         self.update(stage, |record| record.made = Some(made))
     }
 
-    /// Notes which files stood in the place of a stage's outputs before it ran, unless that is known from an earlier
-    /// attempt at the same; says which they were.
+    /// Notes which files stood in the place of a stage's outputs before it ran, unless that is
+    /// known from an earlier attempt at the same; says which they were.
     pub(crate) fn before(&self, stage: &StageId, now: Before) -> Result<Before, StageError> {
         if let Some(record) = self.records().get_mut(stage) {
             match &record.before {
@@ -87,9 +92,10 @@ impl Report for Journal<'_> {
         let event = &*event.told();
         let noted = match event {
             // Many a second, and nobody's business tomorrow; or nothing that happened.
-            Event::Step { .. } | Event::Preparing { .. } | Event::Output { .. } | Event::Skipped { .. } => {
-                Ok(())
-            }
+            Event::Step { .. }
+            | Event::Preparing { .. }
+            | Event::Output { .. }
+            | Event::Skipped { .. } => Ok(()),
             _ => self.append(stage, event),
         };
         if let Err(error) = noted {
@@ -103,7 +109,9 @@ impl Report for Journal<'_> {
             }
             // A checkpoint that was saved and not listed yet is further than the plan knew.
             Event::Resumed { epoch, .. } => {
-                if let Some(progress) = self.records().get_mut(stage).and_then(|r| r.progress.as_mut()) {
+                if let Some(progress) =
+                    self.records().get_mut(stage).and_then(|r| r.progress.as_mut())
+                {
                     progress.epoch = *epoch;
                 }
             }

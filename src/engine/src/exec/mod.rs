@@ -1,5 +1,5 @@
-//! Carries a plan out: looks at what there is, begins stages when what they need is there, several at once if asked,
-//! tries again where a policy says so, and writes down what happened.
+//! Carries a plan out: looks at what there is, begins stages when what they need is there, several
+//! at once if asked, tries again where a policy says so, and writes down what happened.
 
 mod attempt;
 mod journal;
@@ -42,7 +42,8 @@ pub struct Execution<'a> {
     pub gpus: u32,
     /// The cluster's job that this process is.
     pub job: Option<JobId>,
-    /// This process goes on with what an earlier one began for the same job: such a stage is gone on with, whatever `resume` says.
+    /// This process goes on with what an earlier one began for the same job: such a stage is gone
+    /// on with, whatever `resume` says.
     pub restarted: bool,
     pub stop: &'a Stop,
     pub report: &'a dyn Report,
@@ -91,7 +92,8 @@ pub struct Observed {
     /// Digest of all that decides its result, as far as that is known.
     pub identity: String,
     pub record: Option<Record>,
-    /// What the record should say of the stage's files, where they were found unchanged and it does not know that.
+    /// What the record should say of the stage's files, where they were found unchanged and it does
+    /// not know that.
     pub confirmed: Option<Made>,
 }
 
@@ -109,7 +111,8 @@ pub fn observe(
     observe_with(execution, selected, |_| false)
 }
 
-/// The same, to show how things stand: a stage whose data cannot be read counts as not there, with the reason.
+/// The same, to show how things stand: a stage whose data cannot be read counts as not there, with
+/// the reason.
 pub fn observe_to_show(
     execution: &Execution,
     selected: &HashSet<StageId>,
@@ -125,21 +128,24 @@ fn observe_with(
     let mut all = HashMap::with_capacity(selected.len());
     let mut artifacts = HashMap::new();
     let mut open: HashSet<&StageId> = HashSet::new();
-    let stages: Vec<&LoadedStage> = execution.graph.stages().filter(|s| selected.contains(&s.id)).collect();
-    let remembered =
-        |stage: &&LoadedStage| Record::load(execution.root, &execution.graph.pipeline.name, &stage.id);
+    let stages: Vec<&LoadedStage> =
+        execution.graph.stages().filter(|s| selected.contains(&s.id)).collect();
+    let remembered = |stage: &&LoadedStage| {
+        Record::load(execution.root, &execution.graph.pipeline.name, &stage.id)
+    };
     let records = parallel::map(&stages, remembered);
     for (stage, record) in stages.iter().zip(records) {
         let pending = stage.needs.iter().any(|(_, before)| open.contains(before));
-        let observed = match observe_stage(execution, stage, record, &artifacts, &HashSet::new(), pending) {
-            Err(error) if passes_over(&error) => Observed {
-                observation: State::absent(error.message).into(),
-                identity: planned(execution, stage),
-                record: Record::load(execution.root, &execution.graph.pipeline.name, &stage.id),
-                confirmed: None,
-            },
-            observed => observed.map_err(|error| (stage.id.clone(), error))?,
-        };
+        let observed =
+            match observe_stage(execution, stage, record, &artifacts, &HashSet::new(), pending) {
+                Err(error) if passes_over(&error) => Observed {
+                    observation: State::absent(error.message).into(),
+                    identity: planned(execution, stage),
+                    record: Record::load(execution.root, &execution.graph.pipeline.name, &stage.id),
+                    confirmed: None,
+                },
+                observed => observed.map_err(|error| (stage.id.clone(), error))?,
+            };
         let settled = matches!(observed.observation.state, State::Done { .. } | State::Transient);
         if pending || !settled || execution.forced.contains(&stage.id) {
             open.insert(&stage.id);
@@ -152,7 +158,8 @@ fn observe_with(
     Ok(all)
 }
 
-/// `failed`: stages that nothing more is to be expected of. `pending`: a stage before it has yet to run.
+/// `failed`: stages that nothing more is to be expected of. `pending`: a stage before it has yet to
+/// run.
 fn observe_stage(
     execution: &Execution,
     stage: &LoadedStage,
@@ -191,12 +198,20 @@ fn request(execution: &Execution, stage: &LoadedStage) -> Request {
 }
 
 /// What the stages that `stage` refers to hand on, by the input's name.
-fn inputs(stage: &LoadedStage, artifacts: &HashMap<StageId, Artifact>) -> BTreeMap<String, Artifact> {
+fn inputs(
+    stage: &LoadedStage,
+    artifacts: &HashMap<StageId, Artifact>,
+) -> BTreeMap<String, Artifact> {
     let known = |stage| artifacts.get(stage).cloned();
-    stage.inputs.iter().filter_map(|input| Some((input.name.clone(), known(&input.stage)?))).collect()
+    stage
+        .inputs
+        .iter()
+        .filter_map(|input| Some((input.name.clone(), known(&input.stage)?)))
+        .collect()
 }
 
-/// Digest of the settings that decide a stage's result, those of stages before it that count by their settings too.
+/// Digest of the settings that decide a stage's result, those of stages before it that count by
+/// their settings too.
 pub fn planned(execution: &Execution, stage: &LoadedStage) -> String {
     execution.manifests.get(&stage.id).unwrap_or(&stage.manifest).digest()
 }

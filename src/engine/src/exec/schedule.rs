@@ -103,7 +103,8 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         scope: &'scope Scope<'scope, 'env>,
     ) -> Self {
         let steps = in_turn(execution, plan, &observed);
-        let places: HashMap<&StageId, Place> = steps.iter().enumerate().map(|(i, s)| (&s.stage, i)).collect();
+        let places: HashMap<&StageId, Place> =
+            steps.iter().enumerate().map(|(i, s)| (&s.stage, i)).collect();
         let mut artifacts = HashMap::new();
         let mut nodes = Vec::with_capacity(steps.len());
         for step in steps {
@@ -111,10 +112,12 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             let found = observed.remove(&step.stage);
             let transient = found.as_ref().is_some_and(Observed::is_transient);
             let record = found.as_ref().and_then(|o| o.record.as_ref());
-            let unsettled = !transient && record.is_none_or(|record| record.status != Status::Completed);
+            let unsettled =
+                !transient && record.is_none_or(|record| record.status != Status::Completed);
             let (artifact, confirmed) =
                 found.map_or((None, None), |found| (found.observation.artifact, found.confirmed));
-            // What runs hands on something newer; what keeps nothing, the same, until it is looked at again.
+            // What runs hands on something newer; what keeps nothing, the same, until it is looked
+            // at again.
             if let Some(artifact) = artifact.filter(|_| step.action == Action::Skip || transient) {
                 artifacts.insert(step.stage.clone(), artifact);
             }
@@ -198,7 +201,10 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
                 let node = &self.nodes[place];
                 let lazy = node.transient && node.phase == Phase::Waiting && !node.after.is_empty();
                 // What the plan knew of it holds as long as nothing before it ran.
-                (node.action == Action::Skip && (node.transient || !self.is_behind_moved(place)), lazy)
+                (
+                    node.action == Action::Skip && (node.transient || !self.is_behind_moved(place)),
+                    lazy,
+                )
             };
             if skip {
                 self.ready.remove(&place);
@@ -235,14 +241,16 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         self.nodes[place].before.iter().any(|&before| self.nodes[before].moved)
     }
 
-    /// Looks at what a stage that keeps nothing will hand on, if a stage before it ran since the plan was made.
+    /// Looks at what a stage that keeps nothing will hand on, if a stage before it ran since the
+    /// plan was made.
     fn look_again(&mut self, place: Place) -> Result<(), StageError> {
         if !self.nodes[place].transient || !self.is_behind_moved(place) {
             return Ok(());
         }
         self.nodes[place].moved = true;
         let stage = self.nodes[place].stage;
-        let looked = observe_stage(self.execution, stage, None, &self.artifacts, &HashSet::new(), false);
+        let looked =
+            observe_stage(self.execution, stage, None, &self.artifacts, &HashSet::new(), false);
         let found = looked?.observation;
         self.artifacts.remove(&stage.id);
         self.artifacts.extend(found.artifact.map(|artifact| (stage.id.clone(), artifact)));
@@ -254,17 +262,20 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         self.execution.gpus > 0 && self.nodes[place].stage.conduct.resources.gpu > 0
     }
 
-    /// Begins a stage whose time has come, or finds that there is nothing to do for it, or asks for what it needs.
+    /// Begins a stage whose time has come, or finds that there is nothing to do for it, or asks for
+    /// what it needs.
     fn begin(&mut self, place: Place) -> Result<(), StageError> {
         let (execution, stage) = (self.execution, self.nodes[place].stage);
         let pipeline = &execution.graph.pipeline.name;
         let lock = lock_stage(execution.root, pipeline, &stage.id)?;
         let lock = match lock {
             Ok(lock) => Some(lock),
-            // Each process that needs it makes it ready for itself, one after the other: its thread waits.
+            // Each process that needs it makes it ready for itself, one after the other: its thread
+            // waits.
             Err(_) if self.nodes[place].transient => None,
             Err(holder) => {
-                let mut text = format!("it is being run by {}; wait for that, or stop it", holder.0);
+                let mut text =
+                    format!("it is being run by {}; wait for that, or stop it", holder.0);
                 if let Some(command) = holder.1 {
                     text.push_str(&format!(": {command}"));
                 } else if stage.stage.runs().is_some() {
@@ -280,9 +291,14 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         if !self.nodes[place].transient {
             // Since the plan was made a stage before it has ended, or another process was here.
             let record = Record::load(execution.root, pipeline, &stage.id);
-            let failed: HashSet<&StageId> =
-                self.nodes.iter().filter(|n| n.phase == Phase::Broken).map(|n| &n.stage.id).collect();
-            let observed = observe_stage(execution, stage, record, &self.artifacts, &failed, false)?;
+            let failed: HashSet<&StageId> = self
+                .nodes
+                .iter()
+                .filter(|n| n.phase == Phase::Broken)
+                .map(|n| &n.stage.id)
+                .collect();
+            let observed =
+                observe_stage(execution, stage, record, &self.artifacts, &failed, false)?;
             self.nodes[place].confirmed = observed.confirmed;
             let forced = execution.forced.contains(&stage.id);
             let (mut action, mut reason) = plan::decide(&observed.observation.state, forced);
@@ -298,7 +314,9 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             }
             let node = &mut self.nodes[place];
             if let Some(record) = observed.record {
-                if matches!(action, Action::Resume { .. } | Action::Extend { .. }) && record.halvings > 0 {
+                if matches!(action, Action::Resume { .. } | Action::Extend { .. })
+                    && record.halvings > 0
+                {
                     node.halvings = record.halvings;
                     reason.push_str(&format!(
                         "; batches in {} pieces as before",
@@ -310,12 +328,15 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             }
             (node.action, node.reason) = (action, reason);
             let before = node.before.clone();
-            // What keeps nothing and was passed over since nobody was to need it is needed after all.
-            let passed_over =
-                |node: &Node| node.transient && node.phase == Phase::Done && node.action == Action::Skip;
+            // What keeps nothing and was passed over since nobody was to need it is needed after
+            // all.
+            let passed_over = |node: &Node| {
+                node.transient && node.phase == Phase::Done && node.action == Action::Skip
+            };
             let to_come = |place: &Place| {
                 let node = &self.nodes[*place];
-                matches!(node.phase, Phase::Lazy | Phase::Asking | Phase::Running) || passed_over(node)
+                matches!(node.phase, Phase::Lazy | Phase::Asking | Phase::Running)
+                    || passed_over(node)
             };
             let asked: Vec<Place> = before.into_iter().filter(to_come).collect();
             if !asked.is_empty() {
@@ -362,7 +383,8 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             let _ = end.send(Ended { place, result, gpu });
         };
         // As deep as the main thread's: networks are walked recursively.
-        let thread = std::thread::Builder::new().name(node.stage.id.to_string()).stack_size(8 << 20);
+        let thread =
+            std::thread::Builder::new().name(node.stage.id.to_string()).stack_size(8 << 20);
         match thread.spawn_scoped(self.scope, work) {
             Ok(_) => {
                 self.running += 1;
@@ -387,8 +409,9 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         self.end(place, Phase::Done);
     }
 
-    /// Writes the record of a stage that is done and has none that says so (its process ended between its last file and
-    /// its record, or the record was damaged), or whose files were found unchanged where it does not know that.
+    /// Writes the record of a stage that is done and has none that says so (its process ended
+    /// between its last file and its record, or the record was damaged), or whose files were found
+    /// unchanged where it does not know that.
     fn settle(&self, place: Place, reason: &str) {
         let (root, pipeline) = (self.execution.root, &self.execution.graph.pipeline.name);
         let Node { stage: LoadedStage { id, kind, .. }, confirmed, .. } = &self.nodes[place];
@@ -403,7 +426,8 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             record.message = Some("done before, without a record that said so".to_owned());
             record.updated_at = Utc::now();
             // What was done after the record was last written is not in it.
-            record.progress = record.progress.map(|progress| Progress { epoch: progress.epochs, ..progress });
+            record.progress =
+                record.progress.map(|progress| Progress { epoch: progress.epochs, ..progress });
             (record.before, changed) = (None, true);
         }
         let is_of = |made: &Made, other: &Made| {
@@ -424,18 +448,22 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         let stage = self.nodes[place].stage;
         match result {
             Ok(outcome) => {
-                self.artifacts.extend(outcome.artifact.map(|artifact| (stage.id.clone(), artifact)));
+                self.artifacts
+                    .extend(outcome.artifact.map(|artifact| (stage.id.clone(), artifact)));
                 self.summary.finished.push((stage.id.clone(), outcome.summary));
-                self.nodes[place].moved = !self.nodes[place].transient || self.is_behind_moved(place);
+                self.nodes[place].moved =
+                    !self.nodes[place].transient || self.is_behind_moved(place);
                 self.end(place, Phase::Done);
             }
             Err(error) => {
                 if self.nodes[place].phase != Phase::Running {
                     // It failed before it began, so nobody has said so yet.
-                    let event = Event::Failed { failure: error.failure, message: error.message.clone() };
+                    let event =
+                        Event::Failed { failure: error.failure, message: error.message.clone() };
                     self.journal.event(&stage.id, &event);
                 }
-                self.halted |= !self.execution.keep_going && stage.conduct.on_failure == OnFailure::Stop;
+                self.halted |=
+                    !self.execution.keep_going && stage.conduct.on_failure == OnFailure::Stop;
                 self.summary.failed.push((stage.id.clone(), error));
                 self.break_off(place);
             }
@@ -523,7 +551,11 @@ fn wait_for(execution: &Execution, stage: &StageId) -> Result<Lock, StageError> 
 }
 
 /// What `resume:` makes of a decision: whether to begin anew, and the decision.
-fn by_policy(resume: Resume, action: Action, reason: String) -> Result<(bool, Action, String), StageError> {
+fn by_policy(
+    resume: Resume,
+    action: Action,
+    reason: String,
+) -> Result<(bool, Action, String), StageError> {
     match (resume, action) {
         (Resume::Never, Action::Resume { .. }) => {
             Ok((true, Action::Run, format!("resume: never ({reason})")))

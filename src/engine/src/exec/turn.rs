@@ -1,5 +1,5 @@
-//! In which turn stages begin that could begin together: those first that the most work waits for. Where one runs at
-//! a time, that would change nothing but the order, which is the file's.
+//! In which turn stages begin that could begin together: those first that the most work waits for.
+//! Where one runs at a time, that would change nothing but the order, which is the file's.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -23,8 +23,9 @@ pub(super) fn in_turn<'p>(
     steps
 }
 
-/// Milliseconds from each stage's beginning to the end of the last one that waits for it, if there were room for all.
-/// A stage takes as long as its record says that it took, or else as long as the others do.
+/// Milliseconds from each stage's beginning to the end of the last one that waits for it, if there
+/// were room for all. A stage takes as long as its record says that it took, or else as long as the
+/// others do.
 fn ahead<'p>(
     execution: &Execution,
     plan: &'p Plan,

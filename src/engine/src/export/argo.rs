@@ -1,5 +1,5 @@
-//! A pipeline as an Argo Workflow for Kubernetes: a task a stage. Each runs `pipe run FILE STAGE` on a volume that all
-//! share; the records there say that what it needs is up to date.
+//! A pipeline as an Argo Workflow for Kubernetes: a task a stage. Each runs `pipe run FILE STAGE`
+//! on a volume that all share; the records there say that what it needs is up to date.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -41,7 +41,8 @@ pub enum ExportError {
 
 /// As often as Argo can count. It waits between attempts only where there is a limit.
 const NO_LIMIT: i32 = i32::MAX;
-/// Longer than the 90 seconds after which an NFS server frees the locks of a machine that went away.
+/// Longer than the 90 seconds after which an NFS server frees the locks of a machine that went
+/// away.
 const WAIT_SECONDS: u64 = 120;
 /// The user that the image has.
 const USER: u32 = 10001;
@@ -51,8 +52,8 @@ const STAGE_VALUE: &str = "{{inputs.parameters.stage}}";
 const VOLUME: &str = "project";
 const ENTRY: &str = "pipeline";
 
-/// The stages of a selection as a workflow. `file` is the pipeline's, from the project's folder; `settings` are the
-/// arguments of `pipe run` that each stage gets behind its name.
+/// The stages of a selection as a workflow. `file` is the pipeline's, from the project's folder;
+/// `settings` are the arguments of `pipe run` that each stage gets behind its name.
 pub fn workflow(
     graph: &Graph,
     selection: &Selection,
@@ -64,24 +65,32 @@ pub fn workflow(
     if !is_inside_project(file) {
         return Err(ExportError::Outside(shown));
     }
-    if let Some(text) = settings.iter().chain([&shown, &options.mount]).find(|text| text.contains("{{")) {
+    if let Some(text) =
+        settings.iter().chain([&shown, &options.mount]).find(|text| text.contains("{{"))
+    {
         return Err(ExportError::Braces(text.clone()));
     }
     if !options.mount.starts_with('/') {
         return Err(ExportError::Mount(options.mount.clone()));
     }
-    let stages: Vec<&LoadedStage> = graph.stages().filter(|s| selection.stages.contains(&s.id)).collect();
+    let stages: Vec<&LoadedStage> =
+        graph.stages().filter(|s| selection.stages.contains(&s.id)).collect();
     let names = names::of(stages.iter().map(|s| s.id.as_str()));
     let name = |stage: &LoadedStage| names.get(stage.id.as_str()).cloned().unwrap_or_default();
-    let args: Vec<String> =
-        ["run", &shown, STAGE_VALUE].into_iter().map(str::to_owned).chain(settings.iter().cloned()).collect();
+    let args: Vec<String> = ["run", &shown, STAGE_VALUE]
+        .into_iter()
+        .map(str::to_owned)
+        .chain(settings.iter().cloned())
+        .collect();
 
-    // One template for each way to carry a stage out: a thousand stages still fit into one resource.
+    // One template for each way to carry a stage out: a thousand stages still fit into one
+    // resource.
     let mut templates: Vec<Template> = Vec::new();
     let mut tasks = Vec::with_capacity(stages.len());
     for stage in &stages {
         let made = template(stage, &args, options);
-        let known = templates.iter().find(|t| Template { name: String::new(), ..(*t).clone() } == made);
+        let known =
+            templates.iter().find(|t| Template { name: String::new(), ..(*t).clone() } == made);
         let template = known.map(|t| t.name.clone()).unwrap_or_else(|| {
             let name = match templates.len() {
                 0 => STAGE.to_owned(),
@@ -102,8 +111,11 @@ pub fn workflow(
     }
     // Argo knows this of the whole graph only.
     let fail_fast = !stages.iter().any(|s| s.conduct.on_failure == OnFailure::Continue);
-    let graph_of_tasks =
-        Template { name: ENTRY.to_owned(), dag: Some(Dag { fail_fast, tasks }), ..Template::default() };
+    let graph_of_tasks = Template {
+        name: ENTRY.to_owned(),
+        dag: Some(Dag { fail_fast, tasks }),
+        ..Template::default()
+    };
     templates.insert(0, graph_of_tasks);
 
     let patch = PodSpec { termination_grace_period_seconds: options.grace };
@@ -122,7 +134,11 @@ pub fn workflow(
             entrypoint: ENTRY,
             service_account_name: options.service_account.clone(),
             parallelism: options.jobs,
-            security_context: SecurityContext { run_as_non_root: true, run_as_user: USER, fs_group: USER },
+            security_context: SecurityContext {
+                run_as_non_root: true,
+                run_as_user: USER,
+                fs_group: USER,
+            },
             pod_spec_patch: serde_json::to_string(&patch).unwrap_or_default(),
             volumes: vec![Volume {
                 name: VOLUME,
@@ -156,16 +172,20 @@ fn template(stage: &LoadedStage, args: &[String], options: &Options) -> Template
     }
 }
 
-/// What is worth another pod. Failures inside the program were met there, as `retry` says: exit codes 1 and 2 are final.
-/// A pod that was told to stop (75: saved; 143: before it could listen) or that went away with its machine goes on from
-/// its checkpoint as often as that happens. One that was killed (137), mostly for its memory, had no chance to meet
-/// that itself: `retry` counts for it here.
+/// What is worth another pod. Failures inside the program were met there, as `retry` says: exit
+/// codes 1 and 2 are final. A pod that was told to stop (75: saved; 143: before it could listen) or
+/// that went away with its machine goes on from its checkpoint as often as that happens. One that
+/// was killed (137), mostly for its memory, had no chance to meet that itself: `retry` counts for
+/// it here.
 fn retry_strategy(conduct: &Conduct) -> RetryStrategy {
     let retry = &conduct.retry;
-    let mut expression = r#"lastRetry.status == "Error" || lastRetry.exitCode in ["75", "143"]"#.to_owned();
+    let mut expression =
+        r#"lastRetry.status == "Error" || lastRetry.exitCode in ["75", "143"]"#.to_owned();
     if retry.max > 0 && retry.on.contains(&Retryable::OutOfMemory) {
-        expression
-            .push_str(&format!(r#" || (lastRetry.exitCode == "137" && asInt(retries) < {})"#, retry.max));
+        expression.push_str(&format!(
+            r#" || (lastRetry.exitCode == "137" && asInt(retries) < {})"#,
+            retry.max
+        ));
     }
     let seconds = retry.backoff.0.as_secs().max(WAIT_SECONDS);
     RetryStrategy {

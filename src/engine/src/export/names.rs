@@ -1,4 +1,5 @@
-//! Names that Kubernetes takes, made of names that it does not: the same ones each time, never one for two.
+//! Names that Kubernetes takes, made of names that it does not: the same ones each time, never one
+//! for two.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +16,8 @@ const DIGITS: usize = 8;
 pub fn of<'a>(all: impl IntoIterator<Item = &'a str>) -> BTreeMap<&'a str, String> {
     let all: BTreeSet<&str> = all.into_iter().collect();
     let (fitting, others): (Vec<&str>, Vec<&str>) = all.into_iter().partition(|name| fits(name));
-    let mut names: BTreeMap<&str, String> = fitting.iter().map(|name| (*name, (*name).to_owned())).collect();
+    let mut names: BTreeMap<&str, String> =
+        fitting.iter().map(|name| (*name, (*name).to_owned())).collect();
     let mut taken: BTreeSet<String> = names.values().cloned().collect();
     for name in others {
         let digest = hex(&Sha256::digest(name.as_bytes()));
@@ -76,7 +78,10 @@ mod tests {
         assert_eq!(names["base"], "base");
         assert_eq!(names["a-b"], "a-b");
         assert!(names["A_b"].starts_with("a-b-") && names["a_b"].starts_with("a-b-"), "{names:?}");
-        assert!(names["base@learning_rate=0.001"].starts_with("base-learning-rate-0-001-"), "{names:?}");
+        assert!(
+            names["base@learning_rate=0.001"].starts_with("base-learning-rate-0-001-"),
+            "{names:?}"
+        );
         assert!(names.values().all(|name| is_good(name)), "{names:?}");
         assert_eq!(names.values().collect::<BTreeSet<_>>().len(), all.len(), "{names:?}");
     }

@@ -1,4 +1,5 @@
-//! What of Argo's `Workflow` is used, with the names that its schema has. Nothing here knows of pipelines.
+//! What of Argo's `Workflow` is used, with the names that its schema has. Nothing here knows of
+//! pipelines.
 
 use std::collections::BTreeMap;
 

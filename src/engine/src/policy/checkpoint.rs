@@ -1,4 +1,5 @@
-//! When a training run saves, which checkpoint is the best, and which ones go. Pure: what is known in, actions out.
+//! When a training run saves, which checkpoint is the best, and which ones go. Pure: what is known
+//! in, actions out.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +13,8 @@ pub struct CheckpointPolicy {
     /// Switches checkpoints on or off. Without them nothing can be resumed.
     #[schemars(extend("x-class" = "runtime"))]
     pub enabled: bool,
-    /// Folder of the numbered runs, relative to the project; `checkpoints/base_training` for a `train` stage and
-    /// `checkpoints/lora` for a `lora` stage if unset.
+    /// Folder of the numbered runs, relative to the project; `checkpoints/base_training` for a
+    /// `train` stage and `checkpoints/lora` for a `lora` stage if unset.
     #[schemars(extend("x-class" = "runtime"))]
     #[schemars(example = &"checkpoints/base_training")]
     #[schemars(extend("x-known-as" = ["dirpath", "output_dir", "save_dir", "checkpoint_dir"]))]
@@ -180,7 +181,8 @@ impl CheckpointPolicy {
         known[..old].iter().map(|k| k.epoch).filter(|e| Some(*e) != best).collect()
     }
 
-    /// The best of some checkpoints; the earlier one of equals. A figure that is missing or not finite is never the best.
+    /// The best of some checkpoints; the earlier one of equals. A figure that is missing or not
+    /// finite is never the best.
     pub fn best<'a>(&self, known: &'a [Known]) -> Option<&'a Known> {
         let figure = |k: &Known| k.metrics.get(&self.monitor).copied().filter(|v| v.is_finite());
         known.iter().filter(|k| figure(k).is_some()).reduce(|best, k| {
@@ -215,7 +217,10 @@ mod tests {
     #[test]
     fn the_best_stays_however_old() {
         let on_disk = known(&[(1, 0.1), (3, 0.3), (4, 0.3)]);
-        assert_eq!(keep(2).after_epoch(&on_disk, 5, &loss(0.2), false), [Save, LinkLast, Delete(3)]);
+        assert_eq!(
+            keep(2).after_epoch(&on_disk, 5, &loss(0.2), false),
+            [Save, LinkLast, Delete(3)]
+        );
     }
 
     #[test]
@@ -227,8 +232,14 @@ mod tests {
 
     #[test]
     fn ties_and_nan_do_not_take_over() {
-        assert_eq!(keep(9).after_epoch(&known(&[(1, 0.1)]), 2, &loss(0.1), false), [Save, LinkLast]);
-        assert_eq!(keep(9).after_epoch(&known(&[(1, 0.1)]), 2, &loss(f64::NAN), false), [Save, LinkLast]);
+        assert_eq!(
+            keep(9).after_epoch(&known(&[(1, 0.1)]), 2, &loss(0.1), false),
+            [Save, LinkLast]
+        );
+        assert_eq!(
+            keep(9).after_epoch(&known(&[(1, 0.1)]), 2, &loss(f64::NAN), false),
+            [Save, LinkLast]
+        );
         let actions = keep(9).after_epoch(&known(&[(1, f64::NAN)]), 2, &loss(0.7), false);
         assert_eq!(actions, [Save, LinkLast, LinkBest]);
     }
@@ -253,7 +264,10 @@ mod tests {
     #[test]
     fn null_keeps_all_and_off_keeps_none() {
         let policy = CheckpointPolicy { keep_last_n: None, ..Default::default() };
-        assert_eq!(policy.after_epoch(&known(&[(1, 0.1), (2, 0.2)]), 3, &loss(0.3), false), [Save, LinkLast]);
+        assert_eq!(
+            policy.after_epoch(&known(&[(1, 0.1), (2, 0.2)]), 3, &loss(0.3), false),
+            [Save, LinkLast]
+        );
         let policy = CheckpointPolicy { enabled: false, ..Default::default() };
         assert_eq!(policy.after_epoch(&[], 1, &loss(0.3), true), []);
     }
@@ -262,7 +276,10 @@ mod tests {
     fn values_that_cannot_work_are_refused() {
         let refused = |policy: CheckpointPolicy| policy.validate().unwrap_err().key;
         assert_eq!(refused(keep(0)), "keep_last_n");
-        assert_eq!(refused(CheckpointPolicy { save_every_n_epochs: 0, ..keep(1) }), "save_every_n_epochs");
+        assert_eq!(
+            refused(CheckpointPolicy { save_every_n_epochs: 0, ..keep(1) }),
+            "save_every_n_epochs"
+        );
         assert_eq!(refused(CheckpointPolicy { monitor: "loss".into(), ..keep(1) }), "monitor");
         let two = CheckpointPolicy { run_number: Some(1), resume_from_run: Some(2), ..keep(1) };
         assert_eq!(refused(two), "resume_from_run");

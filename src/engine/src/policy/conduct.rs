@@ -1,5 +1,5 @@
-//! How a stage is carried out, whatever its kind: retries, time limit, what a failure means for the others. Nothing
-//! of it is part of a stage's identity. Pure: failures in, the next step out.
+//! How a stage is carried out, whatever its kind: retries, time limit, what a failure means for the
+//! others. Nothing of it is part of a stage's identity. Pure: failures in, the next step out.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,7 +16,8 @@ use crate::kind::Failure;
 pub struct Conduct {
     /// What happens after a failure that may not come again.
     pub retry: Retry,
-    /// Longest time for one attempt, such as `90s`, `30m` or `2h 30m`. A training saves a checkpoint first.
+    /// Longest time for one attempt, such as `90s`, `30m` or `2h 30m`. A training saves a
+    /// checkpoint first.
     pub timeout: Option<Span>,
     /// What a failure of this stage means for stages that do not depend on it.
     pub on_failure: OnFailure,
@@ -34,7 +35,8 @@ pub struct Conduct {
 pub struct Retry {
     /// Attempts after the first one.
     pub max: u32,
-    /// Wait before the second attempt, such as `10s`; doubled before each further one, an hour at most.
+    /// Wait before the second attempt, such as `10s`; doubled before each further one, an hour at
+    /// most.
     #[schemars(example = &"10s")]
     pub backoff: Span,
     /// The failures that are worth another attempt.
@@ -200,7 +202,8 @@ const MOST_HALVINGS: usize = 8;
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 impl Retry {
-    /// What follows on the failures of a stage so far, the last one being the newest; `None` to give up.
+    /// What follows on the failures of a stage so far, the last one being the newest; `None` to
+    /// give up.
     ///
     /// Out of memory and a lost device are met by a change of the conditions, without any policy.
     pub fn next(&self, failures: &[Failure]) -> Option<Again> {
@@ -208,7 +211,9 @@ impl Retry {
         let of_its_kind = failures.iter().filter(|f| **f == last).count();
         let changed = |change| Some(Again { wait: Duration::ZERO, change });
         let kind = match last {
-            Failure::Setting | Failure::NotFinite | Failure::Interrupted(_) | Failure::Bug => return None,
+            Failure::Setting | Failure::NotFinite | Failure::Interrupted(_) | Failure::Bug => {
+                return None;
+            }
             Failure::OutOfMemory if of_its_kind <= MOST_HALVINGS => {
                 return changed(Change::SmallerMicroBatch);
             }
@@ -222,13 +227,18 @@ impl Retry {
         };
         // What was met by a change of the conditions is not counted.
         let count = |kind: Failure| failures.iter().filter(|f| **f == kind).count();
-        let changes = count(Failure::OutOfMemory).min(MOST_HALVINGS) + count(Failure::DeviceLost).min(1);
+        let changes =
+            count(Failure::OutOfMemory).min(MOST_HALVINGS) + count(Failure::DeviceLost).min(1);
         let retried = failures.len() - 1 - changes;
         if !self.on.contains(&kind) || retried >= self.max as usize {
             return None;
         }
-        let doubled = self.backoff.0.checked_mul(1u32.checked_shl(retried as u32).unwrap_or(u32::MAX));
-        Some(Again { wait: doubled.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT), change: Change::Nothing })
+        let doubled =
+            self.backoff.0.checked_mul(1u32.checked_shl(retried as u32).unwrap_or(u32::MAX));
+        Some(Again {
+            wait: doubled.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT),
+            change: Change::Nothing,
+        })
     }
 }
 

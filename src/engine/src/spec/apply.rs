@@ -1,4 +1,5 @@
-//! Where settings from outside belong: parameters, settings of stages, what a stage is made of, the executor, the store.
+//! Where settings from outside belong: parameters, settings of stages, what a stage is made of, the
+//! executor, the store.
 
 use std::collections::BTreeMap;
 
@@ -47,7 +48,8 @@ enum Target {
     Fsync,
 }
 
-/// Sorts overrides into where they belong. Parameters and what stages are made of are changed in `file` itself.
+/// Sorts overrides into where they belong. Parameters and what stages are made of are changed in
+/// `file` itself.
 pub(super) fn apply(
     file: &mut PipelineFile,
     kinds: &Kinds,
@@ -71,8 +73,10 @@ pub(super) fn apply(
             errors.push(foreign(error, given));
             continue;
         }
-        let layer =
-            |path: &[String]| Layer { origin: Origin::Outside(given.by.clone()), values: given.nested(path) };
+        let layer = |path: &[String]| Layer {
+            origin: Origin::Outside(given.by.clone()),
+            values: given.nested(path),
+        };
         match target {
             Target::Parameter(path) => {
                 merge(&mut file.params, given.nested(&path));
@@ -88,9 +92,9 @@ pub(super) fn apply(
             Target::Stage(stage, path) => {
                 if let Some(declared) = file.stages.iter_mut().find(|s| s.id == stage) {
                     merge(&mut declared.body, given.nested(&path));
-                    declared
-                        .body
-                        .retain(|key, value| !(value.is_null() && OF_STAGES.contains(&key.as_str())));
+                    declared.body.retain(|key, value| {
+                        !(value.is_null() && OF_STAGES.contains(&key.as_str()))
+                    });
                 }
                 let at = [&["stages".to_owned(), stage.to_string()], path.as_slice()].concat();
                 applied.given.push(Given { at, by: given.by.clone() });
@@ -115,13 +119,16 @@ pub(super) fn apply(
     applied
 }
 
-/// Parameters in what was given for the executor, the store and syncing. For stages it happens when they are read.
+/// Parameters in what was given for the executor, the store and syncing. For stages it happens when
+/// they are read.
 fn fill_in(applied: &mut Applied, params: &Map<String, Value>, used: &Used, errors: &mut Gathered) {
     let names = Names { params, matrix: &Map::new(), used };
     for layer in &mut applied.for_executor {
         let Origin::Outside(by) = &layer.origin else { continue };
         let filled = params::fill_ours(&Value::Object(std::mem::take(&mut layer.values)), names);
-        if let Some(Value::Object(values)) = errors.take(filled.map_err(|bad| bad.outside(by, names))) {
+        if let Some(Value::Object(values)) =
+            errors.take(filled.map_err(|bad| bad.outside(by, names)))
+        {
             layer.values = values;
         }
     }
@@ -194,10 +201,17 @@ impl Finder<'_> {
             "fsync" if rest.is_empty() => return Some(Target::Fsync),
             _ => {}
         }
-        let knowing: Vec<(&StageDeclaration, Vec<String>)> =
-            self.file.stages.iter().filter_map(|s| Some((s, self.setting(&s.kind, path)?))).collect();
+        let knowing: Vec<(&StageDeclaration, Vec<String>)> = self
+            .file
+            .stages
+            .iter()
+            .filter_map(|s| Some((s, self.setting(&s.kind, path)?)))
+            .collect();
         let spelt = knowing.first()?.1.clone();
-        Some(Target::Settings(knowing.into_iter().map(|(stage, _)| stage.id.clone()).collect(), spelt))
+        Some(Target::Settings(
+            knowing.into_iter().map(|(stage, _)| stage.id.clone()).collect(),
+            spelt,
+        ))
     }
 
     /// The parameter at a path, and where inside it.
@@ -227,7 +241,8 @@ impl Finder<'_> {
         match (self.plain(first).as_str(), rest) {
             ("matrix", [_, ..]) => {
                 // A key of a matrix may name a setting inside another one, with a dot.
-                let setting = self.setting(&stage.kind, rest).unwrap_or_else(|| rest.to_vec()).join(".");
+                let setting =
+                    self.setting(&stage.kind, rest).unwrap_or_else(|| rest.to_vec()).join(".");
                 let axes = stage.body.get("matrix").and_then(Value::as_object);
                 let is_axis = axes.is_some_and(|axes| axes.contains_key(&setting));
                 if self.by_environment() && !is_axis && self.setting(&stage.kind, rest).is_none() {
@@ -328,8 +343,10 @@ impl Finder<'_> {
     /// A key of the command line that means nothing.
     fn unknown(&self) -> SpecError {
         let Giver { shown, .. } = &self.given.by;
-        let error =
-            SpecError::plain(format!("{shown}: no parameter, stage or setting is called `{}`", self.key()));
+        let error = SpecError::plain(format!(
+            "{shown}: no parameter, stage or setting is called `{}`",
+            self.key()
+        ));
         let wanted = &self.given.path[0];
         let elsewhere = self.file.stages.iter().find_map(|stage| {
             let meant = Place::root(self.kinds.schema(&stage.kind)?).meant(wanted)?;
@@ -350,7 +367,8 @@ impl Finder<'_> {
     fn probably_meant(&self) -> Option<SpecError> {
         let path = &self.given.path;
         let first = self.plain(&path[0]);
-        let inside = ["params", "executor"].contains(&first.as_str()) || self.stage(&path[0]).is_some();
+        let inside =
+            ["params", "executor"].contains(&first.as_str()) || self.stage(&path[0]).is_some();
         let names = self.names();
         let near = names.iter().filter(|name| slips(&first, name)).min();
         if !(path.len() > 1 && inside) && near.is_none() {

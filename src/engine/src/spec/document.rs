@@ -1,5 +1,6 @@
-//! YAML straight into the settings model (JSON values), with the order of the stages. Half the time of going through
-//! YAML values; what it does not take is left to the slow way, which knows how to say what is wrong.
+//! YAML straight into the settings model (JSON values), with the order of the stages. Half the time
+//! of going through YAML values; what it does not take is left to the slow way, which knows how to
+//! say what is wrong.
 
 use std::fmt;
 
@@ -86,7 +87,8 @@ impl<'de> Visitor<'de> for Node<'_> {
         while let Some(key) = map.next_key_seed(Key)? {
             let inner = !at_stages && key == "stages";
             let order_below = if inner { order.as_deref_mut() } else { None };
-            let value = map.next_value_seed(Node { at_stages: order_below.is_some(), order: order_below })?;
+            let value =
+                map.next_value_seed(Node { at_stages: order_below.is_some(), order: order_below })?;
             if let (true, Some(order)) = (at_stages, &mut order) {
                 order.push(key.clone());
             }

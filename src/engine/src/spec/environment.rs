@@ -13,13 +13,15 @@ pub const STAGE_TOKEN: &str = "PIPE_STAGE_TOKEN";
 pub const LOG: &str = "PIPE_LOG";
 /// The commit of a build. `cargo run` and `cargo test` hand it on to what they start.
 pub const COMMIT: &str = "PIPE_COMMIT";
-/// Variables of the program itself. They are no settings, whatever a pipeline's parameters are called.
+/// Variables of the program itself. They are no settings, whatever a pipeline's parameters are
+/// called.
 pub const OWN: [&str; 4] = [STAGE, STAGE_TOKEN, LOG, COMMIT];
 /// What its tests are told begins so.
 const OF_TESTS: &str = "PIPE_TEST_";
 
-/// What the environment may say about settings: `PIPE_EPOCHS` is `epochs`, `PIPE_BASE__LEARNING_RATE` is
-/// `base.learning_rate`. Which of them name a setting turns out when a pipeline is loaded.
+/// What the environment may say about settings: `PIPE_EPOCHS` is `epochs`,
+/// `PIPE_BASE__LEARNING_RATE` is `base.learning_rate`. Which of them name a setting turns out when
+/// a pipeline is loaded.
 pub fn settings() -> Vec<Override> {
     among(std::env::vars_os())
 }
@@ -33,7 +35,10 @@ pub fn among(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<O
         .filter(|(name, _)| name.starts_with(PREFIX) && !is_own(name))
         .collect();
     found.sort();
-    found.into_iter().map(|(name, value)| Override::variable(&name, &name[PREFIX.len()..], &value)).collect()
+    found
+        .into_iter()
+        .map(|(name, value)| Override::variable(&name, &name[PREFIX.len()..], &value))
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! `executor:` of a pipeline file: where stages run, and what their jobs get unless they say otherwise.
+//! `executor:` of a pipeline file: where stages run, and what their jobs get unless they say
+//! otherwise.
 
 use std::time::Duration;
 
@@ -53,8 +54,14 @@ pub(super) fn as_block(value: Value) -> Value {
     }
 }
 
-/// What `executor:` says, with what the environment and the command line say on top. What is wrong is told and left out.
-pub(super) fn read(file: &PipelineFile, names: Names, over: Vec<Layer>, errors: &mut Gathered) -> Executor {
+/// What `executor:` says, with what the environment and the command line say on top. What is wrong
+/// is told and left out.
+pub(super) fn read(
+    file: &PipelineFile,
+    names: Names,
+    over: Vec<Layer>,
+    errors: &mut Gathered,
+) -> Executor {
     let base = vec!["executor".to_owned()];
     let mut layers = Vec::new();
     if let Some(written) = &file.executor {
@@ -64,11 +71,13 @@ pub(super) fn read(file: &PipelineFile, names: Names, over: Vec<Layer>, errors: 
                 // `executor: slurm` has no key of its own to point at.
                 let kind = || ("kind".to_owned(), file.source.clone(), base.clone());
                 let moved = if written.is_string() { vec![kind()] } else { Vec::new() };
-                let origin = Origin::File { source: file.source.clone(), base: base.clone(), moved };
+                let origin =
+                    Origin::File { source: file.source.clone(), base: base.clone(), moved };
                 layers.push(Layer { origin, values });
             }
             Some(other) => {
-                let message = format!("expected `local`, `slurm` or a mapping, found {}", describe(&other));
+                let message =
+                    format!("expected `local`, `slurm` or a mapping, found {}", describe(&other));
                 errors.push(error_at(&file.source, &["executor"], Part::Value, message));
             }
             None => {}
@@ -119,7 +128,8 @@ fn read_layers(layers: &mut StageLayers) -> Result<Executor, SpecError> {
 /// The keys of the block, those of a job last.
 pub(super) fn keys() -> Vec<String> {
     let schema = schemars::schema_for!(Slurm);
-    let of_jobs = schema.get("properties").and_then(Value::as_object).map(|p| p.keys().cloned().collect());
+    let of_jobs =
+        schema.get("properties").and_then(Value::as_object).map(|p| p.keys().cloned().collect());
     OWN.into_iter().map(str::to_owned).chain(of_jobs.unwrap_or_else(Vec::new)).collect()
 }
 

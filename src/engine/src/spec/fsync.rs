@@ -17,8 +17,10 @@ pub(super) fn read(
     over: Option<Override>,
     errors: &mut Gathered,
 ) -> Level {
-    let written =
-        file.fsync.as_ref().map(|written| filled_value(&file.source, &["fsync".into()], written, names));
+    let written = file
+        .fsync
+        .as_ref()
+        .map(|written| filled_value(&file.source, &["fsync".into()], written, names));
     let written = written.and_then(|filled| errors.take(filled));
     let given = over.as_ref().and_then(|over| over.value.clone().ok());
     let value = match given.or(written) {
@@ -32,7 +34,9 @@ pub(super) fn read(
         let found = value.as_str().map_or_else(|| describe(&value), |word| format!("{word:?}"));
         let message = format!("{message}, found {found}");
         errors.push(match &over {
-            Some(over) => SpecError::plain(format!("{}: {message}", over.by.shown)).hiding(&over.by.hidden),
+            Some(over) => {
+                SpecError::plain(format!("{}: {message}", over.by.shown)).hiding(&over.by.hidden)
+            }
             None => error_at(&file.source, &["fsync"], Part::Value, message),
         });
         Level::default()

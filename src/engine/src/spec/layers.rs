@@ -1,5 +1,5 @@
-//! The layers of one stage's settings, weakest first, merged by figment. Keeps where each layer came from, so that
-//! an error in the merged settings is reported at the line that caused it.
+//! The layers of one stage's settings, weakest first, merged by figment. Keeps where each layer
+//! came from, so that an error in the merged settings is reported at the line that caused it.
 
 use figment::Figment;
 use figment::error::{Actual, Kind};
@@ -24,7 +24,8 @@ pub struct Layer {
 /// Where a layer was written.
 #[derive(Debug, Clone)]
 pub enum Origin {
-    /// In a file, under the key path `base`. Values under a key in `moved` stand elsewhere: policies by name.
+    /// In a file, under the key path `base`. Values under a key in `moved` stand elsewhere:
+    /// policies by name.
     File { source: Source, base: Vec<String>, moved: Vec<(String, Source, Vec<String>)> },
     /// On the command line or in the environment.
     Outside(Giver),
@@ -43,8 +44,12 @@ impl StageLayers {
     /// The merged settings, as far as their outermost keys are wanted.
     pub fn figment(&self, wanted: impl Fn(&str) -> bool) -> Figment {
         self.layers.iter().fold(Figment::new(), |merged, layer| {
-            let values: Map<String, Value> =
-                layer.values.iter().filter(|(k, _)| wanted(k)).map(|(k, v)| (k.clone(), v.clone())).collect();
+            let values: Map<String, Value> = layer
+                .values
+                .iter()
+                .filter(|(k, _)| wanted(k))
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect();
             match values.is_empty() {
                 true => merged,
                 false => merged.merge(Serialized::defaults(Value::Object(values))),
@@ -52,7 +57,8 @@ impl StageLayers {
         })
     }
 
-    /// What `read` makes of the wanted keys. A number such as `5.0` where a whole one belongs is a whole one.
+    /// What `read` makes of the wanted keys. A number such as `5.0` where a whole one belongs is a
+    /// whole one.
     pub(super) fn typed<T>(
         &mut self,
         wanted: impl Fn(&str) -> bool,
@@ -60,19 +66,22 @@ impl StageLayers {
     ) -> Result<T, Rejection> {
         loop {
             match read(&self.figment(&wanted)) {
-                Err(rejection) if wants_whole(&rejection) && self.make_whole(&rejection.path()) => {}
+                Err(rejection) if wants_whole(&rejection) && self.make_whole(&rejection.path()) => {
+                }
                 other => return other,
             }
         }
     }
 
-    /// Writes the number at `path` without its `.0`, if that is all that it has. Says whether it did.
+    /// Writes the number at `path` without its `.0`, if that is all that it has. Says whether it
+    /// did.
     fn make_whole(&mut self, path: &[String]) -> bool {
         let holder = self.layers.iter_mut().rev().find(|layer| holds(&layer.values, path));
         let Some(value) = holder.and_then(|layer| value_in_mut(&mut layer.values, path)) else {
             return false;
         };
-        let Some(number) = value.as_f64().filter(|number| value.is_f64() && number.fract() == 0.0) else {
+        let Some(number) = value.as_f64().filter(|number| value.is_f64() && number.fract() == 0.0)
+        else {
             return false;
         };
         // Beyond 2^53 two neighbouring whole numbers may be the same float.
@@ -94,10 +103,12 @@ impl StageLayers {
         self.layers.iter().any(|layer| holds(&layer.values, path))
     }
 
-    /// Of two settings that stand for each other keeps the one in the stronger layer, so that a flag can replace what a
-    /// file says in the other way. In one layer both stay, for the stage to judge.
+    /// Of two settings that stand for each other keeps the one in the stronger layer, so that a
+    /// flag can replace what a file says in the other way. In one layer both stay, for the stage to
+    /// judge.
     pub(super) fn choose_between(&mut self, one: &str, other: &str) {
-        let given = |layer: &Layer, key: &str| layer.values.get(key).is_some_and(|value| !value.is_null());
+        let given =
+            |layer: &Layer, key: &str| layer.values.get(key).is_some_and(|value| !value.is_null());
         let strongest = |key: &str| self.layers.iter().rposition(|layer| given(layer, key));
         let weaker = match (strongest(one), strongest(other)) {
             (Some(a), Some(b)) if a > b => other,
@@ -109,8 +120,8 @@ impl StageLayers {
         });
     }
 
-    /// Takes away the value at `path` in the strongest layer that has it; of a list the whole list, since places in the
-    /// file count its items. Says whether there was one.
+    /// Takes away the value at `path` in the strongest layer that has it; of a list the whole list,
+    /// since places in the file count its items. Says whether there was one.
     pub(super) fn leave_out(&mut self, path: &[String]) -> bool {
         let holder = self.layers.iter_mut().rev().find(|layer| holds(&layer.values, path));
         holder.is_some_and(|layer| remove(&mut layer.values, path))
@@ -125,7 +136,12 @@ impl StageLayers {
     }
 
     /// The same with what the schema of the settings tells of the place.
-    pub(super) fn explain_with(&self, rejection: Rejection, kind: &str, place: &Place) -> SpecError {
+    pub(super) fn explain_with(
+        &self,
+        rejection: Rejection,
+        kind: &str,
+        place: &Place,
+    ) -> SpecError {
         let path = rejection.path();
         let Rejection::Form(form) = &rejection else { return self.explain(rejection) };
         let Some((_, outer)) = path.split_last() else { return self.explain(rejection) };
@@ -139,7 +155,9 @@ impl StageLayers {
                             Some((last, [])) => format!("`{last}`, a key of the stage itself"),
                             _ => format!("`{}`", meant.join(".")),
                         };
-                        error.note(format!("did you mean {meant}?")).nearest_of(name, known.iter().copied())
+                        error
+                            .note(format!("did you mean {meant}?"))
+                            .nearest_of(name, known.iter().copied())
                     }
                     None => self.explain(rejection),
                 };
@@ -162,7 +180,8 @@ impl StageLayers {
                 };
                 match self.value_of(&path) {
                     Some(value) if !words.is_empty() && !names_them && !value.is_string() => {
-                        let message = format!("expected one of a few words, found {}", describe(value));
+                        let message =
+                            format!("expected one of a few words, found {}", describe(value));
                         self.error_at(&path, message).candidates(&value.to_string(), words)
                     }
                     _ => self.explain(rejection),
@@ -193,7 +212,8 @@ impl StageLayers {
                 .candidates(name, expected.iter().copied()),
             Kind::InvalidType(actual, expected) | Kind::InvalidValue(actual, expected) => {
                 let expected = match (&error.kind, is_large(actual), most(expected)) {
-                    (Kind::InvalidValue(..), true, Some(most)) | (_, true, Some(most @ u64::MAX)) => {
+                    (Kind::InvalidValue(..), true, Some(most))
+                    | (_, true, Some(most @ u64::MAX)) => {
                         format!("a whole number up to {most}")
                     }
                     _ => in_words(expected),
@@ -201,14 +221,18 @@ impl StageLayers {
                 self.error_at(&path, format!("expected {expected}, found {}", what_is(actual)))
             }
             Kind::InvalidLength(found, expected) => {
-                let length = expected.split_whitespace().last().and_then(|word| word.parse::<usize>().ok());
-                let expected = length.map_or_else(|| expected.clone(), |n| format!("a list of {n} values"));
+                let length =
+                    expected.split_whitespace().last().and_then(|word| word.parse::<usize>().ok());
+                let expected =
+                    length.map_or_else(|| expected.clone(), |n| format!("a list of {n} values"));
                 self.error_at(&path, format!("expected {expected}, found {found}"))
             }
             Kind::Unsupported(actual) | Kind::UnsupportedKey(actual, _) => {
                 self.error_at(&path, format!("{} has no meaning here", what_is(actual)))
             }
-            Kind::DuplicateField(name) => self.error_at(&path, format!("key `{name}` stands twice")),
+            Kind::DuplicateField(name) => {
+                self.error_at(&path, format!("key `{name}` stands twice"))
+            }
             Kind::Message(message) => self.error_at(&path, message),
             other => self.error_at(&path, other.to_string()),
         }

@@ -1,5 +1,6 @@
-//! From a pipeline file to stages with typed settings. Each stage is read by itself, in `stage.rs`; here is what belongs
-//! to all of them: parameters, matrices, the files that connect stages, warnings.
+//! From a pipeline file to stages with typed settings. Each stage is read by itself, in `stage.rs`;
+//! here is what belongs to all of them: parameters, matrices, the files that connect stages,
+//! warnings.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
@@ -56,8 +57,8 @@ pub struct LoadedStage {
     pub inputs: Vec<Input>,
     /// Files of the project that it reads and writes.
     pub files: Files,
-    /// The stages it needs: the key that says so, and the stage. References first, then `needs`, then those that make
-    /// its files.
+    /// The stages it needs: the key that says so, and the stage. References first, then `needs`,
+    /// then those that make its files.
     pub needs: Vec<(Vec<String>, StageId)>,
 }
 
@@ -71,9 +72,15 @@ impl LoadedStage {
 impl LoadedStage {
     /// Whether it can begin without a stage before it that failed.
     pub fn passes_over(&self, failed: &StageId) -> bool {
-        let mut inputs = self.inputs.iter().filter(|input| input.stage == *failed && input.may_fail);
-        let Some(key) = inputs.next().and_then(|input| input.name.split('.').next()) else { return false };
-        self.needs.iter().filter(|(_, id)| id == failed).all(|(path, _)| path.len() == 1 && path[0] == key)
+        let mut inputs =
+            self.inputs.iter().filter(|input| input.stage == *failed && input.may_fail);
+        let Some(key) = inputs.next().and_then(|input| input.name.split('.').next()) else {
+            return false;
+        };
+        self.needs
+            .iter()
+            .filter(|(_, id)| id == failed)
+            .all(|(path, _)| path.len() == 1 && path[0] == key)
     }
 }
 
@@ -88,10 +95,12 @@ pub struct Input {
     pub may_fail: bool,
 }
 
-/// Reads and checks the pipeline file `path`. Relative paths inside it belong to `root`, the project's folder.
+/// Reads and checks the pipeline file `path`. Relative paths inside it belong to `root`, the
+/// project's folder.
 ///
 /// # Errors
-/// All that is wrong in the file and in the config files that it names, as far as one error does not hide another.
+/// All that is wrong in the file and in the config files that it names, as far as one error does
+/// not hide another.
 pub fn load(
     root: &Path,
     path: &Path,
@@ -106,7 +115,9 @@ pub fn load(
         apply(&mut file, &kinds, overrides, &used, (&mut errors, &mut warnings));
     if !errors.is_empty() {
         origin::explain(&mut errors, &file, root, &given);
-        return errors.or(()).and_then(|()| Err(SpecError::plain("failed to read the settings").into()));
+        return errors
+            .or(())
+            .and_then(|()| Err(SpecError::plain("failed to read the settings").into()));
     }
     let params = &file.params;
     let names = Names { params, matrix: &Map::new(), used: &used };
@@ -124,7 +135,8 @@ pub fn load(
         executor: &executor,
     };
     let read = parallel::map(&declared.stages, |one| loading.stage(one, &declared));
-    let mut stages: Vec<LoadedStage> = read.into_iter().filter_map(|stage| errors.take(stage)).collect();
+    let mut stages: Vec<LoadedStage> =
+        read.into_iter().filter_map(|stage| errors.take(stage)).collect();
     if errors.is_empty() {
         connect_files(&file.source, &mut stages, &mut errors);
         let concerns = concerns(&stages);
@@ -143,7 +155,8 @@ pub fn load(
         }
         warnings.extend(once_a_place(doubts));
         warnings.extend(used.unused(&file));
-        warnings = warnings.into_iter().map(|w| origin::explained(w, &file, root, &given)).collect();
+        warnings =
+            warnings.into_iter().map(|w| origin::explained(w, &file, root, &given)).collect();
         warnings = in_order(warnings);
     }
     origin::explain(&mut errors, &file, root, &given);
@@ -174,21 +187,27 @@ fn not_mirrored(root: &Path, source: &Source, stage: &LoadedStage) -> Option<Spe
         )
     };
     let error = || {
-        error_at(source, &["stages", stage.id.declared(), "checkpoint", "base_dir"], Part::Value, message())
-            .note("name a folder inside the project, or do without the store (`--store none`)")
+        error_at(
+            source,
+            &["stages", stage.id.declared(), "checkpoint", "base_dir"],
+            Part::Value,
+            message(),
+        )
+        .note("name a folder inside the project, or do without the store (`--store none`)")
     };
     (!inside).then(error)
 }
 
 /// What each stage finds about itself and those it refers to.
 fn concerns(stages: &[LoadedStage]) -> Vec<Vec<Concern>> {
-    let others =
-        Others(stages.iter().map(|s| (s.id.as_str(), (s.kind.as_str(), s.stage.as_ref()))).collect());
+    let others = Others(
+        stages.iter().map(|s| (s.id.as_str(), (s.kind.as_str(), s.stage.as_ref()))).collect(),
+    );
     stages.iter().map(|stage| stage.stage.concerns(&others)).collect()
 }
 
-/// What several stages find about one value, such as in the config file that they share, is said once: in the words of
-/// the first one, with the names of those for which the numbers are others.
+/// What several stages find about one value, such as in the config file that they share, is said
+/// once: in the words of the first one, with the names of those for which the numbers are others.
 fn once_a_place(doubts: Vec<(SpecError, &StageId)>) -> Vec<SpecError> {
     let mut said: Vec<(SpecError, Vec<&StageId>)> = Vec::new();
     for (doubt, stage) in doubts {
@@ -201,9 +220,10 @@ fn once_a_place(doubts: Vec<(SpecError, &StageId)>) -> Vec<SpecError> {
     let with_others = |(doubt, others): (SpecError, Vec<&StageId>)| match others.as_slice() {
         [] => doubt,
         [one] => doubt.note(format!("stage `{one}` likewise, with its own numbers")),
-        [first, rest @ ..] => {
-            doubt.note(format!("stage `{first}` and {} more likewise, with their own numbers", rest.len()))
-        }
+        [first, rest @ ..] => doubt.note(format!(
+            "stage `{first}` and {} more likewise, with their own numbers",
+            rest.len()
+        )),
     };
     said.into_iter().map(with_others).collect()
 }
@@ -224,10 +244,12 @@ impl Used {
     fn unused(&self, file: &PipelineFile) -> Vec<SpecError> {
         let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // Those that a used parameter refers to are used too.
-        let names = used.iter().filter(|(section, _)| section == "params").map(|(_, name)| name.clone());
+        let names =
+            used.iter().filter(|(section, _)| section == "params").map(|(_, name)| name.clone());
         let all = origin::with_those_inside(names.collect(), file);
         used.extend(all.into_iter().map(|name| ("params".to_owned(), name)));
-        let is_used = |section: &str, name: &str| used.contains(&(section.to_owned(), name.to_owned()));
+        let is_used =
+            |section: &str, name: &str| used.contains(&(section.to_owned(), name.to_owned()));
         let params = file.params.keys().filter(|name| !is_used("params", name)).map(|name| {
             error_at(&file.source, &["params", name], Part::Key, "no stage uses this parameter")
                 .note(format!("write `${{params.{name}}}` where its value belongs"))
@@ -235,8 +257,13 @@ impl Used {
         let policies = file.policies.iter().flat_map(|(kind, named)| {
             let names = named.as_object().into_iter().flat_map(|named| named.keys());
             names.filter(|name| !is_used(kind, name)).map(move |name| {
-                error_at(&file.source, &["policies", kind, name], Part::Key, "no stage uses this policy")
-                    .note(format!("a stage takes it with `{kind}: {name}`"))
+                error_at(
+                    &file.source,
+                    &["policies", kind, name],
+                    Part::Key,
+                    "no stage uses this policy",
+                )
+                .note(format!("a stage takes it with `{kind}: {name}`"))
             })
         });
         params.chain(policies).collect()
@@ -274,15 +301,20 @@ impl<'a> Kinds<'a> {
 
     /// The settings of a kind.
     pub fn keys(&self, kind: &str) -> impl Iterator<Item = &String> {
-        let properties = self.schema(kind).and_then(|s| s.get("properties")).and_then(Value::as_object);
+        let properties =
+            self.schema(kind).and_then(|s| s.get("properties")).and_then(Value::as_object);
         properties.into_iter().flat_map(|p| p.keys())
     }
 
-    /// Pairs of settings that stand for each other: a key, and the one that its `x-instead-of` names.
+    /// Pairs of settings that stand for each other: a key, and the one that its `x-instead-of`
+    /// names.
     pub fn alternatives(&self, kind: &str) -> impl Iterator<Item = (&str, &str)> {
-        let properties = self.schema(kind).and_then(|s| s.get("properties")).and_then(Value::as_object);
+        let properties =
+            self.schema(kind).and_then(|s| s.get("properties")).and_then(Value::as_object);
         let all = properties.into_iter().flatten();
-        all.filter_map(|(key, property)| Some((key.as_str(), property.get("x-instead-of")?.as_str()?)))
+        all.filter_map(|(key, property)| {
+            Some((key.as_str(), property.get("x-instead-of")?.as_str()?))
+        })
     }
 }
 
@@ -303,13 +335,20 @@ pub(super) struct Declared<'a> {
 }
 
 impl<'a> Declared<'a> {
-    fn of(file: &'a PipelineFile, params: &Map<String, Value>, used: &Used, errors: &mut Gathered) -> Self {
-        let mut this = Self { stages: Vec::new(), matrices: BTreeMap::new(), kinds: HashMap::new() };
+    fn of(
+        file: &'a PipelineFile,
+        params: &Map<String, Value>,
+        used: &Used,
+        errors: &mut Gathered,
+    ) -> Self {
+        let mut this =
+            Self { stages: Vec::new(), matrices: BTreeMap::new(), kinds: HashMap::new() };
         for declared in &file.stages {
             let members = match declared.body.get("matrix") {
                 None => {
                     let id = declared.id.clone();
-                    if let Some(matrix) = StageId::new(id.declared()).filter(|matrix| *matrix != id) {
+                    if let Some(matrix) = StageId::new(id.declared()).filter(|matrix| *matrix != id)
+                    {
                         this.matrices.entry(matrix).or_default().push(id.clone());
                     }
                     vec![Member { id, values: Map::new() }]
@@ -373,7 +412,8 @@ fn connect_files(source: &Source, stages: &mut [LoadedStage], errors: &mut Gathe
     reach::connect(stages, &makers);
 }
 
-/// The stages that make what a path or pattern means: the file itself, a folder around it, or files inside it.
+/// The stages that make what a path or pattern means: the file itself, a folder around it, or files
+/// inside it.
 fn makers_of<'a>(pattern: &str, makers: &'a BTreeMap<PathBuf, StageId>) -> Vec<&'a StageId> {
     let is_plain = |c: &Component| !c.as_os_str().to_string_lossy().contains(['*', '?', '[']);
     let plain: PathBuf = Path::new(pattern).components().take_while(is_plain).collect();

@@ -20,16 +20,26 @@ pub(crate) struct Member {
 }
 
 /// All combinations, keys by name, the last key changing fastest.
-pub(crate) fn members(source: &Source, stage: &StageId, matrix: &Value) -> Result<Vec<Member>, SpecError> {
+pub(crate) fn members(
+    source: &Source,
+    stage: &StageId,
+    matrix: &Value,
+) -> Result<Vec<Member>, SpecError> {
     let whole = ["stages", stage.as_str(), "matrix"];
     let axes = mapping(source, &whole, matrix.clone())?;
     if axes.is_empty() {
-        return Err(error_at(source, &whole, Part::Value, "expected at least one key with a list of values"));
+        return Err(error_at(
+            source,
+            &whole,
+            Part::Value,
+            "expected at least one key with a list of values",
+        ));
     }
     let mut all = vec![Map::new()];
     for (key, value) in &axes {
-        let wrong =
-            |message: &str| Err(error_at(source, &[whole.as_slice(), &[key]].concat(), Part::Value, message));
+        let wrong = |message: &str| {
+            Err(error_at(source, &[whole.as_slice(), &[key]].concat(), Part::Value, message))
+        };
         let Value::Array(values) = value else { return wrong("expected a list of values") };
         if values.is_empty() {
             return wrong("expected at least one value");
@@ -50,7 +60,8 @@ pub(crate) fn members(source: &Source, stage: &StageId, matrix: &Value) -> Resul
     let mut members: Vec<Member> = Vec::with_capacity(all.len());
     let mut seen: HashMap<StageId, String> = HashMap::new();
     for values in all {
-        let named: Vec<String> = values.iter().map(|(key, value)| format!("{key}={}", word(value))).collect();
+        let named: Vec<String> =
+            values.iter().map(|(key, value)| format!("{key}={}", word(value))).collect();
         let named = named.join(",");
         let mut id = stage.member(&named);
         // Values that a name can hold only in part may leave the same of two.
@@ -58,7 +69,12 @@ pub(crate) fn members(source: &Source, stage: &StageId, matrix: &Value) -> Resul
             id = stage.told_apart(&named);
         }
         if seen.insert(id.clone(), named).is_some() {
-            return Err(error_at(source, &whole, Part::Value, format!("`{id}` comes out more than once")));
+            return Err(error_at(
+                source,
+                &whole,
+                Part::Value,
+                format!("`{id}` comes out more than once"),
+            ));
         }
         members.push(Member { id, values });
     }

@@ -1,4 +1,5 @@
-//! What is handed to a stage and what it waits for, each checked to exist and to be of a kind that fits.
+//! What is handed to a stage and what it waits for, each checked to exist and to be of a kind that
+//! fits.
 
 use serde_json::Value;
 
@@ -33,7 +34,12 @@ pub(super) fn referred(
                 false => reference.key.to_owned(),
             };
             let may_fail = reference.many && reference.passes_over_failed;
-            found.inputs.push(Input { name, stage: target.clone(), counts: reference.counts, may_fail });
+            found.inputs.push(Input {
+                name,
+                stage: target.clone(),
+                counts: reference.counts,
+                may_fail,
+            });
             found.needs.push((key.clone(), target.clone()));
         }
     }
@@ -51,8 +57,10 @@ fn targets<'a>(
         (Some(members), _) if reference.many => members.iter().collect(),
         (Some(members), _) => {
             let names: Vec<&str> = members.iter().map(StageId::as_str).collect();
-            let message =
-                format!("stage `{wanted}` is a matrix of {} stages; one is needed here", names.len());
+            let message = format!(
+                "stage `{wanted}` is a matrix of {} stages; one is needed here",
+                names.len()
+            );
             return Err(layers
                 .error_at(&key, message)
                 .note("name one of them, or take the best with a stage `{kind: select_best, over: …}`")
@@ -68,7 +76,8 @@ fn targets<'a>(
         let kind = all.kinds.get(*target).copied().unwrap_or_default();
         if !reference.kinds.contains(&kind) {
             let kinds = reference.kinds.join(" or ");
-            let message = format!("stage `{target}` is of kind `{kind}`; expected one of kind {kinds}");
+            let message =
+                format!("stage `{target}` is of kind `{kind}`; expected one of kind {kinds}");
             return Err(layers.error_at(&key, message));
         }
     }
@@ -89,15 +98,17 @@ pub(super) fn listed(
         Some(Value::String(one)) => vec![Value::String(one)],
         Some(Value::Array(list)) => list,
         Some(_) => {
-            return errors
-                .push(layers.error_at(&["needs".into()], "expected a stage's name or a list of names"));
+            return errors.push(
+                layers.error_at(&["needs".into()], "expected a stage's name or a list of names"),
+            );
         }
     };
     for (index, item) in list.iter().enumerate() {
         let id = layers.stage.as_str();
         let index = index.to_string();
-        let wrong =
-            |message: String| error_at(source, &["stages", id, "needs", &index], Part::Value, message);
+        let wrong = |message: String| {
+            error_at(source, &["stages", id, "needs", &index], Part::Value, message)
+        };
         let Value::String(name) = item else {
             errors.push(wrong("expected a stage's name".into()));
             continue;
@@ -108,7 +119,8 @@ pub(super) fn listed(
         } else if let Some((target, _)) = all.kinds.get_key_value(name.as_str()) {
             found.needs.push((key, target.clone()));
         } else {
-            errors.push(wrong(format!("no stage is called `{name}`")).candidates(name, all.names()));
+            errors
+                .push(wrong(format!("no stage is called `{name}`")).candidates(name, all.names()));
         }
     }
 }

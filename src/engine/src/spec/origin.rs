@@ -1,5 +1,5 @@
-//! Which value from outside is behind an error at a place in a file: that of a parameter that the value there refers to,
-//! or one that stands in the place of what the file says.
+//! Which value from outside is behind an error at a place in a file: that of a parameter that the
+//! value there refers to, or one that stands in the place of what the file says.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -28,7 +28,12 @@ pub(super) fn explain(errors: &mut Gathered, file: &PipelineFile, root: &Path, g
     }
 }
 
-pub(super) fn explained(error: SpecError, file: &PipelineFile, root: &Path, given: &[Given]) -> SpecError {
+pub(super) fn explained(
+    error: SpecError,
+    file: &PipelineFile,
+    root: &Path,
+    given: &[Given],
+) -> SpecError {
     let Some(path) = error.file() else { return error };
     let key = error.path().to_vec();
     let own = path == file.source.path();
@@ -36,13 +41,16 @@ pub(super) fn explained(error: SpecError, file: &PipelineFile, root: &Path, give
         true => referred(file, &key),
         false => {
             // A config file; only what is wrong is read twice.
-            let read = Source::read(&root.join(path), path).and_then(|source| read_document(&source));
+            let read =
+                Source::read(&root.join(path), path).and_then(|source| read_document(&source));
             read.map(|(document, _)| names_in(nearest(&document, &key))).unwrap_or_default()
         }
     };
     let names = with_those_inside(names, file);
     let in_place = |g: &&Given| own && key.starts_with(&g.at) && g.at.len() > 1;
-    let behind = |g: &&Given| g.at.first().is_some_and(|first| first == "params") && names.contains(&g.at[1]);
+    let behind = |g: &&Given| {
+        g.at.first().is_some_and(|first| first == "params") && names.contains(&g.at[1])
+    };
     let mut error = error;
     for one in given.iter().filter(|g| in_place(g) || behind(g)) {
         if in_place(&one) {
@@ -73,7 +81,9 @@ fn referred(file: &PipelineFile, key: &[String]) -> BTreeSet<String> {
         ("policies", [first, rest @ ..]) => {
             file.policies.get(first).map(|v| names_in(nearest(v, rest))).unwrap_or_default()
         }
-        ("executor", rest) => file.executor.as_ref().map(|v| names_in(nearest(v, rest))).unwrap_or_default(),
+        ("executor", rest) => {
+            file.executor.as_ref().map(|v| names_in(nearest(v, rest))).unwrap_or_default()
+        }
         ("store", _) => file.store.as_ref().map(names_in).unwrap_or_default(),
         ("fsync", _) => file.fsync.as_ref().map(names_in).unwrap_or_default(),
         ("params", [first, ..]) => BTreeSet::from([first.clone()]),

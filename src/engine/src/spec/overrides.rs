@@ -9,8 +9,8 @@ use crate::spec::document;
 /// One setting given by `PIPE_*`, `--set` or a shorthand flag.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Override {
-    /// A parameter's name, `params` and a name, a stage and a key, or a setting's key. As the variable has it, in any case,
-    /// if it comes from the environment.
+    /// A parameter's name, `params` and a name, a stage and a key, or a setting's key. As the
+    /// variable has it, in any case, if it comes from the environment.
     pub path: Vec<String>,
     /// What was given, or why it cannot be read.
     pub(super) value: Result<Value, String>,
@@ -37,12 +37,14 @@ pub enum Strength {
 }
 
 impl Override {
-    /// From `KEY=VALUE` text; the value is read as YAML, so `20`, `1e-3`, `true`, `[a, b]` have their types.
+    /// From `KEY=VALUE` text; the value is read as YAML, so `20`, `1e-3`, `true`, `[a, b]` have
+    /// their types.
     ///
     /// # Errors
     /// There is no key, or the value is no YAML.
     pub fn parse(text: &str, shown: String) -> Result<Self, String> {
-        let (key, value) = text.split_once('=').ok_or_else(|| format!("{shown}: expected KEY=VALUE"))?;
+        let (key, value) =
+            text.split_once('=').ok_or_else(|| format!("{shown}: expected KEY=VALUE"))?;
         Self::new(key, value, shown)
     }
 
@@ -53,7 +55,9 @@ impl Override {
     pub fn new(key: &str, value: &str, shown: String) -> Result<Self, String> {
         let key = key.trim();
         if key.is_empty() || key.split('.').any(str::is_empty) {
-            return Err(format!("{shown}: expected a key such as `epochs` or `base.epochs` before `=`"));
+            return Err(format!(
+                "{shown}: expected a key such as `epochs` or `base.epochs` before `=`"
+            ));
         }
         let value = read(value).map_err(|why| format!("{shown}: {why}\n  = {QUOTES}"))?;
         Ok(Self::value(key, value, shown))
@@ -142,8 +146,9 @@ fn pieces(value: &Value, found: &mut Vec<String>) {
     }
 }
 
-/// A text without the pieces that are to be hidden, each with `…` in its place. A piece inside a longer word stays, and so
-/// does a letter or two that could be a word of the message itself, unless it is quoted.
+/// A text without the pieces that are to be hidden, each with `…` in its place. A piece inside a
+/// longer word stays, and so does a letter or two that could be a word of the message itself,
+/// unless it is quoted.
 pub(crate) fn hide(text: &str, hidden: &[String]) -> String {
     let mut text = text.to_owned();
     for piece in hidden {
@@ -155,8 +160,10 @@ pub(crate) fn hide(text: &str, hidden: &[String]) -> String {
             let left = before.chars().next_back().or(out.chars().next_back());
             let right = after.chars().next();
             let is_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-            let joined = |edge: Option<char>, beside: Option<char>| is_word(edge) && is_word(beside);
-            let inside = joined(piece.chars().next(), left) || joined(piece.chars().next_back(), right);
+            let joined =
+                |edge: Option<char>, beside: Option<char>| is_word(edge) && is_word(beside);
+            let inside =
+                joined(piece.chars().next(), left) || joined(piece.chars().next_back(), right);
             let quoted = matches!((left, right), (Some('"'), Some('"')) | (Some('`'), Some('`')));
             out.push_str(before);
             out.push_str(if inside || (short && !quoted) { piece } else { "…" });

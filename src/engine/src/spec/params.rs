@@ -1,5 +1,6 @@
-//! `${params.x}` and, in a stage with a matrix, `${matrix.x}`: a whole value keeps the parameter's type, a piece of text gets it pasted in; `$${` is a plain
-//! `${`. In the values of parameters, and in what comes from outside the files, every other `${` stands for itself.
+//! `${params.x}` and, in a stage with a matrix, `${matrix.x}`: a whole value keeps the parameter's
+//! type, a piece of text gets it pasted in; `$${` is a plain `${`. In the values of parameters, and
+//! in what comes from outside the files, every other `${` stands for itself.
 
 use std::collections::BTreeSet;
 
@@ -28,9 +29,10 @@ impl BadReference {
     pub fn help(self, error: SpecError, names: Names) -> SpecError {
         let error = self.note.into_iter().fold(error, SpecError::note);
         match self.unknown {
-            Some(name) => {
-                error.candidates(&name, names.params.keys().chain(names.matrix.keys()).map(String::as_str))
-            }
+            Some(name) => error.candidates(
+                &name,
+                names.params.keys().chain(names.matrix.keys()).map(String::as_str),
+            ),
             None => error,
         }
     }
@@ -43,7 +45,10 @@ impl BadReference {
                 self.help(error, names)
             }
             // What it names is a piece of the value.
-            false => SpecError::plain(format!("{}: a `${{…}}` in the value cannot be filled in", by.shown)),
+            false => SpecError::plain(format!(
+                "{}: a `${{…}}` in the value cannot be filled in",
+                by.shown
+            )),
         }
     }
 }
@@ -83,7 +88,9 @@ fn is_ours(from: &str) -> bool {
 pub(crate) fn names_in(value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::String(text) => {
-            for (at, _) in text.match_indices("${params.").filter(|(at, _)| !text[..*at].ends_with('$')) {
+            for (at, _) in
+                text.match_indices("${params.").filter(|(at, _)| !text[..*at].ends_with('$'))
+            {
                 let name = text[at..].trim_start_matches("${params.").split(['}', '.']).next();
                 found.extend(name.map(|name| name.trim().to_owned()));
             }
@@ -135,8 +142,10 @@ impl Resolving<'_> {
             return Ok(());
         };
         if let Some(at) = self.open.iter().position(|open| open == name) {
-            let circle: Vec<&str> = self.open[at..].iter().map(String::as_str).chain([name]).collect();
-            let message = format!("parameters refer to each other in a circle: {}", circle.join(" -> "));
+            let circle: Vec<&str> =
+                self.open[at..].iter().map(String::as_str).chain([name]).collect();
+            let message =
+                format!("parameters refer to each other in a circle: {}", circle.join(" -> "));
             let bad = BadReference { path: Vec::new(), message, unknown: None, note: None };
             // Said once, whatever led to it.
             let circle = self.open[at..].to_vec();
@@ -145,7 +154,9 @@ impl Resolving<'_> {
         }
         let mut inner = BTreeSet::new();
         names_in(value, &mut inner);
-        if inner.is_empty() && !value.to_string().contains("${matrix.") && !value.to_string().contains("$${")
+        if inner.is_empty()
+            && !value.to_string().contains("${matrix.")
+            && !value.to_string().contains("$${")
         {
             self.done.insert(name.to_owned(), value.clone());
             return Ok(());
@@ -199,7 +210,8 @@ fn fill_at(
     }
 }
 
-/// What a value with all that is filled in may come to, about in bytes: values that repeat each other double each time.
+/// What a value with all that is filled in may come to, about in bytes: values that repeat each
+/// other double each time.
 const LARGEST: usize = 4 << 20;
 
 fn within(size: usize, path: &[String]) -> Result<(), BadReference> {
@@ -224,7 +236,12 @@ fn size_of_value(value: &Value) -> usize {
     }
 }
 
-fn fill_text(text: &str, names: Names, others: Others, path: &[String]) -> Result<Value, BadReference> {
+fn fill_text(
+    text: &str,
+    names: Names,
+    others: Others,
+    path: &[String],
+) -> Result<Value, BadReference> {
     let bad = |message: String, unknown: Option<&str>| BadReference {
         path: path.to_vec(),
         message,
@@ -260,7 +277,9 @@ fn fill_text(text: &str, names: Names, others: Others, path: &[String]) -> Resul
                     "`${{{inner}}}` is unknown; only `${{params.NAME}}` is filled in, and `${{matrix.NAME}}` in a stage \
                      with a matrix"
                 );
-                let note = format!("write `$${{{inner}}}` for a plain `${{{inner}}}`, as a shell reads it");
+                let note = format!(
+                    "write `$${{{inner}}}` for a plain `${{{inner}}}`, as a shell reads it"
+                );
                 return Err(BadReference { note: Some(note), ..bad(text, None) });
             }
         };
@@ -280,7 +299,9 @@ fn fill_text(text: &str, names: Names, others: Others, path: &[String]) -> Resul
             Value::String(s) => out.push_str(s),
             Value::Array(_) | Value::Object(_) => {
                 return Err(bad(
-                    format!("parameter `{name}` is a list or mapping and cannot be put inside text"),
+                    format!(
+                        "parameter `{name}` is a list or mapping and cannot be put inside text"
+                    ),
                     None,
                 ));
             }
@@ -304,7 +325,8 @@ mod tests {
     use serde_json::json;
 
     fn filled(value: Value) -> Result<Value, BadReference> {
-        let params = json!({"epochs": 5, "lr": 1e-3, "data": "shapes", "flag": true, "deep": {"x": [1, 2]}});
+        let params =
+            json!({"epochs": 5, "lr": 1e-3, "data": "shapes", "flag": true, "deep": {"x": [1, 2]}});
         let matrix = json!({"a.b": 3});
         let (params, matrix) = (params.as_object().unwrap(), matrix.as_object().unwrap());
         fill(&value, Names { params, matrix, used: &Used::default() })
@@ -321,12 +343,18 @@ mod tests {
 
     #[test]
     fn inside_text_it_is_pasted() {
-        assert_eq!(filled(json!("runs/${params.data}_${params.epochs}")).unwrap(), json!("runs/shapes_5"));
+        assert_eq!(
+            filled(json!("runs/${params.data}_${params.epochs}")).unwrap(),
+            json!("runs/shapes_5")
+        );
         assert_eq!(filled(json!("out/${matrix.a.b}.txt")).unwrap(), json!("out/3.txt"));
         assert_eq!(filled(json!("$${params.data}")).unwrap(), json!("${params.data}"));
         let params = json!({"data": "shapes"});
-        let names =
-            Names { params: params.as_object().unwrap(), matrix: &Map::new(), used: &Used::default() };
+        let names = Names {
+            params: params.as_object().unwrap(),
+            matrix: &Map::new(),
+            used: &Used::default(),
+        };
         let ours = |text: &str| fill_ours(&json!(text), names).unwrap();
         assert_eq!(
             ours("${params.data} ${HOME} $${HOME} $${params.data} ${"),
@@ -337,7 +365,10 @@ mod tests {
     #[test]
     fn errors_name_the_place() {
         let error = filled(json!({"a": {"b": "${params.epocs}"}})).unwrap_err();
-        assert_eq!((error.path, error.unknown.as_deref()), (vec!["a".into(), "b".into()], Some("epocs")));
+        assert_eq!(
+            (error.path, error.unknown.as_deref()),
+            (vec!["a".into(), "b".into()], Some("epocs"))
+        );
         let open = filled(json!("${params.epochs")).unwrap_err();
         assert!(open.message.contains("never closed") && open.note.unwrap().contains("`$${`"));
         let other = filled(json!("echo ${HOME}")).unwrap_err();
@@ -345,6 +376,8 @@ mod tests {
             other.note.as_deref(),
             Some("write `$${HOME}` for a plain `${HOME}`, as a shell reads it")
         );
-        assert!(filled(json!("${env.HOME}")).unwrap_err().message.contains("only `${params.NAME}`"));
+        assert!(
+            filled(json!("${env.HOME}")).unwrap_err().message.contains("only `${params.NAME}`")
+        );
     }
 }

@@ -43,7 +43,8 @@ impl<'a> Place<'a> {
 
     /// The place under a named key.
     pub fn at(&self, key: &str) -> Option<Self> {
-        let nodes: Vec<&Value> = self.properties().filter(|(k, _)| *k == key).map(|(_, node)| node).collect();
+        let nodes: Vec<&Value> =
+            self.properties().filter(|(k, _)| *k == key).map(|(_, node)| node).collect();
         (!nodes.is_empty()).then(|| Self::of(self.root, nodes))
     }
 
@@ -65,23 +66,26 @@ impl<'a> Place<'a> {
         found
     }
 
-    /// The setting that somebody means who writes `name`: one that other programs call so (`x-known-as`), or one of that
-    /// name in another place.
+    /// The setting that somebody means who writes `name`: one that other programs call so
+    /// (`x-known-as`), or one of that name in another place.
     pub fn meant(&self, name: &str) -> Option<Vec<&'a str>> {
         let name = name.to_lowercase();
         let is_meant = |path: &Vec<&'a str>| {
             let Some((last, outer)) = path.split_last() else { return false };
             let parent = outer.iter().try_fold(self.clone(), |place, key| place.at(key));
-            let node = parent.and_then(|p| p.properties().find(|(key, _)| key == last).map(|(_, node)| node));
+            let node = parent
+                .and_then(|p| p.properties().find(|(key, _)| key == last).map(|(_, node)| node));
             let known = node.and_then(|node| node.get("x-known-as")).and_then(Value::as_array);
-            *last == name || known.is_some_and(|known| known.iter().any(|other| *other == name.as_str()))
+            *last == name
+                || known.is_some_and(|known| known.iter().any(|other| *other == name.as_str()))
         };
         self.all().into_iter().find(is_meant)
     }
 
     /// The places of lists where keys belong. Taken by their order they would come to something.
     pub fn lists_for_mappings(&self, values: &Map<String, Value>) -> Vec<Vec<String>> {
-        let takes_lists = |node: &&Value| node.get("items").is_some() || node.get("prefixItems").is_some();
+        let takes_lists =
+            |node: &&Value| node.get("items").is_some() || node.get("prefixItems").is_some();
         let mut found = Vec::new();
         for (key, value) in values.iter().filter(|(_, value)| holds_list(value)) {
             let Some(place) = self.at(key) else { continue };

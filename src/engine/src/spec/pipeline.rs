@@ -1,5 +1,5 @@
-//! The outer form of a pipeline file: `name`, `params`, `policies`, `executor`, `store`, `fsync`, `stages`. What stands inside a stage is its
-//! kind's business.
+//! The outer form of a pipeline file: `name`, `params`, `policies`, `executor`, `store`, `fsync`,
+//! `stages`. What stands inside a stage is its kind's business.
 
 use serde_json::{Map, Value};
 
@@ -50,11 +50,14 @@ impl PipelineFile {
         let mut misspelt = false;
         for key in root.keys().filter(|key| !TOP_LEVEL.contains(&key.as_str())) {
             misspelt |= nearest(key, TOP_LEVEL) == Some("stages");
-            errors.push(error_at(&source, &[key], Part::Key, "unknown key").candidates(key, TOP_LEVEL));
+            errors.push(
+                error_at(&source, &[key], Part::Key, "unknown key").candidates(key, TOP_LEVEL),
+            );
         }
         let name = match root.get("name") {
             Some(Value::String(name)) if name.contains("${") => {
-                let error = error_at(&source, &["name"], Part::Value, "no parameter is filled in here");
+                let error =
+                    error_at(&source, &["name"], Part::Value, "no parameter is filled in here");
                 errors.push(
                     error.note(
                         "records are found by this name, so it is the same for all values: write it out",
@@ -64,7 +67,12 @@ impl PipelineFile {
             }
             Some(Value::String(name)) if !name.trim().is_empty() => name.clone(),
             Some(_) => {
-                errors.push(error_at(&source, &["name"], Part::Value, "expected a name, such as `my_run`"));
+                errors.push(error_at(
+                    &source,
+                    &["name"],
+                    Part::Value,
+                    "expected a name, such as `my_run`",
+                ));
                 String::new()
             }
             None => {
@@ -82,19 +90,23 @@ impl PipelineFile {
             None | Some(Value::Null) => Some(Map::new()),
             Some(value) => errors.take(mapping(&source, &[key], value)),
         };
-        let (params, policies, stages) = (section("params"), section("policies"), section("stages"));
+        let (params, policies, stages) =
+            (section("params"), section("policies"), section("stages"));
         let (params, policies) = (params.unwrap_or_default(), policies.unwrap_or_default());
         for (kind, named) in &policies {
-            let Some(named) = errors.take(mapping(&source, &["policies", kind], named.clone())) else {
+            let Some(named) = errors.take(mapping(&source, &["policies", kind], named.clone()))
+            else {
                 continue;
             };
             if !POLICY_KEYS.contains(&kind.as_str()) {
-                let error = error_at(&source, &["policies", kind], Part::Key, "unknown kind of policy");
+                let error =
+                    error_at(&source, &["policies", kind], Part::Key, "unknown kind of policy");
                 errors.push(error.candidates(kind, POLICY_KEYS));
                 continue;
             }
             // A time limit and a word about resuming are values, the others blocks.
-            for (name, block) in named.iter().filter(|_| !SCALAR_POLICIES.contains(&kind.as_str())) {
+            for (name, block) in named.iter().filter(|_| !SCALAR_POLICIES.contains(&kind.as_str()))
+            {
                 errors.take(mapping(&source, &["policies", kind, name], block.clone()));
             }
         }
@@ -111,7 +123,17 @@ impl PipelineFile {
             .filter_map(|(id, body)| errors.take(StageDeclaration::parse(&source, id, body)))
             .collect();
         let written_params = Map::new();
-        errors.or(Self { source, name, params, written_params, policies, executor, store, fsync, stages })
+        errors.or(Self {
+            source,
+            name,
+            params,
+            written_params,
+            policies,
+            executor,
+            store,
+            fsync,
+            stages,
+        })
     }
 
     /// The declared stage of that name.
@@ -161,7 +183,8 @@ fn stage_order(document: &serde_yaml::Value) -> Vec<String> {
     stages.into_iter().flatten().filter_map(|(key, _)| key.as_str().map(str::to_owned)).collect()
 }
 
-/// YAML to JSON: the settings model. Refuses what JSON cannot say (tags, keys that are not text, infinities).
+/// YAML to JSON: the settings model. Refuses what JSON cannot say (tags, keys that are not text,
+/// infinities).
 pub(crate) fn to_json(
     source: &Source,
     value: serde_yaml::Value,
@@ -214,15 +237,23 @@ pub(crate) fn to_json(
 }
 
 /// The value as a mapping, or an error that says what stands there instead.
-pub(crate) fn mapping(source: &Source, path: &[&str], value: Value) -> Result<Map<String, Value>, SpecError> {
+pub(crate) fn mapping(
+    source: &Source,
+    path: &[&str],
+    value: Value,
+) -> Result<Map<String, Value>, SpecError> {
     match value {
         Value::Object(map) => Ok(map),
         // The whole file as one text is not to be repeated.
-        Value::String(_) if path.is_empty() => {
-            Err(error_at(source, path, Part::Value, "expected a mapping (`key: value` lines), found text"))
-        }
+        Value::String(_) if path.is_empty() => Err(error_at(
+            source,
+            path,
+            Part::Value,
+            "expected a mapping (`key: value` lines), found text",
+        )),
         other => {
-            let message = format!("expected a mapping (`key: value` lines), found {}", describe(&other));
+            let message =
+                format!("expected a mapping (`key: value` lines), found {}", describe(&other));
             Err(error_at(source, path, Part::Value, message))
         }
     }
@@ -249,7 +280,12 @@ pub(crate) fn shortened(text: &str) -> String {
     }
 }
 
-pub(crate) fn error_at(source: &Source, path: &[&str], part: Part, message: impl Into<String>) -> SpecError {
+pub(crate) fn error_at(
+    source: &Source,
+    path: &[&str],
+    part: Part,
+    message: impl Into<String>,
+) -> SpecError {
     let path: Vec<String> = path.iter().map(|s| s.to_string()).collect();
     let start = Position { line: 1, column: 1 };
     let at = source.locate(&path, part).or_else(|| source.locate_nearest(&path)).unwrap_or(start);

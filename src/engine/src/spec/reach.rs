@@ -1,5 +1,5 @@
-//! Patterns that may reach into the folders that other stages write. Whether an output is a folder is not known before it
-//! is there.
+//! Patterns that may reach into the folders that other stages write. Whether an output is a folder
+//! is not known before it is there.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -41,9 +41,11 @@ impl Reach {
     }
 }
 
-/// Has stages wait for those into whose folders their patterns may reach, unless those wait for them.
+/// Has stages wait for those into whose folders their patterns may reach, unless those wait for
+/// them.
 pub(super) fn connect(stages: &mut [LoadedStage], makers: &BTreeMap<PathBuf, StageId>) {
-    let places: HashMap<StageId, usize> = stages.iter().enumerate().map(|(i, s)| (s.id.clone(), i)).collect();
+    let places: HashMap<StageId, usize> =
+        stages.iter().enumerate().map(|(i, s)| (s.id.clone(), i)).collect();
     for place in 0..stages.len() {
         let reads = stages[place].files.reads.iter();
         let patterns: Vec<(String, Reach)> =
@@ -53,7 +55,8 @@ pub(super) fn connect(stages: &mut [LoadedStage], makers: &BTreeMap<PathBuf, Sta
             let near = near.take_while(|(output, _)| output.starts_with(&reach.plain));
             for (_, maker) in near.filter(|(output, _)| reach.is_into(output)) {
                 let known = stages[place].needs.iter().any(|(_, id)| id == maker);
-                let Some(&before) = places.get(maker).filter(|before| !known && **before != place) else {
+                let Some(&before) = places.get(maker).filter(|before| !known && **before != place)
+                else {
                     continue;
                 };
                 if !waits_for(stages, &places, before, place) {
@@ -65,7 +68,12 @@ pub(super) fn connect(stages: &mut [LoadedStage], makers: &BTreeMap<PathBuf, Sta
 }
 
 /// Whether the stage at `from` needs the one at `to`, however far before it.
-fn waits_for(stages: &[LoadedStage], places: &HashMap<StageId, usize>, from: usize, to: usize) -> bool {
+fn waits_for(
+    stages: &[LoadedStage],
+    places: &HashMap<StageId, usize>,
+    from: usize,
+    to: usize,
+) -> bool {
     let (mut to_see, mut seen) = (vec![from], HashSet::new());
     while let Some(place) = to_see.pop() {
         if place == to {
@@ -90,7 +98,10 @@ mod tests {
         };
         assert!(reaches("*/x.csv", "out") && reaches("data/r*/*.csv", "data/raw"));
         assert!(reaches("data/**/*.csv", "data/raw") && reaches("**/*.csv", "out/deep"));
-        assert!(!reaches("*.csv", "out") && !reaches("data/*.csv", "data/raw"), "nothing lies so deep");
+        assert!(
+            !reaches("*.csv", "out") && !reaches("data/*.csv", "data/raw"),
+            "nothing lies so deep"
+        );
         assert!(!reaches("data/**/*.csv", "other") && !reaches("**/*.csv", "table.html"));
         assert!(!reaches("data/a*/*.csv", "data/raw"));
     }

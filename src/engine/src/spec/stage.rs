@@ -1,5 +1,5 @@
-//! One stage of a pipeline file: its layers, and typed settings out of them. What is wrong is left out and the rest is
-//! read on, so that a stage with several errors says them all.
+//! One stage of a pipeline file: its layers, and typed settings out of them. What is wrong is left
+//! out and the rest is read on, so that a stage with several errors says them all.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -71,13 +71,19 @@ impl Loading<'_> {
         let mut errors = Gathered::default();
         let Some((kind, schema)) = kinds.get(&declared.kind) else {
             let at = ["stages", declared.id.as_str(), "kind"];
-            let error = error_at(&file.source, &at, Part::Value, format!("unknown kind `{}`", declared.kind));
+            let error = error_at(
+                &file.source,
+                &at,
+                Part::Value,
+                format!("unknown kind `{}`", declared.kind),
+            );
             return Err(error.candidates(&declared.kind, kinds.names()).into());
         };
         let Read { mut layers, needs, mut left_out } = self.read(single, &mut errors);
         let of_conduct = |key: &str| CONDUCT_KEYS.contains(&key);
         let required = schema.get("required").and_then(Value::as_array);
-        let required: Vec<&str> = required.into_iter().flatten().filter_map(Value::as_str).collect();
+        let required: Vec<&str> =
+            required.into_iter().flatten().filter_map(Value::as_str).collect();
         let typing = Typing {
             kind: &declared.kind,
             place: Place::root(schema.as_value()),
@@ -85,8 +91,10 @@ impl Loading<'_> {
             left_out: &mut left_out,
             errors: &mut errors,
         };
-        let stage = typing.all(|key| !of_conduct(key), &required, |settings| kind.resolve(settings));
-        let mut conduct = match layers.layers.iter().any(|l| l.values.keys().any(|k| of_conduct(k))) {
+        let stage =
+            typing.all(|key| !of_conduct(key), &required, |settings| kind.resolve(settings));
+        let mut conduct = match layers.layers.iter().any(|l| l.values.keys().any(|k| of_conduct(k)))
+        {
             true => {
                 let typing = Typing {
                     kind: &declared.kind,
@@ -165,7 +173,12 @@ impl Loading<'_> {
             }
             Some(_) => {
                 let at = ["stages", id, "config"];
-                errors.push(error_at(source, &at, Part::Value, "expected the path of a config file"));
+                errors.push(error_at(
+                    source,
+                    &at,
+                    Part::Value,
+                    "expected the path of a config file",
+                ));
                 left_out.config = true;
             }
         }
@@ -177,7 +190,9 @@ impl Loading<'_> {
         for mut layer in overrides.get(&declared.id).cloned().unwrap_or_default() {
             let Origin::Outside(by) = &layer.origin else { continue };
             let filled = fill_ours(&Value::Object(std::mem::take(&mut layer.values)), names);
-            if let Some(Value::Object(values)) = errors.take(filled.map_err(|bad| bad.outside(by, names))) {
+            if let Some(Value::Object(values)) =
+                errors.take(filled.map_err(|bad| bad.outside(by, names)))
+            {
                 layer.values = values;
             }
             layers.push(layer);
@@ -192,7 +207,8 @@ impl Loading<'_> {
         for layer in &mut layers {
             name_policies(file, names, layer, &mut left_out, errors);
         }
-        let mut layers = StageLayers { stage: declared.id.clone(), pipeline: source.clone(), layers };
+        let mut layers =
+            StageLayers { stage: declared.id.clone(), pipeline: source.clone(), layers };
         if layers.layers.len() > 1 {
             for (key, other) in self.kinds.alternatives(&declared.kind) {
                 layers.choose_between(key, other);
@@ -201,7 +217,8 @@ impl Loading<'_> {
         Read { layers, needs, left_out }
     }
 
-    /// The values of a matrix that are settings of the stage. The others must stand somewhere in it as `${matrix.…}`.
+    /// The values of a matrix that are settings of the stage. The others must stand somewhere in it
+    /// as `${matrix.…}`.
     fn settings_of(&self, single: &Single, errors: &mut Gathered) -> Map<String, Value> {
         let mut settings = Map::new();
         for (key, value) in &single.values {
@@ -240,7 +257,8 @@ struct Typing<'a> {
 }
 
 impl Typing<'_> {
-    /// What `read` makes of the wanted keys. A value that is refused is told, left out, and the rest is read again.
+    /// What `read` makes of the wanted keys. A value that is refused is told, left out, and the
+    /// rest is read again.
     fn all<T>(
         self,
         wanted: impl Fn(&str) -> bool,
@@ -248,9 +266,12 @@ impl Typing<'_> {
         read: impl Fn(&Figment) -> Result<T, Rejection>,
     ) -> Option<T> {
         let Self { kind, place, layers, left_out, errors } = self;
-        let lists: Vec<_> = layers.layers.iter().flat_map(|l| place.lists_for_mappings(&l.values)).collect();
+        let lists: Vec<_> =
+            layers.layers.iter().flat_map(|l| place.lists_for_mappings(&l.values)).collect();
         for path in lists {
-            errors.push(layers.error_at(&path, "expected a mapping (`key: value` lines), found a list"));
+            errors.push(
+                layers.error_at(&path, "expected a mapping (`key: value` lines), found a list"),
+            );
             layers.leave_out(&path);
             left_out.keys.extend(path.into_iter().next());
         }
@@ -266,7 +287,8 @@ impl Typing<'_> {
                     return None;
                 }
                 // One that is missing hides the others.
-                let is_missing = |key: &&&str| !left_out.explains(key) && layers.merged(key).is_none();
+                let is_missing =
+                    |key: &&&str| !left_out.explains(key) && layers.merged(key).is_none();
                 let all: Vec<&&str> = required.iter().filter(is_missing).collect();
                 if all.is_empty() && left_out.is_empty() {
                     errors.push(layers.explain(rejection));
@@ -305,7 +327,9 @@ fn config_layer(
         let (message, help) = error.into_parts();
         let message = format!("failed to read the config file: {message}");
         let error = error_at(&file.source, &["stages", stage, "config"], Part::Value, message);
-        help.into_iter().fold(error, SpecError::note).note("the path is relative to the project's folder")
+        help.into_iter()
+            .fold(error, SpecError::note)
+            .note("the path is relative to the project's folder")
     })?;
     let (document, _) = read_document(&source)?;
     let mut values = match document {
@@ -335,7 +359,8 @@ fn config_layer(
     Ok(Layer { origin: Origin::File { source, base, moved: Vec::new() }, values })
 }
 
-/// The values with parameters in the place of references to them, without those that refer to nothing.
+/// The values with parameters in the place of references to them, without those that refer to
+/// nothing.
 fn filled<'a>(
     source: &Source,
     base: &[String],
@@ -416,7 +441,8 @@ fn name_policies(
     }
 }
 
-/// A time limit begins with a digit, and resuming has its own words; other names are those of policies.
+/// A time limit begins with a digit, and resuming has its own words; other names are those of
+/// policies.
 fn is_a_value_by_itself(key: &str, text: &str) -> bool {
     match key {
         "timeout" => text.trim_start().starts_with(|c: char| c.is_ascii_digit()),

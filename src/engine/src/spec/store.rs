@@ -1,5 +1,5 @@
-//! `store:` of a pipeline file: where its state is mirrored. Only the words are checked here; nothing is opened, and
-//! credentials have no place in it.
+//! `store:` of a pipeline file: where its state is mirrored. Only the words are checked here;
+//! nothing is opened, and credentials have no place in it.
 
 use std::fmt;
 
@@ -53,7 +53,8 @@ impl fmt::Display for StoreUrl {
     }
 }
 
-/// What is wrong with a store's URL. A message that may be shown beside the URL, unless that holds a secret.
+/// What is wrong with a store's URL. A message that may be shown beside the URL, unless that holds
+/// a secret.
 #[derive(Debug, PartialEq, Eq)]
 struct Wrong {
     message: String,
@@ -74,7 +75,8 @@ fn parse(text: &str) -> Result<Option<StoreUrl>, Wrong> {
         return Ok(None);
     }
     let usual = "write `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX`, `file:///FOLDER`, or `none`";
-    let authority = text.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or(rest));
+    let authority =
+        text.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or(rest));
     if authority.contains('@') || text.contains(['?', '#']) {
         return Err(Wrong {
             message: "the URL holds more than a bucket and a prefix".into(),
@@ -88,15 +90,21 @@ fn parse(text: &str) -> Result<Option<StoreUrl>, Wrong> {
         return Err(Wrong::new(format!("expected the URL of a store, found {text:?}"), usual));
     };
     let Some((_, known)) = SCHEMES.iter().find(|(name, _)| *name == scheme) else {
-        let meant =
-            SAME.iter().find(|(other, _)| *other == scheme).map(|(_, name)| format!("`{name}` is meant; "));
+        let meant = SAME
+            .iter()
+            .find(|(other, _)| *other == scheme)
+            .map(|(_, name)| format!("`{name}` is meant; "));
         let note = format!("{}{usual}", meant.unwrap_or_default());
         return Err(Wrong::new(format!("unknown kind of store `{scheme}`"), note));
     };
     if *known == Scheme::File {
         let prefix = rest.trim_end_matches('/');
         return match prefix.starts_with('/') {
-            true => Ok(Some(StoreUrl { scheme: *known, bucket: String::new(), prefix: prefix.to_owned() })),
+            true => Ok(Some(StoreUrl {
+                scheme: *known,
+                bucket: String::new(),
+                prefix: prefix.to_owned(),
+            })),
             false => Err(Wrong::new(
                 "expected a folder from the root: three slashes",
                 "such as `file:///mnt/nas/trainings`",
@@ -125,8 +133,10 @@ pub(super) fn read(
     errors: &mut Gathered,
 ) -> Option<StoreUrl> {
     // A parameter that only the file's URL uses is used all the same.
-    let written =
-        file.store.as_ref().map(|written| filled_value(&file.source, &["store".into()], written, names));
+    let written = file
+        .store
+        .as_ref()
+        .map(|written| filled_value(&file.source, &["store".into()], written, names));
     let written = written.and_then(|filled| errors.take(filled));
     let given = over.as_ref().and_then(|over| over.value.clone().ok());
     let (wrong, found) = match given.or(written)? {
@@ -140,7 +150,8 @@ pub(super) fn read(
             Some(describe(&other)),
         ),
     };
-    let message = format!("{}{}", wrong.message, found.map(|f| format!(", found {f}")).unwrap_or_default());
+    let message =
+        format!("{}{}", wrong.message, found.map(|f| format!(", found {f}")).unwrap_or_default());
     let error = match (&over, wrong.secret) {
         (Some(over), true) if over.strength == Strength::Environment => {
             SpecError::plain(format!("{}: {message}", over.by.shown))
@@ -171,7 +182,9 @@ mod tests {
 
     #[test]
     fn urls_come_back_as_they_were_meant() {
-        for good in ["s3://bucket", "s3://my.bucket-1/a/b", "gs://b/p", "az://box/p", "file:///mnt/nas"] {
+        for good in
+            ["s3://bucket", "s3://my.bucket-1/a/b", "gs://b/p", "az://box/p", "file:///mnt/nas"]
+        {
             assert_eq!(url(good), good);
         }
         assert_eq!(url(" s3://bucket/a/ "), "s3://bucket/a");

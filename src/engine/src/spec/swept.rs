@@ -1,4 +1,5 @@
-//! Settings from outside against a matrix over the same setting: the matrix would win, and nobody would hear of it.
+//! Settings from outside against a matrix over the same setting: the matrix would win, and nobody
+//! would hear of it.
 
 use serde_json::{Map, Value};
 
@@ -23,15 +24,19 @@ pub(super) fn against(
     let swept = |id: &StageId| {
         let declared = file.stage(id.as_str())?;
         let axes = declared.body.get("matrix")?.as_object()?;
-        let axis = axes.keys().find(|axis| decides(kinds, &declared.kind, axis, path, &given.value))?;
+        let axis =
+            axes.keys().find(|axis| decides(kinds, &declared.kind, axis, path, &given.value))?;
         Some((declared, axis.as_str()))
     };
     let found: Vec<_> = stages.iter().filter_map(swept).collect();
-    let free: Vec<&StageId> = stages.iter().filter(|id| found.iter().all(|(s, _)| s.id != **id)).collect();
+    let free: Vec<&StageId> =
+        stages.iter().filter(|id| found.iter().all(|(s, _)| s.id != **id)).collect();
     let told = |(declared, axis): &(&StageDeclaration, &str)| {
         let id = &declared.id;
-        let message =
-            format!("{}: stage `{id}` has a matrix over `{axis}`, which decides it", given.by.shown);
+        let message = format!(
+            "{}: stage `{id}` has a matrix over `{axis}`, which decides it",
+            given.by.shown
+        );
         let hidden = given.strength == Strength::Environment;
         let value = given.value.as_ref().ok().filter(|value| !hidden && is_plain(value));
         let value = value.map_or("VALUES".to_owned(), Value::to_string);
@@ -41,9 +46,10 @@ pub(super) fn against(
             error = error.note(format!("for one stage of it name that one: `{member}`"));
         }
         match free.first() {
-            Some(free) => {
-                error.note(format!("for the other stages alone: --set {free}.{}={value}", path.join(".")))
-            }
+            Some(free) => error.note(format!(
+                "for the other stages alone: --set {free}.{}={value}",
+                path.join(".")
+            )),
             None => error,
         }
     };
@@ -51,12 +57,21 @@ pub(super) fn against(
 }
 
 /// Whether an axis of a matrix is what is to be set at `path`, inside it, or in its place.
-fn decides(kinds: &Kinds, kind: &str, axis: &str, path: &[String], value: &Result<Value, String>) -> bool {
+fn decides(
+    kinds: &Kinds,
+    kind: &str,
+    axis: &str,
+    path: &[String],
+    value: &Result<Value, String>,
+) -> bool {
     let keys: Vec<&str> = axis.split('.').collect();
     let is_setting = kinds.keys(kind).any(|key| key == keys[0]);
     let instead = kinds.alternatives(kind).any(|(one, other)| {
         let pair = [one, other];
-        path.len() == 1 && keys.len() == 1 && pair.contains(&keys[0]) && pair.contains(&path[0].as_str())
+        path.len() == 1
+            && keys.len() == 1
+            && pair.contains(&keys[0])
+            && pair.contains(&path[0].as_str())
     });
     let inside = keys.len() >= path.len() && keys.iter().zip(path).all(|(a, b)| a == b) && {
         let rest = &keys[path.len()..];
@@ -78,14 +93,15 @@ fn member(
     let at = ["stages", declared.id.as_str(), "matrix"].map(str::to_owned);
     let filled = filled_value(&file.source, &at, declared.body.get("matrix")?, names).ok()?;
     let value = given.value.as_ref().ok()?;
-    let same = |other: &Value| other == value || (other.is_number() && other.as_f64() == value.as_f64());
+    let same =
+        |other: &Value| other == value || (other.is_number() && other.as_f64() == value.as_f64());
     let members = matrix::members(&file.source, &declared.id, &filled).ok()?;
     members.into_iter().find(|m| m.values.get(axis).is_some_and(same)).map(|m| m.id)
 }
 
 fn is_plain(value: &Value) -> bool {
     value.is_number()
-        || value
-            .as_str()
-            .is_some_and(|text| text.chars().all(|c| c.is_ascii_alphanumeric() || "_-.:".contains(c)))
+        || value.as_str().is_some_and(|text| {
+            text.chars().all(|c| c.is_ascii_alphanumeric() || "_-.:".contains(c))
+        })
 }

@@ -1,5 +1,5 @@
-//! Every change that the store makes to a folder, in the one order that survives a crash at any instant. Knows
-//! nothing of what the files hold.
+//! Every change that the store makes to a folder, in the one order that survives a crash at any
+//! instant. Knows nothing of what the files hold.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -62,17 +62,24 @@ pub fn is_temporary(name: &str) -> bool {
 fn finished_name(name: &str) -> Option<&str> {
     let (finished, writer) = name.strip_prefix('.')?.rsplit_once(TEMPORARY)?;
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    writer.split_once('-').filter(|(pid, count)| is_number(pid) && is_number(count)).map(|_| finished)
+    writer
+        .split_once('-')
+        .filter(|(pid, count)| is_number(pid) && is_number(count))
+        .map(|_| finished)
 }
 
-/// Writes a file so that at every instant either the old content or the whole new one stands under its name:
-/// temporary file, fsync, rename, fsync of the folder. The temporary file is removed on failure.
-pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), WriteError> {
+/// Writes a file so that at every instant either the old content or the whole new one stands under
+/// its name: temporary file, fsync, rename, fsync of the folder. The temporary file is removed on
+/// failure.
+pub fn write(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), WriteError> {
     replace(path, |out| fill(out))
 }
 
-/// Writes a file that a person named. A link stays, and what it leads to is replaced as a whole; a pipe or a device gets
-/// the bytes.
+/// Writes a file that a person named. A link stays, and what it leads to is replaced as a whole; a
+/// pipe or a device gets the bytes.
 pub fn write_named(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -83,7 +90,8 @@ pub fn write_named(
     }
 }
 
-/// Whether what is written to a path goes somewhere else than into a file: into a pipe, a device, an open file.
+/// Whether what is written to a path goes somewhere else than into a file: into a pipe, a device,
+/// an open file.
 pub fn is_stream(path: &Path) -> bool {
     let of_process = ["/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/fd", "/proc"];
     of_process.iter().any(|place| path.starts_with(place))
@@ -102,7 +110,8 @@ fn stream(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> i
     out.flush()
 }
 
-/// The file that a link leads to, through others, there or not yet; the path itself if it is no link.
+/// The file that a link leads to, through others, there or not yet; the path itself if it is no
+/// link.
 pub fn behind_links(path: &Path) -> PathBuf {
     let mut path = path.to_owned();
     // As many as systems follow.
@@ -113,8 +122,8 @@ pub fn behind_links(path: &Path) -> PathBuf {
     path
 }
 
-/// Puts a copy of `from` in the place of `to` as [`write`] does. Where the file system can, the two share their blocks until
-/// one of them is changed (a reflink): that takes no room and no time.
+/// Puts a copy of `from` in the place of `to` as [`write`] does. Where the file system can, the two
+/// share their blocks until one of them is changed (a reflink): that takes no room and no time.
 pub fn copy(from: &Path, to: &Path) -> Result<(), WriteError> {
     replace(to, |out| {
         let mut source = File::open(from)?;
@@ -125,7 +134,8 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), WriteError> {
     })
 }
 
-/// The same for a file whose first bytes are known last: `fill` leaves room for what `head` returns then.
+/// The same for a file whose first bytes are known last: `fill` leaves room for what `head` returns
+/// then.
 pub fn write_head_last(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -143,7 +153,9 @@ fn replace(
     fill: impl FnOnce(&mut BufWriter<Watched>) -> io::Result<()>,
 ) -> Result<(), WriteError> {
     if is_special(path) {
-        let error = io::Error::other("it is a pipe or a device, and a file is to be put there: name another");
+        let error = io::Error::other(
+            "it is a pipe or a device, and a file is to be put there: name another",
+        );
         return Err(failed("write", path)(error));
     }
     let temporary = temporary(path);
@@ -173,8 +185,8 @@ fn is_special(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| !plain(found.file_type()))
 }
 
-/// Options that do not follow a link in the place of a file: what a run's folder from elsewhere holds must not lead out
-/// of it.
+/// Options that do not follow a link in the place of a file: what a run's folder from elsewhere
+/// holds must not lead out of it.
 pub(super) fn own_file(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]
     {
@@ -208,7 +220,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the file to go on with it, or makes it. A last line that a crash cut off is ended first.
+    /// Opens the file to go on with it, or makes it. A last line that a crash cut off is ended
+    /// first.
     pub fn open(path: &Path) -> Result<Self, WriteError> {
         let opened = || {
             point(Change::Create, path)?;
@@ -258,7 +271,8 @@ impl Log {
     }
 }
 
-/// Makes `link` another name of `existing`, replacing what stood there. Where hard links are not supported, a copy.
+/// Makes `link` another name of `existing`, replacing what stood there. Where hard links are not
+/// supported, a copy.
 pub fn link(existing: &Path, link: &Path) -> Result<(), WriteError> {
     // Renaming one name of a file over another name of the same file does nothing and leaves both.
     if is_same_file(existing, link) {
@@ -291,7 +305,8 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
     }
 }
 
-/// Puts a file or folder that others wrote in its place, where nothing may stand; all of it is durable before.
+/// Puts a file or folder that others wrote in its place, where nothing may stand; all of it is
+/// durable before.
 pub fn put_in_place(written: &Path, path: &Path) -> Result<(), WriteError> {
     match written.is_dir() {
         true => sync::tree(written)?,
@@ -314,8 +329,8 @@ pub fn remove(path: &Path) -> Result<(), WriteError> {
     }
 }
 
-/// Removes a folder with all in it. It is out of sight in one step: what a crash leaves is a hidden folder, not half of
-/// this one.
+/// Removes a folder with all in it. It is out of sight in one step: what a crash leaves is a hidden
+/// folder, not half of this one.
 pub fn remove_tree(path: &Path) -> Result<(), WriteError> {
     let hidden = temporary(path);
     let renamed = point(Change::Rename, path).and_then(|()| fs::rename(path, &hidden));
@@ -331,8 +346,9 @@ pub fn remove_tree(path: &Path) -> Result<(), WriteError> {
     sync_name(path)
 }
 
-/// The same where a folder cannot be renamed: on overlayfs, one of a lower layer. The files beside its folders go first: a
-/// run that lost its metadata is gone on with by nobody, and can be removed once more.
+/// The same where a folder cannot be renamed: on overlayfs, one of a lower layer. The files beside
+/// its folders go first: a run that lost its metadata is gone on with by nobody, and can be removed
+/// once more.
 fn remove_in_place(path: &Path) -> Result<(), WriteError> {
     let files = || {
         for entry in fs::read_dir(path)? {
@@ -377,9 +393,12 @@ pub fn stay_in(project: &Path) {
 
 /// Refuses to make the project's own folder, on the way to a path.
 fn still_there(path: &Path) -> io::Result<()> {
-    let text = "the project was moved or removed while this ran; the same command goes on where it is now";
+    let text =
+        "the project was moved or removed while this ran; the same command goes on where it is now";
     match PROJECT.get() {
-        Some(project) if path.starts_with(project) && !project.is_dir() => Err(io::Error::other(text)),
+        Some(project) if path.starts_with(project) && !project.is_dir() => {
+            Err(io::Error::other(text))
+        }
         _ => Ok(()),
     }
 }
@@ -390,8 +409,8 @@ pub fn create_needless_folder(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path)
 }
 
-/// Creates a folder and its parents, each for good: a power cut must not take a parent away with all in it. That holds
-/// for those that stand already as well.
+/// Creates a folder and its parents, each for good: a power cut must not take a parent away with
+/// all in it. That holds for those that stand already as well.
 pub fn create_folder(path: &Path) -> Result<(), WriteError> {
     if !path.as_os_str().is_empty() && !path.is_dir() {
         still_there(path).map_err(failed("find the project", path))?;
@@ -403,7 +422,8 @@ pub fn create_folder(path: &Path) -> Result<(), WriteError> {
     sync::rely_on(path)
 }
 
-/// Creates a folder that must be new: `false` if it exists already. Two processes never both get `true`.
+/// Creates a folder that must be new: `false` if it exists already. Two processes never both get
+/// `true`.
 pub fn claim_folder(path: &Path) -> Result<bool, WriteError> {
     match point(Change::Folder, path).and_then(|()| fs::create_dir(path)) {
         Ok(()) => sync::made(path).map(|()| true),
@@ -412,12 +432,14 @@ pub fn claim_folder(path: &Path) -> Result<bool, WriteError> {
     }
 }
 
-/// Removes the temporary files that a writer which died left in a folder. Nobody may write there now.
+/// Removes the temporary files that a writer which died left in a folder. Nobody may write there
+/// now.
 pub fn sweep(folder: &Path) {
     sweep_if(folder, |_| true);
 }
 
-/// Removes the temporary files that writers of this file left when they died. Nobody may write it now.
+/// Removes the temporary files that writers of this file left when they died. Nobody may write it
+/// now.
 pub fn sweep_for(path: &Path) {
     let own = path.file_name().map(|name| name.to_string_lossy());
     sweep_if(path.parent().unwrap_or(Path::new(".")), |name| Some(name) == own.as_deref());
@@ -483,7 +505,8 @@ mod tests {
             fs::write(folder.path().join(name), "").unwrap();
         }
         sweep(folder.path());
-        let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let mut left: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, [".hidden", ".notes.tmp-backup", ".x.tmp-1", "a.ckpt"]);
     }
@@ -503,7 +526,8 @@ mod tests {
     #[cfg(unix)]
     fn a_person_s_link_stays_and_a_pipe_gets_the_bytes() {
         let folder = tempfile::tempdir().unwrap();
-        let [there, link, other, pipe] = ["there", "link", "other", "pipe"].map(|n| folder.path().join(n));
+        let [there, link, other, pipe] =
+            ["there", "link", "other", "pipe"].map(|n| folder.path().join(n));
         let text = |text: &'static str| move |out: &mut dyn Write| out.write_all(text.as_bytes());
         std::os::unix::fs::symlink("there", &link).unwrap();
         std::os::unix::fs::symlink(&link, &other).unwrap();

@@ -24,8 +24,8 @@ fn tail(content: &[u8]) -> String {
     format!("{MARK}{:08x}{END}", crc32c::crc32c(content))
 }
 
-/// Reads such a file's content, or says what is wrong with it. A file without a checksum was written by another
-/// program, and is taken as it is.
+/// Reads such a file's content, or says what is wrong with it. A file without a checksum was
+/// written by another program, and is taken as it is.
 pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let parse = |bytes: &[u8]| serde_json::from_slice(bytes).map_err(|e| e.to_string());
     let at = bytes.len().saturating_sub(TAIL);

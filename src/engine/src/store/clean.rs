@@ -1,5 +1,5 @@
-//! What can go: runs that nothing needs, and what crashes left behind. Decides first and removes then, so that a person
-//! can look at the decision.
+//! What can go: runs that nothing needs, and what crashes left behind. Decides first and removes
+//! then, so that a person can look at the decision.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -33,8 +33,8 @@ pub enum Fate {
     },
 }
 
-/// Decides for every run whether it is among the `keep` newest of its stage, or needed: to be gone on with, or because
-/// what came after it was made from one of its checkpoints.
+/// Decides for every run whether it is among the `keep` newest of its stage, or needed: to be gone
+/// on with, or because what came after it was made from one of its checkpoints.
 pub fn fates(folders: &[Runs], records: &[Record], keep: usize) -> Vec<(Run, Fate)> {
     let runs: Vec<Run> = folders.iter().flat_map(|f| f.list().into_iter().rev()).collect();
     let known: Vec<Option<Metadata>> = runs.iter().map(|run| run.metadata().ok()).collect();
@@ -104,7 +104,8 @@ pub fn remove_run(run: &Run) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Removes a run that was found to be needless, if it is still as it was then: `false` if somebody has gone on with it.
+/// Removes a run that was found to be needless, if it is still as it was then: `false` if somebody
+/// has gone on with it.
 pub fn remove_needless(run: &Run, then: &Metadata) -> Result<bool, StoreError> {
     let lock = match run.lock() {
         Err(StoreError::Held { .. }) => return Ok(false),
@@ -118,13 +119,16 @@ pub fn remove_needless(run: &Run, then: &Metadata) -> Result<bool, StoreError> {
     Ok(is_same)
 }
 
-/// What crashes left under some folders of runs: half files, runs without content, checkpoints that no metadata lists.
-/// Nothing of a run that a process trains in, and nothing that a resume could use.
+/// What crashes left under some folders of runs: half files, runs without content, checkpoints that
+/// no metadata lists. Nothing of a run that a process trains in, and nothing that a resume could
+/// use.
 pub fn garbage(folders: &[Runs]) -> Vec<Garbage> {
     let mut all = Vec::new();
     for folder in folders {
         let hidden = leftovers(folder.folder()).into_iter();
-        all.extend(hidden.map(|path| Garbage::new(path, "left by a crash while a run was removed", None)));
+        all.extend(
+            hidden.map(|path| Garbage::new(path, "left by a crash while a run was removed", None)),
+        );
         let free = folder.list().into_iter().filter(|run| run.holder().is_none());
         all.extend(free.flat_map(|run| garbage_of(&run)));
     }
@@ -162,8 +166,9 @@ fn garbage_of(run: &Run) -> Vec<Garbage> {
         .chain(metadata.partial_checkpoint.iter().map(|p| &p.path))
         .map(|path| run.folder.join(path))
         .collect();
-    let own =
-        |path: &Path| Checkpoint::open(path).is_ok_and(|file| file.header().identity == metadata.identity);
+    let own = |path: &Path| {
+        Checkpoint::open(path).is_ok_and(|file| file.header().identity == metadata.identity)
+    };
     for (_, path) in found::checkpoint_files(run) {
         if !listed.contains(&path) && own(&path) {
             all.push(of_run(path, "a checkpoint that its run does not list"));
@@ -178,8 +183,8 @@ pub fn cache(root: &Path) -> Option<Garbage> {
     path.is_dir().then(|| Garbage::new(path, "made again when it is missed", None))
 }
 
-/// Removes a piece of garbage: `false` if it is none any more. What belongs to a run is looked at again under the run's
-/// lock.
+/// Removes a piece of garbage: `false` if it is none any more. What belongs to a run is looked at
+/// again under the run's lock.
 pub fn remove(garbage: &Garbage) -> Result<bool, StoreError> {
     let _lock = match &garbage.run {
         None => None,
@@ -204,8 +209,9 @@ pub fn remove(garbage: &Garbage) -> Result<bool, StoreError> {
 
 fn leftovers(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let temporary =
-        |path: &PathBuf| path.file_name().is_some_and(|n| atomic::is_temporary(&n.to_string_lossy()));
+    let temporary = |path: &PathBuf| {
+        path.file_name().is_some_and(|n| atomic::is_temporary(&n.to_string_lossy()))
+    };
     let mut found: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(temporary).collect();
     found.sort();
     found
@@ -271,6 +277,9 @@ mod tests {
         }
         std::fs::write(run.folder.join(".x.tmp-1-1"), "half").unwrap();
         let found = garbage(&[Runs::at(folder.path())]);
-        assert_eq!(found.iter().map(|g| g.path.clone()).collect::<Vec<_>>(), [run.folder.join(".x.tmp-1-1")]);
+        assert_eq!(
+            found.iter().map(|g| g.path.clone()).collect::<Vec<_>>(),
+            [run.folder.join(".x.tmp-1-1")]
+        );
     }
 }

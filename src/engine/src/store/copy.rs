@@ -1,4 +1,5 @@
-//! A file's content under another name: as a file of its own, which nobody who writes to it damages the first one with.
+//! A file's content under another name: as a file of its own, which nobody who writes to it damages
+//! the first one with.
 
 use std::fs;
 use std::path::Path;
@@ -6,8 +7,8 @@ use std::path::Path;
 pub use super::atomic::copy;
 use super::atomic::{self, WriteError, failed};
 
-/// Makes `to` another name of `from`, and the file one that nobody can write to. Removing and replacing either name still
-/// works. Where hard links are not supported, a copy.
+/// Makes `to` another name of `from`, and the file one that nobody can write to. Removing and
+/// replacing either name still works. Where hard links are not supported, a copy.
 pub fn link_read_only(from: &Path, to: &Path) -> Result<(), WriteError> {
     atomic::link(from, to)?;
     let mut permissions = fs::metadata(to).map_err(failed("protect", to))?.permissions();
@@ -15,8 +16,8 @@ pub fn link_read_only(from: &Path, to: &Path) -> Result<(), WriteError> {
     fs::set_permissions(to, permissions).map_err(failed("protect", to))
 }
 
-/// Whether the file at `path` has a further name, and whoever has write access to it: a program that changes it in its
-/// place changes what stands under the other name too.
+/// Whether the file at `path` has a further name, and whoever has write access to it: a program
+/// that changes it in its place changes what stands under the other name too.
 pub fn is_writable_link(path: &Path) -> bool {
     #[cfg(unix)]
     {

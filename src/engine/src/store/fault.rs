@@ -1,11 +1,12 @@
-//! Points at which tests end the process or make the disk refuse. Every change that the store makes to the disk passes
-//! one. Without the feature `faults` they do nothing.
+//! Points at which tests end the process or make the disk refuse. Every change that the store makes
+//! to the disk passes one. Without the feature `faults` they do nothing.
 //!
-//! `BURN_PIPE_FAULT` says what happens where: `kill@17` ends the process as SIGKILL does before the 17th change (within
-//! it, if that writes bytes: half of them are there), `term@17` sends it SIGTERM and goes on, `full@17` and `denied@17` make
-//! that change fail, `full@17+` this and all later ones that need room. `BURN_PIPE_FAULT_LOG` names a file that lists
-//! the changes. `BURN_PIPE_FAULT_STAMP` has a file that was put back with its time be the same file: tests that put a disk
-//! in the state before a power cut have no other way to.
+//! `BURN_PIPE_FAULT` says what happens where: `kill@17` ends the process as SIGKILL does before the
+//! 17th change (within it, if that writes bytes: half of them are there), `term@17` sends it
+//! SIGTERM and goes on, `full@17` and `denied@17` make that change fail, `full@17+` this and all
+//! later ones that need room. `BURN_PIPE_FAULT_LOG` names a file that lists the changes.
+//! `BURN_PIPE_FAULT_STAMP` has a file that was put back with its time be the same file: tests that
+//! put a disk in the state before a power cut have no other way to.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};

@@ -1,5 +1,5 @@
-//! The checkpoint files in a run's folder as they are found there: which of them are the run's own, and the newest good
-//! one. Changes nothing.
+//! The checkpoint files in a run's folder as they are found there: which of them are the run's own,
+//! and the newest good one. Changes nothing.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,8 +27,8 @@ pub(super) enum Name {
 }
 
 impl Name {
-    /// The name that the checkpoint with this header has in its run's folder. One that is saved at an epoch's end for
-    /// want of that epoch's own has no figures.
+    /// The name that the checkpoint with this header has in its run's folder. One that is saved at
+    /// an epoch's end for want of that epoch's own has no figures.
     pub fn of(header: &Header) -> Self {
         if header.step_in_epoch == 0 && !header.metrics.is_empty() {
             Self::Epoch(header.epoch)
@@ -74,12 +74,13 @@ impl Name {
     }
 }
 
-/// The checkpoint files under names of their own, in the order of their names. `best.ckpt` and `last.ckpt` are further
-/// names of some of them.
+/// The checkpoint files under names of their own, in the order of their names. `best.ckpt` and
+/// `last.ckpt` are further names of some of them.
 pub(super) fn checkpoint_files(run: &Run) -> Vec<(Name, PathBuf)> {
     let Ok(entries) = std::fs::read_dir(run.checkpoints()) else { return Vec::new() };
     let named = |path: PathBuf| Some((Name::of_file(&path)?, path));
-    let mut files: Vec<(Name, PathBuf)> = entries.flatten().filter_map(|e| named(e.path())).collect();
+    let mut files: Vec<(Name, PathBuf)> =
+        entries.flatten().filter_map(|e| named(e.path())).collect();
     files.sort();
     files
 }
@@ -97,7 +98,8 @@ pub(super) fn newest_good(run: &Run, identity: &str) -> Found {
     };
     let mut opened: BTreeMap<(u64, u8, PathBuf), Checkpoint> = BTreeMap::new();
     let rank = |name: Name| if name.is_epoch() { 3 } else { 2 };
-    let named = checkpoint_files(run).into_iter().map(|(name, path)| (Some(name), rank(name), path));
+    let named =
+        checkpoint_files(run).into_iter().map(|(name, path)| (Some(name), rank(name), path));
     for (name, rank, path) in named.chain([(None, 1, run.last()), (None, 0, run.best())]) {
         match Checkpoint::open(&path) {
             Ok(checkpoint) => {
@@ -128,8 +130,8 @@ pub(super) fn newest_good(run: &Run, identity: &str) -> Found {
     found
 }
 
-/// The most epochs that a checkpoint of the run has behind it which stands on disk, as far as its size and its header
-/// tell; 0 if there is none.
+/// The most epochs that a checkpoint of the run has behind it which stands on disk, as far as its
+/// size and its header tell; 0 if there is none.
 pub(super) fn epochs_on_disk(run: &Run, metadata: &Metadata) -> u64 {
     let stands = |path: &CheckpointPath, bytes: u64| {
         std::fs::metadata(run.folder.join(path)).is_ok_and(|m| m.len() == bytes)
@@ -137,7 +139,8 @@ pub(super) fn epochs_on_disk(run: &Run, metadata: &Metadata) -> u64 {
     let epochs = metadata.checkpoints.iter().map(|c| (c.epoch, &c.path, c.bytes));
     let partial = metadata.partial_checkpoint.iter().map(|p| (p.epoch, &p.path, p.bytes));
     let listed: Vec<_> = epochs.chain(partial).collect();
-    let standing = listed.iter().filter(|(_, path, bytes)| stands(path, *bytes)).map(|(epoch, ..)| *epoch);
+    let standing =
+        listed.iter().filter(|(_, path, bytes)| stands(path, *bytes)).map(|(epoch, ..)| *epoch);
     let standing = standing.max().unwrap_or(0);
     if listed.iter().all(|(epoch, ..)| *epoch <= standing) {
         return standing;
@@ -155,7 +158,8 @@ pub(super) fn is_same_file(a: &Path, b: &Path) -> bool {
     file_id(a).is_some() && file_id(a) == file_id(b)
 }
 
-/// What all names of one file have in common; `None` if there is no file, or the system does not tell.
+/// What all names of one file have in common; `None` if there is no file, or the system does not
+/// tell.
 pub(super) fn file_id(path: &Path) -> Option<(u64, u64)> {
     #[cfg(unix)]
     {

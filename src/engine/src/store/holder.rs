@@ -9,7 +9,8 @@ use super::host;
 /// Bytes of a lock file that are read.
 const MOST: u64 = 4096;
 
-/// Who has a lock: `pid 123 on host`, or in words the program that was left behind; then also a command that ends it.
+/// Who has a lock: `pid 123 on host`, or in words the program that was left behind; then also a
+/// command that ends it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder(pub String, pub Option<String>);
 
@@ -20,8 +21,9 @@ impl Holder {
         let noted = String::from_utf8_lossy(&noted);
         let mut lines = noted.lines().map(str::trim);
         let (pipe, program) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-        let behind =
-            number(pipe).filter(|_| !program.is_empty()).and_then(|pid| left_behind(pid, program, path));
+        let behind = number(pipe)
+            .filter(|_| !program.is_empty())
+            .and_then(|pid| left_behind(pid, program, path));
         behind.unwrap_or_else(|| Self(pipe.to_owned(), None))
     }
 }
@@ -63,5 +65,8 @@ fn left_behind(_: i32, _: &str, _: &Path) -> Option<Holder> {
 #[cfg(unix)]
 fn words(pipe: i32, names: &str, way_out: String) -> Holder {
     let names = crate::secret::mask(names);
-    Holder(format!("{names}, left behind by a `pipe` that was ended by force (pid {pipe})"), Some(way_out))
+    Holder(
+        format!("{names}, left behind by a `pipe` that was ended by force (pid {pipe})"),
+        Some(way_out),
+    )
 }

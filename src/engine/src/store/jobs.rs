@@ -1,5 +1,5 @@
-//! The jobs of a pipeline's stages: `.pipe/slurm/PIPELINE/jobs.json`, and their logs beside it. Knows nothing of Slurm but
-//! that a job has a number.
+//! The jobs of a pipeline's stages: `.pipe/slurm/PIPELINE/jobs.json`, and their logs beside it.
+//! Knows nothing of Slurm but that a job has a number.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -66,14 +66,20 @@ impl Jobs {
         if !path.exists() {
             path = former_path(root, pipeline);
         }
-        let none =
-            Self { schema_version: SCHEMA_VERSION, pipeline: pipeline.to_owned(), jobs: BTreeMap::new() };
+        let none = Self {
+            schema_version: SCHEMA_VERSION,
+            pipeline: pipeline.to_owned(),
+            jobs: BTreeMap::new(),
+        };
         let Ok(bytes) = bounded::read(&path, bounded::RECORD) else { return none };
         match checked::from_bytes::<Self>(&bytes) {
             Ok(jobs) if jobs.pipeline == pipeline && jobs.schema_version == SCHEMA_VERSION => jobs,
             Ok(_) => none,
             Err(why) => {
-                checked::warn_once(&path, &format!("its jobs are looked for by their comments alone: {why}"));
+                checked::warn_once(
+                    &path,
+                    &format!("its jobs are looked for by their comments alone: {why}"),
+                );
                 none
             }
         }
@@ -93,8 +99,9 @@ impl Jobs {
         self.save(root)
     }
 
-    /// Notes how a job ended, if it is still the last one of its stage. The file is read anew: another process may have
-    /// submitted jobs since. While one does so, nothing is noted: Slurm can be asked again.
+    /// Notes how a job ended, if it is still the last one of its stage. The file is read anew:
+    /// another process may have submitted jobs since. While one does so, nothing is noted: Slurm
+    /// can be asked again.
     pub fn note_end(
         root: &Path,
         pipeline: &str,
@@ -104,7 +111,11 @@ impl Jobs {
     ) -> Result<(), StoreError> {
         let Ok(_lock) = Self::lock(root, pipeline)? else { return Ok(()) };
         let mut jobs = Self::load(root, pipeline);
-        match jobs.jobs.get_mut(stage).filter(|job| job.id == id && job.ended.as_deref() != Some(word)) {
+        match jobs
+            .jobs
+            .get_mut(stage)
+            .filter(|job| job.id == id && job.ended.as_deref() != Some(word))
+        {
             Some(job) => job.ended = Some(word.to_owned()),
             None => return Ok(()),
         }
@@ -118,14 +129,16 @@ impl Jobs {
         Ok(atomic::write(&path, |out| out.write_all(text.as_bytes()))?)
     }
 
-    /// Lets one process at a time submit jobs of a pipeline; the folder of their logs is there then.
+    /// Lets one process at a time submit jobs of a pipeline; the folder of their logs is there
+    /// then.
     pub fn lock(root: &Path, pipeline: &str) -> Result<Result<Lock, Holder>, StoreError> {
         let folder = folder(root, "slurm", pipeline);
         atomic::create_folder(&folder)?;
         Lock::take(&folder.join("submit.lock"))
     }
 
-    /// Where a stage's output goes, relative to the project. Slurm puts the job's number in the place of `%j`.
+    /// Where a stage's output goes, relative to the project. Slurm puts the job's number in the
+    /// place of `%j`.
     pub fn log(pipeline: &str, stage: &StageId, job: Option<JobId>) -> String {
         let number = job.map_or("%j".to_owned(), |job| job.to_string());
         let name = format!("{}-{number}.log", names::of_stage(stage));
@@ -161,7 +174,11 @@ mod tests {
         assert_eq!(jobs.iter().count(), 0);
         jobs.note(root, &base, job("7")).unwrap();
         assert_eq!(Jobs::load(root, "a b"), jobs);
-        assert_eq!(Jobs::load(root, "a/b").iter().count(), 0, "another pipeline with the same file");
+        assert_eq!(
+            Jobs::load(root, "a/b").iter().count(),
+            0,
+            "another pipeline with the same file"
+        );
         let folder = names::of_pipeline("a b");
         assert_eq!(jobs.get(&base).unwrap().log, format!(".pipe/slurm/{folder}/base-7.log"));
 

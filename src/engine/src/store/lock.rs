@@ -1,4 +1,5 @@
-//! A lock file that the system frees when its process ends, however that ends: no stale locks, no unlock command.
+//! A lock file that the system frees when its process ends, however that ends: no stale locks, no
+//! unlock command.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek};
@@ -27,11 +28,13 @@ impl Drop for Lock {
 impl Lock {
     /// Takes the lock, or says at once who has it. Creates the file if it is not there.
     pub fn take(path: &Path) -> Result<Result<Self, Holder>, StoreError> {
-        let options = || OpenOptions::new().read(true).write(true).create(true).truncate(false).to_owned();
+        let options =
+            || OpenOptions::new().read(true).write(true).create(true).truncate(false).to_owned();
         for _ in 0..OPENED_AGAIN {
             let open = point(Change::Create, path).and_then(|()| open_own(path, &mut options()));
             match Self::take_open(path, open.map_err(failed("open the lock", path))?)? {
-                // Whoever had it before may have removed the file, and all around it, while this one waited.
+                // Whoever had it before may have removed the file, and all around it, while this
+                // one waited.
                 Ok(lock) if !stands(path, &lock.file) => {}
                 taken => return Ok(taken),
             }
@@ -66,8 +69,8 @@ impl Lock {
         &self.path
     }
 
-    /// The lock for a program that is started while this lives: it has it as long as it, or anything that it starts, has
-    /// the file open. This process keeps it as well.
+    /// The lock for a program that is started while this lives: it has it as long as it, or
+    /// anything that it starts, has the file open. This process keeps it as well.
     #[cfg(unix)]
     pub(crate) fn inherited(&self) -> std::io::Result<File> {
         let file = self.file.try_clone()?;
@@ -80,14 +83,16 @@ impl Lock {
         use std::io::{Seek, SeekFrom};
         let text = format!("pid {} on {}\n{program}\n", std::process::id(), host());
         let mut file = &self.file;
-        let noted = file.seek(SeekFrom::Start(0)).and_then(|_| write(file, &self.path, text.as_bytes()));
+        let noted =
+            file.seek(SeekFrom::Start(0)).and_then(|_| write(file, &self.path, text.as_bytes()));
         let noted = noted.and_then(|_| file.set_len(text.len() as u64));
         if let Err(error) = noted {
             tracing::debug!("{}: {error}", self.path.display());
         }
     }
 
-    /// Who has the lock now, if anybody. Creates nothing. A lock that cannot be looked at is somebody's.
+    /// Who has the lock now, if anybody. Creates nothing. A lock that cannot be looked at is
+    /// somebody's.
     pub fn holder(path: &Path) -> Option<Holder> {
         let unknown = |error: io::Error| {
             let file = path.file_name().unwrap_or_default().to_string_lossy();
@@ -98,7 +103,8 @@ impl Lock {
         let mut file = match open(true).or_else(|_| open(false)) {
             Ok(file) => file,
             Err(error) => {
-                let is_gone = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind());
+                let is_gone =
+                    [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind());
                 return if is_gone { None } else { unknown(error) };
             }
         };
@@ -129,16 +135,16 @@ fn stands(path: &Path, file: &File) -> bool {
     }
 }
 
-/// Refuses to write over what is no lock: another name of a file of somebody's may stand in its place. A file that has no
-/// other name is the lock, whatever became of what it says.
+/// Refuses to write over what is no lock: another name of a file of somebody's may stand in its
+/// place. A file that has no other name is the lock, whatever became of what it says.
 fn refuse_others(path: &Path, mut file: &File) -> Result<(), StoreError> {
     if !has_other_names(file) {
         return Ok(());
     }
     let mut begins = [0; 4];
     let length = file.metadata().map_or(0, |m| m.len());
-    let is_lock =
-        length == 0 || (length < 1024 && file.read_exact(&mut begins).is_ok() && begins == *b"pid ");
+    let is_lock = length == 0
+        || (length < 1024 && file.read_exact(&mut begins).is_ok() && begins == *b"pid ");
     let rewound = file.rewind().map_err(failed("read the lock", path));
     match is_lock {
         true => Ok(rewound?),

@@ -1,5 +1,6 @@
-//! Locks where the file system has none. What a lock file says of its holder is believed as long as that process has the
-//! file open: so processes of one machine still notice each other, and those of several machines do not.
+//! Locks where the file system has none. What a lock file says of its holder is believed as long as
+//! that process has the file open: so processes of one machine still notice each other, and those
+//! of several machines do not.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -22,7 +23,8 @@ pub fn has_none(error: &io::Error) -> bool {
     #[cfg(unix)]
     {
         use rustix::io::Errno;
-        const NONE: [Errno; 5] = [Errno::NOLCK, Errno::NOSYS, Errno::NOTSUP, Errno::OPNOTSUPP, Errno::INVAL];
+        const NONE: [Errno; 5] =
+            [Errno::NOLCK, Errno::NOSYS, Errno::NOTSUP, Errno::OPNOTSUPP, Errno::INVAL];
         Errno::from_io_error(error).is_some_and(|error| NONE.contains(&error))
     }
     #[cfg(not(unix))]
@@ -42,23 +44,29 @@ fn warn(path: &Path, error: &io::Error) {
     }
 }
 
-/// Whether the process that is noted in a lock file is one of this machine that has the file open, besides `file`.
+/// Whether the process that is noted in a lock file is one of this machine that has the file open,
+/// besides `file`.
 #[cfg(target_os = "linux")]
 fn is_held(file: &File) -> bool {
     use std::os::unix::fs::{FileExt, MetadataExt};
     let mut noted = [0; 256];
     let length = file.read_at(&mut noted, 0).unwrap_or(0);
     let noted = String::from_utf8_lossy(&noted[..length]);
-    let holder = noted.lines().next().and_then(|line| line.strip_prefix("pid ")?.split_once(" on "));
-    let Some((Ok(pid), host)) = holder.map(|(pid, host)| (pid.parse::<u32>(), host)) else { return false };
+    let holder =
+        noted.lines().next().and_then(|line| line.strip_prefix("pid ")?.split_once(" on "));
+    let Some((Ok(pid), host)) = holder.map(|(pid, host)| (pid.parse::<u32>(), host)) else {
+        return false;
+    };
     if host.trim() != super::host() {
         return false;
     }
-    let id = |found: io::Result<std::fs::Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
+    let id =
+        |found: io::Result<std::fs::Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
     let own = id(file.metadata());
     match std::fs::read_dir(format!("/proc/{pid}/fd")) {
         Ok(open) => {
-            let open = open.flatten().filter(|one| id(std::fs::metadata(one.path())) == own).count();
+            let open =
+                open.flatten().filter(|one| id(std::fs::metadata(one.path())) == own).count();
             // `file` itself is one of this process's.
             open > usize::from(pid == std::process::id())
         }

@@ -1,5 +1,5 @@
-//! `metadata.json`: what a run is, how far it came, what its checkpoints hold. Paths in it are relative to the run's
-//! folder, so that a moved run still works.
+//! `metadata.json`: what a run is, how far it came, what its checkpoints hold. Paths in it are
+//! relative to the run's folder, so that a moved run still works.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -135,8 +135,9 @@ pub(super) fn previous(path: &Path) -> PathBuf {
 }
 
 impl Metadata {
-    /// Reads the file; where it is damaged or missing, the version before it. What that one does not know of a checkpoint
-    /// is in the checkpoint's header, and taken in when the run is opened again.
+    /// Reads the file; where it is damaged or missing, the version before it. What that one does
+    /// not know of a checkpoint is in the checkpoint's header, and taken in when the run is opened
+    /// again.
     pub fn load(path: &Path) -> Result<Self, StoreError> {
         let (error, why) = match Self::read(path) {
             Ok(metadata) => return Ok(metadata),
@@ -159,8 +160,8 @@ impl Metadata {
         })
     }
 
-    /// Refuses a list in which a checkpoint has another file than its epoch or step says: what is given up is removed
-    /// by that path.
+    /// Refuses a list in which a checkpoint has another file than its epoch or step says: what is
+    /// given up is removed by that path.
     fn with_files_of_its_own(self) -> Result<Self, String> {
         let epochs = self.checkpoints.iter().map(|c| (&c.path, Name::Epoch(c.epoch)));
         let partial = self.partial_checkpoint.iter().map(|p| (&p.path, Name::Step(p.global_step)));
@@ -183,6 +184,9 @@ impl Metadata {
 
     /// The checkpoints of epochs, for the policy.
     pub fn known(&self) -> Vec<Known> {
-        self.checkpoints.iter().map(|c| Known { epoch: c.epoch, metrics: c.metrics.clone() }).collect()
+        self.checkpoints
+            .iter()
+            .map(|c| Known { epoch: c.epoch, metrics: c.metrics.clone() })
+            .collect()
     }
 }

@@ -31,7 +31,9 @@ use std::path::{Path, PathBuf};
 
 use crate::kind::{Failure, StageError};
 
-pub use checkpoint::{Checkpoint, CheckpointError, Fault, Header, Loaded, file_digest, file_digest_like};
+pub use checkpoint::{
+    Checkpoint, CheckpointError, Fault, Header, Loaded, file_digest, file_digest_like,
+};
 pub use found::Found;
 pub use holder::Holder;
 pub use jobs::{Job, JobId, Jobs};
@@ -44,8 +46,8 @@ pub use metadata::{
 pub use names::plain_name;
 pub use place::{CheckpointPath, Places, StatePath};
 pub use record::{
-    Attempt, Before, Made, Output, Progress, Record, STATE_FOLDER, former_records_folder, lock_stage,
-    record_is_held, records_folder, stage_holder,
+    Attempt, Before, Made, Output, Progress, Record, STATE_FOLDER, former_records_folder,
+    lock_stage, record_is_held, records_folder, stage_holder,
 };
 pub(crate) use runs::host_in_file_name;
 pub use runs::{Run, RunNumber, Runs, host, is_run_folder};

@@ -1,13 +1,13 @@
-//! Names of pipelines and stages as names of files: the same ones each time, never one for two, and short enough for
-//! every file system, those that tell no capitals apart too.
+//! Names of pipelines and stages as names of files: the same ones each time, never one for two, and
+//! short enough for every file system, those that tell no capitals apart too.
 
 use sha2::{Digest, Sha256};
 
 use crate::identity::hex;
 use crate::kind::StageId;
 
-/// Bytes of the longest name that is written as it is. File systems take 255, and a file is first written under a name
-/// with up to 30 more.
+/// Bytes of the longest name that is written as it is. File systems take 255, and a file is first
+/// written under a name with up to 30 more.
 const LONGEST: usize = 220;
 /// Bytes of a longer one that are written before its digest.
 const SHORTENED: usize = 100;
@@ -30,7 +30,8 @@ pub fn plain_name(pipeline: &str) -> String {
     pipeline.chars().map(safe).collect()
 }
 
-/// `plain`, ASCII, if it says all of the name on every file system; otherwise its beginning and a digest of the name.
+/// `plain`, ASCII, if it says all of the name on every file system; otherwise its beginning and a
+/// digest of the name.
 fn fitted(name: &str, plain: String) -> String {
     let has_capitals = name.bytes().any(|b| b.is_ascii_uppercase());
     if plain == name && name.len() <= LONGEST && !has_capitals && !is_reserved(name) {
@@ -58,8 +59,10 @@ mod tests {
     fn names_of_any_script_and_length_never_share_a_file() {
         let long = "x".repeat(240);
         let longer = "x".repeat(241);
-        let all =
-            ["base", "a b", "a/b", "a_b", "模型", "数据", "__", "Früchte", "Fruchte", &long, &longer, "."];
+        let all = [
+            "base", "a b", "a/b", "a_b", "模型", "数据", "__", "Früchte", "Fruchte", &long,
+            &longer, ".",
+        ];
         let names: BTreeSet<String> = all.iter().map(|name| of_pipeline(name)).collect();
         assert_eq!(names.len(), all.len(), "{names:?}");
         let fits = |name: &String| name.len() <= LONGEST && !name.contains(['/', '.']);
@@ -71,8 +74,8 @@ mod tests {
     /// Names drawn from few characters, so that many are alike.
     fn drawn(seed: u64) -> impl Iterator<Item = String> {
         const LETTERS: [&str; 18] = [
-            "a", "A", "b", "_", "-", ".", "/", "~", " ", "模", "型", "é", "e\u{301}", "\0", "=", "@", "con",
-            "1",
+            "a", "A", "b", "_", "-", ".", "/", "~", " ", "模", "型", "é", "e\u{301}", "\0", "=",
+            "@", "con", "1",
         ];
         let mut state = seed;
         let mut next = move |below: u64| {
@@ -94,9 +97,15 @@ mod tests {
             let mut seen: BTreeMap<String, String> = BTreeMap::new();
             for name in (1..9).flat_map(|seed| drawn(seed).take(5_000)) {
                 let Some((name, file)) = of(&name) else { continue };
-                assert!(file.is_ascii() && file.len() <= LONGEST && !file.is_empty(), "{name:?}: {file:?}");
+                assert!(
+                    file.is_ascii() && file.len() <= LONGEST && !file.is_empty(),
+                    "{name:?}: {file:?}"
+                );
                 assert!(!file.starts_with('.') && !is_reserved(&file), "{file:?}");
-                assert!(!file.contains(|c: char| c.is_control() || "/\\:*?\"<>|".contains(c)), "{file:?}");
+                assert!(
+                    !file.contains(|c: char| c.is_control() || "/\\:*?\"<>|".contains(c)),
+                    "{file:?}"
+                );
                 let other = seen.insert(file.to_ascii_lowercase(), name.clone());
                 assert!(
                     other.as_ref().is_none_or(|other| *other == name),
@@ -118,8 +127,10 @@ mod tests {
         let stage = StageId::new("base").unwrap();
         let member = |values: &str| of_stage(&stage.member(values));
         assert_eq!(member("learning_rate=0.001,seed=1"), "base@learning_rate=0.001,seed=1");
-        let (one, two) =
-            (member(&format!("a={},b=1", "x".repeat(300))), member(&format!("a={},b=2", "x".repeat(300))));
+        let (one, two) = (
+            member(&format!("a={},b=1", "x".repeat(300))),
+            member(&format!("a={},b=2", "x".repeat(300))),
+        );
         assert!(one != two && one.len() <= LONGEST, "{one} {two}");
     }
 }

@@ -1,6 +1,7 @@
-//! Paths of a pipeline's state. What an index, a `metadata.json`, a record or any other file from elsewhere names is read,
-//! written and removed only if it is one of these: a record, a file that this program keeps in a numbered run, or a
-//! file that a stage was told to write. So whoever can write such a file can change the state, and nothing beside it.
+//! Paths of a pipeline's state. What an index, a `metadata.json`, a record or any other file from
+//! elsewhere names is read, written and removed only if it is one of these: a record, a file that
+//! this program keeps in a numbered run, or a file that a stage was told to write. So whoever can
+//! write such a file can change the state, and nothing beside it.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,8 +18,8 @@ use super::{StoreError, atomic, names};
 /// Bytes of the longest name of a file.
 const LONGEST_NAME: usize = 255;
 
-/// Where a pipeline keeps its state in the folder of a project. All of it is relative to that folder, with `/` between
-/// the parts.
+/// Where a pipeline keeps its state in the folder of a project. All of it is relative to that
+/// folder, with `/` between the parts.
 #[derive(Debug, Clone, Default)]
 pub struct Places {
     records: BTreeSet<String>,
@@ -30,13 +31,14 @@ pub struct Places {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StatePath {
     text: String,
-    /// Bytes of it that name a folder or file which the pipeline's settings chose. Links up to there are the user's.
+    /// Bytes of it that name a folder or file which the pipeline's settings chose. Links up to
+    /// there are the user's.
     chosen: usize,
 }
 
 impl Places {
-    /// Of the folders of numbered runs and the files that the stages of a pipeline were told to write. Those outside of the
-    /// project are left out.
+    /// Of the folders of numbered runs and the files that the stages of a pipeline were told to
+    /// write. Those outside of the project are left out.
     pub fn new(
         pipeline: &str,
         runs: impl IntoIterator<Item = PathBuf>,
@@ -60,7 +62,8 @@ impl Places {
         self.outputs.iter().map(String::as_str)
     }
 
-    /// Folders of the pipeline's records; with the one that earlier versions had, where that is another.
+    /// Folders of the pipeline's records; with the one that earlier versions had, where that is
+    /// another.
     pub fn records(&self) -> impl Iterator<Item = &str> {
         self.records.iter().map(String::as_str)
     }
@@ -74,7 +77,10 @@ impl Places {
         if let Some((folder, name)) = text.rsplit_once('/')
             && self.records.contains(folder)
         {
-            return name.strip_suffix(".json").filter(|_| is_plain(name)).and_then(|_| of(folder.len()));
+            return name
+                .strip_suffix(".json")
+                .filter(|_| is_plain(name))
+                .and_then(|_| of(folder.len()));
         }
         let (folder, file) = self.in_run(text)?;
         is_file_of_run(file).then(|| of(folder.len()))?
@@ -104,8 +110,8 @@ impl Places {
 /// Folders in that of a numbered run; the first is that one itself.
 const FOLDERS: [&str; 5] = ["", "checkpoints", "logs", "samples", "adapter"];
 
-/// Whether this program keeps a file of that name in the folder of a numbered run. Copies of checkpoints that a person
-/// has put beside them are among these.
+/// Whether this program keeps a file of that name in the folder of a numbered run. Copies of
+/// checkpoints that a person has put beside them are among these.
 fn is_file_of_run(file: &str) -> bool {
     match file.split_once('/') {
         None => ["metadata.json", "config.yaml", "labels.json", "base_model.ckpt"].contains(&file),
@@ -114,7 +120,9 @@ fn is_file_of_run(file: &str) -> bool {
         Some(("logs", name)) => {
             name == "metrics.jsonl" || (is_plain(name) && name.starts_with("events.out.tfevents."))
         }
-        Some(("adapter", name)) => ["adapter_config.json", "adapter_model.safetensors"].contains(&name),
+        Some(("adapter", name)) => {
+            ["adapter_config.json", "adapter_model.safetensors"].contains(&name)
+        }
         Some(_) => false,
     }
 }
@@ -150,14 +158,16 @@ impl StatePath {
     /// Where the file is in the project `root`, to be read, written or removed there.
     ///
     /// # Errors
-    /// A link on the way leads out of the project. Folders that settings chose may be links, and lead anywhere.
+    /// A link on the way leads out of the project. Folders that settings chose may be links, and
+    /// lead anywhere.
     pub fn within(&self, root: &Path) -> Result<PathBuf, StoreError> {
         let (chosen, rest) = self.text.split_at(self.chosen);
         let chosen = root.join(chosen);
         let mut path = chosen.clone();
         for part in rest.split('/').filter(|part| !part.is_empty()) {
             path.push(part);
-            if path.is_symlink() && ![&chosen, root].iter().any(|folder| leads_into(&path, folder)) {
+            if path.is_symlink() && ![&chosen, root].iter().any(|folder| leads_into(&path, folder))
+            {
                 let message =
                     "a link that leads out of the project: remove it, or give `checkpoint.base_dir` the \
                                folder that it leads to"
@@ -174,7 +184,8 @@ fn leads_into(link: &Path, folder: &Path) -> bool {
     whole(link).zip(whole(folder)).is_some_and(|(target, folder)| target.starts_with(folder))
 }
 
-/// The path of a checkpoint in the folder of its run: `checkpoints/` and a name that this program gives.
+/// The path of a checkpoint in the folder of its run: `checkpoints/` and a name that this program
+/// gives.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CheckpointPath(String);
 
@@ -224,7 +235,8 @@ impl Serialize for CheckpointPath {
 impl<'de> Deserialize<'de> for CheckpointPath {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let wrong = || format!("{text:?} is no checkpoint of a run: expected `checkpoints/epoch_001.ckpt`");
+        let wrong =
+            || format!("{text:?} is no checkpoint of a run: expected `checkpoints/epoch_001.ckpt`");
         Self::parse(&text).ok_or_else(wrong).map_err(serde::de::Error::custom)
     }
 }
@@ -318,7 +330,9 @@ mod tests {
         }
         let long = format!("runs/run_001/checkpoints/{}.ckpt", "x".repeat(300));
         assert_eq!(places().path(&long), None);
-        assert!(!places().covers("runs") && !places().covers("") && !places().covers("runs/run_001/x"));
+        assert!(
+            !places().covers("runs") && !places().covers("") && !places().covers("runs/run_001/x")
+        );
         let top = Places::new("p", [PathBuf::from(".")], []);
         assert!(top.path("run_001/metadata.json").is_some() && top.path("metadata.json").is_none());
     }
@@ -353,8 +367,11 @@ mod tests {
 
     #[test]
     fn checkpoints_of_a_run_have_the_names_of_this_program() {
-        for text in ["checkpoints/epoch_003.ckpt", "checkpoints/step_00000016.ckpt", "checkpoints/best.ckpt"]
-        {
+        for text in [
+            "checkpoints/epoch_003.ckpt",
+            "checkpoints/step_00000016.ckpt",
+            "checkpoints/best.ckpt",
+        ] {
             assert_eq!(CheckpointPath::parse(text).unwrap().as_str(), text);
         }
         for text in [

@@ -1,5 +1,5 @@
-//! What the engine remembers of each stage: how it was last left, and what it made. One JSON file a stage,
-//! `.pipe/records/PIPELINE/STAGE.json`.
+//! What the engine remembers of each stage: how it was last left, and what it made. One JSON file a
+//! stage, `.pipe/records/PIPELINE/STAGE.json`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -31,7 +31,8 @@ pub struct Record {
     pub pipeline: String,
     pub stage: String,
     pub kind: String,
-    /// How it was last left. `running` with nobody holding its lock: its process ended without a word.
+    /// How it was last left. `running` with nobody holding its lock: its process ended without a
+    /// word.
     pub status: Status,
     /// What was last done: the plan's word for it and the reason.
     pub action: String,
@@ -55,8 +56,8 @@ pub struct Record {
     /// Attempts that failed since it was last begun.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,
-    /// How often the micro-batch was halved for want of memory. A stage that is gone on with starts with that: with the
-    /// same pieces it gives the same bits.
+    /// How often the micro-batch was halved for want of memory. A stage that is gone on with starts
+    /// with that: with the same pieces it gives the same bits.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub halvings: u32,
     /// The cluster's job that carried it out.
@@ -65,7 +66,8 @@ pub struct Record {
     /// What it last made, for stages that keep no numbered runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<Made>,
-    /// Files that stood in the place of its outputs when it was begun, as long as it has not ended well.
+    /// Files that stood in the place of its outputs when it was begun, as long as it has not ended
+    /// well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Before>,
 }
@@ -73,7 +75,8 @@ pub struct Record {
 /// Files that stood in the place of a stage's outputs before it ran.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Before {
-    /// Digest of the settings and inputs for which it ran: for others, what an attempt left is as old as the rest.
+    /// Digest of the settings and inputs for which it ran: for others, what an attempt left is as
+    /// old as the rest.
     pub run: String,
     /// By path, relative to the project.
     pub files: BTreeMap<String, Stamp>,
@@ -108,7 +111,8 @@ pub struct Made {
     /// Files that were read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<Output>,
-    /// Digests of earlier outputs that may still stand in their place: this is written before the files are.
+    /// Digests of earlier outputs that may still stand in their place: this is written before the
+    /// files are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaced: Vec<String>,
     /// Files behind links to folders are among the inputs; earlier versions did not look there.
@@ -127,8 +131,8 @@ pub struct Output {
     /// When the file was last changed, in nanoseconds since 1970; 0 if that is not known yet.
     #[serde(default)]
     pub modified: u64,
-    /// [`Stamp::changed`]; 0 where the file's times did not tell yet whether it is still the same, and in records of
-    /// earlier versions. Such a file is read again.
+    /// [`Stamp::changed`]; 0 where the file's times did not tell yet whether it is still the same,
+    /// and in records of earlier versions. Such a file is read again.
     #[serde(default, skip_serializing_if = "is_nothing")]
     pub changed: u64,
     /// [`Stamp::inode`]
@@ -185,7 +189,8 @@ impl Record {
     }
 
     fn read(path: &Path) -> Option<Self> {
-        let damaged = |why| checked::warn_once(path, &format!("the stage counts as never run: {why}"));
+        let damaged =
+            |why| checked::warn_once(path, &format!("the stage counts as never run: {why}"));
         let bytes = bounded::read(path, bounded::RECORD);
         traffic::read(bytes.as_ref().map_or(0, Vec::len));
         // One of an earlier version may hold secrets.
@@ -193,12 +198,14 @@ impl Record {
         Some(record.map_err(damaged).ok()?.told())
     }
 
-    /// Every record of a project that can be read: the newest where an earlier version had a stage's under another name.
+    /// Every record of a project that can be read: the newest where an earlier version had a
+    /// stage's under another name.
     pub fn all(root: &Path) -> Vec<Self> {
         let mut found: Vec<Self> = files(root).iter().filter_map(|path| Self::read(path)).collect();
         let mut newest: HashMap<(String, String), DateTime<Utc>> = HashMap::new();
         for record in &found {
-            let of_stage = newest.entry((record.pipeline.clone(), record.stage.clone())).or_default();
+            let of_stage =
+                newest.entry((record.pipeline.clone(), record.stage.clone())).or_default();
             *of_stage = record.updated_at.max(*of_stage);
         }
         found.retain(|record| {
@@ -214,12 +221,15 @@ impl Record {
         checked::from_bytes(&bytes).and_then(Self::of_its_project)
     }
 
-    /// Refuses a record that speaks of files outside of its project: what it names is read, and set aside by a repair.
+    /// Refuses a record that speaks of files outside of its project: what it names is read, and set
+    /// aside by a repair.
     fn of_its_project(self) -> Result<Self, String> {
         let made = self.made.iter().flat_map(|made| made.outputs.iter().chain(&made.inputs));
         let before = self.before.iter().flat_map(|before| before.files.keys());
-        let outside =
-            made.map(|output| &output.path).chain(before).find(|path| !is_inside_project(Path::new(path)));
+        let outside = made
+            .map(|output| &output.path)
+            .chain(before)
+            .find(|path| !is_inside_project(Path::new(path)));
         match outside {
             Some(path) => Err(format!("it speaks of {path:?}, which is outside of the project")),
             None => Ok(self),
@@ -262,7 +272,8 @@ const ATTEMPT: usize = 16 << 10;
 
 /// The files of a project's records, in order.
 pub(super) fn files(root: &Path) -> Vec<PathBuf> {
-    let folders = std::fs::read_dir(root.join(STATE_FOLDER).join("records")).into_iter().flatten().flatten();
+    let folders =
+        std::fs::read_dir(root.join(STATE_FOLDER).join("records")).into_iter().flatten().flatten();
     let files = folders.flat_map(|f| std::fs::read_dir(f.path()).into_iter().flatten().flatten());
     let named = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
     let mut paths: Vec<PathBuf> = files.map(|f| f.path()).filter(named).collect();
@@ -271,29 +282,39 @@ pub(super) fn files(root: &Path) -> Vec<PathBuf> {
 }
 
 /// Takes a stage for this process, or says who has it.
-pub fn lock_stage(root: &Path, pipeline: &str, stage: &StageId) -> Result<Result<Lock, Holder>, StoreError> {
+pub fn lock_stage(
+    root: &Path,
+    pipeline: &str,
+    stage: &StageId,
+) -> Result<Result<Lock, Holder>, StoreError> {
     let path = lock_path(root, pipeline, stage);
     atomic::create_folder(path.parent().unwrap_or(root))?;
     Lock::take(&path)
 }
 
-/// Waits until what is written gets a later time than `time`, in nanoseconds since 1970. For whoever has the stage: what
-/// a crash leaves of it goes with its half records.
-pub(crate) fn wait_past(root: &Path, pipeline: &str, stage: &StageId, time: u64) -> Result<(), WriteError> {
+/// Waits until what is written gets a later time than `time`, in nanoseconds since 1970. For
+/// whoever has the stage: what a crash leaves of it goes with its half records.
+pub(crate) fn wait_past(
+    root: &Path,
+    pipeline: &str,
+    stage: &StageId,
+    time: u64,
+) -> Result<(), WriteError> {
     let path = path(root, pipeline, stage);
     atomic::create_folder(path.parent().unwrap_or(root))?;
     atomic::wait_past(&path, time).map_err(atomic::failed("write beside", &path))
 }
 
-/// Puts in order what writers of a pipeline's records left when they died: removes half files, and has the disk know
-/// the names of whole ones.
+/// Puts in order what writers of a pipeline's records left when they died: removes half files, and
+/// has the disk know the names of whole ones.
 pub(crate) fn sweep(root: &Path, pipeline: &str) -> Result<(), WriteError> {
     let records = folder(root, "records", pipeline);
     atomic::sweep_if(&records, |name| !record_is_held(root, pipeline, name));
     if records.is_dir() { sync::names(&records) } else { Ok(()) }
 }
 
-/// Whether somebody has the stage whose record is called so: records are written by whoever has the stage.
+/// Whether somebody has the stage whose record is called so: records are written by whoever has the
+/// stage.
 pub fn record_is_held(root: &Path, pipeline: &str, file_name: &str) -> bool {
     let stage = file_name.strip_suffix(".json").unwrap_or(file_name);
     let lock = folder(root, "locks", pipeline).join(stage).with_added_extension("lock");
@@ -362,7 +383,8 @@ impl Output {
         }
     }
 
-    /// The file as it is on disk now, if it still has its content. It is read again only if it may be another one.
+    /// The file as it is on disk now, if it still has its content. It is read again only if it may
+    /// be another one.
     pub fn standing(&self, root: &Path) -> Option<Self> {
         let metadata = std::fs::metadata(root.join(&self.path)).ok()?;
         let again = || self.again(root, &metadata).ok();
@@ -435,7 +457,8 @@ mod tests {
             replaced: vec!["sha256:old".into()],
             follows_links: false,
         };
-        let record = Record::begun("a b", &stage, "copy_best", "run".into(), String::new(), Some(made));
+        let record =
+            Record::begun("a b", &stage, "copy_best", "run".into(), String::new(), Some(made));
         record.save(folder.path(), &stage).unwrap();
         assert_eq!(Record::load(folder.path(), "a b", &stage), Some(record.clone()));
         assert_eq!(Record::load(folder.path(), "a/b", &stage), None, "another pipeline");
@@ -460,7 +483,11 @@ mod tests {
         let later = Record { updated_at: Utc::now(), ..record };
         later.save(root, &stage).unwrap();
         let all = Record::all(root);
-        assert_eq!((all.len(), all.contains(&later)), (2, true), "the old one stands for nothing: {all:?}");
+        assert_eq!(
+            (all.len(), all.contains(&later)),
+            (2, true),
+            "the old one stands for nothing: {all:?}"
+        );
     }
 
     #[test]
@@ -479,7 +506,8 @@ mod tests {
             };
             let stamp = Stamp { bytes: 1, modified: 1, changed: 1, inode: 1 };
             let before = Before { run: String::new(), files: [(before.to_owned(), stamp)].into() };
-            let record = Record::begun("p", &stage, "command", "run".into(), String::new(), Some(made));
+            let record =
+                Record::begun("p", &stage, "command", "run".into(), String::new(), Some(made));
             let record = Record { before: Some(before), ..record };
             record.save(root, &stage).unwrap();
             let whole = Record::whole(&path(root, "p", &stage));

@@ -1,5 +1,5 @@
-//! Makes a project whole again: what is damaged is set aside under another name, so that the next run makes it again. No
-//! content is removed, and nothing is touched that somebody holds.
+//! Makes a project whole again: what is damaged is set aside under another name, so that the next
+//! run makes it again. No content is removed, and nothing is touched that somebody holds.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,8 @@ pub struct Repaired {
     pub failed: Vec<String>,
 }
 
-/// Repairs what [`verify`](super::verify::verify) found: `damaged`, and files that are `shared` with a run.
+/// Repairs what [`verify`](super::verify::verify) found: `damaged`, and files that are `shared`
+/// with a run.
 pub fn repair(damaged: &[Damage], shared: &[Damage]) -> Repaired {
     let mut all = Repaired::default();
     for (owner, paths) in by_owner(damaged) {
@@ -79,12 +80,15 @@ fn held(path: &Path) -> Result<Lock, StoreError> {
 /// Whether a file or folder of that name was set aside.
 pub fn is_set_aside(name: &str) -> bool {
     let (_, end) = name.rsplit_once('.').unwrap_or_default();
-    end == ASIDE || end.strip_prefix("damaged-").is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))
+    end == ASIDE
+        || end.strip_prefix("damaged-").is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// Gives a file or folder a free name beside its own, which it returns.
 fn set_aside(path: &Path) -> Result<PathBuf, WriteError> {
-    let name = |n: u32| path.with_added_extension(if n == 1 { ASIDE.into() } else { format!("{ASIDE}-{n}") });
+    let name = |n: u32| {
+        path.with_added_extension(if n == 1 { ASIDE.into() } else { format!("{ASIDE}-{n}") })
+    };
     let free = (1..).map(name).find(|free| fs::symlink_metadata(free).is_err()).unwrap_or_default();
     let renamed = point(Change::Rename, path).and_then(|()| fs::rename(path, &free));
     renamed.map_err(failed("set aside", path))?;

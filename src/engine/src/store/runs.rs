@@ -1,12 +1,14 @@
-//! Numbered runs: `run_001`, `run_002`, … in a folder. A number is given out by creating its folder, so that two
-//! processes never share one.
+//! Numbered runs: `run_001`, `run_002`, … in a folder. A number is given out by creating its
+//! folder, so that two processes never share one.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::atomic::{self, WriteError};
 use super::place::{BEST, CHECKPOINTS, LAST};
-use super::{Checkpoint, CheckpointRecord, Holder, Lock, Metadata, Status, StoreError, found, metadata};
+use super::{
+    Checkpoint, CheckpointRecord, Holder, Lock, Metadata, Status, StoreError, found, metadata,
+};
 
 /// Number of a run, counted from 1, shown with at least three digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -119,14 +121,15 @@ impl Run {
         self.metadata_path().exists() || metadata::previous(&self.metadata_path()).exists()
     }
 
-    /// Whether nothing is in the run's folder but what stands there before the first metadata: the lock, empty folders,
-    /// temporary files. Anything else is worth something to somebody.
+    /// Whether nothing is in the run's folder but what stands there before the first metadata: the
+    /// lock, empty folders, temporary files. Anything else is worth something to somebody.
     pub fn is_empty(&self) -> bool {
         let lock = self.lock_path();
         is_empty(&self.folder, &|path| path == lock)
     }
 
-    /// The metadata as it is true now: a run that says that it is running, and that nobody holds, was cut off.
+    /// The metadata as it is true now: a run that says that it is running, and that nobody holds,
+    /// was cut off.
     pub fn as_it_stands(&self) -> Result<Metadata, StoreError> {
         if self.metadata()?.status != Status::Running || self.holder().is_some() {
             return self.metadata();
@@ -140,12 +143,14 @@ impl Run {
         Ok(metadata)
     }
 
-    /// The most completed epochs that a checkpoint stands for which is on disk, as far as sizes and headers tell.
+    /// The most completed epochs that a checkpoint stands for which is on disk, as far as sizes and
+    /// headers tell.
     pub fn epochs_on_disk(&self, metadata: &Metadata) -> u64 {
         found::epochs_on_disk(self, metadata)
     }
 
-    /// The file of a checkpoint: under its own name, or as `best.ckpt` or `last.ckpt` where that name is gone.
+    /// The file of a checkpoint: under its own name, or as `best.ckpt` or `last.ckpt` where that
+    /// name is gone.
     pub fn file_of(&self, record: &CheckpointRecord) -> PathBuf {
         let own = self.folder.join(&record.path);
         if own.is_file() {
@@ -153,7 +158,9 @@ impl Run {
         }
         let same = |path: &PathBuf| {
             let header = Checkpoint::open(path).ok().map(|file| file.header().clone());
-            header.is_some_and(|h| (h.global_step, h.saved_at) == (record.global_step, record.saved_at))
+            header.is_some_and(|h| {
+                (h.global_step, h.saved_at) == (record.global_step, record.saved_at)
+            })
         };
         [self.last(), self.best()].into_iter().find(same).unwrap_or(own)
     }
@@ -183,7 +190,8 @@ pub fn is_run_folder(path: &Path) -> bool {
 fn is_empty(folder: &Path, is_ours: &dyn Fn(&Path) -> bool) -> bool {
     let Ok(entries) = std::fs::read_dir(folder) else { return false };
     entries.flatten().map(|entry| entry.path()).all(|path| {
-        let temporary = path.file_name().is_some_and(|name| atomic::is_temporary(&name.to_string_lossy()));
+        let temporary =
+            path.file_name().is_some_and(|name| atomic::is_temporary(&name.to_string_lossy()));
         temporary || is_ours(&path) || (path.is_dir() && is_empty(&path, is_ours))
     })
 }
@@ -202,8 +210,9 @@ pub(crate) fn host_in_file_name() -> String {
 
 /// The machine's name, for messages.
 pub fn host() -> String {
-    let name =
-        std::env::var("HOSTNAME").ok().or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
+    let name = std::env::var("HOSTNAME")
+        .ok()
+        .or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
     let name = name.map(|n| n.trim().replace(char::is_control, "?"));
     name.filter(|n| !n.is_empty()).unwrap_or_else(|| "localhost".into())
 }

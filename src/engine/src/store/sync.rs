@@ -1,6 +1,6 @@
-//! Has the disk keep what was written: the one place that asks for it. A file is durable once its content was synced,
-//! and every folder on the way to it: a name lasts when the folder that it stands in was synced. Nothing that depends on
-//! a file is written before that.
+//! Has the disk keep what was written: the one place that asks for it. A file is durable once its
+//! content was synced, and every folder on the way to it: a name lasts when the folder that it
+//! stands in was synced. Nothing that depends on a file is written before that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -22,10 +22,11 @@ pub enum Level {
     /// Files and the folders that name them: what is reported as saved survives a power cut.
     #[default]
     Full,
-    /// Files, and not folders: after a power cut, what was saved last can stand without a name, or with its old content.
+    /// Files, and not folders: after a power cut, what was saved last can stand without a name, or
+    /// with its old content.
     Data,
-    /// Nothing: a power cut can leave anything, also files that look whole and are not. A process that is killed loses
-    /// nothing.
+    /// Nothing: a power cut can leave anything, also files that look whole and are not. A process
+    /// that is killed loses nothing.
     Off,
 }
 
@@ -64,7 +65,8 @@ pub fn names(folder: &Path) -> Result<(), WriteError> {
     sync_folder(folder, &warn)
 }
 
-/// Whether the names in a folder are synced: it is asked for, and its file system can. That it cannot is warned of once.
+/// Whether the names in a folder are synced: it is asked for, and its file system can. That it
+/// cannot is warned of once.
 ///
 /// # Errors
 /// The disk's.
@@ -77,8 +79,9 @@ pub fn keeps_names(folder: &Path) -> Result<bool, WriteError> {
     Ok(syncs_folders() && is_able.into_inner())
 }
 
-/// Makes durable that a folder stands where it does. It was perhaps made by a process that was killed before it could
-/// sync the folder around it. What was done once by this process is remembered.
+/// Makes durable that a folder stands where it does. It was perhaps made by a process that was
+/// killed before it could sync the folder around it. What was done once by this process is
+/// remembered.
 ///
 /// # Errors
 /// The disk's.
@@ -112,7 +115,8 @@ fn have_known(folder: &Path, is_new: bool) -> Result<(), WriteError> {
     while known.get(&at.0) != Some(&at.1) {
         // What a disk is mounted on is none of its names.
         let above = at.0.parent().map(|above| (above.to_owned(), Id::of(above)));
-        let Some((above, Ok(id))) = above.filter(|(_, id)| id.as_ref().is_ok_and(|id| id.disk == at.1.disk))
+        let Some((above, Ok(id))) =
+            above.filter(|(_, id)| id.as_ref().is_ok_and(|id| id.disk == at.1.disk))
         else {
             break;
         };
@@ -128,7 +132,8 @@ fn have_known(folder: &Path, is_new: bool) -> Result<(), WriteError> {
     Ok(())
 }
 
-/// Makes files durable that others wrote: their content, and every name that leads to them from `root`.
+/// Makes files durable that others wrote: their content, and every name that leads to them from
+/// `root`.
 ///
 /// # Errors
 /// The disk's, or that a file is gone.
@@ -152,7 +157,8 @@ pub fn files(root: &Path, files: &[PathBuf]) -> Result<(), WriteError> {
             if !inside.insert(folder.to_owned()) {
                 break;
             }
-            if folder != root && fs::symlink_metadata(folder).is_ok_and(|found| found.is_symlink()) {
+            if folder != root && fs::symlink_metadata(folder).is_ok_and(|found| found.is_symlink())
+            {
                 elsewhere.insert(folder.canonicalize().map_err(failed("look at", folder))?);
             }
         }
@@ -216,7 +222,9 @@ pub fn contents(files: &[PathBuf]) -> Result<(), WriteError> {
     let threads = (files.len() / FILES_OF_A_THREAD).clamp(1, THREADS);
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads)
-            .map_while(|_| std::thread::Builder::new().name("sync".into()).spawn_scoped(scope, work).ok())
+            .map_while(|_| {
+                std::thread::Builder::new().name("sync".into()).spawn_scoped(scope, work).ok()
+            })
             .collect();
         let own = work();
         let join = |other: std::thread::ScopedJoinHandle<_>| {

@@ -23,7 +23,8 @@ impl Dtype {
     }
 }
 
-/// A tensor in host memory: little-endian, row-major, `bytes.len() == shape.product() * dtype.size()`.
+/// A tensor in host memory: little-endian, row-major, `bytes.len() == shape.product() *
+/// dtype.size()`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HostTensor {
     /// Full name in the file, such as `state_dict.tokenizer.weight`.
@@ -44,7 +45,10 @@ impl HostTensor {
     /// The values as 32-bit floats; `None` for another element type.
     pub fn to_f32(&self) -> Option<Vec<f32>> {
         (self.dtype == Dtype::F32).then(|| {
-            self.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+            self.bytes
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect()
         })
     }
 
@@ -52,7 +56,8 @@ impl HostTensor {
     pub fn is_finite(&self) -> bool {
         const EXPONENT: u32 = 0x7f80_0000;
         let bits = |b: &[u8]| u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-        self.dtype != Dtype::F32 || self.bytes.chunks_exact(4).all(|b| bits(b) & EXPONENT != EXPONENT)
+        self.dtype != Dtype::F32
+            || self.bytes.chunks_exact(4).all(|b| bits(b) & EXPONENT != EXPONENT)
     }
 }
 

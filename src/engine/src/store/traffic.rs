@@ -1,5 +1,5 @@
-//! What this process does to the disk and asks of it, counted where that happens: on a file system that many machines
-//! share, each is a message to its server.
+//! What this process does to the disk and asks of it, counted where that happens: on a file system
+//! that many machines share, each is a message to its server.
 
 use std::ops::Sub;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

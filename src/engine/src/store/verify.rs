@@ -1,5 +1,6 @@
-//! Every file of a project's state against what was noted of it: runs and their checkpoints, records and what their stages
-//! made. Reads all bytes and changes nothing. What a process holds at the moment is left out.
+//! Every file of a project's state against what was noted of it: runs and their checkpoints,
+//! records and what their stages made. Reads all bytes and changes nothing. What a process holds at
+//! the moment is left out.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -37,8 +38,8 @@ pub struct Verified {
     /// Bytes of those.
     pub bytes: u64,
     pub damaged: Vec<Damage>,
-    /// Good files outside of a run's checkpoints that are further names of one of them: a program that changes one in its
-    /// place changes the run's too. Earlier versions made them so.
+    /// Good files outside of a run's checkpoints that are further names of one of them: a program
+    /// that changes one in its place changes the run's too. Earlier versions made them so.
     pub shared: Vec<Damage>,
     /// What was left out, and who has it.
     pub left_out: Vec<String>,
@@ -50,18 +51,21 @@ const CHECKPOINT: &str =
     "without it the run goes on from an older one, and the best is the best of what is left";
 const GONE: &str = "the run goes on from an older one, and the best is the best of what is left";
 const LINK: &str = "its name is given to the run's checkpoint again";
-const METADATA: &str = "without it nobody knows what the run is; its checkpoints stay good in its folder";
+const METADATA: &str =
+    "without it nobody knows what the run is; its checkpoints stay good in its folder";
 const PREVIOUS: &str = "its previous version is used";
 const SPARE: &str = "the next change of the run's metadata writes it anew";
 /// Of a LoRA run.
 pub const BASE: &str = "without it `pipe run` copies the base model again, if the stage still has the same; else nothing can be \
      done with the run but to remove it";
-const RECORD: &str = "the stage counts as never run; `pipe run` looks at what it made, and writes it anew";
+const RECORD: &str =
+    "the stage counts as never run; `pipe run` looks at what it made, and writes it anew";
 const OUTPUT: &str = "without it `pipe run` makes it again";
 const STATE: &str = "without it the program looks at the files themselves";
 const SHARED: &str = "it becomes a file of its own";
 
-/// Looks at the runs in `folders`, and at the records of the project in `root` and the files that they name.
+/// Looks at the runs in `folders`, and at the records of the project in `root` and the files that
+/// they name.
 pub fn verify(root: &Path, folders: &[Runs]) -> Verified {
     let mut all = Verified::default();
     folders.iter().flat_map(Runs::list).for_each(|run| all.run(&run));
@@ -92,7 +96,13 @@ fn json_files(folder: &Path) -> Vec<PathBuf> {
 }
 
 impl Verified {
-    fn damage(&mut self, path: &Path, what: impl Into<String>, advice: &'static str, owner: &Owner) {
+    fn damage(
+        &mut self,
+        path: &Path,
+        what: impl Into<String>,
+        advice: &'static str,
+        owner: &Owner,
+    ) {
         let (path, owner) = (path.to_owned(), owner.clone());
         self.damaged.push(Damage { path, what: what.into(), advice, owner });
     }
@@ -169,8 +179,8 @@ impl Verified {
             (Ok(metadata), Ok(_)) => {
                 self.look(&path, || None);
                 if previous.exists()
-                    && let Some(wrong) =
-                        self.look(&previous, || Metadata::read(&previous).err().map(|e| e.to_string()))
+                    && let Some(wrong) = self
+                        .look(&previous, || Metadata::read(&previous).err().map(|e| e.to_string()))
                 {
                     self.damage(&previous, wrong, SPARE, owner);
                 }
@@ -188,17 +198,24 @@ impl Verified {
         }
     }
 
-    fn checkpoint(&mut self, path: &Path, noted: Option<&str>, advice: &'static str, owner: &Owner) {
+    fn checkpoint(
+        &mut self,
+        path: &Path,
+        noted: Option<&str>,
+        advice: &'static str,
+        owner: &Owner,
+    ) {
         let same = |found: &str, noted: &str| {
             found == noted || file_digest_like(path, noted).is_ok_and(|digest| digest == noted)
         };
-        let wrong = self.look(path, || match Checkpoint::open(path).and_then(|f| f.verify().map(|()| f)) {
-            Err(error) => Some(error.message),
-            Ok(file) if noted.is_some_and(|noted| !same(file.head_digest(), noted)) => {
-                Some("it is a good checkpoint, and not the one that its run noted".to_owned())
-            }
-            Ok(_) => None,
-        });
+        let wrong =
+            self.look(path, || match Checkpoint::open(path).and_then(|f| f.verify().map(|()| f)) {
+                Err(error) => Some(error.message),
+                Ok(file) if noted.is_some_and(|noted| !same(file.head_digest(), noted)) => {
+                    Some("it is a good checkpoint, and not the one that its run noted".to_owned())
+                }
+                Ok(_) => None,
+            });
         if let Some(wrong) = wrong {
             self.damage(path, wrong, advice, owner);
         }
@@ -206,8 +223,10 @@ impl Verified {
 
     /// Notes a file that `is_shared` with a run, if anybody can write to it.
     fn shared(&mut self, path: &Path, is_shared: bool, owner: &Owner) {
-        if is_shared && copy::is_writable_link(path) && self.damaged.iter().all(|d| d.path != path) {
-            let what = "it is a further name of a run's file: who changes one changes both".to_owned();
+        if is_shared && copy::is_writable_link(path) && self.damaged.iter().all(|d| d.path != path)
+        {
+            let what =
+                "it is a further name of a run's file: who changes one changes both".to_owned();
             let (path, owner) = (path.to_owned(), owner.clone());
             self.shared.push(Damage { path, what, advice: SHARED, owner });
         }
@@ -221,7 +240,8 @@ impl Verified {
         };
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if record_is_held(root, &record.pipeline, &name) {
-            self.left_out.push(format!("stage {} of {}: it is running", record.stage, record.pipeline));
+            self.left_out
+                .push(format!("stage {} of {}: it is running", record.stage, record.pipeline));
             return;
         }
         self.look(path, || None);
@@ -235,7 +255,9 @@ impl Verified {
                     self.shared(&file, is_shared, &owner);
                 }
                 Ok(_) => self.damage(&file, format!("it is not what {whose} made"), OUTPUT, &owner),
-                Err(error) => self.damage(&file, format!("{whose} made it: {error}"), OUTPUT, &owner),
+                Err(error) => {
+                    self.damage(&file, format!("{whose} made it: {error}"), OUTPUT, &owner)
+                }
             }
         }
     }

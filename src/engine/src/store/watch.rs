@@ -1,5 +1,5 @@
-//! Tells one listener of every name that `atomic` changes, when the change is made and before anything that follows
-//! from it. Knows nothing of who listens and what for.
+//! Tells one listener of every name that `atomic` changes, when the change is made and before
+//! anything that follows from it. Knows nothing of who listens and what for.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 /// A change that stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum News<'a> {
-    /// The name has a new content: it was written as a whole, or made another name of a file. What an open file of the
-    /// name holds from now on never changes.
+    /// The name has a new content: it was written as a whole, or made another name of a file. What
+    /// an open file of the name holds from now on never changes.
     Written(&'a Path),
     /// The file was opened to grow; nobody is told of each addition.
     Grows(&'a Path),
@@ -23,7 +23,8 @@ pub trait Listener: Send + Sync {
 
 static LISTENER: OnceLock<Arc<dyn Listener>> = OnceLock::new();
 
-/// Lets a listener hear of all changes from now on. One for each process: `false` if there is another already.
+/// Lets a listener hear of all changes from now on. One for each process: `false` if there is
+/// another already.
 pub fn listen(listener: Arc<dyn Listener>) -> bool {
     LISTENER.set(listener).is_ok()
 }

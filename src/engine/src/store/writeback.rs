@@ -10,7 +10,8 @@ use super::sync;
 /// So many bytes are waited for before the disk is asked to take them in.
 const PIECE: u64 = 4 << 20;
 
-/// A thread that syncs a file again and again. Its errors must be asked for: the system tells each only once.
+/// A thread that syncs a file again and again. Its errors must be asked for: the system tells each
+/// only once.
 #[derive(Default)]
 pub(super) struct Writeback {
     /// Bytes since the thread was last told.

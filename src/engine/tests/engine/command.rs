@@ -41,7 +41,11 @@ fn files_connect_stages_and_decide_what_runs_again() {
     assert_eq!(ran.summary.finished.len(), 2, "{:?}", ran.summary.failed);
     assert_eq!(read(&project, "out/sorted.txt"), "a\nb\nc\n");
     assert!(ran.heard.iter().any(|l| l.contains("line: \"counted\"")), "{:?}", ran.heard);
-    assert!(ran.heard.iter().any(|l| l.contains("line: \"***\"")), "a value of `env:`: {:?}", ran.heard);
+    assert!(
+        ran.heard.iter().any(|l| l.contains("line: \"***\"")),
+        "a value of `env:`: {:?}",
+        ran.heard
+    );
     assert_eq!(run(&project, false).planned, ["count skip", "sort skip"]);
 
     // Another order of the same words: the second stage need not know.
@@ -63,7 +67,10 @@ fn files_connect_stages_and_decide_what_runs_again() {
     let project = project.file("p.yaml", &TWO.replace("someone", "another"));
     let reason = &run(&project, false).reasons[0];
     assert!(reason.starts_with("env.NAME sha256:"), "{reason}");
-    assert!(!reason.contains("someone") && !reason.contains("another"), "values may be secrets: {reason}");
+    assert!(
+        !reason.contains("someone") && !reason.contains("another"),
+        "values may be secrets: {reason}"
+    );
     for file in [".pipe/records/chain/count.json", ".pipe/events.jsonl"] {
         let kept = read(&project, file);
         assert!(!kept.contains("another"), "{file} holds a value: {kept}");
@@ -121,9 +128,14 @@ fn a_time_limit_ends_the_whole_group() {
 #[test]
 fn paths_outside_and_outputs_of_two_are_refused() {
     let refused = |from: &str, to: &str| Project::new(&TWO.replace(from, to)).error();
-    assert!(refused("'raw*.txt'", "../raw.txt").contains("stages.count.inputs.0: expected a path inside"));
+    assert!(
+        refused("'raw*.txt'", "../raw.txt")
+            .contains("stages.count.inputs.0: expected a path inside")
+    );
     assert!(refused("outputs: [out]", "outputs: [/tmp/x]").contains("stages.sort.outputs.0"));
-    assert!(refused("outputs: [out]", "outputs: [words.txt]").contains("words.txt is written by stage"));
+    assert!(
+        refused("outputs: [out]", "outputs: [words.txt]").contains("words.txt is written by stage")
+    );
     assert!(refused("run: [sh", "ran: [sh").contains("did you mean `run`?"));
     assert!(
         refused("[words.txt]\n    outputs: [out]", "[words.txt]\n    outputs: [raw.txt]")

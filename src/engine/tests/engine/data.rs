@@ -1,5 +1,5 @@
-//! Data that no setting decides: a stage that keeps nothing says what it would hand on, and that counts for those behind
-//! it, at the plan and when their turn comes.
+//! Data that no setting decides: a stage that keeps nothing says what it would hand on, and that
+//! counts for those behind it, at the plan and when their turn comes.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -56,18 +56,23 @@ impl Stage for Fake {
     }
 
     fn references(&self) -> Vec<Reference> {
-        let to = |stage: &String| Reference::to("dataset", stage, &["data"], Counts::SettingsAndContent);
+        let to =
+            |stage: &String| Reference::to("dataset", stage, &["data"], Counts::SettingsAndContent);
         self.from.iter().map(to).collect()
     }
 
     fn content(&self, root: &Path) -> BTreeMap<String, String> {
-        let read = std::fs::read_to_string(root.join("start.txt")).ok().filter(|_| self.from.is_some());
+        let read =
+            std::fs::read_to_string(root.join("start.txt")).ok().filter(|_| self.from.is_some());
         read.into_iter().map(|text| ("start".to_owned(), text)).collect()
     }
 
     fn files(&self) -> Files {
-        let reads =
-            if self.from.is_none() { vec![("root".to_owned(), "data.txt".to_owned())] } else { Vec::new() };
+        let reads = if self.from.is_none() {
+            vec![("root".to_owned(), "data.txt".to_owned())]
+        } else {
+            Vec::new()
+        };
         Files { reads, writes: Vec::new() }
     }
 
@@ -97,7 +102,8 @@ struct Project(tempfile::TempDir);
 impl Project {
     fn new(stages: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("p.yaml"), format!("name: p\nstages:\n{stages}")).unwrap();
+        std::fs::write(folder.path().join("p.yaml"), format!("name: p\nstages:\n{stages}"))
+            .unwrap();
         Self(folder)
     }
 
@@ -107,16 +113,22 @@ impl Project {
 
     /// The plan, or the error; then, if `run`, carried out.
     fn plan(&self, run: bool) -> Result<Plan, String> {
-        let kinds: Vec<Arc<dyn StageKind>> =
-            vec![Arc::new(Kind("data")), Arc::new(Kind("use")), Arc::new(pipe_engine::command::CommandKind)];
+        let kinds: Vec<Arc<dyn StageKind>> = vec![
+            Arc::new(Kind("data")),
+            Arc::new(Kind("use")),
+            Arc::new(pipe_engine::command::CommandKind),
+        ];
         let loaded = spec::load(self.0.path(), Path::new("p.yaml"), &kinds, &[]);
-        let graph = Graph::build(loaded.unwrap_or_else(|e| panic!("{e}"))).unwrap_or_else(|e| panic!("{e}"));
+        let graph = Graph::build(loaded.unwrap_or_else(|e| panic!("{e}")))
+            .unwrap_or_else(|e| panic!("{e}"));
         let (manifests, stop) = (identity::manifests(&graph), Stop::default());
         let execution = Execution::new(self.0.path(), &graph, &manifests, &stop, &Silent);
         let selection: Selection = graph.select(&Wanted::default()).unwrap();
-        let observed = observe(&execution, &selection.stages).map_err(|(stage, e)| format!("{stage}: {e}"));
+        let observed =
+            observe(&execution, &selection.stages).map_err(|(stage, e)| format!("{stage}: {e}"));
         if observed.is_err() {
-            let shown = observe_to_show(&execution, &selection.stages).unwrap_or_else(|(_, e)| panic!("{e}"));
+            let shown = observe_to_show(&execution, &selection.stages)
+                .unwrap_or_else(|(_, e)| panic!("{e}"));
             assert_eq!(shown.keys().collect::<HashSet<_>>(), selection.stages.iter().collect());
         }
         let observed = observed?;
@@ -131,7 +143,11 @@ impl Project {
     /// The plan in a line: `data skip, used run`.
     fn planned(&self, run: bool) -> String {
         let plan = self.plan(run).unwrap_or_else(|e| panic!("{e}"));
-        plan.steps.iter().map(|s| format!("{} {}", s.stage, s.action)).collect::<Vec<_>>().join(", ")
+        plan.steps
+            .iter()
+            .map(|s| format!("{} {}", s.stage, s.action))
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     fn uses(&self) -> usize {
@@ -173,8 +189,7 @@ fn data_that_is_gone_is_an_error_of_the_plan_and_can_be_shown() {
 
 #[test]
 fn data_behind_a_stage_that_runs_is_looked_at_when_that_has_ended() {
-    let make =
-        "  make: { kind: command, run: cp from.txt data.txt, inputs: [from.txt], outputs: [data.txt] }\n";
+    let make = "  make: { kind: command, run: cp from.txt data.txt, inputs: [from.txt], outputs: [data.txt] }\n";
     let project = Project::new(&format!("{USE}{make}"));
     project.write("from.txt", "one");
     assert_eq!(project.planned(true), "make run, data run, used run", "the data is not there yet");

@@ -81,8 +81,14 @@ fn names<'a, T: std::fmt::Display + 'a>(ids: impl IntoIterator<Item = &'a T>) ->
 fn a_second_run_has_nothing_to_do() {
     let project = Project::new(CHAIN);
     let first = run(&project, false);
-    assert_eq!(names(first.summary.finished.iter().map(|(id, _)| id)), ["data", "base", "next", "other"]);
-    assert!(!first.heard.iter().any(|line| line.contains("no artifact")), "artifacts reach the next stage");
+    assert_eq!(
+        names(first.summary.finished.iter().map(|(id, _)| id)),
+        ["data", "base", "next", "other"]
+    );
+    assert!(
+        !first.heard.iter().any(|line| line.contains("no artifact")),
+        "artifacts reach the next stage"
+    );
     let second = run(&project, false);
     assert_eq!(names(&second.summary.skipped), ["data", "base", "next", "other"]);
 }
@@ -111,7 +117,8 @@ fn comments_and_order_change_nothing_a_setting_does() {
     let other_form = "# a comment\nname: chain\nstages:\n  other:\n    learning_rate: 2.0\n    kind: work\n  data: { kind: source }\n  base: { kind: work, dataset: data }\n  next: { kind: work, dataset: base }\n";
     let project = project.file("p.yaml", other_form);
     assert_eq!(run(&project, false).summary.skipped.len(), 4);
-    let project = project.file("p.yaml", &CHAIN.replace("kind: source", "kind: source, learning_rate: 7"));
+    let project =
+        project.file("p.yaml", &CHAIN.replace("kind: source", "kind: source, learning_rate: 7"));
     assert_eq!(run(&project, false).planned, ["data run", "base run", "next run", "other skip"]);
 }
 
@@ -219,7 +226,10 @@ fn memory_and_devices_are_met_by_a_change() {
     assert!(told[3].contains("halvings 2, lost 1"), "{told:?}");
     let changes: Vec<_> =
         record(&project, "base").attempts.iter().map(|a| a.change.unwrap().to_string()).collect();
-    assert_eq!(changes, ["with half the micro-batch", "with half the micro-batch", "on another device"]);
+    assert_eq!(
+        changes,
+        ["with half the micro-batch", "with half the micro-batch", "on another device"]
+    );
 }
 
 #[test]
@@ -240,7 +250,10 @@ fn a_time_limit_stops_the_stage_and_leaves_what_was_done() {
     let project = single("ends: wait, timeout: 50ms");
     let ran = run(&project, false);
     let (_, error) = &ran.summary.failed[0];
-    assert_eq!((error.failure, error.message.as_str()), (Failure::Timeout, "stopped (timeout: 50ms)"));
+    assert_eq!(
+        (error.failure, error.message.as_str()),
+        (Failure::Timeout, "stopped (timeout: 50ms)")
+    );
     assert_eq!(ran.stop.requested(), None, "the others may go on");
     let project = project.file("p.yaml", "name: chain\nstages:\n  base: { kind: work }\n");
     assert_eq!(run(&project, false).planned, ["base resume at epoch 2/5"]);
@@ -261,8 +274,9 @@ fn resuming_can_be_forbidden_and_demanded() {
         run(&project, false);
         project.file("p.yaml", &format!("name: chain\nstages:\n  base: {{ kind: work, {keys} }}\n"))
     };
-    let attempts =
-        |project: &Project| std::fs::read_to_string(project.folder.path().join("base.attempts")).unwrap();
+    let attempts = |project: &Project| {
+        std::fs::read_to_string(project.folder.path().join("base.attempts")).unwrap()
+    };
     let project = begun("resume: never");
     let ran = run(&project, false);
     assert!(ran.heard.iter().any(|l| l.contains("resume: never")), "{:?}", ran.heard);
@@ -293,7 +307,11 @@ fn independent_stages_run_at_once() {
     let ran = run_with(&project, How { jobs: 2, gpus: 2, ..How::default() });
     assert_eq!(ran.summary.finished.len(), 2);
     let told = |piece: &str| ran.heard.iter().any(|l| l.contains(piece));
-    assert!(told("gpu Some(0)") && told("gpu Some(1)"), "each has a GPU of its own: {:?}", ran.heard);
+    assert!(
+        told("gpu Some(0)") && told("gpu Some(1)"),
+        "each has a GPU of its own: {:?}",
+        ran.heard
+    );
 }
 
 #[test]
@@ -353,7 +371,10 @@ fn a_matrix_is_several_stages() {
     assert_eq!(again.summary.skipped.len(), 8, "{:?}", again.planned);
 
     let error = Project::new(&file.replace("kind: gather", "kind: work")).error();
-    assert!(error.contains("`base` is a matrix of 4 stages") && error.contains("select_best"), "{error}");
+    assert!(
+        error.contains("`base` is a matrix of 4 stages") && error.contains("select_best"),
+        "{error}"
+    );
     let error = Project::new(&file.replace("[1, 2]", "[1, 1]")).error();
     assert!(error.contains("comes out more than once"), "{error}");
 }
@@ -370,8 +391,9 @@ fn what_chooses_among_several_does_without_those_that_failed() {
         let ran = run(&project, keep_going);
         let finished = names(ran.summary.finished.iter().map(|(id, _)| id));
         assert_eq!(finished, ["base@ends=succeed", "best", "after"], "{:?}", ran.heard);
-        let told =
-            |piece: &str| ran.heard.iter().any(|line| line.starts_with("best:") && line.contains(piece));
+        let told = |piece: &str| {
+            ran.heard.iter().any(|line| line.starts_with("best:") && line.contains(piece))
+        };
         assert!(told("base@ends=fail failed and is passed over"), "{:?}", ran.heard);
         assert!(told("inputs dataset.base@ends=succeed\""), "{:?}", ran.heard);
         let again = run(&project, keep_going);
@@ -391,9 +413,12 @@ fn events_and_records_are_kept() {
     let project = Project::new(CHAIN);
     run(&project, false);
     let events = std::fs::read_to_string(project.folder.path().join(".pipe/events.jsonl")).unwrap();
-    let lines: Vec<serde_json::Value> = events.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let lines: Vec<serde_json::Value> =
+        events.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert!(
-        lines.iter().all(|l| l["time"].is_string() && l["pipeline"] == "chain" && l["stage"].is_string())
+        lines
+            .iter()
+            .all(|l| l["time"].is_string() && l["pipeline"] == "chain" && l["stage"].is_string())
     );
     assert!(lines.iter().any(|l| l["event"] == "finished" && l["stage"] == "next"));
     let record = record(&project, "next");
@@ -407,7 +432,9 @@ fn ways_to_carry_a_stage_out_can_be_named() {
     let project = Project::new(file);
     assert_eq!(run(&project, false).summary.finished.len(), 1);
     let ran = run(
-        &Project::new(&file.replace("command command", "wait").replace("timeout: long", "timeout: short")),
+        &Project::new(
+            &file.replace("command command", "wait").replace("timeout: long", "timeout: short"),
+        ),
         false,
     );
     assert_eq!(ran.summary.failed[0].1.failure, Failure::Timeout);
@@ -422,5 +449,7 @@ fn ways_to_carry_a_stage_out_can_be_named() {
     );
     assert!(refused("max: 2", "most: 2").contains("policies.retry.patient.most: unknown key"));
     assert!(refused("timeout: long", "timeout: 3 parsecs").contains("expected a time such as"));
-    assert!(refused("timeout: long", "on_failure: ignore").contains("expected one of: stop, continue"));
+    assert!(
+        refused("timeout: long", "on_failure: ignore").contains("expected one of: stop, continue")
+    );
 }

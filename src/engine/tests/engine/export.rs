@@ -34,7 +34,12 @@ fn options() -> Options {
     }
 }
 
-fn export(pipeline: &str, until: &[&str], settings: &[&str], options: &Options) -> Result<String, String> {
+fn export(
+    pipeline: &str,
+    until: &[&str],
+    settings: &[&str],
+    options: &Options,
+) -> Result<String, String> {
     let graph = Project::new(pipeline).load().unwrap_or_else(|e| panic!("{e}"));
     let until = until.iter().map(|stage| stage.to_string()).collect();
     let selection = graph.select(&Wanted { until, from: Vec::new() }).unwrap();
@@ -119,9 +124,12 @@ fn a_thousand_stages_share_a_template() {
 
 #[test]
 fn what_argo_would_fill_in_and_what_is_not_mounted_is_refused() {
-    let refused = |settings: &[&str], options: Options| export(SWEEP, &[], settings, &options).unwrap_err();
+    let refused =
+        |settings: &[&str], options: Options| export(SWEEP, &[], settings, &options).unwrap_err();
     assert!(refused(&["--set", "name={{x}}"], options()).contains("Argo would fill in"));
-    assert!(refused(&[], Options { mount: "project".into(), ..options() }).contains("no absolute path"));
+    assert!(
+        refused(&[], Options { mount: "project".into(), ..options() }).contains("no absolute path")
+    );
     let graph = Project::new(SWEEP).load().unwrap_or_else(|e| panic!("{e}"));
     let selection = graph.select(&Wanted::default()).unwrap();
     for file in ["/p.yaml", "../p.yaml"] {

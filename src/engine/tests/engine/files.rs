@@ -1,4 +1,5 @@
-//! What a command reads and writes, looked at closely: stamps, links, files that are left over, the project's own state.
+//! What a command reads and writes, looked at closely: stamps, links, files that are left over, the
+//! project's own state.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -28,7 +29,8 @@ fn read(project: &Project, name: &str) -> String {
 
 /// Another content with the same size and time.
 fn alter_unseen(path: &Path) {
-    let (old, time) = (std::fs::read(path).unwrap(), std::fs::metadata(path).unwrap().modified().unwrap());
+    let (old, time) =
+        (std::fs::read(path).unwrap(), std::fs::metadata(path).unwrap().modified().unwrap());
     std::fs::write(path, old.iter().map(|byte| byte ^ 1).collect::<Vec<u8>>()).unwrap();
     std::fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
 }
@@ -89,7 +91,8 @@ fn what_was_found_unchanged_is_noted_and_not_read_again() {
 
 #[test]
 fn a_record_of_an_earlier_version_makes_nothing_run_again() {
-    let stages = "  a: { kind: command, run: 'cat data/x > out.txt', inputs: [data], outputs: [out.txt] }\n";
+    let stages =
+        "  a: { kind: command, run: 'cat data/x > out.txt', inputs: [data], outputs: [out.txt] }\n";
     let project = project(stages);
     put(&project, "data/x", "one");
     put(&project, "elsewhere/y", "two");
@@ -113,8 +116,9 @@ fn a_record_of_an_earlier_version_makes_nothing_run_again() {
 #[test]
 fn links_to_folders_are_followed_and_circles_are_not() {
     for input in ["data", "data/**/*.txt", "'*'"] {
-        let stages =
-            format!("  a: {{ kind: command, run: 'echo > out', inputs: [{input}], outputs: [out] }}\n");
+        let stages = format!(
+            "  a: {{ kind: command, run: 'echo > out', inputs: [{input}], outputs: [out] }}\n"
+        );
         let project = project(&stages);
         put(&project, "data/x.txt", "one");
         put(&project, "elsewhere/deep/y.txt", "two");
@@ -136,7 +140,9 @@ fn links_to_folders_are_followed_and_circles_are_not() {
 #[test]
 fn an_output_that_was_there_before_and_is_not_written_is_an_error() {
     let stages = |run: &str| {
-        format!("name: chain\nstages:\n  a: {{ kind: command, run: '{run}', outputs: [out.txt, dir] }}\n")
+        format!(
+            "name: chain\nstages:\n  a: {{ kind: command, run: '{run}', outputs: [out.txt, dir] }}\n"
+        )
     };
     let project = Project::new(&stages(
         "echo one > out.txt; mkdir -p dir; echo 1 > dir/a; echo 2 > dir/b; touch dir/.keep",
@@ -149,12 +155,13 @@ fn an_output_that_was_there_before_and_is_not_written_is_an_error() {
     }
     let project = project.file("p.yaml", &stages("echo two > out.txt; echo 9 > dir/a"));
     assert!(failure(&project).contains("did not write dir/b"));
-    let project = project.file("p.yaml", &stages("echo two > out.txt; echo 9 > dir/a; touch dir/b"));
+    let project =
+        project.file("p.yaml", &stages("echo two > out.txt; echo 9 > dir/a; touch dir/b"));
     ran(&project);
     assert_eq!(ran(&project).planned, ["a skip"]);
     // A file that stood there before the first run is nobody's result either.
-    let other =
-        self::project("  a: { kind: command, run: 'true', outputs: [out.txt] }\n").file("out.txt", "mine");
+    let other = self::project("  a: { kind: command, run: 'true', outputs: [out.txt] }\n")
+        .file("out.txt", "mine");
     assert!(failure(&other).contains("did not write out.txt"));
     std::fs::remove_file(path(&other, "out.txt")).unwrap();
     assert!(failure(&other).contains("did not write out.txt, one of its outputs"));
@@ -180,8 +187,9 @@ fn what_an_attempt_left_counts_for_the_next_one_at_the_same() {
     // It writes its file once, and fails after that; what it wrote it takes for done.
     let run = "test -e begun && exit 0; touch begun; cat in.txt > out.txt; exit 1";
     let with = |keys: &str| {
-        let stage =
-            format!("  a: {{ kind: command, run: '{run}', inputs: [in.txt], outputs: [out.txt]{keys} }}\n");
+        let stage = format!(
+            "  a: {{ kind: command, run: '{run}', inputs: [in.txt], outputs: [out.txt]{keys} }}\n"
+        );
         project(&stage).file("in.txt", "one")
     };
     let retried = with(", retry: { max: 1 }").file("out.txt", "old");

@@ -33,7 +33,12 @@ fn absent() -> State {
 }
 
 fn seen(observation: impl Into<Observation>) -> Observed {
-    Observed { observation: observation.into(), identity: "sha256:1".into(), record: None, confirmed: None }
+    Observed {
+        observation: observation.into(),
+        identity: "sha256:1".into(),
+        record: None,
+        confirmed: None,
+    }
 }
 
 /// Everything done but some stages, whose states are given.
@@ -120,15 +125,19 @@ fn what_keeps_nothing_passes_on_that_something_ran() {
     ]);
     let plan = plan(&graph, &select(&graph, &[]), &BTreeSet::new(), &states);
     let last = plan.steps.last().unwrap();
-    assert_eq!((last.action.to_string(), last.reason.as_str()), ("run".into(), "left runs before it"));
+    assert_eq!(
+        (last.action.to_string(), last.reason.as_str()),
+        ("run".into(), "left runs before it")
+    );
     assert_eq!(last.depends_on, StageId::new("left"));
 }
 
 #[test]
 fn a_stage_that_another_one_may_mend_is_not_said_to_run_for_certain() {
     let graph = graph();
-    let change =
-        |key: &str| State::changed(vec![Difference { key: key.into(), old: None, new: Some(1.into()) }]);
+    let change = |key: &str| {
+        State::changed(vec![Difference { key: key.into(), old: None, new: Some(1.into()) }])
+    };
     let on = |state: State| {
         let states = with(&[("base", absent()), ("left", state)]);
         let plan = plan(&graph, &select(&graph, &[]), &BTreeSet::new(), &states);
@@ -149,12 +158,18 @@ fn partial_and_extendable_stages_say_how_far() {
         ["data run", "base resume at epoch 12/20"]
     );
     let more = State::Extendable { from: 10, to: 20 };
-    assert_eq!(planned(&graph(), &["base"], &[("base", more)]), ["data run", "base extend 10 -> 20"]);
+    assert_eq!(
+        planned(&graph(), &["base"], &[("base", more)]),
+        ["data run", "base extend 10 -> 20"]
+    );
 }
 
 #[test]
 fn a_target_brings_only_what_it_needs() {
-    assert_eq!(planned(&graph(), &["left"], &[("right", absent())]), ["data skip", "base skip", "left skip"]);
+    assert_eq!(
+        planned(&graph(), &["left"], &[("right", absent())]),
+        ["data skip", "base skip", "left skip"]
+    );
     assert_eq!(planned(&graph(), &["data"], &[]), ["data run"]);
     let wrong = Wanted { until: vec!["lft".into()], from: Vec::new() };
     assert!(graph().select(&wrong).unwrap_err().to_string().contains("did you mean `left`?"));
@@ -166,7 +181,8 @@ fn from_and_until_cut_the_graph() {
     let selected = |until: &[&str], from: &[&str]| {
         let names = |of: &[&str]| of.iter().map(|t| t.to_string()).collect();
         let selection = graph.select(&Wanted { until: names(until), from: names(from) }).unwrap();
-        let join = |ids: BTreeSet<StageId>| ids.iter().map(|s| s.as_str()).collect::<Vec<_>>().join(" ");
+        let join =
+            |ids: BTreeSet<StageId>| ids.iter().map(|s| s.as_str()).collect::<Vec<_>>().join(" ");
         (join(selection.stages.into_iter().collect()), join(selection.named))
     };
     let all = "base data last left right";

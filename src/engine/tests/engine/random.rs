@@ -1,5 +1,5 @@
-//! Random graphs and random interruptions: running again until done gives what one uninterrupted run gives, and nothing
-//! runs twice without cause.
+//! Random graphs and random interruptions: running again until done gives what one uninterrupted
+//! run gives, and nothing runs twice without cause.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +38,8 @@ fn pipeline(random: &mut Random) -> (String, Vec<Vec<&'static str>>) {
         // What keeps nothing hands nothing on by content.
         let before: Vec<usize> = (0..i).filter(|_| random.below(3) == 0).collect();
         let with = |kinds: &[&str], text: &str| {
-            let is = |j: &&usize| kinds.iter().any(|k| text.contains(&format!("  s{j}: {{ kind: {k},")));
+            let is =
+                |j: &&usize| kinds.iter().any(|k| text.contains(&format!("  s{j}: {{ kind: {k},")));
             before.iter().find(is).copied()
         };
         let input = match kind {
@@ -86,7 +87,11 @@ fn running_again_until_done_gives_what_one_run_gives() {
         loop {
             starts += 1;
             assert!(starts < 60, "seed {seed}: no end\n{text}");
-            let how = How { jobs: 1 + random.below(3), keep_going: random.below(2) == 0, ..How::default() };
+            let how = How {
+                jobs: 1 + random.below(3),
+                keep_going: random.below(2) == 0,
+                ..How::default()
+            };
             let ran = run_with(&project, how);
             let all = ran.summary.finished.len()
                 + ran.summary.skipped.len()
@@ -104,11 +109,14 @@ fn running_again_until_done_gives_what_one_run_gives() {
             "seed {seed}: {:?}\n{text}",
             again.planned
         );
-        for (i, fails) in
-            failures.iter().enumerate().filter(|(i, _)| !text.contains(&format!("  s{i}: {{ kind: source")))
+        for (i, fails) in failures
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| !text.contains(&format!("  s{i}: {{ kind: source")))
         {
             let attempts =
-                std::fs::read_to_string(project.folder.path().join(format!("s{i}.attempts"))).unwrap();
+                std::fs::read_to_string(project.folder.path().join(format!("s{i}.attempts")))
+                    .unwrap();
             assert_eq!(
                 attempts.lines().count(),
                 fails.len() + 1,

@@ -20,13 +20,17 @@ fn warnings(project: &Project) -> Vec<String> {
 
 #[test]
 fn a_variable_names_a_parameter_or_a_setting_in_any_case() {
-    let with =
-        |name: &str, value: &str, stage: &str| Project::new(BASE).variable(name, value).settings(stage);
+    let with = |name: &str, value: &str, stage: &str| {
+        Project::new(BASE).variable(name, value).settings(stage)
+    };
     assert_eq!(with("PIPE_EPOCHS", "9", "my-base")["epochs"], 9);
     assert_eq!(with("PIPE_PARAMS__EPOCHS", "9", "my-base")["epochs"], 9);
     assert_eq!(with("PIPE_RATE", "0.25", "base")["learning_rate"], 0.25);
     assert_eq!(with("PIPE_DEEP__X", "5", "base")["content"], "5.one");
-    assert_eq!(with("PIPE_MY_BASE__CHECKPOINT__KEEP_LAST_N", "9", "my-base")["checkpoint"]["keep_last_n"], 9);
+    assert_eq!(
+        with("PIPE_MY_BASE__CHECKPOINT__KEEP_LAST_N", "9", "my-base")["checkpoint"]["keep_last_n"],
+        9
+    );
     assert_eq!(with("PIPE_BASE__EPOCHS", "9", "base")["epochs"], 9);
     assert_eq!(
         with("PIPE_LEARNING_RATE", "0.25", "my-base")["learning_rate"],
@@ -51,7 +55,8 @@ fn a_variable_that_may_have_been_meant_is_named_without_its_value() {
     let said = |name: &str| {
         let project = Project::new(BASE).variable(name, "hunter2");
         let without = warnings(&Project::new(BASE));
-        let new: Vec<String> = warnings(&project).into_iter().filter(|w| !without.contains(w)).collect();
+        let new: Vec<String> =
+            warnings(&project).into_iter().filter(|w| !without.contains(w)).collect();
         assert!(!new.join("").contains("hunter2"), "{new:?}");
         new.join("\n")
     };
@@ -60,7 +65,9 @@ fn a_variable_that_may_have_been_meant_is_named_without_its_value() {
         "PIPE_EPOCS: no parameter, stage or setting is called `epocs`; ignored\n  = did you mean `PIPE_EPOCHS`?"
     );
     assert!(said("PIPE_BASE__EPOCS").starts_with("PIPE_BASE__EPOCS: no parameter"));
-    for foreign in ["PIPE_TOKEN", "PIPE_", "PIPE_A____B", "PIPE_OTHER__EPOCHS", "PIPE_X", "PIPE_SECRET_KEY"] {
+    for foreign in
+        ["PIPE_TOKEN", "PIPE_", "PIPE_A____B", "PIPE_OTHER__EPOCHS", "PIPE_X", "PIPE_SECRET_KEY"]
+    {
         assert_eq!(said(foreign), "", "{foreign}");
     }
 }
@@ -79,22 +86,31 @@ impl Random {
 
     fn word(&mut self, letters: &str, length: u64) -> String {
         let letters: Vec<char> = letters.chars().collect();
-        (0..=self.below(length)).map(|_| letters[self.below(letters.len() as u64) as usize]).collect()
+        (0..=self.below(length))
+            .map(|_| letters[self.below(letters.len() as u64) as usize])
+            .collect()
     }
 }
 
 #[test]
 fn foreign_variables_change_nothing_whatever_they_are_called_and_hold() {
     let plain = Project::new(BASE);
-    let (settings, said) = (["data", "my-base", "base"].map(|s| plain.settings(s)), warnings(&plain));
+    let (settings, said) =
+        (["data", "my-base", "base"].map(|s| plain.settings(s)), warnings(&plain));
     let mut random = Random(7);
     for _ in 0..400 {
         // No word of ours has a digit or a `Q` in it.
-        let name = format!("PIPE_{}Q{}", random.word("ABCXYZ_019", 9), random.word("ABCXYZ_019", 9));
+        let name =
+            format!("PIPE_{}Q{}", random.word("ABCXYZ_019", 9), random.word("ABCXYZ_019", 9));
         let value = random.word("ab: [{\"'&*!|>%@`#\n\té\u{1}", 20) + "hunter2";
         let project = Project::new(BASE).variable(&name, &value);
-        assert_eq!(["data", "my-base", "base"].map(|s| project.settings(s)), settings, "{name}={value:?}");
-        let new: Vec<String> = warnings(&project).into_iter().filter(|w| !said.contains(w)).collect();
+        assert_eq!(
+            ["data", "my-base", "base"].map(|s| project.settings(s)),
+            settings,
+            "{name}={value:?}"
+        );
+        let new: Vec<String> =
+            warnings(&project).into_iter().filter(|w| !said.contains(w)).collect();
         assert!(!new.join("").contains("hunter2"), "{new:?}");
         assert!(new.iter().all(|w| w.starts_with(&name)), "{new:?}");
     }
@@ -170,15 +186,22 @@ fn a_setting_against_a_matrix_over_it_is_refused_with_what_to_type() {
          = for the other stages alone: --set data.learning_rate=0.5"
     );
     let error = Project::new(SWEEP).set("base.learning_rate=1e-1").error();
-    assert!(error.contains("name that one: `base@checkpoint.keep_last_n=1,learning_rate=0.1`"), "{error}");
+    assert!(
+        error.contains("name that one: `base@checkpoint.keep_last_n=1,learning_rate=0.1`"),
+        "{error}"
+    );
     let error = Project::new(SWEEP).set("base.checkpoint={keep_last_n: 5}").error();
     assert!(error.contains("a matrix over `checkpoint.keep_last_n`"), "{error}");
     let error = Project::new(SWEEP).variable("PIPE_LEARNING_RATE", "0.5").error();
     assert!(
-        error.starts_with("PIPE_LEARNING_RATE: stage `base` has a matrix") && !error.contains("0.5"),
+        error.starts_with("PIPE_LEARNING_RATE: stage `base` has a matrix")
+            && !error.contains("0.5"),
         "{error}"
     );
-    assert!(Project::new(SWEEP).set("base.checkpoint={mode: max}").load().is_ok(), "beside it is no matter");
+    assert!(
+        Project::new(SWEEP).set("base.checkpoint={mode: max}").load().is_ok(),
+        "beside it is no matter"
+    );
     assert!(Project::new(SWEEP).set("base.epochs=3").load().is_ok());
 }
 
@@ -195,10 +218,19 @@ fn a_matrix_is_set_from_outside() {
         rates.dedup();
         rates
     };
-    assert_eq!(rates(Project::new(SWEEP).set("base.matrix.learning_rate=[0.5, 0.6, 0.7]")), [0.5, 0.6, 0.7]);
+    assert_eq!(
+        rates(Project::new(SWEEP).set("base.matrix.learning_rate=[0.5, 0.6, 0.7]")),
+        [0.5, 0.6, 0.7]
+    );
     assert_eq!(rates(Project::new(SWEEP).set("rates=[0.5]")), [0.5]);
-    assert_eq!(rates(Project::new(SWEEP).variable("PIPE_BASE__MATRIX__LEARNING_RATE", "[0.5]")), [0.5]);
-    assert_eq!(rates(Project::new(SWEEP).set("base.matrix=null").set("base.learning_rate=0.5")), [0.5]);
+    assert_eq!(
+        rates(Project::new(SWEEP).variable("PIPE_BASE__MATRIX__LEARNING_RATE", "[0.5]")),
+        [0.5]
+    );
+    assert_eq!(
+        rates(Project::new(SWEEP).set("base.matrix=null").set("base.learning_rate=0.5")),
+        [0.5]
+    );
     let stages = |project: Project| project.load().unwrap().stages().count();
     assert_eq!(stages(Project::new(SWEEP).set("base.matrix.checkpoint.keep_last_n=[1]")), 4);
     assert_eq!(stages(Project::new(SWEEP).set("other.matrix.epochs=[1, 2]")), 7);
@@ -224,7 +256,11 @@ fn a_stage_may_be_called_as_a_parameter_is() {
     let project = Project::new(&text).set("dataset=base").set("dataset.epochs=3");
     assert_eq!(project.settings("my-base")["dataset"], "base");
     assert_eq!(project.settings("dataset")["epochs"], 3);
-    assert_eq!(project.settings("base")["dataset"], "dataset", "the key of that name is another thing");
+    assert_eq!(
+        project.settings("base")["dataset"],
+        "dataset",
+        "the key of that name is another thing"
+    );
 }
 
 #[test]
@@ -239,20 +275,31 @@ stages:
     let settings = Project::new(text).settings("one");
     assert_eq!(settings["epochs"], 3, "with its type");
     assert_eq!(settings["content"], "runs/3/x");
-    assert_eq!(settings["ends"], "${params.b} ${HOME} $${HOME}", "what a shell reads is left alone");
+    assert_eq!(
+        settings["ends"], "${params.b} ${HOME} $${HOME}",
+        "what a shell reads is left alone"
+    );
     assert_eq!(Project::new(text).set("b=7").settings("one")["content"], "runs/7/x");
-    assert_eq!(Project::new(text).set("one.content='${params.a}/y'").settings("one")["content"], "runs/3/y");
+    assert_eq!(
+        Project::new(text).set("one.content='${params.a}/y'").settings("one")["content"],
+        "runs/3/y"
+    );
 
     let circle = "name: x\nparams: { a: '${params.b}', b: '${params.a}' }\nstages: { one: { kind: work } }\n";
     let error = Project::new(circle).error();
     assert!(
-        error.starts_with("p.yaml:2:14: params.a: parameters refer to each other in a circle: a -> b -> a"),
+        error.starts_with(
+            "p.yaml:2:14: params.a: parameters refer to each other in a circle: a -> b -> a"
+        ),
         "{error}"
     );
     assert_eq!(error.matches("circle").count(), 1);
     let unknown = "name: x\nparams: { a: '${params.bb}', b: 1 }\nstages: { one: { kind: work } }\n";
     let error = Project::new(unknown).error();
-    assert!(error.starts_with("p.yaml:2:14: params.a: no parameter `bb` under `params:`"), "{error}");
+    assert!(
+        error.starts_with("p.yaml:2:14: params.a: no parameter `bb` under `params:`"),
+        "{error}"
+    );
     let matrix = "name: x\nparams: { a: '${matrix.seed}' }\nstages: { one: { kind: work } }\n";
     assert!(Project::new(matrix).error().contains("belongs into the stage"));
 }
@@ -268,14 +315,19 @@ fn a_name_with_a_parameter_is_refused() {
 
 #[test]
 fn what_a_shell_reads_is_told_how_to_write() {
-    let error = Project::new("name: x\nstages: { one: { kind: command, run: 'echo ${HOME}' } }\n").error();
-    assert!(error.contains("= write `$${HOME}` for a plain `${HOME}`, as a shell reads it"), "{error}");
+    let error =
+        Project::new("name: x\nstages: { one: { kind: command, run: 'echo ${HOME}' } }\n").error();
+    assert!(
+        error.contains("= write `$${HOME}` for a plain `${HOME}`, as a shell reads it"),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_whole_number_may_be_written_with_a_point_or_a_power() {
-    let epochs =
-        |text: &str| Project::new("name: x\nstages: { one: { kind: work } }\n").set(text).settings("one");
+    let epochs = |text: &str| {
+        Project::new("name: x\nstages: { one: { kind: work } }\n").set(text).settings("one")
+    };
     for text in ["5.0", "5", "0.5e1", "50e-1"] {
         assert_eq!(epochs(&format!("one.epochs={text}"))["epochs"], json!(5), "{text}");
     }
@@ -306,12 +358,15 @@ fn a_whole_number_may_be_written_with_a_point_or_a_power() {
 #[test]
 fn numbers_that_are_too_large_are_told_in_words() {
     let error =
-        Project::new("name: x\nstages:\n  one: { kind: work, epochs: 18446744073709551616 }\n").error();
+        Project::new("name: x\nstages:\n  one: { kind: work, epochs: 18446744073709551616 }\n")
+            .error();
     assert!(
         error.starts_with("p.yaml:3:30: stages.one.epochs: expected a whole number up to 18446744073709551615, found the number"),
         "{error}"
     );
-    let error = Project::new("name: x\nstages:\n  one: { kind: work, retry: { max: 4294967296 } }\n").error();
+    let error =
+        Project::new("name: x\nstages:\n  one: { kind: work, retry: { max: 4294967296 } }\n")
+            .error();
     assert!(
         error.contains("stages.one.retry.max: expected a whole number up to 4294967295, found"),
         "{error}"
@@ -320,10 +375,11 @@ fn numbers_that_are_too_large_are_told_in_words() {
 
 #[test]
 fn a_mark_before_the_text_is_no_part_of_it() {
-    let project =
-        Project::new(&format!("\u{feff}{BASE}")).file("c.yaml", "\u{feff}training: { epochs: 3 }\n");
+    let project = Project::new(&format!("\u{feff}{BASE}"))
+        .file("c.yaml", "\u{feff}training: { epochs: 3 }\n");
     assert_eq!(project.set("base.config=c.yaml").settings("base")["epochs"], 3);
-    let error = Project::new("\u{feff}name: x\nstages: { one: { kind: work, epocs: 3 } }\n").error();
+    let error =
+        Project::new("\u{feff}name: x\nstages: { one: { kind: work, epocs: 3 } }\n").error();
     assert!(error.starts_with("p.yaml:2:30: stages.one.epocs"), "{error}");
     let wide = Project::new("");
     let text: Vec<u8> = [0xff, 0xfe].into_iter().chain(BASE.bytes().flat_map(|b| [b, 0])).collect();
@@ -334,9 +390,11 @@ fn a_mark_before_the_text_is_no_part_of_it() {
 #[test]
 fn a_file_that_is_no_pipeline_is_not_repeated() {
     let secret = "root:x:0:0:hunter2:/root:/bin/sh\ndaemon:x:1:1:hunter2:/:/bin/false\n";
-    for (name, text) in
-        [("passwd", secret), ("keys", "hunter2: [a\n b: hunter2 hunter2"), ("notes.txt", "a: hunter2\n")]
-    {
+    for (name, text) in [
+        ("passwd", secret),
+        ("keys", "hunter2: [a\n b: hunter2 hunter2"),
+        ("notes.txt", "a: hunter2\n"),
+    ] {
         let project = Project::new("name: x\nstages: { one: { kind: work } }\n").file(name, text);
         let error = project.set(&format!("one.config={name}")).error();
         let lines: Vec<&str> = error.lines().filter(|line| line.contains("hunter2")).collect();

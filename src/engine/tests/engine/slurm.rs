@@ -1,5 +1,5 @@
-//! Stages as jobs, on a scripted cluster: what is submitted, what waits for what, what becomes of it. The real one is in
-//! `tests/pipe/slurm.rs`.
+//! Stages as jobs, on a scripted cluster: what is submitted, what waits for what, what becomes of
+//! it. The real one is in `tests/pipe/slurm.rs`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Mutex;
@@ -29,7 +29,8 @@ stages:
   other: { kind: work, learning_rate: 2 }
 ";
 
-/// Jobs get the numbers 1, 2, …; each look at them is the next one of a list, and the last one stays.
+/// Jobs get the numbers 1, 2, …; each look at them is the next one of a list, and the last one
+/// stays.
 #[derive(Default)]
 struct Scripted {
     submitted: Mutex<Vec<Vec<String>>>,
@@ -53,7 +54,9 @@ impl Scripted {
     /// The value of an argument of a job.
     fn argument(&self, job: usize, key: &str) -> Option<String> {
         let all = self.submitted.lock().unwrap();
-        all[job - 1].iter().find_map(|text| Some(text.strip_prefix(key)?.strip_prefix('=')?.to_owned()))
+        all[job - 1]
+            .iter()
+            .find_map(|text| Some(text.strip_prefix(key)?.strip_prefix('=')?.to_owned()))
     }
 }
 
@@ -62,7 +65,10 @@ impl Cluster for Scripted {
         let mut all = self.submitted.lock().unwrap();
         assert!(script.starts_with("#!/bin/sh\n") && script.contains("'--only'"), "{script}");
         if self.refused == Some(all.len() + 1) {
-            return Err(SlurmError::Refused { program: "sbatch", message: "no such partition".into() });
+            return Err(SlurmError::Refused {
+                program: "sbatch",
+                message: "no such partition".into(),
+            });
         }
         all.push(arguments.to_vec());
         Ok(id_of(all.len() as u32))
@@ -75,7 +81,8 @@ impl Cluster for Scripted {
             let (word, reason) = word.split_once(' ').unwrap_or((word, ""));
             JobState { word: word.into(), reason: reason.into(), node: String::new() }
         };
-        let look = look.unwrap_or_default().into_iter().map(|(job, word)| (id_of(job), state(word)));
+        let look =
+            look.unwrap_or_default().into_iter().map(|(job, word)| (id_of(job), state(word)));
         Ok(look.filter(|(job, _)| jobs.contains(job)).collect())
     }
 
@@ -119,7 +126,9 @@ fn call(settings: &[&str]) -> Invocation {
 
 /// `stage job new` of each.
 fn shown(all: &[Submission]) -> Vec<String> {
-    all.iter().map(|s| format!("{} {}{}", s.stage.id, s.job.id, if s.new { " new" } else { "" })).collect()
+    all.iter()
+        .map(|s| format!("{} {}{}", s.stage.id, s.job.id, if s.new { " new" } else { "" }))
+        .collect()
 }
 
 fn submitted(project: &Project, cluster: &Scripted) -> Result<Vec<String>, String> {
@@ -145,7 +154,8 @@ fn followed(project: &Project, cluster: &Scripted) -> (Summary, Vec<String>) {
 fn record(project: &Project, stage: &str, job: u32, status: Status, message: &str) {
     let id = StageId::new(stage).unwrap();
     let mut record = Record::begun("chain", &id, "work", "run".into(), String::new(), None);
-    (record.status, record.message, record.job) = (status, Some(message.to_owned()), Some(id_of(job)));
+    (record.status, record.message, record.job) =
+        (status, Some(message.to_owned()), Some(id_of(job)));
     if status == Status::Failed {
         let (ended_at, failure) = (record.started_at, Failure::Input);
         record.attempts.push(Attempt { ended_at, failure, message: message.into(), change: None });
@@ -171,7 +181,10 @@ fn each_stage_that_runs_is_a_job_that_waits_for_those_before_it() {
     assert_eq!(cluster.argument(2, "--cpus-per-task").as_deref(), Some("4"));
     assert_eq!(cluster.argument(2, "--output").as_deref(), Some(".pipe/slurm/chain/base-%j.log"));
     let jobs = Jobs::load(project.folder.path(), "chain");
-    assert_eq!(jobs.iter().map(|(stage, job)| format!("{stage} {}", job.id)).collect::<Vec<_>>().len(), 4);
+    assert_eq!(
+        jobs.iter().map(|(stage, job)| format!("{stage} {}", job.id)).collect::<Vec<_>>().len(),
+        4
+    );
 }
 
 #[test]
@@ -190,8 +203,12 @@ fn what_is_up_to_date_gets_no_job_and_is_not_waited_for() {
 fn the_same_command_again_follows_the_jobs_that_live() {
     let project = Project::new(CHAIN);
     submitted(&project, &Scripted::default()).unwrap();
-    let again =
-        Scripted::looks(&[&[(1, "COMPLETED"), (2, "RUNNING"), (3, "PENDING Dependency"), (4, "FAILED")]]);
+    let again = Scripted::looks(&[&[
+        (1, "COMPLETED"),
+        (2, "RUNNING"),
+        (3, "PENDING Dependency"),
+        (4, "FAILED"),
+    ]]);
     // `data` keeps nothing, and was made ready for `base`; `other` failed.
     again.submitted.lock().unwrap().resize(4, Vec::new());
     let found = submitted(&project, &again).unwrap();
@@ -257,8 +274,12 @@ fn jobs_are_followed_to_their_end() {
         &[(2, "COMPLETED"), (3, "COMPLETED")],
     ]);
     let (summary, heard) = followed(&project, &cluster);
-    let finished: Vec<String> = summary.finished.iter().map(|(id, line)| format!("{id}: {line}")).collect();
-    assert_eq!(finished, ["data: done well", "other: done well", "base: done well", "next: done well"]);
+    let finished: Vec<String> =
+        summary.finished.iter().map(|(id, line)| format!("{id}: {line}")).collect();
+    assert_eq!(
+        finished,
+        ["data: done well", "other: done well", "base: done well", "next: done well"]
+    );
     let said = |text: &str| heard.iter().filter(|line| line.contains(text)).count();
     assert_eq!(said("job 2 was requeued: PENDING (BeginTime)"), 1, "{heard:#?}");
     assert_eq!(said("job 3: PENDING (Dependency)"), 1, "said once: {heard:#?}");
@@ -284,14 +305,22 @@ fn a_failure_takes_back_what_waits_unless_told_otherwise() {
         (summary.failed[0].1.failure, &*summary.failed[0].1.message),
         (Failure::Input, "scripted failure")
     );
-    assert_eq!(summary.not_begun.iter().map(|id| id.to_string()).collect::<Vec<_>>(), ["next", "other"]);
+    assert_eq!(
+        summary.not_begun.iter().map(|id| id.to_string()).collect::<Vec<_>>(),
+        ["next", "other"]
+    );
     assert_eq!(*cluster.cancelled.lock().unwrap(), ["3", "4"]);
 
-    let careful = Project::new(&CHAIN.replace("dataset: data,", "dataset: data, on_failure: continue,"));
+    let careful =
+        Project::new(&CHAIN.replace("dataset: data,", "dataset: data, on_failure: continue,"));
     record(&careful, "base", 2, Status::Failed, "scripted failure");
     record(&careful, "other", 4, Status::Completed, "done");
-    let looks =
-        [looks[0], looks[1], looks[2], &[(3, "CANCELLED DependencyNeverSatisfied"), (4, "COMPLETED")]];
+    let looks = [
+        looks[0],
+        looks[1],
+        looks[2],
+        &[(3, "CANCELLED DependencyNeverSatisfied"), (4, "COMPLETED")],
+    ];
     let cluster = Scripted::looks(&looks);
     let (summary, _) = followed(&careful, &cluster);
     assert!(cluster.cancelled.lock().unwrap().is_empty());
@@ -307,11 +336,13 @@ fn ctrl_c_cancels_and_other_signals_leave_the_jobs_alone() {
         let summary = with(&project, &stop, &heard, |execution, plan, observed| {
             let all = submit(&cluster, execution, plan, observed, &call(&[])).unwrap();
             stop.request(signal);
-            follow(&Following { cluster: &cluster, execution, poll: Duration::from_secs(1) }, all).unwrap()
+            follow(&Following { cluster: &cluster, execution, poll: Duration::from_secs(1) }, all)
+                .unwrap()
         });
         (summary, cluster.cancelled.into_inner().unwrap())
     };
-    let over: &[(u32, &str)] = &[(1, "CANCELLED"), (2, "CANCELLED"), (3, "CANCELLED"), (4, "CANCELLED")];
+    let over: &[(u32, &str)] =
+        &[(1, "CANCELLED"), (2, "CANCELLED"), (3, "CANCELLED"), (4, "CANCELLED")];
     let (summary, cancelled) = ended(Signal::Interrupt, &[&[], over]);
     assert_eq!((cancelled.len(), summary.not_begun.len(), summary.failed.len()), (4, 4, 0));
     let (summary, cancelled) = ended(Signal::HangUp, &[&[]]);
@@ -332,19 +363,27 @@ fn a_job_that_slurm_forgot_is_judged_by_its_record() {
 
 #[test]
 fn a_policy_against_going_on_does_not_stop_a_requeued_job() {
-    let project = Project::new("name: chain\nstages:\n  base: { kind: work, ends: signal, resume: never }\n");
+    let project =
+        Project::new("name: chain\nstages:\n  base: { kind: work, ends: signal, resume: never }\n");
     crate::exec::run(&project, false);
     let (stop, heard) = (Stop::default(), Heard::default());
     with(&project, &stop, &heard, |execution, plan, _| {
-        let execution =
-            Execution { restarted: true, forced: BTreeSet::new(), request: Request::default(), ..*execution };
-        let observed = observe(&execution, &plan.steps.iter().map(|s| s.stage.clone()).collect()).unwrap();
+        let execution = Execution {
+            restarted: true,
+            forced: BTreeSet::new(),
+            request: Request::default(),
+            ..*execution
+        };
+        let observed =
+            observe(&execution, &plan.steps.iter().map(|s| s.stage.clone()).collect()).unwrap();
         pipe_engine::exec::execute(&execution, plan, observed).unwrap()
     });
     let heard = heard.0.into_inner().unwrap();
     assert!(heard.iter().any(|line| line.contains("resume at epoch 2/5")), "{heard:#?}");
     assert!(
-        !std::fs::read_to_string(project.folder.path().join("base.attempts")).unwrap().contains("forced")
+        !std::fs::read_to_string(project.folder.path().join("base.attempts"))
+            .unwrap()
+            .contains("forced")
     );
 }
 
@@ -352,8 +391,9 @@ fn a_policy_against_going_on_does_not_stop_a_requeued_job() {
 fn a_program_that_is_told_to_stop_beside_this_one_did_not_fail() {
     // Slurm tells all processes of a job at once; here the program hears it first.
     let run = "echo begun >> begun; kill -TERM $$";
-    let file =
-        format!("name: chain\nstages:\n  base: {{ kind: command, run: \"{run}\", retry: {{ max: 1 }} }}\n");
+    let file = format!(
+        "name: chain\nstages:\n  base: {{ kind: command, run: \"{run}\", retry: {{ max: 1 }} }}\n"
+    );
     let project = Project::new(&file);
     let (stop, heard) = (Stop::default(), Heard::default());
     let begun = project.folder.path().join("begun");
@@ -366,7 +406,8 @@ fn a_program_that_is_told_to_stop_beside_this_one_did_not_fail() {
             stop.request(Signal::Terminate);
         });
         with(&project, &stop, &heard, |execution, plan, _| {
-            let observed = observe(execution, &plan.steps.iter().map(|s| s.stage.clone()).collect()).unwrap();
+            let observed =
+                observe(execution, &plan.steps.iter().map(|s| s.stage.clone()).collect()).unwrap();
             pipe_engine::exec::execute(execution, plan, observed).unwrap()
         })
     });

@@ -23,8 +23,7 @@ stages:
 #[test]
 fn layers_from_defaults_to_the_command_line() {
     let with_config = BASE.replace("    checkpoint: often\n", "    config: c.yaml\n");
-    let config =
-        "training:\n  learning_rate: 0.5\n  epochs: 3\n  checkpoint: { keep_last_n: 4, mode: max }\n";
+    let config = "training:\n  learning_rate: 0.5\n  epochs: 3\n  checkpoint: { keep_last_n: 4, mode: max }\n";
     let project = Project::new(&with_config).file("c.yaml", config);
     let base = project.settings("base");
     assert_eq!(base["learning_rate"], json!(0.5), "config over defaults");
@@ -48,7 +47,8 @@ fn a_policy_stands_where_its_name_stands() {
     assert_eq!(Project::new(BASE).settings("base")["checkpoint"]["keep_last_n"], json!(9));
 }
 
-/// What stands before `<<` is replaced in the good file by what stands behind it; the message must be this one.
+/// What stands before `<<` is replaced in the good file by what stands behind it; the message must
+/// be this one.
 #[track_caller]
 fn bad(from: &str, to: &str, message: &str) {
     assert!(BASE.contains(from), "the good file has no {from:?}");

@@ -1,6 +1,6 @@
-//! Nodes and a clock that are not real. Stages run in the engine's own threads and wait here; the time stands still
-//! until every stage that has a right to run has come, and then jumps to what happens next. So what is measured is the
-//! real scheduler, and hours take as long as it does.
+//! Nodes and a clock that are not real. Stages run in the engine's own threads and wait here; the
+//! time stands still until every stage that has a right to run has come, and then jumps to what
+//! happens next. So what is measured is the real scheduler, and hours take as long as it does.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
@@ -154,7 +154,8 @@ impl State {
                 let ended = Event::Ended { stage, node, node_fails: piece.node_fails };
                 self.events.push(Reverse((self.now + taken, ended)));
             }
-            let Reverse((at, event)) = self.events.pop().expect("all stages wait, and nothing is to happen");
+            let Reverse((at, event)) =
+                self.events.pop().expect("all stages wait, and nothing is to happen");
             self.now = at;
             match event {
                 Event::Repaired(node) => drop(self.free.insert(node)),
@@ -162,7 +163,8 @@ impl State {
                     match node_fails {
                         true => {
                             self.lost += 1;
-                            self.events.push(Reverse((at + conditions.repair, Event::Repaired(node))));
+                            self.events
+                                .push(Reverse((at + conditions.repair, Event::Repaired(node))));
                         }
                         false => drop(self.free.insert(node)),
                     }

@@ -18,8 +18,8 @@ pub struct Draw {
     pub layer: Option<usize>,
 }
 
-/// Stages that do not need each other; two layers, such as trainings and what is made of each; trees that grow from few
-/// stages; and anything.
+/// Stages that do not need each other; two layers, such as trainings and what is made of each;
+/// trees that grow from few stages; and anything.
 pub const SHAPES: [Draw; 4] = [
     Draw { name: "sweep", stages: 1000, most_needs: 0, reach: 1000, layer: None },
     Draw { name: "two layers", stages: 1000, most_needs: 3, reach: 500, layer: Some(500) },
@@ -27,7 +27,8 @@ pub const SHAPES: [Draw; 4] = [
     Draw { name: "random", stages: 1000, most_needs: 3, reach: 1000, layer: None },
 ];
 
-/// A stage works for half an hour in the middle, and for hours now and then: log-normal, cut at its end.
+/// A stage works for half an hour in the middle, and for hours now and then: log-normal, cut at its
+/// end.
 const MEDIAN_SECONDS: f64 = 1800.0;
 const SPREAD: f64 = 1.0;
 const LONGEST_SECONDS: f64 = 4.0 * 3600.0;
@@ -98,7 +99,11 @@ pub fn draw(draw: Draw, seed: u64, failures: u64) -> Vec<Job> {
         needs.dedup();
         let seconds = (MEDIAN_SECONDS.ln() + SPREAD * random.normal()).exp().min(LONGEST_SECONDS);
         let length = (seconds * SECOND as f64) as Time;
-        Job { name: name(i), needs: needs.into_iter().map(name).collect(), pieces: pieces(length, &mut fate) }
+        Job {
+            name: name(i),
+            needs: needs.into_iter().map(name).collect(),
+            pieces: pieces(length, &mut fate),
+        }
     });
     jobs.collect()
 }
@@ -119,17 +124,21 @@ fn pieces(length: Time, fate: &mut Random) -> Vec<Time> {
 /// The pipeline's file. `seed` is a setting that makes all of it another experiment.
 pub fn file(jobs: &[Job], seed: u64) -> String {
     let mut text =
-        "name: drawn\npolicies:\n  retry: { nodes: { max: 1000, on: [device_lost] } }\nstages:\n".to_owned();
+        "name: drawn\npolicies:\n  retry: { nodes: { max: 1000, on: [device_lost] } }\nstages:\n"
+            .to_owned();
     for job in jobs {
         let needs = job.needs.join(", ");
-        let _ =
-            writeln!(text, "  {}: {{ kind: job, seed: {seed}, retry: nodes, needs: [{needs}] }}", job.name);
+        let _ = writeln!(
+            text,
+            "  {}: {{ kind: job, seed: {seed}, retry: nodes, needs: [{needs}] }}",
+            job.name
+        );
     }
     text
 }
 
-/// No order and no number of nodes is faster: the longest way through the graph, or all the work on all the nodes. What
-/// has to be done again after a failure is part of the work.
+/// No order and no number of nodes is faster: the longest way through the graph, or all the work on
+/// all the nodes. What has to be done again after a failure is part of the work.
 pub fn bounds(jobs: &[Job], nodes: usize) -> (Time, Time) {
     let mut ends: HashMap<&str, Time> = HashMap::new();
     for job in jobs {

@@ -1,5 +1,5 @@
-//! A thousand stages on two hundred nodes that fail, by the real scheduler on a clock that is not real: docs/scale.md.
-//! A program of its own, since what is done to the disk is counted by process.
+//! A thousand stages on two hundred nodes that fail, by the real scheduler on a clock that is not
+//! real: docs/scale.md. A program of its own, since what is done to the disk is counted by process.
 
 mod cluster;
 mod drawn;
@@ -19,7 +19,8 @@ fn shape(name: &str) -> Draw {
     *SHAPES.iter().find(|shape| shape.name == name).unwrap()
 }
 
-/// The same work with other failures: first when nobody knows how long stages take, then with the records of that.
+/// The same work with other failures: first when nobody knows how long stages take, then with the
+/// records of that.
 fn twice(name: &str, seed: u64) -> [f64; 2] {
     let [first, second] = [1, 2].map(|failures| draw(shape(name), seed, seed + 1000 * failures));
     let simulation = Simulation::new(CLUSTER);
@@ -71,7 +72,8 @@ fn what_is_done_to_the_disk_grows_with_the_stages_alone() {
     // A record when a stage begins, at each checkpoint, after a failed attempt, at its end.
     let records = 2 * stages + checkpoints + failures;
     assert_eq!(t.renamed, records);
-    // A process has the disk know once of the folder of the events, and of the project's folder and those around it.
+    // A process has the disk know once of the folder of the events, and of the project's folder and
+    // those around it.
     let once = t.synced - 2 * records - t.folders;
     assert!(
         once <= 1 + std::env::temp_dir().components().count() as u64 + 1,
@@ -92,9 +94,11 @@ fn what_is_done_to_the_disk_grows_with_the_stages_alone() {
 
 /// Stages before each one, directly or not, added up.
 fn ancestors(jobs: &[Job]) -> u64 {
-    let mut before: std::collections::HashMap<&str, std::collections::HashSet<&str>> = Default::default();
+    let mut before: std::collections::HashMap<&str, std::collections::HashSet<&str>> =
+        Default::default();
     for job in jobs {
-        let mut all: std::collections::HashSet<&str> = job.needs.iter().map(String::as_str).collect();
+        let mut all: std::collections::HashSet<&str> =
+            job.needs.iter().map(String::as_str).collect();
         all.extend(job.needs.iter().flat_map(|b| before[b.as_str()].iter().copied()));
         before.insert(&job.name, all);
     }

@@ -1,5 +1,5 @@
-//! A drawn pipeline in a folder of its own, carried out by the engine on a cluster that is not real. Records, events
-//! and locks are real.
+//! A drawn pipeline in a folder of its own, carried out by the engine on a cluster that is not
+//! real. Records, events and locks are real.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -46,7 +46,8 @@ impl Simulation {
     pub fn new(conditions: Conditions) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let memory = Path::new("/dev/shm");
-        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let folder =
+            if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         Self { folder: folder.unwrap(), conditions, _alone: alone }
     }
 
@@ -65,7 +66,8 @@ impl Simulation {
         Ran { outcome, traffic, took }
     }
 
-    /// Each stage by a process of its own, which looks at what it needs first: `pipe run FILE STAGE`, one after another.
+    /// Each stage by a process of its own, which looks at what it needs first: `pipe run FILE
+    /// STAGE`, one after another.
     pub fn run_one_by_one(&self, jobs: &[Job], seed: u64) -> (Traffic, Duration) {
         let world = Arc::new(World::new(None, jobs));
         let graph = self.graph(jobs, seed, &world);
@@ -100,7 +102,8 @@ fn carry_out(root: &Path, graph: &Graph, until: &[&str], jobs: usize) -> usize {
     let execution = Execution { jobs, ..Execution::new(root, graph, &manifests, &stop, &Silent) };
     let until = until.iter().map(|stage| stage.to_string()).collect();
     let selection = graph.select(&Wanted { until, from: Vec::new() }).unwrap();
-    let observed = exec::observe(&execution, &selection.stages).unwrap_or_else(|(_, e)| panic!("{e}"));
+    let observed =
+        exec::observe(&execution, &selection.stages).unwrap_or_else(|(_, e)| panic!("{e}"));
     let plan = plan::plan(graph, &selection, &Default::default(), &observed);
     let summary = exec::execute(&execution, &plan, observed).unwrap();
     assert!(summary.failed.is_empty() && summary.not_begun.is_empty(), "{:?}", summary.failed);
@@ -159,7 +162,8 @@ impl Stage for JobStage {
     }
 
     fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
-        let done = self.world.done.lock().unwrap().get(o.stage.as_str()) == Some(&self.settings.seed);
+        let done =
+            self.world.done.lock().unwrap().get(o.stage.as_str()) == Some(&self.settings.seed);
         Ok(match done {
             true => State::Done { reason: "up to date".into() },
             false => State::absent("never run"),
@@ -180,7 +184,8 @@ impl Stage for JobStage {
         if let Some(cluster) = &world.cluster {
             cluster.work(stage, length, !last);
         }
-        // Told at the end, as the time in between is not real: the record is written as often as it would be.
+        // Told at the end, as the time in between is not real: the record is written as often as it
+        // would be.
         for _ in 0..length / CHECKPOINT {
             let file = format!("checkpoints/{stage}/epoch_001.ckpt");
             c.event(Event::Saved { file, bytes: 1 << 30, seconds: 1.0, blocked: 0.1 });

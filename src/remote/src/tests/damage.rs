@@ -1,4 +1,5 @@
-//! Objects that are not what they should be, indexes that lie, and a mirror whose store comes and goes.
+//! Objects that are not what they should be, indexes that lie, and a mirror whose store comes and
+//! goes.
 
 use std::time::{Duration, Instant};
 
@@ -49,8 +50,8 @@ fn a_damaged_index_is_refused() {
     assert_eq!(error.kind, Kind::Damaged);
 }
 
-/// Puts an index that lists these files, each with an object of its content: what somebody could who may write to the
-/// store.
+/// Puts an index that lists these files, each with an object of its content: what somebody could
+/// who may write to the store.
 fn list(place: &Place, before: &Index, files: &[(&str, &[u8])]) -> Index {
     let bucket = place.bucket();
     let entry = |(path, content): &(&str, &[u8])| {
@@ -93,7 +94,8 @@ fn an_index_can_write_overwrite_and_remove_files_of_the_state_alone() {
     let state = ["runs/run_001/metadata.json", ".pipe/records/p/base.json", "out/best.ckpt"];
     let of_state = state.map(|path| (path, &b"state"[..]));
     // First as files that are not there.
-    let evil: Vec<(&str, &[u8])> = others.iter().map(|path| (*path, &b"evil"[..])).chain(of_state).collect();
+    let evil: Vec<(&str, &[u8])> =
+        others.iter().map(|path| (*path, &b"evil"[..])).chain(of_state).collect();
     let first = list(&place, &Index::empty(PIPELINE), &evil);
     place.prepare(None).unwrap();
     let found: Vec<String> = place.files().into_keys().collect();
@@ -103,7 +105,8 @@ fn an_index_can_write_overwrite_and_remove_files_of_the_state_alone() {
         std::fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
         std::fs::write(root.join(path), "mine").unwrap();
     }
-    let mine: Vec<(&str, &[u8])> = others.iter().map(|path| (*path, &b"mine"[..])).chain(of_state).collect();
+    let mine: Vec<(&str, &[u8])> =
+        others.iter().map(|path| (*path, &b"mine"[..])).chain(of_state).collect();
     let second = list(&place, &first, &mine);
     place.prepare(None).unwrap();
     let third = list(&place, &second, &evil);
@@ -151,17 +154,23 @@ fn a_link_out_of_the_project_is_not_followed() {
 fn pipelines_with_names_alike_do_not_share_a_folder_and_old_ones_are_found() {
     let store = Faulty::new();
     let bucket = |pipeline: &str| {
-        let opened = Opened { store: store.clone(), prefix: "base".into(), hint: None, unsynced: None };
+        let opened =
+            Opened { store: store.clone(), prefix: "base".into(), hint: None, unsynced: None };
         Bucket::over(opened, "memory://store".into(), pipeline).unwrap()
     };
     // As earlier versions put it.
     let old = Index::empty("模型").next([].into());
     store.write("base/__/.pipe/index/0000000001.json", old.to_text().as_bytes());
-    assert_eq!(bucket("模型").newest().unwrap().map(|index| index.commit), Some(old.commit.clone()));
+    assert_eq!(
+        bucket("模型").newest().unwrap().map(|index| index.commit),
+        Some(old.commit.clone())
+    );
     let other = bucket("数据");
     assert_eq!(other.newest().unwrap(), None);
     other.create(&Index::empty("数据").next([].into())).unwrap();
-    assert!(bucket("数据").newest().unwrap().is_some() && bucket("模型").newest().unwrap().is_some());
+    assert!(
+        bucket("数据").newest().unwrap().is_some() && bucket("模型").newest().unwrap().is_some()
+    );
     let next = old.next([].into());
     let again = bucket("模型");
     again.settle().unwrap();
@@ -190,7 +199,8 @@ fn a_mirror_outlives_its_store_and_tells_once() {
     let mut place = Place::new(&store);
     let (notices, heard) = std::sync::mpsc::channel();
     let mirror =
-        Mirror::start(place.prepare(None).unwrap(), move |notice| notices.send(notice).unwrap()).unwrap();
+        Mirror::start(place.prepare(None).unwrap(), move |notice| notices.send(notice).unwrap())
+            .unwrap();
     let save = |place: &mut Place, epoch: usize| {
         place.epoch(epoch, 200_000);
         let run = place.root().join(RUN);
@@ -198,7 +208,8 @@ fn a_mirror_outlives_its_store_and_tells_once() {
         mirror.hear(News::Written(&run.join("checkpoints/last.ckpt")));
         mirror.hear(News::Written(&run.join("metadata.json")));
         if epoch > 1 {
-            mirror.hear(News::Removed(&run.join(format!("checkpoints/epoch_{:03}.ckpt", epoch - 1))));
+            mirror
+                .hear(News::Removed(&run.join(format!("checkpoints/epoch_{:03}.ckpt", epoch - 1))));
         }
     };
     save(&mut place, 1);
@@ -280,7 +291,10 @@ fn a_store_that_cannot_be_asked_is_no_reason_to_stop_where_it_is_known() {
     let store = Faulty::new();
     let mut place = trained(&store);
     store.set(Fault::DeadFrom(0));
-    assert!(Place::new(&store).prepare(None).is_err(), "a fresh folder cannot know what to go on from");
+    assert!(
+        Place::new(&store).prepare(None).is_err(),
+        "a fresh folder cannot know what to go on from"
+    );
     let prepared = place.prepare(None).unwrap();
     assert!(prepared.offline.is_some() && prepared.put.is_empty());
     place.epoch(2, 1000);

@@ -1,4 +1,5 @@
-//! A store in memory that breaks as it is told: at the n-th request, for a while, or by changing what it has.
+//! A store in memory that breaks as it is told: at the n-th request, for a while, or by changing
+//! what it has.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,15 +12,17 @@ use futures_util::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    UploadPart,
 };
 
 /// What is to break, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     Nothing,
-    /// From this request on nothing is answered, and nothing done: the process, or the network, is gone.
+    /// From this request on nothing is answered, and nothing done: the process, or the network, is
+    /// gone.
     DeadFrom(u64),
     /// This request is carried out and its answer lost.
     LoseAnswerOf(u64),
@@ -36,7 +39,11 @@ pub struct Faulty {
 
 impl Faulty {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { inner: InMemory::new(), fault: Mutex::new(Fault::Nothing), count: Arc::default() })
+        Arc::new(Self {
+            inner: InMemory::new(),
+            fault: Mutex::new(Fault::Nothing),
+            count: Arc::default(),
+        })
     }
 
     pub fn set(&self, fault: Fault) {
@@ -56,7 +63,8 @@ impl Faulty {
 
     pub fn keys(&self) -> Vec<String> {
         let listed =
-            futures_util::FutureExt::now_or_never(self.inner.list(None).collect::<Vec<_>>()).unwrap();
+            futures_util::FutureExt::now_or_never(self.inner.list(None).collect::<Vec<_>>())
+                .unwrap();
         let mut keys: Vec<String> =
             listed.into_iter().map(|found| found.unwrap().location.to_string()).collect();
         keys.sort();
@@ -69,7 +77,8 @@ impl Faulty {
     }
 
     pub fn write(&self, key: &str, bytes: &[u8]) {
-        let put = async { self.inner.put(&Path::from(key), PutPayload::from(bytes.to_vec())).await };
+        let put =
+            async { self.inner.put(&Path::from(key), PutPayload::from(bytes.to_vec())).await };
         futures_util::FutureExt::now_or_never(put).unwrap().unwrap();
     }
 
@@ -108,7 +117,12 @@ impl fmt::Display for Faulty {
 
 #[async_trait]
 impl ObjectStore for Faulty {
-    async fn put_opts(&self, at: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+    async fn put_opts(
+        &self,
+        at: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
         let lose = self.request()?;
         let put = self.inner.put_opts(at, payload, options).await;
         answer(lose, put)
@@ -121,7 +135,11 @@ impl ObjectStore for Faulty {
     ) -> Result<Box<dyn MultipartUpload>> {
         self.request()?;
         let inner = self.inner.put_multipart_opts(at, options).await?;
-        Ok(Box::new(Upload { inner, count: self.count.clone(), fault: *self.fault.lock().unwrap() }))
+        Ok(Box::new(Upload {
+            inner,
+            count: self.count.clone(),
+            fault: *self.fault.lock().unwrap(),
+        }))
     }
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
@@ -129,7 +147,10 @@ impl ObjectStore for Faulty {
         self.inner.get_opts(at, options).await
     }
 
-    fn delete_stream(&self, all: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(
+        &self,
+        all: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
         match self.request() {
             Ok(_) => self.inner.delete_stream(all),
             Err(error) => futures_util::stream::iter([Err(error)]).boxed(),

@@ -1,5 +1,5 @@
-//! Whatever is killed at whatever request: the newest index describes a state in which the folder once was, and all of it
-//! is there.
+//! Whatever is killed at whatever request: the newest index describes a state in which the folder
+//! once was, and all of it is there.
 
 use super::faulty::{Fault, Faulty};
 use super::*;
@@ -24,7 +24,8 @@ fn elsewhere(store: &Arc<Faulty>) -> Files {
     place.files()
 }
 
-/// Three epochs, each brought over, with the states that the folder was in. Stops where something fails.
+/// Three epochs, each brought over, with the states that the folder was in. Stops where something
+/// fails.
 fn train(place: &mut Place, states: &mut Vec<Files>, size: usize) -> Result<(), RemoteError> {
     states.push(place.files());
     let mut committer = place.start()?;
@@ -122,9 +123,13 @@ fn other_names_of_a_file_are_not_put_again() {
         place.link(&format!("{RUN}/checkpoints/last.ckpt"), name);
     }
     place.bring(&mut committer).unwrap();
-    let checkpoints: Vec<String> = store.keys().into_iter().filter(|key| key.ends_with(".ckpt")).collect();
+    let checkpoints: Vec<String> =
+        store.keys().into_iter().filter(|key| key.ends_with(".ckpt")).collect();
     assert_eq!(checkpoints.len(), 1, "{checkpoints:?}");
-    assert!(checkpoints[0].starts_with("base/p/runs/run_001/checkpoints/epoch_001-"), "{checkpoints:?}");
+    assert!(
+        checkpoints[0].starts_with("base/p/runs/run_001/checkpoints/epoch_001-"),
+        "{checkpoints:?}"
+    );
     let other = Place::new(&store);
     other.prepare(None).unwrap();
     assert!(other.files() == place.files());
@@ -132,7 +137,8 @@ fn other_names_of_a_file_are_not_put_again() {
     {
         use std::os::unix::fs::MetadataExt;
         let file = |path: &str| std::fs::metadata(other.root().join(path)).unwrap().ino();
-        let [own, last] = ["epoch_001", "last"].map(|name| file(&format!("{RUN}/checkpoints/{name}.ckpt")));
+        let [own, last] =
+            ["epoch_001", "last"].map(|name| file(&format!("{RUN}/checkpoints/{name}.ckpt")));
         assert_eq!(own, last);
         // Who writes to one of these changes no run, and not the other.
         let others = ["out/best.ckpt", "z/best.ckpt"].map(file);
@@ -159,7 +165,8 @@ fn a_step_takes_few_requests() {
     place.epoch(2, 1000);
     store.set(Fault::Nothing);
     place.bring(&mut committer).unwrap();
-    // Checkpoint, metadata, index, the list that says that it is the newest, the removal of all that is old.
+    // Checkpoint, metadata, index, the list that says that it is the newest, the removal of all
+    // that is old.
     assert_eq!(store.requests(), 5);
     place.write(&format!("{RUN}/metadata.json"), metadata(2).as_bytes());
     store.set(Fault::Nothing);

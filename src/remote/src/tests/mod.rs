@@ -39,7 +39,11 @@ type Files = BTreeMap<String, Vec<u8>>;
 
 impl Place {
     fn new(store: &Arc<Faulty>) -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), store: store.clone(), changes: Changes::default() }
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            store: store.clone(),
+            changes: Changes::default(),
+        }
     }
 
     fn root(&self) -> &Path {
@@ -52,7 +56,8 @@ impl Place {
     }
 
     fn bucket(&self) -> Bucket {
-        let opened = Opened { store: self.store.clone(), prefix: "base".into(), hint: None, unsynced: None };
+        let opened =
+            Opened { store: self.store.clone(), prefix: "base".into(), hint: None, unsynced: None };
         Bucket::over(opened, "memory://store".into(), PIPELINE).unwrap()
     }
 
@@ -109,7 +114,8 @@ impl Place {
     fn files(&self) -> Files {
         let mut files = Files::new();
         collect(self.root(), self.root(), &mut files);
-        files.retain(|path, _| !path.starts_with(".pipe/store") && !path.starts_with(".pipe/aside"));
+        files
+            .retain(|path, _| !path.starts_with(".pipe/store") && !path.starts_with(".pipe/aside"));
         files
     }
 
@@ -145,8 +151,7 @@ fn content(epoch: usize, size: usize) -> Vec<u8> {
 
 /// As much metadata as makes a folder a run of the pipeline.
 fn metadata(epoch: usize) -> String {
-    let dataset =
-        json!({"source": "x", "digest": "", "classes": [], "train_images": 1, "validation_images": 0});
+    let dataset = json!({"source": "x", "digest": "", "classes": [], "train_images": 1, "validation_images": 0});
     json!({
         "schema_version": 1, "run_number": 1, "experiment_name": "e", "pipeline": PIPELINE, "stage": "base",
         "status": "running", "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z", "version": "0",

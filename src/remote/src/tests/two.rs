@@ -34,7 +34,10 @@ fn who_goes_on_elsewhere_ends_the_first_ones_mirror() {
     // The first one starts again, and somebody has to choose.
     let error = first.prepare(None).err().unwrap();
     assert_eq!(error.kind, Kind::Diverged);
-    assert!(error.message.contains("--take store") && error.message.contains("epoch_002.ckpt"), "{error}");
+    assert!(
+        error.message.contains("--take store") && error.message.contains("epoch_002.ckpt"),
+        "{error}"
+    );
     assert!(first.files() == before);
 }
 
@@ -55,10 +58,16 @@ fn diverged(store: &Arc<Faulty>) -> (Place, Place) {
 fn the_stores_state_is_taken_and_the_folders_own_moved_aside() {
     let store = Faulty::new();
     let (mut first, second) = diverged(&store);
-    let own = std::fs::read(first.root().join(format!("{RUN}/checkpoints/epoch_002.ckpt"))).unwrap();
+    let own =
+        std::fs::read(first.root().join(format!("{RUN}/checkpoints/epoch_002.ckpt"))).unwrap();
     first.start_taking(Some(Take::Store)).unwrap();
     assert!(first.files() == second.files());
-    let aside = std::fs::read_dir(first.root().join(".pipe/aside")).unwrap().next().unwrap().unwrap().path();
+    let aside = std::fs::read_dir(first.root().join(".pipe/aside"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
     assert_eq!(std::fs::read(aside.join(RUN).join("checkpoints/epoch_002.ckpt")).unwrap(), own);
     first.prepare(None).unwrap();
 }
@@ -146,7 +155,8 @@ fn two_pipelines_with_one_prefix_do_not_meet() {
     assert_eq!(other.newest().unwrap(), None);
     // Names that are alike have folders of their own.
     let bucket = |name| {
-        let opened = Opened { store: store.clone(), prefix: "base".into(), hint: None, unsynced: None };
+        let opened =
+            Opened { store: store.clone(), prefix: "base".into(), hint: None, unsynced: None };
         Bucket::over(opened, "u".into(), name).unwrap()
     };
     bucket("a b").create(&Index::empty("a b").next(Default::default())).unwrap();

@@ -1,5 +1,6 @@
-//! Whether what a LoRA run keeps beside its checkpoints is as it was written: the base model, and the adapter in PEFT's
-//! format. PEFT's files have no digest, so they are compared with the checkpoint that they were made from.
+//! Whether what a LoRA run keeps beside its checkpoints is as it was written: the base model, and
+//! the adapter in PEFT's format. PEFT's files have no digest, so they are compared with the
+//! checkpoint that they were made from.
 
 use std::path::{Path, PathBuf};
 
@@ -18,16 +19,20 @@ pub enum Part {
     Adapter,
 }
 
-/// The base model and the adapter of a LoRA run, where something is wrong with them. Those of a run that has not come to
-/// its end may be missing, or of an earlier checkpoint: the run goes on with that.
+/// The base model and the adapter of a LoRA run, where something is wrong with them. Those of a run
+/// that has not come to its end may be missing, or of an earlier checkpoint: the run goes on with
+/// that.
 pub fn lora_damage(run: &Run) -> Vec<(PathBuf, String, Part)> {
     let is_completed = run.metadata().is_ok_and(|metadata| metadata.status == Status::Completed);
     let (base, adapter) = (run.folder.join(BASE_FILE), run.folder.join(ADAPTER));
     // A checkpoint that is damaged itself is another check's business.
     let best = Checkpoint::open(&run.best()).ok();
-    let written = best.as_ref().and_then(|best| Adapter::from_checkpoint(best, best_prefix(best)).ok()?);
-    let of_base =
-        best.as_ref().filter(|_| written.is_some()).and_then(|best| base_damage(&base, best, is_completed));
+    let written =
+        best.as_ref().and_then(|best| Adapter::from_checkpoint(best, best_prefix(best)).ok()?);
+    let of_base = best
+        .as_ref()
+        .filter(|_| written.is_some())
+        .and_then(|best| base_damage(&base, best, is_completed));
     let of_adapter = adapter_damage(&adapter, written.as_ref(), is_completed);
     let of_base = of_base.map(|what| (base, what, Part::Base));
     of_base.into_iter().chain(of_adapter.map(|what| (adapter, what, Part::Adapter))).collect()

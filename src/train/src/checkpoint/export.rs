@@ -42,13 +42,18 @@ pub fn weights_only(checkpoint: &Checkpoint, to: &Path) -> Result<Written, Expor
     checkpoint.verify()?;
     let names = checkpoint.tensors().map(|t| t.name.clone());
     let weights = names.filter(|name| name.starts_with(WEIGHTS) || name.starts_with(EMA_WEIGHTS));
-    let tensors = weights.map(|name| checkpoint.read(&name)).collect::<Result<Vec<HostTensor>, _>>()?;
+    let tensors =
+        weights.map(|name| checkpoint.read(&name)).collect::<Result<Vec<HostTensor>, _>>()?;
     Ok(write(to, &stripped(checkpoint.header()), &tensors)?)
 }
 
-/// Writes a LoRA checkpoint as whole weights: those of its base with the factors multiplied out and added. With `lora`,
-/// the checkpoint is the base and the adapter comes from there.
-pub fn merged(checkpoint: &Checkpoint, lora: Option<&Adapter>, to: &Path) -> Result<Written, ExportError> {
+/// Writes a LoRA checkpoint as whole weights: those of its base with the factors multiplied out and
+/// added. With `lora`, the checkpoint is the base and the adapter comes from there.
+pub fn merged(
+    checkpoint: &Checkpoint,
+    lora: Option<&Adapter>,
+    to: &Path,
+) -> Result<Written, ExportError> {
     let device = Device::flex();
     checkpoint.verify()?;
     let mut header = stripped(checkpoint.header());

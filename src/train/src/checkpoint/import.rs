@@ -1,5 +1,6 @@
-//! Checkpoints from PyTorch and Lightning: `.pt` and `.ckpt` files, which are pickles. They are interpreted by a reader
-//! that knows tensors and containers only; no code in them is ever executed.
+//! Checkpoints from PyTorch and Lightning: `.pt` and `.ckpt` files, which are pickles. They are
+//! interpreted by a reader that knows tensors and containers only; no code in them is ever
+//! executed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -45,8 +46,9 @@ pub struct ImportOptions {
     pub class_names: Vec<String>,
 }
 
-/// Converts a PyTorch file to a checkpoint of this program. The architecture is read from the shapes of the tensors; a
-/// running mean is taken over where the file has one under a name with `ema` in it.
+/// Converts a PyTorch file to a checkpoint of this program. The architecture is read from the
+/// shapes of the tensors; a running mean is taken over where the file has one under a name with
+/// `ema` in it.
 pub fn import(from: &Path, to: &Path, options: &ImportOptions) -> Result<Written, ImportError> {
     let read = |message: String| ImportError::Read { path: from.to_owned(), message };
     let all = PytorchReader::new(from).map_err(|e| read(e.to_string()))?.into_tensors();
@@ -68,8 +70,9 @@ pub fn import(from: &Path, to: &Path, options: &ImportOptions) -> Result<Written
     for (prefix, name) in [(Some(main), WEIGHTS), (ema, EMA_WEIGHTS)] {
         let Some(prefix) = prefix else { continue };
         // Where nothing stands before the names, other parts of the file stand beside them.
-        let others =
-            |name: &str| prefix.is_empty() && prefixes.iter().any(|p| !p.is_empty() && name.starts_with(p));
+        let others = |name: &str| {
+            prefix.is_empty() && prefixes.iter().any(|p| !p.is_empty() && name.starts_with(p))
+        };
         let mut part = part(prefix);
         part.retain(|name, _| !others(name));
         tensors.extend(converted(from, &part, &config, name)?);
@@ -116,12 +119,15 @@ fn check_classes(path: &Path, names: &[String], labels: usize) -> Result<(), Imp
     }
 }
 
-/// The architecture that the shapes tell of; what cannot be told is left at a value that the check will refuse.
+/// The architecture that the shapes tell of; what cannot be told is left at a value that the check
+/// will refuse.
 fn infer(tensors: &BTreeMap<&str, &Tensor>, image_size: usize) -> DiffitConfig {
-    let size =
-        |name: &str, axis: usize| tensors.get(name).and_then(|t| t.shape().get(axis)).copied().unwrap_or(0);
+    let size = |name: &str, axis: usize| {
+        tensors.get(name).and_then(|t| t.shape().get(axis)).copied().unwrap_or(0)
+    };
     let count = |prefix: &str| -> usize {
-        let number = |name: &&str| name.strip_prefix(prefix)?.split('.').next()?.parse::<usize>().ok();
+        let number =
+            |name: &&str| name.strip_prefix(prefix)?.split('.').next()?.parse::<usize>().ok();
         tensors.keys().filter_map(number).max().map_or(0, |last| last + 1)
     };
     let dim = size(FIRST, 0);
@@ -163,7 +169,8 @@ fn converted(
         walk(&skeleton).into_iter().map(|p| (p.name, p.shape)).collect();
     let names: BTreeSet<&str> = wanted.keys().map(String::as_str).collect();
     let there: BTreeSet<&str> = found.keys().copied().collect();
-    let list = |names: BTreeSet<&str>| -> Vec<String> { names.into_iter().map(str::to_owned).collect() };
+    let list =
+        |names: BTreeSet<&str>| -> Vec<String> { names.into_iter().map(str::to_owned).collect() };
     let missing = list(&names - &there);
     let unexpected = list(&there - &names);
     let shapes: Vec<String> = wanted
@@ -190,7 +197,8 @@ fn host(path: &Path, name: &str, tensor: &Tensor) -> Result<HostTensor, ImportEr
     };
     let bytes = tensor.read().map_err(|e| read(format!("`{}`: {e}", tensor.name)))?;
     let shape = tensor.shape().to_vec();
-    let values: Vec<f32> = TensorData::from_bytes_vec(bytes, shape.clone(), dtype).iter::<f32>().collect();
+    let values: Vec<f32> =
+        TensorData::from_bytes_vec(bytes, shape.clone(), dtype).iter::<f32>().collect();
     Ok(HostTensor::f32(name, shape, &values))
 }
 

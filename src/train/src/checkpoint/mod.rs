@@ -1,5 +1,5 @@
-//! Models from checkpoint files: a checkpoint alone is enough to rebuild its model; one of LoRA finds its base model in
-//! the folder of its run.
+//! Models from checkpoint files: a checkpoint alone is enough to rebuild its model; one of LoRA
+//! finds its base model in the folder of its run.
 
 mod adapter_check;
 mod export;
@@ -16,7 +16,9 @@ use pipe_engine::store::{Checkpoint, CheckpointError};
 use sha2::{Digest, Sha256};
 
 use crate::diffit::probe::{Probe, probe as probe_model};
-use crate::diffit::{ConfigError, Diffit, DiffitConfig, LoadError, Scope, fill, load_state_dict, walk};
+use crate::diffit::{
+    ConfigError, Diffit, DiffitConfig, LoadError, Scope, fill, load_state_dict, walk,
+};
 use crate::fit::{EMA_WEIGHTS, WEIGHTS};
 use crate::lora::{Adapter, AdapterError, BaseDigests, LABEL_TABLE};
 
@@ -82,13 +84,14 @@ pub fn class_names(checkpoint: &Checkpoint) -> Vec<String> {
     text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
-/// The share of images that a checkpoint's model was trained on without their label; `None` if it does not say.
+/// The share of images that a checkpoint's model was trained on without their label; `None` if it
+/// does not say.
 pub fn label_dropout(checkpoint: &Checkpoint) -> Option<f64> {
     checkpoint.header().extra.get(LABEL_DROPOUT)?.parse().ok()
 }
 
-/// Builds the model that a checkpoint holds, LoRA's factors beside its weights. `prefix` chooses the weights:
-/// `state_dict.` or `ema_state_dict.`.
+/// Builds the model that a checkpoint holds, LoRA's factors beside its weights. `prefix` chooses
+/// the weights: `state_dict.` or `ema_state_dict.`.
 pub fn model(
     checkpoint: &Checkpoint,
     prefix: &str,
@@ -103,7 +106,8 @@ pub fn model(
     adapted_model(&base, base_prefix, &adapter, device)
 }
 
-/// The base model of a LoRA checkpoint: `base_model.ckpt` in its run's folder, checked to be the right one.
+/// The base model of a LoRA checkpoint: `base_model.ckpt` in its run's folder, checked to be the
+/// right one.
 pub fn base_of(checkpoint: &Checkpoint) -> Result<Checkpoint, RebuildError> {
     let run = checkpoint.path().parent().and_then(Path::parent);
     let base = run.unwrap_or(Path::new("..")).join(BASE_FILE);
@@ -113,9 +117,10 @@ pub fn base_of(checkpoint: &Checkpoint) -> Result<Checkpoint, RebuildError> {
     let base = Checkpoint::open(&base)?;
     match base.digest() == checkpoint.header().extra.get(BASE_DIGEST).map(String::as_str) {
         true => Ok(base),
-        false => {
-            Err(RebuildError::OtherBase { file: checkpoint.path().to_owned(), base: base.path().to_owned() })
-        }
+        false => Err(RebuildError::OtherBase {
+            file: checkpoint.path().to_owned(),
+            base: base.path().to_owned(),
+        }),
     }
 }
 
@@ -144,8 +149,9 @@ pub fn adapted_model(
     Ok((adapter.apply(model)?, config))
 }
 
-/// A model for other classes than its checkpoint's: every row of the label table is the checkpoint's "no class", so that
-/// at first all classes give what the checkpoint gives without one. A model without classes stays so.
+/// A model for other classes than its checkpoint's: every row of the label table is the
+/// checkpoint's "no class", so that at first all classes give what the checkpoint gives without
+/// one. A model without classes stays so.
 pub fn model_for_classes(
     checkpoint: &Checkpoint,
     prefix: &str,
@@ -183,7 +189,8 @@ fn full_model(
 /// Fills a network from a checkpoint's weights, all but the tensor `without`.
 ///
 /// # Errors
-/// Names and shapes that do not fit, and tensors with numbers that are not finite: nothing can be computed with them.
+/// Names and shapes that do not fit, and tensors with numbers that are not finite: nothing can be
+/// computed with them.
 fn load_finite(
     skeleton: Diffit,
     scope: &Scope,
@@ -191,7 +198,8 @@ fn load_finite(
     prefix: &str,
     without: Option<&str>,
 ) -> Result<Diffit, RebuildError> {
-    let available = checkpoint.tensors().map(|t| t.name.as_str()).filter(|name| Some(*name) != without);
+    let available =
+        checkpoint.tensors().map(|t| t.name.as_str()).filter(|name| Some(*name) != without);
     let mut not_finite = Vec::new();
     let model = load_state_dict(skeleton, scope, prefix, available, |name| {
         let found = checkpoint.find(name)?;
@@ -203,11 +211,14 @@ fn load_finite(
     })?;
     match not_finite.is_empty() {
         true => Ok(model),
-        false => Err(RebuildError::NotFinite { file: checkpoint.path().to_owned(), names: not_finite }),
+        false => {
+            Err(RebuildError::NotFinite { file: checkpoint.path().to_owned(), names: not_finite })
+        }
     }
 }
 
-/// `sha256:…` over names, shapes and numbers of the weights under a prefix: the same for every file that holds them.
+/// `sha256:…` over names, shapes and numbers of the weights under a prefix: the same for every file
+/// that holds them.
 pub fn weights_digest(checkpoint: &Checkpoint, prefix: &str) -> Result<String, CheckpointError> {
     let mut hash = Sha256::new();
     for entry in checkpoint.tensors() {
@@ -219,8 +230,8 @@ pub fn weights_digest(checkpoint: &Checkpoint, prefix: &str) -> Result<String, C
     Ok(format!("sha256:{}", hex(&hash.finalize())))
 }
 
-/// What is wrong with putting an adapter on this base model, in words, if it was trained on another one. A base with
-/// the same weights in another file is the same.
+/// What is wrong with putting an adapter on this base model, in words, if it was trained on another
+/// one. A base with the same weights in another file is the same.
 pub fn other_base(base: &Checkpoint, adapter: &Adapter) -> Result<Option<String>, CheckpointError> {
     let BaseDigests { file, weights } = &adapter.base;
     let is_file = |file: &String| base.digest() == Some(file);
@@ -242,8 +253,8 @@ pub fn other_base(base: &Checkpoint, adapter: &Adapter) -> Result<Option<String>
 }
 
 fn config(checkpoint: &Checkpoint) -> Result<DiffitConfig, RebuildError> {
-    let config: DiffitConfig =
-        serde_json::from_value(checkpoint.header().model_config.clone()).map_err(RebuildError::Json)?;
+    let config: DiffitConfig = serde_json::from_value(checkpoint.header().model_config.clone())
+        .map_err(RebuildError::Json)?;
     config.validate()?;
     Ok(config)
 }
@@ -279,9 +290,15 @@ pub fn adapter(path: &Path, ema: bool) -> Result<Adapter, RebuildError> {
     found.ok_or_else(|| RebuildError::NoAdapter { file: path.to_owned() })
 }
 
-/// Opens a checkpoint to draw images with: the running mean of its weights where it has one and `ema` is wanted. `lora`
-/// is an adapter to put on it: a LoRA checkpoint, or a folder in PEFT's format.
-pub fn open(file: &Path, lora: Option<&Path>, ema: bool, device: &Device) -> Result<Opened, RebuildError> {
+/// Opens a checkpoint to draw images with: the running mean of its weights where it has one and
+/// `ema` is wanted. `lora` is an adapter to put on it: a LoRA checkpoint, or a folder in PEFT's
+/// format.
+pub fn open(
+    file: &Path,
+    lora: Option<&Path>,
+    ema: bool,
+    device: &Device,
+) -> Result<Opened, RebuildError> {
     let checkpoint = Checkpoint::open(file)?;
     let epoch = checkpoint.header().epoch;
     let label_dropout = label_dropout(&checkpoint);

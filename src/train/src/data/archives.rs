@@ -22,7 +22,8 @@ pub(crate) struct Published {
 impl Published {
     /// The path of the archive in `root`: the one that is there, or a download of it.
     ///
-    /// A download must have the published checksum. A file that was already there need not: see [`Published::compare`].
+    /// A download must have the published checksum. A file that was already there need not: see
+    /// [`Published::compare`].
     pub fn obtain(
         &self,
         settings: &DatasetSettings,

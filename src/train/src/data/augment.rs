@@ -27,7 +27,8 @@ impl Change {
     }
 }
 
-/// Writes the image `rgb` `[size, size, 3]` to `out` `[3, size, size]`, with 0..=255 brought to -1..=1.
+/// Writes the image `rgb` `[size, size, 3]` to `out` `[3, size, size]`, with 0..=255 brought to
+/// -1..=1.
 ///
 /// Rotation is about the centre, bilinear; what comes from outside repeats the edge.
 pub(crate) fn write(rgb: &[u8], size: usize, change: Change, out: &mut [f32]) {
@@ -46,7 +47,8 @@ pub(crate) fn write(rgb: &[u8], size: usize, change: Change, out: &mut [f32]) {
                 }
                 continue;
             }
-            // Where this pixel comes from: turned back about the middle, and no further than the edge.
+            // Where this pixel comes from: turned back about the middle, and no further than the
+            // edge.
             let (dx, dy) = (x as f32 - middle, y as f32 - middle);
             let mut at_x = (middle + cos * dx + sin * dy).clamp(0.0, last);
             let at_y = (middle + cos * dy - sin * dx).clamp(0.0, last);
@@ -93,8 +95,14 @@ mod tests {
         assert_eq!(red(Change::NONE), [0, 10, 20, 30, 40, 50, 60, 70, 80]);
         assert_eq!(red(Change { flip: true, angle: 0.0 }), [20, 10, 0, 50, 40, 30, 80, 70, 60]);
         assert_eq!(red(Change { flip: false, angle: PI }), [80, 70, 60, 50, 40, 30, 20, 10, 0]);
-        assert_eq!(red(Change { flip: false, angle: FRAC_PI_2 }), [60, 30, 0, 70, 40, 10, 80, 50, 20]);
-        assert_eq!(red(Change { flip: true, angle: FRAC_PI_2 }), [80, 50, 20, 70, 40, 10, 60, 30, 0]);
+        assert_eq!(
+            red(Change { flip: false, angle: FRAC_PI_2 }),
+            [60, 30, 0, 70, 40, 10, 80, 50, 20]
+        );
+        assert_eq!(
+            red(Change { flip: true, angle: FRAC_PI_2 }),
+            [80, 50, 20, 70, 40, 10, 60, 30, 0]
+        );
     }
 
     #[test]
@@ -108,7 +116,8 @@ mod tests {
     #[test]
     fn changes_fill_their_range_and_stop_when_switched_off() {
         let mut rng = stream(1, Purpose::Augment, 0, 0);
-        let settings = Augmentation { enabled: true, horizontal_flip: true, rotation_degrees: 10.0 };
+        let settings =
+            Augmentation { enabled: true, horizontal_flip: true, rotation_degrees: 10.0 };
         let drawn: Vec<Change> = (0..1000).map(|_| Change::draw(&settings, &mut rng)).collect();
         let flips = drawn.iter().filter(|c| c.flip).count();
         let widest = drawn.iter().map(|c| c.angle.abs()).fold(0.0, f32::max).to_degrees();

@@ -17,15 +17,16 @@ use super::verified::Verified;
 /// Images between two looks at whether the work is to stop.
 const PORTION: usize = 1024;
 
-/// The images that cannot be read, by the names that people know. Decodes on all processors those that were not decoded
-/// without a fault before.
+/// The images that cannot be read, by the names that people know. Decodes on all processors those
+/// that were not decoded without a fault before.
 pub(super) fn bad_images(
     files: &Files,
     framing: &Framing,
     progress: &dyn Progress,
 ) -> Result<Vec<BadImage>, DataError> {
     let place = &files.place;
-    let named = |bad: &BadImage| BadImage { file: place.shown(&bad.file), reason: bad.reason.clone() };
+    let named =
+        |bad: &BadImage| BadImage { file: place.shown(&bad.file), reason: bad.reason.clone() };
     let mut bad: Vec<BadImage> = place.unreadable.iter().map(named).collect();
     let verified = Verified::load(place.cache.join("verified").join(key(files)));
     let mut is_fine: Vec<bool> =
@@ -58,7 +59,8 @@ pub(super) fn bad_images(
             break;
         }
     }
-    verified.save((0..files.len()).filter(|index| is_fine[*index]).map(|index| *files.content(index)));
+    verified
+        .save((0..files.len()).filter(|index| is_fine[*index]).map(|index| *files.content(index)));
     ended.map(|()| bad)
 }
 
@@ -82,8 +84,8 @@ pub(super) fn refuse(files: &Files, mut bad: Vec<BadImage>) -> Result<(), DataEr
 
 fn write(list: PathBuf, bad: &[BadImage], files: &Files) -> Option<PathBuf> {
     let lines: String = bad.iter().map(|bad| bad.line(&files.place.shown) + "\n").collect();
-    let written =
-        atomic::create_needless_folder(list.parent().unwrap_or(&list)).and_then(|()| fs::write(&list, lines));
+    let written = atomic::create_needless_folder(list.parent().unwrap_or(&list))
+        .and_then(|()| fs::write(&list, lines));
     written.is_ok().then_some(list)
 }
 

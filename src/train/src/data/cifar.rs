@@ -1,8 +1,10 @@
-//! CIFAR-10 and CIFAR-100 in their binary form (Krizhevsky 2009, <https://www.cs.toronto.edu/~kriz/cifar.html>).
+//! CIFAR-10 and CIFAR-100 in their binary form (Krizhevsky 2009,
+//! <https://www.cs.toronto.edu/~kriz/cifar.html>).
 //!
-//! A record is one label byte (CIFAR-100: a coarse one, then a fine one) and 32 x 32 pixels, plane by plane in
-//! R, G, B. The training files are read, out of the archive or out of the folder that it unpacks to; the test
-//! file is not. Archives of the same form with other images, counts or class names are read alike.
+//! A record is one label byte (CIFAR-100: a coarse one, then a fine one) and 32 x 32 pixels, plane
+//! by plane in R, G, B. The training files are read, out of the archive or out of the folder that
+//! it unpacks to; the test file is not. Archives of the same form with other images, counts or
+//! class names are read alike.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -172,7 +174,8 @@ fn decode(
     progress: &dyn Progress,
 ) -> Result<Content, DataError> {
     if files.batches.is_empty() {
-        let reason = format!("it holds no file {}*.bin; is it the binary version?", form.train_prefix);
+        let reason =
+            format!("it holds no file {}*.bin; is it the binary version?", form.train_prefix);
         return Err(DataError::archive(from, "its list of files", reason));
     }
     let mut digest = FieldDigest::new("cifar");
@@ -191,8 +194,9 @@ fn decode(
         let whole = bytes.len() / record * record;
         if whole != bytes.len() || bytes.is_empty() {
             let (at, left) = (format!("{name}, byte {whole}"), bytes.len() - whole);
-            let reason =
-                format!("{left} bytes are no whole record of {record}; the file is cut short or foreign");
+            let reason = format!(
+                "{left} bytes are no whole record of {record}; the file is cut short or foreign"
+            );
             return Err(DataError::archive(from, at, reason));
         }
         for (i, record_bytes) in bytes.chunks_exact(record).enumerate() {
@@ -200,8 +204,10 @@ fn decode(
             let class = usize::from(head[form.label_bytes - 1]);
             let Some(label) = label_of.get(class) else {
                 let at = format!("{name}, byte {}", i * record + form.label_bytes - 1);
-                let reason =
-                    format!("label {class} in record {i}, but there are {} classes", available.len());
+                let reason = format!(
+                    "label {class} in record {i}, but there are {} classes",
+                    available.len()
+                );
                 return Err(DataError::archive(from, at, reason));
             };
             if let Some(label) = label {
@@ -212,7 +218,12 @@ fn decode(
         done += bytes.len() / record;
         progress.decoded(done, total);
     }
-    check_no_class_is_empty(settings, from, &labels, chosen.iter().map(|class| available[*class].as_str()))?;
+    check_no_class_is_empty(
+        settings,
+        from,
+        &labels,
+        chosen.iter().map(|class| available[*class].as_str()),
+    )?;
     Ok(Content {
         class_names: chosen.iter().map(|class| available[*class].clone()).collect(),
         labels,
@@ -221,7 +232,8 @@ fn decode(
     })
 }
 
-/// A class that was asked for must have images; otherwise an archive need not fill every class that it names.
+/// A class that was asked for must have images; otherwise an archive need not fill every class that
+/// it names.
 fn check_no_class_is_empty<'a>(
     settings: &DatasetSettings,
     from: &Path,
@@ -246,11 +258,17 @@ fn check_no_class_is_empty<'a>(
 /// One name a line; names are there, differ, and are at most 256, as many as a byte can tell apart.
 fn class_names(form: &Form, from: &Path, file: Option<&[u8]>) -> Result<Vec<String>, DataError> {
     let Some(bytes) = file else {
-        tracing::warn!("{} has no {}; the usual class names are used", from.display(), form.names_file);
+        tracing::warn!(
+            "{} has no {}; the usual class names are used",
+            from.display(),
+            form.names_file
+        );
         return Ok(form.usual_names.iter().map(|name| name.to_string()).collect());
     };
     let refuse = |reason: &str| Err(DataError::archive(from, form.names_file, reason));
-    let Ok(text) = std::str::from_utf8(bytes) else { return refuse("its class names are not UTF-8 text") };
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return refuse("its class names are not UTF-8 text");
+    };
     let names: Vec<String> =
         text.lines().map(str::trim).filter(|n| !n.is_empty()).map(str::to_owned).collect();
     if names.is_empty() || names.len() > 256 {

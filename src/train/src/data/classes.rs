@@ -28,7 +28,8 @@ pub enum ClassSelection {
 }
 
 impl ClassSelection {
-    /// Refuses an empty list and a name that stands twice. Folders may differ in spelling only where `by_spelling`.
+    /// Refuses an empty list and a name that stands twice. Folders may differ in spelling only
+    /// where `by_spelling`.
     pub(crate) fn validate(&self, by_spelling: bool) -> Result<(), DataError> {
         let Self::Names(names) = self else { return Ok(()) };
         if names.is_empty() {
@@ -43,7 +44,10 @@ impl ClassSelection {
                 false => plain(earlier) == plain(name),
             };
             if names[..i].iter().any(alike) {
-                return Err(DataError::setting("classes", format!("{name} stands twice in the list")));
+                return Err(DataError::setting(
+                    "classes",
+                    format!("{name} stands twice in the list"),
+                ));
             }
         }
         Ok(())
@@ -71,11 +75,16 @@ pub(crate) fn known_count(settings: &DatasetSettings) -> Option<usize> {
     }
 }
 
-/// The positions in `available` of the wanted classes, in the order wanted; all when nothing is selected.
+/// The positions in `available` of the wanted classes, in the order wanted; all when nothing is
+/// selected.
 ///
-/// A name as it is spelled comes first. Else upper and lower case, spaces, `_` and `-` are alike, and a tree may go
-/// without its `_tree`. Accents may be written in one character or two: systems differ in that, and nobody sees it.
-pub(crate) fn select(wanted: Option<&ClassSelection>, available: &[String]) -> Result<Vec<usize>, DataError> {
+/// A name as it is spelled comes first. Else upper and lower case, spaces, `_` and `-` are alike,
+/// and a tree may go without its `_tree`. Accents may be written in one character or two: systems
+/// differ in that, and nobody sees it.
+pub(crate) fn select(
+    wanted: Option<&ClassSelection>,
+    available: &[String],
+) -> Result<Vec<usize>, DataError> {
     let Some(selection) = wanted else { return Ok((0..available.len()).collect()) };
     let mut chosen = Vec::new();
     for name in selection.names() {
@@ -95,13 +104,15 @@ fn find(name: &str, available: &[String]) -> Result<usize, DataError> {
     let alike: [&dyn Fn(&String) -> bool; 4] =
         [&|a| a == name, &|a| same(a, name), &|a| plain(a) == short, &|a| plain(a) == long];
     for is_meant in alike {
-        let found: Vec<usize> = (0..available.len()).filter(|at| is_meant(&available[*at])).collect();
+        let found: Vec<usize> =
+            (0..available.len()).filter(|at| is_meant(&available[*at])).collect();
         match found[..] {
             [] => {}
             [only] => return Ok(only),
             _ => {
                 let all: Vec<&str> = found.iter().map(|at| available[*at].as_str()).collect();
-                let reason = format!("`{name}` may be {}; write one of them as it is", all.join(" or "));
+                let reason =
+                    format!("`{name}` may be {}; write one of them as it is", all.join(" or "));
                 return Err(DataError::setting("classes", reason));
             }
         }
@@ -123,11 +134,17 @@ fn unknown(name: &str, available: &[String]) -> DataError {
     let (short, long) = (plain(name), plain(&format!("{name}_tree")));
     let distance =
         |a: &str| strsim::damerau_levenshtein(&short, a).min(strsim::damerau_levenshtein(&long, a));
-    let mut near: Vec<(usize, &String)> = available.iter().map(|a| (distance(&plain(a)), a)).collect();
+    let mut near: Vec<(usize, &String)> =
+        available.iter().map(|a| (distance(&plain(a)), a)).collect();
     near.sort();
-    let near: Vec<&str> =
-        near.iter().take_while(|(d, _)| *d <= 1 + name.len() / 4).take(3).map(|(_, a)| a.as_str()).collect();
-    let hint = if near.is_empty() { String::new() } else { format!(" (nearest: {})", near.join(", ")) };
+    let near: Vec<&str> = near
+        .iter()
+        .take_while(|(d, _)| *d <= 1 + name.len() / 4)
+        .take(3)
+        .map(|(_, a)| a.as_str())
+        .collect();
+    let hint =
+        if near.is_empty() { String::new() } else { format!(" (nearest: {})", near.join(", ")) };
     let more = match available.len().saturating_sub(TOLD) {
         0 => String::new(),
         more => format!(" and {more} more"),
@@ -214,7 +231,10 @@ mod tests {
         assert_eq!(parse(r#"["oak"]"#).unwrap(), names(&["oak"]));
         for wrong in [r#""oak""#, "3"] {
             let message = parse(wrong).unwrap_err().to_string();
-            assert!(message.contains("expected a list of class names, or the word `trees`"), "{message}");
+            assert!(
+                message.contains("expected a list of class names, or the word `trees`"),
+                "{message}"
+            );
         }
     }
 
@@ -232,9 +252,14 @@ mod tests {
         assert_eq!(select(Some(&names(&["a", "A"])), &folders).unwrap(), [1, 0]);
         assert_eq!(select(Some(&names(&["x_1", "x-1"])), &folders).unwrap(), [3, 2]);
         let message = select(Some(&names(&["x 1"])), &folders).unwrap_err().to_string();
-        assert!(message.contains("`x 1` may be x-1 or x_1; write one of them as it is"), "{message}");
+        assert!(
+            message.contains("`x 1` may be x-1 or x_1; write one of them as it is"),
+            "{message}"
+        );
         names(&["A", "a"]).validate(true).unwrap();
-        for (list, by_spelling) in [(["A", "a"], false), (["a", "a"], true), (["\u{c4}", "A\u{308}"], true)] {
+        for (list, by_spelling) in
+            [(["A", "a"], false), (["a", "a"], true), (["\u{c4}", "A\u{308}"], true)]
+        {
             let message = names(&list).validate(by_spelling).unwrap_err().to_string();
             assert!(message.contains("stands twice"), "{message}");
         }
@@ -243,7 +268,10 @@ mod tests {
     #[test]
     fn accents_may_be_written_in_one_character_or_two() {
         let folders = ["A\u{308} b", "野菜", "cafe\u{301}"].map(String::from);
-        assert_eq!(select(Some(&names(&["\u{c4} b", "野菜", "CAF\u{c9}"])), &folders).unwrap(), [0, 1, 2]);
+        assert_eq!(
+            select(Some(&names(&["\u{c4} b", "野菜", "CAF\u{c9}"])), &folders).unwrap(),
+            [0, 1, 2]
+        );
         let folders = ["\u{c4} b".to_owned()];
         assert_eq!(select(Some(&names(&["a\u{308}_b"])), &folders).unwrap(), [0]);
     }
@@ -262,7 +290,8 @@ mod tests {
             message,
             "failed to accept `classes`: no class `mapel` (nearest: maple_tree); there are: apple, maple_tree, oak_tree"
         );
-        let twice = select(Some(&names(&["oak", "oak_tree"])), &available()).unwrap_err().to_string();
+        let twice =
+            select(Some(&names(&["oak", "oak_tree"])), &available()).unwrap_err().to_string();
         assert!(twice.contains("oak_tree stands twice"));
     }
 }

@@ -1,10 +1,12 @@
 //! What a data set is made of, for a plan: its digest and its counts, without decoding an image.
 //!
-//! Drawn sets are decided by their settings. Of a folder every file is looked at, and read only if it changed. Archives
-//! are read once, and then again only if they changed. What is not there and may be downloaded is not known yet.
+//! Drawn sets are decided by their settings. Of a folder every file is looked at, and read only if
+//! it changed. Archives are read once, and then again only if they changed. What is not there and
+//! may be downloaded is not known yet.
 //!
-//! What was seen is kept in the project's cache folder: a note for each data set, and for each digest a list of the
-//! files, so that a change can be told in words. Nothing there decides a result.
+//! What was seen is kept in the project's cache folder: a note for each data set, and for each
+//! digest a list of the files, so that a change can be told in words. Nothing there decides a
+//! result.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -57,12 +59,14 @@ impl Seen {
 #[derive(Serialize, Deserialize)]
 struct Note {
     seen: Seen,
-    /// The files that it was read from, where those are few; none if they may change without a new time.
+    /// The files that it was read from, where those are few; none if they may change without a new
+    /// time.
     files: Vec<(PathBuf, Stamp)>,
 }
 
-/// Paths and patterns that a data set is read from, as its `root` has them. Of an `image_folder` the class folders and the
-/// images in the places that are read: other files beside them are none of its business.
+/// Paths and patterns that a data set is read from, as its `root` has them. Of an `image_folder`
+/// the class folders and the images in the places that are read: other files beside them are none
+/// of its business.
 pub fn paths(settings: &DatasetSettings) -> Vec<PathBuf> {
     let root = &settings.root;
     match settings.source {
@@ -78,18 +82,21 @@ pub fn paths(settings: &DatasetSettings) -> Vec<PathBuf> {
             let classes = names.iter().map(|name| root.join(name));
             let flat = EXTENSIONS.iter().map(|extension| root.join(format!("*.{extension}")));
             let deep = settings.recursive.then(|| root.join("**").join("*"));
-            let is_zip = root.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip"));
+            let is_zip =
+                root.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip"));
             let zip = is_zip.then(|| root.clone());
             classes.chain([root.join("*").join("*")]).chain(flat).chain(deep).chain(zip).collect()
         }
     }
 }
 
-/// What the data set that `settings` describe is made of now; a relative `root` starts at `project`. Downloads and
-/// unpacks nothing: `None` if it has to be first. `as_last_seen` takes what was last seen for it, if it was seen.
+/// What the data set that `settings` describe is made of now; a relative `root` starts at
+/// `project`. Downloads and unpacks nothing: `None` if it has to be first. `as_last_seen` takes
+/// what was last seen for it, if it was seen.
 ///
 /// # Errors
-/// Data that is missing and may not be downloaded, and what [`Dataset::open`] fails on before it decodes a photo.
+/// Data that is missing and may not be downloaded, and what [`Dataset::open`] fails on before it
+/// decodes a photo.
 pub fn look(
     settings: &DatasetSettings,
     project: &Path,
@@ -170,7 +177,8 @@ fn archives(settings: &DatasetSettings, root: &Path) -> Vec<(PathBuf, Stamp)> {
         Source::Cifar100 => cifar::files(&cifar::CIFAR100, root),
         _ => Vec::new(),
     };
-    let stamp = |path: PathBuf| fs::metadata(&path).ok().map(|metadata| (path, Stamp::of(&metadata)));
+    let stamp =
+        |path: PathBuf| fs::metadata(&path).ok().map(|metadata| (path, Stamp::of(&metadata)));
     files.into_iter().filter_map(stamp).collect()
 }
 
@@ -209,8 +217,8 @@ fn thin(folder: &Path) {
 /// Bytes of a content digest that are kept: enough to tell files apart.
 const KEPT: usize = 8;
 
-/// For each file the beginning of its digest (8 bytes), the length of its name (4, little-endian) and the name; at the
-/// end the CRC-32C of all before it (4).
+/// For each file the beginning of its digest (8 bytes), the length of its name (4, little-endian)
+/// and the name; at the end the CRC-32C of all before it (4).
 fn list_bytes(files: &[Listed]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (name, digest) in files {
@@ -236,7 +244,8 @@ fn files_of(bytes: &[u8]) -> Option<BTreeMap<&[u8], &[u8]>> {
     whole.then_some(files)
 }
 
-/// What is different from the data set that a run was trained on, such as `34 images instead of 9: 25 added`.
+/// What is different from the data set that a run was trained on, such as `34 images instead of 9:
+/// 25 added`.
 pub(crate) fn in_words(project: &Path, old: &DatasetRecord, new: &Seen) -> String {
     let before = old.train_images + old.validation_images;
     let mut details = Vec::new();
@@ -253,11 +262,14 @@ pub(crate) fn in_words(project: &Path, old: &DatasetRecord, new: &Seen) -> Strin
             (now.keys().filter(|name| !then.contains_key(*name)).count(), "added"),
             (then.keys().filter(|name| !now.contains_key(*name)).count(), "removed"),
             (
-                now.iter().filter(|(name, digest)| then.get(*name).is_some_and(|d| d != *digest)).count(),
+                now.iter()
+                    .filter(|(name, digest)| then.get(*name).is_some_and(|d| d != *digest))
+                    .count(),
                 "replaced",
             ),
         ];
-        details.extend(counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")));
+        details
+            .extend(counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")));
     }
     let plural = if new.images == 1 { "" } else { "s" };
     let counts = match new.images == before {
@@ -350,7 +362,10 @@ mod tests {
         let second = project.look(false);
         assert_ne!(second.digest, first.digest);
         assert_eq!(project.look(true), second);
-        assert!(!project.0.path().join(".pipe/cache/images").exists(), "no image is decoded for it");
+        assert!(
+            !project.0.path().join(".pipe/cache/images").exists(),
+            "no image is decoded for it"
+        );
     }
 
     #[test]
@@ -362,11 +377,20 @@ mod tests {
         project.put("a/4.png", "more");
         fs::remove_file(project.0.path().join("data/a/1.png")).unwrap();
         let second = project.look(false);
-        assert_eq!(project.words(&first, &second), "4 images instead of 3: 2 added, 1 removed, 1 replaced");
-        assert_eq!(project.words(&second, &first), "3 images instead of 4: 1 added, 2 removed, 1 replaced");
+        assert_eq!(
+            project.words(&first, &second),
+            "4 images instead of 3: 2 added, 1 removed, 1 replaced"
+        );
+        assert_eq!(
+            project.words(&second, &first),
+            "3 images instead of 4: 1 added, 2 removed, 1 replaced"
+        );
         fs::remove_dir_all(project.0.path().join("data/b")).unwrap();
         let third = project.look(false);
-        assert_eq!(project.words(&second, &third), "3 images instead of 4: class b is gone, 1 removed");
+        assert_eq!(
+            project.words(&second, &third),
+            "3 images instead of 4: class b is gone, 1 removed"
+        );
         fs::remove_dir_all(folder(project.0.path())).unwrap();
         assert_eq!(
             project.words(&first, &third),
@@ -383,6 +407,9 @@ mod tests {
             project.look(false);
         }
         let lists = fs::read_dir(folder(project.0.path())).unwrap().flatten().map(|e| e.path());
-        assert_eq!(lists.filter(|path| path.extension().is_some_and(|e| e == "files")).count(), LISTS);
+        assert_eq!(
+            lists.filter(|path| path.extension().is_some_and(|e| e == "files")).count(),
+            LISTS
+        );
     }
 }

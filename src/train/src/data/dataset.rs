@@ -1,4 +1,5 @@
-//! An opened data set: its classes, its images, which of them train and which validate, and a digest of it all.
+//! An opened data set: its classes, its images, which of them train and which validate, and a
+//! digest of it all.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -17,7 +18,8 @@ use super::settings::{Augmentation, DatasetSettings, Source};
 use super::split::{Split, split};
 use super::{check, cifar, classes, folder, imagenette, shapes, trees};
 
-/// What a source delivers: the wanted classes only, labels counted from 0 in the order of `class_names`.
+/// What a source delivers: the wanted classes only, labels counted from 0 in the order of
+/// `class_names`.
 pub(crate) struct Content {
     pub class_names: Vec<String>,
     pub labels: Vec<u32>,
@@ -48,12 +50,12 @@ pub struct ClassCount {
 }
 
 impl Dataset {
-    /// Opens the data set that `settings` describe; a relative `root` starts at `project`. Downloads and unpacks
-    /// what is missing, if `settings.download` allows it.
+    /// Opens the data set that `settings` describe; a relative `root` starts at `project`.
+    /// Downloads and unpacks what is missing, if `settings.download` allows it.
     ///
-    /// Fails on a setting out of range, on data that is missing, and on archives that are truncated or foreign.
-    /// A folder's images are decoded when first used: [`Dataset::check_images`] does so for all of them. What was
-    /// read and decoded once is kept in the project's `.pipe/cache`.
+    /// Fails on a setting out of range, on data that is missing, and on archives that are truncated
+    /// or foreign. A folder's images are decoded when first used: [`Dataset::check_images`] does so
+    /// for all of them. What was read and decoded once is kept in the project's `.pipe/cache`.
     pub fn open(
         settings: &DatasetSettings,
         project: &Path,
@@ -71,7 +73,8 @@ impl Dataset {
             Source::ImageFolder => folder::open(settings, &root, &cache, progress)?,
         };
         let class_count = content.class_names.len();
-        let (train, validation) = split(&content.labels, class_count, settings.val_split, settings.seed);
+        let (train, validation) =
+            split(&content.labels, class_count, settings.val_split, settings.seed);
         let digest = digest_of(settings, &content.class_names, &content.digest);
         Ok(Self {
             source: settings.source,
@@ -104,9 +107,9 @@ impl Dataset {
         &self.augmentation
     }
 
-    /// SHA-256, in hexadecimal, over what decides the images: the content of the files read, or the drawing's
-    /// version and parameters; and the classes and the image size. The same data in an archive and unpacked,
-    /// here and on another machine, has the same digest.
+    /// SHA-256, in hexadecimal, over what decides the images: the content of the files read, or the
+    /// drawing's version and parameters; and the classes and the image size. The same data in an
+    /// archive and unpacked, here and on another machine, has the same digest.
     pub fn digest(&self) -> &str {
         &self.digest
     }
@@ -132,7 +135,8 @@ impl Dataset {
         self.labels[index]
     }
 
-    /// Image `index` as RGB bytes `[image_size, image_size, 3]`. Fails when its file cannot be read or decoded.
+    /// Image `index` as RGB bytes `[image_size, image_size, 3]`. Fails when its file cannot be read
+    /// or decoded.
     pub fn image(&self, index: usize) -> Result<Cow<'_, [u8]>, DataError> {
         self.images.get(index, &self.framing)
     }
@@ -146,12 +150,14 @@ impl Dataset {
         counts
     }
 
-    /// Classes that `val_split` left without a training image; the ones without any image are among them.
+    /// Classes that `val_split` left without a training image; the ones without any image are among
+    /// them.
     pub fn classes_without_training(&self) -> Vec<String> {
         self.counts().into_iter().filter(|class| class.train == 0).map(|class| class.name).collect()
     }
 
-    /// What lies in the folder and is no image of the data set; nothing for sources that hold their images in memory.
+    /// What lies in the folder and is no image of the data set; nothing for sources that hold their
+    /// images in memory.
     pub fn passed_over(&self) -> PassedOver {
         match &self.images {
             Images::Files(files) => files.place.passed_over.clone(),
@@ -159,8 +165,9 @@ impl Dataset {
         }
     }
 
-    /// The images that cannot be read, each with its reason. Decodes on all processors every file that was not decoded
-    /// without a fault before; nothing to do for sources that hold their images in memory.
+    /// The images that cannot be read, each with its reason. Decodes on all processors every file
+    /// that was not decoded without a fault before; nothing to do for sources that hold their
+    /// images in memory.
     ///
     /// # Errors
     /// A file that changed since the data set was opened, and [`DataError::Stopped`].
@@ -189,8 +196,11 @@ fn digest_of(settings: &DatasetSettings, class_names: &[String], content: &str) 
     digest.finish()
 }
 
-/// Classes and [`Dataset::digest`] of a set that the program draws, without drawing it; `None` for any other.
-pub(super) fn of_drawn(settings: &DatasetSettings) -> Result<Option<(Vec<String>, String)>, DataError> {
+/// Classes and [`Dataset::digest`] of a set that the program draws, without drawing it; `None` for
+/// any other.
+pub(super) fn of_drawn(
+    settings: &DatasetSettings,
+) -> Result<Option<(Vec<String>, String)>, DataError> {
     let drawn = match settings.source {
         Source::Shapes => &SHAPES,
         Source::Trees => &TREES,
@@ -205,7 +215,13 @@ pub(super) fn of_drawn(settings: &DatasetSettings) -> Result<Option<(Vec<String>
 type Draw = fn(u64, usize, usize, usize) -> RgbImage;
 
 /// `count` images in parallel; image `i` is of class `classes[i % classes.len()]`.
-pub(super) fn draw_all(draw: Draw, seed: u64, count: usize, classes: &[usize], size: usize) -> Vec<RgbImage> {
+pub(super) fn draw_all(
+    draw: Draw,
+    seed: u64,
+    count: usize,
+    classes: &[usize],
+    size: usize,
+) -> Vec<RgbImage> {
     (0..count).into_par_iter().map(|i| draw(seed, i, classes[i % classes.len()], size)).collect()
 }
 
@@ -249,7 +265,11 @@ impl Drawn {
     }
 }
 
-fn draw(drawn: &Drawn, settings: &DatasetSettings, progress: &dyn Progress) -> Result<Content, DataError> {
+fn draw(
+    drawn: &Drawn,
+    settings: &DatasetSettings,
+    progress: &dyn Progress,
+) -> Result<Content, DataError> {
     let (class_names, chosen) = drawn.chosen(settings)?;
     let (count, size) = (settings.num_images, settings.image_size);
     let images = draw_all(drawn.draw, settings.seed, count, &chosen, size);

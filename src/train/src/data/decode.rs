@@ -1,4 +1,5 @@
-//! From a file of JPEG, PNG, WebP, GIF, BMP or TIFF to square RGB bytes. Of several frames the first is taken.
+//! From a file of JPEG, PNG, WebP, GIF, BMP or TIFF to square RGB bytes. Of several frames the
+//! first is taken.
 //!
 //! A JPEG that ends early is refused: decoders fill the missing part with grey and say nothing.
 
@@ -10,7 +11,8 @@ use pipe_engine::kind::panic_message;
 
 use super::framing::{Colour, Framing};
 
-/// Longest side and most pixels of an image that is read. A header of a few bytes can promise terabytes.
+/// Longest side and most pixels of an image that is read. A header of a few bytes can promise
+/// terabytes.
 const MAX_SIDE: u32 = 32_768;
 const MAX_PIXELS: u64 = 100_000_000;
 
@@ -23,8 +25,8 @@ const FORMATS: [ImageFormat; 6] = [
     ImageFormat::Tiff,
 ];
 
-/// Decodes the content of an image file: RGB `[size, size, 3]`, upright as its EXIF says, over the background where it
-/// is transparent. The error says what is wrong with it.
+/// Decodes the content of an image file: RGB `[size, size, 3]`, upright as its EXIF says, over the
+/// background where it is transparent. The error says what is wrong with it.
 pub(crate) fn square(bytes: &[u8], framing: &Framing) -> Result<Box<[u8]>, String> {
     Ok(framing.square(&decode(bytes, framing.background)?))
 }
@@ -39,12 +41,14 @@ fn decode(bytes: &[u8], background: Colour) -> Result<RgbImage, String> {
         check_jpeg_end(bytes)?;
     }
     // Decoders are many and old formats odd: one that gives up ends no check of a million files.
-    catch_unwind(AssertUnwindSafe(|| upright(bytes, background)))
-        .unwrap_or_else(|panic| Err(format!("its decoder gave up: {}", panic_message(panic.as_ref()))))
+    catch_unwind(AssertUnwindSafe(|| upright(bytes, background))).unwrap_or_else(|panic| {
+        Err(format!("its decoder gave up: {}", panic_message(panic.as_ref())))
+    })
 }
 
 fn upright(bytes: &[u8], background: Colour) -> Result<RgbImage, String> {
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
+    let reader =
+        ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
     if !reader.format().is_some_and(|format| FORMATS.contains(&format)) {
         return Err(instead(bytes).into());
     }
@@ -69,8 +73,9 @@ fn upright(bytes: &[u8], background: Colour) -> Result<RgbImage, String> {
 
 /// What a file is that is no image of a format that is read.
 fn instead(bytes: &[u8]) -> &'static str {
-    let begins =
-        |with: &str| bytes.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with.as_bytes()));
+    let begins = |with: &str| {
+        bytes.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with.as_bytes()))
+    };
     if bytes.is_empty() {
         "it is empty"
     } else if bytes.iter().take(1 << 12).all(|byte| *byte == 0) {
@@ -102,7 +107,8 @@ fn check_jpeg_end(bytes: &[u8]) -> Result<(), String> {
     let byte = |at: usize| bytes.get(at).copied().ok_or_else(|| cut(bytes.len()));
     let mut at = 2;
     loop {
-        // Between segments there may be fill bytes; in coded data, FF 00 is a byte and FF D0 to D7 a restart.
+        // Between segments there may be fill bytes; in coded data, FF 00 is a byte and FF D0 to D7
+        // a restart.
         while byte(at)? != 0xff || matches!(byte(at + 1)?, 0x00 | 0xff | 0xd0..=0xd7) {
             at += 1;
         }
@@ -130,7 +136,11 @@ mod tests {
     #[test]
     fn whole_images_decode_in_every_format() {
         for format in FORMATS {
-            assert_eq!(decode(&encoded(format), WHITE).unwrap().dimensions(), (40, 24), "{format:?}");
+            assert_eq!(
+                decode(&encoded(format), WHITE).unwrap().dimensions(),
+                (40, 24),
+                "{format:?}"
+            );
         }
     }
 
@@ -156,7 +166,11 @@ mod tests {
                 let mut damaged = whole.clone();
                 damaged[at] ^= 0xff;
                 if let Ok(image) = decode(&damaged, WHITE) {
-                    assert_eq!(Framing::new(8).square(&image).len(), 3 * 8 * 8, "{format:?} at {at}");
+                    assert_eq!(
+                        Framing::new(8).square(&image).len(),
+                        3 * 8 * 8,
+                        "{format:?} at {at}"
+                    );
                 }
             }
         }
@@ -189,7 +203,8 @@ mod tests {
 
     #[test]
     fn transparency_shows_the_background() {
-        let clear = DynamicImage::ImageRgba8(image::RgbaImage::from_pixel(1, 1, image::Rgba([0, 0, 0, 0])));
+        let clear =
+            DynamicImage::ImageRgba8(image::RgbaImage::from_pixel(1, 1, image::Rgba([0, 0, 0, 0])));
         assert_eq!(over(&clear, WHITE).get_pixel(0, 0).0, [255, 255, 255]);
         assert_eq!(over(&clear, Colour([7, 8, 9])).get_pixel(0, 0).0, [7, 8, 9]);
     }

@@ -1,12 +1,13 @@
-//! Decoded images of a folder, kept in a file of the project's cache folder: decoding and resizing a photo takes a
-//! hundred times as long as reading its few kilobytes back.
+//! Decoded images of a folder, kept in a file of the project's cache folder: decoding and resizing
+//! a photo takes a hundred times as long as reading its few kilobytes back.
 //!
-//! A slot for each image, in their order: its pixels, the SHA-256 of the file they were decoded from, and the CRC-32C of
-//! both (4 bytes, little-endian). So a slot is believed only if it was written whole and for this content: the file
-//! needs no lock, several processes may use it, and damage costs one more decoding.
+//! A slot for each image, in their order: its pixels, the SHA-256 of the file they were decoded
+//! from, and the CRC-32C of both (4 bytes, little-endian). So a slot is believed only if it was
+//! written whole and for this content: the file needs no lock, several processes may use it, and
+//! damage costs one more decoding.
 //!
-//! Slots are read with positioned reads rather than through a memory map: to read a map of a file that somebody cuts
-//! short ends the process.
+//! Slots are read with positioned reads rather than through a memory map: to read a map of a file
+//! that somebody cuts short ends the process.
 
 use std::fs::File;
 use std::io;
@@ -30,8 +31,8 @@ pub(crate) struct Decoded {
 }
 
 impl Decoded {
-    /// The cache `path` for `count` images of `image` bytes. `None`, and a line in the log, if it cannot be opened, or
-    /// if what is missing would take more than half of the room on the disk.
+    /// The cache `path` for `count` images of `image` bytes. `None`, and a line in the log, if it
+    /// cannot be opened, or if what is missing would take more than half of the room on the disk.
     pub fn open(path: PathBuf, count: usize, image: usize) -> Option<Self> {
         match open(&path) {
             Ok(file) => {

@@ -1,4 +1,5 @@
-//! Content digests: SHA-256 over labelled fields, so that two different lists of fields never look alike.
+//! Content digests: SHA-256 over labelled fields, so that two different lists of fields never look
+//! alike.
 
 pub(crate) use pipe_engine::identity::hex;
 use sha2::{Digest, Sha256};

@@ -1,4 +1,5 @@
-//! Getting one file over HTTP(S): resumed, checked, put in place whole or not at all. Knows nothing of archives.
+//! Getting one file over HTTP(S): resumed, checked, put in place whole or not at all. Knows nothing
+//! of archives.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -15,17 +16,24 @@ use super::error::DataError;
 use super::lock;
 use super::progress::Progress;
 
-/// How many broken connections a download survives; each must have brought it further than all before.
+/// How many broken connections a download survives; each must have brought it further than all
+/// before.
 const MAX_RESUMES: usize = 100;
 /// A connection that brings nothing for this long is given up.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// Gets `url` to `target`, unless `target` is already there.
 ///
-/// The bytes go to `NAME.part` beside the target, which a later call goes on with (HTTP `Range`, RFC 9110 section
-/// 14); after the check against `md5` (32 hexadecimal digits) the file is synced and renamed. Of two processes,
-/// one waits for the other. A checksum that is wrong even for a download from the start leaves nothing behind.
-pub fn fetch(url: &str, target: &Path, md5: Option<&str>, progress: &dyn Progress) -> Result<(), DataError> {
+/// The bytes go to `NAME.part` beside the target, which a later call goes on with (HTTP `Range`,
+/// RFC 9110 section 14); after the check against `md5` (32 hexadecimal digits) the file is synced
+/// and renamed. Of two processes, one waits for the other. A checksum that is wrong even for a
+/// download from the start leaves nothing behind.
+pub fn fetch(
+    url: &str,
+    target: &Path,
+    md5: Option<&str>,
+    progress: &dyn Progress,
+) -> Result<(), DataError> {
     if target.exists() {
         return Ok(());
     }
@@ -46,7 +54,10 @@ pub fn fetch(url: &str, target: &Path, md5: Option<&str>, progress: &dyn Progres
             Some(expected) if download.has(expected) => return download.put_in_place(),
             Some(_) if resumed => {
                 // The bytes of an earlier call may be of another version of the file.
-                tracing::warn!("{} does not fit the part that was there; starting over", target.display());
+                tracing::warn!(
+                    "{} does not fit the part that was there; starting over",
+                    target.display()
+                );
                 resumed = false;
                 download.restart()?;
             }
@@ -94,8 +105,13 @@ impl<'a> Download<'a> {
     ) -> Result<Self, DataError> {
         let part = target.with_file_name(format!("{name}.part"));
         let error = |e| DataError::io("open", &part)(e);
-        let file =
-            File::options().create(true).truncate(false).read(true).write(true).open(&part).map_err(error)?;
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&part)
+            .map_err(error)?;
         // Archives come as they are: compressing them again would only break resuming.
         let agent: Agent = Agent::config_builder()
             .accept_encoding("identity")
@@ -153,9 +169,15 @@ impl<'a> Download<'a> {
         for _ in 0..MAX_RESUMES {
             match self.request()? {
                 Outcome::Complete => return Ok(()),
-                Outcome::Broken(reason) if self.written <= furthest => return Err(self.failed(reason)),
+                Outcome::Broken(reason) if self.written <= furthest => {
+                    return Err(self.failed(reason));
+                }
                 Outcome::Broken(reason) => {
-                    tracing::warn!("{} stopped at byte {}: {reason}; going on", self.name, self.written);
+                    tracing::warn!(
+                        "{} stopped at byte {}: {reason}; going on",
+                        self.name,
+                        self.written
+                    );
                     furthest = self.written;
                 }
             }
@@ -169,12 +191,14 @@ impl<'a> Download<'a> {
             request = request.header(header::RANGE, format!("bytes={}-", self.written));
         }
         let mut response = request.call().map_err(|e| self.failed(e.to_string()))?;
-        let content_range = response.headers().get(header::CONTENT_RANGE).and_then(|v| v.to_str().ok());
+        let content_range =
+            response.headers().get(header::CONTENT_RANGE).and_then(|v| v.to_str().ok());
         match response.status() {
             StatusCode::PARTIAL_CONTENT if starts_at(content_range, self.written) => {}
             StatusCode::OK => self.restart()?, // the server does not resume, or there was nothing to resume
             StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if self.written > 0 => {
-                // The part is whole already, or longer than the file: the checksum of a fresh start decides.
+                // The part is whole already, or longer than the file: the checksum of a fresh start
+                // decides.
                 self.restart()?;
                 return self.request();
             }

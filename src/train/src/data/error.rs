@@ -95,7 +95,8 @@ impl BadImage {
 const TOLD: usize = 10;
 
 fn of_many(root: &Path, bad: &[BadImage], total: usize, list: Option<&Path>) -> String {
-    let mut text = format!("failed to decode {} of {total} images in {}:", bad.len(), root.display());
+    let mut text =
+        format!("failed to decode {} of {total} images in {}:", bad.len(), root.display());
     for image in bad.iter().take(TOLD) {
         text.push_str("\n  ");
         text.push_str(&image.line(root));

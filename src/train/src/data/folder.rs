@@ -1,4 +1,5 @@
-//! Folders of images and zip files of them: one folder for each class with image files in it, or all in one.
+//! Folders of images and zip files of them: one folder for each class with image files in it, or
+//! all in one.
 
 use std::ffi::OsStr;
 use std::io;
@@ -20,8 +21,9 @@ use super::settings::DatasetSettings;
 use super::unzip;
 use super::walk::{self, Found};
 
-/// Opens a folder or zip file. Classes and files are in the order of their names; what is no image of a class is passed
-/// over and counted. `cache` is the project's folder of what can be made again.
+/// Opens a folder or zip file. Classes and files are in the order of their names; what is no image
+/// of a class is passed over and counted. `cache` is the project's folder of what can be made
+/// again.
 pub(crate) fn open(
     settings: &DatasetSettings,
     root: &Path,
@@ -151,7 +153,8 @@ fn find(class: &Class, root: &Path, recursive: bool) -> Result<Found, DataError>
 
 /// What the index of a class's files goes by: no two lists of files have the same.
 fn key(class: &Class, recursive: bool) -> Result<PathBuf, DataError> {
-    let folder = class.folder.canonicalize().map_err(DataError::io("open the folder", &class.folder))?;
+    let folder =
+        class.folder.canonicalize().map_err(DataError::io("open the folder", &class.folder))?;
     Ok(match (&class.images, recursive) {
         (Some(_), _) => folder.join("class").join(&class.name).join("*"),
         (None, true) => folder.join("**"),
@@ -190,16 +193,19 @@ fn refuse_empty(root: &Path, classes: &[&Class], found: &[Found]) -> Result<(), 
         .filter(|(_, found)| found.images.is_empty() && found.bad.is_empty())
         .collect();
     let Some((first, of_first)) = empty.first() else { return Ok(()) };
-    let deeper =
-        empty.iter().any(|(_, found)| found.passed.iter().any(|(k, _)| *k == PassedKind::DeeperFolder));
+    let deeper = empty
+        .iter()
+        .any(|(_, found)| found.passed.iter().any(|(k, _)| *k == PassedKind::DeeperFolder));
     let or = if deeper { "; `recursive: true` reads deeper folders" } else { "" };
     if empty.len() == 1 {
         let path = match first.folder.strip_prefix(root) {
             Ok(_) => first.folder.clone(),
             Err(_) => root.join(&first.name),
         };
-        let reason =
-            format!("it holds no image{}; add images or remove the folder{or}", instead(&of_first.passed));
+        let reason = format!(
+            "it holds no image{}; add images or remove the folder{or}",
+            instead(&of_first.passed)
+        );
         return Err(DataError::folder(&path, reason));
     }
     let names: Vec<&str> = empty.iter().take(10).map(|(class, _)| class.name.as_str()).collect();

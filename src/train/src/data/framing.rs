@@ -1,4 +1,5 @@
-//! How an image of any shape becomes a square: what is cut, what is filled in, and with which colour.
+//! How an image of any shape becomes a square: what is cut, what is filled in, and with which
+//! colour.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +12,15 @@ use serde::ser::{Serialize, Serializer};
 
 /// How an image becomes a square.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Default,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Fit {
@@ -39,7 +48,8 @@ impl Framing {
         Self { size, fit: Fit::default(), background: Colour::default() }
     }
 
-    /// What tells this framing from the one of the same size with the defaults: nothing for that one.
+    /// What tells this framing from the one of the same size with the defaults: nothing for that
+    /// one.
     pub fn fields(&self) -> Vec<[u8; 4]> {
         if *self == Self::new(self.size) {
             return Vec::new();
@@ -60,16 +70,24 @@ impl Framing {
             Fit::Squash => resized(image, (0, 0, width, height), (size, size)),
             Fit::Pad => {
                 let longest = u64::from(width.max(height));
-                let scaled =
-                    |side: u32| ((u64::from(side) * u64::from(size) + longest / 2) / longest).max(1) as u32;
+                let scaled = |side: u32| {
+                    ((u64::from(side) * u64::from(size) + longest / 2) / longest).max(1) as u32
+                };
                 let (w, h) = (scaled(width), scaled(height));
-                let Some(inner) =
-                    RgbImage::from_raw(w, h, resized(image, (0, 0, width, height), (w, h)).into_vec())
-                else {
+                let Some(inner) = RgbImage::from_raw(
+                    w,
+                    h,
+                    resized(image, (0, 0, width, height), (w, h)).into_vec(),
+                ) else {
                     return Box::default();
                 };
                 let mut square = RgbImage::from_pixel(size, size, Rgb(self.background.0));
-                imageops::replace(&mut square, &inner, ((size - w) / 2).into(), ((size - h) / 2).into());
+                imageops::replace(
+                    &mut square,
+                    &inner,
+                    ((size - w) / 2).into(),
+                    ((size - h) / 2).into(),
+                );
                 square.into_raw().into_boxed_slice()
             }
         }
@@ -107,7 +125,8 @@ impl Colour {
         if !digits.chars().all(|c| c.is_ascii_hexdigit()) {
             return None;
         }
-        let part = |at: usize, length: usize| u8::from_str_radix(digits.get(at..at + length)?, 16).ok();
+        let part =
+            |at: usize, length: usize| u8::from_str_radix(digits.get(at..at + length)?, 16).ok();
         match digits.len() {
             6 => Some(Self([part(0, 2)?, part(2, 2)?, part(4, 2)?])),
             3 => Some(Self([17 * part(0, 1)?, 17 * part(1, 1)?, 17 * part(2, 1)?])),
@@ -217,7 +236,11 @@ mod tests {
         assert_eq!(pixel(&square, 30, 15, 19), RED);
         assert_eq!(pixel(&square, 30, 15, 20), [1, 2, 3]);
         let line = RgbImage::from_pixel(5000, 1, Rgb(RED));
-        assert_eq!(Framing { size: 16, ..framing }.square(&line).len(), 3 * 16 * 16, "a line keeps a row");
+        assert_eq!(
+            Framing { size: 16, ..framing }.square(&line).len(),
+            3 * 16 * 16,
+            "a line keeps a row"
+        );
     }
 
     #[test]
@@ -239,7 +262,9 @@ mod tests {
             assert_eq!(parse(text).unwrap(), Colour(colour), "{text}");
         }
         // YAML reads an unquoted # as a comment: that is null.
-        for text in [r#""ff0000""#, r##""#ff00""##, r##""#é0""##, "[1, 2]", "[1, 2, 300]", "null", "7"] {
+        for text in
+            [r#""ff0000""#, r##""#ff00""##, r##""#é0""##, "[1, 2]", "[1, 2, 300]", "null", "7"]
+        {
             let message = parse(text).unwrap_err().to_string();
             assert!(message.contains("in quotes") || message.contains("u8"), "{text}: {message}");
         }

@@ -1,4 +1,5 @@
-//! Imagenette (fast.ai): ten easily told classes of ImageNet, in the version with a shorter side of 160 pixels.
+//! Imagenette (fast.ai): ten easily told classes of ImageNet, in the version with a shorter side of
+//! 160 pixels.
 
 use std::path::Path;
 
@@ -58,7 +59,8 @@ pub(crate) fn open(
         }
     }
     unpack::tidy(&folder)?;
-    let name =
-        |folder: &str| NAMES.iter().find(|(id, _)| *id == folder).map_or(folder, |(_, name)| name).to_owned();
+    let name = |folder: &str| {
+        NAMES.iter().find(|(id, _)| *id == folder).map_or(folder, |(_, name)| name).to_owned()
+    };
     folder::read(settings, &folder.join("train"), cache, progress, name)
 }

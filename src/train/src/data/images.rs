@@ -120,7 +120,8 @@ impl Files {
             return Ok(pixels);
         }
         let bytes = self.read(folder, place)?;
-        let pixels = decode::square(&bytes, framing).map_err(|reason| self.bad(folder, place, reason))?;
+        let pixels =
+            decode::square(&bytes, framing).map_err(|reason| self.bad(folder, place, reason))?;
         if let Some(decoded) = self.decoded() {
             decoded.put(index, content, &pixels);
         }
@@ -151,7 +152,10 @@ impl Files {
     }
 
     fn bad(&self, folder: &Folder, place: usize, reason: String) -> DataError {
-        DataError::Image { file: self.place.shown(&folder.path.join(&*folder.names[place])), reason }
+        DataError::Image {
+            file: self.place.shown(&folder.path.join(&*folder.names[place])),
+            reason,
+        }
     }
 }
 
@@ -166,8 +170,9 @@ impl Place {
 }
 
 impl Images {
-    /// Image `index` as RGB bytes `[size, size, 3]`; `framing` must be the same in every call. Fails if a file cannot be
-    /// read or decoded, or is not what it was when the data set was opened.
+    /// Image `index` as RGB bytes `[size, size, 3]`; `framing` must be the same in every call.
+    /// Fails if a file cannot be read or decoded, or is not what it was when the data set was
+    /// opened.
     pub fn get(&self, index: usize, framing: &Framing) -> Result<Cow<'_, [u8]>, DataError> {
         match self {
             Self::Memory(images) if images[index].width() as usize == framing.size => {

@@ -1,12 +1,12 @@
-//! What is known of the files of a folder since they were last read, so that a file is read again only when its size
-//! or one of its times changed.
+//! What is known of the files of a folder since they were last read, so that a file is read again
+//! only when its size or one of its times changed.
 //!
-//! An index is a file in the project's cache folder. Losing it costs time and nothing else: one that is damaged, from
-//! another version or not writable is as good as none.
+//! An index is a file in the project's cache folder. Losing it costs time and nothing else: one
+//! that is damaged, from another version or not writable is as good as none.
 //!
-//! Format, integers little-endian: [`MAGIC`]; for each file, by name: SHA-256 of its content (32 bytes), size, time of
-//! modification and time of change in nanoseconds since 1970 (8 bytes each), length of the name (4), the name; at the
-//! end the CRC-32C of all before it (4).
+//! Format, integers little-endian: [`MAGIC`]; for each file, by name: SHA-256 of its content (32
+//! bytes), size, time of modification and time of change in nanoseconds since 1970 (8 bytes each),
+//! length of the name (4), the name; at the end the CRC-32C of all before it (4).
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
@@ -27,8 +27,8 @@ pub(crate) type ContentDigest = [u8; 32];
 const MAGIC: &[u8; 8] = b"pipeidx1";
 /// Bytes of an entry before its name.
 const FIXED: usize = 32 + 3 * 8 + 4;
-/// A file that changed so shortly before it was read may change again without a new time: clocks of file systems
-/// tick coarsely. It is read once more the next time.
+/// A file that changed so shortly before it was read may change again without a new time: clocks of
+/// file systems tick coarsely. It is read once more the next time.
 const COARSE: Duration = Duration::from_secs(2);
 
 /// What changes when a file's content does.
@@ -52,7 +52,8 @@ impl Stamp {
         self.modified.max(self.changed) < time
     }
 
-    /// Whether a file that was read now and had this stamp before can be told from a later version of it.
+    /// Whether a file that was read now and had this stamp before can be told from a later version
+    /// of it.
     pub fn is_settled(&self) -> bool {
         self.is_before(nanoseconds(SystemTime::now() - COARSE))
     }
@@ -92,8 +93,9 @@ impl Index {
         Self(cache.join("files").join(name))
     }
 
-    /// The digests of the files `names` in `folder`, in that order, which must be ascending. Reads what it must, on
-    /// all processors, and calls `done` for each file. A file that cannot be read has an error in its place.
+    /// The digests of the files `names` in `folder`, in that order, which must be ascending. Reads
+    /// what it must, on all processors, and calls `done` for each file. A file that cannot be read
+    /// has an error in its place.
     pub fn digests(
         &self,
         folder: &Path,
@@ -118,10 +120,14 @@ impl Index {
             .collect();
         let unchanged = found.iter().flatten().all(|(_, _, known)| *known);
         if !unchanged || known.is_none_or(|known| known.starts.len() != names.len()) {
-            let read =
-                names.iter().zip(&found).filter_map(|(name, file)| Some((&**name, file.as_ref().ok()?)));
+            let read = names
+                .iter()
+                .zip(&found)
+                .filter_map(|(name, file)| Some((&**name, file.as_ref().ok()?)));
             let stable = read.filter(|(_, (stamp, ..))| stamp.is_before(trusted));
-            if let Err(error) = self.save(stable.map(|(name, (stamp, digest, _))| (name, stamp, digest))) {
+            if let Err(error) =
+                self.save(stable.map(|(name, (stamp, digest, _))| (name, stamp, digest)))
+            {
                 tracing::debug!("{} could not be written: {error}", self.0.display());
             }
         }
@@ -190,7 +196,8 @@ impl Known {
 
     fn find(&self, name: &OsStr, stamp: Stamp) -> Option<ContentDigest> {
         let name_at = |start: usize| {
-            let length = u32::from_le_bytes(*self.bytes[..start + FIXED].last_chunk().unwrap_or(&[0; 4]));
+            let length =
+                u32::from_le_bytes(*self.bytes[..start + FIXED].last_chunk().unwrap_or(&[0; 4]));
             &self.bytes[start + FIXED..start + FIXED + length as usize]
         };
         let wanted = name.as_encoded_bytes();
@@ -246,7 +253,8 @@ mod tests {
 
         /// Puts a digest that is wrong into the index, to see whether it is believed.
         fn mark(&self, name: &str) {
-            let stamp = Stamp::of(&fs::metadata(self.place.path().join("images").join(name)).unwrap());
+            let stamp =
+                Stamp::of(&fs::metadata(self.place.path().join("images").join(name)).unwrap());
             self.index.save(std::iter::once((OsStr::new(name), &stamp, &MARK))).unwrap();
         }
     }

@@ -1,4 +1,5 @@
-//! How a folder of images is laid out: a folder for each class, all images in one, or as a `dataset.json` says.
+//! How a folder of images is laid out: a folder for each class, all images in one, or as a
+//! `dataset.json` says.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
@@ -44,7 +45,8 @@ pub(super) fn of(root: &Path, is_archive: bool, recursive: bool) -> Result<Layou
     if is_archive && are_numbered(root, &top)? {
         return Ok(flat(root, walk::images(root, true, None)?));
     }
-    let is_flat = classes.is_empty() || (!top.images.is_empty() && !holds_images(&classes, recursive)?);
+    let is_flat =
+        classes.is_empty() || (!top.images.is_empty() && !holds_images(&classes, recursive)?);
     if !is_flat {
         top.passed.add(PassedKind::BesideClasses, top.images.len());
         return Ok(Layout { classes, passed: top.passed, bad: top.bad });
@@ -95,18 +97,21 @@ fn holds_images(classes: &[Class], recursive: bool) -> Result<bool, DataError> {
 
 /// Whether these are the folders of EDM's tool: `00000/img00000000.png`.
 fn are_numbered(root: &Path, top: &Entries) -> Result<bool, DataError> {
-    let is_number =
-        |text: &str, digits: usize| text.len() == digits && text.bytes().all(|b| b.is_ascii_digit());
+    let is_number = |text: &str, digits: usize| {
+        text.len() == digits && text.bytes().all(|b| b.is_ascii_digit())
+    };
     let is_numbered = |name: &OsStr| {
         let stem = Path::new(name).file_stem().and_then(OsStr::to_str);
         stem.and_then(|stem| stem.strip_prefix("img")).is_some_and(|number| is_number(number, 8))
     };
-    let folders = top.folders.iter().map(|name| name.to_str().is_some_and(|name| is_number(name, 5)));
+    let folders =
+        top.folders.iter().map(|name| name.to_str().is_some_and(|name| is_number(name, 5)));
     if top.folders.is_empty() || !top.images.is_empty() || !folders.into_iter().all(|is| is) {
         return Ok(false);
     }
     for name in &top.folders {
-        if !walk::images(&root.join(name), false, None)?.images.iter().all(|name| is_numbered(name)) {
+        if !walk::images(&root.join(name), false, None)?.images.iter().all(|name| is_numbered(name))
+        {
             return Ok(false);
         }
     }
@@ -127,7 +132,8 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Labels, D::Erro
     Labels::deserialize(deserializer)
 }
 
-/// What a `dataset.json` in `root` says, if it is one of EDM's. In a folder of one's own such a file may mean anything.
+/// What a `dataset.json` in `root` says, if it is one of EDM's. In a folder of one's own such a
+/// file may mean anything.
 fn labels(root: &Path, is_archive: bool) -> Result<Option<Labels>, DataError> {
     let path = root.join(LABELS);
     if !path.is_file() {
@@ -137,8 +143,9 @@ fn labels(root: &Path, is_archive: bool) -> Result<Option<Labels>, DataError> {
     match serde_json::from_slice::<LabelFile>(&bytes) {
         Ok(file) => Ok(Some(file.labels)),
         Err(error) if is_archive => {
-            let reason =
-                format!("expected {{\"labels\": [[\"00000/img00000000.png\", 6], …]}} or null: {error}");
+            let reason = format!(
+                "expected {{\"labels\": [[\"00000/img00000000.png\", 6], …]}} or null: {error}"
+            );
             Err(DataError::archive(&path, "labels", reason))
         }
         Err(_) => Ok(None),
@@ -156,7 +163,9 @@ fn labelled(root: &Path, labels: Labels) -> Result<Layout, DataError> {
         match ahead.take(OsStr::new(&name)) {
             Some(name) => classes.entry(label).or_default().push(name),
             None => {
-                let reason = format!("{LABELS} gives it a label, and it is not there, or stands there twice");
+                let reason = format!(
+                    "{LABELS} gives it a label, and it is not there, or stands there twice"
+                );
                 found.bad.push(BadImage { file: root.join(name), reason });
             }
         }
@@ -166,5 +175,9 @@ fn labelled(root: &Path, labels: Labels) -> Result<Layout, DataError> {
         images.sort_unstable();
         Class { name: label.to_string(), folder: root.to_owned(), images: Some(images) }
     };
-    Ok(Layout { classes: classes.into_iter().map(class).collect(), passed: found.passed, bad: found.bad })
+    Ok(Layout {
+        classes: classes.into_iter().map(class).collect(),
+        passed: found.passed,
+        bad: found.bad,
+    })
 }

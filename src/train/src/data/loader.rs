@@ -1,7 +1,7 @@
 //! Batches of images, made ahead of their use by worker threads.
 //!
-//! A batch is a pure function of (data set, seed, epoch, number of the batch): how many threads make it, and at
-//! which batch an epoch is taken up again, change no bit of it.
+//! A batch is a pure function of (data set, seed, epoch, number of the batch): how many threads
+//! make it, and at which batch an epoch is taken up again, change no bit of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +24,8 @@ const AHEAD: usize = 2;
 pub struct LoaderOptions {
     /// Images in a batch, at least 1.
     pub batch_size: usize,
-    /// Threads that make batches ahead; 0 makes each batch in the calling thread, when it is asked for.
+    /// Threads that make batches ahead; 0 makes each batch in the calling thread, when it is asked
+    /// for.
     pub num_workers: usize,
     /// Seed of the order and the augmentation.
     pub seed: u64,
@@ -43,8 +44,8 @@ pub struct Batch {
 
 /// Makes the batches of one side of a data set.
 ///
-/// Training images come in a new order each epoch, augmented as the data set's settings say. Validation images come
-/// unchanged, ascending, so that epochs compare.
+/// Training images come in a new order each epoch, augmented as the data set's settings say.
+/// Validation images come unchanged, ascending, so that epochs compare.
 #[derive(Clone)]
 pub struct Loader {
     dataset: Arc<Dataset>,
@@ -52,8 +53,8 @@ pub struct Loader {
     options: LoaderOptions,
 }
 
-/// How many batches of `size` so many images make. Validation keeps an incomplete last batch. Training leaves it out,
-/// so that every step weighs the same, unless it is the only one.
+/// How many batches of `size` so many images make. Validation keeps an incomplete last batch.
+/// Training leaves it out, so that every step weighs the same, unless it is the only one.
 pub(crate) fn batches(split: Split, images: usize, size: usize) -> usize {
     match split {
         Split::Train if images >= size => images / size,
@@ -63,7 +64,11 @@ pub(crate) fn batches(split: Split, images: usize, size: usize) -> usize {
 
 impl Loader {
     /// Fails when the batch size is 0.
-    pub fn new(dataset: Arc<Dataset>, split: Split, options: LoaderOptions) -> Result<Self, DataError> {
+    pub fn new(
+        dataset: Arc<Dataset>,
+        split: Split,
+        options: LoaderOptions,
+    ) -> Result<Self, DataError> {
         if options.batch_size == 0 {
             return Err(DataError::setting("batch_size", "0 is not at least 1"));
         }
@@ -75,8 +80,8 @@ impl Loader {
         batches(self.split, self.dataset.indices(self.split).len(), self.options.batch_size)
     }
 
-    /// The batches of `epoch` from number `first_batch` on; none when that is past the end. After an error, the
-    /// iterator ends. Dropping it ends its threads.
+    /// The batches of `epoch` from number `first_batch` on; none when that is past the end. After
+    /// an error, the iterator ends. Dropping it ends its threads.
     pub fn epoch(&self, epoch: u64, first_batch: usize) -> Epoch {
         let mut order = self.dataset.indices(self.split).to_vec();
         if self.split == Split::Train {
@@ -125,8 +130,15 @@ impl Recipe {
         Some(Ok(Batch { images, labels, indices }))
     }
 
-    /// What worker `first - first_batch` does: batches `first`, `first + step`, … until one cannot be delivered.
-    fn work(&self, first: usize, step: usize, end: usize, out: &SyncSender<Result<Batch, DataError>>) {
+    /// What worker `first - first_batch` does: batches `first`, `first + step`, … until one cannot
+    /// be delivered.
+    fn work(
+        &self,
+        first: usize,
+        step: usize,
+        end: usize,
+        out: &SyncSender<Result<Batch, DataError>>,
+    ) {
         for number in (first..end).step_by(step) {
             let Some(batch) = self.make(number) else { return };
             let failed = batch.is_err();
@@ -140,7 +152,8 @@ impl Recipe {
 /// The batches of one epoch, in order.
 pub struct Epoch {
     recipe: Arc<Recipe>,
-    /// Worker `w` delivers the batches `first + w`, `first + w + workers`, …; empty when there are no workers.
+    /// Worker `w` delivers the batches `first + w`, `first + w + workers`, …; empty when there are
+    /// no workers.
     ready: Vec<Receiver<Result<Batch, DataError>>>,
     threads: Vec<JoinHandle<()>>,
     first: usize,
@@ -163,7 +176,8 @@ impl Epoch {
             match thread::Builder::new().name(format!("loader-{worker}")).spawn(work) {
                 Ok(thread) => epoch.threads.push(thread),
                 Err(e) => {
-                    let reason = format!("no thread could be started: {e}; set fewer `num_workers`");
+                    let reason =
+                        format!("no thread could be started: {e}; set fewer `num_workers`");
                     epoch.not_started = Some(DataError::Worker { batch: first + worker, reason });
                     break;
                 }

@@ -1,4 +1,5 @@
-//! Names in an archive that are too long for the header of their file: they stand before it, in an entry of their own.
+//! Names in an archive that are too long for the header of their file: they stand before it, in an
+//! entry of their own.
 
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -10,9 +11,11 @@ use super::unpack::ArchiveEntry;
 /// Bytes of an entry that says something of another. Systems take names of up to 4 KiB.
 const LONGEST: u64 = 1 << 20;
 
-/// Takes an entry in, if it says something of the one after it: `true` then. `name` becomes that one's name.
+/// Takes an entry in, if it says something of the one after it: `true` then. `name` becomes that
+/// one's name.
 ///
-/// Two forms are known: GNU's, and that of pax (POSIX.1-2001), where each line is `LENGTH KEY=VALUE`.
+/// Two forms are known: GNU's, and that of pax (POSIX.1-2001), where each line is `LENGTH
+/// KEY=VALUE`.
 ///
 /// # Errors
 /// It is longer than any name, or says what the file's own header contradicts.
@@ -27,7 +30,9 @@ pub(super) fn take(entry: &mut ArchiveEntry<'_>, name: &mut Option<PathBuf>) -> 
                 match key {
                     b"path" => *name = Some(path(value)),
                     b"size" => {
-                        return Err(wrong("it has a size of its own in a pax header, which is refused"));
+                        return Err(wrong(
+                            "it has a size of its own in a pax header, which is refused",
+                        ));
                     }
                     _ => {}
                 }
@@ -44,7 +49,10 @@ pub(super) fn take(entry: &mut ArchiveEntry<'_>, name: &mut Option<PathBuf>) -> 
 
 fn text(entry: &mut ArchiveEntry<'_>) -> io::Result<Vec<u8>> {
     if entry.size() > LONGEST {
-        return Err(wrong(&format!("a name or header of {} bytes, which is refused", entry.size())));
+        return Err(wrong(&format!(
+            "a name or header of {} bytes, which is refused",
+            entry.size()
+        )));
     }
     let mut bytes = Vec::new();
     entry.read_to_end(&mut bytes)?;
@@ -54,7 +62,9 @@ fn text(entry: &mut ArchiveEntry<'_>) -> io::Result<Vec<u8>> {
 fn lines(mut rest: &[u8]) -> Vec<(&[u8], &[u8])> {
     let mut found = Vec::new();
     while let Some(space) = rest.iter().position(|byte| *byte == b' ') {
-        let length = std::str::from_utf8(&rest[..space]).ok().and_then(|digits| digits.parse::<usize>().ok());
+        let length = std::str::from_utf8(&rest[..space])
+            .ok()
+            .and_then(|digits| digits.parse::<usize>().ok());
         let Some(line) = length.and_then(|length| rest.get(space + 1..length)) else { break };
         if let Some(equals) = line.iter().position(|byte| *byte == b'=') {
             let value = &line[equals + 1..];

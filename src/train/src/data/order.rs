@@ -1,12 +1,12 @@
 //! Integers, fractions and permutations out of a random stream.
 //!
-//! Written here rather than taken from a library, because a new version of one may draw other numbers, and then
-//! no run could be resumed.
+//! Written here rather than taken from a library, because a new version of one may draw other
+//! numbers, and then no run could be resumed.
 
 use rand::Rng;
 
-/// Uniform in `0..n`, for `n > 0`, by the high half of a 64 x 64-bit product (Lemire 2019, "Fast Random Integer
-/// Generation in an Interval", without the rejection: its bias is below n / 2^64).
+/// Uniform in `0..n`, for `n > 0`, by the high half of a 64 x 64-bit product (Lemire 2019, "Fast
+/// Random Integer Generation in an Interval", without the rejection: its bias is below n / 2^64).
 pub(crate) fn below(rng: &mut impl Rng, n: usize) -> usize {
     ((u128::from(rng.next_u64()) * n as u128) >> 64) as usize
 }

@@ -1,4 +1,5 @@
-//! Signed distances to outlines in the plane, for drawing without jagged edges. Knows nothing of pixels or colours.
+//! Signed distances to outlines in the plane, for drawing without jagged edges. Knows nothing of
+//! pixels or colours.
 //!
 //! Outlines fill about the unit disc; y points down, as in images. Distances are negative inside.
 
@@ -23,13 +24,16 @@ pub(crate) enum Outline {
 }
 
 impl Outline {
-    /// Distance from `p` to the nearest edge, negative inside. For `Moon` a lower bound, exact near the edge.
+    /// Distance from `p` to the nearest edge, negative inside. For `Moon` a lower bound, exact near
+    /// the edge.
     pub fn distance(&self, p: Point) -> f32 {
         let disc = |at: f32, radius: f32| (p[0] - at).hypot(p[1]) - radius;
         match self {
             Self::Disc => disc(0.0, 1.0),
             Self::Ring { inner } => disc(0.0, 1.0).max(-disc(0.0, *inner)),
-            Self::Moon { bite_at, bite_radius } => disc(0.0, 1.0).max(-disc(*bite_at, *bite_radius)),
+            Self::Moon { bite_at, bite_radius } => {
+                disc(0.0, 1.0).max(-disc(*bite_at, *bite_radius))
+            }
             Self::Polygon(corners) => polygon_distance(corners, p),
         }
     }
@@ -99,7 +103,8 @@ fn polygon_distance(corners: &[Point], p: Point) -> f32 {
     for (i, a) in corners.iter().enumerate() {
         let b = corners[(i + 1) % corners.len()];
         let (edge, to_p) = ([b[0] - a[0], b[1] - a[1]], [p[0] - a[0], p[1] - a[1]]);
-        let along = (to_p[0] * edge[0] + to_p[1] * edge[1]) / (edge[0] * edge[0] + edge[1] * edge[1]);
+        let along =
+            (to_p[0] * edge[0] + to_p[1] * edge[1]) / (edge[0] * edge[0] + edge[1] * edge[1]);
         let along = along.clamp(0.0, 1.0);
         let away = [to_p[0] - along * edge[0], to_p[1] - along * edge[1]];
         nearest = nearest.min(away[0] * away[0] + away[1] * away[1]);
@@ -137,7 +142,9 @@ mod tests {
 
     #[test]
     fn every_polygon_encloses_its_middle() {
-        for outline in [Outline::regular(3), Outline::square(), Outline::star(5, 0.4), Outline::heart(48)] {
+        for outline in
+            [Outline::regular(3), Outline::square(), Outline::star(5, 0.4), Outline::heart(48)]
+        {
             assert!(outline.distance([0.0, 0.0]) < -0.2);
             assert!(outline.distance([1.3, 1.3]) > 0.2);
         }

@@ -1,4 +1,5 @@
-//! What lies in the folder of a data set and is no image of it: counted by kind, so that nothing is left out in silence.
+//! What lies in the folder of a data set and is no image of it: counted by kind, so that nothing is
+//! left out in silence.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -11,7 +12,8 @@ const LONGEST: usize = 12;
 /// Why an entry of a folder is no image of the data set.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PassedKind {
-    /// A file whose extension is none of an image that is read; lower case, with its dot, or empty if it has none.
+    /// A file whose extension is none of an image that is read; lower case, with its dot, or empty
+    /// if it has none.
     Extension(String),
     /// A folder below a class folder.
     DeeperFolder,
@@ -29,7 +31,8 @@ pub enum PassedKind {
     Hidden,
 }
 
-/// Counts of what was passed over. Shown as `6 .heic, 3 deeper folders`; hidden entries are counted and not shown.
+/// Counts of what was passed over. Shown as `6 .heic, 3 deeper folders`; hidden entries are counted
+/// and not shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PassedOver(BTreeMap<PassedKind, usize>);
 
@@ -37,7 +40,8 @@ impl PassedKind {
     /// The kind of a file by its extension.
     pub(super) fn of_file(name: &OsStr) -> Self {
         let extension = extension(name);
-        let plain = extension.chars().all(char::is_alphanumeric) && extension.chars().count() <= LONGEST;
+        let plain =
+            extension.chars().all(char::is_alphanumeric) && extension.chars().count() <= LONGEST;
         match extension.is_empty() || !plain {
             true => Self::Extension(String::new()),
             false => Self::Extension(format!(".{extension}")),
@@ -48,17 +52,24 @@ impl PassedKind {
     pub fn advice(&self) -> Option<&'static str> {
         match self {
             Self::Extension(e)
-                if matches!(e.as_str(), ".heic" | ".heif" | ".avif" | ".jxl" | ".jp2" | ".psd" | ".svg") =>
+                if matches!(
+                    e.as_str(),
+                    ".heic" | ".heif" | ".avif" | ".jxl" | ".jp2" | ".psd" | ".svg"
+                ) =>
             {
                 Some("this format is not read: convert the files to JPEG or PNG")
             }
-            Self::Extension(e) if matches!(e.as_str(), ".zip" | ".tar" | ".gz" | ".tgz") => {
-                Some("an archive inside a folder is not read: unpack it, or make a zip file the `root`")
-            }
+            Self::Extension(e) if matches!(e.as_str(), ".zip" | ".tar" | ".gz" | ".tgz") => Some(
+                "an archive inside a folder is not read: unpack it, or make a zip file the `root`",
+            ),
             Self::DeeperFolder => Some("`recursive: true` reads them"),
             Self::BesideClasses => Some("move them into a class folder"),
             Self::Unlabelled => Some("dataset.json gives them no label"),
-            Self::Extension(_) | Self::EmptyFolder | Self::ReadAlready | Self::Special | Self::Hidden => None,
+            Self::Extension(_)
+            | Self::EmptyFolder
+            | Self::ReadAlready
+            | Self::Special
+            | Self::Hidden => None,
         }
     }
 
@@ -81,7 +92,9 @@ impl PassedKind {
     fn named(&self, count: usize) -> String {
         let plural = if count == 1 { "" } else { "s" };
         match self {
-            Self::Extension(extension) if extension.is_empty() => format!("{count} other file{plural}"),
+            Self::Extension(extension) if extension.is_empty() => {
+                format!("{count} other file{plural}")
+            }
             Self::Extension(extension) => format!("{count} {extension}"),
             Self::DeeperFolder => format!("{count} deeper folder{plural}"),
             Self::EmptyFolder => format!("{count} folder{plural} without images"),
@@ -135,7 +148,8 @@ impl PassedOver {
 
 impl fmt::Display for PassedOver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown: Vec<_> = self.iter().filter(|(kind, _)| **kind != PassedKind::Hidden).collect();
+        let mut shown: Vec<_> =
+            self.iter().filter(|(kind, _)| **kind != PassedKind::Hidden).collect();
         shown.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         let words: Vec<String> = shown.iter().map(|(kind, count)| kind.named(*count)).collect();
         f.write_str(&words.join(", "))

@@ -2,7 +2,8 @@
 
 /// Receives progress; every method does nothing unless overridden, and `()` ignores all of it.
 pub trait Progress: Sync {
-    /// `done` bytes of the file `name` have arrived; `total` when the server says how many there are.
+    /// `done` bytes of the file `name` have arrived; `total` when the server says how many there
+    /// are.
     fn downloaded(&self, name: &str, done: u64, total: Option<u64>) {
         let _ = (name, done, total);
     }

@@ -1,6 +1,8 @@
-//! The settings of a data set: what a `dataset` stage's keys mean, their defaults and accepted ranges.
+//! The settings of a data set: what a `dataset` stage's keys mean, their defaults and accepted
+//! ranges.
 //!
-//! Every field decides the images or their order (class `identity`), unless it carries `x-class: runtime`.
+//! Every field decides the images or their order (class `identity`), unless it carries `x-class:
+//! runtime`.
 
 use std::path::{Path, PathBuf};
 
@@ -29,17 +31,25 @@ pub enum Source {
     Cifar100,
     /// Imagenette, 160-pixel version: about 9 500 training photos in 10 classes.
     Imagenette,
-    /// Your own images, JPEG, PNG, WebP, GIF, BMP or TIFF: one folder for each class, or all in one folder or zip file.
+    /// Your own images, JPEG, PNG, WebP, GIF, BMP or TIFF: one folder for each class, or all in one
+    /// folder or zip file.
     ImageFolder,
 }
 
 /// In any case, as `CIFAR10` is often written.
 impl<'de> Deserialize<'de> for Source {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const NAMES: [&str; 6] = ["shapes", "trees", "cifar10", "cifar100", "imagenette", "image_folder"];
+        const NAMES: [&str; 6] =
+            ["shapes", "trees", "cifar10", "cifar100", "imagenette", "image_folder"];
         let text = String::deserialize(deserializer)?;
-        let all =
-            [Self::Shapes, Self::Trees, Self::Cifar10, Self::Cifar100, Self::Imagenette, Self::ImageFolder];
+        let all = [
+            Self::Shapes,
+            Self::Trees,
+            Self::Cifar10,
+            Self::Cifar100,
+            Self::Imagenette,
+            Self::ImageFolder,
+        ];
         let found = all.into_iter().find(|source| text.eq_ignore_ascii_case(source.name()));
         found.ok_or_else(|| serde::de::Error::unknown_variant(&text, &NAMES))
     }
@@ -65,8 +75,9 @@ impl Source {
 pub struct DatasetSettings {
     /// Where the images come from.
     pub source: Source,
-    /// The folder that holds archives and unpacked data; for `image_folder`, the folder of class folders or images
-    /// itself, or a zip file of it. Relative to the project; `~/` is your home folder.
+    /// The folder that holds archives and unpacked data; for `image_folder`, the folder of class
+    /// folders or images itself, or a zip file of it. Relative to the project; `~/` is your home
+    /// folder.
     #[schemars(extend("x-class" = "runtime"))]
     #[schemars(example = &"data/my_images")]
     #[schemars(extend("x-known-as" = ["path", "dir", "data_dir", "folder"]))]
@@ -77,8 +88,8 @@ pub struct DatasetSettings {
     #[schemars(range(min = 8, max = 1024))]
     #[schemars(extend("x-known-as" = ["size", "resolution", "img_size"]))]
     pub image_size: usize,
-    /// How photos become square: `crop` cuts out the central square, `pad` keeps all of the image between bars,
-    /// `squash` stretches it.
+    /// How photos become square: `crop` cuts out the central square, `pad` keeps all of the image
+    /// between bars, `squash` stretches it.
     #[serde(skip_serializing_if = "is_default")]
     pub fit: Fit,
     /// The colour of the bars of `fit: pad`, and behind transparent images; white unless set.
@@ -88,12 +99,13 @@ pub struct DatasetSettings {
     /// Whether the folders below a class folder are read too. For `image_folder` only.
     #[serde(skip_serializing_if = "is_default")]
     pub recursive: bool,
-    /// How many images to draw. Read by drawn sets only: the others have as many images as they have.
+    /// How many images to draw. Read by drawn sets only: the others have as many images as they
+    /// have.
     #[schemars(range(min = 1, max = 1_000_000))]
     #[schemars(extend("x-known-as" = ["n_images", "max_images"]))]
     pub num_images: usize,
-    /// Share of each class's training images kept aside for validation; 0 means no validation. The test images
-    /// of CIFAR and Imagenette are not touched.
+    /// Share of each class's training images kept aside for validation; 0 means no validation. The
+    /// test images of CIFAR and Imagenette are not touched.
     #[schemars(range(min = 0.0, max = 0.9))]
     #[schemars(example = 0.1)]
     #[schemars(extend("x-known-as" = ["validation_split", "val_size"]))]
@@ -138,7 +150,8 @@ pub struct Augmentation {
     pub enabled: bool,
     /// Mirror left and right with probability 1/2.
     pub horizontal_flip: bool,
-    /// Rotate by an angle drawn uniformly between minus and plus this many degrees; 0 means no rotation.
+    /// Rotate by an angle drawn uniformly between minus and plus this many degrees; 0 means no
+    /// rotation.
     #[schemars(range(min = 0.0, max = 180.0))]
     pub rotation_degrees: f64,
 }
@@ -149,7 +162,8 @@ impl Default for Augmentation {
     }
 }
 
-/// A setting that came later than others stands in no record and no identity as long as it changes nothing.
+/// A setting that came later than others stands in no record and no identity as long as it changes
+/// nothing.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -168,7 +182,8 @@ impl DatasetSettings {
         Framing { size: self.image_size, fit: self.fit, background: self.background }
     }
 
-    /// Checks every value against its range. Errors name the key (relative to these settings) and what is accepted.
+    /// Checks every value against its range. Errors name the key (relative to these settings) and
+    /// what is accepted.
     pub fn validate(&self) -> Result<(), DataError> {
         if !(8..=1024).contains(&self.image_size) {
             let reason = format!("{} is not between 8 and 1024 pixels", self.image_size);
@@ -190,7 +205,8 @@ impl DatasetSettings {
             return Err(DataError::setting("num_images", reason));
         }
         if !(0.0..=0.9).contains(&self.val_split) {
-            let reason = format!("{} is not a share between 0 (no validation) and 0.9", self.val_split);
+            let reason =
+                format!("{} is not a share between 0 (no validation) and 0.9", self.val_split);
             return Err(DataError::setting("val_split", reason));
         }
         let degrees = self.augmentation.rotation_degrees;
@@ -239,15 +255,20 @@ mod tests {
                 .contains("`augmentation.rotation_degrees`: -1")
         );
         let classes = Some(ClassSelection::Names(vec!["star".into(), "star".into()]));
-        assert!(refused(DatasetSettings { classes, ..base() }).contains("`classes`: star stands twice"));
+        assert!(
+            refused(DatasetSettings { classes, ..base() }).contains("`classes`: star stands twice")
+        );
     }
 
     #[test]
     fn the_schema_marks_what_changes_no_result_and_describes_every_key() {
         let schema = serde_json::to_value(schemars::schema_for!(DatasetSettings)).unwrap();
         let properties = schema["properties"].as_object().unwrap();
-        let runtime: Vec<_> =
-            properties.iter().filter(|(_, v)| v["x-class"] == "runtime").map(|(k, _)| k.as_str()).collect();
+        let runtime: Vec<_> = properties
+            .iter()
+            .filter(|(_, v)| v["x-class"] == "runtime")
+            .map(|(k, _)| k.as_str())
+            .collect();
         assert_eq!(runtime, ["download", "root", "url"]);
         for (key, property) in properties {
             assert!(property["description"].is_string(), "{key} has no description");
@@ -269,7 +290,8 @@ mod tests {
     #[test]
     fn a_tilde_is_the_home_folder_where_it_stands_alone() {
         let root = |root: &str| {
-            DatasetSettings { root: root.into(), ..DatasetSettings::default() }.root_in(Path::new("/project"))
+            DatasetSettings { root: root.into(), ..DatasetSettings::default() }
+                .root_in(Path::new("/project"))
         };
         let home = std::env::home_dir().unwrap();
         assert_eq!((root("~/pictures"), root("~")), (home.join("pictures"), home));
@@ -280,7 +302,8 @@ mod tests {
 
     #[test]
     fn a_source_is_named_in_any_case_and_kept_in_one() {
-        for (text, source) in [("CIFAR10", "cifar10"), ("Shapes", "shapes"), ("image_folder", "image_folder")]
+        for (text, source) in
+            [("CIFAR10", "cifar10"), ("Shapes", "shapes"), ("image_folder", "image_folder")]
         {
             let read: Source = serde_json::from_value(text.into()).unwrap();
             assert_eq!((read.name(), serde_json::to_value(read).unwrap()), (source, source.into()));

@@ -1,6 +1,7 @@
 //! The built-in data set: coloured figures on plain grounds, drawn from a seed at any size.
 //!
-//! Made to be easy: clean edges, one figure an image, a colour that stands out. A small model learns it in minutes.
+//! Made to be easy: clean edges, one figure an image, a colour that stands out. A small model
+//! learns it in minutes.
 
 use image::{Rgb, RgbImage};
 
@@ -9,7 +10,8 @@ use crate::rng::{ChaCha8Rng, Purpose, stream};
 use super::order::{between, unit};
 use super::outline::{Outline, Point};
 
-/// Raised whenever the same seed would draw other images, so that records of older drawings become stale.
+/// Raised whenever the same seed would draw other images, so that records of older drawings become
+/// stale.
 pub(crate) const DRAWING_VERSION: u32 = 1;
 
 /// The classes, in the order of their labels.
@@ -35,7 +37,8 @@ pub(crate) fn draw(seed: u64, index: usize, class: usize, size: usize) -> RgbIma
 
     let across = size as f32;
     RgbImage::from_fn(size as u32, size as u32, |x, y| {
-        let at: Point = [(x as f32 + 0.5) / across - centre[0], (y as f32 + 0.5) / across - centre[1]];
+        let at: Point =
+            [(x as f32 + 0.5) / across - centre[0], (y as f32 + 0.5) / across - centre[1]];
         let turned = [(cos * at[0] + sin * at[1]) / radius, (cos * at[1] - sin * at[0]) / radius];
         let distance = outline.distance(turned) * radius * across; // in pixels
         let cover = (0.5 - distance).clamp(0.0, 1.0);
@@ -132,7 +135,8 @@ mod tests {
             let (ground, figure) =
                 (f64::from(image[(0, 0)][0]), colours(&mut stream(1, Purpose::Draw, 0, 9)).1);
             let span = f64::from(figure[0]) * 255.0 - ground;
-            image.pixels().map(|p| (f64::from(p[0]) - ground) / span).sum::<f64>() / (size * size) as f64
+            image.pixels().map(|p| (f64::from(p[0]) - ground) / span).sum::<f64>()
+                / (size * size) as f64
         };
         assert!((share(16) - share(128)).abs() < 0.01, "{} {}", share(16), share(128));
     }

@@ -15,9 +15,14 @@ pub enum Split {
 
 /// The (training, validation) images, each in ascending order, as positions in `labels`.
 ///
-/// `share` of all images, rounded, goes to validation; each class gives its share of them, give or take one.
-/// A share above zero keeps at least one image on either side, as long as there are two.
-pub(crate) fn split(labels: &[u32], classes: usize, share: f64, seed: u64) -> (Vec<usize>, Vec<usize>) {
+/// `share` of all images, rounded, goes to validation; each class gives its share of them, give or
+/// take one. A share above zero keeps at least one image on either side, as long as there are two.
+pub(crate) fn split(
+    labels: &[u32],
+    classes: usize,
+    share: f64,
+    seed: u64,
+) -> (Vec<usize>, Vec<usize>) {
     if share <= 0.0 || labels.len() < 2 {
         return ((0..labels.len()).collect(), Vec::new());
     }

@@ -1,7 +1,7 @@
 //! The second built-in data set: trees in a landscape, drawn from a seed at any size.
 //!
-//! Clearly unlike the shapes: sky and ground, natural colours, figures of several parts. Each species has an outline of its
-//! own that a person tells apart at 16 pixels.
+//! Clearly unlike the shapes: sky and ground, natural colours, figures of several parts. Each
+//! species has an outline of its own that a person tells apart at 16 pixels.
 
 use image::{Rgb, RgbImage};
 
@@ -10,7 +10,8 @@ use super::outline::Point;
 use super::shapes::{Colour, hsv};
 use crate::rng::{ChaCha8Rng, Purpose, stream};
 
-/// Raised whenever the same seed would draw other images, so that records of older drawings become stale.
+/// Raised whenever the same seed would draw other images, so that records of older drawings become
+/// stale.
 pub(crate) const DRAWING_VERSION: u32 = 1;
 
 /// The classes, in the order of their labels.
@@ -41,8 +42,11 @@ pub(crate) fn draw(seed: u64, index: usize, class: usize, size: usize) -> RgbIma
     let mut rng = stream(seed, Purpose::Draw, 0, index as u64);
     let horizon = between(&mut rng, 0.78, 0.86);
     let sky = sky(&mut rng);
-    let ground =
-        hsv(between(&mut rng, 0.2, 0.34), between(&mut rng, 0.35, 0.6), between(&mut rng, 0.45, 0.7));
+    let ground = hsv(
+        between(&mut rng, 0.2, 0.34),
+        between(&mut rng, 0.35, 0.6),
+        between(&mut rng, 0.45, 0.7),
+    );
     let foot = [0.5 + between(&mut rng, -0.05, 0.05), horizon + between(&mut rng, 0.02, 0.06)];
     let height = between(&mut rng, 0.68, 0.78);
     let parts = tree(class, foot, height, &mut rng);
@@ -55,7 +59,9 @@ pub(crate) fn draw(seed: u64, index: usize, class: usize, size: usize) -> RgbIma
     RgbImage::from_fn(size as u32, size as u32, |x, y| {
         let mut sum = [0.0; 3];
         for sample in 0..SAMPLES * SAMPLES {
-            let at = |pixel: u32, sample: usize| ((pixel as usize * SAMPLES + sample) as f32 + 0.5) * step;
+            let at = |pixel: u32, sample: usize| {
+                ((pixel as usize * SAMPLES + sample) as f32 + 0.5) * step
+            };
             let found = colour([at(x, sample % SAMPLES), at(y, sample / SAMPLES)]);
             sum.iter_mut().zip(found).for_each(|(sum, c)| *sum += c);
         }
@@ -106,10 +112,12 @@ fn pine(foot: Point, height: f32, rng: &mut ChaCha8Rng) -> Vec<Part> {
     let mut parts = vec![trunk(foot, 0.2 * height, 0.035, bark(rng))];
     for tier in 0..3 {
         let up = tier as f32;
-        let (low, top) = (foot[1] - height * (0.14 + 0.24 * up), foot[1] - height * (0.56 + 0.22 * up));
+        let (low, top) =
+            (foot[1] - height * (0.14 + 0.24 * up), foot[1] - height * (0.56 + 0.22 * up));
         let wide = half * (1.0 - 0.24 * up);
         let [hue, saturation, value] = needles;
-        let form = Form::Polygon(vec![[foot[0] - wide, low], [foot[0], top], [foot[0] + wide, low]]);
+        let form =
+            Form::Polygon(vec![[foot[0] - wide, low], [foot[0], top], [foot[0] + wide, low]]);
         parts.push(Part { form, colour: hsv(hue, saturation, value * (1.0 + 0.14 * up)) });
     }
     parts
@@ -162,7 +170,10 @@ fn palm(foot: Point, height: f32, rng: &mut ChaCha8Rng) -> Vec<Part> {
         let frond: Vec<Point> = (0..=8)
             .map(|i| {
                 let t = i as f32 / 8.0;
-                [top[0] + side * reach * t, top[1] - reach * (rise * t - (rise * 0.9 + droop * 0.6) * t * t)]
+                [
+                    top[0] + side * reach * t,
+                    top[1] - reach * (rise * t - (rise * 0.9 + droop * 0.6) * t * t),
+                ]
             })
             .collect();
         parts.push(Part { form: Form::Stroke(frond, 0.028), colour: green });
@@ -179,8 +190,9 @@ fn willow(foot: Point, height: f32, rng: &mut ChaCha8Rng) -> Vec<Part> {
     let mut parts = vec![trunk(foot, 0.6 * height, 0.045, bark(rng))];
     for i in 0..9 {
         let across = i as f32 / 4.0 - 1.0;
-        let end =
-            foot[1] - height * between(rng, 0.1, 0.24) - if across.abs() < 0.3 { 0.22 * height } else { 0.0 };
+        let end = foot[1]
+            - height * between(rng, 0.1, 0.24)
+            - if across.abs() < 0.3 { 0.22 * height } else { 0.0 };
         let x = foot[0] + half * 0.94 * across;
         let colour = if i % 2 == 0 { leaves } else { shade };
         parts.push(Part { form: Form::Stroke(vec![[x, dome[1]], [x, end]], 0.034), colour });
@@ -257,7 +269,8 @@ mod tests {
     /// The mean of some images of a class, channel by channel.
     fn mean(class: usize, size: usize) -> Vec<f64> {
         let images: Vec<RgbImage> = (0..40).map(|index| draw(1, index, class, size)).collect();
-        let at = |i: usize| images.iter().map(|image| f64::from(image.as_raw()[i])).sum::<f64>() / 40.0;
+        let at =
+            |i: usize| images.iter().map(|image| f64::from(image.as_raw()[i])).sum::<f64>() / 40.0;
         (0..3 * size * size).map(at).collect()
     }
 
@@ -288,7 +301,13 @@ mod tests {
                 let image = draw(1, 9, class, size);
                 image.as_raw().iter().map(|v| f64::from(*v)).sum::<f64>() / (3 * size * size) as f64
             };
-            assert!((overall(16) - overall(128)).abs() < 1.5, "{}: {} {}", name, overall(16), overall(128));
+            assert!(
+                (overall(16) - overall(128)).abs() < 1.5,
+                "{}: {} {}",
+                name,
+                overall(16),
+                overall(128)
+            );
         }
     }
 
@@ -297,7 +316,8 @@ mod tests {
         let means: Vec<Vec<f64>> = (0..CLASSES.len()).map(|class| mean(class, 16)).collect();
         for (i, a) in means.iter().enumerate() {
             for (j, b) in means.iter().enumerate().skip(i + 1) {
-                let distance = a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum::<f64>() / a.len() as f64;
+                let distance =
+                    a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum::<f64>() / a.len() as f64;
                 assert!(distance > 5.0, "{} and {}: {distance}", CLASSES[i], CLASSES[j]);
             }
         }
@@ -309,7 +329,11 @@ mod tests {
             for index in 0..200 {
                 let image = draw(3, index, class, 32);
                 let sky = image.get_pixel(0, 0);
-                assert!((0..32).all(|x| image.get_pixel(x, 0) == sky), "{} {index} at the top", name);
+                assert!(
+                    (0..32).all(|x| image.get_pixel(x, 0) == sky),
+                    "{} {index} at the top",
+                    name
+                );
                 // Sky and ground are the same from side to side.
                 let alike = (0..32).all(|y| image.get_pixel(0, y) == image.get_pixel(31, y));
                 assert!(alike, "{} {index} at a side", name);

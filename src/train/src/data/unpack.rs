@@ -1,8 +1,8 @@
 //! Unpacking `.tar.gz` files that may come from anyone.
 //!
-//! Only folders and plain files whose paths stay inside are accepted, up to a total size. Everything is unpacked
-//! beside its target, synced and renamed at the end, so that neither an error nor a power cut leaves something
-//! half-written behind.
+//! Only folders and plain files whose paths stay inside are accepted, up to a total size.
+//! Everything is unpacked beside its target, synced and renamed at the end, so that neither an
+//! error nor a power cut leaves something half-written behind.
 
 use std::borrow::Cow;
 use std::fs::{self, File};
@@ -33,11 +33,13 @@ impl Default for Limits {
     }
 }
 
-/// Unpacks `archive` to the folder `target`, once: when it is there already, nothing is done and `None` returned.
-/// When all entries lie in one folder, that folder becomes `target`. Returns the MD5 of the archive.
+/// Unpacks `archive` to the folder `target`, once: when it is there already, nothing is done and
+/// `None` returned. When all entries lie in one folder, that folder becomes `target`. Returns the
+/// MD5 of the archive.
 ///
-/// Fails on absolute paths, `..`, links, devices, an entry that stands twice, a truncated or corrupt archive, and
-/// one that exceeds `limits`; the message names the entry, and `target` is not there afterwards.
+/// Fails on absolute paths, `..`, links, devices, an entry that stands twice, a truncated or
+/// corrupt archive, and one that exceeds `limits`; the message names the entry, and `target` is not
+/// there afterwards.
 pub fn unpack(archive: &Path, target: &Path, limits: Limits) -> Result<Option<String>, DataError> {
     if target.exists() {
         return Ok(None);
@@ -83,8 +85,9 @@ pub(super) fn remove(folder: &Path) -> Result<(), DataError> {
 
 /// The one folder in `folder`, or `folder` itself when there is more in it.
 fn only_folder(folder: &Path) -> Result<PathBuf, DataError> {
-    let entries: Vec<_> =
-        fs::read_dir(folder).and_then(Iterator::collect).map_err(DataError::io("read the folder", folder))?;
+    let entries: Vec<_> = fs::read_dir(folder)
+        .and_then(Iterator::collect)
+        .map_err(DataError::io("read the folder", folder))?;
     match entries.as_slice() {
         [only] if only.path().is_dir() => Ok(only.path()),
         _ => Ok(folder.to_owned()),
@@ -95,7 +98,8 @@ fn unpack_into(archive: &Path, folder: &Path, limits: Limits) -> Result<String, 
     fs::create_dir_all(folder).map_err(DataError::io("create the folder", folder))?;
     for_each_entry(archive, limits, |name, entry| {
         let path = folder.join(name);
-        let parent = if entry.header().entry_type().is_dir() { Some(path.as_path()) } else { path.parent() };
+        let parent =
+            if entry.header().entry_type().is_dir() { Some(path.as_path()) } else { path.parent() };
         fs::create_dir_all(parent.unwrap_or(folder))?;
         if entry.header().entry_type().is_file() {
             io::copy(entry, &mut File::create_new(&path)?)?;
@@ -107,14 +111,15 @@ fn unpack_into(archive: &Path, folder: &Path, limits: Limits) -> Result<String, 
 /// An entry of an archive as it is read.
 pub(crate) type ArchiveEntry<'a> = Entry<'a, Take<MultiGzDecoder<BufReader<HashedFile>>>>;
 
-/// Calls `visit(path, entry)` for each file and folder of the archive, in its order; then reads to the end, where
-/// gzip keeps its checksum. Returns the archive's MD5.
+/// Calls `visit(path, entry)` for each file and folder of the archive, in its order; then reads to
+/// the end, where gzip keeps its checksum. Returns the archive's MD5.
 pub(crate) fn for_each_entry(
     archive: &Path,
     limits: Limits,
     mut visit: impl FnMut(&Path, &mut ArchiveEntry<'_>) -> io::Result<()>,
 ) -> Result<String, DataError> {
-    // Headers come on top of the files; the bound also holds for what the tar reader itself keeps in memory.
+    // Headers come on top of the files; the bound also holds for what the tar reader itself keeps
+    // in memory.
     let most = limits.bytes.saturating_add(limits.entries as u64 * 2048);
     let gzip = MultiGzDecoder::new(BufReader::new(HashedFile::open(archive)?));
     let mut tar = Archive::new(gzip.take(most));
@@ -124,11 +129,14 @@ pub(crate) fn for_each_entry(
     // Raw: the reader would take names of any length into memory.
     for entry in tar.entries().map_err(|e| DataError::archive(archive, &at, e))?.raw(true) {
         let mut entry = entry.map_err(|e| DataError::archive(archive, &at, e))?;
-        if long_names::take(&mut entry, &mut named).map_err(|e| DataError::archive(archive, &at, e))? {
+        if long_names::take(&mut entry, &mut named)
+            .map_err(|e| DataError::archive(archive, &at, e))?
+        {
             continue;
         }
         let own = || entry.path().map(Cow::into_owned);
-        let name = named.take().map_or_else(own, Ok).map_err(|e| DataError::archive(archive, &at, e))?;
+        let name =
+            named.take().map_or_else(own, Ok).map_err(|e| DataError::archive(archive, &at, e))?;
         let (size, offset) = (entry.size(), entry.raw_header_position());
         at = format!("entry {}, at byte {offset} of the unpacked data", name.display());
         let refuse = |reason: String| DataError::archive(archive, &at, reason);

@@ -1,7 +1,8 @@
 //! Zip files of images, which may come from anyone: unpacked once to the project's cache.
 //!
-//! Only plain files whose paths stay inside are accepted, up to a total size. Everything is unpacked beside its target,
-//! synced and renamed at the end, so that an error or a power cut leaves nothing half-written behind.
+//! Only plain files whose paths stay inside are accepted, up to a total size. Everything is
+//! unpacked beside its target, synced and renamed at the end, so that an error or a power cut
+//! leaves nothing half-written behind.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
@@ -27,7 +28,8 @@ fn limits(size: u64) -> Limits {
     Limits { bytes: size.saturating_mul(MAX_RATIO).max(1 << 30), entries: MAX_ENTRIES }
 }
 
-/// The folder that `zip` is unpacked in, after it was unpacked if need be. It goes by the content of the file.
+/// The folder that `zip` is unpacked in, after it was unpacked if need be. It goes by the content
+/// of the file.
 pub(super) fn unpacked(zip: &Path, cache: &Path) -> Result<PathBuf, DataError> {
     let digest = content(zip, cache)?;
     let target = cache.join("unpacked").join(hex(&digest[..16]));
@@ -82,30 +84,40 @@ fn unpack(zip: &Path, folder: &Path, limits: Limits) -> Result<(), DataError> {
     fs::create_dir_all(folder).map_err(DataError::io("create the folder", folder))?;
     let file = File::open(zip).map_err(DataError::io("open", zip))?;
     let failed = |at: &str, reason: String| DataError::archive(zip, at, reason);
-    let mut archive =
-        ZipArchive::new(BufReader::new(file)).map_err(|e| failed("its list of files", e.to_string()))?;
+    let mut archive = ZipArchive::new(BufReader::new(file))
+        .map_err(|e| failed("its list of files", e.to_string()))?;
     if archive.len() > limits.entries {
         let reason = format!("it holds more than {} files, which is refused", limits.entries);
         return Err(failed("its list of files", reason));
     }
     let mut left = limits.bytes;
     let (needed, free) = (archive.decompressed_size(), room::free(folder));
-    if let Some((needed, free)) = needed.zip(free).filter(|(needed, free)| needed > &u128::from(*free)) {
+    if let Some((needed, free)) =
+        needed.zip(free).filter(|(needed, free)| needed > &u128::from(*free))
+    {
         let reason = format!("it needs {} MB, and {} MB are free", needed >> 20, free >> 20);
         return Err(failed("unpacking it", reason));
     }
     for number in 0..archive.len() {
-        let mut entry =
-            archive.by_index(number).map_err(|e| failed(&format!("entry {number}"), e.to_string()))?;
-        let name = entry.name().map_err(|e| failed(&format!("entry {number}"), e.to_string()))?.into_owned();
+        let mut entry = archive
+            .by_index(number)
+            .map_err(|e| failed(&format!("entry {number}"), e.to_string()))?;
+        let name = entry
+            .name()
+            .map_err(|e| failed(&format!("entry {number}"), e.to_string()))?
+            .into_owned();
         let at = format!("entry {name}");
-        let Some(path) = path_of(&entry, &name).map_err(|reason| failed(&at, reason.into()))? else {
+        let Some(path) = path_of(&entry, &name).map_err(|reason| failed(&at, reason.into()))?
+        else {
             continue;
         };
         let path = folder.join(path);
         let written = write(&mut entry, &path, left).map_err(|e| failed(&at, e.to_string()))?;
         left = left.checked_sub(written).ok_or_else(|| {
-            let reason = format!("the archive unpacks to more than {} bytes, which is refused", limits.bytes);
+            let reason = format!(
+                "the archive unpacks to more than {} bytes, which is refused",
+                limits.bytes
+            );
             failed(&at, reason)
         })?;
     }
@@ -125,8 +137,9 @@ fn path_of<R: Read>(entry: &ZipFile<'_, R>, name: &str) -> Result<Option<PathBuf
         return Err("its path leaves the folder, which is refused");
     }
     let is_folder = entry.is_dir() || name.ends_with(['/', '\\']);
-    let is_systems =
-        path.components().any(|part| walk::is_hidden(part.as_os_str()) && part != Component::CurDir);
+    let is_systems = path
+        .components()
+        .any(|part| walk::is_hidden(part.as_os_str()) && part != Component::CurDir);
     Ok((!is_folder && !is_systems && path.file_name().is_some()).then_some(path))
 }
 
@@ -162,7 +175,10 @@ mod tests {
         let all = Limits { bytes: 120_000, entries: 2 };
         unpack(&path, &place.path().join("all"), all).unwrap();
         let message = refused("bytes", Limits { bytes: 119_999, ..all });
-        assert!(message.contains("entry 2.bmp: the archive unpacks to more than 119999 bytes"), "{message}");
+        assert!(
+            message.contains("entry 2.bmp: the archive unpacks to more than 119999 bytes"),
+            "{message}"
+        );
         let written = place.path().join("bytes/2.bmp").metadata().unwrap().len();
         assert_eq!(written, 60_000, "no more than a byte above the limit is written");
         assert!(refused("entries", Limits { entries: 1, ..all }).contains("more than 1 files"));

@@ -1,9 +1,11 @@
-//! Which images were decoded without a fault, by their content: a second check of the same files reads none of them.
+//! Which images were decoded without a fault, by their content: a second check of the same files
+//! reads none of them.
 //!
-//! One file in the project's cache folder for each data folder. Losing it costs time and nothing else.
+//! One file in the project's cache folder for each data folder. Losing it costs time and nothing
+//! else.
 //!
-//! Format: [`MAGIC`]; the first [`KEPT`] bytes of the SHA-256 of each image's file, ascending; at the end the CRC-32C of
-//! all before it (4 bytes, little-endian).
+//! Format: [`MAGIC`]; the first [`KEPT`] bytes of the SHA-256 of each image's file, ascending; at
+//! the end the CRC-32C of all before it (4 bytes, little-endian).
 
 use std::fs;
 use std::io;
@@ -55,7 +57,8 @@ impl Verified {
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
         atomic::create_needless_folder(self.path.parent().unwrap_or(&self.path))?;
         let temporary = self.path.with_extension(format!("tmp-{}", std::process::id()));
-        let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, &self.path));
+        let written =
+            fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, &self.path));
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
         }
@@ -88,7 +91,9 @@ mod tests {
         let load = || Verified::load(path.clone());
         assert!(!load().contains(&[3; 32]));
         load().save([[3; 32], [1; 32], [3; 32]].into_iter());
-        assert!(load().contains(&[3; 32]) && load().contains(&[1; 32]) && !load().contains(&[2; 32]));
+        assert!(
+            load().contains(&[3; 32]) && load().contains(&[1; 32]) && !load().contains(&[2; 32])
+        );
         let whole = fs::read(&path).unwrap();
         assert_eq!(whole.len(), 16 + 2 * KEPT + 4);
         for at in 0..whole.len() {

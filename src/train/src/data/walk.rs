@@ -1,6 +1,8 @@
-//! Reading folders of images: which entries are images, which are folders to go into, and what is passed over.
+//! Reading folders of images: which entries are images, which are folders to go into, and what is
+//! passed over.
 //!
-//! Links are followed wherever they lead. Within one class each folder is read once, so that links in a circle end.
+//! Links are followed wherever they lead. Within one class each folder is read once, so that links
+//! in a circle end.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -43,8 +45,8 @@ pub(super) struct Found {
     pub passed: PassedOver,
 }
 
-/// Reads one folder. A link without an end is bad if it may have been meant: if it is named like an image, or like a
-/// folder where `folders_count`.
+/// Reads one folder. A link without an end is bad if it may have been meant: if it is named like an
+/// image, or like a folder where `folders_count`.
 pub(super) fn entries(folder: &Path, folders_count: bool) -> Result<Entries, DataError> {
     let error = |e| DataError::io("read the folder", folder)(e);
     let mut found = Entries::default();
@@ -89,15 +91,21 @@ pub(super) fn entries(folder: &Path, folders_count: bool) -> Result<Entries, Dat
 
 /// Whether an entry is hidden, or made by a system for itself.
 pub(super) fn is_hidden(name: &OsStr) -> bool {
-    name.as_encoded_bytes().starts_with(b".") || SYSTEM.iter().any(|system| name.eq_ignore_ascii_case(system))
+    name.as_encoded_bytes().starts_with(b".")
+        || SYSTEM.iter().any(|system| name.eq_ignore_ascii_case(system))
 }
 
 fn is_image(name: &OsStr) -> bool {
     EXTENSIONS.contains(&extension(name).as_str())
 }
 
-/// The images in `folder`, and in the folders below it if `recursive`. `above` is a folder that is not read again.
-pub(super) fn images(folder: &Path, recursive: bool, above: Option<&Path>) -> Result<Found, DataError> {
+/// The images in `folder`, and in the folders below it if `recursive`. `above` is a folder that is
+/// not read again.
+pub(super) fn images(
+    folder: &Path,
+    recursive: bool,
+    above: Option<&Path>,
+) -> Result<Found, DataError> {
     let end = |path: &Path| path.canonicalize().map_err(DataError::io("open the folder", path));
     let mut found = Found::default();
     let mut read: HashSet<PathBuf> = above.map(end).transpose()?.into_iter().collect();
@@ -117,7 +125,8 @@ pub(super) fn images(folder: &Path, recursive: bool, above: Option<&Path>) -> Re
         found.bad.extend(entries.bad);
         found.passed.extend(entries.passed);
         match recursive {
-            // The last of them is read first otherwise, and of two names for one folder the later one would count.
+            // The last of them is read first otherwise, and of two names for one folder the later
+            // one would count.
             true => ahead.extend(entries.folders.iter().rev().map(|name| {
                 let mut prefix = below(name);
                 prefix.push("/");

@@ -1,5 +1,5 @@
-//! The adapters that wgpu sees. Listing opens none; what is opened later is the adapter that was listed: see
-//! [`open`](super::open).
+//! The adapters that wgpu sees. Listing opens none; what is opened later is the adapter that was
+//! listed: see [`open`](super::open).
 
 /// One adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,22 +33,23 @@ impl Adapter {
         }
     }
 
-    /// The formats that `precision:` may name on it. bf16 is in none of them: WGSL has no such type, and the SPIR-V
-    /// compiler cannot do arithmetic with it.
+    /// The formats that `precision:` may name on it. bf16 is in none of them: WGSL has no such
+    /// type, and the SPIR-V compiler cannot do arithmetic with it.
     pub fn precisions(&self) -> &'static [&'static str] {
         if self.f16 { &["f32", "f16"] } else { &["f32"] }
     }
 
     /// Whether another listing's entry is the same piece of hardware with the same driver.
     pub(super) fn is(&self, other: &Self) -> bool {
-        let what = |a: &Self| (a.backend.clone(), a.kind, a.name.clone(), a.id.clone(), a.driver.clone());
+        let what =
+            |a: &Self| (a.backend.clone(), a.kind, a.name.clone(), a.id.clone(), a.driver.clone());
         what(self) == what(other)
     }
 }
 
-/// All adapters of one graphics API: the first of Metal, Vulkan and DX12 that has a hardware adapter, else the first that
-/// has any. Empty without a driver. Looked for once in a process: drivers take their time, and some print what they miss
-/// each time.
+/// All adapters of one graphics API: the first of Metal, Vulkan and DX12 that has a hardware
+/// adapter, else the first that has any. Empty without a driver. Looked for once in a process:
+/// drivers take their time, and some print what they miss each time.
 #[cfg(feature = "wgpu")]
 pub fn adapters() -> Vec<Adapter> {
     static FOUND: std::sync::OnceLock<Vec<Adapter>> = std::sync::OnceLock::new();
@@ -137,7 +138,8 @@ pub(super) mod tests {
 
     #[test]
     fn the_first_api_with_hardware_is_listed_and_else_the_first_that_has_anything() {
-        let (gpu, software) = (|api| adapter(0, "discrete", api), |api| adapter(0, "software", api));
+        let (gpu, software) =
+            (|api| adapter(0, "discrete", api), |api| adapter(0, "software", api));
         let settled = |lists: [&[Adapter]; 3]| {
             settle(lists.map(<[_]>::to_vec)).first().map(|adapter| adapter.backend.clone())
         };

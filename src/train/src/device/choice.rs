@@ -7,8 +7,8 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// `auto` (the best GPU, else the CPU), `cpu`, `gpu` (the best GPU or an error), or `gpu:N` (adapter N as
-/// `pipe devices` lists them).
+/// `auto` (the best GPU, else the CPU), `cpu`, `gpu` (the best GPU or an error), or `gpu:N`
+/// (adapter N as `pipe devices` lists them).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
     #[default]
@@ -39,15 +39,18 @@ impl FromStr for DeviceChoice {
 /// What a device is called here that other programs call by the maker of the GPU or of its driver.
 fn meant(text: &str) -> Option<String> {
     let text = text.to_lowercase();
-    let (name, number) =
-        text.split_once(':').map_or((text.as_str(), None), |(name, n)| (name, n.parse::<usize>().ok()));
+    let (name, number) = text
+        .split_once(':')
+        .map_or((text.as_str(), None), |(name, n)| (name, n.parse::<usize>().ok()));
     match (name, number) {
-        ("cuda" | "rocm" | "hip" | "mps" | "metal" | "vulkan" | "xpu" | "wgpu" | "gpu", Some(number)) => {
-            Some(format!("gpu:{number}"))
-        }
-        ("cuda" | "rocm" | "hip" | "mps" | "metal" | "vulkan" | "xpu" | "wgpu" | "gpu" | "gpus", None) => {
-            Some("gpu".into())
-        }
+        (
+            "cuda" | "rocm" | "hip" | "mps" | "metal" | "vulkan" | "xpu" | "wgpu" | "gpu",
+            Some(number),
+        ) => Some(format!("gpu:{number}")),
+        (
+            "cuda" | "rocm" | "hip" | "mps" | "metal" | "vulkan" | "xpu" | "wgpu" | "gpu" | "gpus",
+            None,
+        ) => Some("gpu".into()),
         ("cpu", _) => Some("cpu".into()),
         ("auto", _) => Some("auto".into()),
         _ => None,
@@ -99,9 +102,13 @@ mod tests {
         for text in ["", "cuda", "gpu:", "gpu:-1", "GPU"] {
             assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
         }
-        for (text, meant) in
-            [("cuda", "`gpu`"), ("cuda:1", "`gpu:1`"), ("mps", "`gpu`"), ("CPU", "`cpu`"), ("cpu:0", "`cpu`")]
-        {
+        for (text, meant) in [
+            ("cuda", "`gpu`"),
+            ("cuda:1", "`gpu:1`"),
+            ("mps", "`gpu`"),
+            ("CPU", "`cpu`"),
+            ("cpu:0", "`cpu`"),
+        ] {
             let error = text.parse::<DeviceChoice>().unwrap_err();
             assert!(error.contains(&format!("did you mean {meant}?")), "{error}");
         }

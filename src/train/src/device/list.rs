@@ -10,8 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::DeviceChoice;
 
-/// The devices that share a training: `all` (every GPU), or a list of which each item is a number (`0` is `gpu:0`) or
-/// what `device:` takes. On a command line and in the environment the items stand between commas: `0,1`.
+/// The devices that share a training: `all` (every GPU), or a list of which each item is a number
+/// (`0` is `gpu:0`) or what `device:` takes. On a command line and in the environment the items
+/// stand between commas: `0,1`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceList {
     All,
@@ -22,7 +23,8 @@ pub enum DeviceList {
 impl DeviceList {
     /// The GPUs that it names; 0 where only the machine can tell.
     pub fn gpus(&self) -> usize {
-        let is_gpu = |choice: &&DeviceChoice| matches!(choice, DeviceChoice::Gpu | DeviceChoice::Adapter(_));
+        let is_gpu =
+            |choice: &&DeviceChoice| matches!(choice, DeviceChoice::Gpu | DeviceChoice::Adapter(_));
         match self {
             Self::All => 0,
             Self::These(choices) => choices.iter().filter(is_gpu).count(),
@@ -39,7 +41,8 @@ impl DeviceList {
     }
 }
 
-/// Elsewhere a number alone is how many devices to take; here each number is a GPU's own. It is not guessed which is meant.
+/// Elsewhere a number alone is how many devices to take; here each number is a GPU's own. It is not
+/// guessed which is meant.
 fn a_number_alone(number: u64) -> String {
     let several = match number {
         0 | 1 => "`device: gpu` for one GPU".to_owned(),
@@ -48,7 +51,9 @@ fn a_number_alone(number: u64) -> String {
             format!("`[{}]` for {number} GPUs", list.join(", "))
         }
     };
-    format!("{number} may be a number of devices or a device: write {several}, `[{number}]` for GPU {number}")
+    format!(
+        "{number} may be a number of devices or a device: write {several}, `[{number}]` for GPU {number}"
+    )
 }
 
 /// One item, as text.
@@ -68,9 +73,11 @@ impl FromStr for DeviceList {
             number if number.parse::<u64>().is_ok() => {
                 Err(a_number_alone(number.parse().unwrap_or_default()))
             }
-            list => {
-                list.split(',').map(|item| choice(item.trim())).collect::<Result<_, _>>().map(Self::These)
-            }
+            list => list
+                .split(',')
+                .map(|item| choice(item.trim()))
+                .collect::<Result<_, _>>()
+                .map(Self::These),
         }
     }
 }
@@ -114,7 +121,9 @@ impl<'de> Deserialize<'de> for DeviceList {
             fn visit_i64<E: de::Error>(self, number: i64) -> Result<DeviceList, E> {
                 Err(E::custom(match u64::try_from(number) {
                     Ok(number) => a_number_alone(number),
-                    Err(_) => format!("expected a list of devices, found {number}; `all` is every GPU"),
+                    Err(_) => {
+                        format!("expected a list of devices, found {number}; `all` is every GPU")
+                    }
                 }))
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<DeviceList, A::Error> {
@@ -202,7 +211,10 @@ mod tests {
     fn a_list_text_and_all_are_read_and_read_back() {
         let these = |choices: &[DeviceChoice]| Ok(DeviceList::These(choices.to_vec()));
         assert_eq!(read("[0, 1]"), these(&[Adapter(0), Adapter(1)]));
-        assert_eq!(read(r#"["cpu", "gpu:3", "gpu", 2]"#), these(&[Cpu, Adapter(3), Gpu, Adapter(2)]));
+        assert_eq!(
+            read(r#"["cpu", "gpu:3", "gpu", 2]"#),
+            these(&[Cpu, Adapter(3), Gpu, Adapter(2)])
+        );
         assert_eq!(read(r#""0, 1,cpu""#), these(&[Adapter(0), Adapter(1), Cpu]));
         assert_eq!(read("[1]"), these(&[Adapter(1)]));
         assert_eq!(read(r#""all""#), Ok(DeviceList::All));
@@ -218,7 +230,10 @@ mod tests {
         for (json, said) in [
             ("[]", "at least one device"),
             ("[-1]", "counted from 0"),
-            ("2", "2 may be a number of devices or a device: write `[0, 1]` for 2 GPUs, `[2]` for GPU 2"),
+            (
+                "2",
+                "2 may be a number of devices or a device: write `[0, 1]` for 2 GPUs, `[2]` for GPU 2",
+            ),
             ("1", "write `device: gpu` for one GPU, `[1]` for GPU 1"),
             (r#""2""#, "2 may be a number of devices or a device"),
             ("-1", "`all` is every GPU"),
@@ -238,6 +253,9 @@ mod tests {
     fn a_gpu_stands_in_a_list_once_and_the_cpu_as_often_as_one_likes() {
         assert_eq!(read(r#"["cpu", 0, "cpu", 1]"#).unwrap().twice(), None);
         assert_eq!(read(r#"[1, 0, "gpu:1"]"#).unwrap().twice(), Some(Adapter(1)));
-        assert_eq!([read(r#"[1, 0, "cpu"]"#).unwrap().gpus(), read(r#""all""#).unwrap().gpus()], [2, 0]);
+        assert_eq!(
+            [read(r#"[1, 0, "cpu"]"#).unwrap().gpus(), read(r#""all""#).unwrap().gpus()],
+            [2, 0]
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Where to compute: the setting, the adapters there are, and which one a setting means. Nothing is opened until a
-//! stage asks for it.
+//! Where to compute: the setting, the adapters there are, and which one a setting means. Nothing is
+//! opened until a stage asks for it.
 
 mod adapters;
 mod choice;
@@ -49,8 +49,8 @@ pub enum DeviceError {
     Twice { choice: DeviceChoice, index: usize },
 }
 
-/// Finds and opens the device that a setting means. `auto` takes the best hardware adapter, else the CPU, and never
-/// a software adapter; `gpu:N` takes adapter N of [`adapters`], whatever it is.
+/// Finds and opens the device that a setting means. `auto` takes the best hardware adapter, else
+/// the CPU, and never a software adapter; `gpu:N` takes adapter N of [`adapters`], whatever it is.
 pub fn resolve(choice: DeviceChoice, share: Share) -> Result<ResolvedDevice, DeviceError> {
     let cpu = || {
         let name = "cpu (flex)".into();
@@ -73,7 +73,8 @@ pub fn resolve(choice: DeviceChoice, share: Share) -> Result<ResolvedDevice, Dev
     }
 }
 
-/// Finds and opens all devices of a list, in its order. `all` is every hardware adapter, the strongest first.
+/// Finds and opens all devices of a list, in its order. `all` is every hardware adapter, the
+/// strongest first.
 pub fn resolve_all(list: &DeviceList, share: Share) -> Result<Vec<ResolvedDevice>, DeviceError> {
     let choices: Vec<DeviceChoice> = match list {
         DeviceList::These(choices) => choices.clone(),
@@ -143,7 +144,8 @@ fn describe(all: &[Adapter]) -> String {
     match all.is_empty() {
         true => "wgpu sees no adapter at all (is a Vulkan, Metal or DX12 driver installed?)".into(),
         false => {
-            let names: Vec<String> = all.iter().map(|a| format!("gpu:{} {}", a.index, a.name)).collect();
+            let names: Vec<String> =
+                all.iter().map(|a| format!("gpu:{} {}", a.index, a.name)).collect();
             format!("there is {}", names.join(", "))
         }
     }
@@ -190,8 +192,15 @@ mod tests {
     fn stages_share_the_hardware_and_leave_a_lost_one() {
         let all = [adapter(0, "integrated"), adapter(1, "software"), adapter(2, "discrete")];
         let picked = |gpu, lost| Share { gpu, lost }.pick(&all).map(|a| a.index);
-        assert_eq!([picked(None, 0), picked(Some(0), 0), picked(Some(1), 0)], [Some(2), Some(2), Some(0)]);
-        assert_eq!([picked(None, 1), picked(Some(1), 1)], [Some(0), Some(2)], "another one after a loss");
+        assert_eq!(
+            [picked(None, 0), picked(Some(0), 0), picked(Some(1), 0)],
+            [Some(2), Some(2), Some(0)]
+        );
+        assert_eq!(
+            [picked(None, 1), picked(Some(1), 1)],
+            [Some(0), Some(2)],
+            "another one after a loss"
+        );
         assert_eq!(Share { gpu: Some(3), lost: 1 }.pick(&all[1..2]), None);
     }
 
@@ -227,8 +236,7 @@ mod tests {
 
     #[test]
     fn an_adapter_computes_on_after_it_was_resolved_again_and_after_a_lack_of_memory() {
-        let test =
-            "device::tests::an_adapter_computes_on_after_it_was_resolved_again_and_after_a_lack_of_memory";
+        let test = "device::tests::an_adapter_computes_on_after_it_was_resolved_again_and_after_a_lack_of_memory";
         let Some(first) = software_vulkan(test) else { return };
         let again = || resolve(DeviceChoice::Adapter(0), Share::default()).unwrap().device;
         assert_eq!(first, again(), "the second stage's device is the first one's");
@@ -242,7 +250,8 @@ mod tests {
 
     #[test]
     fn the_memory_of_a_stage_is_there_for_the_next_one() {
-        let Some(device) = software_vulkan("device::tests::the_memory_of_a_stage_is_there_for_the_next_one")
+        let Some(device) =
+            software_vulkan("device::tests::the_memory_of_a_stage_is_there_for_the_next_one")
         else {
             return;
         };
@@ -263,14 +272,18 @@ mod tests {
     #[test]
     fn the_precisions_that_are_listed_are_those_that_the_runtime_has() {
         use crate::fit::Precision;
-        let Some(device) =
-            software_vulkan("device::tests::the_precisions_that_are_listed_are_those_that_the_runtime_has")
-        else {
+        let Some(device) = software_vulkan(
+            "device::tests::the_precisions_that_are_listed_are_those_that_the_runtime_has",
+        ) else {
             return;
         };
         let listed = adapters()[0].precisions();
         for precision in [Precision::F32, Precision::F16, Precision::Bf16] {
-            assert_eq!(listed.contains(&precision.name()), precision.runs_on(&device), "{precision:?}");
+            assert_eq!(
+                listed.contains(&precision.name()),
+                precision.runs_on(&device),
+                "{precision:?}"
+            );
         }
     }
 }

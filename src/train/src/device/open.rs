@@ -1,10 +1,12 @@
-//! Opening an adapter: once in a process, always the one that was listed, and on this program's configuration.
+//! Opening an adapter: once in a process, always the one that was listed, and on this program's
+//! configuration.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-/// What was opened, by the number of its adapter. The compute runtime lets nobody open an adapter a second time in a
-/// process, not even after it lost its memory or its device: every stage and every attempt computes on the same one.
+/// What was opened, by the number of its adapter. The compute runtime lets nobody open an adapter a
+/// second time in a process, not even after it lost its memory or its device: every stage and every
+/// attempt computes on the same one.
 pub(super) struct Opened<D>(Mutex<BTreeMap<usize, D>>);
 
 #[cfg_attr(not(feature = "wgpu"), allow(dead_code, reason = "only wgpu opens adapters"))]
@@ -13,7 +15,8 @@ impl<D: Clone> Opened<D> {
         Self(Mutex::new(BTreeMap::new()))
     }
 
-    /// What was opened before; else what `open` opens. Who asks meanwhile waits. A failure is not kept.
+    /// What was opened before; else what `open` opens. Who asks meanwhile waits. A failure is not
+    /// kept.
     pub fn get<E>(&self, index: usize, open: impl FnOnce() -> Result<D, E>) -> Result<D, E> {
         let mut opened = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(device) = opened.get(&index) {
@@ -40,16 +43,16 @@ mod wgpu {
     use crate::device::adapters::{Adapter, described};
     use crate::device::{configuration, failure};
 
-    /// The graphics APIs that adapters are listed of, the preferred one first, with the names that the compute runtime
-    /// opens them by.
+    /// The graphics APIs that adapters are listed of, the preferred one first, with the names that
+    /// the compute runtime opens them by.
     pub const APIS: [(Backend, WgpuBackend); 3] = [
         (Backend::Metal, WgpuBackend::Metal),
         (Backend::Vulkan, WgpuBackend::Vulkan),
         (Backend::Dx12, WgpuBackend::Dx12),
     ];
 
-    /// Kernels that go to the GPU in one submission: the compute runtime's own number, whatever `CUBECL_WGPU_MAX_TASKS`
-    /// says.
+    /// Kernels that go to the GPU in one submission: the compute runtime's own number, whatever
+    /// `CUBECL_WGPU_MAX_TASKS` says.
     const TASKS: usize = 32;
 
     /// Opens an adapter of [`adapters`](crate::device::adapters), or gives what was opened before.
@@ -63,16 +66,21 @@ mod wgpu {
         configuration::fix();
         let selected = selector(adapter)?;
         let options = RuntimeOptions::with_tasks_max(Some(TASKS)).map_err(|e| e.to_string())?;
-        let setup = try_init_setup::<AutoGraphicsApi>(&selected, options).map_err(|e| e.to_string())?;
+        let setup =
+            try_init_setup::<AutoGraphicsApi>(&selected, options).map_err(|e| e.to_string())?;
         let found = described(&setup.adapter);
         if !found.is(adapter) {
-            return Err(format!("the driver opened {} ({}) in its place", found.name, found.backend));
+            return Err(format!(
+                "the driver opened {} ({}) in its place",
+                found.name, found.backend
+            ));
         }
         Ok(Device::new(selected))
     }
 
-    /// How the compute runtime finds an adapter: by graphics API and kind, counted among those of its kind. Never "the
-    /// default one", which `CUBECL_WGPU_DEFAULT_DEVICE` and the system's power settings decide.
+    /// How the compute runtime finds an adapter: by graphics API and kind, counted among those of
+    /// its kind. Never "the default one", which `CUBECL_WGPU_DEFAULT_DEVICE` and the system's power
+    /// settings decide.
     fn selector(adapter: &Adapter) -> Result<WgpuDevice, String> {
         let api = APIS.iter().find(|(backend, _)| format!("{backend:?}") == adapter.backend);
         let Some((_, api)) = api else {
@@ -127,7 +135,10 @@ mod wgpu {
                     for listed in &all {
                         match selector(listed) {
                             Ok(device) => {
-                                assert_eq!(device.backend, api, "the API is never left to the runtime");
+                                assert_eq!(
+                                    device.backend, api,
+                                    "the API is never left to the runtime"
+                                );
                                 assert_eq!(opened_of(&all, &device), Some(listed.index), "{all:?}");
                             }
                             Err(_) => assert!(listed.software && listed.nth > 0, "{listed:?}"),

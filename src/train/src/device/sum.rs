@@ -1,17 +1,19 @@
 //! The sum of a whole tensor, with the same bits every time.
 //!
-//! burn's own `sum` lets thread groups add to one number atomically, in the order in which they finish: on a GPU that
-//! can do that, two calls differ. Its `mean` and `sum_dim` are exact, but without autotune one GPU thread adds up all
-//! that goes into one number; that is slow for a whole tensor, and in f32 loses digits. Here each thread adds
-//! [`WIDTH`] numbers at most, and the rows of partial sums are added in the same way.
+//! burn's own `sum` lets thread groups add to one number atomically, in the order in which they
+//! finish: on a GPU that can do that, two calls differ. Its `mean` and `sum_dim` are exact, but
+//! without autotune one GPU thread adds up all that goes into one number; that is slow for a whole
+//! tensor, and in f32 loses digits. Here each thread adds [`WIDTH`] numbers at most, and the rows
+//! of partial sums are added in the same way.
 
 use burn::tensor::Tensor;
 
 /// How many numbers one thread adds up.
 const WIDTH: usize = 256;
 
-/// The sum of all elements, `[1]`. The order of the additions depends on the number of elements alone, and the error
-/// grows with the logarithm of it (pairwise summation: Higham 1993, SIAM J. Sci. Comput. 14(4)).
+/// The sum of all elements, `[1]`. The order of the additions depends on the number of elements
+/// alone, and the error grows with the logarithm of it (pairwise summation: Higham 1993, SIAM J.
+/// Sci. Comput. 14(4)).
 pub fn sum_all<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
     let count = tensor.shape().num_elements();
     let mut left: Tensor<1> = tensor.reshape([count]);
@@ -39,7 +41,9 @@ mod tests {
     use super::*;
 
     fn numbers(count: usize) -> Vec<f32> {
-        (0..count as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / 16_777_216.0).collect()
+        (0..count as u32)
+            .map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / 16_777_216.0)
+            .collect()
     }
 
     #[test]
@@ -56,8 +60,8 @@ mod tests {
     #[test]
     fn the_gradient_is_one_everywhere() {
         let device = Device::flex().autodiff();
-        let tensor =
-            Tensor::<2>::from_data(TensorData::new(numbers(3 * 211), [3, 211]), &device).require_grad();
+        let tensor = Tensor::<2>::from_data(TensorData::new(numbers(3 * 211), [3, 211]), &device)
+            .require_grad();
         let gradients = sum_all(tensor.clone()).backward();
         let gradient = tensor.grad(&gradients).unwrap().into_data().try_into_vec::<f32>().unwrap();
         assert_eq!(gradient, vec![1.0; 3 * 211]);

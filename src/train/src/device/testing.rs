@@ -4,8 +4,9 @@ use burn::tensor::Device;
 
 use super::{DeviceChoice, Share, resolve};
 
-/// The driver's device, for the test of this name. The driver has to be named before the process begins: where it is
-/// not, the test runs itself again in a process where it is, and gets `None`, as it does where there is no driver.
+/// The driver's device, for the test of this name. The driver has to be named before the process
+/// begins: where it is not, the test runs itself again in a process where it is, and gets `None`,
+/// as it does where there is no driver.
 pub fn software_vulkan(test: &str) -> Option<Device> {
     const DRIVERS: &str = "VK_DRIVER_FILES";
     let Ok(icd) = std::env::var("PIPE_TEST_VULKAN_ICD") else {

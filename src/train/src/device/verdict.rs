@@ -1,4 +1,5 @@
-//! What a self-test said of an adapter, kept in the project's cache until the adapter, its driver or this program change.
+//! What a self-test said of an adapter, kept in the project's cache until the adapter, its driver
+//! or this program change.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,8 @@ use sha2::{Digest, Sha256};
 
 use super::Adapter;
 
-/// To be raised when the self-test, or what kernels it stands for, changes within a version of the program.
+/// To be raised when the self-test, or what kernels it stands for, changes within a version of the
+/// program.
 const EDITION: u32 = 1;
 
 /// Whether an adapter computes a training step as the CPU does.
@@ -58,7 +60,8 @@ impl Subject {
 
     fn file(&self, project: &Path) -> PathBuf {
         let text = serde_json::to_vec(self).unwrap_or_default();
-        let name: String = Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let name: String =
+            Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         project.join(STATE_FOLDER).join("cache").join("devices").join(name + ".json")
     }
 }

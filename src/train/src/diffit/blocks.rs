@@ -1,7 +1,8 @@
-//! DiffiT's building blocks: the time token, time-dependent self-attention in windows, the residual block.
+//! DiffiT's building blocks: the time token, time-dependent self-attention in windows, the residual
+//! block.
 //!
-//! Source: Hatamizadeh et al., "DiffiT: Diffusion Vision Transformers for Image Generation", ECCV 2024,
-//! arXiv 2312.02139, section 3. Knows nothing of how the blocks are arranged.
+//! Source: Hatamizadeh et al., "DiffiT: Diffusion Vision Transformers for Image Generation", ECCV
+//! 2024, arXiv 2312.02139, section 3. Knows nothing of how the blocks are arranged.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
@@ -32,14 +33,20 @@ impl TimeEmbedding {
         }
     }
 
-    /// `c_noise [batch]`, `label [batch]` to the token `[batch, time_dim]`. Without a label every image is of
-    /// no class; a network without classes ignores labels.
-    pub fn forward(&self, c_noise: Tensor<1>, label: Option<Tensor<1, Int>>, pass: &Pass) -> Tensor<2> {
+    /// `c_noise [batch]`, `label [batch]` to the token `[batch, time_dim]`. Without a label every
+    /// image is of no class; a network without classes ignores labels.
+    pub fn forward(
+        &self,
+        c_noise: Tensor<1>,
+        label: Option<Tensor<1, Int>>,
+        pass: &Pass,
+    ) -> Tensor<2> {
         let [batch] = c_noise.dims();
         let device = c_noise.device();
         let half = self.dim / 2;
         let ln_period = 10_000f64.ln() as f32;
-        let freqs: Vec<f32> = (0..half).map(|i| (-ln_period * i as f32 / half as f32).exp()).collect();
+        let freqs: Vec<f32> =
+            (0..half).map(|i| (-ln_period * i as f32 / half as f32).exp()).collect();
         let freqs = Tensor::<2>::from_data(TensorData::new(freqs, [1, half]), &device);
         let angle = within_one_turn(c_noise.reshape([batch, 1]) * 1000.0 * freqs); // [batch, dim / 2]
         let waves = Tensor::cat(vec![angle.clone().cos(), angle.sin()], 1); // [batch, dim]
@@ -64,21 +71,29 @@ fn within_one_turn(angle: Tensor<2>) -> Tensor<2> {
     angle - turns.clone() * TURN_HIGH - turns * TURN_LOW
 }
 
-/// Time-dependent multi-head self-attention in windows (equations 3 to 6): queries, keys and values are sums of
-/// a projection of the pixel and one of the time token; a learnt bias depends on the relative position.
+/// Time-dependent multi-head self-attention in windows (equations 3 to 6): queries, keys and values
+/// are sums of a projection of the pixel and one of the time token; a learnt bias depends on the
+/// relative position.
 #[derive(Module, Debug)]
 pub struct Tmsa {
     pub qkv_s: Projection,
     pub qkv_t: Projection,
     pub proj: Linear,
-    /// `[(2 window - 1)², heads]`, indexed by the vertical, then the horizontal distance from key to query.
+    /// `[(2 window - 1)², heads]`, indexed by the vertical, then the horizontal distance from key
+    /// to query.
     pub bias_table: Param<Tensor<2>>,
     heads: usize,
     window: usize,
 }
 
 impl Tmsa {
-    pub(super) fn new(dim: usize, time_dim: usize, heads: usize, window: usize, device: &Device) -> Self {
+    pub(super) fn new(
+        dim: usize,
+        time_dim: usize,
+        heads: usize,
+        window: usize,
+        device: &Device,
+    ) -> Self {
         Self {
             qkv_s: Projection::new(dim, 3 * dim, device),
             qkv_t: Projection::new(time_dim, 3 * dim, device),
@@ -93,12 +108,14 @@ impl Tmsa {
     pub fn forward(&self, x: Tensor<4>, t: Tensor<2>, pass: &Pass) -> Tensor<4> {
         let qkv = self.qkv_s.forward(x, pass); // [batch, h, w, 3 dim]
         let qkv_t = self.qkv_t.forward(t, pass); // [batch, 3 dim]
-        let mixed = kernels::window_attention(qkv, qkv_t, self.bias_table.val(), self.heads, self.window);
+        let mixed =
+            kernels::window_attention(qkv, qkv_t, self.bias_table.val(), self.heads, self.window);
         self.proj.forward(mixed, pass)
     }
 }
 
-/// Transformer block: attention and a perceptron, each with a layer norm in front and a residual around.
+/// Transformer block: attention and a perceptron, each with a layer norm in front and a residual
+/// around.
 #[derive(Module, Debug)]
 pub struct DiffitBlock {
     pub norm1: Norm,
@@ -127,7 +144,11 @@ impl DiffitBlock {
         if pass.drops() {
             return x + fc2.forward(kernels::gelu(fc1.forward(normal, pass)), pass);
         }
-        x + kernels::mlp(normal, [fc1.weight.val(), fc2.weight.val()], [fc1.bias.val(), fc2.bias.val()])
+        x + kernels::mlp(
+            normal,
+            [fc1.weight.val(), fc2.weight.val()],
+            [fc1.bias.val(), fc2.bias.val()],
+        )
     }
 }
 
@@ -140,7 +161,13 @@ pub struct ResBlock {
 }
 
 impl ResBlock {
-    pub(super) fn new(dim: usize, time_dim: usize, heads: usize, window: usize, device: &Device) -> Self {
+    pub(super) fn new(
+        dim: usize,
+        time_dim: usize,
+        heads: usize,
+        window: usize,
+        device: &Device,
+    ) -> Self {
         Self {
             norm: Norm::new(dim, device),
             conv: Conv2d::new(dim, dim, 3, 1, device),

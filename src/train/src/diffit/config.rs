@@ -1,7 +1,9 @@
-//! The shape of a DiffiT network: its settings, the presets, and what makes a combination impossible.
+//! The shape of a DiffiT network: its settings, the presets, and what makes a combination
+//! impossible.
 //!
-//! Knows nothing of tensors. The keys are the keyword arguments of the reference `Diffit(**config)`, so that the
-//! JSON in a checkpoint's header builds the same network in PyTorch.
+//! Knows nothing of tensors. The keys are the keyword arguments of the reference
+//! `Diffit(**config)`, so that the JSON in a checkpoint's header builds the same network in
+//! PyTorch.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,7 +17,8 @@ pub const CHANNELS_PER_GROUP: usize = 16;
 pub struct DiffitConfig {
     /// Channels at full resolution; a multiple of 16.
     pub dim: usize,
-    /// Channel multiplier of each resolution, finest first; each further one halves the image's side.
+    /// Channel multiplier of each resolution, finest first; each further one halves the image's
+    /// side.
     pub mults: Vec<usize>,
     /// Residual blocks at each resolution.
     pub depths: Vec<usize>,
@@ -69,7 +72,8 @@ impl Preset {
         }
     }
 
-    /// The network of this preset for RGB images of `image_size`² pixels; `num_classes` 0 means no labels.
+    /// The network of this preset for RGB images of `image_size`² pixels; `num_classes` 0 means no
+    /// labels.
     pub fn config(self, image_size: usize, num_classes: usize) -> DiffitConfig {
         let (dim, depth) = match self {
             Preset::Tiny => (64, 1),
@@ -154,21 +158,29 @@ impl DiffitConfig {
             return Err(ConfigError::Levels { mults: self.mults.len(), depths: self.depths.len() });
         }
         for (level, dim) in self.dims().into_iter().enumerate() {
-            for (of, why) in [(CHANNELS_PER_GROUP, "the group norm's size"), (self.heads, "`heads`")] {
+            for (of, why) in
+                [(CHANNELS_PER_GROUP, "the group norm's size"), (self.heads, "`heads`")]
+            {
                 if !dim.is_multiple_of(of) {
                     return Err(ConfigError::Channels { level, dim, of, why });
                 }
             }
         }
         let times = self.mults.len() - 1;
-        let multiple = u32::try_from(times).ok().and_then(|times| 1usize.checked_shl(times)).unwrap_or(0);
+        let multiple =
+            u32::try_from(times).ok().and_then(|times| 1usize.checked_shl(times)).unwrap_or(0);
         if !self.image_size.is_multiple_of(multiple) {
             return Err(ConfigError::Halving { image_size: self.image_size, times, multiple });
         }
         for level in 0..self.mults.len() {
             let (window, side) = (self.window_at(level), self.side(level));
             if !side.is_multiple_of(window) {
-                return Err(ConfigError::Window { window, side, level, image_size: self.image_size });
+                return Err(ConfigError::Window {
+                    window,
+                    side,
+                    level,
+                    image_size: self.image_size,
+                });
             }
         }
         Ok(())
@@ -192,13 +204,17 @@ mod tests {
 
     #[test]
     fn json_has_the_reference_keyword_names() {
-        let json = serde_json::to_value(Preset::Tiny.config(32, 10)).expect("a config is plain data");
+        let json =
+            serde_json::to_value(Preset::Tiny.config(32, 10)).expect("a config is plain data");
         let expected = serde_json::json!({
             "dim": 64, "mults": [1, 2, 2], "depths": [1, 1, 1], "heads": 4, "window": 8,
             "image_size": 32, "channels": 3, "num_classes": 10,
         });
         assert_eq!(json, expected);
-        assert_eq!(serde_json::from_value::<DiffitConfig>(json).ok(), Some(Preset::Tiny.config(32, 10)));
+        assert_eq!(
+            serde_json::from_value::<DiffitConfig>(json).ok(),
+            Some(Preset::Tiny.config(32, 10))
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The numbers that training starts from: PyTorch's defaults for each layer type, drawn from the seed alone.
+//! The numbers that training starts from: PyTorch's defaults for each layer type, drawn from the
+//! seed alone.
 //!
 //! No device and no library generator takes part, so a seed names the same network everywhere.
 
@@ -14,9 +15,9 @@ use super::state_dict::{ParamPath, fill, walk};
 use crate::rng::{ChaCha8Rng, Purpose, stream};
 
 impl DiffitConfig {
-    /// A new network on `device`. Linear and convolution: uniform within ±1/√fan-in, weight and bias; embedding:
-    /// normal; norms: 1 and 0; attention's position bias: 0. Each parameter has a stream of its own, numbered by its
-    /// place in the order of names.
+    /// A new network on `device`. Linear and convolution: uniform within ±1/√fan-in, weight and
+    /// bias; embedding: normal; norms: 1 and 0; attention's position bias: 0. Each parameter has a
+    /// stream of its own, numbered by its place in the order of names.
     ///
     /// # Errors
     /// A shape that [`validate`](DiffitConfig::validate) refuses.
@@ -24,7 +25,8 @@ impl DiffitConfig {
         let skeleton = self.skeleton(device)?;
         let mut paths = walk(&skeleton);
         paths.sort_by(|a, b| a.name.cmp(&b.name));
-        let shapes: HashMap<&str, &[usize]> = paths.iter().map(|p| (p.name.as_str(), &p.shape[..])).collect();
+        let shapes: HashMap<&str, &[usize]> =
+            paths.iter().map(|p| (p.name.as_str(), &p.shape[..])).collect();
         let values = paths.iter().enumerate().map(|(index, path)| {
             let mut rng = stream(seed, Purpose::Init, 0, index as u64);
             (path.name.clone(), draw(path, &shapes, &mut rng))
@@ -40,11 +42,14 @@ fn draw(param: &ParamPath, shapes: &HashMap<&str, &[usize]>, rng: &mut ChaCha8Rn
         ("Struct:Linear" | "Struct:Projection" | "Struct:Conv2d", field) => {
             // A bias goes by the fan-in of the weight beside it.
             let weight = format!("{}weight", param.name.strip_suffix(field).unwrap_or(&param.name));
-            let fan_in: usize = shapes.get(weight.as_str()).map_or(1, |shape| shape[1..].iter().product());
+            let fan_in: usize =
+                shapes.get(weight.as_str()).map_or(1, |shape| shape[1..].iter().product());
             let bound = 1.0 / (fan_in as f32).sqrt();
             (0..count).map(|_| bound * (2.0 * rng.random::<f32>() - 1.0)).collect()
         }
-        ("Struct:Embedding", _) => (0..count).map(|_| rng.sample::<f32, _>(StandardNormal)).collect(),
+        ("Struct:Embedding", _) => {
+            (0..count).map(|_| rng.sample::<f32, _>(StandardNormal)).collect()
+        }
         ("Struct:Norm", "weight") => vec![1.0; count],
         _ => vec![0.0; count],
     }

@@ -1,7 +1,7 @@
 //! The parameters of each layer type, named and laid out as PyTorch has them.
 //!
-//! A layer holds numbers and says how to compute with them in one call; it knows nothing of the network's shape.
-//! Images inside the network are `[batch, height, width, channels]`.
+//! A layer holds numbers and says how to compute with them in one call; it knows nothing of the
+//! network's shape. Images inside the network are `[batch, height, width, channels]`.
 
 use burn::module::{LoraAdapter, Module, Param, ParamId};
 use burn::tensor::{Device, Int, Tensor};
@@ -9,7 +9,8 @@ use burn::tensor::{Device, Int, Tensor};
 use super::pass::Pass;
 use crate::kernels;
 
-/// A parameter of zeros that takes no memory before its first use: initialisation and loading put the numbers in.
+/// A parameter of zeros that takes no memory before its first use: initialisation and loading put
+/// the numbers in.
 pub(super) fn parameter<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
     let zeros = move |device: &Device, grad| Tensor::zeros(shape, device).set_require_grad(grad);
     Param::uninitialized(ParamId::new(), zeros, device.clone(), true, shape.into())
@@ -53,9 +54,10 @@ impl Projection {
     }
 }
 
-/// A projection, and the low-rank one beside it where LoRA has put one: `x Wᵀ + b + s (drop(x) Aᵀ) Bᵀ` (Hu et al.
-/// 2021, arXiv 2106.09685, equation 3). Without dropout `W + s B A` is one matrix that gives the same; its gradient is
-/// as large as a full one, which for small projections costs less than two further products.
+/// A projection, and the low-rank one beside it where LoRA has put one: `x Wᵀ + b + s (drop(x) Aᵀ)
+/// Bᵀ` (Hu et al. 2021, arXiv 2106.09685, equation 3). Without dropout `W + s B A` is one matrix
+/// that gives the same; its gradient is as large as a full one, which for small projections costs
+/// less than two further products.
 fn adapted<const D: usize>(
     x: Tensor<D>,
     weight: &Param<Tensor<2>>,
@@ -65,13 +67,15 @@ fn adapted<const D: usize>(
     let Some(lora) = weight.adapter().filter(|lora| pass.drops() || is_cheaper_beside(lora)) else {
         return kernels::linear(x, weight.val(), bias);
     };
-    // burn's `a [out, r]` is LoRA's B and its `b [r, in]` is A: its weights are the other way round.
+    // burn's `a [out, r]` is LoRA's B and its `b [r, in]` is A: its weights are the other way
+    // round.
     let low = kernels::linear(pass.drop(x.clone()), lora.b.val(), None); // [.., r]
     kernels::linear(x, weight.base(), bias) + kernels::linear(low * lora.scale, lora.a.val(), None)
 }
 
-/// Whether training the factors beside a projection takes clearly fewer multiplications than training them as part of
-/// its weight: per row `3 r (in + out)` against `in out`, and narrow products run at a fraction of the speed.
+/// Whether training the factors beside a projection takes clearly fewer multiplications than
+/// training them as part of its weight: per row `3 r (in + out)` against `in out`, and narrow
+/// products run at a fraction of the speed.
 fn is_cheaper_beside(lora: &LoraAdapter) -> bool {
     let ([outputs, rank], [_, inputs]) = (lora.a.dims(), lora.b.dims());
     lora.a.is_require_grad() && 8 * rank * (inputs + outputs) < inputs * outputs
@@ -89,7 +93,13 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
-    pub(super) fn new(inputs: usize, outputs: usize, kernel: usize, stride: usize, device: &Device) -> Self {
+    pub(super) fn new(
+        inputs: usize,
+        outputs: usize,
+        kernel: usize,
+        stride: usize,
+        device: &Device,
+    ) -> Self {
         Self {
             weight: parameter([outputs, inputs, kernel, kernel], device),
             bias: parameter([outputs], device),

@@ -1,4 +1,5 @@
-//! DiffiT, the network that is trained: settings, modules, initial numbers, state dictionary, probe.
+//! DiffiT, the network that is trained: settings, modules, initial numbers, state dictionary,
+//! probe.
 
 mod blocks;
 mod config;

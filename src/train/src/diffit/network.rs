@@ -1,6 +1,7 @@
 //! The whole network: a U-shape of residual blocks around a time token.
 //!
-//! Source: DiffiT (arXiv 2312.02139), section 3.2 and figure 3. Knows nothing of noise levels or losses.
+//! Source: DiffiT (arXiv 2312.02139), section 3.2 and figure 3. Knows nothing of noise levels or
+//! losses.
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor};
@@ -41,7 +42,8 @@ impl DiffitConfig {
                 .map(|_| ResBlock::new(dim, time_dim, self.heads, window, device))
                 .collect()
         };
-        let conv = |inputs, outputs, kernel, stride| Conv2d::new(inputs, outputs, kernel, stride, device);
+        let conv =
+            |inputs, outputs, kernel, stride| Conv2d::new(inputs, outputs, kernel, stride, device);
         Ok(Diffit {
             time: TimeEmbedding::new(self.dim, time_dim, self.num_classes, device),
             tokenizer: conv(self.channels, dims[0], 3, 1),
@@ -58,9 +60,9 @@ impl DiffitConfig {
 }
 
 impl Diffit {
-    /// `x [batch, channels, size, size]`, `c_noise [batch]`, `label [batch]` (a class, or the number of classes
-    /// for "no class", as `None` does) to `[batch, channels, size, size]`. Computes in the weights' number format;
-    /// input and output are `f32`.
+    /// `x [batch, channels, size, size]`, `c_noise [batch]`, `label [batch]` (a class, or the
+    /// number of classes for "no class", as `None` does) to `[batch, channels, size, size]`.
+    /// Computes in the weights' number format; input and output are `f32`.
     pub fn forward(
         &self,
         x: Tensor<4>,

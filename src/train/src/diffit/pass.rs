@@ -1,4 +1,5 @@
-//! What one pass through the network draws: the dropout in front of LoRA's factors, and nothing at inference.
+//! What one pass through the network draws: the dropout in front of LoRA's factors, and nothing at
+//! inference.
 
 use std::cell::Cell;
 
@@ -34,8 +35,9 @@ impl Pass {
         Self::default()
     }
 
-    /// Drops the inputs of LoRA's factors with `probability`, as a pure function of `(seed, epoch, batch)` and the image:
-    /// a pass of the batch's images from `first` on drops what a pass of the whole batch drops of them.
+    /// Drops the inputs of LoRA's factors with `probability`, as a pure function of `(seed, epoch,
+    /// batch)` and the image: a pass of the batch's images from `first` on drops what a pass of the
+    /// whole batch drops of them.
     pub fn training(probability: f64, seed: u64, epoch: u64, batch: u64, first: usize) -> Self {
         let dropout = Dropout { probability, seed, epoch, batch, first, drawn: Cell::new(0) };
         Self { dropout: (probability > 0.0).then_some(dropout) }
@@ -49,7 +51,9 @@ impl Pass {
     /// `x` with some elements set to 0 and the others scaled up to keep the mean
     /// (Srivastava et al. 2014, JMLR 15). The first axis counts the images.
     pub(super) fn drop<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let Some(Dropout { probability, seed, epoch, batch, first, drawn }) = &self.dropout else { return x };
+        let Some(Dropout { probability, seed, epoch, batch, first, drawn }) = &self.dropout else {
+            return x;
+        };
         let layer = drawn.replace(drawn.get() + 1);
         let mut rng = stream(*seed, Purpose::LoraDropout, *epoch, batch << 16 | layer);
         let each = x.shape().num_elements() / x.dims()[0].max(1);
@@ -118,10 +122,12 @@ mod tests {
 
     #[test]
     fn what_a_whole_batch_drops_never_changes() {
-        // As before parts of a batch could be drawn by themselves: the numbers in the order of the stream.
+        // As before parts of a batch could be drawn by themselves: the numbers in the order of the
+        // stream.
         let mut rng = stream(1, Purpose::LoraDropout, 2, 3 << 16);
-        let expected: Vec<f32> =
-            (0..10_000).map(|_| if rng.random::<f64>() < 0.25 { 0.0 } else { (1.0 / 0.75) as f32 }).collect();
+        let expected: Vec<f32> = (0..10_000)
+            .map(|_| if rng.random::<f64>() < 0.25 { 0.0 } else { (1.0 / 0.75) as f32 })
+            .collect();
         assert_eq!(dropped(&Pass::training(0.25, 1, 2, 3, 0)), expected);
     }
 }

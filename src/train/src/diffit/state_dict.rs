@@ -1,7 +1,7 @@
 //! A network's parameters as named tensors in host memory, and back.
 //!
-//! Names and layout are PyTorch's without any translation, because the modules hold them so; the numbers pass
-//! through to the bit. Knows nothing of files.
+//! Names and layout are PyTorch's without any translation, because the modules hold them so; the
+//! numbers pass through to the bit. Knows nothing of files.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -61,7 +61,8 @@ impl Path {
         self.0.pop();
     }
 
-    /// PyTorch's name; for the factors of LoRA the one in PEFT, where the module holds them and not its weight.
+    /// PyTorch's name; for the factors of LoRA the one in PEFT, where the module holds them and not
+    /// its weight.
     pub fn name(&self) -> String {
         let names: Vec<&str> = self.0.iter().map(|(name, _)| name.as_str()).collect();
         match names.as_slice() {
@@ -88,7 +89,13 @@ pub(crate) fn walk<M: Module>(module: &M) -> Vec<ParamPath> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let (field, container) = self.path.0.last().cloned().unwrap_or_default();
             let shape = param.lazy_shape().to_vec();
-            self.found.push(ParamPath { id: param.id, name: self.path.name(), field, container, shape });
+            self.found.push(ParamPath {
+                id: param.id,
+                name: self.path.name(),
+                field,
+                container,
+                shape,
+            });
         }
     }
     let mut walk = Walk { path: Path::default(), found: Vec::new() };
@@ -96,21 +103,26 @@ pub(crate) fn walk<M: Module>(module: &M) -> Vec<ParamPath> {
     walk.found
 }
 
-/// Process-local id, PyTorch name and shape of every float parameter, sorted by name. The shape is at once
-/// PyTorch's and that of the tensor in the module.
+/// Process-local id, PyTorch name and shape of every float parameter, sorted by name. The shape is
+/// at once PyTorch's and that of the tensor in the module.
 pub fn param_paths<M: Module>(module: &M) -> Vec<(ParamId, String, Vec<usize>)> {
     let mut paths: Vec<_> = walk(module).into_iter().map(|p| (p.id, p.name, p.shape)).collect();
     paths.sort_by(|a, b| a.1.cmp(&b.1));
     paths
 }
 
-/// The float parameters in `scope` under their PyTorch names with `prefix` before them, sorted by name.
+/// The float parameters in `scope` under their PyTorch names with `prefix` before them, sorted by
+/// name.
 ///
 /// Waits for the device once; 32-bit floats keep their bits.
 ///
 /// # Errors
 /// The first parameter that could not be computed on the device: see [`device::read`].
-pub fn state_dict<M: Module>(module: &M, scope: &Scope, prefix: &str) -> Result<Vec<HostTensor>, StageError> {
+pub fn state_dict<M: Module>(
+    module: &M,
+    scope: &Scope,
+    prefix: &str,
+) -> Result<Vec<HostTensor>, StageError> {
     struct Collect<'a> {
         path: Path,
         scope: &'a Scope,
@@ -135,8 +147,13 @@ pub fn state_dict<M: Module>(module: &M, scope: &Scope, prefix: &str) -> Result<
             self.read = std::mem::take(&mut self.read).register(tensor);
         }
     }
-    let mut collect =
-        Collect { path: Path::default(), scope, prefix, read: Transaction::default(), found: Vec::new() };
+    let mut collect = Collect {
+        path: Path::default(),
+        scope,
+        prefix,
+        read: Transaction::default(),
+        found: Vec::new(),
+    };
     module.visit(&mut collect);
     let data = device::read_all(collect.read)?;
     let mut found: Vec<HostTensor> = collect
@@ -157,7 +174,8 @@ pub(crate) fn host_tensor(name: String, shape: Vec<usize>, data: TensorData) -> 
 /// Why a module could not be filled.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError<E: std::error::Error + 'static> {
-    /// The tensors do not fit the module: every parameter concerned, one line each, not only the first.
+    /// The tensors do not fit the module: every parameter concerned, one line each, not only the
+    /// first.
     #[error("failed to load the parameters: {}", problems.join("; "))]
     Mismatch { problems: Vec<String> },
     /// A tensor could not be read.
@@ -165,8 +183,9 @@ pub enum LoadError<E: std::error::Error + 'static> {
     Lookup(E),
 }
 
-/// Fills the parameters in `scope` from named tensors: `lookup` is asked for `prefix` + name of each. `available` holds
-/// the full names of all that is on offer; those under `prefix` that no parameter has are unexpected.
+/// Fills the parameters in `scope` from named tensors: `lookup` is asked for `prefix` + name of
+/// each. `available` holds the full names of all that is on offer; those under `prefix` that no
+/// parameter has are unexpected.
 ///
 /// # Errors
 /// The first `lookup` that fails; otherwise all missing, unexpected and wrong-shaped names at once.
@@ -183,15 +202,18 @@ where
 {
     let mut values = HashMap::new();
     let mut problems = Vec::new();
-    let mut unexpected: BTreeSet<&str> = available.into_iter().filter(|n| n.starts_with(prefix)).collect();
-    for ParamPath { name, shape, .. } in walk(&module).into_iter().filter(|p| scope.holds(&p.name)) {
+    let mut unexpected: BTreeSet<&str> =
+        available.into_iter().filter(|n| n.starts_with(prefix)).collect();
+    for ParamPath { name, shape, .. } in walk(&module).into_iter().filter(|p| scope.holds(&p.name))
+    {
         let full = format!("{prefix}{name}");
         unexpected.remove(full.as_str());
         let found = lookup(&full).map_err(LoadError::Lookup)?;
         match found.map(|found| (found.to_f32(), found.shape, found.dtype)) {
             None => problems.push(format!("`{full}` is missing")),
             Some((_, found, _)) if found != shape => {
-                problems.push(format!("`{full}` has the shape {found:?}, the model needs {shape:?}"));
+                problems
+                    .push(format!("`{full}` has the shape {found:?}, the model needs {shape:?}"));
             }
             Some((None, _, dtype)) => {
                 problems.push(format!("`{full}` holds {dtype:?}, the model needs F32"));
@@ -201,7 +223,8 @@ where
             }
         }
     }
-    problems.extend(unexpected.into_iter().map(|name| format!("`{name}` is not part of the model")));
+    problems
+        .extend(unexpected.into_iter().map(|name| format!("`{name}` is not part of the model")));
     match problems.is_empty() {
         true => Ok(fill(module, values)),
         false => Err(LoadError::Mismatch { problems }),

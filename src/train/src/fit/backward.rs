@@ -1,4 +1,5 @@
-//! Loss and gradients of one device's share of a batch: the same on the main device and on every replica.
+//! Loss and gradients of one device's share of a batch: the same on the main device and on every
+//! replica.
 
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Tensor};
@@ -23,13 +24,18 @@ pub struct Backward {
 }
 
 impl Backward {
-    pub fn new(config: &DiffitConfig, precision: Precision, lora_dropout: f64, pieces: usize) -> Self {
+    pub fn new(
+        config: &DiffitConfig,
+        precision: Precision,
+        lora_dropout: f64,
+        pieces: usize,
+    ) -> Self {
         let (classes, image_size) = (config.num_classes, config.image_size);
         Self { edm: Edm::default(), precision, classes, image_size, lora_dropout, pieces }
     }
 
-    /// Adds the share's gradients to those of a step of `group` batches, and gives its part of the batch's mean loss,
-    /// `[1]`. Waits for nothing.
+    /// Adds the share's gradients to those of a step of `group` batches, and gives its part of the
+    /// batch's mean loss, `[1]`. Waits for nothing.
     pub fn add(
         &self,
         gradients: &mut GradientsAccumulator<Diffit>,
@@ -42,9 +48,12 @@ impl Backward {
         for piece in share.on_device(self.classes, self.image_size, device).pieces(self.pieces) {
             let (part, share) = (piece.part, piece.share());
             let key = part.key;
-            let pass = Pass::training(self.lora_dropout, key.seed, key.epoch, key.batch, part.first);
-            let loss = self.edm.loss(weights, piece.image, piece.sigma, piece.noise, piece.label, &pass); // [1]
-            let mean = if share < 1.0 { loss.clone().inner() * share } else { loss.clone().inner() };
+            let pass =
+                Pass::training(self.lora_dropout, key.seed, key.epoch, key.batch, part.first);
+            let loss =
+                self.edm.loss(weights, piece.image, piece.sigma, piece.noise, piece.label, &pass); // [1]
+            let mean =
+                if share < 1.0 { loss.clone().inner() * share } else { loss.clone().inner() };
             whole = Some(whole.map_or(mean.clone(), |sum| sum + mean));
             let scaled = loss.mul_scalar(self.precision.loss_scale() * share / group as f64);
             let found = GradientsParams::from_grads(scaled.backward(), weights);

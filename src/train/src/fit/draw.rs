@@ -86,14 +86,15 @@ impl Drawn {
     /// Draws for validation: no label is dropped, and every epoch gets the same numbers.
     pub fn validate(batch: Batch, key: Key, edm: &Edm) -> Self {
         let mut rng = stream(key.seed, Purpose::Validation, 0, key.batch);
-        let normals: Vec<f32> = (0..batch.labels.len()).map(|_| rng.sample(StandardNormal)).collect();
+        let normals: Vec<f32> =
+            (0..batch.labels.len()).map(|_| rng.sample(StandardNormal)).collect();
         let noise: Vec<f32> = (0..batch.images.len()).map(|_| rng.sample(StandardNormal)).collect();
         let part = Part { key, first: 0, of: batch.labels.len() };
         Self { image: batch.images, sigma: edm.sigma(&normals), noise, label: batch.labels, part }
     }
 
-    /// The batch cut into a share for each of so many devices, as even as can be, the larger ones first. Of a batch with
-    /// fewer images than devices there are fewer shares.
+    /// The batch cut into a share for each of so many devices, as even as can be, the larger ones
+    /// first. Of a batch with fewer images than devices there are fewer shares.
     pub fn shares(self, devices: usize) -> Vec<Self> {
         let images = self.label.len();
         if devices <= 1 || images == 0 {
@@ -123,7 +124,8 @@ impl Drawn {
             image: Tensor::from_data(TensorData::new(self.image, shape), device),
             sigma: Tensor::from_data(TensorData::new(self.sigma, [count]), device),
             noise: Tensor::from_data(TensorData::new(self.noise, shape), device),
-            label: (classes > 0).then(|| Tensor::from_data(TensorData::new(self.label, [count]), device)),
+            label: (classes > 0)
+                .then(|| Tensor::from_data(TensorData::new(self.label, [count]), device)),
             part: self.part,
         }
     }
@@ -182,7 +184,8 @@ mod tests {
             all.sort_by(f32::total_cmp);
             all
         };
-        for (count, sizes) in [(1, vec![5]), (2, vec![3, 2]), (4, vec![2, 2, 1]), (16, vec![1; 5])] {
+        for (count, sizes) in [(1, vec![5]), (2, vec![3, 2]), (4, vec![2, 2, 1]), (16, vec![1; 5])]
+        {
             let pieces = whole().pieces(count);
             let found: Vec<usize> = pieces.iter().map(Inputs::images).collect();
             assert_eq!(found, sizes);
@@ -191,7 +194,8 @@ mod tests {
             assert_eq!(firsts, places(&sizes));
             assert_eq!(sorted(numbers(pieces)), sorted(numbers(vec![whole()])));
         }
-        for (devices, sizes) in [(1, vec![5]), (2, vec![3, 2]), (3, vec![2, 2, 1]), (7, vec![1; 5])] {
+        for (devices, sizes) in [(1, vec![5]), (2, vec![3, 2]), (3, vec![2, 2, 1]), (7, vec![1; 5])]
+        {
             let shares = drawn().shares(devices);
             let found: Vec<usize> = shares.iter().map(|share| share.label.len()).collect();
             assert_eq!(found, sizes, "{devices} devices");
@@ -229,9 +233,14 @@ mod tests {
             for piece in drawn.on_device(2, 8, &device).pieces(count) {
                 let share = piece.share();
                 let pass = Pass::inference();
-                let loss =
-                    Edm::default().loss(&net, piece.image, piece.sigma, piece.noise, piece.label, &pass)
-                        * share;
+                let loss = Edm::default().loss(
+                    &net,
+                    piece.image,
+                    piece.sigma,
+                    piece.noise,
+                    piece.label,
+                    &pass,
+                ) * share;
                 whole += loss.clone().into_scalar::<f32>();
                 let found = net.tokenizer.weight.grad(&loss.backward()).unwrap();
                 let found = found.into_data().try_to_vec::<f32>().unwrap();

@@ -1,4 +1,5 @@
-//! The running mean of the weights (exponential moving average), kept beside the weights that are trained.
+//! The running mean of the weights (exponential moving average), kept beside the weights that are
+//! trained.
 
 use std::collections::HashMap;
 
@@ -7,14 +8,14 @@ use burn::tensor::Tensor;
 
 use crate::kernels;
 
-/// Share of the old mean that a step keeps: `decay`, less in the first steps, when the mean is still mostly the
-/// initial weights. `step` counts from 0.
+/// Share of the old mean that a step keeps: `decay`, less in the first steps, when the mean is
+/// still mostly the initial weights. `step` counts from 0.
 pub fn decay_at(decay: f64, step: u64) -> f64 {
     decay.min((1.0 + step as f64) / (10.0 + step as f64))
 }
 
-/// `mean * decay + module * (1 - decay)`, for each parameter that is trained. `mean` is a copy of `module` without
-/// gradients.
+/// `mean * decay + module * (1 - decay)`, for each parameter that is trained. `mean` is a copy of
+/// `module` without gradients.
 pub fn update<M: Module>(mean: M, module: &M, decay: f64) -> M {
     struct Flatten(HashMap<ParamId, Tensor<1>>);
     impl ModuleVisitor for Flatten {

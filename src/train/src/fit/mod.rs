@@ -22,6 +22,7 @@ pub use replicas::Other;
 pub use run::{Job, Position, fit};
 pub use schedule::{Schedule, ScheduleKind};
 pub use settings::{
-    EmaSettings, FitSettings, LoraSettings, ModelSettings, OptimizerKind, OptimizerSettings, TrainSettings,
+    EmaSettings, FitSettings, LoraSettings, ModelSettings, OptimizerKind, OptimizerSettings,
+    TrainSettings,
 };
 pub use state::{EMA_WEIGHTS, TrainState, WEIGHTS};

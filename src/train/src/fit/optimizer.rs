@@ -1,14 +1,15 @@
 //! The optimizer step over a whole module, with its state keyed by parameter path.
 //!
-//! The update rules are burn's `Adam` and `AdamW`. burn's own module optimizer keys its state by `ParamId`, which is
-//! random in each process; here a state belongs to a path from the start, so that a checkpoint can hold it.
+//! The update rules are burn's `Adam` and `AdamW`. burn's own module optimizer keys its state by
+//! `ParamId`, which is random in each process; here a state belongs to a path from the start, so
+//! that a checkpoint can hold it.
 
 use std::collections::{BTreeMap, HashMap};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::{
-    Adam, AdamConfig, AdamState, AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, GradientsParams,
-    Optimizer as UpdateRule, decay::WeightDecayConfig,
+    Adam, AdamConfig, AdamState, AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState,
+    GradientsParams, Optimizer as UpdateRule, decay::WeightDecayConfig,
 };
 use burn::tensor::{Device, Tensor, TensorData, Transaction};
 use pipe_engine::kind::StageError;
@@ -57,7 +58,14 @@ impl Optimizer {
                     .with_epsilon(eps)
                     .with_weight_decay(decay)
                     .build(),
-                AdamWStep { beta_1, beta_2, epsilon: eps, learning_rate: 0.0, weight_decay: decay, time: 0 },
+                AdamWStep {
+                    beta_1,
+                    beta_2,
+                    epsilon: eps,
+                    learning_rate: 0.0,
+                    weight_decay: decay,
+                    time: 0,
+                },
             ),
         };
         let paths = param_paths(module).into_iter().map(|(id, path, _)| (id, path)).collect();
@@ -65,11 +73,17 @@ impl Optimizer {
     }
 
     /// One step down the gradients; parameters without a gradient stay.
-    pub fn step<M: Module>(&mut self, learning_rate: f64, module: M, gradients: GradientsParams) -> M {
+    pub fn step<M: Module>(
+        &mut self,
+        learning_rate: f64,
+        module: M,
+        gradients: GradientsParams,
+    ) -> M {
         module.map(&mut Step { optimizer: self, learning_rate, gradients })
     }
 
-    /// The state as tensors: `PATH.exp_avg`, `PATH.exp_avg_sq` in the parameter's shape, and `PATH.step`.
+    /// The state as tensors: `PATH.exp_avg`, `PATH.exp_avg_sq` in the parameter's shape, and
+    /// `PATH.step`.
     ///
     /// # Errors
     /// The first tensor that could not be computed on the device: see [`device::read`].
@@ -90,13 +104,16 @@ impl Optimizer {
         }
         let data = device::read_all(read)?;
         tensors.extend(
-            moments.into_iter().zip(data).map(|((name, shape), data)| host_tensor(name, shape, data)),
+            moments
+                .into_iter()
+                .zip(data)
+                .map(|((name, shape), data)| host_tensor(name, shape, data)),
         );
         Ok(tensors)
     }
 
-    /// Takes over a saved state of the parameters in `scope`. `lookup` is asked by full name; a parameter without all three tensors, or with
-    /// ones of the wrong size, is named in the error.
+    /// Takes over a saved state of the parameters in `scope`. `lookup` is asked by full name; a
+    /// parameter without all three tensors, or with ones of the wrong size, is named in the error.
     pub fn load_state_dict<M: Module>(
         &mut self,
         module: &M,
@@ -104,22 +121,30 @@ impl Optimizer {
         device: &Device,
         mut lookup: impl FnMut(&str) -> Option<HostTensor>,
     ) -> Result<(), String> {
-        for (_, path, shape) in param_paths(module).into_iter().filter(|(_, path, _)| scope.holds(path)) {
+        for (_, path, shape) in
+            param_paths(module).into_iter().filter(|(_, path, _)| scope.holds(path))
+        {
             let count: usize = shape.iter().product();
             let mut moment = |field: &str| {
                 let values = lookup(&format!("{PREFIX}{path}.{field}"))?.to_f32()?;
                 (values.len() == count).then(|| {
-                    Tensor::<1>::from_data(TensorData::new(values, [count]), &device.clone().inner())
+                    Tensor::<1>::from_data(
+                        TensorData::new(values, [count]),
+                        &device.clone().inner(),
+                    )
                 })
             };
             let (first, second) = (moment("exp_avg"), moment("exp_avg_sq"));
             let step = lookup(&format!("{PREFIX}{path}.step")).filter(|t| t.dtype == Dtype::I64);
-            let step =
-                step.and_then(|t| <[u8; 8]>::try_from(t.bytes.as_slice()).ok()).map(i64::from_le_bytes);
+            let step = step
+                .and_then(|t| <[u8; 8]>::try_from(t.bytes.as_slice()).ok())
+                .map(i64::from_le_bytes);
             let (Some(first), Some(second), Some(time)) =
                 (first, second, step.and_then(|s| usize::try_from(s).ok()))
             else {
-                return Err(format!("the optimizer's state of `{path}` is missing or of another size"));
+                return Err(format!(
+                    "the optimizer's state of `{path}` is missing or of another size"
+                ));
             };
             self.moments.insert(path, AdaptiveMomentumState::new(time, first, second));
         }
@@ -151,7 +176,8 @@ impl ModuleMapper for Step<'_> {
             Rule::AdamW(_, numbers) if kernels::in_host_memory(&value) => {
                 let device = value.device();
                 let zeros = || Tensor::zeros([count], &device);
-                let state = state.unwrap_or_else(|| AdaptiveMomentumState::new(0, zeros(), zeros()));
+                let state =
+                    state.unwrap_or_else(|| AdaptiveMomentumState::new(0, zeros(), zeros()));
                 let (time, learning_rate) = (state.time + 1, self.learning_rate);
                 let step = AdamWStep { learning_rate, time: time as i32, ..*numbers };
                 let arrays = [value, state.moment_1, state.moment_2];
@@ -174,7 +200,11 @@ impl ModuleMapper for Step<'_> {
 
 /// Scales all gradients so that their norm over all parameters together is at most `max`
 /// (Pascanu et al. 2013, arXiv 1211.5063). Waits for nothing: the norm stays on the device.
-pub fn clip_by_norm<M: Module>(module: &M, gradients: GradientsParams, max: f64) -> GradientsParams {
+pub fn clip_by_norm<M: Module>(
+    module: &M,
+    gradients: GradientsParams,
+    max: f64,
+) -> GradientsParams {
     struct SquaredNorm<'a> {
         gradients: &'a GradientsParams,
         sum: Option<Tensor<1>>,

@@ -1,5 +1,5 @@
-//! Half precision: the forward and backward pass on 16-bit copies of the weights, the update on the 32-bit ones
-//! (Micikevicius et al. 2018, arXiv 1710.03740).
+//! Half precision: the forward and backward pass on 16-bit copies of the weights, the update on the
+//! 32-bit ones (Micikevicius et al. 2018, arXiv 1710.03740).
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
@@ -50,14 +50,16 @@ impl Precision {
         if self == Self::F16 { F16_LOSS_SCALE } else { 1.0 }
     }
 
-    /// The weights to compute with: a 16-bit copy with the same parameter ids, or the weights themselves.
+    /// The weights to compute with: a 16-bit copy with the same parameter ids, or the weights
+    /// themselves.
     pub fn weights<M: Module>(self, module: &M) -> M {
         struct Lower(FloatDType);
         impl ModuleMapper for Lower {
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
                 let (id, tensor, mapper) = param.consume();
                 let trained = tensor.is_require_grad();
-                let copy = Tensor::from_inner(tensor.inner().cast(self.0)).set_require_grad(trained);
+                let copy =
+                    Tensor::from_inner(tensor.inner().cast(self.0)).set_require_grad(trained);
                 Param::from_mapped_value(id, copy, mapper)
             }
         }
@@ -77,13 +79,15 @@ impl Precision {
         impl ModuleVisitor for Raise {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
                 let Some(gradient) = self.gradients.remove::<D>(param.id) else { return };
-                self.raised.register(param.id, gradient.cast(FloatDType::F32).mul_scalar(self.factor));
+                self.raised
+                    .register(param.id, gradient.cast(FloatDType::F32).mul_scalar(self.factor));
             }
         }
         if self == Self::F32 {
             return gradients;
         }
-        let mut raise = Raise { gradients, raised: GradientsParams::new(), factor: 1.0 / self.loss_scale() };
+        let mut raise =
+            Raise { gradients, raised: GradientsParams::new(), factor: 1.0 / self.loss_scale() };
         module.visit(&mut raise);
         raise.raised
     }

@@ -52,7 +52,8 @@ struct Writing {
     epoch: u64,
 }
 
-/// What else to write when a checkpoint is the new best: from the checkpoint's path, into the run's folder.
+/// What else to write when a checkpoint is the new best: from the checkpoint's path, into the run's
+/// folder.
 pub type AfterBest = fn(&Path, &Path) -> Result<(), StageError>;
 
 /// What a checkpoint says of its model.
@@ -144,8 +145,9 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
-    /// What the figures up to now were written to. A checkpoint stands for them: training goes on behind it, and does not
-    /// write them again. So they are made durable before it, by the thread that writes it.
+    /// What the figures up to now were written to. A checkpoint stands for them: training goes on
+    /// behind it, and does not write them again. So they are made durable before it, by the thread
+    /// that writes it.
     fn logs(&self) -> [Arc<Log>; 2] {
         [self.metrics.log(), self.events.log()]
     }
@@ -178,7 +180,8 @@ impl<'a> Recorder<'a> {
             self.saved_step = Some(position.global_step);
         }
         let monitored = metrics.get(&self.settings.checkpoint.monitor).copied();
-        self.writing = Writing { blocked: self.blocked_since(started), monitored, epoch: position.epoch };
+        self.writing =
+            Writing { blocked: self.blocked_since(started), monitored, epoch: position.epoch };
         let (after_best, logs) = (self.after_best, self.logs());
         self.writer.begin(move |keeper| {
             sync(&logs)?;
@@ -193,7 +196,11 @@ impl<'a> Recorder<'a> {
     }
 
     /// Begins to save inside an epoch.
-    pub fn save_inside_epoch(&mut self, position: &Position, state: &TrainState) -> Result<(), StageError> {
+    pub fn save_inside_epoch(
+        &mut self,
+        position: &Position,
+        state: &TrainState,
+    ) -> Result<(), StageError> {
         if !self.settings.checkpoint.enabled {
             return Ok(());
         }
@@ -202,8 +209,11 @@ impl<'a> Recorder<'a> {
         let header = self.header(position, BTreeMap::new());
         let tensors = state.tensors()?;
         self.saved_step = Some(position.global_step);
-        self.writing =
-            Writing { blocked: self.blocked_since(started), monitored: None, epoch: position.epoch };
+        self.writing = Writing {
+            blocked: self.blocked_since(started),
+            monitored: None,
+            epoch: position.epoch,
+        };
         let logs = self.logs();
         self.writer.begin(move |keeper| {
             sync(&logs)?;
@@ -240,7 +250,11 @@ impl<'a> Recorder<'a> {
     }
 
     /// Saves between epochs if the policy left this epoch out.
-    pub fn make_sure_of(&mut self, position: &Position, state: &TrainState) -> Result<(), StageError> {
+    pub fn make_sure_of(
+        &mut self,
+        position: &Position,
+        state: &TrainState,
+    ) -> Result<(), StageError> {
         if self.saved_step == Some(position.global_step) {
             Ok(())
         } else {
@@ -248,7 +262,8 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// Draws the samples of an epoch that ended, if they are not there. `false`: it was asked to stop before they were.
+    /// Draws the samples of an epoch that ended, if they are not there. `false`: it was asked to
+    /// stop before they were.
     pub fn draw_missing_samples(
         &mut self,
         position: &Position,
@@ -266,8 +281,8 @@ impl<'a> Recorder<'a> {
         self.run.folder.join(format!("samples/epoch_{:03}.png", position.epoch))
     }
 
-    /// Draws some images of each class as `samples/epoch_NNN.png`, and shows them in TensorBoard. `false`: it was asked
-    /// to stop before they were drawn.
+    /// Draws some images of each class as `samples/epoch_NNN.png`, and shows them in TensorBoard.
+    /// `false`: it was asked to stop before they were drawn.
     pub fn draw_samples(
         &mut self,
         position: &Position,
@@ -277,10 +292,17 @@ impl<'a> Recorder<'a> {
         let title = format!("{}, epoch {}", self.experiment, position.epoch);
         let (seed, batch_size) = (self.settings.seed, self.settings.batch_size);
         let conditional = job.config.num_classes > 0;
-        let (request, part) = Request::of_epoch(&title, &self.about.classes, conditional, seed, batch_size);
+        let (request, part) =
+            Request::of_epoch(&title, &self.about.classes, conditional, seed, batch_size);
         let device = job.device.clone().inner();
         let going_on = |_, _| self.context.stop.requested().is_none();
-        let drawn = request.picture(&state.weights(), job.config, &self.about.classes, &device, going_on)?;
+        let drawn = request.picture(
+            &state.weights(),
+            job.config,
+            &self.about.classes,
+            &device,
+            going_on,
+        )?;
         let Some(picture) = drawn else { return Ok(false) };
         let picture = picture.render();
         let (size, png) = ([picture.width(), picture.height()], Format::Png.encode(&picture)?);
@@ -296,7 +318,8 @@ impl<'a> Recorder<'a> {
         Ok(true)
     }
 
-    /// Notes how the run ended, once nothing is being written any more. Its files go back to the caller.
+    /// Notes how the run ended, once nothing is being written any more. Its files go back to the
+    /// caller.
     ///
     /// # Errors
     /// What went wrong when the last checkpoint was written, or now.
@@ -353,8 +376,8 @@ fn sync(logs: &[Arc<Log>]) -> Result<(), StageError> {
     Ok(logs.iter().try_for_each(|log| log.sync())?)
 }
 
-/// The state as it is to be saved. A step whose loss was finite can still have spoilt the weights; a checkpoint of
-/// those would take the place of the last good one.
+/// The state as it is to be saved. A step whose loss was finite can still have spoilt the weights;
+/// a checkpoint of those would take the place of the last good one.
 fn good(tensors: Vec<HostTensor>, global_step: u64) -> Result<Vec<HostTensor>, StageError> {
     match tensors.iter().find(|t| !t.is_finite()) {
         None => Ok(tensors),

@@ -1,7 +1,8 @@
-//! The further devices of a training. Each has a copy of the network and computes its share of every batch, in a thread
-//! of its own; the main device has all else: weights in f32, optimizer, running mean, checkpoints. Two things travel, once
-//! in an optimizer step and through host memory, which is the one way between devices of any kind: gradients to the main
-//! device, and the weights that it makes of them back to the others.
+//! The further devices of a training. Each has a copy of the network and computes its share of
+//! every batch, in a thread of its own; the main device has all else: weights in f32, optimizer,
+//! running mean, checkpoints. Two things travel, once in an optimizer step and through host memory,
+//! which is the one way between devices of any kind: gradients to the main device, and the weights
+//! that it makes of them back to the others.
 //!
 //! Knows nothing of optimizers, schedules or files.
 
@@ -69,8 +70,13 @@ pub(super) struct Computed {
 }
 
 impl Replicas {
-    /// Copies the network, in the number format that it computes in, to further devices. Waits for the device that it is on.
-    pub fn start(others: &[Other], weights: &Diffit, backward: Backward) -> Result<Self, StageError> {
+    /// Copies the network, in the number format that it computes in, to further devices. Waits for
+    /// the device that it is on.
+    pub fn start(
+        others: &[Other],
+        weights: &Diffit,
+        backward: Backward,
+    ) -> Result<Self, StageError> {
         let mut replicas = Self { all: Vec::new(), fresh: true };
         if others.is_empty() {
             return Ok(replicas);
@@ -92,7 +98,8 @@ impl Replicas {
                 }
             };
             // As deep as the main thread's: networks are walked recursively.
-            let builder = std::thread::Builder::new().name(format!("replica on {name}")).stack_size(8 << 20);
+            let builder =
+                std::thread::Builder::new().name(format!("replica on {name}")).stack_size(8 << 20);
             let thread = builder.spawn(own).map_err(|e| {
                 StageError::new(Failure::Bug, format!("failed to start a thread for {name}: {e}"))
             })?;
@@ -111,9 +118,15 @@ impl Replicas {
         self.all.iter_mut().try_for_each(|replica| replica.ask(Work::Weights(data.clone())))
     }
 
-    /// Cuts a batch into shares, lets the replicas begin with theirs, and gives back the main device's. `number` counts the
-    /// batches of a step, of which there are `group`. Waits only for a replica that is behind by some batches of the step.
-    pub fn begin(&mut self, batch: Drawn, number: usize, group: usize) -> Result<Drawn, StageError> {
+    /// Cuts a batch into shares, lets the replicas begin with theirs, and gives back the main
+    /// device's. `number` counts the batches of a step, of which there are `group`. Waits only for
+    /// a replica that is behind by some batches of the step.
+    pub fn begin(
+        &mut self,
+        batch: Drawn,
+        number: usize,
+        group: usize,
+    ) -> Result<Drawn, StageError> {
         if self.all.is_empty() {
             return Ok(batch);
         }
@@ -125,8 +138,8 @@ impl Replicas {
         shares.pop().ok_or_else(|| StageError::new(Failure::Bug, "a batch without images"))
     }
 
-    /// Adds what the replicas found to the gradients and losses of the main device, always in the order of the list: no
-    /// bit depends on who is done first. Waits for the replicas.
+    /// Adds what the replicas found to the gradients and losses of the main device, always in the
+    /// order of the list: no bit depends on who is done first. Waits for the replicas.
     pub fn collect(
         &mut self,
         gradients: GradientsParams,
@@ -176,7 +189,8 @@ impl Replica {
         StageError { message: format!("on {}: {}", self.name, error.message), ..error }
     }
 
-    /// Why the thread ended before it was told to: an error that nobody has asked for yet, or a panic.
+    /// Why the thread ended before it was told to: an error that nobody has asked for yet, or a
+    /// panic.
     fn ended(&mut self) -> StageError {
         self.work = None;
         if let Ok(Err(error)) = self.done.try_recv() {
@@ -230,7 +244,8 @@ fn compute(
     }
 }
 
-/// Copies what was computed to host memory: the one place where a replica's thread waits for its device.
+/// Copies what was computed to host memory: the one place where a replica's thread waits for its
+/// device.
 pub(super) fn read(
     weights: &Diffit,
     gradients: GradientsParams,
@@ -318,7 +333,11 @@ fn with_numbers(weights: Diffit, numbers: &[TensorData], which: Which, device: &
 }
 
 /// Adds numbers to the sum of a parameter.
-fn add_to(sums: &mut HashMap<ParamId, TensorData>, id: ParamId, data: TensorData) -> Result<(), StageError> {
+fn add_to(
+    sums: &mut HashMap<ParamId, TensorData>,
+    id: ParamId,
+    data: TensorData,
+) -> Result<(), StageError> {
     /// Numbers that a thread adds at a time.
     const RUN: usize = 1 << 16;
     let Some(sum) = sums.get_mut(&id) else {
@@ -326,7 +345,8 @@ fn add_to(sums: &mut HashMap<ParamId, TensorData>, id: ParamId, data: TensorData
         return Ok(());
     };
     let unlike = |_| StageError::new(Failure::Bug, "gradients of two devices do not go together");
-    let (sum, data) = (sum.as_mut_slice::<f32>().map_err(unlike)?, data.as_slice::<f32>().map_err(unlike)?);
+    let (sum, data) =
+        (sum.as_mut_slice::<f32>().map_err(unlike)?, data.as_slice::<f32>().map_err(unlike)?);
     sum.par_chunks_mut(RUN).zip(data.par_chunks(RUN)).for_each(|(sum, data)| {
         sum.iter_mut().zip(data).for_each(|(sum, x)| *sum += x);
     });
@@ -372,7 +392,8 @@ mod tests {
 
     /// Batch `number` of an epoch.
     fn drawn(images: usize, number: u64) -> Drawn {
-        let pixels = (0..images * 3 * 64).map(|i| (0.37 * (i as f32 + number as f32)).sin()).collect();
+        let pixels =
+            (0..images * 3 * 64).map(|i| (0.37 * (i as f32 + number as f32)).sin()).collect();
         let labels = (0..images).map(|i| i as i64 % 2).collect();
         let batch = Batch { images: pixels, labels, indices: (0..images).collect() };
         let labels = Labels { classes: 2, dropout: 0.1 };
@@ -380,8 +401,11 @@ mod tests {
     }
 
     fn start(further: usize, network: &Diffit, backward: Backward) -> Replicas {
-        let other =
-            |i| Other { device: Device::flex().autodiff(), name: format!("cpu {i}"), threads: Some(1) };
+        let other = |i| Other {
+            device: Device::flex().autodiff(),
+            name: format!("cpu {i}"),
+            threads: Some(1),
+        };
         let others: Vec<Other> = (1..=further).map(other).collect();
         Replicas::start(&others, network, backward).unwrap()
     }
@@ -412,7 +436,8 @@ mod tests {
         let gradients = replicas.collect(gradients.grads(), &mut losses, network).unwrap();
         let losses: Vec<(usize, Tensor<1>)> = losses.into_iter().enumerate().collect();
         let computed = read(network, gradients, losses).unwrap();
-        let all = computed.gradients.iter().flat_map(|(_, data)| data.iter::<f32>().collect::<Vec<_>>());
+        let all =
+            computed.gradients.iter().flat_map(|(_, data)| data.iter::<f32>().collect::<Vec<_>>());
         (computed.losses.iter().map(|(_, loss)| *loss).collect(), all.collect())
     }
 
@@ -430,13 +455,17 @@ mod tests {
     fn shares_add_up_to_the_batch_and_to_the_same_bits_each_time() {
         let (network, backward) = network();
         let many = (0..2 * AHEAD as u64 + 2).map(|number| drawn(3, number)).collect();
-        for batches in [vec![drawn(7, 0)], vec![drawn(7, 0), drawn(2, 1)], vec![drawn(1, 0)], many] {
+        for batches in [vec![drawn(7, 0)], vec![drawn(7, 0), drawn(2, 1)], vec![drawn(1, 0)], many]
+        {
             let alone = step(&mut start(0, &network, backward), &network, backward, &batches);
             for further in [1, 2, 3] {
                 let mut replicas = start(further, &network, backward);
                 let several = step(&mut replicas, &network, backward, &batches);
                 assert_close(&several, &alone);
-                assert!(several == step(&mut replicas, &network, backward, &batches), "not the same bits");
+                assert!(
+                    several == step(&mut replicas, &network, backward, &batches),
+                    "not the same bits"
+                );
             }
         }
     }
@@ -464,7 +493,10 @@ mod tests {
         let network = network.map(&mut Shrink);
         let after = step(&mut replicas, &network, backward, &batches);
         assert_ne!(before.0, after.0);
-        assert_close(&after, &step(&mut start(0, &network, backward), &network, backward, &batches));
+        assert_close(
+            &after,
+            &step(&mut start(0, &network, backward), &network, backward, &batches),
+        );
     }
 
     #[test]
@@ -479,7 +511,10 @@ mod tests {
         let batches = [drawn(4, 0)];
         for _ in 0..2 {
             let several = step(&mut replicas, &frozen, backward, &batches);
-            assert_close(&several, &step(&mut start(0, &frozen, backward), &frozen, backward, &batches));
+            assert_close(
+                &several,
+                &step(&mut start(0, &frozen, backward), &frozen, backward, &batches),
+            );
         }
     }
 
@@ -498,7 +533,11 @@ mod tests {
         assert_eq!(own.shares(2).len(), 1, "the main device's share is the first image");
         let error = replicas.collect(GradientsParams::new(), &mut [], &network).err().unwrap();
         assert_eq!(error.failure, Failure::Bug);
-        assert!(error.message.starts_with("on cpu 1: a bug in this program: "), "{}", error.message);
+        assert!(
+            error.message.starts_with("on cpu 1: a bug in this program: "),
+            "{}",
+            error.message
+        );
         let again = replicas.begin(drawn(2, 0), 0, 1).err().unwrap();
         assert!(again.message.starts_with("on cpu 1: "), "{}", again.message);
     }
@@ -507,7 +546,8 @@ mod tests {
     fn the_threads_end_with_the_training() {
         let (network, backward) = network();
         let mut replicas = start(2, &network, backward);
-        // As when the main device fails in the middle of a step: there is work that nobody will collect.
+        // As when the main device fails in the middle of a step: there is work that nobody will
+        // collect.
         replicas.begin(drawn(6, 0), 0, 1).unwrap();
         drop(replicas);
     }
@@ -528,7 +568,8 @@ mod tests {
         let worst = several.1.iter().zip(&alone.1).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < 0.02 * scale, "they differ by up to {worst}, of {scale}");
     }
-    /// Two logical devices on one software adapter: each with its own queue and memory, as two GPUs have.
+    /// Two logical devices on one software adapter: each with its own queue and memory, as two GPUs
+    /// have.
     #[cfg(feature = "wgpu")]
     #[test]
     fn two_devices_of_wgpu_share_a_batch() {
@@ -549,11 +590,13 @@ mod tests {
                 .env(DRIVERS, icd)
                 .output()
                 .unwrap();
-            let told = String::from_utf8_lossy(&child.stdout) + String::from_utf8_lossy(&child.stderr);
+            let told =
+                String::from_utf8_lossy(&child.stdout) + String::from_utf8_lossy(&child.stderr);
             assert!(child.status.success() && told.contains("1 passed"), "{told}");
             return;
         }
-        let first = init_setup::<AutoGraphicsApi>(&WgpuDevice::default(), RuntimeOptions::default());
+        let first =
+            init_setup::<AutoGraphicsApi>(&WgpuDevice::default(), RuntimeOptions::default());
         let second = || {
             let features = first.adapter.features() - wgpu::Features::MAPPABLE_PRIMARY_BUFFERS;
             let asked = first.adapter.request_device(&wgpu::DeviceDescriptor {
@@ -562,7 +605,8 @@ mod tests {
                 ..Default::default()
             });
             let (device, queue) = burn::tensor::try_read_sync(asked).unwrap().unwrap();
-            let (instance, adapter, backend) = (first.instance.clone(), first.adapter.clone(), first.backend);
+            let (instance, adapter, backend) =
+                (first.instance.clone(), first.adapter.clone(), first.backend);
             let setup = WgpuSetup { instance, adapter, device: device.clone(), queue, backend };
             (Device::new(init_device(setup, RuntimeOptions::default())).autodiff(), device)
         };
@@ -572,13 +616,19 @@ mod tests {
         let (network, backward) = network();
         let batches = [drawn(5, 0), drawn(3, 1)];
         let alone = step(&mut start(0, &network, backward), &network, backward, &batches);
-        let there = with_numbers(network.clone(), &numbers(&network, Which::All).unwrap(), Which::All, &main);
+        let there = with_numbers(
+            network.clone(),
+            &numbers(&network, Which::All).unwrap(),
+            Which::All,
+            &main,
+        );
         let others = [Other { device: other, name: "the second".into(), threads: None }];
         let mut replicas = Replicas::start(&others, &there, backward).unwrap();
         for _ in 0..2 {
             let several = step_on(&main, &mut replicas, &there, backward, &batches);
             let scale = alone.1.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-            let worst = several.1.iter().zip(&alone.1).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            let worst =
+                several.1.iter().zip(&alone.1).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(worst < 1e-3 * scale, "gradients differ by up to {worst}, of {scale}");
             for (a, b) in several.0.iter().zip(&alone.0) {
                 assert!((a / b - 1.0).abs() < 1e-4, "losses {a} and {b}");
@@ -593,7 +643,8 @@ mod tests {
         assert_eq!(error.failure, Failure::DeviceLost, "{}", error.message);
     }
 
-    /// What travels in a step, and how long the host takes for it: between CPUs, where nothing else does.
+    /// What travels in a step, and how long the host takes for it: between CPUs, where nothing else
+    /// does.
     #[test]
     #[ignore = "prints figures"]
     fn what_a_step_costs_besides() {

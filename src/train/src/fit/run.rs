@@ -67,7 +67,8 @@ impl Position {
     }
 }
 
-/// Trains from `position` to the last epoch. On a signal, saves and fails with [`Failure::Interrupted`].
+/// Trains from `position` to the last epoch. On a signal, saves and fails with
+/// [`Failure::Interrupted`].
 pub fn fit(
     job: &Job,
     state: &mut TrainState,
@@ -95,7 +96,8 @@ pub fn fit(
     let (images, all) = (dataset.indices(Split::Train).len(), steps_per_epoch * settings.epochs);
     let text = format!("{images} images, {steps_per_epoch} steps an epoch, {all} in all\n");
     context.event(Event::Message { text });
-    let interrupted = || context.stop.requested().map(|signal| (Failure::Interrupted(signal), signal.name()));
+    let interrupted =
+        || context.stop.requested().map(|signal| (Failure::Interrupted(signal), signal.name()));
 
     let due = |epoch: u64| settings.sample_every_n_epochs.is_some_and(|n| epoch.is_multiple_of(n));
     if position.epoch > 0 && position.step_in_epoch == 0 && due(position.epoch) {
@@ -119,7 +121,8 @@ pub fn fit(
             // ---- Gradients of one or more batches
             let first_batch = step as usize * accumulate;
             let group = accumulate.min(batches_per_epoch - first_batch);
-            let (mut gradients, mut losses) = (GradientsAccumulator::new(), Vec::with_capacity(group));
+            let (mut gradients, mut losses) =
+                (GradientsAccumulator::new(), Vec::with_capacity(group));
             let weights = precision.weights(&state.model);
             replicas.renew(&weights)?;
             for number in 0..group {
@@ -132,7 +135,8 @@ pub fn fit(
                 waited += asked.elapsed();
                 images += batch.labels.len();
                 let key = Key { seed: settings.seed, epoch, batch: (first_batch + number) as u64 };
-                let share = replicas.begin(Drawn::train(batch, key, &edm, labels), number, group)?;
+                let share =
+                    replicas.begin(Drawn::train(batch, key, &edm, labels), number, group)?;
                 losses.extend(backward.add(&mut gradients, &weights, share, group, device)); // [1]
             }
 
@@ -144,7 +148,8 @@ pub fn fit(
             if let Some(max) = settings.gradient_clip_val {
                 gradients = clip_by_norm(&state.model, gradients, max);
             }
-            let rate = settings.schedule.rate(settings.learning_rate, position.global_step, total_steps);
+            let rate =
+                settings.schedule.rate(settings.learning_rate, position.global_step, total_steps);
             state.model = state.optimizer.step(rate, state.model.clone(), gradients);
             if let Some(mean) = state.ema.take() {
                 let decay = ema::decay_at(settings.ema.decay, position.global_step);
@@ -173,7 +178,8 @@ pub fn fit(
                 });
             }
 
-            // ---- The checkpoint that is being written beside this: whether it stands, and what went wrong
+            // ---- The checkpoint that is being written beside this: whether it stands, and what
+            // went wrong
             recorder.look()?;
 
             // ---- A checkpoint inside the epoch: because it is time, or because of a signal
@@ -185,8 +191,10 @@ pub fn fit(
             }
             if inside && let Some((failure, signal)) = stop {
                 recorder.settle()?;
-                let text =
-                    format!("stopped by {signal} in epoch {epoch}, step {} of {steps_per_epoch}", step + 1);
+                let text = format!(
+                    "stopped by {signal} in epoch {epoch}, step {} of {steps_per_epoch}",
+                    step + 1
+                );
                 return Err(StageError::new(failure, text));
             }
         }
@@ -201,9 +209,16 @@ pub fn fit(
         let seconds = started.elapsed().as_secs_f64();
         let speed = images as f64 / seconds;
         position = Position { epoch, step_in_epoch: 0, sums: Sums::default(), ..position };
-        let rate = settings.schedule.rate(settings.learning_rate, position.global_step - 1, total_steps);
+        let rate =
+            settings.schedule.rate(settings.learning_rate, position.global_step - 1, total_steps);
         let (epochs, shown) = (settings.epochs, metrics.clone());
-        context.event(Event::Epoch { epoch, epochs, metrics: shown, seconds, images_per_second: speed });
+        context.event(Event::Epoch {
+            epoch,
+            epochs,
+            metrics: shown,
+            seconds,
+            images_per_second: speed,
+        });
         let wait_share = waited.as_secs_f64() / seconds;
         recorder.epoch(
             &position,
@@ -220,7 +235,10 @@ pub fn fit(
         {
             recorder.make_sure_of(&position, state)?;
             recorder.settle()?;
-            return Err(StageError::new(failure, format!("stopped by {signal} after epoch {epoch}")));
+            return Err(StageError::new(
+                failure,
+                format!("stopped by {signal} after epoch {epoch}"),
+            ));
         }
     }
     recorder.settle()
@@ -244,7 +262,8 @@ fn validation_loss(job: &Job, state: &TrainState, edm: &Edm) -> Result<f64, Stag
         let drawn = Drawn::validate(batch, key, edm);
         let inputs = drawn.on_device(config.num_classes, config.image_size, &device);
         let pass = Pass::inference();
-        let loss = edm.loss(&weights, inputs.image, inputs.sigma, inputs.noise, inputs.label, &pass);
+        let loss =
+            edm.loss(&weights, inputs.image, inputs.sigma, inputs.noise, inputs.label, &pass);
         let loss = device::read(loss)?.iter::<f64>().sum::<f64>();
         sum += loss * images as f64;
         count += images;
@@ -260,7 +279,8 @@ fn data_error(error: DataError) -> StageError {
     StageError::new(failure, error.to_string())
 }
 
-/// When the progress line was last renewed: often enough to look alive, too seldom to cost anything.
+/// When the progress line was last renewed: often enough to look alive, too seldom to cost
+/// anything.
 #[derive(Default)]
 struct Shown(Option<Instant>);
 

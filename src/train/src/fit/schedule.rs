@@ -36,7 +36,8 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// The rate of optimizer step `step` (counted from 0) of `total`. Past the end the last rate stays.
+    /// The rate of optimizer step `step` (counted from 0) of `total`. Past the end the last rate
+    /// stays.
     pub fn rate(&self, peak: f64, step: u64, total: u64) -> f64 {
         if step < self.warmup_steps {
             return peak * (step + 1) as f64 / self.warmup_steps as f64;
@@ -68,7 +69,10 @@ mod tests {
     #[test]
     fn warmup_rises_to_the_peak() {
         let s = schedule(ScheduleKind::Constant);
-        assert_eq!([s.rate(2.0, 0, 100), s.rate(2.0, 9, 100), s.rate(2.0, 99, 100)], [0.2, 2.0, 2.0]);
+        assert_eq!(
+            [s.rate(2.0, 0, 100), s.rate(2.0, 9, 100), s.rate(2.0, 99, 100)],
+            [0.2, 2.0, 2.0]
+        );
     }
 
     #[test]

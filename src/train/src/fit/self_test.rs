@@ -1,8 +1,10 @@
-//! Whether a GPU computes a training step right: loss and gradients of a tiny network beside the CPU's.
+//! Whether a GPU computes a training step right: loss and gradients of a tiny network beside the
+//! CPU's.
 //!
-//! Drivers and kernels fail in ways that nothing reports: gradients that are all NaN, products that are wrong at some
-//! sizes, a kernel that ends in a panic because the adapter has less memory for it. A training would run for hours on
-//! such numbers. So the first training on an adapter begins with this; what it said is kept: see [`Verdict`].
+//! Drivers and kernels fail in ways that nothing reports: gradients that are all NaN, products that
+//! are wrong at some sizes, a kernel that ends in a panic because the adapter has less memory for
+//! it. A training would run for hours on such numbers. So the first training on an adapter begins
+//! with this; what it said is kept: see [`Verdict`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -30,10 +32,11 @@ struct Computed {
 
 /// By how much of its size a gradient may be off.
 ///
-/// In f32, two devices round each of a few thousand operations differently by 6e-8, which adds up to some 1e-5. Vulkan's and
-/// WGSL's sine, of which the time token is made, may be off by 2^-11 = 5e-4, everything else by 1e-6. In f16 each of some
-/// fifty layers rounds by 5e-4, and what cancels leaves more than that: up to a tenth. What is computed wrongly, a sum that
-/// lacks terms or another function's gradient in a layer, is off by the size of what is missing.
+/// In f32, two devices round each of a few thousand operations differently by 6e-8, which adds up
+/// to some 1e-5. Vulkan's and WGSL's sine, of which the time token is made, may be off by 2^-11 =
+/// 5e-4, everything else by 1e-6. In f16 each of some fifty layers rounds by 5e-4, and what cancels
+/// leaves more than that: up to a tenth. What is computed wrongly, a sum that lacks terms or
+/// another function's gradient in a layer, is off by the size of what is missing.
 fn tolerance(precision: Precision) -> f64 {
     match precision {
         Precision::F32 => 5e-3,
@@ -41,11 +44,13 @@ fn tolerance(precision: Precision) -> f64 {
     }
 }
 
-/// Makes sure that a GPU was tested in this project, and that it computes right. `tell` gets a line before a test begins.
+/// Makes sure that a GPU was tested in this project, and that it computes right. `tell` gets a line
+/// before a test begins.
 ///
 /// # Errors
-/// [`Failure::Setting`] where it computes wrongly, with what to do instead. [`Failure::OutOfMemory`] and
-/// [`Failure::DeviceLost`] where it could not be tested: those say nothing about the next time, and are not kept.
+/// [`Failure::Setting`] where it computes wrongly, with what to do instead.
+/// [`Failure::OutOfMemory`] and [`Failure::DeviceLost`] where it could not be tested: those say
+/// nothing about the next time, and are not kept.
 pub fn require(
     project: &Path,
     device: &ResolvedDevice,
@@ -68,11 +73,16 @@ pub fn require(
     }
 }
 
-/// Tests a GPU and keeps the verdict, whatever was known of it. Takes about a second, on a software adapter ten.
+/// Tests a GPU and keeps the verdict, whatever was known of it. Takes about a second, on a software
+/// adapter ten.
 ///
 /// # Errors
 /// [`Failure::OutOfMemory`] and [`Failure::DeviceLost`], as for [`require`].
-pub fn test(project: &Path, device: &ResolvedDevice, precision: Precision) -> Result<Verdict, StageError> {
+pub fn test(
+    project: &Path,
+    device: &ResolvedDevice,
+    precision: Precision,
+) -> Result<Verdict, StageError> {
     let Some(adapter) = &device.adapter else { return Ok(Verdict::Passed) };
     let verdict = judge(precision, || step_on(&device.device, precision))?;
     verdict.keep(project, adapter, precision.name());
@@ -100,9 +110,13 @@ fn judge(
             None => Ok(Verdict::Passed),
             Some(reason) => failed(reason),
         },
-        Ok(Err(error)) if matches!(error.failure, Failure::OutOfMemory | Failure::DeviceLost) => Err(error),
+        Ok(Err(error)) if matches!(error.failure, Failure::OutOfMemory | Failure::DeviceLost) => {
+            Err(error)
+        }
         Ok(Err(error)) => failed(format!("it failed ({})", first_line(&error.message))),
-        Err(panic) => failed(format!("it broke off ({})", first_line(panic_message(panic.as_ref())))),
+        Err(panic) => {
+            failed(format!("it broke off ({})", first_line(panic_message(panic.as_ref()))))
+        }
     }
 }
 
@@ -122,10 +136,14 @@ fn difference(expected: &Computed, found: &Computed, tolerance: f64) -> Option<S
     }
     for ((name, expected), (other, found)) in expected.gradients.iter().zip(&found.gradients) {
         let off = norm(&mut expected.iter().zip(found).map(|(a, b)| f64::from(a - b)));
-        // A gradient that is small beside the others is what cancelled out, with errors of the size of those.
+        // A gradient that is small beside the others is what cancelled out, with errors of the size
+        // of those.
         let size = of(expected).max(SMALL * all);
         if beyond(off, tolerance * size) || name != other || expected.len() != found.len() {
-            return Some(format!("the gradient of {name} was off by {:.2e} of its size", off / size));
+            return Some(format!(
+                "the gradient of {name} was off by {:.2e} of its size",
+                off / size
+            ));
         }
     }
     (expected.gradients.len() != found.gradients.len()).then(|| "gradients were missing".to_owned())
@@ -148,14 +166,16 @@ fn step_on(device: &Device, precision: Precision) -> Result<Computed, StageError
         num_classes: 2,
     };
     let device = device.clone().autodiff();
-    let network = config.init(7, &device).map_err(|e| StageError::new(Failure::Bug, e.to_string()))?;
+    let network =
+        config.init(7, &device).map_err(|e| StageError::new(Failure::Bug, e.to_string()))?;
     let weights = precision.weights(&network);
     let pixels = (0..IMAGES * 3 * 64).map(|i| (0.37 * i as f32).sin()).collect();
     let batch = Batch { images: pixels, labels: vec![0, 1], indices: vec![0, 1] };
     let labels = Labels { classes: 2, dropout: 0.0 };
     let drawn = Drawn::train(batch, Key { seed: 1, epoch: 1, batch: 0 }, &Edm::default(), labels);
     let mut gradients = GradientsAccumulator::new();
-    let loss = Backward::new(&config, precision, 0.0, 1).add(&mut gradients, &weights, drawn, 1, &device);
+    let loss =
+        Backward::new(&config, precision, 0.0, 1).add(&mut gradients, &weights, drawn, 1, &device);
     let losses = loss.into_iter().enumerate().collect();
     let computed = read(&weights, gradients.grads(), losses)?;
     let names: std::collections::HashMap<_, _> =
@@ -213,11 +233,13 @@ mod tests {
         let verdict = judged(|_| panic!("shared memory 40960 > 32768"));
         let reason = "it broke off (shared memory 40960 > 32768)".to_owned();
         assert_eq!(verdict.unwrap(), Verdict::Failed { reason });
-        let error = judged(|_| Err(StageError::new(Failure::OutOfMemory, "no memory"))).unwrap_err();
+        let error =
+            judged(|_| Err(StageError::new(Failure::OutOfMemory, "no memory"))).unwrap_err();
         assert_eq!(error.failure, Failure::OutOfMemory);
         let lost = judged(|_| Err(StageError::new(Failure::DeviceLost, "gone"))).unwrap_err();
         assert_eq!(lost.failure, Failure::DeviceLost);
-        let other = judged(|_| Err(StageError::new(Failure::Bug, "failed to compute\nmore"))).unwrap();
+        let other =
+            judged(|_| Err(StageError::new(Failure::Bug, "failed to compute\nmore"))).unwrap();
         assert_eq!(other, Verdict::Failed { reason: "it failed (failed to compute)".into() });
     }
 

@@ -1,5 +1,5 @@
-//! The settings of the stages that train. What a change of each one means stands beside it as `x-class`; without one it
-//! is `identity`: another experiment.
+//! The settings of the stages that train. What a change of each one means stands beside it as
+//! `x-class`; without one it is `identity`: another experiment.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +17,8 @@ use crate::lora::LoraConfig;
 
 /// Declares the settings of a stage that trains: its own keys, then those that all training has.
 ///
-/// One list for all of them, so that a key means the same everywhere. (`#[serde(flatten)]` would share a struct, and
-/// lose the places in the file from every message.)
+/// One list for all of them, so that a key means the same everywhere. (`#[serde(flatten)]` would
+/// share a struct, and lose the places in the file from every message.)
 macro_rules! training_settings {
     ($(#[$about:meta])* $name:ident { $($(#[$note:meta])* $field:ident: $kind:ty,)* }) => {
         $(#[$about])*
@@ -40,7 +40,8 @@ macro_rules! training_settings {
             #[schemars(example = 20)]
             #[schemars(extend("x-known-as" = ["num_epochs", "max_epochs", "num_train_epochs", "n_epochs"]))]
             pub epochs: u64,
-            /// Epochs over which the schedule runs, when `epochs` may grow later; `epochs` if unset.
+            /// Epochs over which the schedule runs, when `epochs` may grow later; `epochs` if
+            /// unset.
             #[serde(default)]
             #[schemars(extend("x-class" = "extend"))]
             pub schedule_epochs: Option<u64>,
@@ -70,7 +71,8 @@ macro_rules! training_settings {
             #[serde(default)]
             #[schemars(extend("x-known-as" = ["scheduler", "lr_scheduler", "lr_scheduler_type"]))]
             pub schedule: Schedule,
-            /// Largest norm of all gradients together; longer ones are scaled down. Null switches clipping off.
+            /// Largest norm of all gradients together; longer ones are scaled down. Null switches
+            /// clipping off.
             #[serde(default = "default_clip")]
             #[schemars(extend("x-known-as" = ["max_grad_norm", "grad_clip", "clip_grad_norm", "gradient_clip"]))]
             pub gradient_clip_val: Option<f64>,
@@ -88,7 +90,8 @@ macro_rules! training_settings {
             #[serde(default)]
             #[schemars(extend("x-class" = "runtime"))]
             pub device: DeviceChoice,
-            /// Several devices that share each batch, in the place of `device`: `[0, 1]` for two GPUs, or `all`.
+            /// Several devices that share each batch, in the place of `device`: `[0, 1]` for two
+            /// GPUs, or `all`.
             #[serde(default)]
             #[schemars(extend("x-class" = "runtime", "x-instead-of" = "device"))]
             #[schemars(extend("x-known-as" = ["gpus", "num_gpus"]))]
@@ -191,7 +194,8 @@ pub struct ModelSettings {
     pub label_dropout: f64,
 }
 
-/// Adam (Kingma and Ba 2015, arXiv 1412.6980) or AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101).
+/// Adam (Kingma and Ba 2015, arXiv 1412.6980) or AdamW (Loshchilov and Hutter 2019, arXiv
+/// 1711.05101).
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerSettings {
@@ -217,7 +221,8 @@ pub enum OptimizerKind {
 #[serde(deny_unknown_fields, default)]
 pub struct EmaSettings {
     pub enabled: bool,
-    /// Share of the old mean kept at each step; smaller in the first steps: at most (1 + step) / (10 + step).
+    /// Share of the old mean kept at each step; smaller in the first steps: at most (1 + step) /
+    /// (10 + step).
     #[schemars(range(min = 0.0, max = 1.0))]
     #[schemars(extend("x-known-as" = ["ema_decay"]))]
     pub decay: f64,
@@ -253,7 +258,8 @@ impl Default for EmaSettings {
 impl ModelSettings {
     /// The network for a data set.
     pub fn config(&self, image_size: usize, classes: usize) -> DiffitConfig {
-        let preset = self.preset.config(image_size, if self.class_conditional { classes } else { 0 });
+        let preset =
+            self.preset.config(image_size, if self.class_conditional { classes } else { 0 });
         DiffitConfig {
             dim: self.dim.unwrap_or(preset.dim),
             mults: self.mults.clone().unwrap_or(preset.mults),
@@ -294,7 +300,11 @@ impl FitSettings {
         let [beta1, beta2] = self.optimizer.betas;
         Rejection::unless("epochs", self.epochs >= 1, "at least 1")?;
         Rejection::unless("batch_size", self.batch_size >= 1, "at least 1")?;
-        Rejection::unless("accumulate_grad_batches", self.accumulate_grad_batches >= 1, "at least 1")?;
+        Rejection::unless(
+            "accumulate_grad_batches",
+            self.accumulate_grad_batches >= 1,
+            "at least 1",
+        )?;
         Rejection::unless("log_every_n_steps", self.log_every_n_steps >= 1, "at least 1")?;
         Rejection::unless("num_workers", self.num_workers <= 256, "at most 256")?;
         Rejection::unless(
@@ -320,7 +330,11 @@ impl FitSettings {
             "two numbers in 0..1",
         )?;
         Rejection::unless("optimizer.eps", self.optimizer.eps > 0.0, "a number above 0")?;
-        Rejection::unless("optimizer.weight_decay", self.optimizer.weight_decay >= 0.0, "0 or more")?;
+        Rejection::unless(
+            "optimizer.weight_decay",
+            self.optimizer.weight_decay >= 0.0,
+            "0 or more",
+        )?;
         Rejection::unless("ema.decay", is_share(self.ema.decay), SHARE)?;
         let floor = self.schedule.min_lr_ratio;
         Rejection::unless(
@@ -329,16 +343,20 @@ impl FitSettings {
             "a share of the learning rate between 0 and 1",
         )?;
         if let Some(devices) = &self.devices {
-            // `auto`, as it is written down where nothing was asked for, leaves the word to the list.
+            // `auto`, as it is written down where nothing was asked for, leaves the word to the
+            // list.
             if self.device != DeviceChoice::Auto {
-                let text = format!("`device: {}` is set too; leave one of the two out", self.device);
+                let text =
+                    format!("`device: {}` is set too; leave one of the two out", self.device);
                 return Err(Rejection::value("devices", text));
             }
             if let Some(twice) = devices.twice() {
                 return Err(Rejection::value("devices", format!("`{twice}` is listed twice")));
             }
         }
-        self.checkpoint.validate().map_err(|e| Rejection::value(format!("checkpoint.{}", e.key), e.message))
+        self.checkpoint
+            .validate()
+            .map_err(|e| Rejection::value(format!("checkpoint.{}", e.key), e.message))
     }
 
     /// The number of epochs that the schedule spans.
@@ -356,7 +374,8 @@ impl FitSettings {
         self.devices.as_ref().map_or(0, |list| u32::try_from(list.gpus()).unwrap_or(u32::MAX))
     }
 
-    /// What decides the result besides the settings: the schedule's horizon, where the schedule has one.
+    /// What decides the result besides the settings: the schedule's horizon, where the schedule has
+    /// one.
     pub fn derived(&self) -> BTreeMap<String, Value> {
         match self.schedule.depends_on_horizon() {
             true => BTreeMap::from([("schedule horizon".to_owned(), json!(self.horizon()))]),

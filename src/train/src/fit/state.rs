@@ -1,4 +1,5 @@
-//! Everything that training changes: weights, their running mean, the optimizer's state. To tensors and back.
+//! Everything that training changes: weights, their running mean, the optimizer's state. To tensors
+//! and back.
 
 use std::convert::Infallible;
 
@@ -36,33 +37,41 @@ impl TrainState {
         Self { model, ema, optimizer, scope }
     }
 
-    /// The state that a checkpoint holds, to the bit. A file of weights alone has no running mean and no optimizer's
-    /// state: the mean begins at the weights, as in a new training, and the optimizer at nothing.
+    /// The state that a checkpoint holds, to the bit. A file of weights alone has no running mean
+    /// and no optimizer's state: the mean begins at the weights, as in a new training, and the
+    /// optimizer at nothing.
     pub fn restore(mut self, checkpoint: &mut Loaded, device: &Device) -> Result<Self, StageError> {
         let path = checkpoint.path().display().to_string();
-        let wrong =
-            |message: String| StageError::new(Failure::Input, format!("failed to load {path}: {message}"));
+        let wrong = |message: String| {
+            StageError::new(Failure::Input, format!("failed to load {path}: {message}"))
+        };
         let names: Vec<String> = checkpoint.names().map(str::to_owned).collect();
         let names = || names.iter().map(String::as_str);
         let mut load = |model: Diffit, prefix: &str| {
             let lookup = |name: &str| Ok::<_, Infallible>(checkpoint.take(name));
-            load_state_dict(model, &self.scope, prefix, names(), lookup).map_err(|e| wrong(e.to_string()))
+            load_state_dict(model, &self.scope, prefix, names(), lookup)
+                .map_err(|e| wrong(e.to_string()))
         };
         self.model = load(self.model, WEIGHTS)?;
         self.ema = match self.ema {
-            Some(ema) if names().any(|name| name.starts_with(EMA_WEIGHTS)) => Some(load(ema, EMA_WEIGHTS)?),
+            Some(ema) if names().any(|name| name.starts_with(EMA_WEIGHTS)) => {
+                Some(load(ema, EMA_WEIGHTS)?)
+            }
             Some(_) => Some(self.model.clone().valid()),
             None => None,
         };
         // Before the first step there are no moments.
         if names().any(|n| n.starts_with(optimizer::PREFIX)) {
             let lookup = |name: &str| checkpoint.take(name);
-            self.optimizer.load_state_dict(&self.model, &self.scope, device, lookup).map_err(wrong)?;
+            self.optimizer
+                .load_state_dict(&self.model, &self.scope, device, lookup)
+                .map_err(wrong)?;
         }
         Ok(self)
     }
 
-    /// About how large a checkpoint is: `trainable` weights, their mean, and Adam's two moments, 4 bytes each.
+    /// About how large a checkpoint is: `trainable` weights, their mean, and Adam's two moments, 4
+    /// bytes each.
     pub fn checkpoint_bytes(&self, trainable: u64) -> u64 {
         4 * trainable * (3 + u64::from(self.ema.is_some()))
     }

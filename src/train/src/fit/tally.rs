@@ -1,5 +1,6 @@
-//! The losses of the epoch so far. Losses stay on the device until somebody needs numbers, so that a step waits
-//! for nothing; they are added up in the order of the steps, so that when they are read changes no bit.
+//! The losses of the epoch so far. Losses stay on the device until somebody needs numbers, so that
+//! a step waits for nothing; they are added up in the order of the steps, so that when they are
+//! read changes no bit.
 
 use burn::tensor::Tensor;
 use pipe_engine::kind::{Failure, StageError};

@@ -1,5 +1,6 @@
-//! Writes checkpoints beside the training: the loop hands over a copy of the state and goes on, while one thread
-//! digests, writes and waits for the disk. At most one copy is on its way; a second one waits for the first.
+//! Writes checkpoints beside the training: the loop hands over a copy of the state and goes on,
+//! while one thread digests, writes and waits for the disk. At most one copy is on its way; a
+//! second one waits for the first.
 
 use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -25,14 +26,15 @@ impl<K: Send + 'static> Writer<K> {
     pub fn start(keeper: K) -> Result<Self, StageError> {
         let (work, works) = channel::<(K, Work<K>)>();
         let (dones, done) = channel();
-        let thread = std::thread::Builder::new().name("checkpoint writer".into()).spawn(move || {
-            for (mut keeper, work) in works {
-                let result = work(&mut keeper);
-                if dones.send((keeper, result)).is_err() {
-                    return;
+        let thread =
+            std::thread::Builder::new().name("checkpoint writer".into()).spawn(move || {
+                for (mut keeper, work) in works {
+                    let result = work(&mut keeper);
+                    if dones.send((keeper, result)).is_err() {
+                        return;
+                    }
                 }
-            }
-        });
+            });
         let thread = thread.map_err(|e| {
             StageError::new(
                 Failure::Storage,
@@ -43,7 +45,10 @@ impl<K: Send + 'static> Writer<K> {
     }
 
     /// Begins to write. Only when nothing is being written: after [`wait`](Self::wait).
-    pub fn begin(&mut self, work: impl FnOnce(&mut K) -> Result<Option<Saved>, StageError> + Send + 'static) {
+    pub fn begin(
+        &mut self,
+        work: impl FnOnce(&mut K) -> Result<Option<Saved>, StageError> + Send + 'static,
+    ) {
         debug_assert!(self.keeper.is_some(), "something is being written");
         if let Some(keeper) = self.keeper.take() {
             let _ = self.work.send((keeper, Box::new(work)));
@@ -62,7 +67,8 @@ impl<K: Send + 'static> Writer<K> {
         }
     }
 
-    /// Waits for what is being written. An error is told once, by this or by [`finished`](Self::finished).
+    /// Waits for what is being written. An error is told once, by this or by
+    /// [`finished`](Self::finished).
     pub fn wait(&mut self) -> Result<Option<Saved>, StageError> {
         match self.keeper {
             Some(_) => Ok(None),
@@ -88,7 +94,8 @@ impl<K: Send + 'static> Writer<K> {
         self.keeper.ok_or_else(lost)
     }
 
-    /// The thread ended with a panic, which goes on here: it is a bug that is reported with the stage's name.
+    /// The thread ended with a panic, which goes on here: it is a bug that is reported with the
+    /// stage's name.
     fn panicked(&mut self) -> Result<Option<Saved>, StageError> {
         match self.thread.take().map(JoinHandle::join) {
             Some(Err(panic)) => resume_unwind(panic),

@@ -1,5 +1,6 @@
-//! Fused and generic building blocks compute the same, forwards and backwards, at awkward sizes too; and the fused
-//! ones give the same bits on any number of threads. That both are right is for [`truth`](super::truth) to say.
+//! Fused and generic building blocks compute the same, forwards and backwards, at awkward sizes
+//! too; and the fused ones give the same bits on any number of threads. That both are right is for
+//! [`truth`](super::truth) to say.
 
 use burn::optim::{AdamWConfig, Optimizer};
 use burn::tensor::{Device, Gradients, Shape, Tensor, TensorData};
@@ -19,8 +20,12 @@ fn numbers<const D: usize>(shape: [usize; D], stream: u64, device: &Device) -> T
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
-/// The result, and then the gradient of every input, for a loss that weighs each number differently.
-fn run<const D: usize>(output: Tensor<D>, grads: impl Fn(&Gradients) -> Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+/// The result, and then the gradient of every input, for a loss that weighs each number
+/// differently.
+fn run<const D: usize>(
+    output: Tensor<D>,
+    grads: impl Fn(&Gradients) -> Vec<Vec<f32>>,
+) -> Vec<Vec<f32>> {
     let weight = leaf(output.dims(), 99, &output.device());
     let gradients = (output.clone() * weight).sum().backward();
     let mut all = vec![values(output)];
@@ -43,7 +48,10 @@ fn assert_close(fused: &[Vec<f32>], generic: &[Vec<f32>]) {
         assert_eq!(a.len(), b.len());
         let size = b.iter().fold(0f32, |max, v| max.max(v.abs()));
         for (a, b) in a.iter().zip(b) {
-            assert!((a - b).abs() <= 1e-4 * size.max(1e-3), "array {index}: {a} and {b}, largest {size}");
+            assert!(
+                (a - b).abs() <= 1e-4 * size.max(1e-3),
+                "array {index}: {a} and {b}, largest {size}"
+            );
         }
     }
 }
@@ -52,7 +60,12 @@ fn device() -> Device {
     Device::flex().autodiff()
 }
 
-fn convolve([batch, h, w, i, o]: [usize; 5], kernel: usize, stride: usize, fast: bool) -> Vec<Vec<f32>> {
+fn convolve(
+    [batch, h, w, i, o]: [usize; 5],
+    kernel: usize,
+    stride: usize,
+    fast: bool,
+) -> Vec<Vec<f32>> {
     let d = device();
     let (x, weight, bias) =
         (leaf([batch, h, w, i], 1, &d), leaf([o, i, kernel, kernel], 2, &d), leaf([o], 3, &d));
@@ -75,13 +88,17 @@ fn convolutions_agree() {
         ([7, 3, 4, 150, 20], 3, 1), // a band that ends inside an image, channels in two blocks
         ([40, 4, 4, 96, 8], 3, 2),
     ] {
-        assert_close(&convolve(sizes, kernel, stride, true), &convolve(sizes, kernel, stride, false));
+        assert_close(
+            &convolve(sizes, kernel, stride, true),
+            &convolve(sizes, kernel, stride, false),
+        );
     }
 }
 
 fn convolve_doubled([batch, h, w, i, o]: [usize; 5], fast: bool) -> Vec<Vec<f32>> {
     let d = device();
-    let (x, weight, bias) = (leaf([batch, h, w, i], 1, &d), leaf([o, i, 3, 3], 2, &d), leaf([o], 3, &d));
+    let (x, weight, bias) =
+        (leaf([batch, h, w, i], 1, &d), leaf([o, i, 3, 3], 2, &d), leaf([o], 3, &d));
     let y = match fast {
         true => fused::double_conv2d(&x, &weight, &bias).expect("the numbers are in host memory"),
         false => generic::double_conv2d(x.clone(), weight.clone(), bias.clone()),
@@ -91,14 +108,17 @@ fn convolve_doubled([batch, h, w, i, o]: [usize; 5], fast: bool) -> Vec<Vec<f32>
 
 #[test]
 fn convolutions_of_a_doubled_image_agree() {
-    for sizes in [[3, 4, 4, 3, 5], [1, 3, 5, 2, 3], [9, 1, 1, 2, 2], [2, 24, 24, 96, 4], [40, 3, 2, 150, 5]] {
+    for sizes in
+        [[3, 4, 4, 3, 5], [1, 3, 5, 2, 3], [9, 1, 1, 2, 2], [2, 24, 24, 96, 4], [40, 3, 2, 150, 5]]
+    {
         assert_close(&convolve_doubled(sizes, true), &convolve_doubled(sizes, false));
     }
 }
 
 fn project(shape: [usize; 4], outputs: usize, with_bias: bool, fast: bool) -> Vec<Vec<f32>> {
     let d = device();
-    let (x, weight, bias) = (leaf(shape, 1, &d), leaf([outputs, shape[3]], 2, &d), leaf([outputs], 3, &d));
+    let (x, weight, bias) =
+        (leaf(shape, 1, &d), leaf([outputs, shape[3]], 2, &d), leaf([outputs], 3, &d));
     let given = with_bias.then(|| bias.clone());
     let y = match fast {
         true => fused::linear(&x, &weight, given.as_ref()).expect("the numbers are in host memory"),
@@ -124,7 +144,8 @@ fn projections_agree() {
 fn perceive(shape: [usize; 4], hidden: usize, fast: bool) -> Vec<Vec<f32>> {
     let d = device();
     let width = shape[3];
-    let (x, w1, w2) = (leaf(shape, 1, &d), leaf([hidden, width], 2, &d), leaf([width, hidden], 3, &d));
+    let (x, w1, w2) =
+        (leaf(shape, 1, &d), leaf([hidden, width], 2, &d), leaf([width, hidden], 3, &d));
     let (b1, b2) = (leaf([hidden], 4, &d), leaf([width], 5, &d));
     let y = match fast {
         true => fused::mlp(&x, [&w1, &w2], [&b1, &b2]).expect("the numbers are in host memory"),
@@ -135,7 +156,8 @@ fn perceive(shape: [usize; 4], hidden: usize, fast: bool) -> Vec<Vec<f32>> {
 
 #[test]
 fn perceptrons_agree() {
-    for (shape, hidden) in [([2, 3, 3, 5], 7), ([1, 1, 1, 4], 3), ([2, 24, 24, 16], 64), ([5, 2, 2, 70], 100)]
+    for (shape, hidden) in
+        [([2, 3, 3, 5], 7), ([1, 1, 1, 4], 3), ([2, 24, 24, 16], 64), ([5, 2, 2, 70], 100)]
     {
         assert_close(&perceive(shape, hidden, true), &perceive(shape, hidden, false));
     }
@@ -145,8 +167,12 @@ fn normalise(shape: [usize; 4], group: bool, fast: bool) -> Vec<Vec<f32>> {
     let d = device();
     let (x, weight, bias) = (leaf(shape, 1, &d), leaf([shape[3]], 2, &d), leaf([shape[3]], 3, &d));
     let y = match (group, fast) {
-        (true, true) => fused::group_norm_silu(&x, &weight, &bias).expect("the numbers are in host memory"),
-        (false, true) => fused::layer_norm(&x, &weight, &bias).expect("the numbers are in host memory"),
+        (true, true) => {
+            fused::group_norm_silu(&x, &weight, &bias).expect("the numbers are in host memory")
+        }
+        (false, true) => {
+            fused::layer_norm(&x, &weight, &bias).expect("the numbers are in host memory")
+        }
         (true, false) => generic::group_norm_silu(x.clone(), weight.clone(), bias.clone()),
         (false, false) => generic::layer_norm(x.clone(), weight.clone(), bias.clone()),
     };
@@ -155,20 +181,31 @@ fn normalise(shape: [usize; 4], group: bool, fast: bool) -> Vec<Vec<f32>> {
 
 #[test]
 fn norms_agree() {
-    for (shape, group) in
-        [([2, 3, 5, 20], false), ([3, 9, 9, 64], false), ([2, 3, 5, 32], true), ([3, 12, 12, 48], true)]
-    {
+    for (shape, group) in [
+        ([2, 3, 5, 20], false),
+        ([3, 9, 9, 64], false),
+        ([2, 3, 5, 32], true),
+        ([3, 12, 12, 48], true),
+    ] {
         assert_close(&normalise(shape, group, true), &normalise(shape, group, false));
     }
 }
 
-fn attend([batch, h, w, dim]: [usize; 4], heads: usize, window: usize, fast: bool) -> Vec<Vec<f32>> {
+fn attend(
+    [batch, h, w, dim]: [usize; 4],
+    heads: usize,
+    window: usize,
+    fast: bool,
+) -> Vec<Vec<f32>> {
     let d = device();
     let (qkv, qkv_t) = (leaf([batch, h, w, 3 * dim], 1, &d), leaf([batch, 3 * dim], 2, &d));
     let table = leaf([(2 * window - 1).pow(2), heads], 3, &d);
     let y = match fast {
-        true => fused::window_attention(&qkv, &qkv_t, &table, heads, window).expect("numbers in host memory"),
-        false => generic::window_attention(qkv.clone(), qkv_t.clone(), table.clone(), heads, window),
+        true => fused::window_attention(&qkv, &qkv_t, &table, heads, window)
+            .expect("numbers in host memory"),
+        false => {
+            generic::window_attention(qkv.clone(), qkv_t.clone(), table.clone(), heads, window)
+        }
     };
     run(y, |g| vec![grad(&qkv, g), grad(&qkv_t, g), grad(&table, g)])
 }
@@ -201,8 +238,10 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
         .collect::<Vec<_>>()
     };
     let on = |threads| {
-        let pool =
-            rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started");
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .expect("threads can be started");
         pool.install(all)
     };
     let one = on(1);

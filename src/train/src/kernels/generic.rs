@@ -1,4 +1,5 @@
-//! Every building block in burn's own operations: what runs on a GPU, and the yardstick for the CPU's fused ones.
+//! Every building block in burn's own operations: what runs on a GPU, and the yardstick for the
+//! CPU's fused ones.
 
 use std::f64::consts::SQRT_2;
 
@@ -8,7 +9,11 @@ use burn::tensor::{Int, Tensor, TensorData, activation, module};
 use super::{NORM_EPSILON, fused};
 use crate::diffit::CHANNELS_PER_GROUP;
 
-pub(super) fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+pub(super) fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
     module::linear(x, weight.transpose(), bias)
 }
 
@@ -39,8 +44,9 @@ pub(super) fn mlp(x: Tensor<4>, [w1, w2]: [Tensor<2>; 2], [b1, b2]: [Tensor<1>; 
     linear(gelu(linear(x, w1, Some(b1))), w2, Some(b2))
 }
 
-/// burn's own gradient is the exact one on the CPU. On a GPU it is the one of the tanh approximation, which is off by up
-/// to 9e-4 at |x| = 2: there the slope is written out beside the value.
+/// burn's own gradient is the exact one on the CPU. On a GPU it is the one of the tanh
+/// approximation, which is off by up to 9e-4 at |x| = 2: there the slope is written out beside the
+/// value.
 pub(super) fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     const DENSITY_AT_ZERO: f64 = 0.398_942_280_401_432_7; // 1 / √(2π)
     if fused::on_cpu(&x) {

@@ -1,8 +1,9 @@
 //! The numeric building blocks of the network, as plain functions on tensors.
 //!
-//! Images are `[batch, height, width, channels]`: a pixel's channels lie together, so that convolution, norms,
-//! projections and attention all work on rows of channels, and nothing is transposed between them. Each function
-//! takes the fused CPU kernel where the numbers are in host memory, and burn's own operations elsewhere.
+//! Images are `[batch, height, width, channels]`: a pixel's channels lie together, so that
+//! convolution, norms, projections and attention all work on rows of channels, and nothing is
+//! transposed between them. Each function takes the fused CPU kernel where the numbers are in host
+//! memory, and burn's own operations elsewhere.
 //!
 //! Knows nothing of modules or parameter names.
 
@@ -21,18 +22,23 @@ pub use fused::AdamWStep;
 pub const NORM_EPSILON: f64 = 1e-5;
 
 /// `x Wᵀ + b`: `x [.., in]`, `weight [out, in]`, `bias [out]` to `[.., out]`.
-pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
     fused::linear(&x, &weight, bias.as_ref()).unwrap_or_else(|| generic::linear(x, weight, bias))
 }
 
-/// Convolution with zero padding of half the kernel: `x [batch, h, w, in]`, `weight [out, in, kernel, kernel]`,
-/// `bias [out]` to `[batch, h / stride, w / stride, out]`.
+/// Convolution with zero padding of half the kernel: `x [batch, h, w, in]`, `weight [out, in,
+/// kernel, kernel]`, `bias [out]` to `[batch, h / stride, w / stride, out]`.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, stride: usize) -> Tensor<4> {
     let [outputs, inputs, kernel, _] = weight.dims();
     if kernel == 1 && stride == 1 {
         return linear(x, weight.reshape([outputs, inputs]), Some(bias));
     }
-    fused::conv2d(&x, &weight, &bias, stride).unwrap_or_else(|| generic::conv2d(x, weight, bias, stride))
+    fused::conv2d(&x, &weight, &bias, stride)
+        .unwrap_or_else(|| generic::conv2d(x, weight, bias, stride))
 }
 
 /// Layer norm over the last axis: `x [.., channels]`, `weight [channels]`, `bias [channels]`.
@@ -40,14 +46,16 @@ pub fn layer_norm(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>) -> Tensor<4>
     fused::layer_norm(&x, &weight, &bias).unwrap_or_else(|| generic::layer_norm(x, weight, bias))
 }
 
-/// Swish (x sigmoid x) of a group norm with [`CHANNELS_PER_GROUP`](crate::diffit::CHANNELS_PER_GROUP) channels a
-/// group: `x [batch, h, w, channels]`, `weight [channels]`, `bias [channels]`.
+/// Swish (x sigmoid x) of a group norm with
+/// [`CHANNELS_PER_GROUP`](crate::diffit::CHANNELS_PER_GROUP) channels a group: `x [batch, h, w,
+/// channels]`, `weight [channels]`, `bias [channels]`.
 pub fn group_norm_silu(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>) -> Tensor<4> {
-    fused::group_norm_silu(&x, &weight, &bias).unwrap_or_else(|| generic::group_norm_silu(x, weight, bias))
+    fused::group_norm_silu(&x, &weight, &bias)
+        .unwrap_or_else(|| generic::group_norm_silu(x, weight, bias))
 }
 
-/// A perceptron with one hidden layer and the exact GELU, x Φ(x): `x [.., width]`, weights `[hidden, width]` and
-/// `[width, hidden]`, biases `[hidden]` and `[width]`, to `[.., width]`.
+/// A perceptron with one hidden layer and the exact GELU, x Φ(x): `x [.., width]`, weights
+/// `[hidden, width]` and `[width, hidden]`, biases `[hidden]` and `[width]`, to `[.., width]`.
 pub fn mlp(x: Tensor<4>, [w1, w2]: [Tensor<2>; 2], [b1, b2]: [Tensor<1>; 2]) -> Tensor<4> {
     fused::mlp(&x, [&w1, &w2], [&b1, &b2]).unwrap_or_else(|| generic::mlp(x, [w1, w2], [b1, b2]))
 }
@@ -57,11 +65,11 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     generic::gelu(x)
 }
 
-/// Self-attention within windows of `window`² pixels, with the time token's share added to queries, keys and
-/// values, and a bias by relative position.
+/// Self-attention within windows of `window`² pixels, with the time token's share added to queries,
+/// keys and values, and a bias by relative position.
 ///
-/// `qkv [batch, h, w, 3 dim]` (queries, keys, values, each split into heads), `qkv_t [batch, 3 dim]`,
-/// `bias_table [(2 window - 1)², heads]` to `[batch, h, w, dim]`.
+/// `qkv [batch, h, w, 3 dim]` (queries, keys, values, each split into heads), `qkv_t [batch, 3
+/// dim]`, `bias_table [(2 window - 1)², heads]` to `[batch, h, w, dim]`.
 pub fn window_attention(
     qkv: Tensor<4>,
     qkv_t: Tensor<2>,
@@ -76,7 +84,8 @@ pub fn window_attention(
 /// [`conv2d`] with a 3x3 kernel of the image doubled in size, every pixel a square of four:
 /// `x [batch, h, w, in]`, `weight [out, in, 3, 3]`, `bias [out]` to `[batch, 2 h, 2 w, out]`.
 pub fn double_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
-    fused::double_conv2d(&x, &weight, &bias).unwrap_or_else(|| generic::double_conv2d(x, weight, bias))
+    fused::double_conv2d(&x, &weight, &bias)
+        .unwrap_or_else(|| generic::double_conv2d(x, weight, bias))
 }
 
 /// Whether a tensor's numbers are `f32` in host memory: [`adamw`] and [`blend`] work on those only.
@@ -84,19 +93,21 @@ pub fn in_host_memory(tensor: &Tensor<1>) -> bool {
     fused::in_host_memory(tensor)
 }
 
-/// One step of AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2) on a parameter and its two moments:
-/// four arrays `[n]` in host memory, without gradients of their own.
+/// One step of AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2) on a parameter and
+/// its two moments: four arrays `[n]` in host memory, without gradients of their own.
 pub fn adamw(step: AdamWStep, arrays: [Tensor<1>; 3], gradient: &Tensor<1>) -> [Tensor<1>; 3] {
     fused::adamw(step, arrays, gradient)
 }
 
-/// `mean * decay + value * (1 - decay)`: two arrays `[n]` in host memory, without gradients of their own.
+/// `mean * decay + value * (1 - decay)`: two arrays `[n]` in host memory, without gradients of
+/// their own.
 pub fn blend(mean: Tensor<1>, value: &Tensor<1>, decay: f64) -> Tensor<1> {
     fused::blend(mean, value, decay)
 }
 
-/// Runs `work` on one of as many new threads as there are cores. The kernels that it calls share out their tasks among these: nobody outside
-/// has to be woken up for each, and trainings side by side never wait for each other's. On such a thread already, it stays there.
+/// Runs `work` on one of as many new threads as there are cores. The kernels that it calls share
+/// out their tasks among these: nobody outside has to be woken up for each, and trainings side by
+/// side never wait for each other's. On such a thread already, it stays there.
 pub fn in_own_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     if rayon::current_thread_index().is_some() {
         return work();
@@ -118,13 +129,14 @@ pub fn in_own_pool_of<R: Send>(threads: Option<usize>, work: impl FnOnce() -> R 
     }
 }
 
-/// For each (query, key) of a window's pixels, row by row: the row of the bias table, which counts the vertical,
-/// then the horizontal distance from key to query.
+/// For each (query, key) of a window's pixels, row by row: the row of the bias table, which counts
+/// the vertical, then the horizontal distance from key to query.
 fn relative_position(window: usize) -> Vec<usize> {
     let n = window * window;
     let distance = |query: usize, key: usize| query + window - 1 - key;
     let row = |query: usize, key: usize| {
-        let (dy, dx) = (distance(query / window, key / window), distance(query % window, key % window));
+        let (dy, dx) =
+            (distance(query / window, key / window), distance(query % window, key % window));
         dy * (2 * window - 1) + dx
     };
     (0..n).flat_map(|query| (0..n).map(move |key| row(query, key))).collect()

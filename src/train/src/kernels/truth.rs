@@ -1,5 +1,6 @@
-//! Every building block, forwards and backwards, beside the same in f64, where gradients are differences of values:
-//! nothing of burn's or of the kernels' can hide there. On each path: fused, generic on the CPU, generic on a GPU.
+//! Every building block, forwards and backwards, beside the same in f64, where gradients are
+//! differences of values: nothing of burn's or of the kernels' can hide there. On each path: fused,
+//! generic on the CPU, generic on a GPU.
 
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -7,10 +8,12 @@ use super::{NORM_EPSILON, generic};
 use crate::device::software_vulkan;
 use crate::diffit::CHANNELS_PER_GROUP;
 
-/// Arrays differ by so much of their largest number at most. f32 keeps seven digits, and sums here have up to 300 terms.
+/// Arrays differ by so much of their largest number at most. f32 keeps seven digits, and sums here
+/// have up to 300 terms.
 const TOLERANCE: f64 = 1e-5;
 
-/// Half the distance of the values whose difference is a gradient: what it leaves out is some 1e-8 of the gradient.
+/// Half the distance of the values whose difference is a gradient: what it leaves out is some 1e-8
+/// of the gradient.
 const STEP: f64 = 1e-4;
 
 type Exact = Box<dyn Fn(&[Vec<f64>]) -> Vec<f64>>;
@@ -51,13 +54,21 @@ fn values(tensor: Tensor<1>) -> Vec<f64> {
 
 impl Case {
     fn inputs(&self) -> Vec<Vec<f32>> {
-        self.counts.iter().zip(1..).map(|(count, stream)| numbers(*count, stream, self.range)).collect()
+        self.counts
+            .iter()
+            .zip(1..)
+            .map(|(count, stream)| numbers(*count, stream, self.range))
+            .collect()
     }
 
-    /// The result, and then the gradient of every input, for a loss that weighs each number of the result differently.
+    /// The result, and then the gradient of every input, for a loss that weighs each number of the
+    /// result differently.
     fn exactly(&self) -> Vec<Vec<f64>> {
-        let mut inputs: Vec<Vec<f64>> =
-            self.inputs().iter().map(|input| input.iter().map(|x| f64::from(*x)).collect()).collect();
+        let mut inputs: Vec<Vec<f64>> = self
+            .inputs()
+            .iter()
+            .map(|input| input.iter().map(|x| f64::from(*x)).collect())
+            .collect();
         let result = (self.exact)(&inputs);
         let weights = numbers(result.len(), 99, 1.0);
         let loss = |inputs: &[Vec<f64>]| -> f64 {
@@ -84,7 +95,8 @@ impl Case {
             let count = values.len();
             Tensor::<1>::from_data(TensorData::new(values, [count]), device)
         };
-        let inputs: Vec<Tensor<1>> = self.inputs().into_iter().map(|x| leaf(x).require_grad()).collect();
+        let inputs: Vec<Tensor<1>> =
+            self.inputs().into_iter().map(|x| leaf(x).require_grad()).collect();
         let result = (self.on_device)(path, &inputs);
         let weights = leaf(numbers(result.dims()[0], 99, 1.0));
         let gradients = (result.clone() * weights).sum().backward();
@@ -95,11 +107,13 @@ impl Case {
 
     #[track_caller]
     fn assert_exact(&self, device: &Device, path: Path) {
-        for (array, (exact, found)) in self.exactly().iter().zip(self.on(device, path)).enumerate() {
+        for (array, (exact, found)) in self.exactly().iter().zip(self.on(device, path)).enumerate()
+        {
             assert_eq!(exact.len(), found.len(), "{}", self.name);
             let size = exact.iter().fold(0f64, |most, x| most.max(x.abs()));
             let off = exact.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0f64, f64::max);
-            let what = if array == 0 { "result".into() } else { format!("gradient of input {array}") };
+            let what =
+                if array == 0 { "result".into() } else { format!("gradient of input {array}") };
             assert!(
                 off <= TOLERANCE * size,
                 "{} ({path:?}): the {what} is off by {off}, of {size}",
@@ -138,7 +152,8 @@ fn conv2d(
                         for ky in 0..kernel {
                             for kx in 0..kernel {
                                 let half = (kernel / 2) as isize;
-                                let (y, x_at) = ((y + ky) as isize - half, (x_at + kx) as isize - half);
+                                let (y, x_at) =
+                                    ((y + ky) as isize - half, (x_at + kx) as isize - half);
                                 let weight = weight[((o * inputs + i) * kernel + ky) * kernel + kx];
                                 sum += weight * pixel(b, y, x_at, i);
                             }
@@ -183,7 +198,9 @@ fn group_norm_silu(x: &[f64], pixels: usize, weight: &[f64], bias: &[f64]) -> Ve
     for image in (0..x.len()).step_by(pixels * channels) {
         for group in (0..channels).step_by(CHANNELS_PER_GROUP) {
             let places: Vec<usize> = (0..pixels)
-                .flat_map(|pixel| (0..CHANNELS_PER_GROUP).map(move |c| image + pixel * channels + group + c))
+                .flat_map(|pixel| {
+                    (0..CHANNELS_PER_GROUP).map(move |c| image + pixel * channels + group + c)
+                })
                 .collect();
             let of: Vec<f64> = places.iter().map(|place| x[*place]).collect();
             places.iter().zip(normal(&of)).for_each(|(place, value)| all[*place] = value);
@@ -225,12 +242,14 @@ impl Windows {
                 for (y, x) in (0..h).flat_map(|y| (0..w).map(move |x| (y, x))) {
                     let (top, left) = (y / window * window, x / window * window);
                     let query = part(y, x, 0);
-                    let keys = (0..window).flat_map(|i| (0..window).map(move |j| (top + i, left + j)));
+                    let keys =
+                        (0..window).flat_map(|i| (0..window).map(move |j| (top + i, left + j)));
                     let keys: Vec<(usize, usize)> = keys.collect();
                     let score = |(ky, kx): &(usize, usize)| -> f64 {
                         let (dy, dx) = (y + window - 1 - ky, x + window - 1 - kx);
                         let bias = table[(dy * (2 * window - 1) + dx) * self.heads + head];
-                        let dot: f64 = query.iter().zip(part(*ky, *kx, 1)).map(|(q, k)| q * k).sum();
+                        let dot: f64 =
+                            query.iter().zip(part(*ky, *kx, 1)).map(|(q, k)| q * k).sum();
                         dot / (width as f64).sqrt() + bias
                     };
                     let weights: Vec<f64> = keys.iter().map(|key| score(key).exp()).collect();
@@ -316,7 +335,8 @@ fn layer_norm() -> Case {
         range: 1.0,
         exact: Box::new(exact),
         on_device: Box::new(|path, a| {
-            let (x, weight, bias) = (a[0].clone().reshape([2, 3, 2, 20]), a[1].clone(), a[2].clone());
+            let (x, weight, bias) =
+                (a[0].clone().reshape([2, 3, 2, 20]), a[1].clone(), a[2].clone());
             flat(match path {
                 Path::Chosen => super::layer_norm(x, weight, bias),
                 Path::Generic => generic::layer_norm(x, weight, bias),
@@ -332,7 +352,8 @@ fn group_norm() -> Case {
         range: 3.0,
         exact: Box::new(|a| group_norm_silu(&a[0], 6, &a[1], &a[2])),
         on_device: Box::new(|path, a| {
-            let (x, weight, bias) = (a[0].clone().reshape([2, 3, 2, 32]), a[1].clone(), a[2].clone());
+            let (x, weight, bias) =
+                (a[0].clone().reshape([2, 3, 2, 32]), a[1].clone(), a[2].clone());
             flat(match path {
                 Path::Chosen => super::group_norm_silu(x, weight, bias),
                 Path::Generic => generic::group_norm_silu(x, weight, bias),
@@ -417,7 +438,8 @@ fn every_value_and_gradient_on_the_cpu_is_the_true_one() {
 
 #[test]
 fn every_value_and_gradient_on_a_gpu_is_the_true_one() {
-    let Some(device) = software_vulkan("kernels::truth::every_value_and_gradient_on_a_gpu_is_the_true_one")
+    let Some(device) =
+        software_vulkan("kernels::truth::every_value_and_gradient_on_a_gpu_is_the_true_one")
     else {
         return;
     };

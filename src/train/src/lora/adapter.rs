@@ -1,7 +1,7 @@
 //! An adapter outside of training: from a checkpoint, to and from PEFT's two files, onto a network.
 //!
-//! Format: `adapter_model.safetensors` with `base_model.model.PATH.lora_A.weight` and `…lora_B.weight`, and
-//! `adapter_config.json`, as PEFT's `save_pretrained` writes them
+//! Format: `adapter_model.safetensors` with `base_model.model.PATH.lora_A.weight` and
+//! `…lora_B.weight`, and `adapter_config.json`, as PEFT's `save_pretrained` writes them
 //! (<https://huggingface.co/docs/peft/developer_guides/checkpoint>).
 
 use std::collections::{BTreeMap, HashMap};
@@ -77,8 +77,12 @@ pub enum AdapterError {
 }
 
 impl Adapter {
-    /// The adapter in a LoRA checkpoint; `None` for another checkpoint. `prefix` chooses the weights.
-    pub fn from_checkpoint(checkpoint: &Checkpoint, prefix: &str) -> Result<Option<Self>, AdapterError> {
+    /// The adapter in a LoRA checkpoint; `None` for another checkpoint. `prefix` chooses the
+    /// weights.
+    pub fn from_checkpoint(
+        checkpoint: &Checkpoint,
+        prefix: &str,
+    ) -> Result<Option<Self>, AdapterError> {
         let header = checkpoint.header();
         let Some(text) = header.extra.get(HEADER_KEY) else { return Ok(None) };
         let wrong = |e: serde_json::Error| AdapterError::Read {
@@ -107,7 +111,8 @@ impl Adapter {
         self.tensors.get(LABEL_TABLE).and_then(|t| t.shape.first()?.checked_sub(1))
     }
 
-    /// Puts the factors beside the projections of `base`, whose label table has room for the adapter's classes.
+    /// Puts the factors beside the projections of `base`, whose label table has room for the
+    /// adapter's classes.
     ///
     /// # Errors
     /// Every name or shape that does not fit, at once.
@@ -120,9 +125,13 @@ impl Adapter {
         for (name, tensor) in &self.tensors {
             match (places.get(name), tensor.to_f32()) {
                 (None, _) => problems.push(format!("`{name}` is not part of the model")),
-                (Some(shape), _) if *shape != tensor.shape => problems
-                    .push(format!("`{name}` has the shape {:?}, the model needs {shape:?}", tensor.shape)),
-                (_, None) => problems.push(format!("`{name}` holds {:?}, the model needs F32", tensor.dtype)),
+                (Some(shape), _) if *shape != tensor.shape => problems.push(format!(
+                    "`{name}` has the shape {:?}, the model needs {shape:?}",
+                    tensor.shape
+                )),
+                (_, None) => {
+                    problems.push(format!("`{name}` holds {:?}, the model needs F32", tensor.dtype))
+                }
                 (_, Some(numbers)) if numbers.iter().any(|x| !x.is_finite()) => {
                     problems.push(format!("`{name}` holds numbers that are not finite"));
                 }
@@ -133,7 +142,9 @@ impl Adapter {
         }
         let factors = places.keys().filter(|name| name.ends_with(LORA_A) || name.ends_with(LORA_B));
         problems.extend(
-            factors.filter(|name| !self.tensors.contains_key(*name)).map(|n| format!("`{n}` is missing")),
+            factors
+                .filter(|name| !self.tensors.contains_key(*name))
+                .map(|n| format!("`{n}` is missing")),
         );
         problems.sort();
         problems.dedup();
@@ -150,9 +161,11 @@ impl Adapter {
         let all = projections(base);
         let meant = all.iter().filter(|p| peft.targets(&p.path) == Some(true));
         let without = meant.filter(|p| !self.plan.ranks.contains_key(&p.path));
-        let factors = without.flat_map(|p| [LORA_A, LORA_B].map(|end| missing(format!("{}{end}", p.path))));
+        let factors =
+            without.flat_map(|p| [LORA_A, LORA_B].map(|end| missing(format!("{}{end}", p.path))));
         let modules = peft.modules_to_save.iter().flatten();
-        let saved = modules.filter(|m| !self.tensors.keys().any(|name| name.starts_with(&format!("{m}."))));
+        let saved =
+            modules.filter(|m| !self.tensors.keys().any(|name| name.starts_with(&format!("{m}."))));
         let saved = saved.map(|module| missing(format!("{module}.weight")));
         factors.chain(saved).collect()
     }
@@ -161,12 +174,16 @@ impl Adapter {
     pub fn write(&self, folder: &Path) -> Result<(), AdapterError> {
         atomic::create_folder(folder)?;
         let views = self.tensors.iter().map(|(name, tensor)| {
-            let view = TensorView::new(safetensors::Dtype::F32, tensor.shape.clone(), &tensor.bytes);
+            let view =
+                TensorView::new(safetensors::Dtype::F32, tensor.shape.clone(), &tensor.bytes);
             view.map(|view| (format!("{PEFT_PREFIX}{name}"), view))
         });
         let wrong = |path: &Path| {
             let path = path.to_owned();
-            move |e: safetensors::SafeTensorError| AdapterError::Read { path, message: e.to_string() }
+            move |e: safetensors::SafeTensorError| AdapterError::Read {
+                path,
+                message: e.to_string(),
+            }
         };
         let path = folder.join(WEIGHTS_FILE);
         let views: Vec<_> = views.collect::<Result<_, _>>().map_err(wrong(&path))?;
@@ -179,7 +196,8 @@ impl Adapter {
         ]);
         let bytes = safetensors::serialize(views, Some(metadata)).map_err(wrong(&path))?;
         let (text, config) = (format!("{:#}\n", self.peft_config()), folder.join(CONFIG_FILE));
-        // The weights come last: they say which checkpoint both were made from, and so that both are there.
+        // The weights come last: they say which checkpoint both were made from, and so that both
+        // are there.
         for path in [&config, &path] {
             atomic::sweep_for(path);
         }
@@ -223,11 +241,13 @@ impl Adapter {
     /// Reads PEFT's two files, written by this program or another.
     ///
     /// # Errors
-    /// Files that are missing or no adapter, and adapters that do something else besides (biases, DoRA, scales of
-    /// their own, a base that was changed at the start): they would give other results than they should.
+    /// Files that are missing or no adapter, and adapters that do something else besides (biases,
+    /// DoRA, scales of their own, a base that was changed at the start): they would give other
+    /// results than they should.
     pub fn read(folder: &Path) -> Result<Self, AdapterError> {
         let path = folder.join(CONFIG_FILE);
-        let wrong = |path: &Path, message: String| AdapterError::Read { path: path.to_owned(), message };
+        let wrong =
+            |path: &Path, message: String| AdapterError::Read { path: path.to_owned(), message };
         let text = std::fs::read_to_string(&path).map_err(|e| wrong(&path, e.to_string()))?;
         let peft = PeftConfig::parse(&text).map_err(|message| wrong(&path, message))?;
 
@@ -238,14 +258,19 @@ impl Adapter {
         for (name, view) in file.tensors() {
             let name = name.strip_prefix(PEFT_PREFIX).unwrap_or(&name).to_owned();
             if view.dtype() != safetensors::Dtype::F32 {
-                return Err(wrong(&path, format!("`{name}` holds {:?}, only F32 is read", view.dtype())));
+                return Err(wrong(
+                    &path,
+                    format!("`{name}` holds {:?}, only F32 is read", view.dtype()),
+                ));
             }
             let (shape, bytes) = (view.shape().to_vec(), view.data().to_vec());
             tensors.insert(name.clone(), HostTensor { name, dtype: Dtype::F32, shape, bytes });
         }
-        let metadata = SafeTensors::read_metadata(&bytes).ok().and_then(|(_, m)| m.metadata().clone());
+        let metadata =
+            SafeTensors::read_metadata(&bytes).ok().and_then(|(_, m)| m.metadata().clone());
         let metadata: BTreeMap<String, String> = metadata.unwrap_or_default().into_iter().collect();
-        let class_names = metadata.get("class_names").and_then(|names| serde_json::from_str(names).ok());
+        let class_names =
+            metadata.get("class_names").and_then(|names| serde_json::from_str(names).ok());
         let source = metadata.get(SOURCE).filter(|digest| !digest.is_empty()).cloned();
         let base = BaseDigests::of(&metadata);
         let config = peft.settings();

@@ -30,7 +30,8 @@ impl Plan {
     /// Finds the projections that the settings mean.
     ///
     /// # Errors
-    /// A name in `target_modules` that means no projection, or a pattern in `rank_pattern` that covers none.
+    /// A name in `target_modules` that means no projection, or a pattern in `rank_pattern` that
+    /// covers none.
     pub fn new(config: &LoraConfig, model: &Diffit) -> Result<Self, TargetError> {
         let all = projections(model);
         let paths = || all.iter().map(|p| p.path.as_str());
@@ -60,15 +61,18 @@ impl Plan {
         Ok(Self { ranks, scales })
     }
 
-    /// The projections that get a higher rank than their own size allows, each with its `[outputs, inputs]`.
+    /// The projections that get a higher rank than their own size allows, each with its `[outputs,
+    /// inputs]`.
     pub fn above_full_rank(&self, model: &Diffit) -> Vec<(String, [usize; 2])> {
-        let is_above = |p: &Projection| self.ranks.get(&p.path).is_some_and(|r| *r > p.outputs.min(p.inputs));
+        let is_above =
+            |p: &Projection| self.ranks.get(&p.path).is_some_and(|r| *r > p.outputs.min(p.inputs));
         let above = projections(model).into_iter().filter(is_above);
         above.map(|p| (p.path, [p.outputs, p.inputs])).collect()
     }
 
-    /// Attaches the factors to a network: A uniform within ±1/√in, as PEFT has it, B at 0, so that nothing changes yet.
-    /// Every other parameter is frozen. Each A has a stream of its own, numbered by its place in the order of names.
+    /// Attaches the factors to a network: A uniform within ±1/√in, as PEFT has it, B at 0, so that
+    /// nothing changes yet. Every other parameter is frozen. Each A has a stream of its own,
+    /// numbered by its place in the order of names.
     pub fn attach(&self, model: Diffit, seed: u64) -> Adapted {
         let model = model.apply_reparameterization(Attach(self));
         let factors: Vec<(String, Vec<usize>)> = param_paths(&model)
@@ -91,8 +95,8 @@ impl Plan {
     }
 }
 
-/// burn's own LoRA, with a rank for each projection. (`Module::apply_lora` knows one rank, and applied twice it freezes
-/// the factors of the first time.)
+/// burn's own LoRA, with a rank for each projection. (`Module::apply_lora` knows one rank, and
+/// applied twice it freezes the factors of the first time.)
 struct Attach<'a>(&'a Plan);
 
 impl Reparameterizer for Attach<'_> {

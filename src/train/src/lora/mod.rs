@@ -1,5 +1,5 @@
-//! LoRA: low-rank factors beside frozen projections (Hu et al. 2021, arXiv 2106.09685). Settings named as in PEFT, the
-//! factors attached by burn, and files in PEFT's format.
+//! LoRA: low-rank factors beside frozen projections (Hu et al. 2021, arXiv 2106.09685). Settings
+//! named as in PEFT, the factors attached by burn, and files in PEFT's format.
 
 mod adapter;
 mod attach;

@@ -1,5 +1,6 @@
-//! `adapter_config.json` of PEFT: what of it is understood, and what is refused because the adapter would compute
-//! something else than its author's (<https://huggingface.co/docs/peft/package_reference/lora>).
+//! `adapter_config.json` of PEFT: what of it is understood, and what is refused because the adapter
+//! would compute something else than its author's
+//! (<https://huggingface.co/docs/peft/package_reference/lora>).
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,8 @@ use serde_json::{Map, Value};
 
 use super::settings::LoraConfig;
 
-/// Keys that say where an adapter comes from or how its training began: they change nothing in what it computes.
+/// Keys that say where an adapter comes from or how its training began: they change nothing in what
+/// it computes.
 const WITHOUT_EFFECT: [&str; 14] = [
     "auto_mapping",
     "base_model_name_or_path",
@@ -62,10 +64,11 @@ impl PeftConfig {
     /// Reads and checks the text of the file.
     ///
     /// # Errors
-    /// What is no config of LoRA, or asks for something that is not computed here, in words that follow the
-    /// file's name.
+    /// What is no config of LoRA, or asks for something that is not computed here, in words that
+    /// follow the file's name.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let config: Self = serde_json::from_str(text).map_err(|e| format!("not an adapter's config: {e}"))?;
+        let config: Self =
+            serde_json::from_str(text).map_err(|e| format!("not an adapter's config: {e}"))?;
         config.check()?;
         Ok(config)
     }
@@ -94,8 +97,8 @@ impl PeftConfig {
         }
     }
 
-    /// Whether PEFT would have put factors beside this projection; `None` where the config does not tell in a way that
-    /// is understood here (a regular expression, chosen layers).
+    /// Whether PEFT would have put factors beside this projection; `None` where the config does not
+    /// tell in a way that is understood here (a regular expression, chosen layers).
     pub fn targets(&self, path: &str) -> Option<bool> {
         if !is_off(&self.exclude_modules) || !is_off(&self.layers_to_transform) {
             return None;
@@ -148,8 +151,7 @@ mod tests {
     use super::*;
 
     fn with(key: &str, value: Value) -> Result<PeftConfig, String> {
-        let mut config =
-            json!({"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["proj", "a.fc1"]});
+        let mut config = json!({"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["proj", "a.fc1"]});
         config[key] = value;
         PeftConfig::parse(&config.to_string())
     }

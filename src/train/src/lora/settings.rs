@@ -38,8 +38,8 @@ pub struct LoraConfig {
     /// Scale by `lora_alpha / sqrt(r)` instead (Kalajdzievski 2023, arXiv 2312.03732).
     #[schemars(extend("x-known-as" = ["rslora"]))]
     pub use_rslora: bool,
-    /// Other ranks for some projections, named as in `target_modules`: `{qkv: 4, "encoder.0.*": 16}`. The
-    /// longest name that fits wins.
+    /// Other ranks for some projections, named as in `target_modules`: `{qkv: 4, "encoder.0.*":
+    /// 16}`. The longest name that fits wins.
     pub rank_pattern: BTreeMap<String, usize>,
 }
 
@@ -106,15 +106,28 @@ impl Default for LoraConfig {
 }
 
 impl LoraConfig {
-    /// Refuses values that cannot work, naming the key. Names that depend on the network's depth are checked when it is
-    /// known: see [`Plan::new`](super::Plan::new).
+    /// Refuses values that cannot work, naming the key. Names that depend on the network's depth
+    /// are checked when it is known: see [`Plan::new`](super::Plan::new).
     pub fn validate(&self) -> Result<(), Rejection> {
-        let check =
-            |key: &str, good: bool, expected: &str| Rejection::unless(format!("lora.{key}"), good, expected);
+        let check = |key: &str, good: bool, expected: &str| {
+            Rejection::unless(format!("lora.{key}"), good, expected)
+        };
         check("r", self.r >= 1, "at least 1")?;
-        check("lora_alpha", self.lora_alpha > 0.0 && self.lora_alpha.is_finite(), "a number above 0")?;
-        check("lora_dropout", (0.0..1.0).contains(&self.lora_dropout), "a share from 0 to below 1")?;
-        check("target_modules", !self.target_modules.is_empty(), "at least one name, or all-linear")?;
+        check(
+            "lora_alpha",
+            self.lora_alpha > 0.0 && self.lora_alpha.is_finite(),
+            "a number above 0",
+        )?;
+        check(
+            "lora_dropout",
+            (0.0..1.0).contains(&self.lora_dropout),
+            "a share from 0 to below 1",
+        )?;
+        check(
+            "target_modules",
+            !self.target_modules.is_empty(),
+            "at least one name, or all-linear",
+        )?;
         check("rank_pattern", self.rank_pattern.values().all(|r| *r >= 1), "ranks of at least 1")?;
         for target in &self.target_modules {
             targets::check_name(target)

@@ -1,8 +1,8 @@
 //! EDM's preconditioning, training noise levels and loss.
 //!
-//! Source: Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022,
-//! arXiv 2206.00364, table 1 (column "Ours") and equation 8. Draws nothing itself: noise, noise levels and dropped
-//! labels come from outside, where the streams are.
+//! Source: Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models",
+//! NeurIPS 2022, arXiv 2206.00364, table 1 (column "Ours") and equation 8. Draws nothing itself:
+//! noise, noise levels and dropped labels come from outside, where the streams are.
 
 use burn::tensor::{Int, Tensor};
 use schemars::JsonSchema;
@@ -35,9 +35,9 @@ impl Edm {
         z.iter().map(|z| (self.p_mean + self.p_std * f64::from(*z)).exp() as f32).collect()
     }
 
-    /// The preconditioned denoiser D(x; σ), equation 7: `x [batch, channels, size, size]` (image plus noise),
-    /// `sigma [batch]`, `label [batch]` to the estimated image, shaped as `x`. `None` for `label`, or the number of
-    /// classes in it, means "no class".
+    /// The preconditioned denoiser D(x; σ), equation 7: `x [batch, channels, size, size]` (image
+    /// plus noise), `sigma [batch]`, `label [batch]` to the estimated image, shaped as `x`. `None`
+    /// for `label`, or the number of classes in it, means "no class".
     pub fn denoise(
         &self,
         net: &Diffit,
@@ -57,10 +57,11 @@ impl Edm {
         c_skip * x + c_out * estimate
     }
 
-    /// The weighted denoising loss, equation 8: the mean over everything of λ(σ) (D(y + σ n; σ) - y)², with
-    /// λ(σ) = (σ² + σ_data²) / (σ σ_data)².
+    /// The weighted denoising loss, equation 8: the mean over everything of λ(σ) (D(y + σ n; σ) -
+    /// y)², with λ(σ) = (σ² + σ_data²) / (σ σ_data)².
     ///
-    /// `image`, `noise` (standard normal) `[batch, channels, size, size]`, `sigma [batch]`, `label [batch]` to `[1]`.
+    /// `image`, `noise` (standard normal) `[batch, channels, size, size]`, `sigma [batch]`, `label
+    /// [batch]` to `[1]`.
     pub fn loss(
         &self,
         net: &Diffit,

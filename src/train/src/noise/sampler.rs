@@ -1,7 +1,9 @@
-//! EDM's deterministic sampler: Heun's second-order method along the probability flow, with classifier-free guidance.
+//! EDM's deterministic sampler: Heun's second-order method along the probability flow, with
+//! classifier-free guidance.
 //!
-//! Source: Karras et al. 2022, arXiv 2206.00364, algorithm 1 and equation 5 (S_churn = 0); guidance: Ho and Salimans
-//! 2022, arXiv 2207.12598, in the form of a weight on the difference, so that 1 means none.
+//! Source: Karras et al. 2022, arXiv 2206.00364, algorithm 1 and equation 5 (S_churn = 0);
+//! guidance: Ho and Salimans 2022, arXiv 2207.12598, in the form of a weight on the difference, so
+//! that 1 means none.
 
 use burn::tensor::{Int, Tensor};
 
@@ -37,9 +39,10 @@ impl Sampler {
         (0..self.steps).map(level).chain([0.0]).collect()
     }
 
-    /// Denoises `noise [batch, channels, size, size]` (standard normal) to images in [-1, 1], without autodiff.
-    /// `label [batch]` holds classes, or the number of classes for "no class"; `None` for a network without any.
-    /// `after` is told the number of the step just done, from 1, and stops the sampler by answering `false`.
+    /// Denoises `noise [batch, channels, size, size]` (standard normal) to images in [-1, 1],
+    /// without autodiff. `label [batch]` holds classes, or the number of classes for "no class";
+    /// `None` for a network without any. `after` is told the number of the step just done, from 1,
+    /// and stops the sampler by answering `false`.
     pub fn sample(
         &self,
         edm: &Edm,
@@ -98,7 +101,11 @@ mod tests {
     fn levels_fall_from_the_highest_to_the_lowest_and_end_at_zero() {
         let sigmas = Sampler::default().sigmas();
         assert_eq!(sigmas.len(), 19);
-        assert!((sigmas[0] - 80.0).abs() < 1e-9 && (sigmas[17] - 0.002).abs() < 1e-12 && sigmas[18] == 0.0);
+        assert!(
+            (sigmas[0] - 80.0).abs() < 1e-9
+                && (sigmas[17] - 0.002).abs() < 1e-12
+                && sigmas[18] == 0.0
+        );
         assert!(sigmas.windows(2).all(|pair| pair[0] > pair[1]));
         // (80^(1/7) + 9/17 (0.002^(1/7) - 80^(1/7)))^7
         assert!((sigmas[9] - 1.923_340).abs() < 1e-5, "{}", sigmas[9]);

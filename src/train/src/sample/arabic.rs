@@ -1,10 +1,11 @@
-//! Arabic letters take the form that joins them to their neighbours. Unicode's presentation forms have those as
-//! characters of their own, which a font without shaping rules can show.
+//! Arabic letters take the form that joins them to their neighbours. Unicode's presentation forms
+//! have those as characters of their own, which a font without shaping rules can show.
 
 use unicode_normalization::char::is_combining_mark;
 
-/// Letters in the order of their code points, the first form of the first letter, and how many forms each has. The forms are
-/// alone, at the end, at the beginning, in the middle. A letter with two joins only to the one before it.
+/// Letters in the order of their code points, the first form of the first letter, and how many
+/// forms each has. The forms are alone, at the end, at the beginning, in the middle. A letter with
+/// two joins only to the one before it.
 const LETTERS: [(u32, u32, &[u8]); 16] = [
     (0x621, 0xFE80, b"12222424244444222244444444"),
     (0x641, 0xFED1, b"4444444224"),
@@ -42,8 +43,9 @@ fn lam_with(alef: char) -> Option<u32> {
 /// The first form of a letter, and how many it has.
 fn forms(c: char) -> Option<(u32, u32)> {
     let code = u32::from(c);
-    let &(first, mut form, counts) =
-        LETTERS.iter().find(|(first, _, counts)| (*first..first + counts.len() as u32).contains(&code))?;
+    let &(first, mut form, counts) = LETTERS
+        .iter()
+        .find(|(first, _, counts)| (*first..first + counts.len() as u32).contains(&code))?;
     let mut counts = counts.iter().map(|digit| u32::from(digit - b'0'));
     for _ in first..code {
         form += counts.next()?;
@@ -71,7 +73,9 @@ pub(super) fn join(text: &str) -> String {
             continue;
         }
         let before = previous.is_some_and(joins_to_next) && joins_to_previous(c);
-        if let (LAM, Some((alef, form))) = (c, letter(at).and_then(|alef| Some((alef, lam_with(alef)?)))) {
+        if let (LAM, Some((alef, form))) =
+            (c, letter(at).and_then(|alef| Some((alef, lam_with(alef)?))))
+        {
             joined.extend(char::from_u32(form + u32::from(before)));
             (previous, at) = (Some(alef), at + 1);
             continue;

@@ -1,5 +1,5 @@
-//! Draws images from a network. An image depends on its number, its class and the seed alone: not on how many are drawn
-//! with it.
+//! Draws images from a network. An image depends on its number, its class and the seed alone: not
+//! on how many are drawn with it.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use image::{Rgb, RgbImage};
@@ -66,7 +66,9 @@ pub fn draw(
             return Ok(None);
         };
         let values: Vec<f32> = device::read(x)?.iter::<f32>().collect();
-        images.extend(values.chunks_exact(channels * size * size).map(|values| from_values(values, size)));
+        images.extend(
+            values.chunks_exact(channels * size * size).map(|values| from_values(values, size)),
+        );
     }
     Ok(Some(images))
 }

@@ -1,5 +1,6 @@
-//! The letters of pictures: GNU Unifont, 8 or 16 columns of 16 rows for a character of any script, and a box with the
-//! number of any other. Unpacked when a letter is first needed. Knows nothing of text.
+//! The letters of pictures: GNU Unifont, 8 or 16 columns of 16 rows for a character of any script,
+//! and a box with the number of any other. Unpacked when a letter is first needed. Knows nothing of
+//! text.
 
 use std::io::Read;
 use std::sync::OnceLock;
@@ -76,7 +77,12 @@ impl Glyphs {
             for entry in entries.chunks_exact(8).take(u32::from_le_bytes(*count) as usize) {
                 let [a, b, c, d, n, m, s, t] = *entry else { continue };
                 let (first, count) = (u32::from_le_bytes([a, b, c, d]), u16::from_le_bytes([n, m]));
-                ranges.push(Range { first, count: count.into(), back: u16::from_le_bytes([s, t]), offset });
+                ranges.push(Range {
+                    first,
+                    count: count.into(),
+                    back: u16::from_le_bytes([s, t]),
+                    offset,
+                });
                 offset += usize::from(count);
             }
         }
@@ -109,8 +115,8 @@ impl Glyphs {
 fn number(c: char) -> Glyph {
     /// Each 3 columns of 5 rows, a row in three bits.
     const DIGITS: [u16; 16] = [
-        0o75557, 0o26227, 0o71747, 0o71717, 0o55711, 0o74717, 0o74757, 0o71111, 0o75757, 0o75717, 0o75755,
-        0o65656, 0o74447, 0o65556, 0o74747, 0o74744,
+        0o75557, 0o26227, 0o71747, 0o71717, 0o55711, 0o74717, 0o74757, 0o71111, 0o75757, 0o75717,
+        0o75755, 0o65656, 0o74447, 0o65556, 0o74747, 0o74744,
     ];
     let digits: Vec<char> = format!("{:04X}", u32::from(c)).chars().collect();
     let mut rows = [0x8001; HEIGHT as usize];

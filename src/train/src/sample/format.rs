@@ -42,10 +42,14 @@ impl Format {
         let mut bytes = Cursor::new(Vec::new());
         let written = match self {
             Self::Png => image.write_to(&mut bytes, ImageFormat::Png),
-            Self::Jpeg => image.write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY)),
+            Self::Jpeg => {
+                image.write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY))
+            }
             Self::Webp => image.write_to(&mut bytes, ImageFormat::WebP),
         };
-        written.map_err(|e| StageError::new(Failure::Bug, format!("failed to make the picture: {e}")))?;
+        written.map_err(|e| {
+            StageError::new(Failure::Bug, format!("failed to make the picture: {e}"))
+        })?;
         Ok(bytes.into_inner())
     }
 }
@@ -71,6 +75,9 @@ mod tests {
             assert!(back.get_pixel(4, 4).0[0] > 190, "{name}");
         }
         let refused = Format::of(Path::new("x/a.gif")).unwrap_err();
-        assert_eq!(refused, "x/a.gif: pictures are not written as .gif; name a .png, .jpg or .webp file");
+        assert_eq!(
+            refused,
+            "x/a.gif: pictures are not written as .gif; name a .png, .jpg or .webp file"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Where the images of a picture go: blocks of images, a name beside each, in a shape that suits a screen. Arithmetic only.
+//! Where the images of a picture go: blocks of images, a name beside each, in a shape that suits a
+//! screen. Arithmetic only.
 
 /// Images smaller than this are enlarged, by a whole factor, to at least so many pixels.
 const SIDE: u32 = 64;
@@ -35,7 +36,8 @@ pub(super) struct Block {
 }
 
 impl Layout {
-    /// For blocks of so many images, `image` pixels wide, with `label` pixels for the names at their left.
+    /// For blocks of so many images, `image` pixels wide, with `label` pixels for the names at
+    /// their left.
     pub fn new(counts: &[usize], image: u32, label: u32) -> Self {
         let image = image.max(1);
         let mut factor = SIDE.div_ceil(image);
@@ -57,7 +59,8 @@ impl Layout {
         layout
     }
 
-    /// A row for each block if that has a shape to look at; otherwise broken into what is nearest to a square.
+    /// A row for each block if that has a shape to look at; otherwise broken into what is nearest
+    /// to a square.
     fn of_side(counts: &[usize], side: u32, label: u32) -> Self {
         let longest = counts.iter().copied().max().unwrap_or(0);
         let rows = Self::arranged(counts, side, label, longest.max(1), 1);
@@ -70,10 +73,13 @@ impl Layout {
             (1..=counts.len().clamp(1, STACKS))
                 .map(move |stacks| Self::arranged(counts, side, label, columns, stacks))
         });
-        tried.min_by_key(|l| (l.largest(), u64::from(l.width) * u64::from(l.height))).unwrap_or(rows)
+        tried
+            .min_by_key(|l| (l.largest(), u64::from(l.width) * u64::from(l.height)))
+            .unwrap_or(rows)
     }
 
-    /// With `columns` images beside each other in a block, and the blocks in at most `stacks` stacks beside each other.
+    /// With `columns` images beside each other in a block, and the blocks in at most `stacks`
+    /// stacks beside each other.
     fn arranged(counts: &[usize], side: u32, label: u32, columns: usize, stacks: usize) -> Self {
         let cell = side + GAP;
         let lines = |count: usize| count.div_ceil(columns).max(1) as u32;
@@ -145,7 +151,10 @@ mod tests {
             let mut seen = std::collections::HashSet::new();
             let cell = layout.side + GAP;
             for (x, y) in places {
-                assert!(x + layout.side <= layout.width && y + layout.side <= layout.height, "{counts:?}");
+                assert!(
+                    x + layout.side <= layout.width && y + layout.side <= layout.height,
+                    "{counts:?}"
+                );
                 let column = (x / (cell + 1), y / (cell + 1));
                 assert!(seen.insert((x, y)), "{counts:?} {column:?}");
             }
@@ -159,7 +168,11 @@ mod tests {
         for (count, image) in [(10_000, 256), (10_000, 1024), (100, 1024)] {
             let layout = Layout::new(&[count], image, 0);
             assert!(layout.largest() <= LARGEST && layout.side < image, "{}", layout.largest());
-            assert!(layout.largest() > LARGEST * 3 / 4, "not smaller than need be: {}", layout.largest());
+            assert!(
+                layout.largest() > LARGEST * 3 / 4,
+                "not smaller than need be: {}",
+                layout.largest()
+            );
         }
         assert_eq!(Layout::new(&[16], 1024, 0).side, 1024, "what fits is shown as it is");
     }

@@ -27,7 +27,8 @@ impl Picture {
         let names: Vec<Line> = self.rows.iter().map(|(name, _)| Line::within(name, NAME)).collect();
         let longest = names.iter().map(|name| name.width).max().unwrap_or(0);
         let label = if longest > 0 { longest + 2 * GAP } else { 0 };
-        let image = self.rows.iter().flat_map(|(_, images)| images).map(RgbImage::width).max().unwrap_or(1);
+        let image =
+            self.rows.iter().flat_map(|(_, images)| images).map(RgbImage::width).max().unwrap_or(1);
         let counts: Vec<usize> = self.rows.iter().map(|(_, images)| images.len()).collect();
         let layout = Layout::new(&counts, image, label);
         let title = self.title(image, &layout);
@@ -53,7 +54,9 @@ impl Picture {
     /// Says so if images of `image` pixels are shown smaller than they are.
     fn title(&self, image: u32, layout: &Layout) -> Vec<Line> {
         let smaller = match layout.side < image {
-            true => format!(" ({image} x {image} pixels, shown as {side} x {side})", side = layout.side),
+            true => {
+                format!(" ({image} x {image} pixels, shown as {side} x {side})", side = layout.side)
+            }
             false => String::new(),
         };
         match format!("{}{smaller}", self.title) {
@@ -100,13 +103,16 @@ mod tests {
     #[test]
     fn images_stand_in_their_rows_with_names_beside_them() {
         let (red, blue) = ([200, 0, 0], [0, 0, 200]);
-        let rows =
-            vec![("oak".to_owned(), vec![flat(red), flat(blue)]), ("pine".to_owned(), vec![flat(blue)])];
+        let rows = vec![
+            ("oak".to_owned(), vec![flat(red), flat(blue)]),
+            ("pine".to_owned(), vec![flat(blue)]),
+        ];
         let image = Picture { title: "a title".into(), rows }.render();
         let left = MARGIN + 4 * 8 + 2 * GAP;
         let top = MARGIN + HEIGHT + 2 * GAP;
         assert_eq!(image.dimensions(), (left + 2 * 68 + MARGIN, top + 2 * 68 + MARGIN));
-        let middle = |row: u32, column: u32| image.get_pixel(left + column * 68 + 32, top + row * 68 + 32).0;
+        let middle =
+            |row: u32, column: u32| image.get_pixel(left + column * 68 + 32, top + row * 68 + 32).0;
         assert_eq!([middle(0, 0), middle(0, 1), middle(1, 0)], [red, blue, blue]);
         assert_eq!(middle(1, 1), [255; 3], "an empty place stays white");
         assert!(black(&image, MARGIN..left, top..top + 64) > 20, "the first row's name");
@@ -118,8 +124,10 @@ mod tests {
         let names = ["Früchte", "Fruchte", "野菜", "груша", "μήλο", "تفاح", "तरबूज", "사과", "🍎"];
         let pictures = names.map(|name| {
             let image =
-                Picture { title: String::new(), rows: vec![(name.into(), vec![flat([9; 3])])] }.render();
-            let name = image::imageops::crop_imm(&image, 0, 0, image.width() - 76, image.height()).to_image();
+                Picture { title: String::new(), rows: vec![(name.into(), vec![flat([9; 3])])] }
+                    .render();
+            let name = image::imageops::crop_imm(&image, 0, 0, image.width() - 76, image.height())
+                .to_image();
             assert!(black(&name, 0..name.width(), 0..name.height()) > 20, "{name:?}");
             name.into_raw()
         });

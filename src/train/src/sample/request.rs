@@ -38,8 +38,9 @@ struct Row {
 }
 
 impl Request {
-    /// What a training draws after an epoch: some images of each class of `names`, the same classes each time, so that
-    /// epochs can be compared. Of very many classes it is a choice, spread evenly; then which part of them, in words.
+    /// What a training draws after an epoch: some images of each class of `names`, the same classes
+    /// each time, so that epochs can be compared. Of very many classes it is a choice, spread
+    /// evenly; then which part of them, in words.
     pub fn of_epoch(
         title: &str,
         names: &[String],
@@ -49,7 +50,8 @@ impl Request {
     ) -> (Self, Option<String>) {
         let all = if conditional { names.len() } else { 0 };
         let drawn = all.min(OF_EPOCH_CLASSES);
-        let classes: Vec<String> = (0..drawn).filter_map(|i| names.get(i * all / drawn)).cloned().collect();
+        let classes: Vec<String> =
+            (0..drawn).filter_map(|i| names.get(i * all / drawn)).cloned().collect();
         let each = (OF_EPOCH / drawn.max(1)).clamp(1, OF_EPOCH_EACH);
         let part = (drawn < all).then(|| share_of_classes(drawn, all));
         let title = [title].into_iter().chain(part.as_deref()).collect::<Vec<_>>().join(", ");
@@ -57,15 +59,15 @@ impl Request {
         (Self { title, n, classes, seed, sampler: Sampler::default(), batch_size }, part)
     }
 
-    /// Which part of the classes that are asked for is drawn, in words, if it is not all of them: each has at least an
-    /// image.
+    /// Which part of the classes that are asked for is drawn, in words, if it is not all of them:
+    /// each has at least an image.
     pub fn partly(&self, num_classes: usize) -> Option<String> {
         let asked = if self.classes.is_empty() { num_classes } else { self.classes.len() };
         (self.n < asked).then(|| share_of_classes(self.n, asked))
     }
 
-    /// Draws it with a network on `device`, whose classes are called `names`. `after` is told how many steps of how many
-    /// are done, and stops by answering `false`; the result is `None` then.
+    /// Draws it with a network on `device`, whose classes are called `names`. `after` is told how
+    /// many steps of how many are done, and stops by answering `false`; the result is `None` then.
     ///
     /// # Errors
     /// A class that the network does not know, and what [`draw`] reports.
@@ -82,13 +84,16 @@ impl Request {
         let Self { seed, sampler, batch_size, .. } = *self;
         let drawing = Drawing { labels, seed, sampler, batch_size };
         let total = drawing.total_steps();
-        let drawn = kernels::in_own_pool(|| draw(net, config, &drawing, device, |done| after(done, total)));
+        let drawn =
+            kernels::in_own_pool(|| draw(net, config, &drawing, device, |done| after(done, total)));
         let Some(images) = drawn? else {
             return Ok(None);
         };
         let mut images = images.into_iter();
-        let rows = rows.into_iter().map(|row| (row.name, images.by_ref().take(row.count).collect()));
-        let partly = self.partly(config.num_classes).map(|part| format!(", {part}")).unwrap_or_default();
+        let rows =
+            rows.into_iter().map(|row| (row.name, images.by_ref().take(row.count).collect()));
+        let partly =
+            self.partly(config.num_classes).map(|part| format!(", {part}")).unwrap_or_default();
         Ok(Some(Picture { title: format!("{}{partly}", self.title), rows: rows.collect() }))
     }
 
@@ -102,7 +107,8 @@ impl Request {
             }
             return Ok(vec![Row { name: String::new(), label: 0, count: self.n }]);
         }
-        let name = |label: usize| names.get(label).cloned().unwrap_or_else(|| format!("class {label}"));
+        let name =
+            |label: usize| names.get(label).cloned().unwrap_or_else(|| format!("class {label}"));
         let labels: Vec<usize> = match self.classes.is_empty() {
             true => (0..num_classes).collect(),
             false => {
@@ -130,12 +136,18 @@ impl Request {
     }
 }
 
-/// Why a guidance other than 1 does nothing, or harm, for a model of so many classes that was trained with this share of
-/// its images unlabelled. What is unknown is taken to be fine.
-pub fn guidance_in_vain(guidance: f64, classes: Option<usize>, label_dropout: Option<f64>) -> Option<String> {
+/// Why a guidance other than 1 does nothing, or harm, for a model of so many classes that was
+/// trained with this share of its images unlabelled. What is unknown is taken to be fine.
+pub fn guidance_in_vain(
+    guidance: f64,
+    classes: Option<usize>,
+    label_dropout: Option<f64>,
+) -> Option<String> {
     match (classes, label_dropout) {
         _ if guidance == 1.0 => None,
-        (Some(0), _) => Some(format!("guidance {guidance} changes nothing: the model knows no classes")),
+        (Some(0), _) => {
+            Some(format!("guidance {guidance} changes nothing: the model knows no classes"))
+        }
         (_, Some(0.0)) => Some(format!(
             "guidance {guidance} needs what the model draws without a class, and it was trained with label_dropout 0: \
              it has not learned that"
@@ -163,7 +175,11 @@ mod tests {
         }
     }
 
-    fn rows(n: usize, classes: &[&str], num_classes: usize) -> Result<Vec<(String, usize, usize)>, String> {
+    fn rows(
+        n: usize,
+        classes: &[&str],
+        num_classes: usize,
+    ) -> Result<Vec<(String, usize, usize)>, String> {
         let request = request(n, classes);
         let names = ["oak".to_owned(), "pine".to_owned(), "palm".to_owned()];
         let rows = request.rows(num_classes, &names).map_err(|e| e.message)?;
@@ -192,7 +208,8 @@ mod tests {
         assert!(doubt(2.0, Some(0), Some(0.1)).contains("knows no classes"));
         assert!(doubt(0.0, Some(3), Some(0.0)).contains("label_dropout 0"));
         assert!(doubt(1.5, None, Some(0.0)).contains("label_dropout 0"));
-        for (g, classes, dropout) in [(1.0, Some(0), Some(0.0)), (2.0, Some(3), Some(0.1)), (2.0, None, None)]
+        for (g, classes, dropout) in
+            [(1.0, Some(0), Some(0.0)), (2.0, Some(3), Some(0.1)), (2.0, None, None)]
         {
             assert_eq!(doubt(g, classes, dropout), "");
         }
@@ -205,7 +222,11 @@ mod tests {
         for (n, classes) in [(3, vec![]), (7, vec![]), (1, vec!["palm"])] {
             assert_eq!(request(n, &classes).partly(3), None);
         }
-        assert_eq!(request(2, &[]).partly(0), None, "a model without classes has none to leave out");
+        assert_eq!(
+            request(2, &[]).partly(0),
+            None,
+            "a model without classes has none to leave out"
+        );
     }
 
     #[test]
@@ -223,8 +244,14 @@ mod tests {
         }
         let (many, part) = of(1000);
         assert_eq!(part.unwrap(), "64 of 1000 classes");
-        assert_eq!((many.classes.len(), many.n, many.title.as_str()), (64, 64, "t, 64 of 1000 classes"));
-        assert_eq!((many.classes[1].as_str(), many.classes[63].as_str()), ("class 15", "class 984"));
+        assert_eq!(
+            (many.classes.len(), many.n, many.title.as_str()),
+            (64, 64, "t, 64 of 1000 classes")
+        );
+        assert_eq!(
+            (many.classes[1].as_str(), many.classes[63].as_str()),
+            ("class 15", "class 984")
+        );
         let (none, _) = Request::of_epoch("t", &names(100), false, 0, 16);
         assert_eq!((none.classes.len(), none.n, none.title.as_str()), (0, 4, "t"));
     }

@@ -20,8 +20,9 @@ pub struct Sheet {
 }
 
 impl Sheet {
-    /// The sheet of `dataset`: its training images, after cutting and resizing. A row for each class, also for one without
-    /// images; of very many classes a choice, spread evenly, which the title tells. Images that cannot be read are left out.
+    /// The sheet of `dataset`: its training images, after cutting and resizing. A row for each
+    /// class, also for one without images; of very many classes a choice, spread evenly, which the
+    /// title tells. Images that cannot be read are left out.
     pub fn of(self, title: &str, dataset: &Dataset) -> Picture {
         let size = dataset.image_size();
         let room = (PIXELS / (size * size)).max(1);
@@ -78,7 +79,8 @@ mod tests {
         assert_eq!(picture.rows.len(), 8);
         for (class, (name, images)) in picture.rows.iter().enumerate() {
             assert_eq!((name, images.len()), (&dataset.class_names()[class], 4));
-            let own = dataset.indices(Split::Train).iter().filter(|i| dataset.label(**i) == class as u32);
+            let own =
+                dataset.indices(Split::Train).iter().filter(|i| dataset.label(**i) == class as u32);
             let own: Vec<Vec<u8>> = own.map(|i| dataset.image(*i).unwrap().into_owned()).collect();
             assert!(images.iter().all(|image| own.contains(image.as_raw())), "{name}");
         }

@@ -1,5 +1,5 @@
-//! A line of text in any script on a picture: composed, Arabic letters joined, right-to-left parts turned, marks upon their
-//! letters.
+//! A line of text in any script on a picture: composed, Arabic letters joined, right-to-left parts
+//! turned, marks upon their letters.
 
 use image::{Rgb, RgbImage};
 use unicode_bidi::{BidiInfo, Level};
@@ -52,7 +52,10 @@ impl Line {
             while end + 1 < rest.len() && width(&rest[..=end]) <= most {
                 end += 1;
             }
-            let end = rest[..end].iter().rposition(|l| l.text == " ").map_or(end.max(1), |space| space + 1);
+            let end = rest[..end]
+                .iter()
+                .rposition(|l| l.text == " ")
+                .map_or(end.max(1), |space| space + 1);
             let tail = rest.split_off(end);
             lines.push(Self::lay_out(&rest));
             rest = tail;
@@ -78,7 +81,8 @@ impl Line {
         Self { glyphs, width: x }
     }
 
-    /// Draws it in black with its upper left corner at a place. What lies outside of the image is left out.
+    /// Draws it in black with its upper left corner at a place. What lies outside of the image is
+    /// left out.
     pub fn draw(&self, image: &mut RgbImage, left: u32, top: u32) {
         for (x, glyph) in &self.glyphs {
             for (row, bits) in (0..HEIGHT).zip(glyph.rows) {
@@ -94,7 +98,11 @@ impl Line {
 
 impl Letter {
     fn new(c: char) -> Self {
-        Self { text: c.to_string(), base: Glyph { place: Place::Alone, ..glyph(c) }, marks: Vec::new() }
+        Self {
+            text: c.to_string(),
+            base: Glyph { place: Place::Alone, ..glyph(c) },
+            marks: Vec::new(),
+        }
     }
 }
 
@@ -118,7 +126,8 @@ fn letters(text: &str) -> Vec<Letter> {
     letters
 }
 
-/// From left to right, with the mirrored glyph of brackets in parts that are read from right to left.
+/// From left to right, with the mirrored glyph of brackets in parts that are read from right to
+/// left.
 fn in_visual_order(letters: &[Letter]) -> Vec<(&Letter, Option<Glyph>)> {
     let text: String = letters.iter().map(|letter| letter.text.as_str()).collect();
     let bidi = BidiInfo::new(&text, None);
@@ -177,10 +186,12 @@ mod tests {
 
     #[test]
     fn no_letter_of_a_class_name_becomes_another_one() {
-        for name in ["Früchte", "野菜", "груша", "μήλο", "تفاح", "तरबूज", "사과", "りんご", "apple 🍎 ♥"]
+        for name in
+            ["Früchte", "野菜", "груша", "μήλο", "تفاح", "तरबूज", "사과", "りんご", "apple 🍎 ♥"]
         {
             let letters = letters(name);
-            let boxes = letters.iter().filter(|l| l.base.rows[0] == 0xFFFF && l.base.rows[15] == 0xFFFF);
+            let boxes =
+                letters.iter().filter(|l| l.base.rows[0] == 0xFFFF && l.base.rows[15] == 0xFFFF);
             assert_eq!(boxes.count(), 0, "{name}");
             assert!(letters.iter().all(|l| !l.text.contains('?')), "{name}");
             assert!(Line::new(name).width >= 8 * 3, "{name}");
@@ -230,7 +241,11 @@ mod tests {
         let lines = Line::wrapped("one two three", 64);
         assert_eq!(lines, [Line::new("one two "), Line::new("three")]);
         assert_eq!(Line::wrapped(&"x".repeat(20), 80).len(), 2);
-        assert_eq!(Line::wrapped("野", 8).len(), 1, "a letter that is too wide is drawn all the same");
+        assert_eq!(
+            Line::wrapped("野", 8).len(),
+            1,
+            "a letter that is too wide is drawn all the same"
+        );
         assert_eq!(Line::wrapped("", 80).len(), 1);
     }
 }

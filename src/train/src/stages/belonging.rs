@@ -1,8 +1,9 @@
-//! The numbered runs of a folder by whose they are: those of one pipeline's stage, and those of others. Reads the disk and
-//! changes nothing.
+//! The numbered runs of a folder by whose they are: those of one pipeline's stage, and those of
+//! others. Reads the disk and changes nothing.
 //!
-//! A run is gone on with by the pipeline and the stage that it belongs to. What another pipeline's stage of that name
-//! trained is used if it is all that is asked for, and is not gone on with unless its number is given.
+//! A run is gone on with by the pipeline and the stage that it belongs to. What another pipeline's
+//! stage of that name trained is used if it is all that is asked for, and is not gone on with
+//! unless its number is given.
 
 use std::path::PathBuf;
 
@@ -51,7 +52,8 @@ impl<'a> Shelf<'a> {
         self.own.last()
     }
 
-    /// The run to go on with: the newest own one that fits. If there is none, one of another pipeline that has `epochs`.
+    /// The run to go on with: the newest own one that fits. If there is none, one of another
+    /// pipeline that has `epochs`.
     pub fn fitting(&self, fits: impl Fn(&Run, &Metadata) -> bool, epochs: u64) -> Option<&Known> {
         let own = self.own.iter().rfind(|(run, m)| fits(run, m) && !is_lost(run, m));
         own.or_else(|| {
@@ -62,7 +64,8 @@ impl<'a> Shelf<'a> {
         })
     }
 
-    /// What a person should know before a new run is begun: runs that look like what is wanted, and why they are not taken.
+    /// What a person should know before a new run is begun: runs that look like what is wanted, and
+    /// why they are not taken.
     pub fn remarks(&self, fits: impl Fn(&Metadata) -> bool) -> Vec<String> {
         let same = self.others.iter().rfind(|(run, m)| fits(m) && !is_lost(run, m));
         let same = same.map(|(run, m)| {
@@ -95,8 +98,8 @@ pub(super) fn completed_epochs(run: &Run, metadata: &Metadata) -> u64 {
     run.epochs_on_disk(metadata).max(word.unwrap_or(0))
 }
 
-/// Whether a run was completed and nothing of it is left to go on with. It is not begun again in its place: what it was
-/// stands in its metadata, logs and pictures.
+/// Whether a run was completed and nothing of it is left to go on with. It is not begun again in
+/// its place: what it was stands in its metadata, logs and pictures.
 pub(super) fn is_lost(run: &Run, metadata: &Metadata) -> bool {
     metadata.status == Status::Completed && completed_epochs(run, metadata) == 0
 }

@@ -1,5 +1,6 @@
-//! Whether a numbered run fits what a training wants now, and what is different where it does not: settings, images,
-//! and files that settings name. Pure but for the words about images, which may come from a list in the cache.
+//! Whether a numbered run fits what a training wants now, and what is different where it does not:
+//! settings, images, and files that settings name. Pure but for the words about images, which may
+//! come from a list in the cache.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -53,7 +54,8 @@ impl Wanted<'_> {
         let mut changes = self.settings_changed(run);
         let mut words = in_words(&changes);
         let data = self.data_changed(run);
-        // Where a setting of the data set is another one, so are its images: the setting is what to tell.
+        // Where a setting of the data set is another one, so are its images: the setting is what to
+        // tell.
         let explained = changes.iter().any(|d| d.key.starts_with("dataset."));
         if let Some(data) = data.filter(|_| !explained) {
             let separator = if words.is_empty() { "" } else { ", " };
@@ -118,7 +120,8 @@ mod tests {
     fn changes(wanted: Value, data: Option<&Seen>, unknown: &[&str], run: &Metadata) -> String {
         let unknown: Vec<String> = unknown.iter().map(|u| u.to_string()).collect();
         let manifest = manifest(wanted);
-        let wanted = Wanted { root: Path::new("nowhere"), manifest: &manifest, unknown: &unknown, data };
+        let wanted =
+            Wanted { root: Path::new("nowhere"), manifest: &manifest, unknown: &unknown, data };
         let (changes, words) = wanted.changes(run);
         assert_eq!(wanted.fits(run), changes.is_empty());
         words
@@ -135,7 +138,10 @@ mod tests {
     fn other_images_are_told_by_their_counts_and_not_by_digests() {
         let old = run(json!({"seed": 1, "dataset": "d1"}), "d1");
         let now = json!({"seed": 1, "dataset": "d2"});
-        assert_eq!(changes(now.clone(), Some(&seen("d2", 34)), &[], &old), "34 images instead of 9");
+        assert_eq!(
+            changes(now.clone(), Some(&seen("d2", 34)), &[], &old),
+            "34 images instead of 9"
+        );
         let same_count = changes(now.clone(), Some(&seen("d2", 9)), &[], &old);
         assert_eq!(same_count, "9 images as before, with another content");
         assert_eq!(changes(now, None, &["dataset"], &old), "", "not known yet");

@@ -1,5 +1,6 @@
-//! What settings say about a training before anything runs: what is legal and probably not meant, and what of several
-//! stages does not go together. Knows no files, so what only the images can tell is left to the run.
+//! What settings say about a training before anything runs: what is legal and probably not meant,
+//! and what of several stages does not go together. Knows no files, so what only the images can
+//! tell is left to the run.
 
 use pipe_engine::kind::{Concern, Others};
 use pipe_engine::policy::Mode;
@@ -12,7 +13,8 @@ use crate::lora::Plan;
 
 /// Adam's usual peak is 1e-3 and less; above this it does not learn.
 const HIGH_RATE: f64 = 0.05;
-/// Stages between a LoRA training and the base model's, at most; a circle is another check's business.
+/// Stages between a LoRA training and the base model's, at most; a circle is another check's
+/// business.
 pub(super) const CHAIN: usize = 16;
 /// The number of classes matters for no shape.
 const ANY_CLASSES: usize = 1;
@@ -23,16 +25,21 @@ pub(super) fn of_training(fit: &FitSettings, others: &Others) -> Vec<Concern> {
     let policy = &fit.checkpoint;
     let mut found = Vec::new();
     if policy.monitor == "val_loss" && data.as_ref().is_some_and(|d| d.val_split == 0.0) {
-        let message = format!("is val_loss, and data set `{}` has no validation images", fit.dataset);
+        let message =
+            format!("is val_loss, and data set `{}` has no validation images", fit.dataset);
         let note = "set its val_split to a share such as 0.1, or monitor train_loss";
         found.push(Concern::error("checkpoint.monitor", message).note(note));
     }
     if policy.mode == Mode::Max {
         let message = format!("the highest {} would be the best checkpoint", policy.monitor);
-        found.push(Concern::warning("checkpoint.mode", message).note("losses are better when lower: `min`"));
+        found.push(
+            Concern::warning("checkpoint.mode", message)
+                .note("losses are better when lower: `min`"),
+        );
     }
     if !policy.enabled {
-        let message = "without checkpoints nothing can be resumed, and no other stage can take the model";
+        let message =
+            "without checkpoints nothing can be resumed, and no other stage can take the model";
         found.push(Concern::warning("checkpoint.enabled", message));
     }
     if policy.enabled && policy.save_every_n_epochs > fit.epochs {
@@ -57,8 +64,7 @@ pub(super) fn of_training(fit: &FitSettings, others: &Others) -> Vec<Concern> {
             "the {kind} schedule ends after epoch {ends} of {}: from then on the learning rate {rest}",
             fit.epochs
         );
-        let note =
-            "set schedule_epochs to the most epochs that there may ever be, or schedule.kind: constant";
+        let note = "set schedule_epochs to the most epochs that there may ever be, or schedule.kind: constant";
         found.push(Concern::warning("schedule_epochs", message).note(note));
     }
     if fit.ema.enabled && fit.ema.decay == 1.0 {
@@ -73,7 +79,8 @@ pub(super) fn of_training(fit: &FitSettings, others: &Others) -> Vec<Concern> {
         let batches = batches(Split::Train, images, fit.batch_size);
         let steps = batches.div_ceil(fit.accumulate_grad_batches) as u64 * fit.epochs;
         if fit.schedule.warmup_steps >= steps {
-            let message = format!("the training has {steps} steps: it would end before the warmup does");
+            let message =
+                format!("the training has {steps} steps: it would end before the warmup does");
             found.push(Concern::warning("schedule.warmup_steps", message));
         }
     }
@@ -91,7 +98,8 @@ pub(super) fn of_model(settings: &TrainSettings, others: &Others) -> Vec<Concern
     found
 }
 
-/// Of a stage that takes a whole model from another one, which a choice among LoRA trainings is not.
+/// Of a stage that takes a whole model from another one, which a choice among LoRA trainings is
+/// not.
 pub(super) fn of_whole_model(key: &str, stage: &str, others: &Others) -> Vec<Concern> {
     let mut stage = stage.to_owned();
     for _ in 0..CHAIN {
@@ -100,9 +108,9 @@ pub(super) fn of_whole_model(key: &str, stage: &str, others: &Others) -> Vec<Con
             "copy_best" => "from",
             "select_best" => "over",
             "lora" => {
-                let message = format!("`{stage}` makes LoRA weights, which are no model without their base");
-                let note =
-                    "a `sample` stage takes them; `pipe ckpt export --merge` makes a whole model of them";
+                let message =
+                    format!("`{stage}` makes LoRA weights, which are no model without their base");
+                let note = "a `sample` stage takes them; `pipe ckpt export --merge` makes a whole model of them";
                 return vec![Concern::error(key, message).note(note)];
             }
             _ => break,
@@ -122,7 +130,8 @@ pub(super) fn of_adapter(settings: &LoraSettings, others: &Others) -> Vec<Concer
         && data.image_size != base_data.image_size
     {
         let (own, theirs) = (data.image_size, base_data.image_size);
-        let message = format!("its images are {own} x {own} pixels, the base model's {theirs} x {theirs}");
+        let message =
+            format!("its images are {own} x {own} pixels, the base model's {theirs} x {theirs}");
         let note = format!("set image_size of stage `{}` to {theirs}", settings.dataset);
         found.push(Concern::error("dataset", message).note(note));
     }
@@ -144,7 +153,8 @@ pub(super) fn of_adapter(settings: &LoraSettings, others: &Others) -> Vec<Concer
             n => format!(" and of {} others", n - 1),
         };
         let rank = plan.ranks.get(path).copied().unwrap_or_default();
-        let message = format!("rank {rank} is above the size of `{path}` ({outputs} x {inputs}){more}");
+        let message =
+            format!("rank {rank} is above the size of `{path}` ({outputs} x {inputs}){more}");
         let key = if rank == settings.lora.r { "lora.r" } else { "lora.rank_pattern" };
         let note = format!("above {} there is nothing more to learn", inputs.min(outputs));
         found.push(Concern::warning(key, message).note(note));
@@ -164,7 +174,8 @@ pub(super) fn of_choice(over: &str, monitor: &str, others: &Others) -> Vec<Conce
         let data = dataset(&training.dataset, others);
         monitor == "val_loss" && data.is_some_and(|data| data.val_split == 0.0)
     };
-    let without: Vec<&str> = trainings.iter().filter(|(_, t)| lacks(t)).map(|(id, _)| *id).collect();
+    let without: Vec<&str> =
+        trainings.iter().filter(|(_, t)| lacks(t)).map(|(id, _)| *id).collect();
     let Some(first) = without.first() else { return of_source("over", over, None, others) };
     let note = "set the val_split of its data set to a share such as 0.1, or choose by train_loss";
     let message = match without.len() == trainings.len() {
@@ -181,13 +192,21 @@ pub(super) fn of_choice(over: &str, monitor: &str, others: &Others) -> Vec<Conce
     vec![Concern::error("monitor", message).note(note)]
 }
 
-/// Of a stage that takes a checkpoint of the training `from`; `epoch`: which one, if not the best or the last.
-pub(super) fn of_source(key: &str, from: &str, epoch: Option<u64>, others: &Others) -> Vec<Concern> {
+/// Of a stage that takes a checkpoint of the training `from`; `epoch`: which one, if not the best
+/// or the last.
+pub(super) fn of_source(
+    key: &str,
+    from: &str,
+    epoch: Option<u64>,
+    others: &Others,
+) -> Vec<Concern> {
     let Some(("train" | "lora", settings)) = others.get(from) else { return Vec::new() };
     let number = |path: &str| settings.pointer(path).and_then(Value::as_u64);
     if settings.pointer("/checkpoint/enabled") == Some(&Value::Bool(false)) {
         let message = format!("`{from}` keeps no checkpoint that could be taken");
-        return vec![Concern::error(key, message).note("remove `enabled: false` from its `checkpoint`")];
+        return vec![
+            Concern::error(key, message).note("remove `enabled: false` from its `checkpoint`"),
+        ];
     }
     let (Some(epoch), Some(epochs)) = (epoch, number("/epochs")) else { return Vec::new() };
     let every = number("/checkpoint/save_every_n_epochs").unwrap_or(1).max(1);
@@ -204,14 +223,19 @@ pub(super) fn of_source(key: &str, from: &str, epoch: Option<u64>, others: &Othe
 
 fn of_dropout(key: &str, share: f64) -> Vec<Concern> {
     match share == 1.0 {
-        true => vec![Concern::warning(key, "no image keeps its label: the classes are never learned")],
+        true => {
+            vec![Concern::warning(key, "no image keeps its label: the classes are never learned")]
+        }
         false => Vec::new(),
     }
 }
 
 /// The settings of a `dataset` stage.
 pub(super) fn dataset(stage: &str, others: &Others) -> Option<DatasetSettings> {
-    others.get(stage).filter(|(kind, _)| *kind == "dataset").and_then(|(_, s)| serde_json::from_value(s).ok())
+    others
+        .get(stage)
+        .filter(|(kind, _)| *kind == "dataset")
+        .and_then(|(_, s)| serde_json::from_value(s).ok())
 }
 
 /// The images of an epoch, where the settings tell.

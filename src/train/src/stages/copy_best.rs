@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use figment::Figment;
 use pipe_engine::kind::{
-    Artifact, Concern, Counts, Failure, Files, Observation, Observer, Others, Outcome, Reference, Rejection,
-    RunContext, Stage, StageError, StageKind, State, is_inside_project,
+    Artifact, Concern, Counts, Failure, Files, Observation, Observer, Others, Outcome, Reference,
+    Rejection, RunContext, Stage, StageError, StageKind, State, is_inside_project,
 };
-use pipe_engine::store::{Checkpoint, CheckpointRecord, Made, Output, atomic, copy, file_digest_like};
+use pipe_engine::store::{
+    Checkpoint, CheckpointRecord, Made, Output, atomic, copy, file_digest_like,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -34,8 +36,8 @@ pub struct CopyBestSettings {
     #[serde(default)]
     #[schemars(extend("x-class" = "runtime"))]
     overwrite: bool,
-    /// What the file is: a copy, or with `hard` a further name of the run's file, which takes no room. Nobody can write to
-    /// that file then.
+    /// What the file is: a copy, or with `hard` a further name of the run's file, which takes no
+    /// room. Nobody can write to that file then.
     #[serde(default, skip_serializing_if = "Link::is_default")]
     #[schemars(extend("x-class" = "runtime"))]
     link: Link,
@@ -115,7 +117,8 @@ impl Stage for CopyBest {
     }
 
     fn concerns(&self, others: &Others) -> Vec<Concern> {
-        let epoch = if let Select::Epoch(epoch) = self.settings.select { Some(epoch) } else { None };
+        let epoch =
+            if let Select::Epoch(epoch) = self.settings.select { Some(epoch) } else { None };
         let mut found = concerns::of_source("from", &self.settings.from, epoch, others);
         found.extend(concerns::of_whole_model("from", &self.settings.from, others));
         found
@@ -166,11 +169,13 @@ impl Stage for CopyBest {
         let bad = |e: String| StageError::new(Failure::Input, format!("failed to copy: {e}"));
         let file = Checkpoint::open(&source.path).and_then(|file| file.verify().map(|()| file));
         let file = file.map_err(|e| bad(e.to_string()))?;
-        // The run's record, if an older program wrote it, has a digest for which the file is read once more.
+        // The run's record, if an older program wrote it, has a digest for which the file is read
+        // once more.
         if file.head_digest() != record.digest
             && file_digest_like(&source.path, &record.digest).ok().as_ref() != Some(&record.digest)
         {
-            let message = format!("{} is not the file that its run recorded", source.path.display());
+            let message =
+                format!("{} is not the file that its run recorded", source.path.display());
             return Err(bad(message));
         }
         let target = context.root.join(&self.settings.to);
@@ -228,7 +233,8 @@ impl CopyBest {
         }
     }
 
-    /// The digests of earlier copies that the target may hold. A file of anybody else's is left alone.
+    /// The digests of earlier copies that the target may hold. A file of anybody else's is left
+    /// alone.
     fn make_sure_it_is_ours(
         &self,
         context: &RunContext,
@@ -244,8 +250,9 @@ impl CopyBest {
             return Ok(earlier);
         }
         for known in std::iter::once(wanted).chain(earlier.iter().map(String::as_str)) {
-            let found = file_digest_like(target, known)
-                .map_err(|e| StageError::new(Failure::Input, format!("{}: {e}", target.display())))?;
+            let found = file_digest_like(target, known).map_err(|e| {
+                StageError::new(Failure::Input, format!("{}: {e}", target.display()))
+            })?;
             if found == known {
                 return Ok(earlier);
             }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use figment::Figment;
 use pipe_engine::kind::{
-    Failure, Files, Observation, Observer, Outcome, Reference, Rejection, RunContext, Stage, StageError,
-    StageKind, State, is_inside_project,
+    Failure, Files, Observation, Observer, Outcome, Reference, Rejection, RunContext, Stage,
+    StageError, StageKind, State, is_inside_project,
 };
 use pipe_engine::progress::{Event, Unit};
 use serde_json::Value;
@@ -62,7 +62,8 @@ impl Stage for DatasetStage {
             return Ok(State::Transient.into());
         }
         let slow = Slow { began: Instant::now(), told: AtomicBool::new(false) };
-        let seen = data::look(&self.settings, o.root, o.request.data_as_last_seen, &slow).map_err(failed)?;
+        let seen = data::look(&self.settings, o.root, o.request.data_as_last_seen, &slow)
+            .map_err(failed)?;
         Ok(Observation { state: State::Transient, artifact: seen.map(seen_artifact) })
     }
 
@@ -70,17 +71,23 @@ impl Stage for DatasetStage {
         let progress = Throttled { context, last: Mutex::new(None) };
         let dataset = Dataset::open(&self.settings, &context.root, &progress).map_err(failed)?;
         data::remember(&self.settings, &context.root, &dataset);
-        dataset.check_images(&progress).map_err(|error| match (&error, context.stop.requested()) {
-            (DataError::Stopped, Some(signal)) => {
-                StageError::new(Failure::Interrupted(signal), error.to_string())
+        dataset.check_images(&progress).map_err(|error| {
+            match (&error, context.stop.requested()) {
+                (DataError::Stopped, Some(signal)) => {
+                    StageError::new(Failure::Interrupted(signal), error.to_string())
+                }
+                _ => StageError::new(Failure::Input, error.to_string()),
             }
-            _ => StageError::new(Failure::Input, error.to_string()),
         })?;
         warn_of_classes(&dataset, &self.settings, context);
         let counts = dataset.counts();
         let (train, validation) =
             counts.iter().fold((0, 0), |(t, v), class| (t + class.train, v + class.validation));
-        let aside = if validation > 0 { format!(" and {validation} for validation") } else { String::new() };
+        let aside = if validation > 0 {
+            format!(" and {validation} for validation")
+        } else {
+            String::new()
+        };
         let passed_over = dataset.passed_over();
         let summary = format!(
             "{}, {train} image{}{aside} in {} class{} at {size} x {size} pixels{passed_over}",
@@ -139,8 +146,10 @@ fn warn_of_classes(dataset: &Dataset, settings: &DatasetSettings, context: &RunC
         0.0 => (String::new(), ""),
         share => (format!(" with `val_split: {share}`"), ", or set a smaller val_split"),
     };
-    let text =
-        format!("{} {class} {have} no training image{with}: {shown}{more}; add images{or}", without.len());
+    let text = format!(
+        "{} {class} {have} no training image{with}: {shown}{more}; add images{or}",
+        without.len()
+    );
     context.event(Event::Warning { text });
 }
 
@@ -153,7 +162,8 @@ struct Throttled<'a, 'b> {
 impl Throttled<'_, '_> {
     fn report(&self, what: String, done: u64, total: Option<u64>, unit: Unit) {
         let Ok(mut last) = self.last.lock() else { return };
-        let due = last.is_none_or(|at| at.elapsed() > Duration::from_millis(100)) || total == Some(done);
+        let due =
+            last.is_none_or(|at| at.elapsed() > Duration::from_millis(100)) || total == Some(done);
         if due {
             *last = Some(Instant::now());
             self.context.event(Event::Preparing { what, done, total, unit });

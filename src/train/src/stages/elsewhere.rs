@@ -1,5 +1,6 @@
-//! Runs of a stage in other folders than today's: where they were trained before `checkpoint.base_dir` was another one,
-//! which changes no result. The project's journal knows every folder that a run was opened in.
+//! Runs of a stage in other folders than today's: where they were trained before
+//! `checkpoint.base_dir` was another one, which changes no result. The project's journal knows
+//! every folder that a run was opened in.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -8,8 +9,14 @@ use pipe_engine::kind::StageId;
 use pipe_engine::store::{Metadata, Record, Run, Runs, STATE_FOLDER};
 use serde_json::Value;
 
-/// The stage's runs with their metadata in all folders but `today`, relative folders below `root`; the newest last.
-pub(super) fn runs(root: &Path, today: &Path, pipeline: &str, stage: &StageId) -> Vec<(Run, Metadata)> {
+/// The stage's runs with their metadata in all folders but `today`, relative folders below `root`;
+/// the newest last.
+pub(super) fn runs(
+    root: &Path,
+    today: &Path,
+    pipeline: &str,
+    stage: &StageId,
+) -> Vec<(Run, Metadata)> {
     // Without a record it was never begun, and the journal need not be read.
     if Record::load(root, pipeline, stage).is_none() {
         return Vec::new();
@@ -18,7 +25,8 @@ pub(super) fn runs(root: &Path, today: &Path, pipeline: &str, stage: &StageId) -
     let runs = all.flat_map(|folder| Runs::at(folder).list());
     let own = |run: Run| {
         let metadata = run.metadata().ok()?;
-        (metadata.pipeline == pipeline && metadata.stage == stage.as_str()).then_some((run, metadata))
+        (metadata.pipeline == pipeline && metadata.stage == stage.as_str())
+            .then_some((run, metadata))
     };
     runs.filter_map(own).collect()
 }
@@ -37,7 +45,8 @@ fn folders(root: &Path, pipeline: &str, stage: &StageId) -> Vec<PathBuf> {
         let is_own = text("event") == Some("run_opened")
             && text("pipeline") == Some(pipeline)
             && text("stage") == Some(stage.as_str());
-        let Some(folder) = text("directory").and_then(|run| Path::new(run).parent()).filter(|_| is_own)
+        let Some(folder) =
+            text("directory").and_then(|run| Path::new(run).parent()).filter(|_| is_own)
         else {
             continue;
         };

@@ -1,5 +1,6 @@
-//! A training that starts from a checkpoint file of another one, `checkpoint.resume_checkpoint`: whether it can, and what
-//! of the file's position counts. A position inside an epoch is taken over only by the settings that it was reached with.
+//! A training that starts from a checkpoint file of another one, `checkpoint.resume_checkpoint`:
+//! whether it can, and what of the file's position counts. A position inside an epoch is taken over
+//! only by the settings that it was reached with.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -21,11 +22,16 @@ pub(super) type Settings = BTreeMap<String, Value>;
 
 /// The setting, as something that other stages may write.
 pub(super) fn files(settings: &FitSettings) -> Files {
-    let file =
-        settings.checkpoint.resume_checkpoint.iter().map(Path::new).filter(|file| is_inside_project(file));
-    let plain = |file: &Path| file.components().filter(|c| *c != Component::CurDir).collect::<PathBuf>();
-    let reads =
-        file.map(|file| ("checkpoint.resume_checkpoint".to_owned(), plain(file).display().to_string()));
+    let file = settings
+        .checkpoint
+        .resume_checkpoint
+        .iter()
+        .map(Path::new)
+        .filter(|file| is_inside_project(file));
+    let plain =
+        |file: &Path| file.components().filter(|c| *c != Component::CurDir).collect::<PathBuf>();
+    let reads = file
+        .map(|file| ("checkpoint.resume_checkpoint".to_owned(), plain(file).display().to_string()));
     Files { reads: reads.collect(), writes: Vec::new() }
 }
 
@@ -33,13 +39,17 @@ pub(super) fn files(settings: &FitSettings) -> Files {
 pub(super) fn content(settings: &FitSettings, root: &Path) -> BTreeMap<String, String> {
     let file = settings.checkpoint.resume_checkpoint.as_ref();
     let opened = file.and_then(|file| Checkpoint::open(&root.join(file)).ok());
-    opened.map(|file| (RESUME_CONTENT.to_owned(), file.head_digest().to_owned())).into_iter().collect()
+    opened
+        .map(|file| (RESUME_CONTENT.to_owned(), file.head_digest().to_owned()))
+        .into_iter()
+        .collect()
 }
 
 /// Opens the file, if one is named.
 ///
 /// # Errors
-/// A file that is not there or is no checkpoint, and one that is already as far as the training is to go.
+/// A file that is not there or is no checkpoint, and one that is already as far as the training is
+/// to go.
 pub(super) fn open(settings: &FitSettings, root: &Path) -> Result<Option<Checkpoint>, StageError> {
     let Some(file) = &settings.checkpoint.resume_checkpoint else { return Ok(None) };
     let key = "checkpoint.resume_checkpoint";
@@ -61,17 +71,20 @@ pub(super) fn load(settings: &FitSettings, root: &Path) -> Result<Option<Loaded>
     loaded.map_err(|e| setting(format!("checkpoint.resume_checkpoint: {e}")))
 }
 
-/// The settings that an epoch's steps and losses depend on, out of a manifest. `data`: digest of the data set.
+/// The settings that an epoch's steps and losses depend on, out of a manifest. `data`: digest of
+/// the data set.
 pub(super) fn of_position(manifest: &BTreeMap<String, Value>, data: &str) -> Settings {
     let decides = |key: &str| {
-        matches!(key, "batch_size" | "accumulate_grad_batches" | "seed") || key.starts_with("dataset.")
+        matches!(key, "batch_size" | "accumulate_grad_batches" | "seed")
+            || key.starts_with("dataset.")
     };
     let settings = manifest.iter().filter(|(key, _)| decides(key));
     let data = ("dataset".to_owned(), data.into());
     settings.map(|(key, value)| (key.clone(), value.clone())).chain([data]).collect()
 }
 
-/// The settings that a checkpoint's position was reached with: it says so itself, or the run that it lies in does.
+/// The settings that a checkpoint's position was reached with: it says so itself, or the run that
+/// it lies in does.
 pub(super) fn reached_with(path: &Path, header: &Header) -> Option<Settings> {
     if let Some(text) = header.extra.get(REACHED_WITH) {
         return serde_json::from_str(text).ok();
@@ -82,8 +95,9 @@ pub(super) fn reached_with(path: &Path, header: &Header) -> Option<Settings> {
     is_its_run.then(|| of_position(&metadata.manifest, &metadata.dataset.digest))
 }
 
-/// Where a training begins with a checkpoint of another one, and what to say about it. `then`: the settings of its
-/// position, if they are known; `now` those of the training; `steps`: its steps in an epoch.
+/// Where a training begins with a checkpoint of another one, and what to say about it. `then`: the
+/// settings of its position, if they are known; `now` those of the training; `steps`: its steps in
+/// an epoch.
 pub(super) fn begin(
     header: &Header,
     then: Option<&Settings>,
@@ -102,7 +116,8 @@ pub(super) fn begin(
     let text = format!(
         "the checkpoint is inside epoch {epoch}, at step {step}, {why}; epoch {epoch} begins at its start"
     );
-    let position = Position { epoch: header.epoch, global_step: header.epoch * steps, ..Position::default() };
+    let position =
+        Position { epoch: header.epoch, global_step: header.epoch * steps, ..Position::default() };
     (position, inside.then_some(text))
 }
 
@@ -128,8 +143,7 @@ mod tests {
     }
 
     fn settings(batch_size: u64) -> Settings {
-        let manifest =
-            json!({"batch_size": batch_size, "seed": 1, "learning_rate": 0.1, "dataset.val_split": 0.1});
+        let manifest = json!({"batch_size": batch_size, "seed": 1, "learning_rate": 0.1, "dataset.val_split": 0.1});
         of_position(&serde_json::from_value(manifest).unwrap(), "d")
     }
 
@@ -148,7 +162,11 @@ mod tests {
         let said = said.unwrap();
         assert!(said.contains("batch_size 8 -> 16; epoch 3 begins at its start"), "{said}");
         let (position, said) = begin(&header(2, 0), Some(&settings(8)), &settings(16), 5);
-        assert_eq!((position.global_step, said), (10, None), "steps are counted in those of this training");
+        assert_eq!(
+            (position.global_step, said),
+            (10, None),
+            "steps are counted in those of this training"
+        );
     }
 
     #[test]

@@ -63,7 +63,12 @@ impl Stage for LoraStage {
         let kinds = &["copy_best", "train", "select_best"];
         vec![
             Reference::to("base", &self.settings.base, kinds, Counts::Content),
-            Reference::to("dataset", &self.settings.dataset, &["dataset"], Counts::SettingsAndContent),
+            Reference::to(
+                "dataset",
+                &self.settings.dataset,
+                &["dataset"],
+                Counts::SettingsAndContent,
+            ),
         ]
     }
 
@@ -101,7 +106,8 @@ impl Stage for LoraStage {
         match run.map(|run| what_is_missing(&run)) {
             Some(Some(what)) => {
                 let (done, total) = (self.fit.epochs, self.fit.epochs);
-                Ok(State::Partial { done, total, reason: format!("{what} is not up to date") }.into())
+                Ok(State::Partial { done, total, reason: format!("{what} is not up to date") }
+                    .into())
             }
             _ => Ok(observation),
         }
@@ -124,7 +130,8 @@ impl Stage for LoraStage {
             }
             Ok(start)
         })?;
-        // Each new best is written as it comes; this one is for what a crash, or a user, left undone.
+        // Each new best is written as it comes; this one is for what a crash, or a user, left
+        // undone.
         if let Some(run) = outcome.artifact.as_ref().and_then(|a| a.get::<TrainedRun>())
             && what_is_missing(&run).is_some()
             && let Some(best) = run.best()
@@ -141,7 +148,12 @@ impl LoraStage {
     }
 
     /// The base model with factors beside it, everything else frozen.
-    fn start(&self, base: ModelFile, dataset: &Dataset, device: &Device) -> Result<Start, StageError> {
+    fn start(
+        &self,
+        base: ModelFile,
+        dataset: &Dataset,
+        device: &Device,
+    ) -> Result<Start, StageError> {
         let LoraSettings { lora, label_dropout, seed, .. } = &self.settings;
         let input = |message: String| StageError::new(Failure::Input, message);
         let file = Checkpoint::open(&base.path).and_then(|c| c.verify().map(|()| c));
@@ -171,8 +183,8 @@ impl LoraStage {
                 scope = Scope::Only(Arc::new(names.union(&label).cloned().collect()));
             }
         }
-        let weights =
-            checkpoint::weights_digest(&file, prefix).map_err(|e| input(format!("the base model: {e}")))?;
+        let weights = checkpoint::weights_digest(&file, prefix)
+            .map_err(|e| input(format!("the base model: {e}")))?;
         let mut extra = BTreeMap::from([
             (HEADER_KEY.to_owned(), Adapter::describe(lora, &plan)),
             (BASE_DIGEST.to_owned(), file.digest().unwrap_or_default().to_owned()),
@@ -205,9 +217,11 @@ fn what_is_missing(run: &TrainedRun) -> Option<&'static str> {
     (adapter.and_then(|a| a.source).as_deref() != best.digest()).then_some(ADAPTER)
 }
 
-/// Writes PEFT's files from a LoRA checkpoint into the run's folder: the weights that are sampled with.
+/// Writes PEFT's files from a LoRA checkpoint into the run's folder: the weights that are sampled
+/// with.
 fn write_adapter(checkpoint: &Path, run: &Path) -> Result<(), StageError> {
-    let failed = |e: String| StageError::new(Failure::Storage, format!("failed to write the adapter: {e}"));
+    let failed =
+        |e: String| StageError::new(Failure::Storage, format!("failed to write the adapter: {e}"));
     let checkpoint = Checkpoint::open(checkpoint).map_err(|e| failed(e.to_string()))?;
     let adapter = Adapter::from_checkpoint(&checkpoint, checkpoint::best_prefix(&checkpoint));
     match adapter.map_err(|e| failed(e.to_string()))? {

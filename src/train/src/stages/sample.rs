@@ -32,7 +32,8 @@ pub struct SampleSettings {
     pub(super) from: String,
     /// The file to write, relative to the project: a .png, .jpg or .webp.
     to: PathBuf,
-    /// Images in all, shared out among the classes: at least one for each, or the last ones get none.
+    /// Images in all, shared out among the classes: at least one for each, or the last ones get
+    /// none.
     #[serde(default = "default_n")]
     #[schemars(range(min = 1, max = 10_000))]
     #[schemars(extend("x-known-as" = ["num_samples"]))]
@@ -143,9 +144,10 @@ impl Stage for SampleStage {
             made.outputs.iter().map(|output| output.standing(o.root)).collect();
         let state = match (changes.is_empty(), standing) {
             (false, _) => State::changed(changes),
-            (true, None) => {
-                State::absent(format!("{} is not there, or was changed", self.settings.to.display()))
-            }
+            (true, None) => State::absent(format!(
+                "{} is not there, or was changed",
+                self.settings.to.display()
+            )),
             (true, Some(outputs)) => {
                 o.confirm(Made { outputs, ..made.clone() });
                 State::Done { reason: "up to date".into() }
@@ -159,8 +161,9 @@ impl Stage for SampleStage {
         let Some(file) = context.inputs.get("from").and_then(model_file) else {
             return Err(setting(format!("from: stage {} has no checkpoint", s.from)));
         };
-        let device =
-            device::resolve(s.device, Share::of(context)).map_err(|e| setting(e.to_string()))?.device;
+        let device = device::resolve(s.device, Share::of(context))
+            .map_err(|e| setting(e.to_string()))?
+            .device;
         let opened = checkpoint::open(&file.path, None, s.ema, &device);
         let opened = opened.map_err(|e| StageError::new(Failure::Input, e.to_string()))?;
         let request = Request {
@@ -184,7 +187,8 @@ impl Stage for SampleStage {
             });
             context.stop.requested().is_none()
         };
-        let picture = request.picture(&opened.net, &opened.config, &opened.class_names, &device, after)?;
+        let picture =
+            request.picture(&opened.net, &opened.config, &opened.class_names, &device, after)?;
         let Some(picture) = picture else {
             let signal = context.stop.requested().unwrap_or(pipe_engine::stop::Signal::Terminate);
             let message = format!("stopped by {}", signal.name());

@@ -1,4 +1,5 @@
-//! What settings say about a picture before anything is drawn: classes that get no image, guidance that changes nothing.
+//! What settings say about a picture before anything is drawn: classes that get no image, guidance
+//! that changes nothing.
 
 use pipe_engine::kind::{Concern, Others};
 use serde_json::Value;
@@ -49,12 +50,17 @@ fn model(stage: &str, others: &Others) -> Option<Known> {
             "train" => {
                 let training: TrainSettings = serde_json::from_value(settings).ok()?;
                 let classes = match training.model.class_conditional {
-                    true => dataset(&training.dataset, others).and_then(|data| known_class_count(&data)),
+                    true => {
+                        dataset(&training.dataset, others).and_then(|data| known_class_count(&data))
+                    }
                     false => Some(0),
                 };
                 let base = Known { classes, label_dropout: training.model.label_dropout };
                 return Some(
-                    adapters.iter().rev().fold(base, |base, adapter| adapted(base, adapter, others)),
+                    adapters
+                        .iter()
+                        .rev()
+                        .fold(base, |base, adapter| adapted(base, adapter, others)),
                 );
             }
             "lora" => {
@@ -71,7 +77,8 @@ fn model(stage: &str, others: &Others) -> Option<Known> {
     None
 }
 
-/// An adapter is for the classes of its own data set. What the base has learned without labels stays.
+/// An adapter is for the classes of its own data set. What the base has learned without labels
+/// stays.
 fn adapted(base: Known, adapter: &LoraSettings, others: &Others) -> Known {
     let classes = match base.classes {
         Some(0) => Some(0),

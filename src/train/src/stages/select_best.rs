@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use figment::Figment;
 use pipe_engine::kind::{
-    Artifact, Concern, Counts, Observation, Observer, Others, Outcome, Reference, Rejection, RunContext,
-    Stage, StageError, StageKind, State,
+    Artifact, Concern, Counts, Observation, Observer, Others, Outcome, Reference, Rejection,
+    RunContext, Stage, StageError, StageKind, State,
 };
 use pipe_engine::policy::{MONITORS, Mode};
 use pipe_engine::progress::Event;
@@ -102,8 +102,8 @@ impl Stage for SelectBest {
         let summary = format!("{name}, {} {value:.4}", self.settings.monitor);
         context.event(Event::Message { text: format!("Selected {summary}") });
         let file = run.best().map(|best| run.file(best).path);
-        let next =
-            file.map(|file| draw(&file.strip_prefix(&context.root).unwrap_or(&file).to_string_lossy()));
+        let next = file
+            .map(|file| draw(&file.strip_prefix(&context.root).unwrap_or(&file).to_string_lossy()));
         Ok(Outcome { artifact: Some((*run).clone().artifact()), summary, next })
     }
 }
@@ -121,7 +121,9 @@ impl SelectBest {
             artifact.get::<TrainedRun>().is_some_and(|run| figure(&run, monitor).is_none())
         };
         let without = inputs.iter().filter(|(_, artifact)| has_none(artifact));
-        let word = |name: &str| format!("{name} is passed over: its best checkpoint has no finite {monitor}");
+        let word = |name: &str| {
+            format!("{name} is passed over: its best checkpoint has no finite {monitor}")
+        };
         without.map(|(name, _)| word(name.strip_prefix("over.").unwrap_or(name))).collect()
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use figment::Figment;
 use pipe_engine::kind::{
-    Concern, Counts, Files, Observation, Observer, Others, Outcome, Reference, Rejection, RunContext, Stage,
-    StageError, StageKind,
+    Concern, Counts, Files, Observation, Observer, Others, Outcome, Reference, Rejection,
+    RunContext, Stage, StageError, StageKind,
 };
 use serde_json::Value;
 
@@ -42,7 +42,11 @@ struct TrainStage {
 
 impl TrainStage {
     fn training(&self) -> Training<'_> {
-        Training { settings: &self.fit, value: self.settings(), base_dir: "checkpoints/base_training" }
+        Training {
+            settings: &self.fit,
+            value: self.settings(),
+            base_dir: "checkpoints/base_training",
+        }
     }
 }
 
@@ -56,7 +60,12 @@ impl Stage for TrainStage {
     }
 
     fn references(&self) -> Vec<Reference> {
-        vec![Reference::to("dataset", &self.settings.dataset, &["dataset"], Counts::SettingsAndContent)]
+        vec![Reference::to(
+            "dataset",
+            &self.settings.dataset,
+            &["dataset"],
+            Counts::SettingsAndContent,
+        )]
     }
 
     fn files(&self) -> Files {
@@ -91,7 +100,8 @@ impl Stage for TrainStage {
             let classes = dataset.class_names().to_vec();
             let config = model.config(dataset.image_size(), classes.len());
             let network = config.init(*seed, device).map_err(|e| setting(format!("model: {e}")))?;
-            let extra = BTreeMap::from([(LABEL_DROPOUT.to_owned(), model.label_dropout.to_string())]);
+            let extra =
+                BTreeMap::from([(LABEL_DROPOUT.to_owned(), model.label_dropout.to_string())]);
             Ok(Start {
                 model: network,
                 scope: Scope::All,

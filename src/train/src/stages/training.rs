@@ -1,5 +1,5 @@
-//! What all stages that train have in common: which numbered run a training belongs to, and the way into the loop and
-//! out of it.
+//! What all stages that train have in common: which numbered run a training belongs to, and the way
+//! into the loop and out of it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,15 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use pipe_engine::identity::Difference;
 use pipe_engine::kind::{
-    Failure, Files, Next, Observation, Observer, Outcome, Request, RunContext, StageError, StageId, State,
+    Failure, Files, Next, Observation, Observer, Outcome, Request, RunContext, StageError, StageId,
+    State,
 };
 use pipe_engine::progress::Event;
 use pipe_engine::shell::Line;
 use pipe_engine::store::copy::copy;
 use pipe_engine::store::{
-    Checkpoint, DatasetRecord, Keeper, Loaded, Metadata, Run, Runs, SCHEMA_VERSION, Status, StoreError,
-    atomic, room,
+    Checkpoint, DatasetRecord, Keeper, Loaded, Metadata, Run, Runs, SCHEMA_VERSION, Status,
+    StoreError, atomic, room,
 };
 use serde_json::{Map, Value, json};
 
@@ -29,7 +30,9 @@ use crate::checkpoint::BASE_FILE;
 use crate::data::{Dataset, Seen, Split, batches};
 use crate::device::{self, ResolvedDevice, Share};
 use crate::diffit::{Diffit, Scope, param_paths};
-use crate::fit::{About, AfterBest, FitSettings, Job, Other, Position, Recorder, TrainState, fit, self_test};
+use crate::fit::{
+    About, AfterBest, FitSettings, Job, Other, Position, Recorder, TrainState, fit, self_test,
+};
 use crate::kernels;
 
 /// A training as a stage sees it.
@@ -67,22 +70,28 @@ enum Choice {
 impl Training<'_> {
     pub fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
         let data = o.inputs.get(DATA).and_then(seen);
-        let wanted = Wanted { root: o.root, manifest: o.manifest, unknown: o.unknown, data: data.as_ref() };
+        let wanted =
+            Wanted { root: o.root, manifest: o.manifest, unknown: o.unknown, data: data.as_ref() };
         let choice = self.choose(o.request, o.pipeline, o.stage, &wanted)?;
         if !o.pending && self.begins_from_file(&choice) {
             from_file::open(self.settings, o.root)?;
         }
         let (run, metadata) = match choice {
-            Choice::New { reason, changes, .. } => return Ok(State::Absent { reason, changes }.into()),
+            Choice::New { reason, changes, .. } => {
+                return Ok(State::Absent { reason, changes }.into());
+            }
             Choice::Empty(run) => {
-                return Ok(State::absent(format!("run {} has no checkpoint yet", run.number)).into());
+                return Ok(
+                    State::absent(format!("run {} has no checkpoint yet", run.number)).into()
+                );
             }
             Choice::Existing(existing) => *existing,
         };
         let total = self.settings.epochs;
         let done = completed_epochs(&run, &metadata);
         if done >= total && metadata.status != Status::Completed {
-            // Its process ended between the last checkpoint and the end: what is left is to put things in order.
+            // Its process ended between the last checkpoint and the end: what is left is to put
+            // things in order.
             let reason = format!("run {}: trained, {}", run.number, ending(&run, &metadata));
             return Ok(State::Partial { done: total, total, reason }.into());
         }
@@ -137,11 +146,14 @@ impl Training<'_> {
         opened: &mut Option<Run>,
     ) -> Result<Outcome, StageError> {
         let settings = self.settings;
-        let Some(dataset) = context.inputs.get("dataset").and_then(|a| a.get::<Arc<Dataset>>()) else {
+        let Some(dataset) = context.inputs.get("dataset").and_then(|a| a.get::<Arc<Dataset>>())
+        else {
             return Err(StageError::new(Failure::Bug, "the data set did not reach the training"));
         };
         let dataset: Arc<Dataset> = (*dataset).clone();
-        if settings.checkpoint.monitor == "val_loss" && dataset.indices(Split::Validation).is_empty() {
+        if settings.checkpoint.monitor == "val_loss"
+            && dataset.indices(Split::Validation).is_empty()
+        {
             return Err(setting(
                 "checkpoint.monitor is val_loss, and the data set has no validation images; set its val_split to a \
                  share such as 0.1, or monitor train_loss",
@@ -151,7 +163,9 @@ impl Training<'_> {
             .map_err(|e| setting(e.to_string()))?;
         let pieces = 1usize.checked_shl(context.adjustment.halvings).unwrap_or(usize::MAX);
         if pieces > settings.batch_size.div_ceil(devices.len()) {
-            return Err(setting("the device's memory does not suffice even for one image at a time"));
+            return Err(setting(
+                "the device's memory does not suffice even for one image at a time",
+            ));
         }
         if let Some(device) = devices.iter().find(|d| !settings.precision.runs_on(&d.device)) {
             return Err(setting(refused_precision(settings.precision.name(), device)));
@@ -166,8 +180,12 @@ impl Training<'_> {
 
         // The run: an old one to go on with, or a new one.
         let data = Seen::of(&dataset);
-        let wanted =
-            Wanted { root: &context.root, manifest: &context.manifest, unknown: &[], data: Some(&data) };
+        let wanted = Wanted {
+            root: &context.root,
+            manifest: &context.manifest,
+            unknown: &[],
+            data: Some(&data),
+        };
         let choice = self.choose(&context.request, &context.pipeline, &context.stage, &wanted)?;
         if self.begins_from_file(&choice)
             && let Some(file) = from_file::open(settings, &context.root)?
@@ -178,7 +196,8 @@ impl Training<'_> {
         }
         let mut keeper = self.open_run(context, choice, &dataset, &device)?;
         *opened = Some(keeper.run().clone());
-        let shown = |path: &Path| path.strip_prefix(&context.root).unwrap_or(path).display().to_string();
+        let shown =
+            |path: &Path| path.strip_prefix(&context.root).unwrap_or(path).display().to_string();
         let directory = shown(&keeper.run().folder);
         write_config(&keeper, context)?;
         if let Some(base) = &start.base {
@@ -217,7 +236,8 @@ impl Training<'_> {
         });
         if let Some(checkpoint) = &from {
             let history = &keeper.metadata().history;
-            let previous = history.iter().rfind(|e| e.epoch == position.epoch).map(|e| e.metrics.clone());
+            let previous =
+                history.iter().rfind(|e| e.epoch == position.epoch).map(|e| e.metrics.clone());
             context.event(Event::Resumed {
                 checkpoint: shown(checkpoint.path()),
                 epoch: position.epoch,
@@ -257,7 +277,8 @@ impl Training<'_> {
             others: &others,
             context,
         };
-        let fitted = kernels::in_own_pool_of(threads, || fit(&job, &mut state, position, &mut recorder));
+        let fitted =
+            kernels::in_own_pool_of(threads, || fit(&job, &mut state, position, &mut recorder));
         let keeper = match fitted {
             Ok(()) => recorder.end(Status::Completed, None)?,
             Err(error) => {
@@ -277,7 +298,9 @@ impl Training<'_> {
     fn newest(&self, context: &RunContext, keeper: &Keeper) -> Result<Option<Loaded>, StageError> {
         let found = keeper.newest_good();
         for passed in &found.passed_over {
-            context.event(Event::Warning { text: format!("passed over a damaged checkpoint: {passed}") });
+            context.event(Event::Warning {
+                text: format!("passed over a damaged checkpoint: {passed}"),
+            });
         }
         for path in &found.foreign {
             let shown = path.strip_prefix(&context.root).unwrap_or(path).display();
@@ -320,10 +343,14 @@ impl Training<'_> {
             value,
         });
         let merit = value.map(|value| self.settings.checkpoint.mode.merit(value));
-        let next = best.as_ref().map(|best| Next { merit, ..draw(&format!("{directory}/{}", best.path)) });
+        let next =
+            best.as_ref().map(|best| Next { merit, ..draw(&format!("{directory}/{}", best.path)) });
         let best = match (&best, value) {
             (Some(best), Some(value)) => {
-                format!(", best {monitor} {value:.4} at epoch {}: {directory}/{}", best.epoch, best.path)
+                format!(
+                    ", best {monitor} {value:.4} at epoch {}: {directory}/{}",
+                    best.epoch, best.path
+                )
             }
             _ => String::new(),
         };
@@ -391,7 +418,12 @@ impl Several {
             Other { device: d.device.autodiff(), name: d.name, threads }
         };
         let own = threads(&main);
-        Ok(Self { main: main.device.autodiff(), others: devices.map(other).collect(), threads: own, name })
+        Ok(Self {
+            main: main.device.autodiff(),
+            others: devices.map(other).collect(),
+            threads: own,
+            name,
+        })
     }
 }
 
@@ -401,7 +433,8 @@ pub(super) fn setting(message: impl Into<String>) -> StageError {
 
 /// Why a device cannot train in a precision, and what can be done.
 fn refused_precision(precision: &str, device: &ResolvedDevice) -> String {
-    let can = device.adapter.as_ref().map_or("f32".into(), |adapter| adapter.precisions().join(" or "));
+    let can =
+        device.adapter.as_ref().map_or("f32".into(), |adapter| adapter.precisions().join(" or "));
     format!(
         "precision: {} cannot compute with {precision}; use {can}, or `device: cpu`, which can (see `pipe devices`)",
         device.name
@@ -411,10 +444,12 @@ fn refused_precision(precision: &str, device: &ResolvedDevice) -> String {
 /// Optimizer steps in an epoch.
 fn steps_per_epoch(settings: &FitSettings, dataset: &Dataset) -> u64 {
     let images = dataset.indices(Split::Train).len();
-    batches(Split::Train, images, settings.batch_size).div_ceil(settings.accumulate_grad_batches) as u64
+    batches(Split::Train, images, settings.batch_size).div_ceil(settings.accumulate_grad_batches)
+        as u64
 }
 
-/// Whether no epoch's result stands in a run, nor a part of one: what it was begun with can still be another.
+/// Whether no epoch's result stands in a run, nor a part of one: what it was begun with can still
+/// be another.
 fn has_nothing(run: &Run, metadata: &Metadata) -> bool {
     let files = std::fs::read_dir(run.checkpoints()).into_iter().flatten().flatten();
     let checkpoint = |name: std::ffi::OsString| name.to_string_lossy().ends_with(".ckpt");
@@ -468,9 +503,11 @@ impl Training<'_> {
 
         if let Some(number) = number {
             let Some(run) = runs.find(number) else {
-                let moved = |found: &(Run, Metadata)| found.0.number.0 == number && wanted.fits(&found.1);
-                let found =
-                    elsewhere::runs(wanted.root, runs.folder(), pipeline, stage).into_iter().rfind(moved);
+                let moved =
+                    |found: &(Run, Metadata)| found.0.number.0 == number && wanted.fits(&found.1);
+                let found = elsewhere::runs(wanted.root, runs.folder(), pipeline, stage)
+                    .into_iter()
+                    .rfind(moved);
                 if let (Some(found), false) = (found, request.force) {
                     return Ok(Choice::Existing(Box::new(found)));
                 }
@@ -497,9 +534,9 @@ impl Training<'_> {
             let metadata = run.metadata()?;
             return match (goes_on(wanted, &run, &metadata), is_lost(&run, &metadata)) {
                 (false, _) => Err(setting(self.refusal(number, wanted, &metadata))),
-                (true, true) => {
-                    Err(setting(format!("run {number} {LOST}; start a new run by leaving the number out")))
-                }
+                (true, true) => Err(setting(format!(
+                    "run {number} {LOST}; start a new run by leaving the number out"
+                ))),
                 (true, false) => Ok(Choice::Existing(Box::new((run, metadata)))),
             };
         }
@@ -510,7 +547,9 @@ impl Training<'_> {
         }
         let epochs = self.settings.epochs;
         let known = shelf.fitting(|_, m| wanted.fits(m), epochs);
-        if let Some(known) = known.or_else(|| shelf.fitting(|run, m| goes_on(wanted, run, m), epochs)) {
+        if let Some(known) =
+            known.or_else(|| shelf.fitting(|run, m| goes_on(wanted, run, m), epochs))
+        {
             return Ok(Choice::Existing(Box::new(known.clone())));
         }
         if shelf.newest().is_none() {
@@ -538,8 +577,10 @@ impl Training<'_> {
                 (format!("{why} (new run_{}{help})", shelf.next()), changes)
             }
         };
-        let reason =
-            std::iter::once(reason).chain(shelf.remarks(|m| wanted.fits(m))).collect::<Vec<_>>().join("; ");
+        let reason = std::iter::once(reason)
+            .chain(shelf.remarks(|m| wanted.fits(m)))
+            .collect::<Vec<_>>()
+            .join("; ");
         Ok(Choice::New { number: None, reason, changes })
     }
 
@@ -566,7 +607,9 @@ impl Training<'_> {
         let learns = self.settings.epochs <= old || self.settings.schedule.min_lr_ratio > 0.0;
         Some(match learns {
             true => {
-                format!("a {kind} schedule depends on its length: extend it with `schedule_epochs: {old}`")
+                format!(
+                    "a {kind} schedule depends on its length: extend it with `schedule_epochs: {old}`"
+                )
             }
             false => format!(
                 "a {kind} schedule depends on its length, and this one ends at a learning rate of 0 after epoch {old}, \
@@ -575,8 +618,14 @@ impl Training<'_> {
         })
     }
 
-    /// Fails if not even one checkpoint of `each` bytes fits on the disk; warns if not all that will be kept fit.
-    fn check_room(&self, context: &RunContext, keeper: &Keeper, each: u64) -> Result<(), StageError> {
+    /// Fails if not even one checkpoint of `each` bytes fits on the disk; warns if not all that
+    /// will be kept fit.
+    fn check_room(
+        &self,
+        context: &RunContext,
+        keeper: &Keeper,
+        each: u64,
+    ) -> Result<(), StageError> {
         let (policy, epochs) = (&self.settings.checkpoint, self.settings.epochs);
         let folder = &keeper.run().folder;
         let Some(free) = room::free(folder).filter(|_| policy.enabled) else { return Ok(()) };
@@ -624,10 +673,12 @@ impl Training<'_> {
                 let (run, metadata) = *existing;
                 let mut keeper = Keeper::reopen(run, policy)?;
                 if metadata.dataset.digest != dataset.digest() {
-                    // Nothing was trained on the images that it was begun with, such as a corrupt one.
+                    // Nothing was trained on the images that it was begun with, such as a corrupt
+                    // one.
                     let first = self.first_metadata(context, keeper.run(), dataset, device);
                     keeper.update(|m| {
-                        (m.dataset, m.manifest, m.identity) = (first.dataset, first.manifest, first.identity);
+                        (m.dataset, m.manifest, m.identity) =
+                            (first.dataset, first.manifest, first.identity);
                         m.history.clear();
                     })?;
                 }
@@ -650,7 +701,8 @@ impl Training<'_> {
                 if context.request.resume {
                     context.event(Event::Message { text: capitalized(&reason) });
                 }
-                // A folder without metadata is one that a process claimed and died before it wrote any.
+                // A folder without metadata is one that a process claimed and died before it wrote
+                // any.
                 let abandoned = runs.list().pop().filter(|run| !run.is_begun() && run.is_empty());
                 let mut run = abandoned.map_or_else(|| runs.create(), Ok)?;
                 loop {
@@ -667,7 +719,13 @@ impl Training<'_> {
         Ok(Keeper::begin(run, policy, metadata)?)
     }
 
-    fn first_metadata(&self, context: &RunContext, run: &Run, dataset: &Dataset, device: &str) -> Metadata {
+    fn first_metadata(
+        &self,
+        context: &RunContext,
+        run: &Run,
+        dataset: &Dataset,
+        device: &str,
+    ) -> Metadata {
         let now = chrono::Utc::now();
         Metadata {
             schema_version: SCHEMA_VERSION,
@@ -708,10 +766,12 @@ impl Training<'_> {
     }
 }
 
-/// Whether a run can be gone on with: it fits, or nothing but its images differs and it was trained on none yet.
+/// Whether a run can be gone on with: it fits, or nothing but its images differs and it was trained
+/// on none yet.
 fn goes_on(wanted: &Wanted, run: &Run, metadata: &Metadata) -> bool {
     let untouched = || has_nothing(run, metadata) && run.holder().is_none();
-    wanted.settings_changed(metadata).is_empty() && (wanted.data_changed(metadata).is_none() || untouched())
+    wanted.settings_changed(metadata).is_empty()
+        && (wanted.data_changed(metadata).is_none() || untouched())
 }
 
 /// How one starts anew.
@@ -747,8 +807,11 @@ fn write_config(keeper: &Keeper, context: &RunContext) -> Result<(), StageError>
 }
 
 fn git_commit(root: &Path) -> Option<String> {
-    let output =
-        std::process::Command::new("git").args(["rev-parse", "HEAD"]).current_dir(root).output().ok()?;
+    let output = std::process::Command::new("git")
+        .args(["rev-parse", "HEAD"])
+        .current_dir(root)
+        .output()
+        .ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| text.trim().to_owned())
 }

@@ -13,10 +13,18 @@ fn project(good: usize) -> (Project, DatasetSettings) {
     let project = Project::new();
     for (class, shade) in [("cat", 10), ("dog", 20)] {
         for i in 0..good {
-            project.put(&format!("pets/{class}/{i:04}.png"), &picture(9, 9, [i as u8, shade, 0], Png));
+            project
+                .put(&format!("pets/{class}/{i:04}.png"), &picture(9, 9, [i as u8, shade, 0], Png));
         }
     }
-    (project, DatasetSettings { root: "data/pets".into(), image_size: 8, ..settings(Source::ImageFolder) })
+    (
+        project,
+        DatasetSettings {
+            root: "data/pets".into(),
+            image_size: 8,
+            ..settings(Source::ImageFolder)
+        },
+    )
 }
 
 #[derive(Default)]
@@ -44,19 +52,23 @@ fn all_bad_images_are_told_at_once_wherever_they_would_be_used() {
     let (project, base) = project(20);
     let with_validation = DatasetSettings { val_split: 0.5, ..base };
     let dataset = project.open(&with_validation).unwrap();
-    let file =
-        |index: usize| project.data(&format!("pets/{}/{:04}.png", ["cat", "dog"][index / 20], index % 20));
+    let file = |index: usize| {
+        project.data(&format!("pets/{}/{:04}.png", ["cat", "dog"][index / 20], index % 20))
+    };
     let bad = [dataset.indices(Split::Train)[3], dataset.indices(Split::Validation)[7]];
     fs::write(file(bad[0]), "").unwrap();
     fs::write(file(bad[1]), "<!DOCTYPE html>").unwrap();
     let dataset = project.open(&with_validation).unwrap();
     let message = dataset.check_images(&()).unwrap_err().to_string();
-    let name = |index: usize| file(index).strip_prefix(project.data("pets")).unwrap().display().to_string();
+    let name = |index: usize| {
+        file(index).strip_prefix(project.data("pets")).unwrap().display().to_string()
+    };
     assert!(message.starts_with("failed to decode 2 of 40 images in "), "{message}");
     assert!(message.contains(&format!("\n  {}: it is empty", name(bad[0]))), "{message}");
     assert!(message.contains(&format!("\n  {}: it is a web page", name(bad[1]))), "{message}");
     assert!(message.ends_with("\nreplace or remove these files"), "{message}");
-    let mut found: Vec<_> = dataset.bad_images(&()).unwrap().into_iter().map(|bad| bad.file).collect();
+    let mut found: Vec<_> =
+        dataset.bad_images(&()).unwrap().into_iter().map(|bad| bad.file).collect();
     found.sort();
     let mut expected = bad.map(file).to_vec();
     expected.sort();
@@ -89,7 +101,9 @@ fn of_many_bad_images_some_are_told_and_a_file_names_all() {
     let listed = fs::read_to_string(list).unwrap();
     assert_eq!(listed.lines().count(), 2000);
     assert!(
-        listed.lines().all(|line| line.ends_with(".jpg: it is neither JPEG, PNG, WebP, GIF, BMP nor TIFF"))
+        listed
+            .lines()
+            .all(|line| line.ends_with(".jpg: it is neither JPEG, PNG, WebP, GIF, BMP nor TIFF"))
     );
 }
 

@@ -26,7 +26,8 @@ fn an_archive_of_other_size_and_checksum_loads_as_its_unpacked_folder_does() {
     unpacked.put("cifar-10-batches-bin/data_batch_2.bin", &second);
     unpacked.put("cifar-10-batches-bin/batches.meta.txt", NAMES10.as_bytes());
 
-    let classes = |list: &[&str]| Some(ClassSelection::Names(list.iter().map(|n| n.to_string()).collect()));
+    let classes =
+        |list: &[&str]| Some(ClassSelection::Names(list.iter().map(|n| n.to_string()).collect()));
     let chosen = DatasetSettings {
         classes: classes(&["cat", "truck", "airplane", "dog"]),
         ..settings(Source::Cifar10)
@@ -53,7 +54,10 @@ fn a_class_without_an_image_is_refused_only_when_it_was_asked_for() {
     assert_eq!(labels(&project.open(&settings(Source::Cifar10)).unwrap()), [3, 9]);
     let classes = Some(ClassSelection::Names(vec!["cat".into(), "ship".into()]));
     let message = project.refusal(&DatasetSettings { classes, ..settings(Source::Cifar10) });
-    assert!(message.contains("`classes`") && message.ends_with("has no image of class `ship`"), "{message}");
+    assert!(
+        message.contains("`classes`") && message.ends_with("has no image of class `ship`"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -77,9 +81,13 @@ fn the_trees_of_cifar100_are_found_by_their_fine_labels() {
 
     let all = project.open(&settings(Source::Cifar100)).unwrap();
     assert_eq!((all.class_names().len(), all.indices(Split::Train).len()), (100, 100));
-    let trees = DatasetSettings { classes: Some(ClassSelection::Trees), ..settings(Source::Cifar100) };
+    let trees =
+        DatasetSettings { classes: Some(ClassSelection::Trees), ..settings(Source::Cifar100) };
     let trees = project.open(&trees).unwrap();
-    assert_eq!(trees.class_names(), ["maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"]);
+    assert_eq!(
+        trees.class_names(),
+        ["maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"]
+    );
     assert_eq!(labels(&trees), [4, 3, 2, 1, 0]);
     assert_eq!(trees.image(4).unwrap()[0], 47, "the image of maple_tree");
 }
@@ -99,7 +107,8 @@ fn images_are_resized_to_the_size_asked_for() {
     let all: Vec<u8> = (0..10).collect();
     project.put(ARCHIVE, &TarGz::new().file("data_batch_1.bin", &batch10(&all, 100)).bytes());
     for image_size in [16, 64] {
-        let dataset = project.open(&DatasetSettings { image_size, ..settings(Source::Cifar10) }).unwrap();
+        let dataset =
+            project.open(&DatasetSettings { image_size, ..settings(Source::Cifar10) }).unwrap();
         let image = dataset.image(0).unwrap();
         assert_eq!(image.len(), 3 * image_size * image_size);
         let middle = image[3 * (image_size * image_size / 2 + image_size / 2)];
@@ -121,13 +130,18 @@ fn broken_archives_are_refused_with_the_place() {
     let names = |tar: TarGz| tar.file("c/batches.meta.txt", NAMES10.as_bytes());
 
     let cut = refusal(&TarGz::new().file("c/data_batch_1.bin", &good[..5000]).bytes());
-    assert!(cut.contains("data_batch_1.bin, byte 3073: 1927 bytes are no whole record of 3073"), "{cut}");
+    assert!(
+        cut.contains("data_batch_1.bin, byte 3073: 1927 bytes are no whole record of 3073"),
+        "{cut}"
+    );
 
     let mut label = good.clone();
     label[2 * 3073] = 10;
     let label = refusal(&names(TarGz::new()).file("c/data_batch_1.bin", &label).bytes());
     assert!(
-        label.contains("data_batch_1.bin, byte 6146: label 10 in record 2, but there are 10 classes"),
+        label.contains(
+            "data_batch_1.bin, byte 6146: label 10 in record 2, but there are 10 classes"
+        ),
         "{label}"
     );
 
@@ -136,7 +150,10 @@ fn broken_archives_are_refused_with_the_place() {
         (0..200u64).flat_map(|i| record(&[1], (i.wrapping_mul(2654435761) >> 7) as u8)).collect();
     let whole = TarGz::new().file("c/data_batch_1.bin", &noise).bytes();
     let truncated = refusal(&whole[..whole.len() / 2]);
-    assert!(truncated.contains("entry c/data_batch_1.bin, at byte 0 of the unpacked data"), "{truncated}");
+    assert!(
+        truncated.contains("entry c/data_batch_1.bin, at byte 0 of the unpacked data"),
+        "{truncated}"
+    );
 
     let mut bits = whole.clone();
     let checksum = bits.len() - 6; // in gzip's trailer
@@ -146,14 +163,21 @@ fn broken_archives_are_refused_with_the_place() {
     assert!(refusal(b"<html>404 not found</html>").contains("at the start"));
     assert!(refusal(&[]).contains(ARCHIVE));
     let python = TarGz::new().file("cifar-10-batches-py/data_batch_1", &good).bytes();
-    assert!(refusal(&python).contains("it holds no file data_batch*.bin; is it the binary version?"));
+    assert!(
+        refusal(&python).contains("it holds no file data_batch*.bin; is it the binary version?")
+    );
 
-    let link = names(TarGz::new()).link("c/data_batch_1.bin", tar::EntryType::Symlink, "/etc/passwd").bytes();
+    let link = names(TarGz::new())
+        .link("c/data_batch_1.bin", tar::EntryType::Symlink, "/etc/passwd")
+        .bytes();
     assert!(refusal(&link).contains("entry c/data_batch_1.bin"));
-    let twice = TarGz::new().file("a/data_batch_1.bin", &good).file("b/data_batch_1.bin", &good).bytes();
+    let twice =
+        TarGz::new().file("a/data_batch_1.bin", &good).file("b/data_batch_1.bin", &good).bytes();
     assert!(refusal(&twice).contains("a file of this name stood before"));
-    let names =
-        TarGz::new().file("c/data_batch_1.bin", &good).file("c/batches.meta.txt", b"cat\ndog\ncat\n").bytes();
+    let names = TarGz::new()
+        .file("c/data_batch_1.bin", &good)
+        .file("c/batches.meta.txt", b"cat\ndog\ncat\n")
+        .bytes();
     assert!(refusal(&names).contains("batches.meta.txt: the class name `cat` stands twice"));
 }
 

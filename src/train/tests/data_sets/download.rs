@@ -63,7 +63,10 @@ fn answer(
     let first = seen.lock().unwrap().is_empty();
     seen.lock().unwrap().push(range.clone());
     if let Some(status) = habits.status {
-        return write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        return write!(
+            stream,
+            "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
     }
     let total = content.len();
     let start = match &range {
@@ -84,7 +87,11 @@ fn answer(
     } else {
         "200 OK".to_owned()
     };
-    write!(stream, "HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len())?;
+    write!(
+        stream,
+        "HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    )?;
     let sent = habits.breaks_after.filter(|_| first).unwrap_or(body.len());
     stream.write_all(&body[..sent])?;
     stream.flush()
@@ -186,7 +193,8 @@ fn without_a_network_the_error_names_the_address_and_the_path() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap(); // closed again at once
     let project = Project::new();
     let url = format!("http://{address}/cifar.tar.gz");
-    let settings = DatasetSettings { download: true, url: Some(url.clone()), ..settings(Source::Cifar10) };
+    let settings =
+        DatasetSettings { download: true, url: Some(url.clone()), ..settings(Source::Cifar10) };
     let message = project.refusal(&settings);
     assert!(message.starts_with(&format!("failed to download {url}: ")), "{message}");
     let path = project.data("cifar-10-binary.tar.gz");

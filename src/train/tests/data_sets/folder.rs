@@ -2,7 +2,9 @@ use std::fs;
 use std::sync::Arc;
 
 use image::ImageFormat::{Jpeg, Png, WebP};
-use pipe_train::data::{ClassSelection, Dataset, DatasetSettings, Loader, LoaderOptions, Source, Split};
+use pipe_train::data::{
+    ClassSelection, Dataset, DatasetSettings, Loader, LoaderOptions, Source, Split,
+};
 
 use crate::made::{Project, picture, settings};
 
@@ -17,7 +19,14 @@ fn two_classes() -> (Project, DatasetSettings) {
     project.put("pets/cat/notes.txt", b"not an image");
     project.put("pets/readme.md", b"not a class");
     project.put("pets/.cache/x.png", b"hidden");
-    (project, DatasetSettings { root: "data/pets".into(), image_size: 16, ..settings(Source::ImageFolder) })
+    (
+        project,
+        DatasetSettings {
+            root: "data/pets".into(),
+            image_size: 16,
+            ..settings(Source::ImageFolder)
+        },
+    )
 }
 
 #[test]
@@ -26,7 +35,8 @@ fn classes_and_files_are_in_the_order_of_their_names() {
     let dataset = project.open(&settings).unwrap();
     dataset.check_images(&()).unwrap();
     assert_eq!(dataset.class_names(), ["cat", "dog"]);
-    let labels: Vec<u32> = dataset.indices(Split::Train).iter().map(|i| dataset.label(*i)).collect();
+    let labels: Vec<u32> =
+        dataset.indices(Split::Train).iter().map(|i| dataset.label(*i)).collect();
     assert_eq!(labels, [0, 1, 1]);
     let near = |index: usize, colour: [u8; 3]| {
         let image = dataset.image(index).unwrap();
@@ -42,7 +52,11 @@ fn classes_and_files_are_in_the_order_of_their_names() {
 
     let dogs = Some(ClassSelection::Names(vec!["dog".into()]));
     assert_eq!(
-        project.open(&DatasetSettings { classes: dogs, ..settings }).unwrap().indices(Split::Train).len(),
+        project
+            .open(&DatasetSettings { classes: dogs, ..settings })
+            .unwrap()
+            .indices(Split::Train)
+            .len(),
         2
     );
 }
@@ -76,7 +90,11 @@ fn a_corrupt_image_is_named_when_checked_and_when_loaded() {
             let batches: Vec<_> =
                 Loader::new(dataset.clone(), Split::Train, options).unwrap().epoch(0, 0).collect();
             assert_eq!(batches.last().unwrap().as_ref().unwrap_err().to_string(), message);
-            assert_eq!(batches.iter().filter(|b| b.is_err()).count(), 1, "the epoch ends with the error");
+            assert_eq!(
+                batches.iter().filter(|b| b.is_err()).count(),
+                1,
+                "the epoch ends with the error"
+            );
         }
     }
 }
@@ -85,7 +103,11 @@ fn a_corrupt_image_is_named_when_checked_and_when_loaded() {
 fn decoded_images_are_kept_and_are_the_same_images() {
     let (project, settings) = two_classes();
     let images = |dataset: &Dataset| -> Vec<Vec<u8>> {
-        dataset.indices(Split::Train).iter().map(|i| dataset.image(*i).unwrap().into_owned()).collect()
+        dataset
+            .indices(Split::Train)
+            .iter()
+            .map(|i| dataset.image(*i).unwrap().into_owned())
+            .collect()
     };
     let first = images(&project.open(&settings).unwrap());
     let again = project.open(&settings).unwrap();
@@ -119,13 +141,17 @@ fn folders_without_images_are_refused_all_at_once() {
     let (project, settings) = two_classes();
     fs::create_dir(project.data("pets/fish")).unwrap();
     let empty = project.refusal(&settings);
-    assert!(empty.contains("pets/fish: it holds no image; add images or remove the folder"), "{empty}");
+    assert!(
+        empty.contains("pets/fish: it holds no image; add images or remove the folder"),
+        "{empty}"
+    );
     project.put("pets/bird/1.heic", b"not read");
     project.put("pets/bird/2020/1.png", b"deeper");
     let empty = project.refusal(&settings);
     assert!(
-        empty.contains("pets: 2 class folders hold no image: bird, fish; add images or remove the folders;")
-            && empty.contains("`recursive: true` reads deeper folders"),
+        empty.contains(
+            "pets: 2 class folders hold no image: bird, fish; add images or remove the folders;"
+        ) && empty.contains("`recursive: true` reads deeper folders"),
         "{empty}"
     );
 
@@ -133,9 +159,16 @@ fn folders_without_images_are_refused_all_at_once() {
     project.put("photos/2.HEIC", b"not read");
     let at = |root: &str| DatasetSettings { root: root.into(), ..settings.clone() };
     let none = project.refusal(&at("data/photos"));
-    assert!(none.contains("photos: it holds no images, but 2 .heic; put them into it, or"), "{none}");
+    assert!(
+        none.contains("photos: it holds no images, but 2 .heic; put them into it, or"),
+        "{none}"
+    );
     assert!(project.refusal(&at("data/nowhere")).contains("nowhere: it is not there; set `root`"));
-    assert!(project.refusal(&at("data/pets/readme.md")).contains("readme.md: it is a file; set `root` to a"));
+    assert!(
+        project
+            .refusal(&at("data/pets/readme.md"))
+            .contains("readme.md: it is a file; set `root` to a")
+    );
     let classes = Some(ClassSelection::Names(vec!["dgo".into()]));
     let unknown = project.refusal(&DatasetSettings { classes, ..settings });
     assert_eq!(

@@ -1,4 +1,5 @@
-//! Digests of data sets as the first version gave them: a run is gone on with only on the data set with its digest.
+//! Digests of data sets as the first version gave them: a run is gone on with only on the data set
+//! with its digest.
 
 use std::fs;
 
@@ -6,7 +7,8 @@ use pipe_train::data::{ClassSelection, DatasetSettings, Source};
 
 use crate::made::{Project, settings};
 
-/// Class folders with what may lie beside images. Files are not decoded to be digested, so their content is free.
+/// Class folders with what may lie beside images. Files are not decoded to be digested, so their
+/// content is free.
 fn class_folders() -> (Project, DatasetSettings) {
     let project = Project::new();
     for (name, content) in [
@@ -24,7 +26,14 @@ fn class_folders() -> (Project, DatasetSettings) {
     ] {
         project.put(name, content.as_bytes());
     }
-    (project, DatasetSettings { root: "data/pets".into(), image_size: 16, ..settings(Source::ImageFolder) })
+    (
+        project,
+        DatasetSettings {
+            root: "data/pets".into(),
+            image_size: 16,
+            ..settings(Source::ImageFolder)
+        },
+    )
 }
 
 #[test]
@@ -41,7 +50,10 @@ fn class_folders_keep_the_digest_that_they_had() {
     {
         std::os::unix::fs::symlink("a.png", project.data("pets/dog/again.png")).unwrap();
         std::os::unix::fs::symlink("dog", project.data("pets/hound")).unwrap();
-        assert_eq!(digest(&base), "aa21941795cc2e2ef6ceb69015640891b7eb214725904ff205de9115587244fd");
+        assert_eq!(
+            digest(&base),
+            "aa21941795cc2e2ef6ceb69015640891b7eb214725904ff205de9115587244fd"
+        );
     }
     fs::rename(project.data("pets"), project.data("animals")).unwrap();
     assert_eq!(

@@ -39,11 +39,19 @@ fn a_flat_folder_is_one_class_wherever_it_lies() {
 #[test]
 fn what_lies_beside_and_below_class_folders_is_counted() {
     let project = Project::new();
-    for name in ["cat/1.jpg", "cat/sub/2.jpg", "cat/sub/er/3.jpg", "dog/1.jpg", "beside.jpg", "also.png"] {
+    for name in
+        ["cat/1.jpg", "cat/sub/2.jpg", "cat/sub/er/3.jpg", "dog/1.jpg", "beside.jpg", "also.png"]
+    {
         project.put(&format!("pets/{name}"), &picture(9, 9, RED, Jpeg));
     }
-    for name in ["cat/x.heic", "dog/y.HEIC", "dog/README", "__MACOSX/cat/._1.jpg", ".git/x.jpg", "Thumbs.db"]
-    {
+    for name in [
+        "cat/x.heic",
+        "dog/y.HEIC",
+        "dog/README",
+        "__MACOSX/cat/._1.jpg",
+        ".git/x.jpg",
+        "Thumbs.db",
+    ] {
         project.put(&format!("pets/{name}"), b"no image");
     }
     for name in ["cat/.DS_Store", "dog/@eaDir/1.jpg", "dog/desktop.ini"] {
@@ -69,7 +77,8 @@ fn what_lies_beside_and_below_class_folders_is_counted() {
 #[test]
 fn every_format_is_read_by_its_content_under_any_of_its_names() {
     let project = Project::new();
-    let formats = [("gif", Gif), ("BMP", Bmp), ("tif", Tiff), ("TIFF", Tiff), ("jfif", Jpeg), ("webp", WebP)];
+    let formats =
+        [("gif", Gif), ("BMP", Bmp), ("tif", Tiff), ("TIFF", Tiff), ("jfif", Jpeg), ("webp", WebP)];
     for (extension, format) in formats {
         project.put(&format!("photos/{extension}.{extension}"), &picture(9, 9, RED, format));
     }
@@ -105,7 +114,8 @@ fn classes_that_differ_by_case_only_can_both_be_chosen() {
     if fs::read_dir(project.data("letters")).unwrap().count() == 1 {
         return; // a file system that tells no case apart
     }
-    let names = |list: &[&str]| Some(ClassSelection::Names(list.iter().map(|n| n.to_string()).collect()));
+    let names =
+        |list: &[&str]| Some(ClassSelection::Names(list.iter().map(|n| n.to_string()).collect()));
     let chosen = |list: &[&str]| DatasetSettings { classes: names(list), ..at("data/letters") };
     assert_eq!(project.open(&chosen(&["a", "A"])).unwrap().class_names(), ["a", "A"]);
     assert!(project.refusal(&chosen(&["a", "a"])).contains("a stands twice"));
@@ -127,8 +137,9 @@ fn an_image_is_cut_padded_or_squashed_over_its_background() {
         let background = Colour(background);
         let dataset = project.open(&DatasetSettings { fit, background, ..base.clone() }).unwrap();
         let image = dataset.image(0).unwrap().into_owned();
-        let pixel =
-            move |x: usize, y: usize| -> [u8; 3] { image[3 * (30 * y + x)..][..3].try_into().unwrap() };
+        let pixel = move |x: usize, y: usize| -> [u8; 3] {
+            image[3 * (30 * y + x)..][..3].try_into().unwrap()
+        };
         (dataset.digest().to_owned(), pixel)
     };
     let (cropped, pixel) = with(Fit::Crop, [255; 3]);
@@ -172,7 +183,8 @@ mod links {
         symlink("../..", project.data("pets/cat/up")).unwrap();
         symlink("..", project.data("pets/dog/deep/again")).unwrap();
         symlink("deep", project.data("pets/dog/deep2")).unwrap();
-        let dataset = project.open(&DatasetSettings { recursive: true, ..at("data/pets/cat/..") }).unwrap();
+        let dataset =
+            project.open(&DatasetSettings { recursive: true, ..at("data/pets/cat/..") }).unwrap();
         let all = one("cat", 1).into_iter().chain(one("dog", 1));
         // `cat/up` leads to the folder above the root, and all of it but the root is read.
         assert_eq!(counted(&dataset), all.collect::<Vec<_>>());
@@ -186,7 +198,10 @@ mod links {
         symlink("gone.png", project.data("pets/cat/2.png")).unwrap();
         symlink("/nowhere", project.data("pets/dog")).unwrap();
         symlink("gone.txt", project.data("pets/cat/notes.txt")).unwrap();
-        let fifo = std::process::Command::new("mkfifo").arg(project.data("pets/cat/3.png")).status().unwrap();
+        let fifo = std::process::Command::new("mkfifo")
+            .arg(project.data("pets/cat/3.png"))
+            .status()
+            .unwrap();
         assert!(fifo.success());
         let dataset = project.open(&at("data/pets")).unwrap();
         assert_eq!(dataset.passed_over().to_string(), "1 .txt, 1 device or pipe");

@@ -1,13 +1,16 @@
 use std::sync::Arc;
 
-use pipe_train::data::{Augmentation, Batch, Dataset, DatasetSettings, Loader, LoaderOptions, Source, Split};
+use pipe_train::data::{
+    Augmentation, Batch, Dataset, DatasetSettings, Loader, LoaderOptions, Source, Split,
+};
 
 use crate::made::{Project, settings};
 
 const SIZE: usize = 8;
 
 fn dataset(num_images: usize) -> Arc<Dataset> {
-    let augmentation = Augmentation { enabled: true, horizontal_flip: true, rotation_degrees: 15.0 };
+    let augmentation =
+        Augmentation { enabled: true, horizontal_flip: true, rotation_degrees: 15.0 };
     let settings = DatasetSettings {
         num_images,
         image_size: SIZE,
@@ -19,7 +22,8 @@ fn dataset(num_images: usize) -> Arc<Dataset> {
 }
 
 fn loader(dataset: &Arc<Dataset>, split: Split, batch_size: usize, num_workers: usize) -> Loader {
-    Loader::new(dataset.clone(), split, LoaderOptions { batch_size, num_workers, seed: 42 }).unwrap()
+    Loader::new(dataset.clone(), split, LoaderOptions { batch_size, num_workers, seed: 42 })
+        .unwrap()
 }
 
 fn batches(loader: &Loader, epoch: u64, first: usize) -> Vec<Batch> {
@@ -41,7 +45,10 @@ fn workers_and_the_starting_point_change_no_bit() {
             );
         }
     }
-    assert!(batches(&loader(&dataset, Split::Train, 12, 2), 4, 0) != whole, "another epoch, another order");
+    assert!(
+        batches(&loader(&dataset, Split::Train, 12, 2), 4, 0) != whole,
+        "another epoch, another order"
+    );
 }
 
 #[test]
@@ -70,7 +77,9 @@ fn augmentation_changes_training_anew_each_epoch_and_validation_never() {
     };
     let train = loader(&dataset, Split::Train, 30, 1);
     let (first, second) = (&batches(&train, 0, 0)[0], &batches(&train, 1, 0)[0]);
-    assert!(dataset.indices(Split::Train).iter().all(|i| image_of(first, *i) != image_of(second, *i)));
+    assert!(
+        dataset.indices(Split::Train).iter().all(|i| image_of(first, *i) != image_of(second, *i))
+    );
 
     let validation = loader(&dataset, Split::Validation, 4, 1);
     let seen = batches(&validation, 0, 0);
@@ -102,8 +111,12 @@ fn an_incomplete_batch_validates_but_trains_only_when_it_is_the_only_one() {
     assert_eq!(sizes(Split::Train, 64), [30]);
     assert_eq!(sizes(Split::Validation, 4), [4, 4, 2]);
     assert!(
-        Loader::new(dataset.clone(), Split::Train, LoaderOptions { batch_size: 0, num_workers: 0, seed: 0 })
-            .is_err()
+        Loader::new(
+            dataset.clone(),
+            Split::Train,
+            LoaderOptions { batch_size: 0, num_workers: 0, seed: 0 }
+        )
+        .is_err()
     );
 }
 

@@ -30,7 +30,13 @@ impl TarGz {
     }
 
     /// Writes names as they are: `tar`'s own functions refuse the bad ones that the tests need.
-    fn entry(mut self, name: &str, kind: tar::EntryType, link: Option<&str>, content: &[u8]) -> Self {
+    fn entry(
+        mut self,
+        name: &str,
+        kind: tar::EntryType,
+        link: Option<&str>,
+        content: &[u8],
+    ) -> Self {
         let mut header = tar::Header::new_gnu();
         header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
         if let Some(to) = link {
@@ -72,7 +78,8 @@ pub fn batch10(labels: &[u8], first_id: u8) -> Vec<u8> {
     labels.iter().zip(first_id..).flat_map(|(label, id)| record(&[*label], id)).collect()
 }
 
-pub const NAMES10: &str = "airplane\nautomobile\nbird\ncat\ndeer\ndog\nfrog\nhorse\nship\ntruck\n\n";
+pub const NAMES10: &str =
+    "airplane\nautomobile\nbird\ncat\ndeer\ndog\nfrog\nhorse\nship\ntruck\n\n";
 
 /// A project folder with `data/` in it.
 pub struct Project(TempDir);
@@ -113,7 +120,8 @@ impl Project {
     /// Everything in `data/`, sorted.
     pub fn listing(&self) -> Vec<String> {
         let entries = fs::read_dir(self.path().join("data")).unwrap();
-        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> =
+            entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -132,6 +140,8 @@ pub fn counted(dataset: &Dataset) -> Vec<(String, usize)> {
 /// A PNG or JPEG of one colour.
 pub fn picture(width: u32, height: u32, colour: [u8; 3], format: image::ImageFormat) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());
-    image::RgbImage::from_pixel(width, height, image::Rgb(colour)).write_to(&mut bytes, format).unwrap();
+    image::RgbImage::from_pixel(width, height, image::Rgb(colour))
+        .write_to(&mut bytes, format)
+        .unwrap();
     bytes.into_inner()
 }

@@ -1,4 +1,5 @@
-//! Data sets from the outside: archives that the tests make, servers on the loopback address, folders of images.
+//! Data sets from the outside: archives that the tests make, servers on the loopback address,
+//! folders of images.
 
 mod checked;
 mod cifar;

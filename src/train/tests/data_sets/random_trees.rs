@@ -1,5 +1,5 @@
-//! Folders nobody would make on purpose: whatever lies in one, each entry is an image of a class, is told as bad, or is
-//! counted as passed over.
+//! Folders nobody would make on purpose: whatever lies in one, each entry is an image of a class,
+//! is told as bad, or is counted as passed over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -17,7 +17,8 @@ const PALETTE: &[u8] = include_bytes!("pictures/palette.png");
 const GRAY16: &[u8] = include_bytes!("pictures/gray16.png");
 const BILEVEL: &[u8] = include_bytes!("pictures/bilevel.tif");
 const TURNED: &[u8] = include_bytes!("pictures/turned.jpg");
-const MOVING: [&[u8]; 2] = [include_bytes!("pictures/moving.gif"), include_bytes!("pictures/moving.webp")];
+const MOVING: [&[u8]; 2] =
+    [include_bytes!("pictures/moving.gif"), include_bytes!("pictures/moving.webp")];
 
 /// A tree in the making, and what is expected of it.
 struct Tree {
@@ -44,7 +45,8 @@ impl Tree {
 
     fn name(&mut self, extension: &str) -> String {
         self.next += 1;
-        let stem = *["a", "Ä b", "野菜", "x.y", "-", "%41", "#", "a'b\"c"].choose(&mut self.rng).unwrap();
+        let stem =
+            *["a", "Ä b", "野菜", "x.y", "-", "%41", "#", "a'b\"c"].choose(&mut self.rng).unwrap();
         format!("{stem}{}.{extension}", self.next)
     }
 
@@ -77,15 +79,17 @@ impl Tree {
             }
             5 => self.bad(folder, class),
             6 | 7 => {
-                let extension =
-                    *["txt", "heic", "avif", "json", "jpg.part", "..", "x y"].choose(&mut self.rng).unwrap();
+                let extension = *["txt", "heic", "avif", "json", "jpg.part", "..", "x y"]
+                    .choose(&mut self.rng)
+                    .unwrap();
                 let name = self.name(extension);
                 self.project.put(&format!("set/{folder}{name}"), b"something else");
                 self.passed += 1;
             }
             8 => {
                 self.next += 1;
-                let hidden = [".hidden.png", ".git/1.png", "__MACOSX/1.png", "Thumbs.db", "@eaDir/1.jpg"];
+                let hidden =
+                    [".hidden.png", ".git/1.png", "__MACOSX/1.png", "Thumbs.db", "@eaDir/1.jpg"];
                 let name = hidden.choose(&mut self.rng).unwrap();
                 let path = format!("set/{folder}{name}");
                 let top = name.split('/').next().unwrap();
@@ -101,7 +105,9 @@ impl Tree {
                 self.next += 1;
                 std::fs::create_dir_all(self.project.data(&format!("set/{below}"))).unwrap();
                 match self.recursive {
-                    true if depth < 4 => (0..3).for_each(|_| self.entry(&below, Some(name), depth + 1)),
+                    true if depth < 4 => {
+                        (0..3).for_each(|_| self.entry(&below, Some(name), depth + 1))
+                    }
                     true => {}
                     false => {
                         self.passed += 1;
@@ -116,7 +122,12 @@ impl Tree {
         let (whole, extension) = self.image();
         let mut vast = picture(8, 8, [1, 2, 3], Png);
         vast[16..20].copy_from_slice(&[0x7f, 0, 0, 0]);
-        let half = picture(30, 30, [1, 2, 3], *[Jpeg, Png, WebP, Bmp, Tiff].choose(&mut self.rng).unwrap());
+        let half = picture(
+            30,
+            30,
+            [1, 2, 3],
+            *[Jpeg, Png, WebP, Bmp, Tiff].choose(&mut self.rng).unwrap(),
+        );
         let content = match self.rng.random_range(0..5) {
             0 => Vec::new(),
             1 => vec![0; 700],
@@ -139,7 +150,8 @@ impl Tree {
         let path = self.project.data(&format!("set/{folder}{name}"));
         match self.rng.random_range(0..3) {
             0 => {
-                let end = self.project.put(&format!("elsewhere/{name}"), &picture(5, 5, [1, 2, 3], Png));
+                let end =
+                    self.project.put(&format!("elsewhere/{name}"), &picture(5, 5, [1, 2, 3], Png));
                 symlink(end, path).unwrap();
                 match class {
                     Some(class) => *self.classes.get_mut(class).unwrap() += 1,
@@ -150,7 +162,8 @@ impl Tree {
                 symlink("nowhere.png", &path).unwrap();
                 self.bad.insert(path);
             }
-            // A folder however it is called: one below the class that is read already, or the root itself.
+            // A folder however it is called: one below the class that is read already, or the root
+            // itself.
             _ => {
                 symlink(if class.is_some() { "." } else { "../set" }, path).unwrap();
                 self.passed += 1;
@@ -189,12 +202,19 @@ fn every_entry_is_an_image_is_bad_or_is_counted_as_passed_over() {
             recursive: tree.recursive,
             ..settings(Source::ImageFolder)
         };
-        let dataset = tree.project.open(&settings).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let dataset =
+            tree.project.open(&settings).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         let told = dataset.bad_images(&()).unwrap();
         let bad: BTreeSet<PathBuf> = told.iter().map(|bad| bad.file.clone()).collect();
         assert_eq!(bad, tree.bad, "seed {seed}: {told:?}");
-        assert_eq!(dataset.passed_over().total(), tree.passed, "seed {seed}: {:?}", dataset.passed_over());
-        // An image that cannot be decoded has a number and a class all the same; one without an end has none.
+        assert_eq!(
+            dataset.passed_over().total(),
+            tree.passed,
+            "seed {seed}: {:?}",
+            dataset.passed_over()
+        );
+        // An image that cannot be decoded has a number and a class all the same; one without an end
+        // has none.
         let fine = dataset
             .indices(Split::Train)
             .iter()
@@ -213,7 +233,9 @@ fn every_entry_is_an_image_is_bad_or_is_counted_as_passed_over() {
 fn no_damage_to_an_image_ends_the_program() {
     let project = Project::new();
     let mut rng = ChaCha8Rng::seed_from_u64(1);
-    for (number, whole) in [CMYK, PALETTE, GRAY16, BILEVEL, TURNED, MOVING[0], MOVING[1]].iter().enumerate() {
+    for (number, whole) in
+        [CMYK, PALETTE, GRAY16, BILEVEL, TURNED, MOVING[0], MOVING[1]].iter().enumerate()
+    {
         for copy in 0..60 {
             let mut damaged = whole.to_vec();
             for _ in 0..3 {
@@ -232,20 +254,29 @@ fn no_damage_to_an_image_ends_the_program() {
     assert!(told <= bad.len());
 }
 
-/// What the loader makes of an image that a camera took on its side, in colours of print, or of one that moves.
+/// What the loader makes of an image that a camera took on its side, in colours of print, or of one
+/// that moves.
 #[test]
 fn images_of_every_kind_are_upright_and_in_their_colours() {
     let project = Project::new();
-    let settings =
-        |root: &str| DatasetSettings { root: root.into(), image_size: 16, ..settings(Source::ImageFolder) };
-    for (name, content) in [("a.jpg", CMYK), ("b.png", PALETTE), ("c.gif", MOVING[0]), ("d.webp", MOVING[1])]
+    let settings = |root: &str| DatasetSettings {
+        root: root.into(),
+        image_size: 16,
+        ..settings(Source::ImageFolder)
+    };
+    for (name, content) in
+        [("a.jpg", CMYK), ("b.png", PALETTE), ("c.gif", MOVING[0]), ("d.webp", MOVING[1])]
     {
         project.put(&format!("set/{name}"), content);
     }
     let dataset = project.open(&settings("data/set")).unwrap();
     for index in 0..4 {
         let image = dataset.image(index).unwrap();
-        assert!(image[0] > 180 && image[1] < 60 && image[2] < 60, "image {index}: {:?}", &image[..3]);
+        assert!(
+            image[0] > 180 && image[1] < 60 && image[2] < 60,
+            "image {index}: {:?}",
+            &image[..3]
+        );
     }
     // Its first row is blue, and EXIF says that this is the right side.
     project.put("turned/1.jpg", TURNED);

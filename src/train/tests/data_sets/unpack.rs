@@ -19,10 +19,15 @@ fn paths_that_leave_the_folder_and_links_are_refused() {
     let file = |name: &str| TarGz::new().file("ok.txt", b"ok").file(name, b"evil").bytes();
     for name in ["../evil", "a/../../evil", "/evil", "./../evil"] {
         let message = refused(file(name), Limits::default());
-        assert!(message.contains(&format!("entry {name}, at byte 1024 of the unpacked data")), "{message}");
+        assert!(
+            message.contains(&format!("entry {name}, at byte 1024 of the unpacked data")),
+            "{message}"
+        );
         assert!(message.ends_with("its path leaves the folder, which is refused"), "{message}");
     }
-    for kind in [tar::EntryType::Symlink, tar::EntryType::Link, tar::EntryType::Char, tar::EntryType::Fifo] {
+    for kind in
+        [tar::EntryType::Symlink, tar::EntryType::Link, tar::EntryType::Char, tar::EntryType::Fifo]
+    {
         let message = refused(
             TarGz::new().link("in", kind, "../..").file("in/evil", b"evil").bytes(),
             Limits::default(),
@@ -57,8 +62,8 @@ fn what_is_too_large_twice_there_or_cut_is_refused() {
 #[test]
 fn a_good_archive_is_unpacked_once() {
     let project = Project::new();
-    let path =
-        project.put("a.tgz", &TarGz::new().file("top/deep/x.txt", b"x").file("top/y.txt", b"y").bytes());
+    let path = project
+        .put("a.tgz", &TarGz::new().file("top/deep/x.txt", b"x").file("top/y.txt", b"y").bytes());
     fs::create_dir(project.data("out.part")).unwrap(); // of a process that was killed
     let target = project.data("out");
     let md5 = unpack(&path, &target, Limits::default()).unwrap().unwrap();
@@ -78,13 +83,18 @@ fn long_names_are_read_in_both_forms_and_no_longer_than_names_are() {
     };
     let line = pax("path", &long);
     assert_eq!(line.len(), 200);
-    for (kind, text) in [(tar::EntryType::GNULongName, format!("{long}\0")), (tar::EntryType::XHeader, line)]
+    for (kind, text) in
+        [(tar::EntryType::GNULongName, format!("{long}\0")), (tar::EntryType::XHeader, line)]
     {
         let project = Project::new();
-        let archive = TarGz::new().about(kind, text.as_bytes()).file("short", b"x").file("top/y.txt", b"y");
+        let archive =
+            TarGz::new().about(kind, text.as_bytes()).file("short", b"x").file("top/y.txt", b"y");
         let path = project.put("a.tgz", &archive.bytes());
         unpack(&path, &project.data("out"), Limits::default()).unwrap();
-        assert_eq!(fs::read(project.data("out").join("d".repeat(180)).join("x.txt")).unwrap(), b"x");
+        assert_eq!(
+            fs::read(project.data("out").join("d".repeat(180)).join("x.txt")).unwrap(),
+            b"x"
+        );
         assert_eq!(fs::read(project.data("out/y.txt")).unwrap(), b"y");
     }
     let too_long = vec![b'a'; 64 << 20];
@@ -94,8 +104,12 @@ fn long_names_are_read_in_both_forms_and_no_longer_than_names_are() {
         tar::EntryType::XHeader,
         tar::EntryType::XGlobalHeader,
     ] {
-        let message = refused(TarGz::new().about(kind, &too_long).file("x", b"x").bytes(), Limits::default());
-        assert!(message.contains("a name or header of 67108864 bytes, which is refused"), "{message}");
+        let message =
+            refused(TarGz::new().about(kind, &too_long).file("x", b"x").bytes(), Limits::default());
+        assert!(
+            message.contains("a name or header of 67108864 bytes, which is refused"),
+            "{message}"
+        );
     }
     let size = TarGz::new().about(tar::EntryType::XHeader, b"13 size=9999\n").file("x", b"x");
     assert!(refused(size.bytes(), Limits::default()).contains("a size of its own"));

@@ -13,8 +13,11 @@ use crate::made::{Project, counted, picture, settings};
 fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     for (name, content) in files {
-        let method =
-            if name.ends_with("png") { CompressionMethod::Stored } else { CompressionMethod::Deflated };
+        let method = if name.ends_with("png") {
+            CompressionMethod::Stored
+        } else {
+            CompressionMethod::Deflated
+        };
         zip.start_file(*name, SimpleFileOptions::default().compression_method(method)).unwrap();
         zip.write_all(content).unwrap();
     }
@@ -37,8 +40,12 @@ fn classes(expected: &[(&str, usize)]) -> Vec<(String, usize)> {
 fn a_zip_file_is_the_same_data_set_as_its_folder() {
     let (a, b, c) = (png(1), png(2), png(3));
     let project = Project::new();
-    let mut files: Vec<(&str, &[u8])> =
-        vec![("cat/1.png", &a), ("cat/2.png", &b), ("dog/1.png", &c), ("dog/notes.txt", b"no image")];
+    let mut files: Vec<(&str, &[u8])> = vec![
+        ("cat/1.png", &a),
+        ("cat/2.png", &b),
+        ("dog/1.png", &c),
+        ("dog/notes.txt", b"no image"),
+    ];
     for (name, content) in &files {
         project.put(&format!("pets/{name}"), content);
     }
@@ -58,11 +65,13 @@ fn a_zip_file_is_the_same_data_set_as_its_folder() {
         .iter()
         .map(|(name, content)| (format!("my pets\\{}", name.replace('/', "\\")), *content))
         .collect();
-    let around: Vec<(&str, &[u8])> = around.iter().map(|(name, content)| (name.as_str(), *content)).collect();
+    let around: Vec<(&str, &[u8])> =
+        around.iter().map(|(name, content)| (name.as_str(), *content)).collect();
     fs::write(&path, zip(&around)).unwrap();
     assert_eq!(project.open(&at("data/pets.zip")).unwrap().digest(), folder.digest());
 
-    // Another content under the same name is another data set, and bad images are named by the zip file.
+    // Another content under the same name is another data set, and bad images are named by the zip
+    // file.
     fs::write(&path, zip(&[("cat/1.png", &a), ("dog/1.png", b"no image")])).unwrap();
     let other = project.open(&at("data/pets.zip")).unwrap();
     assert_eq!(counted(&other), classes(&[("cat", 1), ("dog", 1)]));
@@ -75,8 +84,11 @@ fn labels_are_those_of_dataset_json() {
     let (a, b, c) = (png(1), png(2), png(3));
     let open = |json: Option<&str>| {
         let project = Project::new();
-        let mut files: Vec<(&str, &[u8])> =
-            vec![("00000/img00000000.png", &a), ("00000/img00000001.png", &b), ("00001/img00001000.png", &c)];
+        let mut files: Vec<(&str, &[u8])> = vec![
+            ("00000/img00000000.png", &a),
+            ("00000/img00000001.png", &b),
+            ("00001/img00001000.png", &c),
+        ];
         files.extend(json.map(|json| ("dataset.json", json.as_bytes())));
         project.put("edm.zip", &zip(&files));
         for (name, content) in files {
@@ -107,7 +119,9 @@ fn labels_are_those_of_dataset_json() {
         let zipped = open(none).0.unwrap();
         assert_eq!(counted(&zipped), classes(&[("images", 3)]), "{none:?}");
     }
-    for wrong in [r#"{"labels": [["00000/img00000000.png", [0.5, 1]]]}"#, "[]", "{", r#"{"lables": null}"#] {
+    for wrong in
+        [r#"{"labels": [["00000/img00000000.png", [0.5, 1]]]}"#, "[]", "{", r#"{"lables": null}"#]
+    {
         let message = open(Some(wrong)).0.err().unwrap();
         assert!(message.contains("dataset.json: labels: expected {\"labels\": [["), "{message}");
     }
@@ -125,7 +139,8 @@ fn a_hostile_zip_file_is_refused_and_leaves_nothing() {
         assert!(message.contains("pets.zip") && message.contains(told), "{message}");
         assert_eq!(project.listing(), ["pets.zip"]);
         let left = fs::read_dir(project.path().join(".pipe/cache/unpacked")).unwrap();
-        let left: Vec<_> = left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let left: Vec<_> =
+            left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         assert!(left.iter().all(|name| name.ends_with(".lock")), "{left:?}");
         assert!(!project.path().parent().unwrap().join("evil.png").exists());
     };
@@ -146,7 +161,8 @@ fn a_hostile_zip_file_is_refused_and_leaves_nothing() {
 
 #[test]
 fn damage_anywhere_in_a_zip_file_never_ends_the_program() {
-    let whole = zip(&[("cat/1.png", &png(1)), ("dataset.json", br#"{"labels": [["cat/1.png", 3]]}"#)]);
+    let whole =
+        zip(&[("cat/1.png", &png(1)), ("dataset.json", br#"{"labels": [["cat/1.png", 3]]}"#)]);
     for at_byte in (0..whole.len()).step_by(4) {
         let project = Project::new();
         let mut damaged = whole.clone();

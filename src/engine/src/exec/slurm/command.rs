@@ -36,11 +36,14 @@ impl Cluster for Slurm {
         let mut found = match run("squeue", &call) {
             Ok(text) => queue::states(&text)?,
             // One id alone that it has forgotten is an error to it.
-            Err(SlurmError::Refused { message, .. }) if message.contains("Invalid job id") => BTreeMap::new(),
+            Err(SlurmError::Refused { message, .. }) if message.contains("Invalid job id") => {
+                BTreeMap::new()
+            }
             Err(error) => return Err(error),
         };
         found.retain(|id, _| jobs.contains(id));
-        let missing: BTreeSet<JobId> = jobs.iter().filter(|id| !found.contains_key(id)).copied().collect();
+        let missing: BTreeSet<JobId> =
+            jobs.iter().filter(|id| !found.contains_key(id)).copied().collect();
         if !missing.is_empty() {
             let ids = format!("--jobs={}", list(&missing));
             let call: Vec<&str> = queue::ACCOUNTED.into_iter().chain([ids.as_str()]).collect();
@@ -105,7 +108,8 @@ fn heard(program: &'static str, output: Output) -> Result<String, SlurmError> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let lines: Vec<&str> = said.lines().map(|line| line.trim()).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<&str> =
+        said.lines().map(|line| line.trim()).filter(|line| !line.is_empty()).collect();
     let message = match lines.is_empty() {
         true => output.status.to_string(),
         false => lines.join("; "),

@@ -1,5 +1,5 @@
-//! Follows jobs to their end: tells what they do, and what becomes of the stages. It may be stopped and begun again at any time:
-//! the jobs do not need it.
+//! Follows jobs to their end: tells what they do, and what becomes of the stages. It may be stopped
+//! and begun again at any time: the jobs do not need it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -38,12 +38,14 @@ pub struct Following<'a> {
     pub poll: Duration,
 }
 
-/// Follows until no job is left, or until this process is to end; the jobs outlive it unless it was ended with Ctrl-C.
+/// Follows until no job is left, or until this process is to end; the jobs outlive it unless it was
+/// ended with Ctrl-C.
 pub fn follow(following: &Following, submissions: Vec<Submission>) -> Result<Summary, SlurmError> {
     let execution = following.execution;
     let stages = submissions.iter().map(|s| (s.stage.id.clone(), s.job.submitted_at)).collect();
     let mut tail = Tail::new(execution.root, &execution.graph.pipeline.name, stages);
-    let fresh = |submission| Followed { submission, state: None, missed: 0, over: false, in_vain: false };
+    let fresh =
+        |submission| Followed { submission, state: None, missed: 0, over: false, in_vain: false };
     let mut all: Vec<Followed> = submissions.into_iter().map(fresh).collect();
     let mut summary = Summary::default();
     let (mut wait, mut next, mut cancelled, mut silent) = (SHORTEST, Instant::now(), false, false);
@@ -72,7 +74,9 @@ pub fn follow(following: &Following, submissions: Vec<Submission>) -> Result<Sum
                 Err(error) => {
                     if let (false, Some(first)) = (silent, all.iter().find(|f| !f.over)) {
                         let text = format!("{error}; asking again");
-                        execution.report.event(&first.submission.stage.id, &Event::Warning { text });
+                        execution
+                            .report
+                            .event(&first.submission.stage.id, &Event::Warning { text });
                     }
                     (silent, wait) = (true, following.poll);
                 }
@@ -83,7 +87,9 @@ pub fn follow(following: &Following, submissions: Vec<Submission>) -> Result<Sum
             return Ok(summary);
         }
         pass_on(execution, &mut tail);
-        std::thread::sleep(Duration::from_millis(100).min(next.saturating_duration_since(Instant::now())));
+        std::thread::sleep(
+            Duration::from_millis(100).min(next.saturating_duration_since(Instant::now())),
+        );
     }
 }
 
@@ -95,7 +101,9 @@ fn pass_on(execution: &Execution, tail: &mut Tail) {
     for (stage, event) in tail.read() {
         let event = match event {
             // Its job goes on with it, or says at its end that it does not.
-            Event::Failed { failure: Failure::Interrupted(_), message } => Event::Message { text: message },
+            Event::Failed { failure: Failure::Interrupted(_), message } => {
+                Event::Message { text: message }
+            }
             event => event,
         };
         execution.report.event(&stage, &event);
@@ -103,7 +111,11 @@ fn pass_on(execution: &Execution, tail: &mut Tail) {
 }
 
 /// Notes how the jobs stand, and tells what changed. Says whether anything did.
-fn take_in(following: &Following, all: &mut [Followed], states: &BTreeMap<JobId, JobState>) -> bool {
+fn take_in(
+    following: &Following,
+    all: &mut [Followed],
+    states: &BTreeMap<JobId, JobState>,
+) -> bool {
     let mut changed = false;
     for followed in all.iter_mut().filter(|f| !f.over) {
         let Submission { stage, job, .. } = &followed.submission;
@@ -137,8 +149,9 @@ fn conclude(
     let execution = following.execution;
     let pipeline = &execution.graph.pipeline.name;
     for place in 0..all.len() {
-        let Followed { submission: Submission { stage, job, after, .. }, state, missed, over, .. } =
-            &all[place];
+        let Followed {
+            submission: Submission { stage, job, after, .. }, state, missed, over, ..
+        } = &all[place];
         let ended = state.as_ref().filter(|state| *missed == 0 && !state.is_live());
         if *over || (ended.is_none() && *missed < MISSED) {
             continue;
@@ -196,6 +209,7 @@ fn is_done(execution: &Execution, stage: &StageId) -> bool {
     let wanted = crate::graph::Wanted { until: vec![stage.to_string()], ..Default::default() };
     let Ok(selection) = execution.graph.select(&wanted) else { return false };
     let found: Result<_, (StageId, StageError)> = observe(execution, &selection.stages);
-    let state = found.ok().and_then(|mut all| all.remove(stage)).map(|found| found.observation.state);
+    let state =
+        found.ok().and_then(|mut all| all.remove(stage)).map(|found| found.observation.state);
     matches!(state, Some(State::Done { .. }))
 }

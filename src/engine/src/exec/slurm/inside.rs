@@ -33,8 +33,8 @@ pub enum AfterStop {
     Fail(&'static str),
 }
 
-/// Decides that. `stage`: its stage when the job began with it and when it had stopped; `None` if it never began.
-/// `signal_before`: how long before the end of its walltime it is told.
+/// Decides that. `stage`: its stage when the job began with it and when it had stopped; `None` if
+/// it never began. `signal_before`: how long before the end of its walltime it is told.
 pub fn after_stop(
     details: &JobDetails,
     stage: Option<(&State, &State)>,
@@ -49,8 +49,8 @@ pub fn after_stop(
         let left = (end - now).to_std().unwrap_or_default();
         left <= signal_before.saturating_add(EARLY)
     });
-    let nothing_kept =
-        stage.is_some_and(|(before, after)| before == after || !matches!(after, State::Partial { .. }));
+    let nothing_kept = stage
+        .is_some_and(|(before, after)| before == after || !matches!(after, State::Partial { .. }));
     match (told || over) && !details.preempted && nothing_kept {
         true => AfterStop::Fail(
             "its walltime is over and nothing was kept that another one could go on with; give it more `time`",
@@ -84,7 +84,8 @@ mod tests {
         let (before, after) = (State::absent("no run"), partial("step 3"));
         assert_eq!(decide(&running(120), Some((&before, &after))), AfterStop::Requeue);
         assert_eq!(decide(&running(120), Some((&after, &partial("step 9")))), AfterStop::Requeue);
-        let over = JobDetails { state: "COMPLETING".into(), reason: "TimeLimit".into(), ..running(0) };
+        let over =
+            JobDetails { state: "COMPLETING".into(), reason: "TimeLimit".into(), ..running(0) };
         assert_eq!(decide(&over, Some((&before, &after))), AfterStop::Requeue);
     }
 
@@ -94,7 +95,8 @@ mod tests {
         assert!(matches!(decide(&running(170), Some((&command, &command))), AfterStop::Fail(_)));
         let stuck = partial("step 3");
         assert!(matches!(decide(&running(120), Some((&stuck, &stuck))), AfterStop::Fail(_)));
-        let over = JobDetails { state: "COMPLETING".into(), reason: "TimeLimit".into(), ..running(0) };
+        let over =
+            JobDetails { state: "COMPLETING".into(), reason: "TimeLimit".into(), ..running(0) };
         assert!(matches!(decide(&over, Some((&stuck, &stuck))), AfterStop::Fail(_)));
         // It was not the walltime: another job needs the node, or an administrator does.
         assert_eq!(decide(&running(4000), Some((&command, &command))), AfterStop::Requeue);

@@ -1,8 +1,9 @@
-//! Stages as jobs of Slurm. Each stage that the plan would run becomes one job, which runs this same program on a node for that
-//! stage alone; what is up to date is known there from the same records and content digests.
+//! Stages as jobs of Slurm. Each stage that the plan would run becomes one job, which runs this
+//! same program on a node for that stage alone; what is up to date is known there from the same
+//! records and content digests.
 //!
-//! Slurm itself is reached only through [`Cluster`]. What is kept about jobs is in `store::Jobs`, and whether a stage was done is
-//! said by its record, not by Slurm.
+//! Slurm itself is reached only through [`Cluster`]. What is kept about jobs is in `store::Jobs`,
+//! and whether a stage was done is said by its record, not by Slurm.
 
 mod command;
 mod follow;

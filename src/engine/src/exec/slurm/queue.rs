@@ -33,14 +33,16 @@ const OVER: [&str; 10] = [
 ];
 
 impl JobState {
-    /// Whether it has not ended. A word that is not known is one of a living job: there is no harm in looking again.
+    /// Whether it has not ended. A word that is not known is one of a living job: there is no harm
+    /// in looking again.
     pub fn is_live(&self) -> bool {
         !OVER.contains(&self.word.as_str())
     }
 
     /// Whether it has yet to begin, or to begin again.
     pub fn waits(&self) -> bool {
-        ["PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"].contains(&self.word.as_str())
+        ["PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"]
+            .contains(&self.word.as_str())
     }
 
     pub fn succeeded(&self) -> bool {
@@ -87,7 +89,8 @@ pub(super) fn accounted(text: &str) -> Result<BTreeMap<JobId, JobState>, SlurmEr
         let (id, state) = line.split_once('|')?;
         // `CANCELLED by 1000`
         let (word, reason) = state.split_once(' ').unwrap_or((state, ""));
-        let state = JobState { word: word.to_owned(), reason: reason.to_owned(), node: String::new() };
+        let state =
+            JobState { word: word.to_owned(), reason: reason.to_owned(), node: String::new() };
         Some((id.parse().ok()?, state))
     };
     read_lines("sacct", text, line)
@@ -111,7 +114,9 @@ fn read_lines<T>(
     line: impl Fn(&str) -> Option<(JobId, T)>,
 ) -> Result<BTreeMap<JobId, T>, SlurmError> {
     let lines = text.lines().filter(|text| !text.trim().is_empty());
-    let read = |text: &str| line(text).ok_or_else(|| SlurmError::Answer { program, said: text.to_owned() });
+    let read = |text: &str| {
+        line(text).ok_or_else(|| SlurmError::Answer { program, said: text.to_owned() })
+    };
     lines.map(read).collect()
 }
 
@@ -130,7 +135,8 @@ pub struct JobDetails {
 /// `scontrol show job --oneliner ID`.
 pub(super) fn details(text: &str) -> Result<JobDetails, SlurmError> {
     let value = |key: &str| {
-        let word = text.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))?;
+        let word =
+            text.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))?;
         (!["None", "Unknown", "N/A", "(null)"].contains(&word)).then_some(word)
     };
     let refused = || SlurmError::Answer { program: "scontrol", said: text.trim().to_owned() };
@@ -146,7 +152,8 @@ pub(super) fn details(text: &str) -> Result<JobDetails, SlurmError> {
     })
 }
 
-/// What `sbatch --parsable` prints: the id, and the cluster's name behind it where there are several.
+/// What `sbatch --parsable` prints: the id, and the cluster's name behind it where there are
+/// several.
 pub(super) fn submitted(text: &str) -> Result<JobId, SlurmError> {
     let refused = || SlurmError::Answer { program: "sbatch", said: text.trim().to_owned() };
     let last = text.lines().map(str::trim).rfind(|line| !line.is_empty()).ok_or_else(refused)?;
@@ -164,7 +171,8 @@ mod tests {
     #[test]
     fn squeue_is_read() {
         let found =
-            states("7|PENDING||Dependency\n12|RUNNING|node1|None\n13|COMPLETED|node1|None\n").unwrap();
+            states("7|PENDING||Dependency\n12|RUNNING|node1|None\n13|COMPLETED|node1|None\n")
+                .unwrap();
         let shown: Vec<String> = found.iter().map(|(id, state)| format!("{id} {state}")).collect();
         assert_eq!(shown, ["7 PENDING (Dependency)", "12 RUNNING (node1)", "13 COMPLETED (node1)"]);
         assert!(found[&id(7)].waits() && found[&id(7)].is_live());
@@ -180,7 +188,10 @@ mod tests {
     fn sacct_is_read() {
         let found = accounted("12|COMPLETED\n13|CANCELLED by 1000\n14|OUT_OF_MEMORY\n").unwrap();
         assert!(found[&id(12)].succeeded());
-        assert_eq!((found[&id(13)].word.as_str(), found[&id(13)].reason.as_str()), ("CANCELLED", "by 1000"));
+        assert_eq!(
+            (found[&id(13)].word.as_str(), found[&id(13)].reason.as_str()),
+            ("CANCELLED", "by 1000")
+        );
         assert!(!found[&id(14)].is_live());
         assert!(accounted("12|").unwrap()[&id(12)].is_live(), "not known, so looked at again");
     }
@@ -191,8 +202,12 @@ mod tests {
                     EndTime=2026-11-25T07:51:58 PreemptEligibleTime=2026-11-25T07:50:58 PreemptTime=None Comment=pipe:1";
         let found = details(text).unwrap();
         assert_eq!((found.state.as_str(), found.preempted), ("RUNNING", false));
-        assert_eq!(found.ends_at.unwrap().with_timezone(&Local).format("%T").to_string(), "07:51:58");
-        let taken = details("JobState=RUNNING EndTime=Unknown PreemptTime=2026-11-25T07:51:00").unwrap();
+        assert_eq!(
+            found.ends_at.unwrap().with_timezone(&Local).format("%T").to_string(),
+            "07:51:58"
+        );
+        let taken =
+            details("JobState=RUNNING EndTime=Unknown PreemptTime=2026-11-25T07:51:00").unwrap();
         assert!(taken.preempted && taken.ends_at.is_none());
         assert!(details("slurm_load_jobs error: Invalid job id specified").is_err());
     }

@@ -32,9 +32,10 @@ impl Invocation {
     ) -> Result<Vec<String>, SlurmError> {
         let text = |path: &Path| match path.to_str() {
             Some(text) => Ok(text.to_owned()),
-            None => {
-                Err(SlurmError::Asked(format!("the path {} cannot be written into a script", path.display())))
-            }
+            None => Err(SlurmError::Asked(format!(
+                "the path {} cannot be written into a script",
+                path.display()
+            ))),
         };
         let mut words = vec![text(&self.program)?, "run".into()];
         // The file may begin with a dash.
@@ -47,7 +48,11 @@ impl Invocation {
 }
 
 /// The script of a job. It becomes this program, so that Slurm's signals reach it.
-pub(super) fn script(pipeline: &str, stage: &StageId, words: &[String]) -> Result<String, SlurmError> {
+pub(super) fn script(
+    pipeline: &str,
+    stage: &StageId,
+    words: &[String],
+) -> Result<String, SlurmError> {
     if let Some(word) = words.iter().find(|word| word.contains('\0')) {
         return Err(SlurmError::Asked(format!("{word:?} cannot be written into a script")));
     }
@@ -72,20 +77,26 @@ fn quoted(word: &str) -> String {
 
 /// A name in letters that a comment or a list of jobs can hold.
 fn plain(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-=@+,".contains(c) { c } else { '_' }).collect()
+    name.chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "._-=@+,".contains(c) { c } else { '_' })
+        .collect()
 }
 
-/// Marks the jobs of one stage of one project, so that they are found again even if their id was never written down.
+/// Marks the jobs of one stage of one project, so that they are found again even if their id was
+/// never written down.
 pub(super) fn comment(root: &Path, pipeline: &str, stage: &StageId) -> String {
     let mut hash = Sha256::new();
-    for part in [root.as_os_str().as_encoded_bytes(), pipeline.as_bytes(), stage.as_str().as_bytes()] {
+    for part in
+        [root.as_os_str().as_encoded_bytes(), pipeline.as_bytes(), stage.as_str().as_bytes()]
+    {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
     format!("pipe:{}", &hex(&hash.finalize())[..24])
 }
 
-/// All that a job is, as arguments of `sbatch`. `log`: relative to the project, with `%j` for the job's id.
+/// All that a job is, as arguments of `sbatch`. `log`: relative to the project, with `%j` for the
+/// job's id.
 pub(super) fn arguments(
     root: &Path,
     pipeline: &str,
@@ -97,8 +108,8 @@ pub(super) fn arguments(
         let text = format!("the project's path {} cannot be handed to Slurm", root.display());
         return Err(SlurmError::Asked(text));
     };
-    // Slurm puts the project's path before the log's, and then reads both: `%` stands for something else there, and a
-    // backslash switches that off for the job's number too.
+    // Slurm puts the project's path before the log's, and then reads both: `%` stands for something
+    // else there, and a backslash switches that off for the job's number too.
     if folder.contains('\\') {
         let text = format!(
             "the project's path {folder} has a backslash, which Slurm does not take in the name of a log; move the project"
@@ -135,16 +146,28 @@ mod tests {
 
     #[test]
     fn a_shell_reads_back_what_was_written() {
-        let hostile =
-            ["plain", "two words", "it's", "$(touch x)", "`id`", "a\nb", "\\", "", "--", "*", "é\"!"];
+        let hostile = [
+            "plain",
+            "two words",
+            "it's",
+            "$(touch x)",
+            "`id`",
+            "a\nb",
+            "\\",
+            "",
+            "--",
+            "*",
+            "é\"!",
+        ];
         let words: Vec<String> =
             ["printf", "%s\\0"].iter().chain(&hostile).map(|word| (*word).to_owned()).collect();
         let stage = StageId::new("base").unwrap().member("x=1");
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(folder.path().join(".pipe/slurm")).unwrap();
         let text = script("a pipeline\n$(touch y)", &stage, &words).unwrap();
-        let run =
-            |folder: &Path| std::process::Command::new("sh").args(["-c", &text]).current_dir(folder).output();
+        let run = |folder: &Path| {
+            std::process::Command::new("sh").args(["-c", &text]).current_dir(folder).output()
+        };
         let output = run(folder.path()).unwrap();
         let heard = String::from_utf8(output.stdout).unwrap();
         assert_eq!(heard.split('\0').take(hostile.len()).collect::<Vec<_>>(), hostile);
@@ -154,7 +177,9 @@ mod tests {
         let elsewhere = tempfile::tempdir().unwrap();
         let output = run(elsewhere.path()).unwrap();
         assert_eq!(output.status.code(), Some(2));
-        assert!(String::from_utf8_lossy(&output.stderr).contains("a file system that the nodes share"));
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains("a file system that the nodes share")
+        );
     }
 
     #[test]
@@ -168,7 +193,9 @@ mod tests {
         let output = |root: &str| {
             let all = arguments(Path::new(root), "p", &loaded.stages[0], ".pipe/a-%j.log", &[])?;
             Ok::<_, SlurmError>(
-                all.into_iter().find_map(|a| a.strip_prefix("--output=").map(str::to_owned)).unwrap(),
+                all.into_iter()
+                    .find_map(|a| a.strip_prefix("--output=").map(str::to_owned))
+                    .unwrap(),
             )
         };
         assert_eq!(output("/home/me").unwrap(), ".pipe/a-%j.log");
@@ -184,9 +211,12 @@ mod tests {
         let one = of("/a", "p", "base");
         assert!(one.starts_with("pipe:") && one.len() == 29, "{one}");
         assert_eq!(one, of("/a", "p", "base"));
-        for other in
-            [of("/b", "p", "base"), of("/a", "q", "base"), of("/a", "p", "best"), of("/a", "pb", "ase")]
-        {
+        for other in [
+            of("/b", "p", "base"),
+            of("/a", "q", "base"),
+            of("/a", "p", "best"),
+            of("/a", "pb", "ase"),
+        ] {
             assert_ne!(one, other);
         }
     }

@@ -34,10 +34,15 @@ struct Wanted<'a> {
     after: Vec<StageId>,
 }
 
-/// The stages that the plan would run, in its order. What is up to date gets no job, and hands on what it waits for itself.
+/// The stages that the plan would run, in its order. What is up to date gets no job, and hands on
+/// what it waits for itself.
 fn wanted<'a>(graph: &'a Graph, plan: &Plan) -> Vec<Wanted<'a>> {
-    let runs: HashSet<&StageId> =
-        plan.steps.iter().filter(|step| step.action != Action::Skip).map(|step| &step.stage).collect();
+    let runs: HashSet<&StageId> = plan
+        .steps
+        .iter()
+        .filter(|step| step.action != Action::Skip)
+        .map(|step| &step.stage)
+        .collect();
     let mut after: HashMap<&StageId, Vec<StageId>> = HashMap::new();
     let mut all = Vec::new();
     for stage in graph.stages() {
@@ -67,7 +72,8 @@ enum Choice {
     Replace,
 }
 
-/// `live`: whether its job waits, if it has one that has not ended. `renewed`: something before it got a new job.
+/// `live`: whether its job waits, if it has one that has not ended. `renewed`: something before it
+/// got a new job.
 fn choose(live: Option<bool>, renewed: bool) -> Choice {
     match live {
         None => Choice::Submit,
@@ -76,8 +82,8 @@ fn choose(live: Option<bool>, renewed: bool) -> Choice {
     }
 }
 
-/// Submits a job for each stage of the plan that is to run and has none yet. All or nothing: when one is refused, those that
-/// were submitted before it are cancelled.
+/// Submits a job for each stage of the plan that is to run and has none yet. All or nothing: when
+/// one is refused, those that were submitted before it are cancelled.
 pub fn submit<'a>(
     cluster: &dyn Cluster,
     execution: &'a Execution,
@@ -153,7 +159,8 @@ fn agree(
     Ok(())
 }
 
-/// Stages that keep nothing and were made ready already for all that need them: the jobs of those live.
+/// Stages that keep nothing and were made ready already for all that need them: the jobs of those
+/// live.
 fn unneeded(
     observed: &HashMap<StageId, Observed>,
     wanted: &[Wanted],
@@ -169,15 +176,18 @@ fn unneeded(
     ids.filter(|id| !live.contains_key(*id) && transient(id) && all_live(id)).cloned().collect()
 }
 
-/// Lets nobody else submit jobs of the pipeline. Somebody who only notes how one ended is waited for.
+/// Lets nobody else submit jobs of the pipeline. Somebody who only notes how one ended is waited
+/// for.
 fn lock(execution: &Execution) -> Result<Lock, SlurmError> {
     let until = Instant::now() + LOCK_WAIT;
     loop {
         match Jobs::lock(execution.root, &execution.graph.pipeline.name)? {
             Ok(lock) => return Ok(lock),
             Err(holder) if Instant::now() >= until => {
-                let text =
-                    format!("jobs of this pipeline are being submitted by {}; wait for that", holder.0);
+                let text = format!(
+                    "jobs of this pipeline are being submitted by {}; wait for that",
+                    holder.0
+                );
                 return Err(SlurmError::Asked(text));
             }
             Err(_) => std::thread::sleep(Duration::from_millis(50)),
@@ -242,7 +252,8 @@ fn submit_one(
     let submitted_at = Utc::now();
     let forced = execution.forced.contains(&stage.id);
     let words = call.words(&stage.id, &planned(execution, stage), forced)?;
-    let ids: Vec<JobId> = before.iter().filter(|s| after.contains(&s.stage.id)).map(|s| s.job.id).collect();
+    let ids: Vec<JobId> =
+        before.iter().filter(|s| after.contains(&s.stage.id)).map(|s| s.job.id).collect();
     let arguments = arguments(root, pipeline, stage, &Jobs::log(pipeline, &stage.id, None), &ids)?;
     let id = cluster.submit(&arguments, &script(pipeline, &stage.id, &words)?)?;
     let log = Jobs::log(pipeline, &stage.id, Some(id));

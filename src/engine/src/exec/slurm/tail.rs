@@ -1,4 +1,5 @@
-//! Files that grow while they are read: `.pipe/events.jsonl`, where the jobs tell what they do, and the end of a log.
+//! Files that grow while they are read: `.pipe/events.jsonl`, where the jobs tell what they do, and
+//! the end of a log.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -107,7 +108,8 @@ mod tests {
         let mut file = File::create(&tail.path).unwrap();
         let mut write = |piece: &str| file.write_all(piece.as_bytes()).unwrap();
         let metrics = BTreeMap::from([("train_loss".to_owned(), 0.5)]);
-        let epoch = Event::Epoch { epoch: 1, epochs: 2, metrics, seconds: 1.0, images_per_second: 2.0 };
+        let epoch =
+            Event::Epoch { epoch: 1, epochs: 2, metrics, seconds: 1.0, images_per_second: 2.0 };
         write(&line("p", "base", &epoch));
         write(&line("q", "base", &text("another pipeline")));
         write(&line("p", "best", &text("another stage")));
@@ -119,7 +121,8 @@ mod tests {
         assert!(tail.read().is_empty());
         write(&next[middle..]);
         assert_eq!(tail.read(), [(stage("base"), text("é"))]);
-        let mut later = Tail::new(folder.path(), "p", BTreeMap::from([(stage("base"), Utc::now())]));
+        let mut later =
+            Tail::new(folder.path(), "p", BTreeMap::from([(stage("base"), Utc::now())]));
         assert!(later.read().is_empty(), "before it was submitted");
     }
 

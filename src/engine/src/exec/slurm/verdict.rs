@@ -1,4 +1,5 @@
-//! How a stage ended whose job is over: what Slurm says and what the stage's record says, put together. Pure.
+//! How a stage ended whose job is over: what Slurm says and what the stage's record says, put
+//! together. Pure.
 
 use chrono::{DateTime, Utc};
 
@@ -37,14 +38,16 @@ pub(super) fn judge(evidence: &Evidence) -> Verdict {
     let Evidence { job, state, record, submitted_at, done, cancelled, in_vain } = *evidence;
     let begun = record.filter(|record| record.job == Some(job));
     // What keeps nothing is made ready again by the jobs that need it.
-    let again =
-        record.filter(|record| record.started_at >= submitted_at && record.status == Status::Completed);
+    let again = record
+        .filter(|record| record.started_at >= submitted_at && record.status == Status::Completed);
     let message = |record: &Record| record.message.clone().unwrap_or_default();
     let failed = |failure, text: String| Verdict::Failed(StageError::new(failure, text));
     let word = state.map(|state| state.word.as_str());
     match (word, begun.map(|record| (record, record.status))) {
         // The record is true: it is written when all else is.
-        (Some("COMPLETED") | None, Some((record, Status::Completed))) => Verdict::Finished(message(record)),
+        (Some("COMPLETED") | None, Some((record, Status::Completed))) => {
+            Verdict::Finished(message(record))
+        }
         (Some("COMPLETED"), _) => {
             again.map_or(Verdict::UpToDate, |record| Verdict::Finished(message(record)))
         }
@@ -61,11 +64,14 @@ pub(super) fn judge(evidence: &Evidence) -> Verdict {
         (_, Some((record, Status::Interrupted))) => {
             failed(Failure::Timeout, format!("{}, and job {job} was not requeued", message(record)))
         }
-        (Some(word), _) => failed(Failure::Command, format!("job {job} ended with {word}{}", why(state))),
-        (None, Some(_)) => failed(Failure::Command, format!("job {job} ended without a word")),
-        (None, None) => {
-            failed(Failure::Command, format!("Slurm has forgotten job {job}, and it left no record"))
+        (Some(word), _) => {
+            failed(Failure::Command, format!("job {job} ended with {word}{}", why(state)))
         }
+        (None, Some(_)) => failed(Failure::Command, format!("job {job} ended without a word")),
+        (None, None) => failed(
+            Failure::Command,
+            format!("Slurm has forgotten job {job}, and it left no record"),
+        ),
     }
 }
 

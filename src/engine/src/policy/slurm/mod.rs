@@ -1,5 +1,5 @@
-//! What a stage asks of Slurm when its job is submitted. Pure: settings in, arguments of `sbatch` out. Nothing of it is
-//! part of a stage's identity.
+//! What a stage asks of Slurm when its job is submitted. Pure: settings in, arguments of `sbatch`
+//! out. Nothing of it is part of a stage's identity.
 
 mod values;
 
@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::Span;
 pub use values::{Extra, Walltime, Word};
 
-/// What a stage's job gets. A key that is unset has the value under `executor:`, and Slurm's own without one.
+/// What a stage's job gets. A key that is unset has the value under `executor:`, and Slurm's own
+/// without one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Slurm {
@@ -24,8 +25,8 @@ pub struct Slurm {
     /// The quality of service.
     #[schemars(extend("x-class" = "runtime"))]
     pub qos: Option<Word>,
-    /// GPUs, such as `1` or `a100:1`. Unset, a stage with `resources: {gpu: 1}` asks for one, and one with
-    /// `devices: [0, 1]` for two.
+    /// GPUs, such as `1` or `a100:1`. Unset, a stage with `resources: {gpu: 1}` asks for one, and
+    /// one with `devices: [0, 1]` for two.
     #[schemars(extend("x-class" = "runtime"))]
     pub gpus: Option<Word>,
     /// Processor cores.
@@ -34,11 +35,12 @@ pub struct Slurm {
     /// Memory, such as `16G`; a bare number is in megabytes.
     #[schemars(extend("x-class" = "runtime"), example = &"16G")]
     pub mem: Option<Word>,
-    /// The walltime: `8h`, Slurm's `1-12:00:00`, or a number of minutes. A training that needs longer is requeued.
+    /// The walltime: `8h`, Slurm's `1-12:00:00`, or a number of minutes. A training that needs
+    /// longer is requeued.
     #[schemars(extend("x-class" = "runtime"), example = &"8h")]
     pub time: Option<Walltime>,
-    /// How long before the end of the walltime the job is told to save and stop; 2 minutes if unset. Slurm may do so a minute
-    /// early.
+    /// How long before the end of the walltime the job is told to save and stop; 2 minutes if
+    /// unset. Slurm may do so a minute early.
     #[schemars(extend("x-class" = "runtime"), example = &"2m")]
     pub signal_before: Option<Span>,
     /// Further arguments of `sbatch`, such as `--constraint=a100`.
@@ -76,13 +78,21 @@ impl Slurm {
     pub fn wrong(&self) -> Option<(&'static str, String)> {
         let before = self.signal_before();
         if before > MOST_BEFORE || before.is_zero() {
-            return Some(("signal_before", "expected a second or more, and at most 18 hours".into()));
+            return Some((
+                "signal_before",
+                "expected a second or more, and at most 18 hours".into(),
+            ));
         }
         let Walltime(time) = self.time?;
         let (time, before) = (Span(time), Span(before));
         (time.0 <= before.0).then(|| {
             let key = if self.signal_before.is_some() { "signal_before" } else { "time" };
-            (key, format!("a walltime of {time} ends before the job could be told {before} ahead of that"))
+            (
+                key,
+                format!(
+                    "a walltime of {time} ends before the job could be told {before} ahead of that"
+                ),
+            )
         })
     }
 
@@ -136,7 +146,10 @@ mod tests {
             ]
         );
         assert_eq!(Slurm::default().arguments(0), ["--signal=B:TERM@120"]);
-        assert_eq!(slurm("{mem: 4000}").arguments(1), ["--signal=B:TERM@120", "--gpus=1", "--mem=4000"]);
+        assert_eq!(
+            slurm("{mem: 4000}").arguments(1),
+            ["--signal=B:TERM@120", "--gpus=1", "--mem=4000"]
+        );
         assert_eq!(slurm("{cpus: 2}").arguments(2)[1], "--gpus=2");
         assert_eq!(
             slurm("{gpus: 0}").arguments(1),

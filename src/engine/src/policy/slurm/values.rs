@@ -56,7 +56,8 @@ impl Walltime {
             Some((days, clock)) => (Some(days.parse::<u64>().ok()?), clock),
             None => (None, text),
         };
-        let parts: Vec<u64> = clock.split(':').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+        let parts: Vec<u64> =
+            clock.split(':').map(|part| part.parse().ok()).collect::<Option<_>>()?;
         let (hours, minutes, seconds) = match (days.is_some(), parts.as_slice()) {
             (true, &[h]) => (h, 0, 0),
             (true, &[h, m]) => (h, m, 0),
@@ -162,8 +163,7 @@ impl Extra {
 
 impl<'de> Deserialize<'de> for Extra {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let expected =
-            "an argument such as `--constraint=a100` that is not one of those that pipe gives itself";
+        let expected = "an argument such as `--constraint=a100` that is not one of those that pipe gives itself";
         read(deserializer, expected, |given| match given {
             Given::Text(text) => Self::new(text),
             Given::Number(_) => None,
@@ -203,7 +203,8 @@ fn read<'de, T, D: Deserializer<'de>>(
         }
 
         fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
-            self.1(Given::Text(text)).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+            self.1(Given::Text(text))
+                .ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
         }
 
         fn visit_u64<E: de::Error>(self, number: u64) -> Result<T, E> {
@@ -241,7 +242,8 @@ mod tests {
             let time: Walltime = serde_yaml::from_str(written).unwrap();
             assert_eq!(time.to_string(), shown, "{written}");
         }
-        for wrong in ["soon", "0", "-5", "0s", "'1:2:3:4'", "'::'", "'1-'", "99999999999999999999"] {
+        for wrong in ["soon", "0", "-5", "0s", "'1:2:3:4'", "'::'", "'1-'", "99999999999999999999"]
+        {
             assert!(serde_yaml::from_str::<Walltime>(wrong).is_err(), "{wrong}");
         }
     }

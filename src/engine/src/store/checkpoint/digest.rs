@@ -1,4 +1,5 @@
-//! Digests: of a checkpoint's content, which stands in its header, and of whole files, as records hold them.
+//! Digests: of a checkpoint's content, which stands in its header, and of whole files, as records
+//! hold them.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,23 +20,28 @@ pub(super) const SHA256: &str = "sha256:";
 pub(super) const BLAKE3: &str = "blake3:";
 /// Begins the digest of a checkpoint file.
 const HEAD: &str = "blake3-head:";
-/// Key of the header: the digest of each tensor, in the order of their data, so that one can be checked without the others.
+/// Key of the header: the digest of each tensor, in the order of their data, so that one can be
+/// checked without the others.
 pub(super) const TENSOR_DIGESTS: &str = "tensor_digests";
 /// Hexadecimal digits of one of them.
 const DIGITS: usize = 2 * blake3::OUT_LEN;
 /// So much is read at a time.
 const CHUNK: u64 = 1 << 20;
 
-/// What identifies a whole file. Of a checkpoint it is `blake3-head:…`, BLAKE3 over all that stands before the data: the digest of the
-/// content is there, and is compared first. Of any other file, and of a damaged checkpoint, it is `sha256:…`, as `sha256sum` gives it.
+/// What identifies a whole file. Of a checkpoint it is `blake3-head:…`, BLAKE3 over all that stands
+/// before the data: the digest of the content is there, and is compared first. Of any other file,
+/// and of a damaged checkpoint, it is `sha256:…`, as `sha256sum` gives it.
 pub fn file_digest(path: &Path) -> io::Result<String> {
-    match Checkpoint::open(path).and_then(|file| file.verify().map(|()| file.head_digest().to_owned())) {
+    match Checkpoint::open(path)
+        .and_then(|file| file.verify().map(|()| file.head_digest().to_owned()))
+    {
         Ok(digest) => Ok(digest),
         Err(_) => sha256_of_file(path),
     }
 }
 
-/// The same, for comparing with `known`: records that older programs made have `sha256:…` of checkpoints, too.
+/// The same, for comparing with `known`: records that older programs made have `sha256:…` of
+/// checkpoints, too.
 pub fn file_digest_like(path: &Path, known: &str) -> io::Result<String> {
     match known.starts_with(SHA256) {
         true => sha256_of_file(path),
@@ -58,7 +64,8 @@ pub(super) fn head_digest(head: &[u8]) -> String {
     format!("{HEAD}{}", blake3::hash(head).to_hex())
 }
 
-/// The digest of a content in format 2: over its text and the digest of each tensor, in the order of their data.
+/// The digest of a content in format 2: over its text and the digest of each tensor, in the order
+/// of their data.
 pub(super) fn content_digest(text: &str, tensors: &[blake3::Hash]) -> String {
     let mut whole = blake3::Hasher::new();
     whole.update(text.as_bytes());
@@ -79,10 +86,15 @@ pub(super) fn listed_digests(text: &str) -> Option<Vec<blake3::Hash>> {
     pieces.map(|piece| blake3::Hash::from_hex(piece).ok()).collect()
 }
 
-/// What a content's digest begins with: the metadata (without the digest itself) and the tensor table.
-pub(super) fn content_text(metadata: &BTreeMap<String, String>, table: &Map<String, Value>) -> String {
+/// What a content's digest begins with: the metadata (without the digest itself) and the tensor
+/// table.
+pub(super) fn content_text(
+    metadata: &BTreeMap<String, String>,
+    table: &Map<String, Value>,
+) -> String {
     let metadata = metadata.iter().filter(|(key, _)| *key != "digest");
-    let metadata = metadata.map(|(key, value)| format!("{}:{key}={}:{value}\n", key.len(), value.len()));
+    let metadata =
+        metadata.map(|(key, value)| format!("{}:{key}={}:{value}\n", key.len(), value.len()));
     let table = table.iter().filter(|(name, _)| *name != "__metadata__");
     let table = table.map(|(name, entry)| format!("{}:{name}={entry}\n", name.len()));
     metadata.chain(table).collect()
@@ -100,7 +112,8 @@ fn hash_all(mut from: impl Read + Send, hash: &mut Sha256) -> io::Result<()> {
     read_ahead(chunks, |chunk| hash.update(&chunk))
 }
 
-/// Gives each of some pieces to `each`, up to the first error, while another thread reads those that follow.
+/// Gives each of some pieces to `each`, up to the first error, while another thread reads those
+/// that follow.
 fn read_ahead<T: Send>(
     pieces: impl Iterator<Item = io::Result<T>> + Send,
     mut each: impl FnMut(T),

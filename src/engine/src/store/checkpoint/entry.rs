@@ -22,12 +22,12 @@ impl Entry {
     }
 
     pub(super) fn parse(name: &str, value: &Value) -> Result<Self, String> {
-        let dtype: Dtype =
-            serde_json::from_value(value["dtype"].clone()).map_err(|_| "unknown dtype".to_owned())?;
+        let dtype: Dtype = serde_json::from_value(value["dtype"].clone())
+            .map_err(|_| "unknown dtype".to_owned())?;
         let shape: Vec<usize> =
             serde_json::from_value(value["shape"].clone()).map_err(|_| "bad shape".to_owned())?;
-        let [start, end]: [u64; 2] =
-            serde_json::from_value(value["data_offsets"].clone()).map_err(|_| "bad offsets".to_owned())?;
+        let [start, end]: [u64; 2] = serde_json::from_value(value["data_offsets"].clone())
+            .map_err(|_| "bad offsets".to_owned())?;
         let bytes = end.checked_sub(start).ok_or("offsets run backwards")?;
         let expected = shape.iter().try_fold(dtype.size() as u64, |n, d| n.checked_mul(*d as u64));
         if expected != Some(bytes) {

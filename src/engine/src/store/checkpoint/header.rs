@@ -51,10 +51,13 @@ impl Header {
         map
     }
 
-    pub(super) fn from_metadata(mut map: BTreeMap<String, String>) -> Result<Self, (Fault, String)> {
+    pub(super) fn from_metadata(
+        mut map: BTreeMap<String, String>,
+    ) -> Result<Self, (Fault, String)> {
         let foreign = |message: String| (Fault::Foreign, message);
-        let mut take =
-            |key: &str| map.remove(key).ok_or_else(|| foreign(format!("the header has no `{key}`")));
+        let mut take = |key: &str| {
+            map.remove(key).ok_or_else(|| foreign(format!("the header has no `{key}`")))
+        };
         if take("format").ok().as_deref() != Some(FORMAT) {
             return Err(foreign("a safetensors file, but not a checkpoint of pipe".into()));
         }
@@ -67,8 +70,9 @@ impl Header {
         };
         let version = number("version", take("version")?)?;
         if version > VERSION {
-            let message =
-                format!("written in format {version}, newer than the {VERSION} that this program reads");
+            let message = format!(
+                "written in format {version}, newer than the {VERSION} that this program reads"
+            );
             return Err((Fault::TooNew, message));
         }
         let metrics = parsed("metrics", take("metrics")?)?;
@@ -77,7 +81,8 @@ impl Header {
             epoch: number("epoch", take("epoch")?)?,
             global_step: number("global_step", take("global_step")?)?,
             step_in_epoch: number("step_in_epoch", take("step_in_epoch")?)?,
-            metrics: serde_json::from_value(metrics).map_err(|e| foreign(format!("`metrics`: {e}")))?,
+            metrics: serde_json::from_value(metrics)
+                .map_err(|e| foreign(format!("`metrics`: {e}")))?,
             scheduler_state_dict: parsed("scheduler_state_dict", take("scheduler_state_dict")?)?,
             loop_state: parsed("loop_state", take("loop_state")?)?,
             saved_at: saved_at.parse().map_err(|e| foreign(format!("`saved_at`: {e}")))?,

@@ -1,8 +1,9 @@
-//! Checkpoint files: safetensors with a header of our own in `__metadata__`. Nothing in them can execute, and
-//! reading one tensor touches only its bytes. What the tensors mean is not known here.
+//! Checkpoint files: safetensors with a header of our own in `__metadata__`. Nothing in them can
+//! execute, and reading one tensor touches only its bytes. What the tensors mean is not known here.
 //!
-//! Format: <https://github.com/huggingface/safetensors#format>: 8 bytes little-endian header length, a JSON object
-//! of `name: {dtype, shape, data_offsets}` and `__metadata__` (text to text), then the data without gaps.
+//! Format: <https://github.com/huggingface/safetensors#format>: 8 bytes little-endian header
+//! length, a JSON object of `name: {dtype, shape, data_offsets}` and `__metadata__` (text to text),
+//! then the data without gaps.
 
 mod digest;
 mod entry;

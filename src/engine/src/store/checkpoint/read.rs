@@ -12,21 +12,24 @@ use sha2::{Digest, Sha256};
 
 use super::super::tensor::HostTensor;
 use super::digest::{
-    BLAKE3, SHA256, TENSOR_DIGESTS, content_digest, content_text, head_digest, listed_digests, sha256_text,
+    BLAKE3, SHA256, TENSOR_DIGESTS, content_digest, content_text, head_digest, listed_digests,
+    sha256_text,
 };
 use super::{CheckpointError, Entry, Fault, Header};
 
 /// A header longer than this is refused; the longest real ones are a few hundred kilobytes.
 pub(super) const MAX_HEADER: u64 = 16 << 20;
-/// So is one of more values than this: read, each takes many times the memory of its text. A tensor has eight.
+/// So is one of more values than this: read, each takes many times the memory of its text. A tensor
+/// has eight.
 pub(super) const MAX_VALUES: usize = 500_000;
-/// So much is read before it goes into the digest: little enough to be in the processor's cache still.
+/// So much is read before it goes into the digest: little enough to be in the processor's cache
+/// still.
 pub(super) const CHUNK: usize = 256 << 10;
 /// Threads that read and digest a file together, where there are as many cores.
 const READERS: usize = 4;
 
-/// An opened checkpoint: header and tensor table are read, the data is not. No tensor can be had of it whose bytes were
-/// not compared with a digest.
+/// An opened checkpoint: header and tensor table are read, the data is not. No tensor can be had of
+/// it whose bytes were not compared with a digest.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -36,7 +39,8 @@ pub struct Checkpoint {
     pub(super) table: Map<String, Value>,
     pub(super) data_start: u64,
     head_digest: String,
-    /// The digest of each tensor, where the header lists them and they lead to the content's digest.
+    /// The digest of each tensor, where the header lists them and they lead to the content's
+    /// digest.
     listed: OnceLock<Option<BTreeMap<String, blake3::Hash>>>,
     /// What came of checking the whole file, where the header lists no digests.
     checked: OnceLock<Result<(), CheckpointError>>,
@@ -75,7 +79,8 @@ pub(super) fn values(text: &[u8]) -> usize {
 }
 
 impl Checkpoint {
-    /// Reads and checks the header: lengths, offsets, types. The data's digest is [`verify`](Self::verify)'s work.
+    /// Reads and checks the header: lengths, offsets, types. The data's digest is
+    /// [`verify`](Self::verify)'s work.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         Self::read_header(path).map_err(|(fault, message)| CheckpointError {
             path: path.to_owned(),
@@ -89,7 +94,10 @@ impl Checkpoint {
         let foreign = |message: &str| (Fault::Foreign, message.to_owned());
         // A pipe would be waited for, and gives its bytes once only.
         if path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
-            return Err((Fault::Unreadable, "a pipe or a device; a checkpoint must be a file".to_owned()));
+            return Err((
+                Fault::Unreadable,
+                "a pipe or a device; a checkpoint must be a file".to_owned(),
+            ));
         }
         let mut file = File::open(path).map_err(unreadable)?;
         let size = file.metadata().map_err(unreadable)?.len();
@@ -172,8 +180,8 @@ impl Checkpoint {
         self.metadata.get("digest").map(String::as_str)
     }
 
-    /// `blake3-head:…`, what [`file_digest`](super::file_digest) gives this file if it is whole: to be used after
-    /// [`verify`](Self::verify).
+    /// `blake3-head:…`, what [`file_digest`](super::file_digest) gives this file if it is whole: to
+    /// be used after [`verify`](Self::verify).
     pub fn head_digest(&self) -> &str {
         &self.head_digest
     }
@@ -188,11 +196,13 @@ impl Checkpoint {
         self.entries.contains_key(name).then(|| self.read(name)).transpose()
     }
 
-    /// Reads one tensor and compares it with its digest. Other tensors are not touched where the header lists the
-    /// digest of each; in a file of an older program the whole file is checked, once.
+    /// Reads one tensor and compares it with its digest. Other tensors are not touched where the
+    /// header lists the digest of each; in a file of an older program the whole file is checked,
+    /// once.
     ///
     /// # Errors
-    /// There is no such tensor, the file cannot be read, or the file was altered since it was written.
+    /// There is no such tensor, the file cannot be read, or the file was altered since it was
+    /// written.
     pub fn read(&self, name: &str) -> Result<HostTensor, CheckpointError> {
         let Some(entry) = self.entries.get(name) else {
             return Err(self.error(Fault::NoTensor, format!("has no tensor `{name}`")));
@@ -204,17 +214,23 @@ impl Checkpoint {
             file.read_exact(&mut bytes)?;
             Ok(bytes)
         };
-        let bytes =
-            read().map_err(|e| self.error(Fault::Unreadable, format!("failed to read `{name}`: {e}")))?;
+        let bytes = read()
+            .map_err(|e| self.error(Fault::Unreadable, format!("failed to read `{name}`: {e}")))?;
         match self.listed_digests() {
             Some(digests) if digests.get(name) == Some(&blake3::hash(&bytes)) => {}
             Some(_) => return Err(self.altered()),
             None => self.checked.get_or_init(|| self.verify()).clone()?,
         }
-        Ok(HostTensor { name: name.to_owned(), dtype: entry.dtype, shape: entry.shape.clone(), bytes })
+        Ok(HostTensor {
+            name: name.to_owned(),
+            dtype: entry.dtype,
+            shape: entry.shape.clone(),
+            bytes,
+        })
     }
 
-    /// The digest of each tensor by its name, if the header lists them and is itself as it was written.
+    /// The digest of each tensor by its name, if the header lists them and is itself as it was
+    /// written.
     fn listed_digests(&self) -> Option<&BTreeMap<String, blake3::Hash>> {
         let listed = || {
             let hashes = listed_digests(self.metadata.get(TENSOR_DIGESTS)?)?;
@@ -235,15 +251,18 @@ impl Checkpoint {
     /// Reads every tensor, and checks the digest of everything meanwhile: the file is read once.
     pub fn load(self) -> Result<Loaded, CheckpointError> {
         let data = self.read_all(true)?;
-        let tensors =
-            self.in_order().into_iter().zip(data).map(|(Entry { name, dtype, shape, .. }, bytes)| {
-                let tensor = HostTensor { name: name.clone(), dtype: *dtype, shape: shape.clone(), bytes };
+        let tensors = self.in_order().into_iter().zip(data).map(
+            |(Entry { name, dtype, shape, .. }, bytes)| {
+                let tensor =
+                    HostTensor { name: name.clone(), dtype: *dtype, shape: shape.clone(), bytes };
                 (name.clone(), tensor)
-            });
+            },
+        );
         Ok(Loaded { tensors: tensors.collect(), checkpoint: self })
     }
 
-    /// Reads all data and compares its digest. Returns each tensor's bytes, in the order of the data, if they are to be kept.
+    /// Reads all data and compares its digest. Returns each tensor's bytes, in the order of the
+    /// data, if they are to be kept.
     fn read_all(&self, keep: bool) -> Result<Vec<Vec<u8>>, CheckpointError> {
         let digest = self.digest().unwrap_or_default();
         let text = content_text(&self.metadata, &self.table);
@@ -253,7 +272,8 @@ impl Checkpoint {
             self.read_in_order(&text, keep)
         } else {
             let begins: String = digest.chars().take(8).collect();
-            let message = format!("its digest begins with {begins:?}; known are {BLAKE3} and {SHA256}");
+            let message =
+                format!("its digest begins with {begins:?}; known are {BLAKE3} and {SHA256}");
             return Err(self.error(Fault::Altered, message));
         };
         let (found, data) =
@@ -265,7 +285,10 @@ impl Checkpoint {
     }
 
     fn altered(&self) -> CheckpointError {
-        self.error(Fault::Altered, "its content does not have its digest: the file was altered".into())
+        self.error(
+            Fault::Altered,
+            "its content does not have its digest: the file was altered".into(),
+        )
     }
 
     /// Format 2: each tensor has a digest, so that several threads share them.

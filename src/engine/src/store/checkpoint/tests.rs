@@ -75,7 +75,12 @@ fn every_tensor_is_aligned_to_its_elements() {
     let (_folder, path) = written();
     let checkpoint = Checkpoint::open(&path).unwrap();
     for entry in checkpoint.tensors() {
-        assert_eq!((checkpoint.data_start + entry.start) % entry.dtype.size() as u64, 0, "{}", entry.name);
+        assert_eq!(
+            (checkpoint.data_start + entry.start) % entry.dtype.size() as u64,
+            0,
+            "{}",
+            entry.name
+        );
     }
 }
 
@@ -96,7 +101,8 @@ fn the_same_content_gives_the_same_bytes() {
 #[test]
 fn a_file_has_the_digest_of_its_head_if_it_is_good() {
     let (_folder, path) = written();
-    let sha256 = |path: &Path| format!("sha256:{}", hex(&Sha256::digest(std::fs::read(path).unwrap())));
+    let sha256 =
+        |path: &Path| format!("sha256:{}", hex(&Sha256::digest(std::fs::read(path).unwrap())));
     let bytes = std::fs::read(&path).unwrap();
     let head = Checkpoint::open(&path).unwrap().data_start as usize;
     let expected = format!("blake3-head:{}", blake3::hash(&bytes[..head]));
@@ -228,8 +234,7 @@ fn write_format_1(path: &Path, header: &Header, tensors: &[HostTensor]) {
     for tensor in tensors {
         let start = data.len();
         data.extend(&tensor.bytes);
-        let entry =
-            json!({"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [start, data.len()]});
+        let entry = json!({"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [start, data.len()]});
         table.insert(tensor.name.clone(), entry);
     }
     let mut hash = Sha256::new();
@@ -296,7 +301,8 @@ fn the_digest_is_that_of_the_text_and_of_each_tensors_digest() {
         bytes: (0..n).map(|i| (i * i / 7) as u8).collect(),
     };
     let chunk = read::CHUNK;
-    // In the order of their data. Empty ones, and ones that end at a piece's end, before and after it.
+    // In the order of their data. Empty ones, and ones that end at a piece's end, before and after
+    // it.
     let sizes = [0, 1, chunk - 1, chunk, 0, chunk + 1, 3 * chunk + 5, 0];
     let named = |(i, n): (usize, &usize)| u8s(&format!("t{i}"), *n);
     let all: Vec<HostTensor> = sizes.iter().enumerate().map(named).collect();
@@ -314,7 +320,9 @@ fn the_digest_is_that_of_the_text_and_of_each_tensors_digest() {
     }
     let good = std::fs::read(&path).unwrap();
     let data = Checkpoint::open(&path).unwrap().data_start as usize;
-    for position in [data, data + 1, data + chunk, data + 2 * chunk, data + 4 * chunk, good.len() - 1] {
+    for position in
+        [data, data + 1, data + chunk, data + 2 * chunk, data + 4 * chunk, good.len() - 1]
+    {
         let mut bad = good.clone();
         bad[position] ^= 1;
         std::fs::write(&path, bad).unwrap();

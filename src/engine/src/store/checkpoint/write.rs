@@ -22,7 +22,11 @@ pub struct Written {
 /// Writes a checkpoint, whole or not at all. The same header and tensors give the same bytes.
 ///
 /// The content's digest is computed beside the writing, and the header that holds it goes in last.
-pub fn write(path: &Path, header: &Header, tensors: &[HostTensor]) -> Result<Written, atomic::WriteError> {
+pub fn write(
+    path: &Path,
+    header: &Header,
+    tensors: &[HostTensor],
+) -> Result<Written, atomic::WriteError> {
     // Larger elements first, so that every tensor starts at a multiple of its element's size.
     let mut sorted: Vec<&HostTensor> = tensors.iter().collect();
     sorted.sort_by(|a, b| b.dtype.size().cmp(&a.dtype.size()).then_with(|| a.name.cmp(&b.name)));
@@ -30,7 +34,8 @@ pub fn write(path: &Path, header: &Header, tensors: &[HostTensor]) -> Result<Wri
     let mut offset = 0u64;
     for tensor in &sorted {
         let end = offset + tensor.bytes.len() as u64;
-        let entry = json!({"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [offset, end]});
+        let entry =
+            json!({"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [offset, end]});
         table.insert(tensor.name.clone(), entry);
         offset = end;
     }
@@ -44,10 +49,12 @@ pub fn write(path: &Path, header: &Header, tensors: &[HostTensor]) -> Result<Wri
     }
 
     std::thread::scope(|scope| {
-        let digests =
-            Beside::start(scope, || sorted.iter().map(|t| blake3::hash(&t.bytes)).collect::<Vec<_>>());
+        let digests = Beside::start(scope, || {
+            sorted.iter().map(|t| blake3::hash(&t.bytes)).collect::<Vec<_>>()
+        });
         let mut file_digest = String::new();
-        let parts = || std::iter::once(room.as_slice()).chain(sorted.iter().map(|t| t.bytes.as_slice()));
+        let parts =
+            || std::iter::once(room.as_slice()).chain(sorted.iter().map(|t| t.bytes.as_slice()));
         atomic::write_head_last(
             path,
             |out| parts().try_for_each(|bytes| out.write_all(bytes)),
@@ -61,7 +68,8 @@ pub fn write(path: &Path, header: &Header, tensors: &[HostTensor]) -> Result<Wri
     })
 }
 
-/// All that stands before the data: the header's length and the header. `tensors`: the digest of each.
+/// All that stands before the data: the header's length and the header. `tensors`: the digest of
+/// each.
 fn head(
     mut metadata: BTreeMap<String, String>,
     mut table: Map<String, Value>,
@@ -77,7 +85,8 @@ fn head(
     [&(text.len() as u64).to_le_bytes()[..], &text].concat()
 }
 
-/// Work that another thread does meanwhile; where the system has none to give, it is done when its result is wanted.
+/// Work that another thread does meanwhile; where the system has none to give, it is done when its
+/// result is wanted.
 enum Beside<'scope, T, F> {
     Running(std::thread::ScopedJoinHandle<'scope, T>),
     Later(F),
@@ -93,7 +102,9 @@ impl<'scope, T: Send + 'scope, F: Fn() -> T + Clone + Send + 'scope> Beside<'sco
 
     fn finish(self) -> T {
         match self {
-            Self::Running(handle) => handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Self::Running(handle) => {
+                handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            }
             Self::Later(work) => work(),
         }
     }

@@ -1,9 +1,10 @@
-//! Keeps a run's checkpoints: carries out what the policy decides, in the order that survives a crash at any
-//! instant, and puts things right when a run is opened again.
+//! Keeps a run's checkpoints: carries out what the policy decides, in the order that survives a
+//! crash at any instant, and puts things right when a run is opened again.
 //!
-//! Order: the epoch's figures in `metadata.json`, the checkpoint file, the links to it, `metadata.json` (which does not name what will go), the removals.
-//! So `metadata.json` never names a file that is not there, and what a crash can leave is a good checkpoint that is
-//! not listed yet, or an old one that is not listed any more.
+//! Order: the epoch's figures in `metadata.json`, the checkpoint file, the links to it,
+//! `metadata.json` (which does not name what will go), the removals. So `metadata.json` never names
+//! a file that is not there, and what a crash can leave is a good checkpoint that is not listed
+//! yet, or an old one that is not listed any more.
 
 mod reconcile;
 #[cfg(test)]
@@ -16,8 +17,8 @@ use super::checkpoint::{self, Header};
 use super::found::{self, Found, Name};
 use super::tensor::HostTensor;
 use super::{
-    CheckpointPath, CheckpointRecord, EpochRecord, Lock, Metadata, PartialRecord, Run, Status, StoreError,
-    atomic, room, sync,
+    CheckpointPath, CheckpointRecord, EpochRecord, Lock, Metadata, PartialRecord, Run, Status,
+    StoreError, atomic, room, sync,
 };
 use crate::policy::{Action, CheckpointPolicy};
 
@@ -41,7 +42,11 @@ pub struct Saved {
 
 impl Keeper {
     /// Starts a new run: writes its first `metadata.json`.
-    pub fn begin(run: Run, policy: CheckpointPolicy, metadata: Metadata) -> Result<Self, StoreError> {
+    pub fn begin(
+        run: Run,
+        policy: CheckpointPolicy,
+        metadata: Metadata,
+    ) -> Result<Self, StoreError> {
         // Whoever removed it as one that was never begun has left it by now.
         atomic::create_folder(&run.folder)?;
         let lock = match run.lock() {
@@ -63,8 +68,8 @@ impl Keeper {
         Ok(keeper)
     }
 
-    /// Opens a run to go on with it: takes its lock, removes what a dead writer left, lists checkpoints that a crash
-    /// kept out of `metadata.json`, and renews links.
+    /// Opens a run to go on with it: takes its lock, removes what a dead writer left, lists
+    /// checkpoints that a crash kept out of `metadata.json`, and renews links.
     pub fn reopen(run: Run, policy: CheckpointPolicy) -> Result<Self, StoreError> {
         let lock = run.lock()?;
         let metadata = run.metadata()?;
@@ -106,18 +111,26 @@ impl Keeper {
 
     /// Whether the policy wants a checkpoint after the epoch of `header`.
     pub fn wants(&self, header: &Header, is_final: bool) -> bool {
-        !self.policy.after_epoch(&self.metadata.known(), header.epoch, &header.metrics, is_final).is_empty()
+        !self
+            .policy
+            .after_epoch(&self.metadata.known(), header.epoch, &header.metrics, is_final)
+            .is_empty()
     }
 
-    /// Does what the policy says after an epoch. `tensors` is asked for only if something is to be saved.
+    /// Does what the policy says after an epoch. `tensors` is asked for only if something is to be
+    /// saved.
     pub fn save_epoch<E: From<StoreError>>(
         &mut self,
         header: &Header,
         is_final: bool,
         tensors: impl FnOnce() -> Result<Vec<HostTensor>, E>,
     ) -> Result<Option<Saved>, E> {
-        let actions =
-            self.policy.after_epoch(&self.metadata.known(), header.epoch, &header.metrics, is_final);
+        let actions = self.policy.after_epoch(
+            &self.metadata.known(),
+            header.epoch,
+            &header.metrics,
+            is_final,
+        );
         // A checkpoint that a crash keeps out of the metadata has its figures there all the same.
         self.write_metadata()?;
         if actions.is_empty() {
@@ -130,14 +143,15 @@ impl Keeper {
         let before = self.metadata.clone();
         let saved = self.carry_out(actions, header, &tensors);
         if saved.is_err() {
-            // Half of it done: the list stays as it was, and opening the run again puts the files in order.
+            // Half of it done: the list stays as it was, and opening the run again puts the files
+            // in order.
             self.metadata = before;
         }
         Ok(Some(saved?))
     }
 
-    /// Removes what will not be kept before the new checkpoint is written, if it would not fit otherwise. The newest
-    /// and the best so far stay until the new one stands.
+    /// Removes what will not be kept before the new checkpoint is written, if it would not fit
+    /// otherwise. The newest and the best so far stay until the new one stands.
     fn make_room(
         &mut self,
         actions: &[Action],
@@ -160,7 +174,8 @@ impl Keeper {
         if epochs.is_empty() {
             return Ok(());
         }
-        let gone: Vec<PathBuf> = epochs.into_iter().flat_map(|epoch| self.strike_off(epoch)).collect();
+        let gone: Vec<PathBuf> =
+            epochs.into_iter().flat_map(|epoch| self.strike_off(epoch)).collect();
         self.write_metadata()?;
         for path in gone {
             atomic::remove(&path)?;
@@ -211,8 +226,13 @@ impl Keeper {
         Ok(saved)
     }
 
-    /// Saves a state that is not at a saved epoch's end; it takes the place of an earlier one of this sort.
-    pub fn save_partial(&mut self, header: &Header, tensors: &[HostTensor]) -> Result<Saved, StoreError> {
+    /// Saves a state that is not at a saved epoch's end; it takes the place of an earlier one of
+    /// this sort.
+    pub fn save_partial(
+        &mut self,
+        header: &Header,
+        tensors: &[HostTensor],
+    ) -> Result<Saved, StoreError> {
         let started = Instant::now();
         let name = Name::Step(header.global_step);
         let file = name.file();
@@ -234,14 +254,20 @@ impl Keeper {
         if let Some(old) = old.filter(|o| o.global_step != header.global_step) {
             atomic::remove(&self.run.folder.join(old.path))?;
         }
-        Ok(Saved { file, bytes: written.bytes, seconds: started.elapsed().as_secs_f64(), is_best: false })
+        Ok(Saved {
+            file,
+            bytes: written.bytes,
+            seconds: started.elapsed().as_secs_f64(),
+            is_best: false,
+        })
     }
 
     fn write_metadata(&mut self) -> Result<(), StoreError> {
         Ok(self.metadata.save(&self.run.metadata_path())?)
     }
 
-    /// Takes an epoch's checkpoint off the list; returns the files to remove once the metadata stands.
+    /// Takes an epoch's checkpoint off the list; returns the files to remove once the metadata
+    /// stands.
     fn strike_off(&mut self, epoch: u64) -> Vec<PathBuf> {
         let gone = self.metadata.checkpoints.extract_if(.., |c| c.epoch == epoch);
         gone.map(|c| self.run.folder.join(c.path)).collect()

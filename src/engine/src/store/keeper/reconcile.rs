@@ -1,4 +1,5 @@
-//! Puts a run's folder in order when the run is opened again: what a crash left, what a person deleted or put there.
+//! Puts a run's folder in order when the run is opened again: what a crash left, what a person
+//! deleted or put there.
 
 use std::path::Path;
 
@@ -11,11 +12,13 @@ impl Keeper {
     /// Whether a checkpoint stands there that is none of this run's, or not the one of that name.
     fn is_foreign(&self, path: &Path) -> bool {
         let (own, name) = (&self.metadata.identity, Name::of_file(path));
-        let fits = |header: &Header| header.identity == *own && name.is_none_or(|name| name.fits(header));
+        let fits =
+            |header: &Header| header.identity == *own && name.is_none_or(|name| name.fits(header));
         Checkpoint::open(path).is_ok_and(|file| !fits(file.header()) && file.verify().is_ok())
     }
 
-    /// Gives a foreign checkpoint that stands under the name of one to be written a name of its own.
+    /// Gives a foreign checkpoint that stands under the name of one to be written a name of its
+    /// own.
     pub(super) fn set_aside(&self, path: &Path) -> Result<(), StoreError> {
         if self.is_foreign(path) {
             let name = |n: u32| path.with_extension(format!("of_another_run_{n}.ckpt"));
@@ -25,8 +28,9 @@ impl Keeper {
         Ok(())
     }
 
-    /// Gives the checkpoints that `best.ckpt` and `last.ckpt` hold their own names back where those are gone or damaged:
-    /// they are checkpoints like others, and are listed, kept and compared by those names.
+    /// Gives the checkpoints that `best.ckpt` and `last.ckpt` hold their own names back where those
+    /// are gone or damaged: they are checkpoints like others, and are listed, kept and compared by
+    /// those names.
     fn restore_names(&mut self) -> Result<(), StoreError> {
         for link in [self.run.best(), self.run.last()] {
             let Ok(file) = Checkpoint::open(&link) else { continue };
@@ -43,7 +47,8 @@ impl Keeper {
             }
             self.set_aside(&own)?;
             atomic::link(&link, &own)?;
-            if name.is_epoch() && self.metadata.checkpoints.iter().all(|c| c.epoch != header.epoch) {
+            if name.is_epoch() && self.metadata.checkpoints.iter().all(|c| c.epoch != header.epoch)
+            {
                 let bytes = std::fs::metadata(&own).map(|m| m.len()).unwrap_or_default();
                 let digest = file.head_digest().to_owned();
                 self.metadata.checkpoints.push(record(&header, name, bytes, digest));
@@ -57,12 +62,19 @@ impl Keeper {
     pub(super) fn reconcile(&mut self) -> Result<(), StoreError> {
         let folder = self.run.folder.clone();
         self.restore_names()?;
-        let stands =
-            |path: &CheckpointPath| folder.join(path).is_file() && !self.is_foreign(&folder.join(path));
-        let standing: Vec<bool> = self.metadata.checkpoints.iter().map(|c| stands(&c.path)).collect();
+        let stands = |path: &CheckpointPath| {
+            folder.join(path).is_file() && !self.is_foreign(&folder.join(path))
+        };
+        let standing: Vec<bool> =
+            self.metadata.checkpoints.iter().map(|c| stands(&c.path)).collect();
         let mut standing = standing.into_iter();
         self.metadata.checkpoints.retain(|_| standing.next().unwrap_or(false));
-        if self.metadata.partial_checkpoint.as_ref().is_some_and(|p| !folder.join(&p.path).is_file()) {
+        if self
+            .metadata
+            .partial_checkpoint
+            .as_ref()
+            .is_some_and(|p| !folder.join(&p.path).is_file())
+        {
             self.metadata.partial_checkpoint = None;
         }
         let mut gone = Vec::new();
@@ -99,7 +111,8 @@ impl Keeper {
                 }
             } else if !name.is_epoch()
                 && header.global_step
-                    > newest.max(self.metadata.partial_checkpoint.as_ref().map_or(0, |p| p.global_step))
+                    > newest
+                        .max(self.metadata.partial_checkpoint.as_ref().map_or(0, |p| p.global_step))
             {
                 gone.extend(self.strike_off_partial());
                 self.metadata.partial_checkpoint = Some(PartialRecord {
@@ -125,7 +138,8 @@ impl Keeper {
             atomic::link(&folder.join(&record.path), &self.run.best())?;
         }
         let last_epoch = self.metadata.checkpoints.last().map(|c| (c.global_step, c.path.clone()));
-        let partial = self.metadata.partial_checkpoint.as_ref().map(|p| (p.global_step, p.path.clone()));
+        let partial =
+            self.metadata.partial_checkpoint.as_ref().map(|p| (p.global_step, p.path.clone()));
         if let Some((_, path)) = last_epoch.into_iter().chain(partial).max() {
             atomic::link(&folder.join(path), &self.run.last())?;
         }

@@ -71,7 +71,8 @@ fn begin(folder: &Path) -> Keeper {
 
 fn files(run: &Run) -> Vec<String> {
     let entries = std::fs::read_dir(run.checkpoints()).unwrap();
-    let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> =
+        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -85,8 +86,11 @@ fn save(keeper: &mut Keeper, epoch: u64, loss: f64) -> Saved {
 fn the_best_and_the_newest_stay_and_share_their_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let mut keeper = begin(folder.path());
-    let best: Vec<bool> =
-        [0.5, 0.1, 0.4, 0.3].iter().zip(1..).map(|(l, e)| save(&mut keeper, e, *l).is_best).collect();
+    let best: Vec<bool> = [0.5, 0.1, 0.4, 0.3]
+        .iter()
+        .zip(1..)
+        .map(|(l, e)| save(&mut keeper, e, *l).is_best)
+        .collect();
     assert_eq!(best, [true, true, false, false]);
     let expected = ["best.ckpt", "epoch_002.ckpt", "epoch_003.ckpt", "epoch_004.ckpt", "last.ckpt"];
     assert_eq!(files(keeper.run()), expected);
@@ -97,7 +101,8 @@ fn the_best_and_the_newest_stay_and_share_their_bytes() {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
-        let inode = |name: &str| std::fs::metadata(keeper.run().checkpoints().join(name)).unwrap().ino();
+        let inode =
+            |name: &str| std::fs::metadata(keeper.run().checkpoints().join(name)).unwrap().ino();
         assert_eq!(inode("best.ckpt"), inode("epoch_002.ckpt"));
         assert_eq!(inode("last.ckpt"), inode("epoch_004.ckpt"));
     }
@@ -110,7 +115,10 @@ fn a_checkpoint_inside_an_epoch_goes_when_a_newer_one_stands() {
     save(&mut keeper, 1, 0.5);
     keeper.save_partial(&header(1, 3, 0.0), &tensors(1.3)).unwrap();
     keeper.save_partial(&header(1, 6, 0.0), &tensors(1.6)).unwrap();
-    assert_eq!(files(keeper.run()), ["best.ckpt", "epoch_001.ckpt", "last.ckpt", "step_00000016.ckpt"]);
+    assert_eq!(
+        files(keeper.run()),
+        ["best.ckpt", "epoch_001.ckpt", "last.ckpt", "step_00000016.ckpt"]
+    );
     assert_eq!(keeper.newest_good().checkpoint.unwrap().header().global_step, 16);
     save(&mut keeper, 2, 0.4);
     assert_eq!(files(keeper.run()), ["best.ckpt", "epoch_001.ckpt", "epoch_002.ckpt", "last.ckpt"]);
@@ -192,7 +200,8 @@ fn a_checkpoint_that_is_taken_in_makes_the_same_ones_needless() {
     let run = keeper.run().clone();
     drop(keeper);
     // As if the process had ended right after the rename of epoch 3.
-    checkpoint::write(&run.checkpoints().join("epoch_003.ckpt"), &header(3, 0, 0.3), &tensors(3.0)).unwrap();
+    checkpoint::write(&run.checkpoints().join("epoch_003.ckpt"), &header(3, 0, 0.3), &tensors(3.0))
+        .unwrap();
     let keeper = Keeper::reopen(run.clone(), policy()).unwrap();
     let expected = ["best.ckpt", "epoch_002.ckpt", "epoch_003.ckpt", "last.ckpt"];
     assert_eq!(files(&run), expected);
@@ -242,7 +251,8 @@ const LOSSES: [f64; 4] = [0.5, 0.1, 0.4, 0.3];
 
 #[test]
 fn whatever_names_are_deleted_the_best_and_the_newest_stay_what_they_are() {
-    let names = ["epoch_001.ckpt", "epoch_002.ckpt", "epoch_003.ckpt", "epoch_004.ckpt", "last.ckpt"];
+    let names =
+        ["epoch_001.ckpt", "epoch_002.ckpt", "epoch_003.ckpt", "epoch_004.ckpt", "last.ckpt"];
     for deleted in 0..1u32 << names.len() {
         let folder = tempfile::tempdir().unwrap();
         let policy = CheckpointPolicy { keep_last_n: None, ..Default::default() };
@@ -317,10 +327,14 @@ fn files_that_a_person_put_beside_the_checkpoints_stay() {
     drop(keeper);
     let own = ["epoch_001_my_favourite.ckpt", "epoch_007.ckpt", "step_backup.ckpt"];
     for name in own {
-        std::fs::copy(run.checkpoints().join("epoch_001.ckpt"), run.checkpoints().join(name)).unwrap();
+        std::fs::copy(run.checkpoints().join("epoch_001.ckpt"), run.checkpoints().join(name))
+            .unwrap();
     }
     let mut keeper = Keeper::reopen(run.clone(), policy()).unwrap();
-    assert_eq!(keeper.newest_good().checkpoint.unwrap().path(), run.checkpoints().join("epoch_001.ckpt"));
+    assert_eq!(
+        keeper.newest_good().checkpoint.unwrap().path(),
+        run.checkpoints().join("epoch_001.ckpt")
+    );
     save(&mut keeper, 2, 0.4);
     own.iter().for_each(|name| assert!(run.checkpoints().join(name).is_file(), "{name}"));
 }
@@ -347,7 +361,10 @@ fn a_run_that_nobody_holds_is_not_running() {
     assert_eq!(run.as_it_stands().unwrap().status, Status::Running);
     drop(keeper);
     let found = run.as_it_stands().unwrap();
-    assert_eq!((found.status, found.message.as_deref()), (Status::Interrupted, Some("ended without a word")));
+    assert_eq!(
+        (found.status, found.message.as_deref()),
+        (Status::Interrupted, Some("ended without a word"))
+    );
     Keeper::note_failed_start(&run, "no room").unwrap();
     let found = run.as_it_stands().unwrap();
     assert_eq!((found.status, found.message.as_deref()), (Status::Failed, Some("no room")));

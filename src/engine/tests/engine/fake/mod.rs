@@ -1,4 +1,5 @@
-//! A scripted stage behind the engine's trait: it succeeds, fails, is interrupted or panics as its settings say.
+//! A scripted stage behind the engine's trait: it succeeds, fails, is interrupted or panics as its
+//! settings say.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -21,7 +22,8 @@ pub struct Settings {
     pub learning_rate: f64,
     #[schemars(extend("x-class" = "extend"))]
     pub epochs: u64,
-    /// succeed, fail, interrupt, panic, wait (until stopped), or failures in turn: `command signal input`
+    /// succeed, fail, interrupt, panic, wait (until stopped), or failures in turn: `command signal
+    /// input`
     #[schemars(extend("x-class" = "runtime"))]
     pub ends: String,
     pub classes: Vec<String>,
@@ -88,7 +90,12 @@ impl StageKind for Fake {
         if settings.epochs == 0 {
             return Err(Rejection::value("epochs", "expected at least 1"));
         }
-        Ok(Arc::new(FakeStage { settings, transient: self.transient, counts: self.counts, many: self.many }))
+        Ok(Arc::new(FakeStage {
+            settings,
+            transient: self.transient,
+            counts: self.counts,
+            many: self.many,
+        }))
     }
 }
 
@@ -137,7 +144,10 @@ impl Stage for FakeStage {
         if done < total {
             return Ok(State::Partial { done, total, reason: "interrupted".into() }.into());
         }
-        Ok(Observation { state: State::Done { reason: "up to date".into() }, artifact: self.artifact() })
+        Ok(Observation {
+            state: State::Done { reason: "up to date".into() },
+            artifact: self.artifact(),
+        })
     }
 
     fn run(&self, c: &RunContext) -> Result<Outcome, StageError> {
@@ -146,7 +156,11 @@ impl Stage for FakeStage {
         }
         let (halvings, lost) = (c.adjustment.halvings, c.adjustment.lost_devices);
         let inputs: Vec<&str> = c.inputs.keys().map(String::as_str).collect();
-        let text = format!("gpu {:?}, halvings {halvings}, lost {lost}, inputs {}", c.gpu, inputs.join(" "));
+        let text = format!(
+            "gpu {:?}, halvings {halvings}, lost {lost}, inputs {}",
+            c.gpu,
+            inputs.join(" ")
+        );
         c.event(Event::Message { text });
         let interrupt = |signal| {
             std::fs::write(file(&c.root, &c.stage, &c.identity), "2").unwrap();
@@ -173,7 +187,9 @@ impl Stage for FakeStage {
                 // Waits for another stage that does the same.
                 for _ in 0..2000 {
                     let met = std::fs::read_dir(&c.root).unwrap().flatten();
-                    if met.filter(|e| e.path().extension().is_some_and(|x| x == "attempts")).count() >= 2 {
+                    if met.filter(|e| e.path().extension().is_some_and(|x| x == "attempts")).count()
+                        >= 2
+                    {
                         break;
                     }
                     std::thread::sleep(std::time::Duration::from_millis(5));
@@ -192,7 +208,8 @@ impl Stage for FakeStage {
             }
         }
         if !self.transient {
-            std::fs::write(file(&c.root, &c.stage, &c.identity), self.settings.epochs.to_string()).unwrap();
+            std::fs::write(file(&c.root, &c.stage, &c.identity), self.settings.epochs.to_string())
+                .unwrap();
         }
         Ok(Outcome { artifact: self.artifact(), summary: "done".into(), next: None })
     }
@@ -263,7 +280,8 @@ impl Project {
     #[track_caller]
     pub fn settings(&self, stage: &str) -> Value {
         let graph = self.load().unwrap_or_else(|e| panic!("{e}"));
-        let found = graph.stages().find(|s| s.id.as_str() == stage).unwrap_or_else(|| panic!("no {stage}"));
+        let found =
+            graph.stages().find(|s| s.id.as_str() == stage).unwrap_or_else(|| panic!("no {stage}"));
         found.stage.settings()
     }
 }

@@ -42,7 +42,9 @@ impl Drawn {
                     needs,
                 },
                 1 if !many.is_empty() => Stage::Choose { over: many[random.below(many.len())] },
-                2 | 3 if !single.is_empty() => Stage::Copy { from: single[random.below(single.len())] },
+                2 | 3 if !single.is_empty() => {
+                    Stage::Copy { from: single[random.below(single.len())] }
+                }
                 _ => Stage::Command { program: program(random, i, &stages), needs },
             });
         }
@@ -149,8 +151,11 @@ fn program(random: &mut Random, i: usize, before: &[Stage]) -> Program {
     let sources = ["src/a.txt", "src/b.txt", "src/*.txt", "src", "more"];
     reads.extend((0..random.below(3)).map(|_| sources[random.below(sources.len())].to_owned()));
     let names = ["x.txt", "out/y.txt", "folder"];
-    let writes: Vec<String> =
-        names.iter().filter(|_| random.below(2) == 0).map(|name| format!("made{i}/{name}")).collect();
+    let writes: Vec<String> = names
+        .iter()
+        .filter(|_| random.below(2) == 0)
+        .map(|name| format!("made{i}/{name}"))
+        .collect();
     let writes = if writes.is_empty() { vec![format!("made{i}.txt")] } else { writes };
     Program { salt: i, coarse: random.below(2) == 0, reads, writes }
 }
@@ -165,7 +170,8 @@ fn written(i: usize, stage: &Stage) -> Vec<String> {
 
 /// A stage as the file has it.
 fn line(i: usize, stage: &Stage) -> String {
-    let list = |needs: &[usize]| needs.iter().map(|j| format!("s{j}")).collect::<Vec<_>>().join(", ");
+    let list =
+        |needs: &[usize]| needs.iter().map(|j| format!("s{j}")).collect::<Vec<_>>().join(", ");
     let body = match stage {
         Stage::Command { program, needs } => format!(
             "kind: command, run: '{}', inputs: {:?}, outputs: {:?}, needs: [{}]",
@@ -178,7 +184,10 @@ fn line(i: usize, stage: &Stage) -> String {
             format!("kind: train, rate: {}, epochs: {epochs}, needs: [{}]", rates[0], list(needs))
         }
         Stage::Train { rates, epochs, needs } => {
-            format!("kind: train, matrix: {{ rate: {rates:?} }}, epochs: {epochs}, needs: [{}]", list(needs))
+            format!(
+                "kind: train, matrix: {{ rate: {rates:?} }}, epochs: {epochs}, needs: [{}]",
+                list(needs)
+            )
         }
         Stage::Choose { over } => format!("kind: choose, over: s{over}"),
         Stage::Copy { from } => format!("kind: copy, from: s{from}, to: copies/{i}.ckpt"),

@@ -1,5 +1,6 @@
-//! One run always equals a fresh build: drawn graphs, and drawn edits between runs. Run with more rounds than usual by
-//! `PIPE_ROUNDS=100000`, and one of them again by `PIPE_SEED`, which a failure prints.
+//! One run always equals a fresh build: drawn graphs, and drawn edits between runs. Run with more
+//! rounds than usual by `PIPE_ROUNDS=100000`, and one of them again by `PIPE_SEED`, which a failure
+//! prints.
 
 mod drawn;
 mod trainings;
@@ -48,14 +49,19 @@ impl Project {
         std::fs::write(self.root().join("p.yaml"), yaml).unwrap();
         let world = self.world.clone();
         let mut kinds: Vec<Arc<dyn StageKind>> = trainings::kinds(&world);
-        kinds.push(Arc::new(InProcess(Arc::new(move |context, line| world.program(context, line)))));
+        kinds
+            .push(Arc::new(InProcess(Arc::new(move |context, line| world.program(context, line)))));
         let pipeline = spec::load(self.root(), Path::new("p.yaml"), &kinds, &[]);
         let graph = pipeline.and_then(Graph::build).unwrap_or_else(|e| panic!("{e}\n{yaml}"));
         let (stop, manifests) = (Stop::default(), identity::manifests(&graph));
-        let execution =
-            Execution { jobs, keep_going, ..Execution::new(self.root(), &graph, &manifests, &stop, &Silent) };
+        let execution = Execution {
+            jobs,
+            keep_going,
+            ..Execution::new(self.root(), &graph, &manifests, &stop, &Silent)
+        };
         let selection = graph.select(&Wanted::default()).unwrap();
-        let observed = observe(&execution, &selection.stages).unwrap_or_else(|(_, e)| panic!("{e}"));
+        let observed =
+            observe(&execution, &selection.stages).unwrap_or_else(|(_, e)| panic!("{e}"));
         let plan = plan(&graph, &selection, &Default::default(), &observed);
         self.world.ran.lock().unwrap().clear();
         let summary = execute(&execution, &plan, observed).unwrap();
@@ -82,7 +88,9 @@ impl Project {
         for step in &plan.steps {
             let did = ran.contains(&step.stage.to_string());
             match (&step.action, &step.depends_on) {
-                (Action::Skip, _) => assert!(!did, "{} ran, and the plan said skip: {told}", step.stage),
+                (Action::Skip, _) => {
+                    assert!(!did, "{} ran, and the plan said skip: {told}", step.stage)
+                }
                 (_, None) if summary.failed.is_empty() => {
                     assert!(did, "{} did not run, and the plan was sure: {told}", step.stage);
                 }
@@ -116,7 +124,11 @@ fn round(seed: u64) {
             project.check_plan(&plan, &summary, &told);
         }
         let (plan, summary) = run(&[]);
-        assert!(summary.failed.is_empty() && summary.not_begun.is_empty(), "{:?}: {told}", summary.failed);
+        assert!(
+            summary.failed.is_empty() && summary.not_begun.is_empty(),
+            "{:?}: {told}",
+            summary.failed
+        );
         project.check_plan(&plan, &summary, &told);
         let outputs = drawn.outputs();
         let expected = project.built_anew(&yaml, &outputs);

@@ -1,5 +1,6 @@
-//! Trainings and what chooses among them, as far as freshness sees them: a training keeps its epochs in a file of its
-//! own, and hands on a best checkpoint that more epochs may or may not change.
+//! Trainings and what chooses among them, as far as freshness sees them: a training keeps its
+//! epochs in a file of its own, and hands on a best checkpoint that more epochs may or may not
+//! change.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -182,6 +183,9 @@ impl Stage for Copy {
         self.1.writes(c, &path, &content);
         let output = Output::of(&c.root, &path)?;
         c.note_made(vec![output], Vec::new(), Vec::new())?;
-        Ok(Outcome { artifact: Some(Artifact::new(content.clone(), Some(content))), ..Outcome::default() })
+        Ok(Outcome {
+            artifact: Some(Artifact::new(content.clone(), Some(content))),
+            ..Outcome::default()
+        })
     }
 }

@@ -1,4 +1,5 @@
-//! What the stages of a test do in the place of programs, and what is written down about each time that one runs.
+//! What the stages of a test do in the place of programs, and what is written down about each time
+//! that one runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};

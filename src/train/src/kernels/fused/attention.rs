@@ -1,5 +1,6 @@
-//! Self-attention in windows, one window at a time: the time token's share is added, scores, softmax and the mix
-//! are made and used in the cache. Only the input is kept; the gradient makes the scores again.
+//! Self-attention in windows, one window at a time: the time token's share is added, scores,
+//! softmax and the mix are made and used in the cache. Only the input is kept; the gradient makes
+//! the scores again.
 
 use burn::tensor::Shape;
 use rayon::prelude::*;
@@ -30,7 +31,9 @@ impl Attention {
     /// Bias of each (head, query, key).
     fn bias(&self, table: &[f32]) -> Vec<f32> {
         let rows = relative_position(self.window);
-        (0..self.heads).flat_map(|head| rows.iter().map(move |row| table[row * self.heads + head])).collect()
+        (0..self.heads)
+            .flat_map(|head| rows.iter().map(move |row| table[row * self.heads + head]))
+            .collect()
     }
 
     /// First pixel of every window of an image, as an index into its pixels.
@@ -45,7 +48,9 @@ impl Attention {
         let row = self.window * 3 * self.dim;
         for (y, out) in out.chunks_exact_mut(row).enumerate() {
             let image = &image[(first + y * self.width) * 3 * self.dim..][..row];
-            for (out, image) in out.chunks_exact_mut(token.len()).zip(image.chunks_exact(token.len())) {
+            for (out, image) in
+                out.chunks_exact_mut(token.len()).zip(image.chunks_exact(token.len()))
+            {
                 for ((out, v), t) in out.iter_mut().zip(image).zip(token) {
                     *out = v + t;
                 }
@@ -76,7 +81,8 @@ impl Attention {
         1.0 / ((self.dim / self.heads) as f32).sqrt()
     }
 
-    /// What share each query (row) takes of each key's value: softmax of the scaled scores plus `bias`.
+    /// What share each query (row) takes of each key's value: softmax of the scaled scores plus
+    /// `bias`.
     fn shares(&self, q: View, k: View, bias: &[f32], out: &mut [f32]) {
         let n = self.n();
         product([n, self.dim / self.heads, n], self.scale(), q, k.t(), Onto::Nothing, out, n);
@@ -105,9 +111,11 @@ impl Kernel<3> for Attention {
         let bias = self.bias(table);
         let image = self.height * self.width * c;
         let mut mixed = vec![0.0; self.batch * image];
-        let images = mixed.par_chunks_mut(image).zip(qkv.par_chunks(3 * image)).zip(qkv_t.par_chunks(3 * c));
+        let images =
+            mixed.par_chunks_mut(image).zip(qkv.par_chunks(3 * image)).zip(qkv_t.par_chunks(3 * c));
         images.for_each(|((mixed, qkv), token)| {
-            let (mut rows, mut shares, mut out) = (vec![0.0; n * 3 * c], vec![0.0; n * n], vec![0.0; n * c]);
+            let (mut rows, mut shares, mut out) =
+                (vec![0.0; n * 3 * c], vec![0.0; n * n], vec![0.0; n * c]);
             for first in self.windows() {
                 wide(
                     #[inline(always)]
@@ -182,7 +190,15 @@ impl Kernel<3> for Attention {
                             let dq = &mut drows[self.place(0, head)..];
                             product([n, n, d], self.scale(), dscores, k, Onto::Nothing, dq, 3 * c);
                             let dk = &mut drows[self.place(1, head)..];
-                            product([n, n, d], self.scale(), dscores.t(), q, Onto::Nothing, dk, 3 * c);
+                            product(
+                                [n, n, d],
+                                self.scale(),
+                                dscores.t(),
+                                q,
+                                Onto::Nothing,
+                                dk,
+                                3 * c,
+                            );
                         }
                         add_rows(dtoken, &drows);
                         self.scatter(&drows, first, dqkv);
@@ -210,7 +226,10 @@ fn through_softmax(shares: &[f32], dshares: &mut [f32], dbias: &mut [f32], n: us
     wide(
         #[inline(always)]
         || {
-            let rows = shares.chunks_exact(n).zip(dshares.chunks_exact_mut(n)).zip(dbias.chunks_exact_mut(n));
+            let rows = shares
+                .chunks_exact(n)
+                .zip(dshares.chunks_exact_mut(n))
+                .zip(dbias.chunks_exact_mut(n));
             for ((share, dshare), dbias) in rows {
                 let along = math::sum_pairs(share, dshare, |p, d| p * d);
                 for ((share, dshare), dbias) in share.iter().zip(dshare).zip(dbias) {

@@ -9,7 +9,8 @@ use super::parts::{column_sums, fill_rows};
 use super::patches::Patches;
 use super::taps::Taps;
 
-/// `x [batch, height, width, inputs]`, `weight [outputs, inputs, kernel, kernel]`, `bias [outputs]`.
+/// `x [batch, height, width, inputs]`, `weight [outputs, inputs, kernel, kernel]`, `bias
+/// [outputs]`.
 #[derive(Debug, Clone)]
 pub(super) struct Conv {
     pub batch: usize,
@@ -19,7 +20,11 @@ pub(super) struct Conv {
 
 impl Conv {
     fn taps(&self) -> Taps {
-        Taps { outputs: self.outputs, inputs: self.patches.channels, taps: self.patches.kernel.pow(2) }
+        Taps {
+            outputs: self.outputs,
+            inputs: self.patches.channels,
+            taps: self.patches.kernel.pow(2),
+        }
     }
 }
 
@@ -38,7 +43,8 @@ impl Kernel<3> for Conv {
             |unfolded, (band, y)| {
                 patches.unfold(x, patches.rows_of(band, y.len() / n), unfolded);
                 fill_rows(y, bias);
-                let (unfolded, weight) = (View::rows(unfolded, patches.len()), View::rows(&weight, n));
+                let (unfolded, weight) =
+                    (View::rows(unfolded, patches.len()), View::rows(&weight, n));
                 product([y.len() / n, patches.len(), n], 1.0, unfolded, weight, Onto::Sum, y, n);
             },
         );
@@ -57,8 +63,9 @@ impl Kernel<3> for Conv {
             let weight = self.taps().sort_within_outputs(weight); // [outputs, patch]
             let mut dx = vec![0.0; x.len()];
             let group = patches.group();
-            let groups =
-                dx.par_chunks_mut(group * patches.image()).zip(dy.par_chunks(group * patches.pixels() * n));
+            let groups = dx
+                .par_chunks_mut(group * patches.image())
+                .zip(dy.par_chunks(group * patches.pixels() * n));
             groups.for_each_init(
                 || patches.buffer(),
                 |unfolded, (dx, dy)| {
@@ -77,7 +84,9 @@ impl Kernel<3> for Conv {
             let mut dw = vec![0.0; weight.len()];
             let tasks = patches.tap_blocks(&mut dw, n);
             tasks.into_par_iter().for_each(|task| {
-                task.add_up(patches, x, n, dy.len() / n, |pixels| &dy[pixels.start * n..pixels.end * n]);
+                task.add_up(patches, x, n, dy.len() / n, |pixels| {
+                    &dy[pixels.start * n..pixels.end * n]
+                });
             });
             self.taps().unsort(&dw)
         });

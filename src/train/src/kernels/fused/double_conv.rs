@@ -1,9 +1,11 @@
-//! A 3x3 convolution of an image doubled in size (nearest neighbour), without making the doubled image.
+//! A 3x3 convolution of an image doubled in size (nearest neighbour), without making the doubled
+//! image.
 //!
-//! Of the nine pixels under the kernel at most four differ, so each of the four kinds of output pixels (even or odd
-//! row, even or odd column) is a 2x2 convolution of the small image whose weights are sums of the nine: 16
-//! multiplications for what takes 36. (Shi et al. 2016, "Is the deconvolution layer the same as a convolutional
-//! layer?", arXiv 1609.07009, describes the same split.)
+//! Of the nine pixels under the kernel at most four differ, so each of the four kinds of output
+//! pixels (even or odd row, even or odd column) is a 2x2 convolution of the small image whose
+//! weights are sums of the nine: 16 multiplications for what takes 36. (Shi et al. 2016, "Is the
+//! deconvolution layer the same as a convolutional layer?", arXiv 1609.07009, describes the same
+//! split.)
 
 use burn::tensor::Shape;
 use rayon::prelude::*;
@@ -29,8 +31,8 @@ pub(super) struct DoubleConv {
 const KINDS: [[usize; 2]; 4] = [[0, 0], [0, 1], [1, 0], [1, 1]];
 
 impl DoubleConv {
-    /// The 2x2 patches of the small image that output pixels of one kind see: those of even rows begin a row
-    /// above, those of even columns a column to the left.
+    /// The 2x2 patches of the small image that output pixels of one kind see: those of even rows
+    /// begin a row above, those of even columns a column to the left.
     fn patches(&self, [odd_row, odd_column]: [usize; 2]) -> Patches {
         Patches {
             height: self.height,
@@ -88,9 +90,14 @@ impl DoubleConv {
         self.taps().unsort(&sorted)
     }
 
-    /// Calls `f` with the ranges of each pixel of one kind, among those of some rows of small images and in the rows
-    /// of large ones that they become.
-    fn each_pixel(&self, [odd_row, odd_column]: [usize; 2], pixels: usize, mut f: impl FnMut(usize, usize)) {
+    /// Calls `f` with the ranges of each pixel of one kind, among those of some rows of small
+    /// images and in the rows of large ones that they become.
+    fn each_pixel(
+        &self,
+        [odd_row, odd_column]: [usize; 2],
+        pixels: usize,
+        mut f: impl FnMut(usize, usize),
+    ) {
         let n = self.outputs;
         for pixel in 0..pixels {
             let (y, x) = (pixel / self.width, pixel % self.width);
@@ -120,7 +127,8 @@ impl Kernel<3> for DoubleConv {
                     let patches = self.patches(kind);
                     patches.unfold(x, patches.rows_of(band, pixels), unfolded);
                     fill_rows(out, bias);
-                    let (unfolded, weight) = (View::rows(unfolded, patches.len()), View::rows(weight, n));
+                    let (unfolded, weight) =
+                        (View::rows(unfolded, patches.len()), View::rows(weight, n));
                     product([pixels, patches.len(), n], 1.0, unfolded, weight, Onto::Sum, out, n);
                     self.each_pixel(kind, pixels, |from, to| {
                         y[to..to + n].copy_from_slice(&out[from..from + n]);
@@ -160,10 +168,19 @@ impl Kernel<3> for DoubleConv {
                     for (kind, weight) in weights.chunks_exact(self.weights()).enumerate() {
                         let patches = self.patches(KINDS[kind]);
                         let dout = &douts[(kind * pixels + first) * n..][..those * n];
-                        for (band, dout) in dout.chunks(patches.band() * self.width * n).enumerate() {
+                        for (band, dout) in dout.chunks(patches.band() * self.width * n).enumerate()
+                        {
                             let (pixels, weight) = (dout.len() / n, View::rows(weight, n).t());
                             let (sizes, dout) = ([pixels, n, patches.len()], View::rows(dout, n));
-                            product(sizes, 1.0, dout, weight, Onto::Nothing, unfolded, patches.len());
+                            product(
+                                sizes,
+                                1.0,
+                                dout,
+                                weight,
+                                Onto::Nothing,
+                                unfolded,
+                                patches.len(),
+                            );
                             patches.fold(unfolded, patches.rows_of(band, pixels), dx);
                         }
                     }

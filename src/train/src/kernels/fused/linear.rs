@@ -28,7 +28,8 @@ impl Linear {
         let mut y = vec![0.0; rows * n];
         let task = task_rows(rows, ROWS);
         let turned = if rows >= MANY { transposed(weight, [n, k]) } else { Vec::new() };
-        let weight = if turned.is_empty() { View::rows(weight, k).t() } else { View::rows(&turned, n) };
+        let weight =
+            if turned.is_empty() { View::rows(weight, k).t() } else { View::rows(&turned, n) };
         y.par_chunks_mut(task * n).zip(x.par_chunks(task * k)).for_each(|(y, x)| {
             let onto = match bias {
                 Some(bias) => {
@@ -44,7 +45,13 @@ impl Linear {
     }
 
     /// Gradients of `x`, `weight` and the bias.
-    fn gradients(&self, x: &[f32], weight: &[f32], dy: &[f32], wanted: [bool; 3]) -> [Option<Vec<f32>>; 3] {
+    fn gradients(
+        &self,
+        x: &[f32],
+        weight: &[f32],
+        dy: &[f32],
+        wanted: [bool; 3],
+    ) -> [Option<Vec<f32>>; 3] {
         let (k, n) = (self.inputs, self.outputs);
         let task = task_rows(x.len() / k, ROWS);
         let dx = wanted[0].then(|| {

@@ -1,5 +1,5 @@
-//! The two places where the CPU kernels leave safe Rust: calling the matrix product, and calling code compiled for
-//! wider vector instructions. Everything is checked before the call.
+//! The two places where the CPU kernels leave safe Rust: calling the matrix product, and calling
+//! code compiled for wider vector instructions. Everything is checked before the call.
 #![allow(unsafe_code)]
 
 /// A matrix inside a slice: element (i, j) stands at `i * rows + j * columns`.
@@ -35,7 +35,8 @@ pub(super) enum Onto {
     Sum,
 }
 
-/// `out (+)= scale * a b` on this thread: `a` is `m` by `k`, `b` is `k` by `n`, rows of `out` stand `width` apart.
+/// `out (+)= scale * a b` on this thread: `a` is `m` by `k`, `b` is `k` by `n`, rows of `out` stand
+/// `width` apart.
 ///
 /// One thread computes each number, in an order that only the sizes decide.
 pub(super) fn product(
@@ -52,8 +53,9 @@ pub(super) fn product(
     if k == 0 || m == 0 || n == 0 {
         return;
     }
-    // SAFETY: the assertions above keep every element that is read or written inside its slice, `out` is borrowed
-    // exclusively, its rows do not overlap (n <= width), and a slice's length keeps each stride within isize.
+    // SAFETY: the assertions above keep every element that is read or written inside its slice,
+    // `out` is borrowed exclusively, its rows do not overlap (n <= width), and a slice's length
+    // keeps each stride within isize.
     unsafe {
         gemm::gemm(
             m,
@@ -79,8 +81,9 @@ pub(super) fn product(
     }
 }
 
-/// Runs `work` compiled for AVX-512, or for AVX2 and FMA, where the processor has them. Loops in `work` must be inlined into
-/// it. None of them changes a result: multiplications and additions stay separate.
+/// Runs `work` compiled for AVX-512, or for AVX2 and FMA, where the processor has them. Loops in
+/// `work` must be inlined into it. None of them changes a result: multiplications and additions
+/// stay separate.
 #[inline]
 pub(super) fn wide<R>(work: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
@@ -117,7 +120,15 @@ mod tests {
         let mut out = [10.0; 6];
         product([2, 3, 2], 2.0, View::rows(&a, 3), View::rows(&b, 3).t(), Onto::Sum, &mut out, 3);
         assert_eq!(out, [24.0, 18.0, 10.0, 42.0, 30.0, 10.0]);
-        product([2, 3, 2], 1.0, View::rows(&a, 3), View::rows(&b, 3).t(), Onto::Nothing, &mut out, 3);
+        product(
+            [2, 3, 2],
+            1.0,
+            View::rows(&a, 3),
+            View::rows(&b, 3).t(),
+            Onto::Nothing,
+            &mut out,
+            3,
+        );
         assert_eq!(out, [7.0, 4.0, 10.0, 16.0, 10.0, 10.0]);
     }
 

@@ -1,4 +1,5 @@
-//! Elementary functions on `f32` without branches or calls, so that loops over them become vector instructions.
+//! Elementary functions on `f32` without branches or calls, so that loops over them become vector
+//! instructions.
 //!
 //! NaN stays NaN, so that a diverged training shows.
 
@@ -29,8 +30,8 @@ pub(super) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// The error function; the absolute error is below 5e-7. Rational approximation with the coefficients that Eigen
-/// uses for `f32` (`generic_fast_erf_float`).
+/// The error function; the absolute error is below 5e-7. Rational approximation with the
+/// coefficients that Eigen uses for `f32` (`generic_fast_erf_float`).
 #[inline(always)]
 pub(super) fn erf(x: f32) -> f32 {
     let bounded = if x < -4.0 { -4.0 } else { x };
@@ -64,7 +65,8 @@ pub(super) fn normal_density(x: f32) -> f32 {
 
 const LANES: usize = 16;
 
-/// Sum over two rows of `f(a, b)`, in [`LANES`] interleaved partial sums that are added in a fixed order.
+/// Sum over two rows of `f(a, b)`, in [`LANES`] interleaved partial sums that are added in a fixed
+/// order.
 #[inline(always)]
 pub(super) fn sum_pairs(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [0.0f32; LANES];

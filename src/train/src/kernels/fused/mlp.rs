@@ -1,5 +1,6 @@
-//! The perceptron of a transformer block: two projections with a GELU between them, a few rows at a time, so that
-//! the wide hidden rows stay in the cache. Only what enters the GELU is kept for the gradient.
+//! The perceptron of a transformer block: two projections with a GELU between them, a few rows at a
+//! time, so that the wide hidden rows stay in the cache. Only what enters the GELU is kept for the
+//! gradient.
 
 use burn::tensor::Shape;
 use rayon::prelude::*;
@@ -8,7 +9,8 @@ use super::machine::{Onto, View, product, wide};
 use super::math;
 use super::op::Kernel;
 use super::parts::{
-    add_rows, add_up, column_sums, fill_rows, is_large, part_len, task_rows, weight_gradient, zeros_if,
+    add_rows, add_up, column_sums, fill_rows, is_large, part_len, task_rows, weight_gradient,
+    zeros_if,
 };
 use super::taps::transposed;
 
@@ -76,14 +78,17 @@ impl Kernel<5> for Mlp {
         }
         let part = part_len(x.len() / c);
         let mut dx = vec![0.0; x.len()];
-        let rows = dx.par_chunks_mut(part * c).zip(x.par_chunks(part * c)).zip(dy.par_chunks(part * c));
+        let rows =
+            dx.par_chunks_mut(part * c).zip(x.par_chunks(part * c)).zip(dy.par_chunks(part * c));
         let sums: Vec<[Vec<f32>; 4]> = rows
             .zip(kept.par_chunks(part * hidden))
             .map(|(((dx, x), dy), u)| {
-                let [mut dw1, mut dw2] = [wanted[1], wanted[3]].map(|wanted| zeros_if(wanted, c * hidden));
+                let [mut dw1, mut dw2] =
+                    [wanted[1], wanted[3]].map(|wanted| zeros_if(wanted, c * hidden));
                 let (mut db1, mut db2) = (zeros_if(wanted[2], hidden), zeros_if(wanted[4], c));
                 let [mut h, mut du] = [(); 2].map(|()| vec![0.0; ROWS * hidden]);
-                let blocks = dx.chunks_mut(ROWS * c).zip(x.chunks(ROWS * c)).zip(dy.chunks(ROWS * c));
+                let blocks =
+                    dx.chunks_mut(ROWS * c).zip(x.chunks(ROWS * c)).zip(dy.chunks(ROWS * c));
                 for (((dx, x), dy), u) in blocks.zip(u.chunks(ROWS * hidden)) {
                     let rows = x.len() / c;
                     let (h, du) = (&mut h[..u.len()], &mut du[..u.len()]);
@@ -104,14 +109,24 @@ impl Kernel<5> for Mlp {
                         let x = View::rows(x, c);
                         product([hidden, rows, c], 1.0, du_rows.t(), x, Onto::Sum, &mut dw1, c);
                     }
-                    product([rows, hidden, c], 1.0, du_rows, View::rows(w1, c), Onto::Nothing, dx, c);
+                    product(
+                        [rows, hidden, c],
+                        1.0,
+                        du_rows,
+                        View::rows(w1, c),
+                        Onto::Nothing,
+                        dx,
+                        c,
+                    );
                 }
                 [dw1, db1, dw2, db2]
             })
             .collect();
         let [dw1, db1, dw2, db2] = add_up(sums);
-        let mut found =
-            [dx, dw1, db1, dw2, db2].into_iter().zip(wanted).map(|(grad, wanted)| wanted.then_some(grad));
+        let mut found = [dx, dw1, db1, dw2, db2]
+            .into_iter()
+            .zip(wanted)
+            .map(|(grad, wanted)| wanted.then_some(grad));
         std::array::from_fn(|_| found.next().flatten())
     }
 }
@@ -134,8 +149,8 @@ impl Mlp {
         );
     }
 
-    /// The gradients where the weights are large beside the rows: the hidden rows of all of them first, then each weight's
-    /// gradient in one go.
+    /// The gradients where the weights are large beside the rows: the hidden rows of all of them
+    /// first, then each weight's gradient in one go.
     fn backward_by_weight(
         &self,
         [x, w1, w2]: [&[f32]; 3],
@@ -149,11 +164,13 @@ impl Mlp {
         let mut dx = vec![0.0; x.len()];
         let hiddens = h.par_chunks_mut(task * hidden).zip(du.par_chunks_mut(task * hidden));
         let rows = dx.par_chunks_mut(task * c).zip(dy.par_chunks(task * c));
-        hiddens.zip(rows).zip(kept.par_chunks(task * hidden)).for_each(|(((h, du), (dx, dy)), u)| {
-            self.through_gelu(dy, u, w2, h, du);
-            let (sizes, du) = ([dy.len() / c, hidden, c], View::rows(du, hidden));
-            product(sizes, 1.0, du, View::rows(w1, c), Onto::Nothing, dx, c);
-        });
+        hiddens.zip(rows).zip(kept.par_chunks(task * hidden)).for_each(
+            |(((h, du), (dx, dy)), u)| {
+                self.through_gelu(dy, u, w2, h, du);
+                let (sizes, du) = ([dy.len() / c, hidden, c], View::rows(du, hidden));
+                product(sizes, 1.0, du, View::rows(w1, c), Onto::Nothing, dx, c);
+            },
+        );
         [
             wanted[0].then_some(dx),
             wanted[1].then(|| weight_gradient(x, &du, [hidden, c])),

@@ -1,7 +1,9 @@
-//! The building blocks on burn's CPU backend, each as one pass over slices with a gradient written by hand.
+//! The building blocks on burn's CPU backend, each as one pass over slices with a gradient written
+//! by hand.
 //!
-//! Same results as [`generic`](super::generic) to rounding, in a fraction of its time and memory: see
-//! `docs/performance.md`. Every function returns `None` for tensors that are not `f32` in host memory.
+//! Same results as [`generic`](super::generic) to rounding, in a fraction of its time and memory:
+//! see `docs/performance.md`. Every function returns `None` for tensors that are not `f32` in host
+//! memory.
 
 mod attention;
 mod conv;
@@ -63,7 +65,11 @@ pub(super) fn conv2d(
         let kernel = conv::Conv { batch, outputs, patches };
         apply(
             kernel,
-            [x.clone().into_dispatch(), weight.clone().into_dispatch(), bias.clone().into_dispatch()],
+            [
+                x.clone().into_dispatch(),
+                weight.clone().into_dispatch(),
+                bias.clone().into_dispatch(),
+            ],
         )
     })
 }
@@ -73,23 +79,39 @@ pub(super) fn layer_norm(x: &Tensor<4>, weight: &Tensor<1>, bias: &Tensor<1>) ->
         let kernel = norm::LayerNorm { shape: x.shape(), channels: x.dims()[3] };
         apply(
             kernel,
-            [x.clone().into_dispatch(), weight.clone().into_dispatch(), bias.clone().into_dispatch()],
+            [
+                x.clone().into_dispatch(),
+                weight.clone().into_dispatch(),
+                bias.clone().into_dispatch(),
+            ],
         )
     })
 }
 
-pub(super) fn group_norm_silu(x: &Tensor<4>, weight: &Tensor<1>, bias: &Tensor<1>) -> Option<Tensor<4>> {
+pub(super) fn group_norm_silu(
+    x: &Tensor<4>,
+    weight: &Tensor<1>,
+    bias: &Tensor<1>,
+) -> Option<Tensor<4>> {
     applies(x).then(|| {
         let [batch, _, _, channels] = x.dims();
         let kernel = norm::GroupNormSilu { shape: x.shape(), batch, channels };
         apply(
             kernel,
-            [x.clone().into_dispatch(), weight.clone().into_dispatch(), bias.clone().into_dispatch()],
+            [
+                x.clone().into_dispatch(),
+                weight.clone().into_dispatch(),
+                bias.clone().into_dispatch(),
+            ],
         )
     })
 }
 
-pub(super) fn mlp(x: &Tensor<4>, [w1, w2]: [&Tensor<2>; 2], [b1, b2]: [&Tensor<1>; 2]) -> Option<Tensor<4>> {
+pub(super) fn mlp(
+    x: &Tensor<4>,
+    [w1, w2]: [&Tensor<2>; 2],
+    [b1, b2]: [&Tensor<1>; 2],
+) -> Option<Tensor<4>> {
     applies(x).then(|| {
         let [hidden, width] = w1.dims();
         let kernel = mlp::Mlp { shape: x.shape(), width, hidden };
@@ -108,20 +130,33 @@ pub(super) fn window_attention(
 ) -> Option<Tensor<4>> {
     applies(qkv).then(|| {
         let [batch, height, width, channels] = qkv.dims();
-        let kernel = attention::Attention { batch, height, width, dim: channels / 3, heads, window };
-        let inputs =
-            [qkv.clone().into_dispatch(), qkv_t.clone().into_dispatch(), bias_table.clone().into_dispatch()];
+        let kernel =
+            attention::Attention { batch, height, width, dim: channels / 3, heads, window };
+        let inputs = [
+            qkv.clone().into_dispatch(),
+            qkv_t.clone().into_dispatch(),
+            bias_table.clone().into_dispatch(),
+        ];
         apply(kernel, inputs)
     })
 }
 
-pub(super) fn double_conv2d(x: &Tensor<4>, weight: &Tensor<4>, bias: &Tensor<1>) -> Option<Tensor<4>> {
+pub(super) fn double_conv2d(
+    x: &Tensor<4>,
+    weight: &Tensor<4>,
+    bias: &Tensor<1>,
+) -> Option<Tensor<4>> {
     applies(x).then(|| {
         let [batch, height, width, inputs] = x.dims();
-        let kernel = double_conv::DoubleConv { batch, height, width, inputs, outputs: weight.dims()[0] };
+        let kernel =
+            double_conv::DoubleConv { batch, height, width, inputs, outputs: weight.dims()[0] };
         apply(
             kernel,
-            [x.clone().into_dispatch(), weight.clone().into_dispatch(), bias.clone().into_dispatch()],
+            [
+                x.clone().into_dispatch(),
+                weight.clone().into_dispatch(),
+                bias.clone().into_dispatch(),
+            ],
         )
     })
 }

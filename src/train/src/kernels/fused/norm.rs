@@ -1,5 +1,5 @@
-//! Layer norm, and group norm with its swish: each reads its input once more than it must, and stores nothing but
-//! means and deviations for the gradient.
+//! Layer norm, and group norm with its swish: each reads its input once more than it must, and
+//! stores nothing but means and deviations for the gradient.
 
 use burn::tensor::Shape;
 use rayon::prelude::*;
@@ -63,7 +63,8 @@ impl Kernel<3> for LayerNorm {
         let c = self.channels;
         let part = part_len(x.len() / c);
         let mut dx = vec![0.0; x.len()];
-        let parts = dx.par_chunks_mut(part * c).zip(x.par_chunks(part * c)).zip(dy.par_chunks(part * c));
+        let parts =
+            dx.par_chunks_mut(part * c).zip(x.par_chunks(part * c)).zip(dy.par_chunks(part * c));
         let sums: Vec<[Vec<f32>; 2]> = parts
             .map(|((dx, x), dy)| {
                 let (mut dw, mut db) = (vec![0.0; c], vec![0.0; c]);
@@ -71,7 +72,8 @@ impl Kernel<3> for LayerNorm {
                 wide(
                     #[inline(always)]
                     || {
-                        let rows = dx.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(dy.chunks_exact(c));
+                        let rows =
+                            dx.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(dy.chunks_exact(c));
                         for ((dx, x), dy) in rows {
                             let [mean, scale] = moments(x);
                             for (normal, x) in normal.iter_mut().zip(x) {
@@ -85,7 +87,8 @@ impl Kernel<3> for LayerNorm {
                                     *db += dy;
                                 }
                             }
-                            // Gradient of the normalised row, then of the row (Ba et al. 2016, by the chain rule).
+                            // Gradient of the normalised row, then of the row (Ba et al. 2016, by
+                            // the chain rule).
                             for ((dx, dy), w) in dx.iter_mut().zip(dy).zip(weight) {
                                 *dx = dy * w;
                             }
@@ -105,7 +108,8 @@ impl Kernel<3> for LayerNorm {
     }
 }
 
-/// Swish of a group norm of `x [batch, pixels, channels]` with `weight [channels]` and `bias [channels]`.
+/// Swish of a group norm of `x [batch, pixels, channels]` with `weight [channels]` and `bias
+/// [channels]`.
 #[derive(Debug, Clone)]
 pub(super) struct GroupNormSilu {
     pub shape: Shape,
@@ -162,7 +166,8 @@ impl Kernel<3> for GroupNormSilu {
                 #[inline(always)]
                 || {
                     let [mean, scale] = self.moments(x);
-                    let slope: Vec<f32> = scale.iter().zip(weight).map(|(scale, w)| scale * w).collect();
+                    let slope: Vec<f32> =
+                        scale.iter().zip(weight).map(|(scale, w)| scale * w).collect();
                     let shift: Vec<f32> = slope
                         .iter()
                         .zip(&mean)
@@ -170,7 +175,9 @@ impl Kernel<3> for GroupNormSilu {
                         .map(|((slope, mean), b)| b - slope * mean)
                         .collect();
                     for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                        for ((y, x), (slope, shift)) in y.iter_mut().zip(x).zip(slope.iter().zip(&shift)) {
+                        for ((y, x), (slope, shift)) in
+                            y.iter_mut().zip(x).zip(slope.iter().zip(&shift))
+                        {
                             let z = x * slope + shift;
                             *y = z * sigmoid(z);
                         }
@@ -223,7 +230,8 @@ impl Kernel<3> for GroupNormSilu {
                             for channel in 0..c {
                                 let normal = (x[channel] - mean[channel]) * scale[channel];
                                 let dn = dx[channel] * weight[channel];
-                                dx[channel] = scale[channel] * (dn - flat[channel] - normal * along[channel]);
+                                dx[channel] =
+                                    scale[channel] * (dn - flat[channel] - normal * along[channel]);
                             }
                         }
                     },

@@ -9,20 +9,22 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{
-    Autodiff, AutodiffBackend, BackendTensor, DispatchAutodiffContext, DispatchDevice, DispatchTensor,
-    DispatchTensorKind, Flex, GradientCheckpointingStrategy, TensorMetadata,
+    Autodiff, AutodiffBackend, BackendTensor, DispatchAutodiffContext, DispatchDevice,
+    DispatchTensor, DispatchTensorKind, Flex, GradientCheckpointingStrategy, TensorMetadata,
 };
 use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 
-/// A function of `N` arrays with its gradient. Arrays are row-major; their shapes are part of `self`.
+/// A function of `N` arrays with its gradient. Arrays are row-major; their shapes are part of
+/// `self`.
 ///
-/// Both directions must give the same bits on any number of threads: work is cut into parts that only the shapes
-/// decide, each number is computed by one thread, and parts are added in order.
+/// Both directions must give the same bits on any number of threads: work is cut into parts that
+/// only the shapes decide, each number is computed by one thread, and parts are added in order.
 pub(super) trait Kernel<const N: usize>: Clone + std::fmt::Debug + Send + 'static {
     /// Shape of the result.
     fn shape(&self) -> Shape;
 
-    /// The result, and what `backward` will want to see again besides the inputs; nothing of the latter if not `keep`.
+    /// The result, and what `backward` will want to see again besides the inputs; nothing of the
+    /// latter if not `keep`.
     fn forward(&self, inputs: [&[f32]; N], keep: bool) -> (Vec<f32>, Vec<f32>);
 
     /// The gradient of each input that is `wanted`, from the gradient of the result.
@@ -52,12 +54,14 @@ pub(super) fn applies<const D: usize>(tensor: &Tensor<D>) -> bool {
         && device.gradient_checkpointing_strategy() != Some(GradientCheckpointingStrategy::Balanced)
 }
 
-/// Runs `kernel` on tensors for which [`applies`] holds, recording its gradient where one is asked for.
+/// Runs `kernel` on tensors for which [`applies`] holds, recording its gradient where one is asked
+/// for.
 pub(super) fn apply<const N: usize, const D: usize, K: Kernel<N>>(
     kernel: K,
     inputs: [DispatchTensor; N],
 ) -> Tensor<D> {
-    let context = inputs.iter().map(|t| t.autodiff).fold(Default::default(), DispatchAutodiffContext::merge);
+    let context =
+        inputs.iter().map(|t| t.autodiff).fold(Default::default(), DispatchAutodiffContext::merge);
     let kind = match context {
         DispatchAutodiffContext::Disabled => {
             let inputs = inputs.map(|tensor| contiguous(plain(tensor)));
@@ -66,13 +70,16 @@ pub(super) fn apply<const N: usize, const D: usize, K: Kernel<N>>(
         }
         DispatchAutodiffContext::Enabled(_) => {
             let output = record(kernel, inputs.map(tracked));
-            DispatchTensorKind::Autodiff(Box::new(DispatchTensorKind::Flex(BackendTensor::Autodiff(output))))
+            DispatchTensorKind::Autodiff(Box::new(DispatchTensorKind::Flex(
+                BackendTensor::Autodiff(output),
+            )))
         }
     };
     Tensor::from_dispatch(DispatchTensor { kind, autodiff: context })
 }
 
-/// The numbers of a tensor for which [`applies`] holds, taken out of it: copied only where others hold it too.
+/// The numbers of a tensor for which [`applies`] holds, taken out of it: copied only where others
+/// hold it too.
 pub(super) fn numbers(tensor: Tensor<1>) -> Vec<f32> {
     let data = contiguous(plain(tensor.into_dispatch())).into_data();
     data.try_into_vec::<f32>().unwrap_or_default()
@@ -128,7 +135,9 @@ impl<const N: usize, K: Kernel<N>> Backward<Flex, N> for Step<K> {
 fn plain(tensor: DispatchTensor) -> FlexTensor {
     match tensor.kind {
         DispatchTensorKind::Flex(BackendTensor::Float(tensor)) => tensor,
-        kind => unreachable!("a kernel's input was checked to be floats in host memory, found {kind:?}"),
+        kind => {
+            unreachable!("a kernel's input was checked to be floats in host memory, found {kind:?}")
+        }
     }
 }
 
@@ -137,9 +146,14 @@ fn tracked(tensor: DispatchTensor) -> FloatTensor<Autodiff<Flex>> {
     match tensor.kind {
         DispatchTensorKind::Autodiff(inner) => match *inner {
             DispatchTensorKind::Flex(BackendTensor::Autodiff(tensor)) => tensor,
-            kind => unreachable!("a kernel's input was checked to be floats in host memory, found {kind:?}"),
+            kind => unreachable!(
+                "a kernel's input was checked to be floats in host memory, found {kind:?}"
+            ),
         },
-        kind => Autodiff::<Flex>::from_inner(plain(DispatchTensor { kind, autodiff: Default::default() })),
+        kind => Autodiff::<Flex>::from_inner(plain(DispatchTensor {
+            kind,
+            autodiff: Default::default(),
+        })),
     }
 }
 

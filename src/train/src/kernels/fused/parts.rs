@@ -34,7 +34,8 @@ fn sum_over_parts<const N: usize>(
     add_up(parts(rows).into_par_iter().map(work).collect())
 }
 
-/// Whether a weight of so many numbers is so large beside the rows that its gradient is better not kept once for each part.
+/// Whether a weight of so many numbers is so large beside the rows that its gradient is better not
+/// kept once for each part.
 pub(super) fn is_large(weight: usize, rows: usize) -> bool {
     weight > 32 * rows
 }

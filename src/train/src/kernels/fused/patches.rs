@@ -1,5 +1,6 @@
-//! Unfolding an image into the patches that a convolution multiplies, and folding patches back, a band of output
-//! rows at a time: the patches of a band stay in the cache, and are made again rather than stored.
+//! Unfolding an image into the patches that a convolution multiplies, and folding patches back, a
+//! band of output rows at a time: the patches of a band stay in the cache, and are made again
+//! rather than stored.
 
 use std::ops::Range;
 
@@ -12,7 +13,8 @@ const BLOCK: usize = 128;
 /// Output pixels that such a task takes at a time, about.
 const PIXELS: usize = 256;
 
-/// Where the patches of an image `[height, width, channels]` lie. A patch is ordered (row, column, channel).
+/// Where the patches of an image `[height, width, channels]` lie. A patch is ordered (row, column,
+/// channel).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patches {
     pub height: usize,
@@ -35,7 +37,17 @@ impl Patches {
         let pad = kernel / 2;
         let out = |side: usize| (side + 2 * pad - kernel) / stride + 1;
         let (out_height, out_width) = (out(height), out(width));
-        Self { height, width, channels, kernel, stride, above: pad, left: pad, out_height, out_width }
+        Self {
+            height,
+            width,
+            channels,
+            kernel,
+            stride,
+            above: pad,
+            left: pad,
+            out_height,
+            out_width,
+        }
     }
 
     /// Numbers in one patch.
@@ -53,7 +65,8 @@ impl Patches {
         self.out_height * self.out_width
     }
 
-    /// Output rows in one band. Rows are counted through all images, so a band may hold several small ones.
+    /// Output rows in one band. Rows are counted through all images, so a band may hold several
+    /// small ones.
     pub fn band(&self) -> usize {
         (BAND / (self.len() * self.out_width)).max(1)
     }
@@ -81,7 +94,8 @@ impl Patches {
             for dy in 0..self.kernel {
                 let from = self.source_row(y, dy);
                 for x in 0..self.out_width {
-                    let to = &mut patches[(row * self.out_width + x) * self.len() + dy * run..][..run];
+                    let to =
+                        &mut patches[(row * self.out_width + x) * self.len() + dy * run..][..run];
                     match from {
                         None => to.fill(0.0),
                         Some(from) => {
@@ -109,8 +123,8 @@ impl Patches {
                         let Some(from) = self.source_row(y, dy) else { continue };
                         for x in 0..self.out_width {
                             let (inside, start) = self.source_columns(x);
-                            let patch =
-                                &patches[(row * self.out_width + x) * self.len() + dy * run..][inside];
+                            let patch = &patches
+                                [(row * self.out_width + x) * self.len() + dy * run..][inside];
                             let image = &mut images[from + start..][..patch.len()];
                             image.iter_mut().zip(patch).for_each(|(image, v)| *image += v);
                         }
@@ -120,7 +134,8 @@ impl Patches {
         );
     }
 
-    /// The tasks that make a weight's gradient `dw [patch, outputs]`: each some channels under one tap.
+    /// The tasks that make a weight's gradient `dw [patch, outputs]`: each some channels under one
+    /// tap.
     pub fn tap_blocks<'a>(&self, dw: &'a mut [f32], outputs: usize) -> Vec<TapBlock<'a>> {
         let taps = dw.chunks_mut(self.channels * outputs).enumerate();
         taps.flat_map(|(tap, dw)| {
@@ -130,7 +145,8 @@ impl Patches {
         .collect()
     }
 
-    /// Where the image row under row `dy` of the patches at output row `y` begins; `None` in the padding.
+    /// Where the image row under row `dy` of the patches at output row `y` begins; `None` in the
+    /// padding.
     #[inline(always)]
     fn source_row(&self, y: usize, dy: usize) -> Option<usize> {
         let (image, y) = (y / self.out_height, y % self.out_height);
@@ -138,23 +154,33 @@ impl Patches {
         Some((image * self.height + y) * self.width * self.channels)
     }
 
-    /// Writes what lies under one tap at the pixels of output row `y`: `[out_width, channels]` of the channels from
-    /// `first` on, zeros in the padding.
-    fn under(&self, images: &[f32], y: usize, tap: usize, first: usize, channels: usize, out: &mut [f32]) {
+    /// Writes what lies under one tap at the pixels of output row `y`: `[out_width, channels]` of
+    /// the channels from `first` on, zeros in the padding.
+    fn under(
+        &self,
+        images: &[f32],
+        y: usize,
+        tap: usize,
+        first: usize,
+        channels: usize,
+        out: &mut [f32],
+    ) {
         let Some(row) = self.source_row(y, tap / self.kernel) else { return out.fill(0.0) };
         for (x, out) in out.chunks_exact_mut(channels).enumerate() {
             let column = (x * self.stride + tap % self.kernel).checked_sub(self.left);
             match column.filter(|column| *column < self.width) {
                 None => out.fill(0.0),
                 Some(column) => {
-                    out.copy_from_slice(&images[row + column * self.channels + first..][..channels]);
+                    out.copy_from_slice(
+                        &images[row + column * self.channels + first..][..channels],
+                    );
                 }
             }
         }
     }
 
-    /// For a row of the patch at output column `x`: which of its numbers lie in the image, and where in the
-    /// image's row they begin. Neighbouring columns lie side by side in both.
+    /// For a row of the patch at output column `x`: which of its numbers lie in the image, and
+    /// where in the image's row they begin. Neighbouring columns lie side by side in both.
     #[inline(always)]
     fn source_columns(&self, x: usize) -> (Range<usize>, usize) {
         let first = x * self.stride;
@@ -165,8 +191,9 @@ impl Patches {
     }
 }
 
-/// The gradient of some rows of a weight: `dw [channels, outputs]` of the channels from `first` on under one tap. One
-/// task adds up all of it, in the order of the pixels, so that no partial sums have to be kept.
+/// The gradient of some rows of a weight: `dw [channels, outputs]` of the channels from `first` on
+/// under one tap. One task adds up all of it, in the order of the pixels, so that no partial sums
+/// have to be kept.
 pub(super) struct TapBlock<'a> {
     tap: usize,
     first: usize,
@@ -174,8 +201,8 @@ pub(super) struct TapBlock<'a> {
 }
 
 impl TapBlock<'_> {
-    /// Adds up what each output pixel contributes: the image under the tap times `dy(pixels)`, its gradient
-    /// `[pixels, outputs]`.
+    /// Adds up what each output pixel contributes: the image under the tap times `dy(pixels)`, its
+    /// gradient `[pixels, outputs]`.
     pub fn add_up<'d>(
         self,
         patches: &Patches,

@@ -6,8 +6,8 @@ use rayon::prelude::*;
 /// Inputs or outputs of a block: a cache line of floats.
 const BLOCK: usize = 16;
 
-/// The transpose of a projection's weight `[outputs, inputs]`. The products read its rows faster than columns that stand
-/// a power of two apart.
+/// The transpose of a projection's weight `[outputs, inputs]`. The products read its rows faster
+/// than columns that stand a power of two apart.
 pub(super) fn transposed(weight: &[f32], [outputs, inputs]: [usize; 2]) -> Vec<f32> {
     Taps { outputs, inputs, taps: 1 }.sort(weight)
 }
@@ -26,9 +26,13 @@ impl Taps {
     pub fn sort(self, weight: &[f32]) -> Vec<f32> {
         let Self { outputs, inputs, taps } = self;
         let mut sorted = vec![0.0; weight.len()];
-        let mut blocks: Vec<Vec<&mut [f32]>> = (0..inputs.div_ceil(BLOCK)).map(|_| Vec::new()).collect();
+        let mut blocks: Vec<Vec<&mut [f32]>> =
+            (0..inputs.div_ceil(BLOCK)).map(|_| Vec::new()).collect();
         for tap in sorted.chunks_mut(inputs * outputs) {
-            blocks.iter_mut().zip(tap.chunks_mut(BLOCK * outputs)).for_each(|(block, part)| block.push(part));
+            blocks
+                .iter_mut()
+                .zip(tap.chunks_mut(BLOCK * outputs))
+                .for_each(|(block, part)| block.push(part));
         }
         blocks.into_par_iter().enumerate().for_each(|(block, mut parts)| {
             for first in (0..outputs).step_by(BLOCK) {
@@ -51,10 +55,14 @@ impl Taps {
         let mut sorted = vec![0.0; weight.len()];
         let len = (BLOCK * inputs * taps).max(1);
         sorted.par_chunks_mut(len).zip(weight.par_chunks(len)).for_each(|(sorted, weight)| {
-            let outputs = sorted.chunks_exact_mut(inputs * taps).zip(weight.chunks_exact(inputs * taps));
+            let outputs =
+                sorted.chunks_exact_mut(inputs * taps).zip(weight.chunks_exact(inputs * taps));
             for (sorted, weight) in outputs {
                 for (tap, sorted) in sorted.chunks_exact_mut(inputs).enumerate() {
-                    sorted.iter_mut().zip(weight[tap..].iter().step_by(taps)).for_each(|(to, v)| *to = *v);
+                    sorted
+                        .iter_mut()
+                        .zip(weight[tap..].iter().step_by(taps))
+                        .for_each(|(to, v)| *to = *v);
                 }
             }
         });

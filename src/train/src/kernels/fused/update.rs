@@ -1,4 +1,5 @@
-//! Element-wise updates of long arrays, in place and on every core: what an optimizer step and a running mean are.
+//! Element-wise updates of long arrays, in place and on every core: what an optimizer step and a
+//! running mean are.
 
 use burn::tensor::Tensor;
 use rayon::prelude::*;
@@ -21,7 +22,8 @@ pub struct AdamWStep {
     pub time: i32,
 }
 
-/// [`adamw`](crate::kernels::adamw), in the order of burn's operations, so that the bits are the same.
+/// [`adamw`](crate::kernels::adamw), in the order of burn's operations, so that the bits are the
+/// same.
 pub(in crate::kernels) fn adamw(
     step: AdamWStep,
     [value, moment_1, moment_2]: [Tensor<1>; 3],
@@ -35,19 +37,21 @@ pub(in crate::kernels) fn adamw(
     let mut arrays = [numbers(value), numbers(moment_1), numbers(moment_2)];
     with_numbers(gradient, |gradient| {
         let [value, m, v] = arrays.each_mut().map(|array| array.par_chunks_mut(CHUNK));
-        value.zip(m).zip(v).zip(gradient.par_chunks(CHUNK)).for_each(|(((value, m), v), gradient)| {
-            wide(
-                #[inline(always)]
-                || {
-                    for (((value, m), v), g) in value.iter_mut().zip(m).zip(v).zip(gradient) {
-                        *m = *m * beta_1 + g * factor_1;
-                        *v = *v * beta_2 + g * g * factor_2;
-                        let delta = (*m / bias_1) / ((*v / bias_2).sqrt() + epsilon);
-                        *value = *value * keep - delta * rate;
-                    }
-                },
-            );
-        });
+        value.zip(m).zip(v).zip(gradient.par_chunks(CHUNK)).for_each(
+            |(((value, m), v), gradient)| {
+                wide(
+                    #[inline(always)]
+                    || {
+                        for (((value, m), v), g) in value.iter_mut().zip(m).zip(v).zip(gradient) {
+                            *m = *m * beta_1 + g * factor_1;
+                            *v = *v * beta_2 + g * g * factor_2;
+                            let delta = (*m / bias_1) / ((*v / bias_2).sqrt() + epsilon);
+                            *value = *value * keep - delta * rate;
+                        }
+                    },
+                );
+            },
+        );
     });
     arrays.map(from_numbers)
 }
@@ -60,7 +64,11 @@ pub(in crate::kernels) fn blend(mean: Tensor<1>, value: &Tensor<1>, decay: f64) 
         mean.par_chunks_mut(CHUNK).zip(value.par_chunks(CHUNK)).for_each(|(mean, value)| {
             wide(
                 #[inline(always)]
-                || mean.iter_mut().zip(value).for_each(|(mean, value)| *mean = *mean * keep + value * take),
+                || {
+                    mean.iter_mut()
+                        .zip(value)
+                        .for_each(|(mean, value)| *mean = *mean * keep + value * take)
+                },
             );
         });
     });
