@@ -2,7 +2,7 @@
 //!
 //! A training step frees and asks again for the same hundreds of megabytes. Given back to the
 //! system in between, every page would come back as zeros that the kernel has to write: a tenth of
-//! a step's time on the CPU (docs/log.md).
+//! a step's time on the CPU (docs/dev/log.md).
 #![allow(unsafe_code)]
 
 use std::ffi::c_long;

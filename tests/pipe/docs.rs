@@ -198,17 +198,15 @@ pages! {
     scale: "docs/scale.md",
     slurm: "docs/slurm.md",
     storage: "docs/storage.md",
-    testing: "docs/testing.md",
+    testing: "docs/dev/testing.md",
 }
 
 fn all_pages() -> Vec<PathBuf> {
-    let docs = std::fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let docs =
+        ["", "docs", "docs/dev"].map(|folder| std::fs::read_dir(root().join(folder)).unwrap());
+    let docs = docs.into_iter().flatten().map(|entry| entry.unwrap().path());
     let mut pages: Vec<PathBuf> =
         docs.filter(|p| p.extension().is_some_and(|e| e == "md")).collect();
-    pages.extend(
-        ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CHANGELOG.md"]
-            .map(|page| root().join(page)),
-    );
     pages.sort();
     pages
 }
