@@ -41,7 +41,7 @@ mod state;
 mod transfer;
 
 #[cfg(test)]
-mod tests;
+mod sync_tests;
 
 pub use error::{Kind, RemoteError};
 pub use folder::Project;
