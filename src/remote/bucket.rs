@@ -17,31 +17,31 @@ use pipe_engine::spec::StoreUrl;
 use pipe_engine::store::{names, sync};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::error::{Kind, RemoteError};
+use crate::backend::{Backend, open};
+use crate::error::{RemoteError, RemoteErrorKind};
 use crate::index::Index;
-use crate::open::{Opened, open};
 
 /// Where the indexes are, beside the objects.
 const INDEXES: &str = ".pipe/index";
 
 /// Objects of a list that are read. Of the indexes there are a few at a time.
-const MOST_INDEXES: usize = 20_000;
-const MOST_OBJECTS: usize = 1_000_000;
+const MAX_LISTED_INDEXES: usize = 20_000;
+const MAX_LISTED_OBJECTS: usize = 1_000_000;
 /// A list of empty pages need not have an end, either.
-const LONGEST_LIST: Duration = Duration::from_secs(600);
+const LIST_TIMEOUT: Duration = Duration::from_secs(600);
 /// Bytes of an index. One of a hundred thousand files takes 25 MB.
-const LONGEST_INDEX: usize = 32 << 20;
+const MAX_INDEX_BYTES: usize = 32 << 20;
 
 /// The part of a store that one pipeline has for itself.
 pub(crate) struct Bucket {
     runtime: Runtime,
     pub(crate) store: Arc<dyn ObjectStore>,
-    own: Path,
+    own_prefix: Path,
     /// Where earlier versions had the pipeline, if that is elsewhere. Names in other scripts could
     /// share it.
-    former: Option<Path>,
+    legacy_prefix: Option<Path>,
     /// Which of both it is, once the store was asked.
-    settled: OnceLock<Path>,
+    resolved: OnceLock<Path>,
     pipeline: String,
     /// As the user wrote it, for messages.
     pub(crate) url: String,
@@ -51,36 +51,57 @@ pub(crate) struct Bucket {
 }
 
 /// What came of putting an index.
-pub(crate) enum Put {
+pub(crate) enum IndexPut {
     /// It is the newest. These, by number, are older.
-    Done(Vec<u64>),
+    Stored(Vec<u64>),
     /// Somebody else has put one with its number, or a higher one.
-    Taken,
+    Conflict,
 }
 
 impl Bucket {
     pub fn open(url: &StoreUrl, pipeline: &str) -> Result<Self, RemoteError> {
-        Self::over(open(url)?, url.to_string(), pipeline)
+        Self::with_backend(open(url)?, url.to_string(), pipeline)
     }
 
-    pub fn over(opened: Opened, url: String, pipeline: &str) -> Result<Self, RemoteError> {
+    pub fn with_backend(
+        backend: Backend,
+        url: String,
+        pipeline: &str,
+    ) -> Result<Self, RemoteError> {
         let runtime = Builder::new_current_thread().enable_time().max_blocking_threads(8).build();
         let runtime =
             runtime.map_err(|e| RemoteError::local(format!("failed to start a runtime: {e}")))?;
-        let below = |name: String| Path::from(format!("{}/{name}", opened.prefix));
-        let (own, former) =
+        let below = |name: String| Path::from(format!("{}/{name}", backend.prefix));
+        let (own_prefix, legacy_prefix) =
             (below(names::of_pipeline(pipeline)), below(names::plain_name(pipeline)));
-        let former = Some(former).filter(|former| *former != own);
-        let settled = if former.is_none() { OnceLock::from(own.clone()) } else { OnceLock::new() };
+        let legacy_prefix =
+            Some(legacy_prefix).filter(|legacy_prefix| *legacy_prefix != own_prefix);
+        let resolved = if legacy_prefix.is_none() {
+            OnceLock::from(own_prefix.clone())
+        } else {
+            OnceLock::new()
+        };
         let pipeline = pipeline.to_owned();
-        let Opened { store, hint, unsynced, .. } = opened;
-        Ok(Self { runtime, store, own, former, settled, pipeline, url, hint, unsynced })
+        let Backend { store, hint, unsynced, .. } = backend;
+        Ok(Self {
+            runtime,
+            store,
+            own_prefix,
+            legacy_prefix,
+            resolved,
+            pipeline,
+            url,
+            hint,
+            unsynced,
+        })
     }
 
     /// Finds out where the pipeline is in the store. What an earlier version put there stays where
     /// it is.
-    pub(crate) fn settle(&self) -> Result<(), RemoteError> {
-        let Some(former) = self.former.as_ref().filter(|_| self.settled.get().is_none()) else {
+    pub(crate) fn resolve_prefix(&self) -> Result<(), RemoteError> {
+        let Some(legacy_prefix) =
+            self.legacy_prefix.as_ref().filter(|_| self.resolved.get().is_none())
+        else {
             return Ok(());
         };
         let is_in = |folder: &Path| -> Result<bool, RemoteError> {
@@ -92,22 +113,26 @@ impl Bucket {
             }
             Ok(true)
         };
-        let place = if !is_in(&self.own)? && is_in(former)? { former } else { &self.own };
-        let _ = self.settled.set(place.clone());
+        let place = if !is_in(&self.own_prefix)? && is_in(legacy_prefix)? {
+            legacy_prefix
+        } else {
+            &self.own_prefix
+        };
+        let _ = self.resolved.set(place.clone());
         Ok(())
     }
 
     fn prefix(&self) -> &Path {
-        self.settled.get().unwrap_or(&self.own)
+        self.resolved.get().unwrap_or(&self.own_prefix)
     }
 
     /// Waits for an answer.
-    pub(crate) fn wait<T>(&self, answer: impl Future<Output = T>) -> T {
+    pub(crate) fn block_on<T>(&self, answer: impl Future<Output = T>) -> T {
         self.runtime.block_on(answer)
     }
 
     /// Makes an object durable that was put, where the store does not.
-    pub(crate) fn keep(&self, at: &Path) -> Result<(), RemoteError> {
+    pub(crate) fn make_durable(&self, at: &Path) -> Result<(), RemoteError> {
         let path = self.unsynced.as_ref().map(|folder| folder.join(at.as_ref()));
         path.map_or(Ok(()), |path| Ok(sync::contents(&[path])?))
     }
@@ -117,7 +142,7 @@ impl Bucket {
     }
 
     pub(crate) fn damaged(&self, message: impl std::fmt::Display) -> RemoteError {
-        RemoteError::new(Kind::Damaged, format!("store {}: {message}", self.url))
+        RemoteError::new(RemoteErrorKind::Damaged, format!("store {}: {message}", self.url))
     }
 
     pub(crate) fn at(&self, key: &str) -> Path {
@@ -130,7 +155,7 @@ impl Bucket {
 
     /// The newest index; none if there never was one.
     pub fn newest(&self) -> Result<Option<Index>, RemoteError> {
-        self.settle()?;
+        self.resolve_prefix()?;
         // Between the list and the reading a newer one may have taken its place.
         for _ in 0..10 {
             let Some(&newest) = self.generations()?.last() else { return Ok(None) };
@@ -139,7 +164,7 @@ impl Bucket {
             }
         }
         let text = format!("store {}: its index changes faster than it can be read", self.url);
-        Err(RemoteError::new(Kind::Passing, text))
+        Err(RemoteError::new(RemoteErrorKind::Transient, text))
     }
 
     fn index(&self, generation: u64) -> Result<Option<Index>, RemoteError> {
@@ -147,7 +172,7 @@ impl Bucket {
         match index.pipeline == self.pipeline && index.generation == generation {
             true => Ok(Some(index)),
             false => Err(RemoteError::new(
-                Kind::Setting,
+                RemoteErrorKind::Setting,
                 format!(
                     "store {}: its index {at} has the state of pipeline {:?}; give this one another prefix, or another name",
                     self.url, index.pipeline
@@ -163,13 +188,13 @@ impl Bucket {
         generation: u64,
     ) -> Result<Option<(Path, Index)>, RemoteError> {
         let at = below(prefix, &self.index_key(generation));
-        let read = self.wait(async { self.store.get(&at).await?.bytes().await });
+        let read = self.block_on(async { self.store.get(&at).await?.bytes().await });
         let bytes = match read {
             Ok(bytes) => bytes,
             Err(Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(self.error("read the index", &error)),
         };
-        if bytes.len() > LONGEST_INDEX {
+        if bytes.len() > MAX_INDEX_BYTES {
             return Err(self.damaged(format!("the index {at} is {} MB long", bytes.len() >> 20)));
         }
         let index = Index::from_bytes(&bytes);
@@ -185,45 +210,46 @@ impl Bucket {
     fn generations_in(&self, prefix: &Path) -> Result<Vec<u64>, RemoteError> {
         let folder = below(prefix, INDEXES);
         let number = |path: &Path| path.filename()?.strip_suffix(".json")?.parse().ok();
-        let listed =
-            self.list(&folder, MOST_INDEXES, "list the indexes", |found| number(&found.location))?;
+        let listed = self.list(&folder, MAX_LISTED_INDEXES, "list the indexes", |found| {
+            number(&found.location)
+        })?;
         let mut all: Vec<u64> = listed.into_iter().flatten().collect();
         all.sort_unstable();
         Ok(all)
     }
 
     /// Puts an index under its number, which must be free.
-    pub fn create(&self, index: &Index) -> Result<Put, RemoteError> {
+    pub fn create(&self, index: &Index) -> Result<IndexPut, RemoteError> {
         let at = self.index_at(index.generation);
         let payload = || PutPayload::from(index.to_text().into_bytes());
-        let put = self.wait(self.store.put_opts(&at, payload(), PutMode::Create.into()));
+        let put = self.block_on(self.store.put_opts(&at, payload(), PutMode::Create.into()));
         match put {
             Ok(_) => {}
             // An answer that was lost makes it look as if somebody else had put it.
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {
                 match self.index(index.generation)? {
                     Some(there) if there.commit == index.commit => {}
-                    _ => return Ok(Put::Taken),
+                    _ => return Ok(IndexPut::Conflict),
                 }
             }
-            Err(error) if knows_no_conditions(&error) || has_no_links(&error) => {
+            Err(error) if lacks_conditional_put(&error) || lacks_hard_links(&error) => {
                 if self.generations()?.last().is_some_and(|newest| *newest >= index.generation) {
-                    return Ok(Put::Taken);
+                    return Ok(IndexPut::Conflict);
                 }
-                let put = self.wait(self.store.put(&at, payload()));
+                let put = self.block_on(self.store.put(&at, payload()));
                 put.map_err(|e| self.error("put the index", &e))?;
             }
             Err(error) => return Err(self.error("put the index", &error)),
         }
-        self.keep(&at)?;
+        self.make_durable(&at)?;
         let mut all = self.generations()?;
         // Ours was free only because it is so old that it had been removed.
         if all.last().is_some_and(|newest| *newest > index.generation) {
             self.remove([self.index_key(index.generation)]);
-            return Ok(Put::Taken);
+            return Ok(IndexPut::Conflict);
         }
         all.retain(|generation| *generation < index.generation);
-        Ok(Put::Done(all))
+        Ok(IndexPut::Stored(all))
     }
 
     pub fn index_key(&self, generation: u64) -> String {
@@ -232,7 +258,7 @@ impl Bucket {
 
     /// The bytes of an object; none if it is not there.
     pub fn size(&self, key: &str) -> Result<Option<u64>, RemoteError> {
-        match self.wait(self.store.head(&self.at(key))) {
+        match self.block_on(self.store.head(&self.at(key))) {
             Ok(found) => Ok(Some(found.size)),
             Err(Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(self.error(&format!("look at {key}"), &error)),
@@ -246,7 +272,7 @@ impl Bucket {
             (!found.location.prefix_matches(&indexes))
                 .then_some((found.location, found.last_modified))
         };
-        let listed = self.list(self.prefix(), MOST_OBJECTS, "list the objects", kept)?;
+        let listed = self.list(self.prefix(), MAX_LISTED_OBJECTS, "list the objects", kept)?;
         Ok(listed.into_iter().flatten().collect())
     }
 
@@ -260,7 +286,7 @@ impl Bucket {
     ) -> Result<Vec<T>, RemoteError> {
         let listed =
             self.store.list(Some(folder)).take(most + 1).map_ok(kept).try_collect::<Vec<T>>();
-        let listed = self.wait(async { tokio::time::timeout(LONGEST_LIST, listed).await });
+        let listed = self.block_on(async { tokio::time::timeout(LIST_TIMEOUT, listed).await });
         let listed =
             listed.map_err(|_| self.endless(doing, "is not at its end after ten minutes"))?;
         let listed = listed.map_err(|e| self.error(doing, &e))?;
@@ -285,7 +311,7 @@ impl Bucket {
         }
         let all: Vec<_> = all.into_iter().map(Ok).collect();
         let removed = self.store.delete_stream(futures_util::stream::iter(all).boxed());
-        for result in self.wait(removed.collect::<Vec<_>>()) {
+        for result in self.block_on(removed.collect::<Vec<_>>()) {
             if let Err(error) = result
                 && !matches!(error, Error::NotFound { .. })
             {
@@ -301,7 +327,7 @@ fn below(prefix: &Path, key: &str) -> Path {
 
 /// Whether a store cannot put under a condition. Then the number is looked for first, which two at
 /// the same moment can get past.
-fn knows_no_conditions(error: &Error) -> bool {
+fn lacks_conditional_put(error: &Error) -> bool {
     matches!(error, Error::NotImplemented { .. })
         || error.to_string().contains("<Code>NotImplemented</Code>")
 }
@@ -309,7 +335,7 @@ fn knows_no_conditions(error: &Error) -> bool {
 /// Whether a folder is on a file system without hard links, which are how a file is put under the
 /// condition that there is none yet. That somebody else puts one at the same moment is then not
 /// noticed, and said once.
-fn has_no_links(error: &Error) -> bool {
+fn lacks_hard_links(error: &Error) -> bool {
     let causes = std::iter::successors(error.source(), |cause| (*cause).source());
     let refused = causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|cause| {
         use io::ErrorKind::{

@@ -7,22 +7,22 @@ use std::time::{Duration, Instant};
 
 use object_store::path::Path;
 
-use crate::bucket::{Bucket, Put};
-use crate::changes::{Change, Numbered};
-use crate::compare::is_ours;
+use crate::bucket::{Bucket, IndexPut};
 use crate::digest;
-use crate::error::{Kind, RemoteError};
-use crate::folder::Project;
-use crate::index::{Entry, Index, mark};
-use crate::pin::{FileId, Opened, Pin};
-use crate::state::{self, State, is_within};
+use crate::error::{RemoteError, RemoteErrorKind};
+use crate::index::{Entry, Index, nonce};
+use crate::pending_changes::{Change, NumberedChange};
+use crate::project::Project;
+use crate::snapshot::{FileId, OpenSnapshot, Snapshot};
+use crate::sync_plan::is_unchanged_since;
+use crate::sync_state::{self, SyncState, is_within};
 
 /// How long other processes of the folder may take to put theirs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 /// An object that was put this long ago and is in no index yet may have been swept away.
-const FRESH: Duration = Duration::from_secs(24 * 3600);
+const REUSE_WINDOW: Duration = Duration::from_secs(24 * 3600);
 /// Objects of this age that no index lists were left by a process that was killed.
-const LEFTOVER: chrono::TimeDelta = chrono::TimeDelta::days(7);
+const ORPHAN_AGE: chrono::TimeDelta = chrono::TimeDelta::days(7);
 
 /// Brings changes into a store.
 pub(crate) struct Committer {
@@ -31,7 +31,7 @@ pub(crate) struct Committer {
     /// The index that is in the store, as far as this process knows.
     pub base: Index,
     /// Contents that were put, by digest, and are in no index yet: since when, and as which file.
-    put: HashMap<String, (Instant, String, Entry)>,
+    uploaded: HashMap<String, (Instant, String, Entry)>,
     /// Bytes of objects that were put.
     pub sent: u64,
     /// Digests of contents that were read.
@@ -39,32 +39,38 @@ pub(crate) struct Committer {
 }
 
 /// A change of the index.
-type Edit = (String, Option<Entry>);
+type IndexEdit = (String, Option<Entry>);
 
 /// Contents that are there, by digest: as which file.
-type Known = BTreeMap<String, (String, Entry)>;
+type KnownContents = BTreeMap<String, (String, Entry)>;
 
 impl Committer {
     pub fn new(bucket: Bucket, project: Project, base: Index) -> Self {
-        Self { bucket, project, base, put: HashMap::new(), sent: 0, digests: HashMap::new() }
+        Self { bucket, project, base, uploaded: HashMap::new(), sent: 0, digests: HashMap::new() }
     }
 
     /// Brings these changes into the store, all or none. `sent` is told of bytes that are there.
-    pub fn bring(&mut self, changes: &[Numbered], sent: &dyn Fn(u64)) -> Result<(), RemoteError> {
-        self.bucket.settle()?;
-        self.put.retain(|_, (since, ..)| since.elapsed() < FRESH);
+    pub fn push(
+        &mut self,
+        changes: &[NumberedChange],
+        sent: &dyn Fn(u64),
+    ) -> Result<(), RemoteError> {
+        self.bucket.resolve_prefix()?;
+        self.uploaded.retain(|_, (since, ..)| since.elapsed() < REUSE_WINDOW);
         // So that another name of a file is not put again.
         let listed = self.base.files.iter();
-        let put = self.put.values().map(|(_, path, entry)| (path, entry));
-        let mut known: Known = listed
+        let put = self.uploaded.values().map(|(_, path, entry)| (path, entry));
+        let mut known: KnownContents = listed
             .chain(put)
             .map(|(path, entry)| (entry.sha256.clone(), (path.clone(), entry.clone())))
             .collect();
-        let mut edits: Vec<Edit> = Vec::with_capacity(changes.len());
+        let mut edits: Vec<IndexEdit> = Vec::with_capacity(changes.len());
         for (_, path, change) in changes {
             let entry = match change {
-                Change::Gone => None,
-                Change::Put(pin) => Some(self.object(path, pin, &mut known, sent)?),
+                Change::Delete => None,
+                Change::Upload(snapshot) => {
+                    Some(self.ensure_object(path, snapshot, &mut known, sent)?)
+                }
             };
             edits.push((path.clone(), entry));
         }
@@ -72,69 +78,72 @@ impl Committer {
     }
 
     /// Makes sure that a content is there as an object.
-    fn object(
+    fn ensure_object(
         &mut self,
         path: &str,
-        pin: &Pin,
-        known: &mut Known,
+        snapshot: &Snapshot,
+        known: &mut KnownContents,
         sent: &dyn Fn(u64),
     ) -> Result<Entry, RemoteError> {
         let reading = |e: std::io::Error| RemoteError::local(format!("failed to read {path}: {e}"));
-        let content = pin.open().map_err(reading)?;
-        let file = pin.mark();
+        let content = snapshot.open().map_err(reading)?;
+        let file = snapshot.file_key();
         let remembered = file.as_ref().and_then(|file| self.digests.get(file)).cloned();
         let sha256 = match (remembered, &content) {
             (Some(digest), _) => digest,
-            (None, Opened::Bytes(bytes)) => digest::of_bytes(bytes),
-            (None, Opened::File(file)) => digest::of_file(file, pin.bytes).map_err(reading)?,
+            (None, OpenSnapshot::Bytes(bytes)) => digest::of_bytes(bytes),
+            (None, OpenSnapshot::File(file)) => {
+                digest::of_file(file, snapshot.bytes).map_err(reading)?
+            }
         };
-        if let (Some(file), Opened::File(_)) = (file, &content) {
+        if let (Some(file), OpenSnapshot::File(_)) = (file, &content) {
             self.digests.insert(file, sha256.clone());
         }
-        let Entry { mark, object, .. } = match known.get(&sha256) {
+        let Entry { nonce, object, .. } = match known.get(&sha256) {
             Some((owner, entry)) => {
-                sent(pin.bytes);
+                sent(snapshot.bytes);
                 // The same content under the same name keeps its object; under another name it
                 // borrows it.
                 let object = entry.key(owner);
                 match owner == path {
                     true => entry.clone(),
-                    false => Entry { mark: String::new(), object: Some(object), ..entry.clone() },
+                    false => Entry { nonce: String::new(), object: Some(object), ..entry.clone() },
                 }
             }
             None => {
                 let entry = Entry {
                     sha256: sha256.clone(),
-                    bytes: pin.bytes,
+                    bytes: snapshot.bytes,
                     modified: 0,
-                    mark: mark(),
+                    nonce: nonce(),
                     object: None,
                 };
                 let key = entry.key(path);
                 match &content {
-                    Opened::Bytes(bytes) => {
+                    OpenSnapshot::Bytes(bytes) => {
                         self.bucket.put_bytes(&key, bytes.to_vec())?;
-                        sent(pin.bytes);
+                        sent(snapshot.bytes);
                     }
-                    Opened::File(file) => {
-                        self.bucket.put_file(&key, file, pin.bytes, &sha256, sent)?
+                    OpenSnapshot::File(file) => {
+                        self.bucket.put_file(&key, file, snapshot.bytes, &sha256, sent)?
                     }
                 }
-                self.sent += pin.bytes;
-                self.put.insert(sha256.clone(), (Instant::now(), path.to_owned(), entry.clone()));
+                self.sent += snapshot.bytes;
+                self.uploaded
+                    .insert(sha256.clone(), (Instant::now(), path.to_owned(), entry.clone()));
                 known.insert(sha256.clone(), (path.to_owned(), entry.clone()));
                 entry
             }
         };
-        Ok(Entry { sha256, bytes: pin.bytes, modified: pin.modified, mark, object })
+        Ok(Entry { sha256, bytes: snapshot.bytes, modified: snapshot.modified, nonce, object })
     }
 
     /// Puts the next index, and removes what it does not list.
-    fn commit(&mut self, edits: &[Edit]) -> Result<(), RemoteError> {
+    fn commit(&mut self, edits: &[IndexEdit]) -> Result<(), RemoteError> {
         let root: PathBuf = self.project.root.clone();
-        let _lock = state::lock(&root, &self.project.pipeline, PATIENCE)?;
-        let state = State::load(&root, &self.project.pipeline, &self.bucket.url);
-        self.catch_up(state.as_ref())?;
+        let _lock = sync_state::lock(&root, &self.project.pipeline, LOCK_TIMEOUT)?;
+        let state = SyncState::load(&root, &self.project.pipeline, &self.bucket.url);
+        self.refresh_base(state.as_ref())?;
         let mut files = self.base.files.clone();
         for (path, entry) in edits {
             match entry {
@@ -149,31 +158,34 @@ impl Committer {
         }
         let listed = self.base.objects();
         let put: BTreeSet<String> =
-            self.put.values().map(|(_, path, entry)| entry.key(path)).collect();
+            self.uploaded.values().map(|(_, path, entry)| entry.key(path)).collect();
         let is_there = |key: &String| listed.contains_key(key) || put.contains(key);
         let next = self.base.next(files);
         if let Some(key) = next.objects().keys().find(|key| !is_there(key)) {
             // Another process of this folder has given it up since. It is put again the next time.
-            return Err(RemoteError::new(Kind::Passing, format!("{key} is not there any more")));
+            return Err(RemoteError::new(
+                RemoteErrorKind::Transient,
+                format!("{key} is not there any more"),
+            ));
         }
-        let remembered = |index: &Index, instead_of: Option<String>| State {
+        let remembered = |index: &Index, instead_of: Option<String>| SyncState {
             instead_of,
             removed: removed.clone(),
-            ..State::of(&self.bucket.url, index.clone())
+            ..SyncState::new(&self.bucket.url, index.clone())
         };
         remembered(&next, Some(self.base.commit.clone())).save(&root)?;
         // Should there be no answer, whether it is there is found out the next time, from what was
         // noted.
         let older = match self.bucket.create(&next)? {
-            Put::Done(older) => older,
-            Put::Taken => {
+            IndexPut::Stored(older) => older,
+            IndexPut::Conflict => {
                 remembered(&self.base, None).save(&root)?;
-                return Err(self.continued(self.bucket.newest()?));
+                return Err(self.taken_over(self.bucket.newest()?));
             }
         };
         remembered(&next, None).save(&root)?;
         let now = next.objects();
-        self.put.retain(|_, (_, path, entry)| !now.contains_key(&entry.key(path)));
+        self.uploaded.retain(|_, (_, path, entry)| !now.contains_key(&entry.key(path)));
         let old = std::mem::replace(&mut self.base, next);
         let given_up = old.objects().into_keys().filter(|key| !now.contains_key(key));
         let indexes = older.into_iter().map(|generation| self.bucket.index_key(generation));
@@ -183,26 +195,26 @@ impl Committer {
 
     /// Takes in what other processes of this folder have put, and what became of an index whose
     /// putting was not answered.
-    fn catch_up(&mut self, state: Option<&State>) -> Result<(), RemoteError> {
+    fn refresh_base(&mut self, state: Option<&SyncState>) -> Result<(), RemoteError> {
         let Some(state) = state else { return Ok(()) };
         if state.instead_of.is_some() {
             match self.bucket.newest()? {
-                Some(there) if is_ours(state, &there) => self.base = there,
+                Some(there) if is_unchanged_since(state, &there) => self.base = there,
                 // It was the first one, and never arrived.
                 None if state.index.generation == 1 => {}
-                there => return Err(self.continued(there)),
+                there => return Err(self.taken_over(there)),
             }
-        } else if state.index.line == self.base.line || self.base.generation == 0 {
+        } else if state.index.lineage == self.base.lineage || self.base.generation == 0 {
             if state.index.generation >= self.base.generation {
                 self.base = state.index.clone();
             }
         } else {
-            return Err(self.continued(Some(state.index.clone())));
+            return Err(self.taken_over(Some(state.index.clone())));
         }
         Ok(())
     }
 
-    fn continued(&self, there: Option<Index>) -> RemoteError {
+    fn taken_over(&self, there: Option<Index>) -> RemoteError {
         let url = &self.bucket.url;
         let text = match there {
             Some(there) => format!(
@@ -214,18 +226,18 @@ impl Committer {
                 "store {url}: it was emptied while this run went on; nothing more goes there"
             ),
         };
-        RemoteError::new(Kind::Continued, text)
+        RemoteError::new(RemoteErrorKind::TakenOver, text)
     }
 
     /// Removes what processes that were killed have put and never listed.
-    pub fn sweep(&self) {
+    pub fn remove_orphans(&self) {
         let Ok(objects) = self.bucket.objects() else { return };
         let Ok(Some(newest)) = self.bucket.newest() else { return };
         let listed: BTreeSet<Path> =
             newest.objects().keys().map(|key| self.bucket.at(key)).collect();
         let now = chrono::Utc::now();
         let left =
-            objects.into_iter().filter(|(at, put)| now - *put > LEFTOVER && !listed.contains(at));
+            objects.into_iter().filter(|(at, put)| now - *put > ORPHAN_AGE && !listed.contains(at));
         self.bucket.remove_at(left.map(|(at, _)| at).collect());
     }
 }

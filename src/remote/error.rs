@@ -8,15 +8,15 @@ use pipe_engine::store::atomic::WriteError;
 
 /// What follows from an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum RemoteErrorKind {
     /// The URL or the environment has to be changed.
     Setting,
     /// It may be gone after a while.
-    Passing,
+    Transient,
     /// What is in the store is not what was put there.
     Damaged,
     /// Another machine goes on with the same state.
-    Continued,
+    TakenOver,
     /// The folder and the store both went on, and somebody has to choose.
     Diverged,
     /// This machine's own disk.
@@ -26,12 +26,12 @@ pub enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct RemoteError {
-    pub kind: Kind,
+    pub kind: RemoteErrorKind,
     pub message: String,
 }
 
 impl RemoteError {
-    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+    pub fn new(kind: RemoteErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
     }
 
@@ -39,14 +39,14 @@ impl RemoteError {
     /// environment lacks.
     pub fn of(url: &str, doing: &str, error: &Error, hint: Option<&str>) -> Self {
         let (kind, mut message) = explain(error);
-        if let (Some(hint), Kind::Setting | Kind::Passing) = (hint, kind) {
+        if let (Some(hint), RemoteErrorKind::Setting | RemoteErrorKind::Transient) = (hint, kind) {
             message.push_str(&format!(" ({hint})"));
         }
         Self::new(kind, format!("store {url}: failed to {doing}: {message}"))
     }
 
     pub fn local(error: impl std::fmt::Display) -> Self {
-        Self::new(Kind::Local, error.to_string())
+        Self::new(RemoteErrorKind::Local, error.to_string())
     }
 }
 
@@ -62,43 +62,46 @@ impl From<StoreError> for RemoteError {
     }
 }
 
-fn explain(error: &Error) -> (Kind, String) {
+fn explain(error: &Error) -> (RemoteErrorKind, String) {
     let text = chain(error);
     let code = tag(&text, "Code").unwrap_or_default();
     match code {
         "NoSuchBucket" | "ContainerNotFound" => {
-            return (Kind::Setting, "there is no such bucket".into());
+            return (RemoteErrorKind::Setting, "there is no such bucket".into());
         }
         "InvalidAccessKeyId"
         | "SignatureDoesNotMatch"
         | "InvalidToken"
         | "AuthenticationFailed" => {
             return (
-                Kind::Setting,
+                RemoteErrorKind::Setting,
                 format!("the credentials in the environment are not accepted ({code})"),
             );
         }
         "ExpiredToken" => {
-            return (Kind::Passing, "the credentials have expired (ExpiredToken)".into());
+            return (
+                RemoteErrorKind::Transient,
+                "the credentials have expired (ExpiredToken)".into(),
+            );
         }
         _ => {}
     }
     let beside = if code.is_empty() { String::new() } else { format!(" ({code})") };
     match error {
-        Error::PermissionDenied { .. } => (Kind::Setting, format!("permission denied{beside}")),
-        Error::Unauthenticated { .. } => (Kind::Setting, format!("the credentials are not accepted{beside}")),
+        Error::PermissionDenied { .. } => (RemoteErrorKind::Setting, format!("permission denied{beside}")),
+        Error::Unauthenticated { .. } => (RemoteErrorKind::Setting, format!("the credentials are not accepted{beside}")),
         Error::NotFound { .. } if code.is_empty() || code == "NoSuchKey" || code == "BlobNotFound" => {
-            (Kind::Damaged, "it is not there".into())
+            (RemoteErrorKind::Damaged, "it is not there".into())
         }
         _ if text.contains("https only") => {
-            (Kind::Setting, "the server is to be spoken to without encryption; AWS_ALLOW_HTTP=true (AZURE_…, GOOGLE_…) allows that".into())
+            (RemoteErrorKind::Setting, "the server is to be spoken to without encryption; AWS_ALLOW_HTTP=true (AZURE_…, GOOGLE_…) allows that".into())
         }
         _ => {
             let said = match (tag(&text, "Message"), code) {
                 (Some(message), code) if !code.is_empty() => format!("{message} ({code})"),
                 _ => innermost(error),
             };
-            (Kind::Passing, said)
+            (RemoteErrorKind::Transient, said)
         }
     }
 }
@@ -130,8 +133,8 @@ fn innermost(error: &dyn std::error::Error) -> String {
     line.chars().take(200).collect::<String>().trim_end_matches(':').to_owned()
 }
 
-fn before(word: &str, mark: char) -> &str {
-    word.split(mark).next().unwrap_or(word)
+fn before(word: &str, nonce: char) -> &str {
+    word.split(nonce).next().unwrap_or(word)
 }
 
 /// What stands in an XML element of a server's answer.
@@ -160,13 +163,13 @@ mod tests {
             "store s3://b/p: failed to read the index: the credentials in the environment are not accepted \
              (SignatureDoesNotMatch)"
         );
-        assert_eq!(said.kind, Kind::Setting);
+        assert_eq!(said.kind, RemoteErrorKind::Setting);
         let said = RemoteError::of("s3://b", "write", &generic("<Code>NoSuchBucket</Code>"), None);
         assert!(said.message.ends_with("there is no such bucket"), "{said}");
         let slow = "x: <Error><Code>SlowDown</Code><Message>Please wait.</Message><Key>secret</Key></Error>";
         let said = RemoteError::of("s3://b", "write", &generic(slow), None);
         assert!(said.message.ends_with("Please wait. (SlowDown)"), "{said}");
-        assert_eq!(said.kind, Kind::Passing);
+        assert_eq!(said.kind, RemoteErrorKind::Transient);
     }
 
     #[test]

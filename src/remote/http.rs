@@ -18,12 +18,12 @@ use ureq::http::{Method, Request, header};
 use ureq::{Agent, SendBody};
 
 /// How long a connection may take, and how long one may bring or take nothing.
-const CONNECT: Duration = Duration::from_secs(10);
-const SILENCE: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const IO_TIMEOUT: Duration = Duration::from_secs(60);
 /// An answer longer than this is none to what was asked: a part, or an index.
-const LONGEST: u64 = 40 << 20;
+const MAX_ANSWER: u64 = 40 << 20;
 /// So much is read of an answer that says what is wrong.
-const LONGEST_ERROR: u64 = 64 << 10;
+const MAX_ERROR_BODY: u64 = 64 << 10;
 
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
 
@@ -38,19 +38,21 @@ pub(crate) struct Connector;
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let asked = |key| options.get_config_value(&key);
-        let duration = |key| asked(key).and_then(|text| humantime::parse_duration(&text).ok());
+        let option = |key| options.get_config_value(&key);
+        let duration = |key| option(key).and_then(|text| humantime::parse_duration(&text).ok());
         // object_store lets a client refuse what is not encrypted, and asks a machine's own
         // metadata without.
-        let https_only = asked(ClientConfigKey::AllowHttp).as_deref() != Some("true");
+        let https_only = option(ClientConfigKey::AllowHttp).as_deref() != Some("true");
         let agent: Agent = Agent::config_builder()
             .https_only(https_only)
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .timeout_connect(Some(duration(ClientConfigKey::ConnectTimeout).unwrap_or(CONNECT)))
-            .timeout_per_read(Some(SILENCE))
-            .timeout_per_write(Some(SILENCE))
+            .timeout_connect(Some(
+                duration(ClientConfigKey::ConnectTimeout).unwrap_or(CONNECT_TIMEOUT),
+            ))
+            .timeout_per_read(Some(IO_TIMEOUT))
+            .timeout_per_write(Some(IO_TIMEOUT))
             .timeout_global(duration(ClientConfigKey::Timeout))
             .user_agent(concat!("pipe/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
@@ -96,10 +98,10 @@ fn send(
     };
     let (parts, body) = answered.map_err(failed)?.into_parts();
     let bytes = match parts.status.is_success() {
-        true => body.into_with_config().limit(LONGEST).read_to_vec().map_err(failed)?,
+        true => body.into_with_config().limit(MAX_ANSWER).read_to_vec().map_err(failed)?,
         false => {
             let mut said = Vec::new();
-            let read = body.into_reader().take(LONGEST_ERROR).read_to_end(&mut said);
+            let read = body.into_reader().take(MAX_ERROR_BODY).read_to_end(&mut said);
             read.map_err(|error| failed(error.into()))?;
             said
         }

@@ -16,7 +16,8 @@ pub struct Index {
     schema_version: u32,
     pub pipeline: String,
     /// Set when the first index was made: one of another line knows nothing of this one.
-    pub line: String,
+    #[serde(rename = "line")]
+    pub lineage: String,
     /// Counts up; each number is given out once.
     pub generation: u64,
     /// Unlike that of any other index.
@@ -37,8 +38,8 @@ pub struct Entry {
     /// When the file was last changed, in nanoseconds since 1970.
     pub modified: u64,
     /// What is in the key of its own object besides the digest.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub mark: String,
+    #[serde(rename = "mark", default, skip_serializing_if = "String::is_empty")]
+    pub nonce: String,
     /// The object of another file that has the same content; it has none of its own then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
@@ -47,15 +48,15 @@ pub struct Entry {
 impl Entry {
     /// The key of the object that has the content of the file `path`.
     pub fn key(&self, path: &str) -> String {
-        self.object.clone().unwrap_or_else(|| key(path, &self.sha256, &self.mark))
+        self.object.clone().unwrap_or_else(|| key(path, &self.sha256, &self.nonce))
     }
 }
 
 /// An object's key: the file's path, with the beginning of the content's digest and a mark in its
 /// name. A person finds the file, and no key is ever used twice: so nobody who removes an old
 /// object, however late, removes a newer one.
-pub fn key(path: &str, sha256: &str, mark: &str) -> String {
-    let digest = format!("{}{mark}", sha256.get(..8).unwrap_or(sha256));
+pub fn key(path: &str, sha256: &str, nonce: &str) -> String {
+    let digest = format!("{}{nonce}", sha256.get(..8).unwrap_or(sha256));
     let (folder, name) = path.rsplit_once('/').map_or(("", path), |(folder, name)| (folder, name));
     let slash = if folder.is_empty() { "" } else { "/" };
     match name.rsplit_once('.').filter(|(stem, _)| !stem.is_empty()) {
@@ -70,7 +71,7 @@ impl Index {
         Self {
             schema_version: SCHEMA_VERSION,
             pipeline: pipeline.to_owned(),
-            line: unlike_any_other(),
+            lineage: unique_id(),
             generation: 0,
             commit: String::new(),
             written_at: Utc::now(),
@@ -84,12 +85,12 @@ impl Index {
         Self {
             schema_version: SCHEMA_VERSION,
             generation: self.generation + 1,
-            commit: unlike_any_other(),
+            commit: unique_id(),
             written_at: Utc::now(),
             written_by: format!("pid {} on {}", std::process::id(), pipe_engine::store::host()),
             files,
             pipeline: self.pipeline.clone(),
-            line: self.line.clone(),
+            lineage: self.lineage.clone(),
         }
     }
 
@@ -119,21 +120,21 @@ impl Index {
 }
 
 /// The mark of an object that is about to be put.
-pub fn mark() -> String {
-    let drawn = unlike_any_other();
-    digest::of_bytes(drawn.as_bytes()).get(..8).unwrap_or_default().to_owned()
+pub fn nonce() -> String {
+    let random = unique_id();
+    digest::of_bytes(random.as_bytes()).get(..8).unwrap_or_default().to_owned()
 }
 
 /// Text that no other process, on whatever machine, comes up with.
-fn unlike_any_other() -> String {
+fn unique_id() -> String {
     use std::hash::{BuildHasher, RandomState};
     use std::sync::atomic::{AtomicU64, Ordering};
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = Utc::now().timestamp_nanos_opt().unwrap_or_default();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     // Keys of a hash map are drawn by the system for each process.
-    let drawn = RandomState::new().hash_one((now, std::process::id(), count));
-    format!("{now:x}-{drawn:016x}-{count}")
+    let random = RandomState::new().hash_one((now, std::process::id(), count));
+    format!("{now:x}-{random:016x}-{count}")
 }
 
 #[cfg(test)]
@@ -146,19 +147,19 @@ mod tests {
         assert_eq!(key("a/b/epoch_001.ckpt"), "a/b/epoch_001-0123456755667788.ckpt");
         assert_eq!(key("metadata"), "metadata-0123456755667788");
         assert_eq!(key("a/.hidden"), "a/.hidden-0123456755667788");
-        assert_ne!(mark(), mark());
+        assert_ne!(nonce(), nonce());
     }
 
     #[test]
     fn an_index_comes_back_and_damage_is_found() {
         let mut files = BTreeMap::new();
         let entry =
-            Entry { sha256: "ab".into(), bytes: 3, modified: 7, mark: mark(), object: None };
+            Entry { sha256: "ab".into(), bytes: 3, modified: 7, nonce: nonce(), object: None };
         files.insert("a".to_owned(), entry);
         let index = Index::empty("p").next(files);
         assert_eq!(Index::from_bytes(index.to_text().as_bytes()), Ok(index.clone()));
         let torn = index.to_text().replace("\"ab\"", "\"ac\"");
         assert!(Index::from_bytes(torn.as_bytes()).is_err());
-        assert_ne!(Index::empty("p").line, Index::empty("p").line);
+        assert_ne!(Index::empty("p").lineage, Index::empty("p").lineage);
     }
 }

@@ -23,29 +23,29 @@
     )
 )]
 
+mod backend;
 mod bucket;
-mod changes;
 mod commit;
-mod compare;
 mod digest;
+mod download;
 mod error;
-mod fetch;
-mod folder;
 mod http;
 mod index;
 mod mirror;
-mod open;
-mod pin;
-mod start;
-mod state;
+mod pending_changes;
+mod project;
+mod pull;
+mod snapshot;
+mod sync_plan;
+mod sync_state;
 mod transfer;
 
 #[cfg(test)]
 mod sync_tests;
 
-pub use error::{Kind, RemoteError};
-pub use folder::Project;
+pub use error::{RemoteError, RemoteErrorKind};
 pub use http::requests;
-pub use mirror::{Mirror, Notice, Report};
-pub use start::{Fetched, Prepared, Take, prepare};
-pub use state::forget;
+pub use mirror::{Mirror, MirrorEvent, MirrorStats};
+pub use project::Project;
+pub use pull::{ConflictResolution, DownloadSummary, WorkingCopy, pull};
+pub use sync_state::record_removal;

@@ -12,30 +12,30 @@ use std::time::{Duration, Instant};
 use pipe_engine::stop::Stop;
 use pipe_engine::store::watch::{self, Listener, News};
 
-use crate::changes::{Change, Changes};
 use crate::commit::Committer;
-use crate::error::{Kind, RemoteError};
-use crate::folder::Project;
-use crate::pin::Pin;
-use crate::start::Prepared;
+use crate::error::{RemoteError, RemoteErrorKind};
+use crate::pending_changes::{Change, PendingChanges};
+use crate::project::Project;
+use crate::pull::WorkingCopy;
+use crate::snapshot::Snapshot;
 
 /// A change is brought over when nothing else has changed for so long, or after so long at the
 /// latest.
-const QUIET: Duration = Duration::from_millis(if cfg!(feature = "faults") { 2 } else { 300 });
-const LATEST: Duration = Duration::from_secs(2);
+const DEBOUNCE: Duration = Duration::from_millis(if cfg!(feature = "faults") { 2 } else { 300 });
+const MAX_DELAY: Duration = Duration::from_secs(2);
 /// After a failure that lasted: first so long, then twice as long, up to this.
-const AGAIN: Duration = Duration::from_secs(5);
-const AGAIN_AT_MOST: Duration = Duration::from_secs(300);
+const RETRY_DELAY: Duration = Duration::from_secs(5);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(300);
 /// How long the end waits after somebody asked to stop.
-const AFTER_STOP: Duration = Duration::from_secs(60);
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Something that whoever looks on should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
+pub enum MirrorEvent {
     /// It does not work now; the training goes on, and it is tried again.
-    Trouble(RemoteError),
+    Failing(RemoteError),
     /// It works again.
-    Over,
+    Recovered,
     /// It has ended, and the training goes on without.
     Ended(RemoteError),
 }
@@ -49,60 +49,61 @@ pub struct Mirror {
 
 /// What a mirror did.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Report {
+pub struct MirrorStats {
     /// Steps: an index each.
     pub steps: u64,
     pub files: u64,
     pub bytes: u64,
     /// How long those who changed the folder waited for it.
-    pub waited: Duration,
+    pub blocked: Duration,
 }
 
 struct Shared {
     project: Project,
-    state: Mutex<State>,
+    state: Mutex<MirrorState>,
     wake: Condvar,
     /// Bytes of the step that is under way which are not there yet.
-    left: AtomicU64,
-    waited: AtomicU64,
+    bytes_left: AtomicU64,
+    blocked: AtomicU64,
 }
 
 #[derive(Default)]
-struct State {
-    changes: Changes,
+struct MirrorState {
+    changes: PendingChanges,
     /// Files that grow, and how long each was when it was last brought over.
     logs: BTreeMap<String, (PathBuf, u64)>,
     first: Option<Instant>,
     last: Option<Instant>,
     closing: bool,
-    report: Report,
+    stats: MirrorStats,
     /// What the last try met.
-    trouble: Option<RemoteError>,
+    last_error: Option<RemoteError>,
     ended: Option<Result<(), RemoteError>>,
 }
 
 impl Mirror {
     /// Starts with what the store lacks. `tell` is called by the mirror's thread.
     pub fn start(
-        prepared: Prepared,
-        tell: impl Fn(Notice) + Send + 'static,
+        working_copy: WorkingCopy,
+        notify: impl Fn(MirrorEvent) + Send + 'static,
     ) -> Result<Self, RemoteError> {
-        let Prepared { bucket, project, base, put, gone, .. } = prepared;
+        let WorkingCopy { bucket, project, base, upload, delete_remote, .. } = working_copy;
         let shared = Arc::new(Shared {
             project: project.clone(),
             state: Mutex::default(),
             wake: Condvar::new(),
-            left: AtomicU64::new(0),
-            waited: AtomicU64::new(0),
+            bytes_left: AtomicU64::new(0),
+            blocked: AtomicU64::new(0),
         });
-        gone.into_iter().for_each(|path| shared.note(path, |_| Some(Change::Gone)));
-        put.into_iter()
-            .for_each(|path| shared.note(path.clone(), |root| pinned(&root.join(&path))));
+        delete_remote.into_iter().for_each(|path| shared.record(path, |_| Some(Change::Delete)));
+        upload
+            .into_iter()
+            .for_each(|path| shared.record(path.clone(), |root| take_snapshot(&root.join(&path))));
         let url = bucket.url.clone();
         let worker = Worker {
             shared: shared.clone(),
             committer: Committer::new(bucket, project, base),
-            tell: Box::new(tell),
+            notify: Box::new(notify),
         };
         let thread = std::thread::Builder::new().name("mirror".into()).spawn(move || worker.run());
         let thread =
@@ -130,7 +131,7 @@ impl Mirror {
         mut self,
         stop: &Stop,
         waiting: &mut dyn FnMut(usize, u64),
-    ) -> Result<Report, RemoteError> {
+    ) -> Result<MirrorStats, RemoteError> {
         self.shared.state().closing = true;
         self.shared.wake.notify_all();
         let mut deadline = None;
@@ -147,8 +148,8 @@ impl Mirror {
             if state.ended.is_some() {
                 continue;
             }
-            let (files, bytes) = state.changes.waiting();
-            let left = bytes + self.shared.left.load(Ordering::Relaxed);
+            let (files, bytes) = state.changes.pending();
+            let bytes_left = bytes + self.shared.bytes_left.load(Ordering::Relaxed);
             drop(state);
             if self.thread.as_ref().is_none_or(JoinHandle::is_finished)
                 && self.shared.state().ended.is_none()
@@ -156,43 +157,43 @@ impl Mirror {
                 break Err(RemoteError::local("the mirror's thread is gone"));
             }
             if stop.requested().is_some() {
-                let deadline = *deadline.get_or_insert_with(|| Instant::now() + AFTER_STOP);
+                let deadline = *deadline.get_or_insert_with(|| Instant::now() + STOP_TIMEOUT);
                 if Instant::now() >= deadline {
                     let text = format!(
                         "{:.1} MB were left after {} s",
-                        left as f64 / 1e6,
-                        AFTER_STOP.as_secs()
+                        bytes_left as f64 / 1e6,
+                        STOP_TIMEOUT.as_secs()
                     );
                     // The thread is at it until the process ends.
                     self.thread = None;
-                    break Err(RemoteError::new(Kind::Passing, text));
+                    break Err(RemoteError::new(RemoteErrorKind::Transient, text));
                 }
             }
-            waiting(files, left);
+            waiting(files, bytes_left);
         };
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        let mut report = self.shared.state().report;
-        report.waited = Duration::from_nanos(self.shared.waited.load(Ordering::Relaxed));
+        let mut stats = self.shared.state().stats;
+        stats.blocked = Duration::from_nanos(self.shared.blocked.load(Ordering::Relaxed));
         match ended {
-            Ok(()) => Ok(report),
-            Err(error) if error.kind == Kind::Continued => Err(error),
+            Ok(()) => Ok(stats),
+            Err(error) if error.kind == RemoteErrorKind::TakenOver => Err(error),
             Err(error) => {
                 let text = format!(
                     "store {}: it does not have all yet: {}\n  = what this folder has is whole; the same command brings the rest over",
                     self.url, error.message
                 );
                 // Whatever it was: the work is done, and only the store is behind.
-                Err(RemoteError::new(Kind::Passing, text))
+                Err(RemoteError::new(RemoteErrorKind::Transient, text))
             }
         }
     }
 }
 
-fn pinned(path: &std::path::Path) -> Option<Change> {
-    match Pin::of(path) {
-        Ok(pin) => Some(Change::Put(pin)),
+fn take_snapshot(path: &std::path::Path) -> Option<Change> {
+    match Snapshot::of(path) {
+        Ok(snapshot) => Some(Change::Upload(snapshot)),
         // Gone again already, and whoever did that says so.
         Err(error) => {
             tracing::debug!("{}: {error}", path.display());
@@ -202,21 +203,21 @@ fn pinned(path: &std::path::Path) -> Option<Change> {
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, MirrorState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, path: String, change: impl FnOnce(&std::path::Path) -> Option<Change>) {
+    fn record(&self, path: String, change: impl FnOnce(&std::path::Path) -> Option<Change>) {
         let Some(change) = change(&self.project.root) else { return };
         let now = Instant::now();
         let mut state = self.state();
         if state.ended.is_some() {
             return;
         }
-        if let Change::Gone = change {
-            state.logs.retain(|log, _| !crate::state::is_within(log, &path));
+        if let Change::Delete = change {
+            state.logs.retain(|log, _| !crate::sync_state::is_within(log, &path));
         }
-        state.changes.note(path, change);
+        state.changes.record(path, change);
         state.first.get_or_insert(now);
         state.last = Some(now);
         drop(state);
@@ -230,66 +231,66 @@ impl Listener for Shared {
         let (News::Written(path) | News::Grows(path) | News::Removed(path)) = news;
         if let Some(relative) = self.project.relative(path) {
             match news {
-                News::Written(_) => self.note(relative, |_| pinned(path)),
-                News::Removed(_) => self.note(relative, |_| Some(Change::Gone)),
+                News::Written(_) => self.record(relative, |_| take_snapshot(path)),
+                News::Removed(_) => self.record(relative, |_| Some(Change::Delete)),
                 News::Grows(_) => {
                     self.state().logs.entry(relative).or_insert_with(|| (path.to_owned(), 0));
                 }
             }
         }
-        let waited = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.waited.fetch_add(waited, Ordering::Relaxed);
+        let blocked = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.blocked.fetch_add(blocked, Ordering::Relaxed);
     }
 }
 
 struct Worker {
     shared: Arc<Shared>,
     committer: Committer,
-    tell: Box<dyn Fn(Notice) + Send>,
+    notify: Box<dyn Fn(MirrorEvent) + Send>,
 }
 
 impl Worker {
     fn run(mut self) {
-        let mut swept = false;
-        let mut wait = AGAIN;
+        let mut orphans_removed = false;
+        let mut wait = RETRY_DELAY;
         let mut not_before = None;
         let ended = loop {
             let closing = self.wait_for_work(not_before);
             match self.step() {
                 Ok(true) => {
                     not_before = None;
-                    wait = AGAIN;
-                    self.is_well();
+                    wait = RETRY_DELAY;
+                    self.report_recovery();
                 }
                 Ok(false) if closing => break Ok(()),
-                Ok(false) => self.is_well(),
-                Err(error) if error.kind == Kind::Continued => {
-                    (self.tell)(Notice::Ended(error.clone()));
+                Ok(false) => self.report_recovery(),
+                Err(error) if error.kind == RemoteErrorKind::TakenOver => {
+                    (self.notify)(MirrorEvent::Ended(error.clone()));
                     break Err(error);
                 }
                 // At the end one whole try must do, and it has its own patience.
                 Err(error) if closing => break Err(error),
                 Err(error) => {
-                    let first = self.shared.state().trouble.replace(error.clone()).is_none();
+                    let first = self.shared.state().last_error.replace(error.clone()).is_none();
                     if first {
-                        (self.tell)(Notice::Trouble(error));
+                        (self.notify)(MirrorEvent::Failing(error));
                     }
                     not_before = Some(Instant::now() + wait);
-                    wait = (2 * wait).min(AGAIN_AT_MOST);
+                    wait = (2 * wait).min(MAX_RETRY_DELAY);
                 }
             }
-            if !swept && !closing {
-                swept = true;
-                self.committer.sweep();
+            if !orphans_removed && !closing {
+                orphans_removed = true;
+                self.committer.remove_orphans();
             }
         };
         self.shared.state().ended = Some(ended);
         self.shared.wake.notify_all();
     }
 
-    fn is_well(&self) {
-        if self.shared.state().trouble.take().is_some() {
-            (self.tell)(Notice::Over);
+    fn report_recovery(&self) {
+        if self.shared.state().last_error.take().is_some() {
+            (self.notify)(MirrorEvent::Recovered);
         }
     }
 
@@ -303,7 +304,7 @@ impl Worker {
             let now = Instant::now();
             let due = match (state.first, state.last) {
                 (Some(first), Some(last)) if !state.changes.is_empty() => {
-                    let due = (last + QUIET).min(first + LATEST);
+                    let due = (last + DEBOUNCE).min(first + MAX_DELAY);
                     Some(not_before.map_or(due, |not_before| due.max(not_before)))
                 }
                 _ => None,
@@ -324,31 +325,31 @@ impl Worker {
             // Those that grow are taken as long as they are now: all before the other changes is in
             // them.
             let mut grown = Vec::new();
-            let State { logs, changes, .. } = &mut *state;
+            let MirrorState { logs, changes, .. } = &mut *state;
             for (path, (file, length)) in logs {
-                if let Ok(pin) = Pin::of(file)
-                    && pin.bytes != *length
+                if let Ok(snapshot) = Snapshot::of(file)
+                    && snapshot.bytes != *length
                 {
-                    grown.push((path.clone(), pin.bytes));
-                    changes.note(path.clone(), Change::Put(pin));
+                    grown.push((path.clone(), snapshot.bytes));
+                    changes.record(path.clone(), Change::Upload(snapshot));
                 }
             }
             (state.first, state.last) = (None, None);
-            let (_, bytes) = state.changes.waiting();
+            let (_, bytes) = state.changes.pending();
             (state.changes.take(), bytes, grown)
         };
         if changes.is_empty() {
             return Ok(false);
         }
-        let left = &self.shared.left;
-        left.store(bytes, Ordering::Relaxed);
+        let bytes_left = &self.shared.bytes_left;
+        bytes_left.store(bytes, Ordering::Relaxed);
         let sent = |bytes: u64| {
-            let _ = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |l| {
+            let _ = bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |l| {
                 Some(l.saturating_sub(bytes))
             });
         };
-        let brought = self.committer.bring(&changes, &sent);
-        left.store(0, Ordering::Relaxed);
+        let brought = self.committer.push(&changes, &sent);
+        bytes_left.store(0, Ordering::Relaxed);
         let mut state = self.shared.state();
         match brought {
             Ok(()) => {
@@ -357,13 +358,13 @@ impl Worker {
                         log.1 = length;
                     }
                 }
-                state.report.steps += 1;
-                state.report.files += changes.len() as u64;
-                state.report.bytes = self.committer.sent;
+                state.stats.steps += 1;
+                state.stats.files += changes.len() as u64;
+                state.stats.bytes = self.committer.sent;
                 Ok(true)
             }
             Err(error) => {
-                state.changes.put_back(changes);
+                state.changes.restore(changes);
                 let now = Instant::now();
                 (state.first, state.last) = (Some(now), Some(now));
                 Err(error)

@@ -17,18 +17,18 @@ use crate::error::RemoteError;
 /// Bytes of a part. As many parts as are on their way at once are in memory. Tests have many small
 /// ones.
 const PART: u64 = if cfg!(test) { 64 << 10 } else { 8 << 20 };
-const AT_ONCE: usize = 3;
+const PARALLEL_PARTS: usize = 3;
 /// A file of so many bytes goes in parts.
-const LARGE: u64 = 2 * PART;
+const MULTIPART_ABOVE: u64 = 2 * PART;
 /// S3 takes 10,000 parts of an object.
-const MOST_PARTS: u64 = 9_000;
+const MAX_PARTS: u64 = 9_000;
 
 impl Bucket {
     /// Puts a small content.
     pub fn put_bytes(&self, key: &str, bytes: Vec<u8>) -> Result<(), RemoteError> {
-        let put = self.wait(self.store.put(&self.at(key), PutPayload::from(bytes)));
+        let put = self.block_on(self.store.put(&self.at(key), PutPayload::from(bytes)));
         put.map_err(|e| self.error(&format!("put {key}"), &e))?;
-        self.keep(&self.at(key))
+        self.make_durable(&self.at(key))
     }
 
     /// Puts the first `length` bytes of a file, whose digest must be `sha256`. `sent` is told of
@@ -41,7 +41,7 @@ impl Bucket {
         sha256: &str,
         sent: &dyn Fn(u64),
     ) -> Result<(), RemoteError> {
-        if length <= LARGE {
+        if length <= MULTIPART_ABOVE {
             let bytes = read_piece(file, 0, length).map_err(unreadable(key))?;
             if digest::of_bytes(&bytes) != sha256 {
                 return Err(changed(key));
@@ -50,8 +50,8 @@ impl Bucket {
             sent(length);
             return Ok(());
         }
-        self.wait(self.put_parts(key, file, length, sha256, sent))?;
-        self.keep(&self.at(key))?;
+        self.block_on(self.put_parts(key, file, length, sha256, sent))?;
+        self.make_durable(&self.at(key))?;
         match self.size(key)? {
             Some(size) if size == length => Ok(()),
             other => {
@@ -76,7 +76,7 @@ impl Bucket {
             while at < length {
                 let piece = read_piece(file, at, size.min(length - at)).map_err(unreadable(key))?;
                 hash.update(&piece);
-                if parts.len() >= AT_ONCE {
+                if parts.len() >= PARALLEL_PARTS {
                     next(&mut parts, sent).await.map_err(failed)?;
                 }
                 let bytes = piece.len() as u64;
@@ -117,8 +117,8 @@ impl Bucket {
             let at = &at;
             async move { self.store.get_range(at, start..(start + PART).min(length)).await }
         });
-        self.wait(async {
-            let mut pieces = futures_util::stream::iter(pieces).buffered(AT_ONCE);
+        self.block_on(async {
+            let mut pieces = futures_util::stream::iter(pieces).buffered(PARALLEL_PARTS);
             loop {
                 match pieces.try_next().await {
                     Ok(Some(piece)) => take(&piece)?,
@@ -131,7 +131,7 @@ impl Bucket {
 }
 
 fn part_size(length: u64) -> u64 {
-    match length.div_ceil(MOST_PARTS) {
+    match length.div_ceil(MAX_PARTS) {
         least if least > PART => least.next_multiple_of(1 << 20),
         _ => PART,
     }
@@ -174,6 +174,6 @@ mod tests {
     #[test]
     fn parts_are_large_enough_for_the_largest_files() {
         assert_eq!(part_size(PART), PART);
-        assert!((1u64 << 42).div_ceil(part_size(1 << 42)) <= MOST_PARTS);
+        assert!((1u64 << 42).div_ceil(part_size(1 << 42)) <= MAX_PARTS);
     }
 }

@@ -12,14 +12,14 @@ use std::sync::Arc;
 use pipe_engine::store::atomic;
 use serde_json::json;
 
+use crate::backend::Backend;
 use crate::bucket::Bucket;
-use crate::changes::{Change, Changes};
 use crate::commit::Committer;
 use crate::error::RemoteError;
-use crate::folder::Project;
-use crate::open::Opened;
-use crate::pin::Pin;
-use crate::start::{Prepared, Take, prepare_with};
+use crate::pending_changes::{Change, PendingChanges};
+use crate::project::Project;
+use crate::pull::{ConflictResolution, WorkingCopy, pull_from};
+use crate::snapshot::Snapshot;
 use faulty::Faulty;
 
 const PIPELINE: &str = "p";
@@ -28,21 +28,21 @@ const RUN: &str = "runs/run_001";
 const LARGE: usize = 300 << 10;
 
 /// A project's folder with a store.
-struct Place {
+struct TestProject {
     folder: tempfile::TempDir,
     store: Arc<Faulty>,
-    changes: Changes,
+    changes: PendingChanges,
 }
 
 /// The files of a folder, but for what it remembers of the store.
 type Files = BTreeMap<String, Vec<u8>>;
 
-impl Place {
+impl TestProject {
     fn new(store: &Arc<Faulty>) -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
             store: store.clone(),
-            changes: Changes::default(),
+            changes: PendingChanges::default(),
         }
     }
 
@@ -56,57 +56,68 @@ impl Place {
     }
 
     fn bucket(&self) -> Bucket {
-        let opened =
-            Opened { store: self.store.clone(), prefix: "base".into(), hint: None, unsynced: None };
-        Bucket::over(opened, "memory://store".into(), PIPELINE).unwrap()
+        let backend = Backend {
+            store: self.store.clone(),
+            prefix: "base".into(),
+            hint: None,
+            unsynced: None,
+        };
+        Bucket::with_backend(backend, "memory://store".into(), PIPELINE).unwrap()
     }
 
-    fn prepare(&self, take: Option<Take>) -> Result<Prepared, RemoteError> {
-        prepare_with(self.bucket(), self.project(), take, &|_, _| {})
+    fn pull(&self, resolution: Option<ConflictResolution>) -> Result<WorkingCopy, RemoteError> {
+        pull_from(self.bucket(), self.project(), resolution, &|_, _| {})
     }
 
     /// Starts to mirror, with what is not in the store yet among the changes.
     fn start(&mut self) -> Result<Committer, RemoteError> {
-        self.start_taking(None)
+        self.start_resolving(None)
     }
 
-    fn start_taking(&mut self, take: Option<Take>) -> Result<Committer, RemoteError> {
-        let Prepared { bucket, project, base, put, gone, .. } = self.prepare(take)?;
-        self.changes = Changes::default();
-        gone.into_iter().for_each(|path| self.changes.note(path, Change::Gone));
-        put.iter().for_each(|path| self.note(path));
+    fn start_resolving(
+        &mut self,
+        resolution: Option<ConflictResolution>,
+    ) -> Result<Committer, RemoteError> {
+        let WorkingCopy { bucket, project, base, upload, delete_remote, .. } =
+            self.pull(resolution)?;
+        self.changes = PendingChanges::default();
+        delete_remote.into_iter().for_each(|path| self.changes.record(path, Change::Delete));
+        upload.iter().for_each(|path| self.record(path));
         Ok(Committer::new(bucket, project, base))
     }
 
-    fn note(&mut self, path: &str) {
-        self.changes.note(path.to_owned(), Change::Put(Pin::of(&self.root().join(path)).unwrap()));
+    fn record(&mut self, path: &str) {
+        self.changes.record(
+            path.to_owned(),
+            Change::Upload(Snapshot::of(&self.root().join(path)).unwrap()),
+        );
     }
 
     fn write(&mut self, path: &str, content: &[u8]) {
         let target = self.root().join(path);
         std::fs::create_dir_all(target.parent().unwrap()).unwrap();
         atomic::write(&target, |out| out.write_all(content)).unwrap();
-        self.note(path);
+        self.record(path);
     }
 
     fn link(&mut self, existing: &str, path: &str) {
         let target = self.root().join(path);
         std::fs::create_dir_all(target.parent().unwrap()).unwrap();
         atomic::link(&self.root().join(existing), &target).unwrap();
-        self.note(path);
+        self.record(path);
     }
 
     fn remove(&mut self, path: &str) {
         std::fs::remove_file(self.root().join(path)).unwrap();
-        self.changes.note(path.to_owned(), Change::Gone);
+        self.changes.record(path.to_owned(), Change::Delete);
     }
 
     /// Brings all changes over; those of a step that fails stay.
-    fn bring(&mut self, committer: &mut Committer) -> Result<(), RemoteError> {
+    fn push(&mut self, committer: &mut Committer) -> Result<(), RemoteError> {
         let all = self.changes.take();
-        let brought = committer.bring(&all, &|_| {});
+        let brought = committer.push(&all, &|_| {});
         if brought.is_err() {
-            self.changes.put_back(all);
+            self.changes.restore(all);
         }
         brought
     }

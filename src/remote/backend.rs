@@ -13,11 +13,11 @@ use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 use pipe_engine::spec::{Scheme, StoreUrl};
 use pipe_engine::store::{atomic, sync};
 
-use crate::error::{Kind, RemoteError};
+use crate::error::{RemoteError, RemoteErrorKind};
 use crate::http::Connector;
 
 /// A store, the keys' beginning in it, and what to say of the environment when it refuses.
-pub(crate) struct Opened {
+pub(crate) struct Backend {
     pub store: Arc<dyn ObjectStore>,
     pub prefix: String,
     pub hint: Option<String>,
@@ -36,11 +36,11 @@ fn retry() -> RetryConfig {
 }
 
 /// Opens it without a word to a server.
-pub(crate) fn open(url: &StoreUrl) -> Result<Opened, RemoteError> {
+pub(crate) fn open(url: &StoreUrl) -> Result<Backend, RemoteError> {
     open_with(url, &|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
-fn open_with(url: &StoreUrl, is_set: &dyn Fn(&str) -> bool) -> Result<Opened, RemoteError> {
+fn open_with(url: &StoreUrl, is_set: &dyn Fn(&str) -> bool) -> Result<Backend, RemoteError> {
     let hint = lacking(url.scheme, is_set);
     let store = match url.scheme {
         Scheme::S3 => {
@@ -62,13 +62,13 @@ fn open_with(url: &StoreUrl, is_set: &dyn Fn(&str) -> bool) -> Result<Opened, Re
         Scheme::File => return folder(url),
     };
     match store {
-        Ok(store) => Ok(Opened { store, prefix: url.prefix.clone(), hint, unsynced: None }),
+        Ok(store) => Ok(Backend { store, prefix: url.prefix.clone(), hint, unsynced: None }),
         // Nothing was asked of anybody yet, so it is the environment.
         Err(error) => {
             let RemoteError { message, .. } =
                 RemoteError::of(&url.to_string(), "open it", &error, None);
             let hint = hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
-            Err(RemoteError::new(Kind::Setting, format!("{message}{hint}")))
+            Err(RemoteError::new(RemoteErrorKind::Setting, format!("{message}{hint}")))
         }
     }
 }
@@ -77,9 +77,10 @@ fn shared(store: impl ObjectStore) -> Arc<dyn ObjectStore> {
     Arc::new(store)
 }
 
-fn folder(url: &StoreUrl) -> Result<Opened, RemoteError> {
+fn folder(url: &StoreUrl) -> Result<Backend, RemoteError> {
     let path = Path::new(&url.prefix);
-    let wrong = |text: String| RemoteError::new(Kind::Setting, format!("store {url}: {text}"));
+    let wrong =
+        |text: String| RemoteError::new(RemoteErrorKind::Setting, format!("store {url}: {text}"));
     if !path.parent().is_some_and(Path::is_dir) {
         return Err(wrong(format!(
             "the folder around {} is not there; is it mounted?",
@@ -92,7 +93,7 @@ fn folder(url: &StoreUrl) -> Result<Opened, RemoteError> {
     let store = LocalFileSystem::new_with_prefix(path).map_err(|e| wrong(e.to_string()))?;
     let syncs = sync::keeps_names(path).map_err(|error| wrong(error.to_string()))?;
     let unsynced = (!syncs).then(|| path.to_owned());
-    Ok(Opened {
+    Ok(Backend {
         store: shared(store.with_fsync(syncs)),
         prefix: String::new(),
         hint: None,
@@ -180,13 +181,16 @@ mod tests {
         for (scheme, named) in
             [(Scheme::S3, "AmazonS3(bucket)"), (Scheme::Gs, "GoogleCloudStorage(bucket)")]
         {
-            let opened = open(&url(scheme, "a/b")).unwrap();
-            assert_eq!((opened.store.to_string().as_str(), opened.prefix.as_str()), (named, "a/b"));
+            let backend = open(&url(scheme, "a/b")).unwrap();
+            assert_eq!(
+                (backend.store.to_string().as_str(), backend.prefix.as_str()),
+                (named, "a/b")
+            );
         }
         // Azure's address is made of the account's name, so one without is refused at once.
         if std::env::var_os("AZURE_STORAGE_ACCOUNT_NAME").is_none() {
             let error = open(&url(Scheme::Az, "a")).err().unwrap();
-            assert_eq!(error.kind, Kind::Setting);
+            assert_eq!(error.kind, RemoteErrorKind::Setting);
             assert!(error.message.contains("AZURE_STORAGE_ACCOUNT_NAME is not set"), "{error}");
         }
     }

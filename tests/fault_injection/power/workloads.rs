@@ -10,10 +10,10 @@ use flate2::{Compression, write::GzEncoder};
 use super::{Bench, Row, some_state};
 use crate::crash::Random;
 use crate::project::Project;
+use crate::results::ensure;
 use crate::state::{
     CHAIN, RUN, STORE, State, chain, chain_with, files, goes_on, goes_on_with, same, state, text,
 };
-use crate::tally::ensure;
 
 pub struct Workload {
     pub what: &'static str,

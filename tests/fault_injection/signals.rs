@@ -5,16 +5,16 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use crate::project::Project;
+use crate::results::{Options, Results, ensure};
 use crate::state::{
     RUN, State, chain, changes, faulty, files, goes_on, nothing_reported_is_missing, run_with,
     text, undisturbed,
 };
-use crate::tally::{Options, Tally, ensure};
 
-pub fn section(options: &Options, tally: &mut Tally) {
+pub fn section(options: &Options, results: &mut Results) {
     let expected = undisturbed();
     let some = options.some_of(changes());
-    tally.each("SIGTERM at a change of the disk", &some, |at| {
+    results.each("SIGTERM at a change of the disk", &some, |at| {
         let project = chain();
         let output = run_with(&project, &format!("term@{at}"));
         // At the very end there is nothing left to stop.
@@ -25,13 +25,13 @@ pub fn section(options: &Options, tally: &mut Tally) {
         nothing_reported_is_missing(&project, &output.stderr)?;
         goes_on(&project, &expected)
     });
-    tally.one("SIGHUP: the terminal is closed", || {
+    results.one("SIGHUP: the terminal is closed", || {
         // Also where these tests themselves run under nohup, which would be handed down.
         let heard = "exec env --default-signal=HUP \"$PIPE\" \"$@\"";
         let ended = after_a_while(&chain(), &["sh", "-c", heard, "sh"], &["HUP"])?;
         ensure(ended.code() == Some(75), || format!("{ended}"))
     });
-    tally.one("SIGHUP under nohup", || {
+    results.one("SIGHUP under nohup", || {
         let project = chain();
         let ended = after_a_while(
             &project,
@@ -41,7 +41,7 @@ pub fn section(options: &Options, tally: &mut Tally) {
         ensure(ended.success(), || format!("{ended}"))?;
         goes_on_long(&project)
     });
-    tally.one("a suspended laptop: stopped for a while", || {
+    results.one("a suspended laptop: stopped for a while", || {
         let project = chain();
         let mut child = long(&project, &["sh", "-c", "exec \"$PIPE\" \"$@\"", "sh"]);
         std::thread::sleep(Duration::from_millis(150));
@@ -53,7 +53,7 @@ pub fn section(options: &Options, tally: &mut Tally) {
         goes_on_long(&project)
     });
     let ats: Vec<usize> = some.iter().copied().step_by(some.len().div_ceil(20)).collect();
-    tally.each("a clock that jumped back", &ats, |at| {
+    results.each("a clock that jumped back", &ats, |at| {
         let project = chain();
         run_with(&project, &format!("kill@{at}"));
         // All that was written was written ten years from now.
@@ -75,7 +75,7 @@ pub fn section(options: &Options, tally: &mut Tally) {
         ("stdout is a full disk", "exec \"$PIPE\" \"$@\" >/dev/full"),
         ("stderr is a full disk", "exec \"$PIPE\" \"$@\" 2>/dev/full"),
     ] {
-        tally.one(what, || {
+        results.one(what, || {
             let project = chain();
             let mut command = shell(&project, &["sh", "-c", redirected, "sh"], &["run", "p.yaml"]);
             let output = command.output().map_err(|e| e.to_string())?;
@@ -85,7 +85,7 @@ pub fn section(options: &Options, tally: &mut Tally) {
             up_to_date(&project, &expected)
         });
     }
-    tally.one("nobody reads stderr", || {
+    results.one("nobody reads stderr", || {
         let project = chain();
         // More lines than the pipe and the program's queue hold.
         let settings = [
@@ -104,7 +104,7 @@ pub fn section(options: &Options, tally: &mut Tally) {
         let ended = wait(&mut child, Duration::from_secs(120))?;
         ensure(ended.success(), || format!("{ended}"))
     });
-    tally.one("SIGTERM while nobody reads stderr", || {
+    results.one("SIGTERM while nobody reads stderr", || {
         let project = chain();
         let mut command = faulty(&project, "none");
         let mut child = command.stdout(Stdio::null()).spawn().unwrap();

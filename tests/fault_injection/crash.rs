@@ -5,16 +5,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::project::Project;
+use crate::results::{Options, Results, ensure};
 use crate::state::{
     RUN, chain, changes, goes_on, nothing_reported_is_missing, run_with, text, undisturbed,
 };
-use crate::tally::{Options, Tally, ensure};
 
-pub fn section(options: &Options, tally: &mut Tally) {
+pub fn section(options: &Options, results: &mut Results) {
     let expected = undisturbed();
     let last = changes();
     let all: Vec<usize> = (1..=last).collect();
-    tally.each("killed at each change of the disk", &all, |at| {
+    results.each("killed at each change of the disk", &all, |at| {
         let project = chain();
         killed(&project, *at)?;
         goes_on(&project, &expected)
@@ -22,7 +22,7 @@ pub fn section(options: &Options, tally: &mut Tally) {
     // A crash while the first one is being put in order.
     let twice: Vec<(usize, usize)> =
         options.some_of(last).into_iter().map(|at| (at, 1 + at * 7919 % 40)).collect();
-    tally.each("killed again while putting that in order", &twice, |(first, second)| {
+    results.each("killed again while putting that in order", &twice, |(first, second)| {
         let project = chain();
         killed(&project, *first)?;
         let again = run_with(&project, &format!("kill@{second}"));
@@ -30,7 +30,7 @@ pub fn section(options: &Options, tally: &mut Tally) {
         goes_on(&project, &expected)
     });
     let (kills, rounds) = (AtomicUsize::new(0), options.rounds);
-    tally.each("killed at random moments", &(0..rounds).collect::<Vec<_>>(), |round| {
+    results.each("killed at random moments", &(0..rounds).collect::<Vec<_>>(), |round| {
         // Several kills make one training, so that there are fewer trainings than rounds.
         if kills.load(Ordering::Relaxed) >= rounds {
             return Ok(());
@@ -52,7 +52,7 @@ pub fn section(options: &Options, tally: &mut Tally) {
             }
         }
     });
-    tally.tried(kills.into_inner());
+    results.tried(kills.into_inner());
 }
 
 fn killed(project: &Project, at: usize) -> Result<(), String> {

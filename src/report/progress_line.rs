@@ -5,35 +5,36 @@
 const BAR: (usize, usize) = (24, 8);
 
 /// A piece of the line.
-pub struct Piece {
+pub struct Segment {
     text: String,
     /// Which pieces go first when there is no room: those with the highest number.
     rank: u8,
 }
 
 /// A piece that goes when there is no room, the highest rank first.
-pub fn piece(rank: u8, text: impl Into<String>) -> Piece {
-    Piece { text: text.into(), rank }
+pub fn segment(rank: u8, text: impl Into<String>) -> Segment {
+    Segment { text: text.into(), rank }
 }
 
 /// `lead [====>   ] piece  piece` in at most `width` cells. `share`: how far it is, between 0 and
 /// 1, where that is known.
-pub fn line(width: usize, lead: &str, share: Option<f64>, mut pieces: Vec<Piece>) -> String {
-    pieces.retain(|piece| !piece.text.is_empty());
+pub fn render(width: usize, lead: &str, share: Option<f64>, mut segments: Vec<Segment>) -> String {
+    segments.retain(|segment| !segment.text.is_empty());
     let cells = |text: &str| text.chars().count();
-    let total =
-        |pieces: &[Piece]| cells(lead) + pieces.iter().map(|p| 2 + cells(&p.text)).sum::<usize>();
-    while total(&pieces) > width {
-        let Some(rank) = pieces.iter().map(|p| p.rank).max() else { break };
-        pieces.retain(|p| p.rank != rank);
+    let total = |segments: &[Segment]| {
+        cells(lead) + segments.iter().map(|p| 2 + cells(&p.text)).sum::<usize>()
+    };
+    while total(&segments) > width {
+        let Some(rank) = segments.iter().map(|p| p.rank).max() else { break };
+        segments.retain(|p| p.rank != rank);
     }
-    let room = width.saturating_sub(total(&pieces));
+    let room = width.saturating_sub(total(&segments));
     let bar = share.filter(|_| room >= BAR.1 + 3).map(|share| bar(share, (room - 3).min(BAR.0)));
     let mut text: String = lead.chars().take(width).collect();
     text.extend(bar.map(|bar| format!(" {bar}")));
-    for piece in pieces {
+    for segment in segments {
         text.push_str("  ");
-        text.push_str(&piece.text);
+        text.push_str(&segment.text);
     }
     text
 }
@@ -61,15 +62,15 @@ mod tests {
     use super::*;
 
     fn of_width(width: usize) -> String {
-        let pieces = vec![
-            piece(3, "41/128"),
-            piece(1, "loss 0.3121"),
-            piece(4, "102 images/s"),
-            piece(5, "best 0.2806 (2)"),
-            piece(6, "340 MB"),
-            piece(2, "4 min 05 s left"),
+        let segments = vec![
+            segment(3, "41/128"),
+            segment(1, "loss 0.3121"),
+            segment(4, "102 images/s"),
+            segment(5, "best 0.2806 (2)"),
+            segment(6, "340 MB"),
+            segment(2, "4 min 05 s left"),
         ];
-        line(width, "Epoch 3/5", Some(0.5), pieces)
+        render(width, "Epoch 3/5", Some(0.5), segments)
     }
 
     #[test]

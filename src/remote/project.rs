@@ -22,7 +22,7 @@ pub struct Project {
 
 /// A file as it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct FileStat {
     pub bytes: u64,
     pub modified: u64,
 }
@@ -30,7 +30,7 @@ pub(crate) struct Standing {
 /// The files of the state, and the folders and files that another process is changing.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
-    pub files: BTreeMap<String, Standing>,
+    pub files: BTreeMap<String, FileStat>,
     pub busy: Vec<String>,
 }
 
@@ -60,20 +60,20 @@ impl Project {
     /// A file's path as the index has it, or that of a run's folder; none if it is no part of the
     /// state.
     pub(crate) fn relative(&self, path: &Path) -> Option<String> {
-        let relative = as_text(path.strip_prefix(&self.root).ok()?)?;
+        let relative = index_path(path.strip_prefix(&self.root).ok()?)?;
         self.places.covers(&relative).then_some(relative)
     }
 
     /// The path that an index lists, if it is one of the state. All that is fetched, looked at and
     /// removed because an index says so comes through here.
-    pub(crate) fn of_index(&self, path: &str) -> Option<StatePath> {
+    pub(crate) fn state_path(&self, path: &str) -> Option<StatePath> {
         self.places.path(path)
     }
 
     /// Where a file is that an index lists.
     pub(crate) fn locate(&self, path: &str) -> Result<PathBuf, RemoteError> {
         let wrong = || RemoteError::local(format!("{path:?} is no file of a pipeline's state"));
-        Ok(self.of_index(path).ok_or_else(wrong)?.within(&self.root)?)
+        Ok(self.state_path(path).ok_or_else(wrong)?.within(&self.root)?)
     }
 
     /// Looks at all that there is.
@@ -107,7 +107,7 @@ impl Project {
         scan
     }
 
-    fn add_all(&self, folder: &Path, files: &mut BTreeMap<String, Standing>) {
+    fn add_all(&self, folder: &Path, files: &mut BTreeMap<String, FileStat>) {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => self.add_all(&entry.path(), files),
@@ -117,8 +117,8 @@ impl Project {
         }
     }
 
-    fn add(&self, path: &Path, files: &mut BTreeMap<String, Standing>) {
-        if let (Some(standing), Some(relative)) = (standing(path), self.relative(path)) {
+    fn add(&self, path: &Path, files: &mut BTreeMap<String, FileStat>) {
+        if let (Some(standing), Some(relative)) = (file_stat(path), self.relative(path)) {
             files.insert(relative, standing);
         }
     }
@@ -126,7 +126,7 @@ impl Project {
 
 /// A relative path as an index has it; none for one that leads out of the folder that it begins in,
 /// or is no text.
-pub(crate) fn as_text(path: &Path) -> Option<String> {
+pub(crate) fn index_path(path: &Path) -> Option<String> {
     let part = |part| match part {
         Component::Normal(part) => OsStr::to_str(part),
         _ => None,
@@ -135,9 +135,9 @@ pub(crate) fn as_text(path: &Path) -> Option<String> {
 }
 
 /// The file as it stands, if there is one.
-pub(crate) fn standing(path: &Path) -> Option<Standing> {
+pub(crate) fn file_stat(path: &Path) -> Option<FileStat> {
     let metadata = std::fs::metadata(path).ok().filter(Metadata::is_file)?;
-    Some(Standing { bytes: metadata.len(), modified: modified(&metadata) })
+    Some(FileStat { bytes: metadata.len(), modified: modified(&metadata) })
 }
 
 #[cfg(test)]

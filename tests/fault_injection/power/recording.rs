@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::tally::ensure;
+use crate::results::ensure;
 
 /// One change of the disk, or something that bears on what lasts. Names are below the folder that
 /// is recorded.
@@ -87,7 +87,7 @@ impl Recorder {
     /// Compiles it and sees that it works; the error says what this machine lacks.
     pub fn build() -> Result<Self, String> {
         let this = Self { folder: tempfile::tempdir().map_err(|e| e.to_string())? };
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/trust/power/recorder.c");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fault_injection/power/recorder.c");
         let mut compiler = Command::new("cc");
         compiler.args(["-O1", "-o"]).arg(this.program()).arg(source);
         let compiled = compiler.output().map_err(|_| "there is no C compiler (`cc`)".to_owned())?;

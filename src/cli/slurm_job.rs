@@ -12,7 +12,7 @@ use pipe_engine::progress::Silent;
 use pipe_engine::stop::{Signal, Stop};
 use pipe_engine::store::{JobId, Record};
 
-use super::asked::Meant;
+use super::pipeline_args::LoadedPipeline;
 use super::{CliError, ExitCode};
 use crate::report::stderr;
 
@@ -29,12 +29,12 @@ pub struct JobArguments {
 
 impl JobArguments {
     /// Whether an earlier process of the same job began with the stage.
-    pub fn has_begun(&self, meant: &Meant) -> bool {
+    pub fn was_started(&self, loaded: &LoadedPipeline) -> bool {
         let record = self
             .only
             .as_deref()
-            .and_then(|_| meant.selection.named.first())
-            .and_then(|only| Record::load(&meant.root, &meant.graph.pipeline.name, only));
+            .and_then(|_| loaded.selection.named.first())
+            .and_then(|only| Record::load(&loaded.root, &loaded.graph.pipeline.name, only));
         record.is_some_and(|record| record.job.is_some() && record.job == self.job())
     }
 
@@ -44,14 +44,15 @@ impl JobArguments {
     }
 
     /// Makes sure that a job does what it was submitted for and nothing else.
-    pub fn hold(
+    pub fn verify_submission(
         &self,
-        meant: &Meant,
+        loaded: &LoadedPipeline,
         execution: &Execution,
         plan: &Plan,
         observed: &HashMap<StageId, Observed>,
     ) -> Result<(), CliError> {
-        let Some(only) = meant.selection.named.first().and_then(|id| meant.graph.stage(id)) else {
+        let Some(only) = loaded.selection.named.first().and_then(|id| loaded.graph.stage(id))
+        else {
             return Ok(());
         };
         if self.planned.as_deref().is_some_and(|then| then != exec::planned(execution, only)) {
@@ -75,8 +76,8 @@ impl JobArguments {
 }
 
 /// How a job ends that was told to stop: requeued if that is of use.
-pub fn end(
-    meant: &Meant,
+pub fn end_stopped(
+    loaded: &LoadedPipeline,
     signal: Signal,
     before: &State,
     summary: &Summary,
@@ -85,17 +86,17 @@ pub fn end(
         return Ok(ExitCode::SUCCESS);
     }
     let saved = ExitCode::from(signal.exit_code());
-    let (Some(Inside(job)), Some(only)) = (Inside::find(), meant.selection.named.first()) else {
+    let (Some(Inside(job)), Some(only)) = (Inside::find(), loaded.selection.named.first()) else {
         return Ok(saved);
     };
     let quiet = Stop::default();
-    let execution = meant.execution(&quiet, &Silent);
-    let after = exec::observe(&execution, &meant.selection.stages)
+    let execution = loaded.execution(&quiet, &Silent);
+    let after = exec::observe(&execution, &loaded.selection.stages)
         .ok()
         .and_then(|mut all| all.remove(only));
     let begun = summary.failed.iter().any(|(stage, _)| stage == only);
     let stage = after.as_ref().filter(|_| begun).map(|after| (before, &after.observation.state));
-    let limit = meant
+    let limit = loaded
         .graph
         .stage(only)
         .map(|stage| stage.conduct.slurm.signal_before())

@@ -17,27 +17,27 @@ use pipe_engine::stop::Stop;
 use pipe_engine::store::sync;
 use serde::{Deserialize, Serialize};
 
-use super::resumed::Readings;
+use super::resume_settings::ResumeContext;
 use super::{CliError, project};
 use crate::report::message;
 
 /// Arguments that say what is to be done; kept in plan files.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
-pub struct Asked {
+pub struct PipelineArgs {
     #[command(flatten)]
     #[serde(flatten)]
-    pub which: Which,
+    pub selection: SelectionArgs,
     #[command(flatten)]
     #[serde(flatten)]
-    pub settings: Settings,
+    pub settings: SettingArgs,
     #[command(flatten)]
     #[serde(flatten)]
-    pub how: How,
+    pub reuse: ReuseArgs,
 }
 
 /// Which stages of which pipeline.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
-pub struct Which {
+pub struct SelectionArgs {
     /// Pipeline file
     pub file: PathBuf,
     /// Only these stages and what they need
@@ -53,7 +53,7 @@ pub struct Which {
 
 /// What becomes of runs that are there.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
-pub struct How {
+pub struct ReuseArgs {
     /// Take data sets as they were last seen, without looking for images that changed
     #[arg(long)]
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -71,7 +71,7 @@ pub struct How {
 
 /// Settings on top of those of the files. Every command that reads a pipeline takes them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
-pub struct Settings {
+pub struct SettingArgs {
     /// Total epochs (not "more")
     #[arg(long, value_name = "N")]
     epochs: Option<String>,
@@ -105,7 +105,7 @@ pub struct Settings {
 }
 
 /// A pipeline that was read, and what of it is meant.
-pub struct Meant {
+pub struct LoadedPipeline {
     pub root: PathBuf,
     /// The pipeline file, relative to the project if it lies in it.
     pub file: PathBuf,
@@ -114,22 +114,22 @@ pub struct Meant {
     pub selection: Selection,
     pub forced: BTreeSet<StageId>,
     /// The command that runs it.
-    pub again: Line,
+    pub run_command: Line,
     request: Request,
 }
 
 /// A pipeline file that may be left out.
 #[derive(Debug, Clone, clap::Args)]
-pub struct AskedFile {
+pub struct OptionalPipelineArgs {
     /// Pipeline file; all runs of the project if there is none
     file: Option<PathBuf>,
     #[command(flatten)]
-    settings: Settings,
+    settings: SettingArgs,
 }
 
-impl AskedFile {
+impl OptionalPipelineArgs {
     /// The whole pipeline, if one was named.
-    pub fn asked(self) -> Result<Option<Asked>, CliError> {
+    pub fn pipeline_args(self) -> Result<Option<PipelineArgs>, CliError> {
         let Some(file) = self.file else {
             return match self.settings.arguments().first() {
                 Some(first) => Err(CliError::usage(format!(
@@ -138,21 +138,21 @@ impl AskedFile {
                 None => Ok(None),
             };
         };
-        let which = Which { file, ..Which::default() };
-        Ok(Some(Asked { which, settings: self.settings, how: How::default() }))
+        let selection = SelectionArgs { file, ..SelectionArgs::default() };
+        Ok(Some(PipelineArgs { selection, settings: self.settings, reuse: ReuseArgs::default() }))
     }
 }
 
-impl Asked {
+impl PipelineArgs {
     /// Reads the pipeline; prints its warnings.
-    pub fn load(&self) -> Result<Meant, CliError> {
+    pub fn load(&self) -> Result<LoadedPipeline, CliError> {
         self.load_over(spec::environment::settings())
     }
 
     /// The pipeline as another machine reads it, with this command line and without this
     /// environment.
-    pub fn load_for_elsewhere(&self) -> Result<Meant, CliError> {
-        let How { run_number, resume, force, .. } = self.how;
+    pub fn load_for_export(&self) -> Result<LoadedPipeline, CliError> {
+        let ReuseArgs { run_number, resume, force, .. } = self.reuse;
         if force || resume || run_number.is_some() {
             let text = "--force, --resume and --run-number are for one run, and what is exported may run many times";
             return Err(CliError::usage(text));
@@ -160,15 +160,15 @@ impl Asked {
         self.load_over(Vec::new())
     }
 
-    fn load_over(&self, environment: Vec<Override>) -> Result<Meant, CliError> {
-        project::enter(Some(&self.which.file))?;
-        let (root, file) = (project::root()?, project::path(&self.which.file));
+    fn load_over(&self, environment: Vec<Override>) -> Result<LoadedPipeline, CliError> {
+        project::enter(Some(&self.selection.file))?;
+        let (root, file) = (project::root()?, project::path(&self.selection.file));
         let graph = self.read(&root, &file, environment)?;
         for warning in &graph.pipeline.warnings {
             crate::report::message::warning(&warning.to_string());
         }
         sync::set_level(graph.pipeline.fsync);
-        let Which { stages, from, until, .. } = &self.which;
+        let SelectionArgs { stages, from, until, .. } = &self.selection;
         let until = stages.iter().chain(until).cloned().collect();
         let selection = graph.select(&Wanted { until, from: from.clone() })?;
         if selection.stages.is_empty() {
@@ -177,13 +177,13 @@ impl Asked {
             ));
         }
         let manifests = identity::manifests(&graph);
-        let How { run_number, resume, force, no_data_check } = self.how;
+        let ReuseArgs { run_number, resume, force, no_data_check } = self.reuse;
         let forced = if force { selection.named.clone() } else { BTreeSet::new() };
         // The engine asks stage by stage whether it is forced.
         let request =
             Request { run_number, resume, force: false, data_as_last_seen: no_data_check };
-        let again = Self::with_environment(self.typed("run"), &graph);
-        Ok(Meant { root, file, graph, manifests, selection, forced, again, request })
+        let run_command = Self::with_environment(self.command_line("run"), &graph);
+        Ok(LoadedPipeline { root, file, graph, manifests, selection, forced, run_command, request })
     }
 
     /// Reads the pipeline file with what was given besides. A run that is to go on by its number
@@ -199,10 +199,13 @@ impl Asked {
             Ok(Graph::build(spec::load(root, file, &project::kinds(), overrides)?)?)
         };
         let given = load(&overrides)?;
-        let (Some(number), true) = (self.how.run_number, self.how.resume) else { return Ok(given) };
+        let (Some(number), true) = (self.reuse.run_number, self.reuse.resume) else {
+            return Ok(given);
+        };
         let Ok(plain) = load(&[]) else { return Ok(given) };
-        let readings = Readings { plain: &plain, given: &given, overrides: &overrides };
-        let own = readings.settings_of_run(root, number);
+        let context =
+            ResumeContext { from_files: &plain, with_overrides: &given, overrides: &overrides };
+        let own = context.settings_of_run(root, number);
         if own.is_empty() {
             return Ok(given);
         }
@@ -214,29 +217,29 @@ impl Asked {
     /// The settings as arguments again, without the stages and what is to be forced.
     pub fn settings(&self) -> Vec<String> {
         let mut all = self.settings.arguments();
-        all.extend(self.how.run_number.map(|number| format!("--run-number={number}")));
-        all.extend(self.how.resume.then(|| "--resume".to_owned()));
-        all.extend(self.how.no_data_check.then(|| "--no-data-check".to_owned()));
+        all.extend(self.reuse.run_number.map(|number| format!("--run-number={number}")));
+        all.extend(self.reuse.resume.then(|| "--resume".to_owned()));
+        all.extend(self.reuse.no_data_check.then(|| "--no-data-check".to_owned()));
         all
     }
 
     /// The same, with data sets as they were last seen.
     pub fn without_data_check(self) -> Self {
-        let how = How { no_data_check: true, ..self.how };
-        Self { how, ..self }
+        let reuse = ReuseArgs { no_data_check: true, ..self.reuse };
+        Self { reuse, ..self }
     }
 
     /// The same for a command, as one types it: without what is not to be done twice.
-    pub fn typed(&self, command: &str) -> Line {
-        let mut line = Line::new(["pipe", command]).path(&self.which.file);
-        for stage in &self.which.stages {
+    pub fn command_line(&self, command: &str) -> Line {
+        let mut line = Line::new(["pipe", command]).path(&self.selection.file);
+        for stage in &self.selection.stages {
             line = if stage.starts_with('-') {
                 line.options([format!("--until={stage}")])
             } else {
                 line.word(stage)
             };
         }
-        let named = [("--from", &self.which.from), ("--until", &self.which.until)];
+        let named = [("--from", &self.selection.from), ("--until", &self.selection.until)];
         let named = named
             .iter()
             .flat_map(|(flag, all)| all.iter().map(move |name| format!("{flag}={name}")));
@@ -267,28 +270,28 @@ impl Asked {
     }
 
     /// The command that runs it even if it is up to date: as a new run.
-    pub fn typed_anew(&self) -> Line {
-        let how = How { run_number: None, resume: false, ..self.how.clone() };
-        Self { how, ..self.clone() }.typed("run").options(["--force"])
+    pub fn forced_command_line(&self) -> Line {
+        let reuse = ReuseArgs { run_number: None, resume: false, ..self.reuse.clone() };
+        Self { reuse, ..self.clone() }.command_line("run").options(["--force"])
     }
 
     /// Whether the command line says which run it means.
     pub fn is_for_one_run(&self) -> bool {
-        self.how.run_number.is_some() || self.how.resume
+        self.reuse.run_number.is_some() || self.reuse.resume
     }
 
     /// The same settings for one stage alone.
     pub fn only(&self, stage: &str) -> Self {
-        let which = Which {
-            file: self.which.file.clone(),
+        let selection = SelectionArgs {
+            file: self.selection.file.clone(),
             stages: vec![stage.to_owned()],
-            ..Which::default()
+            ..SelectionArgs::default()
         };
-        Self { which, ..self.clone() }
+        Self { selection, ..self.clone() }
     }
 }
 
-impl Settings {
+impl SettingArgs {
     /// Reads a pipeline with them on top, and the environment below them.
     pub fn load(
         &self,
@@ -356,7 +359,7 @@ fn dataset_key(root: &Path, file: &Path) -> Result<&'static str, CliError> {
     Ok(if file.params.contains_key("dataset") { "dataset" } else { "source" })
 }
 
-impl Meant {
+impl LoadedPipeline {
     /// One stage at a time, on no GPU of its own: what planning needs.
     pub fn execution<'a>(&'a self, stop: &'a Stop, report: &'a dyn Report) -> Execution<'a> {
         Execution {

@@ -51,7 +51,7 @@ fn number(arguments: &mut impl Iterator<Item = String>, usage: &str) -> u64 {
 }
 
 #[derive(Default)]
-pub struct Tally {
+pub struct Results {
     rows: Vec<Row>,
 }
 
@@ -63,7 +63,7 @@ struct Row {
     seconds: f64,
 }
 
-impl Tally {
+impl Results {
     /// Tries every item, two at a time. An error is a loss.
     pub fn each<T: Sync + std::fmt::Debug>(
         &mut self,

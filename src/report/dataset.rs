@@ -13,7 +13,7 @@ const SHOWN: usize = 20;
 
 /// What there is, what is left out, and what is wrong.
 #[derive(Debug, Serialize)]
-pub struct Described {
+pub struct DatasetReport {
     stage: String,
     source: &'static str,
     /// Of sources that read files.
@@ -22,10 +22,10 @@ pub struct Described {
     image_size: usize,
     digest: String,
     classes: Vec<Class>,
-    passed_over: Vec<Passed>,
+    passed_over: Vec<PassedOver>,
     #[serde(skip)]
     passed_over_text: String,
-    pub bad: Vec<Bad>,
+    pub bad: Vec<UnreadableImage>,
 }
 
 #[derive(Debug, Serialize)]
@@ -36,7 +36,7 @@ struct Class {
 }
 
 #[derive(Debug, Serialize)]
-struct Passed {
+struct PassedOver {
     kind: String,
     count: usize,
     advice: Option<&'static str>,
@@ -44,13 +44,13 @@ struct Passed {
 
 /// An image that cannot be read.
 #[derive(Debug, Serialize)]
-pub struct Bad {
+pub struct UnreadableImage {
     /// Below the root.
     file: PathBuf,
     reason: String,
 }
 
-impl Described {
+impl DatasetReport {
     pub fn new<'a>(
         stage: &StageId,
         dataset: &Dataset,
@@ -59,7 +59,7 @@ impl Described {
     ) -> Self {
         let classes = dataset.counts().into_iter();
         let passed = dataset.passed_over();
-        let kinds = passed.iter().map(|(kind, count)| Passed {
+        let kinds = passed.iter().map(|(kind, count)| PassedOver {
             kind: kind.name(),
             count,
             advice: kind.advice(),
@@ -80,7 +80,10 @@ impl Described {
             passed_over: kinds.collect(),
             passed_over_text: passed.to_string(),
             bad: bad
-                .map(|(file, reason)| Bad { file: file.to_owned(), reason: reason.to_owned() })
+                .map(|(file, reason)| UnreadableImage {
+                    file: file.to_owned(),
+                    reason: reason.to_owned(),
+                })
                 .collect(),
         }
     }

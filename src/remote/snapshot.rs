@@ -9,15 +9,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use pipe_engine::store::modified;
 
 /// A file up to this size is kept in memory.
-const SMALL: u64 = 64 << 10;
+const IN_MEMORY_LIMIT: u64 = 64 << 10;
 /// So many files are held open; of the others the name is kept, and whether it still means the same
 /// file is looked at when it is opened.
-const OPEN: usize = 64;
+const MAX_OPEN: usize = 64;
 
-static HELD: AtomicUsize = AtomicUsize::new(0);
+static OPEN_FILES: AtomicUsize = AtomicUsize::new(0);
 
 #[derive(Debug)]
-pub(crate) struct Pin {
+pub(crate) struct Snapshot {
     content: Content,
     pub bytes: u64,
     /// In nanoseconds since 1970.
@@ -28,7 +28,7 @@ pub(crate) struct Pin {
 #[derive(Debug)]
 enum Content {
     Bytes(Vec<u8>),
-    File(Held),
+    File(OpenFile),
     Name(PathBuf),
 }
 
@@ -36,41 +36,41 @@ enum Content {
 pub(crate) type FileId = (u64, u64);
 
 /// A content that can be read.
-pub(crate) enum Opened<'a> {
+pub(crate) enum OpenSnapshot<'a> {
     Bytes(&'a [u8]),
     File(File),
 }
 
 #[derive(Debug)]
-struct Held(File);
+struct OpenFile(File);
 
-impl Held {
+impl OpenFile {
     fn new(file: File) -> Result<Self, File> {
-        if HELD.fetch_add(1, Ordering::Relaxed) < OPEN {
+        if OPEN_FILES.fetch_add(1, Ordering::Relaxed) < MAX_OPEN {
             return Ok(Self(file));
         }
-        HELD.fetch_sub(1, Ordering::Relaxed);
+        OPEN_FILES.fetch_sub(1, Ordering::Relaxed);
         Err(file)
     }
 }
 
-impl Drop for Held {
+impl Drop for OpenFile {
     fn drop(&mut self) {
-        HELD.fetch_sub(1, Ordering::Relaxed);
+        OPEN_FILES.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Pin {
+impl Snapshot {
     pub fn of(path: &Path) -> io::Result<Self> {
         let mut file = File::open(path)?;
         let metadata = file.metadata()?;
         let (bytes, modified, id) = (metadata.len(), modified(&metadata), id(&metadata));
-        let content = if bytes <= SMALL {
+        let content = if bytes <= IN_MEMORY_LIMIT {
             let mut content = Vec::with_capacity(bytes as usize);
             file.by_ref().take(bytes).read_to_end(&mut content)?;
             Content::Bytes(content)
         } else {
-            match Held::new(file) {
+            match OpenFile::new(file) {
                 Ok(held) => Content::File(held),
                 Err(_) => Content::Name(path.to_owned()),
             }
@@ -82,21 +82,21 @@ impl Pin {
     }
 
     /// What tells this content from others without reading it.
-    pub fn mark(&self) -> Option<(FileId, u64, u64)> {
+    pub fn file_key(&self) -> Option<(FileId, u64, u64)> {
         Some((self.id?, self.bytes, self.modified))
     }
 
     /// Opens it to be read. Fails if only its name was kept and means another file by now.
-    pub fn open(&self) -> io::Result<Opened<'_>> {
+    pub fn open(&self) -> io::Result<OpenSnapshot<'_>> {
         match &self.content {
-            Content::Bytes(bytes) => Ok(Opened::Bytes(bytes)),
-            Content::File(held) => Ok(Opened::File(held.0.try_clone()?)),
+            Content::Bytes(bytes) => Ok(OpenSnapshot::Bytes(bytes)),
+            Content::File(held) => Ok(OpenSnapshot::File(held.0.try_clone()?)),
             Content::Name(path) => {
                 let file = File::open(path)?;
                 let now = file.metadata()?;
                 match (now.len(), modified(&now), id(&now)) == (self.bytes, self.modified, self.id)
                 {
-                    true => Ok(Opened::File(file)),
+                    true => Ok(OpenSnapshot::File(file)),
                     false => Err(io::Error::new(
                         io::ErrorKind::NotFound,
                         "it has been replaced meanwhile",
@@ -127,16 +127,16 @@ mod tests {
     fn what_was_pinned_stays_when_its_name_means_something_else() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f");
-        for size in [10, 2 * SMALL as usize] {
+        for size in [10, 2 * IN_MEMORY_LIMIT as usize] {
             let put =
                 |byte: u8| atomic::write(&path, |out| out.write_all(&vec![byte; size])).unwrap();
             put(1);
-            let pin = Pin::of(&path).unwrap();
+            let snapshot = Snapshot::of(&path).unwrap();
             put(2);
             std::fs::remove_file(&path).unwrap();
-            let content = match pin.open().unwrap() {
-                Opened::Bytes(bytes) => bytes.to_vec(),
-                Opened::File(mut file) => {
+            let content = match snapshot.open().unwrap() {
+                OpenSnapshot::Bytes(bytes) => bytes.to_vec(),
+                OpenSnapshot::File(mut file) => {
                     let mut bytes = Vec::new();
                     file.read_to_end(&mut bytes).unwrap();
                     bytes
@@ -151,18 +151,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = |i: usize| folder.path().join(i.to_string());
         let write = |i: usize| {
-            atomic::write(&path(i), |out| out.write_all(&vec![0; 2 * SMALL as usize])).unwrap()
+            atomic::write(&path(i), |out| out.write_all(&vec![0; 2 * IN_MEMORY_LIMIT as usize]))
+                .unwrap()
         };
-        let pins: Vec<Pin> = (0..OPEN + 2)
+        let snapshots: Vec<Snapshot> = (0..MAX_OPEN + 2)
             .map(|i| {
                 write(i);
-                Pin::of(&path(i)).unwrap()
+                Snapshot::of(&path(i)).unwrap()
             })
             .collect();
-        write(OPEN);
-        write(OPEN + 1);
+        write(MAX_OPEN);
+        write(MAX_OPEN + 1);
         // Other tests hold files too, so the last one at least.
-        assert!(pins[OPEN + 1].open().is_err());
-        assert!(pins[0].open().is_ok());
+        assert!(snapshots[MAX_OPEN + 1].open().is_err());
+        assert!(snapshots[0].open().is_ok());
     }
 }

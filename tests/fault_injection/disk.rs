@@ -4,26 +4,26 @@
 use std::process::{Command, Stdio};
 
 use crate::project::Project;
+use crate::results::{Options, Results, ensure};
 use crate::state::{
     RUN, State, chain, changes, files, goes_on, nothing_reported_is_missing, run_with, text,
     undisturbed,
 };
-use crate::tally::{Options, Tally, ensure};
 
-pub fn section(options: &Options, tally: &mut Tally) {
+pub fn section(options: &Options, results: &mut Results) {
     let expected = undisturbed();
     let last = changes();
     let some = options.some_of(last);
-    tally.each("one change meets a full disk", &some, |at| {
+    results.each("one change meets a full disk", &some, |at| {
         refused(&format!("full@{at}"), &expected)
     });
-    tally.each("the disk is full from one change on", &some, |at| {
+    results.each("the disk is full from one change on", &some, |at| {
         refused(&format!("full@{at}+"), &expected)
     });
-    tally.each("one change is not permitted", &some, |at| {
+    results.each("one change is not permitted", &some, |at| {
         refused(&format!("denied@{at}"), &expected)
     });
-    real(options, tally, &expected);
+    real(options, results, &expected);
 }
 
 /// Runs into a refusal, then goes on without it.
@@ -50,7 +50,7 @@ fn nothing_temporary(project: &Project) -> Result<(), String> {
 }
 
 /// A disk of a few hundred kilobytes, and a folder that cannot be written, in a mount namespace.
-fn real(options: &Options, tally: &mut Tally, expected: &State) {
+fn real(options: &Options, results: &mut Results, expected: &State) {
     let mut mount = Command::new("unshare");
     mount
         .args(["-rm", "mount", "-t", "tmpfs", "none", "/mnt"])
@@ -59,12 +59,12 @@ fn real(options: &Options, tally: &mut Tally, expected: &State) {
     let can = mount.status().is_ok_and(|status| status.success());
     let (small, fixed) = ("a disk too small for the training", "a folder that is not writable");
     if !can {
-        tally.skip(small, "this machine lets nobody mount a disk");
-        return tally.skip(fixed, "this machine lets nobody mount a disk");
+        results.skip(small, "this machine lets nobody mount a disk");
+        return results.skip(fixed, "this machine lets nobody mount a disk");
     }
     // Sizes at which it ends in different places, up to one that suffices.
     let sizes: Vec<usize> = (1..=options.rounds.min(40)).map(|n| 40 * n).collect();
-    tally.each(small, &sizes, |kib| {
+    results.each(small, &sizes, |kib| {
         let project = chain();
         let script = format!(
             "mkdir small && mount -t tmpfs -o size={kib}k none small && cd small && cp ../p.yaml . || exit 99
@@ -82,7 +82,7 @@ fn real(options: &Options, tally: &mut Tally, expected: &State) {
         nothing_temporary(&copy)?;
         goes_on(&copy, expected)
     });
-    tally.one(fixed, || {
+    results.one(fixed, || {
         let project = chain();
         let script = "mount --bind . . && mount -o remount,bind,ro . && cd \"$PWD\" || exit 99
                       \"$PIPE\" plan p.yaml || exit 98

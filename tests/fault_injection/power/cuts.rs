@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::workloads::{after, writes_in};
 use crate::crash::Random;
 use crate::project::{Project, send};
+use crate::results::{Options, Results, ensure};
 use crate::state::{RUN, State, chain, chain_with, goes_on, nothing_reported_is_missing, text};
-use crate::tally::{Options, Tally, ensure};
 
 const SYSTEMS: [System; 3] = [
     System { name: "ext4", make: &["mkfs.ext4", "-q", "-F"], options: "loop" },
@@ -31,21 +31,21 @@ struct System {
 /// Most power cuts in one project.
 const LIVES: usize = 6;
 
-pub fn section(options: &Options, tally: &mut Tally) {
+pub fn section(options: &Options, results: &mut Results) {
     let expected = [after(&chain(), &RUN), after(&writes_in(Project::new()), &RUN)];
     for system in &SYSTEMS {
         let what = format!("real power cut on {}", system.name);
         if let Err(why) = Mounted::new(system, Project::new()).and_then(|mounted| mounted.cut()) {
-            tally.skip(&what, &why);
+            results.skip(&what, &why);
             continue;
         }
         let (cuts, rounds) = (AtomicUsize::new(0), 0..options.rounds.min(16));
-        tally.each(&what, &rounds.collect::<Vec<_>>(), |round| {
+        results.each(&what, &rounds.collect::<Vec<_>>(), |round| {
             let mut random = Random(options.seed.wrapping_mul(31).wrapping_add(*round as u64) | 1);
             let filled = [chain_with, writes_in][round % 2];
             round_of(system, filled, &expected[round % 2], &mut random, &cuts)
         });
-        tally.tried(cuts.into_inner());
+        results.tried(cuts.into_inner());
     }
 }
 

@@ -6,8 +6,8 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::project::Project;
+use crate::results::{Options, Results, ensure};
 use crate::state::{CHAIN, RUN, chain, goes_on, text, undisturbed};
-use crate::tally::{Options, Tally, ensure};
 
 /// Many short epochs, so that there is always a training under way.
 const LONG: [&str; 7] = [
@@ -20,10 +20,10 @@ const LONG: [&str; 7] = [
     "base.sample_every_n_epochs=500",
 ];
 
-pub fn section(options: &Options, tally: &mut Tally) {
+pub fn section(options: &Options, results: &mut Results) {
     let expected = undisturbed();
     let rounds: Vec<usize> = (0..options.rounds.div_ceil(10)).collect();
-    tally.each("the same pipeline twice at once", &rounds, |_| {
+    results.each("the same pipeline twice at once", &rounds, |_| {
         let project = chain();
         let start =
             || project.command(&RUN).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -43,7 +43,7 @@ pub fn section(options: &Options, tally: &mut Tally) {
         })?;
         goes_on(&project, &expected)
     });
-    tally.one("32 trainings that start at once in one folder of runs", || {
+    results.one("32 trainings that start at once in one folder of runs", || {
         let project = chain();
         for i in 0..32 {
             project.write(
@@ -72,7 +72,7 @@ pub fn section(options: &Options, tally: &mut Tally) {
         }
         ensure(seeds.len() == 32, || format!("{} different trainings in 32 runs", seeds.len()))
     });
-    tally.one("cleaning during a training", || {
+    results.one("cleaning during a training", || {
         let project = chain();
         project.pipe(&RUN).succeeds();
         let child = Alive(project.start(&[&LONG[..], &["--force"]].concat()));
@@ -96,7 +96,7 @@ pub fn section(options: &Options, tally: &mut Tally) {
         let output = project.command(&LONG).arg("--dry-run").output().unwrap();
         ensure(text(&output.stdout).contains("resume at epoch"), || text(&output.stdout))
     });
-    tally.one("a training that is alive, gone on with by another process", || {
+    results.one("a training that is alive, gone on with by another process", || {
         let project = chain();
         let child = Alive(project.start(&LONG));
         until_saved(&project, "checkpoints/base_training/run_001")?;

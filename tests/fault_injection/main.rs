@@ -2,8 +2,8 @@
 //! files, starts it twice, cuts the power. Prints a table of what was tried, survived and lost; any
 //! loss fails.
 //!
-//!     cargo test --release --features faults --test trust
-//!     cargo test --release --features faults --test trust -- --rounds 2000 kills
+//!     cargo test --release --features faults --test fault_injection
+//!     cargo test --release --features faults --test fault_injection -- --rounds 2000 kills
 
 mod crash;
 mod damage;
@@ -13,15 +13,15 @@ mod power;
 #[allow(dead_code, reason = "shared with tests/pipe")]
 #[path = "../pipe/project.rs"]
 mod project;
+mod results;
 mod several;
 mod signals;
 mod state;
 mod stored;
-mod tally;
 
-use tally::{Options, Tally};
+use results::{Options, Results};
 
-type Section = fn(&Options, &mut Tally);
+type Section = fn(&Options, &mut Results);
 
 const SECTIONS: [(&str, Section); 8] = [
     ("crashes", crash::section),
@@ -37,11 +37,11 @@ const SECTIONS: [(&str, Section); 8] = [
 
 fn main() {
     let options = Options::parse();
-    let mut tally = Tally::default();
+    let mut results = Results::default();
     for (name, section) in SECTIONS {
         if options.wants(name) {
-            section(&options, &mut tally);
+            section(&options, &mut results);
         }
     }
-    std::process::exit(tally.conclude());
+    std::process::exit(results.conclude());
 }

@@ -11,7 +11,7 @@ use crate::error::RemoteError;
 use crate::index::Index;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct State {
+pub(crate) struct SyncState {
     /// The store, as in the pipeline file.
     pub url: String,
     pub index: Index,
@@ -27,8 +27,8 @@ pub(crate) struct State {
     pub removed: Vec<String>,
 }
 
-impl State {
-    pub fn of(url: &str, index: Index) -> Self {
+impl SyncState {
+    pub fn new(url: &str, index: Index) -> Self {
         Self { url: url.to_owned(), index, instead_of: None, fetching: None, removed: Vec::new() }
     }
 
@@ -91,7 +91,7 @@ pub(crate) fn lock(root: &Path, pipeline: &str, patience: Duration) -> Result<Lo
             }
             Err(holder) if began.elapsed() > patience => {
                 let text = format!("{}: held by {} for long", path.display(), holder.0);
-                return Err(RemoteError::new(crate::error::Kind::Passing, text));
+                return Err(RemoteError::new(crate::error::RemoteErrorKind::Transient, text));
             }
             Err(_) => std::thread::sleep(Duration::from_millis(50)),
         }
@@ -100,14 +100,14 @@ pub(crate) fn lock(root: &Path, pipeline: &str, patience: Duration) -> Result<Lo
 
 /// Notes that a file or folder of a project was removed on purpose, so that it is removed from the
 /// stores too and does not come back from there.
-pub fn forget(root: &Path, removed: &Path) -> Result<(), RemoteError> {
+pub fn record_removal(root: &Path, removed: &Path) -> Result<(), RemoteError> {
     let Some(removed) = removed.strip_prefix(root).unwrap_or(removed).to_str() else {
         return Ok(());
     };
     let entries =
         std::fs::read_dir(root.join(STATE_FOLDER).join("store")).into_iter().flatten().flatten();
     for path in entries.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "json")) {
-        let read = || checked::from_bytes::<State>(&std::fs::read(&path).ok()?).ok();
+        let read = || checked::from_bytes::<SyncState>(&std::fs::read(&path).ok()?).ok();
         let Some(pipeline) = read().map(|state| state.index.pipeline) else { continue };
         let _lock = lock(root, &pipeline, Duration::from_secs(10))?;
         if let Some(mut state) = read()
@@ -132,14 +132,14 @@ mod tests {
             sha256: "a".into(),
             bytes: 1,
             modified: 1,
-            mark: String::new(),
+            nonce: String::new(),
             object: None,
         };
         let files = [("runs/run_001/metadata.json".to_owned(), entry)].into();
-        State::of("file:///x", Index::empty("p").next(files)).save(root).unwrap();
-        State::of("file:///x", Index::empty("q")).save(root).unwrap();
-        forget(root, &root.join("runs/run_001")).unwrap();
-        let load = |pipeline, url| State::load(root, pipeline, url);
+        SyncState::new("file:///x", Index::empty("p").next(files)).save(root).unwrap();
+        SyncState::new("file:///x", Index::empty("q")).save(root).unwrap();
+        record_removal(root, &root.join("runs/run_001")).unwrap();
+        let load = |pipeline, url| SyncState::load(root, pipeline, url);
         let state = load("p", "file:///x").unwrap();
         assert!(
             state.was_removed("runs/run_001/metadata.json") && !state.was_removed("runs/run_0010")

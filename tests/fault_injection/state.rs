@@ -9,7 +9,7 @@ use pipe_engine::store::Checkpoint;
 use serde_json::Value;
 
 use crate::project::Project;
-use crate::tally::ensure;
+use crate::results::ensure;
 
 /// Every kind of stage that writes, with saves inside epochs, removals, links and pictures.
 pub const CHAIN: &str = "\

@@ -4,16 +4,16 @@
 use std::os::unix::process::ExitStatusExt;
 
 use crate::project::Project;
+use crate::results::{Options, Results, ensure};
 use crate::state::{
     chain_with, changes_of, goes_on, nothing_reported_is_missing, run_with, text, undisturbed,
 };
-use crate::tally::{Options, Tally, ensure};
 
-pub fn section(options: &Options, tally: &mut Tally) {
+pub fn section(options: &Options, results: &mut Results) {
     let expected = undisturbed();
     let last = changes_of(&Nas::new().machine());
     let some = options.some_of(last);
-    tally.each(
+    results.each(
         "killed at a change of the disk, and another machine goes on from the store",
         &some,
         |at| {
@@ -24,15 +24,19 @@ pub fn section(options: &Options, tally: &mut Tally) {
             goes_on(&nas.machine(), &expected)
         },
     );
-    tally.each("killed at a change of the disk, and goes on in step with its store", &some, |at| {
-        let nas = Nas::new();
-        let first = nas.machine();
-        killed(&first, *at)?;
-        goes_on(&first, &expected)?;
-        // What is there is what is here.
-        goes_on(&nas.machine(), &expected)
-    });
-    tally.each("killed while it fetches, and again while it goes on", &some, |at| {
+    results.each(
+        "killed at a change of the disk, and goes on in step with its store",
+        &some,
+        |at| {
+            let nas = Nas::new();
+            let first = nas.machine();
+            killed(&first, *at)?;
+            goes_on(&first, &expected)?;
+            // What is there is what is here.
+            goes_on(&nas.machine(), &expected)
+        },
+    );
+    results.each("killed while it fetches, and again while it goes on", &some, |at| {
         let nas = Nas::new();
         killed(&nas.machine(), *at)?;
         let second = nas.machine();

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use crate::crash::Random;
 use crate::project::Project;
+use crate::results::{Options, Results, ensure};
 use crate::state::{
     RUN, State, chain, changes, content, files, nothing_reported_is_missing, run_with, state, text,
     undisturbed,
 };
-use crate::tally::{Options, Tally, ensure};
 
-pub fn section(options: &Options, tally: &mut Tally) {
+pub fn section(options: &Options, results: &mut Results) {
     let expected = undisturbed();
     let last = changes();
     // What a training leaves in the middle, and a finished one.
@@ -25,7 +25,7 @@ pub fn section(options: &Options, tally: &mut Tally) {
         let before = chain();
         let reported = run_with(&before, &format!("kill@{at}"));
         let rounds: Vec<u64> = (0..options.rounds as u64).collect();
-        tally.each(what, &rounds, |round| {
+        results.each(what, &rounds, |round| {
             let project = copy(&before);
             let mut random =
                 Random(0x2545_f491_4f6c_dd1d ^ (round + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));

@@ -24,26 +24,26 @@ use workloads::{ALL, Workload};
 
 use crate::crash::Random;
 use crate::project::Project;
+use crate::results::{Options, Results, ensure};
 use crate::state::{State, nothing_reported_is_missing};
-use crate::tally::{Options, Tally, ensure};
 
 /// Random states at each change, beside those that are always looked at.
 const RANDOM: u64 = 4;
 /// How many unsynced changes are lost or kept alone at each change.
 const SINGLE: usize = 12;
 
-pub fn section(options: &Options, tally: &mut Tally) {
+pub fn section(options: &Options, results: &mut Results) {
     // In memory: the disk is another one here, and thousands of states are written.
     if Path::new("/dev/shm").is_dir() {
         let _ = tempfile::env::override_temp_dir(Path::new("/dev/shm"));
     }
     let recorder = match Recorder::build() {
         Ok(recorder) => recorder,
-        Err(why) => return tally.skip("power cut, simulated", &why),
+        Err(why) => return results.skip("power cut, simulated", &why),
     };
     let shares: u32 = ALL.iter().map(|workload| workload.share).sum();
     let bench = Bench { recorder, seed: options.seed, limited: options.seconds.is_some() };
-    tally.one("what the simulated disk keeps and loses", || bench.disk_is_right());
+    results.one("what the simulated disk keeps and loses", || bench.disk_is_right());
     eprintln!("power cuts: --seed {} chooses the same states again", options.seed);
     // One more than there are processors, since programs that start and sync leave them idle now
     // and then.
@@ -72,9 +72,9 @@ pub fn section(options: &Options, tally: &mut Tally) {
     });
     rows.sort_by_key(|(number, ..)| *number);
     for (number, tried, lost, seconds) in rows {
-        tally.add(&format!("power cut {}", ALL[number].what), tried, lost, seconds);
+        results.add(&format!("power cut {}", ALL[number].what), tried, lost, seconds);
     }
-    cuts::section(options, tally);
+    cuts::section(options, results);
 }
 
 pub struct Bench {

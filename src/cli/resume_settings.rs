@@ -13,20 +13,20 @@ use pipe_engine::store::{Metadata, Runs, Status};
 use serde_json::Value;
 
 /// A pipeline as it was read twice.
-pub struct Readings<'a> {
+pub struct ResumeContext<'a> {
     /// Of the files alone.
-    pub plain: &'a Graph,
+    pub from_files: &'a Graph,
     /// With all that was given besides.
-    pub given: &'a Graph,
+    pub with_overrides: &'a Graph,
     pub overrides: &'a [Override],
 }
 
-impl Readings<'_> {
+impl ResumeContext<'_> {
     /// What is to be set so that every stage which has run `number` goes on with that run's
     /// settings, where nothing else was asked for.
     pub fn settings_of_run(&self, root: &Path, number: u32) -> Vec<Override> {
         let single = |stage: &&LoadedStage| stage.id.as_str() == stage.id.declared();
-        let stages = self.given.stages().filter(single);
+        let stages = self.with_overrides.stages().filter(single);
         let mut all: Vec<Override> = Vec::new();
         for stage in stages {
             let run =
@@ -44,8 +44,8 @@ impl Readings<'_> {
             let shown = format!("{key} {value}");
             Override::value(&key, value, shown)
         };
-        let today = manifest(self.given, &stage.id);
-        let alone = manifest(self.plain, &stage.id);
+        let today = manifest(self.with_overrides, &stage.id);
+        let alone = manifest(self.from_files, &stage.id);
         let mut own: Vec<Override> = identity::differences(&run.manifest, &today)
             .into_iter()
             .filter(|d| !self.is_given(&d.key, alone.get(&d.key) != today.get(&d.key)))
@@ -67,8 +67,12 @@ impl Readings<'_> {
                 .and_then(|s| s.stage.settings().get(key).cloned())
                 .unwrap_or_default()
         };
-        let given = |key| self.is_given(key, setting(self.plain, key) != setting(self.given, key));
-        let Some(today) = setting(self.given, "epochs").as_u64() else { return Vec::new() };
+        let given = |key| {
+            self.is_given(key, setting(self.from_files, key) != setting(self.with_overrides, key))
+        };
+        let Some(today) = setting(self.with_overrides, "epochs").as_u64() else {
+            return Vec::new();
+        };
         if given("epochs") {
             return Vec::new();
         }
@@ -81,7 +85,7 @@ impl Readings<'_> {
         if horizon.is_some() && !given("schedule_epochs") {
             all.push(("schedule_epochs", horizon.filter(|h| *h != epochs).into()));
         }
-        all.retain(|(key, value)| setting(self.given, key) != *value);
+        all.retain(|(key, value)| setting(self.with_overrides, key) != *value);
         all
     }
 

@@ -8,7 +8,7 @@ use pipe_engine::source::Source;
 use pipe_engine::spec::PipelineFile;
 
 /// Commands and arguments that are none, each with what is to be typed.
-const MEANT: [(&[&str], &str); 22] = [
+const SUGGESTIONS: [(&[&str], &str); 22] = [
     (&["--list-runs", "list-runs", "list", "ls", "history"], "pipe runs"),
     (
         &["--resume-from-run", "--resume-from", "--ckpt-path"],
@@ -37,7 +37,7 @@ const MEANT: [(&[&str], &str); 22] = [
 ];
 
 /// Adds what is meant, where that is known, to what is said about a command line.
-pub fn explained(mut error: Error) -> Error {
+pub fn with_suggestion(mut error: Error) -> Error {
     if error.kind() == ErrorKind::MissingRequiredArgument && lacks_file(&error) {
         let files = pipelines(Path::new("."));
         let tip = match files.is_empty() {
@@ -59,17 +59,17 @@ pub fn explained(mut error: Error) -> Error {
             }
         });
     let unknown = matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand);
-    let meant = MEANT
+    let suggestion = SUGGESTIONS
         .iter()
         .find(|(words, _)| unknown && word.as_deref().is_some_and(|word| words.contains(&word)));
-    if let Some((_, meant)) = meant {
+    if let Some((_, suggestion)) = suggestion {
         // What is nearest by its letters is not meant then.
         for kind in
             [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::Suggested]
         {
             error.remove(kind);
         }
-        let tip = format!("that is here: {meant}");
+        let tip = format!("that is here: {suggestion}");
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
     error
@@ -115,10 +115,10 @@ mod tests {
 
     #[test]
     fn what_is_pointed_to_is_understood_and_the_words_themselves_are_not() {
-        for (words, meant) in MEANT {
-            let typed = meant.replace(" N", " 1").replace("=N", "=1").replace(" LR", " 1e-3");
+        for (words, suggestion) in SUGGESTIONS {
+            let typed = suggestion.replace(" N", " 1").replace("=N", "=1").replace(" LR", " 1e-3");
             if let Err(error) = Arguments::try_parse_from(typed.split(' ')) {
-                panic!("{meant}: {error}");
+                panic!("{suggestion}: {error}");
             }
             for word in words {
                 let typed = match word.starts_with('-') {
@@ -126,10 +126,13 @@ mod tests {
                     false => vec!["pipe", word],
                 };
                 let error = match Arguments::try_parse_from(typed) {
-                    Err(error) => explained(error).to_string(),
+                    Err(error) => with_suggestion(error).to_string(),
                     Ok(_) => panic!("{word} is understood"),
                 };
-                assert!(error.contains(&format!("tip: that is here: {meant}")), "{word}: {error}");
+                assert!(
+                    error.contains(&format!("tip: that is here: {suggestion}")),
+                    "{word}: {error}"
+                );
             }
         }
     }

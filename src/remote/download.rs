@@ -15,40 +15,40 @@ use sha2::{Digest, Sha256};
 use crate::bucket::Bucket;
 use crate::digest;
 use crate::error::RemoteError;
-use crate::folder::Project;
 use crate::index::{Entry, Index};
+use crate::project::Project;
 
 /// What was fetched.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Fetched {
+pub struct DownloadSummary {
     pub files: usize,
     pub bytes: u64,
     /// Who left it so, and when.
     pub from: String,
 }
 
-/// Gets these files of an index. `about_to` is told of files and bytes before that begins.
-pub(crate) fn fetch(
+/// Gets these files of an index. `before_download` is told of files and bytes before that begins.
+pub(crate) fn download(
     bucket: &Bucket,
     project: &Project,
     index: &Index,
     paths: &[String],
-    about_to: &dyn Fn(usize, u64),
-) -> Result<Fetched, RemoteError> {
+    before_download: &dyn Fn(usize, u64),
+) -> Result<DownloadSummary, RemoteError> {
     let mut order: Vec<(u8, &String, &Entry)> =
         paths.iter().filter_map(|path| Some((rank(path), path, index.files.get(path)?))).collect();
     order.sort_by_key(|(rank, path, _)| (*rank, *path));
-    let mut fetched = Fetched { from: index.origin(), ..Fetched::default() };
+    let mut downloaded = DownloadSummary { from: index.origin(), ..DownloadSummary::default() };
     // A content that several names share is fetched once.
     let mut there: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     let wanted: BTreeMap<String, u64> =
         order.iter().map(|(_, path, entry)| (entry.key(path), entry.bytes)).collect();
     let bytes = wanted.values().sum();
     if !paths.is_empty() {
-        about_to(paths.len(), bytes);
+        before_download(paths.len(), bytes);
     }
-    make_sure_of_room(&project.root, bytes)?;
-    sweep(project, paths)?;
+    check_disk_space(&project.root, bytes)?;
+    remove_temporary_files(project, paths)?;
     for (_, path, entry) in order {
         let target = project.locate(path)?;
         atomic::create_folder(target.parent().unwrap_or(&project.root))?;
@@ -60,15 +60,15 @@ pub(crate) fn fetch(
             atomic::link(own, &target)?;
         } else if let Some(same) = same.first() {
             copy(same, &target)?;
-            set_time(&target, entry);
+            set_modified(&target, entry);
         } else {
-            one(bucket, path, &key, entry, &target)?;
-            fetched.bytes += entry.bytes;
+            download_file(bucket, path, &key, entry, &target)?;
+            downloaded.bytes += entry.bytes;
         }
         same.push(target);
-        fetched.files += 1;
+        downloaded.files += 1;
     }
-    Ok(fetched)
+    Ok(downloaded)
 }
 
 /// Whether both are checkpoints of the same run.
@@ -77,7 +77,7 @@ fn are_of_one_run(a: &Path, b: &Path) -> bool {
 }
 
 /// Removes what a fetch that was killed has left of these files.
-fn sweep(project: &Project, paths: &[String]) -> Result<(), RemoteError> {
+fn remove_temporary_files(project: &Project, paths: &[String]) -> Result<(), RemoteError> {
     let mut folders: BTreeMap<PathBuf, BTreeSet<&str>> = BTreeMap::new();
     for path in paths {
         let name = path.rsplit('/').next().unwrap_or(path);
@@ -99,7 +99,7 @@ fn rank(path: &str) -> u8 {
     }
 }
 
-fn one(
+fn download_file(
     bucket: &Bucket,
     path: &str,
     key: &str,
@@ -129,12 +129,12 @@ fn one(
         (Err(_), Some(error)) => return Err(error),
         (written, _) => written?,
     }
-    set_time(target, entry);
+    set_modified(target, entry);
     Ok(())
 }
 
 /// So that whoever remembers the file by its time need not read it again.
-fn set_time(target: &Path, entry: &Entry) {
+fn set_modified(target: &Path, entry: &Entry) {
     let time = UNIX_EPOCH + Duration::from_nanos(entry.modified);
     let set = File::options().write(true).open(target).and_then(|file| file.set_modified(time));
     if let Err(error) = set {
@@ -142,7 +142,7 @@ fn set_time(target: &Path, entry: &Entry) {
     }
 }
 
-fn make_sure_of_room(folder: &Path, bytes: u64) -> Result<(), RemoteError> {
+fn check_disk_space(folder: &Path, bytes: u64) -> Result<(), RemoteError> {
     match room::free(folder) {
         Some(free) if free < bytes => Err(RemoteError::local(format!(
             "{:.1} MB are to be fetched, and only {:.1} MB are free at {}",

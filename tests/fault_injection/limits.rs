@@ -2,14 +2,14 @@
 
 use std::process::Command;
 
+use crate::results::{Options, Results, ensure};
 use crate::state::{RUN, chain, goes_on, nothing_reported_is_missing, text, undisturbed};
-use crate::tally::{Options, Tally, ensure};
 
-pub fn section(_: &Options, tally: &mut Tally) {
+pub fn section(_: &Options, results: &mut Results) {
     let expected = undisturbed();
     // From fewer than the program's own start takes to plenty.
     let limits: Vec<u32> = (4..40).collect();
-    tally.each("too many open files", &limits, |limit| {
+    results.each("too many open files", &limits, |limit| {
         let project = chain();
         let own = project.command(&RUN);
         let mut command = Command::new("sh");
