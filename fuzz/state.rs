@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use pipe_engine::policy::CheckpointPolicy;
 use pipe_engine::spec::{Scheme, StoreUrl};
 use pipe_engine::store::{Checkpoint, Keeper, Metadata, Record, Runs, clean, verify};
-use pipe_remote::{Project, Take};
+use pipe_remote::{ConflictResolution, Project};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -117,16 +117,16 @@ pub fn index(data: &[u8]) {
             });
             write(&indexes.join(format!("{generation:010}.json")), index.to_string().as_bytes());
             prepare(project, None);
-            prepare(project, Some(Take::Store));
+            prepare(project, Some(ConflictResolution::Store));
         }
     });
 }
 
-fn prepare(root: &Path, take: Option<Take>) {
+fn prepare(root: &Path, take: Option<ConflictResolution>) {
     let prefix = store(root).display().to_string();
     let url = StoreUrl { scheme: Scheme::File, bucket: String::new(), prefix };
     let project = Project::new(root, PIPELINE, ["runs".into()], [OUTPUT.into()]);
-    drop(pipe_remote::prepare(&url, project, take, &|_, _| {}));
+    drop(pipe_remote::pull(&url, project, take, &|_, _| {}));
 }
 
 fn store(project: &Path) -> PathBuf {

@@ -23,9 +23,9 @@ fn main() {
     allocator::keep_memory();
     pipe_train::device::fix_configuration();
     let arguments = cli::parse();
-    report::message::start(&arguments.output);
-    report::log::start(&arguments.output);
-    cli::signals::no_end_by_limits();
+    report::message::init(&arguments.output);
+    report::log::init(&arguments.output);
+    cli::signals::ignore_file_size_signal();
     let code = match cli::call(arguments) {
         Ok(code) => code,
         Err(error) => {

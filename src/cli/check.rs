@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use pipe_engine::graph::Graph;
 use pipe_engine::spec::environment;
 
-use super::asked::Settings;
+use super::pipeline_args::SettingArgs;
 use super::{CliError, ExitCode, project};
 use crate::report::message;
 use crate::say;
@@ -19,7 +19,7 @@ pub struct CheckArguments {
     #[arg(required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]
-    settings: Settings,
+    settings: SettingArgs,
 }
 
 pub fn check(arguments: CheckArguments) -> Result<ExitCode, CliError> {
@@ -42,7 +42,7 @@ pub fn check(arguments: CheckArguments) -> Result<ExitCode, CliError> {
     CliError::all(errors).map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
-fn load(file: &Path, settings: &Settings) -> Result<Graph, CliError> {
+fn load(file: &Path, settings: &SettingArgs) -> Result<Graph, CliError> {
     project::enter(Some(file))?;
     settings.load(&project::root()?, &project::path(file), environment::settings())
 }

@@ -6,7 +6,7 @@ use pipe_engine::store::Checkpoint;
 use pipe_engine::store::checkpoint::Written;
 use pipe_train::checkpoint as model;
 
-use super::{CliError, ExitCode, files, written};
+use super::{CliError, ExitCode, files, output_file};
 use crate::report::{message, table};
 use crate::say;
 
@@ -122,7 +122,7 @@ pub fn ckpt(arguments: CkptArguments) -> Result<ExitCode, CliError> {
 
 /// The file to write. Refuses to write over one that nobody spoke of.
 fn free(file: &std::path::Path, overwrite: bool) -> Result<PathBuf, CliError> {
-    let target = written::target(file)?;
+    let target = output_file::target(file)?;
     match file.exists() && !overwrite {
         true => Err(CliError::usage(format!("{} exists; --overwrite replaces it", file.display()))),
         false => Ok(target),

@@ -40,7 +40,7 @@ pub fn gc(arguments: GcArguments) -> Result<ExitCode, CliError> {
                 // Used, or removed, by another process since it was found.
                 continue;
             }
-            pipe_remote::forget(&root, &root.join(&piece.path))?;
+            pipe_remote::record_removal(&root, &root.join(&piece.path))?;
         }
         gone.push(piece.bytes);
         say!("{word} {} ({}, {})", piece.path.display(), piece.why, table::bytes(piece.bytes));
@@ -62,7 +62,7 @@ pub fn prune(folders: &[Runs], keep: usize, dry_run: bool) -> Result<ExitCode, C
                         say!("kept {shown}: somebody uses it since");
                         continue;
                     }
-                    pipe_remote::forget(&root, &root.join(&run.folder))?;
+                    pipe_remote::record_removal(&root, &root.join(&run.folder))?;
                 }
                 let word = if dry_run { "would remove" } else { "removed" };
                 say!("{word} {shown} ({})", table::bytes(bytes));
@@ -101,7 +101,7 @@ pub fn remove(run: Run, folders: &[Runs], force: bool) -> Result<ExitCode, CliEr
     }
     clean::remove_run(&run).map_err(CliError::failed)?;
     let root = project::root()?;
-    pipe_remote::forget(&root, &root.join(&run.folder))?;
+    pipe_remote::record_removal(&root, &root.join(&run.folder))?;
     say!("removed {shown}");
     Ok(ExitCode::SUCCESS)
 }

@@ -10,9 +10,9 @@ use pipe_engine::stop::Stop;
 use pipe_train::data::{DataError, Dataset, DatasetSettings, Progress, Source};
 use pipe_train::sample::{Format, Picture, Sheet, stacked};
 
-use super::asked::{Asked, Meant};
-use super::{CliError, ExitCode, Output, signals, written};
-use crate::report::data::{self, Described};
+use super::pipeline_args::{LoadedPipeline, PipelineArgs};
+use super::{CliError, ExitCode, Output, output_file, signals};
+use crate::report::dataset::{self, DatasetReport};
 use crate::report::message;
 use crate::{report, say};
 
@@ -22,7 +22,7 @@ use crate::{report, say};
 )]
 pub struct DataArguments {
     #[command(flatten)]
-    asked: Asked,
+    args: PipelineArgs,
     /// As JSON, one record for each data set
     #[arg(long)]
     json: bool,
@@ -42,29 +42,31 @@ pub fn data(arguments: DataArguments, output: &Output) -> Result<ExitCode, CliEr
     let target = a.output.as_deref().map(|path| Ok((path, Format::of(path)?)));
     let target =
         target.transpose().map_err(|e: String| CliError::usage(format!("--output {e}")))?;
-    let meant = a.asked.load()?;
-    let stages = datasets(&meant)?;
+    let loaded = a.args.load()?;
+    let stages = datasets(&loaded)?;
     let stop = Stop::default();
     signals::watch(stop.clone())?;
-    let (mut described, mut pictures, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut summary, mut pictures, mut errors) = (Vec::new(), Vec::new(), Vec::new());
     for (stage, settings) in &stages {
         let report = report::reporter(output, false);
-        let looked = look(stage, settings, &meant, &Watching::new(stage, &*report, &stop));
+        let looked = look(stage, settings, &loaded, &Watching::new(stage, &*report, &stop));
         report.finish();
         match looked {
             Ok((dataset, found)) => {
                 if target.is_some() {
-                    pictures.push(sheet(stage, &dataset, &a, &meant.graph.pipeline.name));
+                    pictures.push(sheet(stage, &dataset, &a, &loaded.graph.pipeline.name));
                 }
                 if !found.bad.is_empty() {
-                    let bad =
-                        format!("{} that cannot be read", data::counted(found.bad.len(), "image"));
+                    let bad = format!(
+                        "{} that cannot be read",
+                        dataset::counted(found.bad.len(), "image")
+                    );
                     errors.push(CliError::stage(
                         stage.as_str(),
                         &StageError::new(Failure::Input, bad),
                     ));
                 }
-                described.push(found);
+                summary.push(found);
             }
             Err(DataError::Stopped) => {
                 return Ok(ExitCode::from(stop.requested().map_or(1, |signal| signal.exit_code())));
@@ -80,13 +82,13 @@ pub fn data(arguments: DataArguments, output: &Output) -> Result<ExitCode, CliEr
         }
     }
     match a.json {
-        true => say!("{}", serde_json::to_string_pretty(&described).unwrap_or_default()),
-        false => described.iter().for_each(|found| say!("{}", found.text())),
+        true => say!("{}", serde_json::to_string_pretty(&summary).unwrap_or_default()),
+        false => summary.iter().for_each(|found| say!("{}", found.text())),
     }
     if let Some((path, format)) = target.filter(|_| !pictures.is_empty()) {
         let bytes = format.encode(&stacked(&pictures)).map_err(CliError::failed)?;
-        written::write(path, |out| out.write_all(&bytes))?;
-        if !a.json && !written::is_output(path) {
+        output_file::write(path, |out| out.write_all(&bytes))?;
+        if !a.json && !output_file::is_output(path) {
             say!("{}", path.display());
         }
     }
@@ -94,10 +96,10 @@ pub fn data(arguments: DataArguments, output: &Output) -> Result<ExitCode, CliEr
 }
 
 /// The `dataset` stages that are meant, in the graph's order.
-fn datasets(meant: &Meant) -> Result<Vec<(StageId, DatasetSettings)>, CliError> {
-    let all = meant.graph.stages().filter(|stage| stage.kind == "dataset");
+fn datasets(loaded: &LoadedPipeline) -> Result<Vec<(StageId, DatasetSettings)>, CliError> {
+    let all = loaded.graph.stages().filter(|stage| stage.kind == "dataset");
     let found: Vec<(StageId, DatasetSettings)> = all
-        .filter(|stage| meant.selection.stages.contains(&stage.id))
+        .filter(|stage| loaded.selection.stages.contains(&stage.id))
         .filter_map(|stage| {
             Some((stage.id.clone(), serde_json::from_value(stage.stage.settings()).ok()?))
         })
@@ -114,23 +116,23 @@ fn datasets(meant: &Meant) -> Result<Vec<(StageId, DatasetSettings)>, CliError> 
 fn look(
     stage: &StageId,
     settings: &DatasetSettings,
-    meant: &Meant,
+    loaded: &LoadedPipeline,
     progress: &dyn Progress,
-) -> Result<(Dataset, Described), DataError> {
-    let dataset = Dataset::open(settings, &meant.root, progress)?;
+) -> Result<(Dataset, DatasetReport), DataError> {
+    let dataset = Dataset::open(settings, &loaded.root, progress)?;
     let bad = dataset.bad_images(progress)?;
     let root = match settings.source {
         Source::Shapes | Source::Trees => None,
         _ => Some(settings.root.clone()),
     };
-    let at = settings.root_in(&meant.root);
-    let described = Described::new(
+    let at = settings.root_in(&loaded.root);
+    let summary = DatasetReport::new(
         stage,
         &dataset,
         root,
         bad.iter().map(|image| (relative(&image.file, &at), &*image.reason)),
     );
-    Ok((dataset, described))
+    Ok((dataset, summary))
 }
 
 fn relative<'a>(file: &'a Path, root: &Path) -> &'a Path {

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use pipe_engine::export::argo::{self, Options};
 
-use super::asked::{Asked, Meant};
-use super::{CliError, ExitCode, project, written};
+use super::pipeline_args::{LoadedPipeline, PipelineArgs};
+use super::{CliError, ExitCode, output_file, project};
 use crate::report::{message, stdout};
 use crate::say;
 
@@ -27,7 +27,7 @@ enum To {
 #[derive(clap::Args)]
 struct ArgoArguments {
     #[command(flatten)]
-    asked: Asked,
+    args: PipelineArgs,
     /// Image that has `pipe` in it, made by packaging/Dockerfile
     #[arg(long, value_name = "IMAGE", default_value = concat!("pipe:", env!("CARGO_PKG_VERSION")), help_heading = "Cluster")]
     image: String,
@@ -59,9 +59,9 @@ struct ArgoArguments {
 
 pub fn export(arguments: ExportArguments) -> Result<ExitCode, CliError> {
     let To::Argo(a) = arguments.to;
-    let meant = a.asked.load_for_elsewhere()?;
+    let loaded = a.args.load_for_export()?;
     // A file that was named from the root of this machine may still be one of the project's.
-    let file = meant.file.strip_prefix(&meant.root).unwrap_or(&meant.file);
+    let file = loaded.file.strip_prefix(&loaded.root).unwrap_or(&loaded.file);
     let options = Options {
         image: a.image,
         volume_claim: a.volume_claim,
@@ -72,15 +72,15 @@ pub fn export(arguments: ExportArguments) -> Result<ExitCode, CliError> {
         grace: a.grace,
         jobs: a.jobs,
     };
-    let made = argo::workflow(&meant.graph, &meant.selection, file, &a.asked.settings(), &options);
+    let made = argo::workflow(&loaded.graph, &loaded.selection, file, &a.args.settings(), &options);
     let text = made.map_err(CliError::usage)?.to_yaml();
-    if holds_values(&meant) {
+    if holds_values(&loaded) {
         message::warning("the workflow holds the values of `env:`; whoever reads it knows them");
     }
     match &a.output {
         Some(path) => {
-            written::write(&project::path(path), |out| out.write_all(text.as_bytes()))?;
-            if !written::is_output(path) {
+            output_file::write(&project::path(path), |out| out.write_all(text.as_bytes()))?;
+            if !output_file::is_output(path) {
                 say!("{}", path.display());
             }
         }
@@ -90,8 +90,9 @@ pub fn export(arguments: ExportArguments) -> Result<ExitCode, CliError> {
 }
 
 /// Whether a stage has values in its `env:`.
-fn holds_values(meant: &Meant) -> bool {
-    let selected = meant.graph.stages().filter(|stage| meant.selection.stages.contains(&stage.id));
+fn holds_values(loaded: &LoadedPipeline) -> bool {
+    let selected =
+        loaded.graph.stages().filter(|stage| loaded.selection.stages.contains(&stage.id));
     selected.into_iter().any(|stage| {
         let settings = stage.stage.settings();
         settings.get("env").and_then(|env| env.as_object()).is_some_and(|env| !env.is_empty())

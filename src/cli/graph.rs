@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use pipe_engine::spec::environment;
 
-use super::asked::Settings;
+use super::pipeline_args::SettingArgs;
 use super::{CliError, ExitCode, project};
 use crate::say;
 
@@ -16,7 +16,7 @@ pub struct GraphArguments {
     /// Pipeline file
     file: PathBuf,
     #[command(flatten)]
-    settings: Settings,
+    settings: SettingArgs,
     /// Graphviz instead of text
     #[arg(long)]
     dot: bool,

@@ -19,14 +19,14 @@ use pipe_engine::stop::Signal;
 use pipe_engine::store::{Job, Jobs};
 use serde::Serialize;
 
-use super::asked::{Asked, Meant};
+use super::pipeline_args::{LoadedPipeline, PipelineArgs};
 use super::{CliError, project};
 
 /// Lines of a log that an error repeats.
 const TAIL: usize = 10;
 
 /// What a signal means to a process that follows jobs.
-pub fn follows(signal: Signal, file: &Path) -> String {
+pub fn signal_message(signal: Signal, file: &Path) -> String {
     let cancel = Line::new(["pipe", "cancel"]).path(file);
     match signal {
         Signal::Interrupt => {
@@ -51,29 +51,29 @@ pub fn of(file: &Path, stages: &[String]) -> Result<Vec<(StageId, Job)>, CliErro
             return Err(error.candidates(named, known).into());
         }
     }
-    let meant = |stage: &StageId| {
+    let is_selected = |stage: &StageId| {
         stages.is_empty()
             || stages.iter().any(|named| stage.as_str() == named || stage.declared() == named)
     };
     Ok(jobs
         .iter()
-        .filter(|(stage, _)| meant(stage))
+        .filter(|(stage, _)| is_selected(stage))
         .map(|(stage, job)| (stage.clone(), job.clone()))
         .collect())
 }
 
 /// Submits what the plan would run.
 pub fn submit<'a>(
-    asked: &Asked,
-    meant: &Meant,
+    args: &PipelineArgs,
+    loaded: &LoadedPipeline,
     execution: &'a Execution,
     plan: &Plan,
     observed: &HashMap<StageId, Observed>,
 ) -> Result<Vec<Submission<'a>>, CliError> {
     let program = std::env::current_exe()
         .map_err(|e| CliError::failed(format!("failed to find this program's own file: {e}")))?;
-    let cancel = Line::new(["pipe", "cancel"]).path(&asked.which.file);
-    let call = Invocation { program, file: meant.file.clone(), settings: asked.settings(), cancel };
+    let cancel = Line::new(["pipe", "cancel"]).path(&args.selection.file);
+    let call = Invocation { program, file: loaded.file.clone(), settings: args.settings(), cancel };
     let submitted =
         slurm::submit(&Slurm, execution, plan, observed, &call).map_err(CliError::failed)?;
     for Submission { stage, job, new, .. } in &submitted {
@@ -87,17 +87,17 @@ pub fn submit<'a>(
 
 /// Follows jobs to their end. What went wrong is told with the end of the stage's log.
 pub fn follow(
-    meant: &Meant,
+    loaded: &LoadedPipeline,
     execution: &Execution,
     submitted: Vec<Submission>,
 ) -> Result<Summary, CliError> {
-    let poll = meant.graph.pipeline.executor.poll;
+    let poll = loaded.graph.pipeline.executor.poll;
     let following = Following { cluster: &Slurm, execution, poll };
     let mut summary = slurm::follow(&following, submitted).map_err(CliError::failed)?;
-    let jobs = Jobs::load(&meant.root, &meant.graph.pipeline.name);
+    let jobs = Jobs::load(&loaded.root, &loaded.graph.pipeline.name);
     for (stage, error) in &mut summary.failed {
         if let Some(job) = jobs.get(stage) {
-            error.message.push_str(&end_of_log(&meant.root, job));
+            error.message.push_str(&end_of_log(&loaded.root, job));
         }
     }
     Ok(summary)
@@ -118,7 +118,7 @@ fn end_of_log(root: &Path, job: &Job) -> String {
 
 /// A stage's job, for `pipe status`.
 #[derive(Debug, Serialize)]
-pub struct JobStanding {
+pub struct JobStatus {
     pub id: String,
     /// Slurm's word; unset if it has forgotten the job or cannot be asked.
     pub state: Option<String>,
@@ -130,7 +130,7 @@ pub struct JobStanding {
     pub log: String,
 }
 
-impl JobStanding {
+impl JobStatus {
     fn new(job: &Job, state: Option<&JobState>) -> Self {
         let some = |text: &String| (!text.is_empty()).then(|| text.clone());
         Self {
@@ -157,7 +157,7 @@ impl JobStanding {
 }
 
 /// The last job of each stage that has one. Slurm is asked about those whose end is not known.
-pub fn standings(root: &Path, pipeline: &str) -> BTreeMap<StageId, JobStanding> {
+pub fn job_statuses(root: &Path, pipeline: &str) -> BTreeMap<StageId, JobStatus> {
     let jobs = Jobs::load(root, pipeline);
     let open = jobs.iter().filter(|(_, job)| job.ended.is_none()).map(|(_, job)| job.id).collect();
     let states = Slurm.states(&open).unwrap_or_else(|error| {
@@ -165,6 +165,6 @@ pub fn standings(root: &Path, pipeline: &str) -> BTreeMap<StageId, JobStanding> 
         Default::default()
     });
     jobs.iter()
-        .map(|(stage, job)| (stage.clone(), JobStanding::new(job, states.get(&job.id))))
+        .map(|(stage, job)| (stage.clone(), JobStatus::new(job, states.get(&job.id))))
         .collect()
 }

@@ -1,6 +1,5 @@
 //! The command line: one file a command, no logic beyond turning arguments into calls.
 
-mod asked;
 mod bench;
 mod cancel;
 mod check;
@@ -13,15 +12,15 @@ mod export;
 mod files;
 mod graph;
 mod init;
-mod inside;
 mod jobs;
 mod logs;
 mod man;
+mod output_file;
+mod pipeline_args;
 mod plan;
-mod pointers;
 mod project;
 mod report;
-mod resumed;
+mod resume_settings;
 mod run;
 mod runs;
 mod sample;
@@ -29,12 +28,13 @@ mod schema;
 #[cfg(test)]
 mod settings_tests;
 pub mod signals;
+mod slurm_job;
 mod status;
 mod store;
+mod suggestions;
 mod ui;
 mod verify;
 mod version;
-mod written;
 
 use std::fmt;
 
@@ -78,7 +78,7 @@ pub struct Output {
 
 impl Output {
     /// The same as arguments again.
-    pub fn typed(&self) -> Vec<String> {
+    pub fn to_arguments(&self) -> Vec<String> {
         let json = (self.log == LogFormat::Json).then(|| "--log=json".to_owned());
         let verbose = (0..self.verbose).map(|_| "--verbose".to_owned());
         json.into_iter().chain(verbose).chain(self.quiet.then(|| "--quiet".to_owned())).collect()
@@ -141,10 +141,10 @@ enum Command {
 }
 
 pub use runs::Labels;
-pub use status::Standing;
+pub use status::StageStatus;
 
 pub fn parse() -> Arguments {
-    Arguments::try_parse().unwrap_or_else(|error| pointers::explained(error).exit())
+    Arguments::try_parse().unwrap_or_else(|error| suggestions::with_suggestion(error).exit())
 }
 
 pub fn call(arguments: Arguments) -> Result<ExitCode, CliError> {

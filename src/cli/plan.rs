@@ -9,8 +9,8 @@ use pipe_engine::source::Source;
 use pipe_engine::stop::Stop;
 use serde::{Deserialize, Serialize};
 
-use super::asked::Asked;
-use super::{CliError, ExitCode, project, store, written};
+use super::pipeline_args::PipelineArgs;
+use super::{CliError, ExitCode, output_file, project, store};
 use crate::say;
 
 #[derive(clap::Args)]
@@ -19,7 +19,7 @@ use crate::say;
 )]
 pub struct PlanArguments {
     #[command(flatten)]
-    asked: Asked,
+    args: PipelineArgs,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -33,7 +33,8 @@ pub struct PlanArguments {
 pub struct PlanFile {
     version: u32,
     pipeline: String,
-    pub asked: Asked,
+    #[serde(rename = "asked")]
+    pub args: PipelineArgs,
     #[serde(flatten)]
     pub plan: Plan,
 }
@@ -41,26 +42,26 @@ pub struct PlanFile {
 const VERSION: u32 = 1;
 
 pub fn plan(arguments: PlanArguments) -> Result<ExitCode, CliError> {
-    let meant = arguments.asked.load()?;
-    store::bring(&meant, None)?;
+    let loaded = arguments.args.load()?;
+    store::pull(&loaded, None)?;
     let stop = Stop::default();
-    let (plan, observed) = meant.plan(&meant.execution(&stop, &Silent))?;
-    let pipeline = meant.graph.pipeline.name.clone();
+    let (plan, observed) = loaded.plan(&loaded.execution(&stop, &Silent))?;
+    let pipeline = loaded.graph.pipeline.name.clone();
     // A plan belongs to the project, wherever it was made.
-    let mut asked = arguments.asked;
-    asked.which.file.clone_from(&meant.file);
-    let file = PlanFile { version: VERSION, pipeline, asked, plan };
+    let mut args = arguments.args;
+    args.selection.file.clone_from(&loaded.file);
+    let file = PlanFile { version: VERSION, pipeline, args, plan };
     if let Some(path) = &arguments.output {
         let text = serde_json::to_string_pretty(&file).unwrap_or_default();
-        written::write(&project::path(path), |out| writeln!(out, "{text}"))?;
+        output_file::write(&project::path(path), |out| writeln!(out, "{text}"))?;
     }
     match arguments.json {
-        _ if arguments.output.as_deref().is_some_and(written::is_output) => {}
+        _ if arguments.output.as_deref().is_some_and(output_file::is_output) => {}
         true => say!("{}", serde_json::to_string_pretty(&file).unwrap_or_default()),
         false => print(&file.plan),
     }
     // The process ends here: taking many thousand stages apart would be a tenth of its time.
-    std::mem::forget((meant, observed, file));
+    std::mem::forget((loaded, observed, file));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -91,7 +92,7 @@ impl PlanFile {
         match file.version {
             VERSION => {
                 project::enter(Some(path))?;
-                file.asked.which.file = project::from_root(&file.asked.which.file);
+                file.args.selection.file = project::from_root(&file.args.selection.file);
                 Ok(file)
             }
             other => {
@@ -126,7 +127,10 @@ impl PlanFile {
                 lines.push(format!("\n  {}: {} -> nothing", old.stage, show(Some(old))));
             }
         }
-        let again = Asked::with_environment(self.asked.typed("plan").word("-o").path(path), graph);
+        let again = PipelineArgs::with_environment(
+            self.args.command_line("plan").word("-o").path(path),
+            graph,
+        );
         let error = CliError::usage(format!("the plan does not hold any more:{}", lines.concat()));
         Err(error.note(format!("make a new one: {again}")))
     }

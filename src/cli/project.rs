@@ -132,19 +132,19 @@ pub fn path(typed: &Path) -> PathBuf {
 
 /// A path of the project, as one types it where the program was started.
 pub fn from_root(path: &Path) -> PathBuf {
-    way_back().map_or_else(|| path.to_owned(), |root| root.join(path))
+    path_to_root().map_or_else(|| path.to_owned(), |root| root.join(path))
 }
 
 /// A command for the project's folder, as it is typed where the program was started.
-pub fn typed_here(command: &str) -> String {
-    match way_back() {
+pub fn from_start_folder(command: &str) -> String {
+    match path_to_root() {
         Some(folder) => shell::inside(&folder, command),
         None => command.to_owned(),
     }
 }
 
 /// The project's folder as seen from where the program was started, if that is elsewhere.
-fn way_back() -> Option<PathBuf> {
+fn path_to_root() -> Option<PathBuf> {
     let (started, root) = (STARTED.get()?, std::env::current_dir().ok()?);
     if *started == root {
         return None;
@@ -154,7 +154,7 @@ fn way_back() -> Option<PathBuf> {
 }
 
 /// What makes the first run of a project.
-pub fn how_to_begin() -> String {
+pub fn first_run_hint() -> String {
     let entries =
         |folder: &str| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
     let mut files: Vec<PathBuf> = entries("pipelines").chain(entries(".")).collect();
@@ -170,7 +170,7 @@ pub fn how_to_begin() -> String {
     {
         Some(file) => {
             let line = Line::new(["pipe", "run"]).path(&file);
-            format!("`{}` makes the first", typed_here(&line.to_string()))
+            format!("`{}` makes the first", from_start_folder(&line.to_string()))
         }
         None => "`pipe init my_project` makes a project with a pipeline to run".to_owned(),
     }

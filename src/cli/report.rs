@@ -9,10 +9,10 @@ use pipe_engine::shell::Line;
 use pipe_engine::stop::Stop;
 use pipe_engine::store::{Runs, Status};
 
-use super::asked::{Asked, AskedFile, Meant};
+use super::pipeline_args::{LoadedPipeline, OptionalPipelineArgs, PipelineArgs};
 use super::runs::folders;
-use super::{CliError, ExitCode, project, status, version, written};
-use crate::report::page::{self, Node, Page};
+use super::{CliError, ExitCode, output_file, project, status, version};
+use crate::report::page::{self, Page, StageNode};
 use crate::say;
 
 #[derive(clap::Args)]
@@ -21,19 +21,19 @@ use crate::say;
 )]
 pub struct ReportArguments {
     #[command(flatten)]
-    asked: AskedFile,
+    args: OptionalPipelineArgs,
     /// File to write
     #[arg(short, long, value_name = "FILE", default_value = "report.html")]
     output: PathBuf,
 }
 
 pub fn report(arguments: ReportArguments) -> Result<ExitCode, CliError> {
-    let subject = Subject::of(arguments.asked.asked()?)?;
+    let subject = Subject::of(arguments.args.pipeline_args()?)?;
     let page = subject.page()?;
     let html = page.to_html(false);
-    written::write(&project::path(&arguments.output), |out| out.write_all(html.as_bytes()))?;
+    output_file::write(&project::path(&arguments.output), |out| out.write_all(html.as_bytes()))?;
     page.warnings.iter().for_each(|warning| crate::report::message::warning(warning));
-    if !written::is_output(&arguments.output) {
+    if !output_file::is_output(&arguments.output) {
         say!("{}", arguments.output.display());
     }
     Ok(ExitCode::SUCCESS)
@@ -41,18 +41,18 @@ pub fn report(arguments: ReportArguments) -> Result<ExitCode, CliError> {
 
 /// What a page is about: a pipeline and its runs, or all runs of the project.
 pub struct Subject {
-    pipeline: Option<Meant>,
+    pipeline: Option<LoadedPipeline>,
     /// Folders of runs that the pipeline names.
     named: BTreeSet<PathBuf>,
 }
 
 impl Subject {
-    pub fn of(asked: Option<Asked>) -> Result<Self, CliError> {
-        let pipeline = asked.map(|asked| asked.load()).transpose()?;
+    pub fn of(args: Option<PipelineArgs>) -> Result<Self, CliError> {
+        let pipeline = args.map(|args| args.load()).transpose()?;
         if pipeline.is_none() {
             project::enter(None)?;
         }
-        let stages = pipeline.iter().flat_map(|meant| meant.graph.stages());
+        let stages = pipeline.iter().flat_map(|loaded| loaded.graph.stages());
         let named = stages.filter_map(|stage| stage.stage.runs()).collect();
         Ok(Self { pipeline, named })
     }
@@ -69,42 +69,42 @@ impl Subject {
     }
 
     pub fn page(&self) -> Result<Page, CliError> {
-        let pipeline = self.pipeline.as_ref().map(|meant| meant.graph.pipeline.name.as_str());
+        let pipeline = self.pipeline.as_ref().map(|loaded| loaded.graph.pipeline.name.as_str());
         let (mut runs, warnings) = page::runs_in(&self.folders()?, pipeline);
-        let drawn = page::drawn_in(&project::root()?, pipeline, &mut runs);
+        let image_grids = page::image_grids_in(&project::root()?, pipeline, &mut runs);
         Ok(Page {
             title: pipeline.unwrap_or("All runs").to_owned(),
-            file: self.pipeline.as_ref().map(|meant| meant.file.display().to_string()),
+            file: self.pipeline.as_ref().map(|loaded| loaded.file.display().to_string()),
             run: self
                 .pipeline
                 .as_ref()
-                .map(|meant| Line::new(["pipe", "run"]).path(&meant.file).to_string()),
+                .map(|loaded| Line::new(["pipe", "run"]).path(&loaded.file).to_string()),
             generated_at: Utc::now(),
             version: version::long().replace('\n', ", "),
             stages: self.stages()?,
             runs,
-            drawn,
+            image_grids,
             warnings,
         })
     }
 
     /// The graph as it stands.
-    pub fn stages(&self) -> Result<Vec<Node>, CliError> {
-        let Some(meant) = &self.pipeline else { return Ok(Vec::new()) };
-        let observed = meant.observe(&meant.execution(&Stop::default(), &Silent))?;
-        let node = |standing: status::Standing| {
-            let dependencies = meant.graph.dependencies(&standing.stage);
-            let seconds = standing.record.as_ref().map(|record| {
-                let running = record.status == Status::Running && standing.holder.is_some();
+    pub fn stages(&self) -> Result<Vec<StageNode>, CliError> {
+        let Some(loaded) = &self.pipeline else { return Ok(Vec::new()) };
+        let observed = loaded.observe(&loaded.execution(&Stop::default(), &Silent))?;
+        let node = |status: status::StageStatus| {
+            let dependencies = loaded.graph.dependencies(&status.stage);
+            let seconds = status.record.as_ref().map(|record| {
+                let running = record.status == Status::Running && status.holder.is_some();
                 let end = if running { Utc::now() } else { record.updated_at };
                 (end - record.started_at).as_seconds_f64().max(0.0)
             });
-            Node {
+            StageNode {
                 needs: dependencies.iter().map(|(_, s)| s.id.to_string()).collect(),
-                standing,
+                status,
                 seconds,
             }
         };
-        Ok(status::standings(meant, &observed).into_iter().map(node).collect())
+        Ok(status::stage_statuses(loaded, &observed).into_iter().map(node).collect())
     }
 }

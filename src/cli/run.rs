@@ -13,11 +13,11 @@ use pipe_engine::spec::ExecutorKind;
 use pipe_engine::stop::Stop;
 use pipe_train::device;
 
-use super::asked::{Asked, How, Meant, Settings, Which};
-use super::inside::{self, JobArguments};
+use super::pipeline_args::{LoadedPipeline, PipelineArgs, ReuseArgs, SelectionArgs, SettingArgs};
 use super::plan::{self, PlanFile};
+use super::slurm_job::{self, JobArguments};
 use super::{CliError, ExitCode, Output, jobs, project, signals, store};
-use crate::report::{self, line, stdout};
+use crate::report::{self, progress_line, stdout};
 
 /// What a plan file says already.
 const SAID_BY_PLANS: [&str; 14] = [
@@ -43,11 +43,11 @@ const SAID_BY_PLANS: [&str; 14] = [
 )]
 pub struct RunArguments {
     #[command(flatten)]
-    which: Option<Which>,
+    selection: Option<SelectionArgs>,
     #[command(flatten)]
-    settings: Settings,
+    settings: SettingArgs,
     #[command(flatten)]
-    how: How,
+    reuse: ReuseArgs,
     /// Do what this file says, made by `pipe plan -o`, if it still holds
     #[arg(long, value_name = "FILE", conflicts_with_all = SAID_BY_PLANS)]
     plan: Option<PathBuf>,
@@ -65,7 +65,7 @@ pub struct RunArguments {
     executor: Option<Executor>,
     /// If the folder and its store both went on: which state to go on with
     #[arg(long, value_enum, value_name = "WHICH")]
-    take: Option<store::Take>,
+    take: Option<store::ConflictResolution>,
     /// Submit the jobs and do not wait for them
     #[arg(long)]
     detach: bool,
@@ -81,40 +81,40 @@ enum Executor {
 
 pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliError> {
     let planned = arguments.plan.as_deref().map(PlanFile::read).transpose()?;
-    let asked = match &planned {
-        Some(planned) => Some(planned.asked.clone()),
-        None => arguments.asked(),
+    let args = match &planned {
+        Some(planned) => Some(planned.args.clone()),
+        None => arguments.pipeline_args(),
     };
-    let asked = asked.ok_or_else(|| CliError::usage("expected a pipeline file, or --plan"))?;
+    let args = args.ok_or_else(|| CliError::usage("expected a pipeline file, or --plan"))?;
     let stop = Stop::default();
-    let asked = match &arguments.job.only {
-        None => asked,
+    let args = match &arguments.job.only {
+        None => args,
         Some(stage) => {
             // A job may be told to stop at any time.
             signals::watch(stop.clone())?;
-            asked.only(stage)
+            args.only(stage)
         }
     };
-    let mut meant = asked.load()?;
-    let prepared = store::bring(&meant, arguments.take)?;
-    let restarted = arguments.job.has_begun(&meant);
+    let mut loaded = args.load()?;
+    let working_copy = store::pull(&loaded, arguments.take)?;
+    let restarted = arguments.job.was_started(&loaded);
     if restarted {
-        meant.forced.clear();
+        loaded.forced.clear();
     }
-    let on_slurm = arguments.job.only.is_none() && arguments.is_for_slurm(&meant);
+    let on_slurm = arguments.job.only.is_none() && arguments.is_for_slurm(&loaded);
     if arguments.detach && !on_slurm {
         return Err(CliError::usage("--detach is for jobs of Slurm: add --executor slurm"));
     }
     let jobs = usize::from(arguments.jobs);
     let report = report::reporter(output, jobs > 1 || on_slurm);
-    let mut execution = meant.execution(&stop, report.as_ref());
+    let mut execution = loaded.execution(&stop, report.as_ref());
     (execution.job, execution.restarted) = (arguments.job.job(), restarted);
-    let (plan, observed) = meant.plan(&execution)?;
+    let (plan, observed) = loaded.plan(&execution)?;
     if let Some(planned) = &planned {
         planned.still_holds(
             arguments.plan.as_deref().unwrap_or(Path::new("")),
             &plan,
-            &meant.graph,
+            &loaded.graph,
         )?;
     }
     if arguments.dry_run {
@@ -124,26 +124,31 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
     execution.keep_going = arguments.keep_going;
     if on_slurm {
         let started = Instant::now();
-        let mirror = store::mirror(prepared)?;
-        let summary = submit(&arguments, &asked, &meant, &execution, &plan, &observed)?;
+        let mirror = store::mirror(working_copy)?;
+        let summary = submit(&arguments, &args, &loaded, &execution, &plan, &observed)?;
         let seconds = started.elapsed().as_secs_f64();
         report.finish();
         report::stderr::flush();
         // The jobs mirror what they do; this is what was left from before.
         let mirrored = store::finish(mirror, &stop, output);
         let Some(summary) = summary else { return mirrored.map(|()| ExitCode::SUCCESS) };
-        let ended =
-            End { arguments: &arguments, asked: &asked, execution: &execution, output, seconds }
-                .tell(&summary);
-        return store::together(ended, mirrored, &stop);
+        let ended = RunSummary {
+            arguments: &arguments,
+            args: &args,
+            execution: &execution,
+            output,
+            seconds,
+        }
+        .print(&summary);
+        return store::combine(ended, mirrored, &stop);
     }
     execution.jobs = jobs;
-    if meant.graph.stages().any(|s| s.conduct.resources.gpu > 0) {
+    if loaded.graph.stages().any(|s| s.conduct.resources.gpu > 0) {
         execution.gpus = u32::try_from(device::gpus()).unwrap_or(u32::MAX);
     }
     let before = match &arguments.job.only {
         Some(only) => {
-            arguments.job.hold(&meant, &execution, &plan, &observed)?;
+            arguments.job.verify_submission(&loaded, &execution, &plan, &observed)?;
             observed.get(only.as_str()).map(|found| found.observation.state.clone())
         }
         None => {
@@ -151,7 +156,7 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
             None
         }
     };
-    let mirror = store::mirror(prepared)?;
+    let mirror = store::mirror(working_copy)?;
     let started = Instant::now();
     let summary = exec::execute(&execution, &plan, observed).map_err(CliError::failed)?;
     let seconds = started.elapsed().as_secs_f64();
@@ -159,63 +164,64 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
     report::stderr::flush();
     let mirrored = store::finish(mirror, &stop, output);
     let ended =
-        End { arguments: &arguments, asked: &asked, execution: &execution, output, seconds }
-            .tell(&summary);
-    let code = store::together(ended, mirrored, &stop)?;
+        RunSummary { arguments: &arguments, args: &args, execution: &execution, output, seconds }
+            .print(&summary);
+    let code = store::combine(ended, mirrored, &stop)?;
     match (before, stop.requested()) {
-        (Some(before), Some(signal)) => inside::end(&meant, signal, &before, &summary),
+        (Some(before), Some(signal)) => slurm_job::end_stopped(&loaded, signal, &before, &summary),
         _ => Ok(code),
     }
 }
 
 impl RunArguments {
-    fn is_for_slurm(&self, meant: &Meant) -> bool {
+    fn is_for_slurm(&self, loaded: &LoadedPipeline) -> bool {
         match self.executor {
             Some(executor) => executor == Executor::Slurm,
-            None => meant.graph.pipeline.executor.kind == ExecutorKind::Slurm,
+            None => loaded.graph.pipeline.executor.kind == ExecutorKind::Slurm,
         }
     }
 
     /// What is asked for, if not by a plan file.
-    fn asked(&self) -> Option<Asked> {
-        let (settings, how) = (self.settings.clone(), self.how.clone());
-        Some(Asked { which: self.which.clone()?, settings, how })
+    fn pipeline_args(&self) -> Option<PipelineArgs> {
+        let (settings, reuse) = (self.settings.clone(), self.reuse.clone());
+        Some(PipelineArgs { selection: self.selection.clone()?, settings, reuse })
     }
 
     /// What one types to go on: the same, without what is not to be done twice.
-    fn again(&self, asked: &Asked, output: &Output) -> Line {
+    fn resume_command(&self, args: &PipelineArgs, output: &Output) -> Line {
         let jobs = (self.jobs > 1).then(|| format!("--jobs={}", self.jobs));
         let executor = self.executor.and_then(|executor| executor.to_possible_value());
         let executor = executor.map(|value| format!("--executor={}", value.get_name()));
         let keep_going = self.keep_going.then(|| "--keep-going".to_owned());
-        asked
-            .typed("run")
+        args.command_line("run")
             .options(jobs.into_iter().chain(executor).chain(keep_going))
-            .options(output.typed())
+            .options(output.to_arguments())
     }
 }
 
 /// Makes jobs of the plan and follows them; `None` if they are not to be waited for.
 fn submit(
     arguments: &RunArguments,
-    asked: &Asked,
-    meant: &Meant,
+    args: &PipelineArgs,
+    loaded: &LoadedPipeline,
     execution: &Execution,
     plan: &Plan,
     observed: &HashMap<StageId, Observed>,
 ) -> Result<Option<Summary>, CliError> {
     if !arguments.detach {
-        let file = asked.which.file.clone();
-        signals::watch_saying(execution.stop.clone(), move |signal| jobs::follows(signal, &file))?;
+        let file = args.selection.file.clone();
+        signals::watch_with_message(execution.stop.clone(), move |signal| {
+            jobs::signal_message(signal, &file)
+        })?;
     }
-    let submitted = jobs::submit(asked, meant, execution, plan, observed)?;
+    let submitted = jobs::submit(args, loaded, execution, plan, observed)?;
     if arguments.detach && !submitted.is_empty() {
-        submitted.iter().for_each(|s| told(format!("{}: job {}", s.stage.id, s.job.id)));
-        let status = Asked::with_environment(asked.typed("status"), &meant.graph);
-        told(format!("see how they stand with: {status}"));
+        submitted.iter().for_each(|s| summary_line(format!("{}: job {}", s.stage.id, s.job.id)));
+        let status = PipelineArgs::with_environment(args.command_line("status"), &loaded.graph);
+        summary_line(format!("see how they stand with: {status}"));
         return Ok(None);
     }
-    let mut summary = jobs::follow(meant, execution, submitted)?;
+    let mut summary = jobs::follow(loaded, execution, submitted)?;
     let skipped =
         plan.steps.iter().filter(|step| step.action == Action::Skip).map(|step| step.stage.clone());
     summary.skipped.splice(..0, skipped);
@@ -224,7 +230,7 @@ fn submit(
 
 /// A line of the summary. What was done is done, so a closed stdout does not change how the program
 /// ends.
-fn told(line: impl std::fmt::Display) {
+fn summary_line(line: impl std::fmt::Display) {
     let _ = stdout::try_line(&line.to_string());
 }
 
@@ -241,34 +247,37 @@ fn named<'a>(stages: impl IntoIterator<Item = &'a StageId>) -> String {
 }
 
 /// What is told at the end of a run.
-struct End<'a> {
+struct RunSummary<'a> {
     arguments: &'a RunArguments,
-    asked: &'a Asked,
+    args: &'a PipelineArgs,
     execution: &'a Execution<'a>,
     output: &'a Output,
     seconds: f64,
 }
 
-impl End<'_> {
-    fn tell(&self, summary: &Summary) -> Result<ExitCode, CliError> {
+impl RunSummary<'_> {
+    fn print(&self, summary: &Summary) -> Result<ExitCode, CliError> {
         let stop = self.execution.stop;
         for (stage, line) in &summary.finished {
-            told(format!("{stage}: {line}"));
+            summary_line(format!("{stage}: {line}"));
         }
         let broken = |error: &StageError| !matches!(error.failure, Failure::Interrupted(_));
         let failed: Vec<_> = summary.failed.iter().filter(|(_, error)| broken(error)).collect();
         if summary.finished.is_empty() && failed.is_empty() && stop.requested().is_none() {
-            told(format!("everything is up to date ({} runs it again)", self.anew()));
+            summary_line(format!(
+                "everything is up to date ({} runs it again)",
+                self.how_to_force()
+            ));
             return Ok(ExitCode::SUCCESS);
         }
         if !summary.skipped.is_empty() {
-            told(format!("skipped, up to date: {}", named(&summary.skipped)));
+            summary_line(format!("skipped, up to date: {}", named(&summary.skipped)));
         }
         if !summary.not_begun.is_empty() {
-            told(format!("not begun: {}", named(&summary.not_begun)));
+            summary_line(format!("not begun: {}", named(&summary.not_begun)));
         }
-        let again = self.arguments.again(self.asked, self.output);
-        let again = Asked::with_environment(again, self.execution.graph);
+        let again = self.arguments.resume_command(self.args, self.output);
+        let again = PipelineArgs::with_environment(again, self.execution.graph);
         if let Some(error) =
             CliError::all(failed.iter().map(|(id, e)| CliError::stage(id.as_str(), e)).collect())
         {
@@ -278,24 +287,27 @@ impl End<'_> {
             return Err(self.forced_later(summary).into_iter().fold(error, CliError::note));
         }
         if let Some(signal) = stop.requested() {
-            told(format!("stopped by {}; go on with: {again}", signal.name()));
-            self.forced_later(summary).into_iter().for_each(told);
+            summary_line(format!("stopped by {}; go on with: {again}", signal.name()));
+            self.forced_later(summary).into_iter().for_each(summary_line);
             return Ok(ExitCode::from(signal.exit_code()));
         }
-        told(format!("took {}", line::duration(self.seconds)));
+        summary_line(format!("took {}", progress_line::duration(self.seconds)));
         if let (Some(next), false) = (exec::next(self.execution, summary), self.output.quiet) {
-            told(format!("next: {}", project::typed_here(&next)));
+            summary_line(format!("next: {}", project::from_start_folder(&next)));
         }
         Ok(ExitCode::SUCCESS)
     }
 
     /// How one runs it again though nothing has changed: an option that goes with the others, or
     /// else the whole command.
-    fn anew(&self) -> String {
-        match self.asked.is_for_one_run() || self.arguments.plan.is_some() {
+    fn how_to_force(&self) -> String {
+        match self.args.is_for_one_run() || self.arguments.plan.is_some() {
             true => format!(
                 "`{}`",
-                Asked::with_environment(self.asked.typed_anew(), self.execution.graph)
+                PipelineArgs::with_environment(
+                    self.args.forced_command_line(),
+                    self.execution.graph
+                )
             ),
             false => "`--force`".to_owned(),
         }
@@ -306,12 +318,13 @@ impl End<'_> {
     fn forced_later(&self, summary: &Summary) -> Option<String> {
         let forced = &self.execution.forced;
         let left = summary.not_begun.iter().filter(|stage| forced.contains(*stage));
-        let mut asked = self.asked.clone();
-        (asked.which.stages, asked.which.from, asked.which.until) =
+        let mut args = self.args.clone();
+        (args.selection.stages, args.selection.from, args.selection.until) =
             (left.map(StageId::to_string).collect(), Vec::new(), Vec::new());
-        let anew = Asked::with_environment(asked.typed_anew(), self.execution.graph);
-        (!asked.which.stages.is_empty())
-            .then(|| format!("then force what was not begun with: {anew}"))
+        let how_to_force =
+            PipelineArgs::with_environment(args.forced_command_line(), self.execution.graph);
+        (!args.selection.stages.is_empty())
+            .then(|| format!("then force what was not begun with: {how_to_force}"))
     }
 }
 
@@ -351,7 +364,8 @@ mod tests {
             else {
                 panic!("{typed:?}");
             };
-            let again = arguments.again(&arguments.asked().unwrap(), &output).to_string();
+            let again =
+                arguments.resume_command(&arguments.pipeline_args().unwrap(), &output).to_string();
             let mut expected = "pipe run 'my p.yaml'".to_owned();
             for word in typed.iter().skip(3) {
                 expected.push_str(&format!(" {}", pipe_engine::shell::word(word)));

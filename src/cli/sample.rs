@@ -10,7 +10,7 @@ use pipe_train::device::{self, DeviceChoice, Share};
 use pipe_train::noise::Sampler;
 use pipe_train::sample::{Format, Request, guidance_in_vain};
 
-use super::{CliError, ExitCode, Output, files, signals, written};
+use super::{CliError, ExitCode, Output, files, output_file, signals};
 use crate::report::message;
 use crate::{report, say};
 
@@ -119,8 +119,8 @@ pub fn sample(arguments: SampleArguments, output: &Output) -> Result<ExitCode, C
         return Ok(ExitCode::from(code));
     };
     let bytes = format.encode(&picture.render()).map_err(CliError::failed)?;
-    written::write(&a.output, |out| out.write_all(&bytes))?;
-    if !written::is_output(&a.output) {
+    output_file::write(&a.output, |out| out.write_all(&bytes))?;
+    if !output_file::is_output(&a.output) {
         say!("{}", a.output.display());
     }
     Ok(ExitCode::SUCCESS)

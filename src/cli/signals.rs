@@ -12,15 +12,15 @@ use crate::report::stderr;
 
 /// Starts the thread that turns signals into the wish to stop.
 pub fn watch(stop: Stop) -> Result<(), CliError> {
-    watch_saying(stop, |_| {
+    watch_with_message(stop, |_| {
         "saving a checkpoint, then stopping (Ctrl-C again to stop at once)".to_owned()
     })
 }
 
 /// The same, with other words for what follows a signal.
-pub fn watch_saying(
+pub fn watch_with_message(
     stop: Stop,
-    follows: impl Fn(Signal) -> String + Send + 'static,
+    message: impl Fn(Signal) -> String + Send + 'static,
 ) -> Result<(), CliError> {
     let mut which = vec![SIGINT, SIGTERM];
     if !ignores_hangup() {
@@ -41,7 +41,7 @@ pub fn watch_saying(
                 std::process::exit(i32::from(signal.exit_code()));
             }
             stop.request(signal);
-            stderr::line(format!("\n{}: {}", signal.name(), follows(signal)));
+            stderr::line(format!("\n{}: {}", signal.name(), message(signal)));
         }
     });
     Ok(())
@@ -49,7 +49,7 @@ pub fn watch_saying(
 
 /// A file that grows longer than `ulimit -f` allows is an error of whoever writes it, and not the
 /// end of the process. What it starts has the signal as usual.
-pub fn no_end_by_limits() {
+pub fn ignore_file_size_signal() {
     #[cfg(unix)]
     if let Err(error) = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()) {
         tracing::debug!("SIGXFSZ: {error}");
@@ -57,7 +57,7 @@ pub fn no_end_by_limits() {
 }
 
 /// For a program that has nothing to save: a signal is a wish to stop, and nothing is said.
-pub fn end_quietly(stop: Stop) -> Result<(), CliError> {
+pub fn stop_on_signal(stop: Stop) -> Result<(), CliError> {
     let mut signals = listen(&[SIGINT, SIGTERM, SIGHUP])?;
     std::thread::spawn(move || signals.forever().for_each(|_| stop.request(Signal::Interrupt)));
     Ok(())

@@ -10,8 +10,8 @@ use pipe_engine::stop::Stop;
 use pipe_engine::store::{Progress, Record, Status, stage_holder};
 use serde::Serialize;
 
-use super::asked::{Asked, Meant};
-use super::jobs::{self, JobStanding};
+use super::jobs::{self, JobStatus};
+use super::pipeline_args::{LoadedPipeline, PipelineArgs};
 use super::{CliError, ExitCode, store};
 use crate::report::table;
 use crate::say;
@@ -22,7 +22,7 @@ use crate::say;
 )]
 pub struct StatusArguments {
     #[command(flatten)]
-    asked: Asked,
+    args: PipelineArgs,
     /// As JSON, one record for each stage
     #[arg(long)]
     json: bool,
@@ -30,7 +30,7 @@ pub struct StatusArguments {
 
 /// A stage as it stands.
 #[derive(Debug, Serialize)]
-pub struct Standing {
+pub struct StageStatus {
     pub stage: StageId,
     kind: String,
     /// `done`, `partial`, `running`, `failed`, `stale`, `not run`, or `on demand` for what keeps
@@ -43,31 +43,31 @@ pub struct Standing {
     updated_at: Option<DateTime<Utc>>,
     pub record: Option<Record>,
     /// Its last job of Slurm.
-    job: Option<JobStanding>,
+    job: Option<JobStatus>,
 }
 
 pub fn status(arguments: StatusArguments) -> Result<ExitCode, CliError> {
-    let meant = arguments.asked.load()?;
-    store::bring(&meant, None)?;
+    let loaded = arguments.args.load()?;
+    store::pull(&loaded, None)?;
     let stop = Stop::default();
-    let observed = meant.observe(&meant.execution(&stop, &Silent))?;
-    let mut all = standings(&meant, &observed);
-    let mut jobs = jobs::standings(&meant.root, &meant.graph.pipeline.name);
-    for standing in &mut all {
-        standing.job = jobs.remove(&standing.stage);
+    let observed = loaded.observe(&loaded.execution(&stop, &Silent))?;
+    let mut all = stage_statuses(&loaded, &observed);
+    let mut jobs = jobs::job_statuses(&loaded.root, &loaded.graph.pipeline.name);
+    for status in &mut all {
+        status.job = jobs.remove(&status.stage);
     }
     if arguments.json {
         say!("{}", serde_json::to_string_pretty(&all).unwrap_or_default());
         return Ok(ExitCode::SUCCESS);
     }
-    let with_jobs = all.iter().any(|standing| standing.job.is_some());
+    let with_jobs = all.iter().any(|status| status.job.is_some());
     let rows: Vec<Vec<String>> = all
         .iter()
         .map(|s| {
             let time = s.updated_at.as_ref().map(table::time);
             let mut row =
                 vec![s.stage.to_string(), s.status.to_owned(), time.unwrap_or_else(|| "-".into())];
-            row.extend(with_jobs.then(|| s.job.as_ref().map_or("-".into(), JobStanding::cell)));
+            row.extend(with_jobs.then(|| s.job.as_ref().map_or("-".into(), JobStatus::cell)));
             row.push(s.detail.clone());
             row
         })
@@ -81,17 +81,25 @@ pub fn status(arguments: StatusArguments) -> Result<ExitCode, CliError> {
 }
 
 /// How each stage stands, in the graph's order.
-pub fn standings(meant: &Meant, observed: &HashMap<StageId, Observed>) -> Vec<Standing> {
-    let pipeline = &meant.graph.pipeline.name;
-    let stages = meant.graph.stages().filter_map(|stage| {
+pub fn stage_statuses(
+    loaded: &LoadedPipeline,
+    observed: &HashMap<StageId, Observed>,
+) -> Vec<StageStatus> {
+    let pipeline = &loaded.graph.pipeline.name;
+    let stages = loaded.graph.stages().filter_map(|stage| {
         let found = observed.get(&stage.id)?;
-        let holder = stage_holder(&meant.root, pipeline, &stage.id).map(|h| h.0);
-        Some(standing(stage.id.clone(), stage.kind.clone(), found, holder))
+        let holder = stage_holder(&loaded.root, pipeline, &stage.id).map(|h| h.0);
+        Some(stage_status(stage.id.clone(), stage.kind.clone(), found, holder))
     });
     stages.collect()
 }
 
-fn standing(stage: StageId, kind: String, found: &Observed, holder: Option<String>) -> Standing {
+fn stage_status(
+    stage: StageId,
+    kind: String,
+    found: &Observed,
+    holder: Option<String>,
+) -> StageStatus {
     let record = found.record.as_ref();
     let failed = record.filter(|r| r.status == Status::Failed);
     let (mut progress, message) = (None, |r: &Record| r.message.clone().unwrap_or_default());
@@ -123,7 +131,7 @@ fn standing(stage: StageId, kind: String, found: &Observed, holder: Option<Strin
         },
     };
     let updated_at = record.map(|r| r.updated_at);
-    Standing {
+    StageStatus {
         stage,
         kind,
         status,

@@ -4,15 +4,15 @@
 use std::time::{Duration, Instant};
 
 use pipe_engine::stop::Stop;
-use pipe_remote::{Kind, Mirror, Notice, Prepared, Project, RemoteError};
+use pipe_remote::{Mirror, MirrorEvent, Project, RemoteError, RemoteErrorKind, WorkingCopy};
 
-use super::asked::Meant;
+use super::pipeline_args::LoadedPipeline;
 use super::{CliError, Output};
 use crate::report::{message, table};
 
 /// Which of two states to go on with.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Take {
+pub enum ConflictResolution {
     Store,
     Folder,
 }
@@ -20,54 +20,59 @@ pub enum Take {
 impl From<RemoteError> for CliError {
     fn from(error: RemoteError) -> Self {
         match error.kind {
-            Kind::Setting | Kind::Diverged => Self::usage(error),
+            RemoteErrorKind::Setting | RemoteErrorKind::Diverged => Self::usage(error),
             _ => Self::failed(error),
         }
     }
 }
 
 /// Makes the folder as new as its store, if the pipeline has one.
-pub fn bring(meant: &Meant, take: Option<Take>) -> Result<Option<Prepared>, CliError> {
-    let Some(url) = &meant.graph.pipeline.store else { return Ok(None) };
+pub fn pull(
+    loaded: &LoadedPipeline,
+    take: Option<ConflictResolution>,
+) -> Result<Option<WorkingCopy>, CliError> {
+    let Some(url) = &loaded.graph.pipeline.store else { return Ok(None) };
     let take = take.map(|take| match take {
-        Take::Store => pipe_remote::Take::Store,
-        Take::Folder => pipe_remote::Take::Folder,
+        ConflictResolution::Store => pipe_remote::ConflictResolution::Store,
+        ConflictResolution::Folder => pipe_remote::ConflictResolution::Folder,
     });
-    let about_to = |files: usize, bytes: u64| {
+    let before_download = |files: usize, bytes: u64| {
         message::note(&format!(
             "fetching {} ({}) from {url}",
             files_in_words(files),
             table::bytes(bytes)
         ));
     };
-    let project = Project::of(&meant.root, &meant.graph);
-    let prepared = pipe_remote::prepare(url, project, take, &about_to).map_err(|error| {
-        let diverged = error.kind == Kind::Diverged;
-        let error = CliError::from(error);
-        if diverged {
-            error.note(format!("type: {}", meant.again.clone().options(["--take=store"])))
-        } else {
-            error
-        }
-    })?;
-    if let Some(fetched) = &prepared.fetched {
-        message::note(&format!("fetched, as left by {}", fetched.from));
+    let project = Project::of(&loaded.root, &loaded.graph);
+    let working_copy =
+        pipe_remote::pull(url, project, take, &before_download).map_err(|error| {
+            let diverged = error.kind == RemoteErrorKind::Diverged;
+            let error = CliError::from(error);
+            if diverged {
+                error
+                    .note(format!("type: {}", loaded.run_command.clone().options(["--take=store"])))
+            } else {
+                error
+            }
+        })?;
+    if let Some(downloaded) = &working_copy.downloaded {
+        message::note(&format!("fetched, as left by {}", downloaded.from));
     }
-    if let Some(error) = &prepared.offline {
+    if let Some(error) = &working_copy.offline {
         message::warning(&format!("{error}; going on with what this folder has"));
     }
-    Ok(Some(prepared))
+    Ok(Some(working_copy))
 }
 
 /// Starts to mirror what this process changes, and what an earlier one left.
-pub fn mirror(prepared: Option<Prepared>) -> Result<Option<Mirror>, CliError> {
-    let Some(prepared) = prepared else { return Ok(None) };
-    let mirror = Mirror::start(prepared, |notice| match notice {
-        Notice::Trouble(error) => {
+pub fn mirror(working_copy: Option<WorkingCopy>) -> Result<Option<Mirror>, CliError> {
+    let Some(working_copy) = working_copy else { return Ok(None) };
+    let mirror = Mirror::start(working_copy, |event| match event {
+        MirrorEvent::Failing(error) => {
             message::warning(&format!("{error}; the work goes on, and it is tried again"))
         }
-        Notice::Over => message::note("the store can be reached again"),
-        Notice::Ended(error) => message::warning(&error.to_string()),
+        MirrorEvent::Recovered => message::note("the store can be reached again"),
+        MirrorEvent::Ended(error) => message::warning(&error.to_string()),
     })?;
     mirror.listen();
     Ok(Some(mirror))
@@ -81,7 +86,7 @@ pub fn finish(mirror: Option<Mirror>, stop: &Stop, output: &Output) -> Result<()
     let Some(mirror) = mirror else { return Ok(()) };
     let began = Instant::now();
     let mut next = began + Duration::from_secs(1);
-    let report = mirror.finish(stop, &mut |_, bytes| {
+    let stats = mirror.finish(stop, &mut |_, bytes| {
         if bytes > 0 && Instant::now() >= next {
             next = Instant::now() + BETWEEN;
             message::note(&format!("waiting for the store: {} to go", table::bytes(bytes)));
@@ -90,19 +95,19 @@ pub fn finish(mirror: Option<Mirror>, stop: &Stop, output: &Output) -> Result<()
     if output.verbose > 0 {
         message::note(&format!(
             "mirrored {} ({}) in {} steps and {} requests; the end waited {:.2} s for it, the work before {:.4} s",
-            files_in_words(usize::try_from(report.files).unwrap_or(usize::MAX)),
-            table::bytes(report.bytes),
-            report.steps,
+            files_in_words(usize::try_from(stats.files).unwrap_or(usize::MAX)),
+            table::bytes(stats.bytes),
+            stats.steps,
             pipe_remote::requests(),
             began.elapsed().as_secs_f64(),
-            report.waited.as_secs_f64()
+            stats.blocked.as_secs_f64()
         ));
     }
     Ok(())
 }
 
 /// How the command ends, given how its work ended and how the mirror did.
-pub fn together<T>(
+pub fn combine<T>(
     work: Result<T, CliError>,
     mirrored: Result<(), CliError>,
     stop: &Stop,

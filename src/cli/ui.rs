@@ -2,11 +2,11 @@
 
 use pipe_engine::stop::Stop;
 
-use super::asked::{Asked, AskedFile};
+use super::pipeline_args::{OptionalPipelineArgs, PipelineArgs};
 use super::report::Subject;
 use super::{CliError, ExitCode, signals};
 use crate::report::page;
-use crate::report::page::serve::{Content, Listening};
+use crate::report::page::serve::{PageServer, PageSource};
 use crate::say;
 
 #[derive(clap::Args)]
@@ -15,7 +15,7 @@ use crate::say;
 )]
 pub struct UiArguments {
     #[command(flatten)]
-    asked: AskedFile,
+    args: OptionalPipelineArgs,
     /// Port to listen on; 0 takes a free one
     #[arg(long, value_name = "N", default_value_t = 7070)]
     port: u16,
@@ -26,23 +26,24 @@ pub struct UiArguments {
 
 pub fn ui(arguments: UiArguments) -> Result<ExitCode, CliError> {
     // It looks again and again: whoever plans or runs looks at the images.
-    let subject = Subject::of(arguments.asked.asked()?.map(Asked::without_data_check))?;
+    let subject =
+        Subject::of(arguments.args.pipeline_args()?.map(PipelineArgs::without_data_check))?;
     let port = arguments.port;
-    let listening = Listening::on(port, !arguments.no_token).map_err(|e| {
+    let server = PageServer::on(port, !arguments.no_token).map_err(|e| {
         CliError::usage(format!("failed to listen on port {port}: {e}; choose another with --port"))
     })?;
     let stop = Stop::default();
-    signals::end_quietly(stop.clone())?;
-    say!("{}", listening.address());
-    listening.serve(subject, &stop).map_err(CliError::failed)?;
+    signals::stop_on_signal(stop.clone())?;
+    say!("{}", server.address());
+    server.serve(subject, &stop).map_err(CliError::failed)?;
     Ok(ExitCode::SUCCESS)
 }
 
-impl Content for Subject {
+impl PageSource for Subject {
     fn stamp(&self) -> String {
         let stages = self.stages().ok().and_then(|stages| {
             // The time that a running stage takes is no news.
-            let known: Vec<_> = stages.into_iter().map(|node| node.standing).collect();
+            let known: Vec<_> = stages.into_iter().map(|node| node.status).collect();
             serde_json::to_string(&known).ok()
         });
         let folders = self.folders().unwrap_or_default();

@@ -8,7 +8,7 @@ use pipe_engine::store::{Run, Runs, repair};
 use pipe_train::checkpoint::{Part, lora_damage};
 use serde_json::json;
 
-use super::asked::AskedFile;
+use super::pipeline_args::OptionalPipelineArgs;
 use super::report::Subject;
 use super::{CliError, ExitCode, project};
 use crate::report::table;
@@ -20,7 +20,7 @@ use crate::say;
 )]
 pub struct VerifyArguments {
     #[command(flatten)]
-    asked: AskedFile,
+    args: OptionalPipelineArgs,
     /// Set what is damaged aside, so that the next run makes it again; what somebody holds is left
     /// alone
     #[arg(long)]
@@ -34,9 +34,9 @@ pub struct VerifyArguments {
 }
 
 pub fn verify(arguments: VerifyArguments) -> Result<ExitCode, CliError> {
-    let asked = arguments.asked.asked()?;
-    let file = asked.as_ref().map(|asked| asked.which.file.clone());
-    let folders = Subject::of(asked)?.folders()?;
+    let args = arguments.args.pipeline_args()?;
+    let file = args.as_ref().map(|args| args.selection.file.clone());
+    let folders = Subject::of(args)?.folders()?;
     let found = look(&folders)?;
     let repaired = (arguments.repair && !arguments.dry_run)
         .then(|| repair::repair(&found.damaged, &found.shared));

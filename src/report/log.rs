@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 use super::stderr;
 use crate::cli::{LogFormat, Output};
 
-pub fn start(output: &Output) {
+pub fn init(output: &Output) {
     let level = match (output.quiet, output.verbose) {
         (true, _) => "error",
         (_, 0) => "warn",

@@ -8,21 +8,21 @@ use super::{stderr, style};
 use crate::cli::{LogFormat, Output};
 
 #[derive(Clone, Copy)]
-struct Manner {
+struct MessageFormat {
     json: bool,
     quiet: bool,
 }
 
-static MANNER: OnceLock<Manner> = OnceLock::new();
+static FORMAT: OnceLock<MessageFormat> = OnceLock::new();
 
 /// Says once how messages are to be shown.
-pub fn start(output: &Output) {
-    let manner = Manner { json: output.log == LogFormat::Json, quiet: output.quiet };
-    MANNER.get_or_init(|| manner);
+pub fn init(output: &Output) {
+    let format = MessageFormat { json: output.log == LogFormat::Json, quiet: output.quiet };
+    FORMAT.get_or_init(|| format);
 }
 
-fn manner() -> Manner {
-    MANNER.get().copied().unwrap_or(Manner { json: false, quiet: false })
+fn format() -> MessageFormat {
+    FORMAT.get().copied().unwrap_or(MessageFormat { json: false, quiet: false })
 }
 
 /// What ended the program.
@@ -32,22 +32,22 @@ pub fn error(text: &str) {
 
 /// Something legal and probably not meant.
 pub fn warning(text: &str) {
-    if !manner().quiet {
+    if !format().quiet {
         show("warning", style::WARNING, text);
     }
 }
 
 /// Something good to know, without a word before it.
 pub fn note(text: &str) {
-    match manner() {
-        Manner { quiet: true, .. } => {}
-        Manner { json: true, .. } => show("note", style::STRONG, text),
-        Manner { json: false, .. } => stderr::line(text),
+    match format() {
+        MessageFormat { quiet: true, .. } => {}
+        MessageFormat { json: true, .. } => show("note", style::STRONG, text),
+        MessageFormat { json: false, .. } => stderr::line(text),
     }
 }
 
 fn show(label: &str, painted: anstyle::Style, text: &str) {
-    match manner().json {
+    match format().json {
         true => {
             let time = chrono::Utc::now().to_rfc3339();
             stderr::line(json!({"event": label, "text": text, "time": time}).to_string());

@@ -1,11 +1,11 @@
 //! How things are shown to people and programs.
 
-pub mod data;
+pub mod dataset;
 pub mod json;
-pub mod line;
 pub mod log;
 pub mod message;
 pub mod page;
+pub mod progress_line;
 pub mod stderr;
 pub mod stdout;
 pub mod style;
@@ -23,11 +23,11 @@ pub trait Reporter: Report {
 
 /// The reporter that the command line asks for. `several`: stages run at once, so each line says
 /// whose it is.
-pub fn reporter(output: &Output, several: bool) -> Box<dyn Reporter> {
+pub fn reporter(output: &Output, concurrent: bool) -> Box<dyn Reporter> {
     match output.log {
         LogFormat::Json => Box::new(json::JsonLines),
         LogFormat::Text => {
-            Box::new(terminal::Terminal::new(output.quiet, output.verbose > 0, several))
+            Box::new(terminal::Terminal::new(output.quiet, output.verbose > 0, concurrent))
         }
     }
 }

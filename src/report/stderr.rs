@@ -14,81 +14,81 @@ use pipe_engine::{foreign, secret};
 use super::style;
 
 /// Pieces that wait for a slow reader; the next ones are dropped.
-const WAITING: usize = 4096;
+const QUEUE_LENGTH: usize = 4096;
 /// How long the end waits for a reader that has stopped reading.
-const PATIENCE: Duration = Duration::from_secs(2);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Bytes that wait, at most, and how many there are.
-const MOST_HELD: usize = 8 << 20;
-static HELD: AtomicUsize = AtomicUsize::new(0);
+const MAX_QUEUED_BYTES: usize = 8 << 20;
+static QUEUED_BYTES: AtomicUsize = AtomicUsize::new(0);
 /// Pieces that are out.
 static WRITTEN: AtomicU64 = AtomicU64::new(0);
 
-enum Piece {
+enum Chunk {
     Text(Vec<u8>),
     /// Says when all before it is out.
     Flush(std::sync::mpsc::Sender<()>),
 }
 
-fn queue() -> &'static SyncSender<Piece> {
-    static QUEUE: OnceLock<SyncSender<Piece>> = OnceLock::new();
+fn queue() -> &'static SyncSender<Chunk> {
+    static QUEUE: OnceLock<SyncSender<Chunk>> = OnceLock::new();
     QUEUE.get_or_init(|| {
-        let (sender, pieces) = sync_channel(WAITING);
+        let (sender, chunks) = sync_channel(QUEUE_LENGTH);
         // Without the thread every piece is dropped, which is what this is for.
-        let _ = std::thread::Builder::new().name("stderr".into()).spawn(move || write_all(&pieces));
+        let _ = std::thread::Builder::new().name("stderr".into()).spawn(move || write_all(&chunks));
         sender
     })
 }
 
-fn write_all(pieces: &Receiver<Piece>) {
-    for piece in pieces {
-        match piece {
-            Piece::Text(text) => {
+fn write_all(chunks: &Receiver<Chunk>) {
+    for chunk in chunks {
+        match chunk {
+            Chunk::Text(text) => {
                 let _ = io::stderr().write_all(&text);
-                HELD.fetch_sub(text.len(), Ordering::Relaxed);
+                QUEUED_BYTES.fetch_sub(text.len(), Ordering::Relaxed);
                 WRITTEN.fetch_add(1, Ordering::Relaxed);
             }
-            Piece::Flush(done) => drop(done.send(())),
+            Chunk::Flush(done) => drop(done.send(())),
         }
     }
 }
 
 /// Writes a line, sooner or later.
 pub fn line(text: impl AsRef<str>) {
-    write(format!("{}\n", shown(text.as_ref())).into_bytes());
+    write(format!("{}\n", sanitized(text.as_ref())).into_bytes());
 }
 
 /// A text as it may reach stderr, whoever wrote it: without secrets, and without anything that a
 /// terminal would obey.
-pub fn shown(text: &str) -> String {
+pub fn sanitized(text: &str) -> String {
     foreign::shown(&secret::mask(text), style::colours()).into_owned()
 }
 
 /// Writes bytes, sooner or later.
 fn write(bytes: Vec<u8>) {
     let length = bytes.len();
-    if HELD.fetch_add(length, Ordering::Relaxed) > MOST_HELD {
-        HELD.fetch_sub(length, Ordering::Relaxed);
+    if QUEUED_BYTES.fetch_add(length, Ordering::Relaxed) > MAX_QUEUED_BYTES {
+        QUEUED_BYTES.fetch_sub(length, Ordering::Relaxed);
         return;
     }
     // Full: its reader has stopped reading. Closed: there is no thread.
-    if queue().try_send(Piece::Text(bytes)).is_err() {
-        HELD.fetch_sub(length, Ordering::Relaxed);
+    if queue().try_send(Chunk::Text(bytes)).is_err() {
+        QUEUED_BYTES.fetch_sub(length, Ordering::Relaxed);
     }
 }
 
 /// Waits until everything is out, or its reader has stopped reading.
 pub fn flush() {
     let (done, is_out) = channel();
-    let mut waiting = Some(Piece::Flush(done));
+    let mut waiting = Some(Chunk::Flush(done));
     loop {
         let before = WRITTEN.load(Ordering::Relaxed);
-        match waiting.take().map(|piece| queue().try_send(piece)) {
-            Some(Err(TrySendError::Full(piece))) => waiting = Some(piece),
+        match waiting.take().map(|chunk| queue().try_send(chunk)) {
+            Some(Err(TrySendError::Full(chunk))) => waiting = Some(chunk),
             Some(Err(TrySendError::Disconnected(_))) => return,
             Some(Ok(())) | None => {}
         }
-        match is_out.recv_timeout(PATIENCE) {
+        match is_out.recv_timeout(FLUSH_TIMEOUT) {
             Err(RecvTimeoutError::Timeout) if WRITTEN.load(Ordering::Relaxed) > before => {}
             _ => return,
         }
@@ -100,7 +100,7 @@ pub struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        write(shown(&String::from_utf8_lossy(bytes)).into_bytes());
+        write(sanitized(&String::from_utf8_lossy(bytes)).into_bytes());
         Ok(bytes.len())
     }
 

@@ -7,7 +7,7 @@ use pipe_engine::{foreign, secret};
 /// Prints a text, whoever wrote it: without secrets, and without anything that a terminal would
 /// obey.
 pub fn line(text: &str) {
-    ended(try_line(text));
+    exit_on_error(try_line(text));
 }
 
 /// The same where a stdout that is closed changes nothing.
@@ -19,13 +19,13 @@ pub fn try_line(text: &str) -> io::Result<()> {
 /// Prints a file that somebody asked for as it is, such as one that another program is to read.
 pub fn document(text: &str) {
     match io::stdout().is_terminal() {
-        true => ended(writeln!(io::stdout(), "{}", foreign::shown(text, false))),
-        false => ended(writeln!(io::stdout(), "{text}")),
+        true => exit_on_error(writeln!(io::stdout(), "{}", foreign::shown(text, false))),
+        false => exit_on_error(writeln!(io::stdout(), "{text}")),
     }
 }
 
 /// A closed pipe ends the program quietly.
-fn ended(written: io::Result<()>) {
+fn exit_on_error(written: io::Result<()>) {
     if let Err(error) = written {
         if error.kind() != ErrorKind::BrokenPipe {
             let _ = writeln!(io::stderr(), "error: failed to write to stdout: {error}");

@@ -23,10 +23,10 @@ pub fn colours() -> bool {
 
 /// Text in a style, where there are colours.
 pub fn paint(style: Style, text: impl Display) -> String {
-    if colours() { dressed(style, text) } else { text.to_string() }
+    if colours() { styled(style, text) } else { text.to_string() }
 }
 
-fn dressed(style: Style, text: impl Display) -> String {
+fn styled(style: Style, text: impl Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
@@ -38,7 +38,7 @@ pub fn message(label: &str, style: Style, text: &str) -> String {
     }
     let mut lines = text.lines();
     let first =
-        format!("{} {}", dressed(style, format!("{label}:")), lines.next().unwrap_or_default());
+        format!("{} {}", styled(style, format!("{label}:")), lines.next().unwrap_or_default());
     let rest = lines
         .map(|line| help(line).or_else(|| excerpt(line, style)).unwrap_or_else(|| line.to_owned()));
     std::iter::once(first).chain(rest).collect::<Vec<_>>().join("\n")
@@ -47,7 +47,7 @@ pub fn message(label: &str, style: Style, text: &str) -> String {
 /// `  = did you mean …`
 fn help(line: &str) -> Option<String> {
     let text = line.strip_prefix("  = ")?;
-    Some(format!("  {} {text}", dressed(HINT, "=")))
+    Some(format!("  {} {text}", styled(HINT, "=")))
 }
 
 /// `12 | text` and `   |   ^^^`
@@ -59,8 +59,8 @@ fn excerpt(line: &str, style: Style) -> Option<String> {
     let marks = text.trim_start();
     let is_marks = !marks.is_empty() && marks.chars().all(|c| c == '^');
     let lead = &text[..text.len() - marks.len()];
-    let text = if is_marks { format!("{lead}{}", dressed(style, marks)) } else { text.to_owned() };
-    Some(format!("{}{text}", dressed(FAINT, format!("{number} |"))))
+    let text = if is_marks { format!("{lead}{}", styled(style, marks)) } else { text.to_owned() };
+    Some(format!("{}{text}", styled(FAINT, format!("{number} |"))))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use pipe_engine::kind::StageId;
 use pipe_engine::progress::{Event, Report, Unit};
 
-use super::line::{self, piece};
+use super::progress_line::{self, segment};
 use super::style::{self, paint};
 use super::{Reporter, stderr, table};
 
@@ -20,7 +20,7 @@ pub struct Terminal {
     verbose: bool,
     interactive: bool,
     /// Stages run at once: each line says whose it is.
-    several: bool,
+    concurrent: bool,
     bars: MultiProgress,
     running: Mutex<BTreeMap<StageId, Running>>,
 }
@@ -56,13 +56,13 @@ fn width() -> usize {
 }
 
 impl Terminal {
-    pub fn new(quiet: bool, verbose: bool, several: bool) -> Self {
+    pub fn new(quiet: bool, verbose: bool, concurrent: bool) -> Self {
         let interactive = std::io::stderr().is_terminal() && !quiet;
         Self {
             quiet,
             verbose,
             interactive,
-            several,
+            concurrent,
             bars: MultiProgress::new(),
             running: Mutex::default(),
         }
@@ -77,7 +77,7 @@ impl Terminal {
             return;
         }
         let text = text.as_ref();
-        let labelled: String = match self.several {
+        let labelled: String = match self.concurrent {
             // Blank lines set one stage's blocks apart; between those of several they would only
             // tear them.
             true if text.trim().is_empty() => return,
@@ -88,7 +88,7 @@ impl Terminal {
         match self.interactive {
             // Between two pictures of the bars, so at once.
             true => {
-                let shown = stderr::shown(labelled);
+                let shown = stderr::sanitized(labelled);
                 self.bars.suspend(|| drop(writeln!(std::io::stderr(), "{shown}")));
             }
             false => stderr::line(labelled),
@@ -114,7 +114,7 @@ impl Terminal {
         if !self.interactive {
             return;
         }
-        let label = if self.several { format!("{stage} | ") } else { String::new() };
+        let label = if self.concurrent { format!("{stage} | ") } else { String::new() };
         let mut all = self.running();
         let running = all.entry(stage.clone()).or_default();
         let text = text(running, width().saturating_sub(label.chars().count()));
@@ -123,7 +123,7 @@ impl Terminal {
                 .unwrap_or_else(|_| ProgressStyle::default_bar());
             self.bars.add(ProgressBar::new_spinner().with_style(style))
         });
-        bar.set_message(stderr::shown(&format!("{label}{text}")));
+        bar.set_message(stderr::sanitized(&format!("{label}{text}")));
     }
 
     /// An optimizer step was done.
@@ -136,19 +136,20 @@ impl Terminal {
             let done = epoch.saturating_sub(1) * steps + step;
             let left = running.seconds_left(done, epochs * steps);
             let best = running.best.map(|(value, epoch)| format!("best {value:.4} ({epoch})"));
-            let pieces = vec![
-                piece(3, format!("{step}/{steps}")),
-                piece(1, loss.map(|loss| format!("loss {loss:.4}")).unwrap_or_default()),
-                piece(4, format!("{images_per_second:.0} images/s")),
-                piece(5, best.unwrap_or_default()),
-                piece(6, memory.map(table::bytes).unwrap_or_default()),
-                piece(
+            let segments = vec![
+                segment(3, format!("{step}/{steps}")),
+                segment(1, loss.map(|loss| format!("loss {loss:.4}")).unwrap_or_default()),
+                segment(4, format!("{images_per_second:.0} images/s")),
+                segment(5, best.unwrap_or_default()),
+                segment(6, memory.map(table::bytes).unwrap_or_default()),
+                segment(
                     2,
-                    left.map(|left| format!("{} left", line::duration(left))).unwrap_or_default(),
+                    left.map(|left| format!("{} left", progress_line::duration(left)))
+                        .unwrap_or_default(),
                 ),
             ];
             let share = step as f64 / steps.max(1) as f64;
-            line::line(width, &format!("Epoch {epoch}/{epochs}"), Some(share), pieces)
+            progress_line::render(width, &format!("Epoch {epoch}/{epochs}"), Some(share), segments)
         });
     }
 }
@@ -158,7 +159,7 @@ impl Report for Terminal {
         match event {
             Event::Started { action, reason } => {
                 let reason = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
-                let whose = if self.several { String::new() } else { format!("{stage}: ") };
+                let whose = if self.concurrent { String::new() } else { format!("{stage}: ") };
                 self.line(stage, format!("{whose}{action}{reason}"));
             }
             Event::Finished { summary, seconds } => {
@@ -168,14 +169,14 @@ impl Report for Terminal {
                 }
             }
             Event::Skipped { reason } => {
-                let whose = if self.several { String::new() } else { format!("{stage}: ") };
+                let whose = if self.concurrent { String::new() } else { format!("{stage}: ") };
                 self.line(stage, format!("{whose}skip ({reason})"));
             }
             Event::Failed { message, .. } => {
                 self.end(stage);
                 // The first failure is told at the end; when several run, now is when it can be
                 // understood.
-                if self.several {
+                if self.concurrent {
                     self.line(stage, format!("{}: {message}", paint(style::ERROR, "failed")));
                 }
             }
@@ -196,14 +197,14 @@ impl Report for Terminal {
             Event::Preparing { what, done, total, unit } => {
                 self.show(stage, |_, width| {
                     let share = total.map(|total| *done as f64 / total.max(1) as f64);
-                    let pieces = vec![
-                        piece(
+                    let segments = vec![
+                        segment(
                             1,
                             share.map(|share| format!("{:.0}%", 100.0 * share)).unwrap_or_default(),
                         ),
-                        piece(2, amount(*done, *total, *unit)),
+                        segment(2, amount(*done, *total, *unit)),
                     ];
-                    line::line(width, &format!("{stage}: {what}"), share, pieces)
+                    progress_line::render(width, &format!("{stage}: {what}"), share, segments)
                 });
                 if *total == Some(*done) {
                     self.clear(stage);

@@ -373,13 +373,17 @@ fn jobs_that_go_on_are_looked_at_and_ended_as_it_says() {
 /// Files that print commands, in how many lines, and the tests that type them. Whoever adds one
 /// adds its test here.
 const PRINTED: [(&str, usize, &[&str]); 26] = [
-    ("src/cli/asked.rs", 2, &["a_store_that_went_on", "what_is_up_to_date", "after_a_failure"]),
+    (
+        "src/cli/pipeline_args.rs",
+        2,
+        &["a_store_that_went_on", "what_is_up_to_date", "after_a_failure"],
+    ),
     ("src/cli/clean.rs", 1, &["place::a_run_has_a_name"]),
     ("src/cli/files.rs", 1, &["the_run_of_a_chain"]),
     ("src/cli/init.rs", 2, &["a_new_project"]),
     ("src/cli/jobs.rs", 2, &["jobs_that_go_on"]),
     ("src/cli/plan.rs", 1, &["a_plan_that_does_not_hold"]),
-    ("src/cli/pointers.rs", 1, &["told::an_empty_folder"]),
+    ("src/cli/suggestions.rs", 1, &["told::an_empty_folder"]),
     ("src/cli/project.rs", 2, &["a_project_without_runs"]),
     ("src/cli/report.rs", 1, &["a_page_without_runs"]),
     (
@@ -395,7 +399,7 @@ const PRINTED: [(&str, usize, &[&str]); 26] = [
     ("src/engine/src/spec/layers.rs", 1, &["told::all_keys"]),
     ("src/engine/src/spec/load.rs", 1, &["told::runs_outside_the_project"]),
     ("src/engine/src/store/verify.rs", 3, &["told::what_verify_finds"]),
-    ("src/remote/src/start.rs", 3, &["a_store_that_went_on"]),
+    ("src/remote/pull.rs", 3, &["a_store_that_went_on"]),
     ("src/report/page/serve.rs", 1, &["ui::only_whoever_knows_the_token"]),
     ("src/train/src/checkpoint/mod.rs", 1, &["told::a_lora_checkpoint_without_its_base"]),
     ("src/train/src/device/choice.rs", 1, &["commands_that_are_pointed_to"]),
@@ -417,7 +421,7 @@ fn printing(text: &str) -> usize {
     let code = code.filter(|line| {
         !line.starts_with("//") && !line.contains("after_help") && !line.contains("\"description\"")
     });
-    let marks = ["[\"pipe\", \"", ".typed(\"", ".typed_anew()", "`pipe ", "`--"];
+    let marks = ["[\"pipe\", \"", ".command_line(\"", ".forced_command_line()", "`pipe ", "`--"];
     code.filter(|line| marks.iter().any(|mark| line.contains(mark))).count()
 }
 
@@ -438,8 +442,8 @@ fn every_place_that_prints_a_command_has_a_test_that_types_it() {
         }
     }
     found.sort();
-    let known: Vec<(String, usize)> =
-        PRINTED.map(|(file, count, _)| (file.to_owned(), count)).into();
+    let mut known = PRINTED.map(|(file, count, _)| (file.to_owned(), count));
+    known.sort();
     assert_eq!(found, known, "type what a new place prints in a test, and list it in PRINTED");
     let tests = [
         include_str!("advice.rs"),

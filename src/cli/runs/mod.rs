@@ -219,7 +219,7 @@ fn list(folders: &[Runs], which: &Which, form: Form) -> Result<(), CliError> {
             listed.retain(|(_, entries)| !entries.is_empty());
             if listed.is_empty() {
                 match none {
-                    true => say!("no runs yet; {}", project::how_to_begin()),
+                    true => say!("no runs yet; {}", project::first_run_hint()),
                     false => say!("no run fulfils that"),
                 }
             }

@@ -41,7 +41,7 @@ struct Known {
 }
 
 impl Known {
-    fn is_meant(&self, name: &Name) -> bool {
+    fn is_named_by(&self, name: &Name) -> bool {
         let Some(place) = &name.place else { return name.number == Some(self.run.number.0) };
         let folder = self.run.folder.parent().unwrap_or(Path::new(""));
         let is_folder = || {
@@ -63,8 +63,8 @@ impl Known {
 /// There is none, or there are several: then all their names are told, each of which means one run.
 pub fn one(folders: &[Runs], name: &Name) -> Result<Run, CliError> {
     let known = known(folders);
-    let meant: Vec<&Known> = known.iter().filter(|known| known.is_meant(name)).collect();
-    match meant.as_slice() {
+    let matching: Vec<&Known> = known.iter().filter(|known| known.is_named_by(name)).collect();
+    match matching.as_slice() {
         [one] => Ok(one.run.clone()),
         [] => {
             let text = &name.text;
@@ -131,7 +131,7 @@ fn unique(one: &Known, all: &[Known]) -> String {
         [format!("{}/{number}", one.stage), format!("{}/{}/{number}", one.pipeline, one.stage)];
     let is_unique = |text: &&String| {
         let Ok(name) = text.parse::<Name>();
-        !one.stage.is_empty() && all.iter().filter(|other| other.is_meant(&name)).count() == 1
+        !one.stage.is_empty() && all.iter().filter(|other| other.is_named_by(&name)).count() == 1
     };
     names.iter().find(is_unique).cloned().unwrap_or_else(|| format!("{folder}/{number}"))
 }

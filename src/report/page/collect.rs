@@ -10,7 +10,7 @@ use pipe_engine::store::{Metadata, Record, Run, Runs};
 use serde_json::Value;
 
 use super::RunData;
-use super::samples::{self, Drawn};
+use super::samples::{self, ImageGrid};
 use crate::cli::Labels;
 
 /// Points of one curve that the page gets; more cannot be told apart.
@@ -76,7 +76,7 @@ fn run_data(run: &Run, metadata: Metadata, labels: Labels, runs: usize) -> RunDa
         curves: curves(run, &m),
         samples,
         samples_left_out,
-        drawn: Vec::new(),
+        image_grids: Vec::new(),
         base: None,
         config: std::fs::read_to_string(run.config_path()).unwrap_or_default(),
         experiment: m.experiment_name,
@@ -146,7 +146,7 @@ fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
 
 /// Gives each run what `sample` stages drew from its checkpoints, and returns what was drawn from
 /// others. The digest of the checkpoint is in the stage's record.
-pub fn drawn_in(root: &Path, pipeline: Option<&str>, runs: &mut [RunData]) -> Vec<Drawn> {
+pub fn image_grids_in(root: &Path, pipeline: Option<&str>, runs: &mut [RunData]) -> Vec<ImageGrid> {
     let by_digest = by_digest(runs);
     let mut others = Vec::new();
     for record in Record::all(root) {
@@ -155,10 +155,11 @@ pub fn drawn_in(root: &Path, pipeline: Option<&str>, runs: &mut [RunData]) -> Ve
             continue;
         }
         let from = made.manifest.get("from").and_then(Value::as_str).and_then(|d| by_digest.get(d));
-        let drawn = made.outputs.iter().filter_map(|output| Drawn::of(root, &record.stage, output));
+        let image_grids =
+            made.outputs.iter().filter_map(|output| ImageGrid::of(root, &record.stage, output));
         match runs.iter_mut().find(|run| Some(&run.folder) == from) {
-            Some(run) => run.drawn.extend(drawn),
-            None => others.extend(drawn),
+            Some(run) => run.image_grids.extend(image_grids),
+            None => others.extend(image_grids),
         }
     }
     others

@@ -15,9 +15,9 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-pub use collect::{drawn_in, runs_in, stamp};
+pub use collect::{image_grids_in, runs_in, stamp};
 
-use crate::cli::Standing;
+use crate::cli::StageStatus;
 
 const HTML: &str = include_str!("page.html");
 const CSS: &str = include_str!("page.css");
@@ -33,19 +33,20 @@ pub struct Page {
     pub run: Option<String>,
     pub generated_at: DateTime<Utc>,
     pub version: String,
-    pub stages: Vec<Node>,
+    pub stages: Vec<StageNode>,
     pub runs: Vec<RunData>,
     /// What `sample` stages drew from checkpoints of no run on the page.
-    pub drawn: Vec<samples::Drawn>,
+    #[serde(rename = "drawn")]
+    pub image_grids: Vec<samples::ImageGrid>,
     /// What could not be read.
     pub warnings: Vec<String>,
 }
 
 /// A stage in the graph.
 #[derive(Debug, Serialize)]
-pub struct Node {
+pub struct StageNode {
     #[serde(flatten)]
-    pub standing: Standing,
+    pub status: StageStatus,
     pub needs: Vec<String>,
     /// How long it last took, or takes already.
     pub seconds: Option<f64>,
@@ -91,7 +92,8 @@ pub struct RunData {
     /// Pictures that had no room on the page.
     pub samples_left_out: usize,
     /// What `sample` stages drew from its checkpoints.
-    pub drawn: Vec<samples::Drawn>,
+    #[serde(rename = "drawn")]
+    pub image_grids: Vec<samples::ImageGrid>,
     /// The folder of the run whose checkpoint it began with, if it is on the page.
     pub base: Option<String>,
     /// The resolved pipeline file.

@@ -9,8 +9,8 @@ use pipe_engine::store::Output;
 use serde::Serialize;
 
 /// Bytes of pictures on a page, and of those that one run may put there.
-const ROOM: u64 = 24_000_000;
-const ROOM_OF_RUN: u64 = 3_000_000;
+const PAGE_BUDGET: u64 = 24_000_000;
+const RUN_BUDGET: u64 = 3_000_000;
 
 /// The picture of an epoch.
 #[derive(Debug, Serialize)]
@@ -22,7 +22,7 @@ pub struct Sample {
 
 /// The picture that a `sample` stage drew.
 #[derive(Debug, Serialize)]
-pub struct Drawn {
+pub struct ImageGrid {
     pub stage: String,
     /// The file, relative to the project.
     pub path: String,
@@ -30,7 +30,7 @@ pub struct Drawn {
     pub image: Option<String>,
 }
 
-impl Drawn {
+impl ImageGrid {
     /// What a stage's record lists, if it stands.
     pub(super) fn of(root: &Path, stage: &str, output: &Output) -> Option<Self> {
         let mut parts = Path::new(&output.path).components();
@@ -41,7 +41,7 @@ impl Drawn {
         let file = root.join(&output.path);
         let bytes = std::fs::metadata(&file).ok()?.len();
         let image =
-            if bytes > ROOM_OF_RUN { None } else { Some(address(&std::fs::read(&file).ok()?)) };
+            if bytes > RUN_BUDGET { None } else { Some(address(&std::fs::read(&file).ok()?)) };
         Some(Self { stage: stage.to_owned(), path: output.path.clone(), image })
     }
 }
@@ -55,7 +55,7 @@ fn address(png: &[u8]) -> String {
 pub(super) fn of_run(folder: &Path, runs: usize) -> (Vec<Sample>, usize) {
     let all = files(folder);
     let bytes: u64 = all.iter().map(|(_, _, bytes)| bytes).sum();
-    let room = (ROOM / runs.max(1) as u64).min(ROOM_OF_RUN);
+    let room = (PAGE_BUDGET / runs.max(1) as u64).min(RUN_BUDGET);
     let kept = match bytes <= room {
         true => (0..all.len()).collect(),
         false => spread(all.len(), (all.len() as u64 * room / bytes.max(1)) as usize),

@@ -46,7 +46,7 @@ const MAX_CONNECTIONS: usize = 256;
 const REUSED_FOR: Duration = WRITE_TIMEOUT;
 
 /// What is asked for at each request.
-pub trait Content: Send + 'static {
+pub trait PageSource: Send + 'static {
     /// Text that changes when the page does.
     fn stamp(&self) -> String;
     fn html(&self) -> String;
@@ -54,13 +54,13 @@ pub trait Content: Send + 'static {
 }
 
 /// A server that listens.
-pub struct Listening {
+pub struct PageServer {
     listener: TcpListener,
     port: u16,
     token: Option<String>,
 }
 
-impl Listening {
+impl PageServer {
     /// Listens on 127.0.0.1; port 0 takes a free one. `token`: answers only those who know a random
     /// one.
     pub fn on(port: u16, token: bool) -> io::Result<Self> {
@@ -78,9 +78,9 @@ impl Listening {
     }
 
     /// Answers until it is to stop.
-    pub fn serve(self, content: impl Content, stop: &Stop) -> io::Result<()> {
-        let (ask, asked) = mpsc::channel();
-        std::thread::spawn(move || make_pages(&content, &asked));
+    pub fn serve(self, content: impl PageSource, stop: &Stop) -> io::Result<()> {
+        let (ask, requests) = mpsc::channel();
+        std::thread::spawn(move || make_pages(&content, &requests));
         let guard =
             Arc::new(Guard { cookie: format!("pipe-{}", self.port), token: self.token, ask });
         let runtime =
@@ -202,7 +202,7 @@ impl AsyncWrite for Timed {
     }
 }
 
-type Answer = Response<Full<Bytes>>;
+type PageResponse = Response<Full<Bytes>>;
 
 /// Decides who is answered.
 struct Guard {
@@ -210,11 +210,11 @@ struct Guard {
     /// Cookies are of a machine, not of a port: another server's must not take the place of this
     /// one's.
     cookie: String,
-    ask: mpsc::Sender<Question>,
+    ask: mpsc::Sender<PageRequest>,
 }
 
 impl Guard {
-    async fn answer(&self, request: &Request<Incoming>) -> Answer {
+    async fn answer(&self, request: &Request<Incoming>) -> PageResponse {
         // A page of somewhere else whose name was made to mean this machine must not read this one.
         if !is_for_this_machine(request) {
             return plain(StatusCode::FORBIDDEN, "only for this machine\n");
@@ -242,14 +242,14 @@ impl Guard {
                 let answer = with(plain(StatusCode::SEE_OTHER, ""), header::LOCATION, "/");
                 return with(answer, header::SET_COOKIE, &cookie);
             }
-            "/" => Kind::Html,
-            "/data.json" => Kind::Json,
+            "/" => PageFormat::Html,
+            "/data.json" => PageFormat::Json,
             _ => return plain(StatusCode::NOT_FOUND, "there is / and /data.json\n"),
         };
         let known = request.headers().get(header::IF_NONE_MATCH).and_then(|tag| tag.to_str().ok());
-        let known = known.filter(|_| kind == Kind::Json).map(str::to_owned);
+        let known = known.filter(|_| kind == PageFormat::Json).map(str::to_owned);
         let (reply, answer) = oneshot::channel();
-        let made = match self.ask.send(Question { kind, known, reply }) {
+        let made = match self.ask.send(PageRequest { kind, known, reply }) {
             Ok(()) => answer.await.ok(),
             Err(_) => None,
         };
@@ -286,23 +286,23 @@ impl Guard {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum PageFormat {
     Html,
     Json,
 }
 
-impl Kind {
+impl PageFormat {
     fn content_type(self) -> &'static str {
         match self {
-            Kind::Html => "text/html; charset=utf-8",
-            Kind::Json => "application/json",
+            PageFormat::Html => "text/html; charset=utf-8",
+            PageFormat::Json => "application/json",
         }
     }
 }
 
 /// What a client wants, and where it waits for it.
-struct Question {
-    kind: Kind,
+struct PageRequest {
+    kind: PageFormat,
     /// The tag of what it has.
     known: Option<String>,
     /// Takes the tag, and what it stands for if the client has it not.
@@ -310,10 +310,10 @@ struct Question {
 }
 
 /// Answers all who wait at once, with one copy of the page for all of them.
-fn make_pages(content: &dyn Content, asked: &mpsc::Receiver<Question>) {
+fn make_pages(content: &dyn PageSource, requests: &mpsc::Receiver<PageRequest>) {
     let mut made: [Option<(String, Instant, Bytes)>; 2] = [None, None];
     loop {
-        let first = match asked.recv_timeout(REUSED_FOR) {
+        let first = match requests.recv_timeout(REUSED_FOR) {
             Ok(first) => first,
             Err(RecvTimeoutError::Timeout) => {
                 made = [None, None];
@@ -321,33 +321,33 @@ fn make_pages(content: &dyn Content, asked: &mpsc::Receiver<Question>) {
             }
             Err(RecvTimeoutError::Disconnected) => return,
         };
-        let waiting: Vec<_> = std::iter::once(first).chain(asked.try_iter()).collect();
+        let waiting: Vec<_> = std::iter::once(first).chain(requests.try_iter()).collect();
         let digest = Sha256::digest(content.stamp().as_bytes());
         let tag = format!("\"{}\"", hex(&digest[..16]));
-        for question in waiting {
-            let body = (question.known.as_ref() != Some(&tag)).then(|| {
-                let slot = &mut made[question.kind as usize];
+        for request in waiting {
+            let body = (request.known.as_ref() != Some(&tag)).then(|| {
+                let slot = &mut made[request.kind as usize];
                 drop(slot.take_if(|(of, at, _)| *of != tag || at.elapsed() >= REUSED_FOR));
                 let (.., body) = slot.get_or_insert_with(|| {
-                    let text = match question.kind {
-                        Kind::Html => content.html(),
-                        Kind::Json => content.json(),
+                    let text = match request.kind {
+                        PageFormat::Html => content.html(),
+                        PageFormat::Json => content.json(),
                     };
                     (tag.clone(), Instant::now(), Bytes::from(text))
                 });
                 body.clone()
             });
             // Whoever asked may have gone.
-            let _ = question.reply.send((tag.clone(), body));
+            let _ = request.reply.send((tag.clone(), body));
         }
     }
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Answer {
+fn plain(status: StatusCode, text: &'static str) -> PageResponse {
     respond(status, "text/plain; charset=utf-8", Bytes::from_static(text.as_bytes()))
 }
 
-fn respond(status: StatusCode, content_type: &str, body: Bytes) -> Answer {
+fn respond(status: StatusCode, content_type: &str, body: Bytes) -> PageResponse {
     let mut answer = Response::new(Full::new(body));
     *answer.status_mut() = status;
     let policy = format!("{}; frame-ancestors 'none'", super::content_policy());
@@ -363,7 +363,7 @@ fn respond(status: StatusCode, content_type: &str, body: Bytes) -> Answer {
     headers.into_iter().fold(answer, |answer, (name, value)| with(answer, name, value))
 }
 
-fn with(mut answer: Answer, name: HeaderName, value: &str) -> Answer {
+fn with(mut answer: PageResponse, name: HeaderName, value: &str) -> PageResponse {
     if let Ok(value) = HeaderValue::from_str(value) {
         answer.headers_mut().insert(name, value);
     }
@@ -436,41 +436,41 @@ mod tests {
     }
 
     /// A page that changes when it is told to, and counts how often it is made.
-    struct Counted(mpsc::Sender<Kind>);
+    struct Counted(mpsc::Sender<PageFormat>);
 
-    impl Content for Counted {
+    impl PageSource for Counted {
         fn stamp(&self) -> String {
             "same".into()
         }
 
         fn html(&self) -> String {
-            self.0.send(Kind::Html).unwrap();
+            self.0.send(PageFormat::Html).unwrap();
             "html".into()
         }
 
         fn json(&self) -> String {
-            self.0.send(Kind::Json).unwrap();
+            self.0.send(PageFormat::Json).unwrap();
             "json".into()
         }
     }
 
     #[test]
     fn many_who_ask_at_once_get_one_page() {
-        let (ask, asked) = mpsc::channel();
+        let (ask, requests) = mpsc::channel();
         let (made, count) = mpsc::channel();
         let mut answers = Vec::new();
         for number in 0..100 {
             let (reply, answer) = oneshot::channel();
-            let kind = if number % 2 == 0 { Kind::Html } else { Kind::Json };
-            ask.send(Question { kind, known: None, reply }).unwrap();
+            let kind = if number % 2 == 0 { PageFormat::Html } else { PageFormat::Json };
+            ask.send(PageRequest { kind, known: None, reply }).unwrap();
             answers.push((kind, answer));
         }
         drop(ask);
-        make_pages(&Counted(made), &asked);
+        make_pages(&Counted(made), &requests);
         assert_eq!(count.iter().count(), 2);
         for (kind, mut answer) in answers {
             let (_, body) = answer.try_recv().unwrap();
-            assert_eq!(body.unwrap(), if kind == Kind::Html { "html" } else { "json" });
+            assert_eq!(body.unwrap(), if kind == PageFormat::Html { "html" } else { "json" });
         }
     }
 }

@@ -1,0 +1,387 @@
+//! What the commands that read a pipeline have in common: its file, the stages that are meant,
+//! settings on top.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+use pipe_engine::exec::{self, Execution, Observed};
+use pipe_engine::graph::{Graph, Selection, Wanted};
+use pipe_engine::identity::{self, Manifest};
+use pipe_engine::kind::{Request, StageId};
+use pipe_engine::plan::{self, Plan};
+use pipe_engine::progress::Report;
+use pipe_engine::shell::Line;
+use pipe_engine::source::{Part, Source};
+use pipe_engine::spec::{self, Override, PipelineFile};
+use pipe_engine::stop::Stop;
+use pipe_engine::store::sync;
+use serde::{Deserialize, Serialize};
+
+use super::resume_settings::ResumeContext;
+use super::{CliError, project};
+use crate::report::message;
+
+/// Arguments that say what is to be done; kept in plan files.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+pub struct PipelineArgs {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub selection: SelectionArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub settings: SettingArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub reuse: ReuseArgs,
+}
+
+/// Which stages of which pipeline.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+pub struct SelectionArgs {
+    /// Pipeline file
+    pub file: PathBuf,
+    /// Only these stages and what they need
+    #[arg(value_name = "STAGE")]
+    pub stages: Vec<String>,
+    /// Only these stages and what depends on them
+    #[arg(long, value_name = "STAGE")]
+    pub from: Vec<String>,
+    /// Only these stages and what they need: the same as naming them after the file
+    #[arg(long, value_name = "STAGE")]
+    pub until: Vec<String>,
+}
+
+/// What becomes of runs that are there.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+pub struct ReuseArgs {
+    /// Take data sets as they were last seen, without looking for images that changed
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    no_data_check: bool,
+    /// Use this numbered run instead of the next free or the fitting one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    run_number: Option<u32>,
+    /// Go on from the run's last checkpoint
+    #[arg(long)]
+    resume: bool,
+    /// Run the named stages (all if none is named) even if they are up to date, as new runs
+    #[arg(long, conflicts_with = "resume")]
+    force: bool,
+}
+
+/// Settings on top of those of the files. Every command that reads a pipeline takes them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
+pub struct SettingArgs {
+    /// Total epochs (not "more")
+    #[arg(long, value_name = "N")]
+    epochs: Option<String>,
+    /// Images in a batch
+    #[arg(long, value_name = "N")]
+    batch_size: Option<String>,
+    /// Peak learning rate
+    #[arg(long, value_name = "LR")]
+    learning_rate: Option<String>,
+    /// Data set: shapes, trees, cifar10, cifar100, imagenette or image_folder
+    #[arg(long, value_name = "NAME")]
+    dataset: Option<String>,
+    /// Where to compute: auto, cpu, gpu, gpu:N
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+    /// Several devices that share each batch of a training: numbers of GPUs or devices between
+    /// commas, or all
+    #[arg(long, value_name = "LIST", conflicts_with = "device")]
+    devices: Option<String>,
+    /// Seed of everything random
+    #[arg(long, value_name = "N")]
+    seed: Option<String>,
+    /// Set a parameter or any setting: `epochs=20`, `base.optimizer.weight_decay=0.1`
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Mirror the state to this store, or `none`: s3://BUCKET/PREFIX, gs://…, az://…,
+    /// file:///FOLDER
+    #[arg(long, value_name = "URL")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    store: Option<String>,
+}
+
+/// A pipeline that was read, and what of it is meant.
+pub struct LoadedPipeline {
+    pub root: PathBuf,
+    /// The pipeline file, relative to the project if it lies in it.
+    pub file: PathBuf,
+    pub graph: Graph,
+    pub manifests: HashMap<StageId, Manifest>,
+    pub selection: Selection,
+    pub forced: BTreeSet<StageId>,
+    /// The command that runs it.
+    pub run_command: Line,
+    request: Request,
+}
+
+/// A pipeline file that may be left out.
+#[derive(Debug, Clone, clap::Args)]
+pub struct OptionalPipelineArgs {
+    /// Pipeline file; all runs of the project if there is none
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    settings: SettingArgs,
+}
+
+impl OptionalPipelineArgs {
+    /// The whole pipeline, if one was named.
+    pub fn pipeline_args(self) -> Result<Option<PipelineArgs>, CliError> {
+        let Some(file) = self.file else {
+            return match self.settings.arguments().first() {
+                Some(first) => Err(CliError::usage(format!(
+                    "{first}: a setting of which pipeline? Name its file"
+                ))),
+                None => Ok(None),
+            };
+        };
+        let selection = SelectionArgs { file, ..SelectionArgs::default() };
+        Ok(Some(PipelineArgs { selection, settings: self.settings, reuse: ReuseArgs::default() }))
+    }
+}
+
+impl PipelineArgs {
+    /// Reads the pipeline; prints its warnings.
+    pub fn load(&self) -> Result<LoadedPipeline, CliError> {
+        self.load_over(spec::environment::settings())
+    }
+
+    /// The pipeline as another machine reads it, with this command line and without this
+    /// environment.
+    pub fn load_for_export(&self) -> Result<LoadedPipeline, CliError> {
+        let ReuseArgs { run_number, resume, force, .. } = self.reuse;
+        if force || resume || run_number.is_some() {
+            let text = "--force, --resume and --run-number are for one run, and what is exported may run many times";
+            return Err(CliError::usage(text));
+        }
+        self.load_over(Vec::new())
+    }
+
+    fn load_over(&self, environment: Vec<Override>) -> Result<LoadedPipeline, CliError> {
+        project::enter(Some(&self.selection.file))?;
+        let (root, file) = (project::root()?, project::path(&self.selection.file));
+        let graph = self.read(&root, &file, environment)?;
+        for warning in &graph.pipeline.warnings {
+            crate::report::message::warning(&warning.to_string());
+        }
+        sync::set_level(graph.pipeline.fsync);
+        let SelectionArgs { stages, from, until, .. } = &self.selection;
+        let until = stages.iter().chain(until).cloned().collect();
+        let selection = graph.select(&Wanted { until, from: from.clone() })?;
+        if selection.stages.is_empty() {
+            return Err(CliError::usage(
+                "no stage lies between those of --from and those that were named",
+            ));
+        }
+        let manifests = identity::manifests(&graph);
+        let ReuseArgs { run_number, resume, force, no_data_check } = self.reuse;
+        let forced = if force { selection.named.clone() } else { BTreeSet::new() };
+        // The engine asks stage by stage whether it is forced.
+        let request =
+            Request { run_number, resume, force: false, data_as_last_seen: no_data_check };
+        let run_command = Self::with_environment(self.command_line("run"), &graph);
+        Ok(LoadedPipeline { root, file, graph, manifests, selection, forced, run_command, request })
+    }
+
+    /// Reads the pipeline file with what was given besides. A run that is to go on by its number
+    /// brings its own settings, which are weaker than all that was given.
+    fn read(
+        &self,
+        root: &Path,
+        file: &Path,
+        environment: Vec<Override>,
+    ) -> Result<Graph, CliError> {
+        let overrides = self.settings.overrides(root, file, environment)?;
+        let load = |overrides: &[Override]| -> Result<Graph, CliError> {
+            Ok(Graph::build(spec::load(root, file, &project::kinds(), overrides)?)?)
+        };
+        let given = load(&overrides)?;
+        let (Some(number), true) = (self.reuse.run_number, self.reuse.resume) else {
+            return Ok(given);
+        };
+        let Ok(plain) = load(&[]) else { return Ok(given) };
+        let context =
+            ResumeContext { from_files: &plain, with_overrides: &given, overrides: &overrides };
+        let own = context.settings_of_run(root, number);
+        if own.is_empty() {
+            return Ok(given);
+        }
+        let words: Vec<&str> = own.iter().map(|own| own.by.shown.as_str()).collect();
+        message::note(&format!("Run {number} goes on with its own settings: {}", words.join(", ")));
+        load(&[own, overrides].concat())
+    }
+
+    /// The settings as arguments again, without the stages and what is to be forced.
+    pub fn settings(&self) -> Vec<String> {
+        let mut all = self.settings.arguments();
+        all.extend(self.reuse.run_number.map(|number| format!("--run-number={number}")));
+        all.extend(self.reuse.resume.then(|| "--resume".to_owned()));
+        all.extend(self.reuse.no_data_check.then(|| "--no-data-check".to_owned()));
+        all
+    }
+
+    /// The same, with data sets as they were last seen.
+    pub fn without_data_check(self) -> Self {
+        let reuse = ReuseArgs { no_data_check: true, ..self.reuse };
+        Self { reuse, ..self }
+    }
+
+    /// The same for a command, as one types it: without what is not to be done twice.
+    pub fn command_line(&self, command: &str) -> Line {
+        let mut line = Line::new(["pipe", command]).path(&self.selection.file);
+        for stage in &self.selection.stages {
+            line = if stage.starts_with('-') {
+                line.options([format!("--until={stage}")])
+            } else {
+                line.word(stage)
+            };
+        }
+        let named = [("--from", &self.selection.from), ("--until", &self.selection.until)];
+        let named = named
+            .iter()
+            .flat_map(|(flag, all)| all.iter().map(move |name| format!("{flag}={name}")));
+        line.options(named).options(self.settings())
+    }
+
+    /// A command with the variables that set something in this pipeline: the shell that it is typed
+    /// into may not have them.
+    pub fn with_environment(line: Line, graph: &Graph) -> Line {
+        let environment = spec::environment::settings();
+        let settings = graph.stages().map(|stage| stage.stage.settings()).collect::<Vec<_>>();
+        let is_used = |variable: &&Override| {
+            let first = variable.path.first().map(|key| key.to_lowercase()).unwrap_or_default();
+            let is_stage = graph.stages().any(|stage| stage.id.declared() == first);
+            let is_parameter = graph
+                .pipeline
+                .source
+                .locate(&["params".into(), first.clone()], Part::Key)
+                .is_some();
+            is_stage
+                || is_parameter
+                || ["store", "fsync"].contains(&first.as_str())
+                || settings.iter().any(|s| s.get(&first).is_some())
+        };
+        let used = environment.iter().filter(is_used).map(|variable| variable.by.shown.as_str());
+        used.filter_map(|name| Some((name, std::env::var(name).ok()?)))
+            .fold(line, |line, (name, value)| line.with_variable(name, &value))
+    }
+
+    /// The command that runs it even if it is up to date: as a new run.
+    pub fn forced_command_line(&self) -> Line {
+        let reuse = ReuseArgs { run_number: None, resume: false, ..self.reuse.clone() };
+        Self { reuse, ..self.clone() }.command_line("run").options(["--force"])
+    }
+
+    /// Whether the command line says which run it means.
+    pub fn is_for_one_run(&self) -> bool {
+        self.reuse.run_number.is_some() || self.reuse.resume
+    }
+
+    /// The same settings for one stage alone.
+    pub fn only(&self, stage: &str) -> Self {
+        let selection = SelectionArgs {
+            file: self.selection.file.clone(),
+            stages: vec![stage.to_owned()],
+            ..SelectionArgs::default()
+        };
+        Self { selection, ..self.clone() }
+    }
+}
+
+impl SettingArgs {
+    /// Reads a pipeline with them on top, and the environment below them.
+    pub fn load(
+        &self,
+        root: &Path,
+        file: &Path,
+        environment: Vec<Override>,
+    ) -> Result<Graph, CliError> {
+        let overrides = self.overrides(root, file, environment)?;
+        let pipeline = spec::load(root, file, &project::kinds(), &overrides)?;
+        Ok(Graph::build(pipeline)?)
+    }
+
+    /// Key, flag and value of each.
+    fn shorthands(&self) -> [(&'static str, &'static str, &Option<String>); 7] {
+        [
+            ("epochs", "--epochs", &self.epochs),
+            ("batch_size", "--batch-size", &self.batch_size),
+            ("learning_rate", "--learning-rate", &self.learning_rate),
+            ("dataset", "--dataset", &self.dataset),
+            ("device", "--device", &self.device),
+            ("devices", "--devices", &self.devices),
+            ("seed", "--seed", &self.seed),
+        ]
+    }
+
+    /// Environment, then `--set`, then the shorthand flags: weakest first.
+    fn overrides(
+        &self,
+        root: &Path,
+        file: &Path,
+        environment: Vec<Override>,
+    ) -> Result<Vec<Override>, CliError> {
+        let mut all = environment;
+        for text in &self.set {
+            all.push(Override::parse(text, format!("--set {text}")).map_err(CliError::usage)?);
+        }
+        for (key, flag, value) in self.shorthands() {
+            let Some(value) = value else { continue };
+            let key = if key == "dataset" { dataset_key(root, file)? } else { key };
+            all.push(
+                Override::new(key, value, format!("{flag} {value}")).map_err(CliError::usage)?,
+            );
+        }
+        all.extend(
+            self.store.as_ref().map(|url| Override::text("store", url, format!("--store {url}"))),
+        );
+        Ok(all)
+    }
+
+    /// As arguments again.
+    fn arguments(&self) -> Vec<String> {
+        let given = |(_, flag, value): (_, &str, &Option<String>)| {
+            Some(format!("{flag}={}", value.as_ref()?))
+        };
+        let mut all: Vec<String> = self.shorthands().into_iter().filter_map(given).collect();
+        all.extend(self.set.iter().map(|text| format!("--set={text}")));
+        all.extend(self.store.iter().map(|url| format!("--store={url}")));
+        all
+    }
+}
+
+/// The name of a data set is a parameter, or else the source of the `dataset` stage.
+fn dataset_key(root: &Path, file: &Path) -> Result<&'static str, CliError> {
+    let file = PipelineFile::parse(Source::read(&root.join(file), file)?)?;
+    Ok(if file.params.contains_key("dataset") { "dataset" } else { "source" })
+}
+
+impl LoadedPipeline {
+    /// One stage at a time, on no GPU of its own: what planning needs.
+    pub fn execution<'a>(&'a self, stop: &'a Stop, report: &'a dyn Report) -> Execution<'a> {
+        Execution {
+            request: self.request.clone(),
+            forced: self.forced.clone(),
+            ..Execution::new(&self.root, &self.graph, &self.manifests, stop, report)
+        }
+    }
+
+    /// Looks at what there is, to show it. Changes nothing. What cannot be read is shown too.
+    pub fn observe(&self, execution: &Execution) -> Result<HashMap<StageId, Observed>, CliError> {
+        exec::observe_to_show(execution, &self.selection.stages)
+            .map_err(|(stage, error)| CliError::stage(stage.as_str(), &error))
+    }
+
+    /// Looks at what there is, and decides. Changes nothing.
+    pub fn plan(
+        &self,
+        execution: &Execution,
+    ) -> Result<(Plan, HashMap<StageId, Observed>), CliError> {
+        let observed = exec::observe(execution, &self.selection.stages)
+            .map_err(|(stage, error)| CliError::stage(stage.as_str(), &error))?;
+        Ok((plan::plan(&self.graph, &self.selection, &self.forced, &observed), observed))
+    }
+}

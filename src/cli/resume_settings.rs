@@ -1,0 +1,119 @@
+//! `--run-number N --resume`: a run goes on with the settings that it was begun with. Those that
+//! the command line or the environment gives now count, too; where they say something else, the
+//! stage refuses and names the difference.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use pipe_engine::graph::Graph;
+use pipe_engine::identity::{self, Difference};
+use pipe_engine::kind::StageId;
+use pipe_engine::spec::{Input, LoadedStage, Override};
+use pipe_engine::store::{Metadata, Runs, Status};
+use serde_json::Value;
+
+/// A pipeline as it was read twice.
+pub struct ResumeContext<'a> {
+    /// Of the files alone.
+    pub from_files: &'a Graph,
+    /// With all that was given besides.
+    pub with_overrides: &'a Graph,
+    pub overrides: &'a [Override],
+}
+
+impl ResumeContext<'_> {
+    /// What is to be set so that every stage which has run `number` goes on with that run's
+    /// settings, where nothing else was asked for.
+    pub fn settings_of_run(&self, root: &Path, number: u32) -> Vec<Override> {
+        let single = |stage: &&LoadedStage| stage.id.as_str() == stage.id.declared();
+        let stages = self.with_overrides.stages().filter(single);
+        let mut all: Vec<Override> = Vec::new();
+        for stage in stages {
+            let run =
+                stage.stage.runs().and_then(|folder| Runs::at(root.join(folder)).find(number));
+            let Some(metadata) = run.and_then(|run| run.metadata().ok()) else { continue };
+            if metadata.stage == stage.id.as_str() {
+                all.extend(self.of_stage(stage, &metadata));
+            }
+        }
+        all
+    }
+
+    fn of_stage(&self, stage: &LoadedStage, run: &Metadata) -> Vec<Override> {
+        let set = |key: String, value: Value| {
+            let shown = format!("{key} {value}");
+            Override::value(&key, value, shown)
+        };
+        let today = manifest(self.with_overrides, &stage.id);
+        let alone = manifest(self.from_files, &stage.id);
+        let mut own: Vec<Override> = identity::differences(&run.manifest, &today)
+            .into_iter()
+            .filter(|d| !self.is_given(&d.key, alone.get(&d.key) != today.get(&d.key)))
+            .filter_map(|d| Some(set(place(stage, &d)?, d.old.unwrap_or_default())))
+            .collect();
+        own.extend(
+            self.length(stage, run)
+                .into_iter()
+                .map(|(key, value)| set(format!("{}.{key}", stage.id), value)),
+        );
+        own
+    }
+
+    /// How long the run is to be: as long as it was to be, or longer if the file says so by now.
+    fn length(&self, stage: &LoadedStage, run: &Metadata) -> Vec<(&'static str, Value)> {
+        let setting = |graph: &Graph, key: &str| {
+            graph
+                .stage(&stage.id)
+                .and_then(|s| s.stage.settings().get(key).cloned())
+                .unwrap_or_default()
+        };
+        let given = |key| {
+            self.is_given(key, setting(self.from_files, key) != setting(self.with_overrides, key))
+        };
+        let Some(today) = setting(self.with_overrides, "epochs").as_u64() else {
+            return Vec::new();
+        };
+        if given("epochs") {
+            return Vec::new();
+        }
+        let horizon = run.manifest.get("schedule horizon").and_then(Value::as_u64);
+        let epochs = match horizon.is_none() && run.status == Status::Completed {
+            true => run.epochs.max(today),
+            false => run.epochs,
+        };
+        let mut all = vec![("epochs", Value::from(epochs))];
+        if horizon.is_some() && !given("schedule_epochs") {
+            all.push(("schedule_epochs", horizon.filter(|h| *h != epochs).into()));
+        }
+        all.retain(|(key, value)| setting(self.with_overrides, key) != *value);
+        all
+    }
+
+    /// Whether a setting was given outside of the files: it is another one for it, or was named.
+    fn is_given(&self, key: &str, differs: bool) -> bool {
+        let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+        let named = |given: &Override| {
+            given.path.last().is_some_and(|name| name.eq_ignore_ascii_case(&last(key)))
+        };
+        differs || self.overrides.iter().any(named)
+    }
+}
+
+fn manifest(graph: &Graph, stage: &StageId) -> BTreeMap<String, Value> {
+    let own = graph.stage(stage).map(|stage| &stage.manifest);
+    let all = identity::manifests(graph);
+    all.get(stage).or(own).map(|manifest| manifest.record().clone()).unwrap_or_default()
+}
+
+/// The key of a setting, from the pipeline's top; `None` for what is no setting by itself.
+fn place(stage: &LoadedStage, difference: &Difference) -> Option<String> {
+    let key = difference.key.as_str();
+    if stage.inputs.iter().any(|input| input.name == key) {
+        return None;
+    }
+    let of_input = |input: &Input| {
+        Some((input.stage.clone(), key.strip_prefix(&input.name)?.strip_prefix('.')?))
+    };
+    let (stage, key) = stage.inputs.iter().find_map(of_input).unwrap_or((stage.id.clone(), key));
+    (key != "kind" && !key.contains(' ')).then(|| format!("{stage}.{key}"))
+}

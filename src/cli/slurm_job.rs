@@ -1,0 +1,121 @@
+//! Within a job of Slurm: what it was told when it was submitted, and how it ends. The arguments
+//! are not for people to type.
+
+use std::collections::HashMap;
+
+use chrono::Utc;
+use pipe_engine::exec::slurm::{AfterStop, Inside, Slurm, after_stop};
+use pipe_engine::exec::{self, Execution, Observed, Summary};
+use pipe_engine::kind::{StageId, State};
+use pipe_engine::plan::{Action, Plan, Step};
+use pipe_engine::progress::Silent;
+use pipe_engine::stop::{Signal, Stop};
+use pipe_engine::store::{JobId, Record};
+
+use super::pipeline_args::LoadedPipeline;
+use super::{CliError, ExitCode};
+use crate::report::stderr;
+
+/// What a job is held to.
+#[derive(clap::Args)]
+pub struct JobArguments {
+    /// Run this stage and nothing else
+    #[arg(long, hide = true, value_name = "STAGE", requires = "planned")]
+    pub only: Option<String>,
+    /// Digest of the settings that the job was submitted with
+    #[arg(long, hide = true, value_name = "DIGEST")]
+    planned: Option<String>,
+}
+
+impl JobArguments {
+    /// Whether an earlier process of the same job began with the stage.
+    pub fn was_started(&self, loaded: &LoadedPipeline) -> bool {
+        let record = self
+            .only
+            .as_deref()
+            .and_then(|_| loaded.selection.named.first())
+            .and_then(|only| Record::load(&loaded.root, &loaded.graph.pipeline.name, only));
+        record.is_some_and(|record| record.job.is_some() && record.job == self.job())
+    }
+
+    /// The job that this process is.
+    pub fn job(&self) -> Option<JobId> {
+        self.only.as_ref().and(Inside::find()).map(|inside| inside.0)
+    }
+
+    /// Makes sure that a job does what it was submitted for and nothing else.
+    pub fn verify_submission(
+        &self,
+        loaded: &LoadedPipeline,
+        execution: &Execution,
+        plan: &Plan,
+        observed: &HashMap<StageId, Observed>,
+    ) -> Result<(), CliError> {
+        let Some(only) = loaded.selection.named.first().and_then(|id| loaded.graph.stage(id))
+        else {
+            return Ok(());
+        };
+        if self.planned.as_deref().is_some_and(|then| then != exec::planned(execution, only)) {
+            return Err(CliError::usage(format!(
+                "stage {}: its settings are not those that this job was submitted with; submit it anew",
+                only.id
+            )));
+        }
+        // What keeps nothing is made ready again wherever it is needed.
+        let kept = |step: &&Step| !observed.get(&step.stage).is_some_and(Observed::is_transient);
+        let mut others =
+            plan.steps.iter().filter(|step| step.stage != only.id && step.action != Action::Skip);
+        match others.find(kept) {
+            Some(step) => Err(CliError::usage(format!(
+                "stage {}: stage {} is not up to date ({}); submit it anew",
+                only.id, step.stage, step.reason
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How a job ends that was told to stop: requeued if that is of use.
+pub fn end_stopped(
+    loaded: &LoadedPipeline,
+    signal: Signal,
+    before: &State,
+    summary: &Summary,
+) -> Result<ExitCode, CliError> {
+    if summary.failed.is_empty() && summary.not_begun.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let saved = ExitCode::from(signal.exit_code());
+    let (Some(Inside(job)), Some(only)) = (Inside::find(), loaded.selection.named.first()) else {
+        return Ok(saved);
+    };
+    let quiet = Stop::default();
+    let execution = loaded.execution(&quiet, &Silent);
+    let after = exec::observe(&execution, &loaded.selection.stages)
+        .ok()
+        .and_then(|mut all| all.remove(only));
+    let begun = summary.failed.iter().any(|(stage, _)| stage == only);
+    let stage = after.as_ref().filter(|_| begun).map(|after| (before, &after.observation.state));
+    let limit = loaded
+        .graph
+        .stage(only)
+        .map(|stage| stage.conduct.slurm.signal_before())
+        .unwrap_or_default();
+    let details = Slurm.details(job).map_err(CliError::failed)?;
+    match after_stop(&details, stage, limit, Utc::now()) {
+        AfterStop::Requeue => {
+            stderr::line(format!("job {job} is requeued and goes on from there"));
+            stderr::flush();
+            Slurm.requeue(job).map_err(|error| {
+                CliError::failed(error)
+                    .note("what was saved stays; the same command goes on from there")
+            })?;
+            Ok(saved)
+        }
+        AfterStop::Fail(why) => Err(CliError::failed(format!("stage {only}: {why}"))),
+        AfterStop::Leave(why) => {
+            stderr::line(format!("job {job} is left to Slurm: {why}"));
+            Ok(saved)
+        }
+    }
+}

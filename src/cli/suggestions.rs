@@ -1,0 +1,139 @@
+//! What to type instead of what the command line does not know: words of other programs, and the
+//! file that is missing. A slip of the fingers is found without them.
+
+use std::path::Path;
+
+use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
+use pipe_engine::source::Source;
+use pipe_engine::spec::PipelineFile;
+
+/// Commands and arguments that are none, each with what is to be typed.
+const SUGGESTIONS: [(&[&str], &str); 22] = [
+    (&["--list-runs", "list-runs", "list", "ls", "history"], "pipe runs"),
+    (
+        &["--resume-from-run", "--resume-from", "--ckpt-path"],
+        "pipe run FILE --run-number N --resume",
+    ),
+    (&["train", "fit", "start", "repro", "exec"], "pipe run FILE"),
+    (&["validate", "lint", "test"], "pipe check FILE"),
+    (&["dag", "draw"], "pipe graph FILE --dot"),
+    (&["show", "info"], "pipe runs show N"),
+    (&["compare", "diff"], "pipe runs compare N N"),
+    (&["delete", "rm", "remove"], "pipe runs rm N"),
+    (&["prune", "clean"], "pipe runs prune --keep N"),
+    (&["generate", "infer", "predict"], "pipe sample CKPT"),
+    (&["dashboard", "serve", "tensorboard"], "pipe ui"),
+    (&["new", "create"], "pipe init DIR"),
+    (&["--dry", "--dryrun", "-n"], "pipe run FILE --dry-run"),
+    (&["--cores", "--max-parallel", "--workers"], "pipe run FILE --jobs N"),
+    (&["--forceall", "-F", "--rerun"], "pipe run FILE --force"),
+    (&["--max-epochs", "--num-epochs", "--max_epochs", "--num_epochs"], "pipe run FILE --epochs N"),
+    (&["--lr", "--learning_rate"], "pipe run FILE --learning-rate LR"),
+    (&["--bs", "--batch_size", "--batch"], "pipe run FILE --batch-size N"),
+    (&["--gpu", "--gpus", "--cuda"], "pipe run FILE --device gpu"),
+    (&["--cpu"], "pipe run FILE --device cpu"),
+    (&["--rank", "--lora-r", "--lora-rank"], "pipe run FILE --set lora.lora.r=N"),
+    (&["--alpha", "--lora-alpha"], "pipe run FILE --set lora.lora_alpha=N"),
+];
+
+/// Adds what is meant, where that is known, to what is said about a command line.
+pub fn with_suggestion(mut error: Error) -> Error {
+    if error.kind() == ErrorKind::MissingRequiredArgument && lacks_file(&error) {
+        let files = pipelines(Path::new("."));
+        let tip = match files.is_empty() {
+            true => {
+                "there is no pipeline file here; `pipe init` makes a project with one".to_owned()
+            }
+            false => format!("the pipeline files here: {}", files.join(", ")),
+        };
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+        return error;
+    }
+    let word =
+        [ContextKind::InvalidArg, ContextKind::InvalidSubcommand].into_iter().find_map(|kind| {
+            match error.get(kind) {
+                Some(ContextValue::String(word)) => {
+                    Some(word.split(['=', ' ']).next().unwrap_or(word).to_owned())
+                }
+                _ => None,
+            }
+        });
+    let unknown = matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand);
+    let suggestion = SUGGESTIONS
+        .iter()
+        .find(|(words, _)| unknown && word.as_deref().is_some_and(|word| words.contains(&word)));
+    if let Some((_, suggestion)) = suggestion {
+        // What is nearest by its letters is not meant then.
+        for kind in
+            [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::Suggested]
+        {
+            error.remove(kind);
+        }
+        let tip = format!("that is here: {suggestion}");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
+}
+
+/// Whether the file of a pipeline is what is missing.
+fn lacks_file(error: &Error) -> bool {
+    let missing = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::Strings(missing)) => missing.as_slice(),
+        _ => &[],
+    };
+    let of_checkpoints =
+        error.get(ContextKind::Usage).is_some_and(|usage| usage.to_string().contains("pipe ckpt"));
+    !of_checkpoints && missing.iter().any(|name| name == "<FILE>" || name == "<FILES>...")
+}
+
+/// The first few pipeline files of a project, where they are looked for first.
+fn pipelines(root: &Path) -> Vec<String> {
+    const MOST: usize = 6;
+    let mut found = Vec::new();
+    for folder in ["", "pipelines"] {
+        let Ok(entries) = std::fs::read_dir(root.join(folder)) else { continue };
+        let mut names: Vec<String> =
+            entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
+        names.sort();
+        let paths = names.iter().map(|name| Path::new(folder).join(name));
+        found.extend(paths.filter(|path| {
+            let named = path.extension().is_some_and(|e| e == "yaml" || e == "yml");
+            named
+                && Source::read(&root.join(path), path)
+                    .is_ok_and(|source| PipelineFile::parse(source).is_ok())
+        }));
+    }
+    found.iter().take(MOST).map(|path| path.display().to_string()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::Arguments;
+
+    #[test]
+    fn what_is_pointed_to_is_understood_and_the_words_themselves_are_not() {
+        for (words, suggestion) in SUGGESTIONS {
+            let typed = suggestion.replace(" N", " 1").replace("=N", "=1").replace(" LR", " 1e-3");
+            if let Err(error) = Arguments::try_parse_from(typed.split(' ')) {
+                panic!("{suggestion}: {error}");
+            }
+            for word in words {
+                let typed = match word.starts_with('-') {
+                    true => vec!["pipe", "run", "p.yaml", word],
+                    false => vec!["pipe", word],
+                };
+                let error = match Arguments::try_parse_from(typed) {
+                    Err(error) => with_suggestion(error).to_string(),
+                    Ok(_) => panic!("{word} is understood"),
+                };
+                assert!(
+                    error.contains(&format!("tip: that is here: {suggestion}")),
+                    "{word}: {error}"
+                );
+            }
+        }
+    }
+}

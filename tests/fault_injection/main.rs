@@ -1,0 +1,47 @@
+//! Tries to lose something: ends the program at every change of the disk, fills the disk, damages
+//! files, starts it twice, cuts the power. Prints a table of what was tried, survived and lost; any
+//! loss fails.
+//!
+//!     cargo test --release --features faults --test fault_injection
+//!     cargo test --release --features faults --test fault_injection -- --rounds 2000 kills
+
+mod crash;
+mod damage;
+mod disk;
+mod limits;
+mod power;
+#[allow(dead_code, reason = "shared with tests/pipe")]
+#[path = "../pipe/project.rs"]
+mod project;
+mod results;
+mod several;
+mod signals;
+mod state;
+mod stored;
+
+use results::{Options, Results};
+
+type Section = fn(&Options, &mut Results);
+
+const SECTIONS: [(&str, Section); 8] = [
+    ("crashes", crash::section),
+    ("disk", disk::section),
+    ("damage", damage::section),
+    ("several", several::section),
+    ("signals", signals::section),
+    ("limits", limits::section),
+    ("stored", stored::section),
+    // Last, since it has its files in memory from then on.
+    ("power", power::section),
+];
+
+fn main() {
+    let options = Options::parse();
+    let mut results = Results::default();
+    for (name, section) in SECTIONS {
+        if options.wants(name) {
+            section(&options, &mut results);
+        }
+    }
+    std::process::exit(results.conclude());
+}
