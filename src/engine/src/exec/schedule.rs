@@ -55,8 +55,8 @@ struct Node<'a> {
     transient: bool,
     /// What it last made, as it was found when its turn came.
     made: Option<Made>,
-    /// See [`Record::halvings`].
-    halvings: u32,
+    /// See [`Record::micro_batch_splits`].
+    micro_batch_splits: u32,
     /// See [`Record::before`].
     stood: Option<Before>,
     /// Its record does not say that it was completed.
@@ -133,7 +133,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
                 reason: step.reason.clone(),
                 transient,
                 made: None,
-                halvings: 0,
+                micro_batch_splits: 0,
                 stood: None,
                 unsettled,
                 confirmed,
@@ -315,12 +315,12 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             let node = &mut self.nodes[place];
             if let Some(record) = observed.record {
                 if matches!(action, Action::Resume { .. } | Action::Extend { .. })
-                    && record.halvings > 0
+                    && record.micro_batch_splits > 0
                 {
-                    node.halvings = record.halvings;
+                    node.micro_batch_splits = record.micro_batch_splits;
                     reason.push_str(&format!(
-                        "; batches in {} pieces as before",
-                        1u64.checked_shl(record.halvings).unwrap_or(u64::MAX)
+                        "; batches in {} micro-batches as before",
+                        1u64.checked_shl(record.micro_batch_splits).unwrap_or(u64::MAX)
                     ));
                 }
                 node.made = record.made;
@@ -367,7 +367,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             reason: node.reason.clone(),
             progress: node.action.progress(),
             anew,
-            halvings: node.halvings,
+            micro_batch_splits: node.micro_batch_splits,
             inputs: inputs(node.stage, &self.artifacts),
             gpu,
             made: node.made.clone(),

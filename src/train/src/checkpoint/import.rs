@@ -12,7 +12,7 @@ use pipe_engine::store::tensor::HostTensor;
 use pytorch_reader::{DType as TorchType, PytorchReader, Tensor};
 
 use crate::diffit::{ConfigError, DiffitConfig, walk};
-use crate::fit::{EMA_WEIGHTS, WEIGHTS};
+use crate::trainer::{EMA_WEIGHTS, WEIGHTS};
 
 /// Why a file was not imported.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +47,7 @@ pub struct ImportOptions {
 }
 
 /// Converts a PyTorch file to a checkpoint of this program. The architecture is read from the
-/// shapes of the tensors; a running mean is taken over where the file has one under a name with
+/// shapes of the tensors; EMA weights are taken over where the file has any under a name with
 /// `ema` in it.
 pub fn import(from: &Path, to: &Path, options: &ImportOptions) -> Result<Written, ImportError> {
     let read = |message: String| ImportError::Read { path: from.to_owned(), message };

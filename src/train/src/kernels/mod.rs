@@ -8,11 +8,11 @@
 //! Knows nothing of modules or parameter names.
 
 #[cfg(test)]
-mod agreement;
+mod equivalence_tests;
 mod fused;
 mod generic;
 #[cfg(test)]
-mod truth;
+mod gradcheck_tests;
 
 use burn::tensor::Tensor;
 
@@ -81,11 +81,11 @@ pub fn window_attention(
         .unwrap_or_else(|| generic::window_attention(qkv, qkv_t, bias_table, heads, window))
 }
 
-/// [`conv2d`] with a 3x3 kernel of the image doubled in size, every pixel a square of four:
+/// [`conv2d`] with a 3x3 kernel of the image upsampled to twice its size (nearest neighbour):
 /// `x [batch, h, w, in]`, `weight [out, in, 3, 3]`, `bias [out]` to `[batch, 2 h, 2 w, out]`.
-pub fn double_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
-    fused::double_conv2d(&x, &weight, &bias)
-        .unwrap_or_else(|| generic::double_conv2d(x, weight, bias))
+pub fn upsample_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
+    fused::upsample_conv2d(&x, &weight, &bias)
+        .unwrap_or_else(|| generic::upsample_conv2d(x, weight, bias))
 }
 
 /// Whether a tensor's numbers are `f32` in host memory: [`adamw`] and [`blend`] work on those only.
