@@ -88,12 +88,11 @@ pub fn import(from: &Path, to: &Path, options: &ImportOptions) -> Result<Written
         identity: "imported".to_owned(),
         seed: 0,
         model_config: serde_json::to_value(&config).unwrap_or_default(),
-        extra: match options.class_names.is_empty() {
-            true => BTreeMap::new(),
-            false => {
-                let names = serde_json::to_string(&options.class_names).unwrap_or_default();
-                BTreeMap::from([("class_names".to_owned(), names)])
-            }
+        extra: if options.class_names.is_empty() {
+            BTreeMap::new()
+        } else {
+            let names = serde_json::to_string(&options.class_names).unwrap_or_default();
+            BTreeMap::from([("class_names".to_owned(), names)])
         },
     };
     Ok(write(to, &header, &tensors)?)
@@ -136,9 +135,8 @@ fn infer(tensors: &BTreeMap<&str, &Tensor>, image_size: usize) -> DiffitConfig {
         0 => dim,
         level => size(&format!("down.{}.weight", level - 1), 0),
     };
-    let depth = |level: usize| match level + 1 == levels {
-        true => count("middle."),
-        false => count(&format!("encoder.{level}.")),
+    let depth = |level: usize| {
+        if level + 1 == levels { count("middle.") } else { count(&format!("encoder.{level}.")) }
     };
     // The widest window is the setting: at coarser resolutions it shrinks with the image.
     let tables = || tensors.iter().filter(|(name, _)| name.ends_with("attn.bias_table"));

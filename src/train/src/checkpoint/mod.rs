@@ -67,9 +67,10 @@ pub enum RebuildError {
 
 /// The weights to sample with: the EMA weights where the checkpoint has any.
 pub fn inference_prefix(checkpoint: &Checkpoint) -> &'static str {
-    match checkpoint.tensors().any(|t| t.name.starts_with(EMA_WEIGHTS)) {
-        true => EMA_WEIGHTS,
-        false => WEIGHTS,
+    if checkpoint.tensors().any(|t| t.name.starts_with(EMA_WEIGHTS)) {
+        EMA_WEIGHTS
+    } else {
+        WEIGHTS
     }
 }
 
@@ -115,12 +116,13 @@ pub fn base_of(checkpoint: &Checkpoint) -> Result<Checkpoint, RebuildError> {
         return Err(RebuildError::NoBase { file: checkpoint.path().to_owned(), base });
     }
     let base = Checkpoint::open(&base)?;
-    match base.digest() == checkpoint.header().extra.get(BASE_DIGEST).map(String::as_str) {
-        true => Ok(base),
-        false => Err(RebuildError::OtherBase {
+    if base.digest() == checkpoint.header().extra.get(BASE_DIGEST).map(String::as_str) {
+        Ok(base)
+    } else {
+        Err(RebuildError::OtherBase {
             file: checkpoint.path().to_owned(),
             base: base.path().to_owned(),
-        }),
+        })
     }
 }
 
@@ -209,11 +211,10 @@ fn load_finite(
         }
         Ok(found)
     })?;
-    match not_finite.is_empty() {
-        true => Ok(model),
-        false => {
-            Err(RebuildError::NotFinite { file: checkpoint.path().to_owned(), names: not_finite })
-        }
+    if not_finite.is_empty() {
+        Ok(model)
+    } else {
+        Err(RebuildError::NotFinite { file: checkpoint.path().to_owned(), names: not_finite })
     }
 }
 
@@ -310,9 +311,7 @@ pub fn load_for_sampling(
     let (net, config) =
         adapted_model(&checkpoint, inference_prefix(&checkpoint), &adapter, device)?;
     let warning = other_base(&checkpoint, &adapter)?;
-    let class_names = match adapter.class_names.is_empty() {
-        true => class_names(&checkpoint),
-        false => adapter.class_names,
-    };
+    let class_names =
+        if adapter.class_names.is_empty() { class_names(&checkpoint) } else { adapter.class_names };
     Ok(SamplingModel { net, config, class_names, epoch, warning, label_dropout })
 }

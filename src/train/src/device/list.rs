@@ -130,9 +130,10 @@ impl<'de> Deserialize<'de> for DeviceList {
                 while let Some(Listed(spec)) = items.next_element()? {
                     specs.push(spec);
                 }
-                match specs.is_empty() {
-                    true => Err(de::Error::custom("expected at least one device, or `all`")),
-                    false => Ok(DeviceList::These(specs)),
+                if specs.is_empty() {
+                    Err(de::Error::custom("expected at least one device, or `all`"))
+                } else {
+                    Ok(DeviceList::These(specs))
                 }
             }
         }

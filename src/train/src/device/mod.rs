@@ -144,13 +144,12 @@ fn by_strength(all: &[Adapter]) -> Vec<&Adapter> {
 }
 
 fn describe(all: &[Adapter]) -> String {
-    match all.is_empty() {
-        true => "wgpu sees no adapter at all (is a Vulkan, Metal or DX12 driver installed?)".into(),
-        false => {
-            let names: Vec<String> =
-                all.iter().map(|a| format!("gpu:{} {}", a.index, a.name)).collect();
-            format!("there is {}", names.join(", "))
-        }
+    if all.is_empty() {
+        "wgpu sees no adapter at all (is a Vulkan, Metal or DX12 driver installed?)".into()
+    } else {
+        let names: Vec<String> =
+            all.iter().map(|a| format!("gpu:{} {}", a.index, a.name)).collect();
+        format!("there is {}", names.join(", "))
     }
 }
 

@@ -64,9 +64,10 @@ impl Sampler {
             let (sigma, next) = (pair[0], pair[1]);
             let first = slope(x.clone(), sigma);
             let ahead = x.clone() + first.clone() * (next - sigma);
-            x = match next > 0.0 {
-                true => x + (first + slope(ahead, next)) * (0.5 * (next - sigma)),
-                false => ahead,
+            x = if next > 0.0 {
+                x + (first + slope(ahead, next)) * (0.5 * (next - sigma))
+            } else {
+                ahead
             };
             if !after(step + 1) {
                 return None;

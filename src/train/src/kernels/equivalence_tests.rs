@@ -69,9 +69,10 @@ fn convolve(
     let d = device();
     let (x, weight, bias) =
         (leaf([batch, h, w, i], 1, &d), leaf([o, i, kernel, kernel], 2, &d), leaf([o], 3, &d));
-    let y = match fast {
-        true => fused::conv2d(&x, &weight, &bias, stride).expect("the numbers are in host memory"),
-        false => generic::conv2d(x.clone(), weight.clone(), bias.clone(), stride),
+    let y = if fast {
+        fused::conv2d(&x, &weight, &bias, stride).expect("the numbers are in host memory")
+    } else {
+        generic::conv2d(x.clone(), weight.clone(), bias.clone(), stride)
     };
     run(y, |g| vec![grad(&x, g), grad(&weight, g), grad(&bias, g)])
 }
@@ -99,9 +100,10 @@ fn convolve_upsampled([batch, h, w, i, o]: [usize; 5], fast: bool) -> Vec<Vec<f3
     let d = device();
     let (x, weight, bias) =
         (leaf([batch, h, w, i], 1, &d), leaf([o, i, 3, 3], 2, &d), leaf([o], 3, &d));
-    let y = match fast {
-        true => fused::upsample_conv2d(&x, &weight, &bias).expect("the numbers are in host memory"),
-        false => generic::upsample_conv2d(x.clone(), weight.clone(), bias.clone()),
+    let y = if fast {
+        fused::upsample_conv2d(&x, &weight, &bias).expect("the numbers are in host memory")
+    } else {
+        generic::upsample_conv2d(x.clone(), weight.clone(), bias.clone())
     };
     run(y, |g| vec![grad(&x, g), grad(&weight, g), grad(&bias, g)])
 }
@@ -120,9 +122,10 @@ fn project(shape: [usize; 4], outputs: usize, with_bias: bool, fast: bool) -> Ve
     let (x, weight, bias) =
         (leaf(shape, 1, &d), leaf([outputs, shape[3]], 2, &d), leaf([outputs], 3, &d));
     let given = with_bias.then(|| bias.clone());
-    let y = match fast {
-        true => fused::linear(&x, &weight, given.as_ref()).expect("the numbers are in host memory"),
-        false => generic::linear(x.clone(), weight.clone(), given),
+    let y = if fast {
+        fused::linear(&x, &weight, given.as_ref()).expect("the numbers are in host memory")
+    } else {
+        generic::linear(x.clone(), weight.clone(), given)
     };
     let grad_bias = |g: &Gradients| if with_bias { grad(&bias, g) } else { Vec::new() };
     run(y, |g| vec![grad(&x, g), grad(&weight, g), grad_bias(g)])
@@ -147,9 +150,10 @@ fn perceive(shape: [usize; 4], hidden: usize, fast: bool) -> Vec<Vec<f32>> {
     let (x, w1, w2) =
         (leaf(shape, 1, &d), leaf([hidden, width], 2, &d), leaf([width, hidden], 3, &d));
     let (b1, b2) = (leaf([hidden], 4, &d), leaf([width], 5, &d));
-    let y = match fast {
-        true => fused::mlp(&x, [&w1, &w2], [&b1, &b2]).expect("the numbers are in host memory"),
-        false => generic::mlp(x.clone(), [w1.clone(), w2.clone()], [b1.clone(), b2.clone()]),
+    let y = if fast {
+        fused::mlp(&x, [&w1, &w2], [&b1, &b2]).expect("the numbers are in host memory")
+    } else {
+        generic::mlp(x.clone(), [w1.clone(), w2.clone()], [b1.clone(), b2.clone()])
     };
     run(y, |g| vec![grad(&x, g), grad(&w1, g), grad(&b1, g), grad(&w2, g), grad(&b2, g)])
 }
@@ -200,12 +204,11 @@ fn attend(
     let d = device();
     let (qkv, qkv_t) = (leaf([batch, h, w, 3 * dim], 1, &d), leaf([batch, 3 * dim], 2, &d));
     let table = leaf([(2 * window - 1).pow(2), heads], 3, &d);
-    let y = match fast {
-        true => fused::window_attention(&qkv, &qkv_t, &table, heads, window)
-            .expect("numbers in host memory"),
-        false => {
-            generic::window_attention(qkv.clone(), qkv_t.clone(), table.clone(), heads, window)
-        }
+    let y = if fast {
+        fused::window_attention(&qkv, &qkv_t, &table, heads, window)
+            .expect("numbers in host memory")
+    } else {
+        generic::window_attention(qkv.clone(), qkv_t.clone(), table.clone(), heads, window)
     };
     run(y, |g| vec![grad(&qkv, g), grad(&qkv_t, g), grad(&table, g)])
 }

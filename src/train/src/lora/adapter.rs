@@ -148,9 +148,10 @@ impl Adapter {
         );
         problems.sort();
         problems.dedup();
-        match problems.is_empty() {
-            true => Ok(fill(model, values)),
-            false => Err(AdapterError::Mismatch { problems }),
+        if problems.is_empty() {
+            Ok(fill(model, values))
+        } else {
+            Err(AdapterError::Mismatch { problems })
         }
     }
 

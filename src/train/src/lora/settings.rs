@@ -138,9 +138,10 @@ impl LoraConfig {
 
     /// What the product of factors of rank `r` is multiplied with.
     pub fn scale(&self, r: usize) -> f64 {
-        match self.use_rslora {
-            true => self.lora_alpha / (r as f64).sqrt(),
-            false => self.lora_alpha / r as f64,
+        if self.use_rslora {
+            self.lora_alpha / (r as f64).sqrt()
+        } else {
+            self.lora_alpha / r as f64
         }
     }
 }

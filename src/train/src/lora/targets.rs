@@ -85,12 +85,11 @@ pub(super) fn check_name(target: &str) -> Result<(), TargetError> {
     };
     let Ok(skeleton) = smallest.skeleton(&burn::tensor::Device::flex()) else { return Ok(()) };
     let found = projections(&skeleton);
-    match found.iter().any(|p| matches_target(target, &p.path)) {
-        true => Ok(()),
-        false => {
-            let available = short_names(found.iter().map(|p| p.path.as_str()));
-            Err(TargetError { key: TARGETS, name: target.to_owned(), available })
-        }
+    if found.iter().any(|p| matches_target(target, &p.path)) {
+        Ok(())
+    } else {
+        let available = short_names(found.iter().map(|p| p.path.as_str()));
+        Err(TargetError { key: TARGETS, name: target.to_owned(), available })
     }
 }
 

@@ -112,22 +112,21 @@ impl GridRequest {
         }
         let name =
             |label: usize| names.get(label).cloned().unwrap_or_else(|| format!("class {label}"));
-        let labels: Vec<usize> = match self.classes.is_empty() {
-            true => (0..num_classes).collect(),
-            false => {
-                let find = |class: &String| {
-                    let exact = (0..num_classes).find(|label| name(*label) == *class);
-                    let same = || (0..num_classes).find(|label| same_name(&name(*label), class));
-                    exact.or_else(same).ok_or_else(|| {
-                        let all: Vec<String> = (0..num_classes).map(name).collect();
-                        setting(format!(
-                            "classes: the model has no class `{class}`; it has {}",
-                            all.join(", ")
-                        ))
-                    })
-                };
-                self.classes.iter().map(find).collect::<Result<_, _>>()?
-            }
+        let labels: Vec<usize> = if self.classes.is_empty() {
+            (0..num_classes).collect()
+        } else {
+            let find = |class: &String| {
+                let exact = (0..num_classes).find(|label| name(*label) == *class);
+                let same = || (0..num_classes).find(|label| same_name(&name(*label), class));
+                exact.or_else(same).ok_or_else(|| {
+                    let all: Vec<String> = (0..num_classes).map(name).collect();
+                    setting(format!(
+                        "classes: the model has no class `{class}`; it has {}",
+                        all.join(", ")
+                    ))
+                })
+            };
+            self.classes.iter().map(find).collect::<Result<_, _>>()?
         };
         let (each, rest) = (self.n / labels.len(), self.n % labels.len());
         let row = |(index, label): (usize, usize)| Row {

@@ -53,11 +53,10 @@ impl ImageGrid {
 
     /// Says so if images of `image` pixels are shown smaller than they are.
     fn title(&self, image: u32, layout: &Layout) -> Vec<Line> {
-        let smaller = match layout.side < image {
-            true => {
-                format!(" ({image} x {image} pixels, shown as {side} x {side})", side = layout.side)
-            }
-            false => String::new(),
+        let smaller = if layout.side < image {
+            format!(" ({image} x {image} pixels, shown as {side} x {side})", side = layout.side)
+        } else {
+            String::new()
         };
         match format!("{}{smaller}", self.title) {
             none if none.is_empty() => Vec::new(),

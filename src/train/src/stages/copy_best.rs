@@ -97,9 +97,10 @@ pub(super) fn copy_cost(bytes: u64) -> String {
 
 /// Refuses a path that is not a file inside the project.
 pub(super) fn inside_project(path: &Path) -> Result<(), &'static str> {
-    match is_inside_project(path) && path.file_name().is_some() {
-        true => Ok(()),
-        false => Err("expected the path of a file inside the project, without `..`"),
+    if is_inside_project(path) && path.file_name().is_some() {
+        Ok(())
+    } else {
+        Err("expected the path of a file inside the project, without `..`")
     }
 }
 
@@ -132,9 +133,10 @@ impl Stage for CopyBest {
         let target = o.root.join(&self.settings.to);
         let Some(run) = o.inputs.get("from").and_then(|a| a.get::<TrainedRun>()) else {
             // What the training will bring is not known yet.
-            let state = match o.made.is_some() && target.exists() {
-                true => State::Done { reason: "up to date".into() },
-                false => State::absent("not copied yet"),
+            let state = if o.made.is_some() && target.exists() {
+                State::Done { reason: "up to date".into() }
+            } else {
+                State::absent("not copied yet")
             };
             return Ok(state.into());
         };
@@ -217,9 +219,10 @@ impl CopyBest {
         };
         found.ok_or_else(|| {
             let epochs: Vec<String> = all.iter().map(|c| c.epoch.to_string()).collect();
-            let there = match epochs.is_empty() {
-                true => "it has none".to_owned(),
-                false => format!("it has those of epochs {}", epochs.join(", ")),
+            let there = if epochs.is_empty() {
+                "it has none".to_owned()
+            } else {
+                format!("it has those of epochs {}", epochs.join(", "))
             };
             setting(format!("select: run {} has no such checkpoint; {there}", run.run.number))
         })

@@ -96,9 +96,10 @@ impl Stage for DatasetStage {
             counts.len(),
             if counts.len() == 1 { "" } else { "es" },
             size = dataset.image_size(),
-            passed_over = match passed_over.is_empty() {
-                true => String::new(),
-                false => format!("; passed over: {passed_over}"),
+            passed_over = if passed_over.is_empty() {
+                String::new()
+            } else {
+                format!("; passed over: {passed_over}")
             },
         );
         context.event(Event::Message { text: summary.clone() });

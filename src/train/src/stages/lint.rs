@@ -192,16 +192,15 @@ pub(super) fn check_selection(
         trainings.iter().filter(|(_, t)| lacks(t)).map(|(id, _)| *id).collect();
     let Some(first) = without.first() else { return check_source("over", over, None, pipeline) };
     let note = "set the val_split of its data set to a share such as 0.1, or choose by train_loss";
-    let message = match without.len() == trainings.len() {
-        true => format!("is {monitor}, and no training of `{over}` has validation images"),
-        false => {
-            let more = match without.len() {
-                1 => String::new(),
-                n => format!(" and {} more", n - 1),
-            };
-            let message = format!("`{first}`{more} cannot be chosen: it has no validation images");
-            return vec![Diagnostic::warning("monitor", message).note(note)];
-        }
+    let message = if without.len() == trainings.len() {
+        format!("is {monitor}, and no training of `{over}` has validation images")
+    } else {
+        let more = match without.len() {
+            1 => String::new(),
+            n => format!(" and {} more", n - 1),
+        };
+        let message = format!("`{first}`{more} cannot be chosen: it has no validation images");
+        return vec![Diagnostic::warning("monitor", message).note(note)];
     };
     vec![Diagnostic::error("monitor", message).note(note)]
 }
@@ -236,14 +235,10 @@ pub(super) fn check_source(
 }
 
 fn check_label_dropout(key: &str, share: f64) -> Vec<Diagnostic> {
-    match share == 1.0 {
-        true => {
-            vec![Diagnostic::warning(
-                key,
-                "no image keeps its label: the classes are never learned",
-            )]
-        }
-        false => Vec::new(),
+    if share == 1.0 {
+        vec![Diagnostic::warning(key, "no image keeps its label: the classes are never learned")]
+    } else {
+        Vec::new()
     }
 }
 

@@ -49,10 +49,10 @@ fn model(stage: &str, pipeline: &PipelineView) -> Option<KnownModel> {
         stage = match kind {
             "train" => {
                 let training: TrainSettings = serde_json::from_value(settings).ok()?;
-                let classes = match training.model.class_conditional {
-                    true => dataset(&training.dataset, pipeline)
-                        .and_then(|data| known_class_count(&data)),
-                    false => Some(0),
+                let classes = if training.model.class_conditional {
+                    dataset(&training.dataset, pipeline).and_then(|data| known_class_count(&data))
+                } else {
+                    Some(0)
                 };
                 let base = KnownModel { classes, label_dropout: training.model.label_dropout };
                 return Some(

@@ -165,9 +165,10 @@ impl LoraStage {
         let prefix = checkpoint::inference_prefix(&file);
         let classes = dataset.class_names().to_vec();
         let same_classes = checkpoint::class_names(&file) == classes;
-        let (model, config) = match same_classes {
-            true => checkpoint::model(&file, prefix, device),
-            false => checkpoint::model_for_classes(&file, prefix, classes.len(), device),
+        let (model, config) = if same_classes {
+            checkpoint::model(&file, prefix, device)
+        } else {
+            checkpoint::model_for_classes(&file, prefix, classes.len(), device)
         }
         .map_err(|e| input(format!("the base model: {e}")))?;
         if config.image_size != dataset.image_size() {

@@ -73,9 +73,10 @@ impl<'a> RunCatalog<'a> {
     pub fn hints(&self, fits: impl Fn(&Metadata) -> bool) -> Vec<String> {
         let same = self.others.iter().rfind(|(run, m)| fits(m) && !has_lost_checkpoints(run, m));
         let same = same.map(|(run, m)| {
-            let whose = match m.pipeline == self.pipeline {
-                true => format!("stage {}", m.stage),
-                false => format!("stage {} of pipeline {}", m.stage, m.pipeline),
+            let whose = if m.pipeline == self.pipeline {
+                format!("stage {}", m.stage)
+            } else {
+                format!("stage {} of pipeline {}", m.stage, m.pipeline)
             };
             let number = run.number.0;
             format!(

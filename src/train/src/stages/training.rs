@@ -106,18 +106,20 @@ impl Training<'_> {
                 let reason = format!("run {}: best.ckpt is gone", run.number);
                 return Ok(State::Partial { done: total, total, reason }.into());
             }
-            let whose = match metadata.pipeline == o.pipeline {
-                true => String::new(),
-                false => format!(" of pipeline {}", metadata.pipeline),
+            let whose = if metadata.pipeline == o.pipeline {
+                String::new()
+            } else {
+                format!(" of pipeline {}", metadata.pipeline)
             };
             let place = self.place(o.root, &run);
-            let reason = match done > total {
-                true => format!(
+            let reason = if done > total {
+                format!(
                     "run {}{whose}{place} was trained for {done} epochs, more than the {total} asked for: it is handed \
                      on as it is; `--force` trains a new run",
                     run.number
-                ),
-                false => format!("up to date, run {}{whose}{place}", run.number),
+                )
+            } else {
+                format!("up to date, run {}{whose}{place}", run.number)
             };
             let artifact = Some(TrainedRun { run, metadata }.artifact());
             return Ok(Observation { state: State::Done { reason }, artifact });
@@ -536,9 +538,10 @@ impl Training<'_> {
                 if let (Some(found), false) = (found, request.force) {
                     return Ok(RunSelection::Existing(Box::new(found)));
                 }
-                let reason = match resume {
-                    true => format!("no checkpoint found for run {number}; starting new training"),
-                    false => format!("run {number} is new"),
+                let reason = if resume {
+                    format!("no checkpoint found for run {number}; starting new training")
+                } else {
+                    format!("run {number} is new")
                 };
                 return Ok(RunSelection::New { number: Some(number), reason, changes: Vec::new() });
             };
@@ -548,12 +551,13 @@ impl Training<'_> {
                 )));
             }
             if !run.is_begun() {
-                return match run.is_empty() {
-                    true => Ok(RunSelection::Empty(run)),
-                    false => Err(setting(format!(
+                return if run.is_empty() {
+                    Ok(RunSelection::Empty(run))
+                } else {
+                    Err(setting(format!(
                         "run {number} has no metadata.json, so nobody knows what trained it: bring that file back (half \
                          a copy?), or choose another number"
-                    ))),
+                    )))
                 };
             }
             let metadata = run.metadata()?;
@@ -602,10 +606,8 @@ impl Training<'_> {
                     Some(help) if changes.len() == 1 => format!("; {help}"),
                     _ => String::new(),
                 };
-                let why = match changes.is_empty() {
-                    true => format!("run {} {LOST}", run.number),
-                    false => words,
-                };
+                let why =
+                    if changes.is_empty() { format!("run {} {LOST}", run.number) } else { words };
                 (format!("{why} (new run_{}{help})", catalog.next()), changes)
             }
         };
@@ -620,9 +622,10 @@ impl Training<'_> {
     fn refusal(&self, number: u32, criteria: &RunCriteria, run: &Metadata) -> String {
         let (different, words) = criteria.changes(run);
         let only_data = criteria.settings_changed(run).is_empty();
-        let (what, back) = match only_data {
-            true => ("on other images", "put the old images back"),
-            false => ("with other settings", "go on with the settings it was begun with"),
+        let (what, back) = if only_data {
+            ("on other images", "put the old images back")
+        } else {
+            ("with other settings", "go on with the settings it was begun with")
         };
         let help = self.horizon_help(&different).unwrap_or_else(|| back.to_owned());
         format!(
@@ -637,16 +640,15 @@ impl Training<'_> {
         let old = horizon.old.as_ref()?.as_u64()?;
         let kind = format!("{:?}", self.settings.schedule.kind).to_lowercase();
         let learns = self.settings.epochs <= old || self.settings.schedule.min_lr_ratio > 0.0;
-        Some(match learns {
-            true => {
-                format!(
-                    "a {kind} schedule depends on its length: extend it with `schedule_epochs: {old}`"
-                )
-            }
-            false => format!(
+        Some(if learns {
+            format!(
+                "a {kind} schedule depends on its length: extend it with `schedule_epochs: {old}`"
+            )
+        } else {
+            format!(
                 "a {kind} schedule depends on its length, and this one ends at a learning rate of 0 after epoch {old}, \
                  so that more epochs of the same run would learn nothing: keep `epochs: {old}`"
-            ),
+            )
         })
     }
 
@@ -808,9 +810,10 @@ fn can_continue(criteria: &RunCriteria, run: &Run, metadata: &Metadata) -> bool 
 
 /// How one starts anew.
 fn fresh_start_hint(request: &Request) -> &'static str {
-    match request.resume || request.run_number.is_some() {
-        true => "start a new run with --force, without --resume and --run-number",
-        false => "start a new run with --force",
+    if request.resume || request.run_number.is_some() {
+        "start a new run with --force, without --resume and --run-number"
+    } else {
+        "start a new run with --force"
     }
 }
 

@@ -38,9 +38,10 @@ pub fn update<M: Module>(mean: M, module: &M, decay: f64) -> M {
             let shape = mean.shape();
             let count = shape.num_elements();
             let mean = mean.reshape([count]);
-            let blended = match kernels::in_host_memory(&mean) && kernels::in_host_memory(&value) {
-                true => kernels::blend(mean, &value, self.decay),
-                false => mean.mul_scalar(self.decay) + value.mul_scalar(1.0 - self.decay),
+            let blended = if kernels::in_host_memory(&mean) && kernels::in_host_memory(&value) {
+                kernels::blend(mean, &value, self.decay)
+            } else {
+                mean.mul_scalar(self.decay) + value.mul_scalar(1.0 - self.decay)
             };
             Param::from_mapped_value(id, blended.reshape(shape), mapper)
         }

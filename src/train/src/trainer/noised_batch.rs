@@ -74,9 +74,8 @@ impl NoisedBatch {
         let sigma = edm.sigma(&normals(Purpose::Sigma, batch.labels.len()));
         let noise = normals(Purpose::Noise, batch.images.len());
         let mut rng = stream(key.seed, Purpose::LabelDropout, key.epoch, key.batch);
-        let kept = batch.labels.iter().map(|label| match rng.random::<f64>() < labels.dropout {
-            true => labels.classes as i64,
-            false => *label,
+        let kept = batch.labels.iter().map(|label| {
+            if rng.random::<f64>() < labels.dropout { labels.classes as i64 } else { *label }
         });
         let label: Vec<i64> = kept.collect();
         let shard = Shard { key, first: 0, of: label.len() };
@@ -247,9 +246,10 @@ mod tests {
                 whole += loss.clone().into_scalar::<f32>();
                 let found = net.tokenizer.weight.grad(&loss.backward()).unwrap();
                 let found = found.into_data().try_to_vec::<f32>().unwrap();
-                gradient = match gradient.is_empty() {
-                    true => found,
-                    false => gradient.iter().zip(found).map(|(a, b)| a + b).collect(),
+                gradient = if gradient.is_empty() {
+                    found
+                } else {
+                    gradient.iter().zip(found).map(|(a, b)| a + b).collect()
                 };
             }
             (whole, gradient)

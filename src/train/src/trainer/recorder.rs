@@ -276,9 +276,10 @@ impl<'a> Recorder<'a> {
         state: &TrainState,
         training: &TrainingContext,
     ) -> Result<bool, StageError> {
-        match self.samples_path(position).is_file() {
-            true => Ok(true),
-            false => self.sample_epoch(position, state, training),
+        if self.samples_path(position).is_file() {
+            Ok(true)
+        } else {
+            self.sample_epoch(position, state, training)
         }
     }
 

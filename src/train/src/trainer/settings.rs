@@ -378,9 +378,10 @@ impl TrainingSettings {
     /// What decides the result besides the settings: the schedule's horizon, where the schedule has
     /// one.
     pub fn derived(&self) -> BTreeMap<String, Value> {
-        match self.schedule.depends_on_horizon() {
-            true => BTreeMap::from([("schedule horizon".to_owned(), json!(self.horizon()))]),
-            false => BTreeMap::new(),
+        if self.schedule.depends_on_horizon() {
+            BTreeMap::from([("schedule horizon".to_owned(), json!(self.horizon()))])
+        } else {
+            BTreeMap::new()
         }
     }
 }
