@@ -16,6 +16,7 @@ use crate::policy::{OnFailure, Resume};
 use crate::progress::{Event, Report};
 use crate::spec::LoadedStage;
 use crate::store::{Before, Lock, Made, Progress, Record, Status, StoreError, lock_stage};
+use crate::threads::STACK_SIZE;
 
 /// Runs the plan's stages, each when those before it have ended.
 pub fn execute(
@@ -382,9 +383,8 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             };
             let _ = end.send(Ended { place, result, gpu });
         };
-        // As deep as the main thread's: networks are walked recursively.
         let thread =
-            std::thread::Builder::new().name(node.stage.id.to_string()).stack_size(8 << 20);
+            std::thread::Builder::new().name(node.stage.id.to_string()).stack_size(STACK_SIZE);
         match thread.spawn_scoped(self.scope, work) {
             Ok(_) => {
                 self.running += 1;

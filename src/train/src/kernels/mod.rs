@@ -15,6 +15,7 @@ mod generic;
 mod gradcheck_tests;
 
 use burn::tensor::Tensor;
+use pipe_engine::threads::STACK_SIZE;
 
 pub use fused::AdamWStep;
 
@@ -117,11 +118,10 @@ pub fn in_own_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 
 /// [`in_own_pool`] of so many threads, as many as there are cores if unset.
 pub fn in_own_pool_of<R: Send>(threads: Option<usize>, work: impl FnOnce() -> R + Send) -> R {
-    // As deep as the main thread's: networks are walked recursively.
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads.unwrap_or(0))
         .thread_name(|i| format!("compute-{i}"))
-        .stack_size(8 << 20)
+        .stack_size(STACK_SIZE)
         .build();
     match pool {
         Ok(pool) => pool.install(work),

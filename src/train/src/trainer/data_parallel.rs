@@ -15,6 +15,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData, Transaction};
 use pipe_engine::kind::{Failure, StageError, panic_message};
+use pipe_engine::threads::STACK_SIZE;
 use rayon::prelude::*;
 
 use super::backward::Backward;
@@ -97,9 +98,9 @@ impl DataParallel {
                     None => replica(),
                 }
             };
-            // As deep as the main thread's: networks are walked recursively.
-            let builder =
-                std::thread::Builder::new().name(format!("replica on {name}")).stack_size(8 << 20);
+            let builder = std::thread::Builder::new()
+                .name(format!("replica on {name}"))
+                .stack_size(STACK_SIZE);
             let thread = builder.spawn(own).map_err(|e| {
                 StageError::new(Failure::Bug, format!("failed to start a thread for {name}: {e}"))
             })?;
