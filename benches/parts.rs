@@ -12,10 +12,10 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use pipe_train::data::{Augmentation, Dataset, DatasetSettings, Loader, LoaderOptions, Split};
 use pipe_train::diffit::{Pass, Preset};
-use pipe_train::fit::ema;
+use pipe_train::diffusion::{Edm, Sampler};
 use pipe_train::kernels::{self, AdamWStep};
-use pipe_train::noise::{Edm, Sampler};
 use pipe_train::rng::{Purpose, stream};
+use pipe_train::trainer::ema;
 use rand_distr::{Distribution as _, StandardNormal};
 
 #[path = "../src/allocator.rs"]
@@ -75,10 +75,10 @@ mod block {
     }
 
     #[divan::bench(args = DIRECTIONS)]
-    fn double_conv2d(bencher: Bencher, direction: &str) {
+    fn upsample_conv2d(bencher: Bencher, direction: &str) {
         let (kernel, bias) = (weight([CHANNELS, CHANNELS, 3, 3]), weight([CHANNELS]));
         image(bencher, direction, [SIZE / 2, CHANNELS], |x| {
-            kernels::double_conv2d(x, kernel.clone(), bias.clone())
+            kernels::upsample_conv2d(x, kernel.clone(), bias.clone())
         });
     }
 

@@ -12,9 +12,9 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Tensor};
 use pipe_train::diffit::{Pass, Preset, param_paths};
-use pipe_train::fit::{Optimizer, OptimizerSettings, ema};
-use pipe_train::lora::{LoraConfig, Plan};
-use pipe_train::noise::Edm;
+use pipe_train::diffusion::Edm;
+use pipe_train::lora::{LoraConfig, LoraPlan};
+use pipe_train::trainer::{Optimizer, OptimizerSettings, ema};
 
 #[path = "../src/allocator.rs"]
 mod allocator;
@@ -42,7 +42,7 @@ fn measure() {
         let targets = value("--targets").unwrap_or_else(|| "qkv,proj".into());
         let target_modules = targets.split(',').map(str::to_owned).collect();
         let config = LoraConfig { r, target_modules, ..LoraConfig::default() };
-        net = Plan::new(&config, &net).expect("the targets are there").attach(net, 0).model;
+        net = LoraPlan::new(&config, &net).expect("the targets are there").inject(net, 0).model;
     }
     let mut average = net.valid();
     let mut optimizer = Optimizer::new(&OptimizerSettings::default(), &net);

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use pipe_engine::stop::Stop;
-use pipe_train::device::{DeviceChoice, DeviceList};
+use pipe_train::device::{DeviceList, DeviceSpec};
 use pipe_train::diffit::Preset;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ const EPOCHS: u64 = 3;
 pub struct BenchArguments {
     /// Where to compute: auto, cpu, gpu, gpu:N
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
-    device: DeviceChoice,
+    device: DeviceSpec,
     /// Several devices that share each batch: numbers of GPUs or devices between commas, or all
     #[arg(long, value_name = "LIST", conflicts_with = "device")]
     devices: Option<DeviceList>,

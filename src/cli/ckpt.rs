@@ -48,7 +48,7 @@ enum CkptCommand {
         /// File to write
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
-        /// The weights and their running mean, without the optimizer's state
+        /// The weights and the EMA weights, without the optimizer's state
         #[arg(long, group = "what")]
         weights_only: bool,
         /// Whole weights with the LoRA weights folded in

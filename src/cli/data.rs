@@ -8,7 +8,7 @@ use pipe_engine::kind::{Failure, StageError, StageId};
 use pipe_engine::progress::{Event, Report, Unit};
 use pipe_engine::stop::Stop;
 use pipe_train::data::{DataError, Dataset, DatasetSettings, Progress, Source};
-use pipe_train::sample::{Format, Picture, Sheet, stacked};
+use pipe_train::sampling::{ContactSheet, Format, ImageGrid, stack};
 
 use super::pipeline_args::{LoadedPipeline, PipelineArgs};
 use super::{CliError, ExitCode, Output, output_file, signals};
@@ -46,7 +46,7 @@ pub fn data(arguments: DataArguments, output: &Output) -> Result<ExitCode, CliEr
     let stages = datasets(&loaded)?;
     let stop = Stop::default();
     signals::watch(stop.clone())?;
-    let (mut summary, mut pictures, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut summary, mut grids, mut errors) = (Vec::new(), Vec::new(), Vec::new());
     for (stage, settings) in &stages {
         let report = report::reporter(output, false);
         let looked = look(stage, settings, &loaded, &Watching::new(stage, &*report, &stop));
@@ -54,7 +54,7 @@ pub fn data(arguments: DataArguments, output: &Output) -> Result<ExitCode, CliEr
         match looked {
             Ok((dataset, found)) => {
                 if target.is_some() {
-                    pictures.push(sheet(stage, &dataset, &a, &loaded.graph.pipeline.name));
+                    grids.push(sheet(stage, &dataset, &a, &loaded.graph.pipeline.name));
                 }
                 if !found.bad.is_empty() {
                     let bad = format!(
@@ -85,8 +85,8 @@ pub fn data(arguments: DataArguments, output: &Output) -> Result<ExitCode, CliEr
         true => say!("{}", serde_json::to_string_pretty(&summary).unwrap_or_default()),
         false => summary.iter().for_each(|found| say!("{}", found.text())),
     }
-    if let Some((path, format)) = target.filter(|_| !pictures.is_empty()) {
-        let bytes = format.encode(&stacked(&pictures)).map_err(CliError::failed)?;
+    if let Some((path, format)) = target.filter(|_| !grids.is_empty()) {
+        let bytes = format.encode(&stack(&grids)).map_err(CliError::failed)?;
         output_file::write(path, |out| out.write_all(&bytes))?;
         if !a.json && !output_file::is_output(path) {
             say!("{}", path.display());
@@ -139,7 +139,12 @@ fn relative<'a>(file: &'a Path, root: &Path) -> &'a Path {
     file.strip_prefix(root).unwrap_or(file)
 }
 
-fn sheet(stage: &StageId, dataset: &Dataset, arguments: &DataArguments, pipeline: &str) -> Picture {
+fn sheet(
+    stage: &StageId,
+    dataset: &Dataset,
+    arguments: &DataArguments,
+    pipeline: &str,
+) -> ImageGrid {
     let size = dataset.image_size();
     let mut title =
         format!("{stage} of {pipeline}: {}, {size} x {size} pixels", dataset.source().name());
@@ -150,7 +155,7 @@ fn sheet(stage: &StageId, dataset: &Dataset, arguments: &DataArguments, pipeline
         )),
         (false, _) => {}
     }
-    Sheet { each: arguments.each.into(), augmented: arguments.augmented }.of(&title, dataset)
+    ContactSheet { each: arguments.each.into(), augmented: arguments.augmented }.of(&title, dataset)
 }
 
 /// Shows how far it is, a few times a second, and ends the work when a signal came.

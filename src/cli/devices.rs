@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use pipe_train::device::{self, Adapter, DeviceList, Share, Verdict};
-use pipe_train::fit::{Precision, self_test};
+use pipe_train::device::{self, Adapter, DeviceList, GpuAssignment, SelfTestResult};
+use pipe_train::trainer::{Precision, self_test};
 use serde::Serialize;
 
 use super::{CliError, ExitCode, project};
@@ -44,7 +44,7 @@ struct Row {
 struct Tested {
     precision: &'static str,
     #[serde(flatten)]
-    verdict: Verdict,
+    verdict: SelfTestResult,
 }
 
 pub fn devices(arguments: DevicesArguments) -> Result<ExitCode, CliError> {
@@ -72,14 +72,14 @@ pub fn devices(arguments: DevicesArguments) -> Result<ExitCode, CliError> {
     } else {
         say!("{}", text(&rows));
     }
-    let failed = |row: &Row| row.self_test.iter().any(|t| t.verdict != Verdict::Passed);
+    let failed = |row: &Row| row.self_test.iter().any(|t| t.verdict != SelfTestResult::Passed);
     let ill = arguments.test.is_some() && rows.iter().any(failed);
     Ok(if ill { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
 /// Tests GPUs in every precision that they have.
 fn test(root: &Path, list: &DeviceList) -> Result<(), CliError> {
-    for device in device::resolve_all(list, Share::default()).map_err(CliError::usage)? {
+    for device in device::resolve_all(list, GpuAssignment::default()).map_err(CliError::usage)? {
         for precision in [Precision::F32, Precision::F16, Precision::Bf16] {
             if precision.runs_on(&device.device) {
                 self_test::test(root, &device, precision).map_err(CliError::failed)?;
@@ -92,7 +92,7 @@ fn test(root: &Path, list: &DeviceList) -> Result<(), CliError> {
 fn row(root: &Path, auto: bool, adapter: Adapter) -> Row {
     let precision = adapter.precisions().to_vec();
     let tested = |precision: &&'static str| {
-        let verdict = Verdict::known(root, &adapter, precision)?;
+        let verdict = SelfTestResult::cached(root, &adapter, precision)?;
         Some(Tested { precision, verdict })
     };
     Row {
@@ -130,8 +130,8 @@ fn text(rows: &[Row]) -> String {
     let table = table(&headings, &rows.iter().map(cells).collect::<Vec<_>>());
     let reasons = rows.iter().flat_map(|row| {
         row.self_test.iter().filter_map(|test| match &test.verdict {
-            Verdict::Passed => None,
-            Verdict::Failed { reason } => {
+            SelfTestResult::Passed => None,
+            SelfTestResult::Failed { reason } => {
                 Some(format!("\n{} in {}: {reason}", row.device, test.precision))
             }
         })
@@ -140,6 +140,6 @@ fn text(rows: &[Row]) -> String {
 }
 
 fn tested(test: &Tested) -> String {
-    let word = if test.verdict == Verdict::Passed { "passed" } else { "failed" };
+    let word = if test.verdict == SelfTestResult::Passed { "passed" } else { "failed" };
     format!("{} {word}", test.precision)
 }

@@ -26,7 +26,7 @@ pub struct InitArguments {
 enum Template {
     /// A base model on drawn shapes
     Base,
-    /// A base model, LoRA fine-tuning, pictures from both
+    /// A base model, LoRA fine-tuning, image grids from both
     Chain,
     /// A base model on a folder of your own images
     Folder,

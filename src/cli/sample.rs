@@ -6,9 +6,9 @@ use pipe_engine::kind::{Failure, StageId};
 use pipe_engine::progress::{Event, Unit};
 use pipe_engine::stop::Stop;
 use pipe_train::checkpoint;
-use pipe_train::device::{self, DeviceChoice, Share};
-use pipe_train::noise::Sampler;
-use pipe_train::sample::{Format, Request, guidance_in_vain};
+use pipe_train::device::{self, DeviceSpec, GpuAssignment};
+use pipe_train::diffusion::Sampler;
+use pipe_train::sampling::{Format, GridRequest, ineffective_guidance};
 
 use super::{CliError, ExitCode, Output, files, output_file, signals};
 use crate::report::message;
@@ -42,7 +42,7 @@ pub struct SampleArguments {
     /// Seed of the noise that the images begin as
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
-    /// Use the weights themselves, not their running mean
+    /// Use the weights themselves, not the EMA weights
     #[arg(long)]
     no_ema: bool,
     /// Images that are drawn at once
@@ -50,7 +50,7 @@ pub struct SampleArguments {
     batch_size: u16,
     /// Where to compute: auto, cpu, gpu, gpu:N
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
-    device: DeviceChoice,
+    device: DeviceSpec,
 }
 
 pub fn sample(arguments: SampleArguments, output: &Output) -> Result<ExitCode, CliError> {
@@ -61,13 +61,14 @@ pub fn sample(arguments: SampleArguments, output: &Output) -> Result<ExitCode, C
     let format = Format::of(&a.output).map_err(|e| CliError::usage(format!("--output {e}")))?;
     let path = files::checkpoint(&a.checkpoint)?;
     let adapter = a.lora.as_deref().map(files::adapter);
-    let device = device::resolve(a.device, Share::default()).map_err(CliError::usage)?.device;
-    let opened = checkpoint::open(&path, adapter.as_deref(), !a.no_ema, &device)
+    let device =
+        device::resolve(a.device, GpuAssignment::default()).map_err(CliError::usage)?.device;
+    let opened = checkpoint::load_for_sampling(&path, adapter.as_deref(), !a.no_ema, &device)
         .map_err(CliError::failed)?;
     if let Some(warning) = &opened.warning {
         message::warning(warning);
     }
-    let request = Request {
+    let request = GridRequest {
         title: format!(
             "{}, {} steps, guidance {}, seed {}",
             path.display(),
@@ -86,10 +87,10 @@ pub fn sample(arguments: SampleArguments, output: &Output) -> Result<ExitCode, C
         batch_size: usize::from(a.batch_size),
     };
     let classes = opened.config.num_classes;
-    if let Some(part) = request.partly(classes) {
+    if let Some(part) = request.class_subset(classes) {
         message::warning(&format!("--n {}: {part} are drawn; each needs an image", request.n));
     }
-    if let Some(text) = guidance_in_vain(a.guidance, Some(classes), opened.label_dropout) {
+    if let Some(text) = ineffective_guidance(a.guidance, Some(classes), opened.label_dropout) {
         message::warning(&text);
     }
     let stop = Stop::default();
@@ -108,17 +109,17 @@ pub fn sample(arguments: SampleArguments, output: &Output) -> Result<ExitCode, C
         );
         stop.requested().is_none()
     };
-    let picture = request.picture(&opened.net, &opened.config, &opened.class_names, &device, after);
+    let grid = request.sample(&opened.net, &opened.config, &opened.class_names, &device, after);
     report.finish();
-    let picture = picture.map_err(|e| match e.failure {
+    let grid = grid.map_err(|e| match e.failure {
         Failure::Setting => CliError::usage(e),
         _ => CliError::failed(e),
     })?;
-    let Some(picture) = picture else {
+    let Some(grid) = grid else {
         let code = stop.requested().map_or(1, |signal| signal.exit_code());
         return Ok(ExitCode::from(code));
     };
-    let bytes = format.encode(&picture.render()).map_err(CliError::failed)?;
+    let bytes = format.encode(&grid.render()).map_err(CliError::failed)?;
     output_file::write(&a.output, |out| out.write_all(&bytes))?;
     if !output_file::is_output(&a.output) {
         say!("{}", a.output.display());

@@ -5,7 +5,7 @@ use std::path::Path;
 use pipe_engine::shell::Line;
 use pipe_engine::store::verify::{self, Damage, Owner, Verified};
 use pipe_engine::store::{Run, Runs, repair};
-use pipe_train::checkpoint::{Part, lora_damage};
+use pipe_train::checkpoint::{LoraFile, lora_damage};
 use serde_json::json;
 
 use super::pipeline_args::OptionalPipelineArgs;
@@ -113,10 +113,10 @@ fn look(folders: &[Runs]) -> Result<Verified, CliError> {
     Ok(found)
 }
 
-fn of_lora(path: std::path::PathBuf, what: String, part: Part, run: &Run) -> Damage {
+fn of_lora(path: std::path::PathBuf, what: String, part: LoraFile, run: &Run) -> Damage {
     let advice = match part {
-        Part::Adapter => "without it `pipe run` makes it again from the best checkpoint",
-        Part::Base => verify::BASE,
+        LoraFile::Adapter => "without it `pipe run` makes it again from the best checkpoint",
+        LoraFile::Base => verify::BASE,
     };
     Damage { path, what, advice, owner: Owner::Run(run.clone()) }
 }

@@ -172,7 +172,7 @@ fn a_sample_stage_is_warned_about_before_anything_runs() {
     project
         .pipe(&["check", "p.yaml"])
         .exits(2)
-        .says("pictures are not written as .gif; name a .png, .jpg or .webp file");
+        .says("images are not written as .gif; name a .png, .jpg or .webp file");
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn a_drawn_picture_has_the_kind_of_its_name_and_a_sensible_shape() {
     assert!(square.width() < 700 && square.height() < 700, "{:?}", square.dimensions());
     let few = sample(&["-o", "few.png", "--n", "1"]).succeeds().says("1 of 2 classes are drawn");
     assert!(few.stderr().contains("warning"));
-    sample(&["-o", "x.gif"]).exits(2).says("--output x.gif: pictures are not written as .gif");
+    sample(&["-o", "x.gif"]).exits(2).says("--output x.gif: images are not written as .gif");
     assert!(!project.path("x.gif").exists());
     let nothing = ["sample", "no_such.ckpt", "-o", "x.txt"];
     project.pipe(&nothing).exits(2).says(".txt");

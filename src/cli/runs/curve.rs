@@ -1,4 +1,4 @@
-//! A figure over the epochs, drawn in the terminal with Braille characters: two by four dots each.
+//! A metric over the epochs, drawn in the terminal with Braille characters: two by four dots each.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ const HEIGHT: usize = 12;
 const DOTS_ACROSS: usize = 2 * WIDTH;
 const DOTS_DOWN: usize = 4 * HEIGHT;
 
-/// A plot for each figure of the run's history; nothing for those with fewer than two finite
+/// A plot for each metric of the run's history; nothing for those with fewer than two finite
 /// values.
 pub fn plots(metadata: &Metadata) -> String {
     let names: BTreeSet<&String> =

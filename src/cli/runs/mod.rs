@@ -45,7 +45,7 @@ pub struct RunsArguments {
 /// Which runs are listed.
 #[derive(clap::Args)]
 struct Which {
-    /// Order by a column, setting or figure: `best`, or `-best` for the largest first
+    /// Order by a column, setting or metric: `best`, or `-best` for the largest first
     #[arg(long, global = true, value_name = "KEY", allow_hyphen_values = true)]
     sort: Option<Sort>,
     /// Only runs for which it holds, such as `best<0.2` or `status=completed`; may be given several
@@ -63,7 +63,7 @@ enum RunsCommand {
         /// Its number; `STAGE/N` or `FOLDER/N` where several have it
         #[arg(value_name = "RUN")]
         run: Name,
-        /// Plot each figure over the epochs
+        /// Plot each metric over the epochs
         #[arg(long)]
         curve: bool,
     },

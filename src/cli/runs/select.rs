@@ -1,4 +1,4 @@
-//! Which runs to list, and in which order: by any column, setting or figure.
+//! Which runs to list, and in which order: by any column, setting or metric.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -16,7 +16,7 @@ const STATUS: [Status; 4] =
     [Status::Running, Status::Completed, Status::Interrupted, Status::Failed];
 
 /// A value of a run by its name: `run`, `status`, `best`, `epochs`, `seconds`, `note`, …, a setting
-/// such as `learning_rate` or `model.dim`, or a figure of the last epoch such as `train_loss`.
+/// such as `learning_rate` or `model.dim`, or a metric of the last epoch such as `train_loss`.
 pub fn value(key: &str, metadata: &Metadata, labels: &Labels) -> Option<Value> {
     let found = match key {
         "run" => metadata.run_number.into(),
@@ -33,10 +33,10 @@ pub fn value(key: &str, metadata: &Metadata, labels: &Labels) -> Option<Value> {
         "note" => labels.note.clone()?.into(),
         "tags" => labels.tags.iter().cloned().collect::<Vec<_>>().join(" ").into(),
         _ => {
-            let figure = || metadata.history.last()?.metrics.get(key).copied().map(Value::from);
+            let metric = || metadata.history.last()?.metrics.get(key).copied().map(Value::from);
             let setting =
                 || metadata.settings.pointer(&format!("/{}", key.replace('.', "/"))).cloned();
-            return metadata.manifest.get(key).cloned().or_else(setting).or_else(figure);
+            return metadata.manifest.get(key).cloned().or_else(setting).or_else(metric);
         }
     };
     Some(found)
@@ -88,7 +88,7 @@ pub fn check_key(shown: &str, key: &str, known: &BTreeSet<String>) -> Result<(),
     let columns = COLUMNS.join(", ");
     Err(match nearest(key, known.iter().map(String::as_str)) {
         Some(near) => error.note(format!("did you mean `{near}`?")),
-        None => error.note(format!("expected a column ({columns}), a setting or a figure")),
+        None => error.note(format!("expected a column ({columns}), a setting or a metric")),
     })
 }
 
@@ -131,7 +131,7 @@ impl FromStr for Sort {
         let key = text.strip_prefix('-').unwrap_or(text);
         match key.is_empty() {
             true => {
-                Err("expected a column, a setting or a figure, such as `best` or `-learning_rate`"
+                Err("expected a column, a setting or a metric, such as `best` or `-learning_rate`"
                     .into())
             }
             false => Ok(Self { key: key.to_owned(), descending: key != text }),

@@ -1,4 +1,4 @@
-//! The dependency graph of a pipeline: order, cycles, selections, pictures. Knows nothing of what
+//! The dependency graph of a pipeline: order, cycles, selections, drawings. Knows nothing of what
 //! stages do.
 
 use std::cmp::Reverse;

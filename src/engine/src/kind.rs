@@ -202,7 +202,7 @@ pub trait Stage: Send + Sync {
 
     /// What is legal and probably not meant, or can never work together with the stages that it
     /// refers to.
-    fn concerns(&self, _others: &Others) -> Vec<Concern> {
+    fn lint(&self, _pipeline: &PipelineView) -> Vec<Diagnostic> {
         Vec::new()
     }
 
@@ -213,10 +213,10 @@ pub trait Stage: Send + Sync {
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError>;
 }
 
-/// The other stages of the pipeline, by name.
-pub struct Others<'a>(pub(crate) HashMap<&'a str, (&'a str, &'a dyn Stage)>);
+/// What a stage sees of its pipeline before anything runs: the stages, by name.
+pub struct PipelineView<'a>(pub(crate) HashMap<&'a str, (&'a str, &'a dyn Stage)>);
 
-impl Others<'_> {
+impl PipelineView<'_> {
     /// The kind of a stage and its settings; of a matrix those of its first stage by name.
     pub fn get(&self, stage: &str) -> Option<(&str, Value)> {
         let first = || {
@@ -239,9 +239,9 @@ impl Others<'_> {
     }
 }
 
-/// Something about the value at a key of a stage.
+/// A finding about the value at a key of a stage: a warning or an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Concern {
+pub struct Diagnostic {
     /// Dotted path, relative to the stage.
     pub key: String,
     pub message: String,
@@ -251,7 +251,7 @@ pub struct Concern {
     pub fatal: bool,
 }
 
-impl Concern {
+impl Diagnostic {
     pub fn warning(key: impl Into<String>, message: impl Into<String>) -> Self {
         Self { key: key.into(), message: message.into(), note: None, fatal: false }
     }

@@ -40,3 +40,4 @@ pub mod source;
 pub mod spec;
 pub mod stop;
 pub mod store;
+pub mod threads;

@@ -101,7 +101,7 @@ fn run_data(run: &Run, metadata: Metadata, labels: Labels, runs: usize) -> RunDa
     }
 }
 
-/// Every epoch's figures, and the loss of single steps.
+/// Every epoch's metrics, and the loss of single steps.
 fn curves(run: &Run, metadata: &Metadata) -> BTreeMap<String, Vec<(f64, f64)>> {
     let mut curves: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
     let mut add = |name: &str, epoch: f64, value: f64| {

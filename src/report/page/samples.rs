@@ -8,11 +8,11 @@ use base64::engine::general_purpose::STANDARD;
 use pipe_engine::store::Output;
 use serde::Serialize;
 
-/// Bytes of pictures on a page, and of those that one run may put there.
+/// Bytes of images on a page, and of those that one run may put there.
 const PAGE_BUDGET: u64 = 24_000_000;
 const RUN_BUDGET: u64 = 3_000_000;
 
-/// The picture of an epoch.
+/// The image grid of an epoch.
 #[derive(Debug, Serialize)]
 pub struct Sample {
     pub epoch: u64,
@@ -20,7 +20,7 @@ pub struct Sample {
     pub image: String,
 }
 
-/// The picture that a `sample` stage drew.
+/// The image grid that a `sample` stage made.
 #[derive(Debug, Serialize)]
 pub struct ImageGrid {
     pub stage: String,
@@ -46,12 +46,13 @@ impl ImageGrid {
     }
 }
 
-/// A picture as an address that holds all of it.
+/// An image as an address that holds all of it.
 fn address(png: &[u8]) -> String {
     format!("data:image/png;base64,{}", STANDARD.encode(png))
 }
 
-/// The pictures in a run's folder, by epoch, and how many had no room on a page with so many runs.
+/// The image grids in a run's folder, by epoch, and how many had no room on a page with so many
+/// runs.
 pub(super) fn of_run(folder: &Path, runs: usize) -> (Vec<Sample>, usize) {
     let all = files(folder);
     let bytes: u64 = all.iter().map(|(_, _, bytes)| bytes).sum();

@@ -26,8 +26,8 @@ pub enum Purpose {
     LabelDropout = 6,
     /// Validation's fixed noise; `epoch` is always 0, so that epochs compare.
     Validation = 7,
-    /// A drawn image of a built-in data set; `step` is the image's index.
-    Draw = 8,
+    /// A synthetic image of a built-in data set; `step` is the image's index.
+    SyntheticImage = 8,
     /// Which images go to the validation split.
     Split = 9,
     /// Starting noise of the sampler; `step` is the image's index.

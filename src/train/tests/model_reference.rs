@@ -11,7 +11,7 @@ use pipe_engine::store::tensor::HostTensor;
 use pipe_train::diffit::{
     Diffit, DiffitConfig, Pass, Preset, Scope, load_state_dict, param_paths, probe,
 };
-use pipe_train::noise::Edm;
+use pipe_train::diffusion::Edm;
 
 #[derive(serde::Deserialize)]
 struct Golden {

@@ -6,7 +6,7 @@ use std::process::Command;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
 use pipe_train::diffit::{DiffitConfig, Pass, Scope, state_dict};
-use pipe_train::noise::Edm;
+use pipe_train::diffusion::Edm;
 
 /// A digest (FNV-1a) of all parameters after two steps.
 fn two_steps() -> u64 {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::store::atomic::{self, Log, WriteError};
 
-/// Appends figures.
+/// Appends metrics.
 pub struct MetricsFile(Arc<Log>);
 
 impl MetricsFile {

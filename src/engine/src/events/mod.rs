@@ -1,4 +1,4 @@
-//! What a run writes down while it goes: figures as text and for TensorBoard.
+//! What a run writes down while it goes: metrics as text and for TensorBoard.
 
 mod metrics;
 mod tensorboard;

@@ -36,7 +36,7 @@ impl EventFile {
         self.0.clone()
     }
 
-    /// Adds figures at an optimizer step.
+    /// Adds metrics at an optimizer step.
     pub fn scalars<'a>(
         &mut self,
         step: u64,
@@ -54,7 +54,7 @@ impl EventFile {
         })
     }
 
-    /// Adds a picture at an optimizer step: a PNG file's content, and its size in pixels.
+    /// Adds an image at an optimizer step: a PNG file's content, and its size in pixels.
     pub fn image(
         &mut self,
         step: u64,

@@ -25,8 +25,8 @@ pub(super) struct Begin<'a> {
     pub progress: Option<Progress>,
     /// A new run in the place of the one that could be gone on with.
     pub anew: bool,
-    /// See [`Record::halvings`].
-    pub halvings: u32,
+    /// See [`Record::micro_batch_splits`].
+    pub micro_batch_splits: u32,
     pub inputs: BTreeMap<String, Artifact>,
     /// The GPU that is its own while it runs.
     pub gpu: Option<u32>,
@@ -48,8 +48,8 @@ pub(super) fn carry_out(
     journal.event(id, &Event::Started { action: action.clone(), reason: reason.clone() });
     let mut record =
         Record::begun(pipeline, id, &begin.stage.kind, action, reason, begin.made.clone());
-    (record.halvings, record.progress, record.job) =
-        (begin.halvings, begin.progress, execution.job);
+    (record.micro_batch_splits, record.progress, record.job) =
+        (begin.micro_batch_splits, begin.progress, execution.job);
     record.before = begin.before.clone();
     record.runs = begin.stage.stage.runs();
     let started = Instant::now();
@@ -94,7 +94,8 @@ fn attempts(
 ) -> Result<Outcome, StageError> {
     let (id, retry) = (&begin.stage.id, &begin.stage.conduct.retry);
     let mut failures = Vec::new();
-    let mut adjustment = Adjustment { halvings: begin.halvings, ..Adjustment::default() };
+    let mut adjustment =
+        Adjustment { micro_batch_splits: begin.micro_batch_splits, ..Adjustment::default() };
     loop {
         let error = match attempt(execution, journal, begin, adjustment, failures.is_empty(), lock)
         {
@@ -112,7 +113,7 @@ fn attempts(
         adjustment = next.map_or(adjustment, |again| adjustment.with(again.change));
         journal.update(id, |record| {
             record.attempts.push(failed);
-            record.halvings = adjustment.halvings;
+            record.micro_batch_splits = adjustment.micro_batch_splits;
         })?;
         let Some(Again { wait, change }) = next else { return Err(error) };
         journal.event(

@@ -16,6 +16,7 @@ use crate::policy::{OnFailure, Resume};
 use crate::progress::{Event, Report};
 use crate::spec::LoadedStage;
 use crate::store::{Before, Lock, Made, Progress, Record, Status, StoreError, lock_stage};
+use crate::threads::STACK_SIZE;
 
 /// Runs the plan's stages, each when those before it have ended.
 pub fn execute(
@@ -55,8 +56,8 @@ struct Node<'a> {
     transient: bool,
     /// What it last made, as it was found when its turn came.
     made: Option<Made>,
-    /// See [`Record::halvings`].
-    halvings: u32,
+    /// See [`Record::micro_batch_splits`].
+    micro_batch_splits: u32,
     /// See [`Record::before`].
     stood: Option<Before>,
     /// Its record does not say that it was completed.
@@ -133,7 +134,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
                 reason: step.reason.clone(),
                 transient,
                 made: None,
-                halvings: 0,
+                micro_batch_splits: 0,
                 stood: None,
                 unsettled,
                 confirmed,
@@ -315,12 +316,12 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             let node = &mut self.nodes[place];
             if let Some(record) = observed.record {
                 if matches!(action, Action::Resume { .. } | Action::Extend { .. })
-                    && record.halvings > 0
+                    && record.micro_batch_splits > 0
                 {
-                    node.halvings = record.halvings;
+                    node.micro_batch_splits = record.micro_batch_splits;
                     reason.push_str(&format!(
-                        "; batches in {} pieces as before",
-                        1u64.checked_shl(record.halvings).unwrap_or(u64::MAX)
+                        "; batches in {} micro-batches as before",
+                        1u64.checked_shl(record.micro_batch_splits).unwrap_or(u64::MAX)
                     ));
                 }
                 node.made = record.made;
@@ -367,7 +368,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             reason: node.reason.clone(),
             progress: node.action.progress(),
             anew,
-            halvings: node.halvings,
+            micro_batch_splits: node.micro_batch_splits,
             inputs: inputs(node.stage, &self.artifacts),
             gpu,
             made: node.made.clone(),
@@ -382,9 +383,8 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             };
             let _ = end.send(Ended { place, result, gpu });
         };
-        // As deep as the main thread's: networks are walked recursively.
         let thread =
-            std::thread::Builder::new().name(node.stage.id.to_string()).stack_size(8 << 20);
+            std::thread::Builder::new().name(node.stage.id.to_string()).stack_size(STACK_SIZE);
         match thread.spawn_scoped(self.scope, work) {
             Ok(_) => {
                 self.running += 1;

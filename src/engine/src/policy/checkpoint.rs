@@ -34,10 +34,10 @@ pub struct CheckpointPolicy {
     #[schemars(range(min = 1), extend("x-class" = "runtime"))]
     #[schemars(extend("x-known-as" = ["save_top_k", "save_total_limit", "max_to_keep"]))]
     pub keep_last_n: Option<u64>,
-    /// The figure that decides which checkpoint is the best: `train_loss` or `val_loss`.
+    /// The metric that decides which checkpoint is the best: `train_loss` or `val_loss`.
     #[schemars(example = &"val_loss")]
     pub monitor: String,
-    /// Whether a lower or a higher figure is better.
+    /// Whether a lower or a higher value is better.
     pub mode: Mode,
     /// Number of the run to go on with.
     #[schemars(extend("x-class" = "runtime"))]
@@ -56,11 +56,11 @@ pub enum Mode {
     Max,
 }
 
-/// The figures that can decide which checkpoint is the best.
+/// The metrics that can decide which checkpoint is the best.
 pub const MONITORS: [&str; 2] = ["train_loss", "val_loss"];
 
 impl Mode {
-    /// Whether `new` is the better figure.
+    /// Whether `new` is the better value.
     pub fn is_better(self, new: f64, old: f64) -> bool {
         match self {
             Mode::Min => new < old,
@@ -181,12 +181,12 @@ impl CheckpointPolicy {
         known[..old].iter().map(|k| k.epoch).filter(|e| Some(*e) != best).collect()
     }
 
-    /// The best of some checkpoints; the earlier one of equals. A figure that is missing or not
+    /// The best of some checkpoints; the earlier one of equals. A metric that is missing or not
     /// finite is never the best.
     pub fn best<'a>(&self, known: &'a [Known]) -> Option<&'a Known> {
-        let figure = |k: &Known| k.metrics.get(&self.monitor).copied().filter(|v| v.is_finite());
-        known.iter().filter(|k| figure(k).is_some()).reduce(|best, k| {
-            let (old, new) = (figure(best).unwrap_or(f64::NAN), figure(k).unwrap_or(f64::NAN));
+        let value = |k: &Known| k.metrics.get(&self.monitor).copied().filter(|v| v.is_finite());
+        known.iter().filter(|k| value(k).is_some()).reduce(|best, k| {
+            let (old, new) = (value(best).unwrap_or(f64::NAN), value(k).unwrap_or(f64::NAN));
             if self.mode.is_better(new, old) { k } else { best }
         })
     }

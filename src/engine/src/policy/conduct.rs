@@ -162,7 +162,7 @@ pub struct Again {
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     Nothing,
-    /// Each batch goes through the network in twice as many pieces.
+    /// Each batch goes through the network in twice as many micro-batches.
     SmallerMicroBatch,
     /// The device that was lost is left alone.
     OtherDevice,
@@ -181,8 +181,8 @@ impl fmt::Display for Change {
 /// What one attempt differs in from a first one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Adjustment {
-    /// Each batch goes through the network in `2^halvings` pieces.
-    pub halvings: u32,
+    /// Each batch goes through the network in `2^micro_batch_splits` micro-batches.
+    pub micro_batch_splits: u32,
     /// Devices that were lost so far, in the order of preference.
     pub lost_devices: u32,
 }
@@ -191,14 +191,16 @@ impl Adjustment {
     pub fn with(self, change: Change) -> Self {
         match change {
             Change::Nothing => self,
-            Change::SmallerMicroBatch => Self { halvings: self.halvings + 1, ..self },
+            Change::SmallerMicroBatch => {
+                Self { micro_batch_splits: self.micro_batch_splits + 1, ..self }
+            }
             Change::OtherDevice => Self { lost_devices: self.lost_devices + 1, ..self },
         }
     }
 }
 
-/// A batch is not cut into more than 2^8 pieces.
-const MOST_HALVINGS: usize = 8;
+/// A batch is not cut into more than 2^8 micro-batches.
+const MOST_MICRO_BATCH_SPLITS: usize = 8;
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 impl Retry {
@@ -214,7 +216,7 @@ impl Retry {
             Failure::Setting | Failure::NotFinite | Failure::Interrupted(_) | Failure::Bug => {
                 return None;
             }
-            Failure::OutOfMemory if of_its_kind <= MOST_HALVINGS => {
+            Failure::OutOfMemory if of_its_kind <= MOST_MICRO_BATCH_SPLITS => {
                 return changed(Change::SmallerMicroBatch);
             }
             Failure::DeviceLost if of_its_kind == 1 => return changed(Change::OtherDevice),
@@ -227,8 +229,8 @@ impl Retry {
         };
         // What was met by a change of the conditions is not counted.
         let count = |kind: Failure| failures.iter().filter(|f| **f == kind).count();
-        let changes =
-            count(Failure::OutOfMemory).min(MOST_HALVINGS) + count(Failure::DeviceLost).min(1);
+        let changes = count(Failure::OutOfMemory).min(MOST_MICRO_BATCH_SPLITS)
+            + count(Failure::DeviceLost).min(1);
         let retried = failures.len() - 1 - changes;
         if !self.on.contains(&kind) || retried >= self.max as usize {
             return None;

@@ -10,7 +10,9 @@ use serde_json::{Map, Value};
 
 use crate::error::{Gathered, SpecError, SpecErrors, in_order};
 use crate::identity::Manifest;
-use crate::kind::{Concern, Counts, Files, Others, Stage, StageId, StageKind, is_inside_project};
+use crate::kind::{
+    Counts, Diagnostic, Files, PipelineView, Stage, StageId, StageKind, is_inside_project,
+};
 use crate::parallel;
 use crate::policy::Conduct;
 use crate::source::{Part, Source};
@@ -139,12 +141,12 @@ pub fn load(
         read.into_iter().filter_map(|stage| errors.take(stage)).collect();
     if errors.is_empty() {
         connect_files(&file.source, &mut stages, &mut errors);
-        let concerns = concerns(&stages);
+        let diagnostics = lint(&stages);
         let mut doubts = Vec::new();
-        for (single, concerns) in declared.stages.iter().zip(concerns) {
-            for concern in concerns {
-                let about = loading.about(single, &concern);
-                if concern.fatal { errors.push(about) } else { doubts.push((about, &single.id)) }
+        for (single, diagnostics) in declared.stages.iter().zip(diagnostics) {
+            for diagnostic in diagnostics {
+                let about = loading.about(single, &diagnostic);
+                if diagnostic.fatal { errors.push(about) } else { doubts.push((about, &single.id)) }
             }
         }
         if store.is_some() {
@@ -199,11 +201,11 @@ fn not_mirrored(root: &Path, source: &Source, stage: &LoadedStage) -> Option<Spe
 }
 
 /// What each stage finds about itself and those it refers to.
-fn concerns(stages: &[LoadedStage]) -> Vec<Vec<Concern>> {
-    let others = Others(
+fn lint(stages: &[LoadedStage]) -> Vec<Vec<Diagnostic>> {
+    let pipeline = PipelineView(
         stages.iter().map(|s| (s.id.as_str(), (s.kind.as_str(), s.stage.as_ref()))).collect(),
     );
-    stages.iter().map(|stage| stage.stage.concerns(&others)).collect()
+    stages.iter().map(|stage| stage.stage.lint(&pipeline)).collect()
 }
 
 /// What several stages find about one value, such as in the config file that they share, is said

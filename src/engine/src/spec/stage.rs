@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Gathered, SpecError, SpecErrors};
 use crate::identity;
-use crate::kind::{Concern, Rejection};
+use crate::kind::{Diagnostic, Rejection};
 use crate::policy::Conduct;
 use crate::source::{Part, Source};
 use crate::spec::apply::ByStage;
@@ -135,11 +135,11 @@ impl Loading<'_> {
         errors.or(loaded)
     }
 
-    /// A concern of a stage, at the place that it is about.
-    pub fn about(&self, single: &Single, concern: &Concern) -> SpecError {
+    /// A diagnostic of a stage, at the place that it is about.
+    pub fn about(&self, single: &Single, diagnostic: &Diagnostic) -> SpecError {
         let read = self.read(single, &mut Gathered::default());
-        let error = read.layers.explain(Rejection::value(&concern.key, &concern.message));
-        match &concern.note {
+        let error = read.layers.explain(Rejection::value(&diagnostic.key, &diagnostic.message));
+        match &diagnostic.note {
             Some(note) => error.note(note),
             None => error,
         }

@@ -54,7 +54,7 @@ pub struct Metadata {
     /// A checkpoint inside an epoch, newer than all others.
     #[serde(default)]
     pub partial_checkpoint: Option<PartialRecord>,
-    /// Every epoch's figures.
+    /// Every epoch's metrics.
     pub history: Vec<EpochRecord>,
     /// Keys that this version does not know; kept when the file is rewritten.
     #[serde(flatten)]

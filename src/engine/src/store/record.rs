@@ -57,9 +57,9 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,
     /// How often the micro-batch was halved for want of memory. A stage that is gone on with starts
-    /// with that: with the same pieces it gives the same bits.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub halvings: u32,
+    /// with that: with the same micro-batches it gives the same bits.
+    #[serde(default, rename = "halvings", skip_serializing_if = "is_zero")]
+    pub micro_batch_splits: u32,
     /// The cluster's job that carried it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobId>,
@@ -167,7 +167,7 @@ impl Record {
             runs: None,
             progress: None,
             attempts: Vec::new(),
-            halvings: 0,
+            micro_batch_splits: 0,
             job: None,
             made,
             before: None,

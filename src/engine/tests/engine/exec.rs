@@ -233,14 +233,18 @@ fn memory_and_devices_are_met_by_a_change() {
 }
 
 #[test]
-fn a_resumed_stage_remembers_its_pieces_and_a_new_run_does_not() {
+fn a_resumed_stage_remembers_its_micro_batches_and_a_new_run_does_not() {
     let project = single("ends: out_of_memory signal");
     run(&project, false);
-    assert_eq!(record(&project, "base").halvings, 1);
+    assert_eq!(record(&project, "base").micro_batch_splits, 1);
     let ran = run(&project, false);
     let told = ran.heard.iter().find(|l| l.contains("halvings")).unwrap();
     assert!(told.contains("halvings 1, lost 0"), "{told}");
-    assert!(ran.heard[0].contains("interrupted; batches in 2 pieces as before"), "{:?}", ran.heard);
+    assert!(
+        ran.heard[0].contains("interrupted; batches in 2 micro-batches as before"),
+        "{:?}",
+        ran.heard
+    );
     let ran = run_with(&project, How { forced: &["base"], ..How::default() });
     assert!(ran.heard.iter().any(|l| l.contains("halvings 0")), "{:?}", ran.heard);
 }

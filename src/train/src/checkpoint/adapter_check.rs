@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use pipe_engine::store::{Checkpoint, Run, Status};
 
-use super::{BASE_DIGEST, BASE_FILE, best_prefix};
+use super::{BASE_DIGEST, BASE_FILE, inference_prefix};
 use crate::lora::Adapter;
 
 /// Folder of the adapter in PEFT's format, in the run's folder.
@@ -14,7 +14,7 @@ pub const ADAPTER: &str = "adapter";
 
 /// What of a LoRA run a path is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum LoraFile {
     Base,
     Adapter,
 }
@@ -22,20 +22,21 @@ pub enum Part {
 /// The base model and the adapter of a LoRA run, where something is wrong with them. Those of a run
 /// that has not come to its end may be missing, or of an earlier checkpoint: the run goes on with
 /// that.
-pub fn lora_damage(run: &Run) -> Vec<(PathBuf, String, Part)> {
+pub fn lora_damage(run: &Run) -> Vec<(PathBuf, String, LoraFile)> {
     let is_completed = run.metadata().is_ok_and(|metadata| metadata.status == Status::Completed);
     let (base, adapter) = (run.folder.join(BASE_FILE), run.folder.join(ADAPTER));
     // A checkpoint that is damaged itself is another check's business.
     let best = Checkpoint::open(&run.best()).ok();
-    let written =
-        best.as_ref().and_then(|best| Adapter::from_checkpoint(best, best_prefix(best)).ok()?);
+    let written = best
+        .as_ref()
+        .and_then(|best| Adapter::from_checkpoint(best, inference_prefix(best)).ok()?);
     let of_base = best
         .as_ref()
         .filter(|_| written.is_some())
         .and_then(|best| base_damage(&base, best, is_completed));
     let of_adapter = adapter_damage(&adapter, written.as_ref(), is_completed);
-    let of_base = of_base.map(|what| (base, what, Part::Base));
-    of_base.into_iter().chain(of_adapter.map(|what| (adapter, what, Part::Adapter))).collect()
+    let of_base = of_base.map(|what| (base, what, LoraFile::Base));
+    of_base.into_iter().chain(of_adapter.map(|what| (adapter, what, LoraFile::Adapter))).collect()
 }
 
 fn base_damage(path: &Path, best: &Checkpoint, is_completed: bool) -> Option<String> {

@@ -10,11 +10,12 @@ use pipe_engine::store::tensor::HostTensor;
 use pipe_engine::store::{Checkpoint, atomic};
 
 use super::{
-    BASE_DIGEST, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST, RebuildError, adapted_model, best_prefix, model,
+    BASE_DIGEST, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST, RebuildError, adapted_model, inference_prefix,
+    model,
 };
 use crate::diffit::{Scope, state_dict};
-use crate::fit::{EMA_WEIGHTS, WEIGHTS};
 use crate::lora::{Adapter, HEADER_KEY};
+use crate::trainer::{EMA_WEIGHTS, WEIGHTS};
 
 /// Why nothing was exported.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +38,7 @@ impl From<StageError> for ExportError {
     }
 }
 
-/// Writes the weights of a checkpoint, and their running mean, without the optimizer's state.
+/// Writes the weights of a checkpoint, and its EMA weights, without the optimizer's state.
 pub fn weights_only(checkpoint: &Checkpoint, to: &Path) -> Result<Written, ExportError> {
     checkpoint.verify()?;
     let names = checkpoint.tensors().map(|t| t.name.clone());
@@ -59,7 +60,8 @@ pub fn merged(
     let mut header = stripped(checkpoint.header());
     let mut tensors = Vec::new();
     if let Some(adapter) = lora {
-        let (model, config) = adapted_model(checkpoint, best_prefix(checkpoint), adapter, &device)?;
+        let (model, config) =
+            adapted_model(checkpoint, inference_prefix(checkpoint), adapter, &device)?;
         tensors.extend(state_dict(&model.materialize(), &Scope::All, WEIGHTS)?);
         header.model_config = serde_json::to_value(&config).unwrap_or_default();
         if !adapter.class_names.is_empty() {

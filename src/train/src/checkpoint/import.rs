@@ -12,7 +12,7 @@ use pipe_engine::store::tensor::HostTensor;
 use pytorch_reader::{DType as TorchType, PytorchReader, Tensor};
 
 use crate::diffit::{ConfigError, DiffitConfig, walk};
-use crate::fit::{EMA_WEIGHTS, WEIGHTS};
+use crate::trainer::{EMA_WEIGHTS, WEIGHTS};
 
 /// Why a file was not imported.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +47,7 @@ pub struct ImportOptions {
 }
 
 /// Converts a PyTorch file to a checkpoint of this program. The architecture is read from the
-/// shapes of the tensors; a running mean is taken over where the file has one under a name with
+/// shapes of the tensors; EMA weights are taken over where the file has any under a name with
 /// `ema` in it.
 pub fn import(from: &Path, to: &Path, options: &ImportOptions) -> Result<Written, ImportError> {
     let read = |message: String| ImportError::Read { path: from.to_owned(), message };
@@ -88,12 +88,11 @@ pub fn import(from: &Path, to: &Path, options: &ImportOptions) -> Result<Written
         identity: "imported".to_owned(),
         seed: 0,
         model_config: serde_json::to_value(&config).unwrap_or_default(),
-        extra: match options.class_names.is_empty() {
-            true => BTreeMap::new(),
-            false => {
-                let names = serde_json::to_string(&options.class_names).unwrap_or_default();
-                BTreeMap::from([("class_names".to_owned(), names)])
-            }
+        extra: if options.class_names.is_empty() {
+            BTreeMap::new()
+        } else {
+            let names = serde_json::to_string(&options.class_names).unwrap_or_default();
+            BTreeMap::from([("class_names".to_owned(), names)])
         },
     };
     Ok(write(to, &header, &tensors)?)
@@ -136,9 +135,8 @@ fn infer(tensors: &BTreeMap<&str, &Tensor>, image_size: usize) -> DiffitConfig {
         0 => dim,
         level => size(&format!("down.{}.weight", level - 1), 0),
     };
-    let depth = |level: usize| match level + 1 == levels {
-        true => count("middle."),
-        false => count(&format!("encoder.{level}.")),
+    let depth = |level: usize| {
+        if level + 1 == levels { count("middle.") } else { count(&format!("encoder.{level}.")) }
     };
     // The widest window is the setting: at coarser resolutions it shrinks with the image.
     let tables = || tensors.iter().filter(|(name, _)| name.ends_with("attn.bias_table"));

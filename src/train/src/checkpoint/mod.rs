@@ -19,10 +19,10 @@ use crate::diffit::probe::{Probe, probe as probe_model};
 use crate::diffit::{
     ConfigError, Diffit, DiffitConfig, LoadError, Scope, fill, load_state_dict, walk,
 };
-use crate::fit::{EMA_WEIGHTS, WEIGHTS};
 use crate::lora::{Adapter, AdapterError, BaseDigests, LABEL_TABLE};
+use crate::trainer::{EMA_WEIGHTS, WEIGHTS};
 
-pub use adapter_check::{ADAPTER, Part, lora_damage};
+pub use adapter_check::{ADAPTER, LoraFile, lora_damage};
 pub use export::{ExportError, merged, weights_only};
 pub use import::{ImportError, ImportOptions, import};
 
@@ -65,17 +65,18 @@ pub enum RebuildError {
     NoAdapter { file: PathBuf },
 }
 
-/// The weights to sample with: their running mean where the checkpoint has one.
-pub fn best_prefix(checkpoint: &Checkpoint) -> &'static str {
-    match checkpoint.tensors().any(|t| t.name.starts_with(EMA_WEIGHTS)) {
-        true => EMA_WEIGHTS,
-        false => WEIGHTS,
+/// The weights to sample with: the EMA weights where the checkpoint has any.
+pub fn inference_prefix(checkpoint: &Checkpoint) -> &'static str {
+    if checkpoint.tensors().any(|t| t.name.starts_with(EMA_WEIGHTS)) {
+        EMA_WEIGHTS
+    } else {
+        WEIGHTS
     }
 }
 
-/// [`best_prefix`], or the weights themselves where their mean is not wanted.
+/// [`inference_prefix`], or the weights themselves where EMA weights are not wanted.
 fn prefix(checkpoint: &Checkpoint, ema: bool) -> &'static str {
-    if ema { best_prefix(checkpoint) } else { WEIGHTS }
+    if ema { inference_prefix(checkpoint) } else { WEIGHTS }
 }
 
 /// The classes that a checkpoint's model was trained on; empty if it does not say.
@@ -115,12 +116,13 @@ pub fn base_of(checkpoint: &Checkpoint) -> Result<Checkpoint, RebuildError> {
         return Err(RebuildError::NoBase { file: checkpoint.path().to_owned(), base });
     }
     let base = Checkpoint::open(&base)?;
-    match base.digest() == checkpoint.header().extra.get(BASE_DIGEST).map(String::as_str) {
-        true => Ok(base),
-        false => Err(RebuildError::OtherBase {
+    if base.digest() == checkpoint.header().extra.get(BASE_DIGEST).map(String::as_str) {
+        Ok(base)
+    } else {
+        Err(RebuildError::OtherBase {
             file: checkpoint.path().to_owned(),
             base: base.path().to_owned(),
-        }),
+        })
     }
 }
 
@@ -209,11 +211,10 @@ fn load_finite(
         }
         Ok(found)
     })?;
-    match not_finite.is_empty() {
-        true => Ok(model),
-        false => {
-            Err(RebuildError::NotFinite { file: checkpoint.path().to_owned(), names: not_finite })
-        }
+    if not_finite.is_empty() {
+        Ok(model)
+    } else {
+        Err(RebuildError::NotFinite { file: checkpoint.path().to_owned(), names: not_finite })
     }
 }
 
@@ -266,8 +267,8 @@ pub fn probe(checkpoint: &Checkpoint, prefix: &str) -> Result<Probe, RebuildErro
     Ok(probe_model(&net, &config, &device))
 }
 
-/// A model to draw images with.
-pub struct Opened {
+/// A model to sample images with.
+pub struct SamplingModel {
     /// Without autodiff.
     pub net: Diffit,
     pub config: DiffitConfig,
@@ -290,29 +291,27 @@ pub fn adapter(path: &Path, ema: bool) -> Result<Adapter, RebuildError> {
     found.ok_or_else(|| RebuildError::NoAdapter { file: path.to_owned() })
 }
 
-/// Opens a checkpoint to draw images with: the running mean of its weights where it has one and
-/// `ema` is wanted. `lora` is an adapter to put on it: a LoRA checkpoint, or a folder in PEFT's
-/// format.
-pub fn open(
+/// Loads a checkpoint to sample images with: its EMA weights where it has any and `ema` is wanted.
+/// `lora` is an adapter to put on it: a LoRA checkpoint, or a folder in PEFT's format.
+pub fn load_for_sampling(
     file: &Path,
     lora: Option<&Path>,
     ema: bool,
     device: &Device,
-) -> Result<Opened, RebuildError> {
+) -> Result<SamplingModel, RebuildError> {
     let checkpoint = Checkpoint::open(file)?;
     let epoch = checkpoint.header().epoch;
     let label_dropout = label_dropout(&checkpoint);
     let Some(lora) = lora else {
         let (net, config) = model(&checkpoint, prefix(&checkpoint, ema), device)?;
         let class_names = class_names(&checkpoint);
-        return Ok(Opened { net, config, class_names, epoch, warning: None, label_dropout });
+        return Ok(SamplingModel { net, config, class_names, epoch, warning: None, label_dropout });
     };
     let adapter = adapter(lora, ema)?;
-    let (net, config) = adapted_model(&checkpoint, best_prefix(&checkpoint), &adapter, device)?;
+    let (net, config) =
+        adapted_model(&checkpoint, inference_prefix(&checkpoint), &adapter, device)?;
     let warning = other_base(&checkpoint, &adapter)?;
-    let class_names = match adapter.class_names.is_empty() {
-        true => class_names(&checkpoint),
-        false => adapter.class_names,
-    };
-    Ok(Opened { net, config, class_names, epoch, warning, label_dropout })
+    let class_names =
+        if adapter.class_names.is_empty() { class_names(&checkpoint) } else { adapter.class_names };
+    Ok(SamplingModel { net, config, class_names, epoch, warning, label_dropout })
 }

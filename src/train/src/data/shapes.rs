@@ -27,7 +27,7 @@ pub(super) type Colour = [f32; 3];
 ///
 /// Everything but the number of pixels is the same at every size.
 pub(crate) fn draw(seed: u64, index: usize, class: usize, size: usize) -> RgbImage {
-    let mut rng = stream(seed, Purpose::Draw, 0, index as u64);
+    let mut rng = stream(seed, Purpose::SyntheticImage, 0, index as u64);
     let (ground, figure) = colours(&mut rng);
     let radius = between(&mut rng, 0.26, 0.42); // of the image's side
     let room = 0.5 - radius - 0.02;
@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn figure_and_ground_always_contrast() {
         for index in 0..2000 {
-            let (ground, figure) = colours(&mut stream(3, Purpose::Draw, 0, index));
+            let (ground, figure) = colours(&mut stream(3, Purpose::SyntheticImage, 0, index));
             assert!((luminance(ground) - luminance(figure)).abs() >= CONTRAST, "image {index}");
         }
     }
@@ -132,8 +132,10 @@ mod tests {
     fn a_figure_keeps_its_share_of_the_image_at_any_size() {
         let share = |size: usize| {
             let image = draw(1, 9, 1, size);
-            let (ground, figure) =
-                (f64::from(image[(0, 0)][0]), colours(&mut stream(1, Purpose::Draw, 0, 9)).1);
+            let (ground, figure) = (
+                f64::from(image[(0, 0)][0]),
+                colours(&mut stream(1, Purpose::SyntheticImage, 0, 9)).1,
+            );
             let span = f64::from(figure[0]) * 255.0 - ground;
             image.pixels().map(|p| (f64::from(p[0]) - ground) / span).sum::<f64>()
                 / (size * size) as f64

@@ -39,7 +39,7 @@ enum Form {
 ///
 /// Everything but the number of pixels is the same at every size.
 pub(crate) fn draw(seed: u64, index: usize, class: usize, size: usize) -> RgbImage {
-    let mut rng = stream(seed, Purpose::Draw, 0, index as u64);
+    let mut rng = stream(seed, Purpose::SyntheticImage, 0, index as u64);
     let horizon = between(&mut rng, 0.78, 0.86);
     let sky = sky(&mut rng);
     let ground = hsv(

@@ -40,7 +40,7 @@ impl Adapter {
     }
 
     /// Whether another listing's entry is the same piece of hardware with the same driver.
-    pub(super) fn is(&self, other: &Self) -> bool {
+    pub(super) fn is_same_hardware(&self, other: &Self) -> bool {
         let what =
             |a: &Self| (a.backend.clone(), a.kind, a.name.clone(), a.id.clone(), a.driver.clone());
         what(self) == what(other)
@@ -53,7 +53,7 @@ impl Adapter {
 #[cfg(feature = "wgpu")]
 pub fn adapters() -> Vec<Adapter> {
     static FOUND: std::sync::OnceLock<Vec<Adapter>> = std::sync::OnceLock::new();
-    FOUND.get_or_init(|| settle(super::open::APIS.map(|(backend, _)| list(backend)))).clone()
+    FOUND.get_or_init(|| preferred_api(super::open::APIS.map(|(backend, _)| list(backend)))).clone()
 }
 
 #[cfg(not(feature = "wgpu"))]
@@ -63,7 +63,7 @@ pub fn adapters() -> Vec<Adapter> {
 
 /// The list to show, of those of all graphics APIs, the preferred one first.
 #[cfg_attr(not(feature = "wgpu"), allow(dead_code, reason = "only wgpu lists adapters"))]
-fn settle(lists: impl IntoIterator<Item = Vec<Adapter>>) -> Vec<Adapter> {
+fn preferred_api(lists: impl IntoIterator<Item = Vec<Adapter>>) -> Vec<Adapter> {
     let mut lists = lists.into_iter().filter(|list| !list.is_empty()).collect::<Vec<_>>();
     let hardware = lists.iter().position(|list| list.iter().any(|a| !a.software)).unwrap_or(0);
     if lists.is_empty() { Vec::new() } else { lists.swap_remove(hardware) }
@@ -83,7 +83,7 @@ fn list(backend: burn_wgpu::wgpu::Backend) -> Vec<Adapter> {
     for adapter in
         burn::tensor::try_read_sync(instance.enumerate_adapters(backend.into())).unwrap_or_default()
     {
-        let mut listed = described(&adapter);
+        let mut listed = describe(&adapter);
         listed.index = found.len();
         listed.nth = found.iter().filter(|a| a.kind == listed.kind).count();
         found.push(listed);
@@ -93,7 +93,7 @@ fn list(backend: burn_wgpu::wgpu::Backend) -> Vec<Adapter> {
 
 /// What wgpu says of an adapter, without its place in a list.
 #[cfg(feature = "wgpu")]
-pub(super) fn described(adapter: &burn_wgpu::wgpu::Adapter) -> Adapter {
+pub(super) fn describe(adapter: &burn_wgpu::wgpu::Adapter) -> Adapter {
     use burn_wgpu::wgpu;
     let info = adapter.get_info();
     let kind = match info.device_type {
@@ -140,13 +140,13 @@ pub(super) mod tests {
     fn the_first_api_with_hardware_is_listed_and_else_the_first_that_has_anything() {
         let (gpu, software) =
             (|api| adapter(0, "discrete", api), |api| adapter(0, "software", api));
-        let settled = |lists: [&[Adapter]; 3]| {
-            settle(lists.map(<[_]>::to_vec)).first().map(|adapter| adapter.backend.clone())
+        let preferred = |lists: [&[Adapter]; 3]| {
+            preferred_api(lists.map(<[_]>::to_vec)).first().map(|adapter| adapter.backend.clone())
         };
         let found = |name: &str| Some(name.to_owned());
-        assert_eq!(settled([&[], &[gpu("Vulkan")], &[gpu("Dx12")]]), found("Vulkan"));
-        assert_eq!(settled([&[], &[software("Vulkan")], &[gpu("Dx12")]]), found("Dx12"));
-        assert_eq!(settled([&[], &[software("Vulkan")], &[software("Dx12")]]), found("Vulkan"));
-        assert_eq!(settled([&[], &[], &[]]), None);
+        assert_eq!(preferred([&[], &[gpu("Vulkan")], &[gpu("Dx12")]]), found("Vulkan"));
+        assert_eq!(preferred([&[], &[software("Vulkan")], &[gpu("Dx12")]]), found("Dx12"));
+        assert_eq!(preferred([&[], &[software("Vulkan")], &[software("Dx12")]]), found("Vulkan"));
+        assert_eq!(preferred([&[], &[], &[]]), None);
     }
 }

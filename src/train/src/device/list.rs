@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::DeviceChoice;
+use super::DeviceSpec;
 
 /// The devices that share a training: `all` (every GPU), or a list of which each item is a number
 /// (`0` is `gpu:0`) or what `device:` takes. On a command line and in the environment the items
@@ -17,27 +17,26 @@ use super::DeviceChoice;
 pub enum DeviceList {
     All,
     /// At least one.
-    These(Vec<DeviceChoice>),
+    These(Vec<DeviceSpec>),
 }
 
 impl DeviceList {
     /// The GPUs that it names; 0 where only the machine can tell.
     pub fn gpus(&self) -> usize {
-        let is_gpu =
-            |choice: &&DeviceChoice| matches!(choice, DeviceChoice::Gpu | DeviceChoice::Adapter(_));
+        let is_gpu = |spec: &&DeviceSpec| matches!(spec, DeviceSpec::Gpu | DeviceSpec::Adapter(_));
         match self {
             Self::All => 0,
-            Self::These(choices) => choices.iter().filter(is_gpu).count(),
+            Self::These(specs) => specs.iter().filter(is_gpu).count(),
         }
     }
 
     /// The first device that is listed twice. The CPU may be: its cores are shared out.
-    pub fn twice(&self) -> Option<DeviceChoice> {
-        let Self::These(choices) = self else { return None };
-        let again = |(i, choice): &(usize, &DeviceChoice)| {
-            **choice != DeviceChoice::Cpu && choices[..*i].contains(*choice)
+    pub fn twice(&self) -> Option<DeviceSpec> {
+        let Self::These(specs) = self else { return None };
+        let again = |(i, spec): &(usize, &DeviceSpec)| {
+            **spec != DeviceSpec::Cpu && specs[..*i].contains(*spec)
         };
-        choices.iter().enumerate().find(again).map(|(_, choice)| *choice)
+        specs.iter().enumerate().find(again).map(|(_, spec)| *spec)
     }
 }
 
@@ -57,9 +56,9 @@ fn a_number_alone(number: u64) -> String {
 }
 
 /// One item, as text.
-fn choice(text: &str) -> Result<DeviceChoice, String> {
+fn spec(text: &str) -> Result<DeviceSpec, String> {
     match text.parse() {
-        Ok(index) => Ok(DeviceChoice::Adapter(index)),
+        Ok(index) => Ok(DeviceSpec::Adapter(index)),
         Err(_) => text.parse(),
     }
 }
@@ -75,7 +74,7 @@ impl FromStr for DeviceList {
             }
             list => list
                 .split(',')
-                .map(|item| choice(item.trim()))
+                .map(|item| spec(item.trim()))
                 .collect::<Result<_, _>>()
                 .map(Self::These),
         }
@@ -86,8 +85,8 @@ impl fmt::Display for DeviceList {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::All => f.write_str("all"),
-            Self::These(choices) => {
-                let names: Vec<String> = choices.iter().map(DeviceChoice::to_string).collect();
+            Self::These(specs) => {
+                let names: Vec<String> = specs.iter().map(DeviceSpec::to_string).collect();
                 f.write_str(&names.join(","))
             }
         }
@@ -98,7 +97,7 @@ impl Serialize for DeviceList {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::All => serializer.serialize_str("all"),
-            Self::These(choices) => serializer.collect_seq(choices),
+            Self::These(specs) => serializer.collect_seq(specs),
         }
     }
 }
@@ -127,13 +126,14 @@ impl<'de> Deserialize<'de> for DeviceList {
                 }))
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<DeviceList, A::Error> {
-                let mut choices = Vec::new();
-                while let Some(Listed(choice)) = items.next_element()? {
-                    choices.push(choice);
+                let mut specs = Vec::new();
+                while let Some(Listed(spec)) = items.next_element()? {
+                    specs.push(spec);
                 }
-                match choices.is_empty() {
-                    true => Err(de::Error::custom("expected at least one device, or `all`")),
-                    false => Ok(DeviceList::These(choices)),
+                if specs.is_empty() {
+                    Err(de::Error::custom("expected at least one device, or `all`"))
+                } else {
+                    Ok(DeviceList::These(specs))
                 }
             }
         }
@@ -142,7 +142,7 @@ impl<'de> Deserialize<'de> for DeviceList {
 }
 
 /// One item of a list in a file.
-struct Listed(DeviceChoice);
+struct Listed(DeviceSpec);
 
 impl<'de> Deserialize<'de> for Listed {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -153,20 +153,20 @@ impl<'de> Deserialize<'de> for Listed {
 struct Item;
 
 impl Visitor<'_> for Item {
-    type Value = DeviceChoice;
+    type Value = DeviceSpec;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("the number of a GPU, or a device")
     }
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<DeviceChoice, E> {
-        choice(text).map_err(E::custom)
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<DeviceSpec, E> {
+        spec(text).map_err(E::custom)
     }
-    fn visit_u64<E: de::Error>(self, index: u64) -> Result<DeviceChoice, E> {
-        usize::try_from(index).map(DeviceChoice::Adapter).map_err(E::custom)
+    fn visit_u64<E: de::Error>(self, index: u64) -> Result<DeviceSpec, E> {
+        usize::try_from(index).map(DeviceSpec::Adapter).map_err(E::custom)
     }
-    fn visit_i64<E: de::Error>(self, index: i64) -> Result<DeviceChoice, E> {
+    fn visit_i64<E: de::Error>(self, index: i64) -> Result<DeviceSpec, E> {
         match usize::try_from(index) {
-            Ok(index) => Ok(DeviceChoice::Adapter(index)),
+            Ok(index) => Ok(DeviceSpec::Adapter(index)),
             Err(_) => Err(E::custom(format!(
                 "unknown device `{index}`; GPUs are counted from 0 (see `pipe devices`)"
             ))),
@@ -201,7 +201,7 @@ impl JsonSchema for DeviceList {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use DeviceChoice::*;
+    use DeviceSpec::*;
 
     fn read(json: &str) -> Result<DeviceList, String> {
         serde_json::from_str(json).map_err(|e| e.to_string())
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_list_text_and_all_are_read_and_read_back() {
-        let these = |choices: &[DeviceChoice]| Ok(DeviceList::These(choices.to_vec()));
+        let these = |specs: &[DeviceSpec]| Ok(DeviceList::These(specs.to_vec()));
         assert_eq!(read("[0, 1]"), these(&[Adapter(0), Adapter(1)]));
         assert_eq!(
             read(r#"["cpu", "gpu:3", "gpu", 2]"#),

@@ -2,28 +2,28 @@
 //! opened until a stage asks for it.
 
 mod adapters;
-mod choice;
 mod configuration;
 mod failure;
 mod list;
 mod open;
+mod self_test_result;
+mod spec;
 mod sum;
 #[cfg(test)]
 mod testing;
-mod verdict;
 
 use burn::tensor::Device;
 use pipe_engine::kind::RunContext;
 
 pub use adapters::{Adapter, adapters};
-pub use choice::DeviceChoice;
 pub use configuration::fix as fix_configuration;
 pub use failure::{read, read_all};
 pub use list::DeviceList;
+pub use self_test_result::SelfTestResult;
+pub use spec::DeviceSpec;
 pub use sum::sum_all;
 #[cfg(test)]
 pub use testing::software_vulkan;
-pub use verdict::Verdict;
 
 /// A device that a stage can compute on.
 pub struct ResolvedDevice {
@@ -45,55 +45,58 @@ pub enum DeviceError {
     NoAdapter { index: usize, found: String },
     #[error("failed to open {name}: {reason}; `device: cpu` works everywhere")]
     Open { name: String, reason: String },
-    #[error("`{choice}` is gpu:{index}, which is in the list already")]
-    Twice { choice: DeviceChoice, index: usize },
+    #[error("`{spec}` is gpu:{index}, which is in the list already")]
+    Twice { spec: DeviceSpec, index: usize },
 }
 
 /// Finds and opens the device that a setting means. `auto` takes the best hardware adapter, else
 /// the CPU, and never a software adapter; `gpu:N` takes adapter N of [`adapters`], whatever it is.
-pub fn resolve(choice: DeviceChoice, share: Share) -> Result<ResolvedDevice, DeviceError> {
+pub fn resolve(spec: DeviceSpec, assignment: GpuAssignment) -> Result<ResolvedDevice, DeviceError> {
     let cpu = || {
         let name = "cpu (flex)".into();
         ResolvedDevice { device: Device::flex(), name, is_gpu: false, adapter: None }
     };
     configuration::fix();
-    if choice == DeviceChoice::Cpu {
+    if spec == DeviceSpec::Cpu {
         return Ok(cpu());
     }
     let all = adapters();
-    let best = share.pick(&all);
-    match (choice, best) {
-        (DeviceChoice::Adapter(index), _) => match all.get(index) {
+    let best = assignment.pick(&all);
+    match (spec, best) {
+        (DeviceSpec::Adapter(index), _) => match all.get(index) {
             Some(adapter) => open(adapter),
             None => Err(DeviceError::NoAdapter { index, found: describe(&all) }),
         },
         (_, Some(adapter)) => open(adapter),
-        (DeviceChoice::Gpu, None) => Err(DeviceError::NoGpu(describe(&all))),
+        (DeviceSpec::Gpu, None) => Err(DeviceError::NoGpu(describe(&all))),
         (_, None) => Ok(cpu()),
     }
 }
 
 /// Finds and opens all devices of a list, in its order. `all` is every hardware adapter, the
 /// strongest first.
-pub fn resolve_all(list: &DeviceList, share: Share) -> Result<Vec<ResolvedDevice>, DeviceError> {
-    let choices: Vec<DeviceChoice> = match list {
-        DeviceList::These(choices) => choices.clone(),
+pub fn resolve_all(
+    list: &DeviceList,
+    assignment: GpuAssignment,
+) -> Result<Vec<ResolvedDevice>, DeviceError> {
+    let specs: Vec<DeviceSpec> = match list {
+        DeviceList::These(specs) => specs.clone(),
         DeviceList::All => {
             let all = adapters();
             let hardware = by_strength(&all);
             if hardware.is_empty() {
                 return Err(DeviceError::NoGpu(describe(&all)));
             }
-            hardware.into_iter().map(|adapter| DeviceChoice::Adapter(adapter.index)).collect()
+            hardware.into_iter().map(|adapter| DeviceSpec::Adapter(adapter.index)).collect()
         }
     };
     let mut found: Vec<ResolvedDevice> = Vec::new();
-    for choice in choices {
-        let device = resolve(choice, share)?;
+    for spec in specs {
+        let device = resolve(spec, assignment)?;
         if let Some(adapter) = &device.adapter
             && found.iter().any(|other| other.adapter == device.adapter)
         {
-            return Err(DeviceError::Twice { choice, index: adapter.index });
+            return Err(DeviceError::Twice { spec, index: adapter.index });
         }
         found.push(device);
     }
@@ -102,7 +105,7 @@ pub fn resolve_all(list: &DeviceList, share: Share) -> Result<Vec<ResolvedDevice
 
 /// The adapter that `auto` takes, if any.
 pub fn best(all: &[Adapter]) -> Option<&Adapter> {
-    Share::default().pick(all)
+    GpuAssignment::default().pick(all)
 }
 
 /// Hardware adapters on this machine.
@@ -112,14 +115,14 @@ pub fn gpus() -> usize {
 
 /// Which of several GPUs a stage may take, where it does not name one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Share {
+pub struct GpuAssignment {
     /// Its own one, counted from 0 in the order of preference.
     pub gpu: Option<u32>,
     /// How many were lost in earlier attempts.
     pub lost: u32,
 }
 
-impl Share {
+impl GpuAssignment {
     /// What the engine gave to a running stage.
     pub fn of(context: &RunContext) -> Self {
         Self { gpu: context.gpu, lost: context.adjustment.lost_devices }
@@ -141,13 +144,12 @@ fn by_strength(all: &[Adapter]) -> Vec<&Adapter> {
 }
 
 fn describe(all: &[Adapter]) -> String {
-    match all.is_empty() {
-        true => "wgpu sees no adapter at all (is a Vulkan, Metal or DX12 driver installed?)".into(),
-        false => {
-            let names: Vec<String> =
-                all.iter().map(|a| format!("gpu:{} {}", a.index, a.name)).collect();
-            format!("there is {}", names.join(", "))
-        }
+    if all.is_empty() {
+        "wgpu sees no adapter at all (is a Vulkan, Metal or DX12 driver installed?)".into()
+    } else {
+        let names: Vec<String> =
+            all.iter().map(|a| format!("gpu:{} {}", a.index, a.name)).collect();
+        format!("there is {}", names.join(", "))
     }
 }
 
@@ -191,7 +193,7 @@ mod tests {
     #[test]
     fn stages_share_the_hardware_and_leave_a_lost_one() {
         let all = [adapter(0, "integrated"), adapter(1, "software"), adapter(2, "discrete")];
-        let picked = |gpu, lost| Share { gpu, lost }.pick(&all).map(|a| a.index);
+        let picked = |gpu, lost| GpuAssignment { gpu, lost }.pick(&all).map(|a| a.index);
         assert_eq!(
             [picked(None, 0), picked(Some(0), 0), picked(Some(1), 0)],
             [Some(2), Some(2), Some(0)]
@@ -201,31 +203,35 @@ mod tests {
             [Some(0), Some(2)],
             "another one after a loss"
         );
-        assert_eq!(Share { gpu: Some(3), lost: 1 }.pick(&all[1..2]), None);
+        assert_eq!(GpuAssignment { gpu: Some(3), lost: 1 }.pick(&all[1..2]), None);
     }
 
     #[test]
     fn an_adapter_that_is_not_there_is_named() {
-        let error = resolve(DeviceChoice::Adapter(99), Share::default()).err().unwrap().to_string();
+        let error =
+            resolve(DeviceSpec::Adapter(99), GpuAssignment::default()).err().unwrap().to_string();
         assert!(error.starts_with("failed to find adapter 99; "), "{error}");
     }
 
     #[test]
     fn a_list_is_opened_in_its_order() {
-        let list = DeviceList::These(vec![DeviceChoice::Cpu; 3]);
-        let names: Vec<String> =
-            resolve_all(&list, Share::default()).unwrap().into_iter().map(|d| d.name).collect();
+        let list = DeviceList::These(vec![DeviceSpec::Cpu; 3]);
+        let names: Vec<String> = resolve_all(&list, GpuAssignment::default())
+            .unwrap()
+            .into_iter()
+            .map(|d| d.name)
+            .collect();
         assert_eq!(names, ["cpu (flex)"; 3]);
-        let list = DeviceList::These(vec![DeviceChoice::Cpu, DeviceChoice::Adapter(99)]);
+        let list = DeviceList::These(vec![DeviceSpec::Cpu, DeviceSpec::Adapter(99)]);
         assert!(matches!(
-            resolve_all(&list, Share::default()),
+            resolve_all(&list, GpuAssignment::default()),
             Err(DeviceError::NoAdapter { index: 99, .. })
         ));
     }
 
     #[test]
     fn the_cpu_is_always_there() {
-        assert_eq!(resolve(DeviceChoice::Cpu, Share::default()).unwrap().name, "cpu (flex)");
+        assert_eq!(resolve(DeviceSpec::Cpu, GpuAssignment::default()).unwrap().name, "cpu (flex)");
     }
 
     /// `a` times itself, and whether it could be computed.
@@ -238,7 +244,7 @@ mod tests {
     fn an_adapter_computes_on_after_it_was_resolved_again_and_after_a_lack_of_memory() {
         let test = "device::tests::an_adapter_computes_on_after_it_was_resolved_again_and_after_a_lack_of_memory";
         let Some(first) = software_vulkan(test) else { return };
-        let again = || resolve(DeviceChoice::Adapter(0), Share::default()).unwrap().device;
+        let again = || resolve(DeviceSpec::Adapter(0), GpuAssignment::default()).unwrap().device;
         assert_eq!(first, again(), "the second stage's device is the first one's");
         assert_eq!(product(8, &again()).unwrap(), [8.0; 64]);
         for _ in 0..2 {
@@ -271,7 +277,7 @@ mod tests {
 
     #[test]
     fn the_precisions_that_are_listed_are_those_that_the_runtime_has() {
-        use crate::fit::Precision;
+        use crate::trainer::Precision;
         let Some(device) = software_vulkan(
             "device::tests::the_precisions_that_are_listed_are_those_that_the_runtime_has",
         ) else {

@@ -7,10 +7,10 @@ use std::sync::{Mutex, PoisonError};
 /// What was opened, by the number of its adapter. The compute runtime lets nobody open an adapter a
 /// second time in a process, not even after it lost its memory or its device: every stage and every
 /// attempt computes on the same one.
-pub(super) struct Opened<D>(Mutex<BTreeMap<usize, D>>);
+pub(super) struct DeviceCache<D>(Mutex<BTreeMap<usize, D>>);
 
 #[cfg_attr(not(feature = "wgpu"), allow(dead_code, reason = "only wgpu opens adapters"))]
-impl<D: Clone> Opened<D> {
+impl<D: Clone> DeviceCache<D> {
     pub const fn new() -> Self {
         Self(Mutex::new(BTreeMap::new()))
     }
@@ -39,8 +39,8 @@ mod wgpu {
     use burn_wgpu::{RuntimeOptions, WgpuBackend, WgpuDevice, try_init_setup};
     use cubecl::wgpu::WgpuDeviceKind;
 
-    use super::Opened;
-    use crate::device::adapters::{Adapter, described};
+    use super::DeviceCache;
+    use crate::device::adapters::{Adapter, describe};
     use crate::device::{configuration, failure};
 
     /// The graphics APIs that adapters are listed of, the preferred one first, with the names that
@@ -57,7 +57,7 @@ mod wgpu {
 
     /// Opens an adapter of [`adapters`](crate::device::adapters), or gives what was opened before.
     pub fn open(adapter: &Adapter) -> Result<Device, String> {
-        static OPENED: Opened<Device> = Opened::new();
+        static OPENED: DeviceCache<Device> = DeviceCache::new();
         OPENED.get(adapter.index, || open_first(adapter))
     }
 
@@ -68,8 +68,8 @@ mod wgpu {
         let options = RuntimeOptions::with_tasks_max(Some(TASKS)).map_err(|e| e.to_string())?;
         let setup =
             try_init_setup::<AutoGraphicsApi>(&selected, options).map_err(|e| e.to_string())?;
-        let found = described(&setup.adapter);
-        if !found.is(adapter) {
+        let found = describe(&setup.adapter);
+        if !found.is_same_hardware(adapter) {
             return Err(format!(
                 "the driver opened {} ({}) in its place",
                 found.name, found.backend
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn an_adapter_is_opened_once_and_again_only_after_a_failure() {
-        let (opened, times) = (Opened::new(), Cell::new(0));
+        let (opened, times) = (DeviceCache::new(), Cell::new(0));
         let open = |index: usize, works: bool| {
             opened.get(index, || {
                 times.set(times.get() + 1);

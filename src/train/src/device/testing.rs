@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 
-use super::{DeviceChoice, Share, resolve};
+use super::{DeviceSpec, GpuAssignment, resolve};
 
 /// The driver's device, for the test of this name. The driver has to be named before the process
 /// begins: where it is not, the test runs itself again in a process where it is, and gets `None`,
@@ -18,7 +18,7 @@ pub fn software_vulkan(test: &str) -> Option<Device> {
         return None;
     }
     if std::env::var(DRIVERS).as_ref() == Ok(&icd) {
-        return Some(resolve(DeviceChoice::Adapter(0), Share::default()).unwrap().device);
+        return Some(resolve(DeviceSpec::Adapter(0), GpuAssignment::default()).unwrap().device);
     }
     let this = std::env::current_exe().unwrap();
     let child = std::process::Command::new(this)

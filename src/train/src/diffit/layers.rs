@@ -114,8 +114,8 @@ impl Conv2d {
 
     /// The same of the image doubled in size, for a 3x3 kernel of stride 1: `[batch, h, w, in]` to
     /// `[batch, 2 h, 2 w, out]`.
-    pub fn forward_doubled(&self, x: Tensor<4>) -> Tensor<4> {
-        kernels::double_conv2d(x, self.weight.val(), self.bias.val())
+    pub fn forward_upsampled(&self, x: Tensor<4>) -> Tensor<4> {
+        kernels::upsample_conv2d(x, self.weight.val(), self.bias.val())
     }
 }
 

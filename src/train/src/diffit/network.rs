@@ -84,7 +84,7 @@ impl Diffit {
         x = run(&self.middle, x, &t, pass);
 
         for (i, skip) in skips.into_iter().enumerate().rev() {
-            x = self.up[i].forward_doubled(x);
+            x = self.up[i].forward_upsampled(x);
             x = self.merge[i].forward(Tensor::cat(vec![x, skip], 3));
             x = run(&self.decoder[i], x, &t, pass);
         }

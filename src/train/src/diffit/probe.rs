@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::config::DiffitConfig;
 use super::network::Diffit;
 use super::pass::Pass;
-use crate::noise::Edm;
+use crate::diffusion::Edm;
 
 /// Mean, standard deviation (with n - 1) and first eight values of the denoised fixed inputs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -225,9 +225,10 @@ where
     }
     problems
         .extend(unexpected.into_iter().map(|name| format!("`{name}` is not part of the model")));
-    match problems.is_empty() {
-        true => Ok(fill(module, values)),
-        false => Err(LoadError::Mismatch { problems }),
+    if problems.is_empty() {
+        Ok(fill(module, values))
+    } else {
+        Err(LoadError::Mismatch { problems })
     }
 }
 

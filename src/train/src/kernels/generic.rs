@@ -100,12 +100,12 @@ fn relative_position(window: usize) -> Vec<i64> {
     super::relative_position(window).into_iter().map(|row| row as i64).collect()
 }
 
-pub(super) fn double_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
-    conv2d(double_size(x), weight, bias, 1)
+pub(super) fn upsample_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
+    conv2d(upsample(x), weight, bias, 1)
 }
 
 /// Every pixel as a square of four: `[batch, h, w, channels]` to `[batch, 2 h, 2 w, channels]`.
-fn double_size(x: Tensor<4>) -> Tensor<4> {
+fn upsample(x: Tensor<4>) -> Tensor<4> {
     let [batch, h, w, channels] = x.dims();
     let x = x.reshape([batch, h, 1, w, 1, channels]).repeat_dim(2, 2).repeat_dim(4, 2);
     x.reshape([batch, 2 * h, 2 * w, channels])

@@ -8,13 +8,14 @@
 //! Knows nothing of modules or parameter names.
 
 #[cfg(test)]
-mod agreement;
+mod equivalence_tests;
 mod fused;
 mod generic;
 #[cfg(test)]
-mod truth;
+mod gradcheck_tests;
 
 use burn::tensor::Tensor;
+use pipe_engine::threads::STACK_SIZE;
 
 pub use fused::AdamWStep;
 
@@ -81,11 +82,11 @@ pub fn window_attention(
         .unwrap_or_else(|| generic::window_attention(qkv, qkv_t, bias_table, heads, window))
 }
 
-/// [`conv2d`] with a 3x3 kernel of the image doubled in size, every pixel a square of four:
+/// [`conv2d`] with a 3x3 kernel of the image upsampled to twice its size (nearest neighbour):
 /// `x [batch, h, w, in]`, `weight [out, in, 3, 3]`, `bias [out]` to `[batch, 2 h, 2 w, out]`.
-pub fn double_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
-    fused::double_conv2d(&x, &weight, &bias)
-        .unwrap_or_else(|| generic::double_conv2d(x, weight, bias))
+pub fn upsample_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
+    fused::upsample_conv2d(&x, &weight, &bias)
+        .unwrap_or_else(|| generic::upsample_conv2d(x, weight, bias))
 }
 
 /// Whether a tensor's numbers are `f32` in host memory: [`adamw`] and [`blend`] work on those only.
@@ -117,11 +118,10 @@ pub fn in_own_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 
 /// [`in_own_pool`] of so many threads, as many as there are cores if unset.
 pub fn in_own_pool_of<R: Send>(threads: Option<usize>, work: impl FnOnce() -> R + Send) -> R {
-    // As deep as the main thread's: networks are walked recursively.
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads.unwrap_or(0))
         .thread_name(|i| format!("compute-{i}"))
-        .stack_size(8 << 20)
+        .stack_size(STACK_SIZE)
         .build();
     match pool {
         Ok(pool) => pool.install(work),

@@ -12,7 +12,7 @@ use pipe_engine::store::{Checkpoint, CheckpointError, atomic};
 use safetensors::tensor::{SafeTensors, TensorView};
 use serde_json::{Value, json};
 
-use super::attach::Plan;
+use super::inject::LoraPlan;
 use super::peft::PeftConfig;
 use super::settings::LoraConfig;
 use super::targets::projections;
@@ -33,7 +33,7 @@ const PEFT_PREFIX: &str = "base_model.model.";
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adapter {
     pub config: LoraConfig,
-    pub plan: Plan,
+    pub plan: LoraPlan,
     /// By the names that [`param_paths`] gives a network with factors; 32-bit floats.
     pub tensors: BTreeMap<String, HostTensor>,
     /// Empty if not known.
@@ -102,7 +102,7 @@ impl Adapter {
     }
 
     /// What [`from_checkpoint`](Self::from_checkpoint) wants to find in the header.
-    pub fn describe(config: &LoraConfig, plan: &Plan) -> String {
+    pub fn describe(config: &LoraConfig, plan: &LoraPlan) -> String {
         json!(Described { config: config.clone(), plan: plan.clone() }).to_string()
     }
 
@@ -118,7 +118,7 @@ impl Adapter {
     /// Every name or shape that does not fit, at once.
     pub fn apply(&self, base: Diffit) -> Result<Diffit, AdapterError> {
         let mut problems = self.missing_in(&base);
-        let model = self.plan.attach(base, 0).model;
+        let model = self.plan.inject(base, 0).model;
         let places: HashMap<String, Vec<usize>> =
             param_paths(&model).into_iter().map(|(_, name, shape)| (name, shape)).collect();
         let mut values = HashMap::new();
@@ -148,9 +148,10 @@ impl Adapter {
         );
         problems.sort();
         problems.dedup();
-        match problems.is_empty() {
-            true => Ok(fill(model, values)),
-            false => Err(AdapterError::Mismatch { problems }),
+        if problems.is_empty() {
+            Ok(fill(model, values))
+        } else {
+            Err(AdapterError::Mismatch { problems })
         }
     }
 
@@ -279,7 +280,7 @@ impl Adapter {
         };
         let ranks: BTreeMap<String, usize> = tensors.iter().filter_map(rank).collect();
         let scales = ranks.iter().map(|(path, r)| (path.clone(), config.scale(*r))).collect();
-        let plan = Plan { ranks, scales };
+        let plan = LoraPlan { ranks, scales };
         let class_names = class_names.unwrap_or_default();
         Ok(Self { config, plan, tensors, class_names, source, base, peft: Some(peft) })
     }
@@ -288,5 +289,5 @@ impl Adapter {
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Described {
     config: LoraConfig,
-    plan: Plan,
+    plan: LoraPlan,
 }

@@ -2,12 +2,12 @@
 //! named as in PEFT, the factors attached by burn, and files in PEFT's format.
 
 mod adapter;
-mod attach;
+mod inject;
 mod peft;
 mod settings;
 mod targets;
 
 pub use adapter::{Adapter, AdapterError, BaseDigests, HEADER_KEY, LABEL_TABLE};
-pub use attach::{Adapted, Plan};
+pub use inject::{AdaptedModel, LoraPlan};
 pub use settings::LoraConfig;
 pub use targets::TargetError;

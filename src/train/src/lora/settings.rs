@@ -107,7 +107,7 @@ impl Default for LoraConfig {
 
 impl LoraConfig {
     /// Refuses values that cannot work, naming the key. Names that depend on the network's depth
-    /// are checked when it is known: see [`Plan::new`](super::Plan::new).
+    /// are checked when it is known: see [`Plan::new`](super::LoraPlan::new).
     pub fn validate(&self) -> Result<(), Rejection> {
         let check = |key: &str, good: bool, expected: &str| {
             Rejection::unless(format!("lora.{key}"), good, expected)
@@ -138,9 +138,10 @@ impl LoraConfig {
 
     /// What the product of factors of rank `r` is multiplied with.
     pub fn scale(&self, r: usize) -> f64 {
-        match self.use_rslora {
-            true => self.lora_alpha / (r as f64).sqrt(),
-            false => self.lora_alpha / r as f64,
+        if self.use_rslora {
+            self.lora_alpha / (r as f64).sqrt()
+        } else {
+            self.lora_alpha / r as f64
         }
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn projections<M: burn::module::Module>(module: &M) -> Vec<Projection
 }
 
 /// Whether a name of `target_modules` or `rank_pattern` means the projection at `path`.
-pub(super) fn means(target: &str, path: &str) -> bool {
+pub(super) fn matches_target(target: &str, path: &str) -> bool {
     if target == "all-linear" {
         return true;
     }
@@ -85,12 +85,11 @@ pub(super) fn check_name(target: &str) -> Result<(), TargetError> {
     };
     let Ok(skeleton) = smallest.skeleton(&burn::tensor::Device::flex()) else { return Ok(()) };
     let found = projections(&skeleton);
-    match found.iter().any(|p| means(target, &p.path)) {
-        true => Ok(()),
-        false => {
-            let available = short_names(found.iter().map(|p| p.path.as_str()));
-            Err(TargetError { key: TARGETS, name: target.to_owned(), available })
-        }
+    if found.iter().any(|p| matches_target(target, &p.path)) {
+        Ok(())
+    } else {
+        let available = short_names(found.iter().map(|p| p.path.as_str()));
+        Err(TargetError { key: TARGETS, name: target.to_owned(), available })
     }
 }
 
@@ -102,10 +101,10 @@ mod tests {
     fn a_name_means_the_last_part_a_family_the_end_of_a_path_or_a_pattern() {
         let path = "encoder.0.1.block.attn.qkv_s";
         for target in ["qkv_s", "qkv", "attn.qkv_s", path, "encoder.*", "*qkv_s", "all-linear"] {
-            assert!(means(target, path), "{target}");
+            assert!(matches_target(target, path), "{target}");
         }
         for target in ["qk", "kv_s", "qkv_t", "encoder", "block", "decoder.*", "ttn.qkv_s"] {
-            assert!(!means(target, path), "{target}");
+            assert!(!matches_target(target, path), "{target}");
         }
     }
 

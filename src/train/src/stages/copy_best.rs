@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use figment::Figment;
 use pipe_engine::kind::{
-    Artifact, Concern, Counts, Failure, Files, Observation, Observer, Others, Outcome, Reference,
-    Rejection, RunContext, Stage, StageError, StageKind, State, is_inside_project,
+    Artifact, Counts, Diagnostic, Failure, Files, Observation, Observer, Outcome, PipelineView,
+    Reference, Rejection, RunContext, Stage, StageError, StageKind, State, is_inside_project,
 };
 use pipe_engine::store::{
     Checkpoint, CheckpointRecord, Made, Output, atomic, copy, file_digest_like,
@@ -15,8 +15,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::concerns;
-use super::handed::{ModelFile, TrainedRun};
+use super::artifacts::{ModelFile, TrainedRun};
+use super::lint;
 use super::training::setting;
 
 /// Copies a checkpoint of a training to a fixed place.
@@ -91,15 +91,16 @@ impl StageKind for CopyBestKind {
 }
 
 /// What a plan says of a file that is copied.
-pub(super) fn copied(bytes: u64) -> String {
+pub(super) fn copy_cost(bytes: u64) -> String {
     format!("; copies {:.1} MB", bytes as f64 / 1e6)
 }
 
 /// Refuses a path that is not a file inside the project.
 pub(super) fn inside_project(path: &Path) -> Result<(), &'static str> {
-    match is_inside_project(path) && path.file_name().is_some() {
-        true => Ok(()),
-        false => Err("expected the path of a file inside the project, without `..`"),
+    if is_inside_project(path) && path.file_name().is_some() {
+        Ok(())
+    } else {
+        Err("expected the path of a file inside the project, without `..`")
     }
 }
 
@@ -116,11 +117,11 @@ impl Stage for CopyBest {
         vec![Reference::to("from", &self.settings.from, &["train", "select_best"], Counts::Content)]
     }
 
-    fn concerns(&self, others: &Others) -> Vec<Concern> {
+    fn lint(&self, pipeline: &PipelineView) -> Vec<Diagnostic> {
         let epoch =
             if let Select::Epoch(epoch) = self.settings.select { Some(epoch) } else { None };
-        let mut found = concerns::of_source("from", &self.settings.from, epoch, others);
-        found.extend(concerns::of_whole_model("from", &self.settings.from, others));
+        let mut found = lint::check_source("from", &self.settings.from, epoch, pipeline);
+        found.extend(lint::check_whole_model("from", &self.settings.from, pipeline));
         found
     }
 
@@ -132,9 +133,10 @@ impl Stage for CopyBest {
         let target = o.root.join(&self.settings.to);
         let Some(run) = o.inputs.get("from").and_then(|a| a.get::<TrainedRun>()) else {
             // What the training will bring is not known yet.
-            let state = match o.made.is_some() && target.exists() {
-                true => State::Done { reason: "up to date".into() },
-                false => State::absent("not copied yet"),
+            let state = if o.made.is_some() && target.exists() {
+                State::Done { reason: "up to date".into() }
+            } else {
+                State::absent("not copied yet")
             };
             return Ok(state.into());
         };
@@ -179,7 +181,7 @@ impl Stage for CopyBest {
             return Err(bad(message));
         }
         let target = context.root.join(&self.settings.to);
-        let replaced = self.make_sure_it_is_ours(context, &target, &source.digest)?;
+        let replaced = self.check_ownership(context, &target, &source.digest)?;
         let path = self.settings.to.display().to_string();
         let planned = Output::planned(&path, &record.digest, record.bytes);
         // The note first: after a crash between the two, the next run knows both files as its own.
@@ -217,9 +219,10 @@ impl CopyBest {
         };
         found.ok_or_else(|| {
             let epochs: Vec<String> = all.iter().map(|c| c.epoch.to_string()).collect();
-            let there = match epochs.is_empty() {
-                true => "it has none".to_owned(),
-                false => format!("it has those of epochs {}", epochs.join(", ")),
+            let there = if epochs.is_empty() {
+                "it has none".to_owned()
+            } else {
+                format!("it has those of epochs {}", epochs.join(", "))
             };
             setting(format!("select: run {} has no such checkpoint; {there}", run.run.number))
         })
@@ -228,14 +231,14 @@ impl CopyBest {
     /// What a copy takes of the disk, for the plan.
     fn cost(&self, source: &CheckpointRecord) -> String {
         match self.settings.link {
-            Link::None => copied(source.bytes),
+            Link::None => copy_cost(source.bytes),
             Link::Hard => String::new(),
         }
     }
 
     /// The digests of earlier copies that the target may hold. A file of anybody else's is left
     /// alone.
-    fn make_sure_it_is_ours(
+    fn check_ownership(
         &self,
         context: &RunContext,
         target: &Path,

@@ -12,7 +12,7 @@ use pipe_engine::kind::{
 use pipe_engine::progress::{Event, Unit};
 use serde_json::Value;
 
-use super::handed::{dataset_artifact, seen_artifact};
+use super::artifacts::{dataset_artifact, summary_artifact};
 use crate::data::{self, DataError, Dataset, DatasetSettings, Progress};
 
 pub struct DatasetKind;
@@ -64,7 +64,7 @@ impl Stage for DatasetStage {
         let slow = Slow { began: Instant::now(), told: AtomicBool::new(false) };
         let seen = data::look(&self.settings, o.root, o.request.data_as_last_seen, &slow)
             .map_err(failed)?;
-        Ok(Observation { state: State::Transient, artifact: seen.map(seen_artifact) })
+        Ok(Observation { state: State::Transient, artifact: seen.map(summary_artifact) })
     }
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
@@ -96,9 +96,10 @@ impl Stage for DatasetStage {
             counts.len(),
             if counts.len() == 1 { "" } else { "es" },
             size = dataset.image_size(),
-            passed_over = match passed_over.is_empty() {
-                true => String::new(),
-                false => format!("; passed over: {passed_over}"),
+            passed_over = if passed_over.is_empty() {
+                String::new()
+            } else {
+                format!("; passed over: {passed_over}")
             },
         );
         context.event(Event::Message { text: summary.clone() });

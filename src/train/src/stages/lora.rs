@@ -8,24 +8,24 @@ use burn::module::{Module, ParamGroup};
 use burn::tensor::Device;
 use figment::Figment;
 use pipe_engine::kind::{
-    Concern, Counts, Failure, Files, Observation, Observer, Others, Outcome, Reference, Rejection,
-    RunContext, Stage, StageError, StageKind, State,
+    Counts, Diagnostic, Failure, Files, Observation, Observer, Outcome, PipelineView, Reference,
+    Rejection, RunContext, Stage, StageError, StageKind, State,
 };
 use pipe_engine::progress::Event;
 use pipe_engine::store::Checkpoint;
 use serde_json::Value;
 
-use super::concerns;
-use super::copy_best::copied;
-use super::handed::{ModelFile, TrainedRun, model_file};
-use super::training::{Start, Training, setting};
+use super::artifacts::{ModelFile, TrainedRun, model_file};
+use super::copy_best::copy_cost;
+use super::lint;
+use super::training::{Training, TrainingSetup, setting};
 use crate::checkpoint::{
     self, ADAPTER, BASE_DIGEST, BASE_FILE, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST, LABEL_DROPOUT,
 };
 use crate::data::Dataset;
 use crate::diffit::Scope;
-use crate::fit::{About, FitSettings, LoraSettings};
-use crate::lora::{Adapted, Adapter, HEADER_KEY, LABEL_TABLE, Plan};
+use crate::lora::{AdaptedModel, Adapter, HEADER_KEY, LABEL_TABLE, LoraPlan};
+use crate::trainer::{LoraSettings, ModelInfo, TrainingSettings};
 
 pub struct LoraKind;
 
@@ -41,13 +41,13 @@ impl StageKind for LoraKind {
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
         let settings: LoraSettings = settings.extract()?;
         settings.validate()?;
-        Ok(Arc::new(LoraStage { fit: settings.fit(), settings }))
+        Ok(Arc::new(LoraStage { training_settings: settings.training_settings(), settings }))
     }
 }
 
 struct LoraStage {
     settings: LoraSettings,
-    fit: FitSettings,
+    training_settings: TrainingSettings,
 }
 
 impl Stage for LoraStage {
@@ -56,7 +56,7 @@ impl Stage for LoraStage {
     }
 
     fn derived(&self) -> BTreeMap<String, Value> {
-        self.fit.derived()
+        self.training_settings.derived()
     }
 
     fn references(&self) -> Vec<Reference> {
@@ -85,12 +85,12 @@ impl Stage for LoraStage {
     }
 
     fn gpus(&self) -> u32 {
-        self.fit.gpus()
+        self.training_settings.gpus()
     }
 
-    fn concerns(&self, others: &Others) -> Vec<Concern> {
-        let mut found = concerns::of_training(&self.fit, others);
-        found.extend(concerns::of_adapter(&self.settings, others));
+    fn lint(&self, pipeline: &PipelineView) -> Vec<Diagnostic> {
+        let mut found = lint::check_training(&self.training_settings, pipeline);
+        found.extend(lint::check_adapter(&self.settings, pipeline));
         found
     }
 
@@ -100,12 +100,12 @@ impl Stage for LoraStage {
             && let Some(base) = observer.inputs.get("base").and_then(model_file)
             && let Ok(file) = std::fs::metadata(&base.path)
         {
-            reason.push_str(&copied(file.len()));
+            reason.push_str(&copy_cost(file.len()));
         }
         let run = observation.artifact.as_ref().and_then(|a| a.get::<TrainedRun>());
         match run.map(|run| what_is_missing(&run)) {
             Some(Some(what)) => {
-                let (done, total) = (self.fit.epochs, self.fit.epochs);
+                let (done, total) = (self.training_settings.epochs, self.training_settings.epochs);
                 Ok(State::Partial { done, total, reason: format!("{what} is not up to date") }
                     .into())
             }
@@ -144,7 +144,11 @@ impl Stage for LoraStage {
 
 impl LoraStage {
     fn training(&self) -> Training<'_> {
-        Training { settings: &self.fit, value: self.settings(), base_dir: "checkpoints/lora" }
+        Training {
+            settings: &self.training_settings,
+            value: self.settings(),
+            base_dir: "checkpoints/lora",
+        }
     }
 
     /// The base model with factors beside it, everything else frozen.
@@ -153,17 +157,18 @@ impl LoraStage {
         base: ModelFile,
         dataset: &Dataset,
         device: &Device,
-    ) -> Result<Start, StageError> {
+    ) -> Result<TrainingSetup, StageError> {
         let LoraSettings { lora, label_dropout, seed, .. } = &self.settings;
         let input = |message: String| StageError::new(Failure::Input, message);
         let file = Checkpoint::open(&base.path).and_then(|c| c.verify().map(|()| c));
         let file = file.map_err(|e| input(format!("the base model: {e}")))?;
-        let prefix = checkpoint::best_prefix(&file);
+        let prefix = checkpoint::inference_prefix(&file);
         let classes = dataset.class_names().to_vec();
         let same_classes = checkpoint::class_names(&file) == classes;
-        let (model, config) = match same_classes {
-            true => checkpoint::model(&file, prefix, device),
-            false => checkpoint::model_for_classes(&file, prefix, classes.len(), device),
+        let (model, config) = if same_classes {
+            checkpoint::model(&file, prefix, device)
+        } else {
+            checkpoint::model_for_classes(&file, prefix, classes.len(), device)
         }
         .map_err(|e| input(format!("the base model: {e}")))?;
         if config.image_size != dataset.image_size() {
@@ -174,8 +179,8 @@ impl LoraStage {
                 base = config.image_size
             )));
         }
-        let plan = Plan::new(lora, &model).map_err(|e| setting(format!("lora: {e}")))?;
-        let Adapted { mut model, mut scope } = plan.attach(model, *seed);
+        let plan = LoraPlan::new(lora, &model).map_err(|e| setting(format!("lora: {e}")))?;
+        let AdaptedModel { mut model, mut scope } = plan.inject(model, *seed);
         if config.num_classes > 0 && !same_classes {
             model = model.set_require_grad_group(ParamGroup::from_path(LABEL_TABLE), true);
             if let Scope::Only(names) = &scope {
@@ -195,14 +200,14 @@ impl LoraStage {
         if let Some(of_base) = checkpoint::label_dropout(&file) {
             extra.insert(LABEL_DROPOUT.to_owned(), of_base.max(*label_dropout).to_string());
         }
-        Ok(Start {
+        Ok(TrainingSetup {
             model,
             scope,
-            about: About { config, classes, extra },
+            model_info: ModelInfo { config, classes, extra },
             label_dropout: *label_dropout,
             lora_dropout: lora.lora_dropout,
             base: Some(base),
-            after_best: Some(write_adapter),
+            on_new_best: Some(write_adapter),
         })
     }
 }
@@ -223,7 +228,7 @@ fn write_adapter(checkpoint: &Path, run: &Path) -> Result<(), StageError> {
     let failed =
         |e: String| StageError::new(Failure::Storage, format!("failed to write the adapter: {e}"));
     let checkpoint = Checkpoint::open(checkpoint).map_err(|e| failed(e.to_string()))?;
-    let adapter = Adapter::from_checkpoint(&checkpoint, checkpoint::best_prefix(&checkpoint));
+    let adapter = Adapter::from_checkpoint(&checkpoint, checkpoint::inference_prefix(&checkpoint));
     match adapter.map_err(|e| failed(e.to_string()))? {
         Some(adapter) => adapter.write(&run.join(ADAPTER)).map_err(|e| failed(e.to_string())),
         None => Err(StageError::new(Failure::Bug, "the best checkpoint holds no adapter")),

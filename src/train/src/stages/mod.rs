@@ -1,18 +1,18 @@
 //! The stage kinds that this crate brings to the engine.
 
-mod belonging;
-mod choice;
-mod concerns;
+mod artifacts;
 mod copy_best;
 mod dataset;
-mod elsewhere;
-mod from_file;
-mod handed;
+mod lint;
+mod lint_sample;
 mod lora;
+mod relocated_runs;
+mod resume_checkpoint;
+mod resume_compatibility;
+mod run_catalog;
+mod run_match;
 mod sample;
-mod sampling;
 mod select_best;
-mod source;
 mod train;
 mod training;
 

@@ -1,12 +1,12 @@
-//! `kind: sample`: a picture of images from a trained model.
+//! `kind: sample`: an image grid from a trained model.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use figment::Figment;
 use pipe_engine::kind::{
-    Concern, Counts, Failure, Files, Observation, Observer, Others, Outcome, Reference, Rejection,
-    RunContext, Stage, StageError, StageKind, State,
+    Counts, Diagnostic, Failure, Files, Observation, Observer, Outcome, PipelineView, Reference,
+    Rejection, RunContext, Stage, StageError, StageKind, State,
 };
 use pipe_engine::progress::{Event, Unit};
 use pipe_engine::store::{Made, Output, atomic};
@@ -14,17 +14,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::concerns;
+use super::artifacts::model_file;
 use super::copy_best::inside_project;
-use super::handed::model_file;
-use super::sampling;
+use super::lint;
+use super::lint_sample;
 use super::training::setting;
 use crate::checkpoint;
-use crate::device::{self, DeviceChoice, Share};
-use crate::noise::Sampler;
-use crate::sample::{Format, Request, guidance_in_vain};
+use crate::device::{self, DeviceSpec, GpuAssignment};
+use crate::diffusion::Sampler;
+use crate::sampling::{Format, GridRequest, ineffective_guidance};
 
-/// Draws images from a trained model into a picture, a row for each class.
+/// Samples images from a trained model into an image grid, a row for each class.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SampleSettings {
@@ -38,7 +38,7 @@ pub struct SampleSettings {
     #[schemars(range(min = 1, max = 10_000))]
     #[schemars(extend("x-known-as" = ["num_samples"]))]
     pub(super) n: usize,
-    /// The classes to draw, by name; all of them if unset.
+    /// The classes to sample, by name; all of them if unset.
     #[serde(default)]
     pub(super) classes: Option<Vec<String>>,
     /// Noise levels of EDM's Heun sampler; the network is evaluated `2 steps - 1` times.
@@ -53,17 +53,17 @@ pub struct SampleSettings {
     /// Seed of the noise that the images begin as.
     #[serde(default)]
     seed: u64,
-    /// Draw with the running mean of the weights where there is one.
+    /// Sample with the EMA weights where there are any.
     #[serde(default = "yes")]
     ema: bool,
-    /// Images that are drawn at once.
+    /// Images that are sampled at once.
     #[serde(default = "default_batch_size")]
     #[schemars(range(min = 1), extend("x-class" = "runtime"))]
     batch_size: usize,
     /// Where to compute: `auto`, `cpu`, `gpu`, `gpu:N`.
     #[serde(default)]
     #[schemars(extend("x-class" = "runtime"))]
-    device: DeviceChoice,
+    device: DeviceSpec,
 }
 
 fn default_n() -> usize {
@@ -127,9 +127,9 @@ impl Stage for SampleStage {
         vec![Reference::to("from", &self.settings.from, kinds, Counts::Content)]
     }
 
-    fn concerns(&self, others: &Others) -> Vec<Concern> {
-        let mut found = concerns::of_source("from", &self.settings.from, None, others);
-        found.extend(sampling::of_sample(&self.settings, others));
+    fn lint(&self, pipeline: &PipelineView) -> Vec<Diagnostic> {
+        let mut found = lint::check_source("from", &self.settings.from, None, pipeline);
+        found.extend(lint_sample::check_sample(&self.settings, pipeline));
         found
     }
 
@@ -161,12 +161,12 @@ impl Stage for SampleStage {
         let Some(file) = context.inputs.get("from").and_then(model_file) else {
             return Err(setting(format!("from: stage {} has no checkpoint", s.from)));
         };
-        let device = device::resolve(s.device, Share::of(context))
+        let device = device::resolve(s.device, GpuAssignment::of(context))
             .map_err(|e| setting(e.to_string()))?
             .device;
-        let opened = checkpoint::open(&file.path, None, s.ema, &device);
+        let opened = checkpoint::load_for_sampling(&file.path, None, s.ema, &device);
         let opened = opened.map_err(|e| StageError::new(Failure::Input, e.to_string()))?;
-        let request = Request {
+        let request = GridRequest {
             title: format!("{} of {}, epoch {}", s.from, context.pipeline, opened.epoch),
             n: s.n,
             classes: s.classes.clone().unwrap_or_default(),
@@ -175,7 +175,7 @@ impl Stage for SampleStage {
             batch_size: s.batch_size,
         };
         let classes = Some(opened.config.num_classes);
-        if let Some(text) = guidance_in_vain(s.guidance, classes, opened.label_dropout) {
+        if let Some(text) = ineffective_guidance(s.guidance, classes, opened.label_dropout) {
             context.event(Event::Message { text });
         }
         let after = |done, total| {
@@ -187,23 +187,24 @@ impl Stage for SampleStage {
             });
             context.stop.requested().is_none()
         };
-        let picture =
-            request.picture(&opened.net, &opened.config, &opened.class_names, &device, after)?;
-        let Some(picture) = picture else {
+        let grid =
+            request.sample(&opened.net, &opened.config, &opened.class_names, &device, after)?;
+        let Some(grid) = grid else {
             let signal = context.stop.requested().unwrap_or(pipe_engine::stop::Signal::Terminate);
             let message = format!("stopped by {}", signal.name());
             return Err(StageError::new(Failure::Interrupted(signal), message));
         };
         let target = context.root.join(&s.to);
         let format = Format::of(&s.to).map_err(setting)?;
-        let bytes = format.encode(&picture.render())?;
+        let bytes = format.encode(&grid.render())?;
         atomic::create_folder(target.parent().unwrap_or(&context.root))?;
         atomic::sweep_for(&target);
         atomic::write(&target, |out| out.write_all(&bytes))?;
         let path = s.to.display().to_string();
         let output = Output::of(&context.root, &path)?;
         context.note_made(vec![output], Vec::new(), Vec::new())?;
-        let part = request.partly(opened.config.num_classes).map(|part| format!(" of {part}"));
+        let part =
+            request.class_subset(opened.config.num_classes).map(|part| format!(" of {part}"));
         let summary = format!("{} images{}: {path}", s.n, part.unwrap_or_default());
         Ok(Outcome { artifact: None, summary, next: None })
     }

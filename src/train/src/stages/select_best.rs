@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use figment::Figment;
 use pipe_engine::kind::{
-    Artifact, Concern, Counts, Observation, Observer, Others, Outcome, Reference, Rejection,
-    RunContext, Stage, StageError, StageKind, State,
+    Artifact, Counts, Diagnostic, Observation, Observer, Outcome, PipelineView, Reference,
+    Rejection, RunContext, Stage, StageError, StageKind, State,
 };
 use pipe_engine::policy::{MONITORS, Mode};
 use pipe_engine::progress::Event;
@@ -14,21 +14,21 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::concerns;
-use super::handed::TrainedRun;
-use super::training::{draw, setting};
+use super::artifacts::TrainedRun;
+use super::lint;
+use super::training::{sample_command, setting};
 
-/// Takes the best of several trainings on, by a figure of the best checkpoint of each.
+/// Takes the best of several trainings on, by a metric of the best checkpoint of each.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SelectBestSettings {
     /// The `train` or `lora` stage with a `matrix`.
     #[schemars(example = &"base")]
     over: String,
-    /// The figure that decides: `train_loss` or `val_loss`.
+    /// The metric that decides: `train_loss` or `val_loss`.
     #[serde(default = "train_loss")]
     monitor: String,
-    /// Whether a lower or a higher figure is better.
+    /// Whether a lower or a higher value is better.
     #[serde(default = "lower")]
     mode: Mode,
 }
@@ -74,8 +74,8 @@ impl Stage for SelectBest {
         vec![Reference { many: true, passes_over_failed: true, ..over }]
     }
 
-    fn concerns(&self, others: &Others) -> Vec<Concern> {
-        concerns::of_choice(&self.settings.over, &self.settings.monitor, others)
+    fn lint(&self, pipeline: &PipelineView) -> Vec<Diagnostic> {
+        lint::check_selection(&self.settings.over, &self.settings.monitor, pipeline)
     }
 
     fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
@@ -102,14 +102,15 @@ impl Stage for SelectBest {
         let summary = format!("{name}, {} {value:.4}", self.settings.monitor);
         context.event(Event::Message { text: format!("Selected {summary}") });
         let file = run.best().map(|best| run.file(best).path);
-        let next = file
-            .map(|file| draw(&file.strip_prefix(&context.root).unwrap_or(&file).to_string_lossy()));
+        let next = file.map(|file| {
+            sample_command(&file.strip_prefix(&context.root).unwrap_or(&file).to_string_lossy())
+        });
         Ok(Outcome { artifact: Some((*run).clone().artifact()), summary, next })
     }
 }
 
-/// The figure of a training's best checkpoint, where that is a number.
-fn figure(run: &TrainedRun, monitor: &str) -> Option<f64> {
+/// The metric of a training's best checkpoint, where that is a number.
+fn best_metric(run: &TrainedRun, monitor: &str) -> Option<f64> {
     run.best()?.metrics.get(monitor).copied().filter(|value| value.is_finite())
 }
 
@@ -118,7 +119,7 @@ impl SelectBest {
     fn passed_over(&self, inputs: &BTreeMap<String, Artifact>) -> Vec<String> {
         let monitor = &self.settings.monitor;
         let has_none = |artifact: &Artifact| {
-            artifact.get::<TrainedRun>().is_some_and(|run| figure(&run, monitor).is_none())
+            artifact.get::<TrainedRun>().is_some_and(|run| best_metric(&run, monitor).is_none())
         };
         let without = inputs.iter().filter(|(_, artifact)| has_none(artifact));
         let word = |name: &str| {
@@ -127,7 +128,7 @@ impl SelectBest {
         without.map(|(name, _)| word(name.strip_prefix("over.").unwrap_or(name))).collect()
     }
 
-    /// The best training, its stage, and its figure. Of equals the first by name.
+    /// The best training, its stage, and its metric. Of equals the first by name.
     fn choose<'a>(
         &self,
         inputs: impl Iterator<Item = (&'a String, &'a Artifact)>,
@@ -136,7 +137,7 @@ impl SelectBest {
         let mut best: Option<(&str, Arc<TrainedRun>, f64)> = None;
         for (name, artifact) in inputs {
             let Some(run) = artifact.get::<TrainedRun>() else { continue };
-            let Some(value) = figure(&run, monitor) else { continue };
+            let Some(value) = best_metric(&run, monitor) else { continue };
             if best.as_ref().is_none_or(|(_, _, old)| mode.is_better(value, *old)) {
                 best = Some((name.strip_prefix("over.").unwrap_or(name), run, value));
             }

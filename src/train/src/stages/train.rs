@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use figment::Figment;
 use pipe_engine::kind::{
-    Concern, Counts, Files, Observation, Observer, Others, Outcome, Reference, Rejection,
+    Counts, Diagnostic, Files, Observation, Observer, Outcome, PipelineView, Reference, Rejection,
     RunContext, Stage, StageError, StageKind,
 };
 use serde_json::Value;
 
-use super::concerns;
-use super::training::{Start, Training, setting};
+use super::lint;
+use super::training::{Training, TrainingSetup, setting};
 use crate::checkpoint::LABEL_DROPOUT;
 use crate::diffit::Scope;
-use crate::fit::{About, FitSettings, TrainSettings};
+use crate::trainer::{ModelInfo, TrainSettings, TrainingSettings};
 
 pub struct TrainKind;
 
@@ -31,19 +31,19 @@ impl StageKind for TrainKind {
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
         let settings: TrainSettings = settings.extract()?;
         settings.validate()?;
-        Ok(Arc::new(TrainStage { fit: settings.fit(), settings }))
+        Ok(Arc::new(TrainStage { training_settings: settings.training_settings(), settings }))
     }
 }
 
 struct TrainStage {
     settings: TrainSettings,
-    fit: FitSettings,
+    training_settings: TrainingSettings,
 }
 
 impl TrainStage {
     fn training(&self) -> Training<'_> {
         Training {
-            settings: &self.fit,
+            settings: &self.training_settings,
             value: self.settings(),
             base_dir: "checkpoints/base_training",
         }
@@ -56,7 +56,7 @@ impl Stage for TrainStage {
     }
 
     fn derived(&self) -> BTreeMap<String, Value> {
-        self.fit.derived()
+        self.training_settings.derived()
     }
 
     fn references(&self) -> Vec<Reference> {
@@ -81,12 +81,12 @@ impl Stage for TrainStage {
     }
 
     fn gpus(&self) -> u32 {
-        self.fit.gpus()
+        self.training_settings.gpus()
     }
 
-    fn concerns(&self, others: &Others) -> Vec<Concern> {
-        let mut found = concerns::of_training(&self.fit, others);
-        found.extend(concerns::of_model(&self.settings, others));
+    fn lint(&self, pipeline: &PipelineView) -> Vec<Diagnostic> {
+        let mut found = lint::check_training(&self.training_settings, pipeline);
+        found.extend(lint::check_model(&self.settings, pipeline));
         found
     }
 
@@ -102,14 +102,14 @@ impl Stage for TrainStage {
             let network = config.init(*seed, device).map_err(|e| setting(format!("model: {e}")))?;
             let extra =
                 BTreeMap::from([(LABEL_DROPOUT.to_owned(), model.label_dropout.to_string())]);
-            Ok(Start {
+            Ok(TrainingSetup {
                 model: network,
                 scope: Scope::All,
-                about: About { config, classes, extra },
+                model_info: ModelInfo { config, classes, extra },
                 label_dropout: model.label_dropout,
                 lora_dropout: 0.0,
                 base: None,
-                after_best: None,
+                on_new_best: None,
             })
         })
     }

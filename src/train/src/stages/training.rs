@@ -20,24 +20,25 @@ use pipe_engine::store::{
 };
 use serde_json::{Map, Value, json};
 
-use super::belonging::{Shelf, completed_epochs, ending, is_lost};
-use super::choice::{DATA, Wanted};
-use super::elsewhere;
-use super::from_file::{self, REACHED_WITH};
-use super::handed::{ModelFile, TrainedRun, seen};
-use super::source;
+use super::artifacts::{ModelFile, TrainedRun, dataset_summary};
+use super::relocated_runs;
+use super::resume_checkpoint::{self, REACHED_WITH};
+use super::resume_compatibility;
+use super::run_catalog::{RunCatalog, completed_epochs, has_lost_checkpoints, unfinished_reason};
+use super::run_match::{DATA, RunCriteria};
 use crate::checkpoint::BASE_FILE;
 use crate::data::{Dataset, Seen, Split, batches};
-use crate::device::{self, ResolvedDevice, Share};
+use crate::device::{self, GpuAssignment, ResolvedDevice};
 use crate::diffit::{Diffit, Scope, param_paths};
-use crate::fit::{
-    About, AfterBest, FitSettings, Job, Other, Position, Recorder, TrainState, fit, self_test,
-};
 use crate::kernels;
+use crate::trainer::{
+    ModelInfo, OnNewBest, Position, Recorder, TrainState, TrainingContext, TrainingSettings,
+    Worker, fit, self_test,
+};
 
 /// A training as a stage sees it.
 pub(super) struct Training<'a> {
-    pub settings: &'a FitSettings,
+    pub settings: &'a TrainingSettings,
     /// The stage's settings as they are recorded.
     pub value: Value,
     /// Folder of the numbered runs, if the settings name none.
@@ -45,20 +46,20 @@ pub(super) struct Training<'a> {
 }
 
 /// What is trained, before the first step.
-pub(super) struct Start {
+pub(super) struct TrainingSetup {
     /// On an autodiff device; frozen outside `scope`.
     pub model: Diffit,
     pub scope: Scope,
-    pub about: About,
+    pub model_info: ModelInfo,
     pub label_dropout: f64,
     pub lora_dropout: f64,
     /// The file that the frozen weights come from; the run keeps it.
     pub base: Option<ModelFile>,
-    pub after_best: Option<AfterBest>,
+    pub on_new_best: Option<OnNewBest>,
 }
 
 /// The run that a training goes on with, or the wish for a new one.
-enum Choice {
+enum RunSelection {
     /// A new run, with this number if one was asked for. The reason is for the plan.
     New { number: Option<u32>, reason: String, changes: Vec<Difference> },
     /// An existing run with the same identity.
@@ -69,30 +70,35 @@ enum Choice {
 
 impl Training<'_> {
     pub fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
-        let data = o.inputs.get(DATA).and_then(seen);
-        let wanted =
-            Wanted { root: o.root, manifest: o.manifest, unknown: o.unknown, data: data.as_ref() };
-        let choice = self.choose(o.request, o.pipeline, o.stage, &wanted)?;
-        if !o.pending && self.begins_from_file(&choice) {
-            from_file::open(self.settings, o.root)?;
+        let data = o.inputs.get(DATA).and_then(dataset_summary);
+        let criteria = RunCriteria {
+            root: o.root,
+            manifest: o.manifest,
+            unknown: o.unknown,
+            data: data.as_ref(),
+        };
+        let selection = self.select_run(o.request, o.pipeline, o.stage, &criteria)?;
+        if !o.pending && self.begins_from_file(&selection) {
+            resume_checkpoint::open(self.settings, o.root)?;
         }
-        let (run, metadata) = match choice {
-            Choice::New { reason, changes, .. } => {
+        let (run, metadata) = match selection {
+            RunSelection::New { reason, changes, .. } => {
                 return Ok(State::Absent { reason, changes }.into());
             }
-            Choice::Empty(run) => {
+            RunSelection::Empty(run) => {
                 return Ok(
                     State::absent(format!("run {} has no checkpoint yet", run.number)).into()
                 );
             }
-            Choice::Existing(existing) => *existing,
+            RunSelection::Existing(existing) => *existing,
         };
         let total = self.settings.epochs;
         let done = completed_epochs(&run, &metadata);
         if done >= total && metadata.status != Status::Completed {
             // Its process ended between the last checkpoint and the end: what is left is to put
             // things in order.
-            let reason = format!("run {}: trained, {}", run.number, ending(&run, &metadata));
+            let reason =
+                format!("run {}: trained, {}", run.number, unfinished_reason(&run, &metadata));
             return Ok(State::Partial { done: total, total, reason }.into());
         }
         if done >= total {
@@ -100,18 +106,20 @@ impl Training<'_> {
                 let reason = format!("run {}: best.ckpt is gone", run.number);
                 return Ok(State::Partial { done: total, total, reason }.into());
             }
-            let whose = match metadata.pipeline == o.pipeline {
-                true => String::new(),
-                false => format!(" of pipeline {}", metadata.pipeline),
+            let whose = if metadata.pipeline == o.pipeline {
+                String::new()
+            } else {
+                format!(" of pipeline {}", metadata.pipeline)
             };
             let place = self.place(o.root, &run);
-            let reason = match done > total {
-                true => format!(
+            let reason = if done > total {
+                format!(
                     "run {}{whose}{place} was trained for {done} epochs, more than the {total} asked for: it is handed \
                      on as it is; `--force` trains a new run",
                     run.number
-                ),
-                false => format!("up to date, run {}{whose}{place}", run.number),
+                )
+            } else {
+                format!("up to date, run {}{whose}{place}", run.number)
             };
             let artifact = Some(TrainedRun { run, metadata }.artifact());
             return Ok(Observation { state: State::Done { reason }, artifact });
@@ -119,7 +127,7 @@ impl Training<'_> {
         if done >= metadata.epochs {
             return Ok(State::Extendable { from: done, to: total }.into());
         }
-        let reason = format!("run {}: {}", run.number, ending(&run, &metadata));
+        let reason = format!("run {}: {}", run.number, unfinished_reason(&run, &metadata));
         Ok(State::Partial { done, total, reason }.into())
     }
 
@@ -127,7 +135,7 @@ impl Training<'_> {
     pub fn run(
         &self,
         context: &RunContext,
-        start: impl FnOnce(&Dataset, &Device) -> Result<Start, StageError>,
+        start: impl FnOnce(&Dataset, &Device) -> Result<TrainingSetup, StageError>,
     ) -> Result<Outcome, StageError> {
         let mut opened = None;
         let ended = self.run_in(context, start, &mut opened);
@@ -142,7 +150,7 @@ impl Training<'_> {
     fn run_in(
         &self,
         context: &RunContext,
-        start: impl FnOnce(&Dataset, &Device) -> Result<Start, StageError>,
+        start: impl FnOnce(&Dataset, &Device) -> Result<TrainingSetup, StageError>,
         opened: &mut Option<Run>,
     ) -> Result<Outcome, StageError> {
         let settings = self.settings;
@@ -159,10 +167,11 @@ impl Training<'_> {
                  share such as 0.1, or monitor train_loss",
             ));
         }
-        let devices = device::resolve_all(&settings.devices(), Share::of(context))
+        let devices = device::resolve_all(&settings.devices(), GpuAssignment::of(context))
             .map_err(|e| setting(e.to_string()))?;
-        let pieces = 1usize.checked_shl(context.adjustment.halvings).unwrap_or(usize::MAX);
-        if pieces > settings.batch_size.div_ceil(devices.len()) {
+        let micro_batches =
+            1usize.checked_shl(context.adjustment.micro_batch_splits).unwrap_or(usize::MAX);
+        if micro_batches > settings.batch_size.div_ceil(devices.len()) {
             return Err(setting(
                 "the device's memory does not suffice even for one image at a time",
             ));
@@ -175,40 +184,50 @@ impl Training<'_> {
                 context.event(Event::Message { text });
             })?;
         }
-        let Several { main: autodiff, others, threads, name: device } = Several::of(devices)?;
+        let DeviceGroup { main: autodiff, workers, threads, name: device } =
+            DeviceGroup::of(devices)?;
         let start = start(&dataset, &autodiff)?;
 
         // The run: an old one to go on with, or a new one.
         let data = Seen::of(&dataset);
-        let wanted = Wanted {
+        let criteria = RunCriteria {
             root: &context.root,
             manifest: &context.manifest,
             unknown: &[],
             data: Some(&data),
         };
-        let choice = self.choose(&context.request, &context.pipeline, &context.stage, &wanted)?;
-        if self.begins_from_file(&choice)
-            && let Some(file) = from_file::open(settings, &context.root)?
+        let selection =
+            self.select_run(&context.request, &context.pipeline, &context.stage, &criteria)?;
+        if self.begins_from_file(&selection)
+            && let Some(file) = resume_checkpoint::open(settings, &context.root)?
         {
             let name = settings.checkpoint.resume_checkpoint.as_deref().unwrap_or_default();
-            let doubt = source::check(file.header(), name, &start.about)?;
+            let doubt = resume_compatibility::check(file.header(), name, &start.model_info)?;
             doubt.into_iter().for_each(|text| context.event(Event::Warning { text }));
         }
-        let mut keeper = self.open_run(context, choice, &dataset, &device)?;
+        let mut keeper = self.open_run(context, selection, &dataset, &device)?;
         *opened = Some(keeper.run().clone());
         let shown =
             |path: &Path| path.strip_prefix(&context.root).unwrap_or(path).display().to_string();
         let directory = shown(&keeper.run().folder);
         write_config(&keeper, context)?;
         if let Some(base) = &start.base {
-            keep_base(keeper.run(), base)?;
+            copy_base_model(keeper.run(), base)?;
         }
 
         // Where to begin: the run's newest good checkpoint, a file that was named, or the start.
         let mut from = self.newest(context, &keeper)?;
-        let Start { model, scope, mut about, label_dropout, lora_dropout, after_best, .. } = start;
-        let reached_with = from_file::of_position(&context.manifest, dataset.digest());
-        about.extra.insert(REACHED_WITH.to_owned(), json!(reached_with).to_string());
+        let TrainingSetup {
+            model,
+            scope,
+            mut model_info,
+            label_dropout,
+            lora_dropout,
+            on_new_best,
+            ..
+        } = start;
+        let reached_with = resume_checkpoint::of_position(&context.manifest, dataset.digest());
+        model_info.extra.insert(REACHED_WITH.to_owned(), json!(reached_with).to_string());
         let parameters = parameters(&model, &Scope::All);
         let trainable = self::parameters(&model, &scope);
         let mut state = TrainState::new(model, scope, settings);
@@ -216,16 +235,20 @@ impl Training<'_> {
         if let Some(checkpoint) = &mut from {
             position = Position::of(checkpoint.header());
             if !checkpoint.path().starts_with(&keeper.run().folder) {
-                let then = from_file::reached_with(checkpoint.path(), checkpoint.header());
+                let then = resume_checkpoint::reached_with(checkpoint.path(), checkpoint.header());
                 let steps = steps_per_epoch(settings, &dataset);
-                let (begin, said) =
-                    from_file::begin(checkpoint.header(), then.as_ref(), &reached_with, steps);
+                let (begin, said) = resume_checkpoint::begin(
+                    checkpoint.header(),
+                    then.as_ref(),
+                    &reached_with,
+                    steps,
+                );
                 position = begin;
                 said.into_iter().for_each(|text| context.event(Event::Warning { text }));
             }
             state = state.restore(checkpoint, &autodiff)?;
         }
-        self.check_room(context, &keeper, state.checkpoint_bytes(trainable))?;
+        self.check_disk_space(context, &keeper, state.checkpoint_bytes(trainable))?;
         context.event(Event::RunOpened {
             number: keeper.run().number.0,
             experiment: keeper.metadata().experiment_name.clone(),
@@ -256,42 +279,44 @@ impl Training<'_> {
                 (m.pipeline, m.stage) = (context.pipeline.clone(), context.stage.to_string());
             }
             m.device = device.clone();
-            if pieces > 1 {
+            if micro_batches > 1 {
                 // Sums in another order: the bits differ from those of whole batches.
-                m.other.insert("pieces_per_batch".into(), pieces.into());
+                m.other.insert("pieces_per_batch".into(), micro_batches.into());
             }
             if let Some(name) = experiment {
                 m.experiment_name = name;
             }
         })?;
-        let config = about.config.clone();
-        let mut recorder = Recorder::open(context, settings, keeper, &position, about, after_best)?;
-        let job = Job {
+        let config = model_info.config.clone();
+        let mut recorder =
+            Recorder::open(context, settings, keeper, &position, model_info, on_new_best)?;
+        let training = TrainingContext {
             settings,
             config: &config,
             label_dropout,
             lora_dropout,
-            pieces,
+            micro_batches,
             dataset,
             device: autodiff,
-            others: &others,
+            workers: &workers,
             context,
         };
-        let fitted =
-            kernels::in_own_pool_of(threads, || fit(&job, &mut state, position, &mut recorder));
+        let fitted = kernels::in_own_pool_of(threads, || {
+            fit(&training, &mut state, position, &mut recorder)
+        });
         let keeper = match fitted {
-            Ok(()) => recorder.end(Status::Completed, None)?,
+            Ok(()) => recorder.finish(Status::Completed, None)?,
             Err(error) => {
                 let status = match error.failure {
                     Failure::Interrupted(_) => Status::Interrupted,
                     _ => Status::Failed,
                 };
                 // The first error is the one to report.
-                let _ = recorder.end(status, Some(error.message.clone()));
+                let _ = recorder.finish(status, Some(error.message.clone()));
                 return Err(error);
             }
         };
-        self.conclude(context, &keeper, &directory)
+        self.finish(context, &keeper, &directory)
     }
 
     /// The newest checkpoint to go on from, if there is any.
@@ -312,23 +337,23 @@ impl Training<'_> {
         }
         if !found.passed_over.is_empty() {
             let number = keeper.run().number;
-            let anew = anew(&context.request);
-            let message = format!("run {number} has no good checkpoint left; {anew}");
+            let fresh_start_hint = fresh_start_hint(&context.request);
+            let message = format!("run {number} has no good checkpoint left; {fresh_start_hint}");
             return Err(StageError::new(Failure::Storage, message));
         }
-        from_file::load(self.settings, &context.root)
+        resume_checkpoint::load(self.settings, &context.root)
     }
 
     /// Whether there is no checkpoint of the run's own to go on from.
-    fn begins_from_file(&self, choice: &Choice) -> bool {
-        let new = match choice {
-            Choice::New { .. } | Choice::Empty(_) => true,
-            Choice::Existing(existing) => has_nothing(&existing.0, &existing.1),
+    fn begins_from_file(&self, selection: &RunSelection) -> bool {
+        let new = match selection {
+            RunSelection::New { .. } | RunSelection::Empty(_) => true,
+            RunSelection::Existing(existing) => is_untrained(&existing.0, &existing.1),
         };
         new && self.settings.checkpoint.resume_checkpoint.is_some()
     }
 
-    fn conclude(
+    fn finish(
         &self,
         context: &RunContext,
         keeper: &Keeper,
@@ -343,8 +368,9 @@ impl Training<'_> {
             value,
         });
         let merit = value.map(|value| self.settings.checkpoint.mode.merit(value));
-        let next =
-            best.as_ref().map(|best| Next { merit, ..draw(&format!("{directory}/{}", best.path)) });
+        let next = best
+            .as_ref()
+            .map(|best| Next { merit, ..sample_command(&format!("{directory}/{}", best.path)) });
         let best = match (&best, value) {
             (Some(best), Some(value)) => {
                 format!(
@@ -377,12 +403,12 @@ impl Training<'_> {
 
     /// Files that other stages may write.
     pub fn files(&self) -> Files {
-        from_file::files(self.settings)
+        resume_checkpoint::files(self.settings)
     }
 
     /// Digests of files that decide the result.
     pub fn content(&self, root: &Path) -> BTreeMap<String, String> {
-        from_file::content(self.settings, root)
+        resume_checkpoint::content(self.settings, root)
     }
 
     /// The folder of its numbered runs, relative to the project.
@@ -392,17 +418,17 @@ impl Training<'_> {
 }
 
 /// The devices of a training, by what they do.
-struct Several {
+struct DeviceGroup {
     /// With autodiff.
     main: Device,
-    others: Vec<Other>,
+    workers: Vec<Worker>,
     /// Threads of the main one, if it is not to have all cores.
     threads: Option<usize>,
     /// Of all, for people and metadata.
     name: String,
 }
 
-impl Several {
+impl DeviceGroup {
     fn of(devices: Vec<ResolvedDevice>) -> Result<Self, StageError> {
         let name = devices.iter().map(|d| d.name.as_str()).collect::<Vec<_>>().join(" + ");
         // Where the CPU is listed several times, each one has its share of the cores.
@@ -413,14 +439,14 @@ impl Several {
         let Some(main) = devices.next() else {
             return Err(StageError::new(Failure::Bug, "a training without a device"));
         };
-        let other = |d: ResolvedDevice| {
+        let worker = |d: ResolvedDevice| {
             let threads = if d.is_gpu { None } else { Some(threads(&d).unwrap_or(cores)) };
-            Other { device: d.device.autodiff(), name: d.name, threads }
+            Worker { device: d.device.autodiff(), name: d.name, threads }
         };
         let own = threads(&main);
         Ok(Self {
             main: main.device.autodiff(),
-            others: devices.map(other).collect(),
+            workers: devices.map(worker).collect(),
             threads: own,
             name,
         })
@@ -442,7 +468,7 @@ fn refused_precision(precision: &str, device: &ResolvedDevice) -> String {
 }
 
 /// Optimizer steps in an epoch.
-fn steps_per_epoch(settings: &FitSettings, dataset: &Dataset) -> u64 {
+fn steps_per_epoch(settings: &TrainingSettings, dataset: &Dataset) -> u64 {
     let images = dataset.indices(Split::Train).len();
     batches(Split::Train, images, settings.batch_size).div_ceil(settings.accumulate_grad_batches)
         as u64
@@ -450,7 +476,7 @@ fn steps_per_epoch(settings: &FitSettings, dataset: &Dataset) -> u64 {
 
 /// Whether no epoch's result stands in a run, nor a part of one: what it was begun with can still
 /// be another.
-fn has_nothing(run: &Run, metadata: &Metadata) -> bool {
+fn is_untrained(run: &Run, metadata: &Metadata) -> bool {
     let files = std::fs::read_dir(run.checkpoints()).into_iter().flatten().flatten();
     let checkpoint = |name: std::ffi::OsString| name.to_string_lossy().ends_with(".ckpt");
     metadata.status != Status::Completed
@@ -465,7 +491,7 @@ fn parameters(model: &Diffit, scope: &Scope) -> u64 {
 }
 
 /// Puts a copy of the base model beside the checkpoints that need it.
-fn keep_base(run: &Run, base: &ModelFile) -> Result<(), StageError> {
+fn copy_base_model(run: &Run, base: &ModelFile) -> Result<(), StageError> {
     let kept = run.folder.join(BASE_FILE);
     let same = |a: &Path, b: &Path| {
         let digest = |path| Checkpoint::open(path).ok().and_then(|c| c.digest().map(str::to_owned));
@@ -488,34 +514,36 @@ impl Training<'_> {
     }
 
     /// Decides which run is meant. Looks at the disk and changes nothing.
-    fn choose(
+    fn select_run(
         &self,
         request: &Request,
         pipeline: &str,
         stage: &StageId,
-        wanted: &Wanted,
-    ) -> Result<Choice, StageError> {
+        criteria: &RunCriteria,
+    ) -> Result<RunSelection, StageError> {
         let policy = &self.settings.checkpoint;
-        let runs = self.runs(wanted.root);
+        let runs = self.runs(criteria.root);
         let resume = request.resume || (policy.resume_from_run.is_some() && !request.force);
         let number = self.number(request);
         let setting = |message: String| StageError::new(Failure::Setting, message);
 
         if let Some(number) = number {
             let Some(run) = runs.find(number) else {
-                let moved =
-                    |found: &(Run, Metadata)| found.0.number.0 == number && wanted.fits(&found.1);
-                let found = elsewhere::runs(wanted.root, runs.folder(), pipeline, stage)
+                let moved = |found: &(Run, Metadata)| {
+                    found.0.number.0 == number && criteria.matches(&found.1)
+                };
+                let found = relocated_runs::runs(criteria.root, runs.folder(), pipeline, stage)
                     .into_iter()
                     .rfind(moved);
                 if let (Some(found), false) = (found, request.force) {
-                    return Ok(Choice::Existing(Box::new(found)));
+                    return Ok(RunSelection::Existing(Box::new(found)));
                 }
-                let reason = match resume {
-                    true => format!("no checkpoint found for run {number}; starting new training"),
-                    false => format!("run {number} is new"),
+                let reason = if resume {
+                    format!("no checkpoint found for run {number}; starting new training")
+                } else {
+                    format!("run {number} is new")
                 };
-                return Ok(Choice::New { number: Some(number), reason, changes: Vec::new() });
+                return Ok(RunSelection::New { number: Some(number), reason, changes: Vec::new() });
             };
             if request.force {
                 return Err(setting(format!(
@@ -523,74 +551,81 @@ impl Training<'_> {
                 )));
             }
             if !run.is_begun() {
-                return match run.is_empty() {
-                    true => Ok(Choice::Empty(run)),
-                    false => Err(setting(format!(
+                return if run.is_empty() {
+                    Ok(RunSelection::Empty(run))
+                } else {
+                    Err(setting(format!(
                         "run {number} has no metadata.json, so nobody knows what trained it: bring that file back (half \
                          a copy?), or choose another number"
-                    ))),
+                    )))
                 };
             }
             let metadata = run.metadata()?;
-            return match (goes_on(wanted, &run, &metadata), is_lost(&run, &metadata)) {
-                (false, _) => Err(setting(self.refusal(number, wanted, &metadata))),
+            return match (
+                can_continue(criteria, &run, &metadata),
+                has_lost_checkpoints(&run, &metadata),
+            ) {
+                (false, _) => Err(setting(self.refusal(number, criteria, &metadata))),
                 (true, true) => Err(setting(format!(
                     "run {number} {LOST}; start a new run by leaving the number out"
                 ))),
-                (true, false) => Ok(Choice::Existing(Box::new((run, metadata)))),
+                (true, false) => Ok(RunSelection::Existing(Box::new((run, metadata)))),
             };
         }
 
-        let shelf = Shelf::of(&runs, pipeline, stage.as_str());
+        let catalog = RunCatalog::of(&runs, pipeline, stage.as_str());
         if request.force {
-            return Ok(Choice::New { number: None, reason: "forced".into(), changes: Vec::new() });
+            return Ok(RunSelection::New {
+                number: None,
+                reason: "forced".into(),
+                changes: Vec::new(),
+            });
         }
         let epochs = self.settings.epochs;
-        let known = shelf.fitting(|_, m| wanted.fits(m), epochs);
+        let known = catalog.matching(|_, m| criteria.matches(m), epochs);
         if let Some(known) =
-            known.or_else(|| shelf.fitting(|run, m| goes_on(wanted, run, m), epochs))
+            known.or_else(|| catalog.matching(|run, m| can_continue(criteria, run, m), epochs))
         {
-            return Ok(Choice::Existing(Box::new(known.clone())));
+            return Ok(RunSelection::Existing(Box::new(known.clone())));
         }
-        if shelf.newest().is_none() {
-            let all = elsewhere::runs(wanted.root, runs.folder(), pipeline, stage);
-            if let Some(found) = all.into_iter().rfind(|(_, metadata)| wanted.fits(metadata)) {
-                return Ok(Choice::Existing(Box::new(found)));
+        if catalog.newest().is_none() {
+            let all = relocated_runs::runs(criteria.root, runs.folder(), pipeline, stage);
+            if let Some(found) = all.into_iter().rfind(|(_, metadata)| criteria.matches(metadata)) {
+                return Ok(RunSelection::Existing(Box::new(found)));
             }
         }
-        let (reason, changes) = match shelf.newest() {
+        let (reason, changes) = match catalog.newest() {
             None if resume => ("no checkpoint found; starting new training".to_owned(), Vec::new()),
             None => ("no run yet".to_owned(), Vec::new()),
             Some((run, m)) => {
-                let (changes, words) = wanted.changes(m);
+                let (changes, words) = criteria.changes(m);
                 if resume && !changes.is_empty() {
-                    return Err(setting(self.refusal(run.number.0, wanted, m)));
+                    return Err(setting(self.refusal(run.number.0, criteria, m)));
                 }
                 let help = match &self.horizon_help(&changes) {
                     Some(help) if changes.len() == 1 => format!("; {help}"),
                     _ => String::new(),
                 };
-                let why = match changes.is_empty() {
-                    true => format!("run {} {LOST}", run.number),
-                    false => words,
-                };
-                (format!("{why} (new run_{}{help})", shelf.next()), changes)
+                let why =
+                    if changes.is_empty() { format!("run {} {LOST}", run.number) } else { words };
+                (format!("{why} (new run_{}{help})", catalog.next()), changes)
             }
         };
         let reason = std::iter::once(reason)
-            .chain(shelf.remarks(|m| wanted.fits(m)))
+            .chain(catalog.hints(|m| criteria.matches(m)))
             .collect::<Vec<_>>()
             .join("; ");
-        Ok(Choice::New { number: None, reason, changes })
+        Ok(RunSelection::New { number: None, reason, changes })
     }
 
     /// Why a run cannot be gone on with.
-    fn refusal(&self, number: u32, wanted: &Wanted, run: &Metadata) -> String {
-        let (different, words) = wanted.changes(run);
-        let only_data = wanted.settings_changed(run).is_empty();
-        let (what, back) = match only_data {
-            true => ("on other images", "put the old images back"),
-            false => ("with other settings", "go on with the settings it was begun with"),
+    fn refusal(&self, number: u32, criteria: &RunCriteria, run: &Metadata) -> String {
+        let (different, words) = criteria.changes(run);
+        let only_data = criteria.settings_changed(run).is_empty();
+        let (what, back) = if only_data {
+            ("on other images", "put the old images back")
+        } else {
+            ("with other settings", "go on with the settings it was begun with")
         };
         let help = self.horizon_help(&different).unwrap_or_else(|| back.to_owned());
         format!(
@@ -605,22 +640,21 @@ impl Training<'_> {
         let old = horizon.old.as_ref()?.as_u64()?;
         let kind = format!("{:?}", self.settings.schedule.kind).to_lowercase();
         let learns = self.settings.epochs <= old || self.settings.schedule.min_lr_ratio > 0.0;
-        Some(match learns {
-            true => {
-                format!(
-                    "a {kind} schedule depends on its length: extend it with `schedule_epochs: {old}`"
-                )
-            }
-            false => format!(
+        Some(if learns {
+            format!(
+                "a {kind} schedule depends on its length: extend it with `schedule_epochs: {old}`"
+            )
+        } else {
+            format!(
                 "a {kind} schedule depends on its length, and this one ends at a learning rate of 0 after epoch {old}, \
                  so that more epochs of the same run would learn nothing: keep `epochs: {old}`"
-            ),
+            )
         })
     }
 
     /// Fails if not even one checkpoint of `each` bytes fits on the disk; warns if not all that
     /// will be kept fit.
-    fn check_room(
+    fn check_disk_space(
         &self,
         context: &RunContext,
         keeper: &Keeper,
@@ -662,14 +696,14 @@ impl Training<'_> {
     fn open_run(
         &self,
         context: &RunContext,
-        choice: Choice,
+        selection: RunSelection,
         dataset: &Dataset,
         device: &str,
     ) -> Result<Keeper, StageError> {
         let policy = self.settings.checkpoint.clone();
         let runs = self.runs(&context.root);
-        let run = match choice {
-            Choice::Existing(existing) => {
+        let run = match selection {
+            RunSelection::Existing(existing) => {
                 let (run, metadata) = *existing;
                 let mut keeper = Keeper::reopen(run, policy)?;
                 if metadata.dataset.digest != dataset.digest() {
@@ -684,8 +718,8 @@ impl Training<'_> {
                 }
                 return Ok(keeper);
             }
-            Choice::Empty(run) => run,
-            Choice::New { number: Some(number), reason, .. } => {
+            RunSelection::Empty(run) => run,
+            RunSelection::New { number: Some(number), reason, .. } => {
                 if context.request.resume {
                     context.event(Event::Message { text: capitalized(&reason) });
                 }
@@ -697,7 +731,7 @@ impl Training<'_> {
                     )
                 })?
             }
-            Choice::New { number: None, reason, .. } => {
+            RunSelection::New { number: None, reason, .. } => {
                 if context.request.resume {
                     context.event(Event::Message { text: capitalized(&reason) });
                 }
@@ -768,17 +802,18 @@ impl Training<'_> {
 
 /// Whether a run can be gone on with: it fits, or nothing but its images differs and it was trained
 /// on none yet.
-fn goes_on(wanted: &Wanted, run: &Run, metadata: &Metadata) -> bool {
-    let untouched = || has_nothing(run, metadata) && run.holder().is_none();
-    wanted.settings_changed(metadata).is_empty()
-        && (wanted.data_changed(metadata).is_none() || untouched())
+fn can_continue(criteria: &RunCriteria, run: &Run, metadata: &Metadata) -> bool {
+    let untouched = || is_untrained(run, metadata) && run.holder().is_none();
+    criteria.settings_changed(metadata).is_empty()
+        && (criteria.data_changed(metadata).is_none() || untouched())
 }
 
 /// How one starts anew.
-fn anew(request: &Request) -> &'static str {
-    match request.resume || request.run_number.is_some() {
-        true => "start a new run with --force, without --resume and --run-number",
-        false => "start a new run with --force",
+fn fresh_start_hint(request: &Request) -> &'static str {
+    if request.resume || request.run_number.is_some() {
+        "start a new run with --force, without --resume and --run-number"
+    } else {
+        "start a new run with --force"
     }
 }
 
@@ -821,8 +856,8 @@ fn capitalized(text: &str) -> String {
     chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
-/// The command that draws from a checkpoint.
-pub(super) fn draw(checkpoint: &str) -> Next {
+/// The command that samples from a checkpoint.
+pub(super) fn sample_command(checkpoint: &str) -> Next {
     let line = Line::new(["pipe", "sample"]).path(Path::new(checkpoint));
     line.options(["--n=16"]).word("-o").word("samples.png").into()
 }

@@ -1,7 +1,7 @@
 //! Keeps a run's checkpoints: carries out what the policy decides, in the order that survives a
 //! crash at any instant, and puts things right when a run is opened again.
 //!
-//! Order: the epoch's figures in `metadata.json`, the checkpoint file, the links to it,
+//! Order: the epoch's metrics in `metadata.json`, the checkpoint file, the links to it,
 //! `metadata.json` (which does not name what will go), the removals. So `metadata.json` never names
 //! a file that is not there, and what a crash can leave is a good checkpoint that is not listed
 //! yet, or an old one that is not listed any more.
@@ -103,7 +103,7 @@ impl Keeper {
         found::newest_good(&self.run, &self.metadata.identity)
     }
 
-    /// Notes the figures of an epoch; forgets those of a later one, which is being done again.
+    /// Notes the metrics of an epoch; forgets those of a later one, which is being done again.
     pub fn note_epoch(&mut self, record: EpochRecord) {
         self.metadata.history.retain(|e| e.epoch < record.epoch);
         self.metadata.history.push(record);
@@ -131,7 +131,7 @@ impl Keeper {
             &header.metrics,
             is_final,
         );
-        // A checkpoint that a crash keeps out of the metadata has its figures there all the same.
+        // A checkpoint that a crash keeps out of the metadata has its metrics there all the same.
         self.write_metadata()?;
         if actions.is_empty() {
             return Ok(None);

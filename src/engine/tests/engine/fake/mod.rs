@@ -154,10 +154,11 @@ impl Stage for FakeStage {
         if self.settings.dataset.is_some() && c.inputs.is_empty() {
             c.event(Event::Message { text: "no artifact".into() });
         }
-        let (halvings, lost) = (c.adjustment.halvings, c.adjustment.lost_devices);
+        let (micro_batch_splits, lost) =
+            (c.adjustment.micro_batch_splits, c.adjustment.lost_devices);
         let inputs: Vec<&str> = c.inputs.keys().map(String::as_str).collect();
         let text = format!(
-            "gpu {:?}, halvings {halvings}, lost {lost}, inputs {}",
+            "gpu {:?}, micro_batch_splits {micro_batch_splits}, lost {lost}, inputs {}",
             c.gpu,
             inputs.join(" ")
         );

@@ -5,10 +5,10 @@
 use burn::tensor::Shape;
 use rayon::prelude::*;
 
-use super::machine::{Onto, View, product, wide};
+use super::autodiff_op::Kernel;
 use super::math::{self, largest};
-use super::op::Kernel;
-use super::parts::{add_rows, add_up, part_len};
+use super::partition::{add_rows, add_up, part_len};
+use super::simd::{MatrixView, WriteMode, gemm, with_simd};
 use crate::kernels::relative_position;
 
 /// `qkv [batch, height, width, 3 dim]`, `qkv_t [batch, 3 dim]`, `table [(2 window - 1)², heads]`.
@@ -68,8 +68,8 @@ impl Attention {
     }
 
     /// One head's queries, keys and values in a window's rows.
-    fn head<'a>(&self, qkv: &'a [f32], head: usize) -> [View<'a>; 3] {
-        [0, 1, 2].map(|part| View::rows(&qkv[self.place(part, head)..], 3 * self.dim))
+    fn head<'a>(&self, qkv: &'a [f32], head: usize) -> [MatrixView<'a>; 3] {
+        [0, 1, 2].map(|part| MatrixView::rows(&qkv[self.place(part, head)..], 3 * self.dim))
     }
 
     /// Where a head's queries (0), keys (1) or values (2) begin in a row.
@@ -81,12 +81,12 @@ impl Attention {
         1.0 / ((self.dim / self.heads) as f32).sqrt()
     }
 
-    /// What share each query (row) takes of each key's value: softmax of the scaled scores plus
+    /// The attention weights of each query (row) over the keys: softmax of the scaled scores plus
     /// `bias`.
-    fn shares(&self, q: View, k: View, bias: &[f32], out: &mut [f32]) {
+    fn attention_weights(&self, q: MatrixView, k: MatrixView, bias: &[f32], out: &mut [f32]) {
         let n = self.n();
-        product([n, self.dim / self.heads, n], self.scale(), q, k.t(), Onto::Nothing, out, n);
-        wide(
+        gemm([n, self.dim / self.heads, n], self.scale(), q, k.t(), WriteMode::Overwrite, out, n);
+        with_simd(
             #[inline(always)]
             || {
                 for (row, bias) in out.chunks_exact_mut(n).zip(bias.chunks_exact(n)) {
@@ -114,18 +114,18 @@ impl Kernel<3> for Attention {
         let images =
             mixed.par_chunks_mut(image).zip(qkv.par_chunks(3 * image)).zip(qkv_t.par_chunks(3 * c));
         images.for_each(|((mixed, qkv), token)| {
-            let (mut rows, mut shares, mut out) =
+            let (mut rows, mut weights, mut out) =
                 (vec![0.0; n * 3 * c], vec![0.0; n * n], vec![0.0; n * c]);
             for first in self.windows() {
-                wide(
+                with_simd(
                     #[inline(always)]
                     || self.gather(qkv, token, first, &mut rows),
                 );
                 for (head, bias) in bias.chunks_exact(n * n).enumerate() {
                     let [q, k, v] = self.head(&rows, head);
-                    self.shares(q, k, bias, &mut shares);
-                    let shares = View::rows(&shares, n);
-                    product([n, n, d], 1.0, shares, v, Onto::Nothing, &mut out[head * d..], c);
+                    self.attention_weights(q, k, bias, &mut weights);
+                    let weights = MatrixView::rows(&weights, n);
+                    gemm([n, n, d], 1.0, weights, v, WriteMode::Overwrite, &mut out[head * d..], c);
                 }
                 self.scatter(&out, first, mixed);
             }
@@ -153,7 +153,7 @@ impl Kernel<3> for Attention {
             .map(|(((dqkv, dqkv_t), (qkv, qkv_t)), dmixed)| {
                 let mut dbias = vec![0.0; bias.len()];
                 let [mut rows, mut drows] = [(); 2].map(|()| vec![0.0; n * 3 * c]);
-                let [mut shares, mut dshares] = [(); 2].map(|()| vec![0.0; n * n]);
+                let [mut weights, mut dweights] = [(); 2].map(|()| vec![0.0; n * n]);
                 let mut dout = vec![0.0; n * c];
                 let grads = dqkv.chunks_exact_mut(3 * image).zip(dqkv_t.chunks_exact_mut(3 * c));
                 let inputs = qkv.chunks_exact(3 * image).zip(qkv_t.chunks_exact(3 * c));
@@ -161,7 +161,7 @@ impl Kernel<3> for Attention {
                     grads.zip(inputs).zip(dmixed.chunks_exact(image))
                 {
                     for first in self.windows() {
-                        wide(
+                        with_simd(
                             #[inline(always)]
                             || self.gather(qkv, token, first, &mut rows),
                         );
@@ -172,30 +172,46 @@ impl Kernel<3> for Attention {
                         let heads = bias.chunks_exact(n * n).zip(dbias.chunks_exact_mut(n * n));
                         for (head, (bias, dbias)) in heads.enumerate() {
                             let [q, k, v] = self.head(&rows, head);
-                            let dout = View::rows(&dout[head * d..], c);
-                            self.shares(q, k, bias, &mut shares);
-                            product([n, d, n], 1.0, dout, v.t(), Onto::Nothing, &mut dshares, n);
+                            let dout = MatrixView::rows(&dout[head * d..], c);
+                            self.attention_weights(q, k, bias, &mut weights);
+                            gemm(
+                                [n, d, n],
+                                1.0,
+                                dout,
+                                v.t(),
+                                WriteMode::Overwrite,
+                                &mut dweights,
+                                n,
+                            );
                             let dv = &mut drows[self.place(2, head)..];
-                            product(
+                            gemm(
                                 [n, n, d],
                                 1.0,
-                                View::rows(&shares, n).t(),
+                                MatrixView::rows(&weights, n).t(),
                                 dout,
-                                Onto::Nothing,
+                                WriteMode::Overwrite,
                                 dv,
                                 3 * c,
                             );
-                            through_softmax(&shares, &mut dshares, dbias, n);
-                            let dscores = View::rows(&dshares, n);
+                            softmax_backward(&weights, &mut dweights, dbias, n);
+                            let dscores = MatrixView::rows(&dweights, n);
                             let dq = &mut drows[self.place(0, head)..];
-                            product([n, n, d], self.scale(), dscores, k, Onto::Nothing, dq, 3 * c);
+                            gemm(
+                                [n, n, d],
+                                self.scale(),
+                                dscores,
+                                k,
+                                WriteMode::Overwrite,
+                                dq,
+                                3 * c,
+                            );
                             let dk = &mut drows[self.place(1, head)..];
-                            product(
+                            gemm(
                                 [n, n, d],
                                 self.scale(),
                                 dscores.t(),
                                 q,
-                                Onto::Nothing,
+                                WriteMode::Overwrite,
                                 dk,
                                 3 * c,
                             );
@@ -221,14 +237,15 @@ impl Kernel<3> for Attention {
     }
 }
 
-/// Turns gradients of the shares into gradients of the scores, and adds them to the bias's.
-fn through_softmax(shares: &[f32], dshares: &mut [f32], dbias: &mut [f32], n: usize) {
-    wide(
+/// Turns gradients of the attention weights into gradients of the scores, and adds them to the
+/// bias's.
+fn softmax_backward(weights: &[f32], dweights: &mut [f32], dbias: &mut [f32], n: usize) {
+    with_simd(
         #[inline(always)]
         || {
-            let rows = shares
+            let rows = weights
                 .chunks_exact(n)
-                .zip(dshares.chunks_exact_mut(n))
+                .zip(dweights.chunks_exact_mut(n))
                 .zip(dbias.chunks_exact_mut(n));
             for ((share, dshare), dbias) in rows {
                 let along = math::sum_pairs(share, dshare, |p, d| p * d);

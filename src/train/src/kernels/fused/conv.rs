@@ -3,10 +3,10 @@
 use burn::tensor::Shape;
 use rayon::prelude::*;
 
-use super::machine::{Onto, View, product};
-use super::op::Kernel;
-use super::parts::{column_sums, fill_rows};
-use super::patches::Patches;
+use super::autodiff_op::Kernel;
+use super::im2col::Patches;
+use super::partition::{column_sums, fill_rows};
+use super::simd::{MatrixView, WriteMode, gemm};
 use super::taps::Taps;
 
 /// `x [batch, height, width, inputs]`, `weight [outputs, inputs, kernel, kernel]`, `bias
@@ -44,8 +44,16 @@ impl Kernel<3> for Conv {
                 patches.unfold(x, patches.rows_of(band, y.len() / n), unfolded);
                 fill_rows(y, bias);
                 let (unfolded, weight) =
-                    (View::rows(unfolded, patches.len()), View::rows(&weight, n));
-                product([y.len() / n, patches.len(), n], 1.0, unfolded, weight, Onto::Sum, y, n);
+                    (MatrixView::rows(unfolded, patches.len()), MatrixView::rows(&weight, n));
+                gemm(
+                    [y.len() / n, patches.len(), n],
+                    1.0,
+                    unfolded,
+                    weight,
+                    WriteMode::Accumulate,
+                    y,
+                    n,
+                );
             },
         );
         (y, Vec::new())
@@ -71,9 +79,10 @@ impl Kernel<3> for Conv {
                 |unfolded, (dx, dy)| {
                     let bands = dy.chunks(patches.band() * patches.out_width * n).enumerate();
                     for (band, dy) in bands {
-                        let (pixels, weight) = (dy.len() / n, View::rows(&weight, patches.len()));
-                        let (sizes, dy) = ([pixels, n, patches.len()], View::rows(dy, n));
-                        product(sizes, 1.0, dy, weight, Onto::Nothing, unfolded, patches.len());
+                        let (pixels, weight) =
+                            (dy.len() / n, MatrixView::rows(&weight, patches.len()));
+                        let (sizes, dy) = ([pixels, n, patches.len()], MatrixView::rows(dy, n));
+                        gemm(sizes, 1.0, dy, weight, WriteMode::Overwrite, unfolded, patches.len());
                         patches.fold(unfolded, patches.rows_of(band, pixels), dx);
                     }
                 },

@@ -3,9 +3,9 @@
 use burn::tensor::Shape;
 use rayon::prelude::*;
 
-use super::machine::{Onto, View, product};
-use super::op::Kernel;
-use super::parts::{column_sums, fill_rows, task_rows, weight_gradient};
+use super::autodiff_op::Kernel;
+use super::partition::{column_sums, fill_rows, task_rows, weight_gradient};
+use super::simd::{MatrixView, WriteMode, gemm};
 use super::taps::transposed;
 
 /// Rows that one task takes at most.
@@ -28,18 +28,21 @@ impl Linear {
         let mut y = vec![0.0; rows * n];
         let task = task_rows(rows, ROWS);
         let turned = if rows >= MANY { transposed(weight, [n, k]) } else { Vec::new() };
-        let weight =
-            if turned.is_empty() { View::rows(weight, k).t() } else { View::rows(&turned, n) };
+        let weight = if turned.is_empty() {
+            MatrixView::rows(weight, k).t()
+        } else {
+            MatrixView::rows(&turned, n)
+        };
         y.par_chunks_mut(task * n).zip(x.par_chunks(task * k)).for_each(|(y, x)| {
-            let onto = match bias {
+            let mode = match bias {
                 Some(bias) => {
                     fill_rows(y, bias);
-                    Onto::Sum
+                    WriteMode::Accumulate
                 }
-                None => Onto::Nothing,
+                None => WriteMode::Overwrite,
             };
             let sizes = [x.len() / k, k, n];
-            product(sizes, 1.0, View::rows(x, k), weight, onto, y, n);
+            gemm(sizes, 1.0, MatrixView::rows(x, k), weight, mode, y, n);
         });
         y
     }
@@ -58,7 +61,15 @@ impl Linear {
             let mut dx = vec![0.0; x.len()];
             dx.par_chunks_mut(task * k).zip(dy.par_chunks(task * n)).for_each(|(dx, dy)| {
                 let sizes = [dx.len() / k, n, k];
-                product(sizes, 1.0, View::rows(dy, n), View::rows(weight, k), Onto::Nothing, dx, k);
+                gemm(
+                    sizes,
+                    1.0,
+                    MatrixView::rows(dy, n),
+                    MatrixView::rows(weight, k),
+                    WriteMode::Overwrite,
+                    dx,
+                    k,
+                );
             });
             dx
         });

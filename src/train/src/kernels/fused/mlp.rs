@@ -5,13 +5,13 @@
 use burn::tensor::Shape;
 use rayon::prelude::*;
 
-use super::machine::{Onto, View, product, wide};
+use super::autodiff_op::Kernel;
 use super::math;
-use super::op::Kernel;
-use super::parts::{
+use super::partition::{
     add_rows, add_up, column_sums, fill_rows, is_large, part_len, task_rows, weight_gradient,
     zeros_if,
 };
+use super::simd::{MatrixView, WriteMode, gemm, with_simd};
 use super::taps::transposed;
 
 /// Rows that are worked on together.
@@ -36,17 +36,33 @@ impl Kernel<5> for Mlp {
         let mut y = vec![0.0; x.len()];
         let mut kept = vec![0.0; if keep { rows * hidden } else { 0 }];
         let (w1, w2) = (transposed(w1, [hidden, c]), transposed(w2, [c, hidden]));
-        let (w1, w2) = (View::rows(&w1, hidden), View::rows(&w2, c));
+        let (w1, w2) = (MatrixView::rows(&w1, hidden), MatrixView::rows(&w2, c));
         let run = |x: &[f32], y: &mut [f32], u: &mut [f32], h: &mut [f32]| {
             let rows = x.len() / c;
             fill_rows(u, b1);
-            product([rows, c, hidden], 1.0, View::rows(x, c), w1, Onto::Sum, u, hidden);
-            wide(
+            gemm(
+                [rows, c, hidden],
+                1.0,
+                MatrixView::rows(x, c),
+                w1,
+                WriteMode::Accumulate,
+                u,
+                hidden,
+            );
+            with_simd(
                 #[inline(always)]
                 || h.iter_mut().zip(&*u).for_each(|(h, u)| *h = u * math::normal_below(*u)),
             );
             fill_rows(y, b2);
-            product([rows, hidden, c], 1.0, View::rows(h, hidden), w2, Onto::Sum, y, c);
+            gemm(
+                [rows, hidden, c],
+                1.0,
+                MatrixView::rows(h, hidden),
+                w2,
+                WriteMode::Accumulate,
+                y,
+                c,
+            );
         };
         let task = task_rows(rows, ROWS);
         let blocks = y.par_chunks_mut(task * c).zip(x.par_chunks(task * c));
@@ -74,7 +90,7 @@ impl Kernel<5> for Mlp {
     ) -> [Option<Vec<f32>>; 5] {
         let (c, hidden) = (self.width, self.hidden);
         if is_large(c * hidden, x.len() / c) {
-            return self.backward_by_weight([x, w1, w2], kept, dy, wanted);
+            return self.weight_first_backward([x, w1, w2], kept, dy, wanted);
         }
         let part = part_len(x.len() / c);
         let mut dx = vec![0.0; x.len()];
@@ -92,7 +108,7 @@ impl Kernel<5> for Mlp {
                 for (((dx, x), dy), u) in blocks.zip(u.chunks(ROWS * hidden)) {
                     let rows = x.len() / c;
                     let (h, du) = (&mut h[..u.len()], &mut du[..u.len()]);
-                    self.through_gelu(dy, u, w2, h, du);
+                    self.gelu_backward(dy, u, w2, h, du);
                     let (h, du) = (&*h, &*du);
                     if wanted[4] {
                         add_rows(&mut db2, dy);
@@ -100,21 +116,38 @@ impl Kernel<5> for Mlp {
                     if wanted[2] {
                         add_rows(&mut db1, du);
                     }
-                    let (h_rows, du_rows) = (View::rows(h, hidden), View::rows(du, hidden));
+                    let (h_rows, du_rows) =
+                        (MatrixView::rows(h, hidden), MatrixView::rows(du, hidden));
                     if wanted[3] {
-                        let dy = View::rows(dy, c).t();
-                        product([c, rows, hidden], 1.0, dy, h_rows, Onto::Sum, &mut dw2, hidden);
+                        let dy = MatrixView::rows(dy, c).t();
+                        gemm(
+                            [c, rows, hidden],
+                            1.0,
+                            dy,
+                            h_rows,
+                            WriteMode::Accumulate,
+                            &mut dw2,
+                            hidden,
+                        );
                     }
                     if wanted[1] {
-                        let x = View::rows(x, c);
-                        product([hidden, rows, c], 1.0, du_rows.t(), x, Onto::Sum, &mut dw1, c);
+                        let x = MatrixView::rows(x, c);
+                        gemm(
+                            [hidden, rows, c],
+                            1.0,
+                            du_rows.t(),
+                            x,
+                            WriteMode::Accumulate,
+                            &mut dw1,
+                            c,
+                        );
                     }
-                    product(
+                    gemm(
                         [rows, hidden, c],
                         1.0,
                         du_rows,
-                        View::rows(w1, c),
-                        Onto::Nothing,
+                        MatrixView::rows(w1, c),
+                        WriteMode::Overwrite,
                         dx,
                         c,
                     );
@@ -133,11 +166,11 @@ impl Kernel<5> for Mlp {
 
 impl Mlp {
     /// For some rows: what left the GELU, `h`, and the gradient of what entered it, `du`.
-    fn through_gelu(&self, dy: &[f32], u: &[f32], w2: &[f32], h: &mut [f32], du: &mut [f32]) {
+    fn gelu_backward(&self, dy: &[f32], u: &[f32], w2: &[f32], h: &mut [f32], du: &mut [f32]) {
         let (c, hidden) = (self.width, self.hidden);
-        let (dy_rows, w2) = (View::rows(dy, c), View::rows(w2, hidden));
-        product([dy.len() / c, c, hidden], 1.0, dy_rows, w2, Onto::Nothing, du, hidden);
-        wide(
+        let (dy_rows, w2) = (MatrixView::rows(dy, c), MatrixView::rows(w2, hidden));
+        gemm([dy.len() / c, c, hidden], 1.0, dy_rows, w2, WriteMode::Overwrite, du, hidden);
+        with_simd(
             #[inline(always)]
             || {
                 for ((h, du), u) in h.iter_mut().zip(&mut *du).zip(u) {
@@ -151,7 +184,7 @@ impl Mlp {
 
     /// The gradients where the weights are large beside the rows: the hidden rows of all of them
     /// first, then each weight's gradient in one go.
-    fn backward_by_weight(
+    fn weight_first_backward(
         &self,
         [x, w1, w2]: [&[f32]; 3],
         kept: &[f32],
@@ -166,9 +199,9 @@ impl Mlp {
         let rows = dx.par_chunks_mut(task * c).zip(dy.par_chunks(task * c));
         hiddens.zip(rows).zip(kept.par_chunks(task * hidden)).for_each(
             |(((h, du), (dx, dy)), u)| {
-                self.through_gelu(dy, u, w2, h, du);
-                let (sizes, du) = ([dy.len() / c, hidden, c], View::rows(du, hidden));
-                product(sizes, 1.0, du, View::rows(w1, c), Onto::Nothing, dx, c);
+                self.gelu_backward(dy, u, w2, h, du);
+                let (sizes, du) = ([dy.len() / c, hidden, c], MatrixView::rows(du, hidden));
+                gemm(sizes, 1.0, du, MatrixView::rows(w1, c), WriteMode::Overwrite, dx, c);
             },
         );
         [

@@ -6,22 +6,22 @@
 //! memory.
 
 mod attention;
+mod autodiff_op;
 mod conv;
-mod double_conv;
+mod im2col;
 mod linear;
-mod machine;
 mod math;
 mod mlp;
 mod norm;
-mod op;
-mod parts;
-mod patches;
+mod partition;
+mod simd;
 mod taps;
 mod update;
+mod upsample_conv;
 
 use burn::tensor::Tensor;
 
-use op::{applies, apply};
+use autodiff_op::{applies, apply};
 pub use update::AdamWStep;
 pub(super) use update::{adamw, blend};
 
@@ -31,7 +31,7 @@ pub(super) fn in_host_memory(tensor: &Tensor<1>) -> bool {
 
 /// Whether burn's CPU backend computes with a tensor, in whatever number format.
 pub(super) fn on_cpu<const D: usize>(tensor: &Tensor<D>) -> bool {
-    op::on_cpu(&tensor.device())
+    autodiff_op::on_cpu(&tensor.device())
 }
 
 pub(super) fn linear<const D: usize>(
@@ -61,7 +61,7 @@ pub(super) fn conv2d(
     applies(x).then(|| {
         let [batch, height, width, inputs] = x.dims();
         let [outputs, _, kernel, _] = weight.dims();
-        let patches = patches::Patches::padded([height, width, inputs], kernel, stride);
+        let patches = im2col::Patches::padded([height, width, inputs], kernel, stride);
         let kernel = conv::Conv { batch, outputs, patches };
         apply(
             kernel,
@@ -141,7 +141,7 @@ pub(super) fn window_attention(
     })
 }
 
-pub(super) fn double_conv2d(
+pub(super) fn upsample_conv2d(
     x: &Tensor<4>,
     weight: &Tensor<4>,
     bias: &Tensor<1>,
@@ -149,7 +149,7 @@ pub(super) fn double_conv2d(
     applies(x).then(|| {
         let [batch, height, width, inputs] = x.dims();
         let kernel =
-            double_conv::DoubleConv { batch, height, width, inputs, outputs: weight.dims()[0] };
+            upsample_conv::UpsampleConv { batch, height, width, inputs, outputs: weight.dims()[0] };
         apply(
             kernel,
             [

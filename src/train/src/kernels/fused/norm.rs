@@ -4,10 +4,10 @@
 use burn::tensor::Shape;
 use rayon::prelude::*;
 
-use super::machine::wide;
+use super::autodiff_op::Kernel;
 use super::math::{sigmoid, sum, sum_pairs};
-use super::op::Kernel;
-use super::parts::{add_up, part_len};
+use super::partition::{add_up, part_len};
+use super::simd::with_simd;
 use crate::diffit::CHANNELS_PER_GROUP as GROUP;
 use crate::kernels::NORM_EPSILON;
 
@@ -38,7 +38,7 @@ impl Kernel<3> for LayerNorm {
         let c = self.channels;
         let mut y = vec![0.0; x.len()];
         y.par_chunks_mut(ROWS * c).zip(x.par_chunks(ROWS * c)).for_each(|(y, x)| {
-            wide(
+            with_simd(
                 #[inline(always)]
                 || {
                     for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
@@ -69,7 +69,7 @@ impl Kernel<3> for LayerNorm {
             .map(|((dx, x), dy)| {
                 let (mut dw, mut db) = (vec![0.0; c], vec![0.0; c]);
                 let mut normal = vec![0.0; c];
-                wide(
+                with_simd(
                     #[inline(always)]
                     || {
                         let rows =
@@ -162,7 +162,7 @@ impl Kernel<3> for GroupNormSilu {
         let (c, image) = (self.channels, x.len() / self.batch);
         let mut y = vec![0.0; x.len()];
         y.par_chunks_mut(image).zip(x.par_chunks(image)).for_each(|(y, x)| {
-            wide(
+            with_simd(
                 #[inline(always)]
                 || {
                     let [mean, scale] = self.moments(x);
@@ -201,7 +201,7 @@ impl Kernel<3> for GroupNormSilu {
         let sums: Vec<[Vec<f32>; 2]> = images
             .map(|((dx, x), dy)| {
                 let (mut dw, mut db) = (vec![0.0; c], vec![0.0; c]);
-                wide(
+                with_simd(
                     #[inline(always)]
                     || {
                         let [mean, scale] = self.moments(x);

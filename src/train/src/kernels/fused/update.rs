@@ -1,11 +1,11 @@
 //! Element-wise updates of long arrays, in place and on every core: what an optimizer step and a
-//! running mean are.
+//! EMA weights are.
 
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::machine::wide;
-use super::op::{from_numbers, numbers, with_numbers};
+use super::autodiff_op::{from_numbers, numbers, with_numbers};
+use super::simd::with_simd;
 
 /// Elements that one task takes.
 const CHUNK: usize = 1 << 15;
@@ -39,7 +39,7 @@ pub(in crate::kernels) fn adamw(
         let [value, m, v] = arrays.each_mut().map(|array| array.par_chunks_mut(CHUNK));
         value.zip(m).zip(v).zip(gradient.par_chunks(CHUNK)).for_each(
             |(((value, m), v), gradient)| {
-                wide(
+                with_simd(
                     #[inline(always)]
                     || {
                         for (((value, m), v), g) in value.iter_mut().zip(m).zip(v).zip(gradient) {
@@ -62,7 +62,7 @@ pub(in crate::kernels) fn blend(mean: Tensor<1>, value: &Tensor<1>, decay: f64) 
     let mut mean = numbers(mean);
     with_numbers(value, |value| {
         mean.par_chunks_mut(CHUNK).zip(value.par_chunks(CHUNK)).for_each(|(mean, value)| {
-            wide(
+            with_simd(
                 #[inline(always)]
                 || {
                     mean.iter_mut()

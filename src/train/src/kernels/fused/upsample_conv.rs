@@ -1,0 +1,220 @@
+//! A 3x3 convolution of an image doubled in size (nearest neighbour), without making the doubled
+//! image.
+//!
+//! Of the nine pixels under the kernel at most four differ, so each of the four kinds of output
+//! pixels (even or odd row, even or odd column) is a 2x2 convolution of the small image whose
+//! weights are sums of the nine: 16 multiplications for what takes 36. (Shi et al. 2016, "Is the
+//! deconvolution layer the same as a convolutional layer?", arXiv 1609.07009, describes the same
+//! split.)
+
+use burn::tensor::Shape;
+use rayon::prelude::*;
+
+use super::autodiff_op::Kernel;
+use super::im2col::Patches;
+use super::partition::{add, column_sums, fill_rows};
+use super::simd::{MatrixView, WriteMode, gemm};
+use super::taps::Taps;
+
+/// `x [batch, height, width, inputs]`, `weight [outputs, inputs, 3, 3]`, `bias [outputs]` to
+/// `[batch, 2 height, 2 width, outputs]`.
+#[derive(Debug, Clone)]
+pub(super) struct UpsampleConv {
+    pub batch: usize,
+    pub height: usize,
+    pub width: usize,
+    pub inputs: usize,
+    pub outputs: usize,
+}
+
+/// Odd row and odd column of an output pixel, 0 or 1 each.
+const KINDS: [[usize; 2]; 4] = [[0, 0], [0, 1], [1, 0], [1, 1]];
+
+impl UpsampleConv {
+    /// The 2x2 patches of the small image that output pixels of one kind see: those of even rows
+    /// begin a row above, those of even columns a column to the left.
+    fn patches(&self, [odd_row, odd_column]: [usize; 2]) -> Patches {
+        Patches {
+            height: self.height,
+            width: self.width,
+            channels: self.inputs,
+            kernel: 2,
+            stride: 1,
+            above: 1 - odd_row,
+            left: 1 - odd_column,
+            out_height: self.height,
+            out_width: self.width,
+        }
+    }
+
+    fn taps(&self) -> Taps {
+        Taps { outputs: self.outputs, inputs: self.inputs, taps: 9 }
+    }
+
+    /// Numbers in the weights of one kind, `[2, 2, inputs, outputs]`.
+    fn weights(&self) -> usize {
+        4 * self.inputs * self.outputs
+    }
+
+    /// Which of the four weights of a kind one of the nine adds to.
+    fn small_tap([odd_row, odd_column]: [usize; 2], tap: usize) -> usize {
+        let small = |tap: usize, odd: usize| (tap + 1 - odd) / 2;
+        2 * small(tap / 3, odd_row) + small(tap % 3, odd_column)
+    }
+
+    /// The weights of each kind.
+    fn by_kind(&self, weight: &[f32]) -> Vec<f32> {
+        let sorted = self.taps().sort(weight);
+        let slab = self.inputs * self.outputs;
+        let mut kinds = vec![0.0; KINDS.len() * self.weights()];
+        kinds.par_chunks_mut(slab).enumerate().for_each(|(place, total)| {
+            let (kind, small) = (KINDS[place / 4], place % 4);
+            for (tap, weight) in sorted.chunks_exact(slab).enumerate() {
+                if Self::small_tap(kind, tap) == small {
+                    add(total, weight);
+                }
+            }
+        });
+        kinds
+    }
+
+    /// The gradient of the weight from those of each kind's.
+    fn whole_weight(&self, kinds: &[f32]) -> Vec<f32> {
+        let slab = self.inputs * self.outputs;
+        let mut sorted = vec![0.0; 9 * slab];
+        sorted.par_chunks_mut(slab).enumerate().for_each(|(tap, total)| {
+            for (number, kind) in KINDS.into_iter().enumerate() {
+                add(total, &kinds[(4 * number + Self::small_tap(kind, tap)) * slab..][..slab]);
+            }
+        });
+        self.taps().unsort(&sorted)
+    }
+
+    /// Calls `f` with the ranges of each pixel of one kind, among those of some rows of small
+    /// images and in the rows of large ones that they become.
+    fn each_pixel(
+        &self,
+        [odd_row, odd_column]: [usize; 2],
+        pixels: usize,
+        mut f: impl FnMut(usize, usize),
+    ) {
+        let n = self.outputs;
+        for pixel in 0..pixels {
+            let (y, x) = (pixel / self.width, pixel % self.width);
+            let large = (2 * y + odd_row) * 2 * self.width + 2 * x + odd_column;
+            f(pixel * n, large * n);
+        }
+    }
+}
+
+impl Kernel<3> for UpsampleConv {
+    fn shape(&self) -> Shape {
+        [self.batch, 2 * self.height, 2 * self.width, self.outputs].into()
+    }
+
+    fn forward(&self, [x, weight, bias]: [&[f32]; 3], _keep: bool) -> (Vec<f32>, Vec<f32>) {
+        let weights = self.by_kind(weight);
+        let n = self.outputs;
+        let mut y = vec![0.0; self.batch * 4 * self.height * self.width * n];
+        let any = self.patches(KINDS[0]);
+        let band_pixels = any.band() * self.width;
+        y.par_chunks_mut(4 * band_pixels * n).enumerate().for_each_init(
+            || (any.buffer(), vec![0.0; band_pixels * n]),
+            |(unfolded, out), (band, y)| {
+                let pixels = y.len() / (4 * n);
+                let out = &mut out[..pixels * n];
+                for (kind, weight) in KINDS.into_iter().zip(weights.chunks_exact(self.weights())) {
+                    let patches = self.patches(kind);
+                    patches.unfold(x, patches.rows_of(band, pixels), unfolded);
+                    fill_rows(out, bias);
+                    let (unfolded, weight) =
+                        (MatrixView::rows(unfolded, patches.len()), MatrixView::rows(weight, n));
+                    gemm(
+                        [pixels, patches.len(), n],
+                        1.0,
+                        unfolded,
+                        weight,
+                        WriteMode::Accumulate,
+                        out,
+                        n,
+                    );
+                    self.each_pixel(kind, pixels, |from, to| {
+                        y[to..to + n].copy_from_slice(&out[from..from + n]);
+                    });
+                }
+            },
+        );
+        (y, Vec::new())
+    }
+
+    fn backward(
+        &self,
+        [x, weight, _]: [&[f32]; 3],
+        _kept: &[f32],
+        dy: &[f32],
+        wanted: [bool; 3],
+    ) -> [Option<Vec<f32>>; 3] {
+        let n = self.outputs;
+        // The gradient of each kind's pixels, side by side: `[kind, pixel, outputs]`.
+        let pixels = dy.len() / (4 * n);
+        let mut douts = vec![0.0; dy.len()];
+        douts.par_chunks_mut(pixels * n).zip(KINDS).for_each(|(dout, kind)| {
+            self.each_pixel(kind, pixels, |to, from| {
+                dout[to..to + n].copy_from_slice(&dy[from..from + n]);
+            });
+        });
+        let dx = wanted[0].then(|| {
+            let weights = self.by_kind(weight);
+            let mut dx = vec![0.0; x.len()];
+            let any = self.patches(KINDS[0]);
+            let group = any.group();
+            dx.par_chunks_mut(group * any.image()).enumerate().for_each_init(
+                || any.buffer(),
+                |unfolded, (number, dx)| {
+                    let first = number * group * any.pixels();
+                    let those = dx.len() / any.image() * any.pixels();
+                    for (kind, weight) in weights.chunks_exact(self.weights()).enumerate() {
+                        let patches = self.patches(KINDS[kind]);
+                        let dout = &douts[(kind * pixels + first) * n..][..those * n];
+                        for (band, dout) in dout.chunks(patches.band() * self.width * n).enumerate()
+                        {
+                            let (pixels, weight) =
+                                (dout.len() / n, MatrixView::rows(weight, n).t());
+                            let (sizes, dout) =
+                                ([pixels, n, patches.len()], MatrixView::rows(dout, n));
+                            gemm(
+                                sizes,
+                                1.0,
+                                dout,
+                                weight,
+                                WriteMode::Overwrite,
+                                unfolded,
+                                patches.len(),
+                            );
+                            patches.fold(unfolded, patches.rows_of(band, pixels), dx);
+                        }
+                    }
+                },
+            );
+            dx
+        });
+        let dw = wanted[1].then(|| {
+            let mut kinds = vec![0.0; KINDS.len() * self.weights()];
+            let tasks: Vec<_> = kinds
+                .chunks_mut(self.weights())
+                .enumerate()
+                .flat_map(|(kind, dw)| {
+                    let patches = self.patches(KINDS[kind]);
+                    patches.tap_blocks(dw, n).into_iter().map(move |task| (kind, patches, task))
+                })
+                .collect();
+            tasks.into_par_iter().for_each(|(kind, patches, task)| {
+                task.add_up(&patches, x, n, pixels, |range| {
+                    &douts[(kind * pixels + range.start) * n..(kind * pixels + range.end) * n]
+                });
+            });
+            self.whole_weight(&kinds)
+        });
+        [dx, dw, wanted[2].then(|| column_sums(dy, n))]
+    }
+}

@@ -1,0 +1,83 @@
+//! Which kind of file an image grid becomes: what the file's name says.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use image::codecs::jpeg::JpegEncoder;
+use image::{ImageFormat, RgbImage};
+use pipe_engine::kind::{Failure, StageError};
+
+/// A kind of image file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Png,
+    Jpeg,
+    /// Without loss.
+    Webp,
+}
+
+/// Of 100; small images beside each other have many edges.
+const JPEG_QUALITY: u8 = 95;
+
+impl Format {
+    /// By the end of the name; PNG where there is none.
+    ///
+    /// # Errors
+    /// Says which ends are known.
+    pub fn of(path: &Path) -> Result<Self, String> {
+        let Some(end) = path.extension() else { return Ok(Self::Png) };
+        match end.to_string_lossy().to_lowercase().as_str() {
+            "png" => Ok(Self::Png),
+            "jpg" | "jpeg" => Ok(Self::Jpeg),
+            "webp" => Ok(Self::Webp),
+            other => Err(format!(
+                "{}: images are not written as .{other}; name a .png, .jpg or .webp file",
+                path.display()
+            )),
+        }
+    }
+
+    /// An image as a file's content.
+    pub fn encode(self, image: &RgbImage) -> Result<Vec<u8>, StageError> {
+        let mut bytes = Cursor::new(Vec::new());
+        let written = match self {
+            Self::Png => image.write_to(&mut bytes, ImageFormat::Png),
+            Self::Jpeg => {
+                image.write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY))
+            }
+            Self::Webp => image.write_to(&mut bytes, ImageFormat::WebP),
+        };
+        written.map_err(|e| {
+            StageError::new(Failure::Bug, format!("failed to encode the image: {e}"))
+        })?;
+        Ok(bytes.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_says_what_the_file_is() {
+        let image = RgbImage::from_pixel(8, 8, image::Rgb([200, 10, 10]));
+        for (name, format) in [
+            ("a.png", ImageFormat::Png),
+            ("a.PNG", ImageFormat::Png),
+            ("a", ImageFormat::Png),
+            ("a.jpg", ImageFormat::Jpeg),
+            ("b.c.JPEG", ImageFormat::Jpeg),
+            ("a.webp", ImageFormat::WebP),
+        ] {
+            let bytes = Format::of(Path::new(name)).unwrap().encode(&image).unwrap();
+            assert_eq!(image::guess_format(&bytes).unwrap(), format, "{name}");
+            let back = image::load_from_memory(&bytes).unwrap().to_rgb8();
+            assert!(back.get_pixel(4, 4).0[0] > 190, "{name}");
+        }
+        let refused = Format::of(Path::new("x/a.gif")).unwrap_err();
+        assert_eq!(
+            refused,
+            "x/a.gif: images are not written as .gif; name a .png, .jpg or .webp file"
+        );
+    }
+}

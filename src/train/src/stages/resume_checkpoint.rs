@@ -1,0 +1,183 @@
+//! A training that starts from a checkpoint file of another one, `checkpoint.resume_checkpoint`:
+//! whether it can, and what of the file's position counts. A position inside an epoch is taken over
+//! only by the settings that it was reached with.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use pipe_engine::identity::{differences, in_words};
+use pipe_engine::kind::{Files, StageError, is_inside_project};
+use pipe_engine::store::{Checkpoint, Header, Loaded, Metadata};
+use serde_json::Value;
+
+use super::run_match::RESUME_CONTENT;
+use super::training::setting;
+use crate::trainer::{Position, TrainingSettings};
+
+/// Key of a checkpoint's header: the settings that its position depends on, as JSON.
+pub(super) const REACHED_WITH: &str = "reached_with";
+
+/// Settings by key.
+pub(super) type Settings = BTreeMap<String, Value>;
+
+/// The setting, as something that other stages may write.
+pub(super) fn files(settings: &TrainingSettings) -> Files {
+    let file = settings
+        .checkpoint
+        .resume_checkpoint
+        .iter()
+        .map(Path::new)
+        .filter(|file| is_inside_project(file));
+    let plain =
+        |file: &Path| file.components().filter(|c| *c != Component::CurDir).collect::<PathBuf>();
+    let reads = file
+        .map(|file| ("checkpoint.resume_checkpoint".to_owned(), plain(file).display().to_string()));
+    Files { reads: reads.collect(), writes: Vec::new() }
+}
+
+/// The file's digest, as runs note those of their checkpoints; empty if there is no file.
+pub(super) fn content(settings: &TrainingSettings, root: &Path) -> BTreeMap<String, String> {
+    let file = settings.checkpoint.resume_checkpoint.as_ref();
+    let opened = file.and_then(|file| Checkpoint::open(&root.join(file)).ok());
+    opened
+        .map(|file| (RESUME_CONTENT.to_owned(), file.head_digest().to_owned()))
+        .into_iter()
+        .collect()
+}
+
+/// Opens the file, if one is named.
+///
+/// # Errors
+/// A file that is not there or is no checkpoint, and one that is already as far as the training is
+/// to go.
+pub(super) fn open(
+    settings: &TrainingSettings,
+    root: &Path,
+) -> Result<Option<Checkpoint>, StageError> {
+    let Some(file) = &settings.checkpoint.resume_checkpoint else { return Ok(None) };
+    let key = "checkpoint.resume_checkpoint";
+    let opened = Checkpoint::open(&root.join(file)).map_err(|e| setting(format!("{key}: {e}")))?;
+    let (done, epochs) = (opened.header().epoch, settings.epochs);
+    if done >= epochs {
+        return Err(setting(format!(
+            "{key}: {file} is at epoch {done}, and `epochs` is {epochs} in all, so nothing would be trained; set \
+             `epochs` to {} or more",
+            done + 1
+        )));
+    }
+    Ok(Some(opened))
+}
+
+/// The same, with its tensors.
+pub(super) fn load(settings: &TrainingSettings, root: &Path) -> Result<Option<Loaded>, StageError> {
+    let loaded = open(settings, root)?.map(Checkpoint::load).transpose();
+    loaded.map_err(|e| setting(format!("checkpoint.resume_checkpoint: {e}")))
+}
+
+/// The settings that an epoch's steps and losses depend on, out of a manifest. `data`: digest of
+/// the data set.
+pub(super) fn of_position(manifest: &BTreeMap<String, Value>, data: &str) -> Settings {
+    let decides = |key: &str| {
+        matches!(key, "batch_size" | "accumulate_grad_batches" | "seed")
+            || key.starts_with("dataset.")
+    };
+    let settings = manifest.iter().filter(|(key, _)| decides(key));
+    let data = ("dataset".to_owned(), data.into());
+    settings.map(|(key, value)| (key.clone(), value.clone())).chain([data]).collect()
+}
+
+/// The settings that a checkpoint's position was reached with: it says so itself, or the run that
+/// it lies in does.
+pub(super) fn reached_with(path: &Path, header: &Header) -> Option<Settings> {
+    if let Some(text) = header.extra.get(REACHED_WITH) {
+        return serde_json::from_str(text).ok();
+    }
+    let run: PathBuf = path.ancestors().nth(2)?.into();
+    let metadata = Metadata::load(&run.join("metadata.json")).ok()?;
+    let is_its_run = metadata.identity == header.identity;
+    is_its_run.then(|| of_position(&metadata.manifest, &metadata.dataset.digest))
+}
+
+/// Where a training begins with a checkpoint of another one, and what to say about it. `then`: the
+/// settings of its position, if they are known; `now` those of the training; `steps`: its steps in
+/// an epoch.
+pub(super) fn begin(
+    header: &Header,
+    then: Option<&Settings>,
+    now: &Settings,
+    steps: u64,
+) -> (Position, Option<String>) {
+    let inside = header.step_in_epoch > 0;
+    if then == Some(now) || (then.is_none() && !inside) {
+        return (Position::of(header), None);
+    }
+    let (epoch, step) = (header.epoch + 1, header.step_in_epoch);
+    let why = match then {
+        Some(then) => format!("reached with other settings: {}", in_words(&differences(then, now))),
+        None => "and the settings that it was reached with are not known".to_owned(),
+    };
+    let text = format!(
+        "the checkpoint is inside epoch {epoch}, at step {step}, {why}; epoch {epoch} begins at its start"
+    );
+    let position =
+        Position { epoch: header.epoch, global_step: header.epoch * steps, ..Position::default() };
+    (position, inside.then_some(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn header(epoch: u64, step_in_epoch: u64) -> Header {
+        Header {
+            epoch,
+            global_step: epoch * 10 + step_in_epoch,
+            step_in_epoch,
+            metrics: BTreeMap::new(),
+            scheduler_state_dict: Value::Null,
+            loop_state: json!({}),
+            saved_at: chrono::Utc::now(),
+            identity: String::new(),
+            seed: 0,
+            model_config: Value::Null,
+            extra: BTreeMap::new(),
+        }
+    }
+
+    fn settings(batch_size: u64) -> Settings {
+        let manifest = json!({"batch_size": batch_size, "seed": 1, "learning_rate": 0.1, "dataset.val_split": 0.1});
+        of_position(&serde_json::from_value(manifest).unwrap(), "d")
+    }
+
+    #[test]
+    fn a_position_is_taken_over_by_the_settings_it_was_reached_with() {
+        let (position, said) = begin(&header(2, 4), Some(&settings(8)), &settings(8), 10);
+        assert_eq!((position.epoch, position.global_step, position.step_in_epoch), (2, 24, 4));
+        assert_eq!(said, None);
+        assert!(!settings(8).contains_key("learning_rate"), "another rate changes no position");
+    }
+
+    #[test]
+    fn by_other_settings_the_epoch_begins_at_its_start() {
+        let (position, said) = begin(&header(2, 4), Some(&settings(8)), &settings(16), 5);
+        assert_eq!((position.epoch, position.global_step, position.step_in_epoch), (2, 10, 0));
+        let said = said.unwrap();
+        assert!(said.contains("batch_size 8 -> 16; epoch 3 begins at its start"), "{said}");
+        let (position, said) = begin(&header(2, 0), Some(&settings(8)), &settings(16), 5);
+        assert_eq!(
+            (position.global_step, said),
+            (10, None),
+            "steps are counted in those of this training"
+        );
+    }
+
+    #[test]
+    fn of_a_file_that_does_not_say_only_whole_epochs_count() {
+        let (position, said) = begin(&header(0, 4), None, &settings(8), 10);
+        assert_eq!((position.global_step, position.step_in_epoch), (0, 0));
+        assert!(said.unwrap().contains("are not known; epoch 1 begins at its start"));
+        let (position, said) = begin(&header(2, 0), None, &settings(8), 5);
+        assert_eq!((position.global_step, said), (20, None));
+    }
+}

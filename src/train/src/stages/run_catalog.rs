@@ -1,0 +1,122 @@
+//! The catalog of a folder's numbered runs: those of one pipeline's stage, and those of others.
+//! Reads the disk and changes nothing.
+//!
+//! A run is gone on with by the pipeline and the stage that it belongs to. What another pipeline's
+//! stage of that name trained is used if it is all that is asked for, and is not gone on with
+//! unless its number is given.
+
+use std::path::PathBuf;
+
+use pipe_engine::store::{Metadata, Run, RunNumber, Runs, Status};
+use serde_json::Value;
+
+/// A run with its metadata.
+pub(super) type RunWithMetadata = (Run, Metadata);
+
+/// The runs of a folder, oldest first.
+pub(super) struct RunCatalog<'a> {
+    pipeline: &'a str,
+    stage: &'a str,
+    own: Vec<RunWithMetadata>,
+    others: Vec<RunWithMetadata>,
+    /// Folders with something in them and without metadata: half a copy, or what an `rm` left.
+    without_metadata: Vec<PathBuf>,
+    next: RunNumber,
+}
+
+impl<'a> RunCatalog<'a> {
+    pub fn of(runs: &Runs, pipeline: &'a str, stage: &'a str) -> Self {
+        let all = runs.list();
+        let next = RunNumber(all.last().map_or(1, |run| run.number.0 + 1));
+        let (own, others, without_metadata) = Default::default();
+        let mut catalog = Self { pipeline, stage, own, others, without_metadata, next };
+        for run in all {
+            match run.metadata() {
+                Ok(m) if m.pipeline == pipeline && m.stage == stage => catalog.own.push((run, m)),
+                Ok(m) => catalog.others.push((run, m)),
+                Err(error) if run.is_begun() => tracing::warn!("{error}; this run is left alone"),
+                Err(_) if run.is_empty() => {}
+                Err(_) => catalog.without_metadata.push(run.folder),
+            }
+        }
+        catalog
+    }
+
+    /// The number that a new run would have.
+    pub fn next(&self) -> RunNumber {
+        self.next
+    }
+
+    /// The newest of the stage's own runs, whatever it was trained with.
+    pub fn newest(&self) -> Option<&RunWithMetadata> {
+        self.own.last()
+    }
+
+    /// The run to go on with: the newest own one that fits. If there is none, one of another
+    /// pipeline that has `epochs`.
+    pub fn matching(
+        &self,
+        fits: impl Fn(&Run, &Metadata) -> bool,
+        epochs: u64,
+    ) -> Option<&RunWithMetadata> {
+        let own = self.own.iter().rfind(|(run, m)| fits(run, m) && !has_lost_checkpoints(run, m));
+        own.or_else(|| {
+            self.others.iter().rfind(|(run, m)| {
+                let completed = m.stage == self.stage && m.status == Status::Completed;
+                completed && fits(run, m) && completed_epochs(run, m) >= epochs
+            })
+        })
+    }
+
+    /// What a person should know before a new run is begun: runs that look like what is wanted, and
+    /// why they are not taken.
+    pub fn hints(&self, fits: impl Fn(&Metadata) -> bool) -> Vec<String> {
+        let same = self.others.iter().rfind(|(run, m)| fits(m) && !has_lost_checkpoints(run, m));
+        let same = same.map(|(run, m)| {
+            let whose = if m.pipeline == self.pipeline {
+                format!("stage {}", m.stage)
+            } else {
+                format!("stage {} of pipeline {}", m.stage, m.pipeline)
+            };
+            let number = run.number.0;
+            format!(
+                "run {} of {whose} is the same training: `--run-number {number}` goes on with it",
+                run.number
+            )
+        });
+        let without_metadata = self.without_metadata.iter().map(|folder| {
+            let name = folder.file_name().unwrap_or_default().to_string_lossy();
+            format!(
+                "{name} has no metadata.json, so nobody knows whose it is, and it is left alone; \
+                 checkpoint.resume_checkpoint can name one of its checkpoints"
+            )
+        });
+        same.into_iter().chain(without_metadata).collect()
+    }
+}
+
+/// The epochs whose result stands on disk.
+pub(super) fn completed_epochs(run: &Run, metadata: &Metadata) -> u64 {
+    // Without checkpoints there is nothing to look at but the word of the metadata.
+    let switched_off = metadata.settings["checkpoint"]["enabled"] == Value::Bool(false);
+    let word = (switched_off && metadata.status == Status::Completed).then_some(metadata.epochs);
+    run.epochs_on_disk(metadata).max(word.unwrap_or(0))
+}
+
+/// Whether a run was completed and nothing of it is left to go on with. It is not begun again in
+/// its place: what it was stands in its metadata, logs and image grids.
+pub(super) fn has_lost_checkpoints(run: &Run, metadata: &Metadata) -> bool {
+    metadata.status == Status::Completed && completed_epochs(run, metadata) == 0
+}
+
+/// How a run that has not come to its end stands: who trains in it, or how it was left.
+pub(super) fn unfinished_reason(run: &Run, metadata: &Metadata) -> String {
+    if let Some(holder) = run.holder() {
+        return format!("being trained by {}", holder.0);
+    }
+    metadata.message.clone().unwrap_or_else(|| match metadata.status {
+        Status::Running => "ended without a word".to_owned(),
+        Status::Completed => "its newest checkpoints are gone".to_owned(),
+        other => other.name().to_owned(),
+    })
+}

@@ -1,0 +1,72 @@
+//! Loss and gradients of one device's shard of a batch: the same on the main device and on every
+//! replica.
+
+use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::tensor::{Device, Tensor};
+
+use super::noised_batch::NoisedBatch;
+use super::precision::Precision;
+use crate::diffit::{Diffit, DiffitConfig, Pass};
+use crate::diffusion::Edm;
+
+/// What stays the same in all passes of a training.
+#[derive(Debug, Clone, Copy)]
+pub struct Backward {
+    pub edm: Edm,
+    pub precision: Precision,
+    /// 0 for a model without classes.
+    pub classes: usize,
+    pub image_size: usize,
+    /// Share of the inputs of LoRA's factors that are dropped.
+    pub lora_dropout: f64,
+    /// Micro-batches that a shard is cut into, to save memory.
+    pub micro_batches: usize,
+}
+
+impl Backward {
+    pub fn new(
+        config: &DiffitConfig,
+        precision: Precision,
+        lora_dropout: f64,
+        micro_batches: usize,
+    ) -> Self {
+        let (classes, image_size) = (config.num_classes, config.image_size);
+        Self { edm: Edm::default(), precision, classes, image_size, lora_dropout, micro_batches }
+    }
+
+    /// Adds the shard's gradients to those of a step of `group` batches, and gives its part of the
+    /// batch's mean loss, `[1]`. Waits for nothing.
+    pub fn add(
+        &self,
+        gradients: &mut GradientsAccumulator<Diffit>,
+        weights: &Diffit,
+        batch: NoisedBatch,
+        group: usize,
+        device: &Device,
+    ) -> Option<Tensor<1>> {
+        let mut whole: Option<Tensor<1>> = None;
+        for micro_batch in
+            batch.on_device(self.classes, self.image_size, device).micro_batches(self.micro_batches)
+        {
+            let (shard, fraction) = (micro_batch.shard, micro_batch.fraction());
+            let key = shard.key;
+            let pass =
+                Pass::training(self.lora_dropout, key.seed, key.epoch, key.batch, shard.first);
+            let loss = self.edm.loss(
+                weights,
+                micro_batch.image,
+                micro_batch.sigma,
+                micro_batch.noise,
+                micro_batch.label,
+                &pass,
+            ); // [1]
+            let mean =
+                if fraction < 1.0 { loss.clone().inner() * fraction } else { loss.clone().inner() };
+            whole = Some(whole.map_or(mean.clone(), |sum| sum + mean));
+            let scaled = loss.mul_scalar(self.precision.loss_scale() * fraction / group as f64);
+            let found = GradientsParams::from_grads(scaled.backward(), weights);
+            gradients.accumulate(weights, self.precision.gradients(weights, found));
+        }
+        whole
+    }
+}

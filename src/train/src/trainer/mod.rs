@@ -1,0 +1,28 @@
+//! Training: the loop, its settings, and what it keeps.
+
+mod backward;
+mod checkpoint_writer;
+mod data_parallel;
+pub mod ema;
+mod loss_meter;
+mod noised_batch;
+mod optimizer;
+mod precision;
+mod recorder;
+mod schedule;
+pub mod self_test;
+mod settings;
+mod train_state;
+mod training_loop;
+
+pub use data_parallel::Worker;
+pub use optimizer::{Optimizer, clip_by_norm};
+pub use precision::Precision;
+pub use recorder::{ModelInfo, OnNewBest, Recorder};
+pub use schedule::{Schedule, ScheduleKind};
+pub use settings::{
+    EmaSettings, LoraSettings, ModelSettings, OptimizerKind, OptimizerSettings, TrainSettings,
+    TrainingSettings,
+};
+pub use train_state::{EMA_WEIGHTS, TrainState, WEIGHTS};
+pub use training_loop::{Position, TrainingContext, fit};

@@ -1,0 +1,423 @@
+//! The settings of the stages that train. What a change of each one means stands beside it as
+//! `x-class`; without one it is `identity`: another experiment.
+
+use std::collections::BTreeMap;
+
+use pipe_engine::kind::Rejection;
+use pipe_engine::policy::CheckpointPolicy;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::precision::Precision;
+use super::schedule::Schedule;
+use crate::device::{DeviceList, DeviceSpec};
+use crate::diffit::{DiffitConfig, Preset};
+use crate::lora::LoraConfig;
+
+/// Declares the settings of a stage that trains: its own keys, then those that all training has.
+///
+/// One list for all of them, so that a key means the same everywhere. (`#[serde(flatten)]` would
+/// share a struct, and lose the places in the file from every message.)
+macro_rules! training_settings {
+    ($(#[$about:meta])* $name:ident { $($(#[$note:meta])* $field:ident: $kind:ty,)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name {
+            $($(#[$note])* pub $field: $kind,)*
+            /// The `dataset` stage to train on.
+            #[schemars(example = &"data")]
+            pub dataset: String,
+            /// Name shown in the list of runs; the pipeline's name if unset.
+            #[serde(default)]
+            #[schemars(extend("x-class" = "runtime"))]
+            #[schemars(example = &"flowers_64")]
+            pub experiment_name: Option<String>,
+            /// Total number of passes over the training images, not "more".
+            #[serde(default = "default_epochs")]
+            #[schemars(range(min = 1), extend("x-class" = "extend"))]
+            #[schemars(example = 20)]
+            #[schemars(extend("x-known-as" = ["num_epochs", "max_epochs", "num_train_epochs", "n_epochs"]))]
+            pub epochs: u64,
+            /// Epochs over which the schedule runs, when `epochs` may grow later; `epochs` if
+            /// unset.
+            #[serde(default)]
+            #[schemars(extend("x-class" = "extend"))]
+            pub schedule_epochs: Option<u64>,
+            /// Images in one batch.
+            #[serde(default = "default_batch_size")]
+            #[schemars(range(min = 1))]
+            #[schemars(extend("x-known-as" = ["bs", "train_batch_size", "per_device_train_batch_size"]))]
+            pub batch_size: usize,
+            /// Batches whose gradients are averaged before one optimizer step.
+            #[serde(default = "one")]
+            #[schemars(range(min = 1))]
+            #[schemars(extend("x-known-as" = ["gradient_accumulation_steps", "accumulation_steps", "grad_accum"]))]
+            pub accumulate_grad_batches: usize,
+            /// Threads that prepare batches ahead of the step; 0 prepares them in the loop itself.
+            #[serde(default = "default_workers")]
+            #[schemars(extend("x-class" = "runtime"))]
+            #[schemars(extend("x-known-as" = ["workers", "dataloader_num_workers"]))]
+            pub num_workers: usize,
+            /// Peak learning rate.
+            #[serde(default = "default_learning_rate")]
+            #[schemars(example = 1e-3)]
+            #[schemars(example = 3e-4)]
+            #[schemars(extend("x-known-as" = ["lr", "max_lr", "peak_lr"]))]
+            pub learning_rate: f64,
+            #[serde(default)]
+            pub optimizer: OptimizerSettings,
+            #[serde(default)]
+            #[schemars(extend("x-known-as" = ["scheduler", "lr_scheduler", "lr_scheduler_type"]))]
+            pub schedule: Schedule,
+            /// Largest norm of all gradients together; longer ones are scaled down. Null switches
+            /// clipping off.
+            #[serde(default = "default_clip")]
+            #[schemars(extend("x-known-as" = ["max_grad_norm", "grad_clip", "clip_grad_norm", "gradient_clip"]))]
+            pub gradient_clip_val: Option<f64>,
+            #[serde(default)]
+            pub ema: EmaSettings,
+            /// Number format of the forward and backward pass; weights stay in f32.
+            #[serde(default)]
+            #[schemars(extend("x-known-as" = ["dtype", "mixed_precision"]))]
+            pub precision: Precision,
+            /// Seed of everything random in this stage.
+            #[serde(default = "default_seed")]
+            #[schemars(extend("x-known-as" = ["random_seed", "seed_everything"]))]
+            pub seed: u64,
+            /// Where to compute: `auto`, `cpu`, `gpu`, `gpu:N`.
+            #[serde(default)]
+            #[schemars(extend("x-class" = "runtime"))]
+            pub device: DeviceSpec,
+            /// Several devices that share each batch, in the place of `device`: `[0, 1]` for two
+            /// GPUs, or `all`.
+            #[serde(default)]
+            #[schemars(extend("x-class" = "runtime", "x-instead-of" = "device"))]
+            #[schemars(extend("x-known-as" = ["gpus", "num_gpus"]))]
+            pub devices: Option<DeviceList>,
+            /// Optimizer steps between two lines of the logs.
+            #[serde(default = "default_log_interval")]
+            #[schemars(range(min = 1), extend("x-class" = "runtime"))]
+            #[schemars(extend("x-known-as" = ["logging_steps", "log_interval"]))]
+            pub log_every_n_steps: u64,
+            /// Epochs between two image grids `samples/epoch_NNN.png`; null draws none.
+            #[serde(default)]
+            #[schemars(range(min = 1), extend("x-class" = "runtime"))]
+            #[schemars(example = 5)]
+            #[schemars(extend("x-known-as" = ["sample_every", "sample_interval"]))]
+            pub sample_every_n_epochs: Option<u64>,
+            #[serde(default)]
+            pub checkpoint: CheckpointPolicy,
+        }
+
+        impl $name {
+            /// What all training has.
+            pub fn training_settings(&self) -> TrainingSettings {
+                let s = self.clone();
+                TrainingSettings {
+                    dataset: s.dataset,
+                    experiment_name: s.experiment_name,
+                    epochs: s.epochs,
+                    schedule_epochs: s.schedule_epochs,
+                    batch_size: s.batch_size,
+                    accumulate_grad_batches: s.accumulate_grad_batches,
+                    num_workers: s.num_workers,
+                    learning_rate: s.learning_rate,
+                    optimizer: s.optimizer,
+                    schedule: s.schedule,
+                    gradient_clip_val: s.gradient_clip_val,
+                    ema: s.ema,
+                    precision: s.precision,
+                    seed: s.seed,
+                    device: s.device,
+                    devices: s.devices,
+                    log_every_n_steps: s.log_every_n_steps,
+                    sample_every_n_epochs: s.sample_every_n_epochs,
+                    checkpoint: s.checkpoint,
+                }
+            }
+        }
+    };
+}
+
+training_settings! {
+    /// What all training has, whatever is trained.
+    TrainingSettings {}
+}
+
+training_settings! {
+    /// Trains a DiffiT model on a data set, in a numbered run.
+    TrainSettings {
+        #[serde(default)]
+        model: ModelSettings,
+    }
+}
+
+training_settings! {
+    /// Fine-tunes a trained model with low-rank adapters (LoRA), in a numbered run.
+    LoraSettings {
+        /// The stage whose model is fine-tuned: a `copy_best` or a `train` stage.
+        #[schemars(example = &"best")]
+        base: String,
+        #[serde(default)]
+        lora: LoraConfig,
+        /// Share of images that are trained without their label, for classifier-free guidance.
+        #[serde(default = "default_label_dropout")]
+        #[schemars(range(min = 0.0, max = 1.0))]
+        label_dropout: f64,
+    }
+}
+
+/// The network: a preset, and what differs from it.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelSettings {
+    pub preset: Preset,
+    /// Channels at full resolution.
+    pub dim: Option<usize>,
+    /// Channel multiplier of each resolution.
+    #[schemars(example = vec![1, 2, 2])]
+    pub mults: Option<Vec<usize>>,
+    /// Residual blocks at each resolution.
+    #[schemars(example = vec![2, 2, 2])]
+    pub depths: Option<Vec<usize>>,
+    /// Attention heads.
+    pub heads: Option<usize>,
+    /// Side of an attention window in pixels.
+    pub window: Option<usize>,
+    /// Learn the classes of the data set, so that samples can be asked for by class.
+    pub class_conditional: bool,
+    /// Share of images that are trained without their label, for classifier-free guidance
+    /// (Ho and Salimans 2022, arXiv 2207.12598).
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub label_dropout: f64,
+}
+
+/// Adam (Kingma and Ba 2015, arXiv 1412.6980) or AdamW (Loshchilov and Hutter 2019, arXiv
+/// 1711.05101).
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerSettings {
+    pub kind: OptimizerKind,
+    /// Decay of the moving averages of gradients and squared gradients.
+    pub betas: [f64; 2],
+    /// Added to the denominator.
+    pub eps: f64,
+    /// Decoupled for AdamW, added to the gradient for Adam.
+    #[schemars(extend("x-known-as" = ["wd"]))]
+    pub weight_decay: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    Adam,
+    Adamw,
+}
+
+/// EMA weights: an exponential moving average of the weights, which samples better than the weights
+/// themselves.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EmaSettings {
+    pub enabled: bool,
+    /// Share of the old average kept at each step; smaller in the first steps: at most (1 + step) /
+    /// (10 + step).
+    #[schemars(range(min = 0.0, max = 1.0))]
+    #[schemars(extend("x-known-as" = ["ema_decay"]))]
+    pub decay: f64,
+}
+
+impl Default for ModelSettings {
+    fn default() -> Self {
+        Self {
+            preset: Preset::Tiny,
+            dim: None,
+            mults: None,
+            depths: None,
+            heads: None,
+            window: None,
+            class_conditional: true,
+            label_dropout: default_label_dropout(),
+        }
+    }
+}
+
+impl Default for OptimizerSettings {
+    fn default() -> Self {
+        Self { kind: OptimizerKind::Adamw, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 }
+    }
+}
+
+impl Default for EmaSettings {
+    fn default() -> Self {
+        Self { enabled: true, decay: 0.999 }
+    }
+}
+
+impl ModelSettings {
+    /// The network for a data set.
+    pub fn config(&self, image_size: usize, classes: usize) -> DiffitConfig {
+        let preset =
+            self.preset.config(image_size, if self.class_conditional { classes } else { 0 });
+        DiffitConfig {
+            dim: self.dim.unwrap_or(preset.dim),
+            mults: self.mults.clone().unwrap_or(preset.mults),
+            depths: self.depths.clone().unwrap_or(preset.depths),
+            heads: self.heads.unwrap_or(preset.heads),
+            window: self.window.unwrap_or(preset.window),
+            ..preset
+        }
+    }
+}
+
+impl TrainSettings {
+    /// Refuses values that cannot work, naming the key.
+    pub fn validate(&self) -> Result<(), Rejection> {
+        Rejection::unless("model.label_dropout", is_share(self.model.label_dropout), SHARE)?;
+        self.training_settings().validate()
+    }
+}
+
+impl LoraSettings {
+    /// Refuses values that cannot work, naming the key.
+    pub fn validate(&self) -> Result<(), Rejection> {
+        self.lora.validate()?;
+        Rejection::unless("label_dropout", is_share(self.label_dropout), SHARE)?;
+        self.training_settings().validate()
+    }
+}
+
+const SHARE: &str = "a share between 0 and 1";
+
+fn is_share(x: f64) -> bool {
+    (0.0..=1.0).contains(&x)
+}
+
+impl TrainingSettings {
+    /// Refuses values that cannot work, naming the key.
+    pub fn validate(&self) -> Result<(), Rejection> {
+        let [beta1, beta2] = self.optimizer.betas;
+        Rejection::unless("epochs", self.epochs >= 1, "at least 1")?;
+        Rejection::unless("batch_size", self.batch_size >= 1, "at least 1")?;
+        Rejection::unless(
+            "accumulate_grad_batches",
+            self.accumulate_grad_batches >= 1,
+            "at least 1",
+        )?;
+        Rejection::unless("log_every_n_steps", self.log_every_n_steps >= 1, "at least 1")?;
+        Rejection::unless("num_workers", self.num_workers <= 256, "at most 256")?;
+        Rejection::unless(
+            "learning_rate",
+            self.learning_rate > 0.0 && self.learning_rate.is_finite(),
+            "a number above 0",
+        )?;
+        Rejection::unless(
+            "sample_every_n_epochs",
+            self.sample_every_n_epochs != Some(0),
+            "at least 1, or null",
+        )?;
+        Rejection::unless("schedule_epochs", self.schedule_epochs != Some(0), "at least 1")?;
+        let clip = self.gradient_clip_val;
+        Rejection::unless(
+            "gradient_clip_val",
+            clip.is_none_or(|c| c > 0.0),
+            "a number above 0, or null for no clipping",
+        )?;
+        Rejection::unless(
+            "optimizer.betas",
+            (0.0..1.0).contains(&beta1) && (0.0..1.0).contains(&beta2),
+            "two numbers in 0..1",
+        )?;
+        Rejection::unless("optimizer.eps", self.optimizer.eps > 0.0, "a number above 0")?;
+        Rejection::unless(
+            "optimizer.weight_decay",
+            self.optimizer.weight_decay >= 0.0,
+            "0 or more",
+        )?;
+        Rejection::unless("ema.decay", is_share(self.ema.decay), SHARE)?;
+        let floor = self.schedule.min_lr_ratio;
+        Rejection::unless(
+            "schedule.min_lr_ratio",
+            is_share(floor),
+            "a share of the learning rate between 0 and 1",
+        )?;
+        if let Some(devices) = &self.devices {
+            // `auto`, as it is written down where nothing was asked for, leaves the word to the
+            // list.
+            if self.device != DeviceSpec::Auto {
+                let text =
+                    format!("`device: {}` is set too; leave one of the two out", self.device);
+                return Err(Rejection::value("devices", text));
+            }
+            if let Some(twice) = devices.twice() {
+                return Err(Rejection::value("devices", format!("`{twice}` is listed twice")));
+            }
+        }
+        self.checkpoint
+            .validate()
+            .map_err(|e| Rejection::value(format!("checkpoint.{}", e.key), e.message))
+    }
+
+    /// The number of epochs that the schedule spans.
+    pub fn horizon(&self) -> u64 {
+        self.schedule_epochs.unwrap_or(self.epochs)
+    }
+
+    /// Where to compute, the main device first.
+    pub fn devices(&self) -> DeviceList {
+        self.devices.clone().unwrap_or_else(|| DeviceList::These(vec![self.device]))
+    }
+
+    /// GPUs that `devices` names.
+    pub fn gpus(&self) -> u32 {
+        self.devices.as_ref().map_or(0, |list| u32::try_from(list.gpus()).unwrap_or(u32::MAX))
+    }
+
+    /// What decides the result besides the settings: the schedule's horizon, where the schedule has
+    /// one.
+    pub fn derived(&self) -> BTreeMap<String, Value> {
+        if self.schedule.depends_on_horizon() {
+            BTreeMap::from([("schedule horizon".to_owned(), json!(self.horizon()))])
+        } else {
+            BTreeMap::new()
+        }
+    }
+}
+
+fn default_epochs() -> u64 {
+    10
+}
+
+fn default_batch_size() -> usize {
+    32
+}
+
+fn default_workers() -> usize {
+    1
+}
+
+fn default_learning_rate() -> f64 {
+    1e-3
+}
+
+fn default_seed() -> u64 {
+    42
+}
+
+fn default_log_interval() -> u64 {
+    10
+}
+
+fn one() -> usize {
+    1
+}
+
+fn default_label_dropout() -> f64 {
+    0.1
+}
+
+fn default_clip() -> Option<f64> {
+    Some(1.0)
+}
