@@ -1,4 +1,4 @@
-//! Everything that needs burn: data sets, the DiffiT model, EDM's objective, and the training loop.
+//! Everything that needs burn: the DiffiT model, EDM's objective, and the training loop.
 //!
 //! Knows nothing of pipeline files, graphs or the command line; those belong to `pipe-engine` and
 //! the binary.
@@ -17,13 +17,14 @@
 )]
 
 pub mod checkpoint;
-pub mod data;
 pub mod device;
 pub mod diffit;
 pub mod diffusion;
 pub mod kernels;
 pub mod lora;
-pub mod rng;
 pub mod sampling;
 pub mod stages;
 pub mod trainer;
+
+pub use pipe_data as data;
+pub use pipe_data::rng;

@@ -59,7 +59,14 @@ impl RunCriteria<'_> {
         let explained = changes.iter().any(|d| d.key.starts_with("dataset."));
         if let Some(data) = data.filter(|_| !explained) {
             let separator = if words.is_empty() { "" } else { ", " };
-            words = format!("{words}{separator}{}", data::in_words(self.root, &run.dataset, data));
+            let record = &run.dataset;
+            let trained_on = Seen {
+                digest: record.digest.clone(),
+                images: record.train_images + record.validation_images,
+                classes: record.classes.clone(),
+                by_settings: false,
+            };
+            words = format!("{words}{separator}{}", data::in_words(self.root, &trained_on, data));
             let (old, new) = (run.dataset.digest.as_str().into(), data.digest.as_str().into());
             changes.push(Difference { key: DATA.to_owned(), old: Some(old), new: Some(new) });
         }

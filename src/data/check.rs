@@ -1,0 +1,99 @@
+//! Looking at every image once before anything is trained: all that are bad are told together.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::foundation::atomic;
+use rayon::prelude::*;
+
+use super::digest::FieldDigest;
+use super::error::{BadImage, DataError};
+use super::framing::Framing;
+use super::images::Files;
+use super::progress::Progress;
+use super::verified::Verified;
+
+/// Images between two looks at whether the work is to stop.
+const PORTION: usize = 1024;
+
+/// The images that cannot be read, by the names that people know. Decodes on all processors those
+/// that were not decoded without a fault before.
+pub(super) fn bad_images(
+    files: &Files,
+    framing: &Framing,
+    progress: &dyn Progress,
+) -> Result<Vec<BadImage>, DataError> {
+    let place = &files.place;
+    let named =
+        |bad: &BadImage| BadImage { file: place.shown(&bad.file), reason: bad.reason.clone() };
+    let mut bad: Vec<BadImage> = place.unreadable.iter().map(named).collect();
+    let verified = Verified::load(place.cache.join("verified").join(key(files)));
+    let mut is_fine: Vec<bool> =
+        (0..files.len()).map(|index| verified.contains(files.content(index))).collect();
+    let ahead: Vec<usize> = (0..files.len()).filter(|index| !is_fine[*index]).collect();
+    let done = AtomicUsize::new(0);
+    let mut ended = Ok(());
+    for portion in ahead.chunks(PORTION) {
+        if progress.stopped() {
+            ended = Err(DataError::Stopped);
+            break;
+        }
+        let check = |index: &usize| {
+            let checked = files.check(*index, framing);
+            progress.decoded(done.fetch_add(1, Ordering::Relaxed) + 1, ahead.len());
+            (*index, checked)
+        };
+        for (index, checked) in portion.par_iter().map(check).collect::<Vec<_>>() {
+            match checked {
+                Ok(()) => is_fine[index] = true,
+                Err(DataError::Image { file, reason }) => bad.push(BadImage { file, reason }),
+                Err(DataError::Io { path, source, .. }) => {
+                    let reason = format!("it cannot be read: {source}");
+                    bad.push(BadImage { file: place.shown(&path), reason });
+                }
+                Err(other) => ended = ended.and(Err(other)),
+            }
+        }
+        if ended.is_err() {
+            break;
+        }
+    }
+    verified
+        .save((0..files.len()).filter(|index| is_fine[*index]).map(|index| *files.content(index)));
+    ended.map(|()| bad)
+}
+
+/// One error for all bad images. Where they are many, a file of the cache names them all.
+pub(super) fn refuse(files: &Files, mut bad: Vec<BadImage>) -> Result<(), DataError> {
+    let place = &files.place;
+    let list = place.cache.join("bad_images").join(key(files)).with_extension("txt");
+    match bad.len() {
+        0 => Ok(()),
+        1 => {
+            let BadImage { file, reason } = bad.remove(0);
+            Err(DataError::Image { file, reason })
+        }
+        _ => {
+            let list = write(list, &bad, files);
+            let total = files.len() + place.unreadable.len();
+            Err(DataError::Images { root: place.shown.clone(), bad, total, list })
+        }
+    }
+}
+
+fn write(list: PathBuf, bad: &[BadImage], files: &Files) -> Option<PathBuf> {
+    let lines: String = bad.iter().map(|bad| bad.line(&files.place.shown) + "\n").collect();
+    let written = atomic::create_needless_folder(list.parent().unwrap_or(&list))
+        .and_then(|()| fs::write(&list, lines));
+    written.is_ok().then_some(list)
+}
+
+/// What the notes on a data folder go by. The decoder may change with the version.
+fn key(files: &Files) -> String {
+    let root = &files.place.root;
+    let mut key = FieldDigest::new("verified images");
+    key.field(env!("CARGO_PKG_VERSION"));
+    key.field(root.canonicalize().as_ref().unwrap_or(root).as_os_str().as_encoded_bytes());
+    key.finish()[..32].to_owned()
+}

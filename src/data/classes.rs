@@ -1,0 +1,297 @@
+//! Which classes of a data set are wanted, and finding them among the names it has.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
+use unicode_normalization::UnicodeNormalization;
+
+use super::error::DataError;
+use super::settings::{DatasetSettings, Source};
+use super::{shapes, trees};
+
+/// Names in a message, at most.
+const TOLD: usize = 30;
+
+/// CIFAR-100's five kinds of tree.
+const TREES: [&str; 5] = ["maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"];
+
+/// The value of `classes`: the word `trees`, or a list of class names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClassSelection {
+    /// CIFAR-100's maple_tree, oak_tree, palm_tree, pine_tree and willow_tree.
+    Trees,
+    /// These classes; their order gives the labels 0, 1, 2, …
+    Names(Vec<String>),
+}
+
+impl ClassSelection {
+    /// Refuses an empty list and a name that stands twice. Folders may differ in spelling only
+    /// where `by_spelling`.
+    pub(crate) fn validate(&self, by_spelling: bool) -> Result<(), DataError> {
+        let Self::Names(names) = self else { return Ok(()) };
+        if names.is_empty() {
+            return Err(DataError::setting(
+                "classes",
+                "the list is empty; leave the key out to take all classes",
+            ));
+        }
+        for (i, name) in names.iter().enumerate() {
+            let alike = |earlier: &String| match by_spelling {
+                true => same(earlier, name),
+                false => plain(earlier) == plain(name),
+            };
+            if names[..i].iter().any(alike) {
+                return Err(DataError::setting(
+                    "classes",
+                    format!("{name} stands twice in the list"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn names(&self) -> Vec<&str> {
+        match self {
+            Self::Trees => TREES.to_vec(),
+            Self::Names(names) => names.iter().map(String::as_str).collect(),
+        }
+    }
+}
+
+/// How many classes a data set has, where its settings alone tell.
+pub fn known_count(settings: &DatasetSettings) -> Option<usize> {
+    if let Some(selection) = &settings.classes {
+        return Some(selection.names().len());
+    }
+    match settings.source {
+        Source::Shapes => Some(shapes::CLASSES.len()),
+        Source::Trees => Some(trees::CLASSES.len()),
+        Source::Cifar10 | Source::Imagenette => Some(10),
+        Source::Cifar100 => Some(100),
+        _ => None,
+    }
+}
+
+/// The positions in `available` of the wanted classes, in the order wanted; all when nothing is
+/// selected.
+///
+/// A name as it is spelled comes first. Else upper and lower case, spaces, `_` and `-` are alike,
+/// and a tree may go without its `_tree`. Accents may be written in one character or two: systems
+/// differ in that, and nobody sees it.
+pub(crate) fn select(
+    wanted: Option<&ClassSelection>,
+    available: &[String],
+) -> Result<Vec<usize>, DataError> {
+    let Some(selection) = wanted else { return Ok((0..available.len()).collect()) };
+    let mut chosen = Vec::new();
+    for name in selection.names() {
+        let position = find(name, available)?;
+        if chosen.contains(&position) {
+            let reason = format!("{name} stands twice in the list, as {}", available[position]);
+            return Err(DataError::setting("classes", reason));
+        }
+        chosen.push(position);
+    }
+    Ok(chosen)
+}
+
+/// The one class that is meant by `name`.
+fn find(name: &str, available: &[String]) -> Result<usize, DataError> {
+    let (short, long) = (plain(name), plain(&format!("{name}_tree")));
+    let alike: [&dyn Fn(&String) -> bool; 4] =
+        [&|a| a == name, &|a| same(a, name), &|a| plain(a) == short, &|a| plain(a) == long];
+    for is_meant in alike {
+        let found: Vec<usize> =
+            (0..available.len()).filter(|at| is_meant(&available[*at])).collect();
+        match found[..] {
+            [] => {}
+            [only] => return Ok(only),
+            _ => {
+                let all: Vec<&str> = found.iter().map(|at| available[*at].as_str()).collect();
+                let reason =
+                    format!("`{name}` may be {}; write one of them as it is", all.join(" or "));
+                return Err(DataError::setting("classes", reason));
+            }
+        }
+    }
+    Err(unknown(name, available))
+}
+
+/// Whether two names look the same: `Ä` is one character or an `A` with its dots.
+pub fn same(a: &str, b: &str) -> bool {
+    a.nfc().eq(b.nfc())
+}
+
+fn plain(name: &str) -> String {
+    let kept = name.nfd().filter(|c| !matches!(c, ' ' | '_' | '-'));
+    kept.flat_map(char::to_lowercase).nfc().collect()
+}
+
+fn unknown(name: &str, available: &[String]) -> DataError {
+    let (short, long) = (plain(name), plain(&format!("{name}_tree")));
+    let distance =
+        |a: &str| strsim::damerau_levenshtein(&short, a).min(strsim::damerau_levenshtein(&long, a));
+    let mut near: Vec<(usize, &String)> =
+        available.iter().map(|a| (distance(&plain(a)), a)).collect();
+    near.sort();
+    let near: Vec<&str> = near
+        .iter()
+        .take_while(|(d, _)| *d <= 1 + name.len() / 4)
+        .take(3)
+        .map(|(_, a)| a.as_str())
+        .collect();
+    let hint =
+        if near.is_empty() { String::new() } else { format!(" (nearest: {})", near.join(", ")) };
+    let more = match available.len().saturating_sub(TOLD) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let told = available.iter().take(TOLD).map(String::as_str).collect::<Vec<_>>().join(", ");
+    DataError::setting("classes", format!("no class `{name}`{hint}; there are: {told}{more}"))
+}
+
+impl Serialize for ClassSelection {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Trees => serializer.serialize_str("trees"),
+            Self::Names(names) => names.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ClassSelection {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SelectionVisitor)
+    }
+}
+
+struct SelectionVisitor;
+
+impl<'de> Visitor<'de> for SelectionVisitor {
+    type Value = ClassSelection;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of class names, or the word `trees`")
+    }
+
+    fn visit_str<E: de::Error>(self, word: &str) -> Result<ClassSelection, E> {
+        if word == "trees" {
+            Ok(ClassSelection::Trees)
+        } else {
+            Err(E::invalid_value(de::Unexpected::Str(word), &self))
+        }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<ClassSelection, A::Error> {
+        let mut names = Vec::new();
+        while let Some(name) = list.next_element::<String>()? {
+            names.push(name);
+        }
+        Ok(ClassSelection::Names(names))
+    }
+}
+
+impl JsonSchema for ClassSelection {
+    fn schema_name() -> Cow<'static, str> {
+        "ClassSelection".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A list of class names, or the word `trees`: CIFAR-100's maple, oak, palm, pine and willow.",
+            "anyOf": [
+                { "const": "trees" },
+                { "type": "array", "items": { "type": "string" }, "minItems": 1, "uniqueItems": true }
+            ]
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn available() -> Vec<String> {
+        ["apple", "maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree", "gas pump"]
+            .map(String::from)
+            .to_vec()
+    }
+
+    fn names(list: &[&str]) -> ClassSelection {
+        ClassSelection::Names(list.iter().map(|n| n.to_string()).collect())
+    }
+
+    #[test]
+    fn yaml_takes_the_word_or_a_list_and_says_so_otherwise() {
+        let parse = serde_json::from_str::<ClassSelection>;
+        assert_eq!(parse(r#""trees""#).unwrap(), ClassSelection::Trees);
+        assert_eq!(parse(r#"["oak"]"#).unwrap(), names(&["oak"]));
+        for wrong in [r#""oak""#, "3"] {
+            let message = parse(wrong).unwrap_err().to_string();
+            assert!(
+                message.contains("expected a list of class names, or the word `trees`"),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn trees_are_found_by_short_and_long_names_in_the_order_written() {
+        assert_eq!(select(Some(&ClassSelection::Trees), &available()).unwrap(), [1, 2, 3, 4, 5]);
+        assert_eq!(select(Some(&names(&["willow", "maple_tree"])), &available()).unwrap(), [5, 1]);
+        assert_eq!(select(Some(&names(&["Gas_Pump"])), &available()).unwrap(), [6]);
+        assert_eq!(select(None, &available()[..2]).unwrap(), [0, 1]);
+    }
+
+    #[test]
+    fn classes_that_differ_in_spelling_only_are_told_apart_by_it() {
+        let folders = ["A", "a", "x-1", "x_1"].map(String::from);
+        assert_eq!(select(Some(&names(&["a", "A"])), &folders).unwrap(), [1, 0]);
+        assert_eq!(select(Some(&names(&["x_1", "x-1"])), &folders).unwrap(), [3, 2]);
+        let message = select(Some(&names(&["x 1"])), &folders).unwrap_err().to_string();
+        assert!(
+            message.contains("`x 1` may be x-1 or x_1; write one of them as it is"),
+            "{message}"
+        );
+        names(&["A", "a"]).validate(true).unwrap();
+        for (list, by_spelling) in
+            [(["A", "a"], false), (["a", "a"], true), (["\u{c4}", "A\u{308}"], true)]
+        {
+            let message = names(&list).validate(by_spelling).unwrap_err().to_string();
+            assert!(message.contains("stands twice"), "{message}");
+        }
+    }
+
+    #[test]
+    fn accents_may_be_written_in_one_character_or_two() {
+        let folders = ["A\u{308} b", "野菜", "cafe\u{301}"].map(String::from);
+        assert_eq!(
+            select(Some(&names(&["\u{c4} b", "野菜", "CAF\u{c9}"])), &folders).unwrap(),
+            [0, 1, 2]
+        );
+        let folders = ["\u{c4} b".to_owned()];
+        assert_eq!(select(Some(&names(&["a\u{308}_b"])), &folders).unwrap(), [0]);
+    }
+
+    #[test]
+    fn an_unknown_class_among_many_names_some_of_them() {
+        let folders: Vec<String> = (0..1000).map(|i| format!("class {i:04}")).collect();
+        let message = select(Some(&names(&["fir"])), &folders).unwrap_err().to_string();
+        assert!(message.contains("class 0029 and 970 more") && message.len() < 500, "{message}");
+    }
+
+    #[test]
+    fn an_unknown_class_names_the_nearest_and_all_others() {
+        let message = select(Some(&names(&["mapel"])), &available()[..3]).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "failed to accept `classes`: no class `mapel` (nearest: maple_tree); there are: apple, maple_tree, oak_tree"
+        );
+        let twice =
+            select(Some(&names(&["oak", "oak_tree"])), &available()).unwrap_err().to_string();
+        assert!(twice.contains("oak_tree stands twice"));
+    }
+}

@@ -1,0 +1,283 @@
+//! An opened data set: its classes, its images, which of them train and which validate, and a
+//! digest of it all.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use crate::foundation::STATE_FOLDER;
+use image::RgbImage;
+use rayon::prelude::*;
+
+use super::digest::FieldDigest;
+use super::error::{BadImage, DataError};
+use super::framing::Framing;
+use super::images::{Images, Listed};
+use super::passed_over::PassedOver;
+use super::progress::Progress;
+use super::settings::{Augmentation, DatasetSettings, Source};
+use super::split::{Split, split};
+use super::{check, cifar, classes, folder, imagenette, shapes, trees};
+
+/// What a source delivers: the wanted classes only, labels counted from 0 in the order of
+/// `class_names`.
+pub(crate) struct Content {
+    pub class_names: Vec<String>,
+    pub labels: Vec<u32>,
+    pub images: Images,
+    /// Digest of what the images were made from.
+    pub digest: String,
+}
+
+/// A data set, ready to be read. Cheap to share between threads in an `Arc`.
+pub struct Dataset {
+    source: Source,
+    class_names: Vec<String>,
+    framing: Framing,
+    augmentation: Augmentation,
+    labels: Vec<u32>,
+    images: Images,
+    train: Vec<usize>,
+    validation: Vec<usize>,
+    digest: String,
+}
+
+/// How many images a class has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassCount {
+    pub name: String,
+    pub train: usize,
+    pub validation: usize,
+}
+
+impl Dataset {
+    /// Opens the data set that `settings` describe; a relative `root` starts at `project`.
+    /// Downloads and unpacks what is missing, if `settings.download` allows it.
+    ///
+    /// Fails on a setting out of range, on data that is missing, and on archives that are truncated
+    /// or foreign. A folder's images are decoded when first used: [`Dataset::check_images`] does so
+    /// for all of them. What was read and decoded once is kept in the project's `.pipe/cache`.
+    pub fn open(
+        settings: &DatasetSettings,
+        project: &Path,
+        progress: &dyn Progress,
+    ) -> Result<Self, DataError> {
+        settings.validate()?;
+        let root = settings.root_in(project);
+        let cache = project.join(STATE_FOLDER).join("cache");
+        let content = match settings.source {
+            Source::Shapes => draw(&SHAPES, settings, progress)?,
+            Source::Trees => draw(&TREES, settings, progress)?,
+            Source::Cifar10 => cifar::open(&cifar::CIFAR10, settings, &root, progress)?,
+            Source::Cifar100 => cifar::open(&cifar::CIFAR100, settings, &root, progress)?,
+            Source::Imagenette => imagenette::open(settings, &root, &cache, progress)?,
+            Source::ImageFolder => folder::open(settings, &root, &cache, progress)?,
+        };
+        let class_count = content.class_names.len();
+        let (train, validation) =
+            split(&content.labels, class_count, settings.val_split, settings.seed);
+        let digest = digest_of(settings, &content.class_names, &content.digest);
+        Ok(Self {
+            source: settings.source,
+            class_names: content.class_names,
+            framing: settings.framing(),
+            augmentation: settings.augmentation.clone(),
+            labels: content.labels,
+            images: content.images,
+            train,
+            validation,
+            digest,
+        })
+    }
+
+    pub fn source(&self) -> Source {
+        self.source
+    }
+
+    /// The classes in the order of their labels.
+    pub fn class_names(&self) -> &[String] {
+        &self.class_names
+    }
+
+    /// Side of every image in pixels.
+    pub fn image_size(&self) -> usize {
+        self.framing.size
+    }
+
+    pub fn augmentation(&self) -> &Augmentation {
+        &self.augmentation
+    }
+
+    /// SHA-256, in hexadecimal, over what decides the images: the content of the files read, or the
+    /// drawing's version and parameters; and the classes and the image size. The same data in an
+    /// archive and unpacked, here and on another machine, has the same digest.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Class, file and digest of each image that is a file, if there are at most `most`.
+    pub(super) fn listing(&self, most: usize) -> Option<Vec<Listed>> {
+        match &self.images {
+            Images::Files(files) if files.len() <= most => Some(files.listing(&self.class_names)),
+            _ => None,
+        }
+    }
+
+    /// The images of one side, ascending: positions for [`Dataset::image`] and [`Dataset::label`].
+    pub fn indices(&self, split: Split) -> &[usize] {
+        match split {
+            Split::Train => &self.train,
+            Split::Validation => &self.validation,
+        }
+    }
+
+    /// The class of image `index`, as a position in [`Dataset::class_names`].
+    pub fn label(&self, index: usize) -> u32 {
+        self.labels[index]
+    }
+
+    /// Image `index` as RGB bytes `[image_size, image_size, 3]`. Fails when its file cannot be read
+    /// or decoded.
+    pub fn image(&self, index: usize) -> Result<Cow<'_, [u8]>, DataError> {
+        self.images.get(index, &self.framing)
+    }
+
+    /// How many images each class has, in the order of the labels.
+    pub fn counts(&self) -> Vec<ClassCount> {
+        let named = |name: &String| ClassCount { name: name.clone(), train: 0, validation: 0 };
+        let mut counts: Vec<_> = self.class_names.iter().map(named).collect();
+        self.train.iter().for_each(|i| counts[self.labels[*i] as usize].train += 1);
+        self.validation.iter().for_each(|i| counts[self.labels[*i] as usize].validation += 1);
+        counts
+    }
+
+    /// Classes that `val_split` left without a training image; the ones without any image are among
+    /// them.
+    pub fn classes_without_training(&self) -> Vec<String> {
+        self.counts().into_iter().filter(|class| class.train == 0).map(|class| class.name).collect()
+    }
+
+    /// What lies in the folder and is no image of the data set; nothing for sources that hold their
+    /// images in memory.
+    pub fn passed_over(&self) -> PassedOver {
+        match &self.images {
+            Images::Files(files) => files.place.passed_over.clone(),
+            Images::Memory(_) => PassedOver::default(),
+        }
+    }
+
+    /// The images that cannot be read, each with its reason. Decodes on all processors every file
+    /// that was not decoded without a fault before; nothing to do for sources that hold their
+    /// images in memory.
+    ///
+    /// # Errors
+    /// A file that changed since the data set was opened, and [`DataError::Stopped`].
+    pub fn bad_images(&self, progress: &dyn Progress) -> Result<Vec<BadImage>, DataError> {
+        match &self.images {
+            Images::Files(files) => check::bad_images(files, &self.framing, progress),
+            Images::Memory(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Fails if any image cannot be read, with one error for all of them: [`Dataset::bad_images`].
+    pub fn check_images(&self, progress: &dyn Progress) -> Result<(), DataError> {
+        match &self.images {
+            Images::Files(files) => check::refuse(files, self.bad_images(progress)?),
+            Images::Memory(_) => Ok(()),
+        }
+    }
+}
+
+fn digest_of(settings: &DatasetSettings, class_names: &[String], content: &str) -> String {
+    let mut digest = FieldDigest::new("data set");
+    digest.field(settings.source.name());
+    digest.field((settings.image_size as u64).to_le_bytes());
+    class_names.iter().for_each(|name| digest.field(name));
+    digest.field(content);
+    digest.finish()
+}
+
+/// Classes and [`Dataset::digest`] of a set that the program draws, without drawing it; `None` for
+/// any other.
+pub(super) fn of_drawn(
+    settings: &DatasetSettings,
+) -> Result<Option<(Vec<String>, String)>, DataError> {
+    let drawn = match settings.source {
+        Source::Shapes => &SHAPES,
+        Source::Trees => &TREES,
+        _ => return Ok(None),
+    };
+    let (class_names, _) = drawn.chosen(settings)?;
+    let digest = digest_of(settings, &class_names, &drawn.digest(settings));
+    Ok(Some((class_names, digest)))
+}
+
+/// Draws image `index` of `seed` in a class, `size` pixels square: `(seed, index, class, size)`.
+type Draw = fn(u64, usize, usize, usize) -> RgbImage;
+
+/// `count` images in parallel; image `i` is of class `classes[i % classes.len()]`.
+pub(super) fn draw_all(
+    draw: Draw,
+    seed: u64,
+    count: usize,
+    classes: &[usize],
+    size: usize,
+) -> Vec<RgbImage> {
+    (0..count).into_par_iter().map(|i| draw(seed, i, classes[i % classes.len()], size)).collect()
+}
+
+/// A set that the program draws.
+struct Drawn {
+    /// Names its digest.
+    name: &'static str,
+    version: u32,
+    classes: &'static [&'static str],
+    draw: Draw,
+}
+
+const SHAPES: Drawn = Drawn {
+    name: "drawn shapes",
+    version: shapes::DRAWING_VERSION,
+    classes: &shapes::CLASSES,
+    draw: shapes::draw,
+};
+
+const TREES: Drawn = Drawn {
+    name: "drawn trees",
+    version: trees::DRAWING_VERSION,
+    classes: &trees::CLASSES,
+    draw: trees::draw,
+};
+
+impl Drawn {
+    /// Names and numbers of the classes that are wanted.
+    fn chosen(&self, settings: &DatasetSettings) -> Result<(Vec<String>, Vec<usize>), DataError> {
+        let available: Vec<String> = self.classes.iter().map(|name| name.to_string()).collect();
+        let chosen = classes::select(settings.classes.as_ref(), &available)?;
+        Ok((chosen.iter().map(|class| available[*class].clone()).collect(), chosen))
+    }
+
+    fn digest(&self, settings: &DatasetSettings) -> String {
+        let mut digest = FieldDigest::new(self.name);
+        digest.field(self.version.to_le_bytes());
+        digest.field(settings.seed.to_le_bytes());
+        digest.field((settings.num_images as u64).to_le_bytes());
+        digest.finish()
+    }
+}
+
+fn draw(
+    drawn: &Drawn,
+    settings: &DatasetSettings,
+    progress: &dyn Progress,
+) -> Result<Content, DataError> {
+    let (class_names, chosen) = drawn.chosen(settings)?;
+    let (count, size) = (settings.num_images, settings.image_size);
+    let images = draw_all(drawn.draw, settings.seed, count, &chosen, size);
+    progress.decoded(count, count);
+    Ok(Content {
+        labels: (0..count).map(|i| (i % chosen.len()) as u32).collect(),
+        class_names,
+        images: Images::Memory(images),
+        digest: drawn.digest(settings),
+    })
+}
