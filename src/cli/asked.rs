@@ -4,15 +4,15 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use pipe_engine::exec::{self, Execution, Observed};
-use pipe_engine::graph::{Graph, Selection, Wanted};
+use pipe_engine::exec::{self, Execution, InspectedStage};
+use pipe_engine::graph::{Graph, Selection, Targets};
 use pipe_engine::identity::{self, Manifest};
 use pipe_engine::kind::{Request, StageId};
+use pipe_engine::pipeline_file::{self, Override, PipelineFile};
 use pipe_engine::plan::{self, Plan};
-use pipe_engine::progress::Report;
-use pipe_engine::shell::Line;
+use pipe_engine::progress::EventListener;
+use pipe_engine::shell::CommandLine;
 use pipe_engine::source::{Part, Source};
-use pipe_engine::spec::{self, Override, PipelineFile};
 use pipe_engine::stop::Stop;
 use pipe_engine::store::sync;
 use serde::{Deserialize, Serialize};
@@ -114,7 +114,7 @@ pub struct Meant {
     pub selection: Selection,
     pub forced: BTreeSet<StageId>,
     /// The command that runs it.
-    pub again: Line,
+    pub again: CommandLine,
     request: Request,
 }
 
@@ -146,7 +146,7 @@ impl AskedFile {
 impl Asked {
     /// Reads the pipeline; prints its warnings.
     pub fn load(&self) -> Result<Meant, CliError> {
-        self.load_over(spec::environment::settings())
+        self.load_over(pipeline_file::environment::settings())
     }
 
     /// The pipeline as another machine reads it, with this command line and without this
@@ -170,7 +170,7 @@ impl Asked {
         sync::set_level(graph.pipeline.fsync);
         let Which { stages, from, until, .. } = &self.which;
         let until = stages.iter().chain(until).cloned().collect();
-        let selection = graph.select(&Wanted { until, from: from.clone() })?;
+        let selection = graph.select(&Targets { until, from: from.clone() })?;
         if selection.stages.is_empty() {
             return Err(CliError::usage(
                 "no stage lies between those of --from and those that were named",
@@ -196,7 +196,7 @@ impl Asked {
     ) -> Result<Graph, CliError> {
         let overrides = self.settings.overrides(root, file, environment)?;
         let load = |overrides: &[Override]| -> Result<Graph, CliError> {
-            Ok(Graph::build(spec::load(root, file, &project::kinds(), overrides)?)?)
+            Ok(Graph::build(pipeline_file::load(root, file, &project::kinds(), overrides)?)?)
         };
         let given = load(&overrides)?;
         let (Some(number), true) = (self.how.run_number, self.how.resume) else { return Ok(given) };
@@ -227,8 +227,8 @@ impl Asked {
     }
 
     /// The same for a command, as one types it: without what is not to be done twice.
-    pub fn typed(&self, command: &str) -> Line {
-        let mut line = Line::new(["pipe", command]).path(&self.which.file);
+    pub fn typed(&self, command: &str) -> CommandLine {
+        let mut line = CommandLine::new(["pipe", command]).path(&self.which.file);
         for stage in &self.which.stages {
             line = if stage.starts_with('-') {
                 line.options([format!("--until={stage}")])
@@ -245,8 +245,8 @@ impl Asked {
 
     /// A command with the variables that set something in this pipeline: the shell that it is typed
     /// into may not have them.
-    pub fn with_environment(line: Line, graph: &Graph) -> Line {
-        let environment = spec::environment::settings();
+    pub fn with_environment(line: CommandLine, graph: &Graph) -> CommandLine {
+        let environment = pipeline_file::environment::settings();
         let settings = graph.stages().map(|stage| stage.stage.settings()).collect::<Vec<_>>();
         let is_used = |variable: &&Override| {
             let first = variable.path.first().map(|key| key.to_lowercase()).unwrap_or_default();
@@ -267,7 +267,7 @@ impl Asked {
     }
 
     /// The command that runs it even if it is up to date: as a new run.
-    pub fn typed_anew(&self) -> Line {
+    pub fn typed_anew(&self) -> CommandLine {
         let how = How { run_number: None, resume: false, ..self.how.clone() };
         Self { how, ..self.clone() }.typed("run").options(["--force"])
     }
@@ -297,7 +297,7 @@ impl Settings {
         environment: Vec<Override>,
     ) -> Result<Graph, CliError> {
         let overrides = self.overrides(root, file, environment)?;
-        let pipeline = spec::load(root, file, &project::kinds(), &overrides)?;
+        let pipeline = pipeline_file::load(root, file, &project::kinds(), &overrides)?;
         Ok(Graph::build(pipeline)?)
     }
 
@@ -358,7 +358,7 @@ fn dataset_key(root: &Path, file: &Path) -> Result<&'static str, CliError> {
 
 impl Meant {
     /// One stage at a time, on no GPU of its own: what planning needs.
-    pub fn execution<'a>(&'a self, stop: &'a Stop, report: &'a dyn Report) -> Execution<'a> {
+    pub fn execution<'a>(&'a self, stop: &'a Stop, report: &'a dyn EventListener) -> Execution<'a> {
         Execution {
             request: self.request.clone(),
             forced: self.forced.clone(),
@@ -367,8 +367,11 @@ impl Meant {
     }
 
     /// Looks at what there is, to show it. Changes nothing. What cannot be read is shown too.
-    pub fn observe(&self, execution: &Execution) -> Result<HashMap<StageId, Observed>, CliError> {
-        exec::observe_to_show(execution, &self.selection.stages)
+    pub fn observe(
+        &self,
+        execution: &Execution,
+    ) -> Result<HashMap<StageId, InspectedStage>, CliError> {
+        exec::inspect_for_display(execution, &self.selection.stages)
             .map_err(|(stage, error)| CliError::stage(stage.as_str(), &error))
     }
 
@@ -376,8 +379,8 @@ impl Meant {
     pub fn plan(
         &self,
         execution: &Execution,
-    ) -> Result<(Plan, HashMap<StageId, Observed>), CliError> {
-        let observed = exec::observe(execution, &self.selection.stages)
+    ) -> Result<(Plan, HashMap<StageId, InspectedStage>), CliError> {
+        let observed = exec::inspect(execution, &self.selection.stages)
             .map_err(|(stage, error)| CliError::stage(stage.as_str(), &error))?;
         Ok((plan::plan(&self.graph, &self.selection, &self.forced, &observed), observed))
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use pipe_engine::graph::Graph;
 use pipe_engine::plan::{Action, Plan, Step};
-use pipe_engine::progress::Silent;
+use pipe_engine::progress::NullListener;
 use pipe_engine::source::Source;
 use pipe_engine::stop::Stop;
 use serde::{Deserialize, Serialize};
@@ -44,7 +44,7 @@ pub fn plan(arguments: PlanArguments) -> Result<ExitCode, CliError> {
     let meant = arguments.asked.load()?;
     store::bring(&meant, None)?;
     let stop = Stop::default();
-    let (plan, observed) = meant.plan(&meant.execution(&stop, &Silent))?;
+    let (plan, observed) = meant.plan(&meant.execution(&stop, &NullListener))?;
     let pipeline = meant.graph.pipeline.name.clone();
     // A plan belongs to the project, wherever it was made.
     let mut asked = arguments.asked;

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use chrono::Utc;
-use pipe_engine::progress::Silent;
-use pipe_engine::shell::Line;
+use pipe_engine::progress::NullListener;
+use pipe_engine::shell::CommandLine;
 use pipe_engine::stop::Stop;
 use pipe_engine::store::{Runs, Status};
 
@@ -78,7 +78,7 @@ impl Subject {
             run: self
                 .pipeline
                 .as_ref()
-                .map(|meant| Line::new(["pipe", "run"]).path(&meant.file).to_string()),
+                .map(|meant| CommandLine::new(["pipe", "run"]).path(&meant.file).to_string()),
             generated_at: Utc::now(),
             version: version::long().replace('\n', ", "),
             stages: self.stages()?,
@@ -91,7 +91,7 @@ impl Subject {
     /// The graph as it stands.
     pub fn stages(&self) -> Result<Vec<Node>, CliError> {
         let Some(meant) = &self.pipeline else { return Ok(Vec::new()) };
-        let observed = meant.observe(&meant.execution(&Stop::default(), &Silent))?;
+        let observed = meant.observe(&meant.execution(&Stop::default(), &NullListener))?;
         let node = |standing: status::Standing| {
             let dependencies = meant.graph.dependencies(&standing.stage);
             let seconds = standing.record.as_ref().map(|record| {

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use pipe_engine::exec::Observed;
-use pipe_engine::kind::{StageId, State};
-use pipe_engine::progress::Silent;
+use pipe_engine::exec::InspectedStage;
+use pipe_engine::kind::{StageId, StageState};
+use pipe_engine::progress::NullListener;
 use pipe_engine::stop::Stop;
 use pipe_engine::store::{Progress, Record, Status, stage_holder};
 use serde::Serialize;
@@ -50,7 +50,7 @@ pub fn status(arguments: StatusArguments) -> Result<ExitCode, CliError> {
     let meant = arguments.asked.load()?;
     store::bring(&meant, None)?;
     let stop = Stop::default();
-    let observed = meant.observe(&meant.execution(&stop, &Silent))?;
+    let observed = meant.observe(&meant.execution(&stop, &NullListener))?;
     let mut all = standings(&meant, &observed);
     let mut jobs = jobs::standings(&meant.root, &meant.graph.pipeline.name);
     for standing in &mut all {
@@ -81,7 +81,7 @@ pub fn status(arguments: StatusArguments) -> Result<ExitCode, CliError> {
 }
 
 /// How each stage stands, in the graph's order.
-pub fn standings(meant: &Meant, observed: &HashMap<StageId, Observed>) -> Vec<Standing> {
+pub fn standings(meant: &Meant, observed: &HashMap<StageId, InspectedStage>) -> Vec<Standing> {
     let pipeline = &meant.graph.pipeline.name;
     let stages = meant.graph.stages().filter_map(|stage| {
         let found = observed.get(&stage.id)?;
@@ -91,33 +91,38 @@ pub fn standings(meant: &Meant, observed: &HashMap<StageId, Observed>) -> Vec<St
     stages.collect()
 }
 
-fn standing(stage: StageId, kind: String, found: &Observed, holder: Option<String>) -> Standing {
+fn standing(
+    stage: StageId,
+    kind: String,
+    found: &InspectedStage,
+    holder: Option<String>,
+) -> Standing {
     let record = found.record.as_ref();
     let failed = record.filter(|r| r.status == Status::Failed);
     let (mut progress, message) = (None, |r: &Record| r.message.clone().unwrap_or_default());
-    let (status, detail) = match (&found.observation.state, &holder) {
+    let (status, detail) = match (&found.inspection.state, &holder) {
         (_, Some(holder)) => {
             progress = record.and_then(|r| r.progress);
             let done =
                 progress.map(|p| format!("epoch {}/{}, ", p.epoch, p.epochs)).unwrap_or_default();
             ("running", format!("{done}by {holder}"))
         }
-        (State::Done { reason }, None) => ("done", reason.clone()),
-        (State::Partial { done, total, reason }, None) => {
+        (StageState::Done { reason }, None) => ("done", reason.clone()),
+        (StageState::Partial { done, total, reason }, None) => {
             progress = Some(Progress { epoch: *done, epochs: *total });
             let status = if failed.is_some() { "failed" } else { "partial" };
             (status, format!("epoch {done}/{total}, {reason}"))
         }
-        (State::Extendable { from, to }, None) => {
+        (StageState::Extendable { from, to }, None) => {
             progress = Some(Progress { epoch: *from, epochs: *to });
             ("partial", format!("epoch {from}/{to}, done until more epochs were asked for"))
         }
-        (State::Absent { reason, .. }, None) => match (failed, record) {
+        (StageState::Absent { reason, .. }, None) => match (failed, record) {
             (Some(record), _) => ("failed", message(record)),
             (None, Some(record)) if record.status == Status::Completed => ("stale", reason.clone()),
             _ => ("not run", reason.clone()),
         },
-        (State::Transient, None) => match failed {
+        (StageState::Transient, None) => match failed {
             Some(record) => ("failed", message(record)),
             None => ("on demand", "made ready when a stage needs it".to_owned()),
         },

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use pipe_engine::kind::StageId;
-use pipe_engine::progress::{Event, Report, Unit};
+use pipe_engine::progress::{Event, EventListener, Unit};
 
 use super::line::{self, piece};
 use super::style::{self, paint};
@@ -153,7 +153,7 @@ impl Terminal {
     }
 }
 
-impl Report for Terminal {
+impl EventListener for Terminal {
     fn event(&self, stage: &StageId, event: &Event) {
         match event {
             Event::Started { action, reason } => {

@@ -10,7 +10,7 @@ use pipe_engine::kind::{Failure, RunContext, StageError};
 use pipe_engine::progress::Event;
 use pipe_engine::store::atomic::{self, Log};
 use pipe_engine::store::tensor::HostTensor;
-use pipe_engine::store::{EpochRecord, Header, Keeper, Run, Saved, Status};
+use pipe_engine::store::{CheckpointManager, EpochRecord, Header, Run, Saved, Status};
 use serde_json::json;
 
 use super::run::{Job, Position};
@@ -81,7 +81,7 @@ impl<'a> Recorder<'a> {
     pub fn open(
         context: &'a RunContext<'a>,
         settings: &'a FitSettings,
-        keeper: Keeper,
+        keeper: CheckpointManager,
         position: &Position,
         about: About,
         after_best: Option<AfterBest>,
@@ -133,7 +133,7 @@ impl<'a> Recorder<'a> {
         ]);
         self.write(position.global_step, position.epoch, &values)?;
         self.settle()?;
-        self.writer.keeper()?.note_epoch(EpochRecord {
+        self.writer.keeper()?.record_epoch(EpochRecord {
             epoch: position.epoch,
             global_step: position.global_step,
             metrics: metrics.clone(),
@@ -323,7 +323,11 @@ impl<'a> Recorder<'a> {
     ///
     /// # Errors
     /// What went wrong when the last checkpoint was written, or now.
-    pub fn end(mut self, status: Status, message: Option<String>) -> Result<Keeper, StageError> {
+    pub fn end(
+        mut self,
+        status: Status,
+        message: Option<String>,
+    ) -> Result<CheckpointManager, StageError> {
         let written = self.settle().and_then(|()| sync(&self.logs()));
         let mut keeper = self.writer.into_keeper()?;
         keeper.end(status, message)?;

@@ -34,7 +34,7 @@ impl<'a> Shelf<'a> {
             match run.metadata() {
                 Ok(m) if m.pipeline == pipeline && m.stage == stage => shelf.own.push((run, m)),
                 Ok(m) => shelf.others.push((run, m)),
-                Err(error) if run.is_begun() => tracing::warn!("{error}; this run is left alone"),
+                Err(error) if run.is_started() => tracing::warn!("{error}; this run is left alone"),
                 Err(_) if run.is_empty() => {}
                 Err(_) => shelf.nameless.push(run.folder),
             }

@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use crate::error::{Gathered, SpecError, SpecErrors};
+use crate::pipeline_file::load::Used;
+use crate::pipeline_file::overrides::OverrideSource;
+use crate::pipeline_file::pipeline::{PipelineFile, error_at, shortened};
 use crate::source::Part;
-use crate::spec::load::Used;
-use crate::spec::overrides::Giver;
-use crate::spec::pipeline::{PipelineFile, error_at, shortened};
 
 /// What is wrong with a `${…}`.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl BadReference {
     }
 
     /// The error in a value that comes from outside the files.
-    pub fn outside(self, by: &Giver, names: Names) -> SpecError {
+    pub fn outside(self, by: &OverrideSource, names: Names) -> SpecError {
         match by.hidden.is_empty() {
             true => {
                 let error = SpecError::plain(format!("{}: {}", by.shown, self.message));

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 
 use serde_json::{Map, Value};
 
-use crate::spec::document;
+use crate::pipeline_file::document;
 
 /// One setting given by `PIPE_*`, `--set` or a shorthand flag.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,13 +14,13 @@ pub struct Override {
     pub path: Vec<String>,
     /// What was given, or why it cannot be read.
     pub(super) value: Result<Value, String>,
-    pub by: Giver,
-    pub strength: Strength,
+    pub by: OverrideSource,
+    pub strength: Precedence,
 }
 
 /// What gave a value from outside the files, for messages.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Giver {
+pub struct OverrideSource {
     /// `--epochs 20` as it was typed; of a variable the name alone.
     pub shown: String,
     /// What no message repeats: the values of the environment.
@@ -29,7 +29,7 @@ pub struct Giver {
 
 /// What happens when a key means nothing in this pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Strength {
+pub enum Precedence {
     /// From the environment, which holds things for other programs: it is passed over.
     Environment,
     /// Asked for on this command line: an error.
@@ -73,8 +73,8 @@ impl Override {
         Self {
             path: key.split('.').map(str::to_owned).collect(),
             value: Ok(value),
-            by: Giver { shown, hidden: Vec::new() },
-            strength: Strength::CommandLine,
+            by: OverrideSource { shown, hidden: Vec::new() },
+            strength: Precedence::CommandLine,
         }
     }
 
@@ -95,8 +95,8 @@ impl Override {
             path: key.split("__").map(str::to_owned).collect(),
             // What the YAML library says of it may repeat it.
             value: value.1.map_err(|_| "the value is not valid YAML".to_owned()),
-            by: Giver { shown: name.to_owned(), hidden },
-            strength: Strength::Environment,
+            by: OverrideSource { shown: name.to_owned(), hidden },
+            strength: Precedence::Environment,
         }
     }
 

@@ -10,18 +10,18 @@ use serde_json::{Map, Value};
 use crate::error::{Gathered, SpecError, SpecErrors};
 use crate::identity;
 use crate::kind::{Concern, Rejection};
-use crate::policy::Conduct;
+use crate::pipeline_file::apply::ByStage;
+use crate::pipeline_file::dependencies;
+use crate::pipeline_file::executor::Executor;
+use crate::pipeline_file::layers::{Layer, Origin, StageLayers};
+use crate::pipeline_file::load::{Declared, Kinds, LoadedStage, Single, Used};
+use crate::pipeline_file::matrix;
+use crate::pipeline_file::params::{Names, fill, fill_ours};
+use crate::pipeline_file::paths::Place;
+use crate::pipeline_file::pipeline::{PipelineFile, error_at, mapping, read_document};
+use crate::pipeline_file::{COMMON_KEYS, OPTION_KEYS, POLICY_KEYS};
+use crate::policy::ExecutionOptions;
 use crate::source::{Part, Source};
-use crate::spec::apply::ByStage;
-use crate::spec::executor::Executor;
-use crate::spec::layers::{Layer, Origin, StageLayers};
-use crate::spec::load::{Declared, Kinds, LoadedStage, Single, Used};
-use crate::spec::matrix;
-use crate::spec::needs;
-use crate::spec::params::{Names, fill, fill_ours};
-use crate::spec::paths::Place;
-use crate::spec::pipeline::{PipelineFile, error_at, mapping, read_document};
-use crate::spec::{COMMON_KEYS, CONDUCT_KEYS, POLICY_KEYS};
 
 /// A stage with more errors than this is told about so many of them.
 const MOST_ERRORS: usize = 50;
@@ -80,7 +80,7 @@ impl Loading<'_> {
             return Err(error.candidates(&declared.kind, kinds.names()).into());
         };
         let Read { mut layers, needs, mut left_out } = self.read(single, &mut errors);
-        let of_conduct = |key: &str| CONDUCT_KEYS.contains(&key);
+        let of_conduct = |key: &str| OPTION_KEYS.contains(&key);
         let required = schema.get("required").and_then(Value::as_array);
         let required: Vec<&str> =
             required.into_iter().flatten().filter_map(Value::as_str).collect();
@@ -105,7 +105,7 @@ impl Loading<'_> {
                 };
                 typing.all(of_conduct, &[], |settings| Ok(settings.extract()?)).unwrap_or_default()
             }
-            false => Conduct::default(),
+            false => ExecutionOptions::default(),
         };
         if let Some((key, message)) = conduct.slurm.clone().or(&self.executor.slurm).wrong() {
             let own = ["slurm", key].map(str::to_owned);
@@ -114,11 +114,11 @@ impl Loading<'_> {
             errors.push(layers.error_at(&place, message));
         }
         conduct.slurm = conduct.slurm.or(&self.executor.slurm);
-        let mut found = needs::Needed::default();
+        let mut found = dependencies::Needed::default();
         if let Some(stage) = &stage {
-            needs::referred(&layers, stage.as_ref(), all, &mut found, &mut errors);
+            dependencies::referred(&layers, stage.as_ref(), all, &mut found, &mut errors);
         }
-        needs::listed(&file.source, &layers, needs, all, &mut found, &mut errors);
+        dependencies::listed(&file.source, &layers, needs, all, &mut found, &mut errors);
         let Some(stage) = stage else {
             return errors.or(None).and_then(|none| none.ok_or_else(|| lost(&layers)));
         };
@@ -128,7 +128,7 @@ impl Loading<'_> {
             files: stage.files(),
             manifest: identity::of_settings(&declared.kind, stage.as_ref(), schema),
             stage,
-            conduct,
+            options: conduct,
             inputs: found.inputs,
             needs: found.needs,
         };

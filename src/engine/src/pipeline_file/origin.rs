@@ -7,18 +7,18 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::error::{Gathered, SpecError};
+use crate::pipeline_file::apply::meant_for_others;
+use crate::pipeline_file::overrides::OverrideSource;
+use crate::pipeline_file::params;
+use crate::pipeline_file::pipeline::{PipelineFile, read_document};
 use crate::source::Source;
-use crate::spec::apply::meant_for_others;
-use crate::spec::overrides::Giver;
-use crate::spec::params;
-use crate::spec::pipeline::{PipelineFile, read_document};
 
 /// A value that is in the place of what stands in the pipeline file.
 #[derive(Debug, Clone)]
 pub(super) struct Given {
     /// Where: `params`, or a stage.
     pub at: Vec<String>,
-    pub by: Giver,
+    pub by: OverrideSource,
 }
 
 /// Says in each error which variable or argument its value comes from.

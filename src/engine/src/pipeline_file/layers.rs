@@ -8,11 +8,11 @@ use serde_json::{Map, Value};
 
 use crate::error::SpecError;
 use crate::kind::{Rejection, StageId};
+use crate::pipeline_file::apply::meant_for_others;
+use crate::pipeline_file::overrides::OverrideSource;
+use crate::pipeline_file::paths::Place;
+use crate::pipeline_file::pipeline::{describe, shortened};
 use crate::source::{Part, Source};
-use crate::spec::apply::meant_for_others;
-use crate::spec::overrides::Giver;
-use crate::spec::paths::Place;
-use crate::spec::pipeline::{describe, shortened};
 
 /// Settings from one origin.
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ pub enum Origin {
     /// policies by name.
     File { source: Source, base: Vec<String>, moved: Vec<(String, Source, Vec<String>)> },
     /// On the command line or in the environment.
-    Outside(Giver),
+    Outside(OverrideSource),
 }
 
 /// All layers of one stage.

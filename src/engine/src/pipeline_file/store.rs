@@ -6,11 +6,11 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::error::{Gathered, SpecError};
+use crate::pipeline_file::overrides::{Override, Precedence};
+use crate::pipeline_file::params::Names;
+use crate::pipeline_file::pipeline::{PipelineFile, describe, error_at};
+use crate::pipeline_file::stage::filled_value;
 use crate::source::Part;
-use crate::spec::overrides::{Override, Strength};
-use crate::spec::params::Names;
-use crate::spec::pipeline::{PipelineFile, describe, error_at};
-use crate::spec::stage::filled_value;
 
 /// Kinds of store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,7 +153,7 @@ pub(super) fn read(
     let message =
         format!("{}{}", wrong.message, found.map(|f| format!(", found {f}")).unwrap_or_default());
     let error = match (&over, wrong.secret) {
-        (Some(over), true) if over.strength == Strength::Environment => {
+        (Some(over), true) if over.strength == Precedence::Environment => {
             SpecError::plain(format!("{}: {message}", over.by.shown))
         }
         (Some(_), true) => SpecError::plain(format!("store: {message}")),

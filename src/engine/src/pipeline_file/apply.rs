@@ -7,15 +7,15 @@ use serde_json::{Map, Value};
 
 use crate::error::{Gathered, SpecError, slips};
 use crate::kind::StageId;
-use crate::spec::executor;
-use crate::spec::layers::{Layer, Origin};
-use crate::spec::load::{Kinds, Used};
-use crate::spec::origin::Given;
-use crate::spec::overrides::{Giver, Override, QUOTES, Strength};
-use crate::spec::params::{self, Names};
-use crate::spec::paths::Place;
-use crate::spec::pipeline::{PipelineFile, StageDeclaration};
-use crate::spec::swept;
+use crate::pipeline_file::executor;
+use crate::pipeline_file::layers::{Layer, Origin};
+use crate::pipeline_file::load::{Kinds, Used};
+use crate::pipeline_file::matrix_conflicts;
+use crate::pipeline_file::origin::Given;
+use crate::pipeline_file::overrides::{Override, OverrideSource, Precedence, QUOTES};
+use crate::pipeline_file::params::{self, Names};
+use crate::pipeline_file::paths::Place;
+use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
 
 /// Overrides for stage settings, by stage, weakest first.
 pub(super) type ByStage = BTreeMap<StageId, Vec<Layer>>;
@@ -63,8 +63,8 @@ pub(super) fn apply(
         let finder = Finder { file, kinds, given };
         let Some(target) = finder.target() else {
             match given.strength {
-                Strength::CommandLine => errors.push(finder.unknown()),
-                Strength::Environment => warnings.extend(finder.probably_meant()),
+                Precedence::CommandLine => errors.push(finder.unknown()),
+                Precedence::Environment => warnings.extend(finder.probably_meant()),
             }
             continue;
         };
@@ -113,7 +113,7 @@ pub(super) fn apply(
     errors.take(params::resolve(file));
     fill_in(&mut applied, &file.params, used, errors);
     for (given, stages, path) in for_all {
-        let swept = swept::against(file, kinds, used, given, &stages, &path);
+        let swept = matrix_conflicts::against(file, kinds, used, given, &stages, &path);
         errors.extend(swept.into_iter().map(|error| foreign(error, given)));
     }
     applied
@@ -145,13 +145,13 @@ fn fill_in(applied: &mut Applied, params: &Map<String, Value>, used: &Used, erro
 /// What to do about an error that a variable caused: it may be another program's.
 fn foreign(error: SpecError, given: &Override) -> SpecError {
     match given.strength {
-        Strength::CommandLine => error,
-        Strength::Environment => error.note(meant_for_others(&given.by)),
+        Precedence::CommandLine => error,
+        Precedence::Environment => error.note(meant_for_others(&given.by)),
     }
 }
 
 /// What to do about a variable that is none of ours.
-pub(super) fn meant_for_others(by: &Giver) -> String {
+pub(super) fn meant_for_others(by: &OverrideSource) -> String {
     format!(
         "{} names a setting of this pipeline and counts as one; unset it if another program is meant",
         by.shown
@@ -320,7 +320,7 @@ impl Finder<'_> {
     }
 
     fn by_environment(&self) -> bool {
-        self.given.strength == Strength::Environment
+        self.given.strength == Precedence::Environment
     }
 
     fn plain(&self, key: &str) -> String {
@@ -342,7 +342,7 @@ impl Finder<'_> {
 
     /// A key of the command line that means nothing.
     fn unknown(&self) -> SpecError {
-        let Giver { shown, .. } = &self.given.by;
+        let OverrideSource { shown, .. } = &self.given.by;
         let error = SpecError::plain(format!(
             "{shown}: no parameter, stage or setting is called `{}`",
             self.key()

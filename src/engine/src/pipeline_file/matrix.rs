@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use crate::error::SpecError;
 use crate::kind::StageId;
+use crate::pipeline_file::pipeline::{error_at, mapping};
 use crate::source::{Part, Source};
-use crate::spec::pipeline::{error_at, mapping};
 
 /// More stages than this are a slip of the fingers.
 const MOST: usize = 100_000;
@@ -66,7 +66,7 @@ pub(crate) fn members(
         let mut id = stage.member(&named);
         // Values that a name can hold only in part may leave the same of two.
         if seen.get(&id).is_some_and(|other| *other != named) {
-            id = stage.told_apart(&named);
+            id = stage.disambiguated(&named);
         }
         if seen.insert(id.clone(), named).is_some() {
             return Err(error_at(

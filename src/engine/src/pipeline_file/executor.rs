@@ -9,12 +9,12 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Gathered, SpecError};
 use crate::kind::StageId;
+use crate::pipeline_file::layers::{Layer, Origin, StageLayers};
+use crate::pipeline_file::params::Names;
+use crate::pipeline_file::pipeline::{PipelineFile, describe, error_at};
+use crate::pipeline_file::stage::filled_value;
 use crate::policy::{Slurm, Span};
 use crate::source::Part;
-use crate::spec::layers::{Layer, Origin, StageLayers};
-use crate::spec::params::Names;
-use crate::spec::pipeline::{PipelineFile, describe, error_at};
-use crate::spec::stage::filled_value;
 
 /// Where the stages of a pipeline run.
 #[derive(Debug, Clone, PartialEq)]

@@ -31,7 +31,7 @@ pub(super) fn before(
     for Output { path, digest, .. } in inputs {
         run.update(format!("\n{path}={digest}"));
     }
-    context.before(format!("sha256:{}", hex(&run.finalize())), now)
+    context.output_baseline(format!("sha256:{}", hex(&run.finalize())), now)
 }
 
 /// The first of a stage's files that is as it was before. Hidden files in an output folder may be

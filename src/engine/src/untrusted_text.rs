@@ -14,7 +14,7 @@ const LONGEST: usize = 40;
 /// The text with everything that a terminal would obey made visible. `colours`: sequences that set
 /// colours and weight are passed on, and undone at the end of each line; without it they are left
 /// out.
-pub fn shown(text: &str, colours: bool) -> Cow<'_, str> {
+pub fn escape_control(text: &str, colours: bool) -> Cow<'_, str> {
     if !text.chars().any(is_obeyed) {
         return Cow::Borrowed(text);
     }
@@ -106,19 +106,19 @@ mod tests {
             ("50%\rdone\r\n", "50%\\u000ddone\n"),
             ("\x1b[\u{e0041}", "\\u001b[\\udb40\\udc41"),
         ] {
-            assert_eq!(shown(text, false), plain);
-            assert_eq!(shown(&shown(text, false), false), plain, "twice");
+            assert_eq!(escape_control(text, false), plain);
+            assert_eq!(escape_control(&escape_control(text, false), false), plain, "twice");
         }
     }
 
     #[test]
     fn colours_stay_within_their_line_and_hide_nothing() {
-        assert_eq!(shown("\x1b[1;31mred\nnext", true), "\x1b[1;31mred\x1b[0m\nnext");
-        assert_eq!(shown("\x1b[38;5;8mgrey\x1b[m", true), "\x1b[38;5;8mgrey\x1b[m");
-        assert_eq!(shown("\x1b[1;8mhidden", true), "hidden");
-        assert_eq!(shown("\x1b[2Aup", true), "\\u001b[2Aup");
+        assert_eq!(escape_control("\x1b[1;31mred\nnext", true), "\x1b[1;31mred\x1b[0m\nnext");
+        assert_eq!(escape_control("\x1b[38;5;8mgrey\x1b[m", true), "\x1b[38;5;8mgrey\x1b[m");
+        assert_eq!(escape_control("\x1b[1;8mhidden", true), "hidden");
+        assert_eq!(escape_control("\x1b[2Aup", true), "\\u001b[2Aup");
         let long = format!("\x1b[{}m", "1;".repeat(100));
-        assert!(!shown(&long, true).contains('\x1b'));
+        assert!(!escape_control(&long, true).contains('\x1b'));
     }
 
     #[test]
@@ -134,7 +134,7 @@ mod tests {
                 seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
                 text.push_str(pieces[(seed >> 33) as usize % pieces.len()]);
             }
-            let out = shown(&text, round % 2 == 0);
+            let out = escape_control(&text, round % 2 == 0);
             let mut rest: &str = &out;
             while let Some(at) = rest.find('\x1b') {
                 assert!(round % 2 == 0, "{text:?}: {out:?}");

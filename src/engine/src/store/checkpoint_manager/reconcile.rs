@@ -3,12 +3,12 @@
 
 use std::path::Path;
 
-use super::{Keeper, record};
+use super::{CheckpointManager, record};
 use crate::store::checkpoint::{Checkpoint, Header};
 use crate::store::found::{Name, checkpoint_files, is_same_file};
 use crate::store::{CheckpointPath, PartialRecord, StoreError, atomic};
 
-impl Keeper {
+impl CheckpointManager {
     /// Whether a checkpoint stands there that is none of this run's, or not the one of that name.
     fn is_foreign(&self, path: &Path) -> bool {
         let (own, name) = (&self.metadata.identity, Name::of_file(path));

@@ -65,8 +65,8 @@ fn policy() -> CheckpointPolicy {
     CheckpointPolicy { keep_last_n: Some(2), ..Default::default() }
 }
 
-fn begin(folder: &Path) -> Keeper {
-    Keeper::begin(Runs::at(folder).create().unwrap(), policy(), metadata()).unwrap()
+fn begin(folder: &Path) -> CheckpointManager {
+    CheckpointManager::begin(Runs::at(folder).create().unwrap(), policy(), metadata()).unwrap()
 }
 
 fn files(run: &Run) -> Vec<String> {
@@ -77,7 +77,7 @@ fn files(run: &Run) -> Vec<String> {
     names
 }
 
-fn save(keeper: &mut Keeper, epoch: u64, loss: f64) -> Saved {
+fn save(keeper: &mut CheckpointManager, epoch: u64, loss: f64) -> Saved {
     let tensors = || Ok::<_, StoreError>(tensors(epoch as f32));
     keeper.save_epoch(&header(epoch, 0, loss), false, tensors).unwrap().unwrap()
 }
@@ -129,11 +129,11 @@ fn where_there_is_no_room_what_is_not_kept_goes_first() {
     let folder = tempfile::tempdir().unwrap();
     let mut keeper = begin(folder.path());
     [0.1, 0.5, 0.4].iter().zip(1..).for_each(|(loss, epoch)| drop(save(&mut keeper, epoch, *loss)));
-    let epochs = |keeper: &Keeper| -> Vec<u64> {
+    let epochs = |keeper: &CheckpointManager| -> Vec<u64> {
         keeper.run().metadata().unwrap().checkpoints.iter().map(|c| c.epoch).collect()
     };
     assert_eq!(epochs(&keeper), [1, 2, 3]);
-    let actions = |keeper: &Keeper, loss| {
+    let actions = |keeper: &CheckpointManager, loss| {
         keeper.policy.after_epoch(&keeper.metadata.known(), 4, &header(4, 0, loss).metrics, false)
     };
     let planned = actions(&keeper, 0.3);
@@ -164,7 +164,7 @@ fn a_checkpoint_that_a_crash_kept_out_of_the_metadata_is_taken_in() {
     atomic::link(&run.checkpoints().join("epoch_001.ckpt"), &run.last()).unwrap();
     atomic::link(&run.checkpoints().join("epoch_001.ckpt"), &run.best()).unwrap();
     std::fs::write(run.checkpoints().join(".epoch_003.ckpt.tmp-1-1"), "half").unwrap();
-    let keeper = Keeper::reopen(run.clone(), policy()).unwrap();
+    let keeper = CheckpointManager::reopen(run.clone(), policy()).unwrap();
     assert_eq!(keeper.metadata().checkpoints.iter().map(|c| c.epoch).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(keeper.metadata().best_checkpoint.as_ref().unwrap().epoch, 2);
     assert_eq!(files(&run), ["best.ckpt", "epoch_001.ckpt", "epoch_002.ckpt", "last.ckpt"]);
@@ -186,7 +186,7 @@ fn a_file_that_a_crash_kept_from_being_removed_goes() {
     drop(keeper);
     assert_eq!(files(&run), ["best.ckpt", "epoch_002.ckpt", "epoch_003.ckpt", "last.ckpt"]);
     std::fs::write(run.checkpoints().join("epoch_001.ckpt"), old).unwrap();
-    Keeper::reopen(run.clone(), policy()).unwrap();
+    CheckpointManager::reopen(run.clone(), policy()).unwrap();
     assert_eq!(files(&run), ["best.ckpt", "epoch_002.ckpt", "epoch_003.ckpt", "last.ckpt"]);
 }
 
@@ -202,7 +202,7 @@ fn a_checkpoint_that_is_taken_in_makes_the_same_ones_needless() {
     // As if the process had ended right after the rename of epoch 3.
     checkpoint::write(&run.checkpoints().join("epoch_003.ckpt"), &header(3, 0, 0.3), &tensors(3.0))
         .unwrap();
-    let keeper = Keeper::reopen(run.clone(), policy()).unwrap();
+    let keeper = CheckpointManager::reopen(run.clone(), policy()).unwrap();
     let expected = ["best.ckpt", "epoch_002.ckpt", "epoch_003.ckpt", "last.ckpt"];
     assert_eq!(files(&run), expected);
     assert_eq!(keeper.metadata().checkpoints.iter().map(|c| c.epoch).collect::<Vec<_>>(), [2, 3]);
@@ -220,7 +220,7 @@ fn of_two_checkpoints_inside_an_epoch_the_newer_one_stays() {
     // As if the process had ended right after the rename of the next one.
     let next = run.checkpoints().join("step_00000016.ckpt");
     checkpoint::write(&next, &header(1, 6, 0.0), &tensors(1.6)).unwrap();
-    let keeper = Keeper::reopen(run.clone(), policy()).unwrap();
+    let keeper = CheckpointManager::reopen(run.clone(), policy()).unwrap();
     assert_eq!(files(&run), ["best.ckpt", "epoch_001.ckpt", "last.ckpt", "step_00000016.ckpt"]);
     assert_eq!(keeper.metadata().partial_checkpoint.as_ref().unwrap().global_step, 16);
 }
@@ -229,7 +229,7 @@ fn of_two_checkpoints_inside_an_epoch_the_newer_one_stays() {
 fn an_epoch_has_its_figures_before_its_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let mut keeper = begin(folder.path());
-    keeper.note_epoch(EpochRecord {
+    keeper.record_epoch(EpochRecord {
         epoch: 1,
         global_step: 10,
         metrics: BTreeMap::from([("train_loss".into(), 0.5)]),
@@ -257,14 +257,14 @@ fn whatever_names_are_deleted_the_best_and_the_newest_stay_what_they_are() {
         let folder = tempfile::tempdir().unwrap();
         let policy = CheckpointPolicy { keep_last_n: None, ..Default::default() };
         let run = Runs::at(folder.path()).create().unwrap();
-        let mut keeper = Keeper::begin(run.clone(), policy.clone(), metadata()).unwrap();
+        let mut keeper = CheckpointManager::begin(run.clone(), policy.clone(), metadata()).unwrap();
         LOSSES.iter().zip(1..).for_each(|(loss, epoch)| drop(save(&mut keeper, epoch, *loss)));
         drop(keeper);
         let gone = names.iter().enumerate().filter(|(bit, _)| deleted >> bit & 1 == 1);
         gone.for_each(|(_, name)| std::fs::remove_file(run.checkpoints().join(name)).unwrap());
         let left = run.epochs_on_disk(&run.metadata().unwrap());
 
-        let mut keeper = Keeper::reopen(run.clone(), policy).unwrap();
+        let mut keeper = CheckpointManager::reopen(run.clone(), policy).unwrap();
         let newest = keeper.newest_good().checkpoint.unwrap().header().epoch;
         let still_there = |epoch: u64| match epoch {
             2 => true,
@@ -291,7 +291,7 @@ fn a_damaged_file_comes_back_from_a_copy_of_it() {
     let good = std::fs::read(&file).unwrap();
     std::fs::remove_file(&file).unwrap();
     std::fs::write(&file, &good[..good.len() - 1]).unwrap();
-    let keeper = Keeper::reopen(run, policy()).unwrap();
+    let keeper = CheckpointManager::reopen(run, policy()).unwrap();
     assert_eq!(keeper.newest_good().passed_over, [""; 0]);
     assert_eq!(std::fs::read(&file).unwrap(), good);
 }
@@ -307,7 +307,7 @@ fn a_checkpoint_of_another_run_is_neither_used_nor_lost() {
     let bytes = std::fs::read(&foreign).unwrap();
     let run = keeper.run().clone();
     drop(keeper);
-    let mut keeper = Keeper::reopen(run.clone(), policy()).unwrap();
+    let mut keeper = CheckpointManager::reopen(run.clone(), policy()).unwrap();
     let found = keeper.newest_good();
     assert_eq!(found.checkpoint.unwrap().header().epoch, 1);
     assert_eq!(found.foreign, std::slice::from_ref(&foreign));
@@ -330,7 +330,7 @@ fn files_that_a_person_put_beside_the_checkpoints_stay() {
         std::fs::copy(run.checkpoints().join("epoch_001.ckpt"), run.checkpoints().join(name))
             .unwrap();
     }
-    let mut keeper = Keeper::reopen(run.clone(), policy()).unwrap();
+    let mut keeper = CheckpointManager::reopen(run.clone(), policy()).unwrap();
     assert_eq!(
         keeper.newest_good().checkpoint.unwrap().path(),
         run.checkpoints().join("epoch_001.ckpt")
@@ -348,8 +348,8 @@ fn a_run_whose_metadata_is_missing_has_the_one_before_it() {
     let run = keeper.run().clone();
     drop(keeper);
     std::fs::remove_file(run.metadata_path()).unwrap();
-    assert!(Keeper::begin(run.clone(), policy(), metadata()).is_err(), "it was begun");
-    let keeper = Keeper::reopen(run, policy()).unwrap();
+    assert!(CheckpointManager::begin(run.clone(), policy(), metadata()).is_err(), "it was begun");
+    let keeper = CheckpointManager::reopen(run, policy()).unwrap();
     assert_eq!(keeper.metadata().checkpoints.iter().map(|c| c.epoch).collect::<Vec<_>>(), [1, 2]);
 }
 
@@ -358,15 +358,15 @@ fn a_run_that_nobody_holds_is_not_running() {
     let folder = tempfile::tempdir().unwrap();
     let keeper = begin(folder.path());
     let run = keeper.run().clone();
-    assert_eq!(run.as_it_stands().unwrap().status, Status::Running);
+    assert_eq!(run.current_metadata().unwrap().status, Status::Running);
     drop(keeper);
-    let found = run.as_it_stands().unwrap();
+    let found = run.current_metadata().unwrap();
     assert_eq!(
         (found.status, found.message.as_deref()),
         (Status::Interrupted, Some("ended without a word"))
     );
-    Keeper::note_failed_start(&run, "no room").unwrap();
-    let found = run.as_it_stands().unwrap();
+    CheckpointManager::record_failed_start(&run, "no room").unwrap();
+    let found = run.current_metadata().unwrap();
     assert_eq!((found.status, found.message.as_deref()), (Status::Failed, Some("no room")));
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::files::{Found, digested};
 use crate::identity::{Difference, differences};
 use crate::kind::StageError;
-use crate::store::{Made, Output};
+use crate::store::{Output, Outputs};
 
 /// Files as they are now, beside what a record says of them.
 pub(super) struct Seen {
@@ -21,7 +21,7 @@ impl Seen {
     pub fn of(
         root: &Path,
         found: Vec<Found>,
-        made: &Made,
+        made: &Outputs,
         known: &[Output],
     ) -> Result<Self, StageError> {
         let hidden = found.iter().filter(|file| file.linked && !made.follows_links);

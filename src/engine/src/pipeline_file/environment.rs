@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use crate::spec::overrides::Override;
+use crate::pipeline_file::overrides::Override;
 
 const PREFIX: &str = "PIPE_";
 /// The name of the stage, for a program that a `command` stage starts.

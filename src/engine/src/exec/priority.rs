@@ -4,16 +4,16 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use super::{Execution, Observed};
+use super::{Execution, InspectedStage};
 use crate::kind::StageId;
 use crate::plan::{Action, Plan, Step};
 use crate::store::{Record, Status};
 
 /// The steps of a plan in their turn, each still behind those that it needs.
-pub(super) fn in_turn<'p>(
+pub(super) fn by_priority<'p>(
     execution: &Execution,
     plan: &'p Plan,
-    observed: &HashMap<StageId, Observed>,
+    observed: &HashMap<StageId, InspectedStage>,
 ) -> Vec<&'p Step> {
     let mut steps: Vec<&Step> = plan.steps.iter().collect();
     if execution.jobs > 1 {
@@ -29,7 +29,7 @@ pub(super) fn in_turn<'p>(
 fn ahead<'p>(
     execution: &Execution,
     plan: &'p Plan,
-    observed: &HashMap<StageId, Observed>,
+    observed: &HashMap<StageId, InspectedStage>,
 ) -> HashMap<&'p StageId, u64> {
     let taken = |step: &Step| taken(observed.get(&step.stage)?.record.as_ref()?);
     let known: Vec<u64> = plan.steps.iter().filter_map(taken).collect();

@@ -5,12 +5,12 @@ use serde_json::{Map, Value};
 
 use crate::error::SpecError;
 use crate::kind::StageId;
-use crate::spec::load::{Kinds, Used};
-use crate::spec::matrix;
-use crate::spec::overrides::{Override, Strength};
-use crate::spec::params::Names;
-use crate::spec::pipeline::{PipelineFile, StageDeclaration};
-use crate::spec::stage::filled_value;
+use crate::pipeline_file::load::{Kinds, Used};
+use crate::pipeline_file::matrix;
+use crate::pipeline_file::overrides::{Override, Precedence};
+use crate::pipeline_file::params::Names;
+use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
+use crate::pipeline_file::stage::filled_value;
 
 /// An error for each stage whose matrix decides what `given` is to set.
 pub(super) fn against(
@@ -37,7 +37,7 @@ pub(super) fn against(
             "{}: stage `{id}` has a matrix over `{axis}`, which decides it",
             given.by.shown
         );
-        let hidden = given.strength == Strength::Environment;
+        let hidden = given.strength == Precedence::Environment;
         let value = given.value.as_ref().ok().filter(|value| !hidden && is_plain(value));
         let value = value.map_or("VALUES".to_owned(), Value::to_string);
         let mut error = SpecError::plain(message)

@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::process::GRACE;
+use crate::pipeline_file::environment;
 #[cfg(target_os = "linux")]
 use crate::processes::{self, Process};
-use crate::spec::environment;
 use crate::store::Lock;
 
 /// What a program left running may take so long to end by itself: what still writes what the
@@ -61,7 +61,7 @@ fn adopt() {
 }
 
 /// A program and its descendants.
-pub(super) struct Family {
+pub(super) struct ProcessTree {
     leader: i32,
     #[cfg(target_os = "linux")]
     marks: processes::Marks,
@@ -75,13 +75,13 @@ pub(super) struct LeftRunning {
     pub stays: Vec<String>,
 }
 
-impl Drop for Family {
+impl Drop for ProcessTree {
     fn drop(&mut self) {
         running().remove(&self.leader);
     }
 }
 
-impl Family {
+impl ProcessTree {
     /// Starts a program that heads a process group and holds the stage's lock as long as any of its
     /// descendants does: then nobody starts a second one beside it, even if this process is ended
     /// by force.
@@ -166,7 +166,7 @@ impl Family {
 }
 
 #[cfg(target_os = "linux")]
-impl Family {
+impl ProcessTree {
     fn members(&self) -> Vec<Process> {
         // Nothing is started while this looks.
         let running = running();
@@ -185,7 +185,7 @@ impl Family {
 }
 
 #[cfg(all(unix, not(target_os = "linux")))]
-impl Family {
+impl ProcessTree {
     fn names(&self) -> Vec<String> {
         let there = Pid::from_raw(self.leader)
             .is_some_and(|group| rustix::process::test_kill_process_group(group).is_ok());
@@ -197,7 +197,7 @@ impl Family {
 }
 
 #[cfg(not(unix))]
-impl Family {
+impl ProcessTree {
     fn names(&self) -> Vec<String> {
         Vec::new()
     }

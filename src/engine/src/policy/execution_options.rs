@@ -13,7 +13,7 @@ use crate::kind::Failure;
 /// Keys of every stage that say how it is carried out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Conduct {
+pub struct ExecutionOptions {
     /// What happens after a failure that may not come again.
     pub retry: Retry,
     /// Longest time for one attempt, such as `90s`, `30m` or `2h 30m`. A training saves a
@@ -152,15 +152,15 @@ impl JsonSchema for Span {
 
 /// The attempt after a failed one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Again {
+pub struct RetryDecision {
     pub wait: Duration,
-    pub change: Change,
+    pub change: RetryChange,
 }
 
 /// What is different in the next attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Change {
+pub enum RetryChange {
     Nothing,
     /// Each batch goes through the network in twice as many pieces.
     SmallerMicroBatch,
@@ -168,12 +168,12 @@ pub enum Change {
     OtherDevice,
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for RetryChange {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(match self {
-            Change::Nothing => "as before",
-            Change::SmallerMicroBatch => "with half the micro-batch",
-            Change::OtherDevice => "on another device",
+            RetryChange::Nothing => "as before",
+            RetryChange::SmallerMicroBatch => "with half the micro-batch",
+            RetryChange::OtherDevice => "on another device",
         })
     }
 }
@@ -188,11 +188,11 @@ pub struct Adjustment {
 }
 
 impl Adjustment {
-    pub fn with(self, change: Change) -> Self {
+    pub fn with(self, change: RetryChange) -> Self {
         match change {
-            Change::Nothing => self,
-            Change::SmallerMicroBatch => Self { halvings: self.halvings + 1, ..self },
-            Change::OtherDevice => Self { lost_devices: self.lost_devices + 1, ..self },
+            RetryChange::Nothing => self,
+            RetryChange::SmallerMicroBatch => Self { halvings: self.halvings + 1, ..self },
+            RetryChange::OtherDevice => Self { lost_devices: self.lost_devices + 1, ..self },
         }
     }
 }
@@ -206,18 +206,18 @@ impl Retry {
     /// give up.
     ///
     /// Out of memory and a lost device are met by a change of the conditions, without any policy.
-    pub fn next(&self, failures: &[Failure]) -> Option<Again> {
+    pub fn next(&self, failures: &[Failure]) -> Option<RetryDecision> {
         let last = *failures.last()?;
         let of_its_kind = failures.iter().filter(|f| **f == last).count();
-        let changed = |change| Some(Again { wait: Duration::ZERO, change });
+        let changed = |change| Some(RetryDecision { wait: Duration::ZERO, change });
         let kind = match last {
             Failure::Setting | Failure::NotFinite | Failure::Interrupted(_) | Failure::Bug => {
                 return None;
             }
             Failure::OutOfMemory if of_its_kind <= MOST_HALVINGS => {
-                return changed(Change::SmallerMicroBatch);
+                return changed(RetryChange::SmallerMicroBatch);
             }
-            Failure::DeviceLost if of_its_kind == 1 => return changed(Change::OtherDevice),
+            Failure::DeviceLost if of_its_kind == 1 => return changed(RetryChange::OtherDevice),
             Failure::OutOfMemory => Retryable::OutOfMemory,
             Failure::DeviceLost => Retryable::DeviceLost,
             Failure::Command => Retryable::Command,
@@ -235,9 +235,9 @@ impl Retry {
         }
         let doubled =
             self.backoff.0.checked_mul(1u32.checked_shl(retried as u32).unwrap_or(u32::MAX));
-        Some(Again {
+        Some(RetryDecision {
             wait: doubled.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT),
-            change: Change::Nothing,
+            change: RetryChange::Nothing,
         })
     }
 }
@@ -251,7 +251,7 @@ mod tests {
         serde_yaml::from_str(text).unwrap()
     }
 
-    fn after(retry: &Retry, failures: &[Failure]) -> Option<(u64, Change)> {
+    fn after(retry: &Retry, failures: &[Failure]) -> Option<(u64, RetryChange)> {
         retry.next(failures).map(|again| (again.wait.as_secs(), again.change))
     }
 
@@ -271,23 +271,26 @@ mod tests {
             assert_eq!(after(&none, &[failure]), None, "{failure:?}");
         }
         let oom = [Failure::OutOfMemory; 9];
-        assert_eq!(after(&none, &oom[..8]), Some((0, Change::SmallerMicroBatch)));
+        assert_eq!(after(&none, &oom[..8]), Some((0, RetryChange::SmallerMicroBatch)));
         assert_eq!(after(&none, &oom), None);
-        assert_eq!(after(&none, &[Failure::DeviceLost]), Some((0, Change::OtherDevice)));
+        assert_eq!(after(&none, &[Failure::DeviceLost]), Some((0, RetryChange::OtherDevice)));
         assert_eq!(after(&none, &[Failure::DeviceLost; 2]), None);
     }
 
     #[test]
     fn a_policy_counts_waits_and_chooses() {
         let two = retry("{max: 2, backoff: 10s, on: [command, timeout]}");
-        assert_eq!(after(&two, &[Failure::Command]), Some((10, Change::Nothing)));
-        assert_eq!(after(&two, &[Failure::Command, Failure::Timeout]), Some((20, Change::Nothing)));
+        assert_eq!(after(&two, &[Failure::Command]), Some((10, RetryChange::Nothing)));
+        assert_eq!(
+            after(&two, &[Failure::Command, Failure::Timeout]),
+            Some((20, RetryChange::Nothing))
+        );
         assert_eq!(after(&two, &[Failure::Command; 3]), None);
         assert_eq!(after(&two, &[Failure::Input]), None, "not in its list");
         let many = retry("{max: 100, backoff: 30m}");
-        assert_eq!(after(&many, &[Failure::Input; 60]), Some((3600, Change::Nothing)));
+        assert_eq!(after(&many, &[Failure::Input; 60]), Some((3600, RetryChange::Nothing)));
         assert_eq!(after(&many, &[Failure::Setting]), None, "a bad setting stays bad");
-        assert_eq!(after(&many, &[Failure::DeviceLost; 2]), Some((1800, Change::Nothing)));
+        assert_eq!(after(&many, &[Failure::DeviceLost; 2]), Some((1800, RetryChange::Nothing)));
     }
 
     #[test]

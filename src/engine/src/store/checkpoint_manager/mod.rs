@@ -14,16 +14,16 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::checkpoint::{self, Header};
-use super::found::{self, Found, Name};
+use super::found::{self, CheckpointScan, Name};
 use super::tensor::HostTensor;
 use super::{
     CheckpointPath, CheckpointRecord, EpochRecord, Lock, Metadata, PartialRecord, Run, Status,
-    StoreError, atomic, room, sync,
+    StoreError, atomic, disk_space, sync,
 };
 use crate::policy::{Action, CheckpointPolicy};
 
 /// A run that this process trains in.
-pub struct Keeper {
+pub struct CheckpointManager {
     run: Run,
     policy: CheckpointPolicy,
     metadata: Metadata,
@@ -40,7 +40,7 @@ pub struct Saved {
     pub is_best: bool,
 }
 
-impl Keeper {
+impl CheckpointManager {
     /// Starts a new run: writes its first `metadata.json`.
     pub fn begin(
         run: Run,
@@ -57,7 +57,7 @@ impl Keeper {
             }
             taken => taken?,
         };
-        if run.is_begun() {
+        if run.is_started() {
             // Begun, and perhaps ended, by another process since this one looked.
             return Err(StoreError::Held { run: run.number, holder: "another process".to_owned() });
         }
@@ -99,12 +99,12 @@ impl Keeper {
     }
 
     /// The newest checkpoint of this run whose content has its digest.
-    pub fn newest_good(&self) -> Found {
+    pub fn newest_good(&self) -> CheckpointScan {
         found::newest_good(&self.run, &self.metadata.identity)
     }
 
     /// Notes the figures of an epoch; forgets those of a later one, which is being done again.
-    pub fn note_epoch(&mut self, record: EpochRecord) {
+    pub fn record_epoch(&mut self, record: EpochRecord) {
         self.metadata.history.retain(|e| e.epoch < record.epoch);
         self.metadata.history.push(record);
     }
@@ -137,7 +137,7 @@ impl Keeper {
             return Ok(None);
         }
         let tensors = tensors()?;
-        if let Some(free) = room::free(&self.run.folder) {
+        if let Some(free) = disk_space::free(&self.run.folder) {
             self.make_room(&actions, header.epoch, bytes_of(&tensors), free)?;
         }
         let before = self.metadata.clone();
@@ -285,9 +285,9 @@ impl Keeper {
 
 /// Removes what a writer that died left in a run's folders.
 fn sweep(run: &Run) {
-    atomic::sweep(&run.folder);
+    atomic::remove_temporary_files(&run.folder);
     for entry in std::fs::read_dir(&run.folder).into_iter().flatten().flatten() {
-        atomic::sweep(&entry.path());
+        atomic::remove_temporary_files(&entry.path());
     }
 }
 
@@ -309,9 +309,9 @@ fn record(header: &Header, name: Name, bytes: u64, digest: String) -> Checkpoint
     }
 }
 
-impl Keeper {
+impl CheckpointManager {
     /// Notes in a run that its start failed, where it says that it is running and nobody holds it.
-    pub fn note_failed_start(run: &Run, why: &str) -> Result<(), StoreError> {
+    pub fn record_failed_start(run: &Run, why: &str) -> Result<(), StoreError> {
         let _lock = run.lock()?;
         let mut metadata = run.metadata()?;
         if metadata.status == Status::Running {

@@ -10,21 +10,23 @@ use serde_json::{Map, Value};
 
 use crate::error::{Gathered, SpecError, SpecErrors, in_order};
 use crate::identity::Manifest;
-use crate::kind::{Concern, Counts, Files, Others, Stage, StageId, StageKind, is_inside_project};
+use crate::kind::{
+    Concern, DependencyMode, Files, Others, Stage, StageId, StageKind, is_inside_project,
+};
 use crate::parallel;
-use crate::policy::Conduct;
+use crate::pipeline_file::apply::{Applied, apply};
+use crate::pipeline_file::executor::{self, Executor};
+use crate::pipeline_file::fsync;
+use crate::pipeline_file::matrix::{self, Member};
+use crate::pipeline_file::origin;
+use crate::pipeline_file::overrides::Override;
+use crate::pipeline_file::params::Names;
+use crate::pipeline_file::pattern_overlaps;
+use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration, error_at};
+use crate::pipeline_file::stage::{Loading, filled_value};
+use crate::pipeline_file::store::{self, StoreUrl};
+use crate::policy::ExecutionOptions;
 use crate::source::{Part, Source};
-use crate::spec::apply::{Applied, apply};
-use crate::spec::executor::{self, Executor};
-use crate::spec::fsync;
-use crate::spec::matrix::{self, Member};
-use crate::spec::origin;
-use crate::spec::overrides::Override;
-use crate::spec::params::Names;
-use crate::spec::pipeline::{PipelineFile, StageDeclaration, error_at};
-use crate::spec::reach;
-use crate::spec::stage::{Loading, filled_value};
-use crate::spec::store::{self, StoreUrl};
 use crate::store::sync::Level;
 
 /// A pipeline with everything filled in and checked.
@@ -52,7 +54,7 @@ pub struct LoadedStage {
     pub stage: Arc<dyn Stage>,
     /// What its own settings decide.
     pub manifest: Manifest,
-    pub conduct: Conduct,
+    pub options: ExecutionOptions,
     /// What other stages hand to it.
     pub inputs: Vec<Input>,
     /// Files of the project that it reads and writes.
@@ -65,7 +67,7 @@ pub struct LoadedStage {
 impl LoadedStage {
     /// GPUs that it takes while it runs: its own one, or those that its settings name.
     pub fn gpus(&self) -> u32 {
-        self.conduct.resources.gpu.max(self.stage.gpus())
+        self.options.resources.gpu.max(self.stage.gpus())
     }
 }
 
@@ -90,7 +92,7 @@ pub struct Input {
     /// The setting's key; with the stage's name behind it where the setting may name several.
     pub name: String,
     pub stage: StageId,
-    pub counts: Counts,
+    pub counts: DependencyMode,
     /// See [`Reference::passes_over_failed`](crate::kind::Reference).
     pub may_fail: bool,
 }
@@ -296,7 +298,7 @@ impl<'a> Kinds<'a> {
 
     /// The schema of the keys that every stage has besides.
     pub fn conduct(&self) -> &Value {
-        self.conduct.get_or_init(|| schemars::schema_for!(Conduct)).as_value()
+        self.conduct.get_or_init(|| schemars::schema_for!(ExecutionOptions)).as_value()
     }
 
     /// The settings of a kind.
@@ -409,7 +411,7 @@ fn connect_files(source: &Source, stages: &mut [LoadedStage], errors: &mut Gathe
             }
         }
     }
-    reach::connect(stages, &makers);
+    pattern_overlaps::connect(stages, &makers);
 }
 
 /// The stages that make what a path or pattern means: the file itself, a folder around it, or files

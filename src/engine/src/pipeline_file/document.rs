@@ -126,8 +126,8 @@ impl Visitor<'_> for Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline_file::pipeline::to_json;
     use crate::source::Source;
-    use crate::spec::pipeline::to_json;
 
     #[test]
     fn both_ways_read_the_same() {

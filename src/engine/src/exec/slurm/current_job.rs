@@ -5,14 +5,14 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::JobDetails;
-use crate::kind::State;
+use crate::kind::StageState;
 use crate::store::JobId;
 
 /// The job that this process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Inside(pub JobId);
+pub struct CurrentJob(pub JobId);
 
-impl Inside {
+impl CurrentJob {
     /// `None` outside of a job.
     pub fn find() -> Option<Self> {
         std::env::var("SLURM_JOB_ID").ok()?.parse().ok().map(Self)
@@ -37,7 +37,7 @@ pub enum AfterStop {
 /// it never began. `signal_before`: how long before the end of its walltime it is told.
 pub fn after_stop(
     details: &JobDetails,
-    stage: Option<(&State, &State)>,
+    stage: Option<(&StageState, &StageState)>,
     signal_before: Duration,
     now: DateTime<Utc>,
 ) -> AfterStop {
@@ -49,8 +49,9 @@ pub fn after_stop(
         let left = (end - now).to_std().unwrap_or_default();
         left <= signal_before.saturating_add(EARLY)
     });
-    let nothing_kept = stage
-        .is_some_and(|(before, after)| before == after || !matches!(after, State::Partial { .. }));
+    let nothing_kept = stage.is_some_and(|(before, after)| {
+        before == after || !matches!(after, StageState::Partial { .. })
+    });
     match (told || over) && !details.preempted && nothing_kept {
         true => AfterStop::Fail(
             "its walltime is over and nothing was kept that another one could go on with; give it more `time`",
@@ -71,17 +72,17 @@ mod tests {
         JobDetails { state: "RUNNING".into(), ends_at, ..JobDetails::default() }
     }
 
-    fn decide(details: &JobDetails, stage: Option<(&State, &State)>) -> AfterStop {
+    fn decide(details: &JobDetails, stage: Option<(&StageState, &StageState)>) -> AfterStop {
         after_stop(details, stage, BEFORE, DateTime::UNIX_EPOCH)
     }
 
-    fn partial(reason: &str) -> State {
-        State::Partial { done: 1, total: 9, reason: reason.into() }
+    fn partial(reason: &str) -> StageState {
+        StageState::Partial { done: 1, total: 9, reason: reason.into() }
     }
 
     #[test]
     fn a_training_that_went_on_is_requeued() {
-        let (before, after) = (State::absent("no run"), partial("step 3"));
+        let (before, after) = (StageState::absent("no run"), partial("step 3"));
         assert_eq!(decide(&running(120), Some((&before, &after))), AfterStop::Requeue);
         assert_eq!(decide(&running(120), Some((&after, &partial("step 9")))), AfterStop::Requeue);
         let over =
@@ -91,7 +92,7 @@ mod tests {
 
     #[test]
     fn what_no_walltime_would_ever_finish_is_not() {
-        let command = State::absent("never run");
+        let command = StageState::absent("never run");
         assert!(matches!(decide(&running(170), Some((&command, &command))), AfterStop::Fail(_)));
         let stuck = partial("step 3");
         assert!(matches!(decide(&running(120), Some((&stuck, &stuck))), AfterStop::Fail(_)));

@@ -5,10 +5,10 @@ use serde_json::Value;
 
 use crate::error::{Gathered, SpecError};
 use crate::kind::{Reference, Stage, StageId};
+use crate::pipeline_file::layers::StageLayers;
+use crate::pipeline_file::load::{Declared, Input};
+use crate::pipeline_file::pipeline::error_at;
 use crate::source::{Part, Source};
-use crate::spec::layers::StageLayers;
-use crate::spec::load::{Declared, Input};
-use crate::spec::pipeline::error_at;
 
 /// What a stage needs.
 #[derive(Default)]
@@ -37,7 +37,7 @@ pub(super) fn referred(
             found.inputs.push(Input {
                 name,
                 stage: target.clone(),
-                counts: reference.counts,
+                counts: reference.mode,
                 may_fail,
             });
             found.needs.push((key.clone(), target.clone()));

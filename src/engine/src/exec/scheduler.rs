@@ -8,43 +8,45 @@ use std::time::Duration;
 use chrono::Utc;
 
 use super::attempt::{Begin, carry_out};
-use super::turn::in_turn;
-use super::{Execution, Journal, Observed, Summary, inputs, observe_stage};
+use super::priority::by_priority;
+use super::{Execution, InspectedStage, Journal, Summary, inputs, inspect_stage};
 use crate::kind::{Artifact, Failure, Outcome, StageError, StageId};
+use crate::pipeline_file::LoadedStage;
 use crate::plan::{self, Action, Plan};
 use crate::policy::{OnFailure, Resume};
-use crate::progress::{Event, Report};
-use crate::spec::LoadedStage;
-use crate::store::{Before, Lock, Made, Progress, Record, Status, StoreError, lock_stage};
+use crate::progress::{Event, EventListener};
+use crate::store::{
+    Lock, OutputBaseline, Outputs, Progress, Record, Status, StoreError, lock_stage,
+};
 
 /// Runs the plan's stages, each when those before it have ended.
 pub fn execute(
     execution: &Execution,
     plan: &Plan,
-    observed: HashMap<StageId, Observed>,
+    observed: HashMap<StageId, InspectedStage>,
 ) -> Result<Summary, StoreError> {
     let journal = Journal::open(execution.root, &execution.graph.pipeline.name, execution.report)?;
-    Ok(std::thread::scope(|scope| Schedule::new(execution, &journal, plan, observed, scope).run()))
+    Ok(std::thread::scope(|scope| Scheduler::new(execution, &journal, plan, observed, scope).run()))
 }
 
 /// How often a stage that another process has is asked for.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 
 /// A stage's place in the order in which stages begin.
-type Place = usize;
+type NodeIndex = usize;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Stages before it have not ended.
     Waiting,
     /// It could begin, and keeps nothing: it begins when a stage that needs it does.
-    Lazy,
+    OnDemand,
     /// Waits for stages that keep nothing to be made ready for it.
-    Asking,
+    WaitingForInputs,
     Running,
     Done,
     /// Failed, or never to begin.
-    Broken,
+    Skipped,
 }
 
 /// A stage of the plan.
@@ -54,30 +56,30 @@ struct Node<'a> {
     reason: String,
     transient: bool,
     /// What it last made, as it was found when its turn came.
-    made: Option<Made>,
+    made: Option<Outputs>,
     /// See [`Record::halvings`].
     halvings: u32,
     /// See [`Record::before`].
-    stood: Option<Before>,
+    baseline: Option<OutputBaseline>,
     /// Its record does not say that it was completed.
     unsettled: bool,
     /// See [`Observed::confirmed`].
-    confirmed: Option<Made>,
+    confirmed: Option<Outputs>,
     /// It was carried out by this run, or keeps nothing and stands behind one that was.
-    moved: bool,
+    has_run: bool,
     phase: Phase,
-    before: Vec<Place>,
-    after: Vec<Place>,
+    before: Vec<NodeIndex>,
+    after: Vec<NodeIndex>,
     /// Stages before it that have not ended.
     open: usize,
 }
 
-struct Schedule<'scope, 'env> {
+struct Scheduler<'scope, 'env> {
     execution: &'env Execution<'env>,
     journal: &'env Journal<'env>,
     scope: &'scope Scope<'scope, 'env>,
     nodes: Vec<Node<'env>>,
-    ready: BTreeSet<Place>,
+    ready: BTreeSet<NodeIndex>,
     running: usize,
     free_gpus: Vec<u32>,
     halted: bool,
@@ -89,39 +91,39 @@ struct Schedule<'scope, 'env> {
 
 /// What a stage's thread sends at its end.
 struct Ended {
-    place: Place,
+    place: NodeIndex,
     result: Result<Outcome, StageError>,
     gpu: Option<u32>,
 }
 
-impl<'scope, 'env> Schedule<'scope, 'env> {
+impl<'scope, 'env> Scheduler<'scope, 'env> {
     fn new(
         execution: &'env Execution<'env>,
         journal: &'env Journal<'env>,
         plan: &Plan,
-        mut observed: HashMap<StageId, Observed>,
+        mut observed: HashMap<StageId, InspectedStage>,
         scope: &'scope Scope<'scope, 'env>,
     ) -> Self {
-        let steps = in_turn(execution, plan, &observed);
-        let places: HashMap<&StageId, Place> =
+        let steps = by_priority(execution, plan, &observed);
+        let places: HashMap<&StageId, NodeIndex> =
             steps.iter().enumerate().map(|(i, s)| (&s.stage, i)).collect();
         let mut artifacts = HashMap::new();
         let mut nodes = Vec::with_capacity(steps.len());
         for step in steps {
             let Some(stage) = execution.graph.stage(&step.stage) else { continue };
             let found = observed.remove(&step.stage);
-            let transient = found.as_ref().is_some_and(Observed::is_transient);
+            let transient = found.as_ref().is_some_and(InspectedStage::is_transient);
             let record = found.as_ref().and_then(|o| o.record.as_ref());
             let unsettled =
                 !transient && record.is_none_or(|record| record.status != Status::Completed);
             let (artifact, confirmed) =
-                found.map_or((None, None), |found| (found.observation.artifact, found.confirmed));
+                found.map_or((None, None), |found| (found.inspection.artifact, found.confirmed));
             // What runs hands on something newer; what keeps nothing, the same, until it is looked
             // at again.
             if let Some(artifact) = artifact.filter(|_| step.action == Action::Skip || transient) {
                 artifacts.insert(step.stage.clone(), artifact);
             }
-            let in_plan = |stages: Vec<&LoadedStage>| -> Vec<Place> {
+            let in_plan = |stages: Vec<&LoadedStage>| -> Vec<NodeIndex> {
                 stages.into_iter().filter_map(|s| places.get(&s.id).copied()).collect()
             };
             let dependencies =
@@ -134,10 +136,10 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
                 transient,
                 made: None,
                 halvings: 0,
-                stood: None,
+                baseline: None,
                 unsettled,
                 confirmed,
-                moved: false,
+                has_run: false,
                 phase: Phase::Waiting,
                 open: before.len(),
                 before,
@@ -174,15 +176,15 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         for node in &self.nodes {
             let stopped = self.halted || self.execution.stop.requested().is_some();
             match node.phase {
-                Phase::Lazy if !stopped => {
+                Phase::OnDemand if !stopped => {
                     let reason = "nothing that ran needed it".to_owned();
                     self.journal.event(&node.stage.id, &Event::Skipped { reason });
                     self.summary.skipped.push(node.stage.id.clone());
                 }
-                Phase::Lazy | Phase::Waiting | Phase::Asking => {
+                Phase::OnDemand | Phase::Waiting | Phase::WaitingForInputs => {
                     self.summary.not_begun.push(node.stage.id.clone())
                 }
-                Phase::Running | Phase::Done | Phase::Broken => {}
+                Phase::Running | Phase::Done | Phase::Skipped => {}
             }
         }
         self.summary
@@ -218,7 +220,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             }
             if lazy {
                 self.ready.remove(&place);
-                self.nodes[place].phase = Phase::Lazy;
+                self.nodes[place].phase = Phase::OnDemand;
                 match self.look_again(place) {
                     Ok(()) => self.release(place),
                     Err(error) => self.take_in(place, Err(error)),
@@ -237,34 +239,34 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         }
     }
 
-    fn is_behind_moved(&self, place: Place) -> bool {
-        self.nodes[place].before.iter().any(|&before| self.nodes[before].moved)
+    fn is_behind_moved(&self, place: NodeIndex) -> bool {
+        self.nodes[place].before.iter().any(|&before| self.nodes[before].has_run)
     }
 
     /// Looks at what a stage that keeps nothing will hand on, if a stage before it ran since the
     /// plan was made.
-    fn look_again(&mut self, place: Place) -> Result<(), StageError> {
+    fn look_again(&mut self, place: NodeIndex) -> Result<(), StageError> {
         if !self.nodes[place].transient || !self.is_behind_moved(place) {
             return Ok(());
         }
-        self.nodes[place].moved = true;
+        self.nodes[place].has_run = true;
         let stage = self.nodes[place].stage;
         let looked =
-            observe_stage(self.execution, stage, None, &self.artifacts, &HashSet::new(), false);
-        let found = looked?.observation;
+            inspect_stage(self.execution, stage, None, &self.artifacts, &HashSet::new(), false);
+        let found = looked?.inspection;
         self.artifacts.remove(&stage.id);
         self.artifacts.extend(found.artifact.map(|artifact| (stage.id.clone(), artifact)));
         Ok(())
     }
 
     /// Whether a stage waits for a GPU of its own: not where there is none at all.
-    fn wants_gpu(&self, place: Place) -> bool {
-        self.execution.gpus > 0 && self.nodes[place].stage.conduct.resources.gpu > 0
+    fn wants_gpu(&self, place: NodeIndex) -> bool {
+        self.execution.gpus > 0 && self.nodes[place].stage.options.resources.gpu > 0
     }
 
     /// Begins a stage whose time has come, or finds that there is nothing to do for it, or asks for
     /// what it needs.
-    fn begin(&mut self, place: Place) -> Result<(), StageError> {
+    fn begin(&mut self, place: NodeIndex) -> Result<(), StageError> {
         let (execution, stage) = (self.execution, self.nodes[place].stage);
         let pipeline = &execution.graph.pipeline.name;
         let lock = lock_stage(execution.root, pipeline, &stage.id)?;
@@ -294,23 +296,23 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             let failed: HashSet<&StageId> = self
                 .nodes
                 .iter()
-                .filter(|n| n.phase == Phase::Broken)
+                .filter(|n| n.phase == Phase::Skipped)
                 .map(|n| &n.stage.id)
                 .collect();
             let observed =
-                observe_stage(execution, stage, record, &self.artifacts, &failed, false)?;
+                inspect_stage(execution, stage, record, &self.artifacts, &failed, false)?;
             self.nodes[place].confirmed = observed.confirmed;
             let forced = execution.forced.contains(&stage.id);
-            let (mut action, mut reason) = plan::decide(&observed.observation.state, forced);
+            let (mut action, mut reason) = plan::decide(&observed.inspection.state, forced);
             if action == Action::Skip {
-                self.artifacts.extend(observed.observation.artifact.map(|a| (stage.id.clone(), a)));
+                self.artifacts.extend(observed.inspection.artifact.map(|a| (stage.id.clone(), a)));
                 // `settle` takes it.
                 drop(lock);
                 self.skip(place, reason);
                 return Ok(());
             }
             if !forced && !execution.restarted {
-                (anew, action, reason) = by_policy(stage.conduct.resume, action, reason)?;
+                (anew, action, reason) = by_policy(stage.options.resume, action, reason)?;
             }
             let node = &mut self.nodes[place];
             if let Some(record) = observed.record {
@@ -324,7 +326,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
                     ));
                 }
                 node.made = record.made;
-                node.stood = record.before.filter(|_| record.status != Status::Completed);
+                node.baseline = record.before.filter(|_| record.status != Status::Completed);
             }
             (node.action, node.reason) = (action, reason);
             let before = node.before.clone();
@@ -333,20 +335,20 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             let passed_over = |node: &Node| {
                 node.transient && node.phase == Phase::Done && node.action == Action::Skip
             };
-            let to_come = |place: &Place| {
+            let to_come = |place: &NodeIndex| {
                 let node = &self.nodes[*place];
-                matches!(node.phase, Phase::Lazy | Phase::Asking | Phase::Running)
+                matches!(node.phase, Phase::OnDemand | Phase::WaitingForInputs | Phase::Running)
                     || passed_over(node)
             };
-            let asked: Vec<Place> = before.into_iter().filter(to_come).collect();
+            let asked: Vec<NodeIndex> = before.into_iter().filter(to_come).collect();
             if !asked.is_empty() {
                 let node = &mut self.nodes[place];
-                node.phase = Phase::Asking;
+                node.phase = Phase::WaitingForInputs;
                 node.open = asked.len();
                 for b in asked {
                     let node = &mut self.nodes[b];
-                    if matches!(node.phase, Phase::Lazy | Phase::Done) {
-                        (node.phase, node.action) = (Phase::Asking, Action::Run);
+                    if matches!(node.phase, Phase::OnDemand | Phase::Done) {
+                        (node.phase, node.action) = (Phase::WaitingForInputs, Action::Run);
                         self.summary.skipped.retain(|id| *id != node.stage.id);
                         self.ready.insert(b);
                     }
@@ -357,7 +359,12 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         self.spawn(place, anew, lock)
     }
 
-    fn spawn(&mut self, place: Place, anew: bool, lock: Option<Lock>) -> Result<(), StageError> {
+    fn spawn(
+        &mut self,
+        place: NodeIndex,
+        anew: bool,
+        lock: Option<Lock>,
+    ) -> Result<(), StageError> {
         let gpu = if self.wants_gpu(place) { self.free_gpus.pop() } else { None };
         let node = &mut self.nodes[place];
         node.phase = Phase::Running;
@@ -371,7 +378,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
             inputs: inputs(node.stage, &self.artifacts),
             gpu,
             made: node.made.clone(),
-            before: node.stood.clone(),
+            before: node.baseline.clone(),
         };
         let (execution, journal, end) = (self.execution, self.journal, self.ended.0.clone());
         let work = move || {
@@ -398,11 +405,11 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         }
     }
 
-    fn skip(&mut self, place: Place, reason: String) {
+    fn skip(&mut self, place: NodeIndex, reason: String) {
         if self.nodes[place].unsettled || self.nodes[place].confirmed.is_some() {
             self.settle(place, &reason);
         }
-        self.nodes[place].moved = self.nodes[place].transient && self.is_behind_moved(place);
+        self.nodes[place].has_run = self.nodes[place].transient && self.is_behind_moved(place);
         let id = &self.nodes[place].stage.id;
         self.journal.event(id, &Event::Skipped { reason });
         self.summary.skipped.push(id.clone());
@@ -412,7 +419,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
     /// Writes the record of a stage that is done and has none that says so (its process ended
     /// between its last file and its record, or the record was damaged), or whose files were found
     /// unchanged where it does not know that.
-    fn settle(&self, place: Place, reason: &str) {
+    fn settle(&self, place: NodeIndex, reason: &str) {
         let (root, pipeline) = (self.execution.root, &self.execution.graph.pipeline.name);
         let Node { stage: LoadedStage { id, kind, .. }, confirmed, .. } = &self.nodes[place];
         // Whoever has the stage now will write its record.
@@ -430,7 +437,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
                 record.progress.map(|progress| Progress { epoch: progress.epochs, ..progress });
             (record.before, changed) = (None, true);
         }
-        let is_of = |made: &Made, other: &Made| {
+        let is_of = |made: &Outputs, other: &Outputs| {
             made.identity == other.identity && made.written_at == other.written_at
         };
         if let (Some(made), Some(confirmed)) = (&mut record.made, confirmed)
@@ -444,14 +451,14 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
     }
 
     /// A stage has ended, well or badly.
-    fn take_in(&mut self, place: Place, result: Result<Outcome, StageError>) {
+    fn take_in(&mut self, place: NodeIndex, result: Result<Outcome, StageError>) {
         let stage = self.nodes[place].stage;
         match result {
             Ok(outcome) => {
                 self.artifacts
                     .extend(outcome.artifact.map(|artifact| (stage.id.clone(), artifact)));
                 self.summary.finished.push((stage.id.clone(), outcome.summary));
-                self.nodes[place].moved =
+                self.nodes[place].has_run =
                     !self.nodes[place].transient || self.is_behind_moved(place);
                 self.end(place, Phase::Done);
             }
@@ -463,7 +470,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
                     self.journal.event(&stage.id, &event);
                 }
                 self.halted |=
-                    !self.execution.keep_going && stage.conduct.on_failure == OnFailure::Stop;
+                    !self.execution.keep_going && stage.options.on_failure == OnFailure::Stop;
                 self.summary.failed.push((stage.id.clone(), error));
                 self.break_off(place);
             }
@@ -471,12 +478,15 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
     }
 
     /// What depends on a failed stage never begins, unless it can do without.
-    fn break_off(&mut self, place: Place) {
-        self.nodes[place].phase = Phase::Broken;
+    fn break_off(&mut self, place: NodeIndex) {
+        self.nodes[place].phase = Phase::Skipped;
         let mut broken = vec![place];
         while let Some(from) = broken.pop() {
             for next in self.nodes[from].after.clone() {
-                if !matches!(self.nodes[next].phase, Phase::Waiting | Phase::Asking | Phase::Lazy) {
+                if !matches!(
+                    self.nodes[next].phase,
+                    Phase::Waiting | Phase::WaitingForInputs | Phase::OnDemand
+                ) {
                     continue;
                 }
                 if self.passes_over(next, from) {
@@ -485,7 +495,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
                     self.let_go(next);
                     continue;
                 }
-                self.nodes[next].phase = Phase::Broken;
+                self.nodes[next].phase = Phase::Skipped;
                 self.ready.remove(&next);
                 self.summary.not_begun.push(self.nodes[next].stage.id.clone());
                 broken.push(next);
@@ -494,14 +504,15 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
     }
 
     /// Whether a stage can do without one that failed: it has others like that.
-    fn passes_over(&self, place: Place, failed: Place) -> bool {
+    fn passes_over(&self, place: NodeIndex, failed: NodeIndex) -> bool {
         let Node { stage, before, phase, .. } = &self.nodes[place];
-        let can = |before: Place| stage.passes_over(&self.nodes[before].stage.id);
-        let is_left = |&before: &Place| self.nodes[before].phase != Phase::Broken && can(before);
+        let can = |before: NodeIndex| stage.passes_over(&self.nodes[before].stage.id);
+        let is_left =
+            |&before: &NodeIndex| self.nodes[before].phase != Phase::Skipped && can(before);
         *phase == Phase::Waiting && can(failed) && before.iter().any(is_left)
     }
 
-    fn end(&mut self, place: Place, phase: Phase) {
+    fn end(&mut self, place: NodeIndex, phase: Phase) {
         let was_lazy = self.nodes[place].transient && self.nodes[place].phase == Phase::Running;
         self.nodes[place].phase = phase;
         if !was_lazy {
@@ -510,14 +521,14 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         }
         // Those that waited for it have let the others go already.
         for next in self.nodes[place].after.clone() {
-            if self.nodes[next].phase == Phase::Asking {
+            if self.nodes[next].phase == Phase::WaitingForInputs {
                 self.let_go(next);
             }
         }
     }
 
     /// One stage less to wait for.
-    fn release(&mut self, place: Place) {
+    fn release(&mut self, place: NodeIndex) {
         for next in self.nodes[place].after.clone() {
             if self.nodes[next].phase == Phase::Waiting {
                 self.let_go(next);
@@ -525,7 +536,7 @@ impl<'scope, 'env> Schedule<'scope, 'env> {
         }
     }
 
-    fn let_go(&mut self, place: Place) {
+    fn let_go(&mut self, place: NodeIndex) {
         let node = &mut self.nodes[place];
         node.open = node.open.saturating_sub(1);
         if node.open == 0 {

@@ -25,7 +25,7 @@ pub(super) struct Evidence<'a> {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Verdict {
+pub(super) enum JobOutcome {
     /// With the line for the summary.
     Finished(String),
     /// There was nothing to do.
@@ -34,29 +34,29 @@ pub(super) enum Verdict {
     NotBegun,
 }
 
-pub(super) fn judge(evidence: &Evidence) -> Verdict {
+pub(super) fn judge(evidence: &Evidence) -> JobOutcome {
     let Evidence { job, state, record, submitted_at, done, cancelled, in_vain } = *evidence;
     let begun = record.filter(|record| record.job == Some(job));
     // What keeps nothing is made ready again by the jobs that need it.
     let again = record
         .filter(|record| record.started_at >= submitted_at && record.status == Status::Completed);
     let message = |record: &Record| record.message.clone().unwrap_or_default();
-    let failed = |failure, text: String| Verdict::Failed(StageError::new(failure, text));
+    let failed = |failure, text: String| JobOutcome::Failed(StageError::new(failure, text));
     let word = state.map(|state| state.word.as_str());
     match (word, begun.map(|record| (record, record.status))) {
         // The record is true: it is written when all else is.
         (Some("COMPLETED") | None, Some((record, Status::Completed))) => {
-            Verdict::Finished(message(record))
+            JobOutcome::Finished(message(record))
         }
         (Some("COMPLETED"), _) => {
-            again.map_or(Verdict::UpToDate, |record| Verdict::Finished(message(record)))
+            again.map_or(JobOutcome::UpToDate, |record| JobOutcome::Finished(message(record)))
         }
         (_, Some((record, Status::Failed))) => {
             let kind = record.attempts.last().map_or(Failure::Command, |attempt| attempt.failure);
             failed(kind, message(record))
         }
-        (None, None) if done => Verdict::UpToDate,
-        (Some("CANCELLED"), None) if cancelled || in_vain => Verdict::NotBegun,
+        (None, None) if done => JobOutcome::UpToDate,
+        (Some("CANCELLED"), None) if cancelled || in_vain => JobOutcome::NotBegun,
         (Some("CANCELLED"), _) if cancelled => {
             failed(Failure::Interrupted(Signal::Interrupt), format!("job {job} was cancelled"))
         }
@@ -105,7 +105,7 @@ mod tests {
         state: Option<JobState>,
         record: Option<Record>,
         change: impl FnOnce(&mut Evidence),
-    ) -> Verdict {
+    ) -> JobOutcome {
         let mut evidence = Evidence {
             job: "7".parse().unwrap(),
             state: state.as_ref(),
@@ -119,9 +119,9 @@ mod tests {
         judge(&evidence)
     }
 
-    fn says(verdict: Verdict) -> String {
+    fn says(verdict: JobOutcome) -> String {
         match verdict {
-            Verdict::Failed(error) => format!("{}: {}", error.failure.name(), error.message),
+            JobOutcome::Failed(error) => format!("{}: {}", error.failure.name(), error.message),
             other => format!("{other:?}"),
         }
     }
@@ -129,18 +129,18 @@ mod tests {
     #[test]
     fn the_record_says_what_was_done() {
         let done = || Some(record(Status::Completed, "trained"));
-        let finished = Verdict::Finished("trained".into());
+        let finished = JobOutcome::Finished("trained".into());
         assert_eq!(verdict(Some(state("COMPLETED", "")), done(), |_| {}), finished);
         assert_eq!(verdict(None, done(), |_| {}), finished, "without accounting");
-        assert_eq!(verdict(Some(state("COMPLETED", "")), None, |_| {}), Verdict::UpToDate);
+        assert_eq!(verdict(Some(state("COMPLETED", "")), None, |_| {}), JobOutcome::UpToDate);
         assert_eq!(
             verdict(Some(state("COMPLETED", "")), done(), |e| {
                 (e.job, e.submitted_at) = ("8".parse().unwrap(), Utc::now());
             }),
-            Verdict::UpToDate,
+            JobOutcome::UpToDate,
             "that was an earlier job"
         );
-        assert_eq!(verdict(None, None, |e| e.done = true), Verdict::UpToDate);
+        assert_eq!(verdict(None, None, |e| e.done = true), JobOutcome::UpToDate);
     }
 
     #[test]
@@ -177,8 +177,8 @@ mod tests {
     #[test]
     fn a_job_that_never_began_is_no_failure_of_its_own() {
         let gone = || Some(state("CANCELLED", "DependencyNeverSatisfied"));
-        assert_eq!(verdict(gone(), None, |e| e.in_vain = true), Verdict::NotBegun);
-        assert_eq!(verdict(gone(), None, |e| e.cancelled = true), Verdict::NotBegun);
+        assert_eq!(verdict(gone(), None, |e| e.in_vain = true), JobOutcome::NotBegun);
+        assert_eq!(verdict(gone(), None, |e| e.cancelled = true), JobOutcome::NotBegun);
         assert_eq!(says(verdict(gone(), None, |_| {})), "command: job 7 was cancelled");
         let stopped = || Some(record(Status::Interrupted, "stopped by SIGTERM"));
         assert_eq!(

@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use crate::error::{Gathered, SpecError, SpecErrors, nearest};
 use crate::kind::StageId;
+use crate::pipeline_file::{POLICY_KEYS, document};
 use crate::source::{Part, Position, Source};
-use crate::spec::{POLICY_KEYS, document};
 
 /// A parsed pipeline file; nothing filled in yet.
 #[derive(Debug, Clone)]
