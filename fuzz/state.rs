@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use pipe_engine::policy::CheckpointPolicy;
-use pipe_engine::spec::{Scheme, StoreUrl};
-use pipe_engine::store::{Checkpoint, Keeper, Metadata, Record, Runs, clean, verify};
+use pipe_engine::pipeline_file::{Scheme, StoreUrl};
+use pipe_engine::pipeline_file::{Scheme, StoreUrl};
+use pipe_engine::store::{Checkpoint, CheckpointManager, Metadata, Record, Runs, clean, verify};
 use pipe_remote::{ConflictResolution, Project};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -73,7 +73,7 @@ fn go_on(project: &Path) {
     drop(Record::all(project));
     drop(verify::verify(project, std::slice::from_ref(&runs)));
     for run in runs.list() {
-        if let Ok(metadata) = run.as_it_stands() {
+        if let Ok(metadata) = run.current_metadata() {
             let _ = (run.epochs_on_disk(&metadata), metadata.known());
             metadata
                 .checkpoints
@@ -81,7 +81,7 @@ fn go_on(project: &Path) {
                 .for_each(|record| drop(Checkpoint::open(&run.file_of(record))));
         }
         let policy = CheckpointPolicy { keep_last_n: Some(1), ..CheckpointPolicy::default() };
-        if let Ok(mut keeper) = Keeper::reopen(run, policy) {
+        if let Ok(mut keeper) = CheckpointManager::reopen(run, policy) {
             drop(keeper.newest_good());
             let _ = keeper.update(|metadata: &mut Metadata| metadata.epochs += 1);
         }

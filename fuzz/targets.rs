@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pipe_engine::command::CommandKind;
 use pipe_engine::graph::Graph;
 use pipe_engine::kind::StageKind;
-use pipe_engine::spec;
+use pipe_engine::pipeline_file;
 use pipe_engine::store::Checkpoint;
 use pipe_train::checkpoint::{self, ImportOptions};
 use pipe_train::data::{Dataset, DatasetSettings, Split};
@@ -39,7 +39,7 @@ pub fn pipeline(data: &[u8]) {
         write(&folder.join("p.yaml"), data);
         let mut kinds = pipe_train::stages::kinds();
         kinds.push(Arc::new(CommandKind) as Arc<dyn StageKind>);
-        match spec::load(folder, Path::new("p.yaml"), &kinds, &[]).and_then(Graph::build) {
+        match pipeline_file::load(folder, Path::new("p.yaml"), &kinds, &[]).and_then(Graph::build) {
             Ok(graph) => drop(graph.stages().count()),
             Err(error) => drop(error.to_string()),
         }

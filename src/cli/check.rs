@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use pipe_engine::graph::Graph;
-use pipe_engine::spec::environment;
+use pipe_engine::pipeline_file::environment;
 
 use super::pipeline_args::SettingArgs;
 use super::{CliError, ExitCode, project};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pipe_engine::store::clean::{self, Fate};
+use pipe_engine::store::clean::{self, PruneDecision};
 use pipe_engine::store::{Record, Run, Runs};
 
 use super::{CliError, ExitCode, Labels, project, runs};
@@ -52,11 +52,11 @@ pub fn gc(arguments: GcArguments) -> Result<ExitCode, CliError> {
 pub fn prune(folders: &[Runs], keep: usize, dry_run: bool) -> Result<ExitCode, CliError> {
     let (mut gone, mut freed) = (0, 0);
     let root = project::root()?;
-    for (run, fate) in clean::fates(folders, &Record::all(&root), keep) {
+    for (run, fate) in clean::prune_decisions(folders, &Record::all(&root), keep) {
         let shown = run.folder.display().to_string();
         match marked(&run, fate) {
-            Fate::Stays { why } => say!("kept {shown}: {why}"),
-            Fate::Goes { bytes, metadata } => {
+            PruneDecision::Stays { why } => say!("kept {shown}: {why}"),
+            PruneDecision::Goes { bytes, metadata } => {
                 if !dry_run {
                     if !clean::remove_needless(&run, &metadata).map_err(CliError::failed)? {
                         say!("kept {shown}: somebody uses it since");
@@ -75,14 +75,14 @@ pub fn prune(folders: &[Runs], keep: usize, dry_run: bool) -> Result<ExitCode, C
 }
 
 /// What people wrote of a run keeps it.
-fn marked(run: &Run, fate: Fate) -> Fate {
+fn marked(run: &Run, fate: PruneDecision) -> PruneDecision {
     let why = match Labels::load(run) {
         Ok(labels) if labels.is_empty() => return fate,
         Ok(labels) => labels.in_words(),
         Err(_) => "its note and tags cannot be read".to_owned(),
     };
     match fate {
-        Fate::Goes { .. } => Fate::Stays { why },
+        PruneDecision::Goes { .. } => PruneDecision::Stays { why },
         stays => stays,
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use pipe_engine::kind::{Failure, StageError, StageId};
-use pipe_engine::progress::{Event, Report, Unit};
+use pipe_engine::progress::{Event, EventListener, Unit};
 use pipe_engine::stop::Stop;
 use pipe_train::data::{DataError, Dataset, DatasetSettings, Progress, Source};
 use pipe_train::sampling::{ContactSheet, Format, ImageGrid, stack};
@@ -161,13 +161,13 @@ fn sheet(
 /// Shows how far it is, a few times a second, and ends the work when a signal came.
 struct Watching<'a> {
     stage: &'a StageId,
-    report: &'a dyn Report,
+    report: &'a dyn EventListener,
     stop: &'a Stop,
     last: Mutex<Option<Instant>>,
 }
 
 impl<'a> Watching<'a> {
-    fn new(stage: &'a StageId, report: &'a dyn Report, stop: &'a Stop) -> Self {
+    fn new(stage: &'a StageId, report: &'a dyn EventListener, stop: &'a Stop) -> Self {
         Self { stage, report, stop, last: Mutex::new(None) }
     }
 

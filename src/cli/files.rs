@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pipe_engine::shell::Line;
+use pipe_engine::shell::CommandLine;
 use pipe_engine::store::Runs;
 
 use super::CliError;
@@ -32,7 +32,8 @@ pub fn checkpoint(path: &Path) -> Result<PathBuf, CliError> {
             CliError::usage(format!("{shown} is an adapter, which belongs on a base model"));
         return Err(match base {
             Some(base) => {
-                let line = Line::new(["pipe", "sample"]).path(&base).word("--lora").path(path);
+                let line =
+                    CommandLine::new(["pipe", "sample"]).path(&base).word("--lora").path(path);
                 error.note(format!("draw from both with: {line}"))
             }
             None => error.note("name the base model's checkpoint, and the adapter with --lora"),

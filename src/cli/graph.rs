@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pipe_engine::spec::environment;
+use pipe_engine::pipeline_file::environment;
 
 use super::pipeline_args::SettingArgs;
 use super::{CliError, ExitCode, project};

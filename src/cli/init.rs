@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use pipe_engine::shell::{self, Line};
+use pipe_engine::shell::{self, CommandLine};
 use pipe_engine::store::{STATE_FOLDER, atomic};
 
 use super::{CliError, ExitCode, project};
@@ -69,7 +69,7 @@ pub fn init(arguments: InitArguments) -> Result<ExitCode, CliError> {
     let Shipped { file, text, first } = arguments.template.shipped();
     let template = arguments.template.to_possible_value();
     let template = template.map(|value| format!("--template={}", value.get_name()));
-    let command = Line::new(["pipe", "init"]).options(template);
+    let command = CommandLine::new(["pipe", "init"]).options(template);
     let mut files = vec![
         (file.to_owned(), text.to_owned()),
         ("configs/training/base_training.yaml".to_owned(), CONFIG.to_owned()),
@@ -105,7 +105,7 @@ pub fn init(arguments: InitArguments) -> Result<ExitCode, CliError> {
     say!("wrote {} (for editors)\n", arguments.dir.join("schemas").display());
     // So that a project is found that lies inside another one.
     atomic::create_folder(&arguments.dir.join(STATE_FOLDER)).map_err(CliError::failed)?;
-    let run = Line::new(["pipe", "run", file]).to_string();
+    let run = CommandLine::new(["pipe", "run", file]).to_string();
     let next =
         if arguments.dir == Path::new(".") { run } else { shell::inside(&arguments.dir, &run) };
     say!("{first}next: {next}");

@@ -6,15 +6,15 @@ use std::path::Path;
 use chrono::{DateTime, Utc};
 use pipe_engine::error::SpecError;
 use pipe_engine::exec::slurm::{
-    self, Cluster, Following, Invocation, JobState, Slurm, Submission, last_lines,
+    self, Cluster, Invocation, JobMonitor, JobState, Slurm, Submission, last_lines,
 };
-use pipe_engine::exec::{Execution, Observed, Summary};
+use pipe_engine::exec::{Execution, InspectedStage, Summary};
 use pipe_engine::kind::StageId;
+use pipe_engine::pipeline_file::PipelineFile;
 use pipe_engine::plan::Plan;
 use pipe_engine::progress::Event;
-use pipe_engine::shell::Line;
+use pipe_engine::shell::CommandLine;
 use pipe_engine::source::Source;
-use pipe_engine::spec::PipelineFile;
 use pipe_engine::stop::Signal;
 use pipe_engine::store::{Job, Jobs};
 use serde::Serialize;
@@ -27,7 +27,7 @@ const TAIL: usize = 10;
 
 /// What a signal means to a process that follows jobs.
 pub fn signal_message(signal: Signal, file: &Path) -> String {
-    let cancel = Line::new(["pipe", "cancel"]).path(file);
+    let cancel = CommandLine::new(["pipe", "cancel"]).path(file);
     match signal {
         Signal::Interrupt => {
             "cancelling the jobs; those that run save first (Ctrl-C again to stop at once)"
@@ -68,11 +68,11 @@ pub fn submit<'a>(
     loaded: &LoadedPipeline,
     execution: &'a Execution,
     plan: &Plan,
-    observed: &HashMap<StageId, Observed>,
+    observed: &HashMap<StageId, InspectedStage>,
 ) -> Result<Vec<Submission<'a>>, CliError> {
     let program = std::env::current_exe()
         .map_err(|e| CliError::failed(format!("failed to find this program's own file: {e}")))?;
-    let cancel = Line::new(["pipe", "cancel"]).path(&args.selection.file);
+    let cancel = CommandLine::new(["pipe", "cancel"]).path(&args.selection.file);
     let call = Invocation { program, file: loaded.file.clone(), settings: args.settings(), cancel };
     let submitted =
         slurm::submit(&Slurm, execution, plan, observed, &call).map_err(CliError::failed)?;
@@ -92,7 +92,7 @@ pub fn follow(
     submitted: Vec<Submission>,
 ) -> Result<Summary, CliError> {
     let poll = loaded.graph.pipeline.executor.poll;
-    let following = Following { cluster: &Slurm, execution, poll };
+    let following = JobMonitor { cluster: &Slurm, execution, poll };
     let mut summary = slurm::follow(&following, submitted).map_err(CliError::failed)?;
     let jobs = Jobs::load(&loaded.root, &loaded.graph.pipeline.name);
     for (stage, error) in &mut summary.failed {

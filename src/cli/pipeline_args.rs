@@ -4,15 +4,15 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use pipe_engine::exec::{self, Execution, Observed};
-use pipe_engine::graph::{Graph, Selection, Wanted};
+use pipe_engine::exec::{self, Execution, InspectedStage};
+use pipe_engine::graph::{Graph, Selection, Targets};
 use pipe_engine::identity::{self, Manifest};
 use pipe_engine::kind::{Request, StageId};
+use pipe_engine::pipeline_file::{self, Override, PipelineFile};
 use pipe_engine::plan::{self, Plan};
-use pipe_engine::progress::Report;
-use pipe_engine::shell::Line;
+use pipe_engine::progress::EventListener;
+use pipe_engine::shell::CommandLine;
 use pipe_engine::source::{Part, Source};
-use pipe_engine::spec::{self, Override, PipelineFile};
 use pipe_engine::stop::Stop;
 use pipe_engine::store::sync;
 use serde::{Deserialize, Serialize};
@@ -114,7 +114,7 @@ pub struct LoadedPipeline {
     pub selection: Selection,
     pub forced: BTreeSet<StageId>,
     /// The command that runs it.
-    pub run_command: Line,
+    pub run_command: CommandLine,
     request: Request,
 }
 
@@ -146,7 +146,7 @@ impl OptionalPipelineArgs {
 impl PipelineArgs {
     /// Reads the pipeline; prints its warnings.
     pub fn load(&self) -> Result<LoadedPipeline, CliError> {
-        self.load_over(spec::environment::settings())
+        self.load_over(pipeline_file::environment::settings())
     }
 
     /// The pipeline as another machine reads it, with this command line and without this
@@ -170,7 +170,7 @@ impl PipelineArgs {
         sync::set_level(graph.pipeline.fsync);
         let SelectionArgs { stages, from, until, .. } = &self.selection;
         let until = stages.iter().chain(until).cloned().collect();
-        let selection = graph.select(&Wanted { until, from: from.clone() })?;
+        let selection = graph.select(&Targets { until, from: from.clone() })?;
         if selection.stages.is_empty() {
             return Err(CliError::usage(
                 "no stage lies between those of --from and those that were named",
@@ -196,7 +196,7 @@ impl PipelineArgs {
     ) -> Result<Graph, CliError> {
         let overrides = self.settings.overrides(root, file, environment)?;
         let load = |overrides: &[Override]| -> Result<Graph, CliError> {
-            Ok(Graph::build(spec::load(root, file, &project::kinds(), overrides)?)?)
+            Ok(Graph::build(pipeline_file::load(root, file, &project::kinds(), overrides)?)?)
         };
         let given = load(&overrides)?;
         let (Some(number), true) = (self.reuse.run_number, self.reuse.resume) else {
@@ -230,8 +230,8 @@ impl PipelineArgs {
     }
 
     /// The same for a command, as one types it: without what is not to be done twice.
-    pub fn command_line(&self, command: &str) -> Line {
-        let mut line = Line::new(["pipe", command]).path(&self.selection.file);
+    pub fn command_line(&self, command: &str) -> CommandLine {
+        let mut line = CommandLine::new(["pipe", command]).path(&self.selection.file);
         for stage in &self.selection.stages {
             line = if stage.starts_with('-') {
                 line.options([format!("--until={stage}")])
@@ -248,8 +248,8 @@ impl PipelineArgs {
 
     /// A command with the variables that set something in this pipeline: the shell that it is typed
     /// into may not have them.
-    pub fn with_environment(line: Line, graph: &Graph) -> Line {
-        let environment = spec::environment::settings();
+    pub fn with_environment(line: CommandLine, graph: &Graph) -> CommandLine {
+        let environment = pipeline_file::environment::settings();
         let settings = graph.stages().map(|stage| stage.stage.settings()).collect::<Vec<_>>();
         let is_used = |variable: &&Override| {
             let first = variable.path.first().map(|key| key.to_lowercase()).unwrap_or_default();
@@ -270,7 +270,7 @@ impl PipelineArgs {
     }
 
     /// The command that runs it even if it is up to date: as a new run.
-    pub fn forced_command_line(&self) -> Line {
+    pub fn forced_command_line(&self) -> CommandLine {
         let reuse = ReuseArgs { run_number: None, resume: false, ..self.reuse.clone() };
         Self { reuse, ..self.clone() }.command_line("run").options(["--force"])
     }
@@ -300,7 +300,7 @@ impl SettingArgs {
         environment: Vec<Override>,
     ) -> Result<Graph, CliError> {
         let overrides = self.overrides(root, file, environment)?;
-        let pipeline = spec::load(root, file, &project::kinds(), &overrides)?;
+        let pipeline = pipeline_file::load(root, file, &project::kinds(), &overrides)?;
         Ok(Graph::build(pipeline)?)
     }
 
@@ -361,7 +361,7 @@ fn dataset_key(root: &Path, file: &Path) -> Result<&'static str, CliError> {
 
 impl LoadedPipeline {
     /// One stage at a time, on no GPU of its own: what planning needs.
-    pub fn execution<'a>(&'a self, stop: &'a Stop, report: &'a dyn Report) -> Execution<'a> {
+    pub fn execution<'a>(&'a self, stop: &'a Stop, report: &'a dyn EventListener) -> Execution<'a> {
         Execution {
             request: self.request.clone(),
             forced: self.forced.clone(),
@@ -370,8 +370,11 @@ impl LoadedPipeline {
     }
 
     /// Looks at what there is, to show it. Changes nothing. What cannot be read is shown too.
-    pub fn observe(&self, execution: &Execution) -> Result<HashMap<StageId, Observed>, CliError> {
-        exec::observe_to_show(execution, &self.selection.stages)
+    pub fn observe(
+        &self,
+        execution: &Execution,
+    ) -> Result<HashMap<StageId, InspectedStage>, CliError> {
+        exec::inspect_for_display(execution, &self.selection.stages)
             .map_err(|(stage, error)| CliError::stage(stage.as_str(), &error))
     }
 
@@ -379,8 +382,8 @@ impl LoadedPipeline {
     pub fn plan(
         &self,
         execution: &Execution,
-    ) -> Result<(Plan, HashMap<StageId, Observed>), CliError> {
-        let observed = exec::observe(execution, &self.selection.stages)
+    ) -> Result<(Plan, HashMap<StageId, InspectedStage>), CliError> {
+        let observed = exec::inspect(execution, &self.selection.stages)
             .map_err(|(stage, error)| CliError::stage(stage.as_str(), &error))?;
         Ok((plan::plan(&self.graph, &self.selection, &self.forced, &observed), observed))
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use pipe_engine::graph::Graph;
 use pipe_engine::plan::{Action, Plan, Step};
-use pipe_engine::progress::Silent;
+use pipe_engine::progress::NullListener;
 use pipe_engine::source::Source;
 use pipe_engine::stop::Stop;
 use serde::{Deserialize, Serialize};
@@ -45,7 +45,7 @@ pub fn plan(arguments: PlanArguments) -> Result<ExitCode, CliError> {
     let loaded = arguments.args.load()?;
     store::pull(&loaded, None)?;
     let stop = Stop::default();
-    let (plan, observed) = loaded.plan(&loaded.execution(&stop, &Silent))?;
+    let (plan, observed) = loaded.plan(&loaded.execution(&stop, &NullListener))?;
     let pipeline = loaded.graph.pipeline.name.clone();
     // A plan belongs to the project, wherever it was made.
     let mut args = arguments.args;

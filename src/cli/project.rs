@@ -5,9 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use pipe_engine::command::CommandKind;
 use pipe_engine::kind::StageKind;
-use pipe_engine::shell::{self, Line};
+use pipe_engine::pipeline_file::PipelineFile;
+use pipe_engine::shell::{self, CommandLine};
 use pipe_engine::source::Source;
-use pipe_engine::spec::PipelineFile;
 use pipe_engine::store::{STATE_FOLDER, atomic, former_records_folder, records_folder};
 
 use super::CliError;
@@ -169,7 +169,7 @@ pub fn first_run_hint() -> String {
         .find(is_pipeline)
     {
         Some(file) => {
-            let line = Line::new(["pipe", "run"]).path(&file);
+            let line = CommandLine::new(["pipe", "run"]).path(&file);
             format!("`{}` makes the first", from_start_folder(&line.to_string()))
         }
         None => "`pipe init my_project` makes a project with a pipeline to run".to_owned(),

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use chrono::Utc;
-use pipe_engine::progress::Silent;
-use pipe_engine::shell::Line;
+use pipe_engine::progress::NullListener;
+use pipe_engine::shell::CommandLine;
 use pipe_engine::stop::Stop;
 use pipe_engine::store::{Runs, Status};
 
@@ -78,7 +78,7 @@ impl Subject {
             run: self
                 .pipeline
                 .as_ref()
-                .map(|loaded| Line::new(["pipe", "run"]).path(&loaded.file).to_string()),
+                .map(|loaded| CommandLine::new(["pipe", "run"]).path(&loaded.file).to_string()),
             generated_at: Utc::now(),
             version: version::long().replace('\n', ", "),
             stages: self.stages()?,
@@ -91,7 +91,7 @@ impl Subject {
     /// The graph as it stands.
     pub fn stages(&self) -> Result<Vec<StageNode>, CliError> {
         let Some(loaded) = &self.pipeline else { return Ok(Vec::new()) };
-        let observed = loaded.observe(&loaded.execution(&Stop::default(), &Silent))?;
+        let observed = loaded.observe(&loaded.execution(&Stop::default(), &NullListener))?;
         let node = |status: status::StageStatus| {
             let dependencies = loaded.graph.dependencies(&status.stage);
             let seconds = status.record.as_ref().map(|record| {

@@ -8,7 +8,7 @@ use std::path::Path;
 use pipe_engine::graph::Graph;
 use pipe_engine::identity::{self, Difference};
 use pipe_engine::kind::StageId;
-use pipe_engine::spec::{Input, LoadedStage, Override};
+use pipe_engine::pipeline_file::{Input, LoadedStage, Override};
 use pipe_engine::store::{Metadata, Runs, Status};
 use serde_json::Value;
 

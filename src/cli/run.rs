@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::ValueEnum;
-use pipe_engine::exec::{self, Execution, Observed, Summary};
+use pipe_engine::exec::{self, Execution, InspectedStage, Summary};
 use pipe_engine::kind::{Failure, StageError, StageId};
+use pipe_engine::pipeline_file::ExecutorKind;
 use pipe_engine::plan::{Action, Plan};
-use pipe_engine::shell::Line;
-use pipe_engine::spec::ExecutorKind;
+use pipe_engine::shell::CommandLine;
 use pipe_engine::stop::Stop;
 use pipe_train::device;
 
@@ -143,13 +143,13 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
         return store::combine(ended, mirrored, &stop);
     }
     execution.jobs = jobs;
-    if loaded.graph.stages().any(|s| s.conduct.resources.gpu > 0) {
+    if loaded.graph.stages().any(|s| s.options.resources.gpu > 0) {
         execution.gpus = u32::try_from(device::gpus()).unwrap_or(u32::MAX);
     }
     let before = match &arguments.job.only {
         Some(only) => {
             arguments.job.verify_submission(&loaded, &execution, &plan, &observed)?;
-            observed.get(only.as_str()).map(|found| found.observation.state.clone())
+            observed.get(only.as_str()).map(|found| found.inspection.state.clone())
         }
         None => {
             signals::watch(stop.clone())?;
@@ -188,7 +188,7 @@ impl RunArguments {
     }
 
     /// What one types to go on: the same, without what is not to be done twice.
-    fn resume_command(&self, args: &PipelineArgs, output: &Output) -> Line {
+    fn resume_command(&self, args: &PipelineArgs, output: &Output) -> CommandLine {
         let jobs = (self.jobs > 1).then(|| format!("--jobs={}", self.jobs));
         let executor = self.executor.and_then(|executor| executor.to_possible_value());
         let executor = executor.map(|value| format!("--executor={}", value.get_name()));
@@ -206,7 +206,7 @@ fn submit(
     loaded: &LoadedPipeline,
     execution: &Execution,
     plan: &Plan,
-    observed: &HashMap<StageId, Observed>,
+    observed: &HashMap<StageId, InspectedStage>,
 ) -> Result<Option<Summary>, CliError> {
     if !arguments.detach {
         let file = args.selection.file.clone();
@@ -368,7 +368,7 @@ mod tests {
                 arguments.resume_command(&arguments.pipeline_args().unwrap(), &output).to_string();
             let mut expected = "pipe run 'my p.yaml'".to_owned();
             for word in typed.iter().skip(3) {
-                expected.push_str(&format!(" {}", pipe_engine::shell::word(word)));
+                expected.push_str(&format!(" {}", pipe_engine::shell::quote(word)));
             }
             assert_eq!(again, expected);
             tried += 1;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use pipe_engine::spec::{self, Override, environment};
+use pipe_engine::pipeline_file::{self, Override, environment};
 use serde_json::{Map, Value, json};
 
 use super::project;
@@ -61,7 +61,7 @@ fn paths(root: &Value, node: &Value, path: &mut Vec<String>, found: &mut Vec<Vec
 
 fn load(folder: &Path, pipeline: &Value, overrides: &[Override]) -> Result<Vec<Value>, String> {
     std::fs::write(folder.join("p.yaml"), serde_yaml::to_string(pipeline).unwrap()).unwrap();
-    let loaded = spec::load(folder, Path::new("p.yaml"), &project::kinds(), overrides);
+    let loaded = pipeline_file::load(folder, Path::new("p.yaml"), &project::kinds(), overrides);
     loaded.map(|p| p.stages.iter().map(|s| s.stage.settings()).collect()).map_err(|e| e.to_string())
 }
 

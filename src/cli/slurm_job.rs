@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 
 use chrono::Utc;
-use pipe_engine::exec::slurm::{AfterStop, Inside, Slurm, after_stop};
-use pipe_engine::exec::{self, Execution, Observed, Summary};
-use pipe_engine::kind::{StageId, State};
+use pipe_engine::exec::slurm::{AfterStop, CurrentJob, Slurm, after_stop};
+use pipe_engine::exec::{self, Execution, InspectedStage, Summary};
+use pipe_engine::kind::{StageId, StageState};
 use pipe_engine::plan::{Action, Plan, Step};
-use pipe_engine::progress::Silent;
+use pipe_engine::progress::NullListener;
 use pipe_engine::stop::{Signal, Stop};
 use pipe_engine::store::{JobId, Record};
 
@@ -40,7 +40,7 @@ impl JobArguments {
 
     /// The job that this process is.
     pub fn job(&self) -> Option<JobId> {
-        self.only.as_ref().and(Inside::find()).map(|inside| inside.0)
+        self.only.as_ref().and(CurrentJob::find()).map(|inside| inside.0)
     }
 
     /// Makes sure that a job does what it was submitted for and nothing else.
@@ -49,7 +49,7 @@ impl JobArguments {
         loaded: &LoadedPipeline,
         execution: &Execution,
         plan: &Plan,
-        observed: &HashMap<StageId, Observed>,
+        observed: &HashMap<StageId, InspectedStage>,
     ) -> Result<(), CliError> {
         let Some(only) = loaded.selection.named.first().and_then(|id| loaded.graph.stage(id))
         else {
@@ -62,7 +62,8 @@ impl JobArguments {
             )));
         }
         // What keeps nothing is made ready again wherever it is needed.
-        let kept = |step: &&Step| !observed.get(&step.stage).is_some_and(Observed::is_transient);
+        let kept =
+            |step: &&Step| !observed.get(&step.stage).is_some_and(InspectedStage::is_transient);
         let mut others =
             plan.steps.iter().filter(|step| step.stage != only.id && step.action != Action::Skip);
         match others.find(kept) {
@@ -79,27 +80,28 @@ impl JobArguments {
 pub fn end_stopped(
     loaded: &LoadedPipeline,
     signal: Signal,
-    before: &State,
+    before: &StageState,
     summary: &Summary,
 ) -> Result<ExitCode, CliError> {
     if summary.failed.is_empty() && summary.not_begun.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
     let saved = ExitCode::from(signal.exit_code());
-    let (Some(Inside(job)), Some(only)) = (Inside::find(), loaded.selection.named.first()) else {
+    let (Some(CurrentJob(job)), Some(only)) = (CurrentJob::find(), loaded.selection.named.first())
+    else {
         return Ok(saved);
     };
     let quiet = Stop::default();
-    let execution = loaded.execution(&quiet, &Silent);
-    let after = exec::observe(&execution, &loaded.selection.stages)
+    let execution = loaded.execution(&quiet, &NullListener);
+    let after = exec::inspect(&execution, &loaded.selection.stages)
         .ok()
         .and_then(|mut all| all.remove(only));
     let begun = summary.failed.iter().any(|(stage, _)| stage == only);
-    let stage = after.as_ref().filter(|_| begun).map(|after| (before, &after.observation.state));
+    let stage = after.as_ref().filter(|_| begun).map(|after| (before, &after.inspection.state));
     let limit = loaded
         .graph
         .stage(only)
-        .map(|stage| stage.conduct.slurm.signal_before())
+        .map(|stage| stage.options.slurm.signal_before())
         .unwrap_or_default();
     let details = Slurm.details(job).map_err(CliError::failed)?;
     match after_stop(&details, stage, limit, Utc::now()) {

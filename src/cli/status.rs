@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use pipe_engine::exec::Observed;
-use pipe_engine::kind::{StageId, State};
-use pipe_engine::progress::Silent;
+use pipe_engine::exec::InspectedStage;
+use pipe_engine::kind::{StageId, StageState};
+use pipe_engine::progress::NullListener;
 use pipe_engine::stop::Stop;
 use pipe_engine::store::{Progress, Record, Status, stage_holder};
 use serde::Serialize;
@@ -50,7 +50,7 @@ pub fn status(arguments: StatusArguments) -> Result<ExitCode, CliError> {
     let loaded = arguments.args.load()?;
     store::pull(&loaded, None)?;
     let stop = Stop::default();
-    let observed = loaded.observe(&loaded.execution(&stop, &Silent))?;
+    let observed = loaded.observe(&loaded.execution(&stop, &NullListener))?;
     let mut all = stage_statuses(&loaded, &observed);
     let mut jobs = jobs::job_statuses(&loaded.root, &loaded.graph.pipeline.name);
     for status in &mut all {
@@ -83,7 +83,7 @@ pub fn status(arguments: StatusArguments) -> Result<ExitCode, CliError> {
 /// How each stage stands, in the graph's order.
 pub fn stage_statuses(
     loaded: &LoadedPipeline,
-    observed: &HashMap<StageId, Observed>,
+    observed: &HashMap<StageId, InspectedStage>,
 ) -> Vec<StageStatus> {
     let pipeline = &loaded.graph.pipeline.name;
     let stages = loaded.graph.stages().filter_map(|stage| {
@@ -97,35 +97,35 @@ pub fn stage_statuses(
 fn stage_status(
     stage: StageId,
     kind: String,
-    found: &Observed,
+    found: &InspectedStage,
     holder: Option<String>,
 ) -> StageStatus {
     let record = found.record.as_ref();
     let failed = record.filter(|r| r.status == Status::Failed);
     let (mut progress, message) = (None, |r: &Record| r.message.clone().unwrap_or_default());
-    let (status, detail) = match (&found.observation.state, &holder) {
+    let (status, detail) = match (&found.inspection.state, &holder) {
         (_, Some(holder)) => {
             progress = record.and_then(|r| r.progress);
             let done =
                 progress.map(|p| format!("epoch {}/{}, ", p.epoch, p.epochs)).unwrap_or_default();
             ("running", format!("{done}by {holder}"))
         }
-        (State::Done { reason }, None) => ("done", reason.clone()),
-        (State::Partial { done, total, reason }, None) => {
+        (StageState::Done { reason }, None) => ("done", reason.clone()),
+        (StageState::Partial { done, total, reason }, None) => {
             progress = Some(Progress { epoch: *done, epochs: *total });
             let status = if failed.is_some() { "failed" } else { "partial" };
             (status, format!("epoch {done}/{total}, {reason}"))
         }
-        (State::Extendable { from, to }, None) => {
+        (StageState::Extendable { from, to }, None) => {
             progress = Some(Progress { epoch: *from, epochs: *to });
             ("partial", format!("epoch {from}/{to}, done until more epochs were asked for"))
         }
-        (State::Absent { reason, .. }, None) => match (failed, record) {
+        (StageState::Absent { reason, .. }, None) => match (failed, record) {
             (Some(record), _) => ("failed", message(record)),
             (None, Some(record)) if record.status == Status::Completed => ("stale", reason.clone()),
             _ => ("not run", reason.clone()),
         },
-        (State::Transient, None) => match failed {
+        (StageState::Transient, None) => match failed {
             Some(record) => ("failed", message(record)),
             None => ("on demand", "made ready when a stage needs it".to_owned()),
         },

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
+use pipe_engine::pipeline_file::PipelineFile;
 use pipe_engine::source::Source;
-use pipe_engine::spec::PipelineFile;
 
 /// Commands and arguments that are none, each with what is to be typed.
 const SUGGESTIONS: [(&[&str], &str); 22] = [

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pipe_engine::shell::Line;
+use pipe_engine::shell::CommandLine;
 use pipe_engine::store::verify::{self, Damage, Owner, Verified};
 use pipe_engine::store::{Run, Runs, repair};
 use pipe_train::checkpoint::{LoraFile, lora_damage};
@@ -80,12 +80,12 @@ pub fn verify(arguments: VerifyArguments) -> Result<ExitCode, CliError> {
         1 => say!("{good}; 1 is not"),
         n => say!("{good}; {n} are not"),
     }
-    let command = |line: Line| file.iter().fold(line, |line, file| line.path(file));
+    let command = |line: CommandLine| file.iter().fold(line, |line, file| line.path(file));
     match repaired {
         None if found.damaged.is_empty() && found.shared.is_empty() => {}
         None => say!(
             "`{}` sets what is damaged aside, so that the next run makes it again",
-            command(Line::new(["pipe", "verify"])).options(["--repair"])
+            command(CommandLine::new(["pipe", "verify"])).options(["--repair"])
         ),
         Some(done) => {
             done.set_aside

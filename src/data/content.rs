@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::foundation::{STATE_FOLDER, atomic, checked};
+use crate::foundation::{STATE_FOLDER, atomic, checksummed_json};
 use serde::{Deserialize, Serialize};
 
 use super::classes::ClassSelection;
@@ -154,7 +154,10 @@ pub fn remember(settings: &DatasetSettings, project: &Path, dataset: &Dataset) {
     if !files.iter().all(|(_, stamp)| stamp.is_settled()) {
         files.clear();
     }
-    keep(&Note::path(settings, project), checked::to_text(&Note { seen, files }).as_bytes());
+    keep(
+        &Note::path(settings, project),
+        checksummed_json::to_text(&Note { seen, files }).as_bytes(),
+    );
 }
 
 impl Note {
@@ -166,7 +169,7 @@ impl Note {
     }
 
     fn load(settings: &DatasetSettings, project: &Path) -> Option<Self> {
-        checked::from_bytes(&fs::read(Self::path(settings, project)).ok()?).ok()
+        checksummed_json::from_bytes(&fs::read(Self::path(settings, project)).ok()?).ok()
     }
 }
 

@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::foundation::{atomic, room};
+use crate::foundation::{atomic, disk_space};
 
 use super::index::ContentDigest;
 
@@ -38,7 +38,7 @@ impl Decoded {
             Ok(file) => {
                 let all = (count as u64).saturating_mul((image + TAIL) as u64);
                 let missing = all.saturating_sub(file.metadata().map_or(0, |m| taken(&m)));
-                let free = room::free(&path).unwrap_or(u64::MAX);
+                let free = disk_space::free(&path).unwrap_or(u64::MAX);
                 if missing > free / 2 {
                     tracing::info!(
                         "decoded images are not kept: they would take {} MB, and {} MB are free",

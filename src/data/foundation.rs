@@ -4,5 +4,5 @@ pub(crate) use pipe_engine::identity::hex;
 pub(crate) use pipe_engine::kind::panic_message;
 pub(crate) use pipe_engine::store::atomic::WriteError;
 pub(crate) use pipe_engine::store::{
-    STATE_FOLDER, Stamp as FileStamp, atomic, checked, has_no_locks, room,
+    STATE_FOLDER, Stamp as FileStamp, atomic, checksummed_json, disk_space, has_no_locks,
 };

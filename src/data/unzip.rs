@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::{Component, Path, PathBuf};
 
-use crate::foundation::{atomic, room};
+use crate::foundation::{atomic, disk_space};
 use zip::ZipArchive;
 use zip::read::ZipFile;
 
@@ -91,7 +91,7 @@ fn unpack(zip: &Path, folder: &Path, limits: Limits) -> Result<(), DataError> {
         return Err(failed("its list of files", reason));
     }
     let mut left = limits.bytes;
-    let (needed, free) = (archive.decompressed_size(), room::free(folder));
+    let (needed, free) = (archive.decompressed_size(), disk_space::free(folder));
     if let Some((needed, free)) =
         needed.zip(free).filter(|(needed, free)| needed > &u128::from(*free))
     {

@@ -10,7 +10,7 @@ use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::{BackoffConfig, ObjectStore, RetryConfig};
-use pipe_engine::spec::{Scheme, StoreUrl};
+use pipe_engine::pipeline_file::{Scheme, StoreUrl};
 use pipe_engine::store::{atomic, sync};
 
 use crate::error::{RemoteError, RemoteErrorKind};

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
-use pipe_engine::spec::StoreUrl;
+use pipe_engine::pipeline_file::StoreUrl;
 use pipe_engine::store::{names, sync};
 use tokio::runtime::{Builder, Runtime};
 

@@ -9,7 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use pipe_engine::identity::hex;
 use pipe_engine::store::copy::copy;
-use pipe_engine::store::{atomic, room};
+use pipe_engine::store::{atomic, disk_space};
 use sha2::{Digest, Sha256};
 
 use crate::bucket::Bucket;
@@ -85,7 +85,7 @@ fn remove_temporary_files(project: &Project, paths: &[String]) -> Result<(), Rem
         folders.entry(folder).or_default().insert(name);
     }
     for (folder, names) in folders {
-        atomic::sweep_if(&folder, |name| names.contains(name));
+        atomic::remove_temporary_files_if(&folder, |name| names.contains(name));
     }
     Ok(())
 }
@@ -143,7 +143,7 @@ fn set_modified(target: &Path, entry: &Entry) {
 }
 
 fn check_disk_space(folder: &Path, bytes: u64) -> Result<(), RemoteError> {
-    match room::free(folder) {
+    match disk_space::free(folder) {
         Some(free) if free < bytes => Err(RemoteError::local(format!(
             "{:.1} MB are to be fetched, and only {:.1} MB are free at {}",
             bytes as f64 / 1e6,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use pipe_engine::store::checked;
+use pipe_engine::store::checksummed_json;
 use serde::{Deserialize, Serialize};
 
 use crate::digest;
@@ -95,11 +95,11 @@ impl Index {
     }
 
     pub fn to_text(&self) -> String {
-        checked::to_text(self)
+        checksummed_json::to_text(self)
     }
 
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
-        let index: Self = checked::from_bytes(bytes)?;
+        let index: Self = checksummed_json::from_bytes(bytes)?;
         match index.schema_version {
             SCHEMA_VERSION => Ok(index),
             other => {

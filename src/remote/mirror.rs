@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use pipe_engine::stop::Stop;
-use pipe_engine::store::watch::{self, Listener, News};
+use pipe_engine::store::watch::{self, FileEvent, Listener};
 
 use crate::commit::Committer;
 use crate::error::{RemoteError, RemoteErrorKind};
@@ -117,7 +117,7 @@ impl Mirror {
     }
 
     #[cfg(test)]
-    pub(crate) fn hear(&self, news: News) {
+    pub(crate) fn hear(&self, news: FileEvent) {
         self.shared.hear(news);
     }
 
@@ -226,14 +226,14 @@ impl Shared {
 }
 
 impl Listener for Shared {
-    fn hear(&self, news: News) {
+    fn hear(&self, news: FileEvent) {
         let began = Instant::now();
-        let (News::Written(path) | News::Grows(path) | News::Removed(path)) = news;
+        let (FileEvent::Written(path) | FileEvent::Grows(path) | FileEvent::Removed(path)) = news;
         if let Some(relative) = self.project.relative(path) {
             match news {
-                News::Written(_) => self.record(relative, |_| take_snapshot(path)),
-                News::Removed(_) => self.record(relative, |_| Some(Change::Delete)),
-                News::Grows(_) => {
+                FileEvent::Written(_) => self.record(relative, |_| take_snapshot(path)),
+                FileEvent::Removed(_) => self.record(relative, |_| Some(Change::Delete)),
+                FileEvent::Grows(_) => {
                     self.state().logs.entry(relative).or_insert_with(|| (path.to_owned(), 0));
                 }
             }

@@ -8,7 +8,7 @@ use std::fs::Metadata;
 use std::path::{Component, Path, PathBuf};
 
 use pipe_engine::graph::Graph;
-use pipe_engine::store::{Places, Runs, StatePath, modified, record_is_held};
+use pipe_engine::store::{Runs, StatePath, StatePaths, modified, record_is_held};
 
 use crate::error::RemoteError;
 
@@ -17,7 +17,7 @@ use crate::error::RemoteError;
 pub struct Project {
     pub root: PathBuf,
     pub pipeline: String,
-    places: Places,
+    places: StatePaths,
 }
 
 /// A file as it stands.
@@ -53,7 +53,7 @@ impl Project {
         runs: impl IntoIterator<Item = PathBuf>,
         outputs: impl IntoIterator<Item = PathBuf>,
     ) -> Self {
-        let places = Places::new(pipeline, runs, outputs);
+        let places = StatePaths::new(pipeline, runs, outputs);
         Self { root: root.to_owned(), pipeline: pipeline.to_owned(), places }
     }
 

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use pipe_engine::spec::StoreUrl;
+use pipe_engine::pipeline_file::StoreUrl;
 use pipe_engine::store::{STATE_FOLDER, atomic};
 
 use crate::bucket::Bucket;

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use pipe_engine::store::{Lock, STATE_FOLDER, atomic, checked, names, plain_name};
+use pipe_engine::store::{Lock, STATE_FOLDER, atomic, checksummed_json, names, plain_name};
 use serde::{Deserialize, Serialize};
 
 use crate::error::RemoteError;
@@ -40,10 +40,10 @@ impl SyncState {
             path = beside(root, &plain_name(pipeline));
         }
         let bytes = std::fs::read(&path).ok()?;
-        match checked::from_bytes::<Self>(&bytes) {
+        match checksummed_json::from_bytes::<Self>(&bytes) {
             Ok(state) => (state.url == url && state.index.pipeline == pipeline).then_some(state),
             Err(why) => {
-                checked::warn_once(
+                checksummed_json::warn_once(
                     &path,
                     &format!("what was last in the store is not known: {why}"),
                 );
@@ -55,7 +55,7 @@ impl SyncState {
     pub fn save(&self, root: &Path) -> Result<(), RemoteError> {
         let path = path(root, &self.index.pipeline);
         atomic::create_folder(path.parent().unwrap_or(root))?;
-        let text = checked::to_text(self);
+        let text = checksummed_json::to_text(self);
         Ok(atomic::write(&path, |out| out.write_all(text.as_bytes()))?)
     }
 
@@ -86,7 +86,7 @@ pub(crate) fn lock(root: &Path, pipeline: &str, patience: Duration) -> Result<Lo
     loop {
         match Lock::take(&path)? {
             Ok(lock) => {
-                atomic::sweep_for(&self::path(root, pipeline));
+                atomic::remove_temporary_files_for(&self::path(root, pipeline));
                 return Ok(lock);
             }
             Err(holder) if began.elapsed() > patience => {
@@ -107,7 +107,7 @@ pub fn record_removal(root: &Path, removed: &Path) -> Result<(), RemoteError> {
     let entries =
         std::fs::read_dir(root.join(STATE_FOLDER).join("store")).into_iter().flatten().flatten();
     for path in entries.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "json")) {
-        let read = || checked::from_bytes::<SyncState>(&std::fs::read(&path).ok()?).ok();
+        let read = || checksummed_json::from_bytes::<SyncState>(&std::fs::read(&path).ok()?).ok();
         let Some(pipeline) = read().map(|state| state.index.pipeline) else { continue };
         let _lock = lock(root, &pipeline, Duration::from_secs(10))?;
         if let Some(mut state) = read()

@@ -1,13 +1,13 @@
 //! Events as JSON lines on stderr, one object a line, for programs that watch a run.
 
 use pipe_engine::kind::StageId;
-use pipe_engine::progress::{self, Event, Report};
+use pipe_engine::progress::{self, Event, EventListener};
 
 use super::{Reporter, stderr};
 
 pub struct JsonLines;
 
-impl Report for JsonLines {
+impl EventListener for JsonLines {
     fn event(&self, stage: &StageId, event: &Event) {
         stderr::line(serde_json::Value::Object(progress::to_json(stage, event)).to_string());
     }

@@ -1,7 +1,7 @@
 //! Diagnostics of the libraries and of our own code, on stderr. `PIPE_LOG` sets the filter, as
 //! `RUST_LOG` does elsewhere.
 
-use pipe_engine::spec::environment;
+use pipe_engine::pipeline_file::environment;
 use tracing_subscriber::EnvFilter;
 
 use super::stderr;

@@ -12,12 +12,12 @@ pub mod style;
 pub mod table;
 pub mod terminal;
 
-use pipe_engine::progress::Report;
+use pipe_engine::progress::EventListener;
 
 use crate::cli::{LogFormat, Output};
 
 /// A report that can be closed, so that a progress bar leaves no half line.
-pub trait Reporter: Report {
+pub trait Reporter: EventListener {
     fn finish(&self) {}
 }
 

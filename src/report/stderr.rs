@@ -9,7 +9,7 @@ use std::sync::mpsc::{
 };
 use std::time::Duration;
 
-use pipe_engine::{foreign, secret};
+use pipe_engine::{secret, untrusted_text};
 
 use super::style;
 
@@ -61,7 +61,7 @@ pub fn line(text: impl AsRef<str>) {
 /// A text as it may reach stderr, whoever wrote it: without secrets, and without anything that a
 /// terminal would obey.
 pub fn sanitized(text: &str) -> String {
-    foreign::shown(&secret::mask(text), style::colours()).into_owned()
+    untrusted_text::escape_control(&secret::mask(text), style::colours()).into_owned()
 }
 
 /// Writes bytes, sooner or later.

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
-use pipe_engine::{foreign, secret};
+use pipe_engine::{secret, untrusted_text};
 
 /// Prints a text, whoever wrote it: without secrets, and without anything that a terminal would
 /// obey.
@@ -13,13 +13,19 @@ pub fn line(text: &str) {
 /// The same where a stdout that is closed changes nothing.
 pub fn try_line(text: &str) -> io::Result<()> {
     let colours = io::stdout().is_terminal();
-    writeln!(io::stdout(), "{}", foreign::shown(&secret::mask_learned(text), colours))
+    writeln!(
+        io::stdout(),
+        "{}",
+        untrusted_text::escape_control(&secret::mask_learned(text), colours)
+    )
 }
 
 /// Prints a file that somebody asked for as it is, such as one that another program is to read.
 pub fn document(text: &str) {
     match io::stdout().is_terminal() {
-        true => exit_on_error(writeln!(io::stdout(), "{}", foreign::shown(text, false))),
+        true => {
+            exit_on_error(writeln!(io::stdout(), "{}", untrusted_text::escape_control(text, false)))
+        }
         false => exit_on_error(writeln!(io::stdout(), "{text}")),
     }
 }

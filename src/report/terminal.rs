@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use pipe_engine::kind::StageId;
-use pipe_engine::progress::{Event, Report, Unit};
+use pipe_engine::progress::{Event, EventListener, Unit};
 
 use super::progress_line::{self, segment};
 use super::style::{self, paint};
@@ -154,7 +154,7 @@ impl Terminal {
     }
 }
 
-impl Report for Terminal {
+impl EventListener for Terminal {
     fn event(&self, stage: &StageId, event: &Event) {
         match event {
             Event::Started { action, reason } => {

@@ -175,7 +175,7 @@ fn list(folders: &[Runs], which: &Which, form: Form) -> Result<(), CliError> {
     for folder in folders {
         let mut entries = Vec::new();
         for run in folder.list() {
-            let known = run.as_it_stands().map_err(|e| e.to_string());
+            let known = run.current_metadata().map_err(|e| e.to_string());
             let labels = Labels::load(&run)?;
             entries.push(Entry { run, known, labels });
         }
@@ -338,7 +338,7 @@ fn compare(folders: &[Runs], names: &[Name], form: Form) -> Result<(), CliError>
     let runs: Vec<Run> = names.iter().map(|name| one(folders, name)).collect::<Result<_, _>>()?;
     let mut columns: Vec<(String, BTreeMap<String, Value>)> = Vec::new();
     for (run, title) in runs.iter().zip(named::titles(folders, &runs)) {
-        let m = run.as_it_stands().map_err(CliError::failed)?;
+        let m = run.current_metadata().map_err(CliError::failed)?;
         let mut values = m.manifest.clone();
         let results = [
             ("status".to_owned(), m.status.name().into()),
@@ -397,7 +397,7 @@ fn compare(folders: &[Runs], names: &[Name], form: Form) -> Result<(), CliError>
 }
 
 fn show(run: Run, curve: bool, json: bool) -> Result<(), CliError> {
-    let m = run.as_it_stands().map_err(CliError::failed)?;
+    let m = run.current_metadata().map_err(CliError::failed)?;
     let labels = Labels::load(&run)?;
     if json {
         say!("{:#}", record(&Entry { run, known: Ok(m), labels }));

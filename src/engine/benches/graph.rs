@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pipe_engine::command::CommandKind;
-use pipe_engine::exec::{Execution, execute, observe};
-use pipe_engine::graph::{Graph, Wanted};
+use pipe_engine::exec::{Execution, execute, inspect};
+use pipe_engine::graph::{Graph, Targets};
 use pipe_engine::identity;
 use pipe_engine::kind::StageKind;
+use pipe_engine::pipeline_file;
 use pipe_engine::plan::plan;
-use pipe_engine::progress::Silent;
-use pipe_engine::spec;
+use pipe_engine::progress::NullListener;
 use pipe_engine::stop::Stop;
 
 fn main() {
@@ -38,14 +38,15 @@ fn once(root: &Path, what: &str) {
     println!("{what}");
     let kinds: Vec<Arc<dyn StageKind>> = vec![Arc::new(CommandKind)];
     let begun = Instant::now();
-    let loaded = timed("read", || spec::load(root, Path::new("p.yaml"), &kinds, &[]).unwrap());
+    let loaded =
+        timed("read", || pipeline_file::load(root, Path::new("p.yaml"), &kinds, &[]).unwrap());
     let graph = timed("graph", || Graph::build(loaded).unwrap());
     let manifests = timed("identities", || identity::manifests(&graph));
     let stop = Stop::default();
-    let execution = Execution::new(root, &graph, &manifests, &stop, &Silent);
-    let selection = timed("select", || graph.select(&Wanted::default()).unwrap());
+    let execution = Execution::new(root, &graph, &manifests, &stop, &NullListener);
+    let selection = timed("select", || graph.select(&Targets::default()).unwrap());
     let observed = timed("observe", || {
-        observe(&execution, &selection.stages).unwrap_or_else(|(_, e)| panic!("{e}"))
+        inspect(&execution, &selection.stages).unwrap_or_else(|(_, e)| panic!("{e}"))
     });
     let plan = timed("plan", || plan(&graph, &selection, &Default::default(), &observed));
     println!("  {:10} {:8.1} ms", "all", begun.elapsed().as_secs_f64() * 1e3);

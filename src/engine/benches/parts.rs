@@ -8,10 +8,10 @@ use std::sync::Arc;
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use pipe_engine::command::CommandKind;
-use pipe_engine::graph::{Graph, Wanted};
+use pipe_engine::graph::{Graph, Targets};
 use pipe_engine::identity;
 use pipe_engine::kind::StageKind;
-use pipe_engine::spec::{self, LoadedPipeline};
+use pipe_engine::pipeline_file::{self, LoadedPipeline};
 use pipe_engine::store::checkpoint::{self, Checkpoint, Header};
 use pipe_engine::store::tensor::HostTensor;
 
@@ -39,7 +39,7 @@ mod graph {
 
     fn load(folder: &Path) -> LoadedPipeline {
         let kinds: [Arc<dyn StageKind>; 1] = [Arc::new(CommandKind)];
-        spec::load(folder, Path::new("p.yaml"), &kinds, &[]).unwrap()
+        pipeline_file::load(folder, Path::new("p.yaml"), &kinds, &[]).unwrap()
     }
 
     #[divan::bench]
@@ -70,7 +70,7 @@ mod graph {
     fn select(bencher: Bencher) {
         let graph = Graph::build(load(folder().path())).unwrap();
         let wanted =
-            Wanted { until: vec![format!("s{}", STAGES - 1)], from: vec!["s0".to_owned()] };
+            Targets { until: vec![format!("s{}", STAGES - 1)], from: vec!["s0".to_owned()] };
         bencher.counter(ItemsCount::new(STAGES)).bench_local(|| graph.select(&wanted).unwrap());
     }
 }

@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::excerpt::Excerpt;
+use crate::pipeline_file::hide;
 use crate::source::{Position, Source};
-use crate::spec::hide;
 
 /// An error in a pipeline file, a config file or a setting. Exit code 2.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,9 +13,9 @@ use petgraph::visit::{Dfs, EdgeRef, Reversed};
 
 use crate::error::{SpecError, SpecErrors};
 use crate::kind::StageId;
+use crate::pipeline_file::{LoadedPipeline, LoadedStage};
 use crate::secret;
 use crate::source::Part;
-use crate::spec::{LoadedPipeline, LoadedStage};
 
 /// Stages and what they need. An edge goes from a stage to one that needs it.
 pub struct Graph {
@@ -113,7 +113,7 @@ impl Graph {
     }
 
     /// The stages that a command line means, with everything that they need.
-    pub fn select(&self, wanted: &Wanted) -> Result<Selection, SpecError> {
+    pub fn select(&self, wanted: &Targets) -> Result<Selection, SpecError> {
         let (until, from) = (self.named(&wanted.until)?, self.named(&wanted.from)?);
         if until.is_empty() && from.is_empty() {
             let ids = || self.pipeline.stages.iter().map(|s| s.id.clone());
@@ -212,7 +212,7 @@ impl Graph {
 
 /// What a command line asks for, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Wanted {
+pub struct Targets {
     /// These stages and what they need; all where it is empty.
     pub until: Vec<String>,
     /// These stages and what depends on them; all where it is empty.

@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 
 use crate::graph::Graph;
 use crate::kind::{Artifact, Stage, StageId};
+use crate::pipeline_file::LoadedStage;
 use crate::secret;
-use crate::spec::LoadedStage;
 
 /// What a change of a setting means. Declared beside the field, as `x-class` in its schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,8 +148,8 @@ pub fn of_settings(kind: &str, stage: &dyn Stage, schema: &schemars::Schema) -> 
 /// [`complete`] adds the content of those that count by that.
 pub fn manifests(graph: &Graph) -> HashMap<StageId, Manifest> {
     let mut all: HashMap<StageId, Manifest> = HashMap::new();
-    for stage in graph.stages().filter(|s| s.inputs.iter().any(|i| i.counts.by_settings())) {
-        let by_settings = stage.inputs.iter().filter(|input| input.counts.by_settings());
+    for stage in graph.stages().filter(|s| s.inputs.iter().any(|i| i.counts.by_fingerprint())) {
+        let by_settings = stage.inputs.iter().filter(|input| input.counts.by_fingerprint());
         let inputs = by_settings.flat_map(|input| {
             let own = graph.stage(&input.stage).map(|s| &s.manifest);
             let entries = all.get(&input.stage).or(own).into_iter().flat_map(|m| m.record());

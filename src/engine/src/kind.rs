@@ -14,14 +14,14 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::exec::Journal;
-use crate::graph::{Graph, Wanted};
+use crate::graph::{Graph, Targets};
 use crate::identity::{self, Difference};
 use crate::policy::Adjustment;
-use crate::progress::{Event, Report};
+use crate::progress::{Event, EventListener};
 use crate::secret;
 use crate::shell;
 use crate::stop::{Signal, Stop};
-use crate::store::{Before, Lock, Made, Output, Stamp};
+use crate::store::{Lock, Output, OutputBaseline, Outputs, Stamp};
 
 /// Name of a stage in a pipeline file: letters, digits, `_`, `-`. A stage of a matrix has its
 /// values behind it: `base@learning_rate=0.001`. A clone shares the name.
@@ -49,7 +49,7 @@ impl StageId {
 
     /// The same where [`member`](Self::member) is the name of another one, whose values differ in
     /// what a name cannot hold.
-    pub(crate) fn told_apart(&self, values: &str) -> Self {
+    pub(crate) fn disambiguated(&self, values: &str) -> Self {
         let digest = identity::hex(&Sha256::digest(values.as_bytes()));
         self.member(&format!("{values}+{}", &digest[..8]))
     }
@@ -207,7 +207,7 @@ pub trait Stage: Send + Sync {
     }
 
     /// What stands on disk for this stage. Changes nothing.
-    fn observe(&self, observer: &Observer) -> Result<Observation, StageError>;
+    fn inspect(&self, observer: &InspectContext) -> Result<Inspection, StageError>;
 
     /// Does the work. Long stages look at `context.stop` often.
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError>;
@@ -273,7 +273,7 @@ pub struct Reference {
     pub stage: String,
     /// The kinds of stage that fit there.
     pub kinds: &'static [&'static str],
-    pub counts: Counts,
+    pub mode: DependencyMode,
     /// Whether it may name a whole matrix. The inputs are then called `key.STAGE`, one for each of
     /// its stages.
     pub many: bool,
@@ -287,9 +287,16 @@ impl Reference {
         key: &'static str,
         stage: &str,
         kinds: &'static [&'static str],
-        counts: Counts,
+        counts: DependencyMode,
     ) -> Self {
-        Self { key, stage: stage.to_owned(), kinds, counts, many: false, passes_over_failed: false }
+        Self {
+            key,
+            stage: stage.to_owned(),
+            kinds,
+            mode: counts,
+            many: false,
+            passes_over_failed: false,
+        }
     }
 }
 
@@ -309,27 +316,27 @@ pub fn is_inside_project(path: &Path) -> bool {
 
 /// What of another stage goes into the identity of the one that refers to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Counts {
+pub enum DependencyMode {
     /// Its settings: they decide what it hands on.
-    Settings,
+    Fingerprint,
     /// The digest of what it hands on, however that came about.
     Content,
     /// Both: its settings, and the digest of what it hands on where those do not decide it.
-    SettingsAndContent,
+    FingerprintAndContent,
 }
 
-impl Counts {
-    pub fn by_settings(self) -> bool {
-        matches!(self, Counts::Settings | Counts::SettingsAndContent)
+impl DependencyMode {
+    pub fn by_fingerprint(self) -> bool {
+        matches!(self, DependencyMode::Fingerprint | DependencyMode::FingerprintAndContent)
     }
 
     pub fn by_content(self) -> bool {
-        matches!(self, Counts::Content | Counts::SettingsAndContent)
+        matches!(self, DependencyMode::Content | DependencyMode::FingerprintAndContent)
     }
 }
 
 /// What a stage may look at when it says how far it is.
-pub struct Observer<'a> {
+pub struct InspectContext<'a> {
     pub root: &'a Path,
     pub pipeline: &'a str,
     pub stage: &'a StageId,
@@ -342,15 +349,15 @@ pub struct Observer<'a> {
     /// already.
     pub inputs: &'a BTreeMap<String, Artifact>,
     /// What the stage last made, as it noted it then.
-    pub made: Option<&'a Made>,
+    pub made: Option<&'a Outputs>,
     /// A stage before this one has yet to run: files that it reads may come, or become others.
     pub pending: bool,
     pub request: &'a Request,
     pub graph: &'a Graph,
-    pub(crate) confirmed: &'a RefCell<Option<Made>>,
+    pub(crate) confirmed: &'a RefCell<Option<Outputs>>,
 }
 
-impl Observer<'_> {
+impl InspectContext<'_> {
     /// What differs from an earlier manifest, as far as it is known yet.
     pub fn changes_since(&self, earlier: &BTreeMap<String, Value>) -> Vec<Difference> {
         let all = identity::differences(earlier, self.manifest);
@@ -359,7 +366,7 @@ impl Observer<'_> {
 
     /// Files that the stage made and read are as they were: their stamps are noted when it is
     /// skipped, so that they need not be read again.
-    pub fn confirm(&self, made: Made) {
+    pub fn confirm(&self, made: Outputs) {
         if self.made.is_some_and(|before| *before != made) {
             self.confirmed.replace(Some(made));
         }
@@ -367,14 +374,14 @@ impl Observer<'_> {
 }
 
 /// What stands on disk for a stage.
-pub struct Observation {
-    pub state: State,
+pub struct Inspection {
+    pub state: StageState,
     /// What the stage hands on, if that is known without running it: always when it is done.
     pub artifact: Option<Artifact>,
 }
 
-impl From<State> for Observation {
-    fn from(state: State) -> Self {
+impl From<StageState> for Inspection {
+    fn from(state: StageState) -> Self {
         Self { state, artifact: None }
     }
 }
@@ -394,7 +401,7 @@ pub struct Request {
 
 /// How far a stage is, as seen on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
+pub enum StageState {
     /// Nothing usable there. `changes`: the settings that made what is there useless, if it was
     /// that.
     Absent { reason: String, changes: Vec<Difference> },
@@ -408,7 +415,7 @@ pub enum State {
     Transient,
 }
 
-impl State {
+impl StageState {
     /// Nothing usable there.
     pub fn absent(reason: impl Into<String>) -> Self {
         Self::Absent { reason: reason.into(), changes: Vec::new() }
@@ -432,7 +439,7 @@ pub struct RunContext<'a> {
     /// What the stages that this one refers to hand on, by the input's name.
     pub inputs: BTreeMap<String, Artifact>,
     /// What the stage last made, as it noted it then.
-    pub made: Option<Made>,
+    pub made: Option<Outputs>,
     /// What this attempt differs in from a first one.
     pub adjustment: Adjustment,
     /// The GPU that is the stage's own while it runs, counted from 0.
@@ -451,13 +458,13 @@ impl RunContext<'_> {
 
     /// Notes what the stage makes, so that it knows tomorrow whether its files are its own and up
     /// to date. `replaced`: digests of earlier files that may still stand in their place.
-    pub fn note_made(
+    pub fn record_outputs(
         &self,
         outputs: Vec<Output>,
         inputs: Vec<Output>,
         replaced: Vec<String>,
     ) -> Result<(), StageError> {
-        let made = Made {
+        let made = Outputs {
             identity: self.identity.clone(),
             manifest: self.manifest.clone(),
             written_at: chrono::Utc::now(),
@@ -472,18 +479,18 @@ impl RunContext<'_> {
     /// The files that stood in the place of the stage's outputs before its first attempt: `now`,
     /// unless an earlier attempt at the same has noted that already. `run`: digest of what the
     /// stage runs with.
-    pub(crate) fn before(
+    pub(crate) fn output_baseline(
         &self,
         run: String,
         now: BTreeMap<String, Stamp>,
     ) -> Result<BTreeMap<String, Stamp>, StageError> {
-        Ok(self.journal.before(&self.stage, Before { run, files: now })?.files)
+        Ok(self.journal.before(&self.stage, OutputBaseline { run, files: now })?.files)
     }
 
     /// A pipeline file that says all about this stage and those it needs, without parameters,
     /// policies or layers. It holds no secrets of addresses.
     pub fn resolved(&self) -> String {
-        let wanted = Wanted { until: vec![self.stage.to_string()], ..Wanted::default() };
+        let wanted = Targets { until: vec![self.stage.to_string()], ..Targets::default() };
         let selected = self.graph.select(&wanted).unwrap_or_default().stages;
         let mut stages = serde_yaml::Mapping::new();
         for stage in self.graph.stages().filter(|s| selected.contains(&s.id)) {
@@ -529,12 +536,12 @@ pub struct Outcome {
     /// One line for the final summary.
     pub summary: String,
     /// A command that one would type next.
-    pub next: Option<Next>,
+    pub next: Option<NextCommand>,
 }
 
 /// A command that one would type next, from the project's folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Next {
+pub struct NextCommand {
     pub command: String,
     /// How good what it is about came out. Of the stages of one matrix that with the highest has
     /// its command shown.
@@ -542,8 +549,8 @@ pub struct Next {
     pub merit: Option<f64>,
 }
 
-impl From<shell::Line> for Next {
-    fn from(line: shell::Line) -> Self {
+impl From<shell::CommandLine> for NextCommand {
+    fn from(line: shell::CommandLine) -> Self {
         Self { command: line.to_string(), merit: None }
     }
 }

@@ -16,18 +16,18 @@
     )
 )]
 
-pub mod bounded;
+pub mod bounded_read;
 pub mod command;
 pub mod error;
 pub mod events;
 mod excerpt;
 pub mod exec;
 pub mod export;
-pub mod foreign;
 pub mod graph;
 pub mod identity;
 pub mod kind;
 mod parallel;
+pub mod pipeline_file;
 pub mod plan;
 pub mod policy;
 #[cfg(target_os = "linux")]
@@ -37,7 +37,7 @@ pub mod schema;
 pub mod secret;
 pub mod shell;
 pub mod source;
-pub mod spec;
 pub mod stop;
 pub mod store;
 pub mod threads;
+pub mod untrusted_text;

@@ -6,11 +6,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::exec::Observed;
+use crate::exec::InspectedStage;
 use crate::graph::{Graph, Selection};
 use crate::identity::Difference;
-use crate::kind::{Counts, StageId, State};
-use crate::spec::{Input, LoadedStage};
+use crate::kind::{DependencyMode, StageId, StageState};
+use crate::pipeline_file::{Input, LoadedStage};
 use crate::store::Progress;
 
 /// What is to be done for one stage.
@@ -70,45 +70,45 @@ pub struct Plan {
 }
 
 /// What to do for a stage that keeps something on disk, when all that it needs is there.
-pub fn decide(state: &State, forced: bool) -> (Action, String) {
+pub fn decide(state: &StageState, forced: bool) -> (Action, String) {
     match state {
         _ if forced => (Action::Run, "forced".to_owned()),
-        State::Done { reason } => (Action::Skip, reason.clone()),
-        State::Partial { done, total, reason } => {
+        StageState::Done { reason } => (Action::Skip, reason.clone()),
+        StageState::Partial { done, total, reason } => {
             (Action::Resume { done: *done, total: *total }, reason.clone())
         }
-        State::Extendable { from, to } => {
+        StageState::Extendable { from, to } => {
             (Action::Extend { from: *from, to: *to }, "more epochs of the same run".to_owned())
         }
-        State::Absent { reason, .. } => (Action::Run, reason.clone()),
-        State::Transient => (Action::Run, String::new()),
+        StageState::Absent { reason, .. } => (Action::Run, reason.clone()),
+        StageState::Transient => (Action::Run, String::new()),
     }
 }
 
 /// Whether what a stage before it does may be all that is missing: not its own settings are the
 /// reason, but what it reads.
 fn may_be_mended(
-    found: &Observed,
+    found: &InspectedStage,
     stage: &LoadedStage,
-    observed: &HashMap<StageId, Observed>,
+    observed: &HashMap<StageId, InspectedStage>,
 ) -> bool {
-    match &found.observation.state {
-        State::Absent { changes, .. } if changes.is_empty() => {
+    match &found.inspection.state {
+        StageState::Absent { changes, .. } if changes.is_empty() => {
             // It was made before from what is not known now.
             let is_unknown = |input: &Input| {
                 let before = observed.get(&input.stage);
-                input.counts == Counts::Content
-                    && before.is_none_or(|f| f.observation.artifact.is_none())
+                input.counts == DependencyMode::Content
+                    && before.is_none_or(|f| f.inspection.artifact.is_none())
             };
             let made = found.record.as_ref().is_some_and(|record| record.made.is_some());
             made && stage.inputs.iter().any(is_unknown)
         }
-        State::Absent { changes, .. } => {
+        StageState::Absent { changes, .. } => {
             let own = stage.manifest.record();
             changes.iter().all(|change| !own.contains_key(&change.key))
         }
-        State::Partial { .. } | State::Extendable { .. } => true,
-        State::Done { .. } | State::Transient => false,
+        StageState::Partial { .. } | StageState::Extendable { .. } => true,
+        StageState::Done { .. } | StageState::Transient => false,
     }
 }
 
@@ -122,7 +122,7 @@ pub fn plan(
     graph: &Graph,
     selection: &Selection,
     forced: &BTreeSet<StageId>,
-    observed: &HashMap<StageId, Observed>,
+    observed: &HashMap<StageId, InspectedStage>,
 ) -> Plan {
     struct Decision {
         action: Action,
@@ -131,7 +131,7 @@ pub fn plan(
     }
     // By place in the file, so that each name is looked up once.
     let stages = &graph.pipeline.stages;
-    let found: Vec<Option<&Observed>> = stages
+    let found: Vec<Option<&InspectedStage>> = stages
         .iter()
         .map(|stage| observed.get(&stage.id).filter(|_| selection.stages.contains(&stage.id)))
         .collect();
@@ -139,7 +139,7 @@ pub fn plan(
     // The stage that runs and that others will have to wait for: itself, or one before a stage that
     // keeps nothing.
     let mut running: Vec<Option<usize>> = vec![None; stages.len()];
-    let is_transient = |place: usize| found[place].is_some_and(Observed::is_transient);
+    let is_transient = |place: usize| found[place].is_some_and(InspectedStage::is_transient);
     // Forwards: stages that keep something on disk, by their own state and by what runs before
     // them.
     for &place in graph.order() {
@@ -151,7 +151,7 @@ pub fn plan(
         }
         let waits_for = before.map(|before| stages[before].id.clone());
         let is_forced = forced.contains(&stages[place].id);
-        let decision = match (decide(&seen.observation.state, is_forced), waits_for) {
+        let decision = match (decide(&seen.inspection.state, is_forced), waits_for) {
             ((Action::Skip, _), Some(before)) => Decision {
                 action: Action::Run,
                 reason: format!("{before} runs before it"),
@@ -180,8 +180,8 @@ pub fn plan(
     let step = |&place: &usize| {
         let (found, Decision { action, reason, depends_on }) =
             (found[place]?, decided[place].take()?);
-        let changes = match &found.observation.state {
-            State::Absent { changes, .. } => changes.clone(),
+        let changes = match &found.inspection.state {
+            StageState::Absent { changes, .. } => changes.clone(),
             _ => Vec::new(),
         };
         let (stage, kind) = (stages[place].id.clone(), stages[place].kind.clone());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
-use crate::spec::environment;
+use crate::pipeline_file::environment;
 
 /// Characters of a command line that are shown.
 const SHOWN: usize = 120;

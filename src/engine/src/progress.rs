@@ -6,18 +6,18 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use crate::kind::{Failure, StageId};
-use crate::policy::Change;
+use crate::policy::RetryChange;
 use crate::secret;
 
 /// Receives events; must be cheap and must not fail.
-pub trait Report: Send + Sync {
+pub trait EventListener: Send + Sync {
     fn event(&self, stage: &StageId, event: &Event);
 }
 
 /// Throws every event away.
-pub struct Silent;
+pub struct NullListener;
 
-impl Report for Silent {
+impl EventListener for NullListener {
     fn event(&self, _: &StageId, _: &Event) {}
 }
 
@@ -54,7 +54,13 @@ pub enum Event {
     /// The stage ended badly.
     Failed { failure: Failure, message: String },
     /// An attempt failed and another one follows.
-    Retrying { attempt: u32, failure: Failure, message: String, wait_seconds: f64, change: Change },
+    Retrying {
+        attempt: u32,
+        failure: Failure,
+        message: String,
+        wait_seconds: f64,
+        change: RetryChange,
+    },
     /// A line that a program wrote.
     Output { line: String },
     /// A line for people.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::kind::StageKind;
-use crate::policy::{Conduct, Slurm};
-use crate::spec::{POLICY_KEYS, executor_properties};
+use crate::pipeline_file::{POLICY_KEYS, executor_properties};
+use crate::policy::{ExecutionOptions, Slurm};
 
 /// Every schema by name: `pipeline`, then one for the config files of each stage kind.
 pub fn all(kinds: &[Arc<dyn StageKind>]) -> Vec<(String, Value)> {
@@ -51,7 +51,7 @@ fn pipeline(kinds: &[Arc<dyn StageKind>]) -> Value {
         "parameter".into(),
         json!({"type": "string", "pattern": "\\$\\{params\\.", "description": "filled in from `params:`"}),
     );
-    let (conduct, inner) = open(schemars::schema_for!(Conduct));
+    let (conduct, inner) = open(schemars::schema_for!(ExecutionOptions));
     definitions.extend(inner);
     let (jobs, inner) = open(schemars::schema_for!(Slurm));
     definitions.extend(inner);

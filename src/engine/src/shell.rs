@@ -7,7 +7,7 @@ use std::path::Path;
 const PLAIN: &str = "/._-+=@,:%";
 
 /// A word as a shell reads it back, whatever is in it.
-pub fn word(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     let plain = !text.is_empty()
         && !text.starts_with('=')
         && text.chars().all(|c| c.is_alphanumeric() || PLAIN.contains(c));
@@ -16,21 +16,21 @@ pub fn word(text: &str) -> String {
 
 /// A command to type.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub struct CommandLine {
     /// Variables of its environment, which stand before the program.
     before: String,
     words: Vec<String>,
 }
 
-impl Line {
+impl CommandLine {
     /// A program, and words that follow it as they are.
     pub fn new<'a>(words: impl IntoIterator<Item = &'a str>) -> Self {
-        Self { before: String::new(), words: words.into_iter().map(word).collect() }
+        Self { before: String::new(), words: words.into_iter().map(quote).collect() }
     }
 
     /// One more word, such as a stage's name.
     pub fn word(mut self, text: &str) -> Self {
-        self.words.push(word(text));
+        self.words.push(quote(text));
         self
     }
 
@@ -47,9 +47,9 @@ impl Line {
         for option in options {
             match option.as_ref().split_once('=') {
                 Some((name, value)) if !value.is_empty() && !value.starts_with('-') => {
-                    self.words.extend([word(name), word(value)]);
+                    self.words.extend([quote(name), quote(value)]);
                 }
-                _ => self.words.push(word(option.as_ref())),
+                _ => self.words.push(quote(option.as_ref())),
             }
         }
         self
@@ -57,17 +57,17 @@ impl Line {
 
     /// The same, with a variable in its environment.
     pub fn with_variable(mut self, name: &str, value: &str) -> Self {
-        self.before.push_str(&format!("{name}={} ", word(value)));
+        self.before.push_str(&format!("{name}={} ", quote(value)));
         self
     }
 }
 
 /// A command that works in `folder`, for a shell that stands elsewhere.
 pub fn inside(folder: &Path, command: &str) -> String {
-    format!("{} && {command}", Line::new(["cd"]).path(folder))
+    format!("{} && {command}", CommandLine::new(["cd"]).path(folder))
 }
 
-impl fmt::Display for Line {
+impl fmt::Display for CommandLine {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{}{}", self.before, self.words.join(" "))
     }
@@ -94,21 +94,22 @@ mod tests {
             "", "a b", "it's", "~", "$HOME", "`id`", "Früchte", "模型", "-x", "a=b", &ascii,
         ]);
         for text in &words {
-            assert_eq!(read(&word(text)), [*text]);
+            assert_eq!(read(&quote(text)), [*text]);
         }
-        assert_eq!(read(&Line::new(words.clone()).to_string()), words);
+        assert_eq!(read(&CommandLine::new(words.clone()).to_string()), words);
     }
 
     #[test]
     fn options_and_paths_are_read_as_what_they_are() {
-        let line = Line::new(["pipe", "run"]).path(Path::new("-p.yaml")).word("base");
+        let line = CommandLine::new(["pipe", "run"]).path(Path::new("-p.yaml")).word("base");
         let line = line.options(["--set=a=b c", "--seed=-1", "--resume", "--x="]);
         assert_eq!(
             line.to_string(),
             "pipe run ./-p.yaml base --set 'a=b c' --seed=-1 --resume --x="
         );
         assert_eq!(inside(Path::new("a b"), "pipe runs"), "cd 'a b' && pipe runs");
-        let with = Line::new(["pipe"]).with_variable("PIPE_EPOCHS", "5 0").with_variable("A", "1");
+        let with =
+            CommandLine::new(["pipe"]).with_variable("PIPE_EPOCHS", "5 0").with_variable("A", "1");
         assert_eq!(with.to_string(), "PIPE_EPOCHS='5 0' A=1 pipe");
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::bounded;
+use crate::bounded_read;
 use crate::error::{SpecError, nearest};
 
 /// A file's text together with the path that messages show.
@@ -43,7 +43,7 @@ pub enum Part {
 fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
     static GIVEN: Mutex<BTreeMap<PathBuf, Vec<u8>>> = Mutex::new(BTreeMap::new());
     if std::fs::metadata(path).map_or(true, |found| found.is_file() || found.is_dir()) {
-        return bounded::read(path, bounded::TEXT);
+        return bounded_read::read(path, bounded_read::TEXT);
     }
     if !["/dev/stdin", "/dev/fd", "/proc"].iter().any(|place| path.starts_with(place)) {
         let text =
@@ -54,7 +54,7 @@ fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
     if let Some(bytes) = given.get(path) {
         return Ok(bytes.clone());
     }
-    let bytes = bounded::read(path, bounded::TEXT)?;
+    let bytes = bounded_read::read(path, bounded_read::TEXT)?;
     given.insert(path.to_owned(), bytes.clone());
     Ok(bytes)
 }

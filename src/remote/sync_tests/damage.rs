@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use pipe_engine::stop::Stop;
-use pipe_engine::store::watch::News;
+use pipe_engine::store::watch::FileEvent;
 
 use super::faulty::{Fault, Faulty};
 use super::*;
@@ -203,12 +203,13 @@ fn a_mirror_outlives_its_store_and_tells_once() {
     let save = |place: &mut TestProject, epoch: usize| {
         place.epoch(epoch, 200_000);
         let run = place.root().join(RUN);
-        mirror.hear(News::Written(&run.join(format!("checkpoints/epoch_{epoch:03}.ckpt"))));
-        mirror.hear(News::Written(&run.join("checkpoints/last.ckpt")));
-        mirror.hear(News::Written(&run.join("metadata.json")));
+        mirror.hear(FileEvent::Written(&run.join(format!("checkpoints/epoch_{epoch:03}.ckpt"))));
+        mirror.hear(FileEvent::Written(&run.join("checkpoints/last.ckpt")));
+        mirror.hear(FileEvent::Written(&run.join("metadata.json")));
         if epoch > 1 {
-            mirror
-                .hear(News::Removed(&run.join(format!("checkpoints/epoch_{:03}.ckpt", epoch - 1))));
+            mirror.hear(FileEvent::Removed(
+                &run.join(format!("checkpoints/epoch_{:03}.ckpt", epoch - 1)),
+            ));
         }
     };
     save(&mut place, 1);
@@ -240,8 +241,8 @@ fn a_store_that_is_gone_at_the_end_is_an_error_and_the_next_run_brings_the_rest(
     store.set(Fault::DeadFrom(0));
     place.epoch(1, 1000);
     let run = place.root().join(RUN);
-    mirror.hear(News::Written(&run.join("metadata.json")));
-    mirror.hear(News::Written(&run.join("checkpoints/epoch_001.ckpt")));
+    mirror.hear(FileEvent::Written(&run.join("metadata.json")));
+    mirror.hear(FileEvent::Written(&run.join("checkpoints/epoch_001.ckpt")));
     let error = mirror.finish(&Stop::default(), &mut |_, _| {}).unwrap_err();
     assert!(error.message.contains("the same command brings the rest over"), "{error}");
     store.set(Fault::Nothing);
@@ -261,10 +262,10 @@ fn a_log_is_as_long_as_it_was_and_grows_from_step_to_step() {
     let path = place.root().join(RUN).join("logs/metrics.jsonl");
     std::fs::create_dir(path.parent().unwrap()).unwrap();
     let log = atomic::Log::create(&path).unwrap();
-    mirror.hear(News::Grows(&path));
+    mirror.hear(FileEvent::Grows(&path));
     for line in 0..3 {
         log.append(format!("{line}\n").as_bytes()).unwrap();
-        mirror.hear(News::Written(&place.root().join(RUN).join("metadata.json")));
+        mirror.hear(FileEvent::Written(&place.root().join(RUN).join("metadata.json")));
         let text: String = (0..=line).map(|line| format!("{line}\n")).collect();
         until("mirrored", || {
             let index = place.bucket().newest().unwrap();

@@ -22,7 +22,7 @@ pub fn runs_in(folders: &[Runs], pipeline: Option<&str>) -> (Vec<RunData>, Vec<S
     let (mut runs, mut warnings) = (Vec::new(), Vec::new());
     let all: Vec<Run> = folders.iter().flat_map(Runs::list).collect();
     for run in &all {
-        match run.as_it_stands() {
+        match run.current_metadata() {
             Ok(metadata) if pipeline.is_none_or(|name| name == metadata.pipeline) => {
                 let labels = Labels::load(run).unwrap_or_else(|error| {
                     warnings.extend(error.messages().iter().cloned());
@@ -32,7 +32,7 @@ pub fn runs_in(folders: &[Runs], pipeline: Option<&str>) -> (Vec<RunData>, Vec<S
             }
             Ok(_) => {}
             // Its process has just begun, or ended before it wrote anything.
-            Err(_) if !run.is_begun() => {}
+            Err(_) if !run.is_started() => {}
             Err(error) => warnings.push(error.to_string()),
         }
     }

@@ -8,7 +8,7 @@ use std::fs::Metadata;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use crate::graph::{Graph, Wanted};
+use crate::graph::{Graph, Targets};
 use crate::kind::{Failure, StageError, StageId};
 use crate::store::{Output, STATE_FOLDER, Stamp, is_run_folder, sync};
 
@@ -236,7 +236,7 @@ impl Files<'_> {
 
     fn others(&self) -> &[PathBuf] {
         self.others.get_or_init(|| {
-            let wanted = Wanted { until: vec![self.stage.to_string()], ..Wanted::default() };
+            let wanted = Targets { until: vec![self.stage.to_string()], ..Targets::default() };
             let before = self.graph.select(&wanted).unwrap_or_default().stages;
             let runs = self.graph.stages().filter_map(|stage| stage.stage.runs());
             let others = self.graph.stages().filter(|stage| !before.contains(&stage.id));
@@ -283,7 +283,7 @@ pub(super) fn digested(
     let now = |Found { path, metadata, .. }: &Found| {
         let name = path.to_string_lossy();
         match known.get(&*name) {
-            Some(old) => old.again(root, metadata),
+            Some(old) => old.restamped(root, metadata),
             None => Output::of(root, &name),
         }
     };

@@ -1,14 +1,14 @@
 //! `kind: command`: any program, with the files that it reads and writes declared, so that a
 //! pipeline is never stuck.
 
-mod family;
+mod file_stamps;
 mod files;
-mod left_over;
 mod output;
 mod process;
+mod process_tree;
 mod program;
-mod seen;
 mod signals;
+mod stale_outputs;
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -21,18 +21,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use self::file_stamps::Seen;
 use self::files::{Files, Found, digested};
-use self::seen::Seen;
 use crate::graph::Graph;
 use crate::identity::hex;
 use crate::kind::{
-    self, Artifact, Failure, Observation, Observer, Outcome, Reference, Rejection, RunContext,
-    Stage, StageError, StageId, StageKind, State, is_inside_project,
+    self, Artifact, Failure, InspectContext, Inspection, Outcome, Reference, Rejection, RunContext,
+    Stage, StageError, StageId, StageKind, StageState, is_inside_project,
 };
 use crate::secret;
-use crate::store::{Made, Output};
+use crate::store::{Output, Outputs};
 
-pub use self::family::end_all;
+pub use self::process_tree::end_all;
 pub(crate) use self::program::Program;
 
 /// Runs a program.
@@ -198,11 +198,11 @@ impl Stage for CommandStage {
         kind::Files { reads: reads.collect(), writes: writes.collect() }
     }
 
-    fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
-        let Some(made) = o.made else { return Ok(State::absent("never run").into()) };
+    fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
+        let Some(made) = o.made else { return Ok(StageState::absent("never run").into()) };
         let changes = o.changes_since(&made.manifest);
         if !changes.is_empty() {
-            return Ok(State::changed(changes).into());
+            return Ok(StageState::changed(changes).into());
         }
         let settings = &self.settings;
         if settings.outputs.is_empty() && settings.inputs.is_empty() {
@@ -216,26 +216,26 @@ impl Stage for CommandStage {
         if let Some(pattern) = missing {
             // A stage before this one may bring it.
             let reason = there_is_no(pattern);
-            return Ok(State::Absent { reason, changes }.into());
+            return Ok(StageState::Absent { reason, changes }.into());
         }
         if !changes.is_empty() {
-            return Ok(State::changed(changes).into());
+            return Ok(StageState::changed(changes).into());
         }
         let (found, missing) = self.outputs(&files)?;
         if let Some(missing) = missing {
-            return Ok(State::absent(format!("{} is not there", missing.display())).into());
+            return Ok(StageState::absent(format!("{} is not there", missing.display())).into());
         }
         let inputs = seen.files;
         let seen = Seen::of(o.root, found, made, &made.outputs)?;
         let changes = seen.changes(&made.outputs, |path| files.is_written_by_others(path));
         if let Some(change) = changes.first() {
             return Ok(
-                State::absent(format!("{} was changed since it was made", change.key)).into()
+                StageState::absent(format!("{} was changed since it was made", change.key)).into()
             );
         }
         let outputs = seen.files;
         let observation = done(&outputs);
-        o.confirm(Made { inputs, outputs, follows_links: true, ..made.clone() });
+        o.confirm(Outputs { inputs, outputs, follows_links: true, ..made.clone() });
         Ok(observation)
     }
 
@@ -250,7 +250,7 @@ impl Stage for CommandStage {
         }
         let inputs = digested(&context.root, found, known)?;
         let (standing, _) = self.outputs(&files)?;
-        let before = left_over::before(context, &standing, &inputs)?;
+        let before = stale_outputs::before(context, &standing, &inputs)?;
         for path in &s.outputs {
             if let Some(parent) = context.root.join(path).parent() {
                 crate::store::atomic::create_folder(parent)?;
@@ -270,12 +270,12 @@ impl Stage for CommandStage {
                 "it ended well and did not write {missing}, one of its outputs"
             )));
         }
-        if let Some(path) = left_over::find(&files, &found, &before) {
-            return Err(failed(left_over::message(&files, path)));
+        if let Some(path) = stale_outputs::find(&files, &found, &before) {
+            return Err(failed(stale_outputs::message(&files, path)));
         }
         files::sync(&context.root, &found)?;
         let outputs = digested(&context.root, found, &[])?;
-        context.note_made(outputs.clone(), inputs, Vec::new())?;
+        context.record_outputs(outputs.clone(), inputs, Vec::new())?;
         let summary = match s.outputs.is_empty() {
             true => "done".to_owned(),
             false => {
@@ -318,9 +318,9 @@ impl CommandStage {
     }
 }
 
-fn done(outputs: &[Output]) -> Observation {
-    Observation {
-        state: State::Done { reason: "up to date".into() },
+fn done(outputs: &[Output]) -> Inspection {
+    Inspection {
+        state: StageState::Done { reason: "up to date".into() },
         artifact: Some(artifact(outputs)),
     }
 }

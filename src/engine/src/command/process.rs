@@ -8,13 +8,13 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use super::Program;
-use super::family::{Family, LeftRunning};
 use super::output::Lines;
+use super::process_tree::{LeftRunning, ProcessTree};
 use super::signals;
 use crate::kind::{Failure, RunContext, StageError};
+use crate::pipeline_file::environment;
 use crate::progress::Event;
 use crate::secret;
-use crate::spec::environment;
 
 /// Time between the request to stop and the end by force.
 pub(super) const GRACE: Duration = Duration::from_secs(10);
@@ -59,7 +59,7 @@ pub(super) fn run(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command.env(environment::STAGE, context.stage.as_str());
-    let started = Family::start(&mut command, context.lock);
+    let started = ProcessTree::start(&mut command, context.lock);
     let (mut child, family) =
         started.map_err(|e| failed(format!("failed to start `{shown}`: {e}")))?;
     context.lock.note(&format!("pid {}: {}", child.id(), shown.replace('\n', " ")));

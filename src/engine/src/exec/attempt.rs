@@ -9,12 +9,12 @@ use chrono::Utc;
 
 use super::{Execution, Journal, manifest, request};
 use crate::kind::{Artifact, Failure, Outcome, RunContext, StageError, panic_message};
-use crate::policy::{Adjustment, Again};
-use crate::progress::{Event, Report};
+use crate::pipeline_file::LoadedStage;
+use crate::policy::{Adjustment, RetryDecision};
+use crate::progress::{Event, EventListener};
 use crate::secret;
-use crate::spec::LoadedStage;
 use crate::stop::Signal;
-use crate::store::{Attempt, Before, Lock, Made, Progress, Record, Status};
+use crate::store::{Attempt, Lock, OutputBaseline, Outputs, Progress, Record, Status};
 
 /// A stage that is to begin now.
 pub(super) struct Begin<'a> {
@@ -30,9 +30,9 @@ pub(super) struct Begin<'a> {
     pub inputs: BTreeMap<String, Artifact>,
     /// The GPU that is its own while it runs.
     pub gpu: Option<u32>,
-    pub made: Option<Made>,
+    pub made: Option<Outputs>,
     /// See [`Record::before`].
-    pub before: Option<Before>,
+    pub before: Option<OutputBaseline>,
 }
 
 /// Carries a stage through, with its lock taken; its record says how it ended before this returns.
@@ -92,7 +92,7 @@ fn attempts(
     begin: &Begin,
     lock: &Lock,
 ) -> Result<Outcome, StageError> {
-    let (id, retry) = (&begin.stage.id, &begin.stage.conduct.retry);
+    let (id, retry) = (&begin.stage.id, &begin.stage.options.retry);
     let mut failures = Vec::new();
     let mut adjustment =
         Adjustment { micro_batch_splits: begin.micro_batch_splits, ..Adjustment::default() };
@@ -115,7 +115,7 @@ fn attempts(
             record.attempts.push(failed);
             record.micro_batch_splits = adjustment.micro_batch_splits;
         })?;
-        let Some(Again { wait, change }) = next else { return Err(error) };
+        let Some(RetryDecision { wait, change }) = next else { return Err(error) };
         journal.event(
             id,
             &Event::Retrying {
@@ -142,7 +142,7 @@ fn attempt(
     lock: &Lock,
 ) -> Result<Outcome, StageError> {
     let (stage, id) = (begin.stage, &begin.stage.id);
-    let stop = execution.stop.within(stage.conduct.timeout.map(|limit| limit.0));
+    let stop = execution.stop.within(stage.options.timeout.map(|limit| limit.0));
     let (manifest, _) = manifest(execution, stage, &begin.inputs);
     let mut request = request(execution, stage);
     // A further attempt goes on with the run that the first one began.
@@ -172,7 +172,7 @@ fn attempt(
             ))
         });
     let ended = ended.map_err(|error| StageError::new(error.failure, secret::told(&error.message)));
-    ended.map_err(|error| match (error.failure, stage.conduct.timeout) {
+    ended.map_err(|error| match (error.failure, stage.options.timeout) {
         (Failure::Interrupted(Signal::Timeout), Some(limit)) => {
             StageError::new(Failure::Timeout, format!("{} (timeout: {limit})", error.message))
         }

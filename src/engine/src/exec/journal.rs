@@ -9,26 +9,32 @@ use chrono::Utc;
 use serde_json::Value;
 
 use crate::kind::{StageError, StageId};
-use crate::progress::{self, Event, Report};
+use crate::progress::{self, Event, EventListener};
 use crate::store::atomic::{Log, WriteError};
-use crate::store::{Before, Made, Progress, Record, STATE_FOLDER, StoreError, atomic, record};
+use crate::store::{
+    OutputBaseline, Outputs, Progress, Record, STATE_FOLDER, StoreError, atomic, record,
+};
 
 /// Passes events on, and keeps those that say something tomorrow.
 pub struct Journal<'a> {
     root: PathBuf,
     pipeline: String,
-    report: &'a dyn Report,
+    report: &'a dyn EventListener,
     log: Log,
     records: Mutex<BTreeMap<StageId, Record>>,
 }
 
 impl<'a> Journal<'a> {
-    pub fn open(root: &Path, pipeline: &str, report: &'a dyn Report) -> Result<Self, StoreError> {
+    pub fn open(
+        root: &Path,
+        pipeline: &str,
+        report: &'a dyn EventListener,
+    ) -> Result<Self, StoreError> {
         let folder = root.join(STATE_FOLDER);
         atomic::create_folder(&folder)?;
         let path = folder.join("events.jsonl");
         let log = Log::open(&path)?;
-        record::sweep(root, pipeline)?;
+        record::remove_temporary_records(root, pipeline)?;
         let (root, pipeline) = (root.to_owned(), pipeline.to_owned());
         Ok(Self { root, pipeline, report, log, records: Mutex::default() })
     }
@@ -54,13 +60,17 @@ impl<'a> Journal<'a> {
     }
 
     /// Notes what a stage makes. `replaced`: see [`Made::replaced`].
-    pub(crate) fn made(&self, stage: &StageId, made: Made) -> Result<(), StageError> {
+    pub(crate) fn made(&self, stage: &StageId, made: Outputs) -> Result<(), StageError> {
         self.update(stage, |record| record.made = Some(made))
     }
 
     /// Notes which files stood in the place of a stage's outputs before it ran, unless that is
     /// known from an earlier attempt at the same; says which they were.
-    pub(crate) fn before(&self, stage: &StageId, now: Before) -> Result<Before, StageError> {
+    pub(crate) fn before(
+        &self,
+        stage: &StageId,
+        now: OutputBaseline,
+    ) -> Result<OutputBaseline, StageError> {
         if let Some(record) = self.records().get_mut(stage) {
             match &record.before {
                 Some(noted) if noted.run == now.run => return Ok(noted.clone()),
@@ -87,7 +97,7 @@ impl<'a> Journal<'a> {
     }
 }
 
-impl Report for Journal<'_> {
+impl EventListener for Journal<'_> {
     fn event(&self, stage: &StageId, event: &Event) {
         let event = &*event.told();
         let noted = match event {

@@ -4,9 +4,9 @@
 mod attempt;
 mod journal;
 mod next;
-mod schedule;
+mod priority;
+mod scheduler;
 pub mod slurm;
-mod turn;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -15,16 +15,18 @@ use std::path::Path;
 
 use crate::graph::Graph;
 use crate::identity::{self, Manifest};
-use crate::kind::{Artifact, Failure, Observation, Observer, Request, StageError, StageId, State};
+use crate::kind::{
+    Artifact, Failure, InspectContext, Inspection, Request, StageError, StageId, StageState,
+};
 use crate::parallel;
-use crate::progress::Report;
-use crate::spec::{Input, LoadedStage};
+use crate::pipeline_file::{Input, LoadedStage};
+use crate::progress::EventListener;
 use crate::stop::Stop;
-use crate::store::{JobId, Made, Record};
+use crate::store::{JobId, Outputs, Record};
 
 pub use journal::Journal;
 pub use next::next;
-pub use schedule::execute;
+pub use scheduler::execute;
 
 /// Everything a run needs besides the plan.
 pub struct Execution<'a> {
@@ -46,7 +48,7 @@ pub struct Execution<'a> {
     /// on with, whatever `resume` says.
     pub restarted: bool,
     pub stop: &'a Stop,
-    pub report: &'a dyn Report,
+    pub report: &'a dyn EventListener,
 }
 
 impl<'a> Execution<'a> {
@@ -56,7 +58,7 @@ impl<'a> Execution<'a> {
         graph: &'a Graph,
         manifests: &'a HashMap<StageId, Manifest>,
         stop: &'a Stop,
-        report: &'a dyn Report,
+        report: &'a dyn EventListener,
     ) -> Self {
         Self {
             root,
@@ -87,36 +89,36 @@ pub struct Summary {
 }
 
 /// A stage as it was found.
-pub struct Observed {
-    pub observation: Observation,
+pub struct InspectedStage {
+    pub inspection: Inspection,
     /// Digest of all that decides its result, as far as that is known.
     pub identity: String,
     pub record: Option<Record>,
     /// What the record should say of the stage's files, where they were found unchanged and it does
     /// not know that.
-    pub confirmed: Option<Made>,
+    pub confirmed: Option<Outputs>,
 }
 
-impl Observed {
+impl InspectedStage {
     pub fn is_transient(&self) -> bool {
-        matches!(self.observation.state, State::Transient)
+        matches!(self.inspection.state, StageState::Transient)
     }
 }
 
 /// Asks every selected stage how far it is.
-pub fn observe(
+pub fn inspect(
     execution: &Execution,
     selected: &HashSet<StageId>,
-) -> Result<HashMap<StageId, Observed>, (StageId, StageError)> {
+) -> Result<HashMap<StageId, InspectedStage>, (StageId, StageError)> {
     observe_with(execution, selected, |_| false)
 }
 
 /// The same, to show how things stand: a stage whose data cannot be read counts as not there, with
 /// the reason.
-pub fn observe_to_show(
+pub fn inspect_for_display(
     execution: &Execution,
     selected: &HashSet<StageId>,
-) -> Result<HashMap<StageId, Observed>, (StageId, StageError)> {
+) -> Result<HashMap<StageId, InspectedStage>, (StageId, StageError)> {
     observe_with(execution, selected, |error| error.failure == Failure::Input)
 }
 
@@ -124,7 +126,7 @@ fn observe_with(
     execution: &Execution,
     selected: &HashSet<StageId>,
     passes_over: impl Fn(&StageError) -> bool,
-) -> Result<HashMap<StageId, Observed>, (StageId, StageError)> {
+) -> Result<HashMap<StageId, InspectedStage>, (StageId, StageError)> {
     let mut all = HashMap::with_capacity(selected.len());
     let mut artifacts = HashMap::new();
     let mut open: HashSet<&StageId> = HashSet::new();
@@ -137,20 +139,21 @@ fn observe_with(
     for (stage, record) in stages.iter().zip(records) {
         let pending = stage.needs.iter().any(|(_, before)| open.contains(before));
         let observed =
-            match observe_stage(execution, stage, record, &artifacts, &HashSet::new(), pending) {
-                Err(error) if passes_over(&error) => Observed {
-                    observation: State::absent(error.message).into(),
+            match inspect_stage(execution, stage, record, &artifacts, &HashSet::new(), pending) {
+                Err(error) if passes_over(&error) => InspectedStage {
+                    inspection: StageState::absent(error.message).into(),
                     identity: planned(execution, stage),
                     record: Record::load(execution.root, &execution.graph.pipeline.name, &stage.id),
                     confirmed: None,
                 },
                 observed => observed.map_err(|error| (stage.id.clone(), error))?,
             };
-        let settled = matches!(observed.observation.state, State::Done { .. } | State::Transient);
+        let settled =
+            matches!(observed.inspection.state, StageState::Done { .. } | StageState::Transient);
         if pending || !settled || execution.forced.contains(&stage.id) {
             open.insert(&stage.id);
         }
-        if let Some(artifact) = &observed.observation.artifact {
+        if let Some(artifact) = &observed.inspection.artifact {
             artifacts.insert(stage.id.clone(), artifact.clone());
         }
         all.insert(stage.id.clone(), observed);
@@ -160,14 +163,14 @@ fn observe_with(
 
 /// `failed`: stages that nothing more is to be expected of. `pending`: a stage before it has yet to
 /// run.
-fn observe_stage(
+fn inspect_stage(
     execution: &Execution,
     stage: &LoadedStage,
     record: Option<Record>,
     artifacts: &HashMap<StageId, Artifact>,
     failed: &HashSet<&StageId>,
     pending: bool,
-) -> Result<Observed, StageError> {
+) -> Result<InspectedStage, StageError> {
     let pipeline = &execution.graph.pipeline.name;
     let inputs = inputs(stage, artifacts);
     let (manifest, mut unknown) = manifest(execution, stage, &inputs);
@@ -175,7 +178,7 @@ fn observe_stage(
     unknown.retain(|name| !stage.inputs.iter().any(|input| input.name == *name && is_gone(input)));
     let identity = manifest.digest();
     let confirmed = RefCell::default();
-    let observation = stage.stage.observe(&Observer {
+    let observation = stage.stage.inspect(&InspectContext {
         root: execution.root,
         pipeline,
         stage: &stage.id,
@@ -189,7 +192,12 @@ fn observe_stage(
         graph: execution.graph,
         confirmed: &confirmed,
     })?;
-    Ok(Observed { observation, identity, record, confirmed: confirmed.into_inner() })
+    Ok(InspectedStage {
+        inspection: observation,
+        identity,
+        record,
+        confirmed: confirmed.into_inner(),
+    })
 }
 
 /// What the command line asks of one stage.

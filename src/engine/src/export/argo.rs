@@ -8,8 +8,8 @@ use super::names;
 use super::workflow::*;
 use crate::graph::{Graph, Selection};
 use crate::kind::is_inside_project;
-use crate::policy::{Conduct, OnFailure, Retryable};
-use crate::spec::LoadedStage;
+use crate::pipeline_file::LoadedStage;
+use crate::policy::{ExecutionOptions, OnFailure, Retryable};
 
 /// What a pipeline file does not know of a cluster.
 #[derive(Debug, Clone, PartialEq)]
@@ -110,7 +110,7 @@ pub fn workflow(
         });
     }
     // Argo knows this of the whole graph only.
-    let fail_fast = !stages.iter().any(|s| s.conduct.on_failure == OnFailure::Continue);
+    let fail_fast = !stages.iter().any(|s| s.options.on_failure == OnFailure::Continue);
     let graph_of_tasks = Template {
         name: ENTRY.to_owned(),
         dag: Some(Dag { fail_fast, tasks }),
@@ -151,7 +151,7 @@ pub fn workflow(
 
 /// How stages that are carried out as this one run; the stage is a parameter.
 fn template(stage: &LoadedStage, args: &[String], options: &Options) -> Template {
-    let (conduct, gpus) = (&stage.conduct, stage.gpus());
+    let (conduct, gpus) = (&stage.options, stage.gpus());
     let limits = BTreeMap::from([(options.gpu_resource.clone(), gpus.to_string())]);
     Template {
         inputs: Some(Parameters { parameters: vec![Parameter { name: STAGE, value: None }] }),
@@ -177,7 +177,7 @@ fn template(stage: &LoadedStage, args: &[String], options: &Options) -> Template
 /// that went away with its machine goes on from its checkpoint as often as that happens. One that
 /// was killed (137), mostly for its memory, had no chance to meet that itself: `retry` counts for
 /// it here.
-fn retry_strategy(conduct: &Conduct) -> RetryStrategy {
+fn retry_strategy(conduct: &ExecutionOptions) -> RetryStrategy {
     let retry = &conduct.retry;
     let mut expression =
         r#"lastRetry.status == "Error" || lastRetry.exitCode in ["75", "143"]"#.to_owned();

@@ -69,7 +69,7 @@ impl Mode {
     }
 
     /// The value as one of which more is better.
-    pub fn merit(self, value: f64) -> f64 {
+    pub fn score(self, value: f64) -> f64 {
         match self {
             Mode::Min => -value,
             Mode::Max => value,
@@ -103,7 +103,7 @@ pub struct InvalidPolicy {
 
 /// A checkpoint of an epoch that stands on disk.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Known {
+pub struct KnownCheckpoint {
     pub epoch: u64,
     pub metrics: BTreeMap<String, f64>,
 }
@@ -156,7 +156,7 @@ impl CheckpointPolicy {
     /// What to do after `epoch`, given the checkpoints that stand on disk (`known`, oldest first).
     pub fn after_epoch(
         &self,
-        known: &[Known],
+        known: &[KnownCheckpoint],
         epoch: u64,
         metrics: &BTreeMap<String, f64>,
         is_final: bool,
@@ -165,8 +165,9 @@ impl CheckpointPolicy {
             return Vec::new();
         }
         let mut actions = vec![Action::Save, Action::LinkLast];
-        let mut all: Vec<Known> = known.iter().filter(|k| k.epoch != epoch).cloned().collect();
-        all.push(Known { epoch, metrics: metrics.clone() });
+        let mut all: Vec<KnownCheckpoint> =
+            known.iter().filter(|k| k.epoch != epoch).cloned().collect();
+        all.push(KnownCheckpoint { epoch, metrics: metrics.clone() });
         if self.best(&all).is_some_and(|best| best.epoch == epoch) {
             actions.push(Action::LinkBest);
         }
@@ -175,7 +176,7 @@ impl CheckpointPolicy {
     }
 
     /// Epochs whose checkpoints (`known`, oldest first) are not to be kept.
-    pub fn surplus(&self, known: &[Known]) -> Vec<u64> {
+    pub fn surplus(&self, known: &[KnownCheckpoint]) -> Vec<u64> {
         let best = self.best(known).map(|k| k.epoch);
         let old = self.keep_last_n.map_or(0, |keep| known.len().saturating_sub(keep as usize));
         known[..old].iter().map(|k| k.epoch).filter(|e| Some(*e) != best).collect()
@@ -183,8 +184,9 @@ impl CheckpointPolicy {
 
     /// The best of some checkpoints; the earlier one of equals. A metric that is missing or not
     /// finite is never the best.
-    pub fn best<'a>(&self, known: &'a [Known]) -> Option<&'a Known> {
-        let value = |k: &Known| k.metrics.get(&self.monitor).copied().filter(|v| v.is_finite());
+    pub fn best<'a>(&self, known: &'a [KnownCheckpoint]) -> Option<&'a KnownCheckpoint> {
+        let value =
+            |k: &KnownCheckpoint| k.metrics.get(&self.monitor).copied().filter(|v| v.is_finite());
         known.iter().filter(|k| value(k).is_some()).reduce(|best, k| {
             let (old, new) = (value(best).unwrap_or(f64::NAN), value(k).unwrap_or(f64::NAN));
             if self.mode.is_better(new, old) { k } else { best }
@@ -201,8 +203,11 @@ mod tests {
         BTreeMap::from([("train_loss".to_owned(), value)])
     }
 
-    fn known(losses: &[(u64, f64)]) -> Vec<Known> {
-        losses.iter().map(|(epoch, value)| Known { epoch: *epoch, metrics: loss(*value) }).collect()
+    fn known(losses: &[(u64, f64)]) -> Vec<KnownCheckpoint> {
+        losses
+            .iter()
+            .map(|(epoch, value)| KnownCheckpoint { epoch: *epoch, metrics: loss(*value) })
+            .collect()
     }
 
     fn keep(n: u64) -> CheckpointPolicy {

@@ -1,11 +1,12 @@
 //! Policies: what to keep, decided purely. The store carries the decisions out.
 
 pub mod checkpoint;
-mod conduct;
+mod execution_options;
 mod slurm;
 
-pub use checkpoint::{Action, CheckpointPolicy, InvalidPolicy, Known, MONITORS, Mode};
-pub use conduct::{
-    Adjustment, Again, Change, Conduct, OnFailure, Resources, Resume, Retry, Retryable, Span,
+pub use checkpoint::{Action, CheckpointPolicy, InvalidPolicy, KnownCheckpoint, MONITORS, Mode};
+pub use execution_options::{
+    Adjustment, ExecutionOptions, OnFailure, Resources, Resume, Retry, RetryChange, RetryDecision,
+    Retryable, Span,
 };
 pub use slurm::{Slurm, Walltime};

@@ -8,10 +8,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::fault::{self, Change, Watched, point};
+use super::fault::{self, Change, FaultyFile, point};
 use super::stamp::Stamp;
-use super::watch::{self, News};
-use super::{sync, traffic};
+use super::watch::{self, FileEvent};
+use super::{io_counters, sync};
 
 /// A change that failed: which file, what was tried.
 #[derive(Debug, thiserror::Error)]
@@ -150,7 +150,7 @@ pub fn write_head_last(
 
 fn replace(
     path: &Path,
-    fill: impl FnOnce(&mut BufWriter<Watched>) -> io::Result<()>,
+    fill: impl FnOnce(&mut BufWriter<FaultyFile>) -> io::Result<()>,
 ) -> Result<(), WriteError> {
     if is_special(path) {
         let error = io::Error::other(
@@ -162,7 +162,7 @@ fn replace(
     let written = (|| {
         point(Change::Create, &temporary)?;
         let file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
-        let mut writer = BufWriter::with_capacity(1 << 20, Watched::new(file, &temporary));
+        let mut writer = BufWriter::with_capacity(1 << 20, FaultyFile::new(file, &temporary));
         fill(&mut writer)?;
         writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync()?;
         point(Change::Rename, path)?;
@@ -175,7 +175,7 @@ fn replace(
         }
         return Err(failed("write", path)(error));
     }
-    watch::tell(News::Written(path));
+    watch::notify(FileEvent::Written(path));
     sync_name(path)
 }
 
@@ -237,7 +237,7 @@ impl Log {
         if !ended {
             log.append(b"\n")?;
         }
-        watch::tell(News::Grows(path));
+        watch::notify(FileEvent::Grows(path));
         sync_name(path)?;
         Ok(log)
     }
@@ -247,7 +247,7 @@ impl Log {
         let options = { OpenOptions::new() }.append(true).create_new(true).to_owned();
         let file = point(Change::Create, path).and_then(|()| options.open(path));
         let file = file.map_err(failed("create", path))?;
-        watch::tell(News::Grows(path));
+        watch::notify(FileEvent::Grows(path));
         sync_name(path)?;
         Ok(Self { file, path: path.to_owned() })
     }
@@ -286,7 +286,7 @@ pub fn link(existing: &Path, link: &Path) -> Result<(), WriteError> {
     let renamed = point(Change::Rename, link).and_then(|()| fs::rename(&temporary, link));
     let _ = fs::remove_file(&temporary);
     renamed.map_err(failed("link", link))?;
-    watch::tell(News::Written(link));
+    watch::notify(FileEvent::Written(link));
     sync_name(link)
 }
 
@@ -323,7 +323,7 @@ pub fn remove(path: &Path) -> Result<(), WriteError> {
     match point(Change::Remove, path).and_then(|()| fs::remove_file(path)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
         _ => {
-            watch::tell(News::Removed(path));
+            watch::notify(FileEvent::Removed(path));
             sync_name(path)
         }
     }
@@ -338,7 +338,7 @@ pub fn remove_tree(path: &Path) -> Result<(), WriteError> {
         return remove_in_place(path);
     }
     renamed.map_err(failed("remove", path))?;
-    watch::tell(News::Removed(path));
+    watch::notify(FileEvent::Removed(path));
     // Or else a power cut can leave the name with a part of what it had.
     sync_name(path)?;
     let removed = point(Change::Remove, &hidden).and_then(|()| fs::remove_dir_all(&hidden));
@@ -361,7 +361,7 @@ fn remove_in_place(path: &Path) -> Result<(), WriteError> {
         Ok(())
     };
     files().map_err(failed("remove", path))?;
-    watch::tell(News::Removed(path));
+    watch::notify(FileEvent::Removed(path));
     sync::names(path)?;
     let removed = point(Change::Remove, path).and_then(|()| fs::remove_dir_all(path));
     removed.map_err(failed("remove", path))?;
@@ -434,20 +434,22 @@ pub fn claim_folder(path: &Path) -> Result<bool, WriteError> {
 
 /// Removes the temporary files that a writer which died left in a folder. Nobody may write there
 /// now.
-pub fn sweep(folder: &Path) {
-    sweep_if(folder, |_| true);
+pub fn remove_temporary_files(folder: &Path) {
+    remove_temporary_files_if(folder, |_| true);
 }
 
 /// Removes the temporary files that writers of this file left when they died. Nobody may write it
 /// now.
-pub fn sweep_for(path: &Path) {
+pub fn remove_temporary_files_for(path: &Path) {
     let own = path.file_name().map(|name| name.to_string_lossy());
-    sweep_if(path.parent().unwrap_or(Path::new(".")), |name| Some(name) == own.as_deref());
+    remove_temporary_files_if(path.parent().unwrap_or(Path::new(".")), |name| {
+        Some(name) == own.as_deref()
+    });
 }
 
 /// Removes the temporary files of the names that `goes` accepts.
-pub fn sweep_if(folder: &Path, goes: impl Fn(&str) -> bool) {
-    traffic::list();
+pub fn remove_temporary_files_if(folder: &Path, goes: impl Fn(&str) -> bool) {
+    io_counters::list();
     let mut is_changed = false;
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let found = entry.file_name();
@@ -504,7 +506,7 @@ mod tests {
         for name in [".a.ckpt.tmp-1-0", "a.ckpt", ".hidden", ".notes.tmp-backup", ".x.tmp-1"] {
             fs::write(folder.path().join(name), "").unwrap();
         }
-        sweep(folder.path());
+        remove_temporary_files(folder.path());
         let mut left: Vec<_> =
             fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         left.sort();

@@ -22,7 +22,7 @@ pub struct Garbage {
 
 /// What becomes of a run.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Fate {
+pub enum PruneDecision {
     /// As long as its metadata is still this.
     Goes {
         bytes: u64,
@@ -35,14 +35,18 @@ pub enum Fate {
 
 /// Decides for every run whether it is among the `keep` newest of its stage, or needed: to be gone
 /// on with, or because what came after it was made from one of its checkpoints.
-pub fn fates(folders: &[Runs], records: &[Record], keep: usize) -> Vec<(Run, Fate)> {
+pub fn prune_decisions(
+    folders: &[Runs],
+    records: &[Record],
+    keep: usize,
+) -> Vec<(Run, PruneDecision)> {
     let runs: Vec<Run> = folders.iter().flat_map(|f| f.list().into_iter().rev()).collect();
     let known: Vec<Option<Metadata>> = runs.iter().map(|run| run.metadata().ok()).collect();
     let mut newest: BTreeMap<(PathBuf, &str, &str), usize> = BTreeMap::new();
-    let mut fates = Vec::new();
+    let mut decisions = Vec::new();
     for (run, metadata) in runs.iter().zip(&known) {
-        let stays = |why: String| Fate::Stays { why };
-        let fate = match metadata {
+        let stays = |why: String| PruneDecision::Stays { why };
+        let decision = match metadata {
             None => stays("its metadata cannot be read".into()),
             Some(m) => {
                 let folder = run.folder.parent().unwrap_or(&run.folder).to_owned();
@@ -58,13 +62,13 @@ pub fn fates(folders: &[Runs], records: &[Record], keep: usize) -> Vec<(Run, Fat
                 } else if let Some(user) = user_of(run, m, records, runs.iter().zip(&known)) {
                     stays(format!("{user} was made from it"))
                 } else {
-                    Fate::Goes { bytes: freed(&run.folder), metadata: Box::new(m.clone()) }
+                    PruneDecision::Goes { bytes: freed(&run.folder), metadata: Box::new(m.clone()) }
                 }
             }
         };
-        fates.push((run.clone(), fate));
+        decisions.push((run.clone(), decision));
     }
-    fates
+    decisions
 }
 
 /// A stage or run that was made from a checkpoint of this run.

@@ -13,7 +13,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use super::writeback::Writeback;
-use super::{sync, traffic};
+use super::{io_counters, sync};
 
 /// A change of the disk that is about to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,18 +29,18 @@ pub enum Change {
 
 /// Passes the point before a change.
 pub fn point(change: Change, path: &Path) -> io::Result<()> {
-    traffic::change(change);
+    io_counters::change(change);
     imp::point(change, path)
 }
 
 /// A file that is being written. Every write of bytes passes a point.
-pub struct Watched<'a> {
+pub struct FaultyFile<'a> {
     file: File,
     path: &'a Path,
     writeback: Writeback,
 }
 
-impl<'a> Watched<'a> {
+impl<'a> FaultyFile<'a> {
     pub fn new(file: File, path: &'a Path) -> Self {
         Self { file, path, writeback: Writeback::default() }
     }
@@ -65,7 +65,7 @@ impl<'a> Watched<'a> {
     }
 }
 
-impl Write for Watched<'_> {
+impl Write for FaultyFile<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = write(&self.file, self.path, bytes)?;
         self.writeback.wrote(&self.file, written);
@@ -77,7 +77,7 @@ impl Write for Watched<'_> {
     }
 }
 
-impl Seek for Watched<'_> {
+impl Seek for FaultyFile<'_> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.file.seek(to)
     }
@@ -85,7 +85,7 @@ impl Seek for Watched<'_> {
 
 /// One write of bytes.
 pub fn write(file: &File, path: &Path, bytes: &[u8]) -> io::Result<usize> {
-    imp::write(Change::Write, file, path, bytes).inspect(|written| traffic::wrote(*written))
+    imp::write(Change::Write, file, path, bytes).inspect(|written| io_counters::wrote(*written))
 }
 
 /// Whether files are known by their size and time of modification alone.

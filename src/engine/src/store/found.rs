@@ -9,7 +9,7 @@ use super::{CheckpointPath, Metadata, Run};
 
 /// The newest good checkpoint of a run, and the files that were passed over for it.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct CheckpointScan {
     pub checkpoint: Option<Loaded>,
     /// Those that are damaged, each with what is wrong with it.
     pub passed_over: Vec<String>,
@@ -86,10 +86,10 @@ pub(super) fn checkpoint_files(run: &Run) -> Vec<(Name, PathBuf)> {
 }
 
 /// The newest checkpoint of a run whose content has its digest, under whichever name it stands.
-pub(super) fn newest_good(run: &Run, identity: &str) -> Found {
-    let mut found = Found::default();
+pub(super) fn newest_good(run: &Run, identity: &str) -> CheckpointScan {
+    let mut found = CheckpointScan::default();
     let mut damaged: Vec<PathBuf> = Vec::new();
-    let mut pass_over = |found: &mut Found, path: PathBuf, error: CheckpointError| {
+    let mut pass_over = |found: &mut CheckpointScan, path: PathBuf, error: CheckpointError| {
         // Another name of one that was told is no news.
         if !damaged.iter().any(|other| is_same_file(other, &path)) {
             found.passed_over.push(error.to_string());

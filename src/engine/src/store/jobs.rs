@@ -10,8 +10,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::record::folder;
-use super::{Holder, Lock, STATE_FOLDER, StoreError, atomic, checked, names};
-use crate::bounded;
+use super::{Holder, Lock, STATE_FOLDER, StoreError, atomic, checksummed_json, names};
+use crate::bounded_read;
 use crate::kind::StageId;
 
 const SCHEMA_VERSION: u32 = 1;
@@ -71,12 +71,12 @@ impl Jobs {
             pipeline: pipeline.to_owned(),
             jobs: BTreeMap::new(),
         };
-        let Ok(bytes) = bounded::read(&path, bounded::RECORD) else { return none };
-        match checked::from_bytes::<Self>(&bytes) {
+        let Ok(bytes) = bounded_read::read(&path, bounded_read::RECORD) else { return none };
+        match checksummed_json::from_bytes::<Self>(&bytes) {
             Ok(jobs) if jobs.pipeline == pipeline && jobs.schema_version == SCHEMA_VERSION => jobs,
             Ok(_) => none,
             Err(why) => {
-                checked::warn_once(
+                checksummed_json::warn_once(
                     &path,
                     &format!("its jobs are looked for by their comments alone: {why}"),
                 );
@@ -125,7 +125,7 @@ impl Jobs {
     fn save(&self, root: &Path) -> Result<(), StoreError> {
         let path = path(root, &self.pipeline);
         atomic::create_folder(path.parent().unwrap_or(root))?;
-        let text = checked::to_text(self);
+        let text = checksummed_json::to_text(self);
         Ok(atomic::write(&path, |out| out.write_all(text.as_bytes()))?)
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::atomic::{failed, open_own};
 use super::fault::{Change, point, write};
 use super::holder::Holder;
-use super::{StoreError, host, lockless, traffic};
+use super::{StoreError, host, io_counters, lockless};
 
 /// Held as long as it lives.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Lock {
     }
 
     fn take_open(path: &Path, mut file: File) -> Result<Result<Self, Holder>, StoreError> {
-        traffic::lock();
+        io_counters::lock();
         let mut locked = lockless::try_lock(&file, path);
         // Somebody may just be looking who has it.
         for _ in 0..5 {
@@ -108,7 +108,7 @@ impl Lock {
                 return if is_gone { None } else { unknown(error) };
             }
         };
-        traffic::lock();
+        io_counters::lock();
         match lockless::try_lock(&file, path) {
             Err(TryLockError::WouldBlock) => Some(Holder::read(&mut file, path)),
             Ok(()) => None,

@@ -10,9 +10,9 @@ use serde_json::{Map, Value};
 
 use super::atomic::{self, WriteError};
 use super::found::Name;
-use super::{CheckpointPath, StoreError, checked};
-use crate::bounded;
-use crate::policy::Known;
+use super::{CheckpointPath, StoreError, checksummed_json};
+use crate::bounded_read;
+use crate::policy::KnownCheckpoint;
 
 /// Version of the file's form.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -146,14 +146,15 @@ impl Metadata {
             Err(error) => return Err(error),
         };
         let Ok(metadata) = Self::read(&previous(path)) else { return Err(error) };
-        checked::warn_once(path, &format!("it is {why}, so its previous version is used"));
+        checksummed_json::warn_once(path, &format!("it is {why}, so its previous version is used"));
         Ok(metadata)
     }
 
     /// The file itself, without the version before it.
     pub(super) fn read(path: &Path) -> Result<Self, StoreError> {
-        let bytes = bounded::read(path, bounded::RECORD).map_err(StoreError::reading(path))?;
-        let read = checked::from_bytes(&bytes).and_then(Self::with_files_of_its_own);
+        let bytes =
+            bounded_read::read(path, bounded_read::RECORD).map_err(StoreError::reading(path))?;
+        let read = checksummed_json::from_bytes(&bytes).and_then(Self::with_files_of_its_own);
         read.map_err(|e| StoreError::Damaged {
             path: path.to_owned(),
             message: format!("not a run's metadata: {e}"),
@@ -175,7 +176,7 @@ impl Metadata {
     /// Rewrites the file as a whole; the version that stands there now becomes the previous one.
     pub fn save(&mut self, path: &Path) -> Result<(), WriteError> {
         self.updated_at = Utc::now();
-        let text = checked::to_text(self);
+        let text = checksummed_json::to_text(self);
         if Self::read(path).is_ok() {
             atomic::link(path, &previous(path))?;
         }
@@ -183,10 +184,10 @@ impl Metadata {
     }
 
     /// The checkpoints of epochs, for the policy.
-    pub fn known(&self) -> Vec<Known> {
+    pub fn known(&self) -> Vec<KnownCheckpoint> {
         self.checkpoints
             .iter()
-            .map(|c| Known { epoch: c.epoch, metrics: c.metrics.clone() })
+            .map(|c| KnownCheckpoint { epoch: c.epoch, metrics: c.metrics.clone() })
             .collect()
     }
 }

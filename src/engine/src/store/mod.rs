@@ -1,15 +1,17 @@
 //! What stands on disk: checkpoints, run folders, metadata.
 
 pub mod atomic;
-pub mod checked;
 pub mod checkpoint;
+mod checkpoint_manager;
+pub mod checksummed_json;
 pub mod clean;
 pub mod copy;
+pub mod disk_space;
 pub(crate) mod fault;
 mod found;
 mod holder;
+pub mod io_counters;
 mod jobs;
-mod keeper;
 mod lock;
 mod lockless;
 mod metadata;
@@ -17,12 +19,10 @@ pub mod names;
 mod place;
 pub(crate) mod record;
 pub mod repair;
-pub mod room;
 mod runs;
 mod stamp;
 pub mod sync;
 pub mod tensor;
-pub mod traffic;
 pub mod verify;
 pub mod watch;
 mod writeback;
@@ -32,22 +32,22 @@ use std::path::{Path, PathBuf};
 use crate::kind::{Failure, StageError};
 
 pub use checkpoint::{
-    Checkpoint, CheckpointError, Fault, Header, Loaded, file_digest, file_digest_like,
+    Checkpoint, CheckpointError, Corruption, Header, Loaded, file_digest, file_digest_like,
 };
-pub use found::Found;
+pub use checkpoint_manager::{CheckpointManager, Saved};
+pub use found::CheckpointScan;
 pub use holder::Holder;
 pub use jobs::{Job, JobId, Jobs};
-pub use keeper::{Keeper, Saved};
 pub use lock::Lock;
 pub use lockless::has_none as has_no_locks;
 pub use metadata::{
     CheckpointRecord, DatasetRecord, EpochRecord, Metadata, PartialRecord, SCHEMA_VERSION, Status,
 };
 pub use names::plain_name;
-pub use place::{CheckpointPath, Places, StatePath};
+pub use place::{CheckpointPath, StatePath, StatePaths};
 pub use record::{
-    Attempt, Before, Made, Output, Progress, Record, STATE_FOLDER, former_records_folder,
-    lock_stage, record_is_held, records_folder, stage_holder,
+    Attempt, Output, OutputBaseline, Outputs, Progress, Record, STATE_FOLDER,
+    former_records_folder, lock_stage, record_is_held, records_folder, stage_holder,
 };
 pub(crate) use runs::host_in_file_name;
 pub use runs::{Run, RunNumber, Runs, host, is_run_folder};

@@ -21,7 +21,7 @@ const LONGEST_NAME: usize = 255;
 /// Where a pipeline keeps its state in the folder of a project. All of it is relative to that
 /// folder, with `/` between the parts.
 #[derive(Debug, Clone, Default)]
-pub struct Places {
+pub struct StatePaths {
     records: BTreeSet<String>,
     runs: BTreeSet<String>,
     outputs: BTreeSet<String>,
@@ -36,7 +36,7 @@ pub struct StatePath {
     chosen: usize,
 }
 
-impl Places {
+impl StatePaths {
     /// Of the folders of numbered runs and the files that the stages of a pipeline were told to
     /// write. Those outside of the project are left out.
     pub fn new(
@@ -245,9 +245,9 @@ impl<'de> Deserialize<'de> for CheckpointPath {
 mod tests {
     use super::*;
 
-    fn places() -> Places {
+    fn places() -> StatePaths {
         let runs = ["runs", "./deep/er", "/outside", "a/../b"].map(PathBuf::from);
-        Places::new("a b", runs, ["out/best.ckpt", "../x", "/etc/passwd"].map(PathBuf::from))
+        StatePaths::new("a b", runs, ["out/best.ckpt", "../x", "/etc/passwd"].map(PathBuf::from))
     }
 
     #[test]
@@ -333,7 +333,7 @@ mod tests {
         assert!(
             !places().covers("runs") && !places().covers("") && !places().covers("runs/run_001/x")
         );
-        let top = Places::new("p", [PathBuf::from(".")], []);
+        let top = StatePaths::new("p", [PathBuf::from(".")], []);
         assert!(top.path("run_001/metadata.json").is_some() && top.path("metadata.json").is_none());
     }
 

@@ -13,10 +13,10 @@ use serde_json::Value;
 use super::atomic::{self, WriteError};
 use super::checkpoint::{file_digest, file_digest_like};
 use super::stamp::Stamp;
-use super::{Holder, JobId, Lock, Status, StoreError, checked, names, sync, traffic};
+use super::{Holder, JobId, Lock, Status, StoreError, checksummed_json, io_counters, names, sync};
 use crate::kind::{Failure, StageId, is_inside_project};
-use crate::policy::Change;
-use crate::{bounded, identity, secret};
+use crate::policy::RetryChange;
+use crate::{bounded_read, identity, secret};
 
 /// Folder of all that the engine keeps about a project.
 pub const STATE_FOLDER: &str = ".pipe";
@@ -65,16 +65,16 @@ pub struct Record {
     pub job: Option<JobId>,
     /// What it last made, for stages that keep no numbered runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub made: Option<Made>,
+    pub made: Option<Outputs>,
     /// Files that stood in the place of its outputs when it was begun, as long as it has not ended
     /// well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<Before>,
+    pub before: Option<OutputBaseline>,
 }
 
 /// Files that stood in the place of a stage's outputs before it ran.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Before {
+pub struct OutputBaseline {
     /// Digest of the settings and inputs for which it ran: for others, what an attempt left is as
     /// old as the rest.
     pub run: String,
@@ -97,12 +97,12 @@ pub struct Attempt {
     pub message: String,
     /// What is different in the next one; none followed if unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub change: Option<Change>,
+    pub change: Option<RetryChange>,
 }
 
 /// The files that a stage made, and what decided them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Made {
+pub struct Outputs {
     pub identity: String,
     /// What the identity was made of, by key.
     pub manifest: BTreeMap<String, Value>,
@@ -148,7 +148,7 @@ impl Record {
         kind: &str,
         action: String,
         reason: String,
-        made: Option<Made>,
+        made: Option<Outputs>,
     ) -> Self {
         let now = Utc::now();
         Self {
@@ -189,12 +189,13 @@ impl Record {
     }
 
     fn read(path: &Path) -> Option<Self> {
-        let damaged =
-            |why| checked::warn_once(path, &format!("the stage counts as never run: {why}"));
-        let bytes = bounded::read(path, bounded::RECORD);
-        traffic::read(bytes.as_ref().map_or(0, Vec::len));
+        let damaged = |why| {
+            checksummed_json::warn_once(path, &format!("the stage counts as never run: {why}"))
+        };
+        let bytes = bounded_read::read(path, bounded_read::RECORD);
+        io_counters::read(bytes.as_ref().map_or(0, Vec::len));
         // One of an earlier version may hold secrets.
-        let record = checked::from_bytes(&bytes.ok()?).and_then(Self::of_its_project);
+        let record = checksummed_json::from_bytes(&bytes.ok()?).and_then(Self::of_its_project);
         Some(record.map_err(damaged).ok()?.told())
     }
 
@@ -217,8 +218,8 @@ impl Record {
 
     /// The record in a file, or what is wrong with it.
     pub(super) fn whole(path: &Path) -> Result<Self, String> {
-        let bytes = bounded::read(path, bounded::RECORD).map_err(|e| e.to_string())?;
-        checked::from_bytes(&bytes).and_then(Self::of_its_project)
+        let bytes = bounded_read::read(path, bounded_read::RECORD).map_err(|e| e.to_string())?;
+        checksummed_json::from_bytes(&bytes).and_then(Self::of_its_project)
     }
 
     /// Refuses a record that speaks of files outside of its project: what it names is read, and set
@@ -239,7 +240,7 @@ impl Record {
     pub fn save(&self, root: &Path, stage: &StageId) -> Result<(), WriteError> {
         let path = path(root, &self.pipeline, stage);
         atomic::create_folder(path.parent().unwrap_or(root))?;
-        let text = checked::to_text(&self.clone().told());
+        let text = checksummed_json::to_text(&self.clone().told());
         atomic::write(&path, |out| out.write_all(text.as_bytes()))
     }
 
@@ -307,9 +308,9 @@ pub(crate) fn wait_past(
 
 /// Puts in order what writers of a pipeline's records left when they died: removes half files, and
 /// has the disk know the names of whole ones.
-pub(crate) fn sweep(root: &Path, pipeline: &str) -> Result<(), WriteError> {
+pub(crate) fn remove_temporary_records(root: &Path, pipeline: &str) -> Result<(), WriteError> {
     let records = folder(root, "records", pipeline);
-    atomic::sweep_if(&records, |name| !record_is_held(root, pipeline, name));
+    atomic::remove_temporary_files_if(&records, |name| !record_is_held(root, pipeline, name));
     if records.is_dir() { sync::names(&records) } else { Ok(()) }
 }
 
@@ -336,7 +337,7 @@ pub fn stage_holder(root: &Path, pipeline: &str, stage: &StageId) -> Option<Hold
 
 impl Output {
     /// A file that is about to be written.
-    pub fn planned(path: &str, digest: &str, bytes: u64) -> Self {
+    pub fn expected(path: &str, digest: &str, bytes: u64) -> Self {
         let (path, digest) = (path.to_owned(), digest.to_owned());
         Self { path, digest, bytes, modified: 0, changed: 0, inode: 0 }
     }
@@ -347,7 +348,7 @@ impl Output {
     }
 
     /// The same, with a digest to be compared with `known`.
-    pub fn like(root: &Path, path: &str, known: &str) -> Result<Self, StoreError> {
+    pub fn of_digest(root: &Path, path: &str, known: &str) -> Result<Self, StoreError> {
         Self::read(root, path, |file| file_digest_like(file, known))
     }
 
@@ -375,25 +376,25 @@ impl Output {
     }
 
     /// The file as it is on disk now, `metadata`; read only if it may be another one.
-    pub fn again(&self, root: &Path, metadata: &std::fs::Metadata) -> Result<Self, StoreError> {
+    pub fn restamped(&self, root: &Path, metadata: &std::fs::Metadata) -> Result<Self, StoreError> {
         let Self { bytes, modified, changed, inode, .. } = *self;
         match changed != 0 && Stamp::of(metadata) == (Stamp { bytes, modified, changed, inode }) {
             true => Ok(self.clone()),
-            false => Self::like(root, &self.path, &self.digest),
+            false => Self::of_digest(root, &self.path, &self.digest),
         }
     }
 
     /// The file as it is on disk now, if it still has its content. It is read again only if it may
     /// be another one.
-    pub fn standing(&self, root: &Path) -> Option<Self> {
+    pub fn if_unchanged(&self, root: &Path) -> Option<Self> {
         let metadata = std::fs::metadata(root.join(&self.path)).ok()?;
-        let again = || self.again(root, &metadata).ok();
+        let again = || self.restamped(root, &metadata).ok();
         (metadata.len() == self.bytes).then(again).flatten().filter(|now| now.digest == self.digest)
     }
 
     /// Whether the file still has its content.
-    pub fn stands(&self, root: &Path) -> bool {
-        self.standing(root).is_some()
+    pub fn is_unchanged(&self, root: &Path) -> bool {
+        self.if_unchanged(root).is_some()
     }
 }
 
@@ -448,7 +449,7 @@ mod tests {
     fn a_record_comes_back_for_its_pipeline_alone() {
         let folder = tempfile::tempdir().unwrap();
         let stage = StageId::new("best").unwrap().member("seed=1");
-        let made = Made {
+        let made = Outputs {
             identity: "sha256:1".into(),
             manifest: BTreeMap::new(),
             written_at: Utc::now(),
@@ -472,7 +473,7 @@ mod tests {
         let then = former_path(root, "模型", &stage);
         assert_eq!(then, root.join(".pipe/records/__/best.json"));
         atomic::create_folder(then.parent().unwrap()).unwrap();
-        std::fs::write(&then, checked::to_text(&record)).unwrap();
+        std::fs::write(&then, checksummed_json::to_text(&record)).unwrap();
         assert_eq!(Record::load(root, "模型", &stage), Some(record.clone()));
         assert_eq!(Record::load(root, "数据", &stage), None);
         let other = Record { pipeline: "数据".into(), ..record.clone() };
@@ -495,17 +496,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (root, stage) = (folder.path(), StageId::new("best").unwrap());
         let with = |output: &str, input: &str, before: &str| {
-            let made = Made {
+            let made = Outputs {
                 identity: "sha256:1".into(),
                 manifest: BTreeMap::new(),
                 written_at: Utc::now(),
-                outputs: vec![Output::planned(output, "sha256:2", 1)],
-                inputs: vec![Output::planned(input, "sha256:3", 1)],
+                outputs: vec![Output::expected(output, "sha256:2", 1)],
+                inputs: vec![Output::expected(input, "sha256:3", 1)],
                 replaced: Vec::new(),
                 follows_links: true,
             };
             let stamp = Stamp { bytes: 1, modified: 1, changed: 1, inode: 1 };
-            let before = Before { run: String::new(), files: [(before.to_owned(), stamp)].into() };
+            let before =
+                OutputBaseline { run: String::new(), files: [(before.to_owned(), stamp)].into() };
             let record =
                 Record::begun("p", &stage, "command", "run".into(), String::new(), Some(made));
             let record = Record { before: Some(before), ..record };
@@ -542,15 +544,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("f"), "one").unwrap();
         let output = Output::of(folder.path(), "f").unwrap();
-        assert!(output.stands(folder.path()));
+        assert!(output.is_unchanged(folder.path()));
         let touched = Output { modified: 1, ..output.clone() };
-        assert!(touched.stands(folder.path()), "another time, the same content");
+        assert!(touched.is_unchanged(folder.path()), "another time, the same content");
         let old = serde_json::json!({"path": "f", "digest": output.digest, "bytes": 3, "modified": output.modified});
         let old: Output = serde_json::from_value(old).unwrap();
-        assert!(old.stands(folder.path()), "a record of an earlier version");
+        assert!(old.is_unchanged(folder.path()), "a record of an earlier version");
         std::fs::write(folder.path().join("f"), "two").unwrap();
-        assert!(!touched.stands(folder.path()));
+        assert!(!touched.is_unchanged(folder.path()));
         std::fs::remove_file(folder.path().join("f")).unwrap();
-        assert!(!output.stands(folder.path()));
+        assert!(!output.is_unchanged(folder.path()));
     }
 }

@@ -8,8 +8,8 @@ use super::atomic::{WriteError, failed, sync_name};
 use super::fault::{Change, point};
 use super::found::{checkpoint_files, is_same_file};
 use super::verify::{Damage, Owner};
-use super::watch::{self, News};
-use super::{Holder, Keeper, Lock, Run, StoreError, atomic, copy};
+use super::watch::{self, FileEvent};
+use super::{CheckpointManager, Holder, Lock, Run, StoreError, atomic, copy};
 use crate::policy::CheckpointPolicy;
 
 /// The ending of what was set aside.
@@ -92,7 +92,7 @@ fn set_aside(path: &Path) -> Result<PathBuf, WriteError> {
     let free = (1..).map(name).find(|free| fs::symlink_metadata(free).is_err()).unwrap_or_default();
     let renamed = point(Change::Rename, path).and_then(|()| fs::rename(path, &free));
     renamed.map_err(failed("set aside", path))?;
-    watch::tell(News::Removed(path));
+    watch::notify(FileEvent::Removed(path));
     sync_name(path)?;
     Ok(free)
 }
@@ -129,7 +129,7 @@ impl Repaired {
         // It keeps all that it has: the next training prunes.
         let policy = serde_json::from_value(metadata.settings["checkpoint"].clone());
         let policy = CheckpointPolicy { keep_last_n: None, ..policy.unwrap_or_default() };
-        Keeper::reopen(run.clone(), policy)?;
+        CheckpointManager::reopen(run.clone(), policy)?;
         self.put_in_order.push(run.folder.clone());
         Ok(())
     }

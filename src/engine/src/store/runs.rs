@@ -117,7 +117,7 @@ impl Run {
     }
 
     /// Whether the run has metadata, readable or not.
-    pub fn is_begun(&self) -> bool {
+    pub fn is_started(&self) -> bool {
         self.metadata_path().exists() || metadata::previous(&self.metadata_path()).exists()
     }
 
@@ -130,7 +130,7 @@ impl Run {
 
     /// The metadata as it is true now: a run that says that it is running, and that nobody holds,
     /// was cut off.
-    pub fn as_it_stands(&self) -> Result<Metadata, StoreError> {
+    pub fn current_metadata(&self) -> Result<Metadata, StoreError> {
         if self.metadata()?.status != Status::Running || self.holder().is_some() {
             return self.metadata();
         }
@@ -254,13 +254,13 @@ mod tests {
         drop(run.lock().unwrap());
         std::fs::create_dir(run.checkpoints()).unwrap();
         std::fs::write(run.folder.join(".metadata.json.tmp-1-1"), "half").unwrap();
-        assert!(run.is_empty() && !run.is_begun());
+        assert!(run.is_empty() && !run.is_started());
         let file = run.checkpoints().join("epoch_001.ckpt");
         std::fs::write(&file, "").unwrap();
         assert!(!run.is_empty());
         std::fs::remove_file(file).unwrap();
         std::fs::write(run.folder.join("metadata.json.previous"), "{}").unwrap();
-        assert!(!run.is_empty() && run.is_begun());
+        assert!(!run.is_empty() && run.is_started());
     }
 
     #[test]

@@ -10,7 +10,9 @@ use serde_json::Value;
 use super::checkpoint::{Checkpoint, file_digest_like};
 use super::found::{checkpoint_files, file_id};
 use super::record::{self, Record, STATE_FOLDER, record_is_held};
-use super::{CheckpointPath, CheckpointRecord, Metadata, Run, Runs, checked, copy, metadata};
+use super::{
+    CheckpointPath, CheckpointRecord, Metadata, Run, Runs, checksummed_json, copy, metadata,
+};
 
 /// Something that is not as it was noted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -190,7 +192,7 @@ impl Verified {
                 self.damage(&path, "it is damaged or missing", PREVIOUS, owner);
                 Some(metadata)
             }
-            (Err(_), _) if !run.is_begun() && run.is_empty() => None,
+            (Err(_), _) if !run.is_started() && run.is_empty() => None,
             (Err(error), _) => {
                 self.damage(&path, error.to_string(), METADATA, owner);
                 None
@@ -265,7 +267,7 @@ impl Verified {
     /// A file of the engine's own notes besides the records.
     fn state(&mut self, path: &Path, lock: PathBuf) {
         let read = || match std::fs::read(path) {
-            Ok(bytes) => checked::from_bytes::<Value>(&bytes).err(),
+            Ok(bytes) => checksummed_json::from_bytes::<Value>(&bytes).err(),
             Err(error) => Some(error.to_string()),
         };
         if let Some(wrong) = self.look(path, read) {

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 /// A change that stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum News<'a> {
+pub enum FileEvent<'a> {
     /// The name has a new content: it was written as a whole, or made another name of a file. What
     /// an open file of the name holds from now on never changes.
     Written(&'a Path),
@@ -18,7 +18,7 @@ pub enum News<'a> {
 
 /// Who wants to know. Called by the thread that made the change, which waits: it must be quick.
 pub trait Listener: Send + Sync {
-    fn hear(&self, news: News);
+    fn hear(&self, news: FileEvent);
 }
 
 static LISTENER: OnceLock<Arc<dyn Listener>> = OnceLock::new();
@@ -29,7 +29,7 @@ pub fn listen(listener: Arc<dyn Listener>) -> bool {
     LISTENER.set(listener).is_ok()
 }
 
-pub(super) fn tell(news: News) {
+pub(super) fn notify(news: FileEvent) {
     if let Some(listener) = LISTENER.get() {
         listener.hear(news);
     }

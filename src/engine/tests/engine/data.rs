@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use figment::Figment;
-use pipe_engine::exec::{Execution, execute, observe, observe_to_show};
-use pipe_engine::graph::{Graph, Selection, Wanted};
+use pipe_engine::exec::{Execution, execute, inspect, inspect_for_display};
+use pipe_engine::graph::{Graph, Selection, Targets};
 use pipe_engine::identity;
 use pipe_engine::kind::*;
+use pipe_engine::pipeline_file;
 use pipe_engine::plan::{self, Plan};
-use pipe_engine::progress::Silent;
-use pipe_engine::spec;
+use pipe_engine::progress::NullListener;
 use pipe_engine::stop::Stop;
 use serde_json::{Value, json};
 
@@ -56,8 +56,9 @@ impl Stage for Fake {
     }
 
     fn references(&self) -> Vec<Reference> {
-        let to =
-            |stage: &String| Reference::to("dataset", stage, &["data"], Counts::SettingsAndContent);
+        let to = |stage: &String| {
+            Reference::to("dataset", stage, &["data"], DependencyMode::FingerprintAndContent)
+        };
         self.from.iter().map(to).collect()
     }
 
@@ -76,14 +77,14 @@ impl Stage for Fake {
         Files { reads, writes: Vec::new() }
     }
 
-    fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
+    fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
         if self.from.is_none() {
             let artifact = if o.pending { None } else { Some(data(o.root)?) };
-            return Ok(Observation { state: State::Transient, artifact });
+            return Ok(Inspection { state: StageState::Transient, artifact });
         }
         Ok(match file(o.root, o.identity).exists() {
-            true => State::Done { reason: "up to date".into() },
-            false => State::absent(format!("unknown: {}", o.unknown.join(" "))),
+            true => StageState::Done { reason: "up to date".into() },
+            false => StageState::absent(format!("unknown: {}", o.unknown.join(" "))),
         }
         .into())
     }
@@ -118,16 +119,16 @@ impl Project {
             Arc::new(Kind("use")),
             Arc::new(pipe_engine::command::CommandKind),
         ];
-        let loaded = spec::load(self.0.path(), Path::new("p.yaml"), &kinds, &[]);
+        let loaded = pipeline_file::load(self.0.path(), Path::new("p.yaml"), &kinds, &[]);
         let graph = Graph::build(loaded.unwrap_or_else(|e| panic!("{e}")))
             .unwrap_or_else(|e| panic!("{e}"));
         let (manifests, stop) = (identity::manifests(&graph), Stop::default());
-        let execution = Execution::new(self.0.path(), &graph, &manifests, &stop, &Silent);
-        let selection: Selection = graph.select(&Wanted::default()).unwrap();
+        let execution = Execution::new(self.0.path(), &graph, &manifests, &stop, &NullListener);
+        let selection: Selection = graph.select(&Targets::default()).unwrap();
         let observed =
-            observe(&execution, &selection.stages).map_err(|(stage, e)| format!("{stage}: {e}"));
+            inspect(&execution, &selection.stages).map_err(|(stage, e)| format!("{stage}: {e}"));
         if observed.is_err() {
-            let shown = observe_to_show(&execution, &selection.stages)
+            let shown = inspect_for_display(&execution, &selection.stages)
                 .unwrap_or_else(|(_, e)| panic!("{e}"));
             assert_eq!(shown.keys().collect::<HashSet<_>>(), selection.stages.iter().collect());
         }

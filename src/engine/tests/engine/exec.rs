@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use pipe_engine::exec::{Execution, Summary, execute, observe};
-use pipe_engine::graph::Wanted;
+use pipe_engine::exec::{Execution, Summary, execute, inspect};
+use pipe_engine::graph::Targets;
 use pipe_engine::identity;
 use pipe_engine::kind::{Failure, StageId};
 use pipe_engine::plan::plan;
@@ -54,8 +54,8 @@ pub fn run_with(project: &Project, how: How) -> Ran {
         gpus: how.gpus,
         ..Execution::new(project.folder.path(), &graph, &manifests, &stop, &heard)
     };
-    let selection = graph.select(&Wanted::default()).unwrap();
-    let observed = observe(&execution, &selection.stages).unwrap();
+    let selection = graph.select(&Targets::default()).unwrap();
+    let observed = inspect(&execution, &selection.stages).unwrap();
     let plan = plan(&graph, &selection, &forced, &observed);
     let planned = plan.steps.iter().map(|s| format!("{} {}", s.stage, s.action)).collect();
     let reasons = plan.steps.iter().map(|s| s.reason.clone()).collect();

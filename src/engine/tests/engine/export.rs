@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use pipe_engine::export::argo::{Options, workflow};
-use pipe_engine::graph::Wanted;
+use pipe_engine::graph::Targets;
 use serde_yaml::Value;
 
 use crate::fake::Project;
@@ -42,7 +42,7 @@ fn export(
 ) -> Result<String, String> {
     let graph = Project::new(pipeline).load().unwrap_or_else(|e| panic!("{e}"));
     let until = until.iter().map(|stage| stage.to_string()).collect();
-    let selection = graph.select(&Wanted { until, from: Vec::new() }).unwrap();
+    let selection = graph.select(&Targets { until, from: Vec::new() }).unwrap();
     let settings: Vec<String> = settings.iter().map(|s| s.to_string()).collect();
     let made = workflow(&graph, &selection, Path::new("p.yaml"), &settings, options);
     made.map(|workflow| workflow.to_yaml()).map_err(|e| e.to_string())
@@ -131,7 +131,7 @@ fn what_argo_would_fill_in_and_what_is_not_mounted_is_refused() {
         refused(&[], Options { mount: "project".into(), ..options() }).contains("no absolute path")
     );
     let graph = Project::new(SWEEP).load().unwrap_or_else(|e| panic!("{e}"));
-    let selection = graph.select(&Wanted::default()).unwrap();
+    let selection = graph.select(&Targets::default()).unwrap();
     for file in ["/p.yaml", "../p.yaml"] {
         let refused = workflow(&graph, &selection, Path::new(file), &[], &options()).unwrap_err();
         assert!(refused.to_string().contains("must lie in the project"), "{refused}");

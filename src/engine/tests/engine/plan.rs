@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use pipe_engine::exec::Observed;
-use pipe_engine::graph::{Graph, Selection, Wanted};
+use pipe_engine::exec::InspectedStage;
+use pipe_engine::graph::{Graph, Selection, Targets};
 use pipe_engine::identity::Difference;
-use pipe_engine::kind::{Artifact, Observation, StageId, State};
+use pipe_engine::kind::{Artifact, Inspection, StageId, StageState};
 use pipe_engine::plan::plan;
 
 use crate::fake::Project;
 
-type States = HashMap<StageId, Observed>;
+type States = HashMap<StageId, InspectedStage>;
 
 // data -> base -> left  -> last
 //            \--> right -/
@@ -24,17 +24,17 @@ stages:
   left: { kind: work, dataset: base }
 ";
 
-fn done() -> State {
-    State::Done { reason: "up to date".into() }
+fn done() -> StageState {
+    StageState::Done { reason: "up to date".into() }
 }
 
-fn absent() -> State {
-    State::absent("never run")
+fn absent() -> StageState {
+    StageState::absent("never run")
 }
 
-fn seen(observation: impl Into<Observation>) -> Observed {
-    Observed {
-        observation: observation.into(),
+fn seen(observation: impl Into<Inspection>) -> InspectedStage {
+    InspectedStage {
+        inspection: observation.into(),
         identity: "sha256:1".into(),
         record: None,
         confirmed: None,
@@ -42,8 +42,9 @@ fn seen(observation: impl Into<Observation>) -> Observed {
 }
 
 /// Everything done but some stages, whose states are given.
-fn with(states: &[(&str, State)]) -> States {
-    let mut all: States = HashMap::from([(StageId::new("data").unwrap(), seen(State::Transient))]);
+fn with(states: &[(&str, StageState)]) -> States {
+    let mut all: States =
+        HashMap::from([(StageId::new("data").unwrap(), seen(StageState::Transient))]);
     for id in ["base", "left", "right", "last"] {
         all.insert(StageId::new(id).unwrap(), seen(done()));
     }
@@ -55,11 +56,11 @@ fn with(states: &[(&str, State)]) -> States {
 
 fn select(graph: &Graph, targets: &[&str]) -> Selection {
     let until = targets.iter().map(|t| t.to_string()).collect();
-    graph.select(&Wanted { until, from: Vec::new() }).unwrap_or_else(|e| panic!("{e}"))
+    graph.select(&Targets { until, from: Vec::new() }).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// The plan as `stage action` words.
-fn planned(graph: &Graph, targets: &[&str], states: &[(&str, State)]) -> Vec<String> {
+fn planned(graph: &Graph, targets: &[&str], states: &[(&str, StageState)]) -> Vec<String> {
     let all = with(states);
     plan(graph, &select(graph, targets), &BTreeSet::new(), &all)
         .steps
@@ -100,7 +101,7 @@ fn an_old_output_is_never_taken_for_a_future_one() {
     let mut states = with(&[]);
     // As a stage whose file is missing and whose content is known already.
     let artifact = Some(Artifact::new((), Some("as before".into())));
-    states.insert(StageId::new("base").unwrap(), seen(Observation { state: absent(), artifact }));
+    states.insert(StageId::new("base").unwrap(), seen(Inspection { state: absent(), artifact }));
     let plan = plan(&graph, &select(&graph, &[]), &BTreeSet::new(), &states);
     let on = |stage: &str| {
         let step = plan.steps.iter().find(|step| step.stage.as_str() == stage).unwrap();
@@ -116,11 +117,11 @@ fn an_old_output_is_never_taken_for_a_future_one() {
 fn what_keeps_nothing_passes_on_that_something_ran() {
     let file = "name: chain\nstages:\n  left: { kind: work }\n  data: { kind: source, needs: left }\n  more: { kind: source, needs: data }\n  base: { kind: work, dataset: more }\n";
     let graph = Project::new(file).load().unwrap_or_else(|e| panic!("{e}"));
-    let state = |id: &str, state: State| (StageId::new(id).unwrap(), seen(state));
+    let state = |id: &str, state: StageState| (StageId::new(id).unwrap(), seen(state));
     let states = HashMap::from([
         state("left", absent()),
-        state("data", State::Transient),
-        state("more", State::Transient),
+        state("data", StageState::Transient),
+        state("more", StageState::Transient),
         state("base", done()),
     ]);
     let plan = plan(&graph, &select(&graph, &[]), &BTreeSet::new(), &states);
@@ -136,9 +137,9 @@ fn what_keeps_nothing_passes_on_that_something_ran() {
 fn a_stage_that_another_one_may_mend_is_not_said_to_run_for_certain() {
     let graph = graph();
     let change = |key: &str| {
-        State::changed(vec![Difference { key: key.into(), old: None, new: Some(1.into()) }])
+        StageState::changed(vec![Difference { key: key.into(), old: None, new: Some(1.into()) }])
     };
-    let on = |state: State| {
+    let on = |state: StageState| {
         let states = with(&[("base", absent()), ("left", state)]);
         let plan = plan(&graph, &select(&graph, &[]), &BTreeSet::new(), &states);
         let step = plan.steps.iter().find(|step| step.stage.as_str() == "left").unwrap();
@@ -152,12 +153,12 @@ fn a_stage_that_another_one_may_mend_is_not_said_to_run_for_certain() {
 
 #[test]
 fn partial_and_extendable_stages_say_how_far() {
-    let partial = State::Partial { done: 12, total: 20, reason: "stopped by SIGTERM".into() };
+    let partial = StageState::Partial { done: 12, total: 20, reason: "stopped by SIGTERM".into() };
     assert_eq!(
         planned(&graph(), &["base"], &[("base", partial)]),
         ["data run", "base resume at epoch 12/20"]
     );
-    let more = State::Extendable { from: 10, to: 20 };
+    let more = StageState::Extendable { from: 10, to: 20 };
     assert_eq!(
         planned(&graph(), &["base"], &[("base", more)]),
         ["data run", "base extend 10 -> 20"]
@@ -171,7 +172,7 @@ fn a_target_brings_only_what_it_needs() {
         ["data skip", "base skip", "left skip"]
     );
     assert_eq!(planned(&graph(), &["data"], &[]), ["data run"]);
-    let wrong = Wanted { until: vec!["lft".into()], from: Vec::new() };
+    let wrong = Targets { until: vec!["lft".into()], from: Vec::new() };
     assert!(graph().select(&wrong).unwrap_err().to_string().contains("did you mean `left`?"));
 }
 
@@ -180,7 +181,7 @@ fn from_and_until_cut_the_graph() {
     let graph = graph();
     let selected = |until: &[&str], from: &[&str]| {
         let names = |of: &[&str]| of.iter().map(|t| t.to_string()).collect();
-        let selection = graph.select(&Wanted { until: names(until), from: names(from) }).unwrap();
+        let selection = graph.select(&Targets { until: names(until), from: names(from) }).unwrap();
         let join =
             |ids: BTreeSet<StageId>| ids.iter().map(|s| s.as_str()).collect::<Vec<_>>().join(" ");
         (join(selection.stages.into_iter().collect()), join(selection.named))
@@ -205,7 +206,7 @@ fn the_graph_is_drawn_in_three_ways() {
 }
 
 /// `stage: action, reason` for every stage, given the states of some.
-fn table(forced: &[&str], states: &[(&str, State)]) -> Vec<String> {
+fn table(forced: &[&str], states: &[(&str, StageState)]) -> Vec<String> {
     let graph = graph();
     let all = with(states);
     let forced = forced.iter().map(|id| StageId::new(id).unwrap()).collect();
@@ -218,7 +219,7 @@ fn every_action_has_its_reason() {
     // data -> base -> left  -> last
     //            \--> right -/
     const IDLE: &str = "data: skip, nothing that runs needs it";
-    type Case<'a> = (&'a str, &'a [&'a str], Vec<(&'a str, State)>, [&'a str; 5]);
+    type Case<'a> = (&'a str, &'a [&'a str], Vec<(&'a str, StageState)>, [&'a str; 5]);
     let cases: [Case; 7] = [
         (
             "all is done",
@@ -247,7 +248,7 @@ fn every_action_has_its_reason() {
         (
             "base has another learning rate",
             &[],
-            vec![("base", State::changed(vec![rate()]))],
+            vec![("base", StageState::changed(vec![rate()]))],
             [
                 "data: run, base needs it",
                 "base: run, learning_rate 0.001 -> 0.0001",
@@ -271,7 +272,7 @@ fn every_action_has_its_reason() {
         (
             "base is to have more epochs",
             &[],
-            vec![("base", State::Extendable { from: 10, to: 20 })],
+            vec![("base", StageState::Extendable { from: 10, to: 20 })],
             [
                 "data: run, base needs it",
                 "base: extend 10 -> 20, more epochs of the same run",
@@ -310,8 +311,8 @@ fn every_action_has_its_reason() {
     }
 }
 
-fn partial() -> State {
-    State::Partial { done: 12, total: 20, reason: "stopped by SIGTERM".into() }
+fn partial() -> StageState {
+    StageState::Partial { done: 12, total: 20, reason: "stopped by SIGTERM".into() }
 }
 
 fn rate() -> Difference {

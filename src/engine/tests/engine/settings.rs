@@ -336,7 +336,7 @@ fn a_whole_number_may_be_written_with_a_point_or_a_power() {
     let text = "name: x\nexecutor: { kind: slurm, cpus: 2.0 }\nstages: { one: { kind: work, epochs: 1e1, retry: { max: 2.0 } } }\n";
     assert_eq!(Project::new(text).settings("one")["epochs"], json!(10));
     let graph = Project::new(text).load().unwrap();
-    assert_eq!(graph.stages().next().unwrap().conduct.retry.max, 2);
+    assert_eq!(graph.stages().next().unwrap().options.retry.max, 2);
     let matrix = "name: x\nstages: { one: { kind: work, matrix: { epochs: [1e1] } } }\n";
     assert_eq!(
         Project::new(matrix).settings("one@epochs=10.0")["epochs"],

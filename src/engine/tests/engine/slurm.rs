@@ -6,14 +6,14 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use pipe_engine::exec::slurm::{
-    Cluster, Following, Invocation, JobState, SlurmError, Submission, follow, submit,
+    Cluster, Invocation, JobMonitor, JobState, SlurmError, Submission, follow, submit,
 };
-use pipe_engine::exec::{Execution, Observed, Summary, observe};
-use pipe_engine::graph::Wanted;
+use pipe_engine::exec::{Execution, InspectedStage, Summary, inspect};
+use pipe_engine::graph::Targets;
 use pipe_engine::identity;
 use pipe_engine::kind::{Failure, Request, StageId};
 use pipe_engine::plan::{Plan, plan};
-use pipe_engine::shell::Line;
+use pipe_engine::shell::CommandLine;
 use pipe_engine::stop::{Signal, Stop};
 use pipe_engine::store::{Attempt, JobId, Jobs, Record, Status};
 
@@ -107,20 +107,20 @@ fn with<T>(
     project: &Project,
     stop: &Stop,
     heard: &Heard,
-    act: impl FnOnce(&Execution, &Plan, &HashMap<StageId, Observed>) -> T,
+    act: impl FnOnce(&Execution, &Plan, &HashMap<StageId, InspectedStage>) -> T,
 ) -> T {
     let graph = project.load().unwrap_or_else(|e| panic!("{e}"));
     let manifests = identity::manifests(&graph);
     let execution = Execution::new(project.folder.path(), &graph, &manifests, stop, heard);
-    let selection = graph.select(&Wanted::default()).unwrap();
-    let observed = observe(&execution, &selection.stages).unwrap();
+    let selection = graph.select(&Targets::default()).unwrap();
+    let observed = inspect(&execution, &selection.stages).unwrap();
     let plan = plan(&graph, &selection, &BTreeSet::new(), &observed);
     act(&execution, &plan, &observed)
 }
 
 fn call(settings: &[&str]) -> Invocation {
     let settings = settings.iter().map(|s| (*s).to_owned()).collect();
-    let cancel = Line::new(["pipe", "cancel", "p.yaml"]);
+    let cancel = CommandLine::new(["pipe", "cancel", "p.yaml"]);
     Invocation { program: "/opt/pipe".into(), file: "p.yaml".into(), settings, cancel }
 }
 
@@ -145,7 +145,7 @@ fn followed(project: &Project, cluster: &Scripted) -> (Summary, Vec<String>) {
     let (stop, heard) = (Stop::default(), Heard::default());
     let summary = with(project, &stop, &heard, |execution, plan, observed| {
         let all = submit(cluster, execution, plan, observed, &call(&[])).unwrap();
-        follow(&Following { cluster, execution, poll: Duration::from_secs(1) }, all).unwrap()
+        follow(&JobMonitor { cluster, execution, poll: Duration::from_secs(1) }, all).unwrap()
     });
     (summary, heard.0.into_inner().unwrap())
 }
@@ -336,7 +336,7 @@ fn ctrl_c_cancels_and_other_signals_leave_the_jobs_alone() {
         let summary = with(&project, &stop, &heard, |execution, plan, observed| {
             let all = submit(&cluster, execution, plan, observed, &call(&[])).unwrap();
             stop.request(signal);
-            follow(&Following { cluster: &cluster, execution, poll: Duration::from_secs(1) }, all)
+            follow(&JobMonitor { cluster: &cluster, execution, poll: Duration::from_secs(1) }, all)
                 .unwrap()
         });
         (summary, cluster.cancelled.into_inner().unwrap())
@@ -375,7 +375,7 @@ fn a_policy_against_going_on_does_not_stop_a_requeued_job() {
             ..*execution
         };
         let observed =
-            observe(&execution, &plan.steps.iter().map(|s| s.stage.clone()).collect()).unwrap();
+            inspect(&execution, &plan.steps.iter().map(|s| s.stage.clone()).collect()).unwrap();
         pipe_engine::exec::execute(&execution, plan, observed).unwrap()
     });
     let heard = heard.0.into_inner().unwrap();
@@ -407,7 +407,7 @@ fn a_program_that_is_told_to_stop_beside_this_one_did_not_fail() {
         });
         with(&project, &stop, &heard, |execution, plan, _| {
             let observed =
-                observe(execution, &plan.steps.iter().map(|s| s.stage.clone()).collect()).unwrap();
+                inspect(execution, &plan.steps.iter().map(|s| s.stage.clone()).collect()).unwrap();
             pipe_engine::exec::execute(execution, plan, observed).unwrap()
         })
     });

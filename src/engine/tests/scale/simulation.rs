@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use figment::Figment;
 use pipe_engine::exec::{self, Execution};
-use pipe_engine::graph::{Graph, Wanted};
+use pipe_engine::graph::{Graph, Targets};
 use pipe_engine::identity;
 use pipe_engine::kind::*;
+use pipe_engine::pipeline_file;
 use pipe_engine::plan;
-use pipe_engine::progress::{Event, Silent};
-use pipe_engine::spec;
+use pipe_engine::progress::{Event, NullListener};
 use pipe_engine::stop::Stop;
 use pipe_engine::store::Record;
-use pipe_engine::store::traffic::{self, Traffic};
+use pipe_engine::store::io_counters::{self, Traffic};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{self, Cluster, Conditions, Time};
@@ -57,9 +57,9 @@ impl Simulation {
         let cluster = Arc::new(Cluster::new(self.conditions, &needs));
         let world = Arc::new(World::new(Some(cluster.clone()), jobs));
         let graph = self.graph(jobs, seed, &world);
-        let (began, before) = (Instant::now(), traffic::so_far());
+        let (began, before) = (Instant::now(), io_counters::so_far());
         let done = carry_out(self.folder.path(), &graph, &[], self.conditions.nodes);
-        let (took, traffic) = (began.elapsed(), traffic::so_far() - before);
+        let (took, traffic) = (began.elapsed(), io_counters::so_far() - before);
         assert_eq!(done, jobs.len());
         drop((graph, world));
         let outcome = Arc::into_inner(cluster).unwrap().outcome();
@@ -71,11 +71,11 @@ impl Simulation {
     pub fn run_one_by_one(&self, jobs: &[Job], seed: u64) -> (Traffic, Duration) {
         let world = Arc::new(World::new(None, jobs));
         let graph = self.graph(jobs, seed, &world);
-        let (began, before) = (Instant::now(), traffic::so_far());
+        let (began, before) = (Instant::now(), io_counters::so_far());
         for job in jobs {
             assert_eq!(carry_out(self.folder.path(), &graph, &[&job.name], 1), 1);
         }
-        (traffic::so_far() - before, began.elapsed())
+        (io_counters::so_far() - before, began.elapsed())
     }
 
     /// Makes the records say that stages took as long as they did by the cluster's clock.
@@ -92,18 +92,19 @@ impl Simulation {
         let root = self.folder.path();
         std::fs::write(root.join("p.yaml"), drawn::file(jobs, seed)).unwrap();
         let kinds: Vec<Arc<dyn StageKind>> = vec![Arc::new(JobKind(world.clone()))];
-        Graph::build(spec::load(root, Path::new("p.yaml"), &kinds, &[]).unwrap()).unwrap()
+        Graph::build(pipeline_file::load(root, Path::new("p.yaml"), &kinds, &[]).unwrap()).unwrap()
     }
 }
 
 /// What `pipe run FILE STAGE…` does. Returns how many stages ran.
 fn carry_out(root: &Path, graph: &Graph, until: &[&str], jobs: usize) -> usize {
     let (stop, manifests) = (Stop::default(), identity::manifests(graph));
-    let execution = Execution { jobs, ..Execution::new(root, graph, &manifests, &stop, &Silent) };
+    let execution =
+        Execution { jobs, ..Execution::new(root, graph, &manifests, &stop, &NullListener) };
     let until = until.iter().map(|stage| stage.to_string()).collect();
-    let selection = graph.select(&Wanted { until, from: Vec::new() }).unwrap();
+    let selection = graph.select(&Targets { until, from: Vec::new() }).unwrap();
     let observed =
-        exec::observe(&execution, &selection.stages).unwrap_or_else(|(_, e)| panic!("{e}"));
+        exec::inspect(&execution, &selection.stages).unwrap_or_else(|(_, e)| panic!("{e}"));
     let plan = plan::plan(graph, &selection, &Default::default(), &observed);
     let summary = exec::execute(&execution, &plan, observed).unwrap();
     assert!(summary.failed.is_empty() && summary.not_begun.is_empty(), "{:?}", summary.failed);
@@ -161,12 +162,12 @@ impl Stage for JobStage {
         Vec::new()
     }
 
-    fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
+    fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
         let done =
             self.world.done.lock().unwrap().get(o.stage.as_str()) == Some(&self.settings.seed);
         Ok(match done {
-            true => State::Done { reason: "up to date".into() },
-            false => State::absent("never run"),
+            true => StageState::Done { reason: "up to date".into() },
+            false => StageState::absent("never run"),
         }
         .into())
     }

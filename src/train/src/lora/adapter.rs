@@ -200,7 +200,7 @@ impl Adapter {
         // The weights come last: they say which checkpoint both were made from, and so that both
         // are there.
         for path in [&config, &path] {
-            atomic::sweep_for(path);
+            atomic::remove_temporary_files_for(path);
         }
         atomic::write(&config, |out| out.write_all(text.as_bytes()))?;
         Ok(atomic::write(&path, |out| out.write_all(&bytes))?)

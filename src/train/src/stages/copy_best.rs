@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use figment::Figment;
 use pipe_engine::kind::{
-    Artifact, Counts, Diagnostic, Failure, Files, Observation, Observer, Outcome, PipelineView,
-    Reference, Rejection, RunContext, Stage, StageError, StageKind, State, is_inside_project,
+    Artifact, DependencyMode, Diagnostic, Failure, Files, InspectContext, Inspection, Outcome,
+    PipelineView, Reference, Rejection, RunContext, Stage, StageError, StageKind, StageState,
+    is_inside_project,
 };
 use pipe_engine::store::{
-    Checkpoint, CheckpointRecord, Made, Output, atomic, copy, file_digest_like,
+    Checkpoint, CheckpointRecord, Output, Outputs, atomic, copy, file_digest_like,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -114,7 +115,12 @@ impl Stage for CopyBest {
     }
 
     fn references(&self) -> Vec<Reference> {
-        vec![Reference::to("from", &self.settings.from, &["train", "select_best"], Counts::Content)]
+        vec![Reference::to(
+            "from",
+            &self.settings.from,
+            &["train", "select_best"],
+            DependencyMode::Content,
+        )]
     }
 
     fn lint(&self, pipeline: &PipelineView) -> Vec<Diagnostic> {
@@ -129,37 +135,39 @@ impl Stage for CopyBest {
         Files { reads: Vec::new(), writes: vec![("to".to_owned(), self.settings.to.clone())] }
     }
 
-    fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
+    fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
         let target = o.root.join(&self.settings.to);
         let Some(run) = o.inputs.get("from").and_then(|a| a.get::<TrainedRun>()) else {
             // What the training will bring is not known yet.
             let state = if o.made.is_some() && target.exists() {
-                State::Done { reason: "up to date".into() }
+                StageState::Done { reason: "up to date".into() }
             } else {
-                State::absent("not copied yet")
+                StageState::absent("not copied yet")
             };
             return Ok(state.into());
         };
         let source = self.selected(&run)?;
         let shown = self.settings.to.display();
         let made = o.made.and_then(|m| m.outputs.first()).filter(|o| o.digest == source.digest);
-        let standing = made.and_then(|output| output.standing(o.root));
+        let standing = made.and_then(|output| output.if_unchanged(o.root));
         let state = match (made, target.exists()) {
             (Some(_), true) if standing.is_some() => {
-                State::Done { reason: format!("up to date, epoch {}", source.epoch) }
+                StageState::Done { reason: format!("up to date, epoch {}", source.epoch) }
             }
-            (_, false) => State::absent(format!("{shown} is not there{}", self.cost(source))),
+            (_, false) => StageState::absent(format!("{shown} is not there{}", self.cost(source))),
             (None, true) if o.made.is_some() => {
                 let (epoch, cost) = (source.epoch, self.cost(source));
-                State::absent(format!("another checkpoint is selected now, epoch {epoch}{cost}"))
+                StageState::absent(format!(
+                    "another checkpoint is selected now, epoch {epoch}{cost}"
+                ))
             }
-            (_, true) => State::absent(format!("{shown} has another content")),
+            (_, true) => StageState::absent(format!("{shown} has another content")),
         };
         if let (Some(made), Some(output)) = (o.made, standing) {
-            o.confirm(Made { outputs: vec![output], ..made.clone() });
+            o.confirm(Outputs { outputs: vec![output], ..made.clone() });
         }
         let file = ModelFile { path: target, digest: source.digest.clone() };
-        Ok(Observation { state, artifact: Some(artifact(file)) })
+        Ok(Inspection { state, artifact: Some(artifact(file)) })
     }
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
@@ -183,21 +191,21 @@ impl Stage for CopyBest {
         let target = context.root.join(&self.settings.to);
         let replaced = self.check_ownership(context, &target, &source.digest)?;
         let path = self.settings.to.display().to_string();
-        let planned = Output::planned(&path, &record.digest, record.bytes);
+        let planned = Output::expected(&path, &record.digest, record.bytes);
         // The note first: after a crash between the two, the next run knows both files as its own.
-        context.note_made(vec![planned], Vec::new(), replaced)?;
+        context.record_outputs(vec![planned], Vec::new(), replaced)?;
         atomic::create_folder(target.parent().unwrap_or(&context.root))?;
-        atomic::sweep_for(&target);
+        atomic::remove_temporary_files_for(&target);
         match self.settings.link {
             Link::None => copy::copy(&source.path, &target)?,
             Link::Hard => copy::link_read_only(&source.path, &target)?,
         }
-        let written = Output::like(&context.root, &path, &source.digest)?;
+        let written = Output::of_digest(&context.root, &path, &source.digest)?;
         if written.digest != source.digest {
             let message = format!("{path} does not have the content that was copied");
             return Err(StageError::new(Failure::Storage, message));
         }
-        context.note_made(vec![written], Vec::new(), Vec::new())?;
+        context.record_outputs(vec![written], Vec::new(), Vec::new())?;
         let file = ModelFile { path: target, digest: source.digest };
         let summary = format!("epoch {} of run {}: {path}", record.epoch, run.run.number);
         Ok(Outcome { artifact: Some(artifact(file)), summary, next: None })

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use figment::Figment;
 use pipe_engine::kind::{
-    Failure, Files, Observation, Observer, Outcome, Reference, Rejection, RunContext, Stage,
-    StageError, StageKind, State, is_inside_project,
+    Failure, Files, InspectContext, Inspection, Outcome, Reference, Rejection, RunContext, Stage,
+    StageError, StageKind, StageState, is_inside_project,
 };
 use pipe_engine::progress::{Event, Unit};
 use serde_json::Value;
@@ -56,15 +56,15 @@ impl Stage for DatasetStage {
         Files { reads, writes: Vec::new() }
     }
 
-    fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
+    fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
         if o.pending {
             // What is there now is not what a training will see.
-            return Ok(State::Transient.into());
+            return Ok(StageState::Transient.into());
         }
         let slow = Slow { began: Instant::now(), told: AtomicBool::new(false) };
         let seen = data::look(&self.settings, o.root, o.request.data_as_last_seen, &slow)
             .map_err(failed)?;
-        Ok(Observation { state: State::Transient, artifact: seen.map(summary_artifact) })
+        Ok(Inspection { state: StageState::Transient, artifact: seen.map(summary_artifact) })
     }
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {

@@ -8,8 +8,8 @@ use burn::module::{Module, ParamGroup};
 use burn::tensor::Device;
 use figment::Figment;
 use pipe_engine::kind::{
-    Counts, Diagnostic, Failure, Files, Observation, Observer, Outcome, PipelineView, Reference,
-    Rejection, RunContext, Stage, StageError, StageKind, State,
+    DependencyMode, Diagnostic, Failure, Files, InspectContext, Inspection, Outcome, PipelineView,
+    Reference, Rejection, RunContext, Stage, StageError, StageKind, StageState,
 };
 use pipe_engine::progress::Event;
 use pipe_engine::store::Checkpoint;
@@ -62,12 +62,12 @@ impl Stage for LoraStage {
     fn references(&self) -> Vec<Reference> {
         let kinds = &["copy_best", "train", "select_best"];
         vec![
-            Reference::to("base", &self.settings.base, kinds, Counts::Content),
+            Reference::to("base", &self.settings.base, kinds, DependencyMode::Content),
             Reference::to(
                 "dataset",
                 &self.settings.dataset,
                 &["dataset"],
-                Counts::SettingsAndContent,
+                DependencyMode::FingerprintAndContent,
             ),
         ]
     }
@@ -94,9 +94,9 @@ impl Stage for LoraStage {
         found
     }
 
-    fn observe(&self, observer: &Observer) -> Result<Observation, StageError> {
+    fn inspect(&self, observer: &InspectContext) -> Result<Inspection, StageError> {
         let mut observation = self.training().observe(observer)?;
-        if let State::Absent { reason, .. } = &mut observation.state
+        if let StageState::Absent { reason, .. } = &mut observation.state
             && let Some(base) = observer.inputs.get("base").and_then(model_file)
             && let Ok(file) = std::fs::metadata(&base.path)
         {
@@ -106,7 +106,7 @@ impl Stage for LoraStage {
         match run.map(|run| what_is_missing(&run)) {
             Some(Some(what)) => {
                 let (done, total) = (self.training_settings.epochs, self.training_settings.epochs);
-                Ok(State::Partial { done, total, reason: format!("{what} is not up to date") }
+                Ok(StageState::Partial { done, total, reason: format!("{what} is not up to date") }
                     .into())
             }
             _ => Ok(observation),

@@ -34,7 +34,7 @@ impl<'a> RunCatalog<'a> {
             match run.metadata() {
                 Ok(m) if m.pipeline == pipeline && m.stage == stage => catalog.own.push((run, m)),
                 Ok(m) => catalog.others.push((run, m)),
-                Err(error) if run.is_begun() => tracing::warn!("{error}; this run is left alone"),
+                Err(error) if run.is_started() => tracing::warn!("{error}; this run is left alone"),
                 Err(_) if run.is_empty() => {}
                 Err(_) => catalog.without_metadata.push(run.folder),
             }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use figment::Figment;
 use pipe_engine::kind::{
-    Counts, Diagnostic, Failure, Files, Observation, Observer, Outcome, PipelineView, Reference,
-    Rejection, RunContext, Stage, StageError, StageKind, State,
+    DependencyMode, Diagnostic, Failure, Files, InspectContext, Inspection, Outcome, PipelineView,
+    Reference, Rejection, RunContext, Stage, StageError, StageKind, StageState,
 };
 use pipe_engine::progress::{Event, Unit};
-use pipe_engine::store::{Made, Output, atomic};
+use pipe_engine::store::{Output, Outputs, atomic};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -124,7 +124,7 @@ impl Stage for SampleStage {
 
     fn references(&self) -> Vec<Reference> {
         let kinds = &["train", "copy_best", "lora", "select_best"];
-        vec![Reference::to("from", &self.settings.from, kinds, Counts::Content)]
+        vec![Reference::to("from", &self.settings.from, kinds, DependencyMode::Content)]
     }
 
     fn lint(&self, pipeline: &PipelineView) -> Vec<Diagnostic> {
@@ -137,20 +137,20 @@ impl Stage for SampleStage {
         Files { reads: Vec::new(), writes: vec![("to".to_owned(), self.settings.to.clone())] }
     }
 
-    fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
-        let Some(made) = o.made else { return Ok(State::absent("not drawn yet").into()) };
+    fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
+        let Some(made) = o.made else { return Ok(StageState::absent("not drawn yet").into()) };
         let changes = o.changes_since(&made.manifest);
         let standing: Option<Vec<Output>> =
-            made.outputs.iter().map(|output| output.standing(o.root)).collect();
+            made.outputs.iter().map(|output| output.if_unchanged(o.root)).collect();
         let state = match (changes.is_empty(), standing) {
-            (false, _) => State::changed(changes),
-            (true, None) => State::absent(format!(
+            (false, _) => StageState::changed(changes),
+            (true, None) => StageState::absent(format!(
                 "{} is not there, or was changed",
                 self.settings.to.display()
             )),
             (true, Some(outputs)) => {
-                o.confirm(Made { outputs, ..made.clone() });
-                State::Done { reason: "up to date".into() }
+                o.confirm(Outputs { outputs, ..made.clone() });
+                StageState::Done { reason: "up to date".into() }
             }
         };
         Ok(state.into())
@@ -198,11 +198,11 @@ impl Stage for SampleStage {
         let format = Format::of(&s.to).map_err(setting)?;
         let bytes = format.encode(&grid.render())?;
         atomic::create_folder(target.parent().unwrap_or(&context.root))?;
-        atomic::sweep_for(&target);
+        atomic::remove_temporary_files_for(&target);
         atomic::write(&target, |out| out.write_all(&bytes))?;
         let path = s.to.display().to_string();
         let output = Output::of(&context.root, &path)?;
-        context.note_made(vec![output], Vec::new(), Vec::new())?;
+        context.record_outputs(vec![output], Vec::new(), Vec::new())?;
         let part =
             request.class_subset(opened.config.num_classes).map(|part| format!(" of {part}"));
         let summary = format!("{} images{}: {path}", s.n, part.unwrap_or_default());

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use figment::Figment;
 use pipe_engine::kind::{
-    Artifact, Counts, Diagnostic, Observation, Observer, Outcome, PipelineView, Reference,
-    Rejection, RunContext, Stage, StageError, StageKind, State,
+    Artifact, DependencyMode, Diagnostic, InspectContext, Inspection, Outcome, PipelineView,
+    Reference, Rejection, RunContext, Stage, StageError, StageKind, StageState,
 };
 use pipe_engine::policy::{MONITORS, Mode};
 use pipe_engine::progress::Event;
@@ -70,7 +70,8 @@ impl Stage for SelectBest {
     }
 
     fn references(&self) -> Vec<Reference> {
-        let over = Reference::to("over", &self.settings.over, &["train", "lora"], Counts::Content);
+        let over =
+            Reference::to("over", &self.settings.over, &["train", "lora"], DependencyMode::Content);
         vec![Reference { many: true, passes_over_failed: true, ..over }]
     }
 
@@ -78,19 +79,19 @@ impl Stage for SelectBest {
         lint::check_selection(&self.settings.over, &self.settings.monitor, pipeline)
     }
 
-    fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
+    fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
         if !o.unknown.is_empty() {
-            return Ok(State::absent("what it chooses from is not trained yet").into());
+            return Ok(StageState::absent("what it chooses from is not trained yet").into());
         }
-        let Some(made) = o.made else { return Ok(State::absent("not chosen yet").into()) };
+        let Some(made) = o.made else { return Ok(StageState::absent("not chosen yet").into()) };
         let changes = o.changes_since(&made.manifest);
         if !changes.is_empty() {
-            return Ok(State::changed(changes).into());
+            return Ok(StageState::changed(changes).into());
         }
         let (name, run, value) = self.choose(o.inputs.iter())?;
         let reason = format!("up to date, {name} with {} {value:.4}", self.settings.monitor);
         let artifact = Some((*run).clone().artifact());
-        Ok(Observation { state: State::Done { reason }, artifact })
+        Ok(Inspection { state: StageState::Done { reason }, artifact })
     }
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
@@ -98,7 +99,7 @@ impl Stage for SelectBest {
             context.event(Event::Warning { text });
         }
         let (name, run, value) = self.choose(context.inputs.iter())?;
-        context.note_made(Vec::new(), Vec::new(), Vec::new())?;
+        context.record_outputs(Vec::new(), Vec::new(), Vec::new())?;
         let summary = format!("{name}, {} {value:.4}", self.settings.monitor);
         context.event(Event::Message { text: format!("Selected {summary}") });
         let file = run.best().map(|best| run.file(best).path);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use figment::Figment;
 use pipe_engine::kind::{
-    Counts, Diagnostic, Files, Observation, Observer, Outcome, PipelineView, Reference, Rejection,
-    RunContext, Stage, StageError, StageKind,
+    DependencyMode, Diagnostic, Files, InspectContext, Inspection, Outcome, PipelineView,
+    Reference, Rejection, RunContext, Stage, StageError, StageKind,
 };
 use serde_json::Value;
 
@@ -64,7 +64,7 @@ impl Stage for TrainStage {
             "dataset",
             &self.settings.dataset,
             &["dataset"],
-            Counts::SettingsAndContent,
+            DependencyMode::FingerprintAndContent,
         )]
     }
 
@@ -90,7 +90,7 @@ impl Stage for TrainStage {
         found
     }
 
-    fn observe(&self, observer: &Observer) -> Result<Observation, StageError> {
+    fn inspect(&self, observer: &InspectContext) -> Result<Inspection, StageError> {
         self.training().observe(observer)
     }
 

@@ -8,15 +8,15 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use pipe_engine::identity::Difference;
 use pipe_engine::kind::{
-    Failure, Files, Next, Observation, Observer, Outcome, Request, RunContext, StageError, StageId,
-    State,
+    Failure, Files, InspectContext, Inspection, NextCommand, Outcome, Request, RunContext,
+    StageError, StageId, StageState,
 };
 use pipe_engine::progress::Event;
-use pipe_engine::shell::Line;
+use pipe_engine::shell::CommandLine;
 use pipe_engine::store::copy::copy;
 use pipe_engine::store::{
-    Checkpoint, DatasetRecord, Keeper, Loaded, Metadata, Run, Runs, SCHEMA_VERSION, Status,
-    StoreError, atomic, room,
+    Checkpoint, CheckpointManager, DatasetRecord, Loaded, Metadata, Run, Runs, SCHEMA_VERSION,
+    Status, StoreError, atomic, disk_space,
 };
 use serde_json::{Map, Value, json};
 
@@ -69,7 +69,7 @@ enum RunSelection {
 }
 
 impl Training<'_> {
-    pub fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
+    pub fn observe(&self, o: &InspectContext) -> Result<Inspection, StageError> {
         let data = o.inputs.get(DATA).and_then(dataset_summary);
         let criteria = RunCriteria {
             root: o.root,
@@ -83,11 +83,11 @@ impl Training<'_> {
         }
         let (run, metadata) = match selection {
             RunSelection::New { reason, changes, .. } => {
-                return Ok(State::Absent { reason, changes }.into());
+                return Ok(StageState::Absent { reason, changes }.into());
             }
             RunSelection::Empty(run) => {
                 return Ok(
-                    State::absent(format!("run {} has no checkpoint yet", run.number)).into()
+                    StageState::absent(format!("run {} has no checkpoint yet", run.number)).into()
                 );
             }
             RunSelection::Existing(existing) => *existing,
@@ -99,12 +99,12 @@ impl Training<'_> {
             // things in order.
             let reason =
                 format!("run {}: trained, {}", run.number, unfinished_reason(&run, &metadata));
-            return Ok(State::Partial { done: total, total, reason }.into());
+            return Ok(StageState::Partial { done: total, total, reason }.into());
         }
         if done >= total {
             if metadata.best_checkpoint.is_some() && !run.best().is_file() {
                 let reason = format!("run {}: best.ckpt is gone", run.number);
-                return Ok(State::Partial { done: total, total, reason }.into());
+                return Ok(StageState::Partial { done: total, total, reason }.into());
             }
             let whose = if metadata.pipeline == o.pipeline {
                 String::new()
@@ -122,13 +122,13 @@ impl Training<'_> {
                 format!("up to date, run {}{whose}{place}", run.number)
             };
             let artifact = Some(TrainedRun { run, metadata }.artifact());
-            return Ok(Observation { state: State::Done { reason }, artifact });
+            return Ok(Inspection { state: StageState::Done { reason }, artifact });
         }
         if done >= metadata.epochs {
-            return Ok(State::Extendable { from: done, to: total }.into());
+            return Ok(StageState::Extendable { from: done, to: total }.into());
         }
         let reason = format!("run {}: {}", run.number, unfinished_reason(&run, &metadata));
-        Ok(State::Partial { done, total, reason }.into())
+        Ok(StageState::Partial { done, total, reason }.into())
     }
 
     /// Trains. `start` makes what is trained from the data set and the device (with autodiff).
@@ -141,7 +141,7 @@ impl Training<'_> {
         let ended = self.run_in(context, start, &mut opened);
         if let (Err(error), Some(run)) = (&ended, opened) {
             // The first error is the one to report.
-            let _ = Keeper::note_failed_start(&run, &error.message);
+            let _ = CheckpointManager::record_failed_start(&run, &error.message);
         }
         ended
     }
@@ -320,7 +320,11 @@ impl Training<'_> {
     }
 
     /// The newest checkpoint to go on from, if there is any.
-    fn newest(&self, context: &RunContext, keeper: &Keeper) -> Result<Option<Loaded>, StageError> {
+    fn newest(
+        &self,
+        context: &RunContext,
+        keeper: &CheckpointManager,
+    ) -> Result<Option<Loaded>, StageError> {
         let found = keeper.newest_good();
         for passed in &found.passed_over {
             context.event(Event::Warning {
@@ -356,7 +360,7 @@ impl Training<'_> {
     fn finish(
         &self,
         context: &RunContext,
-        keeper: &Keeper,
+        keeper: &CheckpointManager,
         directory: &str,
     ) -> Result<Outcome, StageError> {
         let best = keeper.metadata().best_checkpoint.clone();
@@ -367,10 +371,11 @@ impl Training<'_> {
             monitor: monitor.clone(),
             value,
         });
-        let merit = value.map(|value| self.settings.checkpoint.mode.merit(value));
-        let next = best
-            .as_ref()
-            .map(|best| Next { merit, ..sample_command(&format!("{directory}/{}", best.path)) });
+        let score = value.map(|value| self.settings.checkpoint.mode.score(value));
+        let next = best.as_ref().map(|best| NextCommand {
+            merit,
+            ..sample_command(&format!("{directory}/{}", best.path))
+        });
         let best = match (&best, value) {
             (Some(best), Some(value)) => {
                 format!(
@@ -550,7 +555,7 @@ impl Training<'_> {
                     "run {number} exists; `--force` needs a number that is free, or none"
                 )));
             }
-            if !run.is_begun() {
+            if !run.is_started() {
                 return if run.is_empty() {
                     Ok(RunSelection::Empty(run))
                 } else {
@@ -657,12 +662,12 @@ impl Training<'_> {
     fn check_disk_space(
         &self,
         context: &RunContext,
-        keeper: &Keeper,
+        keeper: &CheckpointManager,
         each: u64,
     ) -> Result<(), StageError> {
         let (policy, epochs) = (&self.settings.checkpoint, self.settings.epochs);
         let folder = &keeper.run().folder;
-        let Some(free) = room::free(folder).filter(|_| policy.enabled) else { return Ok(()) };
+        let Some(free) = disk_space::free(folder).filter(|_| policy.enabled) else { return Ok(()) };
         let listed = &keeper.metadata().checkpoints;
         let older: u64 = listed.iter().rev().skip(1).map(|c| c.bytes).sum();
         let newest = listed.last().map_or(0, |c| c.bytes);
@@ -699,13 +704,13 @@ impl Training<'_> {
         selection: RunSelection,
         dataset: &Dataset,
         device: &str,
-    ) -> Result<Keeper, StageError> {
+    ) -> Result<CheckpointManager, StageError> {
         let policy = self.settings.checkpoint.clone();
         let runs = self.runs(&context.root);
         let run = match selection {
             RunSelection::Existing(existing) => {
                 let (run, metadata) = *existing;
-                let mut keeper = Keeper::reopen(run, policy)?;
+                let mut keeper = CheckpointManager::reopen(run, policy)?;
                 if metadata.dataset.digest != dataset.digest() {
                     // Nothing was trained on the images that it was begun with, such as a corrupt
                     // one.
@@ -737,11 +742,11 @@ impl Training<'_> {
                 }
                 // A folder without metadata is one that a process claimed and died before it wrote
                 // any.
-                let abandoned = runs.list().pop().filter(|run| !run.is_begun() && run.is_empty());
+                let abandoned = runs.list().pop().filter(|run| !run.is_started() && run.is_empty());
                 let mut run = abandoned.map_or_else(|| runs.create(), Ok)?;
                 loop {
                     let metadata = self.first_metadata(context, &run, dataset, device);
-                    match Keeper::begin(run, policy.clone(), metadata) {
+                    match CheckpointManager::begin(run, policy.clone(), metadata) {
                         // Not abandoned: its process was just about to begin.
                         Err(StoreError::Held { .. }) => run = runs.create()?,
                         begun => return Ok(begun?),
@@ -750,7 +755,7 @@ impl Training<'_> {
             }
         };
         let metadata = self.first_metadata(context, &run, dataset, device);
-        Ok(Keeper::begin(run, policy, metadata)?)
+        Ok(CheckpointManager::begin(run, policy, metadata)?)
     }
 
     fn first_metadata(
@@ -818,10 +823,10 @@ fn fresh_start_hint(request: &Request) -> &'static str {
 }
 
 /// `config.yaml`: a pipeline file that repeats the run.
-fn write_config(keeper: &Keeper, context: &RunContext) -> Result<(), StageError> {
+fn write_config(keeper: &CheckpointManager, context: &RunContext) -> Result<(), StageError> {
     let path = keeper.run().config_path();
     let stage = context.stage.as_str();
-    let mut again = Line::new(["pipe", "run"])
+    let mut again = CommandLine::new(["pipe", "run"])
         .path(path.strip_prefix(&context.root).unwrap_or(&path))
         .word(stage)
         .options(["--force"]);
@@ -857,7 +862,7 @@ fn capitalized(text: &str) -> String {
 }
 
 /// The command that samples from a checkpoint.
-pub(super) fn sample_command(checkpoint: &str) -> Next {
-    let line = Line::new(["pipe", "sample"]).path(Path::new(checkpoint));
+pub(super) fn sample_command(checkpoint: &str) -> NextCommand {
+    let line = CommandLine::new(["pipe", "sample"]).path(Path::new(checkpoint));
     line.options(["--n=16"]).word("-o").word("samples.png").into()
 }

@@ -7,14 +7,14 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
 use pipe_engine::kind::{Failure, StageError};
-use pipe_engine::store::{Keeper, Saved};
+use pipe_engine::store::{CheckpointManager, Saved};
 
 /// What to do with the run's files; `None` if nothing was saved.
 type Work<K> = Box<dyn FnOnce(&mut K) -> Result<Option<Saved>, StageError> + Send>;
 type Done<K> = (K, Result<Option<Saved>, StageError>);
 
 /// The thread that writes, and the keeper of the files, which is on either side.
-pub(super) struct CheckpointWriter<K = Keeper> {
+pub(super) struct CheckpointWriter<K = CheckpointManager> {
     /// With us while nothing is being written.
     keeper: Option<K>,
     work: Sender<(K, Work<K>)>,

@@ -10,7 +10,7 @@ use pipe_engine::kind::{Failure, RunContext, StageError};
 use pipe_engine::progress::Event;
 use pipe_engine::store::atomic::{self, Log};
 use pipe_engine::store::tensor::HostTensor;
-use pipe_engine::store::{EpochRecord, Header, Keeper, Run, Saved, Status};
+use pipe_engine::store::{CheckpointManager, EpochRecord, Header, Run, Saved, Status};
 use serde_json::json;
 
 use super::checkpoint_writer::CheckpointWriter;
@@ -81,7 +81,7 @@ impl<'a> Recorder<'a> {
     pub fn open(
         context: &'a RunContext<'a>,
         settings: &'a TrainingSettings,
-        keeper: Keeper,
+        keeper: CheckpointManager,
         position: &Position,
         model_info: ModelInfo,
         on_new_best: Option<OnNewBest>,
@@ -139,7 +139,7 @@ impl<'a> Recorder<'a> {
         ]);
         self.write(position.global_step, position.epoch, &values)?;
         self.flush()?;
-        self.writer.keeper()?.note_epoch(EpochRecord {
+        self.writer.keeper()?.record_epoch(EpochRecord {
             epoch: position.epoch,
             global_step: position.global_step,
             metrics: metrics.clone(),
@@ -330,7 +330,11 @@ impl<'a> Recorder<'a> {
     ///
     /// # Errors
     /// What went wrong when the last checkpoint was written, or now.
-    pub fn finish(mut self, status: Status, message: Option<String>) -> Result<Keeper, StageError> {
+    pub fn finish(
+        mut self,
+        status: Status,
+        message: Option<String>,
+    ) -> Result<CheckpointManager, StageError> {
         let written = self.flush().and_then(|()| sync(&self.logs()));
         let mut keeper = self.writer.into_keeper()?;
         keeper.end(status, message)?;

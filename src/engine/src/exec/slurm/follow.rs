@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use super::outcome::{Evidence, JobOutcome, judge};
 use super::tail::Tail;
-use super::verdict::{Evidence, Verdict, judge};
 use super::{Cluster, JobState, SlurmError, Submission};
-use crate::exec::{Execution, Summary, observe};
-use crate::kind::{Failure, StageError, StageId, State};
+use crate::exec::{Execution, Summary, inspect};
+use crate::kind::{Failure, StageError, StageId, StageState};
 use crate::policy::OnFailure;
 use crate::progress::Event;
 use crate::stop::Signal;
@@ -31,7 +31,7 @@ struct Followed<'a> {
 }
 
 /// What following needs.
-pub struct Following<'a> {
+pub struct JobMonitor<'a> {
     pub cluster: &'a dyn Cluster,
     pub execution: &'a Execution<'a>,
     /// Longest time between two looks.
@@ -40,7 +40,7 @@ pub struct Following<'a> {
 
 /// Follows until no job is left, or until this process is to end; the jobs outlive it unless it was
 /// ended with Ctrl-C.
-pub fn follow(following: &Following, submissions: Vec<Submission>) -> Result<Summary, SlurmError> {
+pub fn follow(following: &JobMonitor, submissions: Vec<Submission>) -> Result<Summary, SlurmError> {
     let execution = following.execution;
     let stages = submissions.iter().map(|s| (s.stage.id.clone(), s.job.submitted_at)).collect();
     let mut tail = Tail::new(execution.root, &execution.graph.pipeline.name, stages);
@@ -112,7 +112,7 @@ fn pass_on(execution: &Execution, tail: &mut Tail) {
 
 /// Notes how the jobs stand, and tells what changed. Says whether anything did.
 fn take_in(
-    following: &Following,
+    following: &JobMonitor,
     all: &mut [Followed],
     states: &BTreeMap<JobId, JobState>,
 ) -> bool {
@@ -141,7 +141,7 @@ fn take_in(
 
 /// Decides about the jobs that are over, those that others wait for first.
 fn conclude(
-    following: &Following,
+    following: &JobMonitor,
     all: &mut [Followed],
     summary: &mut Summary,
     cancelled: bool,
@@ -173,13 +173,13 @@ fn conclude(
         let id = stage.id.clone();
         let word = ended.map_or("FORGOTTEN", |state| state.word.as_str());
         Jobs::note_end(execution.root, pipeline, &id, job.id, word)?;
-        let stops = stage.conduct.on_failure == OnFailure::Stop && !execution.keep_going;
+        let stops = stage.options.on_failure == OnFailure::Stop && !execution.keep_going;
         all[place].over = true;
         match verdict {
-            Verdict::Finished(line) => summary.finished.push((id, line)),
-            Verdict::UpToDate => summary.skipped.push(id),
-            Verdict::NotBegun => summary.not_begun.push(id),
-            Verdict::Failed(error) => {
+            JobOutcome::Finished(line) => summary.finished.push((id, line)),
+            JobOutcome::UpToDate => summary.skipped.push(id),
+            JobOutcome::NotBegun => summary.not_begun.push(id),
+            JobOutcome::Failed(error) => {
                 let broken = !matches!(error.failure, Failure::Interrupted(_));
                 summary.failed.push((id, error));
                 if stops && broken {
@@ -192,7 +192,7 @@ fn conclude(
 }
 
 /// Nothing further begins: what waits is taken back, what runs goes on to its end.
-fn take_back(following: &Following, all: &mut [Followed]) -> Result<(), SlurmError> {
+fn take_back(following: &JobMonitor, all: &mut [Followed]) -> Result<(), SlurmError> {
     let waiting: BTreeSet<JobId> = all
         .iter_mut()
         .filter(|f| !f.over && f.state.as_ref().is_none_or(JobState::waits))
@@ -206,10 +206,10 @@ fn take_back(following: &Following, all: &mut [Followed]) -> Result<(), SlurmErr
 
 /// Whether nothing is left to do for a stage, as seen on disk.
 fn is_done(execution: &Execution, stage: &StageId) -> bool {
-    let wanted = crate::graph::Wanted { until: vec![stage.to_string()], ..Default::default() };
+    let wanted = crate::graph::Targets { until: vec![stage.to_string()], ..Default::default() };
     let Ok(selection) = execution.graph.select(&wanted) else { return false };
-    let found: Result<_, (StageId, StageError)> = observe(execution, &selection.stages);
+    let found: Result<_, (StageId, StageError)> = inspect(execution, &selection.stages);
     let state =
-        found.ok().and_then(|mut all| all.remove(stage)).map(|found| found.observation.state);
-    matches!(state, Some(State::Done { .. }))
+        found.ok().and_then(|mut all| all.remove(stage)).map(|found| found.inspection.state);
+    matches!(state, Some(StageState::Done { .. }))
 }

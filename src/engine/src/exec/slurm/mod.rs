@@ -6,19 +6,19 @@
 //! and whether a stage was done is said by its record, not by Slurm.
 
 mod command;
+mod current_job;
 mod follow;
-mod inside;
+mod outcome;
 mod queue;
 mod script;
 mod submit;
 mod tail;
-mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use command::Slurm;
-pub use follow::{Following, follow};
-pub use inside::{AfterStop, Inside, after_stop};
+pub use current_job::{AfterStop, CurrentJob, after_stop};
+pub use follow::{JobMonitor, follow};
 pub use queue::{JobDetails, JobState};
 pub use script::Invocation;
 pub use submit::{Submission, submit};

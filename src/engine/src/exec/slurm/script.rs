@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::SlurmError;
 use crate::identity::hex;
 use crate::kind::StageId;
-use crate::spec::LoadedStage;
+use crate::pipeline_file::LoadedStage;
 use crate::store::JobId;
 
 /// How this program is to be called on a node.
@@ -19,7 +19,7 @@ pub struct Invocation {
     /// Settings of the command line.
     pub settings: Vec<String>,
     /// What one types to end the pipeline's jobs.
-    pub cancel: crate::shell::Line,
+    pub cancel: crate::shell::CommandLine,
 }
 
 impl Invocation {
@@ -136,7 +136,7 @@ pub(super) fn arguments(
         all.push(format!("--dependency=afterok:{}", ids.join(":")));
         all.push("--kill-on-invalid-dep=yes".to_owned());
     }
-    all.extend(stage.conduct.slurm.arguments(stage.gpus()));
+    all.extend(stage.options.slurm.arguments(stage.gpus()));
     Ok(all)
 }
 
@@ -189,7 +189,8 @@ mod tests {
         std::fs::write(folder.path().join("p.yaml"), stages).unwrap();
         let kinds: Vec<std::sync::Arc<dyn crate::kind::StageKind>> =
             vec![std::sync::Arc::new(crate::command::CommandKind)];
-        let loaded = crate::spec::load(folder.path(), Path::new("p.yaml"), &kinds, &[]).unwrap();
+        let loaded =
+            crate::pipeline_file::load(folder.path(), Path::new("p.yaml"), &kinds, &[]).unwrap();
         let output = |root: &str| {
             let all = arguments(Path::new(root), "p", &loaded.stages[0], ".pipe/a-%j.log", &[])?;
             Ok::<_, SlurmError>(
@@ -227,7 +228,7 @@ mod tests {
             program: "/opt/pipe".into(),
             file: "-p.yaml".into(),
             settings: vec!["--epochs".into(), "3".into()],
-            cancel: crate::shell::Line::new(["pipe", "cancel"]),
+            cancel: crate::shell::CommandLine::new(["pipe", "cancel"]),
         };
         let words = call.words(&StageId::new("base").unwrap(), "sha256:1", true).unwrap();
         assert_eq!(

@@ -8,12 +8,12 @@ use sha2::{Digest, Sha256};
 
 use super::script::{Invocation, arguments, comment, script};
 use super::{Cluster, SlurmError};
-use crate::exec::{Execution, Observed, planned};
+use crate::exec::{Execution, InspectedStage, planned};
 use crate::graph::Graph;
 use crate::identity::hex;
 use crate::kind::StageId;
+use crate::pipeline_file::LoadedStage;
 use crate::plan::{Action, Plan};
-use crate::spec::LoadedStage;
 use crate::store::{Job, JobId, Jobs, Lock};
 
 const LOCK_WAIT: Duration = Duration::from_secs(3);
@@ -88,7 +88,7 @@ pub fn submit<'a>(
     cluster: &dyn Cluster,
     execution: &'a Execution,
     plan: &Plan,
-    observed: &HashMap<StageId, Observed>,
+    observed: &HashMap<StageId, InspectedStage>,
     call: &Invocation,
 ) -> Result<Vec<Submission<'a>>, SlurmError> {
     let (root, pipeline) = (execution.root, &execution.graph.pipeline.name);
@@ -162,7 +162,7 @@ fn agree(
 /// Stages that keep nothing and were made ready already for all that need them: the jobs of those
 /// live.
 fn unneeded(
-    observed: &HashMap<StageId, Observed>,
+    observed: &HashMap<StageId, InspectedStage>,
     wanted: &[Wanted],
     live: &BTreeMap<StageId, Live>,
 ) -> HashSet<StageId> {
@@ -171,7 +171,7 @@ fn unneeded(
         let mut needing = wanted.iter().filter(|w| w.after.contains(id)).peekable();
         needing.peek().is_some() && needing.all(|w| lives(&w.stage.id))
     };
-    let transient = |id: &StageId| observed.get(id).is_some_and(Observed::is_transient);
+    let transient = |id: &StageId| observed.get(id).is_some_and(InspectedStage::is_transient);
     let ids = wanted.iter().map(|w| &w.stage.id);
     ids.filter(|id| !live.contains_key(*id) && transient(id) && all_live(id)).cloned().collect()
 }

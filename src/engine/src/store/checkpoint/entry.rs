@@ -6,7 +6,7 @@ use super::super::tensor::Dtype;
 
 /// Place and form of one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct TensorEntry {
     pub name: String,
     pub dtype: Dtype,
     pub shape: Vec<usize>,
@@ -15,7 +15,7 @@ pub struct Entry {
     pub bytes: u64,
 }
 
-impl Entry {
+impl TensorEntry {
     /// Sorts by where the data stands; one that is empty comes before the one that begins there.
     pub(super) fn place(&self) -> (u64, u64) {
         (self.start, self.bytes)

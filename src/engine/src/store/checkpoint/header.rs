@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::digest::TENSOR_DIGESTS;
-use super::{FORMAT, Fault, VERSION};
+use super::{Corruption, FORMAT, VERSION};
 
 /// What a checkpoint says of itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,8 +53,8 @@ impl Header {
 
     pub(super) fn from_metadata(
         mut map: BTreeMap<String, String>,
-    ) -> Result<Self, (Fault, String)> {
-        let foreign = |message: String| (Fault::Foreign, message);
+    ) -> Result<Self, (Corruption, String)> {
+        let foreign = |message: String| (Corruption::Foreign, message);
         let mut take = |key: &str| {
             map.remove(key).ok_or_else(|| foreign(format!("the header has no `{key}`")))
         };
@@ -73,7 +73,7 @@ impl Header {
             let message = format!(
                 "written in format {version}, newer than the {VERSION} that this program reads"
             );
-            return Err((Fault::TooNew, message));
+            return Err((Corruption::TooNew, message));
         }
         let metrics = parsed("metrics", take("metrics")?)?;
         let saved_at = take("saved_at")?;

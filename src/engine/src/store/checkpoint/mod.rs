@@ -16,7 +16,7 @@ mod write;
 use std::path::PathBuf;
 
 pub use digest::{file_digest, file_digest_like};
-pub use entry::Entry;
+pub use entry::TensorEntry;
 pub use header::Header;
 pub use read::{Checkpoint, Loaded};
 pub use write::{Written, write};
@@ -28,7 +28,7 @@ pub const VERSION: u64 = 2;
 
 /// What is wrong with a checkpoint file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum Corruption {
     /// No checkpoint at all.
     Foreign,
     /// Shorter or longer than its header says.
@@ -47,6 +47,6 @@ pub enum Fault {
 #[error("{}: {message}", path.display())]
 pub struct CheckpointError {
     pub path: PathBuf,
-    pub fault: Fault,
+    pub fault: Corruption,
     pub message: String,
 }

@@ -15,7 +15,7 @@ use super::digest::{
     BLAKE3, SHA256, TENSOR_DIGESTS, content_digest, content_text, head_digest, listed_digests,
     sha256_text,
 };
-use super::{CheckpointError, Entry, Fault, Header};
+use super::{CheckpointError, Corruption, Header, TensorEntry};
 
 /// A header longer than this is refused; the longest real ones are a few hundred kilobytes.
 pub(super) const MAX_HEADER: u64 = 16 << 20;
@@ -34,7 +34,7 @@ const READERS: usize = 4;
 pub struct Checkpoint {
     path: PathBuf,
     header: Header,
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<String, TensorEntry>,
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) table: Map<String, Value>,
     pub(super) data_start: u64,
@@ -89,13 +89,13 @@ impl Checkpoint {
         })
     }
 
-    fn read_header(path: &Path) -> Result<Self, (Fault, String)> {
-        let unreadable = |e: io::Error| (Fault::Unreadable, format!("failed to read: {e}"));
-        let foreign = |message: &str| (Fault::Foreign, message.to_owned());
+    fn read_header(path: &Path) -> Result<Self, (Corruption, String)> {
+        let unreadable = |e: io::Error| (Corruption::Unreadable, format!("failed to read: {e}"));
+        let foreign = |message: &str| (Corruption::Foreign, message.to_owned());
         // A pipe would be waited for, and gives its bytes once only.
         if path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
             return Err((
-                Fault::Unreadable,
+                Corruption::Unreadable,
                 "a pipe or a device; a checkpoint must be a file".to_owned(),
             ));
         }
@@ -103,7 +103,7 @@ impl Checkpoint {
         let size = file.metadata().map_err(unreadable)?.len();
         let mut length = [0; 8];
         if size < 8 {
-            return Err((Fault::Torn, format!("only {size} bytes long")));
+            return Err((Corruption::Torn, format!("only {size} bytes long")));
         }
         file.read_exact(&mut length).map_err(unreadable)?;
         let length = u64::from_le_bytes(length);
@@ -111,7 +111,10 @@ impl Checkpoint {
             return Err(foreign("not a safetensors file (its header would be too long)"));
         }
         if 8 + length > size {
-            return Err((Fault::Torn, format!("cut off inside its header, {size} bytes long")));
+            return Err((
+                Corruption::Torn,
+                format!("cut off inside its header, {size} bytes long"),
+            ));
         }
         let mut head = vec![0; 8 + length as usize];
         head[..8].copy_from_slice(&length.to_le_bytes());
@@ -120,7 +123,7 @@ impl Checkpoint {
             return Err(foreign("not a checkpoint: its header holds too many values"));
         }
         let header: Map<String, Value> = serde_json::from_slice(&head[8..])
-            .map_err(|e| (Fault::Foreign, format!("its header is not valid JSON: {e}")))?;
+            .map_err(|e| (Corruption::Foreign, format!("its header is not valid JSON: {e}")))?;
         let mut table = header;
         let metadata = table.remove("__metadata__").unwrap_or_default();
         let metadata: BTreeMap<String, String> = serde_json::from_value(metadata)
@@ -130,27 +133,30 @@ impl Checkpoint {
         let mut entries = Vec::with_capacity(table.len());
         for (name, value) in &table {
             entries.push(
-                Entry::parse(name, value)
-                    .map_err(|why| (Fault::Altered, format!("tensor `{name}`: {why}")))?,
+                TensorEntry::parse(name, value)
+                    .map_err(|why| (Corruption::Altered, format!("tensor `{name}`: {why}")))?,
             );
         }
-        entries.sort_by_key(Entry::place);
+        entries.sort_by_key(TensorEntry::place);
         let mut end = 0u64;
         for entry in &entries {
             if entry.start != end {
                 return Err((
-                    Fault::Altered,
+                    Corruption::Altered,
                     format!("tensor `{}` overlaps another or leaves a gap", entry.name),
                 ));
             }
             end = end
                 .checked_add(entry.bytes)
-                .ok_or_else(|| (Fault::Altered, "offsets overflow".to_owned()))?;
+                .ok_or_else(|| (Corruption::Altered, "offsets overflow".to_owned()))?;
         }
         let data_start = 8 + length;
         let whole = data_start.saturating_add(end);
         if size != whole {
-            return Err((Fault::Torn, format!("{size} bytes long, its header promises {whole}")));
+            return Err((
+                Corruption::Torn,
+                format!("{size} bytes long, its header promises {whole}"),
+            ));
         }
         let entries = entries.into_iter().map(|e| (e.name.clone(), e)).collect();
         let head_digest = head_digest(&head);
@@ -187,7 +193,7 @@ impl Checkpoint {
     }
 
     /// All tensors by name, without their data.
-    pub fn tensors(&self) -> impl Iterator<Item = &Entry> {
+    pub fn tensors(&self) -> impl Iterator<Item = &TensorEntry> {
         self.entries.values()
     }
 
@@ -205,7 +211,7 @@ impl Checkpoint {
     /// written.
     pub fn read(&self, name: &str) -> Result<HostTensor, CheckpointError> {
         let Some(entry) = self.entries.get(name) else {
-            return Err(self.error(Fault::NoTensor, format!("has no tensor `{name}`")));
+            return Err(self.error(Corruption::NoTensor, format!("has no tensor `{name}`")));
         };
         let read = || -> io::Result<Vec<u8>> {
             let mut file = File::open(&self.path)?;
@@ -214,8 +220,9 @@ impl Checkpoint {
             file.read_exact(&mut bytes)?;
             Ok(bytes)
         };
-        let bytes = read()
-            .map_err(|e| self.error(Fault::Unreadable, format!("failed to read `{name}`: {e}")))?;
+        let bytes = read().map_err(|e| {
+            self.error(Corruption::Unreadable, format!("failed to read `{name}`: {e}"))
+        })?;
         match self.listed_digests() {
             Some(digests) if digests.get(name) == Some(&blake3::hash(&bytes)) => {}
             Some(_) => return Err(self.altered()),
@@ -252,7 +259,7 @@ impl Checkpoint {
     pub fn load(self) -> Result<Loaded, CheckpointError> {
         let data = self.read_all(true)?;
         let tensors = self.in_order().into_iter().zip(data).map(
-            |(Entry { name, dtype, shape, .. }, bytes)| {
+            |(TensorEntry { name, dtype, shape, .. }, bytes)| {
                 let tensor =
                     HostTensor { name: name.clone(), dtype: *dtype, shape: shape.clone(), bytes };
                 (name.clone(), tensor)
@@ -274,10 +281,10 @@ impl Checkpoint {
             let begins: String = digest.chars().take(8).collect();
             let message =
                 format!("its digest begins with {begins:?}; known are {BLAKE3} and {SHA256}");
-            return Err(self.error(Fault::Altered, message));
+            return Err(self.error(Corruption::Altered, message));
         };
         let (found, data) =
-            read.map_err(|e| self.error(Fault::Unreadable, format!("failed to read: {e}")))?;
+            read.map_err(|e| self.error(Corruption::Unreadable, format!("failed to read: {e}")))?;
         if found == digest {
             return Ok(data);
         }
@@ -286,7 +293,7 @@ impl Checkpoint {
 
     fn altered(&self) -> CheckpointError {
         self.error(
-            Fault::Altered,
+            Corruption::Altered,
             "its content does not have its digest: the file was altered".into(),
         )
     }
@@ -341,7 +348,7 @@ impl Checkpoint {
     fn read_entry(
         &self,
         file: &mut File,
-        entry: &Entry,
+        entry: &TensorEntry,
         keep: bool,
         mut each: impl FnMut(&[u8]),
     ) -> io::Result<Vec<u8>> {
@@ -365,13 +372,13 @@ impl Checkpoint {
     }
 
     /// The tensors in the order of their data.
-    pub(super) fn in_order(&self) -> Vec<&Entry> {
-        let mut entries: Vec<&Entry> = self.entries.values().collect();
+    pub(super) fn in_order(&self) -> Vec<&TensorEntry> {
+        let mut entries: Vec<&TensorEntry> = self.entries.values().collect();
         entries.sort_by_key(|e| e.place());
         entries
     }
 
-    fn error(&self, fault: Fault, message: String) -> CheckpointError {
+    fn error(&self, fault: Corruption, message: String) -> CheckpointError {
         CheckpointError { path: self.path.clone(), fault, message }
     }
 }

@@ -55,7 +55,7 @@ fn everything_comes_back_to_the_bit() {
     for tensor in tensors() {
         assert_eq!(checkpoint.read(&tensor.name).unwrap(), tensor);
     }
-    assert_eq!(checkpoint.read("none").unwrap_err().fault, Fault::NoTensor);
+    assert_eq!(checkpoint.read("none").unwrap_err().fault, Corruption::NoTensor);
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn no_tensor_can_be_had_of_a_file_with_a_flipped_bit() {
             bad[position] ^= 0x40;
             std::fs::write(&path, bad).unwrap();
             let fault = read_each(&path).unwrap_err().fault;
-            assert_eq!(fault, Fault::Altered, "{}, byte {position}", path.display());
+            assert_eq!(fault, Corruption::Altered, "{}, byte {position}", path.display());
         }
     }
 }
@@ -194,7 +194,7 @@ fn digests_that_were_copied_from_another_file_are_not_believed() {
     let mut bytes = std::fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&path, bytes).unwrap();
-    assert_eq!(read_each(&path).unwrap_err().fault, Fault::Altered);
+    assert_eq!(read_each(&path).unwrap_err().fault, Corruption::Altered);
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn every_cut_is_found() {
         assert!(Checkpoint::open(&path).is_err(), "cut to {length} bytes");
     }
     std::fs::write(&path, [good.as_slice(), b"x"].concat()).unwrap();
-    assert_eq!(Checkpoint::open(&path).unwrap_err().fault, Fault::Torn);
+    assert_eq!(Checkpoint::open(&path).unwrap_err().fault, Corruption::Torn);
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn foreign_and_newer_files_are_told_apart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x");
     std::fs::write(&path, "PK\x03\x04 a pickled checkpoint").unwrap();
-    assert_eq!(Checkpoint::open(&path).unwrap_err().fault, Fault::Foreign);
+    assert_eq!(Checkpoint::open(&path).unwrap_err().fault, Corruption::Foreign);
     let (_f, good) = written();
     let text = String::from_utf8_lossy(&std::fs::read(good).unwrap()[..]).into_owned();
     assert!(text.contains("\"version\":\"2\""));
@@ -223,7 +223,7 @@ fn foreign_and_newer_files_are_told_apart() {
     let mut newer = bytes.clone();
     newer[at + 11] = b'9';
     std::fs::write(&path, newer).unwrap();
-    assert_eq!(Checkpoint::open(&path).unwrap_err().fault, Fault::TooNew);
+    assert_eq!(Checkpoint::open(&path).unwrap_err().fault, Corruption::TooNew);
 }
 
 /// Writes a checkpoint as programs did that knew format 1 alone.
@@ -277,8 +277,8 @@ fn format_1_is_read_and_its_damage_found() {
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&path, bytes).unwrap();
     let opened = || Checkpoint::open(&path).unwrap();
-    assert_eq!(opened().verify().unwrap_err().fault, Fault::Altered);
-    assert_eq!(opened().load().unwrap_err().fault, Fault::Altered);
+    assert_eq!(opened().verify().unwrap_err().fault, Corruption::Altered);
+    assert_eq!(opened().load().unwrap_err().fault, Corruption::Altered);
 }
 
 #[test]
@@ -327,8 +327,8 @@ fn the_digest_is_that_of_the_text_and_of_each_tensors_digest() {
         bad[position] ^= 1;
         std::fs::write(&path, bad).unwrap();
         let opened = || Checkpoint::open(&path).unwrap();
-        assert_eq!(opened().verify().unwrap_err().fault, Fault::Altered, "byte {position}");
-        assert_eq!(opened().load().unwrap_err().fault, Fault::Altered, "byte {position}");
+        assert_eq!(opened().verify().unwrap_err().fault, Corruption::Altered, "byte {position}");
+        assert_eq!(opened().load().unwrap_err().fault, Corruption::Altered, "byte {position}");
     }
 }
 
@@ -352,7 +352,7 @@ fn a_digest_of_an_unknown_kind_is_named() {
     std::fs::write(&path, other).unwrap();
     let opened = || Checkpoint::open(&path).unwrap();
     for error in [opened().verify().unwrap_err(), opened().load().unwrap_err()] {
-        assert_eq!(error.fault, Fault::Altered);
+        assert_eq!(error.fault, Corruption::Altered);
         assert!(error.message.starts_with("its digest begins with \"blake9:"), "{error}");
     }
 }

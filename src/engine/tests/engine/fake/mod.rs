@@ -8,8 +8,8 @@ use figment::Figment;
 use pipe_engine::error::SpecErrors;
 use pipe_engine::graph::Graph;
 use pipe_engine::kind::*;
-use pipe_engine::progress::{Event, Report};
-use pipe_engine::spec::{self, Override};
+use pipe_engine::pipeline_file::{self, Override};
+use pipe_engine::progress::{Event, EventListener};
 use pipe_engine::stop::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -72,7 +72,7 @@ impl Default for Checkpoint {
 pub struct Fake {
     pub name: &'static str,
     pub transient: bool,
-    pub counts: Counts,
+    pub counts: DependencyMode,
     pub many: bool,
 }
 
@@ -102,7 +102,7 @@ impl StageKind for Fake {
 struct FakeStage {
     settings: Settings,
     transient: bool,
-    counts: Counts,
+    counts: DependencyMode,
     many: bool,
 }
 
@@ -126,26 +126,26 @@ impl Stage for FakeStage {
             key: "dataset",
             stage: stage.clone(),
             kinds: &["source", "work", "follow", "gather"],
-            counts: self.counts,
+            mode: self.counts,
             many: self.many,
             passes_over_failed: self.many,
         };
         self.settings.dataset.iter().map(reference).collect()
     }
 
-    fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
+    fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
         if self.transient {
-            return Ok(State::Transient.into());
+            return Ok(StageState::Transient.into());
         }
         let Ok(text) = std::fs::read_to_string(file(o.root, o.stage, o.identity)) else {
-            return Ok(State::absent("never run").into());
+            return Ok(StageState::absent("never run").into());
         };
         let (done, total): (u64, u64) = (text.parse().unwrap(), self.settings.epochs);
         if done < total {
-            return Ok(State::Partial { done, total, reason: "interrupted".into() }.into());
+            return Ok(StageState::Partial { done, total, reason: "interrupted".into() }.into());
         }
-        Ok(Observation {
-            state: State::Done { reason: "up to date".into() },
+        Ok(Inspection {
+            state: StageState::Done { reason: "up to date".into() },
             artifact: self.artifact(),
         })
     }
@@ -218,11 +218,31 @@ impl Stage for FakeStage {
 
 pub fn kinds() -> Vec<Arc<dyn StageKind>> {
     vec![
-        Arc::new(Fake { name: "source", transient: true, counts: Counts::Settings, many: false }),
-        Arc::new(Fake { name: "work", transient: false, counts: Counts::Settings, many: false }),
-        Arc::new(Fake { name: "follow", transient: false, counts: Counts::Content, many: false }),
+        Arc::new(Fake {
+            name: "source",
+            transient: true,
+            counts: DependencyMode::Fingerprint,
+            many: false,
+        }),
+        Arc::new(Fake {
+            name: "work",
+            transient: false,
+            counts: DependencyMode::Fingerprint,
+            many: false,
+        }),
+        Arc::new(Fake {
+            name: "follow",
+            transient: false,
+            counts: DependencyMode::Content,
+            many: false,
+        }),
         Arc::new(pipe_engine::command::CommandKind),
-        Arc::new(Fake { name: "gather", transient: false, counts: Counts::Content, many: true }),
+        Arc::new(Fake {
+            name: "gather",
+            transient: false,
+            counts: DependencyMode::Content,
+            many: true,
+        }),
     ]
 }
 
@@ -230,7 +250,7 @@ pub fn kinds() -> Vec<Arc<dyn StageKind>> {
 #[derive(Default)]
 pub struct Heard(pub Mutex<Vec<String>>);
 
-impl Report for Heard {
+impl EventListener for Heard {
     fn event(&self, stage: &StageId, event: &Event) {
         self.0.lock().unwrap().push(format!("{stage}: {event:?}"));
     }
@@ -260,12 +280,13 @@ impl Project {
     }
 
     pub fn variable(mut self, name: &str, value: &str) -> Self {
-        self.sets.extend(spec::environment::among([(name.into(), value.into())]));
+        self.sets.extend(pipeline_file::environment::among([(name.into(), value.into())]));
         self
     }
 
     pub fn load(&self) -> Result<Graph, SpecErrors> {
-        let pipeline = spec::load(self.folder.path(), Path::new("p.yaml"), &kinds(), &self.sets)?;
+        let pipeline =
+            pipeline_file::load(self.folder.path(), Path::new("p.yaml"), &kinds(), &self.sets)?;
         Graph::build(pipeline)
     }
 

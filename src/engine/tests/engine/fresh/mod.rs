@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pipe_engine::command::InProcess;
-use pipe_engine::exec::{Execution, Summary, execute, observe};
-use pipe_engine::graph::{Graph, Wanted};
+use pipe_engine::exec::{Execution, Summary, execute, inspect};
+use pipe_engine::graph::{Graph, Targets};
 use pipe_engine::kind::StageKind;
 use pipe_engine::plan::{Action, Plan, plan};
-use pipe_engine::progress::Silent;
+use pipe_engine::progress::NullListener;
 use pipe_engine::stop::Stop;
-use pipe_engine::{identity, spec};
+use pipe_engine::{identity, pipeline_file};
 
 use self::drawn::{Drawn, sources};
 use self::world::{World, files};
@@ -51,17 +51,17 @@ impl Project {
         let mut kinds: Vec<Arc<dyn StageKind>> = trainings::kinds(&world);
         kinds
             .push(Arc::new(InProcess(Arc::new(move |context, line| world.program(context, line)))));
-        let pipeline = spec::load(self.root(), Path::new("p.yaml"), &kinds, &[]);
+        let pipeline = pipeline_file::load(self.root(), Path::new("p.yaml"), &kinds, &[]);
         let graph = pipeline.and_then(Graph::build).unwrap_or_else(|e| panic!("{e}\n{yaml}"));
         let (stop, manifests) = (Stop::default(), identity::manifests(&graph));
         let execution = Execution {
             jobs,
             keep_going,
-            ..Execution::new(self.root(), &graph, &manifests, &stop, &Silent)
+            ..Execution::new(self.root(), &graph, &manifests, &stop, &NullListener)
         };
-        let selection = graph.select(&Wanted::default()).unwrap();
+        let selection = graph.select(&Targets::default()).unwrap();
         let observed =
-            observe(&execution, &selection.stages).unwrap_or_else(|(_, e)| panic!("{e}"));
+            inspect(&execution, &selection.stages).unwrap_or_else(|(_, e)| panic!("{e}"));
         let plan = plan(&graph, &selection, &Default::default(), &observed);
         self.world.ran.lock().unwrap().clear();
         let summary = execute(&execution, &plan, observed).unwrap();

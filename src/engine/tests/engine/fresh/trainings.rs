@@ -83,16 +83,16 @@ impl Stage for Train {
         Vec::new()
     }
 
-    fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
+    fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
         let Ok(text) = std::fs::read_to_string(Self::file(o.root, o.stage, o.identity)) else {
-            return Ok(State::absent("no run yet").into());
+            return Ok(StageState::absent("no run yet").into());
         };
         let (from, to) = (text.parse().unwrap(), self.0.epochs);
         if from < to {
-            return Ok(State::Extendable { from, to }.into());
+            return Ok(StageState::Extendable { from, to }.into());
         }
-        Ok(Observation {
-            state: State::Done { reason: "up to date".into() },
+        Ok(Inspection {
+            state: StageState::Done { reason: "up to date".into() },
             artifact: Some(self.best(from)),
         })
     }
@@ -121,25 +121,25 @@ impl Stage for Choose {
     }
 
     fn references(&self) -> Vec<Reference> {
-        let over = Reference::to("over", &self.0.over, &["train"], Counts::Content);
+        let over = Reference::to("over", &self.0.over, &["train"], DependencyMode::Content);
         vec![Reference { many: true, ..over }]
     }
 
-    fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
+    fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
         let Some(made) = o.made.filter(|_| o.unknown.is_empty()) else {
-            return Ok(State::absent("not chosen yet").into());
+            return Ok(StageState::absent("not chosen yet").into());
         };
         let changes = o.changes_since(&made.manifest);
         if !changes.is_empty() {
-            return Ok(State::changed(changes).into());
+            return Ok(StageState::changed(changes).into());
         }
         let artifact = Self::choice(o.inputs.values());
-        Ok(Observation { state: State::Done { reason: "up to date".into() }, artifact })
+        Ok(Inspection { state: StageState::Done { reason: "up to date".into() }, artifact })
     }
 
     fn run(&self, c: &RunContext) -> Result<Outcome, StageError> {
         self.1.begins(c, &c.identity, &[])?;
-        c.note_made(Vec::new(), Vec::new(), Vec::new())?;
+        c.record_outputs(Vec::new(), Vec::new(), Vec::new())?;
         Ok(Outcome { artifact: Self::choice(c.inputs.values()), ..Outcome::default() })
     }
 }
@@ -153,27 +153,27 @@ impl Stage for Copy {
     }
 
     fn references(&self) -> Vec<Reference> {
-        vec![Reference::to("from", &self.0.from, &["train", "choose"], Counts::Content)]
+        vec![Reference::to("from", &self.0.from, &["train", "choose"], DependencyMode::Content)]
     }
 
     fn files(&self) -> Files {
         Files { reads: Vec::new(), writes: vec![("to".to_owned(), self.0.to.clone())] }
     }
 
-    fn observe(&self, o: &Observer) -> Result<Observation, StageError> {
+    fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
         let Some(content) = o.inputs.get("from").and_then(|a| a.content.clone()) else {
             let state = match o.made.is_some() && o.root.join(&self.0.to).exists() {
-                true => State::Done { reason: "up to date".into() },
-                false => State::absent("not copied yet"),
+                true => StageState::Done { reason: "up to date".into() },
+                false => StageState::absent("not copied yet"),
             };
             return Ok(state.into());
         };
         let found = std::fs::read_to_string(o.root.join(&self.0.to)).ok();
         let state = match found == Some(content.clone()) && o.made.is_some() {
-            true => State::Done { reason: "up to date".into() },
-            false => State::absent("another checkpoint is selected now"),
+            true => StageState::Done { reason: "up to date".into() },
+            false => StageState::absent("another checkpoint is selected now"),
         };
-        Ok(Observation { state, artifact: Some(Artifact::new(content.clone(), Some(content))) })
+        Ok(Inspection { state, artifact: Some(Artifact::new(content.clone(), Some(content))) })
     }
 
     fn run(&self, c: &RunContext) -> Result<Outcome, StageError> {
@@ -182,7 +182,7 @@ impl Stage for Copy {
         let content = c.inputs["from"].content.clone().unwrap();
         self.1.writes(c, &path, &content);
         let output = Output::of(&c.root, &path)?;
-        c.note_made(vec![output], Vec::new(), Vec::new())?;
+        c.record_outputs(vec![output], Vec::new(), Vec::new())?;
         Ok(Outcome {
             artifact: Some(Artifact::new(content.clone(), Some(content))),
             ..Outcome::default()

@@ -1,0 +1,388 @@
+//! Where settings from outside belong: parameters, settings of stages, what a stage is made of, the
+//! executor, the store.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use crate::error::{Gathered, SpecError, slips};
+use crate::kind::StageId;
+use crate::pipeline_file::executor;
+use crate::pipeline_file::layers::{Layer, Origin};
+use crate::pipeline_file::load::{Kinds, Used};
+use crate::pipeline_file::matrix_conflicts;
+use crate::pipeline_file::origin::Given;
+use crate::pipeline_file::overrides::{Override, OverrideSource, Precedence, QUOTES};
+use crate::pipeline_file::params::{self, Names};
+use crate::pipeline_file::paths::Place;
+use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
+
+/// Overrides for stage settings, by stage, weakest first.
+pub(super) type ByStage = BTreeMap<StageId, Vec<Layer>>;
+
+/// Keys of a stage that are no settings of its kind and may be set from outside all the same.
+const OF_STAGES: [&str; 3] = ["config", "needs", "matrix"];
+
+/// What overrides come to.
+#[derive(Default)]
+pub(super) struct Applied {
+    pub for_stages: ByStage,
+    pub for_executor: Vec<Layer>,
+    /// What is to be in the place of `store:`.
+    pub for_store: Option<Override>,
+    /// What is to be in the place of `fsync:`.
+    pub for_fsync: Option<Override>,
+    /// What is now in the place of something in the file.
+    pub given: Vec<Given>,
+}
+
+/// What an override is about.
+enum Target {
+    /// Below `params:`
+    Parameter(Vec<String>),
+    Settings(Vec<StageId>, Vec<String>),
+    /// One of [`OF_STAGES`].
+    Stage(StageId, Vec<String>),
+    Executor(Vec<String>),
+    Store,
+    Fsync,
+}
+
+/// Sorts overrides into where they belong. Parameters and what stages are made of are changed in
+/// `file` itself.
+pub(super) fn apply(
+    file: &mut PipelineFile,
+    kinds: &Kinds,
+    overrides: &[Override],
+    used: &Used,
+    (errors, warnings): (&mut Gathered, &mut Vec<SpecError>),
+) -> Applied {
+    let mut applied = Applied::default();
+    let mut for_all = Vec::new();
+    for given in overrides {
+        let finder = Finder { file, kinds, given };
+        let Some(target) = finder.target() else {
+            match given.strength {
+                Precedence::CommandLine => errors.push(finder.unknown()),
+                Precedence::Environment => warnings.extend(finder.probably_meant()),
+            }
+            continue;
+        };
+        if let Err(why) = &given.value {
+            let error = SpecError::plain(format!("{}: {why}", given.by.shown)).note(QUOTES);
+            errors.push(foreign(error, given));
+            continue;
+        }
+        let layer = |path: &[String]| Layer {
+            origin: Origin::Outside(given.by.clone()),
+            values: given.nested(path),
+        };
+        match target {
+            Target::Parameter(path) => {
+                merge(&mut file.params, given.nested(&path));
+                let at = [&["params".to_owned()], path.as_slice()].concat();
+                applied.given.push(Given { at, by: given.by.clone() });
+            }
+            Target::Settings(stages, path) => {
+                for stage in &stages {
+                    applied.for_stages.entry(stage.clone()).or_default().push(layer(&path));
+                }
+                for_all.push((given, stages, path));
+            }
+            Target::Stage(stage, path) => {
+                if let Some(declared) = file.stages.iter_mut().find(|s| s.id == stage) {
+                    merge(&mut declared.body, given.nested(&path));
+                    declared.body.retain(|key, value| {
+                        !(value.is_null() && OF_STAGES.contains(&key.as_str()))
+                    });
+                }
+                let at = [&["stages".to_owned(), stage.to_string()], path.as_slice()].concat();
+                applied.given.push(Given { at, by: given.by.clone() });
+            }
+            Target::Executor(path) if path.is_empty() => {
+                let block = executor::as_block(given.value.clone().unwrap_or_default());
+                let given = Override { value: Ok(block), ..given.clone() };
+                let origin = Origin::Outside(given.by.clone());
+                applied.for_executor.push(Layer { origin, values: given.nested(&[]) });
+            }
+            Target::Executor(path) => applied.for_executor.push(layer(&path)),
+            Target::Store => applied.for_store = Some(given.clone()),
+            Target::Fsync => applied.for_fsync = Some(given.clone()),
+        }
+    }
+    errors.take(params::resolve(file));
+    fill_in(&mut applied, &file.params, used, errors);
+    for (given, stages, path) in for_all {
+        let swept = matrix_conflicts::against(file, kinds, used, given, &stages, &path);
+        errors.extend(swept.into_iter().map(|error| foreign(error, given)));
+    }
+    applied
+}
+
+/// Parameters in what was given for the executor, the store and syncing. For stages it happens when
+/// they are read.
+fn fill_in(applied: &mut Applied, params: &Map<String, Value>, used: &Used, errors: &mut Gathered) {
+    let names = Names { params, matrix: &Map::new(), used };
+    for layer in &mut applied.for_executor {
+        let Origin::Outside(by) = &layer.origin else { continue };
+        let filled = params::fill_ours(&Value::Object(std::mem::take(&mut layer.values)), names);
+        if let Some(Value::Object(values)) =
+            errors.take(filled.map_err(|bad| bad.outside(by, names)))
+        {
+            layer.values = values;
+        }
+    }
+    for given in applied.for_store.iter_mut().chain(&mut applied.for_fsync) {
+        let filled = given.value.as_ref().map(|value| params::fill_ours(value, names));
+        match filled {
+            Ok(Ok(value)) => given.value = Ok(value),
+            Ok(Err(bad)) => errors.push(bad.outside(&given.by, names)),
+            Err(_) => {}
+        }
+    }
+}
+
+/// What to do about an error that a variable caused: it may be another program's.
+fn foreign(error: SpecError, given: &Override) -> SpecError {
+    match given.strength {
+        Precedence::CommandLine => error,
+        Precedence::Environment => error.note(meant_for_others(&given.by)),
+    }
+}
+
+/// What to do about a variable that is none of ours.
+pub(super) fn meant_for_others(by: &OverrideSource) -> String {
+    format!(
+        "{} names a setting of this pipeline and counts as one; unset it if another program is meant",
+        by.shown
+    )
+}
+
+/// Lays `over` on `base`, mapping by mapping.
+fn merge(base: &mut Map<String, Value>, over: Map<String, Value>) {
+    for (key, value) in over {
+        match (base.get_mut(&key), value) {
+            (Some(Value::Object(below)), Value::Object(above)) => merge(below, above),
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+/// Finds what one override is about.
+struct Finder<'a> {
+    file: &'a PipelineFile,
+    kinds: &'a Kinds<'a>,
+    given: &'a Override,
+}
+
+impl Finder<'_> {
+    fn target(&self) -> Option<Target> {
+        let path = &self.given.path;
+        let (first, rest) = path.split_first()?;
+        if rest.is_empty()
+            && let Some(parameter) = self.parameter(path)
+        {
+            return Some(Target::Parameter(parameter));
+        }
+        // A stage's own keys before those inside a parameter of its name.
+        let stage = self.stage(first).filter(|_| !rest.is_empty());
+        if let Some(target) = stage.and_then(|stage| self.in_stage(stage, rest)) {
+            return Some(target);
+        }
+        let inside = if first.eq_ignore_ascii_case("params") { rest } else { path };
+        if let Some(parameter) = self.parameter(inside) {
+            return Some(Target::Parameter(parameter));
+        }
+        match self.plain(first).as_str() {
+            "executor" => return self.in_executor(rest).map(Target::Executor),
+            "store" if rest.is_empty() => return Some(Target::Store),
+            "fsync" if rest.is_empty() => return Some(Target::Fsync),
+            _ => {}
+        }
+        let knowing: Vec<(&StageDeclaration, Vec<String>)> = self
+            .file
+            .stages
+            .iter()
+            .filter_map(|s| Some((s, self.setting(&s.kind, path)?)))
+            .collect();
+        let spelt = knowing.first()?.1.clone();
+        Some(Target::Settings(
+            knowing.into_iter().map(|(stage, _)| stage.id.clone()).collect(),
+            spelt,
+        ))
+    }
+
+    /// The parameter at a path, and where inside it.
+    fn parameter(&self, path: &[String]) -> Option<Vec<String>> {
+        let (first, rest) = path.split_first()?;
+        let name = self.pick(self.file.params.keys().map(String::as_str), first)?;
+        let mut spelt = vec![name.to_owned()];
+        let mut inside = self.file.params.get(name);
+        for key in rest {
+            let known = inside.and_then(Value::as_object);
+            let name = known.and_then(|map| self.pick(map.keys().map(String::as_str), key));
+            let name = name.map_or_else(|| self.plain(key), str::to_owned);
+            inside = known.and_then(|map| map.get(&name));
+            spelt.push(name);
+        }
+        Some(spelt)
+    }
+
+    fn stage(&self, name: &str) -> Option<&StageDeclaration> {
+        let name = self.pick(self.file.stages.iter().map(|s| s.id.as_str()), name)?;
+        self.file.stage(name)
+    }
+
+    fn in_stage(&self, stage: &StageDeclaration, path: &[String]) -> Option<Target> {
+        let (first, rest) = path.split_first()?;
+        let id = stage.id.clone();
+        match (self.plain(first).as_str(), rest) {
+            ("matrix", [_, ..]) => {
+                // A key of a matrix may name a setting inside another one, with a dot.
+                let setting =
+                    self.setting(&stage.kind, rest).unwrap_or_else(|| rest.to_vec()).join(".");
+                let axes = stage.body.get("matrix").and_then(Value::as_object);
+                let is_axis = axes.is_some_and(|axes| axes.contains_key(&setting));
+                if self.by_environment() && !is_axis && self.setting(&stage.kind, rest).is_none() {
+                    return None;
+                }
+                Some(Target::Stage(id, vec!["matrix".to_owned(), setting]))
+            }
+            (key, []) if OF_STAGES.contains(&key) => Some(Target::Stage(id, vec![key.to_owned()])),
+            _ if self.by_environment() => {
+                let spelt = self.setting(&stage.kind, path).or_else(|| self.conduct(path))?;
+                Some(Target::Settings(vec![id], spelt))
+            }
+            // What is wrong with it is said when the stage is read.
+            _ => Some(Target::Settings(vec![id], path.to_vec())),
+        }
+    }
+
+    /// A setting of a kind as it is spelt there. On the command line the outermost key decides.
+    fn setting(&self, kind: &str, path: &[String]) -> Option<Vec<String>> {
+        self.walk(Place::root(self.kinds.schema(kind)?), path)
+    }
+
+    fn conduct(&self, path: &[String]) -> Option<Vec<String>> {
+        self.walk(Place::root(self.kinds.conduct()), path)
+    }
+
+    fn walk(&self, root: Place, path: &[String]) -> Option<Vec<String>> {
+        if !self.by_environment() {
+            return root.at(path.first()?).map(|_| path.to_vec());
+        }
+        let (mut place, mut spelt) = (Some(root), Vec::new());
+        for key in path {
+            let here = place?;
+            match self.pick(here.keys(), key) {
+                Some(name) => {
+                    spelt.push(name.to_owned());
+                    place = here.at(name);
+                }
+                None if here.is_open() && !key.is_empty() => {
+                    spelt.push(key.clone());
+                    place = None;
+                }
+                None => return None,
+            }
+        }
+        Some(spelt)
+    }
+
+    fn in_executor(&self, path: &[String]) -> Option<Vec<String>> {
+        match path {
+            [key] if self.by_environment() => {
+                let keys = executor::keys();
+                self.pick(keys.iter().map(String::as_str), key).map(|key| vec![key.to_owned()])
+            }
+            [_, _, ..] if self.by_environment() => None,
+            path => Some(path.to_vec()),
+        }
+    }
+
+    /// The name that is meant: as it is; of a variable in any case, and with `_` for `-`.
+    fn pick<'n>(&self, names: impl Iterator<Item = &'n str>, wanted: &str) -> Option<&'n str> {
+        let names: Vec<&str> = names.collect();
+        let exact = |wanted: &str| names.iter().find(|name| **name == wanted).copied();
+        if let Some(name) = exact(wanted) {
+            return Some(name);
+        }
+        if !self.by_environment() {
+            return None;
+        }
+        let loose = |name: &str| name.to_lowercase().replace('-', "_");
+        exact(&wanted.to_lowercase()).or_else(|| {
+            let mut alike = names.iter().filter(|name| loose(name) == loose(wanted));
+            alike.next().filter(|_| alike.next().is_none()).copied()
+        })
+    }
+
+    fn by_environment(&self) -> bool {
+        self.given.strength == Precedence::Environment
+    }
+
+    fn plain(&self, key: &str) -> String {
+        if self.by_environment() { key.to_lowercase() } else { key.to_owned() }
+    }
+
+    fn key(&self) -> String {
+        self.given.path.iter().map(|key| self.plain(key)).collect::<Vec<_>>().join(".")
+    }
+
+    /// All first words that mean something.
+    fn names(&self) -> Vec<String> {
+        let file = self.file;
+        let mut names: Vec<String> = file.params.keys().cloned().collect();
+        names.extend(file.stages.iter().flat_map(|s| self.kinds.keys(&s.kind)).cloned());
+        names.extend(["executor", "store", "fsync"].map(str::to_owned));
+        names
+    }
+
+    /// A key of the command line that means nothing.
+    fn unknown(&self) -> SpecError {
+        let OverrideSource { shown, .. } = &self.given.by;
+        let error = SpecError::plain(format!(
+            "{shown}: no parameter, stage or setting is called `{}`",
+            self.key()
+        ));
+        let wanted = &self.given.path[0];
+        let elsewhere = self.file.stages.iter().find_map(|stage| {
+            let meant = Place::root(self.kinds.schema(&stage.kind)?).meant(wanted)?;
+            Some(format!("did you mean `{}`?", meant.join(".")))
+        });
+        let mut names = self.names();
+        names.extend(self.file.stages.iter().map(|s| format!("{}.KEY", s.id)));
+        names.sort();
+        names.dedup();
+        let names = names.iter().map(String::as_str);
+        match elsewhere.filter(|_| self.given.path.len() == 1) {
+            Some(meant) => error.note(meant).nearest_of(wanted, names),
+            None => error.candidates(wanted, names),
+        }
+    }
+
+    /// A word about a variable that may have been meant for this pipeline. Others are passed over.
+    fn probably_meant(&self) -> Option<SpecError> {
+        let path = &self.given.path;
+        let first = self.plain(&path[0]);
+        let inside =
+            ["params", "executor"].contains(&first.as_str()) || self.stage(&path[0]).is_some();
+        let names = self.names();
+        let near = names.iter().filter(|name| slips(&first, name)).min();
+        if !(path.len() > 1 && inside) && near.is_none() {
+            return None;
+        }
+        let message = format!(
+            "{}: no parameter, stage or setting is called `{}`; ignored",
+            self.given.by.shown,
+            self.key()
+        );
+        let error = SpecError::plain(message);
+        Some(match near.filter(|_| path.len() == 1) {
+            Some(near) => error.note(format!("did you mean `PIPE_{}`?", near.to_uppercase())),
+            None => error,
+        })
+    }
+}

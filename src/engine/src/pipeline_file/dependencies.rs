@@ -1,0 +1,126 @@
+//! What is handed to a stage and what it waits for, each checked to exist and to be of a kind that
+//! fits.
+
+use serde_json::Value;
+
+use crate::error::{Gathered, SpecError};
+use crate::kind::{Reference, Stage, StageId};
+use crate::pipeline_file::layers::StageLayers;
+use crate::pipeline_file::load::{Declared, Input};
+use crate::pipeline_file::pipeline::error_at;
+use crate::source::{Part, Source};
+
+/// What a stage needs.
+#[derive(Default)]
+pub(super) struct Needed {
+    pub inputs: Vec<Input>,
+    /// A key of the stage and the stage that it names.
+    pub needs: Vec<(Vec<String>, StageId)>,
+}
+
+/// What the stage's settings refer to.
+pub(super) fn referred(
+    layers: &StageLayers,
+    stage: &dyn Stage,
+    all: &Declared,
+    found: &mut Needed,
+    errors: &mut Gathered,
+) {
+    for reference in stage.references() {
+        let key = vec![reference.key.to_owned()];
+        for target in errors.take(targets(layers, &reference, all)).unwrap_or_default() {
+            let name = match reference.many {
+                true => format!("{}.{target}", reference.key),
+                false => reference.key.to_owned(),
+            };
+            let may_fail = reference.many && reference.passes_over_failed;
+            found.inputs.push(Input {
+                name,
+                stage: target.clone(),
+                counts: reference.mode,
+                may_fail,
+            });
+            found.needs.push((key.clone(), target.clone()));
+        }
+    }
+}
+
+/// The stages that a reference means.
+fn targets<'a>(
+    layers: &StageLayers,
+    reference: &Reference,
+    all: &'a Declared,
+) -> Result<Vec<&'a StageId>, SpecError> {
+    let key = [reference.key.to_owned()];
+    let wanted = reference.stage.as_str();
+    let targets: Vec<&StageId> = match (all.matrices.get(wanted), all.kinds.get_key_value(wanted)) {
+        (Some(members), _) if reference.many => members.iter().collect(),
+        (Some(members), _) => {
+            let names: Vec<&str> = members.iter().map(StageId::as_str).collect();
+            let message = format!(
+                "stage `{wanted}` is a matrix of {} stages; one is needed here",
+                names.len()
+            );
+            return Err(layers
+                .error_at(&key, message)
+                .note("name one of them, or take the best with a stage `{kind: select_best, over: …}`")
+                .candidates("", names));
+        }
+        (None, Some((id, _))) => vec![id],
+        (None, None) => {
+            let error = layers.error_at(&key, format!("no stage is called `{wanted}`"));
+            return Err(error.candidates(wanted, all.names()));
+        }
+    };
+    for target in &targets {
+        let kind = all.kinds.get(*target).copied().unwrap_or_default();
+        if !reference.kinds.contains(&kind) {
+            let kinds = reference.kinds.join(" or ");
+            let message =
+                format!("stage `{target}` is of kind `{kind}`; expected one of kind {kinds}");
+            return Err(layers.error_at(&key, message));
+        }
+    }
+    Ok(targets)
+}
+
+/// What stands under `needs:`.
+pub(super) fn listed(
+    source: &Source,
+    layers: &StageLayers,
+    needs: Option<Value>,
+    all: &Declared,
+    found: &mut Needed,
+    errors: &mut Gathered,
+) {
+    let list = match needs {
+        None | Some(Value::Null) => return,
+        Some(Value::String(one)) => vec![Value::String(one)],
+        Some(Value::Array(list)) => list,
+        Some(_) => {
+            return errors.push(
+                layers.error_at(&["needs".into()], "expected a stage's name or a list of names"),
+            );
+        }
+    };
+    for (index, item) in list.iter().enumerate() {
+        let id = layers.stage.as_str();
+        let index = index.to_string();
+        let wrong = |message: String| {
+            error_at(source, &["stages", id, "needs", &index], Part::Value, message)
+        };
+        let Value::String(name) = item else {
+            errors.push(wrong("expected a stage's name".into()));
+            continue;
+        };
+        let key = vec!["needs".to_owned(), index.clone()];
+        if let Some(members) = all.matrices.get(name.as_str()) {
+            found.needs.extend(members.iter().map(|m| (key.clone(), m.clone())));
+        } else if let Some((target, _)) = all.kinds.get_key_value(name.as_str()) {
+            found.needs.push((key, target.clone()));
+        } else {
+            errors
+                .push(wrong(format!("no stage is called `{name}`")).candidates(name, all.names()));
+        }
+    }
+}
