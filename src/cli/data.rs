@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use pipe_engine::kind::{Failure, StageError, StageId};
 use pipe_engine::progress::{Event, Report, Unit};
 use pipe_engine::stop::Stop;
-use pipe_train::data::{DataError, Dataset, DatasetSettings, Progress, Source};
+use pipe_train::data::{DataError, Dataset, DatasetSettings, Progress};
 use pipe_train::sample::{Format, Picture, Sheet, stacked};
 
 use super::asked::{Asked, Meant};
@@ -119,10 +119,7 @@ fn look(
 ) -> Result<(Dataset, Described), DataError> {
     let dataset = Dataset::open(settings, &meant.root, progress)?;
     let bad = dataset.bad_images(progress)?;
-    let root = match settings.source {
-        Source::Shapes | Source::Trees => None,
-        _ => Some(settings.root.clone()),
-    };
+    let root = (!settings.source.is_synthetic()).then(|| settings.root.clone());
     let at = settings.root_in(&meant.root);
     let described = Described::new(
         stage,

@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use super::concerns::{CHAIN, dataset};
 use super::sample::SampleSettings;
-use crate::data::known_class_count;
 use crate::fit::{LoraSettings, TrainSettings};
 use crate::sample::guidance_in_vain;
 
@@ -50,9 +49,7 @@ fn model(stage: &str, others: &Others) -> Option<Known> {
             "train" => {
                 let training: TrainSettings = serde_json::from_value(settings).ok()?;
                 let classes = match training.model.class_conditional {
-                    true => {
-                        dataset(&training.dataset, others).and_then(|data| known_class_count(&data))
-                    }
+                    true => dataset(&training.dataset, others).and_then(|data| data.class_count()),
                     false => Some(0),
                 };
                 let base = Known { classes, label_dropout: training.model.label_dropout };
@@ -82,7 +79,7 @@ fn model(stage: &str, others: &Others) -> Option<Known> {
 fn adapted(base: Known, adapter: &LoraSettings, others: &Others) -> Known {
     let classes = match base.classes {
         Some(0) => Some(0),
-        _ => dataset(&adapter.dataset, others).and_then(|data| known_class_count(&data)),
+        _ => dataset(&adapter.dataset, others).and_then(|data| data.class_count()),
     };
     Known { classes, label_dropout: base.label_dropout.max(adapter.label_dropout) }
 }
