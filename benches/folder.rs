@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pipe_train::data::{Dataset, DatasetSettings, Source, look};
+use pipe_train::data::{Dataset, DatasetSettings, look};
 
 const CLASSES: usize = 1000;
 
@@ -78,7 +78,8 @@ fn make(root: &Path, files: usize) -> Result<(), Box<dyn Error>> {
 }
 
 fn open(project: &Path, as_last_seen: bool) -> Result<(), Box<dyn Error>> {
-    let settings = DatasetSettings { source: Source::ImageFolder, ..DatasetSettings::default() };
+    let settings =
+        DatasetSettings { source: "image_folder".parse()?, ..DatasetSettings::default() };
     let start = Instant::now();
     let seen = look(&settings, project, as_last_seen, &())?;
     let seconds = start.elapsed().as_secs_f64();
@@ -107,7 +108,7 @@ fn check((side, count): (u32, u32)) -> Result<(), Box<dyn Error>> {
     }
     std::thread::sleep(Duration::from_secs(3)); // files that changed just now are not trusted
     let settings = DatasetSettings {
-        source: Source::ImageFolder,
+        source: "image_folder".parse()?,
         image_size: 64,
         ..DatasetSettings::default()
     };

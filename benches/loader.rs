@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pipe_train::data::{
-    Augmentation, DataError, Dataset, DatasetSettings, Loader, LoaderOptions, Source, Split,
+    Augmentation, DataError, Dataset, DatasetSettings, Loader, LoaderOptions, Split,
 };
 
 const BATCH: usize = 16;
@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     write_photos(&project.path().join("data"), 800)?;
     let turned = Augmentation { enabled: true, horizontal_flip: true, rotation_degrees: 10.0 };
     let shapes = DatasetSettings { num_images: 4096, ..DatasetSettings::default() };
-    let photos = DatasetSettings { source: Source::ImageFolder, ..DatasetSettings::default() };
+    let photos = DatasetSettings { source: "image_folder".parse()?, ..DatasetSettings::default() };
     println!("{:<30} {:>7} {:>10} {:>14}", "data set", "workers", "images/s", "waiting");
     for (name, settings) in [
         ("shapes 32 px", shapes.clone()),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pipe_engine::pipeline_file::{Scheme, StoreUrl};
-use pipe_engine::pipeline_file::{Scheme, StoreUrl};
+use pipe_engine::policy::CheckpointPolicy;
 use pipe_engine::store::{Checkpoint, CheckpointManager, Metadata, Record, Runs, clean, verify};
 use pipe_remote::{ConflictResolution, Project};
 use serde_json::{Value, json};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use pipe_engine::kind::{Failure, StageError, StageId};
 use pipe_engine::progress::{Event, EventListener, Unit};
 use pipe_engine::stop::Stop;
-use pipe_train::data::{DataError, Dataset, DatasetSettings, Progress, Source};
+use pipe_train::data::{DataError, Dataset, DatasetSettings, Progress};
 use pipe_train::sampling::{ContactSheet, Format, ImageGrid, stack};
 
 use super::pipeline_args::{LoadedPipeline, PipelineArgs};
@@ -121,10 +121,7 @@ fn look(
 ) -> Result<(Dataset, DatasetReport), DataError> {
     let dataset = Dataset::open(settings, &loaded.root, progress)?;
     let bad = dataset.bad_images(progress)?;
-    let root = match settings.source {
-        Source::Shapes | Source::Trees => None,
-        _ => Some(settings.root.clone()),
-    };
+    let root = (!settings.source.is_synthetic()).then(|| settings.root.clone());
     let at = settings.root_in(&loaded.root);
     let summary = DatasetReport::new(
         stage,

@@ -2,8 +2,8 @@
 
 use rand::Rng;
 
-use super::order::{between, unit};
-use super::settings::Augmentation;
+use crate::distributions::{between, unit};
+use crate::settings::Augmentation;
 
 /// What happens to one image.
 #[derive(Debug, Clone, Copy, PartialEq)]

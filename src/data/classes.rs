@@ -8,9 +8,7 @@ use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 use unicode_normalization::UnicodeNormalization;
 
-use super::error::DataError;
-use super::settings::{DatasetSettings, Source};
-use super::{shapes, trees};
+use crate::error::DataError;
 
 /// Names in a message, at most.
 const TOLD: usize = 30;
@@ -39,9 +37,8 @@ impl ClassSelection {
             ));
         }
         for (i, name) in names.iter().enumerate() {
-            let alike = |earlier: &String| match by_spelling {
-                true => same(earlier, name),
-                false => plain(earlier) == plain(name),
+            let alike = |earlier: &String| {
+                if by_spelling { same(earlier, name) } else { plain(earlier) == plain(name) }
             };
             if names[..i].iter().any(alike) {
                 return Err(DataError::setting(
@@ -53,25 +50,11 @@ impl ClassSelection {
         Ok(())
     }
 
-    fn names(&self) -> Vec<&str> {
+    pub(crate) fn names(&self) -> Vec<&str> {
         match self {
             Self::Trees => TREES.to_vec(),
             Self::Names(names) => names.iter().map(String::as_str).collect(),
         }
-    }
-}
-
-/// How many classes a data set has, where its settings alone tell.
-pub fn known_count(settings: &DatasetSettings) -> Option<usize> {
-    if let Some(selection) = &settings.classes {
-        return Some(selection.names().len());
-    }
-    match settings.source {
-        Source::Shapes => Some(shapes::CLASSES.len()),
-        Source::Trees => Some(trees::CLASSES.len()),
-        Source::Cifar10 | Source::Imagenette => Some(10),
-        Source::Cifar100 => Some(100),
-        _ => None,
     }
 }
 

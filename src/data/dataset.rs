@@ -4,29 +4,21 @@
 use std::borrow::Cow;
 use std::path::Path;
 
+use crate::augment::{self, Change};
+use crate::cache::file_lists::ListedFile;
+use crate::digest::FieldDigest;
+use crate::error::{BadImage, DataError};
+use crate::folder::skipped::PassedOver;
 use crate::foundation::STATE_FOLDER;
-use image::RgbImage;
-use rayon::prelude::*;
-
-use super::digest::FieldDigest;
-use super::error::{BadImage, DataError};
-use super::framing::Framing;
-use super::images::{Images, Listed};
-use super::passed_over::PassedOver;
-use super::progress::Progress;
-use super::settings::{Augmentation, DatasetSettings, Source};
-use super::split::{Split, split};
-use super::{check, cifar, classes, folder, imagenette, shapes, trees};
-
-/// What a source delivers: the wanted classes only, labels counted from 0 in the order of
-/// `class_names`.
-pub(crate) struct Content {
-    pub class_names: Vec<String>,
-    pub labels: Vec<u32>,
-    pub images: Images,
-    /// Digest of what the images were made from.
-    pub digest: String,
-}
+use crate::images::Images;
+use crate::images::resize::Framing;
+use crate::images::verify;
+use crate::progress::Progress;
+use crate::rng::{Purpose, stream};
+use crate::settings::{Augmentation, DatasetSettings};
+use crate::source::Location;
+use crate::sources::registry::Source;
+use crate::split::{Split, split};
 
 /// A data set, ready to be read. Cheap to share between threads in an `Arc`.
 pub struct Dataset {
@@ -64,14 +56,8 @@ impl Dataset {
         settings.validate()?;
         let root = settings.root_in(project);
         let cache = project.join(STATE_FOLDER).join("cache");
-        let content = match settings.source {
-            Source::Shapes => draw(&SHAPES, settings, progress)?,
-            Source::Trees => draw(&TREES, settings, progress)?,
-            Source::Cifar10 => cifar::open(&cifar::CIFAR10, settings, &root, progress)?,
-            Source::Cifar100 => cifar::open(&cifar::CIFAR100, settings, &root, progress)?,
-            Source::Imagenette => imagenette::open(settings, &root, &cache, progress)?,
-            Source::ImageFolder => folder::open(settings, &root, &cache, progress)?,
-        };
+        let location = Location { root: &root, cache: &cache };
+        let content = settings.source.open(&settings.source_options(), &location, progress)?;
         let class_count = content.class_names.len();
         let (train, validation) =
             split(&content.labels, class_count, settings.val_split, settings.seed);
@@ -115,7 +101,7 @@ impl Dataset {
     }
 
     /// Class, file and digest of each image that is a file, if there are at most `most`.
-    pub(super) fn listing(&self, most: usize) -> Option<Vec<Listed>> {
+    pub(crate) fn listing(&self, most: usize) -> Option<Vec<ListedFile>> {
         match &self.images {
             Images::Files(files) if files.len() <= most => Some(files.listing(&self.class_names)),
             _ => None,
@@ -139,6 +125,23 @@ impl Dataset {
     /// or decoded.
     pub fn image(&self, index: usize) -> Result<Cow<'_, [u8]>, DataError> {
         self.images.get(index, &self.framing)
+    }
+
+    /// Image `index` as a training batch has it: `[3, size, size]` in -1..=1. `augmented` chooses
+    /// one of the changes that the data set's augmentation makes, by any number; `None` leaves the
+    /// image as it is.
+    pub fn as_trained(&self, index: usize, augmented: Option<u64>) -> Result<Vec<f32>, DataError> {
+        let size = self.image_size();
+        let rgb = self.image(index)?;
+        let change = augmented.map_or(Change::NONE, |number| {
+            Change::draw(
+                self.augmentation(),
+                &mut stream(number, Purpose::Augment, 0, index as u64),
+            )
+        });
+        let mut values = vec![0.0; 3 * size * size];
+        augment::write(&rgb, size, change, &mut values);
+        Ok(values)
     }
 
     /// How many images each class has, in the order of the labels.
@@ -173,7 +176,7 @@ impl Dataset {
     /// A file that changed since the data set was opened, and [`DataError::Stopped`].
     pub fn bad_images(&self, progress: &dyn Progress) -> Result<Vec<BadImage>, DataError> {
         match &self.images {
-            Images::Files(files) => check::bad_images(files, &self.framing, progress),
+            Images::Files(files) => verify::bad_images(files, &self.framing, progress),
             Images::Memory(_) => Ok(Vec::new()),
         }
     }
@@ -181,103 +184,22 @@ impl Dataset {
     /// Fails if any image cannot be read, with one error for all of them: [`Dataset::bad_images`].
     pub fn check_images(&self, progress: &dyn Progress) -> Result<(), DataError> {
         match &self.images {
-            Images::Files(files) => check::refuse(files, self.bad_images(progress)?),
+            Images::Files(files) => verify::refuse(files, self.bad_images(progress)?),
             Images::Memory(_) => Ok(()),
         }
     }
 }
 
-fn digest_of(settings: &DatasetSettings, class_names: &[String], content: &str) -> String {
+/// [`Dataset::digest`]; `content` is what the source says of its images.
+pub(crate) fn digest_of(
+    settings: &DatasetSettings,
+    class_names: &[String],
+    content: &str,
+) -> String {
     let mut digest = FieldDigest::new("data set");
     digest.field(settings.source.name());
     digest.field((settings.image_size as u64).to_le_bytes());
     class_names.iter().for_each(|name| digest.field(name));
     digest.field(content);
     digest.finish()
-}
-
-/// Classes and [`Dataset::digest`] of a set that the program draws, without drawing it; `None` for
-/// any other.
-pub(super) fn of_drawn(
-    settings: &DatasetSettings,
-) -> Result<Option<(Vec<String>, String)>, DataError> {
-    let drawn = match settings.source {
-        Source::Shapes => &SHAPES,
-        Source::Trees => &TREES,
-        _ => return Ok(None),
-    };
-    let (class_names, _) = drawn.chosen(settings)?;
-    let digest = digest_of(settings, &class_names, &drawn.digest(settings));
-    Ok(Some((class_names, digest)))
-}
-
-/// Draws image `index` of `seed` in a class, `size` pixels square: `(seed, index, class, size)`.
-type Draw = fn(u64, usize, usize, usize) -> RgbImage;
-
-/// `count` images in parallel; image `i` is of class `classes[i % classes.len()]`.
-pub(super) fn draw_all(
-    draw: Draw,
-    seed: u64,
-    count: usize,
-    classes: &[usize],
-    size: usize,
-) -> Vec<RgbImage> {
-    (0..count).into_par_iter().map(|i| draw(seed, i, classes[i % classes.len()], size)).collect()
-}
-
-/// A set that the program draws.
-struct Drawn {
-    /// Names its digest.
-    name: &'static str,
-    version: u32,
-    classes: &'static [&'static str],
-    draw: Draw,
-}
-
-const SHAPES: Drawn = Drawn {
-    name: "drawn shapes",
-    version: shapes::DRAWING_VERSION,
-    classes: &shapes::CLASSES,
-    draw: shapes::draw,
-};
-
-const TREES: Drawn = Drawn {
-    name: "drawn trees",
-    version: trees::DRAWING_VERSION,
-    classes: &trees::CLASSES,
-    draw: trees::draw,
-};
-
-impl Drawn {
-    /// Names and numbers of the classes that are wanted.
-    fn chosen(&self, settings: &DatasetSettings) -> Result<(Vec<String>, Vec<usize>), DataError> {
-        let available: Vec<String> = self.classes.iter().map(|name| name.to_string()).collect();
-        let chosen = classes::select(settings.classes.as_ref(), &available)?;
-        Ok((chosen.iter().map(|class| available[*class].clone()).collect(), chosen))
-    }
-
-    fn digest(&self, settings: &DatasetSettings) -> String {
-        let mut digest = FieldDigest::new(self.name);
-        digest.field(self.version.to_le_bytes());
-        digest.field(settings.seed.to_le_bytes());
-        digest.field((settings.num_images as u64).to_le_bytes());
-        digest.finish()
-    }
-}
-
-fn draw(
-    drawn: &Drawn,
-    settings: &DatasetSettings,
-    progress: &dyn Progress,
-) -> Result<Content, DataError> {
-    let (class_names, chosen) = drawn.chosen(settings)?;
-    let (count, size) = (settings.num_images, settings.image_size);
-    let images = draw_all(drawn.draw, settings.seed, count, &chosen, size);
-    progress.decoded(count, count);
-    Ok(Content {
-        labels: (0..count).map(|i| (i % chosen.len()) as u32).collect(),
-        class_names,
-        images: Images::Memory(images),
-        digest: drawn.digest(settings),
-    })
 }

@@ -9,65 +9,11 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::classes::ClassSelection;
-use super::error::DataError;
-use super::framing::{Colour, Fit, Framing};
-
-/// Images drawn in memory may take this many bytes: `num_images * image_size^2 * 3`.
-const MAX_DRAWN_BYTES: usize = 4 << 30;
-
-/// Where the images come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Source {
-    /// Circles, squares, triangles, stars and others, drawn from the seed: needs no download.
-    #[default]
-    Shapes,
-    /// Pines, oaks, palms and other trees, drawn from the seed: needs no download.
-    Trees,
-    /// CIFAR-10: 50 000 training photos of 32 x 32 pixels in 10 classes, from the binary archive.
-    Cifar10,
-    /// CIFAR-100: 50 000 training photos of 32 x 32 pixels in 100 classes, from the binary archive.
-    Cifar100,
-    /// Imagenette, 160-pixel version: about 9 500 training photos in 10 classes.
-    Imagenette,
-    /// Your own images, JPEG, PNG, WebP, GIF, BMP or TIFF: one folder for each class, or all in one
-    /// folder or zip file.
-    ImageFolder,
-}
-
-/// In any case, as `CIFAR10` is often written.
-impl<'de> Deserialize<'de> for Source {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const NAMES: [&str; 6] =
-            ["shapes", "trees", "cifar10", "cifar100", "imagenette", "image_folder"];
-        let text = String::deserialize(deserializer)?;
-        let all = [
-            Self::Shapes,
-            Self::Trees,
-            Self::Cifar10,
-            Self::Cifar100,
-            Self::Imagenette,
-            Self::ImageFolder,
-        ];
-        let found = all.into_iter().find(|source| text.eq_ignore_ascii_case(source.name()));
-        found.ok_or_else(|| serde::de::Error::unknown_variant(&text, &NAMES))
-    }
-}
-
-impl Source {
-    /// The name used in settings.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Shapes => "shapes",
-            Self::Trees => "trees",
-            Self::Cifar10 => "cifar10",
-            Self::Cifar100 => "cifar100",
-            Self::Imagenette => "imagenette",
-            Self::ImageFolder => "image_folder",
-        }
-    }
-}
+use crate::classes::ClassSelection;
+use crate::error::DataError;
+use crate::images::resize::{Colour, Fit, Framing};
+use crate::source::SourceOptions;
+use crate::sources::registry::Source;
 
 /// A data set: its source, which classes of it, and how its images are prepared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -178,6 +124,27 @@ impl DatasetSettings {
         }
     }
 
+    /// How many classes there are, where the settings tell.
+    pub fn class_count(&self) -> Option<usize> {
+        match &self.classes {
+            Some(selection) => Some(selection.names().len()),
+            None => self.source.class_count(),
+        }
+    }
+
+    /// What the source may know of these settings.
+    pub(crate) fn source_options(&self) -> SourceOptions<'_> {
+        SourceOptions {
+            classes: self.classes.as_ref(),
+            framing: self.framing(),
+            recursive: self.recursive,
+            num_images: self.num_images,
+            seed: self.seed,
+            download: self.download,
+            url: self.url.as_deref(),
+        }
+    }
+
     pub(crate) fn framing(&self) -> Framing {
         Framing { size: self.image_size, fit: self.fit, background: self.background }
     }
@@ -193,17 +160,7 @@ impl DatasetSettings {
             let reason = format!("{} is not between 1 and 1000000 images", self.num_images);
             return Err(DataError::setting("num_images", reason));
         }
-        let image_bytes = 3 * self.image_size * self.image_size;
-        if matches!(self.source, Source::Shapes | Source::Trees)
-            && self.num_images * image_bytes > MAX_DRAWN_BYTES
-        {
-            let most = MAX_DRAWN_BYTES / image_bytes;
-            let reason = format!(
-                "{} images of {} pixels take more than 4 GiB of memory; at this size, draw at most {most}",
-                self.num_images, self.image_size
-            );
-            return Err(DataError::setting("num_images", reason));
-        }
+        self.source.validate(&self.source_options())?;
         if !(0.0..=0.9).contains(&self.val_split) {
             let reason =
                 format!("{} is not a share between 0 (no validation) and 0.9", self.val_split);
@@ -215,7 +172,7 @@ impl DatasetSettings {
             return Err(DataError::setting("augmentation.rotation_degrees", reason));
         }
         match &self.classes {
-            Some(selection) => selection.validate(self.source == Source::ImageFolder),
+            Some(selection) => selection.validate(self.source.has_user_named_classes()),
             None => Ok(()),
         }
     }
@@ -298,18 +255,6 @@ mod tests {
         assert_eq!(root("~pictures"), Path::new("/project/~pictures"));
         assert_eq!(root("a/~"), Path::new("/project/a/~"));
         assert_eq!(root("/elsewhere"), Path::new("/elsewhere"));
-    }
-
-    #[test]
-    fn a_source_is_named_in_any_case_and_kept_in_one() {
-        for (text, source) in
-            [("CIFAR10", "cifar10"), ("Shapes", "shapes"), ("image_folder", "image_folder")]
-        {
-            let read: Source = serde_json::from_value(text.into()).unwrap();
-            assert_eq!((read.name(), serde_json::to_value(read).unwrap()), (source, source.into()));
-        }
-        let error = serde_json::from_str::<Source>(r#""cifar""#).unwrap_err().to_string();
-        assert!(error.contains("unknown variant `cifar`, expected one of `shapes`"), "{error}");
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! Which images train and which validate.
 
+use crate::distributions::shuffle;
 use crate::rng::{Purpose, stream};
-
-use super::order::shuffle;
 
 /// One side of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

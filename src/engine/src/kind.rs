@@ -545,13 +545,13 @@ pub struct NextCommand {
     pub command: String,
     /// How good what it is about came out. Of the stages of one matrix that with the highest has
     /// its command shown.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub merit: Option<f64>,
+    #[serde(rename = "merit", default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
 }
 
 impl From<shell::CommandLine> for NextCommand {
     fn from(line: shell::CommandLine) -> Self {
-        Self { command: line.to_string(), merit: None }
+        Self { command: line.to_string(), score: None }
     }
 }
 

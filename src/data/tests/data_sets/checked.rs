@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use image::ImageFormat::Png;
-use pipe_data::{DataError, DatasetSettings, Progress, Source, Split};
+use pipe_data::{DataError, DatasetSettings, Progress, Split};
 
 use crate::made::{Project, picture, settings};
 
@@ -19,11 +19,7 @@ fn project(good: usize) -> (Project, DatasetSettings) {
     }
     (
         project,
-        DatasetSettings {
-            root: "data/pets".into(),
-            image_size: 8,
-            ..settings(Source::ImageFolder)
-        },
+        DatasetSettings { root: "data/pets".into(), image_size: 8, ..settings("image_folder") },
     )
 }
 

@@ -1,6 +1,6 @@
 use std::fs;
 
-use pipe_data::{ClassSelection, Dataset, DatasetSettings, Source, Split};
+use pipe_data::{ClassSelection, Dataset, DatasetSettings, Split};
 
 use crate::made::{NAMES10, Project, TarGz, batch10, record, settings};
 
@@ -30,7 +30,7 @@ fn an_archive_of_other_size_and_checksum_loads_as_its_unpacked_folder_does() {
         |list: &[&str]| Some(ClassSelection::Names(list.iter().map(|n| n.to_string()).collect()));
     let chosen = DatasetSettings {
         classes: classes(&["cat", "truck", "airplane", "dog"]),
-        ..settings(Source::Cifar10)
+        ..settings("cifar10")
     };
     let (a, b) = (packed.open(&chosen).unwrap(), unpacked.open(&chosen).unwrap());
     assert_eq!(a.class_names(), ["cat", "truck", "airplane", "dog"]);
@@ -51,9 +51,9 @@ fn a_class_without_an_image_is_refused_only_when_it_was_asked_for() {
     let project = Project::new();
     project.put("cifar-10-batches-bin/data_batch_1.bin", &batch10(&[3, 9], 0));
     project.put("cifar-10-batches-bin/batches.meta.txt", NAMES10.as_bytes());
-    assert_eq!(labels(&project.open(&settings(Source::Cifar10)).unwrap()), [3, 9]);
+    assert_eq!(labels(&project.open(&settings("cifar10")).unwrap()), [3, 9]);
     let classes = Some(ClassSelection::Names(vec!["cat".into(), "ship".into()]));
-    let message = project.refusal(&DatasetSettings { classes, ..settings(Source::Cifar10) });
+    let message = project.refusal(&DatasetSettings { classes, ..settings("cifar10") });
     assert!(
         message.contains("`classes`") && message.ends_with("has no image of class `ship`"),
         "{message}"
@@ -79,10 +79,9 @@ fn the_trees_of_cifar100_are_found_by_their_fine_labels() {
         .file("cifar-100-binary/fine_label_names.txt", names.as_bytes());
     project.put("cifar-100-binary.tar.gz", &archive.bytes());
 
-    let all = project.open(&settings(Source::Cifar100)).unwrap();
+    let all = project.open(&settings("cifar100")).unwrap();
     assert_eq!((all.class_names().len(), all.indices(Split::Train).len()), (100, 100));
-    let trees =
-        DatasetSettings { classes: Some(ClassSelection::Trees), ..settings(Source::Cifar100) };
+    let trees = DatasetSettings { classes: Some(ClassSelection::Trees), ..settings("cifar100") };
     let trees = project.open(&trees).unwrap();
     assert_eq!(
         trees.class_names(),
@@ -97,7 +96,7 @@ fn an_archive_without_names_takes_the_usual_ones() {
     let project = Project::new();
     let all: Vec<u8> = (0..10).collect();
     project.put(ARCHIVE, &TarGz::new().file("data_batch_1.bin", &batch10(&all, 0)).bytes());
-    let dataset = project.open(&settings(Source::Cifar10)).unwrap();
+    let dataset = project.open(&settings("cifar10")).unwrap();
     assert_eq!(dataset.class_names()[8], "ship");
 }
 
@@ -107,8 +106,7 @@ fn images_are_resized_to_the_size_asked_for() {
     let all: Vec<u8> = (0..10).collect();
     project.put(ARCHIVE, &TarGz::new().file("data_batch_1.bin", &batch10(&all, 100)).bytes());
     for image_size in [16, 64] {
-        let dataset =
-            project.open(&DatasetSettings { image_size, ..settings(Source::Cifar10) }).unwrap();
+        let dataset = project.open(&DatasetSettings { image_size, ..settings("cifar10") }).unwrap();
         let image = dataset.image(0).unwrap();
         assert_eq!(image.len(), 3 * image_size * image_size);
         let middle = image[3 * (image_size * image_size / 2 + image_size / 2)];
@@ -122,7 +120,7 @@ fn broken_archives_are_refused_with_the_place() {
     let refusal = |bytes: &[u8]| {
         let project = Project::new();
         project.put(ARCHIVE, bytes);
-        let message = project.refusal(&settings(Source::Cifar10));
+        let message = project.refusal(&settings("cifar10"));
         assert!(message.contains(ARCHIVE), "{message}");
         assert_eq!(project.listing(), [ARCHIVE], "nothing else may be left");
         message
@@ -186,7 +184,7 @@ fn missing_data_is_named_with_its_address_and_place() {
     let project = Project::new();
     let path = project.data(ARCHIVE);
     assert_eq!(
-        project.refusal(&settings(Source::Cifar10)),
+        project.refusal(&settings("cifar10")),
         format!(
             "failed to find {}: set `download: true`, or get \
              https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz and put it at that path",

@@ -6,7 +6,7 @@ use std::thread;
 
 use md5::{Digest, Md5};
 use pipe_data::download::fetch;
-use pipe_data::{DatasetSettings, Progress, Source};
+use pipe_data::{DatasetSettings, Progress};
 
 use crate::made::{Project, settings};
 
@@ -194,7 +194,7 @@ fn without_a_network_the_error_names_the_address_and_the_path() {
     let project = Project::new();
     let url = format!("http://{address}/cifar.tar.gz");
     let settings =
-        DatasetSettings { download: true, url: Some(url.clone()), ..settings(Source::Cifar10) };
+        DatasetSettings { download: true, url: Some(url.clone()), ..settings("cifar10") };
     let message = project.refusal(&settings);
     assert!(message.starts_with(&format!("failed to download {url}: ")), "{message}");
     let path = project.data("cifar-10-binary.tar.gz");

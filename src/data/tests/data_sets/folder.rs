@@ -2,7 +2,7 @@ use std::fs;
 use std::sync::Arc;
 
 use image::ImageFormat::{Jpeg, Png, WebP};
-use pipe_data::{ClassSelection, Dataset, DatasetSettings, Loader, LoaderOptions, Source, Split};
+use pipe_data::{ClassSelection, Dataset, DatasetSettings, Loader, LoaderOptions, Split};
 
 use crate::made::{Project, picture, settings};
 
@@ -19,11 +19,7 @@ fn two_classes() -> (Project, DatasetSettings) {
     project.put("pets/.cache/x.png", b"hidden");
     (
         project,
-        DatasetSettings {
-            root: "data/pets".into(),
-            image_size: 16,
-            ..settings(Source::ImageFolder)
-        },
+        DatasetSettings { root: "data/pets".into(), image_size: 16, ..settings("image_folder") },
     )
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use pipe_data::{ClassSelection, DatasetSettings, Source};
+use pipe_data::{ClassSelection, DatasetSettings};
 
 use crate::made::{Project, settings};
 
@@ -28,11 +28,7 @@ fn class_folders() -> (Project, DatasetSettings) {
     }
     (
         project,
-        DatasetSettings {
-            root: "data/pets".into(),
-            image_size: 16,
-            ..settings(Source::ImageFolder)
-        },
+        DatasetSettings { root: "data/pets".into(), image_size: 16, ..settings("image_folder") },
     )
 }
 

@@ -1,7 +1,7 @@
 use std::fs;
 
 use image::ImageFormat::Jpeg;
-use pipe_data::{Source, Split};
+use pipe_data::Split;
 
 use crate::made::{Project, TarGz, picture, settings};
 
@@ -20,7 +20,7 @@ fn archive() -> Vec<u8> {
 fn it_is_unpacked_once_and_its_classes_have_readable_names() {
     let project = Project::new();
     project.put(ARCHIVE, &archive());
-    let dataset = project.open(&settings(Source::Imagenette)).unwrap();
+    let dataset = project.open(&settings("imagenette")).unwrap();
     assert_eq!(dataset.class_names(), ["tench", "parachute"]);
     assert_eq!(dataset.indices(Split::Train).len(), 2);
     assert!(dataset.image(0).unwrap()[2].abs_diff(200) < 6);
@@ -28,7 +28,7 @@ fn it_is_unpacked_once_and_its_classes_have_readable_names() {
     // A power cut can bring back where it was unpacked.
     fs::create_dir_all(project.data("imagenette2-160.part/imagenette2-160")).unwrap();
     fs::remove_file(project.data(ARCHIVE)).unwrap();
-    assert_eq!(project.open(&settings(Source::Imagenette)).unwrap().digest(), dataset.digest());
+    assert_eq!(project.open(&settings("imagenette")).unwrap().digest(), dataset.digest());
     assert!(!project.data("imagenette2-160.part").exists());
 }
 
@@ -37,10 +37,10 @@ fn a_truncated_archive_leaves_nothing_behind() {
     let project = Project::new();
     let whole = archive();
     project.put(ARCHIVE, &whole[..whole.len() / 2]);
-    let message = project.refusal(&settings(Source::Imagenette));
+    let message = project.refusal(&settings("imagenette"));
     assert!(message.contains(ARCHIVE), "{message}");
     assert_eq!(project.listing(), [".imagenette2-160.lock", ARCHIVE]);
 
     project.put(ARCHIVE, &whole);
-    project.open(&settings(Source::Imagenette)).unwrap();
+    project.open(&settings("imagenette")).unwrap();
 }

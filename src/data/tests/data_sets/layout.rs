@@ -3,14 +3,14 @@
 use std::fs;
 
 use image::ImageFormat::{Bmp, Gif, Jpeg, Png, Tiff, WebP};
-use pipe_data::{ClassSelection, Colour, DatasetSettings, Fit, PassedKind, Source, Split};
+use pipe_data::{ClassSelection, Colour, DatasetSettings, Fit, PassedKind, Split};
 
 use crate::made::{Project, counted, picture, settings};
 
 const RED: [u8; 3] = [200, 0, 0];
 
 fn at(root: &str) -> DatasetSettings {
-    DatasetSettings { root: root.into(), image_size: 8, ..settings(Source::ImageFolder) }
+    DatasetSettings { root: root.into(), image_size: 8, ..settings("image_folder") }
 }
 
 fn one(name: &str, count: usize) -> Vec<(String, usize)> {

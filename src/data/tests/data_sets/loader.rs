@@ -1,8 +1,6 @@
 use std::sync::Arc;
 
-use pipe_data::{
-    Augmentation, Batch, Dataset, DatasetSettings, Loader, LoaderOptions, Source, Split,
-};
+use pipe_data::{Augmentation, Batch, Dataset, DatasetSettings, Loader, LoaderOptions, Split};
 
 use crate::made::{Project, settings};
 
@@ -16,7 +14,7 @@ fn dataset(num_images: usize) -> Arc<Dataset> {
         image_size: SIZE,
         val_split: 0.25,
         augmentation,
-        ..settings(Source::Shapes)
+        ..settings("shapes")
     };
     Arc::new(Project::new().open(&settings).unwrap())
 }

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use flate2::{Compression, write::GzEncoder};
-use pipe_data::{DataError, Dataset, DatasetSettings, Source};
+use pipe_data::{DataError, Dataset, DatasetSettings};
 use tempfile::TempDir;
 
 /// A `.tar.gz` in the making.
@@ -128,8 +128,12 @@ impl Project {
 }
 
 /// Settings that never download.
-pub fn settings(source: Source) -> DatasetSettings {
-    DatasetSettings { source, download: false, ..DatasetSettings::default() }
+pub fn settings(source: &str) -> DatasetSettings {
+    DatasetSettings {
+        source: source.parse().unwrap(),
+        download: false,
+        ..DatasetSettings::default()
+    }
 }
 
 /// The files of a data set's images with their classes: what a loader would see, and nothing else.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use image::ImageFormat::{Bmp, Gif, Jpeg, Png, Tiff, WebP};
-use pipe_data::{DatasetSettings, Source, Split};
+use pipe_data::{DatasetSettings, Split};
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -58,9 +58,10 @@ impl Tree {
         let (width, height) = (self.rng.random_range(1..40), self.rng.random_range(1..40));
         let format = *[Jpeg, Png, WebP, Gif, Bmp, Tiff].choose(&mut self.rng).unwrap();
         let fixed = [CMYK, PALETTE, GRAY16, BILEVEL, TURNED, MOVING[0], MOVING[1]];
-        let content = match self.chance(0.4) {
-            true => fixed.choose(&mut self.rng).unwrap().to_vec(),
-            false => picture(width, height, [9, 200, 30], format),
+        let content = if self.chance(0.4) {
+            fixed.choose(&mut self.rng).unwrap().to_vec()
+        } else {
+            picture(width, height, [9, 200, 30], format)
         };
         (content, extension)
     }
@@ -200,7 +201,7 @@ fn every_entry_is_an_image_is_bad_or_is_counted_as_passed_over() {
             root: "data/set".into(),
             image_size: 8,
             recursive: tree.recursive,
-            ..settings(Source::ImageFolder)
+            ..settings("image_folder")
         };
         let dataset =
             tree.project.open(&settings).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
@@ -246,7 +247,7 @@ fn no_damage_to_an_image_ends_the_program() {
         }
     }
     let settings =
-        DatasetSettings { root: "data/set".into(), image_size: 8, ..settings(Source::ImageFolder) };
+        DatasetSettings { root: "data/set".into(), image_size: 8, ..settings("image_folder") };
     let dataset = project.open(&settings).unwrap();
     let bad = dataset.bad_images(&()).unwrap();
     assert!((1..420).contains(&bad.len()), "{} of 420 are bad", bad.len());
@@ -262,7 +263,7 @@ fn images_of_every_kind_are_upright_and_in_their_colours() {
     let settings = |root: &str| DatasetSettings {
         root: root.into(),
         image_size: 16,
-        ..settings(Source::ImageFolder)
+        ..settings("image_folder")
     };
     for (name, content) in
         [("a.jpg", CMYK), ("b.png", PALETTE), ("c.gif", MOVING[0]), ("d.webp", MOVING[1])]

@@ -1,11 +1,11 @@
-use pipe_data::{Augmentation, ClassSelection, DatasetSettings, Source, Split};
+use pipe_data::{Augmentation, ClassSelection, DatasetSettings, Split};
 
 use crate::made::{Project, settings};
 
 #[test]
 fn shapes_need_nothing_and_are_the_same_each_time() {
     let project = Project::new();
-    let base = DatasetSettings { num_images: 80, val_split: 0.1, ..settings(Source::Shapes) };
+    let base = DatasetSettings { num_images: 80, val_split: 0.1, ..settings("shapes") };
     let dataset = project.open(&base).unwrap();
     assert_eq!(dataset.class_names()[..4], ["circle", "square", "triangle", "star"]);
     assert!(dataset.counts().iter().all(|c| (c.train, c.validation) == (9, 1)));
@@ -20,7 +20,7 @@ fn shapes_need_nothing_and_are_the_same_each_time() {
 #[test]
 fn the_digest_follows_what_decides_the_images_and_nothing_else() {
     let project = Project::new();
-    let base = DatasetSettings { num_images: 16, ..settings(Source::Shapes) };
+    let base = DatasetSettings { num_images: 16, ..settings("shapes") };
     let digest = |settings: DatasetSettings| project.open(&settings).unwrap().digest().to_owned();
     let classes = Some(ClassSelection::Names(vec!["star".into(), "circle".into()]));
     let augmentation = Augmentation { enabled: true, ..Augmentation::default() };

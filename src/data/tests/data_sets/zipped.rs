@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Cursor, Write};
 
 use image::ImageFormat::Png;
-use pipe_data::{DatasetSettings, Source};
+use pipe_data::DatasetSettings;
 use zip::CompressionMethod;
 use zip::write::{SimpleFileOptions, ZipWriter};
 
@@ -29,7 +29,7 @@ fn png(shade: u8) -> Vec<u8> {
 }
 
 fn at(root: &str) -> DatasetSettings {
-    DatasetSettings { root: root.into(), image_size: 8, ..settings(Source::ImageFolder) }
+    DatasetSettings { root: root.into(), image_size: 8, ..settings("image_folder") }
 }
 
 fn classes(expected: &[(&str, usize)]) -> Vec<(String, usize)> {

@@ -62,8 +62,8 @@ pub(super) fn carry_out(
                 record.status = Status::Completed;
                 record.message = Some(summary.clone());
                 let next = outcome.next.clone();
-                (record.merit, record.next) =
-                    (next.as_ref().and_then(|n| n.merit), next.map(|n| n.command));
+                (record.score, record.next) =
+                    (next.as_ref().and_then(|n| n.score), next.map(|n| n.command));
                 record.before = None;
             })?;
             journal.event(id, &Event::Finished { summary, seconds });

@@ -11,7 +11,7 @@ pub fn next(execution: &Execution, summary: &Summary) -> Option<String> {
     let of = |stage: &StageId| {
         let record = Record::load(execution.root, &pipeline.name, stage)?;
         let done = record.status == Status::Completed;
-        Some((record.merit.unwrap_or(f64::NEG_INFINITY), record.next.filter(|_| done)?))
+        Some((record.score.unwrap_or(f64::NEG_INFINITY), record.next.filter(|_| done)?))
     };
     let (last, own) =
         summary.finished.iter().rev().find_map(|(stage, _)| Some((stage, of(stage)?)))?;

@@ -45,9 +45,10 @@ pub struct Record {
     /// The command that one would type next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
-    /// How good what that is about came out: see [`Next::merit`](crate::kind::Next).
+    /// How good what that is about came out: see [`NextCommand::score`](crate::kind::NextCommand).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub merit: Option<f64>,
+    #[serde(rename = "merit")]
+    pub score: Option<f64>,
     /// Folder of its numbered runs, relative to the project; unset for stages that keep none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runs: Option<PathBuf>,
@@ -163,7 +164,7 @@ impl Record {
             updated_at: now,
             message: None,
             next: None,
-            merit: None,
+            score: None,
             runs: None,
             progress: None,
             attempts: Vec::new(),

@@ -6,7 +6,7 @@ use pipe_engine::kind::{Diagnostic, PipelineView};
 use pipe_engine::policy::Mode;
 use serde_json::Value;
 
-use crate::data::{DatasetSettings, Source, Split, batches};
+use crate::data::{DatasetSettings, Split, batches};
 use crate::diffit::{ConfigError, DiffitConfig};
 use crate::lora::LoraPlan;
 use crate::trainer::{LoraSettings, TrainSettings, TrainingSettings};
@@ -252,8 +252,9 @@ pub(super) fn dataset(stage: &str, pipeline: &PipelineView) -> Option<DatasetSet
 
 /// The images of an epoch, where the settings tell.
 fn train_images(data: &DatasetSettings) -> Option<usize> {
-    let drawn = matches!(data.source, Source::Shapes | Source::Trees);
-    drawn.then(|| ((data.num_images as f64) * (1.0 - data.val_split)).round() as usize)
+    data.source
+        .is_synthetic()
+        .then(|| ((data.num_images as f64) * (1.0 - data.val_split)).round() as usize)
 }
 
 /// The training that the model of a stage comes from, and its data set.

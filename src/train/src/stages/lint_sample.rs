@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use super::lint::{CHAIN, dataset};
 use super::sample::SampleSettings;
-use crate::data::known_class_count;
 use crate::sampling::ineffective_guidance;
 use crate::trainer::{LoraSettings, TrainSettings};
 
@@ -50,7 +49,7 @@ fn model(stage: &str, pipeline: &PipelineView) -> Option<KnownModel> {
             "train" => {
                 let training: TrainSettings = serde_json::from_value(settings).ok()?;
                 let classes = if training.model.class_conditional {
-                    dataset(&training.dataset, pipeline).and_then(|data| known_class_count(&data))
+                    dataset(&training.dataset, pipeline).and_then(|data| data.class_count())
                 } else {
                     Some(0)
                 };
@@ -81,7 +80,7 @@ fn model(stage: &str, pipeline: &PipelineView) -> Option<KnownModel> {
 fn adapted(base: KnownModel, adapter: &LoraSettings, pipeline: &PipelineView) -> KnownModel {
     let classes = match base.classes {
         Some(0) => Some(0),
-        _ => dataset(&adapter.dataset, pipeline).and_then(|data| known_class_count(&data)),
+        _ => dataset(&adapter.dataset, pipeline).and_then(|data| data.class_count()),
     };
     KnownModel { classes, label_dropout: base.label_dropout.max(adapter.label_dropout) }
 }

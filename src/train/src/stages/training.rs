@@ -373,7 +373,7 @@ impl Training<'_> {
         });
         let score = value.map(|value| self.settings.checkpoint.mode.score(value));
         let next = best.as_ref().map(|best| NextCommand {
-            merit,
+            score,
             ..sample_command(&format!("{directory}/{}", best.path))
         });
         let best = match (&best, value) {

@@ -1,5 +1,4 @@
-//! Folders of images and zip files of them: one folder for each class with image files in it, or
-//! all in one.
+//! Reading the image files of a folder: their classes, their digests, and those that cannot be read.
 
 use std::ffi::OsStr;
 use std::io;
@@ -8,46 +7,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use super::classes;
-use super::dataset::Content;
-use super::digest::{FieldDigest, hex};
-use super::error::{BadImage, DataError};
-use super::images::{Files, Folder, Images, Place};
-use super::index::{ContentDigest, Index};
-use super::layout::{self, Class};
-use super::passed_over::{PassedKind, PassedOver};
-use super::progress::Progress;
-use super::settings::DatasetSettings;
-use super::unzip;
-use super::walk::{self, Found};
-
-/// Opens a folder or zip file. Classes and files are in the order of their names; what is no image
-/// of a class is passed over and counted. `cache` is the project's folder of what can be made
-/// again.
-pub(crate) fn open(
-    settings: &DatasetSettings,
-    root: &Path,
-    cache: &Path,
-    progress: &dyn Progress,
-) -> Result<Content, DataError> {
-    if !root.is_file() {
-        return read(settings, root, cache, progress, str::to_owned);
-    }
-    if !root.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip")) {
-        return Err(DataError::folder(root, "it is a file; set `root` to a folder or a .zip file"));
-    }
-    let unpacked = unzip::unpacked(root, cache)?;
-    read_place(settings, &unpacked, root, cache, progress, str::to_owned)
-}
+use super::scan::{self, Found};
+use crate::cache::file_digests::{ContentDigest, Index};
+use crate::classes;
+use crate::digest::{FieldDigest, hex};
+use crate::error::{BadImage, DataError};
+use crate::folder::layout::{self, Class};
+use crate::folder::skipped::{PassedKind, PassedOver};
+use crate::images::files::{Files, Folder, Images, Place};
+use crate::progress::Progress;
+use crate::source::{SourceContent, SourceOptions};
 
 /// Reads a folder, with the classes named by `rename(folder's name)`.
-pub(crate) fn read(
-    settings: &DatasetSettings,
+pub(crate) fn read_class_folders(
+    options: &SourceOptions<'_>,
     root: &Path,
     cache: &Path,
     progress: &dyn Progress,
     rename: impl Fn(&str) -> String,
-) -> Result<Content, DataError> {
+) -> Result<SourceContent, DataError> {
     if root.is_file() {
         let reason = "it is a file; set `root` to a folder that holds a folder per class";
         return Err(DataError::folder(root, reason));
@@ -58,20 +36,31 @@ pub(crate) fn read(
             "it is not there; set `root` to a folder that holds a folder per class, or images",
         ));
     }
-    read_place(settings, root, root, cache, progress, rename)
+    read_folder(options, root, root, cache, progress, rename)
+}
+
+/// Reads the folder `root`, which was unpacked from the file `archive`.
+pub(crate) fn read_unpacked(
+    options: &SourceOptions<'_>,
+    root: &Path,
+    archive: &Path,
+    cache: &Path,
+    progress: &dyn Progress,
+) -> Result<SourceContent, DataError> {
+    read_folder(options, root, archive, cache, progress, str::to_owned)
 }
 
 /// Reads the folder `root`, which people know as `shown`.
-fn read_place(
-    settings: &DatasetSettings,
+fn read_folder(
+    options: &SourceOptions<'_>,
     root: &Path,
     shown: &Path,
     cache: &Path,
     progress: &dyn Progress,
     rename: impl Fn(&str) -> String,
-) -> Result<Content, DataError> {
+) -> Result<SourceContent, DataError> {
     let inside = root.canonicalize().map_err(DataError::io("open the folder", root))?;
-    let layout = layout::of(root, root != shown, settings.recursive)?;
+    let layout = layout::of(root, root != shown, options.recursive)?;
     let (mut passed_over, mut unreadable) = (layout.passed, layout.bad);
     if layout.classes.is_empty() && unreadable.is_empty() {
         let reason = format!(
@@ -81,21 +70,21 @@ fn read_place(
         return Err(DataError::folder(shown, reason));
     }
     let available: Vec<String> = layout.classes.iter().map(|class| rename(&class.name)).collect();
-    let chosen = classes::select(settings.classes.as_ref(), &available)?;
+    let chosen = classes::select(options.classes, &available)?;
     let folders: Vec<&Class> = chosen.iter().map(|class| &layout.classes[*class]).collect();
 
     let known = AtomicUsize::new(0);
     let done = || progress.indexed(known.fetch_add(1, Ordering::Relaxed) + 1);
     let found = folders
         .par_iter()
-        .map(|class| find(class, root, settings.recursive))
+        .map(|class| find(class, root, options.recursive))
         .collect::<Result<Vec<Found>, DataError>>()?;
     refuse_empty(shown, &folders, &found)?;
     let digests = folders
         .par_iter()
         .zip(&found)
         .map(|(class, found)| {
-            let index = Index::new(cache, &key(class, settings.recursive)?);
+            let index = Index::new(cache, &key(class, options.recursive)?);
             let digests = index.digests(&class.folder, &found.images, &done);
             Ok((index, digests))
         })
@@ -108,12 +97,12 @@ fn read_place(
         classes.push(Folder { path: class.folder.clone(), index, names, digests });
     }
 
-    let framing = settings.framing();
+    let framing = options.framing;
     let (mut content, mut labels) = (FieldDigest::new("image folder"), Vec::new());
     let mut kept = FieldDigest::new("decoded images");
     kept.field(env!("CARGO_PKG_VERSION")); // the decoder may change with it
     kept.field(inside.as_os_str().as_encoded_bytes());
-    kept.field((settings.image_size as u64).to_le_bytes());
+    kept.field((options.framing.size as u64).to_le_bytes());
     for (label, (class, folder)) in folders.iter().zip(&classes).enumerate() {
         let class = class.name.as_bytes();
         kept.field(class);
@@ -135,7 +124,7 @@ fn read_place(
         unreadable,
     };
     let kept = cache.join("images").join(&kept.finish()[..32]);
-    Ok(Content {
+    Ok(SourceContent {
         class_names: chosen.iter().map(|class| available[*class].clone()).collect(),
         digest: content.finish(),
         labels,
@@ -147,7 +136,7 @@ fn read_place(
 fn find(class: &Class, root: &Path, recursive: bool) -> Result<Found, DataError> {
     match &class.images {
         Some(images) => Ok(Found { images: images.clone(), ..Found::default() }),
-        None => walk::images(&class.folder, recursive, Some(root)),
+        None => scan::images(&class.folder, recursive, Some(root)),
     }
 }
 

@@ -38,14 +38,12 @@ pub struct PassedOver(BTreeMap<PassedKind, usize>);
 
 impl PassedKind {
     /// The kind of a file by its extension.
-    pub(super) fn of_file(name: &OsStr) -> Self {
+    pub(crate) fn of_file(name: &OsStr) -> Self {
         let extension = extension(name);
         let plain =
             extension.chars().all(char::is_alphanumeric) && extension.chars().count() <= LONGEST;
-        match extension.is_empty() || !plain {
-            true => Self::Extension(String::new()),
-            false => Self::Extension(format!(".{extension}")),
-        }
+        let is_shown = plain && !extension.is_empty();
+        Self::Extension(if is_shown { format!(".{extension}") } else { String::new() })
     }
 
     /// What can be done about it; `None` if nothing need be.
@@ -123,25 +121,25 @@ impl PassedOver {
         self.0.values().sum()
     }
 
-    pub(super) fn count(&mut self, kind: PassedKind) {
+    pub(crate) fn count(&mut self, kind: PassedKind) {
         self.add(kind, 1);
     }
 
-    pub(super) fn add(&mut self, kind: PassedKind, count: usize) {
+    pub(crate) fn add(&mut self, kind: PassedKind, count: usize) {
         if count > 0 {
             *self.0.entry(kind).or_default() += count;
         }
     }
 
     /// Takes one of a kind out again: it was read after all.
-    pub(super) fn take(&mut self, kind: &PassedKind) {
+    pub(crate) fn take(&mut self, kind: &PassedKind) {
         if let Some(count) = self.0.get_mut(kind) {
             *count -= 1;
         }
         self.0.retain(|_, count| *count > 0);
     }
 
-    pub(super) fn extend(&mut self, other: Self) {
+    pub(crate) fn extend(&mut self, other: Self) {
         other.0.into_iter().for_each(|(kind, count)| self.add(kind, count));
     }
 }
@@ -157,7 +155,7 @@ impl fmt::Display for PassedOver {
 }
 
 /// The extension of a file's name in lower case, without its dot.
-pub(super) fn extension(name: &OsStr) -> String {
+pub(crate) fn extension(name: &OsStr) -> String {
     Path::new(name).extension().unwrap_or_default().to_string_lossy().to_lowercase()
 }
 

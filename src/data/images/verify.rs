@@ -7,19 +7,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::foundation::atomic;
 use rayon::prelude::*;
 
-use super::digest::FieldDigest;
-use super::error::{BadImage, DataError};
-use super::framing::Framing;
-use super::images::Files;
-use super::progress::Progress;
-use super::verified::Verified;
+use crate::cache::verified_images::Verified;
+use crate::digest::FieldDigest;
+use crate::error::{BadImage, DataError};
+use crate::images::files::Files;
+use crate::images::resize::Framing;
+use crate::progress::Progress;
 
 /// Images between two looks at whether the work is to stop.
 const PORTION: usize = 1024;
 
 /// The images that cannot be read, by the names that people know. Decodes on all processors those
 /// that were not decoded without a fault before.
-pub(super) fn bad_images(
+pub(crate) fn bad_images(
     files: &Files,
     framing: &Framing,
     progress: &dyn Progress,
@@ -65,7 +65,7 @@ pub(super) fn bad_images(
 }
 
 /// One error for all bad images. Where they are many, a file of the cache names them all.
-pub(super) fn refuse(files: &Files, mut bad: Vec<BadImage>) -> Result<(), DataError> {
+pub(crate) fn refuse(files: &Files, mut bad: Vec<BadImage>) -> Result<(), DataError> {
     let place = &files.place;
     let list = place.cache.join("bad_images").join(key(files)).with_extension("txt");
     match bad.len() {

@@ -1,41 +1,36 @@
 //! The published archives: their names, addresses and checksums, and having one of them at hand.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use md5::{Digest, Md5};
-
-use super::digest::hex;
 use super::download;
-use super::error::DataError;
-use super::progress::Progress;
-use super::settings::DatasetSettings;
+use crate::error::DataError;
+use crate::progress::Progress;
+use crate::source::SourceOptions;
 
 /// An archive that its authors publish.
-pub(crate) struct Published {
+pub(crate) struct PublishedArchive {
     pub file: &'static str,
     pub url: &'static str,
     pub md5: &'static str,
 }
 
-impl Published {
+impl PublishedArchive {
     /// The path of the archive in `root`: the one that is there, or a download of it.
     ///
     /// A download must have the published checksum. A file that was already there need not: see
-    /// [`Published::compare`].
+    /// [`PublishedArchive::compare`].
     pub fn obtain(
         &self,
-        settings: &DatasetSettings,
+        options: &SourceOptions<'_>,
         root: &Path,
         progress: &dyn Progress,
     ) -> Result<PathBuf, DataError> {
         let path = root.join(self.file);
-        let url = settings.url.as_deref().unwrap_or(self.url);
+        let url = options.url.unwrap_or(self.url);
         if path.is_file() {
             return Ok(path);
         }
-        if !settings.download {
+        if !options.download {
             return Err(DataError::Missing { path, url: url.to_owned() });
         }
         download::fetch(url, &path, Some(self.md5), progress)?;
@@ -51,32 +46,5 @@ impl Published {
                 self.md5
             );
         }
-    }
-}
-
-/// Reads a file and takes the MD5 of what is read.
-pub(crate) struct HashedFile {
-    file: File,
-    digest: Md5,
-}
-
-impl HashedFile {
-    pub fn open(path: &Path) -> Result<Self, DataError> {
-        let file = File::open(path).map_err(DataError::io("open", path))?;
-        Ok(Self { file, digest: Md5::new() })
-    }
-
-    /// Reads to the end of the file; the MD5 of all of it.
-    pub fn finish(mut self) -> io::Result<String> {
-        io::copy(&mut self, &mut io::sink())?;
-        Ok(hex(&self.digest.finalize()))
-    }
-}
-
-impl Read for HashedFile {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read(buffer)?;
-        self.digest.update(&buffer[..read]);
-        Ok(read)
     }
 }

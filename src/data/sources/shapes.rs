@@ -5,28 +5,32 @@
 
 use image::{Rgb, RgbImage};
 
+use super::colour::{self, hsv, luminance};
+use super::signed_distance::{Outline, Point};
+use super::synthetic::Synthetic;
+use crate::distributions::{between, unit};
 use crate::rng::{ChaCha8Rng, Purpose, stream};
 
-use super::order::{between, unit};
-use super::outline::{Outline, Point};
-
-/// Raised whenever the same seed would draw other images, so that records of older drawings become
-/// stale.
-pub(crate) const DRAWING_VERSION: u32 = 1;
-
 /// The classes, in the order of their labels.
-pub(crate) const CLASSES: [&str; 8] =
+const CLASSES: [&str; 8] =
     ["circle", "square", "triangle", "star", "cross", "ring", "heart", "moon"];
+
+pub(super) static SHAPES: Synthetic = Synthetic {
+    name: "shapes",
+    description: "Circles, squares, triangles, stars and others, drawn from the seed: needs no download.",
+    purpose: "drawn shapes",
+    version: 1,
+    classes: &CLASSES,
+    render,
+};
 
 /// Least distance between the luminance of figure and ground, both in `[0, 1]`.
 const CONTRAST: f32 = 0.35;
 
-pub(super) type Colour = [f32; 3];
-
 /// Image `index` of `seed` in class `CLASSES[class]`, `size` pixels square.
 ///
 /// Everything but the number of pixels is the same at every size.
-pub(crate) fn draw(seed: u64, index: usize, class: usize, size: usize) -> RgbImage {
+fn render(seed: u64, index: usize, class: usize, size: usize) -> RgbImage {
     let mut rng = stream(seed, Purpose::SyntheticImage, 0, index as u64);
     let (ground, figure) = colours(&mut rng);
     let radius = between(&mut rng, 0.26, 0.42); // of the image's side
@@ -61,7 +65,7 @@ fn outline(class: usize) -> Outline {
 }
 
 /// A ground and a figure of clear contrast: one strong colour, one light or dark and pale.
-fn colours(rng: &mut ChaCha8Rng) -> (Colour, Colour) {
+fn colours(rng: &mut ChaCha8Rng) -> (colour::Rgb, colour::Rgb) {
     let mut drawn = ([0.0; 3], [1.0; 3]);
     for _ in 0..32 {
         let light = unit(rng) < 0.5;
@@ -76,34 +80,14 @@ fn colours(rng: &mut ChaCha8Rng) -> (Colour, Colour) {
     drawn
 }
 
-/// Hue (a fraction of the circle, from red), saturation and value to RGB, all in `[0, 1]`.
-pub(super) fn hsv(hue: f32, saturation: f32, value: f32) -> Colour {
-    [5.0, 3.0, 1.0].map(|offset| {
-        let k = (offset + 6.0 * hue) % 6.0;
-        value - value * saturation * k.min(4.0 - k).clamp(0.0, 1.0)
-    })
-}
-
-/// Rec. 601 luma.
-fn luminance(c: Colour) -> f32 {
-    0.299 * c[0] + 0.587 * c[1] + 0.114 * c[2]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn hues_are_where_they_belong() {
-        assert_eq!(hsv(0.0, 1.0, 1.0), [1.0, 0.0, 0.0]);
-        assert_eq!(hsv(0.5, 1.0, 1.0), [0.0, 1.0, 1.0]);
-        assert_eq!(hsv(0.3, 0.0, 0.5), [0.5, 0.5, 0.5]);
-    }
-
-    #[test]
     fn a_drawing_of_this_version_never_changes() {
-        // When it must: raise DRAWING_VERSION, so that older records become stale.
-        let image = draw(42, 3, 3, 16);
+        // When it must: raise `SHAPES.version`, so that older records become stale.
+        let image = render(42, 3, 3, 16);
         assert_eq!([image[(0, 0)].0, image[(8, 8)].0], [[252, 247, 230], [246, 25, 134]]);
     }
 
@@ -118,10 +102,10 @@ mod tests {
     #[test]
     fn an_image_depends_on_its_index_alone_and_fills_the_figure_with_one_colour() {
         for (class, name) in CLASSES.iter().enumerate() {
-            let image = draw(1, 5, class, 32);
-            assert_eq!(image, draw(1, 5, class, 32));
-            assert_ne!(image, draw(1, 6, class, 32));
-            assert_ne!(image, draw(2, 5, class, 32));
+            let image = render(1, 5, class, 32);
+            assert_eq!(image, render(1, 5, class, 32));
+            assert_ne!(image, render(1, 6, class, 32));
+            assert_ne!(image, render(2, 5, class, 32));
             let ground = image.get_pixel(0, 0);
             let covered = image.pixels().filter(|p| *p != ground).count();
             assert!((60..620).contains(&covered), "{name}: {covered} pixels");
@@ -131,7 +115,7 @@ mod tests {
     #[test]
     fn a_figure_keeps_its_share_of_the_image_at_any_size() {
         let share = |size: usize| {
-            let image = draw(1, 9, 1, size);
+            let image = render(1, 9, 1, size);
             let (ground, figure) = (
                 f64::from(image[(0, 0)][0]),
                 colours(&mut stream(1, Purpose::SyntheticImage, 0, 9)).1,

@@ -10,11 +10,12 @@ use image::RgbImage;
 use sha2::{Digest, Sha256};
 
 use super::decode;
-use super::decoded::Decoded;
-use super::error::{BadImage, DataError};
-use super::framing::Framing;
-use super::index::{ContentDigest, Index};
-use super::passed_over::PassedOver;
+use super::resize::Framing;
+use crate::cache::decoded_images::Decoded;
+use crate::cache::file_digests::{ContentDigest, Index};
+use crate::cache::file_lists::ListedFile;
+use crate::error::{BadImage, DataError};
+use crate::folder::skipped::PassedOver;
 
 /// Bytes of the largest file that is read: more than any image that is decoded.
 const MAX_BYTES: u64 = 1 << 30;
@@ -39,9 +40,6 @@ pub(crate) struct Files {
     bytes: usize,
     pub place: Place,
 }
-
-/// An image that is a file: its name with its class before it, and the digest of its content.
-pub(crate) type Listed = (Vec<u8>, ContentDigest);
 
 /// The image files of one folder.
 pub(crate) struct Folder {
@@ -79,7 +77,7 @@ impl Files {
     }
 
     /// Every image, in order; `classes` are the names of the folders' classes.
-    pub fn listing(&self, classes: &[String]) -> Vec<Listed> {
+    pub fn listing(&self, classes: &[String]) -> Vec<ListedFile> {
         let folders = self.folders.iter().zip(classes);
         let images = folders.flat_map(|(folder, class)| {
             let named = |name: &OsStr| [class.as_bytes(), name.as_encoded_bytes()].join(&b'/');

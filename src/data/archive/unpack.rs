@@ -13,9 +13,9 @@ use crate::foundation::atomic;
 use flate2::bufread::MultiGzDecoder;
 use tar::{Archive, Entry};
 
-use super::archives::HashedFile;
-use super::error::DataError;
+use super::hashed_file::HashedFile;
 use super::{lock, long_names};
+use crate::error::DataError;
 
 /// How much an archive may hold when unpacked.
 #[derive(Debug, Clone, Copy)]

@@ -14,9 +14,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::file_digests::ContentDigest;
 use crate::foundation::{atomic, disk_space};
-
-use super::index::ContentDigest;
 
 /// Bytes of a slot behind the pixels.
 const TAIL: usize = 32 + 4;

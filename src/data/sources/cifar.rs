@@ -13,16 +13,15 @@ use std::path::{Path, PathBuf};
 
 use image::{Rgb, RgbImage};
 
-use super::archives::Published;
-use super::cifar_names;
-use super::classes;
-use super::dataset::Content;
-use super::digest::{FieldDigest, sha256};
-use super::error::DataError;
-use super::images::Images;
-use super::progress::Progress;
-use super::settings::DatasetSettings;
-use super::unpack::{Limits, for_each_entry};
+use super::cifar_class_names;
+use crate::archive::published::PublishedArchive;
+use crate::archive::unpack::{Limits, for_each_entry};
+use crate::classes;
+use crate::digest::{FieldDigest, sha256};
+use crate::error::DataError;
+use crate::images::Images;
+use crate::progress::Progress;
+use crate::source::{Availability, DataSource, Location, SourceContent, SourceOptions};
 
 const SIDE: usize = 32;
 const PLANE: usize = SIDE * SIDE;
@@ -30,8 +29,11 @@ const PLANE: usize = SIDE * SIDE;
 const LIMITS: Limits = Limits { bytes: 4 << 30, entries: 10_000 };
 
 /// What sets the two apart.
-pub(crate) struct Form {
-    archive: Published,
+pub(super) struct Cifar {
+    name: &'static str,
+    description: &'static str,
+    class_count: usize,
+    archive: PublishedArchive,
     folder: &'static str,
     /// Bytes before the pixels; the last of them is the label.
     label_bytes: usize,
@@ -42,8 +44,11 @@ pub(crate) struct Form {
     train_prefix: &'static str,
 }
 
-pub(crate) const CIFAR10: Form = Form {
-    archive: Published {
+pub(super) static CIFAR10: Cifar = Cifar {
+    name: "cifar10",
+    description: "CIFAR-10: 50 000 training photos of 32 x 32 pixels in 10 classes, from the binary archive.",
+    class_count: 10,
+    archive: PublishedArchive {
         file: "cifar-10-binary.tar.gz",
         url: "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
         md5: "c32a1d4ab5d03f1284b67883e8d87530",
@@ -51,12 +56,15 @@ pub(crate) const CIFAR10: Form = Form {
     folder: "cifar-10-batches-bin",
     label_bytes: 1,
     names_file: "batches.meta.txt",
-    usual_names: &cifar_names::CIFAR10,
+    usual_names: &cifar_class_names::CIFAR10,
     train_prefix: "data_batch",
 };
 
-pub(crate) const CIFAR100: Form = Form {
-    archive: Published {
+pub(super) static CIFAR100: Cifar = Cifar {
+    name: "cifar100",
+    description: "CIFAR-100: 50 000 training photos of 32 x 32 pixels in 100 classes, from the binary archive.",
+    class_count: 100,
+    archive: PublishedArchive {
         file: "cifar-100-binary.tar.gz",
         url: "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
         md5: "03b5dce01913d631647c71ecec9e9cb8",
@@ -64,7 +72,7 @@ pub(crate) const CIFAR100: Form = Form {
     folder: "cifar-100-binary",
     label_bytes: 2,
     names_file: "fine_label_names.txt",
-    usual_names: &cifar_names::CIFAR100,
+    usual_names: &cifar_class_names::CIFAR100,
     train_prefix: "train",
 };
 
@@ -75,27 +83,65 @@ struct Files {
     batches: BTreeMap<String, Vec<u8>>,
 }
 
-/// Opens the folder, if it is there, or else the archive (see [`Published::obtain`]).
-pub(crate) fn open(
-    form: &Form,
-    settings: &DatasetSettings,
-    root: &Path,
-    progress: &dyn Progress,
-) -> Result<Content, DataError> {
-    let folder = root.join(form.folder);
-    let (from, files) = if folder.is_dir() {
-        let files = read_folder(form, &folder)?;
-        (folder, files)
-    } else {
-        let archive = form.archive.obtain(settings, root, progress)?;
-        let (files, md5) = read_archive(form, &archive)?;
-        form.archive.compare(&archive, &md5);
-        (archive, files)
-    };
-    decode(form, settings, &from, files, progress)
+impl DataSource for Cifar {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn description(&self) -> &'static str {
+        self.description
+    }
+
+    fn class_count(&self) -> Option<usize> {
+        Some(self.class_count)
+    }
+
+    fn input_paths(&self, _: &SourceOptions<'_>, root: &Path) -> Vec<PathBuf> {
+        [self.folder, self.archive.file].map(|path| root.join(path)).to_vec()
+    }
+
+    fn whole_files(&self, root: &Path) -> Vec<PathBuf> {
+        let folder = root.join(self.folder);
+        if !folder.is_dir() {
+            let archive = root.join(self.archive.file);
+            return if archive.is_file() { vec![archive] } else { Vec::new() };
+        }
+        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        let wanted = entries.map(|entry| entry.path()).filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            self.is_names(&name) || self.is_batch(&name)
+        });
+        let mut files: Vec<PathBuf> = wanted.collect();
+        files.sort();
+        files
+    }
+
+    fn availability(&self, root: &Path) -> Availability {
+        if self.whole_files(root).is_empty() { Availability::Missing } else { Availability::Ready }
+    }
+
+    /// Opens the folder, if it is there, or else the archive (see [`PublishedArchive::obtain`]).
+    fn open(
+        &self,
+        options: &SourceOptions<'_>,
+        location: &Location<'_>,
+        progress: &dyn Progress,
+    ) -> Result<SourceContent, DataError> {
+        let folder = location.root.join(self.folder);
+        let (from, files) = if folder.is_dir() {
+            let files = read_folder(self, &folder)?;
+            (folder, files)
+        } else {
+            let archive = self.archive.obtain(options, location.root, progress)?;
+            let (files, md5) = read_archive(self, &archive)?;
+            self.archive.compare(&archive, &md5);
+            (archive, files)
+        };
+        decode(self, options, &from, files, progress)
+    }
 }
 
-impl Form {
+impl Cifar {
     fn is_names(&self, name: &str) -> bool {
         name == self.names_file
     }
@@ -106,10 +152,10 @@ impl Form {
 }
 
 impl Files {
-    fn take(&mut self, form: &Form, name: &str, mut content: impl Read) -> io::Result<()> {
+    fn take(&mut self, variant: &Cifar, name: &str, mut content: impl Read) -> io::Result<()> {
         let mut bytes = Vec::new();
         content.read_to_end(&mut bytes)?;
-        if form.is_names(name) {
+        if variant.is_names(name) {
             self.names = Some(bytes);
         } else if self.batches.insert(name.to_owned(), bytes).is_some() {
             return Err(io::Error::other("a file of this name stood before"));
@@ -118,47 +164,27 @@ impl Files {
     }
 }
 
-/// What [`open`] reads, in the folder of the data set: the one or the other.
-pub(super) fn paths(form: &Form) -> [&'static str; 2] {
-    [form.folder, form.archive.file]
-}
-
-/// The files that [`open`] would read, if there are any.
-pub(super) fn files(form: &Form, root: &Path) -> Vec<PathBuf> {
-    let folder = root.join(form.folder);
-    if !folder.is_dir() {
-        let archive = root.join(form.archive.file);
-        return if archive.is_file() { vec![archive] } else { Vec::new() };
-    }
-    let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
-    let wanted = entries.map(|entry| entry.path()).filter(|path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        form.is_names(&name) || form.is_batch(&name)
-    });
-    let mut files: Vec<PathBuf> = wanted.collect();
-    files.sort();
-    files
-}
-
-fn read_folder(form: &Form, folder: &Path) -> Result<Files, DataError> {
+fn read_folder(variant: &Cifar, folder: &Path) -> Result<Files, DataError> {
     let mut files = Files::default();
     for entry in fs::read_dir(folder).map_err(DataError::io("read the folder", folder))? {
         let path = entry.map_err(DataError::io("read the folder", folder))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if form.is_names(&name) || form.is_batch(&name) {
+        if variant.is_names(&name) || variant.is_batch(&name) {
             let file = fs::File::open(&path).map_err(DataError::io("open", &path))?;
-            files.take(form, &name, file).map_err(DataError::io("read", &path))?;
+            files.take(variant, &name, file).map_err(DataError::io("read", &path))?;
         }
     }
     Ok(files)
 }
 
-fn read_archive(form: &Form, archive: &Path) -> Result<(Files, String), DataError> {
+fn read_archive(variant: &Cifar, archive: &Path) -> Result<(Files, String), DataError> {
     let mut files = Files::default();
     let md5 = for_each_entry(archive, LIMITS, |path, entry| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if entry.header().entry_type().is_file() && (form.is_names(&name) || form.is_batch(&name)) {
-            files.take(form, &name, entry)?;
+        if entry.header().entry_type().is_file()
+            && (variant.is_names(&name) || variant.is_batch(&name))
+        {
+            files.take(variant, &name, entry)?;
         }
         Ok(())
     })?;
@@ -167,25 +193,25 @@ fn read_archive(form: &Form, archive: &Path) -> Result<(Files, String), DataErro
 
 /// Checks every record, and keeps those of the wanted classes.
 fn decode(
-    form: &Form,
-    settings: &DatasetSettings,
+    variant: &Cifar,
+    options: &SourceOptions<'_>,
     from: &Path,
     files: Files,
     progress: &dyn Progress,
-) -> Result<Content, DataError> {
+) -> Result<SourceContent, DataError> {
     if files.batches.is_empty() {
         let reason =
-            format!("it holds no file {}*.bin; is it the binary version?", form.train_prefix);
+            format!("it holds no file {}*.bin; is it the binary version?", variant.train_prefix);
         return Err(DataError::archive(from, "its list of files", reason));
     }
     let mut digest = FieldDigest::new("cifar");
-    let available = class_names(form, from, files.names.as_deref())?;
+    let available = class_names(variant, from, files.names.as_deref())?;
     available.iter().for_each(|name| digest.field(name));
-    let chosen = classes::select(settings.classes.as_ref(), &available)?;
+    let chosen = classes::select(options.classes, &available)?;
     let mut label_of = vec![None; available.len()];
     chosen.iter().enumerate().for_each(|(label, class)| label_of[*class] = Some(label as u32));
 
-    let record = form.label_bytes + 3 * PLANE;
+    let record = variant.label_bytes + 3 * PLANE;
     let total: usize = files.batches.values().map(|bytes| bytes.len() / record).sum();
     let (mut labels, mut images, mut done) = (Vec::new(), Vec::new(), 0);
     for (name, bytes) in files.batches {
@@ -200,10 +226,10 @@ fn decode(
             return Err(DataError::archive(from, at, reason));
         }
         for (i, record_bytes) in bytes.chunks_exact(record).enumerate() {
-            let (head, planes) = record_bytes.split_at(form.label_bytes);
-            let class = usize::from(head[form.label_bytes - 1]);
+            let (head, planes) = record_bytes.split_at(variant.label_bytes);
+            let class = usize::from(head[variant.label_bytes - 1]);
             let Some(label) = label_of.get(class) else {
-                let at = format!("{name}, byte {}", i * record + form.label_bytes - 1);
+                let at = format!("{name}, byte {}", i * record + variant.label_bytes - 1);
                 let reason = format!(
                     "label {class} in record {i}, but there are {} classes",
                     available.len()
@@ -219,12 +245,12 @@ fn decode(
         progress.decoded(done, total);
     }
     check_no_class_is_empty(
-        settings,
+        options,
         from,
         &labels,
         chosen.iter().map(|class| available[*class].as_str()),
     )?;
-    Ok(Content {
+    Ok(SourceContent {
         class_names: chosen.iter().map(|class| available[*class].clone()).collect(),
         labels,
         images: Images::Memory(images),
@@ -235,7 +261,7 @@ fn decode(
 /// A class that was asked for must have images; otherwise an archive need not fill every class that
 /// it names.
 fn check_no_class_is_empty<'a>(
-    settings: &DatasetSettings,
+    options: &SourceOptions<'_>,
     from: &Path,
     labels: &[u32],
     names: impl Iterator<Item = &'a str>,
@@ -247,7 +273,7 @@ fn check_no_class_is_empty<'a>(
             continue;
         }
         let reason = format!("{} has no image of class `{name}`", from.display());
-        if settings.classes.is_some() {
+        if options.classes.is_some() {
             return Err(DataError::setting("classes", reason));
         }
         tracing::warn!("{reason}");
@@ -256,16 +282,20 @@ fn check_no_class_is_empty<'a>(
 }
 
 /// One name a line; names are there, differ, and are at most 256, as many as a byte can tell apart.
-fn class_names(form: &Form, from: &Path, file: Option<&[u8]>) -> Result<Vec<String>, DataError> {
+fn class_names(
+    variant: &Cifar,
+    from: &Path,
+    file: Option<&[u8]>,
+) -> Result<Vec<String>, DataError> {
     let Some(bytes) = file else {
         tracing::warn!(
             "{} has no {}; the usual class names are used",
             from.display(),
-            form.names_file
+            variant.names_file
         );
-        return Ok(form.usual_names.iter().map(|name| name.to_string()).collect());
+        return Ok(variant.usual_names.iter().map(|name| name.to_string()).collect());
     };
-    let refuse = |reason: &str| Err(DataError::archive(from, form.names_file, reason));
+    let refuse = |reason: &str| Err(DataError::archive(from, variant.names_file, reason));
     let Ok(text) = std::str::from_utf8(bytes) else {
         return refuse("its class names are not UTF-8 text");
     };

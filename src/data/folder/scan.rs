@@ -9,11 +9,11 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::error::{BadImage, DataError};
-use super::passed_over::{PassedKind, PassedOver, extension};
+use crate::error::{BadImage, DataError};
+use crate::folder::skipped::{PassedKind, PassedOver, extension};
 
 /// Extensions of images that are read.
-pub(super) const EXTENSIONS: [&str; 12] =
+pub(crate) const EXTENSIONS: [&str; 12] =
     ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "tiff", "apng"];
 
 /// What systems put into folders for themselves, besides hidden files.
@@ -29,7 +29,7 @@ const SYSTEM: [&str; 7] = [
 
 /// The entries of a folder, each list ascending by name.
 #[derive(Default)]
-pub(super) struct Entries {
+pub(crate) struct Entries {
     pub images: Vec<OsString>,
     pub folders: Vec<OsString>,
     pub bad: Vec<BadImage>,
@@ -38,7 +38,7 @@ pub(super) struct Entries {
 
 /// The images of a class.
 #[derive(Default)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// Paths below the class folder, parts joined by `/`, ascending by their bytes.
     pub images: Vec<Box<OsStr>>,
     pub bad: Vec<BadImage>,
@@ -47,7 +47,7 @@ pub(super) struct Found {
 
 /// Reads one folder. A link without an end is bad if it may have been meant: if it is named like an
 /// image, or like a folder where `folders_count`.
-pub(super) fn entries(folder: &Path, folders_count: bool) -> Result<Entries, DataError> {
+pub(crate) fn entries(folder: &Path, folders_count: bool) -> Result<Entries, DataError> {
     let error = |e| DataError::io("read the folder", folder)(e);
     let mut found = Entries::default();
     for entry in fs::read_dir(folder).map_err(error)? {
@@ -90,7 +90,7 @@ pub(super) fn entries(folder: &Path, folders_count: bool) -> Result<Entries, Dat
 }
 
 /// Whether an entry is hidden, or made by a system for itself.
-pub(super) fn is_hidden(name: &OsStr) -> bool {
+pub(crate) fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
         || SYSTEM.iter().any(|system| name.eq_ignore_ascii_case(system))
 }
@@ -101,7 +101,7 @@ fn is_image(name: &OsStr) -> bool {
 
 /// The images in `folder`, and in the folders below it if `recursive`. `above` is a folder that is
 /// not read again.
-pub(super) fn images(
+pub(crate) fn images(
     folder: &Path,
     recursive: bool,
     above: Option<&Path>,
@@ -124,15 +124,16 @@ pub(super) fn images(
         found.images.extend(entries.images.iter().map(|name| below(name).into_boxed_os_str()));
         found.bad.extend(entries.bad);
         found.passed.extend(entries.passed);
-        match recursive {
+        if recursive {
             // The last of them is read first otherwise, and of two names for one folder the later
             // one would count.
-            true => ahead.extend(entries.folders.iter().rev().map(|name| {
+            ahead.extend(entries.folders.iter().rev().map(|name| {
                 let mut prefix = below(name);
                 prefix.push("/");
                 (path.join(name), prefix)
-            })),
-            false => found.passed.add(PassedKind::DeeperFolder, entries.folders.len()),
+            }));
+        } else {
+            found.passed.add(PassedKind::DeeperFolder, entries.folders.len());
         }
     }
     found.images.sort_unstable();

@@ -8,12 +8,10 @@
 //! the end the CRC-32C of all before it (4 bytes, little-endian).
 
 use std::fs;
-use std::io;
 use std::path::PathBuf;
 
-use crate::foundation::atomic;
-
-use super::index::ContentDigest;
+use super::file_digests::ContentDigest;
+use super::write::write;
 
 const MAGIC: &[u8; 16] = b"pipe images okay";
 /// Bytes of a digest: enough to tell a billion images apart.
@@ -49,20 +47,7 @@ impl Verified {
         let mut bytes = MAGIC.to_vec();
         bytes.extend(known.as_flattened());
         bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
-        if let Err(error) = self.write(&bytes) {
-            tracing::debug!("{} could not be written: {error}", self.path.display());
-        }
-    }
-
-    fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        atomic::create_needless_folder(self.path.parent().unwrap_or(&self.path))?;
-        let temporary = self.path.with_extension(format!("tmp-{}", std::process::id()));
-        let written =
-            fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, &self.path));
-        if written.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        written
+        write(&self.path, &bytes);
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use tar::EntryType;
 
-use super::unpack::ArchiveEntry;
+use crate::archive::unpack::ArchiveEntry;
 
 /// Bytes of an entry that says something of another. Systems take names of up to 4 KiB.
 const LONGEST: u64 = 1 << 20;

@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::digest::hex;
+use crate::digest::hex;
 
 /// SHA-256 of a file's content.
 pub(crate) type ContentDigest = [u8; 32];
@@ -33,7 +33,7 @@ const COARSE: Duration = Duration::from_secs(2);
 
 /// What changes when a file's content does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     size: u64,
     /// Nanoseconds since 1970.
     modified: i64,

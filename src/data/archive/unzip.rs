@@ -12,12 +12,12 @@ use crate::foundation::{atomic, disk_space};
 use zip::ZipArchive;
 use zip::read::ZipFile;
 
-use super::digest::hex;
-use super::error::DataError;
-use super::index::{ContentDigest, Index};
 use super::lock;
-use super::unpack::{Limits, remove};
-use super::walk;
+use crate::archive::unpack::{Limits, remove};
+use crate::cache::file_digests::{ContentDigest, Index};
+use crate::digest::hex;
+use crate::error::DataError;
+use crate::folder::scan;
 
 /// Images hardly shrink: a zip file may unpack to so many times its size, and to a GiB in any case.
 const MAX_RATIO: u64 = 20;
@@ -30,7 +30,7 @@ fn limits(size: u64) -> Limits {
 
 /// The folder that `zip` is unpacked in, after it was unpacked if need be. It goes by the content
 /// of the file.
-pub(super) fn unpacked(zip: &Path, cache: &Path) -> Result<PathBuf, DataError> {
+pub(crate) fn unpacked(zip: &Path, cache: &Path) -> Result<PathBuf, DataError> {
     let digest = content(zip, cache)?;
     let target = cache.join("unpacked").join(hex(&digest[..16]));
     if !target.is_dir() {
@@ -51,12 +51,12 @@ fn content(zip: &Path, cache: &Path) -> Result<ContentDigest, DataError> {
 
 /// The folder that holds the class folders: many archives have one folder around everything.
 fn top(folder: &Path) -> Result<PathBuf, DataError> {
-    let outer = walk::entries(folder, true)?;
+    let outer = scan::entries(folder, true)?;
     if let ([only], []) = (&outer.folders[..], &outer.images[..])
         && !folder.join("dataset.json").exists()
     {
         let inner = folder.join(only);
-        if !walk::entries(&inner, true)?.folders.is_empty() || inner.join("dataset.json").exists() {
+        if !scan::entries(&inner, true)?.folders.is_empty() || inner.join("dataset.json").exists() {
             return Ok(inner);
         }
     }
@@ -72,9 +72,12 @@ fn put_in_place(
     let partial = target.with_extension("part");
     remove(&partial)?; // left by a process that was killed
     let size = zip.metadata().map_err(DataError::io("look at", zip))?.len();
-    let result = unpack(zip, &partial, limits(size)).and_then(|()| match is_unchanged()? {
-        true => Ok(atomic::put_in_place(&partial, target)?),
-        false => Err(DataError::Changed { file: zip.to_owned() }),
+    let result = unpack(zip, &partial, limits(size)).and_then(|()| {
+        if is_unchanged()? {
+            Ok(atomic::put_in_place(&partial, target)?)
+        } else {
+            Err(DataError::Changed { file: zip.to_owned() })
+        }
     });
     remove(&partial)?;
     result
@@ -139,7 +142,7 @@ fn path_of<R: Read>(entry: &ZipFile<'_, R>, name: &str) -> Result<Option<PathBuf
     let is_folder = entry.is_dir() || name.ends_with(['/', '\\']);
     let is_systems = path
         .components()
-        .any(|part| walk::is_hidden(part.as_os_str()) && part != Component::CurDir);
+        .any(|part| scan::is_hidden(part.as_os_str()) && part != Component::CurDir);
     Ok((!is_folder && !is_systems && path.file_name().is_some()).then_some(path))
 }
 

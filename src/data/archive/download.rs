@@ -11,10 +11,10 @@ use md5::{Digest, Md5};
 use ureq::Agent;
 use ureq::http::{StatusCode, header};
 
-use super::digest::hex;
-use super::error::DataError;
 use super::lock;
-use super::progress::Progress;
+use crate::digest::hex;
+use crate::error::DataError;
+use crate::progress::Progress;
 
 /// How many broken connections a download survives; each must have brought it further than all
 /// before.

@@ -5,17 +5,23 @@
 
 use image::{Rgb, RgbImage};
 
-use super::order::{between, unit};
-use super::outline::Point;
-use super::shapes::{Colour, hsv};
+use super::colour::{Rgb as Colour, hsv};
+use super::signed_distance::Point;
+use super::synthetic::Synthetic;
+use crate::distributions::{between, unit};
 use crate::rng::{ChaCha8Rng, Purpose, stream};
 
-/// Raised whenever the same seed would draw other images, so that records of older drawings become
-/// stale.
-pub(crate) const DRAWING_VERSION: u32 = 1;
-
 /// The classes, in the order of their labels.
-pub(crate) const CLASSES: [&str; 6] = ["pine", "oak", "palm", "willow", "birch", "cypress"];
+const CLASSES: [&str; 6] = ["pine", "oak", "palm", "willow", "birch", "cypress"];
+
+pub(super) static TREES: Synthetic = Synthetic {
+    name: "trees",
+    description: "Pines, oaks, palms and other trees, drawn from the seed: needs no download.",
+    purpose: "drawn trees",
+    version: 1,
+    classes: &CLASSES,
+    render,
+};
 
 /// Samples along each side of a pixel.
 const SAMPLES: usize = 4;
@@ -38,7 +44,7 @@ enum Form {
 /// Image `index` of `seed` in class `CLASSES[class]`, `size` pixels square.
 ///
 /// Everything but the number of pixels is the same at every size.
-pub(crate) fn draw(seed: u64, index: usize, class: usize, size: usize) -> RgbImage {
+fn render(seed: u64, index: usize, class: usize, size: usize) -> RgbImage {
     let mut rng = stream(seed, Purpose::SyntheticImage, 0, index as u64);
     let horizon = between(&mut rng, 0.78, 0.86);
     let sky = sky(&mut rng);
@@ -71,12 +77,11 @@ pub(crate) fn draw(seed: u64, index: usize, class: usize, size: usize) -> RgbIma
 
 /// Colours at the top and at the horizon: a clear day, or an evening.
 fn sky(rng: &mut ChaCha8Rng) -> [Colour; 2] {
-    match unit(rng) < 0.75 {
-        true => {
-            let hue = between(rng, 0.53, 0.6);
-            [hsv(hue, between(rng, 0.35, 0.5), 0.97), hsv(hue, between(rng, 0.08, 0.2), 1.0)]
-        }
-        false => [hsv(0.6, between(rng, 0.15, 0.3), 0.9), hsv(0.09, between(rng, 0.25, 0.45), 1.0)],
+    if unit(rng) < 0.75 {
+        let hue = between(rng, 0.53, 0.6);
+        [hsv(hue, between(rng, 0.35, 0.5), 0.97), hsv(hue, between(rng, 0.08, 0.2), 1.0)]
+    } else {
+        [hsv(0.6, between(rng, 0.15, 0.3), 0.9), hsv(0.09, between(rng, 0.25, 0.45), 1.0)]
     }
 }
 
@@ -263,12 +268,11 @@ impl Form {
 
 #[cfg(test)]
 mod tests {
-    use super::super::dataset::draw_all;
     use super::*;
 
     /// The mean of some images of a class, channel by channel.
     fn mean(class: usize, size: usize) -> Vec<f64> {
-        let images: Vec<RgbImage> = (0..40).map(|index| draw(1, index, class, size)).collect();
+        let images: Vec<RgbImage> = (0..40).map(|index| render(1, index, class, size)).collect();
         let at =
             |i: usize| images.iter().map(|image| f64::from(image.as_raw()[i])).sum::<f64>() / 40.0;
         (0..3 * size * size).map(at).collect()
@@ -277,19 +281,19 @@ mod tests {
     #[test]
     fn an_image_depends_on_its_seed_and_index_alone() {
         for class in 0..CLASSES.len() {
-            let image = draw(1, 5, class, 32);
-            assert_eq!(image, draw(1, 5, class, 32));
-            assert_ne!(image, draw(1, 6, class, 32));
-            assert_ne!(image, draw(2, 5, class, 32));
+            let image = render(1, 5, class, 32);
+            assert_eq!(image, render(1, 5, class, 32));
+            assert_ne!(image, render(1, 6, class, 32));
+            assert_ne!(image, render(2, 5, class, 32));
         }
-        let all = draw_all(draw, 1, 4, &[2, 0], 16);
-        assert_eq!(all[3], draw(1, 3, 0, 16));
+        let all = TREES.render_all(1, 4, &[2, 0], 16);
+        assert_eq!(all[3], render(1, 3, 0, 16));
     }
 
     #[test]
     fn a_drawing_of_this_version_never_changes() {
-        // When it must: raise DRAWING_VERSION, so that older records become stale.
-        let image = draw(42, 3, 0, 16);
+        // When it must: raise `TREES.version`, so that older records become stale.
+        let image = render(42, 3, 0, 16);
         let found = [image[(0, 0)].0, image[(5, 11)].0, image[(8, 6)].0];
         assert_eq!(found, [[193, 207, 227], [26, 90, 49], [31, 109, 60]]);
     }
@@ -298,7 +302,7 @@ mod tests {
     fn the_same_picture_at_any_size() {
         for (class, name) in CLASSES.iter().enumerate() {
             let overall = |size: usize| {
-                let image = draw(1, 9, class, size);
+                let image = render(1, 9, class, size);
                 image.as_raw().iter().map(|v| f64::from(*v)).sum::<f64>() / (3 * size * size) as f64
             };
             assert!(
@@ -327,7 +331,7 @@ mod tests {
     fn a_tree_stays_inside_its_picture() {
         for (class, name) in CLASSES.iter().enumerate() {
             for index in 0..200 {
-                let image = draw(3, index, class, 32);
+                let image = render(3, index, class, 32);
                 let sky = image.get_pixel(0, 0);
                 assert!(
                     (0..32).all(|x| image.get_pixel(x, 0) == sky),

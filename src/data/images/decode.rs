@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::foundation::panic_message;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Rgb, RgbImage};
 
-use super::framing::{Colour, Framing};
+use crate::images::resize::{Colour, Framing};
 
 /// Longest side and most pixels of an image that is read. A header of a few bytes can promise
 /// terabytes.

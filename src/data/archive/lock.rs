@@ -3,9 +3,8 @@
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
+use crate::error::DataError;
 use crate::foundation::{atomic, has_no_locks};
-
-use super::error::DataError;
 
 /// Held until dropped.
 pub(crate) struct Lock(#[allow(dead_code, reason = "the open file is the lock")] File);

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer};
 
-use super::error::{BadImage, DataError};
-use super::passed_over::{PassedKind, PassedOver};
-use super::walk::{self, Entries, Found};
+use super::scan::{self, Entries, Found};
+use crate::error::{BadImage, DataError};
+use crate::folder::skipped::{PassedKind, PassedOver};
 
 /// The class of images that have none. Not the folder's name: a folder that moves is the same data.
 const NO_CLASS: &str = "images";
@@ -39,11 +39,11 @@ pub(super) fn of(root: &Path, is_archive: bool, recursive: bool) -> Result<Layou
     if let Some(labels) = labels(root, is_archive)? {
         return labelled(root, labels);
     }
-    let mut top = walk::entries(root, true)?;
+    let mut top = scan::entries(root, true)?;
     let (classes, circles) = class_folders(root, &top)?;
     top.passed.add(PassedKind::ReadAlready, circles);
     if is_archive && are_numbered(root, &top)? {
-        return Ok(flat(root, walk::images(root, true, None)?));
+        return Ok(flat(root, scan::images(root, true, None)?));
     }
     let is_flat =
         classes.is_empty() || (!top.images.is_empty() && !holds_images(&classes, recursive)?);
@@ -87,7 +87,7 @@ fn class_folders(root: &Path, top: &Entries) -> Result<(Vec<Class>, usize), Data
 
 fn holds_images(classes: &[Class], recursive: bool) -> Result<bool, DataError> {
     for class in classes {
-        let found = walk::images(&class.folder, recursive, None)?;
+        let found = scan::images(&class.folder, recursive, None)?;
         if !found.images.is_empty() || !found.bad.is_empty() {
             return Ok(true);
         }
@@ -110,7 +110,7 @@ fn are_numbered(root: &Path, top: &Entries) -> Result<bool, DataError> {
         return Ok(false);
     }
     for name in &top.folders {
-        if !walk::images(&root.join(name), false, None)?.images.iter().all(|name| is_numbered(name))
+        if !scan::images(&root.join(name), false, None)?.images.iter().all(|name| is_numbered(name))
         {
             return Ok(false);
         }
@@ -154,7 +154,7 @@ fn labels(root: &Path, is_archive: bool) -> Result<Option<Labels>, DataError> {
 
 /// A class for each label, named by its number.
 fn labelled(root: &Path, labels: Labels) -> Result<Layout, DataError> {
-    let mut found = walk::images(root, true, None)?;
+    let mut found = scan::images(root, true, None)?;
     found.passed.take(&PassedKind::of_file(OsStr::new(LABELS)));
     let Some(labels) = labels else { return Ok(flat(root, found)) };
     let mut ahead: HashSet<Box<OsStr>> = found.images.drain(..).collect();
