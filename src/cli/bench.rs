@@ -13,8 +13,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{CliError, ExitCode, signals};
+use crate::report::stdout::say;
 use crate::report::table::bytes;
-use crate::say;
 
 /// Epochs of the measured training: the first warms up, and a checkpoint follows the last.
 const EPOCHS: u64 = 3;

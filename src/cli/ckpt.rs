@@ -7,8 +7,8 @@ use pipe_engine::store::checkpoint::Written;
 use pipe_train::checkpoint as model;
 
 use super::{CliError, ExitCode, files, output_file};
+use crate::report::stdout::say;
 use crate::report::{message, table};
-use crate::say;
 
 #[derive(clap::Args)]
 #[command(

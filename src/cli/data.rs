@@ -11,10 +11,11 @@ use pipe_train::data::{DataError, Dataset, DatasetSettings, Progress, Source};
 use pipe_train::sample::{Format, Picture, Sheet, stacked};
 
 use super::pipeline_args::{LoadedPipeline, PipelineArgs};
-use super::{CliError, ExitCode, Output, output_file, signals};
+use super::{CliError, ExitCode, output_file, signals};
 use crate::report::dataset::{self, DatasetReport};
 use crate::report::message;
-use crate::{report, say};
+use crate::report::stdout::say;
+use crate::report::{self, Output};
 
 #[derive(clap::Args)]
 #[command(

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pipeline_args::PipelineArgs;
 use super::{CliError, ExitCode, output_file, project, store};
-use crate::say;
+use crate::report::stdout::say;
 
 #[derive(clap::Args)]
 #[command(

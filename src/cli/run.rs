@@ -16,7 +16,8 @@ use pipe_train::device;
 use super::pipeline_args::{LoadedPipeline, PipelineArgs, ReuseArgs, SelectionArgs, SettingArgs};
 use super::plan::{self, PlanFile};
 use super::slurm_job::{self, JobArguments};
-use super::{CliError, ExitCode, Output, jobs, project, signals, store};
+use super::{CliError, ExitCode, jobs, project, signals, store};
+use crate::report::Output;
 use crate::report::{self, progress_line, stdout};
 
 /// What a plan file says already.

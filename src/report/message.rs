@@ -4,8 +4,7 @@ use std::sync::OnceLock;
 
 use serde_json::json;
 
-use super::{stderr, style};
-use crate::cli::{LogFormat, Output};
+use super::{LogFormat, Output, stderr, style};
 
 #[derive(Clone, Copy)]
 struct MessageFormat {

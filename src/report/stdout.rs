@@ -4,6 +4,13 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use pipe_engine::{foreign, secret};
 
+/// Prints to stdout; a closed pipe (`pipe runs | head`) ends the program quietly. Whoever wrote
+/// what is printed, it holds no secrets, and nothing that a terminal would obey.
+macro_rules! say {
+    ($($piece:tt)*) => { $crate::report::stdout::line(&format!($($piece)*)) };
+}
+pub(crate) use say;
+
 /// Prints a text, whoever wrote it: without secrets, and without anything that a terminal would
 /// obey.
 pub fn line(text: &str) {

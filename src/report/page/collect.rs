@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::RunData;
 use super::samples::{self, ImageGrid};
-use crate::cli::Labels;
+use crate::labels::Labels;
 
 /// Points of one curve that the page gets; more cannot be told apart.
 const POINTS: usize = 600;
@@ -25,7 +25,7 @@ pub fn runs_in(folders: &[Runs], pipeline: Option<&str>) -> (Vec<RunData>, Vec<S
         match run.as_it_stands() {
             Ok(metadata) if pipeline.is_none_or(|name| name == metadata.pipeline) => {
                 let labels = Labels::load(run).unwrap_or_else(|error| {
-                    warnings.extend(error.messages().iter().cloned());
+                    warnings.push(error.to_string());
                     Labels::default()
                 });
                 runs.push(run_data(run, metadata, labels, all.len()));
