@@ -15,6 +15,7 @@
 
 mod allocator;
 mod cli;
+mod labels;
 mod report;
 
 use std::io::Write;

@@ -13,8 +13,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{CliError, ExitCode, signals};
+use crate::report::stdout::say;
 use crate::report::table::bytes;
-use crate::say;
 
 /// Epochs of the measured training: the first warms up, and a checkpoint follows the last.
 const EPOCHS: u64 = 3;
@@ -56,9 +56,10 @@ pub struct BenchArguments {
 
 fn preset(name: &str) -> Result<String, String> {
     let names: Vec<&str> = Preset::ALL.iter().map(|p| p.name()).collect();
-    match names.contains(&name) {
-        true => Ok(name.to_owned()),
-        false => Err(format!("expected {}", names.join(", "))),
+    if names.contains(&name) {
+        Ok(name.to_owned())
+    } else {
+        Err(format!("expected {}", names.join(", ")))
     }
 }
 

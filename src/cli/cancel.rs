@@ -7,7 +7,7 @@ use pipe_engine::exec::slurm::{Cluster, Slurm};
 use pipe_engine::store::JobId;
 
 use super::{CliError, ExitCode, jobs};
-use crate::say;
+use crate::report::stdout::say;
 
 #[derive(clap::Args)]
 #[command(

@@ -8,7 +8,7 @@ use pipe_engine::pipeline_file::environment;
 use super::pipeline_args::SettingArgs;
 use super::{CliError, ExitCode, project};
 use crate::report::message;
-use crate::say;
+use crate::report::stdout::say;
 
 #[derive(clap::Args)]
 #[command(

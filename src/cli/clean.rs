@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use pipe_engine::store::clean::{self, PruneDecision};
 use pipe_engine::store::{Record, Run, Runs};
 
-use super::{CliError, ExitCode, Labels, project, runs};
+use super::{CliError, ExitCode, project, run_folders};
+use crate::labels::Labels;
+use crate::report::stdout::say;
 use crate::report::table;
-use crate::say;
 
 #[derive(clap::Args)]
 #[command(
@@ -28,7 +29,7 @@ pub struct GcArguments {
 pub fn gc(arguments: GcArguments) -> Result<ExitCode, CliError> {
     project::enter(None)?;
     let root = project::root()?;
-    let mut garbage = clean::garbage(&runs::to_clean(arguments.dir.as_deref())?);
+    let mut garbage = clean::garbage(&run_folders::to_clean(arguments.dir.as_deref())?);
     if arguments.cache {
         garbage.extend(clean::cache(&root));
     }

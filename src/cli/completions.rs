@@ -1,8 +1,6 @@
 //! `pipe completions SHELL`
 
-use clap::CommandFactory;
-
-use super::{Arguments, CliError, ExitCode};
+use super::{CliError, ExitCode};
 
 #[derive(clap::Args)]
 #[command(
@@ -13,9 +11,13 @@ pub struct CompletionsArguments {
     shell: clap_complete::Shell,
 }
 
-pub fn completions(arguments: CompletionsArguments) -> Result<ExitCode, CliError> {
+/// `program`: the whole command line.
+pub fn completions(
+    arguments: CompletionsArguments,
+    mut program: clap::Command,
+) -> Result<ExitCode, CliError> {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut Arguments::command(), "pipe", &mut script);
+    clap_complete::generate(arguments.shell, &mut program, "pipe", &mut script);
     crate::report::stdout::document(String::from_utf8_lossy(&script).trim_end());
     Ok(ExitCode::SUCCESS)
 }

@@ -11,10 +11,11 @@ use pipe_train::data::{DataError, Dataset, DatasetSettings, Progress};
 use pipe_train::sampling::{ContactSheet, Format, ImageGrid, stack};
 
 use super::pipeline_args::{LoadedPipeline, PipelineArgs};
-use super::{CliError, ExitCode, Output, output_file, signals};
+use super::{CliError, ExitCode, output_file, signals};
 use crate::report::dataset::{self, DatasetReport};
 use crate::report::message;
-use crate::{report, say};
+use crate::report::stdout::say;
+use crate::report::{self, Output};
 
 #[derive(clap::Args)]
 #[command(
@@ -81,9 +82,10 @@ pub fn data(arguments: DataArguments, output: &Output) -> Result<ExitCode, CliEr
             }
         }
     }
-    match a.json {
-        true => say!("{}", serde_json::to_string_pretty(&summary).unwrap_or_default()),
-        false => summary.iter().for_each(|found| say!("{}", found.text())),
+    if a.json {
+        say!("{}", serde_json::to_string_pretty(&summary).unwrap_or_default())
+    } else {
+        summary.iter().for_each(|found| say!("{}", found.text()))
     }
     if let Some((path, format)) = target.filter(|_| !grids.is_empty()) {
         let bytes = format.encode(&stack(&grids)).map_err(CliError::failed)?;
@@ -104,11 +106,10 @@ fn datasets(loaded: &LoadedPipeline) -> Result<Vec<(StageId, DatasetSettings)>, 
             Some((stage.id.clone(), serde_json::from_value(stage.stage.settings()).ok()?))
         })
         .collect();
-    match found.is_empty() {
-        true => {
-            Err(CliError::usage("there is no stage of kind `dataset` among those that are meant"))
-        }
-        false => Ok(found),
+    if found.is_empty() {
+        Err(CliError::usage("there is no stage of kind `dataset` among those that are meant"))
+    } else {
+        Ok(found)
     }
 }
 

@@ -7,8 +7,8 @@ use pipe_train::trainer::{Precision, self_test};
 use serde::Serialize;
 
 use super::{CliError, ExitCode, project};
+use crate::report::stdout::say;
 use crate::report::table::table;
-use crate::say;
 
 #[derive(clap::Args)]
 #[command(

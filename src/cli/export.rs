@@ -6,8 +6,8 @@ use pipe_engine::export::argo::{self, Options};
 
 use super::pipeline_args::{LoadedPipeline, PipelineArgs};
 use super::{CliError, ExitCode, output_file, project};
+use crate::report::stdout::say;
 use crate::report::{message, stdout};
-use crate::say;
 
 #[derive(clap::Args)]
 #[command(

@@ -7,7 +7,7 @@ use pipe_engine::shell::{self, CommandLine};
 use pipe_engine::store::{STATE_FOLDER, atomic};
 
 use super::{CliError, ExitCode, project};
-use crate::say;
+use crate::report::stdout::say;
 
 #[derive(clap::Args)]
 #[command(

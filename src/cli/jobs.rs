@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use chrono::{DateTime, Utc};
 use pipe_engine::error::SpecError;
 use pipe_engine::exec::slurm::{
-    self, Cluster, Invocation, JobMonitor, JobState, Slurm, Submission, last_lines,
+    self, Cluster, Invocation, JobMonitor, Slurm, Submission, last_lines,
 };
 use pipe_engine::exec::{Execution, InspectedStage, Summary};
 use pipe_engine::kind::StageId;
@@ -17,10 +16,10 @@ use pipe_engine::shell::CommandLine;
 use pipe_engine::source::Source;
 use pipe_engine::stop::Signal;
 use pipe_engine::store::{Job, Jobs};
-use serde::Serialize;
 
 use super::pipeline_args::{LoadedPipeline, PipelineArgs};
 use super::{CliError, project};
+use crate::report::stage_status::JobStatus;
 
 /// Lines of a log that an error repeats.
 const TAIL: usize = 10;
@@ -113,46 +112,6 @@ fn end_of_log(root: &Path, job: &Job) -> String {
             "\n  = it left no log at {}; is the project's folder on a file system that the nodes share?",
             job.log
         ),
-    }
-}
-
-/// A stage's job, for `pipe status`.
-#[derive(Debug, Serialize)]
-pub struct JobStatus {
-    pub id: String,
-    /// Slurm's word; unset if it has forgotten the job or cannot be asked.
-    pub state: Option<String>,
-    /// Why it waits, or how it ended.
-    pub reason: Option<String>,
-    /// Where it runs.
-    pub node: Option<String>,
-    pub submitted_at: DateTime<Utc>,
-    pub log: String,
-}
-
-impl JobStatus {
-    fn new(job: &Job, state: Option<&JobState>) -> Self {
-        let some = |text: &String| (!text.is_empty()).then(|| text.clone());
-        Self {
-            id: job.id.to_string(),
-            state: state.map(|state| state.word.clone()).or(job.ended.clone()),
-            reason: state.and_then(|state| some(&state.reason)),
-            node: state.and_then(|state| some(&state.node)),
-            submitted_at: job.submitted_at,
-            log: job.log.clone(),
-        }
-    }
-
-    /// In a table's cell: `12 PENDING (Priority)`.
-    pub fn cell(&self) -> String {
-        let waits = self.state.as_deref() == Some("PENDING");
-        let beside = if waits { &self.reason } else { &self.node };
-        let words = [
-            Some(self.id.clone()),
-            self.state.clone(),
-            beside.as_ref().map(|text| format!("({text})")),
-        ];
-        words.into_iter().flatten().collect::<Vec<_>>().join(" ")
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use pipe_engine::exec::slurm::last_lines;
 
 use super::{CliError, ExitCode, jobs, project};
-use crate::say;
+use crate::report::stdout::say;
 
 #[derive(clap::Args)]
 #[command(

@@ -2,11 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::CommandFactory;
-
-use super::{Arguments, CliError, ExitCode};
+use super::{CliError, ExitCode};
 use crate::report::stdout;
-use crate::say;
+use crate::report::stdout::say;
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  pipe man > pipe.1\n  pipe man --dir ~/.local/share/man/man1")]
@@ -16,11 +14,11 @@ pub struct ManArguments {
     dir: Option<PathBuf>,
 }
 
-pub fn man(arguments: ManArguments) -> Result<ExitCode, CliError> {
-    let command = Arguments::command();
+/// `program`: the whole command line.
+pub fn man(arguments: ManArguments, program: clap::Command) -> Result<ExitCode, CliError> {
     let Some(folder) = arguments.dir else {
         let mut page = Vec::new();
-        clap_mangen::Man::new(command).render(&mut page).map_err(CliError::failed)?;
+        clap_mangen::Man::new(program).render(&mut page).map_err(CliError::failed)?;
         stdout::document(String::from_utf8_lossy(&page).trim_end());
         return Ok(ExitCode::SUCCESS);
     };
@@ -28,7 +26,7 @@ pub fn man(arguments: ManArguments) -> Result<ExitCode, CliError> {
         CliError::failed(format!("failed to write the manual into {}: {e}", folder.display()))
     };
     std::fs::create_dir_all(&folder).map_err(failed)?;
-    clap_mangen::generate_to(command, &folder).map_err(failed)?;
+    clap_mangen::generate_to(program, &folder).map_err(failed)?;
     say!("{}", folder.display());
     Ok(ExitCode::SUCCESS)
 }

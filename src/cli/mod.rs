@@ -8,6 +8,7 @@ mod clean;
 mod completions;
 mod data;
 mod devices;
+mod error;
 mod export;
 mod files;
 mod graph;
@@ -22,6 +23,7 @@ mod project;
 mod report;
 mod resume_settings;
 mod run;
+mod run_folders;
 mod runs;
 mod sample;
 mod schema;
@@ -36,11 +38,10 @@ mod ui;
 mod verify;
 mod version;
 
-use std::fmt;
+use clap::{CommandFactory, Parser, Subcommand};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use pipe_engine::error::{SpecError, SpecErrors};
-use pipe_engine::kind::{Failure, StageError};
+pub use self::error::{CliError, ExitCode};
+use crate::report::Output;
 
 /// Train diffusion models from YAML pipelines, resumable to the bit.
 #[derive(Parser)]
@@ -53,42 +54,6 @@ pub struct Arguments {
     pub output: Output,
     #[command(subcommand)]
     command: Command,
-}
-
-/// What goes to the terminal.
-#[derive(Args)]
-pub struct Output {
-    /// Show progress and logs as text or as JSON lines (both on stderr)
-    #[arg(
-        long,
-        global = true,
-        value_enum,
-        default_value = "text",
-        value_name = "FORMAT",
-        help_heading = "Output"
-    )]
-    pub log: LogFormat,
-    /// Say more; twice for even more
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Output")]
-    pub verbose: u8,
-    /// Say only what went wrong
-    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Output")]
-    pub quiet: bool,
-}
-
-impl Output {
-    /// The same as arguments again.
-    pub fn to_arguments(&self) -> Vec<String> {
-        let json = (self.log == LogFormat::Json).then(|| "--log=json".to_owned());
-        let verbose = (0..self.verbose).map(|_| "--verbose".to_owned());
-        json.into_iter().chain(verbose).chain(self.quiet.then(|| "--quiet".to_owned())).collect()
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    Text,
-    Json,
 }
 
 #[derive(Subcommand)]
@@ -140,9 +105,6 @@ enum Command {
     Man(man::ManArguments),
 }
 
-pub use runs::Labels;
-pub use status::StageStatus;
-
 pub fn parse() -> Arguments {
     Arguments::try_parse().unwrap_or_else(|error| suggestions::with_suggestion(error).exit())
 }
@@ -169,104 +131,13 @@ pub fn call(arguments: Arguments) -> Result<ExitCode, CliError> {
         Command::Devices(a) => devices::devices(a),
         Command::Bench(a) => bench::bench(a),
         Command::Schema(a) => schema::schema(a),
-        Command::Completions(a) => completions::completions(a),
-        Command::Man(a) => man::man(a),
+        Command::Completions(a) => completions::completions(a, Arguments::command()),
+        Command::Man(a) => man::man(a, Arguments::command()),
     }
-}
-
-/// What the process ends with; see the help's last lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ExitCode(pub u8);
-
-impl ExitCode {
-    pub const SUCCESS: Self = Self(0);
-}
-
-impl From<u8> for ExitCode {
-    fn from(code: u8) -> Self {
-        Self(code)
-    }
-}
-
-/// What ends the program with a message.
-#[derive(Debug)]
-pub struct CliError {
-    messages: Vec<String>,
-    code: u8,
-}
-
-impl CliError {
-    /// Bad usage, file or setting.
-    pub fn usage(message: impl fmt::Display) -> Self {
-        Self { messages: vec![message.to_string()], code: 2 }
-    }
-
-    /// The work itself failed.
-    pub fn failed(message: impl fmt::Display) -> Self {
-        Self { messages: vec![message.to_string()], code: 1 }
-    }
-
-    /// What went wrong with a stage.
-    pub fn stage(stage: &str, error: &StageError) -> Self {
-        let message = format!("stage {stage}: {error}");
-        match error.failure {
-            Failure::Setting => Self::usage(message),
-            _ => Self::failed(message),
-        }
-    }
-
-    /// What is to be printed, each with `error:` before it.
-    pub fn messages(&self) -> &[String] {
-        &self.messages
-    }
-
-    /// All that is wrong with several things.
-    pub fn all(errors: Vec<Self>) -> Option<Self> {
-        let code = errors.iter().map(|e| e.code).max()?;
-        Some(Self { messages: errors.into_iter().flat_map(|e| e.messages).collect(), code })
-    }
-
-    /// Two things that went wrong; the first says how the process ends.
-    pub fn both(first: Self, second: Self) -> Self {
-        Self { messages: [first.messages, second.messages].concat(), code: first.code }
-    }
-
-    /// Adds a line of help to the last message.
-    pub fn note(mut self, note: impl fmt::Display) -> Self {
-        if let Some(message) = self.messages.last_mut() {
-            message.push_str(&format!("\n  = {note}"));
-        }
-        self
-    }
-
-    pub fn exit_code(&self) -> ExitCode {
-        ExitCode::from(self.code)
-    }
-}
-
-impl From<SpecError> for CliError {
-    fn from(error: SpecError) -> Self {
-        Self::usage(error)
-    }
-}
-
-impl From<SpecErrors> for CliError {
-    fn from(errors: SpecErrors) -> Self {
-        Self { messages: errors.iter().map(SpecError::to_string).collect(), code: 2 }
-    }
-}
-
-/// Prints to stdout; a closed pipe (`pipe runs | head`) ends the program quietly. Whoever wrote
-/// what is printed, it holds no secrets, and nothing that a terminal would obey.
-#[macro_export]
-macro_rules! say {
-    ($($piece:tt)*) => { $crate::report::stdout::line(&format!($($piece)*)) };
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     /// The lines under `Examples:` in a command's help, those of its commands too.

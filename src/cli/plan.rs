@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pipeline_args::PipelineArgs;
 use super::{CliError, ExitCode, output_file, project, store};
-use crate::say;
+use crate::report::stdout::say;
 
 #[derive(clap::Args)]
 #[command(
@@ -55,10 +55,11 @@ pub fn plan(arguments: PlanArguments) -> Result<ExitCode, CliError> {
         let text = serde_json::to_string_pretty(&file).unwrap_or_default();
         output_file::write(&project::path(path), |out| writeln!(out, "{text}"))?;
     }
-    match arguments.json {
-        _ if arguments.output.as_deref().is_some_and(output_file::is_output) => {}
-        true => say!("{}", serde_json::to_string_pretty(&file).unwrap_or_default()),
-        false => print(&file.plan),
+    let is_printed = arguments.output.as_deref().is_some_and(output_file::is_output);
+    if arguments.json && !is_printed {
+        say!("{}", serde_json::to_string_pretty(&file).unwrap_or_default());
+    } else if !is_printed {
+        print(&file.plan);
     }
     // The process ends here: taking many thousand stages apart would be a tenth of its time.
     std::mem::forget((loaded, observed, file));

@@ -10,10 +10,11 @@ use pipe_engine::stop::Stop;
 use pipe_engine::store::{Runs, Status};
 
 use super::pipeline_args::{LoadedPipeline, OptionalPipelineArgs, PipelineArgs};
-use super::runs::folders;
+use super::run_folders::folders;
 use super::{CliError, ExitCode, output_file, project, status, version};
 use crate::report::page::{self, Page, StageNode};
-use crate::say;
+use crate::report::stage_status::StageStatus;
+use crate::report::stdout::say;
 
 #[derive(clap::Args)]
 #[command(
@@ -92,7 +93,7 @@ impl Subject {
     pub fn stages(&self) -> Result<Vec<StageNode>, CliError> {
         let Some(loaded) = &self.pipeline else { return Ok(Vec::new()) };
         let observed = loaded.observe(&loaded.execution(&Stop::default(), &NullListener))?;
-        let node = |status: status::StageStatus| {
+        let node = |status: StageStatus| {
             let dependencies = loaded.graph.dependencies(&status.stage);
             let seconds = status.record.as_ref().map(|record| {
                 let running = record.status == Status::Running && status.holder.is_some();

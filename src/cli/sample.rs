@@ -10,9 +10,10 @@ use pipe_train::device::{self, DeviceSpec, GpuAssignment};
 use pipe_train::diffusion::Sampler;
 use pipe_train::sampling::{Format, GridRequest, ineffective_guidance};
 
-use super::{CliError, ExitCode, Output, files, output_file, signals};
+use super::{CliError, ExitCode, files, output_file, signals};
 use crate::report::message;
-use crate::{report, say};
+use crate::report::stdout::say;
+use crate::report::{self, Output};
 
 #[derive(clap::Args)]
 #[command(

@@ -2,19 +2,17 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
 use pipe_engine::exec::InspectedStage;
 use pipe_engine::kind::{StageId, StageState};
 use pipe_engine::progress::NullListener;
 use pipe_engine::stop::Stop;
 use pipe_engine::store::{Progress, Record, Status, stage_holder};
-use serde::Serialize;
 
-use super::jobs::{self, JobStatus};
 use super::pipeline_args::{LoadedPipeline, PipelineArgs};
-use super::{CliError, ExitCode, store};
+use super::{CliError, ExitCode, jobs, store};
+use crate::report::stage_status::{JobStatus, StageStatus};
+use crate::report::stdout::say;
 use crate::report::table;
-use crate::say;
 
 #[derive(clap::Args)]
 #[command(
@@ -26,24 +24,6 @@ pub struct StatusArguments {
     /// As JSON, one record for each stage
     #[arg(long)]
     json: bool,
-}
-
-/// A stage as it stands.
-#[derive(Debug, Serialize)]
-pub struct StageStatus {
-    pub stage: StageId,
-    kind: String,
-    /// `done`, `partial`, `running`, `failed`, `stale`, `not run`, or `on demand` for what keeps
-    /// nothing.
-    status: &'static str,
-    detail: String,
-    progress: Option<Progress>,
-    /// Who runs it now.
-    pub holder: Option<String>,
-    updated_at: Option<DateTime<Utc>>,
-    pub record: Option<Record>,
-    /// Its last job of Slurm.
-    job: Option<JobStatus>,
 }
 
 pub fn status(arguments: StatusArguments) -> Result<ExitCode, CliError> {
@@ -72,9 +52,10 @@ pub fn status(arguments: StatusArguments) -> Result<ExitCode, CliError> {
             row
         })
         .collect();
-    let headings: &[&str] = match with_jobs {
-        true => &["Stage", "Status", "Changed", "Job", ""],
-        false => &["Stage", "Status", "Changed", ""],
+    let headings: &[&str] = if with_jobs {
+        &["Stage", "Status", "Changed", "Job", ""]
+    } else {
+        &["Stage", "Status", "Changed", ""]
     };
     say!("{}", table::table(headings, &rows));
     Ok(ExitCode::SUCCESS)

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use pipe_engine::stop::Stop;
 use pipe_remote::{Mirror, MirrorEvent, Project, RemoteError, RemoteErrorKind, WorkingCopy};
 
+use super::CliError;
 use super::pipeline_args::LoadedPipeline;
-use super::{CliError, Output};
+use crate::report::Output;
 use crate::report::{message, table};
 
 /// Which of two states to go on with.

@@ -7,7 +7,7 @@ use super::report::Subject;
 use super::{CliError, ExitCode, signals};
 use crate::report::page;
 use crate::report::page::serve::{PageServer, PageSource};
-use crate::say;
+use crate::report::stdout::say;
 
 #[derive(clap::Args)]
 #[command(

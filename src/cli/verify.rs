@@ -11,8 +11,8 @@ use serde_json::json;
 use super::pipeline_args::OptionalPipelineArgs;
 use super::report::Subject;
 use super::{CliError, ExitCode, project};
+use crate::report::stdout::say;
 use crate::report::table;
-use crate::say;
 
 #[derive(clap::Args)]
 #[command(

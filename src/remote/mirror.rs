@@ -82,7 +82,7 @@ struct MirrorState {
 }
 
 impl Mirror {
-    /// Starts with what the store lacks. `tell` is called by the mirror's thread.
+    /// Starts with what the store lacks. `notify` is called by the mirror's thread.
     pub fn start(
         working_copy: WorkingCopy,
         notify: impl Fn(MirrorEvent) + Send + 'static,

@@ -4,8 +4,7 @@
 use pipe_engine::pipeline_file::environment;
 use tracing_subscriber::EnvFilter;
 
-use super::stderr;
-use crate::cli::{LogFormat, Output};
+use super::{LogFormat, Output, stderr};
 
 pub fn init(output: &Output) {
     let level = match (output.quiet, output.verbose) {

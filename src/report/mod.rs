@@ -1,27 +1,25 @@
-//! How things are shown to people and programs.
+//! How things are shown to people and programs. Knows no command and nothing of `cli`, which calls
+//! it.
 
 pub mod dataset;
 pub mod json;
 pub mod log;
 pub mod message;
+mod output;
 pub mod page;
 pub mod progress_line;
+mod reporter;
+pub mod stage_status;
 pub mod stderr;
 pub mod stdout;
 pub mod style;
 pub mod table;
 pub mod terminal;
 
-use pipe_engine::progress::EventListener;
+pub use output::{LogFormat, Output};
+pub use reporter::Reporter;
 
-use crate::cli::{LogFormat, Output};
-
-/// A report that can be closed, so that a progress bar leaves no half line.
-pub trait Reporter: EventListener {
-    fn finish(&self) {}
-}
-
-/// The reporter that the command line asks for. `several`: stages run at once, so each line says
+/// The reporter that the command line asks for. `concurrent`: stages run at once, so each line says
 /// whose it is.
 pub fn reporter(output: &Output, concurrent: bool) -> Box<dyn Reporter> {
     match output.log {

@@ -4,6 +4,13 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use pipe_engine::{secret, untrusted_text};
 
+/// Prints to stdout; a closed pipe (`pipe runs | head`) ends the program quietly. Whoever wrote
+/// what is printed, it holds no secrets, and nothing that a terminal would obey.
+macro_rules! say {
+    ($($piece:tt)*) => { $crate::report::stdout::line(&format!($($piece)*)) };
+}
+pub(crate) use say;
+
 /// Prints a text, whoever wrote it: without secrets, and without anything that a terminal would
 /// obey.
 pub fn line(text: &str) {
@@ -22,11 +29,10 @@ pub fn try_line(text: &str) -> io::Result<()> {
 
 /// Prints a file that somebody asked for as it is, such as one that another program is to read.
 pub fn document(text: &str) {
-    match io::stdout().is_terminal() {
-        true => {
-            exit_on_error(writeln!(io::stdout(), "{}", untrusted_text::escape_control(text, false)))
-        }
-        false => exit_on_error(writeln!(io::stdout(), "{text}")),
+    if io::stdout().is_terminal() {
+        exit_on_error(writeln!(io::stdout(), "{}", untrusted_text::escape_control(text, false)))
+    } else {
+        exit_on_error(writeln!(io::stdout(), "{text}"))
     }
 }
 

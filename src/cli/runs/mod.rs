@@ -2,25 +2,26 @@
 //! N`
 
 mod curve;
-mod folders;
 mod labels;
 mod named;
 mod select;
+mod summary;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-pub use folders::{folders, to_clean};
-pub use labels::Labels;
 use named::{Name, one};
 use pipe_engine::identity::short_digest;
 use pipe_engine::store::{Metadata, Run, Runs};
 use select::{Filter, Sort};
 use serde_json::Value;
+use summary::{best, done, monitor, seconds};
 
+use super::run_folders::{folders, to_clean};
 use super::{CliError, ExitCode, clean, project};
+use crate::labels::Labels;
+use crate::report::stdout::say;
 use crate::report::table;
-use crate::say;
 
 #[derive(clap::Args)]
 #[command(
@@ -176,7 +177,7 @@ fn list(folders: &[Runs], which: &Which, form: Form) -> Result<(), CliError> {
         let mut entries = Vec::new();
         for run in folder.list() {
             let known = run.current_metadata().map_err(|e| e.to_string());
-            let labels = Labels::load(&run)?;
+            let labels = Labels::load(&run).map_err(CliError::failed)?;
             entries.push(Entry { run, known, labels });
         }
         listed.push((folder, entries));
@@ -192,9 +193,10 @@ fn list(folders: &[Runs], which: &Which, form: Form) -> Result<(), CliError> {
         if let Some(sort) = &which.sort {
             entries.sort_by(|a, b| {
                 let (a, b) = (a.value(&sort.key), b.value(&sort.key));
-                match sort.descending && a.is_some() && b.is_some() {
-                    true => select::order(&b, &a),
-                    false => select::order(&a, &b),
+                if sort.descending && a.is_some() && b.is_some() {
+                    select::order(&b, &a)
+                } else {
+                    select::order(&a, &b)
                 }
             });
         }
@@ -218,9 +220,10 @@ fn list(folders: &[Runs], which: &Which, form: Form) -> Result<(), CliError> {
         Form::Table => {
             listed.retain(|(_, entries)| !entries.is_empty());
             if listed.is_empty() {
-                match none {
-                    true => say!("no runs yet; {}", project::first_run_hint()),
-                    false => say!("no run fulfils that"),
+                if none {
+                    say!("no runs yet; {}", project::first_run_hint())
+                } else {
+                    say!("no run fulfils that")
                 }
             }
             for (folder, entries) in &listed {
@@ -299,22 +302,6 @@ fn row(entry: &Entry) -> Vec<String> {
             monitor(m),
         ],
     }
-}
-
-fn monitor(metadata: &Metadata) -> String {
-    metadata.settings["checkpoint"]["monitor"].as_str().unwrap_or("train_loss").to_owned()
-}
-
-fn best(metadata: &Metadata) -> Option<f64> {
-    metadata.best_checkpoint.as_ref()?.metrics.get(&monitor(metadata)).copied()
-}
-
-fn done(metadata: &Metadata) -> u64 {
-    metadata.history.last().map_or(0, |e| e.epoch)
-}
-
-fn seconds(metadata: &Metadata) -> f64 {
-    metadata.history.iter().map(|e| e.seconds).sum()
 }
 
 fn record(entry: &Entry) -> Value {
@@ -398,7 +385,7 @@ fn compare(folders: &[Runs], names: &[Name], form: Form) -> Result<(), CliError>
 
 fn show(run: Run, curve: bool, json: bool) -> Result<(), CliError> {
     let m = run.current_metadata().map_err(CliError::failed)?;
-    let labels = Labels::load(&run)?;
+    let labels = Labels::load(&run).map_err(CliError::failed)?;
     if json {
         say!("{:#}", record(&Entry { run, known: Ok(m), labels }));
         return Ok(());

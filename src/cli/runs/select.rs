@@ -8,8 +8,9 @@ use pipe_engine::error::nearest;
 use pipe_engine::store::{Metadata, Status};
 use serde_json::Value;
 
-use super::labels::Labels;
+use super::summary;
 use crate::cli::CliError;
+use crate::labels::Labels;
 
 /// Every status that a run can have.
 const STATUS: [Status; 4] =
@@ -25,11 +26,11 @@ pub fn value(key: &str, metadata: &Metadata, labels: &Labels) -> Option<Value> {
         "stage" => metadata.stage.as_str().into(),
         "created" => metadata.created_at.to_rfc3339().into(),
         "status" => metadata.status.name().into(),
-        "epochs" => super::done(metadata).into(),
-        "best" => super::best(metadata)?.into(),
+        "epochs" => summary::done(metadata).into(),
+        "best" => summary::best(metadata)?.into(),
         "best_epoch" => metadata.best_checkpoint.as_ref()?.epoch.into(),
-        "monitor" => super::monitor(metadata).into(),
-        "seconds" => super::seconds(metadata).into(),
+        "monitor" => summary::monitor(metadata).into(),
+        "seconds" => summary::seconds(metadata).into(),
         "note" => labels.note.clone()?.into(),
         "tags" => labels.tags.iter().cloned().collect::<Vec<_>>().join(" ").into(),
         _ => {
@@ -129,12 +130,11 @@ impl FromStr for Sort {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let key = text.strip_prefix('-').unwrap_or(text);
-        match key.is_empty() {
-            true => {
-                Err("expected a column, a setting or a metric, such as `best` or `-learning_rate`"
-                    .into())
-            }
-            false => Ok(Self { key: key.to_owned(), descending: key != text }),
+        if key.is_empty() {
+            Err("expected a column, a setting or a metric, such as `best` or `-learning_rate`"
+                .into())
+        } else {
+            Ok(Self { key: key.to_owned(), descending: key != text })
         }
     }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::RunData;
 use super::samples::{self, ImageGrid};
-use crate::cli::Labels;
+use crate::labels::Labels;
 
 /// Points of one curve that the page gets; more cannot be told apart.
 const POINTS: usize = 600;
@@ -25,7 +25,7 @@ pub fn runs_in(folders: &[Runs], pipeline: Option<&str>) -> (Vec<RunData>, Vec<S
         match run.current_metadata() {
             Ok(metadata) if pipeline.is_none_or(|name| name == metadata.pipeline) => {
                 let labels = Labels::load(run).unwrap_or_else(|error| {
-                    warnings.extend(error.messages().iter().cloned());
+                    warnings.push(error.to_string());
                     Labels::default()
                 });
                 runs.push(run_data(run, metadata, labels, all.len()));
@@ -136,11 +136,10 @@ fn curves(run: &Run, metadata: &Metadata) -> BTreeMap<String, Vec<(f64, f64)>> {
 /// At most [`POINTS`] of the points, evenly, the last among them.
 fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     let count = points.len();
-    match count > POINTS {
-        true => (0..POINTS)
-            .filter_map(|i| points.get(i * (count - 1) / (POINTS - 1)).copied())
-            .collect(),
-        false => points,
+    if count > POINTS {
+        (0..POINTS).filter_map(|i| points.get(i * (count - 1) / (POINTS - 1)).copied()).collect()
+    } else {
+        points
     }
 }
 

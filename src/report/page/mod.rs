@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 pub use collect::{image_grids_in, runs_in, stamp};
 
-use crate::cli::StageStatus;
+use crate::report::stage_status::StageStatus;
 
 const HTML: &str = include_str!("page.html");
 const CSS: &str = include_str!("page.css");

@@ -1,0 +1,88 @@
+//! How a command ends: its exit code, or the messages of what went wrong.
+
+use std::fmt;
+
+use pipe_engine::error::{SpecError, SpecErrors};
+use pipe_engine::kind::{Failure, StageError};
+
+/// What the process ends with; see the help's last lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExitCode(pub u8);
+
+impl ExitCode {
+    pub const SUCCESS: Self = Self(0);
+}
+
+impl From<u8> for ExitCode {
+    fn from(code: u8) -> Self {
+        Self(code)
+    }
+}
+
+/// What ends the program with a message.
+#[derive(Debug)]
+pub struct CliError {
+    messages: Vec<String>,
+    code: u8,
+}
+
+impl CliError {
+    /// Bad usage, file or setting.
+    pub fn usage(message: impl fmt::Display) -> Self {
+        Self { messages: vec![message.to_string()], code: 2 }
+    }
+
+    /// The work itself failed.
+    pub fn failed(message: impl fmt::Display) -> Self {
+        Self { messages: vec![message.to_string()], code: 1 }
+    }
+
+    /// What went wrong with a stage.
+    pub fn stage(stage: &str, error: &StageError) -> Self {
+        let message = format!("stage {stage}: {error}");
+        match error.failure {
+            Failure::Setting => Self::usage(message),
+            _ => Self::failed(message),
+        }
+    }
+
+    /// What is to be printed, each with `error:` before it.
+    pub fn messages(&self) -> &[String] {
+        &self.messages
+    }
+
+    /// All that is wrong with several things.
+    pub fn all(errors: Vec<Self>) -> Option<Self> {
+        let code = errors.iter().map(|e| e.code).max()?;
+        Some(Self { messages: errors.into_iter().flat_map(|e| e.messages).collect(), code })
+    }
+
+    /// Two things that went wrong; the first says how the process ends.
+    pub fn both(first: Self, second: Self) -> Self {
+        Self { messages: [first.messages, second.messages].concat(), code: first.code }
+    }
+
+    /// Adds a line of help to the last message.
+    pub fn note(mut self, note: impl fmt::Display) -> Self {
+        if let Some(message) = self.messages.last_mut() {
+            message.push_str(&format!("\n  = {note}"));
+        }
+        self
+    }
+
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code)
+    }
+}
+
+impl From<SpecError> for CliError {
+    fn from(error: SpecError) -> Self {
+        Self::usage(error)
+    }
+}
+
+impl From<SpecErrors> for CliError {
+    fn from(errors: SpecErrors) -> Self {
+        Self { messages: errors.iter().map(SpecError::to_string).collect(), code: 2 }
+    }
+}
