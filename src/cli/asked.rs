@@ -11,7 +11,7 @@ use pipe_engine::kind::{Request, StageId};
 use pipe_engine::plan::{self, Plan};
 use pipe_engine::progress::Report;
 use pipe_engine::shell::Line;
-use pipe_engine::source::{Part, Source};
+use pipe_engine::source::{self, Part};
 use pipe_engine::spec::{self, Override, PipelineFile};
 use pipe_engine::stop::Stop;
 use pipe_engine::store::sync;
@@ -352,7 +352,7 @@ impl Settings {
 
 /// The name of a data set is a parameter, or else the source of the `dataset` stage.
 fn dataset_key(root: &Path, file: &Path) -> Result<&'static str, CliError> {
-    let file = PipelineFile::parse(Source::read(&root.join(file), file)?)?;
+    let file = PipelineFile::parse(source::read(&root.join(file), file)?)?;
     Ok(if file.params.contains_key("dataset") { "dataset" } else { "source" })
 }
 

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
-use pipe_engine::source::Source;
+use pipe_engine::source;
 use pipe_engine::spec::PipelineFile;
 
 /// Commands and arguments that are none, each with what is to be typed.
@@ -99,7 +99,7 @@ fn pipelines(root: &Path) -> Vec<String> {
         found.extend(paths.filter(|path| {
             let named = path.extension().is_some_and(|e| e == "yaml" || e == "yml");
             named
-                && Source::read(&root.join(path), path)
+                && source::read(&root.join(path), path)
                     .is_ok_and(|source| PipelineFile::parse(source).is_ok())
         }));
     }
