@@ -17,7 +17,6 @@
 )]
 
 pub mod command;
-pub mod events;
 pub mod exec;
 pub mod export;
 pub mod graph;
@@ -32,6 +31,7 @@ pub mod store;
 use pipe_core::parallel;
 pub use pipe_core::{error, failure, foreign, ids, progress, secret, shell, stop};
 pub use pipe_fs::bounded;
+pub use pipe_runs::events;
 
 /// A YAML file: what it holds, and how it is read.
 pub mod source {

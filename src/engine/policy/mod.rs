@@ -1,11 +1,11 @@
-//! Policies: what to keep, decided purely. The store carries the decisions out.
+//! Policies of stages: what follows a failure, what a job asks for. Pure.
 
-pub mod checkpoint;
 mod conduct;
 mod slurm;
 
-pub use checkpoint::{Action, CheckpointPolicy, InvalidPolicy, Known, MONITORS, Mode};
 pub use conduct::{
     Adjustment, Again, Change, Conduct, OnFailure, Resources, Resume, Retry, Retryable, Span,
 };
 pub use slurm::{Slurm, Walltime};
+
+pub use pipe_runs::policy::{Action, CheckpointPolicy, InvalidPolicy, Known, MONITORS, Mode};

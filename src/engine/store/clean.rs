@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use serde_json::Value;
 
 use super::record::{Record, STATE_FOLDER};
-use super::{Checkpoint, Metadata, Run, Runs, Status, StoreError, atomic, found};
+use super::{Checkpoint, Metadata, Run, Runs, Status, StoreError, atomic};
 
 /// Something on disk that can go.
 #[derive(Debug, Clone)]
@@ -169,7 +169,7 @@ fn garbage_of(run: &Run) -> Vec<Garbage> {
     let own = |path: &Path| {
         Checkpoint::open(path).is_ok_and(|file| file.header().identity == metadata.identity)
     };
-    for (_, path) in found::checkpoint_files(run) {
+    for (_, path) in pipe_runs::found::checkpoint_files(run) {
         if !listed.contains(&path) && own(&path) {
             all.push(of_run(path, "a checkpoint that its run does not list"));
         }

@@ -4,16 +4,12 @@
 //! write such a file can change the state, and nothing beside it.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
 use super::aside::is_set_aside;
-use super::found::Name;
 use super::record::STATE_FOLDER;
-use super::runs::number_of;
 use super::{StoreError, atomic, names};
+use pipe_runs::number_of;
 
 /// Bytes of the longest name of a file.
 const LONGEST_NAME: usize = 255;
@@ -184,63 +180,6 @@ fn leads_into(link: &Path, folder: &Path) -> bool {
     whole(link).zip(whole(folder)).is_some_and(|(target, folder)| target.starts_with(folder))
 }
 
-/// The path of a checkpoint in the folder of its run: `checkpoints/` and a name that this program
-/// gives.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CheckpointPath(String);
-
-impl CheckpointPath {
-    /// Of the file `name` in the folder of checkpoints.
-    pub(super) fn new(name: Name) -> Self {
-        Self(format!("{CHECKPOINTS}/{}", name.file()))
-    }
-
-    pub(super) fn best() -> Self {
-        Self(format!("{CHECKPOINTS}/{BEST}"))
-    }
-
-    pub fn parse(text: &str) -> Option<Self> {
-        let name = text.strip_prefix(CHECKPOINTS)?.strip_prefix('/')?;
-        let is_ours = [BEST, LAST].contains(&name) || Name::parse(name).is_some();
-        is_ours.then(|| Self(text.to_owned()))
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-pub(super) const CHECKPOINTS: &str = "checkpoints";
-pub(super) const BEST: &str = "best.ckpt";
-pub(super) const LAST: &str = "last.ckpt";
-
-impl fmt::Display for CheckpointPath {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl AsRef<Path> for CheckpointPath {
-    fn as_ref(&self) -> &Path {
-        Path::new(&self.0)
-    }
-}
-
-impl Serialize for CheckpointPath {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for CheckpointPath {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let wrong =
-            || format!("{text:?} is no checkpoint of a run: expected `checkpoints/epoch_001.ckpt`");
-        Self::parse(&text).ok_or_else(wrong).map_err(serde::de::Error::custom)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -363,34 +302,5 @@ mod tests {
         }
         symlink("/etc/hostname", big.join("run_001/metadata.json")).unwrap();
         within("runs/run_001/metadata.json").unwrap_err();
-    }
-
-    #[test]
-    fn checkpoints_of_a_run_have_the_names_of_this_program() {
-        for text in [
-            "checkpoints/epoch_003.ckpt",
-            "checkpoints/step_00000016.ckpt",
-            "checkpoints/best.ckpt",
-        ] {
-            assert_eq!(CheckpointPath::parse(text).unwrap().as_str(), text);
-        }
-        for text in [
-            "",
-            "/etc/passwd",
-            "../../../../victim.txt",
-            "checkpoints",
-            "checkpoints/",
-            "checkpoints/../epoch_003.ckpt",
-            "checkpoints//epoch_003.ckpt",
-            "./checkpoints/epoch_003.ckpt",
-            "checkpoints\\epoch_003.ckpt",
-            "checkpoints/epoch_003.ckpt\0",
-            "checkpoints/epoch_3.ckpt",
-            "checkpoints/epoch_003_my_favourite.ckpt",
-            "checkpointsepoch_003.ckpt",
-            "metadata.json",
-        ] {
-            assert_eq!(CheckpointPath::parse(text), None, "{text:?}");
-        }
     }
 }

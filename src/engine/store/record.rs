@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::atomic::{self, WriteError};
-use super::checkpoint::{file_digest, file_digest_like};
-use super::{Holder, JobId, Lock, Stamp, Status, StoreError, checked, names, sync, traffic};
+use super::{
+    Holder, JobId, Lock, Stamp, Status, StoreError, checked, file_digest, file_digest_like, names,
+    sync, traffic,
+};
 use crate::kind::{Failure, StageId, is_inside_project};
 use crate::policy::Change;
 use crate::{bounded, secret};

@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use super::aside::set_aside;
-use super::found::{checkpoint_files, is_same_file};
 use super::verify::{Damage, Owner};
 use super::{Holder, Keeper, Lock, Run, StoreError, atomic, copy};
 use crate::policy::CheckpointPolicy;
+use pipe_runs::found::{checkpoint_files, is_same_file};
 
 /// What was done.
 #[derive(Debug, Default)]

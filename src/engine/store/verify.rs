@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::checkpoint::{Checkpoint, file_digest_like};
-use super::found::{checkpoint_files, file_id};
 use super::record::{self, Record, STATE_FOLDER, record_is_held};
-use super::{CheckpointPath, CheckpointRecord, Metadata, Run, Runs, checked, copy, metadata};
+use super::{CheckpointPath, CheckpointRecord, Metadata, Run, Runs, checked, copy};
+use pipe_runs::found::{checkpoint_files, file_id};
 
 /// Something that is not as it was noted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,7 +174,7 @@ impl Verified {
 
     fn metadata(&mut self, run: &Run, owner: &Owner) -> Option<Metadata> {
         let path = run.metadata_path();
-        let previous = metadata::previous(&path);
+        let previous = pipe_runs::metadata::previous(&path);
         match (run.metadata(), Metadata::read(&path)) {
             (Ok(metadata), Ok(_)) => {
                 self.look(&path, || None);

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::checkpoint::{Checkpoint, CheckpointError, Header, Loaded};
+use super::checkpoint::{Checkpoint, CheckpointError, Loaded};
+use super::checkpoint_path::Name;
 use super::{CheckpointPath, Metadata, Run};
 
 /// The newest good checkpoint of a run, and the files that were passed over for it.
@@ -17,66 +18,9 @@ pub struct Found {
     pub foreign: Vec<PathBuf>,
 }
 
-/// The name of a checkpoint file, as this program gives it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Name {
-    /// After so many optimizer steps.
-    Step(u64),
-    /// At the end of an epoch.
-    Epoch(u64),
-}
-
-impl Name {
-    /// The name that the checkpoint with this header has in its run's folder. One that is saved at
-    /// an epoch's end for want of that epoch's own has no figures.
-    pub fn of(header: &Header) -> Self {
-        if header.step_in_epoch == 0 && !header.metrics.is_empty() {
-            Self::Epoch(header.epoch)
-        } else {
-            Self::Step(header.global_step)
-        }
-    }
-
-    pub fn file(self) -> String {
-        match self {
-            Self::Epoch(epoch) => format!("epoch_{epoch:03}.ckpt"),
-            Self::Step(step) => format!("step_{step:08}.ckpt"),
-        }
-    }
-
-    /// `None` for any other file, a copy with words behind the number among them.
-    pub fn parse(file: &str) -> Option<Self> {
-        let stem = file.strip_suffix(".ckpt")?;
-        let (kind, digits) = stem.split_once('_')?;
-        let number = digits.parse().ok()?;
-        let name = match kind {
-            "epoch" => Self::Epoch(number),
-            "step" => Self::Step(number),
-            _ => return None,
-        };
-        (name.file() == file).then_some(name)
-    }
-
-    pub fn of_file(path: &Path) -> Option<Self> {
-        Self::parse(path.file_name()?.to_str()?)
-    }
-
-    pub fn is_epoch(self) -> bool {
-        matches!(self, Self::Epoch(_))
-    }
-
-    /// Whether a checkpoint with this header stands rightly under the name.
-    pub fn fits(self, header: &Header) -> bool {
-        match self {
-            Self::Epoch(epoch) => header.epoch == epoch && header.step_in_epoch == 0,
-            Self::Step(step) => header.global_step == step,
-        }
-    }
-}
-
 /// The checkpoint files under names of their own, in the order of their names. `best.ckpt` and
 /// `last.ckpt` are further names of some of them.
-pub(super) fn checkpoint_files(run: &Run) -> Vec<(Name, PathBuf)> {
+pub fn checkpoint_files(run: &Run) -> Vec<(Name, PathBuf)> {
     let Ok(entries) = std::fs::read_dir(run.checkpoints()) else { return Vec::new() };
     let named = |path: PathBuf| Some((Name::of_file(&path)?, path));
     let mut files: Vec<(Name, PathBuf)> =
@@ -86,7 +30,7 @@ pub(super) fn checkpoint_files(run: &Run) -> Vec<(Name, PathBuf)> {
 }
 
 /// The newest checkpoint of a run whose content has its digest, under whichever name it stands.
-pub(super) fn newest_good(run: &Run, identity: &str) -> Found {
+pub(crate) fn newest_good(run: &Run, identity: &str) -> Found {
     let mut found = Found::default();
     let mut damaged: Vec<PathBuf> = Vec::new();
     let mut pass_over = |found: &mut Found, path: PathBuf, error: CheckpointError| {
@@ -132,7 +76,7 @@ pub(super) fn newest_good(run: &Run, identity: &str) -> Found {
 
 /// The most epochs that a checkpoint of the run has behind it which stands on disk, as far as its
 /// size and its header tell; 0 if there is none.
-pub(super) fn epochs_on_disk(run: &Run, metadata: &Metadata) -> u64 {
+pub(crate) fn epochs_on_disk(run: &Run, metadata: &Metadata) -> u64 {
     let stands = |path: &CheckpointPath, bytes: u64| {
         std::fs::metadata(run.folder.join(path)).is_ok_and(|m| m.len() == bytes)
     };
@@ -154,13 +98,13 @@ pub(super) fn epochs_on_disk(run: &Run, metadata: &Metadata) -> u64 {
 }
 
 /// Whether two paths are names of one file. Where the system does not tell, they are not.
-pub(super) fn is_same_file(a: &Path, b: &Path) -> bool {
+pub fn is_same_file(a: &Path, b: &Path) -> bool {
     file_id(a).is_some() && file_id(a) == file_id(b)
 }
 
 /// What all names of one file have in common; `None` if there is no file, or the system does not
 /// tell.
-pub(super) fn file_id(path: &Path) -> Option<(u64, u64)> {
+pub fn file_id(path: &Path) -> Option<(u64, u64)> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
@@ -170,28 +114,5 @@ pub(super) fn file_id(path: &Path) -> Option<(u64, u64)> {
     {
         let _ = path;
         None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_exact_names_are_the_programs() {
-        for (file, name) in [
-            ("epoch_003.ckpt", Some(Name::Epoch(3))),
-            ("epoch_1000.ckpt", Some(Name::Epoch(1000))),
-            ("step_00000016.ckpt", Some(Name::Step(16))),
-            ("epoch_3.ckpt", None),
-            ("epoch_0003.ckpt", None),
-            ("epoch_+03.ckpt", None),
-            ("epoch_003_my_favourite.ckpt", None),
-            ("epoch_003.ckpt.bak", None),
-            ("step_backup.ckpt", None),
-            ("best.ckpt", None),
-        ] {
-            assert_eq!(Name::parse(file), name, "{file}");
-        }
     }
 }

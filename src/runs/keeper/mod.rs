@@ -14,7 +14,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::checkpoint::{self, Header};
-use super::found::{self, Found, Name};
+use super::checkpoint_path::Name;
+use super::found::{self, Found};
 use super::tensor::HostTensor;
 use super::{
     CheckpointPath, CheckpointRecord, EpochRecord, Lock, Metadata, PartialRecord, Run, Status,

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::*;
-use crate::store::{Checkpoint, DatasetRecord, Runs, SCHEMA_VERSION};
+use crate::{Checkpoint, DatasetRecord, Runs, SCHEMA_VERSION};
 use serde_json::{Map, Value, json};
 
 fn header(epoch: u64, step_in_epoch: u64, loss: f64) -> Header {

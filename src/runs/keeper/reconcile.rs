@@ -4,9 +4,10 @@
 use std::path::Path;
 
 use super::{Keeper, record};
-use crate::store::checkpoint::{Checkpoint, Header};
-use crate::store::found::{Name, checkpoint_files, is_same_file};
-use crate::store::{CheckpointPath, PartialRecord, StoreError, atomic};
+use crate::checkpoint::{Checkpoint, Header};
+use crate::checkpoint_path::Name;
+use crate::found::{checkpoint_files, is_same_file};
+use crate::{CheckpointPath, PartialRecord, StoreError, atomic};
 
 impl Keeper {
     /// Whether a checkpoint stands there that is none of this run's, or not the one of that name.

@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::store::atomic::{Log, WriteError};
+use pipe_fs::atomic::{Log, WriteError};
 
 /// Writes events to one file.
 pub struct EventFile(Arc<Log>);
@@ -20,7 +20,7 @@ impl EventFile {
         // TensorBoard reads the files of a folder in the order of their names: a later one must
         // sort last.
         let now = chrono::Utc::now().timestamp_micros();
-        let host = crate::store::host_in_file_name();
+        let host = crate::runs::host_in_file_name();
         let name = format!("events.out.tfevents.{now:020}.{host}.{}", std::process::id());
         let mut this = Self(Arc::new(Log::create(&folder.join(name))?));
         this.event(0, |event| event.text(3, "brain.Event:2"))?;

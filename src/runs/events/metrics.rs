@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::store::atomic::{self, Log, WriteError};
+use pipe_fs::atomic::{self, Log, WriteError};
 
 /// Appends figures.
 pub struct MetricsFile(Arc<Log>);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::atomic::{self, WriteError};
-use super::found::Name;
+use super::checkpoint_path::Name;
 use super::{CheckpointPath, StoreError, checked};
 use crate::bounded;
 use crate::policy::Known;
@@ -130,7 +130,7 @@ pub struct EpochRecord {
 }
 
 /// Where the version before the one at `path` stands.
-pub(super) fn previous(path: &Path) -> PathBuf {
+pub fn previous(path: &Path) -> PathBuf {
     path.with_added_extension("previous")
 }
 
@@ -151,7 +151,7 @@ impl Metadata {
     }
 
     /// The file itself, without the version before it.
-    pub(super) fn read(path: &Path) -> Result<Self, StoreError> {
+    pub fn read(path: &Path) -> Result<Self, StoreError> {
         let bytes = bounded::read(path, bounded::RECORD).map_err(StoreError::reading(path))?;
         let read = checked::from_bytes(&bytes).and_then(Self::with_files_of_its_own);
         read.map_err(|e| StoreError::Damaged {

@@ -1,24 +1,15 @@
 //! Numbered runs: `run_001`, `run_002`, … in a folder. A number is given out by creating its
 //! folder, so that two processes never share one.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::atomic::{self, WriteError};
-use super::place::{BEST, CHECKPOINTS, LAST};
+use super::checkpoint_path::{BEST, CHECKPOINTS, LAST};
+use super::run_number::number_of;
 use super::{
-    Checkpoint, CheckpointRecord, Holder, Lock, Metadata, Status, StoreError, found, host, metadata,
+    Checkpoint, CheckpointRecord, Holder, Lock, Metadata, RunNumber, Status, StoreError, found,
+    host, metadata,
 };
-
-/// Number of a run, counted from 1, shown with at least three digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-pub struct RunNumber(pub u32);
-
-impl fmt::Display for RunNumber {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{:03}", self.0)
-    }
-}
 
 /// The folder that holds numbered runs.
 #[derive(Debug, Clone)]
@@ -194,13 +185,6 @@ fn is_empty(folder: &Path, is_ours: &dyn Fn(&Path) -> bool) -> bool {
             path.file_name().is_some_and(|name| atomic::is_temporary(&name.to_string_lossy()));
         temporary || is_ours(&path) || (path.is_dir() && is_empty(&path, is_ours))
     })
-}
-
-pub(super) fn number_of(name: &str) -> Option<RunNumber> {
-    let digits = name.strip_prefix("run_")?;
-    let canonical = digits.len() >= 3 && digits.bytes().all(|b| b.is_ascii_digit());
-    let number: u32 = canonical.then(|| digits.parse().ok())??;
-    (format!("{}", RunNumber(number)) == digits).then_some(RunNumber(number))
 }
 
 /// The machine's name in characters that a file's name can hold.

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::super::tensor::{Dtype, HostTensor};
 use super::digest::content_text;
 use super::*;
-use crate::identity::hex;
+use pipe_core::digest::hex;
 
 fn header(epoch: u64) -> Header {
     Header {

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::super::atomic;
 use super::super::tensor::HostTensor;
 use super::Header;
 use super::digest::{TENSOR_DIGESTS, content_digest, content_text, head_digest, tensor_digests};
 use super::read::{MAX_HEADER, MAX_VALUES, values};
+use pipe_fs::atomic;
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]

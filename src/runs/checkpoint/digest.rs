@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::Checkpoint;
-use crate::identity::hex;
+use pipe_core::digest::hex;
 
 /// Begins the digest of a content in format 1, and that of a file which is no checkpoint.
 pub(super) const SHA256: &str = "sha256:";
