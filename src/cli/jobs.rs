@@ -13,7 +13,7 @@ use pipe_engine::pipeline_file::PipelineFile;
 use pipe_engine::plan::Plan;
 use pipe_engine::progress::Event;
 use pipe_engine::shell::CommandLine;
-use pipe_engine::source::Source;
+use pipe_engine::source;
 use pipe_engine::stop::Signal;
 use pipe_engine::store::{Job, Jobs};
 
@@ -41,7 +41,7 @@ pub fn signal_message(signal: Signal, file: &Path) -> String {
 pub fn of(file: &Path, stages: &[String]) -> Result<Vec<(StageId, Job)>, CliError> {
     project::enter(Some(file))?;
     let (root, file) = (project::root()?, project::path(file));
-    let name = PipelineFile::parse(Source::read(&root.join(&file), &file)?)?.name;
+    let name = PipelineFile::parse(source::read(&root.join(&file), &file)?)?.name;
     let jobs = Jobs::load(&root, &name);
     for named in stages {
         if !jobs.iter().any(|(stage, _)| stage.as_str() == named || stage.declared() == named) {

@@ -12,7 +12,7 @@ use pipe_engine::pipeline_file::{self, Override, PipelineFile};
 use pipe_engine::plan::{self, Plan};
 use pipe_engine::progress::EventListener;
 use pipe_engine::shell::CommandLine;
-use pipe_engine::source::{Part, Source};
+use pipe_engine::source::{self, Part};
 use pipe_engine::stop::Stop;
 use pipe_engine::store::sync;
 use serde::{Deserialize, Serialize};
@@ -355,7 +355,7 @@ impl SettingArgs {
 
 /// The name of a data set is a parameter, or else the source of the `dataset` stage.
 fn dataset_key(root: &Path, file: &Path) -> Result<&'static str, CliError> {
-    let file = PipelineFile::parse(Source::read(&root.join(file), file)?)?;
+    let file = PipelineFile::parse(source::read(&root.join(file), file)?)?;
     Ok(if file.params.contains_key("dataset") { "dataset" } else { "source" })
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use pipe_engine::graph::Graph;
 use pipe_engine::plan::{Action, Plan, Step};
 use pipe_engine::progress::NullListener;
-use pipe_engine::source::Source;
+use pipe_engine::source;
 use pipe_engine::stop::Stop;
 use serde::{Deserialize, Serialize};
 
@@ -87,7 +87,7 @@ pub fn print(plan: &Plan) {
 impl PlanFile {
     pub fn read(path: &Path) -> Result<Self, CliError> {
         let wrong = |e: &dyn std::fmt::Display| CliError::usage(format!("{}: {e}", path.display()));
-        let text = Source::read(path, path)?;
+        let text = source::read(path, path)?;
         let mut file: Self =
             serde_json::from_str(text.text()).map_err(|e| wrong(&format!("not a plan: {e}")))?;
         match file.version {

@@ -7,7 +7,7 @@ use pipe_engine::command::CommandKind;
 use pipe_engine::kind::StageKind;
 use pipe_engine::pipeline_file::PipelineFile;
 use pipe_engine::shell::{self, CommandLine};
-use pipe_engine::source::Source;
+use pipe_engine::source;
 use pipe_engine::store::{STATE_FOLDER, atomic, former_records_folder, records_folder};
 
 use super::CliError;
@@ -104,7 +104,7 @@ fn absolute(here: &Path, file: &Path) -> Option<PathBuf> {
 
 /// Whether a project has records of the pipeline in a file.
 fn has_run(root: &Path, file: &Path) -> bool {
-    let read = Source::read(file, file).ok().and_then(|source| PipelineFile::parse(source).ok());
+    let read = source::read(file, file).ok().and_then(|source| PipelineFile::parse(source).ok());
     read.is_some_and(|pipeline| {
         [records_folder, former_records_folder]
             .iter()
@@ -161,7 +161,7 @@ pub fn first_run_hint() -> String {
     files.sort();
     let is_pipeline = |file: &PathBuf| {
         let is_yaml = file.extension().is_some_and(|e| e == "yaml" || e == "yml");
-        is_yaml && Source::read(file, file).is_ok_and(|source| PipelineFile::parse(source).is_ok())
+        is_yaml && source::read(file, file).is_ok_and(|source| PipelineFile::parse(source).is_ok())
     };
     match files
         .iter()

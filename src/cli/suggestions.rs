@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 use pipe_engine::pipeline_file::PipelineFile;
-use pipe_engine::source::Source;
+use pipe_engine::source;
 
 /// Commands and arguments that are none, each with what is to be typed.
 const SUGGESTIONS: [(&[&str], &str); 22] = [
@@ -98,7 +98,7 @@ fn pipelines(root: &Path) -> Vec<String> {
         found.extend(paths.filter(|path| {
             let named = path.extension().is_some_and(|e| e == "yaml" || e == "yml");
             named
-                && Source::read(&root.join(path), path)
+                && source::read(&root.join(path), path)
                     .is_ok_and(|source| PipelineFile::parse(source).is_ok())
         }));
     }

@@ -3,8 +3,8 @@
 //! signatures and names of keys.
 
 use object_store::Error;
-use pipe_engine::store::StoreError;
 use pipe_engine::store::atomic::WriteError;
+use pipe_engine::store::{LockError, StoreError};
 
 /// What follows from an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,12 @@ impl RemoteError {
 
 impl From<WriteError> for RemoteError {
     fn from(error: WriteError) -> Self {
+        Self::local(error)
+    }
+}
+
+impl From<LockError> for RemoteError {
+    fn from(error: LockError) -> Self {
         Self::local(error)
     }
 }

@@ -1,4 +1,4 @@
-//! What a checkpoint costs the disk: `cargo bench -p pipe-engine --bench checkpoint -- [MB]
+//! What a checkpoint costs the disk: `cargo bench -p burn-pipe-engine --bench checkpoint -- [MB]
 //! [ROUNDS] [DIR]`
 //!
 //! Writes a checkpoint of that size (default 256 MB, as 96 tensors) and a plain file of as many

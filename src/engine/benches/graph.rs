@@ -1,5 +1,5 @@
-//! What a plan costs with many stages, phase by phase: `cargo bench -p pipe-engine --bench graph --
-//! 10000`
+//! What a plan costs with many stages, phase by phase: `cargo bench -p burn-pipe-engine --bench
+//! graph -- 10000`
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The parts of the engine, each alone: `cargo bench -p pipe-engine --bench parts [-- FILTER]`
+//! The parts of the engine, each alone: `cargo bench -p burn-pipe-engine --bench parts [-- FILTER]`
 //!
 //! `graph` and `checkpoint` measure whole plans and the disk.
 

@@ -1,6 +1,6 @@
 //! A thousand stages over two hundred nodes that fail, on a clock that is not real, and what that
-//! does to `.pipe/`: `cargo bench -p pipe-engine --bench scale -- 3` draws three of each shape.
-//! docs/scale.md has the table.
+//! does to `.pipe/`: `cargo bench -p burn-pipe-engine --bench scale -- 3` draws three of each
+//! shape. docs/scale.md has the table.
 
 #[path = "../tests/scale/cluster.rs"]
 mod cluster;

@@ -1,0 +1,92 @@
+//! Why a stage did not finish, and what is different when it is tried again. Knows nothing of what
+//! the stage was doing.
+
+use std::any::Any;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::stop::Signal;
+
+/// Why a stage did not finish.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct StageError {
+    pub failure: Failure,
+    pub message: String,
+}
+
+/// The message of a panic that was caught.
+pub fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+}
+
+/// Kinds of failure; a later attempt can be worth it for some of them only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Failure {
+    /// A setting that cannot work. Exit code 2, not 1.
+    Setting,
+    /// Data or files that the stage reads.
+    Input,
+    /// Files that the stage writes.
+    Storage,
+    /// The loss is NaN or infinite.
+    NotFinite,
+    OutOfMemory,
+    DeviceLost,
+    /// A program that the stage started failed.
+    Command,
+    /// The stage's time limit was reached.
+    Timeout,
+    /// Stopped by a signal, with a checkpoint saved.
+    Interrupted(Signal),
+    /// A panic: a bug in this program.
+    Bug,
+}
+
+impl Failure {
+    /// As it is written in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Failure::Setting => "setting",
+            Failure::Input => "input",
+            Failure::Storage => "storage",
+            Failure::NotFinite => "not_finite",
+            Failure::OutOfMemory => "out_of_memory",
+            Failure::DeviceLost => "device_lost",
+            Failure::Command => "command",
+            Failure::Timeout => "timeout",
+            Failure::Interrupted(_) => "interrupted",
+            Failure::Bug => "bug",
+        }
+    }
+}
+
+impl StageError {
+    pub fn new(failure: Failure, message: impl Into<String>) -> Self {
+        Self { failure, message: message.into() }
+    }
+}
+
+/// What is different in the next attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryChange {
+    Nothing,
+    /// Each batch goes through the network in twice as many pieces.
+    SmallerMicroBatch,
+    /// The device that was lost is left alone.
+    OtherDevice,
+}
+
+impl fmt::Display for RetryChange {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            RetryChange::Nothing => "as before",
+            RetryChange::SmallerMicroBatch => "with half the micro-batch",
+            RetryChange::OtherDevice => "on another device",
+        })
+    }
+}

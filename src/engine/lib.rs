@@ -1,0 +1,40 @@
+//! The engine of `pipe`: pipeline files, the graph, plans, runs and checkpoints.
+//!
+//! Knows nothing of burn, models or images. Stages reach it only through a trait, so that its tests
+//! run on a scripted fake stage and compile in seconds.
+
+// What comes from outside must not be able to end the program.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented
+    )
+)]
+
+pub mod command;
+pub mod exec;
+pub mod export;
+pub mod graph;
+pub mod identity;
+pub mod kind;
+pub mod pipeline_file;
+pub mod plan;
+pub mod policy;
+pub mod schema;
+pub mod store;
+
+use pipe_core::parallel;
+pub use pipe_core::{error, failure, ids, progress, secret, shell, stop, threads, untrusted_text};
+pub use pipe_fs::bounded_read;
+pub use pipe_runs::events;
+
+/// A YAML file: what it holds, and how it is read.
+pub mod source {
+    pub use pipe_core::source::{Part, Position, Source};
+    pub use pipe_fs::source::read;
+}

@@ -1,0 +1,452 @@
+//! One stage of a pipeline file: its layers, and typed settings out of them. What is wrong is left
+//! out and the rest is read on, so that a stage with several errors says them all.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use figment::Figment;
+use serde_json::{Map, Value};
+
+use crate::error::{Gathered, SpecError, SpecErrors};
+use crate::identity;
+use crate::kind::{Diagnostic, Rejection};
+use crate::pipeline_file::apply::ByStage;
+use crate::pipeline_file::dependencies;
+use crate::pipeline_file::executor::Executor;
+use crate::pipeline_file::layers::{Layer, Origin, StageLayers};
+use crate::pipeline_file::load::{Declared, Kinds, LoadedStage, Single, Used};
+use crate::pipeline_file::matrix;
+use crate::pipeline_file::params::{Names, fill, fill_ours};
+use crate::pipeline_file::paths::Place;
+use crate::pipeline_file::pipeline::{PipelineFile, error_at, mapping, read_document};
+use crate::pipeline_file::{COMMON_KEYS, OPTION_KEYS, POLICY_KEYS};
+use crate::policy::ExecutionOptions;
+use crate::source::{self, Part, Source};
+
+/// A stage with more errors than this is told about so many of them.
+const MOST_ERRORS: usize = 50;
+
+/// What loading a stage looks at.
+pub(super) struct Loading<'a> {
+    pub root: &'a Path,
+    pub file: &'a PipelineFile,
+    pub kinds: &'a Kinds<'a>,
+    pub params: &'a Map<String, Value>,
+    pub used: &'a Used,
+    pub overrides: &'a ByStage,
+    pub executor: &'a Executor,
+}
+
+/// The layers of a stage, as far as they can be read.
+struct Read {
+    layers: StageLayers,
+    needs: Option<Value>,
+    left_out: LeftOut,
+}
+
+/// What was wrong and is left out. A key that is missing for that reason is no error of its own.
+#[derive(Default)]
+struct LeftOut {
+    /// Outermost keys.
+    keys: BTreeSet<String>,
+    /// Or any key at all: the config file could not be read.
+    config: bool,
+}
+
+impl LeftOut {
+    fn explains(&self, key: &str) -> bool {
+        self.config || self.keys.contains(key)
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.config && self.keys.is_empty()
+    }
+}
+
+impl Loading<'_> {
+    /// The stage, or all that is wrong with it.
+    pub fn stage(&self, single: &Single, all: &Declared) -> Result<LoadedStage, SpecErrors> {
+        let Loading { file, kinds, .. } = self;
+        let declared = single.declared;
+        let mut errors = Gathered::default();
+        let Some((kind, schema)) = kinds.get(&declared.kind) else {
+            let at = ["stages", declared.id.as_str(), "kind"];
+            let error = error_at(
+                &file.source,
+                &at,
+                Part::Value,
+                format!("unknown kind `{}`", declared.kind),
+            );
+            return Err(error.candidates(&declared.kind, kinds.names()).into());
+        };
+        let Read { mut layers, needs, mut left_out } = self.read(single, &mut errors);
+        let of_conduct = |key: &str| OPTION_KEYS.contains(&key);
+        let required = schema.get("required").and_then(Value::as_array);
+        let required: Vec<&str> =
+            required.into_iter().flatten().filter_map(Value::as_str).collect();
+        let typing = Typing {
+            kind: &declared.kind,
+            place: Place::root(schema.as_value()),
+            layers: &mut layers,
+            left_out: &mut left_out,
+            errors: &mut errors,
+        };
+        let stage =
+            typing.all(|key| !of_conduct(key), &required, |settings| kind.resolve(settings));
+        let mut conduct = match layers.layers.iter().any(|l| l.values.keys().any(|k| of_conduct(k)))
+        {
+            true => {
+                let typing = Typing {
+                    kind: &declared.kind,
+                    place: Place::root(kinds.conduct()),
+                    layers: &mut layers,
+                    left_out: &mut left_out,
+                    errors: &mut errors,
+                };
+                typing.all(of_conduct, &[], |settings| Ok(settings.extract()?)).unwrap_or_default()
+            }
+            false => ExecutionOptions::default(),
+        };
+        if let Some((key, message)) = conduct.slurm.clone().or(&self.executor.slurm).wrong() {
+            let own = ["slurm", key].map(str::to_owned);
+            // The other one of the two may be the stage's.
+            let place = if layers.has(&own) { own } else { ["slurm", "time"].map(str::to_owned) };
+            errors.push(layers.error_at(&place, message));
+        }
+        conduct.slurm = conduct.slurm.or(&self.executor.slurm);
+        let mut found = dependencies::Needed::default();
+        if let Some(stage) = &stage {
+            dependencies::referred(&layers, stage.as_ref(), all, &mut found, &mut errors);
+        }
+        dependencies::listed(&file.source, &layers, needs, all, &mut found, &mut errors);
+        let Some(stage) = stage else {
+            return errors.or(None).and_then(|none| none.ok_or_else(|| lost(&layers)));
+        };
+        let loaded = LoadedStage {
+            id: single.id.clone(),
+            kind: declared.kind.clone(),
+            files: stage.files(),
+            manifest: identity::of_settings(&declared.kind, stage.as_ref(), schema),
+            stage,
+            options: conduct,
+            inputs: found.inputs,
+            needs: found.needs,
+        };
+        errors.or(loaded)
+    }
+
+    /// A diagnostic of a stage, at the place that it is about.
+    pub fn about(&self, single: &Single, diagnostic: &Diagnostic) -> SpecError {
+        let read = self.read(single, &mut Gathered::default());
+        let error = read.layers.explain(Rejection::value(&diagnostic.key, &diagnostic.message));
+        match &diagnostic.note {
+            Some(note) => error.note(note),
+            None => error,
+        }
+    }
+
+    /// Parameters filled in, layers put on each other, policies in the place of their names.
+    fn read(&self, single: &Single, errors: &mut Gathered) -> Read {
+        let Loading { root, file, params, used, overrides, .. } = self;
+        let declared = single.declared;
+        let id = declared.id.as_str();
+        let source = &file.source;
+        let mut left_out = LeftOut::default();
+
+        // The stage's own keys.
+        let base = vec!["stages".to_owned(), id.to_owned()];
+        let names = Names { params, matrix: &single.values, used };
+        let own = declared.body.iter().filter(|(key, _)| *key != "matrix");
+        let mut body = filled(source, &base, own, names, &mut left_out, errors);
+        let needs = body.remove("needs");
+
+        // Layers, weakest first: config file, stage, environment and command line.
+        let mut layers = Vec::new();
+        match body.remove("config") {
+            None => {}
+            Some(Value::String(config)) => {
+                let layer = config_layer(root, file, id, &config, names, &mut left_out, errors);
+                match errors.take(layer) {
+                    Some(layer) => layers.push(layer),
+                    None => left_out.config = true,
+                }
+            }
+            Some(_) => {
+                let at = ["stages", id, "config"];
+                errors.push(error_at(
+                    source,
+                    &at,
+                    Part::Value,
+                    "expected the path of a config file",
+                ));
+                left_out.config = true;
+            }
+        }
+        left_out.config |= left_out.keys.contains("config");
+        layers.push(Layer {
+            origin: Origin::File { source: source.clone(), base, moved: Vec::new() },
+            values: body,
+        });
+        for mut layer in overrides.get(&declared.id).cloned().unwrap_or_default() {
+            let Origin::Outside(by) = &layer.origin else { continue };
+            let filled = fill_ours(&Value::Object(std::mem::take(&mut layer.values)), names);
+            if let Some(Value::Object(values)) =
+                errors.take(filled.map_err(|bad| bad.outside(by, names)))
+            {
+                layer.values = values;
+            }
+            layers.push(layer);
+        }
+        if !single.values.is_empty() {
+            let base = ["stages", id, "matrix"].map(str::to_owned).to_vec();
+            layers.push(Layer {
+                origin: Origin::File { source: source.clone(), base, moved: Vec::new() },
+                values: matrix::nested(self.settings_of(single, errors)),
+            });
+        }
+        for layer in &mut layers {
+            name_policies(file, names, layer, &mut left_out, errors);
+        }
+        let mut layers =
+            StageLayers { stage: declared.id.clone(), pipeline: source.clone(), layers };
+        if layers.layers.len() > 1 {
+            for (key, other) in self.kinds.alternatives(&declared.kind) {
+                layers.choose_between(key, other);
+            }
+        }
+        Read { layers, needs, left_out }
+    }
+
+    /// The values of a matrix that are settings of the stage. The others must stand somewhere in it
+    /// as `${matrix.…}`.
+    fn settings_of(&self, single: &Single, errors: &mut Gathered) -> Map<String, Value> {
+        let mut settings = Map::new();
+        for (key, value) in &single.values {
+            let first = key.split('.').next().unwrap_or_default();
+            if self.kinds.keys(&single.declared.kind).any(|k| k == first) {
+                settings.insert(key.clone(), value.clone());
+            } else if !Value::Object(single.declared.body.clone())
+                .to_string()
+                .contains(&format!("${{matrix.{key}}}"))
+            {
+                let at = ["stages", single.declared.id.as_str(), "matrix", key];
+                let message = "neither a setting of the stage nor used in it";
+                let error = error_at(&self.file.source, &at, Part::Key, message)
+                    .note(format!("write `${{matrix.{key}}}` where the value belongs"))
+                    .candidates(key, self.kinds.keys(&single.declared.kind).map(String::as_str));
+                errors.push(error);
+            }
+        }
+        settings
+    }
+}
+
+/// A stage that could be neither read nor refused: not meant to happen.
+fn lost(layers: &StageLayers) -> SpecErrors {
+    layers.whole_stage("its settings could not be read").into()
+}
+
+/// Makes typed settings of layers.
+struct Typing<'a> {
+    kind: &'a str,
+    /// What may stand there.
+    place: Place<'a>,
+    layers: &'a mut StageLayers,
+    left_out: &'a mut LeftOut,
+    errors: &'a mut Gathered,
+}
+
+impl Typing<'_> {
+    /// What `read` makes of the wanted keys. A value that is refused is told, left out, and the
+    /// rest is read again.
+    fn all<T>(
+        self,
+        wanted: impl Fn(&str) -> bool,
+        required: &[&str],
+        read: impl Fn(&Figment) -> Result<T, Rejection>,
+    ) -> Option<T> {
+        let Self { kind, place, layers, left_out, errors } = self;
+        let lists: Vec<_> =
+            layers.layers.iter().flat_map(|l| place.lists_for_mappings(&l.values)).collect();
+        for path in lists {
+            errors.push(
+                layers.error_at(&path, "expected a mapping (`key: value` lines), found a list"),
+            );
+            layers.leave_out(&path);
+            left_out.keys.extend(path.into_iter().next());
+        }
+        for _ in 0..MOST_ERRORS {
+            let rejection = match layers.typed(&wanted, &read) {
+                Ok(typed) => return Some(typed),
+                Err(rejection) => rejection,
+            };
+            let path = rejection.path();
+            if rejection.is_missing() {
+                if path.len() > 1 {
+                    errors.push(layers.explain(rejection));
+                    return None;
+                }
+                // One that is missing hides the others.
+                let is_missing =
+                    |key: &&&str| !left_out.explains(key) && layers.merged(key).is_none();
+                let all: Vec<&&str> = required.iter().filter(is_missing).collect();
+                if all.is_empty() && left_out.is_empty() {
+                    errors.push(layers.explain(rejection));
+                }
+                for key in all {
+                    errors.push(layers.whole_stage(format!("missing key `{key}`")));
+                }
+                return None;
+            }
+            // A default that does not go with what is left is nobody's error.
+            if !left_out.is_empty() && !layers.has(&path) {
+                return None;
+            }
+            errors.push(layers.explain_with(rejection, kind, &place));
+            if !layers.leave_out(&path) {
+                return None;
+            }
+            left_out.keys.extend(path.into_iter().next());
+        }
+        None
+    }
+}
+
+/// Reads the file named by `config:`. A single outer key `training:` is taken off.
+fn config_layer(
+    root: &Path,
+    file: &PipelineFile,
+    stage: &str,
+    config: &str,
+    names: Names,
+    left_out: &mut LeftOut,
+    errors: &mut Gathered,
+) -> Result<Layer, SpecError> {
+    let shown = PathBuf::from(config);
+    let source = source::read(&root.join(&shown), &shown).map_err(|error| {
+        let (message, help) = error.into_parts();
+        let message = format!("failed to read the config file: {message}");
+        let error = error_at(&file.source, &["stages", stage, "config"], Part::Value, message);
+        help.into_iter()
+            .fold(error, SpecError::note)
+            .note("the path is relative to the project's folder")
+    })?;
+    let (document, _) = read_document(&source)?;
+    let mut values = match document {
+        Value::Null => Map::new(),
+        other => mapping(&source, &[], other)?,
+    };
+    let mut base = Vec::new();
+    if values.len() == 1
+        && let Some(inner) = values.remove("training")
+    {
+        values = mapping(&source, &["training"], inner)?;
+        base.push("training".to_owned());
+    }
+    for key in COMMON_KEYS {
+        if values.contains_key(key) {
+            let path: Vec<&str> = base.iter().map(String::as_str).chain([key]).collect();
+            errors.push(error_at(
+                &source,
+                &path,
+                Part::Key,
+                format!("`{key}` belongs into the pipeline file"),
+            ));
+            values.remove(key);
+        }
+    }
+    let values = filled(&source, &base, &values, names, left_out, errors);
+    Ok(Layer { origin: Origin::File { source, base, moved: Vec::new() }, values })
+}
+
+/// The values with parameters in the place of references to them, without those that refer to
+/// nothing.
+fn filled<'a>(
+    source: &Source,
+    base: &[String],
+    values: impl IntoIterator<Item = (&'a String, &'a Value)>,
+    names: Names,
+    left_out: &mut LeftOut,
+    errors: &mut Gathered,
+) -> Map<String, Value> {
+    let mut all = Map::new();
+    for (key, value) in values {
+        let at = [base, std::slice::from_ref(key)].concat();
+        match errors.take(filled_value(source, &at, value, names)) {
+            Some(value) => drop(all.insert(key.clone(), value)),
+            None => drop(left_out.keys.insert(key.clone())),
+        }
+    }
+    all
+}
+
+/// A value with parameters in the place of references to them.
+pub(super) fn filled_value(
+    source: &Source,
+    base: &[String],
+    value: &Value,
+    names: Names,
+) -> Result<Value, SpecError> {
+    fill(value, names).map_err(|bad| {
+        let path = [base, &bad.path].concat();
+        let at = source.locate(&path, Part::Value).or_else(|| source.locate_nearest(&path));
+        let error = SpecError::at(source, at, path, bad.message.clone());
+        bad.help(error, names)
+    })
+}
+
+/// Puts a policy where its name stands.
+fn name_policies(
+    file: &PipelineFile,
+    names: Names,
+    layer: &mut Layer,
+    left_out: &mut LeftOut,
+    errors: &mut Gathered,
+) {
+    for key in POLICY_KEYS {
+        let Some(Value::String(name)) = layer.values.get(key) else { continue };
+        let named = file.policies.get(key).and_then(Value::as_object);
+        let Some(policy) = named.and_then(|n| n.get(name)) else {
+            if is_a_value_by_itself(key, name) {
+                continue;
+            }
+            let message = format!("no policy `{name}` under `policies.{key}`");
+            let error = match &layer.origin {
+                Origin::Outside(by) => {
+                    SpecError::plain(format!("{}: {message}", by.shown)).hiding(&by.hidden)
+                }
+                Origin::File { source, base, .. } => {
+                    let path: Vec<&str> = base.iter().map(String::as_str).chain([key]).collect();
+                    error_at(source, &path, Part::Value, message)
+                }
+            };
+            let known = named.into_iter().flat_map(|n| n.keys()).map(String::as_str);
+            errors.push(error.candidates(name, known));
+            layer.values.remove(key);
+            left_out.keys.insert(key.to_owned());
+            continue;
+        };
+        names.used.note(key, name);
+        let path = vec!["policies".to_owned(), key.to_owned(), name.clone()];
+        match errors.take(filled_value(&file.source, &path, policy, names)) {
+            Some(policy) => drop(layer.values.insert(key.to_owned(), policy)),
+            None => {
+                layer.values.remove(key);
+                left_out.keys.insert(key.to_owned());
+            }
+        }
+        if let Origin::File { moved, .. } = &mut layer.origin {
+            moved.push((key.to_owned(), file.source.clone(), path));
+        }
+    }
+}
+
+/// A time limit begins with a digit, and resuming has its own words; other names are those of
+/// policies.
+fn is_a_value_by_itself(key: &str, text: &str) -> bool {
+    match key {
+        "timeout" => text.trim_start().starts_with(|c: char| c.is_ascii_digit()),
+        "resume" => ["auto", "never", "must"].contains(&text),
+        _ => false,
+    }
+}

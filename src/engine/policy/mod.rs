@@ -1,0 +1,14 @@
+//! Policies of stages: what follows a failure, what a job asks for. Pure.
+
+mod execution_options;
+mod slurm;
+
+pub use execution_options::{
+    Adjustment, ExecutionOptions, OnFailure, Resources, Resume, Retry, RetryChange, RetryDecision,
+    Retryable, Span,
+};
+pub use slurm::{Slurm, Walltime};
+
+pub use pipe_runs::policy::{
+    Action, CheckpointPolicy, InvalidPolicy, KnownCheckpoint, MONITORS, Mode,
+};

@@ -1,0 +1,289 @@
+//! What can go: runs that nothing needs, and what crashes left behind. Decides first and removes
+//! then, so that a person can look at the decision.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+
+use serde_json::Value;
+
+use super::record::{Record, STATE_FOLDER};
+use super::{Checkpoint, Metadata, Run, Runs, Status, StoreError, atomic};
+
+/// Something on disk that can go.
+#[derive(Debug, Clone)]
+pub struct Garbage {
+    pub path: PathBuf,
+    pub why: String,
+    /// Room that its removal frees: files with another name elsewhere do not count.
+    pub bytes: u64,
+    /// The run that it belongs to, whose lock is taken before it is removed.
+    run: Option<Run>,
+}
+
+/// What becomes of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PruneDecision {
+    /// As long as its metadata is still this.
+    Goes {
+        bytes: u64,
+        metadata: Box<Metadata>,
+    },
+    Stays {
+        why: String,
+    },
+}
+
+/// Decides for every run whether it is among the `keep` newest of its stage, or needed: to be gone
+/// on with, or because what came after it was made from one of its checkpoints.
+pub fn prune_decisions(
+    folders: &[Runs],
+    records: &[Record],
+    keep: usize,
+) -> Vec<(Run, PruneDecision)> {
+    let runs: Vec<Run> = folders.iter().flat_map(|f| f.list().into_iter().rev()).collect();
+    let known: Vec<Option<Metadata>> = runs.iter().map(|run| run.metadata().ok()).collect();
+    let mut newest: BTreeMap<(PathBuf, &str, &str), usize> = BTreeMap::new();
+    let mut decisions = Vec::new();
+    for (run, metadata) in runs.iter().zip(&known) {
+        let stays = |why: String| PruneDecision::Stays { why };
+        let decision = match metadata {
+            None => stays("its metadata cannot be read".into()),
+            Some(m) => {
+                let folder = run.folder.parent().unwrap_or(&run.folder).to_owned();
+                let newer = newest.entry((folder, &m.pipeline, &m.stage)).or_default();
+                *newer += 1;
+                let place = *newer;
+                if let Some(holder) = run.holder() {
+                    stays(format!("{} trains in it", holder.0))
+                } else if place <= keep {
+                    stays(format!("one of the {keep} newest of {}", m.stage))
+                } else if m.status != Status::Completed {
+                    stays(format!("{}, so it can be gone on with", m.status.name()))
+                } else if let Some(user) = user_of(run, m, records, runs.iter().zip(&known)) {
+                    stays(format!("{user} was made from it"))
+                } else {
+                    PruneDecision::Goes { bytes: freed(&run.folder), metadata: Box::new(m.clone()) }
+                }
+            }
+        };
+        decisions.push((run.clone(), decision));
+    }
+    decisions
+}
+
+/// A stage or run that was made from a checkpoint of this run.
+pub fn user_of<'a>(
+    run: &Run,
+    metadata: &Metadata,
+    records: &[Record],
+    others: impl Iterator<Item = (&'a Run, &'a Option<Metadata>)>,
+) -> Option<String> {
+    let checkpoints = metadata.checkpoints.iter().chain(&metadata.best_checkpoint);
+    let digests: BTreeSet<&str> = checkpoints.map(|c| c.digest.as_str()).collect();
+    let refers = |manifest: &BTreeMap<String, Value>| {
+        manifest.values().any(|v| v.as_str().is_some_and(|text| digests.contains(text)))
+    };
+    let stage = records.iter().find(|r| r.made.as_ref().is_some_and(|made| refers(&made.manifest)));
+    if let Some(record) = stage {
+        return Some(format!("stage {} of {}", record.stage, record.pipeline));
+    }
+    let mut others = others.filter(|(other, _)| other.folder != run.folder);
+    let started = |m: &Metadata| m.resumed_from.as_ref().is_some_and(|file| lies_in(file, run));
+    let other = others.find(|(_, m)| m.as_ref().is_some_and(|m| refers(&m.manifest) || started(m)));
+    other.map(|(other, _)| other.folder.display().to_string())
+}
+
+/// Whether a checkpoint that another run was started from is one of this run.
+fn lies_in(file: &str, run: &Run) -> bool {
+    let file: PathBuf = Path::new(file).components().filter(|c| *c != Component::CurDir).collect();
+    let folder = file.parent().and_then(Path::parent);
+    folder.is_some_and(|folder| !folder.as_os_str().is_empty() && run.folder.ends_with(folder))
+}
+
+/// Removes a run. Fails if a process trains in it.
+pub fn remove_run(run: &Run) -> Result<(), StoreError> {
+    let lock = run.lock()?;
+    atomic::remove_tree(&run.folder)?;
+    drop(lock);
+    Ok(())
+}
+
+/// Removes a run that was found to be needless, if it is still as it was then: `false` if somebody
+/// has gone on with it.
+pub fn remove_needless(run: &Run, then: &Metadata) -> Result<bool, StoreError> {
+    let lock = match run.lock() {
+        Err(StoreError::Held { .. }) => return Ok(false),
+        taken => taken?,
+    };
+    let is_same = run.metadata().is_ok_and(|now| now == *then);
+    if is_same {
+        atomic::remove_tree(&run.folder)?;
+    }
+    drop(lock);
+    Ok(is_same)
+}
+
+/// What crashes left under some folders of runs: half files, runs without content, checkpoints that
+/// no metadata lists. Nothing of a run that a process trains in, and nothing that a resume could
+/// use.
+pub fn garbage(folders: &[Runs]) -> Vec<Garbage> {
+    let mut all = Vec::new();
+    for folder in folders {
+        let hidden = leftovers(folder.folder()).into_iter();
+        all.extend(
+            hidden.map(|path| Garbage::new(path, "left by a crash while a run was removed", None)),
+        );
+        let free = folder.list().into_iter().filter(|run| run.holder().is_none());
+        all.extend(free.flat_map(|run| garbage_of(&run)));
+    }
+    all
+}
+
+impl Garbage {
+    fn new(path: PathBuf, why: &str, run: Option<&Run>) -> Self {
+        Self { bytes: freed(&path), path, why: why.to_owned(), run: run.cloned() }
+    }
+}
+
+/// The same in the folder of one run, which nobody has.
+fn garbage_of(run: &Run) -> Vec<Garbage> {
+    let of_run = |path, why| Garbage::new(path, why, Some(run));
+    let folders = [run.folder.clone(), run.checkpoints()];
+    let half = folders.iter().flat_map(|folder| leftovers(folder));
+    let mut all: Vec<Garbage> =
+        half.map(|path| of_run(path, "left by a crash while it was written")).collect();
+    let metadata = match run.metadata() {
+        Ok(metadata) => metadata,
+        Err(_) if run.is_empty() => {
+            all.push(of_run(run.folder.clone(), "a run that was never begun"));
+            return all;
+        }
+        Err(_) => return all,
+    };
+    if metadata.status != Status::Completed {
+        return all;
+    }
+    let listed: BTreeSet<PathBuf> = metadata
+        .checkpoints
+        .iter()
+        .map(|c| &c.path)
+        .chain(metadata.partial_checkpoint.iter().map(|p| &p.path))
+        .map(|path| run.folder.join(path))
+        .collect();
+    let own = |path: &Path| {
+        Checkpoint::open(path).is_ok_and(|file| file.header().identity == metadata.identity)
+    };
+    for (_, path) in pipe_runs::found::checkpoint_files(run) {
+        if !listed.contains(&path) && own(&path) {
+            all.push(of_run(path, "a checkpoint that its run does not list"));
+        }
+    }
+    all
+}
+
+/// The project's cache: file digests and decoded images, which are made again when they are missed.
+pub fn cache(root: &Path) -> Option<Garbage> {
+    let path = root.join(STATE_FOLDER).join("cache");
+    path.is_dir().then(|| Garbage::new(path, "made again when it is missed", None))
+}
+
+/// Removes a piece of garbage: `false` if it is none any more. What belongs to a run is looked at
+/// again under the run's lock.
+pub fn remove(garbage: &Garbage) -> Result<bool, StoreError> {
+    let _lock = match &garbage.run {
+        None => None,
+        // Its own folder went with an earlier piece, or with another process.
+        Some(run) if !run.folder.is_dir() => return Ok(false),
+        Some(run) => match run.lock() {
+            Err(StoreError::Held { .. }) => return Ok(false),
+            taken => Some(taken?),
+        },
+    };
+    let still = garbage.run.as_ref().is_none_or(|run| {
+        garbage_of(run).iter().any(|now| (&now.path, &now.why) == (&garbage.path, &garbage.why))
+    });
+    if still {
+        match garbage.path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+            true => atomic::remove_tree(&garbage.path)?,
+            false => atomic::remove(&garbage.path)?,
+        }
+    }
+    Ok(still)
+}
+
+fn leftovers(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let temporary = |path: &PathBuf| {
+        path.file_name().is_some_and(|n| atomic::is_temporary(&n.to_string_lossy()))
+    };
+    let mut found: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(temporary).collect();
+    found.sort();
+    found
+}
+
+/// Bytes of the files under a path that have no other name outside it.
+fn freed(path: &Path) -> u64 {
+    let mut files: BTreeMap<(u64, u64), (u64, u64, u64)> = BTreeMap::new();
+    count(path, &mut files);
+    files.into_values().filter(|(_, names, found)| found >= names).map(|(bytes, ..)| bytes).sum()
+}
+
+/// Size, names, and names found so far, of each file.
+fn count(path: &Path, files: &mut BTreeMap<(u64, u64), (u64, u64, u64)>) {
+    let Ok(metadata) = std::fs::symlink_metadata(path) else { return };
+    if metadata.is_dir() {
+        for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+            count(&entry.path(), files);
+        }
+        return;
+    }
+    #[cfg(unix)]
+    let (file, names) = {
+        use std::os::unix::fs::MetadataExt;
+        ((metadata.dev(), metadata.ino()), metadata.nlink())
+    };
+    #[cfg(not(unix))]
+    let (file, names) = ((0, files.len() as u64), 1);
+    files.entry(file).or_insert((metadata.len(), names, 0)).2 += 1;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder of runs with one that was never begun.
+    fn empty_run() -> (tempfile::TempDir, Run) {
+        let folder = tempfile::tempdir().unwrap();
+        let run = Runs::at(folder.path()).create().unwrap();
+        (folder, run)
+    }
+
+    #[test]
+    fn what_is_no_garbage_any_more_stays() {
+        let (folder, run) = empty_run();
+        let [piece] = &garbage(&[Runs::at(folder.path())])[..] else { panic!() };
+        let lock = run.lock().unwrap();
+        assert!(!remove(piece).unwrap(), "somebody has it");
+        drop(lock);
+        std::fs::create_dir(run.checkpoints()).unwrap();
+        std::fs::write(run.checkpoints().join("epoch_001.ckpt"), "x").unwrap();
+        assert!(!remove(piece).unwrap(), "somebody used it");
+        std::fs::remove_file(run.checkpoints().join("epoch_001.ckpt")).unwrap();
+        assert!(remove(piece).unwrap() && !run.folder.exists());
+        assert!(!remove(piece).unwrap(), "somebody else removed it");
+    }
+
+    #[test]
+    fn files_of_a_person_are_no_garbage() {
+        let (folder, run) = empty_run();
+        for name in [".notes.tmp-backup", "results.csv"] {
+            std::fs::write(run.folder.join(name), "a year of work").unwrap();
+        }
+        std::fs::write(run.folder.join(".x.tmp-1-1"), "half").unwrap();
+        let found = garbage(&[Runs::at(folder.path())]);
+        assert_eq!(
+            found.iter().map(|g| g.path.clone()).collect::<Vec<_>>(),
+            [run.folder.join(".x.tmp-1-1")]
+        );
+    }
+}

@@ -1,0 +1,110 @@
+//! Makes a project whole again: what is damaged is set aside under another name, so that the next
+//! run makes it again. No content is removed, and nothing is touched that somebody holds.
+
+use std::path::{Path, PathBuf};
+
+use super::aside::set_aside;
+use super::verify::{Damage, Owner};
+use super::{CheckpointManager, Holder, Lock, Run, StoreError, atomic, copy};
+use crate::policy::CheckpointPolicy;
+use pipe_runs::found::{checkpoint_files, is_same_file};
+
+/// What was done.
+#[derive(Debug, Default)]
+pub struct Repaired {
+    /// Files and folders that have another name now: before and after.
+    pub set_aside: Vec<(PathBuf, PathBuf)>,
+    /// Runs whose list of checkpoints and links to them were made anew.
+    pub put_in_order: Vec<PathBuf>,
+    /// Files that are no further name of a run's file any more.
+    pub separated: Vec<PathBuf>,
+    /// What could not be done, each with the reason.
+    pub failed: Vec<String>,
+}
+
+/// Repairs what [`verify`](super::verify::verify) found: `damaged`, and files that are `shared`
+/// with a run.
+pub fn repair(damaged: &[Damage], shared: &[Damage]) -> Repaired {
+    let mut all = Repaired::default();
+    for (owner, paths) in by_owner(damaged) {
+        let done = match owner {
+            Owner::Run(run) => all.run(run, &paths),
+            Owner::Lock(lock) => held(lock).and_then(|_lock| all.files(&paths)),
+        };
+        all.note(done);
+    }
+    for (owner, paths) in by_owner(shared) {
+        let lock = match owner {
+            Owner::Run(run) => run.lock(),
+            Owner::Lock(lock) => held(lock),
+        };
+        let done = lock.and_then(|_lock| {
+            for path in paths {
+                copy::copy(path, path)?;
+                all.separated.push(path.to_owned());
+            }
+            Ok(())
+        });
+        all.note(done);
+    }
+    all
+}
+
+/// The paths of each owner, in order.
+fn by_owner(damaged: &[Damage]) -> Vec<(&Owner, Vec<&Path>)> {
+    let mut groups: Vec<(&Owner, Vec<&Path>)> = Vec::new();
+    for damage in damaged {
+        match groups.iter_mut().find(|(owner, _)| *owner == &damage.owner) {
+            Some((_, paths)) => paths.push(&damage.path),
+            None => groups.push((&damage.owner, vec![&damage.path])),
+        }
+    }
+    groups
+}
+
+fn held(path: &Path) -> Result<Lock, StoreError> {
+    path.parent().map_or(Ok(()), atomic::create_folder)?;
+    let busy = |holder: Holder| StoreError::Damaged {
+        path: path.to_owned(),
+        message: format!("{} has this lock; repair again when it has ended", holder.0),
+    };
+    Lock::take(path)?.map_err(busy)
+}
+
+impl Repaired {
+    fn note(&mut self, done: Result<(), StoreError>) {
+        self.failed.extend(done.err().map(|error| error.to_string()));
+    }
+
+    fn files(&mut self, paths: &[&Path]) -> Result<(), StoreError> {
+        for path in paths.iter().filter(|path| path.exists()) {
+            let aside = set_aside(path)?;
+            self.set_aside.push((path.to_path_buf(), aside));
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, run: &Run, paths: &[&Path]) -> Result<(), StoreError> {
+        let lock = run.lock()?;
+        let Ok(metadata) = run.metadata() else {
+            // Nobody can go on with it, and its number is free again.
+            return self.files(&[&run.folder]);
+        };
+        let before = self.set_aside.len();
+        self.files(paths)?;
+        // Further names of what was set aside.
+        let names: Vec<PathBuf> = checkpoint_files(run).into_iter().map(|(_, path)| path).collect();
+        for name in names.into_iter().chain([run.best(), run.last()]) {
+            if self.set_aside[before..].iter().any(|(_, aside)| is_same_file(aside, &name)) {
+                atomic::remove(&name)?;
+            }
+        }
+        drop(lock);
+        // It keeps all that it has: the next training prunes.
+        let policy = serde_json::from_value(metadata.settings["checkpoint"].clone());
+        let policy = CheckpointPolicy { keep_last_n: None, ..policy.unwrap_or_default() };
+        CheckpointManager::reopen(run.clone(), policy)?;
+        self.put_in_order.push(run.folder.clone());
+        Ok(())
+    }
+}

@@ -1,0 +1,55 @@
+//! Gives what is damaged another name, so that it is in nobody's way and not lost.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::atomic::sync_name;
+use crate::fault::{Change, point};
+use crate::watch::{self, FileEvent};
+use crate::write_error::{WriteError, failed};
+
+/// The ending of what was set aside.
+const ASIDE: &str = "damaged";
+
+/// Whether a file or folder of that name was set aside.
+pub fn is_set_aside(name: &str) -> bool {
+    let (_, end) = name.rsplit_once('.').unwrap_or_default();
+    end == ASIDE
+        || end.strip_prefix("damaged-").is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Gives a file or folder a free name beside its own, which it returns.
+pub fn set_aside(path: &Path) -> Result<PathBuf, WriteError> {
+    let name = |n: u32| {
+        path.with_added_extension(if n == 1 { ASIDE.into() } else { format!("{ASIDE}-{n}") })
+    };
+    let free = (1..).map(name).find(|free| fs::symlink_metadata(free).is_err()).unwrap_or_default();
+    let renamed = point(Change::Rename, path).and_then(|()| fs::rename(path, &free));
+    renamed.map_err(failed("set aside", path))?;
+    watch::notify(FileEvent::Removed(path));
+    sync_name(path)?;
+    Ok(free)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_set_aside_has_a_name_of_its_own_and_is_known_by_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("best.ckpt");
+        let mut names = Vec::new();
+        for content in ["a", "b", "c"] {
+            fs::write(&path, content).unwrap();
+            let aside = set_aside(&path).unwrap();
+            assert_eq!(fs::read_to_string(&aside).unwrap(), content);
+            names.push(aside.file_name().unwrap().to_string_lossy().into_owned());
+        }
+        assert_eq!(names, ["best.ckpt.damaged", "best.ckpt.damaged-2", "best.ckpt.damaged-3"]);
+        assert!(names.iter().all(|name| is_set_aside(name)) && !path.exists());
+        for other in ["damaged", "a.ckpt", "a.damaged-x", "a.damaged.ckpt", ""] {
+            assert!(!is_set_aside(other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Tells one listener of every name that `atomic` changes, when the change is made and before
+//! anything that follows from it. Knows nothing of who listens and what for.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+/// A change that stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileEvent<'a> {
+    /// The name has a new content: it was written as a whole, or made another name of a file. What
+    /// an open file of the name holds from now on never changes.
+    Written(&'a Path),
+    /// The file was opened to grow; nobody is told of each addition.
+    Grows(&'a Path),
+    /// The file, or the folder with all in it, is gone.
+    Removed(&'a Path),
+}
+
+/// Who wants to know. Called by the thread that made the change, which waits: it must be quick.
+pub trait Listener: Send + Sync {
+    fn hear(&self, news: FileEvent);
+}
+
+static LISTENER: OnceLock<Arc<dyn Listener>> = OnceLock::new();
+
+/// Lets a listener hear of all changes from now on. One for each process: `false` if there is
+/// another already.
+pub fn listen(listener: Arc<dyn Listener>) -> bool {
+    LISTENER.set(listener).is_ok()
+}
+
+pub(crate) fn notify(news: FileEvent) {
+    if let Some(listener) = LISTENER.get() {
+        listener.hear(news);
+    }
+}

@@ -1,0 +1,148 @@
+//! Digests: of a checkpoint's content, which stands in its header, and of whole files, as records
+//! hold them.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::mpsc::sync_channel;
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use super::Checkpoint;
+use pipe_core::digest::hex;
+
+/// Begins the digest of a content in format 1, and that of a file which is no checkpoint.
+pub(super) const SHA256: &str = "sha256:";
+/// Begins the digest of a content in format 2.
+pub(super) const BLAKE3: &str = "blake3:";
+/// Begins the digest of a checkpoint file.
+const HEAD: &str = "blake3-head:";
+/// Key of the header: the digest of each tensor, in the order of their data, so that one can be
+/// checked without the others.
+pub(super) const TENSOR_DIGESTS: &str = "tensor_digests";
+/// Hexadecimal digits of one of them.
+const DIGITS: usize = 2 * blake3::OUT_LEN;
+/// So much is read at a time.
+const CHUNK: u64 = 1 << 20;
+
+/// What identifies a whole file. Of a checkpoint it is `blake3-head:…`, BLAKE3 over all that stands
+/// before the data: the digest of the content is there, and is compared first. Of any other file,
+/// and of a damaged checkpoint, it is `sha256:…`, as `sha256sum` gives it.
+pub fn file_digest(path: &Path) -> io::Result<String> {
+    match Checkpoint::open(path)
+        .and_then(|file| file.verify().map(|()| file.head_digest().to_owned()))
+    {
+        Ok(digest) => Ok(digest),
+        Err(_) => sha256_of_file(path),
+    }
+}
+
+/// The same, for comparing with `known`: records that older programs made have `sha256:…` of
+/// checkpoints, too.
+pub fn file_digest_like(path: &Path, known: &str) -> io::Result<String> {
+    match known.starts_with(SHA256) {
+        true => sha256_of_file(path),
+        false => file_digest(path),
+    }
+}
+
+fn sha256_of_file(path: &Path) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    hash_all(File::open(path)?, &mut hash)?;
+    Ok(sha256_text(hash))
+}
+
+pub(super) fn sha256_text(hash: Sha256) -> String {
+    format!("{SHA256}{}", hex(&hash.finalize()))
+}
+
+/// The digest of a file that begins so.
+pub(super) fn head_digest(head: &[u8]) -> String {
+    format!("{HEAD}{}", blake3::hash(head).to_hex())
+}
+
+/// The digest of a content in format 2: over its text and the digest of each tensor, in the order
+/// of their data.
+pub(super) fn content_digest(text: &str, tensors: &[blake3::Hash]) -> String {
+    let mut whole = blake3::Hasher::new();
+    whole.update(text.as_bytes());
+    for tensor in tensors {
+        whole.update(tensor.as_bytes());
+    }
+    format!("{BLAKE3}{}", whole.finalize().to_hex())
+}
+
+/// The digests of all tensors as text. Its length follows from their number.
+pub(super) fn tensor_digests(tensors: &[blake3::Hash]) -> String {
+    tensors.iter().map(|hash| hash.to_hex().to_string()).collect()
+}
+
+/// The digests that such a text lists; `None` if it is no such text.
+pub(super) fn listed_digests(text: &str) -> Option<Vec<blake3::Hash>> {
+    let pieces = text.as_bytes().chunks(DIGITS);
+    pieces.map(|piece| blake3::Hash::from_hex(piece).ok()).collect()
+}
+
+/// What a content's digest begins with: the metadata (without the digest itself) and the tensor
+/// table.
+pub(super) fn content_text(
+    metadata: &BTreeMap<String, String>,
+    table: &Map<String, Value>,
+) -> String {
+    let metadata = metadata.iter().filter(|(key, _)| *key != "digest");
+    let metadata =
+        metadata.map(|(key, value)| format!("{}:{key}={}:{value}\n", key.len(), value.len()));
+    let table = table.iter().filter(|(name, _)| *name != "__metadata__");
+    let table = table.map(|(name, entry)| format!("{}:{name}={entry}\n", name.len()));
+    metadata.chain(table).collect()
+}
+
+/// Feeds all that can be read to `hash`.
+fn hash_all(mut from: impl Read + Send, hash: &mut Sha256) -> io::Result<()> {
+    let chunks = std::iter::from_fn(|| {
+        let mut chunk = Vec::with_capacity(CHUNK as usize);
+        match (&mut from).take(CHUNK).read_to_end(&mut chunk) {
+            Ok(0) => None,
+            read => Some(read.map(|_| chunk)),
+        }
+    });
+    read_ahead(chunks, |chunk| hash.update(&chunk))
+}
+
+/// Gives each of some pieces to `each`, up to the first error, while another thread reads those
+/// that follow.
+fn read_ahead<T: Send>(
+    pieces: impl Iterator<Item = io::Result<T>> + Send,
+    mut each: impl FnMut(T),
+) -> io::Result<()> {
+    const AHEAD: usize = 2;
+    let mut pieces = pieces;
+    // What is short needs no thread.
+    for piece in pieces.by_ref().take(AHEAD) {
+        each(piece?);
+    }
+    let pieces = &Mutex::new(pieces);
+    std::thread::scope(|scope| {
+        let (send, ready) = sync_channel(AHEAD);
+        let read = move || {
+            let Ok(mut pieces) = pieces.lock() else { return };
+            for piece in pieces.by_ref() {
+                let failed = piece.is_err();
+                if send.send(piece).is_err() || failed {
+                    return;
+                }
+            }
+        };
+        match std::thread::Builder::new().spawn_scoped(scope, read) {
+            Ok(_) => ready.iter().try_for_each(|piece| piece.map(&mut each)),
+            // A system without a thread to give.
+            Err(_) => match pieces.lock() {
+                Ok(mut pieces) => pieces.by_ref().try_for_each(|piece| piece.map(&mut each)),
+                Err(_) => Err(io::ErrorKind::Other.into()),
+            },
+        }
+    })
+}

@@ -1,0 +1,332 @@
+//! Keeps a run's checkpoints: carries out what the policy decides, in the order that survives a
+//! crash at any instant, and puts things right when a run is opened again.
+//!
+//! Order: the epoch's metrics in `metadata.json`, the checkpoint file, the links to it,
+//! `metadata.json` (which does not name what will go), the removals. So `metadata.json` never names
+//! a file that is not there, and what a crash can leave is a good checkpoint that is not listed
+//! yet, or an old one that is not listed any more.
+
+mod reconcile;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::checkpoint::{self, Header};
+use super::checkpoint_path::Name;
+use super::found::{self, CheckpointScan};
+use super::tensor::HostTensor;
+use super::{
+    CheckpointPath, CheckpointRecord, EpochRecord, Lock, Metadata, PartialRecord, Run, Status,
+    StoreError, atomic, disk_space, sync,
+};
+use crate::policy::{Action, CheckpointPolicy};
+
+/// A run that this process trains in.
+pub struct CheckpointManager {
+    run: Run,
+    policy: CheckpointPolicy,
+    metadata: Metadata,
+    _lock: Lock,
+}
+
+/// A checkpoint that stands on disk now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Saved {
+    /// File name.
+    pub file: String,
+    pub bytes: u64,
+    pub seconds: f64,
+    pub is_best: bool,
+}
+
+impl CheckpointManager {
+    /// Starts a new run: writes its first `metadata.json`.
+    pub fn begin(
+        run: Run,
+        policy: CheckpointPolicy,
+        metadata: Metadata,
+    ) -> Result<Self, StoreError> {
+        // Whoever removed it as one that was never begun has left it by now.
+        atomic::create_folder(&run.folder)?;
+        let lock = match run.lock() {
+            Err(error) if !run.folder.is_dir() => {
+                tracing::debug!("{error}: it was removed meanwhile, and is made anew");
+                atomic::create_folder(&run.folder)?;
+                run.lock()?
+            }
+            taken => taken?,
+        };
+        if run.is_started() {
+            // Begun, and perhaps ended, by another process since this one looked.
+            return Err(StoreError::Held { run: run.number, holder: "another process".to_owned() });
+        }
+        sweep(&run);
+        atomic::create_folder(&run.checkpoints())?;
+        let mut keeper = Self { run, policy, metadata, _lock: lock };
+        keeper.write_metadata()?;
+        Ok(keeper)
+    }
+
+    /// Opens a run to go on with it: takes its lock, removes what a dead writer left, lists
+    /// checkpoints that a crash kept out of `metadata.json`, and renews links.
+    pub fn reopen(run: Run, policy: CheckpointPolicy) -> Result<Self, StoreError> {
+        let lock = run.lock()?;
+        let metadata = run.metadata()?;
+        sweep(&run);
+        // A copy of a run may lack its empty folders.
+        atomic::create_folder(&run.checkpoints())?;
+        // A process that was killed may have left names that the disk does not know yet.
+        sync::names(&run.folder)?;
+        sync::names(&run.checkpoints())?;
+        let mut keeper = Self { run, policy, metadata, _lock: lock };
+        keeper.reconcile()?;
+        Ok(keeper)
+    }
+
+    pub fn run(&self) -> &Run {
+        &self.run
+    }
+
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Changes the metadata and writes it.
+    pub fn update(&mut self, change: impl FnOnce(&mut Metadata)) -> Result<(), StoreError> {
+        change(&mut self.metadata);
+        self.write_metadata()
+    }
+
+    /// The newest checkpoint of this run whose content has its digest.
+    pub fn newest_good(&self) -> CheckpointScan {
+        found::newest_good(&self.run, &self.metadata.identity)
+    }
+
+    /// Notes the metrics of an epoch; forgets those of a later one, which is being done again.
+    pub fn record_epoch(&mut self, record: EpochRecord) {
+        self.metadata.history.retain(|e| e.epoch < record.epoch);
+        self.metadata.history.push(record);
+    }
+
+    /// Whether the policy wants a checkpoint after the epoch of `header`.
+    pub fn wants(&self, header: &Header, is_final: bool) -> bool {
+        !self
+            .policy
+            .after_epoch(&self.metadata.known(), header.epoch, &header.metrics, is_final)
+            .is_empty()
+    }
+
+    /// Does what the policy says after an epoch. `tensors` is asked for only if something is to be
+    /// saved.
+    pub fn save_epoch<E: From<StoreError>>(
+        &mut self,
+        header: &Header,
+        is_final: bool,
+        tensors: impl FnOnce() -> Result<Vec<HostTensor>, E>,
+    ) -> Result<Option<Saved>, E> {
+        let actions = self.policy.after_epoch(
+            &self.metadata.known(),
+            header.epoch,
+            &header.metrics,
+            is_final,
+        );
+        // A checkpoint that a crash keeps out of the metadata has its metrics there all the same.
+        self.write_metadata()?;
+        if actions.is_empty() {
+            return Ok(None);
+        }
+        let tensors = tensors()?;
+        if let Some(free) = disk_space::free(&self.run.folder) {
+            self.make_room(&actions, header.epoch, bytes_of(&tensors), free)?;
+        }
+        let before = self.metadata.clone();
+        let saved = self.carry_out(actions, header, &tensors);
+        if saved.is_err() {
+            // Half of it done: the list stays as it was, and opening the run again puts the files
+            // in order.
+            self.metadata = before;
+        }
+        Ok(Some(saved?))
+    }
+
+    /// Removes what will not be kept before the new checkpoint is written, if it would not fit
+    /// otherwise. The newest and the best so far stay until the new one stands.
+    fn make_room(
+        &mut self,
+        actions: &[Action],
+        epoch: u64,
+        needed: u64,
+        free: u64,
+    ) -> Result<(), StoreError> {
+        let mut known = self.metadata.known();
+        known.retain(|k| k.epoch != epoch);
+        let needless = |epoch: &u64| {
+            let newest = known.last().map(|k| k.epoch);
+            let best = self.policy.best(&known).map(|k| k.epoch);
+            ![newest, best].contains(&Some(*epoch))
+        };
+        let epochs = actions.iter().filter_map(|action| match action {
+            Action::Delete(epoch) => Some(*epoch).filter(needless),
+            _ => None,
+        });
+        let epochs: Vec<u64> = if free < needed { epochs.collect() } else { Vec::new() };
+        if epochs.is_empty() {
+            return Ok(());
+        }
+        let gone: Vec<PathBuf> =
+            epochs.into_iter().flat_map(|epoch| self.strike_off(epoch)).collect();
+        self.write_metadata()?;
+        for path in gone {
+            atomic::remove(&path)?;
+        }
+        Ok(())
+    }
+
+    fn carry_out(
+        &mut self,
+        actions: Vec<Action>,
+        header: &Header,
+        tensors: &[HostTensor],
+    ) -> Result<Saved, StoreError> {
+        let started = Instant::now();
+        let name = Name::Epoch(header.epoch);
+        let file = name.file();
+        let path = self.run.checkpoints().join(&file);
+        let mut saved = Saved { file: file.clone(), bytes: 0, seconds: 0.0, is_best: false };
+        let mut gone = Vec::new();
+        for action in actions {
+            match action {
+                Action::Save => {
+                    self.set_aside(&path)?;
+                    let written = checkpoint::write(&path, header, tensors)?;
+                    let record = record(header, name, written.bytes, written.file_digest);
+                    saved.bytes = written.bytes;
+                    self.metadata.checkpoints.retain(|c| c.epoch != header.epoch);
+                    self.metadata.checkpoints.push(record);
+                    self.metadata.checkpoints.sort_by_key(|c| c.epoch);
+                }
+                Action::LinkLast => {
+                    atomic::link(&path, &self.run.last())?;
+                    gone.extend(self.strike_off_partial());
+                }
+                Action::LinkBest => {
+                    atomic::link(&path, &self.run.best())?;
+                    saved.is_best = true;
+                    self.metadata.best_checkpoint = self.best_record(header.epoch);
+                }
+                Action::Delete(epoch) => gone.extend(self.strike_off(epoch)),
+            }
+        }
+        self.write_metadata()?;
+        for path in gone {
+            atomic::remove(&path)?;
+        }
+        saved.seconds = started.elapsed().as_secs_f64();
+        Ok(saved)
+    }
+
+    /// Saves a state that is not at a saved epoch's end; it takes the place of an earlier one of
+    /// this sort.
+    pub fn save_partial(
+        &mut self,
+        header: &Header,
+        tensors: &[HostTensor],
+    ) -> Result<Saved, StoreError> {
+        let started = Instant::now();
+        let name = Name::Step(header.global_step);
+        let file = name.file();
+        let path = self.run.checkpoints().join(&file);
+        self.set_aside(&path)?;
+        let written = checkpoint::write(&path, header, tensors)?;
+        atomic::link(&path, &self.run.last())?;
+        let record = PartialRecord {
+            epoch: header.epoch,
+            step_in_epoch: header.step_in_epoch,
+            global_step: header.global_step,
+            path: CheckpointPath::new(name),
+            saved_at: header.saved_at,
+            bytes: written.bytes,
+            digest: written.file_digest,
+        };
+        let old = self.metadata.partial_checkpoint.replace(record);
+        self.write_metadata()?;
+        if let Some(old) = old.filter(|o| o.global_step != header.global_step) {
+            atomic::remove(&self.run.folder.join(old.path))?;
+        }
+        Ok(Saved {
+            file,
+            bytes: written.bytes,
+            seconds: started.elapsed().as_secs_f64(),
+            is_best: false,
+        })
+    }
+
+    fn write_metadata(&mut self) -> Result<(), StoreError> {
+        Ok(self.metadata.save(&self.run.metadata_path())?)
+    }
+
+    /// Takes an epoch's checkpoint off the list; returns the files to remove once the metadata
+    /// stands.
+    fn strike_off(&mut self, epoch: u64) -> Vec<PathBuf> {
+        let gone = self.metadata.checkpoints.extract_if(.., |c| c.epoch == epoch);
+        gone.map(|c| self.run.folder.join(c.path)).collect()
+    }
+
+    fn strike_off_partial(&mut self) -> Option<PathBuf> {
+        self.metadata.partial_checkpoint.take().map(|p| self.run.folder.join(p.path))
+    }
+
+    fn best_record(&self, epoch: u64) -> Option<CheckpointRecord> {
+        let record = self.metadata.checkpoints.iter().find(|c| c.epoch == epoch)?;
+        Some(CheckpointRecord { path: CheckpointPath::best(), ..record.clone() })
+    }
+}
+
+/// Removes what a writer that died left in a run's folders.
+fn sweep(run: &Run) {
+    atomic::remove_temporary_files(&run.folder);
+    for entry in std::fs::read_dir(&run.folder).into_iter().flatten().flatten() {
+        atomic::remove_temporary_files(&entry.path());
+    }
+}
+
+/// About how large the file of some tensors is.
+fn bytes_of(tensors: &[HostTensor]) -> u64 {
+    const HEADER: u64 = 1 << 20;
+    tensors.iter().map(|tensor| tensor.bytes.len() as u64).sum::<u64>() + HEADER
+}
+
+fn record(header: &Header, name: Name, bytes: u64, digest: String) -> CheckpointRecord {
+    CheckpointRecord {
+        epoch: header.epoch,
+        global_step: header.global_step,
+        path: CheckpointPath::new(name),
+        metrics: header.metrics.clone(),
+        saved_at: header.saved_at,
+        bytes,
+        digest,
+    }
+}
+
+impl CheckpointManager {
+    /// Notes in a run that its start failed, where it says that it is running and nobody holds it.
+    pub fn record_failed_start(run: &Run, why: &str) -> Result<(), StoreError> {
+        let _lock = run.lock()?;
+        let mut metadata = run.metadata()?;
+        if metadata.status == Status::Running {
+            (metadata.status, metadata.message) = (Status::Failed, Some(why.to_owned()));
+            metadata.save(&run.metadata_path())?;
+        }
+        Ok(())
+    }
+
+    /// How the run ended.
+    pub fn end(&mut self, status: Status, message: Option<String>) -> Result<(), StoreError> {
+        self.update(|m| {
+            m.status = status;
+            m.message = message;
+        })
+    }
+}

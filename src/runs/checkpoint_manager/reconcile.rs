@@ -1,0 +1,153 @@
+//! Puts a run's folder in order when the run is opened again: what a crash left, what a person
+//! deleted or put there.
+
+use std::path::Path;
+
+use super::{CheckpointManager, record};
+use crate::checkpoint::{Checkpoint, Header};
+use crate::checkpoint_path::Name;
+use crate::found::{checkpoint_files, is_same_file};
+use crate::{CheckpointPath, PartialRecord, StoreError, atomic};
+
+impl CheckpointManager {
+    /// Whether a checkpoint stands there that is none of this run's, or not the one of that name.
+    fn is_foreign(&self, path: &Path) -> bool {
+        let (own, name) = (&self.metadata.identity, Name::of_file(path));
+        let fits =
+            |header: &Header| header.identity == *own && name.is_none_or(|name| name.fits(header));
+        Checkpoint::open(path).is_ok_and(|file| !fits(file.header()) && file.verify().is_ok())
+    }
+
+    /// Gives a foreign checkpoint that stands under the name of one to be written a name of its
+    /// own.
+    pub(super) fn set_aside(&self, path: &Path) -> Result<(), StoreError> {
+        if self.is_foreign(path) {
+            let name = |n: u32| path.with_extension(format!("of_another_run_{n}.ckpt"));
+            let free = (1..).map(name).find(|path| !path.exists());
+            free.map_or(Ok(()), |free| atomic::link(path, &free))?;
+        }
+        Ok(())
+    }
+
+    /// Gives the checkpoints that `best.ckpt` and `last.ckpt` hold their own names back where those
+    /// are gone or damaged: they are checkpoints like others, and are listed, kept and compared by
+    /// those names.
+    fn restore_names(&mut self) -> Result<(), StoreError> {
+        for link in [self.run.best(), self.run.last()] {
+            let Ok(file) = Checkpoint::open(&link) else { continue };
+            let header = file.header().clone();
+            let name = Name::of(&header);
+            let own = self.run.checkpoints().join(name.file());
+            if header.identity != self.metadata.identity || is_same_file(&link, &own) {
+                continue;
+            }
+            let good = || Checkpoint::open(&own).is_ok_and(|file| file.verify().is_ok());
+            let stands = || !self.is_foreign(&own) && good();
+            if stands() || file.verify().is_err() {
+                continue;
+            }
+            self.set_aside(&own)?;
+            atomic::link(&link, &own)?;
+            if name.is_epoch() && self.metadata.checkpoints.iter().all(|c| c.epoch != header.epoch)
+            {
+                let bytes = std::fs::metadata(&own).map(|m| m.len()).unwrap_or_default();
+                let digest = file.head_digest().to_owned();
+                self.metadata.checkpoints.push(record(&header, name, bytes, digest));
+                self.metadata.checkpoints.sort_by_key(|c| c.epoch);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes `metadata.json` and the links agree with the checkpoint files that stand on disk.
+    pub(super) fn reconcile(&mut self) -> Result<(), StoreError> {
+        let folder = self.run.folder.clone();
+        self.restore_names()?;
+        let stands = |path: &CheckpointPath| {
+            folder.join(path).is_file() && !self.is_foreign(&folder.join(path))
+        };
+        let standing: Vec<bool> =
+            self.metadata.checkpoints.iter().map(|c| stands(&c.path)).collect();
+        let mut standing = standing.into_iter();
+        self.metadata.checkpoints.retain(|_| standing.next().unwrap_or(false));
+        if self
+            .metadata
+            .partial_checkpoint
+            .as_ref()
+            .is_some_and(|p| !folder.join(&p.path).is_file())
+        {
+            self.metadata.partial_checkpoint = None;
+        }
+        let mut gone = Vec::new();
+        for (name, path) in checkpoint_files(&self.run) {
+            let Ok(found) = Checkpoint::open(&path) else { continue };
+            let relative = CheckpointPath::new(name);
+            let header = found.header().clone();
+            if header.identity != self.metadata.identity || !name.fits(&header) {
+                continue;
+            }
+            let listed = self.metadata.checkpoints.iter().any(|c| c.path == relative)
+                || self.metadata.partial_checkpoint.as_ref().is_some_and(|p| p.path == relative);
+            if listed || found.verify().is_err() {
+                continue;
+            }
+            let newest = self.metadata.checkpoints.last().map_or(0, |c| c.global_step);
+            let bytes = std::fs::metadata(&path).map(|m| m.len()).unwrap_or_default();
+            let digest = found.head_digest().to_owned();
+            if name.is_epoch() && header.global_step > newest {
+                // Written, and the process ended before the metadata was.
+                self.metadata.checkpoints.push(record(&header, name, bytes, digest));
+                self.metadata.checkpoints.sort_by_key(|c| c.epoch);
+                // It has just been verified, so what it makes needless can go.
+                if self
+                    .metadata
+                    .partial_checkpoint
+                    .as_ref()
+                    .is_some_and(|p| p.global_step <= header.global_step)
+                {
+                    gone.extend(self.strike_off_partial());
+                }
+                for epoch in self.policy.surplus(&self.metadata.known()) {
+                    gone.extend(self.strike_off(epoch));
+                }
+            } else if !name.is_epoch()
+                && header.global_step
+                    > newest
+                        .max(self.metadata.partial_checkpoint.as_ref().map_or(0, |p| p.global_step))
+            {
+                gone.extend(self.strike_off_partial());
+                self.metadata.partial_checkpoint = Some(PartialRecord {
+                    epoch: header.epoch,
+                    step_in_epoch: header.step_in_epoch,
+                    global_step: header.global_step,
+                    path: relative,
+                    saved_at: header.saved_at,
+                    bytes,
+                    digest,
+                });
+            } else {
+                // Taken off the list, and the process ended before the file was removed.
+                gone.push(path);
+            }
+        }
+        let known = self.metadata.known();
+        let best = self.policy.best(&known).map(|k| k.epoch);
+        self.metadata.best_checkpoint = best.and_then(|epoch| self.best_record(epoch));
+        if let Some(record) =
+            best.and_then(|epoch| self.metadata.checkpoints.iter().find(|c| c.epoch == epoch))
+        {
+            atomic::link(&folder.join(&record.path), &self.run.best())?;
+        }
+        let last_epoch = self.metadata.checkpoints.last().map(|c| (c.global_step, c.path.clone()));
+        let partial =
+            self.metadata.partial_checkpoint.as_ref().map(|p| (p.global_step, p.path.clone()));
+        if let Some((_, path)) = last_epoch.into_iter().chain(partial).max() {
+            atomic::link(&folder.join(path), &self.run.last())?;
+        }
+        self.write_metadata()?;
+        for path in gone {
+            atomic::remove(&path)?;
+        }
+        Ok(())
+    }
+}

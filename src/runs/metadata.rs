@@ -1,0 +1,193 @@
+//! `metadata.json`: what a run is, how far it came, what its checkpoints hold. Paths in it are
+//! relative to the run's folder, so that a moved run still works.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::atomic::{self, WriteError};
+use super::checkpoint_path::Name;
+use super::{CheckpointPath, StoreError, checksummed_json};
+use crate::bounded_read;
+use crate::policy::KnownCheckpoint;
+
+/// Version of the file's form.
+pub const SCHEMA_VERSION: u32 = 1;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Metadata {
+    pub schema_version: u32,
+    pub run_number: u32,
+    pub experiment_name: String,
+    pub pipeline: String,
+    pub stage: String,
+    pub status: Status,
+    /// Why the status is what it is, when that needs words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    /// Version of the program.
+    pub version: String,
+    #[serde(default)]
+    pub git_commit: Option<String>,
+    pub device: String,
+    pub seed: u64,
+    /// Epochs that were asked for.
+    pub epochs: u64,
+    /// Digest of all that decides the result.
+    pub identity: String,
+    /// What the identity was made of, by key.
+    pub manifest: BTreeMap<String, Value>,
+    /// The resolved settings.
+    pub settings: Value,
+    pub dataset: DatasetRecord,
+    /// The checkpoint file that the run was started from, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_from: Option<String>,
+    /// The checkpoints that stand on disk, oldest first.
+    pub checkpoints: Vec<CheckpointRecord>,
+    pub best_checkpoint: Option<CheckpointRecord>,
+    /// A checkpoint inside an epoch, newer than all others.
+    #[serde(default)]
+    pub partial_checkpoint: Option<PartialRecord>,
+    /// Every epoch's metrics.
+    pub history: Vec<EpochRecord>,
+    /// Keys that this version does not know; kept when the file is rewritten.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Under way, or ended without a word: a crash, a power cut.
+    Running,
+    /// Stopped by a signal.
+    Interrupted,
+    Failed,
+    Completed,
+}
+
+impl Status {
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Running => "running",
+            Status::Interrupted => "interrupted",
+            Status::Failed => "failed",
+            Status::Completed => "completed",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DatasetRecord {
+    pub source: String,
+    pub digest: String,
+    pub classes: Vec<String>,
+    pub train_images: u64,
+    pub validation_images: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointRecord {
+    pub epoch: u64,
+    pub global_step: u64,
+    /// Relative to the run's folder.
+    pub path: CheckpointPath,
+    pub metrics: BTreeMap<String, f64>,
+    pub saved_at: DateTime<Utc>,
+    pub bytes: u64,
+    /// Digest of the whole file, as `sha256sum` gives it.
+    pub digest: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PartialRecord {
+    /// Completed epochs.
+    pub epoch: u64,
+    pub step_in_epoch: u64,
+    pub global_step: u64,
+    pub path: CheckpointPath,
+    pub saved_at: DateTime<Utc>,
+    pub bytes: u64,
+    pub digest: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    pub epoch: u64,
+    pub global_step: u64,
+    pub metrics: BTreeMap<String, f64>,
+    pub learning_rate: f64,
+    pub seconds: f64,
+    pub images_per_second: f64,
+    /// Share of the time in which the loop waited for images.
+    pub data_wait: f64,
+}
+
+/// Where the version before the one at `path` stands.
+pub fn previous(path: &Path) -> PathBuf {
+    path.with_added_extension("previous")
+}
+
+impl Metadata {
+    /// Reads the file; where it is damaged or missing, the version before it. What that one does
+    /// not know of a checkpoint is in the checkpoint's header, and taken in when the run is opened
+    /// again.
+    pub fn load(path: &Path) -> Result<Self, StoreError> {
+        let (error, why) = match Self::read(path) {
+            Ok(metadata) => return Ok(metadata),
+            Err(error @ StoreError::Damaged { .. }) => (error, "damaged"),
+            Err(error @ StoreError::Read { .. }) if !path.exists() => (error, "missing"),
+            Err(error) => return Err(error),
+        };
+        let Ok(metadata) = Self::read(&previous(path)) else { return Err(error) };
+        checksummed_json::warn_once(path, &format!("it is {why}, so its previous version is used"));
+        Ok(metadata)
+    }
+
+    /// The file itself, without the version before it.
+    pub fn read(path: &Path) -> Result<Self, StoreError> {
+        let bytes =
+            bounded_read::read(path, bounded_read::RECORD).map_err(StoreError::reading(path))?;
+        let read = checksummed_json::from_bytes(&bytes).and_then(Self::with_files_of_its_own);
+        read.map_err(|e| StoreError::Damaged {
+            path: path.to_owned(),
+            message: format!("not a run's metadata: {e}"),
+        })
+    }
+
+    /// Refuses a list in which a checkpoint has another file than its epoch or step says: what is
+    /// given up is removed by that path.
+    fn with_files_of_its_own(self) -> Result<Self, String> {
+        let epochs = self.checkpoints.iter().map(|c| (&c.path, Name::Epoch(c.epoch)));
+        let partial = self.partial_checkpoint.iter().map(|p| (&p.path, Name::Step(p.global_step)));
+        let mut all = epochs.chain(partial);
+        match all.find(|(path, name)| **path != CheckpointPath::new(*name)) {
+            Some((path, name)) => Err(format!("it lists {path} in the place of {}", name.file())),
+            None => Ok(self),
+        }
+    }
+
+    /// Rewrites the file as a whole; the version that stands there now becomes the previous one.
+    pub fn save(&mut self, path: &Path) -> Result<(), WriteError> {
+        self.updated_at = Utc::now();
+        let text = checksummed_json::to_text(self);
+        if Self::read(path).is_ok() {
+            atomic::link(path, &previous(path))?;
+        }
+        atomic::write(path, |out| out.write_all(text.as_bytes()))
+    }
+
+    /// The checkpoints of epochs, for the policy.
+    pub fn known(&self) -> Vec<KnownCheckpoint> {
+        self.checkpoints
+            .iter()
+            .map(|c| KnownCheckpoint { epoch: c.epoch, metrics: c.metrics.clone() })
+            .collect()
+    }
+}

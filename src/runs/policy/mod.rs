@@ -1,0 +1,6 @@
+//! Which checkpoints are kept, decided purely: a policy returns actions, and
+//! [`Keeper`](crate::Keeper) carries them out.
+
+mod checkpoint;
+
+pub use checkpoint::{Action, CheckpointPolicy, InvalidPolicy, KnownCheckpoint, MONITORS, Mode};
