@@ -6,7 +6,7 @@ use pipe_engine::kind::{Concern, Others};
 use pipe_engine::policy::Mode;
 use serde_json::Value;
 
-use crate::data::{DatasetSettings, Split, batches};
+use crate::data::{DatasetSettings, Split, batches_per_epoch};
 use crate::diffit::{ConfigError, DiffitConfig};
 use crate::fit::{FitSettings, LoraSettings, TrainSettings};
 use crate::lora::Plan;
@@ -76,7 +76,7 @@ pub(super) fn of_training(fit: &FitSettings, others: &Others) -> Vec<Concern> {
             let message = format!("{} is more than the {images} training images", fit.batch_size);
             found.push(Concern::warning("batch_size", message));
         }
-        let batches = batches(Split::Train, images, fit.batch_size);
+        let batches = batches_per_epoch(Split::Train, images, fit.batch_size);
         let steps = batches.div_ceil(fit.accumulate_grad_batches) as u64 * fit.epochs;
         if fit.schedule.warmup_steps >= steps {
             let message =

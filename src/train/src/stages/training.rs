@@ -27,7 +27,7 @@ use super::from_file::{self, REACHED_WITH};
 use super::handed::{ModelFile, TrainedRun, seen};
 use super::source;
 use crate::checkpoint::BASE_FILE;
-use crate::data::{Dataset, Seen, Split, batches};
+use crate::data::{Dataset, DatasetSummary, Split, batches_per_epoch};
 use crate::device::{self, ResolvedDevice, Share};
 use crate::diffit::{Diffit, Scope, param_paths};
 use crate::fit::{
@@ -179,7 +179,7 @@ impl Training<'_> {
         let start = start(&dataset, &autodiff)?;
 
         // The run: an old one to go on with, or a new one.
-        let data = Seen::of(&dataset);
+        let data = DatasetSummary::of(&dataset);
         let wanted = Wanted {
             root: &context.root,
             manifest: &context.manifest,
@@ -444,8 +444,8 @@ fn refused_precision(precision: &str, device: &ResolvedDevice) -> String {
 /// Optimizer steps in an epoch.
 fn steps_per_epoch(settings: &FitSettings, dataset: &Dataset) -> u64 {
     let images = dataset.indices(Split::Train).len();
-    batches(Split::Train, images, settings.batch_size).div_ceil(settings.accumulate_grad_batches)
-        as u64
+    batches_per_epoch(Split::Train, images, settings.batch_size)
+        .div_ceil(settings.accumulate_grad_batches) as u64
 }
 
 /// Whether no epoch's result stands in a run, nor a part of one: what it was begun with can still
