@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pipe_train::data::{Dataset, DatasetSettings, look};
+use pipe_train::data::{Dataset, DatasetSettings, summarize};
 
 const CLASSES: usize = 1000;
 
@@ -81,7 +81,7 @@ fn open(project: &Path, as_last_seen: bool) -> Result<(), Box<dyn Error>> {
     let settings =
         DatasetSettings { source: "image_folder".parse()?, ..DatasetSettings::default() };
     let start = Instant::now();
-    let seen = look(&settings, project, as_last_seen, &())?;
+    let seen = summarize(&settings, project, as_last_seen, &())?;
     let seconds = start.elapsed().as_secs_f64();
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak =

@@ -2,27 +2,27 @@
 
 use rand::Rng;
 
-use crate::distributions::{between, unit};
+use crate::distributions::{standard_uniform, uniform};
 use crate::settings::Augmentation;
 
 /// What happens to one image.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Change {
+pub(crate) struct Transform {
     pub flip: bool,
     /// Clockwise, in radians.
     pub angle: f32,
 }
 
-impl Change {
+impl Transform {
     pub const NONE: Self = Self { flip: false, angle: 0.0 };
 
-    pub fn draw(settings: &Augmentation, rng: &mut impl Rng) -> Self {
+    pub fn sample(settings: &Augmentation, rng: &mut impl Rng) -> Self {
         if !settings.enabled {
             return Self::NONE;
         }
-        let flip = settings.horizontal_flip && unit(rng) < 0.5;
+        let flip = settings.horizontal_flip && standard_uniform(rng) < 0.5;
         let most = settings.rotation_degrees.to_radians() as f32;
-        let angle = if most > 0.0 { between(rng, -most, most) } else { 0.0 };
+        let angle = if most > 0.0 { uniform(rng, -most, most) } else { 0.0 };
         Self { flip, angle }
     }
 }
@@ -31,16 +31,16 @@ impl Change {
 /// -1..=1.
 ///
 /// Rotation is about the centre, bilinear; what comes from outside repeats the edge.
-pub(crate) fn write(rgb: &[u8], size: usize, change: Change, out: &mut [f32]) {
+pub(crate) fn write(rgb: &[u8], size: usize, transform: Transform, out: &mut [f32]) {
     let plane = size * size;
-    let (sin, cos) = change.angle.sin_cos();
+    let (sin, cos) = transform.angle.sin_cos();
     let middle = (size as f32 - 1.0) / 2.0;
     let last = size as f32 - 1.0;
     for y in 0..size {
         for x in 0..size {
             let to = y * size + x;
-            let from_x = if change.flip { size - 1 - x } else { x };
-            if change.angle == 0.0 {
+            let from_x = if transform.flip { size - 1 - x } else { x };
+            if transform.angle == 0.0 {
                 let pixel = 3 * (y * size + from_x);
                 for channel in 0..3 {
                     out[channel * plane + to] = scale(f32::from(rgb[pixel + channel]));
@@ -52,7 +52,7 @@ pub(crate) fn write(rgb: &[u8], size: usize, change: Change, out: &mut [f32]) {
             let (dx, dy) = (x as f32 - middle, y as f32 - middle);
             let mut at_x = (middle + cos * dx + sin * dy).clamp(0.0, last);
             let at_y = (middle + cos * dy - sin * dx).clamp(0.0, last);
-            if change.flip {
+            if transform.flip {
                 at_x = last - at_x;
             }
             let (left, top) = (at_x as usize, at_y as usize);
@@ -82,9 +82,9 @@ mod tests {
         (0..9).flat_map(|i| [10 * i, 0, 255]).collect()
     }
 
-    fn red(change: Change) -> Vec<u8> {
+    fn red(transform: Transform) -> Vec<u8> {
         let mut out = vec![0.0; 27];
-        write(&image(), 3, change, &mut out);
+        write(&image(), 3, transform, &mut out);
         assert!(out[9..18].iter().all(|v| *v == -1.0) && out[18..].iter().all(|v| *v == 1.0));
         out[..9].iter().map(|v| ((v + 1.0) * 127.5).round() as u8).collect()
     }
@@ -92,15 +92,15 @@ mod tests {
     #[test]
     fn unchanged_flipped_and_turned_images_are_where_they_belong() {
         use std::f32::consts::{FRAC_PI_2, PI};
-        assert_eq!(red(Change::NONE), [0, 10, 20, 30, 40, 50, 60, 70, 80]);
-        assert_eq!(red(Change { flip: true, angle: 0.0 }), [20, 10, 0, 50, 40, 30, 80, 70, 60]);
-        assert_eq!(red(Change { flip: false, angle: PI }), [80, 70, 60, 50, 40, 30, 20, 10, 0]);
+        assert_eq!(red(Transform::NONE), [0, 10, 20, 30, 40, 50, 60, 70, 80]);
+        assert_eq!(red(Transform { flip: true, angle: 0.0 }), [20, 10, 0, 50, 40, 30, 80, 70, 60]);
+        assert_eq!(red(Transform { flip: false, angle: PI }), [80, 70, 60, 50, 40, 30, 20, 10, 0]);
         assert_eq!(
-            red(Change { flip: false, angle: FRAC_PI_2 }),
+            red(Transform { flip: false, angle: FRAC_PI_2 }),
             [60, 30, 0, 70, 40, 10, 80, 50, 20]
         );
         assert_eq!(
-            red(Change { flip: true, angle: FRAC_PI_2 }),
+            red(Transform { flip: true, angle: FRAC_PI_2 }),
             [80, 50, 20, 70, 40, 10, 60, 30, 0]
         );
     }
@@ -109,7 +109,7 @@ mod tests {
     fn the_edge_is_repeated() {
         let flat = [7u8; 48];
         let mut out = [0.0; 48];
-        write(&flat, 4, Change { flip: false, angle: 0.6 }, &mut out);
+        write(&flat, 4, Transform { flip: false, angle: 0.6 }, &mut out);
         assert!(out.iter().all(|v| (*v - scale(7.0)).abs() < 1e-6));
     }
 
@@ -118,7 +118,8 @@ mod tests {
         let mut rng = stream(1, Purpose::Augment, 0, 0);
         let settings =
             Augmentation { enabled: true, horizontal_flip: true, rotation_degrees: 10.0 };
-        let drawn: Vec<Change> = (0..1000).map(|_| Change::draw(&settings, &mut rng)).collect();
+        let drawn: Vec<Transform> =
+            (0..1000).map(|_| Transform::sample(&settings, &mut rng)).collect();
         let flips = drawn.iter().filter(|c| c.flip).count();
         let widest = drawn.iter().map(|c| c.angle.abs()).fold(0.0, f32::max).to_degrees();
         assert!(
@@ -126,6 +127,6 @@ mod tests {
             "{flips} flips, {widest} degrees"
         );
         let off = Augmentation { enabled: false, ..settings };
-        assert_eq!(Change::draw(&off, &mut rng), Change::NONE);
+        assert_eq!(Transform::sample(&off, &mut rng), Transform::NONE);
     }
 }

@@ -11,7 +11,7 @@ use unicode_normalization::UnicodeNormalization;
 use crate::error::DataError;
 
 /// Names in a message, at most.
-const TOLD: usize = 30;
+const MAX_SHOWN: usize = 30;
 
 /// CIFAR-100's five kinds of tree.
 const TREES: [&str; 5] = ["maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"];
@@ -128,11 +128,11 @@ fn unknown(name: &str, available: &[String]) -> DataError {
         .collect();
     let hint =
         if near.is_empty() { String::new() } else { format!(" (nearest: {})", near.join(", ")) };
-    let more = match available.len().saturating_sub(TOLD) {
+    let more = match available.len().saturating_sub(MAX_SHOWN) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let told = available.iter().take(TOLD).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let told = available.iter().take(MAX_SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
     DataError::setting("classes", format!("no class `{name}`{hint}; there are: {told}{more}"))
 }
 

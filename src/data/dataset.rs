@@ -4,14 +4,14 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use crate::augment::{self, Change};
+use crate::augment::{self, Transform};
 use crate::cache::file_lists::ListedFile;
 use crate::digest::FieldDigest;
 use crate::error::{BadImage, DataError};
-use crate::folder::skipped::PassedOver;
+use crate::folder::skipped::SkippedEntries;
 use crate::foundation::STATE_FOLDER;
 use crate::images::Images;
-use crate::images::resize::Framing;
+use crate::images::resize::ResizeOptions;
 use crate::images::verify;
 use crate::progress::Progress;
 use crate::rng::{Purpose, stream};
@@ -24,7 +24,7 @@ use crate::split::{Split, split};
 pub struct Dataset {
     source: Source,
     class_names: Vec<String>,
-    framing: Framing,
+    resize: ResizeOptions,
     augmentation: Augmentation,
     labels: Vec<u32>,
     images: Images,
@@ -65,7 +65,7 @@ impl Dataset {
         Ok(Self {
             source: settings.source,
             class_names: content.class_names,
-            framing: settings.framing(),
+            resize: settings.resize_options(),
             augmentation: settings.augmentation.clone(),
             labels: content.labels,
             images: content.images,
@@ -86,7 +86,7 @@ impl Dataset {
 
     /// Side of every image in pixels.
     pub fn image_size(&self) -> usize {
-        self.framing.size
+        self.resize.size
     }
 
     pub fn augmentation(&self) -> &Augmentation {
@@ -124,23 +124,23 @@ impl Dataset {
     /// Image `index` as RGB bytes `[image_size, image_size, 3]`. Fails when its file cannot be read
     /// or decoded.
     pub fn image(&self, index: usize) -> Result<Cow<'_, [u8]>, DataError> {
-        self.images.get(index, &self.framing)
+        self.images.get(index, &self.resize)
     }
 
     /// Image `index` as a training batch has it: `[3, size, size]` in -1..=1. `augmented` chooses
     /// one of the changes that the data set's augmentation makes, by any number; `None` leaves the
     /// image as it is.
-    pub fn as_trained(&self, index: usize, augmented: Option<u64>) -> Result<Vec<f32>, DataError> {
+    pub fn model_input(&self, index: usize, augmented: Option<u64>) -> Result<Vec<f32>, DataError> {
         let size = self.image_size();
         let rgb = self.image(index)?;
-        let change = augmented.map_or(Change::NONE, |number| {
-            Change::draw(
+        let transform = augmented.map_or(Transform::NONE, |number| {
+            Transform::sample(
                 self.augmentation(),
                 &mut stream(number, Purpose::Augment, 0, index as u64),
             )
         });
         let mut values = vec![0.0; 3 * size * size];
-        augment::write(&rgb, size, change, &mut values);
+        augment::write(&rgb, size, transform, &mut values);
         Ok(values)
     }
 
@@ -161,10 +161,10 @@ impl Dataset {
 
     /// What lies in the folder and is no image of the data set; nothing for sources that hold their
     /// images in memory.
-    pub fn passed_over(&self) -> PassedOver {
+    pub fn skipped(&self) -> SkippedEntries {
         match &self.images {
-            Images::Files(files) => files.place.passed_over.clone(),
-            Images::Memory(_) => PassedOver::default(),
+            Images::Files(files) => files.place.skipped.clone(),
+            Images::Memory(_) => SkippedEntries::default(),
         }
     }
 
@@ -176,7 +176,7 @@ impl Dataset {
     /// A file that changed since the data set was opened, and [`DataError::Stopped`].
     pub fn bad_images(&self, progress: &dyn Progress) -> Result<Vec<BadImage>, DataError> {
         match &self.images {
-            Images::Files(files) => verify::bad_images(files, &self.framing, progress),
+            Images::Files(files) => verify::bad_images(files, &self.resize, progress),
             Images::Memory(_) => Ok(Vec::new()),
         }
     }

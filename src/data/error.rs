@@ -92,16 +92,16 @@ impl BadImage {
 }
 
 /// Bad images that a message names, at most.
-const TOLD: usize = 10;
+const MAX_SHOWN: usize = 10;
 
 fn of_many(root: &Path, bad: &[BadImage], total: usize, list: Option<&Path>) -> String {
     let mut text =
         format!("failed to decode {} of {total} images in {}:", bad.len(), root.display());
-    for image in bad.iter().take(TOLD) {
+    for image in bad.iter().take(MAX_SHOWN) {
         text.push_str("\n  ");
         text.push_str(&image.line(root));
     }
-    if let Some(more) = bad.len().checked_sub(TOLD).filter(|more| *more > 0) {
+    if let Some(more) = bad.len().checked_sub(MAX_SHOWN).filter(|more| *more > 0) {
         let all = list.map_or(String::new(), |list| format!("; {} names them all", list.display()));
         text.push_str(&format!("\n  and {more} more{all}"));
     }

@@ -1,6 +1,53 @@
-//! Data sets: where images come from, how they are checked, and how batches of them are made.
+//! Image data sets: where images come from, how they are checked, and how batches of them are made.
 //!
 //! Plain bytes and `Vec<f32>` only. Knows nothing of tensors, models, devices or pipeline files.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use pipe_data::{Dataset, DatasetSettings, Loader, LoaderOptions, Split};
+//!
+//! let settings = DatasetSettings {
+//!     source: "shapes".parse()?,
+//!     num_images: 64,
+//!     image_size: 16,
+//!     val_split: 0.25,
+//!     ..DatasetSettings::default()
+//! };
+//! let project = std::env::temp_dir(); // a relative `root` starts here
+//! let dataset = Arc::new(Dataset::open(&settings, &project, &())?);
+//! assert_eq!(dataset.class_names()[..2], ["circle", "square"]);
+//! assert_eq!(dataset.indices(Split::Validation).len(), 16);
+//!
+//! let options = LoaderOptions { batch_size: 8, num_workers: 2, seed: 42 };
+//! let loader = Loader::new(dataset, Split::Train, options)?;
+//! for batch in loader.epoch(0, 0) {
+//!     let batch = batch?;
+//!     assert_eq!(batch.images.len(), 8 * 3 * 16 * 16); // [batch, 3, size, size] in -1..=1
+//!     assert_eq!(batch.labels.len(), 8);
+//! }
+//! # Ok::<(), pipe_data::DataError>(())
+//! ```
+//!
+//! # Where things are
+//!
+//! | module | |
+//! |---|---|
+//! | `settings`, `classes` | the keys of a `dataset` stage, their defaults and ranges |
+//! | `source`, `sources` | the trait [`DataSource`]; one file for each source, and the registry |
+//! | `dataset`, `split` | an opened data set, its digest, its two sides |
+//! | `summary` | digest and counts for a plan, without decoding an image |
+//! | `loader`, `augment` | batches made ahead by threads; random flips and rotations |
+//! | `images` | pixels: decoding, resizing, checking all of them |
+//! | `folder` | which files of a folder are images, and of which class |
+//! | `archive` | downloads, checksums, unpacking of what may come from anyone |
+//! | `cache` | `.pipe/cache`: file digests, decoded images, checked images, lists of files |
+//! | `rng`, `distributions` | random streams by their purpose, and numbers out of them |
+//!
+//! # Random numbers
+//!
+//! A batch is a pure function of the data set, the seed, the epoch and its number. How many threads
+//! make it changes no bit of it: see [`rng`].
 
 // What comes from outside must not be able to end the program.
 #![cfg_attr(
@@ -36,15 +83,15 @@ mod split;
 mod summary;
 
 pub use archive::{download, unpack};
-pub use classes::{ClassSelection, same as same_name};
+pub use classes::{ClassSelection, same as same_class_name};
 pub use dataset::{ClassCount, Dataset};
 pub use error::{BadImage, DataError};
-pub use folder::skipped::{PassedKind, PassedOver};
+pub use folder::skipped::{SkipReason, SkippedEntries};
 pub use images::resize::{Colour, Fit};
-pub use loader::{Batch, Epoch, Loader, LoaderOptions, batches};
+pub use loader::{Batch, EpochBatches, Loader, LoaderOptions, batches_per_epoch};
 pub use progress::Progress;
 pub use settings::{Augmentation, DatasetSettings};
 pub use source::DataSource;
 pub use sources::registry::Source;
 pub use split::Split;
-pub use summary::{Seen, in_words, look, paths, remember};
+pub use summary::{DatasetSummary, describe_change, input_paths, save_summary, summarize};

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::classes::ClassSelection;
 use crate::error::DataError;
-use crate::images::resize::{Colour, Fit, Framing};
+use crate::images::resize::{Colour, Fit, ResizeOptions};
 use crate::source::SourceOptions;
 use crate::sources::registry::Source;
 
@@ -136,7 +136,7 @@ impl DatasetSettings {
     pub(crate) fn source_options(&self) -> SourceOptions<'_> {
         SourceOptions {
             classes: self.classes.as_ref(),
-            framing: self.framing(),
+            resize: self.resize_options(),
             recursive: self.recursive,
             num_images: self.num_images,
             seed: self.seed,
@@ -145,8 +145,8 @@ impl DatasetSettings {
         }
     }
 
-    pub(crate) fn framing(&self) -> Framing {
-        Framing { size: self.image_size, fit: self.fit, background: self.background }
+    pub(crate) fn resize_options(&self) -> ResizeOptions {
+        ResizeOptions { size: self.image_size, fit: self.fit, background: self.background }
     }
 
     /// Checks every value against its range. Errors name the key (relative to these settings) and

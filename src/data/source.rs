@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::classes::ClassSelection;
 use crate::error::DataError;
 use crate::images::Images;
-use crate::images::resize::Framing;
+use crate::images::resize::ResizeOptions;
 use crate::progress::Progress;
 
 /// A place that images come from: one value for each name that the setting `source` takes.
@@ -86,7 +86,7 @@ pub trait DataSource: Sync {
 pub struct SourceOptions<'a> {
     pub classes: Option<&'a ClassSelection>,
     /// Side of the square images, and how photos become square.
-    pub(crate) framing: Framing,
+    pub(crate) resize: ResizeOptions,
     pub recursive: bool,
     pub num_images: usize,
     pub seed: u64,

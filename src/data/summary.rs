@@ -29,38 +29,40 @@ const MAX_LISTED: usize = 200_000;
 
 /// What is known of a data set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct DatasetSummary {
     /// [`Dataset::digest`]
     pub digest: String,
     pub images: u64,
     pub classes: Vec<String>,
     /// The settings alone decide all of it.
-    pub by_settings: bool,
+    #[serde(rename = "by_settings")]
+    pub is_synthetic: bool,
 }
 
-impl Seen {
+impl DatasetSummary {
     pub fn of(dataset: &Dataset) -> Self {
         let images = dataset.indices(Split::Train).len() + dataset.indices(Split::Validation).len();
         Self {
             digest: dataset.digest().to_owned(),
             images: images as u64,
             classes: dataset.class_names().to_vec(),
-            by_settings: dataset.source().is_synthetic(),
+            is_synthetic: dataset.source().is_synthetic(),
         }
     }
 }
 
-/// What stands in the cache about a data set.
+/// A summary as it is kept.
 #[derive(Serialize, Deserialize)]
-struct Note {
-    seen: Seen,
+struct CachedSummary {
+    #[serde(rename = "seen")]
+    summary: DatasetSummary,
     /// The files that it was read from, where those are few; none if they may change without a new
     /// time.
     files: Vec<(PathBuf, Stamp)>,
 }
 
 /// Paths and patterns that a data set is read from, as its `root` has them.
-pub fn paths(settings: &DatasetSettings) -> Vec<PathBuf> {
+pub fn input_paths(settings: &DatasetSettings) -> Vec<PathBuf> {
     settings.source.input_paths(&settings.source_options(), &settings.root)
 }
 
@@ -71,27 +73,28 @@ pub fn paths(settings: &DatasetSettings) -> Vec<PathBuf> {
 /// # Errors
 /// Data that is missing and may not be downloaded, and what [`Dataset::open`] fails on before it
 /// decodes a photo.
-pub fn look(
+pub fn summarize(
     settings: &DatasetSettings,
     project: &Path,
     as_last_seen: bool,
     progress: &dyn Progress,
-) -> Result<Option<Seen>, DataError> {
+) -> Result<Option<DatasetSummary>, DataError> {
     settings.validate()?;
     let (source, options) = (settings.source, settings.source_options());
     if let Some(fingerprint) = source.fingerprint(&options)? {
-        return Ok(Some(Seen {
+        return Ok(Some(DatasetSummary {
             digest: dataset::digest_of(settings, &fingerprint.class_names, &fingerprint.digest),
             images: fingerprint.images as u64,
             classes: fingerprint.class_names,
-            by_settings: source.is_synthetic(),
+            is_synthetic: source.is_synthetic(),
         }));
     }
     let root = settings.root_in(project);
     let files = whole_files(settings, &root);
-    let is_current = |note: &Note| as_last_seen || !files.is_empty() && note.files == files;
-    if let Some(note) = Note::load(settings, project).filter(is_current) {
-        return Ok(Some(note.seen));
+    let is_current =
+        |cached: &CachedSummary| as_last_seen || !files.is_empty() && cached.files == files;
+    if let Some(cached) = CachedSummary::load(settings, project).filter(is_current) {
+        return Ok(Some(cached.summary));
     }
     match source.availability(&root) {
         Availability::Packed => return Ok(None),
@@ -99,14 +102,14 @@ pub fn look(
         Availability::Missing | Availability::Ready => {}
     }
     let dataset = Dataset::open(settings, project, progress)?;
-    remember(settings, project, &dataset);
-    Ok(Some(Seen::of(&dataset)))
+    save_summary(settings, project, &dataset);
+    Ok(Some(DatasetSummary::of(&dataset)))
 }
 
-/// Keeps what was seen of a data set.
-pub fn remember(settings: &DatasetSettings, project: &Path, dataset: &Dataset) {
-    let seen = Seen::of(dataset);
-    if seen.by_settings {
+/// Keeps the summary of a data set for the next plan.
+pub fn save_summary(settings: &DatasetSettings, project: &Path, dataset: &Dataset) {
+    let summary = DatasetSummary::of(dataset);
+    if summary.is_synthetic {
         return;
     }
     file_lists::save(&folder(project), dataset.digest(), || dataset.listing(MAX_LISTED));
@@ -114,11 +117,11 @@ pub fn remember(settings: &DatasetSettings, project: &Path, dataset: &Dataset) {
     if !files.iter().all(|(_, stamp)| stamp.is_settled()) {
         files.clear();
     }
-    let text = checksummed_json::to_text(&Note { seen, files });
-    write(&Note::path(settings, project), text.as_bytes());
+    let text = checksummed_json::to_text(&CachedSummary { summary, files });
+    write(&CachedSummary::path(settings, project), text.as_bytes());
 }
 
-impl Note {
+impl CachedSummary {
     fn path(settings: &DatasetSettings, project: &Path) -> PathBuf {
         let mut key = FieldDigest::new("data set note");
         key.field(serde_json::to_vec(settings).unwrap_or_default());
@@ -144,7 +147,7 @@ fn folder(project: &Path) -> PathBuf {
 
 /// What is different from the data set that a run was trained on, such as `34 images instead of 9:
 /// 25 added`.
-pub fn in_words(project: &Path, old: &Seen, new: &Seen) -> String {
+pub fn describe_change(project: &Path, old: &DatasetSummary, new: &DatasetSummary) -> String {
     let mut details = Vec::new();
     for class in new.classes.iter().filter(|class| !old.classes.contains(class)) {
         details.push(format!("class {class} is new"));
@@ -168,7 +171,7 @@ pub fn in_words(project: &Path, old: &Seen, new: &Seen) -> String {
         format!("{counts}: {}", details.join(", "))
     } else if new.images != old.images {
         counts
-    } else if new.by_settings {
+    } else if new.is_synthetic {
         format!("{counts}, drawn by another version of this program")
     } else {
         format!("{counts}, with another content")
@@ -197,12 +200,12 @@ mod tests {
             fs::write(path, content).unwrap();
         }
 
-        fn look(&self, as_last_seen: bool) -> Seen {
-            look(&settings(), self.0.path(), as_last_seen, &()).unwrap().unwrap()
+        fn look(&self, as_last_seen: bool) -> DatasetSummary {
+            summarize(&settings(), self.0.path(), as_last_seen, &()).unwrap().unwrap()
         }
 
-        fn words(&self, old: &Seen, new: &Seen) -> String {
-            in_words(self.0.path(), old, new)
+        fn words(&self, old: &DatasetSummary, new: &DatasetSummary) -> String {
+            describe_change(self.0.path(), old, new)
         }
     }
 
@@ -215,9 +218,12 @@ mod tests {
         for source in Source::all().filter(|source| source.is_synthetic()) {
             let settings = DatasetSettings { source, num_images: 12, image_size: 8, ..settings() };
             let place = tempfile::tempdir().unwrap();
-            let seen = look(&settings, place.path(), false, &()).unwrap().unwrap();
-            assert_eq!(seen, Seen::of(&Dataset::open(&settings, place.path(), &()).unwrap()));
-            assert!(seen.by_settings);
+            let seen = summarize(&settings, place.path(), false, &()).unwrap().unwrap();
+            assert_eq!(
+                seen,
+                DatasetSummary::of(&Dataset::open(&settings, place.path(), &()).unwrap())
+            );
+            assert!(seen.is_synthetic);
             assert!(fs::read_dir(place.path()).unwrap().next().is_none(), "nothing is kept of it");
         }
     }
@@ -226,8 +232,11 @@ mod tests {
     fn a_folder_is_looked_at_each_time_unless_it_is_to_be_taken_as_last_seen() {
         let project = Project::new(&["a/1.png", "b/1.png"]);
         let first = project.look(true);
-        assert_eq!(first, Seen::of(&Dataset::open(&settings(), project.0.path(), &()).unwrap()));
-        assert_eq!((first.images, first.by_settings), (2, false));
+        assert_eq!(
+            first,
+            DatasetSummary::of(&Dataset::open(&settings(), project.0.path(), &()).unwrap())
+        );
+        assert_eq!((first.images, first.is_synthetic), (2, false));
         project.put("a/2.png", "more");
         assert_eq!(project.look(true), first);
         let second = project.look(false);

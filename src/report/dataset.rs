@@ -58,7 +58,7 @@ impl DatasetReport {
         bad: impl Iterator<Item = (&'a Path, &'a str)>,
     ) -> Self {
         let classes = dataset.counts().into_iter();
-        let passed = dataset.passed_over();
+        let passed = dataset.skipped();
         let kinds = passed.iter().map(|(kind, count)| PassedOver {
             kind: kind.name(),
             count,

@@ -18,8 +18,8 @@ impl PublishedArchive {
     /// The path of the archive in `root`: the one that is there, or a download of it.
     ///
     /// A download must have the published checksum. A file that was already there need not: see
-    /// [`PublishedArchive::compare`].
-    pub fn obtain(
+    /// [`PublishedArchive::warn_if_modified`].
+    pub fn find_or_download(
         &self,
         options: &SourceOptions<'_>,
         root: &Path,
@@ -38,7 +38,7 @@ impl PublishedArchive {
     }
 
     /// Warns when a file is not the published one. Whether it can be used, its structure decides.
-    pub fn compare(&self, path: &Path, md5: &str) {
+    pub fn warn_if_modified(&self, path: &Path, md5: &str) {
         if md5 != self.md5 {
             tracing::warn!(
                 "{} is not the published archive: its MD5 is {md5}, not {}; its own images and classes are used",

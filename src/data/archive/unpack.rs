@@ -59,7 +59,7 @@ pub fn unpack(archive: &Path, target: &Path, limits: Limits) -> Result<Option<St
 }
 
 /// Removes what stands beside a folder that was unpacked whole: a power cut can bring it back.
-pub fn tidy(target: &Path) -> Result<(), DataError> {
+pub fn remove_leftovers(target: &Path) -> Result<(), DataError> {
     let partial = partial(target);
     if !partial.exists() {
         return Ok(());

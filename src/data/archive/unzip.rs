@@ -14,7 +14,7 @@ use zip::read::ZipFile;
 
 use super::lock;
 use crate::archive::unpack::{Limits, remove};
-use crate::cache::file_digests::{ContentDigest, Index};
+use crate::cache::file_digests::{ContentDigest, FileDigests};
 use crate::digest::hex;
 use crate::error::DataError;
 use crate::folder::scan;
@@ -45,7 +45,7 @@ pub(crate) fn unpacked(zip: &Path, cache: &Path) -> Result<PathBuf, DataError> {
 fn content(zip: &Path, cache: &Path) -> Result<ContentDigest, DataError> {
     let path = zip.canonicalize().map_err(DataError::io("open", zip))?;
     let (folder, name) = (path.parent().unwrap_or(&path), path.file_name().unwrap_or_default());
-    let digest = Index::new(cache, &path).digests(folder, &[name.into()], &|| {}).pop();
+    let digest = FileDigests::new(cache, &path).digests(folder, &[name.into()], &|| {}).pop();
     digest.unwrap_or(Err(io::ErrorKind::NotFound.into())).map_err(DataError::io("read", zip))
 }
 

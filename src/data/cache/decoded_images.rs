@@ -20,7 +20,7 @@ use crate::foundation::{atomic, disk_space};
 /// Bytes of a slot behind the pixels.
 const TAIL: usize = 32 + 4;
 
-pub(crate) struct Decoded {
+pub(crate) struct DecodedImages {
     file: File,
     path: PathBuf,
     /// Bytes of an image.
@@ -29,7 +29,7 @@ pub(crate) struct Decoded {
     open: AtomicBool,
 }
 
-impl Decoded {
+impl DecodedImages {
     /// The cache `path` for `count` images of `image` bytes. `None`, and a line in the log, if it
     /// cannot be opened, or if what is missing would take more than half of the room on the disk.
     pub fn open(path: PathBuf, count: usize, image: usize) -> Option<Self> {
@@ -130,7 +130,7 @@ mod tests {
     fn a_slot_is_believed_only_whole_and_for_its_content() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("cache/slots");
-        let open = || Decoded::open(path.clone(), 3, IMAGE).unwrap();
+        let open = || DecodedImages::open(path.clone(), 3, IMAGE).unwrap();
         assert_eq!(open().get(0, &[1; 32]), None, "an empty file");
         open().put(2, &[1; 32], &[9; IMAGE]);
         let decoded = open();
@@ -154,7 +154,9 @@ mod tests {
     #[test]
     fn without_room_nothing_is_kept() {
         let place = tempfile::tempdir().unwrap();
-        assert!(Decoded::open(place.path().join("slots"), usize::MAX >> 8, 1 << 20).is_none());
-        assert!(Decoded::open(place.path().to_owned(), 1, IMAGE).is_none(), "a folder");
+        assert!(
+            DecodedImages::open(place.path().join("slots"), usize::MAX >> 8, 1 << 20).is_none()
+        );
+        assert!(DecodedImages::open(place.path().to_owned(), 1, IMAGE).is_none(), "a folder");
     }
 }

@@ -84,9 +84,9 @@ fn digest_of(path: &Path, size: u64) -> io::Result<ContentDigest> {
 }
 
 /// The index of one folder.
-pub(crate) struct Index(PathBuf);
+pub(crate) struct FileDigests(PathBuf);
 
-impl Index {
+impl FileDigests {
     /// The index in `cache` of the files in `folder`, whose path should be canonical.
     pub fn new(cache: &Path, folder: &Path) -> Self {
         let name = hex(&Sha256::digest(folder.as_os_str().as_encoded_bytes())[..16]);
@@ -102,7 +102,7 @@ impl Index {
         names: &[Box<OsStr>],
         done: &(impl Fn() + Sync),
     ) -> Vec<io::Result<ContentDigest>> {
-        let known = Known::load(&self.0);
+        let known = StoredDigests::load(&self.0);
         let trusted = nanoseconds(SystemTime::now() - COARSE);
         let found: Vec<io::Result<(Stamp, ContentDigest, bool)>> = names
             .par_iter()
@@ -172,13 +172,13 @@ impl Index {
 }
 
 /// An index that was read.
-struct Known {
+struct StoredDigests {
     bytes: Vec<u8>,
     /// Where each entry begins; entries are ascending by name.
     starts: Vec<usize>,
 }
 
-impl Known {
+impl StoredDigests {
     fn load(path: &Path) -> Option<Self> {
         let mut bytes = fs::read(path).ok()?;
         let crc = u32::from_le_bytes(*bytes.last_chunk()?);
@@ -223,7 +223,7 @@ mod tests {
 
     struct Folder {
         place: tempfile::TempDir,
-        index: Index,
+        index: FileDigests,
     }
 
     impl Folder {
@@ -231,7 +231,7 @@ mod tests {
         fn new(names: &[&str]) -> Self {
             let place = tempfile::tempdir().unwrap();
             fs::create_dir(place.path().join("images")).unwrap();
-            let folder = Self { index: Index::new(place.path(), Path::new("images")), place };
+            let folder = Self { index: FileDigests::new(place.path(), Path::new("images")), place };
             names.iter().for_each(|name| folder.put(name, name));
             folder
         }
@@ -313,9 +313,9 @@ mod tests {
     fn a_file_that_changed_just_now_is_read_again_the_next_time() {
         let folder = Folder::new(&["a"]);
         folder.digests(&["a"]);
-        assert_eq!(Known::load(&folder.index.0).unwrap().starts.len(), 0);
+        assert_eq!(StoredDigests::load(&folder.index.0).unwrap().starts.len(), 0);
         std::thread::sleep(COARSE + Duration::from_millis(100));
         folder.digests(&["a"]);
-        assert_eq!(Known::load(&folder.index.0).unwrap().starts.len(), 1);
+        assert_eq!(StoredDigests::load(&folder.index.0).unwrap().starts.len(), 1);
     }
 }

@@ -20,12 +20,12 @@ const KEPT: usize = 16;
 type Short = [u8; KEPT];
 
 /// What is known of the images of a data folder.
-pub(crate) struct Verified {
+pub(crate) struct VerifiedImages {
     path: PathBuf,
     known: Vec<Short>,
 }
 
-impl Verified {
+impl VerifiedImages {
     /// What the file `path` says; nothing if it is damaged or not there.
     pub fn load(path: PathBuf) -> Self {
         let known = fs::read(&path).ok().and_then(|bytes| parse(&bytes)).unwrap_or_default();
@@ -73,7 +73,7 @@ mod tests {
     fn what_was_kept_is_known_until_the_file_is_damaged() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("cache/verified");
-        let load = || Verified::load(path.clone());
+        let load = || VerifiedImages::load(path.clone());
         assert!(!load().contains(&[3; 32]));
         load().save([[3; 32], [1; 32], [3; 32]].into_iter());
         assert!(

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer};
 
-use super::scan::{self, Entries, Found};
+use super::scan::{self, ClassFiles, FolderEntries};
 use crate::error::{BadImage, DataError};
-use crate::folder::skipped::{PassedKind, PassedOver};
+use crate::folder::skipped::{SkipReason, SkippedEntries};
 
 /// The class of images that have none. Not the folder's name: a folder that moves is the same data.
 const NO_CLASS: &str = "images";
@@ -21,7 +21,7 @@ const LABELS: &str = "dataset.json";
 /// The classes of a folder, and what lies beside them.
 pub(super) struct Layout {
     pub classes: Vec<Class>,
-    pub passed: PassedOver,
+    pub skipped: SkippedEntries,
     pub bad: Vec<BadImage>,
 }
 
@@ -41,32 +41,32 @@ pub(super) fn of(root: &Path, is_archive: bool, recursive: bool) -> Result<Layou
     }
     let mut top = scan::entries(root, true)?;
     let (classes, circles) = class_folders(root, &top)?;
-    top.passed.add(PassedKind::ReadAlready, circles);
+    top.skipped.add(SkipReason::ReadAlready, circles);
     if is_archive && are_numbered(root, &top)? {
         return Ok(flat(root, scan::images(root, true, None)?));
     }
     let is_flat =
         classes.is_empty() || (!top.images.is_empty() && !holds_images(&classes, recursive)?);
     if !is_flat {
-        top.passed.add(PassedKind::BesideClasses, top.images.len());
-        return Ok(Layout { classes, passed: top.passed, bad: top.bad });
+        top.skipped.add(SkipReason::BesideClasses, top.images.len());
+        return Ok(Layout { classes, skipped: top.skipped, bad: top.bad });
     }
-    let kind = if recursive { PassedKind::EmptyFolder } else { PassedKind::DeeperFolder };
-    top.passed.add(kind, classes.len());
+    let kind = if recursive { SkipReason::EmptyFolder } else { SkipReason::DeeperFolder };
+    top.skipped.add(kind, classes.len());
     let images = top.images.into_iter().map(|name| name.into_boxed_os_str()).collect();
-    Ok(flat(root, Found { images, bad: top.bad, passed: top.passed }))
+    Ok(flat(root, ClassFiles { images, bad: top.bad, skipped: top.skipped }))
 }
 
 /// All images in one class, or no class if there is none.
-fn flat(root: &Path, found: Found) -> Layout {
-    let Found { images, bad, passed } = found;
+fn flat(root: &Path, found: ClassFiles) -> Layout {
+    let ClassFiles { images, bad, skipped } = found;
     let is_empty = images.is_empty() && bad.is_empty();
     let class = Class { name: NO_CLASS.to_owned(), folder: root.to_owned(), images: Some(images) };
-    Layout { classes: if is_empty { Vec::new() } else { vec![class] }, passed, bad }
+    Layout { classes: if is_empty { Vec::new() } else { vec![class] }, skipped, bad }
 }
 
 /// The folders in `root`, and how many lead back to `root` or above it.
-fn class_folders(root: &Path, top: &Entries) -> Result<(Vec<Class>, usize), DataError> {
+fn class_folders(root: &Path, top: &FolderEntries) -> Result<(Vec<Class>, usize), DataError> {
     let inside = root.canonicalize().map_err(DataError::io("open the folder", root))?;
     let (mut classes, mut circles) = (Vec::new(), 0);
     for name in &top.folders {
@@ -96,7 +96,7 @@ fn holds_images(classes: &[Class], recursive: bool) -> Result<bool, DataError> {
 }
 
 /// Whether these are the folders of EDM's tool: `00000/img00000000.png`.
-fn are_numbered(root: &Path, top: &Entries) -> Result<bool, DataError> {
+fn are_numbered(root: &Path, top: &FolderEntries) -> Result<bool, DataError> {
     let is_number = |text: &str, digits: usize| {
         text.len() == digits && text.bytes().all(|b| b.is_ascii_digit())
     };
@@ -155,7 +155,7 @@ fn labels(root: &Path, is_archive: bool) -> Result<Option<Labels>, DataError> {
 /// A class for each label, named by its number.
 fn labelled(root: &Path, labels: Labels) -> Result<Layout, DataError> {
     let mut found = scan::images(root, true, None)?;
-    found.passed.take(&PassedKind::of_file(OsStr::new(LABELS)));
+    found.skipped.take(&SkipReason::of_file(OsStr::new(LABELS)));
     let Some(labels) = labels else { return Ok(flat(root, found)) };
     let mut ahead: HashSet<Box<OsStr>> = found.images.drain(..).collect();
     let mut classes: BTreeMap<u32, Vec<Box<OsStr>>> = BTreeMap::new();
@@ -170,14 +170,14 @@ fn labelled(root: &Path, labels: Labels) -> Result<Layout, DataError> {
             }
         }
     }
-    found.passed.add(PassedKind::Unlabelled, ahead.len());
+    found.skipped.add(SkipReason::Unlabelled, ahead.len());
     let class = |(label, mut images): (u32, Vec<Box<OsStr>>)| {
         images.sort_unstable();
         Class { name: label.to_string(), folder: root.to_owned(), images: Some(images) }
     };
     Ok(Layout {
         classes: classes.into_iter().map(class).collect(),
-        passed: found.passed,
+        skipped: found.skipped,
         bad: found.bad,
     })
 }

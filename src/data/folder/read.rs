@@ -1,4 +1,5 @@
-//! Reading the image files of a folder: their classes, their digests, and those that cannot be read.
+//! Reading the image files of a folder: their classes, their digests, and those that cannot be
+//! read.
 
 use std::ffi::OsStr;
 use std::io;
@@ -7,14 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use super::scan::{self, Found};
-use crate::cache::file_digests::{ContentDigest, Index};
+use super::scan::{self, ClassFiles};
+use crate::cache::file_digests::{ContentDigest, FileDigests};
 use crate::classes;
 use crate::digest::{FieldDigest, hex};
 use crate::error::{BadImage, DataError};
 use crate::folder::layout::{self, Class};
-use crate::folder::skipped::{PassedKind, PassedOver};
-use crate::images::files::{Files, Folder, Images, Place};
+use crate::folder::skipped::{SkipReason, SkippedEntries};
+use crate::images::files::{Folder, ImageFiles, ImageRoot, Images};
 use crate::progress::Progress;
 use crate::source::{SourceContent, SourceOptions};
 
@@ -61,11 +62,11 @@ fn read_folder(
 ) -> Result<SourceContent, DataError> {
     let inside = root.canonicalize().map_err(DataError::io("open the folder", root))?;
     let layout = layout::of(root, root != shown, options.recursive)?;
-    let (mut passed_over, mut unreadable) = (layout.passed, layout.bad);
+    let (mut skipped, mut unreadable) = (layout.skipped, layout.bad);
     if layout.classes.is_empty() && unreadable.is_empty() {
         let reason = format!(
             "it holds no images{}; put them into it, or those of each class into a folder of its own",
-            instead(&passed_over)
+            instead(&skipped)
         );
         return Err(DataError::folder(shown, reason));
     }
@@ -78,31 +79,31 @@ fn read_folder(
     let found = folders
         .par_iter()
         .map(|class| find(class, root, options.recursive))
-        .collect::<Result<Vec<Found>, DataError>>()?;
+        .collect::<Result<Vec<ClassFiles>, DataError>>()?;
     refuse_empty(shown, &folders, &found)?;
     let digests = folders
         .par_iter()
         .zip(&found)
         .map(|(class, found)| {
-            let index = Index::new(cache, &key(class, options.recursive)?);
+            let index = FileDigests::new(cache, &key(class, options.recursive)?);
             let digests = index.digests(&class.folder, &found.images, &done);
             Ok((index, digests))
         })
         .collect::<Result<Vec<_>, DataError>>()?;
     let mut classes = Vec::new();
     for ((class, found), (index, digests)) in folders.iter().zip(found).zip(digests) {
-        passed_over.extend(found.passed);
+        skipped.extend(found.skipped);
         unreadable.extend(found.bad);
         let (names, digests) = readable(&class.folder, found.images, digests, &mut unreadable);
         classes.push(Folder { path: class.folder.clone(), index, names, digests });
     }
 
-    let framing = options.framing;
+    let resize = options.resize;
     let (mut content, mut labels) = (FieldDigest::new("image folder"), Vec::new());
     let mut kept = FieldDigest::new("decoded images");
     kept.field(env!("CARGO_PKG_VERSION")); // the decoder may change with it
     kept.field(inside.as_os_str().as_encoded_bytes());
-    kept.field((options.framing.size as u64).to_le_bytes());
+    kept.field((options.resize.size as u64).to_le_bytes());
     for (label, (class, folder)) in folders.iter().zip(&classes).enumerate() {
         let class = class.name.as_bytes();
         kept.field(class);
@@ -112,15 +113,15 @@ fn read_folder(
             content.field(hex(digest));
         }
     }
-    for field in framing.fields() {
+    for field in resize.fields() {
         content.field(field);
         kept.field(field);
     }
-    let place = Place {
+    let place = ImageRoot {
         root: root.to_owned(),
         shown: shown.to_owned(),
         cache: cache.to_owned(),
-        passed_over,
+        skipped,
         unreadable,
     };
     let kept = cache.join("images").join(&kept.finish()[..32]);
@@ -128,14 +129,14 @@ fn read_folder(
         class_names: chosen.iter().map(|class| available[*class].clone()).collect(),
         digest: content.finish(),
         labels,
-        images: Images::Files(Box::new(Files::new(classes, kept, &framing, place))),
+        images: Images::Files(Box::new(ImageFiles::new(classes, kept, &resize, place))),
     })
 }
 
 /// The images of a class.
-fn find(class: &Class, root: &Path, recursive: bool) -> Result<Found, DataError> {
+fn find(class: &Class, root: &Path, recursive: bool) -> Result<ClassFiles, DataError> {
     match &class.images {
-        Some(images) => Ok(Found { images: images.clone(), ..Found::default() }),
+        Some(images) => Ok(ClassFiles { images: images.clone(), ..ClassFiles::default() }),
         None => scan::images(&class.folder, recursive, Some(root)),
     }
 }
@@ -175,7 +176,7 @@ fn readable(
 }
 
 /// Refuses class folders without an image, all of them at once.
-fn refuse_empty(root: &Path, classes: &[&Class], found: &[Found]) -> Result<(), DataError> {
+fn refuse_empty(root: &Path, classes: &[&Class], found: &[ClassFiles]) -> Result<(), DataError> {
     let empty: Vec<_> = classes
         .iter()
         .zip(found)
@@ -184,7 +185,7 @@ fn refuse_empty(root: &Path, classes: &[&Class], found: &[Found]) -> Result<(), 
     let Some((first, of_first)) = empty.first() else { return Ok(()) };
     let deeper = empty
         .iter()
-        .any(|(_, found)| found.passed.iter().any(|(k, _)| *k == PassedKind::DeeperFolder));
+        .any(|(_, found)| found.skipped.iter().any(|(k, _)| *k == SkipReason::DeeperFolder));
     let or = if deeper { "; `recursive: true` reads deeper folders" } else { "" };
     if empty.len() == 1 {
         let path = match first.folder.strip_prefix(root) {
@@ -193,7 +194,7 @@ fn refuse_empty(root: &Path, classes: &[&Class], found: &[Found]) -> Result<(), 
         };
         let reason = format!(
             "it holds no image{}; add images or remove the folder{or}",
-            instead(&of_first.passed)
+            instead(&of_first.skipped)
         );
         return Err(DataError::folder(&path, reason));
     }
@@ -208,6 +209,6 @@ fn refuse_empty(root: &Path, classes: &[&Class], found: &[Found]) -> Result<(), 
 }
 
 /// What is there in the place of images.
-fn instead(passed: &PassedOver) -> String {
-    if passed.is_empty() { String::new() } else { format!(", but {passed}") }
+fn instead(skipped: &SkippedEntries) -> String {
+    if skipped.is_empty() { String::new() } else { format!(", but {skipped}") }
 }

@@ -1,5 +1,5 @@
 //! Reading folders of images: which entries are images, which are folders to go into, and what is
-//! passed over.
+//! skipped.
 //!
 //! Links are followed wherever they lead. Within one class each folder is read once, so that links
 //! in a circle end.
@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{BadImage, DataError};
-use crate::folder::skipped::{PassedKind, PassedOver, extension};
+use crate::folder::skipped::{SkipReason, SkippedEntries, extension};
 
 /// Extensions of images that are read.
 pub(crate) const EXTENSIONS: [&str; 12] =
@@ -29,32 +29,32 @@ const SYSTEM: [&str; 7] = [
 
 /// The entries of a folder, each list ascending by name.
 #[derive(Default)]
-pub(crate) struct Entries {
+pub(crate) struct FolderEntries {
     pub images: Vec<OsString>,
     pub folders: Vec<OsString>,
     pub bad: Vec<BadImage>,
-    pub passed: PassedOver,
+    pub skipped: SkippedEntries,
 }
 
 /// The images of a class.
 #[derive(Default)]
-pub(crate) struct Found {
+pub(crate) struct ClassFiles {
     /// Paths below the class folder, parts joined by `/`, ascending by their bytes.
     pub images: Vec<Box<OsStr>>,
     pub bad: Vec<BadImage>,
-    pub passed: PassedOver,
+    pub skipped: SkippedEntries,
 }
 
 /// Reads one folder. A link without an end is bad if it may have been meant: if it is named like an
 /// image, or like a folder where `folders_count`.
-pub(crate) fn entries(folder: &Path, folders_count: bool) -> Result<Entries, DataError> {
+pub(crate) fn entries(folder: &Path, folders_count: bool) -> Result<FolderEntries, DataError> {
     let error = |e| DataError::io("read the folder", folder)(e);
-    let mut found = Entries::default();
+    let mut found = FolderEntries::default();
     for entry in fs::read_dir(folder).map_err(error)? {
         let entry = entry.map_err(error)?;
         let name = entry.file_name();
         if is_hidden(&name) {
-            found.passed.count(PassedKind::Hidden);
+            found.skipped.count(SkipReason::Hidden);
             continue;
         }
         let mut kind = entry.file_type().map_err(error)?;
@@ -63,7 +63,7 @@ pub(crate) fn entries(folder: &Path, folders_count: bool) -> Result<Entries, Dat
             match fs::metadata(&path) {
                 Ok(end) => kind = end.file_type(),
                 Err(_) if !(is_image(&name) || folders_count && extension(&name).is_empty()) => {
-                    found.passed.count(PassedKind::of_file(&name));
+                    found.skipped.count(SkipReason::of_file(&name));
                     continue;
                 }
                 Err(error) => {
@@ -77,11 +77,11 @@ pub(crate) fn entries(folder: &Path, folders_count: bool) -> Result<Entries, Dat
         if kind.is_dir() {
             found.folders.push(name);
         } else if !kind.is_file() {
-            found.passed.count(PassedKind::Special);
+            found.skipped.count(SkipReason::Special);
         } else if is_image(&name) {
             found.images.push(name);
         } else {
-            found.passed.count(PassedKind::of_file(&name));
+            found.skipped.count(SkipReason::of_file(&name));
         }
     }
     found.images.sort_unstable();
@@ -105,14 +105,14 @@ pub(crate) fn images(
     folder: &Path,
     recursive: bool,
     above: Option<&Path>,
-) -> Result<Found, DataError> {
+) -> Result<ClassFiles, DataError> {
     let end = |path: &Path| path.canonicalize().map_err(DataError::io("open the folder", path));
-    let mut found = Found::default();
+    let mut found = ClassFiles::default();
     let mut read: HashSet<PathBuf> = above.map(end).transpose()?.into_iter().collect();
     let mut ahead = vec![(folder.to_owned(), OsString::new())];
     while let Some((path, prefix)) = ahead.pop() {
         if !read.insert(end(&path)?) {
-            found.passed.count(PassedKind::ReadAlready);
+            found.skipped.count(SkipReason::ReadAlready);
             continue;
         }
         let entries = entries(&path, false)?;
@@ -123,7 +123,7 @@ pub(crate) fn images(
         };
         found.images.extend(entries.images.iter().map(|name| below(name).into_boxed_os_str()));
         found.bad.extend(entries.bad);
-        found.passed.extend(entries.passed);
+        found.skipped.extend(entries.skipped);
         if recursive {
             // The last of them is read first otherwise, and of two names for one folder the later
             // one would count.
@@ -133,7 +133,7 @@ pub(crate) fn images(
                 (path.join(name), prefix)
             }));
         } else {
-            found.passed.add(PassedKind::DeeperFolder, entries.folders.len());
+            found.skipped.add(SkipReason::DeeperFolder, entries.folders.len());
         }
     }
     found.images.sort_unstable();

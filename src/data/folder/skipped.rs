@@ -11,7 +11,7 @@ const LONGEST: usize = 12;
 
 /// Why an entry of a folder is no image of the data set.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum PassedKind {
+pub enum SkipReason {
     /// A file whose extension is none of an image that is read; lower case, with its dot, or empty
     /// if it has none.
     Extension(String),
@@ -31,12 +31,12 @@ pub enum PassedKind {
     Hidden,
 }
 
-/// Counts of what was passed over. Shown as `6 .heic, 3 deeper folders`; hidden entries are counted
+/// Counts of what was skipped. Shown as `6 .heic, 3 deeper folders`; hidden entries are counted
 /// and not shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PassedOver(BTreeMap<PassedKind, usize>);
+pub struct SkippedEntries(BTreeMap<SkipReason, usize>);
 
-impl PassedKind {
+impl SkipReason {
     /// The kind of a file by its extension.
     pub(crate) fn of_file(name: &OsStr) -> Self {
         let extension = extension(name);
@@ -105,15 +105,15 @@ impl PassedKind {
     }
 }
 
-impl PassedOver {
+impl SkippedEntries {
     /// Every kind with its count, the hidden ones too.
-    pub fn iter(&self) -> impl Iterator<Item = (&PassedKind, usize)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&SkipReason, usize)> {
         self.0.iter().map(|(kind, count)| (kind, *count))
     }
 
     /// Whether there is nothing to tell.
     pub fn is_empty(&self) -> bool {
-        self.0.keys().all(|kind| *kind == PassedKind::Hidden)
+        self.0.keys().all(|kind| *kind == SkipReason::Hidden)
     }
 
     /// Entries of all kinds.
@@ -121,18 +121,18 @@ impl PassedOver {
         self.0.values().sum()
     }
 
-    pub(crate) fn count(&mut self, kind: PassedKind) {
+    pub(crate) fn count(&mut self, kind: SkipReason) {
         self.add(kind, 1);
     }
 
-    pub(crate) fn add(&mut self, kind: PassedKind, count: usize) {
+    pub(crate) fn add(&mut self, kind: SkipReason, count: usize) {
         if count > 0 {
             *self.0.entry(kind).or_default() += count;
         }
     }
 
     /// Takes one of a kind out again: it was read after all.
-    pub(crate) fn take(&mut self, kind: &PassedKind) {
+    pub(crate) fn take(&mut self, kind: &SkipReason) {
         if let Some(count) = self.0.get_mut(kind) {
             *count -= 1;
         }
@@ -144,10 +144,10 @@ impl PassedOver {
     }
 }
 
-impl fmt::Display for PassedOver {
+impl fmt::Display for SkippedEntries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown: Vec<_> =
-            self.iter().filter(|(kind, _)| **kind != PassedKind::Hidden).collect();
+            self.iter().filter(|(kind, _)| **kind != SkipReason::Hidden).collect();
         shown.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         let words: Vec<String> = shown.iter().map(|(kind, count)| kind.named(*count)).collect();
         f.write_str(&words.join(", "))
@@ -165,14 +165,14 @@ mod tests {
 
     #[test]
     fn counts_are_told_by_kind_the_most_first() {
-        let mut passed = PassedOver::default();
-        assert!(passed.is_empty());
+        let mut skipped = SkippedEntries::default();
+        assert!(skipped.is_empty());
         for name in ["a.HEIC", "b.heic", "README", "x.\u{1b}[31m", ".."] {
-            passed.count(PassedKind::of_file(OsStr::new(name)));
+            skipped.count(SkipReason::of_file(OsStr::new(name)));
         }
-        passed.add(PassedKind::DeeperFolder, 1);
-        passed.add(PassedKind::Hidden, 7);
-        assert_eq!(passed.to_string(), "3 other files, 2 .heic, 1 deeper folder");
-        assert_eq!(passed.total(), 13);
+        skipped.add(SkipReason::DeeperFolder, 1);
+        skipped.add(SkipReason::Hidden, 7);
+        assert_eq!(skipped.to_string(), "3 other files, 2 .heic, 1 deeper folder");
+        assert_eq!(skipped.total(), 13);
     }
 }

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::foundation::panic_message;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Rgb, RgbImage};
 
-use crate::images::resize::{Colour, Framing};
+use crate::images::resize::{Colour, ResizeOptions};
 
 /// Longest side and most pixels of an image that is read. A header of a few bytes can promise
 /// terabytes.
@@ -27,8 +27,8 @@ const FORMATS: [ImageFormat; 6] = [
 
 /// Decodes the content of an image file: RGB `[size, size, 3]`, upright as its EXIF says, over the
 /// background where it is transparent. The error says what is wrong with it.
-pub(crate) fn square(bytes: &[u8], framing: &Framing) -> Result<Box<[u8]>, String> {
-    Ok(framing.square(&decode(bytes, framing.background)?))
+pub(crate) fn square(bytes: &[u8], resize: &ResizeOptions) -> Result<Box<[u8]>, String> {
+    Ok(resize.square(&decode(bytes, resize.background)?))
 }
 
 /// Whether [`square`] will do; costs as much but for the resizing.
@@ -167,7 +167,7 @@ mod tests {
                 damaged[at] ^= 0xff;
                 if let Ok(image) = decode(&damaged, WHITE) {
                     assert_eq!(
-                        Framing::new(8).square(&image).len(),
+                        ResizeOptions::new(8).square(&image).len(),
                         3 * 8 * 8,
                         "{format:?} at {at}"
                     );

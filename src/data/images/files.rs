@@ -10,12 +10,12 @@ use image::RgbImage;
 use sha2::{Digest, Sha256};
 
 use super::decode;
-use super::resize::Framing;
-use crate::cache::decoded_images::Decoded;
-use crate::cache::file_digests::{ContentDigest, Index};
+use super::resize::ResizeOptions;
+use crate::cache::decoded_images::DecodedImages;
+use crate::cache::file_digests::{ContentDigest, FileDigests};
 use crate::cache::file_lists::ListedFile;
 use crate::error::{BadImage, DataError};
-use crate::folder::skipped::PassedOver;
+use crate::folder::skipped::SkippedEntries;
 
 /// Bytes of the largest file that is read: more than any image that is decoded.
 const MAX_BYTES: u64 = 1 << 30;
@@ -25,54 +25,59 @@ pub(crate) enum Images {
     /// Square images, all of one size, not always the size asked for.
     Memory(Vec<RgbImage>),
     /// Files, decoded when first asked for.
-    Files(Box<Files>),
+    Files(Box<ImageFiles>),
 }
 
 /// Image files in folders.
-pub(crate) struct Files {
+pub(crate) struct ImageFiles {
     folders: Vec<Folder>,
     /// The number of the image after the last of each folder.
     ends: Vec<usize>,
     /// Where decoded images are kept, if anywhere; opened with the first image that is asked for.
-    decoded: OnceLock<Option<Decoded>>,
+    decoded: OnceLock<Option<DecodedImages>>,
     kept: PathBuf,
     /// Bytes of a decoded image.
     bytes: usize,
-    pub place: Place,
+    pub place: ImageRoot,
 }
 
 /// The image files of one folder.
 pub(crate) struct Folder {
     pub path: PathBuf,
     /// What is known of its files.
-    pub index: Index,
+    pub index: FileDigests,
     pub names: Vec<Box<OsStr>>,
     pub digests: Vec<ContentDigest>,
 }
 
 /// Where files come from, and what else is there.
-pub(crate) struct Place {
+pub(crate) struct ImageRoot {
     /// The folder that is read.
     pub root: PathBuf,
     /// What people know it by: itself, or the zip file that it was unpacked from.
     pub shown: PathBuf,
     /// The project's folder of what can be made again.
     pub cache: PathBuf,
-    pub passed_over: PassedOver,
+    pub skipped: SkippedEntries,
     /// Images that could not even be opened; they have no number.
     pub unreadable: Vec<BadImage>,
 }
 
-impl Files {
+impl ImageFiles {
     /// Images are numbered through the folders. `kept` is the file for decoded images.
-    pub fn new(folders: Vec<Folder>, kept: PathBuf, framing: &Framing, place: Place) -> Self {
+    pub fn new(
+        folders: Vec<Folder>,
+        kept: PathBuf,
+        resize: &ResizeOptions,
+        place: ImageRoot,
+    ) -> Self {
         let mut count = 0;
         let ends = folders.iter().map(|folder| {
             count += folder.names.len();
             count
         });
         let ends = ends.collect();
-        let bytes = 3 * framing.size * framing.size;
+        let bytes = 3 * resize.size * resize.size;
         Self { folders, ends, decoded: OnceLock::new(), kept, bytes, place }
     }
 
@@ -86,8 +91,8 @@ impl Files {
         images.collect()
     }
 
-    fn decoded(&self) -> Option<&Decoded> {
-        let open = || Decoded::open(self.kept.clone(), self.len(), self.bytes);
+    fn decoded(&self) -> Option<&DecodedImages> {
+        let open = || DecodedImages::open(self.kept.clone(), self.len(), self.bytes);
         self.decoded.get_or_init(open).as_ref()
     }
 
@@ -102,16 +107,16 @@ impl Files {
     }
 
     /// Decodes image `index`, unless that was done before. The error is the one of [`Images::get`].
-    pub fn check(&self, index: usize, framing: &Framing) -> Result<(), DataError> {
+    pub fn check(&self, index: usize, resize: &ResizeOptions) -> Result<(), DataError> {
         if self.decoded().is_some() {
-            return self.get(index, framing).map(|_| ());
+            return self.get(index, resize).map(|_| ());
         }
         let (folder, place) = self.find(index);
         let bytes = self.read(folder, place)?;
         decode::check(&bytes).map_err(|reason| self.bad(folder, place, reason))
     }
 
-    fn get(&self, index: usize, framing: &Framing) -> Result<Vec<u8>, DataError> {
+    fn get(&self, index: usize, resize: &ResizeOptions) -> Result<Vec<u8>, DataError> {
         let (folder, place) = self.find(index);
         let content = &folder.digests[place];
         if let Some(pixels) = self.decoded().and_then(|decoded| decoded.get(index, content)) {
@@ -119,7 +124,7 @@ impl Files {
         }
         let bytes = self.read(folder, place)?;
         let pixels =
-            decode::square(&bytes, framing).map_err(|reason| self.bad(folder, place, reason))?;
+            decode::square(&bytes, resize).map_err(|reason| self.bad(folder, place, reason))?;
         if let Some(decoded) = self.decoded() {
             decoded.put(index, content, &pixels);
         }
@@ -157,7 +162,7 @@ impl Files {
     }
 }
 
-impl Place {
+impl ImageRoot {
     /// The path of a file as people know it.
     pub fn shown(&self, file: &Path) -> PathBuf {
         match file.strip_prefix(&self.root) {
@@ -171,13 +176,13 @@ impl Images {
     /// Image `index` as RGB bytes `[size, size, 3]`; `framing` must be the same in every call.
     /// Fails if a file cannot be read or decoded, or is not what it was when the data set was
     /// opened.
-    pub fn get(&self, index: usize, framing: &Framing) -> Result<Cow<'_, [u8]>, DataError> {
+    pub fn get(&self, index: usize, resize: &ResizeOptions) -> Result<Cow<'_, [u8]>, DataError> {
         match self {
-            Self::Memory(images) if images[index].width() as usize == framing.size => {
+            Self::Memory(images) if images[index].width() as usize == resize.size => {
                 Ok(Cow::Borrowed(images[index].as_raw()))
             }
-            Self::Memory(images) => Ok(Cow::Owned(framing.square(&images[index]).into_vec())),
-            Self::Files(files) => Ok(Cow::Owned(files.get(index, framing)?)),
+            Self::Memory(images) => Ok(Cow::Owned(resize.square(&images[index]).into_vec())),
+            Self::Files(files) => Ok(Cow::Owned(files.get(index, resize)?)),
         }
     }
 }

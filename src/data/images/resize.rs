@@ -35,14 +35,14 @@ pub enum Fit {
 
 /// All that decides how a decoded image becomes a square.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Framing {
+pub(crate) struct ResizeOptions {
     /// Side of the square in pixels.
     pub size: usize,
     pub fit: Fit,
     pub background: Colour,
 }
 
-impl Framing {
+impl ResizeOptions {
     /// Crops, over white.
     pub fn new(size: usize) -> Self {
         Self { size, fit: Fit::default(), background: Colour::default() }
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn the_central_square_is_taken() {
         for size in [10, 8, 16] {
-            let square = Framing::new(size).square(&striped());
+            let square = ResizeOptions::new(size).square(&striped());
             assert_eq!(square.len(), 3 * size * size);
             assert!(square.chunks(3).all(|p| p == RED), "at {size}");
         }
@@ -228,8 +228,8 @@ mod tests {
 
     #[test]
     fn padding_keeps_the_whole_image_between_bars() {
-        let framing = Framing { size: 30, fit: Fit::Pad, background: Colour([1, 2, 3]) };
-        let square = framing.square(&striped());
+        let resize = ResizeOptions { size: 30, fit: Fit::Pad, background: Colour([1, 2, 3]) };
+        let square = resize.square(&striped());
         assert_eq!(square.len(), 3 * 30 * 30);
         assert_eq!(pixel(&square, 30, 0, 9), [1, 2, 3]);
         assert_eq!(pixel(&square, 30, 0, 10), BLUE);
@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(pixel(&square, 30, 15, 20), [1, 2, 3]);
         let line = RgbImage::from_pixel(5000, 1, Rgb(RED));
         assert_eq!(
-            Framing { size: 16, ..framing }.square(&line).len(),
+            ResizeOptions { size: 16, ..resize }.square(&line).len(),
             3 * 16 * 16,
             "a line keeps a row"
         );
@@ -245,7 +245,8 @@ mod tests {
 
     #[test]
     fn squashing_shows_all_of_it() {
-        let square = Framing { fit: Fit::Squash, ..Framing::new(30) }.square(&striped());
+        let square =
+            ResizeOptions { fit: Fit::Squash, ..ResizeOptions::new(30) }.square(&striped());
         assert_eq!(square.len(), 3 * 30 * 30);
         assert_eq!((pixel(&square, 30, 2, 0), pixel(&square, 30, 15, 29)), (BLUE, RED));
     }

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::foundation::atomic;
 use rayon::prelude::*;
 
-use crate::cache::verified_images::Verified;
+use crate::cache::verified_images::VerifiedImages;
 use crate::digest::FieldDigest;
 use crate::error::{BadImage, DataError};
-use crate::images::files::Files;
-use crate::images::resize::Framing;
+use crate::images::files::ImageFiles;
+use crate::images::resize::ResizeOptions;
 use crate::progress::Progress;
 
 /// Images between two looks at whether the work is to stop.
@@ -20,15 +20,15 @@ const PORTION: usize = 1024;
 /// The images that cannot be read, by the names that people know. Decodes on all processors those
 /// that were not decoded without a fault before.
 pub(crate) fn bad_images(
-    files: &Files,
-    framing: &Framing,
+    files: &ImageFiles,
+    resize: &ResizeOptions,
     progress: &dyn Progress,
 ) -> Result<Vec<BadImage>, DataError> {
     let place = &files.place;
     let named =
         |bad: &BadImage| BadImage { file: place.shown(&bad.file), reason: bad.reason.clone() };
     let mut bad: Vec<BadImage> = place.unreadable.iter().map(named).collect();
-    let verified = Verified::load(place.cache.join("verified").join(key(files)));
+    let verified = VerifiedImages::load(place.cache.join("verified").join(key(files)));
     let mut is_fine: Vec<bool> =
         (0..files.len()).map(|index| verified.contains(files.content(index))).collect();
     let ahead: Vec<usize> = (0..files.len()).filter(|index| !is_fine[*index]).collect();
@@ -40,7 +40,7 @@ pub(crate) fn bad_images(
             break;
         }
         let check = |index: &usize| {
-            let checked = files.check(*index, framing);
+            let checked = files.check(*index, resize);
             progress.decoded(done.fetch_add(1, Ordering::Relaxed) + 1, ahead.len());
             (*index, checked)
         };
@@ -65,7 +65,7 @@ pub(crate) fn bad_images(
 }
 
 /// One error for all bad images. Where they are many, a file of the cache names them all.
-pub(crate) fn refuse(files: &Files, mut bad: Vec<BadImage>) -> Result<(), DataError> {
+pub(crate) fn refuse(files: &ImageFiles, mut bad: Vec<BadImage>) -> Result<(), DataError> {
     let place = &files.place;
     let list = place.cache.join("bad_images").join(key(files)).with_extension("txt");
     match bad.len() {
@@ -82,7 +82,7 @@ pub(crate) fn refuse(files: &Files, mut bad: Vec<BadImage>) -> Result<(), DataEr
     }
 }
 
-fn write(list: PathBuf, bad: &[BadImage], files: &Files) -> Option<PathBuf> {
+fn write(list: PathBuf, bad: &[BadImage], files: &ImageFiles) -> Option<PathBuf> {
     let lines: String = bad.iter().map(|bad| bad.line(&files.place.shown) + "\n").collect();
     let written = atomic::create_needless_folder(list.parent().unwrap_or(&list))
         .and_then(|()| fs::write(&list, lines));
@@ -90,7 +90,7 @@ fn write(list: PathBuf, bad: &[BadImage], files: &Files) -> Option<PathBuf> {
 }
 
 /// What the notes on a data folder go by. The decoder may change with the version.
-fn key(files: &Files) -> String {
+fn key(files: &ImageFiles) -> String {
     let root = &files.place.root;
     let mut key = FieldDigest::new("verified images");
     key.field(env!("CARGO_PKG_VERSION"));

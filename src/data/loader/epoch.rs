@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use crate::augment::{self, Change};
+use crate::augment::{self, Transform};
 use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::rng::{Purpose, stream};
@@ -50,16 +50,16 @@ impl EpochPlan {
             if self.stop.load(Ordering::Relaxed) {
                 return None;
             }
-            let change = match split {
-                Split::Validation => Change::NONE,
+            let transform = match split {
+                Split::Validation => Transform::NONE,
                 Split::Train => {
                     let position = (first + i) as u64;
                     let mut rng = stream(*seed, Purpose::Augment, self.epoch, position);
-                    Change::draw(dataset.augmentation(), &mut rng)
+                    Transform::sample(dataset.augmentation(), &mut rng)
                 }
             };
             match dataset.image(indices[i]) {
-                Ok(rgb) => augment::write(&rgb, size, change, out),
+                Ok(rgb) => augment::write(&rgb, size, transform, out),
                 Err(error) => return Some(Err(error)),
             }
         }
@@ -87,7 +87,7 @@ impl EpochPlan {
 }
 
 /// The batches of one epoch, in order.
-pub struct Epoch {
+pub struct EpochBatches {
     plan: Arc<EpochPlan>,
     /// Worker `w` delivers the batches `first + w`, `first + w + workers`, …; empty when there are
     /// no workers.
@@ -99,7 +99,7 @@ pub struct Epoch {
     not_started: Option<DataError>,
 }
 
-impl Epoch {
+impl EpochBatches {
     pub(super) fn start(plan: EpochPlan, first: usize, end: usize, num_workers: usize) -> Self {
         let first = first.min(end);
         let workers = num_workers.min(end - first);
@@ -125,7 +125,7 @@ impl Epoch {
     }
 }
 
-impl Iterator for Epoch {
+impl Iterator for EpochBatches {
     type Item = Result<Batch, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -150,7 +150,7 @@ impl Iterator for Epoch {
     }
 }
 
-impl Drop for Epoch {
+impl Drop for EpochBatches {
     fn drop(&mut self) {
         self.plan.stop.store(true, Ordering::Relaxed);
         self.ready.clear(); // a worker that waits to deliver now learns that nobody takes it

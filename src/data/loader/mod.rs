@@ -15,7 +15,7 @@ use crate::rng::{Purpose, stream};
 use crate::split::Split;
 
 use epoch::EpochPlan;
-pub use epoch::{Batch, Epoch};
+pub use epoch::{Batch, EpochBatches};
 
 /// How a [`Loader`] works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct Loader {
 
 /// How many batches of `size` so many images make. Validation keeps an incomplete last batch.
 /// Training leaves it out, so that every step weighs the same, unless it is the only one.
-pub fn batches(split: Split, images: usize, size: usize) -> usize {
+pub fn batches_per_epoch(split: Split, images: usize, size: usize) -> usize {
     match split {
         Split::Train if images >= size => images / size,
         _ => images.div_ceil(size),
@@ -64,12 +64,16 @@ impl Loader {
 
     /// How many batches an epoch has.
     pub fn batches_per_epoch(&self) -> usize {
-        batches(self.split, self.dataset.indices(self.split).len(), self.options.batch_size)
+        batches_per_epoch(
+            self.split,
+            self.dataset.indices(self.split).len(),
+            self.options.batch_size,
+        )
     }
 
     /// The batches of `epoch` from number `first_batch` on; none when that is past the end. After
     /// an error, the iterator ends. Dropping it ends its threads.
-    pub fn epoch(&self, epoch: u64, first_batch: usize) -> Epoch {
+    pub fn epoch(&self, epoch: u64, first_batch: usize) -> EpochBatches {
         let mut order = self.dataset.indices(self.split).to_vec();
         if self.split == Split::Train {
             shuffle(&mut stream(self.options.seed, Purpose::Shuffle, epoch, 0), &mut order);
@@ -83,6 +87,6 @@ impl Loader {
             order,
             stop: AtomicBool::new(false),
         };
-        Epoch::start(plan, first_batch, self.batches_per_epoch(), self.options.num_workers)
+        EpochBatches::start(plan, first_batch, self.batches_per_epoch(), self.options.num_workers)
     }
 }

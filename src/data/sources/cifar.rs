@@ -120,7 +120,8 @@ impl DataSource for Cifar {
         if self.whole_files(root).is_empty() { Availability::Missing } else { Availability::Ready }
     }
 
-    /// Opens the folder, if it is there, or else the archive (see [`PublishedArchive::obtain`]).
+    /// Opens the folder, if it is there, or else the archive (see
+    /// [`PublishedArchive::find_or_download`]).
     fn open(
         &self,
         options: &SourceOptions<'_>,
@@ -132,9 +133,9 @@ impl DataSource for Cifar {
             let files = read_folder(self, &folder)?;
             (folder, files)
         } else {
-            let archive = self.archive.obtain(options, location.root, progress)?;
+            let archive = self.archive.find_or_download(options, location.root, progress)?;
             let (files, md5) = read_archive(self, &archive)?;
-            self.archive.compare(&archive, &md5);
+            self.archive.warn_if_modified(&archive, &md5);
             (archive, files)
         };
         decode(self, options, &from, files, progress)

@@ -8,7 +8,7 @@ use std::f32::consts::TAU;
 pub(crate) type Point = [f32; 2];
 
 /// A region of the plane.
-pub(crate) enum Outline {
+pub(crate) enum Region {
     Disc,
     /// Between two circles around the origin.
     Ring {
@@ -23,7 +23,7 @@ pub(crate) enum Outline {
     Polygon(Vec<Point>),
 }
 
-impl Outline {
+impl Region {
     /// Distance from `p` to the nearest edge, negative inside. For `Moon` a lower bound, exact near
     /// the edge.
     pub fn distance(&self, p: Point) -> f32 {
@@ -120,30 +120,30 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn near(outline: &Outline, p: Point, expected: f32) {
+    fn near(outline: &Region, p: Point, expected: f32) {
         let found = outline.distance(p);
         assert!((found - expected).abs() < 1e-5, "{p:?}: {found}, expected {expected}");
     }
 
     #[test]
-    fn distances_are_those_of_the_figure() {
-        near(&Outline::Disc, [0.0, 0.0], -1.0);
-        near(&Outline::Disc, [3.0, 4.0], 4.0);
-        near(&Outline::Ring { inner: 0.5 }, [0.0, 0.0], 0.5);
-        near(&Outline::Ring { inner: 0.5 }, [0.75, 0.0], -0.25);
-        let square = Outline::Polygon(vec![[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]]);
+    fn distances_are_those_of_the_region() {
+        near(&Region::Disc, [0.0, 0.0], -1.0);
+        near(&Region::Disc, [3.0, 4.0], 4.0);
+        near(&Region::Ring { inner: 0.5 }, [0.0, 0.0], 0.5);
+        near(&Region::Ring { inner: 0.5 }, [0.75, 0.0], -0.25);
+        let square = Region::Polygon(vec![[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]]);
         near(&square, [0.0, 0.0], -1.0);
         near(&square, [0.0, 1.5], 0.5);
         near(&square, [4.0, 5.0], 5.0);
-        assert!(Outline::cross(0.3).distance([0.7, 0.7]) > 0.3);
-        assert!(Outline::cross(0.3).distance([0.7, 0.0]) < -0.2);
-        assert!(Outline::Moon { bite_at: 0.6, bite_radius: 0.9 }.distance([0.5, 0.0]) > 0.0);
+        assert!(Region::cross(0.3).distance([0.7, 0.7]) > 0.3);
+        assert!(Region::cross(0.3).distance([0.7, 0.0]) < -0.2);
+        assert!(Region::Moon { bite_at: 0.6, bite_radius: 0.9 }.distance([0.5, 0.0]) > 0.0);
     }
 
     #[test]
     fn every_polygon_encloses_its_middle() {
         for outline in
-            [Outline::regular(3), Outline::square(), Outline::star(5, 0.4), Outline::heart(48)]
+            [Region::regular(3), Region::square(), Region::star(5, 0.4), Region::heart(48)]
         {
             assert!(outline.distance([0.0, 0.0]) < -0.2);
             assert!(outline.distance([1.3, 1.3]) > 0.2);

@@ -80,7 +80,7 @@ impl DataSource for Synthetic {
     }
 
     fn validate(&self, options: &SourceOptions<'_>) -> Result<(), DataError> {
-        let (count, size) = (options.num_images, options.framing.size);
+        let (count, size) = (options.num_images, options.resize.size);
         let image_bytes = 3 * size * size;
         if count * image_bytes <= MAX_BYTES {
             return Ok(());
@@ -106,7 +106,7 @@ impl DataSource for Synthetic {
     ) -> Result<SourceContent, DataError> {
         let (class_names, selected) = self.selected(options)?;
         let count = options.num_images;
-        let images = self.render_all(options.seed, count, &selected, options.framing.size);
+        let images = self.render_all(options.seed, count, &selected, options.resize.size);
         progress.decoded(count, count);
         Ok(SourceContent {
             labels: (0..count).map(|i| (i % selected.len()) as u32).collect(),

@@ -1,6 +1,6 @@
 //! The second built-in data set: trees in a landscape, drawn from a seed at any size.
 //!
-//! Clearly unlike the shapes: sky and ground, natural colours, figures of several parts. Each
+//! Clearly unlike the shapes: sky and ground, natural colours, trees of several parts. Each
 //! species has an outline of its own that a person tells apart at 16 pixels.
 
 use image::{Rgb, RgbImage};
@@ -8,7 +8,7 @@ use image::{Rgb, RgbImage};
 use super::colour::{Rgb as Colour, hsv};
 use super::signed_distance::Point;
 use super::synthetic::Synthetic;
-use crate::distributions::{between, unit};
+use crate::distributions::{standard_uniform, uniform};
 use crate::rng::{ChaCha8Rng, Purpose, stream};
 
 /// The classes, in the order of their labels.
@@ -26,13 +26,13 @@ pub(super) static TREES: Synthetic = Synthetic {
 /// Samples along each side of a pixel.
 const SAMPLES: usize = 4;
 
-/// A coloured piece of a tree, in units of the image's side; y points down.
-struct Part {
-    form: Form,
+/// A coloured part of a tree, in units of the image's side; y points down.
+struct Piece {
+    primitive: Primitive,
     colour: Colour,
 }
 
-enum Form {
+enum Primitive {
     /// Centre, half width, half height.
     Ellipse(Point, Point),
     /// Corners of a convex polygon, in either direction.
@@ -46,18 +46,18 @@ enum Form {
 /// Everything but the number of pixels is the same at every size.
 fn render(seed: u64, index: usize, class: usize, size: usize) -> RgbImage {
     let mut rng = stream(seed, Purpose::SyntheticImage, 0, index as u64);
-    let horizon = between(&mut rng, 0.78, 0.86);
+    let horizon = uniform(&mut rng, 0.78, 0.86);
     let sky = sky(&mut rng);
     let ground = hsv(
-        between(&mut rng, 0.2, 0.34),
-        between(&mut rng, 0.35, 0.6),
-        between(&mut rng, 0.45, 0.7),
+        uniform(&mut rng, 0.2, 0.34),
+        uniform(&mut rng, 0.35, 0.6),
+        uniform(&mut rng, 0.45, 0.7),
     );
-    let foot = [0.5 + between(&mut rng, -0.05, 0.05), horizon + between(&mut rng, 0.02, 0.06)];
-    let height = between(&mut rng, 0.68, 0.78);
-    let parts = tree(class, foot, height, &mut rng);
-    let colour = |p: Point| match parts.iter().rev().find(|part| part.form.contains(p)) {
-        Some(part) => part.colour,
+    let foot = [0.5 + uniform(&mut rng, -0.05, 0.05), horizon + uniform(&mut rng, 0.02, 0.06)];
+    let height = uniform(&mut rng, 0.68, 0.78);
+    let pieces = tree(class, foot, height, &mut rng);
+    let colour = |p: Point| match pieces.iter().rev().find(|piece| piece.primitive.contains(p)) {
+        Some(piece) => piece.colour,
         None if p[1] > horizon => ground,
         None => std::array::from_fn(|c| sky[0][c] + p[1] / horizon * (sky[1][c] - sky[0][c])),
     };
@@ -77,15 +77,15 @@ fn render(seed: u64, index: usize, class: usize, size: usize) -> RgbImage {
 
 /// Colours at the top and at the horizon: a clear day, or an evening.
 fn sky(rng: &mut ChaCha8Rng) -> [Colour; 2] {
-    if unit(rng) < 0.75 {
-        let hue = between(rng, 0.53, 0.6);
-        [hsv(hue, between(rng, 0.35, 0.5), 0.97), hsv(hue, between(rng, 0.08, 0.2), 1.0)]
+    if standard_uniform(rng) < 0.75 {
+        let hue = uniform(rng, 0.53, 0.6);
+        [hsv(hue, uniform(rng, 0.35, 0.5), 0.97), hsv(hue, uniform(rng, 0.08, 0.2), 1.0)]
     } else {
-        [hsv(0.6, between(rng, 0.15, 0.3), 0.9), hsv(0.09, between(rng, 0.25, 0.45), 1.0)]
+        [hsv(0.6, uniform(rng, 0.15, 0.3), 0.9), hsv(0.09, uniform(rng, 0.25, 0.45), 1.0)]
     }
 }
 
-fn tree(class: usize, foot: Point, height: f32, rng: &mut ChaCha8Rng) -> Vec<Part> {
+fn tree(class: usize, foot: Point, height: f32, rng: &mut ChaCha8Rng) -> Vec<Piece> {
     match CLASSES[class] {
         "pine" => pine(foot, height, rng),
         "oak" => oak(foot, height, rng),
@@ -97,45 +97,49 @@ fn tree(class: usize, foot: Point, height: f32, rng: &mut ChaCha8Rng) -> Vec<Par
 }
 
 fn bark(rng: &mut ChaCha8Rng) -> Colour {
-    hsv(between(rng, 0.05, 0.09), between(rng, 0.45, 0.6), between(rng, 0.28, 0.42))
+    hsv(uniform(rng, 0.05, 0.09), uniform(rng, 0.45, 0.6), uniform(rng, 0.28, 0.42))
 }
 
-fn trunk([x, y]: Point, height: f32, half: f32, colour: Colour) -> Part {
-    let form = Form::Polygon(vec![
+fn trunk([x, y]: Point, height: f32, half: f32, colour: Colour) -> Piece {
+    let primitive = Primitive::Polygon(vec![
         [x - half, y],
         [x - 0.8 * half, y - height],
         [x + 0.8 * half, y - height],
         [x + half, y],
     ]);
-    Part { form, colour }
+    Piece { primitive, colour }
 }
 
 /// Three triangles, one above the other.
-fn pine(foot: Point, height: f32, rng: &mut ChaCha8Rng) -> Vec<Part> {
-    let half = height * between(rng, 0.34, 0.42);
-    let needles = [between(rng, 0.36, 0.42), between(rng, 0.6, 0.8), between(rng, 0.3, 0.42)];
-    let mut parts = vec![trunk(foot, 0.2 * height, 0.035, bark(rng))];
+fn pine(foot: Point, height: f32, rng: &mut ChaCha8Rng) -> Vec<Piece> {
+    let half = height * uniform(rng, 0.34, 0.42);
+    let needles = [uniform(rng, 0.36, 0.42), uniform(rng, 0.6, 0.8), uniform(rng, 0.3, 0.42)];
+    let mut pieces = vec![trunk(foot, 0.2 * height, 0.035, bark(rng))];
     for tier in 0..3 {
         let up = tier as f32;
         let (low, top) =
             (foot[1] - height * (0.14 + 0.24 * up), foot[1] - height * (0.56 + 0.22 * up));
         let wide = half * (1.0 - 0.24 * up);
         let [hue, saturation, value] = needles;
-        let form =
-            Form::Polygon(vec![[foot[0] - wide, low], [foot[0], top], [foot[0] + wide, low]]);
-        parts.push(Part { form, colour: hsv(hue, saturation, value * (1.0 + 0.14 * up)) });
+        let primitive =
+            Primitive::Polygon(vec![[foot[0] - wide, low], [foot[0], top], [foot[0] + wide, low]]);
+        pieces.push(Piece { primitive, colour: hsv(hue, saturation, value * (1.0 + 0.14 * up)) });
     }
-    parts
+    pieces
 }
 
 /// A thick trunk and a broad crown of discs, green or autumnal.
-fn oak(foot: Point, height: f32, rng: &mut ChaCha8Rng) -> Vec<Part> {
-    let hue = if unit(rng) < 0.25 { between(rng, 0.06, 0.11) } else { between(rng, 0.24, 0.33) };
-    let leaves = hsv(hue, between(rng, 0.6, 0.8), between(rng, 0.5, 0.66));
+fn oak(foot: Point, height: f32, rng: &mut ChaCha8Rng) -> Vec<Piece> {
+    let hue = if standard_uniform(rng) < 0.25 {
+        uniform(rng, 0.06, 0.11)
+    } else {
+        uniform(rng, 0.24, 0.33)
+    };
+    let leaves = hsv(hue, uniform(rng, 0.6, 0.8), uniform(rng, 0.5, 0.66));
     let shade = leaves.map(|c| 0.86 * c);
-    let radius = height * between(rng, 0.25, 0.28);
+    let radius = height * uniform(rng, 0.25, 0.28);
     let middle = foot[1] - height + 1.55 * radius;
-    let mut parts = vec![trunk(foot, 0.5 * height, 0.06, bark(rng))];
+    let mut pieces = vec![trunk(foot, 0.5 * height, 0.06, bark(rng))];
     for (dx, dy, size, colour) in [
         (-1.0, 0.45, 0.8, shade),
         (1.0, 0.45, 0.8, shade),
@@ -144,15 +148,15 @@ fn oak(foot: Point, height: f32, rng: &mut ChaCha8Rng) -> Vec<Part> {
         (0.0, -0.6, 0.95, leaves),
         (0.0, 0.3, 1.0, leaves),
     ] {
-        let centre = [foot[0] + dx * radius * between(rng, 0.9, 1.1), middle + dy * radius];
-        parts.push(Part { form: Form::Ellipse(centre, [size * radius; 2]), colour });
+        let centre = [foot[0] + dx * radius * uniform(rng, 0.9, 1.1), middle + dy * radius];
+        pieces.push(Piece { primitive: Primitive::Ellipse(centre, [size * radius; 2]), colour });
     }
-    parts
+    pieces
 }
 
 /// A thin bent trunk and fronds that arch down from its top.
-fn palm(foot: Point, height: f32, rng: &mut ChaCha8Rng) -> Vec<Part> {
-    let lean = between(rng, -0.07, 0.07);
+fn palm(foot: Point, height: f32, rng: &mut ChaCha8Rng) -> Vec<Piece> {
+    let lean = uniform(rng, -0.07, 0.07);
     let top = [foot[0] + lean, foot[1] - 0.8 * height];
     let bend: Vec<Point> = (0..=8)
         .map(|i| {
@@ -160,10 +164,10 @@ fn palm(foot: Point, height: f32, rng: &mut ChaCha8Rng) -> Vec<Part> {
             [foot[0] + lean * t * t, foot[1] + (top[1] - foot[1]) * t]
         })
         .collect();
-    let colour = hsv(between(rng, 0.07, 0.1), 0.45, between(rng, 0.45, 0.58));
-    let mut parts = vec![Part { form: Form::Stroke(bend, 0.026), colour }];
-    let green = hsv(between(rng, 0.27, 0.36), between(rng, 0.65, 0.85), between(rng, 0.42, 0.58));
-    let reach = height * between(rng, 0.36, 0.41);
+    let colour = hsv(uniform(rng, 0.07, 0.1), 0.45, uniform(rng, 0.45, 0.58));
+    let mut pieces = vec![Piece { primitive: Primitive::Stroke(bend, 0.026), colour }];
+    let green = hsv(uniform(rng, 0.27, 0.36), uniform(rng, 0.65, 0.85), uniform(rng, 0.42, 0.58));
+    let reach = height * uniform(rng, 0.36, 0.41);
     for (side, rise, droop) in [
         (-1.0, 0.3, 0.75),
         (1.0, 0.3, 0.75),
@@ -181,53 +185,64 @@ fn palm(foot: Point, height: f32, rng: &mut ChaCha8Rng) -> Vec<Part> {
                 ]
             })
             .collect();
-        parts.push(Part { form: Form::Stroke(frond, 0.028), colour: green });
+        pieces.push(Piece { primitive: Primitive::Stroke(frond, 0.028), colour: green });
     }
-    parts
+    pieces
 }
 
 /// A dome with strands that hang down nearly to the ground.
-fn willow(foot: Point, height: f32, rng: &mut ChaCha8Rng) -> Vec<Part> {
-    let leaves = hsv(between(rng, 0.17, 0.23), between(rng, 0.5, 0.7), between(rng, 0.6, 0.75));
+fn willow(foot: Point, height: f32, rng: &mut ChaCha8Rng) -> Vec<Piece> {
+    let leaves = hsv(uniform(rng, 0.17, 0.23), uniform(rng, 0.5, 0.7), uniform(rng, 0.6, 0.75));
     let shade = leaves.map(|c| 0.82 * c);
-    let half = height * between(rng, 0.43, 0.49);
+    let half = height * uniform(rng, 0.43, 0.49);
     let dome = [foot[0], foot[1] - 0.66 * height];
-    let mut parts = vec![trunk(foot, 0.6 * height, 0.045, bark(rng))];
+    let mut pieces = vec![trunk(foot, 0.6 * height, 0.045, bark(rng))];
     for i in 0..9 {
         let across = i as f32 / 4.0 - 1.0;
         let end = foot[1]
-            - height * between(rng, 0.1, 0.24)
+            - height * uniform(rng, 0.1, 0.24)
             - if across.abs() < 0.3 { 0.22 * height } else { 0.0 };
         let x = foot[0] + half * 0.94 * across;
         let colour = if i % 2 == 0 { leaves } else { shade };
-        parts.push(Part { form: Form::Stroke(vec![[x, dome[1]], [x, end]], 0.034), colour });
+        pieces.push(Piece {
+            primitive: Primitive::Stroke(vec![[x, dome[1]], [x, end]], 0.034),
+            colour,
+        });
     }
-    parts.push(Part { form: Form::Ellipse(dome, [half, 0.34 * height]), colour: leaves });
-    parts
+    pieces
+        .push(Piece { primitive: Primitive::Ellipse(dome, [half, 0.34 * height]), colour: leaves });
+    pieces
 }
 
 /// A slim white trunk with dark marks, and a small light crown.
-fn birch(foot: Point, height: f32, rng: &mut ChaCha8Rng) -> Vec<Part> {
-    let hue = if unit(rng) < 0.35 { between(rng, 0.12, 0.15) } else { between(rng, 0.2, 0.27) };
-    let leaves = hsv(hue, between(rng, 0.55, 0.75), between(rng, 0.72, 0.88));
+fn birch(foot: Point, height: f32, rng: &mut ChaCha8Rng) -> Vec<Piece> {
+    let hue = if standard_uniform(rng) < 0.35 {
+        uniform(rng, 0.12, 0.15)
+    } else {
+        uniform(rng, 0.2, 0.27)
+    };
+    let leaves = hsv(hue, uniform(rng, 0.55, 0.75), uniform(rng, 0.72, 0.88));
     let crown = [foot[0], foot[1] - 0.7 * height];
-    let oval = [height * between(rng, 0.2, 0.25), height * 0.3];
-    let mut parts = vec![
-        Part { form: Form::Ellipse(crown, oval), colour: leaves },
+    let oval = [height * uniform(rng, 0.2, 0.25), height * 0.3];
+    let mut pieces = vec![
+        Piece { primitive: Primitive::Ellipse(crown, oval), colour: leaves },
         trunk(foot, 0.72 * height, 0.032, [0.96, 0.96, 0.93]),
     ];
     for i in 0..4 {
-        let y = foot[1] - height * (0.08 + 0.14 * i as f32 + between(rng, 0.0, 0.05));
+        let y = foot[1] - height * (0.08 + 0.14 * i as f32 + uniform(rng, 0.0, 0.05));
         let x = foot[0] + if i % 2 == 0 { -0.014 } else { 0.014 };
-        parts.push(Part { form: Form::Ellipse([x, y], [0.02, 0.011]), colour: [0.15, 0.14, 0.13] });
+        pieces.push(Piece {
+            primitive: Primitive::Ellipse([x, y], [0.02, 0.011]),
+            colour: [0.15, 0.14, 0.13],
+        });
     }
-    parts
+    pieces
 }
 
 /// A tall dark flame.
-fn cypress(foot: Point, height: f32, rng: &mut ChaCha8Rng) -> Vec<Part> {
-    let half = height * between(rng, 0.11, 0.14);
-    let colour = hsv(between(rng, 0.37, 0.43), between(rng, 0.55, 0.75), between(rng, 0.2, 0.3));
+fn cypress(foot: Point, height: f32, rng: &mut ChaCha8Rng) -> Vec<Piece> {
+    let half = height * uniform(rng, 0.11, 0.14);
+    let colour = hsv(uniform(rng, 0.37, 0.43), uniform(rng, 0.55, 0.75), uniform(rng, 0.2, 0.3));
     let outline = |side: f32| {
         (0..=12).map(move |i| {
             let t = i as f32 / 12.0; // from the top
@@ -236,10 +251,13 @@ fn cypress(foot: Point, height: f32, rng: &mut ChaCha8Rng) -> Vec<Part> {
         })
     };
     let corners = outline(1.0).chain(outline(-1.0).collect::<Vec<_>>().into_iter().rev()).collect();
-    vec![trunk(foot, 0.1 * height, 0.025, bark(rng)), Part { form: Form::Polygon(corners), colour }]
+    vec![
+        trunk(foot, 0.1 * height, 0.025, bark(rng)),
+        Piece { primitive: Primitive::Polygon(corners), colour },
+    ]
 }
 
-impl Form {
+impl Primitive {
     fn contains(&self, p: Point) -> bool {
         match self {
             Self::Ellipse(centre, half) => {
@@ -299,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_picture_at_any_size() {
+    fn an_image_is_the_same_at_any_size() {
         for (class, name) in CLASSES.iter().enumerate() {
             let overall = |size: usize| {
                 let image = render(1, 9, class, size);
@@ -328,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_stays_inside_its_picture() {
+    fn a_tree_stays_inside_its_image() {
         for (class, name) in CLASSES.iter().enumerate() {
             for index in 0..200 {
                 let image = render(3, index, class, 32);

@@ -3,7 +3,7 @@
 use std::fs;
 
 use image::ImageFormat::{Bmp, Gif, Jpeg, Png, Tiff, WebP};
-use pipe_data::{ClassSelection, Colour, DatasetSettings, Fit, PassedKind, Split};
+use pipe_data::{ClassSelection, Colour, DatasetSettings, Fit, SkipReason, Split};
 
 use crate::made::{Project, counted, picture, settings};
 
@@ -26,14 +26,14 @@ fn a_flat_folder_is_one_class_wherever_it_lies() {
     let dataset = project.open(&at("data/photos")).unwrap();
     dataset.check_images(&()).unwrap();
     assert_eq!(counted(&dataset), one("images", 2));
-    assert_eq!(dataset.passed_over().to_string(), "1 .csv");
+    assert_eq!(dataset.skipped().to_string(), "1 .csv");
     fs::rename(project.data("photos"), project.data("moved")).unwrap();
     assert_eq!(project.open(&at("data/moved")).unwrap().digest(), dataset.digest());
     // A folder without images makes no class.
     project.put("moved/notes/1.txt", b"no image");
     let again = project.open(&at("data/moved")).unwrap();
     assert_eq!((counted(&again), again.digest()), (one("images", 2), dataset.digest()));
-    assert_eq!(again.passed_over().to_string(), "1 .csv, 1 deeper folder");
+    assert_eq!(again.skipped().to_string(), "1 .csv, 1 deeper folder");
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn what_lies_beside_and_below_class_folders_is_counted() {
     }
     let flat = project.open(&at("data/pets")).unwrap();
     assert_eq!(counted(&flat), [one("cat", 1), one("dog", 1)].concat());
-    let passed = flat.passed_over();
+    let passed = flat.skipped();
     assert_eq!(
         passed.to_string(),
         "2 .heic, 2 images beside the class folders, 1 other file, 1 deeper folder"
@@ -70,7 +70,7 @@ fn what_lies_beside_and_below_class_folders_is_counted() {
 
     let deep = project.open(&DatasetSettings { recursive: true, ..at("data/pets") }).unwrap();
     assert_eq!(counted(&deep), [one("cat", 3), one("dog", 1)].concat());
-    assert!(!deep.passed_over().iter().any(|(kind, _)| *kind == PassedKind::DeeperFolder));
+    assert!(!deep.skipped().iter().any(|(kind, _)| *kind == SkipReason::DeeperFolder));
     assert_ne!(deep.digest(), flat.digest());
 }
 
@@ -188,7 +188,7 @@ mod links {
         let all = one("cat", 1).into_iter().chain(one("dog", 1));
         // `cat/up` leads to the folder above the root, and all of it but the root is read.
         assert_eq!(counted(&dataset), all.collect::<Vec<_>>());
-        assert_eq!(dataset.passed_over().to_string(), "4 links to what is read already");
+        assert_eq!(dataset.skipped().to_string(), "4 links to what is read already");
     }
 
     #[test]
@@ -204,7 +204,7 @@ mod links {
             .unwrap();
         assert!(fifo.success());
         let dataset = project.open(&at("data/pets")).unwrap();
-        assert_eq!(dataset.passed_over().to_string(), "1 .txt, 1 device or pipe");
+        assert_eq!(dataset.skipped().to_string(), "1 .txt, 1 device or pipe");
         let message = dataset.check_images(&()).unwrap_err().to_string();
         assert!(
             message.contains("failed to decode 2 of 3 images in ")

@@ -57,7 +57,7 @@ fn a_zip_file_is_the_same_data_set_as_its_folder() {
     zipped.check_images(&()).unwrap();
     assert_eq!(counted(&zipped), classes(&[("cat", 2), ("dog", 1)]));
     assert_eq!(zipped.digest(), folder.digest());
-    assert_eq!(zipped.passed_over().to_string(), "1 .txt");
+    assert_eq!(zipped.skipped().to_string(), "1 .txt");
     assert_eq!(project.listing(), ["pets", "pets.zip"], "nothing is unpacked beside it");
 
     // One folder around everything is no class; separators of Windows are separators.
@@ -108,7 +108,7 @@ fn labels_are_those_of_dataset_json() {
     let (part, _, _project) =
         open(Some(r#"{"labels": [["00000/img00000000.png", 0], ["00009/gone.png", 0]]}"#));
     let part = part.unwrap();
-    assert_eq!(part.passed_over().to_string(), "2 images without a label");
+    assert_eq!(part.skipped().to_string(), "2 images without a label");
     let message = part.check_images(&()).unwrap_err().to_string();
     assert!(
         message.contains("00009/gone.png: dataset.json gives it a label, and it is not there"),

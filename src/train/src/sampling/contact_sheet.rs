@@ -36,7 +36,7 @@ impl ContactSheet {
             }
         }
         let image = |index: usize| {
-            let values = dataset.as_trained(index, self.augmented.then_some(0)).ok()?;
+            let values = dataset.model_input(index, self.augmented.then_some(0)).ok()?;
             Some(to_rgb(&values, size))
         };
         let rows = spread(all, shown).filter_map(|class| {

@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use pipe_engine::kind::{Failure, StageError};
 
 use super::{ImageGrid, SampleSpec, generate};
-use crate::data::same_name;
+use crate::data::same_class_name;
 use crate::diffit::{Diffit, DiffitConfig};
 use crate::diffusion::Sampler;
 use crate::kernels;
@@ -117,7 +117,7 @@ impl GridRequest {
         } else {
             let find = |class: &String| {
                 let exact = (0..num_classes).find(|label| name(*label) == *class);
-                let same = || (0..num_classes).find(|label| same_name(&name(*label), class));
+                let same = || (0..num_classes).find(|label| same_class_name(&name(*label), class));
                 exact.or_else(same).ok_or_else(|| {
                     let all: Vec<String> = (0..num_classes).map(name).collect();
                     setting(format!(

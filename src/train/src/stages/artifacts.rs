@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pipe_engine::kind::Artifact;
 use pipe_engine::store::{CheckpointRecord, Metadata, Run};
 
-use crate::data::{Dataset, Seen};
+use crate::data::{Dataset, DatasetSummary};
 
 /// A training with at least one checkpoint.
 #[derive(Debug, Clone)]
@@ -50,23 +50,23 @@ pub(super) fn model_file(artifact: &Artifact) -> Option<ModelFile> {
 }
 
 /// What a plan hands on for a data set; its content counts where its settings do not decide it.
-pub(super) fn summary_artifact(seen: Seen) -> Artifact {
+pub(super) fn summary_artifact(seen: DatasetSummary) -> Artifact {
     let content = content_of(&seen);
     Artifact::new(seen, content)
 }
 
 /// The data set itself.
 pub(super) fn dataset_artifact(dataset: Dataset) -> Artifact {
-    let content = content_of(&Seen::of(&dataset));
+    let content = content_of(&DatasetSummary::of(&dataset));
     Artifact::new(Arc::new(dataset), content)
 }
 
-fn content_of(seen: &Seen) -> Option<String> {
-    (!seen.by_settings).then(|| seen.digest.clone())
+fn content_of(seen: &DatasetSummary) -> Option<String> {
+    (!seen.is_synthetic).then(|| seen.digest.clone())
 }
 
 /// What is known of the data set that a `dataset` stage hands on.
-pub(super) fn dataset_summary(artifact: &Artifact) -> Option<Seen> {
-    let opened = || artifact.get::<Arc<Dataset>>().map(|dataset| Seen::of(&dataset));
-    artifact.get::<Seen>().map(|seen| (*seen).clone()).or_else(opened)
+pub(super) fn dataset_summary(artifact: &Artifact) -> Option<DatasetSummary> {
+    let opened = || artifact.get::<Arc<Dataset>>().map(|dataset| DatasetSummary::of(&dataset));
+    artifact.get::<DatasetSummary>().map(|seen| (*seen).clone()).or_else(opened)
 }

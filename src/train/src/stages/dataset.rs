@@ -51,7 +51,8 @@ impl Stage for DatasetStage {
     }
 
     fn files(&self) -> Files {
-        let paths = data::paths(&self.settings).into_iter().filter(|path| is_inside_project(path));
+        let paths =
+            data::input_paths(&self.settings).into_iter().filter(|path| is_inside_project(path));
         let reads = paths.map(|path| ("root".to_owned(), path.display().to_string())).collect();
         Files { reads, writes: Vec::new() }
     }
@@ -62,7 +63,7 @@ impl Stage for DatasetStage {
             return Ok(StageState::Transient.into());
         }
         let slow = Slow { began: Instant::now(), told: AtomicBool::new(false) };
-        let seen = data::look(&self.settings, o.root, o.request.data_as_last_seen, &slow)
+        let seen = data::summarize(&self.settings, o.root, o.request.data_as_last_seen, &slow)
             .map_err(failed)?;
         Ok(Inspection { state: StageState::Transient, artifact: seen.map(summary_artifact) })
     }
@@ -70,7 +71,7 @@ impl Stage for DatasetStage {
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
         let progress = Throttled { context, last: Mutex::new(None) };
         let dataset = Dataset::open(&self.settings, &context.root, &progress).map_err(failed)?;
-        data::remember(&self.settings, &context.root, &dataset);
+        data::save_summary(&self.settings, &context.root, &dataset);
         dataset.check_images(&progress).map_err(|error| {
             match (&error, context.stop.requested()) {
                 (DataError::Stopped, Some(signal)) => {
@@ -88,7 +89,7 @@ impl Stage for DatasetStage {
         } else {
             String::new()
         };
-        let passed_over = dataset.passed_over();
+        let passed_over = dataset.skipped();
         let summary = format!(
             "{}, {train} image{}{aside} in {} class{} at {size} x {size} pixels{passed_over}",
             dataset.source().name(),

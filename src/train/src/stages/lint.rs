@@ -6,7 +6,7 @@ use pipe_engine::kind::{Diagnostic, PipelineView};
 use pipe_engine::policy::Mode;
 use serde_json::Value;
 
-use crate::data::{DatasetSettings, Split, batches};
+use crate::data::{DatasetSettings, Split, batches_per_epoch};
 use crate::diffit::{ConfigError, DiffitConfig};
 use crate::lora::LoraPlan;
 use crate::trainer::{LoraSettings, TrainSettings, TrainingSettings};
@@ -82,8 +82,9 @@ pub(super) fn check_training(
                 format!("{} is more than the {images} training images", settings.batch_size);
             found.push(Diagnostic::warning("batch_size", message));
         }
-        let batches = batches(Split::Train, images, settings.batch_size);
-        let steps = batches.div_ceil(settings.accumulate_grad_batches) as u64 * settings.epochs;
+        let batches_per_epoch = batches_per_epoch(Split::Train, images, settings.batch_size);
+        let steps =
+            batches_per_epoch.div_ceil(settings.accumulate_grad_batches) as u64 * settings.epochs;
         if settings.schedule.warmup_steps >= steps {
             let message =
                 format!("the training has {steps} steps: it would end before the warmup does");

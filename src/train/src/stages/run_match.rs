@@ -9,7 +9,7 @@ use pipe_engine::identity::{Difference, differences, in_words};
 use pipe_engine::store::Metadata;
 use serde_json::Value;
 
-use crate::data::{self, Seen};
+use crate::data::{self, DatasetSummary};
 
 /// Key of a manifest: digest of the data set, where its settings alone do not decide it.
 pub(super) const DATA: &str = "dataset";
@@ -23,7 +23,7 @@ pub(super) struct RunCriteria<'a> {
     /// Keys of the manifest that are not known yet.
     pub unknown: &'a [String],
     /// The images; `None` if they are not known yet.
-    pub data: Option<&'a Seen>,
+    pub data: Option<&'a DatasetSummary>,
 }
 
 impl RunCriteria<'_> {
@@ -41,7 +41,7 @@ impl RunCriteria<'_> {
     }
 
     /// The images, if they are known to be others than the run's.
-    pub fn data_changed(&self, run: &Metadata) -> Option<&Seen> {
+    pub fn data_changed(&self, run: &Metadata) -> Option<&DatasetSummary> {
         self.data.filter(|data| data.digest != run.dataset.digest)
     }
 
@@ -60,13 +60,16 @@ impl RunCriteria<'_> {
         if let Some(data) = data.filter(|_| !explained) {
             let separator = if words.is_empty() { "" } else { ", " };
             let record = &run.dataset;
-            let trained_on = Seen {
+            let trained_on = DatasetSummary {
                 digest: record.digest.clone(),
                 images: record.train_images + record.validation_images,
                 classes: record.classes.clone(),
-                by_settings: false,
+                is_synthetic: false,
             };
-            words = format!("{words}{separator}{}", data::in_words(self.root, &trained_on, data));
+            words = format!(
+                "{words}{separator}{}",
+                data::describe_change(self.root, &trained_on, data)
+            );
             let (old, new) = (run.dataset.digest.as_str().into(), data.digest.as_str().into());
             changes.push(Difference { key: DATA.to_owned(), old: Some(old), new: Some(new) });
         }
@@ -120,11 +123,21 @@ mod tests {
         }
     }
 
-    fn seen(digest: &str, images: u64) -> Seen {
-        Seen { digest: digest.into(), images, classes: vec!["a".into()], by_settings: false }
+    fn seen(digest: &str, images: u64) -> DatasetSummary {
+        DatasetSummary {
+            digest: digest.into(),
+            images,
+            classes: vec!["a".into()],
+            is_synthetic: false,
+        }
     }
 
-    fn changes(criteria: Value, data: Option<&Seen>, unknown: &[&str], run: &Metadata) -> String {
+    fn changes(
+        criteria: Value,
+        data: Option<&DatasetSummary>,
+        unknown: &[&str],
+        run: &Metadata,
+    ) -> String {
         let unknown: Vec<String> = unknown.iter().map(|u| u.to_string()).collect();
         let manifest = manifest(criteria);
         let criteria = RunCriteria {

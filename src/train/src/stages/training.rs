@@ -27,7 +27,7 @@ use super::resume_compatibility;
 use super::run_catalog::{RunCatalog, completed_epochs, has_lost_checkpoints, unfinished_reason};
 use super::run_match::{DATA, RunCriteria};
 use crate::checkpoint::BASE_FILE;
-use crate::data::{Dataset, Seen, Split, batches};
+use crate::data::{Dataset, DatasetSummary, Split, batches_per_epoch};
 use crate::device::{self, GpuAssignment, ResolvedDevice};
 use crate::diffit::{Diffit, Scope, param_paths};
 use crate::kernels;
@@ -189,7 +189,7 @@ impl Training<'_> {
         let start = start(&dataset, &autodiff)?;
 
         // The run: an old one to go on with, or a new one.
-        let data = Seen::of(&dataset);
+        let data = DatasetSummary::of(&dataset);
         let criteria = RunCriteria {
             root: &context.root,
             manifest: &context.manifest,
@@ -475,8 +475,8 @@ fn refused_precision(precision: &str, device: &ResolvedDevice) -> String {
 /// Optimizer steps in an epoch.
 fn steps_per_epoch(settings: &TrainingSettings, dataset: &Dataset) -> u64 {
     let images = dataset.indices(Split::Train).len();
-    batches(Split::Train, images, settings.batch_size).div_ceil(settings.accumulate_grad_batches)
-        as u64
+    batches_per_epoch(Split::Train, images, settings.batch_size)
+        .div_ceil(settings.accumulate_grad_batches) as u64
 }
 
 /// Whether no epoch's result stands in a run, nor a part of one: what it was begun with can still
