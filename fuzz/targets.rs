@@ -127,9 +127,6 @@ fn write(path: &Path, data: &[u8]) {
 /// A folder of its own, in memory where the system has such a place.
 fn in_folder(work: impl FnOnce(&Path)) {
     let memory = PathBuf::from("/dev/shm");
-    let folder = match memory.is_dir() {
-        true => tempfile::tempdir_in(memory),
-        false => tempfile::tempdir(),
-    };
+    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
     work(folder.unwrap().path());
 }

@@ -56,9 +56,10 @@ pub struct BenchArguments {
 
 fn preset(name: &str) -> Result<String, String> {
     let names: Vec<&str> = Preset::ALL.iter().map(|p| p.name()).collect();
-    match names.contains(&name) {
-        true => Ok(name.to_owned()),
-        false => Err(format!("expected {}", names.join(", "))),
+    if names.contains(&name) {
+        Ok(name.to_owned())
+    } else {
+        Err(format!("expected {}", names.join(", ")))
     }
 }
 

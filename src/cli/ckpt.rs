@@ -105,9 +105,10 @@ pub fn ckpt(arguments: CkptArguments) -> Result<ExitCode, CliError> {
             {
                 message::warning(&warning);
             }
-            let written = match merge {
-                true => model::merged(&checkpoint, adapter.as_ref(), &target),
-                false => model::weights_only(&checkpoint, &target),
+            let written = if merge {
+                model::merged(&checkpoint, adapter.as_ref(), &target)
+            } else {
+                model::weights_only(&checkpoint, &target)
             };
             report(&output, written.map_err(CliError::failed)?);
         }
@@ -123,9 +124,10 @@ pub fn ckpt(arguments: CkptArguments) -> Result<ExitCode, CliError> {
 /// The file to write. Refuses to write over one that nobody spoke of.
 fn free(file: &std::path::Path, overwrite: bool) -> Result<PathBuf, CliError> {
     let target = output_file::target(file)?;
-    match file.exists() && !overwrite {
-        true => Err(CliError::usage(format!("{} exists; --overwrite replaces it", file.display()))),
-        false => Ok(target),
+    if file.exists() && !overwrite {
+        Err(CliError::usage(format!("{} exists; --overwrite replaces it", file.display())))
+    } else {
+        Ok(target)
     }
 }
 

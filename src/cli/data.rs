@@ -82,9 +82,10 @@ pub fn data(arguments: DataArguments, output: &Output) -> Result<ExitCode, CliEr
             }
         }
     }
-    match a.json {
-        true => say!("{}", serde_json::to_string_pretty(&summary).unwrap_or_default()),
-        false => summary.iter().for_each(|found| say!("{}", found.text())),
+    if a.json {
+        say!("{}", serde_json::to_string_pretty(&summary).unwrap_or_default())
+    } else {
+        summary.iter().for_each(|found| say!("{}", found.text()))
     }
     if let Some((path, format)) = target.filter(|_| !pictures.is_empty()) {
         let bytes = format.encode(&stacked(&pictures)).map_err(CliError::failed)?;
@@ -105,11 +106,10 @@ fn datasets(loaded: &LoadedPipeline) -> Result<Vec<(StageId, DatasetSettings)>, 
             Some((stage.id.clone(), serde_json::from_value(stage.stage.settings()).ok()?))
         })
         .collect();
-    match found.is_empty() {
-        true => {
-            Err(CliError::usage("there is no stage of kind `dataset` among those that are meant"))
-        }
-        false => Ok(found),
+    if found.is_empty() {
+        Err(CliError::usage("there is no stage of kind `dataset` among those that are meant"))
+    } else {
+        Ok(found)
     }
 }
 

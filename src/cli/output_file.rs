@@ -18,15 +18,14 @@ pub fn write(
 /// The file that is to be put in place where a command writes it otherwise than from its beginning
 /// to its end.
 pub fn target(path: &Path) -> Result<PathBuf, CliError> {
-    match atomic::is_stream(path) {
-        true => {
-            let text = format!(
-                "{} is a pipe or a device, and this needs a file: name another",
-                path.display()
-            );
-            Err(CliError::usage(text))
-        }
-        false => Ok(atomic::behind_links(path)),
+    if atomic::is_stream(path) {
+        let text = format!(
+            "{} is a pipe or a device, and this needs a file: name another",
+            path.display()
+        );
+        Err(CliError::usage(text))
+    } else {
+        Ok(atomic::behind_links(path))
     }
 }
 

@@ -55,10 +55,11 @@ pub fn plan(arguments: PlanArguments) -> Result<ExitCode, CliError> {
         let text = serde_json::to_string_pretty(&file).unwrap_or_default();
         output_file::write(&project::path(path), |out| writeln!(out, "{text}"))?;
     }
-    match arguments.json {
-        _ if arguments.output.as_deref().is_some_and(output_file::is_output) => {}
-        true => say!("{}", serde_json::to_string_pretty(&file).unwrap_or_default()),
-        false => print(&file.plan),
+    let is_printed = arguments.output.as_deref().is_some_and(output_file::is_output);
+    if arguments.json && !is_printed {
+        say!("{}", serde_json::to_string_pretty(&file).unwrap_or_default());
+    } else if !is_printed {
+        print(&file.plan);
     }
     // The process ends here: taking many thousand stages apart would be a tenth of its time.
     std::mem::forget((loaded, observed, file));

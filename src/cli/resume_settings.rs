@@ -77,9 +77,10 @@ impl ResumeContext<'_> {
             return Vec::new();
         }
         let horizon = run.manifest.get("schedule horizon").and_then(Value::as_u64);
-        let epochs = match horizon.is_none() && run.status == Status::Completed {
-            true => run.epochs.max(today),
-            false => run.epochs,
+        let epochs = if horizon.is_none() && run.status == Status::Completed {
+            run.epochs.max(today)
+        } else {
+            run.epochs
         };
         let mut all = vec![("epochs", Value::from(epochs))];
         if horizon.is_some() && !given("schedule_epochs") {

@@ -302,15 +302,16 @@ impl RunSummary<'_> {
     /// How one runs it again though nothing has changed: an option that goes with the others, or
     /// else the whole command.
     fn how_to_force(&self) -> String {
-        match self.args.is_for_one_run() || self.arguments.plan.is_some() {
-            true => format!(
+        if self.args.is_for_one_run() || self.arguments.plan.is_some() {
+            format!(
                 "`{}`",
                 PipelineArgs::with_environment(
                     self.args.forced_command_line(),
                     self.execution.graph
                 )
-            ),
-            false => "`--force`".to_owned(),
+            )
+        } else {
+            "`--force`".to_owned()
         }
     }
 

@@ -15,9 +15,10 @@ use crate::report::message;
 pub fn folders(dir: Option<&Path>) -> Result<Vec<Runs>, CliError> {
     let Some(dir) = dir else { return Ok(all(&project::root()?)) };
     let folder = project::path(dir);
-    match folder.is_dir() {
-        true => Ok(vec![Runs::at(folder)]),
-        false => Err(CliError::usage(format!("{}: no such folder", dir.display()))),
+    if folder.is_dir() {
+        Ok(vec![Runs::at(folder)])
+    } else {
+        Err(CliError::usage(format!("{}: no such folder", dir.display())))
     }
 }
 

@@ -52,9 +52,10 @@ pub fn status(arguments: StatusArguments) -> Result<ExitCode, CliError> {
             row
         })
         .collect();
-    let headings: &[&str] = match with_jobs {
-        true => &["Stage", "Status", "Changed", "Job", ""],
-        false => &["Stage", "Status", "Changed", ""],
+    let headings: &[&str] = if with_jobs {
+        &["Stage", "Status", "Changed", "Job", ""]
+    } else {
+        &["Stage", "Status", "Changed", ""]
     };
     say!("{}", table::table(headings, &rows));
     Ok(ExitCode::SUCCESS)

@@ -40,11 +40,10 @@ const SUGGESTIONS: [(&[&str], &str); 22] = [
 pub fn with_suggestion(mut error: Error) -> Error {
     if error.kind() == ErrorKind::MissingRequiredArgument && lacks_file(&error) {
         let files = pipelines(Path::new("."));
-        let tip = match files.is_empty() {
-            true => {
-                "there is no pipeline file here; `pipe init` makes a project with one".to_owned()
-            }
-            false => format!("the pipeline files here: {}", files.join(", ")),
+        let tip = if files.is_empty() {
+            "there is no pipeline file here; `pipe init` makes a project with one".to_owned()
+        } else {
+            format!("the pipeline files here: {}", files.join(", "))
         };
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
         return error;
@@ -121,9 +120,10 @@ mod tests {
                 panic!("{suggestion}: {error}");
             }
             for word in words {
-                let typed = match word.starts_with('-') {
-                    true => vec!["pipe", "run", "p.yaml", word],
-                    false => vec!["pipe", word],
+                let typed = if word.starts_with('-') {
+                    vec!["pipe", "run", "p.yaml", word]
+                } else {
+                    vec!["pipe", word]
                 };
                 let error = match Arguments::try_parse_from(typed) {
                     Err(error) => with_suggestion(error).to_string(),

@@ -45,9 +45,10 @@ fn open_with(url: &StoreUrl, is_set: &dyn Fn(&str) -> bool) -> Result<Backend, R
     let store = match url.scheme {
         Scheme::S3 => {
             let builder = AmazonS3Builder::from_env().with_bucket_name(&url.bucket);
-            let builder = match is_set("AWS_CHECKSUM_ALGORITHM") {
-                true => builder,
-                false => builder.with_checksum_algorithm(Checksum::SHA256),
+            let builder = if is_set("AWS_CHECKSUM_ALGORITHM") {
+                builder
+            } else {
+                builder.with_checksum_algorithm(Checksum::SHA256)
             };
             builder.with_retry(retry()).with_http_connector(Connector).build().map(shared)
         }

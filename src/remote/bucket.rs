@@ -169,15 +169,16 @@ impl Bucket {
 
     fn index(&self, generation: u64) -> Result<Option<Index>, RemoteError> {
         let Some((at, index)) = self.any_index(self.prefix(), generation)? else { return Ok(None) };
-        match index.pipeline == self.pipeline && index.generation == generation {
-            true => Ok(Some(index)),
-            false => Err(RemoteError::new(
+        if index.pipeline == self.pipeline && index.generation == generation {
+            Ok(Some(index))
+        } else {
+            Err(RemoteError::new(
                 RemoteErrorKind::Setting,
                 format!(
                     "store {}: its index {at} has the state of pipeline {:?}; give this one another prefix, or another name",
                     self.url, index.pipeline
                 ),
-            )),
+            ))
         }
     }
 
@@ -290,9 +291,10 @@ impl Bucket {
         let listed =
             listed.map_err(|_| self.endless(doing, "is not at its end after ten minutes"))?;
         let listed = listed.map_err(|e| self.error(doing, &e))?;
-        match listed.len() > most {
-            true => Err(self.endless(doing, &format!("names more than {most} objects"))),
-            false => Ok(listed),
+        if listed.len() > most {
+            Err(self.endless(doing, &format!("names more than {most} objects")))
+        } else {
+            Ok(listed)
         }
     }
 

@@ -105,9 +105,10 @@ impl Committer {
                 // The same content under the same name keeps its object; under another name it
                 // borrows it.
                 let object = entry.key(owner);
-                match owner == path {
-                    true => entry.clone(),
-                    false => Entry { nonce: String::new(), object: Some(object), ..entry.clone() },
+                if owner == path {
+                    entry.clone()
+                } else {
+                    Entry { nonce: String::new(), object: Some(object), ..entry.clone() }
                 }
             }
             None => {

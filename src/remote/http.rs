@@ -97,14 +97,13 @@ fn send(
         agent.run(Request::from_parts(parts, ()))
     };
     let (parts, body) = answered.map_err(failed)?.into_parts();
-    let bytes = match parts.status.is_success() {
-        true => body.into_with_config().limit(MAX_ANSWER).read_to_vec().map_err(failed)?,
-        false => {
-            let mut said = Vec::new();
-            let read = body.into_reader().take(MAX_ERROR_BODY).read_to_end(&mut said);
-            read.map_err(|error| failed(error.into()))?;
-            said
-        }
+    let bytes = if parts.status.is_success() {
+        body.into_with_config().limit(MAX_ANSWER).read_to_vec().map_err(failed)?
+    } else {
+        let mut said = Vec::new();
+        let read = body.into_reader().take(MAX_ERROR_BODY).read_to_end(&mut said);
+        read.map_err(|error| failed(error.into()))?;
+        said
     };
     Ok(HttpResponse::from_parts(parts, bytes.into()))
 }

@@ -96,9 +96,10 @@ impl Project {
             |folder| std::fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten();
         for entry in self.places.records().flat_map(listed) {
             let path = entry.path();
-            match record_is_held(&self.root, &self.pipeline, &entry.file_name().to_string_lossy()) {
-                true => scan.busy.extend(self.relative(&path)),
-                false => self.add(&path, &mut scan.files),
+            if record_is_held(&self.root, &self.pipeline, &entry.file_name().to_string_lossy()) {
+                scan.busy.extend(self.relative(&path))
+            } else {
+                self.add(&path, &mut scan.files)
             }
         }
         for output in self.places.outputs() {

@@ -94,13 +94,10 @@ impl Snapshot {
             Content::Name(path) => {
                 let file = File::open(path)?;
                 let now = file.metadata()?;
-                match (now.len(), modified(&now), id(&now)) == (self.bytes, self.modified, self.id)
-                {
-                    true => Ok(OpenSnapshot::File(file)),
-                    false => Err(io::Error::new(
-                        io::ErrorKind::NotFound,
-                        "it has been replaced meanwhile",
-                    )),
+                if (now.len(), modified(&now), id(&now)) == (self.bytes, self.modified, self.id) {
+                    Ok(OpenSnapshot::File(file))
+                } else {
+                    Err(io::Error::new(io::ErrorKind::NotFound, "it has been replaced meanwhile"))
                 }
             }
         }

@@ -87,10 +87,7 @@ impl Bucket {
             while !parts.is_empty() {
                 next(&mut parts, sent).await.map_err(failed)?;
             }
-            match hex(&hash.finalize()) == sha256 {
-                true => Ok(()),
-                false => Err(changed(key)),
-            }
+            if hex(&hash.finalize()) == sha256 { Ok(()) } else { Err(changed(key)) }
         };
         let all = all.await;
         let done = match all {

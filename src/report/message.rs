@@ -46,11 +46,10 @@ pub fn note(text: &str) {
 }
 
 fn show(label: &str, painted: anstyle::Style, text: &str) {
-    match format().json {
-        true => {
-            let time = chrono::Utc::now().to_rfc3339();
-            stderr::line(json!({"event": label, "text": text, "time": time}).to_string());
-        }
-        false => stderr::line(style::message(label, painted, text)),
+    if format().json {
+        let time = chrono::Utc::now().to_rfc3339();
+        stderr::line(json!({"event": label, "text": text, "time": time}).to_string());
+    } else {
+        stderr::line(style::message(label, painted, text))
     }
 }

@@ -25,9 +25,10 @@ pub fn try_line(text: &str) -> io::Result<()> {
 
 /// Prints a file that somebody asked for as it is, such as one that another program is to read.
 pub fn document(text: &str) {
-    match io::stdout().is_terminal() {
-        true => exit_on_error(writeln!(io::stdout(), "{}", foreign::shown(text, false))),
-        false => exit_on_error(writeln!(io::stdout(), "{text}")),
+    if io::stdout().is_terminal() {
+        exit_on_error(writeln!(io::stdout(), "{}", foreign::shown(text, false)))
+    } else {
+        exit_on_error(writeln!(io::stdout(), "{text}"))
     }
 }
 

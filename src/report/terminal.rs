@@ -77,21 +77,23 @@ impl Terminal {
             return;
         }
         let text = text.as_ref();
-        let labelled: String = match self.concurrent {
+        if self.concurrent && text.trim().is_empty() {
             // Blank lines set one stage's blocks apart; between those of several they would only
             // tear them.
-            true if text.trim().is_empty() => return,
-            true => text.trim().lines().map(|line| format!("{stage} | {line}\n")).collect(),
-            false => format!("{text}\n"),
+            return;
+        }
+        let labelled: String = if self.concurrent {
+            text.trim().lines().map(|line| format!("{stage} | {line}\n")).collect()
+        } else {
+            format!("{text}\n")
         };
         let labelled = labelled.strip_suffix('\n').unwrap_or(&labelled);
-        match self.interactive {
+        if self.interactive {
             // Between two pictures of the bars, so at once.
-            true => {
-                let shown = stderr::sanitized(labelled);
-                self.bars.suspend(|| drop(writeln!(std::io::stderr(), "{shown}")));
-            }
-            false => stderr::line(labelled),
+            let shown = stderr::sanitized(labelled);
+            self.bars.suspend(|| drop(writeln!(std::io::stderr(), "{shown}")));
+        } else {
+            stderr::line(labelled);
         }
     }
 

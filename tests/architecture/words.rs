@@ -84,10 +84,12 @@ fn no_public_name_has_a_retired_word() {
     for word in retired() {
         let found: Vec<&(String, String)> =
             all.iter().filter(|(name, _)| word.is_in(name)).collect();
-        match word.pending {
-            true if found.is_empty() => println!("{}: gone; take the mark away", word.word),
-            true => println!("{}: {} names to go", word.word, found.len()),
-            false => wrong.extend(found.iter().map(|(name, path)| format!("{path}: {name}"))),
+        if !word.pending {
+            wrong.extend(found.iter().map(|(name, path)| format!("{path}: {name}")));
+        } else if found.is_empty() {
+            println!("{}: gone; take the mark away", word.word);
+        } else {
+            println!("{}: {} names to go", word.word, found.len());
         }
     }
     assert!(

@@ -248,13 +248,12 @@ fn the_image_is_made_of_what_there_is() {
 }
 
 fn copy(from: &Path, to: &Path) {
-    match from.is_dir() {
-        true => {
-            std::fs::create_dir_all(to).unwrap();
-            for entry in std::fs::read_dir(from).unwrap().flatten() {
-                copy(&entry.path(), &to.join(entry.file_name()));
-            }
+    if from.is_dir() {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap().flatten() {
+            copy(&entry.path(), &to.join(entry.file_name()));
         }
-        false => drop(std::fs::copy(from, to).unwrap()),
+    } else {
+        std::fs::copy(from, to).unwrap();
     }
 }

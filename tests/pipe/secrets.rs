@@ -14,14 +14,12 @@ fn files_with(project: &Project, text: &str) -> Vec<String> {
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => folders.push(path),
-                false if path.file_name().unwrap() == "p.yaml" => {}
-                false => {
-                    let bytes = std::fs::read(&path).unwrap();
-                    if bytes.windows(text.len()).any(|window| window == text.as_bytes()) {
-                        found.push(path.display().to_string());
-                    }
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.file_name().unwrap() != "p.yaml" {
+                let bytes = std::fs::read(&path).unwrap();
+                if bytes.windows(text.len()).any(|window| window == text.as_bytes()) {
+                    found.push(path.display().to_string());
                 }
             }
         }

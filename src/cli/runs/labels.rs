@@ -26,9 +26,10 @@ pub fn tag(run: &Run, tags: Vec<String>, remove: bool) -> Result<ExitCode, CliEr
     }
     let mut labels = Labels::load(run).map_err(CliError::failed)?;
     for tag in tags {
-        match remove {
-            true => drop(labels.tags.remove(&tag)),
-            false => drop(labels.tags.insert(tag)),
+        if remove {
+            labels.tags.remove(&tag);
+        } else {
+            labels.tags.insert(tag);
         }
     }
     labels.save(run).map_err(CliError::failed)?;

@@ -193,9 +193,10 @@ fn list(folders: &[Runs], which: &Which, form: Form) -> Result<(), CliError> {
         if let Some(sort) = &which.sort {
             entries.sort_by(|a, b| {
                 let (a, b) = (a.value(&sort.key), b.value(&sort.key));
-                match sort.descending && a.is_some() && b.is_some() {
-                    true => select::order(&b, &a),
-                    false => select::order(&a, &b),
+                if sort.descending && a.is_some() && b.is_some() {
+                    select::order(&b, &a)
+                } else {
+                    select::order(&a, &b)
                 }
             });
         }
@@ -219,9 +220,10 @@ fn list(folders: &[Runs], which: &Which, form: Form) -> Result<(), CliError> {
         Form::Table => {
             listed.retain(|(_, entries)| !entries.is_empty());
             if listed.is_empty() {
-                match none {
-                    true => say!("no runs yet; {}", project::first_run_hint()),
-                    false => say!("no run fulfils that"),
+                if none {
+                    say!("no runs yet; {}", project::first_run_hint())
+                } else {
+                    say!("no run fulfils that")
                 }
             }
             for (folder, entries) in &listed {

@@ -130,12 +130,11 @@ impl FromStr for Sort {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let key = text.strip_prefix('-').unwrap_or(text);
-        match key.is_empty() {
-            true => {
-                Err("expected a column, a setting or a figure, such as `best` or `-learning_rate`"
-                    .into())
-            }
-            false => Ok(Self { key: key.to_owned(), descending: key != text }),
+        if key.is_empty() {
+            Err("expected a column, a setting or a figure, such as `best` or `-learning_rate`"
+                .into())
+        } else {
+            Ok(Self { key: key.to_owned(), descending: key != text })
         }
     }
 }

@@ -103,10 +103,7 @@ fn lost() -> Error {
 }
 
 fn answer<T>(lose: bool, result: Result<T>) -> Result<T> {
-    match lose {
-        true => Err(lost()),
-        false => result,
-    }
+    if lose { Err(lost()) } else { result }
 }
 
 impl fmt::Display for Faulty {

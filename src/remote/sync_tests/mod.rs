@@ -145,12 +145,11 @@ impl TestProject {
 fn collect(root: &Path, folder: &Path, files: &mut Files) {
     for entry in std::fs::read_dir(folder).unwrap().flatten() {
         let path = entry.path();
-        match path.is_dir() {
-            true => collect(root, &path, files),
-            false => {
-                let relative = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-                files.insert(relative, std::fs::read(&path).unwrap());
-            }
+        if path.is_dir() {
+            collect(root, &path, files)
+        } else {
+            let relative = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            files.insert(relative, std::fs::read(&path).unwrap());
         }
     }
 }

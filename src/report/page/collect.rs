@@ -136,11 +136,10 @@ fn curves(run: &Run, metadata: &Metadata) -> BTreeMap<String, Vec<(f64, f64)>> {
 /// At most [`POINTS`] of the points, evenly, the last among them.
 fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     let count = points.len();
-    match count > POINTS {
-        true => (0..POINTS)
-            .filter_map(|i| points.get(i * (count - 1) / (POINTS - 1)).copied())
-            .collect(),
-        false => points,
+    if count > POINTS {
+        (0..POINTS).filter_map(|i| points.get(i * (count - 1) / (POINTS - 1)).copied()).collect()
+    } else {
+        points
     }
 }
 

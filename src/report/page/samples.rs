@@ -56,9 +56,10 @@ pub(super) fn of_run(folder: &Path, runs: usize) -> (Vec<Sample>, usize) {
     let all = files(folder);
     let bytes: u64 = all.iter().map(|(_, _, bytes)| bytes).sum();
     let room = (PAGE_BUDGET / runs.max(1) as u64).min(RUN_BUDGET);
-    let kept = match bytes <= room {
-        true => (0..all.len()).collect(),
-        false => spread(all.len(), (all.len() as u64 * room / bytes.max(1)) as usize),
+    let kept = if bytes <= room {
+        (0..all.len()).collect()
+    } else {
+        spread(all.len(), (all.len() as u64 * room / bytes.max(1)) as usize)
     };
     let read = |index: &usize| {
         let (epoch, path, _) = all.get(*index)?;

@@ -218,11 +218,10 @@ impl File {
         }
         let common = new.len().min(old.len());
         let first = (0..common).find(|i| new[*i] != old[*i]).unwrap_or(common);
-        let end = match new.len() > old.len() {
-            true => new.len(),
-            false => {
-                (first..common).rev().find(|i| new[*i] != old[*i]).map_or(first, |last| last + 1)
-            }
+        let end = if new.len() > old.len() {
+            new.len()
+        } else {
+            (first..common).rev().find(|i| new[*i] != old[*i]).map_or(first, |last| last + 1)
         };
         if first < end {
             self.unsynced
@@ -548,9 +547,10 @@ impl Tree {
     pub fn put(&self, folder: &Path) {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            match path.is_dir() && !path.is_symlink() {
-                true => std::fs::remove_dir_all(path).unwrap(),
-                false => std::fs::remove_file(path).unwrap(),
+            if path.is_dir() && !path.is_symlink() {
+                std::fs::remove_dir_all(path).unwrap()
+            } else {
+                std::fs::remove_file(path).unwrap()
             }
         }
         // Names in order, so a folder comes before what is in it.

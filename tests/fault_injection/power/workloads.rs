@@ -180,9 +180,10 @@ yes new | head -c 10240 > mapped.bin
 pub fn writes_in(project: Project) -> Project {
     let mut python = Command::new("python3");
     python.args(["-IS", "-c", "import mmap"]).stdout(Stdio::null()).stderr(Stdio::null());
-    let (yaml, program) = match python.status().is_ok_and(|status| status.success()) {
-        true => (WRITES.to_owned(), PROGRAM),
-        false => (WRITES.replace("[python3, -IS, write.py]", "[sh, write.py]"), PLAIN),
+    let (yaml, program) = if python.status().is_ok_and(|status| status.success()) {
+        (WRITES.to_owned(), PROGRAM)
+    } else {
+        (WRITES.replace("[python3, -IS, write.py]", "[sh, write.py]"), PLAIN)
     };
     project.write("p.yaml", yaml);
     project.write("write.py", program);
