@@ -1,4 +1,4 @@
-//! What the commands that read a pipeline have in common: its file, the stages that are meant,
+//! What the commands that read a pipeline have in common: its file, the selected stages,
 //! settings on top.
 
 use std::collections::{BTreeSet, HashMap};
@@ -21,7 +21,7 @@ use super::resume_settings::ResumeContext;
 use super::{CliError, project};
 use crate::report::message;
 
-/// Arguments that say what is to be done; kept in plan files.
+/// The arguments that choose a pipeline, its stages and settings. Plan files keep them.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 pub struct PipelineArgs {
     #[command(flatten)]
@@ -104,7 +104,7 @@ pub struct SettingArgs {
     store: Option<String>,
 }
 
-/// A pipeline that was read, and what of it is meant.
+/// A pipeline that was read, with the stages that were selected.
 pub struct LoadedPipeline {
     pub root: PathBuf,
     /// The pipeline file, relative to the project if it lies in it.

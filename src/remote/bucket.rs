@@ -1,4 +1,4 @@
-//! What is asked of a store, one call after the other: the newest index, a new one, objects by key.
+//! Requests to a store, one after the other: the newest index, a new one, objects by key.
 //! The thread that calls waits; tokio runs only meanwhile.
 
 use std::error::Error as _;
@@ -40,7 +40,7 @@ pub(crate) struct Bucket {
     /// Where earlier versions had the pipeline, if that is elsewhere. Names in other scripts could
     /// share it.
     legacy_prefix: Option<Path>,
-    /// Which of both it is, once the store was asked.
+    /// Which of both the pipeline has, once the store was asked.
     resolved: OnceLock<Path>,
     pipeline: String,
     /// As the user wrote it, for messages.
@@ -50,7 +50,7 @@ pub(crate) struct Bucket {
     unsynced: Option<PathBuf>,
 }
 
-/// What came of putting an index.
+/// The outcome of putting an index.
 pub(crate) enum IndexPut {
     /// It is the newest. These, by number, are older.
     Stored(Vec<u64>),

@@ -1,5 +1,5 @@
-//! One step of the mirror: the objects first, then the index that lists them, then what no index
-//! lists any more goes.
+//! One push of the mirror: first the objects, then the index that lists them. Then objects that no
+//! index lists any more are removed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -17,22 +17,23 @@ use crate::snapshot::{FileId, OpenSnapshot, Snapshot};
 use crate::sync_plan::is_unchanged_since;
 use crate::sync_state::{self, SyncState, is_within};
 
-/// How long other processes of the folder may take to put theirs.
+/// How long another process of the folder may take for its commit.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
-/// An object that was put this long ago and is in no index yet may have been swept away.
+/// How long an uploaded object may wait for its index. After that it may have been removed as an
+/// orphan.
 const REUSE_WINDOW: Duration = Duration::from_secs(24 * 3600);
-/// Objects of this age that no index lists were left by a process that was killed.
+/// Objects of this age that no index lists are orphans of a process that was killed.
 const ORPHAN_AGE: chrono::TimeDelta = chrono::TimeDelta::days(7);
 
-/// Brings changes into a store.
+/// Commits changes of a folder to its store.
 pub(crate) struct Committer {
     pub bucket: Bucket,
     pub project: Project,
     /// The index that is in the store, as far as this process knows.
     pub base: Index,
-    /// Contents that were put, by digest, and are in no index yet: since when, and as which file.
+    /// Contents that were uploaded and are in no index yet, by digest: when, and as which file.
     uploaded: HashMap<String, (Instant, String, Entry)>,
-    /// Bytes of objects that were put.
+    /// Bytes of objects that were uploaded.
     pub sent: u64,
     /// Digests of contents that were read.
     digests: HashMap<(FileId, u64, u64), String>,
@@ -41,7 +42,7 @@ pub(crate) struct Committer {
 /// A change of the index.
 type IndexEdit = (String, Option<Entry>);
 
-/// Contents that are there, by digest: as which file.
+/// Contents that the store has, by digest, each with its file.
 type KnownContents = BTreeMap<String, (String, Entry)>;
 
 impl Committer {
@@ -49,7 +50,8 @@ impl Committer {
         Self { bucket, project, base, uploaded: HashMap::new(), sent: 0, digests: HashMap::new() }
     }
 
-    /// Brings these changes into the store, all or none. `sent` is told of bytes that are there.
+    /// Brings these changes into the store, all or none. `sent` is called with bytes as they
+    /// arrive.
     pub fn push(
         &mut self,
         changes: &[NumberedChange],
@@ -77,7 +79,7 @@ impl Committer {
         self.commit(&edits)
     }
 
-    /// Makes sure that a content is there as an object.
+    /// Makes sure that the store has an object with this content, and gives the file's entry.
     fn ensure_object(
         &mut self,
         path: &str,
@@ -102,8 +104,8 @@ impl Committer {
         let Entry { nonce, object, .. } = match known.get(&sha256) {
             Some((owner, entry)) => {
                 sent(snapshot.bytes);
-                // The same content under the same name keeps its object; under another name it
-                // borrows it.
+                // The same content under the same name keeps its object. Under another name it
+                // refers to that object.
                 let object = entry.key(owner);
                 if owner == path {
                     entry.clone()
@@ -175,8 +177,8 @@ impl Committer {
             ..SyncState::new(&self.bucket.url, index.clone())
         };
         remembered(&next, Some(self.base.commit.clone())).save(&root)?;
-        // Should there be no answer, whether it is there is found out the next time, from what was
-        // noted.
+        // If no answer comes, the next commit finds out from this record whether the index is
+        // there.
         let older = match self.bucket.create(&next)? {
             IndexPut::Stored(older) => older,
             IndexPut::Conflict => {
@@ -194,8 +196,8 @@ impl Committer {
         Ok(())
     }
 
-    /// Takes in what other processes of this folder have put, and what became of an index whose
-    /// putting was not answered.
+    /// Takes over what other processes of this folder have committed, and finds out what became of
+    /// an index whose upload was not answered.
     fn refresh_base(&mut self, state: Option<&SyncState>) -> Result<(), RemoteError> {
         let Some(state) = state else { return Ok(()) };
         if state.instead_of.is_some() {
@@ -230,7 +232,7 @@ impl Committer {
         RemoteError::new(RemoteErrorKind::TakenOver, text)
     }
 
-    /// Removes what processes that were killed have put and never listed.
+    /// Removes objects that killed processes uploaded and no index lists.
     pub fn remove_orphans(&self) {
         let Ok(objects) = self.bucket.objects() else { return };
         let Ok(Some(newest)) = self.bucket.newest() else { return };

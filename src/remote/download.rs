@@ -1,5 +1,5 @@
-//! Files of the store into the folder: whole and verified, or not at all; what says that they are
-//! there comes last.
+//! Downloads files of the store into the folder: whole and verified, or not at all. Files that say
+//! that others are there come last.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -18,16 +18,17 @@ use crate::error::RemoteError;
 use crate::index::{Entry, Index};
 use crate::project::Project;
 
-/// What was fetched.
+/// What was downloaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DownloadSummary {
     pub files: usize,
     pub bytes: u64,
-    /// Who left it so, and when.
+    /// Which process wrote the index, and when.
     pub from: String,
 }
 
-/// Gets these files of an index. `before_download` is told of files and bytes before that begins.
+/// Downloads these files of an index. `before_download` is called with the number of files and
+/// bytes before the first of them.
 pub(crate) fn download(
     bucket: &Bucket,
     project: &Project,
@@ -39,7 +40,7 @@ pub(crate) fn download(
         paths.iter().filter_map(|path| Some((rank(path), path, index.files.get(path)?))).collect();
     order.sort_by_key(|(rank, path, _)| (*rank, *path));
     let mut downloaded = DownloadSummary { from: index.origin(), ..DownloadSummary::default() };
-    // A content that several names share is fetched once.
+    // A content that several names share is downloaded once.
     let mut there: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     let wanted: BTreeMap<String, u64> =
         order.iter().map(|(_, path, entry)| (entry.key(path), entry.bytes)).collect();
@@ -76,7 +77,7 @@ fn are_of_one_run(a: &Path, b: &Path) -> bool {
     a.parent() == b.parent() && a.parent().is_some_and(|folder| folder.ends_with("checkpoints"))
 }
 
-/// Removes what a fetch that was killed has left of these files.
+/// Removes temporary files that a killed download of these files left.
 fn remove_temporary_files(project: &Project, paths: &[String]) -> Result<(), RemoteError> {
     let mut folders: BTreeMap<PathBuf, BTreeSet<&str>> = BTreeMap::new();
     for path in paths {
@@ -90,7 +91,7 @@ fn remove_temporary_files(project: &Project, paths: &[String]) -> Result<(), Rem
     Ok(())
 }
 
-/// Metadata after what it speaks of, records after that.
+/// The order of downloads: checkpoints and logs, then metadata that lists them, then records.
 fn rank(path: &str) -> u8 {
     match path {
         path if path.starts_with(".pipe/") => 2,
@@ -133,7 +134,7 @@ fn download_file(
     Ok(())
 }
 
-/// So that whoever remembers the file by its time need not read it again.
+/// Gives the file the time that the index has, so that caches of digests stay valid.
 fn set_modified(target: &Path, entry: &Entry) {
     let time = UNIX_EPOCH + Duration::from_nanos(entry.modified);
     let set = File::options().write(true).open(target).and_then(|file| file.set_modified(time));

@@ -1,5 +1,5 @@
 //! The thread that keeps a store as new as the folder while a pipeline runs. It hears of every
-//! change at once, waits until things are quiet, and brings all of it over in one step; the
+//! change at once, waits until nothing changes for a moment, and pushes everything in one step. The
 //! training never waits for it.
 
 use std::collections::BTreeMap;
@@ -19,28 +19,28 @@ use crate::project::Project;
 use crate::pull::WorkingCopy;
 use crate::snapshot::Snapshot;
 
-/// A change is brought over when nothing else has changed for so long, or after so long at the
-/// latest.
+/// A change is pushed when nothing else has changed for this long, and at the latest after
+/// `MAX_DELAY`.
 const DEBOUNCE: Duration = Duration::from_millis(if cfg!(feature = "faults") { 2 } else { 300 });
 const MAX_DELAY: Duration = Duration::from_secs(2);
-/// After a failure that lasted: first so long, then twice as long, up to this.
+/// The wait after a failure. It doubles with each further one, up to `MAX_RETRY_DELAY`.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(300);
-/// How long the end waits after somebody asked to stop.
+/// How long `finish` goes on pushing after a request to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Something that whoever looks on should know.
+/// What a user should hear of the mirror.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MirrorEvent {
-    /// It does not work now; the training goes on, and it is tried again.
+    /// A push failed. The training goes on, and the push is tried again.
     Failing(RemoteError),
-    /// It works again.
+    /// A push succeeded after failures.
     Recovered,
-    /// It has ended, and the training goes on without.
+    /// The mirror has given up. The training goes on without it.
     Ended(RemoteError),
 }
 
-/// A mirror at work.
+/// A running mirror.
 pub struct Mirror {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -50,11 +50,11 @@ pub struct Mirror {
 /// What a mirror did.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct MirrorStats {
-    /// Steps: an index each.
+    /// Pushes, each with an index of its own.
     pub steps: u64,
     pub files: u64,
     pub bytes: u64,
-    /// How long those who changed the folder waited for it.
+    /// Time that the threads which change the folder spent in the listener.
     pub blocked: Duration,
 }
 
@@ -62,7 +62,7 @@ struct Shared {
     project: Project,
     state: Mutex<MirrorState>,
     wake: Condvar,
-    /// Bytes of the step that is under way which are not there yet.
+    /// Bytes of the current push that are not in the store yet.
     bytes_left: AtomicU64,
     blocked: AtomicU64,
 }
@@ -70,19 +70,20 @@ struct Shared {
 #[derive(Default)]
 struct MirrorState {
     changes: PendingChanges,
-    /// Files that grow, and how long each was when it was last brought over.
+    /// Files that grow, with the length of each at the last push.
     logs: BTreeMap<String, (PathBuf, u64)>,
     first: Option<Instant>,
     last: Option<Instant>,
     closing: bool,
     stats: MirrorStats,
-    /// What the last try met.
+    /// Why the last push failed, until one succeeds.
     last_error: Option<RemoteError>,
     ended: Option<Result<(), RemoteError>>,
 }
 
 impl Mirror {
-    /// Starts with what the store lacks. `notify` is called by the mirror's thread.
+    /// Starts the thread, with what the store lacks as the first changes. `notify` is called by
+    /// that thread.
     pub fn start(
         working_copy: WorkingCopy,
         notify: impl Fn(MirrorEvent) + Send + 'static,
@@ -111,7 +112,7 @@ impl Mirror {
         Ok(Self { shared, thread: Some(thread), url })
     }
 
-    /// Lets it hear of every change that this process makes from now on.
+    /// Listens to every change of the folder that this process makes from now on.
     pub fn listen(&self) {
         watch::listen(self.shared.clone());
     }
@@ -121,12 +122,11 @@ impl Mirror {
         self.shared.hear(news);
     }
 
-    /// Waits until all is over there, and ends. `waiting` is told, again and again, of the files
-    /// and bytes that are left.
+    /// Pushes what is left, and ends. `waiting` is called several times a second with the number of
+    /// files and bytes that are left.
     ///
     /// # Errors
-    /// What is left could not be brought over, or not in the time that is left after a wish to
-    /// stop.
+    /// The last push failed, or took longer than a request to stop allows.
     pub fn finish(
         mut self,
         stop: &Stop,
@@ -294,7 +294,7 @@ impl Worker {
         }
     }
 
-    /// Waits until it is time for a step: whether it is to be the last.
+    /// Waits until it is time for a push. True if it is the last one.
     fn wait_for_work(&self, not_before: Option<Instant>) -> bool {
         let mut state = self.shared.state();
         loop {
@@ -318,7 +318,7 @@ impl Worker {
         }
     }
 
-    /// Brings over all that has changed up to now. `false`: nothing has.
+    /// Pushes all that has changed up to now. False if nothing has.
     fn step(&mut self) -> Result<bool, RemoteError> {
         let (changes, bytes, grown) = {
             let mut state = self.shared.state();

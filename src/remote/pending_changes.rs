@@ -1,5 +1,5 @@
-//! What has changed in the folder since it was last the same as the store. Only the last change of
-//! a name counts, so a store that is slow or gone makes this no longer than the state itself.
+//! What has changed in the folder since the last push. Only the last change of a name is kept, so
+//! that a slow store makes this no longer than the list of all files.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +9,11 @@ use crate::sync_state::is_within;
 #[derive(Debug)]
 pub(crate) enum Change {
     Upload(Snapshot),
-    /// The file, or the folder with all in it, is gone.
+    /// The file was removed, or the folder with everything in it.
     Delete,
 }
 
-/// A change and its place among the others.
+/// A change with its path, and its number in the order of changes.
 pub(crate) type NumberedChange = (u64, String, Change);
 
 #[derive(Debug, Default)]
@@ -35,7 +35,7 @@ impl PendingChanges {
         self.by_path.is_empty()
     }
 
-    /// How many files wait, and their bytes.
+    /// Number of files that are to be pushed, and their bytes.
     pub fn pending(&self) -> (usize, u64) {
         let bytes = self.by_path.values().map(|(_, change)| {
             if let Change::Upload(snapshot) = change { snapshot.bytes } else { 0 }
@@ -43,7 +43,7 @@ impl PendingChanges {
         (self.by_path.len(), bytes.sum())
     }
 
-    /// All of them, in the order in which they were made.
+    /// Takes out all changes, in the order in which they were made.
     pub fn take(&mut self) -> Vec<NumberedChange> {
         let all = std::mem::take(&mut self.by_path);
         let mut all: Vec<NumberedChange> =
@@ -52,7 +52,7 @@ impl PendingChanges {
         all
     }
 
-    /// Takes back what could not be carried out; what has changed again since is left as it is.
+    /// Puts changes back whose push failed, unless the same file has changed again.
     pub fn restore(&mut self, all: Vec<NumberedChange>) {
         for (number, path, change) in all {
             let superseded = self.by_path.contains_key(&path)

@@ -1,5 +1,5 @@
-//! Before anything is planned: makes the folder as new as the store, or finds out that they cannot
-//! be brought together.
+//! Pulls the store's state into the folder before anything is planned, or finds that both have
+//! diverged.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::project::{self, FileStat, Project, file_stat};
 use crate::sync_plan::{Comparison, SyncPlan, compare, is_unchanged_since};
 use crate::sync_state::{self, SyncState};
 
-/// Which of two states that both went on is to be gone on with.
+/// Which side to go on with when folder and store have diverged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConflictResolution {
     Store,
@@ -28,22 +28,26 @@ pub struct WorkingCopy {
     pub(crate) bucket: Bucket,
     pub(crate) project: Project,
     pub(crate) base: Index,
-    /// What the store does not have yet.
+    /// Files that the store does not have yet.
     pub(crate) upload: Vec<String>,
     pub(crate) delete_remote: Vec<String>,
-    /// Something was.
+    /// What was downloaded; `None` if the folder was up to date.
     pub downloaded: Option<DownloadSummary>,
-    /// The store could not be asked; what is here was last the same as there.
+    /// Why the store could not be reached. The folder then goes on from the base.
     pub offline: Option<RemoteError>,
 }
 
-/// How long another process of the folder may take to fetch.
+/// How long another process of the folder may take to pull.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(3600);
-/// An index may be replaced while its files are fetched; so often that is begun anew.
+/// How often a pull begins anew because the index was replaced while its files were downloaded.
 const ATTEMPTS: usize = 5;
 
-/// Fetches what the store has and the folder lacks. `before_download` is told of files and bytes
-/// before that begins.
+/// Downloads what the store has and the folder lacks. `before_download` is called with the number
+/// of files and bytes before the first of them.
+///
+/// # Errors
+/// The store cannot be reached and no base is known, it is damaged, or both sides have diverged and
+/// no resolution was given.
 pub fn pull(
     url: &StoreUrl,
     project: Project,
@@ -65,7 +69,7 @@ pub(crate) fn pull_from(
         (Err(error), Some(state))
             if error.kind == RemoteErrorKind::Transient && state.index.generation > 0 =>
         {
-            // What is missing here cannot be had now.
+            // Offline: what the folder lacks cannot be downloaded now.
             let base = state.index.clone();
             let SyncPlan { upload, delete_remote, .. } =
                 plan_with_index(&bucket, &project, Some(state), &base, resolution)?;
@@ -127,7 +131,7 @@ pub(crate) fn pull_from(
     Err(RemoteError::new(RemoteErrorKind::Transient, text))
 }
 
-/// Whether the folder has noted that the store is as it is.
+/// Whether the folder's base is the newest index of the store.
 fn is_recorded(state: Option<&SyncState>, remote: Option<&Index>) -> bool {
     match (state, remote) {
         (None, None) => true,
@@ -141,7 +145,7 @@ fn is_recorded(state: Option<&SyncState>, remote: Option<&Index>) -> bool {
     }
 }
 
-/// What is to go which way. A store that knows nothing of this pipeline gets all that is here.
+/// The index to go on from, and the plan. A store without this pipeline gets all files.
 fn plan_sync(
     bucket: &Bucket,
     project: &Project,
@@ -243,7 +247,7 @@ fn diverged(bucket: &Bucket, remote: &Index, own: &[String]) -> RemoteError {
     )
 }
 
-/// Makes the folder as the store is, but for what is here alone.
+/// Carries out the folder's side of a plan. Files that the store lacks stay.
 fn apply_locally(
     bucket: &Bucket,
     project: &Project,

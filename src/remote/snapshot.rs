@@ -1,5 +1,5 @@
-//! A file's content held as it is now, however its name is used later. Files are put in place by
-//! renaming, so an open file never changes; small ones are read at once, so that few are open.
+//! A file's content at one moment, whatever its name means later. Files are put in place by
+//! renaming, so an open file never changes. Small files are read at once, so that few are open.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,8 +10,8 @@ use pipe_engine::store::modified;
 
 /// A file up to this size is kept in memory.
 const IN_MEMORY_LIMIT: u64 = 64 << 10;
-/// So many files are held open; of the others the name is kept, and whether it still means the same
-/// file is looked at when it is opened.
+/// At most so many files are held open. Of further ones the name is kept, and whether it still
+/// means the same file is checked when it is opened.
 const MAX_OPEN: usize = 64;
 
 static OPEN_FILES: AtomicUsize = AtomicUsize::new(0);
@@ -35,7 +35,7 @@ enum Content {
 /// Which file it is, whatever its names.
 pub(crate) type FileId = (u64, u64);
 
-/// A content that can be read.
+/// A snapshot that is open for reading.
 pub(crate) enum OpenSnapshot<'a> {
     Bytes(&'a [u8]),
     File(File),
@@ -81,12 +81,15 @@ impl Snapshot {
         Ok(Self { content, bytes, modified, id })
     }
 
-    /// What tells this content from others without reading it.
+    /// A key that tells this content from others without reading it: file, bytes and time.
     pub fn file_key(&self) -> Option<(FileId, u64, u64)> {
         Some((self.id?, self.bytes, self.modified))
     }
 
-    /// Opens it to be read. Fails if only its name was kept and means another file by now.
+    /// Opens it for reading.
+    ///
+    /// # Errors
+    /// Only its name was kept, and by now that means another file.
     pub fn open(&self) -> io::Result<OpenSnapshot<'_>> {
         match &self.content {
             Content::Bytes(bytes) => Ok(OpenSnapshot::Bytes(bytes)),

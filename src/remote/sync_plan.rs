@@ -1,5 +1,5 @@
-//! The folder as it stands, the store as it stands, and what was last the same in both: what is to
-//! go which way. Pure, but for the question whether a file has a certain content.
+//! A three-way comparison of the folder, the store and their common base: what to do to make both
+//! the same. Pure, but for the question whether a file has a certain content.
 
 use std::collections::BTreeMap;
 
@@ -8,24 +8,24 @@ use crate::project::{FileStat, Scan};
 use crate::pull::ConflictResolution;
 use crate::sync_state::{SyncState, is_within};
 
-/// What makes both the same.
+/// What a comparison comes to.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Comparison {
     Plan(SyncPlan),
-    /// Both went on. These files are not as the store, or an earlier state of it, has them.
+    /// Both sides changed. These files of the folder are neither the store's nor the base's.
     Diverged(Vec<String>),
 }
 
-/// Paths, by what is to be done about them.
+/// Paths by what is to be done with them, so that folder and store become the same.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct SyncPlan {
     pub download: Vec<String>,
     pub upload: Vec<String>,
-    /// To be removed here, since they are not there any more.
+    /// Files of the folder that the store does not have any more.
     pub delete_local: Vec<String>,
-    /// To be removed there.
+    /// Files of the store that the folder does not have any more.
     pub delete_remote: Vec<String>,
-    /// To be moved out of the way before anything is fetched.
+    /// Files of the folder to be moved to `.pipe/aside` before anything is downloaded.
     pub set_aside: Vec<String>,
 }
 
@@ -35,7 +35,7 @@ impl SyncPlan {
     }
 }
 
-/// Whether a file that stands has the content of an entry.
+/// Whether a file of the folder has the content of an entry.
 pub(crate) type HasContent<'a> = &'a dyn Fn(&str, &FileStat, &Entry) -> bool;
 
 pub(crate) fn compare(
@@ -62,8 +62,8 @@ pub(crate) fn compare(
         .collect();
 
     if state.is_some_and(|state| is_unchanged_since(state, remote)) {
-        // Nobody else was there since. What is missing was removed on purpose, or by a run that
-        // went on, or is lost.
+        // The store has not changed since the base. A file that is missing was removed on purpose,
+        // was given up by a run that went on, or is lost.
         let removed = |path: &String| state.is_some_and(|state| state.was_removed(path));
         let went_on = |path: &String| {
             let run = run_of(path).map(|run| format!("{run}/metadata.json"));
@@ -79,7 +79,7 @@ pub(crate) fn compare(
         });
     }
 
-    // Somebody else was. What is here must be what the store had before, or has now.
+    // The store has changed since the base. The folder must hold what the base or the store has.
     let before: Vec<&BTreeMap<String, Entry>> = state
         .filter(|state| state.index.lineage == remote.lineage && state.instead_of.is_none())
         .map(|state| &state.index.files)
@@ -120,7 +120,7 @@ pub(crate) fn compare(
     }
 }
 
-/// Whether the store is as this folder left it.
+/// Whether the store's newest index is the one that this folder has as its base.
 pub(crate) fn is_unchanged_since(state: &SyncState, remote: &Index) -> bool {
     let SyncState { index, instead_of, .. } = state;
     index.lineage == remote.lineage

@@ -254,6 +254,6 @@ fn copy(from: &Path, to: &Path) {
             copy(&entry.path(), &to.join(entry.file_name()));
         }
     } else {
-        drop(std::fs::copy(from, to).unwrap())
+        std::fs::copy(from, to).unwrap();
     }
 }

@@ -41,7 +41,7 @@ fn files(root: &Path) -> BTreeSet<String> {
             if path.is_dir() {
                 folders.push(path)
             } else {
-                drop(found.insert(path.strip_prefix(root).unwrap().display().to_string()))
+                found.insert(path.strip_prefix(root).unwrap().display().to_string());
             }
         }
     }

@@ -26,7 +26,11 @@ pub fn tag(run: &Run, tags: Vec<String>, remove: bool) -> Result<ExitCode, CliEr
     }
     let mut labels = Labels::load(run).map_err(CliError::failed)?;
     for tag in tags {
-        if remove { drop(labels.tags.remove(&tag)) } else { drop(labels.tags.insert(tag)) }
+        if remove {
+            labels.tags.remove(&tag);
+        } else {
+            labels.tags.insert(tag);
+        }
     }
     labels.save(run).map_err(CliError::failed)?;
     let shown = if labels.tags.is_empty() { "no tags".to_owned() } else { labels.shown_tags() };
