@@ -138,9 +138,14 @@ impl Norm {
         kernels::layer_norm(x, self.weight.val(), self.bias.val())
     }
 
-    /// Swish of a group norm, in groups of 16 channels.
-    pub fn group_silu(&self, x: Tensor<4>) -> Tensor<4> {
-        kernels::group_norm_silu(x, self.weight.val(), self.bias.val())
+    /// Group norm, with `group` channels a group.
+    pub fn group(&self, x: Tensor<4>, group: usize) -> Tensor<4> {
+        kernels::group_norm(x, self.weight.val(), self.bias.val(), group)
+    }
+
+    /// Swish of a group norm, with `group` channels a group.
+    pub fn group_silu(&self, x: Tensor<4>, group: usize) -> Tensor<4> {
+        kernels::group_norm_silu(x, self.weight.val(), self.bias.val(), group)
     }
 }
 
