@@ -18,6 +18,7 @@
 
 pub mod checkpoint;
 pub mod data;
+pub mod denoiser;
 pub mod device;
 pub mod diffit;
 pub mod fit;
@@ -27,3 +28,4 @@ pub mod noise;
 pub mod rng;
 pub mod sample;
 pub mod stages;
+pub mod unet;

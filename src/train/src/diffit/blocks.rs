@@ -24,7 +24,7 @@ pub struct TimeEmbedding {
 }
 
 impl TimeEmbedding {
-    pub(super) fn new(dim: usize, time_dim: usize, num_classes: usize, device: &Device) -> Self {
+    pub(crate) fn new(dim: usize, time_dim: usize, num_classes: usize, device: &Device) -> Self {
         Self {
             fc1: Linear::new(dim, time_dim, device),
             fc2: Linear::new(time_dim, time_dim, device),
