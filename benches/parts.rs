@@ -120,7 +120,7 @@ mod block {
     fn group_norm_silu(bencher: Bencher, direction: &str) {
         let (scale, shift) = (weight([CHANNELS]), weight([CHANNELS]));
         image(bencher, direction, [SIZE, CHANNELS], |x| {
-            kernels::group_norm_silu(x, scale.clone(), shift.clone())
+            kernels::group_norm_silu(x, scale.clone(), shift.clone(), 16)
         });
     }
 }

@@ -17,6 +17,7 @@
 )]
 
 pub mod checkpoint;
+pub mod denoiser;
 pub mod device;
 pub mod diffit;
 pub mod diffusion;
@@ -25,6 +26,7 @@ pub mod lora;
 pub mod sampling;
 pub mod stages;
 pub mod trainer;
+pub mod unet;
 
 pub use pipe_data as data;
 pub use pipe_data::rng;

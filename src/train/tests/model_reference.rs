@@ -1,4 +1,4 @@
-//! The network, its denoiser and its gradients against an independent PyTorch implementation.
+//! The networks, their denoiser and their gradients against an independent PyTorch implementation.
 //!
 //! `golden/make_golden.py` wrote the reference's answers; weights and inputs are formulas that both
 //! sides compute.
@@ -6,16 +6,18 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pipe_engine::store::tensor::HostTensor;
-use pipe_train::diffit::{
-    Diffit, DiffitConfig, Pass, Preset, Scope, load_state_dict, param_paths, probe,
-};
+use pipe_train::denoiser::Denoiser;
+use pipe_train::diffit::{self, Pass, Scope, load_state_dict, param_paths, probe};
 use pipe_train::diffusion::Edm;
+use pipe_train::unet;
 
 #[derive(serde::Deserialize)]
 struct Golden {
     probes: BTreeMap<String, probe::Probe>,
+    parameters: BTreeMap<String, usize>,
     training: Training,
 }
 
@@ -31,8 +33,12 @@ struct Grad {
     first: f64,
 }
 
-fn golden() -> Golden {
+fn of_diffit() -> Golden {
     serde_json::from_str(include_str!("golden/model.json")).expect("the committed file is valid")
+}
+
+fn of_unet() -> Golden {
+    serde_json::from_str(include_str!("golden/unet.json")).expect("the committed file is valid")
 }
 
 /// Numbers in [-1, 1) that look random: an integer hash of (index, stream) modulo 2³².
@@ -46,8 +52,7 @@ fn pattern(count: usize, stream: u64) -> impl Iterator<Item = f64> {
     })
 }
 
-fn filled(config: &DiffitConfig, device: &Device) -> Diffit {
-    let net = config.skeleton(device).expect("a preset is valid");
+fn filled<M: Module>(net: M) -> M {
     let paths = param_paths(&net);
     let names: Vec<String> = paths.iter().map(|(_, name, _)| name.clone()).collect();
     let value = |name: &str| {
@@ -76,10 +81,13 @@ fn assert_close(what: &str, found: f64, expected: f64, relative: f64, absolute: 
     assert!(error <= relative * expected.abs() + absolute, "{what}: {found} instead of {expected}");
 }
 
-fn assert_probe(preset: Preset, device: &Device) {
-    let config = preset.config(32, 0);
-    let found = probe::probe(&filled(&config, device), &config, device);
-    let expected = &golden().probes[preset.name()];
+/// `net` is the preset's network for 32 pixels, without classes.
+fn assert_preset(name: &str, net: impl Denoiser, golden: &Golden) {
+    let count: usize =
+        param_paths(&net).iter().map(|(_, _, shape)| shape.iter().product::<usize>()).sum();
+    assert_eq!(count, golden.parameters[name]);
+    let found = probe::probe(&filled(net), [3, 32], &Device::flex());
+    let expected = &golden.probes[name];
     assert_close("mean", found.mean, expected.mean, 1e-4, 0.0);
     assert_close("std", found.std, expected.std, 1e-4, 0.0);
     assert_eq!(found.first.len(), expected.first.len());
@@ -88,31 +96,54 @@ fn assert_probe(preset: Preset, device: &Device) {
     }
 }
 
+fn assert_diffit(preset: diffit::Preset) {
+    let net = preset.config(32, 0).skeleton(&Device::flex()).expect("a preset is valid");
+    assert_preset(preset.name(), net, &of_diffit());
+}
+
+fn assert_unet(preset: unet::Preset) {
+    let net = preset.config(32, 0).skeleton(&Device::flex()).expect("a preset is valid");
+    assert_preset(preset.name(), net, &of_unet());
+}
+
 #[test]
 fn tiny_computes_what_the_reference_computes() {
-    assert_probe(Preset::Tiny, &Device::flex());
+    assert_diffit(diffit::Preset::Tiny);
 }
 
 #[test]
 fn small_computes_what_the_reference_computes() {
-    assert_probe(Preset::Small, &Device::flex());
+    assert_diffit(diffit::Preset::Small);
 }
 
 #[test]
 fn cifar10_computes_what_the_reference_computes() {
-    assert_probe(Preset::Cifar10, &Device::flex());
+    assert_diffit(diffit::Preset::Cifar10);
 }
 
 #[test]
-fn loss_and_every_gradient_are_the_reference_s() {
-    let device = Device::flex().autodiff();
-    let net = filled(&Preset::Tiny.config(32, 10), &device);
-    let image = pattern_tensor([4, 3, 32, 32], 1000, &device);
-    let noise = pattern_tensor([4, 3, 32, 32], 1001, &device);
-    let sigma = Tensor::<1>::from_floats([0.05, 0.3, 1.0, 4.0], &device);
-    let label = Tensor::<1, Int>::from_ints([0, 3, 10, 9], &device);
+fn unet_tiny_computes_what_the_reference_computes() {
+    assert_unet(unet::Preset::Tiny);
+}
+
+#[test]
+fn unet_small_computes_what_the_reference_computes() {
+    assert_unet(unet::Preset::Small);
+}
+
+#[test]
+fn unet_cifar10_computes_what_the_reference_computes() {
+    assert_unet(unet::Preset::Cifar10);
+}
+
+/// `net` is the tiny preset's for images of `size` pixels in ten classes.
+fn assert_training(net: impl Denoiser, size: usize, expected: Training, device: &Device) {
+    let net = filled(net);
+    let image = pattern_tensor([4, 3, size, size], 1000, device);
+    let noise = pattern_tensor([4, 3, size, size], 1001, device);
+    let sigma = Tensor::<1>::from_floats([0.05, 0.3, 1.0, 4.0], device);
+    let label = Tensor::<1, Int>::from_ints([0, 3, 10, 9], device);
     let loss = Edm::default().loss(&net, image, sigma, noise, Some(label), &Pass::inference());
-    let expected = golden().training;
     assert_close("loss", f64::from(loss.clone().into_scalar::<f32>()), expected.loss, 1e-5, 0.0);
 
     let found = gradients(&net, loss);
@@ -126,9 +157,22 @@ fn loss_and_every_gradient_are_the_reference_s() {
     }
 }
 
+#[test]
+fn loss_and_every_gradient_are_the_reference_s() {
+    let device = Device::flex().autodiff();
+    let net = diffit::Preset::Tiny.config(32, 10).skeleton(&device).expect("a preset is valid");
+    assert_training(net, 32, of_diffit().training, &device);
+}
+
+#[test]
+fn the_unet_s_loss_and_every_gradient_are_the_reference_s() {
+    let device = Device::flex().autodiff();
+    let net = unet::Preset::Tiny.config(16, 10).skeleton(&device).expect("a preset is valid");
+    assert_training(net, 16, of_unet().training, &device);
+}
+
 /// Every parameter's gradient by name.
-fn gradients(net: &Diffit, loss: Tensor<1>) -> BTreeMap<String, Vec<f64>> {
-    use burn::module::{Module, ModuleVisitor, Param};
+fn gradients(net: &impl Module, loss: Tensor<1>) -> BTreeMap<String, Vec<f64>> {
     struct Visit<'a> {
         names: BTreeMap<burn::module::ParamId, String>,
         grads: &'a burn::tensor::Gradients,

@@ -5,7 +5,8 @@ use std::io::{Error, ErrorKind};
 
 use burn::tensor::Device;
 use pipe_engine::store::tensor::{Dtype, HostTensor};
-use pipe_train::diffit::{DiffitConfig, Preset, Scope, load_state_dict, param_paths, state_dict};
+use pipe_train::diffit::{DiffitConfig, Scope, load_state_dict, state_dict};
+use pipe_train::unet::UnetConfig;
 
 fn minute() -> DiffitConfig {
     DiffitConfig {
@@ -20,21 +21,20 @@ fn minute() -> DiffitConfig {
     }
 }
 
-fn by_name(tensors: Vec<HostTensor>) -> BTreeMap<String, HostTensor> {
-    tensors.into_iter().map(|t| (t.name.clone(), t)).collect()
+fn minute_unet() -> UnetConfig {
+    UnetConfig {
+        dim: 32,
+        mults: vec![1, 2],
+        depth: 1,
+        attention: vec![4],
+        image_size: 8,
+        channels: 3,
+        num_classes: 5,
+    }
 }
 
-#[test]
-fn every_preset_has_the_reference_s_parameter_count() {
-    // Counted by the reference: sum(p.numel() for p in Diffit(**preset).parameters()).
-    for (preset, expected) in
-        [(Preset::Tiny, 2_178_647), (Preset::Small, 15_085_739), (Preset::Cifar10, 27_900_883)]
-    {
-        let net = preset.config(32, 0).skeleton(&Device::flex()).expect("a preset is valid");
-        let count: usize =
-            param_paths(&net).iter().map(|(_, _, shape)| shape.iter().product::<usize>()).sum();
-        assert_eq!(count, expected, "{}", preset.name());
-    }
+fn by_name(tensors: Vec<HostTensor>) -> BTreeMap<String, HostTensor> {
+    tensors.into_iter().map(|t| (t.name.clone(), t)).collect()
 }
 
 #[test]
@@ -59,6 +59,52 @@ fn initial_numbers_depend_on_the_seed_alone_and_follow_pytorch() {
     let label = values("time.label.weight");
     let variance = label.iter().map(|v| v * v).sum::<f32>() / label.len() as f32;
     assert!((variance - 1.0).abs() < 0.2, "{variance}");
+}
+
+#[test]
+fn the_unet_s_last_layers_begin_at_zero_and_the_others_follow_pytorch() {
+    let numbers = |seed, device| {
+        let net = minute_unet().init(seed, &device).expect("valid");
+        state_dict(&net, &Scope::All, "").expect("read")
+    };
+    let a = numbers(7, Device::flex());
+    assert_eq!(a, numbers(7, Device::flex().autodiff()));
+    assert_ne!(a, numbers(8, Device::flex()));
+
+    let a = by_name(a);
+    let values = |name: &str| a[name].to_f32().expect("all are F32");
+    for name in a.keys().filter(|name| name.ends_with(".weight")) {
+        let is_last = name.ends_with("conv2.weight")
+            || name.ends_with("proj.weight")
+            || name == "head.weight";
+        assert_eq!(values(name).iter().all(|v| *v == 0.0), is_last, "{name}");
+    }
+    let bound = 1.0 / 64f32.sqrt();
+    let qkv = values("middle.attention.qkv.weight");
+    let widest = qkv.iter().fold(0f32, |max, v| max.max(v.abs()));
+    assert!(widest <= bound && widest > 0.99 * bound);
+    let bias = values("middle.attention.proj.bias");
+    assert!(bias.iter().all(|v| v.abs() <= bound && *v != 0.0));
+    assert!(values("middle.norm2.weight").iter().all(|v| *v == 1.0));
+}
+
+#[test]
+fn a_1x1_kernel_has_pytorch_s_shape_and_round_trips_to_the_bit() {
+    let device = Device::flex();
+    let saved =
+        state_dict(&minute_unet().init(1, &device).expect("valid"), &Scope::All, "").expect("read");
+    let tensors = by_name(saved.clone());
+    assert_eq!(tensors["middle.attention.qkv.weight"].shape, [192, 64, 1, 1]);
+    assert_eq!(tensors["up.0.0.skip.weight"].shape, [64, 128, 1, 1]);
+    assert_eq!(tensors["middle.affine.weight"].shape, [128, 128]);
+
+    let names = tensors.keys().map(String::as_str);
+    let other = minute_unet().init(2, &device).expect("valid");
+    let loaded = load_state_dict(other, &Scope::All, "", names, |name| {
+        Ok::<_, Error>(tensors.get(name).cloned())
+    })
+    .expect("all names fit");
+    assert_eq!(state_dict(&loaded, &Scope::All, "").expect("read"), saved);
 }
 
 #[test]

@@ -264,7 +264,7 @@ fn config(checkpoint: &Checkpoint) -> Result<DiffitConfig, RebuildError> {
 pub fn probe(checkpoint: &Checkpoint, prefix: &str) -> Result<Probe, RebuildError> {
     let device = Device::flex();
     let (net, config) = model(checkpoint, prefix, &device)?;
-    Ok(probe_model(&net, &config, &device))
+    Ok(probe_model(&net, [config.channels, config.image_size], &device))
 }
 
 /// A model to sample images with.

@@ -7,6 +7,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
+use super::config::CHANNELS_PER_GROUP;
 use super::layers::{Conv2d, Embedding, Linear, Norm, Projection, parameter};
 use super::pass::Pass;
 use crate::kernels;
@@ -23,7 +24,7 @@ pub struct TimeEmbedding {
 }
 
 impl TimeEmbedding {
-    pub(super) fn new(dim: usize, time_dim: usize, num_classes: usize, device: &Device) -> Self {
+    pub(crate) fn new(dim: usize, time_dim: usize, num_classes: usize, device: &Device) -> Self {
         Self {
             fc1: Linear::new(dim, time_dim, device),
             fc2: Linear::new(time_dim, time_dim, device),
@@ -177,7 +178,7 @@ impl ResBlock {
 
     /// `x [batch, h, w, dim]`, `t [batch, time_dim]` to `[batch, h, w, dim]`.
     pub fn forward(&self, x: Tensor<4>, t: Tensor<2>, pass: &Pass) -> Tensor<4> {
-        let h = self.conv.forward(self.norm.group_silu(x.clone()));
+        let h = self.conv.forward(self.norm.group_silu(x.clone(), CHANNELS_PER_GROUP));
         x + self.block.forward(h, t, pass)
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use burn::module::Module;
 use burn::tensor::Device;
 use rand::RngExt;
 use rand_distr::StandardNormal;
@@ -22,24 +23,33 @@ impl DiffitConfig {
     /// # Errors
     /// A shape that [`validate`](DiffitConfig::validate) refuses.
     pub fn init(&self, seed: u64, device: &Device) -> Result<Diffit, ConfigError> {
-        let skeleton = self.skeleton(device)?;
-        let mut paths = walk(&skeleton);
-        paths.sort_by(|a, b| a.name.cmp(&b.name));
-        let shapes: HashMap<&str, &[usize]> =
-            paths.iter().map(|p| (p.name.as_str(), &p.shape[..])).collect();
-        let values = paths.iter().enumerate().map(|(index, path)| {
-            let mut rng = stream(seed, Purpose::Init, 0, index as u64);
-            (path.name.clone(), draw(path, &shapes, &mut rng))
-        });
-        let values = values.collect();
-        Ok(fill(skeleton, values))
+        Ok(initialize(self.skeleton(device)?, seed, |_| false))
     }
+}
+
+/// Fills a network as [`DiffitConfig::init`] says; the parameters that `is_zero` names begin at 0.
+pub(crate) fn initialize<M: Module>(skeleton: M, seed: u64, is_zero: impl Fn(&str) -> bool) -> M {
+    let mut paths = walk(&skeleton);
+    paths.sort_by(|a, b| a.name.cmp(&b.name));
+    let shapes: HashMap<&str, &[usize]> =
+        paths.iter().map(|p| (p.name.as_str(), &p.shape[..])).collect();
+    let values = paths.iter().enumerate().map(|(index, path)| {
+        let mut rng = stream(seed, Purpose::Init, 0, index as u64);
+        let values = if is_zero(&path.name) {
+            vec![0.0; path.shape.iter().product()]
+        } else {
+            draw(path, &shapes, &mut rng)
+        };
+        (path.name.clone(), values)
+    });
+    let values = values.collect();
+    fill(skeleton, values)
 }
 
 fn draw(param: &ParamPath, shapes: &HashMap<&str, &[usize]>, rng: &mut ChaCha8Rng) -> Vec<f32> {
     let count = param.shape.iter().product();
     match (param.container.as_str(), param.field.as_str()) {
-        ("Struct:Linear" | "Struct:Projection" | "Struct:Conv2d", field) => {
+        ("Struct:Linear" | "Struct:Projection" | "Struct:Pointwise" | "Struct:Conv2d", field) => {
             // A bias goes by the fan-in of the weight beside it.
             let weight = format!("{}weight", param.name.strip_suffix(field).unwrap_or(&param.name));
             let fan_in: usize =

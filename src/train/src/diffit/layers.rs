@@ -11,7 +11,7 @@ use crate::kernels;
 
 /// A parameter of zeros that takes no memory before its first use: initialisation and loading put
 /// the numbers in.
-pub(super) fn parameter<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
+pub(crate) fn parameter<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
     let zeros = move |device: &Device, grad| Tensor::zeros(shape, device).set_require_grad(grad);
     Param::uninitialized(ParamId::new(), zeros, device.clone(), true, shape.into())
 }
@@ -26,7 +26,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    pub(super) fn new(inputs: usize, outputs: usize, device: &Device) -> Self {
+    pub(crate) fn new(inputs: usize, outputs: usize, device: &Device) -> Self {
         Self { weight: parameter([outputs, inputs], device), bias: parameter([outputs], device) }
     }
 
@@ -44,7 +44,7 @@ pub struct Projection {
 }
 
 impl Projection {
-    pub(super) fn new(inputs: usize, outputs: usize, device: &Device) -> Self {
+    pub(crate) fn new(inputs: usize, outputs: usize, device: &Device) -> Self {
         Self { weight: parameter([outputs, inputs], device) }
     }
 
@@ -81,6 +81,27 @@ fn is_cheaper_beside(lora: &LoraAdapter) -> bool {
     lora.a.is_require_grad() && 8 * rank * (inputs + outputs) < inputs * outputs
 }
 
+/// A convolution with a 1x1 kernel: `y = x Wᵀ + b` at each pixel. PyTorch has its weight, and PEFT
+/// the factors beside it, with two axes more, each of length 1.
+#[derive(Module, Debug)]
+pub struct Pointwise {
+    /// `[out, in]`; `[out, in, 1, 1]` in a state dictionary.
+    pub weight: Param<Tensor<2>>,
+    /// `[out]`.
+    pub bias: Param<Tensor<1>>,
+}
+
+impl Pointwise {
+    pub(crate) fn new(inputs: usize, outputs: usize, device: &Device) -> Self {
+        Self { weight: parameter([outputs, inputs], device), bias: parameter([outputs], device) }
+    }
+
+    /// `[batch, h, w, in]` to `[batch, h, w, out]`.
+    pub fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
+        adapted(x, &self.weight, Some(self.bias.val()), pass)
+    }
+}
+
 /// A convolution with a square kernel, padded so that stride 1 keeps the image's size.
 #[derive(Module, Debug)]
 pub struct Conv2d {
@@ -93,7 +114,7 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
-    pub(super) fn new(
+    pub(crate) fn new(
         inputs: usize,
         outputs: usize,
         kernel: usize,
@@ -129,7 +150,7 @@ pub struct Norm {
 }
 
 impl Norm {
-    pub(super) fn new(channels: usize, device: &Device) -> Self {
+    pub(crate) fn new(channels: usize, device: &Device) -> Self {
         Self { weight: parameter([channels], device), bias: parameter([channels], device) }
     }
 
@@ -138,9 +159,14 @@ impl Norm {
         kernels::layer_norm(x, self.weight.val(), self.bias.val())
     }
 
-    /// Swish of a group norm, in groups of 16 channels.
-    pub fn group_silu(&self, x: Tensor<4>) -> Tensor<4> {
-        kernels::group_norm_silu(x, self.weight.val(), self.bias.val())
+    /// Group norm, with `group` channels a group.
+    pub fn group(&self, x: Tensor<4>, group: usize) -> Tensor<4> {
+        kernels::group_norm(x, self.weight.val(), self.bias.val(), group)
+    }
+
+    /// Swish of a group norm, with `group` channels a group.
+    pub fn group_silu(&self, x: Tensor<4>, group: usize) -> Tensor<4> {
+        kernels::group_norm_silu(x, self.weight.val(), self.bias.val(), group)
     }
 }
 
@@ -152,7 +178,7 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    pub(super) fn new(rows: usize, width: usize, device: &Device) -> Self {
+    pub(crate) fn new(rows: usize, width: usize, device: &Device) -> Self {
         Self { weight: parameter([rows, width], device) }
     }
 

@@ -12,7 +12,8 @@ mod state_dict;
 
 pub use blocks::{DiffitBlock, ResBlock, TimeEmbedding, Tmsa};
 pub use config::{CHANNELS_PER_GROUP, ConfigError, DiffitConfig, Preset};
-pub use layers::{Conv2d, Embedding, Linear, Norm, Projection};
+pub(crate) use init::initialize;
+pub use layers::{Conv2d, Embedding, Linear, Norm, Pointwise, Projection};
 pub use network::Diffit;
 pub use pass::Pass;
 pub use state_dict::{LORA_A, LORA_B, LoadError, Scope, load_state_dict, param_paths, state_dict};

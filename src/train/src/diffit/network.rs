@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor};
 
 use super::blocks::{ResBlock, TimeEmbedding};
-use super::config::{ConfigError, DiffitConfig};
+use super::config::{CHANNELS_PER_GROUP, ConfigError, DiffitConfig};
 use super::layers::{Conv2d, Norm};
 use super::pass::Pass;
 
@@ -89,7 +89,10 @@ impl Diffit {
             x = run(&self.decoder[i], x, &t, pass);
         }
 
-        self.head.forward(self.head_norm.group_silu(x)).permute([0, 3, 1, 2]).cast(DType::F32)
+        self.head
+            .forward(self.head_norm.group_silu(x, CHANNELS_PER_GROUP))
+            .permute([0, 3, 1, 2])
+            .cast(DType::F32)
     }
 }
 

@@ -5,9 +5,8 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::config::DiffitConfig;
-use super::network::Diffit;
 use super::pass::Pass;
+use crate::denoiser::Denoiser;
 use crate::diffusion::Edm;
 
 /// Mean, standard deviation (with n - 1) and first eight values of the denoised fixed inputs.
@@ -19,10 +18,12 @@ pub struct Probe {
 }
 
 /// Denoises [`fixed_inputs`] with `net`, which may stand on any device, and sums up the result.
-pub fn probe(net: &Diffit, config: &DiffitConfig, device: &Device) -> Probe {
+/// `image` is channels and side of the images that it makes.
+pub fn probe(net: &impl Denoiser, image: [usize; 2], device: &Device) -> Probe {
     const BATCH: usize = 2;
-    let (x, sigma) = fixed_inputs(config, BATCH);
-    let shape = [BATCH, config.channels, config.image_size, config.image_size];
+    let [channels, size] = image;
+    let (x, sigma) = fixed_inputs(image, BATCH);
+    let shape = [BATCH, channels, size, size];
     let x = Tensor::<4>::from_data(TensorData::new(x, shape), device);
     let sigma = Tensor::<1>::from_data(TensorData::new(sigma, [BATCH]), device);
     let denoised = Edm::default().denoise(net, x, sigma, None, &Pass::inference());
@@ -35,8 +36,9 @@ pub fn probe(net: &Diffit, config: &DiffitConfig, device: &Device) -> Probe {
 }
 
 /// Images x[i] = sin(0.37 i) and noise levels 0.5, 1.0, 1.5, …: the same numbers in any language.
-pub fn fixed_inputs(config: &DiffitConfig, batch: usize) -> (Vec<f32>, Vec<f32>) {
-    let count = batch * config.channels * config.image_size.pow(2);
+/// `image` is channels and side.
+pub fn fixed_inputs([channels, size]: [usize; 2], batch: usize) -> (Vec<f32>, Vec<f32>) {
+    let count = batch * channels * size.pow(2);
     let x = (0..count).map(|i| (0.37 * i as f64).sin() as f32).collect();
     let sigma = (1..=batch).map(|i| 0.5 * i as f32).collect();
     (x, sigma)

@@ -1,7 +1,8 @@
 //! A network's parameters as named tensors in host memory, and back.
 //!
-//! Names and layout are PyTorch's without any translation, because the modules hold them so; the
-//! numbers pass through to the bit. Knows nothing of files.
+//! Names and layout are PyTorch's without any translation, because the modules hold them so, but
+//! for the axes of length 1 of 1x1 kernels; the numbers pass through to the bit. Knows nothing of
+//! files.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -71,6 +72,14 @@ impl Path {
             _ => names.join("."),
         }
     }
+
+    /// PyTorch's shape of a parameter: a 1x1 kernel has two axes more than the matrix that
+    /// [`Pointwise`](super::Pointwise) holds.
+    pub fn shape(&self, dims: &[usize]) -> Vec<usize> {
+        let is_kernel = self.0.iter().any(|(_, container)| container == "Struct:Pointwise");
+        let axes: &[usize] = if is_kernel && dims.len() == 2 { &[1, 1] } else { &[] };
+        [dims, axes].concat()
+    }
 }
 
 /// Every float parameter, in the module's order.
@@ -88,7 +97,7 @@ pub(crate) fn walk<M: Module>(module: &M) -> Vec<ParamPath> {
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let (field, container) = self.path.0.last().cloned().unwrap_or_default();
-            let shape = param.lazy_shape().to_vec();
+            let shape = self.path.shape(&param.lazy_shape());
             self.found.push(ParamPath {
                 id: param.id,
                 name: self.path.name(),
@@ -103,8 +112,7 @@ pub(crate) fn walk<M: Module>(module: &M) -> Vec<ParamPath> {
     walk.found
 }
 
-/// Process-local id, PyTorch name and shape of every float parameter, sorted by name. The shape is
-/// at once PyTorch's and that of the tensor in the module.
+/// Process-local id, PyTorch name and shape of every float parameter, sorted by name.
 pub fn param_paths<M: Module>(module: &M) -> Vec<(ParamId, String, Vec<usize>)> {
     let mut paths: Vec<_> = walk(module).into_iter().map(|p| (p.id, p.name, p.shape)).collect();
     paths.sort_by(|a, b| a.1.cmp(&b.1));
@@ -143,7 +151,7 @@ pub fn state_dict<M: Module>(
                 return;
             }
             let tensor = param.base();
-            self.found.push((format!("{}{name}", self.prefix), tensor.dims().to_vec()));
+            self.found.push((format!("{}{name}", self.prefix), self.path.shape(&tensor.dims())));
             self.read = std::mem::take(&mut self.read).register(tensor);
         }
     }

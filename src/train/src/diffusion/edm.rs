@@ -8,8 +8,9 @@ use burn::tensor::{Int, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::denoiser::Denoiser;
 use crate::device::sum_all;
-use crate::diffit::{Diffit, Pass};
+use crate::diffit::Pass;
 
 /// The constants of table 1.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -40,7 +41,7 @@ impl Edm {
     /// for `label`, or the number of classes in it, means "no class".
     pub fn denoise(
         &self,
-        net: &Diffit,
+        net: &impl Denoiser,
         x: Tensor<4>,
         sigma: Tensor<1>,
         label: Option<Tensor<1, Int>>,
@@ -64,7 +65,7 @@ impl Edm {
     /// [batch]` to `[1]`.
     pub fn loss(
         &self,
-        net: &Diffit,
+        net: &impl Denoiser,
         image: Tensor<4>,
         sigma: Tensor<1>,
         noise: Tensor<4>,

@@ -8,7 +8,8 @@
 use burn::tensor::{Int, Tensor};
 
 use super::Edm;
-use crate::diffit::{Diffit, Pass};
+use crate::denoiser::Denoiser;
+use crate::diffit::Pass;
 
 /// How to get from noise to an image.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,7 +47,7 @@ impl Sampler {
     pub fn sample(
         &self,
         edm: &Edm,
-        net: &Diffit,
+        net: &impl Denoiser,
         noise: Tensor<4>,
         label: Option<Tensor<1, Int>>,
         mut after: impl FnMut(usize) -> bool,
@@ -79,7 +80,7 @@ impl Sampler {
     fn denoise(
         &self,
         edm: &Edm,
-        net: &Diffit,
+        net: &impl Denoiser,
         x: Tensor<4>,
         sigma: Tensor<1>,
         label: Option<Tensor<1, Int>>,

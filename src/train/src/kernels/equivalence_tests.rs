@@ -167,31 +167,54 @@ fn perceptrons_agree() {
     }
 }
 
-fn normalise(shape: [usize; 4], group: bool, fast: bool) -> Vec<Vec<f32>> {
+fn layer_normalise(shape: [usize; 4], fast: bool) -> Vec<Vec<f32>> {
     let d = device();
     let (x, weight, bias) = (leaf(shape, 1, &d), leaf([shape[3]], 2, &d), leaf([shape[3]], 3, &d));
-    let y = match (group, fast) {
-        (true, true) => {
-            fused::group_norm_silu(&x, &weight, &bias).expect("the numbers are in host memory")
-        }
-        (false, true) => {
-            fused::layer_norm(&x, &weight, &bias).expect("the numbers are in host memory")
-        }
-        (true, false) => generic::group_norm_silu(x.clone(), weight.clone(), bias.clone()),
-        (false, false) => generic::layer_norm(x.clone(), weight.clone(), bias.clone()),
+    let y = if fast {
+        fused::layer_norm(&x, &weight, &bias).expect("the numbers are in host memory")
+    } else {
+        generic::layer_norm(x.clone(), weight.clone(), bias.clone())
     };
     run(y, |g| vec![grad(&x, g), grad(&weight, g), grad(&bias, g)])
 }
 
 #[test]
-fn norms_agree() {
-    for (shape, group) in [
-        ([2, 3, 5, 20], false),
-        ([3, 9, 9, 64], false),
-        ([2, 3, 5, 32], true),
-        ([3, 12, 12, 48], true),
-    ] {
-        assert_close(&normalise(shape, group, true), &normalise(shape, group, false));
+fn layer_norms_agree() {
+    for shape in [[2, 3, 5, 20], [3, 9, 9, 64]] {
+        assert_close(&layer_normalise(shape, true), &layer_normalise(shape, false));
+    }
+}
+
+/// With `rows` weights and biases: one for all images, or one for each.
+fn group_normalise<const SILU: bool>(
+    shape: [usize; 4],
+    group: usize,
+    rows: usize,
+    fast: bool,
+) -> Vec<Vec<f32>> {
+    let d = device();
+    let channels = [rows, shape[3]];
+    let (x, weight, bias) = (leaf(shape, 1, &d), leaf(channels, 2, &d), leaf(channels, 3, &d));
+    let y = if fast {
+        fused::group_norm::<SILU, 2>(&x, &weight, &bias, group)
+            .expect("the numbers are in host memory")
+    } else if SILU {
+        generic::group_norm_silu(x.clone(), weight.clone(), bias.clone(), group)
+    } else {
+        generic::group_norm(x.clone(), weight.clone(), bias.clone(), group)
+    };
+    run(y, |g| vec![grad(&x, g), grad(&weight, g), grad(&bias, g)])
+}
+
+#[test]
+fn group_norms_agree() {
+    for (shape, group) in [([2, 3, 5, 32], 16), ([3, 12, 12, 48], 16), ([4, 6, 6, 54], 9)] {
+        for rows in [1, shape[0]] {
+            let silu = |fast| group_normalise::<true>(shape, group, rows, fast);
+            assert_close(&silu(true), &silu(false));
+            let plain = |fast| group_normalise::<false>(shape, group, rows, fast);
+            assert_close(&plain(true), &plain(false));
+        }
     }
 }
 
@@ -230,8 +253,9 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
             convolve_upsampled([10, 8, 8, 16, 24], true),
             project([10, 16, 16, 24], 40, true, true),
             perceive([10, 16, 16, 16], 64, true),
-            normalise([10, 16, 16, 48], true, true),
-            normalise([10, 16, 16, 48], false, true),
+            group_normalise::<true>([10, 16, 16, 48], 16, 1, true),
+            group_normalise::<false>([10, 16, 16, 48], 6, 10, true),
+            layer_normalise([10, 16, 16, 48], true),
             attend([10, 8, 8, 12], 3, 4, true),
         ]
         .concat()

@@ -7,7 +7,6 @@ use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Int, Tensor, TensorData, activation, module};
 
 use super::{NORM_EPSILON, fused};
-use crate::diffit::CHANNELS_PER_GROUP;
 
 pub(super) fn linear<const D: usize>(
     x: Tensor<D>,
@@ -27,17 +26,32 @@ pub(super) fn layer_norm(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>) -> Te
     module::layer_norm(x, weight, Some(bias), NORM_EPSILON)
 }
 
-pub(super) fn group_norm_silu(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>) -> Tensor<4> {
+pub(super) fn group_norm_silu<const D: usize>(
+    x: Tensor<4>,
+    weight: Tensor<D>,
+    bias: Tensor<D>,
+    group: usize,
+) -> Tensor<4> {
+    activation::silu(group_norm(x, weight, bias, group))
+}
+
+pub(super) fn group_norm<const D: usize>(
+    x: Tensor<4>,
+    weight: Tensor<D>,
+    bias: Tensor<D>,
+    group: usize,
+) -> Tensor<4> {
     let [batch, h, w, channels] = x.dims();
-    let groups = channels / CHANNELS_PER_GROUP;
-    let x = x.reshape([batch, h * w, groups, CHANNELS_PER_GROUP]).swap_dims(1, 2); // [batch, groups, pixels, 16]
-    let x = x.reshape([batch, groups, h * w * CHANNELS_PER_GROUP]);
+    let groups = channels / group;
+    let x = x.reshape([batch, h * w, groups, group]).swap_dims(1, 2); // [batch, groups, pixels, group]
+    let x = x.reshape([batch, groups, h * w * group]);
     let centred = x.clone() - x.mean_dim(2);
     let variance = (centred.clone() * centred.clone()).mean_dim(2);
     let x = centred / (variance + NORM_EPSILON).sqrt();
-    let x = x.reshape([batch, groups, h * w, CHANNELS_PER_GROUP]).swap_dims(1, 2);
+    let x = x.reshape([batch, groups, h * w, group]).swap_dims(1, 2);
     let x = x.reshape([batch, h, w, channels]);
-    activation::silu(x * weight.reshape([1, 1, 1, channels]) + bias.reshape([1, 1, 1, channels]))
+    let rows = weight.shape().num_elements() / channels; // 1 or batch
+    x * weight.reshape([rows, 1, 1, channels]) + bias.reshape([rows, 1, 1, channels])
 }
 
 pub(super) fn mlp(x: Tensor<4>, [w1, w2]: [Tensor<2>; 2], [b1, b2]: [Tensor<1>; 2]) -> Tensor<4> {
@@ -95,6 +109,17 @@ pub(super) fn window_attention(
     mixed.reshape([batch, h, w, dim])
 }
 
+pub(super) fn attention(qkv: Tensor<4>, heads: usize) -> Tensor<4> {
+    let [batch, h, w, channels] = qkv.dims();
+    let (dim, width) = (channels / 3, channels / 3 / heads);
+    let parts = qkv.reshape([batch, h * w, 3 * heads, width]).swap_dims(1, 2);
+    let head = |part: usize| parts.clone().narrow(1, part * heads, heads); // [batch, heads, n, width]
+    let (q, k, v) = (head(0), head(1), head(2));
+    let scores = q.matmul(k.transpose()) * (1.0 / (width as f64).sqrt()); // [batch, heads, n, n]
+    let mixed = activation::softmax(scores, 3).matmul(v).swap_dims(1, 2); // [batch, n, heads, width]
+    mixed.reshape([batch, h, w, dim])
+}
+
 /// For each pair (query, key) of a window's pixels, row by row: the row of the bias table.
 fn relative_position(window: usize) -> Vec<i64> {
     super::relative_position(window).into_iter().map(|row| row as i64).collect()
@@ -104,9 +129,16 @@ pub(super) fn upsample_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) 
     conv2d(upsample(x), weight, bias, 1)
 }
 
-/// Every pixel as a square of four: `[batch, h, w, channels]` to `[batch, 2 h, 2 w, channels]`.
-fn upsample(x: Tensor<4>) -> Tensor<4> {
+pub(super) fn upsample(x: Tensor<4>) -> Tensor<4> {
     let [batch, h, w, channels] = x.dims();
     let x = x.reshape([batch, h, 1, w, 1, channels]).repeat_dim(2, 2).repeat_dim(4, 2);
     x.reshape([batch, 2 * h, 2 * w, channels])
+}
+
+pub(super) fn average_pool(x: Tensor<4>) -> Tensor<4> {
+    let [batch, h, w, channels] = x.dims();
+    // Rows first: each sum then reads whole rows of the image.
+    let x = x.reshape([batch * h / 2, 2, w * channels]).sum_dim(1);
+    let x = x.reshape([batch * h / 2 * (w / 2), 2, channels]).sum_dim(1);
+    x.reshape([batch, h / 2, w / 2, channels]) * 0.25
 }

@@ -6,7 +6,6 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{NORM_EPSILON, generic};
 use crate::device::software_vulkan;
-use crate::diffit::CHANNELS_PER_GROUP;
 
 /// Arrays differ by so much of their largest number at most. f32 keeps seven digits, and sums here
 /// have up to 300 terms.
@@ -192,21 +191,30 @@ fn scaled(x: &[f64], weight: &[f64], bias: &[f64]) -> Vec<f64> {
     x.iter().enumerate().map(|(i, x)| x * weight[i % channels] + bias[i % channels]).collect()
 }
 
-fn group_norm_silu(x: &[f64], pixels: usize, weight: &[f64], bias: &[f64]) -> Vec<f64> {
-    let channels = weight.len();
+/// `x [batch, pixels, channels]`, `weight` and `bias` `[batch, channels]`.
+fn group_norm(
+    x: &[f64],
+    [pixels, channels, size]: [usize; 3],
+    weight: &[f64],
+    bias: &[f64],
+) -> Vec<f64> {
     let mut all = vec![0.0; x.len()];
     for image in (0..x.len()).step_by(pixels * channels) {
-        for group in (0..channels).step_by(CHANNELS_PER_GROUP) {
+        for group in (0..channels).step_by(size) {
             let places: Vec<usize> = (0..pixels)
-                .flat_map(|pixel| {
-                    (0..CHANNELS_PER_GROUP).map(move |c| image + pixel * channels + group + c)
-                })
+                .flat_map(|pixel| (0..size).map(move |c| image + pixel * channels + group + c))
                 .collect();
             let of: Vec<f64> = places.iter().map(|place| x[*place]).collect();
             places.iter().zip(normal(&of)).for_each(|(place, value)| all[*place] = value);
         }
     }
-    scaled(&all, weight, bias).iter().map(|y| y / (1.0 + (-y).exp())).collect()
+    let images = all.chunks(pixels * channels);
+    let affine = weight.chunks(channels).zip(bias.chunks(channels));
+    images.zip(affine).flat_map(|(image, (weight, bias))| scaled(image, weight, bias)).collect()
+}
+
+fn silu(x: Vec<f64>) -> Vec<f64> {
+    x.iter().map(|x| x / (1.0 + (-x).exp())).collect()
 }
 
 /// x Φ(x); the error function by its Taylor series, which converges everywhere.
@@ -345,20 +353,72 @@ fn layer_norm() -> Case {
     }
 }
 
-fn group_norm() -> Case {
+fn group_normalised_silu() -> Case {
     Case {
         name: "group_norm_silu",
         counts: vec![2 * 6 * 32, 32, 32],
         range: 3.0,
-        exact: Box::new(|a| group_norm_silu(&a[0], 6, &a[1], &a[2])),
+        exact: Box::new(|a| silu(group_norm(&a[0], [6, 32, 16], &a[1].repeat(2), &a[2].repeat(2)))),
         on_device: Box::new(|path, a| {
             let (x, weight, bias) =
                 (a[0].clone().reshape([2, 3, 2, 32]), a[1].clone(), a[2].clone());
             flat(match path {
-                Path::Chosen => super::group_norm_silu(x, weight, bias),
-                Path::Generic => generic::group_norm_silu(x, weight, bias),
+                Path::Chosen => super::group_norm_silu(x, weight, bias, 16),
+                Path::Generic => generic::group_norm_silu(x, weight, bias, 16),
             })
         }),
+    }
+}
+
+fn group_normalised() -> Case {
+    Case {
+        name: "group_norm, weights of each image",
+        counts: vec![2 * 6 * 18, 2 * 18, 2 * 18],
+        range: 3.0,
+        exact: Box::new(|a| group_norm(&a[0], [6, 18, 9], &a[1], &a[2])),
+        on_device: Box::new(|path, a| {
+            let x = a[0].clone().reshape([2, 3, 2, 18]);
+            let [weight, bias] = [&a[1], &a[2]].map(|values| values.clone().reshape([2, 18]));
+            flat(match path {
+                Path::Chosen => super::group_norm(x, weight, bias, 9),
+                Path::Generic => generic::group_norm(x, weight, bias, 9),
+            })
+        }),
+    }
+}
+
+fn halved() -> Case {
+    const SIZES: [usize; 4] = [2, 4, 6, 3];
+    let exact = |a: &[Vec<f64>]| {
+        let [batch, h, w, channels] = SIZES;
+        let pixel =
+            |b: usize, y: usize, x: usize, c: usize| a[0][((b * h + y) * w + x) * channels + c];
+        let mut result = Vec::new();
+        for (b, y) in (0..batch).flat_map(|b| (0..h / 2).map(move |y| (b, 2 * y))) {
+            for (x, c) in (0..w / 2).flat_map(|x| (0..channels).map(move |c| (2 * x, c))) {
+                let rows = [y, y + 1].map(|y| pixel(b, y, x, c) + pixel(b, y, x + 1, c));
+                result.push((rows[0] + rows[1]) / 4.0);
+            }
+        }
+        result
+    };
+    Case {
+        name: "average_pool",
+        counts: vec![SIZES.iter().product()],
+        range: 1.0,
+        exact: Box::new(exact),
+        on_device: Box::new(|_, a| flat(super::average_pool(a[0].clone().reshape(SIZES)))),
+    }
+}
+
+fn upsampling() -> Case {
+    const SIZES: [usize; 4] = [2, 2, 3, 4];
+    Case {
+        name: "upsample",
+        counts: vec![SIZES.iter().product()],
+        range: 1.0,
+        exact: Box::new(|a| upsampled(&a[0], SIZES)),
+        on_device: Box::new(|_, a| flat(super::upsample(a[0].clone().reshape(SIZES)))),
     }
 }
 
@@ -413,6 +473,23 @@ fn attention() -> Case {
     }
 }
 
+fn whole_attention() -> Case {
+    let windows = Windows { sizes: [2, 3, 3, 6], heads: 2, window: 3 };
+    Case {
+        name: "attention",
+        counts: vec![2 * 3 * 3 * 18],
+        range: 2.0,
+        exact: Box::new(move |a| windows.attention(&a[0], &[0.0; 2 * 18], &[0.0; 25 * 2])),
+        on_device: Box::new(|path, a| {
+            let qkv = a[0].clone().reshape([2, 3, 3, 18]);
+            flat(match path {
+                Path::Chosen => super::attention(qkv, 2),
+                Path::Generic => generic::attention(qkv, 2),
+            })
+        }),
+    }
+}
+
 fn cases() -> Vec<Case> {
     vec![
         projection(),
@@ -421,10 +498,14 @@ fn cases() -> Vec<Case> {
         convolution("conv2d 1x1", [1, 1]),
         upsampled_convolution(),
         layer_norm(),
-        group_norm(),
+        group_normalised_silu(),
+        group_normalised(),
+        halved(),
+        upsampling(),
         activation(),
         perceptron(),
         attention(),
+        whole_attention(),
     ]
 }
 

@@ -47,12 +47,27 @@ pub fn layer_norm(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>) -> Tensor<4>
     fused::layer_norm(&x, &weight, &bias).unwrap_or_else(|| generic::layer_norm(x, weight, bias))
 }
 
-/// Swish (x sigmoid x) of a group norm with
-/// [`CHANNELS_PER_GROUP`](crate::diffit::CHANNELS_PER_GROUP) channels a group: `x [batch, h, w,
-/// channels]`, `weight [channels]`, `bias [channels]`.
-pub fn group_norm_silu(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>) -> Tensor<4> {
-    fused::group_norm_silu(&x, &weight, &bias)
-        .unwrap_or_else(|| generic::group_norm_silu(x, weight, bias))
+/// Group norm (Wu and He 2018, arXiv 1803.08494) with `group` channels a group: `x [batch, h, w,
+/// channels]`, `weight` and `bias` `[channels]`, or `[batch, channels]` for each image its own.
+pub fn group_norm<const D: usize>(
+    x: Tensor<4>,
+    weight: Tensor<D>,
+    bias: Tensor<D>,
+    group: usize,
+) -> Tensor<4> {
+    fused::group_norm::<false, D>(&x, &weight, &bias, group)
+        .unwrap_or_else(|| generic::group_norm(x, weight, bias, group))
+}
+
+/// Swish (x sigmoid x) of [`group_norm`].
+pub fn group_norm_silu<const D: usize>(
+    x: Tensor<4>,
+    weight: Tensor<D>,
+    bias: Tensor<D>,
+    group: usize,
+) -> Tensor<4> {
+    fused::group_norm::<true, D>(&x, &weight, &bias, group)
+        .unwrap_or_else(|| generic::group_norm_silu(x, weight, bias, group))
 }
 
 /// A perceptron with one hidden layer and the exact GELU, x Φ(x): `x [.., width]`, weights
@@ -80,6 +95,24 @@ pub fn window_attention(
 ) -> Tensor<4> {
     fused::window_attention(&qkv, &qkv_t, &bias_table, heads, window)
         .unwrap_or_else(|| generic::window_attention(qkv, qkv_t, bias_table, heads, window))
+}
+
+/// Self-attention over all pixels of a square image: `qkv [batch, side, side, 3 dim]` (queries,
+/// keys, values, each split into heads) to `[batch, side, side, dim]`.
+pub fn attention(qkv: Tensor<4>, heads: usize) -> Tensor<4> {
+    fused::attention(&qkv, heads).unwrap_or_else(|| generic::attention(qkv, heads))
+}
+
+/// Every pixel as a square of four (nearest neighbour): `[batch, h, w, channels]` to `[batch, 2 h,
+/// 2 w, channels]`.
+pub fn upsample(x: Tensor<4>) -> Tensor<4> {
+    generic::upsample(x)
+}
+
+/// Every square of four pixels as its mean: `[batch, h, w, channels]`, both sides even, to `[batch,
+/// h / 2, w / 2, channels]`.
+pub fn average_pool(x: Tensor<4>) -> Tensor<4> {
+    generic::average_pool(x)
 }
 
 /// [`conv2d`] with a 3x3 kernel of the image upsampled to twice its size (nearest neighbour):

@@ -21,6 +21,9 @@ pub(super) const TARGETS: &str = "target_modules";
 /// Key of the names of those that get a rank of their own.
 pub(super) const RANKS: &str = "rank_pattern";
 
+/// Layers that are projections, by burn's names of their types.
+const LAYERS: [&str; 3] = ["Struct:Linear", "Struct:Projection", "Struct:Pointwise"];
+
 /// Every projection of a network: path, inputs, outputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Projection {
@@ -33,10 +36,10 @@ pub(super) struct Projection {
 pub(super) fn projections<M: burn::module::Module>(module: &M) -> Vec<Projection> {
     let mut found: Vec<Projection> = walk(module)
         .into_iter()
-        .filter(|p| matches!(p.container.as_str(), "Struct:Linear" | "Struct:Projection"))
+        .filter(|p| LAYERS.contains(&p.container.as_str()))
         .filter_map(|p| {
             let path = p.name.strip_suffix(".weight")?.to_owned();
-            let [outputs, inputs] = p.shape[..] else { return None };
+            let [outputs, inputs, ..] = p.shape[..] else { return None };
             Some(Projection { path, outputs, inputs })
         })
         .collect();

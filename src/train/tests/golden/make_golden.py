@@ -1,11 +1,12 @@
-"""Writes model.json, the reference's answers that the model's tests compare with.
+"""Writes the reference's answers that the tests of an architecture compare with.
 
     python3 make_golden.py path/to/diffit_torch.py > model.json
+    python3 make_golden.py path/to/unet_torch.py > unet.json
 
 Weights and inputs are formulas over integers, so that both sides make the same numbers without sharing a file.
 Needs: torch, numpy.
 """
-import importlib.util, json, math, sys
+import importlib, json, math, os, sys
 import numpy as np, torch
 
 
@@ -32,23 +33,27 @@ def fill(net):
 
 
 def main(path):
-    spec = importlib.util.spec_from_file_location("reference", path)
-    ref = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(ref)
-    golden = {"probes": {}}
+    folder, file = os.path.split(os.path.abspath(path))
+    sys.path.insert(0, folder)
+    model = importlib.import_module(file.removesuffix(".py"))
+    ref = importlib.import_module("diffit_torch")       # EDM and the fixed inputs are there
+    # The U-Net's attention stands at 8 pixels: a training with 16 has it.
+    network, tiny, size = (model.Unet, "unet_tiny", 16) if hasattr(model, "Unet") else (model.Diffit, "diffit_tiny", 32)
+    golden = {"probes": {}, "parameters": {}}
 
-    for name, preset in ref.PRESETS.items():
-        net = ref.Diffit(**preset, image_size=32)
+    for name, preset in model.PRESETS.items():
+        net = network(**preset, image_size=32)
+        golden["parameters"][name] = sum(p.numel() for p in net.parameters())
         fill(net)
         x, sigma = ref.fixed_inputs(32)
         with torch.no_grad():
             d = ref.denoise(net, x, sigma)
         golden["probes"][name] = dict(mean=d.mean().item(), std=d.std().item(), first=d.flatten()[:8].tolist())
 
-    net = ref.Diffit(**ref.PRESETS["diffit_tiny"], image_size=32, num_classes=10)
+    net = network(**model.PRESETS[tiny], image_size=size, num_classes=10)
     fill(net)
-    batch, count = 4, 4 * 3 * 32 * 32
-    image, noise = (torch.from_numpy(pattern(count, s).astype(np.float32)).view(batch, 3, 32, 32) for s in (1000, 1001))
+    batch, count = 4, 4 * 3 * size * size
+    image, noise = (torch.from_numpy(pattern(count, s).astype(np.float32)).view(batch, 3, size, size) for s in (1000, 1001))
     sigma, label = torch.tensor([0.05, 0.3, 1.0, 4.0]), torch.tensor([0, 3, 10, 9])
     loss = ref.loss(net, image, sigma, noise, label)
     loss.backward()

@@ -88,14 +88,15 @@ pub(super) fn layer_norm(x: &Tensor<4>, weight: &Tensor<1>, bias: &Tensor<1>) ->
     })
 }
 
-pub(super) fn group_norm_silu(
+pub(super) fn group_norm<const SILU: bool, const D: usize>(
     x: &Tensor<4>,
-    weight: &Tensor<1>,
-    bias: &Tensor<1>,
+    weight: &Tensor<D>,
+    bias: &Tensor<D>,
+    group: usize,
 ) -> Option<Tensor<4>> {
     applies(x).then(|| {
         let [batch, _, _, channels] = x.dims();
-        let kernel = norm::GroupNormSilu { shape: x.shape(), batch, channels };
+        let kernel = norm::GroupNorm::<SILU> { shape: x.shape(), batch, channels, group };
         apply(
             kernel,
             [
@@ -139,6 +140,14 @@ pub(super) fn window_attention(
         ];
         apply(kernel, inputs)
     })
+}
+
+/// One window, and nothing added to queries, keys and scores.
+pub(super) fn attention(qkv: &Tensor<4>, heads: usize) -> Option<Tensor<4>> {
+    let ([batch, side, _, channels], device) = (qkv.dims(), qkv.device());
+    let token = || Tensor::zeros([batch, channels], &device);
+    let table = || Tensor::zeros([(2 * side - 1).pow(2), heads], &device);
+    applies(qkv).then(|| window_attention(qkv, &token(), &table(), heads, side)).flatten()
 }
 
 pub(super) fn upsample_conv2d(

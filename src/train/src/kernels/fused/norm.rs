@@ -8,7 +8,6 @@ use super::autodiff_op::Kernel;
 use super::math::{sigmoid, sum, sum_pairs};
 use super::partition::{add_up, part_len};
 use super::simd::with_simd;
-use crate::diffit::CHANNELS_PER_GROUP as GROUP;
 use crate::kernels::NORM_EPSILON;
 
 /// Rows that one task takes.
@@ -108,25 +107,39 @@ impl Kernel<3> for LayerNorm {
     }
 }
 
-/// Swish of a group norm of `x [batch, pixels, channels]` with `weight [channels]` and `bias
-/// [channels]`.
+/// Group norm of `x [batch, pixels, channels]` in groups of `group` channels, and its swish if
+/// `SILU`. `weight` and `bias` are `[channels]` for all images, or `[batch, channels]`.
 #[derive(Debug, Clone)]
-pub(super) struct GroupNormSilu {
+pub(super) struct GroupNorm<const SILU: bool> {
     pub shape: Shape,
     pub batch: usize,
     pub channels: usize,
+    pub group: usize,
 }
 
-impl GroupNormSilu {
+impl<const SILU: bool> GroupNorm<SILU> {
     /// For each channel of an image: its group's mean, and one over the group's standard deviation.
     #[inline(always)]
     fn moments(&self, image: &[f32]) -> [Vec<f32>; 2] {
         let c = self.channels;
-        let count = (image.len() / c * GROUP) as f32;
-        let mean = per_group(&sum_pixels(image, c, |_, v| v), |total| total / count);
+        let count = (image.len() / c * self.group) as f32;
+        let mean = self.per_group(&sum_pixels(image, c, |_, v| v), |total| total / count);
         let squares = sum_pixels(image, c, |channel, v| (v - mean[channel]) * (v - mean[channel]));
-        let scale = per_group(&squares, |total| 1.0 / (total / count + NORM_EPSILON as f32).sqrt());
+        let scale =
+            self.per_group(&squares, |total| 1.0 / (total / count + NORM_EPSILON as f32).sqrt());
         [mean, scale]
+    }
+
+    /// `f` of the sum over each group, given back to each of its channels.
+    #[inline(always)]
+    fn per_group(&self, channels: &[f32], f: impl Fn(f32) -> f32) -> Vec<f32> {
+        let sums = channels.chunks(self.group).map(|group| f(group.iter().sum()));
+        sums.flat_map(|value| std::iter::repeat_n(value, self.group)).collect()
+    }
+
+    /// The part of `weight` or `bias` that belongs to an image.
+    fn of_image<'a>(&self, values: &'a [f32], image: usize) -> &'a [f32] {
+        &values[image * self.channels % values.len()..][..self.channels]
     }
 }
 
@@ -147,13 +160,7 @@ fn sum_pixels(image: &[f32], c: usize, f: impl Fn(usize, f32) -> f32) -> Vec<f32
     total
 }
 
-/// `f` of the sum over each group, given back to each of its channels.
-#[inline(always)]
-fn per_group(channels: &[f32], f: impl Fn(f32) -> f32) -> Vec<f32> {
-    channels.chunks(GROUP).flat_map(|group| [f(group.iter().sum()); GROUP]).collect()
-}
-
-impl Kernel<3> for GroupNormSilu {
+impl<const SILU: bool> Kernel<3> for GroupNorm<SILU> {
     fn shape(&self) -> Shape {
         self.shape.clone()
     }
@@ -161,30 +168,33 @@ impl Kernel<3> for GroupNormSilu {
     fn forward(&self, [x, weight, bias]: [&[f32]; 3], _keep: bool) -> (Vec<f32>, Vec<f32>) {
         let (c, image) = (self.channels, x.len() / self.batch);
         let mut y = vec![0.0; x.len()];
-        y.par_chunks_mut(image).zip(x.par_chunks(image)).for_each(|(y, x)| {
-            with_simd(
-                #[inline(always)]
-                || {
-                    let [mean, scale] = self.moments(x);
-                    let slope: Vec<f32> =
-                        scale.iter().zip(weight).map(|(scale, w)| scale * w).collect();
-                    let shift: Vec<f32> = slope
-                        .iter()
-                        .zip(&mean)
-                        .zip(bias)
-                        .map(|((slope, mean), b)| b - slope * mean)
-                        .collect();
-                    for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                        for ((y, x), (slope, shift)) in
-                            y.iter_mut().zip(x).zip(slope.iter().zip(&shift))
-                        {
-                            let z = x * slope + shift;
-                            *y = z * sigmoid(z);
+        y.par_chunks_mut(image).zip(x.par_chunks(image)).enumerate().for_each(
+            |(number, (y, x))| {
+                let [weight, bias] = [weight, bias].map(|values| self.of_image(values, number));
+                with_simd(
+                    #[inline(always)]
+                    || {
+                        let [mean, scale] = self.moments(x);
+                        let slope: Vec<f32> =
+                            scale.iter().zip(weight).map(|(scale, w)| scale * w).collect();
+                        let shift: Vec<f32> = slope
+                            .iter()
+                            .zip(&mean)
+                            .zip(bias)
+                            .map(|((slope, mean), b)| b - slope * mean)
+                            .collect();
+                        for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+                            for ((y, x), (slope, shift)) in
+                                y.iter_mut().zip(x).zip(slope.iter().zip(&shift))
+                            {
+                                let z = x * slope + shift;
+                                *y = if SILU { z * sigmoid(z) } else { z };
+                            }
                         }
-                    }
-                },
-            );
-        });
+                    },
+                );
+            },
+        );
         (y, Vec::new())
     }
 
@@ -199,7 +209,9 @@ impl Kernel<3> for GroupNormSilu {
         let mut dx = vec![0.0; x.len()];
         let images = dx.par_chunks_mut(image).zip(x.par_chunks(image)).zip(dy.par_chunks(image));
         let sums: Vec<[Vec<f32>; 2]> = images
-            .map(|((dx, x), dy)| {
+            .enumerate()
+            .map(|(number, ((dx, x), dy))| {
+                let [weight, bias] = [weight, bias].map(|values| self.of_image(values, number));
                 let (mut dw, mut db) = (vec![0.0; c], vec![0.0; c]);
                 with_simd(
                     #[inline(always)]
@@ -211,21 +223,25 @@ impl Kernel<3> for GroupNormSilu {
                         {
                             for channel in 0..c {
                                 let normal = (x[channel] - mean[channel]) * scale[channel];
-                                let z = normal * weight[channel] + bias[channel];
-                                let s = sigmoid(z);
-                                let dz = dy[channel] * s * (1.0 + z * (1.0 - s));
+                                let dz = if SILU {
+                                    let z = normal * weight[channel] + bias[channel];
+                                    let s = sigmoid(z);
+                                    dy[channel] * s * (1.0 + z * (1.0 - s))
+                                } else {
+                                    dy[channel]
+                                };
                                 dx[channel] = dz;
                                 dw[channel] += dz * normal;
                                 db[channel] += dz;
                             }
                         }
                         // Through the norm (Wu and He 2018, by the chain rule).
-                        let count = (image / c * GROUP) as f32;
+                        let count = (image / c * self.group) as f32;
                         let weighted = |sums: &[f32]| -> Vec<f32> {
                             sums.iter().zip(weight).map(|(sum, w)| sum * w).collect()
                         };
-                        let flat = per_group(&weighted(&db), |total| total / count);
-                        let along = per_group(&weighted(&dw), |total| total / count);
+                        let flat = self.per_group(&weighted(&db), |total| total / count);
+                        let along = self.per_group(&weighted(&dw), |total| total / count);
                         for (dx, x) in dx.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
                             for channel in 0..c {
                                 let normal = (x[channel] - mean[channel]) * scale[channel];
@@ -239,7 +255,11 @@ impl Kernel<3> for GroupNormSilu {
                 [dw, db]
             })
             .collect();
-        let [dw, db] = add_up(sums);
+        let [dw, db] = if weight.len() == c {
+            add_up(sums)
+        } else {
+            [0, 1].map(|array| sums.iter().flat_map(|sums| sums[array].iter().copied()).collect())
+        };
         [wanted[0].then_some(dx), wanted[1].then_some(dw), wanted[2].then_some(db)]
     }
 }

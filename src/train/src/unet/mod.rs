@@ -1,0 +1,9 @@
+//! A U-Net of the ADM and DDPM++ family: settings, modules, initial numbers.
+
+mod blocks;
+mod config;
+mod network;
+
+pub use blocks::{Attention, Residual};
+pub use config::{HEAD_WIDTH, Preset, UnetConfig, UnetConfigError};
+pub use network::Unet;
