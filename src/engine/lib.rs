@@ -16,14 +16,19 @@
     )
 )]
 
+mod artifact;
 pub mod command;
+mod concern;
 pub mod exec;
 pub mod export;
 pub mod graph;
 pub mod identity;
+mod inspection;
 pub mod kind;
 pub mod plan;
 pub mod policy;
+mod reference;
+mod rejection;
 pub mod schema;
 pub mod spec;
 pub mod store;

@@ -7,12 +7,12 @@ use serde_json::{Map, Value};
 
 use crate::error::{Gathered, SpecError, slips};
 use crate::kind::StageId;
+use crate::spec::declared::Kinds;
 use crate::spec::executor;
 use crate::spec::layers::{Layer, Origin};
-use crate::spec::load::{Kinds, Used};
 use crate::spec::origin::Given;
-use crate::spec::overrides::{Giver, Override, QUOTES, Strength};
-use crate::spec::params::{self, Names};
+use crate::spec::overrides::{Giver, Override, QUOTES, Strength, meant_for_others};
+use crate::spec::params::{self, Names, Used};
 use crate::spec::paths::Place;
 use crate::spec::pipeline::{PipelineFile, StageDeclaration};
 use crate::spec::swept;
@@ -148,14 +148,6 @@ fn foreign(error: SpecError, given: &Override) -> SpecError {
         Strength::CommandLine => error,
         Strength::Environment => error.note(meant_for_others(&given.by)),
     }
-}
-
-/// What to do about a variable that is none of ours.
-pub(super) fn meant_for_others(by: &Giver) -> String {
-    format!(
-        "{} names a setting of this pipeline and counts as one; unset it if another program is meant",
-        by.shown
-    )
 }
 
 /// Lays `over` on `base`, mapping by mapping.

@@ -12,9 +12,8 @@ use crate::kind::StageId;
 use crate::policy::{Slurm, Span};
 use crate::source::Part;
 use crate::spec::layers::{Layer, Origin, StageLayers};
-use crate::spec::params::Names;
+use crate::spec::params::{Names, filled_value};
 use crate::spec::pipeline::{PipelineFile, describe, error_at};
-use crate::spec::stage::filled_value;
 
 /// Where the stages of a pipeline run.
 #[derive(Debug, Clone, PartialEq)]

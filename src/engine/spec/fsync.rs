@@ -5,9 +5,8 @@ use serde_json::Value;
 use crate::error::{Gathered, SpecError};
 use crate::source::Part;
 use crate::spec::overrides::Override;
-use crate::spec::params::Names;
+use crate::spec::params::{Names, filled_value};
 use crate::spec::pipeline::{PipelineFile, describe, error_at};
-use crate::spec::stage::filled_value;
 use crate::store::sync::Level;
 
 /// What `fsync:` says, or what the environment or the command line says in its place.

@@ -9,8 +9,7 @@ use serde_json::{Map, Value};
 use crate::error::SpecError;
 use crate::kind::{Rejection, StageId};
 use crate::source::{Part, Source};
-use crate::spec::apply::meant_for_others;
-use crate::spec::overrides::Giver;
+use crate::spec::overrides::{Giver, meant_for_others};
 use crate::spec::paths::Place;
 use crate::spec::pipeline::{describe, shortened};
 

@@ -4,10 +4,11 @@
 use serde_json::Value;
 
 use crate::error::{Gathered, SpecError};
+use crate::graph::Input;
 use crate::kind::{Reference, Stage, StageId};
 use crate::source::{Part, Source};
+use crate::spec::declared::Declared;
 use crate::spec::layers::StageLayers;
-use crate::spec::load::{Declared, Input};
 use crate::spec::pipeline::error_at;
 
 /// What a stage needs.

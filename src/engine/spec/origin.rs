@@ -8,8 +8,7 @@ use serde_json::Value;
 
 use crate::error::{Gathered, SpecError};
 use crate::source;
-use crate::spec::apply::meant_for_others;
-use crate::spec::overrides::Giver;
+use crate::spec::overrides::{Giver, meant_for_others};
 use crate::spec::params;
 use crate::spec::pipeline::{PipelineFile, read_document};
 

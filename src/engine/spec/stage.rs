@@ -8,17 +8,18 @@ use figment::Figment;
 use serde_json::{Map, Value};
 
 use crate::error::{Gathered, SpecError, SpecErrors};
+use crate::graph::LoadedStage;
 use crate::identity;
 use crate::kind::{Concern, Rejection};
 use crate::policy::Conduct;
 use crate::source::{self, Part, Source};
 use crate::spec::apply::ByStage;
+use crate::spec::declared::{Declared, Kinds, Single};
 use crate::spec::executor::Executor;
 use crate::spec::layers::{Layer, Origin, StageLayers};
-use crate::spec::load::{Declared, Kinds, LoadedStage, Single, Used};
 use crate::spec::matrix;
 use crate::spec::needs;
-use crate::spec::params::{Names, fill, fill_ours};
+use crate::spec::params::{Names, Used, fill_ours, filled_value};
 use crate::spec::paths::Place;
 use crate::spec::pipeline::{PipelineFile, error_at, mapping, read_document};
 use crate::spec::{COMMON_KEYS, CONDUCT_KEYS, POLICY_KEYS};
@@ -378,21 +379,6 @@ fn filled<'a>(
         }
     }
     all
-}
-
-/// A value with parameters in the place of references to them.
-pub(super) fn filled_value(
-    source: &Source,
-    base: &[String],
-    value: &Value,
-    names: Names,
-) -> Result<Value, SpecError> {
-    fill(value, names).map_err(|bad| {
-        let path = [base, &bad.path].concat();
-        let at = source.locate(&path, Part::Value).or_else(|| source.locate_nearest(&path));
-        let error = SpecError::at(source, at, path, bad.message.clone());
-        bad.help(error, names)
-    })
 }
 
 /// Puts a policy where its name stands.

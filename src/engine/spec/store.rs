@@ -8,9 +8,8 @@ use serde_json::Value;
 use crate::error::{Gathered, SpecError};
 use crate::source::Part;
 use crate::spec::overrides::{Override, Strength};
-use crate::spec::params::Names;
+use crate::spec::params::{Names, filled_value};
 use crate::spec::pipeline::{PipelineFile, describe, error_at};
-use crate::spec::stage::filled_value;
 
 /// Kinds of store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,12 +5,11 @@ use serde_json::{Map, Value};
 
 use crate::error::SpecError;
 use crate::kind::StageId;
-use crate::spec::load::{Kinds, Used};
+use crate::spec::declared::Kinds;
 use crate::spec::matrix;
 use crate::spec::overrides::{Override, Strength};
-use crate::spec::params::Names;
+use crate::spec::params::{Names, Used, filled_value};
 use crate::spec::pipeline::{PipelineFile, StageDeclaration};
-use crate::spec::stage::filled_value;
 
 /// An error for each stage whose matrix decides what `given` is to set.
 pub(super) fn against(
