@@ -1,7 +1,8 @@
 //! The floor that everything stands on: names, failures, messages about what people wrote,
 //! fingerprints, events, the wish to stop.
 //!
-//! Opens no file and starts no program. Knows nothing of stages, runs or training but their names.
+//! Opens no file and starts no program. Knows nothing of how stages, runs and trainings work; only
+//! the events that they send have their words.
 
 // What comes from outside must not be able to end the program.
 #![cfg_attr(

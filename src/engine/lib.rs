@@ -1,7 +1,8 @@
-//! The engine of `pipe`: pipeline files, the graph, plans, runs and checkpoints.
+//! The engine of `pipe`: pipeline files, the graph, plans, records, and carrying a plan out, here or
+//! as jobs of Slurm.
 //!
-//! Knows nothing of burn, models or images. Stages reach it only through a trait, so that its tests
-//! run on a scripted fake stage and compile in seconds.
+//! Stands on `pipe_core`, `pipe_fs` and `pipe_runs`. Knows nothing of burn, models or images. Stages
+//! reach it only through a trait, so that its tests run on a scripted fake stage without burn.
 
 // What comes from outside must not be able to end the program.
 #![cfg_attr(
@@ -34,6 +35,8 @@ pub mod spec;
 pub mod store;
 
 use pipe_core::parallel;
+
+// What lies on the floors below, under the paths that it had here.
 pub use pipe_core::{error, failure, foreign, ids, progress, secret, shell, stop};
 pub use pipe_fs::bounded;
 pub use pipe_runs::events;
