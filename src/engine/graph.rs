@@ -1,21 +1,90 @@
-//! The dependency graph of a pipeline: order, cycles, selections, drawings. Knows nothing of what
-//! stages do.
+//! The stages of a pipeline with their settings resolved, and the graph of what they need: order,
+//! cycles, selections, drawings. Knows nothing of what stages do, nor how a file is read.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::fmt::Write;
 use std::path::{Component, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::{Dfs, EdgeRef, Reversed};
 
 use crate::error::{SpecError, SpecErrors};
-use crate::kind::StageId;
-use crate::pipeline_file::{LoadedPipeline, LoadedStage};
+use crate::identity::Manifest;
+use crate::kind::{DependencyMode, Files, Stage, StageId};
+use crate::pipeline_file::{Executor, StoreUrl};
+use crate::policy::ExecutionOptions;
 use crate::secret;
-use crate::source::Part;
+use crate::source::{Part, Source};
+use crate::store::sync::Level;
+
+/// A pipeline with everything filled in and checksummed_json.
+pub struct LoadedPipeline {
+    pub name: String,
+    pub source: Source,
+    /// Where stages run.
+    pub executor: Executor,
+    /// Where its state is mirrored.
+    pub store: Option<StoreUrl>,
+    /// What the disk is asked to keep.
+    pub fsync: Level,
+    /// In the file's order.
+    pub stages: Vec<LoadedStage>,
+    /// Legal, and probably not meant.
+    pub warnings: Vec<SpecError>,
+    /// The stages that came of each declared one with a `matrix`.
+    pub(crate) matrices: BTreeMap<StageId, Vec<StageId>>,
+}
+
+/// A stage with typed settings.
+pub struct LoadedStage {
+    pub id: StageId,
+    pub kind: String,
+    pub stage: Arc<dyn Stage>,
+    /// What its own settings decide.
+    pub manifest: Manifest,
+    pub options: ExecutionOptions,
+    /// What other stages hand to it.
+    pub inputs: Vec<Input>,
+    /// Files of the project that it reads and writes.
+    pub files: Files,
+    /// The stages it dependencies: the key that says so, and the stage. References first, then `needs`,
+    /// then those that make its files.
+    pub needs: Vec<(Vec<String>, StageId)>,
+}
+
+impl LoadedStage {
+    /// GPUs that it takes while it runs: its own one, or those that its settings name.
+    pub fn gpus(&self) -> u32 {
+        self.options.resources.gpu.max(self.stage.gpus())
+    }
+
+    /// Whether it can begin without a stage before it that failed.
+    pub fn passes_over(&self, failed: &StageId) -> bool {
+        let mut inputs =
+            self.inputs.iter().filter(|input| input.stage == *failed && input.may_fail);
+        let Some(key) = inputs.next().and_then(|input| input.name.split('.').next()) else {
+            return false;
+        };
+        self.needs
+            .iter()
+            .filter(|(_, id)| id == failed)
+            .all(|(path, _)| path.len() == 1 && path[0] == key)
+    }
+}
+
+/// Something that another stage hands on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Input {
+    /// The setting's key; with the stage's name behind it where the setting may name several.
+    pub name: String,
+    pub stage: StageId,
+    pub counts: DependencyMode,
+    /// See [`Reference::passes_over_failed`](crate::kind::Reference).
+    pub may_fail: bool,
+}
 
 /// Stages and what they need. An edge goes from a stage to one that needs it.
 pub struct Graph {

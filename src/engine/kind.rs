@@ -1,25 +1,31 @@
-//! What the engine knows of a stage: a trait. Real stages live in `pipe-train`, scripted ones in
-//! the tests.
+//! What the engine knows of a stage: the traits `StageKind` and `Stage`, and what a stage is given
+//! when it is looked at and when it runs. Real stages live in `pipe-train`, scripted ones in the
+//! tests.
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use figment::Figment;
-use serde::{Deserialize, Serialize};
+use pipe_core::fingerprint::{Difference, differences};
 use serde_json::Value;
 
 use crate::exec::Journal;
 use crate::graph::{Graph, Targets};
-use crate::identity::{self, Difference};
 use crate::policy::Adjustment;
 use crate::progress::{Event, EventListener};
 use crate::secret;
-use crate::shell;
 use crate::stop::Stop;
 use crate::store::{Lock, Output, OutputBaseline, Outputs, Stamp};
+
+pub use crate::artifact::{Artifact, NextCommand, Outcome};
+pub use crate::diagnostic::Diagnostic;
+pub use crate::inspection::{Inspection, Request, StageState};
+pub use crate::reference::{DependencyMode, Files, Reference, is_inside_project};
+pub use crate::rejection::Rejection;
+pub use pipe_core::failure::{Failure, StageError, panic_message};
+pub use pipe_core::ids::StageId;
 
 /// A kind of stage, such as `dataset` or `train`.
 pub trait StageKind: Send + Sync {
@@ -34,59 +40,6 @@ pub trait StageKind: Send + Sync {
 
     /// Checks merged settings and makes a stage of them.
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection>;
-}
-
-/// Why settings were refused. The key path is relative to the stage.
-#[derive(Debug)]
-pub enum Rejection {
-    /// The settings do not have the form that the type asks for.
-    Form(Box<figment::Error>),
-    /// The form is right and the value makes no sense.
-    Value { key: String, message: String },
-}
-
-impl Rejection {
-    pub fn value(key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Value { key: key.into(), message: message.into() }
-    }
-
-    /// Refuses the value at `key` if it is not good.
-    pub fn unless(key: impl Into<String>, good: bool, expected: &str) -> Result<(), Self> {
-        match good {
-            true => Ok(()),
-            false => Err(Self::value(key, format!("expected {expected}"))),
-        }
-    }
-
-    /// Where the value stands, or should stand.
-    pub(crate) fn path(&self) -> Vec<String> {
-        match self {
-            Self::Value { key, .. } => {
-                key.split('.').filter(|k| !k.is_empty()).map(str::to_owned).collect()
-            }
-            Self::Form(error) => {
-                let mut path = error.path.clone();
-                let named = match &error.kind {
-                    figment::error::Kind::UnknownField(name, _) => Some(name.clone()),
-                    figment::error::Kind::MissingField(name) => Some(name.to_string()),
-                    _ => None,
-                };
-                // The library has it in the path in some cases.
-                path.extend(named.filter(|name| path.last() != Some(name)));
-                path
-            }
-        }
-    }
-
-    pub(crate) fn is_missing(&self) -> bool {
-        matches!(self, Self::Form(error) if matches!(error.kind, figment::error::Kind::MissingField(_)))
-    }
-}
-
-impl From<figment::Error> for Rejection {
-    fn from(error: figment::Error) -> Self {
-        Self::Form(Box::new(error))
-    }
 }
 
 /// A stage with its settings resolved.
@@ -163,102 +116,6 @@ impl PipelineView<'_> {
     }
 }
 
-/// A finding about the value at a key of a stage: a warning or an error.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Diagnostic {
-    /// Dotted path, relative to the stage.
-    pub key: String,
-    pub message: String,
-    /// What to do about it.
-    pub note: Option<String>,
-    /// It can never work: an error, not a warning.
-    pub fatal: bool,
-}
-
-impl Diagnostic {
-    pub fn warning(key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { key: key.into(), message: message.into(), note: None, fatal: false }
-    }
-
-    pub fn error(key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { fatal: true, ..Self::warning(key, message) }
-    }
-
-    pub fn note(self, note: impl Into<String>) -> Self {
-        Self { note: Some(note.into()), ..self }
-    }
-}
-
-/// A setting whose value is the name of another stage.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reference {
-    /// The key that holds the name, such as `dataset`.
-    pub key: &'static str,
-    pub stage: String,
-    /// The kinds of stage that fit there.
-    pub kinds: &'static [&'static str],
-    pub mode: DependencyMode,
-    /// Whether it may name a whole matrix. The inputs are then called `key.STAGE`, one for each of
-    /// its stages.
-    pub many: bool,
-    /// Whether stages of the matrix that failed may be passed over, as long as one is left.
-    pub passes_over_failed: bool,
-}
-
-impl Reference {
-    /// A reference to one stage.
-    pub fn to(
-        key: &'static str,
-        stage: &str,
-        kinds: &'static [&'static str],
-        counts: DependencyMode,
-    ) -> Self {
-        Self {
-            key,
-            stage: stage.to_owned(),
-            kinds,
-            mode: counts,
-            many: false,
-            passes_over_failed: false,
-        }
-    }
-}
-
-/// Files, each with the setting's key that names it. Relative to the project.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Files {
-    /// Paths and patterns.
-    pub reads: Vec<(String, String)>,
-    pub writes: Vec<(String, PathBuf)>,
-}
-
-/// Whether a relative path stays inside the project, as far as its words say.
-pub fn is_inside_project(path: &Path) -> bool {
-    let plain = path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
-    plain && !path.as_os_str().is_empty()
-}
-
-/// What of another stage goes into the identity of the one that refers to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DependencyMode {
-    /// Its settings: they decide what it hands on.
-    Fingerprint,
-    /// The digest of what it hands on, however that came about.
-    Content,
-    /// Both: its settings, and the digest of what it hands on where those do not decide it.
-    FingerprintAndContent,
-}
-
-impl DependencyMode {
-    pub fn by_fingerprint(self) -> bool {
-        matches!(self, DependencyMode::Fingerprint | DependencyMode::FingerprintAndContent)
-    }
-
-    pub fn by_content(self) -> bool {
-        matches!(self, DependencyMode::Content | DependencyMode::FingerprintAndContent)
-    }
-}
-
 /// What a stage may look at when it says how far it is.
 pub struct InspectContext<'a> {
     pub root: &'a Path,
@@ -284,7 +141,7 @@ pub struct InspectContext<'a> {
 impl InspectContext<'_> {
     /// What differs from an earlier manifest, as far as it is known yet.
     pub fn changes_since(&self, earlier: &BTreeMap<String, Value>) -> Vec<Difference> {
-        let all = identity::differences(earlier, self.manifest);
+        let all = differences(earlier, self.manifest);
         all.into_iter().filter(|d| !self.unknown.contains(&d.key)).collect()
     }
 
@@ -294,60 +151,6 @@ impl InspectContext<'_> {
         if self.made.is_some_and(|before| *before != made) {
             self.confirmed.replace(Some(made));
         }
-    }
-}
-
-/// What stands on disk for a stage.
-pub struct Inspection {
-    pub state: StageState,
-    /// What the stage hands on, if that is known without running it: always when it is done.
-    pub artifact: Option<Artifact>,
-}
-
-impl From<StageState> for Inspection {
-    fn from(state: StageState) -> Self {
-        Self { state, artifact: None }
-    }
-}
-
-/// What the command line asks of the numbered runs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Request {
-    /// `--run-number N`
-    pub run_number: Option<u32>,
-    /// `--resume`
-    pub resume: bool,
-    /// `--force`
-    pub force: bool,
-    /// `--no-data-check`: data sets count as they were last seen.
-    pub data_as_last_seen: bool,
-}
-
-/// How far a stage is, as seen on disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StageState {
-    /// Nothing usable there. `changes`: the settings that made what is there useless, if it was
-    /// that.
-    Absent { reason: String, changes: Vec<Difference> },
-    /// Begun and not finished.
-    Partial { done: u64, total: u64, reason: String },
-    /// Finished, and more of the same is wanted.
-    Extendable { from: u64, to: u64 },
-    /// Finished.
-    Done { reason: String },
-    /// Keeps nothing on disk; runs whenever a stage that needs it runs.
-    Transient,
-}
-
-impl StageState {
-    /// Nothing usable there.
-    pub fn absent(reason: impl Into<String>) -> Self {
-        Self::Absent { reason: reason.into(), changes: Vec::new() }
-    }
-
-    /// What is there was made with other settings.
-    pub fn changed(changes: Vec<Difference>) -> Self {
-        Self::Absent { reason: identity::in_words(&changes), changes }
     }
 }
 
@@ -433,51 +236,3 @@ impl RunContext<'_> {
         serde_yaml::to_string(&file).unwrap_or_default()
     }
 }
-
-/// What a stage hands to those that refer to it.
-#[derive(Clone)]
-pub struct Artifact {
-    value: Arc<dyn Any + Send + Sync>,
-    /// Digest of it, for references that count by content.
-    pub content: Option<String>,
-}
-
-impl Artifact {
-    pub fn new<T: Any + Send + Sync>(value: T, content: Option<String>) -> Self {
-        Self { value: Arc::new(value), content }
-    }
-
-    /// The value, if it is a `T`.
-    pub fn get<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
-        self.value.clone().downcast().ok()
-    }
-}
-
-/// What a stage ended with.
-#[derive(Clone, Default)]
-pub struct Outcome {
-    pub artifact: Option<Artifact>,
-    /// One line for the final summary.
-    pub summary: String,
-    /// A command that one would type next.
-    pub next: Option<NextCommand>,
-}
-
-/// A command that one would type next, from the project's folder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct NextCommand {
-    pub command: String,
-    /// How good what it is about came out. Of the stages of one matrix that with the highest has
-    /// its command shown.
-    #[serde(rename = "merit", default, skip_serializing_if = "Option::is_none")]
-    pub score: Option<f64>,
-}
-
-impl From<shell::CommandLine> for NextCommand {
-    fn from(line: shell::CommandLine) -> Self {
-        Self { command: line.to_string(), score: None }
-    }
-}
-
-pub use pipe_core::failure::{Failure, StageError, panic_message};
-pub use pipe_core::ids::StageId;

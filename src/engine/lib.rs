@@ -16,15 +16,20 @@
     )
 )]
 
+mod artifact;
 pub mod command;
+mod diagnostic;
 pub mod exec;
 pub mod export;
 pub mod graph;
 pub mod identity;
+mod inspection;
 pub mod kind;
 pub mod pipeline_file;
 pub mod plan;
 pub mod policy;
+mod reference;
+mod rejection;
 pub mod schema;
 pub mod store;
 

@@ -7,13 +7,15 @@ use serde_json::{Map, Value};
 
 use crate::error::{Gathered, SpecError, slips};
 use crate::kind::StageId;
+use crate::pipeline_file::declared::Kinds;
 use crate::pipeline_file::executor;
 use crate::pipeline_file::layers::{Layer, Origin};
-use crate::pipeline_file::load::{Kinds, Used};
 use crate::pipeline_file::matrix_conflicts;
 use crate::pipeline_file::origin::Given;
-use crate::pipeline_file::overrides::{Override, OverrideSource, Precedence, QUOTES};
-use crate::pipeline_file::params::{self, Names};
+use crate::pipeline_file::overrides::{
+    Override, OverrideSource, Precedence, QUOTES, meant_for_others,
+};
+use crate::pipeline_file::params::{self, Names, Used};
 use crate::pipeline_file::paths::Place;
 use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
 
@@ -150,14 +152,6 @@ fn foreign(error: SpecError, given: &Override) -> SpecError {
     }
 }
 
-/// What to do about a variable that is none of ours.
-pub(super) fn meant_for_others(by: &OverrideSource) -> String {
-    format!(
-        "{} names a setting of this pipeline and counts as one; unset it if another program is meant",
-        by.shown
-    )
-}
-
 /// Lays `over` on `base`, mapping by mapping.
 fn merge(base: &mut Map<String, Value>, over: Map<String, Value>) {
     for (key, value) in over {
@@ -266,7 +260,7 @@ impl Finder<'_> {
     }
 
     fn conduct(&self, path: &[String]) -> Option<Vec<String>> {
-        self.walk(Place::root(self.kinds.conduct()), path)
+        self.walk(Place::root(self.kinds.option_schema()), path)
     }
 
     fn walk(&self, root: Place, path: &[String]) -> Option<Vec<String>> {

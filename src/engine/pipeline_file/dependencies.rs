@@ -4,9 +4,10 @@
 use serde_json::Value;
 
 use crate::error::{Gathered, SpecError};
+use crate::graph::Input;
 use crate::kind::{Reference, Stage, StageId};
+use crate::pipeline_file::declared::Declared;
 use crate::pipeline_file::layers::StageLayers;
-use crate::pipeline_file::load::{Declared, Input};
 use crate::pipeline_file::pipeline::error_at;
 use crate::source::{Part, Source};
 

@@ -10,9 +10,8 @@ use serde_json::{Map, Value, json};
 use crate::error::{Gathered, SpecError};
 use crate::kind::StageId;
 use crate::pipeline_file::layers::{Layer, Origin, StageLayers};
-use crate::pipeline_file::params::Names;
+use crate::pipeline_file::params::{Names, filled_value};
 use crate::pipeline_file::pipeline::{PipelineFile, describe, error_at};
-use crate::pipeline_file::stage::filled_value;
 use crate::policy::{Slurm, Span};
 use crate::source::Part;
 

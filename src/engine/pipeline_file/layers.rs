@@ -8,8 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::error::SpecError;
 use crate::kind::{Rejection, StageId};
-use crate::pipeline_file::apply::meant_for_others;
-use crate::pipeline_file::overrides::OverrideSource;
+use crate::pipeline_file::overrides::{OverrideSource, meant_for_others};
 use crate::pipeline_file::paths::Place;
 use crate::pipeline_file::pipeline::{describe, shortened};
 use crate::source::{Part, Source};

@@ -2,100 +2,28 @@
 //! here is what belongs to all of them: parameters, matrices, the files that connect stages,
 //! warnings.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::Map;
 
 use crate::error::{Gathered, SpecError, SpecErrors, in_order};
-use crate::identity::Manifest;
-use crate::kind::{
-    DependencyMode, Diagnostic, Files, PipelineView, Stage, StageId, StageKind, is_inside_project,
-};
+use crate::graph::{LoadedPipeline, LoadedStage};
+use crate::kind::{Diagnostic, PipelineView, StageId, StageKind, is_inside_project};
 use crate::parallel;
 use crate::pipeline_file::apply::{Applied, apply};
-use crate::pipeline_file::executor::{self, Executor};
+use crate::pipeline_file::declared::{Declared, Kinds};
+use crate::pipeline_file::executor;
 use crate::pipeline_file::fsync;
-use crate::pipeline_file::matrix::{self, Member};
 use crate::pipeline_file::origin;
 use crate::pipeline_file::overrides::Override;
-use crate::pipeline_file::params::Names;
+use crate::pipeline_file::params::{Names, Used};
 use crate::pipeline_file::pattern_overlaps;
-use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration, error_at};
-use crate::pipeline_file::stage::{Loading, filled_value};
-use crate::pipeline_file::store::{self, StoreUrl};
-use crate::policy::ExecutionOptions;
+use crate::pipeline_file::pipeline::{PipelineFile, error_at};
+use crate::pipeline_file::stage::Loading;
+use crate::pipeline_file::store;
 use crate::source::{self, Part, Source};
-use crate::store::sync::Level;
-
-/// A pipeline with everything filled in and checked.
-pub struct LoadedPipeline {
-    pub name: String,
-    pub source: Source,
-    /// Where stages run.
-    pub executor: Executor,
-    /// Where its state is mirrored.
-    pub store: Option<StoreUrl>,
-    /// What the disk is asked to keep.
-    pub fsync: Level,
-    /// In the file's order.
-    pub stages: Vec<LoadedStage>,
-    /// Legal, and probably not meant.
-    pub warnings: Vec<SpecError>,
-    /// The stages that came of each declared one with a `matrix`.
-    pub(crate) matrices: BTreeMap<StageId, Vec<StageId>>,
-}
-
-/// A stage with typed settings.
-pub struct LoadedStage {
-    pub id: StageId,
-    pub kind: String,
-    pub stage: Arc<dyn Stage>,
-    /// What its own settings decide.
-    pub manifest: Manifest,
-    pub options: ExecutionOptions,
-    /// What other stages hand to it.
-    pub inputs: Vec<Input>,
-    /// Files of the project that it reads and writes.
-    pub files: Files,
-    /// The stages it needs: the key that says so, and the stage. References first, then `needs`,
-    /// then those that make its files.
-    pub needs: Vec<(Vec<String>, StageId)>,
-}
-
-impl LoadedStage {
-    /// GPUs that it takes while it runs: its own one, or those that its settings name.
-    pub fn gpus(&self) -> u32 {
-        self.options.resources.gpu.max(self.stage.gpus())
-    }
-}
-
-impl LoadedStage {
-    /// Whether it can begin without a stage before it that failed.
-    pub fn passes_over(&self, failed: &StageId) -> bool {
-        let mut inputs =
-            self.inputs.iter().filter(|input| input.stage == *failed && input.may_fail);
-        let Some(key) = inputs.next().and_then(|input| input.name.split('.').next()) else {
-            return false;
-        };
-        self.needs
-            .iter()
-            .filter(|(_, id)| id == failed)
-            .all(|(path, _)| path.len() == 1 && path[0] == key)
-    }
-}
-
-/// Something that another stage hands on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Input {
-    /// The setting's key; with the stage's name behind it where the setting may name several.
-    pub name: String,
-    pub stage: StageId,
-    pub counts: DependencyMode,
-    /// See [`Reference::passes_over_failed`](crate::kind::Reference).
-    pub may_fail: bool,
-}
 
 /// Reads and checks the pipeline file `path`. Relative paths inside it belong to `root`, the
 /// project's folder.
@@ -156,7 +84,7 @@ pub fn load(
                 .for_each(|e| errors.push(e));
         }
         warnings.extend(once_a_place(doubts));
-        warnings.extend(used.unused(&file));
+        warnings.extend(unused(&used, &file));
         warnings =
             warnings.into_iter().map(|w| origin::explained(w, &file, root, &given)).collect();
         warnings = in_order(warnings);
@@ -230,158 +158,32 @@ fn once_a_place(doubts: Vec<(SpecError, &StageId)>) -> Vec<SpecError> {
     said.into_iter().map(with_others).collect()
 }
 
-/// The parameters and policies that something refers to.
-#[derive(Debug, Default)]
-pub(super) struct Used(Mutex<BTreeSet<(String, String)>>);
-
-impl Used {
-    /// `section`: `params`, or the kind of policy.
-    pub fn note(&self, section: &str, name: &str) {
-        let name = name.split('.').next().unwrap_or(name);
-        let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        used.insert((section.to_owned(), name.to_owned()));
-    }
-
-    /// A warning for each one that nothing refers to.
-    fn unused(&self, file: &PipelineFile) -> Vec<SpecError> {
-        let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // Those that a used parameter refers to are used too.
-        let names =
-            used.iter().filter(|(section, _)| section == "params").map(|(_, name)| name.clone());
-        let all = origin::with_those_inside(names.collect(), file);
-        used.extend(all.into_iter().map(|name| ("params".to_owned(), name)));
-        let is_used =
-            |section: &str, name: &str| used.contains(&(section.to_owned(), name.to_owned()));
-        let params = file.params.keys().filter(|name| !is_used("params", name)).map(|name| {
-            error_at(&file.source, &["params", name], Part::Key, "no stage uses this parameter")
-                .note(format!("write `${{params.{name}}}` where its value belongs"))
-        });
-        let policies = file.policies.iter().flat_map(|(kind, named)| {
-            let names = named.as_object().into_iter().flat_map(|named| named.keys());
-            names.filter(|name| !is_used(kind, name)).map(move |name| {
-                error_at(
-                    &file.source,
-                    &["policies", kind, name],
-                    Part::Key,
-                    "no stage uses this policy",
-                )
-                .note(format!("a stage takes it with `{kind}: {name}`"))
-            })
-        });
-        params.chain(policies).collect()
-    }
-}
-
-/// Stage kinds by name, each with its schema, which takes a while to make.
-pub(super) struct Kinds<'a> {
-    by_name: BTreeMap<&'static str, (&'a dyn StageKind, schemars::Schema)>,
-    conduct: OnceLock<schemars::Schema>,
-}
-
-impl<'a> Kinds<'a> {
-    fn new(kinds: &'a [Arc<dyn StageKind>]) -> Self {
-        let by_name = kinds.iter().map(|k| (k.name(), (k.as_ref(), k.schema()))).collect();
-        Self { by_name, conduct: OnceLock::new() }
-    }
-
-    pub fn get(&self, kind: &str) -> Option<&(&'a dyn StageKind, schemars::Schema)> {
-        self.by_name.get(kind)
-    }
-
-    pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.by_name.keys().copied()
-    }
-
-    pub fn schema(&self, kind: &str) -> Option<&Value> {
-        self.by_name.get(kind).map(|(_, schema)| schema.as_value())
-    }
-
-    /// The schema of the keys that every stage has besides.
-    pub fn conduct(&self) -> &Value {
-        self.conduct.get_or_init(|| schemars::schema_for!(ExecutionOptions)).as_value()
-    }
-
-    /// The settings of a kind.
-    pub fn keys(&self, kind: &str) -> impl Iterator<Item = &String> {
-        let properties =
-            self.schema(kind).and_then(|s| s.get("properties")).and_then(Value::as_object);
-        properties.into_iter().flat_map(|p| p.keys())
-    }
-
-    /// Pairs of settings that stand for each other: a key, and the one that its `x-instead-of`
-    /// names.
-    pub fn alternatives(&self, kind: &str) -> impl Iterator<Item = (&str, &str)> {
-        let properties =
-            self.schema(kind).and_then(|s| s.get("properties")).and_then(Value::as_object);
-        let all = properties.into_iter().flatten();
-        all.filter_map(|(key, property)| {
-            Some((key.as_str(), property.get("x-instead-of")?.as_str()?))
+/// A warning for each parameter and policy that nothing refers to.
+fn unused(used: &Used, file: &PipelineFile) -> Vec<SpecError> {
+    let mut used = used.all();
+    // Those that a used parameter refers to are used too.
+    let names =
+        used.iter().filter(|(section, _)| section == "params").map(|(_, name)| name.clone());
+    let all = origin::with_those_inside(names.collect(), file);
+    used.extend(all.into_iter().map(|name| ("params".to_owned(), name)));
+    let is_used = |section: &str, name: &str| used.contains(&(section.to_owned(), name.to_owned()));
+    let params = file.params.keys().filter(|name| !is_used("params", name)).map(|name| {
+        error_at(&file.source, &["params", name], Part::Key, "no stage uses this parameter")
+            .note(format!("write `${{params.{name}}}` where its value belongs"))
+    });
+    let policies = file.policies.iter().flat_map(|(kind, named)| {
+        let names = named.as_object().into_iter().flat_map(|named| named.keys());
+        names.filter(|name| !is_used(kind, name)).map(move |name| {
+            error_at(
+                &file.source,
+                &["policies", kind, name],
+                Part::Key,
+                "no stage uses this policy",
+            )
+            .note(format!("a stage takes it with `{kind}: {name}`"))
         })
-    }
-}
-
-/// One stage to load.
-pub(super) struct Single<'a> {
-    pub id: StageId,
-    pub declared: &'a StageDeclaration,
-    /// Its values in the matrix, by keys as written there.
-    pub values: Map<String, Value>,
-}
-
-/// The stages of a file, matrices unfolded.
-pub(super) struct Declared<'a> {
-    stages: Vec<Single<'a>>,
-    pub matrices: BTreeMap<StageId, Vec<StageId>>,
-    /// The kind of each stage, by its name.
-    pub kinds: HashMap<StageId, &'a str>,
-}
-
-impl<'a> Declared<'a> {
-    fn of(
-        file: &'a PipelineFile,
-        params: &Map<String, Value>,
-        used: &Used,
-        errors: &mut Gathered,
-    ) -> Self {
-        let mut this =
-            Self { stages: Vec::new(), matrices: BTreeMap::new(), kinds: HashMap::new() };
-        for declared in &file.stages {
-            let members = match declared.body.get("matrix") {
-                None => {
-                    let id = declared.id.clone();
-                    if let Some(matrix) = StageId::new(id.declared()).filter(|matrix| *matrix != id)
-                    {
-                        this.matrices.entry(matrix).or_default().push(id.clone());
-                    }
-                    vec![Member { id, values: Map::new() }]
-                }
-                Some(matrix) => {
-                    let at = ["stages", declared.id.as_str(), "matrix"].map(str::to_owned);
-                    let names = Names { params, matrix: &Map::new(), used };
-                    let members = filled_value(&file.source, &at, matrix, names)
-                        .and_then(|matrix| matrix::members(&file.source, &declared.id, &matrix));
-                    let Some(members) = errors.take(members) else {
-                        // Those that refer to it have no error of their own.
-                        this.kinds.insert(declared.id.clone(), &declared.kind);
-                        continue;
-                    };
-                    let ids = members.iter().map(|m| m.id.clone()).collect();
-                    this.matrices.insert(declared.id.clone(), ids);
-                    members
-                }
-            };
-            for Member { id, values } in members {
-                this.kinds.insert(id.clone(), &declared.kind);
-                this.stages.push(Single { id, declared, values });
-            }
-        }
-        this
-    }
-
-    /// All names that a reference may use.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.stages.iter().map(|s| s.id.as_str())
-    }
+    });
+    params.chain(policies).collect()
 }
 
 /// Adds what follows from files: a stage needs the one that makes a file that it reads.

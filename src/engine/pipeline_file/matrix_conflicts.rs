@@ -5,12 +5,11 @@ use serde_json::{Map, Value};
 
 use crate::error::SpecError;
 use crate::kind::StageId;
-use crate::pipeline_file::load::{Kinds, Used};
+use crate::pipeline_file::declared::Kinds;
 use crate::pipeline_file::matrix;
 use crate::pipeline_file::overrides::{Override, Precedence};
-use crate::pipeline_file::params::Names;
+use crate::pipeline_file::params::{Names, Used, filled_value};
 use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
-use crate::pipeline_file::stage::filled_value;
 
 /// An error for each stage whose matrix decides what `given` is to set.
 pub(super) fn against(

@@ -1,6 +1,7 @@
 //! Pipeline files: what people write, read into layers of settings with the place of every value.
 
 mod apply;
+mod declared;
 mod dependencies;
 mod document;
 pub mod environment;
@@ -22,10 +23,12 @@ mod store;
 pub(crate) use executor::properties as executor_properties;
 pub use executor::{Executor, ExecutorKind};
 pub use layers::{Layer, Origin, StageLayers};
-pub use load::{Input, LoadedPipeline, LoadedStage, load};
+pub use load::load;
 pub use overrides::{Override, OverrideSource, Precedence};
 pub use pipeline::{PipelineFile, StageDeclaration};
 pub use store::{Scheme, StoreUrl};
+
+pub use crate::graph::{Input, LoadedPipeline, LoadedStage};
 
 /// Stage keys whose value may be the name of a policy.
 pub(crate) const POLICY_KEYS: [&str; 4] = ["checkpoint", "retry", "timeout", "resume"];

@@ -7,8 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::error::{Gathered, SpecError};
-use crate::pipeline_file::apply::meant_for_others;
-use crate::pipeline_file::overrides::OverrideSource;
+use crate::pipeline_file::overrides::{OverrideSource, meant_for_others};
 use crate::pipeline_file::params;
 use crate::pipeline_file::pipeline::{PipelineFile, read_document};
 use crate::source;

@@ -3,14 +3,32 @@
 //! in what comes from outside the files, every other `${` stands for itself.
 
 use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Map, Value};
 
 use crate::error::{Gathered, SpecError, SpecErrors};
-use crate::pipeline_file::load::Used;
 use crate::pipeline_file::overrides::OverrideSource;
 use crate::pipeline_file::pipeline::{PipelineFile, error_at, shortened};
-use crate::source::Part;
+use crate::source::{Part, Source};
+
+/// The parameters and policies that something refers to.
+#[derive(Debug, Default)]
+pub(super) struct Used(Mutex<BTreeSet<(String, String)>>);
+
+impl Used {
+    /// `section`: `params`, or the kind of policy.
+    pub fn note(&self, section: &str, name: &str) {
+        let name = name.split('.').next().unwrap_or(name);
+        let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        used.insert((section.to_owned(), name.to_owned()));
+    }
+
+    /// All of them, each with its section.
+    pub fn all(&self) -> BTreeSet<(String, String)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
 
 /// What is wrong with a `${…}`.
 #[derive(Debug, PartialEq, Eq)]
@@ -82,6 +100,21 @@ enum Others {
 
 fn is_ours(from: &str) -> bool {
     ["${params.", "${matrix."].iter().any(|start| from.starts_with(start))
+}
+
+/// A value with parameters in the place of references to them.
+pub(super) fn filled_value(
+    source: &Source,
+    base: &[String],
+    value: &Value,
+    names: Names,
+) -> Result<Value, SpecError> {
+    fill(value, names).map_err(|bad| {
+        let path = [base, &bad.path].concat();
+        let at = source.locate(&path, Part::Value).or_else(|| source.locate_nearest(&path));
+        let error = SpecError::at(source, at, path, bad.message.clone());
+        bad.help(error, names)
+    })
 }
 
 /// The names of the parameters that a value refers to, without what stands behind a dot.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::load::LoadedStage;
+use crate::graph::LoadedStage;
 use crate::kind::StageId;
 
 /// A pattern, part by part.

@@ -8,15 +8,16 @@ use figment::Figment;
 use serde_json::{Map, Value};
 
 use crate::error::{Gathered, SpecError, SpecErrors};
+use crate::graph::LoadedStage;
 use crate::identity;
 use crate::kind::{Diagnostic, Rejection};
 use crate::pipeline_file::apply::ByStage;
+use crate::pipeline_file::declared::{Declared, Kinds, Single};
 use crate::pipeline_file::dependencies;
 use crate::pipeline_file::executor::Executor;
 use crate::pipeline_file::layers::{Layer, Origin, StageLayers};
-use crate::pipeline_file::load::{Declared, Kinds, LoadedStage, Single, Used};
 use crate::pipeline_file::matrix;
-use crate::pipeline_file::params::{Names, fill, fill_ours};
+use crate::pipeline_file::params::{Names, Used, fill_ours, filled_value};
 use crate::pipeline_file::paths::Place;
 use crate::pipeline_file::pipeline::{PipelineFile, error_at, mapping, read_document};
 use crate::pipeline_file::{COMMON_KEYS, OPTION_KEYS, POLICY_KEYS};
@@ -98,7 +99,7 @@ impl Loading<'_> {
             true => {
                 let typing = Typing {
                     kind: &declared.kind,
-                    place: Place::root(kinds.conduct()),
+                    place: Place::root(kinds.option_schema()),
                     layers: &mut layers,
                     left_out: &mut left_out,
                     errors: &mut errors,
@@ -378,21 +379,6 @@ fn filled<'a>(
         }
     }
     all
-}
-
-/// A value with parameters in the place of references to them.
-pub(super) fn filled_value(
-    source: &Source,
-    base: &[String],
-    value: &Value,
-    names: Names,
-) -> Result<Value, SpecError> {
-    fill(value, names).map_err(|bad| {
-        let path = [base, &bad.path].concat();
-        let at = source.locate(&path, Part::Value).or_else(|| source.locate_nearest(&path));
-        let error = SpecError::at(source, at, path, bad.message.clone());
-        bad.help(error, names)
-    })
 }
 
 /// Puts a policy where its name stands.

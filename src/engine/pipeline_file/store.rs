@@ -7,9 +7,8 @@ use serde_json::Value;
 
 use crate::error::{Gathered, SpecError};
 use crate::pipeline_file::overrides::{Override, Precedence};
-use crate::pipeline_file::params::Names;
+use crate::pipeline_file::params::{Names, filled_value};
 use crate::pipeline_file::pipeline::{PipelineFile, describe, error_at};
-use crate::pipeline_file::stage::filled_value;
 use crate::source::Part;
 
 /// Kinds of store.

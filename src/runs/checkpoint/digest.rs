@@ -20,9 +20,6 @@ pub(super) const SHA256: &str = "sha256:";
 pub(super) const BLAKE3: &str = "blake3:";
 /// Begins the digest of a checkpoint file.
 const HEAD: &str = "blake3-head:";
-/// Key of the header: the digest of each tensor, in the order of their data, so that one can be
-/// checked without the others.
-pub(super) const TENSOR_DIGESTS: &str = "tensor_digests";
 /// Hexadecimal digits of one of them.
 const DIGITS: usize = 2 * blake3::OUT_LEN;
 /// So much is read at a time.

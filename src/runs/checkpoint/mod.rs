@@ -26,6 +26,10 @@ pub const FORMAT: &str = "pipe-checkpoint";
 /// Version that this program writes. Version 1, which it reads, has SHA-256 over its content.
 pub const VERSION: u64 = 2;
 
+/// Key of the header: the digest of each tensor, in the order of their data, so that one can be
+/// checked without the others.
+const TENSOR_DIGESTS: &str = "tensor_digests";
+
 /// What is wrong with a checkpoint file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Corruption {

@@ -4,8 +4,8 @@
 
 use std::path::Path;
 
-use pipe_engine::store::checkpoint::{self, Checkpoint, Header};
-use pipe_engine::store::tensor::HostTensor;
+use pipe_runs::checkpoint::{self, Checkpoint, Header};
+use pipe_runs::tensor::HostTensor;
 use serde_json::Value;
 
 const VALUES: usize = 50_000;

@@ -1,4 +1,4 @@
-//! What a checkpoint costs the disk: `cargo bench -p burn-pipe-engine --bench checkpoint -- [MB]
+//! What a checkpoint costs the disk: `cargo bench -p burn-pipe-runs --bench checkpoint -- [MB]
 //! [ROUNDS] [DIR]`
 //!
 //! Writes a checkpoint of that size (default 256 MB, as 96 tensors) and a plain file of as many
@@ -13,8 +13,8 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use pipe_engine::store::checkpoint::{self, Checkpoint, Header};
-use pipe_engine::store::tensor::{Dtype, HostTensor};
+use pipe_runs::checkpoint::{self, Checkpoint, Header};
+use pipe_runs::tensor::{Dtype, HostTensor};
 use serde_json::Value;
 
 const TENSORS: usize = 96;

@@ -1,0 +1,58 @@
+//! How far a stage is, as it says itself when it is looked at.
+
+use crate::artifact::Artifact;
+use pipe_core::fingerprint::{self, Difference};
+
+/// What stands on disk for a stage.
+pub struct Inspection {
+    pub state: StageState,
+    /// What the stage hands on, if that is known without running it: always when it is done.
+    pub artifact: Option<Artifact>,
+}
+
+impl From<StageState> for Inspection {
+    fn from(state: StageState) -> Self {
+        Self { state, artifact: None }
+    }
+}
+
+/// What the command line asks of the numbered runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Request {
+    /// `--run-number N`
+    pub run_number: Option<u32>,
+    /// `--resume`
+    pub resume: bool,
+    /// `--force`
+    pub force: bool,
+    /// `--no-data-check`: data sets count as they were last seen.
+    pub data_as_last_seen: bool,
+}
+
+/// How far a stage is, as seen on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StageState {
+    /// Nothing usable there. `changes`: the settings that made what is there useless, if it was
+    /// that.
+    Absent { reason: String, changes: Vec<Difference> },
+    /// Begun and not finished.
+    Partial { done: u64, total: u64, reason: String },
+    /// Finished, and more of the same is wanted.
+    Extendable { from: u64, to: u64 },
+    /// Finished.
+    Done { reason: String },
+    /// Keeps nothing on disk; runs whenever a stage that needs it runs.
+    Transient,
+}
+
+impl StageState {
+    /// Nothing usable there.
+    pub fn absent(reason: impl Into<String>) -> Self {
+        Self::Absent { reason: reason.into(), changes: Vec::new() }
+    }
+
+    /// What is there was made with other settings.
+    pub fn changed(changes: Vec<Difference>) -> Self {
+        Self::Absent { reason: fingerprint::in_words(&changes), changes }
+    }
+}

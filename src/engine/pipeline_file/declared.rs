@@ -1,0 +1,125 @@
+//! The stages that a file declares, with every matrix unfolded, and the kinds that they can have.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
+
+use serde_json::{Map, Value};
+
+use crate::error::Gathered;
+use crate::kind::{StageId, StageKind};
+use crate::pipeline_file::matrix::{self, Member};
+use crate::pipeline_file::params::{Names, Used, filled_value};
+use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
+use crate::policy::ExecutionOptions;
+
+/// Stage kinds by name, each with its schema, which takes a while to make.
+pub(super) struct Kinds<'a> {
+    by_name: BTreeMap<&'static str, (&'a dyn StageKind, schemars::Schema)>,
+    execution_options: OnceLock<schemars::Schema>,
+}
+
+impl<'a> Kinds<'a> {
+    pub fn new(kinds: &'a [Arc<dyn StageKind>]) -> Self {
+        let by_name = kinds.iter().map(|k| (k.name(), (k.as_ref(), k.schema()))).collect();
+        Self { by_name, execution_options: OnceLock::new() }
+    }
+
+    pub fn get(&self, kind: &str) -> Option<&(&'a dyn StageKind, schemars::Schema)> {
+        self.by_name.get(kind)
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.by_name.keys().copied()
+    }
+
+    pub fn schema(&self, kind: &str) -> Option<&Value> {
+        self.by_name.get(kind).map(|(_, schema)| schema.as_value())
+    }
+
+    /// The schema of the keys that every stage has besides.
+    pub fn option_schema(&self) -> &Value {
+        self.execution_options.get_or_init(|| schemars::schema_for!(ExecutionOptions)).as_value()
+    }
+
+    /// The settings of a kind.
+    pub fn keys(&self, kind: &str) -> impl Iterator<Item = &String> {
+        let properties =
+            self.schema(kind).and_then(|s| s.get("properties")).and_then(Value::as_object);
+        properties.into_iter().flat_map(|p| p.keys())
+    }
+
+    /// Pairs of settings that stand for each other: a key, and the one that its `x-instead-of`
+    /// names.
+    pub fn alternatives(&self, kind: &str) -> impl Iterator<Item = (&str, &str)> {
+        let properties =
+            self.schema(kind).and_then(|s| s.get("properties")).and_then(Value::as_object);
+        let all = properties.into_iter().flatten();
+        all.filter_map(|(key, property)| {
+            Some((key.as_str(), property.get("x-instead-of")?.as_str()?))
+        })
+    }
+}
+
+/// One stage to load.
+pub(super) struct Single<'a> {
+    pub id: StageId,
+    pub declared: &'a StageDeclaration,
+    /// Its values in the matrix, by keys as written there.
+    pub values: Map<String, Value>,
+}
+
+/// The stages of a file, matrices unfolded.
+pub(super) struct Declared<'a> {
+    pub stages: Vec<Single<'a>>,
+    pub matrices: BTreeMap<StageId, Vec<StageId>>,
+    /// The kind of each stage, by its name.
+    pub kinds: HashMap<StageId, &'a str>,
+}
+
+impl<'a> Declared<'a> {
+    pub fn of(
+        file: &'a PipelineFile,
+        params: &Map<String, Value>,
+        used: &Used,
+        errors: &mut Gathered,
+    ) -> Self {
+        let mut this =
+            Self { stages: Vec::new(), matrices: BTreeMap::new(), kinds: HashMap::new() };
+        for declared in &file.stages {
+            let members = match declared.body.get("matrix") {
+                None => {
+                    let id = declared.id.clone();
+                    if let Some(matrix) = StageId::new(id.declared()).filter(|matrix| *matrix != id)
+                    {
+                        this.matrices.entry(matrix).or_default().push(id.clone());
+                    }
+                    vec![Member { id, values: Map::new() }]
+                }
+                Some(matrix) => {
+                    let at = ["stages", declared.id.as_str(), "matrix"].map(str::to_owned);
+                    let names = Names { params, matrix: &Map::new(), used };
+                    let members = filled_value(&file.source, &at, matrix, names)
+                        .and_then(|matrix| matrix::members(&file.source, &declared.id, &matrix));
+                    let Some(members) = errors.take(members) else {
+                        // Those that refer to it have no error of their own.
+                        this.kinds.insert(declared.id.clone(), &declared.kind);
+                        continue;
+                    };
+                    let ids = members.iter().map(|m| m.id.clone()).collect();
+                    this.matrices.insert(declared.id.clone(), ids);
+                    members
+                }
+            };
+            for Member { id, values } in members {
+                this.kinds.insert(id.clone(), &declared.kind);
+                this.stages.push(Single { id, declared, values });
+            }
+        }
+        this
+    }
+
+    /// All names that a reference may use.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.stages.iter().map(|s| s.id.as_str())
+    }
+}

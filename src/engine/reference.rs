@@ -1,0 +1,66 @@
+//! What a stage says of the stages and files that it refers to.
+
+use std::path::{Component, Path, PathBuf};
+
+/// A setting whose value is the name of another stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// The key that holds the name, such as `dataset`.
+    pub key: &'static str,
+    pub stage: String,
+    /// The kinds of stage that fit there.
+    pub kinds: &'static [&'static str],
+    pub mode: DependencyMode,
+    /// Whether it may name a whole matrix. The inputs are then called `key.STAGE`, one for each of
+    /// its stages.
+    pub many: bool,
+    /// Whether stages of the matrix that failed may be passed over, as long as one is left.
+    pub passes_over_failed: bool,
+}
+
+impl Reference {
+    /// A reference to one stage.
+    pub fn to(
+        key: &'static str,
+        stage: &str,
+        kinds: &'static [&'static str],
+        mode: DependencyMode,
+    ) -> Self {
+        Self { key, stage: stage.to_owned(), kinds, mode, many: false, passes_over_failed: false }
+    }
+}
+
+/// Files, each with the setting's key that names it. Relative to the project.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Files {
+    /// Paths and patterns.
+    pub reads: Vec<(String, String)>,
+    pub writes: Vec<(String, PathBuf)>,
+}
+
+/// Whether a relative path stays inside the project, as far as its words say.
+pub fn is_inside_project(path: &Path) -> bool {
+    let plain = path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+    plain && !path.as_os_str().is_empty()
+}
+
+/// What of another stage goes into the identity of the one that refers to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DependencyMode {
+    /// Its settings: they decide what it hands on.
+    Fingerprint,
+    /// The digest of what it hands on, however that came about.
+    Content,
+    /// Both: its settings, and the digest of what it hands on where those do not decide it.
+    FingerprintAndContent,
+}
+
+impl DependencyMode {
+    pub fn by_fingerprint(self) -> bool {
+        matches!(self, DependencyMode::Fingerprint | DependencyMode::FingerprintAndContent)
+    }
+
+    pub fn by_content(self) -> bool {
+        matches!(self, DependencyMode::Content | DependencyMode::FingerprintAndContent)
+    }
+}

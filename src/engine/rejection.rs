@@ -1,0 +1,51 @@
+//! Why the settings of a stage were refused.
+
+/// Why settings were refused. The key path is relative to the stage.
+#[derive(Debug)]
+pub enum Rejection {
+    /// The settings do not have the form that the type asks for.
+    Form(Box<figment::Error>),
+    /// The form is right and the value makes no sense.
+    Value { key: String, message: String },
+}
+
+impl Rejection {
+    pub fn value(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Value { key: key.into(), message: message.into() }
+    }
+
+    /// Refuses the value at `key` if it is not good.
+    pub fn unless(key: impl Into<String>, good: bool, expected: &str) -> Result<(), Self> {
+        if good { Ok(()) } else { Err(Self::value(key, format!("expected {expected}"))) }
+    }
+
+    /// Where the value stands, or should stand.
+    pub(crate) fn path(&self) -> Vec<String> {
+        match self {
+            Self::Value { key, .. } => {
+                key.split('.').filter(|k| !k.is_empty()).map(str::to_owned).collect()
+            }
+            Self::Form(error) => {
+                let mut path = error.path.clone();
+                let named = match &error.kind {
+                    figment::error::Kind::UnknownField(name, _) => Some(name.clone()),
+                    figment::error::Kind::MissingField(name) => Some(name.to_string()),
+                    _ => None,
+                };
+                // The library has it in the path in some cases.
+                path.extend(named.filter(|name| path.last() != Some(name)));
+                path
+            }
+        }
+    }
+
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::Form(error) if matches!(error.kind, figment::error::Kind::MissingField(_)))
+    }
+}
+
+impl From<figment::Error> for Rejection {
+    fn from(error: figment::Error) -> Self {
+        Self::Form(Box::new(error))
+    }
+}
