@@ -222,8 +222,9 @@ fn memory_and_devices_are_met_by_a_change() {
     let project = single("ends: out_of_memory out_of_memory device_lost");
     let ran = run(&project, false);
     assert_eq!(ran.summary.finished.len(), 1);
-    let told: Vec<&String> = ran.heard.iter().filter(|l| l.contains("halvings")).collect();
-    assert!(told[3].contains("halvings 2, lost 1"), "{told:?}");
+    let told: Vec<&String> =
+        ran.heard.iter().filter(|l| l.contains("micro_batch_splits")).collect();
+    assert!(told[3].contains("micro_batch_splits 2, lost 1"), "{told:?}");
     let changes: Vec<_> =
         record(&project, "base").attempts.iter().map(|a| a.change.unwrap().to_string()).collect();
     assert_eq!(
@@ -238,15 +239,15 @@ fn a_resumed_stage_remembers_its_micro_batches_and_a_new_run_does_not() {
     run(&project, false);
     assert_eq!(record(&project, "base").micro_batch_splits, 1);
     let ran = run(&project, false);
-    let told = ran.heard.iter().find(|l| l.contains("halvings")).unwrap();
-    assert!(told.contains("halvings 1, lost 0"), "{told}");
+    let told = ran.heard.iter().find(|l| l.contains("micro_batch_splits")).unwrap();
+    assert!(told.contains("micro_batch_splits 1, lost 0"), "{told}");
     assert!(
         ran.heard[0].contains("interrupted; batches in 2 micro-batches as before"),
         "{:?}",
         ran.heard
     );
     let ran = run_with(&project, How { forced: &["base"], ..How::default() });
-    assert!(ran.heard.iter().any(|l| l.contains("halvings 0")), "{:?}", ran.heard);
+    assert!(ran.heard.iter().any(|l| l.contains("micro_batch_splits 0")), "{:?}", ran.heard);
 }
 
 #[test]

@@ -133,8 +133,8 @@ impl Conv2d {
         kernels::conv2d(x, self.weight.val(), self.bias.val(), self.stride)
     }
 
-    /// The same of the image doubled in size, for a 3x3 kernel of stride 1: `[batch, h, w, in]` to
-    /// `[batch, 2 h, 2 w, out]`.
+    /// The same of the image upsampled to twice its size (nearest neighbour), for a 3x3 kernel of
+    /// stride 1: `[batch, h, w, in]` to `[batch, 2 h, 2 w, out]`.
     pub fn forward_upsampled(&self, x: Tensor<4>) -> Tensor<4> {
         kernels::upsample_conv2d(x, self.weight.val(), self.bias.val())
     }

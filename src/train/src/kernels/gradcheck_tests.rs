@@ -317,7 +317,7 @@ fn upsampled_convolution() -> Case {
         conv2d(&upsampled(&a[0], SIZES), [batch, 2 * h, 2 * w, channels], &a[1], &a[2], [3, 1])
     };
     Case {
-        name: "double_conv2d",
+        name: "upsample_conv2d",
         counts: vec![SIZES.iter().product(), 5 * 4 * 9, 5],
         range: 1.0,
         exact: Box::new(exact),

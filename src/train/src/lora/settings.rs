@@ -107,7 +107,7 @@ impl Default for LoraConfig {
 
 impl LoraConfig {
     /// Refuses values that cannot work, naming the key. Names that depend on the network's depth
-    /// are checked when it is known: see [`Plan::new`](super::LoraPlan::new).
+    /// are checked when it is known: see [`LoraPlan::new`](super::LoraPlan::new).
     pub fn validate(&self) -> Result<(), Rejection> {
         let check = |key: &str, good: bool, expected: &str| {
             Rejection::unless(format!("lora.{key}"), good, expected)

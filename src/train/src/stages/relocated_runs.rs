@@ -1,4 +1,4 @@
-//! Relocated runs: those of a stage in other folders than today's: where they were trained before
+//! Runs of a stage that lie in other folders than today's: where they were trained before
 //! `checkpoint.base_dir` was another one, which changes no result. The project's journal knows
 //! every folder that a run was opened in.
 

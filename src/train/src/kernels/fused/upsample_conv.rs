@@ -1,5 +1,5 @@
-//! A 3x3 convolution of an image doubled in size (nearest neighbour), without making the doubled
-//! image.
+//! A 3x3 convolution of an image upsampled to twice its size (nearest neighbour), without making
+//! the large image.
 //!
 //! Of the nine pixels under the kernel at most four differ, so each of the four kinds of output
 //! pixels (even or odd row, even or odd column) is a 2x2 convolution of the small image whose
