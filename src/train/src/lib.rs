@@ -16,8 +16,8 @@
     )
 )]
 
+pub mod architecture;
 pub mod checkpoint;
-pub mod denoiser;
 pub mod device;
 pub mod diffit;
 pub mod diffusion;

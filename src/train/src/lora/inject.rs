@@ -11,7 +11,8 @@ use super::settings::LoraConfig;
 use super::targets::{
     Projection, RANKS, TARGETS, TargetError, matches_target, projections, short_names,
 };
-use crate::diffit::{Diffit, LORA_A, LORA_B, Scope, fill, param_paths};
+use crate::architecture::Network;
+use crate::diffit::{LORA_A, LORA_B, Scope, fill, param_paths};
 use crate::rng::{Purpose, stream};
 
 /// The rank and the scale of the factors beside each projection, by path.
@@ -23,7 +24,7 @@ pub struct LoraPlan {
 
 /// A network with factors.
 pub struct AdaptedModel {
-    pub model: Diffit,
+    pub model: Network,
     /// The factors, and whatever else is trained.
     pub scope: Scope,
 }
@@ -34,7 +35,7 @@ impl LoraPlan {
     /// # Errors
     /// A name in `target_modules` that means no projection, or a pattern in `rank_pattern` that
     /// covers none.
-    pub fn new(config: &LoraConfig, model: &Diffit) -> Result<Self, TargetError> {
+    pub fn new(config: &LoraConfig, model: &Network) -> Result<Self, TargetError> {
         let all = projections(model);
         let paths = || all.iter().map(|p| p.path.as_str());
         for target in &config.target_modules {
@@ -67,7 +68,7 @@ impl LoraPlan {
 
     /// The projections that get a higher rank than their own size allows, each with its `[outputs,
     /// inputs]`.
-    pub fn above_full_rank(&self, model: &Diffit) -> Vec<(String, [usize; 2])> {
+    pub fn above_full_rank(&self, model: &Network) -> Vec<(String, [usize; 2])> {
         let is_above =
             |p: &Projection| self.ranks.get(&p.path).is_some_and(|r| *r > p.outputs.min(p.inputs));
         let above = projections(model).into_iter().filter(is_above);
@@ -77,7 +78,7 @@ impl LoraPlan {
     /// Injects the factors into a network: A uniform within ±1/√in, as PEFT has it, B at 0, so that
     /// nothing changes yet. Every other parameter is frozen. Each A has a stream of its own,
     /// numbered by its place in the order of names.
-    pub fn inject(&self, model: Diffit, seed: u64) -> AdaptedModel {
+    pub fn inject(&self, model: Network, seed: u64) -> AdaptedModel {
         let model = model.apply_reparameterization(Inject(self));
         let factors: Vec<(String, Vec<usize>)> = param_paths(&model)
             .into_iter()

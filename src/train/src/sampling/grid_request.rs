@@ -4,8 +4,8 @@ use burn::tensor::Device;
 use pipe_engine::kind::{Failure, StageError};
 
 use super::{ImageGrid, SampleSpec, generate};
+use crate::architecture::{ModelConfig, Network};
 use crate::data::same_class_name;
-use crate::diffit::{Diffit, DiffitConfig};
 use crate::diffusion::Sampler;
 use crate::kernels;
 
@@ -73,13 +73,13 @@ impl GridRequest {
     /// A class that the network does not know, and what [`generate`] reports.
     pub fn sample(
         &self,
-        net: &Diffit,
-        config: &DiffitConfig,
+        net: &Network,
+        config: &ModelConfig,
         names: &[String],
         device: &Device,
         mut after: impl FnMut(u64, u64) -> bool + Send,
     ) -> Result<Option<ImageGrid>, StageError> {
-        let rows = self.rows(config.num_classes, names)?;
+        let rows = self.rows(config.num_classes(), names)?;
         let labels = rows.iter().flat_map(|row| vec![row.label; row.count]).collect();
         let Self { seed, sampler, batch_size, .. } = *self;
         let spec = SampleSpec { labels, seed, sampler, batch_size };
@@ -94,7 +94,7 @@ impl GridRequest {
         let rows =
             rows.into_iter().map(|row| (row.name, images.by_ref().take(row.count).collect()));
         let class_subset = self
-            .class_subset(config.num_classes)
+            .class_subset(config.num_classes())
             .map(|part| format!(", {part}"))
             .unwrap_or_default();
         Ok(Some(ImageGrid { title: format!("{}{class_subset}", self.title), rows: rows.collect() }))

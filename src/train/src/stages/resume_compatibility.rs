@@ -45,7 +45,7 @@ pub(super) fn check(
     let names: Vec<String> =
         names.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let differ =
-        !names.is_empty() && names != model_info.classes && model_info.config.num_classes > 0;
+        !names.is_empty() && names != model_info.classes && model_info.config.num_classes() > 0;
     Ok(differ.then(|| {
         format!(
             "{file} was trained on the classes {}, this data set has {}: label by label, one takes the other's place",

@@ -174,7 +174,7 @@ impl Stage for SampleStage {
             sampler: Sampler { steps: s.steps, guidance: s.guidance, ..Sampler::default() },
             batch_size: s.batch_size,
         };
-        let classes = Some(opened.config.num_classes);
+        let classes = Some(opened.config.num_classes());
         if let Some(text) = ineffective_guidance(s.guidance, classes, opened.label_dropout) {
             context.event(Event::Message { text });
         }
@@ -204,7 +204,7 @@ impl Stage for SampleStage {
         let output = Output::of(&context.root, &path)?;
         context.record_outputs(vec![output], Vec::new(), Vec::new())?;
         let part =
-            request.class_subset(opened.config.num_classes).map(|part| format!(" of {part}"));
+            request.class_subset(opened.config.num_classes()).map(|part| format!(" of {part}"));
         let summary = format!("{} images{}: {path}", s.n, part.unwrap_or_default());
         Ok(Outcome { artifact: None, summary, next: None })
     }

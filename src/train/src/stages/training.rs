@@ -26,10 +26,11 @@ use super::resume_checkpoint::{self, REACHED_WITH};
 use super::resume_compatibility;
 use super::run_catalog::{RunCatalog, completed_epochs, has_lost_checkpoints, unfinished_reason};
 use super::run_match::{DATA, RunCriteria};
+use crate::architecture::Network;
 use crate::checkpoint::BASE_FILE;
 use crate::data::{Dataset, DatasetSummary, Split, batches_per_epoch};
 use crate::device::{self, GpuAssignment, ResolvedDevice};
-use crate::diffit::{Diffit, Scope, param_paths};
+use crate::diffit::{Scope, param_paths};
 use crate::kernels;
 use crate::trainer::{
     ModelInfo, OnNewBest, Position, Recorder, TrainState, TrainingContext, TrainingSettings,
@@ -48,7 +49,7 @@ pub(super) struct Training<'a> {
 /// What is trained, before the first step.
 pub(super) struct TrainingSetup {
     /// On an autodiff device; frozen outside `scope`.
-    pub model: Diffit,
+    pub model: Network,
     pub scope: Scope,
     pub model_info: ModelInfo,
     pub label_dropout: f64,
@@ -490,7 +491,7 @@ fn is_untrained(run: &Run, metadata: &Metadata) -> bool {
         && !files.map(|file| file.file_name()).any(checkpoint)
 }
 
-fn parameters(model: &Diffit, scope: &Scope) -> u64 {
+fn parameters(model: &Network, scope: &Scope) -> u64 {
     let trained = param_paths(model).into_iter().filter(|(_, name, _)| scope.holds(name));
     trained.map(|(.., shape)| shape.iter().product::<usize>() as u64).sum()
 }

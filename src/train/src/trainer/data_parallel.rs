@@ -20,8 +20,8 @@ use rayon::prelude::*;
 
 use super::backward::Backward;
 use super::noised_batch::NoisedBatch;
+use crate::architecture::Network;
 use crate::device;
-use crate::diffit::Diffit;
 use crate::kernels;
 
 /// Shards that wait for a replica at most, in host memory, where a step has many batches.
@@ -75,7 +75,7 @@ impl DataParallel {
     /// the device that it is on.
     pub fn start(
         workers: &[Worker],
-        weights: &Diffit,
+        weights: &Network,
         backward: Backward,
     ) -> Result<Self, StageError> {
         let mut parallel = Self { all: Vec::new(), weights_are_current: true };
@@ -110,7 +110,7 @@ impl DataParallel {
     }
 
     /// Gives the newest weights to all, where they have others. Waits for the main device then.
-    pub fn broadcast_weights(&mut self, weights: &Diffit) -> Result<(), StageError> {
+    pub fn broadcast_weights(&mut self, weights: &Network) -> Result<(), StageError> {
         if self.all.is_empty() || self.weights_are_current {
             return Ok(());
         }
@@ -145,7 +145,7 @@ impl DataParallel {
         &mut self,
         gradients: GradientsParams,
         losses: &mut [Tensor<1>],
-        weights: &Diffit,
+        weights: &Network,
     ) -> Result<GradientsParams, StageError> {
         if self.all.is_empty() {
             return Ok(gradients);
@@ -219,7 +219,7 @@ impl Drop for DataParallel {
 
 /// What a replica's thread does.
 fn compute(
-    mut weights: Diffit,
+    mut weights: Network,
     device: &Device,
     backward: Backward,
     works: Receiver<Work>,
@@ -249,7 +249,7 @@ fn compute(
 /// Copies what was computed to host memory: the one place where a replica's thread waits for its
 /// device.
 pub(super) fn read_gradients(
-    weights: &Diffit,
+    weights: &Network,
     gradients: GradientsParams,
     losses: Vec<(usize, Tensor<1>)>,
 ) -> Result<ShardGradients, StageError> {
@@ -294,7 +294,7 @@ impl Params {
 }
 
 /// The numbers of parameters, in the network's order. Waits for the device once.
-fn params_of(weights: &Diffit, which: Params) -> Result<Vec<TensorData>, StageError> {
+fn params_of(weights: &Network, which: Params) -> Result<Vec<TensorData>, StageError> {
     struct Register {
         read: Transaction,
         which: Params,
@@ -330,7 +330,7 @@ impl ModuleMapper for Replace<'_> {
 }
 
 /// The network with other numbers, on a device.
-fn with_params(weights: Diffit, values: &[TensorData], which: Params, device: &Device) -> Diffit {
+fn with_params(weights: Network, values: &[TensorData], which: Params, device: &Device) -> Network {
     weights.map(&mut Replace { values: values.iter(), which, device })
 }
 
@@ -378,16 +378,17 @@ mod tests {
     use burn::module::ParamGroup;
 
     use super::*;
+    use crate::architecture::ModelConfig;
     use crate::data::Batch;
-    use crate::diffit::{DiffitConfig, param_paths};
+    use crate::diffit::param_paths;
     use crate::diffusion::Edm;
     use crate::trainer::Precision;
     use crate::trainer::noised_batch::{BatchKey, LabelDropout};
 
-    fn network() -> (Diffit, Backward) {
+    fn network() -> (Network, Backward) {
         let text = r#"{"dim": 16, "mults": [1, 2], "depths": [1, 1], "heads": 2, "window": 4, "image_size": 8,
                        "channels": 3, "num_classes": 2}"#;
-        let config: DiffitConfig = serde_json::from_str(text).unwrap();
+        let config: ModelConfig = serde_json::from_str(text).unwrap();
         let network = config.init(7, &Device::flex().autodiff()).unwrap();
         (network, Backward::new(&config, Precision::F32, 0.0, 1))
     }
@@ -407,7 +408,7 @@ mod tests {
         )
     }
 
-    fn start(further: usize, network: &Diffit, backward: Backward) -> DataParallel {
+    fn start(further: usize, network: &Network, backward: Backward) -> DataParallel {
         let worker = |i| Worker {
             device: Device::flex().autodiff(),
             name: format!("cpu {i}"),
@@ -420,7 +421,7 @@ mod tests {
     /// What a step of these batches finds: the losses, and all gradients one after another.
     fn step(
         parallel: &mut DataParallel,
-        network: &Diffit,
+        network: &Network,
         backward: Backward,
         batches: &[NoisedBatch],
     ) -> (Vec<f32>, Vec<f32>) {
@@ -430,7 +431,7 @@ mod tests {
     fn step_on(
         device: &Device,
         parallel: &mut DataParallel,
-        network: &Diffit,
+        network: &Network,
         backward: Backward,
         batches: &[NoisedBatch],
     ) -> (Vec<f32>, Vec<f32>) {
@@ -671,11 +672,12 @@ mod tests {
     fn what_a_step_costs_besides() {
         use std::time::Instant;
 
-        use crate::diffit::Preset;
+        use crate::architecture::{ModelSettings, Preset};
 
         let ms = |from: Instant| from.elapsed().as_secs_f64() * 1e3;
-        for preset in [Preset::Tiny, Preset::Small] {
-            let config = preset.config(16, 2);
+        for preset in [Preset::DiffitTiny, Preset::DiffitSmall] {
+            let settings = ModelSettings { preset: Some(preset), ..Default::default() };
+            let config = settings.config(16, 2);
             let device = Device::flex().autodiff();
             let network = config.init(7, &device).unwrap();
             let worker = Worker { device: device.clone(), name: "cpu".into(), threads: Some(1) };

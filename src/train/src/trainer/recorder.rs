@@ -17,7 +17,7 @@ use super::checkpoint_writer::CheckpointWriter;
 use super::settings::TrainingSettings;
 use super::train_state::TrainState;
 use super::training_loop::{Position, TrainingContext};
-use crate::diffit::DiffitConfig;
+use crate::architecture::ModelConfig;
 use crate::sampling::{Format, GridRequest};
 
 /// The writing side of one training.
@@ -59,7 +59,7 @@ pub type OnNewBest = fn(&Path, &Path) -> Result<(), StageError>;
 /// What a checkpoint says of its model.
 #[derive(Debug, Clone)]
 pub struct ModelInfo {
-    pub config: DiffitConfig,
+    pub config: ModelConfig,
     pub classes: Vec<String>,
     /// Further keys of the header.
     pub extra: BTreeMap<String, String>,
@@ -298,7 +298,7 @@ impl<'a> Recorder<'a> {
     ) -> Result<bool, StageError> {
         let title = format!("{}, epoch {}", self.experiment, position.epoch);
         let (seed, batch_size) = (self.settings.seed, self.settings.batch_size);
-        let conditional = training.config.num_classes > 0;
+        let conditional = training.config.num_classes() > 0;
         let (request, part) =
             GridRequest::for_epoch(&title, &self.model_info.classes, conditional, seed, batch_size);
         let device = training.device.clone().inner();

@@ -19,15 +19,16 @@ use super::optimizer::clip_by_norm;
 use super::recorder::Recorder;
 use super::settings::TrainingSettings;
 use super::train_state::TrainState;
+use crate::architecture::ModelConfig;
 use crate::data::{DataError, Dataset, Loader, LoaderOptions, Split};
 use crate::device;
-use crate::diffit::{DiffitConfig, Pass};
+use crate::diffit::Pass;
 use crate::diffusion::Edm;
 
 /// All that the loop needs.
 pub struct TrainingContext<'a> {
     pub settings: &'a TrainingSettings,
-    pub config: &'a DiffitConfig,
+    pub config: &'a ModelConfig,
     /// Share of images that are trained without their label.
     pub label_dropout: f64,
     /// Share of the inputs of LoRA's factors that are dropped.
@@ -79,7 +80,7 @@ pub fn fit(
     // ---- What stays the same for the whole run
     let TrainingContext { settings, config, dataset, device, context, .. } = training;
     let edm = Edm::default();
-    let labels = LabelDropout { classes: config.num_classes, dropout: training.label_dropout };
+    let labels = LabelDropout { classes: config.num_classes(), dropout: training.label_dropout };
     let backward =
         Backward::new(config, settings.precision, training.lora_dropout, training.micro_batches);
     let options = LoaderOptions {
@@ -273,7 +274,7 @@ fn validation_loss(
         let images = batch.labels.len();
         let key = BatchKey { seed: settings.seed, epoch: 0, batch: number as u64 };
         let noised = NoisedBatch::for_validation(batch, key, edm);
-        let inputs = noised.on_device(config.num_classes, config.image_size, &device);
+        let inputs = noised.on_device(config.num_classes(), config.image_size(), &device);
         let pass = Pass::inference();
         let loss =
             edm.loss(&weights, inputs.image, inputs.sigma, inputs.noise, inputs.label, &pass);
