@@ -34,7 +34,7 @@ for shell in bash zsh fish powershell elvish; do
   "$built" completions "$shell" >"$stage/$name/completions/pipe.$shell"
 done
 cp -R README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE docs pipelines configs schemas "$stage/$name/"
-cp src/train/src/sampling/font/LICENSE "$stage/$name/LICENSE-UNIFONT"
+cp src/train/sampling/font/LICENSE "$stage/$name/LICENSE-UNIFONT"
 tar -C "$stage" -czf "$out/$name.tar.gz" "$name"
 if command -v sha256sum >/dev/null; then
   (cd "$out" && sha256sum "$name.tar.gz" >"$name.tar.gz.sha256")
