@@ -8,7 +8,6 @@ use crate::augment::{self, Transform};
 use crate::cache::file_lists::ListedFile;
 use crate::digest::FieldDigest;
 use crate::error::{BadImage, DataError};
-use crate::folder::skipped::SkippedEntries;
 use crate::foundation::STATE_FOLDER;
 use crate::images::Images;
 use crate::images::resize::ResizeOptions;
@@ -16,6 +15,7 @@ use crate::images::verify;
 use crate::progress::Progress;
 use crate::rng::{Purpose, stream};
 use crate::settings::{Augmentation, DatasetSettings};
+use crate::skipped::SkippedEntries;
 use crate::source::Location;
 use crate::sources::registry::Source;
 use crate::split::{Split, split};
@@ -163,7 +163,7 @@ impl Dataset {
     /// images in memory.
     pub fn skipped(&self) -> SkippedEntries {
         match &self.images {
-            Images::Files(files) => files.place.skipped.clone(),
+            Images::Files(files) => files.root.skipped.clone(),
             Images::Memory(_) => SkippedEntries::default(),
         }
     }

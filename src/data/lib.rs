@@ -38,6 +38,7 @@
 //! | `dataset`, `split` | an opened data set, its digest, its two sides |
 //! | `summary` | digest and counts for a plan, without decoding an image |
 //! | `loader`, `augment` | batches made ahead by threads; random flips and rotations |
+//! | `skipped` | what lies in a folder and is no image of the data set, counted by kind |
 //! | `images` | pixels: decoding, resizing, checking all of them |
 //! | `folder` | which files of a folder are images, and of which class |
 //! | `archive` | downloads, checksums, unpacking of what may come from anyone |
@@ -77,6 +78,7 @@ mod loader;
 mod progress;
 pub mod rng;
 mod settings;
+mod skipped;
 mod source;
 mod sources;
 mod split;
@@ -86,12 +88,12 @@ pub use archive::{download, unpack};
 pub use classes::{ClassSelection, same as same_class_name};
 pub use dataset::{ClassCount, Dataset};
 pub use error::{BadImage, DataError};
-pub use folder::skipped::{SkipReason, SkippedEntries};
 pub use images::resize::{Colour, Fit};
 pub use loader::{Batch, EpochBatches, Loader, LoaderOptions, batches_per_epoch};
 pub use progress::Progress;
 pub use settings::{Augmentation, DatasetSettings};
-pub use source::DataSource;
+pub use skipped::{SkipReason, SkippedEntries};
+pub use source::{Availability, DataSource, Fingerprint, Location, SourceContent, SourceOptions};
 pub use sources::registry::Source;
 pub use split::Split;
 pub use summary::{DatasetSummary, describe_change, input_paths, save_summary, summarize};

@@ -13,8 +13,8 @@ use crate::progress::Progress;
 
 /// A place that images come from: one value for each name that the setting `source` takes.
 ///
-/// A new source is a file in `sources` with a `static` of it, and a line in
-/// [`registry`](crate::sources::registry).
+/// A new source is a file in `src/data/sources` with a `static` of it, and a line in `registry.rs`
+/// there.
 pub trait DataSource: Sync {
     /// The name in settings and records: lower case, words joined by `_`. Part of the data set's
     /// digest, so that it can never change.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::scan::{self, ClassFiles, FolderEntries};
 use crate::error::{BadImage, DataError};
-use crate::folder::skipped::{SkipReason, SkippedEntries};
+use crate::skipped::{SkipReason, SkippedEntries};
 
 /// The class of images that have none. Not the folder's name: a folder that moves is the same data.
 const NO_CLASS: &str = "images";

@@ -1,6 +1,5 @@
-//! Folders of image files: which entries are images, of which class, and what is skipped.
+//! Folders of image files: which entries are images, and of which class.
 
 mod layout;
 pub(crate) mod read;
 pub(crate) mod scan;
-pub(crate) mod skipped;

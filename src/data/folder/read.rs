@@ -14,9 +14,9 @@ use crate::classes;
 use crate::digest::{FieldDigest, hex};
 use crate::error::{BadImage, DataError};
 use crate::folder::layout::{self, Class};
-use crate::folder::skipped::{SkipReason, SkippedEntries};
 use crate::images::files::{Folder, ImageFiles, ImageRoot, Images};
 use crate::progress::Progress;
+use crate::skipped::{SkipReason, SkippedEntries};
 use crate::source::{SourceContent, SourceOptions};
 
 /// Reads a folder, with the classes named by `rename(folder's name)`.
@@ -51,24 +51,24 @@ pub(crate) fn read_unpacked(
     read_folder(options, root, archive, cache, progress, str::to_owned)
 }
 
-/// Reads the folder `root`, which people know as `shown`.
+/// Reads the folder `root`, which people know as `display`.
 fn read_folder(
     options: &SourceOptions<'_>,
     root: &Path,
-    shown: &Path,
+    display: &Path,
     cache: &Path,
     progress: &dyn Progress,
     rename: impl Fn(&str) -> String,
 ) -> Result<SourceContent, DataError> {
     let inside = root.canonicalize().map_err(DataError::io("open the folder", root))?;
-    let layout = layout::of(root, root != shown, options.recursive)?;
+    let layout = layout::of(root, root != display, options.recursive)?;
     let (mut skipped, mut unreadable) = (layout.skipped, layout.bad);
     if layout.classes.is_empty() && unreadable.is_empty() {
         let reason = format!(
             "it holds no images{}; put them into it, or those of each class into a folder of its own",
             instead(&skipped)
         );
-        return Err(DataError::folder(shown, reason));
+        return Err(DataError::folder(display, reason));
     }
     let available: Vec<String> = layout.classes.iter().map(|class| rename(&class.name)).collect();
     let chosen = classes::select(options.classes, &available)?;
@@ -80,7 +80,7 @@ fn read_folder(
         .par_iter()
         .map(|class| find(class, root, options.recursive))
         .collect::<Result<Vec<ClassFiles>, DataError>>()?;
-    refuse_empty(shown, &folders, &found)?;
+    refuse_empty(display, &folders, &found)?;
     let digests = folders
         .par_iter()
         .zip(&found)
@@ -95,18 +95,18 @@ fn read_folder(
         skipped.extend(found.skipped);
         unreadable.extend(found.bad);
         let (names, digests) = readable(&class.folder, found.images, digests, &mut unreadable);
-        classes.push(Folder { path: class.folder.clone(), index, names, digests });
+        classes.push(Folder { path: class.folder.clone(), file_digests: index, names, digests });
     }
 
     let resize = options.resize;
     let (mut content, mut labels) = (FieldDigest::new("image folder"), Vec::new());
-    let mut kept = FieldDigest::new("decoded images");
-    kept.field(env!("CARGO_PKG_VERSION")); // the decoder may change with it
-    kept.field(inside.as_os_str().as_encoded_bytes());
-    kept.field((options.resize.size as u64).to_le_bytes());
+    let mut decoded_key = FieldDigest::new("decoded images");
+    decoded_key.field(env!("CARGO_PKG_VERSION")); // the decoder may change with it
+    decoded_key.field(inside.as_os_str().as_encoded_bytes());
+    decoded_key.field((options.resize.size as u64).to_le_bytes());
     for (label, (class, folder)) in folders.iter().zip(&classes).enumerate() {
         let class = class.name.as_bytes();
-        kept.field(class);
+        decoded_key.field(class);
         labels.extend(folder.names.iter().map(|_| label as u32));
         for (name, digest) in folder.names.iter().zip(&folder.digests) {
             content.field([class, name.as_encoded_bytes()].join(&b'/'));
@@ -115,21 +115,26 @@ fn read_folder(
     }
     for field in resize.fields() {
         content.field(field);
-        kept.field(field);
+        decoded_key.field(field);
     }
-    let place = ImageRoot {
-        root: root.to_owned(),
-        shown: shown.to_owned(),
+    let image_root = ImageRoot {
+        path: root.to_owned(),
+        display: display.to_owned(),
         cache: cache.to_owned(),
         skipped,
         unreadable,
     };
-    let kept = cache.join("images").join(&kept.finish()[..32]);
+    let decoded_path = cache.join("images").join(&decoded_key.finish()[..32]);
     Ok(SourceContent {
         class_names: chosen.iter().map(|class| available[*class].clone()).collect(),
         digest: content.finish(),
         labels,
-        images: Images::Files(Box::new(ImageFiles::new(classes, kept, &resize, place))),
+        images: Images::Files(Box::new(ImageFiles::new(
+            classes,
+            decoded_path,
+            &resize,
+            image_root,
+        ))),
     })
 }
 

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{BadImage, DataError};
-use crate::folder::skipped::{SkipReason, SkippedEntries, extension};
+use crate::skipped::{SkipReason, SkippedEntries, extension};
 
 /// Extensions of images that are read.
 pub(crate) const EXTENSIONS: [&str; 12] =

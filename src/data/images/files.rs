@@ -15,7 +15,7 @@ use crate::cache::decoded_images::DecodedImages;
 use crate::cache::file_digests::{ContentDigest, FileDigests};
 use crate::cache::file_lists::ListedFile;
 use crate::error::{BadImage, DataError};
-use crate::folder::skipped::SkippedEntries;
+use crate::skipped::SkippedEntries;
 
 /// Bytes of the largest file that is read: more than any image that is decoded.
 const MAX_BYTES: u64 = 1 << 30;
@@ -32,20 +32,20 @@ pub(crate) enum Images {
 pub(crate) struct ImageFiles {
     folders: Vec<Folder>,
     /// The number of the image after the last of each folder.
-    ends: Vec<usize>,
+    folder_ends: Vec<usize>,
     /// Where decoded images are kept, if anywhere; opened with the first image that is asked for.
     decoded: OnceLock<Option<DecodedImages>>,
-    kept: PathBuf,
+    decoded_path: PathBuf,
     /// Bytes of a decoded image.
     bytes: usize,
-    pub place: ImageRoot,
+    pub root: ImageRoot,
 }
 
 /// The image files of one folder.
 pub(crate) struct Folder {
     pub path: PathBuf,
     /// What is known of its files.
-    pub index: FileDigests,
+    pub file_digests: FileDigests,
     pub names: Vec<Box<OsStr>>,
     pub digests: Vec<ContentDigest>,
 }
@@ -53,9 +53,9 @@ pub(crate) struct Folder {
 /// Where files come from, and what else is there.
 pub(crate) struct ImageRoot {
     /// The folder that is read.
-    pub root: PathBuf,
+    pub path: PathBuf,
     /// What people know it by: itself, or the zip file that it was unpacked from.
-    pub shown: PathBuf,
+    pub display: PathBuf,
     /// The project's folder of what can be made again.
     pub cache: PathBuf,
     pub skipped: SkippedEntries,
@@ -64,21 +64,21 @@ pub(crate) struct ImageRoot {
 }
 
 impl ImageFiles {
-    /// Images are numbered through the folders. `kept` is the file for decoded images.
+    /// Images are numbered through the folders. `decoded_path` is the file for decoded images.
     pub fn new(
         folders: Vec<Folder>,
-        kept: PathBuf,
+        decoded_path: PathBuf,
         resize: &ResizeOptions,
-        place: ImageRoot,
+        root: ImageRoot,
     ) -> Self {
         let mut count = 0;
-        let ends = folders.iter().map(|folder| {
+        let folder_ends = folders.iter().map(|folder| {
             count += folder.names.len();
             count
         });
-        let ends = ends.collect();
+        let folder_ends = folder_ends.collect();
         let bytes = 3 * resize.size * resize.size;
-        Self { folders, ends, decoded: OnceLock::new(), kept, bytes, place }
+        Self { folders, folder_ends, decoded: OnceLock::new(), decoded_path, bytes, root }
     }
 
     /// Every image, in order; `classes` are the names of the folders' classes.
@@ -92,18 +92,18 @@ impl ImageFiles {
     }
 
     fn decoded(&self) -> Option<&DecodedImages> {
-        let open = || DecodedImages::open(self.kept.clone(), self.len(), self.bytes);
+        let open = || DecodedImages::open(self.decoded_path.clone(), self.len(), self.bytes);
         self.decoded.get_or_init(open).as_ref()
     }
 
     pub fn len(&self) -> usize {
-        self.ends.last().copied().unwrap_or(0)
+        self.folder_ends.last().copied().unwrap_or(0)
     }
 
     /// The digest of the file of image `index`.
     pub fn content(&self, index: usize) -> &ContentDigest {
-        let (folder, place) = self.find(index);
-        &folder.digests[place]
+        let (folder, position) = self.find(index);
+        &folder.digests[position]
     }
 
     /// Decodes image `index`, unless that was done before. The error is the one of [`Images::get`].
@@ -111,52 +111,52 @@ impl ImageFiles {
         if self.decoded().is_some() {
             return self.get(index, resize).map(|_| ());
         }
-        let (folder, place) = self.find(index);
-        let bytes = self.read(folder, place)?;
-        decode::check(&bytes).map_err(|reason| self.bad(folder, place, reason))
+        let (folder, position) = self.find(index);
+        let bytes = self.read(folder, position)?;
+        decode::check(&bytes).map_err(|reason| self.bad(folder, position, reason))
     }
 
     fn get(&self, index: usize, resize: &ResizeOptions) -> Result<Vec<u8>, DataError> {
-        let (folder, place) = self.find(index);
-        let content = &folder.digests[place];
+        let (folder, position) = self.find(index);
+        let content = &folder.digests[position];
         if let Some(pixels) = self.decoded().and_then(|decoded| decoded.get(index, content)) {
             return Ok(pixels);
         }
-        let bytes = self.read(folder, place)?;
+        let bytes = self.read(folder, position)?;
         let pixels =
-            decode::square(&bytes, resize).map_err(|reason| self.bad(folder, place, reason))?;
+            decode::square(&bytes, resize).map_err(|reason| self.bad(folder, position, reason))?;
         if let Some(decoded) = self.decoded() {
             decoded.put(index, content, &pixels);
         }
         Ok(pixels.into_vec())
     }
 
-    /// The folder of image `index`, and its place there.
+    /// The folder of image `index`, and its position there.
     fn find(&self, index: usize) -> (&Folder, usize) {
-        let number = self.ends.partition_point(|end| *end <= index);
+        let number = self.folder_ends.partition_point(|end| *end <= index);
         let folder = &self.folders[number];
-        (folder, index + folder.names.len() - self.ends[number])
+        (folder, index + folder.names.len() - self.folder_ends[number])
     }
 
     /// The content of a file, which must be what it was when the data set was opened.
-    fn read(&self, folder: &Folder, place: usize) -> Result<Vec<u8>, DataError> {
-        let path = folder.path.join(&*folder.names[place]);
+    fn read(&self, folder: &Folder, position: usize) -> Result<Vec<u8>, DataError> {
+        let path = folder.path.join(&*folder.names[position]);
         let size = fs::metadata(&path).map_err(DataError::io("look at", &path))?.len();
         if size > MAX_BYTES {
             let reason = format!("it has {} MB; up to {} MB are read", size >> 20, MAX_BYTES >> 20);
-            return Err(self.bad(folder, place, reason));
+            return Err(self.bad(folder, position, reason));
         }
         let bytes = fs::read(&path).map_err(DataError::io("read", &path))?;
-        if Sha256::digest(&bytes)[..] != folder.digests[place][..] {
-            folder.index.forget();
+        if Sha256::digest(&bytes)[..] != folder.digests[position][..] {
+            folder.file_digests.forget();
             return Err(DataError::Changed { file: path });
         }
         Ok(bytes)
     }
 
-    fn bad(&self, folder: &Folder, place: usize, reason: String) -> DataError {
+    fn bad(&self, folder: &Folder, position: usize, reason: String) -> DataError {
         DataError::Image {
-            file: self.place.shown(&folder.path.join(&*folder.names[place])),
+            file: self.root.display_path(&folder.path.join(&*folder.names[position])),
             reason,
         }
     }
@@ -164,9 +164,9 @@ impl ImageFiles {
 
 impl ImageRoot {
     /// The path of a file as people know it.
-    pub fn shown(&self, file: &Path) -> PathBuf {
-        match file.strip_prefix(&self.root) {
-            Ok(below) => self.shown.join(below),
+    pub fn display_path(&self, file: &Path) -> PathBuf {
+        match file.strip_prefix(&self.path) {
+            Ok(below) => self.display.join(below),
             Err(_) => file.to_owned(),
         }
     }

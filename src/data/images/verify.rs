@@ -24,11 +24,13 @@ pub(crate) fn bad_images(
     resize: &ResizeOptions,
     progress: &dyn Progress,
 ) -> Result<Vec<BadImage>, DataError> {
-    let place = &files.place;
-    let named =
-        |bad: &BadImage| BadImage { file: place.shown(&bad.file), reason: bad.reason.clone() };
-    let mut bad: Vec<BadImage> = place.unreadable.iter().map(named).collect();
-    let verified = VerifiedImages::load(place.cache.join("verified").join(key(files)));
+    let root = &files.root;
+    let named = |bad: &BadImage| BadImage {
+        file: root.display_path(&bad.file),
+        reason: bad.reason.clone(),
+    };
+    let mut bad: Vec<BadImage> = root.unreadable.iter().map(named).collect();
+    let verified = VerifiedImages::load(root.cache.join("verified").join(key(files)));
     let mut is_fine: Vec<bool> =
         (0..files.len()).map(|index| verified.contains(files.content(index))).collect();
     let ahead: Vec<usize> = (0..files.len()).filter(|index| !is_fine[*index]).collect();
@@ -50,7 +52,7 @@ pub(crate) fn bad_images(
                 Err(DataError::Image { file, reason }) => bad.push(BadImage { file, reason }),
                 Err(DataError::Io { path, source, .. }) => {
                     let reason = format!("it cannot be read: {source}");
-                    bad.push(BadImage { file: place.shown(&path), reason });
+                    bad.push(BadImage { file: root.display_path(&path), reason });
                 }
                 Err(other) => ended = ended.and(Err(other)),
             }
@@ -66,8 +68,8 @@ pub(crate) fn bad_images(
 
 /// One error for all bad images. Where they are many, a file of the cache names them all.
 pub(crate) fn refuse(files: &ImageFiles, mut bad: Vec<BadImage>) -> Result<(), DataError> {
-    let place = &files.place;
-    let list = place.cache.join("bad_images").join(key(files)).with_extension("txt");
+    let root = &files.root;
+    let list = root.cache.join("bad_images").join(key(files)).with_extension("txt");
     match bad.len() {
         0 => Ok(()),
         1 => {
@@ -76,14 +78,14 @@ pub(crate) fn refuse(files: &ImageFiles, mut bad: Vec<BadImage>) -> Result<(), D
         }
         _ => {
             let list = write(list, &bad, files);
-            let total = files.len() + place.unreadable.len();
-            Err(DataError::Images { root: place.shown.clone(), bad, total, list })
+            let total = files.len() + root.unreadable.len();
+            Err(DataError::Images { root: root.display.clone(), bad, total, list })
         }
     }
 }
 
 fn write(list: PathBuf, bad: &[BadImage], files: &ImageFiles) -> Option<PathBuf> {
-    let lines: String = bad.iter().map(|bad| bad.line(&files.place.shown) + "\n").collect();
+    let lines: String = bad.iter().map(|bad| bad.line(&files.root.display) + "\n").collect();
     let written = atomic::create_needless_folder(list.parent().unwrap_or(&list))
         .and_then(|()| fs::write(&list, lines));
     written.is_ok().then_some(list)
@@ -91,9 +93,9 @@ fn write(list: PathBuf, bad: &[BadImage], files: &ImageFiles) -> Option<PathBuf>
 
 /// What the notes on a data folder go by. The decoder may change with the version.
 fn key(files: &ImageFiles) -> String {
-    let root = &files.place.root;
+    let path = &files.root.path;
     let mut key = FieldDigest::new("verified images");
     key.field(env!("CARGO_PKG_VERSION"));
-    key.field(root.canonicalize().as_ref().unwrap_or(root).as_os_str().as_encoded_bytes());
+    key.field(path.canonicalize().as_ref().unwrap_or(path).as_os_str().as_encoded_bytes());
     key.finish()[..32].to_owned()
 }

@@ -1,4 +1,4 @@
-//! The data sources: one file each, and the list of them in [`registry`].
+//! The data sources: one file each, and the list of them in `registry.rs`.
 
 mod cifar;
 mod cifar_class_names;
