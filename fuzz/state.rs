@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use pipe_engine::pipeline_file::{Scheme, StoreUrl};
 use pipe_engine::policy::CheckpointPolicy;
-use pipe_engine::store::{Checkpoint, CheckpointManager, Metadata, Record, Runs, clean, verify};
+use pipe_engine::state::{Record, clean, verify};
 use pipe_remote::{ConflictResolution, Project};
+use pipe_runs::{Checkpoint, CheckpointManager, Metadata, Runs};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 

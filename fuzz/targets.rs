@@ -8,7 +8,7 @@ use pipe_engine::command::CommandKind;
 use pipe_engine::graph::Graph;
 use pipe_engine::kind::StageKind;
 use pipe_engine::pipeline_file;
-use pipe_engine::store::Checkpoint;
+use pipe_runs::Checkpoint;
 use pipe_train::checkpoint::{self, ImportOptions};
 use pipe_train::data::{Dataset, DatasetSettings, Split};
 use pipe_train::lora::Adapter;

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use pipe_engine::store::{Run, atomic};
+use pipe_fs::atomic;
+use pipe_runs::Run;
 use serde::{Deserialize, Serialize};
 
 /// Beside a run's metadata.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use pipe_engine::stop::Stop;
+use pipe_core::stop::Stop;
 use pipe_train::architecture::Preset;
 use pipe_train::device::{DeviceList, DeviceSpec};
 use serde::Serialize;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use pipe_engine::exec::slurm::{Cluster, Slurm};
-use pipe_engine::store::JobId;
+use pipe_engine::state::JobId;
 
 use super::{CliError, ExitCode, jobs};
 use crate::report::stdout::say;

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use pipe_engine::store::Checkpoint;
-use pipe_engine::store::checkpoint::Written;
+use pipe_runs::Checkpoint;
+use pipe_runs::checkpoint::Written;
 use pipe_train::checkpoint as model;
 
 use super::{CliError, ExitCode, files, output_file};

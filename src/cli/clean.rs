@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use pipe_engine::store::clean::{self, PruneDecision};
-use pipe_engine::store::{Record, Run, Runs};
+use pipe_engine::state::clean::PruneDecision;
+use pipe_engine::state::{Record, clean};
+use pipe_runs::{Run, Runs};
 
 use super::{CliError, ExitCode, project, run_folders};
 use crate::labels::Labels;

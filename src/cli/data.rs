@@ -4,18 +4,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use pipe_core::progress::{Event, EventListener, Unit};
+use pipe_core::stop::Stop;
 use pipe_engine::kind::{Failure, StageError, StageId};
-use pipe_engine::progress::{Event, EventListener, Unit};
-use pipe_engine::stop::Stop;
 use pipe_train::data::{DataError, Dataset, DatasetSettings, Progress};
 use pipe_train::sampling::{ContactSheet, Format, ImageGrid, stack};
 
 use super::pipeline_args::{LoadedPipeline, PipelineArgs};
 use super::{CliError, ExitCode, output_file, signals};
 use crate::report::dataset::{self, DatasetReport};
-use crate::report::message;
 use crate::report::stdout::say;
-use crate::report::{self, Output};
+use crate::report::{self, Output, message};
 
 #[derive(clap::Args)]
 #[command(

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use pipe_engine::error::{SpecError, SpecErrors};
+use pipe_core::error::{SpecError, SpecErrors};
 use pipe_engine::kind::{Failure, StageError};
 
 /// What the process ends with; see the help's last lines.

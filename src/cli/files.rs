@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use pipe_engine::shell::CommandLine;
-use pipe_engine::store::Runs;
+use pipe_core::shell::CommandLine;
+use pipe_runs::Runs;
 
 use super::CliError;
 

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use pipe_engine::shell::{self, CommandLine};
-use pipe_engine::store::{STATE_FOLDER, atomic};
+use pipe_core::shell;
+use pipe_core::shell::CommandLine;
+use pipe_fs::{STATE_FOLDER, atomic};
 
 use super::{CliError, ExitCode, project};
 use crate::report::stdout::say;

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use pipe_engine::error::SpecError;
+use pipe_core::error::SpecError;
+use pipe_core::progress::Event;
+use pipe_core::shell::CommandLine;
+use pipe_core::stop::Signal;
 use pipe_engine::exec::slurm::{
     self, Cluster, Invocation, JobMonitor, Slurm, Submission, last_lines,
 };
@@ -11,11 +14,8 @@ use pipe_engine::exec::{Execution, InspectedStage, Summary};
 use pipe_engine::kind::StageId;
 use pipe_engine::pipeline_file::PipelineFile;
 use pipe_engine::plan::Plan;
-use pipe_engine::progress::Event;
-use pipe_engine::shell::CommandLine;
 use pipe_engine::source;
-use pipe_engine::stop::Signal;
-use pipe_engine::store::{Job, Jobs};
+use pipe_engine::state::{Job, Jobs};
 
 use super::pipeline_args::{LoadedPipeline, PipelineArgs};
 use super::{CliError, project};

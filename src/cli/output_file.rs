@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use pipe_engine::store::atomic;
+use pipe_fs::atomic;
 
 use super::CliError;
 

@@ -4,17 +4,17 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
+use pipe_core::progress::EventListener;
+use pipe_core::shell::CommandLine;
+use pipe_core::stop::Stop;
 use pipe_engine::exec::{self, Execution, InspectedStage};
 use pipe_engine::graph::{Graph, Selection, Targets};
 use pipe_engine::identity::{self, Manifest};
 use pipe_engine::kind::{Request, StageId};
 use pipe_engine::pipeline_file::{self, Override, PipelineFile};
 use pipe_engine::plan::{self, Plan};
-use pipe_engine::progress::EventListener;
-use pipe_engine::shell::CommandLine;
 use pipe_engine::source::{self, Part};
-use pipe_engine::stop::Stop;
-use pipe_engine::store::sync;
+use pipe_fs::sync;
 use serde::{Deserialize, Serialize};
 
 use super::resume_settings::ResumeContext;

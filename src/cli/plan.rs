@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use pipe_core::progress::NullListener;
+use pipe_core::stop::Stop;
 use pipe_engine::graph::Graph;
 use pipe_engine::plan::{Action, Plan, Step};
-use pipe_engine::progress::NullListener;
 use pipe_engine::source;
-use pipe_engine::stop::Stop;
 use serde::{Deserialize, Serialize};
 
 use super::pipeline_args::PipelineArgs;

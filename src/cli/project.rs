@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use pipe_core::shell;
+use pipe_core::shell::CommandLine;
 use pipe_engine::command::CommandKind;
 use pipe_engine::kind::StageKind;
 use pipe_engine::pipeline_file::PipelineFile;
-use pipe_engine::shell::{self, CommandLine};
 use pipe_engine::source;
-use pipe_engine::store::{STATE_FOLDER, atomic, former_records_folder, records_folder};
+use pipe_engine::state::{former_records_folder, records_folder};
+use pipe_fs::{STATE_FOLDER, atomic};
 
 use super::CliError;
 use crate::report::message;

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use chrono::Utc;
-use pipe_engine::progress::NullListener;
-use pipe_engine::shell::CommandLine;
-use pipe_engine::stop::Stop;
-use pipe_engine::store::{Runs, Status};
+use pipe_core::progress::NullListener;
+use pipe_core::shell::CommandLine;
+use pipe_core::stop::Stop;
+use pipe_runs::{Runs, Status};
 
 use super::pipeline_args::{LoadedPipeline, OptionalPipelineArgs, PipelineArgs};
 use super::run_folders::folders;

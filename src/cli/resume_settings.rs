@@ -9,7 +9,7 @@ use pipe_engine::graph::Graph;
 use pipe_engine::identity::{self, Difference};
 use pipe_engine::kind::StageId;
 use pipe_engine::pipeline_file::{Input, LoadedStage, Override};
-use pipe_engine::store::{Metadata, Runs, Status};
+use pipe_runs::{Metadata, Runs, Status};
 use serde_json::Value;
 
 /// A pipeline as it was read twice.

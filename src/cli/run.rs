@@ -5,20 +5,19 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::ValueEnum;
+use pipe_core::shell::CommandLine;
+use pipe_core::stop::Stop;
 use pipe_engine::exec::{self, Execution, InspectedStage, Summary};
 use pipe_engine::kind::{Failure, StageError, StageId};
 use pipe_engine::pipeline_file::ExecutorKind;
 use pipe_engine::plan::{Action, Plan};
-use pipe_engine::shell::CommandLine;
-use pipe_engine::stop::Stop;
 use pipe_train::device;
 
 use super::pipeline_args::{LoadedPipeline, PipelineArgs, ReuseArgs, SelectionArgs, SettingArgs};
 use super::plan::{self, PlanFile};
 use super::slurm_job::{self, JobArguments};
 use super::{CliError, ExitCode, jobs, project, signals, store};
-use crate::report::Output;
-use crate::report::{self, progress_line, stdout};
+use crate::report::{self, Output, progress_line, stdout};
 
 /// What a plan file says already.
 const SAID_BY_PLANS: [&str; 14] = [
@@ -370,7 +369,7 @@ mod tests {
                 arguments.resume_command(&arguments.pipeline_args().unwrap(), &output).to_string();
             let mut expected = "pipe run 'my p.yaml'".to_owned();
             for word in typed.iter().skip(3) {
-                expected.push_str(&format!(" {}", pipe_engine::shell::quote(word)));
+                expected.push_str(&format!(" {}", pipe_core::shell::quote(word)));
             }
             assert_eq!(again, expected);
             tried += 1;

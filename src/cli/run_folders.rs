@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Component, Path, PathBuf};
 
-use pipe_engine::store::{Record, Runs, STATE_FOLDER};
+use pipe_engine::state::Record;
+use pipe_fs::STATE_FOLDER;
+use pipe_runs::Runs;
 use serde_json::Value;
 
 use crate::cli::{CliError, project};

@@ -2,18 +2,17 @@
 
 use std::path::PathBuf;
 
+use pipe_core::progress::{Event, Unit};
+use pipe_core::stop::Stop;
 use pipe_engine::kind::{Failure, StageId};
-use pipe_engine::progress::{Event, Unit};
-use pipe_engine::stop::Stop;
 use pipe_train::checkpoint;
 use pipe_train::device::{self, DeviceSpec, GpuAssignment};
 use pipe_train::diffusion::Sampler;
 use pipe_train::sampling::{Format, GridRequest, ineffective_guidance};
 
 use super::{CliError, ExitCode, files, output_file, signals};
-use crate::report::message;
 use crate::report::stdout::say;
-use crate::report::{self, Output};
+use crate::report::{self, Output, message};
 
 #[derive(clap::Args)]
 #[command(

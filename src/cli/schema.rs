@@ -15,10 +15,8 @@ pub fn schema(arguments: SchemaArguments) -> Result<ExitCode, CliError> {
     let schemas = pipe_engine::schema::all(&project::kinds());
     let names = || schemas.iter().map(|(name, _)| name.as_str());
     let Some((_, schema)) = schemas.iter().find(|(name, _)| *name == arguments.name) else {
-        let error = pipe_engine::error::SpecError::plain(format!(
-            "no schema is called `{}`",
-            arguments.name
-        ));
+        let error =
+            pipe_core::error::SpecError::plain(format!("no schema is called `{}`", arguments.name));
         return Err(error.candidates(&arguments.name, names()).into());
     };
     stdout::document(pipe_engine::schema::to_text(schema).trim_end());

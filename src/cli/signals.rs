@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use pipe_engine::stop::{Signal, Stop};
+use pipe_core::stop::{Signal, Stop};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 

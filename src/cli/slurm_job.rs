@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 
 use chrono::Utc;
+use pipe_core::progress::NullListener;
+use pipe_core::stop::{Signal, Stop};
 use pipe_engine::exec::slurm::{AfterStop, CurrentJob, Slurm, after_stop};
 use pipe_engine::exec::{self, Execution, InspectedStage, Summary};
 use pipe_engine::kind::{StageId, StageState};
 use pipe_engine::plan::{Action, Plan, Step};
-use pipe_engine::progress::NullListener;
-use pipe_engine::stop::{Signal, Stop};
-use pipe_engine::store::{JobId, Record};
+use pipe_engine::state::{JobId, Record};
 
 use super::pipeline_args::LoadedPipeline;
 use super::{CliError, ExitCode};

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
+use pipe_core::progress::NullListener;
+use pipe_core::stop::Stop;
 use pipe_engine::exec::InspectedStage;
 use pipe_engine::kind::{StageId, StageState};
-use pipe_engine::progress::NullListener;
-use pipe_engine::stop::Stop;
-use pipe_engine::store::{Progress, Record, Status, stage_holder};
+use pipe_engine::state::{Progress, Record, stage_holder};
+use pipe_runs::Status;
 
 use super::pipeline_args::{LoadedPipeline, PipelineArgs};
 use super::{CliError, ExitCode, jobs, store};

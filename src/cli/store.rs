@@ -3,13 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use pipe_engine::stop::Stop;
+use pipe_core::stop::Stop;
 use pipe_remote::{Mirror, MirrorEvent, Project, RemoteError, RemoteErrorKind, WorkingCopy};
 
 use super::CliError;
 use super::pipeline_args::LoadedPipeline;
-use crate::report::Output;
-use crate::report::{message, table};
+use crate::report::{Output, message, table};
 
 /// Which of two states to go on with.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -1,6 +1,6 @@
 //! `pipe ui [FILE]`
 
-use pipe_engine::stop::Stop;
+use pipe_core::stop::Stop;
 
 use super::pipeline_args::{OptionalPipelineArgs, PipelineArgs};
 use super::report::Subject;

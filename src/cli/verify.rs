@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use pipe_engine::shell::CommandLine;
-use pipe_engine::store::verify::{self, Damage, Owner, Verified};
-use pipe_engine::store::{Run, Runs, repair};
+use pipe_core::shell::CommandLine;
+use pipe_engine::state::verify::{Damage, Owner, Verified};
+use pipe_engine::state::{repair, verify};
+use pipe_runs::{Run, Runs};
 use pipe_train::checkpoint::{LoraFile, lora_damage};
 use serde_json::json;
 

@@ -4,14 +4,14 @@
 use std::borrow::Cow;
 use std::path::Path;
 
+use pipe_fs::STATE_FOLDER;
+
 use crate::augment::{self, Transform};
 use crate::cache::file_lists::ListedFile;
 use crate::digest::FieldDigest;
 use crate::error::{BadImage, DataError};
-use crate::foundation::STATE_FOLDER;
-use crate::images::Images;
 use crate::images::resize::ResizeOptions;
-use crate::images::verify;
+use crate::images::{Images, verify};
 use crate::progress::Progress;
 use crate::rng::{Purpose, stream};
 use crate::settings::{Augmentation, DatasetSettings};

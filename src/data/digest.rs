@@ -1,7 +1,7 @@
 //! Content digests: SHA-256 over labelled fields, so that two different lists of fields never look
 //! alike.
 
-pub(crate) use crate::foundation::hex;
+pub(crate) use pipe_core::digest::hex;
 use sha2::{Digest, Sha256};
 
 /// Collects fields; each is fed with its length before it.

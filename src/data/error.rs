@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::foundation::WriteError;
+use pipe_fs::atomic::WriteError;
 
 /// An error of a data set, its download, or its loader.
 #[derive(Debug, thiserror::Error)]

@@ -72,7 +72,6 @@ mod digest;
 mod distributions;
 mod error;
 mod folder;
-mod foundation;
 mod images;
 mod loader;
 mod progress;

@@ -10,6 +10,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use pipe_fs::{STATE_FOLDER, checksummed_json};
 use serde::{Deserialize, Serialize};
 
 use crate::cache::file_digests::Stamp;
@@ -18,7 +19,6 @@ use crate::cache::write::write;
 use crate::dataset::{self, Dataset};
 use crate::digest::FieldDigest;
 use crate::error::DataError;
-use crate::foundation::{STATE_FOLDER, checksummed_json};
 use crate::progress::Progress;
 use crate::settings::DatasetSettings;
 use crate::source::Availability;

@@ -3,9 +3,8 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use pipe_core::shell;
 use serde::{Deserialize, Serialize};
-
-use crate::shell;
 
 /// What a stage hands to those that refer to it.
 #[derive(Clone)]

@@ -10,15 +10,15 @@ use std::sync::{Arc, OnceLock};
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::{Dfs, EdgeRef, Reversed};
+use pipe_core::error::{SpecError, SpecErrors};
+use pipe_core::secret;
+use pipe_fs::sync::Level;
 
-use crate::error::{SpecError, SpecErrors};
 use crate::identity::Manifest;
 use crate::kind::{DependencyMode, Files, Stage, StageId};
 use crate::pipeline_file::{Executor, StoreUrl};
 use crate::policy::ExecutionOptions;
-use crate::secret;
 use crate::source::{Part, Source};
-use crate::store::sync::Level;
 
 /// A pipeline with everything filled in and checksummed_json.
 pub struct LoadedPipeline {

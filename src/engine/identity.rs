@@ -3,15 +3,14 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
+pub use pipe_core::digest::{hex, short_digest};
+pub use pipe_core::fingerprint::{Class, Difference, Manifest, differences, in_words};
+use pipe_core::ids::StageId;
 use serde_json::Value;
 
 use crate::graph::Graph;
-use crate::ids::StageId;
 use crate::kind::{Artifact, Stage};
 use crate::pipeline_file::LoadedStage;
-
-pub use pipe_core::digest::{hex, short_digest};
-pub use pipe_core::fingerprint::{Class, Difference, Manifest, differences, in_words};
 
 /// What a stage's own settings decide. A reference counts by what it refers to, not by the name
 /// that the stage happens to have.

@@ -8,24 +8,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use figment::Figment;
+pub use pipe_core::failure::{Failure, StageError, panic_message};
 use pipe_core::fingerprint::{Difference, differences};
+pub use pipe_core::ids::StageId;
+use pipe_core::progress::{Event, EventListener};
+use pipe_core::secret;
+use pipe_core::stop::Stop;
+use pipe_fs::{Lock, Stamp};
 use serde_json::Value;
-
-use crate::exec::Journal;
-use crate::graph::{Graph, Targets};
-use crate::policy::Adjustment;
-use crate::progress::{Event, EventListener};
-use crate::secret;
-use crate::stop::Stop;
-use crate::store::{Lock, Output, OutputBaseline, Outputs, Stamp};
 
 pub use crate::artifact::{Artifact, NextCommand, Outcome};
 pub use crate::diagnostic::Diagnostic;
+use crate::exec::Journal;
+use crate::graph::{Graph, Targets};
 pub use crate::inspection::{Inspection, Request, StageState};
+use crate::policy::Adjustment;
 pub use crate::reference::{DependencyMode, Files, Reference, is_inside_project};
 pub use crate::rejection::Rejection;
-pub use pipe_core::failure::{Failure, StageError, panic_message};
-pub use pipe_core::ids::StageId;
+use crate::state::{Output, OutputBaseline, Outputs};
 
 /// A kind of stage, such as `dataset` or `train`.
 pub trait StageKind: Send + Sync {

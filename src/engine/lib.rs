@@ -31,12 +31,7 @@ pub mod policy;
 mod reference;
 mod rejection;
 pub mod schema;
-pub mod store;
-
-use pipe_core::parallel;
-pub use pipe_core::{error, failure, ids, progress, secret, shell, stop, threads, untrusted_text};
-pub use pipe_fs::bounded_read;
-pub use pipe_runs::events;
+pub mod state;
 
 /// A YAML file: what it holds, and how it is read.
 pub mod source {

@@ -11,7 +11,7 @@ use crate::graph::{Graph, Selection};
 use crate::identity::Difference;
 use crate::kind::{DependencyMode, StageId, StageState};
 use crate::pipeline_file::{Input, LoadedStage};
-use crate::store::Progress;
+use crate::state::Progress;
 
 /// What is to be done for one stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

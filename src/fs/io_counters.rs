@@ -2,7 +2,8 @@
 //! that many machines share, each is a message to its server.
 
 use std::ops::Sub;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A change of the disk that is about to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

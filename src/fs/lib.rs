@@ -43,4 +43,5 @@ pub use holder::Holder;
 pub use host::host;
 pub use lock::{Lock, LockError};
 pub use lockless::has_none as has_no_locks;
+pub use project::STATE_FOLDER;
 pub use stamp::{Stamp, modified};

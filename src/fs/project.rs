@@ -4,6 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+/// Folder of all that the engine keeps about a project.
+pub const STATE_FOLDER: &str = ".pipe";
+
 /// The project's folder. It is never made: one that is gone was moved.
 static PROJECT: OnceLock<PathBuf> = OnceLock::new();
 

@@ -11,7 +11,7 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 use pipe_engine::pipeline_file::{Scheme, StoreUrl};
-use pipe_engine::store::{atomic, sync};
+use pipe_fs::{atomic, sync};
 
 use crate::error::{RemoteError, RemoteErrorKind};
 use crate::http::Connector;

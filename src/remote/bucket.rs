@@ -13,8 +13,9 @@ use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use pipe_core::names;
 use pipe_engine::pipeline_file::StoreUrl;
-use pipe_engine::store::{names, sync};
+use pipe_fs::sync;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::backend::{Backend, open};

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use pipe_engine::identity::hex;
-use pipe_engine::store::copy::copy;
-use pipe_engine::store::{atomic, disk_space};
+use pipe_fs::copy::copy;
+use pipe_fs::{atomic, disk_space};
 use sha2::{Digest, Sha256};
 
 use crate::bucket::Bucket;

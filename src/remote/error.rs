@@ -3,8 +3,9 @@
 //! signatures and names of keys.
 
 use object_store::Error;
-use pipe_engine::store::atomic::WriteError;
-use pipe_engine::store::{LockError, StoreError};
+use pipe_fs::LockError;
+use pipe_fs::atomic::WriteError;
+use pipe_runs::StoreError;
 
 /// What follows from an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use pipe_engine::store::checksummed_json;
+use pipe_fs::checksummed_json;
 use serde::{Deserialize, Serialize};
 
 use crate::digest;
@@ -87,7 +87,7 @@ impl Index {
             generation: self.generation + 1,
             commit: unique_id(),
             written_at: Utc::now(),
-            written_by: format!("pid {} on {}", std::process::id(), pipe_engine::store::host()),
+            written_by: format!("pid {} on {}", std::process::id(), pipe_fs::host()),
             files,
             pipeline: self.pipeline.clone(),
             lineage: self.lineage.clone(),

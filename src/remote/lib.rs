@@ -3,7 +3,7 @@
 //!
 //! Knows files, digests and buckets; nothing of what the files mean but which ones belong together.
 //! The engine knows nothing of this crate: it tells a listener which names it changed
-//! (`pipe_engine::store::watch`).
+//! (`pipe_fs::watch`).
 //!
 //! | word | meaning |
 //! |---|---|

@@ -9,8 +9,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use pipe_engine::stop::Stop;
-use pipe_engine::store::watch::{self, FileEvent, Listener};
+use pipe_core::stop::Stop;
+use pipe_fs::watch;
+use pipe_fs::watch::{FileEvent, Listener};
 
 use crate::commit::Committer;
 use crate::error::{RemoteError, RemoteErrorKind};

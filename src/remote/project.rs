@@ -8,7 +8,9 @@ use std::fs::Metadata;
 use std::path::{Component, Path, PathBuf};
 
 use pipe_engine::graph::Graph;
-use pipe_engine::store::{Runs, StatePath, StatePaths, modified, record_is_held};
+use pipe_engine::state::{StatePath, StatePaths, record_is_held};
+use pipe_fs::modified;
+use pipe_runs::Runs;
 
 use crate::error::RemoteError;
 

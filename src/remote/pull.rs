@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use pipe_engine::pipeline_file::StoreUrl;
-use pipe_engine::store::{STATE_FOLDER, atomic};
+use pipe_fs::{STATE_FOLDER, atomic};
 
 use crate::bucket::Bucket;
 pub use crate::download::DownloadSummary;

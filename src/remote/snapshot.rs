@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use pipe_engine::store::modified;
+use pipe_fs::modified;
 
 /// A file up to this size is kept in memory.
 const IN_MEMORY_LIMIT: u64 = 64 << 10;
@@ -120,8 +120,9 @@ fn id(_: &std::fs::Metadata) -> Option<FileId> {
 
 #[cfg(test)]
 mod tests {
+    use pipe_fs::atomic;
+
     use super::*;
-    use pipe_engine::store::atomic;
 
     #[test]
     fn what_was_pinned_stays_when_its_name_means_something_else() {

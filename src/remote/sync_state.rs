@@ -4,7 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use pipe_engine::store::{Lock, STATE_FOLDER, atomic, checksummed_json, names, plain_name};
+use pipe_core::names;
+use pipe_core::names::plain_name;
+use pipe_fs::{Lock, STATE_FOLDER, atomic, checksummed_json};
 use serde::{Deserialize, Serialize};
 
 use crate::error::RemoteError;

@@ -1,7 +1,8 @@
 //! Events as JSON lines on stderr, one object a line, for programs that watch a run.
 
+use pipe_core::progress;
+use pipe_core::progress::{Event, EventListener};
 use pipe_engine::kind::StageId;
-use pipe_engine::progress::{self, Event, EventListener};
 
 use super::{Reporter, stderr};
 

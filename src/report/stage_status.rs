@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use pipe_engine::exec::slurm::JobState;
 use pipe_engine::kind::StageId;
-use pipe_engine::store::{Job, Progress, Record};
+use pipe_engine::state::{Job, Progress, Record};
 use serde::Serialize;
 
 /// A stage as it stands.

@@ -9,7 +9,7 @@ use std::sync::mpsc::{
 };
 use std::time::Duration;
 
-use pipe_engine::{secret, untrusted_text};
+use pipe_core::{secret, untrusted_text};
 
 use super::style;
 

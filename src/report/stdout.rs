@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
-use pipe_engine::{secret, untrusted_text};
+use pipe_core::{secret, untrusted_text};
 
 /// Prints to stdout; a closed pipe (`pipe runs | head`) ends the program quietly. Whoever wrote
 /// what is printed, it holds no secrets, and nothing that a terminal would obey.

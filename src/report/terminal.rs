@@ -8,8 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use pipe_core::progress::{Event, EventListener, Unit};
 use pipe_engine::kind::StageId;
-use pipe_engine::progress::{Event, EventListener, Unit};
 
 use super::progress_line::{self, segment};
 use super::style::{self, paint};

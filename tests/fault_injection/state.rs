@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use pipe_engine::store::Checkpoint;
+use pipe_runs::Checkpoint;
 use serde_json::Value;
 
 use crate::project::Project;

@@ -1,7 +1,8 @@
 //! Real formats from the pipeline file: CIFAR archives made by someone else, folders of images, and
 //! no network.
 
-use flate2::{Compression, write::GzEncoder};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
 use crate::project::Project;
 

@@ -9,7 +9,7 @@
 
 use std::path::Path;
 
-use pipe_engine::store::Checkpoint;
+use pipe_runs::Checkpoint;
 use serde_json::{Map, Value};
 
 use crate::project::{Project, root, yaml_files};

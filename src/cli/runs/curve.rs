@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pipe_engine::store::Metadata;
+use pipe_runs::Metadata;
 
 /// Size in characters, and in dots.
 const WIDTH: usize = 60;

@@ -1,6 +1,6 @@
 //! `pipe runs note` and `pipe runs tag`.
 
-use pipe_engine::store::Run;
+use pipe_runs::Run;
 
 use crate::cli::{CliError, ExitCode};
 use crate::labels::Labels;

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use named::{Name, one};
 use pipe_engine::identity::short_digest;
-use pipe_engine::store::{Metadata, Run, Runs};
+use pipe_runs::{Metadata, Run, Runs};
 use select::{Filter, Sort};
 use serde_json::Value;
 use summary::{best, done, monitor, seconds};

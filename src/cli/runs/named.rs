@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::str::FromStr;
 
-use pipe_engine::store::{Run, Runs};
+use pipe_runs::{Run, Runs};
 
 use crate::cli::{CliError, project};
 

@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use pipe_engine::error::nearest;
-use pipe_engine::store::{Metadata, Status};
+use pipe_core::error::nearest;
+use pipe_runs::{Metadata, Status};
 use serde_json::Value;
 
 use super::summary;

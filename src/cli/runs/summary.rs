@@ -1,6 +1,6 @@
 //! What a run comes to, from its metadata.
 
-use pipe_engine::store::Metadata;
+use pipe_runs::Metadata;
 
 /// The metric by which its best checkpoint was chosen.
 pub fn monitor(metadata: &Metadata) -> String {

@@ -6,8 +6,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::foundation::atomic;
 use md5::{Digest, Md5};
+use pipe_fs::atomic;
 use ureq::Agent;
 use ureq::http::{StatusCode, header};
 

@@ -3,8 +3,9 @@
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
+use pipe_fs::{atomic, has_no_locks};
+
 use crate::error::DataError;
-use crate::foundation::{atomic, has_no_locks};
 
 /// Held until dropped.
 pub(crate) struct Lock(#[allow(dead_code, reason = "the open file is the lock")] File);

@@ -9,8 +9,8 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Take};
 use std::path::{Component, Path, PathBuf};
 
-use crate::foundation::atomic;
 use flate2::bufread::MultiGzDecoder;
+use pipe_fs::atomic;
 use tar::{Archive, Entry};
 
 use super::hashed_file::HashedFile;

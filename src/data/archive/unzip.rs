@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::{Component, Path, PathBuf};
 
-use crate::foundation::{atomic, disk_space};
+use pipe_fs::{atomic, disk_space};
 use zip::ZipArchive;
 use zip::read::ZipFile;
 

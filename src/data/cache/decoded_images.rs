@@ -14,8 +14,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use pipe_fs::{atomic, disk_space};
+
 use super::file_digests::ContentDigest;
-use crate::foundation::{atomic, disk_space};
 
 /// Bytes of a slot behind the pixels.
 const TAIL: usize = 32 + 4;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::foundation::atomic;
+use pipe_fs::atomic;
 
 /// Puts `bytes` into the file `path`, all of them or none. A file that cannot be written is as good
 /// as lost: the log says so, and nothing else happens.

@@ -6,8 +6,8 @@
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::foundation::panic_message;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Rgb, RgbImage};
+use pipe_core::failure::panic_message;
 
 use crate::images::resize::{Colour, ResizeOptions};
 

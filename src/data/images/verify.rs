@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::foundation::atomic;
+use pipe_fs::atomic;
 use rayon::prelude::*;
 
 use crate::cache::verified_images::VerifiedImages;

@@ -5,15 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use pipe_core::progress::NullListener;
+use pipe_core::stop::Stop;
 use pipe_engine::command::CommandKind;
 use pipe_engine::exec::{Execution, execute, inspect};
 use pipe_engine::graph::{Graph, Targets};
-use pipe_engine::identity;
 use pipe_engine::kind::StageKind;
-use pipe_engine::pipeline_file;
 use pipe_engine::plan::plan;
-use pipe_engine::progress::NullListener;
-use pipe_engine::stop::Stop;
+use pipe_engine::{identity, pipeline_file};
 
 fn main() {
     let count = std::env::args().find_map(|a| a.parse().ok()).unwrap_or(10_000);

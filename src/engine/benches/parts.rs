@@ -12,8 +12,9 @@ use pipe_engine::graph::{Graph, Targets};
 use pipe_engine::identity;
 use pipe_engine::kind::StageKind;
 use pipe_engine::pipeline_file::{self, LoadedPipeline};
-use pipe_engine::store::checkpoint::{self, Checkpoint, Header};
-use pipe_engine::store::tensor::HostTensor;
+use pipe_runs::checkpoint;
+use pipe_runs::checkpoint::{Checkpoint, Header};
+use pipe_runs::tensor::HostTensor;
 
 fn main() {
     divan::main();

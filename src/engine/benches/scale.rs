@@ -11,7 +11,7 @@ mod simulation;
 
 use cluster::{CLUSTER, SECOND, Time};
 use drawn::{Job, SHAPES, bounds, draw};
-use pipe_engine::store::io_counters::Traffic;
+use pipe_fs::io_counters::Traffic;
 use simulation::{Ran, Simulation};
 
 fn main() {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::files::{Found, digested};
 use crate::identity::{Difference, differences};
 use crate::kind::StageError;
-use crate::store::{Output, Outputs};
+use crate::state::{Output, Outputs};
 
 /// Files as they are now, beside what a record says of them.
 pub(super) struct Seen {

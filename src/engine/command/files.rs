@@ -8,9 +8,12 @@ use std::fs::Metadata;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use pipe_fs::{STATE_FOLDER, Stamp, sync};
+use pipe_runs::is_run_folder;
+
 use crate::graph::{Graph, Targets};
 use crate::kind::{Failure, StageError, StageId};
-use crate::store::{Output, STATE_FOLDER, Stamp, is_run_folder, sync};
+use crate::state::Output;
 
 /// The folder of git, which changes when somebody looks at the state of a project.
 const GIT_FOLDER: &str = ".git";

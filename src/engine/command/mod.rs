@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use figment::Figment;
+use pipe_core::secret;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -23,17 +24,15 @@ use sha2::{Digest, Sha256};
 
 use self::file_stamps::Seen;
 use self::files::{Files, Found, digested};
+pub use self::process_tree::end_all;
+pub(crate) use self::program::Program;
 use crate::graph::Graph;
 use crate::identity::hex;
 use crate::kind::{
     self, Artifact, Failure, InspectContext, Inspection, Outcome, Reference, Rejection, RunContext,
     Stage, StageError, StageId, StageKind, StageState, is_inside_project,
 };
-use crate::secret;
-use crate::store::{Output, Outputs};
-
-pub use self::process_tree::end_all;
-pub(crate) use self::program::Program;
+use crate::state::{Output, Outputs};
 
 /// Runs a program.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -253,7 +252,7 @@ impl Stage for CommandStage {
         let before = stale_outputs::before(context, &standing, &inputs)?;
         for path in &s.outputs {
             if let Some(parent) = context.root.join(path).parent() {
-                crate::store::atomic::create_folder(parent)?;
+                pipe_fs::atomic::create_folder(parent)?;
             }
         }
         let folder =

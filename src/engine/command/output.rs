@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use crate::secret;
+use pipe_core::secret;
 
 /// Bytes of a line that are shown.
 pub(super) const LONGEST_LINE: usize = 1 << 16;

@@ -7,14 +7,14 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use super::Program;
+use pipe_core::progress::Event;
+use pipe_core::secret;
+
 use super::output::Lines;
 use super::process_tree::{LeftRunning, ProcessTree};
-use super::signals;
+use super::{Program, signals};
 use crate::kind::{Failure, RunContext, StageError};
 use crate::pipeline_file::environment;
-use crate::progress::Event;
-use crate::secret;
 
 /// Time between the request to stop and the end by force.
 pub(super) const GRACE: Duration = Duration::from_secs(10);

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use pipe_fs::Lock;
 #[cfg(target_os = "linux")]
 use pipe_fs::processes::{self, Process};
 #[cfg(unix)]
@@ -20,7 +21,6 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::process::GRACE;
 use crate::pipeline_file::environment;
-use crate::store::Lock;
 
 /// What a program left running may take so long to end by itself: what still writes what the
 /// program gave it, for instance.

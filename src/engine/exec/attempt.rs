@@ -6,15 +6,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use chrono::Utc;
+use pipe_core::progress::{Event, EventListener};
+use pipe_core::secret;
+use pipe_core::stop::Signal;
+use pipe_fs::Lock;
+use pipe_runs::Status;
 
 use super::{Execution, Journal, manifest, request};
 use crate::kind::{Artifact, Failure, Outcome, RunContext, StageError, panic_message};
 use crate::pipeline_file::LoadedStage;
 use crate::policy::{Adjustment, RetryDecision};
-use crate::progress::{Event, EventListener};
-use crate::secret;
-use crate::stop::Signal;
-use crate::store::{Attempt, Lock, OutputBaseline, Outputs, Progress, Record, Status};
+use crate::state::{Attempt, OutputBaseline, Outputs, Progress, Record};
 
 /// A stage that is to begin now.
 pub(super) struct Begin<'a> {

@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chrono::Utc;
+use pipe_core::progress;
+use pipe_core::progress::{Event, EventListener};
+use pipe_fs::atomic::{Log, WriteError};
+use pipe_fs::{STATE_FOLDER, atomic};
+use pipe_runs::StoreError;
 use serde_json::Value;
 
 use crate::kind::{StageError, StageId};
-use crate::progress::{self, Event, EventListener};
-use crate::store::atomic::{Log, WriteError};
-use crate::store::{
-    OutputBaseline, Outputs, Progress, Record, STATE_FOLDER, StoreError, atomic, record,
-};
+use crate::state::{OutputBaseline, Outputs, Progress, Record, record};
 
 /// Passes events on, and keeps those that say something tomorrow.
 pub struct Journal<'a> {

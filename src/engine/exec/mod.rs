@@ -13,20 +13,20 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
+pub use journal::Journal;
+pub use next::next;
+use pipe_core::parallel;
+use pipe_core::progress::EventListener;
+use pipe_core::stop::Stop;
+pub use scheduler::execute;
+
 use crate::graph::Graph;
 use crate::identity::{self, Manifest};
 use crate::kind::{
     Artifact, Failure, InspectContext, Inspection, Request, StageError, StageId, StageState,
 };
-use crate::parallel;
 use crate::pipeline_file::{Input, LoadedStage};
-use crate::progress::EventListener;
-use crate::stop::Stop;
-use crate::store::{JobId, Outputs, Record};
-
-pub use journal::Journal;
-pub use next::next;
-pub use scheduler::execute;
+use crate::state::{JobId, Outputs, Record};
 
 /// Everything a run needs besides the plan.
 pub struct Execution<'a> {

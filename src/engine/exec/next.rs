@@ -1,8 +1,10 @@
 //! What one would type next when a pipeline has run.
 
+use pipe_runs::Status;
+
 use super::{Execution, Summary};
 use crate::kind::StageId;
-use crate::store::{Record, Status};
+use crate::state::Record;
 
 /// The command of the stage that finished last and has one, from the project's folder. Of a matrix
 /// it is that of its best stage, which may have been trained earlier.

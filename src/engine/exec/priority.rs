@@ -4,10 +4,12 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
+use pipe_runs::Status;
+
 use super::{Execution, InspectedStage};
 use crate::kind::StageId;
 use crate::plan::{Action, Plan, Step};
-use crate::store::{Record, Status};
+use crate::state::Record;
 
 /// The steps of a plan in their turn, each still behind those that it needs.
 pub(super) fn by_priority<'p>(

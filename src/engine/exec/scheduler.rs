@@ -6,6 +6,10 @@ use std::thread::Scope;
 use std::time::Duration;
 
 use chrono::Utc;
+use pipe_core::progress::{Event, EventListener};
+use pipe_core::threads::STACK_SIZE;
+use pipe_fs::Lock;
+use pipe_runs::{Status, StoreError};
 
 use super::attempt::{Begin, carry_out};
 use super::priority::by_priority;
@@ -14,11 +18,7 @@ use crate::kind::{Artifact, Failure, Outcome, StageError, StageId};
 use crate::pipeline_file::LoadedStage;
 use crate::plan::{self, Action, Plan};
 use crate::policy::{OnFailure, Resume};
-use crate::progress::{Event, EventListener};
-use crate::store::{
-    Lock, OutputBaseline, Outputs, Progress, Record, Status, StoreError, lock_stage,
-};
-use crate::threads::STACK_SIZE;
+use crate::state::{OutputBaseline, Outputs, Progress, Record, lock_stage};
 
 /// Runs the plan's stages, each when those before it have ended.
 pub fn execute(

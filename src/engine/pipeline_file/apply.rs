@@ -3,14 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use pipe_core::error::{Gathered, SpecError, slips};
 use serde_json::{Map, Value};
 
-use crate::error::{Gathered, SpecError, slips};
 use crate::kind::StageId;
 use crate::pipeline_file::declared::Kinds;
-use crate::pipeline_file::executor;
 use crate::pipeline_file::layers::{Layer, Origin};
-use crate::pipeline_file::matrix_conflicts;
 use crate::pipeline_file::origin::Given;
 use crate::pipeline_file::overrides::{
     Override, OverrideSource, Precedence, QUOTES, meant_for_others,
@@ -18,6 +16,7 @@ use crate::pipeline_file::overrides::{
 use crate::pipeline_file::params::{self, Names, Used};
 use crate::pipeline_file::paths::Place;
 use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
+use crate::pipeline_file::{executor, matrix_conflicts};
 
 /// Overrides for stage settings, by stage, weakest first.
 pub(super) type ByStage = BTreeMap<StageId, Vec<Layer>>;

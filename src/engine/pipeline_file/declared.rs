@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
+use pipe_core::error::Gathered;
 use serde_json::{Map, Value};
 
-use crate::error::Gathered;
 use crate::kind::{StageId, StageKind};
 use crate::pipeline_file::matrix::{self, Member};
 use crate::pipeline_file::params::{Names, Used, filled_value};

@@ -1,9 +1,9 @@
 //! What is handed to a stage and what it waits for, each checked to exist and to be of a kind that
 //! fits.
 
+use pipe_core::error::{Gathered, SpecError};
 use serde_json::Value;
 
-use crate::error::{Gathered, SpecError};
 use crate::graph::Input;
 use crate::kind::{Reference, Stage, StageId};
 use crate::pipeline_file::declared::Declared;

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
+use pipe_core::error::{Gathered, SpecError};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::error::{Gathered, SpecError};
 use crate::kind::StageId;
 use crate::pipeline_file::layers::{Layer, Origin, StageLayers};
 use crate::pipeline_file::params::{Names, filled_value};

@@ -1,13 +1,13 @@
 //! `fsync:` of a pipeline file: what the disk is asked to keep through a power cut.
 
+use pipe_core::error::{Gathered, SpecError};
+use pipe_fs::sync::Level;
 use serde_json::Value;
 
-use crate::error::{Gathered, SpecError};
 use crate::pipeline_file::overrides::Override;
 use crate::pipeline_file::params::{Names, filled_value};
 use crate::pipeline_file::pipeline::{PipelineFile, describe, error_at};
 use crate::source::Part;
-use crate::store::sync::Level;
 
 /// What `fsync:` says, or what the environment or the command line says in its place.
 pub(super) fn read(

@@ -4,9 +4,9 @@
 use figment::Figment;
 use figment::error::{Actual, Kind};
 use figment::providers::Serialized;
+use pipe_core::error::SpecError;
 use serde_json::{Map, Value};
 
-use crate::error::SpecError;
 use crate::kind::{Rejection, StageId};
 use crate::pipeline_file::overrides::{OverrideSource, meant_for_others};
 use crate::pipeline_file::paths::Place;

@@ -6,23 +6,19 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use pipe_core::error::{Gathered, SpecError, SpecErrors, in_order};
+use pipe_core::parallel;
 use serde_json::Map;
 
-use crate::error::{Gathered, SpecError, SpecErrors, in_order};
 use crate::graph::{LoadedPipeline, LoadedStage};
 use crate::kind::{Diagnostic, PipelineView, StageId, StageKind, is_inside_project};
-use crate::parallel;
 use crate::pipeline_file::apply::{Applied, apply};
 use crate::pipeline_file::declared::{Declared, Kinds};
-use crate::pipeline_file::executor;
-use crate::pipeline_file::fsync;
-use crate::pipeline_file::origin;
 use crate::pipeline_file::overrides::Override;
 use crate::pipeline_file::params::{Names, Used};
-use crate::pipeline_file::pattern_overlaps;
 use crate::pipeline_file::pipeline::{PipelineFile, error_at};
 use crate::pipeline_file::stage::Loading;
-use crate::pipeline_file::store;
+use crate::pipeline_file::{executor, fsync, origin, pattern_overlaps, store};
 use crate::source::{self, Part, Source};
 
 /// Reads and checks the pipeline file `path`. Relative paths inside it belong to `root`, the

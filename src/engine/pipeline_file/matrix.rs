@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
+use pipe_core::error::SpecError;
 use serde_json::{Map, Value};
 
-use crate::error::SpecError;
 use crate::kind::StageId;
 use crate::pipeline_file::pipeline::{error_at, mapping};
 use crate::source::{Part, Source};

@@ -1,9 +1,9 @@
 //! Settings from outside against a matrix over the same setting: the matrix would win, and nobody
 //! would hear of it.
 
+use pipe_core::error::SpecError;
 use serde_json::{Map, Value};
 
-use crate::error::SpecError;
 use crate::kind::StageId;
 use crate::pipeline_file::declared::Kinds;
 use crate::pipeline_file::matrix;

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use pipe_core::error::{Gathered, SpecError};
 use serde_json::Value;
 
-use crate::error::{Gathered, SpecError};
 use crate::pipeline_file::overrides::{OverrideSource, meant_for_others};
 use crate::pipeline_file::params;
 use crate::pipeline_file::pipeline::{PipelineFile, read_document};

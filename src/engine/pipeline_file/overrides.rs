@@ -156,8 +156,9 @@ pub(super) fn meant_for_others(by: &OverrideSource) -> String {
 
 #[cfg(test)]
 mod tests {
+    use pipe_core::error::hide;
+
     use super::*;
-    use crate::error::hide;
 
     #[test]
     fn values_have_their_yaml_types() {

@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
+use pipe_core::error::{Gathered, SpecError, SpecErrors};
 use serde_json::{Map, Value};
 
-use crate::error::{Gathered, SpecError, SpecErrors};
 use crate::pipeline_file::overrides::OverrideSource;
 use crate::pipeline_file::pipeline::{PipelineFile, error_at, shortened};
 use crate::source::{Part, Source};
@@ -354,8 +354,9 @@ fn lookup<'a>(params: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     fn filled(value: Value) -> Result<Value, BadReference> {
         let params =

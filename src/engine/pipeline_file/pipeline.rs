@@ -1,9 +1,9 @@
 //! The outer form of a pipeline file: `name`, `params`, `policies`, `executor`, `store`, `fsync`,
 //! `stages`. What stands inside a stage is its kind's business.
 
+use pipe_core::error::{Gathered, SpecError, SpecErrors, nearest};
 use serde_json::{Map, Value};
 
-use crate::error::{Gathered, SpecError, SpecErrors, nearest};
 use crate::kind::StageId;
 use crate::pipeline_file::{POLICY_KEYS, document};
 use crate::source::{Part, Position, Source};

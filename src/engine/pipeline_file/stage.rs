@@ -5,22 +5,20 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use figment::Figment;
+use pipe_core::error::{Gathered, SpecError, SpecErrors};
 use serde_json::{Map, Value};
 
-use crate::error::{Gathered, SpecError, SpecErrors};
 use crate::graph::LoadedStage;
 use crate::identity;
 use crate::kind::{Diagnostic, Rejection};
 use crate::pipeline_file::apply::ByStage;
 use crate::pipeline_file::declared::{Declared, Kinds, Single};
-use crate::pipeline_file::dependencies;
 use crate::pipeline_file::executor::Executor;
 use crate::pipeline_file::layers::{Layer, Origin, StageLayers};
-use crate::pipeline_file::matrix;
 use crate::pipeline_file::params::{Names, Used, fill_ours, filled_value};
 use crate::pipeline_file::paths::Place;
 use crate::pipeline_file::pipeline::{PipelineFile, error_at, mapping, read_document};
-use crate::pipeline_file::{COMMON_KEYS, OPTION_KEYS, POLICY_KEYS};
+use crate::pipeline_file::{COMMON_KEYS, OPTION_KEYS, POLICY_KEYS, dependencies, matrix};
 use crate::policy::ExecutionOptions;
 use crate::source::{self, Part, Source};
 

@@ -3,9 +3,9 @@
 
 use std::fmt;
 
+use pipe_core::error::{Gathered, SpecError};
 use serde_json::Value;
 
-use crate::error::{Gathered, SpecError};
 use crate::pipeline_file::overrides::{Override, Precedence};
 use crate::pipeline_file::params::{Names, filled_value};
 use crate::pipeline_file::pipeline::{PipelineFile, describe, error_at};

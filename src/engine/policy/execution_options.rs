@@ -4,13 +4,12 @@
 use std::fmt;
 use std::time::Duration;
 
+use pipe_core::failure::Failure;
+pub use pipe_core::failure::RetryChange;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Slurm;
-use crate::failure::Failure;
-
-pub use crate::failure::RetryChange;
 
 /// Keys of every stage that say how it is carried out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -227,8 +226,9 @@ impl Retry {
 
 #[cfg(test)]
 mod tests {
+    use pipe_core::stop::Signal;
+
     use super::*;
-    use crate::stop::Signal;
 
     fn retry(text: &str) -> Retry {
         serde_yaml::from_str(text).unwrap()

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use pipe_engine::stop::Stop;
-use pipe_engine::store::watch::FileEvent;
+use pipe_core::stop::Stop;
+use pipe_fs::watch::FileEvent;
 
 use super::faulty::{Fault, Faulty};
 use super::*;

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use pipe_engine::store::atomic;
+use faulty::Faulty;
+use pipe_fs::atomic;
 use serde_json::json;
 
 use crate::backend::Backend;
@@ -20,7 +21,6 @@ use crate::pending_changes::{Change, PendingChanges};
 use crate::project::Project;
 use crate::pull::{ConflictResolution, WorkingCopy, pull_from};
 use crate::snapshot::Snapshot;
-use faulty::Faulty;
 
 const PIPELINE: &str = "p";
 const RUN: &str = "runs/run_001";

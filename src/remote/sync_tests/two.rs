@@ -2,10 +2,9 @@
 
 use super::faulty::Faulty;
 use super::*;
-use crate::RemoteErrorKind;
 use crate::bucket::IndexPut;
 use crate::index::Index;
-use crate::sync_state;
+use crate::{RemoteErrorKind, sync_state};
 
 #[test]
 fn who_goes_on_elsewhere_ends_the_first_ones_mirror() {
@@ -22,7 +21,7 @@ fn who_goes_on_elsewhere_ends_the_first_ones_mirror() {
     let before = first.files();
     let error = first.push(&mut one).unwrap_err();
     assert_eq!(error.kind, RemoteErrorKind::TakenOver);
-    let host = pipe_engine::store::host();
+    let host = pipe_fs::host();
     assert!(
         error.message.contains(&format!("continued by pid {} on {host} at 20", std::process::id())),
         "{error}"

@@ -6,7 +6,8 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use pipe_engine::store::{Metadata, Record, Run, Runs};
+use pipe_engine::state::Record;
+use pipe_runs::{Metadata, Run, Runs};
 use serde_json::Value;
 
 use super::RunData;

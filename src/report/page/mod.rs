@@ -10,12 +10,11 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
-use pipe_engine::store::{CheckpointRecord, DatasetRecord};
+pub use collect::{image_grids_in, runs_in, stamp};
+use pipe_runs::{CheckpointRecord, DatasetRecord};
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-
-pub use collect::{image_grids_in, runs_in, stamp};
 
 use crate::report::stage_status::StageStatus;
 

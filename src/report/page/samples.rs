@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use pipe_engine::store::Output;
+use pipe_engine::state::Output;
 use serde::Serialize;
 
 /// Bytes of images on a page, and of those that one run may put there.

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pipe_engine::store::{Checkpoint, Run, Status};
+use pipe_runs::{Checkpoint, Run, Status};
 
 use super::{BASE_DIGEST, BASE_FILE, inference_prefix};
 use crate::lora::Adapter;

@@ -5,9 +5,10 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::Device;
 use pipe_engine::kind::StageError;
-use pipe_engine::store::checkpoint::{Header, Written, write};
-use pipe_engine::store::tensor::HostTensor;
-use pipe_engine::store::{Checkpoint, atomic};
+use pipe_fs::atomic;
+use pipe_runs::Checkpoint;
+use pipe_runs::checkpoint::{Header, Written, write};
+use pipe_runs::tensor::HostTensor;
 
 use super::{
     BASE_DIGEST, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST, RebuildError, adapted_model, inference_prefix,
@@ -25,7 +26,7 @@ pub enum ExportError {
     #[error(transparent)]
     Write(#[from] atomic::WriteError),
     #[error(transparent)]
-    Read(#[from] pipe_engine::store::CheckpointError),
+    Read(#[from] pipe_runs::CheckpointError),
     #[error("{0}")]
     Device(StageError),
     #[error("{} holds no LoRA weights to merge; name an adapter with --lora", .0.display())]

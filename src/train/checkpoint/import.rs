@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, TensorData};
-use pipe_engine::store::atomic;
-use pipe_engine::store::checkpoint::{Header, Written, write};
-use pipe_engine::store::tensor::HostTensor;
+use pipe_fs::atomic;
+use pipe_runs::checkpoint::{Header, Written, write};
+use pipe_runs::tensor::HostTensor;
 use pytorch_reader::{DType as TorchType, PytorchReader, Tensor};
 
 use crate::architecture::{Arch, ModelConfig, Shapes};

@@ -9,10 +9,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use adapter_check::{ADAPTER, LoraFile, lora_damage};
 use burn::tensor::Device;
+pub use export::{ExportError, merged, weights_only};
+pub use import::{ImportError, ImportOptions, import};
 use pipe_engine::identity::hex;
-use pipe_engine::store::tensor::HostTensor;
-use pipe_engine::store::{Checkpoint, CheckpointError};
+use pipe_runs::tensor::HostTensor;
+use pipe_runs::{Checkpoint, CheckpointError};
 use sha2::{Digest, Sha256};
 
 use crate::architecture::{ModelConfig, Network};
@@ -20,10 +23,6 @@ use crate::diffit::probe::{Probe, probe as probe_model};
 use crate::diffit::{ConfigError, LoadError, Scope, fill, load_state_dict, walk};
 use crate::lora::{Adapter, AdapterError, BaseDigests, LABEL_TABLE};
 use crate::trainer::{EMA_WEIGHTS, WEIGHTS};
-
-pub use adapter_check::{ADAPTER, LoraFile, lora_damage};
-pub use export::{ExportError, merged, weights_only};
-pub use import::{ImportError, ImportOptions, import};
 
 /// Name of the base model in the folder of a LoRA run.
 pub const BASE_FILE: &str = "base_model.ckpt";

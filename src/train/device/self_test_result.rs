@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pipe_engine::store::{STATE_FOLDER, atomic};
+use pipe_fs::{STATE_FOLDER, atomic};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Tensor, TensorData, Transaction};
 use pipe_engine::kind::StageError;
-use pipe_engine::store::tensor::{Dtype, HostTensor};
+use pipe_runs::tensor::{Dtype, HostTensor};
 
 use crate::device;
 

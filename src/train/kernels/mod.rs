@@ -15,9 +15,8 @@ mod generic;
 mod gradcheck_tests;
 
 use burn::tensor::Tensor;
-use pipe_engine::threads::STACK_SIZE;
-
 pub use fused::AdamWStep;
+use pipe_core::threads::STACK_SIZE;
 
 /// Added to the variance in every norm, as in PyTorch.
 pub const NORM_EPSILON: f64 = 1e-5;

@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use pipe_engine::store::tensor::{Dtype, HostTensor};
-use pipe_engine::store::{Checkpoint, CheckpointError, atomic};
+use pipe_fs::atomic;
+use pipe_runs::tensor::{Dtype, HostTensor};
+use pipe_runs::{Checkpoint, CheckpointError};
 use safetensors::tensor::{SafeTensors, TensorView};
 use serde_json::{Value, json};
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pipe_engine::kind::Artifact;
-use pipe_engine::store::{CheckpointRecord, Metadata, Run};
+use pipe_runs::{CheckpointRecord, Metadata, Run};
 
 use crate::data::{Dataset, DatasetSummary};
 

@@ -9,9 +9,9 @@ use pipe_engine::kind::{
     PipelineView, Reference, Rejection, RunContext, Stage, StageError, StageKind, StageState,
     is_inside_project,
 };
-use pipe_engine::store::{
-    Checkpoint, CheckpointRecord, Output, Outputs, atomic, copy, file_digest_like,
-};
+use pipe_engine::state::{Output, Outputs};
+use pipe_fs::{atomic, copy};
+use pipe_runs::{Checkpoint, CheckpointRecord, file_digest_like};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use figment::Figment;
+use pipe_core::progress::{Event, Unit};
 use pipe_engine::kind::{
     Failure, Files, InspectContext, Inspection, Outcome, Reference, Rejection, RunContext, Stage,
     StageError, StageKind, StageState, is_inside_project,
 };
-use pipe_engine::progress::{Event, Unit};
 use serde_json::Value;
 
 use super::artifacts::{dataset_artifact, summary_artifact};
@@ -28,7 +28,7 @@ impl StageKind for DatasetKind {
 
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
         let settings: DatasetSettings = settings.extract()?;
-        settings.url.iter().for_each(|url| pipe_engine::secret::learn_addresses(url));
+        settings.url.iter().for_each(|url| pipe_core::secret::learn_addresses(url));
         settings.validate().map_err(|error| match error {
             DataError::Setting { key, reason } => Rejection::value(key, reason),
             other => Rejection::value("source", other.to_string()),

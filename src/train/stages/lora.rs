@@ -7,12 +7,12 @@ use std::sync::Arc;
 use burn::module::{Module, ParamGroup};
 use burn::tensor::Device;
 use figment::Figment;
+use pipe_core::progress::Event;
 use pipe_engine::kind::{
     DependencyMode, Diagnostic, Failure, Files, InspectContext, Inspection, Outcome, PipelineView,
     Reference, Rejection, RunContext, Stage, StageError, StageKind, StageState,
 };
-use pipe_engine::progress::Event;
-use pipe_engine::store::Checkpoint;
+use pipe_runs::Checkpoint;
 use serde_json::Value;
 
 use super::artifacts::{ModelFile, TrainedRun, model_file};

@@ -6,7 +6,9 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use pipe_engine::kind::StageId;
-use pipe_engine::store::{Metadata, Record, Run, Runs, STATE_FOLDER};
+use pipe_engine::state::Record;
+use pipe_fs::STATE_FOLDER;
+use pipe_runs::{Metadata, Run, Runs};
 use serde_json::Value;
 
 /// The stage's runs with their metadata in all folders but `today`, relative folders below `root`;

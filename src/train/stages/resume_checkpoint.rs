@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use pipe_engine::identity::{differences, in_words};
 use pipe_engine::kind::{Files, StageError, is_inside_project};
-use pipe_engine::store::{Checkpoint, Header, Loaded, Metadata};
+use pipe_runs::{Checkpoint, Header, Loaded, Metadata};
 use serde_json::Value;
 
 use super::run_match::RESUME_CONTENT;
@@ -126,8 +126,9 @@ pub(super) fn begin(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     fn header(epoch: u64, step_in_epoch: u64) -> Header {
         Header {

@@ -2,7 +2,7 @@
 //! mean something else.
 
 use pipe_engine::kind::StageError;
-use pipe_engine::store::checkpoint::Header;
+use pipe_runs::checkpoint::Header;
 
 use super::training::setting;
 use crate::checkpoint::{BASE_DIGEST, BASE_WEIGHTS_DIGEST};

@@ -7,7 +7,7 @@
 
 use std::path::PathBuf;
 
-use pipe_engine::store::{Metadata, Run, RunNumber, Runs, Status};
+use pipe_runs::{Metadata, Run, RunNumber, Runs, Status};
 use serde_json::Value;
 
 /// A run with its metadata.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use pipe_engine::identity::{Difference, differences, in_words};
-use pipe_engine::store::Metadata;
+use pipe_runs::Metadata;
 use serde_json::Value;
 
 use crate::data::{self, DatasetSummary};
@@ -79,9 +79,10 @@ impl RunCriteria<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use pipe_engine::store::{DatasetRecord, SCHEMA_VERSION, Status};
+    use pipe_runs::{DatasetRecord, SCHEMA_VERSION, Status};
     use serde_json::json;
+
+    use super::*;
 
     fn manifest(entries: Value) -> BTreeMap<String, Value> {
         serde_json::from_value(entries).unwrap()

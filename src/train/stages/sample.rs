@@ -4,21 +4,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use figment::Figment;
+use pipe_core::progress::{Event, Unit};
 use pipe_engine::kind::{
     DependencyMode, Diagnostic, Failure, Files, InspectContext, Inspection, Outcome, PipelineView,
     Reference, Rejection, RunContext, Stage, StageError, StageKind, StageState,
 };
-use pipe_engine::progress::{Event, Unit};
-use pipe_engine::store::{Output, Outputs, atomic};
+use pipe_engine::state::{Output, Outputs};
+use pipe_fs::atomic;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::artifacts::model_file;
 use super::copy_best::inside_project;
-use super::lint;
-use super::lint_sample;
 use super::training::setting;
+use super::{lint, lint_sample};
 use crate::checkpoint;
 use crate::device::{self, DeviceSpec, GpuAssignment};
 use crate::diffusion::Sampler;
@@ -190,7 +190,7 @@ impl Stage for SampleStage {
         let grid =
             request.sample(&opened.net, &opened.config, &opened.class_names, &device, after)?;
         let Some(grid) = grid else {
-            let signal = context.stop.requested().unwrap_or(pipe_engine::stop::Signal::Terminate);
+            let signal = context.stop.requested().unwrap_or(pipe_core::stop::Signal::Terminate);
             let message = format!("stopped by {}", signal.name());
             return Err(StageError::new(Failure::Interrupted(signal), message));
         };

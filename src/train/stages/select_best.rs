@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use figment::Figment;
+use pipe_core::progress::Event;
 use pipe_engine::kind::{
     Artifact, DependencyMode, Diagnostic, InspectContext, Inspection, Outcome, PipelineView,
     Reference, Rejection, RunContext, Stage, StageError, StageKind, StageState,
 };
 use pipe_engine::policy::{MONITORS, Mode};
-use pipe_engine::progress::Event;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

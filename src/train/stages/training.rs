@@ -6,26 +6,26 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
+use pipe_core::progress::Event;
+use pipe_core::shell::CommandLine;
 use pipe_engine::identity::Difference;
 use pipe_engine::kind::{
     Failure, Files, InspectContext, Inspection, NextCommand, Outcome, Request, RunContext,
     StageError, StageId, StageState,
 };
-use pipe_engine::progress::Event;
-use pipe_engine::shell::CommandLine;
-use pipe_engine::store::copy::copy;
-use pipe_engine::store::{
+use pipe_fs::copy::copy;
+use pipe_fs::{atomic, disk_space};
+use pipe_runs::{
     Checkpoint, CheckpointManager, DatasetRecord, Loaded, Metadata, Run, Runs, SCHEMA_VERSION,
-    Status, StoreError, atomic, disk_space,
+    Status, StoreError,
 };
 use serde_json::{Map, Value, json};
 
 use super::artifacts::{ModelFile, TrainedRun, dataset_summary};
-use super::relocated_runs;
 use super::resume_checkpoint::{self, REACHED_WITH};
-use super::resume_compatibility;
 use super::run_catalog::{RunCatalog, completed_epochs, has_lost_checkpoints, unfinished_reason};
 use super::run_match::{DATA, RunCriteria};
+use super::{relocated_runs, resume_compatibility};
 use crate::architecture::Network;
 use crate::checkpoint::BASE_FILE;
 use crate::data::{Dataset, DatasetSummary, Split, batches_per_epoch};

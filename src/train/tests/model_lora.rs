@@ -4,9 +4,10 @@ use std::convert::Infallible;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use pipe_engine::store::tensor::HostTensor;
+use pipe_runs::tensor::HostTensor;
 use pipe_train::architecture::{Arch, ModelConfig};
-use pipe_train::diffit::{Scope, load_state_dict, param_paths, probe::probe};
+use pipe_train::diffit::probe::probe;
+use pipe_train::diffit::{Scope, load_state_dict, param_paths};
 use pipe_train::lora::{AdaptedModel, LoraConfig, LoraPlan};
 
 #[test]

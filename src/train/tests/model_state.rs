@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind};
 
 use burn::tensor::Device;
-use pipe_engine::store::tensor::{Dtype, HostTensor};
+use pipe_runs::tensor::{Dtype, HostTensor};
 use pipe_train::diffit::{DiffitConfig, Scope, load_state_dict, state_dict};
 use pipe_train::unet::UnetConfig;
 

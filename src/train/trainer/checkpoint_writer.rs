@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
 use pipe_engine::kind::{Failure, StageError};
-use pipe_engine::store::{CheckpointManager, Saved};
+use pipe_runs::{CheckpointManager, Saved};
 
 /// What to do with the run's files; `None` if nothing was saved.
 type Work<K> = Box<dyn FnOnce(&mut K) -> Result<Option<Saved>, StageError> + Send>;

@@ -14,15 +14,14 @@ use std::thread::JoinHandle;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData, Transaction};
+use pipe_core::threads::STACK_SIZE;
 use pipe_engine::kind::{Failure, StageError, panic_message};
-use pipe_engine::threads::STACK_SIZE;
 use rayon::prelude::*;
 
 use super::backward::Backward;
 use super::noised_batch::NoisedBatch;
 use crate::architecture::Network;
-use crate::device;
-use crate::kernels;
+use crate::{device, kernels};
 
 /// Shards that wait for a replica at most, in host memory, where a step has many batches.
 const QUEUE_DEPTH: usize = 2;

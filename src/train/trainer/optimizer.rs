@@ -7,13 +7,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::optim::decay::WeightDecayConfig;
 use burn::optim::{
     Adam, AdamConfig, AdamState, AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState,
-    GradientsParams, Optimizer as UpdateRule, decay::WeightDecayConfig,
+    GradientsParams, Optimizer as UpdateRule,
 };
 use burn::tensor::{Device, Tensor, TensorData, Transaction};
 use pipe_engine::kind::StageError;
-use pipe_engine::store::tensor::{Dtype, HostTensor};
+use pipe_runs::tensor::{Dtype, HostTensor};
 
 use super::settings::{OptimizerKind, OptimizerSettings};
 use crate::device::{self, sum_all};

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use pipe_engine::events::{EventFile, MetricsFile};
+use pipe_core::progress::Event;
 use pipe_engine::kind::{Failure, RunContext, StageError};
-use pipe_engine::progress::Event;
-use pipe_engine::store::atomic::{self, Log};
-use pipe_engine::store::tensor::HostTensor;
-use pipe_engine::store::{CheckpointManager, EpochRecord, Header, Run, Saved, Status};
+use pipe_fs::atomic;
+use pipe_fs::atomic::Log;
+use pipe_runs::events::{EventFile, MetricsFile};
+use pipe_runs::tensor::HostTensor;
+use pipe_runs::{CheckpointManager, EpochRecord, Header, Run, Saved, Status};
 use serde_json::json;
 
 use super::checkpoint_writer::CheckpointWriter;

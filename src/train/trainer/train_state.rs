@@ -6,8 +6,8 @@ use std::convert::Infallible;
 use burn::module::Module;
 use burn::tensor::Device;
 use pipe_engine::kind::{Failure, StageError};
-use pipe_engine::store::Loaded;
-use pipe_engine::store::tensor::HostTensor;
+use pipe_runs::Loaded;
+use pipe_runs::tensor::HostTensor;
 
 use super::optimizer::{self, Optimizer};
 use super::settings::TrainingSettings;

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use burn::optim::GradientsAccumulator;
 use burn::tensor::Device;
+use pipe_core::progress::Event;
 use pipe_engine::kind::{Failure, RunContext, StageError};
-use pipe_engine::progress::Event;
-use pipe_engine::store::Header;
+use pipe_runs::Header;
 
 use super::backward::Backward;
 use super::data_parallel::{DataParallel, Worker};

@@ -1,8 +1,7 @@
-use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::{fs, thread};
 
 use md5::{Digest, Md5};
 use pipe_data::download::fetch;

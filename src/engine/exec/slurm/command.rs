@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use super::queue::{self, JobDetails, JobState};
 use super::{Cluster, SlurmError};
-use crate::store::JobId;
+use crate::state::JobId;
 
 /// The Slurm that `sbatch` in `PATH` belongs to.
 #[derive(Debug, Clone, Copy, Default)]

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use super::JobDetails;
 use crate::kind::StageState;
-use crate::store::JobId;
+use crate::state::JobId;
 
 /// The job that this process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

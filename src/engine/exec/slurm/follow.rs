@@ -4,15 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use pipe_core::progress::Event;
+use pipe_core::stop::Signal;
+
 use super::outcome::{Evidence, JobOutcome, judge};
 use super::tail::Tail;
 use super::{Cluster, JobState, SlurmError, Submission};
 use crate::exec::{Execution, Summary, inspect};
 use crate::kind::{Failure, StageError, StageId, StageState};
 use crate::policy::OnFailure;
-use crate::progress::Event;
-use crate::stop::Signal;
-use crate::store::{JobId, Jobs, Record};
+use crate::state::{JobId, Jobs, Record};
 
 /// Shortest time between two looks at the jobs.
 const SHORTEST: Duration = Duration::from_secs(1);

@@ -19,12 +19,13 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use command::Slurm;
 pub use current_job::{AfterStop, CurrentJob, after_stop};
 pub use follow::{JobMonitor, follow};
+use pipe_runs::StoreError;
 pub use queue::{JobDetails, JobState};
 pub use script::Invocation;
 pub use submit::{Submission, submit};
 pub use tail::last_lines;
 
-use crate::store::{JobId, StoreError};
+use crate::state::JobId;
 
 /// What is asked of a cluster.
 pub trait Cluster {
@@ -66,8 +67,8 @@ fn hint(error: &std::io::Error) -> &'static str {
     }
 }
 
-impl From<crate::store::atomic::WriteError> for SlurmError {
-    fn from(error: crate::store::atomic::WriteError) -> Self {
+impl From<pipe_fs::atomic::WriteError> for SlurmError {
+    fn from(error: pipe_fs::atomic::WriteError) -> Self {
         StoreError::from(error).into()
     }
 }

@@ -2,11 +2,12 @@
 //! together. Pure.
 
 use chrono::{DateTime, Utc};
+use pipe_core::stop::Signal;
+use pipe_runs::Status;
 
 use super::JobState;
 use crate::kind::{Failure, StageError};
-use crate::stop::Signal;
-use crate::store::{JobId, Record, Status};
+use crate::state::{JobId, Record};
 
 /// All that is known.
 pub(super) struct Evidence<'a> {
@@ -86,7 +87,7 @@ fn why(state: Option<&JobState>) -> String {
 mod tests {
     use super::*;
     use crate::kind::StageId;
-    use crate::store::Attempt;
+    use crate::state::Attempt;
 
     fn record(status: Status, message: &str) -> Record {
         let stage = StageId::new("base").unwrap();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Local, NaiveDateTime, Utc};
 
 use super::SlurmError;
-use crate::store::JobId;
+use crate::state::JobId;
 
 /// How a job stands, in Slurm's words.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]

@@ -8,7 +8,7 @@ use super::SlurmError;
 use crate::identity::hex;
 use crate::kind::StageId;
 use crate::pipeline_file::LoadedStage;
-use crate::store::JobId;
+use crate::state::JobId;
 
 /// How this program is to be called on a node.
 pub struct Invocation {
@@ -19,7 +19,7 @@ pub struct Invocation {
     /// Settings of the command line.
     pub settings: Vec<String>,
     /// What one types to end the pipeline's jobs.
-    pub cancel: crate::shell::CommandLine,
+    pub cancel: pipe_core::shell::CommandLine,
 }
 
 impl Invocation {
@@ -228,7 +228,7 @@ mod tests {
             program: "/opt/pipe".into(),
             file: "-p.yaml".into(),
             settings: vec!["--epochs".into(), "3".into()],
-            cancel: crate::shell::CommandLine::new(["pipe", "cancel"]),
+            cancel: pipe_core::shell::CommandLine::new(["pipe", "cancel"]),
         };
         let words = call.words(&StageId::new("base").unwrap(), "sha256:1", true).unwrap();
         assert_eq!(

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use pipe_fs::Lock;
 use sha2::{Digest, Sha256};
 
 use super::script::{Invocation, arguments, comment, script};
@@ -14,7 +15,7 @@ use crate::identity::hex;
 use crate::kind::StageId;
 use crate::pipeline_file::LoadedStage;
 use crate::plan::{Action, Plan};
-use crate::store::{Job, JobId, Jobs, Lock};
+use crate::state::{Job, JobId, Jobs};
 
 const LOCK_WAIT: Duration = Duration::from_secs(3);
 

@@ -7,11 +7,11 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
+use pipe_core::progress::Event;
+use pipe_fs::STATE_FOLDER;
 use serde::Deserialize;
 
 use crate::kind::StageId;
-use crate::progress::Event;
-use crate::store::STATE_FOLDER;
 
 /// The events of some stages of one pipeline, as they come.
 pub(super) struct Tail {
@@ -89,8 +89,9 @@ pub fn last_lines(path: &Path, count: usize) -> std::io::Result<Vec<String>> {
 mod tests {
     use std::io::Write;
 
+    use pipe_core::progress::to_json;
+
     use super::*;
-    use crate::progress::to_json;
 
     #[test]
     fn events_come_once_whole_and_only_those_that_are_meant() {

@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use figment::Figment;
+use pipe_core::progress::NullListener;
+use pipe_core::stop::Stop;
 use pipe_engine::exec::{Execution, execute, inspect, inspect_for_display};
 use pipe_engine::graph::{Graph, Selection, Targets};
-use pipe_engine::identity;
 use pipe_engine::kind::*;
-use pipe_engine::pipeline_file;
 use pipe_engine::plan::{self, Plan};
-use pipe_engine::progress::NullListener;
-use pipe_engine::stop::Stop;
+use pipe_engine::{identity, pipeline_file};
 use serde_json::{Value, json};
 
 /// Hands on the text of `data.txt`, or uses it: a file of its own for each identity.

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use pipe_core::stop::{Signal, Stop};
 use pipe_engine::exec::{Execution, Summary, execute, inspect};
 use pipe_engine::graph::Targets;
 use pipe_engine::identity;
 use pipe_engine::kind::{Failure, StageId};
 use pipe_engine::plan::plan;
-use pipe_engine::stop::{Signal, Stop};
-use pipe_engine::store::{Progress, Record, Status, lock_stage};
+use pipe_engine::state::{Progress, Record, lock_stage};
+use pipe_runs::Status;
 
 use crate::fake::{Heard, Project};
 

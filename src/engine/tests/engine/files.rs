@@ -5,7 +5,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use pipe_engine::kind::{Failure, StageId};
-use pipe_engine::store::{Record, Status};
+use pipe_engine::state::Record;
+use pipe_runs::Status;
 
 use crate::exec::{Ran, run};
 use crate::fake::Project;

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use pipe_core::shell::CommandLine;
+use pipe_core::stop::{Signal, Stop};
 use pipe_engine::exec::slurm::{
     Cluster, Invocation, JobMonitor, JobState, SlurmError, Submission, follow, submit,
 };
@@ -13,9 +15,8 @@ use pipe_engine::graph::Targets;
 use pipe_engine::identity;
 use pipe_engine::kind::{Failure, Request, StageId};
 use pipe_engine::plan::{Plan, plan};
-use pipe_engine::shell::CommandLine;
-use pipe_engine::stop::{Signal, Stop};
-use pipe_engine::store::{Attempt, JobId, Jobs, Record, Status};
+use pipe_engine::state::{Attempt, JobId, Jobs, Record};
+use pipe_runs::Status;
 
 use crate::fake::{Heard, Project};
 

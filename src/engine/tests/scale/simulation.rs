@@ -7,16 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use figment::Figment;
+use pipe_core::progress::{Event, NullListener};
+use pipe_core::stop::Stop;
 use pipe_engine::exec::{self, Execution};
 use pipe_engine::graph::{Graph, Targets};
-use pipe_engine::identity;
 use pipe_engine::kind::*;
-use pipe_engine::pipeline_file;
-use pipe_engine::plan;
-use pipe_engine::progress::{Event, NullListener};
-use pipe_engine::stop::Stop;
-use pipe_engine::store::Record;
-use pipe_engine::store::io_counters::{self, Traffic};
+use pipe_engine::state::Record;
+use pipe_engine::{identity, pipeline_file, plan};
+use pipe_fs::io_counters;
+use pipe_fs::io_counters::Traffic;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{self, Cluster, Conditions, Time};

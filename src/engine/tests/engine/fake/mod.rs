@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use figment::Figment;
-use pipe_engine::error::SpecErrors;
+use pipe_core::error::SpecErrors;
+use pipe_core::progress::{Event, EventListener};
+use pipe_core::stop::Signal;
 use pipe_engine::graph::Graph;
 use pipe_engine::kind::*;
 use pipe_engine::pipeline_file::{self, Override};
-use pipe_engine::progress::{Event, EventListener};
-use pipe_engine::stop::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

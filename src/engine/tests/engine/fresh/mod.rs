@@ -11,13 +11,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use pipe_core::progress::NullListener;
+use pipe_core::stop::Stop;
 use pipe_engine::command::InProcess;
 use pipe_engine::exec::{Execution, Summary, execute, inspect};
 use pipe_engine::graph::{Graph, Targets};
 use pipe_engine::kind::StageKind;
 use pipe_engine::plan::{Action, Plan, plan};
-use pipe_engine::progress::NullListener;
-use pipe_engine::stop::Stop;
 use pipe_engine::{identity, pipeline_file};
 
 use self::drawn::{Drawn, sources};

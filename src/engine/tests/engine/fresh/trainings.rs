@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use figment::Figment;
 use pipe_engine::kind::*;
-use pipe_engine::store::Output;
+use pipe_engine::state::Output;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

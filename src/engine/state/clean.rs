@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
+use pipe_fs::{STATE_FOLDER, atomic};
+use pipe_runs::{Checkpoint, Metadata, Run, Runs, Status, StoreError};
 use serde_json::Value;
 
-use super::record::{Record, STATE_FOLDER};
-use super::{Checkpoint, Metadata, Run, Runs, Status, StoreError, atomic};
+use crate::state::record::Record;
 
 /// Something on disk that can go.
 #[derive(Debug, Clone)]

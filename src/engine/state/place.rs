@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
-use super::aside::is_set_aside;
-use super::record::STATE_FOLDER;
-use super::{StoreError, atomic, names};
-use pipe_runs::number_of;
+use pipe_core::names;
+use pipe_fs::aside::is_set_aside;
+use pipe_fs::{STATE_FOLDER, atomic};
+use pipe_runs::{StoreError, number_of};
 
 /// Bytes of the longest name of a file.
 const LONGEST_NAME: usize = 255;

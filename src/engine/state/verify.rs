@@ -5,12 +5,14 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use pipe_fs::{STATE_FOLDER, checksummed_json, copy};
+use pipe_runs::checkpoint::{Checkpoint, file_digest_like};
+use pipe_runs::found::{checkpoint_files, file_id};
+use pipe_runs::{CheckpointPath, CheckpointRecord, Metadata, Run, Runs};
 use serde_json::Value;
 
-use super::checkpoint::{Checkpoint, file_digest_like};
-use super::record::{self, Record, STATE_FOLDER, record_is_held};
-use super::{CheckpointPath, CheckpointRecord, Metadata, Run, Runs, checksummed_json, copy};
-use pipe_runs::found::{checkpoint_files, file_id};
+use crate::state::record;
+use crate::state::record::{Record, record_is_held};
 
 /// Something that is not as it was noted.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,11 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::aside::set_aside;
-use super::verify::{Damage, Owner};
-use super::{CheckpointManager, Holder, Lock, Run, StoreError, atomic, copy};
-use crate::policy::CheckpointPolicy;
+use pipe_fs::aside::set_aside;
+use pipe_fs::{Holder, Lock, atomic, copy};
 use pipe_runs::found::{checkpoint_files, is_same_file};
+use pipe_runs::{CheckpointManager, Run, StoreError};
+
+use crate::policy::CheckpointPolicy;
+use crate::state::verify::{Damage, Owner};
 
 /// What was done.
 #[derive(Debug, Default)]

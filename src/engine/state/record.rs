@@ -7,20 +7,18 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
+use pipe_core::{names, secret};
+use pipe_fs::atomic::WriteError;
+use pipe_fs::{
+    Holder, Lock, STATE_FOLDER, Stamp, atomic, bounded_read, checksummed_json, io_counters, sync,
+};
+use pipe_runs::{Status, StoreError, file_digest, file_digest_like};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::atomic::{self, WriteError};
-use super::{
-    Holder, JobId, Lock, Stamp, Status, StoreError, checksummed_json, file_digest,
-    file_digest_like, io_counters, names, sync,
-};
 use crate::kind::{Failure, StageId, is_inside_project};
 use crate::policy::RetryChange;
-use crate::{bounded_read, secret};
-
-/// Folder of all that the engine keeps about a project.
-pub const STATE_FOLDER: &str = ".pipe";
+use crate::state::JobId;
 
 /// Version of the file's form.
 const SCHEMA_VERSION: u32 = 2;
