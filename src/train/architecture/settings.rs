@@ -72,6 +72,8 @@ pub struct ModelSettings {
     #[schemars(extend("x-known-as" = ["architecture", "model_type"]))]
     pub arch: Option<Arch>,
     /// Of `arch`; its smallest if unset.
+    // Without a preset in a block, the family decides; without the block, this is the default's.
+    #[serde(default)]
     #[schemars(with = "Preset", extend("default" = "diffit_tiny"))]
     pub preset: Option<Preset>,
     /// Channels at full resolution.
@@ -105,7 +107,7 @@ impl Default for ModelSettings {
     fn default() -> Self {
         Self {
             arch: None,
-            preset: None,
+            preset: Some(Preset::DiffitTiny),
             dim: None,
             mults: None,
             depths: None,
@@ -198,6 +200,7 @@ mod tests {
             "window": null, "class_conditional": true, "label_dropout": 0.1,
         });
         assert_eq!(resolved(json!({})), Ok(before.clone()));
+        assert_eq!(serde_json::to_value(ModelSettings::default()).unwrap(), before);
         assert_eq!(resolved(json!({"arch": "diffit"})), Ok(before.clone()));
         assert_eq!(resolved(before.clone()), Ok(before));
     }
