@@ -11,7 +11,8 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Tensor};
-use pipe_train::diffit::{Pass, Preset, param_paths};
+use pipe_train::architecture::{ModelSettings, Preset};
+use pipe_train::diffit::{Pass, param_paths};
 use pipe_train::fit::{Optimizer, OptimizerSettings, ema};
 use pipe_train::lora::{LoraConfig, Plan};
 use pipe_train::noise::Edm;
@@ -37,7 +38,8 @@ fn measure() {
 
     let device = Device::flex().autodiff();
     device.seed(0);
-    let mut net = preset.config(size, 0).init(0, &device).expect("a preset is valid");
+    let settings = ModelSettings { preset: Some(preset), ..ModelSettings::default() };
+    let mut net = settings.config(size, 0).init(0, &device).expect("a preset is valid");
     if let Some(r) = value("--lora").and_then(|r| r.parse().ok()) {
         let targets = value("--targets").unwrap_or_else(|| "qkv,proj".into());
         let target_modules = targets.split(',').map(str::to_owned).collect();

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use pipe_engine::stop::Stop;
+use pipe_train::architecture::Preset;
 use pipe_train::device::{DeviceChoice, DeviceList};
-use pipe_train::diffit::Preset;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -30,7 +30,8 @@ pub struct BenchArguments {
     /// Several devices that share each batch: numbers of GPUs or devices between commas, or all
     #[arg(long, value_name = "LIST", conflicts_with = "device")]
     devices: Option<DeviceList>,
-    /// Size of the model: diffit_tiny, diffit_small, diffit_cifar10
+    /// Size of the model: diffit_tiny, diffit_small, diffit_cifar10, unet_tiny, unet_small,
+    /// unet_cifar10
     #[arg(long, default_value = "diffit_tiny", value_name = "NAME", value_parser = preset)]
     preset: String,
     /// Side of the images in pixels
@@ -92,12 +93,13 @@ pub fn bench(a: BenchArguments) -> Result<ExitCode, CliError> {
     let stop = Stop::default();
     signals::watch(stop.clone())?;
     let folder = tempfile::tempdir().map_err(CliError::failed)?;
+    let arch = Preset::ALL.iter().find(|p| p.name() == a.preset).map(|p| p.arch());
     let stages = |steps: u32, epochs: u64| {
         json!({"name": "bench", "stages": {
             "data": {"kind": "dataset", "source": "shapes", "image_size": a.image_size,
                      "num_images": u64::from(steps) * u64::from(a.batch_size)},
             "base": {"kind": "train", "dataset": "data", "epochs": epochs, "batch_size": a.batch_size,
-                     "device": a.device, "devices": a.devices, "precision": a.precision, "model": {"preset": a.preset},
+                     "device": a.device, "devices": a.devices, "precision": a.precision, "model": {"preset": a.preset, "arch": arch},
                      "checkpoint": {"save_every_n_epochs": EPOCHS}},
         }})
     };

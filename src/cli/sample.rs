@@ -85,7 +85,7 @@ pub fn sample(arguments: SampleArguments, output: &Output) -> Result<ExitCode, C
         },
         batch_size: usize::from(a.batch_size),
     };
-    let classes = opened.config.num_classes;
+    let classes = opened.config.num_classes();
     if let Some(part) = request.partly(classes) {
         message::warning(&format!("--n {}: {part} are drawn; each needs an image", request.n));
     }

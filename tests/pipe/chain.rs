@@ -217,10 +217,9 @@ fn a_chosen_epoch_is_copied_and_one_that_is_gone_is_named() {
 #[test]
 fn names_that_mean_nothing_are_refused_with_those_there_are() {
     let project = chain();
-    project
-        .pipe(&["run", "p.yaml", "--set", "lora.lora.target_modules=[query]"])
-        .exits(2)
-        .says("`query` matches no projection; there are: fc1, fc2, proj, qkv_s, qkv_t");
+    project.pipe(&["run", "p.yaml", "--set", "lora.lora.target_modules=[query]"]).exits(2).says(
+        "`query` matches no projection; there are: affine, fc1, fc2, proj, qkv, qkv_s, qkv_t, skip",
+    );
     assert!(
         !project.path("checkpoints").exists(),
         "a name that no model has is refused before any training"

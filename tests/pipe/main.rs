@@ -47,5 +47,6 @@ mod store;
 mod synced;
 mod told;
 mod ui;
+mod unet;
 mod untouched;
 mod wgpu;

@@ -16,9 +16,9 @@
     )
 )]
 
+pub mod architecture;
 pub mod checkpoint;
 pub mod data;
-pub mod denoiser;
 pub mod device;
 pub mod diffit;
 pub mod fit;

@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pipe_engine::store::tensor::HostTensor;
-use pipe_train::denoiser::Denoiser;
+use pipe_train::architecture::Denoiser;
 use pipe_train::diffit::{self, Pass, Scope, load_state_dict, param_paths, probe};
 use pipe_train::noise::Edm;
 use pipe_train::unet;

@@ -11,7 +11,8 @@ use pipe_engine::store::checkpoint::{Header, Written, write};
 use pipe_engine::store::tensor::HostTensor;
 use pytorch_reader::{DType as TorchType, PytorchReader, Tensor};
 
-use crate::diffit::{ConfigError, DiffitConfig, walk};
+use crate::architecture::{Arch, ModelConfig, Shapes};
+use crate::diffit::{ConfigError, walk};
 use crate::fit::{EMA_WEIGHTS, WEIGHTS};
 
 /// Why a file was not imported.
@@ -19,7 +20,7 @@ use crate::fit::{EMA_WEIGHTS, WEIGHTS};
 pub enum ImportError {
     #[error("failed to read {}: {message}", path.display())]
     Read { path: PathBuf, message: String },
-    #[error("{} holds no DiffiT model: no tensor is called `…{FIRST}`; it has {}", path.display(), listed(found))]
+    #[error("{} holds no model of a known architecture: no tensor is called {}; it has {}", path.display(), marks(), listed(found))]
     Foreign { path: PathBuf, found: Vec<String> },
     #[error(
         "{} holds another architecture: missing {}; unexpected {}; of another shape {}",
@@ -33,9 +34,6 @@ pub enum ImportError {
     #[error(transparent)]
     Write(#[from] atomic::WriteError),
 }
-
-/// A tensor that every DiffiT has; what stands before its name stands before all names.
-const FIRST: &str = "tokenizer.weight";
 
 /// What the file does not say itself.
 #[derive(Debug, Clone, Default)]
@@ -53,7 +51,13 @@ pub fn import(from: &Path, to: &Path, options: &ImportOptions) -> Result<Written
     let read = |message: String| ImportError::Read { path: from.to_owned(), message };
     let all = PytorchReader::new(from).map_err(|e| read(e.to_string()))?.into_tensors();
     let all: BTreeMap<String, Tensor> = all.into_iter().collect();
-    let mut prefixes: Vec<&str> = all.keys().filter_map(|name| name.strip_suffix(FIRST)).collect();
+    // What stands before the name of the family's mark stands before all names.
+    let prefixes = |arch: &Arch| -> Vec<&str> {
+        all.keys().filter_map(|name| name.strip_suffix(arch.mark())).collect()
+    };
+    let found = Arch::ALL.iter().map(|arch| (*arch, prefixes(arch)));
+    let (arch, mut prefixes) =
+        found.into_iter().find(|(_, found)| !found.is_empty()).unwrap_or_default();
     prefixes.sort_by_key(|prefix| (prefix.contains("ema"), prefix.len()));
     let Some(main) = prefixes.first() else {
         let found = all.keys().cloned().collect();
@@ -62,9 +66,11 @@ pub fn import(from: &Path, to: &Path, options: &ImportOptions) -> Result<Written
     let part = |prefix: &str| -> BTreeMap<&str, &Tensor> {
         all.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?, tensor))).collect()
     };
-    let config = infer(&part(main), options.image_size);
+    let main_part = part(main);
+    let shapes = Shapes(main_part.iter().map(|(name, tensor)| (*name, tensor.shape())).collect());
+    let config = arch.infer(&shapes, options.image_size);
     config.validate().map_err(|error| ImportError::Config { path: from.to_owned(), error })?;
-    check_classes(from, &options.class_names, config.num_classes)?;
+    check_classes(from, &options.class_names, config.num_classes())?;
     let mut tensors = Vec::new();
     let ema = prefixes.iter().find(|prefix| prefix.contains("ema") && *prefix != main);
     for (prefix, name) in [(Some(main), WEIGHTS), (ema, EMA_WEIGHTS)] {
@@ -119,47 +125,11 @@ fn check_classes(path: &Path, names: &[String], labels: usize) -> Result<(), Imp
     }
 }
 
-/// The architecture that the shapes tell of; what cannot be told is left at a value that the check
-/// will refuse.
-fn infer(tensors: &BTreeMap<&str, &Tensor>, image_size: usize) -> DiffitConfig {
-    let size = |name: &str, axis: usize| {
-        tensors.get(name).and_then(|t| t.shape().get(axis)).copied().unwrap_or(0)
-    };
-    let count = |prefix: &str| -> usize {
-        let number =
-            |name: &&str| name.strip_prefix(prefix)?.split('.').next()?.parse::<usize>().ok();
-        tensors.keys().filter_map(number).max().map_or(0, |last| last + 1)
-    };
-    let dim = size(FIRST, 0);
-    let levels = count("down.") + 1;
-    let width = |level: usize| match level {
-        0 => dim,
-        level => size(&format!("down.{}.weight", level - 1), 0),
-    };
-    let depth = |level: usize| match level + 1 == levels {
-        true => count("middle."),
-        false => count(&format!("encoder.{level}.")),
-    };
-    // The widest window is the setting: at coarser resolutions it shrinks with the image.
-    let tables = || tensors.iter().filter(|(name, _)| name.ends_with("attn.bias_table"));
-    let rows = tables().filter_map(|(_, t)| t.shape().first()).max().copied().unwrap_or(0);
-    DiffitConfig {
-        dim,
-        mults: (0..levels).map(|level| width(level) / dim.max(1)).collect(),
-        depths: (0..levels).map(depth).collect(),
-        heads: tables().filter_map(|(_, t)| t.shape().get(1)).next().copied().unwrap_or(0),
-        window: rows.isqrt().div_ceil(2),
-        image_size,
-        channels: size(FIRST, 1),
-        num_classes: size("time.label.weight", 0).saturating_sub(1),
-    }
-}
-
 /// The tensors of one part under the names of a checkpoint; or all that does not fit.
 fn converted(
     path: &Path,
     found: &BTreeMap<&str, &Tensor>,
-    config: &DiffitConfig,
+    config: &ModelConfig,
     prefix: &str,
 ) -> Result<Vec<HostTensor>, ImportError> {
     let skeleton = config
@@ -200,6 +170,12 @@ fn host(path: &Path, name: &str, tensor: &Tensor) -> Result<HostTensor, ImportEr
     let values: Vec<f32> =
         TensorData::from_bytes_vec(bytes, shape.clone(), dtype).iter::<f32>().collect();
     Ok(HostTensor::f32(name, shape, &values))
+}
+
+/// The tensors that tell an architecture.
+fn marks() -> String {
+    let marks: Vec<String> = Arch::ALL.iter().map(|arch| format!("`…{}`", arch.mark())).collect();
+    marks.join(" or ")
 }
 
 /// A list that a person can read: the first few, and how many more.

@@ -15,10 +15,9 @@ use pipe_engine::store::tensor::HostTensor;
 use pipe_engine::store::{Checkpoint, CheckpointError};
 use sha2::{Digest, Sha256};
 
+use crate::architecture::{ModelConfig, Network};
 use crate::diffit::probe::{Probe, probe as probe_model};
-use crate::diffit::{
-    ConfigError, Diffit, DiffitConfig, LoadError, Scope, fill, load_state_dict, walk,
-};
+use crate::diffit::{ConfigError, LoadError, Scope, fill, load_state_dict, walk};
 use crate::fit::{EMA_WEIGHTS, WEIGHTS};
 use crate::lora::{Adapter, AdapterError, BaseDigests, LABEL_TABLE};
 
@@ -96,7 +95,7 @@ pub fn model(
     checkpoint: &Checkpoint,
     prefix: &str,
     device: &Device,
-) -> Result<(Diffit, DiffitConfig), RebuildError> {
+) -> Result<(Network, ModelConfig), RebuildError> {
     let Some(adapter) = Adapter::from_checkpoint(checkpoint, prefix)? else {
         return full_model(checkpoint, prefix, device);
     };
@@ -130,17 +129,17 @@ pub fn adapted_model(
     prefix: &str,
     adapter: &Adapter,
     device: &Device,
-) -> Result<(Diffit, DiffitConfig), RebuildError> {
+) -> Result<(Network, ModelConfig), RebuildError> {
     let (model, config) = match adapter.num_classes() {
         Some(classes) => model_for_classes(base, prefix, classes, device)?,
         None => full_model(base, prefix, device)?,
     };
     if adapter.num_classes().is_none()
-        && config.num_classes > 0
+        && config.num_classes() > 0
         && !adapter.class_names.is_empty()
-        && adapter.class_names.len() != config.num_classes
+        && adapter.class_names.len() != config.num_classes()
     {
-        let (own, base) = (adapter.class_names.len(), config.num_classes);
+        let (own, base) = (adapter.class_names.len(), config.num_classes());
         let problem = format!(
             "`{LABEL_TABLE}` is missing: the adapter is for {own} classes, the base model has {base}"
         );
@@ -157,20 +156,22 @@ pub fn model_for_classes(
     prefix: &str,
     classes: usize,
     device: &Device,
-) -> Result<(Diffit, DiffitConfig), RebuildError> {
+) -> Result<(Network, ModelConfig), RebuildError> {
     let known = config(checkpoint)?;
-    if known.num_classes == 0 {
+    if known.num_classes() == 0 {
         return full_model(checkpoint, prefix, device);
     }
-    let config = DiffitConfig { num_classes: classes, ..known };
+    let config = known.with_classes(classes);
     let skeleton = config.skeleton(device)?;
     let names: BTreeSet<String> =
         walk(&skeleton).into_iter().map(|p| p.name).filter(|name| name != LABEL_TABLE).collect();
     let scope = Scope::Only(Arc::new(names));
     let table = format!("{prefix}{LABEL_TABLE}");
     let model = load_finite(skeleton, &scope, checkpoint, prefix, Some(&table))?;
-    let rows = checkpoint.read(&table)?.to_f32().unwrap_or_default();
-    let none = rows.rchunks_exact(config.time_dim()).next().unwrap_or_default();
+    let rows = checkpoint.read(&table)?;
+    let width = rows.shape.get(1).copied().unwrap_or(0).max(1);
+    let rows = rows.to_f32().unwrap_or_default();
+    let none = rows.rchunks_exact(width).next().unwrap_or_default();
     let values = none.repeat(classes + 1);
     Ok((fill(model, [(LABEL_TABLE.to_owned(), values)].into()), config))
 }
@@ -179,7 +180,7 @@ fn full_model(
     checkpoint: &Checkpoint,
     prefix: &str,
     device: &Device,
-) -> Result<(Diffit, DiffitConfig), RebuildError> {
+) -> Result<(Network, ModelConfig), RebuildError> {
     let config = config(checkpoint)?;
     let skeleton = config.skeleton(device)?;
     let model = load_finite(skeleton, &Scope::All, checkpoint, prefix, None)?;
@@ -192,12 +193,12 @@ fn full_model(
 /// Names and shapes that do not fit, and tensors with numbers that are not finite: nothing can be
 /// computed with them.
 fn load_finite(
-    skeleton: Diffit,
+    skeleton: Network,
     scope: &Scope,
     checkpoint: &Checkpoint,
     prefix: &str,
     without: Option<&str>,
-) -> Result<Diffit, RebuildError> {
+) -> Result<Network, RebuildError> {
     let available =
         checkpoint.tensors().map(|t| t.name.as_str()).filter(|name| Some(*name) != without);
     let mut not_finite = Vec::new();
@@ -252,8 +253,8 @@ pub fn other_base(base: &Checkpoint, adapter: &Adapter) -> Result<Option<String>
     )))
 }
 
-fn config(checkpoint: &Checkpoint) -> Result<DiffitConfig, RebuildError> {
-    let config: DiffitConfig = serde_json::from_value(checkpoint.header().model_config.clone())
+fn config(checkpoint: &Checkpoint) -> Result<ModelConfig, RebuildError> {
+    let config: ModelConfig = serde_json::from_value(checkpoint.header().model_config.clone())
         .map_err(RebuildError::Json)?;
     config.validate()?;
     Ok(config)
@@ -263,14 +264,14 @@ fn config(checkpoint: &Checkpoint) -> Result<DiffitConfig, RebuildError> {
 pub fn probe(checkpoint: &Checkpoint, prefix: &str) -> Result<Probe, RebuildError> {
     let device = Device::flex();
     let (net, config) = model(checkpoint, prefix, &device)?;
-    Ok(probe_model(&net, [config.channels, config.image_size], &device))
+    Ok(probe_model(&net, [config.channels(), config.image_size()], &device))
 }
 
 /// A model to draw images with.
 pub struct Opened {
     /// Without autodiff.
-    pub net: Diffit,
-    pub config: DiffitConfig,
+    pub net: Network,
+    pub config: ModelConfig,
     /// Empty if the checkpoint does not say.
     pub class_names: Vec<String>,
     pub epoch: u64,

@@ -93,7 +93,7 @@ impl Preset {
     }
 }
 
-/// Why no network can be built from a [`DiffitConfig`]. Each names the key to change.
+/// Why no network can be built from its settings. Each names the key to change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     #[error("`{key}` must be at least 1")]
@@ -102,6 +102,8 @@ pub enum ConfigError {
     Levels { mults: usize, depths: usize },
     #[error("`dim` times `mults[{level}]` is {dim} channels, not a multiple of {of} ({why})")]
     Channels { level: usize, dim: usize, of: usize, why: &'static str },
+    #[error("`dim` {dim} is not a multiple of {of} ({why})")]
+    Dim { dim: usize, of: usize, why: &'static str },
     #[error(
         "`image_size` {image_size} cannot be halved {times} times (once for each resolution after the first); \
          use a multiple of {multiple}"

@@ -1,6 +1,7 @@
 //! DiffiT, the network that is trained: settings, modules, initial numbers, state dictionary,
 //! probe.
 
+mod architecture;
 mod blocks;
 mod config;
 mod init;

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::pass::Pass;
-use crate::denoiser::Denoiser;
+use crate::architecture::Denoiser;
 use crate::noise::Edm;
 
 /// Mean, standard deviation (with n - 1) and first eight values of the denoised fixed inputs.

@@ -6,7 +6,8 @@ use burn::tensor::{Device, Tensor};
 
 use super::draw::Drawn;
 use super::precision::Precision;
-use crate::diffit::{Diffit, DiffitConfig, Pass};
+use crate::architecture::{ModelConfig, Network};
+use crate::diffit::Pass;
 use crate::noise::Edm;
 
 /// What stays the same in all passes of a training.
@@ -25,12 +26,12 @@ pub struct Backward {
 
 impl Backward {
     pub fn new(
-        config: &DiffitConfig,
+        config: &ModelConfig,
         precision: Precision,
         lora_dropout: f64,
         pieces: usize,
     ) -> Self {
-        let (classes, image_size) = (config.num_classes, config.image_size);
+        let (classes, image_size) = (config.num_classes(), config.image_size());
         Self { edm: Edm::default(), precision, classes, image_size, lora_dropout, pieces }
     }
 
@@ -38,8 +39,8 @@ impl Backward {
     /// batch's mean loss, `[1]`. Waits for nothing.
     pub fn add(
         &self,
-        gradients: &mut GradientsAccumulator<Diffit>,
-        weights: &Diffit,
+        gradients: &mut GradientsAccumulator<Network>,
+        weights: &Network,
         share: Drawn,
         group: usize,
         device: &Device,

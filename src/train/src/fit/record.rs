@@ -17,7 +17,7 @@ use super::run::{Job, Position};
 use super::settings::FitSettings;
 use super::state::TrainState;
 use super::writer::Writer;
-use crate::diffit::DiffitConfig;
+use crate::architecture::ModelConfig;
 use crate::sample::{Format, Request};
 
 /// The writing side of one training.
@@ -59,7 +59,7 @@ pub type AfterBest = fn(&Path, &Path) -> Result<(), StageError>;
 /// What a checkpoint says of its model.
 #[derive(Debug, Clone)]
 pub struct About {
-    pub config: DiffitConfig,
+    pub config: ModelConfig,
     pub classes: Vec<String>,
     /// Further keys of the header.
     pub extra: BTreeMap<String, String>,
@@ -291,7 +291,7 @@ impl<'a> Recorder<'a> {
     ) -> Result<bool, StageError> {
         let title = format!("{}, epoch {}", self.experiment, position.epoch);
         let (seed, batch_size) = (self.settings.seed, self.settings.batch_size);
-        let conditional = job.config.num_classes > 0;
+        let conditional = job.config.num_classes() > 0;
         let (request, part) =
             Request::of_epoch(&title, &self.about.classes, conditional, seed, batch_size);
         let device = job.device.clone().inner();

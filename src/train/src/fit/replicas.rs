@@ -19,8 +19,8 @@ use rayon::prelude::*;
 
 use super::backward::Backward;
 use super::draw::Drawn;
+use crate::architecture::Network;
 use crate::device;
-use crate::diffit::Diffit;
 use crate::kernels;
 
 /// Shares that wait for a replica at most, in host memory, where a step has many batches.
@@ -74,7 +74,7 @@ impl Replicas {
     /// the device that it is on.
     pub fn start(
         others: &[Other],
-        weights: &Diffit,
+        weights: &Network,
         backward: Backward,
     ) -> Result<Self, StageError> {
         let mut replicas = Self { all: Vec::new(), fresh: true };
@@ -109,7 +109,7 @@ impl Replicas {
     }
 
     /// Gives the newest weights to all, where they have others. Waits for the main device then.
-    pub fn renew(&mut self, weights: &Diffit) -> Result<(), StageError> {
+    pub fn renew(&mut self, weights: &Network) -> Result<(), StageError> {
         if self.all.is_empty() || self.fresh {
             return Ok(());
         }
@@ -144,7 +144,7 @@ impl Replicas {
         &mut self,
         gradients: GradientsParams,
         losses: &mut [Tensor<1>],
-        weights: &Diffit,
+        weights: &Network,
     ) -> Result<GradientsParams, StageError> {
         if self.all.is_empty() {
             return Ok(gradients);
@@ -218,7 +218,7 @@ impl Drop for Replicas {
 
 /// What a replica's thread does.
 fn compute(
-    mut weights: Diffit,
+    mut weights: Network,
     device: &Device,
     backward: Backward,
     works: Receiver<Work>,
@@ -247,7 +247,7 @@ fn compute(
 /// Copies what was computed to host memory: the one place where a replica's thread waits for its
 /// device.
 pub(super) fn read(
-    weights: &Diffit,
+    weights: &Network,
     gradients: GradientsParams,
     losses: Vec<(usize, Tensor<1>)>,
 ) -> Result<Computed, StageError> {
@@ -292,7 +292,7 @@ impl Which {
 }
 
 /// The numbers of parameters, in the network's order. Waits for the device once.
-fn numbers(weights: &Diffit, which: Which) -> Result<Vec<TensorData>, StageError> {
+fn numbers(weights: &Network, which: Which) -> Result<Vec<TensorData>, StageError> {
     struct Register {
         read: Transaction,
         which: Which,
@@ -328,7 +328,12 @@ impl ModuleMapper for Replace<'_> {
 }
 
 /// The network with other numbers, on a device.
-fn with_numbers(weights: Diffit, numbers: &[TensorData], which: Which, device: &Device) -> Diffit {
+fn with_numbers(
+    weights: Network,
+    numbers: &[TensorData],
+    which: Which,
+    device: &Device,
+) -> Network {
     weights.map(&mut Replace { numbers: numbers.iter(), which, device })
 }
 
@@ -376,16 +381,17 @@ mod tests {
     use burn::module::ParamGroup;
 
     use super::*;
+    use crate::architecture::ModelConfig;
     use crate::data::Batch;
-    use crate::diffit::{DiffitConfig, param_paths};
+    use crate::diffit::param_paths;
     use crate::fit::Precision;
     use crate::fit::draw::{Key, Labels};
     use crate::noise::Edm;
 
-    fn network() -> (Diffit, Backward) {
+    fn network() -> (Network, Backward) {
         let text = r#"{"dim": 16, "mults": [1, 2], "depths": [1, 1], "heads": 2, "window": 4, "image_size": 8,
                        "channels": 3, "num_classes": 2}"#;
-        let config: DiffitConfig = serde_json::from_str(text).unwrap();
+        let config: ModelConfig = serde_json::from_str(text).unwrap();
         let network = config.init(7, &Device::flex().autodiff()).unwrap();
         (network, Backward::new(&config, Precision::F32, 0.0, 1))
     }
@@ -400,7 +406,7 @@ mod tests {
         Drawn::train(batch, Key { seed: 1, epoch: 1, batch: number }, &Edm::default(), labels)
     }
 
-    fn start(further: usize, network: &Diffit, backward: Backward) -> Replicas {
+    fn start(further: usize, network: &Network, backward: Backward) -> Replicas {
         let other = |i| Other {
             device: Device::flex().autodiff(),
             name: format!("cpu {i}"),
@@ -413,7 +419,7 @@ mod tests {
     /// What a step of these batches finds: the losses, and all gradients one after another.
     fn step(
         replicas: &mut Replicas,
-        network: &Diffit,
+        network: &Network,
         backward: Backward,
         batches: &[Drawn],
     ) -> (Vec<f32>, Vec<f32>) {
@@ -423,7 +429,7 @@ mod tests {
     fn step_on(
         device: &Device,
         replicas: &mut Replicas,
-        network: &Diffit,
+        network: &Network,
         backward: Backward,
         batches: &[Drawn],
     ) -> (Vec<f32>, Vec<f32>) {
@@ -650,11 +656,12 @@ mod tests {
     fn what_a_step_costs_besides() {
         use std::time::Instant;
 
-        use crate::diffit::Preset;
+        use crate::architecture::{ModelSettings, Preset};
 
         let ms = |from: Instant| from.elapsed().as_secs_f64() * 1e3;
-        for preset in [Preset::Tiny, Preset::Small] {
-            let config = preset.config(16, 2);
+        for preset in [Preset::DiffitTiny, Preset::DiffitSmall] {
+            let settings = ModelSettings { preset: Some(preset), ..Default::default() };
+            let config = settings.config(16, 2);
             let device = Device::flex().autodiff();
             let network = config.init(7, &device).unwrap();
             let other = Other { device: device.clone(), name: "cpu".into(), threads: Some(1) };

@@ -19,15 +19,16 @@ use super::replicas::{Other, Replicas};
 use super::settings::FitSettings;
 use super::state::TrainState;
 use super::tally::{Sums, Tally};
+use crate::architecture::ModelConfig;
 use crate::data::{DataError, Dataset, Loader, LoaderOptions, Split};
 use crate::device;
-use crate::diffit::{DiffitConfig, Pass};
+use crate::diffit::Pass;
 use crate::noise::Edm;
 
 /// All that a training needs.
 pub struct Job<'a> {
     pub settings: &'a FitSettings,
-    pub config: &'a DiffitConfig,
+    pub config: &'a ModelConfig,
     /// Share of images that are trained without their label.
     pub label_dropout: f64,
     /// Share of the inputs of LoRA's factors that are dropped.
@@ -78,7 +79,7 @@ pub fn fit(
     // ---- What stays the same for the whole run
     let Job { settings, config, dataset, device, context, .. } = job;
     let edm = Edm::default();
-    let labels = Labels { classes: config.num_classes, dropout: job.label_dropout };
+    let labels = Labels { classes: config.num_classes(), dropout: job.label_dropout };
     let backward = Backward::new(config, settings.precision, job.lora_dropout, job.pieces);
     let options = LoaderOptions {
         batch_size: settings.batch_size,
@@ -260,7 +261,7 @@ fn validation_loss(job: &Job, state: &TrainState, edm: &Edm) -> Result<f64, Stag
         let images = batch.labels.len();
         let key = Key { seed: settings.seed, epoch: 0, batch: number as u64 };
         let drawn = Drawn::validate(batch, key, edm);
-        let inputs = drawn.on_device(config.num_classes, config.image_size, &device);
+        let inputs = drawn.on_device(config.num_classes(), config.image_size(), &device);
         let pass = Pass::inference();
         let loss =
             edm.loss(&weights, inputs.image, inputs.sigma, inputs.noise, inputs.label, &pass);

@@ -17,6 +17,7 @@ use super::backward::Backward;
 use super::draw::{Drawn, Key, Labels};
 use super::precision::Precision;
 use super::replicas::read;
+use crate::architecture::{ModelConfig, Network};
 use crate::data::Batch;
 use crate::device::{Adapter, ResolvedDevice, Verdict};
 use crate::diffit::{DiffitConfig, param_paths};
@@ -154,7 +155,6 @@ const SMALL: f64 = 1e-2;
 
 /// One step of a network that has all building blocks, two resolutions and classes.
 fn step_on(device: &Device, precision: Precision) -> Result<Computed, StageError> {
-    const IMAGES: usize = 2;
     let config = DiffitConfig {
         dim: 16,
         mults: vec![1, 2],
@@ -165,17 +165,29 @@ fn step_on(device: &Device, precision: Precision) -> Result<Computed, StageError
         channels: 3,
         num_classes: 2,
     };
+    let config = ModelConfig::from(config);
     let device = device.clone().autodiff();
     let network =
         config.init(7, &device).map_err(|e| StageError::new(Failure::Bug, e.to_string()))?;
-    let weights = precision.weights(&network);
+    step_of(&network, &config, &device, precision)
+}
+
+/// One step of a network for images of 8 pixels in two classes, on `device` with autodiff.
+fn step_of(
+    network: &Network,
+    config: &ModelConfig,
+    device: &Device,
+    precision: Precision,
+) -> Result<Computed, StageError> {
+    let weights = precision.weights(network);
+    const IMAGES: usize = 2;
     let pixels = (0..IMAGES * 3 * 64).map(|i| (0.37 * i as f32).sin()).collect();
     let batch = Batch { images: pixels, labels: vec![0, 1], indices: vec![0, 1] };
     let labels = Labels { classes: 2, dropout: 0.0 };
     let drawn = Drawn::train(batch, Key { seed: 1, epoch: 1, batch: 0 }, &Edm::default(), labels);
     let mut gradients = GradientsAccumulator::new();
     let loss =
-        Backward::new(&config, precision, 0.0, 1).add(&mut gradients, &weights, drawn, 1, &device);
+        Backward::new(config, precision, 0.0, 1).add(&mut gradients, &weights, drawn, 1, device);
     let losses = loss.into_iter().enumerate().collect();
     let computed = read(&weights, gradients.grads(), losses)?;
     let names: std::collections::HashMap<_, _> =
@@ -191,6 +203,8 @@ fn step_on(device: &Device, precision: Precision) -> Result<Computed, StageError
 mod tests {
     use super::*;
     use crate::device::software_vulkan;
+    use crate::diffit::initialize;
+    use crate::unet::UnetConfig;
 
     fn judged(
         computed: impl FnOnce(Computed) -> Result<Computed, StageError>,
@@ -252,5 +266,22 @@ mod tests {
         let found = step_on(&device, Precision::F32).unwrap();
         println!("the step took {:?}", began.elapsed());
         assert_eq!(difference(&expected, &found, 5e-4), None, "a tenth of what is allowed");
+
+        let config = UnetConfig {
+            dim: 32,
+            mults: vec![1, 2],
+            depth: 1,
+            attention: vec![4],
+            image_size: 8,
+            channels: 3,
+            num_classes: 2,
+        };
+        let step = |device: &Device| {
+            let device = device.clone().autodiff();
+            // Were the last layers at zero, almost every gradient would be zero.
+            let net = initialize(config.skeleton(&device).unwrap(), 7, |_| false);
+            step_of(&Network::Unet(net), &config.clone().into(), &device, Precision::F32).unwrap()
+        };
+        assert_eq!(difference(&step(&Device::flex()), &step(&device), 5e-4), None, "the U-Net");
     }
 }

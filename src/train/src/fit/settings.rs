@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::precision::Precision;
 use super::schedule::Schedule;
+pub use crate::architecture::ModelSettings;
 use crate::device::{DeviceChoice, DeviceList};
-use crate::diffit::{DiffitConfig, Preset};
 use crate::lora::LoraConfig;
 
 /// Declares the settings of a stage that trains: its own keys, then those that all training has.
@@ -147,7 +147,7 @@ training_settings! {
 }
 
 training_settings! {
-    /// Trains a DiffiT model on a data set, in a numbered run.
+    /// Trains a model on a data set, in a numbered run.
     TrainSettings {
         #[serde(default)]
         model: ModelSettings,
@@ -167,31 +167,6 @@ training_settings! {
         #[schemars(range(min = 0.0, max = 1.0))]
         label_dropout: f64,
     }
-}
-
-/// The network: a preset, and what differs from it.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct ModelSettings {
-    pub preset: Preset,
-    /// Channels at full resolution.
-    pub dim: Option<usize>,
-    /// Channel multiplier of each resolution.
-    #[schemars(example = vec![1, 2, 2])]
-    pub mults: Option<Vec<usize>>,
-    /// Residual blocks at each resolution.
-    #[schemars(example = vec![2, 2, 2])]
-    pub depths: Option<Vec<usize>>,
-    /// Attention heads.
-    pub heads: Option<usize>,
-    /// Side of an attention window in pixels.
-    pub window: Option<usize>,
-    /// Learn the classes of the data set, so that samples can be asked for by class.
-    pub class_conditional: bool,
-    /// Share of images that are trained without their label, for classifier-free guidance
-    /// (Ho and Salimans 2022, arXiv 2207.12598).
-    #[schemars(range(min = 0.0, max = 1.0))]
-    pub label_dropout: f64,
 }
 
 /// Adam (Kingma and Ba 2015, arXiv 1412.6980) or AdamW (Loshchilov and Hutter 2019, arXiv
@@ -228,21 +203,6 @@ pub struct EmaSettings {
     pub decay: f64,
 }
 
-impl Default for ModelSettings {
-    fn default() -> Self {
-        Self {
-            preset: Preset::Tiny,
-            dim: None,
-            mults: None,
-            depths: None,
-            heads: None,
-            window: None,
-            class_conditional: true,
-            label_dropout: default_label_dropout(),
-        }
-    }
-}
-
 impl Default for OptimizerSettings {
     fn default() -> Self {
         Self { kind: OptimizerKind::Adamw, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 }
@@ -255,23 +215,12 @@ impl Default for EmaSettings {
     }
 }
 
-impl ModelSettings {
-    /// The network for a data set.
-    pub fn config(&self, image_size: usize, classes: usize) -> DiffitConfig {
-        let preset =
-            self.preset.config(image_size, if self.class_conditional { classes } else { 0 });
-        DiffitConfig {
-            dim: self.dim.unwrap_or(preset.dim),
-            mults: self.mults.clone().unwrap_or(preset.mults),
-            depths: self.depths.clone().unwrap_or(preset.depths),
-            heads: self.heads.unwrap_or(preset.heads),
-            window: self.window.unwrap_or(preset.window),
-            ..preset
-        }
-    }
-}
-
 impl TrainSettings {
+    /// Fills in what depends on the architecture, and refuses what is another one's.
+    pub fn resolved(self) -> Result<Self, Rejection> {
+        Ok(Self { model: self.model.resolved()?, ..self })
+    }
+
     /// Refuses values that cannot work, naming the key.
     pub fn validate(&self) -> Result<(), Rejection> {
         Rejection::unless("model.label_dropout", is_share(self.model.label_dropout), SHARE)?;

@@ -11,7 +11,8 @@ use pipe_engine::store::tensor::HostTensor;
 
 use super::optimizer::{self, Optimizer};
 use super::settings::FitSettings;
-use crate::diffit::{Diffit, Scope, load_state_dict, state_dict};
+use crate::architecture::Network;
+use crate::diffit::{Scope, load_state_dict, state_dict};
 
 /// Prefix of the weights in a checkpoint.
 pub const WEIGHTS: &str = "state_dict.";
@@ -21,9 +22,9 @@ pub const EMA_WEIGHTS: &str = "ema_state_dict.";
 /// What a checkpoint holds besides its header.
 pub struct TrainState {
     /// On an autodiff device.
-    pub model: Diffit,
+    pub model: Network,
     /// Without autodiff; `None` when switched off.
-    pub ema: Option<Diffit>,
+    pub ema: Option<Network>,
     pub optimizer: Optimizer,
     /// The parameters that change; only they are saved.
     pub scope: Scope,
@@ -31,7 +32,7 @@ pub struct TrainState {
 
 impl TrainState {
     /// The state before the first step. Parameters of `model` outside `scope` are frozen already.
-    pub fn new(model: Diffit, scope: Scope, settings: &FitSettings) -> Self {
+    pub fn new(model: Network, scope: Scope, settings: &FitSettings) -> Self {
         let optimizer = Optimizer::new(&settings.optimizer, &model);
         let ema = settings.ema.enabled.then(|| model.clone().valid());
         Self { model, ema, optimizer, scope }
@@ -47,7 +48,7 @@ impl TrainState {
         };
         let names: Vec<String> = checkpoint.names().map(str::to_owned).collect();
         let names = || names.iter().map(String::as_str);
-        let mut load = |model: Diffit, prefix: &str| {
+        let mut load = |model: Network, prefix: &str| {
             let lookup = |name: &str| Ok::<_, Infallible>(checkpoint.take(name));
             load_state_dict(model, &self.scope, prefix, names(), lookup)
                 .map_err(|e| wrong(e.to_string()))
@@ -87,7 +88,7 @@ impl TrainState {
     }
 
     /// The weights to judge and sample with: the running mean where there is one.
-    pub fn weights(&self) -> Diffit {
+    pub fn weights(&self) -> Network {
         self.ema.clone().unwrap_or_else(|| self.model.clone().valid())
     }
 }

@@ -16,8 +16,9 @@ use super::attach::Plan;
 use super::peft::PeftConfig;
 use super::settings::LoraConfig;
 use super::targets::projections;
+use crate::architecture::Network;
 use crate::checkpoint::{BASE_DIGEST, BASE_WEIGHTS_DIGEST, class_names};
-use crate::diffit::{Diffit, LORA_A, LORA_B, fill, param_paths};
+use crate::diffit::{LORA_A, LORA_B, fill, param_paths};
 
 /// Key of a LoRA checkpoint's header: settings and plan of the adapter.
 pub const HEADER_KEY: &str = "lora";
@@ -116,7 +117,7 @@ impl Adapter {
     ///
     /// # Errors
     /// Every name or shape that does not fit, at once.
-    pub fn apply(&self, base: Diffit) -> Result<Diffit, AdapterError> {
+    pub fn apply(&self, base: Network) -> Result<Network, AdapterError> {
         let mut problems = self.missing_in(&base);
         let model = self.plan.attach(base, 0).model;
         let places: HashMap<String, Vec<usize>> =
@@ -155,7 +156,7 @@ impl Adapter {
     }
 
     /// What the adapter should bring for this network and does not.
-    fn missing_in(&self, base: &Diffit) -> Vec<String> {
+    fn missing_in(&self, base: &Network) -> Vec<String> {
         let missing = |name: String| format!("`{name}` is missing");
         let Some(peft) = &self.peft else { return Vec::new() };
         let all = projections(base);

@@ -9,7 +9,8 @@ use rand::RngExt;
 
 use super::settings::LoraConfig;
 use super::targets::{Projection, RANKS, TARGETS, TargetError, means, projections, short_names};
-use crate::diffit::{Diffit, LORA_A, LORA_B, Scope, fill, param_paths};
+use crate::architecture::Network;
+use crate::diffit::{LORA_A, LORA_B, Scope, fill, param_paths};
 use crate::rng::{Purpose, stream};
 
 /// The rank and the scale of the factors beside each projection, by path.
@@ -21,7 +22,7 @@ pub struct Plan {
 
 /// A network with factors.
 pub struct Adapted {
-    pub model: Diffit,
+    pub model: Network,
     /// The factors, and whatever else is trained.
     pub scope: Scope,
 }
@@ -32,7 +33,7 @@ impl Plan {
     /// # Errors
     /// A name in `target_modules` that means no projection, or a pattern in `rank_pattern` that
     /// covers none.
-    pub fn new(config: &LoraConfig, model: &Diffit) -> Result<Self, TargetError> {
+    pub fn new(config: &LoraConfig, model: &Network) -> Result<Self, TargetError> {
         let all = projections(model);
         let paths = || all.iter().map(|p| p.path.as_str());
         for target in &config.target_modules {
@@ -63,7 +64,7 @@ impl Plan {
 
     /// The projections that get a higher rank than their own size allows, each with its `[outputs,
     /// inputs]`.
-    pub fn above_full_rank(&self, model: &Diffit) -> Vec<(String, [usize; 2])> {
+    pub fn above_full_rank(&self, model: &Network) -> Vec<(String, [usize; 2])> {
         let is_above =
             |p: &Projection| self.ranks.get(&p.path).is_some_and(|r| *r > p.outputs.min(p.inputs));
         let above = projections(model).into_iter().filter(is_above);
@@ -73,7 +74,7 @@ impl Plan {
     /// Attaches the factors to a network: A uniform within ±1/√in, as PEFT has it, B at 0, so that
     /// nothing changes yet. Every other parameter is frozen. Each A has a stream of its own,
     /// numbered by its place in the order of names.
-    pub fn attach(&self, model: Diffit, seed: u64) -> Adapted {
+    pub fn attach(&self, model: Network, seed: u64) -> Adapted {
         let model = model.apply_reparameterization(Attach(self));
         let factors: Vec<(String, Vec<usize>)> = param_paths(&model)
             .into_iter()

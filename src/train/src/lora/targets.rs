@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use wildmatch::WildMatch;
 
-use crate::diffit::{DiffitConfig, walk};
+use crate::architecture::Arch;
+use crate::diffit::walk;
 
 /// A name that means nothing in this network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -71,23 +72,14 @@ pub(super) fn short_names<'a>(paths: impl IntoIterator<Item = &'a str>) -> Vec<S
     paths.into_iter().map(last).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// Refuses a plain name that no network has, before any network is there.
+/// Refuses a plain name that no network of any family has, before any network is there.
 pub(super) fn check_name(target: &str) -> Result<(), TargetError> {
     if target.contains(['*', '?', '.']) || target == "all-linear" {
         return Ok(());
     }
-    let smallest = DiffitConfig {
-        dim: 16,
-        mults: vec![1],
-        depths: vec![1],
-        heads: 1,
-        window: 8,
-        image_size: 8,
-        channels: 3,
-        num_classes: 0,
-    };
-    let Ok(skeleton) = smallest.skeleton(&burn::tensor::Device::flex()) else { return Ok(()) };
-    let found = projections(&skeleton);
+    let device = burn::tensor::Device::flex();
+    let networks = Arch::ALL.iter().filter_map(|arch| arch.smallest().skeleton(&device).ok());
+    let found: Vec<Projection> = networks.flat_map(|network| projections(&network)).collect();
     match found.iter().any(|p| means(target, &p.path)) {
         true => Ok(()),
         false => {
@@ -115,7 +107,10 @@ mod tests {
     #[test]
     fn a_name_that_no_network_has_is_refused_with_those_there_are() {
         let error = check_name("query").unwrap_err().to_string();
-        assert_eq!(error, "`query` matches no projection; there are: fc1, fc2, proj, qkv_s, qkv_t");
+        assert_eq!(
+            error,
+            "`query` matches no projection; there are: affine, fc1, fc2, proj, qkv, qkv_s, qkv_t, skip"
+        );
         assert_eq!(check_name("qkv"), Ok(()));
         assert_eq!(check_name("encoder.9.*"), Ok(()), "depends on the network");
     }

@@ -8,7 +8,7 @@ use burn::tensor::{Int, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::denoiser::Denoiser;
+use crate::architecture::Denoiser;
 use crate::device::sum_all;
 use crate::diffit::Pass;
 

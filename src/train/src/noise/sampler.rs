@@ -8,7 +8,7 @@
 use burn::tensor::{Int, Tensor};
 
 use super::Edm;
-use crate::denoiser::Denoiser;
+use crate::architecture::Denoiser;
 use crate::diffit::Pass;
 
 /// How to get from noise to an image.

@@ -7,8 +7,8 @@ use pipe_engine::kind::StageError;
 use rand::RngExt;
 use rand_distr::StandardNormal;
 
+use crate::architecture::{Denoiser, ModelConfig};
 use crate::device;
-use crate::diffit::{Diffit, DiffitConfig};
 use crate::noise::{Edm, Sampler};
 use crate::rng::{Purpose, stream};
 
@@ -36,13 +36,13 @@ impl Drawing {
 /// # Errors
 /// When the device fails: see [`device::read`].
 pub fn draw(
-    net: &Diffit,
-    config: &DiffitConfig,
+    net: &impl Denoiser,
+    config: &ModelConfig,
     drawing: &Drawing,
     device: &Device,
     mut after: impl FnMut(u64) -> bool,
 ) -> Result<Option<Vec<RgbImage>>, StageError> {
-    let (channels, size) = (config.channels, config.image_size);
+    let (channels, size) = (config.channels(), config.image_size());
     let mut images = Vec::with_capacity(drawing.labels.len());
     let mut done = 0;
     for labels in drawing.labels.chunks(drawing.batch_size.max(1)) {
@@ -54,7 +54,7 @@ pub fn draw(
             .collect();
         let shape = [labels.len(), channels, size, size];
         let noise = Tensor::<4>::from_data(TensorData::new(noise, shape), device);
-        let label = (config.num_classes > 0).then(|| {
+        let label = (config.num_classes() > 0).then(|| {
             let labels: Vec<i64> = labels.iter().map(|label| *label as i64).collect();
             Tensor::from_data(TensorData::new(labels, [shape[0]]), device)
         });

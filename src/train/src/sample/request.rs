@@ -4,8 +4,8 @@ use burn::tensor::Device;
 use pipe_engine::kind::{Failure, StageError};
 
 use super::{Drawing, Picture, draw};
+use crate::architecture::{ModelConfig, Network};
 use crate::data::same_name;
-use crate::diffit::{Diffit, DiffitConfig};
 use crate::kernels;
 use crate::noise::Sampler;
 
@@ -73,13 +73,13 @@ impl Request {
     /// A class that the network does not know, and what [`draw`] reports.
     pub fn picture(
         &self,
-        net: &Diffit,
-        config: &DiffitConfig,
+        net: &Network,
+        config: &ModelConfig,
         names: &[String],
         device: &Device,
         mut after: impl FnMut(u64, u64) -> bool + Send,
     ) -> Result<Option<Picture>, StageError> {
-        let rows = self.rows(config.num_classes, names)?;
+        let rows = self.rows(config.num_classes(), names)?;
         let labels = rows.iter().flat_map(|row| vec![row.label; row.count]).collect();
         let Self { seed, sampler, batch_size, .. } = *self;
         let drawing = Drawing { labels, seed, sampler, batch_size };
@@ -93,7 +93,7 @@ impl Request {
         let rows =
             rows.into_iter().map(|row| (row.name, images.by_ref().take(row.count).collect()));
         let partly =
-            self.partly(config.num_classes).map(|part| format!(", {part}")).unwrap_or_default();
+            self.partly(config.num_classes()).map(|part| format!(", {part}")).unwrap_or_default();
         Ok(Some(Picture { title: format!("{}{partly}", self.title), rows: rows.collect() }))
     }
 

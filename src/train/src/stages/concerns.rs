@@ -7,7 +7,7 @@ use pipe_engine::policy::Mode;
 use serde_json::Value;
 
 use crate::data::{DatasetSettings, Source, Split, batches};
-use crate::diffit::{ConfigError, DiffitConfig};
+use crate::diffit::ConfigError;
 use crate::fit::{FitSettings, LoraSettings, TrainSettings};
 use crate::lora::Plan;
 
@@ -135,7 +135,7 @@ pub(super) fn of_adapter(settings: &LoraSettings, others: &Others) -> Vec<Concer
         let note = format!("set image_size of stage `{}` to {theirs}", settings.dataset);
         found.push(Concern::error("dataset", message).note(note));
     }
-    let network: DiffitConfig = base.model.config(base_data.image_size, ANY_CLASSES);
+    let network = base.model.config(base_data.image_size, ANY_CLASSES);
     // What is wrong with the base model is told of its own stage.
     let Ok(model) = network.skeleton(&burn::tensor::Device::flex()) else { return found };
     let plan = match Plan::new(&settings.lora, &model) {
@@ -270,7 +270,7 @@ fn key_of(error: &ConfigError) -> &'static str {
         ConfigError::Zero { key } => key,
         ConfigError::Levels { .. } => "depths",
         ConfigError::Channels { why, .. } if *why == "`heads`" => "heads",
-        ConfigError::Channels { .. } => "dim",
+        ConfigError::Channels { .. } | ConfigError::Dim { .. } => "dim",
         ConfigError::Halving { .. } => "mults",
         ConfigError::Window { .. } => "window",
     }

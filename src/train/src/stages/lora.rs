@@ -166,17 +166,17 @@ impl LoraStage {
             false => checkpoint::model_for_classes(&file, prefix, classes.len(), device),
         }
         .map_err(|e| input(format!("the base model: {e}")))?;
-        if config.image_size != dataset.image_size() {
+        if config.image_size() != dataset.image_size() {
             return Err(setting(format!(
                 "dataset: its images are {data} x {data} pixels, the base model's {base} x {base}; set the data \
                  set's image_size to {base}",
                 data = dataset.image_size(),
-                base = config.image_size
+                base = config.image_size()
             )));
         }
         let plan = Plan::new(lora, &model).map_err(|e| setting(format!("lora: {e}")))?;
         let Adapted { mut model, mut scope } = plan.attach(model, *seed);
-        if config.num_classes > 0 && !same_classes {
+        if config.num_classes() > 0 && !same_classes {
             model = model.set_require_grad_group(ParamGroup::from_path(LABEL_TABLE), true);
             if let Scope::Only(names) = &scope {
                 let label = BTreeSet::from([LABEL_TABLE.to_owned()]);

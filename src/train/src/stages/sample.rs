@@ -174,7 +174,7 @@ impl Stage for SampleStage {
             sampler: Sampler { steps: s.steps, guidance: s.guidance, ..Sampler::default() },
             batch_size: s.batch_size,
         };
-        let classes = Some(opened.config.num_classes);
+        let classes = Some(opened.config.num_classes());
         if let Some(text) = guidance_in_vain(s.guidance, classes, opened.label_dropout) {
             context.event(Event::Message { text });
         }
@@ -203,7 +203,7 @@ impl Stage for SampleStage {
         let path = s.to.display().to_string();
         let output = Output::of(&context.root, &path)?;
         context.note_made(vec![output], Vec::new(), Vec::new())?;
-        let part = request.partly(opened.config.num_classes).map(|part| format!(" of {part}"));
+        let part = request.partly(opened.config.num_classes()).map(|part| format!(" of {part}"));
         let summary = format!("{} images{}: {path}", s.n, part.unwrap_or_default());
         Ok(Outcome { artifact: None, summary, next: None })
     }

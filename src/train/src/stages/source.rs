@@ -44,7 +44,7 @@ pub(super) fn check(
     let names = header.extra.get("class_names");
     let names: Vec<String> =
         names.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    let differ = !names.is_empty() && names != about.classes && about.config.num_classes > 0;
+    let differ = !names.is_empty() && names != about.classes && about.config.num_classes() > 0;
     Ok(differ.then(|| {
         format!(
             "{file} was trained on the classes {}, this data set has {}: label by label, one takes the other's place",

@@ -29,7 +29,7 @@ impl StageKind for TrainKind {
     }
 
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
-        let settings: TrainSettings = settings.extract()?;
+        let settings = settings.extract::<TrainSettings>()?.resolved()?;
         settings.validate()?;
         Ok(Arc::new(TrainStage { fit: settings.fit(), settings }))
     }

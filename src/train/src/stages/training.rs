@@ -26,10 +26,11 @@ use super::elsewhere;
 use super::from_file::{self, REACHED_WITH};
 use super::handed::{ModelFile, TrainedRun, seen};
 use super::source;
+use crate::architecture::Network;
 use crate::checkpoint::BASE_FILE;
 use crate::data::{Dataset, Seen, Split, batches};
 use crate::device::{self, ResolvedDevice, Share};
-use crate::diffit::{Diffit, Scope, param_paths};
+use crate::diffit::{Scope, param_paths};
 use crate::fit::{
     About, AfterBest, FitSettings, Job, Other, Position, Recorder, TrainState, fit, self_test,
 };
@@ -47,7 +48,7 @@ pub(super) struct Training<'a> {
 /// What is trained, before the first step.
 pub(super) struct Start {
     /// On an autodiff device; frozen outside `scope`.
-    pub model: Diffit,
+    pub model: Network,
     pub scope: Scope,
     pub about: About,
     pub label_dropout: f64,
@@ -459,7 +460,7 @@ fn has_nothing(run: &Run, metadata: &Metadata) -> bool {
         && !files.map(|file| file.file_name()).any(checkpoint)
 }
 
-fn parameters(model: &Diffit, scope: &Scope) -> u64 {
+fn parameters(model: &Network, scope: &Scope) -> u64 {
     let trained = param_paths(model).into_iter().filter(|(_, name, _)| scope.holds(name));
     trained.map(|(.., shape)| shape.iter().product::<usize>() as u64).sum()
 }

@@ -6,6 +6,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::diffit::ConfigError;
+
 /// Channels of one attention head. Every width is a multiple of it, and so of the groups of every
 /// norm.
 pub const HEAD_WIDTH: usize = 32;
@@ -82,20 +84,6 @@ impl Preset {
     }
 }
 
-/// Why no network can be built from a [`UnetConfig`]. Each names the key to change.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UnetConfigError {
-    #[error("`{key}` must be at least 1")]
-    Zero { key: &'static str },
-    #[error("`dim` {dim} is not a multiple of {HEAD_WIDTH} (the channels of an attention head)")]
-    Channels { dim: usize },
-    #[error(
-        "`image_size` {image_size} cannot be halved {times} times (once for each resolution after the first); \
-         use a multiple of {multiple}"
-    )]
-    Halving { image_size: usize, times: usize, multiple: usize },
-}
-
 impl UnetConfig {
     /// Channels at each resolution, finest first.
     pub fn dims(&self) -> Vec<usize> {
@@ -115,8 +103,8 @@ impl UnetConfig {
     /// Checks that a network of this shape exists.
     ///
     /// # Errors
-    /// The first [`UnetConfigError`] found.
-    pub fn validate(&self) -> Result<(), UnetConfigError> {
+    /// The first [`ConfigError`] found.
+    pub fn validate(&self) -> Result<(), ConfigError> {
         let sizes = [
             ("dim", self.dim),
             ("mults", self.mults.iter().copied().min().unwrap_or(0)),
@@ -126,16 +114,20 @@ impl UnetConfig {
             ("channels", self.channels),
         ];
         if let Some((key, _)) = sizes.into_iter().find(|(_, value)| *value == 0) {
-            return Err(UnetConfigError::Zero { key });
+            return Err(ConfigError::Zero { key });
         }
         if !self.dim.is_multiple_of(HEAD_WIDTH) {
-            return Err(UnetConfigError::Channels { dim: self.dim });
+            return Err(ConfigError::Dim {
+                dim: self.dim,
+                of: HEAD_WIDTH,
+                why: "the channels of an attention head",
+            });
         }
         let times = self.mults.len() - 1;
         let multiple =
             u32::try_from(times).ok().and_then(|times| 1usize.checked_shl(times)).unwrap_or(0);
         if !self.image_size.is_multiple_of(multiple) {
-            return Err(UnetConfigError::Halving { image_size: self.image_size, times, multiple });
+            return Err(ConfigError::Halving { image_size: self.image_size, times, multiple });
         }
         Ok(())
     }

@@ -8,8 +8,8 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, activation};
 
 use super::blocks::{Residual, group};
-use super::config::{UnetConfig, UnetConfigError};
-use crate::diffit::{Conv2d, Norm, Pass, TimeEmbedding, initialize};
+use super::config::UnetConfig;
+use crate::diffit::{ConfigError, Conv2d, Norm, Pass, TimeEmbedding, initialize};
 use crate::kernels;
 
 /// The U-Net. Field names are the parameter names in checkpoints.
@@ -33,7 +33,7 @@ impl UnetConfig {
     ///
     /// # Errors
     /// A shape that [`validate`](UnetConfig::validate) refuses.
-    pub fn skeleton(&self, device: &Device) -> Result<Unet, UnetConfigError> {
+    pub fn skeleton(&self, device: &Device) -> Result<Unet, ConfigError> {
         self.validate()?;
         let (dims, time_dim) = (self.dims(), self.time_dim());
         let last = dims.len() - 1;
@@ -87,7 +87,7 @@ impl UnetConfig {
     ///
     /// # Errors
     /// A shape that [`validate`](UnetConfig::validate) refuses.
-    pub fn init(&self, seed: u64, device: &Device) -> Result<Unet, UnetConfigError> {
+    pub fn init(&self, seed: u64, device: &Device) -> Result<Unet, ConfigError> {
         let is_last = |name: &str| {
             ["conv2.weight", "attention.proj.weight"].iter().any(|end| name.ends_with(end))
                 || name == "head.weight"

@@ -1,0 +1,116 @@
+//! DiffiT as one of the families.
+
+use burn::tensor::{Device, Int, Tensor};
+
+use super::config::{ConfigError, DiffitConfig, Preset};
+use super::network::Diffit;
+use super::pass::Pass;
+use crate::architecture::{self, Architecture, Denoiser, ModelSettings, Shapes};
+
+impl Denoiser for Diffit {
+    fn forward(
+        &self,
+        x: Tensor<4>,
+        c_noise: Tensor<1>,
+        label: Option<Tensor<1, Int>>,
+        pass: &Pass,
+    ) -> Tensor<4> {
+        self.forward(x, c_noise, label, pass)
+    }
+}
+
+impl Architecture for DiffitConfig {
+    type Network = Diffit;
+
+    const MARK: &'static str = "tokenizer.weight";
+    const KEYS: &'static [&'static str] = &["depths", "heads", "window"];
+
+    fn new(
+        preset: architecture::Preset,
+        settings: &ModelSettings,
+        image_size: usize,
+        num_classes: usize,
+    ) -> Self {
+        let preset = match preset {
+            architecture::Preset::DiffitSmall => Preset::Small,
+            architecture::Preset::DiffitCifar10 => Preset::Cifar10,
+            _ => Preset::Tiny,
+        };
+        let preset = preset.config(image_size, num_classes);
+        Self {
+            dim: settings.dim.unwrap_or(preset.dim),
+            mults: settings.mults.clone().unwrap_or(preset.mults),
+            depths: settings.depths.clone().unwrap_or(preset.depths),
+            heads: settings.heads.unwrap_or(preset.heads),
+            window: settings.window.unwrap_or(preset.window),
+            ..preset
+        }
+    }
+
+    fn smallest() -> Self {
+        Self {
+            dim: 16,
+            mults: vec![1],
+            depths: vec![1],
+            heads: 1,
+            window: 8,
+            image_size: 8,
+            channels: 3,
+            num_classes: 0,
+        }
+    }
+
+    fn infer(shapes: &Shapes, image_size: usize) -> Self {
+        let dim = shapes.size(Self::MARK, 0);
+        let levels = shapes.count("down.") + 1;
+        let width = |level: usize| match level {
+            0 => dim,
+            level => shapes.size(&format!("down.{}.weight", level - 1), 0),
+        };
+        let depth = |level: usize| match level + 1 == levels {
+            true => shapes.count("middle."),
+            false => shapes.count(&format!("encoder.{level}.")),
+        };
+        // The widest window is the setting: at coarser resolutions it shrinks with the image.
+        let tables = || shapes.0.iter().filter(|(name, _)| name.ends_with("attn.bias_table"));
+        let rows = tables().filter_map(|(_, shape)| shape.first()).max().copied().unwrap_or(0);
+        Self {
+            dim,
+            mults: (0..levels).map(|level| width(level) / dim.max(1)).collect(),
+            depths: (0..levels).map(depth).collect(),
+            heads: tables().filter_map(|(_, shape)| shape.get(1)).next().copied().unwrap_or(0),
+            window: rows.isqrt().div_ceil(2),
+            image_size,
+            channels: shapes.size(Self::MARK, 1),
+            num_classes: shapes.num_classes(),
+        }
+    }
+
+    fn image_size(&self) -> usize {
+        self.image_size
+    }
+
+    fn channels(&self) -> usize {
+        self.channels
+    }
+
+    fn num_classes(&self) -> usize {
+        self.num_classes
+    }
+
+    fn with_classes(self, num_classes: usize) -> Self {
+        Self { num_classes, ..self }
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        self.validate()
+    }
+
+    fn skeleton(&self, device: &Device) -> Result<Diffit, ConfigError> {
+        self.skeleton(device)
+    }
+
+    fn init(&self, seed: u64, device: &Device) -> Result<Diffit, ConfigError> {
+        self.init(seed, device)
+    }
+}

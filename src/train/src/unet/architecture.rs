@@ -1,0 +1,111 @@
+//! The U-Net as one of the families.
+
+use burn::tensor::{Device, Int, Tensor};
+
+use super::config::{Preset, UnetConfig};
+use super::network::Unet;
+use crate::architecture::{self, Architecture, Denoiser, ModelSettings, Shapes};
+use crate::diffit::{ConfigError, Pass};
+
+impl Denoiser for Unet {
+    fn forward(
+        &self,
+        x: Tensor<4>,
+        c_noise: Tensor<1>,
+        label: Option<Tensor<1, Int>>,
+        pass: &Pass,
+    ) -> Tensor<4> {
+        self.forward(x, c_noise, label, pass)
+    }
+}
+
+impl Architecture for UnetConfig {
+    type Network = Unet;
+
+    const MARK: &'static str = "stem.weight";
+    const KEYS: &'static [&'static str] = &["depth", "attention"];
+
+    fn new(
+        preset: architecture::Preset,
+        settings: &ModelSettings,
+        image_size: usize,
+        num_classes: usize,
+    ) -> Self {
+        let preset = match preset {
+            architecture::Preset::UnetSmall => Preset::Small,
+            architecture::Preset::UnetCifar10 => Preset::Cifar10,
+            _ => Preset::Tiny,
+        };
+        let preset = preset.config(image_size, num_classes);
+        Self {
+            dim: settings.dim.unwrap_or(preset.dim),
+            mults: settings.mults.clone().unwrap_or(preset.mults),
+            depth: settings.depth.unwrap_or(preset.depth),
+            attention: settings.attention.clone().unwrap_or(preset.attention),
+            ..preset
+        }
+    }
+
+    fn smallest() -> Self {
+        Self {
+            dim: 32,
+            mults: vec![1],
+            depth: 1,
+            attention: vec![8],
+            image_size: 8,
+            channels: 3,
+            num_classes: 0,
+        }
+    }
+
+    fn infer(shapes: &Shapes, image_size: usize) -> Self {
+        let dim = shapes.size(Self::MARK, 0);
+        let levels = shapes.count("down.");
+        let width = |level: usize| shapes.size(&format!("down.{level}.0.conv1.weight"), 0);
+        let has_attention =
+            |level: &usize| shapes.size(&format!("down.{level}.0.attention.qkv.weight"), 0) > 0;
+        let mut attention: Vec<usize> = (0..levels)
+            .filter(has_attention)
+            .map(|level| u32::try_from(level).ok().and_then(|level| image_size.checked_shr(level)))
+            .map(Option::unwrap_or_default)
+            .collect();
+        attention.reverse();
+        Self {
+            dim,
+            mults: (0..levels).map(|level| width(level) / dim.max(1)).collect(),
+            depth: shapes.count("down.0."),
+            attention,
+            image_size,
+            channels: shapes.size(Self::MARK, 1),
+            num_classes: shapes.num_classes(),
+        }
+    }
+
+    fn image_size(&self) -> usize {
+        self.image_size
+    }
+
+    fn channels(&self) -> usize {
+        self.channels
+    }
+
+    fn num_classes(&self) -> usize {
+        self.num_classes
+    }
+
+    fn with_classes(self, num_classes: usize) -> Self {
+        Self { num_classes, ..self }
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        self.validate()
+    }
+
+    fn skeleton(&self, device: &Device) -> Result<Unet, ConfigError> {
+        self.skeleton(device)
+    }
+
+    fn init(&self, seed: u64, device: &Device) -> Result<Unet, ConfigError> {
+        self.init(seed, device)
+    }
+}
