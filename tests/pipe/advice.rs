@@ -398,11 +398,11 @@ const PRINTED: [(&str, usize, &[&str]); 26] = [
     ("src/remote/src/start.rs", 3, &["a_store_that_went_on"]),
     ("src/report/page/serve.rs", 1, &["ui::only_whoever_knows_the_token"]),
     ("src/train/src/checkpoint/mod.rs", 1, &["told::a_lora_checkpoint_without_its_base"]),
-    ("src/train/src/device/spec.rs", 1, &["commands_that_are_pointed_to"]),
     ("src/train/src/device/list.rs", 1, &["commands_that_are_pointed_to"]),
-    ("src/train/src/stages/run_catalog.rs", 1, &["told::a_run_of_a_renamed_pipeline"]),
+    ("src/train/src/device/spec.rs", 1, &["commands_that_are_pointed_to"]),
     ("src/train/src/stages/lint.rs", 1, &["told::lora_weights_become"]),
     ("src/train/src/stages/resume_compatibility.rs", 1, &["told::lora_weights_become"]),
+    ("src/train/src/stages/run_catalog.rs", 1, &["told::a_run_of_a_renamed_pipeline"]),
     (
         "src/train/src/stages/training.rs",
         6,
