@@ -65,6 +65,11 @@ impl Failure {
 }
 
 impl StageError {
+    /// A setting that cannot work.
+    pub fn setting(message: impl Into<String>) -> Self {
+        Self::new(Failure::Setting, message)
+    }
+
     pub fn new(failure: Failure, message: impl Into<String>) -> Self {
         Self { failure, message: message.into() }
     }

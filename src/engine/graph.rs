@@ -11,14 +11,16 @@ use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::{Dfs, EdgeRef, Reversed};
 use pipe_core::error::{SpecError, SpecErrors};
+use pipe_core::ids::StageId;
 use pipe_core::secret;
 use pipe_fs::sync::Level;
 
-use crate::identity::Manifest;
-use crate::kind::{DependencyMode, Files, Stage, StageId};
+use crate::kind::Stage;
 use crate::pipeline_file::{Executor, StoreUrl};
 use crate::policy::ExecutionOptions;
+use crate::reference::{DependencyMode, Files};
 use crate::source::{Part, Source};
+use pipe_core::fingerprint::Manifest;
 
 /// A pipeline with everything filled in and checksummed_json.
 pub struct LoadedPipeline {
@@ -82,7 +84,7 @@ pub struct Input {
     pub name: String,
     pub stage: StageId,
     pub counts: DependencyMode,
-    /// See [`Reference::passes_over_failed`](crate::kind::Reference).
+    /// See [`Reference::passes_over_failed`](crate::reference::Reference).
     pub may_fail: bool,
 }
 

@@ -8,8 +8,9 @@ pub use pipe_core::fingerprint::{Class, Difference, Manifest, differences, in_wo
 use pipe_core::ids::StageId;
 use serde_json::Value;
 
+use crate::artifact::Artifact;
 use crate::graph::Graph;
-use crate::kind::{Artifact, Stage};
+use crate::kind::Stage;
 use crate::pipeline_file::LoadedStage;
 
 /// What a stage's own settings decide. A reference counts by what it refers to, not by the name

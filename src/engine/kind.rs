@@ -200,7 +200,7 @@ impl RunContext<'_> {
             replaced,
             follows_links: true,
         };
-        self.journal.made(&self.stage, made)
+        self.journal.outputs(&self.stage, made)
     }
 
     /// The files that stood in the place of the stage's outputs before its first attempt: `now`,

@@ -4,13 +4,15 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
+use pipe_core::ids::StageId;
 use serde::{Deserialize, Serialize};
 
 use crate::exec::InspectedStage;
 use crate::graph::{Graph, Selection};
 use crate::identity::Difference;
-use crate::kind::{DependencyMode, StageId, StageState};
+use crate::inspection::StageState;
 use crate::pipeline_file::{Input, LoadedStage};
+use crate::reference::DependencyMode;
 use crate::state::Progress;
 
 /// What is to be done for one stage.

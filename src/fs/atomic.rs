@@ -385,7 +385,7 @@ pub fn create_folder(path: &Path) -> Result<(), WriteError> {
 /// `true`.
 pub fn claim_folder(path: &Path) -> Result<bool, WriteError> {
     match point(Change::Folder, path).and_then(|()| fs::create_dir(path)) {
-        Ok(()) => sync::made(path).map(|()| true),
+        Ok(()) => sync::folder_created(path).map(|()| true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(failed("create the folder", path)(error)),
     }

@@ -22,7 +22,7 @@ macro_rules! counters {
     ($($(#[$about:meta])* $name:ident,)*) => {
         /// How often each thing was done.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-        pub struct Traffic {
+        pub struct IoCounters {
             $($(#[$about])* pub $name: u64,)*
         }
 
@@ -33,11 +33,11 @@ macro_rules! counters {
         static COUNTERS: Counters = Counters { $($name: AtomicU64::new(0),)* };
 
         /// All since the process began.
-        pub fn so_far() -> Traffic {
-            Traffic { $($name: COUNTERS.$name.load(Relaxed),)* }
+        pub fn so_far() -> IoCounters {
+            IoCounters { $($name: COUNTERS.$name.load(Relaxed),)* }
         }
 
-        impl Sub for Traffic {
+        impl Sub for IoCounters {
             type Output = Self;
 
             fn sub(self, before: Self) -> Self {

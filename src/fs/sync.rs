@@ -90,7 +90,7 @@ pub fn rely_on(folder: &Path) -> Result<(), WriteError> {
 }
 
 /// The same for a folder that was made just now.
-pub(crate) fn made(folder: &Path) -> Result<(), WriteError> {
+pub(crate) fn folder_created(folder: &Path) -> Result<(), WriteError> {
     have_known(folder, true)
 }
 

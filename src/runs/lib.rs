@@ -40,6 +40,3 @@ pub use metadata::{
 pub use run_number::{RunNumber, number_of};
 pub use runs::{Run, Runs, is_run_folder};
 pub use store_error::StoreError;
-
-use pipe_core::names::plain_name;
-use pipe_fs::{Holder, Lock, atomic, bounded_read, checksummed_json, disk_space, host, sync};

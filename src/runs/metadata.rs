@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
+use pipe_fs::{bounded_read, checksummed_json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::atomic::{self, WriteError};
 use super::checkpoint_path::Name;
-use super::{CheckpointPath, StoreError, checksummed_json};
-use crate::bounded_read;
+use super::{CheckpointPath, StoreError};
 use crate::policy::KnownCheckpoint;
+use pipe_fs::atomic::{self, WriteError};
 
 /// Version of the file's form.
 pub const SCHEMA_VERSION: u32 = 1;

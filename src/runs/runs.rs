@@ -3,13 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
-use super::atomic::{self, WriteError};
+use pipe_fs::{Holder, Lock, host};
+
 use super::checkpoint_path::{BEST, CHECKPOINTS, LAST};
 use super::run_number::number_of;
 use super::{
-    Checkpoint, CheckpointRecord, Holder, Lock, Metadata, RunNumber, Status, StoreError, found,
-    host, metadata,
+    Checkpoint, CheckpointRecord, Metadata, RunNumber, Status, StoreError, found, metadata,
 };
+use pipe_fs::atomic::{self, WriteError};
 
 /// The folder that holds numbered runs.
 #[derive(Debug, Clone)]
@@ -189,7 +190,7 @@ fn is_empty(folder: &Path, is_ours: &dyn Fn(&Path) -> bool) -> bool {
 
 /// The machine's name in characters that a file's name can hold.
 pub(crate) fn host_in_file_name() -> String {
-    super::plain_name(&host().replace('.', "-")).chars().take(64).collect()
+    pipe_core::names::plain_name(&host().replace('.', "-")).chars().take(64).collect()
 }
 
 #[cfg(test)]

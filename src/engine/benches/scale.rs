@@ -11,7 +11,7 @@ mod simulation;
 
 use cluster::{CLUSTER, SECOND, Time};
 use drawn::{Job, SHAPES, bounds, draw};
-use pipe_fs::io_counters::Traffic;
+use pipe_fs::io_counters::IoCounters;
 use simulation::{Ran, Simulation};
 
 fn main() {
@@ -58,7 +58,7 @@ fn main() {
     println!("real time: {:.1} s and {:.1} s", one.took.as_secs_f64(), took.as_secs_f64());
 }
 
-fn rows(t: &Traffic) -> [(&'static str, u64); 11] {
+fn rows(t: &IoCounters) -> [(&'static str, u64); 11] {
     [
         ("files opened to write", t.opened),
         ("writes", t.writes),

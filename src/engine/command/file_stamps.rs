@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use pipe_core::failure::StageError;
 use serde_json::Value;
 
 use super::files::{Found, digested};
 use crate::identity::{Difference, differences};
-use crate::kind::StageError;
 use crate::state::{Output, Outputs};
 
 /// Files as they are now, beside what a record says of them.

@@ -8,11 +8,12 @@ use std::fs::Metadata;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use pipe_core::failure::{Failure, StageError};
+use pipe_core::ids::StageId;
 use pipe_fs::{STATE_FOLDER, Stamp, sync};
 use pipe_runs::is_run_folder;
 
 use crate::graph::{Graph, Targets};
-use crate::kind::{Failure, StageError, StageId};
 use crate::state::Output;
 
 /// The folder of git, which changes when somebody looks at the state of a project.

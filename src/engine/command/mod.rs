@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use figment::Figment;
+use pipe_core::failure::{Failure, StageError};
+use pipe_core::ids::StageId;
 use pipe_core::secret;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,12 +28,14 @@ use self::file_stamps::Seen;
 use self::files::{Files, Found, digested};
 pub use self::process_tree::end_all;
 pub(crate) use self::program::Program;
+use crate::artifact::{Artifact, Outcome};
 use crate::graph::Graph;
 use crate::identity::hex;
-use crate::kind::{
-    self, Artifact, Failure, InspectContext, Inspection, Outcome, Reference, Rejection, RunContext,
-    Stage, StageError, StageId, StageKind, StageState, is_inside_project,
-};
+use crate::inspection::{Inspection, StageState};
+use crate::kind;
+use crate::kind::{InspectContext, RunContext, Stage, StageKind};
+use crate::reference::{Reference, is_inside_project};
+use crate::rejection::Rejection;
 use crate::state::{Output, Outputs};
 
 /// Runs a program.

@@ -7,13 +7,14 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
+use pipe_core::failure::{Failure, StageError};
 use pipe_core::progress::Event;
 use pipe_core::secret;
 
 use super::output::Lines;
 use super::process_tree::{LeftRunning, ProcessTree};
 use super::{Program, signals};
-use crate::kind::{Failure, RunContext, StageError};
+use crate::kind::RunContext;
 use crate::pipeline_file::environment;
 
 /// Time between the request to stop and the end by force.

@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use pipe_core::failure::StageError;
 use pipe_fs::Stamp;
 use sha2::{Digest, Sha256};
 
 use super::files::{Files, Found};
 use crate::identity::hex;
-use crate::kind::{RunContext, StageError};
+use crate::kind::RunContext;
 use crate::state::{Output, record};
 
 /// The outputs that stand there before the program starts, or stood there before an earlier attempt

@@ -6,14 +6,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use chrono::Utc;
+use pipe_core::failure::{Failure, StageError, panic_message};
 use pipe_core::progress::{Event, EventListener};
 use pipe_core::secret;
 use pipe_core::stop::Signal;
 use pipe_fs::Lock;
 use pipe_runs::Status;
 
-use super::{Execution, Journal, manifest, request};
-use crate::kind::{Artifact, Failure, Outcome, RunContext, StageError, panic_message};
+use super::execution::{Execution, manifest, request};
+use super::journal::Journal;
+use crate::artifact::{Artifact, Outcome};
+use crate::kind::RunContext;
 use crate::pipeline_file::LoadedStage;
 use crate::policy::{Adjustment, RetryDecision};
 use crate::state::{Attempt, OutputBaseline, Outputs, Progress, Record};

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chrono::Utc;
+use pipe_core::failure::StageError;
+use pipe_core::ids::StageId;
 use pipe_core::progress;
 use pipe_core::progress::{Event, EventListener};
 use pipe_fs::atomic::{Log, WriteError};
@@ -13,7 +15,6 @@ use pipe_fs::{STATE_FOLDER, atomic};
 use pipe_runs::StoreError;
 use serde_json::Value;
 
-use crate::kind::{StageError, StageId};
 use crate::state::{OutputBaseline, Outputs, Progress, Record, record};
 
 /// Passes events on, and keeps those that say something tomorrow.
@@ -61,7 +62,7 @@ impl<'a> Journal<'a> {
     }
 
     /// Notes what a stage makes. `replaced`: see [`Made::replaced`].
-    pub(crate) fn made(&self, stage: &StageId, made: Outputs) -> Result<(), StageError> {
+    pub(crate) fn outputs(&self, stage: &StageId, made: Outputs) -> Result<(), StageError> {
         self.update(stage, |record| record.made = Some(made))
     }
 

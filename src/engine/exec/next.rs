@@ -1,9 +1,9 @@
 //! What one would type next when a pipeline has run.
 
+use pipe_core::ids::StageId;
 use pipe_runs::Status;
 
 use super::{Execution, Summary};
-use crate::kind::StageId;
 use crate::state::Record;
 
 /// The command of the stage that finished last and has one, from the project's folder. Of a matrix

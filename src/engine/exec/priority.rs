@@ -4,10 +4,10 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
+use pipe_core::ids::StageId;
 use pipe_runs::Status;
 
 use super::{Execution, InspectedStage};
-use crate::kind::StageId;
 use crate::plan::{Action, Plan, Step};
 use crate::state::Record;
 

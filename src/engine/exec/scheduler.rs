@@ -6,15 +6,18 @@ use std::thread::Scope;
 use std::time::Duration;
 
 use chrono::Utc;
+use pipe_core::failure::{Failure, StageError};
+use pipe_core::ids::StageId;
 use pipe_core::progress::{Event, EventListener};
 use pipe_core::threads::STACK_SIZE;
 use pipe_fs::Lock;
 use pipe_runs::{Status, StoreError};
 
 use super::attempt::{Begin, carry_out};
+use super::execution::{Execution, InspectedStage, Summary, inputs, inspect_stage};
+use super::journal::Journal;
 use super::priority::by_priority;
-use super::{Execution, InspectedStage, Journal, Summary, inputs, inspect_stage};
-use crate::kind::{Artifact, Failure, Outcome, StageError, StageId};
+use crate::artifact::{Artifact, Outcome};
 use crate::pipeline_file::LoadedStage;
 use crate::plan::{self, Action, Plan};
 use crate::policy::{OnFailure, Resume};

@@ -7,9 +7,9 @@ use std::path::Path;
 use super::names;
 use super::workflow::*;
 use crate::graph::{Graph, Selection};
-use crate::kind::is_inside_project;
 use crate::pipeline_file::LoadedStage;
 use crate::policy::{ExecutionOptions, OnFailure, Retryable};
+use crate::reference::is_inside_project;
 
 /// What a pipeline file does not know of a cluster.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 
 use pipe_core::error::{Gathered, SpecError, slips};
+use pipe_core::ids::StageId;
 use serde_json::{Map, Value};
 
-use crate::kind::StageId;
 use crate::pipeline_file::declared::Kinds;
 use crate::pipeline_file::layers::{Layer, Origin};
 use crate::pipeline_file::origin::Given;
 use crate::pipeline_file::overrides::{
-    Override, OverrideSource, Precedence, QUOTES, meant_for_others,
+    Override, OverrideSource, Precedence, QUOTES, overrides_for_others,
 };
 use crate::pipeline_file::params::{self, Names, Used};
 use crate::pipeline_file::paths::Place;
@@ -147,7 +147,7 @@ fn fill_in(applied: &mut Applied, params: &Map<String, Value>, used: &Used, erro
 fn foreign(error: SpecError, given: &Override) -> SpecError {
     match given.strength {
         Precedence::CommandLine => error,
-        Precedence::Environment => error.note(meant_for_others(&given.by)),
+        Precedence::Environment => error.note(overrides_for_others(&given.by)),
     }
 }
 
@@ -342,7 +342,7 @@ impl Finder<'_> {
         ));
         let wanted = &self.given.path[0];
         let elsewhere = self.file.stages.iter().find_map(|stage| {
-            let meant = Place::root(self.kinds.schema(&stage.kind)?).meant(wanted)?;
+            let meant = Place::root(self.kinds.schema(&stage.kind)?).suggestion(wanted)?;
             Some(format!("did you mean `{}`?", meant.join(".")))
         });
         let mut names = self.names();

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use pipe_core::error::Gathered;
+use pipe_core::ids::StageId;
 use serde_json::{Map, Value};
 
-use crate::kind::{StageId, StageKind};
+use crate::kind::StageKind;
 use crate::pipeline_file::matrix::{self, Member};
 use crate::pipeline_file::params::{Names, Used, filled_value};
 use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};

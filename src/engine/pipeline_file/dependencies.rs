@@ -2,13 +2,15 @@
 //! fits.
 
 use pipe_core::error::{Gathered, SpecError};
+use pipe_core::ids::StageId;
 use serde_json::Value;
 
 use crate::graph::Input;
-use crate::kind::{Reference, Stage, StageId};
+use crate::kind::Stage;
 use crate::pipeline_file::declared::Declared;
 use crate::pipeline_file::layers::StageLayers;
 use crate::pipeline_file::pipeline::error_at;
+use crate::reference::Reference;
 use crate::source::{Part, Source};
 
 /// What a stage needs.

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use pipe_core::error::{Gathered, SpecError};
+use pipe_core::ids::StageId;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::kind::StageId;
 use crate::pipeline_file::layers::{Layer, Origin, StageLayers};
 use crate::pipeline_file::params::{Names, filled_value};
 use crate::pipeline_file::pipeline::{PipelineFile, describe, error_at};

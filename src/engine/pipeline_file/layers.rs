@@ -5,12 +5,13 @@ use figment::Figment;
 use figment::error::{Actual, Kind};
 use figment::providers::Serialized;
 use pipe_core::error::SpecError;
+use pipe_core::ids::StageId;
 use serde_json::{Map, Value};
 
-use crate::kind::{Rejection, StageId};
-use crate::pipeline_file::overrides::{OverrideSource, meant_for_others};
+use crate::pipeline_file::overrides::{OverrideSource, overrides_for_others};
 use crate::pipeline_file::paths::Place;
 use crate::pipeline_file::pipeline::{describe, shortened};
+use crate::rejection::Rejection;
 use crate::source::{Part, Source};
 
 /// Settings from one origin.
@@ -146,7 +147,7 @@ impl StageLayers {
         let Some((_, outer)) = path.split_last() else { return self.explain(rejection) };
         match &form.kind {
             Kind::UnknownField(name, known) => {
-                let error = match place.meant(name) {
+                let error = match place.suggestion(name) {
                     Some(meant) => {
                         let error = self.error_on(&path, Part::Key, "unknown key".into());
                         let meant = match meant.split_last() {
@@ -257,7 +258,7 @@ impl StageLayers {
                 let error = error.note(format!("setting: {}", self.shown_key(path)));
                 match by.hidden.is_empty() {
                     true => error,
-                    false => error.note(meant_for_others(by)),
+                    false => error.note(overrides_for_others(by)),
                 }
             }
             Some(Layer { origin: Origin::File { source, base, moved }, .. }) => {

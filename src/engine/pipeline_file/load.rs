@@ -7,11 +7,13 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use pipe_core::error::{Gathered, SpecError, SpecErrors, in_order};
+use pipe_core::ids::StageId;
 use pipe_core::parallel;
 use serde_json::Map;
 
+use crate::diagnostic::Diagnostic;
 use crate::graph::{LoadedPipeline, LoadedStage};
-use crate::kind::{Diagnostic, PipelineView, StageId, StageKind, is_inside_project};
+use crate::kind::{PipelineView, StageKind};
 use crate::pipeline_file::apply::{Applied, apply};
 use crate::pipeline_file::declared::{Declared, Kinds};
 use crate::pipeline_file::overrides::Override;
@@ -19,6 +21,7 @@ use crate::pipeline_file::params::{Names, Used};
 use crate::pipeline_file::pipeline::{PipelineFile, error_at};
 use crate::pipeline_file::stage::Loading;
 use crate::pipeline_file::{executor, fsync, origin, pattern_overlaps, store};
+use crate::reference::is_inside_project;
 use crate::source::{self, Part, Source};
 
 /// Reads and checks the pipeline file `path`. Relative paths inside it belong to `root`, the

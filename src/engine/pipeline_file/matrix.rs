@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use pipe_core::error::SpecError;
+use pipe_core::ids::StageId;
 use serde_json::{Map, Value};
 
-use crate::kind::StageId;
 use crate::pipeline_file::pipeline::{error_at, mapping};
 use crate::source::{Part, Source};
 

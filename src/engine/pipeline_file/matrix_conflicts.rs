@@ -2,9 +2,9 @@
 //! would hear of it.
 
 use pipe_core::error::SpecError;
+use pipe_core::ids::StageId;
 use serde_json::{Map, Value};
 
-use crate::kind::StageId;
 use crate::pipeline_file::declared::Kinds;
 use crate::pipeline_file::matrix;
 use crate::pipeline_file::overrides::{Override, Precedence};

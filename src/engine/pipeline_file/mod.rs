@@ -7,6 +7,7 @@ mod document;
 pub mod environment;
 mod executor;
 mod fsync;
+mod keys;
 mod layers;
 mod load;
 mod matrix;
@@ -22,6 +23,7 @@ mod store;
 
 pub(crate) use executor::properties as executor_properties;
 pub use executor::{Executor, ExecutorKind};
+pub(crate) use keys::{COMMON_KEYS, OPTION_KEYS, POLICY_KEYS};
 pub use layers::{Layer, Origin, StageLayers};
 pub use load::load;
 pub use overrides::{Override, OverrideSource, Precedence};
@@ -29,12 +31,3 @@ pub use pipeline::{PipelineFile, StageDeclaration};
 pub use store::{Scheme, StoreUrl};
 
 pub use crate::graph::{Input, LoadedPipeline, LoadedStage};
-
-/// Stage keys whose value may be the name of a policy.
-pub(crate) const POLICY_KEYS: [&str; 4] = ["checkpoint", "retry", "timeout", "resume"];
-/// Keys of every stage that say how it is carried out: those of
-/// [`Conduct`](crate::policy::Conduct).
-pub(crate) const OPTION_KEYS: [&str; 6] =
-    ["retry", "timeout", "on_failure", "resume", "resources", "slurm"];
-/// Further keys of every stage, whatever its kind.
-pub(crate) const COMMON_KEYS: [&str; 4] = ["kind", "config", "needs", "matrix"];

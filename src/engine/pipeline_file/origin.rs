@@ -7,7 +7,7 @@ use std::path::Path;
 use pipe_core::error::{Gathered, SpecError};
 use serde_json::Value;
 
-use crate::pipeline_file::overrides::{OverrideSource, meant_for_others};
+use crate::pipeline_file::overrides::{OverrideSource, overrides_for_others};
 use crate::pipeline_file::params;
 use crate::pipeline_file::pipeline::{PipelineFile, read_document};
 use crate::source;
@@ -57,7 +57,7 @@ pub(super) fn explained(
         }
         error = error.hiding(&one.by.hidden).note(format!("the value comes from {}", one.by.shown));
         if !one.by.hidden.is_empty() {
-            error = error.note(meant_for_others(&one.by));
+            error = error.note(overrides_for_others(&one.by));
         }
     }
     error

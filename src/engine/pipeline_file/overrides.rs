@@ -147,7 +147,7 @@ fn pieces(value: &Value, found: &mut Vec<String>) {
 }
 
 /// What to do about a variable that is none of ours.
-pub(super) fn meant_for_others(by: &OverrideSource) -> String {
+pub(super) fn overrides_for_others(by: &OverrideSource) -> String {
     format!(
         "{} names a setting of this pipeline and counts as one; unset it if another program is meant",
         by.shown

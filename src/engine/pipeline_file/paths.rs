@@ -68,7 +68,7 @@ impl<'a> Place<'a> {
 
     /// The setting that somebody means who writes `name`: one that other programs call so
     /// (`x-known-as`), or one of that name in another place.
-    pub fn meant(&self, name: &str) -> Option<Vec<&'a str>> {
+    pub fn suggestion(&self, name: &str) -> Option<Vec<&'a str>> {
         let name = name.to_lowercase();
         let is_meant = |path: &Vec<&'a str>| {
             let Some((last, outer)) = path.split_last() else { return false };
@@ -160,7 +160,7 @@ mod tests {
         let all: Vec<String> = root.all().iter().map(|path| path.join(".")).collect();
         assert_eq!(all, ["env", "inner", "kind", "rate", "inner.r"]);
         assert!(!root.is_open() && root.at("env").unwrap().is_open() && root.at("other").is_none());
-        let meant = |name| root.meant(name).map(|path| path.join("."));
+        let meant = |name| root.suggestion(name).map(|path| path.join("."));
         assert_eq!(
             [meant("lr"), meant("rank"), meant("r"), meant("x")].map(Option::unwrap_or_default),
             ["rate", "inner.r", "inner.r", ""]

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use pipe_core::ids::StageId;
+
 use crate::graph::LoadedStage;
-use crate::kind::StageId;
 
 /// A pattern, part by part.
 struct Reach {

@@ -2,9 +2,9 @@
 //! `stages`. What stands inside a stage is its kind's business.
 
 use pipe_core::error::{Gathered, SpecError, SpecErrors, nearest};
+use pipe_core::ids::StageId;
 use serde_json::{Map, Value};
 
-use crate::kind::StageId;
 use crate::pipeline_file::{POLICY_KEYS, document};
 use crate::source::{Part, Position, Source};
 

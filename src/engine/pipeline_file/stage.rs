@@ -8,9 +8,9 @@ use figment::Figment;
 use pipe_core::error::{Gathered, SpecError, SpecErrors};
 use serde_json::{Map, Value};
 
+use crate::diagnostic::Diagnostic;
 use crate::graph::LoadedStage;
 use crate::identity;
-use crate::kind::{Diagnostic, Rejection};
 use crate::pipeline_file::apply::ByStage;
 use crate::pipeline_file::declared::{Declared, Kinds, Single};
 use crate::pipeline_file::executor::Executor;
@@ -20,6 +20,7 @@ use crate::pipeline_file::paths::Place;
 use crate::pipeline_file::pipeline::{PipelineFile, error_at, mapping, read_document};
 use crate::pipeline_file::{COMMON_KEYS, OPTION_KEYS, POLICY_KEYS, dependencies, matrix};
 use crate::policy::ExecutionOptions;
+use crate::rejection::Rejection;
 use crate::source::{self, Part, Source};
 
 /// A stage with more errors than this is told about so many of them.

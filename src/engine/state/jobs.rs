@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
+use pipe_core::ids::StageId;
 use pipe_core::names;
 use pipe_fs::{Holder, Lock, STATE_FOLDER, atomic, bounded_read, checksummed_json};
 use pipe_runs::StoreError;
 use serde::{Deserialize, Serialize};
 
-use crate::kind::StageId;
 use crate::state::record::folder;
 
 const SCHEMA_VERSION: u32 = 1;

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
+use pipe_core::failure::Failure;
+use pipe_core::ids::StageId;
 use pipe_core::{names, secret};
 use pipe_fs::atomic::WriteError;
 use pipe_fs::{
@@ -16,8 +18,8 @@ use pipe_runs::{Status, StoreError, file_digest, file_digest_like};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::kind::{Failure, StageId, is_inside_project};
 use crate::policy::RetryChange;
+use crate::reference::is_inside_project;
 use crate::state::JobId;
 
 /// Version of the file's form.
@@ -44,7 +46,7 @@ pub struct Record {
     /// The command that one would type next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
-    /// How good what that is about came out: see [`NextCommand::score`](crate::kind::NextCommand).
+    /// How good what that is about came out: see [`NextCommand::score`](crate::artifact::NextCommand).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "merit")]
     pub score: Option<f64>,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
-use super::{Corruption, FORMAT, TENSOR_DIGESTS, VERSION};
+use super::format::{Corruption, FORMAT, TENSOR_DIGESTS, VERSION};
 
 /// What a checkpoint says of itself.
 #[derive(Debug, Clone, PartialEq)]

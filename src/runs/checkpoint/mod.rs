@@ -7,50 +7,16 @@
 
 mod digest;
 mod entry;
+mod format;
 mod header;
 mod read;
 #[cfg(test)]
 mod tests;
 mod write;
 
-use std::path::PathBuf;
-
 pub use digest::{file_digest, file_digest_like};
 pub use entry::TensorEntry;
+pub use format::{CheckpointError, Corruption, FORMAT, VERSION};
 pub use header::Header;
 pub use read::{Checkpoint, Loaded};
 pub use write::{Written, write};
-
-/// Value of `format` in the header.
-pub const FORMAT: &str = "pipe-checkpoint";
-/// Version that this program writes. Version 1, which it reads, has SHA-256 over its content.
-pub const VERSION: u64 = 2;
-
-/// Key of the header: the digest of each tensor, in the order of their data, so that one can be
-/// checked without the others.
-const TENSOR_DIGESTS: &str = "tensor_digests";
-
-/// What is wrong with a checkpoint file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Corruption {
-    /// No checkpoint at all.
-    Foreign,
-    /// Shorter or longer than its header says.
-    Torn,
-    /// The content does not have the digest that it had when written.
-    Altered,
-    /// Written by a newer program.
-    TooNew,
-    /// The file cannot be read.
-    Unreadable,
-    /// The file is good and has no such tensor.
-    NoTensor,
-}
-
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{}: {message}", path.display())]
-pub struct CheckpointError {
-    pub path: PathBuf,
-    pub fault: Corruption,
-    pub message: String,
-}

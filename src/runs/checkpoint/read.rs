@@ -14,7 +14,8 @@ use super::super::tensor::HostTensor;
 use super::digest::{
     BLAKE3, SHA256, content_digest, content_text, head_digest, listed_digests, sha256_text,
 };
-use super::{CheckpointError, Corruption, Header, TENSOR_DIGESTS, TensorEntry};
+use super::format::{CheckpointError, Corruption, TENSOR_DIGESTS};
+use super::{Header, TensorEntry};
 
 /// A header longer than this is refused; the longest real ones are a few hundred kilobytes.
 pub(super) const MAX_HEADER: u64 = 16 << 20;

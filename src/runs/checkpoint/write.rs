@@ -6,9 +6,10 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::super::tensor::HostTensor;
+use super::Header;
 use super::digest::{content_digest, content_text, head_digest, tensor_digests};
+use super::format::TENSOR_DIGESTS;
 use super::read::{MAX_HEADER, MAX_VALUES, values};
-use super::{Header, TENSOR_DIGESTS};
 use pipe_fs::atomic;
 
 /// What was written.

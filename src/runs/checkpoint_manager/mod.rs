@@ -13,13 +13,14 @@ mod tests;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use pipe_fs::{Lock, atomic, disk_space, sync};
+
 use super::checkpoint::{self, Header};
 use super::checkpoint_path::Name;
 use super::found::{self, CheckpointScan};
 use super::tensor::HostTensor;
 use super::{
-    CheckpointPath, CheckpointRecord, EpochRecord, Lock, Metadata, PartialRecord, Run, Status,
-    StoreError, atomic, disk_space, sync,
+    CheckpointPath, CheckpointRecord, EpochRecord, Metadata, PartialRecord, Run, Status, StoreError,
 };
 use crate::policy::{Action, CheckpointPolicy};
 

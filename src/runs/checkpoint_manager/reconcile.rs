@@ -3,11 +3,13 @@
 
 use std::path::Path;
 
+use pipe_fs::atomic;
+
 use super::{CheckpointManager, record};
 use crate::checkpoint::{Checkpoint, Header};
 use crate::checkpoint_path::Name;
 use crate::found::{checkpoint_files, is_same_file};
-use crate::{CheckpointPath, PartialRecord, StoreError, atomic};
+use crate::{CheckpointPath, PartialRecord, StoreError};
 
 impl CheckpointManager {
     /// Whether a checkpoint stands there that is none of this run's, or not the one of that name.

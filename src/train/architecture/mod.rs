@@ -14,15 +14,17 @@ use burn::tensor::{Device, Int, Tensor};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
-
 pub use settings::{ModelSettings, Preset};
 
 use crate::diffit::{ConfigError, Diffit, DiffitConfig, Pass};
 use crate::unet::{Unet, UnetConfig};
 
+/// The label table, which is trained in full where the classes are others than the base's.
+pub const LABEL_TABLE: &str = "time.label.weight";
+
 /// A network that EDM's preconditioning makes a denoiser of. The names of its fields are the names
 /// of its parameters in checkpoints; its label table, where it knows classes, is
-/// [`LABEL_TABLE`](crate::lora::LABEL_TABLE).
+/// [`LABEL_TABLE`].
 pub trait Denoiser: Module {
     /// `x [batch, channels, size, size]`, `c_noise [batch]`, `label [batch]` (a class, or the
     /// number of classes for "no class", as `None` does) to `[batch, channels, size, size]`.
@@ -101,7 +103,7 @@ impl Shapes<'_> {
 
     /// Number of classes, by the label table.
     pub fn num_classes(&self) -> usize {
-        self.size(crate::lora::LABEL_TABLE, 0).saturating_sub(1)
+        self.size(LABEL_TABLE, 0).saturating_sub(1)
     }
 }
 

@@ -39,8 +39,8 @@ mod wgpu {
     use burn_wgpu::{RuntimeOptions, WgpuBackend, WgpuDevice, try_init_setup};
     use cubecl::wgpu::WgpuDeviceKind;
 
-    use super::DeviceCache;
     use crate::device::adapters::{Adapter, describe};
+    use crate::device::open::DeviceCache;
     use crate::device::{configuration, failure};
 
     /// The graphics APIs that adapters are listed of, the preferred one first, with the names that

@@ -6,7 +6,8 @@ use std::f64::consts::SQRT_2;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Int, Tensor, TensorData, activation, module};
 
-use super::{NORM_EPSILON, fused};
+use super::definitions::{self, NORM_EPSILON};
+use super::fused;
 
 pub(super) fn linear<const D: usize>(
     x: Tensor<D>,
@@ -122,7 +123,7 @@ pub(super) fn attention(qkv: Tensor<4>, heads: usize) -> Tensor<4> {
 
 /// For each pair (query, key) of a window's pixels, row by row: the row of the bias table.
 fn relative_position(window: usize) -> Vec<i64> {
-    super::relative_position(window).into_iter().map(|row| row as i64).collect()
+    definitions::relative_position(window).into_iter().map(|row| row as i64).collect()
 }
 
 pub(super) fn upsample_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {

@@ -7,6 +7,7 @@
 //!
 //! Knows nothing of modules or parameter names.
 
+mod definitions;
 #[cfg(test)]
 mod equivalence_tests;
 mod fused;
@@ -15,11 +16,9 @@ mod generic;
 mod gradcheck_tests;
 
 use burn::tensor::Tensor;
+pub use definitions::NORM_EPSILON;
 pub use fused::AdamWStep;
 use pipe_core::threads::STACK_SIZE;
-
-/// Added to the variance in every norm, as in PyTorch.
-pub const NORM_EPSILON: f64 = 1e-5;
 
 /// `x Wᵀ + b`: `x [.., in]`, `weight [out, in]`, `bias [out]` to `[.., out]`.
 pub fn linear<const D: usize>(
@@ -159,17 +158,4 @@ pub fn in_own_pool_of<R: Send>(threads: Option<usize>, work: impl FnOnce() -> R 
         Ok(pool) => pool.install(work),
         Err(_) => work(), // no more threads to be had: in the pool that all share
     }
-}
-
-/// For each (query, key) of a window's pixels, row by row: the row of the bias table, which counts
-/// the vertical, then the horizontal distance from key to query.
-fn relative_position(window: usize) -> Vec<usize> {
-    let n = window * window;
-    let distance = |query: usize, key: usize| query + window - 1 - key;
-    let row = |query: usize, key: usize| {
-        let (dy, dx) =
-            (distance(query / window, key / window), distance(query % window, key % window));
-        dy * (2 * window - 1) + dx
-    };
-    (0..n).flat_map(|query| (0..n).map(move |key| row(query, key))).collect()
 }

@@ -17,14 +17,12 @@ use super::inject::LoraPlan;
 use super::peft::PeftConfig;
 use super::settings::LoraConfig;
 use super::targets::projections;
-use crate::architecture::Network;
+use crate::architecture::{LABEL_TABLE, Network};
 use crate::checkpoint::{BASE_DIGEST, BASE_WEIGHTS_DIGEST, class_names};
 use crate::diffit::{LORA_A, LORA_B, fill, param_paths};
 
 /// Key of a LoRA checkpoint's header: settings and plan of the adapter.
 pub const HEADER_KEY: &str = "lora";
-/// The label table, which is trained in full where the classes are others than the base's.
-pub const LABEL_TABLE: &str = "time.label.weight";
 const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 const CONFIG_FILE: &str = "adapter_config.json";
 /// Key of the weights file's metadata: content digest of the checkpoint.

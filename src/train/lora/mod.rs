@@ -7,7 +7,7 @@ mod peft;
 mod settings;
 mod targets;
 
-pub use adapter::{Adapter, AdapterError, BaseDigests, HEADER_KEY, LABEL_TABLE};
+pub use adapter::{Adapter, AdapterError, BaseDigests, HEADER_KEY};
 pub use inject::{AdaptedModel, LoraPlan};
 pub use settings::LoraConfig;
 pub use targets::TargetError;

@@ -18,7 +18,6 @@ use serde_json::Value;
 
 use super::artifacts::{ModelFile, TrainedRun};
 use super::lint;
-use super::training::setting;
 
 /// Copies a checkpoint of a training to a fixed place.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -172,7 +171,10 @@ impl Stage for CopyBest {
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
         let Some(run) = context.inputs.get("from").and_then(|a| a.get::<TrainedRun>()) else {
-            return Err(setting(format!("from: stage {} has no checkpoint", self.settings.from)));
+            return Err(StageError::setting(format!(
+                "from: stage {} has no checkpoint",
+                self.settings.from
+            )));
         };
         let record = self.selected(&run)?;
         let source = run.file(record);
@@ -232,7 +234,10 @@ impl CopyBest {
             } else {
                 format!("it has those of epochs {}", epochs.join(", "))
             };
-            setting(format!("select: run {} has no such checkpoint; {there}", run.run.number))
+            StageError::setting(format!(
+                "select: run {} has no such checkpoint; {there}",
+                run.run.number
+            ))
         })
     }
 
@@ -268,7 +273,7 @@ impl CopyBest {
                 return Ok(earlier);
             }
         }
-        Err(setting(format!(
+        Err(StageError::setting(format!(
             "to: {} exists and was not made by this stage; move it away, choose another path, or set `overwrite: true`",
             self.settings.to.display()
         )))

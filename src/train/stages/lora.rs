@@ -18,13 +18,14 @@ use serde_json::Value;
 use super::artifacts::{ModelFile, TrainedRun, model_file};
 use super::copy_best::copy_cost;
 use super::lint;
-use super::training::{Training, TrainingSetup, setting};
+use super::training::{Training, TrainingSetup};
+use crate::architecture::LABEL_TABLE;
 use crate::checkpoint::{
     self, ADAPTER, BASE_DIGEST, BASE_FILE, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST, LABEL_DROPOUT,
 };
 use crate::data::Dataset;
 use crate::diffit::Scope;
-use crate::lora::{AdaptedModel, Adapter, HEADER_KEY, LABEL_TABLE, LoraPlan};
+use crate::lora::{AdaptedModel, Adapter, HEADER_KEY, LoraPlan};
 use crate::trainer::{LoraSettings, ModelInfo, TrainingSettings};
 
 pub struct LoraKind;
@@ -115,7 +116,7 @@ impl Stage for LoraStage {
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
         let Some(base) = context.inputs.get("base").and_then(model_file) else {
-            return Err(setting(format!(
+            return Err(StageError::setting(format!(
                 "base: stage {} has no checkpoint to start from",
                 self.settings.base
             )));
@@ -172,14 +173,15 @@ impl LoraStage {
         }
         .map_err(|e| input(format!("the base model: {e}")))?;
         if config.image_size() != dataset.image_size() {
-            return Err(setting(format!(
+            return Err(StageError::setting(format!(
                 "dataset: its images are {data} x {data} pixels, the base model's {base} x {base}; set the data \
                  set's image_size to {base}",
                 data = dataset.image_size(),
                 base = config.image_size()
             )));
         }
-        let plan = LoraPlan::new(lora, &model).map_err(|e| setting(format!("lora: {e}")))?;
+        let plan =
+            LoraPlan::new(lora, &model).map_err(|e| StageError::setting(format!("lora: {e}")))?;
         let AdaptedModel { mut model, mut scope } = plan.inject(model, *seed);
         if config.num_classes() > 0 && !same_classes {
             model = model.set_require_grad_group(ParamGroup::from_path(LABEL_TABLE), true);

@@ -11,7 +11,6 @@ use pipe_runs::{Checkpoint, Header, Loaded, Metadata};
 use serde_json::Value;
 
 use super::run_match::RESUME_CONTENT;
-use super::training::setting;
 use crate::trainer::{Position, TrainingSettings};
 
 /// Key of a checkpoint's header: the settings that its position depends on, as JSON.
@@ -56,10 +55,11 @@ pub(super) fn open(
 ) -> Result<Option<Checkpoint>, StageError> {
     let Some(file) = &settings.checkpoint.resume_checkpoint else { return Ok(None) };
     let key = "checkpoint.resume_checkpoint";
-    let opened = Checkpoint::open(&root.join(file)).map_err(|e| setting(format!("{key}: {e}")))?;
+    let opened = Checkpoint::open(&root.join(file))
+        .map_err(|e| StageError::setting(format!("{key}: {e}")))?;
     let (done, epochs) = (opened.header().epoch, settings.epochs);
     if done >= epochs {
-        return Err(setting(format!(
+        return Err(StageError::setting(format!(
             "{key}: {file} is at epoch {done}, and `epochs` is {epochs} in all, so nothing would be trained; set \
              `epochs` to {} or more",
             done + 1
@@ -71,7 +71,7 @@ pub(super) fn open(
 /// The same, with its tensors.
 pub(super) fn load(settings: &TrainingSettings, root: &Path) -> Result<Option<Loaded>, StageError> {
     let loaded = open(settings, root)?.map(Checkpoint::load).transpose();
-    loaded.map_err(|e| setting(format!("checkpoint.resume_checkpoint: {e}")))
+    loaded.map_err(|e| StageError::setting(format!("checkpoint.resume_checkpoint: {e}")))
 }
 
 /// The settings that an epoch's steps and losses depend on, out of a manifest. `data`: digest of

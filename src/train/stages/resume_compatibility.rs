@@ -4,7 +4,6 @@
 use pipe_engine::kind::StageError;
 use pipe_runs::checkpoint::Header;
 
-use super::training::setting;
 use crate::checkpoint::{BASE_DIGEST, BASE_WEIGHTS_DIGEST};
 use crate::lora::HEADER_KEY;
 use crate::trainer::ModelInfo;
@@ -20,7 +19,8 @@ pub(super) fn check(
     file: &str,
     model_info: &ModelInfo,
 ) -> Result<Option<String>, StageError> {
-    let refuse = |why: &str| Err(setting(format!("checkpoint.resume_checkpoint: {file} {why}")));
+    let refuse =
+        |why: &str| Err(StageError::setting(format!("checkpoint.resume_checkpoint: {file} {why}")));
     match (header.extra.contains_key(HEADER_KEY), model_info.extra.contains_key(HEADER_KEY)) {
         (true, false) => {
             return refuse(

@@ -17,7 +17,6 @@ use serde_json::Value;
 
 use super::artifacts::model_file;
 use super::copy_best::inside_project;
-use super::training::setting;
 use super::{lint, lint_sample};
 use crate::checkpoint;
 use crate::device::{self, DeviceSpec, GpuAssignment};
@@ -159,10 +158,10 @@ impl Stage for SampleStage {
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
         let s = &self.settings;
         let Some(file) = context.inputs.get("from").and_then(model_file) else {
-            return Err(setting(format!("from: stage {} has no checkpoint", s.from)));
+            return Err(StageError::setting(format!("from: stage {} has no checkpoint", s.from)));
         };
         let device = device::resolve(s.device, GpuAssignment::of(context))
-            .map_err(|e| setting(e.to_string()))?
+            .map_err(|e| StageError::setting(e.to_string()))?
             .device;
         let opened = checkpoint::load_for_sampling(&file.path, None, s.ema, &device);
         let opened = opened.map_err(|e| StageError::new(Failure::Input, e.to_string()))?;
@@ -195,7 +194,7 @@ impl Stage for SampleStage {
             return Err(StageError::new(Failure::Interrupted(signal), message));
         };
         let target = context.root.join(&s.to);
-        let format = Format::of(&s.to).map_err(setting)?;
+        let format = Format::of(&s.to).map_err(StageError::setting)?;
         let bytes = format.encode(&grid.render())?;
         atomic::create_folder(target.parent().unwrap_or(&context.root))?;
         atomic::remove_temporary_files_for(&target);

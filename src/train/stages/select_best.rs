@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::artifacts::TrainedRun;
 use super::lint;
-use super::training::{sample_command, setting};
+use super::training::sample_command;
 
 /// Takes the best of several trainings on, by a metric of the best checkpoint of each.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -144,7 +144,7 @@ impl SelectBest {
             }
         }
         best.ok_or_else(|| {
-            setting(format!(
+            StageError::setting(format!(
                 "monitor: no checkpoint of {over} has a {monitor}; val_loss needs a data set with val_split"
             ))
         })

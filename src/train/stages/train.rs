@@ -12,7 +12,7 @@ use pipe_engine::kind::{
 use serde_json::Value;
 
 use super::lint;
-use super::training::{Training, TrainingSetup, setting};
+use super::training::{Training, TrainingSetup};
 use crate::checkpoint::LABEL_DROPOUT;
 use crate::diffit::Scope;
 use crate::trainer::{ModelInfo, TrainSettings, TrainingSettings};
@@ -99,7 +99,9 @@ impl Stage for TrainStage {
         self.training().run(context, |dataset, device| {
             let classes = dataset.class_names().to_vec();
             let config = model.config(dataset.image_size(), classes.len());
-            let network = config.init(*seed, device).map_err(|e| setting(format!("model: {e}")))?;
+            let network = config
+                .init(*seed, device)
+                .map_err(|e| StageError::setting(format!("model: {e}")))?;
             let extra =
                 BTreeMap::from([(LABEL_DROPOUT.to_owned(), model.label_dropout.to_string())]);
             Ok(TrainingSetup {

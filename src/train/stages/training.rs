@@ -163,22 +163,22 @@ impl Training<'_> {
         if settings.checkpoint.monitor == "val_loss"
             && dataset.indices(Split::Validation).is_empty()
         {
-            return Err(setting(
+            return Err(StageError::setting(
                 "checkpoint.monitor is val_loss, and the data set has no validation images; set its val_split to a \
                  share such as 0.1, or monitor train_loss",
             ));
         }
         let devices = device::resolve_all(&settings.devices(), GpuAssignment::of(context))
-            .map_err(|e| setting(e.to_string()))?;
+            .map_err(|e| StageError::setting(e.to_string()))?;
         let micro_batches =
             1usize.checked_shl(context.adjustment.micro_batch_splits).unwrap_or(usize::MAX);
         if micro_batches > settings.batch_size.div_ceil(devices.len()) {
-            return Err(setting(
+            return Err(StageError::setting(
                 "the device's memory does not suffice even for one image at a time",
             ));
         }
         if let Some(device) = devices.iter().find(|d| !settings.precision.runs_on(&d.device)) {
-            return Err(setting(refused_precision(settings.precision.name(), device)));
+            return Err(StageError::setting(refused_precision(settings.precision.name(), device)));
         }
         for device in &devices {
             self_test::require(&context.root, device, settings.precision, |text| {
@@ -459,10 +459,6 @@ impl DeviceGroup {
     }
 }
 
-pub(super) fn setting(message: impl Into<String>) -> StageError {
-    StageError::new(Failure::Setting, message)
-}
-
 /// Why a device cannot train in a precision, and what can be done.
 fn refused_precision(precision: &str, device: &ResolvedDevice) -> String {
     let can =
@@ -531,7 +527,6 @@ impl Training<'_> {
         let runs = self.runs(criteria.root);
         let resume = request.resume || (policy.resume_from_run.is_some() && !request.force);
         let number = self.number(request);
-        let setting = |message: String| StageError::new(Failure::Setting, message);
 
         if let Some(number) = number {
             let Some(run) = runs.find(number) else {
@@ -552,7 +547,7 @@ impl Training<'_> {
                 return Ok(RunSelection::New { number: Some(number), reason, changes: Vec::new() });
             };
             if request.force {
-                return Err(setting(format!(
+                return Err(StageError::setting(format!(
                     "run {number} exists; `--force` needs a number that is free, or none"
                 )));
             }
@@ -560,7 +555,7 @@ impl Training<'_> {
                 return if run.is_empty() {
                     Ok(RunSelection::Empty(run))
                 } else {
-                    Err(setting(format!(
+                    Err(StageError::setting(format!(
                         "run {number} has no metadata.json, so nobody knows what trained it: bring that file back (half \
                          a copy?), or choose another number"
                     )))
@@ -571,8 +566,8 @@ impl Training<'_> {
                 can_continue(criteria, &run, &metadata),
                 has_lost_checkpoints(&run, &metadata),
             ) {
-                (false, _) => Err(setting(self.refusal(number, criteria, &metadata))),
-                (true, true) => Err(setting(format!(
+                (false, _) => Err(StageError::setting(self.refusal(number, criteria, &metadata))),
+                (true, true) => Err(StageError::setting(format!(
                     "run {number} {LOST}; start a new run by leaving the number out"
                 ))),
                 (true, false) => Ok(RunSelection::Existing(Box::new((run, metadata)))),
@@ -606,7 +601,7 @@ impl Training<'_> {
             Some((run, m)) => {
                 let (changes, words) = criteria.changes(m);
                 if resume && !changes.is_empty() {
-                    return Err(setting(self.refusal(run.number.0, criteria, m)));
+                    return Err(StageError::setting(self.refusal(run.number.0, criteria, m)));
                 }
                 let help = match &self.horizon_help(&changes) {
                     Some(help) if changes.len() == 1 => format!("; {help}"),

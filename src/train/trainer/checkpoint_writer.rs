@@ -13,24 +13,24 @@ use pipe_runs::{CheckpointManager, Saved};
 type Work<K> = Box<dyn FnOnce(&mut K) -> Result<Option<Saved>, StageError> + Send>;
 type Done<K> = (K, Result<Option<Saved>, StageError>);
 
-/// The thread that writes, and the keeper of the files, which is on either side.
+/// The thread that writes, and the manager of the files, which is on either side.
 pub(super) struct CheckpointWriter<K = CheckpointManager> {
     /// With us while nothing is being written.
-    keeper: Option<K>,
+    manager: Option<K>,
     work: Sender<(K, Work<K>)>,
     done: Receiver<Done<K>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl<K: Send + 'static> CheckpointWriter<K> {
-    pub fn start(keeper: K) -> Result<Self, StageError> {
+    pub fn start(manager: K) -> Result<Self, StageError> {
         let (work, works) = channel::<(K, Work<K>)>();
         let (dones, done) = channel();
         let thread =
             std::thread::Builder::new().name("checkpoint writer".into()).spawn(move || {
-                for (mut keeper, work) in works {
-                    let result = work(&mut keeper);
-                    if dones.send((keeper, result)).is_err() {
+                for (mut manager, work) in works {
+                    let result = work(&mut manager);
+                    if dones.send((manager, result)).is_err() {
                         return;
                     }
                 }
@@ -41,7 +41,7 @@ impl<K: Send + 'static> CheckpointWriter<K> {
                 format!("failed to start the thread that writes checkpoints: {e}"),
             )
         })?;
-        Ok(Self { keeper: Some(keeper), work, done, thread: Some(thread) })
+        Ok(Self { manager: Some(manager), work, done, thread: Some(thread) })
     }
 
     /// Begins to write. Only when nothing is being written: after [`wait`](Self::wait).
@@ -49,15 +49,15 @@ impl<K: Send + 'static> CheckpointWriter<K> {
         &mut self,
         work: impl FnOnce(&mut K) -> Result<Option<Saved>, StageError> + Send + 'static,
     ) {
-        debug_assert!(self.keeper.is_some(), "something is being written");
-        if let Some(keeper) = self.keeper.take() {
-            let _ = self.work.send((keeper, Box::new(work)));
+        debug_assert!(self.manager.is_some(), "something is being written");
+        if let Some(manager) = self.manager.take() {
+            let _ = self.work.send((manager, Box::new(work)));
         }
     }
 
     /// What was written since this was last asked, if it is done. Does not wait.
     pub fn finished(&mut self) -> Result<Option<Saved>, StageError> {
-        match self.keeper {
+        match self.manager {
             Some(_) => Ok(None),
             None => match self.done.try_recv() {
                 Ok(done) => self.take(done),
@@ -70,7 +70,7 @@ impl<K: Send + 'static> CheckpointWriter<K> {
     /// Waits for what is being written. An error is told once, by this or by
     /// [`finished`](Self::finished).
     pub fn wait(&mut self) -> Result<Option<Saved>, StageError> {
-        match self.keeper {
+        match self.manager {
             Some(_) => Ok(None),
             None => match self.done.recv() {
                 Ok(done) => self.take(done),
@@ -79,19 +79,19 @@ impl<K: Send + 'static> CheckpointWriter<K> {
         }
     }
 
-    fn take(&mut self, (keeper, result): Done<K>) -> Result<Option<Saved>, StageError> {
-        self.keeper = Some(keeper);
+    fn take(&mut self, (manager, result): Done<K>) -> Result<Option<Saved>, StageError> {
+        self.manager = Some(manager);
         result
     }
 
-    /// The keeper. Only when nothing is being written.
-    pub fn keeper(&mut self) -> Result<&mut K, StageError> {
-        self.keeper.as_mut().ok_or_else(writer_gone)
+    /// The manager. Only when nothing is being written.
+    pub fn manager(&mut self) -> Result<&mut K, StageError> {
+        self.manager.as_mut().ok_or_else(writer_gone)
     }
 
-    /// The keeper for good.
-    pub fn into_keeper(self) -> Result<K, StageError> {
-        self.keeper.ok_or_else(writer_gone)
+    /// The manager for good.
+    pub fn into_manager(self) -> Result<K, StageError> {
+        self.manager.ok_or_else(writer_gone)
     }
 
     /// The thread ended with a panic, which goes on here: it is a bug that is reported with the
@@ -128,11 +128,11 @@ mod tests {
             Ok(Some(saved("a")))
         });
         assert_eq!(writer.finished().unwrap(), None, "it is still at it");
-        assert!(writer.keeper().is_err());
+        assert!(writer.manager().is_err());
         open.send(()).unwrap();
         assert_eq!(writer.wait().unwrap(), Some(saved("a")));
         assert_eq!(writer.wait().unwrap(), None, "told once");
-        assert_eq!(writer.into_keeper().unwrap(), ["a"]);
+        assert_eq!(writer.into_manager().unwrap(), ["a"]);
     }
 
     #[test]
@@ -147,7 +147,7 @@ mod tests {
         };
         assert_eq!(told.message, "the disk is full");
         writer.wait().unwrap();
-        assert_eq!(writer.into_keeper().unwrap(), 0);
+        assert_eq!(writer.into_manager().unwrap(), 0);
     }
 
     #[test]

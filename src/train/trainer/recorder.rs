@@ -140,7 +140,7 @@ impl<'a> Recorder<'a> {
         ]);
         self.write(position.global_step, position.epoch, &values)?;
         self.flush()?;
-        self.writer.keeper()?.record_epoch(EpochRecord {
+        self.writer.manager()?.record_epoch(EpochRecord {
             epoch: position.epoch,
             global_step: position.global_step,
             metrics: metrics.clone(),
@@ -181,7 +181,7 @@ impl<'a> Recorder<'a> {
         self.flush()?;
         let started = Instant::now();
         let header = self.header(position, metrics.clone());
-        let wanted = self.writer.keeper()?.wants(&header, is_final);
+        let wanted = self.writer.manager()?.wants(&header, is_final);
         let tensors = if wanted { state.tensors()? } else { Vec::new() };
         if wanted {
             self.saved_step = Some(position.global_step);
@@ -337,7 +337,7 @@ impl<'a> Recorder<'a> {
         message: Option<String>,
     ) -> Result<CheckpointManager, StageError> {
         let written = self.flush().and_then(|()| sync(&self.logs()));
-        let mut keeper = self.writer.into_keeper()?;
+        let mut keeper = self.writer.into_manager()?;
         keeper.end(status, message)?;
         written.map(|()| keeper)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::JobDetails;
-use crate::kind::StageState;
+use crate::inspection::StageState;
 use crate::state::JobId;
 
 /// The job that this process is.

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use pipe_core::failure::{Failure, StageError};
+use pipe_core::ids::StageId;
 use pipe_core::progress::Event;
 use pipe_core::stop::Signal;
 
@@ -11,7 +13,7 @@ use super::outcome::{Evidence, JobOutcome, judge};
 use super::tail::Tail;
 use super::{Cluster, JobState, SlurmError, Submission};
 use crate::exec::{Execution, Summary, inspect};
-use crate::kind::{Failure, StageError, StageId, StageState};
+use crate::inspection::StageState;
 use crate::policy::OnFailure;
 use crate::state::{JobId, Jobs, Record};
 

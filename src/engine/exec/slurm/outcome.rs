@@ -2,11 +2,11 @@
 //! together. Pure.
 
 use chrono::{DateTime, Utc};
+use pipe_core::failure::{Failure, StageError};
 use pipe_core::stop::Signal;
 use pipe_runs::Status;
 
 use super::JobState;
-use crate::kind::{Failure, StageError};
 use crate::state::{JobId, Record};
 
 /// All that is known.
@@ -85,8 +85,9 @@ fn why(state: Option<&JobState>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use pipe_core::ids::StageId;
+
     use super::*;
-    use crate::kind::StageId;
     use crate::state::Attempt;
 
     fn record(status: Status, message: &str) -> Record {

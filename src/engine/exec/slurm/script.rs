@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
+use pipe_core::ids::StageId;
 use sha2::{Digest, Sha256};
 
 use super::SlurmError;
 use crate::identity::hex;
-use crate::kind::StageId;
 use crate::pipeline_file::LoadedStage;
 use crate::state::JobId;
 

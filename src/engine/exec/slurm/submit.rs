@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use pipe_core::ids::StageId;
 use pipe_fs::Lock;
 use sha2::{Digest, Sha256};
 
@@ -12,7 +13,6 @@ use super::{Cluster, SlurmError};
 use crate::exec::{Execution, InspectedStage, planned};
 use crate::graph::Graph;
 use crate::identity::hex;
-use crate::kind::StageId;
 use crate::pipeline_file::LoadedStage;
 use crate::plan::{Action, Plan};
 use crate::state::{Job, JobId, Jobs};

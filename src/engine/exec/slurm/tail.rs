@@ -7,11 +7,10 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
+use pipe_core::ids::StageId;
 use pipe_core::progress::Event;
 use pipe_fs::STATE_FOLDER;
 use serde::Deserialize;
-
-use crate::kind::StageId;
 
 /// The events of some stages of one pipeline, as they come.
 pub(super) struct Tail {

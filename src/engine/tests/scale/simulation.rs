@@ -15,7 +15,7 @@ use pipe_engine::kind::*;
 use pipe_engine::state::Record;
 use pipe_engine::{identity, pipeline_file, plan};
 use pipe_fs::io_counters;
-use pipe_fs::io_counters::Traffic;
+use pipe_fs::io_counters::IoCounters;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{self, Cluster, Conditions, Time};
@@ -25,7 +25,7 @@ use crate::drawn::{self, CHECKPOINT, Job};
 pub struct Ran {
     pub outcome: cluster::Outcome,
     /// What the engine did in `.pipe/`.
-    pub traffic: Traffic,
+    pub traffic: IoCounters,
     /// Real time of it all, which the tests do not look at.
     #[allow(dead_code)]
     pub took: Duration,
@@ -67,7 +67,7 @@ impl Simulation {
 
     /// Each stage by a process of its own, which looks at what it needs first: `pipe run FILE
     /// STAGE`, one after another.
-    pub fn run_one_by_one(&self, jobs: &[Job], seed: u64) -> (Traffic, Duration) {
+    pub fn run_one_by_one(&self, jobs: &[Job], seed: u64) -> (IoCounters, Duration) {
         let world = Arc::new(World::new(None, jobs));
         let graph = self.graph(jobs, seed, &world);
         let (began, before) = (Instant::now(), io_counters::so_far());

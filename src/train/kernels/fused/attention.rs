@@ -9,7 +9,7 @@ use super::autodiff_op::Kernel;
 use super::math::{self, largest};
 use super::partition::{add_rows, add_up, part_len};
 use super::simd::{MatrixView, WriteMode, gemm, with_simd};
-use crate::kernels::relative_position;
+use crate::kernels::definitions::relative_position;
 
 /// `qkv [batch, height, width, 3 dim]`, `qkv_t [batch, 3 dim]`, `table [(2 window - 1)², heads]`.
 #[derive(Debug, Clone)]

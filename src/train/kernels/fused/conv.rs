@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::autodiff_op::Kernel;
 use super::im2col::Patches;
-use super::partition::{column_sums, fill_rows};
+use super::partition::{fill_rows, sum_columns};
 use super::simd::{MatrixView, WriteMode, gemm};
 use super::taps::Taps;
 
@@ -99,6 +99,6 @@ impl Kernel<3> for Conv {
             });
             self.taps().unsort(&dw)
         });
-        [dx, dw, wanted[2].then(|| column_sums(dy, n))]
+        [dx, dw, wanted[2].then(|| sum_columns(dy, n))]
     }
 }

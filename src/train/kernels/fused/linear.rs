@@ -4,7 +4,7 @@ use burn::tensor::Shape;
 use rayon::prelude::*;
 
 use super::autodiff_op::Kernel;
-use super::partition::{column_sums, fill_rows, task_rows, weight_gradient};
+use super::partition::{fill_rows, sum_columns, task_rows, weight_gradient};
 use super::simd::{MatrixView, WriteMode, gemm};
 use super::taps::transposed;
 
@@ -74,7 +74,7 @@ impl Linear {
             dx
         });
         let dw = wanted[1].then(|| weight_gradient(x, dy, [n, k]));
-        let db = wanted[2].then(|| column_sums(dy, n));
+        let db = wanted[2].then(|| sum_columns(dy, n));
         [dx, dw, db]
     }
 }

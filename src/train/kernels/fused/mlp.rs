@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::autodiff_op::Kernel;
 use super::math;
 use super::partition::{
-    add_rows, add_up, column_sums, fill_rows, is_large, part_len, task_rows, weight_gradient,
+    add_rows, add_up, fill_rows, is_large, part_len, sum_columns, task_rows, weight_gradient,
     zeros_if,
 };
 use super::simd::{MatrixView, WriteMode, gemm, with_simd};
@@ -207,9 +207,9 @@ impl Mlp {
         [
             wanted[0].then_some(dx),
             wanted[1].then(|| weight_gradient(x, &du, [hidden, c])),
-            wanted[2].then(|| column_sums(&du, hidden)),
+            wanted[2].then(|| sum_columns(&du, hidden)),
             wanted[3].then(|| weight_gradient(&h, dy, [c, hidden])),
-            wanted[4].then(|| column_sums(dy, c)),
+            wanted[4].then(|| sum_columns(dy, c)),
         ]
     }
 }

@@ -8,7 +8,7 @@ use super::autodiff_op::Kernel;
 use super::math::{sigmoid, sum, sum_pairs};
 use super::partition::{add_up, part_len};
 use super::simd::with_simd;
-use crate::kernels::NORM_EPSILON;
+use crate::kernels::definitions::NORM_EPSILON;
 
 /// Rows that one task takes.
 const ROWS: usize = 512;

@@ -121,7 +121,7 @@ pub(super) fn add_rows(total: &mut [f32], rows: &[f32]) {
 }
 
 /// The sum of the rows of `rows`, `width` wide.
-pub(super) fn column_sums(rows: &[f32], width: usize) -> Vec<f32> {
+pub(super) fn sum_columns(rows: &[f32], width: usize) -> Vec<f32> {
     let [total] = sum_over_parts(rows.len() / width, |part| {
         let mut total = vec![0.0; width];
         add_rows(&mut total, &rows[part.start * width..part.end * width]);

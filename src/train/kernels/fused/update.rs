@@ -24,7 +24,7 @@ pub struct AdamWStep {
 
 /// [`adamw`](crate::kernels::adamw), in the order of burn's operations, so that the bits are the
 /// same.
-pub(in crate::kernels) fn adamw(
+pub(crate) fn adamw(
     step: AdamWStep,
     [value, moment_1, moment_2]: [Tensor<1>; 3],
     gradient: &Tensor<1>,
@@ -57,7 +57,7 @@ pub(in crate::kernels) fn adamw(
 }
 
 /// [`blend`](crate::kernels::blend).
-pub(in crate::kernels) fn blend(mean: Tensor<1>, value: &Tensor<1>, decay: f64) -> Tensor<1> {
+pub(crate) fn blend(mean: Tensor<1>, value: &Tensor<1>, decay: f64) -> Tensor<1> {
     let (keep, take) = (decay as f32, (1.0 - decay) as f32);
     let mut mean = numbers(mean);
     with_numbers(value, |value| {

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::autodiff_op::Kernel;
 use super::im2col::Patches;
-use super::partition::{add, column_sums, fill_rows};
+use super::partition::{add, fill_rows, sum_columns};
 use super::simd::{MatrixView, WriteMode, gemm};
 use super::taps::Taps;
 
@@ -215,6 +215,6 @@ impl Kernel<3> for UpsampleConv {
             });
             self.whole_weight(&kinds)
         });
-        [dx, dw, wanted[2].then(|| column_sums(dy, n))]
+        [dx, dw, wanted[2].then(|| sum_columns(dy, n))]
     }
 }

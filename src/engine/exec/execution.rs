@@ -1,0 +1,231 @@
+//! What a run needs besides its plan, and how its stages stand before it begins.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::Path;
+
+use pipe_core::failure::{Failure, StageError};
+use pipe_core::ids::StageId;
+use pipe_core::parallel;
+use pipe_core::progress::EventListener;
+use pipe_core::stop::Stop;
+
+use crate::artifact::Artifact;
+use crate::graph::Graph;
+use crate::identity::{self, Manifest};
+use crate::inspection::{Inspection, Request, StageState};
+use crate::kind::InspectContext;
+use crate::pipeline_file::{Input, LoadedStage};
+use crate::state::{JobId, Outputs, Record};
+
+/// Everything a run needs besides the plan.
+pub struct Execution<'a> {
+    pub root: &'a Path,
+    pub graph: &'a Graph,
+    pub manifests: &'a HashMap<StageId, Manifest>,
+    pub request: Request,
+    /// Stages that run even if they are up to date.
+    pub forced: BTreeSet<StageId>,
+    /// Go on with stages that do not depend on a failed one.
+    pub keep_going: bool,
+    /// Stages that may run at once, at least 1.
+    pub jobs: usize,
+    /// GPUs that stages with `resources: {gpu: 1}` share; with none they run as the others do.
+    pub gpus: u32,
+    /// The cluster's job that this process is.
+    pub job: Option<JobId>,
+    /// This process goes on with what an earlier one began for the same job: such a stage is gone
+    /// on with, whatever `resume` says.
+    pub restarted: bool,
+    pub stop: &'a Stop,
+    pub report: &'a dyn EventListener,
+}
+
+impl<'a> Execution<'a> {
+    /// One stage at a time, on no GPU of its own, without anything that was asked for besides.
+    pub fn new(
+        root: &'a Path,
+        graph: &'a Graph,
+        manifests: &'a HashMap<StageId, Manifest>,
+        stop: &'a Stop,
+        report: &'a dyn EventListener,
+    ) -> Self {
+        Self {
+            root,
+            graph,
+            manifests,
+            request: Request::default(),
+            forced: BTreeSet::new(),
+            keep_going: false,
+            jobs: 1,
+            gpus: 0,
+            job: None,
+            restarted: false,
+            stop,
+            report,
+        }
+    }
+}
+
+/// How each stage of a plan ended.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// Each with the line that says what came of it.
+    pub finished: Vec<(StageId, String)>,
+    pub skipped: Vec<StageId>,
+    pub failed: Vec<(StageId, StageError)>,
+    /// Never begun: something before them failed, or the run was stopped.
+    pub not_begun: Vec<StageId>,
+}
+
+/// A stage as it was found.
+pub struct InspectedStage {
+    pub inspection: Inspection,
+    /// Digest of all that decides its result, as far as that is known.
+    pub identity: String,
+    pub record: Option<Record>,
+    /// What the record should say of the stage's files, where they were found unchanged and it does
+    /// not know that.
+    pub confirmed: Option<Outputs>,
+}
+
+impl InspectedStage {
+    pub fn is_transient(&self) -> bool {
+        matches!(self.inspection.state, StageState::Transient)
+    }
+}
+
+/// Asks every selected stage how far it is.
+pub fn inspect(
+    execution: &Execution,
+    selected: &HashSet<StageId>,
+) -> Result<HashMap<StageId, InspectedStage>, (StageId, StageError)> {
+    inspect_with(execution, selected, |_| false)
+}
+
+/// The same, to show how things stand: a stage whose data cannot be read counts as not there, with
+/// the reason.
+pub fn inspect_for_display(
+    execution: &Execution,
+    selected: &HashSet<StageId>,
+) -> Result<HashMap<StageId, InspectedStage>, (StageId, StageError)> {
+    inspect_with(execution, selected, |error| error.failure == Failure::Input)
+}
+
+fn inspect_with(
+    execution: &Execution,
+    selected: &HashSet<StageId>,
+    passes_over: impl Fn(&StageError) -> bool,
+) -> Result<HashMap<StageId, InspectedStage>, (StageId, StageError)> {
+    let mut all = HashMap::with_capacity(selected.len());
+    let mut artifacts = HashMap::new();
+    let mut open: HashSet<&StageId> = HashSet::new();
+    let stages: Vec<&LoadedStage> =
+        execution.graph.stages().filter(|s| selected.contains(&s.id)).collect();
+    let remembered = |stage: &&LoadedStage| {
+        Record::load(execution.root, &execution.graph.pipeline.name, &stage.id)
+    };
+    let records = parallel::map(&stages, remembered);
+    for (stage, record) in stages.iter().zip(records) {
+        let pending = stage.needs.iter().any(|(_, before)| open.contains(before));
+        let observed =
+            match inspect_stage(execution, stage, record, &artifacts, &HashSet::new(), pending) {
+                Err(error) if passes_over(&error) => InspectedStage {
+                    inspection: StageState::absent(error.message).into(),
+                    identity: planned(execution, stage),
+                    record: Record::load(execution.root, &execution.graph.pipeline.name, &stage.id),
+                    confirmed: None,
+                },
+                observed => observed.map_err(|error| (stage.id.clone(), error))?,
+            };
+        let settled =
+            matches!(observed.inspection.state, StageState::Done { .. } | StageState::Transient);
+        if pending || !settled || execution.forced.contains(&stage.id) {
+            open.insert(&stage.id);
+        }
+        if let Some(artifact) = &observed.inspection.artifact {
+            artifacts.insert(stage.id.clone(), artifact.clone());
+        }
+        all.insert(stage.id.clone(), observed);
+    }
+    Ok(all)
+}
+
+/// `failed`: stages that nothing more is to be expected of. `pending`: a stage before it has yet to
+/// run.
+pub(super) fn inspect_stage(
+    execution: &Execution,
+    stage: &LoadedStage,
+    record: Option<Record>,
+    artifacts: &HashMap<StageId, Artifact>,
+    failed: &HashSet<&StageId>,
+    pending: bool,
+) -> Result<InspectedStage, StageError> {
+    let pipeline = &execution.graph.pipeline.name;
+    let inputs = inputs(stage, artifacts);
+    let (manifest, mut unknown) = manifest(execution, stage, &inputs);
+    let is_gone = |input: &Input| input.may_fail && failed.contains(&input.stage);
+    unknown.retain(|name| !stage.inputs.iter().any(|input| input.name == *name && is_gone(input)));
+    let identity = manifest.digest();
+    let confirmed = RefCell::default();
+    let observation = stage.stage.inspect(&InspectContext {
+        root: execution.root,
+        pipeline,
+        stage: &stage.id,
+        identity: &identity,
+        manifest: manifest.record(),
+        unknown: &unknown,
+        inputs: &inputs,
+        made: record.as_ref().and_then(|r| r.made.as_ref()),
+        pending,
+        request: &request(execution, stage),
+        graph: execution.graph,
+        confirmed: &confirmed,
+    })?;
+    Ok(InspectedStage {
+        inspection: observation,
+        identity,
+        record,
+        confirmed: confirmed.into_inner(),
+    })
+}
+
+/// What the command line asks of one stage.
+pub(super) fn request(execution: &Execution, stage: &LoadedStage) -> Request {
+    Request { force: execution.forced.contains(&stage.id), ..execution.request.clone() }
+}
+
+/// What the stages that `stage` refers to hand on, by the input's name.
+pub(super) fn inputs(
+    stage: &LoadedStage,
+    artifacts: &HashMap<StageId, Artifact>,
+) -> BTreeMap<String, Artifact> {
+    let known = |stage| artifacts.get(stage).cloned();
+    stage
+        .inputs
+        .iter()
+        .filter_map(|input| Some((input.name.clone(), known(&input.stage)?)))
+        .collect()
+}
+
+/// Digest of the settings that decide a stage's result, those of stages before it that count by
+/// their settings too.
+pub fn planned(execution: &Execution, stage: &LoadedStage) -> String {
+    execution.manifests.get(&stage.id).unwrap_or(&stage.manifest).digest()
+}
+
+pub(super) fn manifest<'a>(
+    execution: &'a Execution,
+    stage: &'a LoadedStage,
+    inputs: &BTreeMap<String, Artifact>,
+) -> (Cow<'a, Manifest>, Vec<String>) {
+    let settings = execution.manifests.get(&stage.id).unwrap_or(&stage.manifest);
+    let (manifest, unknown) = identity::complete(settings, stage, inputs);
+    let content = stage.stage.content(execution.root);
+    if content.is_empty() {
+        return (manifest, unknown);
+    }
+    let content = content.into_iter().map(|(key, digest)| (key, digest.into()));
+    (Cow::Owned(manifest.into_owned().with(content)), unknown)
+}

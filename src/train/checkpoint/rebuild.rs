@@ -1,0 +1,290 @@
+//! A model out of its checkpoint: the config in the header, the weights, and LoRA's factors beside
+//! them.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use pipe_engine::identity::hex;
+use pipe_runs::tensor::HostTensor;
+use pipe_runs::{Checkpoint, CheckpointError};
+use sha2::{Digest, Sha256};
+
+use super::header::{BASE_DIGEST, BASE_WEIGHTS, class_names, label_dropout};
+use crate::architecture::{LABEL_TABLE, ModelConfig, Network};
+use crate::diffit::probe::{Probe, probe as probe_model};
+use crate::diffit::{ConfigError, LoadError, Scope, fill, load_state_dict, walk};
+use crate::lora::{Adapter, AdapterError, BaseDigests};
+use crate::trainer::{EMA_WEIGHTS, WEIGHTS};
+
+/// Name of the base model in the folder of a LoRA run.
+pub const BASE_FILE: &str = "base_model.ckpt";
+
+/// Why a model could not be rebuilt.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    #[error("failed to rebuild the model: its config is not valid: {0}")]
+    Json(serde_json::Error),
+    #[error("failed to rebuild the model: {0}")]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Load(#[from] LoadError<CheckpointError>),
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error("{} holds LoRA weights only, and its base model {} is another one than it was trained on", file.display(), base.display())]
+    OtherBase { file: PathBuf, base: PathBuf },
+    #[error("{}: {} numbers that are not finite: {}", file.display(), if names.len() == 1 { "a tensor holds" } else { "tensors hold" }, names.join(", "))]
+    NotFinite { file: PathBuf, names: Vec<String> },
+    #[error(
+        "{file} holds LoRA weights only, and its base model is not at {}; put it there, or name it: \
+         `pipe sample BASE --lora {file}`, `pipe ckpt export BASE --merge --lora {file} -o OUT`",
+        base.display(), file = file.display()
+    )]
+    NoBase { file: PathBuf, base: PathBuf },
+    #[error("{} is a checkpoint without LoRA weights", file.display())]
+    NoAdapter { file: PathBuf },
+}
+
+/// The weights to sample with: the EMA weights where the checkpoint has any.
+pub fn inference_prefix(checkpoint: &Checkpoint) -> &'static str {
+    if checkpoint.tensors().any(|t| t.name.starts_with(EMA_WEIGHTS)) {
+        EMA_WEIGHTS
+    } else {
+        WEIGHTS
+    }
+}
+
+/// [`inference_prefix`], or the weights themselves where EMA weights are not wanted.
+fn prefix(checkpoint: &Checkpoint, ema: bool) -> &'static str {
+    if ema { inference_prefix(checkpoint) } else { WEIGHTS }
+}
+
+/// Builds the model that a checkpoint holds, LoRA's factors beside its weights. `prefix` chooses
+/// the weights: `state_dict.` or `ema_state_dict.`.
+pub fn model(
+    checkpoint: &Checkpoint,
+    prefix: &str,
+    device: &Device,
+) -> Result<(Network, ModelConfig), RebuildError> {
+    let Some(adapter) = Adapter::from_checkpoint(checkpoint, prefix)? else {
+        return full_model(checkpoint, prefix, device);
+    };
+    let base = base_of(checkpoint)?;
+    let extra = &checkpoint.header().extra;
+    let base_prefix = extra.get(BASE_WEIGHTS).map_or(WEIGHTS, String::as_str);
+    adapted_model(&base, base_prefix, &adapter, device)
+}
+
+/// The base model of a LoRA checkpoint: `base_model.ckpt` in its run's folder, checked to be the
+/// right one.
+pub fn base_of(checkpoint: &Checkpoint) -> Result<Checkpoint, RebuildError> {
+    let run = checkpoint.path().parent().and_then(Path::parent);
+    let base = run.unwrap_or(Path::new("..")).join(BASE_FILE);
+    if !base.exists() {
+        return Err(RebuildError::NoBase { file: checkpoint.path().to_owned(), base });
+    }
+    let base = Checkpoint::open(&base)?;
+    if base.digest() == checkpoint.header().extra.get(BASE_DIGEST).map(String::as_str) {
+        Ok(base)
+    } else {
+        Err(RebuildError::OtherBase {
+            file: checkpoint.path().to_owned(),
+            base: base.path().to_owned(),
+        })
+    }
+}
+
+/// A base model with an adapter on it.
+pub fn adapted_model(
+    base: &Checkpoint,
+    prefix: &str,
+    adapter: &Adapter,
+    device: &Device,
+) -> Result<(Network, ModelConfig), RebuildError> {
+    let (model, config) = match adapter.num_classes() {
+        Some(classes) => model_for_classes(base, prefix, classes, device)?,
+        None => full_model(base, prefix, device)?,
+    };
+    if adapter.num_classes().is_none()
+        && config.num_classes() > 0
+        && !adapter.class_names.is_empty()
+        && adapter.class_names.len() != config.num_classes()
+    {
+        let (own, base) = (adapter.class_names.len(), config.num_classes());
+        let problem = format!(
+            "`{LABEL_TABLE}` is missing: the adapter is for {own} classes, the base model has {base}"
+        );
+        return Err(AdapterError::Mismatch { problems: vec![problem] }.into());
+    }
+    Ok((adapter.apply(model)?, config))
+}
+
+/// A model for other classes than its checkpoint's: every row of the label table is the
+/// checkpoint's "no class", so that at first all classes give what the checkpoint gives without
+/// one. A model without classes stays so.
+pub fn model_for_classes(
+    checkpoint: &Checkpoint,
+    prefix: &str,
+    classes: usize,
+    device: &Device,
+) -> Result<(Network, ModelConfig), RebuildError> {
+    let known = config(checkpoint)?;
+    if known.num_classes() == 0 {
+        return full_model(checkpoint, prefix, device);
+    }
+    let config = known.with_classes(classes);
+    let skeleton = config.skeleton(device)?;
+    let names: BTreeSet<String> =
+        walk(&skeleton).into_iter().map(|p| p.name).filter(|name| name != LABEL_TABLE).collect();
+    let scope = Scope::Only(Arc::new(names));
+    let table = format!("{prefix}{LABEL_TABLE}");
+    let model = load_finite(skeleton, &scope, checkpoint, prefix, Some(&table))?;
+    let rows = checkpoint.read(&table)?;
+    let width = rows.shape.get(1).copied().unwrap_or(0).max(1);
+    let rows = rows.to_f32().unwrap_or_default();
+    let none = rows.rchunks_exact(width).next().unwrap_or_default();
+    let values = none.repeat(classes + 1);
+    Ok((fill(model, [(LABEL_TABLE.to_owned(), values)].into()), config))
+}
+
+fn full_model(
+    checkpoint: &Checkpoint,
+    prefix: &str,
+    device: &Device,
+) -> Result<(Network, ModelConfig), RebuildError> {
+    let config = config(checkpoint)?;
+    let skeleton = config.skeleton(device)?;
+    let model = load_finite(skeleton, &Scope::All, checkpoint, prefix, None)?;
+    Ok((model, config))
+}
+
+/// Fills a network from a checkpoint's weights, all but the tensor `without`.
+///
+/// # Errors
+/// Names and shapes that do not fit, and tensors with numbers that are not finite: nothing can be
+/// computed with them.
+fn load_finite(
+    skeleton: Network,
+    scope: &Scope,
+    checkpoint: &Checkpoint,
+    prefix: &str,
+    without: Option<&str>,
+) -> Result<Network, RebuildError> {
+    let available =
+        checkpoint.tensors().map(|t| t.name.as_str()).filter(|name| Some(*name) != without);
+    let mut not_finite = Vec::new();
+    let model = load_state_dict(skeleton, scope, prefix, available, |name| {
+        let found = checkpoint.find(name)?;
+        let numbers = found.as_ref().and_then(HostTensor::to_f32).unwrap_or_default();
+        if numbers.iter().any(|number| !number.is_finite()) {
+            not_finite.push(name.to_owned());
+        }
+        Ok(found)
+    })?;
+    if not_finite.is_empty() {
+        Ok(model)
+    } else {
+        Err(RebuildError::NotFinite { file: checkpoint.path().to_owned(), names: not_finite })
+    }
+}
+
+/// `sha256:…` over names, shapes and numbers of the weights under a prefix: the same for every file
+/// that holds them.
+pub fn weights_digest(checkpoint: &Checkpoint, prefix: &str) -> Result<String, CheckpointError> {
+    let mut hash = Sha256::new();
+    for entry in checkpoint.tensors() {
+        let Some(name) = entry.name.strip_prefix(prefix) else { continue };
+        let tensor = checkpoint.read(&entry.name)?;
+        hash.update(format!("{name} {:?}\n", tensor.shape));
+        hash.update(&tensor.bytes);
+    }
+    Ok(format!("sha256:{}", hex(&hash.finalize())))
+}
+
+/// What is wrong with putting an adapter on this base model, in words, if it was trained on another
+/// one. A base with the same weights in another file is the same.
+pub fn other_base(base: &Checkpoint, adapter: &Adapter) -> Result<Option<String>, CheckpointError> {
+    let BaseDigests { file, weights } = &adapter.base;
+    let is_file = |file: &String| base.digest() == Some(file);
+    if file.as_ref().is_none_or(is_file) {
+        return Ok(None);
+    }
+    if let Some(weights) = weights {
+        for prefix in [EMA_WEIGHTS, WEIGHTS] {
+            if weights_digest(base, prefix)? == *weights {
+                return Ok(None);
+            }
+        }
+    }
+    Ok(Some(format!(
+        "{} is not the base model that the adapter was trained on, so its images will differ; that one is {BASE_FILE} in \
+         the folder of the adapter's run",
+        base.path().display()
+    )))
+}
+
+fn config(checkpoint: &Checkpoint) -> Result<ModelConfig, RebuildError> {
+    let config: ModelConfig = serde_json::from_value(checkpoint.header().model_config.clone())
+        .map_err(RebuildError::Json)?;
+    config.validate()?;
+    Ok(config)
+}
+
+/// The model's outputs on fixed inputs, on the CPU.
+pub fn probe(checkpoint: &Checkpoint, prefix: &str) -> Result<Probe, RebuildError> {
+    let device = Device::flex();
+    let (net, config) = model(checkpoint, prefix, &device)?;
+    Ok(probe_model(&net, [config.channels(), config.image_size()], &device))
+}
+
+/// A model to sample images with.
+pub struct SamplingModel {
+    /// Without autodiff.
+    pub net: Network,
+    pub config: ModelConfig,
+    /// Empty if the checkpoint does not say.
+    pub class_names: Vec<String>,
+    pub epoch: u64,
+    /// What is legal and probably not meant.
+    pub warning: Option<String>,
+    /// The larger one where LoRA was trained on top. `None` if a checkpoint does not say.
+    pub label_dropout: Option<f64>,
+}
+
+/// An adapter from a LoRA checkpoint, or from a folder in PEFT's format.
+pub fn adapter(path: &Path, ema: bool) -> Result<Adapter, RebuildError> {
+    if path.is_dir() {
+        return Ok(Adapter::read(path)?);
+    }
+    let checkpoint = Checkpoint::open(path)?;
+    let found = Adapter::from_checkpoint(&checkpoint, prefix(&checkpoint, ema))?;
+    found.ok_or_else(|| RebuildError::NoAdapter { file: path.to_owned() })
+}
+
+/// Loads a checkpoint to sample images with: its EMA weights where it has any and `ema` is wanted.
+/// `lora` is an adapter to put on it: a LoRA checkpoint, or a folder in PEFT's format.
+pub fn load_for_sampling(
+    file: &Path,
+    lora: Option<&Path>,
+    ema: bool,
+    device: &Device,
+) -> Result<SamplingModel, RebuildError> {
+    let checkpoint = Checkpoint::open(file)?;
+    let epoch = checkpoint.header().epoch;
+    let label_dropout = label_dropout(&checkpoint);
+    let Some(lora) = lora else {
+        let (net, config) = model(&checkpoint, prefix(&checkpoint, ema), device)?;
+        let class_names = class_names(&checkpoint);
+        return Ok(SamplingModel { net, config, class_names, epoch, warning: None, label_dropout });
+    };
+    let adapter = adapter(lora, ema)?;
+    let (net, config) =
+        adapted_model(&checkpoint, inference_prefix(&checkpoint), &adapter, device)?;
+    let warning = other_base(&checkpoint, &adapter)?;
+    let class_names =
+        if adapter.class_names.is_empty() { class_names(&checkpoint) } else { adapter.class_names };
+    Ok(SamplingModel { net, config, class_names, epoch, warning, label_dropout })
+}
