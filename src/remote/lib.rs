@@ -1,5 +1,5 @@
-//! The state of a pipeline in object storage: mirrored while the pipeline runs, fetched on another
-//! machine.
+//! Synchronising with a store: the state of a pipeline in object storage, mirrored while the
+//! pipeline runs, pulled on another machine.
 //!
 //! Knows files, digests and buckets; nothing of what the files mean but which ones belong together.
 //! The engine knows nothing of this crate: it tells a listener which names it changed
@@ -28,6 +28,37 @@
 //! is, and an index that lists it is put after it, under a number of its own that nobody else can
 //! take. So at every instant, whatever was killed, the newest index describes a state in which the
 //! project's folder once was, and all of it is there.
+//!
+//! # Before a run
+//!
+//! Three states are compared: the folder, the newest index, and the index that was last the same in
+//! both (`.pipe/store/PIPELINE.json`).
+//!
+//! | the folder | the store | what follows |
+//! |---|---|---|
+//! | unchanged | unchanged | nothing |
+//! | unchanged | went on | the difference is downloaded; what is gone there is removed here |
+//! | went on | unchanged | the difference is uploaded when the run begins |
+//! | went on | went on | refused, until somebody chooses with `--take store` or `--take folder` |
+//!
+//! What is downloaded is verified under another name first, and `metadata.json` and records come
+//! after the files that they speak of: a crash in between leaves a folder that this comparison puts
+//! right.
+//!
+//! # During a run
+//!
+//! The mirror hears of each change at once, holds the content by an open file, and waits until
+//! things are quiet. Then it brings all changes over in one step. A step is therefore a state in
+//! which the folder was at one moment. The training never waits for it.
+//!
+//! If another machine took the next generation, the mirror ends and says who continued; the
+//! training goes on and the command fails at its end. Processes that share the folder work
+//! together: whoever changes the store holds the lock of `.pipe/store`.
+//!
+//! # Trust
+//!
+//! Whoever can write to the store can change the state of the pipeline, and nothing else of the
+//! project: a path in an index becomes a `StatePath` or is left alone.
 
 // What comes from outside must not be able to end the program.
 #![cfg_attr(

@@ -1,4 +1,50 @@
-//! Which stage begins when. One thread decides; each stage that runs has a thread of its own.
+//! The scheduler: which stage begins when. One thread decides; each stage that runs has a thread of
+//! its own and sends its result back.
+//!
+//! # Phases of a stage
+//!
+//! | phase | meaning | next |
+//! |---|---|---|
+//! | `Waiting` | stages before it have not ended | `OnDemand`, `WaitingForInputs`, `Running`, `Done`, `Skipped` |
+//! | `OnDemand` | it is transient and could begin; it begins when a stage asks for it | `WaitingForInputs`; at the end of the run it counts as not needed |
+//! | `WaitingForInputs` | it asked transient stages to begin, or was asked and is in the queue | `Running`, `Skipped` |
+//! | `Running` | it has a thread | `Done`, `Skipped` |
+//! | `Done` | it ran, or it was found up to date | `WaitingForInputs`, if it is transient, was passed over and is needed after all |
+//! | `Skipped` | it failed, or stands behind one that failed | none |
+//!
+//! Transient stages keep nothing on disk (a data set is opened anew in each process). They are not
+//! begun for themselves: a training that is up to date needs no data set in memory.
+//!
+//! # The loop
+//!
+//! 1. Of the stages that wait for nothing, the first in the order of their priority begins, as long
+//!    as there is a free job and, for a stage that wants one, a free GPU.
+//! 2. A stage that the plan skips, and behind which nothing ran, ends at once without a look at the
+//!    disk.
+//! 3. Every other stage takes its lock, reads its record again and is inspected again: since the
+//!    plan was made stages before it have ended, and other processes may have been here. It is
+//!    skipped if it is up to date after all (`identity` has the rules).
+//! 4. Otherwise it asks for the transient stages before it, waits for them, and gets a thread with
+//!    its lock (`attempt` carries it through: retries, time limit, stop).
+//! 5. Its end lets go of those that wait for it. Its record stands before any of them begins.
+//!
+//! # Failures
+//!
+//! What depends on a failed stage never begins. A stage that refers to a whole matrix may do
+//! without some of its members, as long as one is left. Stages that do not depend on the failed one
+//! go on only with `--keep-going` or `on_failure: continue`.
+//!
+//! # Stopping
+//!
+//! After a signal nothing begins. Running stages see the wish to stop, save and end; the run then
+//! lists what was not begun. A second signal ends the process at once: every change of the disk is
+//! safe at every instant, so that needs no help from here.
+//!
+//! # Several processes
+//!
+//! A stage has one lock, which the system frees when the process ends. Two runs of one pipeline
+//! never carry out one stage at the same time: the second is refused, except for transient stages,
+//! for which it waits.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::mpsc::{Receiver, Sender, channel};

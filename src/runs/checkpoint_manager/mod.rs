@@ -1,10 +1,49 @@
-//! Keeps a run's checkpoints: carries out what the policy decides, in the order that survives a
-//! crash at any instant, and puts things right when a run is opened again.
+//! Checkpoints and retention: what a run keeps, and in which order that changes on disk.
 //!
-//! Order: the epoch's metrics in `metadata.json`, the checkpoint file, the links to it,
-//! `metadata.json` (which does not name what will go), the removals. So `metadata.json` never names
-//! a file that is not there, and what a crash can leave is a good checkpoint that is not listed
-//! yet, or an old one that is not listed any more.
+//! # Who decides
+//!
+//! `CheckpointPolicy` is pure: it gets the checkpoints that stand and the metrics of the epoch that
+//! ended, and returns actions (save, link `last`, link `best`, delete). [`CheckpointManager`] is
+//! the only code that carries them out. The training loop hands it tensors and knows no file.
+//!
+//! # Files
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `metadata.json` | identity, settings, history of every epoch, the list of checkpoints; with a checksum, and its version before as `metadata.json.previous` |
+//! | `checkpoints/epoch_NNN.ckpt` | the state at the end of an epoch |
+//! | `checkpoints/step_N.ckpt` | the state inside an epoch, after a signal or by `save_every_n_steps`; at most one |
+//! | `best.ckpt`, `last.ckpt` | hard links of those: no second copy |
+//! | `run.lock` | held while a process has the run |
+//!
+//! # Order of a save
+//!
+//! 1. `metadata.json` gets the metrics of the epoch.
+//! 2. The checkpoint is written: temporary file, fsync, rename, fsync of the folder. Its logs were
+//!    synced before it.
+//! 3. The links `last` and `best` are renewed, each in one rename.
+//! 4. `metadata.json` lists the new checkpoint and no longer lists those that go.
+//! 5. Those are removed.
+//!
+//! So `metadata.json` never names a file that is not there. What a crash leaves is a good
+//! checkpoint that is not listed yet, or an old one that is not listed any more. Opening the run
+//! again (`reconcile`) lists the first, removes the second, renews the links, and gives files that
+//! a person deleted back from the links that still hold them.
+//!
+//! # Retention
+//!
+//! The newest `keep_last_n` checkpoints stay, and the best besides. The best is the one with the
+//! lowest (or highest) value of `monitor`; of equal ones the earlier, so that a later tie changes
+//! nothing behind it. A metric that is missing or not finite is never the best. Nothing is removed
+//! before what replaces it stands, with one exception: on a full disk those that would go anyway
+//! are removed first, but neither the newest nor the best so far.
+//!
+//! # What counts as good
+//!
+//! A checkpoint belongs to the run if its header has the run's identity, and is good if its content
+//! has the digest in its header. Resume takes the newest good one and names those that it passed
+//! over. A checkpoint of another run that stands under a name to be written is given a name of its
+//! own, and is not lost.
 
 mod reconcile;
 #[cfg(test)]
