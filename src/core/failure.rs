@@ -80,7 +80,7 @@ impl StageError {
 #[serde(rename_all = "snake_case")]
 pub enum RetryChange {
     Nothing,
-    /// Each batch goes through the network in twice as many pieces.
+    /// Each batch goes through the network in twice as many micro-batches.
     SmallerMicroBatch,
     /// The device that was lost is left alone.
     OtherDevice,

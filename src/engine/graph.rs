@@ -52,8 +52,8 @@ pub struct LoadedStage {
     pub inputs: Vec<Input>,
     /// Files of the project that it reads and writes.
     pub files: Files,
-    /// The stages it dependencies: the key that says so, and the stage. References first, then `needs`,
-    /// then those that make its files.
+    /// The stages it dependencies: the key that says so, and the stage. References first, then
+    /// `needs`, then those that make its files.
     pub needs: Vec<(Vec<String>, StageId)>,
 }
 

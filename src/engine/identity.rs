@@ -18,8 +18,8 @@
 //! so that a new optional setting does not change identities that exist.
 //!
 //! The class of a setting stands beside its field, as `x-class` in its schema. The same walk feeds
-//! the digest and the explanation (`fingerprint::differences`), so a plan cannot name another reason than the
-//! one that counts.
+//! the digest and the explanation (`fingerprint::differences`), so a plan cannot name another
+//! reason than the one that counts.
 //!
 //! # How a plan uses it
 //!

@@ -1,6 +1,6 @@
 //! What the engine knows of a stage: the traits `StageKind` and `Stage`, and what a stage is given
-//! when it is looked at and when it runs. Real stages live in `pipe-train`, scripted ones in the
-//! tests.
+//! when it is looked at and when it runs. Real stages live in `burn-pipe-train`, scripted ones in
+//! the tests.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};

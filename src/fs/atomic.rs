@@ -97,8 +97,9 @@ pub fn behind_links(path: &Path) -> PathBuf {
     path
 }
 
-/// Puts a copy of `from` in the place of `to` as [`write`] does. Where the file system can, the two
-/// share their blocks until one of them is changed (a reflink): that takes no room and no time.
+/// Puts a copy of `from` in the place of `to` as [`write`](fn@write) does. Where the file system
+/// can, the two share their blocks until one of them is changed (a reflink): that takes no room and
+/// no time.
 pub fn copy(from: &Path, to: &Path) -> Result<(), WriteError> {
     replace(to, |out| {
         let mut source = File::open(from)?;

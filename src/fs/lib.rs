@@ -1,7 +1,7 @@
 //! Files that survive a crash at any instant: written as a whole or not at all, locked, checked
 //! when they are read.
 //!
-//! Every change of the disk goes through [`atomic`], and passes [`fault`], where tests end the
+//! Every change of the disk goes through [`atomic`], and passes a fault point, where tests end the
 //! process or make the disk refuse. Knows nothing of what the files hold.
 
 // What comes from outside must not be able to end the program.

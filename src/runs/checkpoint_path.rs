@@ -18,7 +18,7 @@ pub enum Name {
 
 impl Name {
     /// The name that the checkpoint with this header has in its run's folder. One that is saved at
-    /// an epoch's end for want of that epoch's own has no figures.
+    /// an epoch's end for want of that epoch's own has no metrics.
     pub fn of(header: &Header) -> Self {
         if header.step_in_epoch == 0 && !header.metrics.is_empty() {
             Self::Epoch(header.epoch)

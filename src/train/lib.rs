@@ -1,7 +1,7 @@
 //! Everything that needs burn: the DiffiT model, EDM's objective, and the training loop.
 //!
-//! Knows nothing of pipeline files, graphs or the command line; those belong to `pipe-engine` and
-//! the binary.
+//! Knows nothing of pipeline files, graphs or the command line; those belong to `burn-pipe-engine`
+//! and the binary.
 
 // What comes from outside must not be able to end the program.
 #![cfg_attr(

@@ -282,7 +282,7 @@ fn lora_checkpoints_hold_what_changes_and_merge_into_whole_weights() {
             "{adapted} {merged}"
         );
     }
-    // The adapter in PEFT's format on the base model is the running mean of the checkpoint.
+    // The adapter in PEFT's format on the base model is the EMA weights of the checkpoint.
     let adapter = format!("{LORA}/adapter");
     project
         .pipe(&["ckpt", "export", BASE, "--merge", "--lora", &adapter, "-o", "other.ckpt"])

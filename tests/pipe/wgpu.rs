@@ -105,7 +105,7 @@ fn lora_on_wgpu_is_lora_on_the_cpu() {
     assert!(difference <= Some(3), "the pictures differ by up to {difference:?} of 255");
 }
 
-/// What wgpu did in an epoch of so many steps, whose figures are read once, at its end.
+/// What wgpu did in an epoch of so many steps, whose metrics are read once, at its end.
 fn calls(steps: u32) -> Option<[usize; 3]> {
     let project = project()?.environment("PIPE_LOG", "wgpu_core=trace");
     let (images, every) =

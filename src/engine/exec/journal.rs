@@ -61,7 +61,7 @@ impl<'a> Journal<'a> {
         Ok(record.save(&self.root, stage)?)
     }
 
-    /// Notes what a stage makes. `replaced`: see [`Made::replaced`].
+    /// Notes what a stage makes. `replaced`: see [`Outputs::replaced`].
     pub(crate) fn outputs(&self, stage: &StageId, made: Outputs) -> Result<(), StageError> {
         self.update(stage, |record| record.made = Some(made))
     }

@@ -113,7 +113,7 @@ struct Node<'a> {
     baseline: Option<OutputBaseline>,
     /// Its record does not say that it was completed.
     unsettled: bool,
-    /// See [`Observed::confirmed`].
+    /// See [`InspectedStage::confirmed`].
     confirmed: Option<Outputs>,
     /// It was carried out by this run, or keeps nothing and stands behind one that was.
     has_run: bool,

@@ -46,7 +46,8 @@ pub struct Record {
     /// The command that one would type next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
-    /// How good what that is about came out: see [`NextCommand::score`](crate::artifact::NextCommand).
+    /// How good what that is about came out: see
+    /// [`NextCommand::score`](crate::artifact::NextCommand).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "merit")]
     pub score: Option<f64>,

@@ -1,5 +1,5 @@
 //! Which checkpoints are kept, decided purely: a policy returns actions, and
-//! [`Keeper`](crate::Keeper) carries them out.
+//! [`CheckpointManager`](crate::CheckpointManager) carries them out.
 
 mod checkpoint;
 

@@ -1,7 +1,7 @@
 //! The families of networks and the list of them: what a family has to say of itself, and one type
 //! for the settings and one for the network of whichever it is.
 //!
-//! Everything outside (the loop, optimizer, running mean, LoRA, sampler, checkpoints) works with
+//! Everything outside (the loop, optimizer, EMA weights, LoRA, sampler, checkpoints) works with
 //! [`ModelConfig`] and [`Network`] and names no family. Another one is a folder with its
 //! [`Architecture`], its presets in [`Preset`], and a line in the list below.
 
@@ -38,7 +38,8 @@ pub trait Denoiser: Module {
     ) -> Tensor<4>;
 }
 
-/// What decides the parameters of one network of a family. Its JSON is in the header of checkpoints.
+/// What decides the parameters of one network of a family. Its JSON is in the header of
+/// checkpoints.
 pub trait Architecture: Clone + PartialEq + std::fmt::Debug + Serialize + DeserializeOwned {
     /// The network itself.
     type Network: Denoiser;

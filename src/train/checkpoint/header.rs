@@ -5,7 +5,7 @@ use pipe_runs::Checkpoint;
 /// Key of a LoRA checkpoint's header: content digest of its base model.
 pub const BASE_DIGEST: &str = "base_digest";
 
-/// Key of a LoRA checkpoint's header: [`weights_digest`] of its base model.
+/// Key of a LoRA checkpoint's header: [`weights_digest`](super::weights_digest) of its base model.
 pub const BASE_WEIGHTS_DIGEST: &str = "base_weights_digest";
 
 /// Key of a LoRA checkpoint's header: prefix of the base's weights that the factors belong to.

@@ -35,7 +35,7 @@ pub fn probe(net: &impl Denoiser, image: [usize; 2], device: &Device) -> Probe {
     Probe { mean, std: variance.sqrt(), first: values.into_iter().take(8).collect() }
 }
 
-/// Images x[i] = sin(0.37 i) and noise levels 0.5, 1.0, 1.5, …: the same numbers in any language.
+/// Images `x[i] = sin(0.37 i)` and noise levels 0.5, 1.0, 1.5, …: the same numbers in any language.
 /// `image` is channels and side.
 pub fn fixed_inputs([channels, size]: [usize; 2], batch: usize) -> (Vec<f32>, Vec<f32>) {
     let count = batch * channels * size.pow(2);

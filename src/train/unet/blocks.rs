@@ -1,9 +1,9 @@
 //! The U-Net's building blocks: the residual block that noise level and class scale and shift, and
 //! self-attention over all pixels.
 //!
-//! Source: Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis", NeurIPS 2021, arXiv
-//! 2105.05233, section 3; Karras et al. 2022, arXiv 2206.00364, appendix F (DDPM++). Knows nothing
-//! of how the blocks are arranged.
+//! Source: Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis", NeurIPS 2021,
+//! arXiv 2105.05233, section 3; Karras et al. 2022, arXiv 2206.00364, appendix F (DDPM++). Knows
+//! nothing of how the blocks are arranged.
 
 use std::f64::consts::FRAC_1_SQRT_2;
 
