@@ -218,10 +218,7 @@ impl Gathered {
 
     /// The value if nothing was wrong.
     pub fn or<T>(self, value: T) -> Result<T, SpecErrors> {
-        match self.0.is_empty() {
-            true => Ok(value),
-            false => Err(SpecErrors(in_order(self.0))),
-        }
+        if self.0.is_empty() { Ok(value) } else { Err(SpecErrors(in_order(self.0))) }
     }
 }
 

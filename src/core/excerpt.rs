@@ -19,9 +19,10 @@ impl Excerpt {
         let all: Vec<char> = line.trim_end().chars().collect();
         let at = column.saturating_sub(1);
         let length = token(line, column);
-        let start = match at + length <= WIDTH || all.len() <= WIDTH {
-            true => 0,
-            false => (at + length.min(WIDTH - BEFORE - BEHIND) + BEHIND).saturating_sub(WIDTH),
+        let start = if at + length <= WIDTH || all.len() <= WIDTH {
+            0
+        } else {
+            (at + length.min(WIDTH - BEFORE - BEHIND) + BEHIND).saturating_sub(WIDTH)
         };
         let end = all.len().min(start + WIDTH);
         let (before, after) =

@@ -24,10 +24,8 @@ impl StageId {
 
     /// The stage of a matrix that has these values.
     pub fn member(&self, values: &str) -> Self {
-        let safe = |c: char| match c.is_ascii_alphanumeric() || "_-.,=+".contains(c) {
-            true => c,
-            false => '_',
-        };
+        let safe =
+            |c: char| if c.is_ascii_alphanumeric() || "_-.,=+".contains(c) { c } else { '_' };
         Self(format!("{}@{}", self.0, values.chars().map(safe).collect::<String>()).into())
     }
 

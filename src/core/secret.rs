@@ -62,14 +62,12 @@ pub fn is_open(name: &str) {
 pub fn learn_addresses(text: &str) {
     for (start, end) in secrets_of_addresses(text) {
         let piece = &text[start..end];
-        match text[..start].ends_with("://") {
-            true => learn(piece.split_once(':').map_or("", |(_, password)| password)),
-            false => {
-                let values = piece
-                    .split(['&', ';'])
-                    .map(|part| part.split_once('=').map_or(part, |(_, v)| v));
-                values.filter(|value| value.chars().count() >= LONG).for_each(learn);
-            }
+        if text[..start].ends_with("://") {
+            learn(piece.split_once(':').map_or("", |(_, password)| password))
+        } else {
+            let values =
+                piece.split(['&', ';']).map(|part| part.split_once('=').map_or(part, |(_, v)| v));
+            values.filter(|value| value.chars().count() >= LONG).for_each(learn);
         }
     }
 }
@@ -161,12 +159,13 @@ fn secrets_of_addresses(text: &str) -> Vec<(usize, usize)> {
         let address = text[start..].split(is_end).next().unwrap_or_default();
         let authority = address.split(['/', '?', '#']).next().unwrap_or_default();
         // Passwords are not always written as the standard wants it: a `/` or `?` may stand in one.
-        let authority = match authority.contains('@') {
-            true => authority,
-            false => address
+        let authority = if authority.contains('@') {
+            authority
+        } else {
+            address
                 .split_once('@')
                 .filter(|(user, _)| user.contains(':'))
-                .map_or(authority, |_| address),
+                .map_or(authority, |_| address)
         };
         if let Some(length) = authority.rfind('@').filter(|length| *length > 0) {
             found.push((start, start + length));

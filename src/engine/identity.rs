@@ -114,8 +114,9 @@ pub fn complete<'a>(
             None => unknown.push(input.name.clone()),
         }
     }
-    match known.is_empty() {
-        true => (Cow::Borrowed(manifest), unknown),
-        false => (Cow::Owned(manifest.clone().with(known)), unknown),
+    if known.is_empty() {
+        (Cow::Borrowed(manifest), unknown)
+    } else {
+        (Cow::Owned(manifest.clone().with(known)), unknown)
     }
 }

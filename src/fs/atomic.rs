@@ -59,9 +59,10 @@ pub fn write_named(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), WriteError> {
-    match is_stream(path) {
-        true => stream(path, fill).map_err(failed("write", path)),
-        false => write(&behind_links(path), fill),
+    if is_stream(path) {
+        stream(path, fill).map_err(failed("write", path))
+    } else {
+        write(&behind_links(path), fill)
     }
 }
 
@@ -103,9 +104,10 @@ pub fn behind_links(path: &Path) -> PathBuf {
 pub fn copy(from: &Path, to: &Path) -> Result<(), WriteError> {
     replace(to, |out| {
         let mut source = File::open(from)?;
-        match out.get_ref().shares_blocks_of(&source) {
-            true => Ok(()),
-            false => io::copy(&mut source, out).map(drop),
+        if out.get_ref().shares_blocks_of(&source) {
+            Ok(())
+        } else {
+            io::copy(&mut source, out).map(drop)
         }
     })
 }
@@ -284,9 +286,10 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
 /// Puts a file or folder that others wrote in its place, where nothing may stand; all of it is
 /// durable before.
 pub fn put_in_place(written: &Path, path: &Path) -> Result<(), WriteError> {
-    match written.is_dir() {
-        true => sync::tree(written)?,
-        false => sync::contents(&[written.to_owned()])?,
+    if written.is_dir() {
+        sync::tree(written)?
+    } else {
+        sync::contents(&[written.to_owned()])?
     }
     let renamed = point(Change::Rename, path).and_then(|()| fs::rename(written, path));
     renamed.map_err(failed("put in place", path))?;

@@ -19,12 +19,13 @@ pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let length = file.metadata().map_or(0, |metadata| metadata.len());
     let mut bytes = Vec::with_capacity(length.min(most) as usize);
     file.take(most + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > most {
-        true => Err(io::Error::new(
+    if bytes.len() as u64 > most {
+        Err(io::Error::new(
             ErrorKind::FileTooLarge,
             format!("it is longer than {} MB, and is not read", most >> 20),
-        )),
-        false => Ok(bytes),
+        ))
+    } else {
+        Ok(bytes)
     }
 }
 

@@ -158,12 +158,13 @@ fn refuse_others(path: &Path, mut file: &File) -> Result<(), LockError> {
     let is_lock = length == 0
         || (length < 1024 && file.read_exact(&mut begins).is_ok() && begins == *b"pid ");
     let rewound = file.rewind().map_err(failed("read the lock", path));
-    match is_lock {
-        true => Ok(rewound?),
-        false => Err(LockError::Damaged {
+    if is_lock {
+        Ok(rewound?)
+    } else {
+        Err(LockError::Damaged {
             path: path.to_owned(),
             message: "another file stands in the place of a lock: move it away".to_owned(),
-        }),
+        })
     }
 }
 

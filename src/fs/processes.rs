@@ -56,9 +56,10 @@ impl Process {
 pub fn command_line(pid: i32) -> String {
     let read = |what: &str| fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
     let words = read("cmdline");
-    let text = match words.is_empty() {
-        true => String::from_utf8_lossy(&read("comm")).trim().to_owned(),
-        false => String::from_utf8_lossy(&words).replace('\0', " ").trim().to_owned(),
+    let text = if words.is_empty() {
+        String::from_utf8_lossy(&read("comm")).trim().to_owned()
+    } else {
+        String::from_utf8_lossy(&words).replace('\0', " ").trim().to_owned()
     };
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", &text[..end]),

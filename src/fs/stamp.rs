@@ -32,16 +32,15 @@ impl Stamp {
     pub fn of(metadata: &Metadata) -> Self {
         let modified = modified(metadata);
         #[cfg(unix)]
-        let (changed, inode) = match fault::stamps_are_short() {
-            true => (modified, 0),
-            false => {
-                use std::os::unix::fs::MetadataExt;
-                let changed = metadata
-                    .ctime()
-                    .saturating_mul(1_000_000_000)
-                    .saturating_add(metadata.ctime_nsec());
-                (u64::try_from(changed).unwrap_or(0), metadata.ino())
-            }
+        let (changed, inode) = if fault::stamps_are_short() {
+            (modified, 0)
+        } else {
+            use std::os::unix::fs::MetadataExt;
+            let changed = metadata
+                .ctime()
+                .saturating_mul(1_000_000_000)
+                .saturating_add(metadata.ctime_nsec());
+            (u64::try_from(changed).unwrap_or(0), metadata.ino())
         };
         #[cfg(not(unix))]
         let (changed, inode) = (modified, 0);

@@ -191,9 +191,10 @@ pub fn tree(folder: &Path) -> Result<(), WriteError> {
         }
     }
     contents(&files)?;
-    match syncs_folders() {
-        true => folders.iter().try_for_each(|folder| sync_folder(folder, &warn)),
-        false => Ok(()),
+    if syncs_folders() {
+        folders.iter().try_for_each(|folder| sync_folder(folder, &warn))
+    } else {
+        Ok(())
     }
 }
 

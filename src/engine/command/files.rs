@@ -132,9 +132,10 @@ impl Files<'_> {
             if left_out(path) {
                 continue;
             }
-            match found.is_symlink() && found.is_dir() {
-                true => self.follow(found.parent().unwrap_or(self.root), path, &mut walk, files)?,
-                false => drop(self.collect(path, &mut walk, files)?),
+            if found.is_symlink() && found.is_dir() {
+                self.follow(found.parent().unwrap_or(self.root), path, &mut walk, files)?
+            } else {
+                self.collect(path, &mut walk, files)?;
             }
         }
         Ok(())

@@ -279,11 +279,10 @@ impl Stage for CommandStage {
         files::sync(&context.root, &found)?;
         let outputs = digested(&context.root, found, &[])?;
         context.record_outputs(outputs.clone(), inputs, Vec::new())?;
-        let summary = match s.outputs.is_empty() {
-            true => "done".to_owned(),
-            false => {
-                s.outputs.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
-            }
+        let summary = if s.outputs.is_empty() {
+            "done".to_owned()
+        } else {
+            s.outputs.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
         };
         Ok(Outcome { artifact: Some(artifact(&outputs)), summary, next: None })
     }

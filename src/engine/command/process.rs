@@ -136,10 +136,8 @@ pub(super) fn run(
         }
         (true, ..) => Ok(()),
         (false, ..) => {
-            let said = match tail.is_empty() {
-                true => String::new(),
-                false => format!(":\n  {}", tail.join("\n  ")),
-            };
+            let said =
+                if tail.is_empty() { String::new() } else { format!(":\n  {}", tail.join("\n  ")) };
             Err(failed(format!("`{shown}` {}{said}", how(status))))
         }
     }

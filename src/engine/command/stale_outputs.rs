@@ -52,9 +52,10 @@ pub(super) fn find<'f>(
 
 /// What to do about it.
 pub(super) fn message(files: &Files, path: &Path) -> String {
-    let remedy = match files.is_output(path) {
-        true => "remove it, or let the program write it",
-        false => "let the program clear its output folder first, or write the file",
+    let remedy = if files.is_output(path) {
+        "remove it, or let the program write it"
+    } else {
+        "let the program clear its output folder first, or write the file"
     };
     let path = path.display();
     format!(

@@ -32,9 +32,10 @@ pub(super) fn referred(
     for reference in stage.references() {
         let key = vec![reference.key.to_owned()];
         for target in errors.take(targets(layers, &reference, all)).unwrap_or_default() {
-            let name = match reference.many {
-                true => format!("{}.{target}", reference.key),
-                false => reference.key.to_owned(),
+            let name = if reference.many {
+                format!("{}.{target}", reference.key)
+            } else {
+                reference.key.to_owned()
             };
             let may_fail = reference.many && reference.passes_over_failed;
             found.inputs.push(Input {

@@ -50,9 +50,10 @@ impl StageLayers {
                 .filter(|(k, _)| wanted(k))
                 .map(|(k, v)| (k.clone(), v.clone()))
                 .collect();
-            match values.is_empty() {
-                true => merged,
-                false => merged.merge(Serialized::defaults(Value::Object(values))),
+            if values.is_empty() {
+                merged
+            } else {
+                merged.merge(Serialized::defaults(Value::Object(values)))
             }
         })
     }
@@ -256,10 +257,7 @@ impl StageLayers {
             Some(Layer { origin: Origin::Outside(by), .. }) => {
                 let error = SpecError::plain(format!("{}: {message}", by.shown)).hiding(&by.hidden);
                 let error = error.note(format!("setting: {}", self.shown_key(path)));
-                match by.hidden.is_empty() {
-                    true => error,
-                    false => error.note(overrides_for_others(by)),
-                }
+                if by.hidden.is_empty() { error } else { error.note(overrides_for_others(by)) }
             }
             Some(Layer { origin: Origin::File { source, base, moved }, .. }) => {
                 let moved = moved.iter().find(|(key, ..)| path.first() == Some(key));

@@ -36,14 +36,12 @@ pub(super) fn explained(
     let Some(path) = error.file() else { return error };
     let key = error.path().to_vec();
     let own = path == file.source.path();
-    let names = match own {
-        true => referred(file, &key),
-        false => {
-            // A config file; only what is wrong is read twice.
-            let read =
-                source::read(&root.join(path), path).and_then(|source| read_document(&source));
-            read.map(|(document, _)| names_in(nearest(&document, &key))).unwrap_or_default()
-        }
+    let names = if own {
+        referred(file, &key)
+    } else {
+        // A config file; only what is wrong is read twice.
+        let read = source::read(&root.join(path), path).and_then(|source| read_document(&source));
+        read.map(|(document, _)| names_in(nearest(&document, &key))).unwrap_or_default()
     };
     let names = with_those_inside(names, file);
     let in_place = |g: &&Given| own && key.starts_with(&g.at) && g.at.len() > 1;

@@ -57,16 +57,12 @@ impl BadReference {
 
     /// The error in a value that comes from outside the files.
     pub fn outside(self, by: &OverrideSource, names: Names) -> SpecError {
-        match by.hidden.is_empty() {
-            true => {
-                let error = SpecError::plain(format!("{}: {}", by.shown, self.message));
-                self.help(error, names)
-            }
+        if by.hidden.is_empty() {
+            let error = SpecError::plain(format!("{}: {}", by.shown, self.message));
+            self.help(error, names)
+        } else {
             // What it names is a piece of the value.
-            false => SpecError::plain(format!(
-                "{}: a `${{…}}` in the value cannot be filled in",
-                by.shown
-            )),
+            SpecError::plain(format!("{}: a `${{…}}` in the value cannot be filled in", by.shown))
         }
     }
 }
@@ -248,14 +244,15 @@ fn fill_at(
 const LARGEST: usize = 4 << 20;
 
 fn within(size: usize, path: &[String]) -> Result<(), BadReference> {
-    match size > LARGEST {
-        true => Err(BadReference {
+    if size > LARGEST {
+        Err(BadReference {
             path: path.to_vec(),
             message: format!("with what is filled in it is larger than {} MB", LARGEST >> 20),
             unknown: None,
             note: None,
-        }),
-        false => Ok(()),
+        })
+    } else {
+        Ok(())
     }
 }
 

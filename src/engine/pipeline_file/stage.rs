@@ -93,19 +93,17 @@ impl Loading<'_> {
         };
         let stage =
             typing.all(|key| !of_conduct(key), &required, |settings| kind.resolve(settings));
-        let mut conduct = match layers.layers.iter().any(|l| l.values.keys().any(|k| of_conduct(k)))
-        {
-            true => {
-                let typing = Typing {
-                    kind: &declared.kind,
-                    place: Place::root(kinds.option_schema()),
-                    layers: &mut layers,
-                    left_out: &mut left_out,
-                    errors: &mut errors,
-                };
-                typing.all(of_conduct, &[], |settings| Ok(settings.extract()?)).unwrap_or_default()
-            }
-            false => ExecutionOptions::default(),
+        let mut conduct = if layers.layers.iter().any(|l| l.values.keys().any(|k| of_conduct(k))) {
+            let typing = Typing {
+                kind: &declared.kind,
+                place: Place::root(kinds.option_schema()),
+                layers: &mut layers,
+                left_out: &mut left_out,
+                errors: &mut errors,
+            };
+            typing.all(of_conduct, &[], |settings| Ok(settings.extract()?)).unwrap_or_default()
+        } else {
+            ExecutionOptions::default()
         };
         if let Some((key, message)) = conduct.slurm.clone().or(&self.executor.slurm).wrong() {
             let own = ["slurm", key].map(str::to_owned);

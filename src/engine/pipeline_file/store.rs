@@ -98,16 +98,13 @@ fn parse(text: &str) -> Result<Option<StoreUrl>, Wrong> {
     };
     if *known == Scheme::File {
         let prefix = rest.trim_end_matches('/');
-        return match prefix.starts_with('/') {
-            true => Ok(Some(StoreUrl {
-                scheme: *known,
-                bucket: String::new(),
-                prefix: prefix.to_owned(),
-            })),
-            false => Err(Wrong::new(
+        return if prefix.starts_with('/') {
+            Ok(Some(StoreUrl { scheme: *known, bucket: String::new(), prefix: prefix.to_owned() }))
+        } else {
+            Err(Wrong::new(
                 "expected a folder from the root: three slashes",
                 "such as `file:///mnt/nas/trainings`",
-            )),
+            ))
         };
     }
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));

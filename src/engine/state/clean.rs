@@ -204,9 +204,10 @@ pub fn remove(garbage: &Garbage) -> Result<bool, StoreError> {
         garbage_of(run).iter().any(|now| (&now.path, &now.why) == (&garbage.path, &garbage.why))
     });
     if still {
-        match garbage.path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
-            true => atomic::remove_tree(&garbage.path)?,
-            false => atomic::remove(&garbage.path)?,
+        if garbage.path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+            atomic::remove_tree(&garbage.path)?
+        } else {
+            atomic::remove(&garbage.path)?
         }
     }
     Ok(still)

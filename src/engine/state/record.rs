@@ -381,9 +381,10 @@ impl Output {
     /// The file as it is on disk now, `metadata`; read only if it may be another one.
     pub fn restamped(&self, root: &Path, metadata: &std::fs::Metadata) -> Result<Self, StoreError> {
         let Self { bytes, modified, changed, inode, .. } = *self;
-        match changed != 0 && Stamp::of(metadata) == (Stamp { bytes, modified, changed, inode }) {
-            true => Ok(self.clone()),
-            false => Self::of_digest(root, &self.path, &self.digest),
+        if changed != 0 && Stamp::of(metadata) == (Stamp { bytes, modified, changed, inode }) {
+            Ok(self.clone())
+        } else {
+            Self::of_digest(root, &self.path, &self.digest)
         }
     }
 

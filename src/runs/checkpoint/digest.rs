@@ -40,10 +40,7 @@ pub fn file_digest(path: &Path) -> io::Result<String> {
 /// The same, for comparing with `known`: records that older programs made have `sha256:…` of
 /// checkpoints, too.
 pub fn file_digest_like(path: &Path, known: &str) -> io::Result<String> {
-    match known.starts_with(SHA256) {
-        true => sha256_of_file(path),
-        false => file_digest(path),
-    }
+    if known.starts_with(SHA256) { sha256_of_file(path) } else { file_digest(path) }
 }
 
 fn sha256_of_file(path: &Path) -> io::Result<String> {

@@ -67,9 +67,12 @@ impl Architecture for DiffitConfig {
             0 => dim,
             level => shapes.size(&format!("down.{}.weight", level - 1), 0),
         };
-        let depth = |level: usize| match level + 1 == levels {
-            true => shapes.count("middle."),
-            false => shapes.count(&format!("encoder.{level}.")),
+        let depth = |level: usize| {
+            if level + 1 == levels {
+                shapes.count("middle.")
+            } else {
+                shapes.count(&format!("encoder.{level}."))
+            }
         };
         // The widest window is the setting: at coarser resolutions it shrinks with the image.
         let tables = || shapes.0.iter().filter(|(name, _)| name.ends_with("attn.bias_table"));

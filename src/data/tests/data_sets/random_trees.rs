@@ -105,15 +105,11 @@ impl Tree {
                 let below = format!("{folder}deeper {}/", self.next);
                 self.next += 1;
                 std::fs::create_dir_all(self.project.data(&format!("set/{below}"))).unwrap();
-                match self.recursive {
-                    true if depth < 4 => {
-                        (0..3).for_each(|_| self.entry(&below, Some(name), depth + 1))
-                    }
-                    true => {}
-                    false => {
-                        self.passed += 1;
-                        self.project.put(&format!("set/{below}1.png"), b"not looked at");
-                    }
+                if !self.recursive {
+                    self.passed += 1;
+                    self.project.put(&format!("set/{below}1.png"), b"not looked at");
+                } else if depth < 4 {
+                    (0..3).for_each(|_| self.entry(&below, Some(name), depth + 1))
                 }
             }
         }

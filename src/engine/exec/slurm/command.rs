@@ -110,9 +110,6 @@ fn heard(program: &'static str, output: Output) -> Result<String, SlurmError> {
     let said = String::from_utf8_lossy(&output.stderr);
     let lines: Vec<&str> =
         said.lines().map(|line| line.trim()).filter(|line| !line.is_empty()).collect();
-    let message = match lines.is_empty() {
-        true => output.status.to_string(),
-        false => lines.join("; "),
-    };
+    let message = if lines.is_empty() { output.status.to_string() } else { lines.join("; ") };
     Err(SlurmError::Refused { program, message })
 }

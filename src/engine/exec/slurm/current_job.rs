@@ -52,11 +52,12 @@ pub fn after_stop(
     let nothing_kept = stage.is_some_and(|(before, after)| {
         before == after || !matches!(after, StageState::Partial { .. })
     });
-    match (told || over) && !details.preempted && nothing_kept {
-        true => AfterStop::Fail(
+    if (told || over) && !details.preempted && nothing_kept {
+        AfterStop::Fail(
             "its walltime is over and nothing was kept that another one could go on with; give it more `time`",
-        ),
-        false => AfterStop::Requeue,
+        )
+    } else {
+        AfterStop::Requeue
     }
 }
 

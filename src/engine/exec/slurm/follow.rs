@@ -132,9 +132,10 @@ fn take_in(
         }
         changed = true;
         let ran = followed.state.as_ref().is_some_and(|before| !before.waits());
-        let text = match state.waits() && ran {
-            true => format!("job {} was requeued: {state}", job.id),
-            false => format!("job {}: {state}", job.id),
+        let text = if state.waits() && ran {
+            format!("job {} was requeued: {state}", job.id)
+        } else {
+            format!("job {}: {state}", job.id)
         };
         following.execution.report.event(&stage.id, &Event::Message { text });
         followed.state = Some(state.clone());

@@ -52,13 +52,11 @@ impl JobState {
 
 impl std::fmt::Display for JobState {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let beside = match self.waits() {
-            true => &self.reason,
-            false => &self.node,
-        };
-        match beside.is_empty() {
-            true => f.write_str(&self.word),
-            false => write!(f, "{} ({beside})", self.word),
+        let beside = if self.waits() { &self.reason } else { &self.node };
+        if beside.is_empty() {
+            f.write_str(&self.word)
+        } else {
+            write!(f, "{} ({beside})", self.word)
         }
     }
 }

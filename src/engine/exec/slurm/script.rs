@@ -116,9 +116,10 @@ pub(super) fn arguments(
         );
         return Err(SlurmError::Asked(text));
     }
-    let log = match folder.contains('%') {
-        true => format!("{}/{log}", folder.replace('%', "%%")),
-        false => log.to_owned(),
+    let log = if folder.contains('%') {
+        format!("{}/{log}", folder.replace('%', "%%"))
+    } else {
+        log.to_owned()
     };
     let mut all = vec![
         "--parsable".to_owned(),

@@ -49,9 +49,10 @@ fn wanted<'a>(graph: &'a Graph, plan: &Plan) -> Vec<Wanted<'a>> {
     for stage in graph.stages() {
         let mut own = Vec::new();
         for (_, before) in graph.dependencies(&stage.id) {
-            let reached = match runs.contains(&before.id) {
-                true => vec![before.id.clone()],
-                false => after.get(&before.id).cloned().unwrap_or_default(),
+            let reached = if runs.contains(&before.id) {
+                vec![before.id.clone()]
+            } else {
+                after.get(&before.id).cloned().unwrap_or_default()
             };
             own.extend(reached.into_iter().filter(|id| !own.contains(id)).collect::<Vec<_>>());
         }

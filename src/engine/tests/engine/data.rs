@@ -81,9 +81,10 @@ impl Stage for Fake {
             let artifact = if o.pending { None } else { Some(data(o.root)?) };
             return Ok(Inspection { state: StageState::Transient, artifact });
         }
-        Ok(match file(o.root, o.identity).exists() {
-            true => StageState::Done { reason: "up to date".into() },
-            false => StageState::absent(format!("unknown: {}", o.unknown.join(" "))),
+        Ok(if file(o.root, o.identity).exists() {
+            StageState::Done { reason: "up to date".into() }
+        } else {
+            StageState::absent(format!("unknown: {}", o.unknown.join(" ")))
         }
         .into())
     }

@@ -160,13 +160,11 @@ impl State {
             match event {
                 Event::Repaired(node) => drop(self.free.insert(node)),
                 Event::Ended { stage, node, node_fails } => {
-                    match node_fails {
-                        true => {
-                            self.lost += 1;
-                            self.events
-                                .push(Reverse((at + conditions.repair, Event::Repaired(node))));
-                        }
-                        false => drop(self.free.insert(node)),
+                    if node_fails {
+                        self.lost += 1;
+                        self.events.push(Reverse((at + conditions.repair, Event::Repaired(node))));
+                    } else {
+                        self.free.insert(node);
                     }
                     self.blocked -= 1;
                     self.over.insert(stage);

@@ -164,9 +164,10 @@ impl Stage for JobStage {
     fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
         let done =
             self.world.done.lock().unwrap().get(o.stage.as_str()) == Some(&self.settings.seed);
-        Ok(match done {
-            true => StageState::Done { reason: "up to date".into() },
-            false => StageState::absent("never run"),
+        Ok(if done {
+            StageState::Done { reason: "up to date".into() }
+        } else {
+            StageState::absent("never run")
         }
         .into())
     }

@@ -162,16 +162,18 @@ impl Stage for Copy {
 
     fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
         let Some(content) = o.inputs.get("from").and_then(|a| a.content.clone()) else {
-            let state = match o.made.is_some() && o.root.join(&self.0.to).exists() {
-                true => StageState::Done { reason: "up to date".into() },
-                false => StageState::absent("not copied yet"),
+            let state = if o.made.is_some() && o.root.join(&self.0.to).exists() {
+                StageState::Done { reason: "up to date".into() }
+            } else {
+                StageState::absent("not copied yet")
             };
             return Ok(state.into());
         };
         let found = std::fs::read_to_string(o.root.join(&self.0.to)).ok();
-        let state = match found == Some(content.clone()) && o.made.is_some() {
-            true => StageState::Done { reason: "up to date".into() },
-            false => StageState::absent("another checkpoint is selected now"),
+        let state = if found == Some(content.clone()) && o.made.is_some() {
+            StageState::Done { reason: "up to date".into() }
+        } else {
+            StageState::absent("another checkpoint is selected now")
         };
         Ok(Inspection { state, artifact: Some(Artifact::new(content.clone(), Some(content))) })
     }

@@ -96,19 +96,16 @@ pub fn files(root: &Path, paths: &[String]) -> BTreeMap<String, Option<String>> 
     let mut found = BTreeMap::new();
     for path in paths {
         let folder = path.strip_suffix("/*.txt").unwrap_or(path);
-        match root.join(folder).is_dir() {
-            true => {
-                for entry in std::fs::read_dir(root.join(folder)).unwrap().flatten() {
-                    let name = entry.file_name().into_string().unwrap();
-                    if path == folder || name.ends_with(".txt") {
-                        let inner = files(root, &[format!("{folder}/{name}")]);
-                        found.extend(inner);
-                    }
+        if root.join(folder).is_dir() {
+            for entry in std::fs::read_dir(root.join(folder)).unwrap().flatten() {
+                let name = entry.file_name().into_string().unwrap();
+                if path == folder || name.ends_with(".txt") {
+                    let inner = files(root, &[format!("{folder}/{name}")]);
+                    found.extend(inner);
                 }
             }
-            false => {
-                found.insert(path.clone(), std::fs::read_to_string(root.join(path)).ok());
-            }
+        } else {
+            found.insert(path.clone(), std::fs::read_to_string(root.join(path)).ok());
         }
     }
     found
