@@ -54,7 +54,7 @@ pub fn data(arguments: DataArguments, output: &Output) -> Result<ExitCode, CliEr
         match looked {
             Ok((dataset, found)) => {
                 if target.is_some() {
-                    grids.push(sheet(stage, &dataset, &a, &loaded.graph.pipeline.name));
+                    grids.push(sheet(stage, &dataset, &a, &loaded.session.graph.pipeline.name));
                 }
                 if !found.bad.is_empty() {
                     let bad = format!(
@@ -98,9 +98,9 @@ pub fn data(arguments: DataArguments, output: &Output) -> Result<ExitCode, CliEr
 
 /// The `dataset` stages that are meant, in the graph's order.
 fn datasets(loaded: &LoadedPipeline) -> Result<Vec<(StageId, DatasetSettings)>, CliError> {
-    let all = loaded.graph.stages().filter(|stage| stage.kind == "dataset");
+    let all = loaded.session.graph.stages().filter(|stage| stage.kind == "dataset");
     let found: Vec<(StageId, DatasetSettings)> = all
-        .filter(|stage| loaded.selection.stages.contains(&stage.id))
+        .filter(|stage| loaded.session.selection.stages.contains(&stage.id))
         .filter_map(|stage| {
             Some((stage.id.clone(), serde_json::from_value(stage.stage.settings()).ok()?))
         })
@@ -119,10 +119,10 @@ fn look(
     loaded: &LoadedPipeline,
     progress: &dyn Progress,
 ) -> Result<(Dataset, DatasetReport), DataError> {
-    let dataset = Dataset::open(settings, &loaded.root, progress)?;
+    let dataset = Dataset::open(settings, &loaded.session.root, progress)?;
     let bad = dataset.bad_images(progress)?;
     let root = (!settings.source.is_synthetic()).then(|| settings.root.clone());
-    let at = settings.root_in(&loaded.root);
+    let at = settings.root_in(&loaded.session.root);
     let summary = DatasetReport::new(
         stage,
         &dataset,

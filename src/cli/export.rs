@@ -61,7 +61,7 @@ pub fn export(arguments: ExportArguments) -> Result<ExitCode, CliError> {
     let To::Argo(a) = arguments.to;
     let loaded = a.args.load_for_export()?;
     // A file that was named from the root of this machine may still be one of the project's.
-    let file = loaded.file.strip_prefix(&loaded.root).unwrap_or(&loaded.file);
+    let file = loaded.file.strip_prefix(&loaded.session.root).unwrap_or(&loaded.file);
     let options = Options {
         image: a.image,
         volume_claim: a.volume_claim,
@@ -72,7 +72,13 @@ pub fn export(arguments: ExportArguments) -> Result<ExitCode, CliError> {
         grace: a.grace,
         jobs: a.jobs,
     };
-    let made = argo::workflow(&loaded.graph, &loaded.selection, file, &a.args.settings(), &options);
+    let made = argo::workflow(
+        &loaded.session.graph,
+        &loaded.session.selection,
+        file,
+        &a.args.settings(),
+        &options,
+    );
     let text = made.map_err(CliError::usage)?.to_yaml();
     if holds_values(&loaded) {
         message::warning("the workflow holds the values of `env:`; whoever reads it knows them");
@@ -91,8 +97,11 @@ pub fn export(arguments: ExportArguments) -> Result<ExitCode, CliError> {
 
 /// Whether a stage has values in its `env:`.
 fn holds_values(loaded: &LoadedPipeline) -> bool {
-    let selected =
-        loaded.graph.stages().filter(|stage| loaded.selection.stages.contains(&stage.id));
+    let selected = loaded
+        .session
+        .graph
+        .stages()
+        .filter(|stage| loaded.session.selection.stages.contains(&stage.id));
     selected.into_iter().any(|stage| {
         let settings = stage.stage.settings();
         settings.get("env").and_then(|env| env.as_object()).is_some_and(|env| !env.is_empty())

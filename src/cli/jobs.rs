@@ -90,13 +90,13 @@ pub fn follow(
     execution: &Execution,
     submitted: Vec<Submission>,
 ) -> Result<Summary, CliError> {
-    let poll = loaded.graph.pipeline.executor.poll;
+    let poll = loaded.session.graph.pipeline.executor.poll;
     let following = JobMonitor { cluster: &Slurm, execution, poll };
     let mut summary = slurm::follow(&following, submitted).map_err(CliError::failed)?;
-    let jobs = Jobs::load(&loaded.root, &loaded.graph.pipeline.name);
+    let jobs = Jobs::load(&loaded.session.root, &loaded.session.graph.pipeline.name);
     for (stage, error) in &mut summary.failed {
         if let Some(job) = jobs.get(stage) {
-            error.message.push_str(&end_of_log(&loaded.root, job));
+            error.message.push_str(&end_of_log(&loaded.session.root, job));
         }
     }
     Ok(summary)

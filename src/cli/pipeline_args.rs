@@ -1,18 +1,15 @@
 //! What the commands that read a pipeline have in common: its file, the selected stages,
 //! settings on top.
 
-use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use pipe_core::progress::EventListener;
 use pipe_core::shell::CommandLine;
-use pipe_core::stop::Stop;
-use pipe_engine::exec::{self, Execution, InspectedStage};
-use pipe_engine::graph::{Graph, Selection, Targets};
-use pipe_engine::identity::{self, Manifest};
-use pipe_engine::kind::{Request, StageId};
+use pipe_engine::exec::Execution;
+use pipe_engine::graph::{Graph, Targets};
+use pipe_engine::kind::Request;
 use pipe_engine::pipeline_file::{self, Override, PipelineFile};
-use pipe_engine::plan::{self, Plan};
+use pipe_engine::plan::Plan;
+use pipe_engine::session::{Inspected, Session};
 use pipe_engine::source::{self, Part};
 use pipe_fs::sync;
 use serde::{Deserialize, Serialize};
@@ -104,18 +101,13 @@ pub struct SettingArgs {
     store: Option<String>,
 }
 
-/// A pipeline that was read, with the stages that were selected.
+/// A pipeline as the command line means it.
 pub struct LoadedPipeline {
-    pub root: PathBuf,
+    pub session: Session,
     /// The pipeline file, relative to the project if it lies in it.
     pub file: PathBuf,
-    pub graph: Graph,
-    pub manifests: HashMap<StageId, Manifest>,
-    pub selection: Selection,
-    pub forced: BTreeSet<StageId>,
     /// The command that runs it.
     pub run_command: CommandLine,
-    request: Request,
 }
 
 /// A pipeline file that may be left out.
@@ -170,20 +162,17 @@ impl PipelineArgs {
         sync::set_level(graph.pipeline.fsync);
         let SelectionArgs { stages, from, until, .. } = &self.selection;
         let until = stages.iter().chain(until).cloned().collect();
-        let selection = graph.select(&Targets { until, from: from.clone() })?;
-        if selection.stages.is_empty() {
+        let session = Session::of(&root, graph, &Targets { until, from: from.clone() })?;
+        if session.selection.stages.is_empty() {
             return Err(CliError::usage(
                 "no stage lies between those of --from and those that were named",
             ));
         }
-        let manifests = identity::manifests(&graph);
         let ReuseArgs { run_number, resume, force, no_data_check } = self.reuse;
-        let forced = if force { selection.named.clone() } else { BTreeSet::new() };
-        // The engine asks stage by stage whether it is forced.
-        let request =
-            Request { run_number, resume, force: false, data_as_last_seen: no_data_check };
-        let run_command = Self::with_environment(self.command_line("run"), &graph);
-        Ok(LoadedPipeline { root, file, graph, manifests, selection, forced, run_command, request })
+        let request = Request { run_number, resume, force, data_as_last_seen: no_data_check };
+        let session = session.request(request);
+        let run_command = Self::with_environment(self.command_line("run"), &session.graph);
+        Ok(LoadedPipeline { session, file, run_command })
     }
 
     /// Reads the pipeline file with what was given besides. A run that is to go on by its number
@@ -360,31 +349,17 @@ fn dataset_key(root: &Path, file: &Path) -> Result<&'static str, CliError> {
 }
 
 impl LoadedPipeline {
-    /// One stage at a time, on no GPU of its own: what planning needs.
-    pub fn execution<'a>(&'a self, stop: &'a Stop, report: &'a dyn EventListener) -> Execution<'a> {
-        Execution {
-            request: self.request.clone(),
-            forced: self.forced.clone(),
-            ..Execution::new(&self.root, &self.graph, &self.manifests, stop, report)
-        }
-    }
-
     /// Looks at what there is, to show it. Changes nothing. What cannot be read is shown too.
-    pub fn observe(
-        &self,
-        execution: &Execution,
-    ) -> Result<HashMap<StageId, InspectedStage>, CliError> {
-        exec::inspect_for_display(execution, &self.selection.stages)
+    pub fn inspect(&self, execution: &Execution) -> Result<Inspected, CliError> {
+        self.session
+            .inspect(execution)
             .map_err(|(stage, error)| CliError::stage(stage.as_str(), &error))
     }
 
     /// Looks at what there is, and decides. Changes nothing.
-    pub fn plan(
-        &self,
-        execution: &Execution,
-    ) -> Result<(Plan, HashMap<StageId, InspectedStage>), CliError> {
-        let observed = exec::inspect(execution, &self.selection.stages)
-            .map_err(|(stage, error)| CliError::stage(stage.as_str(), &error))?;
-        Ok((plan::plan(&self.graph, &self.selection, &self.forced, &observed), observed))
+    pub fn plan(&self, execution: &Execution) -> Result<(Plan, Inspected), CliError> {
+        self.session
+            .plan(execution)
+            .map_err(|(stage, error)| CliError::stage(stage.as_str(), &error))
     }
 }

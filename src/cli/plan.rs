@@ -45,8 +45,8 @@ pub fn plan(arguments: PlanArguments) -> Result<ExitCode, CliError> {
     let loaded = arguments.args.load()?;
     store::pull(&loaded, None)?;
     let stop = Stop::default();
-    let (plan, observed) = loaded.plan(&loaded.execution(&stop, &NullListener))?;
-    let pipeline = loaded.graph.pipeline.name.clone();
+    let (plan, observed) = loaded.plan(&loaded.session.execution(&stop, &NullListener))?;
+    let pipeline = loaded.session.graph.pipeline.name.clone();
     // A plan belongs to the project, wherever it was made.
     let mut args = arguments.args;
     args.selection.file.clone_from(&loaded.file);

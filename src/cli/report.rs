@@ -53,7 +53,7 @@ impl Subject {
         if pipeline.is_none() {
             project::enter(None)?;
         }
-        let stages = pipeline.iter().flat_map(|loaded| loaded.graph.stages());
+        let stages = pipeline.iter().flat_map(|loaded| loaded.session.graph.stages());
         let named = stages.filter_map(|stage| stage.stage.runs()).collect();
         Ok(Self { pipeline, named })
     }
@@ -70,7 +70,8 @@ impl Subject {
     }
 
     pub fn page(&self) -> Result<Page, CliError> {
-        let pipeline = self.pipeline.as_ref().map(|loaded| loaded.graph.pipeline.name.as_str());
+        let pipeline =
+            self.pipeline.as_ref().map(|loaded| loaded.session.graph.pipeline.name.as_str());
         let (mut runs, warnings) = page::runs_in(&self.folders()?, pipeline);
         let image_grids = page::image_grids_in(&project::root()?, pipeline, &mut runs);
         Ok(Page {
@@ -92,9 +93,10 @@ impl Subject {
     /// The graph as it stands.
     pub fn stages(&self) -> Result<Vec<StageNode>, CliError> {
         let Some(loaded) = &self.pipeline else { return Ok(Vec::new()) };
-        let observed = loaded.observe(&loaded.execution(&Stop::default(), &NullListener))?;
+        let observed =
+            loaded.inspect(&loaded.session.execution(&Stop::default(), &NullListener))?;
         let node = |status: StageStatus| {
-            let dependencies = loaded.graph.dependencies(&status.stage);
+            let dependencies = loaded.session.graph.dependencies(&status.stage);
             let seconds = status.record.as_ref().map(|record| {
                 let running = record.status == Status::Running && status.holder.is_some();
                 let end = if running { Utc::now() } else { record.updated_at };

@@ -99,7 +99,7 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
     let working_copy = store::pull(&loaded, arguments.take)?;
     let restarted = arguments.job.was_started(&loaded);
     if restarted {
-        loaded.forced.clear();
+        loaded.session.forced.clear();
     }
     let on_slurm = arguments.job.only.is_none() && arguments.is_for_slurm(&loaded);
     if arguments.detach && !on_slurm {
@@ -107,14 +107,14 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
     }
     let jobs = usize::from(arguments.jobs);
     let report = report::reporter(output, jobs > 1 || on_slurm);
-    let mut execution = loaded.execution(&stop, report.as_ref());
+    let mut execution = loaded.session.execution(&stop, report.as_ref());
     (execution.job, execution.restarted) = (arguments.job.job(), restarted);
     let (plan, observed) = loaded.plan(&execution)?;
     if let Some(planned) = &planned {
         planned.still_holds(
             arguments.plan.as_deref().unwrap_or(Path::new("")),
             &plan,
-            &loaded.graph,
+            &loaded.session.graph,
         )?;
     }
     if arguments.dry_run {
@@ -143,7 +143,7 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
         return store::combine(ended, mirrored, &stop);
     }
     execution.jobs = jobs;
-    if loaded.graph.stages().any(|s| s.options.resources.gpu > 0) {
+    if loaded.session.graph.stages().any(|s| s.options.resources.gpu > 0) {
         execution.gpus = u32::try_from(device::gpus()).unwrap_or(u32::MAX);
     }
     let before = match &arguments.job.only {
@@ -158,7 +158,7 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
     };
     let mirror = store::mirror(working_copy)?;
     let started = Instant::now();
-    let summary = exec::execute(&execution, &plan, observed).map_err(CliError::failed)?;
+    let summary = loaded.session.run(&execution, &plan, observed).map_err(CliError::failed)?;
     let seconds = started.elapsed().as_secs_f64();
     report.finish();
     report::stderr::flush();
@@ -177,7 +177,7 @@ impl RunArguments {
     fn is_for_slurm(&self, loaded: &LoadedPipeline) -> bool {
         match self.executor {
             Some(executor) => executor == Executor::Slurm,
-            None => loaded.graph.pipeline.executor.kind == ExecutorKind::Slurm,
+            None => loaded.session.graph.pipeline.executor.kind == ExecutorKind::Slurm,
         }
     }
 
@@ -217,7 +217,8 @@ fn submit(
     let submitted = jobs::submit(args, loaded, execution, plan, observed)?;
     if arguments.detach && !submitted.is_empty() {
         submitted.iter().for_each(|s| summary_line(format!("{}: job {}", s.stage.id, s.job.id)));
-        let status = PipelineArgs::with_environment(args.command_line("status"), &loaded.graph);
+        let status =
+            PipelineArgs::with_environment(args.command_line("status"), &loaded.session.graph);
         summary_line(format!("see how they stand with: {status}"));
         return Ok(None);
     }

@@ -30,11 +30,12 @@ pub struct JobArguments {
 impl JobArguments {
     /// Whether an earlier process of the same job began with the stage.
     pub fn was_started(&self, loaded: &LoadedPipeline) -> bool {
-        let record = self
-            .only
-            .as_deref()
-            .and_then(|_| loaded.selection.named.first())
-            .and_then(|only| Record::load(&loaded.root, &loaded.graph.pipeline.name, only));
+        let record =
+            self.only.as_deref().and_then(|_| loaded.session.selection.named.first()).and_then(
+                |only| {
+                    Record::load(&loaded.session.root, &loaded.session.graph.pipeline.name, only)
+                },
+            );
         record.is_some_and(|record| record.job.is_some() && record.job == self.job())
     }
 
@@ -51,7 +52,8 @@ impl JobArguments {
         plan: &Plan,
         observed: &HashMap<StageId, InspectedStage>,
     ) -> Result<(), CliError> {
-        let Some(only) = loaded.selection.named.first().and_then(|id| loaded.graph.stage(id))
+        let Some(only) =
+            loaded.session.selection.named.first().and_then(|id| loaded.session.graph.stage(id))
         else {
             return Ok(());
         };
@@ -87,18 +89,20 @@ pub fn end_stopped(
         return Ok(ExitCode::SUCCESS);
     }
     let saved = ExitCode::from(signal.exit_code());
-    let (Some(CurrentJob(job)), Some(only)) = (CurrentJob::find(), loaded.selection.named.first())
+    let (Some(CurrentJob(job)), Some(only)) =
+        (CurrentJob::find(), loaded.session.selection.named.first())
     else {
         return Ok(saved);
     };
     let quiet = Stop::default();
-    let execution = loaded.execution(&quiet, &NullListener);
-    let after = exec::inspect(&execution, &loaded.selection.stages)
+    let execution = loaded.session.execution(&quiet, &NullListener);
+    let after = exec::inspect(&execution, &loaded.session.selection.stages)
         .ok()
         .and_then(|mut all| all.remove(only));
     let begun = summary.failed.iter().any(|(stage, _)| stage == only);
     let stage = after.as_ref().filter(|_| begun).map(|after| (before, &after.inspection.state));
     let limit = loaded
+        .session
         .graph
         .stage(only)
         .map(|stage| stage.options.slurm.signal_before())

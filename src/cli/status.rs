@@ -31,9 +31,9 @@ pub fn status(arguments: StatusArguments) -> Result<ExitCode, CliError> {
     let loaded = arguments.args.load()?;
     store::pull(&loaded, None)?;
     let stop = Stop::default();
-    let observed = loaded.observe(&loaded.execution(&stop, &NullListener))?;
+    let observed = loaded.inspect(&loaded.session.execution(&stop, &NullListener))?;
     let mut all = stage_statuses(&loaded, &observed);
-    let mut jobs = jobs::job_statuses(&loaded.root, &loaded.graph.pipeline.name);
+    let mut jobs = jobs::job_statuses(&loaded.session.root, &loaded.session.graph.pipeline.name);
     for status in &mut all {
         status.job = jobs.remove(&status.stage);
     }
@@ -67,10 +67,10 @@ pub fn stage_statuses(
     loaded: &LoadedPipeline,
     observed: &HashMap<StageId, InspectedStage>,
 ) -> Vec<StageStatus> {
-    let pipeline = &loaded.graph.pipeline.name;
-    let stages = loaded.graph.stages().filter_map(|stage| {
+    let pipeline = &loaded.session.graph.pipeline.name;
+    let stages = loaded.session.graph.stages().filter_map(|stage| {
         let found = observed.get(&stage.id)?;
-        let holder = stage_holder(&loaded.root, pipeline, &stage.id).map(|h| h.0);
+        let holder = stage_holder(&loaded.session.root, pipeline, &stage.id).map(|h| h.0);
         Some(stage_status(stage.id.clone(), stage.kind.clone(), found, holder))
     });
     stages.collect()

@@ -31,7 +31,7 @@ pub fn pull(
     loaded: &LoadedPipeline,
     take: Option<ConflictResolution>,
 ) -> Result<Option<WorkingCopy>, CliError> {
-    let Some(url) = &loaded.graph.pipeline.store else { return Ok(None) };
+    let Some(url) = &loaded.session.graph.pipeline.store else { return Ok(None) };
     let take = take.map(|take| match take {
         ConflictResolution::Store => pipe_remote::ConflictResolution::Store,
         ConflictResolution::Folder => pipe_remote::ConflictResolution::Folder,
@@ -43,7 +43,7 @@ pub fn pull(
             table::bytes(bytes)
         ));
     };
-    let project = Project::of(&loaded.root, &loaded.graph);
+    let project = Project::of(&loaded.session.root, &loaded.session.graph);
     let working_copy =
         pipe_remote::pull(url, project, take, &before_download).map_err(|error| {
             let diverged = error.kind == RemoteErrorKind::Diverged;

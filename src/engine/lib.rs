@@ -31,6 +31,7 @@ pub mod policy;
 mod reference;
 mod rejection;
 pub mod schema;
+pub mod session;
 pub mod state;
 
 /// A YAML file: what it holds, and how it is read.
