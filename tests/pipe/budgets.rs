@@ -128,9 +128,12 @@ fn lists_without_end() {
 #[test]
 fn answers_of_any_length() {
     let long = |status: &'static str, body: fn() -> Vec<u8>| {
-        server(move |request| match request.contains("list-type=2") {
-            true if status == "200 OK" => listed(1..2, None),
-            _ => response(status, &body()),
+        server(move |request| {
+            if status == "200 OK" && request.contains("list-type=2") {
+                listed(1..2, None)
+            } else {
+                response(status, &body())
+            }
         })
     };
     for port in [
