@@ -6,7 +6,7 @@ use pipe_engine::graph::Graph;
 use pipe_engine::pipeline_file::environment;
 
 use super::pipeline_args::SettingArgs;
-use super::{CliError, ExitCode, project};
+use super::{CliError, ExitCode, Kinds, project};
 use crate::report::message;
 use crate::report::stdout::say;
 
@@ -22,10 +22,10 @@ pub struct CheckArguments {
     settings: SettingArgs,
 }
 
-pub fn check(arguments: CheckArguments) -> Result<ExitCode, CliError> {
+pub fn check(arguments: CheckArguments, kinds: &Kinds) -> Result<ExitCode, CliError> {
     let mut errors = Vec::new();
     for file in &arguments.files {
-        match load(file, &arguments.settings) {
+        match load(file, &arguments.settings, kinds) {
             Ok(graph) => {
                 let warnings = &graph.pipeline.warnings;
                 warnings.iter().for_each(|warning| message::warning(&warning.to_string()));
@@ -42,9 +42,9 @@ pub fn check(arguments: CheckArguments) -> Result<ExitCode, CliError> {
     CliError::all(errors).map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
-fn load(file: &Path, settings: &SettingArgs) -> Result<Graph, CliError> {
+fn load(file: &Path, settings: &SettingArgs, kinds: &Kinds) -> Result<Graph, CliError> {
     project::enter(Some(file))?;
-    settings.load(&project::root()?, &project::path(file), environment::settings())
+    settings.load(&project::root()?, &project::path(file), environment::settings(), kinds)
 }
 
 fn counted(n: usize, what: &str) -> String {

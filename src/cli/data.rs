@@ -11,7 +11,7 @@ use pipe_train::data::{DataError, Dataset, DatasetSettings, Progress};
 use pipe_train::sampling::{ContactSheet, Format, ImageGrid, stack};
 
 use super::pipeline_args::{LoadedPipeline, PipelineArgs};
-use super::{CliError, ExitCode, output_file, signals};
+use super::{CliError, ExitCode, Kinds, output_file, signals};
 use crate::report::dataset::{self, DatasetReport};
 use crate::report::stdout::say;
 use crate::report::{self, Output, message};
@@ -37,12 +37,16 @@ pub struct DataArguments {
     each: u16,
 }
 
-pub fn data(arguments: DataArguments, output: &Output) -> Result<ExitCode, CliError> {
+pub fn data(
+    arguments: DataArguments,
+    output: &Output,
+    kinds: &Kinds,
+) -> Result<ExitCode, CliError> {
     let a = arguments;
     let target = a.output.as_deref().map(|path| Ok((path, Format::of(path)?)));
     let target =
         target.transpose().map_err(|e: String| CliError::usage(format!("--output {e}")))?;
-    let loaded = a.args.load()?;
+    let loaded = a.args.load(kinds)?;
     let stages = datasets(&loaded)?;
     let stop = Stop::default();
     signals::watch(stop.clone())?;

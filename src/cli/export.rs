@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use pipe_engine::export::argo::{self, Options};
 
 use super::pipeline_args::{LoadedPipeline, PipelineArgs};
-use super::{CliError, ExitCode, output_file, project};
+use super::{CliError, ExitCode, Kinds, output_file, project};
 use crate::report::stdout::say;
 use crate::report::{message, stdout};
 
@@ -57,9 +57,9 @@ struct ArgoArguments {
     output: Option<PathBuf>,
 }
 
-pub fn export(arguments: ExportArguments) -> Result<ExitCode, CliError> {
+pub fn export(arguments: ExportArguments, kinds: &Kinds) -> Result<ExitCode, CliError> {
     let To::Argo(a) = arguments.to;
-    let loaded = a.args.load_for_export()?;
+    let loaded = a.args.load_for_export(kinds)?;
     // A file that was named from the root of this machine may still be one of the project's.
     let file = loaded.file.strip_prefix(&loaded.session.root).unwrap_or(&loaded.file);
     let options = Options {

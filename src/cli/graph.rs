@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use pipe_engine::pipeline_file::environment;
 
 use super::pipeline_args::SettingArgs;
-use super::{CliError, ExitCode, project};
+use super::{CliError, ExitCode, Kinds, project};
 use crate::report::stdout::say;
 
 #[derive(clap::Args)]
@@ -25,10 +25,11 @@ pub struct GraphArguments {
     mermaid: bool,
 }
 
-pub fn graph(arguments: GraphArguments) -> Result<ExitCode, CliError> {
+pub fn graph(arguments: GraphArguments, kinds: &Kinds) -> Result<ExitCode, CliError> {
     project::enter(Some(&arguments.file))?;
     let file = project::path(&arguments.file);
-    let graph = arguments.settings.load(&project::root()?, &file, environment::settings())?;
+    let graph =
+        arguments.settings.load(&project::root()?, &file, environment::settings(), kinds)?;
     let text = match (arguments.dot, arguments.mermaid) {
         (true, _) => graph.to_dot(),
         (_, true) => graph.to_mermaid(),

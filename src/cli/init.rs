@@ -7,7 +7,7 @@ use pipe_core::shell;
 use pipe_core::shell::CommandLine;
 use pipe_fs::{STATE_FOLDER, atomic};
 
-use super::{CliError, ExitCode, project};
+use super::{CliError, ExitCode, Kinds};
 use crate::report::stdout::say;
 
 #[derive(clap::Args)]
@@ -66,7 +66,7 @@ impl Template {
     }
 }
 
-pub fn init(arguments: InitArguments) -> Result<ExitCode, CliError> {
+pub fn init(arguments: InitArguments, kinds: &Kinds) -> Result<ExitCode, CliError> {
     let Shipped { file, text, first } = arguments.template.shipped();
     let template = arguments.template.to_possible_value();
     let template = template.map(|value| format!("--template={}", value.get_name()));
@@ -76,7 +76,7 @@ pub fn init(arguments: InitArguments) -> Result<ExitCode, CliError> {
         ("configs/training/base_training.yaml".to_owned(), CONFIG.to_owned()),
         (".gitignore".to_owned(), IGNORED.to_owned()),
     ];
-    for (name, schema) in pipe_engine::schema::all(&project::kinds()) {
+    for (name, schema) in pipe_engine::schema::all(kinds) {
         files.push((format!("schemas/{name}.schema.json"), pipe_engine::schema::to_text(&schema)));
     }
     let taken: Vec<&str> = files

@@ -14,6 +14,7 @@ mod files;
 mod graph;
 mod init;
 mod jobs;
+mod kinds;
 mod logs;
 mod man;
 mod output_file;
@@ -41,6 +42,7 @@ mod version;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub use self::error::{CliError, ExitCode};
+pub use self::kinds::Kinds;
 use crate::report::Output;
 
 /// Train diffusion models from YAML pipelines, resumable to the bit.
@@ -109,28 +111,29 @@ pub fn parse() -> Arguments {
     Arguments::try_parse().unwrap_or_else(|error| suggestions::with_suggestion(error).exit())
 }
 
-pub fn call(arguments: Arguments) -> Result<ExitCode, CliError> {
+/// Carries a command out.
+pub fn call(arguments: Arguments, kinds: &Kinds) -> Result<ExitCode, CliError> {
     match arguments.command {
-        Command::Init(a) => init::init(a),
-        Command::Run(a) => run::run(a, &arguments.output),
-        Command::Plan(a) => plan::plan(a),
-        Command::Status(a) => status::status(a),
+        Command::Init(a) => init::init(a, kinds),
+        Command::Run(a) => run::run(a, &arguments.output, kinds),
+        Command::Plan(a) => plan::plan(a, kinds),
+        Command::Status(a) => status::status(a, kinds),
         Command::Cancel(a) => cancel::cancel(a),
         Command::Logs(a) => logs::logs(a),
-        Command::Check(a) => check::check(a),
-        Command::Data(a) => data::data(a, &arguments.output),
-        Command::Graph(a) => graph::graph(a),
-        Command::Export(a) => export::export(a),
+        Command::Check(a) => check::check(a, kinds),
+        Command::Data(a) => data::data(a, &arguments.output, kinds),
+        Command::Graph(a) => graph::graph(a, kinds),
+        Command::Export(a) => export::export(a, kinds),
         Command::Runs(a) => runs::runs(a),
-        Command::Report(a) => report::report(a),
-        Command::Ui(a) => ui::ui(a),
+        Command::Report(a) => report::report(a, kinds),
+        Command::Ui(a) => ui::ui(a, kinds),
         Command::Gc(a) => clean::gc(a),
-        Command::Verify(a) => verify::verify(a),
+        Command::Verify(a) => verify::verify(a, kinds),
         Command::Ckpt(a) => ckpt::ckpt(a),
         Command::Sample(a) => sample::sample(a, &arguments.output),
         Command::Devices(a) => devices::devices(a),
         Command::Bench(a) => bench::bench(a),
-        Command::Schema(a) => schema::schema(a),
+        Command::Schema(a) => schema::schema(a, kinds),
         Command::Completions(a) => completions::completions(a, Arguments::command()),
         Command::Man(a) => man::man(a, Arguments::command()),
     }

@@ -15,7 +15,7 @@ use pipe_fs::sync;
 use serde::{Deserialize, Serialize};
 
 use super::resume_settings::ResumeContext;
-use super::{CliError, project};
+use super::{CliError, Kinds, project};
 use crate::report::message;
 
 /// The arguments that choose a pipeline, its stages and settings. Plan files keep them.
@@ -137,25 +137,29 @@ impl OptionalPipelineArgs {
 
 impl PipelineArgs {
     /// Reads the pipeline; prints its warnings.
-    pub fn load(&self) -> Result<LoadedPipeline, CliError> {
-        self.load_over(pipeline_file::environment::settings())
+    pub fn load(&self, kinds: &Kinds) -> Result<LoadedPipeline, CliError> {
+        self.load_over(pipeline_file::environment::settings(), kinds)
     }
 
     /// The pipeline as another machine reads it, with this command line and without this
     /// environment.
-    pub fn load_for_export(&self) -> Result<LoadedPipeline, CliError> {
+    pub fn load_for_export(&self, kinds: &Kinds) -> Result<LoadedPipeline, CliError> {
         let ReuseArgs { run_number, resume, force, .. } = self.reuse;
         if force || resume || run_number.is_some() {
             let text = "--force, --resume and --run-number are for one run, and what is exported may run many times";
             return Err(CliError::usage(text));
         }
-        self.load_over(Vec::new())
+        self.load_over(Vec::new(), kinds)
     }
 
-    fn load_over(&self, environment: Vec<Override>) -> Result<LoadedPipeline, CliError> {
+    fn load_over(
+        &self,
+        environment: Vec<Override>,
+        kinds: &Kinds,
+    ) -> Result<LoadedPipeline, CliError> {
         project::enter(Some(&self.selection.file))?;
         let (root, file) = (project::root()?, project::path(&self.selection.file));
-        let graph = self.read(&root, &file, environment)?;
+        let graph = self.read(&root, &file, environment, kinds)?;
         for warning in &graph.pipeline.warnings {
             crate::report::message::warning(&warning.to_string());
         }
@@ -182,10 +186,11 @@ impl PipelineArgs {
         root: &Path,
         file: &Path,
         environment: Vec<Override>,
+        kinds: &Kinds,
     ) -> Result<Graph, CliError> {
         let overrides = self.settings.overrides(root, file, environment)?;
         let load = |overrides: &[Override]| -> Result<Graph, CliError> {
-            Ok(Graph::build(pipeline_file::load(root, file, &project::kinds(), overrides)?)?)
+            Ok(Graph::build(pipeline_file::load(root, file, kinds, overrides)?)?)
         };
         let given = load(&overrides)?;
         let (Some(number), true) = (self.reuse.run_number, self.reuse.resume) else {
@@ -287,9 +292,10 @@ impl SettingArgs {
         root: &Path,
         file: &Path,
         environment: Vec<Override>,
+        kinds: &Kinds,
     ) -> Result<Graph, CliError> {
         let overrides = self.overrides(root, file, environment)?;
-        let pipeline = pipeline_file::load(root, file, &project::kinds(), &overrides)?;
+        let pipeline = pipeline_file::load(root, file, kinds, &overrides)?;
         Ok(Graph::build(pipeline)?)
     }
 

@@ -10,7 +10,7 @@ use pipe_engine::source;
 use serde::{Deserialize, Serialize};
 
 use super::pipeline_args::PipelineArgs;
-use super::{CliError, ExitCode, output_file, project, store};
+use super::{CliError, ExitCode, Kinds, output_file, project, store};
 use crate::report::stdout::say;
 
 #[derive(clap::Args)]
@@ -41,8 +41,8 @@ pub struct PlanFile {
 
 const VERSION: u32 = 1;
 
-pub fn plan(arguments: PlanArguments) -> Result<ExitCode, CliError> {
-    let loaded = arguments.args.load()?;
+pub fn plan(arguments: PlanArguments, kinds: &Kinds) -> Result<ExitCode, CliError> {
+    let loaded = arguments.args.load(kinds)?;
     store::pull(&loaded, None)?;
     let stop = Stop::default();
     let (plan, observed) = loaded.plan(&loaded.session.execution(&stop, &NullListener))?;

@@ -1,12 +1,10 @@
-//! Which project a command is about, and which stage kinds there are.
+//! Which project a command is about.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use pipe_core::shell;
 use pipe_core::shell::CommandLine;
-use pipe_engine::command::CommandKind;
-use pipe_engine::kind::StageKind;
 use pipe_engine::pipeline_file::PipelineFile;
 use pipe_engine::source;
 use pipe_engine::state::{former_records_folder, records_folder};
@@ -14,13 +12,6 @@ use pipe_fs::{STATE_FOLDER, atomic};
 
 use super::CliError;
 use crate::report::message;
-
-/// Every stage kind of the product.
-pub fn kinds() -> Vec<Arc<dyn StageKind>> {
-    let mut kinds = pipe_train::stages::kinds();
-    kinds.push(Arc::new(CommandKind));
-    kinds
-}
 
 /// Where the program was started.
 static STARTED: OnceLock<PathBuf> = OnceLock::new();

@@ -11,7 +11,7 @@ use pipe_runs::{Runs, Status};
 
 use super::pipeline_args::{LoadedPipeline, OptionalPipelineArgs, PipelineArgs};
 use super::run_folders::folders;
-use super::{CliError, ExitCode, output_file, project, status, version};
+use super::{CliError, ExitCode, Kinds, output_file, project, status, version};
 use crate::report::page::{self, Page, StageNode};
 use crate::report::stage_status::StageStatus;
 use crate::report::stdout::say;
@@ -28,8 +28,8 @@ pub struct ReportArguments {
     output: PathBuf,
 }
 
-pub fn report(arguments: ReportArguments) -> Result<ExitCode, CliError> {
-    let subject = Subject::of(arguments.args.pipeline_args()?)?;
+pub fn report(arguments: ReportArguments, kinds: &Kinds) -> Result<ExitCode, CliError> {
+    let subject = Subject::of(arguments.args.pipeline_args()?, kinds)?;
     let page = subject.page()?;
     let html = page.to_html(false);
     output_file::write(&project::path(&arguments.output), |out| out.write_all(html.as_bytes()))?;
@@ -48,8 +48,8 @@ pub struct Subject {
 }
 
 impl Subject {
-    pub fn of(args: Option<PipelineArgs>) -> Result<Self, CliError> {
-        let pipeline = args.map(|args| args.load()).transpose()?;
+    pub fn of(args: Option<PipelineArgs>, kinds: &Kinds) -> Result<Self, CliError> {
+        let pipeline = args.map(|args| args.load(kinds)).transpose()?;
         if pipeline.is_none() {
             project::enter(None)?;
         }

@@ -16,7 +16,7 @@ use pipe_train::device;
 use super::pipeline_args::{LoadedPipeline, PipelineArgs, ReuseArgs, SelectionArgs, SettingArgs};
 use super::plan::{self, PlanFile};
 use super::slurm_job::{self, JobArguments};
-use super::{CliError, ExitCode, jobs, project, signals, store};
+use super::{CliError, ExitCode, Kinds, jobs, project, signals, store};
 use crate::report::{self, Output, progress_line, stdout};
 
 /// What a plan file says already.
@@ -79,7 +79,7 @@ enum Executor {
     Slurm,
 }
 
-pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliError> {
+pub fn run(arguments: RunArguments, output: &Output, kinds: &Kinds) -> Result<ExitCode, CliError> {
     let planned = arguments.plan.as_deref().map(PlanFile::read).transpose()?;
     let args = match &planned {
         Some(planned) => Some(planned.args.clone()),
@@ -95,7 +95,7 @@ pub fn run(arguments: RunArguments, output: &Output) -> Result<ExitCode, CliErro
             args.only(stage)
         }
     };
-    let mut loaded = args.load()?;
+    let mut loaded = args.load(kinds)?;
     let working_copy = store::pull(&loaded, arguments.take)?;
     let restarted = arguments.job.was_started(&loaded);
     if restarted {

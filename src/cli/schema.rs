@@ -1,6 +1,6 @@
 //! `pipe schema [NAME]`
 
-use super::{CliError, ExitCode, project};
+use super::{CliError, ExitCode, Kinds};
 use crate::report::stdout;
 
 #[derive(clap::Args)]
@@ -11,8 +11,8 @@ pub struct SchemaArguments {
     name: String,
 }
 
-pub fn schema(arguments: SchemaArguments) -> Result<ExitCode, CliError> {
-    let schemas = pipe_engine::schema::all(&project::kinds());
+pub fn schema(arguments: SchemaArguments, kinds: &Kinds) -> Result<ExitCode, CliError> {
+    let schemas = pipe_engine::schema::all(kinds);
     let names = || schemas.iter().map(|(name, _)| name.as_str());
     let Some((_, schema)) = schemas.iter().find(|(name, _)| *name == arguments.name) else {
         let error =

@@ -10,7 +10,7 @@ use pipe_engine::state::{Progress, Record, stage_holder};
 use pipe_runs::Status;
 
 use super::pipeline_args::{LoadedPipeline, PipelineArgs};
-use super::{CliError, ExitCode, jobs, store};
+use super::{CliError, ExitCode, Kinds, jobs, store};
 use crate::report::stage_status::{JobStatus, StageStatus};
 use crate::report::stdout::say;
 use crate::report::table;
@@ -27,8 +27,8 @@ pub struct StatusArguments {
     json: bool,
 }
 
-pub fn status(arguments: StatusArguments) -> Result<ExitCode, CliError> {
-    let loaded = arguments.args.load()?;
+pub fn status(arguments: StatusArguments, kinds: &Kinds) -> Result<ExitCode, CliError> {
+    let loaded = arguments.args.load(kinds)?;
     store::pull(&loaded, None)?;
     let stop = Stop::default();
     let observed = loaded.inspect(&loaded.session.execution(&stop, &NullListener))?;

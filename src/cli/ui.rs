@@ -4,7 +4,7 @@ use pipe_core::stop::Stop;
 
 use super::pipeline_args::{OptionalPipelineArgs, PipelineArgs};
 use super::report::Subject;
-use super::{CliError, ExitCode, signals};
+use super::{CliError, ExitCode, Kinds, signals};
 use crate::report::page;
 use crate::report::page::serve::{PageServer, PageSource};
 use crate::report::stdout::say;
@@ -24,10 +24,10 @@ pub struct UiArguments {
     no_token: bool,
 }
 
-pub fn ui(arguments: UiArguments) -> Result<ExitCode, CliError> {
+pub fn ui(arguments: UiArguments, kinds: &Kinds) -> Result<ExitCode, CliError> {
     // It looks again and again: whoever plans or runs looks at the images.
     let subject =
-        Subject::of(arguments.args.pipeline_args()?.map(PipelineArgs::without_data_check))?;
+        Subject::of(arguments.args.pipeline_args()?.map(PipelineArgs::without_data_check), kinds)?;
     let port = arguments.port;
     let server = PageServer::on(port, !arguments.no_token).map_err(|e| {
         CliError::usage(format!("failed to listen on port {port}: {e}; choose another with --port"))

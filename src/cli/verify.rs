@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::pipeline_args::OptionalPipelineArgs;
 use super::report::Subject;
-use super::{CliError, ExitCode, project};
+use super::{CliError, ExitCode, Kinds, project};
 use crate::report::stdout::say;
 use crate::report::table;
 
@@ -34,10 +34,10 @@ pub struct VerifyArguments {
     json: bool,
 }
 
-pub fn verify(arguments: VerifyArguments) -> Result<ExitCode, CliError> {
+pub fn verify(arguments: VerifyArguments, kinds: &Kinds) -> Result<ExitCode, CliError> {
     let args = arguments.args.pipeline_args()?;
     let file = args.as_ref().map(|args| args.selection.file.clone());
-    let folders = Subject::of(args)?.folders()?;
+    let folders = Subject::of(args, kinds)?.folders()?;
     let found = look(&folders)?;
     let repaired = (arguments.repair && !arguments.dry_run)
         .then(|| repair::repair(&found.damaged, &found.shared));

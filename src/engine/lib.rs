@@ -34,6 +34,9 @@ pub mod schema;
 pub mod session;
 pub mod state;
 
+// What stage kinds outside of this crate read their settings with, and describe them by.
+pub use {figment, schemars};
+
 /// A YAML file: what it holds, and how it is read.
 pub mod source {
     pub use pipe_core::source::{Part, Position, Source};

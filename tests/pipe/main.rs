@@ -26,6 +26,7 @@ mod hostile;
 mod images;
 mod init;
 mod interchange;
+mod library;
 mod look;
 mod messages;
 mod page;

@@ -1,0 +1,62 @@
+//! The program `pipe` as a library: the whole command line over stage kinds of one's own.
+//!
+//! ```no_run
+//! // A program that is `pipe`, and could have further stage kinds.
+//! burn_pipe::main_with(burn_pipe::kinds());
+//! ```
+//!
+//! `examples/custom_stage.rs` adds one. To run pipelines without a command line, see
+//! `pipe_engine::session`.
+
+// What comes from outside must not be able to end the program.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented
+    )
+)]
+
+mod cli;
+mod labels;
+mod report;
+
+use std::io::Write;
+use std::sync::Arc;
+
+use pipe_engine::command::CommandKind;
+use pipe_engine::kind::StageKind;
+pub use {pipe_core, pipe_engine, pipe_fs, pipe_runs, pipe_train};
+
+/// Every stage kind of the product.
+pub fn kinds() -> Vec<Arc<dyn StageKind>> {
+    let mut kinds = pipe_train::stages::kinds();
+    kinds.push(Arc::new(CommandKind));
+    kinds
+}
+
+/// The program: reads the command line, calls a command, prints an error once, and ends the
+/// process. Pipeline files may use these stage kinds.
+pub fn main_with(kinds: Vec<Arc<dyn StageKind>>) -> ! {
+    pipe_train::device::fix_configuration();
+    let arguments = cli::parse();
+    report::message::init(&arguments.output);
+    report::log::init(&arguments.output);
+    cli::signals::ignore_file_size_signal();
+    let code = match cli::call(arguments, &kinds) {
+        Ok(code) => code,
+        Err(error) => {
+            error.messages().iter().for_each(|message| report::message::error(message));
+            error.exit_code()
+        }
+    };
+    report::stderr::flush();
+    let _ = std::io::stdout().flush();
+    // Without C's exit handlers: those of GPU drivers race with the drivers' own threads, and can
+    // turn a training that was completed into a crash.
+    signal_hook::low_level::exit(i32::from(code.0));
+}
