@@ -1,0 +1,264 @@
+//! Opens the run of a training: its folder, its metadata, what it keeps beside its checkpoints, and
+//! the checkpoint to go on from.
+
+use std::path::Path;
+
+use pipe_core::progress::Event;
+use pipe_core::shell::CommandLine;
+use pipe_engine::kind::{Failure, Request, RunContext, StageError};
+use pipe_fs::copy::copy;
+use pipe_fs::{atomic, disk_space};
+use pipe_runs::{
+    Checkpoint, CheckpointManager, DatasetRecord, Loaded, Metadata, Run, SCHEMA_VERSION, Status,
+    StoreError,
+};
+use serde_json::Map;
+
+use super::definition::Training;
+use super::selection::RunSelection;
+use crate::checkpoint::BASE_FILE;
+use crate::data::{Dataset, Split};
+use crate::stages::artifacts::ModelFile;
+use crate::stages::resume_checkpoint::{self};
+
+impl Training<'_> {
+    pub(super) fn open_run(
+        &self,
+        context: &RunContext,
+        selection: RunSelection,
+        dataset: &Dataset,
+        device: &str,
+    ) -> Result<CheckpointManager, StageError> {
+        let policy = self.settings.checkpoint.clone();
+        let runs = self.runs(&context.root);
+        let run = match selection {
+            RunSelection::Existing(existing) => {
+                let (run, metadata) = *existing;
+                let mut keeper = CheckpointManager::reopen(run, policy)?;
+                if metadata.dataset.digest != dataset.digest() {
+                    // Nothing was trained on the images that it was begun with, such as a corrupt
+                    // one.
+                    let first = self.first_metadata(context, keeper.run(), dataset, device);
+                    keeper.update(|m| {
+                        (m.dataset, m.manifest, m.identity) =
+                            (first.dataset, first.manifest, first.identity);
+                        m.history.clear();
+                    })?;
+                }
+                return Ok(keeper);
+            }
+            RunSelection::Empty(run) => run,
+            RunSelection::New { number: Some(number), reason, .. } => {
+                if context.request.resume {
+                    context.event(Event::Message { text: capitalized(&reason) });
+                }
+                let created = runs.create_numbered(number)?;
+                created.ok_or_else(|| {
+                    StageError::new(
+                        Failure::Setting,
+                        format!("run {number} was just begun by another process"),
+                    )
+                })?
+            }
+            RunSelection::New { number: None, reason, .. } => {
+                if context.request.resume {
+                    context.event(Event::Message { text: capitalized(&reason) });
+                }
+                // A folder without metadata is one that a process claimed and died before it wrote
+                // any.
+                let abandoned = runs.list().pop().filter(|run| !run.is_started() && run.is_empty());
+                let mut run = abandoned.map_or_else(|| runs.create(), Ok)?;
+                loop {
+                    let metadata = self.first_metadata(context, &run, dataset, device);
+                    match CheckpointManager::begin(run, policy.clone(), metadata) {
+                        // Not abandoned: its process was just about to begin.
+                        Err(StoreError::Held { .. }) => run = runs.create()?,
+                        begun => return Ok(begun?),
+                    }
+                }
+            }
+        };
+        let metadata = self.first_metadata(context, &run, dataset, device);
+        Ok(CheckpointManager::begin(run, policy, metadata)?)
+    }
+
+    fn first_metadata(
+        &self,
+        context: &RunContext,
+        run: &Run,
+        dataset: &Dataset,
+        device: &str,
+    ) -> Metadata {
+        let now = chrono::Utc::now();
+        Metadata {
+            schema_version: SCHEMA_VERSION,
+            run_number: run.number.0,
+            experiment_name: self
+                .settings
+                .experiment_name
+                .clone()
+                .unwrap_or_else(|| context.pipeline.clone()),
+            pipeline: context.pipeline.clone(),
+            stage: context.stage.to_string(),
+            status: Status::Running,
+            message: None,
+            created_at: now,
+            updated_at: now,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            git_commit: git_commit(&context.root),
+            device: device.to_owned(),
+            seed: self.settings.seed,
+            epochs: self.settings.epochs,
+            identity: context.identity.clone(),
+            manifest: context.manifest.clone(),
+            settings: self.value.clone(),
+            dataset: DatasetRecord {
+                source: dataset.source().name().to_owned(),
+                digest: dataset.digest().to_owned(),
+                classes: dataset.class_names().to_vec(),
+                train_images: dataset.indices(Split::Train).len() as u64,
+                validation_images: dataset.indices(Split::Validation).len() as u64,
+            },
+            resumed_from: self.settings.checkpoint.resume_checkpoint.clone(),
+            checkpoints: Vec::new(),
+            best_checkpoint: None,
+            partial_checkpoint: None,
+            history: Vec::new(),
+            other: Map::new(),
+        }
+    }
+
+    /// The newest checkpoint to go on from, if there is any.
+    pub(super) fn newest(
+        &self,
+        context: &RunContext,
+        keeper: &CheckpointManager,
+    ) -> Result<Option<Loaded>, StageError> {
+        let found = keeper.newest_good();
+        for passed in &found.passed_over {
+            context.event(Event::Warning {
+                text: format!("passed over a damaged checkpoint: {passed}"),
+            });
+        }
+        for path in &found.foreign {
+            let shown = path.strip_prefix(&context.root).unwrap_or(path).display();
+            let text = format!("passed over {shown}: it is no checkpoint of this run by that name");
+            context.event(Event::Warning { text });
+        }
+        if found.checkpoint.is_some() {
+            return Ok(found.checkpoint);
+        }
+        if !found.passed_over.is_empty() {
+            let number = keeper.run().number;
+            let fresh_start_hint = fresh_start_hint(&context.request);
+            let message = format!("run {number} has no good checkpoint left; {fresh_start_hint}");
+            return Err(StageError::new(Failure::Storage, message));
+        }
+        resume_checkpoint::load(self.settings, &context.root)
+    }
+
+    /// Fails if not even one checkpoint of `each` bytes fits on the disk; warns if not all that
+    /// will be kept fit.
+    pub(super) fn check_disk_space(
+        &self,
+        context: &RunContext,
+        keeper: &CheckpointManager,
+        each: u64,
+    ) -> Result<(), StageError> {
+        let (policy, epochs) = (&self.settings.checkpoint, self.settings.epochs);
+        let folder = &keeper.run().folder;
+        let Some(free) = disk_space::free(folder).filter(|_| policy.enabled) else { return Ok(()) };
+        let listed = &keeper.metadata().checkpoints;
+        let older: u64 = listed.iter().rev().skip(1).map(|c| c.bytes).sum();
+        let newest = listed.last().map_or(0, |c| c.bytes);
+        let shown = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+        let place = folder.display();
+        if free + older < each {
+            return Err(StageError::new(
+                Failure::Storage,
+                format!(
+                    "a checkpoint takes {}, and only {} are free at {place} (make room before the training begins)",
+                    shown(each),
+                    shown(free)
+                ),
+            ));
+        }
+        // Those that the policy keeps, the best, and the one being written.
+        let saved = epochs.div_ceil(policy.save_every_n_epochs);
+        let kept = policy.keep_last_n.map_or(saved, |keep| saved.min(keep.saturating_add(2)));
+        let all = kept.saturating_mul(each);
+        if free.saturating_add(older + newest) < all {
+            let text = format!(
+                "{kept} checkpoints will take {}, and only {} are free at {place}; lower checkpoint.keep_last_n or make room",
+                shown(all),
+                shown(free)
+            );
+            context.event(Event::Warning { text });
+        }
+        Ok(())
+    }
+}
+
+/// Puts a copy of the base model beside the checkpoints that need it.
+pub(super) fn copy_base_model(run: &Run, base: &ModelFile) -> Result<(), StageError> {
+    let kept = run.folder.join(BASE_FILE);
+    let same = |a: &Path, b: &Path| {
+        let digest = |path| Checkpoint::open(path).ok().and_then(|c| c.digest().map(str::to_owned));
+        digest(a).is_some_and(|found| digest(b) == Some(found))
+    };
+    if kept.exists() && same(&kept, &base.path) {
+        return Ok(());
+    }
+    Ok(copy(&base.path, &kept)?)
+}
+
+/// `config.yaml`: a pipeline file that repeats the run.
+pub(super) fn write_config(
+    keeper: &CheckpointManager,
+    context: &RunContext,
+) -> Result<(), StageError> {
+    let path = keeper.run().config_path();
+    let stage = context.stage.as_str();
+    let mut again = CommandLine::new(["pipe", "run"])
+        .path(path.strip_prefix(&context.root).unwrap_or(&path))
+        .word(stage)
+        .options(["--force"]);
+    // A number that was asked for is taken now.
+    for key in ["run_number", "resume_from_run"] {
+        let policy = &keeper.metadata().settings["checkpoint"];
+        if !policy[key].is_null() {
+            again = again.options([format!("--set={stage}.checkpoint.{key}=null")]);
+        }
+    }
+    // A path with the end of a line in it would leave the comment.
+    let again = again.to_string().replace(char::is_control, "?");
+    let text = format!(
+        "# The resolved settings of this run. It can be repeated with: {again}\n{}",
+        context.resolved()
+    );
+    Ok(atomic::write(&path, |out| out.write_all(text.as_bytes()))?)
+}
+
+fn git_commit(root: &Path) -> Option<String> {
+    let output = std::process::Command::new("git")
+        .args(["rev-parse", "HEAD"])
+        .current_dir(root)
+        .output()
+        .ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
+}
+
+fn capitalized(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}
+
+/// How one starts anew.
+fn fresh_start_hint(request: &Request) -> &'static str {
+    if request.resume || request.run_number.is_some() {
+        "start a new run with --force, without --resume and --run-number"
+    } else {
+        "start a new run with --force"
+    }
+}
