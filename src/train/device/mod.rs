@@ -23,7 +23,7 @@ pub use self_test_result::SelfTestResult;
 pub use spec::DeviceSpec;
 pub use sum::sum_all;
 #[cfg(test)]
-pub use testing::software_vulkan;
+pub use testing::{has_driver, software_vulkan};
 
 /// A device that a stage can compute on.
 pub struct ResolvedDevice {

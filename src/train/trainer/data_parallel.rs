@@ -596,23 +596,9 @@ mod tests {
         use burn_wgpu::graphics::AutoGraphicsApi;
         use burn_wgpu::{RuntimeOptions, WgpuDevice, WgpuSetup, init_device, init_setup, wgpu};
 
-        const DRIVERS: &str = "VK_DRIVER_FILES";
-        let Ok(icd) = std::env::var("PIPE_TEST_VULKAN_ICD") else {
-            eprintln!("skipped: PIPE_TEST_VULKAN_ICD names no software Vulkan driver");
-            return;
-        };
-        if std::env::var(DRIVERS).as_ref() != Ok(&icd) {
-            // The driver has to be named before the process begins.
-            let this = std::env::current_exe().unwrap();
-            let name = "trainer::data_parallel::tests::two_devices_of_wgpu_share_a_batch";
-            let child = std::process::Command::new(this)
-                .args(["--exact", name, "--nocapture"])
-                .env(DRIVERS, icd)
-                .output()
-                .unwrap();
-            let told =
-                String::from_utf8_lossy(&child.stdout) + String::from_utf8_lossy(&child.stderr);
-            assert!(child.status.success() && told.contains("1 passed"), "{told}");
+        use crate::device::has_driver;
+
+        if !has_driver("trainer::data_parallel::tests::two_devices_of_wgpu_share_a_batch") {
             return;
         }
         let first =
