@@ -1,5 +1,18 @@
 //! The program `pipe`: the command line over all stage kinds of the product.
 
+// What comes from outside must not be able to end the program.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented
+    )
+)]
+
 mod allocator;
 
 fn main() {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::fault::{self, Change, point};
 use crate::project::still_there;
-use crate::stamp::Stamp;
+use crate::stamp::{Stamp, is_same_file};
 use crate::watch::{self, FileEvent};
 use crate::writeback::FaultyFile;
 use crate::{io_counters, sync};
@@ -253,7 +253,7 @@ impl Log {
 /// supported, a copy.
 pub fn link(existing: &Path, link: &Path) -> Result<(), WriteError> {
     // Renaming one name of a file over another name of the same file does nothing and leaves both.
-    if is_same_file(existing, link) {
+    if !existing.is_symlink() && !link.is_symlink() && is_same_file(existing, link) {
         return sync_name(link);
     }
     let temporary = temporary(link);
@@ -266,21 +266,6 @@ pub fn link(existing: &Path, link: &Path) -> Result<(), WriteError> {
     renamed.map_err(failed("link", link))?;
     watch::notify(FileEvent::Written(link));
     sync_name(link)
-}
-
-/// Whether two paths are names of one file, of which neither is a link.
-fn is_same_file(a: &Path, b: &Path) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        let number = |path| fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()));
-        number(a).is_some_and(|file| number(b) == Some(file))
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = (a, b);
-        false
-    }
 }
 
 /// Puts a file or folder that others wrote in its place, where nothing may stand; all of it is

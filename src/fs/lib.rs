@@ -44,4 +44,4 @@ pub use host::host;
 pub use lock::{Lock, LockError};
 pub use lockless::has_none as has_no_locks;
 pub use project::STATE_FOLDER;
-pub use stamp::{Stamp, modified};
+pub use stamp::{Stamp, file_id, is_same_file, modified};

@@ -2,6 +2,7 @@
 //! another one.
 
 use std::fs::Metadata;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -72,6 +73,26 @@ pub fn modified(metadata: &Metadata) -> u64 {
 pub fn nanoseconds(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Whether two paths are names of one file. Where the system does not tell, they are not.
+pub fn is_same_file(a: &Path, b: &Path) -> bool {
+    file_id(a).is_some() && file_id(a) == file_id(b)
+}
+
+/// What all names of one file have in common; `None` if there is no file, or the system does not
+/// tell.
+pub fn file_id(path: &Path) -> Option<(u64, u64)> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        None
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 //! and the newest good one. Changes nothing.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use pipe_fs::is_same_file;
 
 use super::checkpoint::{Checkpoint, CheckpointError, Loaded};
 use super::checkpoint_path::Name;
@@ -95,24 +97,4 @@ pub(crate) fn epochs_on_disk(run: &Run, metadata: &Metadata) -> u64 {
         (header.identity == metadata.identity).then_some(header.epoch)
     });
     linked.chain([standing]).max().unwrap_or(0)
-}
-
-/// Whether two paths are names of one file. Where the system does not tell, they are not.
-pub fn is_same_file(a: &Path, b: &Path) -> bool {
-    file_id(a).is_some() && file_id(a) == file_id(b)
-}
-
-/// What all names of one file have in common; `None` if there is no file, or the system does not
-/// tell.
-pub fn file_id(path: &Path) -> Option<(u64, u64)> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()))
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = path;
-        None
-    }
 }

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use pipe_fs::aside::set_aside;
-use pipe_fs::{Holder, Lock, atomic, copy};
-use pipe_runs::found::{checkpoint_files, is_same_file};
+use pipe_fs::{Holder, Lock, atomic, copy, is_same_file};
+use pipe_runs::found::checkpoint_files;
 use pipe_runs::{CheckpointManager, Run, StoreError};
 
 use crate::policy::CheckpointPolicy;

@@ -5,9 +5,9 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use pipe_fs::{STATE_FOLDER, checksummed_json, copy};
+use pipe_fs::{STATE_FOLDER, checksummed_json, copy, file_id};
 use pipe_runs::checkpoint::{Checkpoint, file_digest_like};
-use pipe_runs::found::{checkpoint_files, file_id};
+use pipe_runs::found::checkpoint_files;
 use pipe_runs::{CheckpointPath, CheckpointRecord, Metadata, Run, Runs};
 use serde_json::Value;
 

@@ -3,12 +3,12 @@
 
 use std::path::Path;
 
-use pipe_fs::atomic;
+use pipe_fs::{atomic, is_same_file};
 
 use super::{CheckpointManager, record};
 use crate::checkpoint::{Checkpoint, Header};
 use crate::checkpoint_path::Name;
-use crate::found::{checkpoint_files, is_same_file};
+use crate::found::checkpoint_files;
 use crate::{CheckpointPath, PartialRecord, StoreError};
 
 impl CheckpointManager {
