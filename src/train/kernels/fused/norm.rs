@@ -217,22 +217,33 @@ impl<const SILU: bool> Kernel<3> for GroupNorm<SILU> {
                     #[inline(always)]
                     || {
                         let [mean, scale] = self.moments(x);
-                        // Through the swish: `dx` holds the gradient of its input for now.
+                        // Through the swish: `dx` holds the gradient of its input for now. One
+                        // short loop for each result: a loop over many slices stays scalar.
+                        let mut normal = vec![0.0; c];
                         for ((dx, x), dy) in
                             dx.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(dy.chunks_exact(c))
                         {
-                            for channel in 0..c {
-                                let normal = (x[channel] - mean[channel]) * scale[channel];
-                                let dz = if SILU {
-                                    let z = normal * weight[channel] + bias[channel];
+                            for ((normal, x), (mean, scale)) in
+                                normal.iter_mut().zip(x).zip(mean.iter().zip(&scale))
+                            {
+                                *normal = (x - mean) * scale;
+                            }
+                            if SILU {
+                                for (((dx, dy), normal), (weight, bias)) in
+                                    dx.iter_mut().zip(dy).zip(&normal).zip(weight.iter().zip(bias))
+                                {
+                                    let z = normal * weight + bias;
                                     let s = sigmoid(z);
-                                    dy[channel] * s * (1.0 + z * (1.0 - s))
-                                } else {
-                                    dy[channel]
-                                };
-                                dx[channel] = dz;
-                                dw[channel] += dz * normal;
-                                db[channel] += dz;
+                                    *dx = dy * s * (1.0 + z * (1.0 - s));
+                                }
+                            } else {
+                                dx.copy_from_slice(dy);
+                            }
+                            for ((dw, dz), normal) in dw.iter_mut().zip(&*dx).zip(&normal) {
+                                *dw += dz * normal;
+                            }
+                            for (db, dz) in db.iter_mut().zip(&*dx) {
+                                *db += dz;
                             }
                         }
                         // Through the norm (Wu and He 2018, by the chain rule).
@@ -243,11 +254,17 @@ impl<const SILU: bool> Kernel<3> for GroupNorm<SILU> {
                         let flat = self.per_group(&weighted(&db), |total| total / count);
                         let along = self.per_group(&weighted(&dw), |total| total / count);
                         for (dx, x) in dx.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                            for channel in 0..c {
-                                let normal = (x[channel] - mean[channel]) * scale[channel];
-                                let dn = dx[channel] * weight[channel];
-                                dx[channel] =
-                                    scale[channel] * (dn - flat[channel] - normal * along[channel]);
+                            for ((normal, x), (mean, scale)) in
+                                normal.iter_mut().zip(x).zip(mean.iter().zip(&scale))
+                            {
+                                *normal = (x - mean) * scale;
+                            }
+                            for ((dx, normal), ((weight, scale), (flat, along))) in dx
+                                .iter_mut()
+                                .zip(&normal)
+                                .zip(weight.iter().zip(&scale).zip(flat.iter().zip(&along)))
+                            {
+                                *dx = scale * (*dx * weight - flat - normal * along);
                             }
                         }
                     },
