@@ -117,6 +117,49 @@ fn convolutions_of_an_upsampled_image_agree() {
     }
 }
 
+fn resize(shape: [usize; 4], half: bool, fast: bool) -> Vec<Vec<f32>> {
+    let x = leaf(shape, 1, &device());
+    let y = match (half, fast) {
+        (true, true) => fused::average_pool(&x).expect("the numbers are in host memory"),
+        (true, false) => generic::average_pool(x.clone()),
+        (false, true) => fused::upsample(&x).expect("the numbers are in host memory"),
+        (false, false) => generic::upsample(x.clone()),
+    };
+    run(y, |g| vec![grad(&x, g)])
+}
+
+#[test]
+fn halved_and_doubled_images_agree() {
+    for shape in [[2, 2, 4, 3], [3, 6, 2, 17], [1, 40, 64, 48], [2, 4, 4, 1]] {
+        for half in [true, false] {
+            assert_close(&resize(shape, half, true), &resize(shape, half, false));
+        }
+    }
+}
+
+/// Two images of so many channels side by side, or added if their channels are as many.
+fn join([left, right]: [usize; 2], sum: bool, fast: bool) -> Vec<Vec<f32>> {
+    let d = device();
+    let (a, b) = (leaf([3, 24, 25, left], 1, &d), leaf([3, 24, 25, right], 2, &d));
+    let y = match (sum, fast) {
+        (true, true) => fused::scaled_sum(&a, &b, 0.7).expect("the numbers are in host memory"),
+        (true, false) => generic::scaled_sum(a.clone(), b.clone(), 0.7),
+        (false, true) => fused::concat(&a, &b).expect("the numbers are in host memory"),
+        (false, false) => generic::concat(a.clone(), b.clone()),
+    };
+    run(y, |g| vec![grad(&a, g), grad(&b, g)])
+}
+
+#[test]
+fn joined_images_agree() {
+    for channels in [[1, 1], [5, 3], [64, 32], [7, 64]] {
+        assert_close(&join(channels, false, true), &join(channels, false, false));
+    }
+    for channels in [1, 5, 64] {
+        assert_close(&join([channels; 2], true, true), &join([channels; 2], true, false));
+    }
+}
+
 fn project(shape: [usize; 4], outputs: usize, with_bias: bool, fast: bool) -> Vec<Vec<f32>> {
     let d = device();
     let (x, weight, bias) =
@@ -257,6 +300,10 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
             group_normalise::<false>([10, 16, 16, 48], 6, 10, true),
             layer_normalise([10, 16, 16, 48], true),
             attend([10, 8, 8, 12], 3, 4, true),
+            resize([10, 16, 64, 48], true, true),
+            resize([10, 16, 64, 48], false, true),
+            join([48, 64], false, true),
+            join([64, 64], true, true),
         ]
         .concat()
         .concat()

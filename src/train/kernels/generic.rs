@@ -143,3 +143,11 @@ pub(super) fn average_pool(x: Tensor<4>) -> Tensor<4> {
     let x = x.reshape([batch * h / 2 * (w / 2), 2, channels]).sum_dim(1);
     x.reshape([batch, h / 2, w / 2, channels]) * 0.25
 }
+
+pub(super) fn concat(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
+    Tensor::cat(vec![a, b], 3)
+}
+
+pub(super) fn scaled_sum(a: Tensor<4>, b: Tensor<4>, scale: f64) -> Tensor<4> {
+    (a + b) * scale
+}

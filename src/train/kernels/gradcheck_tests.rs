@@ -422,6 +422,42 @@ fn upsampling() -> Case {
     }
 }
 
+fn joined() -> Case {
+    const PIXELS: [usize; 3] = [2, 2, 3];
+    const CHANNELS: [usize; 2] = [3, 2];
+    let count = PIXELS.iter().product::<usize>();
+    let images = |a: &[Tensor<1>]| {
+        [0, 1].map(|i| a[i].clone().reshape([PIXELS[0], PIXELS[1], PIXELS[2], CHANNELS[i]]))
+    };
+    Case {
+        name: "concat",
+        counts: CHANNELS.map(|channels| count * channels).to_vec(),
+        range: 1.0,
+        exact: Box::new(|a| {
+            let pixels = a[0].chunks(CHANNELS[0]).zip(a[1].chunks(CHANNELS[1]));
+            pixels.flat_map(|(a, b)| [a, b].concat()).collect()
+        }),
+        on_device: Box::new(move |_, a| {
+            let [a, b] = images(a);
+            flat(super::concat(a, b))
+        }),
+    }
+}
+
+fn residual() -> Case {
+    const SIZES: [usize; 4] = [2, 2, 3, 4];
+    Case {
+        name: "scaled_sum",
+        counts: vec![SIZES.iter().product(); 2],
+        range: 1.0,
+        exact: Box::new(|a| a[0].iter().zip(&a[1]).map(|(a, b)| (a + b) * 0.7).collect()),
+        on_device: Box::new(|_, a| {
+            let [a, b] = [0, 1].map(|i| a[i].clone().reshape(SIZES));
+            flat(super::scaled_sum(a, b, 0.7))
+        }),
+    }
+}
+
 fn perceptron() -> Case {
     let exact = |a: &[Vec<f64>]| {
         let hidden: Vec<f64> = linear(&a[0], &a[1], &a[2]).into_iter().map(gelu).collect();
@@ -502,6 +538,8 @@ fn cases() -> Vec<Case> {
         group_normalised(),
         halved(),
         upsampling(),
+        joined(),
+        residual(),
         activation(),
         perceptron(),
         attention(),

@@ -104,13 +104,24 @@ pub fn attention(qkv: Tensor<4>, heads: usize) -> Tensor<4> {
 /// Every pixel as a square of four (nearest neighbour): `[batch, h, w, channels]` to `[batch, 2 h,
 /// 2 w, channels]`.
 pub fn upsample(x: Tensor<4>) -> Tensor<4> {
-    generic::upsample(x)
+    fused::upsample(&x).unwrap_or_else(|| generic::upsample(x))
 }
 
 /// Every square of four pixels as its mean: `[batch, h, w, channels]`, both sides even, to `[batch,
 /// h / 2, w / 2, channels]`.
 pub fn average_pool(x: Tensor<4>) -> Tensor<4> {
-    generic::average_pool(x)
+    fused::average_pool(&x).unwrap_or_else(|| generic::average_pool(x))
+}
+
+/// Two images side by side in their channels: `a [batch, h, w, left]`, `b [batch, h, w, right]` to
+/// `[batch, h, w, left + right]`.
+pub fn concat(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
+    fused::concat(&a, &b).unwrap_or_else(|| generic::concat(a, b))
+}
+
+/// `(a + b) * scale` of two images of one shape: what joins a residual block to its input.
+pub fn scaled_sum(a: Tensor<4>, b: Tensor<4>, scale: f64) -> Tensor<4> {
+    fused::scaled_sum(&a, &b, scale).unwrap_or_else(|| generic::scaled_sum(a, b, scale))
 }
 
 /// [`conv2d`] with a 3x3 kernel of the image upsampled to twice its size (nearest neighbour):

@@ -73,7 +73,7 @@ impl Residual {
             Some(skip) => skip.forward(x, pass),
             None => x,
         };
-        let x = (x + h) * FRAC_1_SQRT_2;
+        let x = kernels::scaled_sum(x, h, FRAC_1_SQRT_2);
         match &self.attention {
             Some(attention) => attention.forward(x, pass),
             None => x,
@@ -104,6 +104,6 @@ impl Attention {
         let channels = x.dims()[3];
         let normal = self.norm.group(x.clone(), group(channels));
         let mixed = kernels::attention(self.qkv.forward(normal, pass), channels / HEAD_WIDTH);
-        (x + self.proj.forward(mixed, pass)) * FRAC_1_SQRT_2
+        kernels::scaled_sum(x, self.proj.forward(mixed, pass), FRAC_1_SQRT_2)
     }
 }

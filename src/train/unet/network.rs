@@ -131,7 +131,7 @@ impl Unet {
             }
             for block in blocks {
                 if let Some(skip) = kept.pop() {
-                    x = Tensor::cat(vec![x, skip], 3);
+                    x = kernels::concat(x, skip);
                 }
                 x = block.forward(x, embedding.clone(), pass);
             }

@@ -21,6 +21,10 @@ use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 /// Both directions must give the same bits on any number of threads: work is cut into parts that
 /// only the shapes decide, each number is computed by one thread, and parts are added in order.
 pub(super) trait Kernel<const N: usize>: Clone + std::fmt::Debug + Send + 'static {
+    /// Whether `backward` looks at the inputs. Where it does not, it is given empty ones, and the
+    /// inputs' memory is free as soon as nobody else holds it.
+    const KEEPS_INPUTS: bool = true;
+
     /// Shape of the result.
     fn shape(&self) -> Shape;
 
@@ -108,7 +112,11 @@ fn record<const N: usize, K: Kernel<N>>(
     let (output, kept) = kernel.forward(slices(&inputs), matches!(step, OpsKind::Tracked(_)));
     let output = flex(output, kernel.shape());
     match step {
-        OpsKind::Tracked(step) => step.finish((inputs, std::sync::Arc::new(kept)), output),
+        OpsKind::Tracked(step) => {
+            let shapes = inputs.each_ref().map(|input| input.shape());
+            let inputs = K::KEEPS_INPUTS.then_some(inputs);
+            step.finish((inputs, shapes, std::sync::Arc::new(kept)), output)
+        }
         OpsKind::UnTracked(step) => step.finish(output),
     }
 }
@@ -117,16 +125,17 @@ fn record<const N: usize, K: Kernel<N>>(
 struct Step<K>(K);
 
 impl<const N: usize, K: Kernel<N>> Backward<Flex, N> for Step<K> {
-    type State = ([FlexTensor; N], std::sync::Arc<Vec<f32>>);
+    type State = (Option<[FlexTensor; N]>, [Shape; N], std::sync::Arc<Vec<f32>>);
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let (inputs, kept) = ops.state;
+        let (inputs, shapes, kept) = ops.state;
         let grad = contiguous(grads.consume::<Flex>(&ops.node));
         let wanted = ops.parents.each_ref().map(Option::is_some);
-        let found = self.0.backward(slices(&inputs), &kept, slice(&grad), wanted);
-        for ((parent, values), input) in ops.parents.into_iter().zip(found).zip(&inputs) {
+        let inputs = inputs.as_ref().map_or([&[][..]; N], slices);
+        let found = self.0.backward(inputs, &kept, slice(&grad), wanted);
+        for ((parent, values), shape) in ops.parents.into_iter().zip(found).zip(shapes) {
             if let (Some(parent), Some(values)) = (parent, values) {
-                grads.register::<Flex>(parent.id, flex(values, input.shape()));
+                grads.register::<Flex>(parent.id, flex(values, shape));
             }
         }
     }

@@ -14,6 +14,7 @@ mod math;
 mod mlp;
 mod norm;
 mod partition;
+mod resize;
 mod simd;
 mod taps;
 mod update;
@@ -167,5 +168,31 @@ pub(super) fn upsample_conv2d(
                 bias.clone().into_dispatch(),
             ],
         )
+    })
+}
+
+pub(super) fn average_pool(x: &Tensor<4>) -> Option<Tensor<4>> {
+    let kernel = resize::AveragePool { input: x.dims() };
+    applies(x).then(|| apply(kernel, [x.clone().into_dispatch()]))
+}
+
+pub(super) fn upsample(x: &Tensor<4>) -> Option<Tensor<4>> {
+    let kernel = resize::Upsample { input: x.dims() };
+    applies(x).then(|| apply(kernel, [x.clone().into_dispatch()]))
+}
+
+pub(super) fn concat(a: &Tensor<4>, b: &Tensor<4>) -> Option<Tensor<4>> {
+    (applies(a) && applies(b)).then(|| {
+        let ([batch, height, width, left], [.., right]) = (a.dims(), b.dims());
+        let shape = [batch, height, width, left + right].into();
+        let kernel = resize::Concat { shape, left, right };
+        apply(kernel, [a.clone().into_dispatch(), b.clone().into_dispatch()])
+    })
+}
+
+pub(super) fn scaled_sum(a: &Tensor<4>, b: &Tensor<4>, scale: f64) -> Option<Tensor<4>> {
+    (applies(a) && applies(b)).then(|| {
+        let kernel = resize::ScaledSum { shape: a.shape(), scale: scale as f32 };
+        apply(kernel, [a.clone().into_dispatch(), b.clone().into_dispatch()])
     })
 }
