@@ -14,6 +14,7 @@ use super::{
     BASE_DIGEST, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST, RebuildError, adapted_model, inference_prefix,
     model,
 };
+use crate::architecture::Architectures;
 use crate::diffit::{Scope, state_dict};
 use crate::lora::{Adapter, HEADER_KEY};
 use crate::trainer::{EMA_WEIGHTS, WEIGHTS};
@@ -52,6 +53,7 @@ pub fn weights_only(checkpoint: &Checkpoint, to: &Path) -> Result<Written, Expor
 /// Writes a LoRA checkpoint as whole weights: those of its base with the factors multiplied out and
 /// added. With `lora`, the checkpoint is the base and the adapter comes from there.
 pub fn merged(
+    known: &Architectures,
     checkpoint: &Checkpoint,
     lora: Option<&Adapter>,
     to: &Path,
@@ -62,7 +64,7 @@ pub fn merged(
     let mut tensors = Vec::new();
     if let Some(adapter) = lora {
         let (model, config) =
-            adapted_model(checkpoint, inference_prefix(checkpoint), adapter, &device)?;
+            adapted_model(known, checkpoint, inference_prefix(checkpoint), adapter, &device)?;
         tensors.extend(state_dict(&model.materialize(), &Scope::All, WEIGHTS)?);
         header.model_config = serde_json::to_value(&config).unwrap_or_default();
         if !adapter.class_names.is_empty() {
@@ -75,7 +77,7 @@ pub fn merged(
         }
         for prefix in [WEIGHTS, EMA_WEIGHTS] {
             if checkpoint.tensors().any(|t| t.name.starts_with(prefix)) {
-                let (model, _) = model(checkpoint, prefix, &device)?;
+                let (model, _) = model(known, checkpoint, prefix, &device)?;
                 tensors.extend(state_dict(&model.materialize(), &Scope::All, prefix)?);
             }
         }

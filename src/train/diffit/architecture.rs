@@ -1,11 +1,13 @@
-//! DiffiT as one of the families.
+//! DiffiT as one of the architectures.
 
 use burn::tensor::{Device, Int, Tensor};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::config::{ConfigError, DiffitConfig, Preset};
 use super::network::Diffit;
 use super::pass::Pass;
-use crate::architecture::{self, Architecture, Denoiser, ModelSettings, Shapes};
+use crate::architecture::{Architecture, Denoiser, Shapes};
 
 impl Denoiser for Diffit {
     fn forward(
@@ -19,28 +21,46 @@ impl Denoiser for Diffit {
     }
 }
 
+/// What of a preset is changed. The comments are the descriptions in the schema.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DiffitSettings {
+    /// Channels at full resolution.
+    pub dim: Option<usize>,
+    /// Channel multiplier of each resolution.
+    #[schemars(example = vec![1, 2, 2])]
+    pub mults: Option<Vec<usize>>,
+    /// Residual blocks at each resolution.
+    #[schemars(example = vec![2, 2, 2])]
+    pub depths: Option<Vec<usize>>,
+    /// Attention heads.
+    pub heads: Option<usize>,
+    /// Side of an attention window in pixels.
+    pub window: Option<usize>,
+}
+
 impl Architecture for DiffitConfig {
     type Network = Diffit;
+    type Settings = DiffitSettings;
 
+    const NAME: &'static str = "diffit";
+    const ABOUT: &'static str =
+        "Diffusion transformer with window attention (Hatamizadeh et al. 2024, arXiv 2312.02139).";
+    const PRESETS: &'static [(&'static str, &'static str)] = &[
+        ("diffit_tiny", "64 channels, one block at each of three resolutions."),
+        ("diffit_small", "128 channels, two blocks at each of three resolutions."),
+        ("diffit_cifar10", "128 channels, four blocks at each of three resolutions."),
+    ];
     const MARK: &'static str = "tokenizer.weight";
-    const KEYS: &'static [&'static str] = &["depths", "heads", "window"];
+    const KEYS: &'static [&'static str] = &["dim", "mults", "depths", "heads", "window"];
 
-    fn new(
-        preset: architecture::Preset,
-        settings: &ModelSettings,
-        image_size: usize,
-        num_classes: usize,
-    ) -> Self {
-        let preset = match preset {
-            architecture::Preset::DiffitSmall => Preset::Small,
-            architecture::Preset::DiffitCifar10 => Preset::Cifar10,
-            _ => Preset::Tiny,
-        };
+    fn new(preset: &str, settings: DiffitSettings, image_size: usize, num_classes: usize) -> Self {
+        let preset = Preset::ALL.into_iter().find(|p| p.name() == preset).unwrap_or(Preset::Tiny);
         let preset = preset.config(image_size, num_classes);
         Self {
             dim: settings.dim.unwrap_or(preset.dim),
-            mults: settings.mults.clone().unwrap_or(preset.mults),
-            depths: settings.depths.clone().unwrap_or(preset.depths),
+            mults: settings.mults.unwrap_or(preset.mults),
+            depths: settings.depths.unwrap_or(preset.depths),
             heads: settings.heads.unwrap_or(preset.heads),
             window: settings.window.unwrap_or(preset.window),
             ..preset

@@ -11,6 +11,7 @@ mod pass;
 pub mod probe;
 mod state_dict;
 
+pub use architecture::DiffitSettings;
 pub use blocks::{DiffitBlock, ResBlock, TimeEmbedding, Tmsa};
 pub use config::{CHANNELS_PER_GROUP, ConfigError, DiffitConfig, Preset};
 pub(crate) use init::initialize;

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use pipe_engine::kind::Rejection;
 use schemars::JsonSchema;
 use serde::de::{self, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::targets;
+use crate::architecture::{Architectures, SettingsError};
 
 /// Low-rank adapters: which projections get them, and how large they are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -108,9 +108,12 @@ impl Default for LoraConfig {
 impl LoraConfig {
     /// Refuses values that cannot work, naming the key. Names that depend on the network's depth
     /// are checked when it is known: see [`LoraPlan::new`](super::LoraPlan::new).
-    pub fn validate(&self) -> Result<(), Rejection> {
+    pub fn validate(&self, known: &Architectures) -> Result<(), SettingsError> {
+        let refused = |key: &str, message: String| {
+            Err(SettingsError::Value { key: format!("lora.{key}"), message })
+        };
         let check = |key: &str, good: bool, expected: &str| {
-            Rejection::unless(format!("lora.{key}"), good, expected)
+            if good { Ok(()) } else { refused(key, format!("expected {expected}")) }
         };
         check("r", self.r >= 1, "at least 1")?;
         check(
@@ -130,8 +133,8 @@ impl LoraConfig {
         )?;
         check("rank_pattern", self.rank_pattern.values().all(|r| *r >= 1), "ranks of at least 1")?;
         for target in &self.target_modules {
-            targets::check_name(target)
-                .map_err(|error| Rejection::value("lora.target_modules", error.to_string()))?;
+            targets::check_name(target, known)
+                .or_else(|error| refused(targets::TARGETS, error.to_string()))?;
         }
         Ok(())
     }

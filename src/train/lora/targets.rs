@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use wildmatch::WildMatch;
 
-use crate::architecture::Arch;
+use crate::architecture::Architectures;
 use crate::diffit::walk;
 
 /// A name that means nothing in this network.
@@ -72,13 +72,13 @@ pub(super) fn short_names<'a>(paths: impl IntoIterator<Item = &'a str>) -> Vec<S
     paths.into_iter().map(last).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// Refuses a plain name that no network of any family has, before any network is there.
-pub(super) fn check_name(target: &str) -> Result<(), TargetError> {
+/// Refuses a plain name that no network of any architecture has, before any network is there.
+pub(super) fn check_name(target: &str, known: &Architectures) -> Result<(), TargetError> {
     if target.contains(['*', '?', '.']) || target == "all-linear" {
         return Ok(());
     }
     let device = burn::tensor::Device::flex();
-    let networks = Arch::ALL.iter().filter_map(|arch| arch.smallest().skeleton(&device).ok());
+    let networks = known.iter().filter_map(|arch| arch.smallest().skeleton(&device).ok());
     let found: Vec<Projection> = networks.flat_map(|network| projections(&network)).collect();
     if found.iter().any(|p| matches_target(target, &p.path)) {
         Ok(())
@@ -105,12 +105,13 @@ mod tests {
 
     #[test]
     fn a_name_that_no_network_has_is_refused_with_those_there_are() {
-        let error = check_name("query").unwrap_err().to_string();
+        let known = Architectures::builtin();
+        let error = check_name("query", &known).unwrap_err().to_string();
         assert_eq!(
             error,
             "`query` matches no projection; there are: affine, fc1, fc2, proj, qkv, qkv_s, qkv_t, skip"
         );
-        assert_eq!(check_name("qkv"), Ok(()));
-        assert_eq!(check_name("encoder.9.*"), Ok(()), "depends on the network");
+        assert_eq!(check_name("qkv", &known), Ok(()));
+        assert_eq!(check_name("encoder.9.*", &known), Ok(()), "depends on the network");
     }
 }

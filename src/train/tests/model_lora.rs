@@ -5,14 +5,15 @@ use std::convert::Infallible;
 use burn::module::Module;
 use burn::tensor::Device;
 use pipe_runs::tensor::HostTensor;
-use pipe_train::architecture::{Arch, ModelConfig};
+use pipe_train::architecture::{Architecture, ModelConfig};
 use pipe_train::diffit::probe::probe;
 use pipe_train::diffit::{Scope, load_state_dict, param_paths};
 use pipe_train::lora::{AdaptedModel, LoraConfig, LoraPlan};
+use pipe_train::unet::UnetConfig;
 
 #[test]
 fn factors_have_peft_s_shapes_and_merge_into_the_weights() {
-    let config: ModelConfig = Arch::Unet.smallest();
+    let config = ModelConfig::from(UnetConfig::smallest());
     let net = config.init(3, &Device::flex()).expect("valid");
     let targets = ["qkv", "skip", "affine"].map(str::to_owned).to_vec();
     let lora = LoraConfig { r: 2, target_modules: targets, ..LoraConfig::default() };

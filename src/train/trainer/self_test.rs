@@ -276,7 +276,7 @@ mod tests {
         println!("the step took {:?}", began.elapsed());
         assert_eq!(difference(&expected, &found, 5e-4), None, "a tenth of what is allowed");
 
-        let config = UnetConfig {
+        let config = ModelConfig::from(UnetConfig {
             dim: 32,
             mults: vec![1, 2],
             depth: 1,
@@ -284,12 +284,12 @@ mod tests {
             image_size: 8,
             channels: 3,
             num_classes: 2,
-        };
+        });
         let step = |device: &Device| {
             let device = device.clone().autodiff();
             // Were the last layers at zero, almost every gradient would be zero.
             let net = initialize(config.skeleton(&device).unwrap(), 7, |_| false);
-            step_of(&Network::Unet(net), &config.clone().into(), &device, Precision::F32).unwrap()
+            step_of(&net, &config, &device, Precision::F32).unwrap()
         };
         assert_eq!(difference(&step(&Device::flex()), &step(&device), 5e-4), None, "the U-Net");
     }

@@ -1,10 +1,12 @@
-//! The U-Net as one of the families.
+//! The U-Net as one of the architectures.
 
 use burn::tensor::{Device, Int, Tensor};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::config::{Preset, UnetConfig};
 use super::network::Unet;
-use crate::architecture::{self, Architecture, Denoiser, ModelSettings, Shapes};
+use crate::architecture::{Architecture, Denoiser, Shapes};
 use crate::diffit::{ConfigError, Pass};
 
 impl Denoiser for Unet {
@@ -19,29 +21,57 @@ impl Denoiser for Unet {
     }
 }
 
+/// What of a preset is changed. The comments are the descriptions in the schema.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct UnetSettings {
+    /// Channels at full resolution.
+    pub dim: Option<usize>,
+    /// Channel multiplier of each resolution.
+    #[schemars(example = vec![1, 2, 2])]
+    pub mults: Option<Vec<usize>>,
+    /// Of a `unet`: residual blocks at every resolution.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub depth: Option<usize>,
+    /// Of a `unet`: sides, in pixels, of the resolutions with attention.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(example = vec![8, 16])]
+    pub attention: Option<Vec<usize>>,
+    // Always null. Identities have them from the time when all architectures shared their keys.
+    #[serde(skip_deserializing)]
+    #[schemars(skip)]
+    depths: (),
+    #[serde(skip_deserializing)]
+    #[schemars(skip)]
+    heads: (),
+    #[serde(skip_deserializing)]
+    #[schemars(skip)]
+    window: (),
+}
+
 impl Architecture for UnetConfig {
     type Network = Unet;
+    type Settings = UnetSettings;
 
+    const NAME: &'static str = "unet";
+    const ABOUT: &'static str =
+        "U-Net of the ADM and DDPM++ family (Dhariwal and Nichol 2021, arXiv 2105.05233).";
+    const PRESETS: &'static [(&'static str, &'static str)] = &[
+        ("unet_tiny", "64 and 128 channels, two blocks at each of two resolutions."),
+        ("unet_small", "96 and 192 channels, two blocks at each of three resolutions."),
+        ("unet_cifar10", "256 channels, four blocks at each of three resolutions."),
+    ];
     const MARK: &'static str = "stem.weight";
-    const KEYS: &'static [&'static str] = &["depth", "attention"];
+    const KEYS: &'static [&'static str] = &["dim", "mults", "depth", "attention"];
 
-    fn new(
-        preset: architecture::Preset,
-        settings: &ModelSettings,
-        image_size: usize,
-        num_classes: usize,
-    ) -> Self {
-        let preset = match preset {
-            architecture::Preset::UnetSmall => Preset::Small,
-            architecture::Preset::UnetCifar10 => Preset::Cifar10,
-            _ => Preset::Tiny,
-        };
+    fn new(preset: &str, settings: UnetSettings, image_size: usize, num_classes: usize) -> Self {
+        let preset = Preset::ALL.into_iter().find(|p| p.name() == preset).unwrap_or(Preset::Tiny);
         let preset = preset.config(image_size, num_classes);
         Self {
             dim: settings.dim.unwrap_or(preset.dim),
-            mults: settings.mults.clone().unwrap_or(preset.mults),
+            mults: settings.mults.unwrap_or(preset.mults),
             depth: settings.depth.unwrap_or(preset.depth),
-            attention: settings.attention.clone().unwrap_or(preset.attention),
+            attention: settings.attention.unwrap_or(preset.attention),
             ..preset
         }
     }

@@ -46,16 +46,13 @@ fn default_channels() -> usize {
 }
 
 /// A network by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preset {
     /// 64 channels, two blocks at each of two resolutions.
-    #[serde(rename = "unet_tiny")]
     Tiny,
     /// 96 channels, two blocks at each of three resolutions.
-    #[serde(rename = "unet_small")]
     Small,
     /// 256 channels, four blocks at each of three resolutions.
-    #[serde(rename = "unet_cifar10")]
     Cifar10,
 }
 
@@ -136,6 +133,7 @@ impl UnetConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::architecture::Architecture;
 
     #[test]
     fn presets_are_valid_at_common_sizes() {
@@ -143,8 +141,9 @@ mod tests {
             for size in [16, 32, 64] {
                 assert_eq!(preset.config(size, 10).validate(), Ok(()));
             }
-            let quoted = format!("\"{}\"", preset.name());
-            assert_eq!(serde_json::to_string(&preset).ok(), Some(quoted));
+            let config =
+                <UnetConfig as Architecture>::new(preset.name(), Default::default(), 16, 0);
+            assert_eq!(config, preset.config(16, 0), "its name means it");
         }
     }
 

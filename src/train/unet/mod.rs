@@ -5,6 +5,7 @@ mod blocks;
 mod config;
 mod network;
 
+pub use architecture::UnetSettings;
 pub use blocks::{Attention, Residual};
 pub use config::{HEAD_WIDTH, Preset, UnetConfig};
 pub use network::Unet;
