@@ -11,10 +11,10 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Tensor};
-use pipe_train::architecture::{Architectures, ModelSettings};
-use pipe_train::diffit::{Pass, param_paths};
-use pipe_train::diffusion::Edm;
-use pipe_train::lora::{LoraConfig, LoraPlan};
+use pipe_models::architecture::{Architectures, ModelSettings};
+use pipe_models::diffusion::Edm;
+use pipe_models::lora::{LoraConfig, LoraPlan};
+use pipe_models::nn::{Pass, param_paths};
 use pipe_train::trainer::{Optimizer, OptimizerSettings, ema};
 
 #[path = "../src/allocator.rs"]
@@ -22,7 +22,7 @@ mod allocator;
 
 fn main() {
     allocator::keep_memory();
-    pipe_train::kernels::in_own_pool(measure);
+    pipe_models::kernels::in_own_pool(measure);
 }
 
 fn measure() {

@@ -8,11 +8,11 @@ use pipe_engine::command::CommandKind;
 use pipe_engine::graph::Graph;
 use pipe_engine::kind::StageKind;
 use pipe_engine::pipeline_file;
+use pipe_models::architecture::Architectures;
+use pipe_models::lora::Adapter;
 use pipe_runs::Checkpoint;
-use pipe_train::architecture::Architectures;
 use pipe_train::checkpoint::{self, ImportOptions};
 use pipe_train::data::{Dataset, DatasetSettings, Split};
-use pipe_train::lora::Adapter;
 use serde_json::{Value, json};
 
 #[path = "state.rs"]

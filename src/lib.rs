@@ -33,8 +33,8 @@ use std::sync::Arc;
 
 use pipe_engine::command::CommandKind;
 use pipe_engine::kind::StageKind;
-pub use pipe_train::architecture::Architectures;
-pub use {pipe_core, pipe_engine, pipe_fs, pipe_runs, pipe_train};
+pub use pipe_models::architecture::Architectures;
+pub use {pipe_core, pipe_engine, pipe_fs, pipe_models, pipe_runs, pipe_train};
 
 /// Every stage kind of the product, for models of these architectures.
 pub fn kinds(architectures: &Architectures) -> Vec<Arc<dyn StageKind>> {

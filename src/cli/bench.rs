@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use pipe_core::stop::Stop;
-use pipe_train::architecture::Architectures;
+use pipe_models::architecture::Architectures;
 use pipe_train::device::{DeviceList, DeviceSpec};
 use serde::Serialize;
 use serde_json::{Value, json};

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
+use pipe_models::architecture::Architectures;
 use pipe_runs::Checkpoint;
 use pipe_runs::checkpoint::Written;
-use pipe_train::architecture::Architectures;
 use pipe_train::checkpoint as model;
 
 use super::{CliError, ExitCode, files, output_file};

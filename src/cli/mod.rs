@@ -40,7 +40,7 @@ mod verify;
 mod version;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use pipe_train::architecture::Architectures;
+use pipe_models::architecture::Architectures;
 
 pub use self::error::{CliError, ExitCode};
 pub use self::kinds::Kinds;

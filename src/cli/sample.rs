@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use pipe_core::progress::{Event, Unit};
 use pipe_core::stop::Stop;
 use pipe_engine::kind::{Failure, StageId};
-use pipe_train::architecture::Architectures;
+use pipe_models::architecture::Architectures;
+use pipe_models::diffusion::Sampler;
 use pipe_train::checkpoint;
 use pipe_train::device::{self, DeviceSpec, GpuAssignment};
-use pipe_train::diffusion::Sampler;
 use pipe_train::sampling::{Format, GridRequest, ineffective_guidance};
 
 use super::{CliError, ExitCode, files, output_file, signals};

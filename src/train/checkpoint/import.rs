@@ -11,8 +11,9 @@ use pipe_runs::checkpoint::{Header, Written, write};
 use pipe_runs::tensor::HostTensor;
 use pytorch_reader::{DType as TorchType, PytorchReader, Tensor};
 
+use crate::architecture::ConfigError;
 use crate::architecture::{ArchitectureInfo, Architectures, ModelConfig, Shapes};
-use crate::diffit::{ConfigError, walk};
+use crate::nn::walk;
 use crate::trainer::{EMA_WEIGHTS, WEIGHTS};
 
 /// Why a file was not imported.

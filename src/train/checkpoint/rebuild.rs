@@ -11,12 +11,13 @@ use pipe_runs::tensor::HostTensor;
 use pipe_runs::{Checkpoint, CheckpointError};
 use sha2::{Digest, Sha256};
 
-use super::header::{BASE_DIGEST, BASE_WEIGHTS, class_names, label_dropout};
+use crate::architecture::ConfigError;
 use crate::architecture::{Architectures, LABEL_TABLE, ModelConfig, Network};
-use crate::diffit::probe::{Probe, probe as probe_model};
-use crate::diffit::{ConfigError, LoadError, Scope, fill, load_state_dict, walk};
 use crate::lora::{Adapter, AdapterError, BaseDigests};
+use crate::nn::{LoadError, Scope, fill, load_state_dict, walk};
 use crate::trainer::{EMA_WEIGHTS, WEIGHTS};
+use pipe_models::header::{BASE_DIGEST, BASE_WEIGHTS, class_names, label_dropout};
+use pipe_models::probe::{Probe, probe as probe_model};
 
 /// Name of the base model in the folder of a LoRA run.
 pub const BASE_FILE: &str = "base_model.ckpt";

@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use crate::architecture::Architectures;
 use crate::data::{DatasetSettings, Split, batches_per_epoch};
-use crate::diffit::ConfigError;
 use crate::lora::LoraPlan;
 use crate::trainer::{LoraSettings, TrainSettings, TrainingSettings};
 
@@ -106,7 +105,7 @@ pub(super) fn check_model(
         && let Ok(config) = settings.model.config(known, data.image_size, ANY_CLASSES)
         && let Err(error) = config.validate()
     {
-        found.push(Diagnostic::error(format!("model.{}", key_of(&error)), error.to_string()));
+        found.push(Diagnostic::error(format!("model.{}", error.key()), error.to_string()));
     }
     found
 }
@@ -288,16 +287,4 @@ fn base_training(stage: &str, pipeline: &PipelineView) -> Option<(TrainSettings,
         };
     }
     None
-}
-
-/// The setting to blame.
-fn key_of(error: &ConfigError) -> &'static str {
-    match error {
-        ConfigError::Zero { key } | ConfigError::Other { key, .. } => key,
-        ConfigError::Levels { .. } => "depths",
-        ConfigError::Channels { why, .. } if *why == "`heads`" => "heads",
-        ConfigError::Channels { .. } | ConfigError::Dim { .. } => "dim",
-        ConfigError::Halving { .. } => "mults",
-        ConfigError::Window { .. } => "window",
-    }
 }

@@ -24,8 +24,8 @@ use crate::checkpoint::{
     self, ADAPTER, BASE_DIGEST, BASE_FILE, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST, LABEL_DROPOUT,
 };
 use crate::data::Dataset;
-use crate::diffit::Scope;
 use crate::lora::{AdaptedModel, Adapter, HEADER_KEY, LoraPlan};
+use crate::nn::Scope;
 use crate::trainer::{LoraSettings, ModelInfo, TrainingSettings};
 
 pub struct LoraKind(pub Architectures);

@@ -13,9 +13,9 @@ use serde_json::Value;
 
 use super::lint;
 use super::training::{Training, TrainingSetup};
-use crate::architecture::Architectures;
+use crate::architecture::{Architectures, describe};
 use crate::checkpoint::LABEL_DROPOUT;
-use crate::diffit::Scope;
+use crate::nn::Scope;
 use crate::trainer::{ModelInfo, TrainSettings, TrainingSettings};
 
 pub struct TrainKind(pub Architectures);
@@ -27,7 +27,7 @@ impl StageKind for TrainKind {
 
     fn schema(&self) -> schemars::Schema {
         let mut schema = schemars::schema_for!(TrainSettings);
-        self.0.describe(&mut schema);
+        describe(&self.0, &mut schema);
         schema
     }
 

@@ -379,8 +379,8 @@ mod tests {
     use super::*;
     use crate::architecture::Architectures;
     use crate::data::Batch;
-    use crate::diffit::param_paths;
     use crate::diffusion::Edm;
+    use crate::nn::param_paths;
     use crate::trainer::Precision;
     use crate::trainer::noised_batch::{BatchKey, LabelDropout};
 
@@ -658,7 +658,7 @@ mod tests {
         use std::time::Instant;
 
         use crate::architecture::ModelConfig;
-        use crate::diffit::Preset;
+        use pipe_models::diffit::Preset;
 
         let ms = |from: Instant| from.elapsed().as_secs_f64() * 1e3;
         for preset in [Preset::Tiny, Preset::Small] {

@@ -20,8 +20,9 @@ use super::precision::Precision;
 use crate::architecture::{ModelConfig, Network};
 use crate::data::Batch;
 use crate::device::{Adapter, ResolvedDevice, SelfTestResult};
-use crate::diffit::{DiffitConfig, param_paths};
 use crate::diffusion::Edm;
+use crate::nn::param_paths;
+use pipe_models::diffit::DiffitConfig;
 
 /// Loss and gradients of one step.
 #[derive(Clone)]
@@ -208,8 +209,8 @@ fn step_of(
 mod tests {
     use super::*;
     use crate::device::software_vulkan;
-    use crate::diffit::initialize;
-    use crate::unet::UnetConfig;
+    use crate::nn::initialize;
+    use pipe_models::unet::UnetConfig;
 
     fn compared(
         computed: impl FnOnce(StepResult) -> Result<StepResult, StageError>,
