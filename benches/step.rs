@@ -11,10 +11,10 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Tensor};
-use pipe_train::architecture::{ModelSettings, Preset};
-use pipe_train::diffit::{Pass, param_paths};
-use pipe_train::diffusion::Edm;
-use pipe_train::lora::{LoraConfig, LoraPlan};
+use pipe_models::architecture::{Architectures, ModelSettings};
+use pipe_models::diffusion::Edm;
+use pipe_models::lora::{LoraConfig, LoraPlan};
+use pipe_models::nn::{Pass, param_paths};
 use pipe_train::trainer::{Optimizer, OptimizerSettings, ema};
 
 #[path = "../src/allocator.rs"]
@@ -22,7 +22,7 @@ mod allocator;
 
 fn main() {
     allocator::keep_memory();
-    pipe_train::kernels::in_own_pool(measure);
+    pipe_models::kernels::in_own_pool(measure);
 }
 
 fn measure() {
@@ -31,15 +31,17 @@ fn measure() {
         |flag: &str| args.iter().position(|a| a == flag).and_then(|i| args.get(i + 1)).cloned();
     let number = |flag: &str, default| value(flag).and_then(|v| v.parse().ok()).unwrap_or(default);
     let name = value("--preset").unwrap_or_else(|| "diffit_tiny".into());
-    let preset =
-        Preset::ALL.into_iter().find(|p| p.name() == name).expect("--preset names a preset");
+    let known = Architectures::builtin();
+    let arch = known.of_preset(&name).expect("--preset names a preset").name().to_owned();
     let (batch, steps, size) =
         (number("--batch", 16), number("--steps", 10), number("--image-size", 32));
 
     let device = Device::flex().autodiff();
     device.seed(0);
-    let settings = ModelSettings { preset: Some(preset), ..ModelSettings::default() };
-    let mut net = settings.config(size, 0).init(0, &device).expect("a preset is valid");
+    let settings =
+        ModelSettings { arch: Some(arch), preset: Some(name.clone()), ..ModelSettings::default() };
+    let config = settings.config(&known, size, 0).expect("a preset of its architecture");
+    let mut net = config.init(0, &device).expect("a preset is valid");
     if let Some(r) = value("--lora").and_then(|r| r.parse().ok()) {
         let targets = value("--targets").unwrap_or_else(|| "qkv,proj".into());
         let target_modules = targets.split(',').map(str::to_owned).collect();

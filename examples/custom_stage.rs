@@ -93,7 +93,8 @@ impl Stage for WordCount {
 }
 
 fn main() {
-    let mut kinds = burn_pipe::kinds();
+    let architectures = burn_pipe::Architectures::builtin();
+    let mut kinds = burn_pipe::kinds(&architectures);
     kinds.push(Arc::new(WordCountKind));
-    burn_pipe::main_with(kinds);
+    burn_pipe::main_with(kinds, architectures);
 }

@@ -8,10 +8,11 @@ use pipe_engine::command::CommandKind;
 use pipe_engine::graph::Graph;
 use pipe_engine::kind::StageKind;
 use pipe_engine::pipeline_file;
+use pipe_models::architecture::Architectures;
+use pipe_models::lora::Adapter;
 use pipe_runs::Checkpoint;
 use pipe_train::checkpoint::{self, ImportOptions};
 use pipe_train::data::{Dataset, DatasetSettings, Split};
-use pipe_train::lora::Adapter;
 use serde_json::{Value, json};
 
 #[path = "state.rs"]
@@ -37,7 +38,7 @@ pub const ALL: [(&str, Target); 9] = [
 pub fn pipeline(data: &[u8]) {
     in_folder(|folder| {
         write(&folder.join("p.yaml"), data);
-        let mut kinds = pipe_train::stages::kinds();
+        let mut kinds = pipe_train::stages::kinds(&Architectures::builtin());
         kinds.push(Arc::new(CommandKind) as Arc<dyn StageKind>);
         match pipeline_file::load(folder, Path::new("p.yaml"), &kinds, &[]).and_then(Graph::build) {
             Ok(graph) => drop(graph.stages().count()),
@@ -106,7 +107,8 @@ pub fn pytorch(data: &[u8]) {
         let path = folder.join("a.pt");
         write(&path, data);
         let options = ImportOptions { image_size: 8, class_names: Vec::new() };
-        let _ = checkpoint::import(&path, &folder.join("b.ckpt"), &options);
+        let _ =
+            checkpoint::import(&Architectures::builtin(), &path, &folder.join("b.ckpt"), &options);
     });
 }
 

@@ -1,4 +1,4 @@
-//! The program `pipe`: the command line over all stage kinds of the product.
+//! The program `pipe`: the command line over all stage kinds and architectures of the product.
 
 // What comes from outside must not be able to end the program.
 #![cfg_attr(
@@ -17,5 +17,6 @@ mod allocator;
 
 fn main() {
     allocator::keep_memory();
-    burn_pipe::main_with(burn_pipe::kinds());
+    let architectures = burn_pipe::Architectures::builtin();
+    burn_pipe::main_with(burn_pipe::kinds(&architectures), architectures);
 }

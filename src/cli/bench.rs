@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use pipe_core::stop::Stop;
-use pipe_train::architecture::Preset;
+use pipe_models::architecture::Architectures;
 use pipe_train::device::{DeviceList, DeviceSpec};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ pub struct BenchArguments {
     devices: Option<DeviceList>,
     /// Size of the model: diffit_tiny, diffit_small, diffit_cifar10, unet_tiny, unet_small,
     /// unet_cifar10
-    #[arg(long, default_value = "diffit_tiny", value_name = "NAME", value_parser = preset)]
+    #[arg(long, default_value = "diffit_tiny", value_name = "NAME")]
     preset: String,
     /// Side of the images in pixels
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(8..=1024))]
@@ -53,15 +53,6 @@ pub struct BenchArguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-fn preset(name: &str) -> Result<String, String> {
-    let names: Vec<&str> = Preset::ALL.iter().map(|p| p.name()).collect();
-    if names.contains(&name) {
-        Ok(name.to_owned())
-    } else {
-        Err(format!("expected {}", names.join(", ")))
-    }
 }
 
 /// What was measured.
@@ -90,11 +81,15 @@ struct Saved {
     blocked_seconds: f64,
 }
 
-pub fn bench(a: BenchArguments) -> Result<ExitCode, CliError> {
+pub fn bench(a: BenchArguments, architectures: &Architectures) -> Result<ExitCode, CliError> {
+    let Some(arch) = architectures.of_preset(&a.preset).map(|arch| arch.name()) else {
+        let (name, known) = (&a.preset, architectures.presets().join(", "));
+        let text = format!("invalid value '{name}' for '--preset <NAME>': expected {known}");
+        return Err(CliError::usage(text));
+    };
     let stop = Stop::default();
     signals::watch(stop.clone())?;
     let folder = tempfile::tempdir().map_err(CliError::failed)?;
-    let arch = Preset::ALL.iter().find(|p| p.name() == a.preset).map(|p| p.arch());
     let stages = |steps: u32, epochs: u64| {
         json!({"name": "bench", "stages": {
             "data": {"kind": "dataset", "source": "shapes", "image_size": a.image_size,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use pipe_models::architecture::Architectures;
 use pipe_runs::Checkpoint;
 use pipe_runs::checkpoint::Written;
 use pipe_train::checkpoint as model;
@@ -80,7 +81,7 @@ enum CkptCommand {
     },
 }
 
-pub fn ckpt(arguments: CkptArguments) -> Result<ExitCode, CliError> {
+pub fn ckpt(arguments: CkptArguments, architectures: &Architectures) -> Result<ExitCode, CliError> {
     match arguments.command {
         CkptCommand::Show { file, json } => show(&open(&file)?, json),
         CkptCommand::Verify { files } => {
@@ -91,7 +92,8 @@ pub fn ckpt(arguments: CkptArguments) -> Result<ExitCode, CliError> {
             }
         }
         CkptCommand::Probe { file, prefix } => {
-            let probe = model::probe(&open(&file)?, &prefix).map_err(CliError::failed)?;
+            let probe =
+                model::probe(architectures, &open(&file)?, &prefix).map_err(CliError::failed)?;
             say!("{}", serde_json::to_string(&probe).map_err(CliError::failed)?);
         }
         CkptCommand::Export { file, output, merge, lora, overwrite, .. } => {
@@ -106,7 +108,7 @@ pub fn ckpt(arguments: CkptArguments) -> Result<ExitCode, CliError> {
                 message::warning(&warning);
             }
             let written = if merge {
-                model::merged(&checkpoint, adapter.as_ref(), &target)
+                model::merged(architectures, &checkpoint, adapter.as_ref(), &target)
             } else {
                 model::weights_only(&checkpoint, &target)
             };
@@ -115,7 +117,8 @@ pub fn ckpt(arguments: CkptArguments) -> Result<ExitCode, CliError> {
         CkptCommand::Import { file, output, image_size, classes, overwrite } => {
             let target = free(&output, overwrite)?;
             let options = model::ImportOptions { image_size, class_names: classes };
-            report(&output, model::import(&file, &target, &options).map_err(CliError::failed)?);
+            let written = model::import(architectures, &file, &target, &options);
+            report(&output, written.map_err(CliError::failed)?);
         }
     }
     Ok(ExitCode::SUCCESS)

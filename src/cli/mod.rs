@@ -40,6 +40,7 @@ mod verify;
 mod version;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use pipe_models::architecture::Architectures;
 
 pub use self::error::{CliError, ExitCode};
 pub use self::kinds::Kinds;
@@ -112,7 +113,11 @@ pub fn parse() -> Arguments {
 }
 
 /// Carries a command out.
-pub fn call(arguments: Arguments, kinds: &Kinds) -> Result<ExitCode, CliError> {
+pub fn call(
+    arguments: Arguments,
+    kinds: &Kinds,
+    architectures: &Architectures,
+) -> Result<ExitCode, CliError> {
     match arguments.command {
         Command::Init(a) => init::init(a, kinds),
         Command::Run(a) => run::run(a, &arguments.output, kinds),
@@ -129,10 +134,10 @@ pub fn call(arguments: Arguments, kinds: &Kinds) -> Result<ExitCode, CliError> {
         Command::Ui(a) => ui::ui(a, kinds),
         Command::Gc(a) => clean::gc(a),
         Command::Verify(a) => verify::verify(a, kinds),
-        Command::Ckpt(a) => ckpt::ckpt(a),
-        Command::Sample(a) => sample::sample(a, &arguments.output),
+        Command::Ckpt(a) => ckpt::ckpt(a, architectures),
+        Command::Sample(a) => sample::sample(a, &arguments.output, architectures),
         Command::Devices(a) => devices::devices(a),
-        Command::Bench(a) => bench::bench(a),
+        Command::Bench(a) => bench::bench(a, architectures),
         Command::Schema(a) => schema::schema(a, kinds),
         Command::Completions(a) => completions::completions(a, Arguments::command()),
         Command::Man(a) => man::man(a, Arguments::command()),

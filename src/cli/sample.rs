@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use pipe_core::progress::{Event, Unit};
 use pipe_core::stop::Stop;
 use pipe_engine::kind::{Failure, StageId};
+use pipe_models::architecture::Architectures;
+use pipe_models::diffusion::Sampler;
 use pipe_train::checkpoint;
 use pipe_train::device::{self, DeviceSpec, GpuAssignment};
-use pipe_train::diffusion::Sampler;
 use pipe_train::sampling::{Format, GridRequest, ineffective_guidance};
 
 use super::{CliError, ExitCode, files, output_file, signals};
@@ -53,7 +54,11 @@ pub struct SampleArguments {
     device: DeviceSpec,
 }
 
-pub fn sample(arguments: SampleArguments, output: &Output) -> Result<ExitCode, CliError> {
+pub fn sample(
+    arguments: SampleArguments,
+    output: &Output,
+    architectures: &Architectures,
+) -> Result<ExitCode, CliError> {
     let a = arguments;
     if !(a.guidance >= 0.0 && a.guidance.is_finite()) {
         return Err(CliError::usage("--guidance: expected 0 or more"));
@@ -63,8 +68,9 @@ pub fn sample(arguments: SampleArguments, output: &Output) -> Result<ExitCode, C
     let adapter = a.lora.as_deref().map(files::adapter);
     let device =
         device::resolve(a.device, GpuAssignment::default()).map_err(CliError::usage)?.device;
-    let opened = checkpoint::load_for_sampling(&path, adapter.as_deref(), !a.no_ema, &device)
-        .map_err(CliError::failed)?;
+    let opened =
+        checkpoint::load_for_sampling(architectures, &path, adapter.as_deref(), !a.no_ema, &device)
+            .map_err(CliError::failed)?;
     if let Some(warning) = &opened.warning {
         message::warning(warning);
     }

@@ -59,7 +59,12 @@ fn paths(root: &Value, node: &Value, path: &mut Vec<String>, found: &mut Vec<Vec
 
 fn load(folder: &Path, pipeline: &Value, overrides: &[Override]) -> Result<Vec<Value>, String> {
     std::fs::write(folder.join("p.yaml"), serde_yaml::to_string(pipeline).unwrap()).unwrap();
-    let loaded = pipeline_file::load(folder, Path::new("p.yaml"), &crate::kinds(), overrides);
+    let loaded = pipeline_file::load(
+        folder,
+        Path::new("p.yaml"),
+        &crate::kinds(&crate::Architectures::builtin()),
+        overrides,
+    );
     loaded.map(|p| p.stages.iter().map(|s| s.stage.settings()).collect()).map_err(|e| e.to_string())
 }
 
@@ -92,7 +97,7 @@ fn a_value_comes_to_the_same_wherever_it_is_given() {
         json!({"hunter2": -1}),
     ];
     let (mut taken, mut refused, mut turn) = (0, 0, 0);
-    for kind in crate::kinds() {
+    for kind in crate::kinds(&crate::Architectures::builtin()) {
         let stages = pipeline["stages"].as_object().unwrap();
         let stage = stages.iter().find(|(_, body)| body["kind"] == kind.name()).unwrap().0;
         let schema = kind.schema().to_value();

@@ -25,6 +25,7 @@ pub mod ids;
 pub mod names;
 pub mod parallel;
 pub mod progress;
+pub mod rng;
 pub mod secret;
 pub mod shell;
 pub mod source;

@@ -75,7 +75,7 @@ fn scale(value: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::{Purpose, stream};
+    use pipe_core::rng::{Purpose, stream};
 
     /// 3 x 3 pixels whose red is their number times ten.
     fn image() -> Vec<u8> {

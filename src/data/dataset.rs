@@ -13,12 +13,12 @@ use crate::error::{BadImage, DataError};
 use crate::images::resize::ResizeOptions;
 use crate::images::{Images, verify};
 use crate::progress::Progress;
-use crate::rng::{Purpose, stream};
 use crate::settings::{Augmentation, DatasetSettings};
 use crate::skipped::SkippedEntries;
 use crate::source::Location;
 use crate::sources::registry::Source;
 use crate::split::{Split, split};
+use pipe_core::rng::{Purpose, stream};
 
 /// A data set, ready to be read. Cheap to share between threads in an `Arc`.
 pub struct Dataset {

@@ -31,7 +31,7 @@ pub(crate) fn shuffle<T>(rng: &mut impl Rng, items: &mut [T]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::{Purpose, stream};
+    use pipe_core::rng::{Purpose, stream};
 
     #[test]
     fn a_shuffle_keeps_every_item_and_moves_most() {

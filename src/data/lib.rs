@@ -43,12 +43,12 @@
 //! | `folder` | which files of a folder are images, and of which class |
 //! | `archive` | downloads, checksums, unpacking of what may come from anyone |
 //! | `cache` | `.pipe/cache`: file digests, decoded images, checked images, lists of files |
-//! | `rng`, `distributions` | random streams by their purpose, and numbers out of them |
+//! | `distributions` | random numbers out of the streams of [`pipe_core::rng`] |
 //!
 //! # Random numbers
 //!
 //! A batch is a pure function of the data set, the seed, the epoch and its number. How many threads
-//! make it changes no bit of it: see [`rng`].
+//! make it changes no bit of it: see [`pipe_core::rng`].
 
 // What comes from outside must not be able to end the program.
 #![cfg_attr(
@@ -75,7 +75,6 @@ mod folder;
 mod images;
 mod loader;
 mod progress;
-pub mod rng;
 mod settings;
 mod skipped;
 mod source;

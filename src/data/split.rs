@@ -1,7 +1,7 @@
 //! Which images train and which validate.
 
 use crate::distributions::shuffle;
-use crate::rng::{Purpose, stream};
+use pipe_core::rng::{Purpose, stream};
 
 /// One side of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,4 +1,4 @@
-//! Everything that needs burn: the DiffiT model, EDM's objective, and the training loop.
+//! Trainings: the loop, devices, sampling, checkpoints of models, and the stage kinds.
 //!
 //! Knows nothing of pipeline files, graphs or the command line; those belong to `burn-pipe-engine`
 //! and the binary.
@@ -16,17 +16,12 @@
     )
 )]
 
-pub mod architecture;
 pub mod checkpoint;
 pub mod device;
-pub mod diffit;
-pub mod diffusion;
-pub mod kernels;
-pub mod lora;
 pub mod sampling;
 pub mod stages;
 pub mod trainer;
-pub mod unet;
 
+pub use pipe_core::rng;
 pub use pipe_data as data;
-pub use pipe_data::rng;
+pub use pipe_models::{architecture, diffusion, kernels, lora, nn};

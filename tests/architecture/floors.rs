@@ -8,7 +8,7 @@ const FLOORS: [(&str, usize); 8] = [
     ("fs", 1),
     ("runs", 2),
     ("data", 2),
-    ("models", 2),
+    ("models", 3),
     ("engine", 3),
     ("remote", 4),
     ("train", 4),

@@ -8,8 +8,8 @@ use std::thread::{self, JoinHandle};
 use crate::augment::{self, Transform};
 use crate::dataset::Dataset;
 use crate::error::DataError;
-use crate::rng::{Purpose, stream};
 use crate::split::Split;
+use pipe_core::rng::{Purpose, stream};
 
 /// Batches that each worker may have ready and waiting.
 const AHEAD: usize = 2;

@@ -11,8 +11,8 @@ use std::sync::atomic::AtomicBool;
 use crate::dataset::Dataset;
 use crate::distributions::shuffle;
 use crate::error::DataError;
-use crate::rng::{Purpose, stream};
 use crate::split::Split;
+use pipe_core::rng::{Purpose, stream};
 
 use epoch::EpochPlan;
 pub use epoch::{Batch, EpochBatches};

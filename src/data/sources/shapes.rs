@@ -9,7 +9,7 @@ use super::colour::{self, hsv, luminance};
 use super::signed_distance::{Point, Region};
 use super::synthetic::Synthetic;
 use crate::distributions::{standard_uniform, uniform};
-use crate::rng::{ChaCha8Rng, Purpose, stream};
+use pipe_core::rng::{ChaCha8Rng, Purpose, stream};
 
 /// The classes, in the order of their labels.
 const CLASSES: [&str; 8] =

@@ -4,9 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
+use pipe_models::header::BASE_DIGEST;
 use pipe_runs::{Checkpoint, Run, Status};
 
-use super::{BASE_DIGEST, BASE_FILE, inference_prefix};
+use super::rebuild::{BASE_FILE, inference_prefix};
 use crate::lora::Adapter;
 
 /// Folder of the adapter in PEFT's format, in the run's folder.

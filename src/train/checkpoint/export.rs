@@ -6,16 +6,16 @@ use burn::module::Module;
 use burn::tensor::Device;
 use pipe_engine::kind::StageError;
 use pipe_fs::atomic;
+use pipe_models::header::{BASE_DIGEST, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST};
 use pipe_runs::Checkpoint;
 use pipe_runs::checkpoint::{Header, Written, write};
 use pipe_runs::tensor::HostTensor;
 
-use super::{
-    BASE_DIGEST, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST, RebuildError, adapted_model, inference_prefix,
-    model,
-};
-use crate::diffit::{Scope, state_dict};
+use super::rebuild::{RebuildError, adapted_model, inference_prefix, model};
+use crate::architecture::Architectures;
+use crate::device::read_parameters;
 use crate::lora::{Adapter, HEADER_KEY};
+use crate::nn::Scope;
 use crate::trainer::{EMA_WEIGHTS, WEIGHTS};
 
 /// Why nothing was exported.
@@ -52,6 +52,7 @@ pub fn weights_only(checkpoint: &Checkpoint, to: &Path) -> Result<Written, Expor
 /// Writes a LoRA checkpoint as whole weights: those of its base with the factors multiplied out and
 /// added. With `lora`, the checkpoint is the base and the adapter comes from there.
 pub fn merged(
+    known: &Architectures,
     checkpoint: &Checkpoint,
     lora: Option<&Adapter>,
     to: &Path,
@@ -62,8 +63,8 @@ pub fn merged(
     let mut tensors = Vec::new();
     if let Some(adapter) = lora {
         let (model, config) =
-            adapted_model(checkpoint, inference_prefix(checkpoint), adapter, &device)?;
-        tensors.extend(state_dict(&model.materialize(), &Scope::All, WEIGHTS)?);
+            adapted_model(known, checkpoint, inference_prefix(checkpoint), adapter, &device)?;
+        tensors.extend(read_parameters(&model.materialize(), &Scope::All, WEIGHTS)?);
         header.model_config = serde_json::to_value(&config).unwrap_or_default();
         if !adapter.class_names.is_empty() {
             let names = serde_json::to_string(&adapter.class_names).unwrap_or_default();
@@ -75,8 +76,8 @@ pub fn merged(
         }
         for prefix in [WEIGHTS, EMA_WEIGHTS] {
             if checkpoint.tensors().any(|t| t.name.starts_with(prefix)) {
-                let (model, _) = model(checkpoint, prefix, &device)?;
-                tensors.extend(state_dict(&model.materialize(), &Scope::All, prefix)?);
+                let (model, _) = model(known, checkpoint, prefix, &device)?;
+                tensors.extend(read_parameters(&model.materialize(), &Scope::All, prefix)?);
             }
         }
         for key in [HEADER_KEY, BASE_DIGEST, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST] {

@@ -11,8 +11,9 @@ use pipe_runs::checkpoint::{Header, Written, write};
 use pipe_runs::tensor::HostTensor;
 use pytorch_reader::{DType as TorchType, PytorchReader, Tensor};
 
-use crate::architecture::{Arch, ModelConfig, Shapes};
-use crate::diffit::{ConfigError, walk};
+use crate::architecture::ConfigError;
+use crate::architecture::{ArchitectureInfo, Architectures, ModelConfig, Shapes};
+use crate::nn::walk;
 use crate::trainer::{EMA_WEIGHTS, WEIGHTS};
 
 /// Why a file was not imported.
@@ -20,8 +21,8 @@ use crate::trainer::{EMA_WEIGHTS, WEIGHTS};
 pub enum ImportError {
     #[error("failed to read {}: {message}", path.display())]
     Read { path: PathBuf, message: String },
-    #[error("{} holds no model of a known architecture: no tensor is called {}; it has {}", path.display(), marks(), listed(found))]
-    Foreign { path: PathBuf, found: Vec<String> },
+    #[error("{} holds no model of a known architecture: no tensor is called {marks}; it has {}", path.display(), listed(found))]
+    Foreign { path: PathBuf, marks: String, found: Vec<String> },
     #[error(
         "{} holds another architecture: missing {}; unexpected {}; of another shape {}",
         path.display(), listed(missing), listed(unexpected), listed(shapes)
@@ -47,22 +48,27 @@ pub struct ImportOptions {
 /// Converts a PyTorch file to a checkpoint of this program. The architecture is read from the
 /// shapes of the tensors; EMA weights are taken over where the file has any under a name with
 /// `ema` in it.
-pub fn import(from: &Path, to: &Path, options: &ImportOptions) -> Result<Written, ImportError> {
+pub fn import(
+    known: &Architectures,
+    from: &Path,
+    to: &Path,
+    options: &ImportOptions,
+) -> Result<Written, ImportError> {
     let read = |message: String| ImportError::Read { path: from.to_owned(), message };
     let all = PytorchReader::new(from).map_err(|e| read(e.to_string()))?.into_tensors();
     let all: BTreeMap<String, Tensor> = all.into_iter().collect();
-    // What stands before the name of the family's mark stands before all names.
-    let prefixes = |arch: &Arch| -> Vec<&str> {
+    // What stands before the name of the architecture's mark stands before all names.
+    let prefixes = |arch: &dyn ArchitectureInfo| -> Vec<&str> {
         all.keys().filter_map(|name| name.strip_suffix(arch.mark())).collect()
     };
-    let found = Arch::ALL.iter().map(|arch| (*arch, prefixes(arch)));
-    let (arch, mut prefixes) =
-        found.into_iter().find(|(_, found)| !found.is_empty()).unwrap_or_default();
-    prefixes.sort_by_key(|prefix| (prefix.contains("ema"), prefix.len()));
-    let Some(main) = prefixes.first() else {
-        let found = all.keys().cloned().collect();
-        return Err(ImportError::Foreign { path: from.to_owned(), found });
+    let mut found = known.iter().map(|arch| (arch, prefixes(arch)));
+    let found = found.find(|(_, prefixes)| !prefixes.is_empty());
+    let Some((arch, mut prefixes)) = found else {
+        let (found, marks) = (all.keys().cloned().collect(), marks(known));
+        return Err(ImportError::Foreign { path: from.to_owned(), marks, found });
     };
+    prefixes.sort_by_key(|prefix| (prefix.contains("ema"), prefix.len()));
+    let main = prefixes[0];
     let part = |prefix: &str| -> BTreeMap<&str, &Tensor> {
         all.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?, tensor))).collect()
     };
@@ -72,8 +78,8 @@ pub fn import(from: &Path, to: &Path, options: &ImportOptions) -> Result<Written
     config.validate().map_err(|error| ImportError::Config { path: from.to_owned(), error })?;
     check_classes(from, &options.class_names, config.num_classes())?;
     let mut tensors = Vec::new();
-    let ema = prefixes.iter().find(|prefix| prefix.contains("ema") && *prefix != main);
-    for (prefix, name) in [(Some(main), WEIGHTS), (ema, EMA_WEIGHTS)] {
+    let ema = prefixes.iter().find(|prefix| prefix.contains("ema") && **prefix != main);
+    for (prefix, name) in [(Some(&main), WEIGHTS), (ema, EMA_WEIGHTS)] {
         let Some(prefix) = prefix else { continue };
         // Where nothing stands before the names, other parts of the file stand beside them.
         let others = |name: &str| {
@@ -172,8 +178,8 @@ fn host(path: &Path, name: &str, tensor: &Tensor) -> Result<HostTensor, ImportEr
 }
 
 /// The tensors that tell an architecture.
-fn marks() -> String {
-    let marks: Vec<String> = Arch::ALL.iter().map(|arch| format!("`…{}`", arch.mark())).collect();
+fn marks(known: &Architectures) -> String {
+    let marks: Vec<String> = known.iter().map(|arch| format!("`…{}`", arch.mark())).collect();
     marks.join(" or ")
 }
 

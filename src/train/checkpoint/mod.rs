@@ -3,16 +3,15 @@
 
 mod adapter_check;
 mod export;
-mod header;
 mod import;
 mod rebuild;
 
 pub use adapter_check::{ADAPTER, LoraFile, lora_damage};
 pub use export::{ExportError, merged, weights_only};
-pub use header::{
+pub use import::{ImportError, ImportOptions, import};
+pub use pipe_models::header::{
     BASE_DIGEST, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST, LABEL_DROPOUT, class_names, label_dropout,
 };
-pub use import::{ImportError, ImportOptions, import};
 pub use rebuild::{
     BASE_FILE, RebuildError, SamplingModel, adapted_model, adapter, base_of, inference_prefix,
     load_for_sampling, model, model_for_classes, other_base, probe, weights_digest,

@@ -11,12 +11,13 @@ use pipe_runs::tensor::HostTensor;
 use pipe_runs::{Checkpoint, CheckpointError};
 use sha2::{Digest, Sha256};
 
-use super::header::{BASE_DIGEST, BASE_WEIGHTS, class_names, label_dropout};
-use crate::architecture::{LABEL_TABLE, ModelConfig, Network};
-use crate::diffit::probe::{Probe, probe as probe_model};
-use crate::diffit::{ConfigError, LoadError, Scope, fill, load_state_dict, walk};
+use crate::architecture::ConfigError;
+use crate::architecture::{Architectures, LABEL_TABLE, ModelConfig, Network};
 use crate::lora::{Adapter, AdapterError, BaseDigests};
+use crate::nn::{LoadError, Scope, fill, load_state_dict, walk};
 use crate::trainer::{EMA_WEIGHTS, WEIGHTS};
+use pipe_models::header::{BASE_DIGEST, BASE_WEIGHTS, class_names, label_dropout};
+use pipe_models::probe::{Probe, probe as probe_model};
 
 /// Name of the base model in the folder of a LoRA run.
 pub const BASE_FILE: &str = "base_model.ckpt";
@@ -62,20 +63,21 @@ fn prefix(checkpoint: &Checkpoint, ema: bool) -> &'static str {
     if ema { inference_prefix(checkpoint) } else { WEIGHTS }
 }
 
-/// Builds the model that a checkpoint holds, LoRA's factors beside its weights. `prefix` chooses
-/// the weights: `state_dict.` or `ema_state_dict.`.
+/// Builds the model that a checkpoint holds, of one of the `known` architectures, LoRA's factors
+/// beside its weights. `prefix` chooses the weights: `state_dict.` or `ema_state_dict.`.
 pub fn model(
+    known: &Architectures,
     checkpoint: &Checkpoint,
     prefix: &str,
     device: &Device,
 ) -> Result<(Network, ModelConfig), RebuildError> {
     let Some(adapter) = Adapter::from_checkpoint(checkpoint, prefix)? else {
-        return full_model(checkpoint, prefix, device);
+        return full_model(known, checkpoint, prefix, device);
     };
     let base = base_of(checkpoint)?;
     let extra = &checkpoint.header().extra;
     let base_prefix = extra.get(BASE_WEIGHTS).map_or(WEIGHTS, String::as_str);
-    adapted_model(&base, base_prefix, &adapter, device)
+    adapted_model(known, &base, base_prefix, &adapter, device)
 }
 
 /// The base model of a LoRA checkpoint: `base_model.ckpt` in its run's folder, checked to be the
@@ -99,14 +101,15 @@ pub fn base_of(checkpoint: &Checkpoint) -> Result<Checkpoint, RebuildError> {
 
 /// A base model with an adapter on it.
 pub fn adapted_model(
+    known: &Architectures,
     base: &Checkpoint,
     prefix: &str,
     adapter: &Adapter,
     device: &Device,
 ) -> Result<(Network, ModelConfig), RebuildError> {
     let (model, config) = match adapter.num_classes() {
-        Some(classes) => model_for_classes(base, prefix, classes, device)?,
-        None => full_model(base, prefix, device)?,
+        Some(classes) => model_for_classes(known, base, prefix, classes, device)?,
+        None => full_model(known, base, prefix, device)?,
     };
     if adapter.num_classes().is_none()
         && config.num_classes() > 0
@@ -126,16 +129,17 @@ pub fn adapted_model(
 /// checkpoint's "no class", so that at first all classes give what the checkpoint gives without
 /// one. A model without classes stays so.
 pub fn model_for_classes(
+    known: &Architectures,
     checkpoint: &Checkpoint,
     prefix: &str,
     classes: usize,
     device: &Device,
 ) -> Result<(Network, ModelConfig), RebuildError> {
-    let known = config(checkpoint)?;
-    if known.num_classes() == 0 {
-        return full_model(checkpoint, prefix, device);
+    let own = config(known, checkpoint)?;
+    if own.num_classes() == 0 {
+        return full_model(known, checkpoint, prefix, device);
     }
-    let config = known.with_classes(classes);
+    let config = own.with_classes(classes);
     let skeleton = config.skeleton(device)?;
     let names: BTreeSet<String> =
         walk(&skeleton).into_iter().map(|p| p.name).filter(|name| name != LABEL_TABLE).collect();
@@ -151,11 +155,12 @@ pub fn model_for_classes(
 }
 
 fn full_model(
+    known: &Architectures,
     checkpoint: &Checkpoint,
     prefix: &str,
     device: &Device,
 ) -> Result<(Network, ModelConfig), RebuildError> {
-    let config = config(checkpoint)?;
+    let config = config(known, checkpoint)?;
     let skeleton = config.skeleton(device)?;
     let model = load_finite(skeleton, &Scope::All, checkpoint, prefix, None)?;
     Ok((model, config))
@@ -226,17 +231,21 @@ pub fn other_base(base: &Checkpoint, adapter: &Adapter) -> Result<Option<String>
     )))
 }
 
-fn config(checkpoint: &Checkpoint) -> Result<ModelConfig, RebuildError> {
-    let config: ModelConfig = serde_json::from_value(checkpoint.header().model_config.clone())
-        .map_err(RebuildError::Json)?;
+fn config(known: &Architectures, checkpoint: &Checkpoint) -> Result<ModelConfig, RebuildError> {
+    let json = checkpoint.header().model_config.clone();
+    let config = known.read(json).map_err(RebuildError::Json)?;
     config.validate()?;
     Ok(config)
 }
 
 /// The model's outputs on fixed inputs, on the CPU.
-pub fn probe(checkpoint: &Checkpoint, prefix: &str) -> Result<Probe, RebuildError> {
+pub fn probe(
+    known: &Architectures,
+    checkpoint: &Checkpoint,
+    prefix: &str,
+) -> Result<Probe, RebuildError> {
     let device = Device::flex();
-    let (net, config) = model(checkpoint, prefix, &device)?;
+    let (net, config) = model(known, checkpoint, prefix, &device)?;
     Ok(probe_model(&net, [config.channels(), config.image_size()], &device))
 }
 
@@ -267,6 +276,7 @@ pub fn adapter(path: &Path, ema: bool) -> Result<Adapter, RebuildError> {
 /// Loads a checkpoint to sample images with: its EMA weights where it has any and `ema` is wanted.
 /// `lora` is an adapter to put on it: a LoRA checkpoint, or a folder in PEFT's format.
 pub fn load_for_sampling(
+    known: &Architectures,
     file: &Path,
     lora: Option<&Path>,
     ema: bool,
@@ -276,13 +286,13 @@ pub fn load_for_sampling(
     let epoch = checkpoint.header().epoch;
     let label_dropout = label_dropout(&checkpoint);
     let Some(lora) = lora else {
-        let (net, config) = model(&checkpoint, prefix(&checkpoint, ema), device)?;
+        let (net, config) = model(known, &checkpoint, prefix(&checkpoint, ema), device)?;
         let class_names = class_names(&checkpoint);
         return Ok(SamplingModel { net, config, class_names, epoch, warning: None, label_dropout });
     };
     let adapter = adapter(lora, ema)?;
     let (net, config) =
-        adapted_model(&checkpoint, inference_prefix(&checkpoint), &adapter, device)?;
+        adapted_model(known, &checkpoint, inference_prefix(&checkpoint), &adapter, device)?;
     let warning = other_base(&checkpoint, &adapter)?;
     let class_names =
         if adapter.class_names.is_empty() { class_names(&checkpoint) } else { adapter.class_names };

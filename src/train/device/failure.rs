@@ -9,8 +9,12 @@
 use std::panic;
 use std::sync::{Mutex, Once};
 
+use burn::module::Module;
 use burn::tensor::{ExecutionError, Tensor, TensorData, Transaction};
 use pipe_engine::kind::{Failure, StageError};
+use pipe_runs::tensor::HostTensor;
+
+use crate::nn::{self, Scope};
 
 /// The last message of a panic on burn's device thread.
 static LAST: Mutex<Option<String>> = Mutex::new(None);
@@ -52,6 +56,18 @@ pub fn read<const D: usize>(tensor: Tensor<D>) -> Result<TensorData, StageError>
 /// See [`read`].
 pub fn read_all(tensors: Transaction) -> Result<Vec<TensorData>, StageError> {
     tensors.try_execute().map_err(|error| explain(&error))
+}
+
+/// Copies the parameters in `scope` to host memory: see [`nn::state_dict`].
+///
+/// # Errors
+/// See [`read`].
+pub fn read_parameters<M: Module>(
+    module: &M,
+    scope: &Scope,
+    prefix: &str,
+) -> Result<Vec<HostTensor>, StageError> {
+    nn::state_dict(module, scope, prefix).map_err(|error| explain(&error))
 }
 
 fn explain(error: &ExecutionError) -> StageError {

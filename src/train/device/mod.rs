@@ -8,7 +8,6 @@ mod list;
 mod open;
 mod self_test_result;
 mod spec;
-mod sum;
 #[cfg(test)]
 mod testing;
 
@@ -17,11 +16,10 @@ use pipe_engine::kind::RunContext;
 
 pub use adapters::{Adapter, adapters};
 pub use configuration::fix as fix_configuration;
-pub use failure::{read, read_all};
+pub use failure::{read, read_all, read_parameters};
 pub use list::DeviceList;
 pub use self_test_result::SelfTestResult;
 pub use spec::DeviceSpec;
-pub use sum::sum_all;
 #[cfg(test)]
 pub use testing::{has_driver, software_vulkan};
 

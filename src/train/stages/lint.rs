@@ -6,8 +6,8 @@ use pipe_engine::kind::{Diagnostic, PipelineView};
 use pipe_engine::policy::Mode;
 use serde_json::Value;
 
+use crate::architecture::Architectures;
 use crate::data::{DatasetSettings, Split, batches_per_epoch};
-use crate::diffit::ConfigError;
 use crate::lora::LoraPlan;
 use crate::trainer::{LoraSettings, TrainSettings, TrainingSettings};
 
@@ -95,12 +95,17 @@ pub(super) fn check_training(
 }
 
 /// Lints of a model that is trained from its first weights.
-pub(super) fn check_model(settings: &TrainSettings, pipeline: &PipelineView) -> Vec<Diagnostic> {
+pub(super) fn check_model(
+    settings: &TrainSettings,
+    known: &Architectures,
+    pipeline: &PipelineView,
+) -> Vec<Diagnostic> {
     let mut found = check_label_dropout("model.label_dropout", settings.model.label_dropout);
     if let Some(data) = dataset(&settings.dataset, pipeline)
-        && let Err(error) = settings.model.config(data.image_size, ANY_CLASSES).validate()
+        && let Ok(config) = settings.model.config(known, data.image_size, ANY_CLASSES)
+        && let Err(error) = config.validate()
     {
-        found.push(Diagnostic::error(format!("model.{}", key_of(&error)), error.to_string()));
+        found.push(Diagnostic::error(format!("model.{}", error.key()), error.to_string()));
     }
     found
 }
@@ -133,7 +138,11 @@ pub(super) fn check_whole_model(
 }
 
 /// Lints of an adapter.
-pub(super) fn check_adapter(settings: &LoraSettings, pipeline: &PipelineView) -> Vec<Diagnostic> {
+pub(super) fn check_adapter(
+    settings: &LoraSettings,
+    known: &Architectures,
+    pipeline: &PipelineView,
+) -> Vec<Diagnostic> {
     let mut found = check_label_dropout("label_dropout", settings.label_dropout);
     found.extend(check_whole_model("base", &settings.base, pipeline));
     let Some((base, base_data)) = base_training(&settings.base, pipeline) else { return found };
@@ -146,9 +155,11 @@ pub(super) fn check_adapter(settings: &LoraSettings, pipeline: &PipelineView) ->
         let note = format!("set image_size of stage `{}` to {theirs}", settings.dataset);
         found.push(Diagnostic::error("dataset", message).note(note));
     }
-    let network = base.model.config(base_data.image_size, ANY_CLASSES);
     // What is wrong with the base model is told of its own stage.
-    let Ok(model) = network.skeleton(&burn::tensor::Device::flex()) else { return found };
+    let Ok(config) = base.model.config(known, base_data.image_size, ANY_CLASSES) else {
+        return found;
+    };
+    let Ok(model) = config.skeleton(&burn::tensor::Device::flex()) else { return found };
     let plan = match LoraPlan::new(&settings.lora, &model) {
         Ok(plan) => plan,
         Err(error) => {
@@ -276,16 +287,4 @@ fn base_training(stage: &str, pipeline: &PipelineView) -> Option<(TrainSettings,
         };
     }
     None
-}
-
-/// The setting to blame.
-fn key_of(error: &ConfigError) -> &'static str {
-    match error {
-        ConfigError::Zero { key } => key,
-        ConfigError::Levels { .. } => "depths",
-        ConfigError::Channels { why, .. } if *why == "`heads`" => "heads",
-        ConfigError::Channels { .. } | ConfigError::Dim { .. } => "dim",
-        ConfigError::Halving { .. } => "mults",
-        ConfigError::Window { .. } => "window",
-    }
 }

@@ -19,16 +19,16 @@ use super::artifacts::{ModelFile, TrainedRun, model_file};
 use super::copy_best::copy_cost;
 use super::lint;
 use super::training::{Training, TrainingSetup};
-use crate::architecture::LABEL_TABLE;
+use crate::architecture::{Architectures, LABEL_TABLE};
 use crate::checkpoint::{
     self, ADAPTER, BASE_DIGEST, BASE_FILE, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST, LABEL_DROPOUT,
 };
 use crate::data::Dataset;
-use crate::diffit::Scope;
 use crate::lora::{AdaptedModel, Adapter, HEADER_KEY, LoraPlan};
+use crate::nn::Scope;
 use crate::trainer::{LoraSettings, ModelInfo, TrainingSettings};
 
-pub struct LoraKind;
+pub struct LoraKind(pub Architectures);
 
 impl StageKind for LoraKind {
     fn name(&self) -> &'static str {
@@ -41,14 +41,19 @@ impl StageKind for LoraKind {
 
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
         let settings: LoraSettings = settings.extract()?;
-        settings.validate()?;
-        Ok(Arc::new(LoraStage { training_settings: settings.training_settings(), settings }))
+        settings.validate(&self.0)?;
+        Ok(Arc::new(LoraStage {
+            training_settings: settings.training_settings(),
+            settings,
+            architectures: self.0.clone(),
+        }))
     }
 }
 
 struct LoraStage {
     settings: LoraSettings,
     training_settings: TrainingSettings,
+    architectures: Architectures,
 }
 
 impl Stage for LoraStage {
@@ -91,7 +96,7 @@ impl Stage for LoraStage {
 
     fn lint(&self, pipeline: &PipelineView) -> Vec<Diagnostic> {
         let mut found = lint::check_training(&self.training_settings, pipeline);
-        found.extend(lint::check_adapter(&self.settings, pipeline));
+        found.extend(lint::check_adapter(&self.settings, &self.architectures, pipeline));
         found
     }
 
@@ -166,10 +171,11 @@ impl LoraStage {
         let prefix = checkpoint::inference_prefix(&file);
         let classes = dataset.class_names().to_vec();
         let same_classes = checkpoint::class_names(&file) == classes;
+        let known = &self.architectures;
         let (model, config) = if same_classes {
-            checkpoint::model(&file, prefix, device)
+            checkpoint::model(known, &file, prefix, device)
         } else {
-            checkpoint::model_for_classes(&file, prefix, classes.len(), device)
+            checkpoint::model_for_classes(known, &file, prefix, classes.len(), device)
         }
         .map_err(|e| input(format!("the base model: {e}")))?;
         if config.image_size() != dataset.image_size() {

@@ -20,14 +20,17 @@ use std::sync::Arc;
 
 use pipe_engine::kind::StageKind;
 
-/// Every stage kind.
-pub fn kinds() -> Vec<Arc<dyn StageKind>> {
+use crate::architecture::Architectures;
+
+/// Every stage kind, for models of these architectures.
+pub fn kinds(architectures: &Architectures) -> Vec<Arc<dyn StageKind>> {
+    let architectures = || architectures.clone();
     vec![
         Arc::new(dataset::DatasetKind),
-        Arc::new(train::TrainKind),
+        Arc::new(train::TrainKind(architectures())),
         Arc::new(copy_best::CopyBestKind),
         Arc::new(select_best::SelectBestKind),
-        Arc::new(lora::LoraKind),
-        Arc::new(sample::SampleKind),
+        Arc::new(lora::LoraKind(architectures())),
+        Arc::new(sample::SampleKind(architectures())),
     ]
 }

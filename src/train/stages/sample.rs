@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::artifacts::model_file;
 use super::copy_best::inside_project;
 use super::{lint, lint_sample};
+use crate::architecture::Architectures;
 use crate::checkpoint;
 use crate::device::{self, DeviceSpec, GpuAssignment};
 use crate::diffusion::Sampler;
@@ -85,7 +86,7 @@ fn yes() -> bool {
     true
 }
 
-pub struct SampleKind;
+pub struct SampleKind(pub Architectures);
 
 impl StageKind for SampleKind {
     fn name(&self) -> &'static str {
@@ -108,12 +109,13 @@ impl StageKind for SampleKind {
             "0 or more",
         )?;
         Rejection::unless("batch_size", settings.batch_size >= 1, "at least 1")?;
-        Ok(Arc::new(SampleStage { settings }))
+        Ok(Arc::new(SampleStage { settings, architectures: self.0.clone() }))
     }
 }
 
 struct SampleStage {
     settings: SampleSettings,
+    architectures: Architectures,
 }
 
 impl Stage for SampleStage {
@@ -163,7 +165,8 @@ impl Stage for SampleStage {
         let device = device::resolve(s.device, GpuAssignment::of(context))
             .map_err(|e| StageError::setting(e.to_string()))?
             .device;
-        let opened = checkpoint::load_for_sampling(&file.path, None, s.ema, &device);
+        let opened =
+            checkpoint::load_for_sampling(&self.architectures, &file.path, None, s.ema, &device);
         let opened = opened.map_err(|e| StageError::new(Failure::Input, e.to_string()))?;
         let request = GridRequest {
             title: format!("{} of {}, epoch {}", s.from, context.pipeline, opened.epoch),

@@ -13,11 +13,12 @@ use serde_json::Value;
 
 use super::lint;
 use super::training::{Training, TrainingSetup};
+use crate::architecture::{Architectures, describe};
 use crate::checkpoint::LABEL_DROPOUT;
-use crate::diffit::Scope;
+use crate::nn::Scope;
 use crate::trainer::{ModelInfo, TrainSettings, TrainingSettings};
 
-pub struct TrainKind;
+pub struct TrainKind(pub Architectures);
 
 impl StageKind for TrainKind {
     fn name(&self) -> &'static str {
@@ -25,19 +26,26 @@ impl StageKind for TrainKind {
     }
 
     fn schema(&self) -> schemars::Schema {
-        schemars::schema_for!(TrainSettings)
+        let mut schema = schemars::schema_for!(TrainSettings);
+        describe(&self.0, &mut schema);
+        schema
     }
 
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
-        let settings = settings.extract::<TrainSettings>()?.resolved()?;
+        let settings = settings.extract::<TrainSettings>()?.resolved(&self.0)?;
         settings.validate()?;
-        Ok(Arc::new(TrainStage { training_settings: settings.training_settings(), settings }))
+        Ok(Arc::new(TrainStage {
+            training_settings: settings.training_settings(),
+            settings,
+            architectures: self.0.clone(),
+        }))
     }
 }
 
 struct TrainStage {
     settings: TrainSettings,
     training_settings: TrainingSettings,
+    architectures: Architectures,
 }
 
 impl TrainStage {
@@ -86,7 +94,7 @@ impl Stage for TrainStage {
 
     fn lint(&self, pipeline: &PipelineView) -> Vec<Diagnostic> {
         let mut found = lint::check_training(&self.training_settings, pipeline);
-        found.extend(lint::check_model(&self.settings, pipeline));
+        found.extend(lint::check_model(&self.settings, &self.architectures, pipeline));
         found
     }
 
@@ -98,10 +106,10 @@ impl Stage for TrainStage {
         let TrainSettings { model, seed, .. } = &self.settings;
         self.training().run(context, |dataset, device| {
             let classes = dataset.class_names().to_vec();
-            let config = model.config(dataset.image_size(), classes.len());
-            let network = config
-                .init(*seed, device)
-                .map_err(|e| StageError::setting(format!("model: {e}")))?;
+            let refused = |e: String| StageError::setting(format!("model: {e}"));
+            let config = model.config(&self.architectures, dataset.image_size(), classes.len());
+            let config = config.map_err(|e| refused(e.to_string()))?;
+            let network = config.init(*seed, device).map_err(|e| refused(e.to_string()))?;
             let extra =
                 BTreeMap::from([(LABEL_DROPOUT.to_owned(), model.label_dropout.to_string())]);
             Ok(TrainingSetup {

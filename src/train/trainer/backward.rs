@@ -7,8 +7,8 @@ use burn::tensor::{Device, Tensor};
 use super::noised_batch::NoisedBatch;
 use super::precision::Precision;
 use crate::architecture::{ModelConfig, Network};
-use crate::diffit::Pass;
 use crate::diffusion::Edm;
+use crate::nn::Pass;
 
 /// What stays the same in all passes of a training.
 #[derive(Debug, Clone, Copy)]

@@ -377,17 +377,17 @@ mod tests {
     use burn::module::ParamGroup;
 
     use super::*;
-    use crate::architecture::ModelConfig;
+    use crate::architecture::Architectures;
     use crate::data::Batch;
-    use crate::diffit::param_paths;
     use crate::diffusion::Edm;
+    use crate::nn::param_paths;
     use crate::trainer::Precision;
     use crate::trainer::noised_batch::{BatchKey, LabelDropout};
 
     fn network() -> (Network, Backward) {
         let text = r#"{"dim": 16, "mults": [1, 2], "depths": [1, 1], "heads": 2, "window": 4, "image_size": 8,
                        "channels": 3, "num_classes": 2}"#;
-        let config: ModelConfig = serde_json::from_str(text).unwrap();
+        let config = Architectures::builtin().read(serde_json::from_str(text).unwrap()).unwrap();
         let network = config.init(7, &Device::flex().autodiff()).unwrap();
         (network, Backward::new(&config, Precision::F32, 0.0, 1))
     }
@@ -657,12 +657,12 @@ mod tests {
     fn what_a_step_costs_besides() {
         use std::time::Instant;
 
-        use crate::architecture::{ModelSettings, Preset};
+        use crate::architecture::ModelConfig;
+        use pipe_models::diffit::Preset;
 
         let ms = |from: Instant| from.elapsed().as_secs_f64() * 1e3;
-        for preset in [Preset::DiffitTiny, Preset::DiffitSmall] {
-            let settings = ModelSettings { preset: Some(preset), ..Default::default() };
-            let config = settings.config(16, 2);
+        for preset in [Preset::Tiny, Preset::Small] {
+            let config = ModelConfig::from(preset.config(16, 2));
             let device = Device::flex().autodiff();
             let network = config.init(7, &device).unwrap();
             let worker = Worker { device: device.clone(), name: "cpu".into(), threads: Some(1) };

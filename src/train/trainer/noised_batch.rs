@@ -164,7 +164,10 @@ impl LossInputs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diffit::{DiffitConfig, Pass};
+    use pipe_models::diffit::DiffitConfig;
+
+    use crate::architecture::Architecture;
+    use crate::nn::Pass;
 
     #[test]
     fn micro_batches_and_shards_are_the_batch() {

@@ -17,9 +17,9 @@ use pipe_engine::kind::StageError;
 use pipe_runs::tensor::{Dtype, HostTensor};
 
 use super::settings::{OptimizerKind, OptimizerSettings};
-use crate::device::{self, sum_all};
-use crate::diffit::{Scope, host_tensor, param_paths};
+use crate::device;
 use crate::kernels::{self, AdamWStep};
+use crate::nn::{Scope, host_tensor, param_paths, sum_all};
 
 /// Prefix of the state's tensors in a checkpoint.
 pub const PREFIX: &str = "optimizer_state_dict.";

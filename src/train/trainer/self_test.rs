@@ -20,8 +20,9 @@ use super::precision::Precision;
 use crate::architecture::{ModelConfig, Network};
 use crate::data::Batch;
 use crate::device::{Adapter, ResolvedDevice, SelfTestResult};
-use crate::diffit::{DiffitConfig, param_paths};
 use crate::diffusion::Edm;
+use crate::nn::param_paths;
+use pipe_models::diffit::DiffitConfig;
 
 /// Loss and gradients of one step.
 #[derive(Clone)]
@@ -208,8 +209,8 @@ fn step_of(
 mod tests {
     use super::*;
     use crate::device::software_vulkan;
-    use crate::diffit::initialize;
-    use crate::unet::UnetConfig;
+    use crate::nn::initialize;
+    use pipe_models::unet::UnetConfig;
 
     fn compared(
         computed: impl FnOnce(StepResult) -> Result<StepResult, StageError>,
@@ -276,7 +277,7 @@ mod tests {
         println!("the step took {:?}", began.elapsed());
         assert_eq!(difference(&expected, &found, 5e-4), None, "a tenth of what is allowed");
 
-        let config = UnetConfig {
+        let config = ModelConfig::from(UnetConfig {
             dim: 32,
             mults: vec![1, 2],
             depth: 1,
@@ -284,12 +285,12 @@ mod tests {
             image_size: 8,
             channels: 3,
             num_classes: 2,
-        };
+        });
         let step = |device: &Device| {
             let device = device.clone().autodiff();
             // Were the last layers at zero, almost every gradient would be zero.
             let net = initialize(config.skeleton(&device).unwrap(), 7, |_| false);
-            step_of(&Network::Unet(net), &config.clone().into(), &device, Precision::F32).unwrap()
+            step_of(&net, &config, &device, Precision::F32).unwrap()
         };
         assert_eq!(difference(&step(&Device::flex()), &step(&device), 5e-4), None, "the U-Net");
     }

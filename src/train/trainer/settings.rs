@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::precision::Precision;
 use super::schedule::Schedule;
 pub use crate::architecture::ModelSettings;
+use crate::architecture::{Architectures, SettingsError};
 use crate::device::{DeviceList, DeviceSpec};
 use crate::lora::LoraConfig;
 
@@ -218,8 +219,8 @@ impl Default for EmaSettings {
 
 impl TrainSettings {
     /// Fills in what depends on the architecture, and refuses what is another one's.
-    pub fn resolved(self) -> Result<Self, Rejection> {
-        Ok(Self { model: self.model.resolved()?, ..self })
+    pub fn resolved(self, known: &Architectures) -> Result<Self, Rejection> {
+        Ok(Self { model: self.model.resolved(known).map_err(rejection)?, ..self })
     }
 
     /// Refuses values that cannot work, naming the key.
@@ -230,11 +231,20 @@ impl TrainSettings {
 }
 
 impl LoraSettings {
-    /// Refuses values that cannot work, naming the key.
-    pub fn validate(&self) -> Result<(), Rejection> {
-        self.lora.validate()?;
+    /// Refuses values that cannot work, naming the key. The names of projections are those of the
+    /// `known` architectures.
+    pub fn validate(&self, known: &Architectures) -> Result<(), Rejection> {
+        self.lora.validate(known).map_err(rejection)?;
         Rejection::unless("label_dropout", is_share(self.label_dropout), SHARE)?;
         self.training_settings().validate()
+    }
+}
+
+/// What the settings of a model refuse, for the stage that has them.
+fn rejection(error: SettingsError) -> Rejection {
+    match error {
+        SettingsError::Form(error) => Rejection::Form(error),
+        SettingsError::Value { key, message } => Rejection::Value { key, message },
     }
 }
 

@@ -12,7 +12,8 @@ use pipe_runs::tensor::HostTensor;
 use super::optimizer::{self, Optimizer};
 use super::settings::TrainingSettings;
 use crate::architecture::Network;
-use crate::diffit::{Scope, load_state_dict, state_dict};
+use crate::device::read_parameters;
+use crate::nn::{Scope, load_state_dict};
 
 /// Prefix of the weights in a checkpoint.
 pub const WEIGHTS: &str = "state_dict.";
@@ -79,9 +80,9 @@ impl TrainState {
 
     /// Copies everything to host memory; waits for the device.
     pub fn tensors(&self) -> Result<Vec<HostTensor>, StageError> {
-        let mut tensors = state_dict(&self.model, &self.scope, WEIGHTS)?;
+        let mut tensors = read_parameters(&self.model, &self.scope, WEIGHTS)?;
         if let Some(ema) = &self.ema {
-            tensors.extend(state_dict(ema, &self.scope, EMA_WEIGHTS)?);
+            tensors.extend(read_parameters(ema, &self.scope, EMA_WEIGHTS)?);
         }
         tensors.extend(self.optimizer.state_dict(&self.model)?);
         Ok(tensors)

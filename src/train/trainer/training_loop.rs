@@ -22,8 +22,8 @@ use super::train_state::TrainState;
 use crate::architecture::ModelConfig;
 use crate::data::{DataError, Dataset, Loader, LoaderOptions, Split};
 use crate::device;
-use crate::diffit::Pass;
 use crate::diffusion::Edm;
+use crate::nn::Pass;
 
 /// All that the loop needs.
 pub struct TrainingContext<'a> {

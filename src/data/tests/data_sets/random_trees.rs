@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use image::ImageFormat::{Bmp, Gif, Jpeg, Png, Tiff, WebP};
+use pipe_core::rng::ChaCha8Rng;
 use pipe_data::{DatasetSettings, Split};
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 
 use crate::made::{Project, picture, settings};
 

@@ -1,0 +1,122 @@
+//! Injects factors beside a network's projections and freezes everything else.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use burn::module::{Lora, LoraAdapter, Module, Param, Reparameterizer};
+use burn::tensor::Tensor;
+use rand::RngExt;
+
+use super::settings::LoraConfig;
+use super::targets::{
+    Projection, RANKS, TARGETS, TargetError, matches_target, projections, short_names,
+};
+use crate::architecture::Network;
+use crate::nn::{LORA_A, LORA_B, Scope, fill, param_paths};
+use pipe_core::rng::{Purpose, stream};
+
+/// The rank and the scale of the factors beside each projection, by path.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct LoraPlan {
+    pub ranks: BTreeMap<String, usize>,
+    pub scales: BTreeMap<String, f64>,
+}
+
+/// A network with factors.
+pub struct AdaptedModel {
+    pub model: Network,
+    /// The factors, and whatever else is trained.
+    pub scope: Scope,
+}
+
+impl LoraPlan {
+    /// Finds the projections that the settings mean.
+    ///
+    /// # Errors
+    /// A name in `target_modules` that means no projection, or a pattern in `rank_pattern` that
+    /// covers none.
+    pub fn new(config: &LoraConfig, model: &Network) -> Result<Self, TargetError> {
+        let all = projections(model);
+        let paths = || all.iter().map(|p| p.path.as_str());
+        for target in &config.target_modules {
+            if !paths().any(|path| matches_target(target, path)) {
+                let mut available = short_names(paths());
+                available.extend(paths().map(str::to_owned));
+                return Err(TargetError { key: TARGETS, name: target.clone(), available });
+            }
+        }
+        let chosen: Vec<&str> = paths()
+            .filter(|path| config.target_modules.iter().any(|t| matches_target(t, path)))
+            .collect();
+        for pattern in config.rank_pattern.keys() {
+            if !chosen.iter().any(|path| matches_target(pattern, path)) {
+                let mut available = short_names(chosen.iter().copied());
+                available.extend(chosen.iter().map(|path| path.to_string()));
+                return Err(TargetError { key: RANKS, name: pattern.clone(), available });
+            }
+        }
+        let rank = |path: &str| {
+            let fitting =
+                config.rank_pattern.iter().filter(|(pattern, _)| matches_target(pattern, path));
+            fitting.max_by_key(|(pattern, _)| pattern.len()).map_or(config.r, |(_, r)| *r)
+        };
+        let ranks: BTreeMap<String, usize> =
+            chosen.into_iter().map(|path| (path.to_owned(), rank(path))).collect();
+        let scales = ranks.iter().map(|(path, r)| (path.clone(), config.scale(*r))).collect();
+        Ok(Self { ranks, scales })
+    }
+
+    /// The projections that get a higher rank than their own size allows, each with its `[outputs,
+    /// inputs]`.
+    pub fn above_full_rank(&self, model: &Network) -> Vec<(String, [usize; 2])> {
+        let is_above =
+            |p: &Projection| self.ranks.get(&p.path).is_some_and(|r| *r > p.outputs.min(p.inputs));
+        let above = projections(model).into_iter().filter(is_above);
+        above.map(|p| (p.path, [p.outputs, p.inputs])).collect()
+    }
+
+    /// Injects the factors into a network: A uniform within ±1/√in, as PEFT has it, B at 0, so that
+    /// nothing changes yet. Every other parameter is frozen. Each A has a stream of its own,
+    /// numbered by its place in the order of names.
+    pub fn inject(&self, model: Network, seed: u64) -> AdaptedModel {
+        let model = model.apply_reparameterization(Inject(self));
+        let factors: Vec<(String, Vec<usize>)> = param_paths(&model)
+            .into_iter()
+            .filter(|(_, name, _)| name.ends_with(LORA_A) || name.ends_with(LORA_B))
+            .map(|(_, name, shape)| (name, shape))
+            .collect();
+        let draw = |(index, (name, shape)): (usize, &(String, Vec<usize>))| {
+            let count = shape.iter().product();
+            if name.ends_with(LORA_B) {
+                return (name.clone(), vec![0.0; count]);
+            }
+            let mut rng = stream(seed, Purpose::Lora, 0, index as u64);
+            let bound = 1.0 / (shape[1] as f32).sqrt();
+            (name.clone(), (0..count).map(|_| bound * (2.0 * rng.random::<f32>() - 1.0)).collect())
+        };
+        let values: HashMap<String, Vec<f32>> = factors.iter().enumerate().map(draw).collect();
+        let names: BTreeSet<String> = factors.into_iter().map(|(name, _)| name).collect();
+        AdaptedModel { model: fill(model, values), scope: Scope::Only(Arc::new(names)) }
+    }
+}
+
+/// burn's own LoRA, with a rank for each projection. (`Module::apply_lora` knows one rank, and
+/// applied twice it freezes the factors of the first time.)
+struct Inject<'a>(&'a LoraPlan);
+
+impl Reparameterizer for Inject<'_> {
+    type Reparam = LoraAdapter;
+
+    fn reparameterize<const D: usize>(
+        &mut self,
+        path: &str,
+        param: Param<Tensor<D>>,
+    ) -> (Param<Tensor<D>>, Option<LoraAdapter>) {
+        let module = path.strip_suffix(".weight").unwrap_or(path);
+        let Some((rank, scale)) = self.0.ranks.get(module).zip(self.0.scales.get(module)) else {
+            return (param.set_require_grad(false), None);
+        };
+        let mut lora = Lora::new(*rank, scale * *rank as f64);
+        lora.reparameterize(path, param)
+    }
+}
