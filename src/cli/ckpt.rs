@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use pipe_fs::Disk;
 use pipe_runs::Checkpoint;
 use pipe_runs::checkpoint::Written;
 use pipe_train::checkpoint as model;
@@ -105,17 +106,19 @@ pub fn ckpt(arguments: CkptArguments) -> Result<ExitCode, CliError> {
             {
                 message::warning(&warning);
             }
+            let disk = Disk::default();
             let written = if merge {
-                model::merged(&checkpoint, adapter.as_ref(), &target)
+                model::merged(&disk, &checkpoint, adapter.as_ref(), &target)
             } else {
-                model::weights_only(&checkpoint, &target)
+                model::weights_only(&disk, &checkpoint, &target)
             };
             report(&output, written.map_err(CliError::failed)?);
         }
         CkptCommand::Import { file, output, image_size, classes, overwrite } => {
             let target = free(&output, overwrite)?;
             let options = model::ImportOptions { image_size, class_names: classes };
-            report(&output, model::import(&file, &target, &options).map_err(CliError::failed)?);
+            let written = model::import(&Disk::default(), &file, &target, &options);
+            report(&output, written.map_err(CliError::failed)?);
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use pipe_core::progress::{Event, Unit};
 use pipe_core::stop::Stop;
 use pipe_engine::kind::{Failure, StageId};
+use pipe_fs::Disk;
 use pipe_train::checkpoint;
 use pipe_train::device::{self, DeviceSpec, GpuAssignment};
 use pipe_train::diffusion::Sampler;
@@ -120,7 +121,7 @@ pub fn sample(arguments: SampleArguments, output: &Output) -> Result<ExitCode, C
         return Ok(ExitCode::from(code));
     };
     let bytes = format.encode(&grid.render()).map_err(CliError::failed)?;
-    output_file::write(&a.output, |out| out.write_all(&bytes))?;
+    output_file::write(&Disk::default(), &a.output, |out| out.write_all(&bytes))?;
     if !output_file::is_output(&a.output) {
         say!("{}", a.output.display());
     }

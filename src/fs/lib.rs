@@ -22,11 +22,14 @@ pub mod atomic;
 pub mod bounded_read;
 pub mod checksummed_json;
 pub mod copy;
+mod disk;
 pub mod disk_space;
 mod fault;
 mod holder;
 mod host;
 pub mod io_counters;
+mod known_folders;
+mod level;
 mod lock;
 mod lockless;
 #[cfg(target_os = "linux")]
@@ -39,6 +42,7 @@ pub mod watch;
 mod write_error;
 mod writeback;
 
+pub use disk::{Disk, ProjectRoot};
 pub use holder::Holder;
 pub use host::host;
 pub use lock::{Lock, LockError};

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, TensorData};
-use pipe_fs::atomic;
+use pipe_fs::{Disk, atomic};
 use pipe_runs::checkpoint::{Header, Written, write};
 use pipe_runs::tensor::HostTensor;
 use pytorch_reader::{DType as TorchType, PytorchReader, Tensor};
@@ -47,7 +47,12 @@ pub struct ImportOptions {
 /// Converts a PyTorch file to a checkpoint of this program. The architecture is read from the
 /// shapes of the tensors; EMA weights are taken over where the file has any under a name with
 /// `ema` in it.
-pub fn import(from: &Path, to: &Path, options: &ImportOptions) -> Result<Written, ImportError> {
+pub fn import(
+    disk: &Disk,
+    from: &Path,
+    to: &Path,
+    options: &ImportOptions,
+) -> Result<Written, ImportError> {
     let read = |message: String| ImportError::Read { path: from.to_owned(), message };
     let all = PytorchReader::new(from).map_err(|e| read(e.to_string()))?.into_tensors();
     let all: BTreeMap<String, Tensor> = all.into_iter().collect();
@@ -101,7 +106,7 @@ pub fn import(from: &Path, to: &Path, options: &ImportOptions) -> Result<Written
             BTreeMap::from([("class_names".to_owned(), names)])
         },
     };
-    Ok(write(to, &header, &tensors)?)
+    Ok(write(disk, to, &header, &tensors)?)
 }
 
 /// Refuses names that are not one for each label.
