@@ -13,7 +13,7 @@ use pipe_fs::{ProjectRoot, STATE_FOLDER};
 use super::CliError;
 use crate::report::message;
 
-/// Where the program was started.
+/// Where the program was started. The current folder is the process's, so this is too.
 static STARTED: OnceLock<PathBuf> = OnceLock::new();
 
 /// Finds the project and goes there, so that relative paths mean files of the project from now on.

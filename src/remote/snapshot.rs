@@ -14,6 +14,7 @@ const IN_MEMORY_LIMIT: u64 = 64 << 10;
 /// means the same file is checked when it is opened.
 const MAX_OPEN: usize = 64;
 
+/// Of the whole process, which may have so many open.
 static OPEN_FILES: AtomicUsize = AtomicUsize::new(0);
 
 #[derive(Debug)]

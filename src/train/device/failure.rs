@@ -12,7 +12,7 @@ use std::sync::{Mutex, Once};
 use burn::tensor::{ExecutionError, Tensor, TensorData, Transaction};
 use pipe_engine::kind::{Failure, StageError};
 
-/// The last message of a panic on burn's device thread.
+/// The last message of a panic on burn's device thread, which comes to the process's hook.
 static LAST: Mutex<Option<String>> = Mutex::new(None);
 
 /// Keeps what burn's device thread says when it panics, instead of printing it: [`read`] reports
