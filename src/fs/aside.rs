@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::atomic::sync_name;
 use crate::disk::Disk;
 use crate::fault::{Change, point};
+use crate::sync::sync_name;
 use crate::watch::FileEvent;
 use crate::write_error::{WriteError, failed};
 

@@ -2,46 +2,24 @@
 //! instant. Knows nothing of what the files hold.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::disk::Disk;
-use crate::fault::{self, Change, point};
+use crate::fault::{Change, point};
 use crate::project::still_there;
 use crate::stamp::{Stamp, is_same_file};
-use crate::sync;
+use crate::sync::{self, sync_name};
+use crate::temporary::temporary;
 use crate::watch::FileEvent;
 use crate::writeback::FaultyFile;
 
+pub use crate::log::Log;
+pub use crate::temporary::{
+    is_temporary, remove_temporary_files, remove_temporary_files_for, remove_temporary_files_if,
+};
 pub use crate::write_error::{WriteError, failed};
-
-/// Marks our temporary files: `.NAME.tmp-PID-N`.
-const TEMPORARY: &str = ".tmp-";
-
-/// A name for what is not to be seen yet, or not any more.
-pub(crate) fn temporary(path: &Path) -> PathBuf {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    path.with_file_name(format!(".{name}{TEMPORARY}{}-{count}", std::process::id()))
-}
-
-/// Whether a file of that name is one of ours that was never finished.
-pub fn is_temporary(name: &str) -> bool {
-    finished_name(name).is_some()
-}
-
-/// The name that a temporary file would have got.
-fn finished_name(name: &str) -> Option<&str> {
-    let (finished, writer) = name.strip_prefix('.')?.rsplit_once(TEMPORARY)?;
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    writer
-        .split_once('-')
-        .filter(|(pid, count)| is_number(pid) && is_number(count))
-        .map(|_| finished)
-}
 
 /// Writes a file so that at every instant either the old content or the whole new one stands under
 /// its name: temporary file, fsync, rename, fsync of the folder. The temporary file is removed on
@@ -165,98 +143,6 @@ fn replace(
 fn is_special(path: &Path) -> bool {
     let plain = |kind: fs::FileType| kind.is_file() || kind.is_dir() || kind.is_symlink();
     fs::symlink_metadata(path).is_ok_and(|found| !plain(found.file_type()))
-}
-
-/// Options that do not follow a link in the place of a file: what a run's folder from elsewhere
-/// holds must not lead out of it.
-pub(crate) fn own_file(options: &mut OpenOptions) -> &mut OpenOptions {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-        options.custom_flags(flags.bits().cast_signed());
-    }
-    options
-}
-
-/// Opens a file that must be none but a plain one.
-pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    // Where the system cannot refuse links itself.
-    let is_link = || path.is_symlink();
-    let wrong = |what| io::Error::other(format!("{what} stands in its place: remove it"));
-    if cfg!(not(unix)) && is_link() {
-        return Err(wrong("a link"));
-    }
-    let opened = own_file(options).open(path);
-    match opened {
-        Ok(file) if !file.metadata()?.is_file() => Err(wrong("a pipe or a device")),
-        Err(_) if is_link() => Err(wrong("a link")),
-        opened => opened,
-    }
-}
-
-/// A file that only grows. Each addition is one write, so that those of two processes do not mix.
-pub struct Log {
-    file: File,
-    path: PathBuf,
-    disk: Disk,
-}
-
-impl Log {
-    /// Opens the file to go on with it, or makes it. A last line that a crash cut off is ended
-    /// first.
-    pub fn open(disk: &Disk, path: &Path) -> Result<Self, WriteError> {
-        let opened = || {
-            point(disk, Change::Create, path)?;
-            let mut file = open_own(path, OpenOptions::new().read(true).create(true).append(true))?;
-            let mut last = [b'\n'];
-            if file.seek(SeekFrom::End(-1)).is_ok() {
-                file.read_exact(&mut last)?;
-            }
-            io::Result::Ok((file, last == *b"\n"))
-        };
-        let (file, ended) = opened().map_err(failed(disk, "open", path))?;
-        let log = Self { file, path: path.to_owned(), disk: disk.clone() };
-        if !ended {
-            log.append(b"\n")?;
-        }
-        disk.notify(FileEvent::Grows(path));
-        sync_name(disk, path)?;
-        Ok(log)
-    }
-
-    /// Makes the file, which must be new.
-    pub fn create(disk: &Disk, path: &Path) -> Result<Self, WriteError> {
-        let options = { OpenOptions::new() }.append(true).create_new(true).to_owned();
-        let file = point(disk, Change::Create, path).and_then(|()| options.open(path));
-        let file = file.map_err(failed(disk, "create", path))?;
-        disk.notify(FileEvent::Grows(path));
-        sync_name(disk, path)?;
-        Ok(Self { file, path: path.to_owned(), disk: disk.clone() })
-    }
-
-    /// Makes what was added durable. Another thread may add more meanwhile.
-    pub fn sync(&self) -> Result<(), WriteError> {
-        sync::file(&self.disk, &self.file, &self.path)
-            .map_err(failed(&self.disk, "sync", &self.path))
-    }
-
-    pub fn append(&self, bytes: &[u8]) -> Result<(), WriteError> {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            match fault::write(&self.disk, &self.file, &self.path, rest) {
-                Ok(0) => {
-                    return Err(failed(&self.disk, "write", &self.path)(
-                        io::ErrorKind::WriteZero.into(),
-                    ));
-                }
-                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed(&self.disk, "write", &self.path)(error)),
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Makes `link` another name of `existing`, replacing what stood there. Where hard links are not
@@ -392,43 +278,6 @@ pub fn claim_folder(disk: &Disk, path: &Path) -> Result<bool, WriteError> {
     }
 }
 
-/// Removes the temporary files that a writer which died left in a folder. Nobody may write there
-/// now.
-pub fn remove_temporary_files(disk: &Disk, folder: &Path) {
-    remove_temporary_files_if(disk, folder, |_| true);
-}
-
-/// Removes the temporary files that writers of this file left when they died. Nobody may write it
-/// now.
-pub fn remove_temporary_files_for(disk: &Disk, path: &Path) {
-    let own = path.file_name().map(|name| name.to_string_lossy());
-    remove_temporary_files_if(disk, path.parent().unwrap_or(Path::new(".")), |name| {
-        Some(name) == own.as_deref()
-    });
-}
-
-/// Removes the temporary files of the names that `goes` accepts.
-pub fn remove_temporary_files_if(disk: &Disk, folder: &Path, goes: impl Fn(&str) -> bool) {
-    disk.counters().list();
-    let mut is_changed = false;
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let found = entry.file_name();
-        let found = found.to_string_lossy();
-        if finished_name(&found).is_some_and(&goes) {
-            is_changed |= fs::remove_file(entry.path()).is_ok();
-        }
-    }
-    // Or else a power cut brings them back when nobody looks here any more.
-    if is_changed {
-        let _ = sync::names(disk, folder);
-    }
-}
-
-/// Makes a new or changed name durable.
-pub(crate) fn sync_name(disk: &Disk, path: &Path) -> Result<(), WriteError> {
-    path.parent().map_or(Ok(()), |folder| sync::names(disk, folder))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -458,19 +307,6 @@ mod tests {
         link(&disk, &b, &l).unwrap();
         assert_eq!(fs::read(&l).unwrap(), b"b");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
-    }
-
-    #[test]
-    fn leftovers_are_swept_and_nothing_else() {
-        let (disk, folder) = (Disk::default(), tempfile::tempdir().unwrap());
-        for name in [".a.ckpt.tmp-1-0", "a.ckpt", ".hidden", ".notes.tmp-backup", ".x.tmp-1"] {
-            fs::write(folder.path().join(name), "").unwrap();
-        }
-        remove_temporary_files(&disk, folder.path());
-        let mut left: Vec<_> =
-            fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, [".hidden", ".notes.tmp-backup", ".x.tmp-1", "a.ckpt"]);
     }
 
     #[test]
@@ -511,22 +347,5 @@ mod tests {
             write(&disk, &pipe, text("x")).unwrap_err().to_string().contains("a pipe or a device")
         );
         assert!(is_special(&pipe) && fs::read_dir(folder.path()).unwrap().count() == 4);
-    }
-
-    #[test]
-    #[cfg(unix)]
-    fn a_log_does_not_grow_behind_a_link() {
-        let (disk, folder) = (Disk::default(), tempfile::tempdir().unwrap());
-        let [precious, log] = ["precious", "metrics.jsonl"].map(|n| folder.path().join(n));
-        fs::write(&precious, "mine\n").unwrap();
-        std::os::unix::fs::symlink(&precious, &log).unwrap();
-        assert!(
-            Log::open(&disk, &log)
-                .err()
-                .unwrap()
-                .to_string()
-                .contains("a link stands in its place")
-        );
-        assert_eq!(fs::read(&precious).unwrap(), b"mine\n");
     }
 }

@@ -32,12 +32,15 @@ mod known_folders;
 mod level;
 mod lock;
 mod lockless;
+mod log;
+mod own_file;
 #[cfg(target_os = "linux")]
 pub mod processes;
 mod project;
 pub mod source;
 mod stamp;
 pub mod sync;
+mod temporary;
 pub mod watch;
 mod write_error;
 mod writeback;

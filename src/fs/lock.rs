@@ -6,12 +6,12 @@ use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::atomic::open_own;
 use crate::disk::Disk;
 use crate::fault::{Change, point, write};
 use crate::holder::Holder;
 use crate::host::host;
 use crate::lockless;
+use crate::own_file::open_own;
 use crate::write_error::{WriteError, failed};
 
 /// Why a lock could not be asked for.

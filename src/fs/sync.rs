@@ -44,6 +44,11 @@ pub fn names(disk: &Disk, folder: &Path) -> Result<(), WriteError> {
     sync_folder(disk, folder, &warn)
 }
 
+/// Makes a new or changed name durable.
+pub(crate) fn sync_name(disk: &Disk, path: &Path) -> Result<(), WriteError> {
+    path.parent().map_or(Ok(()), |folder| names(disk, folder))
+}
+
 /// Whether the names in a folder are synced: it is asked for, and its file system can. That it
 /// cannot is warned of once.
 ///
