@@ -81,7 +81,7 @@ fn open(project: &Path, as_last_seen: bool) -> Result<(), Box<dyn Error>> {
     let settings =
         DatasetSettings { source: "image_folder".parse()?, ..DatasetSettings::default() };
     let start = Instant::now();
-    let seen = summarize(&settings, project, as_last_seen, &())?;
+    let seen = summarize(&settings, &project.into(), as_last_seen, &())?;
     let seconds = start.elapsed().as_secs_f64();
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak =
@@ -114,7 +114,7 @@ fn check((side, count): (u32, u32)) -> Result<(), Box<dyn Error>> {
     };
     let timed = || -> Result<f64, Box<dyn Error>> {
         let start = Instant::now();
-        Dataset::open(&settings, project.path(), &())?.check_images(&())?;
+        Dataset::open(&settings, &project.path().into(), &())?.check_images(&())?;
         Ok(start.elapsed().as_secs_f64())
     };
     let (first, second) = (timed()?, timed()?);

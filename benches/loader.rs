@@ -59,7 +59,7 @@ fn measured(
     {
         return Err(error.into());
     }
-    let dataset = Dataset::open(settings, project, &())?;
+    let dataset = Dataset::open(settings, &project.into(), &())?;
     if decoded {
         dataset.check_images(&())?;
     }

@@ -172,8 +172,8 @@ mod data {
             Augmentation { enabled: true, horizontal_flip: true, rotation_degrees: 10.0 };
         let settings =
             DatasetSettings { num_images: IMAGES, augmentation, ..DatasetSettings::default() };
-        let dataset =
-            Dataset::open(&settings, Path::new("."), &()).expect("drawn images need no file");
+        let dataset = Dataset::open(&settings, &Path::new(".").into(), &())
+            .expect("drawn images need no file");
         let options = LoaderOptions { batch_size: BATCH, num_workers: 0, seed: 0 };
         let loader =
             Loader::new(Arc::new(dataset), Split::Train, options).expect("there are images");

@@ -85,7 +85,8 @@ impl Stage for WordCount {
             StageError::new(Failure::Input, format!("{}: {e}", self.from.display()))
         })?;
         let count = text.split_whitespace().count();
-        atomic::write(&context.root.join(&self.to), |out| writeln!(out, "{count}"))?;
+        let (disk, to) = (context.root.disk(), context.root.join(&self.to));
+        atomic::write(disk, &to, |out| writeln!(out, "{count}"))?;
         let output = Output::of(&context.root, &self.to.display().to_string())?;
         context.record_outputs(vec![output], Vec::new(), Vec::new())?;
         Ok(Outcome { summary: format!("{count} words"), ..Outcome::default() })

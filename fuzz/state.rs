@@ -70,9 +70,10 @@ pub fn metadata(data: &[u8]) {
 }
 
 fn go_on(project: &Path) {
-    let runs = Runs::at(project.join("runs"));
-    drop(Record::all(project));
-    drop(verify::verify(project, std::slice::from_ref(&runs)));
+    let root = project.into();
+    drop(Record::all(&root));
+    let runs = Runs::at(root.disk(), project.join("runs"));
+    drop(verify::verify(&root, std::slice::from_ref(&runs)));
     for run in runs.list() {
         if let Ok(metadata) = run.current_metadata() {
             let _ = (run.epochs_on_disk(&metadata), metadata.known());
@@ -88,7 +89,7 @@ fn go_on(project: &Path) {
         }
     }
     for piece in clean::garbage(&[runs]) {
-        let _ = clean::remove(&piece);
+        let _ = clean::remove(root.disk(), &piece);
     }
 }
 
@@ -126,7 +127,7 @@ pub fn index(data: &[u8]) {
 fn prepare(root: &Path, take: Option<ConflictResolution>) {
     let prefix = store(root).display().to_string();
     let url = StoreUrl { scheme: Scheme::File, bucket: String::new(), prefix };
-    let project = Project::new(root, PIPELINE, ["runs".into()], [OUTPUT.into()]);
+    let project = Project::new(&root.into(), PIPELINE, ["runs".into()], [OUTPUT.into()]);
     drop(pipe_remote::pull(&url, project, take, &|_, _| {}));
 }
 

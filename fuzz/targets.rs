@@ -107,14 +107,14 @@ pub fn pytorch(data: &[u8]) {
         let path = folder.join("a.pt");
         write(&path, data);
         let options = ImportOptions { image_size: 8, class_names: Vec::new() };
-        let _ =
-            checkpoint::import(&Architectures::builtin(), &path, &folder.join("b.ckpt"), &options);
+        let (disk, known) = (Default::default(), Architectures::builtin());
+        let _ = checkpoint::import(&disk, &known, &path, &folder.join("b.ckpt"), &options);
     });
 }
 
 fn open(root: &Path, settings: Value) {
     let settings: DatasetSettings = serde_json::from_value(settings).unwrap();
-    if let Ok(set) = Dataset::open(&settings, root, &()) {
+    if let Ok(set) = Dataset::open(&settings, &root.into(), &()) {
         let _ = set.check_images(&());
         for index in set.indices(Split::Train).iter().take(4) {
             let _ = set.image(*index);

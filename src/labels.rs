@@ -37,7 +37,7 @@ impl Labels {
 
     pub fn save(&self, run: &Run) -> Result<(), atomic::WriteError> {
         let text = serde_json::to_string_pretty(self).unwrap_or_default();
-        atomic::write(&run.folder.join(FILE), |out| writeln!(out, "{text}"))
+        atomic::write(run.disk(), &run.folder.join(FILE), |out| writeln!(out, "{text}"))
     }
 
     pub fn is_empty(&self) -> bool {

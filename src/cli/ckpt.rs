@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use pipe_fs::Disk;
 use pipe_models::architecture::Architectures;
 use pipe_runs::Checkpoint;
 use pipe_runs::checkpoint::Written;
@@ -107,17 +108,18 @@ pub fn ckpt(arguments: CkptArguments, architectures: &Architectures) -> Result<E
             {
                 message::warning(&warning);
             }
+            let disk = Disk::default();
             let written = if merge {
-                model::merged(architectures, &checkpoint, adapter.as_ref(), &target)
+                model::merged(&disk, architectures, &checkpoint, adapter.as_ref(), &target)
             } else {
-                model::weights_only(&checkpoint, &target)
+                model::weights_only(&disk, &checkpoint, &target)
             };
             report(&output, written.map_err(CliError::failed)?);
         }
         CkptCommand::Import { file, output, image_size, classes, overwrite } => {
             let target = free(&output, overwrite)?;
             let options = model::ImportOptions { image_size, class_names: classes };
-            let written = model::import(architectures, &file, &target, &options);
+            let written = model::import(&Disk::default(), architectures, &file, &target, &options);
             report(&output, written.map_err(CliError::failed)?);
         }
     }

@@ -38,7 +38,7 @@ pub fn gc(arguments: GcArguments) -> Result<ExitCode, CliError> {
     let mut gone = Vec::new();
     for piece in &garbage {
         if !arguments.dry_run {
-            if !clean::remove(piece).map_err(CliError::failed)? {
+            if !clean::remove(root.disk(), piece).map_err(CliError::failed)? {
                 // Used, or removed, by another process since it was found.
                 continue;
             }

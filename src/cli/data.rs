@@ -92,7 +92,7 @@ pub fn data(
     }
     if let Some((path, format)) = target.filter(|_| !grids.is_empty()) {
         let bytes = format.encode(&stack(&grids)).map_err(CliError::failed)?;
-        output_file::write(path, |out| out.write_all(&bytes))?;
+        output_file::write(loaded.session.root.disk(), path, |out| out.write_all(&bytes))?;
         if !a.json && !output_file::is_output(path) {
             say!("{}", path.display());
         }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use pipe_fs::ProjectRoot;
 use pipe_train::device::{self, Adapter, DeviceList, GpuAssignment, SelfTestResult};
 use pipe_train::trainer::{Precision, self_test};
 use serde::Serialize;
@@ -78,7 +79,7 @@ pub fn devices(arguments: DevicesArguments) -> Result<ExitCode, CliError> {
 }
 
 /// Tests GPUs in every precision that they have.
-fn test(root: &Path, list: &DeviceList) -> Result<(), CliError> {
+fn test(root: &ProjectRoot, list: &DeviceList) -> Result<(), CliError> {
     for device in device::resolve_all(list, GpuAssignment::default()).map_err(CliError::usage)? {
         for precision in [Precision::F32, Precision::F16, Precision::Bf16] {
             if precision.runs_on(&device.device) {

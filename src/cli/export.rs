@@ -85,7 +85,8 @@ pub fn export(arguments: ExportArguments, kinds: &Kinds) -> Result<ExitCode, Cli
     }
     match &a.output {
         Some(path) => {
-            output_file::write(&project::path(path), |out| out.write_all(text.as_bytes()))?;
+            let disk = loaded.session.root.disk();
+            output_file::write(disk, &project::path(path), |out| out.write_all(text.as_bytes()))?;
             if !output_file::is_output(path) {
                 say!("{}", path.display());
             }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use pipe_core::shell::CommandLine;
+use pipe_fs::Disk;
 use pipe_runs::Runs;
 
 use super::CliError;
@@ -39,7 +40,7 @@ pub fn checkpoint(path: &Path) -> Result<PathBuf, CliError> {
             None => error.note("name the base model's checkpoint, and the adapter with --lora"),
         });
     }
-    let runs = Runs::at(path).list();
+    let runs = Runs::at(&Disk::default(), path).list();
     let Some(newest) = runs.last() else {
         return Err(CliError::usage(format!("{shown} is a folder without a checkpoint")));
     };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use pipe_core::shell;
 use pipe_core::shell::CommandLine;
-use pipe_fs::{STATE_FOLDER, atomic};
+use pipe_fs::{Disk, STATE_FOLDER, atomic};
 
 use super::{CliError, ExitCode, Kinds};
 use crate::report::stdout::say;
@@ -68,6 +68,7 @@ impl Template {
 
 pub fn init(arguments: InitArguments, kinds: &Kinds) -> Result<ExitCode, CliError> {
     let Shipped { file, text, first } = arguments.template.shipped();
+    let disk = Disk::default();
     let template = arguments.template.to_possible_value();
     let template = template.map(|value| format!("--template={}", value.get_name()));
     let command = CommandLine::new(["pipe", "init"]).options(template);
@@ -97,15 +98,17 @@ pub fn init(arguments: InitArguments, kinds: &Kinds) -> Result<ExitCode, CliErro
         if path.exists() {
             continue;
         }
-        atomic::create_folder(path.parent().unwrap_or(Path::new("."))).map_err(CliError::failed)?;
-        atomic::write(&path, |out| out.write_all(text.as_bytes())).map_err(CliError::failed)?;
+        atomic::create_folder(&disk, path.parent().unwrap_or(Path::new(".")))
+            .map_err(CliError::failed)?;
+        atomic::write(&disk, &path, |out| out.write_all(text.as_bytes()))
+            .map_err(CliError::failed)?;
         if !name.starts_with("schemas/") {
             say!("wrote {}", path.display());
         }
     }
     say!("wrote {} (for editors)\n", arguments.dir.join("schemas").display());
     // So that a project is found that lies inside another one.
-    atomic::create_folder(&arguments.dir.join(STATE_FOLDER)).map_err(CliError::failed)?;
+    atomic::create_folder(&disk, &arguments.dir.join(STATE_FOLDER)).map_err(CliError::failed)?;
     let run = CommandLine::new(["pipe", "run", file]).to_string();
     let next =
         if arguments.dir == Path::new(".") { run } else { shell::inside(&arguments.dir, &run) };

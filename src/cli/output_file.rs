@@ -3,16 +3,17 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use pipe_fs::atomic;
+use pipe_fs::{Disk, atomic};
 
 use super::CliError;
 
 /// Writes it: through a link, and into a pipe or a device, which stay what they are.
 pub fn write(
+    disk: &Disk,
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), CliError> {
-    atomic::write_named(path, fill).map_err(CliError::failed)
+    atomic::write_named(disk, path, fill).map_err(CliError::failed)
 }
 
 /// The file that is to be put in place where a command writes it otherwise than from its beginning

@@ -11,7 +11,7 @@ use pipe_engine::pipeline_file::{self, Override, PipelineFile};
 use pipe_engine::plan::Plan;
 use pipe_engine::session::{Inspected, Session};
 use pipe_engine::source::{self, Part};
-use pipe_fs::sync;
+use pipe_fs::ProjectRoot;
 use serde::{Deserialize, Serialize};
 
 use super::resume_settings::ResumeContext;
@@ -163,7 +163,6 @@ impl PipelineArgs {
         for warning in &graph.pipeline.warnings {
             crate::report::message::warning(&warning.to_string());
         }
-        sync::set_level(graph.pipeline.fsync);
         let SelectionArgs { stages, from, until, .. } = &self.selection;
         let until = stages.iter().chain(until).cloned().collect();
         let session = Session::of(&root, graph, &Targets { until, from: from.clone() })?;
@@ -183,7 +182,7 @@ impl PipelineArgs {
     /// brings its own settings, which are weaker than all that was given.
     fn read(
         &self,
-        root: &Path,
+        root: &ProjectRoot,
         file: &Path,
         environment: Vec<Override>,
         kinds: &Kinds,
@@ -289,7 +288,7 @@ impl SettingArgs {
     /// Reads a pipeline with them on top, and the environment below them.
     pub fn load(
         &self,
-        root: &Path,
+        root: &ProjectRoot,
         file: &Path,
         environment: Vec<Override>,
         kinds: &Kinds,

@@ -53,7 +53,8 @@ pub fn plan(arguments: PlanArguments, kinds: &Kinds) -> Result<ExitCode, CliErro
     let file = PlanFile { version: VERSION, pipeline, args, plan };
     if let Some(path) = &arguments.output {
         let text = serde_json::to_string_pretty(&file).unwrap_or_default();
-        output_file::write(&project::path(path), |out| writeln!(out, "{text}"))?;
+        let disk = loaded.session.root.disk();
+        output_file::write(disk, &project::path(path), |out| writeln!(out, "{text}"))?;
     }
     let is_printed = arguments.output.as_deref().is_some_and(output_file::is_output);
     if arguments.json && !is_printed {

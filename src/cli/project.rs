@@ -8,12 +8,12 @@ use pipe_core::shell::CommandLine;
 use pipe_engine::pipeline_file::PipelineFile;
 use pipe_engine::source;
 use pipe_engine::state::{former_records_folder, records_folder};
-use pipe_fs::{STATE_FOLDER, atomic};
+use pipe_fs::{ProjectRoot, STATE_FOLDER};
 
 use super::CliError;
 use crate::report::message;
 
-/// Where the program was started.
+/// Where the program was started. The current folder is the process's, so this is too.
 static STARTED: OnceLock<PathBuf> = OnceLock::new();
 
 /// Finds the project and goes there, so that relative paths mean files of the project from now on.
@@ -27,7 +27,6 @@ pub fn enter(file: Option<&Path>) -> Result<(), CliError> {
     let here = std::env::current_dir().map_err(failed)?;
     let started = STARTED.get_or_init(|| here.clone());
     let root = choose(started, file);
-    atomic::stay_in(&root);
     if root == here {
         return Ok(());
     }
@@ -106,8 +105,9 @@ fn has_run(root: &Path, file: &Path) -> bool {
 }
 
 /// The project's folder. Commands enter it first.
-pub fn root() -> Result<PathBuf, CliError> {
+pub fn root() -> Result<ProjectRoot, CliError> {
     std::env::current_dir()
+        .map(|folder| ProjectRoot::from(folder.as_path()))
         .map_err(|e| CliError::usage(format!("failed to find the current folder: {e}")))
 }
 

@@ -7,11 +7,11 @@ use chrono::Utc;
 use pipe_core::progress::NullListener;
 use pipe_core::shell::CommandLine;
 use pipe_core::stop::Stop;
+use pipe_fs::ProjectRoot;
 use pipe_runs::{Runs, Status};
 
 use super::pipeline_args::{LoadedPipeline, OptionalPipelineArgs, PipelineArgs};
-use super::run_folders::folders;
-use super::{CliError, ExitCode, Kinds, output_file, project, status, version};
+use super::{CliError, ExitCode, Kinds, output_file, project, run_folders, status, version};
 use crate::report::page::{self, Page, StageNode};
 use crate::report::stage_status::StageStatus;
 use crate::report::stdout::say;
@@ -32,7 +32,8 @@ pub fn report(arguments: ReportArguments, kinds: &Kinds) -> Result<ExitCode, Cli
     let subject = Subject::of(arguments.args.pipeline_args()?, kinds)?;
     let page = subject.page()?;
     let html = page.to_html(false);
-    output_file::write(&project::path(&arguments.output), |out| out.write_all(html.as_bytes()))?;
+    let (root, output) = (subject.root()?, project::path(&arguments.output));
+    output_file::write(root.disk(), &output, |out| out.write_all(html.as_bytes()))?;
     page.warnings.iter().for_each(|warning| crate::report::message::warning(warning));
     if !output_file::is_output(&arguments.output) {
         say!("{}", arguments.output.display());
@@ -60,20 +61,27 @@ impl Subject {
 
     /// The folders of runs: those of the project, and those that the pipeline names.
     pub fn folders(&self) -> Result<Vec<Runs>, CliError> {
-        let mut found = folders(None)?;
+        let root = self.root()?;
+        let mut found = run_folders::all(&root);
         for named in &self.named {
             if found.iter().all(|f| f.folder() != named) {
-                found.push(Runs::at(named));
+                found.push(Runs::at(root.disk(), named));
             }
         }
         Ok(found)
+    }
+
+    /// The project's folder; its files are as durable as the pipeline says, if one was named.
+    pub fn root(&self) -> Result<ProjectRoot, CliError> {
+        let pipeline = self.pipeline.as_ref();
+        pipeline.map_or_else(project::root, |loaded| Ok(loaded.session.root.clone()))
     }
 
     pub fn page(&self) -> Result<Page, CliError> {
         let pipeline =
             self.pipeline.as_ref().map(|loaded| loaded.session.graph.pipeline.name.as_str());
         let (mut runs, warnings) = page::runs_in(&self.folders()?, pipeline);
-        let image_grids = page::image_grids_in(&project::root()?, pipeline, &mut runs);
+        let image_grids = page::image_grids_in(&self.root()?, pipeline, &mut runs);
         Ok(Page {
             title: pipeline.unwrap_or("All runs").to_owned(),
             file: self.pipeline.as_ref().map(|loaded| loaded.file.display().to_string()),

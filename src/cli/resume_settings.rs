@@ -3,12 +3,12 @@
 //! stage refuses and names the difference.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use pipe_engine::graph::Graph;
 use pipe_engine::identity::{self, Difference};
 use pipe_engine::kind::StageId;
 use pipe_engine::pipeline_file::{Input, LoadedStage, Override};
+use pipe_fs::ProjectRoot;
 use pipe_runs::{Metadata, Runs, Status};
 use serde_json::Value;
 
@@ -24,13 +24,13 @@ pub struct ResumeContext<'a> {
 impl ResumeContext<'_> {
     /// What is to be set so that every stage which has run `number` goes on with that run's
     /// settings, where nothing else was asked for.
-    pub fn settings_of_run(&self, root: &Path, number: u32) -> Vec<Override> {
+    pub fn settings_of_run(&self, root: &ProjectRoot, number: u32) -> Vec<Override> {
         let single = |stage: &&LoadedStage| stage.id.as_str() == stage.id.declared();
         let stages = self.with_overrides.stages().filter(single);
         let mut all: Vec<Override> = Vec::new();
         for stage in stages {
-            let run =
-                stage.stage.runs().and_then(|folder| Runs::at(root.join(folder)).find(number));
+            let runs = stage.stage.runs().map(|folder| Runs::at(root.disk(), root.join(folder)));
+            let run = runs.and_then(|runs| runs.find(number));
             let Some(metadata) = run.and_then(|run| run.metadata().ok()) else { continue };
             if metadata.stage == stage.id.as_str() {
                 all.extend(self.of_stage(stage, &metadata));

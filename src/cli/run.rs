@@ -125,6 +125,8 @@ pub fn run(arguments: RunArguments, output: &Output, kinds: &Kinds) -> Result<Ex
     if on_slurm {
         let started = Instant::now();
         let mirror = store::mirror(working_copy)?;
+        let root = store::mirrored(&loaded.session.root, mirror.as_ref());
+        execution.root = &root;
         let summary = submit(&arguments, &args, &loaded, &execution, &plan, &observed)?;
         let seconds = started.elapsed().as_secs_f64();
         report.finish();
@@ -157,6 +159,8 @@ pub fn run(arguments: RunArguments, output: &Output, kinds: &Kinds) -> Result<Ex
         }
     };
     let mirror = store::mirror(working_copy)?;
+    let root = store::mirrored(&loaded.session.root, mirror.as_ref());
+    execution.root = &root;
     let started = Instant::now();
     let summary = loaded.session.run(&execution, &plan, observed).map_err(CliError::failed)?;
     let seconds = started.elapsed().as_secs_f64();

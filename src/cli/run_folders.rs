@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Component, Path, PathBuf};
 
 use pipe_engine::state::Record;
-use pipe_fs::STATE_FOLDER;
+use pipe_fs::{ProjectRoot, STATE_FOLDER};
 use pipe_runs::Runs;
 use serde_json::Value;
 
@@ -18,7 +18,7 @@ pub fn folders(dir: Option<&Path>) -> Result<Vec<Runs>, CliError> {
     let Some(dir) = dir else { return Ok(all(&project::root()?)) };
     let folder = project::path(dir);
     if folder.is_dir() {
-        Ok(vec![Runs::at(folder)])
+        Ok(vec![Runs::at(project::root()?.disk(), folder)])
     } else {
         Err(CliError::usage(format!("{}: no such folder", dir.display())))
     }
@@ -52,13 +52,14 @@ fn tidy(root: &Path, path: PathBuf) -> PathBuf {
 
 /// Every folder with numbered runs that the project's files tell of, relative to the project where
 /// it lies in it.
-fn all(root: &Path) -> Vec<Runs> {
+pub fn all(root: &ProjectRoot) -> Vec<Runs> {
     let entries = std::fs::read_dir("checkpoints").into_iter().flatten().flatten();
     let mut found: BTreeSet<PathBuf> = entries.map(|entry| entry.path()).collect();
     found.extend(Record::all(root).into_iter().filter_map(|record| record.runs));
     found.extend(opened(root));
     let found: BTreeSet<PathBuf> = found.into_iter().map(|path| tidy(root, path)).collect();
-    found.into_iter().map(Runs::at).filter(|runs| !runs.list().is_empty()).collect()
+    let runs = |folder| Runs::at(root.disk(), folder);
+    found.into_iter().map(runs).filter(|runs| !runs.list().is_empty()).collect()
 }
 
 /// The folders of the runs that were ever opened, as the log of events has them. A stage's record

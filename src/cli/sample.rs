@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use pipe_core::progress::{Event, Unit};
 use pipe_core::stop::Stop;
 use pipe_engine::kind::{Failure, StageId};
+use pipe_fs::Disk;
 use pipe_models::architecture::Architectures;
 use pipe_models::diffusion::Sampler;
 use pipe_train::checkpoint;
@@ -126,7 +127,7 @@ pub fn sample(
         return Ok(ExitCode::from(code));
     };
     let bytes = format.encode(&grid.render()).map_err(CliError::failed)?;
-    output_file::write(&a.output, |out| out.write_all(&bytes))?;
+    output_file::write(&Disk::default(), &a.output, |out| out.write_all(&bytes))?;
     if !output_file::is_output(&a.output) {
         say!("{}", a.output.display());
     }

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use pipe_core::stop::Stop;
+use pipe_fs::ProjectRoot;
 use pipe_remote::{Mirror, MirrorEvent, Project, RemoteError, RemoteErrorKind, WorkingCopy};
 
 use super::CliError;
@@ -64,7 +65,8 @@ pub fn pull(
     Ok(Some(working_copy))
 }
 
-/// Starts to mirror what this process changes, and what an earlier one left.
+/// Starts to mirror: what an earlier process left, and what is changed in a folder that is
+/// [`mirrored`].
 pub fn mirror(working_copy: Option<WorkingCopy>) -> Result<Option<Mirror>, CliError> {
     let Some(working_copy) = working_copy else { return Ok(None) };
     let mirror = Mirror::start(working_copy, |event| match event {
@@ -74,8 +76,12 @@ pub fn mirror(working_copy: Option<WorkingCopy>) -> Result<Option<Mirror>, CliEr
         MirrorEvent::Recovered => message::note("the store can be reached again"),
         MirrorEvent::Ended(error) => message::warning(&error.to_string()),
     })?;
-    mirror.listen();
     Ok(Some(mirror))
+}
+
+/// The project's folder, whose changes the mirror hears of, if there is one.
+pub fn mirrored(root: &ProjectRoot, mirror: Option<&Mirror>) -> ProjectRoot {
+    mirror.map_or_else(|| root.clone(), |mirror| root.clone().with_listener(mirror.listener()))
 }
 
 /// How often it is said what is awaited.

@@ -37,10 +37,11 @@ pub struct VerifyArguments {
 pub fn verify(arguments: VerifyArguments, kinds: &Kinds) -> Result<ExitCode, CliError> {
     let args = arguments.args.pipeline_args()?;
     let file = args.as_ref().map(|args| args.selection.file.clone());
-    let folders = Subject::of(args, kinds)?.folders()?;
+    let subject = Subject::of(args, kinds)?;
+    let (folders, root) = (subject.folders()?, subject.root()?);
     let found = look(&folders)?;
     let repaired = (arguments.repair && !arguments.dry_run)
-        .then(|| repair::repair(&found.damaged, &found.shared));
+        .then(|| repair::repair(root.disk(), &found.damaged, &found.shared));
     let whole = match &repaired {
         Some(repaired) => repaired.failed.is_empty(),
         None => found.damaged.is_empty(),
@@ -124,6 +125,6 @@ fn of_lora(path: std::path::PathBuf, what: String, part: LoraFile, run: &Run) ->
 
 /// A path as it is seen from the project.
 fn shown(path: &Path) -> String {
-    let root = project::root().unwrap_or_default();
+    let root = project::root().map(|root| root.to_path_buf()).unwrap_or_default();
     path.strip_prefix(root).unwrap_or(path).display().to_string()
 }

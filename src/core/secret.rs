@@ -28,7 +28,8 @@ const LONG: usize = 8;
 const LONGEST: usize = 64 << 10;
 const NO_SECRETS: [&str; 8] = ["true", "false", "none", "null", "auto", "info", "debug", "warn"];
 
-/// The longest first: one may be a part of another.
+/// The longest first: one may be a part of another. For the whole process, as what it prints is:
+/// a panic of any thread is masked too.
 static LEARNED: RwLock<Vec<String>> = RwLock::new(Vec::new());
 /// What anybody may know, such as the names of stages.
 static OPEN: RwLock<BTreeSet<String>> = RwLock::new(BTreeSet::new());

@@ -2,11 +2,11 @@
 //! digest of it all.
 
 use std::borrow::Cow;
-use std::path::Path;
 
-use pipe_fs::STATE_FOLDER;
+use pipe_fs::ProjectRoot;
 
 use crate::augment::{self, Transform};
+use crate::cache::CacheFolder;
 use crate::cache::file_lists::ListedFile;
 use crate::digest::FieldDigest;
 use crate::error::{BadImage, DataError};
@@ -50,12 +50,12 @@ impl Dataset {
     /// for all of them. What was read and decoded once is kept in the project's `.pipe/cache`.
     pub fn open(
         settings: &DatasetSettings,
-        project: &Path,
+        project: &ProjectRoot,
         progress: &dyn Progress,
     ) -> Result<Self, DataError> {
         settings.validate()?;
         let root = settings.root_in(project);
-        let cache = project.join(STATE_FOLDER).join("cache");
+        let cache = CacheFolder::of(project);
         let location = Location { root: &root, cache: &cache };
         let content = settings.source.open(&settings.source_options(), &location, progress)?;
         let class_count = content.class_names.len();

@@ -15,7 +15,7 @@
 //!     ..DatasetSettings::default()
 //! };
 //! let project = std::env::temp_dir(); // a relative `root` starts here
-//! let dataset = Arc::new(Dataset::open(&settings, &project, &())?);
+//! let dataset = Arc::new(Dataset::open(&settings, &project.as_path().into(), &())?);
 //! assert_eq!(dataset.class_names()[..2], ["circle", "square"]);
 //! assert_eq!(dataset.indices(Split::Validation).len(), 16);
 //!
@@ -83,6 +83,7 @@ mod split;
 mod summary;
 
 pub use archive::{download, unpack};
+pub use cache::CacheFolder;
 pub use classes::{ClassSelection, same as same_class_name};
 pub use dataset::{ClassCount, Dataset};
 pub use error::{BadImage, DataError};

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::cache::CacheFolder;
 use crate::classes::ClassSelection;
 use crate::error::DataError;
 use crate::images::Images;
@@ -100,7 +101,7 @@ pub struct Location<'a> {
     /// The data set's folder, or a file in its place.
     pub root: &'a Path,
     /// The project's folder for what can be made again.
-    pub cache: &'a Path,
+    pub cache: &'a CacheFolder,
 }
 
 /// Whether the data of a source can be opened now.

@@ -10,7 +10,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use pipe_fs::{STATE_FOLDER, checksummed_json};
+use pipe_fs::{ProjectRoot, STATE_FOLDER, checksummed_json};
 use serde::{Deserialize, Serialize};
 
 use crate::cache::file_digests::Stamp;
@@ -75,7 +75,7 @@ pub fn input_paths(settings: &DatasetSettings) -> Vec<PathBuf> {
 /// decodes a photo.
 pub fn summarize(
     settings: &DatasetSettings,
-    project: &Path,
+    project: &ProjectRoot,
     as_last_seen: bool,
     progress: &dyn Progress,
 ) -> Result<Option<DatasetSummary>, DataError> {
@@ -107,18 +107,19 @@ pub fn summarize(
 }
 
 /// Keeps the summary of a data set for the next plan.
-pub fn save_summary(settings: &DatasetSettings, project: &Path, dataset: &Dataset) {
+pub fn save_summary(settings: &DatasetSettings, project: &ProjectRoot, dataset: &Dataset) {
     let summary = DatasetSummary::of(dataset);
     if summary.is_synthetic {
         return;
     }
-    file_lists::save(&folder(project), dataset.digest(), || dataset.listing(MAX_LISTED));
+    let listing = || dataset.listing(MAX_LISTED);
+    file_lists::save(project.disk(), &folder(project), dataset.digest(), listing);
     let mut files = whole_files(settings, &settings.root_in(project));
     if !files.iter().all(|(_, stamp)| stamp.is_settled()) {
         files.clear();
     }
     let text = checksummed_json::to_text(&CachedSummary { summary, files });
-    write(&CachedSummary::path(settings, project), text.as_bytes());
+    write(project.disk(), &CachedSummary::path(settings, project), text.as_bytes());
 }
 
 impl CachedSummary {
@@ -201,7 +202,7 @@ mod tests {
         }
 
         fn look(&self, as_last_seen: bool) -> DatasetSummary {
-            summarize(&settings(), self.0.path(), as_last_seen, &()).unwrap().unwrap()
+            summarize(&settings(), &self.0.path().into(), as_last_seen, &()).unwrap().unwrap()
         }
 
         fn words(&self, old: &DatasetSummary, new: &DatasetSummary) -> String {
@@ -218,10 +219,10 @@ mod tests {
         for source in Source::all().filter(|source| source.is_synthetic()) {
             let settings = DatasetSettings { source, num_images: 12, image_size: 8, ..settings() };
             let place = tempfile::tempdir().unwrap();
-            let seen = summarize(&settings, place.path(), false, &()).unwrap().unwrap();
+            let seen = summarize(&settings, &place.path().into(), false, &()).unwrap().unwrap();
             assert_eq!(
                 seen,
-                DatasetSummary::of(&Dataset::open(&settings, place.path(), &()).unwrap())
+                DatasetSummary::of(&Dataset::open(&settings, &place.path().into(), &()).unwrap())
             );
             assert!(seen.is_synthetic);
             assert!(fs::read_dir(place.path()).unwrap().next().is_none(), "nothing is kept of it");
@@ -234,7 +235,7 @@ mod tests {
         let first = project.look(true);
         assert_eq!(
             first,
-            DatasetSummary::of(&Dataset::open(&settings(), project.0.path(), &()).unwrap())
+            DatasetSummary::of(&Dataset::open(&settings(), &project.0.path().into(), &()).unwrap())
         );
         assert_eq!((first.images, first.is_synthetic), (2, false));
         project.put("a/2.png", "more");

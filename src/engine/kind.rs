@@ -14,7 +14,7 @@ pub use pipe_core::ids::StageId;
 use pipe_core::progress::{Event, EventListener};
 use pipe_core::secret;
 use pipe_core::stop::Stop;
-use pipe_fs::{Lock, Stamp};
+use pipe_fs::{Lock, ProjectRoot, Stamp};
 use serde_json::Value;
 
 pub use crate::artifact::{Artifact, NextCommand, Outcome};
@@ -118,7 +118,7 @@ impl PipelineView<'_> {
 
 /// What a stage may look at when it says how far it is.
 pub struct InspectContext<'a> {
-    pub root: &'a Path,
+    pub root: &'a ProjectRoot,
     pub pipeline: &'a str,
     pub stage: &'a StageId,
     pub identity: &'a str,
@@ -156,7 +156,7 @@ impl InspectContext<'_> {
 
 /// All that a running stage gets.
 pub struct RunContext<'a> {
-    pub root: PathBuf,
+    pub root: ProjectRoot,
     pub pipeline: String,
     pub stage: StageId,
     pub identity: String,

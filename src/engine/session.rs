@@ -38,7 +38,7 @@
 //! ```
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use pipe_core::error::{SpecError, SpecErrors};
@@ -47,6 +47,7 @@ use pipe_core::fingerprint::Manifest;
 use pipe_core::ids::StageId;
 use pipe_core::progress::EventListener;
 use pipe_core::stop::Stop;
+use pipe_fs::ProjectRoot;
 use pipe_runs::StoreError;
 
 use crate::exec::{self, Execution, InspectedStage, Summary};
@@ -62,8 +63,8 @@ pub type Inspected = HashMap<StageId, InspectedStage>;
 
 /// A pipeline with its settings resolved, and what is to be done with it.
 pub struct Session {
-    /// The folder of the project.
-    pub root: PathBuf,
+    /// The folder of the project, whose files are as durable as the pipeline says.
+    pub root: ProjectRoot,
     pub graph: Graph,
     /// What decides the result of stages for which the settings of others count too.
     pub manifests: HashMap<StageId, Manifest>,
@@ -82,12 +83,13 @@ impl Session {
     ///
     /// All that is wrong with the file and its settings, each with its place.
     pub fn load(
-        root: &Path,
+        root: impl Into<ProjectRoot>,
         file: &Path,
         kinds: &[Arc<dyn StageKind>],
         overrides: &[Override],
     ) -> Result<Self, SpecErrors> {
-        let graph = Graph::build(pipeline_file::load(root, file, kinds, overrides)?)?;
+        let root = root.into();
+        let graph = Graph::build(pipeline_file::load(&root, file, kinds, overrides)?)?;
         Ok(Self::of(root, graph, &Targets::default())?)
     }
 
@@ -97,9 +99,13 @@ impl Session {
     /// # Errors
     ///
     /// A name that no stage has.
-    pub fn of(root: &Path, graph: Graph, targets: &Targets) -> Result<Self, SpecError> {
+    pub fn of(
+        root: impl Into<ProjectRoot>,
+        graph: Graph,
+        targets: &Targets,
+    ) -> Result<Self, SpecError> {
         Ok(Self {
-            root: root.to_owned(),
+            root: root.into().with_level(graph.pipeline.fsync),
             manifests: identity::manifests(&graph),
             selection: graph.select(targets)?,
             forced: BTreeSet::new(),

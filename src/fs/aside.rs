@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::atomic::sync_name;
+use crate::disk::Disk;
 use crate::fault::{Change, point};
-use crate::watch::{self, FileEvent};
+use crate::sync::sync_name;
+use crate::watch::FileEvent;
 use crate::write_error::{WriteError, failed};
 
 /// The ending of what was set aside.
@@ -19,15 +20,15 @@ pub fn is_set_aside(name: &str) -> bool {
 }
 
 /// Gives a file or folder a free name beside its own, which it returns.
-pub fn set_aside(path: &Path) -> Result<PathBuf, WriteError> {
+pub fn set_aside(disk: &Disk, path: &Path) -> Result<PathBuf, WriteError> {
     let name = |n: u32| {
         path.with_added_extension(if n == 1 { ASIDE.into() } else { format!("{ASIDE}-{n}") })
     };
     let free = (1..).map(name).find(|free| fs::symlink_metadata(free).is_err()).unwrap_or_default();
-    let renamed = point(Change::Rename, path).and_then(|()| fs::rename(path, &free));
-    renamed.map_err(failed("set aside", path))?;
-    watch::notify(FileEvent::Removed(path));
-    sync_name(path)?;
+    let renamed = point(disk, Change::Rename, path).and_then(|()| fs::rename(path, &free));
+    renamed.map_err(failed(disk, "set aside", path))?;
+    disk.notify(FileEvent::Removed(path));
+    sync_name(disk, path)?;
     Ok(free)
 }
 
@@ -42,7 +43,7 @@ mod tests {
         let mut names = Vec::new();
         for content in ["a", "b", "c"] {
             fs::write(&path, content).unwrap();
-            let aside = set_aside(&path).unwrap();
+            let aside = set_aside(&Disk::default(), &path).unwrap();
             assert_eq!(fs::read_to_string(&aside).unwrap(), content);
             names.push(aside.file_name().unwrap().to_string_lossy().into_owned());
         }

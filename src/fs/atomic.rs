@@ -2,67 +2,47 @@
 //! instant. Knows nothing of what the files hold.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::fault::{self, Change, point};
+use crate::disk::Disk;
+use crate::fault::{Change, point};
 use crate::project::still_there;
 use crate::stamp::{Stamp, is_same_file};
-use crate::watch::{self, FileEvent};
+use crate::sync::{self, sync_name};
+use crate::temporary::temporary;
+use crate::watch::FileEvent;
 use crate::writeback::FaultyFile;
-use crate::{io_counters, sync};
 
-pub use crate::project::stay_in;
+pub use crate::log::Log;
+pub use crate::temporary::{
+    is_temporary, remove_temporary_files, remove_temporary_files_for, remove_temporary_files_if,
+};
 pub use crate::write_error::{WriteError, failed};
-
-/// Marks our temporary files: `.NAME.tmp-PID-N`.
-const TEMPORARY: &str = ".tmp-";
-
-/// A name for what is not to be seen yet, or not any more.
-pub(crate) fn temporary(path: &Path) -> PathBuf {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    path.with_file_name(format!(".{name}{TEMPORARY}{}-{count}", std::process::id()))
-}
-
-/// Whether a file of that name is one of ours that was never finished.
-pub fn is_temporary(name: &str) -> bool {
-    finished_name(name).is_some()
-}
-
-/// The name that a temporary file would have got.
-fn finished_name(name: &str) -> Option<&str> {
-    let (finished, writer) = name.strip_prefix('.')?.rsplit_once(TEMPORARY)?;
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    writer
-        .split_once('-')
-        .filter(|(pid, count)| is_number(pid) && is_number(count))
-        .map(|_| finished)
-}
 
 /// Writes a file so that at every instant either the old content or the whole new one stands under
 /// its name: temporary file, fsync, rename, fsync of the folder. The temporary file is removed on
 /// failure.
 pub fn write(
+    disk: &Disk,
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), WriteError> {
-    replace(path, |out| fill(out))
+    replace(disk, path, |out| fill(out))
 }
 
 /// Writes a file that a person named. A link stays, and what it leads to is replaced as a whole; a
 /// pipe or a device gets the bytes.
 pub fn write_named(
+    disk: &Disk,
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), WriteError> {
     if is_stream(path) {
-        stream(path, fill).map_err(failed("write", path))
+        stream(path, fill).map_err(failed(disk, "write", path))
     } else {
-        write(&behind_links(path), fill)
+        write(disk, &behind_links(path), fill)
     }
 }
 
@@ -101,8 +81,8 @@ pub fn behind_links(path: &Path) -> PathBuf {
 /// Puts a copy of `from` in the place of `to` as [`write`](fn@write) does. Where the file system
 /// can, the two share their blocks until one of them is changed (a reflink): that takes no room and
 /// no time.
-pub fn copy(from: &Path, to: &Path) -> Result<(), WriteError> {
-    replace(to, |out| {
+pub fn copy(disk: &Disk, from: &Path, to: &Path) -> Result<(), WriteError> {
+    replace(disk, to, |out| {
         let mut source = File::open(from)?;
         if out.get_ref().shares_blocks_of(&source) {
             Ok(())
@@ -115,11 +95,12 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), WriteError> {
 /// The same for a file whose first bytes are known last: `fill` leaves room for what `head` returns
 /// then.
 pub fn write_head_last(
+    disk: &Disk,
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     head: impl FnOnce() -> Vec<u8>,
 ) -> Result<(), WriteError> {
-    replace(path, |out| {
+    replace(disk, path, |out| {
         fill(out)?;
         out.rewind()?;
         out.write_all(&head())
@@ -127,6 +108,7 @@ pub fn write_head_last(
 }
 
 fn replace(
+    disk: &Disk,
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<FaultyFile>) -> io::Result<()>,
 ) -> Result<(), WriteError> {
@@ -134,27 +116,27 @@ fn replace(
         let error = io::Error::other(
             "it is a pipe or a device, and a file is to be put there: name another",
         );
-        return Err(failed("write", path)(error));
+        return Err(failed(disk, "write", path)(error));
     }
     let temporary = temporary(path);
     let written = (|| {
-        point(Change::Create, &temporary)?;
+        point(disk, Change::Create, &temporary)?;
         let file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
-        let mut writer = BufWriter::with_capacity(1 << 20, FaultyFile::new(file, &temporary));
+        let mut writer = BufWriter::with_capacity(1 << 20, FaultyFile::new(disk, file, &temporary));
         fill(&mut writer)?;
         writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync()?;
-        point(Change::Rename, path)?;
+        point(disk, Change::Rename, path)?;
         fs::rename(&temporary, path)
     })();
     if let Err(error) = written {
         // Durably: a power cut would bring it back beside a file that a second try wrote.
         if fs::remove_file(&temporary).is_ok() {
-            let _ = sync_name(&temporary);
+            let _ = sync_name(disk, &temporary);
         }
-        return Err(failed("write", path)(error));
+        return Err(failed(disk, "write", path)(error));
     }
-    watch::notify(FileEvent::Written(path));
-    sync_name(path)
+    disk.notify(FileEvent::Written(path));
+    sync_name(disk, path)
 }
 
 /// Whether something else than a file, a folder or a link stands there. It is never replaced.
@@ -163,179 +145,95 @@ fn is_special(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| !plain(found.file_type()))
 }
 
-/// Options that do not follow a link in the place of a file: what a run's folder from elsewhere
-/// holds must not lead out of it.
-pub(crate) fn own_file(options: &mut OpenOptions) -> &mut OpenOptions {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-        options.custom_flags(flags.bits().cast_signed());
-    }
-    options
-}
-
-/// Opens a file that must be none but a plain one.
-pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    // Where the system cannot refuse links itself.
-    let is_link = || path.is_symlink();
-    let wrong = |what| io::Error::other(format!("{what} stands in its place: remove it"));
-    if cfg!(not(unix)) && is_link() {
-        return Err(wrong("a link"));
-    }
-    let opened = own_file(options).open(path);
-    match opened {
-        Ok(file) if !file.metadata()?.is_file() => Err(wrong("a pipe or a device")),
-        Err(_) if is_link() => Err(wrong("a link")),
-        opened => opened,
-    }
-}
-
-/// A file that only grows. Each addition is one write, so that those of two processes do not mix.
-pub struct Log {
-    file: File,
-    path: PathBuf,
-}
-
-impl Log {
-    /// Opens the file to go on with it, or makes it. A last line that a crash cut off is ended
-    /// first.
-    pub fn open(path: &Path) -> Result<Self, WriteError> {
-        let opened = || {
-            point(Change::Create, path)?;
-            let mut file = open_own(path, OpenOptions::new().read(true).create(true).append(true))?;
-            let mut last = [b'\n'];
-            if file.seek(SeekFrom::End(-1)).is_ok() {
-                file.read_exact(&mut last)?;
-            }
-            io::Result::Ok((file, last == *b"\n"))
-        };
-        let (file, ended) = opened().map_err(failed("open", path))?;
-        let log = Self { file, path: path.to_owned() };
-        if !ended {
-            log.append(b"\n")?;
-        }
-        watch::notify(FileEvent::Grows(path));
-        sync_name(path)?;
-        Ok(log)
-    }
-
-    /// Makes the file, which must be new.
-    pub fn create(path: &Path) -> Result<Self, WriteError> {
-        let options = { OpenOptions::new() }.append(true).create_new(true).to_owned();
-        let file = point(Change::Create, path).and_then(|()| options.open(path));
-        let file = file.map_err(failed("create", path))?;
-        watch::notify(FileEvent::Grows(path));
-        sync_name(path)?;
-        Ok(Self { file, path: path.to_owned() })
-    }
-
-    /// Makes what was added durable. Another thread may add more meanwhile.
-    pub fn sync(&self) -> Result<(), WriteError> {
-        sync::file(&self.file, &self.path).map_err(failed("sync", &self.path))
-    }
-
-    pub fn append(&self, bytes: &[u8]) -> Result<(), WriteError> {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            match fault::write(&self.file, &self.path, rest) {
-                Ok(0) => return Err(failed("write", &self.path)(io::ErrorKind::WriteZero.into())),
-                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed("write", &self.path)(error)),
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Makes `link` another name of `existing`, replacing what stood there. Where hard links are not
 /// supported, a copy.
-pub fn link(existing: &Path, link: &Path) -> Result<(), WriteError> {
+pub fn link(disk: &Disk, existing: &Path, link: &Path) -> Result<(), WriteError> {
     // Renaming one name of a file over another name of the same file does nothing and leaves both.
     if !existing.is_symlink() && !link.is_symlink() && is_same_file(existing, link) {
-        return sync_name(link);
+        return sync_name(disk, link);
     }
     let temporary = temporary(link);
-    point(Change::Link, link).map_err(failed("link", link))?;
+    point(disk, Change::Link, link).map_err(failed(disk, "link", link))?;
     if fs::hard_link(existing, &temporary).is_err() {
-        return write(link, |out| io::copy(&mut File::open(existing)?, out).map(drop));
+        return write(disk, link, |out| io::copy(&mut File::open(existing)?, out).map(drop));
     }
-    let renamed = point(Change::Rename, link).and_then(|()| fs::rename(&temporary, link));
+    let renamed = point(disk, Change::Rename, link).and_then(|()| fs::rename(&temporary, link));
     let _ = fs::remove_file(&temporary);
-    renamed.map_err(failed("link", link))?;
-    watch::notify(FileEvent::Written(link));
-    sync_name(link)
+    renamed.map_err(failed(disk, "link", link))?;
+    disk.notify(FileEvent::Written(link));
+    sync_name(disk, link)
 }
 
 /// Puts a file or folder that others wrote in its place, where nothing may stand; all of it is
 /// durable before.
-pub fn put_in_place(written: &Path, path: &Path) -> Result<(), WriteError> {
+pub fn put_in_place(disk: &Disk, written: &Path, path: &Path) -> Result<(), WriteError> {
     if written.is_dir() {
-        sync::tree(written)?
+        sync::tree(disk, written)?
     } else {
-        sync::contents(&[written.to_owned()])?
+        sync::contents(disk, &[written.to_owned()])?
     }
-    let renamed = point(Change::Rename, path).and_then(|()| fs::rename(written, path));
-    renamed.map_err(failed("put in place", path))?;
-    sync_name(path)?;
-    if written.parent() == path.parent() { Ok(()) } else { sync_name(written) }
+    let renamed = point(disk, Change::Rename, path).and_then(|()| fs::rename(written, path));
+    renamed.map_err(failed(disk, "put in place", path))?;
+    sync_name(disk, path)?;
+    if written.parent() == path.parent() { Ok(()) } else { sync_name(disk, written) }
 }
 
 /// Removes a file; one that is gone already is fine.
-pub fn remove(path: &Path) -> Result<(), WriteError> {
-    match point(Change::Remove, path).and_then(|()| fs::remove_file(path)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
+pub fn remove(disk: &Disk, path: &Path) -> Result<(), WriteError> {
+    match point(disk, Change::Remove, path).and_then(|()| fs::remove_file(path)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(failed(disk, "remove", path)(error))
+        }
         _ => {
-            watch::notify(FileEvent::Removed(path));
-            sync_name(path)
+            disk.notify(FileEvent::Removed(path));
+            sync_name(disk, path)
         }
     }
 }
 
 /// Removes a folder with all in it. It is out of sight in one step: what a crash leaves is a hidden
 /// folder, not half of this one.
-pub fn remove_tree(path: &Path) -> Result<(), WriteError> {
+pub fn remove_tree(disk: &Disk, path: &Path) -> Result<(), WriteError> {
     let hidden = temporary(path);
-    let renamed = point(Change::Rename, path).and_then(|()| fs::rename(path, &hidden));
+    let renamed = point(disk, Change::Rename, path).and_then(|()| fs::rename(path, &hidden));
     if renamed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::CrossesDevices) {
-        return remove_in_place(path);
+        return remove_in_place(disk, path);
     }
-    renamed.map_err(failed("remove", path))?;
-    watch::notify(FileEvent::Removed(path));
+    renamed.map_err(failed(disk, "remove", path))?;
+    disk.notify(FileEvent::Removed(path));
     // Or else a power cut can leave the name with a part of what it had.
-    sync_name(path)?;
-    let removed = point(Change::Remove, &hidden).and_then(|()| fs::remove_dir_all(&hidden));
-    removed.map_err(failed("remove", path))?;
-    sync_name(path)
+    sync_name(disk, path)?;
+    let removed = point(disk, Change::Remove, &hidden).and_then(|()| fs::remove_dir_all(&hidden));
+    removed.map_err(failed(disk, "remove", path))?;
+    sync_name(disk, path)
 }
 
 /// The same where a folder cannot be renamed: on overlayfs, one of a lower layer. The files beside
 /// its folders go first: a run that lost its metadata is gone on with by nobody, and can be removed
 /// once more.
-fn remove_in_place(path: &Path) -> Result<(), WriteError> {
+fn remove_in_place(disk: &Disk, path: &Path) -> Result<(), WriteError> {
     let files = || {
         for entry in fs::read_dir(path)? {
             let entry = entry?;
             if !entry.file_type()?.is_dir() {
-                point(Change::Remove, &entry.path())?;
+                point(disk, Change::Remove, &entry.path())?;
                 fs::remove_file(entry.path())?;
             }
         }
         Ok(())
     };
-    files().map_err(failed("remove", path))?;
-    watch::notify(FileEvent::Removed(path));
-    sync::names(path)?;
-    let removed = point(Change::Remove, path).and_then(|()| fs::remove_dir_all(path));
-    removed.map_err(failed("remove", path))?;
-    sync_name(path)
+    files().map_err(failed(disk, "remove", path))?;
+    disk.notify(FileEvent::Removed(path));
+    sync::names(disk, path)?;
+    let removed = point(disk, Change::Remove, path).and_then(|()| fs::remove_dir_all(path));
+    removed.map_err(failed(disk, "remove", path))?;
+    sync_name(disk, path)
 }
 
 /// Waits until what is written beside `path` gets a later time than `time`, in nanoseconds since
 /// 1970. Gives up after a few seconds: the time may be one of another machine's clock. What a crash
 /// leaves of it looks like a half `path`.
-pub fn wait_past(path: &Path, time: u64) -> Result<(), WriteError> {
+pub fn wait_past(disk: &Disk, path: &Path, time: u64) -> Result<(), WriteError> {
     let (begun, probe) = (Instant::now(), temporary(path));
     let newest = || {
         fs::write(&probe, "")?;
@@ -343,7 +241,7 @@ pub fn wait_past(path: &Path, time: u64) -> Result<(), WriteError> {
         fs::remove_file(&probe)?;
         io::Result::Ok(now)
     };
-    while newest().map_err(failed("write beside", path))? <= time
+    while newest().map_err(failed(disk, "write beside", path))? <= time
         && begun.elapsed() <= Duration::from_secs(3)
     {
         std::thread::sleep(Duration::from_millis(1));
@@ -352,69 +250,32 @@ pub fn wait_past(path: &Path, time: u64) -> Result<(), WriteError> {
 }
 
 /// Creates a folder and its parents for what can be made again. A power cut may take them away.
-pub fn create_needless_folder(path: &Path) -> io::Result<()> {
-    still_there(path)?;
+pub fn create_needless_folder(disk: &Disk, path: &Path) -> io::Result<()> {
+    still_there(disk, path)?;
     fs::create_dir_all(path)
 }
 
 /// Creates a folder and its parents, each for good: a power cut must not take a parent away with
 /// all in it. That holds for those that stand already as well.
-pub fn create_folder(path: &Path) -> Result<(), WriteError> {
+pub fn create_folder(disk: &Disk, path: &Path) -> Result<(), WriteError> {
     if !path.as_os_str().is_empty() && !path.is_dir() {
-        still_there(path).map_err(failed("find the project", path))?;
-        path.parent().map_or(Ok(()), create_folder)?;
-        if claim_folder(path)? {
+        still_there(disk, path).map_err(failed(disk, "find the project", path))?;
+        path.parent().map_or(Ok(()), |above| create_folder(disk, above))?;
+        if claim_folder(disk, path)? {
             return Ok(());
         }
     }
-    sync::rely_on(path)
+    sync::rely_on(disk, path)
 }
 
 /// Creates a folder that must be new: `false` if it exists already. Two processes never both get
 /// `true`.
-pub fn claim_folder(path: &Path) -> Result<bool, WriteError> {
-    match point(Change::Folder, path).and_then(|()| fs::create_dir(path)) {
-        Ok(()) => sync::folder_created(path).map(|()| true),
+pub fn claim_folder(disk: &Disk, path: &Path) -> Result<bool, WriteError> {
+    match point(disk, Change::Folder, path).and_then(|()| fs::create_dir(path)) {
+        Ok(()) => sync::folder_created(disk, path).map(|()| true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(failed("create the folder", path)(error)),
+        Err(error) => Err(failed(disk, "create the folder", path)(error)),
     }
-}
-
-/// Removes the temporary files that a writer which died left in a folder. Nobody may write there
-/// now.
-pub fn remove_temporary_files(folder: &Path) {
-    remove_temporary_files_if(folder, |_| true);
-}
-
-/// Removes the temporary files that writers of this file left when they died. Nobody may write it
-/// now.
-pub fn remove_temporary_files_for(path: &Path) {
-    let own = path.file_name().map(|name| name.to_string_lossy());
-    remove_temporary_files_if(path.parent().unwrap_or(Path::new(".")), |name| {
-        Some(name) == own.as_deref()
-    });
-}
-
-/// Removes the temporary files of the names that `goes` accepts.
-pub fn remove_temporary_files_if(folder: &Path, goes: impl Fn(&str) -> bool) {
-    io_counters::list();
-    let mut is_changed = false;
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let found = entry.file_name();
-        let found = found.to_string_lossy();
-        if finished_name(&found).is_some_and(&goes) {
-            is_changed |= fs::remove_file(entry.path()).is_ok();
-        }
-    }
-    // Or else a power cut brings them back when nobody looks here any more.
-    if is_changed {
-        let _ = sync::names(folder);
-    }
-}
-
-/// Makes a new or changed name durable.
-pub(crate) fn sync_name(path: &Path) -> Result<(), WriteError> {
-    path.parent().map_or(Ok(()), sync::names)
 }
 
 #[cfg(test)]
@@ -423,10 +284,10 @@ mod tests {
 
     #[test]
     fn a_failed_write_leaves_the_old_content_and_nothing_else() {
-        let folder = tempfile::tempdir().unwrap();
+        let (disk, folder) = (Disk::default(), tempfile::tempdir().unwrap());
         let path = folder.path().join("a");
-        write(&path, |out| out.write_all(b"old")).unwrap();
-        let error = write(&path, |out| {
+        write(&disk, &path, |out| out.write_all(b"old")).unwrap();
+        let error = write(&disk, &path, |out| {
             out.write_all(b"half")?;
             Err(io::Error::from(io::ErrorKind::StorageFull))
         });
@@ -437,52 +298,39 @@ mod tests {
 
     #[test]
     fn links_share_their_bytes_and_can_be_renewed() {
-        let folder = tempfile::tempdir().unwrap();
+        let (disk, folder) = (Disk::default(), tempfile::tempdir().unwrap());
         let [a, b, l] = ["a", "b", "l"].map(|n| folder.path().join(n));
         fs::write(&a, "a").unwrap();
         fs::write(&b, "b").unwrap();
-        link(&a, &l).unwrap();
-        link(&a, &l).unwrap();
-        link(&b, &l).unwrap();
+        link(&disk, &a, &l).unwrap();
+        link(&disk, &a, &l).unwrap();
+        link(&disk, &b, &l).unwrap();
         assert_eq!(fs::read(&l).unwrap(), b"b");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
     }
 
     #[test]
-    fn leftovers_are_swept_and_nothing_else() {
-        let folder = tempfile::tempdir().unwrap();
-        for name in [".a.ckpt.tmp-1-0", "a.ckpt", ".hidden", ".notes.tmp-backup", ".x.tmp-1"] {
-            fs::write(folder.path().join(name), "").unwrap();
-        }
-        remove_temporary_files(folder.path());
-        let mut left: Vec<_> =
-            fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, [".hidden", ".notes.tmp-backup", ".x.tmp-1", "a.ckpt"]);
-    }
-
-    #[test]
     fn a_folder_that_cannot_be_renamed_is_removed_where_it_is() {
-        let folder = tempfile::tempdir().unwrap();
+        let (disk, folder) = (Disk::default(), tempfile::tempdir().unwrap());
         let run = folder.path().join("run_001");
-        create_folder(&run.join("checkpoints")).unwrap();
+        create_folder(&disk, &run.join("checkpoints")).unwrap();
         fs::write(run.join("metadata.json"), "").unwrap();
         fs::write(run.join("checkpoints/best.ckpt"), "").unwrap();
-        remove_in_place(&run).unwrap();
+        remove_in_place(&disk, &run).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]
     #[cfg(unix)]
     fn a_person_s_link_stays_and_a_pipe_gets_the_bytes() {
-        let folder = tempfile::tempdir().unwrap();
+        let (disk, folder) = (Disk::default(), tempfile::tempdir().unwrap());
         let [there, link, other, pipe] =
             ["there", "link", "other", "pipe"].map(|n| folder.path().join(n));
         let text = |text: &'static str| move |out: &mut dyn Write| out.write_all(text.as_bytes());
         std::os::unix::fs::symlink("there", &link).unwrap();
         std::os::unix::fs::symlink(&link, &other).unwrap();
         for content in ["one", "two"] {
-            write_named(&other, text(content)).unwrap();
+            write_named(&disk, &other, text(content)).unwrap();
             assert_eq!(fs::read_to_string(&there).unwrap(), content);
         }
         assert!(link.is_symlink() && other.is_symlink());
@@ -493,20 +341,11 @@ mod tests {
             let pipe = pipe.clone();
             move || fs::read_to_string(pipe).unwrap()
         });
-        write_named(&pipe, text("bytes")).unwrap();
+        write_named(&disk, &pipe, text("bytes")).unwrap();
         assert_eq!(reader.join().unwrap(), "bytes");
-        assert!(write(&pipe, text("x")).unwrap_err().to_string().contains("a pipe or a device"));
+        assert!(
+            write(&disk, &pipe, text("x")).unwrap_err().to_string().contains("a pipe or a device")
+        );
         assert!(is_special(&pipe) && fs::read_dir(folder.path()).unwrap().count() == 4);
-    }
-
-    #[test]
-    #[cfg(unix)]
-    fn a_log_does_not_grow_behind_a_link() {
-        let folder = tempfile::tempdir().unwrap();
-        let [precious, log] = ["precious", "metrics.jsonl"].map(|n| folder.path().join(n));
-        fs::write(&precious, "mine\n").unwrap();
-        std::os::unix::fs::symlink(&precious, &log).unwrap();
-        assert!(Log::open(&log).err().unwrap().to_string().contains("a link stands in its place"));
-        assert_eq!(fs::read(&precious).unwrap(), b"mine\n");
     }
 }

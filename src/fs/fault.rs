@@ -12,19 +12,20 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::io_counters;
+use crate::disk::Disk;
 
 pub use crate::io_counters::Change;
 
 /// Passes the point before a change.
-pub fn point(change: Change, path: &Path) -> io::Result<()> {
-    io_counters::change(change);
+pub fn point(disk: &Disk, change: Change, path: &Path) -> io::Result<()> {
+    disk.counters().change(change);
     imp::point(change, path)
 }
 
 /// One write of bytes.
-pub fn write(file: &File, path: &Path, bytes: &[u8]) -> io::Result<usize> {
-    imp::write(Change::Write, file, path, bytes).inspect(|written| io_counters::wrote(*written))
+pub fn write(disk: &Disk, file: &File, path: &Path, bytes: &[u8]) -> io::Result<usize> {
+    let written = imp::write(Change::Write, file, path, bytes);
+    written.inspect(|written| disk.counters().wrote(*written))
 }
 
 /// Whether files are known by their size and time of modification alone.

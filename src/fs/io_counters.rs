@@ -1,4 +1,4 @@
-//! What this process does to the disk and asks of it, counted where that happens: on a file system
+//! What is done to the disk and asked of it, counted where that happens: on a file system
 //! that many machines share, each is a message to its server.
 
 use std::ops::Sub;
@@ -26,15 +26,15 @@ macro_rules! counters {
             $($(#[$about])* pub $name: u64,)*
         }
 
-        struct Counters {
+        #[derive(Default)]
+        pub(crate) struct Counters {
             $($name: AtomicU64,)*
         }
 
-        static COUNTERS: Counters = Counters { $($name: AtomicU64::new(0),)* };
-
-        /// All since the process began.
-        pub fn so_far() -> IoCounters {
-            IoCounters { $($name: COUNTERS.$name.load(Relaxed),)* }
+        impl Counters {
+            pub fn so_far(&self) -> IoCounters {
+                IoCounters { $($name: self.$name.load(Relaxed),)* }
+            }
         }
 
         impl Sub for IoCounters {
@@ -68,34 +68,35 @@ counters! {
     listed,
 }
 
-pub(crate) fn change(change: Change) {
-    let counter = match change {
-        Change::Create => &COUNTERS.opened,
-        Change::Write => &COUNTERS.writes,
-        Change::Sync => &COUNTERS.synced,
-        Change::Rename => &COUNTERS.renamed,
-        Change::Link => &COUNTERS.linked,
-        Change::Remove => &COUNTERS.removed,
-        Change::Folder => &COUNTERS.folders,
-    };
-    counter.fetch_add(1, Relaxed);
-}
+impl Counters {
+    pub fn change(&self, change: Change) {
+        let counter = match change {
+            Change::Create => &self.opened,
+            Change::Write => &self.writes,
+            Change::Sync => &self.synced,
+            Change::Rename => &self.renamed,
+            Change::Link => &self.linked,
+            Change::Remove => &self.removed,
+            Change::Folder => &self.folders,
+        };
+        counter.fetch_add(1, Relaxed);
+    }
 
-pub(crate) fn wrote(bytes: usize) {
-    change(Change::Write);
-    COUNTERS.bytes_written.fetch_add(bytes as u64, Relaxed);
-}
+    pub fn wrote(&self, bytes: usize) {
+        self.change(Change::Write);
+        self.bytes_written.fetch_add(bytes as u64, Relaxed);
+    }
 
-pub(crate) fn lock() {
-    COUNTERS.locks.fetch_add(1, Relaxed);
-}
+    pub fn lock(&self) {
+        self.locks.fetch_add(1, Relaxed);
+    }
 
-/// Takes note of a record that was looked for, and of what was in it.
-pub fn read(bytes: usize) {
-    COUNTERS.reads.fetch_add(1, Relaxed);
-    COUNTERS.bytes_read.fetch_add(bytes as u64, Relaxed);
-}
+    pub fn read(&self, bytes: usize) {
+        self.reads.fetch_add(1, Relaxed);
+        self.bytes_read.fetch_add(bytes as u64, Relaxed);
+    }
 
-pub(crate) fn list() {
-    COUNTERS.listed.fetch_add(1, Relaxed);
+    pub fn list(&self) {
+        self.listed.fetch_add(1, Relaxed);
+    }
 }

@@ -6,12 +6,13 @@ use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::atomic::open_own;
+use crate::disk::Disk;
 use crate::fault::{Change, point, write};
 use crate::holder::Holder;
 use crate::host::host;
+use crate::lockless;
+use crate::own_file::open_own;
 use crate::write_error::{WriteError, failed};
-use crate::{io_counters, lockless};
 
 /// Why a lock could not be asked for.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,7 @@ pub enum LockError {
 pub struct Lock {
     file: File,
     path: PathBuf,
+    disk: Disk,
 }
 
 impl Drop for Lock {
@@ -39,12 +41,13 @@ impl Drop for Lock {
 
 impl Lock {
     /// Takes the lock, or says at once who has it. Creates the file if it is not there.
-    pub fn take(path: &Path) -> Result<Result<Self, Holder>, LockError> {
+    pub fn take(disk: &Disk, path: &Path) -> Result<Result<Self, Holder>, LockError> {
         let options =
             || OpenOptions::new().read(true).write(true).create(true).truncate(false).to_owned();
         for _ in 0..OPENED_AGAIN {
-            let open = point(Change::Create, path).and_then(|()| open_own(path, &mut options()));
-            match Self::take_open(path, open.map_err(failed("open the lock", path))?)? {
+            let open =
+                point(disk, Change::Create, path).and_then(|()| open_own(path, &mut options()));
+            match Self::take_open(disk, path, open.map_err(failed(disk, "open the lock", path))?)? {
                 // Whoever had it before may have removed the file, and all around it, while this
                 // one waited.
                 Ok(lock) if !stands(path, &lock.file) => {}
@@ -54,8 +57,12 @@ impl Lock {
         Ok(Err(Holder("another process, which makes it anew again and again".to_owned(), None)))
     }
 
-    fn take_open(path: &Path, mut file: File) -> Result<Result<Self, Holder>, LockError> {
-        io_counters::lock();
+    fn take_open(
+        disk: &Disk,
+        path: &Path,
+        mut file: File,
+    ) -> Result<Result<Self, Holder>, LockError> {
+        disk.counters().lock();
         let mut locked = lockless::try_lock(&file, path);
         // Somebody may just be looking who has it.
         for _ in 0..5 {
@@ -66,14 +73,15 @@ impl Lock {
         }
         match locked {
             Ok(()) => {
-                refuse_others(path, &file)?;
+                refuse_others(disk, path, &file)?;
                 let holder = format!("pid {} on {}\n", std::process::id(), host());
-                let noted = file.set_len(0).and_then(|()| write(&file, path, holder.as_bytes()));
-                noted.map_err(failed("write", path))?;
-                Ok(Ok(Self { file, path: path.to_owned() }))
+                let noted =
+                    file.set_len(0).and_then(|()| write(disk, &file, path, holder.as_bytes()));
+                noted.map_err(failed(disk, "write", path))?;
+                Ok(Ok(Self { file, path: path.to_owned(), disk: disk.clone() }))
             }
             Err(TryLockError::WouldBlock) => Ok(Err(Holder::read(&mut file, path))),
-            Err(TryLockError::Error(error)) => Err(failed("lock", path)(error).into()),
+            Err(TryLockError::Error(error)) => Err(failed(disk, "lock", path)(error).into()),
         }
     }
 
@@ -95,8 +103,9 @@ impl Lock {
         use std::io::{Seek, SeekFrom};
         let text = format!("pid {} on {}\n{program}\n", std::process::id(), host());
         let mut file = &self.file;
-        let noted =
-            file.seek(SeekFrom::Start(0)).and_then(|_| write(file, &self.path, text.as_bytes()));
+        let noted = file
+            .seek(SeekFrom::Start(0))
+            .and_then(|_| write(&self.disk, file, &self.path, text.as_bytes()));
         let noted = noted.and_then(|_| file.set_len(text.len() as u64));
         if let Err(error) = noted {
             tracing::debug!("{}: {error}", self.path.display());
@@ -105,7 +114,7 @@ impl Lock {
 
     /// Who has the lock now, if anybody. Creates nothing. A lock that cannot be looked at is
     /// somebody's.
-    pub fn holder(path: &Path) -> Option<Holder> {
+    pub fn holder(disk: &Disk, path: &Path) -> Option<Holder> {
         let unknown = |error: io::Error| {
             let file = path.file_name().unwrap_or_default().to_string_lossy();
             Some(Holder(format!("somebody unknown (failed to look at {file}: {error})"), None))
@@ -120,7 +129,7 @@ impl Lock {
                 return if is_gone { None } else { unknown(error) };
             }
         };
-        io_counters::lock();
+        disk.counters().lock();
         match lockless::try_lock(&file, path) {
             Err(TryLockError::WouldBlock) => Some(Holder::read(&mut file, path)),
             Ok(()) => None,
@@ -149,7 +158,7 @@ fn stands(path: &Path, file: &File) -> bool {
 
 /// Refuses to write over what is no lock: another name of a file of somebody's may stand in its
 /// place. A file that has no other name is the lock, whatever became of what it says.
-fn refuse_others(path: &Path, mut file: &File) -> Result<(), LockError> {
+fn refuse_others(disk: &Disk, path: &Path, mut file: &File) -> Result<(), LockError> {
     if !has_other_names(file) {
         return Ok(());
     }
@@ -157,7 +166,7 @@ fn refuse_others(path: &Path, mut file: &File) -> Result<(), LockError> {
     let length = file.metadata().map_or(0, |m| m.len());
     let is_lock = length == 0
         || (length < 1024 && file.read_exact(&mut begins).is_ok() && begins == *b"pid ");
-    let rewound = file.rewind().map_err(failed("read the lock", path));
+    let rewound = file.rewind().map_err(failed(disk, "read the lock", path));
     if is_lock {
         Ok(rewound?)
     } else {
@@ -185,25 +194,25 @@ mod tests {
 
     #[test]
     fn a_lock_file_that_was_removed_meanwhile_is_none() {
-        let folder = tempfile::tempdir().unwrap();
+        let (disk, folder) = (Disk::default(), tempfile::tempdir().unwrap());
         let path = folder.path().join("run.lock");
-        let first = Lock::take(&path).unwrap().unwrap();
+        let first = Lock::take(&disk, &path).unwrap().unwrap();
         let waiting = File::open(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         drop(first);
         assert!(!stands(&path, &waiting));
-        let taken = Lock::take(&path).unwrap().unwrap();
+        let taken = Lock::take(&disk, &path).unwrap().unwrap();
         assert!(stands(&path, &taken.file));
     }
 
     #[test]
     fn a_lock_whose_words_are_damaged_is_a_lock() {
-        let folder = tempfile::tempdir().unwrap();
+        let (disk, folder) = (Disk::default(), tempfile::tempdir().unwrap());
         let path = folder.path().join("run.lock");
         for damaged in [&b"qid 12 on here\n"[..], b"p", b"\0\0\0\0\0", &[b'x'; 5000]] {
             std::fs::write(&path, damaged).unwrap();
-            assert_eq!(Lock::holder(&path), None);
-            let lock = Lock::take(&path).unwrap().unwrap();
+            assert_eq!(Lock::holder(&disk, &path), None);
+            let lock = Lock::take(&disk, &path).unwrap().unwrap();
             let noted = std::fs::read_to_string(&path).unwrap();
             assert!(noted.starts_with(&format!("pid {} on ", std::process::id())), "{noted:?}");
             drop(lock);
@@ -213,23 +222,23 @@ mod tests {
     #[test]
     #[cfg(unix)]
     fn nothing_but_a_lock_is_written_over() {
-        let folder = tempfile::tempdir().unwrap();
+        let (disk, folder) = (Disk::default(), tempfile::tempdir().unwrap());
         let [precious, path] = ["precious", "run.lock"].map(|name| folder.path().join(name));
         std::fs::write(&precious, "a year of work").unwrap();
         let unharmed = |says: &str| {
-            let error = Lock::take(&path).unwrap_err().to_string();
+            let error = Lock::take(&disk, &path).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
             assert_eq!(std::fs::read(&precious).unwrap(), b"a year of work");
         };
         std::os::unix::fs::symlink(&precious, &path).unwrap();
         unharmed("a link stands in its place");
-        assert!(Lock::holder(&path).unwrap().0.starts_with("somebody unknown"));
+        assert!(Lock::holder(&disk, &path).unwrap().0.starts_with("somebody unknown"));
         std::fs::remove_file(&path).unwrap();
         std::fs::hard_link(&precious, &path).unwrap();
         unharmed("another file stands in the place of a lock");
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(Lock::holder(&path), None);
-        drop(Lock::take(&path).unwrap().unwrap());
-        drop(Lock::take(&path).unwrap().unwrap());
+        assert_eq!(Lock::holder(&disk, &path), None);
+        drop(Lock::take(&disk, &path).unwrap().unwrap());
+        drop(Lock::take(&disk, &path).unwrap().unwrap());
     }
 }

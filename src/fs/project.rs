@@ -1,25 +1,18 @@
-//! The folder of the project that this process works in.
+//! The folder of a project, which is never made on the way to a file.
 
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::path::Path;
+
+use crate::disk::Disk;
 
 /// Folder of all that the engine keeps about a project.
 pub const STATE_FOLDER: &str = ".pipe";
 
-/// The project's folder. It is never made: one that is gone was moved.
-static PROJECT: OnceLock<PathBuf> = OnceLock::new();
-
-/// Says which folder is the project's, once a process.
-pub fn stay_in(project: &Path) {
-    let _ = PROJECT.set(project.to_owned());
-}
-
 /// Refuses to make the project's own folder, on the way to a path.
-pub(crate) fn still_there(path: &Path) -> io::Result<()> {
+pub(crate) fn still_there(disk: &Disk, path: &Path) -> io::Result<()> {
     let text =
         "the project was moved or removed while this ran; the same command goes on where it is now";
-    match PROJECT.get() {
+    match disk.project() {
         Some(project) if path.starts_with(project) && !project.is_dir() => {
             Err(io::Error::other(text))
         }
@@ -28,6 +21,6 @@ pub(crate) fn still_there(path: &Path) -> io::Result<()> {
 }
 
 /// Whether the folder was there and is not any more.
-pub(crate) fn is_gone() -> bool {
-    PROJECT.get().is_some_and(|project| !project.is_dir())
+pub(crate) fn is_gone(disk: &Disk) -> bool {
+    disk.project().is_some_and(|project| !project.is_dir())
 }

@@ -32,7 +32,7 @@ pub fn read(path: &Path, shown: &Path) -> Result<Source, SpecError> {
 }
 
 /// The content of a file. What a pipe that the shell made gives, as for `<(…)`, is kept: it comes
-/// once only.
+/// once only, to the whole process.
 fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
     static GIVEN: Mutex<BTreeMap<PathBuf, Vec<u8>>> = Mutex::new(BTreeMap::new());
     if std::fs::metadata(path).map_or(true, |found| found.is_file() || found.is_dir()) {

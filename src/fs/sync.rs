@@ -2,67 +2,51 @@
 //! content was synced, and every folder on the way to it: a name lasts when the folder that it
 //! stands in was synced. Nothing that depends on a file is written before that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use serde::Deserialize;
-
+use crate::disk::Disk;
 use crate::fault::{Change, point};
+use crate::known_folders::FolderId;
 use crate::write_error::{WriteError, failed};
 
-/// What the disk is asked to keep through a power cut.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// Files and the folders that name them: what is reported as saved survives a power cut.
-    #[default]
-    Full,
-    /// Files, and not folders: after a power cut, what was saved last can stand without a name, or
-    /// with its old content.
-    Data,
-    /// Nothing: a power cut can leave anything, also files that look whole and are not. A process
-    /// that is killed loses nothing.
-    Off,
-}
+pub use crate::level::Level;
 
-static LEVEL: AtomicU8 = AtomicU8::new(Level::Full as u8);
-
-/// Sets what this process asks of the disk from now on.
-pub fn set_level(level: Level) {
-    LEVEL.store(level as u8, Ordering::Relaxed);
-}
-
-fn is_at_least(level: Level) -> bool {
-    LEVEL.load(Ordering::Relaxed) <= level as u8
+fn is_at_least(disk: &Disk, level: Level) -> bool {
+    disk.level() as u8 <= level as u8
 }
 
 /// Makes the content of a file durable.
-pub(crate) fn file(file: &File, path: &Path) -> io::Result<()> {
-    if !is_at_least(Level::Data) {
+pub(crate) fn file(disk: &Disk, file: &File, path: &Path) -> io::Result<()> {
+    if !is_at_least(disk, Level::Data) {
         return Ok(());
     }
-    point(Change::Sync, path)?;
+    point(disk, Change::Sync, path)?;
     file.sync_all()
 }
 
 /// Whether contents of files are synced at all.
-pub(crate) fn keeps_files() -> bool {
-    is_at_least(Level::Data)
+pub(crate) fn keeps_files(disk: &Disk) -> bool {
+    is_at_least(disk, Level::Data)
 }
 
 /// Makes the names in a folder durable, and the folder itself.
 ///
 /// # Errors
 /// The disk's. A file system that cannot sync folders is warned of once.
-pub fn names(folder: &Path) -> Result<(), WriteError> {
+pub fn names(disk: &Disk, folder: &Path) -> Result<(), WriteError> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    rely_on(folder)?;
-    sync_folder(folder, &warn)
+    rely_on(disk, folder)?;
+    sync_folder(disk, folder, &warn)
+}
+
+/// Makes a new or changed name durable.
+pub(crate) fn sync_name(disk: &Disk, path: &Path) -> Result<(), WriteError> {
+    path.parent().map_or(Ok(()), |folder| names(disk, folder))
 }
 
 /// Whether the names in a folder are synced: it is asked for, and its file system can. That it
@@ -70,51 +54,51 @@ pub fn names(folder: &Path) -> Result<(), WriteError> {
 ///
 /// # Errors
 /// The disk's.
-pub fn keeps_names(folder: &Path) -> Result<bool, WriteError> {
+pub fn keeps_names(disk: &Disk, folder: &Path) -> Result<bool, WriteError> {
     let is_able = AtomicBool::new(true);
-    sync_folder(folder, &|folder, error| {
+    sync_folder(disk, folder, &|folder, error| {
         is_able.store(false, Ordering::Relaxed);
         warn(folder, error);
     })?;
-    Ok(syncs_folders() && is_able.into_inner())
+    Ok(syncs_folders(disk) && is_able.into_inner())
 }
 
 /// Makes durable that a folder stands where it does. It was perhaps made by a process that was
-/// killed before it could sync the folder around it. What was done once by this process is
+/// killed before it could sync the folder around it. What was done once with this disk is
 /// remembered.
 ///
 /// # Errors
 /// The disk's.
-pub fn rely_on(folder: &Path) -> Result<(), WriteError> {
-    have_known(folder, false)
+pub fn rely_on(disk: &Disk, folder: &Path) -> Result<(), WriteError> {
+    have_known(disk, folder, false)
 }
 
 /// The same for a folder that was made just now.
-pub(crate) fn folder_created(folder: &Path) -> Result<(), WriteError> {
-    have_known(folder, true)
+pub(crate) fn folder_created(disk: &Disk, folder: &Path) -> Result<(), WriteError> {
+    have_known(disk, folder, true)
 }
 
-fn have_known(folder: &Path, is_new: bool) -> Result<(), WriteError> {
-    static KNOWN: Mutex<BTreeMap<PathBuf, Id>> = Mutex::new(BTreeMap::new());
-    if !syncs_folders() {
+fn have_known(disk: &Disk, folder: &Path, is_new: bool) -> Result<(), WriteError> {
+    if !syncs_folders(disk) {
         return Ok(());
     }
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     // Held while the disk is asked: other threads need the same folders, and once is enough.
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let looked_at = |path: &Path| Id::of(path).map_err(failed("look at the folder", path));
+    let mut known = disk.known_folders().lock().unwrap_or_else(PoisonError::into_inner);
+    let looked_at =
+        |path: &Path| FolderId::of(path).map_err(failed(disk, "look at the folder", path));
     let asked = (folder.to_owned(), looked_at(folder)?);
     if !is_new && known.get(&asked.0) == Some(&asked.1) {
         return Ok(());
     }
-    let whole = folder.canonicalize().map_err(failed("look at the folder", folder))?;
+    let whole = folder.canonicalize().map_err(failed(disk, "look at the folder", folder))?;
     if is_new {
         known.remove(&whole);
     }
     let (mut new, mut at) = (Vec::new(), (whole.clone(), asked.1));
     while known.get(&at.0) != Some(&at.1) {
         // What a disk is mounted on is none of its names.
-        let above = at.0.parent().map(|above| (above.to_owned(), Id::of(above)));
+        let above = at.0.parent().map(|above| (above.to_owned(), FolderId::of(above)));
         let Some((above, Ok(id))) =
             above.filter(|(_, id)| id.as_ref().is_ok_and(|id| id.disk == at.1.disk))
         else {
@@ -125,7 +109,7 @@ fn have_known(folder: &Path, is_new: bool) -> Result<(), WriteError> {
     // From the top, so that a name never stands in a folder that does not.
     for (path, id) in new.into_iter().rev() {
         // Folders above the project may be such that one may not even look into them.
-        path.parent().map_or(Ok(()), |above| sync_folder(above, &|_, _| {}))?;
+        path.parent().map_or(Ok(()), |above| sync_folder(disk, above, &|_, _| {}))?;
         known.insert(path, id);
     }
     known.insert(asked.0, asked.1);
@@ -137,19 +121,19 @@ fn have_known(folder: &Path, is_new: bool) -> Result<(), WriteError> {
 ///
 /// # Errors
 /// The disk's, or that a file is gone.
-pub fn files(root: &Path, files: &[PathBuf]) -> Result<(), WriteError> {
-    if !is_at_least(Level::Data) {
+pub fn files(disk: &Disk, root: &Path, files: &[PathBuf]) -> Result<(), WriteError> {
+    if !is_at_least(disk, Level::Data) {
         return Ok(());
     }
-    contents(files)?;
-    if !syncs_folders() {
+    contents(disk, files)?;
+    if !syncs_folders(disk) {
         return Ok(());
     }
     let (mut inside, mut elsewhere) = (BTreeSet::new(), BTreeSet::new());
     for file in files {
-        let looked_at = failed("look at", file);
+        let looked_at = failed(disk, "look at", file);
         if fs::symlink_metadata(file).map_err(looked_at)?.is_symlink() {
-            let target = file.canonicalize().map_err(failed("look at", file))?;
+            let target = file.canonicalize().map_err(failed(disk, "look at", file))?;
             elsewhere.extend(target.parent().map(Path::to_owned));
         }
         let folders = file.ancestors().skip(1).take_while(|folder| folder.starts_with(root));
@@ -159,40 +143,40 @@ pub fn files(root: &Path, files: &[PathBuf]) -> Result<(), WriteError> {
             }
             if folder != root && fs::symlink_metadata(folder).is_ok_and(|found| found.is_symlink())
             {
-                elsewhere.insert(folder.canonicalize().map_err(failed("look at", folder))?);
+                elsewhere.insert(folder.canonicalize().map_err(failed(disk, "look at", folder))?);
             }
         }
     }
-    rely_on(root)?;
+    rely_on(disk, root)?;
     // Whoever wrote the files may have made any of the folders anew.
-    inside.iter().try_for_each(|folder| sync_folder(folder, &warn))?;
-    elsewhere.iter().try_for_each(|folder| names(folder))
+    inside.iter().try_for_each(|folder| sync_folder(disk, folder, &warn))?;
+    elsewhere.iter().try_for_each(|folder| names(disk, folder))
 }
 
 /// Makes a folder durable that others filled, with all in it.
 ///
 /// # Errors
 /// The disk's.
-pub fn tree(folder: &Path) -> Result<(), WriteError> {
-    if !is_at_least(Level::Data) {
+pub fn tree(disk: &Disk, folder: &Path) -> Result<(), WriteError> {
+    if !is_at_least(disk, Level::Data) {
         return Ok(());
     }
     let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
     let mut next = 0;
     while let Some(at) = folders.get(next).cloned() {
         next += 1;
-        for entry in fs::read_dir(&at).map_err(failed("read the folder", &at))? {
+        for entry in fs::read_dir(&at).map_err(failed(disk, "read the folder", &at))? {
             let kind = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)));
-            match kind.map_err(failed("read the folder", &at))? {
+            match kind.map_err(failed(disk, "read the folder", &at))? {
                 (path, kind) if kind.is_dir() => folders.push(path),
                 (path, kind) if kind.is_file() => files.push(path),
                 _ => {}
             }
         }
     }
-    contents(&files)?;
-    if syncs_folders() {
-        folders.iter().try_for_each(|folder| sync_folder(folder, &warn))
+    contents(disk, &files)?;
+    if syncs_folders(disk) {
+        folders.iter().try_for_each(|folder| sync_folder(disk, folder, &warn))
     } else {
         Ok(())
     }
@@ -204,7 +188,7 @@ const THREADS: usize = 32;
 const FILES_OF_A_THREAD: usize = 8;
 
 /// Makes the contents of files durable that others wrote.
-pub fn contents(files: &[PathBuf]) -> Result<(), WriteError> {
+pub fn contents(disk: &Disk, files: &[PathBuf]) -> Result<(), WriteError> {
     let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
     let work = || {
         while let Some(path) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -213,9 +197,9 @@ pub fn contents(files: &[PathBuf]) -> Result<(), WriteError> {
             }
             // Windows syncs only what is open for writing.
             let opened = File::options().read(true).write(cfg!(windows)).open(path);
-            if let Err(error) = opened.and_then(|open| file(&open, path)) {
+            if let Err(error) = opened.and_then(|open| file(disk, &open, path)) {
                 is_over.store(true, Ordering::Relaxed);
-                return Err(failed("sync", path)(error));
+                return Err(failed(disk, "sync", path)(error));
             }
         }
         Ok(())
@@ -235,45 +219,26 @@ pub fn contents(files: &[PathBuf]) -> Result<(), WriteError> {
     })
 }
 
-/// A folder as one that was made anew under the same name is not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Id {
-    disk: u64,
-    inode: u64,
-    /// The numbers of what was removed are given out again.
-    born: Option<SystemTime>,
-}
-
-impl Id {
-    #[cfg(unix)]
-    fn of(path: &Path) -> io::Result<Self> {
-        use std::os::unix::fs::MetadataExt;
-        let metadata = fs::metadata(path)?;
-        Ok(Self { disk: metadata.dev(), inode: metadata.ino(), born: metadata.created().ok() })
-    }
-
-    #[cfg(not(unix))]
-    fn of(path: &Path) -> io::Result<Self> {
-        Ok(Self { disk: 0, inode: 0, born: fs::metadata(path)?.created().ok() })
-    }
-}
-
 /// Windows cannot open folders; its renames are durable without it.
-fn syncs_folders() -> bool {
-    cfg!(not(windows)) && is_at_least(Level::Full)
+fn syncs_folders(disk: &Disk) -> bool {
+    cfg!(not(windows)) && is_at_least(disk, Level::Full)
 }
 
-fn sync_folder(folder: &Path, unable: &dyn Fn(&Path, &io::Error)) -> Result<(), WriteError> {
-    if !syncs_folders() {
+fn sync_folder(
+    disk: &Disk,
+    folder: &Path,
+    unable: &dyn Fn(&Path, &io::Error),
+) -> Result<(), WriteError> {
+    if !syncs_folders(disk) {
         return Ok(());
     }
-    point(Change::Sync, folder).map_err(failed("sync the folder", folder))?;
+    point(disk, Change::Sync, folder).map_err(failed(disk, "sync the folder", folder))?;
     match File::open(folder).and_then(|opened| opened.sync_all()) {
         Err(error) if is_unable(&error) => {
             unable(folder, &error);
             Ok(())
         }
-        done => done.map_err(failed("sync the folder", folder)),
+        done => done.map_err(failed(disk, "sync the folder", folder)),
     }
 }
 

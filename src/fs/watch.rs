@@ -1,8 +1,8 @@
-//! Tells one listener of every name that `atomic` changes, when the change is made and before
-//! anything that follows from it. Knows nothing of who listens and what for.
+//! What the listener of a [`Disk`](crate::Disk) hears of: every name that `atomic` changes, when
+//! the change is made and before anything that follows from it. Knows nothing of who listens and
+//! what for.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
 
 /// A change that stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,18 +19,4 @@ pub enum FileEvent<'a> {
 /// Who wants to know. Called by the thread that made the change, which waits: it must be quick.
 pub trait Listener: Send + Sync {
     fn hear(&self, news: FileEvent);
-}
-
-static LISTENER: OnceLock<Arc<dyn Listener>> = OnceLock::new();
-
-/// Lets a listener hear of all changes from now on. One for each process: `false` if there is
-/// another already.
-pub fn listen(listener: Arc<dyn Listener>) -> bool {
-    LISTENER.set(listener).is_ok()
-}
-
-pub(crate) fn notify(news: FileEvent) {
-    if let Some(listener) = LISTENER.get() {
-        listener.hear(news);
-    }
 }

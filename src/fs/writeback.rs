@@ -6,18 +6,20 @@ use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use crate::disk::Disk;
 use crate::{fault, sync};
 
 /// A file that is being written. Every write of bytes passes a point.
 pub(crate) struct FaultyFile<'a> {
     file: File,
     path: &'a Path,
+    disk: &'a Disk,
     writeback: Writeback,
 }
 
 impl<'a> FaultyFile<'a> {
-    pub fn new(file: File, path: &'a Path) -> Self {
-        Self { file, path, writeback: Writeback::default() }
+    pub fn new(disk: &'a Disk, file: File, path: &'a Path) -> Self {
+        Self { file, path, disk, writeback: Writeback::default() }
     }
 
     /// Shares the blocks of a file, if the file system can. Nothing was written before.
@@ -36,14 +38,14 @@ impl<'a> FaultyFile<'a> {
     /// Makes what was written durable.
     pub fn sync(self) -> io::Result<()> {
         self.writeback.finish()?;
-        sync::file(&self.file, self.path)
+        sync::file(self.disk, &self.file, self.path)
     }
 }
 
 impl Write for FaultyFile<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = fault::write(&self.file, self.path, bytes)?;
-        self.writeback.wrote(&self.file, written);
+        let written = fault::write(self.disk, &self.file, self.path, bytes)?;
+        self.writeback.wrote(self.disk, &self.file, written);
         Ok(written)
     }
 
@@ -72,13 +74,13 @@ struct Writeback {
 
 impl Writeback {
     /// So many more bytes were written to `file`, which must be the same in each call.
-    fn wrote(&mut self, file: &File, bytes: usize) {
+    fn wrote(&mut self, disk: &Disk, file: &File, bytes: usize) {
         self.waiting += bytes as u64;
         if self.waiting < PIECE {
             return;
         }
         self.waiting = 0;
-        if !sync::keeps_files() {
+        if !sync::keeps_files(disk) {
             return;
         }
         if self.thread.is_none() {

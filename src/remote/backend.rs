@@ -11,7 +11,7 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 use pipe_engine::pipeline_file::{Scheme, StoreUrl};
-use pipe_fs::{atomic, sync};
+use pipe_fs::{Disk, atomic, sync};
 
 use crate::error::{RemoteError, RemoteErrorKind};
 use crate::http::Connector;
@@ -22,7 +22,7 @@ pub(crate) struct Backend {
     pub prefix: String,
     pub hint: Option<String>,
     /// The folder of a store that leaves it to us to sync files.
-    pub unsynced: Option<PathBuf>,
+    pub unsynced: Option<(Disk, PathBuf)>,
 }
 
 /// A request is tried again for about half a minute; what lasts longer is the mirror's business.
@@ -36,11 +36,15 @@ fn retry() -> RetryConfig {
 }
 
 /// Opens it without a word to a server.
-pub(crate) fn open(url: &StoreUrl) -> Result<Backend, RemoteError> {
-    open_with(url, &|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+pub(crate) fn open(disk: &Disk, url: &StoreUrl) -> Result<Backend, RemoteError> {
+    open_with(disk, url, &|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
-fn open_with(url: &StoreUrl, is_set: &dyn Fn(&str) -> bool) -> Result<Backend, RemoteError> {
+fn open_with(
+    disk: &Disk,
+    url: &StoreUrl,
+    is_set: &dyn Fn(&str) -> bool,
+) -> Result<Backend, RemoteError> {
     let hint = lacking(url.scheme, is_set);
     let store = match url.scheme {
         Scheme::S3 => {
@@ -60,7 +64,7 @@ fn open_with(url: &StoreUrl, is_set: &dyn Fn(&str) -> bool) -> Result<Backend, R
             let builder = MicrosoftAzureBuilder::from_env().with_container_name(&url.bucket);
             builder.with_retry(retry()).with_http_connector(Connector).build().map(shared)
         }
-        Scheme::File => return folder(url),
+        Scheme::File => return folder(disk, url),
     };
     match store {
         Ok(store) => Ok(Backend { store, prefix: url.prefix.clone(), hint, unsynced: None }),
@@ -78,7 +82,7 @@ fn shared(store: impl ObjectStore) -> Arc<dyn ObjectStore> {
     Arc::new(store)
 }
 
-fn folder(url: &StoreUrl) -> Result<Backend, RemoteError> {
+fn folder(disk: &Disk, url: &StoreUrl) -> Result<Backend, RemoteError> {
     let path = Path::new(&url.prefix);
     let wrong =
         |text: String| RemoteError::new(RemoteErrorKind::Setting, format!("store {url}: {text}"));
@@ -88,12 +92,12 @@ fn folder(url: &StoreUrl) -> Result<Backend, RemoteError> {
             path.display()
         )));
     }
-    if let Err(error) = atomic::create_folder(path) {
+    if let Err(error) = atomic::create_folder(disk, path) {
         return Err(wrong(error.to_string()));
     }
     let store = LocalFileSystem::new_with_prefix(path).map_err(|e| wrong(e.to_string()))?;
-    let syncs = sync::keeps_names(path).map_err(|error| wrong(error.to_string()))?;
-    let unsynced = (!syncs).then(|| path.to_owned());
+    let syncs = sync::keeps_names(disk, path).map_err(|error| wrong(error.to_string()))?;
+    let unsynced = (!syncs).then(|| (disk.clone(), path.to_owned()));
     Ok(Backend {
         store: shared(store.with_fsync(syncs)),
         prefix: String::new(),
@@ -182,7 +186,7 @@ mod tests {
         for (scheme, named) in
             [(Scheme::S3, "AmazonS3(bucket)"), (Scheme::Gs, "GoogleCloudStorage(bucket)")]
         {
-            let backend = open(&url(scheme, "a/b")).unwrap();
+            let backend = open(&Disk::default(), &url(scheme, "a/b")).unwrap();
             assert_eq!(
                 (backend.store.to_string().as_str(), backend.prefix.as_str()),
                 (named, "a/b")
@@ -190,7 +194,7 @@ mod tests {
         }
         // Azure's address is made of the account's name, so one without is refused at once.
         if std::env::var_os("AZURE_STORAGE_ACCOUNT_NAME").is_none() {
-            let error = open(&url(Scheme::Az, "a")).err().unwrap();
+            let error = open(&Disk::default(), &url(Scheme::Az, "a")).err().unwrap();
             assert_eq!(error.kind, RemoteErrorKind::Setting);
             assert!(error.message.contains("AZURE_STORAGE_ACCOUNT_NAME is not set"), "{error}");
         }
@@ -200,10 +204,10 @@ mod tests {
     fn a_folder_is_made_where_the_one_around_it_is() {
         let place = tempfile::tempdir().unwrap();
         let inside = |path: &str| url(Scheme::File, &format!("{}/{path}", place.path().display()));
-        open(&inside("store")).unwrap();
-        open(&inside("store")).unwrap();
+        open(&Disk::default(), &inside("store")).unwrap();
+        open(&Disk::default(), &inside("store")).unwrap();
         assert!(place.path().join("store").is_dir());
-        let error = open(&inside("no/store")).err().unwrap();
+        let error = open(&Disk::default(), &inside("no/store")).err().unwrap();
         assert!(error.message.ends_with("is not there; is it mounted?"), "{error}");
     }
 }

@@ -15,7 +15,7 @@ use object_store::path::Path;
 use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use pipe_core::names;
 use pipe_engine::pipeline_file::StoreUrl;
-use pipe_fs::sync;
+use pipe_fs::{Disk, sync};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::backend::{Backend, open};
@@ -47,8 +47,8 @@ pub(crate) struct Bucket {
     /// As the user wrote it, for messages.
     pub(crate) url: String,
     hint: Option<String>,
-    /// The folder of a store that leaves it to us to sync files.
-    unsynced: Option<PathBuf>,
+    /// The folder of a store that leaves it to us to sync files, and how that is done.
+    unsynced: Option<(Disk, PathBuf)>,
 }
 
 /// The outcome of putting an index.
@@ -60,8 +60,8 @@ pub(crate) enum IndexPut {
 }
 
 impl Bucket {
-    pub fn open(url: &StoreUrl, pipeline: &str) -> Result<Self, RemoteError> {
-        Self::with_backend(open(url)?, url.to_string(), pipeline)
+    pub fn open(disk: &Disk, url: &StoreUrl, pipeline: &str) -> Result<Self, RemoteError> {
+        Self::with_backend(open(disk, url)?, url.to_string(), pipeline)
     }
 
     pub fn with_backend(
@@ -134,8 +134,8 @@ impl Bucket {
 
     /// Makes an object durable that was put, where the store does not.
     pub(crate) fn make_durable(&self, at: &Path) -> Result<(), RemoteError> {
-        let path = self.unsynced.as_ref().map(|folder| folder.join(at.as_ref()));
-        path.map_or(Ok(()), |path| Ok(sync::contents(&[path])?))
+        let Some((disk, folder)) = &self.unsynced else { return Ok(()) };
+        Ok(sync::contents(disk, &[folder.join(at.as_ref())])?)
     }
 
     pub(crate) fn error(&self, doing: &str, error: &Error) -> RemoteError {

@@ -2,7 +2,6 @@
 //! index lists any more are removed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use object_store::path::Path;
@@ -143,7 +142,7 @@ impl Committer {
 
     /// Puts the next index, and removes what it does not list.
     fn commit(&mut self, edits: &[IndexEdit]) -> Result<(), RemoteError> {
-        let root: PathBuf = self.project.root.clone();
+        let root = self.project.root.clone();
         let _lock = sync_state::lock(&root, &self.project.pipeline, LOCK_TIMEOUT)?;
         let state = SyncState::load(&root, &self.project.pipeline, &self.bucket.url);
         self.refresh_base(state.as_ref())?;

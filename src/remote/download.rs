@@ -9,7 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use pipe_engine::identity::hex;
 use pipe_fs::copy::copy;
-use pipe_fs::{atomic, disk_space};
+use pipe_fs::{Disk, atomic, disk_space};
 use sha2::{Digest, Sha256};
 
 use crate::bucket::Bucket;
@@ -52,18 +52,18 @@ pub(crate) fn download(
     remove_temporary_files(project, paths)?;
     for (_, path, entry) in order {
         let target = project.locate(path)?;
-        atomic::create_folder(target.parent().unwrap_or(&project.root))?;
+        atomic::create_folder(project.root.disk(), target.parent().unwrap_or(&project.root))?;
         let key = entry.key(path);
         let same = there.entry(key.clone()).or_default();
         // A run's `best` and `last` are names of its own files. Whoever writes to any other file
         // means that one alone.
         if let Some(own) = same.iter().find(|same| are_of_one_run(same, &target)) {
-            atomic::link(own, &target)?;
+            atomic::link(project.root.disk(), own, &target)?;
         } else if let Some(same) = same.first() {
-            copy(same, &target)?;
+            copy(project.root.disk(), same, &target)?;
             set_modified(&target, entry);
         } else {
-            download_file(bucket, path, &key, entry, &target)?;
+            download_file(project.root.disk(), bucket, path, &key, entry, &target)?;
             downloaded.bytes += entry.bytes;
         }
         same.push(target);
@@ -86,7 +86,9 @@ fn remove_temporary_files(project: &Project, paths: &[String]) -> Result<(), Rem
         folders.entry(folder).or_default().insert(name);
     }
     for (folder, names) in folders {
-        atomic::remove_temporary_files_if(&folder, |name| names.contains(name));
+        atomic::remove_temporary_files_if(project.root.disk(), &folder, |name| {
+            names.contains(name)
+        });
     }
     Ok(())
 }
@@ -101,6 +103,7 @@ fn rank(path: &str) -> u8 {
 }
 
 fn download_file(
+    disk: &Disk,
     bucket: &Bucket,
     path: &str,
     key: &str,
@@ -108,7 +111,7 @@ fn download_file(
     target: &Path,
 ) -> Result<(), RemoteError> {
     let mut failed = None;
-    let written = atomic::write(target, |out| {
+    let written = atomic::write(disk, target, |out| {
         let mut hash = Sha256::new();
         let got = bucket.get(key, entry.bytes, &mut |piece| {
             hash.update(piece);

@@ -25,6 +25,7 @@ const MAX_ANSWER: u64 = 40 << 20;
 /// So much is read of an answer that says what is wrong.
 const MAX_ERROR_BODY: u64 = 64 << 10;
 
+/// For a line of `-v`; nothing is decided by it.
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
 
 /// Requests that were sent since the process began.

@@ -10,7 +10,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use pipe_core::stop::Stop;
-use pipe_fs::watch;
 use pipe_fs::watch::{FileEvent, Listener};
 
 use crate::commit::Committer;
@@ -113,9 +112,9 @@ impl Mirror {
         Ok(Self { shared, thread: Some(thread), url })
     }
 
-    /// Listens to every change of the folder that this process makes from now on.
-    pub fn listen(&self) {
-        watch::listen(self.shared.clone());
+    /// Who has to hear of every change of the folder from now on.
+    pub fn listener(&self) -> Arc<dyn Listener> {
+        self.shared.clone()
     }
 
     #[cfg(test)]

@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use pipe_engine::graph::Graph;
 use pipe_engine::state::{StatePath, StatePaths, record_is_held};
-use pipe_fs::modified;
+use pipe_fs::{ProjectRoot, modified};
 use pipe_runs::Runs;
 
 use crate::error::RemoteError;
@@ -17,7 +17,7 @@ use crate::error::RemoteError;
 /// A pipeline in its folder.
 #[derive(Debug, Clone)]
 pub struct Project {
-    pub root: PathBuf,
+    pub root: ProjectRoot,
     pub pipeline: String,
     places: StatePaths,
 }
@@ -39,7 +39,7 @@ pub(crate) struct Scan {
 impl Project {
     /// What the stages of a pipeline keep. Outputs of commands are not among it: they may be
     /// anything, and are made again where they are missed.
-    pub fn of(root: &Path, graph: &Graph) -> Self {
+    pub fn of(root: &ProjectRoot, graph: &Graph) -> Self {
         let runs = graph.stages().filter_map(|stage| stage.stage.runs());
         let stages = graph.stages().filter(|stage| stage.kind != "command");
         let outputs =
@@ -50,7 +50,7 @@ impl Project {
     /// A pipeline with these folders of numbered runs, and stages that were told to write these
     /// files.
     pub fn new(
-        root: &Path,
+        root: &ProjectRoot,
         pipeline: &str,
         runs: impl IntoIterator<Item = PathBuf>,
         outputs: impl IntoIterator<Item = PathBuf>,
@@ -82,7 +82,7 @@ impl Project {
     pub(crate) fn scan(&self) -> Scan {
         let mut scan = Scan::default();
         for folder in self.places.runs() {
-            for run in Runs::at(self.root.join(folder)).list() {
+            for run in Runs::at(self.root.disk(), self.root.join(folder)).list() {
                 let Ok(metadata) = run.metadata() else { continue };
                 if metadata.pipeline != self.pipeline {
                     continue;
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn only_the_state_of_the_pipeline_counts() {
-        let root = Path::new("/project");
+        let root = &ProjectRoot::from(Path::new("/project"));
         let project = Project::new(root, "a b", ["checkpoints/x".into()], ["out/grid.png".into()]);
         let of = |path: &str| project.relative(&root.join(path));
         for kept in [

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use pipe_engine::pipeline_file::StoreUrl;
-use pipe_fs::{STATE_FOLDER, atomic};
+use pipe_fs::{ProjectRoot, STATE_FOLDER, atomic};
 
 use crate::bucket::Bucket;
 pub use crate::download::DownloadSummary;
@@ -54,7 +54,12 @@ pub fn pull(
     resolution: Option<ConflictResolution>,
     before_download: &dyn Fn(usize, u64),
 ) -> Result<WorkingCopy, RemoteError> {
-    pull_from(Bucket::open(url, &project.pipeline)?, project, resolution, before_download)
+    pull_from(
+        Bucket::open(project.root.disk(), url, &project.pipeline)?,
+        project,
+        resolution,
+        before_download,
+    )
 }
 
 pub(crate) fn pull_from(
@@ -271,7 +276,7 @@ fn apply_locally(
     let downloaded = download(bucket, project, remote, &plan.download, before_download)?;
     for path in &plan.delete_local {
         let file = project.locate(path)?;
-        atomic::remove(&file)?;
+        atomic::remove(root.disk(), &file)?;
         remove_empty_folders(root, &file);
     }
     let removed = std::mem::take(&mut state.removed);
@@ -279,10 +284,10 @@ fn apply_locally(
     Ok(downloaded)
 }
 
-fn set_aside(root: &Path, file: &Path, path: &str, folder: &str) -> Result<(), RemoteError> {
+fn set_aside(root: &ProjectRoot, file: &Path, path: &str, folder: &str) -> Result<(), RemoteError> {
     let target = root.join(folder).join(path);
-    atomic::create_folder(target.parent().unwrap_or(root))?;
-    Ok(atomic::put_in_place(file, &target)?)
+    atomic::create_folder(root.disk(), target.parent().unwrap_or(root))?;
+    Ok(atomic::put_in_place(root.disk(), file, &target)?)
 }
 
 /// A run's folder with nothing but locks in it would count as one that was never begun.

@@ -14,6 +14,7 @@ const IN_MEMORY_LIMIT: u64 = 64 << 10;
 /// means the same file is checked when it is opened.
 const MAX_OPEN: usize = 64;
 
+/// Of the whole process, which may have so many open.
 static OPEN_FILES: AtomicUsize = AtomicUsize::new(0);
 
 #[derive(Debug)]
@@ -120,7 +121,7 @@ fn id(_: &std::fs::Metadata) -> Option<FileId> {
 
 #[cfg(test)]
 mod tests {
-    use pipe_fs::atomic;
+    use pipe_fs::{Disk, atomic};
 
     use super::*;
 
@@ -129,8 +130,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f");
         for size in [10, 2 * IN_MEMORY_LIMIT as usize] {
-            let put =
-                |byte: u8| atomic::write(&path, |out| out.write_all(&vec![byte; size])).unwrap();
+            let put = |byte: u8| {
+                atomic::write(&Disk::default(), &path, |out| out.write_all(&vec![byte; size]))
+                    .unwrap()
+            };
             put(1);
             let snapshot = Snapshot::of(&path).unwrap();
             put(2);
@@ -152,8 +155,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = |i: usize| folder.path().join(i.to_string());
         let write = |i: usize| {
-            atomic::write(&path(i), |out| out.write_all(&vec![0; 2 * IN_MEMORY_LIMIT as usize]))
-                .unwrap()
+            atomic::write(&Disk::default(), &path(i), |out| {
+                out.write_all(&vec![0; 2 * IN_MEMORY_LIMIT as usize])
+            })
+            .unwrap()
         };
         let snapshots: Vec<Snapshot> = (0..MAX_OPEN + 2)
             .map(|i| {

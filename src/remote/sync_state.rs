@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pipe_core::names;
 use pipe_core::names::plain_name;
-use pipe_fs::{Lock, STATE_FOLDER, atomic, checksummed_json};
+use pipe_fs::{Lock, ProjectRoot, STATE_FOLDER, atomic, checksummed_json};
 use serde::{Deserialize, Serialize};
 
 use crate::error::RemoteError;
@@ -54,11 +54,11 @@ impl SyncState {
         }
     }
 
-    pub fn save(&self, root: &Path) -> Result<(), RemoteError> {
+    pub fn save(&self, root: &ProjectRoot) -> Result<(), RemoteError> {
         let path = path(root, &self.index.pipeline);
-        atomic::create_folder(path.parent().unwrap_or(root))?;
+        atomic::create_folder(root.disk(), path.parent().unwrap_or(root))?;
         let text = checksummed_json::to_text(self);
-        Ok(atomic::write(&path, |out| out.write_all(text.as_bytes()))?)
+        Ok(atomic::write(root.disk(), &path, |out| out.write_all(text.as_bytes()))?)
     }
 
     /// Whether a file was removed on purpose.
@@ -81,14 +81,18 @@ fn beside(root: &Path, name: &str) -> PathBuf {
 }
 
 /// Lets one process of the folder at a time change the store.
-pub(crate) fn lock(root: &Path, pipeline: &str, patience: Duration) -> Result<Lock, RemoteError> {
+pub(crate) fn lock(
+    root: &ProjectRoot,
+    pipeline: &str,
+    patience: Duration,
+) -> Result<Lock, RemoteError> {
     let path = path(root, pipeline).with_extension("lock");
-    atomic::create_folder(path.parent().unwrap_or(root))?;
+    atomic::create_folder(root.disk(), path.parent().unwrap_or(root))?;
     let began = Instant::now();
     loop {
-        match Lock::take(&path)? {
+        match Lock::take(root.disk(), &path)? {
             Ok(lock) => {
-                atomic::remove_temporary_files_for(&self::path(root, pipeline));
+                atomic::remove_temporary_files_for(root.disk(), &self::path(root, pipeline));
                 return Ok(lock);
             }
             Err(holder) if began.elapsed() > patience => {
@@ -102,7 +106,7 @@ pub(crate) fn lock(root: &Path, pipeline: &str, patience: Duration) -> Result<Lo
 
 /// Notes that a file or folder of a project was removed on purpose, so that it is removed from the
 /// stores too and does not come back from there.
-pub fn record_removal(root: &Path, removed: &Path) -> Result<(), RemoteError> {
+pub fn record_removal(root: &ProjectRoot, removed: &Path) -> Result<(), RemoteError> {
     let Some(removed) = removed.strip_prefix(root).unwrap_or(removed).to_str() else {
         return Ok(());
     };
@@ -129,7 +133,7 @@ mod tests {
     #[test]
     fn what_was_removed_is_forgotten_where_it_was_known() {
         let folder = tempfile::tempdir().unwrap();
-        let root = folder.path();
+        let root = &ProjectRoot::from(folder.path());
         let entry = crate::index::Entry {
             sha256: "a".into(),
             bytes: 1,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
-use pipe_fs::{bounded_read, checksummed_json};
+use pipe_fs::{Disk, bounded_read, checksummed_json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -174,13 +174,13 @@ impl Metadata {
     }
 
     /// Rewrites the file as a whole; the version that stands there now becomes the previous one.
-    pub fn save(&mut self, path: &Path) -> Result<(), WriteError> {
+    pub fn save(&mut self, disk: &Disk, path: &Path) -> Result<(), WriteError> {
         self.updated_at = Utc::now();
         let text = checksummed_json::to_text(self);
         if Self::read(path).is_ok() {
-            atomic::link(path, &previous(path))?;
+            atomic::link(disk, path, &previous(path))?;
         }
-        atomic::write(path, |out| out.write_all(text.as_bytes()))
+        atomic::write(disk, path, |out| out.write_all(text.as_bytes()))
     }
 
     /// The checkpoints of epochs, for the policy.

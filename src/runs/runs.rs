@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pipe_fs::{Holder, Lock, host};
+use pipe_fs::{Disk, Holder, Lock, host};
 
 use super::checkpoint_path::{BEST, CHECKPOINTS, LAST};
 use super::run_number::number_of;
@@ -16,18 +16,29 @@ use pipe_fs::atomic::{self, WriteError};
 #[derive(Debug, Clone)]
 pub struct Runs {
     folder: PathBuf,
+    disk: Disk,
 }
 
 /// One run's folder.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Run {
     pub number: RunNumber,
     pub folder: PathBuf,
+    disk: Disk,
 }
 
+impl PartialEq for Run {
+    fn eq(&self, other: &Self) -> bool {
+        (self.number, &self.folder) == (other.number, &other.folder)
+    }
+}
+
+impl Eq for Run {}
+
 impl Runs {
-    pub fn at(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into() }
+    /// The runs in a folder, whose files are written as `disk` says.
+    pub fn at(disk: &Disk, folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), disk: disk.clone() }
     }
 
     pub fn folder(&self) -> &Path {
@@ -41,7 +52,7 @@ impl Runs {
             .flatten()
             .filter_map(|entry| {
                 let number = number_of(entry.file_name().to_str()?)?;
-                entry.path().is_dir().then(|| Run { number, folder: entry.path() })
+                entry.path().is_dir().then(|| self.run(number, entry.path()))
             })
             .collect();
         runs.sort_by_key(|r| r.number);
@@ -55,11 +66,11 @@ impl Runs {
 
     /// A new run with the next free number.
     pub fn create(&self) -> Result<Run, WriteError> {
-        atomic::create_folder(&self.folder)?;
+        atomic::create_folder(&self.disk, &self.folder)?;
         let mut number = self.list().last().map_or(1, |r| r.number.0 + 1);
         loop {
-            let run = Run::new(&self.folder, number);
-            if atomic::claim_folder(&run.folder)? {
+            let run = self.numbered(number);
+            if atomic::claim_folder(&self.disk, &run.folder)? {
                 return Ok(run);
             }
             number += 1;
@@ -68,16 +79,25 @@ impl Runs {
 
     /// A new run with a number of one's own; `None` if it exists.
     pub fn create_numbered(&self, number: u32) -> Result<Option<Run>, WriteError> {
-        atomic::create_folder(&self.folder)?;
-        let run = Run::new(&self.folder, number);
-        Ok(atomic::claim_folder(&run.folder)?.then_some(run))
+        atomic::create_folder(&self.disk, &self.folder)?;
+        let run = self.numbered(number);
+        Ok(atomic::claim_folder(&self.disk, &run.folder)?.then_some(run))
+    }
+
+    fn numbered(&self, number: u32) -> Run {
+        let number = RunNumber(number);
+        self.run(number, self.folder.join(format!("run_{number}")))
+    }
+
+    fn run(&self, number: RunNumber, folder: PathBuf) -> Run {
+        Run { number, folder, disk: self.disk.clone() }
     }
 }
 
 impl Run {
-    fn new(base: &Path, number: u32) -> Self {
-        let number = RunNumber(number);
-        Self { number, folder: base.join(format!("run_{number}")) }
+    /// How the run's files are written.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
     }
 
     pub fn metadata_path(&self) -> PathBuf {
@@ -159,7 +179,7 @@ impl Run {
 
     /// Who has the run now, if anybody.
     pub fn holder(&self) -> Option<Holder> {
-        Lock::holder(&self.lock_path())
+        Lock::holder(&self.disk, &self.lock_path())
     }
 
     fn lock_path(&self) -> PathBuf {
@@ -168,7 +188,7 @@ impl Run {
 
     /// Takes the run for this process. Fails at once when another process has it, naming that one.
     pub fn lock(&self) -> Result<Lock, StoreError> {
-        let taken = Lock::take(&self.lock_path())?;
+        let taken = Lock::take(&self.disk, &self.lock_path())?;
         taken.map_err(|holder| StoreError::Held { run: self.number, holder: holder.0 })
     }
 }
@@ -201,7 +221,9 @@ mod tests {
     fn numbers_are_never_shared() {
         let folder = tempfile::tempdir().unwrap();
         let mut numbers: Vec<u32> = std::thread::scope(|scope| {
-            let start = || scope.spawn(|| Runs::at(folder.path()).create().unwrap().number.0);
+            let start = || {
+                scope.spawn(|| Runs::at(&Disk::default(), folder.path()).create().unwrap().number.0)
+            };
             let threads: Vec<_> = (0..32).map(|_| start()).collect();
             threads.into_iter().map(|t| t.join().unwrap()).collect()
         });
@@ -216,7 +238,7 @@ mod tests {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
         std::fs::write(folder.path().join("run_007"), "a file").unwrap();
-        let runs = Runs::at(folder.path());
+        let runs = Runs::at(&Disk::default(), folder.path());
         assert_eq!(runs.list().iter().map(|r| r.number.0).collect::<Vec<_>>(), [1, 1000]);
         assert_eq!(runs.create().unwrap().number.0, 1001);
         assert!(runs.create_numbered(1).unwrap().is_none());
@@ -226,7 +248,7 @@ mod tests {
     #[test]
     fn a_folder_with_anything_in_it_is_not_empty() {
         let folder = tempfile::tempdir().unwrap();
-        let run = Runs::at(folder.path()).create().unwrap();
+        let run = Runs::at(&Disk::default(), folder.path()).create().unwrap();
         drop(run.lock().unwrap());
         std::fs::create_dir(run.checkpoints()).unwrap();
         std::fs::write(run.folder.join(".metadata.json.tmp-1-1"), "half").unwrap();
@@ -249,7 +271,7 @@ mod tests {
     #[test]
     fn a_held_run_names_its_holder() {
         let folder = tempfile::tempdir().unwrap();
-        let run = Runs::at(folder.path()).create().unwrap();
+        let run = Runs::at(&Disk::default(), folder.path()).create().unwrap();
         let lock = run.lock().unwrap();
         let error = run.lock().unwrap_err().to_string();
         assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use md5::{Digest, Md5};
-use pipe_fs::atomic;
+use pipe_fs::{Disk, atomic};
 use ureq::Agent;
 use ureq::http::{StatusCode, header};
 
@@ -29,6 +29,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// and renamed. Of two processes, one waits for the other. A checksum that is wrong even for a
 /// download from the start leaves nothing behind.
 pub fn fetch(
+    disk: &Disk,
     url: &str,
     target: &Path,
     md5: Option<&str>,
@@ -37,7 +38,7 @@ pub fn fetch(
     if target.exists() {
         return Ok(());
     }
-    let _lock = lock::beside(target)?;
+    let _lock = lock::beside(disk, target)?;
     if target.exists() {
         return Ok(());
     }
@@ -45,13 +46,13 @@ pub fn fetch(
     let mut download = Download::open(url, target, &name, progress)?;
     let mut resumed = download.written > 0;
     if resumed && md5.is_some_and(|expected| download.has(expected)) {
-        return download.put_in_place(); // stopped just before the rename
+        return download.put_in_place(disk); // stopped just before the rename
     }
     loop {
         download.complete()?;
         match md5 {
-            None => return download.put_in_place(),
-            Some(expected) if download.has(expected) => return download.put_in_place(),
+            None => return download.put_in_place(disk),
+            Some(expected) if download.has(expected) => return download.put_in_place(disk),
             Some(_) if resumed => {
                 // The bytes of an earlier call may be of another version of the file.
                 tracing::warn!(
@@ -227,8 +228,8 @@ impl<'a> Download<'a> {
         }
     }
 
-    fn put_in_place(self) -> Result<(), DataError> {
-        Ok(atomic::put_in_place(&self.part, self.target)?)
+    fn put_in_place(self, disk: &Disk) -> Result<(), DataError> {
+        Ok(atomic::put_in_place(disk, &self.part, self.target)?)
     }
 
     fn failed(&self, reason: String) -> DataError {

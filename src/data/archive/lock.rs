@@ -3,7 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
-use pipe_fs::{atomic, has_no_locks};
+use pipe_fs::{Disk, atomic, has_no_locks};
 
 use crate::error::DataError;
 
@@ -13,9 +13,9 @@ pub(crate) struct Lock(#[allow(dead_code, reason = "the open file is the lock")]
 /// Waits for the lock that belongs to `target`: the file `.NAME.lock` beside it, which stays there
 /// (removing it would let two processes lock two different files of that name). Makes the folder if
 /// there is none.
-pub(crate) fn beside(target: &Path) -> Result<Lock, DataError> {
+pub(crate) fn beside(disk: &Disk, target: &Path) -> Result<Lock, DataError> {
     let folder = target.parent().unwrap_or(Path::new("."));
-    atomic::create_folder(folder)?;
+    atomic::create_folder(disk, folder)?;
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     let path = folder.join(format!(".{name}.lock"));
     let file = File::options()

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::download;
 use crate::error::DataError;
 use crate::progress::Progress;
-use crate::source::SourceOptions;
+use crate::source::{Location, SourceOptions};
 
 /// An archive that its authors publish.
 pub(crate) struct PublishedArchive {
@@ -15,17 +15,18 @@ pub(crate) struct PublishedArchive {
 }
 
 impl PublishedArchive {
-    /// The path of the archive in `root`: the one that is there, or a download of it.
+    /// The path of the archive in the data set's folder: the one that is there, or a download of
+    /// it.
     ///
     /// A download must have the published checksum. A file that was already there need not: see
     /// [`PublishedArchive::warn_if_modified`].
     pub fn find_or_download(
         &self,
         options: &SourceOptions<'_>,
-        root: &Path,
+        location: &Location<'_>,
         progress: &dyn Progress,
     ) -> Result<PathBuf, DataError> {
-        let path = root.join(self.file);
+        let path = location.root.join(self.file);
         let url = options.url.unwrap_or(self.url);
         if path.is_file() {
             return Ok(path);
@@ -33,7 +34,7 @@ impl PublishedArchive {
         if !options.download {
             return Err(DataError::Missing { path, url: url.to_owned() });
         }
-        download::fetch(url, &path, Some(self.md5), progress)?;
+        download::fetch(location.cache.disk(), url, &path, Some(self.md5), progress)?;
         Ok(path)
     }
 

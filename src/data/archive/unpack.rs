@@ -10,7 +10,7 @@ use std::io::{self, BufReader, Read, Take};
 use std::path::{Component, Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
-use pipe_fs::atomic;
+use pipe_fs::{Disk, atomic};
 use tar::{Archive, Entry};
 
 use super::hashed_file::HashedFile;
@@ -40,18 +40,23 @@ impl Default for Limits {
 /// Fails on absolute paths, `..`, links, devices, an entry that stands twice, a truncated or
 /// corrupt archive, and one that exceeds `limits`; the message names the entry, and `target` is not
 /// there afterwards.
-pub fn unpack(archive: &Path, target: &Path, limits: Limits) -> Result<Option<String>, DataError> {
+pub fn unpack(
+    disk: &Disk,
+    archive: &Path,
+    target: &Path,
+    limits: Limits,
+) -> Result<Option<String>, DataError> {
     if target.exists() {
         return Ok(None);
     }
-    let _lock = lock::beside(target)?;
+    let _lock = lock::beside(disk, target)?;
     if target.exists() {
         return Ok(None);
     }
     let partial = partial(target);
     remove(&partial)?; // left by a process that was killed
     let result = unpack_into(archive, &partial, limits).and_then(|md5| {
-        atomic::put_in_place(&only_folder(&partial)?, target)?;
+        atomic::put_in_place(disk, &only_folder(&partial)?, target)?;
         Ok(Some(md5))
     });
     remove(&partial)?;
@@ -59,12 +64,12 @@ pub fn unpack(archive: &Path, target: &Path, limits: Limits) -> Result<Option<St
 }
 
 /// Removes what stands beside a folder that was unpacked whole: a power cut can bring it back.
-pub fn remove_leftovers(target: &Path) -> Result<(), DataError> {
+pub fn remove_leftovers(disk: &Disk, target: &Path) -> Result<(), DataError> {
     let partial = partial(target);
     if !partial.exists() {
         return Ok(());
     }
-    let _lock = lock::beside(target)?;
+    let _lock = lock::beside(disk, target)?;
     if target.exists() { remove(&partial) } else { Ok(()) }
 }
 

@@ -8,12 +8,13 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::{Component, Path, PathBuf};
 
-use pipe_fs::{atomic, disk_space};
+use pipe_fs::{Disk, atomic, disk_space};
 use zip::ZipArchive;
 use zip::read::ZipFile;
 
 use super::lock;
 use crate::archive::unpack::{Limits, remove};
+use crate::cache::CacheFolder;
 use crate::cache::file_digests::{ContentDigest, FileDigests};
 use crate::digest::hex;
 use crate::error::DataError;
@@ -30,19 +31,19 @@ fn limits(size: u64) -> Limits {
 
 /// The folder that `zip` is unpacked in, after it was unpacked if need be. It goes by the content
 /// of the file.
-pub(crate) fn unpacked(zip: &Path, cache: &Path) -> Result<PathBuf, DataError> {
+pub(crate) fn unpacked(zip: &Path, cache: &CacheFolder) -> Result<PathBuf, DataError> {
     let digest = content(zip, cache)?;
     let target = cache.join("unpacked").join(hex(&digest[..16]));
     if !target.is_dir() {
-        let _lock = lock::beside(&target)?;
+        let _lock = lock::beside(cache.disk(), &target)?;
         if !target.is_dir() {
-            put_in_place(zip, &target, || Ok(content(zip, cache)? == digest))?;
+            put_in_place(cache.disk(), zip, &target, || Ok(content(zip, cache)? == digest))?;
         }
     }
     top(&target)
 }
 
-fn content(zip: &Path, cache: &Path) -> Result<ContentDigest, DataError> {
+fn content(zip: &Path, cache: &CacheFolder) -> Result<ContentDigest, DataError> {
     let path = zip.canonicalize().map_err(DataError::io("open", zip))?;
     let (folder, name) = (path.parent().unwrap_or(&path), path.file_name().unwrap_or_default());
     let digest = FileDigests::new(cache, &path).digests(folder, &[name.into()], &|| {}).pop();
@@ -65,6 +66,7 @@ fn top(folder: &Path) -> Result<PathBuf, DataError> {
 
 /// Unpacks to `target`, if the zip file is afterwards what it was before.
 fn put_in_place(
+    disk: &Disk,
     zip: &Path,
     target: &Path,
     is_unchanged: impl FnOnce() -> Result<bool, DataError>,
@@ -74,7 +76,7 @@ fn put_in_place(
     let size = zip.metadata().map_err(DataError::io("look at", zip))?.len();
     let result = unpack(zip, &partial, limits(size)).and_then(|()| {
         if is_unchanged()? {
-            Ok(atomic::put_in_place(&partial, target)?)
+            Ok(atomic::put_in_place(disk, &partial, target)?)
         } else {
             Err(DataError::Changed { file: zip.to_owned() })
         }

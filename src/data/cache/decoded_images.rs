@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pipe_fs::{atomic, disk_space};
+use pipe_fs::{Disk, atomic, disk_space};
 
 use super::file_digests::ContentDigest;
 
@@ -33,8 +33,8 @@ pub(crate) struct DecodedImages {
 impl DecodedImages {
     /// The cache `path` for `count` images of `image` bytes. `None`, and a line in the log, if it
     /// cannot be opened, or if what is missing would take more than half of the room on the disk.
-    pub fn open(path: PathBuf, count: usize, image: usize) -> Option<Self> {
-        match open(&path) {
+    pub fn open(disk: &Disk, path: PathBuf, count: usize, image: usize) -> Option<Self> {
+        match open(disk, &path) {
             Ok(file) => {
                 let all = (count as u64).saturating_mul((image + TAIL) as u64);
                 let missing = all.saturating_sub(file.metadata().map_or(0, |m| taken(&m)));
@@ -85,8 +85,8 @@ impl DecodedImages {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    atomic::create_needless_folder(path.parent().unwrap_or(Path::new(".")))?;
+fn open(disk: &Disk, path: &Path) -> io::Result<File> {
+    atomic::create_needless_folder(disk, path.parent().unwrap_or(Path::new(".")))?;
     File::options().read(true).write(true).create(true).truncate(false).open(path)
 }
 
@@ -131,7 +131,7 @@ mod tests {
     fn a_slot_is_believed_only_whole_and_for_its_content() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("cache/slots");
-        let open = || DecodedImages::open(path.clone(), 3, IMAGE).unwrap();
+        let open = || DecodedImages::open(&Disk::default(), path.clone(), 3, IMAGE).unwrap();
         assert_eq!(open().get(0, &[1; 32]), None, "an empty file");
         open().put(2, &[1; 32], &[9; IMAGE]);
         let decoded = open();
@@ -156,8 +156,17 @@ mod tests {
     fn without_room_nothing_is_kept() {
         let place = tempfile::tempdir().unwrap();
         assert!(
-            DecodedImages::open(place.path().join("slots"), usize::MAX >> 8, 1 << 20).is_none()
+            DecodedImages::open(
+                &Disk::default(),
+                place.path().join("slots"),
+                usize::MAX >> 8,
+                1 << 20
+            )
+            .is_none()
         );
-        assert!(DecodedImages::open(place.path().to_owned(), 1, IMAGE).is_none(), "a folder");
+        assert!(
+            DecodedImages::open(&Disk::default(), place.path().to_owned(), 1, IMAGE).is_none(),
+            "a folder"
+        );
     }
 }

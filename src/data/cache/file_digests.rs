@@ -14,11 +14,12 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pipe_fs::{Stamp as FileStamp, atomic};
+use pipe_fs::{Disk, Stamp as FileStamp, atomic};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::CacheFolder;
 use crate::digest::hex;
 
 /// SHA-256 of a file's content.
@@ -84,13 +85,13 @@ fn digest_of(path: &Path, size: u64) -> io::Result<ContentDigest> {
 }
 
 /// The index of one folder.
-pub(crate) struct FileDigests(PathBuf);
+pub(crate) struct FileDigests(PathBuf, Disk);
 
 impl FileDigests {
     /// The index in `cache` of the files in `folder`, whose path should be canonical.
-    pub fn new(cache: &Path, folder: &Path) -> Self {
+    pub fn new(cache: &CacheFolder, folder: &Path) -> Self {
         let name = hex(&Sha256::digest(folder.as_os_str().as_encoded_bytes())[..16]);
-        Self(cache.join("files").join(name))
+        Self(cache.join("files").join(name), cache.disk().clone())
     }
 
     /// The digests of the files `names` in `folder`, in that order, which must be ascending. Reads
@@ -143,7 +144,7 @@ impl FileDigests {
         &self,
         entries: impl Iterator<Item = (&'a OsStr, &'a Stamp, &'a ContentDigest)>,
     ) -> io::Result<()> {
-        atomic::create_needless_folder(self.0.parent().unwrap_or(Path::new(".")))?;
+        atomic::create_needless_folder(&self.1, self.0.parent().unwrap_or(Path::new(".")))?;
         let temporary = self.0.with_extension(format!("tmp-{}", std::process::id()));
         let written = (|| {
             let mut out = BufWriter::with_capacity(1 << 16, File::create(&temporary)?);
@@ -231,7 +232,8 @@ mod tests {
         fn new(names: &[&str]) -> Self {
             let place = tempfile::tempdir().unwrap();
             fs::create_dir(place.path().join("images")).unwrap();
-            let folder = Self { index: FileDigests::new(place.path(), Path::new("images")), place };
+            let cache = CacheFolder::of(&place.path().into());
+            let folder = Self { index: FileDigests::new(&cache, Path::new("images")), place };
             names.iter().for_each(|name| folder.put(name, name));
             folder
         }

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use pipe_fs::Disk;
+
 use super::file_digests::ContentDigest;
 use super::write::write;
 
@@ -22,12 +24,17 @@ pub(crate) const MAX_LISTS: usize = 16;
 const KEPT: usize = 8;
 
 /// Keeps the list of the data set `digest` in `folder`, unless it is there.
-pub(crate) fn save(folder: &Path, digest: &str, files: impl FnOnce() -> Option<Vec<ListedFile>>) {
+pub(crate) fn save(
+    disk: &Disk,
+    folder: &Path,
+    digest: &str,
+    files: impl FnOnce() -> Option<Vec<ListedFile>>,
+) {
     let path = path(folder, digest);
     if !path.exists()
         && let Some(files) = files()
     {
-        write(&path, &encode(&files));
+        write(disk, &path, &encode(&files));
         remove_oldest(folder);
     }
 }

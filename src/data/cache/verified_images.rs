@@ -10,6 +10,8 @@
 use std::fs;
 use std::path::PathBuf;
 
+use pipe_fs::Disk;
+
 use super::file_digests::ContentDigest;
 use super::write::write;
 
@@ -37,7 +39,7 @@ impl VerifiedImages {
     }
 
     /// Keeps these and nothing else. A file that cannot be written costs another check.
-    pub fn save(&self, contents: impl Iterator<Item = ContentDigest>) {
+    pub fn save(&self, disk: &Disk, contents: impl Iterator<Item = ContentDigest>) {
         let mut known: Vec<Short> = contents.map(|content| short(&content)).collect();
         known.sort_unstable();
         known.dedup();
@@ -47,7 +49,7 @@ impl VerifiedImages {
         let mut bytes = MAGIC.to_vec();
         bytes.extend(known.as_flattened());
         bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
-        write(&self.path, &bytes);
+        write(disk, &self.path, &bytes);
     }
 }
 
@@ -75,7 +77,7 @@ mod tests {
         let path = place.path().join("cache/verified");
         let load = || VerifiedImages::load(path.clone());
         assert!(!load().contains(&[3; 32]));
-        load().save([[3; 32], [1; 32], [3; 32]].into_iter());
+        load().save(&Disk::default(), [[3; 32], [1; 32], [3; 32]].into_iter());
         assert!(
             load().contains(&[3; 32]) && load().contains(&[1; 32]) && !load().contains(&[2; 32])
         );

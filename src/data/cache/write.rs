@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use pipe_fs::atomic;
+use pipe_fs::{Disk, atomic};
 
 /// Puts `bytes` into the file `path`, all of them or none. A file that cannot be written is as good
 /// as lost: the log says so, and nothing else happens.
-pub(crate) fn write(path: &Path, bytes: &[u8]) {
+pub(crate) fn write(disk: &Disk, path: &Path, bytes: &[u8]) {
     let temporary = path.with_added_extension(format!("tmp-{}", std::process::id()));
-    let written = atomic::create_needless_folder(path.parent().unwrap_or(path))
+    let written = atomic::create_needless_folder(disk, path.parent().unwrap_or(path))
         .and_then(|()| fs::write(&temporary, bytes))
         .and_then(|()| fs::rename(&temporary, path));
     if let Err(error) = written {

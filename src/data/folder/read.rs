@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use super::scan::{self, ClassFiles};
+use crate::cache::CacheFolder;
 use crate::cache::file_digests::{ContentDigest, FileDigests};
 use crate::classes;
 use crate::digest::{FieldDigest, hex};
@@ -23,7 +24,7 @@ use crate::source::{SourceContent, SourceOptions};
 pub(crate) fn read_class_folders(
     options: &SourceOptions<'_>,
     root: &Path,
-    cache: &Path,
+    cache: &CacheFolder,
     progress: &dyn Progress,
     rename: impl Fn(&str) -> String,
 ) -> Result<SourceContent, DataError> {
@@ -45,7 +46,7 @@ pub(crate) fn read_unpacked(
     options: &SourceOptions<'_>,
     root: &Path,
     archive: &Path,
-    cache: &Path,
+    cache: &CacheFolder,
     progress: &dyn Progress,
 ) -> Result<SourceContent, DataError> {
     read_folder(options, root, archive, cache, progress, str::to_owned)
@@ -56,7 +57,7 @@ fn read_folder(
     options: &SourceOptions<'_>,
     root: &Path,
     display: &Path,
-    cache: &Path,
+    cache: &CacheFolder,
     progress: &dyn Progress,
     rename: impl Fn(&str) -> String,
 ) -> Result<SourceContent, DataError> {
@@ -120,7 +121,7 @@ fn read_folder(
     let image_root = ImageRoot {
         path: root.to_owned(),
         display: display.to_owned(),
-        cache: cache.to_owned(),
+        cache: cache.clone(),
         skipped,
         unreadable,
     };

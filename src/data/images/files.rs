@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::decode;
 use super::resize::ResizeOptions;
+use crate::cache::CacheFolder;
 use crate::cache::decoded_images::DecodedImages;
 use crate::cache::file_digests::{ContentDigest, FileDigests};
 use crate::cache::file_lists::ListedFile;
@@ -57,7 +58,7 @@ pub(crate) struct ImageRoot {
     /// What people know it by: itself, or the zip file that it was unpacked from.
     pub display: PathBuf,
     /// The project's folder of what can be made again.
-    pub cache: PathBuf,
+    pub cache: CacheFolder,
     pub skipped: SkippedEntries,
     /// Images that could not even be opened; they have no number.
     pub unreadable: Vec<BadImage>,
@@ -92,7 +93,14 @@ impl ImageFiles {
     }
 
     fn decoded(&self) -> Option<&DecodedImages> {
-        let open = || DecodedImages::open(self.decoded_path.clone(), self.len(), self.bytes);
+        let open = || {
+            DecodedImages::open(
+                self.root.cache.disk(),
+                self.decoded_path.clone(),
+                self.len(),
+                self.bytes,
+            )
+        };
         self.decoded.get_or_init(open).as_ref()
     }
 

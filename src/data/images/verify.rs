@@ -61,8 +61,10 @@ pub(crate) fn bad_images(
             break;
         }
     }
-    verified
-        .save((0..files.len()).filter(|index| is_fine[*index]).map(|index| *files.content(index)));
+    verified.save(
+        root.cache.disk(),
+        (0..files.len()).filter(|index| is_fine[*index]).map(|index| *files.content(index)),
+    );
     ended.map(|()| bad)
 }
 
@@ -86,8 +88,9 @@ pub(crate) fn refuse(files: &ImageFiles, mut bad: Vec<BadImage>) -> Result<(), D
 
 fn write(list: PathBuf, bad: &[BadImage], files: &ImageFiles) -> Option<PathBuf> {
     let lines: String = bad.iter().map(|bad| bad.line(&files.root.display) + "\n").collect();
-    let written = atomic::create_needless_folder(list.parent().unwrap_or(&list))
-        .and_then(|()| fs::write(&list, lines));
+    let written =
+        atomic::create_needless_folder(files.root.cache.disk(), list.parent().unwrap_or(&list))
+            .and_then(|()| fs::write(&list, lines));
     written.is_ok().then_some(list)
 }
 

@@ -133,7 +133,7 @@ impl DataSource for Cifar {
             let files = read_folder(self, &folder)?;
             (folder, files)
         } else {
-            let archive = self.archive.find_or_download(options, location.root, progress)?;
+            let archive = self.archive.find_or_download(options, location, progress)?;
             let (files, md5) = read_archive(self, &archive)?;
             self.archive.warn_if_modified(&archive, &md5);
             (archive, files)

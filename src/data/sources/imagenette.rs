@@ -72,12 +72,12 @@ impl DataSource for Imagenette {
         let Location { root, cache } = *location;
         let folder = root.join(FOLDER);
         if !folder.is_dir() {
-            let archive = ARCHIVE.find_or_download(options, root, progress)?;
-            if let Some(md5) = unpack::unpack(&archive, &folder, Limits::default())? {
+            let archive = ARCHIVE.find_or_download(options, location, progress)?;
+            if let Some(md5) = unpack::unpack(cache.disk(), &archive, &folder, Limits::default())? {
                 ARCHIVE.warn_if_modified(&archive, &md5);
             }
         }
-        unpack::remove_leftovers(&folder)?;
+        unpack::remove_leftovers(cache.disk(), &folder)?;
         let name = |folder: &str| {
             NAMES.iter().find(|(id, _)| *id == folder).map_or(folder, |(_, name)| name).to_owned()
         };

@@ -41,8 +41,8 @@ fn once(root: &Path, what: &str) {
         timed("read", || pipeline_file::load(root, Path::new("p.yaml"), &kinds, &[]).unwrap());
     let graph = timed("graph", || Graph::build(loaded).unwrap());
     let manifests = timed("identities", || identity::manifests(&graph));
-    let stop = Stop::default();
-    let execution = Execution::new(root, &graph, &manifests, &stop, &NullListener);
+    let (root, stop) = (root.into(), Stop::default());
+    let execution = Execution::new(&root, &graph, &manifests, &stop, &NullListener);
     let selection = timed("select", || graph.select(&Targets::default()).unwrap());
     let observed = timed("observe", || {
         inspect(&execution, &selection.stages).unwrap_or_else(|(_, e)| panic!("{e}"))

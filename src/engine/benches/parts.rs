@@ -12,6 +12,7 @@ use pipe_engine::graph::{Graph, Targets};
 use pipe_engine::identity;
 use pipe_engine::kind::StageKind;
 use pipe_engine::pipeline_file::{self, LoadedPipeline};
+use pipe_fs::Disk;
 use pipe_runs::checkpoint;
 use pipe_runs::checkpoint::{Checkpoint, Header};
 use pipe_runs::tensor::HostTensor;
@@ -105,7 +106,7 @@ mod checkpoints {
             model_config: serde_json::Value::Null,
             extra: Default::default(),
         };
-        checkpoint::write(path, &header, tensors).unwrap();
+        checkpoint::write(&Disk::default(), path, &header, tensors).unwrap();
     }
 
     /// Measures `work` on the checkpoint's path.

@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 use pipe_core::failure::{Failure, StageError};
 use pipe_core::ids::StageId;
-use pipe_fs::{STATE_FOLDER, Stamp, sync};
+use pipe_fs::{ProjectRoot, STATE_FOLDER, Stamp, sync};
 use pipe_runs::is_run_folder;
 
 use crate::graph::{Graph, Targets};
@@ -271,9 +271,9 @@ fn plain_part(pattern: &str) -> PathBuf {
 
 /// Makes what a program wrote durable. It need not have done so itself, and what is recorded is not
 /// looked at again.
-pub(super) fn sync(root: &Path, files: &[Found]) -> Result<(), StageError> {
+pub(super) fn sync(root: &ProjectRoot, files: &[Found]) -> Result<(), StageError> {
     let files: Vec<PathBuf> = files.iter().map(|file| root.join(&file.path)).collect();
-    Ok(sync::files(root, &files)?)
+    Ok(sync::files(root.disk(), root, &files)?)
 }
 
 /// The files with their digests, by name; `known` saves reading those that did not change.

@@ -256,11 +256,11 @@ impl Stage for CommandStage {
         let before = stale_outputs::before(context, &standing, &inputs)?;
         for path in &s.outputs {
             if let Some(parent) = context.root.join(path).parent() {
-                pipe_fs::atomic::create_folder(parent)?;
+                pipe_fs::atomic::create_folder(context.root.disk(), parent)?;
             }
         }
         let folder =
-            s.working_dir.as_ref().map_or(context.root.clone(), |dir| context.root.join(dir));
+            s.working_dir.as_ref().map_or(context.root.to_path_buf(), |dir| context.root.join(dir));
         match &self.substitute {
             Some(substitute) => substitute(context, &s.run.shown())?,
             None => process::run(context, &s.run, &folder, &s.env)?,

@@ -29,7 +29,8 @@ const LINGER: Duration = Duration::from_secs(1);
 const BY_FORCE: Duration = Duration::from_secs(5);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
-/// The programs that run now, by the process id of each.
+/// The programs that run now, by the process id of each. For the whole process: it reaps all that
+/// becomes its child, and must know which of them are waited for.
 static RUNNING: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
 fn running() -> MutexGuard<'static, BTreeSet<i32>> {

@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::Path;
 
 use pipe_core::failure::{Failure, StageError};
 use pipe_core::ids::StageId;
 use pipe_core::parallel;
 use pipe_core::progress::EventListener;
 use pipe_core::stop::Stop;
+use pipe_fs::ProjectRoot;
 
 use crate::artifact::Artifact;
 use crate::graph::Graph;
@@ -21,7 +21,7 @@ use crate::state::{JobId, Outputs, Record};
 
 /// Everything a run needs besides the plan.
 pub struct Execution<'a> {
-    pub root: &'a Path,
+    pub root: &'a ProjectRoot,
     pub graph: &'a Graph,
     pub manifests: &'a HashMap<StageId, Manifest>,
     pub request: Request,
@@ -45,7 +45,7 @@ pub struct Execution<'a> {
 impl<'a> Execution<'a> {
     /// One stage at a time, on no GPU of its own, without anything that was asked for besides.
     pub fn new(
-        root: &'a Path,
+        root: &'a ProjectRoot,
         graph: &'a Graph,
         manifests: &'a HashMap<StageId, Manifest>,
         stop: &'a Stop,

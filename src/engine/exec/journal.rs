@@ -2,7 +2,6 @@
 //! of each stage.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chrono::Utc;
@@ -11,7 +10,7 @@ use pipe_core::ids::StageId;
 use pipe_core::progress;
 use pipe_core::progress::{Event, EventListener};
 use pipe_fs::atomic::{Log, WriteError};
-use pipe_fs::{STATE_FOLDER, atomic};
+use pipe_fs::{ProjectRoot, STATE_FOLDER, atomic};
 use pipe_runs::StoreError;
 use serde_json::Value;
 
@@ -19,7 +18,7 @@ use crate::state::{OutputBaseline, Outputs, Progress, Record, record};
 
 /// Passes events on, and keeps those that say something tomorrow.
 pub struct Journal<'a> {
-    root: PathBuf,
+    root: ProjectRoot,
     pipeline: String,
     report: &'a dyn EventListener,
     log: Log,
@@ -28,14 +27,14 @@ pub struct Journal<'a> {
 
 impl<'a> Journal<'a> {
     pub fn open(
-        root: &Path,
+        root: &ProjectRoot,
         pipeline: &str,
         report: &'a dyn EventListener,
     ) -> Result<Self, StoreError> {
         let folder = root.join(STATE_FOLDER);
-        atomic::create_folder(&folder)?;
+        atomic::create_folder(root.disk(), &folder)?;
         let path = folder.join("events.jsonl");
-        let log = Log::open(&path)?;
+        let log = Log::open(root.disk(), &path)?;
         record::remove_temporary_records(root, pipeline)?;
         let (root, pipeline) = (root.to_owned(), pipeline.to_owned());
         Ok(Self { root, pipeline, report, log, records: Mutex::default() })

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-use pipe_fs::{STATE_FOLDER, atomic};
+use pipe_fs::{Disk, STATE_FOLDER, atomic};
 use pipe_runs::{Checkpoint, Metadata, Run, Runs, Status, StoreError};
 use serde_json::Value;
 
@@ -104,7 +104,7 @@ fn lies_in(file: &str, run: &Run) -> bool {
 /// Removes a run. Fails if a process trains in it.
 pub fn remove_run(run: &Run) -> Result<(), StoreError> {
     let lock = run.lock()?;
-    atomic::remove_tree(&run.folder)?;
+    atomic::remove_tree(run.disk(), &run.folder)?;
     drop(lock);
     Ok(())
 }
@@ -118,7 +118,7 @@ pub fn remove_needless(run: &Run, then: &Metadata) -> Result<bool, StoreError> {
     };
     let is_same = run.metadata().is_ok_and(|now| now == *then);
     if is_same {
-        atomic::remove_tree(&run.folder)?;
+        atomic::remove_tree(run.disk(), &run.folder)?;
     }
     drop(lock);
     Ok(is_same)
@@ -190,7 +190,7 @@ pub fn cache(root: &Path) -> Option<Garbage> {
 
 /// Removes a piece of garbage: `false` if it is none any more. What belongs to a run is looked at
 /// again under the run's lock.
-pub fn remove(garbage: &Garbage) -> Result<bool, StoreError> {
+pub fn remove(disk: &Disk, garbage: &Garbage) -> Result<bool, StoreError> {
     let _lock = match &garbage.run {
         None => None,
         // Its own folder went with an earlier piece, or with another process.
@@ -205,9 +205,9 @@ pub fn remove(garbage: &Garbage) -> Result<bool, StoreError> {
     });
     if still {
         if garbage.path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
-            atomic::remove_tree(&garbage.path)?
+            atomic::remove_tree(disk, &garbage.path)?
         } else {
-            atomic::remove(&garbage.path)?
+            atomic::remove(disk, &garbage.path)?
         }
     }
     Ok(still)
@@ -256,23 +256,23 @@ mod tests {
     /// A folder of runs with one that was never begun.
     fn empty_run() -> (tempfile::TempDir, Run) {
         let folder = tempfile::tempdir().unwrap();
-        let run = Runs::at(folder.path()).create().unwrap();
+        let run = Runs::at(&Disk::default(), folder.path()).create().unwrap();
         (folder, run)
     }
 
     #[test]
     fn what_is_no_garbage_any_more_stays() {
         let (folder, run) = empty_run();
-        let [piece] = &garbage(&[Runs::at(folder.path())])[..] else { panic!() };
+        let [piece] = &garbage(&[Runs::at(&Disk::default(), folder.path())])[..] else { panic!() };
         let lock = run.lock().unwrap();
-        assert!(!remove(piece).unwrap(), "somebody has it");
+        assert!(!remove(run.disk(), piece).unwrap(), "somebody has it");
         drop(lock);
         std::fs::create_dir(run.checkpoints()).unwrap();
         std::fs::write(run.checkpoints().join("epoch_001.ckpt"), "x").unwrap();
-        assert!(!remove(piece).unwrap(), "somebody used it");
+        assert!(!remove(run.disk(), piece).unwrap(), "somebody used it");
         std::fs::remove_file(run.checkpoints().join("epoch_001.ckpt")).unwrap();
-        assert!(remove(piece).unwrap() && !run.folder.exists());
-        assert!(!remove(piece).unwrap(), "somebody else removed it");
+        assert!(remove(run.disk(), piece).unwrap() && !run.folder.exists());
+        assert!(!remove(run.disk(), piece).unwrap(), "somebody else removed it");
     }
 
     #[test]
@@ -282,7 +282,7 @@ mod tests {
             std::fs::write(run.folder.join(name), "a year of work").unwrap();
         }
         std::fs::write(run.folder.join(".x.tmp-1-1"), "half").unwrap();
-        let found = garbage(&[Runs::at(folder.path())]);
+        let found = garbage(&[Runs::at(&Disk::default(), folder.path())]);
         assert_eq!(
             found.iter().map(|g| g.path.clone()).collect::<Vec<_>>(),
             [run.folder.join(".x.tmp-1-1")]

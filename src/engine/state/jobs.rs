@@ -9,7 +9,7 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 use pipe_core::ids::StageId;
 use pipe_core::names;
-use pipe_fs::{Holder, Lock, STATE_FOLDER, atomic, bounded_read, checksummed_json};
+use pipe_fs::{Holder, Lock, ProjectRoot, STATE_FOLDER, atomic, bounded_read, checksummed_json};
 use pipe_runs::StoreError;
 use serde::{Deserialize, Serialize};
 
@@ -95,7 +95,12 @@ impl Jobs {
     }
 
     /// Notes a stage's job, and saves that.
-    pub fn note(&mut self, root: &Path, stage: &StageId, job: Job) -> Result<(), StoreError> {
+    pub fn note(
+        &mut self,
+        root: &ProjectRoot,
+        stage: &StageId,
+        job: Job,
+    ) -> Result<(), StoreError> {
         self.jobs.insert(stage.clone(), job);
         self.save(root)
     }
@@ -104,7 +109,7 @@ impl Jobs {
     /// another process may have submitted jobs since. While one does so, nothing is noted: Slurm
     /// can be asked again.
     pub fn note_end(
-        root: &Path,
+        root: &ProjectRoot,
         pipeline: &str,
         stage: &StageId,
         id: JobId,
@@ -123,19 +128,19 @@ impl Jobs {
         jobs.save(root)
     }
 
-    fn save(&self, root: &Path) -> Result<(), StoreError> {
+    fn save(&self, root: &ProjectRoot) -> Result<(), StoreError> {
         let path = path(root, &self.pipeline);
-        atomic::create_folder(path.parent().unwrap_or(root))?;
+        atomic::create_folder(root.disk(), path.parent().unwrap_or(root))?;
         let text = checksummed_json::to_text(self);
-        Ok(atomic::write(&path, |out| out.write_all(text.as_bytes()))?)
+        Ok(atomic::write(root.disk(), &path, |out| out.write_all(text.as_bytes()))?)
     }
 
     /// Lets one process at a time submit jobs of a pipeline; the folder of their logs is there
     /// then.
-    pub fn lock(root: &Path, pipeline: &str) -> Result<Result<Lock, Holder>, StoreError> {
+    pub fn lock(root: &ProjectRoot, pipeline: &str) -> Result<Result<Lock, Holder>, StoreError> {
         let folder = folder(root, "slurm", pipeline);
-        atomic::create_folder(&folder)?;
-        Ok(Lock::take(&folder.join("submit.lock"))?)
+        atomic::create_folder(root.disk(), &folder)?;
+        Ok(Lock::take(root.disk(), &folder.join("submit.lock"))?)
     }
 
     /// Where a stage's output goes, relative to the project. Slurm puts the job's number in the
@@ -163,7 +168,7 @@ mod tests {
     #[test]
     fn jobs_come_back_and_their_end_is_noted_once() {
         let folder = tempfile::tempdir().unwrap();
-        let (root, base) = (folder.path(), StageId::new("base").unwrap());
+        let (root, base) = (&ProjectRoot::from(folder.path()), StageId::new("base").unwrap());
         let job = |id: &str| Job {
             id: id.parse().unwrap(),
             submitted_at: DateTime::UNIX_EPOCH,

@@ -12,7 +12,8 @@ use pipe_core::ids::StageId;
 use pipe_core::{names, secret};
 use pipe_fs::atomic::WriteError;
 use pipe_fs::{
-    Holder, Lock, STATE_FOLDER, Stamp, atomic, bounded_read, checksummed_json, io_counters, sync,
+    Disk, Holder, Lock, ProjectRoot, STATE_FOLDER, Stamp, atomic, bounded_read, checksummed_json,
+    sync,
 };
 use pipe_runs::{Status, StoreError, file_digest, file_digest_like};
 use serde::{Deserialize, Serialize};
@@ -178,25 +179,25 @@ impl Record {
     }
 
     /// The record of a stage; `None` if there is none that can be read.
-    pub fn load(root: &Path, pipeline: &str, stage: &StageId) -> Option<Self> {
+    pub fn load(root: &ProjectRoot, pipeline: &str, stage: &StageId) -> Option<Self> {
         let is_of = |record: &Self| {
             record.pipeline == pipeline
                 && record.stage == stage.as_str()
                 && record.schema_version == SCHEMA_VERSION
         };
         let now = path(root, pipeline, stage);
-        Self::read(&now).filter(is_of).or_else(|| {
+        Self::read(root.disk(), &now).filter(is_of).or_else(|| {
             let then = former_path(root, pipeline, stage);
-            if then == now { None } else { Self::read(&then).filter(is_of) }
+            if then == now { None } else { Self::read(root.disk(), &then).filter(is_of) }
         })
     }
 
-    fn read(path: &Path) -> Option<Self> {
+    fn read(disk: &Disk, path: &Path) -> Option<Self> {
         let damaged = |why| {
             checksummed_json::warn_once(path, &format!("the stage counts as never run: {why}"))
         };
         let bytes = bounded_read::read(path, bounded_read::RECORD);
-        io_counters::read(bytes.as_ref().map_or(0, Vec::len));
+        disk.count_read(bytes.as_ref().map_or(0, Vec::len));
         // One of an earlier version may hold secrets.
         let record = checksummed_json::from_bytes(&bytes.ok()?).and_then(Self::of_its_project);
         Some(record.map_err(damaged).ok()?.told())
@@ -204,8 +205,9 @@ impl Record {
 
     /// Every record of a project that can be read: the newest where an earlier version had a
     /// stage's under another name.
-    pub fn all(root: &Path) -> Vec<Self> {
-        let mut found: Vec<Self> = files(root).iter().filter_map(|path| Self::read(path)).collect();
+    pub fn all(root: &ProjectRoot) -> Vec<Self> {
+        let mut found: Vec<Self> =
+            files(root).iter().filter_map(|path| Self::read(root.disk(), path)).collect();
         let mut newest: HashMap<(String, String), DateTime<Utc>> = HashMap::new();
         for record in &found {
             let of_stage =
@@ -240,11 +242,11 @@ impl Record {
         }
     }
 
-    pub fn save(&self, root: &Path, stage: &StageId) -> Result<(), WriteError> {
+    pub fn save(&self, root: &ProjectRoot, stage: &StageId) -> Result<(), WriteError> {
         let path = path(root, &self.pipeline, stage);
-        atomic::create_folder(path.parent().unwrap_or(root))?;
+        atomic::create_folder(root.disk(), path.parent().unwrap_or(root))?;
         let text = checksummed_json::to_text(&self.clone().told());
-        atomic::write(&path, |out| out.write_all(text.as_bytes()))
+        atomic::write(root.disk(), &path, |out| out.write_all(text.as_bytes()))
     }
 
     /// The record as it is kept and shown: without secrets in its messages, which are not too long.
@@ -287,42 +289,47 @@ pub(super) fn files(root: &Path) -> Vec<PathBuf> {
 
 /// Takes a stage for this process, or says who has it.
 pub fn lock_stage(
-    root: &Path,
+    root: &ProjectRoot,
     pipeline: &str,
     stage: &StageId,
 ) -> Result<Result<Lock, Holder>, StoreError> {
     let path = lock_path(root, pipeline, stage);
-    atomic::create_folder(path.parent().unwrap_or(root))?;
-    Ok(Lock::take(&path)?)
+    atomic::create_folder(root.disk(), path.parent().unwrap_or(root))?;
+    Ok(Lock::take(root.disk(), &path)?)
 }
 
 /// Waits until what is written gets a later time than `time`, in nanoseconds since 1970. For
 /// whoever has the stage: what a crash leaves of it goes with its half records.
 pub(crate) fn wait_past(
-    root: &Path,
+    root: &ProjectRoot,
     pipeline: &str,
     stage: &StageId,
     time: u64,
 ) -> Result<(), WriteError> {
     let path = path(root, pipeline, stage);
-    atomic::create_folder(path.parent().unwrap_or(root))?;
-    atomic::wait_past(&path, time)
+    atomic::create_folder(root.disk(), path.parent().unwrap_or(root))?;
+    atomic::wait_past(root.disk(), &path, time)
 }
 
 /// Puts in order what writers of a pipeline's records left when they died: removes half files, and
 /// has the disk know the names of whole ones.
-pub(crate) fn remove_temporary_records(root: &Path, pipeline: &str) -> Result<(), WriteError> {
+pub(crate) fn remove_temporary_records(
+    root: &ProjectRoot,
+    pipeline: &str,
+) -> Result<(), WriteError> {
     let records = folder(root, "records", pipeline);
-    atomic::remove_temporary_files_if(&records, |name| !record_is_held(root, pipeline, name));
-    if records.is_dir() { sync::names(&records) } else { Ok(()) }
+    atomic::remove_temporary_files_if(root.disk(), &records, |name| {
+        !record_is_held(root, pipeline, name)
+    });
+    if records.is_dir() { sync::names(root.disk(), &records) } else { Ok(()) }
 }
 
 /// Whether somebody has the stage whose record is called so: records are written by whoever has the
 /// stage.
-pub fn record_is_held(root: &Path, pipeline: &str, file_name: &str) -> bool {
+pub fn record_is_held(root: &ProjectRoot, pipeline: &str, file_name: &str) -> bool {
     let stage = file_name.strip_suffix(".json").unwrap_or(file_name);
     let lock = folder(root, "locks", pipeline).join(stage).with_added_extension("lock");
-    Lock::holder(&lock).is_some()
+    Lock::holder(root.disk(), &lock).is_some()
 }
 
 /// The lock of the stage whose record is in this file.
@@ -334,8 +341,8 @@ pub(super) fn lock_of(record: &Path) -> PathBuf {
 }
 
 /// Who runs a stage now, if anybody.
-pub fn stage_holder(root: &Path, pipeline: &str, stage: &StageId) -> Option<Holder> {
-    Lock::holder(&lock_path(root, pipeline, stage))
+pub fn stage_holder(root: &ProjectRoot, pipeline: &str, stage: &StageId) -> Option<Holder> {
+    Lock::holder(root.disk(), &lock_path(root, pipeline, stage))
 }
 
 impl Output {
@@ -464,19 +471,20 @@ mod tests {
         };
         let record =
             Record::begun("a b", &stage, "copy_best", "run".into(), String::new(), Some(made));
-        record.save(folder.path(), &stage).unwrap();
-        assert_eq!(Record::load(folder.path(), "a b", &stage), Some(record.clone()));
-        assert_eq!(Record::load(folder.path(), "a/b", &stage), None, "another pipeline");
+        let root = &ProjectRoot::from(folder.path());
+        record.save(root, &stage).unwrap();
+        assert_eq!(Record::load(root, "a b", &stage), Some(record.clone()));
+        assert_eq!(Record::load(root, "a/b", &stage), None, "another pipeline");
     }
 
     #[test]
     fn a_record_is_found_where_earlier_versions_had_it() {
         let folder = tempfile::tempdir().unwrap();
-        let (root, stage) = (folder.path(), StageId::new("best").unwrap());
+        let (root, stage) = (&ProjectRoot::from(folder.path()), StageId::new("best").unwrap());
         let record = Record::begun("模型", &stage, "train", "run".into(), String::new(), None);
         let then = former_path(root, "模型", &stage);
         assert_eq!(then, root.join(".pipe/records/__/best.json"));
-        atomic::create_folder(then.parent().unwrap()).unwrap();
+        atomic::create_folder(root.disk(), then.parent().unwrap()).unwrap();
         std::fs::write(&then, checksummed_json::to_text(&record)).unwrap();
         assert_eq!(Record::load(root, "模型", &stage), Some(record.clone()));
         assert_eq!(Record::load(root, "数据", &stage), None);
@@ -498,7 +506,7 @@ mod tests {
     #[test]
     fn a_record_speaks_of_files_of_its_project_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let (root, stage) = (folder.path(), StageId::new("best").unwrap());
+        let (root, stage) = (&ProjectRoot::from(folder.path()), StageId::new("best").unwrap());
         let with = |output: &str, input: &str, before: &str| {
             let made = Outputs {
                 identity: "sha256:1".into(),
@@ -531,7 +539,7 @@ mod tests {
     #[test]
     fn a_stage_is_held_by_one_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
-        let (root, stage) = (folder.path(), StageId::new("base").unwrap());
+        let (root, stage) = (&ProjectRoot::from(folder.path()), StageId::new("base").unwrap());
         assert_eq!(stage_holder(root, "p", &stage), None);
         let lock = lock_stage(root, "p", &stage).unwrap().unwrap();
         let holder = lock_stage(root, "p", &stage).unwrap().unwrap_err();

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use pipe_fs::aside::set_aside;
-use pipe_fs::{Holder, Lock, atomic, copy, is_same_file};
+use pipe_fs::{Disk, Holder, Lock, atomic, copy, is_same_file};
 use pipe_runs::found::checkpoint_files;
 use pipe_runs::{CheckpointManager, Run, StoreError};
 
@@ -26,23 +26,23 @@ pub struct Repaired {
 
 /// Repairs what [`verify`](super::verify::verify) found: `damaged`, and files that are `shared`
 /// with a run.
-pub fn repair(damaged: &[Damage], shared: &[Damage]) -> Repaired {
+pub fn repair(disk: &Disk, damaged: &[Damage], shared: &[Damage]) -> Repaired {
     let mut all = Repaired::default();
     for (owner, paths) in by_owner(damaged) {
         let done = match owner {
             Owner::Run(run) => all.run(run, &paths),
-            Owner::Lock(lock) => held(lock).and_then(|_lock| all.files(&paths)),
+            Owner::Lock(lock) => held(disk, lock).and_then(|_lock| all.files(disk, &paths)),
         };
         all.note(done);
     }
     for (owner, paths) in by_owner(shared) {
         let lock = match owner {
             Owner::Run(run) => run.lock(),
-            Owner::Lock(lock) => held(lock),
+            Owner::Lock(lock) => held(disk, lock),
         };
         let done = lock.and_then(|_lock| {
             for path in paths {
-                copy::copy(path, path)?;
+                copy::copy(disk, path, path)?;
                 all.separated.push(path.to_owned());
             }
             Ok(())
@@ -64,13 +64,13 @@ fn by_owner(damaged: &[Damage]) -> Vec<(&Owner, Vec<&Path>)> {
     groups
 }
 
-fn held(path: &Path) -> Result<Lock, StoreError> {
-    path.parent().map_or(Ok(()), atomic::create_folder)?;
+fn held(disk: &Disk, path: &Path) -> Result<Lock, StoreError> {
+    path.parent().map_or(Ok(()), |above| atomic::create_folder(disk, above))?;
     let busy = |holder: Holder| StoreError::Damaged {
         path: path.to_owned(),
         message: format!("{} has this lock; repair again when it has ended", holder.0),
     };
-    Lock::take(path)?.map_err(busy)
+    Lock::take(disk, path)?.map_err(busy)
 }
 
 impl Repaired {
@@ -78,9 +78,9 @@ impl Repaired {
         self.failed.extend(done.err().map(|error| error.to_string()));
     }
 
-    fn files(&mut self, paths: &[&Path]) -> Result<(), StoreError> {
+    fn files(&mut self, disk: &Disk, paths: &[&Path]) -> Result<(), StoreError> {
         for path in paths.iter().filter(|path| path.exists()) {
-            let aside = set_aside(path)?;
+            let aside = set_aside(disk, path)?;
             self.set_aside.push((path.to_path_buf(), aside));
         }
         Ok(())
@@ -90,15 +90,15 @@ impl Repaired {
         let lock = run.lock()?;
         let Ok(metadata) = run.metadata() else {
             // Nobody can go on with it, and its number is free again.
-            return self.files(&[&run.folder]);
+            return self.files(run.disk(), &[&run.folder]);
         };
         let before = self.set_aside.len();
-        self.files(paths)?;
+        self.files(run.disk(), paths)?;
         // Further names of what was set aside.
         let names: Vec<PathBuf> = checkpoint_files(run).into_iter().map(|(_, path)| path).collect();
         for name in names.into_iter().chain([run.best(), run.last()]) {
             if self.set_aside[before..].iter().any(|(_, aside)| is_same_file(aside, &name)) {
-                atomic::remove(&name)?;
+                atomic::remove(run.disk(), &name)?;
             }
         }
         drop(lock);

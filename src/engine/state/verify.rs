@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use pipe_fs::{STATE_FOLDER, checksummed_json, copy, file_id};
+use pipe_fs::{ProjectRoot, STATE_FOLDER, checksummed_json, copy, file_id};
 use pipe_runs::checkpoint::{Checkpoint, file_digest_like};
 use pipe_runs::found::checkpoint_files;
 use pipe_runs::{CheckpointPath, CheckpointRecord, Metadata, Run, Runs};
@@ -68,7 +68,7 @@ const SHARED: &str = "it becomes a file of its own";
 
 /// Looks at the runs in `folders`, and at the records of the project in `root` and the files that
 /// they name.
-pub fn verify(root: &Path, folders: &[Runs]) -> Verified {
+pub fn verify(root: &ProjectRoot, folders: &[Runs]) -> Verified {
     let mut all = Verified::default();
     folders.iter().flat_map(Runs::list).for_each(|run| all.run(&run));
     for path in record::files(root) {
@@ -234,7 +234,7 @@ impl Verified {
         }
     }
 
-    fn record(&mut self, root: &Path, path: &Path) {
+    fn record(&mut self, root: &ProjectRoot, path: &Path) {
         let owner = Owner::Lock(record::lock_of(path));
         let record = match Record::whole(path) {
             Ok(record) => record,

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use pipe_fs::atomic;
+use pipe_fs::{Disk, atomic};
 use pipe_runs::tensor::{Dtype, HostTensor};
 use pipe_runs::{Checkpoint, CheckpointError};
 use safetensors::tensor::{SafeTensors, TensorView};
@@ -172,8 +172,8 @@ impl Adapter {
     }
 
     /// Writes PEFT's two files into a folder, each whole or not at all.
-    pub fn write(&self, folder: &Path) -> Result<(), AdapterError> {
-        atomic::create_folder(folder)?;
+    pub fn write(&self, disk: &Disk, folder: &Path) -> Result<(), AdapterError> {
+        atomic::create_folder(disk, folder)?;
         let views = self.tensors.iter().map(|(name, tensor)| {
             let view =
                 TensorView::new(safetensors::Dtype::F32, tensor.shape.clone(), &tensor.bytes);
@@ -200,10 +200,10 @@ impl Adapter {
         // The weights come last: they say which checkpoint both were made from, and so that both
         // are there.
         for path in [&config, &path] {
-            atomic::remove_temporary_files_for(path);
+            atomic::remove_temporary_files_for(disk, path);
         }
-        atomic::write(&config, |out| out.write_all(text.as_bytes()))?;
-        Ok(atomic::write(&path, |out| out.write_all(&bytes))?)
+        atomic::write(disk, &config, |out| out.write_all(text.as_bytes()))?;
+        Ok(atomic::write(disk, &path, |out| out.write_all(&bytes))?)
     }
 
     /// Whether the config in a folder says what [`write`](Self::write) would write.

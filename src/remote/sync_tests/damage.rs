@@ -261,7 +261,7 @@ fn a_log_is_as_long_as_it_was_and_grows_from_step_to_step() {
     place.epoch(1, 100);
     let path = place.root().join(RUN).join("logs/metrics.jsonl");
     std::fs::create_dir(path.parent().unwrap()).unwrap();
-    let log = atomic::Log::create(&path).unwrap();
+    let log = atomic::Log::create(place.root().disk(), &path).unwrap();
     mirror.hear(FileEvent::Grows(&path));
     for line in 0..3 {
         log.append(format!("{line}\n").as_bytes()).unwrap();

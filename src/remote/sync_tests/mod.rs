@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use faulty::Faulty;
-use pipe_fs::atomic;
+use pipe_fs::{ProjectRoot, atomic};
 use serde_json::json;
 
 use crate::backend::Backend;
@@ -29,7 +29,8 @@ const LARGE: usize = 300 << 10;
 
 /// A project's folder with a store.
 struct TestProject {
-    folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
+    root: ProjectRoot,
     store: Arc<Faulty>,
     changes: PendingChanges,
 }
@@ -39,15 +40,17 @@ type Files = BTreeMap<String, Vec<u8>>;
 
 impl TestProject {
     fn new(store: &Arc<Faulty>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         Self {
-            folder: tempfile::tempdir().unwrap(),
+            root: folder.path().into(),
+            _folder: folder,
             store: store.clone(),
             changes: PendingChanges::default(),
         }
     }
 
-    fn root(&self) -> &Path {
-        self.folder.path()
+    fn root(&self) -> &ProjectRoot {
+        &self.root
     }
 
     fn project(&self) -> Project {
@@ -96,14 +99,14 @@ impl TestProject {
     fn write(&mut self, path: &str, content: &[u8]) {
         let target = self.root().join(path);
         std::fs::create_dir_all(target.parent().unwrap()).unwrap();
-        atomic::write(&target, |out| out.write_all(content)).unwrap();
+        atomic::write(self.root().disk(), &target, |out| out.write_all(content)).unwrap();
         self.record(path);
     }
 
     fn link(&mut self, existing: &str, path: &str) {
         let target = self.root().join(path);
         std::fs::create_dir_all(target.parent().unwrap()).unwrap();
-        atomic::link(&self.root().join(existing), &target).unwrap();
+        atomic::link(self.root().disk(), &self.root().join(existing), &target).unwrap();
         self.record(path);
     }
 

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use pipe_engine::state::Record;
+use pipe_fs::ProjectRoot;
 use pipe_runs::{Metadata, Run, Runs};
 use serde_json::Value;
 
@@ -146,7 +146,11 @@ fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
 
 /// Gives each run what `sample` stages drew from its checkpoints, and returns what was drawn from
 /// others. The digest of the checkpoint is in the stage's record.
-pub fn image_grids_in(root: &Path, pipeline: Option<&str>, runs: &mut [RunData]) -> Vec<ImageGrid> {
+pub fn image_grids_in(
+    root: &ProjectRoot,
+    pipeline: Option<&str>,
+    runs: &mut [RunData],
+) -> Vec<ImageGrid> {
     let by_digest = by_digest(runs);
     let mut others = Vec::new();
     for record in Record::all(root) {

@@ -13,6 +13,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Instant;
 
+use pipe_fs::Disk;
 use pipe_runs::checkpoint::{self, Checkpoint, Header};
 use pipe_runs::tensor::{Dtype, HostTensor};
 use serde_json::Value;
@@ -89,7 +90,7 @@ fn write(path: &Path, tensors: &[HostTensor]) {
         model_config: Value::Null,
         extra: BTreeMap::new(),
     };
-    checkpoint::write(path, &header, tensors).unwrap();
+    checkpoint::write(&Disk::default(), path, &header, tensors).unwrap();
 }
 
 fn write_plain(path: &Path, tensors: &[HostTensor]) {

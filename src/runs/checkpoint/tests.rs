@@ -8,6 +8,7 @@ use super::super::tensor::{Dtype, HostTensor};
 use super::digest::content_text;
 use super::*;
 use pipe_core::digest::hex;
+use pipe_fs::Disk;
 
 fn header(epoch: u64) -> Header {
     Header {
@@ -42,7 +43,7 @@ fn tensors() -> Vec<HostTensor> {
 fn written() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("epoch_001.ckpt");
-    write(&path, &header(1), &tensors()).unwrap();
+    write(&Disk::default(), &path, &header(1), &tensors()).unwrap();
     (folder, path)
 }
 
@@ -91,7 +92,7 @@ fn the_same_content_gives_the_same_bytes() {
     let second = folder.path().join("x");
     let mut shuffled = tensors();
     shuffled.reverse();
-    let written = write(&second, &header(1), &shuffled).unwrap();
+    let written = write(&Disk::default(), &second, &header(1), &shuffled).unwrap();
     let bytes = std::fs::read(&second).unwrap();
     assert_eq!(std::fs::read(first).unwrap(), bytes);
     assert_eq!(written.bytes, bytes.len() as u64);
@@ -152,7 +153,7 @@ fn read_each(path: &Path) -> Result<(), CheckpointError> {
 fn no_tensor_can_be_had_of_a_file_with_a_flipped_bit() {
     let folder = tempfile::tempdir().unwrap();
     let (new, old) = (folder.path().join("new.ckpt"), folder.path().join("old.ckpt"));
-    write(&new, &header(1), &tensors()).unwrap();
+    write(&Disk::default(), &new, &header(1), &tensors()).unwrap();
     write_format_1(&old, &header(1), &tensors());
     for path in [new, old] {
         read_each(&path).unwrap();
@@ -310,7 +311,7 @@ fn the_digest_is_that_of_the_text_and_of_each_tensors_digest() {
     let path = folder.path().join("a.ckpt");
     for count in 0..=all.len() {
         let tensors = &all[..count];
-        write(&path, &header(1), tensors).unwrap();
+        write(&Disk::default(), &path, &header(1), tensors).unwrap();
         let checkpoint = Checkpoint::open(&path).unwrap();
         let mut expected = content_text(&checkpoint.metadata, &checkpoint.table).into_bytes();
         tensors.iter().for_each(|t| expected.extend(blake3::hash(&t.bytes).as_bytes()));
@@ -338,7 +339,7 @@ fn an_empty_tensor_may_stand_before_any_other() {
     let path = folder.path().join("a.ckpt");
     let empty = HostTensor { name: "z".into(), dtype: Dtype::I64, shape: vec![0], bytes: vec![] };
     let tensors = [HostTensor::f32("a", vec![1], &[1.0]), empty];
-    write(&path, &header(1), &tensors).unwrap();
+    write(&Disk::default(), &path, &header(1), &tensors).unwrap();
     all_come_back(&path, &tensors);
 }
 

@@ -10,7 +10,7 @@ use super::Header;
 use super::digest::{content_digest, content_text, head_digest, tensor_digests};
 use super::format::TENSOR_DIGESTS;
 use super::read::{MAX_HEADER, MAX_VALUES, values};
-use pipe_fs::atomic;
+use pipe_fs::{Disk, atomic};
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,7 @@ pub struct Written {
 ///
 /// The content's digest is computed beside the writing, and the header that holds it goes in last.
 pub fn write(
+    disk: &Disk,
     path: &Path,
     header: &Header,
     tensors: &[HostTensor],
@@ -46,7 +47,7 @@ pub fn write(
     // What is not read must not be written.
     if room.len() as u64 > MAX_HEADER || values(&room) > MAX_VALUES {
         let text = format!("a header of {} tensors is too long for a checkpoint", sorted.len());
-        return Err(atomic::failed("write", path)(std::io::Error::other(text)));
+        return Err(atomic::failed(disk, "write", path)(std::io::Error::other(text)));
     }
 
     std::thread::scope(|scope| {
@@ -57,6 +58,7 @@ pub fn write(
         let parts =
             || std::iter::once(room.as_slice()).chain(sorted.iter().map(|t| t.bytes.as_slice()));
         atomic::write_head_last(
+            disk,
             path,
             |out| parts().try_for_each(|bytes| out.write_all(bytes)),
             || {

@@ -89,11 +89,11 @@ impl CheckpointManager {
         metadata: Metadata,
     ) -> Result<Self, StoreError> {
         // Whoever removed it as one that was never begun has left it by now.
-        atomic::create_folder(&run.folder)?;
+        atomic::create_folder(run.disk(), &run.folder)?;
         let lock = match run.lock() {
             Err(error) if !run.folder.is_dir() => {
                 tracing::debug!("{error}: it was removed meanwhile, and is made anew");
-                atomic::create_folder(&run.folder)?;
+                atomic::create_folder(run.disk(), &run.folder)?;
                 run.lock()?
             }
             taken => taken?,
@@ -103,7 +103,7 @@ impl CheckpointManager {
             return Err(StoreError::Held { run: run.number, holder: "another process".to_owned() });
         }
         sweep(&run);
-        atomic::create_folder(&run.checkpoints())?;
+        atomic::create_folder(run.disk(), &run.checkpoints())?;
         let mut keeper = Self { run, policy, metadata, _lock: lock };
         keeper.write_metadata()?;
         Ok(keeper)
@@ -116,10 +116,10 @@ impl CheckpointManager {
         let metadata = run.metadata()?;
         sweep(&run);
         // A copy of a run may lack its empty folders.
-        atomic::create_folder(&run.checkpoints())?;
+        atomic::create_folder(run.disk(), &run.checkpoints())?;
         // A process that was killed may have left names that the disk does not know yet.
-        sync::names(&run.folder)?;
-        sync::names(&run.checkpoints())?;
+        sync::names(run.disk(), &run.folder)?;
+        sync::names(run.disk(), &run.checkpoints())?;
         let mut keeper = Self { run, policy, metadata, _lock: lock };
         keeper.reconcile()?;
         Ok(keeper)
@@ -219,7 +219,7 @@ impl CheckpointManager {
             epochs.into_iter().flat_map(|epoch| self.strike_off(epoch)).collect();
         self.write_metadata()?;
         for path in gone {
-            atomic::remove(&path)?;
+            atomic::remove(self.run.disk(), &path)?;
         }
         Ok(())
     }
@@ -240,7 +240,7 @@ impl CheckpointManager {
             match action {
                 Action::Save => {
                     self.set_aside(&path)?;
-                    let written = checkpoint::write(&path, header, tensors)?;
+                    let written = checkpoint::write(self.run.disk(), &path, header, tensors)?;
                     let record = record(header, name, written.bytes, written.file_digest);
                     saved.bytes = written.bytes;
                     self.metadata.checkpoints.retain(|c| c.epoch != header.epoch);
@@ -248,11 +248,11 @@ impl CheckpointManager {
                     self.metadata.checkpoints.sort_by_key(|c| c.epoch);
                 }
                 Action::LinkLast => {
-                    atomic::link(&path, &self.run.last())?;
+                    atomic::link(self.run.disk(), &path, &self.run.last())?;
                     gone.extend(self.strike_off_partial());
                 }
                 Action::LinkBest => {
-                    atomic::link(&path, &self.run.best())?;
+                    atomic::link(self.run.disk(), &path, &self.run.best())?;
                     saved.is_best = true;
                     self.metadata.best_checkpoint = self.best_record(header.epoch);
                 }
@@ -261,7 +261,7 @@ impl CheckpointManager {
         }
         self.write_metadata()?;
         for path in gone {
-            atomic::remove(&path)?;
+            atomic::remove(self.run.disk(), &path)?;
         }
         saved.seconds = started.elapsed().as_secs_f64();
         Ok(saved)
@@ -279,8 +279,8 @@ impl CheckpointManager {
         let file = name.file();
         let path = self.run.checkpoints().join(&file);
         self.set_aside(&path)?;
-        let written = checkpoint::write(&path, header, tensors)?;
-        atomic::link(&path, &self.run.last())?;
+        let written = checkpoint::write(self.run.disk(), &path, header, tensors)?;
+        atomic::link(self.run.disk(), &path, &self.run.last())?;
         let record = PartialRecord {
             epoch: header.epoch,
             step_in_epoch: header.step_in_epoch,
@@ -293,7 +293,7 @@ impl CheckpointManager {
         let old = self.metadata.partial_checkpoint.replace(record);
         self.write_metadata()?;
         if let Some(old) = old.filter(|o| o.global_step != header.global_step) {
-            atomic::remove(&self.run.folder.join(old.path))?;
+            atomic::remove(self.run.disk(), &self.run.folder.join(old.path))?;
         }
         Ok(Saved {
             file,
@@ -304,7 +304,7 @@ impl CheckpointManager {
     }
 
     fn write_metadata(&mut self) -> Result<(), StoreError> {
-        Ok(self.metadata.save(&self.run.metadata_path())?)
+        Ok(self.metadata.save(self.run.disk(), &self.run.metadata_path())?)
     }
 
     /// Takes an epoch's checkpoint off the list; returns the files to remove once the metadata
@@ -326,9 +326,9 @@ impl CheckpointManager {
 
 /// Removes what a writer that died left in a run's folders.
 fn sweep(run: &Run) {
-    atomic::remove_temporary_files(&run.folder);
+    atomic::remove_temporary_files(run.disk(), &run.folder);
     for entry in std::fs::read_dir(&run.folder).into_iter().flatten().flatten() {
-        atomic::remove_temporary_files(&entry.path());
+        atomic::remove_temporary_files(run.disk(), &entry.path());
     }
 }
 
@@ -357,7 +357,7 @@ impl CheckpointManager {
         let mut metadata = run.metadata()?;
         if metadata.status == Status::Running {
             (metadata.status, metadata.message) = (Status::Failed, Some(why.to_owned()));
-            metadata.save(&run.metadata_path())?;
+            metadata.save(run.disk(), &run.metadata_path())?;
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ impl CheckpointManager {
         if self.is_foreign(path) {
             let name = |n: u32| path.with_extension(format!("of_another_run_{n}.ckpt"));
             let free = (1..).map(name).find(|path| !path.exists());
-            free.map_or(Ok(()), |free| atomic::link(path, &free))?;
+            free.map_or(Ok(()), |free| atomic::link(self.run.disk(), path, &free))?;
         }
         Ok(())
     }
@@ -49,7 +49,7 @@ impl CheckpointManager {
                 continue;
             }
             self.set_aside(&own)?;
-            atomic::link(&link, &own)?;
+            atomic::link(self.run.disk(), &link, &own)?;
             if name.is_epoch() && self.metadata.checkpoints.iter().all(|c| c.epoch != header.epoch)
             {
                 let bytes = std::fs::metadata(&own).map(|m| m.len()).unwrap_or_default();
@@ -138,17 +138,17 @@ impl CheckpointManager {
         if let Some(record) =
             best.and_then(|epoch| self.metadata.checkpoints.iter().find(|c| c.epoch == epoch))
         {
-            atomic::link(&folder.join(&record.path), &self.run.best())?;
+            atomic::link(self.run.disk(), &folder.join(&record.path), &self.run.best())?;
         }
         let last_epoch = self.metadata.checkpoints.last().map(|c| (c.global_step, c.path.clone()));
         let partial =
             self.metadata.partial_checkpoint.as_ref().map(|p| (p.global_step, p.path.clone()));
         if let Some((_, path)) = last_epoch.into_iter().chain(partial).max() {
-            atomic::link(&folder.join(path), &self.run.last())?;
+            atomic::link(self.run.disk(), &folder.join(path), &self.run.last())?;
         }
         self.write_metadata()?;
         for path in gone {
-            atomic::remove(&path)?;
+            atomic::remove(self.run.disk(), &path)?;
         }
         Ok(())
     }

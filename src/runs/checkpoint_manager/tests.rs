@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use pipe_fs::Disk;
+
 use super::*;
 use crate::{Checkpoint, DatasetRecord, Runs, SCHEMA_VERSION};
 use serde_json::{Map, Value, json};
@@ -66,7 +68,12 @@ fn policy() -> CheckpointPolicy {
 }
 
 fn begin(folder: &Path) -> CheckpointManager {
-    CheckpointManager::begin(Runs::at(folder).create().unwrap(), policy(), metadata()).unwrap()
+    CheckpointManager::begin(
+        Runs::at(&Disk::default(), folder).create().unwrap(),
+        policy(),
+        metadata(),
+    )
+    .unwrap()
 }
 
 fn files(run: &Run) -> Vec<String> {
@@ -161,8 +168,8 @@ fn a_checkpoint_that_a_crash_kept_out_of_the_metadata_is_taken_in() {
     drop(keeper);
     // As if the process had ended between the rename of epoch 2 and everything after it.
     std::fs::write(run.metadata_path(), before).unwrap();
-    atomic::link(&run.checkpoints().join("epoch_001.ckpt"), &run.last()).unwrap();
-    atomic::link(&run.checkpoints().join("epoch_001.ckpt"), &run.best()).unwrap();
+    atomic::link(run.disk(), &run.checkpoints().join("epoch_001.ckpt"), &run.last()).unwrap();
+    atomic::link(run.disk(), &run.checkpoints().join("epoch_001.ckpt"), &run.best()).unwrap();
     std::fs::write(run.checkpoints().join(".epoch_003.ckpt.tmp-1-1"), "half").unwrap();
     let keeper = CheckpointManager::reopen(run.clone(), policy()).unwrap();
     assert_eq!(keeper.metadata().checkpoints.iter().map(|c| c.epoch).collect::<Vec<_>>(), [1, 2]);
@@ -200,8 +207,13 @@ fn a_checkpoint_that_is_taken_in_makes_the_same_ones_needless() {
     let run = keeper.run().clone();
     drop(keeper);
     // As if the process had ended right after the rename of epoch 3.
-    checkpoint::write(&run.checkpoints().join("epoch_003.ckpt"), &header(3, 0, 0.3), &tensors(3.0))
-        .unwrap();
+    checkpoint::write(
+        run.disk(),
+        &run.checkpoints().join("epoch_003.ckpt"),
+        &header(3, 0, 0.3),
+        &tensors(3.0),
+    )
+    .unwrap();
     let keeper = CheckpointManager::reopen(run.clone(), policy()).unwrap();
     let expected = ["best.ckpt", "epoch_002.ckpt", "epoch_003.ckpt", "last.ckpt"];
     assert_eq!(files(&run), expected);
@@ -219,7 +231,7 @@ fn of_two_checkpoints_inside_an_epoch_the_newer_one_stays() {
     drop(keeper);
     // As if the process had ended right after the rename of the next one.
     let next = run.checkpoints().join("step_00000016.ckpt");
-    checkpoint::write(&next, &header(1, 6, 0.0), &tensors(1.6)).unwrap();
+    checkpoint::write(run.disk(), &next, &header(1, 6, 0.0), &tensors(1.6)).unwrap();
     let keeper = CheckpointManager::reopen(run.clone(), policy()).unwrap();
     assert_eq!(files(&run), ["best.ckpt", "epoch_001.ckpt", "last.ckpt", "step_00000016.ckpt"]);
     assert_eq!(keeper.metadata().partial_checkpoint.as_ref().unwrap().global_step, 16);
@@ -256,7 +268,7 @@ fn whatever_names_are_deleted_the_best_and_the_newest_stay_what_they_are() {
     for deleted in 0..1u32 << names.len() {
         let folder = tempfile::tempdir().unwrap();
         let policy = CheckpointPolicy { keep_last_n: None, ..Default::default() };
-        let run = Runs::at(folder.path()).create().unwrap();
+        let run = Runs::at(&Disk::default(), folder.path()).create().unwrap();
         let mut keeper = CheckpointManager::begin(run.clone(), policy.clone(), metadata()).unwrap();
         LOSSES.iter().zip(1..).for_each(|(loss, epoch)| drop(save(&mut keeper, epoch, *loss)));
         drop(keeper);
@@ -303,7 +315,7 @@ fn a_checkpoint_of_another_run_is_neither_used_nor_lost() {
     save(&mut keeper, 1, 0.5);
     let foreign = keeper.run().checkpoints().join("epoch_002.ckpt");
     let other = Header { identity: "sha256:2".into(), ..header(2, 0, 0.1) };
-    checkpoint::write(&foreign, &other, &tensors(9.0)).unwrap();
+    checkpoint::write(&Disk::default(), &foreign, &other, &tensors(9.0)).unwrap();
     let bytes = std::fs::read(&foreign).unwrap();
     let run = keeper.run().clone();
     drop(keeper);

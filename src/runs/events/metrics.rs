@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use pipe_fs::Disk;
 use pipe_fs::atomic::{self, Log, WriteError};
 
 /// Appends metrics.
@@ -14,7 +15,7 @@ pub struct MetricsFile(Arc<Log>);
 impl MetricsFile {
     /// Opens the file to go on after optimizer step `step`: lines of later steps, which will be
     /// done again, and a last line that a crash cut off, are removed.
-    pub fn open(path: &Path, step: u64) -> Result<Self, WriteError> {
+    pub fn open(disk: &Disk, path: &Path, step: u64) -> Result<Self, WriteError> {
         if let Ok(bytes) = std::fs::read(path) {
             let text = String::from_utf8_lossy(&bytes);
             let keep = |line: &&str| {
@@ -23,10 +24,10 @@ impl MetricsFile {
             };
             let kept: String = text.lines().filter(keep).flat_map(|line| [line, "\n"]).collect();
             if kept != text {
-                atomic::write(path, |out| out.write_all(kept.as_bytes()))?;
+                atomic::write(disk, path, |out| out.write_all(kept.as_bytes()))?;
             }
         }
-        Ok(Self(Arc::new(Log::open(path)?)))
+        Ok(Self(Arc::new(Log::open(disk, path)?)))
     }
 
     /// What is written so far, to be made durable by another thread.
@@ -59,12 +60,12 @@ mod tests {
     fn going_on_removes_what_will_be_done_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        let mut file = MetricsFile::open(&path, 0).unwrap();
+        let mut file = MetricsFile::open(&Disk::default(), &path, 0).unwrap();
         for step in 1..=4 {
             file.append(step, 1, [("train_loss", 0.1 * step as f64)]).unwrap();
         }
         file.0.append(b"{\"step\": 5, \"ep").unwrap();
-        let mut file = MetricsFile::open(&path, 2).unwrap();
+        let mut file = MetricsFile::open(&Disk::default(), &path, 2).unwrap();
         file.append(3, 1, [("train_loss", 9.0)]).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let steps: Vec<u64> = text

@@ -8,6 +8,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use pipe_fs::Disk;
 use pipe_fs::atomic::{Log, WriteError};
 
 /// Writes events to one file.
@@ -16,13 +17,13 @@ pub struct EventFile(Arc<Log>);
 impl EventFile {
     /// A new file in `folder`. When training goes on after `step` > 0, TensorBoard is told to
     /// forget what other files of the run say of later steps.
-    pub fn create(folder: &Path, step: u64) -> Result<Self, WriteError> {
+    pub fn create(disk: &Disk, folder: &Path, step: u64) -> Result<Self, WriteError> {
         // TensorBoard reads the files of a folder in the order of their names: a later one must
         // sort last.
         let now = chrono::Utc::now().timestamp_micros();
         let host = crate::runs::host_in_file_name();
         let name = format!("events.out.tfevents.{now:020}.{host}.{}", std::process::id());
-        let mut this = Self(Arc::new(Log::create(&folder.join(name))?));
+        let mut this = Self(Arc::new(Log::create(disk, &folder.join(name))?));
         this.event(0, |event| event.text(3, "brain.Event:2"))?;
         if step > 0 {
             // SessionLog.status START: the reader drops events at or after this step.
@@ -149,7 +150,7 @@ mod tests {
     #[test]
     fn records_have_the_frame_that_readers_check() {
         let folder = tempfile::tempdir().unwrap();
-        let mut file = EventFile::create(folder.path(), 0).unwrap();
+        let mut file = EventFile::create(&Disk::default(), folder.path(), 0).unwrap();
         file.scalars(300, [("train_loss", 0.5)]).unwrap();
         let path = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
         let bytes = std::fs::read(path).unwrap();

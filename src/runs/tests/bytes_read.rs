@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use pipe_fs::Disk;
 use pipe_runs::checkpoint::{self, Checkpoint, Header};
 use pipe_runs::tensor::HostTensor;
 use serde_json::Value;
@@ -49,7 +50,7 @@ fn write(path: &Path, tensors: &[HostTensor]) {
         model_config: Value::Null,
         extra: Default::default(),
     };
-    checkpoint::write(path, &header, tensors).unwrap();
+    checkpoint::write(&Disk::default(), path, &header, tensors).unwrap();
 }
 
 /// Bytes that this process reads by system calls during `work`, with those of looking it up once.

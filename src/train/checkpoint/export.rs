@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::Device;
 use pipe_engine::kind::StageError;
-use pipe_fs::atomic;
+use pipe_fs::{Disk, atomic};
 use pipe_models::header::{BASE_DIGEST, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST};
 use pipe_runs::Checkpoint;
 use pipe_runs::checkpoint::{Header, Written, write};
@@ -40,18 +40,23 @@ impl From<StageError> for ExportError {
 }
 
 /// Writes the weights of a checkpoint, and its EMA weights, without the optimizer's state.
-pub fn weights_only(checkpoint: &Checkpoint, to: &Path) -> Result<Written, ExportError> {
+pub fn weights_only(
+    disk: &Disk,
+    checkpoint: &Checkpoint,
+    to: &Path,
+) -> Result<Written, ExportError> {
     checkpoint.verify()?;
     let names = checkpoint.tensors().map(|t| t.name.clone());
     let weights = names.filter(|name| name.starts_with(WEIGHTS) || name.starts_with(EMA_WEIGHTS));
     let tensors =
         weights.map(|name| checkpoint.read(&name)).collect::<Result<Vec<HostTensor>, _>>()?;
-    Ok(write(to, &stripped(checkpoint.header()), &tensors)?)
+    Ok(write(disk, to, &stripped(checkpoint.header()), &tensors)?)
 }
 
 /// Writes a LoRA checkpoint as whole weights: those of its base with the factors multiplied out and
 /// added. With `lora`, the checkpoint is the base and the adapter comes from there.
 pub fn merged(
+    disk: &Disk,
     known: &Architectures,
     checkpoint: &Checkpoint,
     lora: Option<&Adapter>,
@@ -84,7 +89,7 @@ pub fn merged(
             header.extra.remove(key);
         }
     }
-    Ok(write(to, &header, &tensors)?)
+    Ok(write(disk, to, &header, &tensors)?)
 }
 
 /// The header of a file that training does not go on from.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, TensorData};
-use pipe_fs::atomic;
+use pipe_fs::{Disk, atomic};
 use pipe_runs::checkpoint::{Header, Written, write};
 use pipe_runs::tensor::HostTensor;
 use pytorch_reader::{DType as TorchType, PytorchReader, Tensor};
@@ -49,6 +49,7 @@ pub struct ImportOptions {
 /// shapes of the tensors; EMA weights are taken over where the file has any under a name with
 /// `ema` in it.
 pub fn import(
+    disk: &Disk,
     known: &Architectures,
     from: &Path,
     to: &Path,
@@ -107,7 +108,7 @@ pub fn import(
             BTreeMap::from([("class_names".to_owned(), names)])
         },
     };
-    Ok(write(to, &header, &tensors)?)
+    Ok(write(disk, to, &header, &tensors)?)
 }
 
 /// Refuses names that are not one for each label.

@@ -16,7 +16,7 @@ use pipe_runs::tensor::HostTensor;
 
 use crate::nn::{self, Scope};
 
-/// The last message of a panic on burn's device thread.
+/// The last message of a panic on burn's device thread, which comes to the process's hook.
 static LAST: Mutex<Option<String>> = Mutex::new(None);
 
 /// Keeps what burn's device thread says when it panics, instead of printing it: [`read`] reports

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pipe_fs::{STATE_FOLDER, atomic};
+use pipe_fs::{ProjectRoot, STATE_FOLDER, atomic};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -76,13 +76,13 @@ impl SelfTestResult {
     }
 
     /// Keeps it in the cache. Where the cache cannot be written, the next training tests again.
-    pub fn save(&self, project: &Path, adapter: &Adapter, precision: &str) {
+    pub fn save(&self, project: &ProjectRoot, adapter: &Adapter, precision: &str) {
         let subject = CacheKey::new(adapter, precision);
         let file = subject.file(project);
         let kept = CacheEntry { subject, verdict: self.clone() };
         let text = serde_json::to_vec_pretty(&kept).unwrap_or_default();
-        let written = atomic::create_folder(file.parent().unwrap_or(project))
-            .and_then(|()| atomic::write(&file, |out| out.write_all(&text)));
+        let written = atomic::create_folder(project.disk(), file.parent().unwrap_or(project))
+            .and_then(|()| atomic::write(project.disk(), &file, |out| out.write_all(&text)));
         if let Err(error) = written {
             tracing::info!("the self-test's result is not kept: {error}");
         }
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn a_result_is_believed_for_the_adapter_driver_and_precision_that_it_was_made_for() {
         let folder = tempfile::tempdir().unwrap();
-        let here = folder.path();
+        let here = &ProjectRoot::from(folder.path());
         let gpu = Adapter { driver: "driver 1".into(), ..adapter(0, "discrete", "Vulkan") };
         assert_eq!(SelfTestResult::cached(here, &gpu, "f32"), None);
         let failed = SelfTestResult::Failed { reason: "NaN".into() };

@@ -64,7 +64,8 @@ mod tests {
     use crate::data::{Augmentation, DatasetSettings};
 
     fn dataset(settings: DatasetSettings) -> Dataset {
-        Dataset::open(&DatasetSettings { image_size: 8, ..settings }, Path::new("/"), &()).unwrap()
+        Dataset::open(&DatasetSettings { image_size: 8, ..settings }, &Path::new("/").into(), &())
+            .unwrap()
     }
 
     fn shapes(augmentation: Augmentation) -> Dataset {

@@ -196,11 +196,11 @@ impl Stage for CopyBest {
         let planned = Output::expected(&path, &record.digest, record.bytes);
         // The note first: after a crash between the two, the next run knows both files as its own.
         context.record_outputs(vec![planned], Vec::new(), replaced)?;
-        atomic::create_folder(target.parent().unwrap_or(&context.root))?;
-        atomic::remove_temporary_files_for(&target);
+        atomic::create_folder(context.root.disk(), target.parent().unwrap_or(&context.root))?;
+        atomic::remove_temporary_files_for(context.root.disk(), &target);
         match self.settings.link {
-            Link::None => copy::copy(&source.path, &target)?,
-            Link::Hard => copy::link_read_only(&source.path, &target)?,
+            Link::None => copy::copy(context.root.disk(), &source.path, &target)?,
+            Link::Hard => copy::link_read_only(context.root.disk(), &source.path, &target)?,
         }
         let written = Output::of_digest(&context.root, &path, &source.digest)?;
         if written.digest != source.digest {

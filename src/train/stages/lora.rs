@@ -12,7 +12,7 @@ use pipe_engine::kind::{
     DependencyMode, Diagnostic, Failure, Files, InspectContext, Inspection, Outcome, PipelineView,
     Reference, Rejection, RunContext, Stage, StageError, StageKind, StageState,
 };
-use pipe_runs::Checkpoint;
+use pipe_runs::{Checkpoint, Run};
 use serde_json::Value;
 
 use super::artifacts::{ModelFile, TrainedRun, model_file};
@@ -142,7 +142,7 @@ impl Stage for LoraStage {
             && what_is_missing(&run).is_some()
             && let Some(best) = run.best()
         {
-            write_adapter(&run.file(best).path, &run.run.folder)?;
+            write_adapter(&run.file(best).path, &run.run)?;
         }
         Ok(outcome)
     }
@@ -232,13 +232,15 @@ fn what_is_missing(run: &TrainedRun) -> Option<&'static str> {
 
 /// Writes PEFT's files from a LoRA checkpoint into the run's folder: the weights that are sampled
 /// with.
-fn write_adapter(checkpoint: &Path, run: &Path) -> Result<(), StageError> {
+fn write_adapter(checkpoint: &Path, run: &Run) -> Result<(), StageError> {
     let failed =
         |e: String| StageError::new(Failure::Storage, format!("failed to write the adapter: {e}"));
     let checkpoint = Checkpoint::open(checkpoint).map_err(|e| failed(e.to_string()))?;
     let adapter = Adapter::from_checkpoint(&checkpoint, checkpoint::inference_prefix(&checkpoint));
     match adapter.map_err(|e| failed(e.to_string()))? {
-        Some(adapter) => adapter.write(&run.join(ADAPTER)).map_err(|e| failed(e.to_string())),
+        Some(adapter) => {
+            adapter.write(run.disk(), &run.folder.join(ADAPTER)).map_err(|e| failed(e.to_string()))
+        }
         None => Err(StageError::new(Failure::Bug, "the best checkpoint holds no adapter")),
     }
 }

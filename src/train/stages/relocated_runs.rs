@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use pipe_engine::kind::StageId;
 use pipe_engine::state::Record;
-use pipe_fs::STATE_FOLDER;
+use pipe_fs::{ProjectRoot, STATE_FOLDER};
 use pipe_runs::{Metadata, Run, Runs};
 use serde_json::Value;
 
 /// The stage's runs with their metadata in all folders but `today`, relative folders below `root`;
 /// the newest last.
 pub(super) fn runs(
-    root: &Path,
+    root: &ProjectRoot,
     today: &Path,
     pipeline: &str,
     stage: &StageId,
@@ -24,7 +24,7 @@ pub(super) fn runs(
         return Vec::new();
     }
     let all = folders(root, pipeline, stage).into_iter().filter(|folder| folder != today);
-    let runs = all.flat_map(|folder| Runs::at(folder).list());
+    let runs = all.flat_map(|folder| Runs::at(root.disk(), folder).list());
     let own = |run: Run| {
         let metadata = run.metadata().ok()?;
         (metadata.pipeline == pipeline && metadata.stage == stage.as_str())

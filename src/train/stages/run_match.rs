@@ -3,9 +3,9 @@
 //! may come from a list in the cache.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use pipe_engine::identity::{Difference, differences, in_words};
+use pipe_fs::ProjectRoot;
 use pipe_runs::Metadata;
 use serde_json::Value;
 
@@ -18,7 +18,7 @@ pub(super) const RESUME_CONTENT: &str = "content of checkpoint.resume_checkpoint
 
 /// What a training wants now.
 pub(super) struct RunCriteria<'a> {
-    pub root: &'a Path,
+    pub root: &'a ProjectRoot,
     pub manifest: &'a BTreeMap<String, Value>,
     /// Keys of the manifest that are not known yet.
     pub unknown: &'a [String],
@@ -142,7 +142,7 @@ mod tests {
         let unknown: Vec<String> = unknown.iter().map(|u| u.to_string()).collect();
         let manifest = manifest(criteria);
         let criteria = RunCriteria {
-            root: Path::new("nowhere"),
+            root: &ProjectRoot::from(std::path::Path::new("nowhere")),
             manifest: &manifest,
             unknown: &unknown,
             data,

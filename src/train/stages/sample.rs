@@ -199,9 +199,9 @@ impl Stage for SampleStage {
         let target = context.root.join(&s.to);
         let format = Format::of(&s.to).map_err(StageError::setting)?;
         let bytes = format.encode(&grid.render())?;
-        atomic::create_folder(target.parent().unwrap_or(&context.root))?;
-        atomic::remove_temporary_files_for(&target);
-        atomic::write(&target, |out| out.write_all(&bytes))?;
+        atomic::create_folder(context.root.disk(), target.parent().unwrap_or(&context.root))?;
+        atomic::remove_temporary_files_for(context.root.disk(), &target);
+        atomic::write(context.root.disk(), &target, |out| out.write_all(&bytes))?;
         let path = s.to.display().to_string();
         let output = Output::of(&context.root, &path)?;
         context.record_outputs(vec![output], Vec::new(), Vec::new())?;

@@ -55,7 +55,7 @@ struct PendingSave {
 
 /// What else to write when a checkpoint is the new best: from the checkpoint's path, into the run's
 /// folder.
-pub type OnNewBest = fn(&Path, &Path) -> Result<(), StageError>;
+pub type OnNewBest = fn(&Path, &Run) -> Result<(), StageError>;
 
 /// What a checkpoint says of its model.
 #[derive(Debug, Clone)]
@@ -88,9 +88,10 @@ impl<'a> Recorder<'a> {
         on_new_best: Option<OnNewBest>,
     ) -> Result<Self, StageError> {
         let logs = keeper.run().logs();
-        atomic::create_folder(&logs)?;
-        let metrics = MetricsFile::open(&logs.join("metrics.jsonl"), position.global_step)?;
-        let events = EventFile::create(&logs, position.global_step)?;
+        let disk = keeper.run().disk();
+        atomic::create_folder(disk, &logs)?;
+        let metrics = MetricsFile::open(disk, &logs.join("metrics.jsonl"), position.global_step)?;
+        let events = EventFile::create(disk, &logs, position.global_step)?;
         let saved_step = (position.global_step > 0).then_some(position.global_step);
         let (run, experiment) = (keeper.run().clone(), keeper.metadata().experiment_name.clone());
         let identity = keeper.metadata().identity.clone();
@@ -195,7 +196,7 @@ impl<'a> Recorder<'a> {
             let step = header.global_step;
             let saved = keeper.save_epoch(&header, is_final, || require_finite(tensors, step))?;
             if let (Some(Saved { is_best: true, .. }), Some(write)) = (&saved, on_new_best) {
-                write(&keeper.run().best(), &keeper.run().folder)?;
+                write(&keeper.run().best(), keeper.run())?;
             }
             Ok(saved)
         });
@@ -315,11 +316,11 @@ impl<'a> Recorder<'a> {
         let grid = grid.render();
         let (size, png) = ([grid.width(), grid.height()], Format::Png.encode(&grid)?);
         let file = self.samples_path(position);
-        file.parent().map_or(Ok(()), atomic::create_folder)?;
+        file.parent().map_or(Ok(()), |above| atomic::create_folder(self.run.disk(), above))?;
         // Sampled again unless the file stands.
         self.events.image(position.global_step, "samples", size, &png)?;
         self.events.log().sync()?;
-        atomic::write(&file, |out| out.write_all(&png))?;
+        atomic::write(self.run.disk(), &file, |out| out.write_all(&png))?;
         let part = part.map(|part| format!(": {part}")).unwrap_or_default();
         let text = format!("Drew samples/epoch_{:03}.png{part}", position.epoch);
         self.context.event(Event::Message { text });

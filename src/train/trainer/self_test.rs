@@ -7,11 +7,11 @@
 //! with this; its result is kept: see [`SelfTestResult`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 
 use burn::optim::GradientsAccumulator;
 use burn::tensor::Device;
 use pipe_engine::kind::{Failure, StageError, panic_message};
+use pipe_fs::ProjectRoot;
 
 use super::backward::Backward;
 use super::data_parallel::read_gradients;
@@ -54,7 +54,7 @@ fn tolerance(precision: Precision) -> f64 {
 /// [`Failure::OutOfMemory`] and [`Failure::DeviceLost`] where it could not be tested: those say
 /// nothing about the next time, and are not kept.
 pub fn require(
-    project: &Path,
+    project: &ProjectRoot,
     device: &ResolvedDevice,
     precision: Precision,
     tell: impl FnOnce(String),
@@ -81,7 +81,7 @@ pub fn require(
 /// # Errors
 /// [`Failure::OutOfMemory`] and [`Failure::DeviceLost`], as for [`require`].
 pub fn test(
-    project: &Path,
+    project: &ProjectRoot,
     device: &ResolvedDevice,
     precision: Precision,
 ) -> Result<SelfTestResult, StageError> {

@@ -6,6 +6,7 @@ use std::{fs, thread};
 use md5::{Digest, Md5};
 use pipe_data::download::fetch;
 use pipe_data::{DatasetSettings, Progress};
+use pipe_fs::Disk;
 
 use crate::made::{Project, settings};
 
@@ -123,7 +124,7 @@ fn a_file_arrives_whole_with_progress_and_is_not_fetched_again() {
     let (project, server) = (Project::new(), Server::start(content(), Habits::default()));
     let (target, watched) = (project.data("data.bin"), Watched::default());
     for _ in 0..2 {
-        fetch(&server.url, &target, Some(&md5(&content())), &watched).unwrap();
+        fetch(&Disk::default(), &server.url, &target, Some(&md5(&content())), &watched).unwrap();
     }
     assert_eq!(fs::read(&target).unwrap(), content());
     assert_eq!(server.ranges(), [None]);
@@ -138,19 +139,19 @@ fn a_broken_connection_and_an_old_part_are_gone_on_with() {
     let sum = md5(&content());
     let habits = Habits { breaks_after: Some(100_000), ..Habits::default() };
     let (project, server) = (Project::new(), Server::start(content(), habits));
-    fetch(&server.url, &project.data("data.bin"), Some(&sum), &()).unwrap();
+    fetch(&Disk::default(), &server.url, &project.data("data.bin"), Some(&sum), &()).unwrap();
     assert_eq!(fs::read(project.data("data.bin")).unwrap(), content());
     assert_eq!(server.ranges(), [None, range(100_000)]);
 
     let (project, server) = (Project::new(), Server::start(content(), Habits::default()));
     project.put("data.bin.part", &content()[..70_000]);
-    fetch(&server.url, &project.data("data.bin"), Some(&sum), &()).unwrap();
+    fetch(&Disk::default(), &server.url, &project.data("data.bin"), Some(&sum), &()).unwrap();
     assert_eq!(fs::read(project.data("data.bin")).unwrap(), content());
     assert_eq!(server.ranges(), [range(70_000)]);
 
     let (project, server) = (Project::new(), Server::start(content(), Habits::default()));
     project.put("data.bin.part", &content());
-    fetch(&server.url, &project.data("data.bin"), Some(&sum), &()).unwrap();
+    fetch(&Disk::default(), &server.url, &project.data("data.bin"), Some(&sum), &()).unwrap();
     assert_eq!(server.ranges(), [], "all of it was there");
     assert_eq!(project.listing(), [".data.bin.lock", "data.bin"]);
 }
@@ -160,17 +161,17 @@ fn a_part_of_another_file_or_a_server_without_ranges_means_a_fresh_start() {
     let sum = md5(&content());
     let (project, server) = (Project::new(), Server::start(content(), Habits::default()));
     project.put("data.bin.part", &[7; 1000]);
-    fetch(&server.url, &project.data("data.bin"), Some(&sum), &()).unwrap();
+    fetch(&Disk::default(), &server.url, &project.data("data.bin"), Some(&sum), &()).unwrap();
     assert_eq!(server.ranges(), [range(1000), None]);
 
     let (project, server) = (Project::new(), Server::start(content(), Habits::default()));
     project.put("data.bin.part", &[7; 400_000]); // longer than the file
-    fetch(&server.url, &project.data("data.bin"), Some(&sum), &()).unwrap();
+    fetch(&Disk::default(), &server.url, &project.data("data.bin"), Some(&sum), &()).unwrap();
     assert_eq!(server.ranges(), [range(400_000), None]);
 
     let habits = Habits { ignores_range: true, breaks_after: Some(100_000), ..Habits::default() };
     let (project, server) = (Project::new(), Server::start(content(), habits));
-    fetch(&server.url, &project.data("data.bin"), Some(&sum), &()).unwrap();
+    fetch(&Disk::default(), &server.url, &project.data("data.bin"), Some(&sum), &()).unwrap();
     assert_eq!(fs::read(project.data("data.bin")).unwrap(), content());
     assert_eq!(server.ranges(), [None, range(100_000)]);
 }
@@ -180,7 +181,8 @@ fn a_wrong_checksum_leaves_nothing_in_place() {
     let (project, server) = (Project::new(), Server::start(content(), Habits::default()));
     let target = project.data("data.bin");
     let expected = "0123456789abcdef0123456789abcdef";
-    let message = fetch(&server.url, &target, Some(expected), &()).unwrap_err().to_string();
+    let message =
+        fetch(&Disk::default(), &server.url, &target, Some(expected), &()).unwrap_err().to_string();
     for part in [server.url.as_str(), expected, &md5(&content()), &target.display().to_string()] {
         assert!(message.contains(part), "{message}");
     }
@@ -205,7 +207,9 @@ fn without_a_network_the_error_names_the_address_and_the_path() {
 fn a_server_that_refuses_is_quoted() {
     let habits = Habits { status: Some("404 Not Found"), ..Habits::default() };
     let (project, server) = (Project::new(), Server::start(content(), habits));
-    let message = fetch(&server.url, &project.data("data.bin"), None, &()).unwrap_err().to_string();
+    let message = fetch(&Disk::default(), &server.url, &project.data("data.bin"), None, &())
+        .unwrap_err()
+        .to_string();
     assert!(message.contains("the server answers 404 Not Found"), "{message}");
     assert_eq!(server.ranges().len(), 1);
 }
@@ -216,7 +220,9 @@ fn of_several_at_once_one_downloads() {
     let target = project.data("data.bin");
     thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| fetch(&server.url, &target, Some(&md5(&content())), &()).unwrap());
+            scope.spawn(|| {
+                fetch(&Disk::default(), &server.url, &target, Some(&md5(&content())), &()).unwrap()
+            });
         }
     });
     assert_eq!(fs::read(&target).unwrap(), content());

@@ -109,7 +109,7 @@ impl Project {
     }
 
     pub fn open(&self, settings: &DatasetSettings) -> Result<Dataset, DataError> {
-        Dataset::open(settings, self.path(), &())
+        Dataset::open(settings, &self.path().into(), &())
     }
 
     /// The message of the error that opening `settings` gives.

@@ -1,6 +1,7 @@
 use std::fs;
 
 use pipe_data::unpack::{Limits, unpack};
+use pipe_fs::Disk;
 
 use crate::made::{Project, TarGz};
 
@@ -8,7 +9,8 @@ use crate::made::{Project, TarGz};
 fn refused(archive: Vec<u8>, limits: Limits) -> String {
     let project = Project::new();
     let path = project.put("a.tgz", &archive);
-    let message = unpack(&path, &project.data("out"), limits).unwrap_err().to_string();
+    let message =
+        unpack(&Disk::default(), &path, &project.data("out"), limits).unwrap_err().to_string();
     assert_eq!(project.listing(), [".out.lock", "a.tgz"], "nothing else may be left");
     assert_eq!(fs::read_dir(project.path()).unwrap().count(), 1, "nothing may be written outside");
     message
@@ -66,11 +68,11 @@ fn a_good_archive_is_unpacked_once() {
         .put("a.tgz", &TarGz::new().file("top/deep/x.txt", b"x").file("top/y.txt", b"y").bytes());
     fs::create_dir(project.data("out.part")).unwrap(); // of a process that was killed
     let target = project.data("out");
-    let md5 = unpack(&path, &target, Limits::default()).unwrap().unwrap();
+    let md5 = unpack(&Disk::default(), &path, &target, Limits::default()).unwrap().unwrap();
     assert_eq!(md5.len(), 32);
     assert_eq!(fs::read(target.join("deep/x.txt")).unwrap(), b"x");
     assert_eq!(project.listing(), [".out.lock", "a.tgz", "out"]);
-    assert_eq!(unpack(&path, &target, Limits::default()).unwrap(), None);
+    assert_eq!(unpack(&Disk::default(), &path, &target, Limits::default()).unwrap(), None);
 }
 
 #[test]
@@ -90,7 +92,7 @@ fn long_names_are_read_in_both_forms_and_no_longer_than_names_are() {
         let archive =
             TarGz::new().about(kind, text.as_bytes()).file("short", b"x").file("top/y.txt", b"y");
         let path = project.put("a.tgz", &archive.bytes());
-        unpack(&path, &project.data("out"), Limits::default()).unwrap();
+        unpack(&Disk::default(), &path, &project.data("out"), Limits::default()).unwrap();
         assert_eq!(
             fs::read(project.data("out").join("d".repeat(180)).join("x.txt")).unwrap(),
             b"x"

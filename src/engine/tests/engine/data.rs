@@ -123,7 +123,8 @@ impl Project {
         let graph = Graph::build(loaded.unwrap_or_else(|e| panic!("{e}")))
             .unwrap_or_else(|e| panic!("{e}"));
         let (manifests, stop) = (identity::manifests(&graph), Stop::default());
-        let execution = Execution::new(self.0.path(), &graph, &manifests, &stop, &NullListener);
+        let root = self.0.path().into();
+        let execution = Execution::new(&root, &graph, &manifests, &stop, &NullListener);
         let selection: Selection = graph.select(&Targets::default()).unwrap();
         let observed =
             inspect(&execution, &selection.stages).map_err(|(stage, e)| format!("{stage}: {e}"));

@@ -53,7 +53,7 @@ pub fn run_with(project: &Project, how: How) -> Ran {
         keep_going: how.keep_going,
         jobs: how.jobs,
         gpus: how.gpus,
-        ..Execution::new(project.folder.path(), &graph, &manifests, &stop, &heard)
+        ..Execution::new(&project.root, &graph, &manifests, &stop, &heard)
     };
     let selection = graph.select(&Targets::default()).unwrap();
     let observed = inspect(&execution, &selection.stages).unwrap();
@@ -71,7 +71,7 @@ fn id_of(name: &str) -> StageId {
 }
 
 fn record(project: &Project, stage: &str) -> Record {
-    Record::load(project.folder.path(), "chain", &id_of(stage)).unwrap()
+    Record::load(&project.root, "chain", &id_of(stage)).unwrap()
 }
 
 fn names<'a, T: std::fmt::Display + 'a>(ids: impl IntoIterator<Item = &'a T>) -> Vec<String> {
@@ -104,7 +104,7 @@ fn a_stage_found_done_has_its_record_say_how_far_it_is() {
         progress: Some(Progress { epoch: 2, epochs: 3 }),
         ..record(&project, "base")
     };
-    interrupted.save(project.folder.path(), &id_of("base")).unwrap();
+    interrupted.save(&project.root, &id_of("base")).unwrap();
     assert_eq!(run(&project, false).summary.skipped.len(), 4);
     let settled = record(&project, "base");
     assert_eq!(settled.status, Status::Completed);
@@ -337,7 +337,7 @@ fn stages_that_share_a_gpu_wait_for_each_other() {
 #[test]
 fn a_stage_that_another_process_runs_is_left_to_it() {
     let project = single("learning_rate: 1");
-    let lock = lock_stage(project.folder.path(), "chain", &id_of("base")).unwrap().unwrap();
+    let lock = lock_stage(&project.root, "chain", &id_of("base")).unwrap().unwrap();
     let ran = run(&project, false);
     let text = &ran.summary.failed[0].1.message;
     assert!(text.contains(&format!("pid {}", std::process::id())), "{text}");
@@ -348,7 +348,7 @@ fn a_stage_that_another_process_runs_is_left_to_it() {
 #[test]
 fn what_keeps_nothing_waits_for_the_process_that_makes_it_ready() {
     let project = Project::new(CHAIN);
-    let lock = lock_stage(project.folder.path(), "chain", &id_of("data")).unwrap().unwrap();
+    let lock = lock_stage(&project.root, "chain", &id_of("data")).unwrap().unwrap();
     let ran = std::thread::scope(|scope| {
         let running = scope.spawn(|| run(&project, false));
         std::thread::sleep(std::time::Duration::from_millis(300));

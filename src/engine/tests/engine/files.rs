@@ -52,7 +52,7 @@ fn failure(project: &Project) -> String {
 }
 
 fn record(project: &Project) -> Record {
-    Record::load(project.folder.path(), "chain", &StageId::new("a").unwrap()).unwrap()
+    Record::load(&project.root, "chain", &StageId::new("a").unwrap()).unwrap()
 }
 
 const COPY: &str =
@@ -84,7 +84,7 @@ fn what_was_found_unchanged_is_noted_and_not_read_again() {
     // A digest that is wrong is believed as long as the stamp fits.
     let mut marked = after.clone();
     marked.made.as_mut().unwrap().inputs[0].digest = "sha256:wrong".into();
-    marked.save(project.folder.path(), &StageId::new("a").unwrap()).unwrap();
+    marked.save(&project.root, &StageId::new("a").unwrap()).unwrap();
     assert_eq!(ran(&project).planned, ["a skip"]);
     alter_unseen(&path(&project, "in.txt"));
     assert_eq!(ran(&project).planned, ["a run"]);
@@ -105,7 +105,7 @@ fn a_record_of_an_earlier_version_makes_nothing_run_again() {
     for output in made.outputs.iter_mut().chain(&mut made.inputs) {
         (output.changed, output.inode) = (0, 0);
     }
-    old.save(project.folder.path(), &StageId::new("a").unwrap()).unwrap();
+    old.save(&project.root, &StageId::new("a").unwrap()).unwrap();
     symlink("../elsewhere", path(&project, "data/linked")).unwrap();
     assert_eq!(ran(&project).planned, ["a skip"]);
     assert!(record(&project).made.unwrap().follows_links);

@@ -13,3 +13,4 @@ mod random;
 mod settings;
 mod slurm;
 mod spec;
+mod two_sessions;

@@ -112,7 +112,7 @@ fn with<T>(
 ) -> T {
     let graph = project.load().unwrap_or_else(|e| panic!("{e}"));
     let manifests = identity::manifests(&graph);
-    let execution = Execution::new(project.folder.path(), &graph, &manifests, stop, heard);
+    let execution = Execution::new(&project.root, &graph, &manifests, stop, heard);
     let selection = graph.select(&Targets::default()).unwrap();
     let observed = inspect(&execution, &selection.stages).unwrap();
     let plan = plan(&graph, &selection, &BTreeSet::new(), &observed);
@@ -161,7 +161,7 @@ fn record(project: &Project, stage: &str, job: u32, status: Status, message: &st
         let (ended_at, failure) = (record.started_at, Failure::Input);
         record.attempts.push(Attempt { ended_at, failure, message: message.into(), change: None });
     }
-    record.save(project.folder.path(), &id).unwrap();
+    record.save(&project.root, &id).unwrap();
 }
 
 #[test]

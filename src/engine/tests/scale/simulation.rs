@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use figment::Figment;
@@ -14,7 +14,7 @@ use pipe_engine::graph::{Graph, Targets};
 use pipe_engine::kind::*;
 use pipe_engine::state::Record;
 use pipe_engine::{identity, pipeline_file, plan};
-use pipe_fs::io_counters;
+use pipe_fs::ProjectRoot;
 use pipe_fs::io_counters::IoCounters;
 use serde::{Deserialize, Serialize};
 
@@ -31,23 +31,20 @@ pub struct Ran {
     pub took: Duration,
 }
 
-/// One at a time: what is done to the disk is counted by process.
-static ALONE: Mutex<()> = Mutex::new(());
-
 pub struct Simulation {
     folder: tempfile::TempDir,
+    root: ProjectRoot,
     conditions: Conditions,
-    _alone: MutexGuard<'static, ()>,
 }
 
 impl Simulation {
     /// In memory where that can be had; otherwise on a disk, whose fsyncs take most of the time.
     pub fn new(conditions: Conditions) -> Self {
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let memory = Path::new("/dev/shm");
         let folder =
             if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        Self { folder: folder.unwrap(), conditions, _alone: alone }
+        let folder = folder.unwrap();
+        Self { root: folder.path().into(), folder, conditions }
     }
 
     /// All stages by one process, as many at once as there are nodes.
@@ -56,9 +53,9 @@ impl Simulation {
         let cluster = Arc::new(Cluster::new(self.conditions, &needs));
         let world = Arc::new(World::new(Some(cluster.clone()), jobs));
         let graph = self.graph(jobs, seed, &world);
-        let (began, before) = (Instant::now(), io_counters::so_far());
-        let done = carry_out(self.folder.path(), &graph, &[], self.conditions.nodes);
-        let (took, traffic) = (began.elapsed(), io_counters::so_far() - before);
+        let (began, before) = (Instant::now(), self.root.disk().io_counters());
+        let done = carry_out(&self.root, &graph, &[], self.conditions.nodes);
+        let (took, traffic) = (began.elapsed(), self.root.disk().io_counters() - before);
         assert_eq!(done, jobs.len());
         drop((graph, world));
         let outcome = Arc::into_inner(cluster).unwrap().outcome();
@@ -70,20 +67,20 @@ impl Simulation {
     pub fn run_one_by_one(&self, jobs: &[Job], seed: u64) -> (IoCounters, Duration) {
         let world = Arc::new(World::new(None, jobs));
         let graph = self.graph(jobs, seed, &world);
-        let (began, before) = (Instant::now(), io_counters::so_far());
+        let (began, before) = (Instant::now(), self.root.disk().io_counters());
         for job in jobs {
-            assert_eq!(carry_out(self.folder.path(), &graph, &[&job.name], 1), 1);
+            assert_eq!(carry_out(&self.root, &graph, &[&job.name], 1), 1);
         }
-        (io_counters::so_far() - before, began.elapsed())
+        (self.root.disk().io_counters() - before, began.elapsed())
     }
 
     /// Makes the records say that stages took as long as they did by the cluster's clock.
     pub fn remember(&self, outcome: &cluster::Outcome) {
         for (stage, (began, ended)) in &outcome.spans {
             let stage = StageId::new(stage).unwrap();
-            let mut record = Record::load(self.folder.path(), "drawn", &stage).unwrap();
+            let mut record = Record::load(&self.root, "drawn", &stage).unwrap();
             record.updated_at = record.started_at + Duration::from_micros(ended - began);
-            record.save(self.folder.path(), &stage).unwrap();
+            record.save(&self.root, &stage).unwrap();
         }
     }
 
@@ -96,7 +93,7 @@ impl Simulation {
 }
 
 /// What `pipe run FILE STAGE…` does. Returns how many stages ran.
-fn carry_out(root: &Path, graph: &Graph, until: &[&str], jobs: usize) -> usize {
+fn carry_out(root: &ProjectRoot, graph: &Graph, until: &[&str], jobs: usize) -> usize {
     let (stop, manifests) = (Stop::default(), identity::manifests(graph));
     let execution =
         Execution { jobs, ..Execution::new(root, graph, &manifests, &stop, &NullListener) };

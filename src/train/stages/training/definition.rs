@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pipe_engine::kind::{Files, Request};
+use pipe_fs::ProjectRoot;
 use pipe_runs::{Run, Runs};
 use serde_json::Value;
 
@@ -26,12 +27,12 @@ impl Training<'_> {
         request.run_number.or(policy.run_number).or(policy.resume_from_run)
     }
 
-    pub(super) fn runs(&self, root: &Path) -> Runs {
-        Runs::at(root.join(self.folder()))
+    pub(super) fn runs(&self, root: &ProjectRoot) -> Runs {
+        Runs::at(root.disk(), root.join(self.folder()))
     }
 
     /// Where a run is that lies in another folder than new ones would.
-    pub(super) fn place(&self, root: &Path, run: &Run) -> String {
+    pub(super) fn place(&self, root: &ProjectRoot, run: &Run) -> String {
         match run.folder.parent() {
             Some(folder) if folder != self.runs(root).folder() => {
                 format!(" in {}", folder.strip_prefix(root).unwrap_or(folder).display())

@@ -209,7 +209,7 @@ pub(super) fn copy_base_model(run: &Run, base: &ModelFile) -> Result<(), StageEr
     if kept.exists() && same(&kept, &base.path) {
         return Ok(());
     }
-    Ok(copy(&base.path, &kept)?)
+    Ok(copy(run.disk(), &base.path, &kept)?)
 }
 
 /// `config.yaml`: a pipeline file that repeats the run.
@@ -236,7 +236,7 @@ pub(super) fn write_config(
         "# The resolved settings of this run. It can be repeated with: {again}\n{}",
         context.resolved()
     );
-    Ok(atomic::write(&path, |out| out.write_all(text.as_bytes()))?)
+    Ok(atomic::write(keeper.run().disk(), &path, |out| out.write_all(text.as_bytes()))?)
 }
 
 fn git_commit(root: &Path) -> Option<String> {

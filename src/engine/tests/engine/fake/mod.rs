@@ -11,6 +11,7 @@ use pipe_core::stop::Signal;
 use pipe_engine::graph::Graph;
 use pipe_engine::kind::*;
 use pipe_engine::pipeline_file::{self, Override};
+use pipe_fs::ProjectRoot;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -259,6 +260,7 @@ impl EventListener for Heard {
 /// A folder with a pipeline file, as a user has it.
 pub struct Project {
     pub folder: tempfile::TempDir,
+    pub root: ProjectRoot,
     pub sets: Vec<Override>,
 }
 
@@ -266,7 +268,7 @@ impl Project {
     pub fn new(pipeline: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("p.yaml"), pipeline).unwrap();
-        Self { folder, sets: Vec::new() }
+        Self { root: folder.path().into(), folder, sets: Vec::new() }
     }
 
     pub fn file(self, name: &str, text: &str) -> Self {

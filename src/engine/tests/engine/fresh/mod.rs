@@ -53,11 +53,12 @@ impl Project {
             .push(Arc::new(InProcess(Arc::new(move |context, line| world.program(context, line)))));
         let pipeline = pipeline_file::load(self.root(), Path::new("p.yaml"), &kinds, &[]);
         let graph = pipeline.and_then(Graph::build).unwrap_or_else(|e| panic!("{e}\n{yaml}"));
-        let (stop, manifests) = (Stop::default(), identity::manifests(&graph));
+        let (stop, manifests, root) =
+            (Stop::default(), identity::manifests(&graph), self.root().into());
         let execution = Execution {
             jobs,
             keep_going,
-            ..Execution::new(self.root(), &graph, &manifests, &stop, &NullListener)
+            ..Execution::new(&root, &graph, &manifests, &stop, &NullListener)
         };
         let selection = graph.select(&Targets::default()).unwrap();
         let observed =

@@ -1,0 +1,85 @@
+//! Files that are not to be seen yet, or not any more: their names, and removing those that a crash
+//! left.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::disk::Disk;
+use crate::sync;
+
+/// Marks our temporary files: `.NAME.tmp-PID-N`.
+const TEMPORARY: &str = ".tmp-";
+
+/// A name for what is not to be seen yet, or not any more.
+pub(crate) fn temporary(path: &Path) -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    path.with_file_name(format!(".{name}{TEMPORARY}{}-{count}", std::process::id()))
+}
+
+/// Whether a file of that name is one of ours that was never finished.
+pub fn is_temporary(name: &str) -> bool {
+    finished_name(name).is_some()
+}
+
+/// The name that a temporary file would have got.
+fn finished_name(name: &str) -> Option<&str> {
+    let (finished, writer) = name.strip_prefix('.')?.rsplit_once(TEMPORARY)?;
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    writer
+        .split_once('-')
+        .filter(|(pid, count)| is_number(pid) && is_number(count))
+        .map(|_| finished)
+}
+
+/// Removes the temporary files that a writer which died left in a folder. Nobody may write there
+/// now.
+pub fn remove_temporary_files(disk: &Disk, folder: &Path) {
+    remove_temporary_files_if(disk, folder, |_| true);
+}
+
+/// Removes the temporary files that writers of this file left when they died. Nobody may write it
+/// now.
+pub fn remove_temporary_files_for(disk: &Disk, path: &Path) {
+    let own = path.file_name().map(|name| name.to_string_lossy());
+    remove_temporary_files_if(disk, path.parent().unwrap_or(Path::new(".")), |name| {
+        Some(name) == own.as_deref()
+    });
+}
+
+/// Removes the temporary files of the names that `goes` accepts.
+pub fn remove_temporary_files_if(disk: &Disk, folder: &Path, goes: impl Fn(&str) -> bool) {
+    disk.counters().list();
+    let mut is_changed = false;
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let found = entry.file_name();
+        let found = found.to_string_lossy();
+        if finished_name(&found).is_some_and(&goes) {
+            is_changed |= fs::remove_file(entry.path()).is_ok();
+        }
+    }
+    // Or else a power cut brings them back when nobody looks here any more.
+    if is_changed {
+        let _ = sync::names(disk, folder);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leftovers_are_swept_and_nothing_else() {
+        let (disk, folder) = (Disk::default(), tempfile::tempdir().unwrap());
+        for name in [".a.ckpt.tmp-1-0", "a.ckpt", ".hidden", ".notes.tmp-backup", ".x.tmp-1"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        remove_temporary_files(&disk, folder.path());
+        let mut left: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [".hidden", ".notes.tmp-backup", ".x.tmp-1", "a.ckpt"]);
+    }
+}
