@@ -17,7 +17,7 @@ use serde_json::json;
 use super::checkpoint_writer::CheckpointWriter;
 use super::settings::TrainingSettings;
 use super::train_state::TrainState;
-use super::training_loop::{Position, TrainingContext};
+use super::training_context::{Position, TrainingContext};
 use crate::architecture::ModelConfig;
 use crate::sampling::{Format, GridRequest};
 
