@@ -229,18 +229,18 @@ impl<'a, 'r> Trainer<'a, 'r> {
 
     /// Tells whoever watches how far the epoch is.
     fn report_step(&self, epoch: &mut Epoch) {
-        let speed = epoch.batches.images as f64 / epoch.started.elapsed().as_secs_f64();
-        if epoch.throttle.due() {
-            self.training.context.event(Event::Step {
-                epoch: epoch.number,
-                epochs: self.training.settings.epochs,
-                step: self.position.step_in_epoch,
-                steps: self.steps_per_epoch,
-                loss: epoch.loss_meter.last(),
-                images_per_second: speed,
-                memory: memory_stats::memory_stats().map(|m| m.physical_mem as u64),
-            });
+        if !epoch.throttle.due() {
+            return;
         }
+        self.training.context.event(Event::Step {
+            epoch: epoch.number,
+            epochs: self.training.settings.epochs,
+            step: self.position.step_in_epoch,
+            steps: self.steps_per_epoch,
+            loss: epoch.loss_meter.last(),
+            images_per_second: epoch.batches.images as f64 / epoch.started.elapsed().as_secs_f64(),
+            memory: memory_stats::memory_stats().map(|m| m.physical_mem as u64),
+        });
     }
 
     /// Saves between two steps of an epoch, if it is time. On a signal saves too, and ends the
