@@ -25,7 +25,6 @@
 )]
 
 mod cli;
-mod labels;
 mod report;
 
 use std::io::Write;

@@ -36,11 +36,12 @@ impl PartialEq for Run {
 impl Eq for Run {}
 
 impl Runs {
-    /// The runs in a folder, whose files are written as `disk` says.
+    /// The runs of that folder, which need not be there yet, whose files are written as `disk` says.
     pub fn at(disk: &Disk, folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into(), disk: disk.clone() }
     }
 
+    /// The folder that holds them.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -100,30 +101,37 @@ impl Run {
         &self.disk
     }
 
+    /// Where `metadata.json` is.
     pub fn metadata_path(&self) -> PathBuf {
         self.folder.join("metadata.json")
     }
 
+    /// Where `config.yaml` is: the settings of the run as a pipeline file.
     pub fn config_path(&self) -> PathBuf {
         self.folder.join("config.yaml")
     }
 
+    /// The folder of `metrics.jsonl` and TensorBoard's event files.
     pub fn logs(&self) -> PathBuf {
         self.folder.join("logs")
     }
 
+    /// The folder of its checkpoints.
     pub fn checkpoints(&self) -> PathBuf {
         self.folder.join(CHECKPOINTS)
     }
 
+    /// A hard link to the best checkpoint.
     pub fn best(&self) -> PathBuf {
         self.checkpoints().join(BEST)
     }
 
+    /// A hard link to the newest checkpoint.
     pub fn last(&self) -> PathBuf {
         self.checkpoints().join(LAST)
     }
 
+    /// Its metadata as they stand on disk. The version before, where the file is damaged.
     pub fn metadata(&self) -> Result<Metadata, StoreError> {
         Metadata::load(&self.metadata_path())
     }

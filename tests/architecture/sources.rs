@@ -136,7 +136,7 @@ fn module(path: &Path) -> Module {
     parts
 }
 
-/// The code alone: comments become spaces, texts and characters are empty.
+/// The code alone: comments are gone, texts and characters are empty. Lines stay lines.
 pub fn without_comments(text: &str) -> String {
     let bytes: Vec<char> = text.chars().collect();
     let at = |i: usize| bytes.get(i).copied().unwrap_or('\0');
@@ -154,16 +154,22 @@ pub fn without_comments(text: &str) -> String {
                 let end = format!("\"{}", "#".repeat(hashes));
                 let rest: String = bytes[i + 2 + hashes..].iter().collect();
                 let length = rest.find(&end).map_or(rest.len(), |n| rest[..n].chars().count());
+                let start = i;
                 i += 2 + hashes + length + end.len();
-                code.push_str("\"\"");
+                code.push('"');
+                code.extend((start..i).map(at).filter(|c| *c == '\n'));
+                code.push('"');
             }
             '"' => {
+                let start = i;
                 i += 1;
                 while i < bytes.len() && at(i) != '"' {
                     i += if at(i) == '\\' { 2 } else { 1 };
                 }
                 i += 1;
-                code.push_str("\"\"");
+                code.push('"');
+                code.extend((start..i).map(at).filter(|c| *c == '\n'));
+                code.push('"');
             }
             '\'' if at(i + 1) == '\\' => {
                 i += 3;
@@ -206,7 +212,7 @@ fn without_tests(code: &str) -> (String, Vec<String>) {
 }
 
 /// Where the first block in braces ends.
-fn block(code: &str) -> usize {
+pub fn block(code: &str) -> usize {
     let mut depth = 0;
     for (at, c) in code.char_indices() {
         match c {

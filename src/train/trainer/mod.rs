@@ -1,6 +1,7 @@
 //! Training: the loop, its settings, and what it keeps.
 
 mod backward;
+mod batches;
 mod checkpoint_writer;
 mod data_parallel;
 pub mod ema;
@@ -13,7 +14,9 @@ mod schedule;
 pub mod self_test;
 mod settings;
 mod train_state;
+mod training_context;
 mod training_loop;
+mod validation;
 
 pub use data_parallel::Worker;
 pub use optimizer::{Optimizer, clip_by_norm};
@@ -25,4 +28,5 @@ pub use settings::{
     TrainingSettings,
 };
 pub use train_state::{EMA_WEIGHTS, TrainState, WEIGHTS};
-pub use training_loop::{Position, TrainingContext, fit};
+pub use training_context::{Position, TrainingContext};
+pub use training_loop::fit;

@@ -1,296 +1,334 @@
-//! The training loop, one function from top to bottom.
+//! The training loop, from top to bottom: [`fit`] is its table of contents, and each heading in it
+//! a function below, in the same order.
+//!
+//! Names no model, and writes no file itself: that is [`Recorder`]'s work.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use burn::optim::GradientsAccumulator;
-use burn::tensor::Device;
+use burn::optim::{GradientsAccumulator, GradientsParams};
 use pipe_core::progress::Event;
-use pipe_engine::kind::{Failure, RunContext, StageError};
-use pipe_runs::Header;
+use pipe_engine::kind::{Failure, StageError};
 
 use super::backward::Backward;
-use super::data_parallel::{DataParallel, Worker};
+use super::batches::{TimedBatches, loader};
+use super::data_parallel::DataParallel;
 use super::ema;
 use super::loss_meter::{LossMeter, LossTotals};
 use super::noised_batch::{BatchKey, LabelDropout, NoisedBatch};
 use super::optimizer::clip_by_norm;
-use super::recorder::Recorder;
-use super::settings::TrainingSettings;
+use super::recorder::{EpochTiming, Recorder};
 use super::train_state::TrainState;
-use crate::architecture::ModelConfig;
-use crate::data::{DataError, Dataset, Loader, LoaderOptions, Split};
-use crate::device;
-use crate::diffusion::Edm;
-use crate::nn::Pass;
-
-/// All that the loop needs.
-pub struct TrainingContext<'a> {
-    pub settings: &'a TrainingSettings,
-    pub config: &'a ModelConfig,
-    /// Share of images that are trained without their label.
-    pub label_dropout: f64,
-    /// Share of the inputs of LoRA's factors that are dropped.
-    pub lora_dropout: f64,
-    /// Micro-batches that each device's shard of a batch is cut into, to save memory.
-    pub micro_batches: usize,
-    pub dataset: Arc<Dataset>,
-    /// The main device, with autodiff.
-    pub device: Device,
-    /// Further devices, which take their shard of each batch.
-    pub workers: &'a [Worker],
-    pub context: &'a RunContext<'a>,
-}
-
-/// How far training is.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Position {
-    /// Completed epochs.
-    pub epoch: u64,
-    /// Optimizer steps since the start.
-    pub global_step: u64,
-    /// Optimizer steps into the epoch after the completed ones; 0 between epochs.
-    pub step_in_epoch: u64,
-    /// Losses of the epoch that is under way.
-    pub loss_totals: LossTotals,
-}
-
-impl Position {
-    /// Where the training was that wrote a checkpoint.
-    pub fn of(header: &Header) -> Self {
-        Self {
-            epoch: header.epoch,
-            global_step: header.global_step,
-            step_in_epoch: header.step_in_epoch,
-            loss_totals: serde_json::from_value(header.loop_state["sums"].clone())
-                .unwrap_or_default(),
-        }
-    }
-}
+use super::training_context::{Position, TrainingContext};
+use super::validation::validation_loss;
+use crate::data::{Loader, Split};
 
 /// Trains from `position` to the last epoch. On a signal, saves and fails with
 /// [`Failure::Interrupted`].
 pub fn fit(
     training: &TrainingContext,
     state: &mut TrainState,
-    mut position: Position,
+    position: Position,
     recorder: &mut Recorder,
 ) -> Result<(), StageError> {
-    // ---- What stays the same for the whole run
-    let TrainingContext { settings, config, dataset, device, context, .. } = training;
-    let edm = Edm::default();
-    let labels = LabelDropout { classes: config.num_classes(), dropout: training.label_dropout };
-    let backward =
-        Backward::new(config, settings.precision, training.lora_dropout, training.micro_batches);
-    let options = LoaderOptions {
-        batch_size: settings.batch_size,
-        num_workers: settings.num_workers,
-        seed: settings.seed,
-    };
-    let loader = Loader::new(dataset.clone(), Split::Train, options).map_err(data_error)?;
-    let batches_per_epoch = loader.batches_per_epoch();
-    if batches_per_epoch == 0 {
-        return Err(StageError::new(Failure::Input, "the data set has no training images"));
-    }
-    let (accumulate, precision) = (settings.accumulate_grad_batches, settings.precision);
-    let steps_per_epoch = batches_per_epoch.div_ceil(accumulate) as u64;
-    let total_steps = steps_per_epoch * settings.horizon();
-    let (images, all) = (dataset.indices(Split::Train).len(), steps_per_epoch * settings.epochs);
-    let text = format!("{images} images, {steps_per_epoch} steps an epoch, {all} in all\n");
-    context.event(Event::Message { text });
-    let interrupted =
-        || context.stop.requested().map(|signal| (Failure::Interrupted(signal), signal.name()));
-
-    let due = |epoch: u64| settings.sample_every_n_epochs.is_some_and(|n| epoch.is_multiple_of(n));
-    if position.epoch > 0 && position.step_in_epoch == 0 && due(position.epoch) {
-        // Unless the process ended before it was sampled.
-        let sampled = recorder.sample_if_missing(&position, state, training)?;
-        if !sampled && let Some((failure, signal)) = interrupted() {
-            let text = format!("stopped by {signal} after epoch {}", position.epoch);
-            return Err(StageError::new(failure, text));
-        }
-    }
-
-    let mut data_parallel =
-        DataParallel::start(training.workers, &precision.weights(&state.model), backward)?;
-    for epoch in position.epoch + 1..=settings.epochs {
-        let first_step = position.step_in_epoch;
-        let mut loss_meter = LossMeter::resume(position.loss_totals);
-        let mut batches = loader.epoch(epoch, first_step as usize * accumulate);
-        let (started, mut waited, mut images) = (Instant::now(), Duration::ZERO, 0usize);
-        let mut throttle = Throttle::default();
-
-        for step in first_step..steps_per_epoch {
-            // ---- Gradients of one or more batches
-            let first_batch = step as usize * accumulate;
-            let group = accumulate.min(batches_per_epoch - first_batch);
-            let (mut gradients, mut losses) =
-                (GradientsAccumulator::new(), Vec::with_capacity(group));
-            let weights = precision.weights(&state.model);
-            data_parallel.broadcast_weights(&weights)?;
-            for number in 0..group {
-                let asked = Instant::now();
-                let Some(batch) = batches.next() else {
-                    let missing = format!("no batch {} in epoch {epoch}", first_batch + number);
-                    return Err(StageError::new(Failure::Bug, missing));
-                };
-                let batch = batch.map_err(data_error)?;
-                waited += asked.elapsed();
-                images += batch.labels.len();
-                let key =
-                    BatchKey { seed: settings.seed, epoch, batch: (first_batch + number) as u64 };
-                let shard = data_parallel.scatter(
-                    NoisedBatch::for_training(batch, key, &edm, labels),
-                    number,
-                    group,
-                )?;
-                losses.extend(backward.add(&mut gradients, &weights, shard, group, device)); // [1]
-            }
-
-            // ---- With several devices: what the others found
-            let mut gradients =
-                data_parallel.reduce_gradients(gradients.grads(), &mut losses, &weights)?;
-            losses.into_iter().for_each(|loss| loss_meter.add(position.global_step + 1, loss));
+    let mut trainer = Trainer::new(training, state, position, recorder)?;
+    trainer.sample_if_missing()?;
+    let mut data_parallel = trainer.start_workers()?;
+    for number in position.epoch + 1..=training.settings.epochs {
+        let mut epoch = trainer.begin_epoch(number);
+        for step in trainer.position.step_in_epoch..trainer.steps_per_epoch {
+            // ---- Gradients of one or more batches, on all devices
+            let gradients = trainer.gradients(&mut epoch, step, &mut data_parallel)?;
 
             // ---- One optimizer step
-            if let Some(max) = settings.gradient_clip_val {
-                gradients = clip_by_norm(&state.model, gradients, max);
-            }
-            let rate =
-                settings.schedule.rate(settings.learning_rate, position.global_step, total_steps);
-            state.model = state.optimizer.step(rate, state.model.clone(), gradients);
-            if let Some(mean) = state.ema.take() {
-                let decay = ema::decay_at(settings.ema.decay, position.global_step);
-                state.ema = Some(ema::update(mean, &state.model, decay));
-            }
-            position.global_step += 1;
-            position.step_in_epoch = step + 1;
+            let rate = trainer.optimizer_step(gradients);
+            trainer.position.global_step += 1;
+            trainer.position.step_in_epoch = step + 1;
 
             // ---- Logs: the only place inside an epoch that waits for the device
-            if position.global_step.is_multiple_of(settings.log_every_n_steps) {
-                loss_meter.read()?;
-                if let Some(loss) = loss_meter.last() {
-                    recorder.log_step(epoch, position.global_step, loss, rate)?;
-                }
-            }
-            let speed = images as f64 / started.elapsed().as_secs_f64();
-            if throttle.due() {
-                context.event(Event::Step {
-                    epoch,
-                    epochs: settings.epochs,
-                    step: step + 1,
-                    steps: steps_per_epoch,
-                    loss: loss_meter.last(),
-                    images_per_second: speed,
-                    memory: memory_stats::memory_stats().map(|m| m.physical_mem as u64),
-                });
-            }
+            trainer.log_step(&mut epoch, rate)?;
+            trainer.report_step(&mut epoch);
 
             // ---- The checkpoint that is being written beside this: whether it stands, and what
             // went wrong
-            recorder.poll()?;
+            trainer.recorder.poll()?;
 
             // ---- A checkpoint inside the epoch: because it is time, or because of a signal
-            let inside = step + 1 < steps_per_epoch;
-            let stop = interrupted();
-            if inside && (stop.is_some() || recorder.is_save_step(position.global_step)) {
-                position.loss_totals = loss_meter.read()?;
-                recorder.save_mid_epoch(&position, state)?;
-            }
-            if inside && let Some((failure, signal)) = stop {
-                recorder.flush()?;
-                let text = format!(
-                    "stopped by {signal} in epoch {epoch}, step {} of {steps_per_epoch}",
-                    step + 1
-                );
-                return Err(StageError::new(failure, text));
+            trainer.save_inside(&mut epoch)?;
+        }
+        // ---- The epoch's metrics
+        let metrics = trainer.log_epoch(epoch)?;
+
+        // ---- The epoch's checkpoint and image grid
+        trainer.save_epoch(&metrics)?;
+    }
+    trainer.recorder.flush()
+}
+
+/// A training under way.
+struct Trainer<'a, 'r> {
+    // ---- What stays the same for the whole run
+    training: &'a TrainingContext<'a>,
+    labels: LabelDropout,
+    backward: Backward,
+    loader: Loader,
+    steps_per_epoch: u64,
+    /// Optimizer steps of the schedule, which may be longer than this training.
+    total_steps: u64,
+
+    // ---- What steps change
+    state: &'a mut TrainState,
+    position: Position,
+    recorder: &'a mut Recorder<'r>,
+}
+
+/// An epoch under way.
+struct Epoch {
+    number: u64,
+    loss_meter: LossMeter,
+    batches: TimedBatches,
+    started: Instant,
+    throttle: Throttle,
+}
+
+impl<'a, 'r> Trainer<'a, 'r> {
+    fn new(
+        training: &'a TrainingContext<'a>,
+        state: &'a mut TrainState,
+        position: Position,
+        recorder: &'a mut Recorder<'r>,
+    ) -> Result<Self, StageError> {
+        let TrainingContext { settings, config, dataset, context, .. } = training;
+        let labels =
+            LabelDropout { classes: config.num_classes(), dropout: training.label_dropout };
+        let backward = Backward::new(
+            config,
+            settings.precision,
+            training.lora_dropout,
+            training.micro_batches,
+        );
+        let loader = loader(settings, dataset, Split::Train)?;
+        let batches_per_epoch = loader.batches_per_epoch();
+        if batches_per_epoch == 0 {
+            return Err(StageError::new(Failure::Input, "the data set has no training images"));
+        }
+        let steps_per_epoch = batches_per_epoch.div_ceil(settings.accumulate_grad_batches) as u64;
+        let total_steps = steps_per_epoch * settings.horizon();
+        let (images, all) =
+            (dataset.indices(Split::Train).len(), steps_per_epoch * settings.epochs);
+        let text = format!("{images} images, {steps_per_epoch} steps an epoch, {all} in all\n");
+        context.event(Event::Message { text });
+        Ok(Self {
+            training,
+            labels,
+            backward,
+            loader,
+            steps_per_epoch,
+            total_steps,
+            state,
+            position,
+            recorder,
+        })
+    }
+
+    /// The image grid of the epoch that was trained last, unless the process ended before it was
+    /// sampled.
+    fn sample_if_missing(&mut self) -> Result<(), StageError> {
+        let Position { epoch, step_in_epoch, .. } = self.position;
+        if epoch == 0 || step_in_epoch != 0 || !self.is_sample_epoch(epoch) {
+            return Ok(());
+        }
+        let sampled = self.recorder.sample_if_missing(&self.position, self.state, self.training)?;
+        if !sampled && let Some((failure, signal)) = self.interrupted() {
+            let text = format!("stopped by {signal} after epoch {epoch}");
+            return Err(StageError::new(failure, text));
+        }
+        Ok(())
+    }
+
+    fn start_workers(&self) -> Result<DataParallel, StageError> {
+        let weights = self.training.settings.precision.weights(&self.state.model);
+        DataParallel::start(self.training.workers, &weights, self.backward)
+    }
+
+    fn begin_epoch(&self, number: u64) -> Epoch {
+        let first_step = self.position.step_in_epoch as usize;
+        let first_batch = first_step * self.training.settings.accumulate_grad_batches;
+        Epoch {
+            number,
+            loss_meter: LossMeter::resume(self.position.loss_totals),
+            batches: TimedBatches::new(self.loader.epoch(number, first_batch), number),
+            started: Instant::now(),
+            throttle: Throttle::default(),
+        }
+    }
+
+    /// Gradients of the mean loss over the batches of one optimizer step, of which there may be
+    /// fewer at an epoch's end. The losses go to the epoch's meter.
+    fn gradients(
+        &self,
+        epoch: &mut Epoch,
+        step: u64,
+        data_parallel: &mut DataParallel,
+    ) -> Result<GradientsParams, StageError> {
+        let TrainingContext { settings, device, .. } = self.training;
+        let accumulate = settings.accumulate_grad_batches;
+        let first_batch = step as usize * accumulate;
+        let group = accumulate.min(self.loader.batches_per_epoch() - first_batch);
+        let (mut gradients, mut losses) = (GradientsAccumulator::new(), Vec::with_capacity(group));
+        let weights = settings.precision.weights(&self.state.model);
+        data_parallel.broadcast_weights(&weights)?;
+        for number in 0..group {
+            let batch = epoch.batches.next(first_batch + number)?;
+            let key = BatchKey {
+                seed: settings.seed,
+                epoch: epoch.number,
+                batch: (first_batch + number) as u64,
+            };
+            let noised = NoisedBatch::for_training(batch, key, &self.backward.edm, self.labels);
+            let shard = data_parallel.scatter(noised, number, group)?;
+            losses.extend(self.backward.add(&mut gradients, &weights, shard, group, device)); // [1]
+        }
+        // With several devices: what the others found.
+        let gradients = data_parallel.reduce_gradients(gradients.grads(), &mut losses, &weights)?;
+        let step = self.position.global_step + 1;
+        losses.into_iter().for_each(|loss| epoch.loss_meter.add(step, loss));
+        Ok(gradients)
+    }
+
+    /// New weights, and their moving average. Gives the learning rate.
+    fn optimizer_step(&mut self, mut gradients: GradientsParams) -> f64 {
+        let (settings, state) = (self.training.settings, &mut *self.state);
+        if let Some(max) = settings.gradient_clip_val {
+            gradients = clip_by_norm(&state.model, gradients, max);
+        }
+        let rate = settings.schedule.rate(
+            settings.learning_rate,
+            self.position.global_step,
+            self.total_steps,
+        );
+        state.model = state.optimizer.step(rate, state.model.clone(), gradients);
+        if let Some(mean) = state.ema.take() {
+            let decay = ema::decay_at(settings.ema.decay, self.position.global_step);
+            state.ema = Some(ema::update(mean, &state.model, decay));
+        }
+        rate
+    }
+
+    /// The metrics of a step, every `log_every_n_steps`.
+    fn log_step(&mut self, epoch: &mut Epoch, rate: f64) -> Result<(), StageError> {
+        let step = self.position.global_step;
+        if step.is_multiple_of(self.training.settings.log_every_n_steps) {
+            epoch.loss_meter.read()?;
+            if let Some(loss) = epoch.loss_meter.last() {
+                self.recorder.log_step(epoch.number, step, loss, rate)?;
             }
         }
-        drop(batches);
+        Ok(())
+    }
 
-        // ---- The epoch's metrics
+    /// Tells whoever watches how far the epoch is.
+    fn report_step(&self, epoch: &mut Epoch) {
+        if !epoch.throttle.due() {
+            return;
+        }
+        self.training.context.event(Event::Step {
+            epoch: epoch.number,
+            epochs: self.training.settings.epochs,
+            step: self.position.step_in_epoch,
+            steps: self.steps_per_epoch,
+            loss: epoch.loss_meter.last(),
+            images_per_second: epoch.batches.images as f64 / epoch.started.elapsed().as_secs_f64(),
+            memory: memory_stats::memory_stats().map(|m| m.physical_mem as u64),
+        });
+    }
+
+    /// Saves between two steps of an epoch, if it is time. On a signal saves too, and ends the
+    /// training.
+    fn save_inside(&mut self, epoch: &mut Epoch) -> Result<(), StageError> {
+        let step = self.position.step_in_epoch;
+        if step == self.steps_per_epoch {
+            return Ok(());
+        }
+        let stop = self.interrupted();
+        if stop.is_some() || self.recorder.is_save_step(self.position.global_step) {
+            self.position.loss_totals = epoch.loss_meter.read()?;
+            self.recorder.save_mid_epoch(&self.position, self.state)?;
+        }
+        let Some((failure, signal)) = stop else { return Ok(()) };
+        self.recorder.flush()?;
+        let text = format!(
+            "stopped by {signal} in epoch {}, step {step} of {}",
+            epoch.number, self.steps_per_epoch
+        );
+        Err(StageError::new(failure, text))
+    }
+
+    /// Ends an epoch: its metrics, validated and written down.
+    fn log_epoch(&mut self, epoch: Epoch) -> Result<BTreeMap<String, f64>, StageError> {
+        let Epoch { number, mut loss_meter, batches, started, .. } = epoch;
+        let (waited, images) = batches.end();
+        let settings = self.training.settings;
         let totals = loss_meter.read()?;
         let mut metrics = BTreeMap::from([("train_loss".to_owned(), totals.mean())]);
-        if !dataset.indices(Split::Validation).is_empty() {
-            metrics.insert("val_loss".to_owned(), validation_loss(training, state, &edm)?);
+        if !self.training.dataset.indices(Split::Validation).is_empty() {
+            let loss = validation_loss(self.training, self.state, &self.backward.edm)?;
+            metrics.insert("val_loss".to_owned(), loss);
         }
         let seconds = started.elapsed().as_secs_f64();
         let speed = images as f64 / seconds;
-        position =
-            Position { epoch, step_in_epoch: 0, loss_totals: LossTotals::default(), ..position };
-        let rate =
-            settings.schedule.rate(settings.learning_rate, position.global_step - 1, total_steps);
-        let (epochs, logged) = (settings.epochs, metrics.clone());
-        context.event(Event::Epoch {
-            epoch,
-            epochs,
-            metrics: logged,
+        self.position = Position {
+            epoch: number,
+            step_in_epoch: 0,
+            loss_totals: LossTotals::default(),
+            ..self.position
+        };
+        let rate = settings.schedule.rate(
+            settings.learning_rate,
+            self.position.global_step - 1,
+            self.total_steps,
+        );
+        self.training.context.event(Event::Epoch {
+            epoch: number,
+            epochs: settings.epochs,
+            metrics: metrics.clone(),
             seconds,
             images_per_second: speed,
         });
         let wait_share = waited.as_secs_f64() / seconds;
-        recorder.log_epoch(
-            &position,
-            &metrics,
-            super::recorder::EpochTiming { seconds, speed, wait_share, rate },
-        )?;
+        let timing = EpochTiming { seconds, speed, wait_share, rate };
+        self.recorder.log_epoch(&self.position, &metrics, timing)?;
+        Ok(metrics)
+    }
 
-        // ---- The epoch's checkpoint and image grid
-        recorder.save_epoch(&position, &metrics, state, epoch == settings.epochs)?;
-        let sampled = !due(epoch) || recorder.sample_epoch(&position, state, training)?;
+    /// What an ended epoch leaves: a checkpoint, if the policy wants one, and an image grid, if it
+    /// is time. On a signal ends the training behind a checkpoint.
+    fn save_epoch(&mut self, metrics: &BTreeMap<String, f64>) -> Result<(), StageError> {
+        let (epoch, epochs) = (self.position.epoch, self.training.settings.epochs);
+        self.recorder.save_epoch(&self.position, metrics, self.state, epoch == epochs)?;
+        let sampled = !self.is_sample_epoch(epoch)
+            || self.recorder.sample_epoch(&self.position, self.state, self.training)?;
         // After the last epoch only the image grid can still be missing.
-        if (epoch < settings.epochs || !sampled)
-            && let Some((failure, signal)) = interrupted()
+        if (epoch < epochs || !sampled)
+            && let Some((failure, signal)) = self.interrupted()
         {
-            recorder.ensure_saved(&position, state)?;
-            recorder.flush()?;
-            return Err(StageError::new(
-                failure,
-                format!("stopped by {signal} after epoch {epoch}"),
-            ));
+            self.recorder.ensure_saved(&self.position, self.state)?;
+            self.recorder.flush()?;
+            let text = format!("stopped by {signal} after epoch {epoch}");
+            return Err(StageError::new(failure, text));
         }
+        Ok(())
     }
-    recorder.flush()
-}
 
-/// Mean loss over the validation images, with the weights that would be sampled from.
-fn validation_loss(
-    training: &TrainingContext,
-    state: &TrainState,
-    edm: &Edm,
-) -> Result<f64, StageError> {
-    let TrainingContext { settings, config, dataset, device, .. } = training;
-    let options = LoaderOptions {
-        batch_size: settings.batch_size,
-        num_workers: settings.num_workers,
-        seed: settings.seed,
-    };
-    let loader = Loader::new(dataset.clone(), Split::Validation, options).map_err(data_error)?;
-    let (weights, device) = (state.weights(), device.clone().inner());
-    let (mut sum, mut count) = (0.0, 0);
-    for (number, batch) in loader.epoch(0, 0).enumerate() {
-        let batch = batch.map_err(data_error)?;
-        let images = batch.labels.len();
-        let key = BatchKey { seed: settings.seed, epoch: 0, batch: number as u64 };
-        let noised = NoisedBatch::for_validation(batch, key, edm);
-        let inputs = noised.on_device(config.num_classes(), config.image_size(), &device);
-        let pass = Pass::inference();
-        let loss =
-            edm.loss(&weights, inputs.image, inputs.sigma, inputs.noise, inputs.label, &pass);
-        let loss = device::read(loss)?.iter::<f64>().sum::<f64>();
-        sum += loss * images as f64;
-        count += images;
+    fn is_sample_epoch(&self, epoch: u64) -> bool {
+        self.training.settings.sample_every_n_epochs.is_some_and(|n| epoch.is_multiple_of(n))
     }
-    Ok(sum / f64::from(count.max(1) as u32))
-}
 
-fn data_error(error: DataError) -> StageError {
-    let failure = match error {
-        DataError::Setting { .. } => Failure::Setting,
-        _ => Failure::Input,
-    };
-    StageError::new(failure, error.to_string())
+    /// The signal that asked the training to stop, if one did.
+    fn interrupted(&self) -> Option<(Failure, &'static str)> {
+        let signal = self.training.context.stop.requested()?;
+        Some((Failure::Interrupted(signal), signal.name()))
+    }
 }
 
 /// Renews the progress line often enough to look alive, too seldom to cost

@@ -1,0 +1,219 @@
+//! What training writes down: checkpoints, metrics, and events for whoever watches.
+
+mod samples;
+mod saving;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use pipe_core::progress::Event;
+use pipe_engine::kind::{RunContext, StageError};
+use pipe_fs::atomic;
+use pipe_fs::atomic::Log;
+use pipe_runs::events::{EventFile, MetricsFile};
+use pipe_runs::{CheckpointManager, EpochRecord, Run, Saved, Status};
+
+use super::checkpoint_writer::CheckpointWriter;
+use super::settings::TrainingSettings;
+use super::training_context::Position;
+use crate::architecture::ModelConfig;
+
+/// The writing side of one training.
+pub struct Recorder<'a> {
+    context: &'a RunContext<'a>,
+    settings: &'a TrainingSettings,
+    run: Run,
+    experiment: String,
+    /// Of the run, which every checkpoint of it has.
+    identity: String,
+    writer: CheckpointWriter,
+    metrics: MetricsFile,
+    events: EventFile,
+    model_info: ModelInfo,
+    on_new_best: Option<OnNewBest>,
+    /// Optimizer step of the newest checkpoint.
+    saved_step: Option<u64>,
+    /// Of the checkpoint that is being written.
+    pending: PendingSave,
+    /// Seconds that the loop has waited for it.
+    waited: f64,
+}
+
+/// What is told of a checkpoint once it stands.
+#[derive(Clone, Copy, Default)]
+struct PendingSave {
+    /// Seconds that the loop stood still for it.
+    blocked: f64,
+    /// What the policy compares checkpoints by.
+    monitored: Option<f64>,
+    /// The epoch that it ends.
+    epoch: u64,
+}
+
+/// What else to write when a checkpoint is the new best: from the checkpoint's path, into the run's
+/// folder.
+pub type OnNewBest = fn(&Path, &Run) -> Result<(), StageError>;
+
+/// What a checkpoint says of its model.
+#[derive(Debug, Clone)]
+pub struct ModelInfo {
+    pub config: ModelConfig,
+    pub classes: Vec<String>,
+    /// Further keys of the header.
+    pub extra: BTreeMap<String, String>,
+}
+
+/// How an epoch went, apart from what was learned.
+pub struct EpochTiming {
+    pub seconds: f64,
+    /// Images per second.
+    pub speed: f64,
+    /// Share of the time spent waiting for images.
+    pub wait_share: f64,
+    /// Learning rate of the last step.
+    pub rate: f64,
+}
+
+impl<'a> Recorder<'a> {
+    /// Opens the logs to go on after `position`.
+    pub fn open(
+        context: &'a RunContext<'a>,
+        settings: &'a TrainingSettings,
+        keeper: CheckpointManager,
+        position: &Position,
+        model_info: ModelInfo,
+        on_new_best: Option<OnNewBest>,
+    ) -> Result<Self, StageError> {
+        let logs = keeper.run().logs();
+        let disk = keeper.run().disk();
+        atomic::create_folder(disk, &logs)?;
+        let metrics = MetricsFile::open(disk, &logs.join("metrics.jsonl"), position.global_step)?;
+        let events = EventFile::create(disk, &logs, position.global_step)?;
+        let saved_step = (position.global_step > 0).then_some(position.global_step);
+        let (run, experiment) = (keeper.run().clone(), keeper.metadata().experiment_name.clone());
+        let identity = keeper.metadata().identity.clone();
+        let (writer, pending) = (CheckpointWriter::start(keeper)?, PendingSave::default());
+        Ok(Self {
+            context,
+            settings,
+            run,
+            experiment,
+            identity,
+            writer,
+            metrics,
+            events,
+            model_info,
+            on_new_best,
+            saved_step,
+            pending,
+            waited: 0.0,
+        })
+    }
+
+    /// Writes the metrics of one optimizer step.
+    pub fn log_step(
+        &mut self,
+        epoch: u64,
+        step: u64,
+        loss: f64,
+        rate: f64,
+    ) -> Result<(), StageError> {
+        let values = [("train_loss_step", loss), ("learning_rate", rate)];
+        self.write(step, epoch, &values)
+    }
+
+    /// Writes the metrics of one epoch.
+    pub fn log_epoch(
+        &mut self,
+        position: &Position,
+        metrics: &BTreeMap<String, f64>,
+        times: EpochTiming,
+    ) -> Result<(), StageError> {
+        let mut values: Vec<(&str, f64)> =
+            metrics.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        values.extend([
+            ("epoch_seconds", times.seconds),
+            ("images_per_second", times.speed),
+            ("data_wait", times.wait_share),
+        ]);
+        self.write(position.global_step, position.epoch, &values)?;
+        self.flush()?;
+        self.writer.manager()?.record_epoch(EpochRecord {
+            epoch: position.epoch,
+            global_step: position.global_step,
+            metrics: metrics.clone(),
+            learning_rate: times.rate,
+            seconds: times.seconds,
+            images_per_second: times.speed,
+            data_wait: times.wait_share,
+        });
+        Ok(())
+    }
+
+    /// What the metrics up to now were written to. A checkpoint stands for them: training goes on
+    /// behind it, and does not write them again. So they are made durable before it, by the thread
+    /// that writes it.
+    fn logs(&self) -> [Arc<Log>; 2] {
+        [self.metrics.log(), self.events.log()]
+    }
+
+    fn write(&mut self, step: u64, epoch: u64, values: &[(&str, f64)]) -> Result<(), StageError> {
+        self.metrics.append(step, epoch, values.iter().copied())?;
+        Ok(self.events.scalars(step, values.iter().copied())?)
+    }
+
+    /// Tells of a checkpoint that stands now. Does not wait.
+    ///
+    /// # Errors
+    /// What went wrong when it was written.
+    pub fn poll(&mut self) -> Result<(), StageError> {
+        let finished = self.writer.finished()?;
+        self.report_saved(finished);
+        Ok(())
+    }
+
+    /// Waits until nothing is being written any more.
+    ///
+    /// # Errors
+    /// What went wrong when it was written.
+    pub fn flush(&mut self) -> Result<(), StageError> {
+        let started = Instant::now();
+        let finished = self.writer.wait();
+        self.waited += started.elapsed().as_secs_f64();
+        self.report_saved(finished?);
+        Ok(())
+    }
+
+    /// Notes how the run ended, once nothing is being written any more. Its files go back to the
+    /// caller.
+    ///
+    /// # Errors
+    /// What went wrong when the last checkpoint was written, or now.
+    pub fn finish(
+        mut self,
+        status: Status,
+        message: Option<String>,
+    ) -> Result<CheckpointManager, StageError> {
+        let written = self.flush().and_then(|()| sync(&self.logs()));
+        let mut keeper = self.writer.into_manager()?;
+        keeper.end(status, message)?;
+        written.map(|()| keeper)
+    }
+
+    fn report_saved(&self, saved: Option<Saved>) {
+        let Some(Saved { file, bytes, seconds, is_best }) = saved else { return };
+        let PendingSave { blocked, monitored, epoch } = self.pending;
+        self.context.event(Event::Saved { file, bytes, seconds, blocked });
+        if let (true, Some(value)) = (is_best, monitored) {
+            let monitor = self.settings.checkpoint.monitor.clone();
+            self.context.event(Event::NewBest { monitor, value, epoch });
+        }
+    }
+}
+
+/// Makes what the logs were given durable.
+fn sync(logs: &[Arc<Log>]) -> Result<(), StageError> {
+    Ok(logs.iter().try_for_each(|log| log.sync())?)
+}

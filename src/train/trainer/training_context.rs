@@ -1,0 +1,57 @@
+//! What a training is given, and how far it is.
+
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use pipe_engine::kind::RunContext;
+use pipe_runs::Header;
+
+use super::data_parallel::Worker;
+use super::loss_meter::LossTotals;
+use super::settings::TrainingSettings;
+use crate::architecture::ModelConfig;
+use crate::data::Dataset;
+
+/// All that the loop needs.
+pub struct TrainingContext<'a> {
+    pub settings: &'a TrainingSettings,
+    pub config: &'a ModelConfig,
+    /// Share of images that are trained without their label.
+    pub label_dropout: f64,
+    /// Share of the inputs of LoRA's factors that are dropped.
+    pub lora_dropout: f64,
+    /// Micro-batches that each device's shard of a batch is cut into, to save memory.
+    pub micro_batches: usize,
+    pub dataset: Arc<Dataset>,
+    /// The main device, with autodiff.
+    pub device: Device,
+    /// Further devices, which take their shard of each batch.
+    pub workers: &'a [Worker],
+    pub context: &'a RunContext<'a>,
+}
+
+/// How far training is.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Position {
+    /// Completed epochs.
+    pub epoch: u64,
+    /// Optimizer steps since the start.
+    pub global_step: u64,
+    /// Optimizer steps into the epoch after the completed ones; 0 between epochs.
+    pub step_in_epoch: u64,
+    /// Losses of the epoch that is under way.
+    pub loss_totals: LossTotals,
+}
+
+impl Position {
+    /// Where the training was that wrote a checkpoint.
+    pub fn of(header: &Header) -> Self {
+        Self {
+            epoch: header.epoch,
+            global_step: header.global_step,
+            step_in_epoch: header.step_in_epoch,
+            loss_totals: serde_json::from_value(header.loop_state["sums"].clone())
+                .unwrap_or_default(),
+        }
+    }
+}
