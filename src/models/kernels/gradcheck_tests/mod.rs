@@ -4,7 +4,12 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{NORM_EPSILON, generic};
+mod exact;
+mod resize;
+
+use exact::{Windows, conv2d, gelu, group_norm, linear, normal, scaled, silu, upsampled};
+
+use super::generic;
 #[cfg(feature = "wgpu")]
 use crate::testing::has_driver;
 
@@ -123,159 +128,6 @@ impl Case {
     }
 }
 
-fn linear(x: &[f64], weight: &[f64], bias: &[f64]) -> Vec<f64> {
-    let (outputs, inputs) = (bias.len(), weight.len() / bias.len());
-    let product = |row: &[f64], o: usize| -> f64 {
-        row.iter().zip(&weight[o * inputs..]).map(|(x, w)| x * w).sum::<f64>() + bias[o]
-    };
-    x.chunks(inputs).flat_map(|row| (0..outputs).map(move |o| product(row, o))).collect()
-}
-
-fn conv2d(
-    x: &[f64],
-    [batch, h, w, inputs]: [usize; 4],
-    weight: &[f64],
-    bias: &[f64],
-    [kernel, stride]: [usize; 2],
-) -> Vec<f64> {
-    let mut result = Vec::new();
-    let pixel = |b: usize, y: isize, x_at: isize, i: usize| -> f64 {
-        let inside = (0..h as isize).contains(&y) && (0..w as isize).contains(&x_at);
-        if inside { x[((b * h + y as usize) * w + x_at as usize) * inputs + i] } else { 0.0 }
-    };
-    for b in 0..batch {
-        for y in (0..h).step_by(stride) {
-            for x_at in (0..w).step_by(stride) {
-                for (o, bias) in bias.iter().enumerate() {
-                    let mut sum = *bias;
-                    for i in 0..inputs {
-                        for ky in 0..kernel {
-                            for kx in 0..kernel {
-                                let half = (kernel / 2) as isize;
-                                let (y, x_at) =
-                                    ((y + ky) as isize - half, (x_at + kx) as isize - half);
-                                let weight = weight[((o * inputs + i) * kernel + ky) * kernel + kx];
-                                sum += weight * pixel(b, y, x_at, i);
-                            }
-                        }
-                    }
-                    result.push(sum);
-                }
-            }
-        }
-    }
-    result
-}
-
-fn upsampled(x: &[f64], [batch, h, w, channels]: [usize; 4]) -> Vec<f64> {
-    let mut result = Vec::new();
-    for b in 0..batch {
-        for y in 0..2 * h {
-            for x_at in 0..2 * w {
-                let from = ((b * h + y / 2) * w + x_at / 2) * channels;
-                result.extend(&x[from..from + channels]);
-            }
-        }
-    }
-    result
-}
-
-/// (x - mean) / deviation.
-fn normal(x: &[f64]) -> Vec<f64> {
-    let mean = x.iter().sum::<f64>() / x.len() as f64;
-    let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / x.len() as f64;
-    x.iter().map(|x| (x - mean) / (variance + NORM_EPSILON).sqrt()).collect()
-}
-
-fn scaled(x: &[f64], weight: &[f64], bias: &[f64]) -> Vec<f64> {
-    let channels = weight.len();
-    x.iter().enumerate().map(|(i, x)| x * weight[i % channels] + bias[i % channels]).collect()
-}
-
-/// `x [batch, pixels, channels]`, `weight` and `bias` `[batch, channels]`.
-fn group_norm(
-    x: &[f64],
-    [pixels, channels, size]: [usize; 3],
-    weight: &[f64],
-    bias: &[f64],
-) -> Vec<f64> {
-    let mut all = vec![0.0; x.len()];
-    for image in (0..x.len()).step_by(pixels * channels) {
-        for group in (0..channels).step_by(size) {
-            let places: Vec<usize> = (0..pixels)
-                .flat_map(|pixel| (0..size).map(move |c| image + pixel * channels + group + c))
-                .collect();
-            let of: Vec<f64> = places.iter().map(|place| x[*place]).collect();
-            places.iter().zip(normal(&of)).for_each(|(place, value)| all[*place] = value);
-        }
-    }
-    let images = all.chunks(pixels * channels);
-    let affine = weight.chunks(channels).zip(bias.chunks(channels));
-    images.zip(affine).flat_map(|(image, (weight, bias))| scaled(image, weight, bias)).collect()
-}
-
-fn silu(x: Vec<f64>) -> Vec<f64> {
-    x.iter().map(|x| x / (1.0 + (-x).exp())).collect()
-}
-
-/// x Φ(x); the error function by its Taylor series, which converges everywhere.
-fn gelu(x: f64) -> f64 {
-    let z = x / std::f64::consts::SQRT_2;
-    let (mut term, mut total) = (z, z);
-    for n in 1..120 {
-        term *= -z * z / f64::from(n);
-        total += term / f64::from(2 * n + 1);
-    }
-    x * 0.5 * (1.0 + total * std::f64::consts::FRAC_2_SQRT_PI)
-}
-
-struct Windows {
-    sizes: [usize; 4],
-    heads: usize,
-    window: usize,
-}
-
-impl Windows {
-    fn attention(&self, qkv: &[f64], qkv_t: &[f64], table: &[f64]) -> Vec<f64> {
-        let ([batch, h, w, dim], window) = (self.sizes, self.window);
-        let width = dim / self.heads;
-        let mut result = vec![0.0; batch * h * w * dim];
-        for b in 0..batch {
-            for head in 0..self.heads {
-                // The part 0 to 2 (query, key, value) of a pixel.
-                let part = |y: usize, x: usize, part: usize| -> Vec<f64> {
-                    let from = part * dim + head * width;
-                    let pixel = ((b * h + y) * w + x) * 3 * dim + from;
-                    (0..width).map(|i| qkv[pixel + i] + qkv_t[b * 3 * dim + from + i]).collect()
-                };
-                for (y, x) in (0..h).flat_map(|y| (0..w).map(move |x| (y, x))) {
-                    let (top, left) = (y / window * window, x / window * window);
-                    let query = part(y, x, 0);
-                    let keys =
-                        (0..window).flat_map(|i| (0..window).map(move |j| (top + i, left + j)));
-                    let keys: Vec<(usize, usize)> = keys.collect();
-                    let score = |(ky, kx): &(usize, usize)| -> f64 {
-                        let (dy, dx) = (y + window - 1 - ky, x + window - 1 - kx);
-                        let bias = table[(dy * (2 * window - 1) + dx) * self.heads + head];
-                        let dot: f64 =
-                            query.iter().zip(part(*ky, *kx, 1)).map(|(q, k)| q * k).sum();
-                        dot / (width as f64).sqrt() + bias
-                    };
-                    let weights: Vec<f64> = keys.iter().map(|key| score(key).exp()).collect();
-                    let total: f64 = weights.iter().sum();
-                    for ((ky, kx), weight) in keys.iter().zip(&weights) {
-                        let place = ((b * h + y) * w + x) * dim + head * width;
-                        for (i, value) in part(*ky, *kx, 2).iter().enumerate() {
-                            result[place + i] += weight / total * value;
-                        }
-                    }
-                }
-            }
-        }
-        result
-    }
-}
-
 fn projection() -> Case {
     Case {
         name: "linear",
@@ -388,77 +240,6 @@ fn group_normalised() -> Case {
     }
 }
 
-fn halved() -> Case {
-    const SIZES: [usize; 4] = [2, 4, 6, 3];
-    let exact = |a: &[Vec<f64>]| {
-        let [batch, h, w, channels] = SIZES;
-        let pixel =
-            |b: usize, y: usize, x: usize, c: usize| a[0][((b * h + y) * w + x) * channels + c];
-        let mut result = Vec::new();
-        for (b, y) in (0..batch).flat_map(|b| (0..h / 2).map(move |y| (b, 2 * y))) {
-            for (x, c) in (0..w / 2).flat_map(|x| (0..channels).map(move |c| (2 * x, c))) {
-                let rows = [y, y + 1].map(|y| pixel(b, y, x, c) + pixel(b, y, x + 1, c));
-                result.push((rows[0] + rows[1]) / 4.0);
-            }
-        }
-        result
-    };
-    Case {
-        name: "average_pool",
-        counts: vec![SIZES.iter().product()],
-        range: 1.0,
-        exact: Box::new(exact),
-        on_device: Box::new(|_, a| flat(super::average_pool(a[0].clone().reshape(SIZES)))),
-    }
-}
-
-fn upsampling() -> Case {
-    const SIZES: [usize; 4] = [2, 2, 3, 4];
-    Case {
-        name: "upsample",
-        counts: vec![SIZES.iter().product()],
-        range: 1.0,
-        exact: Box::new(|a| upsampled(&a[0], SIZES)),
-        on_device: Box::new(|_, a| flat(super::upsample(a[0].clone().reshape(SIZES)))),
-    }
-}
-
-fn joined() -> Case {
-    const PIXELS: [usize; 3] = [2, 2, 3];
-    const CHANNELS: [usize; 2] = [3, 2];
-    let count = PIXELS.iter().product::<usize>();
-    let images = |a: &[Tensor<1>]| {
-        [0, 1].map(|i| a[i].clone().reshape([PIXELS[0], PIXELS[1], PIXELS[2], CHANNELS[i]]))
-    };
-    Case {
-        name: "concat",
-        counts: CHANNELS.map(|channels| count * channels).to_vec(),
-        range: 1.0,
-        exact: Box::new(|a| {
-            let pixels = a[0].chunks(CHANNELS[0]).zip(a[1].chunks(CHANNELS[1]));
-            pixels.flat_map(|(a, b)| [a, b].concat()).collect()
-        }),
-        on_device: Box::new(move |_, a| {
-            let [a, b] = images(a);
-            flat(super::concat(a, b))
-        }),
-    }
-}
-
-fn residual() -> Case {
-    const SIZES: [usize; 4] = [2, 2, 3, 4];
-    Case {
-        name: "scaled_sum",
-        counts: vec![SIZES.iter().product(); 2],
-        range: 1.0,
-        exact: Box::new(|a| a[0].iter().zip(&a[1]).map(|(a, b)| (a + b) * 0.7).collect()),
-        on_device: Box::new(|_, a| {
-            let [a, b] = [0, 1].map(|i| a[i].clone().reshape(SIZES));
-            flat(super::scaled_sum(a, b, 0.7))
-        }),
-    }
-}
-
 fn perceptron() -> Case {
     let exact = |a: &[Vec<f64>]| {
         let hidden: Vec<f64> = linear(&a[0], &a[1], &a[2]).into_iter().map(gelu).collect();
@@ -537,10 +318,10 @@ fn cases() -> Vec<Case> {
         layer_norm(),
         group_normalised_silu(),
         group_normalised(),
-        halved(),
-        upsampling(),
-        joined(),
-        residual(),
+        resize::halved(),
+        resize::upsampling(),
+        resize::joined(),
+        resize::residual(),
         activation(),
         perceptron(),
         attention(),
