@@ -104,7 +104,7 @@ pub fn finish(mirror: Option<Mirror>, stop: &Stop, output: &Output) -> Result<()
             files_in_words(usize::try_from(stats.files).unwrap_or(usize::MAX)),
             table::bytes(stats.bytes),
             stats.steps,
-            pipe_remote::requests(),
+            stats.requests,
             began.elapsed().as_secs_f64(),
             stats.blocked.as_secs_f64()
         ));

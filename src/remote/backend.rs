@@ -14,7 +14,7 @@ use pipe_engine::pipeline_file::{Scheme, StoreUrl};
 use pipe_fs::{Disk, atomic, sync};
 
 use crate::error::{RemoteError, RemoteErrorKind};
-use crate::http::Connector;
+use crate::http::{Connector, RequestCount};
 
 /// A store, the keys' beginning in it, and what to say of the environment when it refuses.
 pub(crate) struct Backend {
@@ -23,6 +23,7 @@ pub(crate) struct Backend {
     pub hint: Option<String>,
     /// The folder of a store that leaves it to us to sync files.
     pub unsynced: Option<(Disk, PathBuf)>,
+    pub requests: RequestCount,
 }
 
 /// A request is tried again for about half a minute; what lasts longer is the mirror's business.
@@ -46,6 +47,8 @@ fn open_with(
     is_set: &dyn Fn(&str) -> bool,
 ) -> Result<Backend, RemoteError> {
     let hint = lacking(url.scheme, is_set);
+    let connector = Connector::default();
+    let requests = connector.0.clone();
     let store = match url.scheme {
         Scheme::S3 => {
             let builder = AmazonS3Builder::from_env().with_bucket_name(&url.bucket);
@@ -54,20 +57,22 @@ fn open_with(
             } else {
                 builder.with_checksum_algorithm(Checksum::SHA256)
             };
-            builder.with_retry(retry()).with_http_connector(Connector).build().map(shared)
+            builder.with_retry(retry()).with_http_connector(connector).build().map(shared)
         }
         Scheme::Gs => {
             let builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(&url.bucket);
-            builder.with_retry(retry()).with_http_connector(Connector).build().map(shared)
+            builder.with_retry(retry()).with_http_connector(connector).build().map(shared)
         }
         Scheme::Az => {
             let builder = MicrosoftAzureBuilder::from_env().with_container_name(&url.bucket);
-            builder.with_retry(retry()).with_http_connector(Connector).build().map(shared)
+            builder.with_retry(retry()).with_http_connector(connector).build().map(shared)
         }
         Scheme::File => return folder(disk, url),
     };
     match store {
-        Ok(store) => Ok(Backend { store, prefix: url.prefix.clone(), hint, unsynced: None }),
+        Ok(store) => {
+            Ok(Backend { store, prefix: url.prefix.clone(), hint, unsynced: None, requests })
+        }
         // Nothing was asked of anybody yet, so it is the environment.
         Err(error) => {
             let RemoteError { message, .. } =
@@ -103,6 +108,7 @@ fn folder(disk: &Disk, url: &StoreUrl) -> Result<Backend, RemoteError> {
         prefix: String::new(),
         hint: None,
         unsynced,
+        requests: RequestCount::default(),
     })
 }
 

@@ -20,6 +20,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::backend::{Backend, open};
 use crate::error::{RemoteError, RemoteErrorKind};
+use crate::http::RequestCount;
 use crate::index::Index;
 
 /// Where the indexes are, beside the objects.
@@ -49,6 +50,7 @@ pub(crate) struct Bucket {
     hint: Option<String>,
     /// The folder of a store that leaves it to us to sync files, and how that is done.
     unsynced: Option<(Disk, PathBuf)>,
+    pub(crate) requests: RequestCount,
 }
 
 /// The outcome of putting an index.
@@ -83,7 +85,7 @@ impl Bucket {
             OnceLock::new()
         };
         let pipeline = pipeline.to_owned();
-        let Backend { store, hint, unsynced, .. } = backend;
+        let Backend { store, hint, unsynced, requests, .. } = backend;
         Ok(Self {
             runtime,
             store,
@@ -94,6 +96,7 @@ impl Bucket {
             url,
             hint,
             unsynced,
+            requests,
         })
     }
 

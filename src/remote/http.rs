@@ -3,6 +3,7 @@
 //! never larger than a part.
 
 use std::io::{self, Read};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -25,17 +26,12 @@ const MAX_ANSWER: u64 = 40 << 20;
 /// So much is read of an answer that says what is wrong.
 const MAX_ERROR_BODY: u64 = 64 << 10;
 
-/// For a line of `-v`; nothing is decided by it.
-static REQUESTS: AtomicU64 = AtomicU64::new(0);
+/// How many requests were sent.
+pub(crate) type RequestCount = Arc<AtomicU64>;
 
-/// Requests that were sent since the process began.
-pub fn requests() -> u64 {
-    REQUESTS.load(Ordering::Relaxed)
-}
-
-/// Makes clients.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Connector;
+/// Makes clients, whose requests it counts.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Connector(pub RequestCount);
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
@@ -59,12 +55,12 @@ impl HttpConnector for Connector {
             .accept_encoding("identity")
             .build()
             .into();
-        Ok(HttpClient::new(Service(agent)))
+        Ok(HttpClient::new(Service(agent, self.0.clone())))
     }
 }
 
 #[derive(Debug)]
-struct Service(Agent);
+struct Service(Agent, RequestCount);
 
 #[async_trait]
 impl HttpService for Service {
@@ -78,7 +74,7 @@ impl HttpService for Service {
         }
         let agent = self.0.clone();
         let request = Request::from_parts(parts, ());
-        REQUESTS.fetch_add(1, Ordering::Relaxed);
+        self.1.fetch_add(1, Ordering::Relaxed);
         let sent = tokio::task::spawn_blocking(move || send(&agent, request, pieces)).await;
         sent.unwrap_or_else(|panic| Err(HttpError::new(HttpErrorKind::Unknown, panic)))
     }

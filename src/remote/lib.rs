@@ -122,7 +122,6 @@ mod transfer;
 mod sync_tests;
 
 pub use error::{RemoteError, RemoteErrorKind};
-pub use http::requests;
 pub use mirror::{Mirror, MirrorEvent, MirrorStats};
 pub use project::Project;
 pub use pull::{ConflictResolution, DownloadSummary, WorkingCopy, pull};

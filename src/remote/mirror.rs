@@ -14,6 +14,7 @@ use pipe_fs::watch::{FileEvent, Listener};
 
 use crate::commit::Committer;
 use crate::error::{RemoteError, RemoteErrorKind};
+use crate::http::RequestCount;
 use crate::pending_changes::{Change, PendingChanges};
 use crate::project::Project;
 use crate::pull::WorkingCopy;
@@ -54,6 +55,8 @@ pub struct MirrorStats {
     pub steps: u64,
     pub files: u64,
     pub bytes: u64,
+    /// Requests to the store, those before the mirror began too.
+    pub requests: u64,
     /// Time that the threads which change the folder spent in the listener.
     pub blocked: Duration,
 }
@@ -65,6 +68,7 @@ struct Shared {
     /// Bytes of the current push that are not in the store yet.
     bytes_left: AtomicU64,
     blocked: AtomicU64,
+    requests: RequestCount,
 }
 
 #[derive(Default)]
@@ -95,6 +99,7 @@ impl Mirror {
             wake: Condvar::new(),
             bytes_left: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
+            requests: bucket.requests.clone(),
         });
         delete_remote.into_iter().for_each(|path| shared.record(path, |_| Some(Change::Delete)));
         upload
@@ -176,6 +181,7 @@ impl Mirror {
         }
         let mut stats = self.shared.state().stats;
         stats.blocked = Duration::from_nanos(self.shared.blocked.load(Ordering::Relaxed));
+        stats.requests = self.shared.requests.load(Ordering::Relaxed);
         match ended {
             Ok(()) => Ok(stats),
             Err(error) if error.kind == RemoteErrorKind::TakenOver => Err(error),

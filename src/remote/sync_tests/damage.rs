@@ -154,8 +154,13 @@ fn a_link_out_of_the_project_is_not_followed() {
 fn pipelines_with_names_alike_do_not_share_a_folder_and_old_ones_are_found() {
     let store = Faulty::new();
     let bucket = |pipeline: &str| {
-        let backend =
-            Backend { store: store.clone(), prefix: "base".into(), hint: None, unsynced: None };
+        let backend = Backend {
+            store: store.clone(),
+            prefix: "base".into(),
+            hint: None,
+            unsynced: None,
+            requests: Default::default(),
+        };
         Bucket::with_backend(backend, "memory://store".into(), pipeline).unwrap()
     };
     // As earlier versions put it.

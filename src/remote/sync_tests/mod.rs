@@ -64,6 +64,7 @@ impl TestProject {
             prefix: "base".into(),
             hint: None,
             unsynced: None,
+            requests: Default::default(),
         };
         Bucket::with_backend(backend, "memory://store".into(), PIPELINE).unwrap()
     }

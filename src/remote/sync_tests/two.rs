@@ -149,14 +149,24 @@ fn two_pipelines_with_one_prefix_do_not_meet() {
     let mut committer = place.start().unwrap();
     place.epoch(1, 100);
     place.push(&mut committer).unwrap();
-    let backend =
-        Backend { store: store.clone(), prefix: "base".into(), hint: None, unsynced: None };
+    let backend = Backend {
+        store: store.clone(),
+        prefix: "base".into(),
+        hint: None,
+        unsynced: None,
+        requests: Default::default(),
+    };
     let other = Bucket::with_backend(backend, "memory://store".into(), "q").unwrap();
     assert_eq!(other.newest().unwrap(), None);
     // Names that are alike have folders of their own.
     let bucket = |name| {
-        let backend =
-            Backend { store: store.clone(), prefix: "base".into(), hint: None, unsynced: None };
+        let backend = Backend {
+            store: store.clone(),
+            prefix: "base".into(),
+            hint: None,
+            unsynced: None,
+            requests: Default::default(),
+        };
         Bucket::with_backend(backend, "u".into(), name).unwrap()
     };
     bucket("a b").create(&Index::empty("a b").next(Default::default())).unwrap();
