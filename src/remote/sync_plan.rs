@@ -62,21 +62,7 @@ pub(crate) fn compare(
         .collect();
 
     if state.is_some_and(|state| is_unchanged_since(state, remote)) {
-        // The store has not changed since the base. A file that is missing was removed on purpose,
-        // was given up by a run that went on, or is lost.
-        let removed = |path: &String| state.is_some_and(|state| state.was_removed(path));
-        let went_on = |path: &String| {
-            let run = run_of(path).map(|run| format!("{run}/metadata.json"));
-            run.is_some_and(|metadata| metadata != *path && changed.contains(&metadata))
-        };
-        let (delete_remote, download) =
-            missing.into_iter().partition(|path| removed(path) || went_on(path));
-        return Comparison::Plan(SyncPlan {
-            download,
-            upload: changed,
-            delete_remote,
-            ..SyncPlan::default()
-        });
+        return Comparison::Plan(plan_for_unchanged_store(state, changed, missing));
     }
 
     // The store has changed since the base. The folder must hold what the base or the store has.
@@ -118,6 +104,23 @@ pub(crate) fn compare(
             Comparison::Plan(SyncPlan { upload, delete_remote: missing, ..SyncPlan::default() })
         }
     }
+}
+
+/// The store has not changed since the base. A file that is missing was removed on purpose, was
+/// given up by a run that went on, or is lost.
+fn plan_for_unchanged_store(
+    state: Option<&SyncState>,
+    changed: Vec<String>,
+    missing: Vec<String>,
+) -> SyncPlan {
+    let removed = |path: &String| state.is_some_and(|state| state.was_removed(path));
+    let went_on = |path: &String| {
+        let run = run_of(path).map(|run| format!("{run}/metadata.json"));
+        run.is_some_and(|metadata| metadata != *path && changed.contains(&metadata))
+    };
+    let (delete_remote, download) =
+        missing.into_iter().partition(|path| removed(path) || went_on(path));
+    SyncPlan { download, upload: changed, delete_remote, ..SyncPlan::default() }
 }
 
 /// Whether the store's newest index is the one that this folder has as its base.

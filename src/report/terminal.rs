@@ -154,6 +154,96 @@ impl Terminal {
             progress_line::render(width, &format!("Epoch {epoch}/{epochs}"), Some(share), segments)
         });
     }
+
+    /// An attempt failed, and another one will follow.
+    fn retrying(&self, stage: &StageId, event: &Event) {
+        let Event::Retrying { attempt, message, wait_seconds, change, .. } = event else {
+            return;
+        };
+        self.end(stage);
+        let wait =
+            if *wait_seconds > 0.0 { format!(" in {wait_seconds:.0} s") } else { String::new() };
+        self.line(stage, format!("{stage}: {message}; attempt {attempt}{wait}, {change}"));
+    }
+
+    /// Data are made ready.
+    fn preparing(&self, stage: &StageId, event: &Event) {
+        let Event::Preparing { what, done, total, unit } = event else {
+            return;
+        };
+        self.show(stage, |_, width| {
+            let share = total.map(|total| *done as f64 / total.max(1) as f64);
+            let segments = vec![
+                segment(1, share.map(|share| format!("{:.0}%", 100.0 * share)).unwrap_or_default()),
+                segment(2, amount(*done, *total, *unit)),
+            ];
+            progress_line::render(width, &format!("{stage}: {what}"), share, segments)
+        });
+        if *total == Some(*done) {
+            self.clear(stage);
+        }
+    }
+
+    /// A training has its run.
+    fn run_opened(&self, stage: &StageId, event: &Event) {
+        let Event::RunOpened { number, experiment, directory, device, parameters, trainable } =
+            event
+        else {
+            return;
+        };
+        let adapter = trainable < parameters;
+        let title = if adapter { "LoRA Fine-tuning" } else { "Base Model Training" };
+        let title = paint(style::STRONG, format!("{title} - Run {number:03}"));
+        self.line(stage, format!("\n{title}"));
+        self.line(stage, format!("Experiment: {experiment}"));
+        self.line(stage, format!("Run Directory: {directory}"));
+        let share = 100.0 * *trainable as f64 / (*parameters).max(1) as f64;
+        let trained =
+            if adapter { format!(", {trainable} trainable ({share:.2}%)") } else { String::new() };
+        self.line(stage, format!("Device: {device}, {parameters} parameters{trained}\n"));
+    }
+
+    /// A training goes on from a checkpoint.
+    fn resumed(&self, stage: &StageId, event: &Event) {
+        let Event::Resumed { checkpoint, epoch, step_in_epoch, metrics } = event else {
+            return;
+        };
+        self.line(stage, format!("Resuming from checkpoint: {checkpoint}"));
+        let within = if *step_in_epoch > 0 {
+            format!(", step {step_in_epoch} of the next")
+        } else {
+            String::new()
+        };
+        self.line(stage, format!("Resumed from epoch {epoch}{within}"));
+        if !metrics.is_empty() {
+            self.line(stage, format!("   Previous metrics: {}", show(metrics)));
+        }
+        self.line(stage, "");
+    }
+
+    /// A checkpoint stands.
+    fn saved(&self, stage: &StageId, event: &Event) {
+        let Event::Saved { file, bytes, seconds, blocked } = event else {
+            return;
+        };
+        let detail = if self.verbose {
+            format!(" ({}, {seconds:.2} s; training waited {blocked:.2} s)", table::bytes(*bytes))
+        } else {
+            String::new()
+        };
+        self.line(stage, format!("Saved checkpoint: {file}{detail}"));
+    }
+
+    /// A training has reached its last epoch.
+    fn completed(&self, stage: &StageId, event: &Event) {
+        let Event::Completed { best_epoch, monitor, value } = event else {
+            return;
+        };
+        self.line(stage, format!("\n{}", paint(style::GOOD, "Training completed!")));
+        if let (Some(epoch), Some(value)) = (best_epoch, value) {
+            self.line(stage, format!("Best checkpoint: Epoch {epoch}, {monitor}={value:.4}\n"));
+        }
+    }
 }
 
 impl EventListener for Terminal {
@@ -182,81 +272,22 @@ impl EventListener for Terminal {
                     self.line(stage, format!("{}: {message}", paint(style::ERROR, "failed")));
                 }
             }
-            Event::Retrying { attempt, message, wait_seconds, change, .. } => {
-                self.end(stage);
-                let wait = if *wait_seconds > 0.0 {
-                    format!(" in {wait_seconds:.0} s")
-                } else {
-                    String::new()
-                };
-                self.line(stage, format!("{stage}: {message}; attempt {attempt}{wait}, {change}"));
-            }
+            Event::Retrying { .. } => self.retrying(stage, event),
             Event::Output { line } => self.line(stage, line),
             Event::Message { text } => self.line(stage, text),
             Event::Warning { text } => {
                 self.line(stage, format!("{} {text}", paint(style::WARNING, "warning:")));
             }
-            Event::Preparing { what, done, total, unit } => {
-                self.show(stage, |_, width| {
-                    let share = total.map(|total| *done as f64 / total.max(1) as f64);
-                    let segments = vec![
-                        segment(
-                            1,
-                            share.map(|share| format!("{:.0}%", 100.0 * share)).unwrap_or_default(),
-                        ),
-                        segment(2, amount(*done, *total, *unit)),
-                    ];
-                    progress_line::render(width, &format!("{stage}: {what}"), share, segments)
-                });
-                if *total == Some(*done) {
-                    self.clear(stage);
-                }
-            }
-            Event::RunOpened { number, experiment, directory, device, parameters, trainable } => {
-                let adapter = trainable < parameters;
-                let title = if adapter { "LoRA Fine-tuning" } else { "Base Model Training" };
-                let title = paint(style::STRONG, format!("{title} - Run {number:03}"));
-                self.line(stage, format!("\n{title}"));
-                self.line(stage, format!("Experiment: {experiment}"));
-                self.line(stage, format!("Run Directory: {directory}"));
-                let share = 100.0 * *trainable as f64 / (*parameters).max(1) as f64;
-                let trained = if adapter {
-                    format!(", {trainable} trainable ({share:.2}%)")
-                } else {
-                    String::new()
-                };
-                self.line(stage, format!("Device: {device}, {parameters} parameters{trained}\n"));
-            }
-            Event::Resumed { checkpoint, epoch, step_in_epoch, metrics } => {
-                self.line(stage, format!("Resuming from checkpoint: {checkpoint}"));
-                let within = if *step_in_epoch > 0 {
-                    format!(", step {step_in_epoch} of the next")
-                } else {
-                    String::new()
-                };
-                self.line(stage, format!("Resumed from epoch {epoch}{within}"));
-                if !metrics.is_empty() {
-                    self.line(stage, format!("   Previous metrics: {}", show(metrics)));
-                }
-                self.line(stage, "");
-            }
+            Event::Preparing { .. } => self.preparing(stage, event),
+            Event::RunOpened { .. } => self.run_opened(stage, event),
+            Event::Resumed { .. } => self.resumed(stage, event),
             Event::Step { .. } => self.step(stage, event),
             Event::Epoch { epoch, epochs, metrics, seconds, images_per_second } => {
                 self.clear(stage);
                 let speed = format!("{seconds:.1} s, {images_per_second:.0} images/s");
                 self.line(stage, format!("Epoch {epoch}/{epochs}: {} ({speed})", show(metrics)));
             }
-            Event::Saved { file, bytes, seconds, blocked } => {
-                let detail = if self.verbose {
-                    format!(
-                        " ({}, {seconds:.2} s; training waited {blocked:.2} s)",
-                        table::bytes(*bytes)
-                    )
-                } else {
-                    String::new()
-                };
-                self.line(stage, format!("Saved checkpoint: {file}{detail}"));
-            }
+            Event::Saved { .. } => self.saved(stage, event),
             Event::NewBest { monitor, value, epoch } => {
                 if let Some(running) = self.running().get_mut(stage) {
                     running.best = Some((*value, *epoch));
@@ -264,15 +295,7 @@ impl EventListener for Terminal {
                 let mark = paint(style::GOOD, "New best checkpoint!");
                 self.line(stage, format!("   {mark} {monitor}={value:.4}"));
             }
-            Event::Completed { best_epoch, monitor, value } => {
-                self.line(stage, format!("\n{}", paint(style::GOOD, "Training completed!")));
-                if let (Some(epoch), Some(value)) = (best_epoch, value) {
-                    self.line(
-                        stage,
-                        format!("Best checkpoint: Epoch {epoch}, {monitor}={value:.4}\n"),
-                    );
-                }
-            }
+            Event::Completed { .. } => self.completed(stage, event),
         }
     }
 }

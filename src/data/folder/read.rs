@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::iter::repeat_n;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,6 +16,7 @@ use crate::digest::{FieldDigest, hex};
 use crate::error::{BadImage, DataError};
 use crate::folder::layout::{self, Class};
 use crate::images::files::{Folder, ImageFiles, ImageRoot, Images};
+use crate::images::resize::ResizeOptions;
 use crate::progress::Progress;
 use crate::skipped::{SkipReason, SkippedEntries};
 use crate::source::{SourceContent, SourceOptions};
@@ -98,25 +100,10 @@ fn read_folder(
         classes.push(Folder { path: class.folder.clone(), file_digests: index, names, digests });
     }
 
-    let resize = options.resize;
-    let (mut content, mut labels) = (FieldDigest::new("image folder"), Vec::new());
-    let mut decoded_key = FieldDigest::new("decoded images");
-    decoded_key.field(env!("CARGO_PKG_VERSION")); // the decoder may change with it
-    decoded_key.field(inside.as_os_str().as_encoded_bytes());
-    decoded_key.field((options.resize.size as u64).to_le_bytes());
-    for (label, (class, folder)) in folders.iter().zip(&classes).enumerate() {
-        let class = class.name.as_bytes();
-        decoded_key.field(class);
-        labels.extend(folder.names.iter().map(|_| label as u32));
-        for (name, digest) in folder.names.iter().zip(&folder.digests) {
-            content.field([class, name.as_encoded_bytes()].join(&b'/'));
-            content.field(hex(digest));
-        }
-    }
-    for field in resize.fields() {
-        content.field(field);
-        decoded_key.field(field);
-    }
+    let (digest, decoded_key) = content_digests(&inside, &options.resize, &folders, &classes);
+    let labels =
+        classes.iter().zip(0..).flat_map(|(folder, label)| repeat_n(label, folder.names.len()));
+    let labels = labels.collect();
     let image_root = ImageRoot {
         path: root.to_owned(),
         display: display.to_owned(),
@@ -124,18 +111,46 @@ fn read_folder(
         skipped,
         unreadable,
     };
-    let decoded_path = cache.join("images").join(&decoded_key.finish()[..32]);
+    let decoded_path = cache.join("images").join(&decoded_key[..32]);
     Ok(SourceContent {
         class_names: chosen.iter().map(|class| available[*class].clone()).collect(),
-        digest: content.finish(),
+        digest,
         labels,
         images: Images::Files(Box::new(ImageFiles::new(
             classes,
             decoded_path,
-            &resize,
+            &options.resize,
             image_root,
         ))),
     })
+}
+
+/// The digest of the data set, and that of what decides how its images look once decoded and where
+/// they were read.
+fn content_digests(
+    inside: &Path,
+    resize: &ResizeOptions,
+    folders: &[&Class],
+    classes: &[Folder],
+) -> (String, String) {
+    let mut content = FieldDigest::new("image folder");
+    let mut decoded = FieldDigest::new("decoded images");
+    decoded.field(env!("CARGO_PKG_VERSION")); // the decoder may change with it
+    decoded.field(inside.as_os_str().as_encoded_bytes());
+    decoded.field((resize.size as u64).to_le_bytes());
+    for (class, folder) in folders.iter().zip(classes) {
+        let class = class.name.as_bytes();
+        decoded.field(class);
+        for (name, digest) in folder.names.iter().zip(&folder.digests) {
+            content.field([class, name.as_encoded_bytes()].join(&b'/'));
+            content.field(hex(digest));
+        }
+    }
+    for field in resize.fields() {
+        content.field(field);
+        decoded.field(field);
+    }
+    (content.finish(), decoded.finish())
 }
 
 /// The images of a class.

@@ -8,6 +8,7 @@
 mod digest;
 mod entry;
 mod format;
+mod head;
 mod header;
 mod read;
 #[cfg(test)]

@@ -15,13 +15,9 @@ use super::digest::{
     BLAKE3, SHA256, content_digest, content_text, head_digest, listed_digests, sha256_text,
 };
 use super::format::{CheckpointError, Corruption, TENSOR_DIGESTS};
+use super::head::{data_length, foreign, read_head};
 use super::{Header, TensorEntry};
 
-/// A header longer than this is refused; the longest real ones are a few hundred kilobytes.
-pub(super) const MAX_HEADER: u64 = 16 << 20;
-/// So is one of more values than this: read, each takes many times the memory of its text. A tensor
-/// has eight.
-pub(super) const MAX_VALUES: usize = 500_000;
 /// So much is read before it goes into the digest: little enough to be in the processor's cache
 /// still.
 pub(super) const CHUNK: usize = 256 << 10;
@@ -73,11 +69,6 @@ impl Loaded {
     }
 }
 
-/// No fewer than the values of a JSON text: it is not read for that.
-pub(super) fn values(text: &[u8]) -> usize {
-    text.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count()
-}
-
 impl Checkpoint {
     /// Reads and checks the header: lengths, offsets, types. The data's digest is
     /// [`verify`](Self::verify)'s work.
@@ -90,41 +81,9 @@ impl Checkpoint {
     }
 
     fn read_header(path: &Path) -> Result<Self, (Corruption, String)> {
-        let unreadable = |e: io::Error| (Corruption::Unreadable, format!("failed to read: {e}"));
-        let foreign = |message: &str| (Corruption::Foreign, message.to_owned());
-        // A pipe would be waited for, and gives its bytes once only.
-        if path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
-            return Err((
-                Corruption::Unreadable,
-                "a pipe or a device; a checkpoint must be a file".to_owned(),
-            ));
-        }
-        let mut file = File::open(path).map_err(unreadable)?;
-        let size = file.metadata().map_err(unreadable)?.len();
-        let mut length = [0; 8];
-        if size < 8 {
-            return Err((Corruption::Torn, format!("only {size} bytes long")));
-        }
-        file.read_exact(&mut length).map_err(unreadable)?;
-        let length = u64::from_le_bytes(length);
-        if length > MAX_HEADER {
-            return Err(foreign("not a safetensors file (its header would be too long)"));
-        }
-        if 8 + length > size {
-            return Err((
-                Corruption::Torn,
-                format!("cut off inside its header, {size} bytes long"),
-            ));
-        }
-        let mut head = vec![0; 8 + length as usize];
-        head[..8].copy_from_slice(&length.to_le_bytes());
-        file.read_exact(&mut head[8..]).map_err(unreadable)?;
-        if values(&head[8..]) > MAX_VALUES {
-            return Err(foreign("not a checkpoint: its header holds too many values"));
-        }
-        let header: Map<String, Value> = serde_json::from_slice(&head[8..])
+        let (head, size) = read_head(path)?;
+        let mut table: Map<String, Value> = serde_json::from_slice(&head[8..])
             .map_err(|e| (Corruption::Foreign, format!("its header is not valid JSON: {e}")))?;
-        let mut table = header;
         let metadata = table.remove("__metadata__").unwrap_or_default();
         let metadata: BTreeMap<String, String> = serde_json::from_value(metadata)
             .map_err(|_| foreign("a safetensors file, but not a checkpoint of pipe"))?;
@@ -138,20 +97,8 @@ impl Checkpoint {
             );
         }
         entries.sort_by_key(TensorEntry::place);
-        let mut end = 0u64;
-        for entry in &entries {
-            if entry.start != end {
-                return Err((
-                    Corruption::Altered,
-                    format!("tensor `{}` overlaps another or leaves a gap", entry.name),
-                ));
-            }
-            end = end
-                .checked_add(entry.bytes)
-                .ok_or_else(|| (Corruption::Altered, "offsets overflow".to_owned()))?;
-        }
-        let data_start = 8 + length;
-        let whole = data_start.saturating_add(end);
+        let data_start = head.len() as u64;
+        let whole = data_start.saturating_add(data_length(&entries)?);
         if size != whole {
             return Err((
                 Corruption::Torn,

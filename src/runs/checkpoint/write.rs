@@ -9,7 +9,7 @@ use super::super::tensor::HostTensor;
 use super::Header;
 use super::digest::{content_digest, content_text, head_digest, tensor_digests};
 use super::format::TENSOR_DIGESTS;
-use super::read::{MAX_HEADER, MAX_VALUES, values};
+use super::head::{MAX_HEADER, MAX_VALUES, values};
 use pipe_fs::atomic;
 
 /// What was written.

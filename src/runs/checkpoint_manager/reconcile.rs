@@ -1,7 +1,7 @@
 //! Puts a run's folder in order when the run is opened again: what a crash left, what a person
 //! deleted or put there.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pipe_fs::{atomic, is_same_file};
 
@@ -63,8 +63,23 @@ impl CheckpointManager {
 
     /// Makes `metadata.json` and the links agree with the checkpoint files that stand on disk.
     pub(super) fn reconcile(&mut self) -> Result<(), StoreError> {
-        let folder = self.run.folder.clone();
         self.restore_names()?;
+        self.strike_off_missing();
+        let mut gone = Vec::new();
+        for (name, path) in checkpoint_files(&self.run) {
+            gone.extend(self.adopt(name, path));
+        }
+        self.renew_links()?;
+        self.write_metadata()?;
+        for path in gone {
+            atomic::remove(&path)?;
+        }
+        Ok(())
+    }
+
+    /// Takes checkpoints off the list that are not there any more, or are another run's.
+    fn strike_off_missing(&mut self) {
+        let folder = self.run.folder.clone();
         let stands = |path: &CheckpointPath| {
             folder.join(path).is_file() && !self.is_foreign(&folder.join(path))
         };
@@ -80,58 +95,60 @@ impl CheckpointManager {
         {
             self.metadata.partial_checkpoint = None;
         }
-        let mut gone = Vec::new();
-        for (name, path) in checkpoint_files(&self.run) {
-            let Ok(found) = Checkpoint::open(&path) else { continue };
-            let relative = CheckpointPath::new(name);
-            let header = found.header().clone();
-            if header.identity != self.metadata.identity || !name.fits(&header) {
-                continue;
-            }
-            let listed = self.metadata.checkpoints.iter().any(|c| c.path == relative)
-                || self.metadata.partial_checkpoint.as_ref().is_some_and(|p| p.path == relative);
-            if listed || found.verify().is_err() {
-                continue;
-            }
-            let newest = self.metadata.checkpoints.last().map_or(0, |c| c.global_step);
-            let bytes = std::fs::metadata(&path).map(|m| m.len()).unwrap_or_default();
-            let digest = found.head_digest().to_owned();
-            if name.is_epoch() && header.global_step > newest {
-                // Written, and the process ended before the metadata was.
-                self.metadata.checkpoints.push(record(&header, name, bytes, digest));
-                self.metadata.checkpoints.sort_by_key(|c| c.epoch);
-                // It has just been verified, so what it makes needless can go.
-                if self
-                    .metadata
-                    .partial_checkpoint
-                    .as_ref()
-                    .is_some_and(|p| p.global_step <= header.global_step)
-                {
-                    gone.extend(self.strike_off_partial());
-                }
-                for epoch in self.policy.surplus(&self.metadata.known()) {
-                    gone.extend(self.strike_off(epoch));
-                }
-            } else if !name.is_epoch()
-                && header.global_step
-                    > newest
-                        .max(self.metadata.partial_checkpoint.as_ref().map_or(0, |p| p.global_step))
-            {
-                gone.extend(self.strike_off_partial());
-                self.metadata.partial_checkpoint = Some(PartialRecord {
-                    epoch: header.epoch,
-                    step_in_epoch: header.step_in_epoch,
-                    global_step: header.global_step,
-                    path: relative,
-                    saved_at: header.saved_at,
-                    bytes,
-                    digest,
-                });
-            } else {
-                // Taken off the list, and the process ended before the file was removed.
-                gone.push(path);
-            }
+    }
+
+    /// Lists a checkpoint of this run that is not listed. Gives the files that are not needed then,
+    /// which may be this one.
+    fn adopt(&mut self, name: Name, path: PathBuf) -> Vec<PathBuf> {
+        let Ok(found) = Checkpoint::open(&path) else { return Vec::new() };
+        let relative = CheckpointPath::new(name);
+        let header = found.header().clone();
+        if header.identity != self.metadata.identity || !name.fits(&header) {
+            return Vec::new();
         }
+        let partial = self.metadata.partial_checkpoint.as_ref();
+        let listed = self.metadata.checkpoints.iter().any(|c| c.path == relative)
+            || partial.is_some_and(|p| p.path == relative);
+        if listed || found.verify().is_err() {
+            return Vec::new();
+        }
+        let newest = self.metadata.checkpoints.last().map_or(0, |c| c.global_step);
+        let newest_partial = partial.map(|p| p.global_step);
+        let bytes = std::fs::metadata(&path).map(|m| m.len()).unwrap_or_default();
+        let digest = found.head_digest().to_owned();
+        let mut gone = Vec::new();
+        if name.is_epoch() && header.global_step > newest {
+            // Written, and the process ended before the metadata was.
+            self.metadata.checkpoints.push(record(&header, name, bytes, digest));
+            self.metadata.checkpoints.sort_by_key(|c| c.epoch);
+            // It has just been verified, so what it makes needless can go.
+            if newest_partial.is_some_and(|step| step <= header.global_step) {
+                gone.extend(self.strike_off_partial());
+            }
+            for epoch in self.policy.surplus(&self.metadata.known()) {
+                gone.extend(self.strike_off(epoch));
+            }
+        } else if !name.is_epoch() && header.global_step > newest.max(newest_partial.unwrap_or(0)) {
+            gone.extend(self.strike_off_partial());
+            self.metadata.partial_checkpoint = Some(PartialRecord {
+                epoch: header.epoch,
+                step_in_epoch: header.step_in_epoch,
+                global_step: header.global_step,
+                path: relative,
+                saved_at: header.saved_at,
+                bytes,
+                digest,
+            });
+        } else {
+            // Taken off the list, and the process ended before the file was removed.
+            gone.push(path);
+        }
+        gone
+    }
+
+    /// Makes `best.ckpt` and `last.ckpt` those of the list.
+    fn renew_links(&mut self) -> Result<(), StoreError> {
+        let folder = self.run.folder.clone();
         let known = self.metadata.known();
         let best = self.policy.best(&known).map(|k| k.epoch);
         self.metadata.best_checkpoint = best.and_then(|epoch| self.best_record(epoch));
@@ -145,10 +162,6 @@ impl CheckpointManager {
             self.metadata.partial_checkpoint.as_ref().map(|p| (p.global_step, p.path.clone()));
         if let Some((_, path)) = last_epoch.into_iter().chain(partial).max() {
             atomic::link(&folder.join(path), &self.run.last())?;
-        }
-        self.write_metadata()?;
-        for path in gone {
-            atomic::remove(&path)?;
         }
         Ok(())
     }

@@ -1,10 +1,11 @@
 //! The devices of one training.
 
 use burn::tensor::Device;
-use pipe_engine::kind::{Failure, StageError};
+use pipe_core::progress::Event;
+use pipe_engine::kind::{Failure, RunContext, StageError};
 
-use crate::device::ResolvedDevice;
-use crate::trainer::Worker;
+use crate::device::{self, GpuAssignment, ResolvedDevice};
+use crate::trainer::{TrainingSettings, Worker, self_test};
 
 /// The devices of a training, by what they do.
 pub(super) struct DeviceGroup {
@@ -15,10 +16,38 @@ pub(super) struct DeviceGroup {
     pub threads: Option<usize>,
     /// Of all, for people and metadata.
     pub name: String,
+    /// Micro-batches that each device's shard of a batch is cut into, to save memory.
+    pub micro_batches: usize,
 }
 
 impl DeviceGroup {
-    pub fn of(devices: Vec<ResolvedDevice>) -> Result<Self, StageError> {
+    /// The devices that the settings name, or that the run was given.
+    ///
+    /// # Errors
+    /// One of them is not there, has not enough memory, cannot compute in the precision, or
+    /// computes wrongly.
+    pub fn resolve(settings: &TrainingSettings, context: &RunContext) -> Result<Self, StageError> {
+        let devices = device::resolve_all(&settings.devices(), GpuAssignment::of(context))
+            .map_err(|e| StageError::setting(e.to_string()))?;
+        let micro_batches =
+            1usize.checked_shl(context.adjustment.micro_batch_splits).unwrap_or(usize::MAX);
+        if micro_batches > settings.batch_size.div_ceil(devices.len()) {
+            return Err(StageError::setting(
+                "the device's memory does not suffice even for one image at a time",
+            ));
+        }
+        if let Some(device) = devices.iter().find(|d| !settings.precision.runs_on(&d.device)) {
+            return Err(StageError::setting(refused_precision(settings.precision.name(), device)));
+        }
+        for device in &devices {
+            self_test::require(&context.root, device, settings.precision, |text| {
+                context.event(Event::Message { text });
+            })?;
+        }
+        Self::of(devices, micro_batches)
+    }
+
+    fn of(devices: Vec<ResolvedDevice>, micro_batches: usize) -> Result<Self, StageError> {
         let name = devices.iter().map(|d| d.name.as_str()).collect::<Vec<_>>().join(" + ");
         // Where the CPU is listed several times, each one has its share of the cores.
         let cpus = devices.iter().filter(|d| !d.is_gpu).count();
@@ -38,12 +67,13 @@ impl DeviceGroup {
             workers: devices.map(worker).collect(),
             threads: own,
             name,
+            micro_batches,
         })
     }
 }
 
 /// Why a device cannot train in a precision, and what can be done.
-pub(super) fn refused_precision(precision: &str, device: &ResolvedDevice) -> String {
+fn refused_precision(precision: &str, device: &ResolvedDevice) -> String {
     let can =
         device.adapter.as_ref().map_or("f32".into(), |adapter| adapter.precisions().join(" or "));
     format!(

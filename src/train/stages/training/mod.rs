@@ -5,6 +5,7 @@ mod definition;
 mod device_group;
 mod opening;
 mod selection;
+mod starting;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,23 +20,20 @@ use pipe_engine::kind::{
 use pipe_runs::{CheckpointManager, Run, Status};
 use serde_json::json;
 
-use self::device_group::{DeviceGroup, refused_precision};
+use self::device_group::DeviceGroup;
 use self::opening::{copy_base_model, write_config};
 use self::selection::RunSelection;
+use self::starting::{StartingPoint, shown};
 use crate::architecture::Network;
-use crate::data::{Dataset, DatasetSummary, Split, batches_per_epoch};
-use crate::device::{self, GpuAssignment};
-use crate::diffit::{Scope, param_paths};
+use crate::data::{Dataset, DatasetSummary, Split};
+use crate::diffit::Scope;
 use crate::kernels;
 use crate::stages::artifacts::{ModelFile, TrainedRun, dataset_summary};
 use crate::stages::resume_checkpoint::{self, REACHED_WITH};
 use crate::stages::resume_compatibility;
 use crate::stages::run_catalog::{completed_epochs, unfinished_reason};
 use crate::stages::run_match::{DATA, RunCriteria};
-use crate::trainer::{
-    ModelInfo, OnNewBest, Position, Recorder, TrainState, TrainingContext, TrainingSettings, fit,
-    self_test,
-};
+use crate::trainer::{ModelInfo, OnNewBest, Recorder, TrainState, TrainingContext, fit};
 
 /// What is trained, before the first step.
 pub(super) struct TrainingSetup {
@@ -135,155 +133,46 @@ impl Training<'_> {
         start: impl FnOnce(&Dataset, &Device) -> Result<TrainingSetup, StageError>,
         opened: &mut Option<Run>,
     ) -> Result<Outcome, StageError> {
-        let settings = self.settings;
-        let Some(dataset) = context.inputs.get("dataset").and_then(|a| a.get::<Arc<Dataset>>())
-        else {
-            return Err(StageError::new(Failure::Bug, "the data set did not reach the training"));
-        };
-        let dataset: Arc<Dataset> = (*dataset).clone();
-        if settings.checkpoint.monitor == "val_loss"
-            && dataset.indices(Split::Validation).is_empty()
-        {
-            return Err(StageError::setting(
-                "checkpoint.monitor is val_loss, and the data set has no validation images; set its val_split to a \
-                 share such as 0.1, or monitor train_loss",
-            ));
-        }
-        let devices = device::resolve_all(&settings.devices(), GpuAssignment::of(context))
-            .map_err(|e| StageError::setting(e.to_string()))?;
-        let micro_batches =
-            1usize.checked_shl(context.adjustment.micro_batch_splits).unwrap_or(usize::MAX);
-        if micro_batches > settings.batch_size.div_ceil(devices.len()) {
-            return Err(StageError::setting(
-                "the device's memory does not suffice even for one image at a time",
-            ));
-        }
-        if let Some(device) = devices.iter().find(|d| !settings.precision.runs_on(&d.device)) {
-            return Err(StageError::setting(refused_precision(settings.precision.name(), device)));
-        }
-        for device in &devices {
-            self_test::require(&context.root, device, settings.precision, |text| {
-                context.event(Event::Message { text });
-            })?;
-        }
-        let DeviceGroup { main: autodiff, workers, threads, name: device } =
-            DeviceGroup::of(devices)?;
-        let start = start(&dataset, &autodiff)?;
+        let dataset = self.dataset(context)?;
+        let devices = DeviceGroup::resolve(self.settings, context)?;
+        let setup = start(&dataset, &devices.main)?;
 
-        // The run: an old one to go on with, or a new one.
-        let data = DatasetSummary::of(&dataset);
-        let criteria = RunCriteria {
-            root: &context.root,
-            manifest: &context.manifest,
-            unknown: &[],
-            data: Some(&data),
-        };
-        let selection =
-            self.select_run(&context.request, &context.pipeline, &context.stage, &criteria)?;
-        if self.begins_from_file(&selection)
-            && let Some(file) = resume_checkpoint::open(settings, &context.root)?
-        {
-            let name = settings.checkpoint.resume_checkpoint.as_deref().unwrap_or_default();
-            let doubt = resume_compatibility::check(file.header(), name, &start.model_info)?;
-            doubt.into_iter().for_each(|text| context.event(Event::Warning { text }));
-        }
-        let mut keeper = self.open_run(context, selection, &dataset, &device)?;
+        // ---- The run: an old one to go on with, or a new one
+        let selection = self.select_for(context, &dataset, &setup.model_info)?;
+        let mut keeper = self.open_run(context, selection, &dataset, &devices.name)?;
         *opened = Some(keeper.run().clone());
-        let shown =
-            |path: &Path| path.strip_prefix(&context.root).unwrap_or(path).display().to_string();
-        let directory = shown(&keeper.run().folder);
+        let directory = shown(&keeper.run().folder, context);
         write_config(&keeper, context)?;
-        if let Some(base) = &start.base {
+        if let Some(base) = &setup.base {
             copy_base_model(keeper.run(), base)?;
         }
 
-        // Where to begin: the run's newest good checkpoint, a file that was named, or the start.
-        let mut from = self.newest(context, &keeper)?;
-        let TrainingSetup {
-            model,
-            scope,
-            mut model_info,
-            label_dropout,
-            lora_dropout,
-            on_new_best,
-            ..
-        } = start;
+        // ---- Where to begin
         let reached_with = resume_checkpoint::of_position(&context.manifest, dataset.digest());
+        let TrainingSetup { model, scope, mut model_info, on_new_best, .. } = setup;
         model_info.extra.insert(REACHED_WITH.to_owned(), json!(reached_with).to_string());
-        let parameters = parameters(&model, &Scope::All);
-        let trainable = self::parameters(&model, &scope);
-        let mut state = TrainState::new(model, scope, settings);
-        let mut position = Position::default();
-        if let Some(checkpoint) = &mut from {
-            position = Position::of(checkpoint.header());
-            if !checkpoint.path().starts_with(&keeper.run().folder) {
-                let then = resume_checkpoint::reached_with(checkpoint.path(), checkpoint.header());
-                let steps = steps_per_epoch(settings, &dataset);
-                let (begin, said) = resume_checkpoint::begin(
-                    checkpoint.header(),
-                    then.as_ref(),
-                    &reached_with,
-                    steps,
-                );
-                position = begin;
-                said.into_iter().for_each(|text| context.event(Event::Warning { text }));
-            }
-            state = state.restore(checkpoint, &autodiff)?;
-        }
-        self.check_disk_space(context, &keeper, state.checkpoint_bytes(trainable))?;
-        context.event(Event::RunOpened {
-            number: keeper.run().number.0,
-            experiment: keeper.metadata().experiment_name.clone(),
-            directory: directory.clone(),
-            device: device.clone(),
-            parameters,
-            trainable,
-        });
-        if let Some(checkpoint) = &from {
-            let history = &keeper.metadata().history;
-            let previous =
-                history.iter().rfind(|e| e.epoch == position.epoch).map(|e| e.metrics.clone());
-            context.event(Event::Resumed {
-                checkpoint: shown(checkpoint.path()),
-                epoch: position.epoch,
-                step_in_epoch: position.step_in_epoch,
-                metrics: previous.unwrap_or_else(|| checkpoint.header().metrics.clone()),
-            });
-        }
+        let state = TrainState::new(model, scope, self.settings);
+        let mut start =
+            self.starting_point(context, &keeper, state, &devices.main, &reached_with, &dataset)?;
+        self.begin(context, &mut keeper, &mut start, &devices)?;
 
-        let experiment = settings.experiment_name.clone();
-        keeper.update(|m| {
-            m.status = Status::Running;
-            m.message = None;
-            m.epochs = settings.epochs.max(position.epoch);
-            if self.number(&context.request).is_some() {
-                // A run that was named belongs to those who named it from now on.
-                (m.pipeline, m.stage) = (context.pipeline.clone(), context.stage.to_string());
-            }
-            m.device = device.clone();
-            if micro_batches > 1 {
-                // Sums in another order: the bits differ from those of whole batches.
-                m.other.insert("pieces_per_batch".into(), micro_batches.into());
-            }
-            if let Some(name) = experiment {
-                m.experiment_name = name;
-            }
-        })?;
+        // ---- The loop, and how it ended
+        let StartingPoint { mut state, position, .. } = start;
         let config = model_info.config.clone();
         let mut recorder =
-            Recorder::open(context, settings, keeper, &position, model_info, on_new_best)?;
+            Recorder::open(context, self.settings, keeper, &position, model_info, on_new_best)?;
         let training = TrainingContext {
-            settings,
+            settings: self.settings,
             config: &config,
-            label_dropout,
-            lora_dropout,
-            micro_batches,
+            label_dropout: setup.label_dropout,
+            lora_dropout: setup.lora_dropout,
+            micro_batches: devices.micro_batches,
             dataset,
-            device: autodiff,
-            workers: &workers,
+            device: devices.main,
+            workers: &devices.workers,
             context,
         };
-        let fitted = kernels::in_own_pool_of(threads, || {
+        let fitted = kernels::in_own_pool_of(devices.threads, || {
             fit(&training, &mut state, position, &mut recorder)
         });
         let keeper = match fitted {
@@ -299,6 +188,50 @@ impl Training<'_> {
             }
         };
         self.finish(context, &keeper, &directory)
+    }
+
+    /// The data set to train on.
+    fn dataset(&self, context: &RunContext) -> Result<Arc<Dataset>, StageError> {
+        let Some(dataset) = context.inputs.get("dataset").and_then(|a| a.get::<Arc<Dataset>>())
+        else {
+            return Err(StageError::new(Failure::Bug, "the data set did not reach the training"));
+        };
+        let dataset: Arc<Dataset> = (*dataset).clone();
+        if self.settings.checkpoint.monitor == "val_loss"
+            && dataset.indices(Split::Validation).is_empty()
+        {
+            return Err(StageError::setting(
+                "checkpoint.monitor is val_loss, and the data set has no validation images; set its val_split to a \
+                 share such as 0.1, or monitor train_loss",
+            ));
+        }
+        Ok(dataset)
+    }
+
+    /// The run to be opened, once a checkpoint file that it is to begin from was looked at.
+    fn select_for(
+        &self,
+        context: &RunContext,
+        dataset: &Dataset,
+        model_info: &ModelInfo,
+    ) -> Result<RunSelection, StageError> {
+        let data = DatasetSummary::of(dataset);
+        let criteria = RunCriteria {
+            root: &context.root,
+            manifest: &context.manifest,
+            unknown: &[],
+            data: Some(&data),
+        };
+        let selection =
+            self.select_run(&context.request, &context.pipeline, &context.stage, &criteria)?;
+        if self.begins_from_file(&selection)
+            && let Some(file) = resume_checkpoint::open(self.settings, &context.root)?
+        {
+            let name = self.settings.checkpoint.resume_checkpoint.as_deref().unwrap_or_default();
+            let doubt = resume_compatibility::check(file.header(), name, model_info)?;
+            doubt.into_iter().for_each(|text| context.event(Event::Warning { text }));
+        }
+        Ok(selection)
     }
 
     fn finish(
@@ -335,18 +268,6 @@ impl Training<'_> {
         let artifact = TrainedRun { run, metadata: keeper.metadata().clone() }.artifact();
         Ok(Outcome { artifact: Some(artifact), summary, next })
     }
-}
-
-/// Optimizer steps in an epoch.
-fn steps_per_epoch(settings: &TrainingSettings, dataset: &Dataset) -> u64 {
-    let images = dataset.indices(Split::Train).len();
-    batches_per_epoch(Split::Train, images, settings.batch_size)
-        .div_ceil(settings.accumulate_grad_batches) as u64
-}
-
-fn parameters(model: &Network, scope: &Scope) -> u64 {
-    let trained = param_paths(model).into_iter().filter(|(_, name, _)| scope.holds(name));
-    trained.map(|(.., shape)| shape.iter().product::<usize>() as u64).sum()
 }
 
 /// The command that samples from a checkpoint.

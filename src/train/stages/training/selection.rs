@@ -2,7 +2,7 @@
 
 use pipe_engine::identity::Difference;
 use pipe_engine::kind::{Request, StageError, StageId};
-use pipe_runs::{Metadata, Run, Status};
+use pipe_runs::{Metadata, Run, Runs, Status};
 
 use super::definition::Training;
 use crate::stages::relocated_runs;
@@ -31,100 +31,20 @@ impl Training<'_> {
         stage: &StageId,
         criteria: &RunCriteria,
     ) -> Result<RunSelection, StageError> {
-        let policy = &self.settings.checkpoint;
-        let runs = self.runs(criteria.root);
-        let resume = request.resume || (policy.resume_from_run.is_some() && !request.force);
-        let number = self.number(request);
-
-        if let Some(number) = number {
-            let Some(run) = runs.find(number) else {
-                let moved = |found: &(Run, Metadata)| {
-                    found.0.number.0 == number && criteria.matches(&found.1)
-                };
-                let found = relocated_runs::runs(criteria.root, runs.folder(), pipeline, stage)
-                    .into_iter()
-                    .rfind(moved);
-                if let (Some(found), false) = (found, request.force) {
-                    return Ok(RunSelection::Existing(Box::new(found)));
-                }
-                let reason = if resume {
-                    format!("no checkpoint found for run {number}; starting new training")
-                } else {
-                    format!("run {number} is new")
-                };
-                return Ok(RunSelection::New { number: Some(number), reason, changes: Vec::new() });
-            };
-            if request.force {
-                return Err(StageError::setting(format!(
-                    "run {number} exists; `--force` needs a number that is free, or none"
-                )));
-            }
-            if !run.is_started() {
-                return if run.is_empty() {
-                    Ok(RunSelection::Empty(run))
-                } else {
-                    Err(StageError::setting(format!(
-                        "run {number} has no metadata.json, so nobody knows what trained it: bring that file back (half \
-                         a copy?), or choose another number"
-                    )))
-                };
-            }
-            let metadata = run.metadata()?;
-            return match (
-                can_continue(criteria, &run, &metadata),
-                has_lost_checkpoints(&run, &metadata),
-            ) {
-                (false, _) => Err(StageError::setting(self.refusal(number, criteria, &metadata))),
-                (true, true) => Err(StageError::setting(format!(
-                    "run {number} {LOST}; start a new run by leaving the number out"
-                ))),
-                (true, false) => Ok(RunSelection::Existing(Box::new((run, metadata)))),
-            };
-        }
-
-        let catalog = RunCatalog::of(&runs, pipeline, stage.as_str());
-        if request.force {
-            return Ok(RunSelection::New {
-                number: None,
-                reason: "forced".into(),
-                changes: Vec::new(),
-            });
-        }
-        let epochs = self.settings.epochs;
-        let known = catalog.matching(|_, m| criteria.matches(m), epochs);
-        if let Some(known) =
-            known.or_else(|| catalog.matching(|run, m| can_continue(criteria, run, m), epochs))
-        {
-            return Ok(RunSelection::Existing(Box::new(known.clone())));
-        }
-        if catalog.newest().is_none() {
-            let all = relocated_runs::runs(criteria.root, runs.folder(), pipeline, stage);
-            if let Some(found) = all.into_iter().rfind(|(_, metadata)| criteria.matches(metadata)) {
-                return Ok(RunSelection::Existing(Box::new(found)));
-            }
-        }
-        let (reason, changes) = match catalog.newest() {
-            None if resume => ("no checkpoint found; starting new training".to_owned(), Vec::new()),
-            None => ("no run yet".to_owned(), Vec::new()),
-            Some((run, m)) => {
-                let (changes, words) = criteria.changes(m);
-                if resume && !changes.is_empty() {
-                    return Err(StageError::setting(self.refusal(run.number.0, criteria, m)));
-                }
-                let help = match &self.horizon_help(&changes) {
-                    Some(help) if changes.len() == 1 => format!("; {help}"),
-                    _ => String::new(),
-                };
-                let why =
-                    if changes.is_empty() { format!("run {} {LOST}", run.number) } else { words };
-                (format!("{why} (new run_{}{help})", catalog.next()), changes)
-            }
+        let from_run = self.settings.checkpoint.resume_from_run.is_some();
+        let search = RunSearch {
+            training: self,
+            runs: self.runs(criteria.root),
+            request,
+            resume: request.resume || (from_run && !request.force),
+            pipeline,
+            stage,
+            criteria,
         };
-        let reason = std::iter::once(reason)
-            .chain(catalog.hints(|m| criteria.matches(m)))
-            .collect::<Vec<_>>()
-            .join("; ");
-        Ok(RunSelection::New { number: None, reason, changes })
+        match self.number(request) {
+            Some(number) => search.numbered(number),
+            None => search.fitting(),
+        }
     }
 
     /// Whether there is no checkpoint of the run's own to go on from.
@@ -168,6 +88,129 @@ impl Training<'_> {
                  so that more epochs of the same run would learn nothing: keep `epochs: {old}`"
             )
         })
+    }
+}
+
+/// What the run of a training is searched by.
+struct RunSearch<'a> {
+    training: &'a Training<'a>,
+    /// Where the training's runs are.
+    runs: Runs,
+    request: &'a Request,
+    /// A run is to be gone on with, and none begun, if there is one.
+    resume: bool,
+    pipeline: &'a str,
+    stage: &'a StageId,
+    criteria: &'a RunCriteria<'a>,
+}
+
+impl RunSearch<'_> {
+    /// The run that was asked for by its number.
+    fn numbered(&self, number: u32) -> Result<RunSelection, StageError> {
+        let Some(run) = self.runs.find(number) else { return Ok(self.missing(number)) };
+        if self.request.force {
+            return Err(StageError::setting(format!(
+                "run {number} exists; `--force` needs a number that is free, or none"
+            )));
+        }
+        if !run.is_started() {
+            return if run.is_empty() {
+                Ok(RunSelection::Empty(run))
+            } else {
+                Err(StageError::setting(format!(
+                    "run {number} has no metadata.json, so nobody knows what trained it: bring that file back (half \
+                     a copy?), or choose another number"
+                )))
+            };
+        }
+        let metadata = run.metadata()?;
+        if !can_continue(self.criteria, &run, &metadata) {
+            let refusal = self.training.refusal(number, self.criteria, &metadata);
+            return Err(StageError::setting(refusal));
+        }
+        if has_lost_checkpoints(&run, &metadata) {
+            return Err(StageError::setting(format!(
+                "run {number} {LOST}; start a new run by leaving the number out"
+            )));
+        }
+        Ok(RunSelection::Existing(Box::new((run, metadata))))
+    }
+
+    /// A run of a number that the folder does not have: one of another folder, or a new one.
+    fn missing(&self, number: u32) -> RunSelection {
+        let found = self.relocated(|run, _| run.number.0 == number);
+        if let (Some(found), false) = (found, self.request.force) {
+            return RunSelection::Existing(Box::new(found));
+        }
+        let reason = if self.resume {
+            format!("no checkpoint found for run {number}; starting new training")
+        } else {
+            format!("run {number} is new")
+        };
+        RunSelection::New { number: Some(number), reason, changes: Vec::new() }
+    }
+
+    /// The newest fitting run of another folder.
+    fn relocated(&self, also: impl Fn(&Run, &Metadata) -> bool) -> Option<(Run, Metadata)> {
+        let folder = self.runs.folder();
+        relocated_runs::runs(self.criteria.root, folder, self.pipeline, self.stage)
+            .into_iter()
+            .rfind(|(run, metadata)| also(run, metadata) && self.criteria.matches(metadata))
+    }
+
+    /// The run that fits best, or a new one.
+    fn fitting(&self) -> Result<RunSelection, StageError> {
+        let Self { criteria, .. } = *self;
+        if self.request.force {
+            let reason = "forced".into();
+            return Ok(RunSelection::New { number: None, reason, changes: Vec::new() });
+        }
+        let catalog = RunCatalog::of(&self.runs, self.pipeline, self.stage.as_str());
+        let epochs = self.training.settings.epochs;
+        let known = catalog.matching(|_, m| criteria.matches(m), epochs);
+        if let Some(known) =
+            known.or_else(|| catalog.matching(|run, m| can_continue(criteria, run, m), epochs))
+        {
+            return Ok(RunSelection::Existing(Box::new(known.clone())));
+        }
+        if catalog.newest().is_none()
+            && let Some(found) = self.relocated(|_, _| true)
+        {
+            return Ok(RunSelection::Existing(Box::new(found)));
+        }
+        let (reason, changes) = self.why_new(&catalog)?;
+        let reason = std::iter::once(reason)
+            .chain(catalog.hints(|m| criteria.matches(m)))
+            .collect::<Vec<_>>()
+            .join("; ");
+        Ok(RunSelection::New { number: None, reason, changes })
+    }
+
+    /// Why none of the runs is gone on with: the reason for the plan, and what differs from the
+    /// newest run.
+    ///
+    /// # Errors
+    /// A run was to be gone on with, and other settings are why it cannot.
+    fn why_new(&self, catalog: &RunCatalog) -> Result<(String, Vec<Difference>), StageError> {
+        let Some((run, metadata)) = catalog.newest() else {
+            let reason = if self.resume {
+                "no checkpoint found; starting new training"
+            } else {
+                "no run yet"
+            };
+            return Ok((reason.to_owned(), Vec::new()));
+        };
+        let (changes, words) = self.criteria.changes(metadata);
+        if self.resume && !changes.is_empty() {
+            let refusal = self.training.refusal(run.number.0, self.criteria, metadata);
+            return Err(StageError::setting(refusal));
+        }
+        let help = match &self.training.horizon_help(&changes) {
+            Some(help) if changes.len() == 1 => format!("; {help}"),
+            _ => String::new(),
+        };
+        let why = if changes.is_empty() { format!("run {} {LOST}", run.number) } else { words };
+        Ok((format!("{why} (new run_{}{help})", catalog.next()), changes))
     }
 }
 

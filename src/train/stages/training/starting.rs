@@ -1,0 +1,121 @@
+//! Where a training begins: at its run's newest good checkpoint, at a file that was named, or at
+//! the first step.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use pipe_core::progress::Event;
+use pipe_engine::kind::{RunContext, StageError};
+use pipe_runs::{CheckpointManager, Status};
+
+use super::definition::Training;
+use super::device_group::DeviceGroup;
+use crate::architecture::Network;
+use crate::data::{Dataset, Split, batches_per_epoch};
+use crate::diffit::{Scope, param_paths};
+use crate::stages::resume_checkpoint::{self, Settings};
+use crate::trainer::{Position, TrainState, TrainingSettings};
+
+/// The state before the first step of this process, and how far it is.
+pub(super) struct StartingPoint {
+    pub state: TrainState,
+    pub position: Position,
+    /// What is told if it comes from a checkpoint.
+    pub resumed: Option<Event>,
+}
+
+impl Training<'_> {
+    /// `state` is that of a new training. `reached_with`: the settings that positions depend on.
+    pub(super) fn starting_point(
+        &self,
+        context: &RunContext,
+        keeper: &CheckpointManager,
+        mut state: TrainState,
+        device: &Device,
+        reached_with: &Settings,
+        dataset: &Dataset,
+    ) -> Result<StartingPoint, StageError> {
+        let Some(mut checkpoint) = self.newest(context, keeper)? else {
+            return Ok(StartingPoint { state, position: Position::default(), resumed: None });
+        };
+        let mut position = Position::of(checkpoint.header());
+        if !checkpoint.path().starts_with(&keeper.run().folder) {
+            let then = resume_checkpoint::reached_with(checkpoint.path(), checkpoint.header());
+            let steps = steps_per_epoch(self.settings, dataset);
+            let (begin, said) =
+                resume_checkpoint::begin(checkpoint.header(), then.as_ref(), reached_with, steps);
+            position = begin;
+            said.into_iter().for_each(|text| context.event(Event::Warning { text }));
+        }
+        state = state.restore(&mut checkpoint, device)?;
+        let history = &keeper.metadata().history;
+        let previous =
+            history.iter().rfind(|e| e.epoch == position.epoch).map(|e| e.metrics.clone());
+        let resumed = Event::Resumed {
+            checkpoint: shown(checkpoint.path(), context),
+            epoch: position.epoch,
+            step_in_epoch: position.step_in_epoch,
+            metrics: previous.unwrap_or_else(|| checkpoint.header().metrics.clone()),
+        };
+        Ok(StartingPoint { state, position, resumed: Some(resumed) })
+    }
+
+    /// Tells of the run, and notes in its metadata that it is under way.
+    pub(super) fn begin(
+        &self,
+        context: &RunContext,
+        keeper: &mut CheckpointManager,
+        start: &mut StartingPoint,
+        devices: &DeviceGroup,
+    ) -> Result<(), StageError> {
+        let StartingPoint { state, position, resumed } = start;
+        let parameters = parameters(&state.model, &Scope::All);
+        let trainable = self::parameters(&state.model, &state.scope);
+        self.check_disk_space(context, keeper, state.checkpoint_bytes(trainable))?;
+        context.event(Event::RunOpened {
+            number: keeper.run().number.0,
+            experiment: keeper.metadata().experiment_name.clone(),
+            directory: shown(&keeper.run().folder, context),
+            device: devices.name.clone(),
+            parameters,
+            trainable,
+        });
+        resumed.take().into_iter().for_each(|event| context.event(event));
+        keeper.update(|m| {
+            m.status = Status::Running;
+            m.message = None;
+            m.epochs = self.settings.epochs.max(position.epoch);
+            if self.number(&context.request).is_some() {
+                // A run that was named belongs to those who named it from now on.
+                (m.pipeline, m.stage) = (context.pipeline.clone(), context.stage.to_string());
+            }
+            m.device = devices.name.clone();
+            if devices.micro_batches > 1 {
+                // Sums in another order: the bits differ from those of whole batches.
+                m.other.insert("pieces_per_batch".into(), devices.micro_batches.into());
+            }
+            if let Some(name) = self.settings.experiment_name.clone() {
+                m.experiment_name = name;
+            }
+        })?;
+        Ok(())
+    }
+}
+
+/// A path as people are told it: from the project's folder.
+pub(super) fn shown(path: &Path, context: &RunContext) -> String {
+    path.strip_prefix(&context.root).unwrap_or(path).display().to_string()
+}
+
+/// Optimizer steps in an epoch.
+fn steps_per_epoch(settings: &TrainingSettings, dataset: &Dataset) -> u64 {
+    let images = dataset.indices(Split::Train).len();
+    batches_per_epoch(Split::Train, images, settings.batch_size)
+        .div_ceil(settings.accumulate_grad_batches) as u64
+}
+
+/// How many numbers the parameters of a part of the network are.
+fn parameters(model: &Network, scope: &Scope) -> u64 {
+    let trained = param_paths(model).into_iter().filter(|(_, name, _)| scope.holds(name));
+    trained.map(|(.., shape)| shape.iter().product::<usize>() as u64).sum()
+}
