@@ -22,7 +22,6 @@
 )]
 
 mod cli;
-mod labels;
 mod report;
 
 use std::io::Write;

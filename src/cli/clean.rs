@@ -4,10 +4,9 @@ use std::path::PathBuf;
 
 use pipe_engine::state::clean::PruneDecision;
 use pipe_engine::state::{Record, clean};
-use pipe_runs::{Run, Runs};
+use pipe_runs::{Labels, Run, Runs};
 
 use super::{CliError, ExitCode, project, run_folders};
-use crate::labels::Labels;
 use crate::report::stdout::say;
 use crate::report::table;
 

@@ -21,6 +21,7 @@ mod checkpoint_manager;
 mod checkpoint_path;
 pub mod events;
 pub mod found;
+mod labels;
 pub mod metadata;
 pub mod policy;
 mod run_number;
@@ -34,6 +35,7 @@ pub use checkpoint::{
 pub use checkpoint_manager::{CheckpointManager, Saved};
 pub use checkpoint_path::CheckpointPath;
 pub use found::CheckpointScan;
+pub use labels::Labels;
 pub use metadata::{
     CheckpointRecord, DatasetRecord, EpochRecord, Metadata, PartialRecord, SCHEMA_VERSION, Status,
 };

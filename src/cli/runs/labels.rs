@@ -1,9 +1,8 @@
 //! `pipe runs note` and `pipe runs tag`.
 
-use pipe_runs::Run;
+use pipe_runs::{Labels, Run};
 
 use crate::cli::{CliError, ExitCode};
-use crate::labels::Labels;
 use crate::report::stdout::say;
 
 /// Writes a note in the place of the old one; no text removes it.

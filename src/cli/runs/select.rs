@@ -5,12 +5,11 @@ use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use pipe_core::error::nearest;
-use pipe_runs::{Metadata, Status};
+use pipe_runs::{Labels, Metadata, Status};
 use serde_json::Value;
 
 use super::summary;
 use crate::cli::CliError;
-use crate::labels::Labels;
 
 /// Every status that a run can have.
 const STATUS: [Status; 4] =

@@ -7,12 +7,11 @@ use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use pipe_engine::state::Record;
-use pipe_runs::{Metadata, Run, Runs};
+use pipe_runs::{Labels, Metadata, Run, Runs};
 use serde_json::Value;
 
 use super::RunData;
 use super::samples::{self, ImageGrid};
-use crate::labels::Labels;
 
 /// Points of one curve that the page gets; more cannot be told apart.
 const POINTS: usize = 600;

@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use std::io;
 
 use pipe_fs::atomic;
-use pipe_runs::Run;
 use serde::{Deserialize, Serialize};
+
+use super::Run;
 
 /// Beside a run's metadata.
 const FILE: &str = "labels.json";
 
+/// Note and tags of a run.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Labels {
@@ -35,11 +37,13 @@ impl Labels {
         }
     }
 
+    /// Writes them in the place of the old ones.
     pub fn save(&self, run: &Run) -> Result<(), atomic::WriteError> {
         let text = serde_json::to_string_pretty(self).unwrap_or_default();
         atomic::write(&run.folder.join(FILE), |out| writeln!(out, "{text}"))
     }
 
+    /// Whether nobody said anything of the run.
     pub fn is_empty(&self) -> bool {
         self.note.is_none() && self.tags.is_empty()
     }
@@ -51,6 +55,7 @@ impl Labels {
         tags.into_iter().chain(note).collect::<Vec<_>>().join(", ")
     }
 
+    /// The tags with a space between them.
     pub fn shown_tags(&self) -> String {
         self.tags.iter().cloned().collect::<Vec<_>>().join(" ")
     }

@@ -1,0 +1,77 @@
+//! `pipe runs compare N M…`
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pipe_engine::identity::short_digest;
+use pipe_runs::{Run, Runs};
+use serde_json::Value;
+
+use super::form::Form;
+use super::named::{self, Name, one};
+use super::summary::{best, done, monitor, seconds};
+use crate::cli::CliError;
+use crate::report::stdout::say;
+use crate::report::table;
+
+/// A row for each setting and result that is not the same in all.
+pub(super) fn compare(folders: &[Runs], names: &[Name], form: Form) -> Result<(), CliError> {
+    let runs: Vec<Run> = names.iter().map(|name| one(folders, name)).collect::<Result<_, _>>()?;
+    let mut columns: Vec<(String, BTreeMap<String, Value>)> = Vec::new();
+    for (run, title) in runs.iter().zip(named::titles(folders, &runs)) {
+        let m = run.current_metadata().map_err(CliError::failed)?;
+        let mut values = m.manifest.clone();
+        let results = [
+            ("status".to_owned(), m.status.name().into()),
+            ("epochs".to_owned(), done(&m).into()),
+            (format!("best {}", monitor(&m)), best(&m).map(Value::from).unwrap_or_default()),
+            (
+                "best epoch".to_owned(),
+                m.best_checkpoint.as_ref().map(|b| b.epoch.into()).unwrap_or_default(),
+            ),
+            ("seconds".to_owned(), seconds(&m).round().into()),
+        ];
+        values.extend(results);
+        columns.push((title, values));
+    }
+    let keys: BTreeSet<&String> = columns.iter().flat_map(|(_, values)| values.keys()).collect();
+    let differ =
+        |key: &&&String| columns.iter().any(|(_, v)| v.get(**key) != columns[0].1.get(**key));
+    let keys: Vec<&String> = keys.iter().filter(differ).copied().collect();
+    if form == Form::Json {
+        let column = |(name, values): &(String, BTreeMap<String, Value>)| {
+            let of =
+                |key: &&String| ((*key).clone(), values.get(*key).cloned().unwrap_or_default());
+            (name.clone(), Value::Object(keys.iter().map(of).collect()))
+        };
+        say!("{:#}", Value::Object(columns.iter().map(column).collect()));
+        return Ok(());
+    }
+    let cell = |value: Option<&Value>| match value {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => short_digest(text).chars().take(40).collect(),
+        Some(Value::Number(n)) if n.is_f64() => format!("{:.4}", n.as_f64().unwrap_or_default())
+            .trim_end_matches('0')
+            .trim_end_matches('.')
+            .to_owned(),
+        Some(other) => other.to_string(),
+    };
+    let rows: Vec<Vec<String>> = keys
+        .iter()
+        .map(|key| {
+            let cells = columns.iter().map(|(_, values)| cell(values.get(*key)));
+            std::iter::once((*key).clone()).chain(cells).collect()
+        })
+        .collect();
+    if rows.is_empty() {
+        say!("they differ in nothing");
+        return Ok(());
+    }
+    let first = if form == Form::Csv { "key" } else { "" };
+    let headings: Vec<&str> =
+        std::iter::once(first).chain(columns.iter().map(|(name, _)| name.as_str())).collect();
+    match form {
+        Form::Csv => say!("{}", table::csv(&headings, rows)),
+        _ => say!("{}", table::table(&headings, &rows)),
+    }
+    Ok(())
+}

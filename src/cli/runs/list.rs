@@ -1,0 +1,172 @@
+//! `pipe runs [list]`
+
+use pipe_runs::{Labels, Runs};
+use serde_json::Value;
+
+use super::entry::Entry;
+use super::form::Form;
+use super::select::{self, Filter, Sort};
+use super::summary::{best, done, monitor};
+use crate::cli::{CliError, project};
+use crate::report::stdout::say;
+use crate::report::table;
+
+/// Which runs are listed.
+#[derive(clap::Args)]
+pub(super) struct Which {
+    /// Order by a column, setting or metric: `best`, or `-best` for the largest first
+    #[arg(long, global = true, value_name = "KEY", allow_hyphen_values = true)]
+    sort: Option<Sort>,
+    /// Only runs for which it holds, such as `best<0.2` or `status=completed`; may be given several
+    /// times
+    #[arg(long, global = true, value_name = "CONDITION")]
+    filter: Vec<Filter>,
+}
+
+impl Which {
+    /// Refuses names that none of the runs knows. Without runs nothing is known.
+    fn check<'a>(&self, runs: impl Iterator<Item = &'a Entry>) -> Result<(), CliError> {
+        let mut runs = runs.filter_map(|entry| entry.known.as_ref().ok()).peekable();
+        if runs.peek().is_none() {
+            return Ok(());
+        }
+        let known = select::keys(runs);
+        if let Some(Sort { key, .. }) = &self.sort {
+            select::check_key(&format!("--sort {key}"), key, &known)?;
+        }
+        self.filter.iter().try_for_each(|filter| filter.check(&known))
+    }
+}
+
+pub(super) fn list(folders: &[Runs], which: &Which, form: Form) -> Result<(), CliError> {
+    let mut listed: Vec<(&Runs, Vec<Entry>)> = Vec::new();
+    for folder in folders {
+        let mut entries = Vec::new();
+        for run in folder.list() {
+            let known = run.current_metadata().map_err(|e| e.to_string());
+            let labels = Labels::load(&run).map_err(CliError::failed)?;
+            entries.push(Entry { run, known, labels });
+        }
+        listed.push((folder, entries));
+    }
+    let none = listed.is_empty();
+    which.check(listed.iter().flat_map(|(_, entries)| entries))?;
+    for (_, entries) in &mut listed {
+        // What cannot be read is shown unless something is asked of it.
+        entries.retain(|entry| match &entry.known {
+            Ok(m) => which.filter.iter().all(|filter| filter.holds(m, &entry.labels)),
+            Err(_) => which.filter.is_empty(),
+        });
+        if let Some(sort) = &which.sort {
+            entries.sort_by(|a, b| {
+                let (a, b) = (a.value(&sort.key), b.value(&sort.key));
+                if sort.descending && a.is_some() && b.is_some() {
+                    select::order(&b, &a)
+                } else {
+                    select::order(&a, &b)
+                }
+            });
+        }
+    }
+    match form {
+        Form::Json => {
+            let records = listed.iter().flat_map(|(_, entries)| entries.iter().map(Entry::to_json));
+            say!("{:#}", Value::Array(records.collect()));
+        }
+        Form::Csv => {
+            let rows = listed.iter().flat_map(|(_, entries)| entries);
+            let row = |entry: &Entry| {
+                let cell =
+                    |key: &&str| entry.value(key).map(|v| select::plain(&v)).unwrap_or_default();
+                let folder = entry.run.folder.display().to_string();
+                COLUMNS.iter().map(cell).chain([folder]).collect::<Vec<_>>()
+            };
+            let headings: Vec<&str> = COLUMNS.iter().copied().chain(["folder"]).collect();
+            say!("{}", table::csv(&headings, rows.map(row)));
+        }
+        Form::Table => {
+            listed.retain(|(_, entries)| !entries.is_empty());
+            if listed.is_empty() {
+                if none {
+                    say!("no runs yet; {}", project::first_run_hint())
+                } else {
+                    say!("no run fulfils that")
+                }
+            }
+            for (folder, entries) in &listed {
+                say!("{}:", folder.folder().display());
+                say!("{}", as_table(entries, which));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Columns of `--csv`.
+const COLUMNS: [&str; 12] = [
+    "run",
+    "experiment",
+    "pipeline",
+    "stage",
+    "created",
+    "status",
+    "epochs",
+    "best",
+    "best_epoch",
+    "monitor",
+    "note",
+    "tags",
+];
+
+/// The table of the reference workflow; besides, what it is sorted by, notes and tags where there
+/// are any.
+fn as_table(entries: &[Entry], which: &Which) -> String {
+    let mut headings = vec![
+        "Run #",
+        "Experiment",
+        "Created",
+        "Status",
+        "Epochs",
+        "Checkpoints",
+        "Best",
+        "Monitor",
+    ];
+    let shown =
+        ["run", "experiment", "created", "status", "epochs", "best", "monitor", "note", "tags"];
+    let by = which.sort.as_ref().map(|s| s.key.as_str()).filter(|key| !shown.contains(key));
+    headings.extend(by);
+    let tags = entries.iter().any(|e| !e.labels.tags.is_empty());
+    let notes = entries.iter().any(|e| e.labels.note.is_some());
+    headings.extend(tags.then_some("Tags"));
+    headings.extend(notes.then_some("Note"));
+    let rows: Vec<Vec<String>> = entries
+        .iter()
+        .map(|entry| {
+            let mut row = row(entry);
+            row.extend(
+                by.map(|key| entry.value(key).map_or_else(|| "-".into(), |v| select::plain(&v))),
+            );
+            row.extend(tags.then(|| entry.labels.shown_tags()));
+            row.extend(notes.then(|| entry.labels.note.clone().unwrap_or_default()));
+            row
+        })
+        .collect();
+    table::table(&headings, &rows)
+}
+
+fn row(entry: &Entry) -> Vec<String> {
+    let number = entry.run.number.0.to_string();
+    match &entry.known {
+        Err(error) => vec![number, format!("unreadable: {error}")],
+        Ok(m) => vec![
+            number,
+            m.experiment_name.clone(),
+            table::time(&m.created_at),
+            m.status.name().to_owned(),
+            format!("{}/{}", done(m), m.epochs),
+            m.checkpoints.len().to_string(),
+            best(m).map_or_else(|| "-".into(), |b| format!("{b:.4}")),
+            monitor(m),
+        ],
+    }
+}

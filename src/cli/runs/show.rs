@@ -1,0 +1,76 @@
+//! `pipe runs show N`
+
+use pipe_runs::{Labels, Run};
+
+use super::curve;
+use super::entry::Entry;
+use super::summary::{best, monitor};
+use crate::cli::CliError;
+use crate::report::stdout::say;
+use crate::report::table;
+
+pub(super) fn show(run: Run, curve: bool, json: bool) -> Result<(), CliError> {
+    let m = run.current_metadata().map_err(CliError::failed)?;
+    let labels = Labels::load(&run).map_err(CliError::failed)?;
+    if json {
+        say!("{:#}", Entry { run, known: Ok(m), labels }.to_json());
+        return Ok(());
+    }
+    say!("Run {}: {}", run.number, m.experiment_name);
+    say!("directory   {}", run.folder.display());
+    say!(
+        "status      {}{}",
+        m.status.name(),
+        m.message.as_ref().map(|t| format!(" ({t})")).unwrap_or_default()
+    );
+    say!("created     {}", table::time(&m.created_at));
+    say!("updated     {}", table::time(&m.updated_at));
+    say!("stage       {} of {}", m.stage, m.pipeline);
+    say!("device      {}", m.device);
+    let images = format!(
+        "{} training and {} validation images",
+        m.dataset.train_images, m.dataset.validation_images
+    );
+    say!("data        {}, {images}, {} classes", m.dataset.source, m.dataset.classes.len());
+    if let Some(note) = &labels.note {
+        say!("note        {note}");
+    }
+    if !labels.tags.is_empty() {
+        say!("tags        {}", labels.shown_tags());
+    }
+    say!("seed        {}", m.seed);
+    say!("identity    {}", m.identity);
+    if let Some(commit) = &m.git_commit {
+        say!("git commit  {commit}");
+    }
+    if let (Some(record), Some(value)) = (&m.best_checkpoint, best(&m)) {
+        say!(
+            "best        {} {value:.4} at epoch {}: {}",
+            monitor(&m),
+            record.epoch,
+            run.best().display()
+        );
+    }
+    let rows: Vec<Vec<String>> = m
+        .history
+        .iter()
+        .map(|e| {
+            let metrics: Vec<String> =
+                e.metrics.iter().map(|(k, v)| format!("{k}={v:.4}")).collect();
+            let saved =
+                m.checkpoints.iter().find(|c| c.epoch == e.epoch).map(|c| table::bytes(c.bytes));
+            vec![
+                e.epoch.to_string(),
+                metrics.join(" "),
+                format!("{:.1}", e.seconds),
+                format!("{:.0}", e.images_per_second),
+                saved.unwrap_or_default(),
+            ]
+        })
+        .collect();
+    say!("\n{}", table::table(&["Epoch", "Metrics", "Seconds", "Images/s", "Checkpoint"], &rows));
+    if curve {
+        say!("\n{}", curve::plots(&m));
+    }
+    Ok(())
+}
