@@ -17,12 +17,12 @@ use crate::rng::{Purpose, stream};
 use crate::settings::{Augmentation, DatasetSettings};
 use crate::skipped::SkippedEntries;
 use crate::source::Location;
-use crate::sources::registry::Source;
+use crate::sources::registry::RegisteredSource;
 use crate::split::{Split, split};
 
 /// A data set, ready to be read. Cheap to share between threads in an `Arc`.
 pub struct Dataset {
-    source: Source,
+    source: RegisteredSource,
     class_names: Vec<String>,
     resize: ResizeOptions,
     augmentation: Augmentation,
@@ -75,7 +75,7 @@ impl Dataset {
         })
     }
 
-    pub fn source(&self) -> Source {
+    pub fn source(&self) -> RegisteredSource {
         self.source
     }
 

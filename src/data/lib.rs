@@ -93,6 +93,6 @@ pub use progress::Progress;
 pub use settings::{Augmentation, DatasetSettings};
 pub use skipped::{SkipReason, SkippedEntries};
 pub use source::{Availability, DataSource, Fingerprint, Location, SourceContent, SourceOptions};
-pub use sources::registry::Source;
+pub use sources::registry::RegisteredSource;
 pub use split::Split;
 pub use summary::{DatasetSummary, describe_change, input_paths, save_summary, summarize};

@@ -13,14 +13,14 @@ use crate::classes::ClassSelection;
 use crate::error::DataError;
 use crate::images::resize::{Colour, Fit, ResizeOptions};
 use crate::source::SourceOptions;
-use crate::sources::registry::Source;
+use crate::sources::registry::RegisteredSource;
 
 /// A data set: its source, which classes of it, and how its images are prepared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DatasetSettings {
     /// Where the images come from.
-    pub source: Source,
+    pub source: RegisteredSource,
     /// The folder that holds archives and unpacked data; for `image_folder`, the folder of class
     /// folders or images itself, or a zip file of it. Relative to the project; `~/` is your home
     /// folder.
@@ -71,7 +71,7 @@ pub struct DatasetSettings {
 impl Default for DatasetSettings {
     fn default() -> Self {
         Self {
-            source: Source::default(),
+            source: RegisteredSource::default(),
             root: PathBuf::from("data"),
             classes: None,
             image_size: 32,

@@ -182,7 +182,7 @@ pub fn describe_change(project: &Path, old: &DatasetSummary, new: &DatasetSummar
 mod tests {
     use super::*;
     use crate::cache::file_lists::MAX_LISTS;
-    use crate::sources::registry::Source;
+    use crate::sources::registry::RegisteredSource;
 
     /// A project with a folder of files that nobody decodes.
     struct Project(tempfile::TempDir);
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_synthetic_set_is_known_without_drawing_it() {
-        for source in Source::all().filter(|source| source.is_synthetic()) {
+        for source in RegisteredSource::all().filter(|source| source.is_synthetic()) {
             let settings = DatasetSettings { source, num_images: 12, image_size: 8, ..settings() };
             let place = tempfile::tempdir().unwrap();
             let seen = summarize(&settings, place.path(), false, &()).unwrap().unwrap();

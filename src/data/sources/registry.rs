@@ -29,14 +29,14 @@ static NAMES: LazyLock<Vec<&'static str>> =
 /// A data source that is registered: the value of the setting `source`, read in any case.
 ///
 /// ```
-/// let source: pipe_data::Source = "CIFAR10".parse()?;
+/// let source: pipe_data::RegisteredSource = "CIFAR10".parse()?;
 /// assert_eq!((source.name(), source.class_count()), ("cifar10", Some(10)));
 /// # Ok::<(), pipe_data::DataError>(())
 /// ```
 #[derive(Clone, Copy)]
-pub struct Source(&'static dyn DataSource);
+pub struct RegisteredSource(&'static dyn DataSource);
 
-impl Source {
+impl RegisteredSource {
     /// Every source.
     pub fn all() -> impl Iterator<Item = Self> {
         SOURCES.iter().map(|source| Self(*source))
@@ -47,7 +47,7 @@ impl Source {
     }
 }
 
-impl Deref for Source {
+impl Deref for RegisteredSource {
     type Target = dyn DataSource;
 
     fn deref(&self) -> &Self::Target {
@@ -55,27 +55,27 @@ impl Deref for Source {
     }
 }
 
-impl Default for Source {
+impl Default for RegisteredSource {
     fn default() -> Self {
         Self(SOURCES[0])
     }
 }
 
-impl PartialEq for Source {
+impl PartialEq for RegisteredSource {
     fn eq(&self, other: &Self) -> bool {
         self.name() == other.name()
     }
 }
 
-impl Eq for Source {}
+impl Eq for RegisteredSource {}
 
-impl fmt::Debug for Source {
+impl fmt::Debug for RegisteredSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-impl FromStr for Source {
+impl FromStr for RegisteredSource {
     type Err = DataError;
 
     fn from_str(name: &str) -> Result<Self, DataError> {
@@ -86,22 +86,22 @@ impl FromStr for Source {
     }
 }
 
-impl Serialize for Source {
+impl Serialize for RegisteredSource {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
     }
 }
 
-impl<'de> Deserialize<'de> for Source {
+impl<'de> Deserialize<'de> for RegisteredSource {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
         Self::find(&name).ok_or_else(|| serde::de::Error::unknown_variant(&name, &NAMES))
     }
 }
 
-impl JsonSchema for Source {
+impl JsonSchema for RegisteredSource {
     fn schema_name() -> Cow<'static, str> {
-        "Source".into()
+        "Source".into() // in published schemas
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
@@ -127,22 +127,25 @@ mod tests {
         for (text, source) in
             [("CIFAR10", "cifar10"), ("Shapes", "shapes"), ("image_folder", "image_folder")]
         {
-            let read: Source = serde_json::from_value(text.into()).unwrap();
+            let read: RegisteredSource = serde_json::from_value(text.into()).unwrap();
             assert_eq!((read.name(), serde_json::to_value(read).unwrap()), (source, source.into()));
         }
-        let error = serde_json::from_str::<Source>(r#""cifar""#).unwrap_err().to_string();
+        let error = serde_json::from_str::<RegisteredSource>(r#""cifar""#).unwrap_err().to_string();
         assert!(error.contains("unknown variant `cifar`, expected one of `shapes`"), "{error}");
-        let error = "cifar".parse::<Source>().unwrap_err().to_string();
+        let error = "cifar".parse::<RegisteredSource>().unwrap_err().to_string();
         assert!(error.contains("no source `cifar`; there are: shapes, trees, cifar10"), "{error}");
     }
 
     #[test]
     fn every_source_has_a_name_of_its_own_that_settings_can_hold() {
-        for (i, source) in Source::all().enumerate() {
+        for (i, source) in RegisteredSource::all().enumerate() {
             let name = source.name();
             let is_plain = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '_');
             assert!(!name.is_empty() && name.chars().all(is_plain), "{name}");
-            assert!(Source::all().skip(i + 1).all(|other| other != source), "{name} stands twice");
+            assert!(
+                RegisteredSource::all().skip(i + 1).all(|other| other != source),
+                "{name} stands twice"
+            );
             assert!(source.description().ends_with('.'), "{name}");
         }
     }
