@@ -34,7 +34,7 @@ pub fn checkpoint(path: &Path) -> Result<PathBuf, CliError> {
             Some(base) => {
                 let line =
                     CommandLine::new(["pipe", "sample"]).path(&base).word("--lora").path(path);
-                error.note(format!("draw from both with: {line}"))
+                error.note(format!("sample from both with: {line}"))
             }
             None => error.note("name the base model's checkpoint, and the adapter with --lora"),
         });

@@ -19,7 +19,7 @@ use crate::report::{self, Output, message};
     after_help = "Examples:\n  pipe sample checkpoints/base_training/run_001/checkpoints/best.ckpt --n 32\n  pipe sample base.ckpt --lora checkpoints/lora/run_001/adapter --class oak --guidance 2 -o oaks.png"
 )]
 pub struct SampleArguments {
-    /// Checkpoint to draw from, of a training or of LoRA; of a run's folder the best
+    /// Checkpoint to sample from, of a training or of LoRA; of a run's folder the best
     checkpoint: PathBuf,
     /// Adapter to put on it: a folder in PEFT's format or a LoRA checkpoint
     #[arg(long, value_name = "ADAPTER")]
@@ -30,7 +30,7 @@ pub struct SampleArguments {
     /// File to write: a .png, .jpg or .webp
     #[arg(short, long, default_value = "samples.png", value_name = "FILE")]
     output: PathBuf,
-    /// Draw this class only; can be given several times
+    /// Sample this class only; can be given several times
     #[arg(long = "class", value_name = "NAME")]
     classes: Vec<String>,
     /// Noise levels of the sampler
@@ -45,7 +45,7 @@ pub struct SampleArguments {
     /// Use the weights themselves, not the EMA weights
     #[arg(long)]
     no_ema: bool,
-    /// Images that are drawn at once
+    /// Images that are sampled at once
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     batch_size: u16,
     /// Where to compute: auto, cpu, gpu, gpu:N
@@ -88,7 +88,7 @@ pub fn sample(arguments: SampleArguments, output: &Output) -> Result<ExitCode, C
     };
     let classes = opened.config.num_classes();
     if let Some(part) = request.class_subset(classes) {
-        message::warning(&format!("--n {}: {part} are drawn; each needs an image", request.n));
+        message::warning(&format!("--n {}: {part} are sampled; each needs an image", request.n));
     }
     if let Some(text) = ineffective_guidance(a.guidance, Some(classes), opened.label_dropout) {
         message::warning(&text);
@@ -101,7 +101,7 @@ pub fn sample(arguments: SampleArguments, output: &Output) -> Result<ExitCode, C
         report.event(
             &id,
             &Event::Preparing {
-                what: "drawing".into(),
+                what: "sampling".into(),
                 done,
                 total: Some(total),
                 unit: Unit::Images,

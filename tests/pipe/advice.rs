@@ -226,7 +226,7 @@ fn the_run_of_a_chain_is_repeated_with_the_command_in_its_config() {
     assert_eq!(project.list(RUNS), ["run_001"], "its base model stands");
     // An adapter says with what it is used.
     let said = project.pipe(&["sample", "checkpoints/lora/run_001/adapter"]).exits(2).stderr();
-    typed(&project, "", &(after(&said, "draw from both with: ") + " --n 4 --steps 2"));
+    typed(&project, "", &(after(&said, "sample from both with: ") + " --n 4 --steps 2"));
     // Names of runs that are there twice.
     let said = project.pipe(&["runs", "show", "1"]).exits(2).stderr();
     for name in after(&said, "say which: ").split(", ") {

@@ -333,7 +333,10 @@ fn samples_depend_on_seed_and_number_alone() {
 #[test]
 fn pictures_are_drawn_while_training() {
     let project = Project::with("device: cpu", "device: cpu\n    sample_every_n_epochs: 2");
-    project.pipe(&["run", "p.yaml", "--epochs", "4"]).succeeds().says("Drew samples/epoch_002.png");
+    project
+        .pipe(&["run", "p.yaml", "--epochs", "4"])
+        .succeeds()
+        .says("Sampled samples/epoch_002.png");
     let run = "checkpoints/base_training/run_001";
     assert_eq!(project.list(&format!("{run}/samples")), ["epoch_002.png", "epoch_004.png"]);
 }

@@ -289,7 +289,7 @@
     });
     const paired = new Set(pairs.flatMap((run) => [run.folder, run.base]));
     const alone = runs.filter((run) => run.samples.length + run.drawn.length > 0 && !paired.has(run.folder));
-    if (beside.length + alone.length + data.drawn.length === 0) return h("p", { class: "faint" }, "No run that is shown drew samples. A training draws them with `sample_every_n_epochs: 1`.");
+    if (beside.length + alone.length + data.drawn.length === 0) return h("p", { class: "faint" }, "No run that is shown has samples. A training makes them with `sample_every_n_epochs: 1`.");
     return [beside, h("div", { class: "pictures" }, alone.map((run) => pictures(run)), drawn(data.drawn))];
   };
 

@@ -151,7 +151,7 @@ pub fn ineffective_guidance(
             Some(format!("guidance {guidance} changes nothing: the model knows no classes"))
         }
         (_, Some(0.0)) => Some(format!(
-            "guidance {guidance} needs what the model draws without a class, and it was trained with label_dropout 0: \
+            "guidance {guidance} needs what the model samples without a class, and it was trained with label_dropout 0: \
              it has not learned that"
         )),
         _ => None,

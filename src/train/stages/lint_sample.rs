@@ -27,7 +27,7 @@ pub(super) fn check_sample(settings: &SampleSettings, pipeline: &PipelineView) -
     {
         let n = settings.n;
         let message = format!("{n} images for {asked} classes: the last {} get none", asked - n);
-        let note = format!("set n to {asked} or more, or name the classes to draw in `classes`");
+        let note = format!("set n to {asked} or more, or name the classes to sample in `classes`");
         found.push(Diagnostic::warning("n", message).note(note));
     }
     if let Some(KnownModel { classes, label_dropout }) = model

@@ -137,7 +137,7 @@ impl Stage for SampleStage {
     }
 
     fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
-        let Some(made) = o.made else { return Ok(StageState::absent("not drawn yet").into()) };
+        let Some(made) = o.made else { return Ok(StageState::absent("not sampled yet").into()) };
         let changes = o.changes_since(&made.manifest);
         let standing: Option<Vec<Output>> =
             made.outputs.iter().map(|output| output.if_unchanged(o.root)).collect();
@@ -179,7 +179,7 @@ impl Stage for SampleStage {
         }
         let after = |done, total| {
             context.event(Event::Preparing {
-                what: "drawing".into(),
+                what: "sampling".into(),
                 done,
                 total: Some(total),
                 unit: Unit::Images,

@@ -64,7 +64,7 @@ impl Recorder<'_> {
         self.events.log().sync()?;
         atomic::write(&file, |out| out.write_all(&png))?;
         let part = part.map(|part| format!(": {part}")).unwrap_or_default();
-        let text = format!("Drew samples/epoch_{:03}.png{part}", position.epoch);
+        let text = format!("Sampled samples/epoch_{:03}.png{part}", position.epoch);
         self.context.event(Event::Message { text });
         Ok(true)
     }
