@@ -163,6 +163,7 @@ impl SpecError {
 pub struct SpecErrors(Vec<SpecError>);
 
 impl SpecErrors {
+    /// In the order in which they are told.
     pub fn iter(&self) -> std::slice::Iter<'_, SpecError> {
         self.0.iter()
     }
@@ -188,6 +189,7 @@ impl fmt::Display for SpecErrors {
 pub struct Gathered(Vec<SpecError>);
 
 impl Gathered {
+    /// Notes an error.
     pub fn push(&mut self, error: SpecError) {
         self.0.push(error);
     }
@@ -203,6 +205,7 @@ impl Gathered {
         }
     }
 
+    /// Notes several errors.
     pub fn extend(&mut self, errors: impl IntoIterator<Item = SpecError>) {
         self.0.extend(errors);
     }
@@ -212,6 +215,7 @@ impl Gathered {
         self.0 = std::mem::take(&mut self.0).into_iter().map(change).collect();
     }
 
+    /// Whether nothing was wrong so far.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -70,6 +70,7 @@ impl StageError {
         Self::new(Failure::Setting, message)
     }
 
+    /// A failure with its message for people.
     pub fn new(failure: Failure, message: impl Into<String>) -> Self {
         Self { failure, message: message.into() }
     }

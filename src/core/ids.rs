@@ -48,6 +48,7 @@ impl StageId {
         self.0.split('@').next().unwrap_or(&self.0)
     }
 
+    /// The name as it is written.
     pub fn as_str(&self) -> &str {
         &self.0
     }

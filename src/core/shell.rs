@@ -55,7 +55,7 @@ impl CommandLine {
         self
     }
 
-    /// The same, with a variable in its environment.
+    /// The command with a variable set for it alone: `NAME=value pipe run`.
     pub fn with_variable(mut self, name: &str, value: &str) -> Self {
         self.before.push_str(&format!("{name}={} ", quote(value)));
         self

@@ -46,10 +46,12 @@ impl Source {
         Self(Arc::new(Inner { path: shown.into(), text }))
     }
 
+    /// The path that messages show.
     pub fn path(&self) -> &Path {
         &self.0.path
     }
 
+    /// The whole text, without a BOM.
     pub fn text(&self) -> &str {
         &self.0.text
     }

@@ -22,6 +22,7 @@ pub enum Signal {
 }
 
 impl Signal {
+    /// As messages name it: `SIGTERM`, `Ctrl-C`.
     pub fn name(self) -> &'static str {
         match self {
             Signal::Interrupt => "Ctrl-C",
@@ -67,6 +68,7 @@ impl Stop {
         let _ = self.flag.compare_exchange(0, code, Ordering::SeqCst, Ordering::SeqCst);
     }
 
+    /// The reason to stop, once there is one. The first one stays.
     pub fn requested(&self) -> Option<Signal> {
         match self.flag.load(Ordering::SeqCst) {
             1 => Some(Signal::Interrupt),

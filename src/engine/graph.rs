@@ -22,7 +22,7 @@ use crate::reference::{DependencyMode, Files};
 use crate::source::{Part, Source};
 use pipe_core::fingerprint::Manifest;
 
-/// A pipeline with everything filled in and checksummed_json.
+/// A pipeline with everything filled in and checked.
 pub struct LoadedPipeline {
     pub name: String,
     pub source: Source,
@@ -52,7 +52,7 @@ pub struct LoadedStage {
     pub inputs: Vec<Input>,
     /// Files of the project that it reads and writes.
     pub files: Files,
-    /// The stages it dependencies: the key that says so, and the stage. References first, then
+    /// The stages it depends on: the key that says so, and the stage. References first, then
     /// `needs`, then those that make its files.
     pub needs: Vec<(Vec<String>, StageId)>,
 }

@@ -77,6 +77,7 @@ impl Lock {
         }
     }
 
+    /// The lock's file.
     pub fn path(&self) -> &Path {
         &self.path
     }

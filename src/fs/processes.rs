@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 /// Characters of a command line that are shown.
 const SHOWN: usize = 120;
 
+/// A process of this machine, as `/proc` shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
     pub pid: i32,
@@ -21,6 +22,7 @@ pub struct Process {
 }
 
 impl Process {
+    /// The process of that id, if there is one.
     pub fn of(pid: i32) -> Option<Self> {
         let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
         // The name of the program, which may hold anything, stands in brackets.
@@ -67,6 +69,7 @@ pub fn command_line(pid: i32) -> String {
     }
 }
 
+/// All processes that this one may see.
 pub fn all() -> Vec<Process> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());

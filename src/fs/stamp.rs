@@ -30,6 +30,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// What a look at the file said.
     pub fn of(metadata: &Metadata) -> Self {
         let modified = modified(metadata);
         #[cfg(unix)]
@@ -70,6 +71,7 @@ pub fn modified(metadata: &Metadata) -> u64 {
     metadata.modified().map_or(0, nanoseconds)
 }
 
+/// Nanoseconds since 1970; 0 for a time before.
 pub fn nanoseconds(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)

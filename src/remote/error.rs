@@ -24,6 +24,7 @@ pub enum RemoteErrorKind {
     Local,
 }
 
+/// What went wrong between folder and store: a message for people, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct RemoteError {
@@ -32,6 +33,7 @@ pub struct RemoteError {
 }
 
 impl RemoteError {
+    /// An error with a message of one's own.
     pub fn new(kind: RemoteErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
     }
@@ -46,6 +48,7 @@ impl RemoteError {
         Self::new(kind, format!("store {url}: failed to {doing}: {message}"))
     }
 
+    /// An error of this machine's own disk.
     pub fn local(error: impl std::fmt::Display) -> Self {
         Self::new(RemoteErrorKind::Local, error.to_string())
     }

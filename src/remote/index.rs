@@ -11,6 +11,7 @@ use crate::digest;
 
 const SCHEMA_VERSION: u32 = 1;
 
+/// The state of a pipeline at one moment: which files there are, and which object holds each.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Index {
     schema_version: u32,

@@ -5,6 +5,34 @@
 //! The engine knows nothing of this crate: it tells a listener which names it changed
 //! (`pipe_fs::watch`).
 //!
+//! Begin with [`pull`], which makes the folder as new as the store, and [`Mirror`], which keeps the
+//! store as new as the folder. A store can be a folder too:
+//!
+//! ```
+//! use pipe_core::stop::Stop;
+//! use pipe_engine::pipeline_file::{Scheme, StoreUrl};
+//! use pipe_remote::{Mirror, Project, pull};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (here, there, store) = (tempfile::tempdir()?, tempfile::tempdir()?, tempfile::tempdir()?);
+//! let prefix = store.path().display().to_string();
+//! let url = StoreUrl { scheme: Scheme::File, bucket: String::new(), prefix };
+//! let project = |root| Project::new(root, "greet", ["runs".into()], ["hello.txt".into()]);
+//!
+//! // What the stages of the pipeline left here goes to the store.
+//! std::fs::write(here.path().join("hello.txt"), "hello")?;
+//! let copy = pull(&url, project(here.path()), None, &|_files, _bytes| {})?;
+//! let mirror = Mirror::start(copy, |event| eprintln!("{event:?}"))?;
+//! let done = mirror.finish(&Stop::default(), &mut |_files, _bytes| {})?;
+//! assert_eq!(done.files, 1);
+//!
+//! // Another machine goes on with it.
+//! pull(&url, project(there.path()), None, &|_files, _bytes| {})?;
+//! assert_eq!(std::fs::read_to_string(there.path().join("hello.txt"))?, "hello");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! | word | meaning |
 //! |---|---|
 //! | object | the content of one file in the store, under a key that is used once |

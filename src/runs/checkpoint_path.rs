@@ -27,6 +27,7 @@ impl Name {
         }
     }
 
+    /// `epoch_003.ckpt`, `step_00000120.ckpt`
     pub fn file(self) -> String {
         match self {
             Self::Epoch(epoch) => format!("epoch_{epoch:03}.ckpt"),
@@ -47,10 +48,12 @@ impl Name {
         (name.file() == file).then_some(name)
     }
 
+    /// The name of the file at a path, if it is one that this program gives.
     pub fn of_file(path: &Path) -> Option<Self> {
         Self::parse(path.file_name()?.to_str()?)
     }
 
+    /// Whether it is the state at an epoch's end.
     pub fn is_epoch(self) -> bool {
         matches!(self, Self::Epoch(_))
     }
@@ -85,6 +88,7 @@ impl CheckpointPath {
         is_ours.then(|| Self(text.to_owned()))
     }
 
+    /// The path as it is written, with `/`.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -17,6 +17,7 @@ use pipe_fs::atomic::{self, WriteError};
 /// Version of the file's form.
 pub const SCHEMA_VERSION: u32 = 1;
 
+/// What a run is and how far it came: the content of its `metadata.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Metadata {
     pub schema_version: u32,
@@ -61,6 +62,7 @@ pub struct Metadata {
     pub other: Map<String, Value>,
 }
 
+/// How a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
@@ -73,6 +75,7 @@ pub enum Status {
 }
 
 impl Status {
+    /// As `metadata.json` and tables have it.
     pub fn name(self) -> &'static str {
         match self {
             Status::Running => "running",
@@ -83,6 +86,7 @@ impl Status {
     }
 }
 
+/// The images that a run is trained on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DatasetRecord {
     pub source: String,
@@ -92,6 +96,7 @@ pub struct DatasetRecord {
     pub validation_images: u64,
 }
 
+/// A checkpoint at an epoch's end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointRecord {
     pub epoch: u64,
@@ -105,6 +110,7 @@ pub struct CheckpointRecord {
     pub digest: String,
 }
 
+/// A checkpoint inside an epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PartialRecord {
     /// Completed epochs.
@@ -117,6 +123,7 @@ pub struct PartialRecord {
     pub digest: String,
 }
 
+/// How an epoch went.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EpochRecord {
     pub epoch: u64,

@@ -26,10 +26,12 @@ pub struct Run {
 }
 
 impl Runs {
+    /// The runs of that folder, which need not be there yet.
     pub fn at(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into() }
     }
 
+    /// The folder that holds them.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -80,30 +82,37 @@ impl Run {
         Self { number, folder: base.join(format!("run_{number}")) }
     }
 
+    /// Where `metadata.json` is.
     pub fn metadata_path(&self) -> PathBuf {
         self.folder.join("metadata.json")
     }
 
+    /// Where `config.yaml` is: the settings of the run as a pipeline file.
     pub fn config_path(&self) -> PathBuf {
         self.folder.join("config.yaml")
     }
 
+    /// The folder of `metrics.jsonl` and TensorBoard's event files.
     pub fn logs(&self) -> PathBuf {
         self.folder.join("logs")
     }
 
+    /// The folder of its checkpoints.
     pub fn checkpoints(&self) -> PathBuf {
         self.folder.join(CHECKPOINTS)
     }
 
+    /// A hard link to the best checkpoint.
     pub fn best(&self) -> PathBuf {
         self.checkpoints().join(BEST)
     }
 
+    /// A hard link to the newest checkpoint.
     pub fn last(&self) -> PathBuf {
         self.checkpoints().join(LAST)
     }
 
+    /// Its metadata as they stand on disk. The version before, where the file is damaged.
     pub fn metadata(&self) -> Result<Metadata, StoreError> {
         Metadata::load(&self.metadata_path())
     }

@@ -1,7 +1,57 @@
-//! Everything that needs burn: the DiffiT model, EDM's objective, and the training loop.
+//! Trainings, and everything else that needs burn: stage kinds, the training loop, networks,
+//! sampling, LoRA.
 //!
 //! Knows nothing of pipeline files, graphs or the command line; those belong to `burn-pipe-engine`
-//! and the binary.
+//! and the binary. What it gives them are stage kinds. With those a session of the engine trains:
+//!
+//! ```
+//! use std::path::Path;
+//!
+//! use pipe_core::progress::NullListener;
+//! use pipe_core::stop::Stop;
+//! use pipe_engine::session::Session;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let project = tempfile::tempdir()?;
+//! let file = "
+//! name: shapes
+//! stages:
+//!   data: { kind: dataset, source: shapes, image_size: 8, num_images: 8 }
+//!   base:
+//!     kind: train
+//!     dataset: data
+//!     epochs: 1
+//!     batch_size: 4
+//!     model: { dim: 16, mults: [1, 2], depths: [1, 1], heads: 2, window: 4 }
+//!     device: cpu
+//! ";
+//! std::fs::write(project.path().join("shapes.yaml"), file)?;
+//!
+//! let kinds = pipe_train::stages::kinds();
+//! let session = Session::load(project.path(), Path::new("shapes.yaml"), &kinds, &[])?;
+//! let stop = Stop::default();
+//! let execution = session.execution(&stop, &NullListener);
+//! let (plan, inspected) = session.plan(&execution).map_err(|(_, error)| error)?;
+//! session.run(&execution, &plan, inspected)?;
+//! assert!(project.path().join("checkpoints/base_training/run_001/checkpoints/best.ckpt").is_file());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where things are
+//!
+//! | module | |
+//! |---|---|
+//! | [`stages`] | begin here: the stage kinds, one file each, and their list |
+//! | [`trainer`] | the loop, and what belongs to it: optimizer, EMA weights, schedule, checkpoints |
+//! | [`architecture`] | what a family of networks is, and the list of them |
+//! | [`diffit`], [`unet`] | one family each |
+//! | [`diffusion`] | EDM: the objective, and the sampler |
+//! | [`sampling`] | image grids from a checkpoint |
+//! | [`lora`] | low-rank adapters: put in, trained, merged, exported as PEFT has them |
+//! | [`checkpoint`] | from checkpoints to networks; export, import |
+//! | [`device`] | which GPUs there are, and how they are opened |
+//! | [`kernels`] | the parts of networks, fused for CPUs or in burn's operations |
 
 // What comes from outside must not be able to end the program.
 #![cfg_attr(

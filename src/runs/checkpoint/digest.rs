@@ -37,8 +37,8 @@ pub fn file_digest(path: &Path) -> io::Result<String> {
     }
 }
 
-/// The same, for comparing with `known`: records that older programs made have `sha256:…` of
-/// checkpoints, too.
+/// What identifies a whole file, in the form of `known`, to be compared with it: records that older
+/// programs made have `sha256:…` of checkpoints, too.
 pub fn file_digest_like(path: &Path, known: &str) -> io::Result<String> {
     if known.starts_with(SHA256) { sha256_of_file(path) } else { file_digest(path) }
 }

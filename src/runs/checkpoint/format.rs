@@ -28,6 +28,7 @@ pub enum Corruption {
     NoTensor,
 }
 
+/// Why a file cannot be used as a checkpoint. Its text names the file.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}: {message}", path.display())]
 pub struct CheckpointError {

@@ -9,8 +9,8 @@ use super::format::Corruption;
 
 /// A header longer than this is refused; the longest real ones are a few hundred kilobytes.
 pub(super) const MAX_HEADER: u64 = 16 << 20;
-/// So is one of more values than this: read, each takes many times the memory of its text. A tensor
-/// has eight.
+/// A header of more values than this is refused: read, each takes many times the memory of its
+/// text. A tensor has eight.
 pub(super) const MAX_VALUES: usize = 500_000;
 
 /// The file up to its data: the header's length in eight bytes, and its JSON. Besides, the length

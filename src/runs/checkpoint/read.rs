@@ -50,10 +50,12 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Where the file is.
     pub fn path(&self) -> &Path {
         &self.checkpoint.path
     }
 
+    /// What the file says of itself.
     pub fn header(&self) -> &Header {
         &self.checkpoint.header
     }
@@ -120,10 +122,12 @@ impl Checkpoint {
         })
     }
 
+    /// Where the file is.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
+    /// What the file says of itself.
     pub fn header(&self) -> &Header {
         &self.header
     }

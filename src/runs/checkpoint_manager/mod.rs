@@ -125,10 +125,12 @@ impl CheckpointManager {
         Ok(keeper)
     }
 
+    /// The run that it holds.
     pub fn run(&self) -> &Run {
         &self.run
     }
 
+    /// The run's metadata, as they were last written or about to be.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }

@@ -122,6 +122,10 @@ pub enum Action {
 }
 
 impl CheckpointPolicy {
+    /// Checks that the settings mean something together.
+    ///
+    /// # Errors
+    /// The first setting found that does not.
     pub fn validate(&self) -> Result<(), InvalidPolicy> {
         let refuse = |key, message: &str| Err(InvalidPolicy { key, message: message.to_owned() });
         if self.save_every_n_epochs == 0 {

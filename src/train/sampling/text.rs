@@ -31,7 +31,7 @@ impl Line {
         Self::lay_out(&letters(text))
     }
 
-    /// The same within so many pixels: what does not fit is left out, and an ellipsis says so.
+    /// A line of text within so many pixels: what does not fit is left out, and an ellipsis says so.
     pub fn within(text: &str, most: u32) -> Self {
         let mut letters = letters(text);
         if width(&letters) > most {

@@ -68,7 +68,10 @@ pub(super) fn open(
     Ok(Some(opened))
 }
 
-/// The same, with its tensors.
+/// Reads the file with its tensors, if one is named.
+///
+/// # Errors
+/// Those of [`open`], and a file that was altered since it was written.
 pub(super) fn load(settings: &TrainingSettings, root: &Path) -> Result<Option<Loaded>, StageError> {
     let loaded = open(settings, root)?.map(Checkpoint::load).transpose();
     loaded.map_err(|e| StageError::setting(format!("checkpoint.resume_checkpoint: {e}")))

@@ -126,7 +126,7 @@ impl Training<'_> {
         ended
     }
 
-    /// The same; `opened` is the run as soon as it is one.
+    /// Trains; `opened` is the run as soon as there is one, whatever happens behind it.
     fn run_in(
         &self,
         context: &RunContext,
