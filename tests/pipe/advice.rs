@@ -400,7 +400,7 @@ const PRINTED: [(&str, usize, &[&str]); 29] = [
     ("src/engine/pipeline_file/load.rs", 1, &["told::runs_outside_the_project"]),
     ("src/engine/state/verify.rs", 3, &["told::what_verify_finds"]),
     ("src/remote/pull.rs", 3, &["a_store_that_went_on"]),
-    ("src/report/page/serve.rs", 1, &["ui::only_whoever_knows_the_token"]),
+    ("src/report/page/serve/guard.rs", 1, &["ui::only_whoever_knows_the_token"]),
     ("src/train/checkpoint/rebuild.rs", 1, &["told::a_lora_checkpoint_without_its_base"]),
     ("src/train/device/spec.rs", 1, &["commands_that_are_pointed_to"]),
     ("src/train/device/list.rs", 1, &["commands_that_are_pointed_to"]),
