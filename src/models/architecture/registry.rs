@@ -1,5 +1,6 @@
 //! The architectures that a program knows, by their names.
 
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -67,8 +68,10 @@ pub trait ArchitectureInfo: Send + Sync {
 
 struct Info<A>(PhantomData<fn() -> A>);
 
+/// Keys of other architectures are passed over: those of a resolved U-Net hold some, which are null.
 fn settings<A: Architecture>(own: &Map<String, Value>) -> Result<A::Settings, figment::Error> {
-    Figment::from(Serialized::defaults(own)).extract()
+    let own = own.iter().filter(|(key, _)| A::KEYS.contains(&key.as_str()));
+    Figment::from(Serialized::defaults(own.collect::<BTreeMap<_, _>>())).extract()
 }
 
 impl<A: Architecture> ArchitectureInfo for Info<A> {

@@ -169,9 +169,9 @@ impl ModelSettings {
             let text = format!("`{preset}` is a preset of `arch: {of}`, not of `arch: {arch}`");
             return Err(SettingsError::value("model.preset", text));
         }
-        let mut own = std::mem::take(&mut self.own);
         let is_foreign = |key: &str| !arch.keys().contains(&key);
-        if let Some((key, _)) = own.iter().find(|(key, value)| is_foreign(key) && !value.is_null())
+        if let Some((key, _)) =
+            self.own.iter().find(|(key, value)| is_foreign(key) && !value.is_null())
         {
             let shared = |key: &&str| known.iter().all(|arch| arch.keys().contains(key));
             let keys: Vec<&str> = arch.keys().iter().copied().filter(|key| !shared(key)).collect();
@@ -179,8 +179,7 @@ impl ModelSettings {
             let text = format!("`arch: {name}` has no such setting; its own are {has}");
             return Err(SettingsError::value(format!("model.{key}"), text));
         }
-        own.retain(|key, _| !is_foreign(key));
-        self.own = arch.resolved(&own)?;
+        self.own = arch.resolved(&self.own)?;
         self.arch = (arch.name() != DEFAULT).then(|| arch.name().to_owned());
         self.preset = Some(preset);
         Ok(self)
