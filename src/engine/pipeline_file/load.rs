@@ -129,9 +129,7 @@ fn not_mirrored(root: &Path, source: &Source, stage: &LoadedStage) -> Option<Spe
 
 /// What each stage finds about itself and those it refers to.
 fn lint(stages: &[LoadedStage]) -> Vec<Vec<Diagnostic>> {
-    let pipeline = PipelineView(
-        stages.iter().map(|s| (s.id.as_str(), (s.kind.as_str(), s.stage.as_ref()))).collect(),
-    );
+    let pipeline = PipelineView::new(stages.iter().map(|s| (s.id.as_str(), s.stage.as_ref())));
     stages.iter().map(|stage| stage.stage.lint(&pipeline)).collect()
 }
 

@@ -14,6 +14,7 @@ pub use header::{
 };
 pub use import::{ImportError, ImportOptions, import};
 pub use rebuild::{
-    BASE_FILE, RebuildError, SamplingModel, adapted_model, adapter, base_of, inference_prefix,
-    load_for_sampling, model, model_for_classes, other_base, probe, weights_digest,
+    BASE_FILE, RebuildError, SamplingModel, adapted_model, adapter, base_beside, base_of,
+    inference_prefix, load_for_sampling, model, model_for_classes, other_base, probe,
+    weights_digest,
 };

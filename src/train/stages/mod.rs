@@ -1,6 +1,6 @@
 //! The stage kinds that this crate brings to the engine.
 
-mod artifacts;
+pub mod artifacts;
 mod copy_best;
 mod dataset;
 mod lint;

@@ -6,14 +6,17 @@ use std::sync::Arc;
 
 use figment::Figment;
 use pipe_engine::kind::{
-    DependencyMode, Diagnostic, Files, InspectContext, Inspection, Outcome, PipelineView,
+    ArtifactType, Diagnostic, Files, InspectContext, Inspection, Outcome, PipelineView, Preview,
     Reference, Rejection, RunContext, Stage, StageError, StageKind,
 };
 use serde_json::Value;
 
+use super::artifacts::{CHECKPOINT, CheckpointPreview, ModelPreview, dataset_reference};
 use super::lint;
+use super::lint::ANY_CLASSES;
 use super::training::{Training, TrainingSetup};
 use crate::checkpoint::LABEL_DROPOUT;
+use crate::data::DatasetSettings;
 use crate::diffit::Scope;
 use crate::trainer::{ModelInfo, TrainSettings, TrainingSettings};
 
@@ -22,6 +25,10 @@ pub struct TrainKind;
 impl StageKind for TrainKind {
     fn name(&self) -> &'static str {
         "train"
+    }
+
+    fn makes(&self) -> ArtifactType {
+        CHECKPOINT
     }
 
     fn schema(&self) -> schemars::Schema {
@@ -60,12 +67,7 @@ impl Stage for TrainStage {
     }
 
     fn references(&self) -> Vec<Reference> {
-        vec![Reference::to(
-            "dataset",
-            &self.settings.dataset,
-            &["dataset"],
-            DependencyMode::FingerprintAndContent,
-        )]
+        vec![dataset_reference("dataset", &self.settings.dataset)]
     }
 
     fn files(&self) -> Files {
@@ -82,6 +84,23 @@ impl Stage for TrainStage {
 
     fn gpus(&self) -> u32 {
         self.training_settings.gpus()
+    }
+
+    fn preview(&self, pipeline: &PipelineView) -> Option<Preview> {
+        let TrainSettings { model, dataset, .. } = &self.settings;
+        let data = pipeline.preview::<DatasetSettings>(dataset);
+        let classes = if model.class_conditional {
+            data.as_ref().and_then(|data| data.class_count())
+        } else {
+            Some(0)
+        };
+        let network = data.map(|data| model.config(data.image_size, ANY_CLASSES));
+        let model = ModelPreview { network, classes, label_dropout: model.label_dropout };
+        Some(Arc::new(CheckpointPreview {
+            model: Some(model),
+            is_adapter: Some(false),
+            ..lint::preview(&self.training_settings, pipeline)
+        }))
     }
 
     fn lint(&self, pipeline: &PipelineView) -> Vec<Diagnostic> {

@@ -27,7 +27,7 @@ use crate::data::{Dataset, DatasetSummary, Split, batches_per_epoch};
 use crate::device::{self, GpuAssignment};
 use crate::diffit::{Scope, param_paths};
 use crate::kernels;
-use crate::stages::artifacts::{ModelFile, TrainedRun, dataset_summary};
+use crate::stages::artifacts::{CheckpointFile, Checkpoints, dataset_summary};
 use crate::stages::resume_checkpoint::{self, REACHED_WITH};
 use crate::stages::resume_compatibility;
 use crate::stages::run_catalog::{completed_epochs, unfinished_reason};
@@ -46,7 +46,7 @@ pub(super) struct TrainingSetup {
     pub label_dropout: f64,
     pub lora_dropout: f64,
     /// The file that the frozen weights come from; the run keeps it.
-    pub base: Option<ModelFile>,
+    pub base: Option<CheckpointFile>,
     pub on_new_best: Option<OnNewBest>,
 }
 
@@ -103,7 +103,7 @@ impl Training<'_> {
             } else {
                 format!("up to date, run {}{whose}{place}", run.number)
             };
-            let artifact = Some(TrainedRun { run, metadata }.artifact());
+            let artifact = Some(Checkpoints::of_run(run, metadata).artifact());
             return Ok(Inspection { state: StageState::Done { reason }, artifact });
         }
         if done >= metadata.epochs {
@@ -332,7 +332,7 @@ impl Training<'_> {
         let run = keeper.run().clone();
         let plural = if self.settings.epochs == 1 { "" } else { "s" };
         let summary = format!("run {}, {} epoch{plural}{best}", run.number, self.settings.epochs);
-        let artifact = TrainedRun { run, metadata: keeper.metadata().clone() }.artifact();
+        let artifact = Checkpoints::of_run(run, keeper.metadata().clone()).artifact();
         Ok(Outcome { artifact: Some(artifact), summary, next })
     }
 }

@@ -68,6 +68,9 @@ impl Default for Checkpoint {
     }
 }
 
+/// What every fake stage makes, and takes from another one.
+const EPOCHS: ArtifactType = ArtifactType::new("epoch count");
+
 /// A kind whose stages keep their epoch in a file of their name.
 pub struct Fake {
     pub name: &'static str,
@@ -79,6 +82,10 @@ pub struct Fake {
 impl StageKind for Fake {
     fn name(&self) -> &'static str {
         self.name
+    }
+
+    fn makes(&self) -> ArtifactType {
+        EPOCHS
     }
 
     fn schema(&self) -> schemars::Schema {
@@ -125,7 +132,7 @@ impl Stage for FakeStage {
         let reference = |stage: &String| Reference {
             key: "dataset",
             stage: stage.clone(),
-            kinds: &["source", "work", "follow", "gather"],
+            wants: EPOCHS,
             mode: self.counts,
             many: self.many,
             passes_over_failed: self.many,
