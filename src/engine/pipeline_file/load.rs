@@ -2,7 +2,7 @@
 //! here is what belongs to all of them: parameters, matrices, the files that connect stages,
 //! warnings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -187,10 +187,13 @@ fn unused(used: &Used, file: &PipelineFile) -> Vec<SpecError> {
 fn connect_files(source: &Source, stages: &mut [LoadedStage], errors: &mut Gathered) {
     let mut makers: BTreeMap<PathBuf, StageId> = BTreeMap::new();
     for stage in stages.iter() {
+        // Several files of one setting that another stage writes too are one mistake.
+        let mut told = BTreeSet::new();
         for (key, path) in &stage.files.writes {
             let path: PathBuf = path.components().collect();
             if let Some(other) = makers.insert(path.clone(), stage.id.clone())
                 && other != stage.id
+                && told.insert((key, other.clone()))
             {
                 let at = ["stages", stage.id.declared(), key];
                 let message = format!("{} is written by stage `{other}` too", path.display());
