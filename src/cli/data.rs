@@ -9,6 +9,7 @@ use pipe_core::stop::Stop;
 use pipe_engine::kind::{Failure, StageError, StageId};
 use pipe_train::data::{DataError, Dataset, DatasetSettings, Progress};
 use pipe_train::sampling::{ContactSheet, Format, ImageGrid, stack};
+use pipe_train::stages::artifacts::DATASET;
 
 use super::pipeline_args::{LoadedPipeline, PipelineArgs};
 use super::{CliError, ExitCode, Kinds, output_file, signals};
@@ -102,7 +103,7 @@ pub fn data(
 
 /// The `dataset` stages that are meant, in the graph's order.
 fn datasets(loaded: &LoadedPipeline) -> Result<Vec<(StageId, DatasetSettings)>, CliError> {
-    let all = loaded.session.graph.stages().filter(|stage| stage.kind == "dataset");
+    let all = loaded.session.graph.stages().filter(|stage| stage.makes == DATASET);
     let found: Vec<(StageId, DatasetSettings)> = all
         .filter(|stage| loaded.session.selection.stages.contains(&stage.id))
         .filter_map(|stage| {

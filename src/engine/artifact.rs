@@ -6,6 +6,25 @@ use std::sync::Arc;
 use pipe_core::shell;
 use serde::{Deserialize, Serialize};
 
+/// What a stage hands on, by its sort: a reference asks for one. Those who declare stage kinds
+/// declare the types, such as `ArtifactType::new("checkpoint")`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArtifactType(&'static str);
+
+impl ArtifactType {
+    /// Files, and nothing that another stage could take by naming the stage.
+    pub const FILES: Self = Self::new("files");
+
+    /// `name`: a noun in the singular, for messages.
+    pub const fn new(name: &'static str) -> Self {
+        Self(name)
+    }
+
+    pub fn name(self) -> &'static str {
+        self.0
+    }
+}
+
 /// What a stage hands to those that refer to it.
 #[derive(Clone)]
 pub struct Artifact {

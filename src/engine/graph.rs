@@ -15,6 +15,7 @@ use pipe_core::ids::StageId;
 use pipe_core::secret;
 use pipe_fs::sync::Level;
 
+use crate::artifact::ArtifactType;
 use crate::kind::Stage;
 use crate::pipeline_file::{Executor, StoreUrl};
 use crate::policy::ExecutionOptions;
@@ -44,6 +45,8 @@ pub struct LoadedPipeline {
 pub struct LoadedStage {
     pub id: StageId,
     pub kind: String,
+    /// What it makes.
+    pub makes: ArtifactType,
     pub stage: Arc<dyn Stage>,
     /// What its own settings decide.
     pub manifest: Manifest,

@@ -2,7 +2,8 @@
 //! when it is looked at and when it runs. Real stages live in `burn-pipe-train`, scripted ones in
 //! the tests.
 
-use std::cell::RefCell;
+use std::any::Any;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use pipe_core::stop::Stop;
 use pipe_fs::{Lock, ProjectRoot, Stamp};
 use serde_json::Value;
 
-pub use crate::artifact::{Artifact, NextCommand, Outcome};
+pub use crate::artifact::{Artifact, ArtifactType, NextCommand, Outcome};
 pub use crate::diagnostic::Diagnostic;
 use crate::exec::Journal;
 use crate::graph::{Graph, Targets};
@@ -31,6 +32,11 @@ use crate::state::{Output, OutputBaseline, Outputs};
 pub trait StageKind: Send + Sync {
     /// The word after `kind:`.
     fn name(&self) -> &'static str;
+
+    /// What its stages make. They fit wherever a setting asks for that.
+    fn makes(&self) -> ArtifactType {
+        ArtifactType::FILES
+    }
 
     /// JSON schema of the settings. A property's `x-class` (`identity`, `extend` or `runtime`) says
     /// what a change of it means; without one it is `identity`. `x-instead-of` names another
@@ -77,6 +83,12 @@ pub trait Stage: Send + Sync {
         0
     }
 
+    /// What it will hand on, as far as settings tell, for the lints of those that refer to it: a
+    /// type that they know. A stage that hands on what another one made asks `pipeline` for that.
+    fn preview(&self, _pipeline: &PipelineView) -> Option<Preview> {
+        None
+    }
+
     /// What is legal and probably not meant, or can never work together with the stages that it
     /// refers to.
     fn lint(&self, _pipeline: &PipelineView) -> Vec<Diagnostic> {
@@ -90,29 +102,57 @@ pub trait Stage: Send + Sync {
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError>;
 }
 
-/// What a stage sees of its pipeline before anything runs: the stages, by name.
-pub struct PipelineView<'a>(pub(crate) HashMap<&'a str, (&'a str, &'a dyn Stage)>);
+/// What a stage will hand on, as far as settings tell.
+pub type Preview = Arc<dyn Any + Send + Sync>;
 
-impl PipelineView<'_> {
-    /// The kind of a stage and its settings; of a matrix those of its first stage by name.
-    pub fn get(&self, stage: &str) -> Option<(&str, Value)> {
-        let first = || {
-            let members = self
-                .0
-                .iter()
-                .filter(|(id, _)| id.split_once('@').is_some_and(|(of, _)| of == stage));
-            members.min_by_key(|(id, _)| **id).map(|(_, found)| found)
-        };
-        let (kind, stage) = self.0.get(stage).or_else(first)?;
-        Some((kind, stage.settings()))
+/// Stages that a preview may be asked through, one after the other. A circle of references is
+/// another check's business.
+const LONGEST_CHAIN: usize = 64;
+
+/// What a stage sees of its pipeline before anything runs: the stages, by name.
+pub struct PipelineView<'a> {
+    stages: HashMap<&'a str, &'a dyn Stage>,
+    /// Previews that are being asked for.
+    depth: Cell<usize>,
+}
+
+impl<'a> PipelineView<'a> {
+    pub(crate) fn new(stages: impl Iterator<Item = (&'a str, &'a dyn Stage)>) -> Self {
+        Self { stages: stages.collect(), depth: Cell::new(0) }
+    }
+
+    /// What a stage will hand on, if that is a `T`; of a matrix that of its first stage by name.
+    pub fn preview<T: Any + Send + Sync>(&self, stage: &str) -> Option<Arc<T>> {
+        let id = self.members(stage).into_iter().next()?;
+        self.preview_of(id)
     }
 
     /// The same of every stage of a matrix, by name; of one that has none, of itself.
-    pub fn each(&self, stage: &str) -> Vec<(&str, &str, Value)> {
-        let meant = |id: &str| id == stage || id.split_once('@').is_some_and(|(of, _)| of == stage);
-        let mut found: Vec<_> = self.0.iter().filter(|(id, _)| meant(id)).collect();
-        found.sort_by_key(|(id, _)| **id);
-        found.into_iter().map(|(id, (kind, stage))| (*id, *kind, stage.settings())).collect()
+    pub fn each_preview<T: Any + Send + Sync>(&self, stage: &str) -> Vec<(&str, Arc<T>)> {
+        let members = self.members(stage).into_iter();
+        members.filter_map(|id| Some((id, self.preview_of(id)?))).collect()
+    }
+
+    fn preview_of<T: Any + Send + Sync>(&self, id: &str) -> Option<Arc<T>> {
+        let depth = self.depth.get();
+        if depth == LONGEST_CHAIN {
+            return None;
+        }
+        self.depth.set(depth + 1);
+        let preview = self.stages.get(id).and_then(|stage| stage.preview(self));
+        self.depth.set(depth);
+        preview?.downcast().ok()
+    }
+
+    /// The stage of that name, or those of the matrix, by name.
+    fn members(&self, stage: &str) -> Vec<&'a str> {
+        if let Some((id, _)) = self.stages.get_key_value(stage) {
+            return vec![id];
+        }
+        let is_member = |id: &&str| id.split_once('@').is_some_and(|(of, _)| of == stage);
+        let mut found: Vec<&str> = self.stages.keys().copied().filter(is_member).collect();
+        found.sort_unstable();
+        found
     }
 }
 

@@ -2,14 +2,16 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use crate::artifact::ArtifactType;
+
 /// A setting whose value is the name of another stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
     /// The key that holds the name, such as `dataset`.
     pub key: &'static str,
     pub stage: String,
-    /// The kinds of stage that fit there.
-    pub kinds: &'static [&'static str],
+    /// What the stage must make.
+    pub wants: ArtifactType,
     pub mode: DependencyMode,
     /// Whether it may name a whole matrix. The inputs are then called `key.STAGE`, one for each of
     /// its stages.
@@ -19,14 +21,14 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// A reference to one stage.
-    pub fn to(
+    /// A reference to one stage, of any kind that makes what is wanted.
+    pub fn of_type(
+        wants: ArtifactType,
         key: &'static str,
         stage: &str,
-        kinds: &'static [&'static str],
         mode: DependencyMode,
     ) -> Self {
-        Self { key, stage: stage.to_owned(), kinds, mode, many: false, passes_over_failed: false }
+        Self { key, stage: stage.to_owned(), wants, mode, many: false, passes_over_failed: false }
     }
 }
 

@@ -26,7 +26,7 @@
 //! ";
 //! std::fs::write(project.path().join("shapes.yaml"), file)?;
 //!
-//! let kinds = pipe_train::stages::kinds();
+//! let kinds = pipe_train::stages::kinds(&pipe_train::architecture::Architectures::builtin());
 //! let session = Session::load(project.path(), Path::new("shapes.yaml"), &kinds, &[])?;
 //! let stop = Stop::default();
 //! let execution = session.execution(&stop, &NullListener);

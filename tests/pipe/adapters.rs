@@ -212,13 +212,17 @@ fn the_best_of_a_sweep_over_lora_is_drawn_from_and_is_no_base() {
     project.write("p.yaml", &sweep);
     project.pipe(&["run", "p.yaml"]).succeeds().says("Selected");
     assert!(project.path("samples/lora.png").exists());
-    project.write(
-        "q.yaml",
-        format!("{sweep}  copied: {{ kind: copy_best, from: chosen, to: c.ckpt }}\n"),
-    );
+    let more = "  more: { kind: lora, base: chosen, dataset: trees, epochs: 1, device: cpu }\n";
+    project.write("q.yaml", format!("{sweep}{more}"));
     project
         .pipe(&["check", "q.yaml"])
         .exits(2)
         .says("makes LoRA weights")
-        .says("pipe ckpt export --merge");
+        .says("{kind: copy_best, from: chosen, merge: true, to: …}");
+    // A copy takes its base along, and is drawn from where it stands.
+    let copied = "  copied: { kind: copy_best, from: chosen, to: c.ckpt }\n";
+    project.write("p.yaml", format!("{sweep}{copied}"));
+    project.pipe(&["run", "p.yaml", "-q"]).succeeds();
+    std::fs::remove_dir_all(project.path("checkpoints")).unwrap();
+    project.pipe(&["sample", "c.ckpt", "--n", "3", "--device", "cpu", "-o", "c.png"]).succeeds();
 }

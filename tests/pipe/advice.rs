@@ -372,7 +372,7 @@ fn jobs_that_go_on_are_looked_at_and_ended_as_it_says() {
 
 /// Files that print commands, in how many lines, and the tests that type them. Whoever adds one
 /// adds its test here.
-const PRINTED: [(&str, usize, &[&str]); 29] = [
+const PRINTED: [(&str, usize, &[&str]); 28] = [
     (
         "src/cli/pipeline_args.rs",
         2,
@@ -405,7 +405,6 @@ const PRINTED: [(&str, usize, &[&str]); 29] = [
     ("src/train/device/spec.rs", 1, &["commands_that_are_pointed_to"]),
     ("src/train/device/list.rs", 1, &["commands_that_are_pointed_to"]),
     ("src/train/stages/run_catalog.rs", 1, &["told::a_run_of_a_renamed_pipeline"]),
-    ("src/train/stages/lint.rs", 1, &["told::lora_weights_become"]),
     ("src/train/stages/resume_compatibility.rs", 1, &["told::lora_weights_become"]),
     ("src/train/stages/training/device_group.rs", 1, &["commands_that_are_pointed_to"]),
     ("src/train/stages/training/mod.rs", 2, &["next_of_a_sweep", "told::fewer_epochs"]),

@@ -7,6 +7,7 @@ use pipe_core::error::Gathered;
 use pipe_core::ids::StageId;
 use serde_json::{Map, Value};
 
+use crate::artifact::ArtifactType;
 use crate::kind::StageKind;
 use crate::pipeline_file::matrix::{self, Member};
 use crate::pipeline_file::params::{Names, Used, filled_value};
@@ -31,6 +32,11 @@ impl<'a> Kinds<'a> {
 
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.by_name.keys().copied()
+    }
+
+    /// Names of the kinds whose stages make it.
+    pub fn that_make(&self, wanted: ArtifactType) -> impl Iterator<Item = &'static str> {
+        self.names().filter(move |name| self.get(name).is_some_and(|(k, _)| k.makes() == wanted))
     }
 
     pub fn schema(&self, kind: &str) -> Option<&Value> {
@@ -117,6 +123,11 @@ impl<'a> Declared<'a> {
             }
         }
         this
+    }
+
+    /// What the stage of that name makes, if its kind is known.
+    pub fn makes(&self, stage: &str, kinds: &Kinds) -> Option<ArtifactType> {
+        kinds.get(self.kinds.get(stage)?).map(|(kind, _)| kind.makes())
     }
 
     /// All names that a reference may use.

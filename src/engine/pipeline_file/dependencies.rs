@@ -1,13 +1,14 @@
-//! What is handed to a stage and what it waits for, each checked to exist and to be of a kind that
-//! fits.
+//! What is handed to a stage and what it waits for, each checked to exist and to make what is
+//! wanted.
 
 use pipe_core::error::{Gathered, SpecError};
 use pipe_core::ids::StageId;
 use serde_json::Value;
 
+use crate::artifact::ArtifactType;
 use crate::graph::Input;
 use crate::kind::Stage;
-use crate::pipeline_file::declared::Declared;
+use crate::pipeline_file::declared::{Declared, Kinds};
 use crate::pipeline_file::layers::StageLayers;
 use crate::pipeline_file::pipeline::error_at;
 use crate::reference::Reference;
@@ -25,13 +26,13 @@ pub(super) struct Needed {
 pub(super) fn referred(
     layers: &StageLayers,
     stage: &dyn Stage,
-    all: &Declared,
+    (all, kinds): (&Declared, &Kinds),
     found: &mut Needed,
     errors: &mut Gathered,
 ) {
     for reference in stage.references() {
         let key = vec![reference.key.to_owned()];
-        for target in errors.take(targets(layers, &reference, all)).unwrap_or_default() {
+        for target in errors.take(targets(layers, &reference, all, kinds)).unwrap_or_default() {
             let name = if reference.many {
                 format!("{}.{target}", reference.key)
             } else {
@@ -54,6 +55,7 @@ fn targets<'a>(
     layers: &StageLayers,
     reference: &Reference,
     all: &'a Declared,
+    kinds: &Kinds,
 ) -> Result<Vec<&'a StageId>, SpecError> {
     let key = [reference.key.to_owned()];
     let wanted = reference.stage.as_str();
@@ -77,15 +79,47 @@ fn targets<'a>(
         }
     };
     for target in &targets {
-        let kind = all.kinds.get(*target).copied().unwrap_or_default();
-        if !reference.kinds.contains(&kind) {
-            let kinds = reference.kinds.join(" or ");
-            let message =
-                format!("stage `{target}` is of kind `{kind}`; expected one of kind {kinds}");
-            return Err(layers.error_at(&key, message));
+        // What a kind that is not known would make is not known either: it has its own error.
+        let Some(makes) = all.makes(target.as_str(), kinds) else { continue };
+        if makes != reference.wants {
+            return Err(unfit(layers, reference, (target, makes), all, kinds));
         }
     }
     Ok(targets)
+}
+
+/// A stage that makes something else than what is wanted: the stages that fit, or else the kinds.
+fn unfit(
+    layers: &StageLayers,
+    reference: &Reference,
+    (target, makes): (&StageId, ArtifactType),
+    all: &Declared,
+    kinds: &Kinds,
+) -> SpecError {
+    let wanted = reference.wants;
+    let message = format!(
+        "stage `{target}` makes {}; expected one that makes {}",
+        with_article(makes),
+        with_article(wanted)
+    );
+    let error = layers.error_at(&[reference.key.to_owned()], message);
+    let fits = |id: &&str| *id != layers.stage.as_str() && all.makes(id, kinds) == Some(wanted);
+    let fitting: Vec<&str> = all.names().filter(fits).collect();
+    if fitting.is_empty() {
+        let of_type = kinds.that_make(wanted).collect::<Vec<_>>().join(", ");
+        return error.note(format!("stages of these kinds make one: {of_type}"));
+    }
+    error.nearest_of(target.as_str(), fitting)
+}
+
+/// The type in a sentence.
+fn with_article(artifact: ArtifactType) -> String {
+    let name = artifact.name();
+    match name.chars().next() {
+        _ if artifact == ArtifactType::FILES => name.to_owned(),
+        Some('a' | 'e' | 'i' | 'o' | 'u') => format!("an {name}"),
+        _ => format!("a {name}"),
+    }
 }
 
 /// What stands under `needs:`.

@@ -2,7 +2,7 @@
 //! here is what belongs to all of them: parameters, matrices, the files that connect stages,
 //! warnings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -129,9 +129,7 @@ fn not_mirrored(root: &Path, source: &Source, stage: &LoadedStage) -> Option<Spe
 
 /// What each stage finds about itself and those it refers to.
 fn lint(stages: &[LoadedStage]) -> Vec<Vec<Diagnostic>> {
-    let pipeline = PipelineView(
-        stages.iter().map(|s| (s.id.as_str(), (s.kind.as_str(), s.stage.as_ref()))).collect(),
-    );
+    let pipeline = PipelineView::new(stages.iter().map(|s| (s.id.as_str(), s.stage.as_ref())));
     stages.iter().map(|stage| stage.stage.lint(&pipeline)).collect()
 }
 
@@ -189,10 +187,13 @@ fn unused(used: &Used, file: &PipelineFile) -> Vec<SpecError> {
 fn connect_files(source: &Source, stages: &mut [LoadedStage], errors: &mut Gathered) {
     let mut makers: BTreeMap<PathBuf, StageId> = BTreeMap::new();
     for stage in stages.iter() {
+        // Several files of one setting that another stage writes too are one mistake.
+        let mut told = BTreeSet::new();
         for (key, path) in &stage.files.writes {
             let path: PathBuf = path.components().collect();
             if let Some(other) = makers.insert(path.clone(), stage.id.clone())
                 && other != stage.id
+                && told.insert((key, other.clone()))
             {
                 let at = ["stages", stage.id.declared(), key];
                 let message = format!("{} is written by stage `{other}` too", path.display());

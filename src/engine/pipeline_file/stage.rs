@@ -114,7 +114,7 @@ impl Loading<'_> {
         conduct.slurm = conduct.slurm.or(&self.executor.slurm);
         let mut found = dependencies::Needed::default();
         if let Some(stage) = &stage {
-            dependencies::referred(&layers, stage.as_ref(), all, &mut found, &mut errors);
+            dependencies::referred(&layers, stage.as_ref(), (all, kinds), &mut found, &mut errors);
         }
         dependencies::listed(&file.source, &layers, needs, all, &mut found, &mut errors);
         let Some(stage) = stage else {
@@ -123,6 +123,7 @@ impl Loading<'_> {
         let loaded = LoadedStage {
             id: single.id.clone(),
             kind: declared.kind.clone(),
+            makes: kind.makes(),
             files: stage.files(),
             manifest: identity::of_settings(&declared.kind, stage.as_ref(), schema),
             stage,

@@ -8,6 +8,7 @@ use std::time::UNIX_EPOCH;
 use pipe_engine::state::Record;
 use pipe_fs::ProjectRoot;
 use pipe_runs::{Labels, Metadata, Run, Runs};
+use pipe_train::checkpoint::BASE_FILE;
 use serde_json::Value;
 
 use super::RunData;
@@ -78,6 +79,7 @@ fn run_data(run: &Run, metadata: Metadata, labels: Labels, runs: usize) -> RunDa
         samples_left_out,
         image_grids: Vec::new(),
         base: None,
+        has_base: run.folder.join(BASE_FILE).is_file(),
         config: std::fs::read_to_string(run.config_path()).unwrap_or_default(),
         experiment: m.experiment_name,
         pipeline: m.pipeline,
@@ -143,7 +145,7 @@ fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     }
 }
 
-/// Gives each run what `sample` stages drew from its checkpoints, and returns what was drawn from
+/// Gives each run the images that stages drew from its checkpoints, and returns those drawn from
 /// others. The digest of the checkpoint is in the stage's record.
 pub fn image_grids_in(
     root: &ProjectRoot,
@@ -153,11 +155,13 @@ pub fn image_grids_in(
     let by_digest = by_digest(runs);
     let mut others = Vec::new();
     for record in Record::all(root) {
-        let Some(made) = record.made.as_ref().filter(|_| record.kind == "sample") else { continue };
         if pipeline.is_some_and(|name| name != record.pipeline) {
             continue;
         }
-        let from = made.manifest.get("from").and_then(Value::as_str).and_then(|d| by_digest.get(d));
+        // What names a checkpoint, by its digest, and made images: these were drawn from it.
+        let Some(made) = &record.made else { continue };
+        let Some(from) = made.manifest.get("from").and_then(Value::as_str) else { continue };
+        let from = by_digest.get(from);
         let image_grids =
             made.outputs.iter().filter_map(|output| ImageGrid::of(root, &record.stage, output));
         match runs.iter_mut().find(|run| Some(&run.folder) == from) {
@@ -177,16 +181,16 @@ fn by_digest(runs: &[RunData]) -> BTreeMap<String, String> {
     runs.iter().flat_map(of).collect()
 }
 
-/// A run of LoRA is shown beside the one whose checkpoint it began with: the base's digest is in
+/// A run that keeps a base model is shown beside the one whose checkpoint it began with: the base's digest is in
 /// its settings.
 fn link_bases(runs: &mut [RunData]) {
     let by_digest = by_digest(runs);
     let trained: Vec<(String, String)> = runs
         .iter()
-        .filter(|r| r.kind != "lora")
+        .filter(|r| !r.has_base)
         .map(|r| (r.pipeline.clone(), r.folder.clone()))
         .collect();
-    for run in runs.iter_mut().filter(|run| run.kind == "lora") {
+    for run in runs.iter_mut().filter(|run| run.has_base) {
         let named = run
             .settings
             .iter()

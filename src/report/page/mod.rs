@@ -95,6 +95,8 @@ pub struct RunData {
     pub image_grids: Vec<samples::ImageGrid>,
     /// The folder of the run whose checkpoint it began with, if it is on the page.
     pub base: Option<String>,
+    /// It keeps the base model that its own weights belong to.
+    pub has_base: bool,
     /// The resolved pipeline file.
     pub config: String,
 }

@@ -276,7 +276,7 @@
   const samples = () => {
     const runs = shown().map(({ run }) => run);
     const find = (folder) => data.runs.find((run) => run.folder === folder);
-    const pairs = runs.filter((run) => run.kind === "lora");
+    const pairs = runs.filter((run) => run.has_base);
     const facts = (run) => {
       const value = (key) => plain(run.settings[key]);
       return h("p", { class: "faint" }, `r ${value("lora.r")}, lora_alpha ${value("lora.lora_alpha")}, targets ${value("lora.target_modules")}, data ${run.dataset.source}`);

@@ -1,6 +1,8 @@
 //! Pictures of runs for the page, as data addresses. What is too much for one page is left out
 //! evenly.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use base64::Engine;
@@ -20,7 +22,7 @@ pub struct Sample {
     pub image: String,
 }
 
-/// The image grid that a `sample` stage made.
+/// An image that a stage made.
 #[derive(Debug, Serialize)]
 pub struct ImageGrid {
     pub stage: String,
@@ -31,7 +33,7 @@ pub struct ImageGrid {
 }
 
 impl ImageGrid {
-    /// What a stage's record lists, if it stands.
+    /// What a stage's record lists, if it stands and is an image.
     pub(super) fn of(root: &Path, stage: &str, output: &Output) -> Option<Self> {
         let mut parts = Path::new(&output.path).components();
         // A record from elsewhere could name any file, and the page is handed on.
@@ -40,10 +42,21 @@ impl ImageGrid {
         }
         let file = root.join(&output.path);
         let bytes = std::fs::metadata(&file).ok()?.len();
+        if !is_image(&file) {
+            return None;
+        }
         let image =
             if bytes > RUN_BUDGET { None } else { Some(address(&std::fs::read(&file).ok()?)) };
         Some(Self { stage: stage.to_owned(), path: output.path.clone(), image })
     }
+}
+
+/// Whether a file begins as a PNG, JPEG or WebP.
+fn is_image(file: &Path) -> bool {
+    let mut head = [0; 12];
+    let read = File::open(file).and_then(|mut file| file.read_exact(&mut head));
+    let is_webp = head.starts_with(b"RIFF") && head.ends_with(b"WEBP");
+    read.is_ok() && (is_webp || head.starts_with(b"\x89PNG") || head.starts_with(b"\xff\xd8\xff"))
 }
 
 /// An image as an address that holds all of it.

@@ -13,6 +13,7 @@ pub use pipe_models::header::{
     BASE_DIGEST, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST, LABEL_DROPOUT, class_names, label_dropout,
 };
 pub use rebuild::{
-    BASE_FILE, RebuildError, SamplingModel, adapted_model, adapter, base_of, inference_prefix,
-    load_for_sampling, model, model_for_classes, other_base, probe, weights_digest,
+    BASE_FILE, RebuildError, SamplingModel, adapted_model, adapter, base_beside, base_of,
+    inference_prefix, load_for_sampling, model, model_for_classes, other_base, probe,
+    weights_digest,
 };

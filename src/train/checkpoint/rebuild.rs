@@ -80,11 +80,19 @@ pub fn model(
     adapted_model(known, &base, base_prefix, &adapter, device)
 }
 
-/// The base model of a LoRA checkpoint: `base_model.ckpt` in its run's folder, checked to be the
-/// right one.
+/// Where the base model of a LoRA checkpoint stands that was copied out of its run: `a.base.ckpt`
+/// beside `a.ckpt`.
+pub fn base_beside(checkpoint: &Path) -> PathBuf {
+    let name = checkpoint.file_name().unwrap_or_default().to_string_lossy();
+    checkpoint.with_file_name(format!("{}.base.ckpt", name.strip_suffix(".ckpt").unwrap_or(&name)))
+}
+
+/// The base model of a LoRA checkpoint: [`base_beside`] it, or `base_model.ckpt` in its run's
+/// folder; checked to be the right one.
 pub fn base_of(checkpoint: &Checkpoint) -> Result<Checkpoint, RebuildError> {
     let run = checkpoint.path().parent().and_then(Path::parent);
-    let base = run.unwrap_or(Path::new("..")).join(BASE_FILE);
+    let of_run = run.unwrap_or(Path::new("..")).join(BASE_FILE);
+    let base = Some(base_beside(checkpoint.path())).filter(|path| path.exists()).unwrap_or(of_run);
     if !base.exists() {
         return Err(RebuildError::NoBase { file: checkpoint.path().to_owned(), base });
     }

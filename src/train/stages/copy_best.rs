@@ -1,29 +1,35 @@
-//! `kind: copy_best`: a training's checkpoint under a name of its own, for whoever comes next.
+//! `kind: copy_best`: a checkpoint under a name of its own, for whoever comes next. LoRA's weights
+//! take their base model along, or are merged into it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use figment::Figment;
 use pipe_engine::kind::{
-    Artifact, DependencyMode, Diagnostic, Failure, Files, InspectContext, Inspection, Outcome,
-    PipelineView, Reference, Rejection, RunContext, Stage, StageError, StageKind, StageState,
+    ArtifactType, Diagnostic, Failure, Files, InspectContext, Inspection, Outcome, PipelineView,
+    Preview, Reference, Rejection, RunContext, Stage, StageError, StageKind, StageState,
     is_inside_project,
 };
 use pipe_engine::state::{Output, Outputs};
 use pipe_fs::{atomic, copy};
-use pipe_runs::{Checkpoint, CheckpointRecord, file_digest_like};
+use pipe_runs::{Checkpoint, file_digest_like};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::artifacts::{ModelFile, TrainedRun};
+use super::artifacts::{
+    CHECKPOINT, CheckpointFile, CheckpointPreview, Checkpoints, checkpoint_reference,
+};
 use super::lint;
+use crate::architecture::Architectures;
+use crate::checkpoint::{self, base_beside};
+use crate::lora::HEADER_KEY;
 
-/// Copies a checkpoint of a training to a fixed place.
+/// Copies a checkpoint to a fixed place.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CopyBestSettings {
-    /// The `train` stage.
+    /// The stage whose checkpoint is copied: any that makes checkpoints.
     #[schemars(example = &"base")]
     from: String,
     /// Which checkpoint: `best`, `last`, or `{epoch: N}`.
@@ -41,6 +47,14 @@ pub struct CopyBestSettings {
     #[serde(default, skip_serializing_if = "Link::is_default")]
     #[schemars(extend("x-class" = "runtime"))]
     link: Link,
+    /// Put LoRA's weights into those of their base model: the file is a whole model then, without
+    /// the optimizer's state. A checkpoint of a whole model is copied as it is.
+    #[serde(default, skip_serializing_if = "is_false")]
+    merge: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// How a copy is made.
@@ -72,11 +86,15 @@ pub enum Select {
     Epoch(u64),
 }
 
-pub struct CopyBestKind;
+pub struct CopyBestKind(pub Architectures);
 
 impl StageKind for CopyBestKind {
     fn name(&self) -> &'static str {
         "copy_best"
+    }
+
+    fn makes(&self) -> ArtifactType {
+        CHECKPOINT
     }
 
     fn schema(&self) -> schemars::Schema {
@@ -86,7 +104,9 @@ impl StageKind for CopyBestKind {
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
         let settings: CopyBestSettings = settings.extract()?;
         inside_project(&settings.to).map_err(|message| Rejection::value("to", message))?;
-        Ok(Arc::new(CopyBest { settings }))
+        let links = settings.merge && !settings.link.is_default();
+        Rejection::unless("link", !links, "`none`: a merged model is a file of its own")?;
+        Ok(Arc::new(CopyBest { settings, architectures: self.0.clone() }))
     }
 }
 
@@ -106,6 +126,7 @@ pub(super) fn inside_project(path: &Path) -> Result<(), &'static str> {
 
 struct CopyBest {
     settings: CopyBestSettings,
+    architectures: Architectures,
 }
 
 impl Stage for CopyBest {
@@ -114,29 +135,37 @@ impl Stage for CopyBest {
     }
 
     fn references(&self) -> Vec<Reference> {
-        vec![Reference::to(
-            "from",
-            &self.settings.from,
-            &["train", "select_best"],
-            DependencyMode::Content,
-        )]
+        vec![checkpoint_reference("from", &self.settings.from)]
+    }
+
+    fn preview(&self, pipeline: &PipelineView) -> Option<Preview> {
+        let source = pipeline.preview::<CheckpointPreview>(&self.settings.from)?;
+        let is_adapter = if self.settings.merge { Some(false) } else { source.is_adapter };
+        Some(Arc::new(CheckpointPreview { is_adapter, saved: None, ..(*source).clone() }))
     }
 
     fn lint(&self, pipeline: &PipelineView) -> Vec<Diagnostic> {
-        let epoch =
-            if let Select::Epoch(epoch) = self.settings.select { Some(epoch) } else { None };
-        let mut found = lint::check_source("from", &self.settings.from, epoch, pipeline);
-        found.extend(lint::check_whole_model("from", &self.settings.from, pipeline));
+        let CopyBestSettings { from, select, merge, .. } = &self.settings;
+        let epoch = if let Select::Epoch(epoch) = select { Some(*epoch) } else { None };
+        let mut found = lint::check_source("from", from, epoch, pipeline);
+        let source = pipeline.preview::<CheckpointPreview>(from);
+        if *merge && source.is_some_and(|source| source.is_adapter == Some(false)) {
+            let message = format!("`{from}` makes whole models: there is nothing to merge");
+            found.push(Diagnostic::warning("merge", message));
+        }
         found
     }
 
     fn files(&self) -> Files {
-        Files { reads: Vec::new(), writes: vec![("to".to_owned(), self.settings.to.clone())] }
+        let CopyBestSettings { to, merge, .. } = &self.settings;
+        let base = (!merge).then(|| base_beside(to));
+        let writes = std::iter::once(to.clone()).chain(base);
+        Files { reads: Vec::new(), writes: writes.map(|path| ("to".to_owned(), path)).collect() }
     }
 
     fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
         let target = o.root.join(&self.settings.to);
-        let Some(run) = o.inputs.get("from").and_then(|a| a.get::<TrainedRun>()) else {
+        let Some(from) = o.inputs.get("from").and_then(|a| a.get::<Checkpoints>()) else {
             // What the training will bring is not known yet.
             let state = if o.made.is_some() && target.exists() {
                 StageState::Done { reason: "up to date".into() }
@@ -145,107 +174,224 @@ impl Stage for CopyBest {
             };
             return Ok(state.into());
         };
-        let source = self.selected(&run)?;
-        let shown = self.settings.to.display();
-        let made = o.made.and_then(|m| m.outputs.first()).filter(|o| o.digest == source.digest);
-        let standing = made.and_then(|output| output.if_unchanged(o.root));
-        let state = match (made, target.exists()) {
-            (Some(_), true) if standing.is_some() => {
+        let source = self.selected(&from)?;
+        let made = o.made.filter(|made| self.is_made_from(made, &source));
+        let standing: Option<Vec<Output>> =
+            made.and_then(|m| m.outputs.iter().map(|output| output.if_unchanged(o.root)).collect());
+        let to = self.settings.to.display().to_string();
+        let names =
+            made.map(|made| made.outputs.iter().map(|output| output.path.clone()).collect());
+        let names: Vec<String> = names.unwrap_or_else(|| vec![to.clone()]);
+        let gone = names.iter().find(|name| !o.root.join(name).exists());
+        let state = match (gone, made, o.made) {
+            (Some(gone), ..) => {
+                StageState::absent(format!("{gone} is not there{}", self.cost(&source)))
+            }
+            (None, Some(_), _) if standing.is_some() => {
                 StageState::Done { reason: format!("up to date, epoch {}", source.epoch) }
             }
-            (_, false) => StageState::absent(format!("{shown} is not there{}", self.cost(source))),
-            (None, true) if o.made.is_some() => {
-                let (epoch, cost) = (source.epoch, self.cost(source));
+            (None, None, Some(before)) if Self::is_merged(before) != self.settings.merge => {
+                StageState::changed(o.changes_since(&before.manifest))
+            }
+            (None, None, Some(_)) => {
+                let (epoch, cost) = (source.epoch, self.cost(&source));
                 StageState::absent(format!(
                     "another checkpoint is selected now, epoch {epoch}{cost}"
                 ))
             }
-            (_, true) => StageState::absent(format!("{shown} has another content")),
+            (None, ..) => StageState::absent(format!("{to} has another content")),
         };
-        if let (Some(made), Some(output)) = (o.made, standing) {
-            o.confirm(Outputs { outputs: vec![output], ..made.clone() });
+        if let (Some(made), Some(outputs)) = (made, standing) {
+            o.confirm(Outputs { outputs, ..made.clone() });
         }
-        let file = ModelFile { path: target, digest: source.digest.clone() };
-        Ok(Inspection { state, artifact: Some(artifact(file)) })
+        // What a merge brings is known once it was made.
+        let digest = match made.and_then(|made| made.outputs.first()) {
+            Some(output) => Some(output.digest.clone()),
+            None => (!self.settings.merge).then(|| source.digest.clone()),
+        };
+        let copy = digest.map(|digest| CheckpointFile { path: target, digest, ..source });
+        let artifact = copy.map(|copy| Checkpoints::File(copy).artifact());
+        Ok(Inspection { state, artifact })
     }
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
-        let Some(run) = context.inputs.get("from").and_then(|a| a.get::<TrainedRun>()) else {
+        let Some(from) = context.inputs.get("from").and_then(|a| a.get::<Checkpoints>()) else {
             return Err(StageError::setting(format!(
                 "from: stage {} has no checkpoint",
                 self.settings.from
             )));
         };
-        let record = self.selected(&run)?;
-        let source = run.file(record);
-        let bad = |e: String| StageError::new(Failure::Input, format!("failed to copy: {e}"));
+        let source = self.selected(&from)?;
         let file = Checkpoint::open(&source.path).and_then(|file| file.verify().map(|()| file));
-        let file = file.map_err(|e| bad(e.to_string()))?;
+        let file = file.map_err(|e| not_copied(e.to_string()))?;
         // The run's record, if an older program wrote it, has a digest for which the file is read
         // once more.
-        if file.head_digest() != record.digest
-            && file_digest_like(&source.path, &record.digest).ok().as_ref() != Some(&record.digest)
+        if file.head_digest() != source.digest
+            && file_digest_like(&source.path, &source.digest).ok().as_ref() != Some(&source.digest)
         {
             let message =
                 format!("{} is not the file that its run recorded", source.path.display());
-            return Err(bad(message));
+            return Err(not_copied(message));
         }
-        let target = context.root.join(&self.settings.to);
-        let replaced = self.check_ownership(context, &target, &source.digest)?;
-        let path = self.settings.to.display().to_string();
-        let planned = Output::expected(&path, &record.digest, record.bytes);
-        // The note first: after a crash between the two, the next run knows both files as its own.
-        context.record_outputs(vec![planned], Vec::new(), replaced)?;
-        atomic::create_folder(context.root.disk(), target.parent().unwrap_or(&context.root))?;
-        atomic::remove_temporary_files_for(context.root.disk(), &target);
-        match self.settings.link {
-            Link::None => copy::copy(context.root.disk(), &source.path, &target)?,
-            Link::Hard => copy::link_read_only(context.root.disk(), &source.path, &target)?,
-        }
-        let written = Output::of_digest(&context.root, &path, &source.digest)?;
-        if written.digest != source.digest {
-            let message = format!("{path} does not have the content that was copied");
-            return Err(StageError::new(Failure::Storage, message));
-        }
-        context.record_outputs(vec![written], Vec::new(), Vec::new())?;
-        let file = ModelFile { path: target, digest: source.digest };
-        let summary = format!("epoch {} of run {}: {path}", record.epoch, run.run.number);
-        Ok(Outcome { artifact: Some(artifact(file)), summary, next: None })
+        let digest = if is_adapter(&file) && self.settings.merge {
+            self.write_merged(context, &file, &source)?
+        } else {
+            self.write_copies(context, &file, &source)?
+        };
+        let path = self.settings.to.display();
+        let of_run = from.run().map(|run| format!(" of run {}", run.number));
+        let summary = format!("epoch {}{}: {path}", source.epoch, of_run.unwrap_or_default());
+        let copy = CheckpointFile { path: context.root.join(&self.settings.to), digest, ..source };
+        Ok(Outcome { artifact: Some(Checkpoints::File(copy).artifact()), summary, next: None })
     }
 }
 
-fn artifact(file: ModelFile) -> Artifact {
-    let content = Some(file.digest.clone());
-    Artifact::new(file, content)
+/// Whether it holds LoRA's weights alone.
+fn is_adapter(file: &Checkpoint) -> bool {
+    file.header().extra.contains_key(HEADER_KEY)
+}
+
+fn not_copied(why: String) -> StageError {
+    StageError::new(Failure::Input, format!("failed to copy: {why}"))
 }
 
 impl CopyBest {
-    fn selected<'a>(&self, run: &'a TrainedRun) -> Result<&'a CheckpointRecord, StageError> {
-        let all = &run.metadata.checkpoints;
+    /// Whether it is of this checkpoint, by the same settings: a copy has its digest, and a merged
+    /// model was made by reading it.
+    fn is_made_from(&self, made: &Outputs, source: &CheckpointFile) -> bool {
+        let of = made.inputs.first().or_else(|| made.outputs.first());
+        Self::is_merged(made) == self.settings.merge
+            && of.is_some_and(|file| file.digest == source.digest)
+    }
+
+    /// Whether it was made with `merge: true`.
+    fn is_merged(made: &Outputs) -> bool {
+        made.manifest.get("merge").and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    fn selected(&self, from: &Checkpoints) -> Result<CheckpointFile, StageError> {
         let found = match self.settings.select {
-            Select::Best => run.best(),
-            Select::Last => all.last(),
-            Select::Epoch(epoch) => all.iter().find(|c| c.epoch == epoch),
+            Select::Best => from.best(),
+            Select::Last => from.last(),
+            Select::Epoch(epoch) => from.of_epoch(epoch),
         };
         found.ok_or_else(|| {
-            let epochs: Vec<String> = all.iter().map(|c| c.epoch.to_string()).collect();
+            let epochs: Vec<String> = from.epochs().iter().map(u64::to_string).collect();
             let there = if epochs.is_empty() {
                 "it has none".to_owned()
             } else {
                 format!("it has those of epochs {}", epochs.join(", "))
             };
-            StageError::setting(format!(
-                "select: run {} has no such checkpoint; {there}",
-                run.run.number
-            ))
+            let whose = match from.run() {
+                Some(run) => format!("run {}", run.number),
+                None => format!("stage {}", self.settings.from),
+            };
+            StageError::setting(format!("select: {whose} has no such checkpoint; {there}"))
         })
     }
 
+    /// Copies the file, and LoRA's base model beside it. Returns the digest of the file.
+    fn write_copies(
+        &self,
+        context: &RunContext,
+        file: &Checkpoint,
+        source: &CheckpointFile,
+    ) -> Result<String, StageError> {
+        let mut copies = Vec::new();
+        if is_adapter(file) {
+            let base = checkpoint::base_of(file).map_err(|e| not_copied(e.to_string()))?;
+            base.verify().map_err(|e| not_copied(e.to_string()))?;
+            let base = CheckpointFile::open(base.path()).map_err(|e| not_copied(e.to_string()))?;
+            copies.push((base, base_beside(&self.settings.to)));
+        } else {
+            self.remove_stale_base(context)?;
+        }
+        // Last, so that it never stands without its base model.
+        copies.push((source.clone(), self.settings.to.clone()));
+        let mut replaced = Vec::new();
+        for (from, to) in &copies {
+            replaced.extend(self.check_ownership(context, to, &from.digest)?);
+        }
+        replaced.dedup();
+        let planned = copies.iter().rev().map(|(from, to)| {
+            Output::expected(&to.display().to_string(), &from.digest, from.bytes)
+        });
+        // The note first: after a crash between the two, the next run knows both files as its own.
+        context.record_outputs(planned.collect(), Vec::new(), replaced)?;
+        let mut written = Vec::new();
+        for (from, to) in &copies {
+            let target = context.root.join(to);
+            atomic::create_folder(context.root.disk(), target.parent().unwrap_or(&context.root))?;
+            atomic::remove_temporary_files_for(context.root.disk(), &target);
+            match self.settings.link {
+                Link::None => copy::copy(context.root.disk(), &from.path, &target)?,
+                Link::Hard => copy::link_read_only(context.root.disk(), &from.path, &target)?,
+            }
+            let path = to.display().to_string();
+            let copied = Output::of_digest(&context.root, &path, &from.digest)?;
+            if copied.digest != from.digest {
+                let message = format!("{path} does not have the content that was copied");
+                return Err(StageError::new(Failure::Storage, message));
+            }
+            written.insert(0, copied);
+        }
+        context.record_outputs(written, Vec::new(), Vec::new())?;
+        Ok(source.digest.clone())
+    }
+
+    /// Writes LoRA's weights as a whole model. Returns the digest of the file.
+    fn write_merged(
+        &self,
+        context: &RunContext,
+        file: &Checkpoint,
+        source: &CheckpointFile,
+    ) -> Result<String, StageError> {
+        let (to, target) = (&self.settings.to, context.root.join(&self.settings.to));
+        let replaced = self.check_ownership(context, to, &source.digest)?;
+        self.remove_stale_base(context)?;
+        atomic::create_folder(context.root.disk(), target.parent().unwrap_or(&context.root))?;
+        atomic::remove_temporary_files_for(context.root.disk(), &target);
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        let scratch = target.with_file_name(format!(".{name}.merging"));
+        let merged =
+            checkpoint::merged(context.root.disk(), &self.architectures, file, None, &scratch);
+        let merged = merged.map_err(|e| not_copied(e.to_string()))?;
+        let path = to.display().to_string();
+        let read = source.path.strip_prefix(&context.root).ok().filter(|p| is_inside_project(p));
+        // A record speaks of the project's files alone.
+        let read = read.map_or_else(|| path.clone(), |read| read.display().to_string());
+        let inputs = vec![Output::expected(&read, &source.digest, source.bytes)];
+        let planned = Output::expected(&path, &merged.file_digest, merged.bytes);
+        context.record_outputs(vec![planned], inputs.clone(), replaced)?;
+        copy::copy(context.root.disk(), &scratch, &target)?;
+        atomic::remove(context.root.disk(), &scratch)?;
+        let written = Output::of_digest(&context.root, &path, &merged.file_digest)?;
+        context.record_outputs(vec![written], inputs, Vec::new())?;
+        Ok(merged.file_digest)
+    }
+
+    /// Removes the base model of an earlier copy, if it is as that copy left it.
+    fn remove_stale_base(&self, context: &RunContext) -> Result<(), StageError> {
+        let base = base_beside(&self.settings.to);
+        let made = context.made.iter().flat_map(|made| &made.outputs);
+        let stale = made.filter(|output| Path::new(&output.path) == base);
+        for output in stale.filter(|output| output.is_unchanged(&context.root)) {
+            atomic::remove(context.root.disk(), &context.root.join(&output.path))?;
+        }
+        Ok(())
+    }
+
     /// What a copy takes of the disk, for the plan.
-    fn cost(&self, source: &CheckpointRecord) -> String {
-        match self.settings.link {
-            Link::None => copy_cost(source.bytes),
-            Link::Hard => String::new(),
+    fn cost(&self, source: &CheckpointFile) -> String {
+        if self.settings.link == Link::Hard {
+            return String::new();
+        }
+        let adapter = Checkpoint::open(&source.path).ok().filter(is_adapter);
+        let base = adapter.and_then(|file| checkpoint::base_of(&file).ok());
+        match base.and_then(|base| std::fs::metadata(base.path()).ok()) {
+            Some(base) if self.settings.merge => copy_cost(base.len()),
+            Some(base) => copy_cost(source.bytes + base.len()),
+            None => copy_cost(source.bytes),
         }
     }
 
@@ -254,9 +400,10 @@ impl CopyBest {
     fn check_ownership(
         &self,
         context: &RunContext,
-        target: &Path,
+        to: &Path,
         wanted: &str,
     ) -> Result<Vec<String>, StageError> {
+        let target = &context.root.join(to);
         let made = context.made.as_ref();
         let earlier = made.map(|m| {
             m.outputs.iter().map(|o| o.digest.clone()).chain(m.replaced.clone()).collect::<Vec<_>>()
@@ -275,7 +422,7 @@ impl CopyBest {
         }
         Err(StageError::setting(format!(
             "to: {} exists and was not made by this stage; move it away, choose another path, or set `overwrite: true`",
-            self.settings.to.display()
+            to.display()
         )))
     }
 }

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use figment::Figment;
 use pipe_core::progress::{Event, Unit};
 use pipe_engine::kind::{
-    Failure, Files, InspectContext, Inspection, Outcome, Reference, Rejection, RunContext, Stage,
-    StageError, StageKind, StageState, is_inside_project,
+    ArtifactType, Failure, Files, InspectContext, Inspection, Outcome, PipelineView, Preview,
+    Reference, Rejection, RunContext, Stage, StageError, StageKind, StageState, is_inside_project,
 };
 use serde_json::Value;
 
-use super::artifacts::{dataset_artifact, summary_artifact};
+use super::artifacts::{DATASET, dataset_artifact, summary_artifact};
 use crate::data::{self, DataError, Dataset, DatasetSettings, Progress};
 
 pub struct DatasetKind;
@@ -20,6 +20,10 @@ pub struct DatasetKind;
 impl StageKind for DatasetKind {
     fn name(&self) -> &'static str {
         "dataset"
+    }
+
+    fn makes(&self) -> ArtifactType {
+        DATASET
     }
 
     fn schema(&self) -> schemars::Schema {
@@ -55,6 +59,10 @@ impl Stage for DatasetStage {
             data::input_paths(&self.settings).into_iter().filter(|path| is_inside_project(path));
         let reads = paths.map(|path| ("root".to_owned(), path.display().to_string())).collect();
         Files { reads, writes: Vec::new() }
+    }
+
+    fn preview(&self, _: &PipelineView) -> Option<Preview> {
+        Some(Arc::new(self.settings.clone()))
     }
 
     fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {

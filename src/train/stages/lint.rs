@@ -2,10 +2,12 @@
 //! and what of several stages does not go together. Knows no files, so what only the images can
 //! tell is left to the run.
 
+use std::sync::Arc;
+
 use pipe_engine::kind::{Diagnostic, PipelineView};
 use pipe_engine::policy::Mode;
-use serde_json::Value;
 
+use super::artifacts::{CheckpointPreview, SavedEpochs};
 use crate::architecture::Architectures;
 use crate::data::{DatasetSettings, Split, batches_per_epoch};
 use crate::lora::LoraPlan;
@@ -13,18 +15,15 @@ use crate::trainer::{LoraSettings, TrainSettings, TrainingSettings};
 
 /// Adam's usual peak is 1e-3 and less; above this it does not learn.
 const HIGH_RATE: f64 = 0.05;
-/// Stages between a LoRA training and the base model's, at most; a circle is another check's
-/// business.
-pub(super) const CHAIN: usize = 16;
 /// The number of classes matters for no shape.
-const ANY_CLASSES: usize = 1;
+pub(super) const ANY_CLASSES: usize = 1;
 
 /// Lints of every training.
 pub(super) fn check_training(
     settings: &TrainingSettings,
     pipeline: &PipelineView,
 ) -> Vec<Diagnostic> {
-    let data = dataset(&settings.dataset, pipeline);
+    let data = pipeline.preview::<DatasetSettings>(&settings.dataset);
     let policy = &settings.checkpoint;
     let mut found = Vec::new();
     if policy.monitor == "val_loss" && data.as_ref().is_some_and(|d| d.val_split == 0.0) {
@@ -76,7 +75,7 @@ pub(super) fn check_training(
         let message = "the mean of the weights would stay at the first ones";
         found.push(Diagnostic::warning("ema.decay", message).note("common: 0.999 to 0.9999"));
     }
-    if let Some(images) = data.as_ref().and_then(train_images) {
+    if let Some(images) = data.as_deref().and_then(train_images) {
         if settings.batch_size > images {
             let message =
                 format!("{} is more than the {images} training images", settings.batch_size);
@@ -101,7 +100,7 @@ pub(super) fn check_model(
     pipeline: &PipelineView,
 ) -> Vec<Diagnostic> {
     let mut found = check_label_dropout("model.label_dropout", settings.model.label_dropout);
-    if let Some(data) = dataset(&settings.dataset, pipeline)
+    if let Some(data) = pipeline.preview::<DatasetSettings>(&settings.dataset)
         && let Ok(config) = settings.model.config(known, data.image_size, ANY_CLASSES)
         && let Err(error) = config.validate()
     {
@@ -110,56 +109,52 @@ pub(super) fn check_model(
     found
 }
 
-/// Lints of a stage that takes a whole model from another one, which a choice among LoRA trainings
-/// is not.
-pub(super) fn check_whole_model(
-    key: &str,
-    stage: &str,
-    pipeline: &PipelineView,
-) -> Vec<Diagnostic> {
-    let mut stage = stage.to_owned();
-    for _ in 0..CHAIN {
-        let Some((kind, settings)) = pipeline.get(&stage) else { break };
-        let next = match kind {
-            "copy_best" => "from",
-            "select_best" => "over",
-            "lora" => {
-                let message =
-                    format!("`{stage}` makes LoRA weights, which are no model without their base");
-                let note = "a `sample` stage takes them; `pipe ckpt export --merge` makes a whole model of them";
-                return vec![Diagnostic::error(key, message).note(note)];
-            }
-            _ => break,
-        };
-        let Some(name) = settings.get(next).and_then(Value::as_str) else { break };
-        stage = name.to_owned();
+/// Why a stage that makes LoRA's weights is none to train from, and what to do about it.
+pub(super) fn no_whole_model(stage: &str) -> (String, String) {
+    let message = format!("`{stage}` makes LoRA weights, which are no model without their base");
+    let note = format!(
+        "put a stage `{{kind: copy_best, from: {stage}, merge: true, to: …}}` between the two: it makes a whole model \
+         of them"
+    );
+    (message, note)
+}
+
+/// What the settings that all training has tell of its checkpoints.
+pub(super) fn preview(settings: &TrainingSettings, pipeline: &PipelineView) -> CheckpointPreview {
+    let data = pipeline.preview::<DatasetSettings>(&settings.dataset);
+    let policy = &settings.checkpoint;
+    CheckpointPreview {
+        is_validated: data.map(|data| data.val_split > 0.0),
+        saved: Some(SavedEpochs {
+            enabled: policy.enabled,
+            every: policy.save_every_n_epochs.max(1),
+            epochs: settings.epochs,
+        }),
+        ..CheckpointPreview::default()
     }
-    Vec::new()
 }
 
 /// Lints of an adapter.
-pub(super) fn check_adapter(
-    settings: &LoraSettings,
-    known: &Architectures,
-    pipeline: &PipelineView,
-) -> Vec<Diagnostic> {
+pub(super) fn check_adapter(settings: &LoraSettings, pipeline: &PipelineView) -> Vec<Diagnostic> {
     let mut found = check_label_dropout("label_dropout", settings.label_dropout);
-    found.extend(check_whole_model("base", &settings.base, pipeline));
-    let Some((base, base_data)) = base_training(&settings.base, pipeline) else { return found };
-    if let Some(data) = dataset(&settings.dataset, pipeline)
-        && data.image_size != base_data.image_size
+    let Some(base) = pipeline.preview::<CheckpointPreview>(&settings.base) else { return found };
+    if base.is_adapter == Some(true) {
+        let (message, note) = no_whole_model(&settings.base);
+        found.push(Diagnostic::error("base", message).note(note));
+    }
+    let network = base.model.as_ref().and_then(|model| model.network.as_ref());
+    let Some(network) = network else { return found };
+    if let Some(data) = pipeline.preview::<DatasetSettings>(&settings.dataset)
+        && data.image_size != network.image_size()
     {
-        let (own, theirs) = (data.image_size, base_data.image_size);
+        let (own, theirs) = (data.image_size, network.image_size());
         let message =
             format!("its images are {own} x {own} pixels, the base model's {theirs} x {theirs}");
         let note = format!("set image_size of stage `{}` to {theirs}", settings.dataset);
         found.push(Diagnostic::error("dataset", message).note(note));
     }
     // What is wrong with the base model is told of its own stage.
-    let Ok(config) = base.model.config(known, base_data.image_size, ANY_CLASSES) else {
-        return found;
-    };
-    let Ok(model) = config.skeleton(&burn::tensor::Device::flex()) else { return found };
+    let Ok(model) = network.skeleton(&burn::tensor::Device::flex()) else { return found };
     let plan = match LoraPlan::new(&settings.lora, &model) {
         Ok(plan) => plan,
         Err(error) => {
@@ -184,27 +179,23 @@ pub(super) fn check_adapter(
     found
 }
 
-/// Lints of a choice among the trainings of `over` by a metric of their best checkpoints.
+/// Lints of a choice among the checkpoints of `over` by a metric of the best ones.
 pub(super) fn check_selection(
-    over: &str,
+    over: &[String],
     monitor: &str,
     pipeline: &PipelineView,
 ) -> Vec<Diagnostic> {
-    let trainings: Vec<(&str, TrainSettings)> = pipeline
-        .each(over)
-        .into_iter()
-        .filter(|(_, kind, _)| *kind == "train")
-        .filter_map(|(id, _, settings)| Some((id, serde_json::from_value(settings).ok()?)))
-        .collect();
-    let lacks = |training: &TrainSettings| {
-        let data = dataset(&training.dataset, pipeline);
-        monitor == "val_loss" && data.is_some_and(|data| data.val_split == 0.0)
-    };
+    let trainings: Vec<(&str, Arc<CheckpointPreview>)> =
+        over.iter().flat_map(|stage| pipeline.each_preview(stage)).collect();
+    let lacks = |t: &CheckpointPreview| monitor == "val_loss" && t.is_validated == Some(false);
     let without: Vec<&str> =
         trainings.iter().filter(|(_, t)| lacks(t)).map(|(id, _)| *id).collect();
-    let Some(first) = without.first() else { return check_source("over", over, None, pipeline) };
+    let Some(first) = without.first() else {
+        return over.iter().flat_map(|stage| check_source("over", stage, None, pipeline)).collect();
+    };
     let note = "set the val_split of its data set to a share such as 0.1, or choose by train_loss";
     let message = if without.len() == trainings.len() {
+        let over = over.join("`, `");
         format!("is {monitor}, and no training of `{over}` has validation images")
     } else {
         let more = match without.len() {
@@ -217,7 +208,7 @@ pub(super) fn check_selection(
     vec![Diagnostic::error("monitor", message).note(note)]
 }
 
-/// Lints of a stage that takes a checkpoint of the training `from`; `epoch`: which one, if not the
+/// Lints of a stage that takes a checkpoint of the stage `from`; `epoch`: which one, if not the
 /// best or the last.
 pub(super) fn check_source(
     key: &str,
@@ -225,16 +216,18 @@ pub(super) fn check_source(
     epoch: Option<u64>,
     pipeline: &PipelineView,
 ) -> Vec<Diagnostic> {
-    let Some(("train" | "lora", settings)) = pipeline.get(from) else { return Vec::new() };
-    let number = |path: &str| settings.pointer(path).and_then(Value::as_u64);
-    if settings.pointer("/checkpoint/enabled") == Some(&Value::Bool(false)) {
+    let source = pipeline.preview::<CheckpointPreview>(from);
+    let Some(SavedEpochs { enabled, every, epochs }) = source.and_then(|source| source.saved)
+    else {
+        return Vec::new();
+    };
+    if !enabled {
         let message = format!("`{from}` keeps no checkpoint that could be taken");
         return vec![
             Diagnostic::error(key, message).note("remove `enabled: false` from its `checkpoint`"),
         ];
     }
-    let (Some(epoch), Some(epochs)) = (epoch, number("/epochs")) else { return Vec::new() };
-    let every = number("/checkpoint/save_every_n_epochs").unwrap_or(1).max(1);
+    let Some(epoch) = epoch else { return Vec::new() };
     if epoch == 0 || epoch > epochs {
         let message = format!("there is no epoch {epoch}: `{from}` has epochs 1 to {epochs}");
         return vec![Diagnostic::error("select", message)];
@@ -254,37 +247,9 @@ fn check_label_dropout(key: &str, share: f64) -> Vec<Diagnostic> {
     }
 }
 
-/// The settings of a `dataset` stage.
-pub(super) fn dataset(stage: &str, pipeline: &PipelineView) -> Option<DatasetSettings> {
-    pipeline
-        .get(stage)
-        .filter(|(kind, _)| *kind == "dataset")
-        .and_then(|(_, s)| serde_json::from_value(s).ok())
-}
-
 /// The images of an epoch, where the settings tell.
 fn train_images(data: &DatasetSettings) -> Option<usize> {
     data.source
         .is_synthetic()
         .then(|| ((data.num_images as f64) * (1.0 - data.val_split)).round() as usize)
-}
-
-/// The training that the model of a stage comes from, and its data set.
-fn base_training(stage: &str, pipeline: &PipelineView) -> Option<(TrainSettings, DatasetSettings)> {
-    let mut stage = stage.to_owned();
-    for _ in 0..CHAIN {
-        let (kind, settings) = pipeline.get(&stage)?;
-        let next = |key: &str| settings.get(key).and_then(Value::as_str).map(str::to_owned);
-        stage = match kind {
-            "train" => {
-                let training: TrainSettings = serde_json::from_value(settings).ok()?;
-                let data = dataset(&training.dataset, pipeline)?;
-                return Some((training, data));
-            }
-            "copy_best" => next("from")?,
-            "select_best" => next("over")?,
-            _ => return None,
-        };
-    }
-    None
 }

@@ -9,13 +9,16 @@ use burn::tensor::Device;
 use figment::Figment;
 use pipe_core::progress::Event;
 use pipe_engine::kind::{
-    DependencyMode, Diagnostic, Failure, Files, InspectContext, Inspection, Outcome, PipelineView,
-    Reference, Rejection, RunContext, Stage, StageError, StageKind, StageState,
+    ArtifactType, Diagnostic, Failure, Files, InspectContext, Inspection, Outcome, PipelineView,
+    Preview, Reference, Rejection, RunContext, Stage, StageError, StageKind, StageState,
 };
 use pipe_runs::{Checkpoint, Run};
 use serde_json::Value;
 
-use super::artifacts::{ModelFile, TrainedRun, model_file};
+use super::artifacts::{
+    CHECKPOINT, CheckpointFile, CheckpointPreview, Checkpoints, ModelPreview, checkpoint_reference,
+    dataset_reference,
+};
 use super::copy_best::copy_cost;
 use super::lint;
 use super::training::{Training, TrainingSetup};
@@ -23,7 +26,7 @@ use crate::architecture::{Architectures, LABEL_TABLE};
 use crate::checkpoint::{
     self, ADAPTER, BASE_DIGEST, BASE_FILE, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST, LABEL_DROPOUT,
 };
-use crate::data::Dataset;
+use crate::data::{Dataset, DatasetSettings};
 use crate::lora::{AdaptedModel, Adapter, HEADER_KEY, LoraPlan};
 use crate::nn::Scope;
 use crate::trainer::{LoraSettings, ModelInfo, TrainingSettings};
@@ -33,6 +36,10 @@ pub struct LoraKind(pub Architectures);
 impl StageKind for LoraKind {
     fn name(&self) -> &'static str {
         "lora"
+    }
+
+    fn makes(&self) -> ArtifactType {
+        CHECKPOINT
     }
 
     fn schema(&self) -> schemars::Schema {
@@ -66,15 +73,9 @@ impl Stage for LoraStage {
     }
 
     fn references(&self) -> Vec<Reference> {
-        let kinds = &["copy_best", "train", "select_best"];
         vec![
-            Reference::to("base", &self.settings.base, kinds, DependencyMode::Content),
-            Reference::to(
-                "dataset",
-                &self.settings.dataset,
-                &["dataset"],
-                DependencyMode::FingerprintAndContent,
-            ),
+            checkpoint_reference("base", &self.settings.base),
+            dataset_reference("dataset", &self.settings.dataset),
         ]
     }
 
@@ -94,23 +95,41 @@ impl Stage for LoraStage {
         self.training_settings.gpus()
     }
 
+    fn preview(&self, pipeline: &PipelineView) -> Option<Preview> {
+        let LoraSettings { base, dataset, label_dropout, .. } = &self.settings;
+        let base = pipeline.preview::<CheckpointPreview>(base).and_then(|base| base.model.clone());
+        let data = pipeline.preview::<DatasetSettings>(dataset);
+        // An adapter is for the classes of its own data set. What the base has learned without
+        // labels stays.
+        let model = base.map(|base| ModelPreview {
+            classes: match base.classes {
+                Some(0) => Some(0),
+                _ => data.and_then(|data| data.class_count()),
+            },
+            label_dropout: base.label_dropout.max(*label_dropout),
+            ..base
+        });
+        let of_training = lint::preview(&self.training_settings, pipeline);
+        Some(Arc::new(CheckpointPreview { model, is_adapter: Some(true), ..of_training }))
+    }
+
     fn lint(&self, pipeline: &PipelineView) -> Vec<Diagnostic> {
         let mut found = lint::check_training(&self.training_settings, pipeline);
-        found.extend(lint::check_adapter(&self.settings, &self.architectures, pipeline));
+        found.extend(lint::check_adapter(&self.settings, pipeline));
         found
     }
 
     fn inspect(&self, observer: &InspectContext) -> Result<Inspection, StageError> {
         let mut observation = self.training().observe(observer)?;
         if let StageState::Absent { reason, .. } = &mut observation.state
-            && let Some(base) = observer.inputs.get("base").and_then(model_file)
+            && let Some(base) = observer.inputs.get("base").and_then(Checkpoints::best_of)
             && let Ok(file) = std::fs::metadata(&base.path)
         {
             reason.push_str(&copy_cost(file.len()));
         }
-        let run = observation.artifact.as_ref().and_then(|a| a.get::<TrainedRun>());
-        match run.map(|run| what_is_missing(&run)) {
-            Some(Some(what)) => {
+        let trained = observation.artifact.as_ref().and_then(|a| a.get::<Checkpoints>());
+        match trained.and_then(|trained| what_is_missing(&trained)) {
+            Some(what) => {
                 let (done, total) = (self.training_settings.epochs, self.training_settings.epochs);
                 Ok(StageState::Partial { done, total, reason: format!("{what} is not up to date") }
                     .into())
@@ -120,7 +139,7 @@ impl Stage for LoraStage {
     }
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
-        let Some(base) = context.inputs.get("base").and_then(model_file) else {
+        let Some(base) = context.inputs.get("base").and_then(Checkpoints::best_of) else {
             return Err(StageError::setting(format!(
                 "base: stage {} has no checkpoint to start from",
                 self.settings.base
@@ -138,11 +157,11 @@ impl Stage for LoraStage {
         })?;
         // Each new best is written as it comes; this one is for what a crash, or a user, left
         // undone.
-        if let Some(run) = outcome.artifact.as_ref().and_then(|a| a.get::<TrainedRun>())
-            && what_is_missing(&run).is_some()
-            && let Some(best) = run.best()
+        if let Some(trained) = outcome.artifact.as_ref().and_then(|a| a.get::<Checkpoints>())
+            && what_is_missing(&trained).is_some()
+            && let (Some(best), Some(run)) = (trained.best(), trained.run())
         {
-            write_adapter(&run.file(best).path, &run.run)?;
+            write_adapter(&best.path, &run)?;
         }
         Ok(outcome)
     }
@@ -160,7 +179,7 @@ impl LoraStage {
     /// The base model with factors beside it, everything else frozen.
     fn start(
         &self,
-        base: ModelFile,
+        base: CheckpointFile,
         dataset: &Dataset,
         device: &Device,
     ) -> Result<TrainingSetup, StageError> {
@@ -168,6 +187,10 @@ impl LoraStage {
         let input = |message: String| StageError::new(Failure::Input, message);
         let file = Checkpoint::open(&base.path).and_then(|c| c.verify().map(|()| c));
         let file = file.map_err(|e| input(format!("the base model: {e}")))?;
+        if file.header().extra.contains_key(HEADER_KEY) {
+            let (message, note) = lint::no_whole_model(&self.settings.base);
+            return Err(StageError::setting(format!("base: {message}; {note}")));
+        }
         let prefix = checkpoint::inference_prefix(&file);
         let classes = dataset.class_names().to_vec();
         let same_classes = checkpoint::class_names(&file) == classes;
@@ -221,12 +244,13 @@ impl LoraStage {
 }
 
 /// What of a trained run a crash, or a user, has left undone.
-fn what_is_missing(run: &TrainedRun) -> Option<&'static str> {
-    if !run.run.folder.join(BASE_FILE).is_file() {
+fn what_is_missing(trained: &Checkpoints) -> Option<&'static str> {
+    let run = trained.run()?;
+    if !run.folder.join(BASE_FILE).is_file() {
         return Some(BASE_FILE);
     }
-    let best = run.best().and_then(|best| Checkpoint::open(&run.file(best).path).ok())?;
-    let adapter = Adapter::read(&run.run.folder.join(ADAPTER)).ok();
+    let best = trained.best().and_then(|best| Checkpoint::open(&best.path).ok())?;
+    let adapter = Adapter::read(&run.folder.join(ADAPTER)).ok();
     (adapter.and_then(|a| a.source).as_deref() != best.digest()).then_some(ADAPTER)
 }
 

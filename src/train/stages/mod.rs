@@ -1,6 +1,6 @@
 //! The stage kinds that this crate brings to the engine.
 
-mod artifacts;
+pub mod artifacts;
 mod copy_best;
 mod dataset;
 mod lint;
@@ -28,7 +28,7 @@ pub fn kinds(architectures: &Architectures) -> Vec<Arc<dyn StageKind>> {
     vec![
         Arc::new(dataset::DatasetKind),
         Arc::new(train::TrainKind(architectures())),
-        Arc::new(copy_best::CopyBestKind),
+        Arc::new(copy_best::CopyBestKind(architectures())),
         Arc::new(select_best::SelectBestKind),
         Arc::new(lora::LoraKind(architectures())),
         Arc::new(sample::SampleKind(architectures())),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use figment::Figment;
 use pipe_core::progress::{Event, Unit};
 use pipe_engine::kind::{
-    DependencyMode, Diagnostic, Failure, Files, InspectContext, Inspection, Outcome, PipelineView,
-    Reference, Rejection, RunContext, Stage, StageError, StageKind, StageState,
+    Diagnostic, Failure, Files, InspectContext, Inspection, Outcome, PipelineView, Reference,
+    Rejection, RunContext, Stage, StageError, StageKind, StageState,
 };
 use pipe_engine::state::{Output, Outputs};
 use pipe_fs::atomic;
@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::artifacts::model_file;
+use super::artifacts::{Checkpoints, checkpoint_reference};
 use super::copy_best::inside_project;
 use super::{lint, lint_sample};
 use crate::architecture::Architectures;
@@ -28,7 +28,7 @@ use crate::sampling::{Format, GridRequest, ineffective_guidance};
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SampleSettings {
-    /// The stage whose model is used: `train`, `copy_best` or `lora`.
+    /// The stage whose model is used: any that makes checkpoints.
     pub(super) from: String,
     /// The file to write, relative to the project: a .png, .jpg or .webp.
     to: PathBuf,
@@ -124,8 +124,7 @@ impl Stage for SampleStage {
     }
 
     fn references(&self) -> Vec<Reference> {
-        let kinds = &["train", "copy_best", "lora", "select_best"];
-        vec![Reference::to("from", &self.settings.from, kinds, DependencyMode::Content)]
+        vec![checkpoint_reference("from", &self.settings.from)]
     }
 
     fn lint(&self, pipeline: &PipelineView) -> Vec<Diagnostic> {
@@ -159,7 +158,7 @@ impl Stage for SampleStage {
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
         let s = &self.settings;
-        let Some(file) = context.inputs.get("from").and_then(model_file) else {
+        let Some(file) = context.inputs.get("from").and_then(Checkpoints::best_of) else {
             return Err(StageError::setting(format!("from: stage {} has no checkpoint", s.from)));
         };
         let device = device::resolve(s.device, GpuAssignment::of(context))

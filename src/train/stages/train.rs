@@ -6,15 +6,18 @@ use std::sync::Arc;
 
 use figment::Figment;
 use pipe_engine::kind::{
-    DependencyMode, Diagnostic, Files, InspectContext, Inspection, Outcome, PipelineView,
+    ArtifactType, Diagnostic, Files, InspectContext, Inspection, Outcome, PipelineView, Preview,
     Reference, Rejection, RunContext, Stage, StageError, StageKind,
 };
 use serde_json::Value;
 
+use super::artifacts::{CHECKPOINT, CheckpointPreview, ModelPreview, dataset_reference};
 use super::lint;
+use super::lint::ANY_CLASSES;
 use super::training::{Training, TrainingSetup};
 use crate::architecture::{Architectures, describe};
 use crate::checkpoint::LABEL_DROPOUT;
+use crate::data::DatasetSettings;
 use crate::nn::Scope;
 use crate::trainer::{ModelInfo, TrainSettings, TrainingSettings};
 
@@ -23,6 +26,10 @@ pub struct TrainKind(pub Architectures);
 impl StageKind for TrainKind {
     fn name(&self) -> &'static str {
         "train"
+    }
+
+    fn makes(&self) -> ArtifactType {
+        CHECKPOINT
     }
 
     fn schema(&self) -> schemars::Schema {
@@ -68,12 +75,7 @@ impl Stage for TrainStage {
     }
 
     fn references(&self) -> Vec<Reference> {
-        vec![Reference::to(
-            "dataset",
-            &self.settings.dataset,
-            &["dataset"],
-            DependencyMode::FingerprintAndContent,
-        )]
+        vec![dataset_reference("dataset", &self.settings.dataset)]
     }
 
     fn files(&self) -> Files {
@@ -90,6 +92,24 @@ impl Stage for TrainStage {
 
     fn gpus(&self) -> u32 {
         self.training_settings.gpus()
+    }
+
+    fn preview(&self, pipeline: &PipelineView) -> Option<Preview> {
+        let TrainSettings { model, dataset, .. } = &self.settings;
+        let data = pipeline.preview::<DatasetSettings>(dataset);
+        let classes = if model.class_conditional {
+            data.as_ref().and_then(|data| data.class_count())
+        } else {
+            Some(0)
+        };
+        let network =
+            data.and_then(|d| model.config(&self.architectures, d.image_size, ANY_CLASSES).ok());
+        let model = ModelPreview { network, classes, label_dropout: model.label_dropout };
+        Some(Arc::new(CheckpointPreview {
+            model: Some(model),
+            is_adapter: Some(false),
+            ..lint::preview(&self.training_settings, pipeline)
+        }))
     }
 
     fn lint(&self, pipeline: &PipelineView) -> Vec<Diagnostic> {

@@ -158,7 +158,7 @@ training_settings! {
 training_settings! {
     /// Fine-tunes a trained model with low-rank adapters (LoRA), in a numbered run.
     LoraSettings {
-        /// The stage whose model is fine-tuned: a `copy_best` or a `train` stage.
+        /// The stage whose model is fine-tuned: any that makes checkpoints of whole models.
         #[schemars(example = &"best")]
         base: String,
         #[serde(default)]

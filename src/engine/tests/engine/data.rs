@@ -15,12 +15,18 @@ use pipe_engine::plan::{self, Plan};
 use pipe_engine::{identity, pipeline_file};
 use serde_json::{Value, json};
 
+const DATA: ArtifactType = ArtifactType::new("dataset");
+
 /// Hands on the text of `data.txt`, or uses it: a file of its own for each identity.
 struct Kind(&'static str);
 
 impl StageKind for Kind {
     fn name(&self) -> &'static str {
         self.0
+    }
+
+    fn makes(&self) -> ArtifactType {
+        if self.0 == "data" { DATA } else { ArtifactType::FILES }
     }
 
     fn schema(&self) -> schemars::Schema {
@@ -56,7 +62,7 @@ impl Stage for Fake {
 
     fn references(&self) -> Vec<Reference> {
         let to = |stage: &String| {
-            Reference::to("dataset", stage, &["data"], DependencyMode::FingerprintAndContent)
+            Reference::of_type(DATA, "dataset", stage, DependencyMode::FingerprintAndContent)
         };
         self.from.iter().map(to).collect()
     }

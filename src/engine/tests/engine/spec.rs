@@ -209,6 +209,30 @@ fn a_cycle_is_printed_as_a_way_round() {
 }
 
 #[test]
+fn a_reference_takes_every_stage_that_makes_what_it_wants() {
+    let stages = "\
+name: x
+stages:
+  notes: { kind: command, run: 'true' }
+  a: { kind: source }
+  b: { kind: work, dataset: WANTED }
+";
+    let error = |wanted: &str| Project::new(&stages.replace("WANTED", wanted)).error();
+    assert_eq!(
+        error("notes"),
+        "p.yaml:5:29: stages.b.dataset: stage `notes` makes files; expected one that makes an epoch count\n  |\n5 |   b: { kind: work, dataset: notes }\n  |                             ^^^^^\n  = expected one of: a"
+    );
+    let alone = stages.replace("  a: { kind: source }\n", "").replace("WANTED", "notes");
+    let error = Project::new(&alone).error();
+    let said = "\n  = stages of these kinds make one: follow, gather, source, work";
+    assert!(error.ends_with(said), "{error}");
+    // A kind that is misspelt has its own error, and no other one follows from it.
+    let misspelt = stages.replace("kind: source", "kind: sourc").replace("WANTED", "a");
+    let error = Project::new(&misspelt).error();
+    assert_eq!(error.matches("p.yaml:").count(), 1, "{error}");
+}
+
+#[test]
 fn files_that_are_missing_or_no_yaml() {
     let missing = Project::new(&BASE.replace("checkpoint: often\n", "config: configs/no.yaml\n"));
     assert_eq!(

@@ -28,7 +28,7 @@ use crate::architecture::Network;
 use crate::data::{Dataset, DatasetSummary, Split};
 use crate::kernels;
 use crate::nn::Scope;
-use crate::stages::artifacts::{ModelFile, TrainedRun, dataset_summary};
+use crate::stages::artifacts::{CheckpointFile, Checkpoints, dataset_summary};
 use crate::stages::resume_checkpoint::{self, REACHED_WITH};
 use crate::stages::resume_compatibility;
 use crate::stages::run_catalog::{completed_epochs, unfinished_reason};
@@ -44,7 +44,7 @@ pub(super) struct TrainingSetup {
     pub label_dropout: f64,
     pub lora_dropout: f64,
     /// The file that the frozen weights come from; the run keeps it.
-    pub base: Option<ModelFile>,
+    pub base: Option<CheckpointFile>,
     pub on_new_best: Option<OnNewBest>,
 }
 
@@ -101,7 +101,7 @@ impl Training<'_> {
             } else {
                 format!("up to date, run {}{whose}{place}", run.number)
             };
-            let artifact = Some(TrainedRun { run, metadata }.artifact());
+            let artifact = Some(Checkpoints::of_run(run, metadata).artifact());
             return Ok(Inspection { state: StageState::Done { reason }, artifact });
         }
         if done >= metadata.epochs {
@@ -265,7 +265,7 @@ impl Training<'_> {
         let run = keeper.run().clone();
         let plural = if self.settings.epochs == 1 { "" } else { "s" };
         let summary = format!("run {}, {} epoch{plural}{best}", run.number, self.settings.epochs);
-        let artifact = TrainedRun { run, metadata: keeper.metadata().clone() }.artifact();
+        let artifact = Checkpoints::of_run(run, keeper.metadata().clone()).artifact();
         Ok(Outcome { artifact: Some(artifact), summary, next })
     }
 }

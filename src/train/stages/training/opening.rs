@@ -18,7 +18,7 @@ use super::definition::Training;
 use super::selection::RunSelection;
 use crate::checkpoint::BASE_FILE;
 use crate::data::{Dataset, Split};
-use crate::stages::artifacts::ModelFile;
+use crate::stages::artifacts::CheckpointFile;
 use crate::stages::resume_checkpoint::{self};
 
 impl Training<'_> {
@@ -200,7 +200,7 @@ impl Training<'_> {
 }
 
 /// Puts a copy of the base model beside the checkpoints that need it.
-pub(super) fn copy_base_model(run: &Run, base: &ModelFile) -> Result<(), StageError> {
+pub(super) fn copy_base_model(run: &Run, base: &CheckpointFile) -> Result<(), StageError> {
     let kept = run.folder.join(BASE_FILE);
     let same = |a: &Path, b: &Path| {
         let digest = |path| Checkpoint::open(path).ok().and_then(|c| c.digest().map(str::to_owned));

@@ -69,6 +69,9 @@ impl Default for Checkpoint {
     }
 }
 
+/// What every fake stage makes, and takes from another one.
+const EPOCHS: ArtifactType = ArtifactType::new("epoch count");
+
 /// A kind whose stages keep their epoch in a file of their name.
 pub struct Fake {
     pub name: &'static str,
@@ -80,6 +83,10 @@ pub struct Fake {
 impl StageKind for Fake {
     fn name(&self) -> &'static str {
         self.name
+    }
+
+    fn makes(&self) -> ArtifactType {
+        EPOCHS
     }
 
     fn schema(&self) -> schemars::Schema {
@@ -126,7 +133,7 @@ impl Stage for FakeStage {
         let reference = |stage: &String| Reference {
             key: "dataset",
             stage: stage.clone(),
-            kinds: &["source", "work", "follow", "gather"],
+            wants: EPOCHS,
             mode: self.counts,
             many: self.many,
             passes_over_failed: self.many,

@@ -14,6 +14,8 @@ use serde_json::Value;
 
 use super::world::World;
 
+const CHECKPOINT: ArtifactType = ArtifactType::new("checkpoint");
+
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainSettings {
@@ -41,6 +43,10 @@ pub struct Kind<T>(pub &'static str, pub Arc<World>, pub fn(T, Arc<World>) -> Ar
 impl<T: JsonSchema + for<'a> Deserialize<'a>> StageKind for Kind<T> {
     fn name(&self) -> &'static str {
         self.0
+    }
+
+    fn makes(&self) -> ArtifactType {
+        CHECKPOINT
     }
 
     fn schema(&self) -> schemars::Schema {
@@ -121,7 +127,7 @@ impl Stage for Choose {
     }
 
     fn references(&self) -> Vec<Reference> {
-        let over = Reference::to("over", &self.0.over, &["train"], DependencyMode::Content);
+        let over = Reference::of_type(CHECKPOINT, "over", &self.0.over, DependencyMode::Content);
         vec![Reference { many: true, ..over }]
     }
 
@@ -153,7 +159,7 @@ impl Stage for Copy {
     }
 
     fn references(&self) -> Vec<Reference> {
-        vec![Reference::to("from", &self.0.from, &["train", "choose"], DependencyMode::Content)]
+        vec![Reference::of_type(CHECKPOINT, "from", &self.0.from, DependencyMode::Content)]
     }
 
     fn files(&self) -> Files {
