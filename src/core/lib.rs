@@ -28,6 +28,9 @@ pub mod progress;
 pub mod secret;
 pub mod shell;
 pub mod source;
+mod status;
 pub mod stop;
 pub mod threads;
 pub mod untrusted_text;
+
+pub use status::Status;

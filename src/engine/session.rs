@@ -47,9 +47,10 @@ use pipe_core::fingerprint::Manifest;
 use pipe_core::ids::StageId;
 use pipe_core::progress::EventListener;
 use pipe_core::stop::Stop;
-use pipe_runs::StoreError;
+use pipe_fs::FileError;
 
 use crate::exec::{self, Execution, InspectedStage, Summary};
+use crate::file_formats::{FileFormats, PlainFiles};
 use crate::graph::{Graph, Selection, Targets};
 use crate::identity;
 use crate::inspection::Request;
@@ -72,6 +73,7 @@ pub struct Session {
     /// Stages that run even if they are up to date.
     pub forced: BTreeSet<StageId>,
     request: Request,
+    formats: &'static dyn FileFormats,
 }
 
 impl Session {
@@ -104,6 +106,7 @@ impl Session {
             selection: graph.select(targets)?,
             forced: BTreeSet::new(),
             request: Request::default(),
+            formats: &PlainFiles,
             graph,
         })
     }
@@ -116,9 +119,15 @@ impl Session {
         Self { forced, request: Request { force: false, ..request }, ..self }
     }
 
+    /// The same with files of these formats. Without it, files are bytes.
+    pub fn formats(self, formats: &'static dyn FileFormats) -> Self {
+        Self { formats, ..self }
+    }
+
     /// One stage at a time, on no GPU of its own: what planning needs.
     pub fn execution<'a>(&'a self, stop: &'a Stop, report: &'a dyn EventListener) -> Execution<'a> {
         Execution {
+            formats: self.formats,
             request: self.request.clone(),
             forced: self.forced.clone(),
             ..Execution::new(&self.root, &self.graph, &self.manifests, stop, report)
@@ -154,7 +163,7 @@ impl Session {
         execution: &Execution,
         plan: &Plan,
         inspected: Inspected,
-    ) -> Result<Summary, StoreError> {
+    ) -> Result<Summary, FileError> {
         exec::execute(execution, plan, inspected)
     }
 }

@@ -12,6 +12,7 @@ use pipe_core::progress::EventListener;
 use pipe_core::stop::Stop;
 
 use crate::artifact::Artifact;
+use crate::file_formats::{FileFormats, PlainFiles};
 use crate::graph::Graph;
 use crate::identity::{self, Manifest};
 use crate::inspection::{Inspection, Request, StageState};
@@ -24,6 +25,7 @@ pub struct Execution<'a> {
     pub root: &'a Path,
     pub graph: &'a Graph,
     pub manifests: &'a HashMap<StageId, Manifest>,
+    pub formats: &'a dyn FileFormats,
     pub request: Request,
     /// Stages that run even if they are up to date.
     pub forced: BTreeSet<StageId>,
@@ -55,6 +57,7 @@ impl<'a> Execution<'a> {
             root,
             graph,
             manifests,
+            formats: &PlainFiles,
             request: Request::default(),
             forced: BTreeSet::new(),
             keep_going: false,
@@ -181,6 +184,7 @@ pub(super) fn inspect_stage(
         pending,
         request: &request(execution, stage),
         graph: execution.graph,
+        formats: execution.formats,
         confirmed: &confirmed,
     })?;
     Ok(InspectedStage {

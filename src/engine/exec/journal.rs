@@ -10,9 +10,9 @@ use pipe_core::failure::StageError;
 use pipe_core::ids::StageId;
 use pipe_core::progress;
 use pipe_core::progress::{Event, EventListener};
+use pipe_fs::FileError;
 use pipe_fs::atomic::{Log, WriteError};
 use pipe_fs::{STATE_FOLDER, atomic};
-use pipe_runs::StoreError;
 use serde_json::Value;
 
 use crate::state::{OutputBaseline, Outputs, Progress, Record, record};
@@ -31,7 +31,7 @@ impl<'a> Journal<'a> {
         root: &Path,
         pipeline: &str,
         report: &'a dyn EventListener,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self, FileError> {
         let folder = root.join(STATE_FOLDER);
         atomic::create_folder(&folder)?;
         let path = folder.join("events.jsonl");

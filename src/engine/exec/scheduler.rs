@@ -52,12 +52,12 @@ use std::thread::Scope;
 use std::time::Duration;
 
 use chrono::Utc;
+use pipe_core::Status;
 use pipe_core::failure::{Failure, StageError};
 use pipe_core::ids::StageId;
 use pipe_core::progress::{Event, EventListener};
 use pipe_core::threads::STACK_SIZE;
-use pipe_fs::Lock;
-use pipe_runs::{Status, StoreError};
+use pipe_fs::{FileError, Lock};
 
 use super::attempt::{Begin, carry_out};
 use super::execution::{Execution, InspectedStage, Summary, inputs, inspect_stage};
@@ -74,7 +74,7 @@ pub fn execute(
     execution: &Execution,
     plan: &Plan,
     observed: HashMap<StageId, InspectedStage>,
-) -> Result<Summary, StoreError> {
+) -> Result<Summary, FileError> {
     let journal = Journal::open(execution.root, &execution.graph.pipeline.name, execution.report)?;
     Ok(std::thread::scope(|scope| Scheduler::new(execution, &journal, plan, observed, scope).run()))
 }

@@ -23,7 +23,7 @@ mod store;
 
 pub(crate) use executor::properties as executor_properties;
 pub use executor::{Executor, ExecutorKind};
-pub(crate) use keys::{COMMON_KEYS, OPTION_KEYS, POLICY_KEYS};
+pub(crate) use keys::{COMMON_KEYS, OPTION_KEYS, policy_keys};
 pub use layers::{Layer, Origin, StageLayers};
 pub use load::load;
 pub use overrides::{Override, OverrideSource, Precedence};

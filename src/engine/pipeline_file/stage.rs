@@ -18,7 +18,7 @@ use crate::pipeline_file::layers::{Layer, Origin, StageLayers};
 use crate::pipeline_file::params::{Names, Used, fill_ours, filled_value};
 use crate::pipeline_file::paths::Place;
 use crate::pipeline_file::pipeline::{PipelineFile, error_at, mapping, read_document};
-use crate::pipeline_file::{COMMON_KEYS, OPTION_KEYS, POLICY_KEYS, dependencies, matrix};
+use crate::pipeline_file::{COMMON_KEYS, OPTION_KEYS, dependencies, matrix};
 use crate::policy::ExecutionOptions;
 use crate::rejection::Rejection;
 use crate::source::{self, Part, Source};
@@ -203,7 +203,7 @@ impl Loading<'_> {
             });
         }
         for layer in &mut layers {
-            name_policies(file, names, layer, &mut left_out, errors);
+            name_policies(file, &self.kinds.policy_keys, names, layer, &mut left_out, errors);
         }
         let mut layers =
             StageLayers { stage: declared.id.clone(), pipeline: source.clone(), layers };
@@ -381,12 +381,13 @@ fn filled<'a>(
 /// Puts a policy where its name stands.
 fn name_policies(
     file: &PipelineFile,
+    keys: &[&'static str],
     names: Names,
     layer: &mut Layer,
     left_out: &mut LeftOut,
     errors: &mut Gathered,
 ) {
-    for key in POLICY_KEYS {
+    for &key in keys {
         let Some(Value::String(name)) = layer.values.get(key) else { continue };
         let named = file.policies.get(key).and_then(Value::as_object);
         let Some(policy) = named.and_then(|n| n.get(name)) else {

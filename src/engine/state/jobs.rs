@@ -9,8 +9,8 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 use pipe_core::ids::StageId;
 use pipe_core::names;
+use pipe_fs::FileError;
 use pipe_fs::{Holder, Lock, STATE_FOLDER, atomic, bounded_read, checksummed_json};
-use pipe_runs::StoreError;
 use serde::{Deserialize, Serialize};
 
 use crate::state::record::folder;
@@ -95,7 +95,7 @@ impl Jobs {
     }
 
     /// Notes a stage's job, and saves that.
-    pub fn note(&mut self, root: &Path, stage: &StageId, job: Job) -> Result<(), StoreError> {
+    pub fn note(&mut self, root: &Path, stage: &StageId, job: Job) -> Result<(), FileError> {
         self.jobs.insert(stage.clone(), job);
         self.save(root)
     }
@@ -109,7 +109,7 @@ impl Jobs {
         stage: &StageId,
         id: JobId,
         word: &str,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), FileError> {
         let Ok(_lock) = Self::lock(root, pipeline)? else { return Ok(()) };
         let mut jobs = Self::load(root, pipeline);
         match jobs
@@ -123,7 +123,7 @@ impl Jobs {
         jobs.save(root)
     }
 
-    fn save(&self, root: &Path) -> Result<(), StoreError> {
+    fn save(&self, root: &Path) -> Result<(), FileError> {
         let path = path(root, &self.pipeline);
         atomic::create_folder(path.parent().unwrap_or(root))?;
         let text = checksummed_json::to_text(self);
@@ -132,7 +132,7 @@ impl Jobs {
 
     /// Lets one process at a time submit jobs of a pipeline; the folder of their logs is there
     /// then.
-    pub fn lock(root: &Path, pipeline: &str) -> Result<Result<Lock, Holder>, StoreError> {
+    pub fn lock(root: &Path, pipeline: &str) -> Result<Result<Lock, Holder>, FileError> {
         let folder = folder(root, "slurm", pipeline);
         atomic::create_folder(&folder)?;
         Ok(Lock::take(&folder.join("submit.lock"))?)

@@ -2,22 +2,23 @@
 //! stage, `.pipe/records/PIPELINE/STAGE.json`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
+use pipe_core::Status;
 use pipe_core::failure::Failure;
 use pipe_core::ids::StageId;
 use pipe_core::{names, secret};
 use pipe_fs::atomic::WriteError;
 use pipe_fs::{
-    Holder, Lock, STATE_FOLDER, Stamp, atomic, bounded_read, checksummed_json, io_counters, sync,
+    FileError, Holder, Lock, STATE_FOLDER, Stamp, atomic, bounded_read, checksummed_json,
+    io_counters, sync,
 };
-use pipe_runs::{Status, StoreError, file_digest, file_digest_like};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::file_formats::FileFormats;
 use crate::policy::RetryChange;
 use crate::reference::is_inside_project;
 use crate::state::JobId;
@@ -205,7 +206,8 @@ impl Record {
     /// Every record of a project that can be read: the newest where an earlier version had a
     /// stage's under another name.
     pub fn all(root: &Path) -> Vec<Self> {
-        let mut found: Vec<Self> = files(root).iter().filter_map(|path| Self::read(path)).collect();
+        let mut found: Vec<Self> =
+            record_files(root).iter().filter_map(|path| Self::read(path)).collect();
         let mut newest: HashMap<(String, String), DateTime<Utc>> = HashMap::new();
         for record in &found {
             let of_stage =
@@ -220,7 +222,7 @@ impl Record {
     }
 
     /// The record in a file, or what is wrong with it.
-    pub(super) fn whole(path: &Path) -> Result<Self, String> {
+    pub fn whole(path: &Path) -> Result<Self, String> {
         let bytes = bounded_read::read(path, bounded_read::RECORD).map_err(|e| e.to_string())?;
         checksummed_json::from_bytes(&bytes).and_then(Self::of_its_project)
     }
@@ -275,7 +277,7 @@ const ATTEMPTS: usize = 40;
 const ATTEMPT: usize = 16 << 10;
 
 /// The files of a project's records, in order.
-pub(super) fn files(root: &Path) -> Vec<PathBuf> {
+pub fn record_files(root: &Path) -> Vec<PathBuf> {
     let folders =
         std::fs::read_dir(root.join(STATE_FOLDER).join("records")).into_iter().flatten().flatten();
     let files = folders.flat_map(|f| std::fs::read_dir(f.path()).into_iter().flatten().flatten());
@@ -290,7 +292,7 @@ pub fn lock_stage(
     root: &Path,
     pipeline: &str,
     stage: &StageId,
-) -> Result<Result<Lock, Holder>, StoreError> {
+) -> Result<Result<Lock, Holder>, FileError> {
     let path = lock_path(root, pipeline, stage);
     atomic::create_folder(path.parent().unwrap_or(root))?;
     Ok(Lock::take(&path)?)
@@ -326,7 +328,7 @@ pub fn record_is_held(root: &Path, pipeline: &str, file_name: &str) -> bool {
 }
 
 /// The lock of the stage whose record is in this file.
-pub(super) fn lock_of(record: &Path) -> PathBuf {
+pub fn record_lock(record: &Path) -> PathBuf {
     let folder = record.parent().and_then(Path::file_name).unwrap_or_default();
     let state = record.ancestors().nth(3).unwrap_or(Path::new(STATE_FOLDER));
     let stage = record.file_stem().unwrap_or_default();
@@ -345,27 +347,20 @@ impl Output {
         Self { path, digest, bytes, modified: 0, changed: 0, inode: 0 }
     }
 
-    /// The file as it is on disk now.
-    pub fn of(root: &Path, path: &str) -> Result<Self, StoreError> {
-        Self::read(root, path, file_digest)
-    }
-
-    /// The same, with a digest to be compared with `known`.
-    pub fn of_digest(root: &Path, path: &str, known: &str) -> Result<Self, StoreError> {
-        Self::read(root, path, |file| file_digest_like(file, known))
-    }
-
-    fn read(
+    /// The file as it is on disk now. Where its digest is to be compared with a `known` one, it is
+    /// of the same form.
+    pub(crate) fn of(
         root: &Path,
         path: &str,
-        digest: impl FnOnce(&Path) -> io::Result<String>,
-    ) -> Result<Self, StoreError> {
+        known: Option<&str>,
+        formats: &dyn FileFormats,
+    ) -> Result<Self, FileError> {
         let file = root.join(path);
         let look = || std::fs::metadata(&file).map(|metadata| Stamp::of(&metadata));
         let begun = SystemTime::now();
-        let before = look().map_err(StoreError::reading(&file))?;
-        let digest = digest(&file).map_err(StoreError::reading(&file))?;
-        let stamp = look().map_err(StoreError::reading(&file))?;
+        let before = look().map_err(FileError::reading(&file))?;
+        let digest = formats.digest(&file, known).map_err(FileError::reading(&file))?;
+        let stamp = look().map_err(FileError::reading(&file))?;
         let told = stamp == before && stamp.tells(begun);
         let (changed, inode) = if told { (stamp.changed, stamp.inode) } else { (0, 0) };
         Ok(Self {
@@ -379,26 +374,26 @@ impl Output {
     }
 
     /// The file as it is on disk now, `metadata`; read only if it may be another one.
-    pub fn restamped(&self, root: &Path, metadata: &std::fs::Metadata) -> Result<Self, StoreError> {
+    pub(crate) fn restamped(
+        &self,
+        root: &Path,
+        metadata: &std::fs::Metadata,
+        formats: &dyn FileFormats,
+    ) -> Result<Self, FileError> {
         let Self { bytes, modified, changed, inode, .. } = *self;
         if changed != 0 && Stamp::of(metadata) == (Stamp { bytes, modified, changed, inode }) {
             Ok(self.clone())
         } else {
-            Self::of_digest(root, &self.path, &self.digest)
+            Self::of(root, &self.path, Some(&self.digest), formats)
         }
     }
 
     /// The file as it is on disk now, if it still has its content. It is read again only if it may
     /// be another one.
-    pub fn if_unchanged(&self, root: &Path) -> Option<Self> {
+    pub(crate) fn if_unchanged(&self, root: &Path, formats: &dyn FileFormats) -> Option<Self> {
         let metadata = std::fs::metadata(root.join(&self.path)).ok()?;
-        let again = || self.restamped(root, &metadata).ok();
+        let again = || self.restamped(root, &metadata, formats).ok();
         (metadata.len() == self.bytes).then(again).flatten().filter(|now| now.digest == self.digest)
-    }
-
-    /// Whether the file still has its content.
-    pub fn is_unchanged(&self, root: &Path) -> bool {
-        self.if_unchanged(root).is_some()
     }
 }
 
@@ -448,6 +443,7 @@ pub(super) fn folder(root: &Path, what: &str, pipeline: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::file_formats::PlainFiles;
 
     #[test]
     fn a_record_comes_back_for_its_pipeline_alone() {
@@ -547,16 +543,18 @@ mod tests {
     fn an_output_stands_until_its_content_changes() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("f"), "one").unwrap();
-        let output = Output::of(folder.path(), "f").unwrap();
-        assert!(output.is_unchanged(folder.path()));
+        let output = Output::of(folder.path(), "f", None, &PlainFiles).unwrap();
+        let is_unchanged =
+            |output: &Output| output.if_unchanged(folder.path(), &PlainFiles).is_some();
+        assert!(is_unchanged(&output));
         let touched = Output { modified: 1, ..output.clone() };
-        assert!(touched.is_unchanged(folder.path()), "another time, the same content");
+        assert!(is_unchanged(&touched), "another time, the same content");
         let old = serde_json::json!({"path": "f", "digest": output.digest, "bytes": 3, "modified": output.modified});
         let old: Output = serde_json::from_value(old).unwrap();
-        assert!(old.is_unchanged(folder.path()), "a record of an earlier version");
+        assert!(is_unchanged(&old), "a record of an earlier version");
         std::fs::write(folder.path().join("f"), "two").unwrap();
-        assert!(!touched.is_unchanged(folder.path()));
+        assert!(!is_unchanged(&touched));
         std::fs::remove_file(folder.path().join("f")).unwrap();
-        assert!(!output.is_unchanged(folder.path()));
+        assert!(!is_unchanged(&output));
     }
 }

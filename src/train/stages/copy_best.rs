@@ -148,7 +148,7 @@ impl Stage for CopyBest {
         let source = self.selected(&run)?;
         let shown = self.settings.to.display();
         let made = o.made.and_then(|m| m.outputs.first()).filter(|o| o.digest == source.digest);
-        let standing = made.and_then(|output| output.if_unchanged(o.root));
+        let standing = made.and_then(|output| o.if_unchanged(output));
         let state = match (made, target.exists()) {
             (Some(_), true) if standing.is_some() => {
                 StageState::Done { reason: format!("up to date, epoch {}", source.epoch) }
@@ -202,7 +202,7 @@ impl Stage for CopyBest {
             Link::None => copy::copy(&source.path, &target)?,
             Link::Hard => copy::link_read_only(&source.path, &target)?,
         }
-        let written = Output::of_digest(&context.root, &path, &source.digest)?;
+        let written = context.output(&path, Some(&source.digest))?;
         if written.digest != source.digest {
             let message = format!("{path} does not have the content that was copied");
             return Err(StageError::new(Failure::Storage, message));

@@ -3,7 +3,7 @@
 //! tell is left to the run.
 
 use pipe_engine::kind::{Diagnostic, PipelineView};
-use pipe_engine::policy::Mode;
+use pipe_runs::policy::Mode;
 use serde_json::Value;
 
 use crate::data::{DatasetSettings, Split, batches_per_epoch};

@@ -3,6 +3,7 @@
 mod artifacts;
 mod copy_best;
 mod dataset;
+mod file_formats;
 mod lint;
 mod lint_sample;
 mod lora;
@@ -19,6 +20,8 @@ mod training;
 use std::sync::Arc;
 
 use pipe_engine::kind::StageKind;
+
+pub use file_formats::RunFiles;
 
 /// Every stage kind.
 pub fn kinds() -> Vec<Arc<dyn StageKind>> {

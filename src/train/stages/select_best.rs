@@ -9,7 +9,7 @@ use pipe_engine::kind::{
     Artifact, DependencyMode, Diagnostic, InspectContext, Inspection, Outcome, PipelineView,
     Reference, Rejection, RunContext, Stage, StageError, StageKind, StageState,
 };
-use pipe_engine::policy::{MONITORS, Mode};
+use pipe_runs::policy::{MONITORS, Mode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -28,6 +28,10 @@ impl StageKind for TrainKind {
         schemars::schema_for!(TrainSettings)
     }
 
+    fn policies(&self) -> &'static [&'static str] {
+        &["checkpoint"]
+    }
+
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
         let settings = settings.extract::<TrainSettings>()?.resolved()?;
         settings.validate()?;
