@@ -1,8 +1,8 @@
 //! The front door of this crate: a pipeline that is loaded, planned and run.
 //!
 //! A session knows a pipeline file with its settings resolved, and which of its stages are meant.
-//! It knows no command line and prints nothing. Jobs of a cluster go through [`exec::slurm`] with
-//! the same session.
+//! It knows no command line and prints nothing. Where its stages run, an
+//! [`Executor`](crate::exec::Executor) says: in this process, or as jobs of Slurm.
 //!
 //! ```
 //! use std::path::Path;
@@ -11,6 +11,7 @@
 //! use pipe_core::progress::NullListener;
 //! use pipe_core::stop::Stop;
 //! use pipe_engine::command::CommandKind;
+//! use pipe_engine::exec::LocalExecutor;
 //! use pipe_engine::session::Session;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,7 +28,7 @@
 //! let execution = session.execution(&stop, &NullListener);
 //! let (plan, inspected) = session.plan(&execution).map_err(|(_, error)| error)?;
 //! assert_eq!(plan.steps[0].action.to_string(), "run");
-//! let summary = session.run(&execution, &plan, inspected)?;
+//! let summary = session.run(&LocalExecutor, &execution, &plan, inspected)?;
 //! assert_eq!(summary.finished.len(), 1);
 //!
 //! // What is up to date is skipped.
@@ -47,9 +48,8 @@ use pipe_core::fingerprint::Manifest;
 use pipe_core::ids::StageId;
 use pipe_core::progress::EventListener;
 use pipe_core::stop::Stop;
-use pipe_fs::FileError;
 
-use crate::exec::{self, Execution, InspectedStage, Summary};
+use crate::exec::{self, Execution, Executor, ExecutorError, InspectedStage, Summary};
 use crate::file_formats::{FileFormats, PlainFiles};
 use crate::graph::{Graph, Selection, Targets};
 use crate::identity;
@@ -153,17 +153,18 @@ impl Session {
         Ok((plan::plan(&self.graph, &self.selection, &self.forced, &inspected), inspected))
     }
 
-    /// Runs what the plan says, in this process.
+    /// Runs what the plan says. How stages ended is in the summary.
     ///
     /// # Errors
     ///
-    /// The state of the project could not be written. How stages ended is in the summary.
+    /// The state of the project could not be written, or the cluster could not be reached.
     pub fn run(
         &self,
+        executor: &dyn Executor,
         execution: &Execution,
         plan: &Plan,
         inspected: Inspected,
-    ) -> Result<Summary, FileError> {
-        exec::execute(execution, plan, inspected)
+    ) -> Result<Summary, ExecutorError> {
+        executor.run(execution, plan, inspected)
     }
 }

@@ -80,6 +80,8 @@ pub struct Summary {
     pub failed: Vec<(StageId, StageError)>,
     /// Never begun: something before them failed, or the run was stopped.
     pub not_begun: Vec<StageId>,
+    /// Jobs of a cluster that are not waited for.
+    pub submitted: Vec<(StageId, JobId)>,
 }
 
 /// A stage as it was found.

@@ -22,7 +22,7 @@ mod stage;
 mod store;
 
 pub(crate) use executor::properties as executor_properties;
-pub use executor::{Executor, ExecutorKind};
+pub use executor::{ExecutorKind, ExecutorSettings};
 pub(crate) use keys::{COMMON_KEYS, OPTION_KEYS, policy_keys};
 pub use layers::{Layer, Origin, StageLayers};
 pub use load::load;

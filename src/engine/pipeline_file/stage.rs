@@ -13,7 +13,7 @@ use crate::graph::LoadedStage;
 use crate::identity;
 use crate::pipeline_file::apply::ByStage;
 use crate::pipeline_file::declared::{Declared, Kinds, Single};
-use crate::pipeline_file::executor::Executor;
+use crate::pipeline_file::executor::ExecutorSettings;
 use crate::pipeline_file::layers::{Layer, Origin, StageLayers};
 use crate::pipeline_file::params::{Names, Used, fill_ours, filled_value};
 use crate::pipeline_file::paths::Place;
@@ -34,7 +34,7 @@ pub(super) struct Loading<'a> {
     pub params: &'a Map<String, Value>,
     pub used: &'a Used,
     pub overrides: &'a ByStage,
-    pub executor: &'a Executor,
+    pub executor: &'a ExecutorSettings,
 }
 
 /// The layers of a stage, as far as they can be read.
