@@ -104,7 +104,7 @@ pub fn sample(arguments: SampleArguments, output: &Output) -> Result<ExitCode, C
                 what: "drawing".into(),
                 done,
                 total: Some(total),
-                unit: Unit::Images,
+                unit: Unit::Items,
             },
         );
         stop.requested().is_none()

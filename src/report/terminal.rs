@@ -130,7 +130,15 @@ impl Terminal {
 
     /// An optimizer step was done.
     fn step(&self, stage: &StageId, event: &Event) {
-        let &Event::Step { epoch, epochs, step, steps, loss, images_per_second, memory } = event
+        let &Event::Step {
+            position: epoch,
+            target: epochs,
+            step,
+            steps,
+            value: loss,
+            rate,
+            memory,
+        } = event
         else {
             return;
         };
@@ -141,7 +149,7 @@ impl Terminal {
             let segments = vec![
                 segment(3, format!("{step}/{steps}")),
                 segment(1, loss.map(|loss| format!("loss {loss:.4}")).unwrap_or_default()),
-                segment(4, format!("{images_per_second:.0} images/s")),
+                segment(4, format!("{rate:.0} images/s")),
                 segment(5, best.unwrap_or_default()),
                 segment(6, memory.map(table::bytes).unwrap_or_default()),
                 segment(
@@ -212,7 +220,14 @@ impl EventListener for Terminal {
                     self.clear(stage);
                 }
             }
-            Event::RunOpened { number, experiment, directory, device, parameters, trainable } => {
+            Event::WorkOpened {
+                number,
+                title: experiment,
+                directory,
+                device,
+                size: parameters,
+                changing: trainable,
+            } => {
                 let adapter = trainable < parameters;
                 let title = if adapter { "LoRA Fine-tuning" } else { "Base Model Training" };
                 let title = paint(style::STRONG, format!("{title} - Run {number:03}"));
@@ -227,7 +242,7 @@ impl EventListener for Terminal {
                 };
                 self.line(stage, format!("Device: {device}, {parameters} parameters{trained}\n"));
             }
-            Event::Resumed { checkpoint, epoch, step_in_epoch, metrics } => {
+            Event::Resumed { file: checkpoint, position: epoch, step: step_in_epoch, metrics } => {
                 self.line(stage, format!("Resuming from checkpoint: {checkpoint}"));
                 let within = if *step_in_epoch > 0 {
                     format!(", step {step_in_epoch} of the next")
@@ -241,9 +256,9 @@ impl EventListener for Terminal {
                 self.line(stage, "");
             }
             Event::Step { .. } => self.step(stage, event),
-            Event::Epoch { epoch, epochs, metrics, seconds, images_per_second } => {
+            Event::Round { position: epoch, target: epochs, metrics, seconds, rate } => {
                 self.clear(stage);
-                let speed = format!("{seconds:.1} s, {images_per_second:.0} images/s");
+                let speed = format!("{seconds:.1} s, {rate:.0} images/s");
                 self.line(stage, format!("Epoch {epoch}/{epochs}: {} ({speed})", show(metrics)));
             }
             Event::Saved { file, bytes, seconds, blocked } => {
@@ -257,14 +272,14 @@ impl EventListener for Terminal {
                 };
                 self.line(stage, format!("Saved checkpoint: {file}{detail}"));
             }
-            Event::NewBest { monitor, value, epoch } => {
+            Event::NewBest { monitor, value, position } => {
                 if let Some(running) = self.running().get_mut(stage) {
-                    running.best = Some((*value, *epoch));
+                    running.best = Some((*value, *position));
                 }
                 let mark = paint(style::GOOD, "New best checkpoint!");
                 self.line(stage, format!("   {mark} {monitor}={value:.4}"));
             }
-            Event::Completed { best_epoch, monitor, value } => {
+            Event::Completed { best: best_epoch, monitor, value } => {
                 self.line(stage, format!("\n{}", paint(style::GOOD, "Training completed!")));
                 if let (Some(epoch), Some(value)) = (best_epoch, value) {
                     self.line(
@@ -288,8 +303,8 @@ impl Reporter for Terminal {
 fn amount(done: u64, total: Option<u64>, unit: Unit) -> String {
     match (unit, total) {
         (Unit::Bytes, _) => table::bytes(done),
-        (Unit::Images, Some(total)) => format!("{done}/{total} images"),
-        (Unit::Images, None) => format!("{done} images"),
+        (Unit::Items, Some(total)) => format!("{done}/{total} images"),
+        (Unit::Items, None) => format!("{done} images"),
     }
 }
 
@@ -303,8 +318,8 @@ mod tests {
 
     #[test]
     fn what_is_counted_is_not_shown_in_bytes() {
-        assert_eq!(amount(9, Some(16), Unit::Images), "9/16 images");
-        assert_eq!(amount(9, None, Unit::Images), "9 images");
+        assert_eq!(amount(9, Some(16), Unit::Items), "9/16 images");
+        assert_eq!(amount(9, None, Unit::Items), "9 images");
         assert_eq!(amount(9_000, Some(16), Unit::Bytes), "9.0 kB");
     }
 
@@ -315,17 +330,19 @@ mod tests {
         terminal.running().insert(stage.clone(), Running::default());
         // A checkpoint is written while the next epoch is under way.
         let step = Event::Step {
-            epoch: 3,
-            epochs: 5,
+            position: 3,
+            target: 5,
             step: 1,
             steps: 8,
-            loss: None,
-            images_per_second: 1.0,
+            value: None,
+            rate: 1.0,
             memory: None,
         };
         terminal.event(&stage, &step);
-        terminal
-            .event(&stage, &Event::NewBest { monitor: "train_loss".into(), value: 0.5, epoch: 2 });
+        terminal.event(
+            &stage,
+            &Event::NewBest { monitor: "train_loss".into(), value: 0.5, position: 2 },
+        );
         assert_eq!(terminal.running()[&stage].best, Some((0.5, 2)));
     }
 }

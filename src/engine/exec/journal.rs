@@ -114,17 +114,17 @@ impl EventListener for Journal<'_> {
             tracing::warn!("{error}");
         }
         match event {
-            Event::Epoch { epoch, epochs, .. } => {
+            Event::Round { position, target, .. } => {
                 if let Some(record) = self.records().get_mut(stage) {
-                    record.progress = Some(Progress { epoch: *epoch, epochs: *epochs });
+                    record.progress = Some(Progress { position: *position, target: *target });
                 }
             }
-            // A checkpoint that was saved and not listed yet is further than the plan knew.
-            Event::Resumed { epoch, .. } => {
+            // What was saved last may be further than the plan knew.
+            Event::Resumed { position, .. } => {
                 if let Some(progress) =
                     self.records().get_mut(stage).and_then(|r| r.progress.as_mut())
                 {
-                    progress.epoch = *epoch;
+                    progress.position = *position;
                 }
             }
             Event::Saved { .. } => {

@@ -13,7 +13,7 @@
 //! | `Skipped` | it failed, or stands behind one that failed | none |
 //!
 //! Transient stages keep nothing on disk (a data set is opened anew in each process). They are not
-//! begun for themselves: a training that is up to date needs no data set in memory.
+//! begun for themselves: a stage that is up to date needs none of them made ready.
 //!
 //! # The loop
 //!
@@ -483,7 +483,7 @@ impl<'scope, 'env> Scheduler<'scope, 'env> {
             record.updated_at = Utc::now();
             // What was done after the record was last written is not in it.
             record.progress =
-                record.progress.map(|progress| Progress { epoch: progress.epochs, ..progress });
+                record.progress.map(|progress| Progress { position: progress.target, ..progress });
             (record.before, changed) = (None, true);
         }
         let is_of = |made: &Outputs, other: &Outputs| {

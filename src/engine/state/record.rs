@@ -86,11 +86,15 @@ pub struct OutputBaseline {
     pub files: BTreeMap<String, Stamp>,
 }
 
-/// How far a training is.
+/// How far a stage is that goes on in rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    pub epoch: u64,
-    pub epochs: u64,
+    /// Rounds that were done.
+    #[serde(rename = "epoch")]
+    pub position: u64,
+    /// Rounds in all.
+    #[serde(rename = "epochs")]
+    pub target: u64,
 }
 
 /// An attempt that failed.

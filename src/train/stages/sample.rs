@@ -182,7 +182,7 @@ impl Stage for SampleStage {
                 what: "drawing".into(),
                 done,
                 total: Some(total),
-                unit: Unit::Images,
+                unit: Unit::Items,
             });
             context.stop.requested().is_none()
         };

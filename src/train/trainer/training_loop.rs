@@ -177,12 +177,12 @@ pub fn fit(
             let speed = images as f64 / started.elapsed().as_secs_f64();
             if throttle.due() {
                 context.event(Event::Step {
-                    epoch,
-                    epochs: settings.epochs,
+                    position: epoch,
+                    target: settings.epochs,
                     step: step + 1,
                     steps: steps_per_epoch,
-                    loss: loss_meter.last(),
-                    images_per_second: speed,
+                    value: loss_meter.last(),
+                    rate: speed,
                     memory: memory_stats::memory_stats().map(|m| m.physical_mem as u64),
                 });
             }
@@ -222,12 +222,12 @@ pub fn fit(
         let rate =
             settings.schedule.rate(settings.learning_rate, position.global_step - 1, total_steps);
         let (epochs, logged) = (settings.epochs, metrics.clone());
-        context.event(Event::Epoch {
-            epoch,
-            epochs,
+        context.event(Event::Round {
+            position: epoch,
+            target: epochs,
             metrics: logged,
             seconds,
-            images_per_second: speed,
+            rate: speed,
         });
         let wait_share = waited.as_secs_f64() / seconds;
         recorder.log_epoch(

@@ -102,14 +102,14 @@ fn a_stage_found_done_has_its_record_say_how_far_it_is() {
     // As its process leaves it that ends between the training's last file and the record.
     let interrupted = Record {
         status: Status::Running,
-        progress: Some(Progress { epoch: 2, epochs: 3 }),
+        progress: Some(Progress { position: 2, target: 3 }),
         ..record(&project, "base")
     };
     interrupted.save(project.folder.path(), &id_of("base")).unwrap();
     assert_eq!(run(&project, false).summary.skipped.len(), 4);
     let settled = record(&project, "base");
     assert_eq!(settled.status, Status::Completed);
-    assert_eq!(settled.progress, Some(Progress { epoch: 3, epochs: 3 }));
+    assert_eq!(settled.progress, Some(Progress { position: 3, target: 3 }));
 }
 
 #[test]

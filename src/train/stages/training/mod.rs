@@ -231,22 +231,22 @@ impl Training<'_> {
             state = state.restore(checkpoint, &autodiff)?;
         }
         self.check_disk_space(context, &keeper, state.checkpoint_bytes(trainable))?;
-        context.event(Event::RunOpened {
+        context.event(Event::WorkOpened {
             number: keeper.run().number.0,
-            experiment: keeper.metadata().experiment_name.clone(),
+            title: keeper.metadata().experiment_name.clone(),
             directory: directory.clone(),
             device: device.clone(),
-            parameters,
-            trainable,
+            size: parameters,
+            changing: trainable,
         });
         if let Some(checkpoint) = &from {
             let history = &keeper.metadata().history;
             let previous =
                 history.iter().rfind(|e| e.epoch == position.epoch).map(|e| e.metrics.clone());
             context.event(Event::Resumed {
-                checkpoint: shown(checkpoint.path()),
-                epoch: position.epoch,
-                step_in_epoch: position.step_in_epoch,
+                file: shown(checkpoint.path()),
+                position: position.epoch,
+                step: position.step_in_epoch,
                 metrics: previous.unwrap_or_else(|| checkpoint.header().metrics.clone()),
             });
         }
@@ -311,7 +311,7 @@ impl Training<'_> {
         let monitor = self.settings.checkpoint.monitor.clone();
         let value = best.as_ref().and_then(|b| b.metrics.get(&monitor).copied());
         context.event(Event::Completed {
-            best_epoch: best.as_ref().map(|b| b.epoch),
+            best: best.as_ref().map(|b| b.epoch),
             monitor: monitor.clone(),
             value,
         });
