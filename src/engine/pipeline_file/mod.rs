@@ -18,7 +18,9 @@ mod params;
 mod paths;
 mod pattern_overlaps;
 mod pipeline;
+mod resolve_params;
 mod stage;
+mod stage_layers;
 mod store;
 
 pub(crate) use executor::properties as executor_properties;

@@ -13,7 +13,7 @@ use pipe_fs::FileError;
 use pipe_fs::{Holder, Lock, STATE_FOLDER, atomic, bounded_read, checksummed_json};
 use serde::{Deserialize, Serialize};
 
-use crate::state::record::folder;
+use crate::state::record_paths::folder;
 
 const SCHEMA_VERSION: u32 = 1;
 

@@ -1,10 +1,14 @@
 //! What the engine keeps on disk: records of stages, jobs, locks.
 
 mod jobs;
+mod output;
 pub(crate) mod record;
+mod record_paths;
 
 pub use jobs::{Job, JobId, Jobs};
+pub use output::Output;
 pub use record::{
-    Attempt, Output, OutputBaseline, Outputs, Progress, Record, former_records_folder, lock_stage,
-    record_files, record_is_held, record_lock, records_folder, stage_holder,
+    Attempt, OutputBaseline, Outputs, Progress, Record, lock_stage, record_files, record_is_held,
+    record_lock, stage_holder,
 };
+pub use record_paths::{former_records_folder, records_folder};

@@ -3,13 +3,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 use pipe_core::Status;
 use pipe_core::failure::Failure;
 use pipe_core::ids::StageId;
-use pipe_core::{names, secret};
+use pipe_core::secret;
 use pipe_fs::atomic::WriteError;
 use pipe_fs::{
     FileError, Holder, Lock, STATE_FOLDER, Stamp, atomic, bounded_read, checksummed_json,
@@ -18,10 +17,11 @@ use pipe_fs::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::file_formats::FileFormats;
 use crate::policy::RetryChange;
 use crate::reference::is_inside_project;
 use crate::state::JobId;
+use crate::state::output::Output;
+use crate::state::record_paths::{folder, former_path, lock_path, path};
 
 /// Version of the file's form.
 const SCHEMA_VERSION: u32 = 2;
@@ -126,26 +126,6 @@ pub struct Outputs {
     /// Files behind links to folders are among the inputs; earlier versions did not look there.
     #[serde(default, skip_serializing_if = "is_false")]
     pub follows_links: bool,
-}
-
-/// A file that a stage made or read.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Output {
-    /// Relative to the project.
-    pub path: String,
-    /// `sha256:…` of the file.
-    pub digest: String,
-    pub bytes: u64,
-    /// When the file was last changed, in nanoseconds since 1970; 0 if that is not known yet.
-    #[serde(default)]
-    pub modified: u64,
-    /// [`Stamp::changed`]; 0 where the file's times did not tell yet whether it is still the same,
-    /// and in records of earlier versions. Such a file is read again.
-    #[serde(default, skip_serializing_if = "is_nothing")]
-    pub changed: u64,
-    /// [`Stamp::inode`]
-    #[serde(default, skip_serializing_if = "is_nothing")]
-    pub inode: u64,
 }
 
 impl Record {
@@ -344,67 +324,6 @@ pub fn stage_holder(root: &Path, pipeline: &str, stage: &StageId) -> Option<Hold
     Lock::holder(&lock_path(root, pipeline, stage))
 }
 
-impl Output {
-    /// A file that is about to be written.
-    pub fn expected(path: &str, digest: &str, bytes: u64) -> Self {
-        let (path, digest) = (path.to_owned(), digest.to_owned());
-        Self { path, digest, bytes, modified: 0, changed: 0, inode: 0 }
-    }
-
-    /// The file as it is on disk now. Where its digest is to be compared with a `known` one, it is
-    /// of the same form.
-    pub(crate) fn of(
-        root: &Path,
-        path: &str,
-        known: Option<&str>,
-        formats: &dyn FileFormats,
-    ) -> Result<Self, FileError> {
-        let file = root.join(path);
-        let look = || std::fs::metadata(&file).map(|metadata| Stamp::of(&metadata));
-        let begun = SystemTime::now();
-        let before = look().map_err(FileError::reading(&file))?;
-        let digest = formats.digest(&file, known).map_err(FileError::reading(&file))?;
-        let stamp = look().map_err(FileError::reading(&file))?;
-        let told = stamp == before && stamp.tells(begun);
-        let (changed, inode) = if told { (stamp.changed, stamp.inode) } else { (0, 0) };
-        Ok(Self {
-            path: path.to_owned(),
-            digest,
-            bytes: stamp.bytes,
-            modified: stamp.modified,
-            changed,
-            inode,
-        })
-    }
-
-    /// The file as it is on disk now, `metadata`; read only if it may be another one.
-    pub(crate) fn restamped(
-        &self,
-        root: &Path,
-        metadata: &std::fs::Metadata,
-        formats: &dyn FileFormats,
-    ) -> Result<Self, FileError> {
-        let Self { bytes, modified, changed, inode, .. } = *self;
-        if changed != 0 && Stamp::of(metadata) == (Stamp { bytes, modified, changed, inode }) {
-            Ok(self.clone())
-        } else {
-            Self::of(root, &self.path, Some(&self.digest), formats)
-        }
-    }
-
-    /// The file as it is on disk now, if it still has its content. It is read again only if it may
-    /// be another one.
-    pub(crate) fn if_unchanged(&self, root: &Path, formats: &dyn FileFormats) -> Option<Self> {
-        let metadata = std::fs::metadata(root.join(&self.path)).ok()?;
-        let again = || self.restamped(root, &metadata, formats).ok();
-        (metadata.len() == self.bytes).then(again).flatten().filter(|now| now.digest == self.digest)
-    }
-}
-
-fn is_nothing(number: &u64) -> bool {
-    *number == 0
-}
-
 fn is_false(value: &bool) -> bool {
     !value
 }
@@ -413,152 +332,6 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-fn path(root: &Path, pipeline: &str, stage: &StageId) -> PathBuf {
-    place(root, "records", pipeline, stage).with_added_extension("json")
-}
-
-fn lock_path(root: &Path, pipeline: &str, stage: &StageId) -> PathBuf {
-    place(root, "locks", pipeline, stage).with_added_extension("lock")
-}
-
-fn place(root: &Path, what: &str, pipeline: &str, stage: &StageId) -> PathBuf {
-    folder(root, what, pipeline).join(names::of_stage(stage))
-}
-
-/// Where earlier versions had a stage's record.
-fn former_path(root: &Path, pipeline: &str, stage: &StageId) -> PathBuf {
-    former_records_folder(root, pipeline).join(stage.as_str()).with_added_extension("json")
-}
-
-/// Where the records of a pipeline's stages are.
-pub fn records_folder(root: &Path, pipeline: &str) -> PathBuf {
-    folder(root, "records", pipeline)
-}
-
-/// Where earlier versions had them: for most names the same.
-pub fn former_records_folder(root: &Path, pipeline: &str) -> PathBuf {
-    root.join(STATE_FOLDER).join("records").join(names::plain_name(pipeline))
-}
-
-pub(super) fn folder(root: &Path, what: &str, pipeline: &str) -> PathBuf {
-    root.join(STATE_FOLDER).join(what).join(names::of_pipeline(pipeline))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::file_formats::PlainFiles;
-
-    #[test]
-    fn a_record_comes_back_for_its_pipeline_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let stage = StageId::new("best").unwrap().member("seed=1");
-        let made = Outputs {
-            identity: "sha256:1".into(),
-            manifest: BTreeMap::new(),
-            written_at: Utc::now(),
-            outputs: Vec::new(),
-            inputs: Vec::new(),
-            replaced: vec!["sha256:old".into()],
-            follows_links: false,
-        };
-        let record =
-            Record::begun("a b", &stage, "copy_best", "run".into(), String::new(), Some(made));
-        record.save(folder.path(), &stage).unwrap();
-        assert_eq!(Record::load(folder.path(), "a b", &stage), Some(record.clone()));
-        assert_eq!(Record::load(folder.path(), "a/b", &stage), None, "another pipeline");
-    }
-
-    #[test]
-    fn a_record_is_found_where_earlier_versions_had_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let (root, stage) = (folder.path(), StageId::new("best").unwrap());
-        let record = Record::begun("模型", &stage, "train", "run".into(), String::new(), None);
-        let then = former_path(root, "模型", &stage);
-        assert_eq!(then, root.join(".pipe/records/__/best.json"));
-        atomic::create_folder(then.parent().unwrap()).unwrap();
-        std::fs::write(&then, checksummed_json::to_text(&record)).unwrap();
-        assert_eq!(Record::load(root, "模型", &stage), Some(record.clone()));
-        assert_eq!(Record::load(root, "数据", &stage), None);
-        let other = Record { pipeline: "数据".into(), ..record.clone() };
-        other.save(root, &stage).unwrap();
-        record.save(root, &stage).unwrap();
-        assert_eq!(Record::load(root, "数据", &stage), Some(other), "each has a file of its own");
-        assert_eq!(Record::load(root, "模型", &stage), Some(record.clone()));
-        let later = Record { updated_at: Utc::now(), ..record };
-        later.save(root, &stage).unwrap();
-        let all = Record::all(root);
-        assert_eq!(
-            (all.len(), all.contains(&later)),
-            (2, true),
-            "the old one stands for nothing: {all:?}"
-        );
-    }
-
-    #[test]
-    fn a_record_speaks_of_files_of_its_project_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let (root, stage) = (folder.path(), StageId::new("best").unwrap());
-        let with = |output: &str, input: &str, before: &str| {
-            let made = Outputs {
-                identity: "sha256:1".into(),
-                manifest: BTreeMap::new(),
-                written_at: Utc::now(),
-                outputs: vec![Output::expected(output, "sha256:2", 1)],
-                inputs: vec![Output::expected(input, "sha256:3", 1)],
-                replaced: Vec::new(),
-                follows_links: true,
-            };
-            let stamp = Stamp { bytes: 1, modified: 1, changed: 1, inode: 1 };
-            let before =
-                OutputBaseline { run: String::new(), files: [(before.to_owned(), stamp)].into() };
-            let record =
-                Record::begun("p", &stage, "command", "run".into(), String::new(), Some(made));
-            let record = Record { before: Some(before), ..record };
-            record.save(root, &stage).unwrap();
-            let whole = Record::whole(&path(root, "p", &stage));
-            assert_eq!(Record::load(root, "p", &stage).is_some(), whole.is_ok());
-            whole.err()
-        };
-        assert_eq!(with("a", "./b/c", "d e"), None);
-        for out in ["/etc/passwd", "../a", "a/../../b", ""] {
-            for error in [with(out, "b", "c"), with("a", out, "c"), with("a", "b", out)] {
-                assert!(error.unwrap().contains("outside of the project"), "{out}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_stage_is_held_by_one_at_a_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let (root, stage) = (folder.path(), StageId::new("base").unwrap());
-        assert_eq!(stage_holder(root, "p", &stage), None);
-        let lock = lock_stage(root, "p", &stage).unwrap().unwrap();
-        let holder = lock_stage(root, "p", &stage).unwrap().unwrap_err();
-        assert!(holder.0.starts_with(&format!("pid {}", std::process::id())), "{holder:?}");
-        assert_eq!(stage_holder(root, "p", &stage), Some(holder));
-        lock_stage(root, "other", &stage).unwrap().unwrap();
-        drop(lock);
-        assert_eq!(stage_holder(root, "p", &stage), None);
-        lock_stage(root, "p", &stage).unwrap().unwrap();
-    }
-
-    #[test]
-    fn an_output_stands_until_its_content_changes() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("f"), "one").unwrap();
-        let output = Output::of(folder.path(), "f", None, &PlainFiles).unwrap();
-        let is_unchanged =
-            |output: &Output| output.if_unchanged(folder.path(), &PlainFiles).is_some();
-        assert!(is_unchanged(&output));
-        let touched = Output { modified: 1, ..output.clone() };
-        assert!(is_unchanged(&touched), "another time, the same content");
-        let old = serde_json::json!({"path": "f", "digest": output.digest, "bytes": 3, "modified": output.modified});
-        let old: Output = serde_json::from_value(old).unwrap();
-        assert!(is_unchanged(&old), "a record of an earlier version");
-        std::fs::write(folder.path().join("f"), "two").unwrap();
-        assert!(!is_unchanged(&touched));
-        std::fs::remove_file(folder.path().join("f")).unwrap();
-        assert!(!is_unchanged(&output));
-    }
-}
+#[path = "record_tests.rs"]
+mod tests;
