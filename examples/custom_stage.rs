@@ -10,7 +10,7 @@ use std::sync::Arc;
 use burn_pipe::pipe_engine::figment::Figment;
 use burn_pipe::pipe_engine::kind::*;
 use burn_pipe::pipe_engine::schemars;
-use burn_pipe::pipe_engine::state::{Output, Outputs};
+use burn_pipe::pipe_engine::state::Outputs;
 use burn_pipe::pipe_fs::atomic;
 use burn_pipe::pipe_runs::file_digest;
 use serde::{Deserialize, Serialize};
@@ -69,7 +69,7 @@ impl Stage for WordCount {
         };
         let changes = context.changes_since(&made.manifest);
         let outputs: Option<Vec<_>> =
-            made.outputs.iter().map(|output| output.if_unchanged(context.root)).collect();
+            made.outputs.iter().map(|output| context.if_unchanged(output)).collect();
         Ok(match outputs {
             _ if !changes.is_empty() => StageState::changed(changes).into(),
             None => StageState::absent(format!("{} was changed", self.to.display())).into(),
@@ -87,7 +87,7 @@ impl Stage for WordCount {
         let count = text.split_whitespace().count();
         let (disk, to) = (context.root.disk(), context.root.join(&self.to));
         atomic::write(disk, &to, |out| writeln!(out, "{count}"))?;
-        let output = Output::of(&context.root, &self.to.display().to_string())?;
+        let output = context.output(&self.to.display().to_string(), None)?;
         context.record_outputs(vec![output], Vec::new(), Vec::new())?;
         Ok(Outcome { summary: format!("{count} words"), ..Outcome::default() })
     }

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pipe_engine::pipeline_file::{Scheme, StoreUrl};
-use pipe_engine::policy::CheckpointPolicy;
-use pipe_engine::state::{Record, clean, verify};
+use pipe_engine::state::Record;
 use pipe_remote::{ConflictResolution, Project};
+use pipe_runs::policy::CheckpointPolicy;
 use pipe_runs::{Checkpoint, CheckpointManager, Metadata, Runs};
+use pipe_upkeep::{clean, verify};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use pipe_engine::state::clean::PruneDecision;
-use pipe_engine::state::{Record, clean};
+use pipe_engine::state::Record;
 use pipe_runs::{Labels, Run, Runs};
+use pipe_upkeep::clean;
+use pipe_upkeep::clean::PruneDecision;
 
 use super::{CliError, ExitCode, project, run_folders};
 use crate::report::stdout::say;

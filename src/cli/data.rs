@@ -188,11 +188,11 @@ impl Progress for Watching<'_> {
     }
 
     fn indexed(&self, done: usize) {
-        self.show("reading images".to_owned(), done as u64, None, Unit::Images);
+        self.show("reading images".to_owned(), done as u64, None, Unit::Items);
     }
 
     fn decoded(&self, done: usize, total: usize) {
-        self.show("checking images".to_owned(), done as u64, Some(total as u64), Unit::Images);
+        self.show("checking images".to_owned(), done as u64, Some(total as u64), Unit::Items);
     }
 
     fn stopped(&self) -> bool {

@@ -1,28 +1,20 @@
-//! Jobs of Slurm: submitting and following those of `pipe run`, finding those of a pipeline file.
+//! Jobs of Slurm: how `pipe run` makes them, and which ones a pipeline file has.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use pipe_core::error::SpecError;
-use pipe_core::progress::Event;
 use pipe_core::shell::CommandLine;
 use pipe_core::stop::Signal;
-use pipe_engine::exec::slurm::{
-    self, Cluster, Invocation, JobMonitor, Slurm, Submission, last_lines,
-};
-use pipe_engine::exec::{Execution, InspectedStage, Summary};
+use pipe_engine::exec::slurm::{Cluster, Invocation, Slurm, SlurmExecutor};
 use pipe_engine::kind::StageId;
 use pipe_engine::pipeline_file::PipelineFile;
-use pipe_engine::plan::Plan;
 use pipe_engine::source;
 use pipe_engine::state::{Job, Jobs};
 
 use super::pipeline_args::{LoadedPipeline, PipelineArgs};
 use super::{CliError, project};
 use crate::report::stage_status::JobStatus;
-
-/// Lines of a log that an error repeats.
-const TAIL: usize = 10;
 
 /// What a signal means to a process that follows jobs.
 pub fn signal_message(signal: Signal, file: &Path) -> String {
@@ -61,58 +53,18 @@ pub fn of(file: &Path, stages: &[String]) -> Result<Vec<(StageId, Job)>, CliErro
         .collect())
 }
 
-/// Submits what the plan would run.
-pub fn submit<'a>(
+/// What makes jobs of stages that are to run.
+pub fn executor(
     args: &PipelineArgs,
     loaded: &LoadedPipeline,
-    execution: &'a Execution,
-    plan: &Plan,
-    observed: &HashMap<StageId, InspectedStage>,
-) -> Result<Vec<Submission<'a>>, CliError> {
+    detach: bool,
+) -> Result<SlurmExecutor<'static>, CliError> {
     let program = std::env::current_exe()
         .map_err(|e| CliError::failed(format!("failed to find this program's own file: {e}")))?;
     let cancel = CommandLine::new(["pipe", "cancel"]).path(&args.selection.file);
-    let call = Invocation { program, file: loaded.file.clone(), settings: args.settings(), cancel };
-    let submitted =
-        slurm::submit(&Slurm, execution, plan, observed, &call).map_err(CliError::failed)?;
-    for Submission { stage, job, new, .. } in &submitted {
-        let word = if *new { "submitted as" } else { "has" };
-        execution
-            .report
-            .event(&stage.id, &Event::Message { text: format!("{word} job {}", job.id) });
-    }
-    Ok(submitted)
-}
-
-/// Follows jobs to their end. What went wrong is told with the end of the stage's log.
-pub fn follow(
-    loaded: &LoadedPipeline,
-    execution: &Execution,
-    submitted: Vec<Submission>,
-) -> Result<Summary, CliError> {
-    let poll = loaded.session.graph.pipeline.executor.poll;
-    let following = JobMonitor { cluster: &Slurm, execution, poll };
-    let mut summary = slurm::follow(&following, submitted).map_err(CliError::failed)?;
-    let jobs = Jobs::load(&loaded.session.root, &loaded.session.graph.pipeline.name);
-    for (stage, error) in &mut summary.failed {
-        if let Some(job) = jobs.get(stage) {
-            error.message.push_str(&end_of_log(&loaded.session.root, job));
-        }
-    }
-    Ok(summary)
-}
-
-fn end_of_log(root: &Path, job: &Job) -> String {
-    match last_lines(&root.join(&job.log), TAIL) {
-        Ok(lines) => {
-            let lines: String = lines.iter().map(|line| format!("\n  | {line}")).collect();
-            format!("{lines}\n  = the whole log: {}", job.log)
-        }
-        Err(_) => format!(
-            "\n  = it left no log at {}; is the project's folder on a file system that the nodes share?",
-            job.log
-        ),
-    }
+    let invocation =
+        Invocation { program, file: loaded.file.clone(), settings: args.settings(), cancel };
+    Ok(SlurmExecutor { cluster: &Slurm, invocation, detach })
 }
 
 /// The last job of each stage that has one. Slurm is asked about those whose end is not known.

@@ -25,6 +25,7 @@ mod report;
 mod resume_settings;
 mod run;
 mod run_folders;
+mod run_summary;
 mod runs;
 mod sample;
 mod schema;

@@ -12,6 +12,7 @@ use pipe_engine::plan::Plan;
 use pipe_engine::session::{Inspected, Session};
 use pipe_engine::source::{self, Part};
 use pipe_fs::ProjectRoot;
+use pipe_train::stages::RunFiles;
 use serde::{Deserialize, Serialize};
 
 use super::resume_settings::ResumeContext;
@@ -173,7 +174,7 @@ impl PipelineArgs {
         }
         let ReuseArgs { run_number, resume, force, no_data_check } = self.reuse;
         let request = Request { run_number, resume, force, data_as_last_seen: no_data_check };
-        let session = session.request(request);
+        let session = session.request(request).formats(&RunFiles);
         let run_command = Self::with_environment(self.command_line("run"), &session.graph);
         Ok(LoadedPipeline { session, file, run_command })
     }

@@ -1,23 +1,21 @@
 //! `pipe run FILE [STAGE…]`
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::ValueEnum;
 use pipe_core::shell::CommandLine;
 use pipe_core::stop::Stop;
-use pipe_engine::exec::{self, Execution, InspectedStage, Summary};
-use pipe_engine::kind::{Failure, StageError, StageId};
+use pipe_engine::exec::{Execution, Executor, LocalExecutor};
 use pipe_engine::pipeline_file::ExecutorKind;
-use pipe_engine::plan::{Action, Plan};
 use pipe_train::device;
 
 use super::pipeline_args::{LoadedPipeline, PipelineArgs, ReuseArgs, SelectionArgs, SettingArgs};
 use super::plan::{self, PlanFile};
+use super::run_summary::RunSummary;
 use super::slurm_job::{self, JobArguments};
-use super::{CliError, ExitCode, Kinds, jobs, project, signals, store};
-use crate::report::{self, Output, progress_line, stdout};
+use super::{CliError, ExitCode, Kinds, jobs, signals, store};
+use crate::report::{self, Output};
 
 /// What a plan file says already.
 const SAID_BY_PLANS: [&str; 14] = [
@@ -62,7 +60,7 @@ pub struct RunArguments {
     dry_run: bool,
     /// Where stages run: here, or as jobs of Slurm; what the pipeline file says if unset
     #[arg(long, value_enum, value_name = "EXECUTOR")]
-    executor: Option<Executor>,
+    executor: Option<ExecutorName>,
     /// If the folder and its store both went on: which state to go on with
     #[arg(long, value_enum, value_name = "WHICH")]
     take: Option<store::ConflictResolution>,
@@ -74,102 +72,50 @@ pub struct RunArguments {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Executor {
+enum ExecutorName {
     Local,
     Slurm,
 }
 
 pub fn run(arguments: RunArguments, output: &Output, kinds: &Kinds) -> Result<ExitCode, CliError> {
     let planned = arguments.plan.as_deref().map(PlanFile::read).transpose()?;
-    let args = match &planned {
-        Some(planned) => Some(planned.args.clone()),
-        None => arguments.pipeline_args(),
-    };
-    let args = args.ok_or_else(|| CliError::usage("expected a pipeline file, or --plan"))?;
     let stop = Stop::default();
-    let args = match &arguments.job.only {
-        None => args,
-        Some(stage) => {
-            // A job may be told to stop at any time.
-            signals::watch(stop.clone())?;
-            args.only(stage)
-        }
-    };
+    let args = arguments.args_with(planned.as_ref(), &stop)?;
     let mut loaded = args.load(kinds)?;
     let working_copy = store::pull(&loaded, arguments.take)?;
     let restarted = arguments.job.was_started(&loaded);
     if restarted {
         loaded.session.forced.clear();
     }
-    let on_slurm = arguments.job.only.is_none() && arguments.is_for_slurm(&loaded);
-    if arguments.detach && !on_slurm {
-        return Err(CliError::usage("--detach is for jobs of Slurm: add --executor slurm"));
-    }
-    let jobs = usize::from(arguments.jobs);
-    let report = report::reporter(output, jobs > 1 || on_slurm);
+    let on_slurm = arguments.is_for_slurm(&loaded)?;
+    let report = report::reporter(output, arguments.jobs > 1 || on_slurm);
     let mut execution = loaded.session.execution(&stop, report.as_ref());
     (execution.job, execution.restarted) = (arguments.job.job(), restarted);
-    let (plan, observed) = loaded.plan(&execution)?;
-    if let Some(planned) = &planned {
-        planned.still_holds(
-            arguments.plan.as_deref().unwrap_or(Path::new("")),
-            &plan,
-            &loaded.session.graph,
-        )?;
+    execution.keep_going = arguments.keep_going;
+    let (plan, inspected) = loaded.plan(&execution)?;
+    if let (Some(planned), Some(file)) = (&planned, &arguments.plan) {
+        planned.still_holds(file, &plan, &loaded.session.graph)?;
     }
     if arguments.dry_run {
         plan::print(&plan);
         return Ok(ExitCode::SUCCESS);
     }
-    execution.keep_going = arguments.keep_going;
-    if on_slurm {
-        let started = Instant::now();
-        let mirror = store::mirror(working_copy)?;
-        let root = store::mirrored(&loaded.session.root, mirror.as_ref());
-        execution.root = &root;
-        let summary = submit(&arguments, &args, &loaded, &execution, &plan, &observed)?;
-        let seconds = started.elapsed().as_secs_f64();
-        report.finish();
-        report::stderr::flush();
-        // The jobs mirror what they do; this is what was left from before.
-        let mirrored = store::finish(mirror, &stop, output);
-        let Some(summary) = summary else { return mirrored.map(|()| ExitCode::SUCCESS) };
-        let ended = RunSummary {
-            arguments: &arguments,
-            args: &args,
-            execution: &execution,
-            output,
-            seconds,
-        }
-        .print(&summary);
-        return store::combine(ended, mirrored, &stop);
-    }
-    execution.jobs = jobs;
-    if loaded.session.graph.stages().any(|s| s.options.resources.gpu > 0) {
-        execution.gpus = u32::try_from(device::gpus()).unwrap_or(u32::MAX);
-    }
-    let before = match &arguments.job.only {
-        Some(only) => {
-            arguments.job.verify_submission(&loaded, &execution, &plan, &observed)?;
-            observed.get(only.as_str()).map(|found| found.inspection.state.clone())
-        }
-        None => {
-            signals::watch(stop.clone())?;
-            None
-        }
-    };
+    let executor = arguments.prepare(&args, &loaded, &mut execution, on_slurm)?;
+    let before = arguments.job.begin(&loaded, &execution, &plan, &inspected)?;
     let mirror = store::mirror(working_copy)?;
     let root = store::mirrored(&loaded.session.root, mirror.as_ref());
     execution.root = &root;
     let started = Instant::now();
-    let summary = loaded.session.run(&execution, &plan, observed).map_err(CliError::failed)?;
+    let summary = loaded.session.run(executor.as_ref(), &execution, &plan, inspected);
+    let summary = summary.map_err(CliError::failed)?;
     let seconds = started.elapsed().as_secs_f64();
     report.finish();
     report::stderr::flush();
     let mirrored = store::finish(mirror, &stop, output);
-    let ended =
-        RunSummary { arguments: &arguments, args: &args, execution: &execution, output, seconds }
-            .print(&summary);
+    let (again, is_planned) = (arguments.resume_command(&args, output), planned.is_some());
+    let told =
+        RunSummary { args: &args, execution: &execution, output, again, is_planned, seconds };
+    let ended = told.print(&summary);
     let code = store::combine(ended, mirrored, &stop)?;
     match (before, stop.requested()) {
         (Some(before), Some(signal)) => slurm_job::end_stopped(&loaded, signal, &before, &summary),
@@ -178,11 +124,57 @@ pub fn run(arguments: RunArguments, output: &Output, kinds: &Kinds) -> Result<Ex
 }
 
 impl RunArguments {
-    fn is_for_slurm(&self, loaded: &LoadedPipeline) -> bool {
-        match self.executor {
-            Some(executor) => executor == Executor::Slurm,
+    /// The pipeline that is meant, and what of it. A job may be told to stop at any time from here
+    /// on.
+    fn args_with(&self, planned: Option<&PlanFile>, stop: &Stop) -> Result<PipelineArgs, CliError> {
+        let args = match planned {
+            Some(planned) => Some(planned.args.clone()),
+            None => self.pipeline_args(),
+        };
+        let args = args.ok_or_else(|| CliError::usage("expected a pipeline file, or --plan"))?;
+        let Some(stage) = &self.job.only else { return Ok(args) };
+        signals::watch(stop.clone())?;
+        Ok(args.only(stage))
+    }
+
+    /// Whether stages become jobs. Within a job they do not.
+    fn is_for_slurm(&self, loaded: &LoadedPipeline) -> Result<bool, CliError> {
+        let asked = match self.executor {
+            Some(executor) => executor == ExecutorName::Slurm,
             None => loaded.session.graph.pipeline.executor.kind == ExecutorKind::Slurm,
+        };
+        let on_slurm = asked && self.job.only.is_none();
+        if self.detach && !on_slurm {
+            return Err(CliError::usage("--detach is for jobs of Slurm: add --executor slurm"));
         }
+        Ok(on_slurm)
+    }
+
+    /// Where the stages run. Signals are watched from here on, if somebody waits for the end.
+    fn prepare(
+        &self,
+        args: &PipelineArgs,
+        loaded: &LoadedPipeline,
+        execution: &mut Execution,
+        on_slurm: bool,
+    ) -> Result<Box<dyn Executor>, CliError> {
+        if on_slurm {
+            if !self.detach {
+                let file = args.selection.file.clone();
+                signals::watch_with_message(execution.stop.clone(), move |signal| {
+                    jobs::signal_message(signal, &file)
+                })?;
+            }
+            return Ok(Box::new(jobs::executor(args, loaded, self.detach)?));
+        }
+        execution.jobs = usize::from(self.jobs);
+        if loaded.session.graph.stages().any(|s| s.options.resources.gpu > 0) {
+            execution.gpus = u32::try_from(device::gpus()).unwrap_or(u32::MAX);
+        }
+        if self.job.only.is_none() {
+            signals::watch(execution.stop.clone())?;
+        }
+        Ok(Box::new(LocalExecutor))
     }
 
     /// What is asked for, if not by a plan file.
@@ -200,137 +192,6 @@ impl RunArguments {
         args.command_line("run")
             .options(jobs.into_iter().chain(executor).chain(keep_going))
             .options(output.to_arguments())
-    }
-}
-
-/// Makes jobs of the plan and follows them; `None` if they are not to be waited for.
-fn submit(
-    arguments: &RunArguments,
-    args: &PipelineArgs,
-    loaded: &LoadedPipeline,
-    execution: &Execution,
-    plan: &Plan,
-    observed: &HashMap<StageId, InspectedStage>,
-) -> Result<Option<Summary>, CliError> {
-    if !arguments.detach {
-        let file = args.selection.file.clone();
-        signals::watch_with_message(execution.stop.clone(), move |signal| {
-            jobs::signal_message(signal, &file)
-        })?;
-    }
-    let submitted = jobs::submit(args, loaded, execution, plan, observed)?;
-    if arguments.detach && !submitted.is_empty() {
-        submitted.iter().for_each(|s| summary_line(format!("{}: job {}", s.stage.id, s.job.id)));
-        let status =
-            PipelineArgs::with_environment(args.command_line("status"), &loaded.session.graph);
-        summary_line(format!("see how they stand with: {status}"));
-        return Ok(None);
-    }
-    let mut summary = jobs::follow(loaded, execution, submitted)?;
-    let skipped =
-        plan.steps.iter().filter(|step| step.action == Action::Skip).map(|step| step.stage.clone());
-    summary.skipped.splice(..0, skipped);
-    Ok(Some(summary))
-}
-
-/// A line of the summary. What was done is done, so a closed stdout does not change how the program
-/// ends.
-fn summary_line(line: impl std::fmt::Display) {
-    let _ = stdout::try_line(&line.to_string());
-}
-
-/// The most names in a list of the summary.
-const NAMES: usize = 8;
-
-fn named<'a>(stages: impl IntoIterator<Item = &'a StageId>) -> String {
-    let all: Vec<&str> = stages.into_iter().map(StageId::as_str).collect();
-    let more = match all.len().saturating_sub(NAMES) {
-        0 => String::new(),
-        n => format!(" and {n} more"),
-    };
-    format!("{}{more}", all[..all.len().min(NAMES)].join(", "))
-}
-
-/// What is told at the end of a run.
-struct RunSummary<'a> {
-    arguments: &'a RunArguments,
-    args: &'a PipelineArgs,
-    execution: &'a Execution<'a>,
-    output: &'a Output,
-    seconds: f64,
-}
-
-impl RunSummary<'_> {
-    fn print(&self, summary: &Summary) -> Result<ExitCode, CliError> {
-        let stop = self.execution.stop;
-        for (stage, line) in &summary.finished {
-            summary_line(format!("{stage}: {line}"));
-        }
-        let broken = |error: &StageError| !matches!(error.failure, Failure::Interrupted(_));
-        let failed: Vec<_> = summary.failed.iter().filter(|(_, error)| broken(error)).collect();
-        if summary.finished.is_empty() && failed.is_empty() && stop.requested().is_none() {
-            summary_line(format!(
-                "everything is up to date ({} runs it again)",
-                self.how_to_force()
-            ));
-            return Ok(ExitCode::SUCCESS);
-        }
-        if !summary.skipped.is_empty() {
-            summary_line(format!("skipped, up to date: {}", named(&summary.skipped)));
-        }
-        if !summary.not_begun.is_empty() {
-            summary_line(format!("not begun: {}", named(&summary.not_begun)));
-        }
-        let again = self.arguments.resume_command(self.args, self.output);
-        let again = PipelineArgs::with_environment(again, self.execution.graph);
-        if let Some(error) =
-            CliError::all(failed.iter().map(|(id, e)| CliError::stage(id.as_str(), e)).collect())
-        {
-            let error = error.note(format!(
-                "what was done stays done; when that is mended, go on with: {again}"
-            ));
-            return Err(self.forced_later(summary).into_iter().fold(error, CliError::note));
-        }
-        if let Some(signal) = stop.requested() {
-            summary_line(format!("stopped by {}; go on with: {again}", signal.name()));
-            self.forced_later(summary).into_iter().for_each(summary_line);
-            return Ok(ExitCode::from(signal.exit_code()));
-        }
-        summary_line(format!("took {}", progress_line::duration(self.seconds)));
-        if let (Some(next), false) = (exec::next(self.execution, summary), self.output.quiet) {
-            summary_line(format!("next: {}", project::from_start_folder(&next)));
-        }
-        Ok(ExitCode::SUCCESS)
-    }
-
-    /// How one runs it again though nothing has changed: an option that goes with the others, or
-    /// else the whole command.
-    fn how_to_force(&self) -> String {
-        if self.args.is_for_one_run() || self.arguments.plan.is_some() {
-            format!(
-                "`{}`",
-                PipelineArgs::with_environment(
-                    self.args.forced_command_line(),
-                    self.execution.graph
-                )
-            )
-        } else {
-            "`--force`".to_owned()
-        }
-    }
-
-    /// Stages that were to run even if they are up to date, and were not begun: going on does not
-    /// force them.
-    fn forced_later(&self, summary: &Summary) -> Option<String> {
-        let forced = &self.execution.forced;
-        let left = summary.not_begun.iter().filter(|stage| forced.contains(*stage));
-        let mut args = self.args.clone();
-        (args.selection.stages, args.selection.from, args.selection.until) =
-            (left.map(StageId::to_string).collect(), Vec::new(), Vec::new());
-        let how_to_force =
-            PipelineArgs::with_environment(args.forced_command_line(), self.execution.graph);
-        (!args.selection.stages.is_empty())
-            .then(|| format!("then force what was not begun with: {how_to_force}"))
     }
 }
 

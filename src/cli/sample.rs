@@ -111,7 +111,7 @@ pub fn sample(
                 what: "sampling".into(),
                 done,
                 total: Some(total),
-                unit: Unit::Images,
+                unit: Unit::Items,
             },
         );
         stop.requested().is_none()

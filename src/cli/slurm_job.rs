@@ -44,8 +44,22 @@ impl JobArguments {
         self.only.as_ref().and(CurrentJob::find()).map(|inside| inside.0)
     }
 
+    /// Within a job, how its stage stands before it runs, once it is sure that the job does what
+    /// it was submitted for.
+    pub fn begin(
+        &self,
+        loaded: &LoadedPipeline,
+        execution: &Execution,
+        plan: &Plan,
+        inspected: &HashMap<StageId, InspectedStage>,
+    ) -> Result<Option<StageState>, CliError> {
+        let Some(only) = &self.only else { return Ok(None) };
+        self.verify_submission(loaded, execution, plan, inspected)?;
+        Ok(inspected.get(only.as_str()).map(|found| found.inspection.state.clone()))
+    }
+
     /// Makes sure that a job does what it was submitted for and nothing else.
-    pub fn verify_submission(
+    fn verify_submission(
         &self,
         loaded: &LoadedPipeline,
         execution: &Execution,

@@ -88,18 +88,19 @@ fn stage_status(
     let (status, detail) = match (&found.inspection.state, &holder) {
         (_, Some(holder)) => {
             progress = record.and_then(|r| r.progress);
-            let done =
-                progress.map(|p| format!("epoch {}/{}, ", p.epoch, p.epochs)).unwrap_or_default();
+            let done = progress
+                .map(|p| format!("epoch {}/{}, ", p.position, p.target))
+                .unwrap_or_default();
             ("running", format!("{done}by {holder}"))
         }
         (StageState::Done { reason }, None) => ("done", reason.clone()),
         (StageState::Partial { done, total, reason }, None) => {
-            progress = Some(Progress { epoch: *done, epochs: *total });
+            progress = Some(Progress { position: *done, target: *total });
             let status = if failed.is_some() { "failed" } else { "partial" };
             (status, format!("epoch {done}/{total}, {reason}"))
         }
         (StageState::Extendable { from, to }, None) => {
-            progress = Some(Progress { epoch: *from, epochs: *to });
+            progress = Some(Progress { position: *from, target: *to });
             ("partial", format!("epoch {from}/{to}, done until more epochs were asked for"))
         }
         (StageState::Absent { reason, .. }, None) => match (failed, record) {

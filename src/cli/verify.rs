@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use pipe_core::shell::CommandLine;
-use pipe_engine::state::verify::{Damage, Owner, Verified};
-use pipe_engine::state::{repair, verify};
 use pipe_runs::{Run, Runs};
 use pipe_train::checkpoint::{LoraFile, lora_damage};
+use pipe_upkeep::verify::{Damage, Owner, Verified};
+use pipe_upkeep::{repair, verify};
 use serde_json::json;
 
 use super::pipeline_args::OptionalPipelineArgs;

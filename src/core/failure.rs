@@ -32,7 +32,7 @@ pub enum Failure {
     Input,
     /// Files that the stage writes.
     Storage,
-    /// The loss is NaN or infinite.
+    /// A result is NaN or infinite.
     NotFinite,
     OutOfMemory,
     DeviceLost,
@@ -40,7 +40,7 @@ pub enum Failure {
     Command,
     /// The stage's time limit was reached.
     Timeout,
-    /// Stopped by a signal, with a checkpoint saved.
+    /// Stopped by a signal, with what was done saved.
     Interrupted(Signal),
     /// A panic: a bug in this program.
     Bug,

@@ -66,6 +66,9 @@ pub mod rng;
 pub mod secret;
 pub mod shell;
 pub mod source;
+mod status;
 pub mod stop;
 pub mod threads;
 pub mod untrusted_text;
+
+pub use status::Status;

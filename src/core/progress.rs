@@ -38,7 +38,8 @@ pub fn to_json(stage: &StageId, event: &Event) -> Map<String, Value> {
 pub enum Unit {
     #[default]
     Bytes,
-    Images,
+    #[serde(rename = "images")]
+    Items,
 }
 
 /// One thing that happened.
@@ -75,50 +76,86 @@ pub enum Event {
         #[serde(default)]
         unit: Unit,
     },
-    /// A numbered run was created or opened.
-    RunOpened {
+    /// A folder for the stage's work was created or opened.
+    #[serde(rename = "run_opened")]
+    WorkOpened {
         number: u32,
-        experiment: String,
+        #[serde(rename = "experiment")]
+        title: String,
         directory: String,
         device: String,
-        parameters: u64,
-        /// Those of them that change.
-        trainable: u64,
+        /// Numbers that the work has, and those of them that change.
+        #[serde(rename = "parameters")]
+        size: u64,
+        #[serde(rename = "trainable")]
+        changing: u64,
     },
-    /// Training goes on from a checkpoint.
-    Resumed { checkpoint: String, epoch: u64, step_in_epoch: u64, metrics: BTreeMap<String, f64> },
-    /// An optimizer step was done. Losses are read back only every so often, hence the option.
-    Step {
-        epoch: u64,
-        epochs: u64,
+    /// The work goes on from a file.
+    Resumed {
+        #[serde(rename = "checkpoint")]
+        file: String,
+        /// Rounds that were done.
+        #[serde(rename = "epoch")]
+        position: u64,
+        /// Steps of the next round that were done.
+        #[serde(rename = "step_in_epoch")]
         step: u64,
+        metrics: BTreeMap<String, f64>,
+    },
+    /// A step of a round was done.
+    Step {
+        /// The round, counted from 1.
+        #[serde(rename = "epoch")]
+        position: u64,
+        /// Rounds in all.
+        #[serde(rename = "epochs")]
+        target: u64,
+        /// Steps of this round that were done.
+        step: u64,
+        /// Steps of a round.
         steps: u64,
-        loss: Option<f64>,
-        images_per_second: f64,
+        /// What the work is judged by, where it was measured: that costs time.
+        #[serde(rename = "loss")]
+        value: Option<f64>,
+        /// Items a second.
+        #[serde(rename = "images_per_second")]
+        rate: f64,
         /// Main memory of this process in bytes, where the system tells.
         memory: Option<u64>,
     },
-    /// An epoch was done.
-    Epoch {
-        epoch: u64,
-        epochs: u64,
+    /// A round was done.
+    #[serde(rename = "epoch")]
+    Round {
+        /// The round, counted from 1.
+        #[serde(rename = "epoch")]
+        position: u64,
+        /// Rounds in all.
+        #[serde(rename = "epochs")]
+        target: u64,
         metrics: BTreeMap<String, f64>,
         seconds: f64,
-        images_per_second: f64,
+        /// Items a second.
+        #[serde(rename = "images_per_second")]
+        rate: f64,
     },
-    /// A checkpoint stands on disk. Writing took `seconds`; the training stood still for `blocked`
-    /// seconds, to copy the state and to wait for the checkpoint before.
+    /// A file stands on disk from which the work can go on. Writing took `seconds`; the work stood
+    /// still for `blocked` seconds.
     Saved { file: String, bytes: u64, seconds: f64, blocked: f64 },
-    /// The checkpoint just saved is the best so far.
+    /// The file just saved is the best so far.
     NewBest {
         monitor: String,
         value: f64,
-        /// Its epoch: a checkpoint is written while the next epoch is under way.
-        #[serde(default)]
-        epoch: u64,
+        /// Its round: a file is written while the next round is under way.
+        #[serde(rename = "epoch", default)]
+        position: u64,
     },
-    /// Training reached its last epoch.
-    Completed { best_epoch: Option<u64>, monitor: String, value: Option<f64> },
+    /// The last round was done.
+    Completed {
+        #[serde(rename = "best_epoch")]
+        best: Option<u64>,
+        monitor: String,
+        value: Option<f64>,
+    },
 }
 
 impl Event {
@@ -144,5 +181,81 @@ impl Event {
             *text = secret::told(text);
         }
         event
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Programs read these, and so do later versions of this one.
+    #[test]
+    fn events_are_written_under_the_names_that_they_have_always_had() {
+        let metrics = || BTreeMap::from([("val_loss".to_owned(), 0.5)]);
+        let (directory, device) = ("runs/run_001".to_owned(), "cpu".to_owned());
+        let (title, file, monitor) = ("e".to_owned(), "a.ckpt".to_owned(), "val_loss".to_owned());
+        for (event, written) in [
+            (
+                Event::WorkOpened { number: 1, title, directory, device, size: 9, changing: 3 },
+                json!({"event": "run_opened", "number": 1, "experiment": "e",
+                       "directory": "runs/run_001", "device": "cpu", "parameters": 9,
+                       "trainable": 3}),
+            ),
+            (
+                Event::Resumed { file: file.clone(), position: 2, step: 7, metrics: metrics() },
+                json!({"event": "resumed", "checkpoint": "a.ckpt", "epoch": 2, "step_in_epoch": 7,
+                       "metrics": {"val_loss": 0.5}}),
+            ),
+            (
+                Event::Step {
+                    position: 1,
+                    target: 2,
+                    step: 3,
+                    steps: 4,
+                    value: Some(0.5),
+                    rate: 8.0,
+                    memory: None,
+                },
+                json!({"event": "step", "epoch": 1, "epochs": 2, "step": 3, "steps": 4,
+                       "loss": 0.5, "images_per_second": 8.0, "memory": null}),
+            ),
+            (
+                Event::Round {
+                    position: 1,
+                    target: 2,
+                    metrics: metrics(),
+                    seconds: 1.0,
+                    rate: 8.0,
+                },
+                json!({"event": "epoch", "epoch": 1, "epochs": 2, "metrics": {"val_loss": 0.5},
+                       "seconds": 1.0, "images_per_second": 8.0}),
+            ),
+            (
+                Event::Saved { file, bytes: 1, seconds: 1.0, blocked: 0.5 },
+                json!({"event": "saved", "file": "a.ckpt", "bytes": 1, "seconds": 1.0,
+                       "blocked": 0.5}),
+            ),
+            (
+                Event::NewBest { monitor: monitor.clone(), value: 0.5, position: 1 },
+                json!({"event": "new_best", "monitor": "val_loss", "value": 0.5, "epoch": 1}),
+            ),
+            (
+                Event::Completed { best: Some(1), monitor, value: Some(0.5) },
+                json!({"event": "completed", "best_epoch": 1, "monitor": "val_loss",
+                       "value": 0.5}),
+            ),
+            (
+                Event::Preparing { what: "x".into(), done: 1, total: None, unit: Unit::Items },
+                json!({"event": "preparing", "what": "x", "done": 1, "total": null,
+                       "unit": "images"}),
+            ),
+        ] {
+            assert_eq!(serde_json::to_value(&event).unwrap(), written);
+            assert_eq!(serde_json::from_value::<Event>(written).unwrap(), event);
+        }
+        let before = json!({"event": "new_best", "monitor": "m", "value": 0.5});
+        assert!(serde_json::from_value::<Event>(before).is_ok(), "of a version without rounds");
     }
 }

@@ -17,7 +17,7 @@ use pipe_fs::sync::Level;
 
 use crate::artifact::ArtifactType;
 use crate::kind::Stage;
-use crate::pipeline_file::{Executor, StoreUrl};
+use crate::pipeline_file::{ExecutorSettings, StoreUrl};
 use crate::policy::ExecutionOptions;
 use crate::reference::{DependencyMode, Files};
 use crate::source::{Part, Source};
@@ -28,7 +28,7 @@ pub struct LoadedPipeline {
     pub name: String,
     pub source: Source,
     /// Where stages run.
-    pub executor: Executor,
+    pub executor: ExecutorSettings,
     /// Where its state is mirrored.
     pub store: Option<StoreUrl>,
     /// What the disk is asked to keep.

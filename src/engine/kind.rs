@@ -21,6 +21,7 @@ use serde_json::Value;
 pub use crate::artifact::{Artifact, ArtifactType, NextCommand, Outcome};
 pub use crate::diagnostic::Diagnostic;
 use crate::exec::Journal;
+pub use crate::file_formats::{FileFormats, PlainFiles};
 use crate::graph::{Graph, Targets};
 pub use crate::inspection::{Inspection, Request, StageState};
 use crate::policy::Adjustment;
@@ -43,6 +44,11 @@ pub trait StageKind: Send + Sync {
     /// property that it stands for: of the two, the one in the stronger layer counts. `x-known-as`
     /// lists what other programs call it, for people who look for that.
     fn schema(&self) -> schemars::Schema;
+
+    /// Keys of its settings whose value may be the name of a block under `policies:`.
+    fn policies(&self) -> &'static [&'static str] {
+        &[]
+    }
 
     /// Checks merged settings and makes a stage of them.
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection>;
@@ -175,6 +181,7 @@ pub struct InspectContext<'a> {
     pub pending: bool,
     pub request: &'a Request,
     pub graph: &'a Graph,
+    pub(crate) formats: &'a dyn FileFormats,
     pub(crate) confirmed: &'a RefCell<Option<Outputs>>,
 }
 
@@ -183,6 +190,11 @@ impl InspectContext<'_> {
     pub fn changes_since(&self, earlier: &BTreeMap<String, Value>) -> Vec<Difference> {
         let all = differences(earlier, self.manifest);
         all.into_iter().filter(|d| !self.unknown.contains(&d.key)).collect()
+    }
+
+    /// A file that the stage made, as it is on disk now, if it still has its content.
+    pub fn if_unchanged(&self, output: &Output) -> Option<Output> {
+        output.if_unchanged(self.root, self.formats)
     }
 
     /// Files that the stage made and read are as they were: their stamps are noted when it is
@@ -212,6 +224,7 @@ pub struct RunContext<'a> {
     /// The GPU that is the stage's own while it runs, counted from 0.
     pub gpu: Option<u32>,
     pub graph: &'a Graph,
+    pub(crate) formats: &'a dyn FileFormats,
     pub stop: &'a Stop,
     pub(crate) journal: &'a Journal<'a>,
     /// The stage's own, held by this process.
@@ -221,6 +234,18 @@ pub struct RunContext<'a> {
 impl RunContext<'_> {
     pub fn event(&self, event: Event) {
         self.journal.event(&self.stage, &event);
+    }
+
+    /// A file of the project as it is on disk now. Where its digest is to be compared with a
+    /// `known` one, it is of the same form.
+    pub fn output(&self, path: &str, known: Option<&str>) -> Result<Output, StageError> {
+        Ok(Output::of(&self.root, path, known, self.formats)?)
+    }
+
+    /// The file as it is now, if its content is still the one that was noted; read only where its
+    /// stamp has changed.
+    pub fn if_unchanged(&self, output: &Output) -> Option<Output> {
+        output.if_unchanged(&self.root, self.formats)
     }
 
     /// Notes what the stage makes, so that it knows tomorrow whether its files are its own and up

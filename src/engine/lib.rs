@@ -1,6 +1,6 @@
-//! The engine of `pipe`: pipeline files, the graph, plans, runs and checkpoints.
+//! The engine of `pipe`: pipeline files, the graph, plans and how they are carried out.
 //!
-//! Knows nothing of burn, models or images. Stages reach it only through a trait, so that its tests
+//! Knows nothing of runs, checkpoints, models or images. Stages reach it only through a trait, so that its tests
 //! run on a scripted fake stage and compile in seconds.
 
 // What comes from outside must not be able to end the program.
@@ -21,6 +21,7 @@ pub mod command;
 mod diagnostic;
 pub mod exec;
 pub mod export;
+mod file_formats;
 pub mod graph;
 pub mod identity;
 mod inspection;

@@ -30,8 +30,8 @@ impl Action {
     pub fn progress(&self) -> Option<Progress> {
         match *self {
             Action::Run | Action::Skip => None,
-            Action::Resume { done, total } => Some(Progress { epoch: done, epochs: total }),
-            Action::Extend { from, to } => Some(Progress { epoch: from, epochs: to }),
+            Action::Resume { done, total } => Some(Progress { position: done, target: total }),
+            Action::Extend { from, to } => Some(Progress { position: from, target: to }),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::kind::StageKind;
-use crate::pipeline_file::{POLICY_KEYS, executor_properties};
+use crate::pipeline_file::{executor_properties, policy_keys};
 use crate::policy::{ExecutionOptions, Slurm};
 
 /// Every schema by name: `pipeline`, then one for the config files of each stage kind.
@@ -66,7 +66,7 @@ fn pipeline(kinds: &[Arc<dyn StageKind>]) -> Value {
             if let Some(Value::Object(common)) = conduct.get("properties") {
                 properties.extend(common.clone());
             }
-            for key in POLICY_KEYS {
+            for key in policy_keys(kinds) {
                 if let Some(block) = properties.get_mut(key) {
                     let named = json!({"type": "object", "additionalProperties": block.clone()});
                     policies.insert(key.into(), named);

@@ -1,8 +1,8 @@
 //! The front door of this crate: a pipeline that is loaded, planned and run.
 //!
 //! A session knows a pipeline file with its settings resolved, and which of its stages are meant.
-//! It knows no command line and prints nothing. Jobs of a cluster go through [`exec::slurm`] with
-//! the same session.
+//! It knows no command line and prints nothing. Where its stages run, an
+//! [`Executor`](crate::exec::Executor) says: in this process, or as jobs of Slurm.
 //!
 //! ```
 //! use std::path::Path;
@@ -11,6 +11,7 @@
 //! use pipe_core::progress::NullListener;
 //! use pipe_core::stop::Stop;
 //! use pipe_engine::command::CommandKind;
+//! use pipe_engine::exec::LocalExecutor;
 //! use pipe_engine::session::Session;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,7 +28,7 @@
 //! let execution = session.execution(&stop, &NullListener);
 //! let (plan, inspected) = session.plan(&execution).map_err(|(_, error)| error)?;
 //! assert_eq!(plan.steps[0].action.to_string(), "run");
-//! let summary = session.run(&execution, &plan, inspected)?;
+//! let summary = session.run(&LocalExecutor, &execution, &plan, inspected)?;
 //! assert_eq!(summary.finished.len(), 1);
 //!
 //! // What is up to date is skipped.
@@ -48,9 +49,9 @@ use pipe_core::ids::StageId;
 use pipe_core::progress::EventListener;
 use pipe_core::stop::Stop;
 use pipe_fs::ProjectRoot;
-use pipe_runs::StoreError;
 
-use crate::exec::{self, Execution, InspectedStage, Summary};
+use crate::exec::{self, Execution, Executor, ExecutorError, InspectedStage, Summary};
+use crate::file_formats::{FileFormats, PlainFiles};
 use crate::graph::{Graph, Selection, Targets};
 use crate::identity;
 use crate::inspection::Request;
@@ -73,6 +74,7 @@ pub struct Session {
     /// Stages that run even if they are up to date.
     pub forced: BTreeSet<StageId>,
     request: Request,
+    formats: &'static dyn FileFormats,
 }
 
 impl Session {
@@ -110,6 +112,7 @@ impl Session {
             selection: graph.select(targets)?,
             forced: BTreeSet::new(),
             request: Request::default(),
+            formats: &PlainFiles,
             graph,
         })
     }
@@ -122,9 +125,15 @@ impl Session {
         Self { forced, request: Request { force: false, ..request }, ..self }
     }
 
+    /// The same with files of these formats. Without it, files are bytes.
+    pub fn formats(self, formats: &'static dyn FileFormats) -> Self {
+        Self { formats, ..self }
+    }
+
     /// One stage at a time, on no GPU of its own: what planning needs.
     pub fn execution<'a>(&'a self, stop: &'a Stop, report: &'a dyn EventListener) -> Execution<'a> {
         Execution {
+            formats: self.formats,
             request: self.request.clone(),
             forced: self.forced.clone(),
             ..Execution::new(&self.root, &self.graph, &self.manifests, stop, report)
@@ -150,17 +159,18 @@ impl Session {
         Ok((plan::plan(&self.graph, &self.selection, &self.forced, &inspected), inspected))
     }
 
-    /// Runs what the plan says, in this process.
+    /// Runs what the plan says. How stages ended is in the summary.
     ///
     /// # Errors
     ///
-    /// The state of the project could not be written. How stages ended is in the summary.
+    /// The state of the project could not be written, or the cluster could not be reached.
     pub fn run(
         &self,
+        executor: &dyn Executor,
         execution: &Execution,
         plan: &Plan,
         inspected: Inspected,
-    ) -> Result<Summary, StoreError> {
-        exec::execute(execution, plan, inspected)
+    ) -> Result<Summary, ExecutorError> {
+        executor.run(execution, plan, inspected)
     }
 }

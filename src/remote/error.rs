@@ -3,9 +3,8 @@
 //! signatures and names of keys.
 
 use object_store::Error;
-use pipe_fs::LockError;
 use pipe_fs::atomic::WriteError;
-use pipe_runs::StoreError;
+use pipe_fs::{FileError, LockError};
 
 /// What follows from an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,8 +65,8 @@ impl From<LockError> for RemoteError {
     }
 }
 
-impl From<StoreError> for RemoteError {
-    fn from(error: StoreError) -> Self {
+impl From<FileError> for RemoteError {
+    fn from(error: FileError) -> Self {
         Self::local(error)
     }
 }

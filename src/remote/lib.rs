@@ -114,6 +114,7 @@ mod pending_changes;
 mod project;
 mod pull;
 mod snapshot;
+mod state_paths;
 mod sync_plan;
 mod sync_state;
 mod transfer;

@@ -8,11 +8,12 @@ use std::fs::Metadata;
 use std::path::{Component, Path, PathBuf};
 
 use pipe_engine::graph::Graph;
-use pipe_engine::state::{StatePath, StatePaths, record_is_held};
+use pipe_engine::state::record_is_held;
 use pipe_fs::{ProjectRoot, modified};
 use pipe_runs::Runs;
 
 use crate::error::RemoteError;
+use crate::state_paths::{StatePath, StatePaths};
 
 /// A pipeline in its folder.
 #[derive(Debug, Clone)]

@@ -130,7 +130,15 @@ impl Terminal {
 
     /// An optimizer step was done.
     fn step(&self, stage: &StageId, event: &Event) {
-        let &Event::Step { epoch, epochs, step, steps, loss, images_per_second, memory } = event
+        let &Event::Step {
+            position: epoch,
+            target: epochs,
+            step,
+            steps,
+            value: loss,
+            rate,
+            memory,
+        } = event
         else {
             return;
         };
@@ -141,7 +149,7 @@ impl Terminal {
             let segments = vec![
                 segment(3, format!("{step}/{steps}")),
                 segment(1, loss.map(|loss| format!("loss {loss:.4}")).unwrap_or_default()),
-                segment(4, format!("{images_per_second:.0} images/s")),
+                segment(4, format!("{rate:.0} images/s")),
                 segment(5, best.unwrap_or_default()),
                 segment(6, memory.map(table::bytes).unwrap_or_default()),
                 segment(
@@ -186,8 +194,14 @@ impl Terminal {
 
     /// A training has its run.
     fn run_opened(&self, stage: &StageId, event: &Event) {
-        let Event::RunOpened { number, experiment, directory, device, parameters, trainable } =
-            event
+        let Event::WorkOpened {
+            number,
+            title: experiment,
+            directory,
+            device,
+            size: parameters,
+            changing: trainable,
+        } = event
         else {
             return;
         };
@@ -205,7 +219,9 @@ impl Terminal {
 
     /// A training goes on from a checkpoint.
     fn resumed(&self, stage: &StageId, event: &Event) {
-        let Event::Resumed { checkpoint, epoch, step_in_epoch, metrics } = event else {
+        let Event::Resumed { file: checkpoint, position: epoch, step: step_in_epoch, metrics } =
+            event
+        else {
             return;
         };
         self.line(stage, format!("Resuming from checkpoint: {checkpoint}"));
@@ -236,7 +252,7 @@ impl Terminal {
 
     /// A training has reached its last epoch.
     fn completed(&self, stage: &StageId, event: &Event) {
-        let Event::Completed { best_epoch, monitor, value } = event else {
+        let Event::Completed { best: best_epoch, monitor, value } = event else {
             return;
         };
         self.line(stage, format!("\n{}", paint(style::GOOD, "Training completed!")));
@@ -279,18 +295,18 @@ impl EventListener for Terminal {
                 self.line(stage, format!("{} {text}", paint(style::WARNING, "warning:")));
             }
             Event::Preparing { .. } => self.preparing(stage, event),
-            Event::RunOpened { .. } => self.run_opened(stage, event),
+            Event::WorkOpened { .. } => self.run_opened(stage, event),
             Event::Resumed { .. } => self.resumed(stage, event),
             Event::Step { .. } => self.step(stage, event),
-            Event::Epoch { epoch, epochs, metrics, seconds, images_per_second } => {
+            Event::Round { position: epoch, target: epochs, metrics, seconds, rate } => {
                 self.clear(stage);
-                let speed = format!("{seconds:.1} s, {images_per_second:.0} images/s");
+                let speed = format!("{seconds:.1} s, {rate:.0} images/s");
                 self.line(stage, format!("Epoch {epoch}/{epochs}: {} ({speed})", show(metrics)));
             }
             Event::Saved { .. } => self.saved(stage, event),
-            Event::NewBest { monitor, value, epoch } => {
+            Event::NewBest { monitor, value, position } => {
                 if let Some(running) = self.running().get_mut(stage) {
-                    running.best = Some((*value, *epoch));
+                    running.best = Some((*value, *position));
                 }
                 let mark = paint(style::GOOD, "New best checkpoint!");
                 self.line(stage, format!("   {mark} {monitor}={value:.4}"));
@@ -311,8 +327,8 @@ impl Reporter for Terminal {
 fn amount(done: u64, total: Option<u64>, unit: Unit) -> String {
     match (unit, total) {
         (Unit::Bytes, _) => table::bytes(done),
-        (Unit::Images, Some(total)) => format!("{done}/{total} images"),
-        (Unit::Images, None) => format!("{done} images"),
+        (Unit::Items, Some(total)) => format!("{done}/{total} images"),
+        (Unit::Items, None) => format!("{done} images"),
     }
 }
 
@@ -326,8 +342,8 @@ mod tests {
 
     #[test]
     fn what_is_counted_is_not_shown_in_bytes() {
-        assert_eq!(amount(9, Some(16), Unit::Images), "9/16 images");
-        assert_eq!(amount(9, None, Unit::Images), "9 images");
+        assert_eq!(amount(9, Some(16), Unit::Items), "9/16 images");
+        assert_eq!(amount(9, None, Unit::Items), "9 images");
         assert_eq!(amount(9_000, Some(16), Unit::Bytes), "9.0 kB");
     }
 
@@ -338,17 +354,19 @@ mod tests {
         terminal.running().insert(stage.clone(), Running::default());
         // A checkpoint is written while the next epoch is under way.
         let step = Event::Step {
-            epoch: 3,
-            epochs: 5,
+            position: 3,
+            target: 5,
             step: 1,
             steps: 8,
-            loss: None,
-            images_per_second: 1.0,
+            value: None,
+            rate: 1.0,
             memory: None,
         };
         terminal.event(&stage, &step);
-        terminal
-            .event(&stage, &Event::NewBest { monitor: "train_loss".into(), value: 0.5, epoch: 2 });
+        terminal.event(
+            &stage,
+            &Event::NewBest { monitor: "train_loss".into(), value: 0.5, position: 2 },
+        );
         assert_eq!(terminal.running()[&stage].best, Some((0.5, 2)));
     }
 }

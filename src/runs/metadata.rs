@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
-use pipe_fs::{Disk, bounded_read, checksummed_json};
+pub use pipe_core::Status;
+use pipe_fs::{Disk, FileError, bounded_read, checksummed_json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -60,30 +61,6 @@ pub struct Metadata {
     /// Keys that this version does not know; kept when the file is rewritten.
     #[serde(flatten)]
     pub other: Map<String, Value>,
-}
-
-/// How a run stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// Under way, or ended without a word: a crash, a power cut.
-    Running,
-    /// Stopped by a signal.
-    Interrupted,
-    Failed,
-    Completed,
-}
-
-impl Status {
-    /// As `metadata.json` and tables have it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Status::Running => "running",
-            Status::Interrupted => "interrupted",
-            Status::Failed => "failed",
-            Status::Completed => "completed",
-        }
-    }
 }
 
 /// The images that a run is trained on.
@@ -148,8 +125,10 @@ impl Metadata {
     pub fn load(path: &Path) -> Result<Self, StoreError> {
         let (error, why) = match Self::read(path) {
             Ok(metadata) => return Ok(metadata),
-            Err(error @ StoreError::Damaged { .. }) => (error, "damaged"),
-            Err(error @ StoreError::Read { .. }) if !path.exists() => (error, "missing"),
+            Err(error @ StoreError::File(FileError::Damaged { .. })) => (error, "damaged"),
+            Err(error @ StoreError::File(FileError::Read { .. })) if !path.exists() => {
+                (error, "missing")
+            }
             Err(error) => return Err(error),
         };
         let Ok(metadata) = Self::read(&previous(path)) else { return Err(error) };
@@ -160,11 +139,11 @@ impl Metadata {
     /// The file itself, without the version before it.
     pub fn read(path: &Path) -> Result<Self, StoreError> {
         let bytes =
-            bounded_read::read(path, bounded_read::RECORD).map_err(StoreError::reading(path))?;
+            bounded_read::read(path, bounded_read::RECORD).map_err(FileError::reading(path))?;
         let read = checksummed_json::from_bytes(&bytes).and_then(Self::with_files_of_its_own);
-        read.map_err(|e| StoreError::Damaged {
-            path: path.to_owned(),
-            message: format!("not a run's metadata: {e}"),
+        read.map_err(|e| {
+            let message = format!("not a run's metadata: {e}");
+            FileError::Damaged { path: path.to_owned(), message }.into()
         })
     }
 

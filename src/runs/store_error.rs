@@ -1,10 +1,8 @@
-//! What can go wrong with runs, and with what else is kept beside them.
-
-use std::path::{Path, PathBuf};
+//! What can go wrong with runs.
 
 use pipe_core::failure::{Failure, StageError};
-use pipe_fs::LockError;
 use pipe_fs::atomic::WriteError;
+use pipe_fs::{FileError, LockError};
 
 use crate::checkpoint::CheckpointError;
 use crate::run_number::RunNumber;
@@ -13,11 +11,7 @@ use crate::run_number::RunNumber;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error(transparent)]
-    Write(#[from] WriteError),
-    #[error("failed to read {}: {source}", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("{}: {message}", path.display())]
-    Damaged { path: PathBuf, message: String },
+    File(#[from] FileError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error("run {run} is being trained by {holder}; wait for it, or start a new run")]
@@ -36,17 +30,12 @@ impl From<StoreError> for StageError {
 
 impl From<LockError> for StoreError {
     fn from(error: LockError) -> Self {
-        match error {
-            LockError::Write(error) => Self::Write(error),
-            LockError::Damaged { path, message } => Self::Damaged { path, message },
-        }
+        Self::File(error.into())
     }
 }
 
-impl StoreError {
-    /// For `map_err`: the file at `path` could not be read.
-    pub fn reading(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Read { path, source }
+impl From<WriteError> for StoreError {
+    fn from(error: WriteError) -> Self {
+        Self::File(error.into())
     }
 }

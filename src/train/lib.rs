@@ -8,7 +8,10 @@
 //!
 //! use pipe_core::progress::NullListener;
 //! use pipe_core::stop::Stop;
+//! use pipe_engine::exec::LocalExecutor;
 //! use pipe_engine::session::Session;
+//! use pipe_train::architecture::Architectures;
+//! use pipe_train::stages::RunFiles;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let project = tempfile::tempdir()?;
@@ -26,12 +29,12 @@
 //! ";
 //! std::fs::write(project.path().join("shapes.yaml"), file)?;
 //!
-//! let kinds = pipe_train::stages::kinds(&pipe_train::architecture::Architectures::builtin());
-//! let session = Session::load(project.path(), Path::new("shapes.yaml"), &kinds, &[])?;
+//! let kinds = pipe_train::stages::kinds(&Architectures::builtin());
+//! let session = Session::load(project.path(), Path::new("shapes.yaml"), &kinds, &[])?.formats(&RunFiles);
 //! let stop = Stop::default();
 //! let execution = session.execution(&stop, &NullListener);
 //! let (plan, inspected) = session.plan(&execution).map_err(|(_, error)| error)?;
-//! session.run(&execution, &plan, inspected)?;
+//! session.run(&LocalExecutor, &execution, &plan, inspected)?;
 //! assert!(project.path().join("checkpoints/base_training/run_001/checkpoints/best.ckpt").is_file());
 //! # Ok(())
 //! # }

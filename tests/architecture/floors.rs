@@ -3,14 +3,15 @@
 use crate::sources::{crates, members, root};
 
 /// Each crate's floor. It imports crates of lower floors alone.
-const FLOORS: [(&str, usize); 8] = [
+const FLOORS: [(&str, usize); 9] = [
     ("core", 0),
     ("fs", 1),
     ("runs", 2),
     ("data", 2),
+    ("engine", 2),
     ("models", 3),
-    ("engine", 3),
-    ("remote", 4),
+    ("remote", 3),
+    ("upkeep", 3),
     ("train", 4),
 ];
 

@@ -372,7 +372,7 @@ fn jobs_that_go_on_are_looked_at_and_ended_as_it_says() {
 
 /// Files that print commands, in how many lines, and the tests that type them. Whoever adds one
 /// adds its test here.
-const PRINTED: [(&str, usize, &[&str]); 28] = [
+const PRINTED: [(&str, usize, &[&str]); 29] = [
     (
         "src/cli/pipeline_args.rs",
         2,
@@ -386,19 +386,20 @@ const PRINTED: [(&str, usize, &[&str]); 28] = [
     ("src/cli/suggestions.rs", 1, &["told::an_empty_folder"]),
     ("src/cli/project.rs", 2, &["a_project_without_runs"]),
     ("src/cli/report.rs", 1, &["a_page_without_runs"]),
+    ("src/cli/run.rs", 1, &["jobs_that_go_on"]),
     (
-        "src/cli/run.rs",
-        5,
+        "src/cli/run_summary.rs",
+        4,
         &["after_ctrl_c", "after_a_failure", "what_is_up_to_date", "jobs_that_go_on"],
     ),
     ("src/cli/runs/named.rs", 3, &["commands_that_are_pointed_to"]),
     ("src/cli/verify.rs", 2, &["told::what_verify_finds"]),
-    ("src/engine/exec/scheduler.rs", 1, &["told::several_settings"]),
+    ("src/engine/exec/scheduler/begin.rs", 1, &["told::several_settings"]),
     // An argument of sbatch.
     ("src/engine/policy/slurm/values.rs", 1, &[]),
     ("src/engine/pipeline_file/layers.rs", 1, &["told::all_keys"]),
     ("src/engine/pipeline_file/load.rs", 1, &["told::runs_outside_the_project"]),
-    ("src/engine/state/verify.rs", 3, &["told::what_verify_finds"]),
+    ("src/upkeep/verify.rs", 3, &["told::what_verify_finds"]),
     ("src/remote/pull.rs", 3, &["a_store_that_went_on"]),
     ("src/report/page/serve/guard.rs", 1, &["ui::only_whoever_knows_the_token"]),
     ("src/train/checkpoint/rebuild.rs", 1, &["told::a_lora_checkpoint_without_its_base"]),

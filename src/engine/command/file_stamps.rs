@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use pipe_core::failure::StageError;
 use serde_json::Value;
 
-use super::files::{Found, digested};
+use super::files::{Files, Found, digested};
 use crate::identity::{Difference, differences};
 use crate::state::{Output, Outputs};
 
@@ -19,14 +19,14 @@ pub(super) struct Seen {
 
 impl Seen {
     pub fn of(
-        root: &Path,
+        files: &Files,
         found: Vec<Found>,
         made: &Outputs,
         known: &[Output],
     ) -> Result<Self, StageError> {
         let hidden = found.iter().filter(|file| file.linked && !made.follows_links);
         let unseen = hidden.map(|file| file.path.clone()).collect();
-        Ok(Self { files: digested(root, found, known)?, unseen })
+        Ok(Self { files: digested(files.root, files.formats, found, known)?, unseen })
     }
 
     /// What is different from a record. `is_left_out`: whether a path that is not among the files

@@ -11,8 +11,8 @@ use std::path::{Component, Path, PathBuf};
 use pipe_core::failure::{Failure, StageError};
 use pipe_core::ids::StageId;
 use pipe_fs::{ProjectRoot, STATE_FOLDER, Stamp, sync};
-use pipe_runs::is_run_folder;
 
+use crate::file_formats::FileFormats;
 use crate::graph::{Graph, Targets};
 use crate::state::Output;
 
@@ -49,6 +49,7 @@ impl Found {
 pub(super) struct Files<'a> {
     pub root: &'a Path,
     pub graph: &'a Graph,
+    pub formats: &'a dyn FileFormats,
     pub stage: &'a StageId,
     /// What the stage writes.
     pub own: &'a [PathBuf],
@@ -233,10 +234,10 @@ impl Files<'_> {
     }
 
     fn is_state(&self, found: &Path) -> bool {
-        let run = |path: &Path| is_run_folder(&self.root.join(path));
+        let work = |path: &Path| self.formats.is_work_folder(&self.root.join(path));
         found.starts_with(STATE_FOLDER)
             || found.starts_with(GIT_FOLDER)
-            || found.ancestors().any(run)
+            || found.ancestors().any(work)
     }
 
     fn others(&self) -> &[PathBuf] {
@@ -279,6 +280,7 @@ pub(super) fn sync(root: &ProjectRoot, files: &[Found]) -> Result<(), StageError
 /// The files with their digests, by name; `known` saves reading those that did not change.
 pub(super) fn digested(
     root: &Path,
+    formats: &dyn FileFormats,
     mut files: Vec<Found>,
     known: &[Output],
 ) -> Result<Vec<Output>, StageError> {
@@ -288,8 +290,8 @@ pub(super) fn digested(
     let now = |Found { path, metadata, .. }: &Found| {
         let name = path.to_string_lossy();
         match known.get(&*name) {
-            Some(old) => old.restamped(root, metadata),
-            None => Output::of(root, &name),
+            Some(old) => old.restamped(root, metadata, formats),
+            None => Output::of(root, &name, None, formats),
         }
     };
     Ok(files.iter().map(now).collect::<Result<_, _>>()?)

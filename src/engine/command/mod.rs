@@ -29,6 +29,7 @@ use self::files::{Files, Found, digested};
 pub use self::process_tree::end_all;
 pub(crate) use self::program::Program;
 use crate::artifact::{Artifact, Outcome};
+use crate::file_formats::FileFormats;
 use crate::graph::Graph;
 use crate::identity::hex;
 use crate::inspection::{Inspection, StageState};
@@ -211,9 +212,9 @@ impl Stage for CommandStage {
         if settings.outputs.is_empty() && settings.inputs.is_empty() {
             return Ok(done(&made.outputs));
         }
-        let files = self.files(o.root, o.graph, o.stage);
+        let files = self.at(o.root, o.graph, o.formats, o.stage);
         let (found, missing) = self.inputs(&files)?;
-        let seen = Seen::of(o.root, found, made, &made.inputs)?;
+        let seen = Seen::of(&files, found, made, &made.inputs)?;
         let is_left_out = |path: &Path| files.was_left_out(&settings.inputs, path);
         let changes = seen.changes(&made.inputs, is_left_out);
         if let Some(pattern) = missing {
@@ -229,7 +230,7 @@ impl Stage for CommandStage {
             return Ok(StageState::absent(format!("{} is not there", missing.display())).into());
         }
         let inputs = seen.files;
-        let seen = Seen::of(o.root, found, made, &made.outputs)?;
+        let seen = Seen::of(&files, found, made, &made.outputs)?;
         let changes = seen.changes(&made.outputs, |path| files.is_written_by_others(path));
         if let Some(change) = changes.first() {
             return Ok(
@@ -245,13 +246,13 @@ impl Stage for CommandStage {
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
         let s = &self.settings;
         let known = context.made.as_ref().map_or(&[][..], |made| &made.inputs);
-        let files = self.files(&context.root, context.graph, &context.stage);
+        let files = self.at(&context.root, context.graph, context.formats, &context.stage);
         // Taken before the start: what changes while the program runs is a reason to run again.
         let (found, missing) = self.inputs(&files)?;
         if let Some(pattern) = missing {
             return Err(StageError::new(Failure::Input, there_is_no(pattern)));
         }
-        let inputs = digested(&context.root, found, known)?;
+        let inputs = digested(&context.root, context.formats, found, known)?;
         let (standing, _) = self.outputs(&files)?;
         let before = stale_outputs::before(context, &standing, &inputs)?;
         for path in &s.outputs {
@@ -277,7 +278,7 @@ impl Stage for CommandStage {
             return Err(failed(stale_outputs::message(&files, path)));
         }
         files::sync(&context.root, &found)?;
-        let outputs = digested(&context.root, found, &[])?;
+        let outputs = digested(&context.root, context.formats, found, &[])?;
         context.record_outputs(outputs.clone(), inputs, Vec::new())?;
         let summary = if s.outputs.is_empty() {
             "done".to_owned()
@@ -293,8 +294,15 @@ fn there_is_no(pattern: &str) -> String {
 }
 
 impl CommandStage {
-    fn files<'a>(&'a self, root: &'a Path, graph: &'a Graph, stage: &'a StageId) -> Files<'a> {
-        Files { root, graph, stage, own: &self.settings.outputs, others: OnceCell::new() }
+    fn at<'a>(
+        &'a self,
+        root: &'a Path,
+        graph: &'a Graph,
+        formats: &'a dyn FileFormats,
+        stage: &'a StageId,
+    ) -> Files<'a> {
+        let (own, others) = (&self.settings.outputs[..], OnceCell::new());
+        Files { root, graph, formats, stage, own, others }
     }
 
     /// The files that it reads now, and the first input that means none.

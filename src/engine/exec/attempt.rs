@@ -6,12 +6,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use chrono::Utc;
+use pipe_core::Status;
 use pipe_core::failure::{Failure, StageError, panic_message};
 use pipe_core::progress::{Event, EventListener};
 use pipe_core::secret;
 use pipe_core::stop::Signal;
 use pipe_fs::Lock;
-use pipe_runs::Status;
 
 use super::execution::{Execution, manifest, request};
 use super::journal::Journal;
@@ -164,6 +164,7 @@ fn attempt(
         adjustment,
         gpu: begin.gpu,
         graph: execution.graph,
+        formats: execution.formats,
         stop: &stop,
         journal,
         lock,

@@ -12,6 +12,7 @@ use pipe_core::stop::Stop;
 use pipe_fs::ProjectRoot;
 
 use crate::artifact::Artifact;
+use crate::file_formats::{FileFormats, PlainFiles};
 use crate::graph::Graph;
 use crate::identity::{self, Manifest};
 use crate::inspection::{Inspection, Request, StageState};
@@ -24,6 +25,7 @@ pub struct Execution<'a> {
     pub root: &'a ProjectRoot,
     pub graph: &'a Graph,
     pub manifests: &'a HashMap<StageId, Manifest>,
+    pub formats: &'a dyn FileFormats,
     pub request: Request,
     /// Stages that run even if they are up to date.
     pub forced: BTreeSet<StageId>,
@@ -55,6 +57,7 @@ impl<'a> Execution<'a> {
             root,
             graph,
             manifests,
+            formats: &PlainFiles,
             request: Request::default(),
             forced: BTreeSet::new(),
             keep_going: false,
@@ -77,6 +80,8 @@ pub struct Summary {
     pub failed: Vec<(StageId, StageError)>,
     /// Never begun: something before them failed, or the run was stopped.
     pub not_begun: Vec<StageId>,
+    /// Jobs of a cluster that are not waited for.
+    pub submitted: Vec<(StageId, JobId)>,
 }
 
 /// A stage as it was found.
@@ -181,6 +186,7 @@ pub(super) fn inspect_stage(
         pending,
         request: &request(execution, stage),
         graph: execution.graph,
+        formats: execution.formats,
         confirmed: &confirmed,
     })?;
     Ok(InspectedStage {

@@ -9,9 +9,9 @@ use pipe_core::failure::StageError;
 use pipe_core::ids::StageId;
 use pipe_core::progress;
 use pipe_core::progress::{Event, EventListener};
+use pipe_fs::FileError;
 use pipe_fs::atomic::{Log, WriteError};
 use pipe_fs::{ProjectRoot, STATE_FOLDER, atomic};
-use pipe_runs::StoreError;
 use serde_json::Value;
 
 use crate::state::{OutputBaseline, Outputs, Progress, Record, record};
@@ -30,7 +30,7 @@ impl<'a> Journal<'a> {
         root: &ProjectRoot,
         pipeline: &str,
         report: &'a dyn EventListener,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self, FileError> {
         let folder = root.join(STATE_FOLDER);
         atomic::create_folder(root.disk(), &folder)?;
         let path = folder.join("events.jsonl");
@@ -113,17 +113,17 @@ impl EventListener for Journal<'_> {
             tracing::warn!("{error}");
         }
         match event {
-            Event::Epoch { epoch, epochs, .. } => {
+            Event::Round { position, target, .. } => {
                 if let Some(record) = self.records().get_mut(stage) {
-                    record.progress = Some(Progress { epoch: *epoch, epochs: *epochs });
+                    record.progress = Some(Progress { position: *position, target: *target });
                 }
             }
-            // A checkpoint that was saved and not listed yet is further than the plan knew.
-            Event::Resumed { epoch, .. } => {
+            // What was saved last may be further than the plan knew.
+            Event::Resumed { position, .. } => {
                 if let Some(progress) =
                     self.records().get_mut(stage).and_then(|r| r.progress.as_mut())
                 {
-                    progress.epoch = *epoch;
+                    progress.position = *position;
                 }
             }
             Event::Saved { .. } => {

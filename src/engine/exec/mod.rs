@@ -3,6 +3,7 @@
 
 mod attempt;
 mod execution;
+mod executor;
 mod journal;
 mod next;
 mod priority;
@@ -10,6 +11,7 @@ mod scheduler;
 pub mod slurm;
 
 pub use execution::{Execution, InspectedStage, Summary, inspect, inspect_for_display, planned};
+pub use executor::{Executor, ExecutorError, LocalExecutor};
 pub use journal::Journal;
 pub use next::next;
 pub use scheduler::execute;

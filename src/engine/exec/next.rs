@@ -1,7 +1,7 @@
 //! What one would type next when a pipeline has run.
 
+use pipe_core::Status;
 use pipe_core::ids::StageId;
-use pipe_runs::Status;
 
 use super::{Execution, Summary};
 use crate::state::Record;

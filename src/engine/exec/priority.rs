@@ -4,8 +4,8 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
+use pipe_core::Status;
 use pipe_core::ids::StageId;
-use pipe_runs::Status;
 
 use super::{Execution, InspectedStage};
 use crate::plan::{Action, Plan, Step};

@@ -13,10 +13,10 @@ use crate::pipeline_file::origin::Given;
 use crate::pipeline_file::overrides::{
     Override, OverrideSource, Precedence, QUOTES, overrides_for_others,
 };
-use crate::pipeline_file::params::{self, Names, Used};
+use crate::pipeline_file::params::{Names, Used, fill_ours};
 use crate::pipeline_file::paths::Place;
 use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
-use crate::pipeline_file::{executor, matrix_conflicts};
+use crate::pipeline_file::{executor, matrix_conflicts, resolve_params};
 
 /// Overrides for stage settings, by stage, weakest first.
 pub(super) type ByStage = BTreeMap<StageId, Vec<Layer>>;
@@ -111,7 +111,7 @@ pub(super) fn apply(
             Target::Fsync => applied.for_fsync = Some(given.clone()),
         }
     }
-    errors.take(params::resolve(file));
+    errors.take(resolve_params::resolve(file));
     fill_in(&mut applied, &file.params, used, errors);
     for (given, stages, path) in for_all {
         let swept = matrix_conflicts::against(file, kinds, used, given, &stages, &path);
@@ -126,7 +126,7 @@ fn fill_in(applied: &mut Applied, params: &Map<String, Value>, used: &Used, erro
     let names = Names { params, matrix: &Map::new(), used };
     for layer in &mut applied.for_executor {
         let Origin::Outside(by) = &layer.origin else { continue };
-        let filled = params::fill_ours(&Value::Object(std::mem::take(&mut layer.values)), names);
+        let filled = fill_ours(&Value::Object(std::mem::take(&mut layer.values)), names);
         if let Some(Value::Object(values)) =
             errors.take(filled.map_err(|bad| bad.outside(by, names)))
         {
@@ -134,7 +134,7 @@ fn fill_in(applied: &mut Applied, params: &Map<String, Value>, used: &Used, erro
         }
     }
     for given in applied.for_store.iter_mut().chain(&mut applied.for_fsync) {
-        let filled = given.value.as_ref().map(|value| params::fill_ours(value, names));
+        let filled = given.value.as_ref().map(|value| fill_ours(value, names));
         match filled {
             Ok(Ok(value)) => given.value = Ok(value),
             Ok(Err(bad)) => errors.push(bad.outside(&given.by, names)),

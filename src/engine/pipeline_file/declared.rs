@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::artifact::ArtifactType;
 use crate::kind::StageKind;
+use crate::pipeline_file::keys::policy_keys;
 use crate::pipeline_file::matrix::{self, Member};
 use crate::pipeline_file::params::{Names, Used, filled_value};
 use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
@@ -18,12 +19,14 @@ use crate::policy::ExecutionOptions;
 pub(super) struct Kinds<'a> {
     by_name: BTreeMap<&'static str, (&'a dyn StageKind, schemars::Schema)>,
     execution_options: OnceLock<schemars::Schema>,
+    /// See [`policy_keys`].
+    pub policy_keys: Vec<&'static str>,
 }
 
 impl<'a> Kinds<'a> {
     pub fn new(kinds: &'a [Arc<dyn StageKind>]) -> Self {
         let by_name = kinds.iter().map(|k| (k.name(), (k.as_ref(), k.schema()))).collect();
-        Self { by_name, execution_options: OnceLock::new() }
+        Self { by_name, execution_options: OnceLock::new(), policy_keys: policy_keys(kinds) }
     }
 
     pub fn get(&self, kind: &str) -> Option<&(&'a dyn StageKind, schemars::Schema)> {

@@ -17,7 +17,7 @@ use crate::source::Part;
 
 /// Where the stages of a pipeline run.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Executor {
+pub struct ExecutorSettings {
     pub kind: ExecutorKind,
     /// Longest time between two looks at the jobs.
     pub poll: Duration,
@@ -39,7 +39,7 @@ pub enum ExecutorKind {
 const OWN: [&str; 2] = ["kind", "poll"];
 const POLL: Duration = Duration::from_secs(10);
 
-impl Default for Executor {
+impl Default for ExecutorSettings {
     fn default() -> Self {
         Self { kind: ExecutorKind::default(), poll: POLL, slurm: Slurm::default() }
     }
@@ -60,7 +60,7 @@ pub(super) fn read(
     names: Names,
     over: Vec<Layer>,
     errors: &mut Gathered,
-) -> Executor {
+) -> ExecutorSettings {
     let base = vec!["executor".to_owned()];
     let mut layers = Vec::new();
     if let Some(written) = &file.executor {
@@ -83,15 +83,15 @@ pub(super) fn read(
         }
     }
     layers.extend(over);
-    let Some(stage) = StageId::new("executor") else { return Executor::default() };
+    let Some(stage) = StageId::new("executor") else { return ExecutorSettings::default() };
     let mut layers = StageLayers { stage, pipeline: file.source.clone(), layers };
     read_layers(&mut layers).unwrap_or_else(|error| {
         errors.push(error);
-        Executor::default()
+        ExecutorSettings::default()
     })
 }
 
-fn read_layers(layers: &mut StageLayers) -> Result<Executor, SpecError> {
+fn read_layers(layers: &mut StageLayers) -> Result<ExecutorSettings, SpecError> {
     let known = keys();
     for key in layers.layers.iter().flat_map(|layer| layer.values.keys()) {
         if !known.contains(key) {
@@ -121,7 +121,7 @@ fn read_layers(layers: &mut StageLayers) -> Result<Executor, SpecError> {
     if let Some((key, message)) = slurm.wrong() {
         return Err(layers.error_at(&[key.to_owned()], message));
     }
-    Ok(Executor { kind, poll: poll.0, slurm })
+    Ok(ExecutorSettings { kind, poll: poll.0, slurm })
 }
 
 /// The keys of the block, those of a job last.

@@ -37,9 +37,9 @@ pub fn load(
     overrides: &[Override],
 ) -> Result<LoadedPipeline, SpecErrors> {
     let source = source::read(&root.join(path), path)?;
-    let mut file = PipelineFile::parse(source)?;
-    let (mut errors, mut warnings, used) = (Gathered::default(), Vec::new(), Used::default());
     let kinds = Kinds::new(kinds);
+    let mut file = PipelineFile::parse_with(source, &kinds.policy_keys)?;
+    let (mut errors, mut warnings, used) = (Gathered::default(), Vec::new(), Used::default());
     let Applied { for_stages, for_executor, for_store, for_fsync, given } =
         apply(&mut file, &kinds, overrides, &used, (&mut errors, &mut warnings));
     if !errors.is_empty() {

@@ -18,12 +18,14 @@ mod params;
 mod paths;
 mod pattern_overlaps;
 mod pipeline;
+mod resolve_params;
 mod stage;
+mod stage_layers;
 mod store;
 
 pub(crate) use executor::properties as executor_properties;
-pub use executor::{Executor, ExecutorKind};
-pub(crate) use keys::{COMMON_KEYS, OPTION_KEYS, POLICY_KEYS};
+pub use executor::{ExecutorKind, ExecutorSettings};
+pub(crate) use keys::{COMMON_KEYS, OPTION_KEYS, policy_keys};
 pub use layers::{Layer, Origin, StageLayers};
 pub use load::load;
 pub use overrides::{Override, OverrideSource, Precedence};

@@ -5,7 +5,7 @@ use pipe_core::error::{Gathered, SpecError, SpecErrors, nearest};
 use pipe_core::ids::StageId;
 use serde_json::{Map, Value};
 
-use crate::pipeline_file::{POLICY_KEYS, document};
+use crate::pipeline_file::document;
 use crate::source::{Part, Position, Source};
 
 /// A parsed pipeline file; nothing filled in yet.
@@ -42,8 +42,18 @@ const SCALAR_POLICIES: [&str; 2] = ["timeout", "resume"];
 const TOP_LEVEL: [&str; 7] = ["name", "params", "policies", "executor", "store", "fsync", "stages"];
 
 impl PipelineFile {
-    /// The file's form is checked as a whole: what is wrong with it is said at once.
+    /// The file's form is checked as a whole: what is wrong with it is said at once. Which kinds of
+    /// policies there are is not known here.
     pub fn parse(source: Source) -> Result<Self, SpecErrors> {
+        Self::read(source, None)
+    }
+
+    /// The same for stages of known kinds, which have policies under these keys.
+    pub(super) fn parse_with(source: Source, policy_keys: &[&str]) -> Result<Self, SpecErrors> {
+        Self::read(source, Some(policy_keys))
+    }
+
+    fn read(source: Source, policy_keys: Option<&[&str]>) -> Result<Self, SpecErrors> {
         let mut errors = Gathered::default();
         let (document, order) = read_document(&source)?;
         let mut root = mapping(&source, &[], document)?;
@@ -98,10 +108,10 @@ impl PipelineFile {
             else {
                 continue;
             };
-            if !POLICY_KEYS.contains(&kind.as_str()) {
+            if let Some(known) = policy_keys.filter(|known| !known.contains(&kind.as_str())) {
                 let error =
                     error_at(&source, &["policies", kind], Part::Key, "unknown kind of policy");
-                errors.push(error.candidates(kind, POLICY_KEYS));
+                errors.push(error.candidates(kind, known.iter().copied()));
                 continue;
             }
             // A time limit and a word about resuming are values, the others blocks.

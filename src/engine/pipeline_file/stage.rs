@@ -1,8 +1,7 @@
 //! One stage of a pipeline file: its layers, and typed settings out of them. What is wrong is left
 //! out and the rest is read on, so that a stage with several errors says them all.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use figment::Figment;
 use pipe_core::error::{Gathered, SpecError, SpecErrors};
@@ -13,15 +12,16 @@ use crate::graph::LoadedStage;
 use crate::identity;
 use crate::pipeline_file::apply::ByStage;
 use crate::pipeline_file::declared::{Declared, Kinds, Single};
-use crate::pipeline_file::executor::Executor;
+use crate::pipeline_file::executor::ExecutorSettings;
 use crate::pipeline_file::layers::{Layer, Origin, StageLayers};
-use crate::pipeline_file::params::{Names, Used, fill_ours, filled_value};
+use crate::pipeline_file::params::{Names, Used, fill_ours};
 use crate::pipeline_file::paths::Place;
-use crate::pipeline_file::pipeline::{PipelineFile, error_at, mapping, read_document};
-use crate::pipeline_file::{COMMON_KEYS, OPTION_KEYS, POLICY_KEYS, dependencies, matrix};
+use crate::pipeline_file::pipeline::{PipelineFile, error_at};
+use crate::pipeline_file::stage_layers::{LeftOut, config_layer, filled, name_policies};
+use crate::pipeline_file::{OPTION_KEYS, dependencies, matrix};
 use crate::policy::ExecutionOptions;
 use crate::rejection::Rejection;
-use crate::source::{self, Part, Source};
+use crate::source::Part;
 
 /// A stage with more errors than this is told about so many of them.
 const MOST_ERRORS: usize = 50;
@@ -34,7 +34,7 @@ pub(super) struct Loading<'a> {
     pub params: &'a Map<String, Value>,
     pub used: &'a Used,
     pub overrides: &'a ByStage,
-    pub executor: &'a Executor,
+    pub executor: &'a ExecutorSettings,
 }
 
 /// The layers of a stage, as far as they can be read.
@@ -42,25 +42,6 @@ struct Read {
     layers: StageLayers,
     needs: Option<Value>,
     left_out: LeftOut,
-}
-
-/// What was wrong and is left out. A key that is missing for that reason is no error of its own.
-#[derive(Default)]
-struct LeftOut {
-    /// Outermost keys.
-    keys: BTreeSet<String>,
-    /// Or any key at all: the config file could not be read.
-    config: bool,
-}
-
-impl LeftOut {
-    fn explains(&self, key: &str) -> bool {
-        self.config || self.keys.contains(key)
-    }
-
-    fn is_empty(&self) -> bool {
-        !self.config && self.keys.is_empty()
-    }
 }
 
 impl Loading<'_> {
@@ -204,7 +185,7 @@ impl Loading<'_> {
             });
         }
         for layer in &mut layers {
-            name_policies(file, names, layer, &mut left_out, errors);
+            name_policies(file, &self.kinds.policy_keys, names, layer, &mut left_out, errors);
         }
         let mut layers =
             StageLayers { stage: declared.id.clone(), pipeline: source.clone(), layers };
@@ -308,129 +289,5 @@ impl Typing<'_> {
             left_out.keys.extend(path.into_iter().next());
         }
         None
-    }
-}
-
-/// Reads the file named by `config:`. A single outer key `training:` is taken off.
-fn config_layer(
-    root: &Path,
-    file: &PipelineFile,
-    stage: &str,
-    config: &str,
-    names: Names,
-    left_out: &mut LeftOut,
-    errors: &mut Gathered,
-) -> Result<Layer, SpecError> {
-    let shown = PathBuf::from(config);
-    let source = source::read(&root.join(&shown), &shown).map_err(|error| {
-        let (message, help) = error.into_parts();
-        let message = format!("failed to read the config file: {message}");
-        let error = error_at(&file.source, &["stages", stage, "config"], Part::Value, message);
-        help.into_iter()
-            .fold(error, SpecError::note)
-            .note("the path is relative to the project's folder")
-    })?;
-    let (document, _) = read_document(&source)?;
-    let mut values = match document {
-        Value::Null => Map::new(),
-        other => mapping(&source, &[], other)?,
-    };
-    let mut base = Vec::new();
-    if values.len() == 1
-        && let Some(inner) = values.remove("training")
-    {
-        values = mapping(&source, &["training"], inner)?;
-        base.push("training".to_owned());
-    }
-    for key in COMMON_KEYS {
-        if values.contains_key(key) {
-            let path: Vec<&str> = base.iter().map(String::as_str).chain([key]).collect();
-            errors.push(error_at(
-                &source,
-                &path,
-                Part::Key,
-                format!("`{key}` belongs into the pipeline file"),
-            ));
-            values.remove(key);
-        }
-    }
-    let values = filled(&source, &base, &values, names, left_out, errors);
-    Ok(Layer { origin: Origin::File { source, base, moved: Vec::new() }, values })
-}
-
-/// The values with parameters in the place of references to them, without those that refer to
-/// nothing.
-fn filled<'a>(
-    source: &Source,
-    base: &[String],
-    values: impl IntoIterator<Item = (&'a String, &'a Value)>,
-    names: Names,
-    left_out: &mut LeftOut,
-    errors: &mut Gathered,
-) -> Map<String, Value> {
-    let mut all = Map::new();
-    for (key, value) in values {
-        let at = [base, std::slice::from_ref(key)].concat();
-        match errors.take(filled_value(source, &at, value, names)) {
-            Some(value) => drop(all.insert(key.clone(), value)),
-            None => drop(left_out.keys.insert(key.clone())),
-        }
-    }
-    all
-}
-
-/// Puts a policy where its name stands.
-fn name_policies(
-    file: &PipelineFile,
-    names: Names,
-    layer: &mut Layer,
-    left_out: &mut LeftOut,
-    errors: &mut Gathered,
-) {
-    for key in POLICY_KEYS {
-        let Some(Value::String(name)) = layer.values.get(key) else { continue };
-        let named = file.policies.get(key).and_then(Value::as_object);
-        let Some(policy) = named.and_then(|n| n.get(name)) else {
-            if is_a_value_by_itself(key, name) {
-                continue;
-            }
-            let message = format!("no policy `{name}` under `policies.{key}`");
-            let error = match &layer.origin {
-                Origin::Outside(by) => {
-                    SpecError::plain(format!("{}: {message}", by.shown)).hiding(&by.hidden)
-                }
-                Origin::File { source, base, .. } => {
-                    let path: Vec<&str> = base.iter().map(String::as_str).chain([key]).collect();
-                    error_at(source, &path, Part::Value, message)
-                }
-            };
-            let known = named.into_iter().flat_map(|n| n.keys()).map(String::as_str);
-            errors.push(error.candidates(name, known));
-            layer.values.remove(key);
-            left_out.keys.insert(key.to_owned());
-            continue;
-        };
-        names.used.note(key, name);
-        let path = vec!["policies".to_owned(), key.to_owned(), name.clone()];
-        match errors.take(filled_value(&file.source, &path, policy, names)) {
-            Some(policy) => drop(layer.values.insert(key.to_owned(), policy)),
-            None => {
-                layer.values.remove(key);
-                left_out.keys.insert(key.to_owned());
-            }
-        }
-        if let Origin::File { moved, .. } = &mut layer.origin {
-            moved.push((key.to_owned(), file.source.clone(), path));
-        }
-    }
-}
-
-/// A time limit begins with a digit, and resuming has its own words; other names are those of
-/// policies.
-fn is_a_value_by_itself(key: &str, text: &str) -> bool {
-    match key {
-        "timeout" => text.trim_start().starts_with(|c: char| c.is_ascii_digit()),
-        "resume" => ["auto", "never", "must"].contains(&text),
-        _ => false,
     }
 }

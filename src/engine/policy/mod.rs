@@ -8,7 +8,3 @@ pub use execution_options::{
     Retryable, Span,
 };
 pub use slurm::{Slurm, Walltime};
-
-pub use pipe_runs::policy::{
-    Action, CheckpointPolicy, InvalidPolicy, KnownCheckpoint, MONITORS, Mode,
-};

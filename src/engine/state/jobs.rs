@@ -9,11 +9,12 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 use pipe_core::ids::StageId;
 use pipe_core::names;
-use pipe_fs::{Holder, Lock, ProjectRoot, STATE_FOLDER, atomic, bounded_read, checksummed_json};
-use pipe_runs::StoreError;
+use pipe_fs::{
+    FileError, Holder, Lock, ProjectRoot, STATE_FOLDER, atomic, bounded_read, checksummed_json,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::state::record::folder;
+use crate::state::record_paths::folder;
 
 const SCHEMA_VERSION: u32 = 1;
 
@@ -95,12 +96,7 @@ impl Jobs {
     }
 
     /// Notes a stage's job, and saves that.
-    pub fn note(
-        &mut self,
-        root: &ProjectRoot,
-        stage: &StageId,
-        job: Job,
-    ) -> Result<(), StoreError> {
+    pub fn note(&mut self, root: &ProjectRoot, stage: &StageId, job: Job) -> Result<(), FileError> {
         self.jobs.insert(stage.clone(), job);
         self.save(root)
     }
@@ -114,7 +110,7 @@ impl Jobs {
         stage: &StageId,
         id: JobId,
         word: &str,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), FileError> {
         let Ok(_lock) = Self::lock(root, pipeline)? else { return Ok(()) };
         let mut jobs = Self::load(root, pipeline);
         match jobs
@@ -128,7 +124,7 @@ impl Jobs {
         jobs.save(root)
     }
 
-    fn save(&self, root: &ProjectRoot) -> Result<(), StoreError> {
+    fn save(&self, root: &ProjectRoot) -> Result<(), FileError> {
         let path = path(root, &self.pipeline);
         atomic::create_folder(root.disk(), path.parent().unwrap_or(root))?;
         let text = checksummed_json::to_text(self);
@@ -137,7 +133,7 @@ impl Jobs {
 
     /// Lets one process at a time submit jobs of a pipeline; the folder of their logs is there
     /// then.
-    pub fn lock(root: &ProjectRoot, pipeline: &str) -> Result<Result<Lock, Holder>, StoreError> {
+    pub fn lock(root: &ProjectRoot, pipeline: &str) -> Result<Result<Lock, Holder>, FileError> {
         let folder = folder(root, "slurm", pipeline);
         atomic::create_folder(root.disk(), &folder)?;
         Ok(Lock::take(root.disk(), &folder.join("submit.lock"))?)

@@ -1,16 +1,14 @@
-//! What stands on disk besides numbered runs: records of stages, jobs, locks; and what can be said
-//! of all of it together.
+//! What the engine keeps on disk: records of stages, jobs, locks.
 
-pub mod clean;
 mod jobs;
-mod place;
+mod output;
 pub(crate) mod record;
-pub mod repair;
-pub mod verify;
+mod record_paths;
 
 pub use jobs::{Job, JobId, Jobs};
-pub use place::{StatePath, StatePaths};
+pub use output::Output;
 pub use record::{
-    Attempt, Output, OutputBaseline, Outputs, Progress, Record, former_records_folder, lock_stage,
-    record_is_held, records_folder, stage_holder,
+    Attempt, OutputBaseline, Outputs, Progress, Record, lock_stage, record_files, record_is_held,
+    record_lock, stage_holder,
 };
+pub use record_paths::{former_records_folder, records_folder};

@@ -2,26 +2,26 @@
 //! stage, `.pipe/records/PIPELINE/STAGE.json`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
+use pipe_core::Status;
 use pipe_core::failure::Failure;
 use pipe_core::ids::StageId;
-use pipe_core::{names, secret};
+use pipe_core::secret;
 use pipe_fs::atomic::WriteError;
 use pipe_fs::{
-    Disk, Holder, Lock, ProjectRoot, STATE_FOLDER, Stamp, atomic, bounded_read, checksummed_json,
-    sync,
+    Disk, FileError, Holder, Lock, ProjectRoot, STATE_FOLDER, Stamp, atomic, bounded_read,
+    checksummed_json, sync,
 };
-use pipe_runs::{Status, StoreError, file_digest, file_digest_like};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::policy::RetryChange;
 use crate::reference::is_inside_project;
 use crate::state::JobId;
+use crate::state::output::Output;
+use crate::state::record_paths::{folder, former_path, lock_path, path};
 
 /// Version of the file's form.
 const SCHEMA_VERSION: u32 = 2;
@@ -86,11 +86,15 @@ pub struct OutputBaseline {
     pub files: BTreeMap<String, Stamp>,
 }
 
-/// How far a training is.
+/// How far a stage is that goes on in rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    pub epoch: u64,
-    pub epochs: u64,
+    /// Rounds that were done.
+    #[serde(rename = "epoch")]
+    pub position: u64,
+    /// Rounds in all.
+    #[serde(rename = "epochs")]
+    pub target: u64,
 }
 
 /// An attempt that failed.
@@ -122,26 +126,6 @@ pub struct Outputs {
     /// Files behind links to folders are among the inputs; earlier versions did not look there.
     #[serde(default, skip_serializing_if = "is_false")]
     pub follows_links: bool,
-}
-
-/// A file that a stage made or read.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Output {
-    /// Relative to the project.
-    pub path: String,
-    /// `sha256:…` of the file.
-    pub digest: String,
-    pub bytes: u64,
-    /// When the file was last changed, in nanoseconds since 1970; 0 if that is not known yet.
-    #[serde(default)]
-    pub modified: u64,
-    /// [`Stamp::changed`]; 0 where the file's times did not tell yet whether it is still the same,
-    /// and in records of earlier versions. Such a file is read again.
-    #[serde(default, skip_serializing_if = "is_nothing")]
-    pub changed: u64,
-    /// [`Stamp::inode`]
-    #[serde(default, skip_serializing_if = "is_nothing")]
-    pub inode: u64,
 }
 
 impl Record {
@@ -207,7 +191,7 @@ impl Record {
     /// stage's under another name.
     pub fn all(root: &ProjectRoot) -> Vec<Self> {
         let mut found: Vec<Self> =
-            files(root).iter().filter_map(|path| Self::read(root.disk(), path)).collect();
+            record_files(root).iter().filter_map(|path| Self::read(root.disk(), path)).collect();
         let mut newest: HashMap<(String, String), DateTime<Utc>> = HashMap::new();
         for record in &found {
             let of_stage =
@@ -222,7 +206,7 @@ impl Record {
     }
 
     /// The record in a file, or what is wrong with it.
-    pub(super) fn whole(path: &Path) -> Result<Self, String> {
+    pub fn whole(path: &Path) -> Result<Self, String> {
         let bytes = bounded_read::read(path, bounded_read::RECORD).map_err(|e| e.to_string())?;
         checksummed_json::from_bytes(&bytes).and_then(Self::of_its_project)
     }
@@ -277,7 +261,7 @@ const ATTEMPTS: usize = 40;
 const ATTEMPT: usize = 16 << 10;
 
 /// The files of a project's records, in order.
-pub(super) fn files(root: &Path) -> Vec<PathBuf> {
+pub fn record_files(root: &Path) -> Vec<PathBuf> {
     let folders =
         std::fs::read_dir(root.join(STATE_FOLDER).join("records")).into_iter().flatten().flatten();
     let files = folders.flat_map(|f| std::fs::read_dir(f.path()).into_iter().flatten().flatten());
@@ -292,7 +276,7 @@ pub fn lock_stage(
     root: &ProjectRoot,
     pipeline: &str,
     stage: &StageId,
-) -> Result<Result<Lock, Holder>, StoreError> {
+) -> Result<Result<Lock, Holder>, FileError> {
     let path = lock_path(root, pipeline, stage);
     atomic::create_folder(root.disk(), path.parent().unwrap_or(root))?;
     Ok(Lock::take(root.disk(), &path)?)
@@ -333,7 +317,7 @@ pub fn record_is_held(root: &ProjectRoot, pipeline: &str, file_name: &str) -> bo
 }
 
 /// The lock of the stage whose record is in this file.
-pub(super) fn lock_of(record: &Path) -> PathBuf {
+pub fn record_lock(record: &Path) -> PathBuf {
     let folder = record.parent().and_then(Path::file_name).unwrap_or_default();
     let state = record.ancestors().nth(3).unwrap_or(Path::new(STATE_FOLDER));
     let stage = record.file_stem().unwrap_or_default();
@@ -345,74 +329,6 @@ pub fn stage_holder(root: &ProjectRoot, pipeline: &str, stage: &StageId) -> Opti
     Lock::holder(root.disk(), &lock_path(root, pipeline, stage))
 }
 
-impl Output {
-    /// A file that is about to be written.
-    pub fn expected(path: &str, digest: &str, bytes: u64) -> Self {
-        let (path, digest) = (path.to_owned(), digest.to_owned());
-        Self { path, digest, bytes, modified: 0, changed: 0, inode: 0 }
-    }
-
-    /// The file as it is on disk now.
-    pub fn of(root: &Path, path: &str) -> Result<Self, StoreError> {
-        Self::read(root, path, file_digest)
-    }
-
-    /// The same, with a digest to be compared with `known`.
-    pub fn of_digest(root: &Path, path: &str, known: &str) -> Result<Self, StoreError> {
-        Self::read(root, path, |file| file_digest_like(file, known))
-    }
-
-    fn read(
-        root: &Path,
-        path: &str,
-        digest: impl FnOnce(&Path) -> io::Result<String>,
-    ) -> Result<Self, StoreError> {
-        let file = root.join(path);
-        let look = || std::fs::metadata(&file).map(|metadata| Stamp::of(&metadata));
-        let begun = SystemTime::now();
-        let before = look().map_err(StoreError::reading(&file))?;
-        let digest = digest(&file).map_err(StoreError::reading(&file))?;
-        let stamp = look().map_err(StoreError::reading(&file))?;
-        let told = stamp == before && stamp.tells(begun);
-        let (changed, inode) = if told { (stamp.changed, stamp.inode) } else { (0, 0) };
-        Ok(Self {
-            path: path.to_owned(),
-            digest,
-            bytes: stamp.bytes,
-            modified: stamp.modified,
-            changed,
-            inode,
-        })
-    }
-
-    /// The file as it is on disk now, `metadata`; read only if it may be another one.
-    pub fn restamped(&self, root: &Path, metadata: &std::fs::Metadata) -> Result<Self, StoreError> {
-        let Self { bytes, modified, changed, inode, .. } = *self;
-        if changed != 0 && Stamp::of(metadata) == (Stamp { bytes, modified, changed, inode }) {
-            Ok(self.clone())
-        } else {
-            Self::of_digest(root, &self.path, &self.digest)
-        }
-    }
-
-    /// The file as it is on disk now, if it still has its content. It is read again only if it may
-    /// be another one.
-    pub fn if_unchanged(&self, root: &Path) -> Option<Self> {
-        let metadata = std::fs::metadata(root.join(&self.path)).ok()?;
-        let again = || self.restamped(root, &metadata).ok();
-        (metadata.len() == self.bytes).then(again).flatten().filter(|now| now.digest == self.digest)
-    }
-
-    /// Whether the file still has its content.
-    pub fn is_unchanged(&self, root: &Path) -> bool {
-        self.if_unchanged(root).is_some()
-    }
-}
-
-fn is_nothing(number: &u64) -> bool {
-    *number == 0
-}
-
 fn is_false(value: &bool) -> bool {
     !value
 }
@@ -421,150 +337,6 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-fn path(root: &Path, pipeline: &str, stage: &StageId) -> PathBuf {
-    place(root, "records", pipeline, stage).with_added_extension("json")
-}
-
-fn lock_path(root: &Path, pipeline: &str, stage: &StageId) -> PathBuf {
-    place(root, "locks", pipeline, stage).with_added_extension("lock")
-}
-
-fn place(root: &Path, what: &str, pipeline: &str, stage: &StageId) -> PathBuf {
-    folder(root, what, pipeline).join(names::of_stage(stage))
-}
-
-/// Where earlier versions had a stage's record.
-fn former_path(root: &Path, pipeline: &str, stage: &StageId) -> PathBuf {
-    former_records_folder(root, pipeline).join(stage.as_str()).with_added_extension("json")
-}
-
-/// Where the records of a pipeline's stages are.
-pub fn records_folder(root: &Path, pipeline: &str) -> PathBuf {
-    folder(root, "records", pipeline)
-}
-
-/// Where earlier versions had them: for most names the same.
-pub fn former_records_folder(root: &Path, pipeline: &str) -> PathBuf {
-    root.join(STATE_FOLDER).join("records").join(names::plain_name(pipeline))
-}
-
-pub(super) fn folder(root: &Path, what: &str, pipeline: &str) -> PathBuf {
-    root.join(STATE_FOLDER).join(what).join(names::of_pipeline(pipeline))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_record_comes_back_for_its_pipeline_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let stage = StageId::new("best").unwrap().member("seed=1");
-        let made = Outputs {
-            identity: "sha256:1".into(),
-            manifest: BTreeMap::new(),
-            written_at: Utc::now(),
-            outputs: Vec::new(),
-            inputs: Vec::new(),
-            replaced: vec!["sha256:old".into()],
-            follows_links: false,
-        };
-        let record =
-            Record::begun("a b", &stage, "copy_best", "run".into(), String::new(), Some(made));
-        let root = &ProjectRoot::from(folder.path());
-        record.save(root, &stage).unwrap();
-        assert_eq!(Record::load(root, "a b", &stage), Some(record.clone()));
-        assert_eq!(Record::load(root, "a/b", &stage), None, "another pipeline");
-    }
-
-    #[test]
-    fn a_record_is_found_where_earlier_versions_had_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let (root, stage) = (&ProjectRoot::from(folder.path()), StageId::new("best").unwrap());
-        let record = Record::begun("模型", &stage, "train", "run".into(), String::new(), None);
-        let then = former_path(root, "模型", &stage);
-        assert_eq!(then, root.join(".pipe/records/__/best.json"));
-        atomic::create_folder(root.disk(), then.parent().unwrap()).unwrap();
-        std::fs::write(&then, checksummed_json::to_text(&record)).unwrap();
-        assert_eq!(Record::load(root, "模型", &stage), Some(record.clone()));
-        assert_eq!(Record::load(root, "数据", &stage), None);
-        let other = Record { pipeline: "数据".into(), ..record.clone() };
-        other.save(root, &stage).unwrap();
-        record.save(root, &stage).unwrap();
-        assert_eq!(Record::load(root, "数据", &stage), Some(other), "each has a file of its own");
-        assert_eq!(Record::load(root, "模型", &stage), Some(record.clone()));
-        let later = Record { updated_at: Utc::now(), ..record };
-        later.save(root, &stage).unwrap();
-        let all = Record::all(root);
-        assert_eq!(
-            (all.len(), all.contains(&later)),
-            (2, true),
-            "the old one stands for nothing: {all:?}"
-        );
-    }
-
-    #[test]
-    fn a_record_speaks_of_files_of_its_project_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let (root, stage) = (&ProjectRoot::from(folder.path()), StageId::new("best").unwrap());
-        let with = |output: &str, input: &str, before: &str| {
-            let made = Outputs {
-                identity: "sha256:1".into(),
-                manifest: BTreeMap::new(),
-                written_at: Utc::now(),
-                outputs: vec![Output::expected(output, "sha256:2", 1)],
-                inputs: vec![Output::expected(input, "sha256:3", 1)],
-                replaced: Vec::new(),
-                follows_links: true,
-            };
-            let stamp = Stamp { bytes: 1, modified: 1, changed: 1, inode: 1 };
-            let before =
-                OutputBaseline { run: String::new(), files: [(before.to_owned(), stamp)].into() };
-            let record =
-                Record::begun("p", &stage, "command", "run".into(), String::new(), Some(made));
-            let record = Record { before: Some(before), ..record };
-            record.save(root, &stage).unwrap();
-            let whole = Record::whole(&path(root, "p", &stage));
-            assert_eq!(Record::load(root, "p", &stage).is_some(), whole.is_ok());
-            whole.err()
-        };
-        assert_eq!(with("a", "./b/c", "d e"), None);
-        for out in ["/etc/passwd", "../a", "a/../../b", ""] {
-            for error in [with(out, "b", "c"), with("a", out, "c"), with("a", "b", out)] {
-                assert!(error.unwrap().contains("outside of the project"), "{out}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_stage_is_held_by_one_at_a_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let (root, stage) = (&ProjectRoot::from(folder.path()), StageId::new("base").unwrap());
-        assert_eq!(stage_holder(root, "p", &stage), None);
-        let lock = lock_stage(root, "p", &stage).unwrap().unwrap();
-        let holder = lock_stage(root, "p", &stage).unwrap().unwrap_err();
-        assert!(holder.0.starts_with(&format!("pid {}", std::process::id())), "{holder:?}");
-        assert_eq!(stage_holder(root, "p", &stage), Some(holder));
-        lock_stage(root, "other", &stage).unwrap().unwrap();
-        drop(lock);
-        assert_eq!(stage_holder(root, "p", &stage), None);
-        lock_stage(root, "p", &stage).unwrap().unwrap();
-    }
-
-    #[test]
-    fn an_output_stands_until_its_content_changes() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("f"), "one").unwrap();
-        let output = Output::of(folder.path(), "f").unwrap();
-        assert!(output.is_unchanged(folder.path()));
-        let touched = Output { modified: 1, ..output.clone() };
-        assert!(touched.is_unchanged(folder.path()), "another time, the same content");
-        let old = serde_json::json!({"path": "f", "digest": output.digest, "bytes": 3, "modified": output.modified});
-        let old: Output = serde_json::from_value(old).unwrap();
-        assert!(old.is_unchanged(folder.path()), "a record of an earlier version");
-        std::fs::write(folder.path().join("f"), "two").unwrap();
-        assert!(!touched.is_unchanged(folder.path()));
-        std::fs::remove_file(folder.path().join("f")).unwrap();
-        assert!(!output.is_unchanged(folder.path()));
-    }
-}
+#[path = "record_tests.rs"]
+mod tests;

@@ -2,17 +2,15 @@
 //! hold them.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::mpsc::sync_channel;
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::Checkpoint;
 use pipe_core::digest::hex;
+use pipe_fs::sha256_of;
 
 /// Begins the digest of a content in format 1, and that of a file which is no checkpoint.
 pub(super) const SHA256: &str = "sha256:";
@@ -22,8 +20,6 @@ pub(super) const BLAKE3: &str = "blake3:";
 const HEAD: &str = "blake3-head:";
 /// Hexadecimal digits of one of them.
 const DIGITS: usize = 2 * blake3::OUT_LEN;
-/// So much is read at a time.
-const CHUNK: u64 = 1 << 20;
 
 /// What identifies a whole file. Of a checkpoint it is `blake3-head:…`, BLAKE3 over all that stands
 /// before the data: the digest of the content is there, and is compared first. Of any other file,
@@ -33,20 +29,14 @@ pub fn file_digest(path: &Path) -> io::Result<String> {
         .and_then(|file| file.verify().map(|()| file.head_digest().to_owned()))
     {
         Ok(digest) => Ok(digest),
-        Err(_) => sha256_of_file(path),
+        Err(_) => sha256_of(path),
     }
 }
 
 /// What identifies a whole file, in the form of `known`, to be compared with it: records that older
 /// programs made have `sha256:…` of checkpoints, too.
 pub fn file_digest_like(path: &Path, known: &str) -> io::Result<String> {
-    if known.starts_with(SHA256) { sha256_of_file(path) } else { file_digest(path) }
-}
-
-fn sha256_of_file(path: &Path) -> io::Result<String> {
-    let mut hash = Sha256::new();
-    hash_all(File::open(path)?, &mut hash)?;
-    Ok(sha256_text(hash))
+    if known.starts_with(SHA256) { sha256_of(path) } else { file_digest(path) }
 }
 
 pub(super) fn sha256_text(hash: Sha256) -> String {
@@ -92,51 +82,4 @@ pub(super) fn content_text(
     let table = table.iter().filter(|(name, _)| *name != "__metadata__");
     let table = table.map(|(name, entry)| format!("{}:{name}={entry}\n", name.len()));
     metadata.chain(table).collect()
-}
-
-/// Feeds all that can be read to `hash`.
-fn hash_all(mut from: impl Read + Send, hash: &mut Sha256) -> io::Result<()> {
-    let chunks = std::iter::from_fn(|| {
-        let mut chunk = Vec::with_capacity(CHUNK as usize);
-        match (&mut from).take(CHUNK).read_to_end(&mut chunk) {
-            Ok(0) => None,
-            read => Some(read.map(|_| chunk)),
-        }
-    });
-    read_ahead(chunks, |chunk| hash.update(&chunk))
-}
-
-/// Gives each of some pieces to `each`, up to the first error, while another thread reads those
-/// that follow.
-fn read_ahead<T: Send>(
-    pieces: impl Iterator<Item = io::Result<T>> + Send,
-    mut each: impl FnMut(T),
-) -> io::Result<()> {
-    const AHEAD: usize = 2;
-    let mut pieces = pieces;
-    // What is short needs no thread.
-    for piece in pieces.by_ref().take(AHEAD) {
-        each(piece?);
-    }
-    let pieces = &Mutex::new(pieces);
-    std::thread::scope(|scope| {
-        let (send, ready) = sync_channel(AHEAD);
-        let read = move || {
-            let Ok(mut pieces) = pieces.lock() else { return };
-            for piece in pieces.by_ref() {
-                let failed = piece.is_err();
-                if send.send(piece).is_err() || failed {
-                    return;
-                }
-            }
-        };
-        match std::thread::Builder::new().spawn_scoped(scope, read) {
-            Ok(_) => ready.iter().try_for_each(|piece| piece.map(&mut each)),
-            // A system without a thread to give.
-            Err(_) => match pieces.lock() {
-                Ok(mut pieces) => pieces.by_ref().try_for_each(|piece| piece.map(&mut each)),
-                Err(_) => Err(io::ErrorKind::Other.into()),
-            },
-        }
-    })
 }

@@ -177,7 +177,7 @@ impl Stage for CopyBest {
         let source = self.selected(&from)?;
         let made = o.made.filter(|made| self.is_made_from(made, &source));
         let standing: Option<Vec<Output>> =
-            made.and_then(|m| m.outputs.iter().map(|output| output.if_unchanged(o.root)).collect());
+            made.and_then(|m| m.outputs.iter().map(|output| o.if_unchanged(output)).collect());
         let to = self.settings.to.display().to_string();
         let names =
             made.map(|made| made.outputs.iter().map(|output| output.path.clone()).collect());
@@ -328,7 +328,7 @@ impl CopyBest {
                 Link::Hard => copy::link_read_only(context.root.disk(), &from.path, &target)?,
             }
             let path = to.display().to_string();
-            let copied = Output::of_digest(&context.root, &path, &from.digest)?;
+            let copied = context.output(&path, Some(&from.digest))?;
             if copied.digest != from.digest {
                 let message = format!("{path} does not have the content that was copied");
                 return Err(StageError::new(Failure::Storage, message));
@@ -365,7 +365,7 @@ impl CopyBest {
         context.record_outputs(vec![planned], inputs.clone(), replaced)?;
         copy::copy(context.root.disk(), &scratch, &target)?;
         atomic::remove(context.root.disk(), &scratch)?;
-        let written = Output::of_digest(&context.root, &path, &merged.file_digest)?;
+        let written = context.output(&path, Some(&merged.file_digest))?;
         context.record_outputs(vec![written], inputs, Vec::new())?;
         Ok(merged.file_digest)
     }
@@ -375,7 +375,7 @@ impl CopyBest {
         let base = base_beside(&self.settings.to);
         let made = context.made.iter().flat_map(|made| &made.outputs);
         let stale = made.filter(|output| Path::new(&output.path) == base);
-        for output in stale.filter(|output| output.is_unchanged(&context.root)) {
+        for output in stale.filter(|output| context.if_unchanged(output).is_some()) {
             atomic::remove(context.root.disk(), &context.root.join(&output.path))?;
         }
         Ok(())

@@ -187,11 +187,11 @@ impl Progress for Throttled<'_, '_> {
     }
 
     fn indexed(&self, done: usize) {
-        self.report("reading images".to_owned(), done as u64, None, Unit::Images);
+        self.report("reading images".to_owned(), done as u64, None, Unit::Items);
     }
 
     fn decoded(&self, done: usize, total: usize) {
-        self.report("preparing images".to_owned(), done as u64, Some(total as u64), Unit::Images);
+        self.report("preparing images".to_owned(), done as u64, Some(total as u64), Unit::Items);
     }
 
     fn stopped(&self) -> bool {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use pipe_engine::kind::{Diagnostic, PipelineView};
-use pipe_engine::policy::Mode;
+use pipe_runs::policy::Mode;
 
 use super::artifacts::{CheckpointPreview, SavedEpochs};
 use crate::architecture::Architectures;

@@ -46,6 +46,10 @@ impl StageKind for LoraKind {
         schemars::schema_for!(LoraSettings)
     }
 
+    fn policies(&self) -> &'static [&'static str] {
+        &["checkpoint"]
+    }
+
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
         let settings: LoraSettings = settings.extract()?;
         settings.validate(&self.0)?;

@@ -3,6 +3,7 @@
 pub mod artifacts;
 mod copy_best;
 mod dataset;
+mod file_formats;
 mod lint;
 mod lint_sample;
 mod lora;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use pipe_engine::kind::StageKind;
 
 use crate::architecture::Architectures;
+pub use file_formats::RunFiles;
 
 /// Every stage kind, for models of these architectures.
 pub fn kinds(architectures: &Architectures) -> Vec<Arc<dyn StageKind>> {

@@ -141,7 +141,7 @@ impl Stage for SampleStage {
         let Some(made) = o.made else { return Ok(StageState::absent("not sampled yet").into()) };
         let changes = o.changes_since(&made.manifest);
         let standing: Option<Vec<Output>> =
-            made.outputs.iter().map(|output| output.if_unchanged(o.root)).collect();
+            made.outputs.iter().map(|output| o.if_unchanged(output)).collect();
         let state = match (changes.is_empty(), standing) {
             (false, _) => StageState::changed(changes),
             (true, None) => StageState::absent(format!(
@@ -184,7 +184,7 @@ impl Stage for SampleStage {
                 what: "sampling".into(),
                 done,
                 total: Some(total),
-                unit: Unit::Images,
+                unit: Unit::Items,
             });
             context.stop.requested().is_none()
         };
@@ -202,7 +202,7 @@ impl Stage for SampleStage {
         atomic::remove_temporary_files_for(context.root.disk(), &target);
         atomic::write(context.root.disk(), &target, |out| out.write_all(&bytes))?;
         let path = s.to.display().to_string();
-        let output = Output::of(&context.root, &path)?;
+        let output = context.output(&path, None)?;
         context.record_outputs(vec![output], Vec::new(), Vec::new())?;
         let part =
             request.class_subset(opened.config.num_classes()).map(|part| format!(" of {part}"));

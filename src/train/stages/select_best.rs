@@ -12,7 +12,7 @@ use pipe_engine::kind::{
     Artifact, ArtifactType, Diagnostic, InspectContext, Inspection, Outcome, PipelineView, Preview,
     Reference, Rejection, RunContext, Stage, StageError, StageKind, StageState,
 };
-use pipe_engine::policy::{MONITORS, Mode};
+use pipe_runs::policy::{MONITORS, Mode};
 use schemars::JsonSchema;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};

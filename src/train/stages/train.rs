@@ -38,6 +38,10 @@ impl StageKind for TrainKind {
         schema
     }
 
+    fn policies(&self) -> &'static [&'static str] {
+        &["checkpoint"]
+    }
+
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
         let settings = settings.extract::<TrainSettings>()?.resolved(&self.0)?;
         settings.validate()?;

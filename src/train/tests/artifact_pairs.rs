@@ -7,12 +7,14 @@ use std::sync::Arc;
 use pipe_core::progress::NullListener;
 use pipe_core::stop::Stop;
 use pipe_engine::command::CommandKind;
+use pipe_engine::exec::LocalExecutor;
 use pipe_engine::figment::Figment;
 use pipe_engine::kind::*;
 use pipe_engine::schemars;
 use pipe_engine::session::Session;
 use pipe_models::architecture::Architectures;
 use pipe_runs::Checkpoint;
+use pipe_train::stages::RunFiles;
 use pipe_train::stages::artifacts::{CHECKPOINT, Checkpoints, checkpoint_reference};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -138,7 +140,8 @@ fn kinds() -> Vec<Arc<dyn StageKind>> {
 /// The session of a pipeline, or all that is wrong with it.
 fn load(root: &Path, text: &str) -> Result<Session, String> {
     std::fs::write(root.join("p.yaml"), text).unwrap();
-    Session::load(root, Path::new("p.yaml"), &kinds(), &[]).map_err(|error| error.to_string())
+    let session = Session::load(root, Path::new("p.yaml"), &kinds(), &[]);
+    session.map(|session| session.formats(&RunFiles)).map_err(|error| error.to_string())
 }
 
 /// Runs what is not up to date, and returns what was done: `base run`, and so on.
@@ -149,7 +152,7 @@ fn run(root: &Path, text: &str) -> Vec<String> {
     let execution = session.execution(&stop, &NullListener);
     let (plan, inspected) = session.plan(&execution).unwrap_or_else(|(id, e)| panic!("{id}: {e}"));
     let actions = plan.steps.iter().map(|step| format!("{} {}", step.stage, step.action)).collect();
-    let summary = session.run(&execution, &plan, inspected).unwrap();
+    let summary = session.run(&LocalExecutor, &execution, &plan, inspected).unwrap();
     let failed: Vec<String> = summary.failed.iter().map(|failed| format!("{failed:?}")).collect();
     assert!(failed.is_empty(), "{failed:?}");
     actions
@@ -291,7 +294,7 @@ fn what_is_lost_of_a_copy_is_made_again_and_another_s_file_is_left_alone() {
         let stop = Stop::default();
         let execution = session.execution(&stop, &NullListener);
         let (plan, inspected) = session.plan(&execution).unwrap_or_else(|(_, e)| panic!("{e}"));
-        let summary = session.run(&execution, &plan, inspected).unwrap();
+        let summary = session.run(&LocalExecutor, &execution, &plan, inspected).unwrap();
         assert!(!summary.failed.is_empty(), "{name}");
         assert_eq!(std::fs::read(other.path().join(name)).unwrap(), b"mine");
     }
@@ -330,7 +333,7 @@ fn an_adapter_that_comes_as_a_choice_is_refused_with_what_to_do() {
     let stop = Stop::default();
     let execution = session.execution(&stop, &NullListener);
     let (plan, inspected) = session.plan(&execution).unwrap_or_else(|(_, e)| panic!("{e}"));
-    let summary = session.run(&execution, &plan, inspected).unwrap();
+    let summary = session.run(&LocalExecutor, &execution, &plan, inspected).unwrap();
     let said = format!("{:?}", summary.failed);
     assert!(said.contains("makes LoRA weights") && said.contains("merge: true"), "{said}");
     // And that works.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use pipe_engine::kind::Rejection;
-use pipe_engine::policy::CheckpointPolicy;
+use pipe_runs::policy::CheckpointPolicy;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

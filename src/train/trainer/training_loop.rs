@@ -233,12 +233,12 @@ impl<'a, 'r> Trainer<'a, 'r> {
             return;
         }
         self.training.context.event(Event::Step {
-            epoch: epoch.number,
-            epochs: self.training.settings.epochs,
+            position: epoch.number,
+            target: self.training.settings.epochs,
             step: self.position.step_in_epoch,
             steps: self.steps_per_epoch,
-            loss: epoch.loss_meter.last(),
-            images_per_second: epoch.batches.images as f64 / epoch.started.elapsed().as_secs_f64(),
+            value: epoch.loss_meter.last(),
+            rate: epoch.batches.images as f64 / epoch.started.elapsed().as_secs_f64(),
             memory: memory_stats::memory_stats().map(|m| m.physical_mem as u64),
         });
     }
@@ -288,12 +288,12 @@ impl<'a, 'r> Trainer<'a, 'r> {
             self.position.global_step - 1,
             self.total_steps,
         );
-        self.training.context.event(Event::Epoch {
-            epoch: number,
-            epochs: settings.epochs,
+        self.training.context.event(Event::Round {
+            position: number,
+            target: settings.epochs,
             metrics: metrics.clone(),
             seconds,
-            images_per_second: speed,
+            rate: speed,
         });
         let wait_share = waited.as_secs_f64() / seconds;
         let timing = EpochTiming { seconds, speed, wait_share, rate };

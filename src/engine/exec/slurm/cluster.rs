@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pipe_runs::StoreError;
+use pipe_fs::FileError;
 
 use super::queue::JobState;
 use crate::state::JobId;
@@ -35,7 +35,7 @@ pub enum SlurmError {
     #[error("{0}")]
     Asked(String),
     #[error(transparent)]
-    Store(#[from] StoreError),
+    File(#[from] FileError),
 }
 
 fn hint(error: &std::io::Error) -> &'static str {
@@ -49,6 +49,6 @@ fn hint(error: &std::io::Error) -> &'static str {
 
 impl From<pipe_fs::atomic::WriteError> for SlurmError {
     fn from(error: pipe_fs::atomic::WriteError) -> Self {
-        StoreError::from(error).into()
+        FileError::from(error).into()
     }
 }

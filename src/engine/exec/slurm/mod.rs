@@ -8,6 +8,7 @@
 mod cluster;
 mod command;
 mod current_job;
+mod executor;
 mod follow;
 mod outcome;
 mod queue;
@@ -18,6 +19,7 @@ mod tail;
 pub use cluster::{Cluster, SlurmError};
 pub use command::Slurm;
 pub use current_job::{AfterStop, CurrentJob, after_stop};
+pub use executor::SlurmExecutor;
 pub use follow::{JobMonitor, follow};
 pub use queue::{JobDetails, JobState};
 pub use script::Invocation;

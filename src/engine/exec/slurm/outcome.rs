@@ -2,9 +2,9 @@
 //! together. Pure.
 
 use chrono::{DateTime, Utc};
+use pipe_core::Status;
 use pipe_core::failure::{Failure, StageError};
 use pipe_core::stop::Signal;
-use pipe_runs::Status;
 
 use super::JobState;
 use crate::state::{JobId, Record};

@@ -108,8 +108,7 @@ mod tests {
         let mut file = File::create(&tail.path).unwrap();
         let mut write = |piece: &str| file.write_all(piece.as_bytes()).unwrap();
         let metrics = BTreeMap::from([("train_loss".to_owned(), 0.5)]);
-        let epoch =
-            Event::Epoch { epoch: 1, epochs: 2, metrics, seconds: 1.0, images_per_second: 2.0 };
+        let epoch = Event::Round { position: 1, target: 2, metrics, seconds: 1.0, rate: 2.0 };
         write(&line("p", "base", &epoch));
         write(&line("q", "base", &text("another pipeline")));
         write(&line("p", "best", &text("another stage")));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use pipe_core::Status;
 use pipe_core::stop::{Signal, Stop};
 use pipe_engine::exec::{Execution, Summary, execute, inspect};
 use pipe_engine::graph::Targets;
@@ -9,9 +10,8 @@ use pipe_engine::identity;
 use pipe_engine::kind::{Failure, StageId};
 use pipe_engine::plan::plan;
 use pipe_engine::state::{Progress, Record, lock_stage};
-use pipe_runs::Status;
 
-use crate::fake::{Heard, Project};
+use crate::fake::{FakeFiles, Heard, Project};
 
 const CHAIN: &str = "\
 name: chain
@@ -50,6 +50,7 @@ pub fn run_with(project: &Project, how: How) -> Ran {
     let forced: BTreeSet<StageId> = how.forced.iter().map(|id| id_of(id)).collect();
     let execution = Execution {
         forced: forced.clone(),
+        formats: &FakeFiles,
         keep_going: how.keep_going,
         jobs: how.jobs,
         gpus: how.gpus,
@@ -101,14 +102,14 @@ fn a_stage_found_done_has_its_record_say_how_far_it_is() {
     // As its process leaves it that ends between the training's last file and the record.
     let interrupted = Record {
         status: Status::Running,
-        progress: Some(Progress { epoch: 2, epochs: 3 }),
+        progress: Some(Progress { position: 2, target: 3 }),
         ..record(&project, "base")
     };
     interrupted.save(&project.root, &id_of("base")).unwrap();
     assert_eq!(run(&project, false).summary.skipped.len(), 4);
     let settled = record(&project, "base");
     assert_eq!(settled.status, Status::Completed);
-    assert_eq!(settled.progress, Some(Progress { epoch: 3, epochs: 3 }));
+    assert_eq!(settled.progress, Some(Progress { position: 3, target: 3 }));
 }
 
 #[test]

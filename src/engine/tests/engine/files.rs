@@ -4,9 +4,9 @@
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use pipe_core::Status;
 use pipe_engine::kind::{Failure, StageId};
 use pipe_engine::state::Record;
-use pipe_runs::Status;
 
 use crate::exec::{Ran, run};
 use crate::fake::Project;

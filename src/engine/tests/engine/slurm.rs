@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use pipe_core::Status;
 use pipe_core::shell::CommandLine;
 use pipe_core::stop::{Signal, Stop};
 use pipe_engine::exec::slurm::{
@@ -16,7 +17,6 @@ use pipe_engine::identity;
 use pipe_engine::kind::{Failure, Request, StageId};
 use pipe_engine::plan::{Plan, plan};
 use pipe_engine::state::{Attempt, JobId, Jobs, Record};
-use pipe_runs::Status;
 
 use crate::fake::{Heard, Project};
 

@@ -244,7 +244,7 @@ impl Training<'_> {
         let monitor = self.settings.checkpoint.monitor.clone();
         let value = best.as_ref().and_then(|b| b.metrics.get(&monitor).copied());
         context.event(Event::Completed {
-            best_epoch: best.as_ref().map(|b| b.epoch),
+            best: best.as_ref().map(|b| b.epoch),
             monitor: monitor.clone(),
             value,
         });

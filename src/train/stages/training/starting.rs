@@ -52,9 +52,9 @@ impl Training<'_> {
         let previous =
             history.iter().rfind(|e| e.epoch == position.epoch).map(|e| e.metrics.clone());
         let resumed = Event::Resumed {
-            checkpoint: shown(checkpoint.path(), context),
-            epoch: position.epoch,
-            step_in_epoch: position.step_in_epoch,
+            file: shown(checkpoint.path(), context),
+            position: position.epoch,
+            step: position.step_in_epoch,
             metrics: previous.unwrap_or_else(|| checkpoint.header().metrics.clone()),
         };
         Ok(StartingPoint { state, position, resumed: Some(resumed) })
@@ -72,13 +72,13 @@ impl Training<'_> {
         let parameters = parameters(&state.model, &Scope::All);
         let trainable = self::parameters(&state.model, &state.scope);
         self.check_disk_space(context, keeper, state.checkpoint_bytes(trainable))?;
-        context.event(Event::RunOpened {
+        context.event(Event::WorkOpened {
             number: keeper.run().number.0,
-            experiment: keeper.metadata().experiment_name.clone(),
+            title: keeper.metadata().experiment_name.clone(),
             directory: shown(&keeper.run().folder, context),
             device: devices.name.clone(),
-            parameters,
-            trainable,
+            size: parameters,
+            changing: trainable,
         });
         resumed.take().into_iter().for_each(|event| context.event(event));
         keeper.update(|m| {

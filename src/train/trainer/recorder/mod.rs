@@ -208,7 +208,7 @@ impl<'a> Recorder<'a> {
         self.context.event(Event::Saved { file, bytes, seconds, blocked });
         if let (true, Some(value)) = (is_best, monitored) {
             let monitor = self.settings.checkpoint.monitor.clone();
-            self.context.event(Event::NewBest { monitor, value, epoch });
+            self.context.event(Event::NewBest { monitor, value, position: epoch });
         }
     }
 }

@@ -93,6 +93,10 @@ impl StageKind for Fake {
         schemars::schema_for!(Settings)
     }
 
+    fn policies(&self) -> &'static [&'static str] {
+        &["checkpoint"]
+    }
+
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
         let settings: Settings = settings.extract()?;
         if settings.epochs == 0 {
@@ -252,6 +256,19 @@ pub fn kinds() -> Vec<Arc<dyn StageKind>> {
             many: true,
         }),
     ]
+}
+
+/// Files are bytes, and folders that are called `run_…` belong to stages.
+pub struct FakeFiles;
+
+impl FileFormats for FakeFiles {
+    fn digest(&self, file: &Path, known: Option<&str>) -> std::io::Result<String> {
+        PlainFiles.digest(file, known)
+    }
+
+    fn is_work_folder(&self, folder: &Path) -> bool {
+        folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with("run_"))
+    }
 }
 
 /// Collects what stages say.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use figment::Figment;
 use pipe_engine::kind::*;
-use pipe_engine::state::Output;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -189,7 +188,7 @@ impl Stage for Copy {
         self.1.begins(c, &c.identity, std::slice::from_ref(&path))?;
         let content = c.inputs["from"].content.clone().unwrap();
         self.1.writes(c, &path, &content);
-        let output = Output::of(&c.root, &path)?;
+        let output = c.output(&path, None)?;
         c.record_outputs(vec![output], Vec::new(), Vec::new())?;
         Ok(Outcome {
             artifact: Some(Artifact::new(content.clone(), Some(content))),

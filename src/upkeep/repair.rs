@@ -4,12 +4,12 @@
 use std::path::{Path, PathBuf};
 
 use pipe_fs::aside::set_aside;
-use pipe_fs::{Disk, Holder, Lock, atomic, copy, is_same_file};
+use pipe_fs::{Disk, FileError, Holder, Lock, atomic, copy, is_same_file};
 use pipe_runs::found::checkpoint_files;
+use pipe_runs::policy::CheckpointPolicy;
 use pipe_runs::{CheckpointManager, Run, StoreError};
 
-use crate::policy::CheckpointPolicy;
-use crate::state::verify::{Damage, Owner};
+use crate::verify::{Damage, Owner};
 
 /// What was done.
 #[derive(Debug, Default)]
@@ -66,11 +66,11 @@ fn by_owner(damaged: &[Damage]) -> Vec<(&Owner, Vec<&Path>)> {
 
 fn held(disk: &Disk, path: &Path) -> Result<Lock, StoreError> {
     path.parent().map_or(Ok(()), |above| atomic::create_folder(disk, above))?;
-    let busy = |holder: Holder| StoreError::Damaged {
+    let busy = |holder: Holder| FileError::Damaged {
         path: path.to_owned(),
         message: format!("{} has this lock; repair again when it has ended", holder.0),
     };
-    Lock::take(disk, path)?.map_err(busy)
+    Ok(Lock::take(disk, path)?.map_err(busy)?)
 }
 
 impl Repaired {

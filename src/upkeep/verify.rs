@@ -5,14 +5,12 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use pipe_engine::state::{Record, record_files, record_is_held, record_lock};
 use pipe_fs::{ProjectRoot, STATE_FOLDER, checksummed_json, copy, file_id};
 use pipe_runs::checkpoint::{Checkpoint, file_digest_like};
 use pipe_runs::found::checkpoint_files;
 use pipe_runs::{CheckpointPath, CheckpointRecord, Metadata, Run, Runs};
 use serde_json::Value;
-
-use crate::state::record;
-use crate::state::record::{Record, record_is_held};
 
 /// Something that is not as it was noted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +69,7 @@ const SHARED: &str = "it becomes a file of its own";
 pub fn verify(root: &ProjectRoot, folders: &[Runs]) -> Verified {
     let mut all = Verified::default();
     folders.iter().flat_map(Runs::list).for_each(|run| all.run(&run));
-    for path in record::files(root) {
+    for path in record_files(root) {
         all.record(root, &path);
     }
     let state = root.join(STATE_FOLDER);
@@ -235,7 +233,7 @@ impl Verified {
     }
 
     fn record(&mut self, root: &ProjectRoot, path: &Path) {
-        let owner = Owner::Lock(record::lock_of(path));
+        let owner = Owner::Lock(record_lock(path));
         let record = match Record::whole(path) {
             Ok(record) => record,
             Err(why) => return self.damage(path, why, RECORD, &owner),

@@ -8,8 +8,8 @@ use std::path::{Component, Path, PathBuf};
 
 use pipe_core::names;
 use pipe_fs::aside::is_set_aside;
-use pipe_fs::{STATE_FOLDER, atomic};
-use pipe_runs::{StoreError, number_of};
+use pipe_fs::{FileError, STATE_FOLDER, atomic};
+use pipe_runs::number_of;
 
 /// Bytes of the longest name of a file.
 const LONGEST_NAME: usize = 255;
@@ -147,16 +147,12 @@ fn inside(path: &Path) -> Option<String> {
 }
 
 impl StatePath {
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-
     /// Where the file is in the project `root`, to be read, written or removed there.
     ///
     /// # Errors
     /// A link on the way leads out of the project. Folders that settings chose may be links, and
     /// lead anywhere.
-    pub fn within(&self, root: &Path) -> Result<PathBuf, StoreError> {
+    pub fn within(&self, root: &Path) -> Result<PathBuf, FileError> {
         let (chosen, rest) = self.text.split_at(self.chosen);
         let chosen = root.join(chosen);
         let mut path = chosen.clone();
@@ -168,7 +164,7 @@ impl StatePath {
                     "a link that leads out of the project: remove it, or give `checkpoint.base_dir` the \
                                folder that it leads to"
                         .to_owned();
-                return Err(StoreError::Damaged { path, message });
+                return Err(FileError::Damaged { path, message });
             }
         }
         Ok(path)

@@ -4,11 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
+use pipe_engine::state::Record;
 use pipe_fs::{Disk, STATE_FOLDER, atomic};
 use pipe_runs::{Checkpoint, Metadata, Run, Runs, Status, StoreError};
 use serde_json::Value;
-
-use crate::state::record::Record;
 
 /// Something on disk that can go.
 #[derive(Debug, Clone)]
