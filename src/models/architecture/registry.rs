@@ -44,7 +44,8 @@ pub trait ArchitectureInfo: Send + Sync {
     ///
     /// # Errors
     /// A value of another form than the key has.
-    fn resolved(&self, own: &Map<String, Value>) -> Result<Map<String, Value>, figment::Error>;
+    fn resolved(&self, own: &Map<String, Value>)
+    -> Result<Map<String, Value>, Box<figment::Error>>;
     /// See [`Architecture::new`].
     ///
     /// # Errors
@@ -54,7 +55,7 @@ pub trait ArchitectureInfo: Send + Sync {
         preset: &str,
         own: &Map<String, Value>,
         image: ImageShape,
-    ) -> Result<ModelConfig, figment::Error>;
+    ) -> Result<ModelConfig, Box<figment::Error>>;
     /// A config out of its JSON, without the name of the architecture.
     ///
     /// # Errors
@@ -69,9 +70,9 @@ pub trait ArchitectureInfo: Send + Sync {
 struct Info<A>(PhantomData<fn() -> A>);
 
 /// Keys of other architectures are passed over: those of a resolved U-Net hold some, which are null.
-fn settings<A: Architecture>(own: &Map<String, Value>) -> Result<A::Settings, figment::Error> {
+fn settings<A: Architecture>(own: &Map<String, Value>) -> Result<A::Settings, Box<figment::Error>> {
     let own = own.iter().filter(|(key, _)| A::KEYS.contains(&key.as_str()));
-    Figment::from(Serialized::defaults(own.collect::<BTreeMap<_, _>>())).extract()
+    Figment::from(Serialized::defaults(own.collect::<BTreeMap<_, _>>())).extract().map_err(Box::new)
 }
 
 impl<A: Architecture> ArchitectureInfo for Info<A> {
@@ -93,11 +94,14 @@ impl<A: Architecture> ArchitectureInfo for Info<A> {
     fn schema(&self) -> Schema {
         schemars::schema_for!(A::Settings)
     }
-    fn resolved(&self, own: &Map<String, Value>) -> Result<Map<String, Value>, figment::Error> {
+    fn resolved(
+        &self,
+        own: &Map<String, Value>,
+    ) -> Result<Map<String, Value>, Box<figment::Error>> {
         match serde_json::to_value(settings::<A>(own)?) {
             Ok(Value::Object(keys)) => Ok(keys),
             Ok(_) => Ok(Map::new()),
-            Err(error) => Err(figment::Error::custom(error)),
+            Err(error) => Err(Box::new(figment::Error::custom(error))),
         }
     }
     fn config(
@@ -105,7 +109,7 @@ impl<A: Architecture> ArchitectureInfo for Info<A> {
         preset: &str,
         own: &Map<String, Value>,
         image: ImageShape,
-    ) -> Result<ModelConfig, figment::Error> {
+    ) -> Result<ModelConfig, Box<figment::Error>> {
         Ok(A::new(preset, settings::<A>(own)?, image).into())
     }
     fn read(&self, json: Value) -> Result<ModelConfig, serde_json::Error> {

@@ -78,9 +78,16 @@ impl SettingsError {
 
 impl From<figment::Error> for SettingsError {
     /// Of an error in the block itself.
-    fn from(mut error: figment::Error) -> Self {
+    fn from(error: figment::Error) -> Self {
+        Box::new(error).into()
+    }
+}
+
+impl From<Box<figment::Error>> for SettingsError {
+    /// Of an error in the block itself.
+    fn from(mut error: Box<figment::Error>) -> Self {
         error.path.insert(0, "model".to_owned());
-        Self::Form(Box::new(error))
+        Self::Form(error)
     }
 }
 

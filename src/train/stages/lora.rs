@@ -165,7 +165,7 @@ impl Stage for LoraStage {
             && what_is_missing(&trained).is_some()
             && let (Some(best), Some(run)) = (trained.best(), trained.run())
         {
-            write_adapter(&best.path, &run)?;
+            write_adapter(&best.path, run)?;
         }
         Ok(outcome)
     }

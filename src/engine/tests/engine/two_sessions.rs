@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use pipe_core::progress::NullListener;
 use pipe_core::stop::Stop;
+use pipe_engine::exec::LocalExecutor;
 use pipe_engine::session::Session;
 use pipe_fs::watch::{FileEvent, Listener};
 use pipe_fs::{Disk, ProjectRoot};
@@ -31,7 +32,7 @@ fn run(project: &Project) -> (Vec<PathBuf>, u64) {
     let stop = Stop::default();
     let execution = session.execution(&stop, &NullListener);
     let (plan, inspected) = session.plan(&execution).map_err(|(_, error)| error).unwrap();
-    let summary = session.run(&execution, &plan, inspected).unwrap();
+    let summary = session.run(&LocalExecutor, &execution, &plan, inspected).unwrap();
     assert_eq!(summary.finished.len(), 3);
     let synced = session.root.disk().io_counters().synced;
     (heard.0.lock().unwrap().clone(), synced)
