@@ -58,39 +58,11 @@ fn pipeline(kinds: &[Arc<dyn StageKind>]) -> Value {
     let of_jobs = jobs.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
     let mut policies = Map::new();
     let mut alternatives = Vec::new();
+    let policy_keys = policy_keys(kinds);
     for kind in kinds {
-        let (mut stage, inner) = open(kind.schema());
+        let (stage, inner) = open(kind.schema());
         definitions.extend(inner);
-        let properties = stage.entry("properties").or_insert_with(|| json!({}));
-        if let Some(properties) = properties.as_object_mut() {
-            if let Some(Value::Object(common)) = conduct.get("properties") {
-                properties.extend(common.clone());
-            }
-            for key in policy_keys(kinds) {
-                if let Some(block) = properties.get_mut(key) {
-                    let named = json!({"type": "object", "additionalProperties": block.clone()});
-                    policies.insert(key.into(), named);
-                    *block = json!({"anyOf": [block.clone(), {"type": "string", "description": "a policy's name"}]});
-                }
-            }
-            properties.insert("kind".into(), json!({"const": kind.name()}));
-            properties.insert(
-                "config".into(),
-                json!({"type": "string", "description": "config file layered under the keys written here"}),
-            );
-            properties.insert(
-                "matrix".into(),
-                json!({"type": "object", "minProperties": 1,
-                       "description": "makes a stage of each combination of values, such as `base@learning_rate=0.001`",
-                       "additionalProperties": {"type": "array", "minItems": 1}}),
-            );
-            properties.insert(
-                "needs".into(),
-                json!({"description": "stages to wait for, besides those that settings refer to",
-                       "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
-            );
-        }
-        stage.insert("required".into(), json!(["kind"]));
+        let stage = stage_schema(kind.as_ref(), stage, &conduct, &policy_keys, &mut policies);
         alternatives.push(Value::Object(stage));
     }
     json!({
@@ -127,6 +99,48 @@ fn pipeline(kinds: &[Arc<dyn StageKind>]) -> Value {
         },
         "$defs": definitions,
     })
+}
+
+/// The schema of a stage of one kind: its own keys, and those that every stage has. What can be a
+/// policy is added to `policies`.
+fn stage_schema(
+    kind: &dyn StageKind,
+    mut stage: Map<String, Value>,
+    conduct: &Map<String, Value>,
+    policy_keys: &[&str],
+    policies: &mut Map<String, Value>,
+) -> Map<String, Value> {
+    let properties = stage.entry("properties").or_insert_with(|| json!({}));
+    if let Some(properties) = properties.as_object_mut() {
+        if let Some(Value::Object(common)) = conduct.get("properties") {
+            properties.extend(common.clone());
+        }
+        for key in policy_keys {
+            if let Some(block) = properties.get_mut(*key) {
+                let named = json!({"type": "object", "additionalProperties": block.clone()});
+                policies.insert((*key).into(), named);
+                *block = json!({"anyOf": [block.clone(), {"type": "string", "description": "a policy's name"}]});
+            }
+        }
+        properties.insert("kind".into(), json!({"const": kind.name()}));
+        properties.insert(
+            "config".into(),
+            json!({"type": "string", "description": "config file layered under the keys written here"}),
+        );
+        properties.insert(
+            "matrix".into(),
+            json!({"type": "object", "minProperties": 1,
+                   "description": "makes a stage of each combination of values, such as `base@learning_rate=0.001`",
+                   "additionalProperties": {"type": "array", "minItems": 1}}),
+        );
+        properties.insert(
+            "needs".into(),
+            json!({"description": "stages to wait for, besides those that settings refer to",
+                   "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+        );
+    }
+    stage.insert("required".into(), json!(["kind"]));
+    stage
 }
 
 /// Config files of one kind: its keys, bare or under a single outer `training:`.

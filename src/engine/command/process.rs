@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,64 @@ const TAIL_WIDTH: usize = 1000;
 /// Characters of the program that messages repeat.
 const PROGRAM_WIDTH: usize = 400;
 
+/// The program as the system starts it.
+fn command_of(program: &Program) -> Result<Command, StageError> {
+    match program {
+        Program::Shell(line) => {
+            let mut shell = if cfg!(windows) { Command::new("cmd") } else { Command::new("sh") };
+            shell.arg(if cfg!(windows) { "/C" } else { "-c" }).arg(line);
+            Ok(shell)
+        }
+        Program::Arguments(list) => {
+            let (first, rest) =
+                list.split_first().ok_or_else(|| failed("nothing to run".into()))?;
+            let mut command = Command::new(first);
+            command.args(rest);
+            Ok(command)
+        }
+    }
+}
+
+/// Tells each line until the program has ended. Returns how, and whether it was asked to stop: told
+/// first, ended after [`GRACE`].
+fn wait(
+    context: &RunContext,
+    child: &mut Child,
+    family: &ProcessTree,
+    lines: &Lines,
+    tell: &mut impl FnMut(String),
+) -> Result<(ExitStatus, bool), StageError> {
+    let mut asked: Option<Instant> = None;
+    let mut closed = false;
+    let mut reaped = Instant::now();
+    loop {
+        match lines.next(Duration::from_millis(20)) {
+            Ok(line) => tell(line),
+            // It is about to end, so at first without a wait.
+            Err(RecvTimeoutError::Disconnected) if !closed => closed = true,
+            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(Duration::from_millis(1)),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if let Some(status) =
+            child.try_wait().map_err(|e| failed(format!("failed to wait: {e}")))?
+        {
+            return Ok((status, asked.is_some()));
+        }
+        match (context.stop.requested(), asked) {
+            (Some(_), None) => {
+                family.signal(false);
+                asked = Some(Instant::now());
+            }
+            (_, Some(at)) if at.elapsed() > GRACE => family.signal(true),
+            _ => {}
+        }
+        if reaped.elapsed() > BETWEEN_REAPING {
+            family.reap();
+            reaped = Instant::now();
+        }
+    }
+}
+
 /// Runs the program to its end. Its lines on stdout and stderr become messages.
 pub(super) fn run(
     context: &RunContext,
@@ -38,20 +96,7 @@ pub(super) fn run(
     folder: &Path,
     env: &BTreeMap<String, String>,
 ) -> Result<(), StageError> {
-    let mut command = match program {
-        Program::Shell(line) => {
-            let mut shell = if cfg!(windows) { Command::new("cmd") } else { Command::new("sh") };
-            shell.arg(if cfg!(windows) { "/C" } else { "-c" }).arg(line);
-            shell
-        }
-        Program::Arguments(list) => {
-            let (first, rest) =
-                list.split_first().ok_or_else(|| failed("nothing to run".into()))?;
-            let mut command = Command::new(first);
-            command.args(rest);
-            command
-        }
-    };
+    let mut command = command_of(program)?;
     let shown = shortened(secret::mask(&program.shown()).trim(), PROGRAM_WIDTH);
     command
         .current_dir(folder)
@@ -82,36 +127,8 @@ pub(super) fn run(
         tail.push(shortened(&line, TAIL_WIDTH));
         context.event(Event::Output { line });
     };
-    let mut asked: Option<Instant> = None;
-    let mut closed = false;
-    let mut reaped = Instant::now();
-    let status = loop {
-        match lines.next(Duration::from_millis(20)) {
-            Ok(line) => tell(line),
-            // It is about to end, so at first without a wait.
-            Err(RecvTimeoutError::Disconnected) if !closed => closed = true,
-            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(Duration::from_millis(1)),
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-        if let Some(status) =
-            child.try_wait().map_err(|e| failed(format!("failed to wait: {e}")))?
-        {
-            break status;
-        }
-        match (context.stop.requested(), asked) {
-            (Some(_), None) => {
-                family.signal(false);
-                asked = Some(Instant::now());
-            }
-            (_, Some(at)) if at.elapsed() > GRACE => family.signal(true),
-            _ => {}
-        }
-        if reaped.elapsed() > BETWEEN_REAPING {
-            family.reap();
-            reaped = Instant::now();
-        }
-    };
-    let told = asked.is_some() || (!status.success() && was_told(status, context));
+    let (status, asked) = wait(context, &mut child, &family, &lines, &mut tell)?;
+    let told = asked || (!status.success() && was_told(status, context));
     // What it left running goes, too. Meanwhile its output is read on: somebody may wait for that
     // to end.
     let left = std::thread::scope(|scope| {

@@ -62,53 +62,16 @@ pub fn workflow(
     options: &Options,
 ) -> Result<Workflow, ExportError> {
     let shown = file.display().to_string();
-    if !is_inside_project(file) {
-        return Err(ExportError::Outside(shown));
-    }
-    if let Some(text) =
-        settings.iter().chain([&shown, &options.mount]).find(|text| text.contains("{{"))
-    {
-        return Err(ExportError::Braces(text.clone()));
-    }
-    if !options.mount.starts_with('/') {
-        return Err(ExportError::Mount(options.mount.clone()));
-    }
+    check(file, &shown, settings, options)?;
     let stages: Vec<&LoadedStage> =
         graph.stages().filter(|s| selection.stages.contains(&s.id)).collect();
-    let names = names::of(stages.iter().map(|s| s.id.as_str()));
-    let name = |stage: &LoadedStage| names.get(stage.id.as_str()).cloned().unwrap_or_default();
     let args: Vec<String> = ["run", &shown, STAGE_VALUE]
         .into_iter()
         .map(str::to_owned)
         .chain(settings.iter().cloned())
         .collect();
 
-    // One template for each way to carry a stage out: a thousand stages still fit into one
-    // resource.
-    let mut templates: Vec<Template> = Vec::new();
-    let mut tasks = Vec::with_capacity(stages.len());
-    for stage in &stages {
-        let made = template(stage, &args, options);
-        let known =
-            templates.iter().find(|t| Template { name: String::new(), ..(*t).clone() } == made);
-        let template = known.map(|t| t.name.clone()).unwrap_or_else(|| {
-            let name = match templates.len() {
-                0 => STAGE.to_owned(),
-                n => format!("{STAGE}-{}", n + 1),
-            };
-            templates.push(Template { name: name.clone(), ..made });
-            name
-        });
-        let before = graph.dependencies(&stage.id).into_iter().map(|(_, before)| before);
-        tasks.push(Task {
-            name: name(stage),
-            template,
-            dependencies: before.filter(|b| selection.stages.contains(&b.id)).map(name).collect(),
-            arguments: Parameters {
-                parameters: vec![Parameter { name: STAGE, value: Some(stage.id.to_string()) }],
-            },
-        });
-    }
+    let (mut templates, tasks) = tasks(graph, &stages, &args, options);
     // Argo knows this of the whole graph only.
     let fail_fast = !stages.iter().any(|s| s.options.on_failure == OnFailure::Continue);
     let graph_of_tasks = Template {
@@ -147,6 +110,68 @@ pub fn workflow(
             templates,
         },
     })
+}
+
+/// Refuses what Argo would read otherwise, or what it cannot reach.
+fn check(
+    file: &Path,
+    shown: &str,
+    settings: &[String],
+    options: &Options,
+) -> Result<(), ExportError> {
+    if !is_inside_project(file) {
+        return Err(ExportError::Outside(shown.to_owned()));
+    }
+    if let Some(text) = settings
+        .iter()
+        .map(String::as_str)
+        .chain([shown, &options.mount])
+        .find(|text| text.contains("{{"))
+    {
+        return Err(ExportError::Braces(text.to_owned()));
+    }
+    if !options.mount.starts_with('/') {
+        return Err(ExportError::Mount(options.mount.clone()));
+    }
+    Ok(())
+}
+
+/// A task for each stage, and the templates that they are made from.
+fn tasks(
+    graph: &Graph,
+    stages: &[&LoadedStage],
+    args: &[String],
+    options: &Options,
+) -> (Vec<Template>, Vec<Task>) {
+    let names = names::of(stages.iter().map(|s| s.id.as_str()));
+    let name = |stage: &LoadedStage| names.get(stage.id.as_str()).cloned().unwrap_or_default();
+    // One template for each way to carry a stage out: a thousand stages still fit into one
+    // resource.
+    let mut templates: Vec<Template> = Vec::new();
+    let mut tasks = Vec::with_capacity(stages.len());
+    for stage in stages {
+        let made = template(stage, args, options);
+        let known =
+            templates.iter().find(|t| Template { name: String::new(), ..(*t).clone() } == made);
+        let template = known.map(|t| t.name.clone()).unwrap_or_else(|| {
+            let name = match templates.len() {
+                0 => STAGE.to_owned(),
+                n => format!("{STAGE}-{}", n + 1),
+            };
+            templates.push(Template { name: name.clone(), ..made });
+            name
+        });
+        let before = graph.dependencies(&stage.id).into_iter().map(|(_, before)| before);
+        tasks.push(Task {
+            name: name(stage),
+            template,
+            dependencies: before.filter(|b| names.contains_key(b.id.as_str())).map(name).collect(),
+            arguments: Parameters {
+                parameters: vec![Parameter { name: STAGE, value: Some(stage.id.to_string()) }],
+            },
+        });
+    }
+    (templates, tasks)
 }
 
 /// How stages that are carried out as this one run; the stage is a parameter.

@@ -64,35 +64,7 @@ impl PipelineFile {
                 error_at(&source, &[key], Part::Key, "unknown key").candidates(key, TOP_LEVEL),
             );
         }
-        let name = match root.get("name") {
-            Some(Value::String(name)) if name.contains("${") => {
-                let error =
-                    error_at(&source, &["name"], Part::Value, "no parameter is filled in here");
-                errors.push(
-                    error.note(
-                        "records are found by this name, so it is the same for all values: write it out",
-                    ),
-                );
-                String::new()
-            }
-            Some(Value::String(name)) if !name.trim().is_empty() => name.clone(),
-            Some(_) => {
-                errors.push(error_at(
-                    &source,
-                    &["name"],
-                    Part::Value,
-                    "expected a name, such as `my_run`",
-                ));
-                String::new()
-            }
-            None => {
-                errors.push(
-                    error_at(&source, &["name"], Part::Key, "missing key `name`")
-                        .note("add a line such as `name: my_run` at the top"),
-                );
-                String::new()
-            }
-        };
+        let name = errors.take(read_name(&source, &root)).unwrap_or_default();
         let executor = root.remove("executor").filter(|value| !value.is_null());
         let store = root.remove("store").filter(|value| !value.is_null());
         let fsync = root.remove("fsync").filter(|value| !value.is_null());
@@ -103,23 +75,7 @@ impl PipelineFile {
         let (params, policies, stages) =
             (section("params"), section("policies"), section("stages"));
         let (params, policies) = (params.unwrap_or_default(), policies.unwrap_or_default());
-        for (kind, named) in &policies {
-            let Some(named) = errors.take(mapping(&source, &["policies", kind], named.clone()))
-            else {
-                continue;
-            };
-            if let Some(known) = policy_keys.filter(|known| !known.contains(&kind.as_str())) {
-                let error =
-                    error_at(&source, &["policies", kind], Part::Key, "unknown kind of policy");
-                errors.push(error.candidates(kind, known.iter().copied()));
-                continue;
-            }
-            // A time limit and a word about resuming are values, the others blocks.
-            for (name, block) in named.iter().filter(|_| !SCALAR_POLICIES.contains(&kind.as_str()))
-            {
-                errors.take(mapping(&source, &["policies", kind, name], block.clone()));
-            }
-        }
+        check_policies(&source, &policies, policy_keys, &mut errors);
         if stages.as_ref().is_some_and(Map::is_empty) && !misspelt {
             errors.push(
                 error_at(&source, &["stages"], Part::Key, "a pipeline needs at least one stage")
@@ -173,6 +129,51 @@ impl StageDeclaration {
             )),
             None => Err(error_at(source, &["stages", id], Part::Key, "missing key `kind`")
                 .note("a stage says what it is, such as `kind: train`")),
+        }
+    }
+}
+
+/// The pipeline's name.
+fn read_name(source: &Source, root: &Map<String, Value>) -> Result<String, SpecError> {
+    match root.get("name") {
+        Some(Value::String(name)) if name.contains("${") => {
+            let text = "no parameter is filled in here";
+            let note =
+                "records are found by this name, so it is the same for all values: write it out";
+            Err(error_at(source, &["name"], Part::Value, text).note(note))
+        }
+        Some(Value::String(name)) if !name.trim().is_empty() => Ok(name.clone()),
+        Some(_) => {
+            let text = "expected a name, such as `my_run`";
+            Err(error_at(source, &["name"], Part::Value, text))
+        }
+        None => {
+            let error = error_at(source, &["name"], Part::Key, "missing key `name`");
+            Err(error.note("add a line such as `name: my_run` at the top"))
+        }
+    }
+}
+
+/// Gathers what is wrong with the forms of named policies; what is in them is for the stages that
+/// refer to them.
+fn check_policies(
+    source: &Source,
+    policies: &Map<String, Value>,
+    policy_keys: Option<&[&str]>,
+    errors: &mut Gathered,
+) {
+    for (kind, named) in policies {
+        let Some(named) = errors.take(mapping(source, &["policies", kind], named.clone())) else {
+            continue;
+        };
+        if let Some(known) = policy_keys.filter(|known| !known.contains(&kind.as_str())) {
+            let error = error_at(source, &["policies", kind], Part::Key, "unknown kind of policy");
+            errors.push(error.candidates(kind, known.iter().copied()));
+            continue;
+        }
+        // A time limit and a word about resuming are values, the others blocks.
+        for (name, block) in named.iter().filter(|_| !SCALAR_POLICIES.contains(&kind.as_str())) {
+            errors.take(mapping(source, &["policies", kind, name], block.clone()));
         }
     }
 }

@@ -11,11 +11,12 @@ use pipe_engine::kind::{
     is_inside_project,
 };
 use pipe_engine::state::{Output, Outputs};
-use pipe_fs::{atomic, copy};
 use pipe_runs::{Checkpoint, file_digest_like};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+mod writing;
 
 use super::artifacts::{
     CHECKPOINT, CheckpointFile, CheckpointPreview, Checkpoints, checkpoint_reference,
@@ -290,97 +291,6 @@ impl CopyBest {
         })
     }
 
-    /// Copies the file, and LoRA's base model beside it. Returns the digest of the file.
-    fn write_copies(
-        &self,
-        context: &RunContext,
-        file: &Checkpoint,
-        source: &CheckpointFile,
-    ) -> Result<String, StageError> {
-        let mut copies = Vec::new();
-        if is_adapter(file) {
-            let base = checkpoint::base_of(file).map_err(|e| not_copied(e.to_string()))?;
-            base.verify().map_err(|e| not_copied(e.to_string()))?;
-            let base = CheckpointFile::open(base.path()).map_err(|e| not_copied(e.to_string()))?;
-            copies.push((base, base_beside(&self.settings.to)));
-        } else {
-            self.remove_stale_base(context)?;
-        }
-        // Last, so that it never stands without its base model.
-        copies.push((source.clone(), self.settings.to.clone()));
-        let mut replaced = Vec::new();
-        for (from, to) in &copies {
-            replaced.extend(self.check_ownership(context, to, &from.digest)?);
-        }
-        replaced.dedup();
-        let planned = copies.iter().rev().map(|(from, to)| {
-            Output::expected(&to.display().to_string(), &from.digest, from.bytes)
-        });
-        // The note first: after a crash between the two, the next run knows both files as its own.
-        context.record_outputs(planned.collect(), Vec::new(), replaced)?;
-        let mut written = Vec::new();
-        for (from, to) in &copies {
-            let target = context.root.join(to);
-            atomic::create_folder(context.root.disk(), target.parent().unwrap_or(&context.root))?;
-            atomic::remove_temporary_files_for(context.root.disk(), &target);
-            match self.settings.link {
-                Link::None => copy::copy(context.root.disk(), &from.path, &target)?,
-                Link::Hard => copy::link_read_only(context.root.disk(), &from.path, &target)?,
-            }
-            let path = to.display().to_string();
-            let copied = context.output(&path, Some(&from.digest))?;
-            if copied.digest != from.digest {
-                let message = format!("{path} does not have the content that was copied");
-                return Err(StageError::new(Failure::Storage, message));
-            }
-            written.insert(0, copied);
-        }
-        context.record_outputs(written, Vec::new(), Vec::new())?;
-        Ok(source.digest.clone())
-    }
-
-    /// Writes LoRA's weights as a whole model. Returns the digest of the file.
-    fn write_merged(
-        &self,
-        context: &RunContext,
-        file: &Checkpoint,
-        source: &CheckpointFile,
-    ) -> Result<String, StageError> {
-        let (to, target) = (&self.settings.to, context.root.join(&self.settings.to));
-        let replaced = self.check_ownership(context, to, &source.digest)?;
-        self.remove_stale_base(context)?;
-        atomic::create_folder(context.root.disk(), target.parent().unwrap_or(&context.root))?;
-        atomic::remove_temporary_files_for(context.root.disk(), &target);
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let scratch = target.with_file_name(format!(".{name}.merging"));
-        let merged =
-            checkpoint::merged(context.root.disk(), &self.architectures, file, None, &scratch);
-        let merged = merged.map_err(|e| not_copied(e.to_string()))?;
-        let path = to.display().to_string();
-        let read = source.path.strip_prefix(&context.root).ok().filter(|p| is_inside_project(p));
-        // A record speaks of the project's files alone.
-        let read = read.map_or_else(|| path.clone(), |read| read.display().to_string());
-        let inputs = vec![Output::expected(&read, &source.digest, source.bytes)];
-        let planned = Output::expected(&path, &merged.file_digest, merged.bytes);
-        context.record_outputs(vec![planned], inputs.clone(), replaced)?;
-        copy::copy(context.root.disk(), &scratch, &target)?;
-        atomic::remove(context.root.disk(), &scratch)?;
-        let written = context.output(&path, Some(&merged.file_digest))?;
-        context.record_outputs(vec![written], inputs, Vec::new())?;
-        Ok(merged.file_digest)
-    }
-
-    /// Removes the base model of an earlier copy, if it is as that copy left it.
-    fn remove_stale_base(&self, context: &RunContext) -> Result<(), StageError> {
-        let base = base_beside(&self.settings.to);
-        let made = context.made.iter().flat_map(|made| &made.outputs);
-        let stale = made.filter(|output| Path::new(&output.path) == base);
-        for output in stale.filter(|output| context.if_unchanged(output).is_some()) {
-            atomic::remove(context.root.disk(), &context.root.join(&output.path))?;
-        }
-        Ok(())
-    }
-
     /// What a copy takes of the disk, for the plan.
     fn cost(&self, source: &CheckpointFile) -> String {
         if self.settings.link == Link::Hard {
@@ -393,36 +303,5 @@ impl CopyBest {
             Some(base) => copy_cost(source.bytes + base.len()),
             None => copy_cost(source.bytes),
         }
-    }
-
-    /// The digests of earlier copies that the target may hold. A file of anybody else's is left
-    /// alone.
-    fn check_ownership(
-        &self,
-        context: &RunContext,
-        to: &Path,
-        wanted: &str,
-    ) -> Result<Vec<String>, StageError> {
-        let target = &context.root.join(to);
-        let made = context.made.as_ref();
-        let earlier = made.map(|m| {
-            m.outputs.iter().map(|o| o.digest.clone()).chain(m.replaced.clone()).collect::<Vec<_>>()
-        });
-        let earlier = earlier.unwrap_or_default();
-        if !target.exists() || self.settings.overwrite {
-            return Ok(earlier);
-        }
-        for known in std::iter::once(wanted).chain(earlier.iter().map(String::as_str)) {
-            let found = file_digest_like(target, known).map_err(|e| {
-                StageError::new(Failure::Input, format!("{}: {e}", target.display()))
-            })?;
-            if found == known {
-                return Ok(earlier);
-            }
-        }
-        Err(StageError::setting(format!(
-            "to: {} exists and was not made by this stage; move it away, choose another path, or set `overwrite: true`",
-            to.display()
-        )))
     }
 }
