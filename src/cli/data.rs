@@ -11,7 +11,7 @@ use pipe_train::data::{DataError, Dataset, DatasetSettings, Progress};
 use pipe_train::sampling::{ContactSheet, Format, ImageGrid, stack};
 use pipe_train::stages::artifacts::DATASET;
 
-use super::pipeline_args::{LoadedPipeline, PipelineArgs};
+use super::pipeline_args::{PipelineArgs, PipelineSession};
 use super::{CliError, ExitCode, Kinds, output_file, signals};
 use crate::report::dataset::{self, DatasetReport};
 use crate::report::stdout::say;
@@ -102,7 +102,7 @@ pub fn data(
 }
 
 /// The `dataset` stages that are meant, in the graph's order.
-fn datasets(loaded: &LoadedPipeline) -> Result<Vec<(StageId, DatasetSettings)>, CliError> {
+fn datasets(loaded: &PipelineSession) -> Result<Vec<(StageId, DatasetSettings)>, CliError> {
     let all = loaded.session.graph.stages().filter(|stage| stage.makes == DATASET);
     let found: Vec<(StageId, DatasetSettings)> = all
         .filter(|stage| loaded.session.selection.stages.contains(&stage.id))
@@ -121,7 +121,7 @@ fn datasets(loaded: &LoadedPipeline) -> Result<Vec<(StageId, DatasetSettings)>, 
 fn look(
     stage: &StageId,
     settings: &DatasetSettings,
-    loaded: &LoadedPipeline,
+    loaded: &PipelineSession,
     progress: &dyn Progress,
 ) -> Result<(Dataset, DatasetReport), DataError> {
     let dataset = Dataset::open(settings, &loaded.session.root, progress)?;

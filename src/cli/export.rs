@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use pipe_engine::export::argo::{self, Options};
 
-use super::pipeline_args::{LoadedPipeline, PipelineArgs};
+use super::pipeline_args::{PipelineArgs, PipelineSession};
 use super::{CliError, ExitCode, Kinds, output_file, project};
 use crate::report::stdout::say;
 use crate::report::{message, stdout};
@@ -97,7 +97,7 @@ pub fn export(arguments: ExportArguments, kinds: &Kinds) -> Result<ExitCode, Cli
 }
 
 /// Whether a stage has values in its `env:`.
-fn holds_values(loaded: &LoadedPipeline) -> bool {
+fn holds_values(loaded: &PipelineSession) -> bool {
     let selected = loaded
         .session
         .graph

@@ -12,7 +12,7 @@ use pipe_engine::pipeline_file::PipelineFile;
 use pipe_engine::source;
 use pipe_engine::state::{Job, Jobs};
 
-use super::pipeline_args::{LoadedPipeline, PipelineArgs};
+use super::pipeline_args::{PipelineArgs, PipelineSession};
 use super::{CliError, project};
 use crate::report::stage_status::JobStatus;
 
@@ -56,7 +56,7 @@ pub fn of(file: &Path, stages: &[String]) -> Result<Vec<(StageId, Job)>, CliErro
 /// What makes jobs of stages that are to run.
 pub fn executor(
     args: &PipelineArgs,
-    loaded: &LoadedPipeline,
+    loaded: &PipelineSession,
     detach: bool,
 ) -> Result<SlurmExecutor<'static>, CliError> {
     let program = std::env::current_exe()

@@ -103,7 +103,7 @@ pub struct SettingArgs {
 }
 
 /// A pipeline as the command line means it.
-pub struct LoadedPipeline {
+pub struct PipelineSession {
     pub session: Session,
     /// The pipeline file, relative to the project if it lies in it.
     pub file: PathBuf,
@@ -138,13 +138,13 @@ impl OptionalPipelineArgs {
 
 impl PipelineArgs {
     /// Reads the pipeline; prints its warnings.
-    pub fn load(&self, kinds: &Kinds) -> Result<LoadedPipeline, CliError> {
+    pub fn load(&self, kinds: &Kinds) -> Result<PipelineSession, CliError> {
         self.load_over(pipeline_file::environment::settings(), kinds)
     }
 
     /// The pipeline as another machine reads it, with this command line and without this
     /// environment.
-    pub fn load_for_export(&self, kinds: &Kinds) -> Result<LoadedPipeline, CliError> {
+    pub fn load_for_export(&self, kinds: &Kinds) -> Result<PipelineSession, CliError> {
         let ReuseArgs { run_number, resume, force, .. } = self.reuse;
         if force || resume || run_number.is_some() {
             let text = "--force, --resume and --run-number are for one run, and what is exported may run many times";
@@ -157,7 +157,7 @@ impl PipelineArgs {
         &self,
         environment: Vec<Override>,
         kinds: &Kinds,
-    ) -> Result<LoadedPipeline, CliError> {
+    ) -> Result<PipelineSession, CliError> {
         project::enter(Some(&self.selection.file))?;
         let (root, file) = (project::root()?, project::path(&self.selection.file));
         let graph = self.read(&root, &file, environment, kinds)?;
@@ -176,7 +176,7 @@ impl PipelineArgs {
         let request = Request { run_number, resume, force, data_as_last_seen: no_data_check };
         let session = session.request(request).formats(&RunFiles);
         let run_command = Self::with_environment(self.command_line("run"), &session.graph);
-        Ok(LoadedPipeline { session, file, run_command })
+        Ok(PipelineSession { session, file, run_command })
     }
 
     /// Reads the pipeline file with what was given besides. A run that is to go on by its number
@@ -354,7 +354,7 @@ fn dataset_key(root: &Path, file: &Path) -> Result<&'static str, CliError> {
     Ok(if file.params.contains_key("dataset") { "dataset" } else { "source" })
 }
 
-impl LoadedPipeline {
+impl PipelineSession {
     /// Looks at what there is, to show it. Changes nothing. What cannot be read is shown too.
     pub fn inspect(&self, execution: &Execution) -> Result<Inspected, CliError> {
         self.session

@@ -10,7 +10,7 @@ use pipe_core::stop::Stop;
 use pipe_fs::ProjectRoot;
 use pipe_runs::{Runs, Status};
 
-use super::pipeline_args::{LoadedPipeline, OptionalPipelineArgs, PipelineArgs};
+use super::pipeline_args::{OptionalPipelineArgs, PipelineArgs, PipelineSession};
 use super::{CliError, ExitCode, Kinds, output_file, project, run_folders, status, version};
 use crate::report::page::{self, Page, StageNode};
 use crate::report::stage_status::StageStatus;
@@ -43,7 +43,7 @@ pub fn report(arguments: ReportArguments, kinds: &Kinds) -> Result<ExitCode, Cli
 
 /// What a page is about: a pipeline and its runs, or all runs of the project.
 pub struct Subject {
-    pipeline: Option<LoadedPipeline>,
+    pipeline: Option<PipelineSession>,
     /// Folders of runs that the pipeline names.
     named: BTreeSet<PathBuf>,
 }

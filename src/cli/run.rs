@@ -10,7 +10,7 @@ use pipe_engine::exec::{Execution, Executor, LocalExecutor};
 use pipe_engine::pipeline_file::ExecutorKind;
 use pipe_train::device;
 
-use super::pipeline_args::{LoadedPipeline, PipelineArgs, ReuseArgs, SelectionArgs, SettingArgs};
+use super::pipeline_args::{PipelineArgs, PipelineSession, ReuseArgs, SelectionArgs, SettingArgs};
 use super::plan::{self, PlanFile};
 use super::run_summary::RunSummary;
 use super::slurm_job::{self, JobArguments};
@@ -138,7 +138,7 @@ impl RunArguments {
     }
 
     /// Whether stages become jobs. Within a job they do not.
-    fn is_for_slurm(&self, loaded: &LoadedPipeline) -> Result<bool, CliError> {
+    fn is_for_slurm(&self, loaded: &PipelineSession) -> Result<bool, CliError> {
         let asked = match self.executor {
             Some(executor) => executor == ExecutorName::Slurm,
             None => loaded.session.graph.pipeline.executor.kind == ExecutorKind::Slurm,
@@ -154,7 +154,7 @@ impl RunArguments {
     fn prepare(
         &self,
         args: &PipelineArgs,
-        loaded: &LoadedPipeline,
+        loaded: &PipelineSession,
         execution: &mut Execution,
         on_slurm: bool,
     ) -> Result<Box<dyn Executor>, CliError> {

@@ -12,7 +12,7 @@ use pipe_engine::kind::{StageId, StageState};
 use pipe_engine::plan::{Action, Plan, Step};
 use pipe_engine::state::{JobId, Record};
 
-use super::pipeline_args::LoadedPipeline;
+use super::pipeline_args::PipelineSession;
 use super::{CliError, ExitCode};
 use crate::report::stderr;
 
@@ -29,7 +29,7 @@ pub struct JobArguments {
 
 impl JobArguments {
     /// Whether an earlier process of the same job began with the stage.
-    pub fn was_started(&self, loaded: &LoadedPipeline) -> bool {
+    pub fn was_started(&self, loaded: &PipelineSession) -> bool {
         let record =
             self.only.as_deref().and_then(|_| loaded.session.selection.named.first()).and_then(
                 |only| {
@@ -48,7 +48,7 @@ impl JobArguments {
     /// it was submitted for.
     pub fn begin(
         &self,
-        loaded: &LoadedPipeline,
+        loaded: &PipelineSession,
         execution: &Execution,
         plan: &Plan,
         inspected: &HashMap<StageId, InspectedStage>,
@@ -61,7 +61,7 @@ impl JobArguments {
     /// Makes sure that a job does what it was submitted for and nothing else.
     fn verify_submission(
         &self,
-        loaded: &LoadedPipeline,
+        loaded: &PipelineSession,
         execution: &Execution,
         plan: &Plan,
         observed: &HashMap<StageId, InspectedStage>,
@@ -94,7 +94,7 @@ impl JobArguments {
 
 /// How a job ends that was told to stop: requeued if that is of use.
 pub fn end_stopped(
-    loaded: &LoadedPipeline,
+    loaded: &PipelineSession,
     signal: Signal,
     before: &StageState,
     summary: &Summary,

@@ -9,7 +9,7 @@ use pipe_engine::kind::{StageId, StageState};
 use pipe_engine::state::{Progress, Record, stage_holder};
 use pipe_runs::Status;
 
-use super::pipeline_args::{LoadedPipeline, PipelineArgs};
+use super::pipeline_args::{PipelineArgs, PipelineSession};
 use super::{CliError, ExitCode, Kinds, jobs, store};
 use crate::report::stage_status::{JobStatus, StageStatus};
 use crate::report::stdout::say;
@@ -64,7 +64,7 @@ pub fn status(arguments: StatusArguments, kinds: &Kinds) -> Result<ExitCode, Cli
 
 /// How each stage stands, in the graph's order.
 pub fn stage_statuses(
-    loaded: &LoadedPipeline,
+    loaded: &PipelineSession,
     observed: &HashMap<StageId, InspectedStage>,
 ) -> Vec<StageStatus> {
     let pipeline = &loaded.session.graph.pipeline.name;

@@ -8,7 +8,7 @@ use pipe_fs::ProjectRoot;
 use pipe_remote::{Mirror, MirrorEvent, Project, RemoteError, RemoteErrorKind, WorkingCopy};
 
 use super::CliError;
-use super::pipeline_args::LoadedPipeline;
+use super::pipeline_args::PipelineSession;
 use crate::report::{Output, message, table};
 
 /// Which of two states to go on with.
@@ -29,7 +29,7 @@ impl From<RemoteError> for CliError {
 
 /// Makes the folder as new as its store, if the pipeline has one.
 pub fn pull(
-    loaded: &LoadedPipeline,
+    loaded: &PipelineSession,
     take: Option<ConflictResolution>,
 ) -> Result<Option<WorkingCopy>, CliError> {
     let Some(url) = &loaded.session.graph.pipeline.store else { return Ok(None) };
