@@ -35,7 +35,7 @@ fn deeper_keys_and_types() {
     bad(
         "dataset: data",
         "dataset: base",
-        "stage `base` is of kind `train`; expected one of kind dataset",
+        "stage `base` makes a checkpoint; expected one that makes a dataset",
     );
     bad("    dataset: data\n", "", "stages.base: missing key `dataset`");
     bad(
