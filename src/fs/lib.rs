@@ -7,16 +7,16 @@
 //! ```
 //! use std::collections::BTreeMap;
 //!
-//! use pipe_fs::{Lock, atomic, checksummed_json};
+//! use pipe_fs::{Disk, Lock, atomic, checksummed_json};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let folder = tempfile::tempdir()?;
+//! let (disk, folder) = (Disk::default(), tempfile::tempdir()?);
 //! let path = folder.path().join("scores.json");
 //! let scores = BTreeMap::from([("base".to_owned(), 0.5)]);
 //!
 //! // Whenever the power goes, the old file stands there or the whole new one.
 //! let text = checksummed_json::to_text(&scores);
-//! atomic::write(&path, |out| out.write_all(text.as_bytes()))?;
+//! atomic::write(&disk, &path, |out| out.write_all(text.as_bytes()))?;
 //! assert_eq!(checksummed_json::from_bytes(&std::fs::read(&path)?), Ok(scores));
 //!
 //! // A damaged file is never taken for a good one.
@@ -25,7 +25,7 @@
 //! assert!(read.is_err());
 //!
 //! // A lock lasts as long as its process at most. Others are told who has it.
-//! let lock = Lock::take(&folder.path().join("scores.lock"))?;
+//! let lock = Lock::take(&disk, &folder.path().join("scores.lock"))?;
 //! assert!(lock.is_ok());
 //! # Ok(())
 //! # }

@@ -9,6 +9,8 @@
 //! store as new as the folder. A store can be a folder too:
 //!
 //! ```
+//! use std::path::Path;
+//!
 //! use pipe_core::stop::Stop;
 //! use pipe_engine::pipeline_file::{Scheme, StoreUrl};
 //! use pipe_remote::{Mirror, Project, pull};
@@ -17,7 +19,7 @@
 //! let (here, there, store) = (tempfile::tempdir()?, tempfile::tempdir()?, tempfile::tempdir()?);
 //! let prefix = store.path().display().to_string();
 //! let url = StoreUrl { scheme: Scheme::File, bucket: String::new(), prefix };
-//! let project = |root| Project::new(root, "greet", ["runs".into()], ["hello.txt".into()]);
+//! let project = |root: &Path| Project::new(&root.into(), "greet", ["runs".into()], ["hello.txt".into()]);
 //!
 //! // What the stages of the pipeline left here goes to the store.
 //! std::fs::write(here.path().join("hello.txt"), "hello")?;

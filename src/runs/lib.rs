@@ -6,14 +6,15 @@
 //! ```
 //! use std::collections::BTreeMap;
 //!
+//! use pipe_fs::Disk;
 //! use pipe_runs::checkpoint::{self, Checkpoint};
 //! use pipe_runs::tensor::HostTensor;
 //! use pipe_runs::{Header, Runs};
 //! use serde_json::Value;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let folder = tempfile::tempdir()?;
-//! let run = Runs::at(folder.path()).create()?;
+//! let (disk, folder) = (Disk::default(), tempfile::tempdir()?);
+//! let run = Runs::at(&disk, folder.path()).create()?;
 //! assert_eq!(run.folder, folder.path().join("run_001"));
 //!
 //! let header = Header {
@@ -30,7 +31,7 @@
 //!     extra: BTreeMap::new(),
 //! };
 //! let path = run.folder.join("epoch_003.ckpt");
-//! checkpoint::write(&path, &header, &[HostTensor::f32("weight", vec![2], &[0.5, 1.0])])?;
+//! checkpoint::write(&disk, &path, &header, &[HostTensor::f32("weight", vec![2], &[0.5, 1.0])])?;
 //!
 //! // Opening reads the header alone. No tensor comes out of a file without its digest checked.
 //! let read = Checkpoint::open(&path)?;
