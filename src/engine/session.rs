@@ -2,7 +2,7 @@
 //!
 //! A session knows a pipeline file with its settings resolved, and which of its stages are meant.
 //! It knows no command line and prints nothing. Where its stages run, an
-//! [`Executor`](crate::exec::Executor) says: in this process, or as jobs of Slurm.
+//! [`Executor`] says: in this process, or as jobs of Slurm.
 //!
 //! ```
 //! use std::path::Path;
@@ -95,8 +95,8 @@ impl Session {
         Ok(Self::of(root, graph, &Targets::default())?)
     }
 
-    /// A session of a pipeline that was read before: some of its stages, and those that they need or
-    /// that need them.
+    /// A session of a pipeline that was read before: some of its stages, and those that they need
+    /// or that need them.
     ///
     /// # Errors
     ///

@@ -46,14 +46,11 @@
 //! |---|---|
 //! | [`stages`] | begin here: the stage kinds, one file each, and their list |
 //! | [`trainer`] | the loop, and what belongs to it: optimizer, EMA weights, schedule, checkpoints |
-//! | [`architecture`] | what a family of networks is, and the list of them |
-//! | [`diffit`], [`unet`] | one family each |
-//! | [`diffusion`] | EDM: the objective, and the sampler |
 //! | [`sampling`] | image grids from a checkpoint |
-//! | [`lora`] | low-rank adapters: put in, trained, merged, exported as PEFT has them |
 //! | [`checkpoint`] | from checkpoints to networks; export, import |
 //! | [`device`] | which GPUs there are, and how they are opened |
-//! | [`kernels`] | the parts of networks, fused for CPUs or in burn's operations |
+//!
+//! Networks, LoRA and diffusion are in `burn-pipe-models`, and data sets in `burn-pipe-data`.
 
 // What comes from outside must not be able to end the program.
 #![cfg_attr(
