@@ -27,6 +27,20 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    /// Whether the side of an image can be halved so many times.
+    ///
+    /// # Errors
+    /// [`Halving`](Self::Halving) where it cannot.
+    pub fn check_halving(image_size: usize, times: usize) -> Result<(), Self> {
+        let multiple =
+            u32::try_from(times).ok().and_then(|times| 1usize.checked_shl(times)).unwrap_or(0);
+        if image_size.is_multiple_of(multiple) {
+            Ok(())
+        } else {
+            Err(Self::Halving { image_size, times, multiple })
+        }
+    }
+
     /// The key to change.
     pub fn key(&self) -> &'static str {
         match self {

@@ -136,12 +136,7 @@ impl DiffitConfig {
                 }
             }
         }
-        let times = self.mults.len() - 1;
-        let multiple =
-            u32::try_from(times).ok().and_then(|times| 1usize.checked_shl(times)).unwrap_or(0);
-        if !self.image_size.is_multiple_of(multiple) {
-            return Err(ConfigError::Halving { image_size: self.image_size, times, multiple });
-        }
+        ConfigError::check_halving(self.image_size, self.mults.len() - 1)?;
         for level in 0..self.mults.len() {
             let (window, side) = (self.window_at(level), self.side(level));
             if !side.is_multiple_of(window) {

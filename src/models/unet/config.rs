@@ -112,12 +112,7 @@ impl UnetConfig {
                 why: "the channels of an attention head",
             });
         }
-        let times = self.mults.len() - 1;
-        let multiple =
-            u32::try_from(times).ok().and_then(|times| 1usize.checked_shl(times)).unwrap_or(0);
-        if !self.image_size.is_multiple_of(multiple) {
-            return Err(ConfigError::Halving { image_size: self.image_size, times, multiple });
-        }
+        ConfigError::check_halving(self.image_size, self.mults.len() - 1)?;
         Ok(())
     }
 }
