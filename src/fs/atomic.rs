@@ -19,6 +19,7 @@ pub use crate::log::Log;
 pub use crate::temporary::{
     is_temporary, remove_temporary_files, remove_temporary_files_for, remove_temporary_files_if,
 };
+pub use crate::tree::{link_folder, move_in};
 pub use crate::write_error::{WriteError, failed};
 
 /// Writes a file so that at every instant either the old content or the whole new one stands under

@@ -83,6 +83,7 @@ pub mod source;
 mod stamp;
 pub mod sync;
 mod temporary;
+mod tree;
 pub mod watch;
 mod write_error;
 mod writeback;

@@ -57,7 +57,10 @@ pub fn remove_temporary_files_if(disk: &Disk, folder: &Path, goes: impl Fn(&str)
         let found = entry.file_name();
         let found = found.to_string_lossy();
         if finished_name(&found).is_some_and(&goes) {
-            is_changed |= fs::remove_file(entry.path()).is_ok();
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let path = entry.path();
+            let removed = if is_folder { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            is_changed |= removed.is_ok();
         }
     }
     // Or else a power cut brings them back when nobody looks here any more.

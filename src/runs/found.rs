@@ -80,7 +80,11 @@ pub(crate) fn newest_good(run: &Run, identity: &str) -> CheckpointScan {
 /// size and its header tell; 0 if there is none.
 pub(crate) fn epochs_on_disk(run: &Run, metadata: &Metadata) -> u64 {
     let stands = |path: &CheckpointPath, bytes: u64| {
-        std::fs::metadata(run.folder.join(path)).is_ok_and(|m| m.len() == bytes)
+        let path = run.folder.join(path);
+        let length = |m: std::fs::Metadata| {
+            if m.is_dir() { Checkpoint::open(&path).map_or(0, |c| c.bytes()) } else { m.len() }
+        };
+        std::fs::metadata(&path).is_ok_and(|m| length(m) == bytes)
     };
     let epochs = metadata.checkpoints.iter().map(|c| (c.epoch, &c.path, c.bytes));
     let partial = metadata.partial_checkpoint.iter().map(|p| (p.epoch, &p.path, p.bytes));

@@ -83,7 +83,7 @@ pub mod tensor;
 pub use checkpoint::{
     Checkpoint, CheckpointError, Corruption, Header, Loaded, file_digest, file_digest_like,
 };
-pub use checkpoint_manager::{CheckpointManager, Saved};
+pub use checkpoint_manager::{CheckpointManager, Content, Saved};
 pub use checkpoint_path::CheckpointPath;
 pub use found::CheckpointScan;
 pub use labels::Labels;

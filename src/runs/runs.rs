@@ -173,7 +173,7 @@ impl Run {
     /// name is gone.
     pub fn file_of(&self, record: &CheckpointRecord) -> PathBuf {
         let own = self.folder.join(&record.path);
-        if own.is_file() {
+        if own.exists() {
             return own;
         }
         let same = |path: &PathBuf| {

@@ -3,7 +3,7 @@
 use crate::sources::{crates, members, root};
 
 /// Each crate's floor. It imports crates of lower floors alone.
-const FLOORS: [(&str, usize); 9] = [
+const FLOORS: [(&str, usize); 10] = [
     ("core", 0),
     ("fs", 1),
     ("runs", 2),
@@ -12,6 +12,7 @@ const FLOORS: [(&str, usize); 9] = [
     ("models", 3),
     ("remote", 3),
     ("upkeep", 3),
+    ("trainer", 3),
     ("train", 4),
 ];
 

@@ -10,6 +10,7 @@ mod entry;
 mod format;
 mod head;
 mod header;
+mod program;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -19,5 +20,6 @@ pub use digest::{file_digest, file_digest_like};
 pub use entry::TensorEntry;
 pub use format::{CheckpointError, Corruption, FORMAT, VERSION};
 pub use header::Header;
+pub use program::{header_beside, link, remove, rename, take_in};
 pub use read::{Checkpoint, Loaded};
 pub use write::{Written, write};

@@ -16,13 +16,14 @@ use super::digest::{
 };
 use super::format::{CheckpointError, Corruption, TENSOR_DIGESTS};
 use super::head::{data_length, foreign, read_head};
+use super::program::{ProgramFiles, read_beside};
 use super::{Header, TensorEntry};
 
 /// So much is read before it goes into the digest: little enough to be in the processor's cache
 /// still.
 pub(super) const CHUNK: usize = 256 << 10;
 /// Threads that read and digest a file together, where there are as many cores.
-const READERS: usize = 4;
+pub(super) const READERS: usize = 4;
 
 /// An opened checkpoint: header and tensor table are read, the data is not. No tensor can be had of
 /// it whose bytes were not compared with a digest.
@@ -35,6 +36,8 @@ pub struct Checkpoint {
     pub(super) table: Map<String, Value>,
     pub(super) data_start: u64,
     head_digest: String,
+    /// What a program wrote has files of its own form, and no tensors here.
+    program: Option<ProgramFiles>,
     /// The digest of each tensor, where the header lists them and they lead to the content's
     /// digest.
     listed: OnceLock<Option<BTreeMap<String, blake3::Hash>>>,
@@ -83,6 +86,30 @@ impl Checkpoint {
     }
 
     fn read_header(path: &Path) -> Result<Self, (Corruption, String)> {
+        match read_beside(path) {
+            Ok(Some((header, files))) => Ok(Self::of_program(path, header, files)),
+            Ok(None) => Self::read_own(path),
+            // What stands beside it may be anybody's.
+            Err(error) => Self::read_own(path).map_err(|_| error),
+        }
+    }
+
+    fn of_program(path: &Path, header: Header, files: ProgramFiles) -> Self {
+        Self {
+            path: path.to_owned(),
+            header,
+            entries: BTreeMap::new(),
+            metadata: BTreeMap::new(),
+            table: Map::new(),
+            data_start: 0,
+            head_digest: files.digest(),
+            program: Some(files),
+            listed: OnceLock::new(),
+            checked: OnceLock::new(),
+        }
+    }
+
+    fn read_own(path: &Path) -> Result<Self, (Corruption, String)> {
         let (head, size) = read_head(path)?;
         let mut table: Map<String, Value> = serde_json::from_slice(&head[8..])
             .map_err(|e| (Corruption::Foreign, format!("its header is not valid JSON: {e}")))?;
@@ -117,6 +144,7 @@ impl Checkpoint {
             table,
             data_start,
             head_digest,
+            program: None,
             listed: OnceLock::new(),
             checked: OnceLock::new(),
         })
@@ -132,13 +160,31 @@ impl Checkpoint {
         &self.header
     }
 
-    /// `blake3:…` over the content, as written in the header; `sha256:…` in format 1.
+    /// Whether a program wrote it in a form of its own: it has no tensors here.
+    pub fn is_of_program(&self) -> bool {
+        self.program.is_some()
+    }
+
+    /// The files that it consists of.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.program.as_ref().map_or_else(|| vec![self.path.clone()], |p| p.paths(&self.path))
+    }
+
+    /// Its length; of a folder that of all files in it.
+    pub fn bytes(&self) -> u64 {
+        let own = || std::fs::metadata(&self.path).map_or(0, |found| found.len());
+        self.program.as_ref().map_or_else(own, ProgramFiles::bytes)
+    }
+
+    /// `blake3:…` over the content, as written in the header; `sha256:…` in format 1. What a program
+    /// wrote has none of this sort.
     pub fn digest(&self) -> Option<&str> {
         self.metadata.get("digest").map(String::as_str)
     }
 
-    /// `blake3-head:…`, what [`file_digest`](super::file_digest) gives this file if it is whole: to
-    /// be used after [`verify`](Self::verify).
+    /// What [`file_digest`](super::file_digest) gives this file if it is whole, to be used after
+    /// [`verify`](Self::verify): `blake3-head:…`; of what a program wrote `blake3:…` or
+    /// `blake3-tree:…`.
     pub fn head_digest(&self) -> &str {
         &self.head_digest
     }
@@ -162,6 +208,11 @@ impl Checkpoint {
     /// written.
     pub fn read(&self, name: &str) -> Result<HostTensor, CheckpointError> {
         let Some(entry) = self.entries.get(name) else {
+            if self.is_of_program() {
+                let message = "a training program wrote it in a form of its own, which only that \
+                               program reads";
+                return Err(self.error(Corruption::NoTensor, message.to_owned()));
+            }
             return Err(self.error(Corruption::NoTensor, format!("has no tensor `{name}`")));
         };
         let read = || -> io::Result<Vec<u8>> {
@@ -222,6 +273,11 @@ impl Checkpoint {
     /// Reads all data and compares its digest. Returns each tensor's bytes, in the order of the
     /// data, if they are to be kept.
     fn read_all(&self, keep: bool) -> Result<Vec<Vec<u8>>, CheckpointError> {
+        if let Some(program) = &self.program {
+            let verified = program.verify(&self.path);
+            let wrong = |(fault, message)| self.error(fault, message);
+            return verified.map(|()| Vec::new()).map_err(wrong);
+        }
         let digest = self.digest().unwrap_or_default();
         let text = content_text(&self.metadata, &self.table);
         let read = if digest.starts_with(BLAKE3) {

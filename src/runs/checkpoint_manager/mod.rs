@@ -45,16 +45,19 @@
 //! over. A checkpoint of another run that stands under a name to be written is given a name of its
 //! own, and is not lost.
 
+#[cfg(test)]
+mod program_tests;
 mod reconcile;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use pipe_fs::{Lock, atomic, disk_space, sync};
+use pipe_fs::atomic::WriteError;
+use pipe_fs::{Disk, Lock, atomic, disk_space, sync};
 
-use super::checkpoint::{self, Header};
+use super::checkpoint::{self, Header, Written};
 use super::checkpoint_path::Name;
 use super::found::{self, CheckpointScan};
 use super::tensor::HostTensor;
@@ -69,6 +72,34 @@ pub struct CheckpointManager {
     policy: CheckpointPolicy,
     metadata: Metadata,
     _lock: Lock,
+}
+
+/// What a checkpoint is made of.
+pub enum Content {
+    /// Tensors, for a file of this program's form.
+    Tensors(Vec<HostTensor>),
+    /// A file or folder that a program wrote in a form of its own. It is moved into the run.
+    Program(PathBuf),
+}
+
+impl Content {
+    fn write(&self, disk: &Disk, path: &Path, header: &Header) -> Result<Written, WriteError> {
+        match self {
+            Self::Tensors(tensors) => checkpoint::write(disk, path, header, tensors),
+            Self::Program(written) => checkpoint::take_in(disk, written, path, header),
+        }
+    }
+
+    /// About how much room it takes that is not taken yet.
+    fn needed(&self) -> u64 {
+        const HEADER: u64 = 1 << 20;
+        match self {
+            Self::Tensors(tensors) => {
+                tensors.iter().map(|t| t.bytes.len() as u64).sum::<u64>() + HEADER
+            }
+            Self::Program(_) => HEADER,
+        }
+    }
 }
 
 /// A checkpoint that stands on disk now.
@@ -160,13 +191,13 @@ impl CheckpointManager {
             .is_empty()
     }
 
-    /// Does what the policy says after an epoch. `tensors` is asked for only if something is to be
+    /// Does what the policy says after an epoch. `content` is asked for only if something is to be
     /// saved.
     pub fn save_epoch<E: From<StoreError>>(
         &mut self,
         header: &Header,
         is_final: bool,
-        tensors: impl FnOnce() -> Result<Vec<HostTensor>, E>,
+        content: impl FnOnce() -> Result<Content, E>,
     ) -> Result<Option<Saved>, E> {
         let actions = self.policy.after_epoch(
             &self.metadata.known(),
@@ -179,12 +210,12 @@ impl CheckpointManager {
         if actions.is_empty() {
             return Ok(None);
         }
-        let tensors = tensors()?;
+        let content = content()?;
         if let Some(free) = disk_space::free(&self.run.folder) {
-            self.make_room(&actions, header.epoch, bytes_of(&tensors), free)?;
+            self.make_room(&actions, header.epoch, content.needed(), free)?;
         }
         let before = self.metadata.clone();
-        let saved = self.carry_out(actions, header, &tensors);
+        let saved = self.carry_out(actions, header, &content);
         if saved.is_err() {
             // Half of it done: the list stays as it was, and opening the run again puts the files
             // in order.
@@ -221,7 +252,7 @@ impl CheckpointManager {
             epochs.into_iter().flat_map(|epoch| self.strike_off(epoch)).collect();
         self.write_metadata()?;
         for path in gone {
-            atomic::remove(self.run.disk(), &path)?;
+            checkpoint::remove(self.run.disk(), &path)?;
         }
         Ok(())
     }
@@ -230,7 +261,7 @@ impl CheckpointManager {
         &mut self,
         actions: Vec<Action>,
         header: &Header,
-        tensors: &[HostTensor],
+        content: &Content,
     ) -> Result<Saved, StoreError> {
         let started = Instant::now();
         let name = Name::Epoch(header.epoch);
@@ -242,7 +273,7 @@ impl CheckpointManager {
             match action {
                 Action::Save => {
                     self.set_aside(&path)?;
-                    let written = checkpoint::write(self.run.disk(), &path, header, tensors)?;
+                    let written = content.write(self.run.disk(), &path, header)?;
                     let record = record(header, name, written.bytes, written.file_digest);
                     saved.bytes = written.bytes;
                     self.metadata.checkpoints.retain(|c| c.epoch != header.epoch);
@@ -250,11 +281,11 @@ impl CheckpointManager {
                     self.metadata.checkpoints.sort_by_key(|c| c.epoch);
                 }
                 Action::LinkLast => {
-                    atomic::link(self.run.disk(), &path, &self.run.last())?;
+                    checkpoint::link(self.run.disk(), &path, &self.run.last())?;
                     gone.extend(self.strike_off_partial());
                 }
                 Action::LinkBest => {
-                    atomic::link(self.run.disk(), &path, &self.run.best())?;
+                    checkpoint::link(self.run.disk(), &path, &self.run.best())?;
                     saved.is_best = true;
                     self.metadata.best_checkpoint = self.best_record(header.epoch);
                 }
@@ -263,7 +294,7 @@ impl CheckpointManager {
         }
         self.write_metadata()?;
         for path in gone {
-            atomic::remove(self.run.disk(), &path)?;
+            checkpoint::remove(self.run.disk(), &path)?;
         }
         saved.seconds = started.elapsed().as_secs_f64();
         Ok(saved)
@@ -274,15 +305,15 @@ impl CheckpointManager {
     pub fn save_partial(
         &mut self,
         header: &Header,
-        tensors: &[HostTensor],
+        content: &Content,
     ) -> Result<Saved, StoreError> {
         let started = Instant::now();
         let name = Name::Step(header.global_step);
         let file = name.file();
         let path = self.run.checkpoints().join(&file);
         self.set_aside(&path)?;
-        let written = checkpoint::write(self.run.disk(), &path, header, tensors)?;
-        atomic::link(self.run.disk(), &path, &self.run.last())?;
+        let written = content.write(self.run.disk(), &path, header)?;
+        checkpoint::link(self.run.disk(), &path, &self.run.last())?;
         let record = PartialRecord {
             epoch: header.epoch,
             step_in_epoch: header.step_in_epoch,
@@ -295,7 +326,7 @@ impl CheckpointManager {
         let old = self.metadata.partial_checkpoint.replace(record);
         self.write_metadata()?;
         if let Some(old) = old.filter(|o| o.global_step != header.global_step) {
-            atomic::remove(self.run.disk(), &self.run.folder.join(old.path))?;
+            checkpoint::remove(self.run.disk(), &self.run.folder.join(old.path))?;
         }
         Ok(Saved {
             file,
@@ -332,12 +363,6 @@ fn sweep(run: &Run) {
     for entry in std::fs::read_dir(&run.folder).into_iter().flatten().flatten() {
         atomic::remove_temporary_files(run.disk(), &entry.path());
     }
-}
-
-/// About how large the file of some tensors is.
-fn bytes_of(tensors: &[HostTensor]) -> u64 {
-    const HEADER: u64 = 1 << 20;
-    tensors.iter().map(|tensor| tensor.bytes.len() as u64).sum::<u64>() + HEADER
 }
 
 fn record(header: &Header, name: Name, bytes: u64, digest: String) -> CheckpointRecord {

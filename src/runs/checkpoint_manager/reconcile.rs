@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use pipe_fs::{atomic, is_same_file};
 
 use super::{CheckpointManager, record};
-use crate::checkpoint::{Checkpoint, Header};
+use crate::checkpoint::{self, Checkpoint, Header, header_beside};
 use crate::checkpoint_path::Name;
 use crate::found::checkpoint_files;
 use crate::{CheckpointPath, PartialRecord, StoreError};
@@ -26,7 +26,7 @@ impl CheckpointManager {
         if self.is_foreign(path) {
             let name = |n: u32| path.with_extension(format!("of_another_run_{n}.ckpt"));
             let free = (1..).map(name).find(|path| !path.exists());
-            free.map_or(Ok(()), |free| atomic::link(self.run.disk(), path, &free))?;
+            free.map_or(Ok(()), |free| checkpoint::rename(self.run.disk(), path, &free))?;
         }
         Ok(())
     }
@@ -49,10 +49,10 @@ impl CheckpointManager {
                 continue;
             }
             self.set_aside(&own)?;
-            atomic::link(self.run.disk(), &link, &own)?;
+            checkpoint::link(self.run.disk(), &link, &own)?;
             if name.is_epoch() && self.metadata.checkpoints.iter().all(|c| c.epoch != header.epoch)
             {
-                let bytes = std::fs::metadata(&own).map(|m| m.len()).unwrap_or_default();
+                let bytes = file.bytes();
                 let digest = file.head_digest().to_owned();
                 self.metadata.checkpoints.push(record(&header, name, bytes, digest));
                 self.metadata.checkpoints.sort_by_key(|c| c.epoch);
@@ -69,10 +69,25 @@ impl CheckpointManager {
         for (name, path) in checkpoint_files(&self.run) {
             gone.extend(self.adopt(name, path));
         }
+        self.remove_lone_headers()?;
         self.renew_links()?;
         self.write_metadata()?;
         for path in gone {
-            atomic::remove(self.run.disk(), &path)?;
+            checkpoint::remove(self.run.disk(), &path)?;
+        }
+        Ok(())
+    }
+
+    /// Removes headers of programs' checkpoints that are not there: not moved in yet, or removed
+    /// already.
+    fn remove_lone_headers(&self) -> Result<(), StoreError> {
+        for entry in std::fs::read_dir(self.run.checkpoints()).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let whose = path.with_extension("");
+            let is_header = header_beside(&whose) == path && Name::of_file(&whose).is_some();
+            if is_header && !whose.exists() {
+                atomic::remove(self.run.disk(), &path)?;
+            }
         }
         Ok(())
     }
@@ -81,17 +96,13 @@ impl CheckpointManager {
     fn strike_off_missing(&mut self) {
         let folder = self.run.folder.clone();
         let stands = |path: &CheckpointPath| {
-            folder.join(path).is_file() && !self.is_foreign(&folder.join(path))
+            folder.join(path).exists() && !self.is_foreign(&folder.join(path))
         };
         let standing: Vec<bool> =
             self.metadata.checkpoints.iter().map(|c| stands(&c.path)).collect();
         let mut standing = standing.into_iter();
         self.metadata.checkpoints.retain(|_| standing.next().unwrap_or(false));
-        if self
-            .metadata
-            .partial_checkpoint
-            .as_ref()
-            .is_some_and(|p| !folder.join(&p.path).is_file())
+        if self.metadata.partial_checkpoint.as_ref().is_some_and(|p| !folder.join(&p.path).exists())
         {
             self.metadata.partial_checkpoint = None;
         }
@@ -114,7 +125,7 @@ impl CheckpointManager {
         }
         let newest = self.metadata.checkpoints.last().map_or(0, |c| c.global_step);
         let newest_partial = partial.map(|p| p.global_step);
-        let bytes = std::fs::metadata(&path).map(|m| m.len()).unwrap_or_default();
+        let bytes = found.bytes();
         let digest = found.head_digest().to_owned();
         let mut gone = Vec::new();
         if name.is_epoch() && header.global_step > newest {
@@ -155,13 +166,13 @@ impl CheckpointManager {
         if let Some(record) =
             best.and_then(|epoch| self.metadata.checkpoints.iter().find(|c| c.epoch == epoch))
         {
-            atomic::link(self.run.disk(), &folder.join(&record.path), &self.run.best())?;
+            checkpoint::link(self.run.disk(), &folder.join(&record.path), &self.run.best())?;
         }
         let last_epoch = self.metadata.checkpoints.last().map(|c| (c.global_step, c.path.clone()));
         let partial =
             self.metadata.partial_checkpoint.as_ref().map(|p| (p.global_step, p.path.clone()));
         if let Some((_, path)) = last_epoch.into_iter().chain(partial).max() {
-            atomic::link(self.run.disk(), &folder.join(path), &self.run.last())?;
+            checkpoint::link(self.run.disk(), &folder.join(path), &self.run.last())?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use super::*;
 use crate::{Checkpoint, DatasetRecord, Runs, SCHEMA_VERSION};
 use serde_json::{Map, Value, json};
 
-fn header(epoch: u64, step_in_epoch: u64, loss: f64) -> Header {
+pub(super) fn header(epoch: u64, step_in_epoch: u64, loss: f64) -> Header {
     Header {
         epoch,
         global_step: 10 * epoch + step_in_epoch,
@@ -63,11 +63,11 @@ fn metadata() -> Metadata {
     }
 }
 
-fn policy() -> CheckpointPolicy {
+pub(super) fn policy() -> CheckpointPolicy {
     CheckpointPolicy { keep_last_n: Some(2), ..Default::default() }
 }
 
-fn begin(folder: &Path) -> CheckpointManager {
+pub(super) fn begin(folder: &Path) -> CheckpointManager {
     CheckpointManager::begin(
         Runs::at(&Disk::default(), folder).create().unwrap(),
         policy(),
@@ -76,7 +76,7 @@ fn begin(folder: &Path) -> CheckpointManager {
     .unwrap()
 }
 
-fn files(run: &Run) -> Vec<String> {
+pub(super) fn files(run: &Run) -> Vec<String> {
     let entries = std::fs::read_dir(run.checkpoints()).unwrap();
     let mut names: Vec<String> =
         entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -85,8 +85,8 @@ fn files(run: &Run) -> Vec<String> {
 }
 
 fn save(keeper: &mut CheckpointManager, epoch: u64, loss: f64) -> Saved {
-    let tensors = || Ok::<_, StoreError>(tensors(epoch as f32));
-    keeper.save_epoch(&header(epoch, 0, loss), false, tensors).unwrap().unwrap()
+    let content = || Ok::<_, StoreError>(Content::Tensors(tensors(epoch as f32)));
+    keeper.save_epoch(&header(epoch, 0, loss), false, content).unwrap().unwrap()
 }
 
 #[test]
@@ -120,8 +120,8 @@ fn a_checkpoint_inside_an_epoch_goes_when_a_newer_one_stands() {
     let folder = tempfile::tempdir().unwrap();
     let mut keeper = begin(folder.path());
     save(&mut keeper, 1, 0.5);
-    keeper.save_partial(&header(1, 3, 0.0), &tensors(1.3)).unwrap();
-    keeper.save_partial(&header(1, 6, 0.0), &tensors(1.6)).unwrap();
+    keeper.save_partial(&header(1, 3, 0.0), &Content::Tensors(tensors(1.3))).unwrap();
+    keeper.save_partial(&header(1, 6, 0.0), &Content::Tensors(tensors(1.6))).unwrap();
     assert_eq!(
         files(keeper.run()),
         ["best.ckpt", "epoch_001.ckpt", "last.ckpt", "step_00000016.ckpt"]
@@ -203,7 +203,7 @@ fn a_checkpoint_that_is_taken_in_makes_the_same_ones_needless() {
     let mut keeper = begin(folder.path());
     save(&mut keeper, 1, 0.5);
     save(&mut keeper, 2, 0.4);
-    keeper.save_partial(&header(2, 3, 0.0), &tensors(2.3)).unwrap();
+    keeper.save_partial(&header(2, 3, 0.0), &Content::Tensors(tensors(2.3))).unwrap();
     let run = keeper.run().clone();
     drop(keeper);
     // As if the process had ended right after the rename of epoch 3.
@@ -226,7 +226,7 @@ fn of_two_checkpoints_inside_an_epoch_the_newer_one_stays() {
     let folder = tempfile::tempdir().unwrap();
     let mut keeper = begin(folder.path());
     save(&mut keeper, 1, 0.5);
-    keeper.save_partial(&header(1, 3, 0.0), &tensors(1.3)).unwrap();
+    keeper.save_partial(&header(1, 3, 0.0), &Content::Tensors(tensors(1.3))).unwrap();
     let run = keeper.run().clone();
     drop(keeper);
     // As if the process had ended right after the rename of the next one.

@@ -10,8 +10,8 @@ use pipe_engine::kind::{Files, StageError, is_inside_project};
 use pipe_runs::{Checkpoint, Header, Loaded, Metadata};
 use serde_json::Value;
 
-use super::run_match::RESUME_CONTENT;
 use crate::trainer::{Position, TrainingSettings};
+use pipe_trainer::run_match::RESUME_CONTENT;
 
 /// Key of a checkpoint's header: the settings that its position depends on, as JSON.
 pub(super) const REACHED_WITH: &str = "reached_with";

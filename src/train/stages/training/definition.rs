@@ -1,14 +1,13 @@
-//! A training as a stage sees it, and where its runs are.
+//! A training of this program's models as a stage sees it, and as its runs do.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use pipe_engine::kind::{Files, Request};
-use pipe_fs::ProjectRoot;
-use pipe_runs::{Run, Runs};
+use pipe_engine::identity::Difference;
+use pipe_engine::kind::Files;
 use serde_json::Value;
 
-use crate::stages::resume_checkpoint::{self};
+use crate::stages::resume_checkpoint;
 use crate::trainer::TrainingSettings;
 
 /// A training as a stage sees it.
@@ -21,24 +20,17 @@ pub(crate) struct Training<'a> {
 }
 
 impl Training<'_> {
-    /// The run that is asked for by its number.
-    pub(super) fn number(&self, request: &Request) -> Option<u32> {
-        let policy = &self.settings.checkpoint;
-        request.run_number.or(policy.run_number).or(policy.resume_from_run)
-    }
-
-    pub(super) fn runs(&self, root: &ProjectRoot) -> Runs {
-        Runs::at(root.disk(), root.join(self.folder()))
-    }
-
-    /// Where a run is that lies in another folder than new ones would.
-    pub(super) fn place(&self, root: &ProjectRoot, run: &Run) -> String {
-        match run.folder.parent() {
-            Some(folder) if folder != self.runs(root).folder() => {
-                format!(" in {}", folder.strip_prefix(root).unwrap_or(folder).display())
-            }
-            _ => String::new(),
-        }
+    /// The training as its runs know it, in `with`.
+    pub(super) fn with_runs<T>(&self, with: impl FnOnce(&pipe_trainer::Training) -> T) -> T {
+        with(&pipe_trainer::Training {
+            policy: &self.settings.checkpoint,
+            settings: &self.value,
+            base_dir: self.base_dir,
+            experiment_name: self.settings.experiment_name.as_deref(),
+            seed: self.settings.seed,
+            epochs: self.settings.epochs,
+            advice: &|different| self.horizon_advice(different),
+        })
     }
 
     /// Files that other stages may write.
@@ -53,6 +45,24 @@ impl Training<'_> {
 
     /// The folder of its numbered runs, relative to the project.
     pub fn folder(&self) -> PathBuf {
-        self.settings.checkpoint.base_dir.as_deref().unwrap_or(self.base_dir).into()
+        self.with_runs(|training| training.folder())
+    }
+
+    /// What to do about a schedule that would have another length.
+    fn horizon_advice(&self, different: &[Difference]) -> Option<String> {
+        let horizon = different.iter().find(|d| d.key == "schedule horizon")?;
+        let old = horizon.old.as_ref()?.as_u64()?;
+        let kind = format!("{:?}", self.settings.schedule.kind).to_lowercase();
+        let learns = self.settings.epochs <= old || self.settings.schedule.min_lr_ratio > 0.0;
+        Some(if learns {
+            format!(
+                "a {kind} schedule depends on its length: extend it with `schedule_epochs: {old}`"
+            )
+        } else {
+            format!(
+                "a {kind} schedule depends on its length, and this one ends at a learning rate of 0 after epoch {old}, \
+                 so that more epochs of the same run would learn nothing: keep `epochs: {old}`"
+            )
+        })
     }
 }

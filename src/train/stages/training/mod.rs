@@ -1,10 +1,9 @@
 //! What all stages that train have in common: which numbered run a training belongs to, and the way
 //! into the loop and out of it.
 
+mod base_model;
 mod definition;
 mod device_group;
-mod opening;
-mod selection;
 mod starting;
 
 use std::path::Path;
@@ -15,24 +14,24 @@ pub(super) use definition::Training;
 use pipe_core::progress::Event;
 use pipe_core::shell::CommandLine;
 use pipe_engine::kind::{
-    Failure, InspectContext, Inspection, NextCommand, Outcome, RunContext, StageError, StageState,
+    Failure, InspectContext, Inspection, NextCommand, Outcome, RunContext, StageError,
 };
-use pipe_runs::{CheckpointManager, Run, Status};
+use pipe_runs::{CheckpointManager, DatasetRecord, Run, Status};
+use pipe_trainer::run_match::{RunCriteria, TrainingData};
+use pipe_trainer::{RunSelection, write_config};
 use serde_json::json;
 
+use self::base_model::copy_base_model;
 use self::device_group::DeviceGroup;
-use self::opening::{copy_base_model, write_config};
-use self::selection::RunSelection;
-use self::starting::{StartingPoint, shown};
+use self::starting::StartingPoint;
 use crate::architecture::Network;
 use crate::data::{Dataset, DatasetSummary, Split};
 use crate::kernels;
 use crate::nn::Scope;
-use crate::stages::artifacts::{CheckpointFile, Checkpoints, dataset_summary};
+use crate::stages::artifacts::{CheckpointFile, dataset_summary};
+use crate::stages::images::{DATA, Images, is_data};
 use crate::stages::resume_checkpoint::{self, REACHED_WITH};
 use crate::stages::resume_compatibility;
-use crate::stages::run_catalog::{completed_epochs, unfinished_reason};
-use crate::stages::run_match::{DATA, RunCriteria};
 use crate::trainer::{ModelInfo, OnNewBest, Recorder, TrainState, TrainingContext, fit};
 
 /// What is trained, before the first step.
@@ -51,64 +50,21 @@ pub(super) struct TrainingSetup {
 impl Training<'_> {
     pub fn observe(&self, o: &InspectContext) -> Result<Inspection, StageError> {
         let data = o.inputs.get(DATA).and_then(dataset_summary);
+        let images = data.as_ref().map(|seen| Images { root: o.root, seen });
         let criteria = RunCriteria {
-            root: o.root,
             manifest: o.manifest,
             unknown: o.unknown,
-            data: data.as_ref(),
+            is_data: &is_data,
+            data: images.as_ref().map(|images| images as &dyn TrainingData),
         };
-        let selection = self.select_run(o.request, o.pipeline, o.stage, &criteria)?;
-        if !o.pending && self.begins_from_file(&selection) {
-            resume_checkpoint::open(self.settings, o.root)?;
-        }
-        let (run, metadata) = match selection {
-            RunSelection::New { reason, changes, .. } => {
-                return Ok(StageState::Absent { reason, changes }.into());
-            }
-            RunSelection::Empty(run) => {
-                return Ok(
-                    StageState::absent(format!("run {} has no checkpoint yet", run.number)).into()
-                );
-            }
-            RunSelection::Existing(existing) => *existing,
-        };
-        let total = self.settings.epochs;
-        let done = completed_epochs(&run, &metadata);
-        if done >= total && metadata.status != Status::Completed {
-            // Its process ended between the last checkpoint and the end: what is left is to put
-            // things in order.
-            let reason =
-                format!("run {}: trained, {}", run.number, unfinished_reason(&run, &metadata));
-            return Ok(StageState::Partial { done: total, total, reason }.into());
-        }
-        if done >= total {
-            if metadata.best_checkpoint.is_some() && !run.best().is_file() {
-                let reason = format!("run {}: best.ckpt is gone", run.number);
-                return Ok(StageState::Partial { done: total, total, reason }.into());
-            }
-            let whose = if metadata.pipeline == o.pipeline {
-                String::new()
-            } else {
-                format!(" of pipeline {}", metadata.pipeline)
-            };
-            let place = self.place(o.root, &run);
-            let reason = if done > total {
-                format!(
-                    "run {}{whose}{place} was trained for {done} epochs, more than the {total} asked for: it is handed \
-                     on as it is; `--force` trains a new run",
-                    run.number
-                )
-            } else {
-                format!("up to date, run {}{whose}{place}", run.number)
-            };
-            let artifact = Some(Checkpoints::of_run(run, metadata).artifact());
-            return Ok(Inspection { state: StageState::Done { reason }, artifact });
-        }
-        if done >= metadata.epochs {
-            return Ok(StageState::Extendable { from: done, to: total }.into());
-        }
-        let reason = format!("run {}: {}", run.number, unfinished_reason(&run, &metadata));
-        Ok(StageState::Partial { done, total, reason }.into())
+        self.with_runs(|training| {
+            training.inspect(o, &criteria, |selection| {
+                if !o.pending && training.begins_from_file(selection) {
+                    resume_checkpoint::open(self.settings, o.root)?;
+                }
+                Ok(())
+            })
+        })
     }
 
     /// Trains. `start` makes what is trained from the data set and the device (with autodiff).
@@ -139,9 +95,16 @@ impl Training<'_> {
 
         // ---- The run: an old one to go on with, or a new one
         let selection = self.select_for(context, &dataset, &setup.model_info)?;
-        let mut keeper = self.open_run(context, selection, &dataset, &devices.name)?;
+        let record = DatasetRecord {
+            source: dataset.source().name().to_owned(),
+            digest: dataset.digest().to_owned(),
+            classes: dataset.class_names().to_vec(),
+            train_images: dataset.indices(Split::Train).len() as u64,
+            validation_images: dataset.indices(Split::Validation).len() as u64,
+        };
+        let mut keeper = self
+            .with_runs(|training| training.open_run(context, selection, &record, &devices.name))?;
         *opened = Some(keeper.run().clone());
-        let directory = shown(&keeper.run().folder, context);
         write_config(&keeper, context)?;
         if let Some(base) = &setup.base {
             copy_base_model(keeper.run(), base)?;
@@ -187,7 +150,9 @@ impl Training<'_> {
                 return Err(error);
             }
         };
-        self.finish(context, &keeper, &directory)
+        Ok(self.with_runs(|training| {
+            training.outcome(context, &keeper, |best| Some(sample_command(best)))
+        }))
     }
 
     /// The data set to train on.
@@ -216,57 +181,26 @@ impl Training<'_> {
         model_info: &ModelInfo,
     ) -> Result<RunSelection, StageError> {
         let data = DatasetSummary::of(dataset);
+        let images = Images { root: &context.root, seen: &data };
         let criteria = RunCriteria {
-            root: &context.root,
             manifest: &context.manifest,
             unknown: &[],
-            data: Some(&data),
+            is_data: &is_data,
+            data: Some(&images),
         };
-        let selection =
-            self.select_run(&context.request, &context.pipeline, &context.stage, &criteria)?;
-        if self.begins_from_file(&selection)
-            && let Some(file) = resume_checkpoint::open(self.settings, &context.root)?
-        {
+        let (selection, from_file) = self.with_runs(|training| {
+            let (request, root) = (&context.request, &context.root);
+            let selection =
+                training.select_run(request, &context.pipeline, &context.stage, root, &criteria)?;
+            let from_file = training.begins_from_file(&selection);
+            Ok::<_, StageError>((selection, from_file))
+        })?;
+        if from_file && let Some(file) = resume_checkpoint::open(self.settings, &context.root)? {
             let name = self.settings.checkpoint.resume_checkpoint.as_deref().unwrap_or_default();
             let doubt = resume_compatibility::check(file.header(), name, model_info)?;
             doubt.into_iter().for_each(|text| context.event(Event::Warning { text }));
         }
         Ok(selection)
-    }
-
-    fn finish(
-        &self,
-        context: &RunContext,
-        keeper: &CheckpointManager,
-        directory: &str,
-    ) -> Result<Outcome, StageError> {
-        let best = keeper.metadata().best_checkpoint.clone();
-        let monitor = self.settings.checkpoint.monitor.clone();
-        let value = best.as_ref().and_then(|b| b.metrics.get(&monitor).copied());
-        context.event(Event::Completed {
-            best: best.as_ref().map(|b| b.epoch),
-            monitor: monitor.clone(),
-            value,
-        });
-        let score = value.map(|value| self.settings.checkpoint.mode.score(value));
-        let next = best.as_ref().map(|best| NextCommand {
-            score,
-            ..sample_command(&format!("{directory}/{}", best.path))
-        });
-        let best = match (&best, value) {
-            (Some(best), Some(value)) => {
-                format!(
-                    ", best {monitor} {value:.4} at epoch {}: {directory}/{}",
-                    best.epoch, best.path
-                )
-            }
-            _ => String::new(),
-        };
-        let run = keeper.run().clone();
-        let plural = if self.settings.epochs == 1 { "" } else { "s" };
-        let summary = format!("run {}, {} epoch{plural}{best}", run.number, self.settings.epochs);
-        let artifact = Checkpoints::of_run(run, keeper.metadata().clone()).artifact();
-        Ok(Outcome { artifact: Some(artifact), summary, next })
     }
 }
 

@@ -1,12 +1,11 @@
 //! Where a training begins: at its run's newest good checkpoint, at a file that was named, or at
 //! the first step.
 
-use std::path::Path;
-
 use burn::tensor::Device;
 use pipe_core::progress::Event;
 use pipe_engine::kind::{RunContext, StageError};
-use pipe_runs::{CheckpointManager, Status};
+use pipe_runs::CheckpointManager;
+use pipe_trainer::shown;
 
 use super::definition::Training;
 use super::device_group::DeviceGroup;
@@ -35,7 +34,9 @@ impl Training<'_> {
         reached_with: &Settings,
         dataset: &Dataset,
     ) -> Result<StartingPoint, StageError> {
-        let Some(mut checkpoint) = self.newest(context, keeper)? else {
+        let newest = self.with_runs(|training| training.newest(context, keeper))?;
+        let named = || resume_checkpoint::load(self.settings, &context.root);
+        let Some(mut checkpoint) = newest.map_or_else(named, |found| Ok(Some(found)))? else {
             return Ok(StartingPoint { state, position: Position::default(), resumed: None });
         };
         let mut position = Position::of(checkpoint.header());
@@ -71,7 +72,8 @@ impl Training<'_> {
         let StartingPoint { state, position, resumed } = start;
         let parameters = parameters(&state.model, &Scope::All);
         let trainable = self::parameters(&state.model, &state.scope);
-        self.check_disk_space(context, keeper, state.checkpoint_bytes(trainable))?;
+        let bytes = state.checkpoint_bytes(trainable);
+        self.with_runs(|training| training.check_disk_space(context, keeper, bytes))?;
         context.event(Event::WorkOpened {
             number: keeper.run().number.0,
             title: keeper.metadata().experiment_name.clone(),
@@ -81,30 +83,17 @@ impl Training<'_> {
             changing: trainable,
         });
         resumed.take().into_iter().for_each(|event| context.event(event));
-        keeper.update(|m| {
-            m.status = Status::Running;
-            m.message = None;
-            m.epochs = self.settings.epochs.max(position.epoch);
-            if self.number(&context.request).is_some() {
-                // A run that was named belongs to those who named it from now on.
-                (m.pipeline, m.stage) = (context.pipeline.clone(), context.stage.to_string());
-            }
-            m.device = devices.name.clone();
-            if devices.micro_batches > 1 {
-                // Sums in another order: the bits differ from those of whole batches.
-                m.other.insert("pieces_per_batch".into(), devices.micro_batches.into());
-            }
-            if let Some(name) = self.settings.experiment_name.clone() {
-                m.experiment_name = name;
-            }
+        self.with_runs(|training| {
+            training.note_running(context, keeper, position.epoch, &devices.name)
         })?;
+        if devices.micro_batches > 1 {
+            // Sums in another order: the bits differ from those of whole batches.
+            keeper.update(|m| {
+                m.other.insert("pieces_per_batch".into(), devices.micro_batches.into());
+            })?;
+        }
         Ok(())
     }
-}
-
-/// A path as people are told it: from the project's folder.
-pub(super) fn shown(path: &Path, context: &RunContext) -> String {
-    path.strip_prefix(&context.root).unwrap_or(path).display().to_string()
 }
 
 /// Optimizer steps in an epoch.

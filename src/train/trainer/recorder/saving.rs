@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use pipe_engine::kind::{Failure, StageError};
 use pipe_runs::tensor::HostTensor;
-use pipe_runs::{Header, Saved};
+use pipe_runs::{Content, Header, Saved};
 use serde_json::json;
 
 use super::super::train_state::TrainState;
@@ -42,7 +42,9 @@ impl Recorder<'_> {
         self.writer.begin(move |keeper| {
             sync(&logs)?;
             let step = header.global_step;
-            let saved = keeper.save_epoch(&header, is_final, || require_finite(tensors, step))?;
+            let saved = keeper.save_epoch(&header, is_final, || {
+                require_finite(tensors, step).map(Content::Tensors)
+            })?;
             if let (Some(Saved { is_best: true, .. }), Some(write)) = (&saved, on_new_best) {
                 write(&keeper.run().best(), keeper.run())?;
             }
@@ -74,7 +76,7 @@ impl Recorder<'_> {
         self.writer.begin(move |keeper| {
             sync(&logs)?;
             let tensors = require_finite(tensors, header.global_step)?;
-            Ok(Some(keeper.save_partial(&header, &tensors)?))
+            Ok(Some(keeper.save_partial(&header, &Content::Tensors(tensors))?))
         });
         Ok(())
     }

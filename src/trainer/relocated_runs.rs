@@ -13,7 +13,7 @@ use serde_json::Value;
 
 /// The stage's runs with their metadata in all folders but `today`, relative folders below `root`;
 /// the newest last.
-pub(super) fn runs(
+pub(crate) fn runs(
     root: &ProjectRoot,
     today: &Path,
     pipeline: &str,

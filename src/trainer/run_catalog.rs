@@ -11,10 +11,10 @@ use pipe_runs::{Metadata, Run, RunNumber, Runs, Status};
 use serde_json::Value;
 
 /// A run with its metadata.
-pub(super) type RunWithMetadata = (Run, Metadata);
+pub(crate) type RunWithMetadata = (Run, Metadata);
 
 /// The runs of a folder, oldest first.
-pub(super) struct RunCatalog<'a> {
+pub(crate) struct RunCatalog<'a> {
     pipeline: &'a str,
     stage: &'a str,
     own: Vec<RunWithMetadata>,
@@ -96,7 +96,7 @@ impl<'a> RunCatalog<'a> {
 }
 
 /// The epochs whose result stands on disk.
-pub(super) fn completed_epochs(run: &Run, metadata: &Metadata) -> u64 {
+pub(crate) fn completed_epochs(run: &Run, metadata: &Metadata) -> u64 {
     // Without checkpoints there is nothing to look at but the word of the metadata.
     let switched_off = metadata.settings["checkpoint"]["enabled"] == Value::Bool(false);
     let word = (switched_off && metadata.status == Status::Completed).then_some(metadata.epochs);
@@ -105,12 +105,12 @@ pub(super) fn completed_epochs(run: &Run, metadata: &Metadata) -> u64 {
 
 /// Whether a run was completed and nothing of it is left to go on with. It is not begun again in
 /// its place: what it was stands in its metadata, logs and image grids.
-pub(super) fn has_lost_checkpoints(run: &Run, metadata: &Metadata) -> bool {
+pub(crate) fn has_lost_checkpoints(run: &Run, metadata: &Metadata) -> bool {
     metadata.status == Status::Completed && completed_epochs(run, metadata) == 0
 }
 
 /// How a run that has not come to its end stands: who trains in it, or how it was left.
-pub(super) fn unfinished_reason(run: &Run, metadata: &Metadata) -> String {
+pub(crate) fn unfinished_reason(run: &Run, metadata: &Metadata) -> String {
     if let Some(holder) = run.holder() {
         return format!("being trained by {}", holder.0);
     }

@@ -2,18 +2,19 @@
 
 use pipe_engine::identity::Difference;
 use pipe_engine::kind::{Request, StageError, StageId};
+use pipe_fs::ProjectRoot;
 use pipe_runs::{Metadata, Run, Runs, Status};
 
-use super::definition::Training;
-use crate::stages::relocated_runs;
-use crate::stages::run_catalog::{RunCatalog, has_lost_checkpoints};
-use crate::stages::run_match::RunCriteria;
+use crate::relocated_runs;
+use crate::run_catalog::{RunCatalog, has_lost_checkpoints};
+use crate::run_match::RunCriteria;
+use crate::training::Training;
 
 /// What became of a run that is not begun again in its place.
 const LOST: &str = "was completed, and none of its checkpoints is left";
 
 /// The run that a training goes on with, or the wish for a new one.
-pub(super) enum RunSelection {
+pub enum RunSelection {
     /// A new run, with this number if one was asked for. The reason is for the plan.
     New { number: Option<u32>, reason: String, changes: Vec<Difference> },
     /// An existing run with the same identity.
@@ -24,17 +25,19 @@ pub(super) enum RunSelection {
 
 impl Training<'_> {
     /// Decides which run is meant. Looks at the disk and changes nothing.
-    pub(super) fn select_run(
+    pub fn select_run(
         &self,
         request: &Request,
         pipeline: &str,
         stage: &StageId,
+        root: &ProjectRoot,
         criteria: &RunCriteria,
     ) -> Result<RunSelection, StageError> {
-        let from_run = self.settings.checkpoint.resume_from_run.is_some();
+        let from_run = self.policy.resume_from_run.is_some();
         let search = RunSearch {
             training: self,
-            runs: self.runs(criteria.root),
+            root,
+            runs: self.runs(root),
             request,
             resume: request.resume || (from_run && !request.force),
             pipeline,
@@ -48,52 +51,34 @@ impl Training<'_> {
     }
 
     /// Whether there is no checkpoint of the run's own to go on from.
-    pub(super) fn begins_from_file(&self, selection: &RunSelection) -> bool {
+    pub fn begins_from_file(&self, selection: &RunSelection) -> bool {
         let new = match selection {
             RunSelection::New { .. } | RunSelection::Empty(_) => true,
             RunSelection::Existing(existing) => is_untrained(&existing.0, &existing.1),
         };
-        new && self.settings.checkpoint.resume_checkpoint.is_some()
+        new && self.policy.resume_checkpoint.is_some()
     }
 
     /// Why a run cannot be gone on with.
     fn refusal(&self, number: u32, criteria: &RunCriteria, run: &Metadata) -> String {
         let (different, words) = criteria.changes(run);
         let only_data = criteria.settings_changed(run).is_empty();
-        let (what, back) = if only_data {
-            ("on other images", "put the old images back")
-        } else {
-            ("with other settings", "go on with the settings it was begun with")
+        let (what, back) = match criteria.data.filter(|_| only_data) {
+            Some(data) => data.other(),
+            None => ("with other settings", "go on with the settings it was begun with"),
         };
-        let help = self.horizon_help(&different).unwrap_or_else(|| back.to_owned());
+        let help = (self.advice)(&different).unwrap_or_else(|| back.to_owned());
         format!(
             "run {number} was trained {what}: {words}; {help}, or start a new run by leaving the number and `--resume` \
              out"
         )
-    }
-
-    /// What to do about a schedule that would have another length.
-    fn horizon_help(&self, different: &[Difference]) -> Option<String> {
-        let horizon = different.iter().find(|d| d.key == "schedule horizon")?;
-        let old = horizon.old.as_ref()?.as_u64()?;
-        let kind = format!("{:?}", self.settings.schedule.kind).to_lowercase();
-        let learns = self.settings.epochs <= old || self.settings.schedule.min_lr_ratio > 0.0;
-        Some(if learns {
-            format!(
-                "a {kind} schedule depends on its length: extend it with `schedule_epochs: {old}`"
-            )
-        } else {
-            format!(
-                "a {kind} schedule depends on its length, and this one ends at a learning rate of 0 after epoch {old}, \
-                 so that more epochs of the same run would learn nothing: keep `epochs: {old}`"
-            )
-        })
     }
 }
 
 /// What the run of a training is searched by.
 struct RunSearch<'a> {
     training: &'a Training<'a>,
+    root: &'a ProjectRoot,
     /// Where the training's runs are.
     runs: Runs,
     request: &'a Request,
@@ -153,7 +138,7 @@ impl RunSearch<'_> {
     /// The newest fitting run of another folder.
     fn relocated(&self, also: impl Fn(&Run, &Metadata) -> bool) -> Option<(Run, Metadata)> {
         let folder = self.runs.folder();
-        relocated_runs::runs(self.criteria.root, folder, self.pipeline, self.stage)
+        relocated_runs::runs(self.root, folder, self.pipeline, self.stage)
             .into_iter()
             .rfind(|(run, metadata)| also(run, metadata) && self.criteria.matches(metadata))
     }
@@ -166,7 +151,7 @@ impl RunSearch<'_> {
             return Ok(RunSelection::New { number: None, reason, changes: Vec::new() });
         }
         let catalog = RunCatalog::of(&self.runs, self.pipeline, self.stage.as_str());
-        let epochs = self.training.settings.epochs;
+        let epochs = self.training.epochs;
         let known = catalog.matching(|_, m| criteria.matches(m), epochs);
         if let Some(known) =
             known.or_else(|| catalog.matching(|run, m| can_continue(criteria, run, m), epochs))
@@ -205,7 +190,7 @@ impl RunSearch<'_> {
             let refusal = self.training.refusal(run.number.0, self.criteria, metadata);
             return Err(StageError::setting(refusal));
         }
-        let help = match &self.training.horizon_help(&changes) {
+        let help = match (self.training.advice)(&changes) {
             Some(help) if changes.len() == 1 => format!("; {help}"),
             _ => String::new(),
         };

@@ -6,46 +6,41 @@ use std::path::Path;
 use pipe_core::progress::Event;
 use pipe_core::shell::CommandLine;
 use pipe_engine::kind::{Failure, Request, RunContext, StageError};
-use pipe_fs::copy::copy;
 use pipe_fs::{atomic, disk_space};
 use pipe_runs::{
-    Checkpoint, CheckpointManager, DatasetRecord, Loaded, Metadata, Run, SCHEMA_VERSION, Status,
-    StoreError,
+    CheckpointManager, DatasetRecord, Loaded, Metadata, Run, SCHEMA_VERSION, Status, StoreError,
 };
 use serde_json::Map;
 
-use super::definition::Training;
-use super::selection::RunSelection;
-use crate::checkpoint::BASE_FILE;
-use crate::data::{Dataset, Split};
-use crate::stages::artifacts::CheckpointFile;
-use crate::stages::resume_checkpoint::{self};
+use crate::selection::RunSelection;
+use crate::training::Training;
 
 impl Training<'_> {
-    pub(super) fn open_run(
+    /// The run that was selected, held by this process. `dataset`: what it is trained on.
+    pub fn open_run(
         &self,
         context: &RunContext,
         selection: RunSelection,
-        dataset: &Dataset,
+        dataset: &DatasetRecord,
         device: &str,
     ) -> Result<CheckpointManager, StageError> {
-        let policy = self.settings.checkpoint.clone();
+        let policy = self.policy.clone();
         let runs = self.runs(&context.root);
         let run = match selection {
             RunSelection::Existing(existing) => {
                 let (run, metadata) = *existing;
-                let mut keeper = CheckpointManager::reopen(run, policy)?;
-                if metadata.dataset.digest != dataset.digest() {
+                let mut manager = CheckpointManager::reopen(run, policy)?;
+                if metadata.dataset.digest != dataset.digest {
                     // Nothing was trained on the images that it was begun with, such as a corrupt
                     // one.
-                    let first = self.first_metadata(context, keeper.run(), dataset, device);
-                    keeper.update(|m| {
+                    let first = self.first_metadata(context, manager.run(), dataset, device);
+                    manager.update(|m| {
                         (m.dataset, m.manifest, m.identity) =
                             (first.dataset, first.manifest, first.identity);
                         m.history.clear();
                     })?;
                 }
-                return Ok(keeper);
+                return Ok(manager);
             }
             RunSelection::Empty(run) => run,
             RunSelection::New { number: Some(number), reason, .. } => {
@@ -86,18 +81,14 @@ impl Training<'_> {
         &self,
         context: &RunContext,
         run: &Run,
-        dataset: &Dataset,
+        dataset: &DatasetRecord,
         device: &str,
     ) -> Metadata {
         let now = chrono::Utc::now();
         Metadata {
             schema_version: SCHEMA_VERSION,
             run_number: run.number.0,
-            experiment_name: self
-                .settings
-                .experiment_name
-                .clone()
-                .unwrap_or_else(|| context.pipeline.clone()),
+            experiment_name: self.experiment_name.unwrap_or(&context.pipeline).to_owned(),
             pipeline: context.pipeline.clone(),
             stage: context.stage.to_string(),
             status: Status::Running,
@@ -107,19 +98,13 @@ impl Training<'_> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             git_commit: git_commit(&context.root),
             device: device.to_owned(),
-            seed: self.settings.seed,
-            epochs: self.settings.epochs,
+            seed: self.seed,
+            epochs: self.epochs,
             identity: context.identity.clone(),
             manifest: context.manifest.clone(),
-            settings: self.value.clone(),
-            dataset: DatasetRecord {
-                source: dataset.source().name().to_owned(),
-                digest: dataset.digest().to_owned(),
-                classes: dataset.class_names().to_vec(),
-                train_images: dataset.indices(Split::Train).len() as u64,
-                validation_images: dataset.indices(Split::Validation).len() as u64,
-            },
-            resumed_from: self.settings.checkpoint.resume_checkpoint.clone(),
+            settings: self.settings.clone(),
+            dataset: dataset.clone(),
+            resumed_from: self.policy.resume_checkpoint.clone(),
             checkpoints: Vec::new(),
             best_checkpoint: None,
             partial_checkpoint: None,
@@ -128,13 +113,16 @@ impl Training<'_> {
         }
     }
 
-    /// The newest checkpoint to go on from, if there is any.
-    pub(super) fn newest(
+    /// The run's newest good checkpoint, if it has any.
+    ///
+    /// # Errors
+    /// It has some, and none is good.
+    pub fn newest(
         &self,
         context: &RunContext,
-        keeper: &CheckpointManager,
+        manager: &CheckpointManager,
     ) -> Result<Option<Loaded>, StageError> {
-        let found = keeper.newest_good();
+        let found = manager.newest_good();
         for passed in &found.passed_over {
             context.event(Event::Warning {
                 text: format!("passed over a damaged checkpoint: {passed}"),
@@ -149,26 +137,26 @@ impl Training<'_> {
             return Ok(found.checkpoint);
         }
         if !found.passed_over.is_empty() {
-            let number = keeper.run().number;
+            let number = manager.run().number;
             let fresh_start_hint = fresh_start_hint(&context.request);
             let message = format!("run {number} has no good checkpoint left; {fresh_start_hint}");
             return Err(StageError::new(Failure::Storage, message));
         }
-        resume_checkpoint::load(self.settings, &context.root)
+        Ok(None)
     }
 
     /// Fails if not even one checkpoint of `each` bytes fits on the disk; warns if not all that
     /// will be kept fit.
-    pub(super) fn check_disk_space(
+    pub fn check_disk_space(
         &self,
         context: &RunContext,
-        keeper: &CheckpointManager,
+        manager: &CheckpointManager,
         each: u64,
     ) -> Result<(), StageError> {
-        let (policy, epochs) = (&self.settings.checkpoint, self.settings.epochs);
-        let folder = &keeper.run().folder;
+        let (policy, epochs) = (self.policy, self.epochs);
+        let folder = &manager.run().folder;
         let Some(free) = disk_space::free(folder).filter(|_| policy.enabled) else { return Ok(()) };
-        let listed = &keeper.metadata().checkpoints;
+        let listed = &manager.metadata().checkpoints;
         let older: u64 = listed.iter().rev().skip(1).map(|c| c.bytes).sum();
         let newest = listed.last().map_or(0, |c| c.bytes);
         let shown = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
@@ -199,25 +187,9 @@ impl Training<'_> {
     }
 }
 
-/// Puts a copy of the base model beside the checkpoints that need it.
-pub(super) fn copy_base_model(run: &Run, base: &CheckpointFile) -> Result<(), StageError> {
-    let kept = run.folder.join(BASE_FILE);
-    let same = |a: &Path, b: &Path| {
-        let digest = |path| Checkpoint::open(path).ok().and_then(|c| c.digest().map(str::to_owned));
-        digest(a).is_some_and(|found| digest(b) == Some(found))
-    };
-    if kept.exists() && same(&kept, &base.path) {
-        return Ok(());
-    }
-    Ok(copy(run.disk(), &base.path, &kept)?)
-}
-
 /// `config.yaml`: a pipeline file that repeats the run.
-pub(super) fn write_config(
-    keeper: &CheckpointManager,
-    context: &RunContext,
-) -> Result<(), StageError> {
-    let path = keeper.run().config_path();
+pub fn write_config(manager: &CheckpointManager, context: &RunContext) -> Result<(), StageError> {
+    let path = manager.run().config_path();
     let stage = context.stage.as_str();
     let mut again = CommandLine::new(["pipe", "run"])
         .path(path.strip_prefix(&context.root).unwrap_or(&path))
@@ -225,7 +197,7 @@ pub(super) fn write_config(
         .options(["--force"]);
     // A number that was asked for is taken now.
     for key in ["run_number", "resume_from_run"] {
-        let policy = &keeper.metadata().settings["checkpoint"];
+        let policy = &manager.metadata().settings["checkpoint"];
         if !policy[key].is_null() {
             again = again.options([format!("--set={stage}.checkpoint.{key}=null")]);
         }
@@ -236,7 +208,7 @@ pub(super) fn write_config(
         "# The resolved settings of this run. It can be repeated with: {again}\n{}",
         context.resolved()
     );
-    Ok(atomic::write(keeper.run().disk(), &path, |out| out.write_all(text.as_bytes()))?)
+    Ok(atomic::write(manager.run().disk(), &path, |out| out.write_all(text.as_bytes()))?)
 }
 
 fn git_commit(root: &Path) -> Option<String> {

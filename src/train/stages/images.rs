@@ -1,86 +1,64 @@
-//! Whether a numbered run matches what a training wants now, and what is different where it does
-//! not: settings, images, and files that settings name. Pure but for the words about images, which
-//! may come from a list in the cache.
+//! The images that a training is trained on, beside those of its numbered runs.
 
-use std::collections::BTreeMap;
+use std::path::Path;
 
-use pipe_engine::identity::{Difference, differences, in_words};
-use pipe_fs::ProjectRoot;
+use pipe_engine::identity::Difference;
 use pipe_runs::Metadata;
-use serde_json::Value;
+use pipe_trainer::run_match::TrainingData;
 
 use crate::data::{self, DatasetSummary};
 
 /// Key of a manifest: digest of the data set, where its settings alone do not decide it.
 pub(super) const DATA: &str = "dataset";
-/// Key of a manifest: digest of the checkpoint that a training starts from.
-pub(super) const RESUME_CONTENT: &str = "content of checkpoint.resume_checkpoint";
 
-/// What a training wants now.
-pub(super) struct RunCriteria<'a> {
-    pub root: &'a ProjectRoot,
-    pub manifest: &'a BTreeMap<String, Value>,
-    /// Keys of the manifest that are not known yet.
-    pub unknown: &'a [String],
-    /// The images; `None` if they are not known yet.
-    pub data: Option<&'a DatasetSummary>,
+/// Images as they are now.
+pub(super) struct Images<'a> {
+    pub root: &'a Path,
+    pub seen: &'a DatasetSummary,
 }
 
-impl RunCriteria<'_> {
-    /// Settings that are others than the run's, and files that they name.
-    pub fn settings_changed(&self, run: &Metadata) -> Vec<Difference> {
-        let mut changed = differences(&run.manifest, self.manifest);
-        changed.retain(|d| match d.key.as_str() {
-            // Images are compared by what every run notes of them, those of earlier versions too.
-            DATA => false,
-            // A run of an earlier version did not note it, and a file that is gone tells nothing.
-            RESUME_CONTENT => d.old.is_some() && d.new.is_some(),
-            key => !self.unknown.iter().any(|unknown| unknown == key),
-        });
-        changed
+/// Whether a key of a manifest is about images: they are compared by what every run notes of them,
+/// those of earlier versions too.
+pub(super) fn is_data(key: &str) -> bool {
+    key == DATA
+}
+
+impl TrainingData for Images<'_> {
+    fn digest(&self) -> &str {
+        &self.seen.digest
     }
 
-    /// The images, if they are known to be others than the run's.
-    pub fn data_changed(&self, run: &Metadata) -> Option<&DatasetSummary> {
-        self.data.filter(|data| data.digest != run.dataset.digest)
-    }
-
-    pub fn matches(&self, run: &Metadata) -> bool {
-        self.data_changed(run).is_none() && self.settings_changed(run).is_empty()
-    }
-
-    /// All that is different, for a plan, and in words.
-    pub fn changes(&self, run: &Metadata) -> (Vec<Difference>, String) {
-        let mut changes = self.settings_changed(run);
-        let mut words = in_words(&changes);
-        let data = self.data_changed(run);
+    fn changes(&self, run: &Metadata, settings: &[Difference]) -> (String, Vec<Difference>) {
         // Where a setting of the data set is another one, so are its images: the setting is what to
         // tell.
-        let explained = changes.iter().any(|d| d.key.starts_with("dataset."));
-        if let Some(data) = data.filter(|_| !explained) {
-            let separator = if words.is_empty() { "" } else { ", " };
-            let record = &run.dataset;
-            let trained_on = DatasetSummary {
-                digest: record.digest.clone(),
-                images: record.train_images + record.validation_images,
-                classes: record.classes.clone(),
-                is_synthetic: false,
-            };
-            words = format!(
-                "{words}{separator}{}",
-                data::describe_change(self.root, &trained_on, data)
-            );
-            let (old, new) = (run.dataset.digest.as_str().into(), data.digest.as_str().into());
-            changes.push(Difference { key: DATA.to_owned(), old: Some(old), new: Some(new) });
+        if settings.iter().any(|d| d.key.starts_with("dataset.")) {
+            return (String::new(), Vec::new());
         }
-        (changes, words)
+        let record = &run.dataset;
+        let trained_on = DatasetSummary {
+            digest: record.digest.clone(),
+            images: record.train_images + record.validation_images,
+            classes: record.classes.clone(),
+            is_synthetic: false,
+        };
+        let words = data::describe_change(self.root, &trained_on, self.seen);
+        let (old, new) = (record.digest.as_str().into(), self.digest().into());
+        let change = Difference { key: DATA.to_owned(), old: Some(old), new: Some(new) };
+        (words, vec![change])
+    }
+
+    fn other(&self) -> (&'static str, &'static str) {
+        ("on other images", "put the old images back")
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use pipe_runs::{DatasetRecord, SCHEMA_VERSION, Status};
-    use serde_json::json;
+    use pipe_trainer::run_match::{RESUME_CONTENT, RunCriteria};
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -141,11 +119,12 @@ mod tests {
     ) -> String {
         let unknown: Vec<String> = unknown.iter().map(|u| u.to_string()).collect();
         let manifest = manifest(criteria);
+        let images = data.map(|seen| Images { root: Path::new("nowhere"), seen });
         let criteria = RunCriteria {
-            root: &ProjectRoot::from(std::path::Path::new("nowhere")),
             manifest: &manifest,
             unknown: &unknown,
-            data,
+            is_data: &is_data,
+            data: images.as_ref().map(|images| images as &dyn TrainingData),
         };
         let (changes, words) = criteria.changes(run);
         assert_eq!(criteria.matches(run), changes.is_empty());

@@ -1,0 +1,39 @@
+//! Trainings as stages, whoever trains: which numbered run a training belongs to, how it is opened,
+//! gone on with, extended and ended; and `kind: trainer`, any program of the user's under the same
+//! policies.
+//!
+//! Knows no model and no images.
+//!
+//! # Where things are
+//!
+//! | | |
+//! |---|---|
+//! | [`Training`] | begin here: what a training is as its runs know it, and what stands on disk for it |
+//! | [`RunSelection`], [`run_match`] | which run is meant, and what is different where none fits |
+//! | [`artifacts`] | what trainings hand to other stages: checkpoints |
+//! | [`program`] | `kind: trainer` and the training contract |
+
+// What comes from outside must not be able to end the program.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented
+    )
+)]
+
+pub mod artifacts;
+mod opening;
+mod relocated_runs;
+mod run_catalog;
+pub mod run_match;
+mod selection;
+mod training;
+
+pub use opening::write_config;
+pub use selection::RunSelection;
+pub use training::{Training, finished_early, note_finished_early, shown};

@@ -1,0 +1,226 @@
+//! A training as its numbered runs see it, whoever trains: a model of this program, or a program of
+//! the user's. What stands on disk for it, and how it begins and ends.
+
+use std::path::{Path, PathBuf};
+
+use pipe_core::progress::Event;
+use pipe_engine::identity::Difference;
+use pipe_engine::kind::{
+    InspectContext, Inspection, NextCommand, Outcome, Request, RunContext, StageError, StageState,
+};
+use pipe_fs::ProjectRoot;
+use pipe_runs::policy::CheckpointPolicy;
+use pipe_runs::{CheckpointManager, Metadata, Run, Runs, Status};
+use serde_json::Value;
+
+use crate::artifacts::Checkpoints;
+use crate::run_catalog::{completed_epochs, unfinished_reason};
+use crate::run_match::RunCriteria;
+use crate::selection::RunSelection;
+
+/// What a training is as its runs know it.
+pub struct Training<'a> {
+    pub policy: &'a CheckpointPolicy,
+    /// The stage's settings as they are recorded.
+    pub settings: &'a Value,
+    /// Folder of the numbered runs, if the policy names none.
+    pub base_dir: &'a str,
+    /// The pipeline's name without one.
+    pub experiment_name: Option<&'a str>,
+    pub seed: u64,
+    /// In all.
+    pub epochs: u64,
+    /// What to do about differences to a run that it could go on with, where there is more to say
+    /// than that they are there.
+    pub advice: &'a dyn Fn(&[Difference]) -> Option<String>,
+}
+
+/// Key of a run's metadata: why it was completed before its last epoch.
+const FINISHED_EARLY: &str = "finished_early";
+
+/// Why a run was completed before its last epoch, if it was.
+pub fn finished_early(metadata: &Metadata) -> Option<&str> {
+    let is_completed = metadata.status == Status::Completed;
+    metadata.other.get(FINISHED_EARLY).and_then(Value::as_str).filter(|_| is_completed)
+}
+
+/// Notes why a run ends before its last epoch.
+pub fn note_finished_early(metadata: &mut Metadata, why: &str) {
+    metadata.other.insert(FINISHED_EARLY.to_owned(), why.into());
+}
+
+impl Training<'_> {
+    /// The folder of its numbered runs, relative to the project.
+    pub fn folder(&self) -> PathBuf {
+        self.policy.base_dir.as_deref().unwrap_or(self.base_dir).into()
+    }
+
+    /// The run that is asked for by its number.
+    pub(crate) fn number(&self, request: &Request) -> Option<u32> {
+        request.run_number.or(self.policy.run_number).or(self.policy.resume_from_run)
+    }
+
+    pub(crate) fn runs(&self, root: &ProjectRoot) -> Runs {
+        Runs::at(root.disk(), root.join(self.folder()))
+    }
+
+    /// Where a run is that lies in another folder than new ones would.
+    fn place(&self, root: &ProjectRoot, run: &Run) -> String {
+        match run.folder.parent() {
+            Some(folder) if folder != self.runs(root).folder() => {
+                format!(" in {}", folder.strip_prefix(root).unwrap_or(folder).display())
+            }
+            _ => String::new(),
+        }
+    }
+
+    /// What stands on disk for it. `check` looks at the run that is meant before anything is said
+    /// of it.
+    pub fn inspect(
+        &self,
+        o: &InspectContext,
+        criteria: &RunCriteria,
+        check: impl FnOnce(&RunSelection) -> Result<(), StageError>,
+    ) -> Result<Inspection, StageError> {
+        let selection = self.select_run(o.request, o.pipeline, o.stage, o.root, criteria)?;
+        check(&selection)?;
+        match selection {
+            RunSelection::New { reason, changes, .. } => {
+                Ok(StageState::Absent { reason, changes }.into())
+            }
+            RunSelection::Empty(run) => {
+                let reason = format!("run {} has no checkpoint yet", run.number);
+                Ok(StageState::absent(reason).into())
+            }
+            RunSelection::Existing(existing) => {
+                let (run, metadata) = *existing;
+                Ok(self.inspect_run(o, run, metadata))
+            }
+        }
+    }
+
+    fn inspect_run(&self, o: &InspectContext, run: Run, metadata: Metadata) -> Inspection {
+        let total = self.epochs;
+        let done = completed_epochs(&run, &metadata);
+        let early = finished_early(&metadata).filter(|_| total <= metadata.epochs);
+        if done >= total && metadata.status != Status::Completed {
+            // Its process ended between the last checkpoint and the end: what is left is to put
+            // things in order.
+            let reason =
+                format!("run {}: trained, {}", run.number, unfinished_reason(&run, &metadata));
+            return StageState::Partial { done: total, total, reason }.into();
+        }
+        if done >= total || early.is_some() {
+            if metadata.best_checkpoint.is_some() && !run.best().exists() {
+                let reason = format!("run {}: best.ckpt is gone", run.number);
+                return StageState::Partial { done: done.min(total), total, reason }.into();
+            }
+            let reason = self.why_done(o, &run, &metadata, done, early);
+            let artifact = Some(Checkpoints::of_run(run, metadata).artifact());
+            return Inspection { state: StageState::Done { reason }, artifact };
+        }
+        if done >= metadata.epochs || finished_early(&metadata).is_some() {
+            return StageState::Extendable { from: done, to: total }.into();
+        }
+        let reason = format!("run {}: {}", run.number, unfinished_reason(&run, &metadata));
+        StageState::Partial { done, total, reason }.into()
+    }
+
+    fn why_done(
+        &self,
+        o: &InspectContext,
+        run: &Run,
+        metadata: &Metadata,
+        done: u64,
+        early: Option<&str>,
+    ) -> String {
+        let whose = if metadata.pipeline == o.pipeline {
+            String::new()
+        } else {
+            format!(" of pipeline {}", metadata.pipeline)
+        };
+        let (place, total, number) = (self.place(o.root, run), self.epochs, run.number);
+        if let Some(why) = early.filter(|_| done < total) {
+            format!(
+                "up to date, run {number}{whose}{place}: ended at epoch {done} of {total}, {why}"
+            )
+        } else if done > total {
+            format!(
+                "run {number}{whose}{place} was trained for {done} epochs, more than the {total} asked for: it is handed \
+                 on as it is; `--force` trains a new run"
+            )
+        } else {
+            format!("up to date, run {number}{whose}{place}")
+        }
+    }
+
+    /// Notes in the run that it is under way. `done`: epochs that it has behind it.
+    pub fn note_running(
+        &self,
+        context: &RunContext,
+        manager: &mut CheckpointManager,
+        done: u64,
+        device: &str,
+    ) -> Result<(), StageError> {
+        manager.update(|m| {
+            m.status = Status::Running;
+            m.message = None;
+            m.other.remove(FINISHED_EARLY);
+            m.epochs = self.epochs.max(done);
+            if self.number(&context.request).is_some() {
+                // A run that was named belongs to those who named it from now on.
+                (m.pipeline, m.stage) = (context.pipeline.clone(), context.stage.to_string());
+            }
+            m.device = device.to_owned();
+            if let Some(name) = self.experiment_name {
+                m.experiment_name = name.to_owned();
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Tells of the end of a run that was completed, and hands its checkpoints on. `next`: what one
+    /// would type with its best checkpoint.
+    pub fn outcome(
+        &self,
+        context: &RunContext,
+        manager: &CheckpointManager,
+        next: impl FnOnce(&str) -> Option<NextCommand>,
+    ) -> Outcome {
+        let (run, metadata) = (manager.run(), manager.metadata());
+        let directory = shown(&run.folder, context);
+        let best = metadata.best_checkpoint.as_ref();
+        let monitor = &self.policy.monitor;
+        let value = best.and_then(|b| b.metrics.get(monitor).copied());
+        context.event(Event::Completed {
+            best: best.map(|b| b.epoch),
+            monitor: monitor.clone(),
+            value,
+        });
+        let score = value.map(|value| self.policy.mode.score(value));
+        let next = best.and_then(|best| next(&format!("{directory}/{}", best.path)));
+        let next = next.map(|next| NextCommand { score, ..next });
+        let best = match (best, value) {
+            (Some(best), Some(value)) => {
+                let (epoch, path) = (best.epoch, &best.path);
+                format!(", best {monitor} {value:.4} at epoch {epoch}: {directory}/{path}")
+            }
+            _ => String::new(),
+        };
+        let done = metadata.history.last().map_or(self.epochs, |last| last.epoch);
+        let trained = match finished_early(metadata) {
+            Some(why) if done < self.epochs => {
+                format!("{done} of {} epochs ({why})", self.epochs)
+            }
+            _ => format!("{} epoch{}", self.epochs, if self.epochs == 1 { "" } else { "s" }),
+        };
+        let summary = format!("run {}, {trained}{best}", run.number);
+        let artifact = Checkpoints::of_run(run.clone(), metadata.clone()).artifact();
+        Outcome { artifact: Some(artifact), summary, next }
+    }
+}
+
+/// A path as people are told it: from the project's folder.
+pub fn shown(path: &Path, context: &RunContext) -> String {
+    path.strip_prefix(&context.root).unwrap_or(path).display().to_string()
+}
