@@ -4,7 +4,7 @@
 //! `words: { kind: word_count, from: README.md, to: words.txt }`. Everything else is `pipe`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use burn_pipe::pipe_engine::figment::Figment;
@@ -58,9 +58,9 @@ impl Stage for WordCount {
     }
 
     /// What it reads counts by content: another text is another count.
-    fn content(&self, root: &Path) -> BTreeMap<String, String> {
-        let digest = file_digest(&root.join(&self.from)).ok();
-        digest.map(|digest| ("from.content".to_owned(), digest)).into_iter().collect()
+    fn content(&self, at: &ContentContext) -> Result<BTreeMap<String, String>, StageError> {
+        let digest = file_digest(&at.root.join(&self.from)).ok();
+        Ok(digest.map(|digest| ("from.content".to_owned(), digest)).into_iter().collect())
     }
 
     fn inspect(&self, context: &InspectContext) -> Result<Inspection, StageError> {

@@ -33,11 +33,13 @@ use std::sync::Arc;
 use pipe_engine::command::CommandKind;
 use pipe_engine::kind::StageKind;
 pub use pipe_models::architecture::Architectures;
-pub use {pipe_core, pipe_engine, pipe_fs, pipe_models, pipe_runs, pipe_train};
+use pipe_trainer::program::TrainerKind;
+pub use {pipe_core, pipe_engine, pipe_fs, pipe_models, pipe_runs, pipe_train, pipe_trainer};
 
 /// Every stage kind of the product, for models of these architectures.
 pub fn kinds(architectures: &Architectures) -> Vec<Arc<dyn StageKind>> {
     let mut kinds = pipe_train::stages::kinds(architectures);
+    kinds.push(Arc::new(TrainerKind));
     kinds.push(Arc::new(CommandKind));
     kinds
 }

@@ -89,7 +89,7 @@ pub fn ckpt(arguments: CkptArguments, architectures: &Architectures) -> Result<E
             for file in &files {
                 let checkpoint = open(file)?;
                 checkpoint.verify().map_err(CliError::failed)?;
-                say!("{}: good, {}", file.display(), checkpoint.digest().unwrap_or_default());
+                say!("{}: good, {}", file.display(), digest(&checkpoint));
             }
         }
         CkptCommand::Probe { file, prefix } => {
@@ -144,6 +144,11 @@ fn open(file: &std::path::Path) -> Result<Checkpoint, CliError> {
     Checkpoint::open(&files::checkpoint(file)?).map_err(CliError::failed)
 }
 
+/// What identifies its content.
+fn digest(checkpoint: &Checkpoint) -> &str {
+    checkpoint.digest().unwrap_or(checkpoint.head_digest())
+}
+
 fn show(checkpoint: &Checkpoint, json: bool) {
     let header = checkpoint.header();
     let tensors: Vec<_> = checkpoint.tensors().collect();
@@ -157,7 +162,7 @@ fn show(checkpoint: &Checkpoint, json: bool) {
         let value = serde_json::json!({
             "epoch": header.epoch, "global_step": header.global_step, "step_in_epoch": header.step_in_epoch,
             "metrics": header.metrics, "saved_at": header.saved_at, "identity": header.identity,
-            "seed": header.seed, "model_config": header.model_config, "digest": checkpoint.digest(),
+            "seed": header.seed, "model_config": header.model_config, "digest": digest(checkpoint),
             "scheduler_state_dict": header.scheduler_state_dict, "extra": header.extra, "tensors": list,
         });
         say!("{value:#}");
@@ -172,9 +177,16 @@ fn show(checkpoint: &Checkpoint, json: bool) {
     say!("metrics      {}", metrics.join(", "));
     say!("saved at     {}", header.saved_at.format("%Y-%m-%d %H:%M:%S UTC"));
     say!("seed         {}", header.seed);
-    say!("model        {}", header.model_config);
+    if !checkpoint.is_of_program() {
+        say!("model        {}", header.model_config);
+    }
     say!("identity     {}", header.identity);
-    say!("digest       {}\n", checkpoint.digest().unwrap_or_default());
+    say!("digest       {}\n", digest(checkpoint));
+    if checkpoint.is_of_program() {
+        let (files, bytes) = (checkpoint.files().len(), table::bytes(checkpoint.bytes()));
+        say!("written by a training program in a form of its own; files: {files}, {bytes}");
+        return;
+    }
     let rows: Vec<Vec<String>> = tensors
         .iter()
         .map(|t| {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use pipe_core::shell::CommandLine;
 use pipe_fs::Disk;
 use pipe_runs::Runs;
+use pipe_runs::checkpoint::header_beside;
 
 use super::CliError;
 
@@ -18,11 +19,12 @@ const SHOWN: usize = 5;
 /// # Errors
 /// A folder without one; the message says what there is instead.
 pub fn checkpoint(path: &Path) -> Result<PathBuf, CliError> {
-    if !path.is_dir() {
+    // A folder can be a checkpoint itself.
+    if !path.is_dir() || header_beside(path).is_file() {
         return Ok(path.to_owned());
     }
     let names = ["checkpoints/best.ckpt", "best.ckpt", "checkpoints/last.ckpt", "last.ckpt"];
-    if let Some(found) = names.into_iter().map(|name| path.join(name)).find(|file| file.is_file()) {
+    if let Some(found) = names.into_iter().map(|name| path.join(name)).find(|file| file.exists()) {
         return Ok(found);
     }
     let shown = path.display();
@@ -44,7 +46,7 @@ pub fn checkpoint(path: &Path) -> Result<PathBuf, CliError> {
     let Some(newest) = runs.last() else {
         return Err(CliError::usage(format!("{shown} is a folder without a checkpoint")));
     };
-    if runs.iter().all(|run| !run.best().is_file()) {
+    if runs.iter().all(|run| !run.best().exists()) {
         return Err(CliError::usage(format!("{shown}: none of its runs has a checkpoint yet")));
     }
     let mut names: Vec<String> =

@@ -13,6 +13,7 @@ mod export;
 mod files;
 mod graph;
 mod init;
+mod job;
 mod jobs;
 mod kinds;
 mod logs;
@@ -99,6 +100,8 @@ enum Command {
     Sample(sample::SampleArguments),
     /// Show the adapters that wgpu sees, and which one `auto` takes
     Devices(devices::DevicesArguments),
+    /// Say to a `trainer` stage how far its training is
+    Job(job::JobArguments),
     /// Measure what a training costs on this machine
     Bench(bench::BenchArguments),
     /// Print a JSON schema for editors
@@ -138,6 +141,7 @@ pub fn call(
         Command::Ckpt(a) => ckpt::ckpt(a, architectures),
         Command::Sample(a) => sample::sample(a, &arguments.output, architectures),
         Command::Devices(a) => devices::devices(a),
+        Command::Job(a) => job::job(a),
         Command::Bench(a) => bench::bench(a, architectures),
         Command::Schema(a) => schema::schema(a, kinds),
         Command::Completions(a) => completions::completions(a, Arguments::command()),

@@ -5,7 +5,7 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use figment::Figment;
@@ -80,8 +80,8 @@ pub trait Stage: Send + Sync {
 
     /// Files that decide the result besides the settings: the digest of each, by a key of the
     /// manifest. One that is not there has none.
-    fn content(&self, _root: &Path) -> BTreeMap<String, String> {
-        BTreeMap::new()
+    fn content(&self, _at: &ContentContext) -> Result<BTreeMap<String, String>, StageError> {
+        Ok(BTreeMap::new())
     }
 
     /// GPUs that it computes on at the same time, where its settings say; a job asks for so many.
@@ -162,6 +162,16 @@ impl<'a> PipelineView<'a> {
     }
 }
 
+/// What a stage may look at when it says which files decide its result.
+pub struct ContentContext<'a> {
+    pub root: &'a ProjectRoot,
+    pub stage: &'a StageId,
+    pub graph: &'a Graph,
+    /// What the stage last made, as it noted it then.
+    pub made: Option<&'a Outputs>,
+    pub(crate) formats: &'a dyn FileFormats,
+}
+
 /// What a stage may look at when it says how far it is.
 pub struct InspectContext<'a> {
     pub root: &'a ProjectRoot,
@@ -186,6 +196,12 @@ pub struct InspectContext<'a> {
 }
 
 impl InspectContext<'_> {
+    /// What the stage may look at for the files that decide its result.
+    pub fn content_context(&self) -> ContentContext<'_> {
+        let Self { root, stage, graph, formats, made, .. } = *self;
+        ContentContext { root, stage, graph, made, formats }
+    }
+
     /// What differs from an earlier manifest, as far as it is known yet.
     pub fn changes_since(&self, earlier: &BTreeMap<String, Value>) -> Vec<Difference> {
         let all = differences(earlier, self.manifest);
@@ -232,6 +248,12 @@ pub struct RunContext<'a> {
 }
 
 impl RunContext<'_> {
+    /// What the stage may look at for the files that decide its result.
+    pub fn content_context(&self) -> ContentContext<'_> {
+        let Self { root, stage, graph, formats, made, .. } = self;
+        ContentContext { root, stage, graph, made: made.as_ref(), formats: *formats }
+    }
+
     pub fn event(&self, event: Event) {
         self.journal.event(&self.stage, &event);
     }

@@ -84,7 +84,11 @@ impl StatePaths {
 
     /// Whether a path is that of a file of the state, or of a folder that holds only such files.
     pub fn covers(&self, text: &str) -> bool {
-        let folder = || self.in_run(text).is_some_and(|(_, rest)| FOLDERS.contains(&rest));
+        let folder = || {
+            self.in_run(text).is_some_and(|(_, rest)| {
+                FOLDERS.contains(&rest) || is_file_of_run(&format!("{rest}/file"))
+            })
+        };
         folder() || self.path(text).is_some()
     }
 
@@ -111,7 +115,11 @@ const FOLDERS: [&str; 5] = ["", "checkpoints", "logs", "samples", "adapter"];
 fn is_file_of_run(file: &str) -> bool {
     match file.split_once('/') {
         None => ["metadata.json", "config.yaml", "labels.json", "base_model.ckpt"].contains(&file),
-        Some(("checkpoints", name)) => is_plain(name) && name.ends_with(".ckpt"),
+        Some(("checkpoints", name)) => match name.split_once('/') {
+            None => is_plain(name) && (name.ends_with(".ckpt") || name.ends_with(".ckpt.json")),
+            // A program's checkpoint can be a folder.
+            Some((folder, inner)) => is_checkpoint(folder) && inner.split('/').all(is_inner),
+        },
         Some(("samples", name)) => is_plain(name) && name.ends_with(".png"),
         Some(("logs", name)) => {
             name == "metrics.jsonl" || (is_plain(name) && name.starts_with("events.out.tfevents."))
@@ -121,6 +129,18 @@ fn is_file_of_run(file: &str) -> bool {
         }
         Some(_) => false,
     }
+}
+
+/// Whether a name is that of a checkpoint that stands under its own name, not that of a link.
+fn is_checkpoint(name: &str) -> bool {
+    is_plain(name) && name.ends_with(".ckpt") && !["best.ckpt", "last.ckpt"].contains(&name)
+}
+
+/// Whether a name can be one inside a program's checkpoint: hidden files are some programs' habit.
+fn is_inner(name: &str) -> bool {
+    is_plain(name.strip_prefix('.').unwrap_or(name))
+        && !name.eq_ignore_ascii_case(".git")
+        && !atomic::is_temporary(name)
 }
 
 /// Whether a name is one of a file that is seen and finished, on every file system.
@@ -200,6 +220,9 @@ mod tests {
             "runs/run_001/checkpoints/best.ckpt",
             "runs/run_001/checkpoints/epoch_003.of_another_run_1.ckpt",
             "runs/run_001/checkpoints/epoch_003_my_favourite.ckpt",
+            "runs/run_001/checkpoints/epoch_003.ckpt.json",
+            "runs/run_001/checkpoints/epoch_003.ckpt/state/weights.bin",
+            "runs/run_001/checkpoints/epoch_003.ckpt/.metadata",
             "runs/run_001/logs/metrics.jsonl",
             "runs/run_001/logs/events.out.tfevents.000.host.1",
             "runs/run_001/samples/epoch_001.png",
@@ -245,6 +268,11 @@ mod tests {
             "runs/run_001/checkpoints/.hidden.ckpt",
             "runs/run_001/logs/events.out.tfevents.000.host.1.damaged",
             "runs/run_001/checkpoints/a/b.ckpt",
+            "runs/run_001/checkpoints/best.ckpt/state",
+            "runs/run_001/checkpoints/epoch_003.ckpt/.git/config",
+            "runs/run_001/checkpoints/epoch_003.ckpt/../../run.lock",
+            "runs/run_001/checkpoints/epoch_003.ckpt/.w.bin.tmp-1-2",
+            "runs/run_001/checkpoints/epoch_003.ckpt/",
             "runs/run_001/checkpoints/..",
             "runs/run_001/checkpoints/a\\b.ckpt",
             "runs/run_001/checkpoints/a\0.ckpt",

@@ -124,3 +124,8 @@ impl Checkpoints {
 fn best_record(metadata: &Metadata) -> Option<&CheckpointRecord> {
     metadata.best_checkpoint.as_ref().or_else(|| metadata.checkpoints.last())
 }
+
+/// The preview of a stage whose checkpoints a program wrote in a form of its own: no other stage of
+/// this program reads what is in them.
+#[derive(Debug, Clone, Copy)]
+pub struct ProgramPreview;

@@ -28,6 +28,7 @@
 
 pub mod artifacts;
 mod opening;
+pub mod program;
 mod relocated_runs;
 mod run_catalog;
 pub mod run_match;

@@ -203,11 +203,7 @@ pub fn remove(disk: &Disk, garbage: &Garbage) -> Result<bool, StoreError> {
         garbage_of(run).iter().any(|now| (&now.path, &now.why) == (&garbage.path, &garbage.why))
     });
     if still {
-        if garbage.path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
-            atomic::remove_tree(disk, &garbage.path)?
-        } else {
-            atomic::remove(disk, &garbage.path)?
-        }
+        pipe_runs::checkpoint::remove(disk, &garbage.path)?
     }
     Ok(still)
 }

@@ -47,6 +47,10 @@ mod start_file;
 mod store;
 mod synced;
 mod told;
+#[cfg(unix)]
+mod trainer;
+#[cfg(unix)]
+mod training_program;
 mod ui;
 mod unet;
 mod untouched;

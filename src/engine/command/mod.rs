@@ -3,6 +3,7 @@
 
 mod file_stamps;
 mod files;
+mod launch;
 mod output;
 mod process;
 mod process_tree;
@@ -14,6 +15,7 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use figment::Figment;
 use pipe_core::failure::{Failure, StageError};
@@ -26,8 +28,9 @@ use sha2::{Digest, Sha256};
 
 use self::file_stamps::Seen;
 use self::files::{Files, Found, digested};
+pub use self::launch::{InputFiles, Launch, input_files, launch};
 pub use self::process_tree::end_all;
-pub(crate) use self::program::Program;
+pub use self::program::{Program, Word, words};
 use crate::artifact::{Artifact, Outcome};
 use crate::file_formats::FileFormats;
 use crate::graph::Graph;
@@ -68,7 +71,7 @@ pub struct CommandSettings {
 
 impl Program {
     /// In one line, for messages.
-    fn shown(&self) -> String {
+    pub fn shown(&self) -> String {
         match self {
             Program::Shell(line) => line.clone(),
             Program::Arguments(list) => list.join(" "),
@@ -76,8 +79,9 @@ impl Program {
     }
 }
 
-/// Values may be secrets: what is kept tells whether they are the same, and nothing else.
-fn digests<S: serde::Serializer>(
+/// Writes variables down by digests: values may be secrets, and what is kept tells whether they are
+/// the same, and nothing else.
+pub fn digests<S: serde::Serializer>(
     env: &BTreeMap<String, String>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
@@ -129,45 +133,54 @@ impl StageKind for InProcess {
 
 /// The settings, if they make sense.
 fn checked(settings: &Figment) -> Result<CommandSettings, Rejection> {
-    // Whatever is wrong with them, no message may repeat them.
+    learn_environment(settings);
+    let settings: CommandSettings = settings.extract()?;
+    let CommandSettings { run, inputs, env, working_dir, .. } = &settings;
+    check_program(run, inputs, env, working_dir.as_deref())?;
+    let inside = "a path inside the project, without `..`";
+    for (index, path) in settings.outputs.iter().enumerate() {
+        Rejection::unless(format!("outputs.{index}"), is_inside_project(path), inside)?;
+    }
+    Ok(settings)
+}
+
+/// Takes note of the values of `env`: whatever is wrong with them, no message may repeat them.
+pub fn learn_environment(settings: &Figment) {
     if let Ok(env) = settings.extract_inner::<Value>("env") {
         learn(&env);
     }
-    let settings: CommandSettings = settings.extract()?;
-    let program = match &settings.run {
+}
+
+/// Checks what settings say of a program: what is started, where, and what it reads.
+pub fn check_program(
+    program: &Program,
+    inputs: &[String],
+    env: &BTreeMap<String, String>,
+    working_dir: Option<&Path>,
+) -> Result<(), Rejection> {
+    let name = match program {
         Program::Shell(line) => line.trim(),
         Program::Arguments(list) => list.first().map_or("", String::as_str),
     };
-    Rejection::unless(
-        "run",
-        !program.is_empty(),
-        "a program with its arguments, or a line for the shell",
-    )?;
-    let inside = "a path inside the project, without `..`";
-    for (index, pattern) in settings.inputs.iter().enumerate() {
+    let words = "a program with its arguments, or a line for the shell";
+    Rejection::unless("run", !name.is_empty(), words)?;
+    for (index, pattern) in inputs.iter().enumerate() {
         let key = format!("inputs.{index}");
+        let inside = "a path inside the project, without `..`";
         Rejection::unless(&key, is_inside_project(Path::new(pattern)), inside)?;
         glob::Pattern::new(pattern)
             .map_err(|e| Rejection::value(&key, format!("not a pattern: {e}")))?;
     }
-    for (index, path) in settings.outputs.iter().enumerate() {
-        Rejection::unless(format!("outputs.{index}"), is_inside_project(path), inside)?;
-    }
-    if let Some(folder) = &settings.working_dir {
-        Rejection::unless(
-            "working_dir",
-            is_inside_project(folder),
-            "a folder inside the project, without `..`",
-        )?;
-    }
-    secret::learn_addresses(&settings.run.shown());
-    for (name, value) in &settings.env {
+    let inside = "a folder inside the project, without `..`";
+    Rejection::unless("working_dir", working_dir.is_none_or(is_inside_project), inside)?;
+    secret::learn_addresses(&program.shown());
+    for (name, value) in env {
         let told = "the value itself: `***` stands for one in what is shown";
         Rejection::unless(format!("env.{name}"), value != secret::MASK, told)?;
         let good = !name.is_empty() && !name.contains(['=', '\0']);
         Rejection::unless(format!("env.{name}"), good, "the name of a variable")?;
     }
-    Ok(settings)
+    Ok(())
 }
 
 /// Takes note of every text in a value. The path of what is there is no secret, and stands in
@@ -264,7 +277,17 @@ impl Stage for CommandStage {
             s.working_dir.as_ref().map_or(context.root.to_path_buf(), |dir| context.root.join(dir));
         match &self.substitute {
             Some(substitute) => substitute(context, &s.run.shown())?,
-            None => process::run(context, &s.run, &folder, &s.env)?,
+            None => process::run(
+                context,
+                &Launch {
+                    program: &s.run,
+                    folder: &folder,
+                    env: &s.env,
+                    grace: process::GRACE,
+                    tells_all: true,
+                    cancelled: &AtomicBool::new(false),
+                },
+            )?,
         }
         let (found, missing) = self.outputs(&files)?;
         let failed = |text| StageError::new(Failure::Command, text);

@@ -1,9 +1,8 @@
 //! A child process with a process group of its own: its output becomes events, a wish to stop
 //! reaches all that it started, and all that it started ends with it.
 
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use pipe_core::failure::{Failure, StageError};
 use pipe_core::progress::Event;
 use pipe_core::secret;
 
+use super::launch::Launch;
 use super::output::Lines;
 use super::process_tree::{LeftRunning, ProcessTree};
 use super::{Program, signals};
@@ -50,9 +50,9 @@ fn command_of(program: &Program) -> Result<Command, StageError> {
 }
 
 /// Tells each line until the program has ended. Returns how, and whether it was asked to stop: told
-/// first, ended after [`GRACE`].
+/// first, ended by force after a time.
 fn wait(
-    context: &RunContext,
+    (context, launch): (&RunContext, &Launch),
     child: &mut Child,
     family: &ProcessTree,
     lines: &Lines,
@@ -74,12 +74,18 @@ fn wait(
         {
             return Ok((status, asked.is_some()));
         }
-        match (context.stop.requested(), asked) {
-            (Some(_), None) => {
-                family.signal(false);
+        let is_to_end =
+            context.stop.requested().is_some() || launch.cancelled.load(Ordering::Relaxed);
+        match asked {
+            None if is_to_end => {
+                if launch.tells_all {
+                    family.signal(false);
+                } else {
+                    family.signal_leader();
+                }
                 asked = Some(Instant::now());
             }
-            (_, Some(at)) if at.elapsed() > GRACE => family.signal(true),
+            Some(at) if at.elapsed() > launch.grace => family.signal(true),
             _ => {}
         }
         if reaped.elapsed() > BETWEEN_REAPING {
@@ -90,12 +96,8 @@ fn wait(
 }
 
 /// Runs the program to its end. Its lines on stdout and stderr become messages.
-pub(super) fn run(
-    context: &RunContext,
-    program: &Program,
-    folder: &Path,
-    env: &BTreeMap<String, String>,
-) -> Result<(), StageError> {
+pub(super) fn run(context: &RunContext, launch: &Launch) -> Result<(), StageError> {
+    let Launch { program, folder, env, .. } = *launch;
     let mut command = command_of(program)?;
     let shown = shortened(secret::mask(&program.shown()).trim(), PROGRAM_WIDTH);
     command
@@ -127,7 +129,7 @@ pub(super) fn run(
         tail.push(shortened(&line, TAIL_WIDTH));
         context.event(Event::Output { line });
     };
-    let (status, asked) = wait(context, &mut child, &family, &lines, &mut tell)?;
+    let (status, asked) = wait((context, launch), &mut child, &family, &lines, &mut tell)?;
     let told = asked || (!status.success() && was_told(status, context));
     // What it left running goes, too. Meanwhile its output is read on: somebody may wait for that
     // to end.

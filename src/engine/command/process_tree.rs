@@ -114,6 +114,14 @@ impl ProcessTree {
         Ok((child, family))
     }
 
+    /// Asks the program itself to end: what it started may be needed until it has saved.
+    pub fn signal_leader(&self) {
+        #[cfg(unix)]
+        if let Some(leader) = Pid::from_raw(self.leader) {
+            let _ = rustix::process::kill_process(leader, Signal::TERM);
+        }
+    }
+
     /// Asks all of them to end, or ends them.
     #[cfg(unix)]
     pub fn signal(&self, by_force: bool) {

@@ -1,4 +1,4 @@
-//! What a `command` stage starts, as it is written: numbers and truth values are words too.
+//! What a stage starts, as it is written: numbers and truth values are words too.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// What is started.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
-pub(crate) enum Program {
+pub enum Program {
     /// A line for the shell.
     Shell(String),
     /// A program and its arguments, taken literally.
@@ -47,7 +47,7 @@ impl<'de> Deserialize<'de> for Program {
 
 /// One word. What YAML takes for a number or a truth value is the text of it: `1`, `0.5`, `true`.
 #[derive(Debug)]
-pub(super) struct Word(String);
+pub struct Word(String);
 
 impl<'de> Deserialize<'de> for Word {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -100,7 +100,7 @@ impl JsonSchema for Word {
 }
 
 /// Reads a mapping of words.
-pub(super) fn words<'de, D: Deserializer<'de>>(
+pub fn words<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<String, String>, D::Error> {
     let words = BTreeMap::<String, Word>::deserialize(deserializer)?;

@@ -148,7 +148,7 @@ fn attempt(
 ) -> Result<Outcome, StageError> {
     let (stage, id) = (begin.stage, &begin.stage.id);
     let stop = execution.stop.within(stage.options.timeout.map(|limit| limit.0));
-    let (manifest, _) = manifest(execution, stage, &begin.inputs);
+    let (manifest, _) = manifest(execution, stage, &begin.inputs, begin.made.as_ref())?;
     let mut request = request(execution, stage);
     // A further attempt goes on with the run that the first one began.
     request.force = (request.force || begin.anew) && first;

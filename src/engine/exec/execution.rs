@@ -16,7 +16,7 @@ use crate::file_formats::{FileFormats, PlainFiles};
 use crate::graph::Graph;
 use crate::identity::{self, Manifest};
 use crate::inspection::{Inspection, Request, StageState};
-use crate::kind::InspectContext;
+use crate::kind::{ContentContext, InspectContext};
 use crate::pipeline_file::{Input, LoadedStage};
 use crate::state::{JobId, Outputs, Record};
 
@@ -169,7 +169,8 @@ pub(super) fn inspect_stage(
 ) -> Result<InspectedStage, StageError> {
     let pipeline = &execution.graph.pipeline.name;
     let inputs = inputs(stage, artifacts);
-    let (manifest, mut unknown) = manifest(execution, stage, &inputs);
+    let made = record.as_ref().and_then(|r| r.made.as_ref());
+    let (manifest, mut unknown) = manifest(execution, stage, &inputs, made)?;
     let is_gone = |input: &Input| input.may_fail && failed.contains(&input.stage);
     unknown.retain(|name| !stage.inputs.iter().any(|input| input.name == *name && is_gone(input)));
     let identity = manifest.digest();
@@ -182,7 +183,7 @@ pub(super) fn inspect_stage(
         manifest: manifest.record(),
         unknown: &unknown,
         inputs: &inputs,
-        made: record.as_ref().and_then(|r| r.made.as_ref()),
+        made,
         pending,
         request: &request(execution, stage),
         graph: execution.graph,
@@ -225,13 +226,16 @@ pub(super) fn manifest<'a>(
     execution: &'a Execution,
     stage: &'a LoadedStage,
     inputs: &BTreeMap<String, Artifact>,
-) -> (Cow<'a, Manifest>, Vec<String>) {
+    made: Option<&Outputs>,
+) -> Result<(Cow<'a, Manifest>, Vec<String>), StageError> {
     let settings = execution.manifests.get(&stage.id).unwrap_or(&stage.manifest);
     let (manifest, unknown) = identity::complete(settings, stage, inputs);
-    let content = stage.stage.content(execution.root);
+    let Execution { root, graph, formats, .. } = *execution;
+    let content =
+        stage.stage.content(&ContentContext { root, stage: &stage.id, graph, made, formats })?;
     if content.is_empty() {
-        return (manifest, unknown);
+        return Ok((manifest, unknown));
     }
     let content = content.into_iter().map(|(key, digest)| (key, digest.into()));
-    (Cow::Owned(manifest.into_owned().with(content)), unknown)
+    Ok((Cow::Owned(manifest.into_owned().with(content)), unknown))
 }

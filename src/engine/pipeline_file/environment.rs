@@ -7,6 +7,8 @@ use crate::pipeline_file::overrides::Override;
 const PREFIX: &str = "PIPE_";
 /// The name of the stage, for a program that a `command` stage starts.
 pub const STAGE: &str = "PIPE_STAGE";
+/// The path of what a training program is told of its training.
+pub const JOB: &str = "PIPE_JOB";
 /// What such a program and all that it starts are known by.
 pub const STAGE_TOKEN: &str = "PIPE_STAGE_TOKEN";
 /// The filter of diagnostics.
@@ -15,7 +17,7 @@ pub const LOG: &str = "PIPE_LOG";
 pub const COMMIT: &str = "PIPE_COMMIT";
 /// Variables of the program itself. They are no settings, whatever a pipeline's parameters are
 /// called.
-pub const OWN: [&str; 4] = [STAGE, STAGE_TOKEN, LOG, COMMIT];
+pub const OWN: [&str; 5] = [STAGE, JOB, STAGE_TOKEN, LOG, COMMIT];
 /// What its tests are told begins so.
 const OF_TESTS: &str = "PIPE_TEST_";
 

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use pipe_engine::kind::{Artifact, ArtifactType, DependencyMode, Reference};
-pub use pipe_trainer::artifacts::{CHECKPOINT, CheckpointFile, Checkpoints, checkpoint_reference};
+pub use pipe_trainer::artifacts::{
+    CHECKPOINT, CheckpointFile, Checkpoints, ProgramPreview, checkpoint_reference,
+};
 
 use crate::architecture::ModelConfig;
 use crate::data::{Dataset, DatasetSummary};

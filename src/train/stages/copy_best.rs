@@ -16,10 +16,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+mod program;
 mod writing;
 
 use super::artifacts::{
-    CHECKPOINT, CheckpointFile, CheckpointPreview, Checkpoints, checkpoint_reference,
+    CHECKPOINT, CheckpointFile, CheckpointPreview, Checkpoints, ProgramPreview,
+    checkpoint_reference,
 };
 use super::lint;
 use crate::architecture::Architectures;
@@ -140,7 +142,10 @@ impl Stage for CopyBest {
     }
 
     fn preview(&self, pipeline: &PipelineView) -> Option<Preview> {
-        let source = pipeline.preview::<CheckpointPreview>(&self.settings.from)?;
+        let from = &self.settings.from;
+        let Some(source) = pipeline.preview::<CheckpointPreview>(from) else {
+            return pipeline.preview::<ProgramPreview>(from).map(|program| program as Preview);
+        };
         let is_adapter = if self.settings.merge { Some(false) } else { source.is_adapter };
         Some(Arc::new(CheckpointPreview { is_adapter, saved: None, ..(*source).clone() }))
     }
@@ -149,6 +154,9 @@ impl Stage for CopyBest {
         let CopyBestSettings { from, select, merge, .. } = &self.settings;
         let epoch = if let Select::Epoch(epoch) = select { Some(*epoch) } else { None };
         let mut found = lint::check_source("from", from, epoch, pipeline);
+        if *merge {
+            found.extend(lint::check_is_readable("from", from, pipeline));
+        }
         let source = pipeline.preview::<CheckpointPreview>(from);
         if *merge && source.is_some_and(|source| source.is_adapter == Some(false)) {
             let message = format!("`{from}` makes whole models: there is nothing to merge");

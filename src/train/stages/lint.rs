@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pipe_engine::kind::{Diagnostic, PipelineView};
 use pipe_runs::policy::Mode;
 
-use super::artifacts::{CheckpointPreview, SavedEpochs};
+use super::artifacts::{CheckpointPreview, ProgramPreview, SavedEpochs};
 use crate::architecture::Architectures;
 use crate::data::{DatasetSettings, Split, batches_per_epoch};
 use crate::lora::LoraPlan;
@@ -137,6 +137,7 @@ pub(super) fn preview(settings: &TrainingSettings, pipeline: &PipelineView) -> C
 /// Lints of an adapter.
 pub(super) fn check_adapter(settings: &LoraSettings, pipeline: &PipelineView) -> Vec<Diagnostic> {
     let mut found = check_label_dropout("label_dropout", settings.label_dropout);
+    found.extend(check_is_readable("base", &settings.base, pipeline));
     let Some(base) = pipeline.preview::<CheckpointPreview>(&settings.base) else { return found };
     if base.is_adapter == Some(true) {
         let (message, note) = no_whole_model(&settings.base);
@@ -206,6 +207,21 @@ pub(super) fn check_selection(
         return vec![Diagnostic::warning("monitor", message).note(note)];
     };
     vec![Diagnostic::error("monitor", message).note(note)]
+}
+
+/// Refuses a checkpoint that only the program which wrote it can read, where a model of this program
+/// is wanted.
+pub(super) fn check_is_readable(
+    key: &str,
+    from: &str,
+    pipeline: &PipelineView,
+) -> Option<Diagnostic> {
+    pipeline.preview::<ProgramPreview>(from)?;
+    let message = format!(
+        "`{from}` trains with a program of its own, and only that program reads its checkpoints"
+    );
+    let note = "a `trainer` stage with `init`, or a `command`, can go on from them";
+    Some(Diagnostic::error(key, message).note(note))
 }
 
 /// Lints of a stage that takes a checkpoint of the stage `from`; `epoch`: which one, if not the

@@ -9,8 +9,9 @@ use burn::tensor::Device;
 use figment::Figment;
 use pipe_core::progress::Event;
 use pipe_engine::kind::{
-    ArtifactType, Diagnostic, Failure, Files, InspectContext, Inspection, Outcome, PipelineView,
-    Preview, Reference, Rejection, RunContext, Stage, StageError, StageKind, StageState,
+    ArtifactType, ContentContext, Diagnostic, Failure, Files, InspectContext, Inspection, Outcome,
+    PipelineView, Preview, Reference, Rejection, RunContext, Stage, StageError, StageKind,
+    StageState,
 };
 use pipe_runs::{Checkpoint, Run};
 use serde_json::Value;
@@ -87,8 +88,8 @@ impl Stage for LoraStage {
         self.training().files()
     }
 
-    fn content(&self, root: &Path) -> BTreeMap<String, String> {
-        self.training().content(root)
+    fn content(&self, at: &ContentContext) -> Result<BTreeMap<String, String>, StageError> {
+        Ok(self.training().content(at.root))
     }
 
     fn runs(&self) -> Option<PathBuf> {

@@ -129,6 +129,7 @@ impl Stage for SampleStage {
 
     fn lint(&self, pipeline: &PipelineView) -> Vec<Diagnostic> {
         let mut found = lint::check_source("from", &self.settings.from, None, pipeline);
+        found.extend(lint::check_is_readable("from", &self.settings.from, pipeline));
         found.extend(lint_sample::check_sample(&self.settings, pipeline));
         found
     }

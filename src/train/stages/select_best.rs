@@ -12,6 +12,7 @@ use pipe_engine::kind::{
     Artifact, ArtifactType, Diagnostic, InspectContext, Inspection, Outcome, PipelineView, Preview,
     Reference, Rejection, RunContext, Stage, StageError, StageKind, StageState,
 };
+use pipe_runs::Checkpoint;
 use pipe_runs::policy::{MONITORS, Mode};
 use schemars::JsonSchema;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
@@ -19,7 +20,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::artifacts::{
-    CHECKPOINT, CheckpointFile, CheckpointPreview, Checkpoints, ModelPreview, checkpoint_reference,
+    CHECKPOINT, CheckpointFile, CheckpointPreview, Checkpoints, ModelPreview, ProgramPreview,
+    checkpoint_reference,
 };
 use super::lint;
 use super::training::sample_command;
@@ -143,6 +145,11 @@ impl Stage for SelectBest {
             .flat_map(|name| pipeline.each_preview::<CheckpointPreview>(name))
             .map(|(_, preview)| preview)
             .collect();
+        if all.is_empty() {
+            let mut over = self.settings.over.names().iter();
+            let program = over.find_map(|name| pipeline.preview::<ProgramPreview>(name));
+            return program.map(|program| program as Preview);
+        }
         let model = all.first()?.model.clone().map(|first| ModelPreview {
             classes: agreed(all.iter().map(|p| p.model.as_ref().and_then(|m| m.classes))),
             ..first
@@ -181,7 +188,9 @@ impl Stage for SelectBest {
         context.record_outputs(Vec::new(), Vec::new(), Vec::new())?;
         let summary = format!("{name}, {} {value:.4}", self.settings.monitor);
         context.event(Event::Message { text: format!("Selected {summary}") });
-        let next = Checkpoints::best_of(chosen).map(|CheckpointFile { path, .. }| {
+        let own = Checkpoints::best_of(chosen)
+            .filter(|best| Checkpoint::open(&best.path).is_ok_and(|file| !file.is_of_program()));
+        let next = own.map(|CheckpointFile { path, .. }| {
             let shown: &Path = path.strip_prefix(&context.root).unwrap_or(&path);
             sample_command(&shown.to_string_lossy())
         });

@@ -1,13 +1,13 @@
 //! `kind: train`: a model from initial weights.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use figment::Figment;
 use pipe_engine::kind::{
-    ArtifactType, Diagnostic, Files, InspectContext, Inspection, Outcome, PipelineView, Preview,
-    Reference, Rejection, RunContext, Stage, StageError, StageKind,
+    ArtifactType, ContentContext, Diagnostic, Files, InspectContext, Inspection, Outcome,
+    PipelineView, Preview, Reference, Rejection, RunContext, Stage, StageError, StageKind,
 };
 use serde_json::Value;
 
@@ -86,8 +86,8 @@ impl Stage for TrainStage {
         self.training().files()
     }
 
-    fn content(&self, root: &Path) -> BTreeMap<String, String> {
-        self.training().content(root)
+    fn content(&self, at: &ContentContext) -> Result<BTreeMap<String, String>, StageError> {
+        Ok(self.training().content(at.root))
     }
 
     fn runs(&self) -> Option<PathBuf> {

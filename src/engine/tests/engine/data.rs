@@ -67,10 +67,10 @@ impl Stage for Fake {
         self.from.iter().map(to).collect()
     }
 
-    fn content(&self, root: &Path) -> BTreeMap<String, String> {
+    fn content(&self, at: &ContentContext) -> Result<BTreeMap<String, String>, StageError> {
         let read =
-            std::fs::read_to_string(root.join("start.txt")).ok().filter(|_| self.from.is_some());
-        read.into_iter().map(|text| ("start".to_owned(), text)).collect()
+            std::fs::read_to_string(at.root.join("start.txt")).ok().filter(|_| self.from.is_some());
+        Ok(read.into_iter().map(|text| ("start".to_owned(), text)).collect())
     }
 
     fn files(&self) -> Files {

@@ -20,6 +20,10 @@ impl CopyBest {
         file: &Checkpoint,
         source: &CheckpointFile,
     ) -> Result<String, StageError> {
+        if file.is_of_program() {
+            self.remove_stale_base(context)?;
+            return self.write_program_copy(context, file, source);
+        }
         let mut copies = Vec::new();
         if is_adapter(file) {
             let base = checkpoint::base_of(file).map_err(|e| not_copied(e.to_string()))?;
@@ -106,7 +110,7 @@ impl CopyBest {
 
     /// The digests of earlier copies that the target may hold. A file of anybody else's is left
     /// alone.
-    fn check_ownership(
+    pub(super) fn check_ownership(
         &self,
         context: &RunContext,
         to: &Path,

@@ -1,0 +1,494 @@
+//! What each message of a training program does to its run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use pipe_core::failure::{Failure, StageError};
+use pipe_core::progress::Event;
+use pipe_engine::kind::RunContext;
+use pipe_fs::atomic::{self, Log};
+use pipe_runs::events::{EventFile, MetricsFile};
+use pipe_runs::policy::CheckpointPolicy;
+use pipe_runs::{CheckpointManager, Content, EpochRecord, Header, Saved, StoreError, checkpoint};
+use serde_json::Value;
+
+use super::message::{Message, Metrics, Reply};
+
+/// The progress line is renewed so often at most.
+const PROGRESS: Duration = Duration::from_millis(100);
+/// A picture is not larger.
+const LARGEST_SAMPLE: u64 = 64 << 20;
+
+/// How far a training is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Position {
+    /// Complete.
+    pub epoch: u64,
+    /// Over all epochs.
+    pub step: u64,
+    /// Of the next epoch.
+    pub step_in_epoch: u64,
+}
+
+/// A program under way.
+pub(super) struct Session<'a> {
+    context: &'a RunContext<'a>,
+    policy: &'a CheckpointPolicy,
+    target: u64,
+    seed: u64,
+    scratch: PathBuf,
+    manager: CheckpointManager,
+    metrics: MetricsFile,
+    events: EventFile,
+    position: Position,
+    /// Step at the end of the last complete epoch.
+    epoch_step: u64,
+    epoch_started: Instant,
+    /// Metrics of the last complete epoch, until its checkpoint has them.
+    epoch_metrics: Metrics,
+    /// Of the newest checkpoint.
+    saved: Position,
+    told: Option<Instant>,
+    /// Warnings that were given.
+    warned: BTreeSet<String>,
+    /// Whether the program said anything.
+    pub has_spoken: bool,
+    pub finished: Option<String>,
+    pub failure: Option<(Failure, String)>,
+}
+
+/// Why a message ends the training.
+pub(super) enum Refusal {
+    /// It breaks the contract.
+    Broken(String),
+    /// It could not be carried out.
+    Failed(StageError),
+}
+
+impl From<StageError> for Refusal {
+    fn from(error: StageError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<atomic::WriteError> for Refusal {
+    fn from(error: atomic::WriteError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+fn broken<T>(text: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal::Broken(text.into()))
+}
+
+impl<'a> Session<'a> {
+    pub fn open(
+        context: &'a RunContext<'a>,
+        policy: &'a CheckpointPolicy,
+        (target, seed): (u64, u64),
+        scratch: PathBuf,
+        manager: CheckpointManager,
+        position: Position,
+    ) -> Result<Self, StageError> {
+        let (logs, disk) = (manager.run().logs(), manager.run().disk().clone());
+        atomic::create_folder(&disk, &logs)?;
+        let metrics = MetricsFile::open(&disk, &logs.join("metrics.jsonl"), position.step)?;
+        let events = EventFile::create(&disk, &logs, position.step)?;
+        let epoch_step = position.step.saturating_sub(position.step_in_epoch);
+        Ok(Self {
+            context,
+            policy,
+            target,
+            seed,
+            scratch,
+            manager,
+            metrics,
+            events,
+            position,
+            epoch_step,
+            epoch_started: Instant::now(),
+            epoch_metrics: Metrics::default(),
+            saved: position,
+            told: None,
+            warned: BTreeSet::new(),
+            has_spoken: false,
+            finished: None,
+            failure: None,
+        })
+    }
+
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Whether a checkpoint stands of the last complete epoch, or of a later state.
+    pub fn is_epoch_saved(&self) -> bool {
+        self.saved.step > 0 && self.saved.epoch == self.position.epoch
+    }
+
+    /// Whether a checkpoint stands of all that was told.
+    pub fn is_all_saved(&self) -> bool {
+        self.saved == self.position
+    }
+
+    /// The run goes back to the caller, its logs on the disk.
+    pub fn close(self) -> Result<CheckpointManager, StageError> {
+        self.sync()?;
+        Ok(self.manager)
+    }
+
+    fn sync(&self) -> Result<(), StageError> {
+        let logs: [std::sync::Arc<Log>; 2] = [self.metrics.log(), self.events.log()];
+        Ok(logs.iter().try_for_each(|log| log.sync())?)
+    }
+
+    /// Carries a line out.
+    pub fn handle(&mut self, line: &str) -> Result<Reply, Refusal> {
+        self.has_spoken = true;
+        match Message::parse(line).map_err(Refusal::Broken)? {
+            Message::Step { step, epoch, steps, step_in_epoch, metrics } => {
+                self.step(step, (epoch, steps, step_in_epoch), metrics)
+            }
+            Message::Epoch { epoch, step, metrics } => {
+                self.complete(epoch, step, metrics)?;
+                let wanted = self.is_wanted();
+                if !wanted {
+                    // What it was stands in the metadata all the same.
+                    self.manager.update(|_| ())?;
+                }
+                Ok(Reply { save: wanted, ..ok() })
+            }
+            Message::Checkpoint { path, epoch, step, step_in_epoch, metrics } => {
+                let path = self.in_scratch(&path)?;
+                if step_in_epoch > 0 {
+                    self.save_inside(
+                        &path,
+                        Position { epoch, step: step.unwrap_or(0), step_in_epoch },
+                    )
+                } else {
+                    self.save_epoch(&path, epoch, step, metrics)
+                }
+            }
+            Message::Sample { path, epoch } => self.sample(&path, epoch),
+            Message::Finished { reason } => {
+                self.finished = Some(reason);
+                Ok(ok())
+            }
+            Message::Failure { failure, message } => {
+                self.failure = Some((failure, message));
+                Ok(ok())
+            }
+            Message::Note { text, is_warning } => {
+                let event =
+                    if is_warning { Event::Warning { text } } else { Event::Message { text } };
+                self.context.event(event);
+                Ok(ok())
+            }
+        }
+    }
+
+    fn step(
+        &mut self,
+        step: u64,
+        (epoch, steps, step_in_epoch): (Option<u64>, Option<u64>, Option<u64>),
+        metrics: Metrics,
+    ) -> Result<Reply, Refusal> {
+        if step < self.position.step {
+            return broken(format!("step {step} after step {}", self.position.step));
+        }
+        let current = self.position.epoch + 1;
+        if epoch.is_some_and(|epoch| epoch != current) {
+            let told = epoch.unwrap_or(0);
+            return broken(format!("a step of epoch {told}, and {} are complete", current - 1));
+        }
+        self.position.step = step;
+        self.position.step_in_epoch =
+            step_in_epoch.unwrap_or_else(|| step.saturating_sub(self.epoch_step));
+        self.warn_of(&metrics);
+        self.write(step, current, &metrics)?;
+        if self.told.is_none_or(|at| at.elapsed() >= PROGRESS) {
+            self.told = Some(Instant::now());
+            let value = ["loss", "train_loss", &self.policy.monitor]
+                .iter()
+                .find_map(|name| metrics.values.get(*name).copied());
+            self.context.event(Event::Step {
+                position: current,
+                target: self.target,
+                step: self.position.step_in_epoch,
+                steps: steps.unwrap_or(0),
+                value,
+                rate: 0.0,
+                memory: None,
+            });
+        }
+        Ok(ok())
+    }
+
+    /// Takes note of an epoch that is complete.
+    fn complete(&mut self, epoch: u64, step: Option<u64>, metrics: Metrics) -> Result<(), Refusal> {
+        let next = self.position.epoch + 1;
+        if epoch != next {
+            return broken(format!("epoch {epoch} after {}, expected {next}", next - 1));
+        }
+        if epoch > self.target {
+            return broken(format!("epoch {epoch}, and {} were asked for in all", self.target));
+        }
+        // Of a program that counts no steps, each epoch is one.
+        let step = step.unwrap_or_else(|| self.position.step.max(self.epoch_step + 1));
+        if step <= self.epoch_step {
+            return broken(format!(
+                "step {step} at the end of epoch {epoch}, and epoch {} ended at step {}",
+                epoch - 1,
+                self.epoch_step
+            ));
+        }
+        self.check_monitor(&metrics)?;
+        self.warn_of(&metrics);
+        self.position = Position { epoch, step, step_in_epoch: 0 };
+        self.epoch_step = step;
+        let seconds = self.epoch_started.elapsed().as_secs_f64();
+        self.epoch_started = Instant::now();
+        let mut with_time = metrics.clone();
+        with_time.values.insert("epoch_seconds".to_owned(), seconds);
+        self.write(step, epoch, &with_time)?;
+        self.context.event(Event::Round {
+            position: epoch,
+            target: self.target,
+            metrics: metrics.values.clone(),
+            seconds,
+            rate: 0.0,
+        });
+        self.manager.record_epoch(EpochRecord {
+            epoch,
+            global_step: step,
+            metrics: metrics.values.clone(),
+            learning_rate: metrics.values.get("learning_rate").copied().unwrap_or(0.0),
+            seconds,
+            images_per_second: 0.0,
+            data_wait: 0.0,
+        });
+        self.epoch_metrics = metrics;
+        Ok(())
+    }
+
+    /// The metric that decides which checkpoint is the best must be one that is told.
+    fn check_monitor(&mut self, metrics: &Metrics) -> Result<(), Refusal> {
+        let monitor = &self.policy.monitor;
+        let is_told = metrics.values.contains_key(monitor) || metrics.left_out.contains(monitor);
+        if is_told || !self.policy.enabled {
+            return Ok(());
+        }
+        let names = metrics.values.keys().cloned().collect::<Vec<_>>().join(", ");
+        let names = if names.is_empty() { "no metrics".to_owned() } else { names };
+        if *monitor == CheckpointPolicy::default().monitor {
+            self.warn(format!(
+                "the program tells {names} of an epoch, and not {monitor}: no checkpoint is the best; name one with \
+                 `checkpoint.monitor`"
+            ));
+            return Ok(());
+        }
+        broken(format!(
+            "checkpoint.monitor is {monitor}, and of an epoch the program tells {names}"
+        ))
+    }
+
+    fn warn_of(&mut self, metrics: &Metrics) {
+        for name in &metrics.left_out {
+            self.warn(format!("metric {name} is no finite number, and is left out"));
+        }
+    }
+
+    fn warn(&mut self, text: String) {
+        if self.warned.insert(text.clone()) {
+            self.context.event(Event::Warning { text });
+        }
+    }
+
+    fn write(&mut self, step: u64, epoch: u64, metrics: &Metrics) -> Result<(), Refusal> {
+        let values = || metrics.values.iter().map(|(name, value)| (name.as_str(), *value));
+        if !metrics.values.is_empty() {
+            self.metrics.append(step, epoch, values())?;
+            self.events.scalars(step, values())?;
+        }
+        Ok(())
+    }
+
+    /// Whether the policy wants the checkpoint of the last complete epoch.
+    fn is_wanted(&self) -> bool {
+        let header = self.header(self.position, self.epoch_metrics.clone());
+        self.manager.wants(&header, self.is_final())
+    }
+
+    /// Whether there will be no further epoch.
+    fn is_final(&self) -> bool {
+        self.position.epoch == self.target || self.finished.is_some()
+    }
+
+    fn header(&self, position: Position, metrics: Metrics) -> Header {
+        let stage = ("stage".to_owned(), self.context.stage.to_string());
+        Header {
+            epoch: position.epoch,
+            global_step: position.step,
+            step_in_epoch: position.step_in_epoch,
+            metrics: metrics.values,
+            scheduler_state_dict: Value::Null,
+            loop_state: Value::Null,
+            saved_at: chrono::Utc::now(),
+            identity: self.manager.metadata().identity.clone(),
+            seed: self.seed,
+            model_config: Value::Null,
+            extra: [stage].into(),
+        }
+    }
+
+    /// A path that the program names: it must lie in its own folder.
+    fn in_scratch(&self, path: &str) -> Result<PathBuf, Refusal> {
+        let whole = self.scratch.join(path);
+        let inside = whole.parent().and_then(|above| above.canonicalize().ok());
+        let own = self.scratch.canonicalize().unwrap_or_else(|_| self.scratch.clone());
+        match (inside, whole.file_name()) {
+            (Some(above), Some(name)) if above.starts_with(&own) => {
+                let found = above.join(name);
+                if std::fs::symlink_metadata(&found).is_ok() {
+                    Ok(found)
+                } else {
+                    broken(format!("{path} is not there"))
+                }
+            }
+            _ => broken(format!("{path} is not inside `scratch`, where checkpoints are written")),
+        }
+    }
+
+    fn save_epoch(
+        &mut self,
+        path: &Path,
+        epoch: u64,
+        step: Option<u64>,
+        metrics: Metrics,
+    ) -> Result<Reply, Refusal> {
+        if epoch != self.position.epoch || self.position.step_in_epoch > 0 {
+            self.complete(epoch, step, metrics)?;
+        } else {
+            self.warn_of(&metrics);
+            self.epoch_metrics.values.extend(metrics.values);
+        }
+        let header = self.header(self.position, self.epoch_metrics.clone());
+        let started = Instant::now();
+        if !self.manager.wants(&header, self.is_final()) {
+            if self.policy.enabled && self.context.stop.requested().is_some() {
+                let partial = Header { metrics: BTreeMap::new(), ..header };
+                return self.save_partial(path, &partial);
+            }
+            checkpoint::remove(self.manager.run().disk(), path)?;
+            self.manager.update(|_| ())?;
+            return Ok(Reply { kept: Some(false), ..ok() });
+        }
+        self.sync()?;
+        let content = || Ok::<_, StoreError>(Content::Program(path.to_owned()));
+        let saved = self.manager.save_epoch(&header, self.is_final(), content)?;
+        let Some(saved) = saved else { return Ok(Reply { kept: Some(false), ..ok() }) };
+        self.saved = self.position;
+        let value = header.metrics.get(&self.policy.monitor).copied();
+        self.tell_saved(&saved, started);
+        if let (true, Some(value)) = (saved.is_best, value) {
+            let monitor = self.policy.monitor.clone();
+            self.context.event(Event::NewBest { monitor, value, position: epoch });
+        }
+        Ok(self.kept(&saved))
+    }
+
+    /// Saves a state inside an epoch.
+    fn save_inside(&mut self, path: &Path, at: Position) -> Result<Reply, Refusal> {
+        if at.epoch != self.position.epoch {
+            let complete = self.position.epoch;
+            return broken(format!(
+                "a state behind epoch {}, and {complete} are complete",
+                at.epoch
+            ));
+        }
+        let step = if at.step == 0 { self.epoch_step + at.step_in_epoch } else { at.step };
+        if step < self.position.step || step <= self.epoch_step {
+            return broken(format!(
+                "a checkpoint of step {step} after step {}",
+                self.position.step
+            ));
+        }
+        self.position = Position { step, ..at };
+        if !self.policy.enabled {
+            checkpoint::remove(self.manager.run().disk(), path)?;
+            return Ok(Reply { kept: Some(false), ..ok() });
+        }
+        let header = self.header(self.position, Metrics::default());
+        self.save_partial(path, &header)
+    }
+
+    fn save_partial(&mut self, path: &Path, header: &Header) -> Result<Reply, Refusal> {
+        let started = Instant::now();
+        self.sync()?;
+        let saved = self.manager.save_partial(header, &Content::Program(path.to_owned()))?;
+        self.saved = self.position;
+        self.tell_saved(&saved, started);
+        Ok(self.kept(&saved))
+    }
+
+    fn tell_saved(&self, saved: &Saved, started: Instant) {
+        let Saved { file, bytes, seconds, .. } = saved.clone();
+        let blocked = started.elapsed().as_secs_f64();
+        self.context.event(Event::Saved { file, bytes, seconds, blocked });
+    }
+
+    fn kept(&self, saved: &Saved) -> Reply {
+        let path = self.manager.run().checkpoints().join(&saved.file);
+        Reply {
+            kept: Some(true),
+            best: Some(saved.is_best),
+            path: Some(path.to_string_lossy().into_owned()),
+            ..ok()
+        }
+    }
+
+    fn sample(&mut self, path: &str, epoch: Option<u64>) -> Result<Reply, Refusal> {
+        let found = self.in_scratch(path)?;
+        let length =
+            std::fs::symlink_metadata(&found).map_or(0, |m| if m.is_file() { m.len() } else { 0 });
+        if length == 0 || length > LARGEST_SAMPLE {
+            return broken(format!("{path} is no picture: empty, too large, or no file"));
+        }
+        let bytes = std::fs::read(&found).unwrap_or_default();
+        let Some(size) = png_size(&bytes) else {
+            return broken(format!("{path} is no PNG; a sample is one"));
+        };
+        let epoch = epoch.unwrap_or(self.position.epoch);
+        let folder = self.manager.run().folder.join("samples");
+        let disk = self.manager.run().disk().clone();
+        atomic::create_folder(&disk, &folder)?;
+        self.events.image(self.position.step, "samples", size, &bytes)?;
+        let file = folder.join(format!("epoch_{epoch:03}.png"));
+        atomic::write(&disk, &file, |out| std::io::Write::write_all(out, &bytes))?;
+        atomic::remove(&disk, &found)?;
+        let text = format!("Sampled samples/epoch_{epoch:03}.png");
+        self.context.event(Event::Message { text });
+        Ok(ok())
+    }
+}
+
+fn ok() -> Reply {
+    Reply { ok: true, ..Reply::default() }
+}
+
+/// Width and height of a PNG (PNG specification, 11.2.2 IHDR).
+fn png_size(bytes: &[u8]) -> Option<[u32; 2]> {
+    bytes.strip_prefix(b"\x89PNG\r\n\x1a\n")?;
+    let number = |at: usize| {
+        let field: [u8; 4] = bytes.get(at..at + 4)?.try_into().ok()?;
+        Some(u32::from_be_bytes(field))
+    };
+    (bytes.get(12..16)? == b"IHDR").then_some([number(16)?, number(20)?])
+}

@@ -1,0 +1,143 @@
+//! The settings of a `trainer` stage, and its kind.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use figment::Figment;
+use pipe_engine::command::{Program, Word, check_program, digests, learn_environment, words};
+use pipe_engine::kind::{ArtifactType, Rejection, Stage, StageKind};
+use pipe_engine::policy::Span;
+use pipe_runs::policy::CheckpointPolicy;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::stage::TrainerStage;
+use crate::artifacts::CHECKPOINT;
+
+/// Trains with a program of one's own.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrainerSettings {
+    /// The program and its arguments as a list, or one line for the shell (`sh -c`).
+    #[schemars(example = vec!["python", "train.py"])]
+    pub run: Program,
+    /// What the program is told, in any form. Another value of any of them is another experiment.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub settings: Map<String, Value>,
+    /// Files, folders or patterns (`data/*.csv`) that it reads, relative to the project. Another
+    /// content of them is another experiment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = vec!["train.py", "data/photos"])]
+    pub inputs: Vec<String>,
+    /// Weights to begin with: a stage that makes checkpoints, or a file of the project (with a `/`
+    /// or a `.` in its path).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"pretrained")]
+    pub init: Option<String>,
+    /// Name shown in the list of runs; the pipeline's name if unset.
+    #[serde(default)]
+    #[schemars(extend("x-class" = "runtime"))]
+    pub experiment_name: Option<String>,
+    /// Epochs in all, not "more".
+    #[schemars(range(min = 1), extend("x-class" = "extend"))]
+    #[schemars(extend("x-known-as" = ["num_epochs", "max_epochs", "num_train_epochs", "n_epochs"]))]
+    pub epochs: u64,
+    /// Seed that the program is told.
+    #[serde(default = "default_seed")]
+    #[schemars(extend("x-known-as" = ["random_seed", "seed_everything"]))]
+    pub seed: u64,
+    #[serde(default)]
+    pub checkpoint: CheckpointPolicy,
+    /// Whether it can go on from a checkpoint. One that cannot is started anew each time.
+    #[serde(default = "yes")]
+    #[schemars(extend("x-class" = "runtime"))]
+    pub resumable: bool,
+    /// Time between the request to stop and the end by force: long enough for a checkpoint.
+    #[serde(default = "default_grace")]
+    #[schemars(extend("x-class" = "runtime"))]
+    #[schemars(example = &"2m")]
+    pub grace: Span,
+    /// Environment variables besides those that `pipe` was started with. Their values are written
+    /// down nowhere: a record holds their digests.
+    #[serde(default, serialize_with = "digests", deserialize_with = "words")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, Word>")]
+    pub env: BTreeMap<String, String>,
+    /// Where it is started, relative to the project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<PathBuf>,
+}
+
+fn default_seed() -> u64 {
+    42
+}
+
+fn default_grace() -> Span {
+    Span(Duration::from_secs(30))
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl TrainerSettings {
+    /// The stage that `init` names; `None` if it is a file.
+    pub fn init_stage(&self) -> Option<&str> {
+        self.init.as_deref().filter(|init| !init.contains(['/', '.']))
+    }
+
+    /// The file that `init` names.
+    pub fn init_file(&self) -> Option<&str> {
+        self.init.as_deref().filter(|init| init.contains(['/', '.']))
+    }
+
+    /// What it reads of the project: its inputs, and the file that it begins from.
+    pub fn patterns(&self) -> Vec<String> {
+        self.inputs.iter().map(String::as_str).chain(self.init_file()).map(str::to_owned).collect()
+    }
+}
+
+/// The kind `trainer`.
+pub struct TrainerKind;
+
+impl StageKind for TrainerKind {
+    fn name(&self) -> &'static str {
+        "trainer"
+    }
+
+    fn makes(&self) -> ArtifactType {
+        CHECKPOINT
+    }
+
+    fn schema(&self) -> schemars::Schema {
+        schemars::schema_for!(TrainerSettings)
+    }
+
+    fn policies(&self) -> &'static [&'static str] {
+        &["checkpoint"]
+    }
+
+    fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
+        learn_environment(settings);
+        let settings: TrainerSettings = settings.extract()?;
+        let TrainerSettings { run, env, working_dir, checkpoint, epochs, .. } = &settings;
+        check_program(run, &settings.inputs, env, working_dir.as_deref())?;
+        Rejection::unless("epochs", *epochs > 0, "at least 1")?;
+        if let Some(file) = settings.init_file() {
+            check_program(run, &[file.to_owned()], env, None)
+                .map_err(|_| Rejection::value("init", "expected a path inside the project"))?;
+        }
+        if let Err(wrong) = checkpoint.validate()
+            && wrong.key != "monitor"
+        {
+            return Err(Rejection::value(format!("checkpoint.{}", wrong.key), wrong.message));
+        }
+        let no_file = checkpoint.resume_checkpoint.is_none();
+        let expected = "`init` for a file that a training of a program begins from";
+        Rejection::unless("checkpoint.resume_checkpoint", no_file, expected)?;
+        Ok(Arc::new(TrainerStage::new(settings)))
+    }
+}

@@ -1,0 +1,471 @@
+//! A `trainer` stage: what stands on disk for it, and a training from its beginning to its end.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use pipe_core::progress::Event;
+use pipe_engine::command::{InputFiles, Launch, input_files, launch};
+use pipe_engine::kind::{
+    ContentContext, Diagnostic, Failure, Files, InspectContext, Inspection, Outcome, PipelineView,
+    Preview, Reference, RunContext, Stage, StageError, StageState,
+};
+use pipe_engine::pipeline_file::environment;
+use pipe_fs::atomic;
+use pipe_runs::{CheckpointManager, Loaded, Run, Status};
+use serde_json::Value;
+
+use super::data::{self, Inputs};
+use super::job::{Job, PROTOCOL, SaveEvery};
+use super::message::Reply;
+use super::session::{Position, Refusal, Session};
+use super::settings::TrainerSettings;
+use crate::artifacts::{Checkpoints, ProgramPreview, checkpoint_reference};
+use crate::run_match::RunCriteria;
+use crate::training::{Training, note_finished_early, shown};
+use crate::write_config;
+
+/// Messages are looked for so long before the rest is.
+const LOOK: Duration = Duration::from_millis(50);
+/// Where its page is.
+const PAGE: &str = "docs/trainers.md";
+
+pub(super) struct TrainerStage {
+    settings: TrainerSettings,
+    value: Value,
+}
+
+impl TrainerStage {
+    pub fn new(settings: TrainerSettings) -> Self {
+        let value = serde_json::to_value(&settings).unwrap_or_default();
+        Self { settings, value }
+    }
+
+    fn training(&self) -> Training<'_> {
+        Training {
+            policy: &self.settings.checkpoint,
+            settings: &self.value,
+            base_dir: "checkpoints/trainer",
+            experiment_name: self.settings.experiment_name.as_deref(),
+            seed: self.settings.seed,
+            epochs: self.settings.epochs,
+            advice: &|_| None,
+        }
+    }
+}
+
+impl Stage for TrainerStage {
+    fn settings(&self) -> Value {
+        self.value.clone()
+    }
+
+    fn references(&self) -> Vec<Reference> {
+        self.settings
+            .init_stage()
+            .map(|stage| checkpoint_reference("init", stage))
+            .into_iter()
+            .collect()
+    }
+
+    fn files(&self) -> Files {
+        let key = |pattern: &String| {
+            let is_init = Some(pattern.as_str()) == self.settings.init_file();
+            (if is_init { "init" } else { "inputs" }.to_owned(), pattern.clone())
+        };
+        Files { reads: self.settings.patterns().iter().map(key).collect(), writes: Vec::new() }
+    }
+
+    fn runs(&self) -> Option<PathBuf> {
+        Some(self.training().folder())
+    }
+
+    fn content(&self, at: &ContentContext) -> Result<BTreeMap<String, String>, StageError> {
+        Ok(data::content(&input_files(at, &self.settings.patterns())?))
+    }
+
+    fn preview(&self, _: &PipelineView) -> Option<Preview> {
+        Some(std::sync::Arc::new(ProgramPreview))
+    }
+
+    fn lint(&self, _: &PipelineView) -> Vec<Diagnostic> {
+        let policy = &self.settings.checkpoint;
+        let mut found = Vec::new();
+        if !policy.enabled {
+            let message =
+                "without checkpoints nothing can be resumed, and no other stage can take the model";
+            found.push(Diagnostic::warning("checkpoint.enabled", message));
+        }
+        if policy.enabled && policy.save_every_n_epochs > self.settings.epochs {
+            let message = format!("of {} epochs only the last is saved", self.settings.epochs);
+            found.push(Diagnostic::warning("checkpoint.save_every_n_epochs", message));
+        }
+        found
+    }
+
+    fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
+        let inputs = Inputs::of(o.manifest);
+        let criteria = RunCriteria {
+            manifest: o.manifest,
+            unknown: o.unknown,
+            is_data: &data::is_data,
+            data: Some(&inputs),
+        };
+        let mut seen = self.training().inspect(o, &criteria, |_| Ok(()))?;
+        if !self.settings.resumable {
+            seen.state = match seen.state {
+                StageState::Partial { done, total, reason } if done < total => {
+                    let reason = format!("{reason}; it does not resume, and is started anew");
+                    StageState::Partial { done: 0, total, reason }
+                }
+                StageState::Extendable { to: total, from } => {
+                    let reason =
+                        format!("trained to epoch {from}; it does not resume, and is started anew");
+                    StageState::Partial { done: 0, total, reason }
+                }
+                other => other,
+            };
+        }
+        Ok(seen)
+    }
+
+    fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
+        let mut opened = None;
+        let ended = self.run_in(context, &mut opened);
+        if let (Err(error), Some(run)) = (&ended, opened) {
+            // The first error is the one to report.
+            let _ = CheckpointManager::record_failed_start(&run, &error.message);
+        }
+        ended
+    }
+}
+
+impl TrainerStage {
+    /// Trains; `opened` is the run as soon as there is one, whatever happens behind it.
+    fn run_in(
+        &self,
+        context: &RunContext,
+        opened: &mut Option<Run>,
+    ) -> Result<Outcome, StageError> {
+        let training = self.training();
+        let init = self.init(context)?;
+        let read = self.read_inputs(context)?;
+        context.record_outputs(Vec::new(), read, Vec::new())?;
+
+        // ---- The run: an old one to go on with, or a new one
+        let inputs = Inputs::of(&context.manifest);
+        let criteria = RunCriteria {
+            manifest: &context.manifest,
+            unknown: &[],
+            is_data: &data::is_data,
+            data: Some(&inputs),
+        };
+        let (request, root) = (&context.request, &context.root);
+        let selection =
+            training.select_run(request, &context.pipeline, &context.stage, root, &criteria)?;
+        let device = match context.gpu {
+            Some(gpu) => format!("gpu:{gpu}"),
+            None => "the program's".to_owned(),
+        };
+        let mut manager = training.open_run(context, selection, &inputs.record(), &device)?;
+        *opened = Some(manager.run().clone());
+        write_config(&manager, context)?;
+
+        // ---- Where to begin
+        let start =
+            if self.settings.resumable { training.newest(context, &manager)? } else { None };
+        let position = start.as_ref().map(|start| Position {
+            epoch: start.header().epoch,
+            step: start.header().global_step,
+            step_in_epoch: start.header().step_in_epoch,
+        });
+        let position = position.unwrap_or_default();
+        self.tell_begin(context, &manager, start.as_ref(), &device);
+        training.note_running(context, &mut manager, position.epoch, &device)?;
+
+        // ---- The program, and how it ended
+        let scratch = empty_scratch(manager.run())?;
+        let folder = tempfile::Builder::new().prefix("pipe-").tempdir().map_err(no_socket)?;
+        let job =
+            self.job(context, &manager, &scratch, folder.path(), (start.as_ref(), init), position);
+        let (target, seed) = (self.settings.epochs, self.settings.seed);
+        let policy = &self.settings.checkpoint;
+        let mut session =
+            Session::open(context, policy, (target, seed), scratch.clone(), manager, position)?;
+        let ended = if position.epoch >= target {
+            // Its process ended between the last checkpoint and the end.
+            Ok(())
+        } else {
+            self.train(context, &job, folder.path(), &mut session)
+        };
+        let ended = self.judge(context, &session, ended);
+        let finished = session.finished.clone();
+        let mut manager = session.close()?;
+        let _ = atomic::remove_tree(manager.run().disk(), &scratch);
+        match ended {
+            Ok(()) => {
+                if let Some(why) = finished.filter(|_| job.target > done(&manager)) {
+                    manager.update(|m| note_finished_early(m, &why))?;
+                }
+                manager.end(Status::Completed, None)?;
+                Ok(training.outcome(context, &manager, |_| None))
+            }
+            Err(error) => {
+                let status = match error.failure {
+                    Failure::Interrupted(_) => Status::Interrupted,
+                    _ => Status::Failed,
+                };
+                // The first error is the one to report.
+                let _ = manager.end(status, Some(error.message.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// The weights that a new training begins with.
+    fn init(&self, context: &RunContext) -> Result<Option<PathBuf>, StageError> {
+        if let Some(file) = self.settings.init_file() {
+            return Ok(Some(context.root.join(file)));
+        }
+        let Some(stage) = self.settings.init_stage() else { return Ok(None) };
+        let best = context.inputs.get("init").and_then(Checkpoints::best_of);
+        let path = best.map(|best| best.path);
+        let none = || StageError::setting(format!("init: stage {stage} has no checkpoint"));
+        path.ok_or_else(none).map(Some)
+    }
+
+    /// The files that the program reads, as they are before it begins.
+    fn read_inputs(
+        &self,
+        context: &RunContext,
+    ) -> Result<Vec<pipe_engine::state::Output>, StageError> {
+        let mut read = Vec::new();
+        for InputFiles { pattern, files } in
+            input_files(&context.content_context(), &self.settings.patterns())?
+        {
+            let missing =
+                || StageError::new(Failure::Input, format!("inputs: there is no {pattern}"));
+            read.extend(files.ok_or_else(missing)?);
+        }
+        read.sort_by(|a, b| a.path.cmp(&b.path));
+        read.dedup_by(|a, b| a.path == b.path);
+        Ok(read)
+    }
+
+    fn tell_begin(
+        &self,
+        context: &RunContext,
+        manager: &CheckpointManager,
+        start: Option<&Loaded>,
+        device: &str,
+    ) {
+        context.event(Event::WorkOpened {
+            number: manager.run().number.0,
+            title: manager.metadata().experiment_name.clone(),
+            directory: shown(&manager.run().folder, context),
+            device: device.to_owned(),
+            size: 0,
+            changing: 0,
+        });
+        let Some(start) = start else { return };
+        let header = start.header();
+        let history = &manager.metadata().history;
+        let previous = history.iter().rfind(|e| e.epoch == header.epoch).map(|e| e.metrics.clone());
+        context.event(Event::Resumed {
+            file: shown(start.path(), context),
+            position: header.epoch,
+            step: header.step_in_epoch,
+            metrics: previous.unwrap_or_else(|| header.metrics.clone()),
+        });
+    }
+
+    fn job(
+        &self,
+        context: &RunContext,
+        manager: &CheckpointManager,
+        scratch: &Path,
+        folder: &Path,
+        (start, init): (Option<&Loaded>, Option<PathBuf>),
+        position: Position,
+    ) -> Job {
+        let settings = &self.settings;
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Job {
+            protocol: PROTOCOL,
+            pipeline: context.pipeline.clone(),
+            stage: context.stage.to_string(),
+            run: manager.run().number.0,
+            run_dir: absolute(&manager.run().folder),
+            settings: settings.settings.clone(),
+            seed: settings.seed,
+            unit: "epoch".to_owned(),
+            target: settings.epochs,
+            done: position.epoch,
+            step: position.step,
+            step_in_epoch: position.step_in_epoch,
+            start: start.map(|start| absolute(start.path())),
+            init: init.map(|init| absolute(&init)),
+            scratch: absolute(scratch),
+            save_every: SaveEvery {
+                epochs: settings.checkpoint.save_every_n_epochs,
+                steps: settings.checkpoint.save_every_n_steps,
+            },
+            micro_batch_splits: 1u64
+                .checked_shl(context.adjustment.micro_batch_splits)
+                .unwrap_or(u64::MAX),
+            devices: context.gpu.into_iter().collect(),
+            inputs: settings.inputs.clone(),
+            socket: folder.join("socket"),
+        }
+    }
+
+    /// Runs the program, and carries out what it says.
+    #[cfg(unix)]
+    fn train(
+        &self,
+        context: &RunContext,
+        job: &Job,
+        folder: &Path,
+        session: &mut Session,
+    ) -> Result<(), StageError> {
+        let file = folder.join("job.json");
+        let text = serde_json::to_string_pretty(job).unwrap_or_default();
+        std::fs::write(&file, text).map_err(no_socket)?;
+        let mut env = self.settings.env.clone();
+        env.insert(environment::JOB.to_owned(), file.to_string_lossy().into_owned());
+        let place = self.settings.working_dir.as_ref();
+        let place = place.map_or(context.root.to_path_buf(), |dir| context.root.join(dir));
+        let (is_over, cancelled) = (AtomicBool::new(false), AtomicBool::new(false));
+        let started = Launch {
+            program: &self.settings.run,
+            folder: &place,
+            env: &env,
+            grace: self.settings.grace.0,
+            tells_all: false,
+            cancelled: &cancelled,
+        };
+        std::thread::scope(|scope| {
+            let server = super::server::Server::start(scope, &job.socket, &is_over);
+            let server = server.map_err(no_socket)?;
+            let program = scope.spawn(|| {
+                let ended = launch(context, &started);
+                is_over.store(true, Ordering::Relaxed);
+                ended
+            });
+            let mut refused: Option<StageError> = None;
+            let mut line = 0u64;
+            while let Ok(said) = server.next(LOOK) {
+                let Some(said) = said else { continue };
+                line += 1;
+                let answer = match (&refused, &said.line) {
+                    (Some(error), _) => Err(error.clone()),
+                    (None, Ok(text)) => session.handle(text).map_err(|refusal| match refusal {
+                        Refusal::Failed(error) => error,
+                        Refusal::Broken(why) => breach(line, &why),
+                    }),
+                    (None, Err(why)) => Err(breach(line, why)),
+                };
+                let stop = context.stop.requested().is_some();
+                said.answer(match &answer {
+                    Ok(reply) => Reply {
+                        stop,
+                        save: reply.save || (stop && !session.is_all_saved()),
+                        ..reply.clone()
+                    },
+                    Err(error) => {
+                        Reply { error: Some(error.message.clone()), stop: true, ..Reply::default() }
+                    }
+                });
+                if let Err(error) = answer {
+                    cancelled.store(true, Ordering::Relaxed);
+                    refused.get_or_insert(error);
+                }
+            }
+            let ended = program.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            refused.map_or(ended, Err)
+        })
+    }
+
+    #[cfg(not(unix))]
+    fn train(&self, _: &RunContext, _: &Job, _: &Path, _: &mut Session) -> Result<(), StageError> {
+        Err(StageError::setting("kind trainer needs Unix sockets, which this system does not have"))
+    }
+
+    /// Whether a program that ended so has done what it was to do; and why not, where it told
+    /// before that it would fail.
+    fn judge(
+        &self,
+        context: &RunContext,
+        session: &Session,
+        ended: Result<(), StageError>,
+    ) -> Result<(), StageError> {
+        if let (Some((failure, message)), None | Some(Failure::Command)) =
+            (&session.failure, ended.as_ref().err().map(|error| error.failure))
+        {
+            return Err(StageError::new(*failure, told(*failure, message)));
+        }
+        ended?;
+        let (done, target) = (session.position().epoch, self.settings.epochs);
+        let failed = |text: String| Err(StageError::new(Failure::Command, text));
+        let enabled = self.settings.checkpoint.enabled;
+        if (done == target || session.finished.is_some()) && (session.is_epoch_saved() || !enabled)
+        {
+            return Ok(());
+        }
+        if let Some(signal) = context.stop.requested() {
+            let text = format!("stopped by {} after epoch {done}", signal.name());
+            return Err(StageError::new(Failure::Interrupted(signal), text));
+        }
+        if !session.has_spoken {
+            return failed(format!(
+                "the program ended well and said nothing: it is to read the file that PIPE_JOB names, and to tell of its \
+                 epochs ({PAGE})"
+            ));
+        }
+        if done < target && session.finished.is_none() {
+            return failed(format!(
+                "the program ended well after epoch {done} of {target}; one that ends early on purpose says `finished` \
+                 ({PAGE})"
+            ));
+        }
+        failed(format!(
+            "the program gave no checkpoint of epoch {done}: it is to save when a reply has `save`; without \
+             checkpoints, set checkpoint.enabled: false ({PAGE})"
+        ))
+    }
+}
+
+/// Epochs that a run has behind it.
+fn done(manager: &CheckpointManager) -> u64 {
+    manager.metadata().history.last().map_or(0, |last| last.epoch)
+}
+
+/// The program's own folder in the run, empty.
+fn empty_scratch(run: &Run) -> Result<PathBuf, StageError> {
+    let scratch = run.folder.join("scratch");
+    if scratch.exists() {
+        atomic::remove_tree(run.disk(), &scratch)?;
+    }
+    atomic::create_needless_folder(run.disk(), &scratch).map_err(|e| {
+        StageError::new(Failure::Storage, format!("failed to make {}: {e}", scratch.display()))
+    })?;
+    Ok(scratch)
+}
+
+fn no_socket(error: std::io::Error) -> StageError {
+    StageError::new(Failure::Storage, format!("failed to make the training's socket: {error}"))
+}
+
+fn breach(line: u64, why: &str) -> StageError {
+    let text = format!("line {line} of what the program said breaks the contract: {why} ({PAGE})");
+    StageError::new(Failure::Command, text)
+}
+
+fn told(failure: Failure, message: &str) -> String {
+    let name = failure.name().replace('_', " ");
+    if message.is_empty() {
+        format!("the program failed: {name}")
+    } else {
+        format!("the program failed: {name}: {message}")
+    }
+}

@@ -1,0 +1,350 @@
+//! `kind: trainer`: a training program of the user's under the policies of the built-in trainings.
+#![cfg(unix)]
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::project::{Project, send};
+use crate::training_program;
+
+/// The training program itself: see `training_program`.
+#[test]
+fn program() {
+    training_program::run();
+}
+
+/// A stage `base` that runs it, with further keys of the stage.
+pub fn stage(keys: &str) -> String {
+    let exe = std::env::current_exe().unwrap();
+    let exe = exe.display();
+    format!(
+        "name: t\nparams: {{ epochs: 4 }}\nstages:\n  base:\n    kind: trainer\n    \
+         run: ['{exe}', --exact, 'trainer::program', --nocapture, -q]\n    \
+         epochs: ${{params.epochs}}\n{keys}"
+    )
+}
+
+fn project(keys: &str) -> Project {
+    let project = Project::new();
+    project.write("p.yaml", stage(keys));
+    project
+}
+
+fn script(items: Value) -> Project {
+    project(&format!("    settings: {{ script: {items} }}\n"))
+}
+
+const RUN: &str = "checkpoints/trainer/run_001";
+
+fn state(project: &Project, name: &str) -> String {
+    let path = project.path(&format!("{RUN}/checkpoints/{name}.ckpt"));
+    std::fs::read_to_string(training_program::inner(&path)).unwrap()
+}
+
+/// What an undisturbed training of so many epochs ends with.
+fn undisturbed(keys: &str, epochs: u32) -> String {
+    let project = project(keys);
+    project.pipe(&["run", "p.yaml", &format!("--epochs={epochs}")]).succeeds();
+    state(&project, "last")
+}
+
+#[test]
+fn a_program_trains_under_the_policies_and_is_extended() {
+    for keys in ["", "    settings: { folder: true }\n"] {
+        let project = project(keys);
+        project
+            .pipe(&["run", "p.yaml"])
+            .succeeds()
+            .says("Epoch 4/4: accuracy=")
+            .says("best train_loss");
+        let names = project.list(&format!("{RUN}/checkpoints"));
+        let kept = ["best", "epoch_002", "epoch_003", "epoch_004", "last"];
+        let both = kept.iter().flat_map(|n| [format!("{n}.ckpt"), format!("{n}.ckpt.json")]);
+        assert_eq!(names, both.collect::<Vec<_>>());
+        let metadata = project.metadata(RUN);
+        assert_eq!(metadata["status"], "completed");
+        assert_eq!(metadata["history"].as_array().unwrap().len(), 4);
+        assert_eq!(metadata["best_checkpoint"]["epoch"], 4);
+        let metrics = project.read(&format!("{RUN}/logs/metrics.jsonl"));
+        assert_eq!(metrics.lines().filter(|line| line.contains("\"loss\"")).count(), 16);
+        assert!(!project.path(&format!("{RUN}/scratch")).exists());
+        project.pipe(&["run", "p.yaml"]).succeeds().says("up to date, run 001");
+        project.pipe(&["plan", "p.yaml", "--epochs=6"]).succeeds().says("extend 4 -> 6");
+        project.pipe(&["run", "p.yaml", "--epochs=6"]).succeeds().says("Resumed from epoch 4");
+        assert_eq!(state(&project, "last"), undisturbed(keys, 6));
+        project.pipe(&["verify"]).succeeds();
+        let listed = project.pipe(&["runs"]).succeeds().stdout();
+        assert!(listed.contains("completed") && listed.contains("0.1667"), "{listed}");
+        let shown = format!("{RUN}/checkpoints/best.ckpt");
+        project.pipe(&["ckpt", "show", &shown]).succeeds().says("epoch").says("program");
+        project.pipe(&["ckpt", "verify", &shown]).succeeds();
+        project.pipe(&["report", "-o", "page.html"]).succeeds();
+    }
+}
+
+#[test]
+fn killed_at_random_it_goes_on_to_the_same_bytes() {
+    for (folder, every) in [(false, "null"), (true, "null"), (false, "3"), (true, "2")] {
+        let keys = format!(
+            "    settings: {{ folder: {folder}, pause_us: 3000, steps: 7 }}\n    \
+             checkpoint: {{ save_every_n_steps: {every} }}\n"
+        );
+        let expected = undisturbed(&keys, 4);
+        let project = project(&keys);
+        for (round, milliseconds) in [40, 60, 35, 80, 50].into_iter().enumerate() {
+            let mut child = project.start(&["run", "p.yaml"]);
+            std::thread::sleep(Duration::from_millis(milliseconds));
+            send(&child, if round % 2 == 0 { "KILL" } else { "TERM" });
+            child.wait().unwrap();
+            // What outlives its `pipe` has the stage to itself until it has ended.
+            until_free(&project);
+        }
+        project.pipe(&["run", "p.yaml"]).succeeds();
+        assert_eq!(state(&project, "last"), expected, "folder: {folder}, steps: {every}");
+        assert_eq!(project.list("checkpoints/trainer").len(), 1, "one run");
+        project.pipe(&["verify"]).succeeds();
+    }
+}
+
+fn until_free(project: &Project) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while project.pipe(&["status", "p.yaml"]).stdout().contains("left behind") {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_stop_saves_inside_an_epoch_and_exits_with_75() {
+    let keys = "    settings: { pause_us: 20000, steps: 50 }\n";
+    let project = project(keys);
+    let child = project.start(&["run", "p.yaml"]);
+    let log = project.path(&format!("{RUN}/logs/metrics.jsonl"));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !std::fs::read_to_string(&log).is_ok_and(|text| text.lines().count() > 3) {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    send(&child, "TERM");
+    let mut child = child;
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+    let metadata = project.metadata(RUN);
+    assert_eq!(metadata["status"], "interrupted");
+    assert!(metadata["partial_checkpoint"]["step_in_epoch"].as_u64().unwrap() >= 3);
+    project.pipe(&["plan", "p.yaml"]).succeeds().says("resume");
+    project.pipe(&["run", "p.yaml", "--epochs=1"]).succeeds();
+    assert_eq!(state(&project, "last"), undisturbed(keys, 1));
+}
+
+#[test]
+fn other_settings_and_other_files_are_another_run() {
+    let keys = "    inputs: [data.txt]\n    settings: { rate: 0.1 }\n";
+    let project = project(keys);
+    project.pipe(&["run", "p.yaml"]).exits(1).says("inputs: there is no data.txt");
+    project.write("data.txt", "one");
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    project.pipe(&["plan", "p.yaml"]).succeeds().says("up to date, run 001");
+    project.write("data.txt", "two");
+    project.pipe(&["plan", "p.yaml"]).succeeds().says("data.txt was changed (new run_002)");
+    project.pipe(&["run", "p.yaml", "--resume"]).exits(2).says("with other files");
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    project.write("data.txt", "one");
+    project.pipe(&["plan", "p.yaml"]).succeeds().says("up to date, run 001");
+    let other = ["run", "p.yaml", "--set", "base.settings.rate=0.2"];
+    project.pipe(&other).succeeds();
+    assert_eq!(project.list("checkpoints/trainer"), ["run_001", "run_002", "run_003"]);
+}
+
+#[test]
+fn a_program_that_ends_early_on_purpose_has_succeeded_and_extends() {
+    let project = project("    settings: { enough_at: 2 }\n");
+    let args = ["run", "p.yaml"];
+    project.pipe(&args).succeeds().says("2 of 4 epochs (good enough)");
+    project.pipe(&["plan", "p.yaml"]).succeeds().says("ended at epoch 2 of 4, good enough");
+    project.pipe(&["plan", "p.yaml", "--epochs=6"]).succeeds().says("extend 2 -> 6");
+    project.pipe(&["run", "p.yaml", "--epochs=6"]).succeeds();
+    assert_eq!(project.metadata(RUN)["status"], "completed");
+}
+
+#[test]
+fn one_that_does_not_resume_is_started_anew() {
+    let project = project("    resumable: false\n    settings: { pause_us: 5000 }\n");
+    let mut child = project.start(&["run", "p.yaml"]);
+    let first = project.path(&format!("{RUN}/checkpoints/epoch_001.ckpt"));
+    while !first.exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    send(&child, "TERM");
+    child.wait().unwrap();
+    project.pipe(&["plan", "p.yaml"]).succeeds().says("is started anew");
+    project.pipe(&args()).succeeds();
+    assert_eq!(state(&project, "last"), undisturbed("", 4));
+}
+
+fn args() -> [&'static str; 2] {
+    ["run", "p.yaml"]
+}
+
+#[test]
+fn a_swept_program_and_its_best() {
+    let project = project(
+        "    matrix: { settings.rate: [0.1, 0.5] }\n  best:\n    kind: select_best\n    over: base\n  copy:\n    \
+         kind: copy_best\n    from: best\n    to: out/model.ckpt\n",
+    );
+    project.pipe(&args()).succeeds().says("settings.rate=0.1");
+    assert!(
+        project.path("out/model.ckpt").is_file() && project.path("out/model.ckpt.json").is_file()
+    );
+    project.pipe(&args()).succeeds().says("up to date");
+}
+
+#[test]
+fn what_a_program_hands_on_begins_another_training() {
+    for folder in [false, true] {
+        let exe = std::env::current_exe().unwrap();
+        let second = format!(
+            "    settings: {{ folder: {folder} }}\n  copy: {{ kind: copy_best, from: base, to: out/model.ckpt }}\n  \
+             tuned:\n    kind: trainer\n    run: ['{}', --exact, 'trainer::program', --nocapture, -q]\n    \
+             epochs: 1\n    init: copy\n    checkpoint: {{ base_dir: checkpoints/tuned }}\n",
+            exe.display()
+        );
+        let project = project(&second);
+        project.pipe(&args()).succeeds();
+        let tuned = project.path("checkpoints/tuned/run_001/checkpoints/last.ckpt");
+        let text = std::fs::read_to_string(training_program::inner(&tuned)).unwrap();
+        assert_ne!(text, undisturbed("", 1), "it began from other weights");
+        project.pipe(&args()).succeeds().says("tuned: skip");
+        // A copy that somebody changed is made anew.
+        let copy = training_program::inner(&project.path("out/model.ckpt"));
+        std::fs::write(&copy, "changed").unwrap();
+        project.pipe(&["plan", "p.yaml"]).succeeds().says("copy");
+        project.pipe(&args()).succeeds();
+        assert_ne!(std::fs::read_to_string(&copy).unwrap(), "changed");
+        project.pipe(&["verify"]).succeeds();
+    }
+}
+
+#[test]
+fn stages_that_need_a_model_of_this_program_refuse_a_program_s() {
+    let keys = "  data: { kind: dataset, source: shapes, image_size: 8, num_images: 16 }\n  \
+                lora: { kind: lora, base: base, dataset: data, epochs: 1 }\n";
+    project(keys).pipe(&["check", "p.yaml"]).exits(2).says("a program of its own");
+    let sample = "  pictures: { kind: sample, from: base, to: grid.png }\n";
+    project(sample).pipe(&["check", "p.yaml"]).exits(2).says("a program of its own");
+}
+
+/// A failure's message, and the exit code.
+#[track_caller]
+fn fails(items: Value, said: &str) -> Project {
+    let project = script(items);
+    project.pipe(&args()).exits(1).says("stage base").says(said);
+    assert_eq!(project.metadata(RUN)["status"], "failed");
+    project
+}
+
+#[test]
+fn what_breaks_the_contract_is_told_by_line() {
+    let epoch = |n: u32| format!(r#"{{"epoch": {n}, "metrics": {{"train_loss": 0.5}}}}"#);
+    for (items, said) in [
+        (json!([]), "said nothing"),
+        (json!(["hello"]), "line 1 of what the program said breaks the contract: expected a JSON"),
+        (
+            json!([epoch(1), epoch(5)]),
+            "line 2 of what the program said breaks the contract: epoch 5 after 1",
+        ),
+        (json!([r#"{"step": 9}"#, r#"{"step": 8}"#]), "step 8 after step 9"),
+        (json!([r#"{"epoch": 1, "checkpoint": "/etc/hostname"}"#]), "not inside `scratch`"),
+        (json!([r#"{"epoch": 1, "checkpoint": "../metadata.json"}"#]), "not inside `scratch`"),
+        (json!([r#"{"epoch": 1, "checkpoint": "missing"}"#]), "missing is not there"),
+        (json!([epoch(1)]), "after epoch 1 of 4"),
+        (json!([epoch(1), {"exit": 5}]), "exit code 5"),
+        (
+            json!([r#"{"failure": "not_finite", "message": "loss is NaN"}"#, {"exit": 1}]),
+            "not finite: loss is NaN",
+        ),
+        (json!([{"write": "a.png", "text": "no picture"}, r#"{"sample": "a.png"}"#]), "is no PNG"),
+        (json!(["x".repeat(1 << 21)]), "a line of more than"),
+    ] {
+        fails(items, said);
+    }
+}
+
+#[test]
+fn a_checkpoint_that_stands_stays_when_the_program_breaks_the_contract() {
+    let items = json!([
+        {"write": "s", "text": "one"}, r#"{"epoch": 1, "checkpoint": "s", "metrics": {"train_loss": 1}}"#,
+        r#"{"epoch": 3}"#, {"sleep": 60.0}
+    ]);
+    let begun = Instant::now();
+    let project = fails(items, "epoch 3 after 1, expected 2");
+    assert!(begun.elapsed() < Duration::from_secs(20), "it was ended");
+    assert_eq!(state(&project, "last"), "one");
+    project.pipe(&["plan", "p.yaml"]).succeeds().says("resume at epoch 1/4");
+}
+
+#[test]
+fn metrics_that_are_no_numbers_are_left_out() {
+    let items = json!([
+        {"write": "s", "text": "one"},
+        r#"{"epoch": 1, "checkpoint": "s", "metrics": {"train_loss": NaN, "accuracy": 0.5}}"#,
+        r#"{"finished": "enough"}"#
+    ]);
+    let project = script(items);
+    project.pipe(&args()).succeeds().says("train_loss is no finite number");
+    let metadata = project.metadata(RUN);
+    assert_eq!(metadata["history"][0]["metrics"], json!({"accuracy": 0.5}));
+    assert_eq!(metadata["best_checkpoint"], Value::Null);
+}
+
+#[test]
+fn a_program_that_does_not_stop_is_ended_and_what_it_left_too() {
+    let keys = "    grace: 1s\n    timeout: 2s\n    settings: { script: [{fork: 'sleep 6172'}, {sleep: 600}] }\n";
+    let project = project(keys);
+    let begun = Instant::now();
+    project.pipe(&args()).exits(1).says("timeout");
+    assert!(begun.elapsed() < Duration::from_secs(30));
+    let left = std::process::Command::new("sh").args(["-c", "ps ax | grep -c '[s]leep 6172'"]);
+    let mut left = left;
+    let count = String::from_utf8(left.output().unwrap().stdout).unwrap();
+    assert_eq!(count.trim(), "0");
+}
+
+#[test]
+fn a_flood_of_steps_is_heard() {
+    let items = json!([{"flood": 20000}, {"write": "s"}, r#"{"epoch": 1, "checkpoint": "s", "step": 20000}"#,
+                       r#"{"finished": "enough"}"#]);
+    let project = script(items);
+    let begun = Instant::now();
+    project.pipe(&args()).succeeds();
+    let each = begun.elapsed().as_secs_f64() / 20000.0;
+    assert!(each < 1e-3, "{:.0} us a step", 1e6 * each);
+    let metrics = project.read(&format!("{RUN}/logs/metrics.jsonl"));
+    assert_eq!(metrics.lines().count(), 20000 + 1);
+}
+
+#[test]
+fn a_shell_script_trains_with_pipe_job() {
+    let project = Project::new();
+    project.write(
+        "train.sh",
+        "set -e\nscratch=$(pipe job get scratch)\nstart=$(pipe job get start)\nstate=begin\n\
+         [ -z \"$start\" ] || state=$(cat \"$start\")\n\
+         for epoch in $(pipe job epochs); do\n  state=$(echo \"$state $epoch\" | cksum)\n  \
+         echo \"$state\" > \"$scratch/state\"\n  \
+         pipe job epoch $epoch --metric train_loss=0.$((9 - epoch)) --checkpoint \"$scratch/state\" > /dev/null\ndone\n",
+    );
+    let keys = "name: s\nstages:\n  base:\n    kind: trainer\n    run: sh train.sh\n    inputs: [train.sh]\n    epochs: 2\n";
+    project.write("p.yaml", keys);
+    let path = std::env::var("PATH").unwrap_or_default();
+    let own = Path::new(env!("CARGO_BIN_EXE_pipe")).parent().unwrap().display();
+    let project = project.environment("PATH", format!("{own}:{path}"));
+    project.pipe(&args()).succeeds().says("best train_loss 0.7000 at epoch 2");
+    let two = state(&project, "last");
+    project.write("p.yaml", keys.replace("epochs: 2", "epochs: 3"));
+    project.pipe(&args()).succeeds().says("Resumed from epoch 2");
+    assert_ne!(state(&project, "last"), two);
+    assert_eq!(project.metadata(RUN)["history"].as_array().unwrap().len(), 3);
+    project.pipe(&["job", "epochs"]).exits(2).says("PIPE_JOB is not set");
+}
