@@ -147,9 +147,12 @@ impl Terminal {
             let left = running.seconds_left(done, epochs * steps);
             let best = running.best.map(|(value, epoch)| format!("best {value:.4} ({epoch})"));
             let segments = vec![
-                segment(3, format!("{step}/{steps}")),
+                segment(
+                    3,
+                    if steps > 0 { format!("{step}/{steps}") } else { format!("step {step}") },
+                ),
                 segment(1, loss.map(|loss| format!("loss {loss:.4}")).unwrap_or_default()),
-                segment(4, format!("{rate:.0} images/s")),
+                segment(4, if rate > 0.0 { format!("{rate:.0} images/s") } else { String::new() }),
                 segment(5, best.unwrap_or_default()),
                 segment(6, memory.map(table::bytes).unwrap_or_default()),
                 segment(
@@ -158,8 +161,8 @@ impl Terminal {
                         .unwrap_or_default(),
                 ),
             ];
-            let share = step as f64 / steps.max(1) as f64;
-            progress_line::render(width, &format!("Epoch {epoch}/{epochs}"), Some(share), segments)
+            let share = (steps > 0).then(|| step as f64 / steps as f64);
+            progress_line::render(width, &format!("Epoch {epoch}/{epochs}"), share, segments)
         });
     }
 
@@ -206,7 +209,12 @@ impl Terminal {
             return;
         };
         let adapter = trainable < parameters;
-        let title = if adapter { "LoRA Fine-tuning" } else { "Base Model Training" };
+        // Of a training whose model only its own program knows, nothing is counted.
+        let title = match (parameters, adapter) {
+            (0, _) => "Training",
+            (_, true) => "LoRA Fine-tuning",
+            (_, false) => "Base Model Training",
+        };
         let title = paint(style::STRONG, format!("{title} - Run {number:03}"));
         self.line(stage, format!("\n{title}"));
         self.line(stage, format!("Experiment: {experiment}"));
@@ -214,7 +222,9 @@ impl Terminal {
         let share = 100.0 * *trainable as f64 / (*parameters).max(1) as f64;
         let trained =
             if adapter { format!(", {trainable} trainable ({share:.2}%)") } else { String::new() };
-        self.line(stage, format!("Device: {device}, {parameters} parameters{trained}\n"));
+        let counted =
+            if *parameters == 0 { String::new() } else { format!(", {parameters} parameters") };
+        self.line(stage, format!("Device: {device}{counted}{trained}\n"));
     }
 
     /// A training goes on from a checkpoint.
@@ -300,7 +310,9 @@ impl EventListener for Terminal {
             Event::Step { .. } => self.step(stage, event),
             Event::Round { position: epoch, target: epochs, metrics, seconds, rate } => {
                 self.clear(stage);
-                let speed = format!("{seconds:.1} s, {rate:.0} images/s");
+                let images =
+                    if *rate > 0.0 { format!(", {rate:.0} images/s") } else { String::new() };
+                let speed = format!("{seconds:.1} s{images}");
                 self.line(stage, format!("Epoch {epoch}/{epochs}: {} ({speed})", show(metrics)));
             }
             Event::Saved { .. } => self.saved(stage, event),

@@ -134,7 +134,7 @@ impl Verified {
         let owner = Owner::Run(run.clone());
         let metadata = self.metadata(run, &owner);
         for (own, path, digest) in metadata.iter().flat_map(|m| listed(run, m)) {
-            if !path.is_file() {
+            if !path.exists() {
                 self.damage(&own, "its run lists it, and it is not there", GONE, &owner);
                 continue;
             }

@@ -10,6 +10,7 @@ mod damage;
 mod disk;
 mod limits;
 mod power;
+mod program;
 #[allow(dead_code, reason = "shared with tests/pipe")]
 #[path = "../pipe/project.rs"]
 mod project;
@@ -18,12 +19,15 @@ mod several;
 mod signals;
 mod state;
 mod stored;
+#[allow(dead_code, reason = "shared with tests/pipe")]
+#[path = "../pipe/training_program.rs"]
+mod training_program;
 
 use results::{Options, Results};
 
 type Section = fn(&Options, &mut Results);
 
-const SECTIONS: [(&str, Section); 8] = [
+const SECTIONS: [(&str, Section); 9] = [
     ("crashes", crash::section),
     ("disk", disk::section),
     ("damage", damage::section),
@@ -31,11 +35,17 @@ const SECTIONS: [(&str, Section); 8] = [
     ("signals", signals::section),
     ("limits", limits::section),
     ("stored", stored::section),
+    ("program", program::section),
     // Last, since it has its files in memory from then on.
     ("power", power::section),
 ];
 
 fn main() {
+    if std::env::args().nth(1).as_deref() == Some("program")
+        && std::env::var_os("PIPE_JOB").is_some()
+    {
+        return training_program::run();
+    }
     let options = Options::parse();
     let mut results = Results::default();
     for (name, section) in SECTIONS {

@@ -133,8 +133,14 @@ pub fn content(path: &Path) -> Result<String, String> {
     if name.ends_with(".ckpt") {
         Checkpoint::open(path).and_then(|c| c.verify()).map_err(|e| e.to_string())?;
     }
-    if name.ends_with(".ckpt") || name.ends_with(".safetensors") {
+    let of_program = Checkpoint::open(path).is_ok_and(|c| c.is_of_program());
+    if (name.ends_with(".ckpt") && !of_program) || name.ends_with(".safetensors") {
         return tensors(&bytes);
+    }
+    if name.ends_with(".ckpt.json") {
+        let header = json()?;
+        let fixed = ["epoch", "global_step", "metrics"].map(|key| header["header"][key].clone());
+        return Ok(format!("{fixed:?} {}", header["files"]));
     }
     if path.to_string_lossy().contains("/records/") {
         let record = json()?;

@@ -50,6 +50,9 @@ impl Link {
 /// The program, if this process was started as one.
 pub fn run() {
     let Some(job) = job() else { return };
+    // It listens for `stop`.
+    let told = std::sync::Arc::default();
+    signal_hook::flag::register(signal_hook::consts::SIGTERM, told).unwrap();
     let scratch = PathBuf::from(job["scratch"].as_str().unwrap());
     let mut link = Link::open(&job);
     if let Some(script) = job["settings"]["script"].as_array() {

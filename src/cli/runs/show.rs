@@ -27,11 +27,11 @@ pub(super) fn show(run: Run, curve: bool, json: bool) -> Result<(), CliError> {
     say!("updated     {}", table::time(&m.updated_at));
     say!("stage       {} of {}", m.stage, m.pipeline);
     say!("device      {}", m.device);
-    let images = format!(
-        "{} training and {} validation images",
-        m.dataset.train_images, m.dataset.validation_images
-    );
-    say!("data        {}, {images}, {} classes", m.dataset.source, m.dataset.classes.len());
+    let (train, validation) = (m.dataset.train_images, m.dataset.validation_images);
+    if train > 0 {
+        let images = format!("{train} training and {validation} validation images");
+        say!("data        {}, {images}, {} classes", m.dataset.source, m.dataset.classes.len());
+    }
     if let Some(note) = &labels.note {
         say!("note        {note}");
     }
@@ -63,7 +63,11 @@ pub(super) fn show(run: Run, curve: bool, json: bool) -> Result<(), CliError> {
                 e.epoch.to_string(),
                 metrics.join(" "),
                 format!("{:.1}", e.seconds),
-                format!("{:.0}", e.images_per_second),
+                if e.images_per_second > 0.0 {
+                    format!("{:.0}", e.images_per_second)
+                } else {
+                    String::new()
+                },
                 saved.unwrap_or_default(),
             ]
         })

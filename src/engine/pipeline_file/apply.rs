@@ -194,12 +194,18 @@ impl Finder<'_> {
             "fsync" if rest.is_empty() => return Some(Target::Fsync),
             _ => {}
         }
-        let knowing: Vec<(&StageDeclaration, Vec<String>)> = self
+        let mut knowing: Vec<(&StageDeclaration, Vec<String>)> = self
             .file
             .stages
             .iter()
             .filter_map(|s| Some((s, self.setting(&s.kind, path)?)))
             .collect();
+        if knowing.is_empty() {
+            // Keys of programs' own, where no stage has a setting of that name.
+            let passed =
+                self.file.stages.iter().filter_map(|s| Some((s, self.passed_on(s, path)?)));
+            knowing.extend(passed);
+        }
         let spelt = knowing.first()?.1.clone();
         Some(Target::Settings(
             knowing.into_iter().map(|(stage, _)| stage.id.clone()).collect(),
@@ -249,13 +255,22 @@ impl Finder<'_> {
                 Some(Target::Settings(vec![id], spelt))
             }
             // What is wrong with it is said when the stage is read.
-            _ => Some(Target::Settings(vec![id], path.to_vec())),
+            _ => {
+                let path = self.passed_on(stage, path).unwrap_or_else(|| path.to_vec());
+                Some(Target::Settings(vec![id], path))
+            }
         }
     }
 
     /// A setting of a kind as it is spelt there. On the command line the outermost key decides.
     fn setting(&self, kind: &str, path: &[String]) -> Option<Vec<String>> {
         self.walk(Place::root(self.kinds.schema(kind)?), path)
+    }
+
+    /// The path of a key that a stage declares for its program.
+    fn passed_on(&self, stage: &StageDeclaration, path: &[String]) -> Option<Vec<String>> {
+        let below = self.kinds.passed_on(stage, path.first()?)?;
+        Some(std::iter::once(below.to_owned()).chain(path.iter().cloned()).collect())
     }
 
     fn conduct(&self, path: &[String]) -> Option<Vec<String>> {

@@ -58,6 +58,15 @@ impl<'a> Kinds<'a> {
         properties.into_iter().flat_map(|p| p.keys())
     }
 
+    /// The setting that holds keys of a program's own (marked with `x-passes-on`), where `key` is one
+    /// of those that the stage declares there.
+    pub fn passed_on(&self, declared: &StageDeclaration, key: &str) -> Option<&str> {
+        let properties = self.schema(&declared.kind)?.get("properties")?.as_object()?;
+        let (name, _) = properties.iter().find(|(_, p)| p.get("x-passes-on").is_some())?;
+        let inside = declared.body.get(name)?.as_object()?;
+        (!properties.contains_key(key) && inside.contains_key(key)).then_some(name.as_str())
+    }
+
     /// Pairs of settings that stand for each other: a key, and the one that its `x-instead-of`
     /// names.
     pub fn alternatives(&self, kind: &str) -> impl Iterator<Item = (&str, &str)> {

@@ -23,8 +23,12 @@ pub(super) fn against(
     let swept = |id: &StageId| {
         let declared = file.stage(id.as_str())?;
         let axes = declared.body.get("matrix")?.as_object()?;
-        let axis =
-            axes.keys().find(|axis| decides(kinds, &declared.kind, axis, path, &given.value))?;
+        let decides = |axis: &&String| {
+            let whole = kinds.passed_on(declared, axis).map(|below| format!("{below}.{axis}"));
+            let axis = whole.as_ref().unwrap_or(axis);
+            decides(kinds, &declared.kind, axis, path, &given.value)
+        };
+        let axis = axes.keys().find(decides)?;
         Some((declared, axis.as_str()))
     };
     let found: Vec<_> = stages.iter().filter_map(swept).collect();

@@ -205,6 +205,8 @@ impl Loading<'_> {
             let first = key.split('.').next().unwrap_or_default();
             if self.kinds.keys(&single.declared.kind).any(|k| k == first) {
                 settings.insert(key.clone(), value.clone());
+            } else if let Some(below) = self.kinds.passed_on(single.declared, first) {
+                settings.insert(format!("{below}.{key}"), value.clone());
             } else if !Value::Object(single.declared.body.clone())
                 .to_string()
                 .contains(&format!("${{matrix.{key}}}"))

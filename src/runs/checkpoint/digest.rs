@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::Checkpoint;
+use super::program::ProgramFiles;
 use pipe_core::digest::hex;
 use pipe_fs::sha256_of;
 
@@ -16,6 +17,9 @@ use pipe_fs::sha256_of;
 pub(super) const SHA256: &str = "sha256:";
 /// Begins the digest of a content in format 2.
 pub(super) const BLAKE3: &str = "blake3:";
+/// Begins the digest of a program's checkpoint that is a folder; that of one file begins as that of
+/// a content does.
+pub(super) const TREE: &str = "blake3-tree:";
 /// Begins the digest of a checkpoint file.
 const HEAD: &str = "blake3-head:";
 /// Hexadecimal digits of one of them.
@@ -34,9 +38,16 @@ pub fn file_digest(path: &Path) -> io::Result<String> {
 }
 
 /// What identifies a whole file, in the form of `known`, to be compared with it: records that older
-/// programs made have `sha256:…` of checkpoints, too.
+/// programs made have `sha256:…` of checkpoints, too. What a program wrote counts by its content,
+/// whatever stands beside it.
 pub fn file_digest_like(path: &Path, known: &str) -> io::Result<String> {
-    if known.starts_with(SHA256) { sha256_of(path) } else { file_digest(path) }
+    if known.starts_with(SHA256) {
+        sha256_of(path)
+    } else if known.starts_with(BLAKE3) || known.starts_with(TREE) {
+        ProgramFiles::of(path).map(|files| files.digest())
+    } else {
+        file_digest(path)
+    }
 }
 
 pub(super) fn sha256_text(hash: Sha256) -> String {

@@ -15,6 +15,7 @@ use pipe_fs::atomic::{self, WriteError};
 use pipe_fs::{Disk, bounded_read, checksummed_json, sync};
 use serde::{Deserialize, Serialize};
 
+use super::digest::{BLAKE3, TREE};
 use super::format::Corruption;
 use super::write::Written;
 use super::{Header, read::CHUNK, read::READERS};
@@ -81,13 +82,13 @@ impl ProgramFiles {
     /// What identifies the content.
     pub fn digest(&self) -> String {
         match &self.files[..] {
-            [only] if !self.folder => format!("blake3:{}", only.digest),
+            [only] if !self.folder => format!("{BLAKE3}{}", only.digest),
             files => {
                 let mut hash = blake3::Hasher::new();
                 for file in files {
                     hash.update(format!("{}  {}\n", file.digest, file.path).as_bytes());
                 }
-                format!("blake3-tree:{}", hash.finalize().to_hex())
+                format!("{TREE}{}", hash.finalize().to_hex())
             }
         }
     }
@@ -145,7 +146,7 @@ impl ProgramFiles {
     ///
     /// # Errors
     /// The disk's; a link, a pipe or a device among them, and an empty folder.
-    fn of(path: &Path) -> io::Result<Self> {
+    pub fn of(path: &Path) -> io::Result<Self> {
         let folder = fs::symlink_metadata(path)?.is_dir();
         let names = if folder { list(path)? } else { vec![only_file(path)?] };
         if names.is_empty() {

@@ -25,7 +25,9 @@ pub struct TrainerSettings {
     #[schemars(example = vec!["python", "train.py"])]
     pub run: Program,
     /// What the program is told, in any form. Another value of any of them is another experiment.
+    /// A matrix, `--set` and flags may name a key here without `settings.` before it.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[schemars(extend("x-passes-on" = true))]
     pub settings: Map<String, Value>,
     /// Files, folders or patterns (`data/*.csv`) that it reads, relative to the project. Another
     /// content of them is another experiment.

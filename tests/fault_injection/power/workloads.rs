@@ -10,6 +10,7 @@ use flate2::write::GzEncoder;
 
 use super::{Bench, Row, some_state};
 use crate::crash::Random;
+use crate::program;
 use crate::project::Project;
 use crate::results::ensure;
 use crate::state::{
@@ -23,7 +24,7 @@ pub struct Workload {
     pub row: fn(&Bench) -> Row,
 }
 
-pub const ALL: [Workload; 10] = [
+pub const ALL: [Workload; 11] = [
     Workload { what: "in a chain of every kind of stage", share: 3, row: whole },
     Workload { what: "in the run after a kill", share: 2, row: recovery },
     Workload { what: "in two lives one after the other", share: 2, row: two_lives },
@@ -31,6 +32,7 @@ pub const ALL: [Workload; 10] = [
     Workload { what: "with outputs of programs", share: 1, row: outputs },
     Workload { what: "with an unpacked .tar.gz", share: 1, row: archive },
     Workload { what: "with an unpacked .zip", share: 1, row: zip_file },
+    Workload { what: "with checkpoints of a program", share: 1, row: program },
     Workload { what: "with a store", share: 1, row: store },
     Workload { what: "while a run is removed", share: 1, row: removal },
     Workload { what: "while it is cleaned up after crashes", share: 1, row: cleaning },
@@ -60,6 +62,19 @@ fn whole(bench: &Bench) -> Row {
     let project = chain();
     let lives = vec![bench.record(&project, &[told(&project, &RUN)], 0, Vec::new())];
     Row { lives, expected: after(&chain(), &RUN), project, check: Box::new(goes_on) }
+}
+
+/// Files in one half of the runs of this test, folders in the other.
+fn program(bench: &Bench) -> Row {
+    let folder = bench.seed.is_multiple_of(2);
+    let project = program::project(folder);
+    let lives = vec![bench.record(&project, &[told(&project, &RUN)], 0, Vec::new())];
+    Row {
+        project,
+        lives,
+        expected: program::undisturbed(folder),
+        check: Box::new(program::recovers),
+    }
 }
 
 const EXTENDED: [&str; 4] = ["run", "p.yaml", "--set", "base.epochs=4"];
