@@ -199,6 +199,7 @@ pages! {
     scale: "docs/scale.md",
     slurm: "docs/slurm.md",
     storage: "docs/storage.md",
+    trainers: "docs/trainers.md",
     testing: "docs/dev/testing.md",
 }
 

@@ -33,7 +33,7 @@ fn project(keys: &str) -> Project {
 }
 
 fn script(items: Value) -> Project {
-    project(&format!("    settings: {{ script: {items} }}\n"))
+    project(&format!("    grace: 1s\n    settings: {{ script: {items} }}\n"))
 }
 
 const RUN: &str = "checkpoints/trainer/run_001";
