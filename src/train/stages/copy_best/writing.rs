@@ -126,9 +126,13 @@ impl CopyBest {
             return Ok(earlier);
         }
         for known in std::iter::once(wanted).chain(earlier.iter().map(String::as_str)) {
-            let found = file_digest_like(target, known).map_err(|e| {
-                StageError::new(Failure::Input, format!("{}: {e}", target.display()))
-            })?;
+            let found = match file_digest_like(target, known) {
+                // A folder has no digest of a file's form.
+                Err(_) if target.is_dir() => continue,
+                found => found.map_err(|e| {
+                    StageError::new(Failure::Input, format!("{}: {e}", target.display()))
+                })?,
+            };
             if found == known {
                 return Ok(earlier);
             }
