@@ -6,6 +6,7 @@ mod dataset;
 mod file_formats;
 mod lint;
 mod lint_sample;
+mod lint_selection;
 mod lora;
 mod relocated_runs;
 mod resume_checkpoint;
