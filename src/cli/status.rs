@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use pipe_core::progress::NullListener;
 use pipe_core::stop::Stop;
 use pipe_engine::exec::InspectedStage;
-use pipe_engine::kind::{StageId, StageState};
+use pipe_engine::kind::{Metrics, StageId, StageState};
 use pipe_engine::state::{Progress, Record, stage_holder};
 use pipe_runs::Status;
 
@@ -114,12 +114,15 @@ fn stage_status(
         },
     };
     let updated_at = record.map(|r| r.updated_at);
+    let artifact = found.inspection.artifact.as_ref();
+    let metrics = artifact.and_then(|artifact| artifact.get::<Metrics>());
     StageStatus {
         stage,
         kind,
         status,
         detail,
         progress,
+        metrics: metrics.map(|metrics| (*metrics).clone()),
         holder,
         updated_at,
         record: record.cloned(),

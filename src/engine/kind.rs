@@ -18,7 +18,7 @@ use pipe_core::stop::Stop;
 use pipe_fs::{Lock, ProjectRoot, Stamp};
 use serde_json::Value;
 
-pub use crate::artifact::{Artifact, ArtifactType, NextCommand, Outcome};
+pub use crate::artifact::{Artifact, ArtifactType, Metrics, NextCommand, Outcome};
 pub use crate::diagnostic::Diagnostic;
 use crate::exec::Journal;
 pub use crate::file_formats::{FileFormats, PlainFiles};
@@ -37,6 +37,12 @@ pub trait StageKind: Send + Sync {
     /// What its stages make. They fit wherever a setting asks for that.
     fn makes(&self) -> ArtifactType {
         ArtifactType::FILES
+    }
+
+    /// What a stage makes in the place of that where one of its settings is given: the type, and the
+    /// setting's key.
+    fn makes_with(&self) -> Option<(ArtifactType, &'static str)> {
+        None
     }
 
     /// JSON schema of the settings. A property's `x-class` (`identity`, `extend` or `runtime`) says
@@ -150,8 +156,8 @@ impl<'a> PipelineView<'a> {
         preview?.downcast().ok()
     }
 
-    /// The stage of that name, or those of the matrix, by name.
-    fn members(&self, stage: &str) -> Vec<&'a str> {
+    /// The stage of that name, or those of the matrix, by name; none if there is no such stage.
+    pub fn members(&self, stage: &str) -> Vec<&'a str> {
         if let Some((id, _)) = self.stages.get_key_value(stage) {
             return vec![id];
         }

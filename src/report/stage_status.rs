@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use pipe_engine::exec::slurm::JobState;
-use pipe_engine::kind::StageId;
+use pipe_engine::kind::{Metrics, StageId};
 use pipe_engine::state::{Job, Progress, Record};
 use serde::Serialize;
 
@@ -16,6 +16,9 @@ pub struct StageStatus {
     pub status: &'static str,
     pub detail: String,
     pub progress: Option<Progress>,
+    /// What a program found out, where it is up to date and says so in numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Metrics>,
     /// Who runs it now.
     pub holder: Option<String>,
     pub updated_at: Option<DateTime<Utc>>,

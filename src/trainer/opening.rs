@@ -173,7 +173,9 @@ impl Training<'_> {
         }
         // Those that the policy keeps, the best, and the one being written.
         let saved = epochs.div_ceil(policy.save_every_n_epochs);
-        let kept = policy.keep_last_n.map_or(saved, |keep| saved.min(keep.saturating_add(2)));
+        let kept = policy.keep_last_n.map_or(saved, |keep| {
+            saved.min(keep.saturating_add(1).saturating_add(policy.keep_top_k.unwrap_or(1)))
+        });
         let all = kept.saturating_mul(each);
         if free.saturating_add(older + newest) < all {
             let text = format!(

@@ -29,6 +29,7 @@ mod interchange;
 mod library;
 mod look;
 mod messages;
+mod metrics;
 mod page;
 mod place;
 mod project;

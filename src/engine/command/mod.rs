@@ -4,6 +4,7 @@
 mod file_stamps;
 mod files;
 mod launch;
+mod metrics;
 mod output;
 mod process;
 mod process_tree;
@@ -31,7 +32,7 @@ use self::files::{Files, Found, digested};
 pub use self::launch::{InputFiles, Launch, input_files, launch};
 pub use self::process_tree::end_all;
 pub use self::program::{Program, Word, words};
-use crate::artifact::{Artifact, Outcome};
+use crate::artifact::{Artifact, ArtifactType, Metrics, Outcome};
 use crate::file_formats::FileFormats;
 use crate::graph::Graph;
 use crate::identity::hex;
@@ -59,6 +60,11 @@ pub struct CommandSettings {
     #[serde(default)]
     #[schemars(example = vec!["digest.txt"])]
     outputs: Vec<PathBuf>,
+    /// A JSON file that it writes, relative to the project: one object of names and numbers, such
+    /// as `{"fid": 12.5}`. It is an output like the others, and other stages choose by its numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"scores.json")]
+    metrics: Option<PathBuf>,
     /// Environment variables besides those that `pipe` was started with. Their values are written
     /// down nowhere: a record holds their digests.
     #[serde(default, serialize_with = "digests", deserialize_with = "program::words")]
@@ -105,12 +111,16 @@ impl StageKind for CommandKind {
         "command"
     }
 
+    fn makes_with(&self) -> Option<(ArtifactType, &'static str)> {
+        Some((ArtifactType::METRICS, "metrics"))
+    }
+
     fn schema(&self) -> schemars::Schema {
         schemars::schema_for!(CommandSettings)
     }
 
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
-        Ok(Arc::new(CommandStage { settings: checked(settings)?, substitute: None }))
+        Ok(Arc::new(CommandStage::new(checked(settings)?, None)))
     }
 }
 
@@ -119,15 +129,16 @@ impl StageKind for InProcess {
         CommandKind.name()
     }
 
+    fn makes_with(&self) -> Option<(ArtifactType, &'static str)> {
+        CommandKind.makes_with()
+    }
+
     fn schema(&self) -> schemars::Schema {
         CommandKind.schema()
     }
 
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
-        Ok(Arc::new(CommandStage {
-            settings: checked(settings)?,
-            substitute: Some(self.0.clone()),
-        }))
+        Ok(Arc::new(CommandStage::new(checked(settings)?, Some(self.0.clone()))))
     }
 }
 
@@ -140,6 +151,11 @@ fn checked(settings: &Figment) -> Result<CommandSettings, Rejection> {
     let inside = "a path inside the project, without `..`";
     for (index, path) in settings.outputs.iter().enumerate() {
         Rejection::unless(format!("outputs.{index}"), is_inside_project(path), inside)?;
+    }
+    if let Some(path) = &settings.metrics {
+        let is_file = is_inside_project(path) && path.file_name().is_some();
+        let inside = "the path of a file inside the project, without `..`";
+        Rejection::unless("metrics", is_file, inside)?;
     }
     Ok(settings)
 }
@@ -196,6 +212,8 @@ fn learn(value: &Value) {
 
 struct CommandStage {
     settings: CommandSettings,
+    /// All that it writes: its outputs, and the file of its metrics.
+    written: Vec<PathBuf>,
     substitute: Option<Substitute>,
 }
 
@@ -211,7 +229,10 @@ impl Stage for CommandStage {
     fn files(&self) -> kind::Files {
         let reads =
             self.settings.inputs.iter().map(|pattern| ("inputs".to_owned(), pattern.clone()));
-        let writes = self.settings.outputs.iter().map(|path| ("outputs".to_owned(), path.clone()));
+        let outputs = self.settings.outputs.len();
+        let key = |place: usize| if place < outputs { "outputs" } else { "metrics" };
+        let named = |(place, path): (usize, &PathBuf)| (key(place).to_owned(), path.clone());
+        let writes = self.written.iter().enumerate().map(named);
         kind::Files { reads: reads.collect(), writes: writes.collect() }
     }
 
@@ -222,8 +243,8 @@ impl Stage for CommandStage {
             return Ok(StageState::changed(changes).into());
         }
         let settings = &self.settings;
-        if settings.outputs.is_empty() && settings.inputs.is_empty() {
-            return Ok(done(&made.outputs));
+        if self.written.is_empty() && settings.inputs.is_empty() {
+            return Ok(self.done(o.root, &made.outputs));
         }
         let files = self.at(o.root, o.graph, o.formats, o.stage);
         let (found, missing) = self.inputs(&files)?;
@@ -251,7 +272,7 @@ impl Stage for CommandStage {
             );
         }
         let outputs = seen.files;
-        let observation = done(&outputs);
+        let observation = self.done(o.root, &outputs);
         o.confirm(Outputs { inputs, outputs, follows_links: true, ..made.clone() });
         Ok(observation)
     }
@@ -268,7 +289,7 @@ impl Stage for CommandStage {
         let inputs = digested(&context.root, context.formats, found, known)?;
         let (standing, _) = self.outputs(&files)?;
         let before = stale_outputs::before(context, &standing, &inputs)?;
-        for path in &s.outputs {
+        for path in &self.written {
             if let Some(parent) = context.root.join(path).parent() {
                 pipe_fs::atomic::create_folder(context.root.disk(), parent)?;
             }
@@ -300,15 +321,12 @@ impl Stage for CommandStage {
         if let Some(path) = stale_outputs::find(&files, &found, &before) {
             return Err(failed(stale_outputs::message(&files, path)));
         }
+        let metrics = self.metrics(&context.root).map_err(failed)?;
         files::sync(&context.root, &found)?;
         let outputs = digested(&context.root, context.formats, found, &[])?;
         context.record_outputs(outputs.clone(), inputs, Vec::new())?;
-        let summary = if s.outputs.is_empty() {
-            "done".to_owned()
-        } else {
-            s.outputs.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
-        };
-        Ok(Outcome { artifact: Some(artifact(&outputs)), summary, next: None })
+        let summary = self.summary(metrics.as_ref());
+        Ok(Outcome { artifact: Some(artifact(&outputs, metrics)), summary, next: None })
     }
 }
 
@@ -317,6 +335,39 @@ fn there_is_no(pattern: &str) -> String {
 }
 
 impl CommandStage {
+    fn new(settings: CommandSettings, substitute: Option<Substitute>) -> Self {
+        let mut written = settings.outputs.clone();
+        written.extend(settings.metrics.clone().filter(|path| !settings.outputs.contains(path)));
+        Self { settings, written, substitute }
+    }
+
+    /// The metrics that stand on disk, if it writes some.
+    fn metrics(&self, root: &Path) -> Result<Option<Metrics>, String> {
+        self.settings.metrics.as_ref().map(|path| metrics::read(root, path)).transpose()
+    }
+
+    fn done(&self, root: &Path, outputs: &[Output]) -> Inspection {
+        let metrics = match self.metrics(root) {
+            Ok(metrics) => metrics,
+            Err(reason) => return StageState::absent(reason).into(),
+        };
+        let shown = metrics.as_ref().map(|metrics| format!(", {}", metrics.shown()));
+        Inspection {
+            state: StageState::Done { reason: format!("up to date{}", shown.unwrap_or_default()) },
+            artifact: Some(artifact(outputs, metrics)),
+        }
+    }
+
+    /// What came of it: the files, and the metrics.
+    fn summary(&self, metrics: Option<&Metrics>) -> String {
+        let files: Vec<String> = self.written.iter().map(|p| p.display().to_string()).collect();
+        let done = if files.is_empty() { "done".to_owned() } else { files.join(", ") };
+        match metrics {
+            Some(metrics) => format!("{done}: {}", metrics.shown()),
+            None => done,
+        }
+    }
+
     fn at<'a>(
         &'a self,
         root: &'a Path,
@@ -324,7 +375,7 @@ impl CommandStage {
         formats: &'a dyn FileFormats,
         stage: &'a StageId,
     ) -> Files<'a> {
-        let (own, others) = (&self.settings.outputs[..], OnceCell::new());
+        let (own, others) = (&self.written[..], OnceCell::new());
         Files { root, graph, formats, stage, own, others }
     }
 
@@ -342,7 +393,7 @@ impl CommandStage {
     /// The files that stand in the place of its outputs, and the first output that is not there.
     fn outputs(&self, files: &Files) -> Result<(Vec<Found>, Option<&Path>), StageError> {
         let (mut found, mut missing) = (Vec::new(), None);
-        for path in &self.settings.outputs {
+        for path in &self.written {
             if !files.written(path, &mut found)? {
                 missing = missing.or(Some(path.as_path()));
             }
@@ -351,15 +402,11 @@ impl CommandStage {
     }
 }
 
-fn done(outputs: &[Output]) -> Inspection {
-    Inspection {
-        state: StageState::Done { reason: "up to date".into() },
-        artifact: Some(artifact(outputs)),
+/// The metrics, or else the files, as something that counts by its content.
+fn artifact(outputs: &[Output], metrics: Option<Metrics>) -> Artifact {
+    if let Some(metrics) = metrics {
+        return metrics.artifact();
     }
-}
-
-/// The files as something that counts by its content.
-fn artifact(outputs: &[Output]) -> Artifact {
     let mut hash = Sha256::new();
     for output in outputs {
         hash.update(format!("{}={}\n", output.path, output.digest));

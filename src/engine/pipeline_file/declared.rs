@@ -8,7 +8,7 @@ use pipe_core::ids::StageId;
 use serde_json::{Map, Value};
 
 use crate::artifact::ArtifactType;
-use crate::kind::StageKind;
+use crate::kind::{Stage, StageKind};
 use crate::pipeline_file::keys::policy_keys;
 use crate::pipeline_file::matrix::{self, Member};
 use crate::pipeline_file::params::{Names, Used, filled_value};
@@ -39,7 +39,7 @@ impl<'a> Kinds<'a> {
 
     /// Names of the kinds whose stages make it.
     pub fn that_make(&self, wanted: ArtifactType) -> impl Iterator<Item = &'static str> {
-        self.names().filter(move |name| self.get(name).is_some_and(|(k, _)| k.makes() == wanted))
+        self.names().filter(move |name| self.get(name).is_some_and(|(k, _)| can_make(*k, wanted)))
     }
 
     pub fn schema(&self, kind: &str) -> Option<&Value> {
@@ -77,6 +77,21 @@ impl<'a> Kinds<'a> {
             Some((key.as_str(), property.get("x-instead-of")?.as_str()?))
         })
     }
+}
+
+/// Whether stages of the kind make it, at least with some settings.
+pub(super) fn can_make(kind: &dyn StageKind, wanted: ArtifactType) -> bool {
+    kind.makes() == wanted || kind.makes_with().is_some_and(|(made, _)| made == wanted)
+}
+
+/// What a stage with these settings makes, and with which key it would make something else.
+pub(super) fn makes(
+    kind: &dyn StageKind,
+    stage: &dyn Stage,
+) -> (ArtifactType, Option<(ArtifactType, &'static str)>) {
+    let Some((other, key)) = kind.makes_with() else { return (kind.makes(), None) };
+    let is_given = stage.settings().get(key).is_some_and(|value| !value.is_null());
+    if is_given { (other, None) } else { (kind.makes(), Some((other, key))) }
 }
 
 /// One stage to load.
@@ -137,9 +152,9 @@ impl<'a> Declared<'a> {
         this
     }
 
-    /// What the stage of that name makes, if its kind is known.
-    pub fn makes(&self, stage: &str, kinds: &Kinds) -> Option<ArtifactType> {
-        kinds.get(self.kinds.get(stage)?).map(|(kind, _)| kind.makes())
+    /// The kind of the stage of that name, if it is known.
+    pub fn kind<'k>(&self, stage: &str, kinds: &Kinds<'k>) -> Option<&'k dyn StageKind> {
+        kinds.get(self.kinds.get(stage)?).map(|(kind, _)| *kind)
     }
 
     /// All names that a reference may use.

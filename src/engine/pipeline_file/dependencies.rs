@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::artifact::ArtifactType;
 use crate::graph::Input;
 use crate::kind::Stage;
-use crate::pipeline_file::declared::{Declared, Kinds};
+use crate::pipeline_file::declared::{Declared, Kinds, can_make};
 use crate::pipeline_file::layers::StageLayers;
 use crate::pipeline_file::pipeline::error_at;
 use crate::reference::Reference;
@@ -80,9 +80,9 @@ fn targets<'a>(
     };
     for target in &targets {
         // What a kind that is not known would make is not known either: it has its own error.
-        let Some(makes) = all.makes(target.as_str(), kinds) else { continue };
-        if makes != reference.wants {
-            return Err(unfit(layers, reference, (target, makes), all, kinds));
+        let Some(kind) = all.kind(target.as_str(), kinds) else { continue };
+        if !can_make(kind, reference.wants) {
+            return Err(unfit(layers, reference, (target, kind.makes()), all, kinds));
         }
     }
     Ok(targets)
@@ -97,26 +97,32 @@ fn unfit(
     kinds: &Kinds,
 ) -> SpecError {
     let wanted = reference.wants;
-    let message = format!(
-        "stage `{target}` makes {}; expected one that makes {}",
-        with_article(makes),
-        with_article(wanted)
-    );
-    let error = layers.error_at(&[reference.key.to_owned()], message);
-    let fits = |id: &&str| *id != layers.stage.as_str() && all.makes(id, kinds) == Some(wanted);
+    let error = layers.error_at(&[reference.key.to_owned()], unfit_message(target, makes, wanted));
+    let fits = |id: &&str| {
+        *id != layers.stage.as_str() && all.kind(id, kinds).is_some_and(|k| can_make(k, wanted))
+    };
     let fitting: Vec<&str> = all.names().filter(fits).collect();
     if fitting.is_empty() {
         let of_type = kinds.that_make(wanted).collect::<Vec<_>>().join(", ");
-        return error.note(format!("stages of these kinds make one: {of_type}"));
+        return match of_type.as_str() {
+            "" => error,
+            kinds => error.note(format!("stages of these kinds make one: {kinds}")),
+        };
     }
     error.nearest_of(target.as_str(), fitting)
+}
+
+/// `makes`: what a stage makes in the place of what is wanted of it.
+pub(super) fn unfit_message(target: &StageId, makes: ArtifactType, wanted: ArtifactType) -> String {
+    let (makes, wanted) = (with_article(makes), with_article(wanted));
+    format!("stage `{target}` makes {makes}; expected one that makes {wanted}")
 }
 
 /// The type in a sentence.
 fn with_article(artifact: ArtifactType) -> String {
     let name = artifact.name();
     match name.chars().next() {
-        _ if artifact == ArtifactType::FILES => name.to_owned(),
+        _ if [ArtifactType::FILES, ArtifactType::METRICS].contains(&artifact) => name.to_owned(),
         Some('a' | 'e' | 'i' | 'o' | 'u') => format!("an {name}"),
         _ => format!("a {name}"),
     }

@@ -2,7 +2,7 @@
 //! here is what belongs to all of them: parameters, matrices, the files that connect stages,
 //! warnings.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,16 +12,16 @@ use pipe_core::parallel;
 use serde_json::Map;
 
 use crate::diagnostic::Diagnostic;
-use crate::graph::{LoadedPipeline, LoadedStage};
+use crate::graph::{Input, LoadedPipeline, LoadedStage};
 use crate::kind::{PipelineView, StageKind};
 use crate::pipeline_file::apply::{Applied, apply};
-use crate::pipeline_file::declared::{Declared, Kinds};
+use crate::pipeline_file::declared::{Declared, Kinds, makes};
 use crate::pipeline_file::overrides::Override;
 use crate::pipeline_file::params::{Names, Used};
 use crate::pipeline_file::pipeline::{PipelineFile, error_at};
 use crate::pipeline_file::stage::Loading;
-use crate::pipeline_file::{executor, fsync, origin, pattern_overlaps, store};
-use crate::reference::is_inside_project;
+use crate::pipeline_file::{dependencies, executor, fsync, origin, pattern_overlaps, store};
+use crate::reference::{Reference, is_inside_project};
 use crate::source::{self, Part, Source};
 
 /// Reads and checks the pipeline file `path`. Relative paths inside it belong to `root`, the
@@ -68,7 +68,7 @@ pub fn load(
         read.into_iter().filter_map(|stage| errors.take(stage)).collect();
     if errors.is_empty() {
         connect_files(&file.source, &mut stages, &mut errors);
-        let diagnostics = lint(&stages);
+        let diagnostics = lint(&stages, &kinds);
         let mut doubts = Vec::new();
         for (single, diagnostics) in declared.stages.iter().zip(diagnostics) {
             for diagnostic in diagnostics {
@@ -128,9 +128,45 @@ fn not_mirrored(root: &Path, source: &Source, stage: &LoadedStage) -> Option<Spe
 }
 
 /// What each stage finds about itself and those it refers to.
-fn lint(stages: &[LoadedStage]) -> Vec<Vec<Diagnostic>> {
+fn lint(stages: &[LoadedStage], kinds: &Kinds) -> Vec<Vec<Diagnostic>> {
     let pipeline = PipelineView::new(stages.iter().map(|s| (s.id.as_str(), s.stage.as_ref())));
-    stages.iter().map(|stage| stage.stage.lint(&pipeline)).collect()
+    let by_name = stages.iter().map(|stage| (stage.id.as_str(), stage)).collect();
+    let lint = |stage: &LoadedStage| {
+        let mut found = unfit_inputs(stage, &by_name, kinds);
+        if found.is_empty() {
+            found = stage.stage.lint(&pipeline);
+        }
+        found
+    };
+    stages.iter().map(lint).collect()
+}
+
+/// References to stages that do not make what is wanted with the settings that they have, though
+/// others of their kind do.
+fn unfit_inputs(
+    stage: &LoadedStage,
+    stages: &HashMap<&str, &LoadedStage>,
+    kinds: &Kinds,
+) -> Vec<Diagnostic> {
+    let of_reference = |reference: Reference| {
+        let named = |input: &&Input| input.name.split('.').next() == Some(reference.key);
+        let mut targets = stage.inputs.iter().filter(named).filter_map(|input| {
+            let target = stages.get(input.stage.as_str())?;
+            let (kind, _) = kinds.get(&target.kind)?;
+            Some((target, makes(*kind, target.stage.as_ref())))
+        });
+        let (target, (made, instead)) = targets.find(|(_, (made, _))| *made != reference.wants)?;
+        let message = dependencies::unfit_message(&target.id, made, reference.wants);
+        let error = Diagnostic::error(reference.key, message);
+        Some(match instead {
+            Some((_, key)) => {
+                let declared = target.id.declared();
+                error.note(format!("give `{declared}` the key `{key}`: it makes them then"))
+            }
+            None => error,
+        })
+    };
+    stage.stage.references().into_iter().filter_map(of_reference).collect()
 }
 
 /// What several stages find about one value, such as in the config file that they share, is said

@@ -11,7 +11,7 @@ use crate::diagnostic::Diagnostic;
 use crate::graph::LoadedStage;
 use crate::identity;
 use crate::pipeline_file::apply::ByStage;
-use crate::pipeline_file::declared::{Declared, Kinds, Single};
+use crate::pipeline_file::declared::{Declared, Kinds, Single, makes};
 use crate::pipeline_file::executor::ExecutorSettings;
 use crate::pipeline_file::layers::{Layer, Origin, StageLayers};
 use crate::pipeline_file::params::{Names, Used, fill_ours};
@@ -104,7 +104,7 @@ impl Loading<'_> {
         let loaded = LoadedStage {
             id: single.id.clone(),
             kind: declared.kind.clone(),
-            makes: kind.makes(),
+            makes: makes(*kind, stage.as_ref()).0,
             files: stage.files(),
             manifest: identity::of_settings(&declared.kind, stage.as_ref(), schema),
             stage,

@@ -223,7 +223,7 @@
     const results = [
       ["status", (run) => h("span", { class: `badge ${state(run.status)}` }, run.status)],
       ["best", (run) => (best(run) == null ? "-" : h("span", { class: best(run) === top ? "best" : null }, `${number(best(run))} (${run.monitor}, epoch ${run.best.epoch})`))],
-      ...["train_loss", "val_loss"].filter((m) => runs.some((run) => run.curves[m])).map((m) => [`final ${m}`, (run) => number(last(run, m))]),
+      ...[...new Set(["train_loss", "val_loss", ...runs.map((run) => run.monitor)])].filter((m) => runs.some((run) => run.curves[m])).map((m) => [`final ${m}`, (run) => number(last(run, m))]),
       ["epochs", (run) => `${(run.curves.learning_rate || []).length} of ${run.epochs}`],
       ["time", (run) => duration(run.seconds)],
       ["images/s", (run) => number(speed(run) == null ? null : Math.round(speed(run)))],

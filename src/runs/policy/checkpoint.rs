@@ -32,9 +32,15 @@ pub struct CheckpointPolicy {
     pub save_every_n_steps: Option<u64>,
     /// How many of the newest checkpoints stay; the best stays besides. Null keeps all.
     #[schemars(range(min = 1), extend("x-class" = "runtime"))]
-    #[schemars(extend("x-known-as" = ["save_top_k", "save_total_limit", "max_to_keep"]))]
+    #[schemars(extend("x-known-as" = ["save_total_limit", "max_to_keep"]))]
     pub keep_last_n: Option<u64>,
-    /// The metric that decides which checkpoint is the best: `train_loss` or `val_loss`.
+    /// How many of the best checkpoints by `monitor` stay besides the newest; 1 if unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("x-class" = "runtime"))]
+    #[schemars(extend("x-known-as" = ["save_top_k"]))]
+    pub keep_top_k: Option<u64>,
+    /// The metric that decides which checkpoint is the best: any that the training reports. `train`
+    /// and `lora` report `train_loss`, and `val_loss` where the data has validation images.
     #[schemars(example = &"val_loss")]
     pub monitor: String,
     /// Whether a lower or a higher value is better.
@@ -56,9 +62,6 @@ pub enum Mode {
     Max,
 }
 
-/// The metrics that can decide which checkpoint is the best.
-pub const MONITORS: [&str; 2] = ["train_loss", "val_loss"];
-
 impl Mode {
     /// Whether `new` is the better value.
     pub fn is_better(self, new: f64, old: f64) -> bool {
@@ -66,6 +69,15 @@ impl Mode {
             Mode::Min => new < old,
             Mode::Max => new > old,
         }
+    }
+
+    /// The best of some values, each with what it belongs to; the first of equals. One that is
+    /// missing or not finite is never the best.
+    pub fn best<K>(self, all: impl IntoIterator<Item = (K, Option<f64>)>) -> Option<(K, f64)> {
+        let judged = all.into_iter().filter_map(|(of, value)| Some((of, value?)));
+        judged
+            .filter(|(_, value)| value.is_finite())
+            .reduce(|best, next| if self.is_better(next.1, best.1) { next } else { best })
     }
 
     /// The value as one of which more is better.
@@ -86,6 +98,7 @@ impl Default for CheckpointPolicy {
             save_every_n_epochs: 1,
             save_every_n_steps: None,
             keep_last_n: Some(3),
+            keep_top_k: None,
             monitor: "train_loss".into(),
             mode: Mode::Min,
             resume_from_run: None,
@@ -140,8 +153,11 @@ impl CheckpointPolicy {
                 "expected at least 1 (the newest is needed to resume), or null to keep all",
             );
         }
-        if !MONITORS.contains(&self.monitor.as_str()) {
-            return refuse("monitor", "expected `train_loss` or `val_loss`");
+        if self.keep_top_k == Some(0) {
+            return refuse("keep_top_k", "expected at least 1: the best is always kept");
+        }
+        if self.monitor.trim().is_empty() {
+            return refuse("monitor", "expected the name of a metric, such as `train_loss`");
         }
         if self.base_dir.as_ref().is_some_and(|dir| dir.trim().is_empty()) {
             return refuse("base_dir", "expected a folder");
@@ -155,6 +171,19 @@ impl CheckpointPolicy {
             return refuse("run_number", "runs are counted from 1");
         }
         Ok(())
+    }
+
+    /// Checks that `monitor` is one of the metrics that a training reports: those that it is known
+    /// to report, or those of its first epoch, one without a finite value among them.
+    ///
+    /// # Errors
+    /// It is not: a message that lists what is reported.
+    pub fn check_reported<'a>(
+        &self,
+        reported: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), InvalidPolicy> {
+        let refuse = |message| Err(InvalidPolicy { key: "monitor", message });
+        super::metric::find(&self.monitor, reported, "the training reports").or_else(refuse)
     }
 
     /// What to do after `epoch`, given the checkpoints that stand on disk (`known`, oldest first).
@@ -181,20 +210,33 @@ impl CheckpointPolicy {
 
     /// Epochs whose checkpoints (`known`, oldest first) are not to be kept.
     pub fn surplus(&self, known: &[KnownCheckpoint]) -> Vec<u64> {
-        let best = self.best(known).map(|k| k.epoch);
-        let old = self.keep_last_n.map_or(0, |keep| known.len().saturating_sub(keep as usize));
-        known[..old].iter().map(|k| k.epoch).filter(|e| Some(*e) != best).collect()
+        let best = self.top(known);
+        let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        let old = self.keep_last_n.map_or(0, |keep| known.len().saturating_sub(count(keep)));
+        known[..old].iter().map(|k| k.epoch).filter(|epoch| !best.contains(epoch)).collect()
+    }
+
+    /// Epochs of the `keep_top_k` best, the best first.
+    fn top(&self, known: &[KnownCheckpoint]) -> Vec<u64> {
+        let mut judged: Vec<(f64, u64)> =
+            known.iter().filter_map(|k| Some((self.score(k)?, k.epoch))).collect();
+        // Stable: the earlier one of equals stays before the later one.
+        judged.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        let most = usize::try_from(self.keep_top_k.unwrap_or(1)).unwrap_or(usize::MAX);
+        judged.into_iter().take(most).map(|(_, epoch)| epoch).collect()
+    }
+
+    /// Its monitor, more of which is better, if that is a number. A zero has no sign.
+    fn score(&self, checkpoint: &KnownCheckpoint) -> Option<f64> {
+        let value = checkpoint.metrics.get(&self.monitor).copied().filter(|v| v.is_finite())?;
+        Some(self.mode.score(value) + 0.0)
     }
 
     /// The best of some checkpoints; the earlier one of equals. A metric that is missing or not
     /// finite is never the best.
     pub fn best<'a>(&self, known: &'a [KnownCheckpoint]) -> Option<&'a KnownCheckpoint> {
-        let value =
-            |k: &KnownCheckpoint| k.metrics.get(&self.monitor).copied().filter(|v| v.is_finite());
-        known.iter().filter(|k| value(k).is_some()).reduce(|best, k| {
-            let (old, new) = (value(best).unwrap_or(f64::NAN), value(k).unwrap_or(f64::NAN));
-            if self.mode.is_better(new, old) { k } else { best }
-        })
+        let value = |k: &'a KnownCheckpoint| (k, k.metrics.get(&self.monitor).copied());
+        self.mode.best(known.iter().map(value)).map(|(best, _)| best)
     }
 }
 
@@ -289,8 +331,22 @@ mod tests {
             refused(CheckpointPolicy { save_every_n_epochs: 0, ..keep(1) }),
             "save_every_n_epochs"
         );
-        assert_eq!(refused(CheckpointPolicy { monitor: "loss".into(), ..keep(1) }), "monitor");
+        assert_eq!(refused(CheckpointPolicy { monitor: " ".into(), ..keep(1) }), "monitor");
+        assert_eq!(refused(CheckpointPolicy { keep_top_k: Some(0), ..keep(1) }), "keep_top_k");
         let two = CheckpointPolicy { run_number: Some(1), resume_from_run: Some(2), ..keep(1) };
         assert_eq!(refused(two), "resume_from_run");
+    }
+
+    #[test]
+    fn a_monitor_is_one_of_the_reported_metrics() {
+        let monitor = |name: &str| CheckpointPolicy { monitor: name.into(), ..keep(1) };
+        let said = |name: &str, reported: &[&str]| {
+            monitor(name).check_reported(reported.iter().copied()).map_err(|e| (e.key, e.message))
+        };
+        assert_eq!(said("val/acc", &["loss", "val/acc"]), Ok(()));
+        let text = "the training reports no `val_los`; it reports train_loss, val_loss; did you mean `val_loss`?";
+        assert_eq!(said("val_los", &["val_loss", "train_loss"]), Err(("monitor", text.to_owned())));
+        let text = "the training reports no `fid`, nor any other metric";
+        assert_eq!(said("fid", &[]), Err(("monitor", text.to_owned())));
     }
 }

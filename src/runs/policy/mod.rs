@@ -2,5 +2,8 @@
 //! [`CheckpointManager`](crate::CheckpointManager) carries them out.
 
 mod checkpoint;
+pub mod metric;
+#[cfg(test)]
+mod retention_tests;
 
-pub use checkpoint::{Action, CheckpointPolicy, InvalidPolicy, KnownCheckpoint, MONITORS, Mode};
+pub use checkpoint::{Action, CheckpointPolicy, InvalidPolicy, KnownCheckpoint, Mode};

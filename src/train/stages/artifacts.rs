@@ -1,6 +1,7 @@
 //! What this crate's stages hand to each other: data sets and checkpoints. A stage kind of one's
 //! own makes them, or asks for them, by the same types.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use pipe_engine::kind::{Artifact, ArtifactType, DependencyMode, Reference};
@@ -27,8 +28,8 @@ pub struct CheckpointPreview {
     pub model: Option<ModelPreview>,
     /// Whether they hold LoRA's weights alone.
     pub is_adapter: Option<bool>,
-    /// Whether their training measures `val_loss`.
-    pub is_validated: Option<bool>,
+    /// Names of the metrics that their training can report; `None` where it tells as it goes.
+    pub metrics: Option<BTreeSet<String>>,
     /// Which ones a training keeps; `None` for a single file.
     pub saved: Option<SavedEpochs>,
 }

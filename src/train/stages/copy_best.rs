@@ -11,6 +11,7 @@ use pipe_engine::kind::{
     is_inside_project,
 };
 use pipe_engine::state::{Output, Outputs};
+use pipe_runs::policy::{Mode, metric};
 use pipe_runs::{Checkpoint, file_digest_like};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -23,7 +24,7 @@ use super::artifacts::{
     CHECKPOINT, CheckpointFile, CheckpointPreview, Checkpoints, ProgramPreview,
     checkpoint_reference,
 };
-use super::lint;
+use super::{lint, lint_selection};
 use crate::architecture::Architectures;
 use crate::checkpoint::{self, base_beside};
 use crate::lora::HEADER_KEY;
@@ -38,6 +39,14 @@ pub struct CopyBestSettings {
     /// Which checkpoint: `best`, `last`, or `{epoch: N}`.
     #[serde(default)]
     select: Select,
+    /// Of the checkpoints that stand, the best by this metric, in the place of the training's
+    /// `monitor`. They must have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"val_loss")]
+    by: Option<String>,
+    /// Whether a lower or a higher value of `by` is better; `min` if unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mode: Option<Mode>,
     /// The file to write, relative to the project.
     #[schemars(example = &"checkpoints/base/base_model_last.ckpt")]
     to: PathBuf,
@@ -109,6 +118,12 @@ impl StageKind for CopyBestKind {
         inside_project(&settings.to).map_err(|message| Rejection::value("to", message))?;
         let links = settings.merge && !settings.link.is_default();
         Rejection::unless("link", !links, "`none`: a merged model is a file of its own")?;
+        let CopyBestSettings { by, mode, select, .. } = &settings;
+        let is_named = by.as_ref().is_none_or(|name| !name.trim().is_empty());
+        Rejection::unless("by", is_named, "the name of a metric")?;
+        let is_free = by.is_none() || *select == Select::Best;
+        Rejection::unless("by", is_free, "no `select` beside it: it chooses the best by a metric")?;
+        Rejection::unless("mode", by.is_some() || mode.is_none(), "`by` beside it, a metric")?;
         Ok(Arc::new(CopyBest { settings, architectures: self.0.clone() }))
     }
 }
@@ -161,6 +176,9 @@ impl Stage for CopyBest {
         if *merge && source.is_some_and(|source| source.is_adapter == Some(false)) {
             let message = format!("`{from}` makes whole models: there is nothing to merge");
             found.push(Diagnostic::warning("merge", message));
+        }
+        if let Some(metric) = &self.settings.by {
+            found.extend(self.check_metric(metric, pipeline));
         }
         found
     }
@@ -278,7 +296,53 @@ impl CopyBest {
         made.manifest.get("merge").and_then(Value::as_bool).unwrap_or(false)
     }
 
+    /// Whether the checkpoints can have the metric by which one of them is chosen.
+    fn check_metric(&self, metric: &str, pipeline: &PipelineView) -> Vec<Diagnostic> {
+        let CopyBestSettings { from, mode, .. } = &self.settings;
+        let judge = metric.split_once('.').map(|(stage, _)| stage);
+        if let Some(judge) = judge.filter(|stage| !pipeline.members(stage).is_empty()) {
+            let message = format!(
+                "it chooses among the checkpoints of `{from}` by a metric of their own, and `{judge}` is a stage"
+            );
+            let note = format!(
+                "among stages that are judged by another one `{{kind: select_best, over: {from}, by: {metric}}}` chooses"
+            );
+            return vec![Diagnostic::error("by", message).note(note)];
+        }
+        let over = std::slice::from_ref(from);
+        let mut found = lint_selection::check_metric("by", metric, over, pipeline);
+        found.extend(lint_selection::check_mode("by", metric, mode.unwrap_or(Mode::Min)));
+        found
+    }
+
+    /// Of all that stand the best by a metric; the earlier one of equals.
+    fn best_by(&self, metric: &str, from: &Checkpoints) -> Result<CheckpointFile, StageError> {
+        let all: Vec<CheckpointFile> =
+            from.epochs().into_iter().filter_map(|epoch| from.of_epoch(epoch)).collect();
+        let mode = self.settings.mode.unwrap_or(Mode::Min);
+        let best = mode.best(all.iter().map(|file| (file, file.metrics.get(metric).copied())));
+        let found = best.map(|(best, _)| best.clone());
+        found.ok_or_else(|| {
+            let known = all.iter().flat_map(|file| file.metrics.keys().map(String::as_str));
+            let whoever = format!("{} has", self.whose(from));
+            let missing = metric::find(metric, known, &whoever).err();
+            let missing = missing.unwrap_or_else(|| format!("{whoever} no finite {metric}"));
+            StageError::setting(format!("by: {missing}"))
+        })
+    }
+
+    /// Whose checkpoints they are, for messages.
+    fn whose(&self, from: &Checkpoints) -> String {
+        match from.run() {
+            Some(run) => format!("run {}", run.number),
+            None => format!("stage {}", self.settings.from),
+        }
+    }
+
     fn selected(&self, from: &Checkpoints) -> Result<CheckpointFile, StageError> {
+        if let Some(metric) = &self.settings.by {
+            return self.best_by(metric, from);
+        }
         let found = match self.settings.select {
             Select::Best => from.best(),
             Select::Last => from.last(),
@@ -291,10 +355,7 @@ impl CopyBest {
             } else {
                 format!("it has those of epochs {}", epochs.join(", "))
             };
-            let whose = match from.run() {
-                Some(run) => format!("run {}", run.number),
-                None => format!("stage {}", self.settings.from),
-            };
+            let whose = self.whose(from);
             StageError::setting(format!("select: {whose} has no such checkpoint; {there}"))
         })
     }

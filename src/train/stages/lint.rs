@@ -2,7 +2,7 @@
 //! and what of several stages does not go together. Knows no files, so what only the images can
 //! tell is left to the run.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use pipe_engine::kind::{Diagnostic, PipelineView};
 use pipe_runs::policy::Mode;
@@ -18,6 +18,17 @@ const HIGH_RATE: f64 = 0.05;
 /// The number of classes matters for no shape.
 pub(super) const ANY_CLASSES: usize = 1;
 
+/// What trainings of this crate report, the second where there are validation images.
+const METRICS: [&str; 2] = ["train_loss", VAL_LOSS];
+pub(super) const VAL_LOSS: &str = "val_loss";
+
+/// The metrics that a training on this data can report.
+fn reported(data: Option<&DatasetSettings>) -> BTreeSet<String> {
+    let is_validated = data.is_none_or(|data| data.val_split > 0.0);
+    let names = METRICS.into_iter().filter(|name| is_validated || *name != VAL_LOSS);
+    names.map(str::to_owned).collect()
+}
+
 /// Lints of every training.
 pub(super) fn check_training(
     settings: &TrainingSettings,
@@ -26,11 +37,13 @@ pub(super) fn check_training(
     let data = pipeline.preview::<DatasetSettings>(&settings.dataset);
     let policy = &settings.checkpoint;
     let mut found = Vec::new();
-    if policy.monitor == "val_loss" && data.as_ref().is_some_and(|d| d.val_split == 0.0) {
+    if policy.monitor == VAL_LOSS && data.as_ref().is_some_and(|d| d.val_split == 0.0) {
         let message =
             format!("is val_loss, and data set `{}` has no validation images", settings.dataset);
         let note = "set its val_split to a share such as 0.1, or monitor train_loss";
         found.push(Diagnostic::error("checkpoint.monitor", message).note(note));
+    } else if let Err(error) = policy.check_reported(METRICS) {
+        found.push(Diagnostic::error("checkpoint.monitor", error.message));
     }
     if policy.mode == Mode::Max {
         let message = format!("the highest {} would be the best checkpoint", policy.monitor);
@@ -124,7 +137,7 @@ pub(super) fn preview(settings: &TrainingSettings, pipeline: &PipelineView) -> C
     let data = pipeline.preview::<DatasetSettings>(&settings.dataset);
     let policy = &settings.checkpoint;
     CheckpointPreview {
-        is_validated: data.map(|data| data.val_split > 0.0),
+        metrics: Some(reported(data.as_deref())),
         saved: Some(SavedEpochs {
             enabled: policy.enabled,
             every: policy.save_every_n_epochs.max(1),
@@ -178,35 +191,6 @@ pub(super) fn check_adapter(settings: &LoraSettings, pipeline: &PipelineView) ->
         found.push(Diagnostic::warning(key, message).note(note));
     }
     found
-}
-
-/// Lints of a choice among the checkpoints of `over` by a metric of the best ones.
-pub(super) fn check_selection(
-    over: &[String],
-    monitor: &str,
-    pipeline: &PipelineView,
-) -> Vec<Diagnostic> {
-    let trainings: Vec<(&str, Arc<CheckpointPreview>)> =
-        over.iter().flat_map(|stage| pipeline.each_preview(stage)).collect();
-    let lacks = |t: &CheckpointPreview| monitor == "val_loss" && t.is_validated == Some(false);
-    let without: Vec<&str> =
-        trainings.iter().filter(|(_, t)| lacks(t)).map(|(id, _)| *id).collect();
-    let Some(first) = without.first() else {
-        return over.iter().flat_map(|stage| check_source("over", stage, None, pipeline)).collect();
-    };
-    let note = "set the val_split of its data set to a share such as 0.1, or choose by train_loss";
-    let message = if without.len() == trainings.len() {
-        let over = over.join("`, `");
-        format!("is {monitor}, and no training of `{over}` has validation images")
-    } else {
-        let more = match without.len() {
-            1 => String::new(),
-            n => format!(" and {} more", n - 1),
-        };
-        let message = format!("`{first}`{more} cannot be chosen: it has no validation images");
-        return vec![Diagnostic::warning("monitor", message).note(note)];
-    };
-    vec![Diagnostic::error("monitor", message).note(note)]
 }
 
 /// Refuses a checkpoint that only the program which wrote it can read, where a model of this program

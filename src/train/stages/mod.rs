@@ -7,6 +7,7 @@ mod file_formats;
 mod images;
 mod lint;
 mod lint_sample;
+mod lint_selection;
 mod lora;
 mod resume_checkpoint;
 mod resume_compatibility;

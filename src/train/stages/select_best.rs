@@ -1,19 +1,23 @@
 //! `kind: select_best`: of several stages that make checkpoints, such as those of a matrix, the best
 //! one.
 
-use std::collections::BTreeMap;
+mod judges;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
 use figment::Figment;
 use pipe_core::progress::Event;
+use pipe_engine::graph::Graph;
 use pipe_engine::kind::{
-    Artifact, ArtifactType, Diagnostic, InspectContext, Inspection, Outcome, PipelineView, Preview,
-    Reference, Rejection, RunContext, Stage, StageError, StageKind, StageState,
+    Artifact, ArtifactType, DependencyMode, Diagnostic, InspectContext, Inspection, Metrics,
+    Outcome, PipelineView, Preview, Reference, Rejection, RunContext, Stage, StageError, StageId,
+    StageKind, StageState,
 };
 use pipe_runs::Checkpoint;
-use pipe_runs::policy::{MONITORS, Mode};
+use pipe_runs::policy::{Mode, metric};
 use schemars::JsonSchema;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -23,8 +27,8 @@ use super::artifacts::{
     CHECKPOINT, CheckpointFile, CheckpointPreview, Checkpoints, ModelPreview, ProgramPreview,
     checkpoint_reference,
 };
-use super::lint;
 use super::training::sample_command;
+use super::{lint, lint_selection};
 
 /// Hands on the best of several stages' checkpoints, by a metric of the best one of each.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -34,9 +38,17 @@ pub struct SelectBestSettings {
     #[schemars(example = &"base")]
     #[schemars(example = vec!["base", "lora"])]
     over: Over,
-    /// The metric that decides: `train_loss` or `val_loss`.
-    #[serde(default = "train_loss")]
-    monitor: String,
+    /// The metric that decides: one that the best checkpoint of each stage has, or `STAGE.METRIC`
+    /// for one that another stage found out about it, such as a `command` with `metrics`. The
+    /// checkpoint of one stage of a matrix is judged by the stage with the same values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-instead-of" = "monitor"))]
+    #[schemars(example = &"val_loss")]
+    #[schemars(example = &"quality.fid")]
+    by: Option<String>,
+    /// The metric of the checkpoints that decides, whatever its name; `train_loss` if unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    monitor: Option<String>,
     /// Whether a lower or a higher value is better.
     #[serde(default = "lower")]
     mode: Mode,
@@ -87,10 +99,6 @@ impl<'de> Deserialize<'de> for Over {
     }
 }
 
-fn train_loss() -> String {
-    "train_loss".into()
-}
-
 fn lower() -> Mode {
     Mode::Min
 }
@@ -111,17 +119,42 @@ impl StageKind for SelectBestKind {
     }
 
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
-        let settings: SelectBestSettings = settings.extract()?;
-        let known = MONITORS.contains(&settings.monitor.as_str());
-        let names = settings.over.names();
-        Rejection::unless("over", !names.is_empty(), "at least one stage")?;
-        Rejection::unless("monitor", known, "`train_loss` or `val_loss`")?;
-        Ok(Arc::new(SelectBest { settings }))
+        let mut settings: SelectBestSettings = settings.extract()?;
+        Rejection::unless("over", !settings.over.names().is_empty(), "at least one stage")?;
+        let both = settings.by.is_some() && settings.monitor.is_some();
+        Rejection::unless("by", !both, "`by` or `monitor`, and not both: they mean the same")?;
+        let key = if settings.by.is_some() { "by" } else { "monitor" };
+        let (judge, metric) = match (&settings.by, &settings.monitor) {
+            (Some(by), _) => named(by),
+            (None, Some(metric)) => (None, metric.clone()),
+            (None, None) => (None, "train_loss".to_owned()),
+        };
+        Rejection::unless(key, !metric.trim().is_empty(), "the name of a metric")?;
+        if judge.is_none() {
+            // Said in either way it is the same choice.
+            settings.by = None;
+            settings.monitor = Some(metric.clone());
+        }
+        Ok(Arc::new(SelectBest { settings, key, judge, metric }))
+    }
+}
+
+/// `STAGE.METRIC` apart, or a metric alone. The name of a stage of a matrix may hold dots.
+fn named(by: &str) -> (Option<String>, String) {
+    let parts = if by.contains('@') { by.rsplit_once('.') } else { by.split_once('.') };
+    match parts {
+        Some((stage, metric)) => (Some(stage.to_owned()), metric.to_owned()),
+        None => (None, by.to_owned()),
     }
 }
 
 struct SelectBest {
     settings: SelectBestSettings,
+    /// The setting that names the metric.
+    key: &'static str,
+    /// The stage whose metrics decide, in the place of the checkpoints' own.
+    judge: Option<String>,
+    metric: String,
 }
 
 impl Stage for SelectBest {
@@ -135,7 +168,18 @@ impl Stage for SelectBest {
             passes_over_failed: true,
             ..checkpoint_reference("over", name)
         };
-        self.settings.over.names().iter().map(of).collect()
+        let judge = self.judge.iter().map(|stage| Reference {
+            many: true,
+            passes_over_failed: true,
+            ..Reference::of_type(ArtifactType::METRICS, "by", stage, DependencyMode::Content)
+        });
+        self.settings.over.names().iter().map(of).chain(judge).collect()
+    }
+
+    /// Which metric of the stage named in `by`; the stage counts by what it found out.
+    fn derived(&self) -> BTreeMap<String, Value> {
+        let metric = || ("by".to_owned(), Value::String(self.metric.clone()));
+        self.judge.iter().map(|_| metric()).collect()
     }
 
     /// What all of them have in common; the rest is that of the first one.
@@ -157,44 +201,72 @@ impl Stage for SelectBest {
         Some(Arc::new(CheckpointPreview {
             model,
             is_adapter: agreed(all.iter().map(|p| p.is_adapter)),
-            is_validated: agreed(all.iter().map(|p| p.is_validated)),
+            metrics: agreed(all.iter().map(|p| p.metrics.clone())),
             saved: None,
         }))
     }
 
     fn lint(&self, pipeline: &PipelineView) -> Vec<Diagnostic> {
-        lint::check_selection(self.settings.over.names(), &self.settings.monitor, pipeline)
+        let Self { key, judge, metric, .. } = self;
+        let SelectBestSettings { over, mode, .. } = &self.settings;
+        let mut found = match judge {
+            None => lint_selection::check_metric(key, metric, over.names(), pipeline),
+            Some(judge) => {
+                let over = over.names().iter().flat_map(|stage| pipeline.members(stage)).collect();
+                let judges = pipeline.members(judge).into_iter().collect();
+                let unpaired = judges::pair(&over, &judges).err();
+                unpaired
+                    .map(|e| Diagnostic::error(*key, e.message).note(e.note))
+                    .into_iter()
+                    .collect()
+            }
+        };
+        let names = over.names().iter();
+        if found.is_empty() {
+            found.extend(names.flat_map(|stage| lint::check_source("over", stage, None, pipeline)));
+        }
+        found.extend(lint_selection::check_mode(key, metric, *mode));
+        found
     }
 
     fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
         if !o.unknown.is_empty() {
-            return Ok(StageState::absent("what it chooses from is not trained yet").into());
+            let is_trained = o.unknown.iter().all(|input| input.starts_with("by."));
+            let reason = if is_trained {
+                "the metrics that it chooses by are not there yet"
+            } else {
+                "what it chooses from is not trained yet"
+            };
+            return Ok(StageState::absent(reason).into());
         }
         let Some(made) = o.made else { return Ok(StageState::absent("not chosen yet").into()) };
         let changes = o.changes_since(&made.manifest);
         if !changes.is_empty() {
             return Ok(StageState::changed(changes).into());
         }
-        let (name, chosen, value) = self.choose(o.inputs.iter())?;
-        let reason = format!("up to date, {name} with {} {value:.4}", self.settings.monitor);
-        Ok(Inspection { state: StageState::Done { reason }, artifact: Some(chosen.clone()) })
+        let candidates = self.candidates(o.graph, o.stage, o.inputs)?;
+        let (chosen, value) = self.best(&candidates)?;
+        let reason = format!("up to date, {} with {} {value:.4}", chosen.name, self.shown());
+        let artifact = Some(chosen.artifact.clone());
+        Ok(Inspection { state: StageState::Done { reason }, artifact })
     }
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
-        for text in self.passed_over(&context.inputs) {
+        let candidates = self.candidates(context.graph, &context.stage, &context.inputs)?;
+        let (chosen, value) = self.best(&candidates)?;
+        for text in candidates.iter().filter_map(|candidate| self.passed_over(candidate)) {
             context.event(Event::Warning { text });
         }
-        let (name, chosen, value) = self.choose(context.inputs.iter())?;
         context.record_outputs(Vec::new(), Vec::new(), Vec::new())?;
-        let summary = format!("{name}, {} {value:.4}", self.settings.monitor);
+        let summary = format!("{}, {} {value:.4}", chosen.name, self.shown());
         context.event(Event::Message { text: format!("Selected {summary}") });
-        let own = Checkpoints::best_of(chosen)
+        let own = Checkpoints::best_of(chosen.artifact)
             .filter(|best| Checkpoint::open(&best.path).is_ok_and(|file| !file.is_of_program()));
         let next = own.map(|CheckpointFile { path, .. }| {
             let shown: &Path = path.strip_prefix(&context.root).unwrap_or(&path);
             sample_command(&shown.to_string_lossy())
         });
-        Ok(Outcome { artifact: Some(chosen.clone()), summary, next })
+        Ok(Outcome { artifact: Some(chosen.artifact.clone()), summary, next })
     }
 }
 
@@ -204,41 +276,93 @@ fn agreed<T: PartialEq>(mut all: impl Iterator<Item = Option<T>>) -> Option<T> {
     all.all(|other| other.as_ref() == Some(&first)).then_some(first)
 }
 
-/// The metric of the best checkpoint that a stage hands on, where that is a number.
-fn best_metric(artifact: &Artifact, monitor: &str) -> Option<f64> {
-    let best = Checkpoints::best_of(artifact)?;
-    best.metrics.get(monitor).copied().filter(|value| value.is_finite())
+/// A stage that can be chosen.
+struct Candidate<'a> {
+    name: &'a str,
+    artifact: &'a Artifact,
+    /// The stage that judges it, if it is not judged by its checkpoint's own metrics.
+    judge: Option<&'a str>,
+    metrics: BTreeMap<String, f64>,
+}
+
+impl Candidate<'_> {
+    /// A metric, where that is a number.
+    fn value(&self, metric: &str) -> Option<f64> {
+        self.metrics.get(metric).copied().filter(|value| value.is_finite())
+    }
 }
 
 impl SelectBest {
-    /// A word about each stage that cannot be chosen, where others can.
-    fn passed_over(&self, inputs: &BTreeMap<String, Artifact>) -> Vec<String> {
-        let monitor = &self.settings.monitor;
-        let without = inputs.iter().filter(|(_, made)| best_metric(made, monitor).is_none());
-        let word = |name: &str| {
-            format!("{name} is passed over: its best checkpoint has no finite {monitor}")
-        };
-        without.map(|(name, _)| word(name.strip_prefix("over.").unwrap_or(name))).collect()
+    /// The metric as it is written in the file.
+    fn shown(&self) -> String {
+        match &self.judge {
+            Some(judge) => format!("{judge}.{}", self.metric),
+            None => self.metric.clone(),
+        }
     }
 
-    /// What is chosen, with the name of its stage and its metric. Of equals the first by name.
-    fn choose<'a>(
+    /// All that there is to choose from, by the stages' names.
+    fn candidates<'a>(
         &self,
-        inputs: impl Iterator<Item = (&'a String, &'a Artifact)>,
-    ) -> Result<(&'a str, &'a Artifact, f64), StageError> {
-        let SelectBestSettings { over, monitor, mode } = &self.settings;
-        let mut best: Option<(&str, &Artifact, f64)> = None;
-        for (name, artifact) in inputs {
-            let Some(value) = best_metric(artifact, monitor) else { continue };
-            if best.as_ref().is_none_or(|(_, _, old)| mode.is_better(value, *old)) {
-                best = Some((name.strip_prefix("over.").unwrap_or(name), artifact, value));
-            }
-        }
+        graph: &'a Graph,
+        stage: &StageId,
+        inputs: &'a BTreeMap<String, Artifact>,
+    ) -> Result<Vec<Candidate<'a>>, StageError> {
+        let all = graph.stage(stage).map_or(&[][..], |stage| &stage.inputs);
+        let named = |key: &str| -> BTreeSet<&'a str> {
+            all.iter().filter_map(|input| input.name.strip_prefix(key)).collect()
+        };
+        let judges = match &self.judge {
+            Some(_) => judges::pair(&named("over."), &named("by."))
+                .map_err(|e| StageError::setting(format!("by: {}; {}", e.message, e.note)))?,
+            None => BTreeMap::new(),
+        };
+        let candidate = |(name, artifact): (&'a String, &'a Artifact)| {
+            let name = name.strip_prefix("over.")?;
+            let judge = judges.get(name).copied();
+            let metrics = match judge {
+                Some(judge) => inputs
+                    .get(&format!("by.{judge}"))
+                    .and_then(|artifact| artifact.get::<Metrics>())
+                    .map(|metrics| metrics.0.clone()),
+                None => Checkpoints::best_of(artifact).map(|best| best.metrics),
+            };
+            Some(Candidate { name, artifact, judge, metrics: metrics.unwrap_or_default() })
+        };
+        Ok(inputs.iter().filter_map(candidate).collect())
+    }
+
+    /// What is chosen, with its metric. Of equals the first by name.
+    fn best<'c, 'a>(
+        &self,
+        candidates: &'c [Candidate<'a>],
+    ) -> Result<(&'c Candidate<'a>, f64), StageError> {
+        let judged = candidates.iter().map(|candidate| (candidate, candidate.value(&self.metric)));
+        let best = self.settings.mode.best(judged);
         best.ok_or_else(|| {
-            let over = over.names().join(", ");
-            StageError::setting(format!(
-                "monitor: no checkpoint of {over} has a {monitor}; val_loss needs a data set with val_split"
-            ))
+            let over = self.settings.over.names().join(", ");
+            let whoever = match &self.judge {
+                Some(judge) => format!("stage {judge} has"),
+                None => format!("the best checkpoint of {over} has"),
+            };
+            let known = candidates.iter().flat_map(|one| one.metrics.keys().map(String::as_str));
+            let found = metric::find(&self.metric, known, &whoever);
+            let missing =
+                found.err().unwrap_or_else(|| format!("{whoever} no finite {}", self.metric));
+            StageError::setting(format!("{}: {missing}", self.key))
         })
+    }
+
+    /// A word about a stage that cannot be chosen.
+    fn passed_over(&self, candidate: &Candidate) -> Option<String> {
+        let Self { metric, .. } = self;
+        if candidate.value(metric).is_some() {
+            return None;
+        }
+        let whose = match candidate.judge {
+            Some(judge) => format!("{judge} has no {metric}"),
+            None => format!("its best checkpoint has no finite {metric}"),
+        };
+        Some(format!("{} is passed over: {whose}", candidate.name))
     }
 }

@@ -280,23 +280,14 @@ impl<'a> Session<'a> {
 
     /// The metric that decides which checkpoint is the best must be one that is told.
     fn check_monitor(&mut self, metrics: &Metrics) -> Result<(), Refusal> {
-        let monitor = &self.policy.monitor;
-        let is_told = metrics.values.contains_key(monitor) || metrics.left_out.contains(monitor);
-        if is_told || !self.policy.enabled {
-            return Ok(());
+        let told = metrics.values.keys().chain(&metrics.left_out).map(String::as_str);
+        let Err(wrong) = self.policy.check_reported(told) else { return Ok(()) };
+        let text = format!("checkpoint.monitor: {}", wrong.message);
+        if self.policy.monitor != CheckpointPolicy::default().monitor && self.policy.enabled {
+            return broken(text);
         }
-        let names = metrics.values.keys().cloned().collect::<Vec<_>>().join(", ");
-        let names = if names.is_empty() { "no metrics".to_owned() } else { names };
-        if *monitor == CheckpointPolicy::default().monitor {
-            self.warn(format!(
-                "the program tells {names} of an epoch, and not {monitor}: no checkpoint is the best; name one with \
-                 `checkpoint.monitor`"
-            ));
-            return Ok(());
-        }
-        broken(format!(
-            "checkpoint.monitor is {monitor}, and of an epoch the program tells {names}"
-        ))
+        self.warn(format!("{text}: no checkpoint is the best"));
+        Ok(())
     }
 
     fn warn_of(&mut self, metrics: &Metrics) {

@@ -132,9 +132,7 @@ impl StageKind for TrainerKind {
             check_program(run, &[file.to_owned()], env, None)
                 .map_err(|_| Rejection::value("init", "expected a path inside the project"))?;
         }
-        if let Err(wrong) = checkpoint.validate()
-            && wrong.key != "monitor"
-        {
+        if let Err(wrong) = checkpoint.validate() {
             return Err(Rejection::value(format!("checkpoint.{}", wrong.key), wrong.message));
         }
         let no_file = checkpoint.resume_checkpoint.is_none();

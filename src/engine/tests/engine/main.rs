@@ -8,6 +8,7 @@ mod fake;
 #[cfg(unix)]
 mod files;
 mod fresh;
+mod metrics;
 mod plan;
 mod random;
 mod settings;
