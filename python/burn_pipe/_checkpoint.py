@@ -132,8 +132,8 @@ def _numpy(data: mmap.mmap, first: int, size: int, dtype: str, shape: list[int])
     return array.reshape(shape)
 
 
-def _memoryview(data: mmap.mmap, first: int, size: int, dtype: str, shape: list[int]) -> memoryview:
-    view = memoryview(data)[first : first + size]
+def _memoryview(data: mmap.mmap, first: int, size: int, dtype: str, shape: list[int]) -> Any:
+    view: Any = memoryview(data)[first : first + size]
     if dtype not in _FORMATS:
         return view
     return view.cast(_FORMATS[dtype], shape) if shape and size else view.cast(_FORMATS[dtype])

@@ -61,6 +61,7 @@ class Job:
         if follower:
             speak = _silent
         self._done, self._step = settings.done, settings.step
+        self._inside = settings.step_in_epoch
         self._on_signal()
         self._on_exception()
         return settings, speak
@@ -184,18 +185,20 @@ class Job:
     ) -> None:
         """A step was done. `step` counts over all epochs; left out, one more than before.
 
-        `steps` is how many an epoch has, `step_in_epoch` how many of this one are done. A metric
-        is anything that `float()` takes; a tensor on a GPU is waited for.
+        `steps` is how many an epoch has, `step_in_epoch` how many of this one are done, counted by
+        the reports where it is left out. A metric is anything that `float()` takes; a tensor on a
+        GPU is waited for.
         """
         self._begun
         self._step = self._step + 1 if step is None else step
+        self._inside = self._inside + 1 if step_in_epoch is None else step_in_epoch
+        # A message with `epoch` and without `step_in_epoch` would say that the epoch is complete.
         message: dict[str, Any] = {"step": self._step, "epoch": self._done + 1}
         if metrics:
             message["metrics"] = self._numbers(metrics)
         if steps is not None:
             message["steps"] = steps
-        if step_in_epoch is not None:
-            message["step_in_epoch"] = step_in_epoch
+        message["step_in_epoch"] = self._inside
         self._save_asked |= self._say(message).save
 
     def save(
@@ -232,6 +235,7 @@ class Job:
         """
         self._begun
         self._done += 1
+        self._inside = 0
         message: dict[str, Any] = {"epoch": self._done, "step": self._step}
         if metrics:
             message["metrics"] = self._numbers(metrics)

@@ -44,7 +44,8 @@ def epochs(accelerator: Any, target: int | None = None) -> Iterator[int]:
 def report(accelerator: Any, step: int | None = None, **metrics: SupportsFloat) -> None:
     """`job.report` by the main process, once an optimizer step (`accelerator.sync_gradients`)."""
     if accelerator.sync_gradients:
-        job.report(step, **metrics)
+        values: dict[str, Any] = metrics
+        job.report(step, **values)
 
 
 def save(accelerator: Any, metrics: Mapping[str, SupportsFloat] | None = None) -> None:

@@ -221,4 +221,5 @@ def load(path: Union["os.PathLike[str]", str], weights: str = "ema_state_dict") 
         raise ValueError(f"{path} has no {weights}")
     net = Diffit(**config)
     net.load_state_dict(checkpoint[weights])
-    return net.eval()
+    net.eval()
+    return net
