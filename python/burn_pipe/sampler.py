@@ -33,9 +33,12 @@ class EpochSampler(Sampler[int]):
         reseed(self._seed, epoch)
 
     def __iter__(self) -> Iterator[int]:
+        # Seeded when the first index is asked for: a loader's iterator, which draws a number, is
+        # made at another moment after a resume than between two epochs.
+        reseed(self._seed, self._epoch)
         generator = torch.Generator()
         generator.manual_seed(number_of(self._seed, self._epoch))
-        return iter(torch.randperm(len(self._data), generator=generator).tolist())
+        yield from torch.randperm(len(self._data), generator=generator).tolist()
 
     def __len__(self) -> int:
         return len(self._data)
