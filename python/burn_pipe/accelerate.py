@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any, Iterator, Mapping, SupportsFloat
 
 from . import job
+from ._intern import intern_names
 from ._seed import reseed
 
 __all__ = ["epochs", "job", "report", "resume", "save"]
@@ -23,6 +24,10 @@ def resume(accelerator: Any) -> None:
     """Loads the state that the job goes on from, if there is one; call it after `prepare`."""
     if job.start is not None:
         accelerator.load_state(str(job.start))
+        for optimizer in accelerator._optimizers:
+            for state in optimizer.state.values():
+                intern_names(state)
+            intern_names(optimizer.param_groups)
 
 
 def epochs(accelerator: Any, target: int | None = None) -> Iterator[int]:

@@ -16,6 +16,7 @@ import threading
 from typing import Any
 
 from . import job
+from ._intern import intern_names
 from ._protocol import JobError
 from ._seed import reseed
 from .sampler import EpochSampler
@@ -53,6 +54,11 @@ class PipeCallback(_Checkpoint):
             return
         if job.unit == "epoch" and job.target is not None:
             trainer.fit_loop.max_epochs = job.target
+
+    def on_load_checkpoint(
+        self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]
+    ) -> None:
+        intern_names(checkpoint)
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         if job.start is not None and not trainer.ckpt_path:
