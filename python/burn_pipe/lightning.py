@@ -34,6 +34,9 @@ def _framework() -> Any:
     return importlib.import_module(next(found, names[0]) + ".callbacks")
 
 
+_FETCH = 1
+"""Tells the seed of what is read for a batch from that of what is computed with it."""
+
 _Checkpoint: Any = _framework().Checkpoint
 
 
@@ -45,8 +48,9 @@ class PipeCallback(_Checkpoint):
     after a resume; the order of the data is `EpochSampler`'s to repeat, and a loader that shuffles
     in an order of its own is warned of. A metric of the epoch is whatever the module logged.
 
-    A stop ends the training after its epoch, saved; Lightning's own answer to SIGTERM, which leaves
-    the epoch unsaved, is out of the way while it trains.
+    A stop saves at once, inside the epoch too, and ends the program with exit code 0; Lightning's own
+    answer to SIGTERM, which saves nothing, is out of the way while it trains. What an epoch has
+    behind it when it is gone on with is read again and dropped, and its metrics cover the rest.
     """
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -73,13 +77,21 @@ class PipeCallback(_Checkpoint):
             raise JobError(f"Lightning is at epoch {trainer.current_epoch} and pipe at {job.done}")
         for loader in trainer.fit_loop._combined_loader.flattened:
             _warn_of_order(loader)
+        # Lightning goes on counting where it was, and leaves it to the loader to do so as well.
+        for _ in range(job.step_in_epoch):
+            next(trainer.fit_loop._data_fetcher.iterator)
+        if job.step_in_epoch:
+            reseed(job.seed, job.done, job.step_in_epoch, _FETCH)
         self._lightning_handler = signal.getsignal(signal.SIGTERM)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, lambda number, frame: job.ask_stop())
 
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        if threading.current_thread() is threading.main_thread():
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        if hasattr(self, "_lightning_handler") and (
+            threading.current_thread() is threading.main_thread()
+        ):
             signal.signal(signal.SIGTERM, self._lightning_handler)
+            del self._lightning_handler
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
@@ -91,23 +103,36 @@ class PipeCallback(_Checkpoint):
     ) -> None:
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         metrics = {} if loss is None else {"loss": loss}
-        steps = trainer.num_training_batches
+        steps, inside = trainer.num_training_batches, batch_idx + 1
         known = {"steps": int(steps)} if steps != float("inf") else {}
-        job.report(step=trainer.global_step, step_in_epoch=batch_idx + 1, **known, **metrics)
+        job.report(step=trainer.global_step, step_in_epoch=inside, **known, **metrics)
+        reseed(job.seed, trainer.current_epoch, inside, _FETCH)
+        whole_step = inside % trainer.accumulate_grad_batches == 0
+        if whole_step and inside < steps and _all(trainer, job.should_save):
+            self._save(trainer, inside)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        reply = job.complete(_metrics(trainer))
-        reply = trainer.strategy.broadcast(reply)
-        if reply.save:
-            path = job.scratch / "checkpoint"
-            trainer.save_checkpoint(path)
-            job.hand_in(path)
-        if trainer.strategy.broadcast(job.should_stop):
-            trainer.should_stop = True
-            trainer.fit_loop.min_epochs = None
+        if _all(trainer, job.complete(_metrics(trainer)).save):
+            self._save(trainer, None)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        if job.unit == "epoch" and job.done < (job.target or 0):
+            job.finish(f"Lightning stopped the training after epoch {job.done}")
+
+    def _save(self, trainer: Any, inside: int | None) -> None:
+        path = job.scratch / "checkpoint"
+        trainer.save_checkpoint(path)
+        job.hand_in(path, step_in_epoch=inside)
+        if _all(trainer, job.should_stop):
+            raise SystemExit(0)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         job.fail_with(exception)
+
+
+def _all(trainer: Any, word: bool) -> bool:
+    """What rank 0 says, in every process."""
+    return word if trainer.world_size == 1 else bool(trainer.strategy.broadcast(word))
 
 
 def _metrics(trainer: Any) -> dict[str, float]:

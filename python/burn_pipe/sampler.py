@@ -17,7 +17,7 @@ class EpochSampler(Sampler[int]):
     Takes the place of `shuffle=True`: `DataLoader(data, batch_size, sampler=EpochSampler(data))`.
     Lightning and Accelerate call `set_epoch` before each epoch; in a loop of one's own the first
     epoch is the one that the job goes on with, and `set_epoch(epoch - 1)` is to be called.
-    `set_epoch` also seeds the global generators, from which a loader seeds its workers.
+    A new epoch also seeds the global generators, from which a loader seeds its workers.
 
     `seed` left out is the job's.
     """
@@ -29,8 +29,9 @@ class EpochSampler(Sampler[int]):
 
     def set_epoch(self, epoch: int) -> None:
         """`epoch` counts from 0, as the frameworks do."""
-        self._epoch = epoch
-        reseed(self._seed, epoch)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            reseed(self._seed, epoch)
 
     def __iter__(self) -> Iterator[int]:
         # Seeded when the first index is asked for: a loader's iterator, which draws a number, is

@@ -82,6 +82,10 @@ class PipeCallback(TrainerCallback):
             job.hand_in(path, step_in_epoch=self._inside)
         self._inside = None
 
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if job.unit == "epoch" and job.done < (job.target or 0) and not job.should_stop:
+            job.finish(f"the Trainer stopped the training after epoch {job.done}")
+
     def _complete(self, control: Any) -> None:
         """An epoch is told when it is logged and evaluated, so that its metrics are whole."""
         if self._pending:
