@@ -9,6 +9,7 @@ it keeps checkpoints in a folder of its own and goes on from them in the same wa
 imported, and nothing does before.
 """
 
+from ._canonical import canonical
 from ._checkpoint import load
 from ._job import Job
 from ._protocol import JobError
@@ -17,4 +18,4 @@ from ._seed import reseed
 job = Job()
 """The training that this process does. Nothing is read or opened before its first use."""
 
-__all__ = ["Job", "JobError", "job", "load", "reseed"]
+__all__ = ["Job", "JobError", "canonical", "job", "load", "reseed"]

@@ -372,11 +372,15 @@ def _silent(message: Mapping[str, Any]) -> Reply:
 
 
 def _rank(environ: Mapping[str, str]) -> int:
-    """The process's number in a distributed training, by torchrun's, Lightning's and Slurm's word."""
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
-        if environ.get(name, "").isdigit():
-            return int(environ[name])
-    return 0
+    """The process's number in a distributed training, by torchrun's, Slurm's and Lightning's word."""
+
+    def number(name: str) -> int | None:
+        return int(environ[name]) if environ.get(name, "").isdigit() else None
+
+    for name in ("RANK", "SLURM_PROCID"):
+        if (rank := number(name)) is not None:
+            return rank
+    return (number("NODE_RANK") or 0) + (number("LOCAL_RANK") or 0)
 
 
 def _own_folder() -> Path:

@@ -104,6 +104,8 @@ class Connection:
     """
 
     def __init__(self, path: str) -> None:
+        if not hasattr(socket, "AF_UNIX"):
+            raise JobError("this Python has no Unix sockets, by which a program talks to pipe")
         self._path = path
         self._lock = threading.Lock()
         self._process = -1

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any, Iterator, Mapping, SupportsFloat
 
 from . import job
-from ._intern import intern_names
+from ._canonical import canonical
 from ._seed import reseed
 
 __all__ = ["epochs", "job", "report", "resume", "save"]
@@ -26,8 +26,8 @@ def resume(accelerator: Any) -> None:
         accelerator.load_state(str(job.start))
         for optimizer in accelerator._optimizers:
             for state in optimizer.state.values():
-                intern_names(state)
-            intern_names(optimizer.param_groups)
+                canonical(state)
+            canonical(optimizer.param_groups)
 
 
 def epochs(accelerator: Any, target: int | None = None) -> Iterator[int]:

@@ -16,7 +16,7 @@ import threading
 from typing import Any
 
 from . import job
-from ._intern import intern_names
+from ._canonical import canonical
 from ._protocol import JobError
 from ._seed import reseed
 from .sampler import EpochSampler
@@ -62,7 +62,7 @@ class PipeCallback(_Checkpoint):
     def on_load_checkpoint(
         self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
-        intern_names(checkpoint)
+        canonical(checkpoint)
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         if job.start is not None and not trainer.ckpt_path:

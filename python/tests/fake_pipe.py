@@ -102,14 +102,14 @@ class FakePipe:
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, connection.makefile("rwb") as lines:
-            for line in lines:
-                message = json.loads(line, parse_constant=lambda word: word)
-                self.messages.append(message)
-                try:
+            try:
+                for line in lines:
+                    message = json.loads(line)
+                    self.messages.append(message)
                     lines.write(json.dumps(self._answer(message)).encode() + b"\n")
                     lines.flush()
-                except OSError:
-                    return
+            except OSError:
+                return  # the program was killed
 
     def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
         if self.refuse in message:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from burn_pipe import Job, JobError
-from fake_pipe import FakePipe, content, environment
+from fake_pipe import PACKAGE, FakePipe, content, environment
 
 LOOP = '''
 import random
@@ -222,9 +224,10 @@ def test_a_pipe_that_is_gone_is_an_error(begin):
         job.report()
 
 
-def test_ranks_above_zero_say_nothing(begin):
+@pytest.mark.parametrize("rank", ["RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK"])
+def test_ranks_above_zero_say_nothing(begin, rank):
     pipe, _ = begin()
-    job = Job({**pipe.begin(), "RANK": "1"})
+    job = Job({**pipe.begin(), rank: "1"})
     for _ in job.epochs():
         job.report()
         job.save(write)
@@ -274,6 +277,20 @@ def test_a_resumed_training_ends_in_the_same_bytes(tmp_path):
     assert pieces.start(program).returncode == 0
     assert content(pieces.checkpoint(6)) == content(whole.checkpoint(6))
     assert len(whole.of("checkpoint")) == 6
+
+
+def test_the_program_of_the_readme_runs_and_goes_on(tmp_path):
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is not installed")
+    page = (PACKAGE / "README.md").read_text()
+    program = script(tmp_path, re.findall(r"```python\n(.*?)```", page, re.S)[0])
+    whole = FakePipe(tmp_path / "whole", target=3)
+    assert whole.start(program).returncode == 0
+    pieces = FakePipe(tmp_path / "pieces", target=2)
+    assert pieces.start(program).returncode == 0
+    pieces.target = 3
+    assert pieces.start(program).returncode == 0
+    assert content(pieces.checkpoint(3)) == content(whole.checkpoint(3))
 
 
 def test_importing_imports_no_framework(tmp_path):

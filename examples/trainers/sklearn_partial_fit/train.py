@@ -3,7 +3,7 @@
 import pickle
 
 import numpy as np
-from burn_pipe import job
+from burn_pipe import canonical, job
 from sklearn.datasets import load_digits
 from sklearn.linear_model import SGDClassifier
 
@@ -11,7 +11,7 @@ pixels, digits = load_digits(return_X_y=True)
 train, test = slice(0, 1500), slice(1500, None)
 
 if job.start:
-    model = pickle.loads(job.start.read_bytes())
+    model = canonical(pickle.loads(job.start.read_bytes()))
 else:
     model = SGDClassifier(loss="log_loss", alpha=job.settings.get("alpha", 1e-4))
 
