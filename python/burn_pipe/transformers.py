@@ -25,7 +25,7 @@ class PipeCallback(TrainerCallback):
 
     The Trainer writes into its `output_dir`, which is to be `job.scratch`, and does not save by
     itself (`save_strategy="no"`). A checkpoint inside an epoch is written where the policy or a
-    stop asks for it. Metrics of an epoch are what the Trainer logged in it.
+    stop asks for it. Metrics of an epoch are what the Trainer logged in it, times left out.
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,8 @@ class PipeCallback(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> Any:
         for name, value in (logs or {}).items():
-            if name != "epoch" and isinstance(value, (int, float)):
+            about_time = name == "epoch" or name.endswith(("_runtime", "_per_second"))
+            if isinstance(value, (int, float)) and not about_time:
                 self._metrics[name] = value
         if not control.should_evaluate:
             self._complete(control)
