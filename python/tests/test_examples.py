@@ -17,21 +17,31 @@ EXAMPLES = PACKAGE.parent / "examples" / "trainers"
 
 PIPE = f"""#!{sys.executable}
 import json, os, socket, sys
-assert sys.argv[1:3] == ["job", "epoch"]
-message = {{"epoch": int(sys.argv[3]), "step": int(sys.argv[3]), "metrics": {{}}}}
-options = sys.argv[4:]
-for name, value in zip(options[::2], options[1::2]):
+job = json.load(open(os.environ["PIPE_JOB"]))
+command, options = sys.argv[2], sys.argv[3:]
+if command == "get":
+    value = job
+    for key in options[0].split("."):
+        value = value[key]
+    print("" if value is None else value)
+    sys.exit()
+if command == "epochs":
+    print(*range(job["done"] + 1, job["target"] + 1), sep="\\n")
+    sys.exit()
+message = {{"epoch": int(options[0]), "step": int(options[0]), "metrics": {{}}}}
+for name, value in zip(options[1::2], options[2::2]):
     if name == "--metric":
         key, _, number = value.partition("=")
         message["metrics"][key] = float(number)
     elif name == "--checkpoint":
         message["checkpoint"] = value
 with socket.socket(socket.AF_UNIX) as s:
-    s.connect(json.load(open(os.environ["PIPE_JOB"]))["socket"])
+    s.connect(job["socket"])
     s.sendall(json.dumps(message).encode() + b"\\n")
     reply = json.loads(s.makefile().readline())
 sys.exit(1 if not reply["ok"] else 75 if reply.get("stop") else 0)
 """
+"""The part of `pipe job` that the example in a shell uses."""
 
 
 def example(name: str, tmp_path: Path) -> Path:

@@ -3,21 +3,15 @@
 # can keep its state in a file is trained like this.
 set -eu
 
-value() { # of a key of the job
-  sed -n "s/.*\"$1\": *\"\{0,1\}\([^\",}]*\).*/\1/p" "$PIPE_JOB" | head -n 1
-}
-epoch=$(value done)
-target=$(value target)
-start=$(value start)
-checkpoint=$(value scratch)/line
-rate=$(value rate)
+checkpoint=$(pipe job get scratch)/line
+start=$(pipe job get start)
+rate=$(pipe job get settings.rate)
 
 line="0 0"
-if [ "$start" != null ]; then line=$(cat "$start"); fi
-trap : TERM # the epoch is finished, and the reply says that the end was asked for
+if [ -n "$start" ]; then line=$(cat "$start"); fi
+trap : TERM # the epoch is finished, and the answer says that the end was asked for
 
-while [ "$epoch" -lt "$target" ]; do
-  epoch=$((epoch + 1))
+for epoch in $(pipe job epochs); do
   result=$(awk -v line="$line" -v rate="$rate" '
     BEGIN { split(line, at, " "); a = at[1]; b = at[2] }
     { error = a * $1 + b - $2; da += error * $1; db += error; loss += error * error }
