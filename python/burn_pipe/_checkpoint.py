@@ -24,8 +24,8 @@ def load(path: Union["os.PathLike[str]", str], framework: str | None = None) -> 
     what else its header holds.
 
     Of a program's own checkpoint, a file or a folder: `path`, where it is, and what `pipe` noted
-    beside it in `NAME.ckpt.json`: `epoch`, `step`, `metrics`, `digest`. A run's folder stands for
-    its best checkpoint.
+    beside it in `NAME.ckpt.json`: `epoch`, `global_step`, `step_in_epoch`, `metrics`, `seed`,
+    `files` with their digests. A run's folder stands for its best checkpoint.
 
     `framework` says what a tensor is: "torch", "numpy", or "memoryview" (a `memoryview` of the
     tensor's bytes, cast to its type and shape where Python has that type). None takes the first of
@@ -38,7 +38,8 @@ def load(path: Union["os.PathLike[str]", str], framework: str | None = None) -> 
     if path.is_dir() and (path / "checkpoints" / "best.ckpt").exists():
         path = path / "checkpoints" / "best.ckpt"
     if (note := _note(path)) is not None:
-        return {**note, "path": path}
+        header = note.pop("header", {})
+        return {**_parsed(header), **note, "path": path}
     if path.is_dir():
         raise ValueError(f"{path} is a folder without a note of pipe's beside it ({path.name}.json)")
     with open(path, "rb") as file:
@@ -46,11 +47,7 @@ def load(path: Union["os.PathLike[str]", str], framework: str | None = None) -> 
             raise ValueError(f"{path} is no checkpoint: it has less than 8 bytes")
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     header, begin = _header(path, data)
-    about: dict[str, str] = header.pop("__metadata__", {})
-    checkpoint: dict[str, Any] = {
-        key: int(value) if key in _NUMBERS else json.loads(value) if key in _JSON else value
-        for key, value in about.items()
-    }
+    checkpoint = _parsed(header.pop("__metadata__", {}))
     as_tensor = _maker(framework)
     for name, entry in header.items():
         first, last = (begin + offset for offset in entry["data_offsets"])
@@ -66,6 +63,14 @@ def load(path: Union["os.PathLike[str]", str], framework: str | None = None) -> 
         else:
             checkpoint.setdefault(part, {})[rest] = tensor
     return checkpoint
+
+
+def _parsed(about: dict[str, str]) -> dict[str, Any]:
+    """A header's texts as what they stand for."""
+    return {
+        key: int(value) if key in _NUMBERS else json.loads(value) if key in _JSON else value
+        for key, value in about.items()
+    }
 
 
 def _note(path: Path) -> dict[str, Any] | None:

@@ -85,9 +85,15 @@ def test_a_checkpoint_of_a_program_is_what_pipe_notes_of_it(tmp_path, link):
         epoch.mkdir()
     else:
         epoch.write_bytes(b"anything")
-    (folder / "epoch_003.ckpt.json").write_text('{"epoch": 3, "metrics": {"loss": 0.5}}')
+    header = {"epoch": "3", "global_step": "9", "metrics": '{"loss":0.5}', "model_config": "null"}
+    files = [{"path": "", "bytes": 8, "digest": "00"}]
+    note = {"header": header, "folder": False, "files": files, "checksum": "crc32c:0"}
+    (folder / "epoch_003.ckpt.json").write_text(json.dumps(note))
     link(epoch if link is os.link else epoch.name, folder / "best.ckpt")
-    assert load(epoch) == {"epoch": 3, "metrics": {"loss": 0.5}, "path": epoch}
+    checkpoint = load(epoch)
+    assert (checkpoint["epoch"], checkpoint["global_step"]) == (3, 9)
+    assert checkpoint["metrics"] == {"loss": 0.5} and checkpoint["model_config"] is None
+    assert checkpoint["path"] == epoch and checkpoint["files"] == files
     assert load(folder / "best.ckpt")["epoch"] == 3
     assert load(tmp_path / "run_001")["path"] == folder / "best.ckpt"
 

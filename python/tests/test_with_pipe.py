@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from burn_pipe import load
 from fake_pipe import content, environment
 from test_adapters import needs
 from test_examples import EXAMPLES, example
@@ -81,6 +82,7 @@ def test_killed_and_extended_it_ends_in_the_bytes_of_one_go(tmp_path, name, pack
     print(f"{name}: killed {kills} times")
     runs = sorted((whole / "checkpoints/trainer").glob("run_*"))
     assert runs
+    assert load(runs[0])["epoch"] in (1, 2, 3, 4) and load(runs[0])["metrics"]
     for run in runs:
         other = pieces / run.relative_to(whole)
         left, right = (content(run / "checkpoints/last.ckpt") for run in (run, other))
