@@ -41,7 +41,9 @@ def load(path: Union["os.PathLike[str]", str], framework: str | None = None) -> 
         header = note.pop("header", {})
         return {**_parsed(header), **note, "path": path}
     if path.is_dir():
-        raise ValueError(f"{path} is a folder without a note of pipe's beside it ({path.name}.json)")
+        raise ValueError(
+            f"{path} is a folder without a note of pipe's beside it ({path.name}.json)"
+        )
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size < 8:
             raise ValueError(f"{path} is no checkpoint: it has less than 8 bytes")

@@ -229,7 +229,7 @@ class Job:
         return path
 
     def complete(self, metrics: Mapping[str, SupportsFloat] | None = None) -> Reply:
-        """The epoch under way is complete; `save` of the reply tells whether to `hand_in` its state.
+        """The epoch under way is complete; `save` of the reply: `hand_in` its state.
 
         For adapters, where writing is the framework's work: a program calls `save`.
         """
@@ -243,7 +243,7 @@ class Job:
         return Reply(save=reply.save or self._stop, stop=self._stop)
 
     def hand_in(self, path: Path, *, step_in_epoch: int | None = None) -> Path | None:
-        """Hands over a finished checkpoint inside `scratch`, after `complete` or inside an epoch."""
+        """Hands over a checkpoint inside `scratch`, after `complete` or inside an epoch."""
         message: dict[str, Any] = {
             "checkpoint": self._in_scratch(path),
             "epoch": self._done,
@@ -372,7 +372,7 @@ def _silent(message: Mapping[str, Any]) -> Reply:
 
 
 def _rank(environ: Mapping[str, str]) -> int:
-    """The process's number in a distributed training, by torchrun's, Slurm's and Lightning's word."""
+    """The process's number in a distributed training: torchrun's, Slurm's or Lightning's."""
 
     def number(name: str) -> int | None:
         return int(environ[name]) if environ.get(name, "").isdigit() else None

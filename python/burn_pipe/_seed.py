@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import sys
+from typing import Any
 
 
 def number_of(seed: int, *position: int) -> int:
@@ -24,4 +25,13 @@ def reseed(seed: int, *position: int) -> None:
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed(number % 2**32)
     if torch := sys.modules.get("torch"):
+        _seed_torch(torch, number)
+
+
+def _seed_torch(torch: Any, number: int) -> None:
+    """As `torch.manual_seed`, which on a machine without a GPU spends 0.1 ms on what is not there."""
+    accelerator = getattr(torch, "accelerator", None)
+    if accelerator is not None and not accelerator.is_available():
+        torch.default_generator.manual_seed(number)
+    else:
         torch.manual_seed(number)

@@ -33,8 +33,8 @@ def resume(accelerator: Any) -> None:
 def epochs(accelerator: Any, target: int | None = None) -> Iterator[int]:
     """`job.epochs`, with every prepared loader told which epoch it is.
 
-    Each process seeds its generators by (seed, epoch, rank), from which a loader with `shuffle=True`
-    takes its order: the order is the same after a resume. All processes end together.
+    Each process seeds its generators by (seed, epoch, rank). From them a loader with `shuffle=True`
+    takes its order, so that it is the same after a resume. All processes end together.
     """
     for epoch in job.epochs(target, reseed=False):
         for loader in accelerator._dataloaders:

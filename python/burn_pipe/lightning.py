@@ -48,8 +48,8 @@ class PipeCallback(_Checkpoint):
     after a resume; the order of the data is `EpochSampler`'s to repeat, and a loader that shuffles
     in an order of its own is warned of. A metric of the epoch is whatever the module logged.
 
-    A stop saves at once, inside the epoch too, and ends the program with exit code 0; Lightning's own
-    answer to SIGTERM, which saves nothing, is out of the way while it trains. What an epoch has
+    A stop saves at once, inside the epoch too, and ends the program with exit code 0. Lightning's
+    own answer to SIGTERM, which saves nothing, is out of the way while it trains. What an epoch has
     behind it when it is gone on with is read again and dropped, and its metrics cover the rest.
     """
 
@@ -66,7 +66,9 @@ class PipeCallback(_Checkpoint):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         if job.start is not None and not trainer.ckpt_path:
-            raise JobError(f"there is {job.start} to go on from: trainer.fit(…, ckpt_path=job.start)")
+            raise JobError(
+                f"there is {job.start} to go on from: trainer.fit(…, ckpt_path=job.start)"
+            )
         reseed(job.seed, job.done)
 
     def on_sanity_check_end(self, trainer: Any, pl_module: Any) -> None:

@@ -60,20 +60,23 @@ if __name__ == "__main__":
 
 TRANSFORMERS = '''
 import torch
-from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments, set_seed
+from transformers import (
+    BertConfig, BertForSequenceClassification, Trainer, TrainingArguments, set_seed)
 from burn_pipe import job
 from burn_pipe.transformers import PipeCallback
 
 set_seed(job.seed)
 model = BertForSequenceClassification(BertConfig(
-    vocab_size=32, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16))
+    vocab_size=32, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+    intermediate_size=16))
 rows = torch.randint(0, 32, (64, 8))
 data = [{"input_ids": row, "labels": int(row[0] > 15)} for row in rows]
 arguments = TrainingArguments(
     str(job.scratch), num_train_epochs=job.target, per_device_train_batch_size=8, seed=job.seed,
     save_strategy="no", eval_strategy="epoch", logging_strategy="epoch", use_cpu=True,
     lr_scheduler_type="constant", report_to=[], disable_tqdm=True)
-trainer = Trainer(model, arguments, train_dataset=data, eval_dataset=data, callbacks=[PipeCallback()])
+trainer = Trainer(
+    model, arguments, train_dataset=data, eval_dataset=data, callbacks=[PipeCallback()])
 trainer.train(resume_from_checkpoint=job.start and str(job.start))
 '''
 

@@ -75,7 +75,8 @@ def test_a_damaged_state_is_told(tmp_path):
 
 
 def test_sigterm_saves_the_epoch_and_ends_well(tmp_path):
-    program = script(tmp_path, ALONE.replace("for _ in range(4):", "for _ in range(4):\n        __import__('time').sleep(0.05)"))
+    slow = "for _ in range(4):\n        __import__('time').sleep(0.05)"
+    program = script(tmp_path, ALONE.replace("for _ in range(4):", slow))
     child = subprocess.Popen(
         [sys.executable, program, "1000"], env=environment(), cwd=tmp_path, stderr=subprocess.PIPE
     )

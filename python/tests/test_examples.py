@@ -1,4 +1,4 @@
-"""The programs of examples/trainers: killed, resumed and extended, they end in the bytes of one go."""
+"""The programs of examples/trainers: killed and extended, they end in the bytes of one go."""
 
 from __future__ import annotations
 

@@ -114,8 +114,8 @@ def test_a_save_that_cannot_work_says_why(begin, tmp_path, bad):
         else:
             job.save(write)
             job.save(write)
-    words = {"outside": "not inside job.scratch", "nothing": "wrote nothing", "twice": "once an epoch"}
-    assert words[bad] in str(error.value)
+    words = {"outside": "not inside job.scratch", "nothing": "wrote nothing"}
+    assert words.get(bad, "once an epoch") in str(error.value)
 
 
 def test_a_stop_ends_after_its_epoch_is_saved(begin):
@@ -138,7 +138,8 @@ def test_a_stop_inside_an_epoch_is_saved_there(begin):
             if job.should_stop:
                 break
         job.save(write)
-    assert pipe.messages[-1] == {"checkpoint": "checkpoint", "epoch": 1, "step": 3, "step_in_epoch": 1}
+    inside = {"epoch": 1, "step": 3, "step_in_epoch": 1}
+    assert pipe.messages[-1] == {"checkpoint": "checkpoint", **inside}
     again = Job(pipe.begin())
     assert (again.done, again.step, again.step_in_epoch) == (1, 3, 1)
 
@@ -294,7 +295,10 @@ def test_the_program_of_the_readme_runs_and_goes_on(tmp_path):
 
 
 def test_importing_imports_no_framework(tmp_path):
-    text = "import sys, burn_pipe\nprint([m for m in ('torch', 'numpy', 'lightning') if m in sys.modules])"
+    text = (
+        "import sys, burn_pipe\n"
+        "print([m for m in ('torch', 'numpy', 'lightning') if m in sys.modules])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", text], env=environment(), capture_output=True, text=True, check=True
     )

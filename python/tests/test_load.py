@@ -50,7 +50,8 @@ def test_a_checkpoint_of_pipe_is_the_nested_dictionary(framework):
 
 
 def test_a_change_of_a_tensor_does_not_reach_the_file(tmp_path):
-    path = safetensors(tmp_path / "a.ckpt", {"state_dict.x": ("F32", [2], struct.pack("<2f", 1, 2))})
+    two = ("F32", [2], struct.pack("<2f", 1, 2))
+    path = safetensors(tmp_path / "a.ckpt", {"state_dict.x": two})
     before = path.read_bytes()
     tensor = load(path)["state_dict"]["x"]
     tensor[0] = 9
