@@ -29,7 +29,7 @@ def reseed(seed: int, *position: int) -> None:
 
 
 def _seed_torch(torch: Any, number: int) -> None:
-    """As `torch.manual_seed`, which on a machine without a GPU spends 0.1 ms on what is not there."""
+    """As `torch.manual_seed`, which without a GPU spends 0.1 ms on what is not there."""
     accelerator = getattr(torch, "accelerator", None)
     if accelerator is not None and not accelerator.is_available():
         torch.default_generator.manual_seed(number)
