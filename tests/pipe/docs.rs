@@ -112,7 +112,8 @@ impl Reader {
         command
             .args(arguments)
             .current_dir(self.project.path(""))
-            .env("PATH", std::env::join_paths(folders).unwrap());
+            .env("PATH", std::env::join_paths(folders).unwrap())
+            .env("PYTHONPATH", root().join("python"));
         for (key, value) in pipe.get_envs() {
             match value {
                 Some(value) => drop(command.env(key, value)),

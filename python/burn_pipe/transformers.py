@@ -1,0 +1,102 @@
+"""Transformers' `Trainer`: one callback.
+
+    arguments = TrainingArguments(job.scratch, num_train_epochs=job.target or 3, save_strategy="no")
+    trainer = Trainer(model, arguments, train_dataset=data, callbacks=[PipeCallback()])
+    trainer.train(resume_from_checkpoint=job.start)
+
+The checkpoints are the Trainer's own folders: weights, optimizer, schedule, generators, state.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from . import job
+from ._protocol import JobError
+
+__all__ = ["PipeCallback", "job"]
+
+
+class PipeCallback(TrainerCallback):
+    """Reports steps and epochs, saves where the policy wants it, stops where that was asked.
+
+    The Trainer writes into its `output_dir`, which is to be `job.scratch`, and does not save by
+    itself (`save_strategy="no"`). A checkpoint inside an epoch is written where the policy or a
+    stop asks for it. Metrics of an epoch are what the Trainer logged in it, times left out.
+    """
+
+    def __init__(self) -> None:
+        self._metrics: dict[str, float] = {}
+        self._pending = False
+        self._inside: int | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if Path(args.output_dir).absolute() != job.scratch.absolute():
+            raise JobError("the Trainer's output_dir is to be job.scratch")
+        if str(args.save_strategy).rpartition(".")[2].lower() != "no":
+            raise JobError('pipe says when to save: TrainingArguments(save_strategy="no")')
+        if job.unit == "epoch" and job.target not in (None, state.num_train_epochs):
+            raise JobError("give the Trainer the job's epochs: num_train_epochs=job.target")
+        if state.global_step != job.step:
+            raise JobError(
+                f"the Trainer is at step {state.global_step} and pipe at {job.step}: "
+                "trainer.train(resume_from_checkpoint=job.start)"
+            )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        steps = _steps(args, kwargs["train_dataloader"])
+        inside = state.global_step - job.done * steps
+        job.report(step=state.global_step, steps=steps, step_in_epoch=inside)
+        if inside < steps and job.should_save:
+            self._inside = inside
+            control.should_save = True
+            control.should_training_stop |= job.should_stop
+        return control
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        if state.global_step < (job.done + 1) * _steps(args, kwargs["train_dataloader"]):
+            return control  # stopped inside the epoch
+        self._pending = True
+        if not (control.should_log or control.should_evaluate):
+            self._complete(control)
+        return control
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> Any:
+        for name, value in (logs or {}).items():
+            about_time = name == "epoch" or name.endswith(("_runtime", "_per_second"))
+            if isinstance(value, (int, float)) and not about_time:
+                self._metrics[name] = value
+        if not control.should_evaluate:
+            self._complete(control)
+        return control
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        self._complete(control)
+        return control
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            path = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            job.hand_in(path, step_in_epoch=self._inside)
+        self._inside = None
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if job.unit == "epoch" and job.done < (job.target or 0) and not job.should_stop:
+            job.finish(f"the Trainer stopped the training after epoch {job.done}")
+
+    def _complete(self, control: Any) -> None:
+        """An epoch is told when it is logged and evaluated, so that its metrics are whole."""
+        if self._pending:
+            self._pending = False
+            reply = job.complete(self._metrics)
+            self._metrics = {}
+            control.should_save |= reply.save
+            control.should_training_stop |= reply.stop
+
+
+def _steps(args: Any, loader: Any) -> int:
+    """Optimizer steps an epoch; the last batches of one count as a step where they are fewer."""
+    return max(1, -(-len(loader) // int(args.gradient_accumulation_steps)))
