@@ -18,4 +18,5 @@
 
 pub mod clean;
 pub mod repair;
+pub mod thin;
 pub mod verify;

@@ -46,6 +46,7 @@ mod standing;
 mod start_file;
 mod store;
 mod synced;
+mod thin;
 mod told;
 mod ui;
 mod unet;

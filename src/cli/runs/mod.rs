@@ -1,5 +1,5 @@
-//! `pipe runs [list]`, `show N`, `compare N M…`, `note N TEXT`, `tag N TAG…`, `prune --keep K`, `rm
-//! N`
+//! `pipe runs [list]`, `show N`, `compare N M…`, `path N`, `note N TEXT`, `tag N TAG…`, `prune --keep
+//! K`, `thin N… --keep K`, `rm N`
 
 mod compare;
 mod curve;
@@ -8,9 +8,11 @@ mod form;
 mod labels;
 mod list;
 mod named;
+mod path;
 mod select;
 mod show;
 mod summary;
+mod thin;
 
 use std::path::PathBuf;
 
@@ -18,13 +20,15 @@ use self::compare::compare;
 use self::form::Form;
 use self::list::{Which, list};
 use self::named::{Name, one};
+use self::path::{Wanted, path};
 use self::show::show;
+use self::thin::thin;
 use super::run_folders::{folders, to_clean};
 use super::{CliError, ExitCode, clean, project};
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  pipe runs --sort best --filter status=completed --filter 'best<0.2'\n  pipe runs compare 1 2 --csv\n  pipe runs note 3 'lower learning rate'\n  pipe runs show 3 --curve"
+    after_help = "Examples:\n  pipe runs --sort best --filter status=completed --filter 'best<0.2'\n  pipe runs compare 1 2 --csv\n  pipe runs note 3 'lower learning rate'\n  pipe runs show 3 --curve\n  pipe runs path 3 --last\n  pipe runs thin 1 2 --keep 1 --dry-run"
 )]
 pub struct RunsArguments {
     #[command(subcommand)]
@@ -61,6 +65,13 @@ enum RunsCommand {
         #[arg(required = true, num_args = 2.., value_name = "RUN")]
         runs: Vec<Name>,
     },
+    /// Print the path of a checkpoint of a run, for scripts
+    Path {
+        #[arg(value_name = "RUN")]
+        run: Name,
+        #[command(flatten)]
+        wanted: Wanted,
+    },
     /// Write a note beside a run; without a text, remove it
     Note {
         #[arg(value_name = "RUN")]
@@ -80,6 +91,19 @@ enum RunsCommand {
     /// Remove old runs that nothing needs
     Prune {
         /// How many of the newest runs of each stage stay
+        #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+        keep: u32,
+        /// Say what would go, and remove nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Remove checkpoints of completed runs: all but the newest, the best, and those that
+    /// something was made from
+    Thin {
+        /// Their numbers; `STAGE/N` or `FOLDER/N` where several have one
+        #[arg(required = true, value_name = "RUN")]
+        runs: Vec<Name>,
+        /// How many of the newest checkpoints of each run stay
         #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
         keep: u32,
         /// Say what would go, and remove nothing
@@ -108,12 +132,18 @@ pub fn runs(arguments: RunsArguments) -> Result<ExitCode, CliError> {
         RunsCommand::List => list(&folders, &arguments.which, form)?,
         RunsCommand::Show { run, curve } => show(one(&folders, &run)?, curve, arguments.json)?,
         RunsCommand::Compare { runs } => compare(&folders, &runs, form)?,
+        RunsCommand::Path { run, wanted } => {
+            return path(&one(&folders, &run)?, &wanted, arguments.json);
+        }
         RunsCommand::Note { run, text } => return labels::note(&one(&folders, &run)?, text),
         RunsCommand::Tag { run, tags, remove } => {
             return labels::tag(&one(&folders, &run)?, tags, remove);
         }
         RunsCommand::Prune { keep, dry_run } => {
             return clean::prune(&to_clean(arguments.dir.as_deref())?, keep as usize, dry_run);
+        }
+        RunsCommand::Thin { runs, keep, dry_run } => {
+            return thin(&folders, &runs, keep as usize, dry_run);
         }
         RunsCommand::Rm { run, force } => {
             return clean::remove(one(&folders, &run)?, &folders, force);

@@ -48,6 +48,7 @@
 mod reconcile;
 #[cfg(test)]
 mod tests;
+mod thin;
 
 use std::path::PathBuf;
 use std::time::Instant;
