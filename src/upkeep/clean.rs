@@ -9,6 +9,8 @@ use pipe_fs::{Disk, STATE_FOLDER, atomic};
 use pipe_runs::{Checkpoint, Metadata, Run, Runs, Status, StoreError};
 use serde_json::Value;
 
+use crate::run_archive::IMPORT;
+
 /// Something on disk that can go.
 #[derive(Debug, Clone)]
 pub struct Garbage {
@@ -141,10 +143,13 @@ pub fn remove_needless(run: &Run, then: &Metadata) -> Result<bool, StoreError> {
 pub fn garbage(folders: &[Runs]) -> Vec<Garbage> {
     let mut all = Vec::new();
     for folder in folders {
-        let hidden = leftovers(folder.folder()).into_iter();
-        all.extend(
-            hidden.map(|path| Garbage::new(path, "left by a crash while a run was removed", None)),
-        );
+        let of_import = format!(".{IMPORT}.");
+        all.extend(leftovers(folder.folder()).into_iter().map(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let done = if name.starts_with(&of_import) { "imported" } else { "removed" };
+            let why = format!("left by a crash while a run was {done}");
+            Garbage::new(path, &why, None)
+        }));
         let free = folder.list().into_iter().filter(|run| run.holder().is_none());
         all.extend(free.flat_map(|run| garbage_of(&run)));
     }
@@ -232,6 +237,11 @@ fn leftovers(folder: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(temporary).collect();
     found.sort();
     found
+}
+
+/// Whether a crash left a part of a run in a folder of runs: while one was removed or imported.
+pub fn holds_half_a_run(folder: &Path) -> bool {
+    leftovers(folder).iter().any(|path| path.is_dir())
 }
 
 /// Bytes of the files under a path that have no other name outside it.

@@ -9,6 +9,7 @@ mod crash;
 mod damage;
 mod disk;
 mod limits;
+mod moved;
 mod power;
 #[allow(dead_code, reason = "shared with tests/pipe")]
 #[path = "../pipe/project.rs"]
@@ -23,7 +24,7 @@ use results::{Options, Results};
 
 type Section = fn(&Options, &mut Results);
 
-const SECTIONS: [(&str, Section); 8] = [
+const SECTIONS: [(&str, Section); 9] = [
     ("crashes", crash::section),
     ("disk", disk::section),
     ("damage", damage::section),
@@ -31,6 +32,7 @@ const SECTIONS: [(&str, Section); 8] = [
     ("signals", signals::section),
     ("limits", limits::section),
     ("stored", stored::section),
+    ("moved", moved::section),
     // Last, since it has its files in memory from then on.
     ("power", power::section),
 ];

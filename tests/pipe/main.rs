@@ -36,6 +36,7 @@ mod refused;
 mod repair;
 mod report;
 mod resume;
+mod run_archive;
 mod runs;
 mod secrets;
 mod settings;

@@ -1,6 +1,7 @@
 //! `pipe runs [list]`, `show N`, `compare N M…`, `path N`, `note N TEXT`, `tag N TAG…`, `prune --keep
-//! K`, `thin N… --keep K`, `rm N`
+//! K`, `thin N… --keep K`, `rm N`, `export N`, `import FILE`
 
+mod archive;
 mod compare;
 mod curve;
 mod entry;
@@ -28,7 +29,7 @@ use super::{CliError, ExitCode, clean, project};
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  pipe runs --sort best --filter status=completed --filter 'best<0.2'\n  pipe runs compare 1 2 --csv\n  pipe runs note 3 'lower learning rate'\n  pipe runs show 3 --curve\n  pipe runs path 3 --last\n  pipe runs thin 1 2 --keep 1 --dry-run"
+    after_help = "Examples:\n  pipe runs --sort best --filter status=completed --filter 'best<0.2'\n  pipe runs compare 1 2 --csv\n  pipe runs note 3 'lower learning rate'\n  pipe runs show 3 --curve\n  pipe runs path 3 --last\n  pipe runs thin 1 2 --keep 1 --dry-run\n  pipe runs export 3 -o run.tar\n  pipe runs import run.tar --to checkpoints/base_training"
 )]
 pub struct RunsArguments {
     #[command(subcommand)]
@@ -118,6 +119,29 @@ enum RunsCommand {
         #[arg(long)]
         force: bool,
     },
+    /// Write a run as one archive, a plain tar file
+    Export {
+        #[arg(value_name = "RUN")]
+        run: Name,
+        /// File to write; `-` for stdout
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// Write over a file that exists
+        #[arg(long)]
+        overwrite: bool,
+    },
+    /// Take a run in from such an archive, as a new run
+    Import {
+        /// The archive; `-` for stdin
+        file: PathBuf,
+        /// Folder of numbered runs that it goes to; the one that it was in if that lies in
+        /// `checkpoints/`
+        #[arg(long, value_name = "FOLDER")]
+        to: Option<PathBuf>,
+        /// A number of your own instead of the next free one
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        run_number: Option<u32>,
+    },
 }
 
 pub fn runs(arguments: RunsArguments) -> Result<ExitCode, CliError> {
@@ -147,6 +171,12 @@ pub fn runs(arguments: RunsArguments) -> Result<ExitCode, CliError> {
         }
         RunsCommand::Rm { run, force } => {
             return clean::remove(one(&folders, &run)?, &folders, force);
+        }
+        RunsCommand::Export { run, output, overwrite } => {
+            return archive::export(&one(&folders, &run)?, &output, overwrite);
+        }
+        RunsCommand::Import { file, to, run_number } => {
+            return archive::import(&file, to.as_deref(), run_number);
         }
     }
     Ok(ExitCode::SUCCESS)
