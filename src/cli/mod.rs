@@ -16,6 +16,7 @@ mod init;
 mod jobs;
 mod kinds;
 mod logs;
+mod lora;
 mod man;
 mod output_file;
 mod pipeline_args;
@@ -95,6 +96,8 @@ enum Command {
     Verify(verify::VerifyArguments),
     /// Look into a checkpoint file
     Ckpt(ckpt::CkptArguments),
+    /// Say which layers of a model LoRA puts factors beside
+    Lora(lora::LoraArguments),
     /// Draw images from a checkpoint
     Sample(sample::SampleArguments),
     /// Show the adapters that wgpu sees, and which one `auto` takes
@@ -136,6 +139,7 @@ pub fn call(
         Command::Gc(a) => clean::gc(a),
         Command::Verify(a) => verify::verify(a, kinds),
         Command::Ckpt(a) => ckpt::ckpt(a, architectures),
+        Command::Lora(a) => lora::lora(a, architectures),
         Command::Sample(a) => sample::sample(a, &arguments.output, architectures),
         Command::Devices(a) => devices::devices(a),
         Command::Bench(a) => bench::bench(a, architectures),

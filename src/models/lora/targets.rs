@@ -25,12 +25,14 @@ pub(super) const RANKS: &str = "rank_pattern";
 /// Layers that are projections, by burn's names of their types.
 const LAYERS: [&str; 3] = ["Struct:Linear", "Struct:Projection", "Struct:Pointwise"];
 
-/// Every projection of a network: path, inputs, outputs.
+/// A projection of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Projection {
     pub path: String,
     pub outputs: usize,
     pub inputs: usize,
+    /// Of its weight, as PyTorch has it.
+    pub shape: Vec<usize>,
 }
 
 /// The projections of a module, in the order of their names.
@@ -41,7 +43,7 @@ pub(super) fn projections<M: burn::module::Module>(module: &M) -> Vec<Projection
         .filter_map(|p| {
             let path = p.name.strip_suffix(".weight")?.to_owned();
             let [outputs, inputs, ..] = p.shape[..] else { return None };
-            Some(Projection { path, outputs, inputs })
+            Some(Projection { path, outputs, inputs, shape: p.shape })
         })
         .collect();
     found.sort_by(|a, b| a.path.cmp(&b.path));
