@@ -115,7 +115,7 @@ fn classes_that_differ_by_case_only_can_both_be_chosen() {
         return; // a file system that tells no case apart
     }
     let names =
-        |list: &[&str]| Some(ClassSelection::Names(list.iter().map(|n| n.to_string()).collect()));
+        |list: &[&str]| Some(ClassSelection::Names(list.iter().map(|n| (*n).into()).collect()));
     let chosen = |list: &[&str]| DatasetSettings { classes: names(list), ..at("data/letters") };
     assert_eq!(project.open(&chosen(&["a", "A"])).unwrap().class_names(), ["a", "A"]);
     assert!(project.refusal(&chosen(&["a", "a"])).contains("a stands twice"));
