@@ -1,7 +1,7 @@
 //! The layers that LoRA can put factors beside, for people who choose among them.
 
 use super::inject::LoraPlan;
-use super::targets::{Projection, projections};
+use super::targets::{Layer, layers};
 use crate::architecture::Network;
 use crate::nn::walk;
 
@@ -55,11 +55,11 @@ impl AdaptedLayer {
 impl LoraPlan {
     /// The layers of a network that get factors, in the order of their names.
     pub fn layers(&self, model: &Network) -> Vec<AdaptedLayer> {
-        let layer = |Projection { path, shape, .. }: Projection| {
+        let layer = |Layer { path, shape, .. }: Layer| {
             let rank = *self.ranks.get(&path)?;
             Some(AdaptedLayer::new(path, shape, rank))
         };
-        projections(model).into_iter().filter_map(layer).collect()
+        layers(model).into_iter().filter_map(layer).collect()
     }
 }
 
