@@ -34,7 +34,7 @@ enum LoraCommand {
         /// Side of the images of that model in pixels
         #[arg(long, default_value_t = 32, value_name = "PIXELS", requires = "preset", value_parser = clap::value_parser!(u32).range(8..=1024))]
         image_size: u32,
-        /// Names as in the settings of a `lora` stage; all projections if unset
+        /// Names as in the settings of a `lora` stage; all layers that can have factors if unset
         #[arg(long, value_name = "NAMES", value_delimiter = ',')]
         target_modules: Vec<String>,
         /// Rank of the factors
@@ -51,8 +51,6 @@ pub fn lora(arguments: LoraArguments, known: &Architectures) -> Result<ExitCode,
         arguments.command;
     let is_chosen = !target_modules.is_empty() || r.is_some();
     let defaults = LoraConfig::default();
-    let target_modules =
-        if target_modules.is_empty() { vec!["all-linear".to_owned()] } else { target_modules };
     let config = LoraConfig { target_modules, r: r.map_or(defaults.r, |r| r as usize), ..defaults };
     let found = if let Some(preset) = preset {
         let Some(arch) = known.of_preset(&preset) else {

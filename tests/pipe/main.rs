@@ -28,6 +28,7 @@ mod init;
 mod interchange;
 mod library;
 mod look;
+mod lora_conv;
 mod lora_layers;
 mod messages;
 mod page;

@@ -244,7 +244,7 @@ fn archives_that_lie_are_refused_and_leave_nothing() {
         ("an entry more", "more than it lists", |p| {
             p.push(Piece { name: "run_001/victim".into(), ..p[1].clone() });
         }),
-        ("an entry less", "it ends before", |p| drop(p.pop())),
+        ("an entry less", "it ends before", |p| _ = p.pop()),
         ("a link that leads out", "is no link to", |p| {
             let link = p.iter_mut().find(|piece| piece.link.is_some()).unwrap();
             link.link = Some("/etc/passwd".into());
@@ -262,7 +262,7 @@ fn archives_that_lie_are_refused_and_leave_nothing() {
         ("a device for a file", "special file", |p| {
             (p[1].kind, p[1].content) = (EntryType::Char, Vec::new());
         }),
-        ("fewer bytes than listed", "bytes, and it lists", |p| drop(p[1].content.pop())),
+        ("fewer bytes than listed", "bytes, and it lists", |p| _ = p[1].content.pop()),
         ("more bytes than a disk has", "are free", |p| {
             listing(p, |l| l["files"][0]["bytes"] = (1u64 << 60).into());
         }),

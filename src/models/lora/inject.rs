@@ -38,13 +38,14 @@ impl LoraPlan {
     pub fn new(config: &LoraConfig, model: &Network) -> Result<Self, TargetError> {
         let all = layers(model);
         for target in &config.target_modules {
-            if !all.iter().any(|layer| layer.is_meant_by(target)) {
+            if !all.iter().any(|layer| layer.is_target_of(target)) {
                 let mut available = names_of(&all);
                 available.extend(all.iter().map(|layer| layer.path.clone()));
                 return Err(TargetError { key: TARGETS, name: target.clone(), available });
             }
         }
-        let is_chosen = |layer: &&Layer| config.target_modules.iter().any(|t| layer.is_meant_by(t));
+        let is_chosen =
+            |layer: &&Layer| config.target_modules.iter().any(|t| layer.is_target_of(t));
         let chosen: Vec<&str> =
             all.iter().filter(is_chosen).map(|layer| layer.path.as_str()).collect();
         for pattern in config.rank_pattern.keys() {

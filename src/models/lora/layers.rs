@@ -90,6 +90,11 @@ impl super::Adapter {
     }
 }
 
+/// The names of all layers of a network that can get factors.
+pub fn layer_names(model: &Network) -> Vec<String> {
+    layers(model).into_iter().map(|layer| layer.path).collect()
+}
+
 /// Numbers in all parameters of a network.
 pub fn parameter_count(model: &Network) -> usize {
     walk(model).iter().map(|param| param.shape.iter().product::<usize>()).sum()

@@ -10,6 +10,6 @@ mod targets;
 
 pub use adapter::{Adapter, AdapterError, BaseDigests, HEADER_KEY};
 pub use inject::{AdaptedModel, LoraPlan};
-pub use layers::{AdaptedLayer, LayerKind, parameter_count};
+pub use layers::{AdaptedLayer, LayerKind, layer_names, parameter_count};
 pub use settings::LoraConfig;
 pub use targets::TargetError;

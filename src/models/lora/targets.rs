@@ -67,7 +67,7 @@ pub(super) fn layers<M: burn::module::Module>(module: &M) -> Vec<Layer> {
 impl Layer {
     /// Whether a name of `target_modules` means this layer. A convolution is meant by its own name
     /// alone: what covers whole blocks (`middle.*`), and the word for all, mean projections.
-    pub fn is_meant_by(&self, target: &str) -> bool {
+    pub fn is_target_of(&self, target: &str) -> bool {
         let last = target.rsplit('.').next().unwrap_or(target);
         let is_named = target != ALL && !last.contains(['*', '?']);
         (is_named || !self.is_convolution) && matches_target(target, &self.path)
@@ -121,7 +121,7 @@ pub(super) fn check_name(target: &str, known: &Architectures) -> Result<(), Targ
     let device = burn::tensor::Device::flex();
     let networks = known.iter().filter_map(|arch| arch.smallest().skeleton(&device).ok());
     let found: Vec<Layer> = networks.flat_map(|network| layers(&network)).collect();
-    if found.iter().any(|layer| layer.is_meant_by(target)) {
+    if found.iter().any(|layer| layer.is_target_of(target)) {
         Ok(())
     } else {
         let available = names_of(&found);

@@ -9,7 +9,9 @@ use serde_json::Map;
 
 use super::rebuild::{BASE_FILE, RebuildError, config, inference_prefix};
 use crate::architecture::{ArchitectureInfo, Architectures, ModelConfig};
-use crate::lora::{AdaptedLayer, Adapter, LoraConfig, LoraPlan, TargetError, parameter_count};
+use crate::lora::{
+    AdaptedLayer, Adapter, LoraConfig, LoraPlan, TargetError, layer_names, parameter_count,
+};
 
 /// The layers with factors, and how much of the model they are.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,8 +47,8 @@ impl LoraLayers {
         self.base.map(|base| base + factors)
     }
 
-    /// Those of a file: a checkpoint of a whole model, of which `lora` chooses, a checkpoint of
-    /// LoRA, or a folder in PEFT's format.
+    /// Those of a file: a checkpoint of a whole model, of which `lora` chooses (all where it names
+    /// none), a checkpoint of LoRA, or a folder in PEFT's format.
     pub fn of_file(
         known: &Architectures,
         file: &Path,
@@ -97,7 +99,9 @@ impl LoraLayers {
 
     fn of_config(config: &ModelConfig, lora: &LoraConfig) -> Result<Self, LayersError> {
         let model = config.skeleton(&Device::flex()).map_err(RebuildError::from)?;
-        let layers = LoraPlan::new(lora, &model)?.layers(&model);
+        let all = || LoraConfig { target_modules: layer_names(&model), ..lora.clone() };
+        let lora = if lora.target_modules.is_empty() { all() } else { lora.clone() };
+        let layers = LoraPlan::new(&lora, &model)?.layers(&model);
         Ok(Self { layers, in_full: Vec::new(), base: Some(parameter_count(&model)) })
     }
 

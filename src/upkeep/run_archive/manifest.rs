@@ -94,7 +94,7 @@ impl Manifest {
                 return Err(format!("it lists {shown} twice"));
             }
             match &file.link {
-                None => drop(plain.insert(path)),
+                None => _ = plain.insert(path),
                 Some(target) if plain.contains(target.as_str()) => {}
                 Some(target) => {
                     return Err(format!("{shown} links to {target:?}, no file before it"));
