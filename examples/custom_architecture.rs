@@ -33,8 +33,8 @@ impl Denoiser for TwoConvs {
         let shift = self.noise.forward(self.time.forward(c_noise, label, pass), pass);
         let [batch, width] = shift.dims();
         let x = x.permute([0, 2, 3, 1]).cast(shift.dtype()); // [batch, size, size, channels]
-        let h = self.first.forward(x) + shift.reshape([batch, 1, 1, width]);
-        self.last.forward(activation::silu(h)).permute([0, 3, 1, 2]).cast(DType::F32)
+        let h = self.first.forward(x, pass) + shift.reshape([batch, 1, 1, width]);
+        self.last.forward(activation::silu(h), pass).permute([0, 3, 1, 2]).cast(DType::F32)
     }
 }
 

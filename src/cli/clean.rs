@@ -108,7 +108,8 @@ pub fn remove(run: Run, folders: &[Runs], force: bool) -> Result<ExitCode, CliEr
     Ok(ExitCode::SUCCESS)
 }
 
-fn conclude(count: usize, bytes: u64, dry_run: bool) {
+/// Says what came free.
+pub fn conclude(count: usize, bytes: u64, dry_run: bool) {
     match (count, dry_run) {
         (0, _) => say!("nothing to remove"),
         (_, true) => say!("{} would be free", table::bytes(bytes)),

@@ -68,3 +68,8 @@ pub fn adapter(path: &Path) -> PathBuf {
         path.to_owned()
     }
 }
+
+/// Whether a path is the folder of an adapter in PEFT's format.
+pub fn is_adapter(path: &Path) -> bool {
+    path.join(ADAPTER).is_file()
+}

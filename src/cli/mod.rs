@@ -17,6 +17,7 @@ mod job;
 mod jobs;
 mod kinds;
 mod logs;
+mod lora;
 mod man;
 mod output_file;
 mod pipeline_args;
@@ -96,6 +97,8 @@ enum Command {
     Verify(verify::VerifyArguments),
     /// Look into a checkpoint file
     Ckpt(ckpt::CkptArguments),
+    /// Say which layers of a model LoRA puts factors beside
+    Lora(lora::LoraArguments),
     /// Draw images from a checkpoint
     Sample(sample::SampleArguments),
     /// Show the adapters that wgpu sees, and which one `auto` takes
@@ -139,6 +142,7 @@ pub fn call(
         Command::Gc(a) => clean::gc(a),
         Command::Verify(a) => verify::verify(a, kinds),
         Command::Ckpt(a) => ckpt::ckpt(a, architectures),
+        Command::Lora(a) => lora::lora(a, architectures),
         Command::Sample(a) => sample::sample(a, &arguments.output, architectures),
         Command::Devices(a) => devices::devices(a),
         Command::Job(a) => job::job(a),

@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use pipe_engine::state::Record;
 use pipe_fs::{ProjectRoot, STATE_FOLDER};
 use pipe_runs::Runs;
+use pipe_upkeep::clean;
 use serde_json::Value;
 
 use crate::cli::{CliError, project};
@@ -27,7 +28,11 @@ pub fn folders(dir: Option<&Path>) -> Result<Vec<Runs>, CliError> {
 /// The same for what removes. A folder outside of the project must have been named, or one that was
 /// trained in from here: a record from elsewhere could name any.
 pub fn to_clean(dir: Option<&Path>) -> Result<Vec<Runs>, CliError> {
-    let (found, root) = (folders(dir)?, project::root()?);
+    let root = project::root()?;
+    let found = match dir {
+        Some(_) => folders(dir)?,
+        None => known(&root).into_iter().filter(|runs| !is_without_runs(runs)).collect(),
+    };
     let own: BTreeSet<PathBuf> = opened(&root).into_iter().map(|path| tidy(&root, path)).collect();
     let is_own = |folder: &Path| dir.is_some() || lies_inside(folder) || own.contains(folder);
     let (own, others): (Vec<Runs>, Vec<Runs>) =
@@ -39,6 +44,11 @@ pub fn to_clean(dir: Option<&Path>) -> Result<Vec<Runs>, CliError> {
         ));
     }
     Ok(own)
+}
+
+/// Whether a folder has neither runs nor what a crash left of one.
+fn is_without_runs(runs: &Runs) -> bool {
+    runs.list().is_empty() && !clean::holds_half_a_run(runs.folder())
 }
 
 fn lies_inside(folder: &Path) -> bool {
@@ -53,13 +63,17 @@ fn tidy(root: &Path, path: PathBuf) -> PathBuf {
 /// Every folder with numbered runs that the project's files tell of, relative to the project where
 /// it lies in it.
 pub fn all(root: &ProjectRoot) -> Vec<Runs> {
+    known(root).into_iter().filter(|runs| !runs.list().is_empty()).collect()
+}
+
+/// Every folder that may hold numbered runs.
+fn known(root: &ProjectRoot) -> Vec<Runs> {
     let entries = std::fs::read_dir("checkpoints").into_iter().flatten().flatten();
     let mut found: BTreeSet<PathBuf> = entries.map(|entry| entry.path()).collect();
     found.extend(Record::all(root).into_iter().filter_map(|record| record.runs));
     found.extend(opened(root));
     let found: BTreeSet<PathBuf> = found.into_iter().map(|path| tidy(root, path)).collect();
-    let runs = |folder| Runs::at(root.disk(), folder);
-    found.into_iter().map(runs).filter(|runs| !runs.list().is_empty()).collect()
+    found.into_iter().map(|folder| Runs::at(root.disk(), folder)).collect()
 }
 
 /// The folders of the runs that were ever opened, as the log of events has them. A stage's record

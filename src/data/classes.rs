@@ -8,6 +8,7 @@ use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 use unicode_normalization::UnicodeNormalization;
 
+use crate::class_name::ClassName;
 use crate::error::DataError;
 
 /// Names in a message, at most.
@@ -16,14 +17,17 @@ const MAX_SHOWN: usize = 30;
 /// CIFAR-100's five kinds of tree.
 const TREES: [&str; 5] = ["maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"];
 
-/// The value of `classes`: the word `trees`, or a list of class names.
+/// The value of `classes`: the word `trees`, or a list of classes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClassSelection {
     /// CIFAR-100's maple_tree, oak_tree, palm_tree, pine_tree and willow_tree.
     Trees,
-    /// These classes; their order gives the labels 0, 1, 2, …
-    Names(Vec<String>),
+    /// These; their order gives the labels 0, 1, 2, …
+    Names(Vec<ClassName>),
 }
+
+/// A superclass of a source, and its classes.
+pub type Superclass = (&'static str, &'static [&'static str]);
 
 impl ClassSelection {
     /// Refuses an empty list and a name that stands twice. Folders may differ in spelling only
@@ -37,8 +41,12 @@ impl ClassSelection {
             ));
         }
         for (i, name) in names.iter().enumerate() {
-            let alike = |earlier: &String| {
-                if by_spelling { same(earlier, name) } else { plain(earlier) == plain(name) }
+            let alike = |earlier: &ClassName| match (earlier, name) {
+                (ClassName::Name(earlier), ClassName::Name(name)) if by_spelling => {
+                    same(earlier, name)
+                }
+                (ClassName::Name(earlier), ClassName::Name(name)) => plain(earlier) == plain(name),
+                (earlier, name) => earlier == name,
             };
             if names[..i].iter().any(alike) {
                 return Err(DataError::setting(
@@ -50,12 +58,22 @@ impl ClassSelection {
         Ok(())
     }
 
-    pub(crate) fn names(&self) -> Vec<&str> {
+    /// How many classes are meant, where the source has these superclasses.
+    pub(crate) fn count(&self, superclasses: &[Superclass]) -> usize {
         match self {
-            Self::Trees => TREES.to_vec(),
-            Self::Names(names) => names.iter().map(String::as_str).collect(),
+            Self::Trees => TREES.len(),
+            Self::Names(names) => {
+                let count = |name| superclass(name, superclasses).map_or(1, <[_]>::len);
+                names.iter().map(count).sum()
+            }
         }
     }
+}
+
+/// The classes of a superclass that is called so.
+fn superclass(name: &ClassName, all: &[Superclass]) -> Option<&'static [&'static str]> {
+    let ClassName::Name(name) = name else { return None };
+    all.iter().find(|(other, _)| plain(other) == plain(name)).map(|(_, classes)| *classes)
 }
 
 /// The positions in `available` of the wanted classes, in the order wanted; all when nothing is
@@ -63,26 +81,64 @@ impl ClassSelection {
 ///
 /// A name as it is spelled comes first. Else upper and lower case, spaces, `_` and `-` are alike,
 /// and a tree may go without its `_tree`. Accents may be written in one character or two: systems
-/// differ in that, and nobody sees it.
+/// differ in that, and nobody sees it. What is no class may be one of the `superclasses`. A number
+/// is the class that is called so, or else the one at that position.
 pub(crate) fn select(
     wanted: Option<&ClassSelection>,
     available: &[String],
+    superclasses: &[Superclass],
 ) -> Result<Vec<usize>, DataError> {
     let Some(selection) = wanted else { return Ok((0..available.len()).collect()) };
     let mut chosen = Vec::new();
-    for name in selection.names() {
-        let position = find(name, available)?;
+    let mut choose = |name: &dyn fmt::Display, position: usize| {
         if chosen.contains(&position) {
             let reason = format!("{name} stands twice in the list, as {}", available[position]);
             return Err(DataError::setting("classes", reason));
         }
         chosen.push(position);
+        Ok(())
+    };
+    let names = match selection {
+        ClassSelection::Trees => &TREES.map(ClassName::from)[..],
+        ClassSelection::Names(names) => names,
+    };
+    for wanted in names {
+        let found = match wanted {
+            ClassName::Name(name) => find(name, available)?,
+            ClassName::Number(number) => Some(numbered(*number, available)?),
+        };
+        match (found, superclass(wanted, superclasses)) {
+            (Some(position), _) => choose(wanted, position)?,
+            (None, Some(classes)) => {
+                for class in classes {
+                    let position = find(class, available)?;
+                    let missing = || {
+                        let reason = format!("{class}, which is one of {wanted}, is not there");
+                        DataError::setting("classes", reason)
+                    };
+                    choose(&format!("{class} (of {wanted})"), position.ok_or_else(missing)?)?;
+                }
+            }
+            (None, None) => return Err(unknown(&wanted.to_string(), available, superclasses)),
+        }
     }
     Ok(chosen)
 }
 
-/// The one class that is meant by `name`.
-fn find(name: &str, available: &[String]) -> Result<usize, DataError> {
+/// The class of a number: the one that is called so, or else the one at that position.
+fn numbered(number: u32, available: &[String]) -> Result<usize, DataError> {
+    let text = number.to_string();
+    let named = available.iter().position(|name| *name == text);
+    let counted = || (number as usize).lt(&available.len()).then_some(number as usize);
+    named.or_else(counted).ok_or_else(|| {
+        let last = available.len().saturating_sub(1);
+        let reason = format!("no class has the number {number}: they are counted from 0 to {last}");
+        DataError::setting("classes", reason)
+    })
+}
+
+/// The one class that is meant by `name`, if one is.
+fn find(name: &str, available: &[String]) -> Result<Option<usize>, DataError> {
     let (short, long) = (plain(name), plain(&format!("{name}_tree")));
     let alike: [&dyn Fn(&String) -> bool; 4] =
         [&|a| a == name, &|a| same(a, name), &|a| plain(a) == short, &|a| plain(a) == long];
@@ -91,7 +147,7 @@ fn find(name: &str, available: &[String]) -> Result<usize, DataError> {
             (0..available.len()).filter(|at| is_meant(&available[*at])).collect();
         match found[..] {
             [] => {}
-            [only] => return Ok(only),
+            [only] => return Ok(Some(only)),
             _ => {
                 let all: Vec<&str> = found.iter().map(|at| available[*at].as_str()).collect();
                 let reason =
@@ -100,7 +156,7 @@ fn find(name: &str, available: &[String]) -> Result<usize, DataError> {
             }
         }
     }
-    Err(unknown(name, available))
+    Ok(None)
 }
 
 /// Whether two names look the same: `Ä` is one character or an `A` with its dots.
@@ -113,18 +169,18 @@ fn plain(name: &str) -> String {
     kept.flat_map(char::to_lowercase).nfc().collect()
 }
 
-fn unknown(name: &str, available: &[String]) -> DataError {
+fn unknown(name: &str, available: &[String], superclasses: &[Superclass]) -> DataError {
     let (short, long) = (plain(name), plain(&format!("{name}_tree")));
     let distance =
         |a: &str| strsim::damerau_levenshtein(&short, a).min(strsim::damerau_levenshtein(&long, a));
-    let mut near: Vec<(usize, &String)> =
-        available.iter().map(|a| (distance(&plain(a)), a)).collect();
+    let all = available.iter().map(String::as_str).chain(superclasses.iter().map(|(a, _)| *a));
+    let mut near: Vec<(usize, &str)> = all.map(|a| (distance(&plain(a)), a)).collect();
     near.sort();
     let near: Vec<&str> = near
         .iter()
         .take_while(|(d, _)| *d <= 1 + name.len() / 4)
         .take(3)
-        .map(|(_, a)| a.as_str())
+        .map(|(_, a)| *a)
         .collect();
     let hint =
         if near.is_empty() { String::new() } else { format!(" (nearest: {})", near.join(", ")) };
@@ -133,7 +189,13 @@ fn unknown(name: &str, available: &[String]) -> DataError {
         more => format!(" and {more} more"),
     };
     let told = available.iter().take(MAX_SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
-    DataError::setting("classes", format!("no class `{name}`{hint}; there are: {told}{more}"))
+    let above: Vec<&str> = superclasses.iter().map(|(name, _)| *name).collect();
+    let above = match above.is_empty() {
+        true => String::new(),
+        false => format!("; superclasses: {}", above.join(", ")),
+    };
+    let reason = format!("no class `{name}`{hint}; there are: {told}{more}{above}");
+    DataError::setting("classes", reason)
 }
 
 impl Serialize for ClassSelection {
@@ -170,7 +232,7 @@ impl<'de> Visitor<'de> for SelectionVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<ClassSelection, A::Error> {
         let mut names = Vec::new();
-        while let Some(name) = list.next_element::<String>()? {
+        while let Some(name) = list.next_element()? {
             names.push(name);
         }
         Ok(ClassSelection::Names(names))
@@ -184,10 +246,10 @@ impl JsonSchema for ClassSelection {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "A list of class names, or the word `trees`: CIFAR-100's maple, oak, palm, pine and willow.",
+            "description": "A list of class names, superclasses of the source (of CIFAR-100) and class numbers, or the word `trees`: CIFAR-100's maple, oak, palm, pine and willow.",
             "anyOf": [
                 { "const": "trees" },
-                { "type": "array", "items": { "type": "string" }, "minItems": 1, "uniqueItems": true }
+                { "type": "array", "items": { "type": ["string", "integer"], "minimum": 0 }, "minItems": 1, "uniqueItems": true }
             ]
         })
     }
@@ -204,7 +266,7 @@ mod tests {
     }
 
     fn names(list: &[&str]) -> ClassSelection {
-        ClassSelection::Names(list.iter().map(|n| n.to_string()).collect())
+        ClassSelection::Names(list.iter().map(|n| ClassName::from(*n)).collect())
     }
 
     #[test]
@@ -223,18 +285,24 @@ mod tests {
 
     #[test]
     fn trees_are_found_by_short_and_long_names_in_the_order_written() {
-        assert_eq!(select(Some(&ClassSelection::Trees), &available()).unwrap(), [1, 2, 3, 4, 5]);
-        assert_eq!(select(Some(&names(&["willow", "maple_tree"])), &available()).unwrap(), [5, 1]);
-        assert_eq!(select(Some(&names(&["Gas_Pump"])), &available()).unwrap(), [6]);
-        assert_eq!(select(None, &available()[..2]).unwrap(), [0, 1]);
+        assert_eq!(
+            select(Some(&ClassSelection::Trees), &available(), &[]).unwrap(),
+            [1, 2, 3, 4, 5]
+        );
+        assert_eq!(
+            select(Some(&names(&["willow", "maple_tree"])), &available(), &[]).unwrap(),
+            [5, 1]
+        );
+        assert_eq!(select(Some(&names(&["Gas_Pump"])), &available(), &[]).unwrap(), [6]);
+        assert_eq!(select(None, &available()[..2], &[]).unwrap(), [0, 1]);
     }
 
     #[test]
     fn classes_that_differ_in_spelling_only_are_told_apart_by_it() {
         let folders = ["A", "a", "x-1", "x_1"].map(String::from);
-        assert_eq!(select(Some(&names(&["a", "A"])), &folders).unwrap(), [1, 0]);
-        assert_eq!(select(Some(&names(&["x_1", "x-1"])), &folders).unwrap(), [3, 2]);
-        let message = select(Some(&names(&["x 1"])), &folders).unwrap_err().to_string();
+        assert_eq!(select(Some(&names(&["a", "A"])), &folders, &[]).unwrap(), [1, 0]);
+        assert_eq!(select(Some(&names(&["x_1", "x-1"])), &folders, &[]).unwrap(), [3, 2]);
+        let message = select(Some(&names(&["x 1"])), &folders, &[]).unwrap_err().to_string();
         assert!(
             message.contains("`x 1` may be x-1 or x_1; write one of them as it is"),
             "{message}"
@@ -252,29 +320,71 @@ mod tests {
     fn accents_may_be_written_in_one_character_or_two() {
         let folders = ["A\u{308} b", "野菜", "cafe\u{301}"].map(String::from);
         assert_eq!(
-            select(Some(&names(&["\u{c4} b", "野菜", "CAF\u{c9}"])), &folders).unwrap(),
+            select(Some(&names(&["\u{c4} b", "野菜", "CAF\u{c9}"])), &folders, &[]).unwrap(),
             [0, 1, 2]
         );
         let folders = ["\u{c4} b".to_owned()];
-        assert_eq!(select(Some(&names(&["a\u{308}_b"])), &folders).unwrap(), [0]);
+        assert_eq!(select(Some(&names(&["a\u{308}_b"])), &folders, &[]).unwrap(), [0]);
     }
 
     #[test]
     fn an_unknown_class_among_many_names_some_of_them() {
         let folders: Vec<String> = (0..1000).map(|i| format!("class {i:04}")).collect();
-        let message = select(Some(&names(&["fir"])), &folders).unwrap_err().to_string();
+        let message = select(Some(&names(&["fir"])), &folders, &[]).unwrap_err().to_string();
         assert!(message.contains("class 0029 and 970 more") && message.len() < 500, "{message}");
     }
 
     #[test]
     fn an_unknown_class_names_the_nearest_and_all_others() {
-        let message = select(Some(&names(&["mapel"])), &available()[..3]).unwrap_err().to_string();
+        let message =
+            select(Some(&names(&["mapel"])), &available()[..3], &[]).unwrap_err().to_string();
         assert_eq!(
             message,
             "failed to accept `classes`: no class `mapel` (nearest: maple_tree); there are: apple, maple_tree, oak_tree"
         );
         let twice =
-            select(Some(&names(&["oak", "oak_tree"])), &available()).unwrap_err().to_string();
+            select(Some(&names(&["oak", "oak_tree"])), &available(), &[]).unwrap_err().to_string();
         assert!(twice.contains("oak_tree stands twice"));
+    }
+
+    #[test]
+    fn a_number_is_the_class_that_is_called_so_or_the_one_at_that_place() {
+        let parse = |text: &str| serde_json::from_str::<ClassSelection>(text);
+        let mixed = parse(r#"["oak", 6, 0]"#).unwrap();
+        assert_eq!(serde_json::to_string(&mixed).unwrap(), r#"["oak",6,0]"#);
+        assert_eq!(select(Some(&mixed), &available(), &[]).unwrap(), [2, 6, 0]);
+        assert_eq!(mixed.count(&[]), 3);
+        let folders = ["1", "10", "2"].map(String::from);
+        let numbers = |text: &str| select(Some(&parse(text).unwrap()), &folders, &[]);
+        assert_eq!(numbers("[2, 10]").unwrap(), [2, 1]);
+        let message = numbers("[7]").unwrap_err().to_string();
+        assert!(message.ends_with("no class has the number 7: they are counted from 0 to 2"));
+        assert!(
+            numbers("[1, 0]").unwrap_err().to_string().contains("0 stands twice in the list, as 1")
+        );
+        for wrong in ["[-1]", "[1.5]", "[true]", "[4294967296]"] {
+            let message = parse(wrong).unwrap_err().to_string();
+            assert!(message.contains("the name of a class, or its number"), "{message}");
+        }
+        assert!(parse("[3, 3]").unwrap().validate(true).is_err());
+    }
+
+    #[test]
+    fn a_superclass_is_all_of_its_classes_where_no_class_is_called_so() {
+        let above: [Superclass; 2] = [("trees", &TREES), ("fuel", &["gas pump", "apple"])];
+        let selected = |list: &[&str]| select(Some(&names(list)), &available(), &above);
+        assert_eq!(selected(&["fuel", "oak"]).unwrap(), [6, 0, 2]);
+        assert_eq!(selected(&["Trees"]).unwrap(), [1, 2, 3, 4, 5]);
+        assert_eq!(names(&["fuel", "oak"]).count(&above), 3);
+        let message = selected(&["oak", "trees"]).unwrap_err().to_string();
+        assert!(message.contains("oak_tree (of trees) stands twice in the list"), "{message}");
+        let message = selected(&["feul"]).unwrap_err().to_string();
+        assert!(
+            message.contains("nearest: fuel") && message.ends_with("superclasses: trees, fuel")
+        );
+        let folders = ["fuel".to_owned(), "apple".to_owned()];
+        assert_eq!(select(Some(&names(&["fuel"])), &folders, &above).unwrap(), [0]);
+        let message = select(Some(&names(&["trees"])), &folders, &above).unwrap_err().to_string();
+        assert!(message.contains("maple_tree, which is one of trees, is not there"), "{message}");
     }
 }

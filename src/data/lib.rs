@@ -66,6 +66,7 @@
 mod archive;
 mod augment;
 mod cache;
+mod class_name;
 mod classes;
 mod dataset;
 mod digest;
@@ -84,6 +85,7 @@ mod summary;
 
 pub use archive::{download, unpack};
 pub use cache::CacheFolder;
+pub use class_name::ClassName;
 pub use classes::{ClassSelection, same as same_class_name};
 pub use dataset::{ClassCount, Dataset};
 pub use error::{BadImage, DataError};

@@ -127,7 +127,7 @@ impl DatasetSettings {
     /// How many classes there are, where the settings tell.
     pub fn class_count(&self) -> Option<usize> {
         match &self.classes {
-            Some(selection) => Some(selection.names().len()),
+            Some(selection) => Some(selection.count(self.source.superclasses())),
             None => self.source.class_count(),
         }
     }

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::cache::CacheFolder;
-use crate::classes::ClassSelection;
+use crate::classes::{ClassSelection, Superclass};
 use crate::error::DataError;
 use crate::images::Images;
 use crate::images::resize::ResizeOptions;
@@ -27,6 +27,11 @@ pub trait DataSource: Sync {
     /// How many classes there are when `classes` is left out, if that is the same for everybody.
     fn class_count(&self) -> Option<usize> {
         None
+    }
+
+    /// Names that stand for several of the classes, in `classes`.
+    fn superclasses(&self) -> &'static [Superclass] {
+        &[]
     }
 
     /// Whether users name the classes, so that two names may differ in case or separators only.

@@ -11,13 +11,13 @@ use crate::fault::{Change, point};
 use crate::project::still_there;
 use crate::stamp::{Stamp, is_same_file};
 use crate::sync::{self, sync_name};
-use crate::temporary::temporary;
 use crate::watch::FileEvent;
 use crate::writeback::FaultyFile;
 
 pub use crate::log::Log;
 pub use crate::temporary::{
     is_temporary, remove_temporary_files, remove_temporary_files_for, remove_temporary_files_if,
+    temporary,
 };
 pub use crate::tree::{link_folder, move_in};
 pub use crate::write_error::{WriteError, failed};
@@ -177,6 +177,19 @@ pub fn put_in_place(disk: &Disk, written: &Path, path: &Path) -> Result<(), Writ
     renamed.map_err(failed(disk, "put in place", path))?;
     sync_name(disk, path)?;
     if written.parent() == path.parent() { Ok(()) } else { sync_name(disk, written) }
+}
+
+/// Puts a folder that is whole in the place of an empty one, which this process claimed with
+/// [`claim_folder`]. Both lie in the same folder. Where that fails, neither is there as `path`.
+pub fn replace_empty_folder(disk: &Disk, written: &Path, path: &Path) -> Result<(), WriteError> {
+    // Elsewhere an empty folder is in the way.
+    let placed = if cfg!(unix) { Ok(()) } else { fs::remove_dir(path) };
+    let placed = placed.map_err(failed(disk, "put in place", path));
+    let placed = placed.and_then(|()| put_in_place(disk, written, path));
+    if placed.is_err() {
+        let _ = fs::remove_dir(path);
+    }
+    placed
 }
 
 /// Removes a file; one that is gone already is fine.

@@ -12,7 +12,7 @@ use crate::sync;
 const TEMPORARY: &str = ".tmp-";
 
 /// A name for what is not to be seen yet, or not any more.
-pub(crate) fn temporary(path: &Path) -> PathBuf {
+pub fn temporary(path: &Path) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);

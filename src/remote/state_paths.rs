@@ -7,12 +7,8 @@ use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 use pipe_core::names;
-use pipe_fs::aside::is_set_aside;
-use pipe_fs::{FileError, STATE_FOLDER, atomic};
-use pipe_runs::number_of;
-
-/// Bytes of the longest name of a file.
-const LONGEST_NAME: usize = 255;
+use pipe_fs::{FileError, STATE_FOLDER};
+use pipe_runs::{is_plain_name, is_run_file, is_run_subfolder, number_of};
 
 /// Where a pipeline keeps its state in the folder of a project. All of it is relative to that
 /// folder, with `/` between the parts.
@@ -75,20 +71,16 @@ impl StatePaths {
         {
             return name
                 .strip_suffix(".json")
-                .filter(|_| is_plain(name))
+                .filter(|_| is_plain_name(name))
                 .and_then(|_| of(folder.len()));
         }
         let (folder, file) = self.in_run(text)?;
-        is_file_of_run(file).then(|| of(folder.len()))?
+        is_run_file(file).then(|| of(folder.len()))?
     }
 
     /// Whether a path is that of a file of the state, or of a folder that holds only such files.
     pub fn covers(&self, text: &str) -> bool {
-        let folder = || {
-            self.in_run(text).is_some_and(|(_, rest)| {
-                FOLDERS.contains(&rest) || is_file_of_run(&format!("{rest}/file"))
-            })
-        };
+        let folder = || self.in_run(text).is_some_and(|(_, rest)| is_run_subfolder(rest));
         folder() || self.path(text).is_some()
     }
 
@@ -105,53 +97,6 @@ impl StatePaths {
             (self.runs.contains(folder) && number_of(run).is_some()).then_some((folder, file))
         })
     }
-}
-
-/// Folders in that of a numbered run; the first is that one itself.
-const FOLDERS: [&str; 5] = ["", "checkpoints", "logs", "samples", "adapter"];
-
-/// Whether this program keeps a file of that name in the folder of a numbered run. Copies of
-/// checkpoints that a person has put beside them are among these.
-fn is_file_of_run(file: &str) -> bool {
-    match file.split_once('/') {
-        None => ["metadata.json", "config.yaml", "labels.json", "base_model.ckpt"].contains(&file),
-        Some(("checkpoints", name)) => match name.split_once('/') {
-            None => is_plain(name) && (name.ends_with(".ckpt") || name.ends_with(".ckpt.json")),
-            // A program's checkpoint can be a folder.
-            Some((folder, inner)) => is_checkpoint(folder) && inner.split('/').all(is_inner),
-        },
-        Some(("samples", name)) => is_plain(name) && name.ends_with(".png"),
-        Some(("logs", name)) => {
-            name == "metrics.jsonl" || (is_plain(name) && name.starts_with("events.out.tfevents."))
-        }
-        Some(("adapter", name)) => {
-            ["adapter_config.json", "adapter_model.safetensors"].contains(&name)
-        }
-        Some(_) => false,
-    }
-}
-
-/// Whether a name is that of a checkpoint that stands under its own name, not that of a link.
-fn is_checkpoint(name: &str) -> bool {
-    is_plain(name) && name.ends_with(".ckpt") && !["best.ckpt", "last.ckpt"].contains(&name)
-}
-
-/// Whether a name can be one inside a program's checkpoint: hidden files are some programs' habit.
-fn is_inner(name: &str) -> bool {
-    is_plain(name.strip_prefix('.').unwrap_or(name))
-        && !name.eq_ignore_ascii_case(".git")
-        && !atomic::is_temporary(name)
-}
-
-/// Whether a name is one of a file that is seen and finished, on every file system.
-fn is_plain(name: &str) -> bool {
-    let dull = |c: char| !(c.is_control() || "/\\:*?\"<>|".contains(c));
-    name.len() <= LONGEST_NAME
-        && !name.starts_with(['.', ' '])
-        && !name.ends_with(['.', ' '])
-        && !atomic::is_temporary(name)
-        && !is_set_aside(name)
-        && name.chars().all(dull)
 }
 
 /// A path that settings chose as text; `None` if it leads out of the project.

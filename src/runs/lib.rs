@@ -75,6 +75,7 @@ pub mod found;
 mod labels;
 pub mod metadata;
 pub mod policy;
+mod run_files;
 mod run_number;
 mod runs;
 mod store_error;
@@ -90,6 +91,7 @@ pub use labels::Labels;
 pub use metadata::{
     CheckpointRecord, DatasetRecord, EpochRecord, Metadata, PartialRecord, SCHEMA_VERSION, Status,
 };
+pub use run_files::{is_plain_name, is_run_file, is_run_subfolder};
 pub use run_number::{RunNumber, number_of};
 pub use runs::{Run, Runs, is_run_folder};
 pub use store_error::StoreError;

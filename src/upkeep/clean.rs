@@ -9,6 +9,8 @@ use pipe_fs::{Disk, STATE_FOLDER, atomic};
 use pipe_runs::{Checkpoint, Metadata, Run, Runs, Status, StoreError};
 use serde_json::Value;
 
+use crate::run_archive::IMPORT;
+
 /// Something on disk that can go.
 #[derive(Debug, Clone)]
 pub struct Garbage {
@@ -80,6 +82,18 @@ pub fn user_of<'a>(
 ) -> Option<String> {
     let checkpoints = metadata.checkpoints.iter().chain(&metadata.best_checkpoint);
     let digests: BTreeSet<&str> = checkpoints.map(|c| c.digest.as_str()).collect();
+    user_of_any(run, &digests, &|file| lies_in(file, run), records, others)
+}
+
+/// A stage or run that was made from a checkpoint of these digests, or started from one of these
+/// files.
+pub(crate) fn user_of_any<'a>(
+    run: &Run,
+    digests: &BTreeSet<&str>,
+    is_one: &dyn Fn(&str) -> bool,
+    records: &[Record],
+    others: impl Iterator<Item = (&'a Run, &'a Option<Metadata>)>,
+) -> Option<String> {
     let refers = |manifest: &BTreeMap<String, Value>| {
         manifest.values().any(|v| v.as_str().is_some_and(|text| digests.contains(text)))
     };
@@ -88,13 +102,13 @@ pub fn user_of<'a>(
         return Some(format!("stage {} of {}", record.stage, record.pipeline));
     }
     let mut others = others.filter(|(other, _)| other.folder != run.folder);
-    let started = |m: &Metadata| m.resumed_from.as_ref().is_some_and(|file| lies_in(file, run));
+    let started = |m: &Metadata| m.resumed_from.as_ref().is_some_and(|file| is_one(file));
     let other = others.find(|(_, m)| m.as_ref().is_some_and(|m| refers(&m.manifest) || started(m)));
     other.map(|(other, _)| other.folder.display().to_string())
 }
 
 /// Whether a checkpoint that another run was started from is one of this run.
-fn lies_in(file: &str, run: &Run) -> bool {
+pub(crate) fn lies_in(file: &str, run: &Run) -> bool {
     let file: PathBuf = Path::new(file).components().filter(|c| *c != Component::CurDir).collect();
     let folder = file.parent().and_then(Path::parent);
     folder.is_some_and(|folder| !folder.as_os_str().is_empty() && run.folder.ends_with(folder))
@@ -129,10 +143,13 @@ pub fn remove_needless(run: &Run, then: &Metadata) -> Result<bool, StoreError> {
 pub fn garbage(folders: &[Runs]) -> Vec<Garbage> {
     let mut all = Vec::new();
     for folder in folders {
-        let hidden = leftovers(folder.folder()).into_iter();
-        all.extend(
-            hidden.map(|path| Garbage::new(path, "left by a crash while a run was removed", None)),
-        );
+        let of_import = format!(".{IMPORT}.");
+        all.extend(leftovers(folder.folder()).into_iter().map(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let done = if name.starts_with(&of_import) { "imported" } else { "removed" };
+            let why = format!("left by a crash while a run was {done}");
+            Garbage::new(path, &why, None)
+        }));
         let free = folder.list().into_iter().filter(|run| run.holder().is_none());
         all.extend(free.flat_map(|run| garbage_of(&run)));
     }
@@ -218,8 +235,13 @@ fn leftovers(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// Whether a crash left a part of a run in a folder of runs: while one was removed or imported.
+pub fn holds_half_a_run(folder: &Path) -> bool {
+    leftovers(folder).iter().any(|path| path.is_dir())
+}
+
 /// Bytes of the files under a path that have no other name outside it.
-fn freed(path: &Path) -> u64 {
+pub(crate) fn freed(path: &Path) -> u64 {
     let mut files: BTreeMap<(u64, u64), (u64, u64, u64)> = BTreeMap::new();
     count(path, &mut files);
     files.into_values().filter(|(_, names, found)| found >= names).map(|(bytes, ..)| bytes).sum()

@@ -18,4 +18,6 @@
 
 pub mod clean;
 pub mod repair;
+pub mod run_archive;
+pub mod thin;
 pub mod verify;

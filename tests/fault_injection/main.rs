@@ -9,6 +9,7 @@ mod crash;
 mod damage;
 mod disk;
 mod limits;
+mod moved;
 mod power;
 mod program;
 #[allow(dead_code, reason = "shared with tests/pipe")]
@@ -27,7 +28,7 @@ use results::{Options, Results};
 
 type Section = fn(&Options, &mut Results);
 
-const SECTIONS: [(&str, Section); 9] = [
+const SECTIONS: [(&str, Section); 10] = [
     ("crashes", crash::section),
     ("disk", disk::section),
     ("damage", damage::section),
@@ -36,6 +37,7 @@ const SECTIONS: [(&str, Section); 9] = [
     ("limits", limits::section),
     ("stored", stored::section),
     ("program", program::section),
+    ("moved", moved::section),
     // Last, since it has its files in memory from then on.
     ("power", power::section),
 ];

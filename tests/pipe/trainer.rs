@@ -81,6 +81,13 @@ fn a_program_trains_under_the_policies_and_is_extended() {
         project.pipe(&["ckpt", "show", &shown]).succeeds().says("epoch").says("program");
         project.pipe(&["ckpt", "verify", &shown]).succeeds();
         project.pipe(&["report", "-o", "page.html"]).succeeds();
+        project.pipe(&["runs", "export", "1", "-o", "run.tar"]).succeeds();
+        let other = self::project(keys);
+        std::fs::copy(project.path("run.tar"), other.path("run.tar")).unwrap();
+        other.pipe(&["runs", "import", "run.tar"]).succeeds();
+        other.pipe(&["plan", "p.yaml", "--epochs=6"]).succeeds().says("up to date, run 001");
+        other.pipe(&["run", "p.yaml", "--epochs=7"]).succeeds();
+        assert_eq!(state(&other, "last"), undisturbed(keys, 7));
     }
 }
 

@@ -74,7 +74,7 @@ fn read_folder(
         return Err(DataError::folder(display, reason));
     }
     let available: Vec<String> = layout.classes.iter().map(|class| rename(&class.name)).collect();
-    let chosen = classes::select(options.classes, &available)?;
+    let chosen = classes::select(options.classes, &available, &[])?;
     let folders: Vec<&Class> = chosen.iter().map(|class| &layout.classes[*class]).collect();
 
     let known = AtomicUsize::new(0);

@@ -16,7 +16,7 @@ use image::{Rgb, RgbImage};
 use super::cifar_class_names;
 use crate::archive::published::PublishedArchive;
 use crate::archive::unpack::{Limits, for_each_entry};
-use crate::classes;
+use crate::classes::{self, Superclass};
 use crate::digest::{FieldDigest, sha256};
 use crate::error::DataError;
 use crate::images::Images;
@@ -40,6 +40,7 @@ pub(super) struct Cifar {
     names_file: &'static str,
     /// Used when an archive has no file of names.
     usual_names: &'static [&'static str],
+    superclasses: &'static [Superclass],
     /// A training file is `PREFIX*.bin`.
     train_prefix: &'static str,
 }
@@ -57,6 +58,7 @@ pub(super) static CIFAR10: Cifar = Cifar {
     label_bytes: 1,
     names_file: "batches.meta.txt",
     usual_names: &cifar_class_names::CIFAR10,
+    superclasses: &[],
     train_prefix: "data_batch",
 };
 
@@ -73,6 +75,7 @@ pub(super) static CIFAR100: Cifar = Cifar {
     label_bytes: 2,
     names_file: "fine_label_names.txt",
     usual_names: &cifar_class_names::CIFAR100,
+    superclasses: &cifar_class_names::CIFAR100_SUPERCLASSES,
     train_prefix: "train",
 };
 
@@ -94,6 +97,10 @@ impl DataSource for Cifar {
 
     fn class_count(&self) -> Option<usize> {
         Some(self.class_count)
+    }
+
+    fn superclasses(&self) -> &'static [Superclass] {
+        self.superclasses
     }
 
     fn input_paths(&self, _: &SourceOptions<'_>, root: &Path) -> Vec<PathBuf> {
@@ -208,7 +215,7 @@ fn decode(
     let mut digest = FieldDigest::new("cifar");
     let available = class_names(variant, from, files.names.as_deref())?;
     available.iter().for_each(|name| digest.field(name));
-    let chosen = classes::select(options.classes, &available)?;
+    let chosen = classes::select(options.classes, &available, variant.superclasses)?;
     let mut label_of = vec![None; available.len()];
     chosen.iter().enumerate().for_each(|(label, class)| label_of[*class] = Some(label as u32));
 

@@ -34,7 +34,7 @@ impl DataSource for ImageFolder {
             Some(ClassSelection::Names(names)) => names.as_slice(),
             _ => &[],
         };
-        let classes = names.iter().map(|name| root.join(name));
+        let classes = names.iter().map(|name| root.join(name.to_string()));
         let flat = EXTENSIONS.iter().map(|extension| root.join(format!("*.{extension}")));
         let deep = options.recursive.then(|| root.join("**").join("*"));
         let zip = is_zip(root).then(|| root.to_owned());

@@ -37,7 +37,7 @@ impl Synthetic {
         options: &SourceOptions<'_>,
     ) -> Result<(Vec<String>, Vec<usize>), DataError> {
         let available: Vec<String> = self.classes.iter().map(|name| name.to_string()).collect();
-        let selected = classes::select(options.classes, &available)?;
+        let selected = classes::select(options.classes, &available, &[])?;
         Ok((selected.iter().map(|class| available[*class].clone()).collect(), selected))
     }
 

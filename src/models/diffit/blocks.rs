@@ -116,7 +116,7 @@ impl ResBlock {
 
     /// `x [batch, h, w, dim]`, `t [batch, time_dim]` to `[batch, h, w, dim]`.
     pub fn forward(&self, x: Tensor<4>, t: Tensor<2>, pass: &Pass) -> Tensor<4> {
-        let h = self.conv.forward(self.norm.group_silu(x.clone(), CHANNELS_PER_GROUP));
+        let h = self.conv.forward(self.norm.group_silu(x.clone(), CHANNELS_PER_GROUP), pass);
         x + self.block.forward(h, t, pass)
     }
 }

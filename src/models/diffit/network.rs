@@ -72,25 +72,25 @@ impl Diffit {
     ) -> Tensor<4> {
         let t = self.time.forward(c_noise, label, pass); // [batch, time_dim]
         let x = x.cast(self.tokenizer.weight.val().dtype());
-        let mut x = self.tokenizer.forward(x.permute([0, 2, 3, 1])); // [batch, size, size, dim]
+        let mut x = self.tokenizer.forward(x.permute([0, 2, 3, 1]), pass); // [batch, size, size, dim]
 
         let mut skips = Vec::with_capacity(self.down.len());
         for (blocks, down) in self.encoder.iter().zip(&self.down) {
             x = run(blocks, x, &t, pass);
             skips.push(x.clone());
-            x = down.forward(x); // half the side
+            x = down.forward(x, pass); // half the side
         }
 
         x = run(&self.middle, x, &t, pass);
 
         for (i, skip) in skips.into_iter().enumerate().rev() {
-            x = self.up[i].forward_upsampled(x);
-            x = self.merge[i].forward(Tensor::cat(vec![x, skip], 3));
+            x = self.up[i].forward_upsampled(x, pass);
+            x = self.merge[i].forward(Tensor::cat(vec![x, skip], 3), pass);
             x = run(&self.decoder[i], x, &t, pass);
         }
 
         self.head
-            .forward(self.head_norm.group_silu(x, CHANNELS_PER_GROUP))
+            .forward(self.head_norm.group_silu(x, CHANNELS_PER_GROUP), pass)
             .permute([0, 3, 1, 2])
             .cast(DType::F32)
     }

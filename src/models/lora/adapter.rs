@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::inject::LoraPlan;
 use super::peft::PeftConfig;
 use super::settings::LoraConfig;
-use super::targets::projections;
+use super::targets::{Layer, layers};
 use crate::architecture::{LABEL_TABLE, Network};
 use crate::header::{BASE_DIGEST, BASE_WEIGHTS_DIGEST, class_names};
 use crate::nn::{LORA_A, LORA_B, fill, param_paths};
@@ -159,8 +159,11 @@ impl Adapter {
     fn missing_in(&self, base: &Network) -> Vec<String> {
         let missing = |name: String| format!("`{name}` is missing");
         let Some(peft) = &self.peft else { return Vec::new() };
-        let all = projections(base);
-        let meant = all.iter().filter(|p| peft.targets(&p.path) == Some(true));
+        let all = layers(base);
+        let is_meant = |p: &&Layer| {
+            peft.targets(&p.path) == Some(true) && (!p.is_convolution || peft.has_names())
+        };
+        let meant = all.iter().filter(is_meant);
         let without = meant.filter(|p| !self.plan.ranks.contains_key(&p.path));
         let factors =
             without.flat_map(|p| [LORA_A, LORA_B].map(|end| missing(format!("{}{end}", p.path))));

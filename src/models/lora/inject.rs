@@ -1,4 +1,4 @@
-//! Injects factors beside a network's projections and freezes everything else.
+//! Injects factors beside a network's projections and convolutions and freezes everything else.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use rand::RngExt;
 
 use super::settings::LoraConfig;
 use super::targets::{
-    Projection, RANKS, TARGETS, TargetError, matches_target, projections, short_names,
+    Layer, RANKS, TARGETS, TargetError, layers, matches_target, names_of, short_names,
 };
 use crate::architecture::Network;
-use crate::nn::{LORA_A, LORA_B, Scope, fill, param_paths};
+use crate::nn::{LORA_A, LORA_B, Scope, fill, param_paths, parameter};
 use pipe_core::rng::{Purpose, stream};
 
-/// The rank and the scale of the factors beside each projection, by path.
+/// The rank and the scale of the factors beside each layer, by path.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct LoraPlan {
     pub ranks: BTreeMap<String, usize>,
@@ -30,24 +30,24 @@ pub struct AdaptedModel {
 }
 
 impl LoraPlan {
-    /// Finds the projections that the settings mean.
+    /// Finds the layers that the settings mean.
     ///
     /// # Errors
-    /// A name in `target_modules` that means no projection, or a pattern in `rank_pattern` that
-    /// covers none.
+    /// A name in `target_modules` that means no layer, or a pattern in `rank_pattern` that covers
+    /// none.
     pub fn new(config: &LoraConfig, model: &Network) -> Result<Self, TargetError> {
-        let all = projections(model);
-        let paths = || all.iter().map(|p| p.path.as_str());
+        let all = layers(model);
         for target in &config.target_modules {
-            if !paths().any(|path| matches_target(target, path)) {
-                let mut available = short_names(paths());
-                available.extend(paths().map(str::to_owned));
+            if !all.iter().any(|layer| layer.is_target_of(target)) {
+                let mut available = names_of(&all);
+                available.extend(all.iter().map(|layer| layer.path.clone()));
                 return Err(TargetError { key: TARGETS, name: target.clone(), available });
             }
         }
-        let chosen: Vec<&str> = paths()
-            .filter(|path| config.target_modules.iter().any(|t| matches_target(t, path)))
-            .collect();
+        let is_chosen =
+            |layer: &&Layer| config.target_modules.iter().any(|t| layer.is_target_of(t));
+        let chosen: Vec<&str> =
+            all.iter().filter(is_chosen).map(|layer| layer.path.as_str()).collect();
         for pattern in config.rank_pattern.keys() {
             if !chosen.iter().any(|path| matches_target(pattern, path)) {
                 let mut available = short_names(chosen.iter().copied());
@@ -66,17 +66,17 @@ impl LoraPlan {
         Ok(Self { ranks, scales })
     }
 
-    /// The projections that get a higher rank than their own size allows, each with its `[outputs,
+    /// The layers that get a higher rank than their own size allows, each with its `[outputs,
     /// inputs]`.
     pub fn above_full_rank(&self, model: &Network) -> Vec<(String, [usize; 2])> {
         let is_above =
-            |p: &Projection| self.ranks.get(&p.path).is_some_and(|r| *r > p.outputs.min(p.inputs));
-        let above = projections(model).into_iter().filter(is_above);
+            |p: &Layer| self.ranks.get(&p.path).is_some_and(|r| *r > p.outputs.min(p.inputs));
+        let above = layers(model).into_iter().filter(is_above);
         above.map(|p| (p.path, [p.outputs, p.inputs])).collect()
     }
 
-    /// Injects the factors into a network: A uniform within ±1/√in, as PEFT has it, B at 0, so that
-    /// nothing changes yet. Every other parameter is frozen. Each A has a stream of its own,
+    /// Injects the factors into a network: A uniform within ±1/√in, where `in` counts all numbers
+    /// that go into one output, as PEFT has it; B at 0, so that nothing changes yet. Every other parameter is frozen. Each A has a stream of its own,
     /// numbered by its place in the order of names.
     pub fn inject(&self, model: Network, seed: u64) -> AdaptedModel {
         let model = model.apply_reparameterization(Inject(self));
@@ -91,7 +91,8 @@ impl LoraPlan {
                 return (name.clone(), vec![0.0; count]);
             }
             let mut rng = stream(seed, Purpose::Lora, 0, index as u64);
-            let bound = 1.0 / (shape[1] as f32).sqrt();
+            let inputs: usize = shape[1..].iter().product();
+            let bound = 1.0 / (inputs as f32).sqrt();
             (name.clone(), (0..count).map(|_| bound * (2.0 * rng.random::<f32>() - 1.0)).collect())
         };
         let values: HashMap<String, Vec<f32>> = factors.iter().enumerate().map(draw).collect();
@@ -100,7 +101,7 @@ impl LoraPlan {
     }
 }
 
-/// burn's own LoRA, with a rank for each projection. (`Module::apply_lora` knows one rank, and
+/// burn's own LoRA, with a rank for each layer. (`Module::apply_lora` knows one rank, and
 /// applied twice it freezes the factors of the first time.)
 struct Inject<'a>(&'a LoraPlan);
 
@@ -116,7 +117,20 @@ impl Reparameterizer for Inject<'_> {
         let Some((rank, scale)) = self.0.ranks.get(module).zip(self.0.scales.get(module)) else {
             return (param.set_require_grad(false), None);
         };
-        let mut lora = Lora::new(*rank, scale * *rank as f64);
-        lora.reparameterize(path, param)
+        if D == 2 {
+            let mut lora = Lora::new(*rank, scale * *rank as f64);
+            return lora.reparameterize(path, param);
+        }
+        // burn's knows matrices. What it computes of factors, a product in the shape of the weight,
+        // is right for every kernel.
+        let (shape, device) = (param.lazy_shape(), param.lazy_device());
+        let outputs = shape.first().copied().unwrap_or(0);
+        let inputs: usize = shape.iter().skip(1).product();
+        let adapter = LoraAdapter {
+            a: parameter([outputs, *rank], &device),
+            b: parameter([*rank, inputs], &device),
+            scale: *scale,
+        };
+        (param.set_require_grad(false), Some(adapter))
     }
 }

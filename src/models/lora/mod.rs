@@ -3,11 +3,13 @@
 
 mod adapter;
 mod inject;
+mod layers;
 mod peft;
 mod settings;
 mod targets;
 
 pub use adapter::{Adapter, AdapterError, BaseDigests, HEADER_KEY};
 pub use inject::{AdaptedModel, LoraPlan};
+pub use layers::{AdaptedLayer, LayerKind, layer_names, parameter_count};
 pub use settings::LoraConfig;
 pub use targets::TargetError;

@@ -97,7 +97,7 @@ impl PeftConfig {
         }
     }
 
-    /// Whether PEFT would have put factors beside this projection; `None` where the config does not
+    /// Whether PEFT would have put factors beside this layer; `None` where the config does not
     /// tell in a way that is understood here (a regular expression, chosen layers).
     pub fn targets(&self, path: &str) -> Option<bool> {
         if !is_off(&self.exclude_modules) || !is_off(&self.layers_to_transform) {
@@ -109,6 +109,11 @@ impl PeftConfig {
             Value::String(word) if word == "all-linear" => Some(true),
             _ => None,
         }
+    }
+
+    /// Whether `target_modules` is a list of names, which may mean convolutions as well.
+    pub fn has_names(&self) -> bool {
+        self.target_modules.is_array()
     }
 
     /// The names in `target_modules`, where it is a list.

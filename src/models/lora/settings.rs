@@ -28,7 +28,8 @@ pub struct LoraConfig {
     #[schemars(extend("x-known-as" = ["dropout"]))]
     pub lora_dropout: f64,
     /// The projections: a name (`proj`, or `qkv` for `qkv_s` and `qkv_t`), the end of a path
-    /// (`attn.proj`), a pattern of the whole path (`middle.*`), or `all-linear`.
+    /// (`attn.proj`), a pattern of the whole path (`middle.*`), or `all-linear`. Convolutions by
+    /// their own names alone: `conv1`, `down.0`, `middle*.conv`.
     #[serde(deserialize_with = "targets")]
     #[schemars(with = "Targets")]
     #[schemars(example = vec!["qkv", "proj"])]

@@ -129,14 +129,45 @@ impl Conv2d {
     }
 
     /// `[batch, h, w, in]` to `[batch, h / stride, w / stride, out]`.
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        kernels::conv2d(x, self.weight.val(), self.bias.val(), self.stride)
+    pub fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
+        let bias = self.bias.val();
+        match self.lora(pass) {
+            Some(lora) => {
+                let y = kernels::conv2d(x.clone(), self.weight.base(), bias, self.stride);
+                y + self.beside(lora, pass.drop(x))
+            }
+            None => kernels::conv2d(x, self.weight.val(), bias, self.stride),
+        }
     }
 
     /// The same of the image upsampled to twice its size (nearest neighbour), for a 3x3 kernel of
     /// stride 1: `[batch, h, w, in]` to `[batch, 2 h, 2 w, out]`.
-    pub fn forward_upsampled(&self, x: Tensor<4>) -> Tensor<4> {
-        kernels::upsample_conv2d(x, self.weight.val(), self.bias.val())
+    pub fn forward_upsampled(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
+        let bias = self.bias.val();
+        match self.lora(pass) {
+            Some(lora) => {
+                let y = kernels::upsample_conv2d(x.clone(), self.weight.base(), bias);
+                y + self.beside(lora, pass.drop(kernels::upsample(x)))
+            }
+            None => kernels::upsample_conv2d(x, self.weight.val(), bias),
+        }
+    }
+
+    /// The factors, where they must be computed beside the kernel: their input is another one than
+    /// the kernel's. Else kernel and factors are one kernel.
+    fn lora(&self, pass: &Pass) -> Option<&LoraAdapter> {
+        self.weight.adapter().filter(|_| pass.drops())
+    }
+
+    /// What the factors add, as PEFT has it for a convolution: one with `r` outputs and a kernel of
+    /// the same size, stride and padding, then a 1x1 one.
+    fn beside(&self, lora: &LoraAdapter, x: Tensor<4>) -> Tensor<4> {
+        let [rank, _] = lora.b.dims();
+        let [_, inputs, height, width] = self.weight.dims();
+        let kernel = lora.b.val().reshape([rank, inputs, height, width]);
+        let none = Tensor::zeros([rank], (&x.device(), x.dtype()));
+        let low = kernels::conv2d(x, kernel, none, self.stride); // [batch, h, w, r]
+        kernels::linear(low * lora.scale, lora.a.val(), None)
     }
 }
 

@@ -11,9 +11,10 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{ExecutionError, Tensor, TensorData, Transaction};
 use pipe_runs::tensor::{Dtype, HostTensor};
 
-/// End of the name of the factor that LoRA applies first, `[r, in]`.
+/// End of the name of the factor that LoRA applies first, `[r, in]`, or the kernel `[r, in, k, k]`.
 pub const LORA_A: &str = ".lora_A.weight";
-/// End of the name of the factor that LoRA applies second, `[out, r]`.
+/// End of the name of the factor that LoRA applies second, `[out, r]`, or the kernel `[out, r, 1,
+/// 1]`.
 pub const LORA_B: &str = ".lora_B.weight";
 
 /// The parameters of a module that are trained, and so saved.
@@ -48,21 +49,25 @@ pub struct ParamPath {
 
 /// Where a walk through a module stands.
 #[derive(Default)]
-struct Path(Vec<(String, String)>);
+struct Path {
+    names: Vec<(String, String)>,
+    /// Sides of the last kernel: the factors of LoRA come after the weight that they are beside.
+    kernel: [usize; 2],
+}
 
 impl Path {
     pub fn enter(&mut self, name: &str, container: &str) {
-        self.0.push((name.to_owned(), container.to_owned()));
+        self.names.push((name.to_owned(), container.to_owned()));
     }
 
     pub fn exit(&mut self) {
-        self.0.pop();
+        self.names.pop();
     }
 
     /// PyTorch's name; for the factors of LoRA the one in PEFT, where the module holds them and not
     /// its weight.
     pub fn name(&self) -> String {
-        let names: Vec<&str> = self.0.iter().map(|(name, _)| name.as_str()).collect();
+        let names: Vec<&str> = self.names.iter().map(|(name, _)| name.as_str()).collect();
         match names.as_slice() {
             [module @ .., "weight", "lora", "a"] => format!("{}{LORA_B}", module.join(".")),
             [module @ .., "weight", "lora", "b"] => format!("{}{LORA_A}", module.join(".")),
@@ -71,11 +76,21 @@ impl Path {
     }
 
     /// PyTorch's shape of a parameter: a 1x1 kernel has two axes more than the matrix that
-    /// [`Pointwise`](super::Pointwise) holds.
-    pub fn shape(&self, dims: &[usize]) -> Vec<usize> {
-        let is_kernel = self.0.iter().any(|(_, container)| container == "Struct:Pointwise");
-        let axes: &[usize] = if is_kernel && dims.len() == 2 { &[1, 1] } else { &[] };
-        [dims, axes].concat()
+    /// [`Pointwise`](super::Pointwise) holds. The factors beside a larger kernel are a kernel as
+    /// large and a 1x1 one.
+    pub fn shape(&mut self, dims: &[usize]) -> Vec<usize> {
+        let is_in = |name: &str| self.names.iter().any(|(_, container)| container == name);
+        match *dims {
+            [_, _, height, width] => self.kernel = [height, width],
+            [outputs, inputs] if is_in("Struct:Pointwise") => return vec![outputs, inputs, 1, 1],
+            [outputs, inputs] if is_in("Struct:Conv2d") => {
+                let is_first = self.names.last().is_some_and(|(name, _)| name == "b");
+                let [height, width] = if is_first { self.kernel } else { [1, 1] };
+                return vec![outputs, inputs / (height * width).max(1), height, width];
+            }
+            _ => {}
+        }
+        dims.to_vec()
     }
 }
 
@@ -93,7 +108,7 @@ pub fn walk<M: Module>(module: &M) -> Vec<ParamPath> {
             self.path.exit();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let (field, container) = self.path.0.last().cloned().unwrap_or_default();
+            let (field, container) = self.path.names.last().cloned().unwrap_or_default();
             let shape = self.path.shape(&param.lazy_shape());
             self.found.push(ParamPath {
                 id: param.id,
@@ -144,11 +159,12 @@ pub fn state_dict<M: Module>(
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let name = self.path.name();
+            let shape = self.path.shape(&param.lazy_shape());
             if !self.scope.holds(&name) {
                 return;
             }
             let tensor = param.base();
-            self.found.push((format!("{}{name}", self.prefix), self.path.shape(&tensor.dims())));
+            self.found.push((format!("{}{name}", self.prefix), shape));
             self.read = std::mem::take(&mut self.read).register(tensor);
         }
     }

@@ -5,13 +5,15 @@ use std::process::Command;
 
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
-use pipe_models::architecture::Architecture;
+use pipe_models::architecture::ModelConfig;
 use pipe_models::diffit::DiffitConfig;
 use pipe_models::diffusion::Edm;
+use pipe_models::lora::{LoraConfig, LoraPlan};
 use pipe_models::nn::{Pass, Scope, state_dict};
 
-/// A digest (FNV-1a) of all parameters after two steps.
-fn two_steps() -> u64 {
+/// A digest (FNV-1a) of all parameters after two steps, of the whole network or of LoRA's factors
+/// beside some of its layers.
+fn two_steps(targets: &[&str]) -> u64 {
     let config = DiffitConfig {
         dim: 32,
         mults: vec![1, 2],
@@ -23,7 +25,12 @@ fn two_steps() -> u64 {
         num_classes: 0,
     };
     let device = Device::flex().autodiff();
-    let mut net = config.init(5, &device).expect("the config is valid");
+    let mut net = ModelConfig::from(config).init(5, &device).expect("the config is valid");
+    if !targets.is_empty() {
+        let target_modules = targets.iter().map(|name| name.to_string()).collect();
+        let config = LoraConfig { target_modules, ..LoraConfig::default() };
+        net = LoraPlan::new(&config, &net).expect("the layers are there").inject(net, 7).model;
+    }
     let mut optimizer = AdamWConfig::new().init();
     for step in 0..2 {
         let wave = |speed: f64| {
@@ -49,7 +56,10 @@ fn two_steps() -> u64 {
 #[test]
 fn two_steps_give_the_same_bits_in_any_process_and_on_any_number_of_threads() {
     const CHILD: &str = "PIPE_TEST_PRINTS_TWO_STEPS";
-    let found = format!("digest {:016x}", two_steps());
+    let convolutions = ["tokenizer", "conv", "down.0", "up.0", "merge.0"];
+    let (whole, factors) = (two_steps(&[]), two_steps(&convolutions));
+    assert_ne!(whole, factors);
+    let found = format!("digest {whole:016x} {factors:016x}");
     println!("{found}");
     if std::env::var_os(CHILD).is_some() {
         return;

@@ -57,7 +57,7 @@ impl Residual {
     /// `x [batch, h, w, in]`, `embedding [batch, time_dim]` to `[batch, h, w, out]`.
     pub fn forward(&self, x: Tensor<4>, embedding: Tensor<2>, pass: &Pass) -> Tensor<4> {
         let inputs = x.dims()[3];
-        let h = self.conv1.forward(self.norm1.group_silu(x.clone(), group(inputs)));
+        let h = self.conv1.forward(self.norm1.group_silu(x.clone(), group(inputs)), pass);
         let outputs = h.dims()[3];
 
         // The norm's own weight and bias go into the scale and shift of each image.
@@ -67,7 +67,7 @@ impl Residual {
         let weight = self.norm2.weight.val().reshape([1, outputs]) * scale.clone();
         let bias = self.norm2.bias.val().reshape([1, outputs]) * scale + shift;
         let h = kernels::group_norm_silu(h, weight, bias, group(outputs));
-        let h = self.conv2.forward(h);
+        let h = self.conv2.forward(h, pass);
 
         let x = match &self.skip {
             Some(skip) => skip.forward(x, pass),

@@ -96,7 +96,7 @@ impl Unet {
     ) -> Tensor<4> {
         let embedding = activation::silu(self.time.forward(c_noise, label, pass)); // [batch, time_dim]
         let x = x.cast(self.stem.weight.val().dtype());
-        let mut x = self.stem.forward(x.permute([0, 2, 3, 1])); // [batch, size, size, dim]
+        let mut x = self.stem.forward(x.permute([0, 2, 3, 1]), pass); // [batch, size, size, dim]
 
         let mut kept = vec![x.clone()];
         for (level, blocks) in self.down.iter().enumerate() {
@@ -126,7 +126,7 @@ impl Unet {
 
         let group = group(x.dims()[3]);
         self.head
-            .forward(self.head_norm.group_silu(x, group))
+            .forward(self.head_norm.group_silu(x, group), pass)
             .permute([0, 3, 1, 2])
             .cast(DType::F32)
     }

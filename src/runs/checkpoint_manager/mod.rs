@@ -50,6 +50,7 @@ mod program_tests;
 mod reconcile;
 #[cfg(test)]
 mod tests;
+mod thin;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;

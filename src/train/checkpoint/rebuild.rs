@@ -239,7 +239,11 @@ pub fn other_base(base: &Checkpoint, adapter: &Adapter) -> Result<Option<String>
     )))
 }
 
-fn config(known: &Architectures, checkpoint: &Checkpoint) -> Result<ModelConfig, RebuildError> {
+/// The config in a checkpoint's header, which is one of a network.
+pub(super) fn config(
+    known: &Architectures,
+    checkpoint: &Checkpoint,
+) -> Result<ModelConfig, RebuildError> {
     let json = checkpoint.header().model_config.clone();
     let config = known.read(json).map_err(RebuildError::Json)?;
     config.validate()?;

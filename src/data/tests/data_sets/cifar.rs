@@ -27,7 +27,7 @@ fn an_archive_of_other_size_and_checksum_loads_as_its_unpacked_folder_does() {
     unpacked.put("cifar-10-batches-bin/batches.meta.txt", NAMES10.as_bytes());
 
     let classes =
-        |list: &[&str]| Some(ClassSelection::Names(list.iter().map(|n| n.to_string()).collect()));
+        |list: &[&str]| Some(ClassSelection::Names(list.iter().map(|n| (*n).into()).collect()));
     let chosen = DatasetSettings {
         classes: classes(&["cat", "truck", "airplane", "dog"]),
         ..settings("cifar10")
@@ -89,6 +89,54 @@ fn the_trees_of_cifar100_are_found_by_their_fine_labels() {
     );
     assert_eq!(labels(&trees), [4, 3, 2, 1, 0]);
     assert_eq!(trees.image(4).unwrap()[0], 47, "the image of maple_tree");
+}
+
+#[test]
+fn superclasses_and_numbers_of_cifar100_are_classes_in_the_order_written() {
+    let records: Vec<u8> = (0..100).flat_map(|fine| record(&[17, fine], fine)).collect();
+    let project = Project::new();
+    let archive = TarGz::new().file("cifar-100-binary/train.bin", &records);
+    project.put("cifar-100-binary.tar.gz", &archive.bytes());
+    let chosen = |text: &str| {
+        let classes = Some(serde_json::from_str(text).unwrap());
+        DatasetSettings { classes, ..settings("cifar100") }
+    };
+    let some = chosen(r#"["aquatic_mammals", 47, "Vehicles 1"]"#);
+    assert_eq!(some.class_count(), Some(11));
+    let dataset = project.open(&some).unwrap();
+    assert_eq!(
+        dataset.class_names(),
+        [
+            "beaver",
+            "dolphin",
+            "otter",
+            "seal",
+            "whale",
+            "maple_tree",
+            "bicycle",
+            "bus",
+            "motorcycle",
+            "pickup_truck",
+            "train"
+        ]
+    );
+    assert_eq!(dataset.indices(Split::Train).len(), 11);
+    // The word and the superclass of that name are one data set.
+    let [word, superclass] = [r#""trees""#, r#"["trees"]"#].map(|text| project.open(&chosen(text)));
+    assert_eq!(word.unwrap().digest(), superclass.unwrap().digest());
+    let message = project.refusal(&chosen(r#"["aquatic_mamals"]"#));
+    assert!(message.contains("nearest: aquatic_mammals"), "{message}");
+    // All twenty are the hundred classes.
+    let all = "aquatic_mammals fish flowers food_containers fruit_and_vegetables \
+               household_electrical_devices household_furniture insects large_carnivores \
+               large_man-made_outdoor_things large_natural_outdoor_scenes \
+               large_omnivores_and_herbivores medium_mammals non-insect_invertebrates people \
+               reptiles small_mammals trees vehicles_1 vehicles_2";
+    let all: Vec<&str> = all.split(' ').collect();
+    let dataset = project.open(&chosen(&serde_json::to_string(&all).unwrap())).unwrap();
+    let mut names = dataset.class_names().to_vec();
+    names.sort();
+    assert_eq!(names, project.open(&settings("cifar100")).unwrap().class_names());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 
 use image::ImageFormat::{Bmp, Gif, Jpeg, Png, Tiff, WebP};
-use pipe_data::{ClassSelection, Colour, DatasetSettings, Fit, SkipReason, Split};
+use pipe_data::{ClassName, ClassSelection, Colour, DatasetSettings, Fit, SkipReason, Split};
 
 use crate::made::{Project, counted, picture, settings};
 
@@ -98,7 +98,7 @@ fn class_names_of_any_script_are_found_however_they_are_written() {
     for class in ["A\u{308} b", "野菜", "Ελλάδα", "שלום", "🌲"] {
         project.put(&format!("pets/{class}/1.png"), &picture(9, 9, RED, Png));
     }
-    let names = ["\u{c4} b", "野菜", "ελλάδα", "שלום", "🌲"].map(String::from).to_vec();
+    let names = ["\u{c4} b", "野菜", "ελλάδα", "שלום", "🌲"].map(ClassName::from).to_vec();
     let chosen = DatasetSettings { classes: Some(ClassSelection::Names(names)), ..at("data/pets") };
     let dataset = project.open(&chosen).unwrap();
     // The folder's own spelling stays: records of earlier runs have it.
@@ -115,7 +115,7 @@ fn classes_that_differ_by_case_only_can_both_be_chosen() {
         return; // a file system that tells no case apart
     }
     let names =
-        |list: &[&str]| Some(ClassSelection::Names(list.iter().map(|n| n.to_string()).collect()));
+        |list: &[&str]| Some(ClassSelection::Names(list.iter().map(|n| (*n).into()).collect()));
     let chosen = |list: &[&str]| DatasetSettings { classes: names(list), ..at("data/letters") };
     assert_eq!(project.open(&chosen(&["a", "A"])).unwrap().class_names(), ["a", "A"]);
     assert!(project.refusal(&chosen(&["a", "a"])).contains("a stands twice"));
