@@ -83,11 +83,11 @@ def test_killed_and_extended_it_ends_in_the_bytes_of_one_go(tmp_path, name, pack
     go_on(pieces, 4)
     assert "skip" in pipe(pieces, "plan", "pipeline.yaml", "--epochs", "4")
     print(f"{name}: killed {kills} times")
-    runs = sorted((whole / "checkpoints/trainer").glob("run_*"))
-    assert runs
+    runs, others = (sorted((f / "checkpoints/trainer").glob("run_*")) for f in (whole, pieces))
+    # LoRA is trained anew, in another run, where the extension has brought a better base.
+    assert runs and len(runs) <= len(others)
     assert load(runs[0])["epoch"] in (1, 2, 3, 4) and load(runs[0])["metrics"]
-    for run in runs:
-        other = pieces / run.relative_to(whole)
+    for run, other in zip(runs, others[: len(runs) - 1] + others[-1:]):
         left, right = (content(run / "checkpoints/last.ckpt") for run in (run, other))
         different = {name for name in left | right if left.get(name) != right.get(name)}
         # Of Transformers, these hold times and the path of the scratch folder.
