@@ -1,9 +1,10 @@
 //! `kind: command`: any program, with the files that it reads and writes declared, so that a
 //! pipeline is never stuck.
 
+mod check;
 mod file_stamps;
 mod files;
-mod launch;
+mod inputs;
 mod metrics;
 mod output;
 mod process;
@@ -21,15 +22,17 @@ use std::sync::atomic::AtomicBool;
 use figment::Figment;
 use pipe_core::failure::{Failure, StageError};
 use pipe_core::ids::StageId;
-use pipe_core::secret;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use self::check::read_settings;
+pub use self::check::{check_program, learn_environment};
 use self::file_stamps::Seen;
 use self::files::{Files, Found, digested};
-pub use self::launch::{InputFiles, Launch, input_files, launch};
+pub use self::inputs::{InputFiles, input_files};
+pub use self::process::{Launch, launch};
 pub use self::process_tree::end_all;
 pub use self::program::{Program, Word, words};
 use crate::artifact::{Artifact, ArtifactType, Metrics, Outcome};
@@ -39,7 +42,7 @@ use crate::identity::hex;
 use crate::inspection::{Inspection, StageState};
 use crate::kind;
 use crate::kind::{InspectContext, RunContext, Stage, StageKind};
-use crate::reference::{Reference, is_inside_project};
+use crate::reference::Reference;
 use crate::rejection::Rejection;
 use crate::state::{Output, Outputs};
 
@@ -120,7 +123,7 @@ impl StageKind for CommandKind {
     }
 
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
-        Ok(Arc::new(CommandStage::new(checked(settings)?, None)))
+        Ok(Arc::new(CommandStage::new(read_settings(settings)?, None)))
     }
 }
 
@@ -138,75 +141,7 @@ impl StageKind for InProcess {
     }
 
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
-        Ok(Arc::new(CommandStage::new(checked(settings)?, Some(self.0.clone()))))
-    }
-}
-
-/// The settings, if they make sense.
-fn checked(settings: &Figment) -> Result<CommandSettings, Rejection> {
-    learn_environment(settings);
-    let settings: CommandSettings = settings.extract()?;
-    let CommandSettings { run, inputs, env, working_dir, .. } = &settings;
-    check_program(run, inputs, env, working_dir.as_deref())?;
-    let inside = "a path inside the project, without `..`";
-    for (index, path) in settings.outputs.iter().enumerate() {
-        Rejection::unless(format!("outputs.{index}"), is_inside_project(path), inside)?;
-    }
-    if let Some(path) = &settings.metrics {
-        let is_file = is_inside_project(path) && path.file_name().is_some();
-        let inside = "the path of a file inside the project, without `..`";
-        Rejection::unless("metrics", is_file, inside)?;
-    }
-    Ok(settings)
-}
-
-/// Takes note of the values of `env`: whatever is wrong with them, no message may repeat them.
-pub fn learn_environment(settings: &Figment) {
-    if let Ok(env) = settings.extract_inner::<Value>("env") {
-        learn(&env);
-    }
-}
-
-/// Checks what settings say of a program: what is started, where, and what it reads.
-pub fn check_program(
-    program: &Program,
-    inputs: &[String],
-    env: &BTreeMap<String, String>,
-    working_dir: Option<&Path>,
-) -> Result<(), Rejection> {
-    let name = match program {
-        Program::Shell(line) => line.trim(),
-        Program::Arguments(list) => list.first().map_or("", String::as_str),
-    };
-    let words = "a program with its arguments, or a line for the shell";
-    Rejection::unless("run", !name.is_empty(), words)?;
-    for (index, pattern) in inputs.iter().enumerate() {
-        let key = format!("inputs.{index}");
-        let inside = "a path inside the project, without `..`";
-        Rejection::unless(&key, is_inside_project(Path::new(pattern)), inside)?;
-        glob::Pattern::new(pattern)
-            .map_err(|e| Rejection::value(&key, format!("not a pattern: {e}")))?;
-    }
-    let inside = "a folder inside the project, without `..`";
-    Rejection::unless("working_dir", working_dir.is_none_or(is_inside_project), inside)?;
-    secret::learn_addresses(&program.shown());
-    for (name, value) in env {
-        let told = "the value itself: `***` stands for one in what is shown";
-        Rejection::unless(format!("env.{name}"), value != secret::MASK, told)?;
-        let good = !name.is_empty() && !name.contains(['=', '\0']);
-        Rejection::unless(format!("env.{name}"), good, "the name of a variable")?;
-    }
-    Ok(())
-}
-
-/// Takes note of every text in a value. The path of what is there is no secret, and stands in
-/// messages.
-fn learn(value: &Value) {
-    match value {
-        Value::String(text) if !Path::new(text).exists() => secret::learn(text),
-        Value::Array(items) => items.iter().for_each(learn),
-        Value::Object(map) => map.values().for_each(learn),
-        _ => {}
+        Ok(Arc::new(CommandStage::new(read_settings(settings)?, Some(self.0.clone()))))
     }
 }
 
@@ -298,7 +233,7 @@ impl Stage for CommandStage {
             s.working_dir.as_ref().map_or(context.root.to_path_buf(), |dir| context.root.join(dir));
         match &self.substitute {
             Some(substitute) => substitute(context, &s.run.shown())?,
-            None => process::run(
+            None => launch(
                 context,
                 &Launch {
                     program: &s.run,

@@ -1,8 +1,10 @@
 //! A child process with a process group of its own: its output becomes events, a wish to stop
 //! reaches all that it started, and all that it started ends with it.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
@@ -10,7 +12,6 @@ use pipe_core::failure::{Failure, StageError};
 use pipe_core::progress::Event;
 use pipe_core::secret;
 
-use super::launch::Launch;
 use super::output::Lines;
 use super::process_tree::{LeftRunning, ProcessTree};
 use super::{Program, signals};
@@ -30,6 +31,21 @@ const TAIL: usize = 5;
 const TAIL_WIDTH: usize = 1000;
 /// Characters of the program that messages repeat.
 const PROGRAM_WIDTH: usize = 400;
+
+/// A program, and how it is started and ended.
+pub struct Launch<'a> {
+    pub program: &'a Program,
+    /// Where it is started.
+    pub folder: &'a Path,
+    /// Variables besides those of this process.
+    pub env: &'a BTreeMap<String, String>,
+    /// Time between the request to stop and the end by force.
+    pub grace: Duration,
+    /// Whether the request to stop goes to all that the program started, and not to it alone.
+    pub tells_all: bool,
+    /// Raised when it is to end although nobody asked the stage to stop.
+    pub cancelled: &'a AtomicBool,
+}
 
 /// The program as the system starts it.
 fn command_of(program: &Program) -> Result<Command, StageError> {
@@ -95,8 +111,12 @@ fn wait(
     }
 }
 
-/// Runs the program to its end. Its lines on stdout and stderr become messages.
-pub(super) fn run(context: &RunContext, launch: &Launch) -> Result<(), StageError> {
+/// Runs a program to its end: its lines on stdout and stderr become messages, and all that it
+/// started ends with it.
+///
+/// # Errors
+/// It could not be started, ended badly, or was stopped.
+pub fn launch(context: &RunContext, launch: &Launch) -> Result<(), StageError> {
     let Launch { program, folder, env, .. } = *launch;
     let mut command = command_of(program)?;
     let shown = shortened(secret::mask(&program.shown()).trim(), PROGRAM_WIDTH);

@@ -9,17 +9,11 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::Checkpoint;
+use super::format::{BLAKE3, SHA256, TREE};
 use super::program::ProgramFiles;
 use pipe_core::digest::hex;
 use pipe_fs::sha256_of;
 
-/// Begins the digest of a content in format 1, and that of a file which is no checkpoint.
-pub(super) const SHA256: &str = "sha256:";
-/// Begins the digest of a content in format 2.
-pub(super) const BLAKE3: &str = "blake3:";
-/// Begins the digest of a program's checkpoint that is a folder; that of one file begins as that of
-/// a content does.
-pub(super) const TREE: &str = "blake3-tree:";
 /// Begins the digest of a checkpoint file.
 const HEAD: &str = "blake3-head:";
 /// Hexadecimal digits of one of them.

@@ -36,3 +36,24 @@ pub struct CheckpointError {
     pub fault: Corruption,
     pub message: String,
 }
+
+/// Begins the digest of a content in format 1, and that of a file which is no checkpoint.
+pub(super) const SHA256: &str = "sha256:";
+/// Begins the digest of a content in format 2.
+pub(super) const BLAKE3: &str = "blake3:";
+/// Begins the digest of a program's checkpoint that is a folder; that of one file begins as that of
+/// a content does.
+pub(super) const TREE: &str = "blake3-tree:";
+/// So much is read before it goes into the digest: little enough to be in the processor's cache
+/// still.
+pub(super) const CHUNK: usize = 256 << 10;
+/// Threads that read and digest a file together, where there are as many cores.
+pub(super) const READERS: usize = 4;
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    pub bytes: u64,
+    /// `blake3-head:…`, as [`file_digest`](super::file_digest) gives it.
+    pub file_digest: String,
+}

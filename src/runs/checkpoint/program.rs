@@ -15,10 +15,8 @@ use pipe_fs::atomic::{self, WriteError};
 use pipe_fs::{Disk, bounded_read, checksummed_json, sync};
 use serde::{Deserialize, Serialize};
 
-use super::digest::{BLAKE3, TREE};
-use super::format::Corruption;
-use super::write::Written;
-use super::{Header, read::CHUNK, read::READERS};
+use super::Header;
+use super::format::{BLAKE3, CHUNK, Corruption, READERS, TREE, Written};
 
 /// The files of a checkpoint that a program wrote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,19 +11,11 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::super::tensor::HostTensor;
-use super::digest::{
-    BLAKE3, SHA256, content_digest, content_text, head_digest, listed_digests, sha256_text,
-};
-use super::format::{CheckpointError, Corruption, TENSOR_DIGESTS};
+use super::digest::{content_digest, content_text, head_digest, listed_digests, sha256_text};
+use super::format::{BLAKE3, CHUNK, CheckpointError, Corruption, READERS, SHA256, TENSOR_DIGESTS};
 use super::head::{data_length, foreign, read_head};
 use super::program::{ProgramFiles, read_beside};
 use super::{Header, TensorEntry};
-
-/// So much is read before it goes into the digest: little enough to be in the processor's cache
-/// still.
-pub(super) const CHUNK: usize = 256 << 10;
-/// Threads that read and digest a file together, where there are as many cores.
-pub(super) const READERS: usize = 4;
 
 /// An opened checkpoint: header and tensor table are read, the data is not. No tensor can be had of
 /// it whose bytes were not compared with a digest.

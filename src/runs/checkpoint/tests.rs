@@ -301,7 +301,7 @@ fn the_digest_is_that_of_the_text_and_of_each_tensors_digest() {
         shape: vec![n],
         bytes: (0..n).map(|i| (i * i / 7) as u8).collect(),
     };
-    let chunk = read::CHUNK;
+    let chunk = format::CHUNK;
     // In the order of their data. Empty ones, and ones that end at a piece's end, before and after
     // it.
     let sizes = [0, 1, chunk - 1, chunk, 0, chunk + 1, 3 * chunk + 5, 0];

@@ -8,17 +8,9 @@ use serde_json::{Map, Value, json};
 use super::super::tensor::HostTensor;
 use super::Header;
 use super::digest::{content_digest, content_text, head_digest, tensor_digests};
-use super::format::TENSOR_DIGESTS;
+use super::format::{TENSOR_DIGESTS, Written};
 use super::head::{MAX_HEADER, MAX_VALUES, values};
 use pipe_fs::{Disk, atomic};
-
-/// What was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
-    pub bytes: u64,
-    /// `blake3-head:…`, as [`file_digest`](super::file_digest) gives it.
-    pub file_digest: String,
-}
 
 /// Writes a checkpoint, whole or not at all. The same header and tensors give the same bytes.
 ///

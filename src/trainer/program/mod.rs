@@ -8,8 +8,9 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `settings` | the stage kind and its settings |
-//! | `stage` | what stands on disk, and a training from its beginning to its end |
+//! | `kind`, `settings` | the stage kind and its settings |
+//! | `stage` | what stands on disk, and a run from its opening to its end |
+//! | `process` | the program from its start to its end, and what its end means |
 //! | `job` | what the program is told |
 //! | `message` | what the program says: read and checked, without a look at the disk |
 //! | `server` | the socket: connections, lines, the order of messages |
@@ -36,7 +37,9 @@
 
 mod data;
 mod job;
+mod kind;
 mod message;
+mod process;
 #[cfg(unix)]
 mod server;
 mod session;
@@ -44,5 +47,5 @@ mod settings;
 mod stage;
 
 pub use job::Job;
+pub use kind::TrainerKind;
 pub use message::{Message, Reply};
-pub use settings::TrainerKind;

@@ -1,21 +1,15 @@
-//! The settings of a `trainer` stage, and its kind.
+//! The settings of a `trainer` stage.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use figment::Figment;
-use pipe_engine::command::{Program, Word, check_program, digests, learn_environment, words};
-use pipe_engine::kind::{ArtifactType, Rejection, Stage, StageKind};
+use pipe_engine::command::{Program, Word, digests, words};
 use pipe_engine::policy::Span;
 use pipe_runs::policy::CheckpointPolicy;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-
-use super::stage::TrainerStage;
-use crate::artifacts::CHECKPOINT;
 
 /// Trains with a program of one's own.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -99,45 +93,5 @@ impl TrainerSettings {
     /// What it reads of the project: its inputs, and the file that it begins from.
     pub fn patterns(&self) -> Vec<String> {
         self.inputs.iter().map(String::as_str).chain(self.init_file()).map(str::to_owned).collect()
-    }
-}
-
-/// The kind `trainer`.
-pub struct TrainerKind;
-
-impl StageKind for TrainerKind {
-    fn name(&self) -> &'static str {
-        "trainer"
-    }
-
-    fn makes(&self) -> ArtifactType {
-        CHECKPOINT
-    }
-
-    fn schema(&self) -> schemars::Schema {
-        schemars::schema_for!(TrainerSettings)
-    }
-
-    fn policies(&self) -> &'static [&'static str] {
-        &["checkpoint"]
-    }
-
-    fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
-        learn_environment(settings);
-        let settings: TrainerSettings = settings.extract()?;
-        let TrainerSettings { run, env, working_dir, checkpoint, epochs, .. } = &settings;
-        check_program(run, &settings.inputs, env, working_dir.as_deref())?;
-        Rejection::unless("epochs", *epochs > 0, "at least 1")?;
-        if let Some(file) = settings.init_file() {
-            check_program(run, &[file.to_owned()], env, None)
-                .map_err(|_| Rejection::value("init", "expected a path inside the project"))?;
-        }
-        if let Err(wrong) = checkpoint.validate() {
-            return Err(Rejection::value(format!("checkpoint.{}", wrong.key), wrong.message));
-        }
-        let no_file = checkpoint.resume_checkpoint.is_none();
-        let expected = "`init` for a file that a training of a program begins from";
-        Rejection::unless("checkpoint.resume_checkpoint", no_file, expected)?;
-        Ok(Arc::new(TrainerStage::new(settings)))
     }
 }

@@ -1,41 +1,12 @@
-//! Programs that a stage of another kind starts: by the same code that runs those of `command`
-//! stages.
+//! The files that paths, folders and patterns among the settings of a stage of any kind mean now.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use pipe_core::failure::StageError;
 
 use super::files::{Files, digested};
-use super::{Program, process};
-use crate::kind::{ContentContext, RunContext};
+use crate::kind::ContentContext;
 use crate::state::Output;
-
-/// A program, and how it is started and ended.
-pub struct Launch<'a> {
-    pub program: &'a Program,
-    /// Where it is started.
-    pub folder: &'a Path,
-    /// Variables besides those of this process.
-    pub env: &'a BTreeMap<String, String>,
-    /// Time between the request to stop and the end by force.
-    pub grace: Duration,
-    /// Whether the request to stop goes to all that the program started, and not to it alone.
-    pub tells_all: bool,
-    /// Raised when it is to end although nobody asked the stage to stop.
-    pub cancelled: &'a AtomicBool,
-}
-
-/// Runs a program to its end: its output becomes events, and all that it started ends with it.
-///
-/// # Errors
-/// It could not be started, ended badly, or was stopped.
-pub fn launch(context: &RunContext, launch: &Launch) -> Result<(), StageError> {
-    process::run(context, launch)
-}
 
 /// The files that one path or pattern among a stage's inputs means now.
 pub struct InputFiles {

@@ -1,0 +1,157 @@
+//! A training program from its start to its end, and what its end means.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use pipe_engine::command::{Launch, launch};
+use pipe_engine::kind::{Failure, RunContext, StageError};
+use pipe_engine::pipeline_file::environment;
+
+use super::job::Job;
+use super::message::Reply;
+use super::session::{Refusal, Session};
+use super::settings::TrainerSettings;
+
+/// Messages are looked for so long before the rest is.
+const LOOK: Duration = Duration::from_millis(50);
+/// Where the contract is described.
+const PAGE: &str = "docs/trainers.md";
+
+/// Runs the program, and carries out what it says.
+#[cfg(unix)]
+pub(super) fn train(
+    settings: &TrainerSettings,
+    context: &RunContext,
+    job: &Job,
+    folder: &Path,
+    session: &mut Session,
+) -> Result<(), StageError> {
+    let file = folder.join("job.json");
+    let text = serde_json::to_string_pretty(job).unwrap_or_default();
+    std::fs::write(&file, text).map_err(no_socket)?;
+    let mut env = settings.env.clone();
+    env.insert(environment::JOB.to_owned(), file.to_string_lossy().into_owned());
+    let place = settings.working_dir.as_ref();
+    let place = place.map_or(context.root.to_path_buf(), |dir| context.root.join(dir));
+    let (is_over, cancelled) = (AtomicBool::new(false), AtomicBool::new(false));
+    let started = Launch {
+        program: &settings.run,
+        folder: &place,
+        env: &env,
+        grace: settings.grace.0,
+        tells_all: false,
+        cancelled: &cancelled,
+    };
+    std::thread::scope(|scope| {
+        let server = super::server::Server::start(scope, &job.socket, &is_over);
+        let server = server.map_err(no_socket)?;
+        let program = scope.spawn(|| {
+            let ended = launch(context, &started);
+            is_over.store(true, Ordering::Relaxed);
+            ended
+        });
+        let mut refused: Option<StageError> = None;
+        let mut line = 0u64;
+        while let Ok(said) = server.next(LOOK) {
+            let Some(said) = said else { continue };
+            line += 1;
+            let answer = match (&refused, &said.line) {
+                (Some(error), _) => Err(error.clone()),
+                (None, Ok(text)) => session.handle(text).map_err(|refusal| match refusal {
+                    Refusal::Failed(error) => error,
+                    Refusal::Broken(why) => breach(line, &why),
+                }),
+                (None, Err(why)) => Err(breach(line, why)),
+            };
+            let stop = context.stop.requested().is_some();
+            said.answer(match &answer {
+                Ok(reply) => Reply {
+                    stop,
+                    save: reply.save || (stop && !session.is_all_saved()),
+                    ..reply.clone()
+                },
+                Err(error) => {
+                    Reply { error: Some(error.message.clone()), stop: true, ..Reply::default() }
+                }
+            });
+            if let Err(error) = answer {
+                cancelled.store(true, Ordering::Relaxed);
+                refused.get_or_insert(error);
+            }
+        }
+        let ended = program.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        refused.map_or(ended, Err)
+    })
+}
+
+#[cfg(not(unix))]
+pub(super) fn train(
+    &self,
+    _: &RunContext,
+    _: &Job,
+    _: &Path,
+    _: &mut Session,
+) -> Result<(), StageError> {
+    Err(StageError::setting("kind trainer needs Unix sockets, which this system does not have"))
+}
+
+/// Whether a program that ended so has done what it was to do; and why not, where it told
+/// before that it would fail.
+pub(super) fn judge(
+    settings: &TrainerSettings,
+    context: &RunContext,
+    session: &Session,
+    ended: Result<(), StageError>,
+) -> Result<(), StageError> {
+    if let (Some((failure, message)), None | Some(Failure::Command)) =
+        (&session.failure, ended.as_ref().err().map(|error| error.failure))
+    {
+        return Err(StageError::new(*failure, told(*failure, message)));
+    }
+    ended?;
+    let (done, target) = (session.position().epoch, settings.epochs);
+    let failed = |text: String| Err(StageError::new(Failure::Command, text));
+    let enabled = settings.checkpoint.enabled;
+    if (done == target || session.finished.is_some()) && (session.is_epoch_saved() || !enabled) {
+        return Ok(());
+    }
+    if let Some(signal) = context.stop.requested() {
+        let text = format!("stopped by {} after epoch {done}", signal.name());
+        return Err(StageError::new(Failure::Interrupted(signal), text));
+    }
+    if !session.has_spoken {
+        return failed(format!(
+            "the program ended well and said nothing: it is to read the file that PIPE_JOB names, and to tell of its \
+             epochs ({PAGE})"
+        ));
+    }
+    if done < target && session.finished.is_none() {
+        return failed(format!(
+            "the program ended well after epoch {done} of {target}; one that ends early on purpose says `finished` \
+             ({PAGE})"
+        ));
+    }
+    failed(format!(
+        "the program gave no checkpoint of epoch {done}: it is to save when a reply has `save`; without \
+         checkpoints, set checkpoint.enabled: false ({PAGE})"
+    ))
+}
+
+pub(super) fn no_socket(error: std::io::Error) -> StageError {
+    StageError::new(Failure::Storage, format!("failed to make the training's socket: {error}"))
+}
+
+fn breach(line: u64, why: &str) -> StageError {
+    let text = format!("line {line} of what the program said breaks the contract: {why} ({PAGE})");
+    StageError::new(Failure::Command, text)
+}
+
+fn told(failure: Failure, message: &str) -> String {
+    let name = failure.name().replace('_', " ");
+    if message.is_empty() {
+        format!("the program failed: {name}")
+    } else {
+        format!("the program failed: {name}: {message}")
+    }
+}
