@@ -99,7 +99,10 @@ fn class_names_of_any_script_are_found_however_they_are_written() {
         project.put(&format!("pets/{class}/1.png"), &picture(9, 9, RED, Png));
     }
     let names = ["\u{c4} b", "野菜", "ελλάδα", "שלום", "🌲"].map(String::from).to_vec();
-    let chosen = DatasetSettings { classes: Some(ClassSelection::Names(names)), ..at("data/pets") };
+    let chosen = DatasetSettings {
+        classes: Some(ClassSelection::Names(names.iter().map(|n| n.as_str().into()).collect())),
+        ..at("data/pets")
+    };
     let dataset = project.open(&chosen).unwrap();
     // The folder's own spelling stays: records of earlier runs have it.
     assert_eq!(dataset.class_names(), ["A\u{308} b", "野菜", "Ελλάδα", "שלום", "🌲"]);
