@@ -3,7 +3,7 @@
 use std::fs;
 
 use image::ImageFormat::{Bmp, Gif, Jpeg, Png, Tiff, WebP};
-use pipe_data::{ClassName, ClassSelection, Colour, DatasetSettings, Fit, SkipReason, Split};
+use pipe_data::{ClassSelection, Colour, DatasetSettings, Fit, SkipReason, Split};
 
 use crate::made::{Project, counted, picture, settings};
 
@@ -98,8 +98,11 @@ fn class_names_of_any_script_are_found_however_they_are_written() {
     for class in ["A\u{308} b", "野菜", "Ελλάδα", "שלום", "🌲"] {
         project.put(&format!("pets/{class}/1.png"), &picture(9, 9, RED, Png));
     }
-    let names = ["\u{c4} b", "野菜", "ελλάδα", "שלום", "🌲"].map(ClassName::from).to_vec();
-    let chosen = DatasetSettings { classes: Some(ClassSelection::Names(names)), ..at("data/pets") };
+    let names = ["\u{c4} b", "野菜", "ελλάδα", "שלום", "🌲"].map(String::from).to_vec();
+    let chosen = DatasetSettings {
+        classes: Some(ClassSelection::Names(names.iter().map(|n| n.as_str().into()).collect())),
+        ..at("data/pets")
+    };
     let dataset = project.open(&chosen).unwrap();
     // The folder's own spelling stays: records of earlier runs have it.
     assert_eq!(dataset.class_names(), ["A\u{308} b", "野菜", "Ελλάδα", "שלום", "🌲"]);
