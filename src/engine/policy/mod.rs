@@ -2,9 +2,11 @@
 
 mod execution_options;
 mod slurm;
+mod span;
 
 pub use execution_options::{
     Adjustment, ExecutionOptions, OnFailure, Resources, Resume, Retry, RetryChange, RetryDecision,
-    Retryable, Span,
+    Retryable,
 };
 pub use slurm::{Slurm, Walltime};
+pub use span::Span;
