@@ -3,6 +3,7 @@
 
 mod file_stamps;
 mod files;
+pub(crate) mod hook;
 mod output;
 mod process;
 mod process_tree;
@@ -27,7 +28,7 @@ use sha2::{Digest, Sha256};
 use self::file_stamps::Seen;
 use self::files::{Files, Found, digested};
 pub use self::process_tree::end_all;
-pub(crate) use self::program::Program;
+pub(crate) use self::program::{Program, Word};
 use crate::artifact::{Artifact, Outcome};
 use crate::file_formats::FileFormats;
 use crate::graph::Graph;
@@ -68,7 +69,7 @@ pub struct CommandSettings {
 
 impl Program {
     /// In one line, for messages.
-    fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         match self {
             Program::Shell(line) => line.clone(),
             Program::Arguments(list) => list.join(" "),

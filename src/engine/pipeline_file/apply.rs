@@ -17,6 +17,7 @@ use crate::pipeline_file::params::{Names, Used, fill_ours};
 use crate::pipeline_file::paths::Place;
 use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
 use crate::pipeline_file::{executor, matrix_conflicts, resolve_params};
+use crate::policy::Hooks;
 
 /// Overrides for stage settings, by stage, weakest first.
 pub(super) type ByStage = BTreeMap<StageId, Vec<Layer>>;
@@ -33,6 +34,8 @@ pub(super) struct Applied {
     pub for_store: Option<Override>,
     /// What is to be in the place of `fsync:`.
     pub for_fsync: Option<Override>,
+    /// On top of `on:` of the pipeline.
+    pub for_hooks: Vec<Layer>,
     /// What is now in the place of something in the file.
     pub given: Vec<Given>,
 }
@@ -47,6 +50,8 @@ enum Target {
     Executor(Vec<String>),
     Store,
     Fsync,
+    /// Below `on:` of the pipeline.
+    Hooks(Vec<String>),
 }
 
 /// Sorts overrides into where they belong. Parameters and what stages are made of are changed in
@@ -109,6 +114,7 @@ pub(super) fn apply(
             Target::Executor(path) => applied.for_executor.push(layer(&path)),
             Target::Store => applied.for_store = Some(given.clone()),
             Target::Fsync => applied.for_fsync = Some(given.clone()),
+            Target::Hooks(path) => applied.for_hooks.push(layer(&path)),
         }
     }
     errors.take(resolve_params::resolve(file));
@@ -120,11 +126,11 @@ pub(super) fn apply(
     applied
 }
 
-/// Parameters in what was given for the executor, the store and syncing. For stages it happens when
+/// Parameters in what was given for the executor, the store, syncing and hooks. For stages it happens when
 /// they are read.
 fn fill_in(applied: &mut Applied, params: &Map<String, Value>, used: &Used, errors: &mut Gathered) {
     let names = Names { params, matrix: &Map::new(), used };
-    for layer in &mut applied.for_executor {
+    for layer in applied.for_executor.iter_mut().chain(&mut applied.for_hooks) {
         let Origin::Outside(by) = &layer.origin else { continue };
         let filled = fill_ours(&Value::Object(std::mem::take(&mut layer.values)), names);
         if let Some(Value::Object(values)) =
@@ -192,6 +198,7 @@ impl Finder<'_> {
             "executor" => return self.in_executor(rest).map(Target::Executor),
             "store" if rest.is_empty() => return Some(Target::Store),
             "fsync" if rest.is_empty() => return Some(Target::Fsync),
+            "on" if !rest.is_empty() => return self.in_hooks(rest).map(Target::Hooks),
             _ => {}
         }
         let knowing: Vec<(&StageDeclaration, Vec<String>)> = self
@@ -295,6 +302,14 @@ impl Finder<'_> {
         }
     }
 
+    fn in_hooks(&self, path: &[String]) -> Option<Vec<String>> {
+        if self.by_environment() {
+            return self.walk(Place::root(schemars::schema_for!(Hooks).as_value()), path);
+        }
+        // What is wrong with it is said when it is read.
+        Some(path.to_vec())
+    }
+
     /// The name that is meant: as it is; of a variable in any case, and with `_` for `-`.
     fn pick<'n>(&self, names: impl Iterator<Item = &'n str>, wanted: &str) -> Option<&'n str> {
         let names: Vec<&str> = names.collect();
@@ -329,7 +344,7 @@ impl Finder<'_> {
         let file = self.file;
         let mut names: Vec<String> = file.params.keys().cloned().collect();
         names.extend(file.stages.iter().flat_map(|s| self.kinds.keys(&s.kind)).cloned());
-        names.extend(["executor", "store", "fsync"].map(str::to_owned));
+        names.extend(["executor", "store", "fsync", "on"].map(str::to_owned));
         names
     }
 

@@ -8,7 +8,7 @@ pub use pipe_core::failure::RetryChange;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Slurm, Span};
+use super::{Hooks, Slurm, Span};
 
 /// Keys of every stage that say how it is carried out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -27,6 +27,10 @@ pub struct ExecutionOptions {
     pub resources: Resources,
     /// What its job asks of Slurm, with `--executor slurm`.
     pub slurm: Slurm,
+    /// Commands and addresses that are told what happens to the stage, besides those of the
+    /// pipeline.
+    #[serde(skip_serializing_if = "Hooks::is_empty")]
+    pub on: Hooks,
 }
 
 /// Further attempts after a failure.
