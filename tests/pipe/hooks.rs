@@ -181,7 +181,7 @@ fn an_address_that_does_not_answer_costs_its_limit() {
         (server(hanging).0, "no answer within"),
         (server(drop_by_drop).0, "no answer within"),
         (server(answer("302 Found")).0, "it answered 302 Found; give the address"),
-        (server(|stream| drop(stream)).0, "hook `on.end`"),
+        (server(drop).0, "hook `on.end`"),
         (refusing, "hook `on.end`"),
     ] {
         let project =
