@@ -12,6 +12,7 @@ mod error;
 mod export;
 mod files;
 mod graph;
+mod hook_client;
 mod init;
 mod job;
 mod jobs;

@@ -10,6 +10,7 @@ use pipe_engine::exec::{Execution, Executor, LocalExecutor};
 use pipe_engine::pipeline_file::ExecutorKind;
 use pipe_train::device;
 
+use super::hook_client::HttpHooks;
 use super::pipeline_args::{PipelineArgs, PipelineSession, ReuseArgs, SelectionArgs, SettingArgs};
 use super::plan::{self, PlanFile};
 use super::run_summary::RunSummary;
@@ -91,6 +92,8 @@ pub fn run(arguments: RunArguments, output: &Output, kinds: &Kinds) -> Result<Ex
     let report = report::reporter(output, arguments.jobs > 1 || on_slurm);
     let mut execution = loaded.session.execution(&stop, report.as_ref());
     (execution.job, execution.restarted) = (arguments.job.job(), restarted);
+    execution.is_part = arguments.job.only.is_some();
+    execution.hook_client = Some(&HttpHooks);
     execution.keep_going = arguments.keep_going;
     let (plan, inspected) = loaded.plan(&execution)?;
     if let (Some(planned), Some(file)) = (&planned, &arguments.plan) {

@@ -1,7 +1,7 @@
 //! What the engine is told about files whose form it does not know.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Knowledge of files and folders that stages write and read.
 pub trait FileFormats: Send + Sync {
@@ -12,6 +12,12 @@ pub trait FileFormats: Send + Sync {
     /// Whether a folder is one in which stages keep their own work, such as that of a numbered run.
     /// A stage that reads the whole project does not read it.
     fn is_work_folder(&self, folder: &Path) -> bool;
+
+    /// Where a file that a stage saved is, by the name under which it tells of it: in the folder of
+    /// its work.
+    fn saved_file(&self, work_folder: &Path, name: &str) -> PathBuf {
+        work_folder.join(name)
+    }
 }
 
 /// Files are bytes, and folders are folders.

@@ -18,7 +18,7 @@ use pipe_fs::sync::Level;
 use crate::artifact::ArtifactType;
 use crate::kind::Stage;
 use crate::pipeline_file::{ExecutorSettings, StoreUrl};
-use crate::policy::ExecutionOptions;
+use crate::policy::{ExecutionOptions, Hooks};
 use crate::reference::{DependencyMode, Files};
 use crate::source::{Part, Source};
 use pipe_core::fingerprint::Manifest;
@@ -33,6 +33,8 @@ pub struct LoadedPipeline {
     pub store: Option<StoreUrl>,
     /// What the disk is asked to keep.
     pub fsync: Level,
+    /// Who is told of what happens to any stage, and of the end.
+    pub on: Hooks,
     /// In the file's order.
     pub stages: Vec<LoadedStage>,
     /// Legal, and probably not meant.

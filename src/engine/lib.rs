@@ -23,6 +23,7 @@ pub mod exec;
 pub mod export;
 mod file_formats;
 pub mod graph;
+pub mod hooks;
 pub mod identity;
 mod inspection;
 pub mod kind;

@@ -93,6 +93,9 @@ fn pipeline(kinds: &[Arc<dyn StageKind>]) -> Value {
                       "description": "what the disk is asked to keep through a power cut: `full`, files and the folders \
                                       that name them; `data`, files alone: what was saved last can be missing \
                                       afterwards, or be as it was before; `off`, nothing, for scratch and tests"},
+            "on": {"$ref": "#/$defs/Hooks",
+                   "description": "commands and addresses that are told what happens to any stage, besides those of the \
+                                   stage itself; `end` is told once, at the end of the whole run"},
             "stages": {"type": "object", "minProperties": 1, "description": "the stages by name",
                        "propertyNames": {"pattern": "^[A-Za-z0-9_-]+$"},
                        "additionalProperties": {"oneOf": alternatives}},

@@ -41,6 +41,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use pipe_core::error::{SpecError, SpecErrors};
 use pipe_core::failure::StageError;
@@ -53,6 +54,7 @@ use pipe_fs::ProjectRoot;
 use crate::exec::{self, Execution, Executor, ExecutorError, InspectedStage, Summary};
 use crate::file_formats::{FileFormats, PlainFiles};
 use crate::graph::{Graph, Selection, Targets};
+use crate::hooks;
 use crate::identity;
 use crate::inspection::Request;
 use crate::kind::StageKind;
@@ -159,7 +161,7 @@ impl Session {
         Ok((plan::plan(&self.graph, &self.selection, &self.forced, &inspected), inspected))
     }
 
-    /// Runs what the plan says. How stages ended is in the summary.
+    /// Runs what the plan says. How stages ended is in the summary. Hooks have ended too.
     ///
     /// # Errors
     ///
@@ -171,6 +173,10 @@ impl Session {
         plan: &Plan,
         inspected: Inspected,
     ) -> Result<Summary, ExecutorError> {
-        executor.run(execution, plan, inspected)
+        let started = Instant::now();
+        let ended = executor.run(execution, plan, inspected);
+        let outcome = ended.as_ref().map_err(ToString::to_string);
+        hooks::tell_end(execution, outcome, started.elapsed());
+        ended
     }
 }

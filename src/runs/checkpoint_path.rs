@@ -94,7 +94,7 @@ impl CheckpointPath {
     }
 }
 
-pub(crate) const CHECKPOINTS: &str = "checkpoints";
+pub const CHECKPOINTS: &str = "checkpoints";
 pub(crate) const BEST: &str = "best.ckpt";
 pub(crate) const LAST: &str = "last.ckpt";
 

@@ -189,6 +189,7 @@ pages! {
     data: "docs/data.md",
     devices: "docs/devices.md",
     graph: "docs/graph.md",
+    hooks: "docs/hooks.md",
     images: "docs/images.md",
     kubernetes: "docs/kubernetes.md",
     lightning: "docs/lightning.md",

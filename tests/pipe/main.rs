@@ -22,6 +22,7 @@ mod fresh;
 mod golden;
 mod gpu;
 mod graph;
+mod hooks;
 mod hostile;
 mod images;
 mod init;

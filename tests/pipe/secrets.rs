@@ -8,7 +8,7 @@ use crate::project::Project;
 const SECRET: &str = "hunter2SECRET";
 
 /// The files of the project, but for the pipeline itself, that hold a text.
-fn files_with(project: &Project, text: &str) -> Vec<String> {
+pub fn files_with(project: &Project, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut folders = vec![project.path("")];
     while let Some(folder) = folders.pop() {

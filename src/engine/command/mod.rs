@@ -4,6 +4,7 @@
 mod check;
 mod file_stamps;
 mod files;
+pub(crate) mod hook;
 mod inputs;
 mod metrics;
 mod output;

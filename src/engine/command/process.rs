@@ -23,7 +23,7 @@ pub(super) const GRACE: Duration = Duration::from_secs(10);
 /// Time in which a signal that the program got is heard here too.
 const HEARING: Duration = Duration::from_millis(500);
 /// What is printed in the moment of the end is waited for so long.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+pub(super) const LAST_WORDS: Duration = Duration::from_millis(200);
 /// How often is looked for those that lost their parent and have ended.
 const BETWEEN_REAPING: Duration = Duration::from_secs(1);
 /// Lines of output that an error repeats, and characters of each.
@@ -48,7 +48,7 @@ pub struct Launch<'a> {
 }
 
 /// The program as the system starts it.
-fn command_of(program: &Program) -> Result<Command, StageError> {
+pub(super) fn command_of(program: &Program) -> Result<Command, StageError> {
     match program {
         Program::Shell(line) => {
             let mut shell = if cfg!(windows) { Command::new("cmd") } else { Command::new("sh") };
@@ -127,7 +127,7 @@ pub fn launch(context: &RunContext, launch: &Launch) -> Result<(), StageError> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command.env(environment::STAGE, context.stage.as_str());
-    let started = ProcessTree::start(&mut command, context.lock);
+    let started = ProcessTree::start(&mut command, Some(context.lock));
     let (mut child, family) =
         started.map_err(|e| failed(format!("failed to start `{shown}`: {e}")))?;
     context.lock.note(&format!("pid {}: {}", child.id(), shown.replace('\n', " ")));
@@ -187,7 +187,7 @@ fn failed(message: String) -> StageError {
 }
 
 /// The beginning of a text that is too long for a message.
-fn shortened(text: &str, width: usize) -> String {
+pub(super) fn shortened(text: &str, width: usize) -> String {
     match text.char_indices().nth(width) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
@@ -221,7 +221,7 @@ fn was_told(status: ExitStatus, context: &RunContext) -> bool {
     context.stop.requested().is_some() || (terminated && !context.stop.sleep(HEARING))
 }
 
-fn how(status: ExitStatus) -> String {
+pub(super) fn how(status: ExitStatus) -> String {
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
         return format!("was ended by {}", signals::words(signal));

@@ -8,6 +8,8 @@
 
 use std::collections::BTreeSet;
 use std::io;
+#[cfg(target_os = "linux")]
+use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -83,10 +85,10 @@ impl Drop for ProcessTree {
 }
 
 impl ProcessTree {
-    /// Starts a program that heads a process group and holds the stage's lock as long as any of its
-    /// descendants does: then nobody starts a second one beside it, even if this process is ended
-    /// by force.
-    pub fn start(command: &mut Command, lock: &Lock) -> io::Result<(Child, Self)> {
+    /// Starts a program that heads a process group and holds the stage's lock, if there is one, as
+    /// long as any of its descendants does: then nobody starts a second one beside it, even if this
+    /// process is ended by force.
+    pub fn start(command: &mut Command, lock: Option<&Lock>) -> io::Result<(Child, Self)> {
         adopt();
         let token = token();
         let outer =
@@ -98,8 +100,10 @@ impl ProcessTree {
         // meanwhile is not reaped as one that nobody knows.
         let mut running = running();
         #[cfg(unix)]
-        let _inherited = lock.inherited().inspect_err(|e| {
-            tracing::warn!("the program does not hold the lock of its stage: {e}")
+        let _inherited = lock.map(|lock| {
+            lock.inherited().inspect_err(|e| {
+                tracing::warn!("the program does not hold the lock of its stage: {e}")
+            })
         });
         #[cfg(not(unix))]
         let _ = lock;
@@ -109,7 +113,12 @@ impl ProcessTree {
         let family = Self {
             leader,
             #[cfg(target_os = "linux")]
-            marks: processes::Marks::of(leader, environment::STAGE_TOKEN, &token, lock.path()),
+            marks: processes::Marks::of(
+                leader,
+                environment::STAGE_TOKEN,
+                &token,
+                lock.map_or(Path::new(""), Lock::path),
+            ),
         };
         Ok((child, family))
     }
@@ -182,7 +191,7 @@ impl ProcessTree {
         self.marks.members(&processes::all(), &running)
     }
 
-    fn names(&self) -> Vec<String> {
+    pub fn names(&self) -> Vec<String> {
         self.members().iter().map(Process::name).collect()
     }
 
@@ -195,7 +204,7 @@ impl ProcessTree {
 
 #[cfg(all(unix, not(target_os = "linux")))]
 impl ProcessTree {
-    fn names(&self) -> Vec<String> {
+    pub fn names(&self) -> Vec<String> {
         let there = Pid::from_raw(self.leader)
             .is_some_and(|group| rustix::process::test_kill_process_group(group).is_ok());
         let name = || format!("processes of its group {}", self.leader);
@@ -207,7 +216,7 @@ impl ProcessTree {
 
 #[cfg(not(unix))]
 impl ProcessTree {
-    fn names(&self) -> Vec<String> {
+    pub fn names(&self) -> Vec<String> {
         Vec::new()
     }
 

@@ -47,7 +47,7 @@ impl<'de> Deserialize<'de> for Program {
 
 /// One word. What YAML takes for a number or a truth value is the text of it: `1`, `0.5`, `true`.
 #[derive(Debug)]
-pub struct Word(String);
+pub struct Word(pub String);
 
 impl<'de> Deserialize<'de> for Word {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -14,6 +14,7 @@ use pipe_fs::ProjectRoot;
 use crate::artifact::Artifact;
 use crate::file_formats::{FileFormats, PlainFiles};
 use crate::graph::Graph;
+use crate::hooks::HookClient;
 use crate::identity::{self, Manifest};
 use crate::inspection::{Inspection, Request, StageState};
 use crate::kind::{ContentContext, InspectContext};
@@ -40,6 +41,11 @@ pub struct Execution<'a> {
     /// This process goes on with what an earlier one began for the same job: such a stage is gone
     /// on with, whatever `resume` says.
     pub restarted: bool,
+    /// This process carries out a part of a run that another one follows: the end of the pipeline
+    /// is not its to tell.
+    pub is_part: bool,
+    /// What sends to the addresses among the hooks.
+    pub hook_client: Option<&'a dyn HookClient>,
     pub stop: &'a Stop,
     pub report: &'a dyn EventListener,
 }
@@ -65,6 +71,8 @@ impl<'a> Execution<'a> {
             gpus: 0,
             job: None,
             restarted: false,
+            is_part: false,
+            hook_client: None,
             stop,
             report,
         }

@@ -8,7 +8,7 @@ use super::names;
 use super::workflow::*;
 use crate::graph::{Graph, Selection};
 use crate::pipeline_file::LoadedStage;
-use crate::policy::{ExecutionOptions, OnFailure, Retryable};
+use crate::policy::{ExecutionOptions, HookEvent, OnFailure, Retryable};
 use crate::reference::is_inside_project;
 
 /// What a pipeline file does not know of a cluster.
@@ -49,6 +49,8 @@ const USER: u32 = 10001;
 
 const STAGE: &str = "stage";
 const STAGE_VALUE: &str = "{{inputs.parameters.stage}}";
+/// The end of one pod is not that of the pipeline.
+const NO_END: &str = "--set=on.end=null";
 const VOLUME: &str = "project";
 const ENTRY: &str = "pipeline";
 
@@ -65,10 +67,13 @@ pub fn workflow(
     check(file, &shown, settings, options)?;
     let stages: Vec<&LoadedStage> =
         graph.stages().filter(|s| selection.stages.contains(&s.id)).collect();
+    // A pod carries out one stage, and does not know how the others end.
+    let no_end = (!graph.pipeline.on.of(HookEvent::End).is_empty()).then_some(NO_END);
     let args: Vec<String> = ["run", &shown, STAGE_VALUE]
         .into_iter()
         .map(str::to_owned)
         .chain(settings.iter().cloned())
+        .chain(no_end.map(str::to_owned))
         .collect();
 
     let (mut templates, tasks) = tasks(graph, &stages, &args, options);

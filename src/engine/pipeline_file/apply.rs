@@ -1,22 +1,23 @@
 //! Where settings from outside belong: parameters, settings of stages, what a stage is made of, the
 //! executor, the store.
 
+mod unknown;
+
 use std::collections::BTreeMap;
 
-use pipe_core::error::{Gathered, SpecError, slips};
+use pipe_core::error::{Gathered, SpecError};
 use pipe_core::ids::StageId;
 use serde_json::{Map, Value};
 
 use crate::pipeline_file::declared::Kinds;
 use crate::pipeline_file::layers::{Layer, Origin};
 use crate::pipeline_file::origin::Given;
-use crate::pipeline_file::overrides::{
-    Override, OverrideSource, Precedence, QUOTES, overrides_for_others,
-};
+use crate::pipeline_file::overrides::{Override, Precedence, QUOTES, overrides_for_others};
 use crate::pipeline_file::params::{Names, Used, fill_ours};
 use crate::pipeline_file::paths::Place;
 use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
 use crate::pipeline_file::{executor, matrix_conflicts, resolve_params};
+use crate::policy::Hooks;
 
 /// Overrides for stage settings, by stage, weakest first.
 pub(super) type ByStage = BTreeMap<StageId, Vec<Layer>>;
@@ -33,6 +34,8 @@ pub(super) struct Applied {
     pub for_store: Option<Override>,
     /// What is to be in the place of `fsync:`.
     pub for_fsync: Option<Override>,
+    /// On top of `on:` of the pipeline.
+    pub for_hooks: Vec<Layer>,
     /// What is now in the place of something in the file.
     pub given: Vec<Given>,
 }
@@ -47,6 +50,8 @@ enum Target {
     Executor(Vec<String>),
     Store,
     Fsync,
+    /// Below `on:` of the pipeline.
+    Hooks(Vec<String>),
 }
 
 /// Sorts overrides into where they belong. Parameters and what stages are made of are changed in
@@ -109,6 +114,7 @@ pub(super) fn apply(
             Target::Executor(path) => applied.for_executor.push(layer(&path)),
             Target::Store => applied.for_store = Some(given.clone()),
             Target::Fsync => applied.for_fsync = Some(given.clone()),
+            Target::Hooks(path) => applied.for_hooks.push(layer(&path)),
         }
     }
     errors.take(resolve_params::resolve(file));
@@ -120,11 +126,11 @@ pub(super) fn apply(
     applied
 }
 
-/// Parameters in what was given for the executor, the store and syncing. For stages it happens when
+/// Parameters in what was given for the executor, the store, syncing and hooks. For stages it happens when
 /// they are read.
 fn fill_in(applied: &mut Applied, params: &Map<String, Value>, used: &Used, errors: &mut Gathered) {
     let names = Names { params, matrix: &Map::new(), used };
-    for layer in &mut applied.for_executor {
+    for layer in applied.for_executor.iter_mut().chain(&mut applied.for_hooks) {
         let Origin::Outside(by) = &layer.origin else { continue };
         let filled = fill_ours(&Value::Object(std::mem::take(&mut layer.values)), names);
         if let Some(Value::Object(values)) =
@@ -192,6 +198,7 @@ impl Finder<'_> {
             "executor" => return self.in_executor(rest).map(Target::Executor),
             "store" if rest.is_empty() => return Some(Target::Store),
             "fsync" if rest.is_empty() => return Some(Target::Fsync),
+            "on" if !rest.is_empty() => return self.in_hooks(rest).map(Target::Hooks),
             _ => {}
         }
         let mut knowing: Vec<(&StageDeclaration, Vec<String>)> = self
@@ -310,6 +317,14 @@ impl Finder<'_> {
         }
     }
 
+    fn in_hooks(&self, path: &[String]) -> Option<Vec<String>> {
+        if self.by_environment() {
+            return self.walk(Place::root(schemars::schema_for!(Hooks).as_value()), path);
+        }
+        // What is wrong with it is said when it is read.
+        Some(path.to_vec())
+    }
+
     /// The name that is meant: as it is; of a variable in any case, and with `_` for `-`.
     fn pick<'n>(&self, names: impl Iterator<Item = &'n str>, wanted: &str) -> Option<&'n str> {
         let names: Vec<&str> = names.collect();
@@ -337,60 +352,5 @@ impl Finder<'_> {
 
     fn key(&self) -> String {
         self.given.path.iter().map(|key| self.plain(key)).collect::<Vec<_>>().join(".")
-    }
-
-    /// All first words that mean something.
-    fn names(&self) -> Vec<String> {
-        let file = self.file;
-        let mut names: Vec<String> = file.params.keys().cloned().collect();
-        names.extend(file.stages.iter().flat_map(|s| self.kinds.keys(&s.kind)).cloned());
-        names.extend(["executor", "store", "fsync"].map(str::to_owned));
-        names
-    }
-
-    /// A key of the command line that means nothing.
-    fn unknown(&self) -> SpecError {
-        let OverrideSource { shown, .. } = &self.given.by;
-        let error = SpecError::plain(format!(
-            "{shown}: no parameter, stage or setting is called `{}`",
-            self.key()
-        ));
-        let wanted = &self.given.path[0];
-        let elsewhere = self.file.stages.iter().find_map(|stage| {
-            let meant = Place::root(self.kinds.schema(&stage.kind)?).suggestion(wanted)?;
-            Some(format!("did you mean `{}`?", meant.join(".")))
-        });
-        let mut names = self.names();
-        names.extend(self.file.stages.iter().map(|s| format!("{}.KEY", s.id)));
-        names.sort();
-        names.dedup();
-        let names = names.iter().map(String::as_str);
-        match elsewhere.filter(|_| self.given.path.len() == 1) {
-            Some(meant) => error.note(meant).nearest_of(wanted, names),
-            None => error.candidates(wanted, names),
-        }
-    }
-
-    /// A word about a variable that may have been meant for this pipeline. Others are passed over.
-    fn probably_meant(&self) -> Option<SpecError> {
-        let path = &self.given.path;
-        let first = self.plain(&path[0]);
-        let inside =
-            ["params", "executor"].contains(&first.as_str()) || self.stage(&path[0]).is_some();
-        let names = self.names();
-        let near = names.iter().filter(|name| slips(&first, name)).min();
-        if !(path.len() > 1 && inside) && near.is_none() {
-            return None;
-        }
-        let message = format!(
-            "{}: no parameter, stage or setting is called `{}`; ignored",
-            self.given.by.shown,
-            self.key()
-        );
-        let error = SpecError::plain(message);
-        Some(match near.filter(|_| path.len() == 1) {
-            Some(near) => error.note(format!("did you mean `PIPE_{}`?", near.to_uppercase())),
-            None => error,
-        })
     }
 }

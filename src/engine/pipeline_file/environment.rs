@@ -15,11 +15,27 @@ pub const STAGE_TOKEN: &str = "PIPE_STAGE_TOKEN";
 pub const LOG: &str = "PIPE_LOG";
 /// The commit of a build. `cargo run` and `cargo test` hand it on to what they start.
 pub const COMMIT: &str = "PIPE_COMMIT";
+/// The name of the event, for a hook. What else it is told begins so and with a `_`.
+pub const EVENT: &str = "PIPE_EVENT";
+/// The pipeline that a hook is told of.
+const EVENT_PIPELINE: &str = "PIPE_EVENT_PIPELINE";
 /// Variables of the program itself. They are no settings, whatever a pipeline's parameters are
 /// called.
-pub const OWN: [&str; 5] = [STAGE, JOB, STAGE_TOKEN, LOG, COMMIT];
+pub const OWN: [&str; 6] = [STAGE, JOB, STAGE_TOKEN, LOG, COMMIT, EVENT];
 /// What its tests are told begins so.
 const OF_TESTS: &str = "PIPE_TEST_";
+/// What a hook is told begins so.
+const OF_HOOKS: &str = "PIPE_EVENT_";
+
+/// Whether a variable is one of those that hooks are told in.
+pub fn is_of_hooks(name: &str) -> bool {
+    name == EVENT || name.starts_with(OF_HOOKS)
+}
+
+/// Whether this process was started by a hook of that pipeline.
+pub fn is_in_hook_of(pipeline: &str) -> bool {
+    std::env::var_os(EVENT_PIPELINE).is_some_and(|name| name == pipeline)
+}
 
 /// What the environment may say about settings: `PIPE_EPOCHS` is `epochs`,
 /// `PIPE_BASE__LEARNING_RATE` is `base.learning_rate`. Which of them name a setting turns out when
@@ -30,7 +46,9 @@ pub fn settings() -> Vec<Override> {
 
 /// The same for any list of variables; in the order of their names.
 pub fn among(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<Override> {
-    let is_own = |name: &str| OWN.contains(&name) || name.starts_with(OF_TESTS);
+    let is_own = |name: &str| {
+        OWN.contains(&name) || name.starts_with(OF_TESTS) || name.starts_with(OF_HOOKS)
+    };
     let mut found: Vec<(String, OsString)> = variables
         .into_iter()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
@@ -55,6 +73,8 @@ mod tests {
             "PIPE_LOG",
             "PIPE_COMMIT",
             "PIPE_TEST_PYTHON",
+            "PIPE_EVENT",
+            "PIPE_EVENT_CHECKPOINT",
             "HOME",
             "PIPE_EPOCHS",
         ];

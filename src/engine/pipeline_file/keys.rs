@@ -9,8 +9,8 @@ use crate::kind::StageKind;
 const OPTION_POLICIES: [&str; 3] = ["retry", "timeout", "resume"];
 /// Keys of every stage that say how it is carried out: those of
 /// [`ExecutionOptions`](crate::policy::ExecutionOptions).
-pub(crate) const OPTION_KEYS: [&str; 6] =
-    ["retry", "timeout", "on_failure", "resume", "resources", "slurm"];
+pub(crate) const OPTION_KEYS: [&str; 7] =
+    ["retry", "timeout", "on_failure", "resume", "resources", "slurm", "on"];
 /// Further keys of every stage, whatever its kind.
 pub(crate) const COMMON_KEYS: [&str; 4] = ["kind", "config", "needs", "matrix"];
 

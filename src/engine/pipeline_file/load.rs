@@ -20,7 +20,7 @@ use crate::pipeline_file::overrides::Override;
 use crate::pipeline_file::params::{Names, Used};
 use crate::pipeline_file::pipeline::{PipelineFile, error_at};
 use crate::pipeline_file::stage::Loading;
-use crate::pipeline_file::{dependencies, executor, fsync, origin, pattern_overlaps, store};
+use crate::pipeline_file::{dependencies, executor, fsync, hooks, origin, pattern_overlaps, store};
 use crate::reference::{Reference, is_inside_project};
 use crate::source::{self, Part, Source};
 
@@ -40,7 +40,7 @@ pub fn load(
     let kinds = Kinds::new(kinds);
     let mut file = PipelineFile::parse_with(source, &kinds.policy_keys)?;
     let (mut errors, mut warnings, used) = (Gathered::default(), Vec::new(), Used::default());
-    let Applied { for_stages, for_executor, for_store, for_fsync, given } =
+    let Applied { for_stages, for_executor, for_store, for_fsync, for_hooks, given } =
         apply(&mut file, &kinds, overrides, &used, (&mut errors, &mut warnings));
     if !errors.is_empty() {
         origin::explain(&mut errors, &file, root, &given);
@@ -53,6 +53,7 @@ pub fn load(
     let executor = executor::read(&file, names, for_executor, &mut errors);
     let store = store::read(&file, names, for_store, &mut errors);
     let fsync = fsync::read(&file, names, for_fsync, &mut errors);
+    let on = hooks::read(&file, names, for_hooks, &mut errors);
     let declared = Declared::of(&file, params, &used, &mut errors);
     let loading = Loading {
         root,
@@ -96,6 +97,7 @@ pub fn load(
         executor,
         store,
         fsync,
+        on,
         stages,
         warnings,
         matrices,

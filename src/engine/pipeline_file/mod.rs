@@ -7,6 +7,7 @@ mod document;
 pub mod environment;
 mod executor;
 mod fsync;
+mod hooks;
 mod keys;
 mod layers;
 mod load;

@@ -1,5 +1,5 @@
 //! The outer form of a pipeline file: `name`, `params`, `policies`, `executor`, `store`, `fsync`,
-//! `stages`. What stands inside a stage is its kind's business.
+//! `on`, `stages`. What stands inside a stage is its kind's business.
 
 use pipe_core::error::{Gathered, SpecError, SpecErrors, nearest};
 use pipe_core::ids::StageId;
@@ -24,6 +24,8 @@ pub struct PipelineFile {
     pub store: Option<Value>,
     /// What is synced, as written.
     pub fsync: Option<Value>,
+    /// Who is told of what happens, as written.
+    pub on: Option<Value>,
     /// In the file's order.
     pub stages: Vec<StageDeclaration>,
 }
@@ -39,7 +41,8 @@ pub struct StageDeclaration {
 /// Policies that are one value each.
 const SCALAR_POLICIES: [&str; 2] = ["timeout", "resume"];
 
-const TOP_LEVEL: [&str; 7] = ["name", "params", "policies", "executor", "store", "fsync", "stages"];
+const TOP_LEVEL: [&str; 8] =
+    ["name", "params", "policies", "executor", "store", "fsync", "on", "stages"];
 
 impl PipelineFile {
     /// The file's form is checked as a whole: what is wrong with it is said at once. Which kinds of
@@ -68,6 +71,7 @@ impl PipelineFile {
         let executor = root.remove("executor").filter(|value| !value.is_null());
         let store = root.remove("store").filter(|value| !value.is_null());
         let fsync = root.remove("fsync").filter(|value| !value.is_null());
+        let on = root.remove("on").filter(|value| !value.is_null());
         let mut section = |key: &str| match root.remove(key) {
             None | Some(Value::Null) => Some(Map::new()),
             Some(value) => errors.take(mapping(&source, &[key], value)),
@@ -98,6 +102,7 @@ impl PipelineFile {
             executor,
             store,
             fsync,
+            on,
             stages,
         })
     }

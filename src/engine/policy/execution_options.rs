@@ -1,7 +1,6 @@
 //! How a stage is carried out, whatever its kind: retries, time limit, what a failure means for the
 //! others. Nothing of it is part of a stage's identity. Pure: failures in, the next step out.
 
-use std::fmt;
 use std::time::Duration;
 
 use pipe_core::failure::Failure;
@@ -9,7 +8,7 @@ pub use pipe_core::failure::RetryChange;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Slurm;
+use super::{Hooks, Slurm, Span};
 
 /// Keys of every stage that say how it is carried out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -28,6 +27,10 @@ pub struct ExecutionOptions {
     pub resources: Resources,
     /// What its job asks of Slurm, with `--executor slurm`.
     pub slurm: Slurm,
+    /// Commands and addresses that are told what happens to the stage, besides those of the
+    /// pipeline.
+    #[serde(skip_serializing_if = "Hooks::is_empty")]
+    pub on: Hooks,
 }
 
 /// Further attempts after a failure.
@@ -101,54 +104,6 @@ pub struct Resources {
     /// GPUs. Stages with GPUs of their own run side by side; `device: auto` takes the assigned one.
     #[schemars(range(max = 1))]
     pub gpu: u32,
-}
-
-/// A length of time, written such as `10s`, `5m` or `2h 30m`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span(pub Duration);
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        humantime::format_duration(self.0).fmt(f)
-    }
-}
-
-impl Serialize for Span {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-
-        impl serde::de::Visitor<'_> for Text {
-            type Value = Span;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a time such as `10s`, `5m` or `2h 30m`")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Span, E> {
-                let wrong = |_| E::invalid_value(serde::de::Unexpected::Str(text), &self);
-                humantime::parse_duration(text).map(Span).map_err(wrong)
-            }
-        }
-
-        deserializer.deserialize_str(Text)
-    }
-}
-
-impl JsonSchema for Span {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Span".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({"type": "string", "pattern": "^[0-9]+ ?[a-z]+( ?[0-9]+ ?[a-z]+)*$",
-                                "description": "a time such as `10s`, `5m` or `2h 30m`"})
-    }
 }
 
 /// The attempt after a failed one.

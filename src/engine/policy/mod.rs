@@ -1,10 +1,18 @@
 //! Policies of stages: what follows a failure, what a job asks for. Pure.
 
 mod execution_options;
+mod hook_list;
+mod hook_url;
+mod hooks;
 mod slurm;
+mod span;
 
 pub use execution_options::{
     Adjustment, ExecutionOptions, OnFailure, Resources, Resume, Retry, RetryChange, RetryDecision,
-    Retryable, Span,
+    Retryable,
 };
+pub use hook_list::HookList;
+pub use hooks::{Hook, Hooks};
+pub(crate) use hooks::{HookAction, HookEvent};
 pub use slurm::{Slurm, Walltime};
+pub use span::Span;

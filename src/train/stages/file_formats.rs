@@ -1,10 +1,10 @@
 //! What the engine is told about the files of trainings.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pipe_engine::kind::FileFormats;
-use pipe_runs::{file_digest, file_digest_like, is_run_folder};
+use pipe_runs::{CHECKPOINTS, file_digest, file_digest_like, is_run_folder};
 
 /// Checkpoints count by the digests in their headers, and numbered runs are no sources.
 pub struct RunFiles;
@@ -19,5 +19,9 @@ impl FileFormats for RunFiles {
 
     fn is_work_folder(&self, folder: &Path) -> bool {
         is_run_folder(folder)
+    }
+
+    fn saved_file(&self, run: &Path, name: &str) -> PathBuf {
+        run.join(CHECKPOINTS).join(name)
     }
 }

@@ -40,6 +40,11 @@
 //! lists what was not begun. A second signal ends the process at once: every change of the disk is
 //! safe at every instant, so that needs no help from here.
 //!
+//! # Hooks
+//!
+//! What stages tell goes on to `hooks`, which starts commands beside them. The run ends when these
+//! have ended, each within its time limit.
+//!
 //! # Several processes
 //!
 //! A stage has one lock, which the system frees when the process ends. Two runs of one pipeline
@@ -63,6 +68,7 @@ use self::node::{Node, NodeIndex, Phase, nodes};
 use super::execution::{Execution, InspectedStage, Summary};
 use super::journal::Journal;
 use crate::artifact::{Artifact, Outcome};
+use crate::hooks;
 use crate::plan::{Action, Plan};
 
 /// Runs the plan's stages, each when those before it have ended.
@@ -71,8 +77,12 @@ pub fn execute(
     plan: &Plan,
     observed: HashMap<StageId, InspectedStage>,
 ) -> Result<Summary, FileError> {
-    let journal = Journal::open(execution.root, &execution.graph.pipeline.name, execution.report)?;
-    Ok(std::thread::scope(|scope| Scheduler::new(execution, &journal, plan, observed, scope).run()))
+    hooks::listening(execution, |report| {
+        let journal = Journal::open(execution.root, &execution.graph.pipeline.name, report)?;
+        Ok(std::thread::scope(|scope| {
+            Scheduler::new(execution, &journal, plan, observed, scope).run()
+        }))
+    })
 }
 
 struct Scheduler<'scope, 'env> {

@@ -8,6 +8,8 @@ mod fake;
 #[cfg(unix)]
 mod files;
 mod fresh;
+#[cfg(unix)]
+mod hooks;
 mod metrics;
 mod plan;
 mod random;

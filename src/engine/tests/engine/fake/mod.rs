@@ -23,8 +23,8 @@ pub struct Settings {
     pub learning_rate: f64,
     #[schemars(extend("x-class" = "extend"))]
     pub epochs: u64,
-    /// succeed, fail, interrupt, panic, wait (until stopped), or failures in turn: `command signal
-    /// input`
+    /// succeed, fail, interrupt, panic, wait (until stopped), train (telling of each epoch), or
+    /// failures in turn: `command signal input`
     #[schemars(extend("x-class" = "runtime"))]
     pub ends: String,
     pub classes: Vec<String>,
@@ -119,6 +119,27 @@ struct FakeStage {
 }
 
 impl FakeStage {
+    /// Tells what a training tells, each epoch being the best.
+    fn train(&self, c: &RunContext) {
+        c.event(Event::WorkOpened {
+            number: 7,
+            title: "t".into(),
+            directory: "runs/run_007".into(),
+            device: "cpu".into(),
+            size: 1,
+            changing: 1,
+        });
+        for position in 1..=self.settings.epochs {
+            let value = 1.0 / position as f64;
+            let metrics = std::collections::BTreeMap::from([("loss".to_owned(), value)]);
+            let target = self.settings.epochs;
+            c.event(Event::Round { position, target, metrics, seconds: 0.0, rate: 1.0 });
+            let file = format!("epoch_{position:03}.ckpt");
+            c.event(Event::Saved { file, bytes: 1, seconds: 0.0, blocked: 0.0 });
+            c.event(Event::NewBest { monitor: "loss".into(), value, position });
+        }
+    }
+
     fn artifact(&self) -> Option<Artifact> {
         Some(Artifact::new(self.settings.epochs, Some(self.settings.content.clone())))
     }
@@ -188,6 +209,7 @@ impl Stage for FakeStage {
             "succeed" => {}
             "fail" => return Err(StageError::new(Failure::Input, "scripted failure")),
             "panic" => panic!("scripted panic"),
+            "train" => self.train(c),
             "interrupt" => {
                 c.stop.request(Signal::Terminate);
                 return interrupt(Signal::Terminate);
@@ -268,6 +290,10 @@ impl FileFormats for FakeFiles {
 
     fn is_work_folder(&self, folder: &Path) -> bool {
         folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with("run_"))
+    }
+
+    fn saved_file(&self, work_folder: &Path, name: &str) -> PathBuf {
+        work_folder.join("saved").join(name)
     }
 }
 
