@@ -70,7 +70,7 @@ pub(super) fn apply(
         let Some(target) = finder.target() else {
             match given.strength {
                 Precedence::CommandLine => errors.push(finder.unknown()),
-                Precedence::Environment => warnings.extend(finder.probably_meant()),
+                Precedence::Environment => warnings.extend(finder.likely_misspelt()),
             }
             continue;
         };

@@ -40,7 +40,7 @@ impl Finder<'_> {
     }
 
     /// A word about a variable that may have been meant for this pipeline. Others are passed over.
-    pub(super) fn probably_meant(&self) -> Option<SpecError> {
+    pub(super) fn likely_misspelt(&self) -> Option<SpecError> {
         let path = &self.given.path;
         let first = self.plain(&path[0]);
         let inside =

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use pipe_engine::kind::{Failure, RunContext, StageError};
 use pipe_engine::state::Output;
-use pipe_fs::{atomic, copy};
+use pipe_fs::{atomic, copy, sha256_of};
 use pipe_runs::Checkpoint;
 use pipe_runs::checkpoint::{header_beside, remove};
 
@@ -25,10 +25,19 @@ impl CopyBest {
         let target = context.root.join(to);
         let replaced = self.check_ownership(context, to, &source.digest)?;
         // The note first: after a crash between the two, the next run knows the copy as its own.
-        let planned = Output::expected(&to.display().to_string(), &source.digest, source.bytes);
-        context.record_outputs(vec![planned], Vec::new(), replaced)?;
+        let beside = header_beside(to);
+        let header = file_of(&header_beside(&source.path))?;
+        let planned = vec![
+            Output::expected(&to.display().to_string(), &source.digest, source.bytes),
+            // Written last: without it the copy is not whole.
+            Output::expected(&beside.display().to_string(), &header.0, header.1),
+        ];
+        context.record_outputs(planned, Vec::new(), replaced)?;
         let above = target.parent().unwrap_or(&context.root);
         atomic::create_folder(disk, above)?;
+        for path in [&target, &header_beside(&target)] {
+            atomic::remove_temporary_files_for(disk, path);
+        }
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         let scratch = target.with_file_name(format!(".{name}.copying"));
         if scratch.exists() {
@@ -62,4 +71,11 @@ impl CopyBest {
         context.record_outputs(outputs.collect::<Result<_, _>>()?, Vec::new(), Vec::new())?;
         Ok(source.digest.clone())
     }
+}
+
+/// Digest and length of a file.
+fn file_of(path: &Path) -> Result<(String, u64), StageError> {
+    let read = || Ok::<_, std::io::Error>((sha256_of(path)?, fs::metadata(path)?.len()));
+    let wrong = |e| StageError::new(Failure::Input, format!("{}: {e}", path.display()));
+    read().map_err(wrong)
 }
