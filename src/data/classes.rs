@@ -190,9 +190,10 @@ fn unknown(name: &str, available: &[String], superclasses: &[Superclass]) -> Dat
     };
     let told = available.iter().take(MAX_SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
     let above: Vec<&str> = superclasses.iter().map(|(name, _)| *name).collect();
-    let above = match above.is_empty() {
-        true => String::new(),
-        false => format!("; superclasses: {}", above.join(", ")),
+    let above = if above.is_empty() {
+        String::new()
+    } else {
+        format!("; superclasses: {}", above.join(", "))
     };
     let reason = format!("no class `{name}`{hint}; there are: {told}{more}{above}");
     DataError::setting("classes", reason)

@@ -50,7 +50,7 @@ fn a_path_is_the_one_that_a_script_can_open() {
     let opened = project.path("notebooks").join(typed.trim_end());
     assert_eq!(
         opened.canonicalize().unwrap(),
-        project.path(&file("best.ckpt").trim_end()).canonicalize().unwrap()
+        project.path(file("best.ckpt").trim_end()).canonicalize().unwrap()
     );
 }
 

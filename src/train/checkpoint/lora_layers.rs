@@ -55,9 +55,9 @@ impl LoraLayers {
         lora: &LoraConfig,
         is_chosen: bool,
     ) -> Result<Self, LayersError> {
-        let refuse_choice = || match is_chosen {
-            true => Err(LayersError::Chosen(file.display().to_string())),
-            false => Ok(()),
+        let refuse_choice = || {
+            let refused = LayersError::Chosen(file.display().to_string());
+            if is_chosen { Err(refused) } else { Ok(()) }
         };
         if file.is_dir() {
             refuse_choice()?;

@@ -58,8 +58,8 @@ impl Manifest {
     /// # Errors
     /// No disk has so many.
     pub(super) fn bytes(&self) -> Result<u64, String> {
-        let sizes = self.files.iter().filter(|f| f.link.is_none()).map(|f| f.bytes);
-        let sum = sizes.fold(Some(0u64), |sum, bytes| sum?.checked_add(bytes));
+        let mut sizes = self.files.iter().filter(|f| f.link.is_none()).map(|f| f.bytes);
+        let sum = sizes.try_fold(0u64, |sum, bytes| sum.checked_add(bytes));
         sum.ok_or_else(|| "its files would take more bytes than there are".to_owned())
     }
 
