@@ -372,7 +372,7 @@ fn jobs_that_go_on_are_looked_at_and_ended_as_it_says() {
 
 /// Files that print commands, in how many lines, and the tests that type them. Whoever adds one
 /// adds its test here.
-const PRINTED: [(&str, usize, &[&str]); 29] = [
+const PRINTED: [(&str, usize, &[&str]); 31] = [
     (
         "src/cli/pipeline_args.rs",
         2,
@@ -381,6 +381,7 @@ const PRINTED: [(&str, usize, &[&str]); 29] = [
     ("src/cli/clean.rs", 1, &["place::a_run_has_a_name"]),
     ("src/cli/files.rs", 1, &["the_run_of_a_chain"]),
     ("src/cli/init.rs", 2, &["a_new_project"]),
+    ("src/cli/job.rs", 1, &["trainer::a_shell_script"]),
     ("src/cli/jobs.rs", 2, &["jobs_that_go_on"]),
     ("src/cli/plan.rs", 1, &["a_plan_that_does_not_hold"]),
     ("src/cli/suggestions.rs", 1, &["told::an_empty_folder"]),
@@ -405,12 +406,13 @@ const PRINTED: [(&str, usize, &[&str]); 29] = [
     ("src/train/checkpoint/rebuild.rs", 1, &["told::a_lora_checkpoint_without_its_base"]),
     ("src/train/device/spec.rs", 1, &["commands_that_are_pointed_to"]),
     ("src/train/device/list.rs", 1, &["commands_that_are_pointed_to"]),
-    ("src/train/stages/run_catalog.rs", 1, &["told::a_run_of_a_renamed_pipeline"]),
     ("src/train/stages/resume_compatibility.rs", 1, &["told::lora_weights_become"]),
     ("src/train/stages/training/device_group.rs", 1, &["commands_that_are_pointed_to"]),
-    ("src/train/stages/training/mod.rs", 2, &["next_of_a_sweep", "told::fewer_epochs"]),
-    ("src/train/stages/training/opening.rs", 1, &["a_run_is_repeated"]),
-    ("src/train/stages/training/selection.rs", 2, &["a_number_that_is_taken"]),
+    ("src/train/stages/training/mod.rs", 1, &["next_of_a_sweep"]),
+    ("src/trainer/opening.rs", 1, &["a_run_is_repeated"]),
+    ("src/trainer/run_catalog.rs", 1, &["told::a_run_of_a_renamed_pipeline"]),
+    ("src/trainer/selection.rs", 2, &["a_number_that_is_taken"]),
+    ("src/trainer/training.rs", 1, &["told::fewer_epochs"]),
 ];
 
 /// Lines of a source file that print a command or an option to type: no comments, tests, help or
@@ -448,6 +450,7 @@ fn every_place_that_prints_a_command_has_a_test_that_types_it() {
         include_str!("advice.rs"),
         include_str!("place.rs"),
         include_str!("told.rs"),
+        include_str!("trainer.rs"),
         include_str!("ui.rs"),
     ]
     .concat();
