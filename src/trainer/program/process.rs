@@ -1,5 +1,7 @@
 //! A training program from its start to its end, and what its end means.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -32,6 +34,7 @@ pub(super) fn train(
     std::fs::write(&file, text).map_err(no_socket)?;
     let mut env = settings.env.clone();
     env.insert(environment::JOB.to_owned(), file.to_string_lossy().into_owned());
+    with_own_program(&mut env);
     let place = settings.working_dir.as_ref();
     let place = place.map_or(context.root.to_path_buf(), |dir| context.root.join(dir));
     let (is_over, cancelled) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -136,6 +139,18 @@ pub(super) fn judge(
         "the program gave no checkpoint of epoch {done}: it is to save when a reply has `save`; without \
          checkpoints, set checkpoint.enabled: false ({PAGE})"
     ))
+}
+
+/// Lets the program find `pipe job`, where nothing else on its path is called so.
+#[cfg(unix)]
+fn with_own_program(env: &mut BTreeMap<String, String>) {
+    let path = env.remove("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH"));
+    let own = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned()));
+    let folders = path.iter().flat_map(std::env::split_paths).chain(own);
+    if let Some(path) = std::env::join_paths(folders).ok().and_then(|path| path.into_string().ok())
+    {
+        env.insert("PATH".to_owned(), path);
+    }
 }
 
 pub(super) fn no_socket(error: std::io::Error) -> StageError {
