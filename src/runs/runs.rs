@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use pipe_fs::{Disk, Holder, Lock, host};
 
-use super::checkpoint_path::{BEST, CHECKPOINTS, LAST};
+use super::checkpoint_path::{BEST, CHECKPOINTS, LAST, Name};
 use super::run_number::number_of;
 use super::{
     Checkpoint, CheckpointRecord, Metadata, RunNumber, Status, StoreError, found, metadata,
@@ -173,8 +173,12 @@ impl Run {
     /// name is gone.
     pub fn file_of(&self, record: &CheckpointRecord) -> PathBuf {
         let own = self.folder.join(&record.path);
-        if own.exists() {
-            return own;
+        let of_epoch = self.checkpoints().join(Name::Epoch(record.epoch).file());
+        // The link to a folder does not come along into a store or an archive.
+        for path in [&own, &of_epoch] {
+            if path.exists() {
+                return path.clone();
+            }
         }
         let same = |path: &PathBuf| {
             let header = Checkpoint::open(path).ok().map(|file| file.header().clone());

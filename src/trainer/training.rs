@@ -10,7 +10,7 @@ use pipe_engine::kind::{
 };
 use pipe_fs::ProjectRoot;
 use pipe_runs::policy::CheckpointPolicy;
-use pipe_runs::{CheckpointManager, Metadata, Run, Runs, Status};
+use pipe_runs::{CheckpointManager, CheckpointRecord, Metadata, Run, Runs, Status};
 use serde_json::Value;
 
 use crate::artifacts::Checkpoints;
@@ -111,7 +111,9 @@ impl Training<'_> {
             return StageState::Partial { done: total, total, reason }.into();
         }
         if done >= total || early.is_some() {
-            if metadata.best_checkpoint.is_some() && !run.best().exists() {
+            let is_gone =
+                |best: &CheckpointRecord| !run.best().exists() && !run.file_of(best).is_dir();
+            if metadata.best_checkpoint.as_ref().is_some_and(is_gone) {
                 let reason = format!("run {}: best.ckpt is gone", run.number);
                 return StageState::Partial { done: done.min(total), total, reason }.into();
             }

@@ -156,8 +156,12 @@ impl Verified {
                 m.partial_checkpoint.as_ref().map(|p| &p.digest).or(last),
             ]
         }));
+        let is_folder = |c: &CheckpointRecord| run.folder.join(&c.path).is_dir();
+        let has_folders = metadata.iter().any(|m| m.checkpoints.iter().any(is_folder));
         for (path, noted) in links {
             match noted {
+                // The link to a folder does not come along into a store or an archive.
+                Some(_) if !path.exists() && has_folders => {}
                 Some(_) if !path.exists() => self.damage(&path, "it is not there", LINK, &owner),
                 // A further name of a file that was looked at needs no second look.
                 _ if !path.exists() || self.was_seen(&path) => {}
