@@ -81,8 +81,8 @@ fn act(item: &Value, scratch: &Path, link: &mut Link) {
             }
         }
         item if item["fork"].is_string() => {
-            let line = item["fork"].as_str().unwrap();
-            std::process::Command::new("sh").args(["-c", line]).spawn().unwrap();
+            let line = format!("{} &", item["fork"].as_str().unwrap());
+            std::process::Command::new("sh").args(["-c", &line]).status().unwrap();
         }
         other => panic!("no such thing to do: {other}"),
     }
