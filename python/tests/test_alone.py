@@ -93,24 +93,24 @@ def test_killed_again_and_again_it_ends_in_the_bytes_of_one_go(tmp_path):
     text = text.replace("job.start.read_text()", "job.start.read_text().strip()")
     program = script(tmp_path, text)
     (tmp_path / "whole").mkdir()
-    assert start(program, tmp_path / "whole", 60).returncode == 0
+    assert start(program, tmp_path / "whole", 300).returncode == 0
     chance = random.Random(7)
     folder = tmp_path / "killed"
     folder.mkdir()
     kills = 0
     for _ in range(8):
         child = subprocess.Popen(
-            [sys.executable, program, "60"], env=environment(), cwd=folder,
+            [sys.executable, program, "300"], env=environment(), cwd=folder,
             stderr=subprocess.DEVNULL,
         )
         try:
-            child.wait(chance.uniform(0.1, 0.5))
+            child.wait(chance.uniform(0.1, 0.3))
         except subprocess.TimeoutExpired:
             child.send_signal(signal.SIGKILL)
             kills += 1
         child.wait()
-    assert start(program, folder, 60).returncode == 0
-    last = Path("checkpoints/train/epoch_060.ckpt")
+    assert start(program, folder, 300).returncode == 0
+    last = Path("checkpoints/train/epoch_300.ckpt")
     assert kills > 3 and content(folder / last) == content(tmp_path / "whole" / last)
 
 
