@@ -244,6 +244,11 @@ fn what_a_program_hands_on_begins_another_training() {
             exe.display()
         );
         let project = project(&second);
+        // Somebody's file where the copy's header would stand.
+        project.write("out/model.ckpt.json", "mine");
+        project.pipe(&args()).exits(2).says("out/model.ckpt.json exists and was not made by");
+        assert_eq!(project.read("out/model.ckpt.json"), "mine");
+        std::fs::remove_file(project.path("out/model.ckpt.json")).unwrap();
         project.pipe(&args()).succeeds();
         let tuned = project.path("checkpoints/tuned/run_001/checkpoints/last.ckpt");
         let text = std::fs::read_to_string(training_program::inner(&tuned)).unwrap();

@@ -180,6 +180,12 @@ impl TrainerStage {
         let folder = tempfile::Builder::new().prefix("pipe-").tempdir().map_err(no_socket)?;
         let job =
             self.job(context, &manager, &scratch, folder.path(), (start.as_ref(), init), position);
+        if job.micro_batch_splits > 1 {
+            // Sums in another order: the bits differ from those of whole batches.
+            manager.update(|m| {
+                m.other.insert("pieces_per_batch".into(), job.micro_batch_splits.into());
+            })?;
+        }
         let (target, seed) = (self.settings.epochs, self.settings.seed);
         let policy = &self.settings.checkpoint;
         let mut session =
