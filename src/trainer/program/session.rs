@@ -31,6 +31,14 @@ pub(super) struct Position {
     pub step_in_epoch: u64,
 }
 
+impl Position {
+    /// That of a checkpoint.
+    pub fn of(header: &Header) -> Self {
+        let Header { epoch, global_step: step, step_in_epoch, .. } = *header;
+        Self { epoch, step, step_in_epoch }
+    }
+}
+
 /// A program under way.
 pub(super) struct Session<'a> {
     context: &'a RunContext<'a>,

@@ -145,33 +145,18 @@ impl TrainerStage {
         context.record_outputs(Vec::new(), read, Vec::new())?;
 
         // ---- The run: an old one to go on with, or a new one
-        let inputs = Inputs::of(&context.manifest);
-        let criteria = RunCriteria {
-            manifest: &context.manifest,
-            unknown: &[],
-            is_data: &data::is_data,
-            data: Some(&inputs),
-        };
-        let (request, root) = (&context.request, &context.root);
-        let selection =
-            training.select_run(request, &context.pipeline, &context.stage, root, &criteria)?;
         let device = match context.gpu {
             Some(gpu) => format!("gpu:{gpu}"),
             None => "the program's".to_owned(),
         };
-        let mut manager = training.open_run(context, selection, &inputs.record(), &device)?;
+        let mut manager = self.open_run(context, &device)?;
         *opened = Some(manager.run().clone());
         write_config(&manager, context)?;
 
         // ---- Where to begin
         let start =
             if self.settings.resumable { training.newest(context, &manager)? } else { None };
-        let position = start.as_ref().map(|start| Position {
-            epoch: start.header().epoch,
-            step: start.header().global_step,
-            step_in_epoch: start.header().step_in_epoch,
-        });
-        let position = position.unwrap_or_default();
+        let position = start.as_ref().map(|s| Position::of(s.header())).unwrap_or_default();
         self.tell_begin(context, &manager, start.as_ref(), &device);
         training.note_running(context, &mut manager, position.epoch, &device)?;
 
@@ -218,6 +203,25 @@ impl TrainerStage {
                 Err(error)
             }
         }
+    }
+
+    /// The run that is meant, held by this process.
+    fn open_run(
+        &self,
+        context: &RunContext,
+        device: &str,
+    ) -> Result<CheckpointManager, StageError> {
+        let (training, inputs) = (self.training(), Inputs::of(&context.manifest));
+        let criteria = RunCriteria {
+            manifest: &context.manifest,
+            unknown: &[],
+            is_data: &data::is_data,
+            data: Some(&inputs),
+        };
+        let (request, root) = (&context.request, &context.root);
+        let selection =
+            training.select_run(request, &context.pipeline, &context.stage, root, &criteria)?;
+        training.open_run(context, selection, &inputs.record(), device)
     }
 
     /// The weights that a new training begins with.
