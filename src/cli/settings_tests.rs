@@ -17,6 +17,7 @@ stages:
   many: { kind: train, dataset: data, matrix: { seed: [1, 2] } }
   winner: { kind: select_best, over: many }
   program: { kind: command, run: 'true' }
+  own: { kind: trainer, run: 'true', epochs: 2 }
 ";
 
 /// Words of the language and the libraries that this is written in.

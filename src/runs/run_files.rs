@@ -46,7 +46,9 @@ fn is_checkpoint(name: &str) -> bool {
 
 /// Whether a name can be one inside a program's checkpoint: hidden files are some programs' habit.
 fn is_inner(name: &str) -> bool {
-    is_plain_name(name.strip_prefix('.').unwrap_or(name))
+    let seen = name.strip_prefix('.').unwrap_or(name);
+    !seen.is_empty()
+        && is_plain_name(seen)
         && !name.eq_ignore_ascii_case(".git")
         && !atomic::is_temporary(name)
 }
