@@ -202,12 +202,6 @@ pub struct InspectContext<'a> {
 }
 
 impl InspectContext<'_> {
-    /// What the stage may look at for the files that decide its result.
-    pub fn content_context(&self) -> ContentContext<'_> {
-        let Self { root, stage, graph, formats, made, .. } = *self;
-        ContentContext { root, stage, graph, made, formats }
-    }
-
     /// What differs from an earlier manifest, as far as it is known yet.
     pub fn changes_since(&self, earlier: &BTreeMap<String, Value>) -> Vec<Difference> {
         let all = differences(earlier, self.manifest);

@@ -47,8 +47,6 @@ pub(super) const TREE: &str = "blake3-tree:";
 /// So much is read before it goes into the digest: little enough to be in the processor's cache
 /// still.
 pub(super) const CHUNK: usize = 256 << 10;
-/// Threads that read and digest a file together, where there are as many cores.
-pub(super) const READERS: usize = 4;
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,6 +12,7 @@ mod head;
 mod header;
 mod program;
 mod read;
+mod share;
 #[cfg(test)]
 mod tests;
 mod write;

@@ -9,14 +9,14 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pipe_fs::atomic::{self, WriteError};
 use pipe_fs::{Disk, bounded_read, checksummed_json, sync};
 use serde::{Deserialize, Serialize};
 
 use super::Header;
-use super::format::{BLAKE3, CHUNK, Corruption, READERS, TREE, Written};
+use super::format::{BLAKE3, CHUNK, Corruption, TREE, Written};
+use super::share::share;
 
 /// The files of a checkpoint that a program wrote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,32 +193,8 @@ fn list(folder: &Path) -> io::Result<Vec<String>> {
 
 /// Length and digest of each file; several are read at a time.
 fn digests(paths: &[PathBuf]) -> io::Result<Vec<(u64, String)>> {
-    let next = AtomicUsize::new(0);
-    let work = || -> io::Result<Vec<(usize, (u64, String))>> {
-        let (mut buffer, mut read) = (vec![0; CHUNK], Vec::new());
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some(path) = paths.get(number) else { return Ok(read) };
-            read.push((number, digest(path, &mut buffer)?));
-        }
-    };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = cores.min(READERS).min(paths.len());
-    let mut read = std::thread::scope(|scope| {
-        let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, work);
-        let others: Vec<_> = (1..threads).map_while(|n| spawn(n).ok()).collect();
-        let mut read = work();
-        for other in others {
-            let more = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            read = read.and_then(|mut all| {
-                all.extend(more?);
-                Ok(all)
-            });
-        }
-        read
-    })?;
-    read.sort_by_key(|(number, _)| *number);
-    Ok(read.into_iter().map(|(_, found)| found).collect())
+    let buffer = || Ok(vec![0; CHUNK]);
+    share(paths, buffer, |buffer: &mut Vec<u8>, path| digest(path, buffer))
 }
 
 fn digest(path: &Path, buffer: &mut [u8]) -> io::Result<(u64, String)> {

@@ -5,16 +5,16 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::super::tensor::HostTensor;
 use super::digest::{content_digest, content_text, head_digest, listed_digests, sha256_text};
-use super::format::{BLAKE3, CHUNK, CheckpointError, Corruption, READERS, SHA256, TENSOR_DIGESTS};
+use super::format::{BLAKE3, CHUNK, CheckpointError, Corruption, SHA256, TENSOR_DIGESTS};
 use super::head::{data_length, foreign, read_head};
 use super::program::{ProgramFiles, read_beside};
+use super::share::share;
 use super::{Header, TensorEntry};
 
 /// An opened checkpoint: header and tensor table are read, the data is not. No tensor can be had of
@@ -299,39 +299,15 @@ impl Checkpoint {
 
     /// Format 2: each tensor has a digest, so that several threads share them.
     fn read_together(&self, keep: bool) -> io::Result<(Vec<blake3::Hash>, Vec<Vec<u8>>)> {
-        let entries = self.in_order();
-        let next = AtomicUsize::new(0);
-        let work = || -> io::Result<Vec<(usize, blake3::Hash, Vec<u8>)>> {
-            let mut file = File::open(&self.path)?;
-            let (mut hash, mut read) = (blake3::Hasher::new(), Vec::new());
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                let Some(entry) = entries.get(number) else { return Ok(read) };
-                hash.reset();
-                let bytes = self.read_entry(&mut file, entry, keep, |bytes| {
-                    hash.update(bytes);
-                })?;
-                read.push((number, hash.finalize(), bytes));
-            }
-        };
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = cores.min(READERS).min(entries.len());
-        let mut read = std::thread::scope(|scope| {
-            let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, work);
-            // Where the system has no thread to give, those that there are do the work.
-            let others: Vec<_> = (1..threads).map_while(|n| spawn(n).ok()).collect();
-            let mut read = work();
-            for other in others {
-                let more = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                read = read.and_then(|mut all| {
-                    all.extend(more?);
-                    Ok(all)
-                });
-            }
-            read
+        let open = || Ok((File::open(&self.path)?, blake3::Hasher::new()));
+        let read = share(&self.in_order(), open, |(file, hash), entry| {
+            hash.reset();
+            let bytes = self.read_entry(file, entry, keep, |bytes| {
+                hash.update(bytes);
+            })?;
+            Ok((hash.finalize(), bytes))
         })?;
-        read.sort_by_key(|(number, ..)| *number);
-        Ok(read.into_iter().map(|(_, hash, bytes)| (hash, bytes)).unzip())
+        Ok(read.into_iter().unzip())
     }
 
     /// Format 1: one digest goes through all tensors.

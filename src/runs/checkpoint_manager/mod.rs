@@ -33,10 +33,10 @@
 //! # Retention
 //!
 //! The newest `keep_last_n` checkpoints stay, and the `keep_top_k` best besides (the best, if it is
-//! unset). The best is the one with the lowest (or highest) value of `monitor`; of equal ones the
-//! earlier, so that a later tie changes nothing behind it. A metric that is missing or not finite is never the best. Nothing is removed
-//! before what replaces it stands, with one exception: on a full disk those that would go anyway
-//! are removed first, but neither the newest nor the best so far.
+//! unset). The best has the lowest (or highest) value of `monitor`; of equal ones the earlier, so
+//! that a later tie changes nothing behind it. A metric that is missing or not finite is never the
+//! best. Nothing is removed before what replaces it stands, but on a full disk: there those that
+//! would go anyway are removed first, and neither the newest nor the best so far.
 //!
 //! # What counts as good
 //!
