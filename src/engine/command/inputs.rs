@@ -16,14 +16,16 @@ pub struct InputFiles {
 }
 
 /// The files that paths, folders and patterns among a stage's settings mean now. What did not change
-/// since the stage noted it is not read again.
+/// since it was `seen`, or since the stage noted it, is not read again.
 pub fn input_files(
     at: &ContentContext,
     patterns: &[String],
+    seen: &[Output],
 ) -> Result<Vec<InputFiles>, StageError> {
     let ContentContext { root, stage, graph, made, formats } = *at;
     let files = Files { root, graph, formats, stage, own: &[], others: OnceCell::new() };
-    let known = made.map_or(&[][..], |made| &made.inputs);
+    let noted = made.map_or(&[][..], |made| &made.inputs);
+    let known = if seen.is_empty() { noted } else { seen };
     let look = |pattern: &String| {
         let mut found = Vec::new();
         let is_there = files.read(pattern, &mut found)?;

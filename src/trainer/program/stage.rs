@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use pipe_core::progress::Event;
 use pipe_engine::command::{InputFiles, input_files};
@@ -9,6 +10,7 @@ use pipe_engine::kind::{
     ContentContext, Diagnostic, Failure, Files, InspectContext, Inspection, Outcome, PipelineView,
     Preview, Reference, RunContext, Stage, StageError, StageState,
 };
+use pipe_engine::state::Output;
 use pipe_fs::atomic;
 use pipe_runs::{CheckpointManager, Loaded, Run, Status};
 use serde_json::Value;
@@ -26,12 +28,14 @@ use crate::write_config;
 pub(super) struct TrainerStage {
     settings: TrainerSettings,
     value: Value,
+    /// Its inputs as this process saw them last, so that they are read once for a plan and a run.
+    seen: Mutex<Vec<Output>>,
 }
 
 impl TrainerStage {
     pub fn new(settings: TrainerSettings) -> Self {
         let value = serde_json::to_value(&settings).unwrap_or_default();
-        Self { settings, value }
+        Self { settings, value, seen: Mutex::default() }
     }
 
     fn training(&self) -> Training<'_> {
@@ -73,7 +77,7 @@ impl Stage for TrainerStage {
     }
 
     fn content(&self, at: &ContentContext) -> Result<BTreeMap<String, String>, StageError> {
-        Ok(data::content(&input_files(at, &self.settings.patterns())?))
+        Ok(data::content(&self.inputs(at)?))
     }
 
     fn preview(&self, _: &PipelineView) -> Option<Preview> {
@@ -236,15 +240,18 @@ impl TrainerStage {
         path.ok_or_else(none).map(Some)
     }
 
-    /// The files that the program reads, as they are before it begins.
-    fn read_inputs(
-        &self,
-        context: &RunContext,
-    ) -> Result<Vec<pipe_engine::state::Output>, StageError> {
+    /// The files that the program reads.
+    fn inputs(&self, at: &ContentContext) -> Result<Vec<InputFiles>, StageError> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let inputs = input_files(at, &self.settings.patterns(), &seen)?;
+        *seen = inputs.iter().filter_map(|input| input.files.as_ref()).flatten().cloned().collect();
+        Ok(inputs)
+    }
+
+    /// The same before it begins, when all must be there.
+    fn read_inputs(&self, context: &RunContext) -> Result<Vec<Output>, StageError> {
         let mut read = Vec::new();
-        for InputFiles { pattern, files } in
-            input_files(&context.content_context(), &self.settings.patterns())?
-        {
+        for InputFiles { pattern, files } in self.inputs(&context.content_context())? {
             let missing =
                 || StageError::new(Failure::Input, format!("inputs: there is no {pattern}"));
             read.extend(files.ok_or_else(missing)?);
