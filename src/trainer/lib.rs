@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`Training`] | begin here: what a training is as its runs know it, and what stands on disk for it |
 //! | [`RunSelection`], [`run_match`] | which run is meant, and what is different where none fits |
+//! | [`StoppingRules`] | when a training ends before its last epoch |
 //! | [`artifacts`] | what trainings hand to other stages: checkpoints |
 //! | [`program`] | `kind: trainer` and the training contract |
 
@@ -33,8 +34,12 @@ mod relocated_runs;
 mod run_catalog;
 pub mod run_match;
 mod selection;
+mod stopping;
+#[cfg(test)]
+mod stopping_tests;
 mod training;
 
 pub use opening::write_config;
 pub use selection::RunSelection;
-pub use training::{Training, finished_early, note_finished_early, shown};
+pub use stopping::{Ending, StoppingRules, Trained, finished_early, lint_patience, note_ending};
+pub use training::{Training, shown};

@@ -17,6 +17,7 @@ use crate::artifacts::Checkpoints;
 use crate::run_catalog::{completed_epochs, unfinished_reason};
 use crate::run_match::RunCriteria;
 use crate::selection::RunSelection;
+use crate::stopping::{StoppingRules, Trained, finished_early, forget_ending, is_ended_by_rule};
 
 /// What a training is as its runs know it.
 pub struct Training<'a> {
@@ -30,23 +31,11 @@ pub struct Training<'a> {
     pub seed: u64,
     /// In all.
     pub epochs: u64,
+    /// What ends it before that.
+    pub stopping: StoppingRules,
     /// What to do about differences to a run that it could go on with, where there is more to say
     /// than that they are there.
     pub advice: &'a dyn Fn(&[Difference]) -> Option<String>,
-}
-
-/// Key of a run's metadata: why it was completed before its last epoch.
-const FINISHED_EARLY: &str = "finished_early";
-
-/// Why a run was completed before its last epoch, if it was.
-pub fn finished_early(metadata: &Metadata) -> Option<&str> {
-    let is_completed = metadata.status == Status::Completed;
-    metadata.other.get(FINISHED_EARLY).and_then(Value::as_str).filter(|_| is_completed)
-}
-
-/// Notes why a run ends before its last epoch.
-pub fn note_finished_early(metadata: &mut Metadata, why: &str) {
-    metadata.other.insert(FINISHED_EARLY.to_owned(), why.into());
 }
 
 impl Training<'_> {
@@ -102,14 +91,17 @@ impl Training<'_> {
     fn inspect_run(&self, o: &InspectContext, run: Run, metadata: Metadata) -> Inspection {
         let total = self.epochs;
         let done = completed_epochs(&run, &metadata);
-        let early = finished_early(&metadata).filter(|_| total <= metadata.epochs);
-        if done >= total && metadata.status != Status::Completed {
+        let ending = self.stopping.ending(&metadata.history, Trained { epochs: done });
+        if (done >= total || ending.is_some()) && metadata.status != Status::Completed {
             // Its process ended between the last checkpoint and the end: what is left is to put
             // things in order.
             let reason =
                 format!("run {}: trained, {}", run.number, unfinished_reason(&run, &metadata));
-            return StageState::Partial { done: total, total, reason }.into();
+            return StageState::Partial { done: done.min(total), total, reason }.into();
         }
+        let said = finished_early(&metadata)
+            .filter(|_| total <= metadata.epochs && !is_ended_by_rule(&metadata));
+        let early = ending.as_ref().map(|ending| ending.reason.as_str()).or(said);
         if done >= total || early.is_some() {
             let is_gone =
                 |best: &CheckpointRecord| !run.best().exists() && !run.file_of(best).is_dir();
@@ -167,7 +159,9 @@ impl Training<'_> {
         manager.update(|m| {
             m.status = Status::Running;
             m.message = None;
-            m.other.remove(FINISHED_EARLY);
+            forget_ending(m);
+            // What came behind is done again, or never was to be.
+            m.history.retain(|e| e.epoch <= done);
             m.epochs = self.epochs.max(done);
             if self.number(&context.request).is_some() {
                 // A run that was named belongs to those who named it from now on.

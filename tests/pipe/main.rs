@@ -49,6 +49,7 @@ mod signals;
 mod slurm;
 mod standing;
 mod start_file;
+mod stopping;
 mod store;
 mod synced;
 mod thin;

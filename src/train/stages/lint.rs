@@ -5,7 +5,8 @@
 use std::collections::BTreeSet;
 
 use pipe_engine::kind::{Diagnostic, PipelineView};
-use pipe_runs::policy::Mode;
+use pipe_runs::policy::{Mode, metric};
+use pipe_trainer::lint_patience;
 
 use super::artifacts::{CheckpointPreview, ProgramPreview, SavedEpochs};
 use crate::architecture::Architectures;
@@ -37,14 +38,8 @@ pub(super) fn check_training(
     let data = pipeline.preview::<DatasetSettings>(&settings.dataset);
     let policy = &settings.checkpoint;
     let mut found = Vec::new();
-    if policy.monitor == VAL_LOSS && data.as_ref().is_some_and(|d| d.val_split == 0.0) {
-        let message =
-            format!("is val_loss, and data set `{}` has no validation images", settings.dataset);
-        let note = "set its val_split to a share such as 0.1, or monitor train_loss";
-        found.push(Diagnostic::error("checkpoint.monitor", message).note(note));
-    } else if let Err(error) = policy.check_reported(METRICS) {
-        found.push(Diagnostic::error("checkpoint.monitor", error.message));
-    }
+    found.extend(check_monitor("checkpoint.monitor", &policy.monitor, settings, data.as_deref()));
+    found.extend(check_early_stopping(settings, data.as_deref()));
     if policy.mode == Mode::Max {
         let message = format!("the highest {} would be the best checkpoint", policy.monitor);
         found.push(
@@ -104,6 +99,43 @@ pub(super) fn check_training(
         }
     }
     found
+}
+
+/// Lints of what ends a training that gets no better.
+fn check_early_stopping(
+    settings: &TrainingSettings,
+    data: Option<&DatasetSettings>,
+) -> Vec<Diagnostic> {
+    let (Some(rule), policy) = (&settings.early_stopping, &settings.checkpoint) else {
+        return Vec::new();
+    };
+    let monitor = rule.monitor.as_ref().unwrap_or(&policy.monitor);
+    let mut found: Vec<_> =
+        check_monitor("early_stopping.monitor", monitor, settings, data).into_iter().collect();
+    if rule.mode == Some(Mode::Max) {
+        let message = format!("the training would end once {monitor} does not rise any more");
+        let note = "losses are better when lower: `min`";
+        found.push(Diagnostic::warning("early_stopping.mode", message).note(note));
+    }
+    found.extend(lint_patience(rule, settings.epochs));
+    found
+}
+
+/// Refuses a metric that the training does not report.
+fn check_monitor(
+    key: &str,
+    monitor: &str,
+    settings: &TrainingSettings,
+    data: Option<&DatasetSettings>,
+) -> Option<Diagnostic> {
+    if monitor == VAL_LOSS && data.is_some_and(|d| d.val_split == 0.0) {
+        let message =
+            format!("is val_loss, and data set `{}` has no validation images", settings.dataset);
+        let note = "set its val_split to a share such as 0.1, or monitor train_loss";
+        return Some(Diagnostic::error(key, message).note(note));
+    }
+    let error = metric::find(monitor, METRICS, "the training reports").err()?;
+    Some(Diagnostic::error(key, error))
 }
 
 /// Lints of a model that is trained from its first weights.

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use pipe_engine::kind::Rejection;
-use pipe_runs::policy::CheckpointPolicy;
+use pipe_runs::policy::{CheckpointPolicy, EarlyStopping};
+use pipe_trainer::StoppingRules;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -46,6 +47,10 @@ macro_rules! training_settings {
             #[serde(default)]
             #[schemars(extend("x-class" = "extend"))]
             pub schedule_epochs: Option<u64>,
+            /// Ends the training when a metric gets no better.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schemars(extend("x-class" = "extend"))]
+            pub early_stopping: Option<EarlyStopping>,
             /// Images in one batch.
             #[serde(default = "default_batch_size")]
             #[schemars(range(min = 1))]
@@ -121,6 +126,7 @@ macro_rules! training_settings {
                     experiment_name: s.experiment_name,
                     epochs: s.epochs,
                     schedule_epochs: s.schedule_epochs,
+                    early_stopping: s.early_stopping,
                     batch_size: s.batch_size,
                     accumulate_grad_batches: s.accumulate_grad_batches,
                     num_workers: s.num_workers,
@@ -314,9 +320,18 @@ impl TrainingSettings {
                 return Err(Rejection::value("devices", format!("`{twice}` is listed twice")));
             }
         }
+        if let Some(rule) = &self.early_stopping {
+            rule.validate(&self.checkpoint)
+                .map_err(|e| Rejection::value(format!("early_stopping.{}", e.key), e.message))?;
+        }
         self.checkpoint
             .validate()
             .map_err(|e| Rejection::value(format!("checkpoint.{}", e.key), e.message))
+    }
+
+    /// What ends the training before its last epoch.
+    pub fn stopping(&self) -> StoppingRules {
+        StoppingRules::new(self.early_stopping.as_ref(), &self.checkpoint)
     }
 
     /// The number of epochs that the schedule spans.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use pipe_core::progress::Event;
 use pipe_engine::kind::{Failure, StageError};
+use pipe_trainer::{Ending, Trained};
 
 use super::backward::Backward;
 use super::batches::{TimedBatches, loader};
@@ -23,7 +24,7 @@ use super::training_context::{Position, TrainingContext};
 use super::validation::validation_loss;
 use crate::data::{Loader, Split};
 
-/// Trains from `position` to the last epoch. On a signal, saves and fails with
+/// Trains from `position` to the last epoch, or until a setting ends it before that. On a signal, saves and fails with
 /// [`Failure::Interrupted`].
 pub fn fit(
     training: &TrainingContext,
@@ -34,7 +35,11 @@ pub fn fit(
     let mut trainer = Trainer::new(training, state, position, recorder)?;
     trainer.sample_if_missing()?;
     let mut data_parallel = trainer.start_workers()?;
+    let mut ending = trainer.ending()?;
     for number in position.epoch + 1..=training.settings.epochs {
+        if ending.is_some() {
+            break;
+        }
         let mut epoch = trainer.begin_epoch(number);
         for step in trainer.position.step_in_epoch..trainer.steps_per_epoch {
             // ---- Gradients of one or more batches, on all devices
@@ -60,9 +65,12 @@ pub fn fit(
         let metrics = trainer.log_epoch(epoch)?;
 
         // ---- The epoch's checkpoint and image grid
-        trainer.save_epoch(&metrics)?;
+        ending = trainer.ending()?;
+        trainer.save_epoch(&metrics, number == training.settings.epochs || ending.is_some())?;
     }
-    trainer.recorder.flush()
+    trainer
+        .recorder
+        .note_ending(ending.filter(|_| trainer.position.epoch < training.settings.epochs))
 }
 
 /// A training under way.
@@ -301,15 +309,24 @@ impl<'a, 'r> Trainer<'a, 'r> {
         Ok(metrics)
     }
 
+    /// Why the training has come to its end before its last epoch, if it has.
+    fn ending(&mut self) -> Result<Option<Ending>, StageError> {
+        self.recorder.ending(Trained { epochs: self.position.epoch })
+    }
+
     /// What an ended epoch leaves: a checkpoint, if the policy wants one, and an image grid, if it
     /// is time. On a signal ends the training behind a checkpoint.
-    fn save_epoch(&mut self, metrics: &BTreeMap<String, f64>) -> Result<(), StageError> {
-        let (epoch, epochs) = (self.position.epoch, self.training.settings.epochs);
-        self.recorder.save_epoch(&self.position, metrics, self.state, epoch == epochs)?;
+    fn save_epoch(
+        &mut self,
+        metrics: &BTreeMap<String, f64>,
+        is_final: bool,
+    ) -> Result<(), StageError> {
+        let epoch = self.position.epoch;
+        self.recorder.save_epoch(&self.position, metrics, self.state, is_final)?;
         let sampled = !self.is_sample_epoch(epoch)
             || self.recorder.sample_epoch(&self.position, self.state, self.training)?;
         // After the last epoch only the image grid can still be missing.
-        if (epoch < epochs || !sampled)
+        if (!is_final || !sampled)
             && let Some((failure, signal)) = self.interrupted()
         {
             self.recorder.ensure_saved(&self.position, self.state)?;

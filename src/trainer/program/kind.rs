@@ -43,6 +43,11 @@ impl StageKind for TrainerKind {
         if let Err(wrong) = checkpoint.validate() {
             return Err(Rejection::value(format!("checkpoint.{}", wrong.key), wrong.message));
         }
+        if let Some(Err(wrong)) =
+            settings.early_stopping.as_ref().map(|rule| rule.validate(checkpoint))
+        {
+            return Err(Rejection::value(format!("early_stopping.{}", wrong.key), wrong.message));
+        }
         let no_file = checkpoint.resume_checkpoint.is_none();
         let expected = "`init` for a file that a training of a program begins from";
         Rejection::unless("checkpoint.resume_checkpoint", no_file, expected)?;

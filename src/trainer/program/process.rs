@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pipe_engine::command::{Launch, launch};
 use pipe_engine::kind::{Failure, RunContext, StageError};
@@ -55,8 +55,14 @@ pub(super) fn train(
             ended
         });
         let mut refused: Option<StageError> = None;
-        let mut line = 0u64;
+        let (mut line, mut over) = (0u64, None);
         while let Ok(said) = server.next(LOOK) {
+            if session.is_over()
+                && over.get_or_insert_with(Instant::now).elapsed() > settings.grace.0
+            {
+                // It does not read `stop`.
+                cancelled.store(true, Ordering::Relaxed);
+            }
             let Some(said) = said else { continue };
             line += 1;
             let answer = match (&refused, &said.line) {
@@ -67,7 +73,7 @@ pub(super) fn train(
                 }),
                 (None, Err(why)) => Err(breach(line, why)),
             };
-            let stop = context.stop.requested().is_some();
+            let stop = context.stop.requested().is_some() || session.ending.is_some();
             said.answer(match &answer {
                 Ok(reply) => Reply {
                     stop,
@@ -107,6 +113,10 @@ pub(super) fn judge(
     session: &Session,
     ended: Result<(), StageError>,
 ) -> Result<(), StageError> {
+    if session.is_over() {
+        // However it ended: it was told to, once there was nothing left to do.
+        return Ok(());
+    }
     if let (Some((failure, message)), None | Some(Failure::Command)) =
         (&session.failure, ended.as_ref().err().map(|error| error.failure))
     {
@@ -116,7 +126,8 @@ pub(super) fn judge(
     let (done, target) = (session.position().epoch, settings.epochs);
     let failed = |text: String| Err(StageError::new(Failure::Command, text));
     let enabled = settings.checkpoint.enabled;
-    if (done == target || session.finished.is_some()) && (session.is_epoch_saved() || !enabled) {
+    let is_end = done == target || session.finished.is_some() || session.ending.is_some();
+    if is_end && (session.is_epoch_saved() || !enabled) {
         return Ok(());
     }
     if let Some(signal) = context.stop.requested() {
@@ -129,7 +140,7 @@ pub(super) fn judge(
              epochs ({PAGE})"
         ));
     }
-    if done < target && session.finished.is_none() {
+    if done < target && session.finished.is_none() && session.ending.is_none() {
         return failed(format!(
             "the program ended well after epoch {done} of {target}; one that ends early on purpose says `finished` \
              ({PAGE})"

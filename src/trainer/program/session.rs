@@ -1,5 +1,6 @@
 //! What each message of a training program does to its run.
 
+mod ending;
 mod saving;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ use pipe_runs::{CheckpointManager, EpochRecord, Header, StoreError};
 use serde_json::Value;
 
 use super::message::{Message, Metrics, Reply};
+use crate::stopping::{Ending, StoppingRules, Trained};
 
 /// The progress line is renewed so often at most.
 const PROGRESS: Duration = Duration::from_millis(100);
@@ -37,6 +39,11 @@ impl Position {
         let Header { epoch, global_step: step, step_in_epoch, .. } = *header;
         Self { epoch, step, step_in_epoch }
     }
+
+    /// As the rules see it that end a training.
+    fn trained(&self) -> Trained {
+        Trained { epochs: self.epoch }
+    }
 }
 
 /// A program under way.
@@ -44,6 +51,7 @@ pub(super) struct Session<'a> {
     context: &'a RunContext<'a>,
     policy: &'a CheckpointPolicy,
     target: u64,
+    stopping: StoppingRules,
     seed: u64,
     scratch: PathBuf,
     manager: CheckpointManager,
@@ -63,6 +71,8 @@ pub(super) struct Session<'a> {
     /// Whether the program said anything.
     pub has_spoken: bool,
     pub finished: Option<String>,
+    /// Why it is to end before its target, where a setting says so.
+    pub ending: Option<Ending>,
     pub failure: Option<(Failure, String)>,
 }
 
@@ -100,7 +110,7 @@ impl<'a> Session<'a> {
     pub fn open(
         context: &'a RunContext<'a>,
         policy: &'a CheckpointPolicy,
-        (target, seed): (u64, u64),
+        (target, stopping, seed): (u64, StoppingRules, u64),
         scratch: PathBuf,
         manager: CheckpointManager,
         position: Position,
@@ -114,6 +124,8 @@ impl<'a> Session<'a> {
             context,
             policy,
             target,
+            ending: stopping.ending(&manager.metadata().history, position.trained()),
+            stopping,
             seed,
             scratch,
             manager,
@@ -160,7 +172,11 @@ impl<'a> Session<'a> {
     /// Carries a line out.
     pub fn handle(&mut self, line: &str) -> Result<Reply, Refusal> {
         self.has_spoken = true;
-        match Message::parse(line).map_err(Refusal::Broken)? {
+        let message = Message::parse(line).map_err(Refusal::Broken)?;
+        if self.is_too_late(&message) {
+            return self.pass_over(&message);
+        }
+        match message {
             Message::Step { step, epoch, steps, step_in_epoch, metrics } => {
                 self.step(step, (epoch, steps, step_in_epoch), metrics)
             }
@@ -283,13 +299,15 @@ impl<'a> Session<'a> {
             data_wait: 0.0,
         });
         self.epoch_metrics = metrics;
+        self.decide_ending();
         Ok(())
     }
 
     /// The metric that decides which checkpoint is the best must be one that is told.
     fn check_monitor(&mut self, metrics: &Metrics) -> Result<(), Refusal> {
-        let told = metrics.values.keys().chain(&metrics.left_out).map(String::as_str);
-        let Err(wrong) = self.policy.check_reported(told) else { return Ok(()) };
+        let told = || metrics.values.keys().chain(&metrics.left_out).map(String::as_str);
+        self.check_stopping(told())?;
+        let Err(wrong) = self.policy.check_reported(told()) else { return Ok(()) };
         let text = format!("checkpoint.monitor: {}", wrong.message);
         if self.policy.monitor != CheckpointPolicy::default().monitor && self.policy.enabled {
             return broken(text);
@@ -327,7 +345,7 @@ impl<'a> Session<'a> {
 
     /// Whether there will be no further epoch.
     fn is_final(&self) -> bool {
-        self.position.epoch == self.target || self.finished.is_some()
+        self.position.epoch == self.target || self.finished.is_some() || self.ending.is_some()
     }
 
     fn header(&self, position: Position, metrics: Metrics) -> Header {

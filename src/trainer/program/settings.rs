@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use pipe_engine::command::{Program, Word, digests, words};
 use pipe_engine::policy::Span;
-use pipe_runs::policy::CheckpointPolicy;
+use pipe_runs::policy::{CheckpointPolicy, EarlyStopping};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::stopping::StoppingRules;
 
 /// Trains with a program of one's own.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -41,6 +43,10 @@ pub struct TrainerSettings {
     #[schemars(range(min = 1), extend("x-class" = "extend"))]
     #[schemars(extend("x-known-as" = ["num_epochs", "max_epochs", "num_train_epochs", "n_epochs"]))]
     pub epochs: u64,
+    /// Ends the training when a metric gets no better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-class" = "extend"))]
+    pub early_stopping: Option<EarlyStopping>,
     /// Seed that the program is told.
     #[serde(default = "default_seed")]
     #[schemars(extend("x-known-as" = ["random_seed", "seed_everything"]))]
@@ -88,6 +94,11 @@ impl TrainerSettings {
     /// The file that `init` names.
     pub fn init_file(&self) -> Option<&str> {
         self.init.as_deref().filter(|init| init.contains(['/', '.']))
+    }
+
+    /// What ends the training before its last epoch.
+    pub fn stopping(&self) -> StoppingRules {
+        StoppingRules::new(self.early_stopping.as_ref(), &self.checkpoint)
     }
 
     /// What it reads of the project: its inputs, and the file that it begins from.

@@ -22,7 +22,8 @@ use super::session::{Position, Session};
 use super::settings::TrainerSettings;
 use crate::artifacts::{Checkpoints, ProgramPreview, checkpoint_reference};
 use crate::run_match::RunCriteria;
-use crate::training::{Training, note_finished_early, shown};
+use crate::stopping::{lint_patience, note_ending, note_finished_early};
+use crate::training::{Training, shown};
 use crate::write_config;
 
 pub(super) struct TrainerStage {
@@ -46,6 +47,7 @@ impl TrainerStage {
             experiment_name: self.settings.experiment_name.as_deref(),
             seed: self.settings.seed,
             epochs: self.settings.epochs,
+            stopping: self.settings.stopping(),
             advice: &|_| None,
         }
     }
@@ -96,6 +98,8 @@ impl Stage for TrainerStage {
             let message = format!("of {} epochs only the last is saved", self.settings.epochs);
             found.push(Diagnostic::warning("checkpoint.save_every_n_epochs", message));
         }
+        let rule = self.settings.early_stopping.as_ref();
+        found.extend(rule.and_then(|rule| lint_patience(rule, self.settings.epochs)));
         found
     }
 
@@ -175,23 +179,25 @@ impl TrainerStage {
                 m.other.insert("pieces_per_batch".into(), job.micro_batch_splits.into());
             })?;
         }
-        let (target, seed) = (self.settings.epochs, self.settings.seed);
-        let policy = &self.settings.checkpoint;
-        let mut session =
-            Session::open(context, policy, (target, seed), scratch.clone(), manager, position)?;
-        let ended = if position.epoch >= target {
+        let (target, stopping) = (self.settings.epochs, self.settings.stopping());
+        let (policy, ends) = (&self.settings.checkpoint, (target, stopping, self.settings.seed));
+        let mut session = Session::open(context, policy, ends, scratch.clone(), manager, position)?;
+        let ended = if position.epoch >= target || session.is_over() {
             // Its process ended between the last checkpoint and the end.
             Ok(())
         } else {
             train(&self.settings, context, &job, folder.path(), &mut session)
         };
         let ended = judge(&self.settings, context, &session, ended);
-        let finished = session.finished.clone();
+        let (finished, ending) = (session.finished.clone(), session.ending.clone());
         let mut manager = session.close()?;
         let _ = atomic::remove_tree(manager.run().disk(), &scratch);
         match ended {
             Ok(()) => {
-                if let Some(why) = finished.filter(|_| job.target > done(&manager)) {
+                let is_early = job.target > done(&manager);
+                if let Some(ending) = ending.filter(|_| is_early) {
+                    manager.update(|m| note_ending(m, &ending))?;
+                } else if let Some(why) = finished.filter(|_| is_early) {
                     manager.update(|m| note_finished_early(m, &why))?;
                 }
                 manager.end(Status::Completed, None)?;

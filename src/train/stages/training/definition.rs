@@ -29,6 +29,7 @@ impl Training<'_> {
             experiment_name: self.settings.experiment_name.as_deref(),
             seed: self.settings.seed,
             epochs: self.settings.epochs,
+            stopping: self.settings.stopping(),
             advice: &|different| self.horizon_advice(different),
         })
     }

@@ -30,6 +30,7 @@ use crate::kernels;
 use crate::nn::Scope;
 use crate::stages::artifacts::{CheckpointFile, dataset_summary};
 use crate::stages::images::{DATA, Images, is_data};
+use crate::stages::lint::VAL_LOSS;
 use crate::stages::resume_checkpoint::{self, REACHED_WITH};
 use crate::stages::resume_compatibility;
 use crate::trainer::{ModelInfo, OnNewBest, Recorder, TrainState, TrainingContext, fit};
@@ -162,13 +163,18 @@ impl Training<'_> {
             return Err(StageError::new(Failure::Bug, "the data set did not reach the training"));
         };
         let dataset: Arc<Dataset> = (*dataset).clone();
-        if self.settings.checkpoint.monitor == "val_loss"
-            && dataset.indices(Split::Validation).is_empty()
+        let stopping = self.settings.stopping();
+        let monitors = [
+            ("checkpoint.monitor", Some(self.settings.checkpoint.monitor.as_str())),
+            ("early_stopping.monitor", stopping.monitor()),
+        ];
+        if dataset.indices(Split::Validation).is_empty()
+            && let Some((key, _)) = monitors.into_iter().find(|(_, name)| *name == Some(VAL_LOSS))
         {
-            return Err(StageError::setting(
-                "checkpoint.monitor is val_loss, and the data set has no validation images; set its val_split to a \
-                 share such as 0.1, or monitor train_loss",
-            ));
+            return Err(StageError::setting(format!(
+                "{key} is val_loss, and the data set has no validation images; set its val_split to a share such as \
+                 0.1, or monitor train_loss"
+            )));
         }
         Ok(dataset)
     }

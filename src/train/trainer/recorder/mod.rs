@@ -14,6 +14,7 @@ use pipe_fs::atomic;
 use pipe_fs::atomic::Log;
 use pipe_runs::events::{EventFile, MetricsFile};
 use pipe_runs::{CheckpointManager, EpochRecord, Run, Saved, Status};
+use pipe_trainer::{Ending, Trained, note_ending};
 
 use super::checkpoint_writer::CheckpointWriter;
 use super::settings::TrainingSettings;
@@ -150,6 +151,21 @@ impl<'a> Recorder<'a> {
             data_wait: times.wait_share,
         });
         Ok(())
+    }
+
+    /// Why a training that is so far has come to its end before its last epoch, if it has. Waits
+    /// until nothing is being written.
+    pub fn ending(&mut self, trained: Trained) -> Result<Option<Ending>, StageError> {
+        self.flush()?;
+        let history = &self.writer.manager()?.metadata().history;
+        Ok(self.settings.stopping().ending(history, trained))
+    }
+
+    /// Waits until nothing is being written, and notes why the training ends before its last epoch.
+    pub fn note_ending(&mut self, ending: Option<Ending>) -> Result<(), StageError> {
+        self.flush()?;
+        let Some(ending) = ending else { return Ok(()) };
+        Ok(self.writer.manager()?.update(|metadata| note_ending(metadata, &ending))?)
     }
 
     /// What the metrics up to now were written to. A checkpoint stands for them: training goes on

@@ -1,0 +1,251 @@
+//! Trainings that end before their last epoch, as a success, and go on when more is wanted.
+
+use std::time::{Duration, Instant};
+
+use crate::project::{Project, TINY, all_tensors};
+use crate::resume::{delays, in_pieces};
+
+const RUN: &str = "checkpoints/base_training/run_001";
+
+/// The tiny training with further keys of its stage.
+fn tiny(keys: &str) -> Project {
+    let project = Project::new();
+    project.write("p.yaml", format!("{TINY}{keys}"));
+    project
+}
+
+fn last(project: &Project) -> Vec<(String, Vec<u8>)> {
+    all_tensors(&project.path(&format!("{RUN}/checkpoints/last.ckpt")))
+}
+
+fn epochs(project: &Project) -> Vec<serde_json::Value> {
+    let history = project.metadata(RUN)["history"].clone();
+    history.as_array().unwrap().iter().map(|e| e["metrics"].clone()).collect()
+}
+
+/// Moments within the time that something took which began then.
+fn within(began: Instant) -> impl Iterator<Item = Duration> {
+    let took = u64::try_from(began.elapsed().as_millis()).unwrap();
+    delays(took / 4 + 20, took + 100)
+}
+
+/// No loss falls so far: the first epoch is the best, and `patience` more follow.
+const NO_GAIN: &str = "    early_stopping: { patience: 2, min_delta: 100 }\n";
+
+#[test]
+fn a_training_that_gets_no_better_ends_well_and_extends_with_more_patience() {
+    let project = tiny(NO_GAIN);
+    let run = |more: &[&str]| project.pipe(&[&["run", "p.yaml", "--epochs=7"], more].concat());
+    run(&[])
+        .succeeds()
+        .says("3 of 7 epochs (no gain in 2 epochs of train_loss)")
+        .says("best train_loss");
+    let metadata = project.metadata(RUN);
+    assert_eq!(metadata["status"], "completed");
+    assert_eq!(metadata["ended_by"], "early_stopping");
+    run(&[]).succeeds().says("up to date, run 001: ended at epoch 3 of 7, no gain in 2 epochs");
+
+    // More patience goes on from where it stood, to the bit.
+    let patient = ["--set", "early_stopping.patience=4"];
+    let plan = |more: &[&str]| project.pipe(&[&["plan", "p.yaml", "--epochs=7"], more].concat());
+    plan(&patient).succeeds().says("extend 3 -> 7");
+    run(&patient).succeeds().says("Resumed from epoch 3").says("5 of 7 epochs (no gain in 4");
+    let at_once = tiny(NO_GAIN);
+    at_once.pipe(&[&["run", "p.yaml", "--epochs=7"], &patient[..]].concat()).succeeds();
+    assert!(last(&project) == last(&at_once));
+    assert_eq!(epochs(&project), epochs(&at_once));
+    assert_eq!(project.metadata(RUN)["identity"], metadata["identity"]);
+
+    // Less patience leaves it as it is.
+    plan(&[]).succeeds().says("ended at epoch 5 of 7, no gain in 2 epochs");
+    // Without the rule, and without a threshold, it goes on.
+    for setting in ["early_stopping=null", "early_stopping.min_delta=0"] {
+        plan(&["--set", setting]).succeeds().says("extend 5 -> 7");
+    }
+    run(&["--set", "early_stopping=null"]).succeeds();
+    let plain = tiny("");
+    plain.pipe(&["run", "p.yaml", "--epochs=7"]).succeeds();
+    assert!(last(&project) == last(&plain));
+    assert_eq!(project.metadata(RUN)["ended_by"], serde_json::Value::Null);
+    assert_eq!(
+        plain.metadata(RUN)["identity"],
+        metadata["identity"],
+        "it is no part of the identity"
+    );
+    plain.pipe(&["plan", "p.yaml", "--epochs=9"]).succeeds().says("extend 7 -> 9");
+}
+
+#[test]
+fn killed_at_random_it_ends_after_the_same_epoch() {
+    let keys = "    early_stopping: { patience: 5, min_delta: 100 }\n    checkpoint: { save_every_n_epochs: 2 }\n";
+    let arguments = ["run", "p.yaml", "--epochs=30", "--set", "num_images=256"];
+    let whole = tiny(keys);
+    let began = Instant::now();
+    whole.pipe(&arguments).succeeds().says("6 of 30 epochs");
+    let pieces = tiny(keys);
+    let kills = in_pieces(&pieces, &arguments, within(began));
+    assert!(last(&whole) == last(&pieces), "after {kills} kills");
+    assert_eq!(epochs(&whole), epochs(&pieces));
+    let names = |project: &Project| project.list(&format!("{RUN}/checkpoints"));
+    assert_eq!(names(&whole), names(&pieces));
+}
+
+#[test]
+fn a_crash_behind_the_last_epoch_is_put_in_order() {
+    let project = tiny(NO_GAIN);
+    project.pipe(&["run", "p.yaml", "--epochs=7"]).succeeds();
+    let mut metadata = project.metadata(RUN);
+    metadata["status"] = "running".into();
+    metadata.as_object_mut().unwrap().remove("finished_early");
+    metadata.as_object_mut().unwrap().remove("checksum");
+    project.write(&format!("{RUN}/metadata.json"), metadata.to_string());
+    project.pipe(&["plan", "p.yaml", "--epochs=7"]).succeeds().says("run 001: trained, ended");
+    project.pipe(&["run", "p.yaml", "--epochs=7"]).succeeds().says("3 of 7 epochs (no gain");
+    assert_eq!(project.metadata(RUN)["history"], metadata["history"]);
+}
+
+#[test]
+fn stages_behind_it_take_the_best_so_far() {
+    let project =
+        tiny(&format!("{NO_GAIN}  best: {{ kind: copy_best, from: base, to: best.ckpt }}\n"));
+    project.pipe(&["run", "p.yaml", "--epochs=9"]).succeeds();
+    let best = project.path(&format!("{RUN}/checkpoints/best.ckpt"));
+    assert!(all_tensors(&project.path("best.ckpt")) == all_tensors(&best));
+    project.pipe(&["run", "p.yaml", "--epochs=9"]).succeeds().says("best: skip");
+}
+
+#[test]
+fn what_cannot_work_is_told_with_key_and_stage() {
+    for (keys, code, said) in [
+        ("early_stopping: { patience: 0 }", 2, "early_stopping.patience"),
+        ("early_stopping: { min_delta: -0.1 }", 2, "early_stopping.min_delta"),
+        ("early_stopping: { monitor: val_accuracy }", 2, "early_stopping.mode"),
+        ("early_stopping: { patiance: 2 }", 2, "did you mean `patience`?"),
+        (
+            "early_stopping: { monitor: val_los }",
+            2,
+            "the training reports no `val_los`; it reports train_loss, val_loss; did you mean `val_loss`?",
+        ),
+        (
+            "early_stopping: { monitor: val_loss }",
+            2,
+            "is val_loss, and data set `data` has no validation images",
+        ),
+        ("early_stopping: { patience: 2 }", 0, "of 2 epochs none can be saved"),
+        ("early_stopping: { mode: max, patience: 1 }", 0, "does not rise any more"),
+    ] {
+        let ended =
+            tiny(&format!("    {keys}\n")).pipe(&["check", "p.yaml"]).exits(code).says(said);
+        let said = ended.stdout() + &ended.stderr();
+        assert!(said.contains("base") && said.contains("early_stopping"), "{said}");
+    }
+}
+
+#[cfg(unix)]
+mod programs {
+    use serde_json::{Value, json};
+
+    use crate::project::Project;
+    use crate::trainer::stage;
+    use crate::training_program::inner;
+
+    const RUN: &str = "checkpoints/trainer/run_001";
+    /// Losses are 1, 1/2, 1/3, …: none is a gain behind the first.
+    const NO_GAIN: &str = "    early_stopping: { patience: 2, min_delta: 0.9 }\n";
+
+    fn project(keys: &str) -> Project {
+        let project = Project::new();
+        project.write("p.yaml", stage(keys));
+        project
+    }
+
+    fn state(project: &Project) -> String {
+        let path = project.path(&format!("{RUN}/checkpoints/last.ckpt"));
+        std::fs::read_to_string(inner(&path)).unwrap()
+    }
+
+    #[test]
+    fn a_program_that_gets_no_better_is_told_to_stop_and_extends() {
+        for folder in ["", "    settings: { folder: true }\n"] {
+            let keys = format!("{NO_GAIN}{folder}");
+            let project = project(&keys);
+            let args = ["run", "p.yaml", "--epochs=9"];
+            project
+                .pipe(&args)
+                .succeeds()
+                .says("3 of 9 epochs (no gain in 2 epochs of train_loss)");
+            assert_eq!(project.metadata(RUN)["ended_by"], "early_stopping");
+            project.pipe(&args).succeeds().says("up to date, run 001: ended at epoch 3 of 9");
+            let patient = [&args[..], &["--set", "base.early_stopping.patience=3"]].concat();
+            project.pipe(&patient).succeeds().says("Resumed from epoch 3").says("4 of 9 epochs");
+            let at_once = self::project(&keys);
+            at_once.pipe(&patient).succeeds();
+            assert_eq!(state(&project), state(&at_once));
+            project.pipe(&args).succeeds().says("ended at epoch 4 of 9");
+            project.pipe(&["verify"]).succeeds();
+        }
+    }
+
+    #[test]
+    fn of_a_program_the_last_epoch_is_saved_whatever_the_policy() {
+        let keys = format!("{NO_GAIN}    checkpoint: {{ save_every_n_epochs: 5 }}\n");
+        let project = project(&keys);
+        project.pipe(&["run", "p.yaml", "--epochs=9"]).succeeds().says("3 of 9 epochs");
+        assert_eq!(project.metadata(RUN)["checkpoints"][0]["epoch"], 3);
+    }
+
+    #[test]
+    fn a_program_that_does_not_listen_is_ended_and_nothing_behind_the_end_counts() {
+        let mut items = Vec::new();
+        for epoch in 1..=6 {
+            items.push(json!({"write": "s", "text": format!("state {epoch}")}));
+            items.push(Value::String(
+                json!({"checkpoint": "s", "epoch": epoch, "metrics": {"train_loss": 1}})
+                    .to_string(),
+            ));
+            items.push(Value::String(json!({"step": 10 * epoch + 1}).to_string()));
+        }
+        items.push(json!({"sleep": 600}));
+        let script = Value::Array(items);
+        let project =
+            project(&format!("{NO_GAIN}    grace: 1s\n    settings: {{ script: {script} }}\n"));
+        let begun = std::time::Instant::now();
+        project.pipe(&["run", "p.yaml", "--epochs=9"]).succeeds().says("3 of 9 epochs");
+        assert!(begun.elapsed().as_secs() < 60);
+        assert_eq!(state(&project), "state 3");
+        assert_eq!(project.metadata(RUN)["history"].as_array().unwrap().len(), 3);
+        project.pipe(&["verify"]).succeeds();
+    }
+
+    #[test]
+    fn a_shell_script_ends_with_the_code_that_it_was_told() {
+        let project = Project::new();
+        project.write(
+            "train.sh",
+            "set -e\nscratch=$(pipe job get scratch)\nfor epoch in $(pipe job epochs); do\n  \
+             echo $epoch > \"$scratch/state\"\n  \
+             pipe job epoch $epoch --metric train_loss=0.5 --checkpoint \"$scratch/state\" > /dev/null\ndone\n",
+        );
+        project.write(
+            "p.yaml",
+            format!("name: s\nstages:\n  base:\n    kind: trainer\n    run: sh train.sh\n    epochs: 9\n{NO_GAIN}"),
+        );
+        let path = std::env::var("PATH").unwrap_or_default();
+        let own = std::path::Path::new(env!("CARGO_BIN_EXE_pipe")).parent().unwrap().display();
+        let project = project.environment("PATH", format!("{own}:{path}"));
+        project.pipe(&["run", "p.yaml"]).succeeds().says("3 of 9 epochs");
+        assert_eq!(state(&project), "3\n");
+    }
+
+    #[test]
+    fn a_metric_that_the_program_never_tells_fails_at_the_first_epoch() {
+        let keys = "    early_stopping: { monitor: val_loss }\n";
+        project(keys)
+            .pipe(&["run", "p.yaml"])
+            .exits(1)
+            .says("stage base")
+            .says("early_stopping.monitor: the training reports no `val_loss`; it reports accuracy, train_loss");
+        let keys = "    early_stopping: { patience: 0 }\n";
+        project(keys).pipe(&["check", "p.yaml"]).exits(2).says("early_stopping.patience");
+    }
+}
