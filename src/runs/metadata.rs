@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::checkpoint_path::Name;
-use super::{CheckpointPath, StoreError};
+use super::{CheckpointPath, Header, StoreError};
 use crate::policy::KnownCheckpoint;
 use pipe_fs::atomic::{self, WriteError};
 
@@ -98,6 +98,29 @@ pub struct PartialRecord {
     pub saved_at: DateTime<Utc>,
     pub bytes: u64,
     pub digest: String,
+    /// Seconds that the epoch under way was trained for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub seconds_in_epoch: f64,
+}
+
+impl PartialRecord {
+    /// Of a file with this header, of so many bytes and with this digest.
+    pub fn of(header: &Header, bytes: u64, digest: String) -> Self {
+        Self {
+            epoch: header.epoch,
+            step_in_epoch: header.step_in_epoch,
+            global_step: header.global_step,
+            path: CheckpointPath::new(Name::Step(header.global_step)),
+            saved_at: header.saved_at,
+            bytes,
+            digest,
+            seconds_in_epoch: header.seconds_in_epoch(),
+        }
+    }
+}
+
+fn is_zero(seconds: &f64) -> bool {
+    *seconds == 0.0
 }
 
 /// How an epoch went.

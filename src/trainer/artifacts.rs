@@ -65,7 +65,10 @@ impl Checkpoints {
     /// As an artifact: it counts by its best checkpoint.
     pub fn artifact(self) -> Artifact {
         let content = match &self {
-            Self::Run { metadata, .. } => best_record(metadata).map(|best| best.digest.clone()),
+            Self::Run { metadata, .. } => {
+                let inside = || Some(metadata.partial_checkpoint.as_ref()?.digest.clone());
+                best_record(metadata).map(|best| best.digest.clone()).or_else(inside)
+            }
             Self::File(file) => Some(file.digest.clone()),
         };
         Artifact::new(self, content)
@@ -73,12 +76,24 @@ impl Checkpoints {
 
     /// The best checkpoint; the last one where none could be judged.
     pub fn best(&self) -> Option<CheckpointFile> {
-        self.file(best_record)
+        self.file(best_record).or_else(|| self.inside_epoch())
     }
 
     /// The newest one.
     pub fn last(&self) -> Option<CheckpointFile> {
-        self.file(|metadata| metadata.checkpoints.last())
+        self.inside_epoch().or_else(|| self.file(|metadata| metadata.checkpoints.last()))
+    }
+
+    /// That of a training which ended inside an epoch.
+    fn inside_epoch(&self) -> Option<CheckpointFile> {
+        let Self::Run { run, metadata } = self else { return None };
+        metadata.partial_checkpoint.as_ref().map(|partial| CheckpointFile {
+            path: run.folder.join(&partial.path),
+            digest: partial.digest.clone(),
+            epoch: partial.epoch,
+            bytes: partial.bytes,
+            metrics: BTreeMap::new(),
+        })
     }
 
     /// That of one epoch.

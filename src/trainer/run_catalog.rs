@@ -106,7 +106,10 @@ pub(crate) fn completed_epochs(run: &Run, metadata: &Metadata) -> u64 {
 /// Whether a run was completed and nothing of it is left to go on with. It is not begun again in
 /// its place: what it was stands in its metadata, logs and image grids.
 pub(crate) fn has_lost_checkpoints(run: &Run, metadata: &Metadata) -> bool {
-    metadata.status == Status::Completed && completed_epochs(run, metadata) == 0
+    let partial = metadata.partial_checkpoint.as_ref();
+    metadata.status == Status::Completed
+        && completed_epochs(run, metadata) == 0
+        && !partial.is_some_and(|p| run.folder.join(&p.path).exists())
 }
 
 /// How a run that has not come to its end stands: who trains in it, or how it was left.

@@ -2,14 +2,20 @@
 //! decision out, so that a run in one piece, one in many and an extended one end alike.
 
 use pipe_engine::kind::Diagnostic;
+use pipe_engine::policy::Span;
 use pipe_runs::policy::{CheckpointPolicy, EarlyStopping};
 use pipe_runs::{EpochRecord, Metadata};
+
+/// The rule that ends a training when its time is up.
+const MAX_TIME: &str = "max_time";
 
 /// What ends a training before its last epoch.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StoppingRules {
     /// With its metric and mode filled in.
     early_stopping: Option<EarlyStopping>,
+    /// Time that is trained in all.
+    max_time: Option<Span>,
 }
 
 /// Why a training ended before its last epoch.
@@ -26,12 +32,32 @@ pub struct Ending {
 pub struct Trained {
     /// Complete.
     pub epochs: u64,
+    /// Of training in all, whatever pieces it was done in.
+    pub seconds: f64,
+}
+
+impl Trained {
+    /// So many epochs of a history, and some seconds of the next one.
+    pub fn of(history: &[EpochRecord], epochs: u64, seconds_in_epoch: f64) -> Self {
+        let complete = history.iter().take_while(|e| e.epoch <= epochs);
+        Self { epochs, seconds: complete.map(|e| e.seconds).sum::<f64>() + seconds_in_epoch }
+    }
+
+    /// A run as its metadata have it; `epochs` of it stand.
+    pub(crate) fn of_run(metadata: &Metadata, epochs: u64) -> Self {
+        let inside = metadata.partial_checkpoint.as_ref().filter(|p| p.epoch == epochs);
+        Self::of(&metadata.history, epochs, inside.map_or(0.0, |p| p.seconds_in_epoch))
+    }
 }
 
 impl StoppingRules {
     /// Those of a stage with this checkpoint policy.
-    pub fn new(early_stopping: Option<&EarlyStopping>, policy: &CheckpointPolicy) -> Self {
-        Self { early_stopping: early_stopping.map(|rule| rule.resolved(policy)) }
+    pub fn new(
+        early_stopping: Option<&EarlyStopping>,
+        policy: &CheckpointPolicy,
+        max_time: Option<Span>,
+    ) -> Self {
+        Self { early_stopping: early_stopping.map(|rule| rule.resolved(policy)), max_time }
     }
 
     /// Why a training that is so far has come to its end, if it has. `history`: its epochs, in their
@@ -42,7 +68,28 @@ impl StoppingRules {
             .early_stopping
             .as_ref()
             .filter(|rule| rule.last_epoch(complete().map(|e| (e.epoch, &e.metrics))).is_some());
-        stopped.map(|rule| Ending { rule: "early_stopping", reason: rule.reason() })
+        let stopped = stopped.map(|rule| Ending { rule: "early_stopping", reason: rule.reason() });
+        stopped.or_else(|| self.ending_inside(trained))
+    }
+
+    /// The same by what can end a training inside an epoch.
+    pub fn ending_inside(&self, trained: Trained) -> Option<Ending> {
+        self.time()
+            .filter(|_| self.max_time.is_some_and(|max| trained.seconds >= max.0.as_secs_f64()))
+    }
+
+    /// What it is called that the time is up.
+    fn time(&self) -> Option<Ending> {
+        let reason = |max: Span| format!("max_time of {max} is up");
+        self.max_time.map(|max| Ending { rule: MAX_TIME, reason: reason(max) })
+    }
+
+    /// Whether a run is one that the time ended which it is given now. Its program may have ended
+    /// at an earlier state than the time it had would have allowed.
+    pub(crate) fn is_timed_out(&self, run: &Metadata) -> bool {
+        let noted = |key| run.other.get(key).and_then(|value| value.as_str());
+        let same = |now: Ending| noted(FINISHED_EARLY) == Some(&*now.reason);
+        noted(ENDED_BY) == Some(MAX_TIME) && self.time().is_some_and(same)
     }
 
     /// The metric that early stopping goes by.

@@ -91,7 +91,7 @@ impl Training<'_> {
     fn inspect_run(&self, o: &InspectContext, run: Run, metadata: Metadata) -> Inspection {
         let total = self.epochs;
         let done = completed_epochs(&run, &metadata);
-        let ending = self.stopping.ending(&metadata.history, Trained { epochs: done });
+        let ending = self.stopping.ending(&metadata.history, Trained::of_run(&metadata, done));
         if (done >= total || ending.is_some()) && metadata.status != Status::Completed {
             // Its process ended between the last checkpoint and the end: what is left is to put
             // things in order.
@@ -100,7 +100,10 @@ impl Training<'_> {
             return StageState::Partial { done: done.min(total), total, reason }.into();
         }
         let said = finished_early(&metadata)
-            .filter(|_| total <= metadata.epochs && !is_ended_by_rule(&metadata));
+            .filter(|_| total <= metadata.epochs && !is_ended_by_rule(&metadata))
+            .or_else(|| {
+                finished_early(&metadata).filter(|_| self.stopping.is_timed_out(&metadata))
+            });
         let early = ending.as_ref().map(|ending| ending.reason.as_str()).or(said);
         if done >= total || early.is_some() {
             let is_gone =

@@ -30,7 +30,16 @@ pub struct Header {
     pub extra: BTreeMap<String, String>,
 }
 
+/// Key of `loop_state`: seconds that the epoch under way was trained for.
+pub const SECONDS: &str = "seconds";
+
 impl Header {
+    /// Seconds that the epoch under way was trained for; 0 at an epoch's end.
+    pub fn seconds_in_epoch(&self) -> f64 {
+        let seconds = self.loop_state[SECONDS].as_f64();
+        seconds.filter(|seconds| *seconds > 0.0 && self.step_in_epoch > 0).unwrap_or(0.0)
+    }
+
     pub(super) fn to_metadata(&self) -> BTreeMap<String, String> {
         let mut map = self.extra.clone();
         map.extend([

@@ -20,7 +20,7 @@ mod write;
 pub use digest::{file_digest, file_digest_like};
 pub use entry::TensorEntry;
 pub use format::{CheckpointError, Corruption, FORMAT, VERSION, Written};
-pub use header::Header;
+pub use header::{Header, SECONDS};
 pub use program::{header_beside, link, remove, rename, take_in};
 pub use read::{Checkpoint, Loaded};
 pub use write::write;

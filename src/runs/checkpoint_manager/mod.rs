@@ -315,15 +315,7 @@ impl CheckpointManager {
         self.set_aside(&path)?;
         let written = content.write(self.run.disk(), &path, header)?;
         checkpoint::link(self.run.disk(), &path, &self.run.last())?;
-        let record = PartialRecord {
-            epoch: header.epoch,
-            step_in_epoch: header.step_in_epoch,
-            global_step: header.global_step,
-            path: CheckpointPath::new(name),
-            saved_at: header.saved_at,
-            bytes: written.bytes,
-            digest: written.file_digest,
-        };
+        let record = PartialRecord::of(header, written.bytes, written.file_digest);
         let old = self.metadata.partial_checkpoint.replace(record);
         self.write_metadata()?;
         if let Some(old) = old.filter(|o| o.global_step != header.global_step) {

@@ -141,15 +141,7 @@ impl CheckpointManager {
             }
         } else if !name.is_epoch() && header.global_step > newest.max(newest_partial.unwrap_or(0)) {
             gone.extend(self.strike_off_partial());
-            self.metadata.partial_checkpoint = Some(PartialRecord {
-                epoch: header.epoch,
-                step_in_epoch: header.step_in_epoch,
-                global_step: header.global_step,
-                path: relative,
-                saved_at: header.saved_at,
-                bytes,
-                digest,
-            });
+            self.metadata.partial_checkpoint = Some(PartialRecord::of(&header, bytes, digest));
         } else {
             // Taken off the list, and the process ended before the file was removed.
             gone.push(path);

@@ -13,6 +13,7 @@ mod recorder;
 mod schedule;
 pub mod self_test;
 mod settings;
+mod settings_check;
 mod train_state;
 mod training_context;
 mod training_loop;

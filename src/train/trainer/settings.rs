@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use pipe_engine::kind::Rejection;
+use pipe_engine::policy::Span;
 use pipe_runs::policy::{CheckpointPolicy, EarlyStopping};
 use pipe_trainer::StoppingRules;
 use schemars::JsonSchema;
@@ -51,6 +52,11 @@ macro_rules! training_settings {
             #[serde(default, skip_serializing_if = "Option::is_none")]
             #[schemars(extend("x-class" = "extend"))]
             pub early_stopping: Option<EarlyStopping>,
+            /// Training time in all, `30m` or `2h`, after which the training ends and is saved.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schemars(extend("x-class" = "extend"))]
+            #[schemars(example = &"2h")]
+            pub max_time: Option<Span>,
             /// Images in one batch.
             #[serde(default = "default_batch_size")]
             #[schemars(range(min = 1))]
@@ -127,6 +133,7 @@ macro_rules! training_settings {
                     epochs: s.epochs,
                     schedule_epochs: s.schedule_epochs,
                     early_stopping: s.early_stopping,
+                    max_time: s.max_time,
                     batch_size: s.batch_size,
                     accumulate_grad_batches: s.accumulate_grad_batches,
                     num_workers: s.num_workers,
@@ -254,84 +261,16 @@ fn rejection(error: SettingsError) -> Rejection {
     }
 }
 
-const SHARE: &str = "a share between 0 and 1";
+pub(super) const SHARE: &str = "a share between 0 and 1";
 
-fn is_share(x: f64) -> bool {
+pub(super) fn is_share(x: f64) -> bool {
     (0.0..=1.0).contains(&x)
 }
 
 impl TrainingSettings {
-    /// Refuses values that cannot work, naming the key.
-    pub fn validate(&self) -> Result<(), Rejection> {
-        let [beta1, beta2] = self.optimizer.betas;
-        Rejection::unless("epochs", self.epochs >= 1, "at least 1")?;
-        Rejection::unless("batch_size", self.batch_size >= 1, "at least 1")?;
-        Rejection::unless(
-            "accumulate_grad_batches",
-            self.accumulate_grad_batches >= 1,
-            "at least 1",
-        )?;
-        Rejection::unless("log_every_n_steps", self.log_every_n_steps >= 1, "at least 1")?;
-        Rejection::unless("num_workers", self.num_workers <= 256, "at most 256")?;
-        Rejection::unless(
-            "learning_rate",
-            self.learning_rate > 0.0 && self.learning_rate.is_finite(),
-            "a number above 0",
-        )?;
-        Rejection::unless(
-            "sample_every_n_epochs",
-            self.sample_every_n_epochs != Some(0),
-            "at least 1, or null",
-        )?;
-        Rejection::unless("schedule_epochs", self.schedule_epochs != Some(0), "at least 1")?;
-        let clip = self.gradient_clip_val;
-        Rejection::unless(
-            "gradient_clip_val",
-            clip.is_none_or(|c| c > 0.0),
-            "a number above 0, or null for no clipping",
-        )?;
-        Rejection::unless(
-            "optimizer.betas",
-            (0.0..1.0).contains(&beta1) && (0.0..1.0).contains(&beta2),
-            "two numbers in 0..1",
-        )?;
-        Rejection::unless("optimizer.eps", self.optimizer.eps > 0.0, "a number above 0")?;
-        Rejection::unless(
-            "optimizer.weight_decay",
-            self.optimizer.weight_decay >= 0.0,
-            "0 or more",
-        )?;
-        Rejection::unless("ema.decay", is_share(self.ema.decay), SHARE)?;
-        let floor = self.schedule.min_lr_ratio;
-        Rejection::unless(
-            "schedule.min_lr_ratio",
-            is_share(floor),
-            "a share of the learning rate between 0 and 1",
-        )?;
-        if let Some(devices) = &self.devices {
-            // `auto`, as it is written down where nothing was asked for, leaves the word to the
-            // list.
-            if self.device != DeviceSpec::Auto {
-                let text =
-                    format!("`device: {}` is set too; leave one of the two out", self.device);
-                return Err(Rejection::value("devices", text));
-            }
-            if let Some(twice) = devices.twice() {
-                return Err(Rejection::value("devices", format!("`{twice}` is listed twice")));
-            }
-        }
-        if let Some(rule) = &self.early_stopping {
-            rule.validate(&self.checkpoint)
-                .map_err(|e| Rejection::value(format!("early_stopping.{}", e.key), e.message))?;
-        }
-        self.checkpoint
-            .validate()
-            .map_err(|e| Rejection::value(format!("checkpoint.{}", e.key), e.message))
-    }
-
     /// What ends the training before its last epoch.
     pub fn stopping(&self) -> StoppingRules {
-        StoppingRules::new(self.early_stopping.as_ref(), &self.checkpoint)
+        StoppingRules::new(self.early_stopping.as_ref(), &self.checkpoint, self.max_time)
     }
 
     /// The number of epochs that the schedule spans.

@@ -41,6 +41,8 @@ pub struct Position {
     pub step_in_epoch: u64,
     /// Losses of the epoch that is under way.
     pub loss_totals: LossTotals,
+    /// Seconds that the epoch under way was trained for, by those before this process too.
+    pub seconds_in_epoch: f64,
 }
 
 impl Position {
@@ -52,6 +54,7 @@ impl Position {
             step_in_epoch: header.step_in_epoch,
             loss_totals: serde_json::from_value(header.loop_state["sums"].clone())
                 .unwrap_or_default(),
+            seconds_in_epoch: header.seconds_in_epoch(),
         }
     }
 }

@@ -3,13 +3,15 @@
 //!
 //! Names no model, and writes no file itself: that is [`Recorder`]'s work.
 
+mod ending;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use pipe_core::progress::Event;
 use pipe_engine::kind::{Failure, StageError};
-use pipe_trainer::{Ending, Trained};
+use pipe_trainer::{Ending, StoppingRules, Trained};
 
 use super::backward::Backward;
 use super::batches::{TimedBatches, loader};
@@ -36,7 +38,7 @@ pub fn fit(
     trainer.sample_if_missing()?;
     let mut data_parallel = trainer.start_workers()?;
     let mut ending = trainer.ending()?;
-    for number in position.epoch + 1..=training.settings.epochs {
+    'epochs: for number in position.epoch + 1..=training.settings.epochs {
         if ending.is_some() {
             break;
         }
@@ -58,8 +60,12 @@ pub fn fit(
             // went wrong
             trainer.recorder.poll()?;
 
-            // ---- A checkpoint inside the epoch: because it is time, or because of a signal
-            trainer.save_inside(&mut epoch)?;
+            // ---- A checkpoint inside the epoch: because it is time, because of a signal, or
+            // because the training ends here
+            ending = trainer.save_inside(&mut epoch)?;
+            if ending.is_some() {
+                break 'epochs;
+            }
         }
         // ---- The epoch's metrics
         let metrics = trainer.log_epoch(epoch)?;
@@ -83,11 +89,14 @@ struct Trainer<'a, 'r> {
     steps_per_epoch: u64,
     /// Optimizer steps of the schedule, which may be longer than this training.
     total_steps: u64,
+    stopping: StoppingRules,
 
     // ---- What steps change
     state: &'a mut TrainState,
     position: Position,
     recorder: &'a mut Recorder<'r>,
+    /// How far it was at the end of the last epoch.
+    trained_before: Trained,
 }
 
 /// An epoch under way.
@@ -96,7 +105,16 @@ struct Epoch {
     loss_meter: LossMeter,
     batches: TimedBatches,
     started: Instant,
+    /// Seconds that it was trained for before this process went on with it.
+    seconds_before: f64,
     throttle: Throttle,
+}
+
+impl Epoch {
+    /// Seconds that it was trained for so far.
+    fn seconds(&self) -> f64 {
+        self.seconds_before + self.started.elapsed().as_secs_f64()
+    }
 }
 
 impl<'a, 'r> Trainer<'a, 'r> {
@@ -133,9 +151,11 @@ impl<'a, 'r> Trainer<'a, 'r> {
             loader,
             steps_per_epoch,
             total_steps,
+            stopping: settings.stopping(),
             state,
             position,
             recorder,
+            trained_before: Trained::default(),
         })
     }
 
@@ -167,6 +187,7 @@ impl<'a, 'r> Trainer<'a, 'r> {
             loss_meter: LossMeter::resume(self.position.loss_totals),
             batches: TimedBatches::new(self.loader.epoch(number, first_batch), number),
             started: Instant::now(),
+            seconds_before: self.position.seconds_in_epoch,
             throttle: Throttle::default(),
         }
     }
@@ -251,19 +272,21 @@ impl<'a, 'r> Trainer<'a, 'r> {
         });
     }
 
-    /// Saves between two steps of an epoch, if it is time. On a signal saves too, and ends the
-    /// training.
-    fn save_inside(&mut self, epoch: &mut Epoch) -> Result<(), StageError> {
+    /// Saves between two steps of an epoch, if it is time. Saves too where a setting ends the
+    /// training there, which is what it gives, and on a signal, which ends it.
+    fn save_inside(&mut self, epoch: &mut Epoch) -> Result<Option<Ending>, StageError> {
         let step = self.position.step_in_epoch;
         if step == self.steps_per_epoch {
-            return Ok(());
+            return Ok(None);
         }
-        let stop = self.interrupted();
-        if stop.is_some() || self.recorder.is_save_step(self.position.global_step) {
+        let (ending, stop) = (self.ending_inside(epoch), self.interrupted());
+        let is_last = ending.is_some() || stop.is_some();
+        if is_last || self.recorder.is_save_step(self.position.global_step) {
             self.position.loss_totals = epoch.loss_meter.read()?;
+            self.position.seconds_in_epoch = epoch.seconds();
             self.recorder.save_mid_epoch(&self.position, self.state)?;
         }
-        let Some((failure, signal)) = stop else { return Ok(()) };
+        let (None, Some((failure, signal))) = (&ending, stop) else { return Ok(ending) };
         self.recorder.flush()?;
         let text = format!(
             "stopped by {signal} in epoch {}, step {step} of {}",
@@ -274,7 +297,7 @@ impl<'a, 'r> Trainer<'a, 'r> {
 
     /// Ends an epoch: its metrics, validated and written down.
     fn log_epoch(&mut self, epoch: Epoch) -> Result<BTreeMap<String, f64>, StageError> {
-        let Epoch { number, mut loss_meter, batches, started, .. } = epoch;
+        let Epoch { number, mut loss_meter, batches, started, seconds_before, .. } = epoch;
         let (waited, images) = batches.end();
         let settings = self.training.settings;
         let totals = loss_meter.read()?;
@@ -283,12 +306,13 @@ impl<'a, 'r> Trainer<'a, 'r> {
             let loss = validation_loss(self.training, self.state, &self.backward.edm)?;
             metrics.insert("val_loss".to_owned(), loss);
         }
-        let seconds = started.elapsed().as_secs_f64();
-        let speed = images as f64 / seconds;
+        let own = started.elapsed().as_secs_f64();
+        let (seconds, speed) = (seconds_before + own, images as f64 / own);
         self.position = Position {
             epoch: number,
             step_in_epoch: 0,
             loss_totals: LossTotals::default(),
+            seconds_in_epoch: 0.0,
             ..self.position
         };
         let rate = settings.schedule.rate(
@@ -303,15 +327,10 @@ impl<'a, 'r> Trainer<'a, 'r> {
             seconds,
             rate: speed,
         });
-        let wait_share = waited.as_secs_f64() / seconds;
+        let wait_share = waited.as_secs_f64() / own;
         let timing = EpochTiming { seconds, speed, wait_share, rate };
         self.recorder.log_epoch(&self.position, &metrics, timing)?;
         Ok(metrics)
-    }
-
-    /// Why the training has come to its end before its last epoch, if it has.
-    fn ending(&mut self) -> Result<Option<Ending>, StageError> {
-        self.recorder.ending(Trained { epochs: self.position.epoch })
     }
 
     /// What an ended epoch leaves: a checkpoint, if the policy wants one, and an image grid, if it

@@ -48,6 +48,8 @@ impl StageKind for TrainerKind {
         {
             return Err(Rejection::value(format!("early_stopping.{}", wrong.key), wrong.message));
         }
+        let has_time = settings.max_time.is_none_or(|max| !max.0.is_zero());
+        Rejection::unless("max_time", has_time, "a time above 0")?;
         let no_file = checkpoint.resume_checkpoint.is_none();
         let expected = "`init` for a file that a training of a program begins from";
         Rejection::unless("checkpoint.resume_checkpoint", no_file, expected)?;

@@ -11,10 +11,11 @@ use pipe_core::failure::{Failure, StageError};
 use pipe_core::progress::Event;
 use pipe_engine::kind::RunContext;
 use pipe_fs::atomic::{self, Log};
+use pipe_runs::checkpoint::SECONDS;
 use pipe_runs::events::{EventFile, MetricsFile};
 use pipe_runs::policy::CheckpointPolicy;
 use pipe_runs::{CheckpointManager, EpochRecord, Header, StoreError};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::message::{Message, Metrics, Reply};
 use crate::stopping::{Ending, StoppingRules, Trained};
@@ -39,11 +40,6 @@ impl Position {
         let Header { epoch, global_step: step, step_in_epoch, .. } = *header;
         Self { epoch, step, step_in_epoch }
     }
-
-    /// As the rules see it that end a training.
-    fn trained(&self) -> Trained {
-        Trained { epochs: self.epoch }
-    }
 }
 
 /// A program under way.
@@ -60,6 +56,10 @@ pub(super) struct Session<'a> {
     position: Position,
     /// Step at the end of the last complete epoch.
     epoch_step: u64,
+    /// Of the complete epochs.
+    seconds_of_epochs: f64,
+    /// Of the epoch under way, before this process went on with it.
+    seconds_before: f64,
     epoch_started: Instant,
     /// Metrics of the last complete epoch, until its checkpoint has them.
     epoch_metrics: Metrics,
@@ -113,19 +113,24 @@ impl<'a> Session<'a> {
         (target, stopping, seed): (u64, StoppingRules, u64),
         scratch: PathBuf,
         manager: CheckpointManager,
-        position: Position,
+        (position, seconds_before): (Position, f64),
     ) -> Result<Self, StageError> {
         let (logs, disk) = (manager.run().logs(), manager.run().disk().clone());
         atomic::create_folder(&disk, &logs)?;
         let metrics = MetricsFile::open(&disk, &logs.join("metrics.jsonl"), position.step)?;
         let events = EventFile::create(&disk, &logs, position.step)?;
+        let history = &manager.metadata().history;
+        let trained = Trained::of(history, position.epoch, seconds_before);
+        let ending = stopping.ending(history, trained);
         let epoch_step = position.step.saturating_sub(position.step_in_epoch);
         Ok(Self {
             context,
             policy,
             target,
-            ending: stopping.ending(&manager.metadata().history, position.trained()),
             stopping,
+            seconds_of_epochs: trained.seconds - seconds_before,
+            seconds_before,
+            ending,
             seed,
             scratch,
             manager,
@@ -252,6 +257,7 @@ impl<'a> Session<'a> {
                 memory: None,
             });
         }
+        self.decide_inside();
         Ok(ok())
     }
 
@@ -277,8 +283,9 @@ impl<'a> Session<'a> {
         self.warn_of(&metrics);
         self.position = Position { epoch, step, step_in_epoch: 0 };
         self.epoch_step = step;
-        let seconds = self.epoch_started.elapsed().as_secs_f64();
-        self.epoch_started = Instant::now();
+        let seconds = self.seconds_in_epoch();
+        (self.epoch_started, self.seconds_before) = (Instant::now(), 0.0);
+        self.seconds_of_epochs += seconds;
         let mut with_time = metrics.clone();
         with_time.values.insert("epoch_seconds".to_owned(), seconds);
         self.write(step, epoch, &with_time)?;
@@ -356,7 +363,11 @@ impl<'a> Session<'a> {
             step_in_epoch: position.step_in_epoch,
             metrics: metrics.values,
             scheduler_state_dict: Value::Null,
-            loop_state: Value::Null,
+            loop_state: if position.step_in_epoch > 0 {
+                json!({ SECONDS: self.seconds_in_epoch() })
+            } else {
+                Value::Null
+            },
             saved_at: chrono::Utc::now(),
             identity: self.manager.metadata().identity.clone(),
             seed: self.seed,

@@ -47,6 +47,11 @@ pub struct TrainerSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-class" = "extend"))]
     pub early_stopping: Option<EarlyStopping>,
+    /// Training time in all, `30m` or `2h`, after which the training ends and is saved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-class" = "extend"))]
+    #[schemars(example = &"2h")]
+    pub max_time: Option<Span>,
     /// Seed that the program is told.
     #[serde(default = "default_seed")]
     #[schemars(extend("x-known-as" = ["random_seed", "seed_everything"]))]
@@ -98,7 +103,7 @@ impl TrainerSettings {
 
     /// What ends the training before its last epoch.
     pub fn stopping(&self) -> StoppingRules {
-        StoppingRules::new(self.early_stopping.as_ref(), &self.checkpoint)
+        StoppingRules::new(self.early_stopping.as_ref(), &self.checkpoint, self.max_time)
     }
 
     /// What it reads of the project: its inputs, and the file that it begins from.

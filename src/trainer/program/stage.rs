@@ -165,6 +165,7 @@ impl TrainerStage {
         let start =
             if self.settings.resumable { training.newest(context, &manager)? } else { None };
         let position = start.as_ref().map(|s| Position::of(s.header())).unwrap_or_default();
+        let seconds = start.as_ref().map_or(0.0, |start| start.header().seconds_in_epoch());
         self.tell_begin(context, &manager, start.as_ref(), &device);
         training.note_running(context, &mut manager, position.epoch, &device)?;
 
@@ -181,7 +182,8 @@ impl TrainerStage {
         }
         let (target, stopping) = (self.settings.epochs, self.settings.stopping());
         let (policy, ends) = (&self.settings.checkpoint, (target, stopping, self.settings.seed));
-        let mut session = Session::open(context, policy, ends, scratch.clone(), manager, position)?;
+        let mut session =
+            Session::open(context, policy, ends, scratch.clone(), manager, (position, seconds))?;
         let ended = if position.epoch >= target || session.is_over() {
             // Its process ended between the last checkpoint and the end.
             Ok(())

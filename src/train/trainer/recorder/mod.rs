@@ -153,12 +153,13 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
-    /// Why a training that is so far has come to its end before its last epoch, if it has. Waits
-    /// until nothing is being written.
-    pub fn ending(&mut self, trained: Trained) -> Result<Option<Ending>, StageError> {
+    /// How far the training is at a position, as the rules see it that end it, and which of them
+    /// has ended it there. Waits until nothing is being written.
+    pub fn ending(&mut self, position: &Position) -> Result<(Trained, Option<Ending>), StageError> {
         self.flush()?;
         let history = &self.writer.manager()?.metadata().history;
-        Ok(self.settings.stopping().ending(history, trained))
+        let trained = Trained::of(history, position.epoch, position.seconds_in_epoch);
+        Ok((trained, self.settings.stopping().ending(history, trained)))
     }
 
     /// Waits until nothing is being written, and notes why the training ends before its last epoch.

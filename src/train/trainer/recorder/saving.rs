@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use pipe_engine::kind::{Failure, StageError};
+use pipe_runs::checkpoint::SECONDS;
 use pipe_runs::tensor::HostTensor;
 use pipe_runs::{Content, Header, Saved};
 use serde_json::json;
@@ -111,7 +112,11 @@ impl Recorder<'_> {
                 "base_lr": self.settings.learning_rate,
                 "horizon_epochs": self.settings.horizon(),
             }),
-            loop_state: json!({ "sums": position.loss_totals }),
+            loop_state: if position.step_in_epoch > 0 {
+                json!({ "sums": position.loss_totals, SECONDS: position.seconds_in_epoch })
+            } else {
+                json!({ "sums": position.loss_totals })
+            },
             saved_at: chrono::Utc::now(),
             identity: self.identity.clone(),
             seed: self.settings.seed,

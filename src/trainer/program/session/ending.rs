@@ -5,7 +5,8 @@ use pipe_core::progress::Event;
 use pipe_runs::policy::metric;
 
 use super::super::message::{Message, Reply};
-use super::{Refusal, Session, broken, ok};
+use super::{Position, Refusal, Session, broken, ok};
+use crate::stopping::{Ending, Trained};
 
 impl Session<'_> {
     /// Whether it has come to its end by a setting, and the state of that moment stands.
@@ -13,19 +14,37 @@ impl Session<'_> {
         self.ending.is_some() && (self.is_all_saved() || !self.policy.enabled)
     }
 
-    /// Decides whether the epoch that is complete now was the last one.
-    pub(super) fn decide_ending(&mut self) {
-        if self.ending.is_none() {
-            let history = &self.manager.metadata().history;
-            self.ending = self.stopping.ending(history, self.position.trained());
-            self.tell_ending();
-        }
+    /// How far it is, as the rules see it that end it.
+    fn trained(&self) -> Trained {
+        let seconds = self.seconds_of_epochs + self.seconds_in_epoch();
+        Trained { epochs: self.position.epoch, seconds }
     }
 
-    fn tell_ending(&self) {
-        if let Some(ending) = &self.ending {
-            let text = format!("Ends after epoch {}: {}", self.position.epoch, ending.reason);
+    /// Seconds that the epoch under way was trained for.
+    pub(super) fn seconds_in_epoch(&self) -> f64 {
+        self.seconds_before + self.epoch_started.elapsed().as_secs_f64()
+    }
+
+    /// Decides whether the epoch that is complete now was the last one.
+    pub(super) fn decide_ending(&mut self) {
+        let history = &self.manager.metadata().history;
+        let ending = self.stopping.ending(history, self.trained());
+        self.note_ending(ending);
+    }
+
+    /// Decides the same inside an epoch.
+    pub(super) fn decide_inside(&mut self) {
+        self.note_ending(self.stopping.ending_inside(self.trained()));
+    }
+
+    fn note_ending(&mut self, ending: Option<Ending>) {
+        if let (None, Some(ending)) = (&self.ending, ending) {
+            let Position { epoch, step_in_epoch, .. } = self.position;
+            let inside =
+                if step_in_epoch > 0 { format!(", step {step_in_epoch}") } else { String::new() };
+            let text = format!("Ends after epoch {epoch}{inside}: {}", ending.reason);
             self.context.event(Event::Message { text });
+            self.ending = Some(ending);
         }
     }
 
