@@ -29,6 +29,7 @@ mod init;
 mod interchange;
 mod library;
 mod look;
+mod looks;
 mod lora_conv;
 mod lora_layers;
 mod messages;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::project::{Project, TINY, all_tensors};
+use crate::project::{Project, TINY, all_tensors, send};
 use crate::resume::{delays, in_pieces};
 
 const RUN: &str = "checkpoints/base_training/run_001";
@@ -105,6 +105,66 @@ fn a_crash_behind_the_last_epoch_is_put_in_order() {
 }
 
 #[test]
+fn a_training_whose_time_is_up_is_saved_where_it_is_and_goes_on_with_more() {
+    let keys = "    max_time: 300ms\n";
+    let slow = ["--epochs=400", "--set", "num_images=2048", "--set", "batch_size=4"];
+    let one = ["--epochs=1", "--set", "num_images=2048", "--set", "batch_size=4"];
+    let project =
+        tiny(&format!("{keys}  copy: {{ kind: copy_best, from: base, to: copy.ckpt }}\n"));
+    let pipe = |command: &str, more: &[&str]| {
+        project.pipe(&[&[command, "p.yaml"], &slow[..], more].concat())
+    };
+    pipe("run", &[]).succeeds().says("0 of 400 epochs (max_time of 300ms is up)");
+    let metadata = project.metadata(RUN);
+    assert_eq!(
+        (&metadata["status"], &metadata["ended_by"]),
+        (&"completed".into(), &"max_time".into())
+    );
+    let partial = &metadata["partial_checkpoint"];
+    assert!(partial["seconds_in_epoch"].as_f64().unwrap() >= 0.3, "{partial}");
+    // Where no epoch is complete, the state inside it is what is handed on.
+    let file = project.path(&format!("{RUN}/{}", partial["path"].as_str().unwrap()));
+    assert!(all_tensors(&project.path("copy.ckpt")) == all_tensors(&file));
+    assert!(last(&project) == all_tensors(&file));
+    pipe("run", &[]).succeeds().says("up to date, run 001: ended at epoch 0 of 400, max_time of");
+    pipe("plan", &["--set", "max_time=200ms"]).succeeds().says("ended at epoch 0 of 400");
+    pipe("plan", &["--set", "max_time=1h"]).succeeds().says("extend 0 -> 400");
+    project.pipe(&["verify"]).succeeds();
+    project.pipe(&["runs"]).succeeds().says("completed");
+
+    let without = [&["run", "p.yaml"], &one[..], &["--set", "max_time=null"]].concat();
+    project.pipe(&without).succeeds().says("Resumed from epoch 0");
+    let at_once = tiny("");
+    at_once.pipe(&[&["run", "p.yaml"], &one[..]].concat()).succeeds();
+    assert!(last(&project) == last(&at_once));
+    assert_eq!(epochs(&project), epochs(&at_once));
+    assert_eq!(project.metadata(RUN)["identity"], at_once.metadata(RUN)["identity"]);
+    assert!(
+        project.metadata(RUN)["history"][0]["seconds"].as_f64().unwrap() > 0.3,
+        "of both pieces"
+    );
+}
+
+#[test]
+fn the_time_of_an_interrupted_training_counts() {
+    let project = tiny("");
+    let arguments =
+        ["run", "p.yaml", "--epochs=400", "--set", "num_images=2048", "--set", "batch_size=4"];
+    let mut child = project.start(&arguments);
+    let log = project.path(&format!("{RUN}/logs/metrics.jsonl"));
+    while !std::fs::read_to_string(&log).is_ok_and(|text| text.lines().count() > 5) {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    send(&child, "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+    let before = last(&project);
+    let timed = [&arguments[..], &["--set", "max_time=1ms"]].concat();
+    project.pipe(&timed).succeeds().says("max_time of 1ms is up");
+    assert!(last(&project) == before, "not a step more");
+    assert_eq!(project.metadata(RUN)["status"], "completed");
+}
+
+#[test]
 fn stages_behind_it_take_the_best_so_far() {
     let project =
         tiny(&format!("{NO_GAIN}  best: {{ kind: copy_best, from: base, to: best.ckpt }}\n"));
@@ -132,12 +192,18 @@ fn what_cannot_work_is_told_with_key_and_stage() {
             "is val_loss, and data set `data` has no validation images",
         ),
         ("early_stopping: { patience: 2 }", 0, "of 2 epochs none can be saved"),
+        ("max_time: 0s", 2, "max_time"),
+        ("max_time: soon", 2, "max_time"),
+        ("sample_every_n_steps: 0", 2, "sample_every_n_steps"),
+        ("validate_every_n_steps: 0", 2, "validate_every_n_steps"),
+        ("validate_every_n_steps: 2", 2, "data set `data` has no validation images"),
         ("early_stopping: { mode: max, patience: 1 }", 0, "does not rise any more"),
     ] {
         let ended =
             tiny(&format!("    {keys}\n")).pipe(&["check", "p.yaml"]).exits(code).says(said);
         let said = ended.stdout() + &ended.stderr();
-        assert!(said.contains("base") && said.contains("early_stopping"), "{said}");
+        let key = keys.split(':').next().unwrap();
+        assert!(said.contains("base") && said.contains(key), "{said}");
     }
 }
 
@@ -235,6 +301,47 @@ mod programs {
         let project = project.environment("PATH", format!("{own}:{path}"));
         project.pipe(&["run", "p.yaml"]).succeeds().says("3 of 9 epochs");
         assert_eq!(state(&project), "3\n");
+    }
+
+    #[test]
+    fn a_program_is_told_when_its_time_is_up_and_goes_on_with_more() {
+        let keys = "    max_time: 200ms\n    settings: { pause_us: 10000, steps: 60 }\n";
+        let project = project(keys);
+        let args = ["run", "p.yaml", "--epochs=9"];
+        project.pipe(&args).succeeds().says("0 of 9 epochs (max_time of 200ms is up)");
+        let partial = project.metadata(RUN)["partial_checkpoint"].clone();
+        assert!(partial["step_in_epoch"].as_u64().unwrap() > 2, "{partial}");
+        assert!(partial["seconds_in_epoch"].as_f64().unwrap() >= 0.2, "{partial}");
+        project.pipe(&args).succeeds().says("ended at epoch 0 of 9, max_time of 200ms is up");
+        let more = [&args[..], &["--set", "base.max_time=1h"]].concat();
+        project.pipe(&[&["plan"], &more[1..]].concat()).succeeds().says("extend 0 -> 9");
+        let one = ["run", "p.yaml", "--epochs=1", "--set", "base.max_time=1h"];
+        project.pipe(&one).succeeds().says("Resumed from epoch 0");
+        let at_once = self::project("    settings: { pause_us: 0, steps: 60 }\n");
+        at_once.pipe(&["run", "p.yaml", "--epochs=1"]).succeeds();
+        assert_eq!(state(&project), state(&at_once));
+        project.pipe(&["verify"]).succeeds();
+    }
+
+    #[test]
+    fn a_program_that_saves_between_epochs_alone_ends_with_the_next_one() {
+        let project = Project::new();
+        project.write(
+            "train.sh",
+            "scratch=$(pipe job get scratch)\nfor epoch in $(pipe job epochs); do\n  \
+             sleep 0.2\n  echo $epoch > \"$scratch/state\"\n  \
+             pipe job epoch $epoch --metric train_loss=0.5 --checkpoint \"$scratch/state\" > /dev/null || exit 0\ndone\n",
+        );
+        let keys = "name: s\nstages:\n  base:\n    kind: trainer\n    run: sh train.sh\n    \
+                    epochs: 900\n    max_time: 500ms\n";
+        project.write("p.yaml", keys);
+        let path = std::env::var("PATH").unwrap_or_default();
+        let own = std::path::Path::new(env!("CARGO_BIN_EXE_pipe")).parent().unwrap().display();
+        let project = project.environment("PATH", format!("{own}:{path}"));
+        project.pipe(&["run", "p.yaml"]).succeeds().says("max_time of 500ms is up");
+        let epochs = project.metadata(RUN)["history"].as_array().unwrap().len();
+        assert_eq!(state(&project), format!("{epochs}\n"));
+        project.pipe(&["run", "p.yaml"]).succeeds().says("up to date, run 001: ended at epoch");
     }
 
     #[test]

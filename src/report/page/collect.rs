@@ -66,7 +66,7 @@ fn run_data(run: &Run, metadata: Metadata, labels: Labels, runs: usize) -> RunDa
     let monitor = m.settings.pointer("/checkpoint/monitor").and_then(Value::as_str);
     let mode = m.settings.pointer("/checkpoint/mode").and_then(Value::as_str);
     let kind = m.manifest.get("kind").and_then(Value::as_str);
-    let (samples, samples_left_out) = samples::of_run(&run.folder, runs);
+    let (samples, samples_left_out) = samples::of_run(&run.folder, &m.history, runs);
     RunData {
         folder: run.folder.display().to_string(),
         number: run.number.0,
@@ -130,8 +130,15 @@ fn curves(run: &Run, metadata: &Metadata) -> BTreeMap<String, Vec<(f64, f64)>> {
             if let (Some(step), Some(loss)) = (number("step"), number("train_loss_step")) {
                 add("train_loss_step", step / steps, loss);
             }
+            // Of a validation inside an epoch; those at epochs' ends are in the history.
+            if let (Some(step), Some(loss), None) =
+                (number("step"), number("val_loss"), number("epoch_seconds"))
+            {
+                add("val_loss", step / steps, loss);
+            }
         }
     }
+    curves.values_mut().for_each(|points| points.sort_by(|(a, _), (b, _)| a.total_cmp(b)));
     curves.into_iter().map(|(name, points)| (name, thinned(points))).collect()
 }
 

@@ -255,8 +255,9 @@
     const show = () => {
       const sample = samples[at()];
       image.src = sample.image;
-      image.alt = `Samples of ${name(run)} after epoch ${sample.epoch}`;
-      label.textContent = `after epoch ${sample.epoch}`;
+      const when = sample.step === undefined ? `after epoch ${sample.epoch}` : `after step ${sample.step}`;
+      image.alt = `Samples of ${name(run)} ${when}`;
+      label.textContent = when;
     };
     show();
     const slider = samples.length > 1 && h("input", {

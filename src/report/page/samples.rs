@@ -8,16 +8,20 @@ use std::path::{Component, Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use pipe_engine::state::Output;
+use pipe_runs::EpochRecord;
 use serde::Serialize;
 
 /// Bytes of images on a page, and of those that one run may put there.
 const PAGE_BUDGET: u64 = 24_000_000;
 const RUN_BUDGET: u64 = 3_000_000;
 
-/// The image grid of an epoch.
+/// The image grid of an epoch, or of an optimizer step.
 #[derive(Debug, Serialize)]
 pub struct Sample {
-    pub epoch: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<u64>,
     /// `data:image/png;base64,…`
     pub image: String,
 }
@@ -64,11 +68,21 @@ fn address(png: &[u8]) -> String {
     format!("data:image/png;base64,{}", STANDARD.encode(png))
 }
 
-/// The image grids in a run's folder, by epoch, and how many had no room on a page with so many
-/// runs.
-pub(super) fn of_run(folder: &Path, runs: usize) -> (Vec<Sample>, usize) {
-    let all = files(folder);
-    let bytes: u64 = all.iter().map(|(_, _, bytes)| bytes).sum();
+/// An image grid as a file: its place in the training, the epoch or step that its name has, and
+/// bytes.
+struct GridFile {
+    at_step: u64,
+    epoch: Option<u64>,
+    step: Option<u64>,
+    path: PathBuf,
+    bytes: u64,
+}
+
+/// The image grids in a run's folder, in the order of the training, and how many had no room on a
+/// page with so many runs.
+pub(super) fn of_run(folder: &Path, history: &[EpochRecord], runs: usize) -> (Vec<Sample>, usize) {
+    let all = files(folder, history);
+    let bytes: u64 = all.iter().map(|file| file.bytes).sum();
     let room = (PAGE_BUDGET / runs.max(1) as u64).min(RUN_BUDGET);
     let kept = if bytes <= room {
         (0..all.len()).collect()
@@ -76,26 +90,30 @@ pub(super) fn of_run(folder: &Path, runs: usize) -> (Vec<Sample>, usize) {
         spread(all.len(), (all.len() as u64 * room / bytes.max(1)) as usize)
     };
     let read = |index: &usize| {
-        let (epoch, path, _) = all.get(*index)?;
-        Some(Sample { epoch: *epoch, image: address(&std::fs::read(path).ok()?) })
+        let GridFile { epoch, step, path, .. } = all.get(*index)?;
+        Some(Sample { epoch: *epoch, step: *step, image: address(&std::fs::read(path).ok()?) })
     };
     let samples: Vec<Sample> = kept.iter().filter_map(read).collect();
     let left_out = all.len() - kept.len();
     (samples, left_out)
 }
 
-/// `samples/epoch_NNN.png`: epoch, path, bytes.
-fn files(folder: &Path) -> Vec<(u64, PathBuf, u64)> {
+/// `samples/epoch_NNN.png` and `samples/step_NNNNNNNN.png`.
+fn files(folder: &Path, history: &[EpochRecord]) -> Vec<GridFile> {
     let Ok(entries) = std::fs::read_dir(folder.join("samples")) else { return Vec::new() };
-    let mut all: Vec<(u64, PathBuf, u64)> = entries
+    let step_of = |epoch| history.iter().find(|e| e.epoch == epoch).map(|e| e.global_step);
+    let mut all: Vec<GridFile> = entries
         .flatten()
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
-            let epoch = name.strip_prefix("epoch_")?.strip_suffix(".png")?.parse().ok()?;
-            Some((epoch, entry.path(), entry.metadata().ok()?.len()))
+            let number = |kind: &str| name.strip_prefix(kind)?.strip_suffix(".png")?.parse().ok();
+            let (epoch, step) = (number("epoch_"), number("step_"));
+            let at_step = step.or_else(|| epoch.map(|n| step_of(n).unwrap_or(u64::MAX)))?;
+            let (path, bytes) = (entry.path(), entry.metadata().ok()?.len());
+            Some(GridFile { at_step, epoch, step, path, bytes })
         })
         .collect();
-    all.sort();
+    all.sort_by_key(|file| (file.at_step, file.epoch));
     all
 }
 

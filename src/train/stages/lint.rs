@@ -40,6 +40,12 @@ pub(super) fn check_training(
     let mut found = Vec::new();
     found.extend(check_monitor("checkpoint.monitor", &policy.monitor, settings, data.as_deref()));
     found.extend(check_early_stopping(settings, data.as_deref()));
+    if settings.validate_every_n_steps.is_some() {
+        let key = "validate_every_n_steps";
+        let found_none = check_is_validated(key, "is set", settings, data.as_deref());
+        found
+            .extend(found_none.map(|found| found.note("set its val_split to a share such as 0.1")));
+    }
     if policy.mode == Mode::Max {
         let message = format!("the highest {} would be the best checkpoint", policy.monitor);
         found.push(
@@ -128,14 +134,24 @@ fn check_monitor(
     settings: &TrainingSettings,
     data: Option<&DatasetSettings>,
 ) -> Option<Diagnostic> {
-    if monitor == VAL_LOSS && data.is_some_and(|d| d.val_split == 0.0) {
-        let message =
-            format!("is val_loss, and data set `{}` has no validation images", settings.dataset);
-        let note = "set its val_split to a share such as 0.1, or monitor train_loss";
-        return Some(Diagnostic::error(key, message).note(note));
+    if monitor == VAL_LOSS {
+        let found = check_is_validated(key, "is val_loss", settings, data)?;
+        return Some(found.note("set its val_split to a share such as 0.1, or monitor train_loss"));
     }
     let error = metric::find(monitor, METRICS, "the training reports").err()?;
     Some(Diagnostic::error(key, error))
+}
+
+/// Refuses a setting that needs validation images where there are none.
+fn check_is_validated(
+    key: &str,
+    what: &str,
+    settings: &TrainingSettings,
+    data: Option<&DatasetSettings>,
+) -> Option<Diagnostic> {
+    let none = data.is_some_and(|data| data.val_split == 0.0);
+    let message = format!("{what}, and data set `{}` has no validation images", settings.dataset);
+    none.then(|| Diagnostic::error(key, message))
 }
 
 /// Lints of a model that is trained from its first weights.

@@ -119,6 +119,20 @@ macro_rules! training_settings {
             #[schemars(example = 5)]
             #[schemars(extend("x-known-as" = ["sample_every", "sample_interval"]))]
             pub sample_every_n_epochs: Option<u64>,
+            /// Optimizer steps between two image grids `samples/step_NNNNNNNN.png`, inside epochs
+            /// too; null draws none. They change nothing of the training.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schemars(range(min = 1), extend("x-class" = "runtime"))]
+            #[schemars(example = 1000)]
+            #[schemars(extend("x-known-as" = ["sample_steps"]))]
+            pub sample_every_n_steps: Option<u64>,
+            /// Optimizer steps between two validations inside an epoch, for the logs; each epoch's
+            /// end is validated besides. They change nothing of the training.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schemars(range(min = 1), extend("x-class" = "runtime"))]
+            #[schemars(example = 1000)]
+            #[schemars(extend("x-known-as" = ["val_check_interval", "eval_steps", "validation_steps"]))]
+            pub validate_every_n_steps: Option<u64>,
             #[serde(default)]
             pub checkpoint: CheckpointPolicy,
         }
@@ -148,6 +162,8 @@ macro_rules! training_settings {
                     devices: s.devices,
                     log_every_n_steps: s.log_every_n_steps,
                     sample_every_n_epochs: s.sample_every_n_epochs,
+                    sample_every_n_steps: s.sample_every_n_steps,
+                    validate_every_n_steps: s.validate_every_n_steps,
                     checkpoint: s.checkpoint,
                 }
             }

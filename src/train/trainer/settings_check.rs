@@ -28,6 +28,12 @@ impl TrainingSettings {
             self.sample_every_n_epochs != Some(0),
             "at least 1, or null",
         )?;
+        for (key, every) in [
+            ("sample_every_n_steps", self.sample_every_n_steps),
+            ("validate_every_n_steps", self.validate_every_n_steps),
+        ] {
+            Rejection::unless(key, every != Some(0), "at least 1, or null")?;
+        }
         Rejection::unless("schedule_epochs", self.schedule_epochs != Some(0), "at least 1")?;
         let clip = self.gradient_clip_val;
         Rejection::unless(

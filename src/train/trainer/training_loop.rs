@@ -4,6 +4,7 @@
 //! Names no model, and writes no file itself: that is [`Recorder`]'s work.
 
 mod ending;
+mod looks;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -55,6 +56,9 @@ pub fn fit(
             // ---- Logs: the only place inside an epoch that waits for the device
             trainer.log_step(&mut epoch, rate)?;
             trainer.report_step(&mut epoch);
+
+            // ---- Validation and an image grid inside the epoch, if it is time
+            trainer.look_inside(&epoch)?;
 
             // ---- The checkpoint that is being written beside this: whether it stands, and what
             // went wrong
@@ -157,21 +161,6 @@ impl<'a, 'r> Trainer<'a, 'r> {
             recorder,
             trained_before: Trained::default(),
         })
-    }
-
-    /// The image grid of the epoch that was trained last, unless the process ended before it was
-    /// sampled.
-    fn sample_if_missing(&mut self) -> Result<(), StageError> {
-        let Position { epoch, step_in_epoch, .. } = self.position;
-        if epoch == 0 || step_in_epoch != 0 || !self.is_sample_epoch(epoch) {
-            return Ok(());
-        }
-        let sampled = self.recorder.sample_if_missing(&self.position, self.state, self.training)?;
-        if !sampled && let Some((failure, signal)) = self.interrupted() {
-            let text = format!("stopped by {signal} after epoch {epoch}");
-            return Err(StageError::new(failure, text));
-        }
-        Ok(())
     }
 
     fn start_workers(&self) -> Result<DataParallel, StageError> {
@@ -342,8 +331,7 @@ impl<'a, 'r> Trainer<'a, 'r> {
     ) -> Result<(), StageError> {
         let epoch = self.position.epoch;
         self.recorder.save_epoch(&self.position, metrics, self.state, is_final)?;
-        let sampled = !self.is_sample_epoch(epoch)
-            || self.recorder.sample_epoch(&self.position, self.state, self.training)?;
+        let sampled = self.sample()?;
         // After the last epoch only the image grid can still be missing.
         if (!is_final || !sampled)
             && let Some((failure, signal)) = self.interrupted()
@@ -354,10 +342,6 @@ impl<'a, 'r> Trainer<'a, 'r> {
             return Err(StageError::new(failure, text));
         }
         Ok(())
-    }
-
-    fn is_sample_epoch(&self, epoch: u64) -> bool {
-        self.training.settings.sample_every_n_epochs.is_some_and(|n| epoch.is_multiple_of(n))
     }
 
     /// The signal that asked the training to stop, if one did.

@@ -163,17 +163,25 @@ impl Training<'_> {
             return Err(StageError::new(Failure::Bug, "the data set did not reach the training"));
         };
         let dataset: Arc<Dataset> = (*dataset).clone();
-        let stopping = self.settings.stopping();
-        let monitors = [
-            ("checkpoint.monitor", Some(self.settings.checkpoint.monitor.as_str())),
-            ("early_stopping.monitor", stopping.monitor()),
+        let (stopping, monitor) = (self.settings.stopping(), &self.settings.checkpoint.monitor);
+        let is_wanted = [
+            ("checkpoint.monitor is val_loss", monitor == VAL_LOSS, "monitor train_loss"),
+            (
+                "early_stopping.monitor is val_loss",
+                stopping.monitor() == Some(VAL_LOSS),
+                "monitor train_loss",
+            ),
+            (
+                "validate_every_n_steps is set",
+                self.settings.validate_every_n_steps.is_some(),
+                "leave it out",
+            ),
         ];
         if dataset.indices(Split::Validation).is_empty()
-            && let Some((key, _)) = monitors.into_iter().find(|(_, name)| *name == Some(VAL_LOSS))
+            && let Some((what, _, or)) = is_wanted.into_iter().find(|(_, is_wanted, _)| *is_wanted)
         {
             return Err(StageError::setting(format!(
-                "{key} is val_loss, and the data set has no validation images; set its val_split to a share such as \
-                 0.1, or monitor train_loss"
+                "{what}, and the data set has no validation images; set its val_split to a share such as 0.1, {or}"
             )));
         }
         Ok(dataset)

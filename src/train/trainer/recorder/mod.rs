@@ -3,6 +3,8 @@
 mod samples;
 mod saving;
 
+pub use samples::SampleGrid;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -123,6 +125,14 @@ impl<'a> Recorder<'a> {
     ) -> Result<(), StageError> {
         let values = [("train_loss_step", loss), ("learning_rate", rate)];
         self.write(step, epoch, &values)
+    }
+
+    /// Writes what the validation inside an epoch found.
+    pub fn log_validation(&mut self, epoch: u64, step: u64, loss: f64) -> Result<(), StageError> {
+        self.write(step, epoch, &[("val_loss", loss)])?;
+        let text = format!("Step {step}: val_loss={loss:.4}");
+        self.context.event(Event::Message { text });
+        Ok(())
     }
 
     /// Writes the metrics of one epoch.
