@@ -41,5 +41,7 @@ mod training;
 
 pub use opening::write_config;
 pub use selection::RunSelection;
-pub use stopping::{Ending, StoppingRules, Trained, finished_early, lint_patience, note_ending};
+pub use stopping::{
+    Ending, StoppingRules, TotalEpochs, Trained, finished_early, lint_patience, note_ending,
+};
 pub use training::{Training, shown};

@@ -99,7 +99,7 @@ impl Training<'_> {
             git_commit: git_commit(&context.root),
             device: device.to_owned(),
             seed: self.seed,
-            epochs: self.epochs,
+            epochs: self.epochs.on(dataset),
             identity: context.identity.clone(),
             manifest: context.manifest.clone(),
             settings: self.settings.clone(),
@@ -153,7 +153,7 @@ impl Training<'_> {
         manager: &CheckpointManager,
         each: u64,
     ) -> Result<(), StageError> {
-        let (policy, epochs) = (self.policy, self.epochs);
+        let (policy, epochs) = (self.policy, self.epochs.on(&manager.metadata().dataset));
         let folder = &manager.run().folder;
         let Some(free) = disk_space::free(folder).filter(|_| policy.enabled) else { return Ok(()) };
         let listed = &manager.metadata().checkpoints;

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use pipe_runs::{Metadata, Run, RunNumber, Runs, Status};
 use serde_json::Value;
 
+use crate::stopping::TotalEpochs;
+
 /// A run with its metadata.
 pub(crate) type RunWithMetadata = (Run, Metadata);
 
@@ -53,17 +55,17 @@ impl<'a> RunCatalog<'a> {
     }
 
     /// The run to go on with: the newest own one that fits. If there is none, one of another
-    /// pipeline that has `epochs`.
+    /// pipeline that has all `epochs`.
     pub fn matching(
         &self,
         fits: impl Fn(&Run, &Metadata) -> bool,
-        epochs: u64,
+        epochs: TotalEpochs,
     ) -> Option<&RunWithMetadata> {
         let own = self.own.iter().rfind(|(run, m)| fits(run, m) && !has_lost_checkpoints(run, m));
         own.or_else(|| {
             self.others.iter().rfind(|(run, m)| {
                 let completed = m.stage == self.stage && m.status == Status::Completed;
-                completed && fits(run, m) && completed_epochs(run, m) >= epochs
+                completed && fits(run, m) && completed_epochs(run, m) >= epochs.on(&m.dataset)
             })
         })
     }

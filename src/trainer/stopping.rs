@@ -3,8 +3,25 @@
 
 use pipe_engine::kind::Diagnostic;
 use pipe_engine::policy::Span;
-use pipe_runs::policy::{CheckpointPolicy, EarlyStopping};
-use pipe_runs::{EpochRecord, Metadata};
+use pipe_runs::policy::EarlyStopping;
+use pipe_runs::{DatasetRecord, EpochRecord, Metadata};
+
+/// How many epochs a training has.
+#[derive(Clone, Copy)]
+pub enum TotalEpochs<'a> {
+    Fixed(u64),
+    /// By what it is trained on: a number of steps is more epochs on fewer images.
+    By(&'a dyn Fn(&DatasetRecord) -> u64),
+}
+
+impl TotalEpochs<'_> {
+    pub(crate) fn on(self, dataset: &DatasetRecord) -> u64 {
+        match self {
+            Self::Fixed(epochs) => epochs,
+            Self::By(count) => count(dataset),
+        }
+    }
+}
 
 /// The rule that ends a training when its time is up.
 const MAX_TIME: &str = "max_time";
@@ -13,9 +30,11 @@ const MAX_TIME: &str = "max_time";
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StoppingRules {
     /// With its metric and mode filled in.
-    early_stopping: Option<EarlyStopping>,
+    pub early_stopping: Option<EarlyStopping>,
+    /// Optimizer steps in all.
+    pub max_steps: Option<u64>,
     /// Time that is trained in all.
-    max_time: Option<Span>,
+    pub max_time: Option<Span>,
 }
 
 /// Why a training ended before its last epoch.
@@ -32,34 +51,33 @@ pub struct Ending {
 pub struct Trained {
     /// Complete.
     pub epochs: u64,
+    /// Over all epochs.
+    pub steps: u64,
     /// Of training in all, whatever pieces it was done in.
     pub seconds: f64,
 }
 
 impl Trained {
-    /// So many epochs of a history, and some seconds of the next one.
-    pub fn of(history: &[EpochRecord], epochs: u64, seconds_in_epoch: f64) -> Self {
+    /// So many epochs of a history and steps in all, and some seconds of the next epoch.
+    pub fn of(history: &[EpochRecord], epochs: u64, steps: u64, seconds_in_epoch: f64) -> Self {
         let complete = history.iter().take_while(|e| e.epoch <= epochs);
-        Self { epochs, seconds: complete.map(|e| e.seconds).sum::<f64>() + seconds_in_epoch }
+        let seconds = complete.map(|e| e.seconds).sum::<f64>() + seconds_in_epoch;
+        Self { epochs, steps, seconds }
     }
 
     /// A run as its metadata have it; `epochs` of it stand.
     pub(crate) fn of_run(metadata: &Metadata, epochs: u64) -> Self {
         let inside = metadata.partial_checkpoint.as_ref().filter(|p| p.epoch == epochs);
-        Self::of(&metadata.history, epochs, inside.map_or(0.0, |p| p.seconds_in_epoch))
+        let (mut all, history) = (metadata.checkpoints.iter(), &metadata.history);
+        let of_epoch = || Some(all.find(|c| c.epoch == epochs)?.global_step);
+        let of_history = || Some(history.iter().find(|e| e.epoch == epochs)?.global_step);
+        let steps = inside.map(|p| p.global_step).or_else(of_epoch).or_else(of_history);
+        let seconds = inside.map_or(0.0, |p| p.seconds_in_epoch);
+        Self::of(history, epochs, steps.unwrap_or(0), seconds)
     }
 }
 
 impl StoppingRules {
-    /// Those of a stage with this checkpoint policy.
-    pub fn new(
-        early_stopping: Option<&EarlyStopping>,
-        policy: &CheckpointPolicy,
-        max_time: Option<Span>,
-    ) -> Self {
-        Self { early_stopping: early_stopping.map(|rule| rule.resolved(policy)), max_time }
-    }
-
     /// Why a training that is so far has come to its end, if it has. `history`: its epochs, in their
     /// order; those behind `trained` are passed over.
     pub fn ending(&self, history: &[EpochRecord], trained: Trained) -> Option<Ending> {
@@ -74,6 +92,12 @@ impl StoppingRules {
 
     /// The same by what can end a training inside an epoch.
     pub fn ending_inside(&self, trained: Trained) -> Option<Ending> {
+        if let Some(max) = self.max_steps.filter(|max| trained.steps >= *max) {
+            return Some(Ending {
+                rule: "max_steps",
+                reason: format!("max_steps of {max} is reached"),
+            });
+        }
         self.time()
             .filter(|_| self.max_time.is_some_and(|max| trained.seconds >= max.0.as_secs_f64()))
     }

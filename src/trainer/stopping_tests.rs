@@ -29,6 +29,7 @@ const SECONDS: f64 = 0.25;
 struct Wanted {
     epochs: u64,
     early_stopping: Option<EarlyStopping>,
+    max_steps: Option<u64>,
     max_time: Option<Span>,
 }
 
@@ -44,13 +45,18 @@ impl Wanted {
         Self {
             epochs: 1 + numbers.below(14),
             early_stopping: (numbers.below(4) > 0).then_some(rule),
+            max_steps: (numbers.below(3) == 0).then(|| 1 + numbers.below(60)),
             max_time: (numbers.below(3) == 0).then_some(time),
         }
     }
 
     fn rules(&self) -> StoppingRules {
         let policy = CheckpointPolicy::default();
-        StoppingRules::new(self.early_stopping.as_ref(), &policy, self.max_time)
+        StoppingRules {
+            early_stopping: self.early_stopping.as_ref().map(|rule| rule.resolved(&policy)),
+            max_steps: self.max_steps,
+            max_time: self.max_time,
+        }
     }
 }
 
@@ -124,7 +130,7 @@ impl Run {
 
     fn trained(&self, step: u64) -> Trained {
         let (epochs, inside) = (step / STEPS, step % STEPS);
-        Trained::of(&self.history, epochs, inside as f64 * SECONDS)
+        Trained::of(&self.history, epochs, step, inside as f64 * SECONDS)
     }
 }
 
@@ -190,7 +196,7 @@ fn more_patience_never_ends_earlier() {
         let patient = EarlyStopping { patience: rule.patience + 1, ..rule.clone() };
         let patient = Wanted { early_stopping: Some(patient), ..wanted.clone() };
         assert!(straight(seed, &wanted).saved <= straight(seed, &patient).saved, "{seed}");
-        let without = Wanted { early_stopping: None, max_time: None, ..wanted };
+        let without = Wanted { early_stopping: None, max_steps: None, max_time: None, ..wanted };
         assert_eq!(straight(seed, &without).saved, without.epochs * STEPS);
     }
 }
@@ -199,14 +205,15 @@ fn more_patience_never_ends_earlier() {
 fn what_is_not_trained_yet_ends_nothing() {
     let policy = CheckpointPolicy::default();
     let rule = EarlyStopping { patience: 1, ..EarlyStopping::default() };
-    let rules = StoppingRules::new(Some(&rule), &policy, None);
+    let rules =
+        StoppingRules { early_stopping: Some(rule.resolved(&policy)), ..StoppingRules::default() };
     // Epochs that were told, and whose checkpoint a crash has taken.
     let mut history: Vec<EpochRecord> = (1..=3).map(|n| epoch(1, n)).collect();
     for record in &mut history {
         record.metrics = BTreeMap::from([("train_loss".to_owned(), 1.0)]);
     }
-    assert_eq!(rules.ending(&history, Trained::of(&history, 1, 0.0)), None);
-    let ending = rules.ending(&history, Trained::of(&history, 2, 0.0)).unwrap();
+    assert_eq!(rules.ending(&history, Trained::of(&history, 1, 4, 0.0)), None);
+    let ending = rules.ending(&history, Trained::of(&history, 2, 8, 0.0)).unwrap();
     assert_eq!(
         (ending.rule, &*ending.reason),
         ("early_stopping", "no gain in 1 epoch of train_loss")
@@ -218,6 +225,7 @@ fn the_time_of_all_pieces_counts() {
     let wanted = |seconds| Wanted {
         epochs: 10,
         early_stopping: None,
+        max_steps: None,
         max_time: Some(Span(Duration::from_secs_f64(seconds))),
     };
     let mut run = Run::default();

@@ -17,7 +17,9 @@ use crate::artifacts::Checkpoints;
 use crate::run_catalog::{completed_epochs, unfinished_reason};
 use crate::run_match::RunCriteria;
 use crate::selection::RunSelection;
-use crate::stopping::{StoppingRules, Trained, finished_early, forget_ending, is_ended_by_rule};
+use crate::stopping::{
+    StoppingRules, TotalEpochs, Trained, finished_early, forget_ending, is_ended_by_rule,
+};
 
 /// What a training is as its runs know it.
 pub struct Training<'a> {
@@ -30,7 +32,7 @@ pub struct Training<'a> {
     pub experiment_name: Option<&'a str>,
     pub seed: u64,
     /// In all.
-    pub epochs: u64,
+    pub epochs: TotalEpochs<'a>,
     /// What ends it before that.
     pub stopping: StoppingRules,
     /// What to do about differences to a run that it could go on with, where there is more to say
@@ -89,7 +91,7 @@ impl Training<'_> {
     }
 
     fn inspect_run(&self, o: &InspectContext, run: Run, metadata: Metadata) -> Inspection {
-        let total = self.epochs;
+        let total = self.epochs.on(&metadata.dataset);
         let done = completed_epochs(&run, &metadata);
         let ending = self.stopping.ending(&metadata.history, Trained::of_run(&metadata, done));
         if (done >= total || ending.is_some()) && metadata.status != Status::Completed {
@@ -136,7 +138,8 @@ impl Training<'_> {
         } else {
             format!(" of pipeline {}", metadata.pipeline)
         };
-        let (place, total, number) = (self.place(o.root, run), self.epochs, run.number);
+        let total = self.epochs.on(&metadata.dataset);
+        let (place, number) = (self.place(o.root, run), run.number);
         if let Some(why) = early.filter(|_| done < total) {
             format!(
                 "up to date, run {number}{whose}{place}: ended at epoch {done} of {total}, {why}"
@@ -165,7 +168,7 @@ impl Training<'_> {
             forget_ending(m);
             // What came behind is done again, or never was to be.
             m.history.retain(|e| e.epoch <= done);
-            m.epochs = self.epochs.max(done);
+            m.epochs = self.epochs.on(&m.dataset).max(done);
             if self.number(&context.request).is_some() {
                 // A run that was named belongs to those who named it from now on.
                 (m.pipeline, m.stage) = (context.pipeline.clone(), context.stage.to_string());
@@ -206,12 +209,13 @@ impl Training<'_> {
             }
             _ => String::new(),
         };
-        let done = metadata.history.last().map_or(self.epochs, |last| last.epoch);
-        let trained = match finished_early(metadata) {
-            Some(why) if done < self.epochs => {
-                format!("{done} of {} epochs ({why})", self.epochs)
-            }
-            _ => format!("{} epoch{}", self.epochs, if self.epochs == 1 { "" } else { "s" }),
+        let epochs = self.epochs.on(&metadata.dataset);
+        let early = finished_early(metadata);
+        let untold = if early.is_some() { 0 } else { epochs };
+        let done = metadata.history.last().map_or(untold, |last| last.epoch);
+        let trained = match early {
+            Some(why) if done < epochs => format!("{done} of {epochs} epochs ({why})"),
+            _ => format!("{epochs} epoch{}", if epochs == 1 { "" } else { "s" }),
         };
         let summary = format!("run {}, {trained}{best}", run.number);
         let artifact = Checkpoints::of_run(run.clone(), metadata.clone()).artifact();

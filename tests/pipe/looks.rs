@@ -82,3 +82,14 @@ fn killed_at_random_none_is_missing_and_none_is_there_twice() {
     assert_eq!(validations(&pieces), validations(&whole), "after {kills} kills");
     assert!(pictures(&pieces) == pictures(&whole), "after {kills} kills: {:?}", names(&pieces));
 }
+
+#[test]
+fn a_picture_that_a_crash_took_is_sampled_again() {
+    let project = project(LOOKS);
+    project.pipe(&["run", "p.yaml", "--epochs=1", "--set", "max_steps=2"]).succeeds();
+    let drawn = pictures(&project);
+    assert_eq!(names(&project), ["step_00000002.png"]);
+    std::fs::remove_file(project.path(&format!("{RUN}/samples/step_00000002.png"))).unwrap();
+    project.pipe(&["run", "p.yaml", "--epochs=1"]).succeeds();
+    assert!(pictures(&project) == drawn);
+}

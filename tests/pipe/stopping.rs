@@ -104,6 +104,98 @@ fn a_crash_behind_the_last_epoch_is_put_in_order() {
     assert_eq!(project.metadata(RUN)["history"], metadata["history"]);
 }
 
+/// Optimizer steps that the logs tell of.
+fn steps(project: &Project) -> Vec<u64> {
+    let text = project.read(&format!("{RUN}/logs/metrics.jsonl"));
+    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    lines
+        .filter(|l| l["train_loss_step"].is_number())
+        .map(|l| l["step"].as_u64().unwrap())
+        .collect()
+}
+
+/// Four steps an epoch.
+#[test]
+fn a_training_of_so_many_steps_ends_inside_an_epoch_and_extends() {
+    let project =
+        tiny("    max_steps: 6\n  copy: { kind: copy_best, from: base, to: copy.ckpt }\n");
+    let pipe = |command: &str, more: &[&str]| {
+        project.pipe(&[&[command, "p.yaml", "--epochs=5"], more].concat())
+    };
+    pipe("run", &[]).succeeds().says("1 of 2 epochs (max_steps of 6 is reached)");
+    let metadata = project.metadata(RUN);
+    assert_eq!(
+        (&metadata["status"], &metadata["ended_by"]),
+        (&"completed".into(), &"max_steps".into())
+    );
+    assert_eq!(metadata["partial_checkpoint"]["global_step"], 6);
+    assert_eq!(metadata["best_checkpoint"]["epoch"], 1);
+    let files = project.list(&format!("{RUN}/checkpoints"));
+    assert_eq!(files, ["best.ckpt", "epoch_001.ckpt", "last.ckpt", "step_00000006.ckpt"]);
+    assert_eq!(steps(&project), (1..=6).collect::<Vec<_>>());
+    pipe("run", &[]).succeeds().says("ended at epoch 1 of 2, max_steps of 6 is reached");
+    pipe("plan", &["--set", "max_steps=5"]).succeeds().says("ended at epoch 1 of 2");
+    pipe("plan", &["--set", "max_steps=10"]).succeeds().says("extend 1 -> 3");
+    project.pipe(&["verify"]).succeeds();
+
+    pipe("run", &["--set", "max_steps=10"]).succeeds().says("2 of 3 epochs (max_steps of 10");
+    let at_once = tiny("    max_steps: 10\n");
+    at_once.pipe(&["run", "p.yaml", "--epochs=5"]).succeeds();
+    assert!(last(&project) == last(&at_once));
+    assert_eq!((epochs(&project), steps(&project)), (epochs(&at_once), steps(&at_once)));
+    // At an epoch's end nothing ends early.
+    pipe("run", &["--set", "max_steps=12"]).succeeds().says("run 001, 3 epochs");
+    assert_eq!(project.metadata(RUN)["ended_by"], serde_json::Value::Null);
+    pipe("run", &["--set", "max_steps=null"]).succeeds();
+    let plain = tiny("");
+    plain.pipe(&["run", "p.yaml", "--epochs=5"]).succeeds();
+    assert!(last(&project) == last(&plain));
+    assert_eq!(project.metadata(RUN)["identity"], plain.metadata(RUN)["identity"]);
+}
+
+#[test]
+fn without_epochs_the_steps_alone_end_it() {
+    let project = Project::new();
+    let text = TINY.replace("    epochs: ${params.epochs}\n", "    max_steps: 46\n");
+    project.write("p.yaml", text);
+    project.pipe(&["run", "p.yaml"]).succeeds().says("11 of 12 epochs (max_steps of 46");
+    assert_eq!(project.metadata(RUN)["epochs"], 12);
+    assert_eq!(steps(&project), (1..=46).collect::<Vec<_>>());
+    project.pipe(&["runs", "show", "1"]).succeeds();
+    // Its own settings, written down, repeat it.
+    let config = project.read(&format!("{RUN}/config.yaml"));
+    assert!(config.contains("max_steps: 46") && !config.contains("\n    epochs: "), "{config}");
+    let again = Project::new();
+    again.write("p.yaml", config);
+    again.pipe(&["run", "p.yaml", "base"]).succeeds();
+    assert!(last(&project) == last(&again));
+
+    // A schedule that spans the steps makes others another experiment.
+    let cosine = ["--set", "schedule.kind=cosine"];
+    project.pipe(&[&["run", "p.yaml"], &cosine[..]].concat()).succeeds();
+    let rates = project.metadata("checkpoints/base_training/run_002")["history"].clone();
+    let rates: Vec<f64> =
+        rates.as_array().unwrap().iter().map(|e| e["learning_rate"].as_f64().unwrap()).collect();
+    assert!(rates.is_sorted_by(|a, b| a > b) && rates[10] < 2e-5, "{rates:?}");
+    let more = [&["plan", "p.yaml", "--set", "max_steps=50"], &cosine[..]].concat();
+    project.pipe(&more).succeeds().says("schedule horizon in steps 46 -> 50").says("(new run_003");
+    let fixed = [&more[..], &["--set", "schedule_epochs=20"]].concat();
+    project.pipe(&fixed).succeeds().says("schedule horizon");
+}
+
+#[test]
+fn killed_at_random_it_ends_with_the_same_step() {
+    let keys = "    max_steps: 38\n    checkpoint: { save_every_n_steps: 3 }\n";
+    let arguments = ["run", "p.yaml", "--epochs=30", "--set", "num_images=256"];
+    let whole = tiny(keys);
+    let began = Instant::now();
+    whole.pipe(&arguments).succeeds().says("2 of 3 epochs (max_steps of 38");
+    let pieces = tiny(keys);
+    let kills = in_pieces(&pieces, &arguments, within(began));
+    assert!(last(&whole) == last(&pieces), "after {kills} kills");
+    assert_eq!((epochs(&whole), steps(&whole)), (epochs(&pieces), steps(&pieces)));
+}
+
 #[test]
 fn a_training_whose_time_is_up_is_saved_where_it_is_and_goes_on_with_more() {
     let keys = "    max_time: 300ms\n";
@@ -192,6 +284,8 @@ fn what_cannot_work_is_told_with_key_and_stage() {
             "is val_loss, and data set `data` has no validation images",
         ),
         ("early_stopping: { patience: 2 }", 0, "of 2 epochs none can be saved"),
+        ("max_steps: 0", 2, "max_steps"),
+        ("max_steps: -1", 2, "max_steps"),
         ("max_time: 0s", 2, "max_time"),
         ("max_time: soon", 2, "max_time"),
         ("sample_every_n_steps: 0", 2, "sample_every_n_steps"),
@@ -321,6 +415,28 @@ mod programs {
         at_once.pipe(&["run", "p.yaml", "--epochs=1"]).succeeds();
         assert_eq!(state(&project), state(&at_once));
         project.pipe(&["verify"]).succeeds();
+    }
+
+    #[test]
+    fn a_program_of_so_many_steps_ends_inside_an_epoch_and_extends() {
+        for folder in [false, true] {
+            let keys =
+                format!("    max_steps: 10\n    settings: {{ folder: {folder}, steps: 7 }}\n");
+            let project = project(&keys);
+            let args = ["run", "p.yaml", "--epochs=3"];
+            project.pipe(&args).succeeds().says("1 of 3 epochs (max_steps of 10 is reached)");
+            let metadata = project.metadata(RUN);
+            assert_eq!(metadata["partial_checkpoint"]["global_step"], 10);
+            assert_eq!(metadata["best_checkpoint"]["epoch"], 1);
+            project.pipe(&args).succeeds().says("ended at epoch 1 of 3, max_steps of 10");
+            let more = [&args[..], &["--set", "base.max_steps=100"]].concat();
+            project.pipe(&more).succeeds().says("Resumed from epoch 1");
+            let at_once =
+                self::project(&format!("    settings: {{ folder: {folder}, steps: 7 }}\n"));
+            at_once.pipe(&args).succeeds();
+            assert_eq!(state(&project), state(&at_once));
+            project.pipe(&["verify"]).succeeds();
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use pipe_trainer::lint_patience;
 
 use super::artifacts::{CheckpointPreview, ProgramPreview, SavedEpochs};
 use crate::architecture::Architectures;
-use crate::data::{DatasetSettings, Split, batches_per_epoch};
+use crate::data::DatasetSettings;
 use crate::lora::LoraPlan;
 use crate::trainer::{LoraSettings, TrainSettings, TrainingSettings};
 
@@ -71,9 +71,10 @@ pub(super) fn check_training(
         let message = format!("{} is far above what Adam trains with", settings.learning_rate);
         found.push(Diagnostic::warning("learning_rate", message).note("common: 1e-4 to 1e-3"));
     }
-    if settings.schedule.depends_on_horizon() && settings.horizon() < settings.epochs {
-        let (kind, ends) =
-            (format!("{:?}", settings.schedule.kind).to_lowercase(), settings.horizon());
+    if settings.schedule.depends_on_horizon()
+        && let Some(ends) = settings.horizon().filter(|ends| *ends < settings.epochs)
+    {
+        let kind = format!("{:?}", settings.schedule.kind).to_lowercase();
         let rest = match settings.schedule.min_lr_ratio * settings.learning_rate {
             0.0 => "is 0, and nothing is learned any more".to_owned(),
             rate => format!("stays at {rate}"),
@@ -95,9 +96,8 @@ pub(super) fn check_training(
                 format!("{} is more than the {images} training images", settings.batch_size);
             found.push(Diagnostic::warning("batch_size", message));
         }
-        let batches_per_epoch = batches_per_epoch(Split::Train, images, settings.batch_size);
-        let steps =
-            batches_per_epoch.div_ceil(settings.accumulate_grad_batches) as u64 * settings.epochs;
+        let steps = settings.steps_per_epoch(images).saturating_mul(settings.epochs);
+        let steps = settings.max_steps.map_or(steps, |max| steps.min(max));
         if settings.schedule.warmup_steps >= steps {
             let message =
                 format!("the training has {steps} steps: it would end before the warmup does");

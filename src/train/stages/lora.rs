@@ -52,7 +52,7 @@ impl StageKind for LoraKind {
     }
 
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
-        let settings: LoraSettings = settings.extract()?;
+        let settings = LoraSettings::of_layers(settings)?;
         settings.validate(&self.0)?;
         Ok(Arc::new(LoraStage {
             training_settings: settings.training_settings(),
@@ -133,9 +133,10 @@ impl Stage for LoraStage {
             reason.push_str(&copy_cost(file.len()));
         }
         let trained = observation.artifact.as_ref().and_then(|a| a.get::<Checkpoints>());
-        match trained.and_then(|trained| what_is_missing(&trained)) {
+        match trained.as_ref().and_then(|trained| what_is_missing(trained)) {
             Some(what) => {
-                let (done, total) = (self.training_settings.epochs, self.training_settings.epochs);
+                let done = trained.and_then(|t| t.epochs().last().copied()).unwrap_or(0);
+                let total = done;
                 Ok(StageState::Partial { done, total, reason: format!("{what} is not up to date") }
                     .into())
             }

@@ -43,7 +43,7 @@ impl StageKind for TrainKind {
     }
 
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
-        let settings = settings.extract::<TrainSettings>()?.resolved(&self.0)?;
+        let settings = TrainSettings::of_layers(settings)?.resolved(&self.0)?;
         settings.validate()?;
         Ok(Arc::new(TrainStage {
             training_settings: settings.training_settings(),

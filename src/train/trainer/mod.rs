@@ -16,6 +16,7 @@ mod settings;
 mod settings_check;
 mod train_state;
 mod training_context;
+mod training_length;
 mod training_loop;
 mod validation;
 

@@ -1,18 +1,17 @@
 //! The settings of the stages that train. What a change of each one means stands beside it as
 //! `x-class`; without one it is `identity`: another experiment.
 
-use std::collections::BTreeMap;
-
+use figment::Figment;
 use pipe_engine::kind::Rejection;
 use pipe_engine::policy::Span;
 use pipe_runs::policy::{CheckpointPolicy, EarlyStopping};
 use pipe_trainer::StoppingRules;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use super::precision::Precision;
 use super::schedule::Schedule;
+use super::training_length::UNLIMITED;
 pub use crate::architecture::ModelSettings;
 use crate::architecture::{Architectures, SettingsError};
 use crate::device::{DeviceList, DeviceSpec};
@@ -37,8 +36,9 @@ macro_rules! training_settings {
             #[schemars(extend("x-class" = "runtime"))]
             #[schemars(example = &"flowers_64")]
             pub experiment_name: Option<String>,
-            /// Total number of passes over the training images, not "more".
-            #[serde(default = "default_epochs")]
+            /// Total number of passes over the training images, not "more". With `max_steps` alone
+            /// there may be any number.
+            #[serde(default = "default_epochs", skip_serializing_if = "is_unlimited")]
             #[schemars(range(min = 1), extend("x-class" = "extend"))]
             #[schemars(example = 20)]
             #[schemars(extend("x-known-as" = ["num_epochs", "max_epochs", "num_train_epochs", "n_epochs"]))]
@@ -48,6 +48,12 @@ macro_rules! training_settings {
             #[serde(default)]
             #[schemars(extend("x-class" = "extend"))]
             pub schedule_epochs: Option<u64>,
+            /// Optimizer steps in all, after which the training ends, inside an epoch too. With `epochs`
+            /// besides, what is reached first ends it.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schemars(range(min = 1), extend("x-class" = "extend"))]
+            #[schemars(example = 100_000)]
+            pub max_steps: Option<u64>,
             /// Ends the training when a metric gets no better.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             #[schemars(extend("x-class" = "extend"))]
@@ -138,6 +144,15 @@ macro_rules! training_settings {
         }
 
         impl $name {
+            /// The settings that layers give. `max_steps` without `epochs` is all that ends it.
+            pub fn of_layers(layers: &Figment) -> Result<Self, Rejection> {
+                let mut settings: Self = layers.extract()?;
+                if settings.max_steps.is_some() && layers.find_value("epochs").is_err() {
+                    settings.epochs = UNLIMITED;
+                }
+                Ok(settings)
+            }
+
             /// What all training has.
             pub fn training_settings(&self) -> TrainingSettings {
                 let s = self.clone();
@@ -146,6 +161,7 @@ macro_rules! training_settings {
                     experiment_name: s.experiment_name,
                     epochs: s.epochs,
                     schedule_epochs: s.schedule_epochs,
+                    max_steps: s.max_steps,
                     early_stopping: s.early_stopping,
                     max_time: s.max_time,
                     batch_size: s.batch_size,
@@ -286,12 +302,14 @@ pub(super) fn is_share(x: f64) -> bool {
 impl TrainingSettings {
     /// What ends the training before its last epoch.
     pub fn stopping(&self) -> StoppingRules {
-        StoppingRules::new(self.early_stopping.as_ref(), &self.checkpoint, self.max_time)
-    }
-
-    /// The number of epochs that the schedule spans.
-    pub fn horizon(&self) -> u64 {
-        self.schedule_epochs.unwrap_or(self.epochs)
+        StoppingRules {
+            early_stopping: self
+                .early_stopping
+                .as_ref()
+                .map(|rule| rule.resolved(&self.checkpoint)),
+            max_steps: self.max_steps,
+            max_time: self.max_time,
+        }
     }
 
     /// Where to compute, the main device first.
@@ -303,16 +321,10 @@ impl TrainingSettings {
     pub fn gpus(&self) -> u32 {
         self.devices.as_ref().map_or(0, |list| u32::try_from(list.gpus()).unwrap_or(u32::MAX))
     }
+}
 
-    /// What decides the result besides the settings: the schedule's horizon, where the schedule has
-    /// one.
-    pub fn derived(&self) -> BTreeMap<String, Value> {
-        if self.schedule.depends_on_horizon() {
-            BTreeMap::from([("schedule horizon".to_owned(), json!(self.horizon()))])
-        } else {
-            BTreeMap::new()
-        }
-    }
+fn is_unlimited(epochs: &u64) -> bool {
+    *epochs == UNLIMITED
 }
 
 fn default_epochs() -> u64 {

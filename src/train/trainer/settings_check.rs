@@ -3,13 +3,16 @@
 use pipe_engine::kind::Rejection;
 
 use super::settings::{SHARE, TrainingSettings, is_share};
+use super::training_length::UNLIMITED;
 use crate::device::DeviceSpec;
 
 impl TrainingSettings {
     /// Refuses values that cannot work, naming the key.
     pub fn validate(&self) -> Result<(), Rejection> {
         let [beta1, beta2] = self.optimizer.betas;
-        Rejection::unless("epochs", self.epochs >= 1, "at least 1")?;
+        let is_limited = self.epochs != UNLIMITED || self.max_steps.is_some();
+        Rejection::unless("epochs", self.epochs >= 1 && is_limited, "at least 1")?;
+        Rejection::unless("max_steps", self.max_steps != Some(0), "at least 1")?;
         Rejection::unless("batch_size", self.batch_size >= 1, "at least 1")?;
         Rejection::unless(
             "accumulate_grad_batches",

@@ -15,6 +15,8 @@ use crate::data::Dataset;
 /// All that the loop needs.
 pub struct TrainingContext<'a> {
     pub settings: &'a TrainingSettings,
+    /// In all; the last one in part where `max_steps` ends inside it.
+    pub epochs: u64,
     pub config: &'a ModelConfig,
     /// Share of images that are trained without their label.
     pub label_dropout: f64,

@@ -39,7 +39,7 @@ pub fn fit(
     trainer.sample_if_missing()?;
     let mut data_parallel = trainer.start_workers()?;
     let mut ending = trainer.ending()?;
-    'epochs: for number in position.epoch + 1..=training.settings.epochs {
+    'epochs: for number in position.epoch + 1..=training.epochs {
         if ending.is_some() {
             break;
         }
@@ -76,11 +76,9 @@ pub fn fit(
 
         // ---- The epoch's checkpoint and image grid
         ending = trainer.ending()?;
-        trainer.save_epoch(&metrics, number == training.settings.epochs || ending.is_some())?;
+        trainer.save_epoch(&metrics, number == training.epochs || ending.is_some())?;
     }
-    trainer
-        .recorder
-        .note_ending(ending.filter(|_| trainer.position.epoch < training.settings.epochs))
+    trainer.recorder.note_ending(ending.filter(|_| trainer.position.epoch < training.epochs))
 }
 
 /// A training under way.
@@ -143,9 +141,10 @@ impl<'a, 'r> Trainer<'a, 'r> {
             return Err(StageError::new(Failure::Input, "the data set has no training images"));
         }
         let steps_per_epoch = batches_per_epoch.div_ceil(settings.accumulate_grad_batches) as u64;
-        let total_steps = steps_per_epoch * settings.horizon();
-        let (images, all) =
-            (dataset.indices(Split::Train).len(), steps_per_epoch * settings.epochs);
+        let total_steps = settings.horizon_steps(steps_per_epoch);
+        let all = steps_per_epoch * training.epochs;
+        let all = settings.max_steps.map_or(all, |max| all.min(max));
+        let images = dataset.indices(Split::Train).len();
         let text = format!("{images} images, {steps_per_epoch} steps an epoch, {all} in all\n");
         context.event(Event::Message { text });
         Ok(Self {
@@ -252,7 +251,7 @@ impl<'a, 'r> Trainer<'a, 'r> {
         }
         self.training.context.event(Event::Step {
             position: epoch.number,
-            target: self.training.settings.epochs,
+            target: self.training.epochs,
             step: self.position.step_in_epoch,
             steps: self.steps_per_epoch,
             value: epoch.loss_meter.last(),
@@ -311,7 +310,7 @@ impl<'a, 'r> Trainer<'a, 'r> {
         );
         self.training.context.event(Event::Round {
             position: number,
-            target: settings.epochs,
+            target: self.training.epochs,
             metrics: metrics.clone(),
             seconds,
             rate: speed,

@@ -48,6 +48,7 @@ impl StageKind for TrainerKind {
         {
             return Err(Rejection::value(format!("early_stopping.{}", wrong.key), wrong.message));
         }
+        Rejection::unless("max_steps", settings.max_steps != Some(0), "at least 1")?;
         let has_time = settings.max_time.is_none_or(|max| !max.0.is_zero());
         Rejection::unless("max_time", has_time, "a time above 0")?;
         let no_file = checkpoint.resume_checkpoint.is_none();

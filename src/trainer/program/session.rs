@@ -120,7 +120,7 @@ impl<'a> Session<'a> {
         let metrics = MetricsFile::open(&disk, &logs.join("metrics.jsonl"), position.step)?;
         let events = EventFile::create(&disk, &logs, position.step)?;
         let history = &manager.metadata().history;
-        let trained = Trained::of(history, position.epoch, seconds_before);
+        let trained = Trained::of(history, position.epoch, position.step, seconds_before);
         let ending = stopping.ending(history, trained);
         let epoch_step = position.step.saturating_sub(position.step_in_epoch);
         Ok(Self {

@@ -43,6 +43,12 @@ pub struct TrainerSettings {
     #[schemars(range(min = 1), extend("x-class" = "extend"))]
     #[schemars(extend("x-known-as" = ["num_epochs", "max_epochs", "num_train_epochs", "n_epochs"]))]
     pub epochs: u64,
+    /// Optimizer steps in all, after which the training ends, inside an epoch too. Of this and
+    /// `epochs`, what is reached first ends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("x-class" = "extend"))]
+    #[schemars(example = 100_000)]
+    pub max_steps: Option<u64>,
     /// Ends the training when a metric gets no better.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-class" = "extend"))]
@@ -103,7 +109,14 @@ impl TrainerSettings {
 
     /// What ends the training before its last epoch.
     pub fn stopping(&self) -> StoppingRules {
-        StoppingRules::new(self.early_stopping.as_ref(), &self.checkpoint, self.max_time)
+        StoppingRules {
+            early_stopping: self
+                .early_stopping
+                .as_ref()
+                .map(|rule| rule.resolved(&self.checkpoint)),
+            max_steps: self.max_steps,
+            max_time: self.max_time,
+        }
     }
 
     /// What it reads of the project: its inputs, and the file that it begins from.

@@ -22,7 +22,7 @@ use super::session::{Position, Session};
 use super::settings::TrainerSettings;
 use crate::artifacts::{Checkpoints, ProgramPreview, checkpoint_reference};
 use crate::run_match::RunCriteria;
-use crate::stopping::{lint_patience, note_ending, note_finished_early};
+use crate::stopping::{TotalEpochs, lint_patience, note_ending, note_finished_early};
 use crate::training::{Training, shown};
 use crate::write_config;
 
@@ -46,7 +46,7 @@ impl TrainerStage {
             base_dir: "checkpoints/trainer",
             experiment_name: self.settings.experiment_name.as_deref(),
             seed: self.settings.seed,
-            epochs: self.settings.epochs,
+            epochs: TotalEpochs::Fixed(self.settings.epochs),
             stopping: self.settings.stopping(),
             advice: &|_| None,
         }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use pipe_engine::identity::Difference;
 use pipe_engine::kind::Files;
+use pipe_trainer::TotalEpochs;
 use serde_json::Value;
 
 use crate::stages::resume_checkpoint;
@@ -28,7 +29,7 @@ impl Training<'_> {
             base_dir: self.base_dir,
             experiment_name: self.settings.experiment_name.as_deref(),
             seed: self.settings.seed,
-            epochs: self.settings.epochs,
+            epochs: TotalEpochs::By(&|data| self.settings.epochs_on(data.train_images as usize)),
             stopping: self.settings.stopping(),
             advice: &|different| self.horizon_advice(different),
         })
@@ -51,9 +52,15 @@ impl Training<'_> {
 
     /// What to do about a schedule that would have another length.
     fn horizon_advice(&self, different: &[Difference]) -> Option<String> {
-        let horizon = different.iter().find(|d| d.key == "schedule horizon")?;
-        let old = horizon.old.as_ref()?.as_u64()?;
         let kind = format!("{:?}", self.settings.schedule.kind).to_lowercase();
+        let old = |key: &str| different.iter().find(|d| d.key == key)?.old.as_ref()?.as_u64();
+        if let Some(steps) = old("schedule horizon in steps") {
+            return Some(format!(
+                "a {kind} schedule depends on its length, which is `max_steps` where neither epochs nor schedule_epochs \
+                 are set: keep `max_steps: {steps}`"
+            ));
+        }
+        let old = old("schedule horizon")?;
         let learns = self.settings.epochs <= old || self.settings.schedule.min_lr_ratio > 0.0;
         Some(if learns {
             format!(

@@ -127,6 +127,7 @@ impl Training<'_> {
             Recorder::open(context, self.settings, keeper, &position, model_info, on_new_best)?;
         let training = TrainingContext {
             settings: self.settings,
+            epochs: self.settings.epochs_on(dataset.indices(Split::Train).len()),
             config: &config,
             label_dropout: setup.label_dropout,
             lora_dropout: setup.lora_dropout,

@@ -10,10 +10,10 @@ use pipe_trainer::shown;
 use super::definition::Training;
 use super::device_group::DeviceGroup;
 use crate::architecture::Network;
-use crate::data::{Dataset, Split, batches_per_epoch};
+use crate::data::{Dataset, Split};
 use crate::nn::{Scope, param_paths};
 use crate::stages::resume_checkpoint::{self, Settings};
-use crate::trainer::{Position, TrainState, TrainingSettings};
+use crate::trainer::{Position, TrainState};
 
 /// The state before the first step of this process, and how far it is.
 pub(super) struct StartingPoint {
@@ -42,7 +42,7 @@ impl Training<'_> {
         let mut position = Position::of(checkpoint.header());
         if !checkpoint.path().starts_with(&keeper.run().folder) {
             let then = resume_checkpoint::reached_with(checkpoint.path(), checkpoint.header());
-            let steps = steps_per_epoch(self.settings, dataset);
+            let steps = self.settings.steps_per_epoch(dataset.indices(Split::Train).len());
             let (begin, said) =
                 resume_checkpoint::begin(checkpoint.header(), then.as_ref(), reached_with, steps);
             position = begin;
@@ -94,13 +94,6 @@ impl Training<'_> {
         }
         Ok(())
     }
-}
-
-/// Optimizer steps in an epoch.
-fn steps_per_epoch(settings: &TrainingSettings, dataset: &Dataset) -> u64 {
-    let images = dataset.indices(Split::Train).len();
-    batches_per_epoch(Split::Train, images, settings.batch_size)
-        .div_ceil(settings.accumulate_grad_batches) as u64
 }
 
 /// How many numbers the parameters of a part of the network are.

@@ -168,7 +168,8 @@ impl<'a> Recorder<'a> {
     pub fn ending(&mut self, position: &Position) -> Result<(Trained, Option<Ending>), StageError> {
         self.flush()?;
         let history = &self.writer.manager()?.metadata().history;
-        let trained = Trained::of(history, position.epoch, position.seconds_in_epoch);
+        let trained =
+            Trained::of(history, position.epoch, position.global_step, position.seconds_in_epoch);
         Ok((trained, self.settings.stopping().ending(history, trained)))
     }
 

@@ -17,6 +17,7 @@ impl Trainer<'_, '_> {
     /// The same between two steps of an epoch.
     pub(super) fn ending_inside(&self, epoch: &Epoch) -> Option<Ending> {
         let seconds = self.trained_before.seconds + epoch.seconds();
-        self.stopping.ending_inside(Trained { seconds, ..self.trained_before })
+        let steps = self.position.global_step;
+        self.stopping.ending_inside(Trained { seconds, steps, ..self.trained_before })
     }
 }

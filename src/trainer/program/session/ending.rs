@@ -17,7 +17,7 @@ impl Session<'_> {
     /// How far it is, as the rules see it that end it.
     fn trained(&self) -> Trained {
         let seconds = self.seconds_of_epochs + self.seconds_in_epoch();
-        Trained { epochs: self.position.epoch, seconds }
+        Trained { epochs: self.position.epoch, steps: self.position.step, seconds }
     }
 
     /// Seconds that the epoch under way was trained for.

@@ -1,0 +1,49 @@
+//! How long a training is, and over what its schedule spans.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::settings::TrainingSettings;
+use crate::data::{Split, batches_per_epoch};
+
+/// So many epochs as there are steps for.
+pub(super) const UNLIMITED: u64 = u64::MAX;
+
+impl TrainingSettings {
+    /// The number of epochs that the schedule spans; `None` if it spans `max_steps`.
+    pub fn horizon(&self) -> Option<u64> {
+        self.schedule_epochs.or(Some(self.epochs).filter(|epochs| *epochs != UNLIMITED))
+    }
+
+    /// The optimizer steps that the schedule spans. `steps`: those of an epoch.
+    pub fn horizon_steps(&self, steps: u64) -> u64 {
+        match self.horizon() {
+            Some(epochs) => epochs.saturating_mul(steps),
+            None => self.max_steps.unwrap_or(UNLIMITED),
+        }
+    }
+
+    /// Optimizer steps of an epoch with so many training images.
+    pub fn steps_per_epoch(&self, images: usize) -> u64 {
+        batches_per_epoch(Split::Train, images, self.batch_size)
+            .div_ceil(self.accumulate_grad_batches) as u64
+    }
+
+    /// Epochs in all on so many training images, the last one in part where `max_steps` ends inside
+    /// it.
+    pub fn epochs_on(&self, images: usize) -> u64 {
+        let by_steps = self.max_steps.map(|max| max.div_ceil(self.steps_per_epoch(images).max(1)));
+        by_steps.map_or(self.epochs, |epochs| epochs.min(self.epochs))
+    }
+
+    /// What decides the result besides the settings: the schedule's horizon, where the schedule has
+    /// one.
+    pub fn derived(&self) -> BTreeMap<String, Value> {
+        let horizon = match self.horizon() {
+            Some(epochs) => ("schedule horizon".to_owned(), json!(epochs)),
+            None => ("schedule horizon in steps".to_owned(), json!(self.max_steps)),
+        };
+        self.schedule.depends_on_horizon().then_some(horizon).into_iter().collect()
+    }
+}
