@@ -13,6 +13,8 @@ mod recorder;
 mod schedule;
 pub mod self_test;
 mod settings;
+#[cfg(feature = "wgpu")]
+pub mod step_counts;
 mod train_state;
 mod training_context;
 mod training_loop;
