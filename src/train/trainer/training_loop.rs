@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use pipe_core::progress::Event;
 use pipe_engine::kind::{Failure, StageError};
+use pipe_runs::LiveRequest;
 
 use super::backward::Backward;
 use super::batches::{TimedBatches, loader};
@@ -53,7 +54,7 @@ pub fn fit(
             // went wrong
             trainer.recorder.poll()?;
 
-            // ---- A checkpoint inside the epoch: because it is time, or because of a signal
+            // ---- A checkpoint inside the epoch: because it is time, a person asks, or a signal
             trainer.save_inside(&mut epoch)?;
         }
         // ---- The epoch's metrics
@@ -243,15 +244,16 @@ impl<'a, 'r> Trainer<'a, 'r> {
         });
     }
 
-    /// Saves between two steps of an epoch, if it is time. On a signal saves too, and ends the
-    /// training.
+    /// Saves between two steps of an epoch, if it is time or a person asks. On a signal saves too,
+    /// and ends the training.
     fn save_inside(&mut self, epoch: &mut Epoch) -> Result<(), StageError> {
         let step = self.position.step_in_epoch;
         if step == self.steps_per_epoch {
             return Ok(());
         }
         let stop = self.interrupted();
-        if stop.is_some() || self.recorder.is_save_step(self.position.global_step) {
+        let asked = self.recorder.is_asked(LiveRequest::Checkpoint)?;
+        if stop.is_some() || asked || self.recorder.is_save_step(self.position.global_step) {
             self.position.loss_totals = epoch.loss_meter.read()?;
             self.recorder.save_mid_epoch(&self.position, self.state)?;
         }
