@@ -38,6 +38,7 @@ class Job:
         self._stop = False
         self._finished = False
         self._save_asked = False
+        self._sample_asked = False
         self._ended_inside = False
         self._under_way = 0
         self._warned: set[str] = set()
@@ -151,6 +152,11 @@ class Job:
     def should_save(self) -> bool:
         """A checkpoint inside the epoch is wanted now: `save(write, step_in_epoch=…)`."""
         return self._save_asked or self._stop
+
+    @property
+    def should_sample(self) -> bool:
+        """Somebody asks for a picture of now: `sample(path)`."""
+        return self._sample_asked
 
     # What is done and said.
 
@@ -268,6 +274,7 @@ class Job:
     def sample(self, path: Union["os.PathLike[str]", str]) -> None:
         """Hands over a PNG or JPEG inside `scratch` as the sample of the epoch under way."""
         name = self._in_scratch(Path(path))
+        self._sample_asked = False
         self._say({"sample": name, "epoch": max(self._under_way, self._done, 1)})
 
     def finish(self, reason: str) -> None:
@@ -300,6 +307,7 @@ class Job:
     def _say(self, message: Mapping[str, Any]) -> Reply:
         reply = self._begun[1](message)
         self._stop |= reply.stop
+        self._sample_asked |= reply.sample
         return reply
 
     def _reached(self, target: int) -> bool:

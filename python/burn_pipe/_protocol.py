@@ -22,10 +22,11 @@ class JobError(RuntimeError):
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back. `save`: a checkpoint is wanted now. `stop`: save and end soon."""
+    """What came back. `save`, `sample`: one is wanted now. `stop`: save and end soon."""
 
     save: bool = False
     stop: bool = False
+    sample: bool = False
     kept: bool = False
     best: bool = False
     path: Path | None = None
@@ -132,6 +133,7 @@ class Connection:
         return Reply(
             save=bool(reply.get("save")),
             stop=bool(reply.get("stop")),
+            sample=bool(reply.get("sample")),
             kept=bool(reply.get("kept")),
             best=bool(reply.get("best")),
             path=_path(reply.get("path")),

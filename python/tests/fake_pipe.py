@@ -128,6 +128,9 @@ class FakePipe:
         self.stopping |= self.stop_at_step is not None and step >= self.stop_at_step
         if step == self.save_at_step and "checkpoint" not in message:
             reply["save"] = True
+        # Somebody asks for a picture, until there is one.
+        if step >= 2 and not self.of("sample") and self.job.get("asks_sample"):
+            reply["sample"] = True
         if self.stopping:
             reply["stop"] = True
         return reply

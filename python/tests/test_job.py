@@ -155,6 +155,19 @@ def test_a_checkpoint_inside_an_epoch_where_it_is_asked_for(begin):
     assert [message.get("step_in_epoch") for message in pipe.of("checkpoint")] == [1, None]
 
 
+def test_a_picture_where_it_is_asked_for(begin):
+    pipe, job = begin(target=2, asks_sample=True)
+    for _ in job.epochs():
+        for _ in range(3):
+            job.report()
+            if job.should_sample:
+                picture = job.scratch / "now.png"
+                picture.write_bytes(b"png")
+                job.sample(picture)
+        job.save(write)
+    assert pipe.of("sample") == [{"sample": "now.png", "epoch": 1}]
+
+
 def test_sigterm_sets_a_flag_and_calls_the_handler_before(begin):
     called = []
     signal.signal(signal.SIGTERM, lambda number, frame: called.append(number))

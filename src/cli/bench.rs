@@ -21,7 +21,7 @@ const EPOCHS: u64 = 3;
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  pipe bench\n  pipe bench --device gpu --preset diffit_small --batch-size 64\n  pipe bench --devices 0,1 --batch-size 64\n  pipe bench --steps 5 --set optimizer.kind=adam --json"
+    after_help = "Examples:\n  pipe bench\n  pipe bench --device gpu --preset diffit_small --batch-size 64\n  pipe bench --devices 0,1 --batch-size 64\n  pipe bench --steps 5 --set optimizer.kind=adam --json\n  pipe bench --count --device gpu --batch-size 64"
 )]
 pub struct BenchArguments {
     /// Where to compute: auto, cpu, gpu, gpu:N
@@ -50,6 +50,10 @@ pub struct BenchArguments {
     /// Another setting of the training, such as optimizer.kind=adam; can be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Count what a step asks of a GPU instead of timing it: launches, loops, bytes. A software
+    /// adapter will do
+    #[arg(long, conflicts_with_all = ["devices", "steps", "set", "precision"])]
+    count: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -87,6 +91,9 @@ pub fn bench(a: BenchArguments, architectures: &Architectures) -> Result<ExitCod
         let text = format!("invalid value '{name}' for '--preset <NAME>': expected {known}");
         return Err(CliError::usage(text));
     };
+    if a.count {
+        return count(&a, arch, architectures);
+    }
     let stop = Stop::default();
     signals::watch(stop.clone())?;
     let folder = tempfile::tempdir().map_err(CliError::failed)?;
@@ -124,6 +131,62 @@ pub fn bench(a: BenchArguments, architectures: &Architectures) -> Result<ExitCod
         say!("{}", figures.text());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Counts a step in this process.
+#[cfg(feature = "wgpu")]
+fn count(
+    a: &BenchArguments,
+    arch: &str,
+    architectures: &Architectures,
+) -> Result<ExitCode, CliError> {
+    use pipe_models::architecture::ModelSettings;
+    use pipe_train::device::{self, GpuAssignment};
+    use pipe_train::trainer::{OptimizerSettings, step_counts};
+
+    let device = device::resolve(a.device, GpuAssignment::default()).map_err(CliError::usage)?;
+    let settings = ModelSettings {
+        arch: Some(arch.to_owned()),
+        preset: Some(a.preset.clone()),
+        ..ModelSettings::default()
+    };
+    let config =
+        settings.config(architectures, a.image_size as usize, 0).map_err(CliError::usage)?;
+    let (batch, optimizer) = (u64::from(a.batch_size), OptimizerSettings::default());
+    let counts = step_counts::count(&config, batch, &optimizer, &device.device);
+    let counts = counts.map_err(CliError::failed)?;
+    if a.json {
+        say!("{}", serde_json::to_string_pretty(&counts).map_err(CliError::failed)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (size, name) = (a.image_size, &device.name);
+    say!("{}, {size} x {size} pixels, batch {batch}, a step on {name}", a.preset);
+    say!("  launches            {}", counts.launches);
+    say!(
+        "  serial iterations   {}, the longest loop {}",
+        counts.serial_iterations,
+        counts.longest_loop
+    );
+    let times = counts.bytes as f64 / counts.essential_bytes as f64;
+    say!("  bytes moved         {}, {times:.1} times what is needed", bytes(counts.bytes));
+    say!("  uploads             {}", counts.uploads);
+    say!("  memory              {} of the device", bytes(counts.pool_bytes));
+    say!("  sums, the longest in all first:");
+    for sum in &counts.loops {
+        say!("  {:>6}  of {} numbers each, out of {:?}", sum.launches, sum.iterations, sum.shape);
+    }
+    say!("  launches by kernel:");
+    let mut kernels: Vec<_> = counts.kernels.iter().collect();
+    kernels.sort_by_key(|(name, count)| (std::cmp::Reverse(**count), *name));
+    for (name, count) in kernels {
+        say!("  {count:>6}  {name}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn count(_: &BenchArguments, _: &str, _: &Architectures) -> Result<ExitCode, CliError> {
+    Err(CliError::usage("--count: this program was built without GPUs"))
 }
 
 /// Runs the pipeline `name` in `folder`, and says what happened when: seconds since the start.

@@ -17,6 +17,7 @@ mod init;
 mod job;
 mod jobs;
 mod kinds;
+mod live;
 mod logs;
 mod lora;
 mod man;
@@ -100,7 +101,9 @@ enum Command {
     Ckpt(ckpt::CkptArguments),
     /// Say which layers of a model LoRA puts factors beside
     Lora(lora::LoraArguments),
-    /// Draw images from a checkpoint
+    /// Ask a training that is under way for a checkpoint now
+    Save(live::SaveArguments),
+    /// Draw images from a checkpoint, or ask a training that is under way for a picture now
     Sample(sample::SampleArguments),
     /// Show the adapters that wgpu sees, and which one `auto` takes
     Devices(devices::DevicesArguments),
@@ -144,6 +147,7 @@ pub fn call(
         Command::Verify(a) => verify::verify(a, kinds),
         Command::Ckpt(a) => ckpt::ckpt(a, architectures),
         Command::Lora(a) => lora::lora(a, architectures),
+        Command::Save(a) => live::save(a),
         Command::Sample(a) => sample::sample(a, &arguments.output, architectures),
         Command::Devices(a) => devices::devices(a),
         Command::Job(a) => job::job(a),

@@ -1,4 +1,4 @@
-//! `pipe sample CKPT`
+//! `pipe sample CKPT`, `pipe sample RUN`
 
 use std::path::PathBuf;
 
@@ -12,16 +12,19 @@ use pipe_train::checkpoint;
 use pipe_train::device::{self, DeviceSpec, GpuAssignment};
 use pipe_train::sampling::{Format, GridRequest, ineffective_guidance};
 
-use super::{CliError, ExitCode, files, output_file, signals};
+use super::runs::named::Name;
+use super::{CliError, ExitCode, files, live, output_file, signals};
 use crate::report::stdout::say;
 use crate::report::{self, Output, message};
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  pipe sample checkpoints/base_training/run_001/checkpoints/best.ckpt --n 32\n  pipe sample base.ckpt --lora checkpoints/lora/run_001/adapter --class oak --guidance 2 -o oaks.png"
+    after_help = "Examples:\n  pipe sample checkpoints/base_training/run_001/checkpoints/best.ckpt --n 32\n  pipe sample base.ckpt --lora checkpoints/lora/run_001/adapter --class oak --guidance 2 -o oaks.png\n  pipe sample 3"
 )]
 pub struct SampleArguments {
-    /// Checkpoint to sample from, of a training or of LoRA; of a run's folder the best
+    /// Checkpoint to sample from, of a training or of LoRA; of a run's folder the best. The name of a
+    /// run that is being trained, such as `3` or `base/3`, asks it for a picture of its own now
+    #[arg(value_name = "CHECKPOINT|RUN")]
     checkpoint: PathBuf,
     /// Adapter to put on it: a folder in PEFT's format or a LoRA checkpoint
     #[arg(long, value_name = "ADAPTER")]
@@ -29,9 +32,9 @@ pub struct SampleArguments {
     /// Images in all, shared out among the classes
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     n: u16,
-    /// File to write: a .png, .jpg or .webp
-    #[arg(short, long, default_value = "samples.png", value_name = "FILE")]
-    output: PathBuf,
+    /// File to write: a .png, .jpg or .webp; samples.png if unset
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
     /// Sample this class only; can be given several times
     #[arg(long = "class", value_name = "NAME")]
     classes: Vec<String>,
@@ -61,10 +64,14 @@ pub fn sample(
     architectures: &Architectures,
 ) -> Result<ExitCode, CliError> {
     let a = arguments;
+    if let Some(name) = live::named(&a.checkpoint) {
+        return picture_of(&name, &a);
+    }
     if !(a.guidance >= 0.0 && a.guidance.is_finite()) {
         return Err(CliError::usage("--guidance: expected 0 or more"));
     }
-    let format = Format::of(&a.output).map_err(|e| CliError::usage(format!("--output {e}")))?;
+    let output_path = a.output.clone().unwrap_or_else(|| PathBuf::from("samples.png"));
+    let format = Format::of(&output_path).map_err(|e| CliError::usage(format!("--output {e}")))?;
     let path = files::checkpoint(&a.checkpoint)?;
     let adapter = a.lora.as_deref().map(files::adapter);
     let device =
@@ -127,9 +134,24 @@ pub fn sample(
         return Ok(ExitCode::from(code));
     };
     let bytes = format.encode(&grid.render()).map_err(CliError::failed)?;
-    output_file::write(&Disk::default(), &a.output, |out| out.write_all(&bytes))?;
-    if !output_file::is_output(&a.output) {
-        say!("{}", a.output.display());
+    output_file::write(&Disk::default(), &output_path, |out| out.write_all(&bytes))?;
+    if !output_file::is_output(&output_path) {
+        say!("{}", output_path.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks a run that is being trained. What is in the picture is the training's to say.
+fn picture_of(name: &Name, a: &SampleArguments) -> Result<ExitCode, CliError> {
+    let drawing = a.lora.is_some() || a.output.is_some() || !a.classes.is_empty() || a.no_ema;
+    let numbers = (a.n, a.steps, a.guidance, a.seed, a.batch_size) != (16, 18, 1.0, 0, 16);
+    if drawing || numbers || a.device != DeviceSpec::default() {
+        let message = "a run that is being trained draws its own picture, and takes no options";
+        return Err(CliError::usage(message).note("name a checkpoint's file to draw from it"));
+    }
+    match live::sample(name)? {
+        Some(path) => say!("{}", path.display()),
+        None => return Ok(live::INTERRUPTED),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -53,6 +53,7 @@
 //! | [`found`] | the checkpoints that stand in a run's folder, whatever its metadata says |
 //! | [`events`] | `metrics.jsonl`, and event files for TensorBoard |
 //! | [`Labels`] | a person's note and tags |
+//! | [`LiveRequests`] | what a person asks of a training that is under way |
 
 // What comes from outside must not be able to end the program.
 #![cfg_attr(
@@ -73,6 +74,7 @@ mod checkpoint_path;
 pub mod events;
 pub mod found;
 mod labels;
+mod live_request;
 pub mod metadata;
 pub mod policy;
 mod run_files;
@@ -88,6 +90,7 @@ pub use checkpoint_manager::{CheckpointManager, Content, Saved};
 pub use checkpoint_path::{CHECKPOINTS, CheckpointPath};
 pub use found::CheckpointScan;
 pub use labels::Labels;
+pub use live_request::{LiveRequest, LiveRequests};
 pub use metadata::{
     CheckpointRecord, DatasetRecord, EpochRecord, Metadata, PartialRecord, SCHEMA_VERSION, Status,
 };

@@ -169,6 +169,8 @@ fn garbage_of(run: &Run) -> Vec<Garbage> {
     let half = folders.iter().flat_map(|folder| leftovers(folder));
     let mut all: Vec<Garbage> =
         half.map(|path| of_run(path, "left by a crash while it was written")).collect();
+    let unheard = run.requests().into_iter();
+    all.extend(unheard.map(|path| of_run(path, "asked of a training that has ended")));
     let metadata = match run.metadata() {
         Ok(metadata) => metadata,
         Err(_) if run.is_empty() => {

@@ -372,7 +372,7 @@ fn jobs_that_go_on_are_looked_at_and_ended_as_it_says() {
 
 /// Files that print commands, in how many lines, and the tests that type them. Whoever adds one
 /// adds its test here.
-const PRINTED: [(&str, usize, &[&str]); 31] = [
+const PRINTED: [(&str, usize, &[&str]); 32] = [
     (
         "src/cli/pipeline_args.rs",
         2,
@@ -383,6 +383,7 @@ const PRINTED: [(&str, usize, &[&str]); 31] = [
     ("src/cli/init.rs", 2, &["a_new_project"]),
     ("src/cli/job.rs", 1, &["trainer::a_shell_script"]),
     ("src/cli/jobs.rs", 2, &["jobs_that_go_on"]),
+    ("src/cli/live.rs", 1, &["live::a_checkpoint_is_saved"]),
     ("src/cli/plan.rs", 1, &["a_plan_that_does_not_hold"]),
     ("src/cli/suggestions.rs", 1, &["told::an_empty_folder"]),
     ("src/cli/project.rs", 2, &["a_project_without_runs"]),
@@ -448,6 +449,7 @@ fn every_place_that_prints_a_command_has_a_test_that_types_it() {
     assert_eq!(found, known, "type what a new place prints in a test, and list it in PRINTED");
     let tests = [
         include_str!("advice.rs"),
+        include_str!("live.rs"),
         include_str!("place.rs"),
         include_str!("told.rs"),
         include_str!("trainer.rs"),

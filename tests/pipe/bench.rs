@@ -57,3 +57,30 @@ fn what_a_training_refuses_is_said() {
         .says("expected diffit_tiny, diffit_small");
     project.pipe(&["bench", "--device", "gpu:99"]).exits(2).says("failed to find adapter 99");
 }
+
+/// What a step of `diffit_tiny` asks of a GPU, 32 px and 64 images. Each may fall, and none may rise
+/// without a reason: see docs/performance.md.
+#[test]
+fn a_step_on_a_gpu_asks_for_no_more_than_it_did() {
+    let Some(project) = crate::wgpu::project() else { return };
+    let told = project
+        .pipe(&["bench", "--count", "--device=gpu:0", "--batch-size=64", "--json"])
+        .succeeds()
+        .stdout();
+    let counts: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let number = |key: &str| counts[key].as_u64().unwrap();
+    let by_kernel: u64 =
+        counts["kernels"].as_object().unwrap().values().flat_map(|n| n.as_u64()).sum();
+    assert_eq!(by_kernel, number("launches"));
+    for (key, most) in [
+        ("launches", 1_800),
+        ("serial_iterations", 70_000),
+        ("longest_loop", 1_024),
+        ("bytes", 24_000_000_000),
+        ("uploads", 9),
+    ] {
+        assert!((1..=most).contains(&number(key)), "{key}: {} and not {most}", number(key));
+    }
+    let said = project.pipe(&["bench", "--count", "--device=cpu"]).exits(1);
+    said.says("launches are those of a GPU, and this device is none");
+}

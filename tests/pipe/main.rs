@@ -28,6 +28,7 @@ mod images;
 mod init;
 mod interchange;
 mod library;
+mod live;
 mod look;
 mod looks;
 mod lora_conv;

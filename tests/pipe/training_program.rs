@@ -111,6 +111,11 @@ fn train(job: &Value, scratch: &Path, link: &mut Link) {
             let said = json!({"step": step, "steps": steps, "step_in_epoch": within,
                               "epoch": epoch, "metrics": {"loss": loss}});
             let reply = link.say(said);
+            if reply["sample"] == true {
+                let path = scratch.join("grid.png");
+                image::RgbImage::new(2, 2).save(&path).unwrap();
+                link.say(json!({"sample": path, "epoch": epoch}));
+            }
             if reply["save"] == true && within < steps {
                 let path = write(scratch, &state, is_folder);
                 link.say(json!({"checkpoint": path, "epoch": epoch - 1, "step": step,

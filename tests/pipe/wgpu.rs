@@ -22,7 +22,7 @@ const ARGUMENTS: [&str; 8] = [
 ];
 
 /// A project whose commands see the software driver; `None`, with a word, when there is none.
-fn project() -> Option<Project> {
+pub fn project() -> Option<Project> {
     let Ok(icd) = std::env::var("PIPE_TEST_VULKAN_ICD") else {
         eprintln!("skipped: PIPE_TEST_VULKAN_ICD names no software Vulkan driver");
         return None;

@@ -8,7 +8,7 @@ mod entry;
 mod form;
 mod labels;
 mod list;
-mod named;
+pub(super) mod named;
 mod path;
 mod select;
 mod show;

@@ -33,6 +33,13 @@ impl FromStr for Name {
     }
 }
 
+impl Name {
+    /// Whether it can be the name of a run at all.
+    pub fn has_number(&self) -> bool {
+        self.number.is_some()
+    }
+}
+
 /// A run with the names that its metadata gives it.
 struct Known {
     run: Run,

@@ -129,10 +129,14 @@ impl Architectures {
         Self::of(vec![Arc::new(Info::<DiffitConfig>(PhantomData))]).with::<UnetConfig>()
     }
 
-    /// These and one more.
+    /// These and one more, which takes the place of one with its name.
     pub fn with<A: Architecture>(&self) -> Self {
         let mut all = self.all.to_vec();
-        all.push(Arc::new(Info::<A>(PhantomData)));
+        let new: Arc<dyn ArchitectureInfo> = Arc::new(Info::<A>(PhantomData));
+        match all.iter_mut().find(|arch| arch.name() == A::NAME) {
+            Some(former) => *former = new,
+            None => all.push(new),
+        }
         Self::of(all)
     }
 

@@ -14,17 +14,56 @@ pub(super) fn linear<const D: usize>(
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
-    module::linear(x, weight.transpose(), bias)
+    let [outputs, inputs] = weight.dims();
+    let mut shape = x.dims();
+    // The weight's gradient is a product for each part, and a sum over the parts: few, so that
+    // little is added up, and more than one, so that there is work for many threads.
+    let positions = shape.iter().product::<usize>() / inputs;
+    let parts = divisor_below(positions, positions.isqrt() / 8);
+    let y = module::linear(x.reshape([parts, positions / parts, inputs]), weight.transpose(), None);
+    shape[D - 1] = outputs;
+    match bias {
+        Some(bias) => with_row(y, bias, |y, bias| y + bias),
+        None => y,
+    }
+    .reshape(shape)
+}
+
+/// `apply` of `x [.., channels]` and `row [channels]` at each position.
+///
+/// The positions are seen as some √n blocks of √n each, and the row is broadcast to the blocks
+/// first. So its gradient is a sum over the positions of a block, and one over the blocks. On a GPU
+/// one thread adds up each number of a sum, and would loop over all n.
+fn with_row<const D: usize>(
+    x: Tensor<D>,
+    row: Tensor<1>,
+    apply: impl FnOnce(Tensor<3>, Tensor<3>) -> Tensor<3>,
+) -> Tensor<D> {
+    let (shape, [channels]) = (x.shape(), row.dims());
+    let positions = shape.num_elements() / channels;
+    let inner = divisor_below(positions, positions.isqrt());
+    let x = x.reshape([positions / inner, inner, channels]);
+    let row = row.reshape([1, 1, channels]).expand([positions / inner, 1, channels]);
+    apply(x, row).reshape(shape)
+}
+
+/// The largest divisor of a number that is not above a limit, or 1.
+fn divisor_below(number: usize, limit: usize) -> usize {
+    (1..=limit).rev().find(|divisor| number.is_multiple_of(*divisor)).unwrap_or(1)
 }
 
 pub(super) fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, stride: usize) -> Tensor<4> {
     let kernel = weight.dims()[2];
     let options = ConvOptions::new([stride; 2], [kernel / 2; 2], [1; 2], 1);
-    module::conv2d(x.permute([0, 3, 1, 2]), weight, Some(bias), options).permute([0, 2, 3, 1])
+    let y = module::conv2d(x.permute([0, 3, 1, 2]), weight, None, options).permute([0, 2, 3, 1]);
+    with_row(y, bias, |y, bias| y + bias)
 }
 
 pub(super) fn layer_norm(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>) -> Tensor<4> {
-    module::layer_norm(x, weight, Some(bias), NORM_EPSILON)
+    let centred = x.clone() - x.mean_dim(3);
+    let variance = (centred.clone() * centred.clone()).mean_dim(3);
+    let x = centred / (variance + NORM_EPSILON).sqrt();
+    with_row(with_row(x, weight, |x, weight| x * weight), bias, |x, bias| x + bias)
 }
 
 pub(super) fn group_norm_silu<const D: usize>(
@@ -45,13 +84,21 @@ pub(super) fn group_norm<const D: usize>(
     let [batch, h, w, channels] = x.dims();
     let groups = channels / group;
     let x = x.reshape([batch, h * w, groups, group]).swap_dims(1, 2); // [batch, groups, pixels, group]
-    let x = x.reshape([batch, groups, h * w * group]);
-    let centred = x.clone() - x.mean_dim(2);
-    let variance = (centred.clone() * centred.clone()).mean_dim(2);
-    let x = centred / (variance + NORM_EPSILON).sqrt();
+    // Each mean is one over the means of the pixels' rows, and goes back to the rows before it goes
+    // to their numbers: so no thread adds up a whole group, in the gradient neither.
+    let x = x.reshape([batch, groups, h, w * group]);
+    let mean = |x: Tensor<4>| x.mean_dim(3).mean_dim(2); // [batch, groups, 1, 1]
+    let to_rows = |x: Tensor<4>| x.expand([batch, groups, h, 1]);
+    let centred = x.clone() - to_rows(mean(x));
+    let deviation = (mean(centred.clone() * centred.clone()) + NORM_EPSILON).sqrt();
+    let x = centred / to_rows(deviation);
     let x = x.reshape([batch, groups, h * w, group]).swap_dims(1, 2);
     let x = x.reshape([batch, h, w, channels]);
     let rows = weight.shape().num_elements() / channels; // 1 or batch
+    if rows == 1 {
+        let (weight, bias) = (weight.reshape([channels]), bias.reshape([channels]));
+        return with_row(with_row(x, weight, |x, weight| x * weight), bias, |x, bias| x + bias);
+    }
     x * weight.reshape([rows, 1, 1, channels]) + bias.reshape([rows, 1, 1, channels])
 }
 
@@ -95,7 +142,12 @@ pub(super) fn window_attention(
         TensorData::new(relative_position(window), [n * n]),
         &bias_table.device(),
     );
-    let bias = bias_table.select(0, index).reshape([n, n, heads]).permute([2, 0, 1]);
+    // As a product: the gradient of a selection would be added up by `heads` threads, one pair
+    // after the other.
+    let [table, _] = bias_table.dims();
+    let row = Tensor::<1, Int>::arange(0..table as i64, &bias_table.device()).reshape([1, table]);
+    let chosen = index.reshape([n * n, 1]).equal(row).float().cast(bias_table.dtype());
+    let bias = chosen.matmul(bias_table).reshape([n, n, heads]).permute([2, 0, 1]);
     let bias = bias.reshape([1, heads, n, n]);
 
     let qkv = qkv + qkv_t.reshape([batch, 1, 1, channels]);

@@ -14,6 +14,8 @@ mod schedule;
 pub mod self_test;
 mod settings;
 mod settings_check;
+#[cfg(feature = "wgpu")]
+pub mod step_counts;
 mod train_state;
 mod training_context;
 mod training_length;

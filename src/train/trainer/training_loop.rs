@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use pipe_core::progress::Event;
 use pipe_engine::kind::{Failure, StageError};
+use pipe_runs::LiveRequest;
 use pipe_trainer::{Ending, StoppingRules, Trained};
 
 use super::backward::Backward;
@@ -64,8 +65,8 @@ pub fn fit(
             // went wrong
             trainer.recorder.poll()?;
 
-            // ---- A checkpoint inside the epoch: because it is time, because of a signal, or
-            // because the training ends here
+            // ---- A checkpoint inside the epoch: because it is time, a person asks, a signal
+            // came, or the training ends here
             ending = trainer.save_inside(&mut epoch)?;
             if ending.is_some() {
                 break 'epochs;
@@ -260,8 +261,8 @@ impl<'a, 'r> Trainer<'a, 'r> {
         });
     }
 
-    /// Saves between two steps of an epoch, if it is time. Saves too where a setting ends the
-    /// training there, which is what it gives, and on a signal, which ends it.
+    /// Saves between two steps of an epoch, if it is time or a person asks. Saves too where a setting
+    /// ends the training there, which is what it gives, and on a signal, which ends it.
     fn save_inside(&mut self, epoch: &mut Epoch) -> Result<Option<Ending>, StageError> {
         let step = self.position.step_in_epoch;
         if step == self.steps_per_epoch {
@@ -269,7 +270,8 @@ impl<'a, 'r> Trainer<'a, 'r> {
         }
         let (ending, stop) = (self.ending_inside(epoch), self.interrupted());
         let is_last = ending.is_some() || stop.is_some();
-        if is_last || self.recorder.is_save_step(self.position.global_step) {
+        let is_asked = self.recorder.is_asked(LiveRequest::Checkpoint)?;
+        if is_last || is_asked || self.recorder.is_save_step(self.position.global_step) {
             self.position.loss_totals = epoch.loss_meter.read()?;
             self.position.seconds_in_epoch = epoch.seconds();
             self.recorder.save_mid_epoch(&self.position, self.state)?;

@@ -52,6 +52,9 @@ pub struct Reply {
     /// A checkpoint is wanted now.
     #[serde(default, skip_serializing_if = "is_false")]
     pub save: bool,
+    /// A picture is wanted now.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub sample: bool,
     /// Whether the checkpoint was taken into the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<bool>,

@@ -67,10 +67,13 @@ pub(super) fn train(
             line += 1;
             let answer = match (&refused, &said.line) {
                 (Some(error), _) => Err(error.clone()),
-                (None, Ok(text)) => session.handle(text).map_err(|refusal| match refusal {
-                    Refusal::Failed(error) => error,
-                    Refusal::Broken(why) => breach(line, &why),
-                }),
+                (None, Ok(text)) => {
+                    let handled = session.handle(text).map_err(|refusal| match refusal {
+                        Refusal::Failed(error) => error,
+                        Refusal::Broken(why) => breach(line, &why),
+                    });
+                    handled.and_then(|reply| session.with_requests(reply))
+                }
                 (None, Err(why)) => Err(breach(line, why)),
             };
             let stop = context.stop.requested().is_some() || session.ending.is_some();
@@ -96,7 +99,7 @@ pub(super) fn train(
 
 #[cfg(not(unix))]
 pub(super) fn train(
-    &self,
+    _: &TrainerSettings,
     _: &RunContext,
     _: &Job,
     _: &Path,

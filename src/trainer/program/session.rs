@@ -14,7 +14,7 @@ use pipe_fs::atomic::{self, Log};
 use pipe_runs::checkpoint::SECONDS;
 use pipe_runs::events::{EventFile, MetricsFile};
 use pipe_runs::policy::CheckpointPolicy;
-use pipe_runs::{CheckpointManager, EpochRecord, Header, StoreError};
+use pipe_runs::{CheckpointManager, EpochRecord, Header, LiveRequest, LiveRequests, StoreError};
 use serde_json::{Value, json};
 
 use super::message::{Message, Metrics, Reply};
@@ -68,6 +68,11 @@ pub(super) struct Session<'a> {
     told: Option<Instant>,
     /// Warnings that were given.
     warned: BTreeSet<String>,
+    requests: LiveRequests,
+    /// A person asked for a checkpoint, and the program has given none since.
+    is_save_due: bool,
+    /// The same of a picture.
+    is_sample_due: bool,
     /// Whether the program said anything.
     pub has_spoken: bool,
     pub finished: Option<String>,
@@ -123,6 +128,7 @@ impl<'a> Session<'a> {
         let trained = Trained::of(history, position.epoch, position.step, seconds_before);
         let ending = stopping.ending(history, trained);
         let epoch_step = position.step.saturating_sub(position.step_in_epoch);
+        let requests = LiveRequests::to(manager.run());
         Ok(Self {
             context,
             policy,
@@ -143,6 +149,9 @@ impl<'a> Session<'a> {
             saved: position,
             told: None,
             warned: BTreeSet::new(),
+            requests,
+            is_save_due: false,
+            is_sample_due: false,
             has_spoken: false,
             finished: None,
             failure: None,
@@ -221,6 +230,13 @@ impl<'a> Session<'a> {
                 Ok(ok())
             }
         }
+    }
+
+    /// A reply with what a person asks for besides, in each one until the program has given it.
+    pub fn with_requests(&mut self, reply: Reply) -> Result<Reply, StageError> {
+        self.is_save_due |= self.requests.take(LiveRequest::Checkpoint)?;
+        self.is_sample_due |= self.requests.take(LiveRequest::Sample)?;
+        Ok(Reply { save: reply.save || self.is_save_due, sample: self.is_sample_due, ..reply })
     }
 
     fn step(

@@ -15,7 +15,7 @@ use pipe_engine::kind::{RunContext, StageError};
 use pipe_fs::atomic;
 use pipe_fs::atomic::Log;
 use pipe_runs::events::{EventFile, MetricsFile};
-use pipe_runs::{CheckpointManager, EpochRecord, Run, Saved, Status};
+use pipe_runs::{CheckpointManager, EpochRecord, LiveRequest, LiveRequests, Run, Saved, Status};
 use pipe_trainer::{Ending, Trained, note_ending};
 
 use super::checkpoint_writer::CheckpointWriter;
@@ -42,6 +42,7 @@ pub struct Recorder<'a> {
     pending: PendingSave,
     /// Seconds that the loop has waited for it.
     waited: f64,
+    requests: LiveRequests,
 }
 
 /// What is told of a checkpoint once it stands.
@@ -97,6 +98,7 @@ impl<'a> Recorder<'a> {
         let saved_step = (position.global_step > 0).then_some(position.global_step);
         let (run, experiment) = (keeper.run().clone(), keeper.metadata().experiment_name.clone());
         let identity = keeper.metadata().identity.clone();
+        let requests = LiveRequests::to(&run);
         let (writer, pending) = (CheckpointWriter::start(keeper)?, PendingSave::default());
         Ok(Self {
             context,
@@ -112,7 +114,13 @@ impl<'a> Recorder<'a> {
             saved_step,
             pending,
             waited: 0.0,
+            requests,
         })
+    }
+
+    /// Whether a person asks for this now.
+    pub fn is_asked(&mut self, request: LiveRequest) -> Result<bool, StageError> {
+        Ok(self.requests.take(request)?)
     }
 
     /// Writes the metrics of one optimizer step.

@@ -2,6 +2,7 @@
 //! of it.
 
 use pipe_engine::kind::StageError;
+use pipe_runs::LiveRequest;
 
 use super::super::recorder::SampleGrid;
 use super::super::training_context::Position;
@@ -9,7 +10,8 @@ use super::super::validation::validation_loss;
 use super::{Epoch, Trainer};
 
 impl Trainer<'_, '_> {
-    /// Validates and samples between two steps of an epoch, if it is time. The checkpoint of this
+    /// Validates and samples between two steps of an epoch, if it is time or a person asks for a
+    /// picture. The checkpoint of this
     /// step comes behind, so that whoever goes on from it does neither again.
     pub(super) fn look_inside(&mut self, epoch: &Epoch) -> Result<(), StageError> {
         if self.position.step_in_epoch == self.steps_per_epoch {
@@ -23,7 +25,11 @@ impl Trainer<'_, '_> {
             self.recorder.log_validation(epoch.number, step, loss)?;
         }
         // Where a signal keeps it from being sampled, the training ends right behind this.
-        self.sample()?;
+        if self.recorder.is_asked(LiveRequest::Sample)? {
+            self.recorder.sample(SampleGrid::Step(step), self.state, self.training)?;
+        } else {
+            self.sample()?;
+        }
         Ok(())
     }
 

@@ -49,7 +49,8 @@ impl Session<'_> {
         let header = self.header(self.position, self.epoch_metrics.clone());
         let started = Instant::now();
         if !self.manager.wants(&header, self.is_final()) {
-            if self.policy.enabled && self.context.stop.requested().is_some() {
+            let is_due = self.is_save_due || self.context.stop.requested().is_some();
+            if self.policy.enabled && is_due {
                 let partial = Header { metrics: BTreeMap::new(), ..header };
                 return self.save_partial(path, &partial);
             }
@@ -105,7 +106,8 @@ impl Session<'_> {
         Ok(self.kept(&saved))
     }
 
-    fn tell_saved(&self, saved: &Saved, started: Instant) {
+    fn tell_saved(&mut self, saved: &Saved, started: Instant) {
+        self.is_save_due = false;
         let Saved { file, bytes, seconds, .. } = saved.clone();
         let blocked = started.elapsed().as_secs_f64();
         self.context.event(Event::Saved { file, bytes, seconds, blocked });
@@ -136,6 +138,7 @@ impl Session<'_> {
         let folder = self.manager.run().folder.join("samples");
         let disk = self.manager.run().disk().clone();
         atomic::create_folder(&disk, &folder)?;
+        self.is_sample_due = false;
         self.events.image(self.position.step, "samples", size, &bytes)?;
         let file = folder.join(format!("epoch_{epoch:03}.png"));
         atomic::write(&disk, &file, |out| std::io::Write::write_all(out, &bytes))?;

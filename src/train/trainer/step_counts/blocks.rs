@@ -1,0 +1,212 @@
+//! The operations that the runtime carried out, block by block, and what each block costs.
+
+use std::collections::{HashMap, HashSet};
+
+use burn_ir::{
+    BaseOperationIr, FloatOperationIr, ModuleOperationIr, NumericOperationIr, OperationIr,
+    TensorId, TensorIr,
+};
+
+/// What a block of operations costs: one fused kernel, or one operation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Iterations of the longest loop of one thread that sums or scatters.
+    pub longest_loop: u64,
+    /// Read and written.
+    pub bytes: u64,
+    /// The same of matrix products and convolutions, whether or not they are fused.
+    pub product_bytes: u64,
+}
+
+/// Operations that ran together.
+#[derive(Debug, Clone, Default)]
+struct Block {
+    longest_loop: u64,
+    /// The shape of what is added up there.
+    shape: Vec<usize>,
+    product_bytes: u64,
+    reads: Vec<(TensorId, u64)>,
+    writes: Vec<(TensorId, u64)>,
+}
+
+/// All blocks of a step, in the order in which they ran.
+#[derive(Debug, Default)]
+pub struct Blocks {
+    all: Vec<Block>,
+    /// Bytes of a tensor that is seen in another shape without a copy.
+    viewed: HashMap<TensorId, u64>,
+    /// Tensors that the host sent.
+    pub uploads: u64,
+}
+
+impl Blocks {
+    /// Takes note of a block that runs.
+    pub fn push<'a>(&mut self, operations: impl ExactSizeIterator<Item = &'a OperationIr>) {
+        let operations: Vec<&OperationIr> = operations.collect();
+        if let [single] = &operations[..]
+            && is_view(single)
+        {
+            for (input, output) in single.inputs().zip(single.outputs()) {
+                let bytes = self.bytes_of(input);
+                self.viewed.insert(output.id, bytes);
+            }
+            // It launches nothing, and what it looks at is needed.
+            let reads = single.inputs().map(|input| (input.id, 0)).collect();
+            self.all.push(Block { reads, ..Block::default() });
+            return;
+        }
+        let made: HashSet<TensorId> =
+            operations.iter().flat_map(|op| op.outputs()).map(|out| out.id).collect();
+        let mut block = Block::default();
+        let mut seen = HashSet::new();
+        for operation in &operations {
+            if let OperationIr::Drop(_) | OperationIr::Init(_) = operation {
+                continue;
+            }
+            let length = loop_length(operation);
+            if length > block.longest_loop {
+                block.longest_loop = length;
+                block.shape = operation.inputs().next().map_or_else(Vec::new, |t| t.shape.to_vec());
+            }
+            if is_product(operation) {
+                block.product_bytes += operation
+                    .inputs()
+                    .chain(operation.outputs())
+                    .map(|t| self.bytes_of(t))
+                    .sum::<u64>();
+            }
+            for input in operation.inputs() {
+                if !made.contains(&input.id) && seen.insert(input.id) {
+                    block.reads.push((input.id, self.bytes_of(input)));
+                }
+            }
+            block.writes.extend(operation.outputs().map(|out| (out.id, size(out))));
+        }
+        self.all.push(block);
+    }
+
+    fn bytes_of(&self, tensor: &TensorIr) -> u64 {
+        self.viewed.get(&tensor.id).copied().unwrap_or_else(|| size(tensor))
+    }
+
+    /// The longest loops, the longest first: iterations, the shape of what is added up, and how
+    /// often.
+    pub fn longest_loops(&self, most: usize) -> Vec<(u64, Vec<usize>, u64)> {
+        let mut found: HashMap<(u64, &[usize]), u64> = HashMap::new();
+        for block in self.all.iter().filter(|block| block.longest_loop > 0) {
+            *found.entry((block.longest_loop, &block.shape)).or_default() += 1;
+        }
+        let mut found: Vec<_> =
+            found.into_iter().map(|((length, shape), n)| (length, shape.to_vec(), n)).collect();
+        found.sort_by(|a, b| (b.0 * b.2, &b.1).cmp(&(a.0 * a.2, &a.1)));
+        found.truncate(most);
+        found
+    }
+
+    /// What each block costs. A tensor that no later block reads was not written, unless it is what
+    /// its block is for.
+    pub fn costs(&self) -> Vec<Cost> {
+        let mut read_later = HashSet::new();
+        let mut costs: Vec<Cost> = Vec::with_capacity(self.all.len());
+        for block in self.all.iter().rev() {
+            let needed = |id: &TensorId| read_later.contains(id);
+            let any = block.writes.iter().any(|(id, _)| needed(id));
+            let written: u64 = match block.writes.last() {
+                // The step's own results: weights, moments, averages.
+                Some((_, bytes)) if !any => *bytes,
+                _ => block.writes.iter().filter(|(id, _)| needed(id)).map(|(_, bytes)| bytes).sum(),
+            };
+            let read: u64 = block.reads.iter().map(|(_, bytes)| bytes).sum();
+            costs.push(Cost {
+                longest_loop: block.longest_loop,
+                bytes: read + written,
+                product_bytes: block.product_bytes,
+            });
+            read_later.extend(block.reads.iter().map(|(id, _)| *id));
+        }
+        costs.reverse();
+        costs
+    }
+}
+
+fn elements(tensor: &TensorIr) -> u64 {
+    tensor.shape.iter().map(|side| *side as u64).product()
+}
+
+fn size(tensor: &TensorIr) -> u64 {
+    elements(tensor) * tensor.dtype.size() as u64
+}
+
+/// Whether an operation that runs by itself only looks at a tensor in another way.
+fn is_view(operation: &OperationIr) -> bool {
+    let (OperationIr::BaseFloat(base) | OperationIr::BaseInt(base) | OperationIr::BaseBool(base)) =
+        operation
+    else {
+        return false;
+    };
+    matches!(
+        base,
+        BaseOperationIr::Reshape(_)
+            | BaseOperationIr::SwapDims(_)
+            | BaseOperationIr::Permute(_)
+            | BaseOperationIr::Expand(_)
+    )
+}
+
+/// Whether it is a matrix product or a convolution.
+fn is_product(operation: &OperationIr) -> bool {
+    use ModuleOperationIr as M;
+    match operation {
+        OperationIr::Float(_, FloatOperationIr::Matmul(_)) => true,
+        OperationIr::Module(module) => matches!(
+            module,
+            M::Linear(_)
+                | M::LinearXBackward(_)
+                | M::LinearWeightBackward(_)
+                | M::Conv2d(_)
+                | M::Conv2dXBackward(_)
+                | M::Conv2dWeightBackward(_)
+                | M::ConvTranspose2d(_)
+                | M::ConvTranspose2dWeightBackward(_)
+        ),
+        _ => false,
+    }
+}
+
+/// Iterations of one thread where it sums or scatters: the runtime gives each result of a reduction
+/// one thread unless it measures.
+fn loop_length(operation: &OperationIr) -> u64 {
+    use BaseOperationIr as B;
+    use NumericOperationIr as N;
+    let reduced = |input: &TensorIr, out: &TensorIr| elements(input) / elements(out).max(1);
+    match operation {
+        OperationIr::NumericFloat(_, op) | OperationIr::NumericInt(_, op) => match op {
+            N::Sum(r) | N::Mean(r) | N::Prod(r) | N::Max(r) | N::Min(r) | N::MaxAbs(r) => {
+                reduced(&r.input, &r.out)
+            }
+            N::SumDim(r)
+            | N::MeanDim(r)
+            | N::ProdDim(r)
+            | N::MaxDim(r)
+            | N::MinDim(r)
+            | N::MaxAbsDim(r)
+            | N::ArgMax(r)
+            | N::ArgMin(r) => reduced(&r.input, &r.out),
+            N::SumDims(r) => reduced(&r.input, &r.out),
+            _ => 0,
+        },
+        OperationIr::BaseFloat(op) | OperationIr::BaseInt(op) | OperationIr::BaseBool(op) => {
+            match op {
+                B::SelectAssign(op) => elements(&op.indices),
+                _ => 0,
+            }
+        }
+        OperationIr::Module(
+            ModuleOperationIr::LinearBiasBackward(_) | ModuleOperationIr::Conv2dBiasBackward(_),
+        ) => {
+            let (input, out) = (operation.inputs().map(elements).max(), operation.outputs().next());
+            out.map_or(0, |out| input.unwrap_or_default() / elements(out).max(1))
+        }
+        _ => 0,
+    }
+}

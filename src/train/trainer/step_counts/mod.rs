@@ -1,0 +1,239 @@
+//! What a training step asks of a GPU, counted instead of timed: kernel launches, loops of single
+//! threads, bytes.
+//!
+//! The counts depend on the network, the shapes and the compute runtime, and not on the card. So
+//! they can be taken on a software adapter, and a test can hold them.
+
+mod blocks;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::module::Module;
+use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::tensor::Device;
+use burn_fusion::observer::{BlockOperations, FusionObservation, FusionObserver};
+use burn_ir::OperationIr;
+use cubecl::dry_run::DryRun;
+use cubecl::logging::{LaunchObservation, LaunchObserver};
+use pipe_engine::kind::{Failure, StageError};
+use serde::Serialize;
+
+use self::blocks::Blocks;
+use super::backward::Backward;
+use super::ema;
+use super::noised_batch::{BatchKey, LabelDropout, NoisedBatch};
+use super::optimizer::{Optimizer, clip_by_norm};
+use super::precision::Precision;
+use super::settings::OptimizerSettings;
+use crate::architecture::{ModelConfig, Network};
+use crate::data::Batch;
+
+/// Steps before the one that is counted: the runtime finds out in these what it can fuse.
+const WARM_UP: u64 = 4;
+/// Arrays of parameters that an optimizer step moves: weights, gradients, both moments and EMA read,
+/// all but the gradients written.
+const PASSES: u64 = 9;
+/// What one training step asks of a GPU: forward, backward, clipping, AdamW and EMA.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepCounts {
+    /// Kernels that are launched.
+    pub launches: u64,
+    /// The same by kernel.
+    pub kernels: BTreeMap<String, u64>,
+    /// Iterations of the longest loop of one thread that sums or scatters, summed over the
+    /// launches. Loops of matrix products and convolutions are not among them.
+    pub serial_iterations: u64,
+    /// The longest of these loops.
+    pub longest_loop: u64,
+    /// Where most of the iterations are.
+    pub loops: Vec<SumLoop>,
+    /// Bytes that kernels read and write, each tensor once a launch.
+    pub bytes: u64,
+    /// Bytes that must be moved: what matrix products and convolutions read and write, and nine
+    /// passes over the parameters.
+    pub essential_bytes: u64,
+    /// Tensors that the host sends.
+    pub uploads: u64,
+    /// Bytes that the runtime holds on the device behind the step.
+    pub pool_bytes: u64,
+}
+
+/// Sums of tensors of one shape.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SumLoop {
+    /// Numbers that one thread adds up.
+    pub iterations: u64,
+    /// Of the tensor whose numbers these are.
+    pub shape: Vec<usize>,
+    /// Launches with such a loop.
+    pub launches: u64,
+}
+
+/// So many kinds of loops are listed.
+const LOOPS: usize = 12;
+
+/// Counts a step of a batch of so many images.
+///
+/// # Errors
+/// The device computes in host memory, or fails.
+pub fn count(
+    config: &ModelConfig,
+    batch: u64,
+    optimizer: &OptimizerSettings,
+    device: &Device,
+) -> Result<StepCounts, StageError> {
+    // Kernels are compiled and not run: what a software adapter would compute for minutes.
+    let _dry = DryRun::new();
+    let counted = count_step(config, batch, optimizer, device)?;
+    let costs = counted.blocks.costs();
+    Ok(StepCounts {
+        launches: counted.kernels.values().sum(),
+        kernels: counted.kernels,
+        serial_iterations: costs.iter().map(|cost| cost.longest_loop).sum(),
+        longest_loop: costs.iter().map(|cost| cost.longest_loop).max().unwrap_or_default(),
+        loops: counted
+            .blocks
+            .longest_loops(LOOPS)
+            .into_iter()
+            .map(|(iterations, shape, launches)| SumLoop { iterations, shape, launches })
+            .collect(),
+        bytes: costs.iter().map(|cost| cost.bytes).sum(),
+        essential_bytes: PASSES * 4 * counted.parameters
+            + costs.iter().map(|cost| cost.product_bytes).sum::<u64>(),
+        uploads: counted.blocks.uploads,
+        pool_bytes: counted.pool_bytes,
+    })
+}
+
+/// What was seen of one step.
+struct Counted {
+    kernels: BTreeMap<String, u64>,
+    blocks: Blocks,
+    parameters: u64,
+    pool_bytes: u64,
+}
+
+#[derive(Default)]
+struct Launches(Mutex<BTreeMap<String, u64>>);
+
+impl LaunchObserver for Launches {
+    fn launched(&self, kernel: &'static str) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(short_name(kernel)).or_default() += 1;
+    }
+}
+
+/// `cubek::reduce::launch::kernel<F>` is `kernel`, with what stands before it where that says more.
+fn short_name(kernel: &str) -> String {
+    let whole = kernel.split('<').next().unwrap_or(kernel);
+    let mut parts = whole.rsplit("::");
+    let last = parts.next().unwrap_or(whole);
+    match parts.next() {
+        Some(before) => format!("{before}::{last}"),
+        None => last.to_owned(),
+    }
+}
+
+#[derive(Default)]
+struct Operations(Mutex<Blocks>);
+
+impl FusionObserver for Operations {
+    fn registered(&self, operation: &OperationIr) {
+        if matches!(operation, OperationIr::Init(_)) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).uploads += 1;
+        }
+    }
+
+    fn block_starts(&self, block: BlockOperations<'_>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(block.iter());
+    }
+
+    fn block_ran(&self) {}
+}
+
+fn count_step(
+    config: &ModelConfig,
+    images: u64,
+    optimizer: &OptimizerSettings,
+    device: &Device,
+) -> Result<Counted, StageError> {
+    let device = device.clone().autodiff();
+    let model = config.init(7, &device).map_err(|e| bug(e.to_string()))?;
+    let optimizer = Optimizer::new(optimizer, &model);
+    let average = Some(model.valid());
+    let mut state = State { model, ema: average, optimizer };
+    let parameters = state.model.num_params() as u64;
+    for number in 0..WARM_UP {
+        step(&mut state, config, images, number, &device)?;
+    }
+    synced(&device)?;
+    let (launches, operations) = (Arc::new(Launches::default()), Arc::new(Operations::default()));
+    let watching =
+        (LaunchObservation::new(launches.clone()), FusionObservation::new(operations.clone()));
+    step(&mut state, config, images, WARM_UP, &device)?;
+    synced(&device)?;
+    drop(watching);
+    let taken = |kernels: &Mutex<_>| {
+        std::mem::take(&mut *kernels.lock().unwrap_or_else(PoisonError::into_inner))
+    };
+    let kernels: BTreeMap<String, u64> = taken(&launches.0);
+    if kernels.is_empty() {
+        return Err(StageError::setting("launches are those of a GPU, and this device is none"));
+    }
+    let blocks = std::mem::take(&mut *operations.0.lock().unwrap_or_else(PoisonError::into_inner));
+    let pool = device.memory_pool_usage();
+    let pool_bytes = pool.map_or(0, |usage| usage.bytes_reserved);
+    Ok(Counted { kernels, blocks, parameters, pool_bytes })
+}
+
+fn synced(device: &Device) -> Result<(), StageError> {
+    device.sync().map_err(|e| StageError::new(Failure::DeviceLost, e.to_string()))
+}
+
+fn bug(text: impl Into<String>) -> StageError {
+    StageError::new(Failure::Bug, text)
+}
+
+/// What a step changes.
+struct State {
+    /// On an autodiff device.
+    model: Network,
+    ema: Option<Network>,
+    optimizer: Optimizer,
+}
+
+/// The step of the training loop: gradients, clipping, optimizer, EMA.
+fn step(
+    state: &mut State,
+    config: &ModelConfig,
+    images: u64,
+    number: u64,
+    device: &Device,
+) -> Result<(), StageError> {
+    let pixels = images as usize * config.channels() * config.image_size().pow(2);
+    let classes = config.num_classes();
+    let labels = (0..images as i64).map(|image| image % classes.max(1) as i64).collect();
+    let batch = Batch {
+        images: (0..pixels).map(|i| (0.37 * i as f32).sin()).collect(),
+        labels,
+        indices: (0..images as usize).collect(),
+    };
+    let key = BatchKey { seed: 1, epoch: 1, batch: number };
+    let backward = Backward::new(config, Precision::F32, 0.0, 1);
+    let noised = NoisedBatch::for_training(
+        batch,
+        key,
+        &backward.edm,
+        LabelDropout { classes, dropout: 0.0 },
+    );
+    let mut gradients = GradientsAccumulator::new();
+    let loss = backward.add(&mut gradients, &state.model, noised, 1, device);
+    let gradients: GradientsParams = clip_by_norm(&state.model, gradients.grads(), 1.0);
+    state.model = state.optimizer.step(1e-4, state.model.clone(), gradients);
+    if let Some(mean) = state.ema.take() {
+        state.ema = Some(ema::update(mean, &state.model, ema::decay_at(0.999, number)));
+    }
+    drop(loss);
+    Ok(())
+}
