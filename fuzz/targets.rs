@@ -11,7 +11,7 @@ use pipe_engine::pipeline_file;
 use pipe_models::architecture::Architectures;
 use pipe_models::lora::Adapter;
 use pipe_runs::Checkpoint;
-use pipe_train::checkpoint::{self, ImportOptions};
+use pipe_train::checkpoint::{self, ImportOptions, Mapping};
 use pipe_train::data::{Dataset, DatasetSettings, Split};
 use serde_json::{Value, json};
 
@@ -112,6 +112,9 @@ pub fn pytorch(data: &[u8]) {
         let options = ImportOptions { image_size: 8, class_names: Vec::new() };
         let (disk, to) = (Default::default(), folder.join("b.ckpt"));
         let _ = checkpoint::import(&disk, &ARCHITECTURES, &path, &to, &options);
+        let same = ("{x*}".to_owned(), vec!["{x*}".to_owned()]);
+        let mapping = Mapping { weights: vec![same], ..Mapping::default() };
+        let _ = checkpoint::import_mapped(&disk, &ARCHITECTURES, &path, &to, &mapping, &options);
     });
 }
 

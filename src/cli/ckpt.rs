@@ -14,7 +14,7 @@ use crate::report::{message, table};
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  pipe ckpt show checkpoints/base_training/run_001/checkpoints/best.ckpt\n  pipe ckpt verify checkpoints/base_training/run_001/checkpoints/last.ckpt\n  pipe ckpt export best.ckpt --weights-only -o weights.ckpt\n  pipe ckpt import model.pt --image-size 32 -o model.ckpt"
+    after_help = "Examples:\n  pipe ckpt show checkpoints/base_training/run_001/checkpoints/best.ckpt\n  pipe ckpt verify checkpoints/base_training/run_001/checkpoints/last.ckpt\n  pipe ckpt export best.ckpt --weights-only -o weights.ckpt\n  pipe ckpt import model.pt --image-size 32 -o model.ckpt\n  pipe ckpt import last.ckpt --map names.yaml --image-size 32 -o model.ckpt"
 )]
 pub struct CkptArguments {
     #[command(subcommand)]
@@ -76,6 +76,10 @@ enum CkptCommand {
         /// Names of its classes in the order of their labels
         #[arg(long, value_name = "NAMES", value_delimiter = ',')]
         classes: Vec<String>,
+        /// A file that says which of its tensors is which of ours, for other names than ours; the
+        /// optimizer's state, epoch and step are taken over too
+        #[arg(long, value_name = "MAPPING")]
+        map: Option<PathBuf>,
         /// Write over a file that exists
         #[arg(long)]
         overwrite: bool,
@@ -116,11 +120,21 @@ pub fn ckpt(arguments: CkptArguments, architectures: &Architectures) -> Result<E
             };
             report(&output, written.map_err(CliError::failed)?);
         }
-        CkptCommand::Import { file, output, image_size, classes, overwrite } => {
+        CkptCommand::Import { file, output, image_size, classes, map, overwrite } => {
             let target = free(&output, overwrite)?;
             let options = model::ImportOptions { image_size, class_names: classes };
-            let written = model::import(&Disk::default(), architectures, &file, &target, &options);
-            report(&output, written.map_err(CliError::failed)?);
+            let disk = Disk::default();
+            let Some(map) = map else {
+                let written = model::import(&disk, architectures, &file, &target, &options);
+                report(&output, written.map_err(CliError::failed)?);
+                return Ok(ExitCode::SUCCESS);
+            };
+            let mapping = model::Mapping::read(&map).map_err(CliError::failed)?;
+            let imported =
+                model::import_mapped(&disk, architectures, &file, &target, &mapping, &options)
+                    .map_err(CliError::failed)?;
+            taken_over(&imported);
+            report(&output, imported.written);
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -134,6 +148,14 @@ fn free(file: &std::path::Path, overwrite: bool) -> Result<PathBuf, CliError> {
     } else {
         Ok(target)
     }
+}
+
+fn taken_over(imported: &model::Imported) {
+    let parts =
+        [("EMA weights", imported.has_ema), ("the optimizer's state", imported.has_optimizer)];
+    let parts = parts.iter().filter(|(_, there)| *there).map(|(part, _)| format!(", {part}"));
+    let (epoch, step) = (imported.epoch, imported.global_step);
+    say!("taken over: weights{}; epoch {epoch}, step {step}", parts.collect::<String>());
 }
 
 fn report(file: &std::path::Path, written: Written) {

@@ -9,13 +9,13 @@ use serde::ser::{Serialize, Serializer};
 use unicode_normalization::UnicodeNormalization;
 
 use crate::class_name::ClassName;
-use crate::error::DataError;
 
 /// Names in a message, at most.
 const MAX_SHOWN: usize = 30;
 
 /// CIFAR-100's five kinds of tree.
-const TREES: [&str; 5] = ["maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"];
+pub(crate) const TREES: [&str; 5] =
+    ["maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"];
 
 /// The value of `classes`: the word `trees`, or a list of classes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,115 +30,66 @@ pub enum ClassSelection {
 pub type Superclass = (&'static str, &'static [&'static str]);
 
 impl ClassSelection {
-    /// Refuses an empty list and a name that stands twice. Folders may differ in spelling only
-    /// where `by_spelling`.
-    pub(crate) fn validate(&self, by_spelling: bool) -> Result<(), DataError> {
-        let Self::Names(names) = self else { return Ok(()) };
-        if names.is_empty() {
-            return Err(DataError::setting(
-                "classes",
-                "the list is empty; leave the key out to take all classes",
-            ));
-        }
-        for (i, name) in names.iter().enumerate() {
-            let alike = |earlier: &ClassName| match (earlier, name) {
-                (ClassName::Name(earlier), ClassName::Name(name)) if by_spelling => {
-                    same(earlier, name)
-                }
-                (ClassName::Name(earlier), ClassName::Name(name)) => plain(earlier) == plain(name),
-                (earlier, name) => earlier == name,
-            };
-            if names[..i].iter().any(alike) {
-                return Err(DataError::setting(
-                    "classes",
-                    format!("{name} stands twice in the list"),
-                ));
-            }
-        }
-        Ok(())
+    /// Whether nothing is listed.
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self, Self::Names(names) if names.is_empty())
     }
+}
 
-    /// How many classes are meant, where the source has these superclasses.
-    pub(crate) fn count(&self, superclasses: &[Superclass]) -> usize {
-        match self {
-            Self::Trees => TREES.len(),
-            Self::Names(names) => {
-                let count = |name| superclass(name, superclasses).map_or(1, <[_]>::len);
-                names.iter().map(count).sum()
-            }
-        }
+/// Whether two entries of a list mean one class, as far as their spelling tells. Folders may differ
+/// in spelling only where `by_spelling`.
+pub(crate) fn alike(a: &ClassName, b: &ClassName, by_spelling: bool) -> bool {
+    match (a, b) {
+        (ClassName::Name(a), ClassName::Name(b)) if by_spelling => same(a, b),
+        (ClassName::Name(a), ClassName::Name(b)) => plain(a) == plain(b),
+        (a, b) => a == b,
     }
 }
 
 /// The classes of a superclass that is called so.
-fn superclass(name: &ClassName, all: &[Superclass]) -> Option<&'static [&'static str]> {
+pub(crate) fn superclass(name: &ClassName, all: &[Superclass]) -> Option<&'static [&'static str]> {
     let ClassName::Name(name) = name else { return None };
     all.iter().find(|(other, _)| plain(other) == plain(name)).map(|(_, classes)| *classes)
 }
 
-/// The positions in `available` of the wanted classes, in the order wanted; all when nothing is
-/// selected.
-///
-/// A name as it is spelled comes first. Else upper and lower case, spaces, `_` and `-` are alike,
-/// and a tree may go without its `_tree`. Accents may be written in one character or two: systems
-/// differ in that, and nobody sees it. What is no class may be one of the `superclasses`. A number
-/// is the class that is called so, or else the one at that position.
-pub(crate) fn select(
-    wanted: Option<&ClassSelection>,
+/// The positions in `available` of the class that is meant, or of all classes of the superclass
+/// that is, each with what to call it in a message; or what is wrong.
+pub(crate) fn find_all(
+    wanted: &ClassName,
     available: &[String],
     superclasses: &[Superclass],
-) -> Result<Vec<usize>, DataError> {
-    let Some(selection) = wanted else { return Ok((0..available.len()).collect()) };
-    let mut chosen = Vec::new();
-    let mut choose = |name: &dyn fmt::Display, position: usize| {
-        if chosen.contains(&position) {
-            let reason = format!("{name} stands twice in the list, as {}", available[position]);
-            return Err(DataError::setting("classes", reason));
-        }
-        chosen.push(position);
-        Ok(())
+) -> Result<Vec<(usize, String)>, String> {
+    let found = match wanted {
+        ClassName::Name(name) => find(name, available)?,
+        ClassName::Number(number) => Some(numbered(*number, available)?),
     };
-    let names = match selection {
-        ClassSelection::Trees => &TREES.map(ClassName::from)[..],
-        ClassSelection::Names(names) => names,
-    };
-    for wanted in names {
-        let found = match wanted {
-            ClassName::Name(name) => find(name, available)?,
-            ClassName::Number(number) => Some(numbered(*number, available)?),
-        };
-        match (found, superclass(wanted, superclasses)) {
-            (Some(position), _) => choose(wanted, position)?,
-            (None, Some(classes)) => {
-                for class in classes {
-                    let position = find(class, available)?;
-                    let missing = || {
-                        let reason = format!("{class}, which is one of {wanted}, is not there");
-                        DataError::setting("classes", reason)
-                    };
-                    choose(&format!("{class} (of {wanted})"), position.ok_or_else(missing)?)?;
-                }
-            }
-            (None, None) => return Err(unknown(&wanted.to_string(), available, superclasses)),
+    match (found, superclass(wanted, superclasses)) {
+        (Some(position), _) => Ok(vec![(position, wanted.to_string())]),
+        (None, Some(classes)) => {
+            let member = |class: &&str| {
+                let missing = || format!("{class}, which is one of {wanted}, is not there");
+                let position = find(class, available)?.ok_or_else(missing)?;
+                Ok((position, format!("{class} (of {wanted})")))
+            };
+            classes.iter().map(member).collect()
         }
+        (None, None) => Err(unknown(&wanted.to_string(), available, superclasses)),
     }
-    Ok(chosen)
 }
 
 /// The class of a number: the one that is called so, or else the one at that position.
-fn numbered(number: u32, available: &[String]) -> Result<usize, DataError> {
+fn numbered(number: u32, available: &[String]) -> Result<usize, String> {
     let text = number.to_string();
     let named = available.iter().position(|name| *name == text);
     let counted = || (number as usize).lt(&available.len()).then_some(number as usize);
     named.or_else(counted).ok_or_else(|| {
         let last = available.len().saturating_sub(1);
-        let reason = format!("no class has the number {number}: they are counted from 0 to {last}");
-        DataError::setting("classes", reason)
+        format!("no class has the number {number}: they are counted from 0 to {last}")
     })
 }
 
 /// The one class that is meant by `name`, if one is.
-fn find(name: &str, available: &[String]) -> Result<Option<usize>, DataError> {
+fn find(name: &str, available: &[String]) -> Result<Option<usize>, String> {
     let (short, long) = (plain(name), plain(&format!("{name}_tree")));
     let alike: [&dyn Fn(&String) -> bool; 4] =
         [&|a| a == name, &|a| same(a, name), &|a| plain(a) == short, &|a| plain(a) == long];
@@ -150,9 +101,8 @@ fn find(name: &str, available: &[String]) -> Result<Option<usize>, DataError> {
             [only] => return Ok(Some(only)),
             _ => {
                 let all: Vec<&str> = found.iter().map(|at| available[*at].as_str()).collect();
-                let reason =
-                    format!("`{name}` may be {}; write one of them as it is", all.join(" or "));
-                return Err(DataError::setting("classes", reason));
+                let all = all.join(" or ");
+                return Err(format!("`{name}` may be {all}; write one of them as it is"));
             }
         }
     }
@@ -169,7 +119,7 @@ fn plain(name: &str) -> String {
     kept.flat_map(char::to_lowercase).nfc().collect()
 }
 
-fn unknown(name: &str, available: &[String], superclasses: &[Superclass]) -> DataError {
+fn unknown(name: &str, available: &[String], superclasses: &[Superclass]) -> String {
     let (short, long) = (plain(name), plain(&format!("{name}_tree")));
     let distance =
         |a: &str| strsim::damerau_levenshtein(&short, a).min(strsim::damerau_levenshtein(&long, a));
@@ -195,8 +145,7 @@ fn unknown(name: &str, available: &[String], superclasses: &[Superclass]) -> Dat
     } else {
         format!("; superclasses: {}", above.join(", "))
     };
-    let reason = format!("no class `{name}`{hint}; there are: {told}{more}{above}");
-    DataError::setting("classes", reason)
+    format!("no class `{name}`{hint}; there are: {told}{more}{above}")
 }
 
 impl Serialize for ClassSelection {
@@ -259,6 +208,28 @@ impl JsonSchema for ClassSelection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::DataError;
+    use crate::wanted::{ClassGroups, WantedClasses};
+
+    fn wanted<T>(classes: Option<&ClassSelection>, then: impl FnOnce(WantedClasses) -> T) -> T {
+        then(WantedClasses { classes, groups: &ClassGroups::new() })
+    }
+
+    fn select(
+        classes: Option<&ClassSelection>,
+        available: &[String],
+        superclasses: &[Superclass],
+    ) -> Result<Vec<usize>, DataError> {
+        wanted(classes, |wanted| wanted.select(available, superclasses))
+    }
+
+    fn validate(classes: &ClassSelection, by_spelling: bool) -> Result<(), DataError> {
+        wanted(Some(classes), |wanted| wanted.validate(by_spelling))
+    }
+
+    fn count(classes: &ClassSelection, superclasses: &[Superclass]) -> Option<usize> {
+        wanted(Some(classes), |wanted| wanted.count(superclasses))
+    }
 
     fn available() -> Vec<String> {
         ["apple", "maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree", "gas pump"]
@@ -308,11 +279,11 @@ mod tests {
             message.contains("`x 1` may be x-1 or x_1; write one of them as it is"),
             "{message}"
         );
-        names(&["A", "a"]).validate(true).unwrap();
+        validate(&names(&["A", "a"]), true).unwrap();
         for (list, by_spelling) in
             [(["A", "a"], false), (["a", "a"], true), (["\u{c4}", "A\u{308}"], true)]
         {
-            let message = names(&list).validate(by_spelling).unwrap_err().to_string();
+            let message = validate(&names(&list), by_spelling).unwrap_err().to_string();
             assert!(message.contains("stands twice"), "{message}");
         }
     }
@@ -354,7 +325,7 @@ mod tests {
         let mixed = parse(r#"["oak", 6, 0]"#).unwrap();
         assert_eq!(serde_json::to_string(&mixed).unwrap(), r#"["oak",6,0]"#);
         assert_eq!(select(Some(&mixed), &available(), &[]).unwrap(), [2, 6, 0]);
-        assert_eq!(mixed.count(&[]), 3);
+        assert_eq!(count(&mixed, &[]), Some(3));
         let folders = ["1", "10", "2"].map(String::from);
         let numbers = |text: &str| select(Some(&parse(text).unwrap()), &folders, &[]);
         assert_eq!(numbers("[2, 10]").unwrap(), [2, 1]);
@@ -367,7 +338,7 @@ mod tests {
             let message = parse(wrong).unwrap_err().to_string();
             assert!(message.contains("the name of a class, or its number"), "{message}");
         }
-        assert!(parse("[3, 3]").unwrap().validate(true).is_err());
+        assert!(validate(&parse("[3, 3]").unwrap(), true).is_err());
     }
 
     #[test]
@@ -376,7 +347,7 @@ mod tests {
         let selected = |list: &[&str]| select(Some(&names(list)), &available(), &above);
         assert_eq!(selected(&["fuel", "oak"]).unwrap(), [6, 0, 2]);
         assert_eq!(selected(&["Trees"]).unwrap(), [1, 2, 3, 4, 5]);
-        assert_eq!(names(&["fuel", "oak"]).count(&above), 3);
+        assert_eq!(count(&names(&["fuel", "oak"]), &above), Some(3));
         let message = selected(&["oak", "trees"]).unwrap_err().to_string();
         assert!(message.contains("oak_tree (of trees) stands twice in the list"), "{message}");
         let message = selected(&["feul"]).unwrap_err().to_string();

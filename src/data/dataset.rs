@@ -18,12 +18,15 @@ use crate::skipped::SkippedEntries;
 use crate::source::Location;
 use crate::sources::registry::RegisteredSource;
 use crate::split::{Split, split};
+use crate::wanted::Labels;
 use pipe_core::rng::{Purpose, stream};
 
 /// A data set, ready to be read. Cheap to share between threads in an `Arc`.
 pub struct Dataset {
     source: RegisteredSource,
     class_names: Vec<String>,
+    /// Those that the source has: more of them where some are one group.
+    source_classes: Vec<String>,
     resize: ResizeOptions,
     augmentation: Augmentation,
     labels: Vec<u32>,
@@ -61,13 +64,18 @@ impl Dataset {
         let class_count = content.class_names.len();
         let (train, validation) =
             split(&content.labels, class_count, settings.val_split, settings.seed);
-        let digest = digest_of(settings, &content.class_names, &content.digest);
+        let wanted = settings.wanted_classes();
+        let of_source = wanted.labels(&content.class_names, settings.source.superclasses())?;
+        let digest = digest_of(settings, &content.class_names, &of_source, &content.digest);
+        let label = |class: &u32| of_source.of_class[*class as usize];
+        let labels = content.labels.iter().map(label).collect();
         Ok(Self {
             source: settings.source,
-            class_names: content.class_names,
+            class_names: of_source.names,
+            source_classes: content.class_names,
             resize: settings.resize_options(),
             augmentation: settings.augmentation.clone(),
-            labels: content.labels,
+            labels,
             images: content.images,
             train,
             validation,
@@ -103,7 +111,9 @@ impl Dataset {
     /// Class, file and digest of each image that is a file, if there are at most `most`.
     pub(crate) fn listing(&self, most: usize) -> Option<Vec<ListedFile>> {
         match &self.images {
-            Images::Files(files) if files.len() <= most => Some(files.listing(&self.class_names)),
+            Images::Files(files) if files.len() <= most => {
+                Some(files.listing(&self.source_classes))
+            }
             _ => None,
         }
     }
@@ -190,16 +200,23 @@ impl Dataset {
     }
 }
 
-/// [`Dataset::digest`]; `content` is what the source says of its images.
+/// [`Dataset::digest`]. `class_names` are the source's, `labels` theirs; `content` is what the
+/// source says of its images.
 pub(crate) fn digest_of(
     settings: &DatasetSettings,
     class_names: &[String],
+    labels: &Labels,
     content: &str,
 ) -> String {
     let mut digest = FieldDigest::new("data set");
     digest.field(settings.source.name());
     digest.field((settings.image_size as u64).to_le_bytes());
     class_names.iter().for_each(|name| digest.field(name));
+    if labels.names != class_names {
+        digest.field("groups");
+        let label = |class: &u32| labels.names[*class as usize].as_str();
+        labels.of_class.iter().map(label).for_each(|name| digest.field(name));
+    }
     digest.field(content);
     digest.finish()
 }

@@ -33,7 +33,7 @@
 //!
 //! | module | |
 //! |---|---|
-//! | `settings`, `classes` | the keys of a `dataset` stage, their defaults and ranges |
+//! | `settings`, `classes`, `wanted` | the keys of a `dataset` stage, their defaults and ranges |
 //! | `source`, `sources` | the trait [`DataSource`]; one file for each source, and the registry |
 //! | `dataset`, `split` | an opened data set, its digest, its two sides |
 //! | `summary` | digest and counts for a plan, without decoding an image |
@@ -82,6 +82,7 @@ mod source;
 mod sources;
 mod split;
 mod summary;
+mod wanted;
 
 pub use archive::{download, unpack};
 pub use cache::CacheFolder;
@@ -98,3 +99,4 @@ pub use source::{Availability, DataSource, Fingerprint, Location, SourceContent,
 pub use sources::registry::RegisteredSource;
 pub use split::Split;
 pub use summary::{DatasetSummary, describe_change, input_paths, save_summary, summarize};
+pub use wanted::{ClassGroups, WantedClasses};

@@ -4,16 +4,19 @@
 //! Every field decides the images or their order (class `identity`), unless it carries `x-class:
 //! runtime`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::class_name::ClassName;
 use crate::classes::ClassSelection;
 use crate::error::DataError;
 use crate::images::resize::{Colour, Fit, ResizeOptions};
 use crate::source::SourceOptions;
 use crate::sources::registry::RegisteredSource;
+use crate::wanted::WantedClasses;
 
 /// A data set: its source, which classes of it, and how its images are prepared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -30,6 +33,12 @@ pub struct DatasetSettings {
     pub root: PathBuf,
     /// Which classes, in this order; all of them when left out.
     pub classes: Option<ClassSelection>,
+    /// Classes that training sees as one: the classes, superclasses and class numbers of each
+    /// group by its name, such as `{animals: [cat, dog], vehicles: [car, 12]}`. Only these
+    /// classes are read, and labels are in the order of the groups' names, unless `classes` lists
+    /// groups and single classes in another.
+    #[serde(skip_serializing_if = "is_default")]
+    pub groups: BTreeMap<String, Vec<ClassName>>,
     /// Side of the square images in pixels. Photos are made square as `fit` says, then resized.
     #[schemars(range(min = 8, max = 1024))]
     #[schemars(extend("x-known-as" = ["size", "resolution", "img_size"]))]
@@ -74,6 +83,7 @@ impl Default for DatasetSettings {
             source: RegisteredSource::default(),
             root: PathBuf::from("data"),
             classes: None,
+            groups: BTreeMap::new(),
             image_size: 32,
             fit: Fit::default(),
             background: Colour::default(),
@@ -126,16 +136,18 @@ impl DatasetSettings {
 
     /// How many classes there are, where the settings tell.
     pub fn class_count(&self) -> Option<usize> {
-        match &self.classes {
-            Some(selection) => Some(selection.count(self.source.superclasses())),
-            None => self.source.class_count(),
-        }
+        let wanted = self.wanted_classes().count(self.source.superclasses());
+        wanted.or_else(|| self.source.class_count())
+    }
+
+    pub(crate) fn wanted_classes(&self) -> WantedClasses<'_> {
+        WantedClasses { classes: self.classes.as_ref(), groups: &self.groups }
     }
 
     /// What the source may know of these settings.
     pub(crate) fn source_options(&self) -> SourceOptions<'_> {
         SourceOptions {
-            classes: self.classes.as_ref(),
+            classes: self.wanted_classes(),
             resize: self.resize_options(),
             recursive: self.recursive,
             num_images: self.num_images,
@@ -171,10 +183,7 @@ impl DatasetSettings {
             let reason = format!("{degrees} is not between 0 (no rotation) and 180 degrees");
             return Err(DataError::setting("augmentation.rotation_degrees", reason));
         }
-        match &self.classes {
-            Some(selection) => selection.validate(self.source.has_user_named_classes()),
-            None => Ok(()),
-        }
+        self.wanted_classes().validate(self.source.has_user_named_classes())
     }
 }
 

@@ -6,11 +6,12 @@
 use std::path::{Path, PathBuf};
 
 use crate::cache::CacheFolder;
-use crate::classes::{ClassSelection, Superclass};
+use crate::classes::Superclass;
 use crate::error::DataError;
 use crate::images::Images;
 use crate::images::resize::ResizeOptions;
 use crate::progress::Progress;
+use crate::wanted::WantedClasses;
 
 /// A place that images come from: one value for each name that the setting `source` takes.
 ///
@@ -90,7 +91,7 @@ pub trait DataSource: Sync {
 
 /// The settings of a data set that its source may read.
 pub struct SourceOptions<'a> {
-    pub classes: Option<&'a ClassSelection>,
+    pub classes: WantedClasses<'a>,
     /// Side of the square images, and how photos become square.
     pub(crate) resize: ResizeOptions,
     pub recursive: bool,

@@ -21,7 +21,7 @@ use crate::digest::FieldDigest;
 use crate::error::DataError;
 use crate::progress::Progress;
 use crate::settings::DatasetSettings;
-use crate::source::Availability;
+use crate::source::{Availability, Fingerprint};
 use crate::split::Split;
 
 /// Images of a data set whose files are listed, at most.
@@ -82,10 +82,12 @@ pub fn summarize(
     settings.validate()?;
     let (source, options) = (settings.source, settings.source_options());
     if let Some(fingerprint) = source.fingerprint(&options)? {
+        let Fingerprint { class_names, images, digest } = fingerprint;
+        let labels = options.classes.labels(&class_names, source.superclasses())?;
         return Ok(Some(DatasetSummary {
-            digest: dataset::digest_of(settings, &fingerprint.class_names, &fingerprint.digest),
-            images: fingerprint.images as u64,
-            classes: fingerprint.class_names,
+            digest: dataset::digest_of(settings, &class_names, &labels, &digest),
+            images: images as u64,
+            classes: labels.names,
             is_synthetic: source.is_synthetic(),
         }));
     }

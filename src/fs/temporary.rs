@@ -1,9 +1,13 @@
 //! Files that are not to be seen yet, or not any more: their names, and removing those that a crash
 //! left.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use pipe_core::digest::hex;
+use sha2::{Digest, Sha256};
 
 use crate::disk::Disk;
 use crate::sync;
@@ -15,8 +19,22 @@ const TEMPORARY: &str = ".tmp-";
 pub fn temporary(path: &Path) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = shortened(&name);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     path.with_file_name(format!(".{name}{TEMPORARY}{}-{count}", std::process::id()))
+}
+
+/// Bytes of a name that a temporary file has in its own: file systems take 255 for both.
+const LONGEST: usize = 200;
+
+/// A name that leaves room for the rest of a temporary file's: its beginning and a digest, where it
+/// is long.
+fn shortened(name: &str) -> Cow<'_, str> {
+    if name.len() <= LONGEST {
+        return Cow::Borrowed(name);
+    }
+    let digest = hex(&Sha256::digest(name));
+    Cow::Owned(format!("{}~{}", &name[..name.floor_char_boundary(LONGEST - 17)], &digest[..16]))
 }
 
 /// Whether a file of that name is one of ours that was never finished.
@@ -24,7 +42,7 @@ pub fn is_temporary(name: &str) -> bool {
     finished_name(name).is_some()
 }
 
-/// The name that a temporary file would have got.
+/// The name that a temporary file would have got, as [`shortened`] has it.
 fn finished_name(name: &str) -> Option<&str> {
     let (finished, writer) = name.strip_prefix('.')?.rsplit_once(TEMPORARY)?;
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
@@ -44,6 +62,7 @@ pub fn remove_temporary_files(disk: &Disk, folder: &Path) {
 /// now.
 pub fn remove_temporary_files_for(disk: &Disk, path: &Path) {
     let own = path.file_name().map(|name| name.to_string_lossy());
+    let own = own.as_deref().map(shortened);
     remove_temporary_files_if(disk, path.parent().unwrap_or(Path::new(".")), |name| {
         Some(name) == own.as_deref()
     });
@@ -84,5 +103,21 @@ mod tests {
             fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, [".hidden", ".notes.tmp-backup", ".x.tmp-1", "a.ckpt"]);
+    }
+
+    #[test]
+    fn a_name_of_any_length_has_a_temporary_one_of_its_own() {
+        let (disk, folder) = (Disk::default(), tempfile::tempdir().unwrap());
+        let path = |name: &str| folder.path().join(name);
+        for name in ["x".repeat(200), "x".repeat(255), "\u{e4}".repeat(127), "a.ckpt".to_owned()] {
+            let (file, other) = (temporary(&path(&name)), format!("{}y", &name[..name.len() - 2]));
+            fs::write(&file, "").unwrap();
+            let shown = file.file_name().unwrap().to_str().unwrap();
+            assert!(is_temporary(shown), "{shown}");
+            remove_temporary_files_for(&disk, &path(&other));
+            assert!(file.exists(), "{other} is another name");
+            remove_temporary_files_for(&disk, &path(&name));
+            assert!(!file.exists(), "{name}");
+        }
     }
 }

@@ -44,6 +44,23 @@ fn project(source: &str) -> Project {
 }
 
 #[test]
+fn training_sees_groups_of_classes_as_its_classes() {
+    let project = Project::with(
+        "    classes: [circle, square]\n",
+        "    groups: { round: [circle, ring, 7], pointy: [star, triangle] }\n",
+    );
+    project.pipe(&["data", "p.yaml"]).succeeds().says("pointy").says("= 2 classes");
+    project.pipe(&["run", "p.yaml"]).succeeds().says("images in 2 classes");
+    assert_eq!(project.metadata(RUN)["dataset"]["classes"], serde_json::json!(["pointy", "round"]));
+    let sample = ["sample", RUN, "--n", "2", "--steps", "2", "--device", "cpu", "--class"];
+    project.pipe(&[&sample[..], &["round"]].concat()).succeeds();
+    project.pipe(&[&sample[..], &["ring"]].concat()).exits(2).says("it has pointy, round");
+    project.pipe(&["plan", "p.yaml"]).succeeds().says("up to date");
+    let other = ["plan", "p.yaml", "--set", "data.groups.round=[circle, ring]"];
+    project.pipe(&other).succeeds().says("new run_002");
+}
+
+#[test]
 fn cifar10_is_loaded_trained_and_listed() {
     let project = project("cifar10");
     project.write("data/cifar-10-binary.tar.gz", cifar(false, 20));

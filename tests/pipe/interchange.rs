@@ -108,3 +108,58 @@ fn peft_reads_the_adapter_and_folds_it_in_alike() {
     assert_eq!(found["adapted"], 13, "{found}");
     assert!(found["difference"].as_f64().unwrap() < 1e-5, "{found}");
 }
+
+/// Names of the model in lightning.ckpt, by which it is found without a mapping too.
+const SAME_NAMES: &str = "weights: { '{x*}': 'model.{x*}' }\n";
+
+#[test]
+fn a_mapping_names_the_tensors_of_a_file_and_brings_its_position() {
+    let project = Project::new();
+    project.write("map.yaml", SAME_NAMES);
+    let import = |more: &[&str], to: &str| {
+        let file = data("lightning.ckpt");
+        let all = ["ckpt", "import", &file, "-o", to, "--image-size", "8"];
+        project.pipe(&[&all[..], more].concat())
+    };
+    import(&[], "plain.ckpt").succeeds();
+    import(&["--map", "map.yaml"], "mapped.ckpt")
+        .succeeds()
+        .says("taken over: weights; epoch 3, step 40");
+    let probe = |file: &str| project.pipe(&["ckpt", "probe", file]).succeeds().stdout();
+    assert_eq!(probe("plain.ckpt"), probe("mapped.ckpt"));
+    let header = project.pipe(&["ckpt", "show", "mapped.ckpt", "--json"]).succeeds().stdout();
+    let header: serde_json::Value = serde_json::from_str(&header).unwrap();
+    assert_eq!((&header["epoch"], &header["global_step"]), (&3.into(), &40.into()));
+}
+
+#[test]
+fn all_that_a_mapping_leaves_open_is_told_at_once() {
+    let project = Project::new();
+    let refused = |mapping: &str, file: &str| {
+        project.write("map.yaml", mapping);
+        let import =
+            ["ckpt", "import", file, "--map", "map.yaml", "-o", "in.ckpt", "--image-size", "8"];
+        let ended = project.pipe(&import).exits(1);
+        assert!(!project.path("in.ckpt").exists());
+        ended
+    };
+    let file = data("lightning.ckpt");
+    refused("weights: { 'head.{x}': 'model.head.{x}' }\n", &file)
+        .says("unexpected: model.time.fc1.weight")
+        .says("unexpected: model.tokenizer.bias");
+    refused("weights: { 'tail.{x}': 'model.head.{x}', '{x*}': 'model.{x*}' }\n", &file)
+        .says("missing: head.weight")
+        .says("missing: head.bias")
+        .says("unexpected: tail.bias");
+    let joined =
+        "weights: { head.bias: [model.head.bias, model.head_norm.bias], '{x*}': 'model.{x*}' }\n";
+    refused(joined, &file)
+        .says("missing: head_norm.bias")
+        .says("of another shape: head.bias [19] instead of [3]");
+    refused("wieghts: {}\n", &file).says("map.yaml").says("unknown field `wieghts`");
+    refused("weights: {}\n", &file).says("`weights` is empty");
+    refused(SAME_NAMES, &data("hostile.pt")).says("a zip file");
+    assert!(!project.path("PWNED").exists());
+    project.write("not.pt", "no checkpoint at all");
+    refused(SAME_NAMES, "not.pt").says("not.pt");
+}

@@ -3,8 +3,11 @@
 use std::io::{Cursor, Read, Write};
 use std::process::Stdio;
 
+use serde_json::json;
+
 use crate::chain::{LORA, chain};
 use crate::project::{Ended, Project, all_tensors};
+use crate::trainer;
 
 const RUNS: &str = "checkpoints/base_training";
 const RUN: &str = "checkpoints/base_training/run_001";
@@ -135,6 +138,61 @@ fn tar_itself_unpacks_it() {
     let mut unpacked = files(&to, "run_001");
     unpacked.retain(|(name, _)| name != "/manifest.json");
     assert!(unpacked == files(&from, RUN));
+}
+
+/// A program's checkpoint is a folder whose files may be called as deep and as long as the disk
+/// takes it.
+#[test]
+#[cfg(unix)]
+fn files_with_names_of_any_length_go_along() {
+    let deep = format!("{}/{}", ["shard"; 40].join("/"), "x".repeat(200));
+    let names = ["short".to_owned(), "y".repeat(101), "z".repeat(255), deep];
+    let write = |epoch: u32| {
+        let names = names.iter().enumerate();
+        names.map(move |(i, name)| json!({"write": format!("{epoch}/{name}"), "text": format!("{epoch} {i}")}))
+    };
+    let mut script = Vec::new();
+    for epoch in 1..=2 {
+        script.extend(write(epoch));
+        script.push(json!(json!({"epoch": epoch, "step": epoch, "metrics": {"train_loss": 1.0 / f64::from(epoch)}}).to_string()));
+        script.push(json!(
+            json!({"checkpoint": epoch.to_string(), "epoch": epoch, "step": epoch}).to_string()
+        ));
+    }
+    let pipeline = trainer::stage(&format!("    settings: {{ script: {} }}\n", json!(script)));
+    let pipeline = pipeline.replace("epochs: 4", "epochs: 2");
+    let (from, to) = (Project::new(), Project::new());
+    for project in [&from, &to] {
+        project.write("p.yaml", &pipeline);
+    }
+    from.pipe(&["run", "p.yaml"]).succeeds();
+    for archive in ["run.tar", "again.tar"] {
+        let path = to.path(archive);
+        from.pipe(&["runs", "export", "1", "-o", path.to_str().unwrap()]).succeeds();
+    }
+    let archive = std::fs::read(to.path("run.tar")).unwrap();
+    assert!(archive == std::fs::read(to.path("again.tar")).unwrap(), "the same bytes each time");
+    to.pipe(&["runs", "import", "run.tar"]).succeeds();
+    to.pipe(&["verify"]).succeeds();
+    to.pipe(&["plan", "p.yaml"]).succeeds().says("up to date, run 001");
+    let mut command = std::process::Command::new("tar");
+    command.args(["xf", "run.tar"]).current_dir(to.path(""));
+    Ended::of(command, &["tar"]).succeeds();
+    for (i, name) in names.iter().enumerate() {
+        for (folder, epoch) in [("epoch_001.ckpt", 1), ("epoch_002.ckpt", 2)] {
+            for run in ["checkpoints/trainer/run_001", "run_001"] {
+                let text = to.read(&format!("{run}/checkpoints/{folder}/{name}"));
+                assert_eq!(text, format!("{epoch} {i}"), "{run} {folder} {name}");
+            }
+        }
+    }
+    // A name that was changed in the archive is not taken in.
+    let at = archive.windows(120).position(|bytes| bytes == [b'z'; 120]).unwrap();
+    let mut lying = archive;
+    lying[at] = b'a';
+    to.write("lie.tar", lying);
+    to.pipe(&["runs", "import", "lie.tar", "--to", "lies"]).exits(2).says("where it lists");
+    assert!(!to.path("lies/run_001").exists());
 }
 
 #[test]

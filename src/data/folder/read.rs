@@ -12,7 +12,6 @@ use rayon::prelude::*;
 use super::scan::{self, ClassFiles};
 use crate::cache::CacheFolder;
 use crate::cache::file_digests::{ContentDigest, FileDigests};
-use crate::classes;
 use crate::digest::{FieldDigest, hex};
 use crate::error::{BadImage, DataError};
 use crate::folder::layout::{self, Class};
@@ -74,7 +73,7 @@ fn read_folder(
         return Err(DataError::folder(display, reason));
     }
     let available: Vec<String> = layout.classes.iter().map(|class| rename(&class.name)).collect();
-    let chosen = classes::select(options.classes, &available, &[])?;
+    let chosen = options.classes.select(&available, &[])?;
     let folders: Vec<&Class> = chosen.iter().map(|class| &layout.classes[*class]).collect();
 
     let known = AtomicUsize::new(0);

@@ -16,7 +16,7 @@ use image::{Rgb, RgbImage};
 use super::cifar_class_names;
 use crate::archive::published::PublishedArchive;
 use crate::archive::unpack::{Limits, for_each_entry};
-use crate::classes::{self, Superclass};
+use crate::classes::Superclass;
 use crate::digest::{FieldDigest, sha256};
 use crate::error::DataError;
 use crate::images::Images;
@@ -215,7 +215,7 @@ fn decode(
     let mut digest = FieldDigest::new("cifar");
     let available = class_names(variant, from, files.names.as_deref())?;
     available.iter().for_each(|name| digest.field(name));
-    let chosen = classes::select(options.classes, &available, variant.superclasses)?;
+    let chosen = options.classes.select(&available, variant.superclasses)?;
     let mut label_of = vec![None; available.len()];
     chosen.iter().enumerate().for_each(|(label, class)| label_of[*class] = Some(label as u32));
 
@@ -281,8 +281,8 @@ fn check_no_class_is_empty<'a>(
             continue;
         }
         let reason = format!("{} has no image of class `{name}`", from.display());
-        if options.classes.is_some() {
-            return Err(DataError::setting("classes", reason));
+        if let Some(key) = options.classes.key() {
+            return Err(DataError::setting(key, reason));
         }
         tracing::warn!("{reason}");
     }

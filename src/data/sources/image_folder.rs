@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use crate::archive::unzip;
-use crate::classes::ClassSelection;
 use crate::error::DataError;
 use crate::folder::read::{read_class_folders, read_unpacked};
 use crate::folder::scan::EXTENSIONS;
@@ -30,11 +29,7 @@ impl DataSource for ImageFolder {
     /// The class folders and the images in the places that are read: other files beside them do not
     /// count.
     fn input_paths(&self, options: &SourceOptions<'_>, root: &Path) -> Vec<PathBuf> {
-        let names = match options.classes {
-            Some(ClassSelection::Names(names)) => names.as_slice(),
-            _ => &[],
-        };
-        let classes = names.iter().map(|name| root.join(name.to_string()));
+        let classes = options.classes.names().map(|name| root.join(name.to_string()));
         let flat = EXTENSIONS.iter().map(|extension| root.join(format!("*.{extension}")));
         let deep = options.recursive.then(|| root.join("**").join("*"));
         let zip = is_zip(root).then(|| root.to_owned());

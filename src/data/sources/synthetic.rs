@@ -3,7 +3,6 @@
 use image::RgbImage;
 use rayon::prelude::*;
 
-use crate::classes;
 use crate::digest::FieldDigest;
 use crate::error::DataError;
 use crate::images::Images;
@@ -37,7 +36,7 @@ impl Synthetic {
         options: &SourceOptions<'_>,
     ) -> Result<(Vec<String>, Vec<usize>), DataError> {
         let available: Vec<String> = self.classes.iter().map(|name| name.to_string()).collect();
-        let selected = classes::select(options.classes, &available, &[])?;
+        let selected = options.classes.select(&available, &[])?;
         Ok((selected.iter().map(|class| available[*class].clone()).collect(), selected))
     }
 

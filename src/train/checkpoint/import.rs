@@ -28,6 +28,8 @@ pub enum ImportError {
         path.display(), listed(missing), listed(unexpected), listed(shapes)
     )]
     Mismatch { path: PathBuf, missing: Vec<String>, unexpected: Vec<String>, shapes: Vec<String> },
+    #[error("failed to import {} by the mapping:\n  {}", path.display(), problems.join("\n  "))]
+    Mapping { path: PathBuf, problems: Vec<String> },
     #[error("--classes: the names do not fit {}: {message}", path.display())]
     Classes { path: PathBuf, message: String },
     #[error("{} holds a model that cannot be: {error}", path.display())]
@@ -90,9 +92,19 @@ pub fn import(
         part.retain(|name, _| !others(name));
         tensors.extend(converted(from, &part, &config, name)?);
     }
-    let header = Header {
-        epoch: 0,
-        global_step: 0,
+    Ok(write(disk, to, &header(&config, options, 0, 0), &tensors)?)
+}
+
+/// The header of an imported checkpoint, at the end of an epoch.
+pub(super) fn header(
+    config: &ModelConfig,
+    options: &ImportOptions,
+    epoch: u64,
+    global_step: u64,
+) -> Header {
+    Header {
+        epoch,
+        global_step,
         step_in_epoch: 0,
         metrics: BTreeMap::new(),
         scheduler_state_dict: serde_json::json!({}),
@@ -100,19 +112,22 @@ pub fn import(
         saved_at: chrono::Utc::now(),
         identity: "imported".to_owned(),
         seed: 0,
-        model_config: serde_json::to_value(&config).unwrap_or_default(),
+        model_config: serde_json::to_value(config).unwrap_or_default(),
         extra: if options.class_names.is_empty() {
             BTreeMap::new()
         } else {
             let names = serde_json::to_string(&options.class_names).unwrap_or_default();
             BTreeMap::from([("class_names".to_owned(), names)])
         },
-    };
-    Ok(write(disk, to, &header, &tensors)?)
+    }
 }
 
 /// Refuses names that are not one for each label.
-fn check_classes(path: &Path, names: &[String], labels: usize) -> Result<(), ImportError> {
+pub(super) fn check_classes(
+    path: &Path,
+    names: &[String],
+    labels: usize,
+) -> Result<(), ImportError> {
     let wrong = |message: String| Err(ImportError::Classes { path: path.to_owned(), message });
     let mut seen = BTreeSet::new();
     if let Some(twice) = names.iter().find(|name| !seen.insert(name.as_str())) {
@@ -131,6 +146,52 @@ fn check_classes(path: &Path, names: &[String], labels: usize) -> Result<(), Imp
     }
 }
 
+/// What does not fit an architecture, of the tensors that there are.
+pub(super) struct Misfit {
+    missing: Vec<String>,
+    unexpected: Vec<String>,
+    shapes: Vec<String>,
+}
+
+impl Misfit {
+    /// `found`: the shapes of the tensors by name.
+    pub fn of(found: &BTreeMap<&str, &[usize]>, config: &ModelConfig) -> Result<Self, ConfigError> {
+        let skeleton = config.skeleton(&Device::flex())?;
+        let wanted: BTreeMap<String, Vec<usize>> =
+            walk(&skeleton).into_iter().map(|p| (p.name, p.shape)).collect();
+        let names: BTreeSet<&str> = wanted.keys().map(String::as_str).collect();
+        let there: BTreeSet<&str> = found.keys().copied().collect();
+        let list = |names: BTreeSet<&str>| -> Vec<String> {
+            names.into_iter().map(str::to_owned).collect()
+        };
+        let other = |(name, shape): (&String, &Vec<usize>)| {
+            let found = *found.get(name.as_str())?;
+            (found != shape).then(|| format!("{name} {found:?} instead of {shape:?}"))
+        };
+        Ok(Self {
+            missing: list(&names - &there),
+            unexpected: list(&there - &names),
+            shapes: wanted.iter().filter_map(other).collect(),
+        })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.unexpected.is_empty() && self.shapes.is_empty()
+    }
+
+    /// Each with what is wrong with it.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        let parts = [
+            ("missing", &self.missing),
+            ("unexpected", &self.unexpected),
+            ("of another shape", &self.shapes),
+        ];
+        parts
+            .into_iter()
+            .flat_map(|(what, names)| names.iter().map(move |name| format!("{what}: {name}")))
+    }
+}
+
 /// The tensors of one part under the names of a checkpoint; or all that does not fit.
 fn converted(
     path: &Path,
@@ -138,31 +199,17 @@ fn converted(
     config: &ModelConfig,
     prefix: &str,
 ) -> Result<Vec<HostTensor>, ImportError> {
-    let skeleton = config
-        .skeleton(&Device::flex())
+    let shapes = found.iter().map(|(name, tensor)| (*name, tensor.shape())).collect();
+    let misfit = Misfit::of(&shapes, config)
         .map_err(|error| ImportError::Config { path: path.to_owned(), error })?;
-    let wanted: BTreeMap<String, Vec<usize>> =
-        walk(&skeleton).into_iter().map(|p| (p.name, p.shape)).collect();
-    let names: BTreeSet<&str> = wanted.keys().map(String::as_str).collect();
-    let there: BTreeSet<&str> = found.keys().copied().collect();
-    let list =
-        |names: BTreeSet<&str>| -> Vec<String> { names.into_iter().map(str::to_owned).collect() };
-    let missing = list(&names - &there);
-    let unexpected = list(&there - &names);
-    let shapes: Vec<String> = wanted
-        .iter()
-        .filter_map(|(name, shape)| {
-            let found = found.get(name.as_str())?.shape();
-            (found != shape).then(|| format!("{name} {found:?} instead of {shape:?}"))
-        })
-        .collect();
-    if !(missing.is_empty() && unexpected.is_empty() && shapes.is_empty()) {
+    if !misfit.is_empty() {
+        let Misfit { missing, unexpected, shapes } = misfit;
         return Err(ImportError::Mismatch { path: path.to_owned(), missing, unexpected, shapes });
     }
     found.iter().map(|(name, tensor)| host(path, &format!("{prefix}{name}"), tensor)).collect()
 }
 
-fn host(path: &Path, name: &str, tensor: &Tensor) -> Result<HostTensor, ImportError> {
+pub(super) fn host(path: &Path, name: &str, tensor: &Tensor) -> Result<HostTensor, ImportError> {
     let read = |message: String| ImportError::Read { path: path.to_owned(), message };
     let dtype = match tensor.dtype() {
         TorchType::F64 => DType::F64,
@@ -179,13 +226,13 @@ fn host(path: &Path, name: &str, tensor: &Tensor) -> Result<HostTensor, ImportEr
 }
 
 /// The tensors that tell an architecture.
-fn marks(known: &Architectures) -> String {
+pub(super) fn marks(known: &Architectures) -> String {
     let marks: Vec<String> = known.iter().map(|arch| format!("`…{}`", arch.mark())).collect();
     marks.join(" or ")
 }
 
 /// A list that a person can read: the first few, and how many more.
-fn listed(names: &[String]) -> String {
+pub(super) fn listed(names: &[String]) -> String {
     const SHOWN: usize = 12;
     match names.len() {
         0 => "nothing".to_owned(),

@@ -5,12 +5,14 @@ mod adapter_check;
 mod export;
 mod import;
 mod lora_layers;
+mod mapped;
 mod rebuild;
 
 pub use adapter_check::{ADAPTER, LoraFile, lora_damage};
 pub use export::{ExportError, merged, weights_only};
 pub use import::{ImportError, ImportOptions, import};
 pub use lora_layers::{LayersError, LoraLayers};
+pub use mapped::{Imported, Mapping, import_mapped};
 pub use pipe_models::header::{
     BASE_DIGEST, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST, LABEL_DROPOUT, class_names, label_dropout,
 };

@@ -23,7 +23,7 @@ mod training_loop;
 mod validation;
 
 pub use data_parallel::Worker;
-pub use optimizer::{Optimizer, clip_by_norm};
+pub use optimizer::{Optimizer, PREFIX as OPTIMIZER_STATE, clip_by_norm};
 pub use precision::Precision;
 pub use recorder::{ModelInfo, OnNewBest, Recorder};
 pub use schedule::{Schedule, ScheduleKind};

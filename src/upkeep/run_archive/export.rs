@@ -13,12 +13,11 @@ use tar::{Builder, EntryType, Header};
 use super::check::check;
 use super::error::{ArchiveError, refused};
 use super::exact_bytes::ExactBytes;
+use super::long_names;
 use super::manifest::{ArchivedFile, FORMAT, MANIFEST, MOST_FILES, Manifest, VERSION};
 
 /// Files of a run's folder that it is whole without.
 const SPARE: [&str; 2] = ["run.lock", "metadata.json.previous"];
-/// Bytes that the header of an entry has for a name.
-const LONGEST_NAME: usize = 100;
 
 /// A run that is about to be written, which nobody can train in meanwhile.
 pub struct RunExport {
@@ -44,11 +43,6 @@ impl RunExport {
             if !is_run_file(&name) || is_link(&path) {
                 left_out.push(name);
                 continue;
-            }
-            if name.len() > LONGEST_NAME {
-                return Err(refused(path.display())(format!(
-                    "its name in the run has more than {LONGEST_NAME} bytes, and no room in an archive"
-                )));
             }
             let id = file_id(&path);
             if let Some(first) = id.and_then(|id| known.get(&id)).and_then(|at| files.get(*at)) {
@@ -96,15 +90,13 @@ impl RunExport {
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut tar = Builder::new(out);
         let text = serde_json::to_vec_pretty(&self.manifest).map_err(io::Error::other)?;
-        let mut header = self.header(MANIFEST, text.len() as u64)?;
+        let mut header = self.header(&mut tar, MANIFEST, None, text.len() as u64)?;
         header.set_cksum();
         tar.append(&header, text.as_slice())?;
         for file in &self.manifest.files {
             match &file.link {
                 Some(target) => {
-                    let mut header = self.header(&file.path, 0)?;
-                    header.set_entry_type(EntryType::Link);
-                    header.set_link_name(format!("{}/{target}", self.manifest.folder()))?;
+                    let mut header = self.header(&mut tar, &file.path, Some(target), 0)?;
                     header.set_cksum();
                     tar.append(&header, io::empty())?;
                 }
@@ -120,7 +112,7 @@ impl RunExport {
         let from = File::open(&path)?;
         let seconds =
             from.metadata()?.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
-        let mut header = self.header(&file.path, file.bytes)?;
+        let mut header = self.header(tar, &file.path, None, file.bytes)?;
         header.set_mtime(seconds.map_or(0, |since| since.as_secs()));
         header.set_cksum();
         let mut bytes = ExactBytes::new(from, file.bytes);
@@ -129,11 +121,19 @@ impl RunExport {
         if bytes.digest() == file.digest { Ok(()) } else { Err(changed()) }
     }
 
-    /// The header of a plain file in the folder of the run, but for its checksum.
-    fn header(&self, path: &str, bytes: u64) -> io::Result<Header> {
+    /// The header of a file in the folder of the run, or of a link to another, but for its
+    /// checksum. What it has no room for is written before it.
+    fn header(
+        &self,
+        tar: &mut Builder<&mut dyn Write>,
+        path: &str,
+        link: Option<&str>,
+        bytes: u64,
+    ) -> io::Result<Header> {
+        let inside = |path: &str| format!("{}/{path}", self.manifest.folder());
         let mut header = Header::new_ustar();
-        header.set_path(format!("{}/{path}", self.manifest.folder()))?;
-        header.set_entry_type(EntryType::Regular);
+        long_names::name(tar, &mut header, &inside(path), link.map(inside).as_deref())?;
+        header.set_entry_type(if link.is_some() { EntryType::Link } else { EntryType::Regular });
         header.set_mode(0o644);
         header.set_size(bytes);
         Ok(header)

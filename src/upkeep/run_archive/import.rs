@@ -10,6 +10,7 @@ use tar::{Archive, Entry, EntryType};
 use super::check::check;
 use super::error::{ArchiveError, refused};
 use super::exact_bytes::ExactBytes;
+use super::long_names::Names;
 use super::manifest::{ArchivedFile, LONGEST_MANIFEST, MANIFEST, Manifest};
 
 /// A run that was taken in.
@@ -57,7 +58,12 @@ pub fn import(
         for file in &manifest.files {
             let missing = || refuse(format!("it ends before {}", file.path));
             let mut entry = entries.next().ok_or_else(missing)?.map_err(&cannot)?;
-            take_in(disk, &mut entry, file, &manifest, &hidden, &refuse)?;
+            let long = Names::before(&mut entry).map_err(&refuse)?;
+            if long.is_some() {
+                entry = entries.next().ok_or_else(missing)?.map_err(&cannot)?;
+            }
+            let names = long.unwrap_or_default().or_of(&entry);
+            take_in(disk, &mut entry, &names, file, &manifest, &hidden, &refuse)?;
         }
         if entries.next().is_some() {
             return Err(refuse("it holds more than it lists".to_owned()));
@@ -97,26 +103,23 @@ fn read_manifest(entry: &mut Entry<impl Read>) -> Result<Manifest, String> {
 fn take_in(
     disk: &Disk,
     entry: &mut Entry<impl Read>,
+    names: &Names,
     file: &ArchivedFile,
     manifest: &Manifest,
     folder: &Path,
     refuse: &impl Fn(String) -> ArchiveError,
 ) -> Result<(), ArchiveError> {
     let inside = |path: &str| format!("{}/{path}", manifest.folder());
-    let name = entry.path_bytes();
-    if *name != *inside(&file.path).as_bytes() {
-        let name = String::from_utf8_lossy(&name).into_owned();
+    if !names.is(&inside(&file.path)) {
+        let name = names.shown();
         return Err(refuse(format!("it has {name:?} where it lists {}", file.path)));
     }
     let path = folder.join(&file.path);
     path.parent().map_or(Ok(()), |parent| atomic::create_folder(disk, parent))?;
     let kind = entry.header().entry_type();
     if let Some(target) = &file.link {
-        let leads = entry.link_name_bytes();
-        let fits = kind == EntryType::Link
-            && entry.size() == 0
-            && leads.is_some_and(|leads| *leads == *inside(target).as_bytes());
-        if !fits {
+        let leads = names.leads_to(&inside(target));
+        if !(kind == EntryType::Link && entry.size() == 0 && leads) {
             return Err(refuse(format!("{} is no link to {target}, as it lists", file.path)));
         }
         return Ok(atomic::link(disk, &folder.join(target), &path)?);

@@ -9,7 +9,8 @@
 //!
 //! A file with two names in the run (`best.ckpt`, `last.ckpt`) is there once; its second name is a
 //! hard link of tar. Locks, the spare copy of `metadata.json` and files that are none of the
-//! program's stay behind.
+//! program's stay behind. A name that the header of an entry has no room for stands before it, in
+//! an entry of pax.
 //!
 //! # What is taken in
 //!
@@ -27,6 +28,7 @@ mod error;
 mod exact_bytes;
 mod export;
 mod import;
+mod long_names;
 mod manifest;
 
 pub use self::error::ArchiveError;

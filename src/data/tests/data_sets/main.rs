@@ -6,6 +6,7 @@ mod cifar;
 mod download;
 mod folder;
 mod golden;
+mod groups;
 mod imagenette;
 mod layout;
 mod loader;
