@@ -51,12 +51,11 @@ impl Training<'_> {
     }
 
     /// Whether there is no checkpoint of the run's own to go on from.
-    pub fn begins_from_file(&self, selection: &RunSelection) -> bool {
-        let new = match selection {
+    pub fn begins_anew(&self, selection: &RunSelection) -> bool {
+        match selection {
             RunSelection::New { .. } | RunSelection::Empty(_) => true,
             RunSelection::Existing(existing) => is_untrained(&existing.0, &existing.1),
-        };
-        new && self.policy.resume_checkpoint.is_some()
+        }
     }
 
     /// Why a run cannot be gone on with.

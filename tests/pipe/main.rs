@@ -17,6 +17,7 @@ mod docs;
 mod errors;
 mod export;
 mod files;
+mod fine_tuning;
 mod foreign;
 mod fresh;
 mod golden;

@@ -5,6 +5,7 @@ mod batches;
 mod checkpoint_writer;
 mod data_parallel;
 pub mod ema;
+mod init_settings;
 mod loss_meter;
 mod noised_batch;
 mod optimizer;
@@ -19,7 +20,8 @@ mod training_loop;
 mod validation;
 
 pub use data_parallel::Worker;
-pub use optimizer::{Optimizer, clip_by_norm};
+pub use init_settings::{InitSettings, InitWeights};
+pub use optimizer::{Optimizer, PREFIX as OPTIMIZER_STATE, clip_by_norm};
 pub use precision::Precision;
 pub use recorder::{ModelInfo, OnNewBest, Recorder};
 pub use schedule::{Schedule, ScheduleKind};
@@ -27,6 +29,6 @@ pub use settings::{
     EmaSettings, LoraSettings, ModelSettings, OptimizerKind, OptimizerSettings, TrainSettings,
     TrainingSettings,
 };
-pub use train_state::{EMA_WEIGHTS, TrainState, WEIGHTS};
+pub use train_state::{EMA_WEIGHTS, Taken, TrainState, WEIGHTS};
 pub use training_context::{Position, TrainingContext};
 pub use training_loop::fit;

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::init_settings::{self, InitForms, InitSettings};
 use super::precision::Precision;
 use super::schedule::Schedule;
 pub use crate::architecture::ModelSettings;
@@ -30,6 +31,15 @@ macro_rules! training_settings {
             /// The `dataset` stage to train on.
             #[schemars(example = &"data")]
             pub dataset: String,
+            /// A checkpoint whose weights a new training begins with, at epoch 0: a stage or a file,
+            /// or `{from: STAGE, weights: ema, optimizer: false}`. It counts by its content.
+            // The content of the checkpoint and what is taken of it count (`derived`), not its name.
+            #[serde(default, deserialize_with = "init_settings::read")]
+            #[serde(skip_serializing_if = "Option::is_none")]
+            #[schemars(with = "Option<InitForms>", extend("x-class" = "runtime"))]
+            #[schemars(example = &"base")]
+            #[schemars(extend("x-known-as" = ["init_weights", "pretrained", "finetune_from"]))]
+            pub init: Option<InitSettings>,
             /// Name shown in the list of runs; the pipeline's name if unset.
             #[serde(default)]
             #[schemars(extend("x-class" = "runtime"))]
@@ -118,6 +128,7 @@ macro_rules! training_settings {
                 let s = self.clone();
                 TrainingSettings {
                     dataset: s.dataset,
+                    init: s.init,
                     experiment_name: s.experiment_name,
                     epochs: s.epochs,
                     schedule_epochs: s.schedule_epochs,
@@ -302,6 +313,9 @@ impl TrainingSettings {
             is_share(floor),
             "a share of the learning rate between 0 and 1",
         )?;
+        if let Some(init) = &self.init {
+            init.validate(&self.checkpoint)?;
+        }
         if let Some(devices) = &self.devices {
             // `auto`, as it is written down where nothing was asked for, leaves the word to the
             // list.
@@ -335,13 +349,12 @@ impl TrainingSettings {
     }
 
     /// What decides the result besides the settings: the schedule's horizon, where the schedule has
-    /// one.
+    /// one, and what is taken of the checkpoint that it begins with.
     pub fn derived(&self) -> BTreeMap<String, Value> {
-        if self.schedule.depends_on_horizon() {
-            BTreeMap::from([("schedule horizon".to_owned(), json!(self.horizon()))])
-        } else {
-            BTreeMap::new()
-        }
+        let depends = self.schedule.depends_on_horizon();
+        let horizon = depends.then(|| ("schedule horizon".to_owned(), json!(self.horizon())));
+        let init = self.init.iter().flat_map(InitSettings::decides);
+        horizon.into_iter().chain(init).collect()
     }
 }
 

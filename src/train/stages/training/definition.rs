@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pipe_engine::identity::Difference;
-use pipe_engine::kind::Files;
+use pipe_engine::kind::{Files, Reference};
 use serde_json::Value;
 
-use crate::stages::resume_checkpoint;
+use crate::stages::artifacts::checkpoint_reference;
+use crate::stages::{init, resume_checkpoint};
 use crate::trainer::TrainingSettings;
 
 /// A training as a stage sees it.
@@ -17,6 +18,8 @@ pub(crate) struct Training<'a> {
     pub value: Value,
     /// Folder of the numbered runs, if the settings name none.
     pub base_dir: &'static str,
+    /// LoRA's factors are trained, not a whole model.
+    pub factors: bool,
 }
 
 impl Training<'_> {
@@ -31,6 +34,12 @@ impl Training<'_> {
             epochs: self.settings.epochs,
             advice: &|different| self.horizon_advice(different),
         })
+    }
+
+    /// What the checkpoint of another stage that it begins with counts by.
+    pub fn init_reference(&self) -> Option<Reference> {
+        let stage = self.settings.init.as_ref()?.stage()?;
+        Some(checkpoint_reference(init::KEY, stage))
     }
 
     /// Files that other stages may write.

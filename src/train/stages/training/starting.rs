@@ -12,8 +12,11 @@ use super::device_group::DeviceGroup;
 use crate::architecture::Network;
 use crate::data::{Dataset, Split, batches_per_epoch};
 use crate::nn::{Scope, param_paths};
+use crate::stages::init;
 use crate::stages::resume_checkpoint::{self, Settings};
-use crate::trainer::{Position, TrainState, TrainingSettings};
+use crate::trainer::{
+    EMA_WEIGHTS, InitSettings, ModelInfo, Position, TrainState, TrainingSettings,
+};
 
 /// The state before the first step of this process, and how far it is.
 pub(super) struct StartingPoint {
@@ -23,20 +26,31 @@ pub(super) struct StartingPoint {
     pub resumed: Option<Event>,
 }
 
+/// What is about to be trained, and on what.
+pub(super) struct Beginner<'a> {
+    /// The settings that positions depend on.
+    pub reached_with: &'a Settings,
+    pub dataset: &'a Dataset,
+    pub info: &'a ModelInfo,
+}
+
 impl Training<'_> {
-    /// `state` is that of a new training. `reached_with`: the settings that positions depend on.
+    /// `state` is that of a new training.
     pub(super) fn starting_point(
         &self,
         context: &RunContext,
-        keeper: &CheckpointManager,
+        keeper: &mut CheckpointManager,
         mut state: TrainState,
         device: &Device,
-        reached_with: &Settings,
-        dataset: &Dataset,
+        what: &Beginner,
     ) -> Result<StartingPoint, StageError> {
+        let Beginner { reached_with, dataset, info } = what;
         let newest = self.with_runs(|training| training.newest(context, keeper))?;
         let named = || resume_checkpoint::load(self.settings, &context.root);
         let Some(mut checkpoint) = newest.map_or_else(named, |found| Ok(Some(found)))? else {
+            if let Some(init) = &self.settings.init {
+                state = begin_with(init, context, keeper, state, (device, info))?;
+            }
             return Ok(StartingPoint { state, position: Position::default(), resumed: None });
         };
         let mut position = Position::of(checkpoint.header());
@@ -94,6 +108,30 @@ impl Training<'_> {
         }
         Ok(())
     }
+}
+
+/// The state of a new training with the weights that `init` names.
+fn begin_with(
+    init: &InitSettings,
+    context: &RunContext,
+    keeper: &mut CheckpointManager,
+    state: TrainState,
+    (device, info): (&Device, &ModelInfo),
+) -> Result<TrainState, StageError> {
+    let file = init::require(init, &context.inputs, &context.root)?;
+    let found = init::beginning(init, &file, (&state.model, &state.scope), info)?;
+    let mut checkpoint = init::load(file)?;
+    let state = state.begin_with(&mut checkpoint, &found.taken, device)?;
+    let path = shown(checkpoint.path(), context);
+    let which = if found.taken.prefix == EMA_WEIGHTS { "EMA weights" } else { "weights" };
+    let optimizer = if init.optimizer { " and the optimizer's state" } else { "" };
+    let epoch = checkpoint.header().epoch;
+    let text = format!("Begins with the {which}{optimizer} of {path} (epoch {epoch})");
+    for text in [text].into_iter().chain(found.notes) {
+        context.event(Event::Message { text });
+    }
+    keeper.update(|m| m.resumed_from = Some(path))?;
+    Ok(state)
 }
 
 /// Optimizer steps in an epoch.
