@@ -37,4 +37,4 @@ mod training;
 
 pub use opening::write_config;
 pub use selection::RunSelection;
-pub use training::{Training, finished_early, note_finished_early, shown};
+pub use training::{Changeable, Training, finished_early, note_finished_early, shown};

@@ -6,6 +6,7 @@ mod belonging;
 mod bench;
 mod budgets;
 mod chain;
+mod changed_settings;
 mod children;
 mod content;
 mod conventions;

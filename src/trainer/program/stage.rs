@@ -12,7 +12,7 @@ use pipe_engine::kind::{
 };
 use pipe_engine::state::Output;
 use pipe_fs::atomic;
-use pipe_runs::{CheckpointManager, Loaded, Run, Status};
+use pipe_runs::{CheckpointManager, Loaded, Place, Run, Status};
 use serde_json::Value;
 
 use super::data::{self, Inputs};
@@ -22,7 +22,7 @@ use super::session::{Position, Session};
 use super::settings::TrainerSettings;
 use crate::artifacts::{Checkpoints, ProgramPreview, checkpoint_reference};
 use crate::run_match::RunCriteria;
-use crate::training::{Training, note_finished_early, shown};
+use crate::training::{Changeable, Training, note_finished_early, shown};
 use crate::write_config;
 
 pub(super) struct TrainerStage {
@@ -47,6 +47,8 @@ impl TrainerStage {
             seed: self.settings.seed,
             epochs: self.settings.epochs,
             advice: &|_| None,
+            // What a position inside an epoch means to a program is not known here.
+            changeable: &|key, _| key.starts_with("settings.").then_some(Changeable::BetweenEpochs),
         }
     }
 }
@@ -162,7 +164,8 @@ impl TrainerStage {
             if self.settings.resumable { training.newest(context, &manager)? } else { None };
         let position = start.as_ref().map(|s| Position::of(s.header())).unwrap_or_default();
         self.tell_begin(context, &manager, start.as_ref(), &device);
-        training.note_running(context, &mut manager, position.epoch, &device)?;
+        let at = Place { epoch: position.epoch, step_in_epoch: position.step_in_epoch };
+        training.note_running(context, &mut manager, at, &device)?;
 
         // ---- The program, and how it ended
         let scratch = empty_scratch(manager.run())?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use pipe_engine::identity::Difference;
 use pipe_engine::kind::{Files, Reference};
+use pipe_trainer::Changeable;
 use serde_json::Value;
 
 use crate::stages::artifacts::checkpoint_reference;
@@ -33,6 +34,13 @@ impl Training<'_> {
             seed: self.settings.seed,
             epochs: self.settings.epochs,
             advice: &|different| self.horizon_advice(different),
+            changeable: &|key, different| match key {
+                // More epochs alone are no wish for another schedule.
+                "schedule horizon" => (different.len() > 1
+                    || self.settings.schedule_epochs.is_some())
+                .then_some(Changeable::Anywhere),
+                key => changeable(key),
+            },
         })
     }
 
@@ -73,5 +81,26 @@ impl Training<'_> {
                  so that more epochs of the same run would learn nothing: keep `epochs: {old}`"
             )
         })
+    }
+}
+
+/// Where a run can go on with another value of a setting: one that decides how steps are made, and
+/// nothing of what a checkpoint holds or means.
+fn changeable(key: &str) -> Option<Changeable> {
+    match key {
+        "batch_size" | "accumulate_grad_batches" => Some(Changeable::BetweenEpochs),
+        key if key.starts_with("dataset.augmentation") => Some(Changeable::BetweenEpochs),
+        "learning_rate"
+        | "gradient_clip_val"
+        | "ema.decay"
+        | "precision"
+        | "optimizer.betas"
+        | "optimizer.eps"
+        | "optimizer.weight_decay"
+        | "label_dropout"
+        | "model.label_dropout"
+        | "lora.lora_dropout" => Some(Changeable::Anywhere),
+        key if key.starts_with("schedule.") => Some(Changeable::Anywhere),
+        _ => None,
     }
 }

@@ -125,7 +125,7 @@ impl Training<'_> {
         self.begin(context, &mut keeper, &mut start, &devices)?;
 
         // ---- The loop, and how it ended
-        let StartingPoint { mut state, position, .. } = start;
+        let StartingPoint { mut state, position, other_steps, .. } = start;
         let config = model_info.config.clone();
         let mut recorder =
             Recorder::open(context, self.settings, keeper, &position, model_info, on_new_best)?;
@@ -135,6 +135,7 @@ impl Training<'_> {
             label_dropout: setup.label_dropout,
             lora_dropout: setup.lora_dropout,
             micro_batches: devices.micro_batches,
+            other_steps,
             dataset,
             device: devices.main,
             workers: &devices.workers,

@@ -4,7 +4,7 @@
 use burn::tensor::Device;
 use pipe_core::progress::Event;
 use pipe_engine::kind::{RunContext, StageError};
-use pipe_runs::CheckpointManager;
+use pipe_runs::{CheckpointManager, EpochRecord, Header};
 use pipe_trainer::shown;
 
 use super::definition::Training;
@@ -15,15 +15,17 @@ use crate::nn::{Scope, param_paths};
 use crate::stages::init;
 use crate::stages::resume_checkpoint::{self, Settings};
 use crate::trainer::{
-    EMA_WEIGHTS, InitSettings, ModelInfo, Position, TrainState, TrainingSettings,
+    EMA_WEIGHTS, InitSettings, ModelInfo, Position, Schedule, TrainState, TrainingSettings,
 };
 
 /// The state before the first step of this process, and how far it is.
 pub(super) struct StartingPoint {
     pub state: TrainState,
     pub position: Position,
-    /// What is told if it comes from a checkpoint.
-    pub resumed: Option<Event>,
+    /// See [`TrainingContext`](crate::trainer::TrainingContext).
+    pub other_steps: i64,
+    /// What is told of a checkpoint that it comes from.
+    pub told: Vec<Event>,
 }
 
 /// What is about to be trained, and on what.
@@ -48,15 +50,16 @@ impl Training<'_> {
         let newest = self.with_runs(|training| training.newest(context, keeper))?;
         let named = || resume_checkpoint::load(self.settings, &context.root);
         let Some(mut checkpoint) = newest.map_or_else(named, |found| Ok(Some(found)))? else {
+            let (position, mut told) = (Position::default(), Vec::new());
             if let Some(init) = &self.settings.init {
-                state = begin_with(init, context, keeper, state, (device, info))?;
+                (state, told) = begin_with(init, context, keeper, state, (device, info))?;
             }
-            return Ok(StartingPoint { state, position: Position::default(), resumed: None });
+            return Ok(StartingPoint { state, position, other_steps: 0, told });
         };
+        let steps = steps_per_epoch(self.settings, dataset);
         let mut position = Position::of(checkpoint.header());
         if !checkpoint.path().starts_with(&keeper.run().folder) {
             let then = resume_checkpoint::reached_with(checkpoint.path(), checkpoint.header());
-            let steps = steps_per_epoch(self.settings, dataset);
             let (begin, said) =
                 resume_checkpoint::begin(checkpoint.header(), then.as_ref(), reached_with, steps);
             position = begin;
@@ -72,7 +75,21 @@ impl Training<'_> {
             step: position.step_in_epoch,
             metrics: previous.unwrap_or_else(|| checkpoint.header().metrics.clone()),
         };
-        Ok(StartingPoint { state, position, resumed: Some(resumed) })
+        let changes = &keeper.metadata().changes;
+        let other_steps = if changes.is_empty() { 0 } else { other_steps(&position, steps) };
+        let begins = changes.last().is_some_and(|change| change.place() == position.place());
+        let before = previous_rate(checkpoint.header(), history, &position, (steps, other_steps));
+        let settings = self.settings;
+        let step = position.global_step.saturating_add_signed(-other_steps);
+        let rate = settings.schedule.rate(settings.learning_rate, step, steps * settings.horizon());
+        let jump = before.filter(|before| begins && *before != rate).map(|before| {
+            let text = format!(
+                "The learning rate was {before:.3e} in the last step, and goes on at {rate:.3e}"
+            );
+            Event::Message { text }
+        });
+        let told = std::iter::once(resumed).chain(jump).collect();
+        Ok(StartingPoint { state, position, other_steps, told })
     }
 
     /// Tells of the run, and notes in its metadata that it is under way.
@@ -83,7 +100,7 @@ impl Training<'_> {
         start: &mut StartingPoint,
         devices: &DeviceGroup,
     ) -> Result<(), StageError> {
-        let StartingPoint { state, position, resumed } = start;
+        let StartingPoint { state, position, told, .. } = start;
         let parameters = parameters(&state.model, &Scope::All);
         let trainable = self::parameters(&state.model, &state.scope);
         let bytes = state.checkpoint_bytes(trainable);
@@ -96,9 +113,9 @@ impl Training<'_> {
             size: parameters,
             changing: trainable,
         });
-        resumed.take().into_iter().for_each(|event| context.event(event));
+        std::mem::take(told).into_iter().for_each(|event| context.event(event));
         self.with_runs(|training| {
-            training.note_running(context, keeper, position.epoch, &devices.name)
+            training.note_running(context, keeper, position.place(), &devices.name)
         })?;
         if devices.micro_batches > 1 {
             // Sums in another order: the bits differ from those of whole batches.
@@ -117,7 +134,7 @@ fn begin_with(
     keeper: &mut CheckpointManager,
     state: TrainState,
     (device, info): (&Device, &ModelInfo),
-) -> Result<TrainState, StageError> {
+) -> Result<(TrainState, Vec<Event>), StageError> {
     let file = init::require(init, &context.inputs, &context.root)?;
     let found = init::beginning(init, &file, (&state.model, &state.scope), info)?;
     let mut checkpoint = init::load(file)?;
@@ -127,11 +144,33 @@ fn begin_with(
     let optimizer = if init.optimizer { " and the optimizer's state" } else { "" };
     let epoch = checkpoint.header().epoch;
     let text = format!("Begins with the {which}{optimizer} of {path} (epoch {epoch})");
-    for text in [text].into_iter().chain(found.notes) {
-        context.event(Event::Message { text });
-    }
     keeper.update(|m| m.resumed_from = Some(path))?;
-    Ok(state)
+    let told = std::iter::once(text).chain(found.notes).map(|text| Event::Message { text });
+    Ok((state, told.collect()))
+}
+
+/// Steps that were done besides those that a position makes with so many steps an epoch.
+fn other_steps(position: &Position, steps: u64) -> i64 {
+    let now = position.epoch * steps + position.step_in_epoch;
+    position.global_step as i64 - now as i64
+}
+
+/// The learning rate of the step before a position, if there was one. Inside an epoch the steps of
+/// an epoch are those of before.
+fn previous_rate(
+    header: &Header,
+    history: &[EpochRecord],
+    position: &Position,
+    (steps, other_steps): (u64, i64),
+) -> Option<f64> {
+    if position.step_in_epoch == 0 {
+        return history.iter().rfind(|e| e.epoch == position.epoch).map(|e| e.learning_rate);
+    }
+    let then = &header.scheduler_state_dict;
+    let schedule: Schedule = serde_json::from_value(then["schedule"].clone()).ok()?;
+    let (peak, horizon) = (then["base_lr"].as_f64()?, then["horizon_epochs"].as_u64()?);
+    let step = position.global_step.saturating_add_signed(-other_steps).checked_sub(1)?;
+    Some(schedule.rate(peak, step, steps * horizon))
 }
 
 /// Optimizer steps in an epoch.
