@@ -49,7 +49,11 @@ impl ResumeContext<'_> {
         let mut own: Vec<Override> = identity::differences(&run.manifest, &today)
             .into_iter()
             .filter(|d| !self.is_given(&d.key, alone.get(&d.key) != today.get(&d.key)))
-            .filter_map(|d| Some(set(place(stage, &d)?, d.old.unwrap_or_default())))
+            .filter_map(|d| {
+                // What counts by its content has a digest there, and is a name among the settings.
+                let named = run.settings.get(&d.key).cloned();
+                Some(set(place(stage, &d)?, named.or(d.old).unwrap_or_default()))
+            })
             .collect();
         own.extend(
             self.length(stage, run)

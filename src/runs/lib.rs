@@ -49,6 +49,7 @@
 //! | [`CheckpointManager`] | holds one run, saves in it, and keeps what the policy says |
 //! | [`policy`] | which checkpoints stay and which is the best; opens no file |
 //! | [`mod@metadata`] | `metadata.json`: what a run is, and how far it came |
+//! | [`changes`] | settings that were changed inside a run; pure |
 //! | [`mod@checkpoint`], [`tensor`] | checkpoint files, written and read; tensors in host memory |
 //! | [`found`] | the checkpoints that stand in a run's folder, whatever its metadata says |
 //! | [`events`] | `metrics.jsonl`, and event files for TensorBoard |
@@ -68,6 +69,7 @@
     )
 )]
 
+pub mod changes;
 pub mod checkpoint;
 mod checkpoint_manager;
 mod checkpoint_path;
@@ -83,6 +85,7 @@ mod runs;
 mod store_error;
 pub mod tensor;
 
+pub use changes::{ChangeRecord, Place};
 pub use checkpoint::{
     Checkpoint, CheckpointError, Corruption, Header, Loaded, file_digest, file_digest_like,
 };

@@ -10,6 +10,7 @@ use pipe_fs::{Disk, FileError, bounded_read, checksummed_json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::changes::ChangeRecord;
 use super::checkpoint_path::Name;
 use super::{CheckpointPath, Header, StoreError};
 use crate::policy::KnownCheckpoint;
@@ -50,6 +51,10 @@ pub struct Metadata {
     /// The checkpoint file that the run was started from, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumed_from: Option<String>,
+    /// Settings that were changed inside the run, oldest first. `manifest` and `settings` are those
+    /// of now, `identity` is that of its beginning.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<ChangeRecord>,
     /// The checkpoints that stand on disk, oldest first.
     pub checkpoints: Vec<CheckpointRecord>,
     pub best_checkpoint: Option<CheckpointRecord>,

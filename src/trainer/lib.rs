@@ -44,4 +44,4 @@ pub use selection::RunSelection;
 pub use stopping::{
     Ending, StoppingRules, TotalEpochs, Trained, finished_early, lint_patience, note_ending,
 };
-pub use training::{Training, shown};
+pub use training::{Changeable, Training, shown};

@@ -5,15 +5,17 @@ use std::path::Path;
 
 use pipe_core::progress::Event;
 use pipe_core::shell::CommandLine;
+use pipe_engine::identity::{Difference, in_words};
 use pipe_engine::kind::{Failure, Request, RunContext, StageError};
 use pipe_fs::{atomic, disk_space};
 use pipe_runs::{
-    CheckpointManager, DatasetRecord, Loaded, Metadata, Run, SCHEMA_VERSION, Status, StoreError,
+    CheckpointManager, DatasetRecord, Loaded, Metadata, Place, Run, SCHEMA_VERSION, Status,
+    StoreError,
 };
 use serde_json::Map;
 
 use crate::selection::RunSelection;
-use crate::training::Training;
+use crate::training::{Changeable, Training};
 
 impl Training<'_> {
     /// The run that was selected, held by this process. `dataset`: what it is trained on.
@@ -34,12 +36,14 @@ impl Training<'_> {
                     // Nothing was trained on the images that it was begun with, such as a corrupt
                     // one.
                     let first = self.first_metadata(context, manager.run(), dataset, device);
-                    manager.update(|m| {
-                        (m.dataset, m.manifest, m.identity) =
-                            (first.dataset, first.manifest, first.identity);
-                        m.history.clear();
-                    })?;
+                    manager.update(|m| begin_again(m, first))?;
                 }
+                return Ok(manager);
+            }
+            RunSelection::Changed(changed) => {
+                let mut manager = CheckpointManager::reopen(changed.run, policy)?;
+                let first = self.first_metadata(context, manager.run(), dataset, device);
+                self.note_change(context, &mut manager, &changed.different, first)?;
                 return Ok(manager);
             }
             RunSelection::Empty(run) => run,
@@ -77,6 +81,53 @@ impl Training<'_> {
         Ok(CheckpointManager::begin(run, policy, metadata)?)
     }
 
+    /// Goes on with changed settings: notes them in the run, and says so.
+    fn note_change(
+        &self,
+        context: &RunContext,
+        manager: &mut CheckpointManager,
+        different: &[Difference],
+        first: Metadata,
+    ) -> Result<(), StageError> {
+        let between = |d: &&Difference| {
+            (self.changeable)(&d.key, different) == Some(Changeable::BetweenEpochs)
+        };
+        if let Some(first) = different.iter().find(between)
+            && let Some(gone) = manager.give_up_partial()?
+        {
+            let (epoch, steps, key) = (gone.epoch + 1, gone.step_in_epoch, &first.key);
+            let text = format!(
+                "{key} counts from an epoch's beginning: epoch {epoch} begins again, and its first {steps} steps are \
+                 done anew"
+            );
+            context.event(Event::Warning { text });
+        }
+        let number = manager.run().number;
+        if manager.place() == Place::default() {
+            let words = in_words(different);
+            manager.update(|m| begin_again(m, first))?;
+            let text = format!(
+                "Run {number} begins with other settings, since nothing was trained in it: {words}"
+            );
+            context.event(Event::Message { text });
+            return Ok(());
+        }
+        let values = |d: &Difference| {
+            (d.key.clone(), [&d.old, &d.new].map(|value| value.clone().unwrap_or_default()))
+        };
+        let changed = different.iter().map(values).collect();
+        let text = match manager.note_change(changed, self.settings.clone())? {
+            Some(change) => format!(
+                "Run {number} goes on with changed settings {}. From here on it equals no training from the beginning: \
+                 it is used only where its number is given",
+                change.in_words()
+            ),
+            None => format!("Run {number} is back at the settings that it was trained with"),
+        };
+        context.event(Event::Message { text });
+        Ok(())
+    }
+
     fn first_metadata(
         &self,
         context: &RunContext,
@@ -105,6 +156,7 @@ impl Training<'_> {
             settings: self.settings.clone(),
             dataset: dataset.clone(),
             resumed_from: self.policy.resume_checkpoint.clone(),
+            changes: Vec::new(),
             checkpoints: Vec::new(),
             best_checkpoint: None,
             partial_checkpoint: None,
@@ -189,6 +241,16 @@ impl Training<'_> {
     }
 }
 
+/// Makes a run in which nothing was trained yet one of today's settings and data.
+fn begin_again(metadata: &mut Metadata, first: Metadata) {
+    metadata.dataset = first.dataset;
+    metadata.manifest = first.manifest;
+    metadata.identity = first.identity;
+    metadata.settings = first.settings;
+    metadata.history.clear();
+    metadata.changes.clear();
+}
+
 /// `config.yaml`: a pipeline file that repeats the run.
 pub fn write_config(manager: &CheckpointManager, context: &RunContext) -> Result<(), StageError> {
     let path = manager.run().config_path();
@@ -206,10 +268,15 @@ pub fn write_config(manager: &CheckpointManager, context: &RunContext) -> Result
     }
     // A path with the end of a line in it would leave the comment.
     let again = again.to_string().replace(char::is_control, "?");
-    let text = format!(
-        "# The resolved settings of this run. It can be repeated with: {again}\n{}",
-        context.resolved()
-    );
+    let text = match manager.metadata().changes.last() {
+        None => format!("# The resolved settings of this run. It can be repeated with: {again}"),
+        Some(change) => format!(
+            "# The settings of this run since they were changed in epoch {}; they do not repeat it. metadata.json lists \
+             all changes.",
+            change.from_epoch
+        ),
+    };
+    let text = format!("{text}\n{}", context.resolved());
     Ok(atomic::write(manager.run().disk(), &path, |out| out.write_all(text.as_bytes()))?)
 }
 

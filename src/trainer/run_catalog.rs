@@ -55,12 +55,14 @@ impl<'a> RunCatalog<'a> {
     }
 
     /// The run to go on with: the newest own one that fits. If there is none, one of another
-    /// pipeline that has all `epochs`.
+    /// pipeline that has all `epochs`. None whose settings were changed on the way: it equals no
+    /// training from the beginning.
     pub fn matching(
         &self,
         fits: impl Fn(&Run, &Metadata) -> bool,
         epochs: TotalEpochs,
     ) -> Option<&RunWithMetadata> {
+        let fits = |run: &Run, m: &Metadata| m.changes.is_empty() && fits(run, m);
         let own = self.own.iter().rfind(|(run, m)| fits(run, m) && !has_lost_checkpoints(run, m));
         own.or_else(|| {
             self.others.iter().rfind(|(run, m)| {

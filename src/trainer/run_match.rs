@@ -10,6 +10,9 @@ use serde_json::Value;
 /// Key of a manifest: digest of the checkpoint that a training starts from.
 pub const RESUME_CONTENT: &str = "content of checkpoint.resume_checkpoint";
 
+/// Key of a manifest: digest of the checkpoint file whose weights a training begins with.
+pub const INIT_CONTENT: &str = "content of init";
+
 /// What a training is trained on, besides its settings: images, files.
 pub trait TrainingData {
     /// As a run's metadata notes it.
@@ -42,7 +45,7 @@ impl<'a> RunCriteria<'a> {
             // Compared by what every run notes of it, those of earlier versions too.
             key if (self.is_data)(key) => false,
             // A run of an earlier version did not note it, and a file that is gone tells nothing.
-            RESUME_CONTENT => d.old.is_some() && d.new.is_some(),
+            RESUME_CONTENT | INIT_CONTENT => d.old.is_some() && d.new.is_some(),
             key => !self.unknown.iter().any(|unknown| unknown == key),
         });
         changed

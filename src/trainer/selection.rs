@@ -6,7 +6,7 @@ use pipe_fs::ProjectRoot;
 use pipe_runs::{Metadata, Run, Runs, Status};
 
 use crate::relocated_runs;
-use crate::run_catalog::{RunCatalog, has_lost_checkpoints};
+use crate::run_catalog::{RunCatalog, completed_epochs, has_lost_checkpoints};
 use crate::run_match::RunCriteria;
 use crate::training::Training;
 
@@ -19,8 +19,17 @@ pub enum RunSelection {
     New { number: Option<u32>, reason: String, changes: Vec<Difference> },
     /// An existing run with the same identity.
     Existing(Box<(Run, Metadata)>),
+    /// A run that goes on with other settings than those that it was trained with so far.
+    Changed(Box<ChangedRun>),
     /// A run's folder without metadata: its process ended before it wrote any.
     Empty(Run),
+}
+
+/// A run that goes on with changed settings.
+pub struct ChangedRun {
+    pub run: Run,
+    pub metadata: Metadata,
+    pub different: Vec<Difference>,
 }
 
 impl Training<'_> {
@@ -51,28 +60,70 @@ impl Training<'_> {
     }
 
     /// Whether there is no checkpoint of the run's own to go on from.
-    pub fn begins_from_file(&self, selection: &RunSelection) -> bool {
-        let new = match selection {
+    pub fn begins_anew(&self, selection: &RunSelection) -> bool {
+        match selection {
             RunSelection::New { .. } | RunSelection::Empty(_) => true,
             RunSelection::Existing(existing) => is_untrained(&existing.0, &existing.1),
-        };
-        new && self.policy.resume_checkpoint.is_some()
+            RunSelection::Changed(changed) => is_untrained(&changed.run, &changed.metadata),
+        }
+    }
+
+    /// The settings that a run can go on with in the place of those that it was trained with.
+    fn possible_change(&self, run: &Run, metadata: &Metadata, criteria: &RunCriteria) -> Change {
+        let different = criteria.settings_changed(metadata);
+        let is_lost = has_lost_checkpoints(run, metadata);
+        if is_lost || different.is_empty() {
+            return Change::Refused(None);
+        }
+        let is_fixed = |d: &&Difference| (self.changeable)(&d.key, &different).is_none();
+        if let Some(fixed) = different.iter().find(is_fixed) {
+            let why = format!(
+                "{} stays what it is inside a run: go on with the settings it was begun with",
+                fixed.key
+            );
+            return Change::Refused((self.advice)(&different).or(Some(why)));
+        }
+        if criteria.data_changed(metadata).is_some() {
+            return Change::Refused(None);
+        }
+        let done = completed_epochs(run, metadata);
+        if done >= self.epochs.on(&metadata.dataset) {
+            let more = done + 1;
+            return Change::Refused(Some(format!(
+                "all its {done} epochs are trained: it goes on with others from `epochs: {more}` on"
+            )));
+        }
+        Change::Possible(different)
     }
 
     /// Why a run cannot be gone on with.
-    fn refusal(&self, number: u32, criteria: &RunCriteria, run: &Metadata) -> String {
+    fn refusal(
+        &self,
+        number: u32,
+        criteria: &RunCriteria,
+        run: &Metadata,
+        help: Option<String>,
+    ) -> String {
         let (different, words) = criteria.changes(run);
         let only_data = criteria.settings_changed(run).is_empty();
         let (what, back) = match criteria.data.filter(|_| only_data) {
             Some(data) => data.other(),
             None => ("with other settings", "go on with the settings it was begun with"),
         };
-        let help = (self.advice)(&different).unwrap_or_else(|| back.to_owned());
+        let help = help.or_else(|| (self.advice)(&different)).unwrap_or_else(|| back.to_owned());
         format!(
             "run {number} was trained {what}: {words}; {help}, or start a new run by leaving the number and `--resume` \
              out"
         )
     }
+}
+
+/// Whether a run can go on with other settings.
+enum Change {
+    /// With these.
+    Possible(Vec<Difference>),
+    /// It cannot; what to do about it, where there is more to say than that they are others.
+    Refused(Option<String>),
 }
 
 /// What the run of a training is searched by.
@@ -110,8 +161,7 @@ impl RunSearch<'_> {
         }
         let metadata = run.metadata()?;
         if !can_continue(self.criteria, &run, &metadata) {
-            let refusal = self.training.refusal(number, self.criteria, &metadata);
-            return Err(StageError::setting(refusal));
+            return self.changed(number, run, metadata);
         }
         if has_lost_checkpoints(&run, &metadata) {
             return Err(StageError::setting(format!(
@@ -119,6 +169,31 @@ impl RunSearch<'_> {
             )));
         }
         Ok(RunSelection::Existing(Box::new((run, metadata))))
+    }
+
+    /// The run of that number with other settings than those that it was trained with.
+    ///
+    /// # Errors
+    /// `--resume` does not say that it is to go on, or it cannot go on with them.
+    fn changed(
+        &self,
+        number: u32,
+        run: Run,
+        metadata: Metadata,
+    ) -> Result<RunSelection, StageError> {
+        let help = match self.training.possible_change(&run, &metadata, self.criteria) {
+            Change::Possible(different) if self.request.resume => {
+                let changed = ChangedRun { run, metadata, different };
+                return Ok(RunSelection::Changed(Box::new(changed)));
+            }
+            Change::Possible(_) => Some(
+                "with `--resume` beside its number it goes on with them, as a noted change"
+                    .to_owned(),
+            ),
+            Change::Refused(why) => why.filter(|_| self.request.resume),
+        };
+        let refusal = self.training.refusal(number, self.criteria, &metadata, help);
+        Err(StageError::setting(refusal))
     }
 
     /// A run of a number that the folder does not have: one of another folder, or a new one.
@@ -159,13 +234,13 @@ impl RunSearch<'_> {
             return Ok(RunSelection::Existing(Box::new(known.clone())));
         }
         if catalog.newest().is_none()
-            && let Some(found) = self.relocated(|_, _| true)
+            && let Some(found) = self.relocated(|_, m| m.changes.is_empty())
         {
             return Ok(RunSelection::Existing(Box::new(found)));
         }
         let (reason, changes) = self.why_new(&catalog)?;
         let reason = std::iter::once(reason)
-            .chain(catalog.hints(|m| criteria.matches(m)))
+            .chain(catalog.hints(|m| m.changes.is_empty() && criteria.matches(m)))
             .collect::<Vec<_>>()
             .join("; ");
         Ok(RunSelection::New { number: None, reason, changes })
@@ -187,14 +262,21 @@ impl RunSearch<'_> {
         };
         let (changes, words) = self.criteria.changes(metadata);
         if self.resume && !changes.is_empty() {
-            let refusal = self.training.refusal(run.number.0, self.criteria, metadata);
+            let refusal = self.training.refusal(run.number.0, self.criteria, metadata, None);
             return Err(StageError::setting(refusal));
         }
         let help = match (self.training.advice)(&changes) {
             Some(help) if changes.len() == 1 => format!("; {help}"),
             _ => String::new(),
         };
-        let why = if changes.is_empty() { format!("run {} {LOST}", run.number) } else { words };
+        let why = match metadata.changes.last() {
+            _ if !changes.is_empty() => words,
+            Some(change) => {
+                let (number, told) = (run.number, change.in_words());
+                format!("run {number} was changed {told}; it is used where its number is given")
+            }
+            None => format!("run {} {LOST}", run.number),
+        };
         Ok((format!("{why} (new run_{}{help})", catalog.next()), changes))
     }
 }

@@ -4,11 +4,12 @@
 use std::path::{Path, PathBuf};
 
 use pipe_core::progress::Event;
-use pipe_engine::identity::Difference;
+use pipe_engine::identity::{Difference, in_words};
 use pipe_engine::kind::{
     InspectContext, Inspection, NextCommand, Outcome, Request, RunContext, StageError, StageState,
 };
 use pipe_fs::ProjectRoot;
+use pipe_runs::changes::{self, Place};
 use pipe_runs::policy::CheckpointPolicy;
 use pipe_runs::{CheckpointManager, CheckpointRecord, Metadata, Run, Runs, Status};
 use serde_json::Value;
@@ -16,7 +17,7 @@ use serde_json::Value;
 use crate::artifacts::Checkpoints;
 use crate::run_catalog::{completed_epochs, unfinished_reason};
 use crate::run_match::RunCriteria;
-use crate::selection::RunSelection;
+use crate::selection::{ChangedRun, RunSelection};
 use crate::stopping::{
     StoppingRules, TotalEpochs, Trained, finished_early, forget_ending, is_ended_by_rule,
 };
@@ -38,6 +39,18 @@ pub struct Training<'a> {
     /// What to do about differences to a run that it could go on with, where there is more to say
     /// than that they are there.
     pub advice: &'a dyn Fn(&[Difference]) -> Option<String>,
+    /// Where a run can go on with another value of a setting, by its key in the manifest; `None`
+    /// where it cannot. The second argument: all that is different.
+    pub changeable: &'a dyn Fn(&str, &[Difference]) -> Option<Changeable>,
+}
+
+/// Where a setting of a run may be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changeable {
+    /// It counts from the next step on.
+    Anywhere,
+    /// A position inside an epoch means nothing with another value.
+    BetweenEpochs,
 }
 
 impl Training<'_> {
@@ -86,6 +99,14 @@ impl Training<'_> {
             RunSelection::Existing(existing) => {
                 let (run, metadata) = *existing;
                 Ok(self.inspect_run(o, run, metadata))
+            }
+            RunSelection::Changed(changed) => {
+                let ChangedRun { run, metadata, different } = *changed;
+                let (done, total) =
+                    (completed_epochs(&run, &metadata), self.epochs.on(&metadata.dataset));
+                let words = in_words(&different);
+                let reason = format!("run {}: goes on with a change, {words}", run.number);
+                Ok(StageState::Partial { done, total, reason }.into())
             }
         }
     }
@@ -154,21 +175,23 @@ impl Training<'_> {
         }
     }
 
-    /// Notes in the run that it is under way. `done`: epochs that it has behind it.
+    /// Notes in the run that it is under way. `at`: where it goes on.
     pub fn note_running(
         &self,
         context: &RunContext,
         manager: &mut CheckpointManager,
-        done: u64,
+        at: Place,
         device: &str,
     ) -> Result<(), StageError> {
         manager.update(|m| {
+            // Behind its newest good checkpoint nothing was changed.
+            changes::settle(&mut m.changes, at);
             m.status = Status::Running;
             m.message = None;
             forget_ending(m);
             // What came behind is done again, or never was to be.
-            m.history.retain(|e| e.epoch <= done);
-            m.epochs = self.epochs.on(&m.dataset).max(done);
+            m.history.retain(|e| e.epoch <= at.epoch);
+            m.epochs = self.epochs.on(&m.dataset).max(at.epoch);
             if self.number(&context.request).is_some() {
                 // A run that was named belongs to those who named it from now on.
                 (m.pipeline, m.stage) = (context.pipeline.clone(), context.stage.to_string());

@@ -412,7 +412,7 @@ const PRINTED: [(&str, usize, &[&str]); 32] = [
     ("src/train/stages/training/mod.rs", 1, &["next_of_a_sweep"]),
     ("src/trainer/opening.rs", 1, &["a_run_is_repeated"]),
     ("src/trainer/run_catalog.rs", 1, &["told::a_run_of_a_renamed_pipeline"]),
-    ("src/trainer/selection.rs", 2, &["a_number_that_is_taken"]),
+    ("src/trainer/selection.rs", 3, &["a_number_that_is_taken", "told::a_change_of_a_run"]),
     ("src/trainer/training.rs", 1, &["told::fewer_epochs"]),
 ];
 

@@ -163,6 +163,20 @@ fn fewer_epochs_and_other_settings_than_a_run_has_are_a_new_run_if_asked_for() {
 }
 
 #[test]
+fn a_change_of_a_run_is_noted_as_offered() {
+    let project = Project::new();
+    project.pipe(&["run", "p.yaml", "-q"]).succeeds();
+    let named = "p.yaml -q --learning-rate 0.5e-3 --epochs 3 --run-number 1";
+    let said = project
+        .pipe(&[&["run"], &named.split(' ').collect::<Vec<_>>()[..]].concat())
+        .exits(2)
+        .stderr();
+    let option = quoted(&said).into_iter().find(|option| *option == "--resume").unwrap();
+    typed(&project, "", &format!("pipe run {named} {option}"));
+    assert_eq!(project.metadata(RUN)["changes"][0]["from_epoch"], 3);
+}
+
+#[test]
 fn several_settings_are_trained_at_the_same_time_in_a_matrix() {
     let project =
         Project::with("    epochs: ${params", "    matrix: { seed: [1, 2] }\n    epochs: ${params");

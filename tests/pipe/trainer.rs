@@ -115,6 +115,35 @@ fn killed_at_random_it_goes_on_to_the_same_bytes() {
     }
 }
 
+#[test]
+fn a_program_goes_on_with_changed_settings() {
+    let keys = "    settings: { pause_us: 3000, steps: 7, rate: 1.0 }\n    \
+                checkpoint: { save_every_n_steps: 3 }\n";
+    let expected = undisturbed(keys, 6);
+    let project = project(keys);
+    project.pipe(&["run", "p.yaml", "--epochs=2"]).succeeds();
+    let on = ["run", "p.yaml", "--epochs=6", "--run-number=1"];
+    let change = [&on[..], &["--resume", "--set=base.rate=0.5"]].concat();
+    for milliseconds in [70, 90, 60] {
+        let mut child = project.start(&change);
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        send(&child, "KILL");
+        child.wait().unwrap();
+        until_free(&project);
+    }
+    project.pipe(&change).succeeds();
+    assert_eq!(state(&project, "last"), expected, "every step was done once");
+    let changes = &project.metadata(RUN)["changes"];
+    assert_eq!(changes[0]["settings"], json!({"settings.rate": [1.0, 0.5]}));
+    assert_eq!((&changes[0]["from_epoch"], changes.as_array().unwrap().len()), (&json!(3), 1));
+    project.pipe(&change).succeeds().says("everything is up to date");
+    let plan = project.pipe(&["plan", "p.yaml", "--epochs=6"]).succeeds();
+    plan.says("settings.rate 0.5 -> 1.0 (new run_002)");
+    let seed = [&on[..], &["--resume", "--seed=7"]].concat();
+    project.pipe(&seed).exits(2).says("seed stays what it is inside a run");
+    project.pipe(&["verify"]).succeeds();
+}
+
 fn until_free(project: &Project) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while project.pipe(&["status", "p.yaml"]).stdout().contains("left behind") {

@@ -1,6 +1,6 @@
 //! `pipe runs [list]`
 
-use pipe_runs::{Labels, Runs};
+use pipe_runs::{ChangeRecord, Labels, Runs};
 use serde_json::Value;
 
 use super::entry::Entry;
@@ -118,8 +118,8 @@ const COLUMNS: [&str; 12] = [
     "tags",
 ];
 
-/// The table of the reference workflow; besides, what it is sorted by, notes and tags where there
-/// are any.
+/// The table of the reference workflow; besides, what it is sorted by, and changes inside runs, notes
+/// and tags where there are any.
 fn as_table(entries: &[Entry], which: &Which) -> String {
     let mut headings = vec![
         "Run #",
@@ -135,8 +135,14 @@ fn as_table(entries: &[Entry], which: &Which) -> String {
         ["run", "experiment", "created", "status", "epochs", "best", "monitor", "note", "tags"];
     let by = which.sort.as_ref().map(|s| s.key.as_str()).filter(|key| !shown.contains(key));
     headings.extend(by);
+    let changed = |entry: &Entry| {
+        let last = entry.known.as_ref().ok().and_then(|m| m.changes.last());
+        last.map(ChangeRecord::in_words).unwrap_or_default()
+    };
+    let changes = entries.iter().any(|entry| !changed(entry).is_empty());
     let tags = entries.iter().any(|e| !e.labels.tags.is_empty());
     let notes = entries.iter().any(|e| e.labels.note.is_some());
+    headings.extend(changes.then_some("Changed"));
     headings.extend(tags.then_some("Tags"));
     headings.extend(notes.then_some("Note"));
     let rows: Vec<Vec<String>> = entries
@@ -146,6 +152,7 @@ fn as_table(entries: &[Entry], which: &Which) -> String {
             row.extend(
                 by.map(|key| entry.value(key).map_or_else(|| "-".into(), |v| select::plain(&v))),
             );
+            row.extend(changes.then(|| changed(entry)));
             row.extend(tags.then(|| entry.labels.shown_tags()));
             row.extend(notes.then(|| entry.labels.note.clone().unwrap_or_default()));
             row

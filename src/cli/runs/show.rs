@@ -40,6 +40,9 @@ pub(super) fn show(run: Run, curve: bool, json: bool) -> Result<(), CliError> {
     }
     say!("seed        {}", m.seed);
     say!("identity    {}", m.identity);
+    for change in &m.changes {
+        say!("changed     {} ({})", change.in_words(), table::time(&change.at));
+    }
     if let Some(commit) = &m.git_commit {
         say!("git commit  {commit}");
     }

@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 
 use pipe_engine::state::Record;
 use pipe_fs::ProjectRoot;
-use pipe_runs::{Labels, Metadata, Run, Runs};
+use pipe_runs::{ChangeRecord, Labels, Metadata, Run, Runs};
 use pipe_train::checkpoint::BASE_FILE;
 use serde_json::Value;
 
@@ -86,6 +86,7 @@ fn run_data(run: &Run, metadata: Metadata, labels: Labels, runs: usize) -> RunDa
         stage: m.stage,
         status: m.status.name(),
         message: m.message,
+        changes: m.changes.iter().map(ChangeRecord::in_words).collect(),
         note: labels.note,
         tags: labels.tags.into_iter().collect(),
         created_at: m.created_at,

@@ -64,6 +64,9 @@ pub struct RunData {
     pub kind: String,
     pub status: &'static str,
     pub message: Option<String>,
+    /// Settings that were changed inside it, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<String>,
     pub note: Option<String>,
     pub tags: Vec<String>,
     pub created_at: DateTime<Utc>,

@@ -300,6 +300,7 @@
       ["folder", run.folder], ["pipeline, stage", `${run.pipeline}, ${run.stage}`], ["status", run.status + (run.message ? `: ${run.message}` : "")],
       ["created", time(run.created_at)], ["changed", time(run.updated_at)], ["pipe", run.version], ["commit of the project", run.git_commit || "-"],
       ["device", run.device], ["seed", run.seed], ["identity", run.identity],
+      ...(run.changes || []).map((change) => ["settings changed", change]),
       ["data", `${run.dataset.source}, ${run.dataset.train_images} images to train${run.dataset.validation_images ? `, ${run.dataset.validation_images} to validate` : ""}`],
       ["classes", run.dataset.classes.join(", ")], ["digest of the data", run.dataset.digest],
     ];

@@ -45,6 +45,8 @@
 //! over. A checkpoint of another run that stands under a name to be written is given a name of its
 //! own, and is not lost.
 
+mod changed;
+mod ending;
 #[cfg(test)]
 mod program_tests;
 mod reconcile;
@@ -63,7 +65,7 @@ use super::checkpoint_path::Name;
 use super::found::{self, CheckpointScan};
 use super::tensor::HostTensor;
 use super::{
-    CheckpointPath, CheckpointRecord, EpochRecord, Metadata, PartialRecord, Run, Status, StoreError,
+    CheckpointPath, CheckpointRecord, EpochRecord, Metadata, PartialRecord, Run, StoreError,
 };
 use crate::policy::{Action, CheckpointPolicy};
 
@@ -367,26 +369,5 @@ fn record(header: &Header, name: Name, bytes: u64, digest: String) -> Checkpoint
         saved_at: header.saved_at,
         bytes,
         digest,
-    }
-}
-
-impl CheckpointManager {
-    /// Notes in a run that its start failed, where it says that it is running and nobody holds it.
-    pub fn record_failed_start(run: &Run, why: &str) -> Result<(), StoreError> {
-        let _lock = run.lock()?;
-        let mut metadata = run.metadata()?;
-        if metadata.status == Status::Running {
-            (metadata.status, metadata.message) = (Status::Failed, Some(why.to_owned()));
-            metadata.save(run.disk(), &run.metadata_path())?;
-        }
-        Ok(())
-    }
-
-    /// How the run ended.
-    pub fn end(&mut self, status: Status, message: Option<String>) -> Result<(), StoreError> {
-        self.update(|m| {
-            m.status = status;
-            m.message = message;
-        })
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use pipe_fs::Disk;
 
 use super::*;
-use crate::{Checkpoint, DatasetRecord, Runs, SCHEMA_VERSION};
+use crate::{Checkpoint, DatasetRecord, Runs, SCHEMA_VERSION, Status};
 use serde_json::{Map, Value, json};
 
 pub(super) fn header(epoch: u64, step_in_epoch: u64, loss: f64) -> Header {
@@ -23,7 +23,7 @@ pub(super) fn header(epoch: u64, step_in_epoch: u64, loss: f64) -> Header {
     }
 }
 
-fn tensors(value: f32) -> Vec<HostTensor> {
+pub(super) fn tensors(value: f32) -> Vec<HostTensor> {
     vec![HostTensor::f32("state_dict.a", vec![2], &[value, 1.0])]
 }
 
@@ -55,6 +55,7 @@ fn metadata() -> Metadata {
             validation_images: 0,
         },
         resumed_from: None,
+        changes: Vec::new(),
         checkpoints: vec![],
         best_checkpoint: None,
         partial_checkpoint: None,
@@ -68,12 +69,8 @@ pub(super) fn policy() -> CheckpointPolicy {
 }
 
 pub(super) fn begin(folder: &Path) -> CheckpointManager {
-    CheckpointManager::begin(
-        Runs::at(&Disk::default(), folder).create().unwrap(),
-        policy(),
-        metadata(),
-    )
-    .unwrap()
+    let run = Runs::at(&Disk::default(), folder).create().unwrap();
+    CheckpointManager::begin(run, policy(), metadata()).unwrap()
 }
 
 pub(super) fn files(run: &Run) -> Vec<String> {
@@ -84,7 +81,7 @@ pub(super) fn files(run: &Run) -> Vec<String> {
     names
 }
 
-fn save(keeper: &mut CheckpointManager, epoch: u64, loss: f64) -> Saved {
+pub(super) fn save(keeper: &mut CheckpointManager, epoch: u64, loss: f64) -> Saved {
     let content = || Ok::<_, StoreError>(Content::Tensors(tensors(epoch as f32)));
     keeper.save_epoch(&header(epoch, 0, loss), false, content).unwrap().unwrap()
 }

@@ -94,6 +94,7 @@ mod tests {
                 validation_images: 1,
             },
             resumed_from: None,
+            changes: Vec::new(),
             checkpoints: Vec::new(),
             best_checkpoint: None,
             partial_checkpoint: None,

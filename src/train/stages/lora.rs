@@ -22,6 +22,7 @@ use super::artifacts::{
 };
 use super::copy_best::copy_cost;
 use super::lint;
+use super::lint_init::check_init;
 use super::training::{Training, TrainingSetup};
 use crate::architecture::{Architectures, LABEL_TABLE};
 use crate::checkpoint::{
@@ -78,10 +79,9 @@ impl Stage for LoraStage {
     }
 
     fn references(&self) -> Vec<Reference> {
-        vec![
-            checkpoint_reference("base", &self.settings.base),
-            dataset_reference("dataset", &self.settings.dataset),
-        ]
+        let base = checkpoint_reference("base", &self.settings.base);
+        let dataset = dataset_reference("dataset", &self.settings.dataset);
+        [base, dataset].into_iter().chain(self.training().init_reference()).collect()
     }
 
     fn files(&self) -> Files {
@@ -121,6 +121,9 @@ impl Stage for LoraStage {
     fn lint(&self, pipeline: &PipelineView) -> Vec<Diagnostic> {
         let mut found = lint::check_training(&self.training_settings, pipeline);
         found.extend(lint::check_adapter(&self.settings, pipeline));
+        let base = pipeline.preview::<CheckpointPreview>(&self.settings.base);
+        let network = base.and_then(|base| base.model.as_ref()?.network.clone());
+        found.extend(check_init(&self.training_settings, true, network.as_ref(), pipeline));
         found
     }
 
@@ -179,6 +182,7 @@ impl LoraStage {
             settings: &self.training_settings,
             value: self.settings(),
             base_dir: "checkpoints/lora",
+            factors: true,
         }
     }
 

@@ -10,8 +10,8 @@ use pipe_engine::kind::{Files, StageError, is_inside_project};
 use pipe_runs::{Checkpoint, Header, Loaded, Metadata};
 use serde_json::Value;
 
-use crate::trainer::{Position, TrainingSettings};
-use pipe_trainer::run_match::RESUME_CONTENT;
+use crate::trainer::{InitSettings, Position, TrainingSettings};
+use pipe_trainer::run_match::{INIT_CONTENT, RESUME_CONTENT};
 
 /// Key of a checkpoint's header: the settings that its position depends on, as JSON.
 pub(super) const REACHED_WITH: &str = "reached_with";
@@ -19,29 +19,32 @@ pub(super) const REACHED_WITH: &str = "reached_with";
 /// Settings by key.
 pub(super) type Settings = BTreeMap<String, Value>;
 
-/// The setting, as something that other stages may write.
+/// The settings that name a checkpoint file to begin from: each with its key, the key of its content
+/// in a manifest, and the file.
+fn named(settings: &TrainingSettings) -> impl Iterator<Item = (&'static str, &'static str, &str)> {
+    let resumed = settings.checkpoint.resume_checkpoint.as_deref();
+    let init = settings.init.as_ref().and_then(InitSettings::file);
+    let resumed = resumed.map(|file| ("checkpoint.resume_checkpoint", RESUME_CONTENT, file));
+    resumed.into_iter().chain(init.map(|file| ("init", INIT_CONTENT, file)))
+}
+
+/// The files, as something that other stages may write.
 pub(super) fn files(settings: &TrainingSettings) -> Files {
-    let file = settings
-        .checkpoint
-        .resume_checkpoint
-        .iter()
-        .map(Path::new)
-        .filter(|file| is_inside_project(file));
     let plain =
         |file: &Path| file.components().filter(|c| *c != Component::CurDir).collect::<PathBuf>();
-    let reads = file
-        .map(|file| ("checkpoint.resume_checkpoint".to_owned(), plain(file).display().to_string()));
+    let reads = named(settings)
+        .filter(|(.., file)| is_inside_project(Path::new(file)))
+        .map(|(key, _, file)| (key.to_owned(), plain(Path::new(file)).display().to_string()));
     Files { reads: reads.collect(), writes: Vec::new() }
 }
 
-/// The file's digest, as runs note those of their checkpoints; empty if there is no file.
+/// The files' digests, as runs note those of their checkpoints; none of a file that is not there.
 pub(super) fn content(settings: &TrainingSettings, root: &Path) -> BTreeMap<String, String> {
-    let file = settings.checkpoint.resume_checkpoint.as_ref();
-    let opened = file.and_then(|file| Checkpoint::open(&root.join(file)).ok());
-    opened
-        .map(|file| (RESUME_CONTENT.to_owned(), file.head_digest().to_owned()))
-        .into_iter()
-        .collect()
+    let digest = |(_, key, file): (_, &str, &str)| {
+        let opened = Checkpoint::open(&root.join(file)).ok()?;
+        Some((key.to_owned(), opened.head_digest().to_owned()))
+    };
+    named(settings).filter_map(digest).collect()
 }
 
 /// Opens the file, if one is named.

@@ -2,61 +2,75 @@
 //! mean something else.
 
 use pipe_engine::kind::StageError;
+use pipe_runs::Checkpoint;
 use pipe_runs::checkpoint::Header;
 
 use crate::checkpoint::{BASE_DIGEST, BASE_WEIGHTS_DIGEST};
 use crate::lora::HEADER_KEY;
 use crate::trainer::ModelInfo;
 
-/// Compares a checkpoint's header with what is about to be trained. Returns what is legal and
-/// probably not meant.
+/// Compares a checkpoint with what is about to be trained. Returns what is legal and probably not
+/// meant.
 ///
 /// # Errors
 /// Factors of LoRA for a whole model or the other way round, and factors that belong to another
 /// base model.
 pub(super) fn check(
-    header: &Header,
+    checkpoint: &Checkpoint,
     file: &str,
     model_info: &ModelInfo,
 ) -> Result<Option<String>, StageError> {
-    let refuse =
-        |why: &str| Err(StageError::setting(format!("checkpoint.resume_checkpoint: {file} {why}")));
-    match (header.extra.contains_key(HEADER_KEY), model_info.extra.contains_key(HEADER_KEY)) {
+    let (key, header) = ("checkpoint.resume_checkpoint", checkpoint.header());
+    check_holds(checkpoint, key, file, model_info.extra.contains_key(HEADER_KEY))?;
+    if is_of_other_base(header, model_info) {
+        let text = "was trained on another base model, and would compute something else on this one; leave it out to \
+                    begin new LoRA weights";
+        return Err(StageError::setting(format!("{key}: {file} {text}")));
+    }
+    Ok(other_classes(header, file, model_info))
+}
+
+/// Refuses a checkpoint that `key` names and that holds something else than what is trained.
+/// `factors`: LoRA's are trained, not a whole model.
+pub(super) fn check_holds(
+    checkpoint: &Checkpoint,
+    key: &str,
+    file: &str,
+    factors: bool,
+) -> Result<(), StageError> {
+    let why = match (checkpoint.header().extra.contains_key(HEADER_KEY), factors) {
+        _ if checkpoint.is_of_program() => {
+            "was written by a training program in a form of its own, which only that program reads"
+        }
         (true, false) => {
-            return refuse(
-                "holds LoRA weights alone; make a whole model of it with `pipe ckpt export --merge`, and name that",
-            );
+            "holds LoRA weights alone; make a whole model of it with `pipe ckpt export --merge`, and name that"
         }
         (false, true) => {
-            return refuse(
-                "is a whole model, not LoRA weights; name its stage or a copy of it as `base`",
-            );
+            "is a whole model, not LoRA weights; name its stage or a copy of it as `base`"
         }
-        (false, false) => {}
-        (true, true) if is_of_other_base(header, model_info) => {
-            return refuse(
-                "was trained on another base model, and would compute something else on this one; leave it out to \
-                 begin new LoRA weights",
-            );
-        }
-        (true, true) => {}
-    }
+        _ => return Ok(()),
+    };
+    Err(StageError::setting(format!("{key}: {file} {why}")))
+}
+
+/// What to say of a checkpoint that was trained on classes of other names.
+pub(super) fn other_classes(header: &Header, file: &str, model_info: &ModelInfo) -> Option<String> {
     let names = header.extra.get("class_names");
     let names: Vec<String> =
         names.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let differ =
         !names.is_empty() && names != model_info.classes && model_info.config.num_classes() > 0;
-    Ok(differ.then(|| {
+    differ.then(|| {
         format!(
             "{file} was trained on the classes {}, this data set has {}: label by label, one takes the other's place",
             names.join(", "),
             model_info.classes.join(", ")
         )
-    }))
+    })
 }
 
 /// Whether both say which base model they are for, and it is not the same.
-fn is_of_other_base(header: &Header, model_info: &ModelInfo) -> bool {
+pub(super) fn is_of_other_base(header: &Header, model_info: &ModelInfo) -> bool {
     let differs = |key| {
         header.extra.get(key).zip(model_info.extra.get(key)).map(|(theirs, ours)| theirs != ours)
     };

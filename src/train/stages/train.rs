@@ -14,8 +14,9 @@ use serde_json::Value;
 use super::artifacts::{CHECKPOINT, CheckpointPreview, ModelPreview, dataset_reference};
 use super::lint;
 use super::lint::ANY_CLASSES;
+use super::lint_init::check_init;
 use super::training::{Training, TrainingSetup};
-use crate::architecture::{Architectures, describe};
+use crate::architecture::{Architectures, ModelConfig, describe};
 use crate::checkpoint::LABEL_DROPOUT;
 use crate::data::DatasetSettings;
 use crate::nn::Scope;
@@ -65,7 +66,16 @@ impl TrainStage {
             settings: &self.training_settings,
             value: self.settings(),
             base_dir: "checkpoints/base_training",
+            factors: false,
         }
+    }
+}
+
+impl TrainStage {
+    /// The network that it trains, for any number of classes.
+    fn network(&self, pipeline: &PipelineView) -> Option<ModelConfig> {
+        let data = pipeline.preview::<DatasetSettings>(&self.settings.dataset)?;
+        self.settings.model.config(&self.architectures, data.image_size, ANY_CLASSES).ok()
     }
 }
 
@@ -79,7 +89,8 @@ impl Stage for TrainStage {
     }
 
     fn references(&self) -> Vec<Reference> {
-        vec![dataset_reference("dataset", &self.settings.dataset)]
+        let dataset = dataset_reference("dataset", &self.settings.dataset);
+        [dataset].into_iter().chain(self.training().init_reference()).collect()
     }
 
     fn files(&self) -> Files {
@@ -106,8 +117,7 @@ impl Stage for TrainStage {
         } else {
             Some(0)
         };
-        let network =
-            data.and_then(|d| model.config(&self.architectures, d.image_size, ANY_CLASSES).ok());
+        let network = self.network(pipeline);
         let model = ModelPreview { network, classes, label_dropout: model.label_dropout };
         Some(Arc::new(CheckpointPreview {
             model: Some(model),
@@ -119,6 +129,8 @@ impl Stage for TrainStage {
     fn lint(&self, pipeline: &PipelineView) -> Vec<Diagnostic> {
         let mut found = lint::check_training(&self.training_settings, pipeline);
         found.extend(lint::check_model(&self.settings, &self.architectures, pipeline));
+        let network = self.network(pipeline);
+        found.extend(check_init(&self.training_settings, false, network.as_ref(), pipeline));
         found
     }
 

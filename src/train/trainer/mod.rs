@@ -5,6 +5,7 @@ mod batches;
 mod checkpoint_writer;
 mod data_parallel;
 pub mod ema;
+mod init_settings;
 mod loss_meter;
 mod noised_batch;
 mod optimizer;
@@ -23,6 +24,7 @@ mod training_loop;
 mod validation;
 
 pub use data_parallel::Worker;
+pub use init_settings::{InitSettings, InitWeights};
 pub use optimizer::{Optimizer, PREFIX as OPTIMIZER_STATE, clip_by_norm};
 pub use precision::Precision;
 pub use recorder::{ModelInfo, OnNewBest, Recorder};
@@ -31,6 +33,6 @@ pub use settings::{
     EmaSettings, LoraSettings, ModelSettings, OptimizerKind, OptimizerSettings, TrainSettings,
     TrainingSettings,
 };
-pub use train_state::{EMA_WEIGHTS, TrainState, WEIGHTS};
+pub use train_state::{EMA_WEIGHTS, Taken, TrainState, WEIGHTS};
 pub use training_context::{Position, TrainingContext};
 pub use training_loop::fit;

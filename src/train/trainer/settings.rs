@@ -9,6 +9,7 @@ use pipe_trainer::StoppingRules;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::init_settings::{self, InitForms, InitSettings};
 use super::precision::Precision;
 use super::schedule::Schedule;
 use super::training_length::UNLIMITED;
@@ -31,6 +32,15 @@ macro_rules! training_settings {
             /// The `dataset` stage to train on.
             #[schemars(example = &"data")]
             pub dataset: String,
+            /// A checkpoint whose weights a new training begins with, at epoch 0: a stage or a file,
+            /// or `{from: STAGE, weights: ema, optimizer: false}`. It counts by its content.
+            // The content of the checkpoint and what is taken of it count (`derived`), not its name.
+            #[serde(default, deserialize_with = "init_settings::read")]
+            #[serde(skip_serializing_if = "Option::is_none")]
+            #[schemars(with = "Option<InitForms>", extend("x-class" = "runtime"))]
+            #[schemars(example = &"base")]
+            #[schemars(extend("x-known-as" = ["init_weights", "pretrained", "finetune_from"]))]
+            pub init: Option<InitSettings>,
             /// Name shown in the list of runs; the pipeline's name if unset.
             #[serde(default)]
             #[schemars(extend("x-class" = "runtime"))]
@@ -158,6 +168,7 @@ macro_rules! training_settings {
                 let s = self.clone();
                 TrainingSettings {
                     dataset: s.dataset,
+                    init: s.init,
                     experiment_name: s.experiment_name,
                     epochs: s.epochs,
                     schedule_epochs: s.schedule_epochs,

@@ -62,6 +62,9 @@ impl TrainingSettings {
             is_share(floor),
             "a share of the learning rate between 0 and 1",
         )?;
+        if let Some(init) = &self.init {
+            init.validate(&self.checkpoint)?;
+        }
         if let Some(devices) = &self.devices {
             // `auto`, as it is written down where nothing was asked for, leaves the word to the
             // list.

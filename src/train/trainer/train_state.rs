@@ -2,6 +2,7 @@
 //! and back.
 
 use std::convert::Infallible;
+use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -19,6 +20,16 @@ use crate::nn::{Scope, load_state_dict};
 pub const WEIGHTS: &str = "state_dict.";
 /// Prefix of the EMA weights in a checkpoint.
 pub const EMA_WEIGHTS: &str = "ema_state_dict.";
+
+/// What a new training takes of a checkpoint.
+pub struct Taken {
+    /// Of the weights.
+    pub prefix: &'static str,
+    /// The parameters; the others stay as they are in a new training.
+    pub scope: Scope,
+    /// The optimizer's state of those parameters, too.
+    pub optimizer: bool,
+}
 
 /// What a checkpoint holds besides its header.
 pub struct TrainState {
@@ -43,33 +54,64 @@ impl TrainState {
     /// and no optimizer's state: the average begins at the weights, as in a new training, and the
     /// optimizer at nothing.
     pub fn restore(mut self, checkpoint: &mut Loaded, device: &Device) -> Result<Self, StageError> {
-        let path = checkpoint.path().display().to_string();
-        let wrong = |message: String| {
-            StageError::new(Failure::Input, format!("failed to load {path}: {message}"))
-        };
         let names: Vec<String> = checkpoint.names().map(str::to_owned).collect();
-        let names = || names.iter().map(String::as_str);
-        let mut load = |model: Network, prefix: &str| {
-            let lookup = |name: &str| Ok::<_, Infallible>(checkpoint.take(name));
-            load_state_dict(model, &self.scope, prefix, names(), lookup)
-                .map_err(|e| wrong(e.to_string()))
+        let has = |prefix: &str| names.iter().any(|name| name.starts_with(prefix));
+        let mut load = |model, prefix| {
+            weights_of(checkpoint, model, &self.scope, prefix, names.iter().map(String::as_str))
         };
         self.model = load(self.model, WEIGHTS)?;
         self.ema = match self.ema {
-            Some(ema) if names().any(|name| name.starts_with(EMA_WEIGHTS)) => {
-                Some(load(ema, EMA_WEIGHTS)?)
-            }
+            Some(ema) if has(EMA_WEIGHTS) => Some(load(ema, EMA_WEIGHTS)?),
             Some(_) => Some(self.model.clone().valid()),
             None => None,
         };
         // Before the first step there are no moments.
-        if names().any(|n| n.starts_with(optimizer::PREFIX)) {
-            let lookup = |name: &str| checkpoint.take(name);
-            self.optimizer
-                .load_state_dict(&self.model, &self.scope, device, lookup)
-                .map_err(wrong)?;
+        if has(optimizer::PREFIX) {
+            let scope = self.scope.clone();
+            self.take_optimizer(checkpoint, &scope, device)?;
         }
         Ok(self)
+    }
+
+    /// The state of a new training that begins with a checkpoint's weights. The EMA weights begin
+    /// at those, too: a young average forgets what it began at within a few steps.
+    ///
+    /// # Errors
+    /// Tensors that are missing or of another shape, and numbers that are not finite.
+    pub fn begin_with(
+        mut self,
+        checkpoint: &mut Loaded,
+        taken: &Taken,
+        device: &Device,
+    ) -> Result<Self, StageError> {
+        let Taken { prefix, scope, optimizer } = taken;
+        let is_taken = |name: &&str| name.strip_prefix(prefix).is_some_and(|n| scope.holds(n));
+        let names: Vec<String> = checkpoint.names().filter(is_taken).map(str::to_owned).collect();
+        let names = names.iter().map(String::as_str);
+        self.model = weights_of(checkpoint, self.model, scope, prefix, names)?;
+        self.ema = self.ema.is_some().then(|| self.model.clone().valid());
+        let weights = read_parameters(&self.model, scope, "")?;
+        if let Some(wrong) = weights.iter().find(|tensor| !tensor.is_finite()) {
+            let path = checkpoint.path().display();
+            let text = format!("{path}: `{}` holds numbers that are not finite", wrong.name);
+            return Err(StageError::new(Failure::Input, text));
+        }
+        if *optimizer {
+            self.take_optimizer(checkpoint, scope, device)?;
+        }
+        Ok(self)
+    }
+
+    fn take_optimizer(
+        &mut self,
+        checkpoint: &mut Loaded,
+        scope: &Scope,
+        device: &Device,
+    ) -> Result<(), StageError> {
+        let path = checkpoint.path().to_owned();
+        let lookup = |name: &str| checkpoint.take(name);
+        let loaded = self.optimizer.load_state_dict(&self.model, scope, device, lookup);
+        loaded.map_err(|message| failed_to_load(&path, &message))
     }
 
     /// About how large a checkpoint is: `trainable` weights, their EMA, and Adam's two moments, 4
@@ -92,4 +134,22 @@ impl TrainState {
     pub fn weights(&self) -> Network {
         self.ema.clone().unwrap_or_else(|| self.model.clone().valid())
     }
+}
+
+/// A model with the weights of a checkpoint under a prefix. `available`: the names on offer.
+fn weights_of<'n>(
+    checkpoint: &mut Loaded,
+    model: Network,
+    scope: &Scope,
+    prefix: &str,
+    available: impl Iterator<Item = &'n str>,
+) -> Result<Network, StageError> {
+    let path = checkpoint.path().to_owned();
+    let lookup = |name: &str| Ok::<_, Infallible>(checkpoint.take(name));
+    load_state_dict(model, scope, prefix, available, lookup)
+        .map_err(|e| failed_to_load(&path, &e.to_string()))
+}
+
+fn failed_to_load(path: &Path, message: &str) -> StageError {
+    StageError::new(Failure::Input, format!("failed to load {}: {message}", path.display()))
 }

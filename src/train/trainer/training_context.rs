@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use pipe_engine::kind::RunContext;
-use pipe_runs::Header;
+use pipe_runs::{Header, Place};
 
 use super::data_parallel::Worker;
 use super::loss_meter::LossTotals;
@@ -24,6 +24,9 @@ pub struct TrainingContext<'a> {
     pub lora_dropout: f64,
     /// Micro-batches that each device's shard of a batch is cut into, to save memory.
     pub micro_batches: usize,
+    /// Steps that were done besides those that the position makes with today's steps an epoch: the
+    /// batch size was another one in earlier epochs. 0 where nothing was changed inside the run.
+    pub other_steps: i64,
     pub dataset: Arc<Dataset>,
     /// The main device, with autodiff.
     pub device: Device,
@@ -48,6 +51,11 @@ pub struct Position {
 }
 
 impl Position {
+    /// The same without steps over all epochs and losses.
+    pub fn place(&self) -> Place {
+        Place { epoch: self.epoch, step_in_epoch: self.step_in_epoch }
+    }
+
     /// Where the training was that wrote a checkpoint.
     pub fn of(header: &Header) -> Self {
         Self {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::init_settings::InitSettings;
 use super::settings::TrainingSettings;
 use crate::data::{Split, batches_per_epoch};
 
@@ -38,12 +39,14 @@ impl TrainingSettings {
     }
 
     /// What decides the result besides the settings: the schedule's horizon, where the schedule has
-    /// one.
+    /// one, and what is taken of the checkpoint that it begins with.
     pub fn derived(&self) -> BTreeMap<String, Value> {
         let horizon = match self.horizon() {
             Some(epochs) => ("schedule horizon".to_owned(), json!(epochs)),
             None => ("schedule horizon in steps".to_owned(), json!(self.max_steps)),
         };
-        self.schedule.depends_on_horizon().then_some(horizon).into_iter().collect()
+        let horizon = self.schedule.depends_on_horizon().then_some(horizon);
+        let init = self.init.iter().flat_map(InitSettings::decides);
+        horizon.into_iter().chain(init).collect()
     }
 }

@@ -216,21 +216,25 @@ impl<'a, 'r> Trainer<'a, 'r> {
 
     /// New weights, and their moving average. Gives the learning rate.
     fn optimizer_step(&mut self, mut gradients: GradientsParams) -> f64 {
-        let (settings, state) = (self.training.settings, &mut *self.state);
+        let settings = self.training.settings;
+        let step = self.schedule_step(self.position.global_step);
+        let rate = settings.schedule.rate(settings.learning_rate, step, self.total_steps);
+        let state = &mut *self.state;
         if let Some(max) = settings.gradient_clip_val {
             gradients = clip_by_norm(&state.model, gradients, max);
         }
-        let rate = settings.schedule.rate(
-            settings.learning_rate,
-            self.position.global_step,
-            self.total_steps,
-        );
         state.model = state.optimizer.step(rate, state.model.clone(), gradients);
         if let Some(mean) = state.ema.take() {
             let decay = ema::decay_at(settings.ema.decay, self.position.global_step);
             state.ema = Some(ema::update(mean, &state.model, decay));
         }
         rate
+    }
+
+    /// The step of the schedule that an optimizer step is: counted as if all epochs had as many as
+    /// today's.
+    fn schedule_step(&self, global_step: u64) -> u64 {
+        global_step.saturating_add_signed(-self.training.other_steps)
     }
 
     /// The metrics of a step, every `log_every_n_steps`.
@@ -305,11 +309,8 @@ impl<'a, 'r> Trainer<'a, 'r> {
             seconds_in_epoch: 0.0,
             ..self.position
         };
-        let rate = settings.schedule.rate(
-            settings.learning_rate,
-            self.position.global_step - 1,
-            self.total_steps,
-        );
+        let step = self.schedule_step(self.position.global_step - 1);
+        let rate = settings.schedule.rate(settings.learning_rate, step, self.total_steps);
         self.training.context.event(Event::Round {
             position: number,
             target: self.training.epochs,

@@ -12,7 +12,7 @@ use pipe_engine::kind::{
 };
 use pipe_engine::state::Output;
 use pipe_fs::atomic;
-use pipe_runs::{CheckpointManager, Loaded, Run, Status};
+use pipe_runs::{CheckpointManager, Loaded, Place, Run, Status};
 use serde_json::Value;
 
 use super::data::{self, Inputs};
@@ -23,7 +23,7 @@ use super::settings::TrainerSettings;
 use crate::artifacts::{Checkpoints, ProgramPreview, checkpoint_reference};
 use crate::run_match::RunCriteria;
 use crate::stopping::{TotalEpochs, lint_patience, note_ending, note_finished_early};
-use crate::training::{Training, shown};
+use crate::training::{Changeable, Training, shown};
 use crate::write_config;
 
 pub(super) struct TrainerStage {
@@ -49,6 +49,8 @@ impl TrainerStage {
             epochs: TotalEpochs::Fixed(self.settings.epochs),
             stopping: self.settings.stopping(),
             advice: &|_| None,
+            // What a position inside an epoch means to a program is not known here.
+            changeable: &|key, _| key.starts_with("settings.").then_some(Changeable::BetweenEpochs),
         }
     }
 }
@@ -167,7 +169,8 @@ impl TrainerStage {
         let position = start.as_ref().map(|s| Position::of(s.header())).unwrap_or_default();
         let seconds = start.as_ref().map_or(0.0, |start| start.header().seconds_in_epoch());
         self.tell_begin(context, &manager, start.as_ref(), &device);
-        training.note_running(context, &mut manager, position.epoch, &device)?;
+        let at = Place { epoch: position.epoch, step_in_epoch: position.step_in_epoch };
+        training.note_running(context, &mut manager, at, &device)?;
 
         // ---- The program, and how it ended
         let scratch = empty_scratch(manager.run())?;

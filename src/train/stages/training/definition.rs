@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pipe_engine::identity::Difference;
-use pipe_engine::kind::Files;
-use pipe_trainer::TotalEpochs;
+use pipe_engine::kind::{Files, Reference};
+use pipe_trainer::{Changeable, TotalEpochs};
 use serde_json::Value;
 
-use crate::stages::resume_checkpoint;
+use crate::stages::artifacts::checkpoint_reference;
+use crate::stages::{init, resume_checkpoint};
 use crate::trainer::TrainingSettings;
 
 /// A training as a stage sees it.
@@ -18,6 +19,8 @@ pub(crate) struct Training<'a> {
     pub value: Value,
     /// Folder of the numbered runs, if the settings name none.
     pub base_dir: &'static str,
+    /// LoRA's factors are trained, not a whole model.
+    pub factors: bool,
 }
 
 impl Training<'_> {
@@ -32,7 +35,20 @@ impl Training<'_> {
             epochs: TotalEpochs::By(&|data| self.settings.epochs_on(data.train_images as usize)),
             stopping: self.settings.stopping(),
             advice: &|different| self.horizon_advice(different),
+            changeable: &|key, different| match key {
+                // More epochs alone are no wish for another schedule.
+                "schedule horizon" | "schedule horizon in steps" => (different.len() > 1
+                    || self.settings.schedule_epochs.is_some())
+                .then_some(Changeable::Anywhere),
+                key => changeable(key),
+            },
         })
+    }
+
+    /// What the checkpoint of another stage that it begins with counts by.
+    pub fn init_reference(&self) -> Option<Reference> {
+        let stage = self.settings.init.as_ref()?.stage()?;
+        Some(checkpoint_reference(init::KEY, stage))
     }
 
     /// Files that other stages may write.
@@ -72,5 +88,26 @@ impl Training<'_> {
                  so that more epochs of the same run would learn nothing: keep `epochs: {old}`"
             )
         })
+    }
+}
+
+/// Where a run can go on with another value of a setting: one that decides how steps are made, and
+/// nothing of what a checkpoint holds or means.
+fn changeable(key: &str) -> Option<Changeable> {
+    match key {
+        "batch_size" | "accumulate_grad_batches" => Some(Changeable::BetweenEpochs),
+        key if key.starts_with("dataset.augmentation") => Some(Changeable::BetweenEpochs),
+        "learning_rate"
+        | "gradient_clip_val"
+        | "ema.decay"
+        | "precision"
+        | "optimizer.betas"
+        | "optimizer.eps"
+        | "optimizer.weight_decay"
+        | "label_dropout"
+        | "model.label_dropout"
+        | "lora.lora_dropout" => Some(Changeable::Anywhere),
+        key if key.starts_with("schedule.") => Some(Changeable::Anywhere),
+        _ => None,
     }
 }

@@ -23,16 +23,17 @@ use serde_json::json;
 
 use self::base_model::copy_base_model;
 use self::device_group::DeviceGroup;
-use self::starting::StartingPoint;
+use self::starting::{Beginner, StartingPoint};
 use crate::architecture::Network;
 use crate::data::{Dataset, DatasetSummary, Split};
 use crate::kernels;
 use crate::nn::Scope;
 use crate::stages::artifacts::{CheckpointFile, dataset_summary};
 use crate::stages::images::{DATA, Images, is_data};
+use crate::stages::init;
 use crate::stages::lint::VAL_LOSS;
 use crate::stages::resume_checkpoint::{self, REACHED_WITH};
-use crate::stages::resume_compatibility;
+use crate::stages::resume_compatibility::{self, check_holds};
 use crate::trainer::{ModelInfo, OnNewBest, Recorder, TrainState, TrainingContext, fit};
 
 /// What is trained, before the first step.
@@ -60,10 +61,14 @@ impl Training<'_> {
         };
         self.with_runs(|training| {
             training.inspect(o, &criteria, |selection| {
-                if !o.pending && training.begins_from_file(selection) {
-                    resume_checkpoint::open(self.settings, o.root)?;
+                if o.pending || !training.begins_anew(selection) {
+                    return Ok(());
                 }
-                Ok(())
+                resume_checkpoint::open(self.settings, o.root)?;
+                let Some(init) = &self.settings.init else { return Ok(()) };
+                let Some(file) = init::open(init, o.inputs, o.root)? else { return Ok(()) };
+                let shown = file.path().strip_prefix(o.root).unwrap_or(file.path());
+                check_holds(&file, init::KEY, &shown.display().to_string(), self.factors)
             })
         })
     }
@@ -95,7 +100,7 @@ impl Training<'_> {
         let setup = start(&dataset, &devices.main)?;
 
         // ---- The run: an old one to go on with, or a new one
-        let selection = self.select_for(context, &dataset, &setup.model_info)?;
+        let selection = self.select_for(context, &dataset, &setup)?;
         let record = DatasetRecord {
             source: dataset.source().name().to_owned(),
             digest: dataset.digest().to_owned(),
@@ -116,12 +121,12 @@ impl Training<'_> {
         let TrainingSetup { model, scope, mut model_info, on_new_best, .. } = setup;
         model_info.extra.insert(REACHED_WITH.to_owned(), json!(reached_with).to_string());
         let state = TrainState::new(model, scope, self.settings);
-        let mut start =
-            self.starting_point(context, &keeper, state, &devices.main, &reached_with, &dataset)?;
+        let what = Beginner { reached_with: &reached_with, dataset: &dataset, info: &model_info };
+        let mut start = self.starting_point(context, &mut keeper, state, &devices.main, &what)?;
         self.begin(context, &mut keeper, &mut start, &devices)?;
 
         // ---- The loop, and how it ended
-        let StartingPoint { mut state, position, .. } = start;
+        let StartingPoint { mut state, position, other_steps, .. } = start;
         let config = model_info.config.clone();
         let mut recorder =
             Recorder::open(context, self.settings, keeper, &position, model_info, on_new_best)?;
@@ -132,6 +137,7 @@ impl Training<'_> {
             label_dropout: setup.label_dropout,
             lora_dropout: setup.lora_dropout,
             micro_batches: devices.micro_batches,
+            other_steps,
             dataset,
             device: devices.main,
             workers: &devices.workers,
@@ -188,12 +194,12 @@ impl Training<'_> {
         Ok(dataset)
     }
 
-    /// The run to be opened, once a checkpoint file that it is to begin from was looked at.
+    /// The run to be opened, once a checkpoint that it is to begin from was looked at.
     fn select_for(
         &self,
         context: &RunContext,
         dataset: &Dataset,
-        model_info: &ModelInfo,
+        setup: &TrainingSetup,
     ) -> Result<RunSelection, StageError> {
         let data = DatasetSummary::of(dataset);
         let images = Images { root: &context.root, seen: &data };
@@ -203,17 +209,26 @@ impl Training<'_> {
             is_data: &is_data,
             data: Some(&images),
         };
-        let (selection, from_file) = self.with_runs(|training| {
+        let (selection, begins_anew) = self.with_runs(|training| {
             let (request, root) = (&context.request, &context.root);
             let selection =
                 training.select_run(request, &context.pipeline, &context.stage, root, &criteria)?;
-            let from_file = training.begins_from_file(&selection);
-            Ok::<_, StageError>((selection, from_file))
+            let begins_anew = training.begins_anew(&selection);
+            Ok::<_, StageError>((selection, begins_anew))
         })?;
-        if from_file && let Some(file) = resume_checkpoint::open(self.settings, &context.root)? {
+        if !begins_anew {
+            return Ok(selection);
+        }
+        if let Some(file) = resume_checkpoint::open(self.settings, &context.root)? {
             let name = self.settings.checkpoint.resume_checkpoint.as_deref().unwrap_or_default();
-            let doubt = resume_compatibility::check(file.header(), name, model_info)?;
+            let doubt = resume_compatibility::check(&file, name, &setup.model_info)?;
             doubt.into_iter().for_each(|text| context.event(Event::Warning { text }));
+        }
+        if let Some(init) = &self.settings.init {
+            let file = init::require(init, &context.inputs, &context.root)?;
+            let what = (&setup.model, &setup.scope);
+            let found = init::beginning(init, &file, what, &setup.model_info)?;
+            found.doubts.into_iter().for_each(|text| context.event(Event::Warning { text }));
         }
         Ok(selection)
     }

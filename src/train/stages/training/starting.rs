@@ -4,7 +4,7 @@
 use burn::tensor::Device;
 use pipe_core::progress::Event;
 use pipe_engine::kind::{RunContext, StageError};
-use pipe_runs::CheckpointManager;
+use pipe_runs::{CheckpointManager, EpochRecord, Header};
 use pipe_trainer::shown;
 
 use super::definition::Training;
@@ -12,37 +12,52 @@ use super::device_group::DeviceGroup;
 use crate::architecture::Network;
 use crate::data::{Dataset, Split};
 use crate::nn::{Scope, param_paths};
+use crate::stages::init;
 use crate::stages::resume_checkpoint::{self, Settings};
-use crate::trainer::{Position, TrainState};
+use crate::trainer::{EMA_WEIGHTS, InitSettings, ModelInfo, Position, Schedule, TrainState};
 
 /// The state before the first step of this process, and how far it is.
 pub(super) struct StartingPoint {
     pub state: TrainState,
     pub position: Position,
-    /// What is told if it comes from a checkpoint.
-    pub resumed: Option<Event>,
+    /// See [`TrainingContext`](crate::trainer::TrainingContext).
+    pub other_steps: i64,
+    /// What is told of a checkpoint that it comes from.
+    pub told: Vec<Event>,
+}
+
+/// What is about to be trained, and on what.
+pub(super) struct Beginner<'a> {
+    /// The settings that positions depend on.
+    pub reached_with: &'a Settings,
+    pub dataset: &'a Dataset,
+    pub info: &'a ModelInfo,
 }
 
 impl Training<'_> {
-    /// `state` is that of a new training. `reached_with`: the settings that positions depend on.
+    /// `state` is that of a new training.
     pub(super) fn starting_point(
         &self,
         context: &RunContext,
-        keeper: &CheckpointManager,
+        keeper: &mut CheckpointManager,
         mut state: TrainState,
         device: &Device,
-        reached_with: &Settings,
-        dataset: &Dataset,
+        what: &Beginner,
     ) -> Result<StartingPoint, StageError> {
+        let Beginner { reached_with, dataset, info } = what;
         let newest = self.with_runs(|training| training.newest(context, keeper))?;
         let named = || resume_checkpoint::load(self.settings, &context.root);
         let Some(mut checkpoint) = newest.map_or_else(named, |found| Ok(Some(found)))? else {
-            return Ok(StartingPoint { state, position: Position::default(), resumed: None });
+            let (position, mut told) = (Position::default(), Vec::new());
+            if let Some(init) = &self.settings.init {
+                (state, told) = begin_with(init, context, keeper, state, (device, info))?;
+            }
+            return Ok(StartingPoint { state, position, other_steps: 0, told });
         };
+        let steps = self.settings.steps_per_epoch(dataset.indices(Split::Train).len());
         let mut position = Position::of(checkpoint.header());
         if !checkpoint.path().starts_with(&keeper.run().folder) {
             let then = resume_checkpoint::reached_with(checkpoint.path(), checkpoint.header());
-            let steps = self.settings.steps_per_epoch(dataset.indices(Split::Train).len());
             let (begin, said) =
                 resume_checkpoint::begin(checkpoint.header(), then.as_ref(), reached_with, steps);
             position = begin;
@@ -58,7 +73,22 @@ impl Training<'_> {
             step: position.step_in_epoch,
             metrics: previous.unwrap_or_else(|| checkpoint.header().metrics.clone()),
         };
-        Ok(StartingPoint { state, position, resumed: Some(resumed) })
+        let changes = &keeper.metadata().changes;
+        let other_steps = if changes.is_empty() { 0 } else { other_steps(&position, steps) };
+        let begins = changes.last().is_some_and(|change| change.place() == position.place());
+        let before = previous_rate(checkpoint.header(), history, &position, (steps, other_steps));
+        let settings = self.settings;
+        let step = position.global_step.saturating_add_signed(-other_steps);
+        let rate =
+            settings.schedule.rate(settings.learning_rate, step, settings.horizon_steps(steps));
+        let jump = before.filter(|before| begins && *before != rate).map(|before| {
+            let text = format!(
+                "The learning rate was {before:.3e} in the last step, and goes on at {rate:.3e}"
+            );
+            Event::Message { text }
+        });
+        let told = std::iter::once(resumed).chain(jump).collect();
+        Ok(StartingPoint { state, position, other_steps, told })
     }
 
     /// Tells of the run, and notes in its metadata that it is under way.
@@ -69,7 +99,7 @@ impl Training<'_> {
         start: &mut StartingPoint,
         devices: &DeviceGroup,
     ) -> Result<(), StageError> {
-        let StartingPoint { state, position, resumed } = start;
+        let StartingPoint { state, position, told, .. } = start;
         let parameters = parameters(&state.model, &Scope::All);
         let trainable = self::parameters(&state.model, &state.scope);
         let bytes = state.checkpoint_bytes(trainable);
@@ -82,9 +112,9 @@ impl Training<'_> {
             size: parameters,
             changing: trainable,
         });
-        resumed.take().into_iter().for_each(|event| context.event(event));
+        std::mem::take(told).into_iter().for_each(|event| context.event(event));
         self.with_runs(|training| {
-            training.note_running(context, keeper, position.epoch, &devices.name)
+            training.note_running(context, keeper, position.place(), &devices.name)
         })?;
         if devices.micro_batches > 1 {
             // Sums in another order: the bits differ from those of whole batches.
@@ -94,6 +124,52 @@ impl Training<'_> {
         }
         Ok(())
     }
+}
+
+/// The state of a new training with the weights that `init` names.
+fn begin_with(
+    init: &InitSettings,
+    context: &RunContext,
+    keeper: &mut CheckpointManager,
+    state: TrainState,
+    (device, info): (&Device, &ModelInfo),
+) -> Result<(TrainState, Vec<Event>), StageError> {
+    let file = init::require(init, &context.inputs, &context.root)?;
+    let found = init::beginning(init, &file, (&state.model, &state.scope), info)?;
+    let mut checkpoint = init::load(file)?;
+    let state = state.begin_with(&mut checkpoint, &found.taken, device)?;
+    let path = shown(checkpoint.path(), context);
+    let which = if found.taken.prefix == EMA_WEIGHTS { "EMA weights" } else { "weights" };
+    let optimizer = if init.optimizer { " and the optimizer's state" } else { "" };
+    let epoch = checkpoint.header().epoch;
+    let text = format!("Begins with the {which}{optimizer} of {path} (epoch {epoch})");
+    keeper.update(|m| m.resumed_from = Some(path))?;
+    let told = std::iter::once(text).chain(found.notes).map(|text| Event::Message { text });
+    Ok((state, told.collect()))
+}
+
+/// Steps that were done besides those that a position makes with so many steps an epoch.
+fn other_steps(position: &Position, steps: u64) -> i64 {
+    let now = position.epoch * steps + position.step_in_epoch;
+    position.global_step as i64 - now as i64
+}
+
+/// The learning rate of the step before a position, if there was one. Inside an epoch the steps of
+/// an epoch are those of before.
+fn previous_rate(
+    header: &Header,
+    history: &[EpochRecord],
+    position: &Position,
+    (steps, other_steps): (u64, i64),
+) -> Option<f64> {
+    if position.step_in_epoch == 0 {
+        return history.iter().rfind(|e| e.epoch == position.epoch).map(|e| e.learning_rate);
+    }
+    let then = &header.scheduler_state_dict;
+    let schedule: Schedule = serde_json::from_value(then["schedule"].clone()).ok()?;
+    let (peak, horizon) = (then["base_lr"].as_f64()?, then["horizon_epochs"].as_u64()?);
+    let step = position.global_step.saturating_add_signed(-other_steps).checked_sub(1)?;
+    Some(schedule.rate(peak, step, steps * horizon))
 }
 
 /// How many numbers the parameters of a part of the network are.
