@@ -33,6 +33,8 @@ mod lora_conv;
 mod lora_layers;
 mod messages;
 mod metrics;
+#[cfg(unix)]
+mod nodes;
 mod page;
 mod place;
 mod project;
