@@ -58,6 +58,8 @@ mod told;
 #[cfg(unix)]
 mod trainer;
 #[cfg(unix)]
+mod training_failures;
+#[cfg(unix)]
 mod training_program;
 mod ui;
 mod unet;

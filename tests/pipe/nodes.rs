@@ -63,6 +63,11 @@ fn has_saved(project: &Project) -> bool {
     project.path(&format!("{RUN}/checkpoints/last.ckpt")).exists()
 }
 
+/// A length of sleep that is this test's own.
+fn unique(seconds: u32) -> String {
+    format!("{seconds}.{}", std::process::id())
+}
+
 /// Whether a program with such arguments runs on this machine.
 fn runs(words: &[&str]) -> bool {
     let wanted: Vec<u8> = words.iter().flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect();
@@ -110,8 +115,9 @@ fn each_process_finds_the_variables_of_torchrun_and_the_first_one_speaks() {
 #[test]
 fn one_process_that_fails_ends_all_and_is_named() {
     let Some(cluster) = Cluster::start_two() else { return };
-    let script = "[ $RANK = 0 ] && exec sleep 6173\necho why it failed >&2\nexit 3\n";
-    let project = project(&cluster, "{ nodes: 2 }", "", script);
+    let script = "[ $RANK = 0 ] && exec sleep SECONDS\necho why it failed >&2\nexit 3\n";
+    let script = script.replace("SECONDS", &unique(6173));
+    let project = project(&cluster, "{ nodes: 2 }", "", &script);
     let begun = Instant::now();
     project
         .pipe(&["run", "p.yaml"])
@@ -120,13 +126,14 @@ fn one_process_that_fails_ends_all_and_is_named() {
         .says("1: why it failed");
     assert!(begun.elapsed() < Duration::from_secs(60));
     assert_eq!(failures(&project), ["command"]);
-    assert!(!runs(&["sleep", "6173"]), "it goes on");
+    assert!(!runs(&["sleep", &unique(6173)]), "it goes on");
 }
 
 #[test]
 fn a_process_that_goes_on_after_the_first_has_ended_is_ended() {
     let Some(cluster) = Cluster::start_two() else { return };
-    let script = format!("[ $RANK = 0 ] || {{ trap '' TERM; sleep 6174; }}\n{TRAIN}");
+    let seconds = unique(6174);
+    let script = format!("[ $RANK = 0 ] || {{ trap '' TERM; sleep {seconds}; }}\n{TRAIN}");
     let project = project(&cluster, "{ nodes: 2 }", "    grace: 1s\n", &script);
     let begun = Instant::now();
     project
@@ -135,7 +142,7 @@ fn a_process_that_goes_on_after_the_first_has_ended_is_ended() {
         .says("went on for 1s after process 0 had ended, and were ended");
     assert!(begun.elapsed() < Duration::from_secs(60));
     assert_eq!(state(&project), alone());
-    assert!(!runs(&["sleep", "6174"]), "it goes on");
+    assert!(!runs(&["sleep", &unique(6174)]), "it goes on");
 }
 
 #[test]
