@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import os
 import signal
@@ -17,6 +19,9 @@ from ._failures import kind_of
 from ._protocol import Connection, JobError, Reply, Settings, read_job
 from ._seed import reseed as seed_everything
 
+_FAILURE = ".pipe-failure.json"
+"""The file beside the job's in which a process above rank 0 leaves why it is about to fail."""
+
 Write = Union[Callable[[Path], object], "os.PathLike[str]", str]
 """A function that writes a file or a folder to the path it gets, or a path that was written."""
 
@@ -26,8 +31,8 @@ class Job:
 
     With `PIPE_JOB` in the environment it talks to `pipe`. Without, it keeps its checkpoints in
     `checkpoints/NAME/`, NAME being the script's, goes on from the newest when it is started again,
-    and says so on stderr. In a process of a distributed training with a rank above 0 it says
-    nothing: rank 0 does.
+    and says so on stderr. In a process of a distributed training with a rank above 0 it says and
+    saves nothing: rank 0 does.
 
     Every method raises `JobError` where `pipe` refuses or is gone; the program should then end.
     """
@@ -47,7 +52,7 @@ class Job:
 
     @cached_property
     def _begun(self) -> tuple[Settings, Callable[[Mapping[str, Any]], Reply]]:
-        follower = _rank(self._environ) > 0
+        follower = self.rank > 0
         speak: Callable[[Mapping[str, Any]], Reply]
         if path := self._environ.get("PIPE_JOB"):
             settings, socket = read_job(path)
@@ -60,7 +65,7 @@ class Job:
                 going_on = f", going on after epoch {settings.done}" if settings.start else ""
                 say(f"no PIPE_JOB: the newest and best checkpoints are kept in {kept}{going_on}")
         if follower:
-            speak = _silent
+            speak = self._follow
         self._done, self._step = settings.done, settings.step
         self._inside = settings.step_in_epoch
         self._on_signal()
@@ -133,6 +138,11 @@ class Job:
         """Into how many pieces to cut each batch: more than 1 after memory ran out."""
         return self._settings.micro_batch_splits
 
+    @cached_property
+    def rank(self) -> int:
+        """This process's number in a distributed training; 0 where there is one process."""
+        return _rank(self._environ)
+
     @property
     def devices(self) -> tuple[int, ...]:
         """GPUs that are the stage's own, counted from 0; empty where nothing was said of it."""
@@ -158,25 +168,39 @@ class Job:
         """Somebody asks for a picture of now: `sample(path)`."""
         return self._sample_asked
 
+    def agreed(self, word: bool) -> bool:
+        """What rank 0 says, in every process of a training with `torch.distributed`.
+
+        A wish to stop or to save reaches rank 0 alone, and processes that differ about it wait for
+        each other for ever: `if job.agreed(job.should_save)`. Every process calls it, as often as
+        the others. In a training of one process it is the word itself.
+        """
+        distributed: Any = sys.modules.get("torch.distributed")
+        if distributed is None or not (distributed.is_available() and distributed.is_initialized()):
+            return word
+        words = [word]
+        distributed.broadcast_object_list(words, src=0)
+        return words[0]
+
     # What is done and said.
 
     def epochs(self, target: int | None = None, *, reseed: bool = True) -> Iterator[int]:
         """The epochs yet to do, counted from 1.
 
         Ends at the target, after `finish`, and where a stop was asked: once the epoch under way is
-        saved. `target` is how many there are in all where `pipe` does not say it. With `reseed`,
+        saved. With `torch.distributed` all processes end together, where rank 0 does. `target` is how many there are in all where `pipe` does not say it. With `reseed`,
         each epoch begins with the generators of `random`, NumPy and PyTorch seeded by (seed,
         epoch), so that an interrupted training sees the same numbers.
         """
         target = self._settings.target or target
         if target is None:
             raise JobError("without pipe, say how many epochs there are in all: job.epochs(20)")
-        while not (self._stop or self._finished or self._reached(target)):
+        while self.agreed(not (self._stop or self._finished or self._reached(target))):
             epoch = self._under_way = self._done + 1
             if reseed:
                 seed_everything(self.seed, epoch)
             yield epoch
-            if self._ended_inside:
+            if self.agreed(self._ended_inside):
                 return
             if self._done < epoch and self.complete().save:
                 self._warn_once("save", f"epoch {epoch} ended without job.save(): it is not kept")
@@ -193,11 +217,13 @@ class Job:
 
         `steps` is how many an epoch has, `step_in_epoch` how many of this one are done, counted by
         the reports where it is left out. A metric is anything that `float()` takes; a tensor on a
-        GPU is waited for.
+        GPU is waited for. Above rank 0 it counts, and does nothing else.
         """
         self._begun
         self._step = self._step + 1 if step is None else step
         self._inside = self._inside + 1 if step_in_epoch is None else step_in_epoch
+        if self.rank > 0:
+            return
         # A message with `epoch` and without `step_in_epoch` would say that the epoch is complete.
         message: dict[str, Any] = {"step": self._step, "epoch": self._done + 1}
         if metrics:
@@ -219,10 +245,15 @@ class Job:
         `write` is a function that writes a file or a folder to the path that it gets, and is
         called only where the policy wants this checkpoint; or the path of what was written, inside
         `scratch`. With `step_in_epoch` the state lies inside the epoch instead, after so many of
-        its steps. Returns where the checkpoint now is, or None where it is not kept.
+        its steps. Returns where the checkpoint now is, or None where it is not kept. Above rank 0
+        nothing is written.
         """
         self._begun
         if self._ended_inside:
+            return None
+        if self.rank > 0:
+            if step_in_epoch is None:
+                self.complete()
             return None
         if step_in_epoch is None:
             if self._under_way and self._done >= self._under_way:
@@ -304,6 +335,14 @@ class Job:
 
     # Within.
 
+    def _follow(self, message: Mapping[str, Any]) -> Reply:
+        """Above rank 0 nothing is said but why the program is about to fail."""
+        path = self._environ.get("PIPE_JOB")
+        if path and message.get("failure", "command") != "command":
+            with contextlib.suppress(OSError), open(Path(path).parent / _FAILURE, "x") as file:
+                json.dump(message, file)
+        return Reply()
+
     def _say(self, message: Mapping[str, Any]) -> Reply:
         reply = self._begun[1](message)
         self._stop |= reply.stop
@@ -332,7 +371,10 @@ class Job:
             raise JobError(f"{path} is not inside job.scratch, {self.scratch}") from None
 
     def _on_signal(self) -> None:
-        """SIGTERM sets a flag; a handler that was there before is called as well."""
+        """SIGTERM sets a flag; a handler that was there before is called as well.
+
+        Above rank 0 the flag stays: rank 0 hears of the stop, and `agreed` tells the others.
+        """
         if threading.current_thread() is not threading.main_thread():
             return
         previous = signal.getsignal(signal.SIGTERM)
@@ -343,7 +385,7 @@ class Job:
                 signal.signal(number, previous or signal.SIG_DFL)
                 os.kill(os.getpid(), number)
                 return
-            self._stop = True
+            self._stop |= self.rank == 0
             if callable(previous):
                 previous(number, frame)
 
@@ -373,10 +415,6 @@ class Job:
             self.fail(kind, f"{type(error).__name__}: {error}")
         except JobError:
             pass  # the exception itself is what people should see
-
-
-def _silent(message: Mapping[str, Any]) -> Reply:
-    return Reply()
 
 
 def _rank(environ: Mapping[str, str]) -> int:

@@ -25,7 +25,8 @@ class PipeCallback(TrainerCallback):
 
     The Trainer writes into its `output_dir`, which is to be `job.scratch`, and does not save by
     itself (`save_strategy="no"`). A checkpoint inside an epoch is written where the policy or a
-    stop asks for it. Metrics of an epoch are what the Trainer logged in it, times left out.
+    stop asks for it. Metrics of an epoch are what the Trainer logged in it, times left out. Of
+    several processes rank 0 decides, and all save and stop together.
     """
 
     def __init__(self) -> None:
@@ -50,10 +51,10 @@ class PipeCallback(TrainerCallback):
         steps = _steps(args, kwargs["train_dataloader"])
         inside = state.global_step - job.done * steps
         job.report(step=state.global_step, steps=steps, step_in_epoch=inside)
-        if inside < steps and job.should_save:
+        if inside < steps and job.agreed(job.should_save):
             self._inside = inside
             control.should_save = True
-            control.should_training_stop |= job.should_stop
+            control.should_training_stop |= job.agreed(job.should_stop)
         return control
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
@@ -93,8 +94,8 @@ class PipeCallback(TrainerCallback):
             self._pending = False
             reply = job.complete(self._metrics)
             self._metrics = {}
-            control.should_save |= reply.save
-            control.should_training_stop |= reply.stop
+            control.should_save |= job.agreed(reply.save)
+            control.should_training_stop |= job.agreed(reply.stop)
 
 
 def _steps(args: Any, loader: Any) -> int:

@@ -243,9 +243,29 @@ def test_ranks_above_zero_say_nothing(begin, rank):
     pipe, _ = begin()
     job = Job({**pipe.begin(), rank: "1"})
     for _ in job.epochs():
-        job.report()
+        job.report(loss="no number is asked for")
         job.save(write)
-    assert job.done == 3 and pipe.messages == []
+        os.kill(os.getpid(), signal.SIGTERM)  # rank 0 hears of a stop, and says so
+    assert job.done == 3 and pipe.messages == [] and not job.should_save
+    assert not (job.scratch / "checkpoint").exists()
+
+
+def test_a_rank_above_zero_leaves_why_it_fails(begin):
+    pipe, _ = begin()
+    job = Job({**pipe.begin(), "RANK": "1"})
+    job.fail("command", "the connection to rank 0 was closed")
+    left = Path(job._environ["PIPE_JOB"]).parent / ".pipe-failure.json"
+    assert not left.exists()
+    job.fail("out_of_memory", "no room")
+    job.fail("input", "later")
+    assert left.read_text() == '{"failure": "out_of_memory", "message": "no room"}'
+    assert pipe.messages == []
+
+
+def test_one_process_agrees_with_itself(begin):
+    pytest.importorskip("torch.distributed")
+    _, job = begin()
+    assert job.agreed(True) and not job.agreed(False)
 
 
 def test_a_report_takes_less_than_a_millisecond(begin):

@@ -68,6 +68,7 @@ def go_on(folder: Path, epochs: int) -> None:
         ("lightning_diffit", ("torch", "lightning", "peft", "PIL"), 20),
         ("diffusers_unconditional", ("torch", "diffusers", "accelerate", "PIL"), 15),
         ("transformers_trainer", ("torch", "transformers", "accelerate"), 15),
+        ("torch_distributed", ("torch",), 6),
     ],
 )
 def test_killed_and_extended_it_ends_in_the_bytes_of_one_go(tmp_path, name, packages, seconds):
@@ -98,5 +99,5 @@ def test_every_example_is_here():
     folders = {path.name for path in EXAMPLES.iterdir() if path.is_dir()}
     assert folders == {
         "shell", "sklearn_partial_fit", "lightning_diffit", "diffusers_unconditional",
-        "transformers_trainer",
+        "transformers_trainer", "torch_distributed",
     }

@@ -8,6 +8,7 @@ use pipe_engine::pipeline_file::environment;
 use pipe_trainer::program::{Job, Reply};
 use serde_json::{Map, Value, json};
 
+use super::job_rank::{RankArguments, rank};
 use super::{CliError, ExitCode};
 use crate::report::stdout::say;
 
@@ -104,6 +105,9 @@ enum JobCommand {
         /// The line
         text: String,
     },
+    /// One of the processes that a job of Slurm starts
+    #[command(hide = true)]
+    Rank(RankArguments),
 }
 
 fn metric(text: &str) -> Result<(String, Value), String> {
@@ -114,6 +118,10 @@ fn metric(text: &str) -> Result<(String, Value), String> {
 }
 
 pub fn job(arguments: JobArguments) -> Result<ExitCode, CliError> {
+    let arguments = match arguments.command {
+        JobCommand::Rank(process) => return rank(process),
+        command => JobArguments { command },
+    };
     let Some(file) = std::env::var_os(environment::JOB) else {
         return Err(CliError::usage(
             "PIPE_JOB is not set: `pipe job` is for programs that a `trainer` stage starts",
@@ -128,6 +136,11 @@ pub fn job(arguments: JobArguments) -> Result<ExitCode, CliError> {
         JobCommand::Epochs => {
             let job: Job = serde_json::from_str(&text).map_err(wrong)?;
             (job.done + 1..=job.target).for_each(|epoch| say!("{epoch}"));
+            Ok(ExitCode::SUCCESS)
+        }
+        // Of several processes the first one speaks.
+        _ if std::env::var("RANK").is_ok_and(|rank| rank != "0") => {
+            say!("{}", json!({"ok": true}));
             Ok(ExitCode::SUCCESS)
         }
         said => {
@@ -176,8 +189,8 @@ fn message(command: JobCommand) -> Value {
             json!({"failure": kind, "message": message.unwrap_or_default()})
         }
         JobCommand::Message { text } => json!({"message": text}),
-        // Both are answered by the file alone.
-        JobCommand::Get { .. } | JobCommand::Epochs => Value::Null,
+        // They say nothing to the stage.
+        JobCommand::Get { .. } | JobCommand::Epochs | JobCommand::Rank(_) => Value::Null,
     }
 }
 

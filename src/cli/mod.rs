@@ -15,6 +15,7 @@ mod graph;
 mod hook_client;
 mod init;
 mod job;
+mod job_rank;
 mod jobs;
 mod kinds;
 mod live;

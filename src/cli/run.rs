@@ -119,10 +119,14 @@ pub fn run(arguments: RunArguments, output: &Output, kinds: &Kinds) -> Result<Ex
     let told =
         RunSummary { args: &args, execution: &execution, output, again, is_planned, seconds };
     let ended = told.print(&summary);
-    let code = store::combine(ended, mirrored, &stop)?;
+    let code = store::combine(ended, mirrored, &stop);
     match (before, stop.requested()) {
-        (Some(before), Some(signal)) => slurm_job::end_stopped(&loaded, signal, &before, &summary),
-        _ => Ok(code),
+        (Some(before), Some(signal)) => {
+            code?;
+            slurm_job::end_stopped(&loaded, signal, &before, &summary)
+        }
+        (Some(before), None) => slurm_job::end(&loaded, &before, &summary, code),
+        _ => code,
     }
 }
 

@@ -1,6 +1,6 @@
 //! `pipe sample CKPT`, `pipe sample RUN`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pipe_core::progress::{Event, Unit};
 use pipe_core::stop::Stop;
@@ -58,6 +58,14 @@ pub struct SampleArguments {
     device: DeviceSpec,
 }
 
+impl SampleArguments {
+    /// What stands above the pictures.
+    fn title(&self, checkpoint: &Path) -> String {
+        let Self { steps, guidance, seed, .. } = self;
+        format!("{}, {steps} steps, guidance {guidance}, seed {seed}", checkpoint.display())
+    }
+}
+
 pub fn sample(
     arguments: SampleArguments,
     output: &Output,
@@ -83,13 +91,7 @@ pub fn sample(
         message::warning(warning);
     }
     let request = GridRequest {
-        title: format!(
-            "{}, {} steps, guidance {}, seed {}",
-            path.display(),
-            a.steps,
-            a.guidance,
-            a.seed
-        ),
+        title: a.title(&path),
         n: usize::from(a.n),
         classes: a.classes,
         seed: a.seed,

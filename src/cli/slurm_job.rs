@@ -8,13 +8,13 @@ use pipe_core::progress::NullListener;
 use pipe_core::stop::{Signal, Stop};
 use pipe_engine::exec::slurm::{AfterStop, CurrentJob, Slurm, after_stop};
 use pipe_engine::exec::{self, Execution, InspectedStage, Summary};
-use pipe_engine::kind::{StageId, StageState};
+use pipe_engine::kind::{Failure, StageId, StageState};
 use pipe_engine::plan::{Action, Plan, Step};
 use pipe_engine::state::{JobId, Record};
 
 use super::pipeline_args::PipelineSession;
 use super::{CliError, ExitCode};
-use crate::report::stderr;
+use crate::report::{message, stderr};
 
 /// What a job is held to.
 #[derive(clap::Args)]
@@ -92,6 +92,41 @@ impl JobArguments {
     }
 }
 
+/// How a stage stands on disk now.
+fn state_of(loaded: &PipelineSession, stage: &StageId) -> Option<StageState> {
+    let quiet = Stop::default();
+    let execution = loaded.session.execution(&quiet, &NullListener);
+    let mut all = exec::inspect(&execution, &loaded.session.selection.stages).ok()?;
+    Some(all.remove(stage)?.inspection.state)
+}
+
+/// How a job ends that was not told to stop. One of several nodes that lost a process, or the whole
+/// node with it, is requeued: it gets nodes that are there. Without anything that it could go on
+/// from it would end the same way for ever.
+pub fn end(
+    loaded: &PipelineSession,
+    before: &StageState,
+    summary: &Summary,
+    ended: Result<ExitCode, CliError>,
+) -> Result<ExitCode, CliError> {
+    let lost = summary.failed.iter().find(|(_, error)| error.failure == Failure::DeviceLost);
+    let stage = lost.and_then(|(stage, _)| loaded.session.graph.stage(stage));
+    let stage = stage.filter(|stage| stage.tasks().nodes > 1);
+    let (Err(error), Some(stage), Some(CurrentJob(job))) = (&ended, stage, CurrentJob::find())
+    else {
+        return ended;
+    };
+    let after = state_of(loaded, &stage.id);
+    if !after.is_some_and(|after| matches!(after, StageState::Partial { .. }) && after != *before) {
+        return ended;
+    }
+    error.messages().iter().for_each(|text| message::warning(text));
+    stderr::line(format!("job {job} is requeued and goes on from there"));
+    stderr::flush();
+    Slurm.requeue(job).map_err(CliError::failed)?;
+    Ok(ExitCode::from(Signal::Terminate.exit_code()))
+}
+
 /// How a job ends that was told to stop: requeued if that is of use.
 pub fn end_stopped(
     loaded: &PipelineSession,
@@ -108,13 +143,9 @@ pub fn end_stopped(
     else {
         return Ok(saved);
     };
-    let quiet = Stop::default();
-    let execution = loaded.session.execution(&quiet, &NullListener);
-    let after = exec::inspect(&execution, &loaded.session.selection.stages)
-        .ok()
-        .and_then(|mut all| all.remove(only));
+    let after = state_of(loaded, only);
     let begun = summary.failed.iter().any(|(stage, _)| stage == only);
-    let stage = after.as_ref().filter(|_| begun).map(|after| (before, &after.inspection.state));
+    let stage = after.as_ref().filter(|_| begun).map(|after| (before, after));
     let limit = loaded
         .session
         .graph

@@ -18,7 +18,7 @@ use pipe_fs::sync::Level;
 use crate::artifact::ArtifactType;
 use crate::kind::Stage;
 use crate::pipeline_file::{ExecutorSettings, StoreUrl};
-use crate::policy::{ExecutionOptions, Hooks};
+use crate::policy::{ExecutionOptions, Hooks, Tasks};
 use crate::reference::{DependencyMode, Files};
 use crate::source::{Part, Source};
 use pipe_core::fingerprint::Manifest;
@@ -66,6 +66,11 @@ impl LoadedStage {
     /// GPUs that it takes while it runs: its own one, or those that its settings name.
     pub fn gpus(&self) -> u32 {
         self.options.resources.gpu.max(self.stage.gpus())
+    }
+
+    /// The processes that it is within its job.
+    pub fn tasks(&self) -> Tasks {
+        if self.stage.spans_nodes() { self.options.slurm.tasks() } else { Tasks::ONE }
     }
 
     /// Whether it can begin without a stage before it that failed.

@@ -24,7 +24,7 @@ use crate::exec::Journal;
 pub use crate::file_formats::{FileFormats, PlainFiles};
 use crate::graph::{Graph, Targets};
 pub use crate::inspection::{Inspection, Request, StageState};
-use crate::policy::Adjustment;
+use crate::policy::{Adjustment, Tasks};
 pub use crate::reference::{DependencyMode, Files, Reference, is_inside_project};
 pub use crate::rejection::Rejection;
 use crate::state::{Output, OutputBaseline, Outputs};
@@ -93,6 +93,12 @@ pub trait Stage: Send + Sync {
     /// GPUs that it computes on at the same time, where its settings say; a job asks for so many.
     fn gpus(&self) -> u32 {
         0
+    }
+
+    /// Whether its work can be that of several processes on several nodes: see
+    /// [`RunContext::tasks`].
+    fn spans_nodes(&self) -> bool {
+        false
     }
 
     /// What it will hand on, as far as settings tell, for the lints of those that refer to it: a
@@ -239,6 +245,9 @@ pub struct RunContext<'a> {
     pub adjustment: Adjustment,
     /// The GPU that is the stage's own while it runs, counted from 0.
     pub gpu: Option<u32>,
+    /// The processes that a stage which spans nodes is to be, where this is a job that has room for
+    /// several.
+    pub tasks: Option<Tasks>,
     pub graph: &'a Graph,
     pub(crate) formats: &'a dyn FileFormats,
     pub stop: &'a Stop,

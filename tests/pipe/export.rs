@@ -81,6 +81,52 @@ fn the_tasks_do_what_one_run_does() {
     project.pipe(&["plan", "p.yaml"]).says("seed 3 -> ");
 }
 
+const TRAINER: &str = "\
+name: own
+stages:
+  base:
+    kind: trainer
+    matrix: { rate: [0.1, 0.5] }
+    run: sh train.sh
+    inputs: [train.sh]
+    settings: { rate: 1 }
+    epochs: 2
+    resources: { gpu: 1 }
+    retry: { max: 2 }
+  winner: { kind: select_best, over: base }
+  best: { kind: copy_best, from: winner, to: best.txt }
+";
+
+#[cfg(unix)]
+#[test]
+fn a_training_program_is_a_task_as_every_stage_is() {
+    let project = Project::new();
+    project.write("p.yaml", TRAINER);
+    project.write(
+        "train.sh",
+        "set -e\nscratch=$(pipe job get scratch)\nfor epoch in $(pipe job epochs); do\n  \
+         pipe job get settings.rate > \"$scratch/state\"\n  \
+         pipe job epoch $epoch --metric train_loss=$(pipe job get settings.rate) --checkpoint \"$scratch/state\"\ndone\n",
+    );
+    let text = project.pipe(&["export", "argo", "p.yaml"]).succeeds().stdout();
+    let workflow: Value = serde_yaml::from_str(&text).unwrap();
+    let templates = workflow["spec"]["templates"].as_sequence().unwrap();
+    let on_gpu =
+        templates.iter().find(|t| t["container"]["resources"]["limits"]["nvidia.com/gpu"] == "1");
+    assert!(on_gpu.is_some_and(|t| t["retryStrategy"].is_mapping()), "{text}");
+    carry_out(&project, &workflow);
+    assert_eq!(project.read("best.txt"), "0.1\n");
+    project.pipe(&["run", "p.yaml"]).succeeds().says("everything is up to date");
+    let Some(python) = std::env::var("PIPE_TEST_PYTHON").ok().filter(|python| has_hera(python))
+    else {
+        eprintln!("skipped: PIPE_TEST_PYTHON names no interpreter with hera and pyyaml");
+        return;
+    };
+    project.write("w.yaml", &text);
+    let told = validate(&python, &[project.path("w.yaml").display().to_string()], false);
+    assert!(told.contains("1 files are valid"), "{told}");
+}
+
 #[test]
 fn the_environment_stays_at_home() {
     let plain = Project::new();

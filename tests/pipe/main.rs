@@ -37,6 +37,8 @@ mod lora_conv;
 mod lora_layers;
 mod messages;
 mod metrics;
+#[cfg(unix)]
+mod nodes;
 mod page;
 mod place;
 mod project;
@@ -60,6 +62,8 @@ mod thin;
 mod told;
 #[cfg(unix)]
 mod trainer;
+#[cfg(unix)]
+mod training_failures;
 #[cfg(unix)]
 mod training_program;
 mod ui;

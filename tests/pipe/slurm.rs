@@ -12,7 +12,7 @@ use crate::project::{Project, all_tensors, root, send};
 const RUN: &str = "checkpoints/base_training/run_001";
 
 /// A Slurm of one node, for one test.
-struct Cluster(tempfile::TempDir);
+pub struct Cluster(tempfile::TempDir);
 
 fn script(what: &str, folder: &std::path::Path) -> std::process::Output {
     let mut command = Command::new("bash");
@@ -22,14 +22,23 @@ fn script(what: &str, folder: &std::path::Path) -> std::process::Output {
 
 impl Cluster {
     /// `None`, with a word, where there is none to be had.
-    fn start() -> Option<Self> {
+    pub fn start() -> Option<Self> {
+        Self::started_if_there("start")
+    }
+
+    /// With two nodes that have two GPUs each.
+    pub fn start_two() -> Option<Self> {
+        Self::started_if_there("start-two")
+    }
+
+    fn started_if_there(how: &str) -> Option<Self> {
         if std::env::var_os("PIPE_TEST_SLURM").is_none() {
             eprintln!(
                 "skipped: PIPE_TEST_SLURM is not set; Debian's slurm-wlm and munge must be there for it"
             );
             return None;
         }
-        Some(Self::started("start"))
+        Some(Self::started(how))
     }
 
     /// With two nodes, GPUs, accounts, and a controller that soon forgets a job that has ended.
@@ -57,7 +66,7 @@ impl Cluster {
             .any(|line| line == id)
     }
 
-    fn project(&self, pipeline: &str) -> Project {
+    pub fn project(&self, pipeline: &str) -> Project {
         let conf = self.0.path().join("slurm.conf").display().to_string();
         let project = Project::new().environment("SLURM_CONF", conf);
         project.write("p.yaml", pipeline);
@@ -66,7 +75,7 @@ impl Cluster {
 
     /// What one of Slurm's programs prints.
     #[track_caller]
-    fn ask(&self, program: &str, arguments: &[&str]) -> String {
+    pub fn ask(&self, program: &str, arguments: &[&str]) -> String {
         let conf = self.0.path().join("slurm.conf");
         let output =
             Command::new(program).args(arguments).env("SLURM_CONF", conf).output().unwrap();
@@ -76,7 +85,7 @@ impl Cluster {
 
     /// The value of a key of `scontrol show job`.
     #[track_caller]
-    fn job(&self, id: &str, key: &str) -> String {
+    pub fn job(&self, id: &str, key: &str) -> String {
         let text = self.ask("scontrol", &["show", "--oneliner", "job", id]);
         let value =
             text.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
@@ -108,12 +117,12 @@ fn of_stage(all: &[Value], stage: &str) -> Value {
 
 /// The id of a stage's job.
 #[track_caller]
-fn job_of(project: &Project, stage: &str) -> String {
+pub fn job_of(project: &Project, stage: &str) -> String {
     of_stage(&status(project), stage)["job"]["id"].as_str().expect("a job").to_owned()
 }
 
 #[track_caller]
-fn until(what: &str, mut there: impl FnMut() -> bool) {
+pub fn until(what: &str, mut there: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(120);
     while !there() {
         assert!(Instant::now() < deadline, "no {what} after two minutes");
@@ -122,7 +131,7 @@ fn until(what: &str, mut there: impl FnMut() -> bool) {
 }
 
 /// Starts a command whose output goes to files.
-fn start(project: &Project, arguments: &[&str], name: &str) -> Child {
+pub fn start(project: &Project, arguments: &[&str], name: &str) -> Child {
     let file = |end: &str| std::fs::File::create(project.path(&format!("{name}.{end}"))).unwrap();
     project.command(arguments).stdout(file("out")).stderr(file("err")).spawn().unwrap()
 }

@@ -3,10 +3,11 @@
 # Debian's `slurm-wlm` and `munge`; installs nothing, and needs no other Slurm.
 #
 #   tests/slurm/cluster.sh start DIR     # then: export SLURM_CONF=DIR/slurm.conf
+#   tests/slurm/cluster.sh start-two DIR
 #   tests/slurm/cluster.sh start-large DIR
 #   tests/slurm/cluster.sh stop DIR
 #
-# A large one has two nodes with two GPUs each that nobody has built in, and accounts: a database and slurmdbd run beside it (`mariadb-server`,
+# `start-two` makes two nodes with two GPUs each that nobody has built in. A large one has accounts besides: a database and slurmdbd run beside it (`mariadb-server`,
 # `slurmdbd`), and the controller forgets a job that has ended within a minute.
 #
 # Timers are short: a requeued job waits 5 seconds rather than 120 (cred_expire), a cancelled one has 10 to save (KillWait).
@@ -27,10 +28,11 @@ start() {
   head -c 1024 /dev/urandom >"$dir/munge/key"
   chmod 600 "$dir/munge/key"
   if [ -n "${2:-}" ]; then
-    accounting="accounting_storage/slurmdbd" age=2 nodes=2 gpus="Gres=gpu:2"
+    nodes=2 gpus="Gres=gpu:2"
     touch "$dir/gpu0" "$dir/gpu1"
     echo "NodeName=node[1-2] Name=gpu File=$dir/gpu[0-1]" >"$dir/gres.conf"
   fi
+  if [ "${2:-}" = large ]; then accounting="accounting_storage/slurmdbd" age=2; fi
   cat >"$dir/slurm.conf" <<CONF
 ClusterName=pipe-test
 SlurmctldHost=$host(127.0.0.1)
@@ -78,7 +80,7 @@ CONF
     --log-file="$dir/munge/log" --seed-file="$dir/munge/seed" >"$dir/munge/out" 2>&1 &
   echo $! >"$dir/munged.started"
   wait_for "munged" test -S "$dir/munge/socket"
-  if [ -n "${2:-}" ]; then
+  if [ "${2:-}" = large ]; then
     accounts "$dir" "$user" "$host" "$port"
   fi
   slurmctld -D -c >"$dir/slurmctld.out" 2>&1 &
@@ -162,10 +164,11 @@ stop() {
 
 case "${1:-} ${2:-}" in
   "start "?*) start "$2" ;;
+  "start-two "?*) start "$2" two ;;
   "start-large "?*) start "$2" large ;;
   "stop "?*) stop "$2" ;;
   *)
-    echo "usage: $0 start|start-large|stop DIR" >&2
+    echo "usage: $0 start|start-two|start-large|stop DIR" >&2
     exit 2
     ;;
 esac

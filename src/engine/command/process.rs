@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
@@ -35,6 +35,8 @@ const PROGRAM_WIDTH: usize = 400;
 /// A program, and how it is started and ended.
 pub struct Launch<'a> {
     pub program: &'a Program,
+    /// Another program that starts it elsewhere, if there is one.
+    pub starter: Option<&'a Starter<'a>>,
     /// Where it is started.
     pub folder: &'a Path,
     /// Variables besides those of this process.
@@ -45,6 +47,49 @@ pub struct Launch<'a> {
     pub tells_all: bool,
     /// Raised when it is to end although nobody asked the stage to stop.
     pub cancelled: &'a AtomicBool,
+}
+
+/// A program that starts the stage's own on other machines. It is asked to end it by the end of its
+/// stdin, and sees to the time until the end by force itself; a signal makes it end all at once.
+pub struct Starter<'a> {
+    /// The words before those of the stage's program.
+    pub words: Vec<String>,
+    /// Hears each line of output.
+    pub hear: &'a (dyn Fn(&str) + Sync),
+}
+
+/// A starter has so much longer than its program to end.
+const STARTER_GRACE: Duration = Duration::from_secs(10);
+
+/// The program as the system starts it, by its starter if it has one.
+fn started_command(launch: &Launch) -> Result<Command, StageError> {
+    let own = match launch.program {
+        Program::Shell(line) if !launch.tells_all && is_one_command(line) => {
+            command_of(&Program::Shell(format!("exec {line}")))?
+        }
+        program => command_of(program)?,
+    };
+    let Some((first, rest)) = launch.starter.and_then(|starter| starter.words.split_first()) else {
+        return Ok(own);
+    };
+    let mut command = Command::new(first);
+    command.args(rest).arg(own.get_program()).args(own.get_args());
+    Ok(command)
+}
+
+/// Whether a line for the shell is a program and its arguments, so that the shell can become it. It
+/// is the first process that is told to stop, and many shells stay one of their own.
+fn is_one_command(line: &str) -> bool {
+    const BUILT_IN: [&str; 18] = [
+        ".", ":", "!", "case", "cd", "eval", "exec", "exit", "export", "for", "if", "read", "set",
+        "trap", "ulimit", "umask", "until", "while",
+    ];
+    let first = line.split_whitespace().next().unwrap_or_default();
+    !first.is_empty()
+        && !first.contains('=')
+        && !BUILT_IN.contains(&first)
+        && !line.contains([';', '&', '|', '(', ')', '{', '}', '`', '\n', '#'])
+        && cfg!(unix)
 }
 
 /// The program as the system starts it.
@@ -75,6 +120,7 @@ fn wait(
     tell: &mut impl FnMut(String),
 ) -> Result<(ExitStatus, bool), StageError> {
     let mut asked: Option<Instant> = None;
+    let (mut stdin, mut told) = (child.stdin.take(), false);
     let mut closed = false;
     let mut reaped = Instant::now();
     loop {
@@ -94,20 +140,50 @@ fn wait(
             context.stop.requested().is_some() || launch.cancelled.load(Ordering::Relaxed);
         match asked {
             None if is_to_end => {
-                if launch.tells_all {
-                    family.signal(false);
+                if context.stop.requested().is_some() || launch.starter.is_none() {
+                    ask(launch, family, &mut stdin);
                 } else {
+                    // Nothing that it would do yet counts.
                     family.signal_leader();
                 }
                 asked = Some(Instant::now());
             }
-            Some(at) if at.elapsed() > launch.grace => family.signal(true),
-            _ => {}
+            Some(at) => force(launch, family, at.elapsed(), &mut told),
+            None => {}
         }
         if reaped.elapsed() > BETWEEN_REAPING {
             family.reap();
             reaped = Instant::now();
         }
+    }
+}
+
+/// Asks a program to end.
+fn ask(launch: &Launch, family: &ProcessTree, stdin: &mut Option<ChildStdin>) {
+    if launch.starter.is_some() {
+        stdin.take();
+    } else if launch.tells_all {
+        family.signal(false);
+    } else {
+        family.signal_leader();
+    }
+}
+
+/// Ends a program by force once its time is over. A starter is told once before, so that it ends
+/// what it started elsewhere.
+fn force(launch: &Launch, family: &ProcessTree, since: Duration, told: &mut bool) {
+    let Some(_) = launch.starter else {
+        if since > launch.grace {
+            family.signal(true);
+        }
+        return;
+    };
+    let late = since.saturating_sub(launch.grace);
+    if late > 2 * STARTER_GRACE {
+        family.signal(true);
+    } else if late > STARTER_GRACE && !*told {
+        family.signal_leader();
+        *told = true;
     }
 }
 
@@ -117,13 +193,13 @@ fn wait(
 /// # Errors
 /// It could not be started, ended badly, or was stopped.
 pub fn launch(context: &RunContext, launch: &Launch) -> Result<(), StageError> {
-    let Launch { program, folder, env, .. } = *launch;
-    let mut command = command_of(program)?;
+    let Launch { program, folder, env, starter, .. } = *launch;
+    let mut command = started_command(launch)?;
     let shown = shortened(secret::mask(&program.shown()).trim(), PROGRAM_WIDTH);
     command
         .current_dir(folder)
         .envs(env)
-        .stdin(Stdio::null())
+        .stdin(if starter.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command.env(environment::STAGE, context.stage.as_str());
@@ -142,6 +218,9 @@ pub fn launch(context: &RunContext, launch: &Launch) -> Result<(), StageError> {
     let lines = lines.sealed();
     let mut tail: Vec<String> = Vec::new();
     let mut tell = |line: String| {
+        if let Some(starter) = starter {
+            (starter.hear)(&line);
+        }
         let line = secret::mask(&line).into_owned();
         if tail.len() == TAIL {
             tail.remove(0);
@@ -230,5 +309,28 @@ pub(super) fn how(status: ExitStatus) -> String {
     match signals::of_shell(code) {
         Some(words) => format!("ended with exit code {code} ({words})"),
         None => format!("ended with exit code {code}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_becomes_a_single_command_and_no_other_line() {
+        for line in ["sh train.sh", "python train.py --rate \"$RATE\" > log 2>/dev/null"] {
+            assert!(is_one_command(line), "{line}");
+        }
+        for line in [
+            "",
+            "cd x && python train.py",
+            "RATE=1 python train.py",
+            "a; b",
+            "a | b",
+            "if true",
+            "(a)",
+        ] {
+            assert!(!is_one_command(line), "{line}");
+        }
     }
 }

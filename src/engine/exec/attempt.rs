@@ -163,6 +163,7 @@ fn attempt(
         made: begin.made.clone(),
         adjustment,
         gpu: begin.gpu,
+        tasks: execution.job.map(|_| stage.tasks()).filter(|tasks| tasks.count() > 1),
         graph: execution.graph,
         formats: execution.formats,
         stop: &stop,

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use pipe_core::ids::StageId;
+
 use super::names;
 use super::workflow::*;
 use crate::graph::{Graph, Selection};
@@ -37,6 +39,11 @@ pub enum ExportError {
     Braces(String),
     #[error("`{0}` is no absolute path in a container")]
     Mount(String),
+    #[error(
+        "stages.{stage}.slurm.{key}: its program is {count} processes, and Argo starts one pod for a stage; \
+         set `nodes` and `ntasks_per_node` to 1 there, or run it as a job of Slurm"
+    )]
+    SeveralProcesses { stage: StageId, key: &'static str, count: u32 },
 }
 
 /// As often as Argo can count. It waits between attempts only where there is a limit.
@@ -67,6 +74,11 @@ pub fn workflow(
     check(file, &shown, settings, options)?;
     let stages: Vec<&LoadedStage> =
         graph.stages().filter(|s| selection.stages.contains(&s.id)).collect();
+    if let Some(stage) = stages.iter().find(|stage| stage.tasks().count() > 1) {
+        let key = stage.options.slurm.asks_for_several().unwrap_or("gpus_per_node");
+        let count = stage.tasks().count();
+        return Err(ExportError::SeveralProcesses { stage: stage.id.clone(), key, count });
+    }
     // A pod carries out one stage, and does not know how the others end.
     let no_end = (!graph.pipeline.on.of(HookEvent::End).is_empty()).then_some(NO_END);
     let args: Vec<String> = ["run", &shown, STAGE_VALUE]

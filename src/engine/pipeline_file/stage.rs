@@ -19,7 +19,7 @@ use crate::pipeline_file::paths::Place;
 use crate::pipeline_file::pipeline::{PipelineFile, error_at};
 use crate::pipeline_file::stage_layers::{LeftOut, config_layer, filled, name_policies};
 use crate::pipeline_file::{OPTION_KEYS, dependencies, matrix};
-use crate::policy::ExecutionOptions;
+use crate::policy::{ExecutionOptions, Slurm};
 use crate::rejection::Rejection;
 use crate::source::Part;
 
@@ -86,13 +86,9 @@ impl Loading<'_> {
         } else {
             ExecutionOptions::default()
         };
-        if let Some((key, message)) = conduct.slurm.clone().or(&self.executor.slurm).wrong() {
-            let own = ["slurm", key].map(str::to_owned);
-            // The other one of the two may be the stage's.
-            let place = if layers.has(&own) { own } else { ["slurm", "time"].map(str::to_owned) };
-            errors.push(layers.error_at(&place, message));
-        }
-        conduct.slurm = conduct.slurm.or(&self.executor.slurm);
+        let spans_nodes = stage.as_ref().is_none_or(|stage| stage.spans_nodes());
+        conduct.slurm =
+            self.slurm(conduct.slurm, (&declared.kind, spans_nodes), &layers, &mut errors);
         let mut found = dependencies::Needed::default();
         if let Some(stage) = &stage {
             dependencies::referred(&layers, stage.as_ref(), (all, kinds), &mut found, &mut errors);
@@ -113,6 +109,34 @@ impl Loading<'_> {
             needs: found.needs,
         };
         errors.or(loaded)
+    }
+
+    /// What a stage's job asks for: its own settings on those of the executor.
+    fn slurm(
+        &self,
+        own: Slurm,
+        (kind, spans_nodes): (&str, bool),
+        layers: &StageLayers,
+        errors: &mut Gathered,
+    ) -> Slurm {
+        let mut below = self.executor.slurm.clone();
+        if !spans_nodes {
+            if let Some(key) = own.asks_for_several() {
+                let message = format!(
+                    "a stage of kind `{kind}` runs as one process; several nodes need `kind: trainer`"
+                );
+                errors.push(layers.error_at(&["slurm", key].map(str::to_owned), message));
+            }
+            below = below.on_one_node();
+        }
+        let both = own.or(&below);
+        if let Some((key, message)) = both.wrong() {
+            let own = ["slurm", key].map(str::to_owned);
+            // The other one of the two may be the stage's.
+            let place = if layers.has(&own) { own } else { ["slurm", "time"].map(str::to_owned) };
+            errors.push(layers.error_at(&place, message));
+        }
+        both
     }
 
     /// A diagnostic of a stage, at the place that it is about.

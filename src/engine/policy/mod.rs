@@ -14,5 +14,5 @@ pub use execution_options::{
 pub use hook_list::HookList;
 pub use hooks::{Hook, Hooks};
 pub(crate) use hooks::{HookAction, HookEvent};
-pub use slurm::{Slurm, Walltime};
+pub use slurm::{Slurm, Tasks, Walltime};
 pub use span::Span;

@@ -274,7 +274,7 @@ impl<'a, 'r> Trainer<'a, 'r> {
         }
         let (ending, stop) = (self.ending_inside(epoch), self.interrupted());
         let is_last = ending.is_some() || stop.is_some();
-        let is_asked = self.recorder.is_asked(LiveRequest::Checkpoint)?;
+        let is_asked = self.recorder.takes_request(LiveRequest::Checkpoint)?;
         if is_last || is_asked || self.recorder.is_save_step(self.position.global_step) {
             self.position.loss_totals = epoch.loss_meter.read()?;
             self.position.seconds_in_epoch = epoch.seconds();

@@ -13,6 +13,7 @@
 //! | `process` | the program from its start to its end, and what its end means |
 //! | `job` | what the program is told |
 //! | `message` | what the program says: read and checked, without a look at the disk |
+//! | `tasks` | the program as several processes on the nodes of a Slurm job |
 //! | `server` | the socket: connections, lines, the order of messages |
 //! | `session` | what each message does to the run |
 //!
@@ -45,6 +46,8 @@ mod server;
 mod session;
 mod settings;
 mod stage;
+#[cfg(unix)]
+mod tasks;
 
 pub use job::Job;
 pub use kind::TrainerKind;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use pipe_engine::command::{Launch, launch};
+use pipe_engine::command::{Launch, Starter, launch};
 use pipe_engine::kind::{Failure, RunContext, StageError};
 use pipe_engine::pipeline_file::environment;
 
@@ -14,6 +14,8 @@ use super::job::Job;
 use super::message::Reply;
 use super::session::{Refusal, Session};
 use super::settings::TrainerSettings;
+#[cfg(unix)]
+use super::tasks::Processes;
 
 /// Messages are looked for so long before the rest is.
 const LOOK: Duration = Duration::from_millis(50);
@@ -29,17 +31,18 @@ pub(super) fn train(
     folder: &Path,
     session: &mut Session,
 ) -> Result<(), StageError> {
-    let file = folder.join("job.json");
-    let text = serde_json::to_string_pretty(job).unwrap_or_default();
-    std::fs::write(&file, text).map_err(no_socket)?;
-    let mut env = settings.env.clone();
-    env.insert(environment::JOB.to_owned(), file.to_string_lossy().into_owned());
-    with_own_program(&mut env);
+    let env = environment_of(settings, context, job, folder)?;
+    let processes = context.tasks.map(|tasks| Processes::new(tasks, settings.grace.0, folder, job));
+    let processes = processes.transpose()?;
+    let hear = |line: &str| processes.iter().for_each(|processes| processes.hear(line));
+    let words = processes.as_ref().map(|processes| processes.words.clone());
+    let starter = words.map(|words| Starter { words, hear: &hear });
     let place = settings.working_dir.as_ref();
     let place = place.map_or(context.root.to_path_buf(), |dir| context.root.join(dir));
     let (is_over, cancelled) = (AtomicBool::new(false), AtomicBool::new(false));
     let started = Launch {
         program: &settings.run,
+        starter: starter.as_ref(),
         folder: &place,
         env: &env,
         grace: settings.grace.0,
@@ -55,8 +58,12 @@ pub(super) fn train(
             ended
         });
         let mut refused: Option<StageError> = None;
-        let (mut line, mut over) = (0u64, None);
+        let (mut line, mut over, mut overdue) = (0u64, None, false);
         while let Ok(said) = server.next(LOOK) {
+            if !overdue && processes.as_ref().is_some_and(Processes::are_overdue) {
+                overdue = true;
+                cancelled.store(true, Ordering::Relaxed);
+            }
             if session.is_over()
                 && over.get_or_insert_with(Instant::now).elapsed() > settings.grace.0
             {
@@ -67,13 +74,7 @@ pub(super) fn train(
             line += 1;
             let answer = match (&refused, &said.line) {
                 (Some(error), _) => Err(error.clone()),
-                (None, Ok(text)) => {
-                    let handled = session.handle(text).map_err(|refusal| match refusal {
-                        Refusal::Failed(error) => error,
-                        Refusal::Broken(why) => breach(line, &why),
-                    });
-                    handled.and_then(|reply| session.with_requests(reply))
-                }
+                (None, Ok(text)) => answer(session, line, text),
                 (None, Err(why)) => Err(breach(line, why)),
             };
             let stop = context.stop.requested().is_some() || session.ending.is_some();
@@ -93,8 +94,43 @@ pub(super) fn train(
             }
         }
         let ended = program.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let ended = match &processes {
+            Some(processes) => processes.judge(context, session, ended, overdue),
+            None => ended,
+        };
         refused.map_or(ended, Err)
     })
+}
+
+/// The reply to a line of the program's.
+#[cfg(unix)]
+fn answer(session: &mut Session, line: u64, text: &str) -> Result<Reply, StageError> {
+    let reply = session.handle(text).map_err(|refusal| match refusal {
+        Refusal::Failed(error) => error,
+        Refusal::Broken(why) => breach(line, &why),
+    })?;
+    session.with_requests(reply)
+}
+
+/// The variables of the program besides those of this process, with the file that tells it its job.
+/// Several processes find it in the run's folder, which their machines share.
+#[cfg(unix)]
+fn environment_of(
+    settings: &TrainerSettings,
+    context: &RunContext,
+    job: &Job,
+    folder: &Path,
+) -> Result<BTreeMap<String, String>, StageError> {
+    let file = match context.tasks {
+        Some(_) => job.scratch.join(".pipe-job.json"),
+        None => folder.join("job.json"),
+    };
+    let text = serde_json::to_string_pretty(job).unwrap_or_default();
+    std::fs::write(&file, text).map_err(no_socket)?;
+    let mut env = settings.env.clone();
+    env.insert(environment::JOB.to_owned(), file.to_string_lossy().into_owned());
+    with_own_program(&mut env);
+    Ok(env)
 }
 
 #[cfg(not(unix))]

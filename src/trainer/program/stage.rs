@@ -76,6 +76,10 @@ impl Stage for TrainerStage {
         Files { reads: self.settings.patterns().iter().map(key).collect(), writes: Vec::new() }
     }
 
+    fn spans_nodes(&self) -> bool {
+        true
+    }
+
     fn runs(&self) -> Option<PathBuf> {
         Some(self.training().folder())
     }

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use super::SlurmError;
 use crate::identity::hex;
 use crate::pipeline_file::LoadedStage;
+use crate::policy::Tasks;
 use crate::state::JobId;
 
 /// How this program is to be called on a node.
@@ -129,9 +130,13 @@ pub(super) fn arguments(
         format!("--output={log}"),
         "--open-mode=append".to_owned(),
         "--requeue".to_owned(),
-        "--nodes=1".to_owned(),
-        "--ntasks=1".to_owned(),
     ];
+    all.extend(match stage.tasks() {
+        Tasks::ONE => ["--nodes=1".to_owned(), "--ntasks=1".to_owned()],
+        Tasks { nodes, per_node } => {
+            [format!("--nodes={nodes}"), format!("--ntasks-per-node={per_node}")]
+        }
+    });
     if !after.is_empty() {
         let ids: Vec<String> = after.iter().map(JobId::to_string).collect();
         all.push(format!("--dependency=afterok:{}", ids.join(":")));

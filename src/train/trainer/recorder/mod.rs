@@ -119,7 +119,7 @@ impl<'a> Recorder<'a> {
     }
 
     /// Whether a person asks for this now.
-    pub fn is_asked(&mut self, request: LiveRequest) -> Result<bool, StageError> {
+    pub fn takes_request(&mut self, request: LiveRequest) -> Result<bool, StageError> {
         Ok(self.requests.take(request)?)
     }
 

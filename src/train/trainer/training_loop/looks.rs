@@ -25,7 +25,7 @@ impl Trainer<'_, '_> {
             self.recorder.log_validation(epoch.number, step, loss)?;
         }
         // Where a signal keeps it from being sampled, the training ends right behind this.
-        if self.recorder.is_asked(LiveRequest::Sample)? {
+        if self.recorder.takes_request(LiveRequest::Sample)? {
             self.recorder.sample(SampleGrid::Step(step), self.state, self.training)?;
         } else {
             self.sample()?;
