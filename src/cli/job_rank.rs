@@ -37,7 +37,7 @@ impl Place {
     fn find(port: u16, variable: impl Fn(&str) -> Option<String>) -> Result<Self, CliError> {
         let of_slurm = |name: &str| {
             let none =
-                || CliError::usage(format!("{name} is not set: `pipe job rank` is for srun"));
+                || CliError::usage(format!("{name} is not set: only srun starts this command"));
             variable(name).filter(|value| !value.is_empty()).ok_or_else(none)
         };
         let rank = of_slurm("SLURM_PROCID")?;
@@ -104,7 +104,7 @@ fn end_with_stdin(pid: rustix::process::Pid, grace: Duration) {
 
 #[cfg(not(unix))]
 pub fn rank(_: RankArguments) -> Result<ExitCode, CliError> {
-    Err(CliError::usage("`pipe job rank` needs Slurm, which this system does not have"))
+    Err(CliError::usage("this command needs Slurm, which this system does not have"))
 }
 
 #[cfg(test)]
