@@ -1,23 +1,26 @@
 #!/usr/bin/env bash
 # Makes pipe-VERSION-TARGET.tar.gz in the folder given (dist/ if none): the program, its manual, completions, the
-# shipped pipelines with their configs and schemas. Needs cargo and tar; `--target` and `--features` go to cargo.
+# shipped pipelines with their configs and schemas. Needs cargo and tar; `--target`, `--features` and `--profile` (release
+# if none; dist is what is shipped, smaller and slower to build) go to cargo.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 out=dist
 options=()
 target=$(rustc -vV | sed -n 's/^host: //p')
-folder=release
+triple=
+profile=release
 while [ $# -gt 0 ]; do
   case "$1" in
-    --target) target=$2; folder=$2/release; options+=(--target "$2"); shift 2 ;;
+    --target) target=$2; triple=$2/; options+=(--target "$2"); shift 2 ;;
+    --profile) profile=$2; shift 2 ;;
     --features) options+=(--features "$2"); shift 2 ;;
     *) out=$1; shift ;;
   esac
 done
 
-cargo build --release --locked --bin pipe "${options[@]}"
-built="${CARGO_TARGET_DIR:-target}/$folder/pipe"
+cargo build --profile "$profile" --locked --bin pipe "${options[@]}"
+built="${CARGO_TARGET_DIR:-target}/$triple$profile/pipe"
 [ -e "$built" ] || built="$built.exe"
 version=$("$built" -V | cut -d' ' -f2)
 name="pipe-$version-$target"
