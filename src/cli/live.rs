@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use pipe_core::shell::CommandLine;
-use pipe_core::stop::Stop;
+use pipe_core::stop::{Signal, Stop};
 use pipe_engine::policy::Span;
-use pipe_runs::{LiveRequest, Metadata, Run, Status};
+use pipe_runs::{LiveRequest, Metadata, Run, Status, is_run_file};
 use serde_json::json;
 
 use super::run_folders::folders;
@@ -15,18 +15,13 @@ use super::{CliError, ExitCode, project, signals};
 use crate::report::message;
 use crate::report::stdout::say;
 
-/// Exit code after a signal.
-pub const INTERRUPTED: ExitCode = ExitCode(130);
 /// The run is looked at so often.
 const LOOK: Duration = Duration::from_millis(50);
 /// After this time it is said that the training has not answered yet.
 const QUIET: Duration = Duration::from_secs(3);
 
 #[derive(clap::Args)]
-#[command(
-    after_help = "Examples:\n  pipe save 3\n  cp \"$(pipe save base/3)\" now.ckpt",
-    after_long_help = "Examples:\n  pipe save 3\n  cp \"$(pipe save base/3)\" now.ckpt\n\nPrints the path of the checkpoint once it stands. One inside an epoch stands until the next one does."
-)]
+#[command(after_help = "Examples:\n  pipe save 3\n  cp \"$(pipe save base/3)\" now.ckpt")]
 pub struct SaveArguments {
     /// The run that is being trained: its number; `STAGE/N` or `FOLDER/N` where several have it
     #[arg(value_name = "RUN")]
@@ -42,7 +37,12 @@ pub struct SaveArguments {
     json: bool,
 }
 
-pub(super) fn span(text: &str) -> Result<Span, String> {
+/// What a signal ends a command with that only waited.
+pub(super) fn interrupted() -> ExitCode {
+    ExitCode(Signal::Interrupt.exit_code())
+}
+
+fn span(text: &str) -> Result<Span, String> {
     serde_json::from_value(json!(text)).map_err(|e| e.to_string())
 }
 
@@ -60,7 +60,7 @@ pub fn save(arguments: SaveArguments) -> Result<ExitCode, CliError> {
         Ok(Newest::of(&run.metadata().map_err(CliError::failed)?)
             .filter(|n| Some(n) != before.as_ref()))
     })?;
-    let Some(Newest { path, epoch, step, .. }) = found else { return Ok(INTERRUPTED) };
+    let Some(Newest { path, epoch, step, .. }) = found else { return Ok(interrupted()) };
     let path = project::from_root(&run.folder.join(path));
     if arguments.json {
         let run = run.number;
@@ -162,31 +162,24 @@ struct Newest {
 
 impl Newest {
     fn of(metadata: &Metadata) -> Option<Self> {
-        let whole = metadata.checkpoints.iter().map(|c| Self {
-            saved_at: c.saved_at,
-            step: c.global_step,
-            epoch: c.epoch,
-            path: c.path.as_ref().to_owned(),
+        let whole = metadata.checkpoints.iter();
+        let whole = whole.map(|c| (c.saved_at, c.global_step, c.epoch, &c.path));
+        let inside = metadata.partial_checkpoint.iter();
+        let inside = inside.map(|c| (c.saved_at, c.global_step, c.epoch, &c.path));
+        let all = whole.chain(inside).map(|(saved_at, step, epoch, path)| {
+            let path = path.as_ref().to_owned();
+            Self { saved_at, step, epoch, path }
         });
-        let inside = metadata.partial_checkpoint.iter().map(|c| Self {
-            saved_at: c.saved_at,
-            step: c.global_step,
-            epoch: c.epoch,
-            path: c.path.as_ref().to_owned(),
-        });
-        whole.chain(inside).max_by_key(|newest| (newest.step, newest.saved_at))
+        all.max_by_key(|newest| (newest.step, newest.saved_at))
     }
 }
 
 /// The picture of a run that was written last, and when.
 fn newest_picture(run: &Run) -> Option<(SystemTime, PathBuf)> {
     let files = std::fs::read_dir(run.folder.join("samples")).ok()?.flatten();
-    let pictures = files.map(|file| file.path()).filter(|path| is_picture(path));
-    let dated = pictures.filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path)));
+    let pictures = files
+        .filter(|file| is_run_file(&format!("samples/{}", file.file_name().to_string_lossy())));
+    let dated =
+        pictures.filter_map(|file| Some((file.metadata().ok()?.modified().ok()?, file.path())));
     dated.max()
-}
-
-fn is_picture(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    !name.starts_with('.') && name.ends_with(".png")
 }

@@ -103,6 +103,9 @@ enum Command {
     /// Say which layers of a model LoRA puts factors beside
     Lora(lora::LoraArguments),
     /// Ask a training that is under way for a checkpoint now
+    ///
+    /// Prints the path of the checkpoint once it stands. One inside an epoch stands until the next
+    /// one does.
     Save(live::SaveArguments),
     /// Draw images from a checkpoint, or ask a training that is under way for a picture now
     Sample(sample::SampleArguments),

@@ -153,7 +153,7 @@ fn picture_of(name: &Name, a: &SampleArguments) -> Result<ExitCode, CliError> {
     }
     match live::sample(name)? {
         Some(path) => say!("{}", path.display()),
-        None => return Ok(live::INTERRUPTED),
+        None => return Ok(live::interrupted()),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,7 @@
 
 use pipe_engine::kind::Diagnostic;
 use pipe_engine::policy::Span;
-use pipe_runs::policy::EarlyStopping;
+use pipe_runs::policy::{CheckpointPolicy, EarlyStopping};
 use pipe_runs::{DatasetRecord, EpochRecord, Metadata};
 
 /// How many epochs a training has.
@@ -78,6 +78,17 @@ impl Trained {
 }
 
 impl StoppingRules {
+    /// Those of a stage's settings, with what `early_stopping` leaves to the checkpoint policy.
+    pub fn of(
+        early_stopping: Option<&EarlyStopping>,
+        max_steps: Option<u64>,
+        max_time: Option<Span>,
+        policy: &CheckpointPolicy,
+    ) -> Self {
+        let early_stopping = early_stopping.map(|rule| rule.resolved(policy));
+        Self { early_stopping, max_steps, max_time }
+    }
+
     /// Why a training that is so far has come to its end, if it has. `history`: its epochs, in their
     /// order; those behind `trained` are passed over.
     pub fn ending(&self, history: &[EpochRecord], trained: Trained) -> Option<Ending> {

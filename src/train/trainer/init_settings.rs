@@ -5,6 +5,7 @@ use std::path::Path;
 
 use pipe_engine::kind::{Rejection, is_inside_project};
 use pipe_runs::policy::CheckpointPolicy;
+use pipe_trainer::artifacts::names_file;
 use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
@@ -41,12 +42,12 @@ pub enum InitWeights {
 impl InitSettings {
     /// The stage that it names; `None` if it is a file.
     pub fn stage(&self) -> Option<&str> {
-        Some(self.from.as_str()).filter(|from| !is_file(from))
+        Some(self.from.as_str()).filter(|from| !names_file(from))
     }
 
     /// The file that it names.
     pub fn file(&self) -> Option<&str> {
-        Some(self.from.as_str()).filter(|from| is_file(from))
+        Some(self.from.as_str()).filter(|from| names_file(from))
     }
 
     /// Refuses a beginning that cannot be: two at once, or a file outside of the project.
@@ -66,10 +67,6 @@ impl InitSettings {
         let optimizer = self.optimizer.then(|| ("init optimizer".to_owned(), true.into()));
         std::iter::once(("init weights".to_owned(), weights)).chain(optimizer)
     }
-}
-
-fn is_file(from: &str) -> bool {
-    from.contains(['/', '.'])
 }
 
 /// The forms of `init`.

@@ -313,14 +313,8 @@ pub(super) fn is_share(x: f64) -> bool {
 impl TrainingSettings {
     /// What ends the training before its last epoch.
     pub fn stopping(&self) -> StoppingRules {
-        StoppingRules {
-            early_stopping: self
-                .early_stopping
-                .as_ref()
-                .map(|rule| rule.resolved(&self.checkpoint)),
-            max_steps: self.max_steps,
-            max_time: self.max_time,
-        }
+        let Self { early_stopping, max_steps, max_time, checkpoint, .. } = self;
+        StoppingRules::of(early_stopping.as_ref(), *max_steps, *max_time, checkpoint)
     }
 
     /// Where to compute, the main device first.

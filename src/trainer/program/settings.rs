@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::artifacts::names_file;
 use crate::stopping::StoppingRules;
 
 /// Trains with a program of one's own.
@@ -99,24 +100,18 @@ fn yes() -> bool {
 impl TrainerSettings {
     /// The stage that `init` names; `None` if it is a file.
     pub fn init_stage(&self) -> Option<&str> {
-        self.init.as_deref().filter(|init| !init.contains(['/', '.']))
+        self.init.as_deref().filter(|init| !names_file(init))
     }
 
     /// The file that `init` names.
     pub fn init_file(&self) -> Option<&str> {
-        self.init.as_deref().filter(|init| init.contains(['/', '.']))
+        self.init.as_deref().filter(|init| names_file(init))
     }
 
     /// What ends the training before its last epoch.
     pub fn stopping(&self) -> StoppingRules {
-        StoppingRules {
-            early_stopping: self
-                .early_stopping
-                .as_ref()
-                .map(|rule| rule.resolved(&self.checkpoint)),
-            max_steps: self.max_steps,
-            max_time: self.max_time,
-        }
+        let Self { early_stopping, max_steps, max_time, checkpoint, .. } = self;
+        StoppingRules::of(early_stopping.as_ref(), *max_steps, *max_time, checkpoint)
     }
 
     /// What it reads of the project: its inputs, and the file that it begins from.

@@ -176,37 +176,45 @@ fn is_product(operation: &OperationIr) -> bool {
 /// Iterations of one thread where it sums or scatters: the runtime gives each result of a reduction
 /// one thread unless it measures.
 fn loop_length(operation: &OperationIr) -> u64 {
-    use BaseOperationIr as B;
-    use NumericOperationIr as N;
-    let reduced = |input: &TensorIr, out: &TensorIr| elements(input) / elements(out).max(1);
+    use BaseOperationIr::SelectAssign;
     match operation {
-        OperationIr::NumericFloat(_, op) | OperationIr::NumericInt(_, op) => match op {
-            N::Sum(r) | N::Mean(r) | N::Prod(r) | N::Max(r) | N::Min(r) | N::MaxAbs(r) => {
-                reduced(&r.input, &r.out)
-            }
-            N::SumDim(r)
-            | N::MeanDim(r)
-            | N::ProdDim(r)
-            | N::MaxDim(r)
-            | N::MinDim(r)
-            | N::MaxAbsDim(r)
-            | N::ArgMax(r)
-            | N::ArgMin(r) => reduced(&r.input, &r.out),
-            N::SumDims(r) => reduced(&r.input, &r.out),
-            _ => 0,
-        },
-        OperationIr::BaseFloat(op) | OperationIr::BaseInt(op) | OperationIr::BaseBool(op) => {
-            match op {
-                B::SelectAssign(op) => elements(&op.indices),
-                _ => 0,
-            }
-        }
-        OperationIr::Module(
-            ModuleOperationIr::LinearBiasBackward(_) | ModuleOperationIr::Conv2dBiasBackward(_),
-        ) => {
-            let (input, out) = (operation.inputs().map(elements).max(), operation.outputs().next());
-            out.map_or(0, |out| input.unwrap_or_default() / elements(out).max(1))
+        OperationIr::BaseFloat(SelectAssign(op))
+        | OperationIr::BaseInt(SelectAssign(op))
+        | OperationIr::BaseBool(SelectAssign(op)) => elements(&op.indices),
+        operation if is_reduction(operation) => {
+            let all = operation.inputs().map(elements).max().unwrap_or_default();
+            operation.outputs().next().map_or(0, |out| all / elements(out).max(1))
         }
         _ => 0,
+    }
+}
+
+/// Whether each of its results is made of many numbers by one thread.
+fn is_reduction(operation: &OperationIr) -> bool {
+    use ModuleOperationIr as M;
+    use NumericOperationIr as N;
+    match operation {
+        OperationIr::NumericFloat(_, op) | OperationIr::NumericInt(_, op) => matches!(
+            op,
+            N::Sum(_)
+                | N::SumDim(_)
+                | N::SumDims(_)
+                | N::Mean(_)
+                | N::MeanDim(_)
+                | N::Prod(_)
+                | N::ProdDim(_)
+                | N::Max(_)
+                | N::MaxDim(_)
+                | N::MaxAbs(_)
+                | N::MaxAbsDim(_)
+                | N::Min(_)
+                | N::MinDim(_)
+                | N::ArgMax(_)
+                | N::ArgMin(_)
+        ),
+        OperationIr::Module(op) => {
+            matches!(op, M::LinearBiasBackward(_) | M::Conv2dBiasBackward(_))
+        }
+        _ => false,
     }
 }

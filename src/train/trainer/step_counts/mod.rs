@@ -7,7 +7,7 @@
 mod blocks;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
@@ -34,6 +34,7 @@ const WARM_UP: u64 = 4;
 /// Arrays of parameters that an optimizer step moves: weights, gradients, both moments and EMA read,
 /// all but the gradients written.
 const PASSES: u64 = 9;
+
 /// What one training step asks of a GPU: forward, backward, clipping, AdamW and EMA.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StepCounts {
@@ -114,13 +115,17 @@ struct Counted {
     pool_bytes: u64,
 }
 
+/// What an observer gathers, which other threads tell.
+fn held<T>(gathered: &Mutex<T>) -> MutexGuard<'_, T> {
+    gathered.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[derive(Default)]
 struct Launches(Mutex<BTreeMap<String, u64>>);
 
 impl LaunchObserver for Launches {
     fn launched(&self, kernel: &'static str) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *counts.entry(short_name(kernel)).or_default() += 1;
+        *held(&self.0).entry(short_name(kernel)).or_default() += 1;
     }
 }
 
@@ -141,12 +146,12 @@ struct Operations(Mutex<Blocks>);
 impl FusionObserver for Operations {
     fn registered(&self, operation: &OperationIr) {
         if matches!(operation, OperationIr::Init(_)) {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).uploads += 1;
+            held(&self.0).uploads += 1;
         }
     }
 
     fn block_starts(&self, block: BlockOperations<'_>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(block.iter());
+        held(&self.0).push(block.iter());
     }
 
     fn block_ran(&self) {}
@@ -159,29 +164,27 @@ fn count_step(
     device: &Device,
 ) -> Result<Counted, StageError> {
     let device = device.clone().autodiff();
-    let model = config.init(7, &device).map_err(|e| bug(e.to_string()))?;
+    let model =
+        config.init(7, &device).map_err(|e| StageError::new(Failure::Bug, e.to_string()))?;
     let optimizer = Optimizer::new(optimizer, &model);
     let average = Some(model.valid());
     let mut state = State { model, ema: average, optimizer };
     let parameters = state.model.num_params() as u64;
     for number in 0..WARM_UP {
-        step(&mut state, config, images, number, &device)?;
+        step(&mut state, config, images, number, &device);
     }
     synced(&device)?;
     let (launches, operations) = (Arc::new(Launches::default()), Arc::new(Operations::default()));
     let watching =
         (LaunchObservation::new(launches.clone()), FusionObservation::new(operations.clone()));
-    step(&mut state, config, images, WARM_UP, &device)?;
+    step(&mut state, config, images, WARM_UP, &device);
     synced(&device)?;
     drop(watching);
-    let taken = |kernels: &Mutex<_>| {
-        std::mem::take(&mut *kernels.lock().unwrap_or_else(PoisonError::into_inner))
-    };
-    let kernels: BTreeMap<String, u64> = taken(&launches.0);
+    let kernels = std::mem::take(&mut *held(&launches.0));
     if kernels.is_empty() {
         return Err(StageError::setting("launches are those of a GPU, and this device is none"));
     }
-    let blocks = std::mem::take(&mut *operations.0.lock().unwrap_or_else(PoisonError::into_inner));
+    let blocks = std::mem::take(&mut *held(&operations.0));
     let pool = device.memory_pool_usage();
     let pool_bytes = pool.map_or(0, |usage| usage.bytes_reserved);
     Ok(Counted { kernels, blocks, parameters, pool_bytes })
@@ -189,10 +192,6 @@ fn count_step(
 
 fn synced(device: &Device) -> Result<(), StageError> {
     device.sync().map_err(|e| StageError::new(Failure::DeviceLost, e.to_string()))
-}
-
-fn bug(text: impl Into<String>) -> StageError {
-    StageError::new(Failure::Bug, text)
 }
 
 /// What a step changes.
@@ -204,13 +203,7 @@ struct State {
 }
 
 /// The step of the training loop: gradients, clipping, optimizer, EMA.
-fn step(
-    state: &mut State,
-    config: &ModelConfig,
-    images: u64,
-    number: u64,
-    device: &Device,
-) -> Result<(), StageError> {
+fn step(state: &mut State, config: &ModelConfig, images: u64, number: u64, device: &Device) {
     let pixels = images as usize * config.channels() * config.image_size().pow(2);
     let classes = config.num_classes();
     let labels = (0..images as i64).map(|image| image % classes.max(1) as i64).collect();
@@ -228,12 +221,10 @@ fn step(
         LabelDropout { classes, dropout: 0.0 },
     );
     let mut gradients = GradientsAccumulator::new();
-    let loss = backward.add(&mut gradients, &state.model, noised, 1, device);
+    let _loss = backward.add(&mut gradients, &state.model, noised, 1, device);
     let gradients: GradientsParams = clip_by_norm(&state.model, gradients.grads(), 1.0);
     state.model = state.optimizer.step(1e-4, state.model.clone(), gradients);
     if let Some(mean) = state.ema.take() {
         state.ema = Some(ema::update(mean, &state.model, ema::decay_at(0.999, number)));
     }
-    drop(loss);
-    Ok(())
 }
