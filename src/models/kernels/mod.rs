@@ -12,6 +12,8 @@ mod definitions;
 mod equivalence_tests;
 mod fused;
 mod generic;
+#[cfg(feature = "wgpu")]
+mod gpu;
 #[cfg(test)]
 mod gradcheck_tests;
 
@@ -20,13 +22,31 @@ pub use definitions::NORM_EPSILON;
 pub use fused::AdamWStep;
 use pipe_core::threads::STACK_SIZE;
 
+/// The first form that applies: fused for the CPU, kernels of our own for a GPU, burn's operations.
+macro_rules! first_of {
+    ($fused:expr, $gpu:expr, $generic:expr $(,)?) => {{
+        if let Some(made) = $fused {
+            return made;
+        }
+        #[cfg(feature = "wgpu")]
+        if let Some(made) = $gpu {
+            return made;
+        }
+        $generic
+    }};
+}
+
 /// `x Wᵀ + b`: `x [.., in]`, `weight [out, in]`, `bias [out]` to `[.., out]`.
 pub fn linear<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
-    fused::linear(&x, &weight, bias.as_ref()).unwrap_or_else(|| generic::linear(x, weight, bias))
+    first_of!(
+        fused::linear(&x, &weight, bias.as_ref()),
+        gpu::linear(&x, &weight, bias.as_ref()),
+        generic::linear(x, weight, bias),
+    )
 }
 
 /// Convolution with zero padding of half the kernel: `x [batch, h, w, in]`, `weight [out, in,
@@ -36,8 +56,11 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, stride: usize) -
     if kernel == 1 && stride == 1 {
         return linear(x, weight.reshape([outputs, inputs]), Some(bias));
     }
-    fused::conv2d(&x, &weight, &bias, stride)
-        .unwrap_or_else(|| generic::conv2d(x, weight, bias, stride))
+    first_of!(
+        fused::conv2d(&x, &weight, &bias, stride),
+        gpu::conv2d(&x, &weight, &bias, stride),
+        generic::conv2d(x, weight, bias, stride),
+    )
 }
 
 /// Layer norm over the last axis: `x [.., channels]`, `weight [channels]`, `bias [channels]`.
@@ -71,7 +94,11 @@ pub fn group_norm_silu<const D: usize>(
 /// A perceptron with one hidden layer and the exact GELU, x Φ(x): `x [.., width]`, weights
 /// `[hidden, width]` and `[width, hidden]`, biases `[hidden]` and `[width]`, to `[.., width]`.
 pub fn mlp(x: Tensor<4>, [w1, w2]: [Tensor<2>; 2], [b1, b2]: [Tensor<1>; 2]) -> Tensor<4> {
-    fused::mlp(&x, [&w1, &w2], [&b1, &b2]).unwrap_or_else(|| generic::mlp(x, [w1, w2], [b1, b2]))
+    first_of!(
+        fused::mlp(&x, [&w1, &w2], [&b1, &b2]),
+        gpu::mlp(&x, [&w1, &w2], [&b1, &b2]),
+        generic::mlp(x, [w1, w2], [b1, b2]),
+    )
 }
 
 /// The exact GELU, x Φ(x), with its exact gradient.
@@ -128,7 +155,7 @@ pub fn scaled_sum(a: Tensor<4>, b: Tensor<4>, scale: f64) -> Tensor<4> {
 /// `x [batch, h, w, in]`, `weight [out, in, 3, 3]`, `bias [out]` to `[batch, 2 h, 2 w, out]`.
 pub fn upsample_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
     fused::upsample_conv2d(&x, &weight, &bias)
-        .unwrap_or_else(|| generic::upsample_conv2d(x, weight, bias))
+        .unwrap_or_else(|| conv2d(upsample(x), weight, bias, 1))
 }
 
 /// Whether a tensor's numbers are `f32` in host memory: [`adamw`] and [`blend`] work on those only.

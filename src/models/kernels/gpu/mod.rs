@@ -1,0 +1,77 @@
+//! The building blocks on a GPU, as kernels of their own.
+//!
+//! Same results as [`generic`](super::generic) to rounding, with few launches and little memory
+//! traffic. Every function returns `None` for tensors that are not floats of a GPU. Kernels use
+//! shared memory and barriers of a workgroup and nothing else, so that they run on every adapter,
+//! and in one order, so that two processes get the same bits.
+
+mod autodiff_op;
+mod conv;
+mod launch;
+mod linear;
+mod mlp;
+mod product;
+#[cfg(test)]
+mod tests;
+
+use burn::tensor::{DType, Tensor};
+
+use autodiff_op::{applies, apply};
+
+/// Matrix products are ours in f32 only: the compute runtime has 16-bit ones on tensor cores.
+fn is_f32<const D: usize>(tensor: &Tensor<D>) -> bool {
+    applies(tensor) && tensor.dtype() == DType::F32
+}
+
+pub(super) fn linear<const D: usize>(
+    x: &Tensor<D>,
+    weight: &Tensor<2>,
+    bias: Option<&Tensor<1>>,
+) -> Option<Tensor<D>> {
+    is_f32(x).then(|| {
+        let [outputs, inputs] = weight.dims();
+        let mut shape = x.dims();
+        shape[D - 1] = outputs;
+        let kernel = linear::Linear { shape: shape.into(), inputs, outputs };
+        let (x, weight) = (x.clone().into_dispatch(), weight.clone().into_dispatch());
+        match bias {
+            Some(bias) => apply(kernel, [x, weight, bias.clone().into_dispatch()]),
+            None => apply(kernel, [x, weight]),
+        }
+    })
+}
+
+pub(super) fn mlp(
+    x: &Tensor<4>,
+    [w1, w2]: [&Tensor<2>; 2],
+    [b1, b2]: [&Tensor<1>; 2],
+) -> Option<Tensor<4>> {
+    is_f32(x).then(|| {
+        let [hidden, width] = w1.dims();
+        let kernel = mlp::Mlp { shape: x.shape(), width, hidden, dtype: x.dtype() };
+        let [w1, w2] = [w1, w2].map(|w| w.clone().into_dispatch());
+        let [b1, b2] = [b1, b2].map(|b| b.clone().into_dispatch());
+        apply(kernel, [x.clone().into_dispatch(), w1, b1, w2, b2])
+    })
+}
+
+pub(super) fn conv2d(
+    x: &Tensor<4>,
+    weight: &Tensor<4>,
+    bias: &Tensor<1>,
+    stride: usize,
+) -> Option<Tensor<4>> {
+    applies(x).then(|| {
+        let [batch, height, width, inputs] = x.dims();
+        let [outputs, _, kernel, _] = weight.dims();
+        let kernel = conv::Conv { batch, height, width, inputs, outputs, kernel, stride };
+        apply(
+            kernel,
+            [
+                x.clone().into_dispatch(),
+                weight.clone().into_dispatch(),
+                bias.clone().into_dispatch(),
+            ],
+        )
+    })
+}

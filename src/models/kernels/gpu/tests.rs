@@ -1,0 +1,141 @@
+//! Kernels for a GPU and generic building blocks compute the same, forwards and backwards, at
+//! awkward sizes too, on the software Vulkan driver that tests are given.
+
+use burn::tensor::{Device, Gradients, Tensor, TensorData};
+
+use super::super::fused::on_cpu;
+use super::super::{generic, gpu};
+use crate::testing::has_driver;
+
+/// A leaf tensor of fixed numbers in [-1, 1).
+fn leaf<const D: usize>(shape: [usize; D], stream: u64, device: &Device) -> Tensor<D> {
+    let hash = |i: u64| (i * 747_796_405 + stream * 2_891_336_453 + 1) as u32 as u64 * 0x45D_9F3B;
+    let values: Vec<f32> = (0..shape.iter().product::<usize>() as u64)
+        .map(|i| (hash(i) >> 7 & 0xFFFF) as f32 / 32_768.0 - 1.0)
+        .collect();
+    Tensor::from_data(TensorData::new(values, shape), device).require_grad()
+}
+
+/// The result, and then the gradient of every input, for a loss that weighs each number
+/// differently.
+fn run<const D: usize>(
+    output: Tensor<D>,
+    grads: impl Fn(&Gradients) -> Vec<Vec<f32>>,
+) -> Vec<Vec<f32>> {
+    let weight = leaf(output.dims(), 99, &output.device());
+    let gradients = (output.clone() * weight).sum().backward();
+    let mut all = vec![values(output)];
+    all.extend(grads(&gradients));
+    all
+}
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
+}
+
+fn grad<const D: usize>(tensor: &Tensor<D>, gradients: &Gradients) -> Vec<f32> {
+    values(tensor.grad(gradients).expect("every input takes part"))
+}
+
+#[track_caller]
+fn assert_close(own: &[Vec<f32>], generic: &[Vec<f32>]) {
+    assert_eq!(own.len(), generic.len());
+    for (index, (a, b)) in own.iter().zip(generic).enumerate() {
+        assert_eq!(a.len(), b.len());
+        let size = b.iter().fold(0f32, |max, v| max.max(v.abs()));
+        for (a, b) in a.iter().zip(b) {
+            assert!(
+                (a - b).abs() <= 1e-4 * size.max(1e-3),
+                "array {index}: {a} and {b}, largest {size}"
+            );
+        }
+    }
+}
+
+/// The software driver's device, and the CPU on which the generic form is computed.
+fn devices(test: &str) -> Option<[Device; 2]> {
+    has_driver(test).then(|| {
+        [Device::wgpu(burn::tensor::DeviceKind::Cpu).autodiff(), Device::flex().autodiff()]
+    })
+}
+
+/// What a kernel gave on the GPU; on the CPU, where it gives nothing, the generic form.
+fn from<const D: usize>(
+    own: Option<Tensor<D>>,
+    device: &Device,
+    generic: impl FnOnce() -> Tensor<D>,
+) -> Tensor<D> {
+    assert_eq!(own.is_none(), on_cpu(&leaf([1], 0, device)));
+    own.unwrap_or_else(generic)
+}
+
+#[test]
+fn convolutions_agree() {
+    let Some([gpu, cpu]) = devices("kernels::gpu::tests::convolutions_agree") else { return };
+    for ([batch, h, w, i, o], kernel, stride) in [
+        ([3, 8, 8, 3, 5], 3, 1),
+        ([1, 7, 5, 2, 3], 3, 1),
+        ([2, 8, 6, 4, 7], 3, 2),
+        ([2, 9, 9, 2, 2], 5, 1),
+        ([9, 1, 1, 3, 2], 3, 1),
+        ([2, 20, 20, 32, 4], 3, 1),
+        ([7, 3, 4, 150, 70], 3, 1),
+        ([40, 4, 4, 96, 8], 3, 2),
+    ] {
+        let both = [&gpu, &cpu].map(|d| {
+            let (x, weight, bias) =
+                (leaf([batch, h, w, i], 1, d), leaf([o, i, kernel, kernel], 2, d), leaf([o], 3, d));
+            let own = gpu::conv2d(&x, &weight, &bias, stride);
+            let y =
+                from(own, d, || generic::conv2d(x.clone(), weight.clone(), bias.clone(), stride));
+            run(y, |g| vec![grad(&x, g), grad(&weight, g), grad(&bias, g)])
+        });
+        assert_close(&both[0], &both[1]);
+    }
+}
+
+#[test]
+fn projections_agree() {
+    let Some([gpu, cpu]) = devices("kernels::gpu::tests::projections_agree") else { return };
+    for (positions, inputs, outputs, with_bias) in [
+        ([1, 1, 1], 3, 5, true),
+        ([2, 7, 9], 12, 70, false),
+        ([3, 8, 8], 65, 16, true),
+        ([5, 40, 41], 33, 129, true), // long sums, in parts
+    ] {
+        let both = [&gpu, &cpu].map(|d| {
+            let [a, b, c] = positions;
+            let (x, weight) = (leaf([a, b, c, inputs], 1, d), leaf([outputs, inputs], 2, d));
+            let bias = leaf([outputs], 3, d);
+            let given = with_bias.then_some(&bias);
+            let own = gpu::linear(&x, &weight, given);
+            let y = from(own, d, || generic::linear(x.clone(), weight.clone(), given.cloned()));
+            run(y, |g| {
+                let mut all = vec![grad(&x, g), grad(&weight, g)];
+                all.extend(given.map(|bias| grad(bias, g)));
+                all
+            })
+        });
+        assert_close(&both[0], &both[1]);
+    }
+}
+
+#[test]
+fn perceptrons_agree() {
+    let Some([gpu, cpu]) = devices("kernels::gpu::tests::perceptrons_agree") else { return };
+    for ([batch, h, w, width], hidden) in
+        [([1, 1, 1, 3], 5), ([2, 3, 5, 16], 64), ([3, 17, 16, 20], 81)]
+    {
+        let both = [&gpu, &cpu].map(|d| {
+            let x = leaf([batch, h, w, width], 1, d);
+            let (w1, w2) = (leaf([hidden, width], 2, d), leaf([width, hidden], 3, d));
+            let (b1, b2) = (leaf([hidden], 4, d), leaf([width], 5, d));
+            let own = gpu::mlp(&x, [&w1, &w2], [&b1, &b2]);
+            let y = from(own, d, || {
+                generic::mlp(x.clone(), [w1.clone(), w2.clone()], [b1.clone(), b2.clone()])
+            });
+            run(y, |g| vec![grad(&x, g), grad(&w1, g), grad(&b1, g), grad(&w2, g), grad(&b2, g)])
+        });
+        assert_close(&both[0], &both[1]);
+    }
+}
