@@ -118,14 +118,21 @@ pub fn window_attention(
     heads: usize,
     window: usize,
 ) -> Tensor<4> {
-    fused::window_attention(&qkv, &qkv_t, &bias_table, heads, window)
-        .unwrap_or_else(|| generic::window_attention(qkv, qkv_t, bias_table, heads, window))
+    first_of!(
+        fused::window_attention(&qkv, &qkv_t, &bias_table, heads, window),
+        gpu::window_attention(&qkv, &qkv_t, &bias_table, heads, window),
+        generic::window_attention(qkv, qkv_t, bias_table, heads, window),
+    )
 }
 
 /// Self-attention over all pixels of a square image: `qkv [batch, side, side, 3 dim]` (queries,
 /// keys, values, each split into heads) to `[batch, side, side, dim]`.
 pub fn attention(qkv: Tensor<4>, heads: usize) -> Tensor<4> {
-    fused::attention(&qkv, heads).unwrap_or_else(|| generic::attention(qkv, heads))
+    first_of!(
+        fused::attention(&qkv, heads),
+        gpu::attention(&qkv, heads),
+        generic::attention(qkv, heads),
+    )
 }
 
 /// Every pixel as a square of four (nearest neighbour): `[batch, h, w, channels]` to `[batch, 2 h,

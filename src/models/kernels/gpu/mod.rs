@@ -5,6 +5,12 @@
 //! shared memory and barriers of a workgroup and nothing else, so that they run on every adapter,
 //! and in one order, so that two processes get the same bits.
 
+mod attention;
+mod attention_kernels;
+mod attention_plan;
+mod attention_sums;
+#[cfg(test)]
+mod attention_tests;
 mod autodiff_op;
 mod conv;
 mod launch;
@@ -74,4 +80,22 @@ pub(super) fn conv2d(
             ],
         )
     })
+}
+
+pub(super) fn window_attention(
+    qkv: &Tensor<4>,
+    qkv_t: &Tensor<2>,
+    bias_table: &Tensor<2>,
+    heads: usize,
+    window: usize,
+) -> Option<Tensor<4>> {
+    let kernel = applies(qkv).then(|| attention::Attention::new(qkv, heads, window, true))??;
+    let (qkv_t, bias_table) = (qkv_t.clone().into_dispatch(), bias_table.clone().into_dispatch());
+    Some(apply(kernel, [qkv.clone().into_dispatch(), qkv_t, bias_table]))
+}
+
+pub(super) fn attention(qkv: &Tensor<4>, heads: usize) -> Option<Tensor<4>> {
+    let side = qkv.dims()[1];
+    let kernel = applies(qkv).then(|| attention::Attention::new(qkv, heads, side, false))??;
+    Some(apply(kernel, [qkv.clone().into_dispatch()]))
 }

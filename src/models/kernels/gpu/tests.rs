@@ -8,7 +8,7 @@ use super::super::{generic, gpu};
 use crate::testing::has_driver;
 
 /// A leaf tensor of fixed numbers in [-1, 1).
-fn leaf<const D: usize>(shape: [usize; D], stream: u64, device: &Device) -> Tensor<D> {
+pub(super) fn leaf<const D: usize>(shape: [usize; D], stream: u64, device: &Device) -> Tensor<D> {
     let hash = |i: u64| (i * 747_796_405 + stream * 2_891_336_453 + 1) as u32 as u64 * 0x45D_9F3B;
     let values: Vec<f32> = (0..shape.iter().product::<usize>() as u64)
         .map(|i| (hash(i) >> 7 & 0xFFFF) as f32 / 32_768.0 - 1.0)
@@ -18,7 +18,7 @@ fn leaf<const D: usize>(shape: [usize; D], stream: u64, device: &Device) -> Tens
 
 /// The result, and then the gradient of every input, for a loss that weighs each number
 /// differently.
-fn run<const D: usize>(
+pub(super) fn run<const D: usize>(
     output: Tensor<D>,
     grads: impl Fn(&Gradients) -> Vec<Vec<f32>>,
 ) -> Vec<Vec<f32>> {
@@ -29,16 +29,16 @@ fn run<const D: usize>(
     all
 }
 
-fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+pub(super) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().iter::<f32>().collect()
 }
 
-fn grad<const D: usize>(tensor: &Tensor<D>, gradients: &Gradients) -> Vec<f32> {
+pub(super) fn grad<const D: usize>(tensor: &Tensor<D>, gradients: &Gradients) -> Vec<f32> {
     values(tensor.grad(gradients).expect("every input takes part"))
 }
 
 #[track_caller]
-fn assert_close(own: &[Vec<f32>], generic: &[Vec<f32>]) {
+pub(super) fn assert_close(own: &[Vec<f32>], generic: &[Vec<f32>]) {
     assert_eq!(own.len(), generic.len());
     for (index, (a, b)) in own.iter().zip(generic).enumerate() {
         assert_eq!(a.len(), b.len());
@@ -53,14 +53,14 @@ fn assert_close(own: &[Vec<f32>], generic: &[Vec<f32>]) {
 }
 
 /// The software driver's device, and the CPU on which the generic form is computed.
-fn devices(test: &str) -> Option<[Device; 2]> {
+pub(super) fn devices(test: &str) -> Option<[Device; 2]> {
     has_driver(test).then(|| {
         [Device::wgpu(burn::tensor::DeviceKind::Cpu).autodiff(), Device::flex().autodiff()]
     })
 }
 
 /// What a kernel gave on the GPU; on the CPU, where it gives nothing, the generic form.
-fn from<const D: usize>(
+pub(super) fn from<const D: usize>(
     own: Option<Tensor<D>>,
     device: &Device,
     generic: impl FnOnce() -> Tensor<D>,

@@ -1,0 +1,81 @@
+//! Attention on a GPU and its generic form compute the same, and twice the same bits.
+
+use burn::tensor::Device;
+
+use super::super::{generic, gpu};
+use super::tests::{assert_close, devices, from, grad, leaf, run};
+
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    batch: usize,
+    image: [usize; 2],
+    heads: usize,
+    /// Numbers of a head.
+    width: usize,
+    window: usize,
+}
+
+const CASES: [([usize; 3], usize, usize, usize); 9] = [
+    // Batch and image, heads, numbers of a head, window.
+    ([1, 2, 2], 1, 5, 2),
+    ([3, 6, 4], 2, 16, 2),
+    ([2, 3, 9], 3, 5, 3), // a window's pixels are no multiple of a chunk
+    ([2, 8, 4], 4, 24, 4),
+    ([3, 16, 8], 2, 16, 8),
+    ([1, 8, 16], 1, 33, 8), // a head in slices
+    ([2, 9, 9], 1, 20, 9),  // blocks of queries that begin within a row
+    ([1, 16, 16], 2, 32, 16),
+    ([150, 2, 2], 1, 4, 2), // windows in stages
+];
+
+fn cases() -> impl Iterator<Item = Case> {
+    CASES.into_iter().map(|([batch, h, w], heads, width, window)| Case {
+        batch,
+        image: [h, w],
+        heads,
+        width,
+        window,
+    })
+}
+
+/// The result of attention in windows and all gradients.
+fn in_windows(case: Case, device: &Device) -> Vec<Vec<f32>> {
+    let Case { batch, image: [h, w], heads, width, window } = case;
+    let channels = 3 * heads * width;
+    let qkv = leaf([batch, h, w, channels], 1, device);
+    let qkv_t = leaf([batch, channels], 2, device);
+    let table = leaf([(2 * window - 1).pow(2), heads], 3, device);
+    let own = gpu::window_attention(&qkv, &qkv_t, &table, heads, window);
+    let y = from(own, device, || {
+        generic::window_attention(qkv.clone(), qkv_t.clone(), table.clone(), heads, window)
+    });
+    run(y, |g| vec![grad(&qkv, g), grad(&qkv_t, g), grad(&table, g)])
+}
+
+/// The result of attention over square images and its gradient.
+fn over_images([batch, side, heads, width]: [usize; 4], device: &Device) -> Vec<Vec<f32>> {
+    let qkv = leaf([batch, side, side, 3 * heads * width], 1, device);
+    let own = gpu::attention(&qkv, heads);
+    let y = from(own, device, || generic::attention(qkv.clone(), heads));
+    run(y, |g| vec![grad(&qkv, g)])
+}
+
+#[test]
+fn window_attention_agrees() {
+    let test = "kernels::gpu::attention_tests::window_attention_agrees";
+    let Some([gpu, cpu]) = devices(test) else { return };
+    for case in cases() {
+        println!("{case:?}");
+        assert_close(&in_windows(case, &gpu), &in_windows(case, &cpu));
+    }
+}
+
+#[test]
+fn attention_over_images_agrees() {
+    let test = "kernels::gpu::attention_tests::attention_over_images_agrees";
+    let Some([gpu, cpu]) = devices(test) else { return };
+    for sizes in [[2, 2, 1, 4], [1, 8, 4, 64], [2, 16, 1, 16], [1, 5, 1, 128], [1, 32, 1, 8]] {
+        println!("{sizes:?}");
+        assert_close(&over_images(sizes, &gpu), &over_images(sizes, &cpu));
+    }
+}
