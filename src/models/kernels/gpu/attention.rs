@@ -4,7 +4,7 @@
 //! gradient makes the scores again from the logarithm of each query's sum of exponentials (Dao et
 //! al. 2022, arXiv 2205.14135, algorithms 1 and 4).
 
-use burn::tensor::{DType, Shape, Tensor};
+use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
@@ -26,17 +26,26 @@ pub(super) struct Attention {
 }
 
 impl Attention {
-    /// Of `qkv [batch, height, width, 3 dim]`; none where a workgroup's memory is too small.
-    pub(super) fn new(qkv: &Tensor<4>, heads: usize, window: usize, biased: bool) -> Option<Self> {
-        let [batch, height, width, channels] = qkv.dims();
-        let plan = Plan::new([height, width], channels / 3, heads, window)?;
-        Some(Self {
-            batch,
-            dtype: qkv.dtype(),
-            forward: plan.for_arrays(2)?.with_chunk(8, 1, false)?,
-            queries: plan.for_arrays(3)?.with_chunk(4, 2, biased)?,
-            keys: plan.for_arrays(4)?.with_chunk(4, 2, false)?,
-        })
+    /// Of `qkv [batch, height, width, 3 dim]`. None where the sizes do not divide one another, or a
+    /// workgroup's memory is too small.
+    pub(super) fn new(
+        [batch, height, width, channels]: [usize; 4],
+        dtype: DType,
+        heads: usize,
+        window: usize,
+        biased: bool,
+    ) -> Option<Self> {
+        let plan = |dots| Plan::new([height, width], channels / 3, heads, window, dots);
+        let queries = plan(2)?.in_pairs()?;
+        let queries = if biased { queries.with_table()? } else { queries };
+        let (forward, keys) = (plan(1)?.in_pairs()?, plan(2)?);
+        Some(Self { batch, dtype, forward, queries, keys })
+    }
+
+    /// Those of the three kernels; the second one's gradient of the bias table included.
+    #[cfg(test)]
+    pub(super) fn plans(&self) -> [Plan; 3] {
+        [self.forward, Plan { table_gradient: true, ..self.queries }, self.keys]
     }
 
     fn windows(&self) -> usize {

@@ -2,12 +2,14 @@
 
 /// Numbers of a workgroup's shared memory: 16 KiB, what every adapter has.
 const MEMORY: usize = 4096;
-/// Numbers of its own rows that a thread holds in registers.
-const REGISTERS: usize = 64;
+/// Numbers of the two tiles in it: less memory lets more workgroups run side by side.
+const TILES: usize = 2048;
+/// Numbers of a row that one thread holds in registers, of each array.
+const SLICE: usize = 16;
 /// The most queries, or keys, of a workgroup.
 const MOST_ROWS: usize = 64;
-/// The most threads of a workgroup.
-const MOST_UNITS: usize = 128;
+/// The most slices of rows of a workgroup.
+const MOST_SLICES: usize = 128;
 /// Numbers of the bias's gradient that a workgroup may spend on copies of it.
 const COPIES: usize = 1024;
 
@@ -22,8 +24,8 @@ pub(super) enum Part {
 }
 
 /// Sizes that a kernel is compiled for. A workgroup serves a block of rows (queries or keys) of one
-/// head in one window. Each row belongs to `slices` threads, and each of these to a slice of the
-/// head's numbers. The rows of the other side come by in tiles.
+/// head in one window. A thread serves a slice of `each` of these. The rows of the other side come
+/// by in tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Plan {
     pub height: usize,
@@ -31,10 +33,12 @@ pub(super) struct Plan {
     pub dim: usize,
     pub heads: usize,
     pub window: usize,
-    /// Threads of a row.
+    /// Slices of a row.
     pub slices: usize,
     /// Rows of a workgroup.
     pub rows: usize,
+    /// Rows of a thread: what it reads of a tile serves all of them.
+    pub each: usize,
     /// Rows of a tile.
     pub tile: usize,
     /// Rows of a tile that are worked on together.
@@ -49,51 +53,70 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// None if the sizes do not divide one another, or a window is a single pixel.
+    /// For a kernel with so many products of each pair. None if the sizes do not divide one another,
+    /// a window is a single pixel, or a workgroup's memory is too small.
     pub(super) fn new(
         [height, width]: [usize; 2],
         dim: usize,
         heads: usize,
         window: usize,
+        dots: usize,
     ) -> Option<Self> {
         let divides = |part: usize, whole: usize| part > 0 && whole > 0 && whole % part == 0;
-        let fits =
-            window > 1 && divides(window, height) && divides(window, width) && divides(heads, dim);
-        fits.then_some(Self {
+        let fits = divides(window, height) && divides(window, width) && divides(heads, dim);
+        if !fits || window == 1 {
+            return None;
+        }
+        let n = window * window;
+        let slices = (dim / heads).div_ceil(SLICE);
+        let most = MOST_ROWS.min(MOST_SLICES / slices);
+        if most == 0 {
+            return None;
+        }
+        // Threads of different slices wait for each other: more at once, then.
+        let chunk = if slices == 1 { 4 / dots } else { 8 / dots };
+        let rows = n.div_ceil(n.div_ceil(most));
+        let (each, tile, copies, table_gradient) = (1, 1, 1, false);
+        let plan = Self {
             height,
             width,
             dim,
             heads,
             window,
-            slices: 1,
-            rows: 1,
-            tile: 1,
-            chunk: 1,
-            dots: 1,
-            copies: 1,
-            table_gradient: false,
-        })
+            slices,
+            rows,
+            each,
+            tile,
+            chunk,
+            dots,
+            copies,
+            table_gradient,
+        };
+        plan.with_tile(0)
     }
 
-    /// With so many threads for a row that each can hold its slice of so many arrays.
-    pub(super) fn for_arrays(self, arrays: usize) -> Option<Self> {
-        let slices = self.head().div_ceil((REGISTERS / arrays).next_multiple_of(16));
-        let most = MOST_ROWS.min(MOST_UNITS.checked_div(slices)?);
-        if most == 0 {
-            return None;
+    /// With two rows for a thread, where that leaves threads enough.
+    pub(super) fn in_pairs(self) -> Option<Self> {
+        if self.n() < MOST_ROWS {
+            return Some(self);
         }
-        let blocks = self.n().div_ceil(most);
-        Some(Self { slices, rows: self.n().div_ceil(blocks), ..self })
+        Self { each: 2, rows: self.rows.next_multiple_of(2), ..self }.with_tile(0)
     }
 
-    /// With as large a tile as has room.
-    pub(super) fn with_chunk(self, chunk: usize, dots: usize, biased: bool) -> Option<Self> {
-        let plan = Self { chunk, dots, ..self };
-        let copies = if biased && chunk * plan.table_len() <= COPIES { chunk } else { 1 };
-        let table = if biased { copies * plan.table_len() } else { 0 };
-        let room = MEMORY.checked_sub(table + plan.exchange_len())? / (2 * plan.pitch());
-        let tile = room.min(self.n().next_multiple_of(chunk)).min(MOST_ROWS) / chunk * chunk;
-        (tile > 0).then_some(Self { tile, copies, ..plan })
+    /// With room for the gradient of the bias.
+    pub(super) fn with_table(self) -> Option<Self> {
+        let fits = self.chunk * self.table_len() <= COPIES;
+        let copies = if fits { self.chunk } else { 1 };
+        Self { copies, ..self }.with_tile(copies * self.table_len())
+    }
+
+    /// With as large a tile as has room beside so many numbers.
+    fn with_tile(self, numbers: usize) -> Option<Self> {
+        let room = MEMORY.checked_sub(numbers + self.exchange_len())?.min(TILES);
+        let most = room / (2 * self.pitch()) / self.chunk * self.chunk;
+        let tiles = self.n().div_ceil(most.max(1));
+        let tile = self.n().div_ceil(tiles).next_multiple_of(self.chunk);
+        (most > 0).then_some(Self { tile, ..self })
     }
 
     /// Pixels of a window.
@@ -120,8 +143,24 @@ impl Plan {
         self.slices * self.slice()
     }
 
+    /// Threads of a workgroup.
     pub(super) fn units(&self) -> usize {
-        self.slices * self.rows
+        self.slices * self.lanes()
+    }
+
+    /// Threads of a workgroup that serve the same slice.
+    pub(super) fn lanes(&self) -> usize {
+        self.rows / self.each
+    }
+
+    /// Products of a thread's rows with a chunk.
+    pub(super) fn products(&self) -> usize {
+        self.dots * self.each * self.chunk
+    }
+
+    /// Numbers of an array that a thread holds.
+    pub(super) fn held(&self) -> usize {
+        self.each * self.slice()
     }
 
     /// Workgroups of a head in a window.
@@ -141,7 +180,7 @@ impl Plan {
 
     /// Shared memory in which threads of a row add up their products; at least one number.
     pub(super) fn exchange_len(&self) -> usize {
-        if self.slices == 1 { 1 } else { self.units() * self.chunk * self.dots }
+        if self.slices == 1 { 1 } else { self.units() * self.products() }
     }
 
     /// Distances between two pixels in one direction.
@@ -167,6 +206,12 @@ impl Plan {
     /// Shared memory for that; at least one number.
     pub(super) fn table_memory(&self) -> usize {
         if self.table_gradient { self.copies * self.table_len() } else { 1 }
+    }
+
+    /// Numbers of shared memory.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        2 * self.tile * self.pitch() + self.exchange_len() + self.table_memory()
     }
 
     /// Numbers of a pixel in the array of a part.

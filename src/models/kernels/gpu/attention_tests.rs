@@ -1,8 +1,10 @@
 //! Attention on a GPU and its generic form compute the same, and twice the same bits.
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 
 use super::super::{generic, gpu};
+use super::attention::Attention;
+use super::attention_sums::Stages;
 use super::tests::{assert_close, devices, from, grad, leaf, run};
 
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +67,6 @@ fn window_attention_agrees() {
     let test = "kernels::gpu::attention_tests::window_attention_agrees";
     let Some([gpu, cpu]) = devices(test) else { return };
     for case in cases() {
-        println!("{case:?}");
         assert_close(&in_windows(case, &gpu), &in_windows(case, &cpu));
     }
 }
@@ -75,7 +76,62 @@ fn attention_over_images_agrees() {
     let test = "kernels::gpu::attention_tests::attention_over_images_agrees";
     let Some([gpu, cpu]) = devices(test) else { return };
     for sizes in [[2, 2, 1, 4], [1, 8, 4, 64], [2, 16, 1, 16], [1, 5, 1, 128], [1, 32, 1, 8]] {
-        println!("{sizes:?}");
         assert_close(&over_images(sizes, &gpu), &over_images(sizes, &cpu));
+    }
+}
+
+#[test]
+fn attention_gives_the_same_bits_again() {
+    let test = "kernels::gpu::attention_tests::attention_gives_the_same_bits_again";
+    let Some([gpu, _]) = devices(test) else { return };
+    let case = Case { batch: 2, image: [16, 16], heads: 2, width: 24, window: 8 };
+    let bits = |arrays: Vec<Vec<f32>>| -> Vec<Vec<u32>> {
+        arrays.into_iter().map(|array| array.into_iter().map(f32::to_bits).collect()).collect()
+    };
+    let first = bits(in_windows(case, &gpu));
+    for _ in 0..3 {
+        assert!(bits(in_windows(case, &gpu)) == first);
+    }
+}
+
+#[test]
+fn every_size_of_attention_has_room() {
+    for window in 2..=32 {
+        for width in 4..=128 {
+            for biased in [false, true] {
+                let qkv = [1, window, 2 * window, 3 * 2 * width];
+                let kernel = Attention::new(qkv, DType::F32, 2, window, biased);
+                let plans = kernel.expect("every window and head is served").plans();
+                for plan in if biased { &plans[..] } else { &plans[..1] } {
+                    assert!(plan.units() <= 128, "{plan:?}");
+                    assert!(plan.memory() <= 4096, "{plan:?}");
+                    assert!(plan.blocks() * plan.rows >= window * window, "{plan:?}");
+                    assert_eq!(plan.lanes() * plan.each, plan.rows, "{plan:?}");
+                    assert_eq!(plan.tile % plan.chunk, 0, "{plan:?}");
+                    assert!(plan.pitch() >= width, "{plan:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn sizes_that_do_not_divide_are_left_to_others() {
+    let kernel = |qkv, heads, window| Attention::new(qkv, DType::F32, heads, window, true);
+    assert!(kernel([1, 8, 8, 24], 2, 4).is_some());
+    assert!(kernel([1, 8, 6, 24], 2, 4).is_none());
+    assert!(kernel([1, 8, 8, 24], 3, 4).is_none());
+    assert!(kernel([1, 1, 1, 24], 2, 1).is_none());
+    assert!(kernel([1, 8, 8, 3 * 4096], 1, 4).is_none());
+}
+
+#[test]
+fn no_stage_has_a_long_loop() {
+    for rows in (1..5000).chain([65_535, 65_536, 65_537, 1 << 20, 1 << 24]) {
+        for most in [1, 4, 31, 256] {
+            let stages = Stages::new(rows, most);
+            assert!(stages.left() <= most.max(1), "{rows} {most}");
+            assert!(stages.cost(1, false).longest <= 256, "{rows} {most}");
+        }
     }
 }

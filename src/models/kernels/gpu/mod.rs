@@ -8,6 +8,7 @@
 mod attention;
 mod attention_kernels;
 mod attention_plan;
+mod attention_rows;
 mod attention_sums;
 #[cfg(test)]
 mod attention_tests;
@@ -89,13 +90,22 @@ pub(super) fn window_attention(
     heads: usize,
     window: usize,
 ) -> Option<Tensor<4>> {
-    let kernel = applies(qkv).then(|| attention::Attention::new(qkv, heads, window, true))??;
+    let kernel = attention_kernel(qkv, heads, window, true)?;
     let (qkv_t, bias_table) = (qkv_t.clone().into_dispatch(), bias_table.clone().into_dispatch());
     Some(apply(kernel, [qkv.clone().into_dispatch(), qkv_t, bias_table]))
 }
 
 pub(super) fn attention(qkv: &Tensor<4>, heads: usize) -> Option<Tensor<4>> {
-    let side = qkv.dims()[1];
-    let kernel = applies(qkv).then(|| attention::Attention::new(qkv, heads, side, false))??;
+    let kernel = attention_kernel(qkv, heads, qkv.dims()[1], false)?;
     Some(apply(kernel, [qkv.clone().into_dispatch()]))
+}
+
+fn attention_kernel(
+    qkv: &Tensor<4>,
+    heads: usize,
+    window: usize,
+    biased: bool,
+) -> Option<attention::Attention> {
+    let kernel = || attention::Attention::new(qkv.dims(), qkv.dtype(), heads, window, biased);
+    applies(qkv).then(kernel)?
 }
