@@ -17,7 +17,7 @@ struct Case {
     window: usize,
 }
 
-const CASES: [([usize; 3], usize, usize, usize); 9] = [
+const CASES: [([usize; 3], usize, usize, usize); 11] = [
     // Batch and image, heads, numbers of a head, window.
     ([1, 2, 2], 1, 5, 2),
     ([3, 6, 4], 2, 16, 2),
@@ -27,6 +27,8 @@ const CASES: [([usize; 3], usize, usize, usize); 9] = [
     ([1, 8, 16], 1, 33, 8), // a head in slices
     ([2, 9, 9], 1, 20, 9),  // blocks of queries that begin within a row
     ([1, 16, 16], 2, 32, 16),
+    ([1, 32, 32], 1, 4, 32), // the largest window
+    ([1, 8, 4], 1, 128, 4), // the widest head
     ([150, 2, 2], 1, 4, 2), // windows in stages
 ];
 
