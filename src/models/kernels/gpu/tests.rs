@@ -139,3 +139,89 @@ fn perceptrons_agree() {
         assert_close(&both[0], &both[1]);
     }
 }
+
+#[test]
+fn layer_norms_agree() {
+    let Some([gpu, cpu]) = devices("kernels::gpu::tests::layer_norms_agree") else { return };
+    for shape in [[1, 1, 1, 3], [2, 3, 5, 16], [1, 7, 9, 33], [3, 30, 31, 64], [2, 2, 2, 600]] {
+        let both = [&gpu, &cpu].map(|d| {
+            let (x, channels) = (leaf(shape, 1, d), shape[3]);
+            let (weight, bias) = (leaf([channels], 2, d), leaf([channels], 3, d));
+            let y = from(gpu::layer_norm(&x, &weight, &bias), d, || {
+                generic::layer_norm(x.clone(), weight.clone(), bias.clone())
+            });
+            run(y, |g| vec![grad(&x, g), grad(&weight, g), grad(&bias, g)])
+        });
+        assert_close(&both[0], &both[1]);
+    }
+}
+
+fn group_norm_on<const SILU: bool>(
+    d: &Device,
+    shape: [usize; 4],
+    group: usize,
+    rows: usize,
+) -> Vec<Vec<f32>> {
+    let (x, channels) = (leaf(shape, 1, d), shape[3]);
+    let (weight, bias) = (leaf([rows, channels], 2, d), leaf([rows, channels], 3, d));
+    let y = from(gpu::group_norm::<SILU, 2>(&x, &weight, &bias, group), d, || {
+        let generic = if SILU { generic::group_norm_silu } else { generic::group_norm };
+        generic(x.clone(), weight.clone(), bias.clone(), group)
+    });
+    run(y, |g| vec![grad(&x, g), grad(&weight, g), grad(&bias, g)])
+}
+
+#[test]
+fn group_norms_agree() {
+    let Some([gpu, cpu]) = devices("kernels::gpu::tests::group_norms_agree") else { return };
+    for (shape, group) in [
+        ([1, 2, 2, 2], 1),
+        ([2, 3, 5, 12], 3),
+        ([3, 8, 8, 32], 16),
+        ([2, 20, 20, 64], 16),
+        ([1, 4, 4, 260], 130),
+        ([70, 2, 2, 8], 4),
+    ] {
+        for rows in [1, shape[0]] {
+            let both = [&gpu, &cpu].map(|d| group_norm_on::<true>(d, shape, group, rows));
+            assert_close(&both[0], &both[1]);
+            let both = [&gpu, &cpu].map(|d| group_norm_on::<false>(d, shape, group, rows));
+            assert_close(&both[0], &both[1]);
+        }
+    }
+}
+
+#[test]
+fn halved_and_doubled_images_agree() {
+    let name = "kernels::gpu::tests::halved_and_doubled_images_agree";
+    let Some([gpu, cpu]) = devices(name) else { return };
+    for shape in [[2, 2, 4, 3], [3, 6, 2, 17], [1, 40, 64, 8], [2, 4, 4, 1]] {
+        let halved = [&gpu, &cpu].map(|d| {
+            let x = leaf(shape, 1, d);
+            let y = from(gpu::average_pool(&x), d, || generic::average_pool(x.clone()));
+            run(y, |g| vec![grad(&x, g)])
+        });
+        assert_close(&halved[0], &halved[1]);
+        let doubled = [&gpu, &cpu].map(|d| {
+            let x = leaf(shape, 1, d);
+            let y = from(gpu::upsample(&x), d, || generic::upsample(x.clone()));
+            run(y, |g| vec![grad(&x, g)])
+        });
+        assert_close(&doubled[0], &doubled[1]);
+    }
+}
+
+#[test]
+fn images_side_by_side_agree() {
+    let Some([gpu, cpu]) = devices("kernels::gpu::tests::images_side_by_side_agree") else {
+        return;
+    };
+    for [left, right] in [[1, 1], [3, 8], [33, 2]] {
+        let both = [&gpu, &cpu].map(|d| {
+            let (a, b) = (leaf([3, 4, 5, left], 1, d), leaf([3, 4, 5, right], 2, d));
+            let y = from(gpu::concat(&a, &b), d, || generic::concat(a.clone(), b.clone()));
+            run(y, |g| vec![grad(&a, g), grad(&b, g)])
+        });
+        assert_close(&both[0], &both[1]);
+    }
+}
