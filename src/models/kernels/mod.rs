@@ -164,8 +164,11 @@ pub fn scaled_sum(a: Tensor<4>, b: Tensor<4>, scale: f64) -> Tensor<4> {
 /// [`conv2d`] with a 3x3 kernel of the image upsampled to twice its size (nearest neighbour):
 /// `x [batch, h, w, in]`, `weight [out, in, 3, 3]`, `bias [out]` to `[batch, 2 h, 2 w, out]`.
 pub fn upsample_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
-    fused::upsample_conv2d(&x, &weight, &bias)
-        .unwrap_or_else(|| conv2d(upsample(x), weight, bias, 1))
+    first_of!(
+        fused::upsample_conv2d(&x, &weight, &bias),
+        gpu::upsample_conv2d(&x, &weight, &bias),
+        generic::upsample_conv2d(x, weight, bias),
+    )
 }
 
 /// Whether a tensor's numbers are `f32` in host memory: [`adamw`] and [`blend`] work on those only.

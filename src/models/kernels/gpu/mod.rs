@@ -65,10 +65,29 @@ pub(super) fn conv2d(
     bias: &Tensor<1>,
     stride: usize,
 ) -> Option<Tensor<4>> {
+    convolution(x, weight, bias, (stride, false))
+}
+
+pub(super) fn upsample_conv2d(
+    x: &Tensor<4>,
+    weight: &Tensor<4>,
+    bias: &Tensor<1>,
+) -> Option<Tensor<4>> {
+    convolution(x, weight, bias, (1, true))
+}
+
+fn convolution(
+    x: &Tensor<4>,
+    weight: &Tensor<4>,
+    bias: &Tensor<1>,
+    (stride, doubled): (usize, bool),
+) -> Option<Tensor<4>> {
     applies(x).then(|| {
         let [batch, height, width, inputs] = x.dims();
         let [outputs, _, kernel, _] = weight.dims();
-        let kernel = conv::Conv { batch, height, width, inputs, outputs, kernel, stride };
+        let bytes = x.dtype().size();
+        let kernel =
+            conv::Conv { batch, height, width, inputs, outputs, kernel, stride, doubled, bytes };
         apply(
             kernel,
             [

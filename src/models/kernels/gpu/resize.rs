@@ -18,44 +18,46 @@ pub(super) enum Resize {
     Doubled([usize; 4]),
 }
 
-impl Resize {
-    /// The four pixels of each square of an image `[batch, height, width, channels]`, added up.
-    fn squares(x: CubeTensor, [batch, h, w, channels]: [usize; 4], factor: f32) -> CubeTensor {
-        let result = empty(&x, [batch, h / 2, w / 2, channels].into(), x.dtype);
-        let (numbers, dtype) = (batch * (h / 2) * (w / 2) * channels, element_type(x.dtype));
-        add_squares::launch(
-            &x.client.clone(),
-            cube_count(numbers.div_ceil(UNITS)),
-            CubeDim::new_1d(UNITS as u32),
-            x.into_buffer_arg(),
-            result.clone().into_buffer_arg(),
-            numbers,
-            factor,
-            w / 2,
-            channels,
-            dtype,
-        );
-        result
-    }
+/// The four pixels of each square of an image `[batch, height, width, channels]`, added up.
+pub(super) fn add_squares(
+    x: CubeTensor,
+    [batch, h, w, channels]: [usize; 4],
+    factor: f32,
+) -> CubeTensor {
+    let result = empty(&x, [batch, h / 2, w / 2, channels].into(), x.dtype);
+    let (numbers, dtype) = (batch * (h / 2) * (w / 2) * channels, element_type(x.dtype));
+    squares::launch(
+        &x.client.clone(),
+        cube_count(numbers.div_ceil(UNITS)),
+        CubeDim::new_1d(UNITS as u32),
+        x.into_buffer_arg(),
+        result.clone().into_buffer_arg(),
+        numbers,
+        factor,
+        w / 2,
+        channels,
+        dtype,
+    );
+    result
+}
 
-    /// Each pixel of an image `[batch, height, width, channels]` four times.
-    fn pixels(x: CubeTensor, [batch, h, w, channels]: [usize; 4], factor: f32) -> CubeTensor {
-        let result = empty(&x, [batch, 2 * h, 2 * w, channels].into(), x.dtype);
-        let (numbers, dtype) = (4 * batch * h * w * channels, element_type(x.dtype));
-        repeat_pixels::launch(
-            &x.client.clone(),
-            cube_count(numbers.div_ceil(UNITS)),
-            CubeDim::new_1d(UNITS as u32),
-            x.into_buffer_arg(),
-            result.clone().into_buffer_arg(),
-            numbers,
-            factor,
-            2 * w,
-            channels,
-            dtype,
-        );
-        result
-    }
+/// Each pixel of an image `[batch, height, width, channels]` four times.
+fn repeat_pixels(x: CubeTensor, [batch, h, w, channels]: [usize; 4], factor: f32) -> CubeTensor {
+    let result = empty(&x, [batch, 2 * h, 2 * w, channels].into(), x.dtype);
+    let (numbers, dtype) = (4 * batch * h * w * channels, element_type(x.dtype));
+    pixels::launch(
+        &x.client.clone(),
+        cube_count(numbers.div_ceil(UNITS)),
+        CubeDim::new_1d(UNITS as u32),
+        x.into_buffer_arg(),
+        result.clone().into_buffer_arg(),
+        numbers,
+        factor,
+        2 * w,
+        channels,
+        dtype,
+    );
+    result
 }
 
 impl Kernel<1> for Resize {
@@ -70,8 +72,8 @@ impl Kernel<1> for Resize {
 
     fn forward(&self, [x]: [CubeTensor; 1]) -> Vec<CubeTensor> {
         vec![match *self {
-            Self::Halved(shape) => Self::squares(x, shape, 0.25),
-            Self::Doubled(shape) => Self::pixels(x, shape, 1.0),
+            Self::Halved(shape) => add_squares(x, shape, 0.25),
+            Self::Doubled(shape) => repeat_pixels(x, shape, 1.0),
         }]
     }
 
@@ -84,10 +86,10 @@ impl Kernel<1> for Resize {
     ) -> [Option<CubeTensor>; 1] {
         [Some(match *self {
             Self::Halved([batch, h, w, channels]) => {
-                Self::pixels(grad, [batch, h / 2, w / 2, channels], 0.25)
+                repeat_pixels(grad, [batch, h / 2, w / 2, channels], 0.25)
             }
             Self::Doubled([batch, h, w, channels]) => {
-                Self::squares(grad, [batch, 2 * h, 2 * w, channels], 1.0)
+                add_squares(grad, [batch, 2 * h, 2 * w, channels], 1.0)
             }
         })]
     }
@@ -98,7 +100,7 @@ impl Kernel<1> for Resize {
 }
 
 #[cube(launch)]
-fn add_squares<F: Float>(
+fn squares<F: Float>(
     x: &[F],
     result: &mut [F],
     numbers: usize,
@@ -121,7 +123,7 @@ fn add_squares<F: Float>(
 }
 
 #[cube(launch)]
-fn repeat_pixels<F: Float>(
+fn pixels<F: Float>(
     x: &[F],
     result: &mut [F],
     numbers: usize,

@@ -225,3 +225,22 @@ fn images_side_by_side_agree() {
         assert_close(&both[0], &both[1]);
     }
 }
+
+#[test]
+fn convolutions_of_an_upsampled_image_agree() {
+    let name = "kernels::gpu::tests::convolutions_of_an_upsampled_image_agree";
+    let Some([gpu, cpu]) = devices(name) else { return };
+    for [batch, h, w, i, o] in
+        [[3, 4, 4, 3, 5], [1, 3, 5, 2, 3], [9, 1, 1, 2, 2], [2, 9, 8, 33, 4], [20, 3, 2, 70, 5]]
+    {
+        let both = [&gpu, &cpu].map(|d| {
+            let (x, weight, bias) =
+                (leaf([batch, h, w, i], 1, d), leaf([o, i, 3, 3], 2, d), leaf([o], 3, d));
+            let y = from(gpu::upsample_conv2d(&x, &weight, &bias), d, || {
+                generic::upsample_conv2d(x.clone(), weight.clone(), bias.clone())
+            });
+            run(y, |g| vec![grad(&x, g), grad(&weight, g), grad(&bias, g)])
+        });
+        assert_close(&both[0], &both[1]);
+    }
+}
