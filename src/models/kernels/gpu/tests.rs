@@ -1,10 +1,11 @@
 //! Kernels for a GPU and generic building blocks compute the same, forwards and backwards, at
 //! awkward sizes too, on the software Vulkan driver that tests are given.
 
-use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Gradients, Tensor, TensorData};
 
 use super::super::fused::on_cpu;
 use super::super::{generic, gpu};
+use crate::kernels;
 use crate::testing::has_driver;
 
 /// A leaf tensor of fixed numbers in [-1, 1).
@@ -242,5 +243,39 @@ fn convolutions_of_an_upsampled_image_agree() {
             run(y, |g| vec![grad(&x, g), grad(&weight, g), grad(&bias, g)])
         });
         assert_close(&both[0], &both[1]);
+    }
+}
+
+/// In half precision numbers are off by 5e-4 of themselves, and sums of them by more.
+#[test]
+fn half_precision_is_close_where_a_device_has_it() {
+    let name = "kernels::gpu::tests::half_precision_is_close_where_a_device_has_it";
+    let Some([gpu, cpu]) = devices(name) else { return };
+    if !gpu.supports_dtype(FloatDType::F16) {
+        eprintln!("skipped: the device has no f16");
+        return;
+    }
+    let both = [(&gpu, FloatDType::F16), (&cpu, FloatDType::F32)].map(|(d, dtype)| {
+        let (x, weight, bias) =
+            (leaf([2, 8, 8, 16], 1, d), leaf([16, 16, 3, 3], 2, d), leaf([16], 3, d));
+        let (scale, shift) = (leaf([16], 4, d), leaf([16], 5, d));
+        let [scaled, shifted, low_bias] =
+            [&scale, &shift, &bias].map(|tensor| tensor.clone().cast(dtype));
+        let y = kernels::conv2d(x.clone().cast(dtype), weight.clone().cast(dtype), low_bias, 1);
+        let y = kernels::group_norm_silu(y, scaled.clone(), shifted.clone(), 4);
+        let y = kernels::layer_norm(kernels::upsample(y), scaled, shifted);
+        let y = kernels::concat(y.clone(), kernels::upsample(kernels::average_pool(y)));
+        assert_eq!(y.dtype(), dtype.into());
+        let y = y.cast(FloatDType::F32);
+        let inputs = (x, weight, bias, scale, shift);
+        run(y, |g| {
+            let (x, weight, bias, scale, shift) = &inputs;
+            vec![grad(x, g), grad(weight, g), grad(bias, g), grad(scale, g), grad(shift, g)]
+        })
+    });
+    for (index, (a, b)) in both[0].iter().zip(&both[1]).enumerate() {
+        let size = b.iter().fold(0f32, |max, v| max.max(v.abs()));
+        let worst = a.iter().zip(b).fold(0f32, |max, (a, b)| max.max((a - b).abs()));
+        assert!(worst < 0.02 * size, "array {index}: off by {worst}, largest {size}");
     }
 }
