@@ -161,6 +161,15 @@ pub fn scaled_sum(a: Tensor<4>, b: Tensor<4>, scale: f64) -> Tensor<4> {
     fused::scaled_sum(&a, &b, scale).unwrap_or_else(|| generic::scaled_sum(a, b, scale))
 }
 
+/// The sum of all numbers of an array `[n]`, `[1]`, with the same bits every time, where the
+/// device has a kernel for it.
+pub fn sum(x: &Tensor<1>) -> Option<Tensor<1>> {
+    #[cfg(feature = "wgpu")]
+    return gpu::sum(x);
+    #[cfg(not(feature = "wgpu"))]
+    return None;
+}
+
 /// [`conv2d`] with a 3x3 kernel of the image upsampled to twice its size (nearest neighbour):
 /// `x [batch, h, w, in]`, `weight [out, in, 3, 3]`, `bias [out]` to `[batch, 2 h, 2 w, out]`.
 pub fn upsample_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {

@@ -7,10 +7,8 @@ use cubecl::prelude::*;
 use super::super::definitions::NORM_EPSILON;
 use super::autodiff_op::{Cost, Kernel};
 use super::columns::{self, sum_columns};
-use super::launch::{cube_count, element_type, empty};
+use super::launch::{UNITS, cube_count, cube_sum, element_type, empty};
 
-/// Threads of a workgroup, which has one group of one image.
-const UNITS: usize = 256;
 const EPSILON: f32 = NORM_EPSILON as f32;
 
 /// Inputs: `x [batch, h, w, channels]`, and weight and bias, `[channels]` each, or `[batch,
@@ -185,26 +183,6 @@ fn split<F: Float>(
         first[ABSOLUTE_POS] = F::cast_from(all[ABSOLUTE_POS + row * columns]);
         second[ABSOLUTE_POS] = F::cast_from(all[ABSOLUTE_POS + (row + 1) * columns]);
     }
-}
-
-/// The sum of a number of each thread of a workgroup, for all of them.
-#[cube]
-fn cube_sum(value: f32, shared: &mut Shared<[f32]>) -> f32 {
-    let at = UNIT_POS as usize;
-    shared[at] = value;
-    sync_cube();
-    #[unroll]
-    for level in 0..comptime!(UNITS.ilog2() as usize) {
-        let half = comptime!(UNITS >> (level + 1));
-        if at < half {
-            let other = shared[at + half];
-            shared[at] += other;
-        }
-        sync_cube();
-    }
-    let sum = shared[0];
-    sync_cube();
-    sum
 }
 
 #[cube]

@@ -15,6 +15,7 @@ mod linear;
 mod mlp;
 mod product;
 mod resize;
+mod sum;
 #[cfg(test)]
 mod tests;
 
@@ -151,4 +152,9 @@ pub(super) fn concat(a: &Tensor<4>, b: &Tensor<4>) -> Option<Tensor<4>> {
         let kernel = resize::Concat { shape, left, right };
         apply(kernel, [a.clone().into_dispatch(), b.clone().into_dispatch()])
     })
+}
+
+pub(super) fn sum(x: &Tensor<1>) -> Option<Tensor<1>> {
+    let kernel = sum::Sum { numbers: x.dims()[0], dtype: x.dtype() };
+    applies(x).then(|| apply(kernel, [x.clone().into_dispatch()]))
 }

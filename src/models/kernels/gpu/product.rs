@@ -9,7 +9,7 @@ use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::launch::{cube_count, element_type, empty};
+use super::launch::{UNITS, cube_count, element_type, empty};
 
 /// Rows and columns of the result that one workgroup computes.
 const TILE: usize = 64;
@@ -17,10 +17,9 @@ const TILE: usize = 64;
 const PITCH: usize = TILE + 1;
 /// Numbers of a row, or column, that are added up between two barriers.
 const DEPTH: usize = 16;
-/// Threads of a workgroup, on a square. Each computes `EACH`² numbers.
-const SIDE: usize = 16;
+/// The threads of a workgroup stand on a square of this side. Each computes `EACH`² numbers.
+const SIDE: usize = UNITS.isqrt();
 const EACH: usize = TILE / SIDE;
-const UNITS: usize = SIDE * SIDE;
 /// As many workgroups keep a large GPU busy: below, long sums are cut into parts.
 const ENOUGH_CUBES: usize = 512;
 /// The most parts, which one thread adds up for each number.

@@ -5,9 +5,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::autodiff_op::{Cost, Kernel};
-use super::launch::{cube_count, element_type, empty};
-
-const UNITS: usize = 256;
+use super::launch::{UNITS, cube_count, element_type, empty};
 
 /// Input `[batch, height, width, channels]`.
 #[derive(Debug, Clone)]

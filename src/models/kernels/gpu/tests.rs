@@ -246,6 +246,19 @@ fn convolutions_of_an_upsampled_image_agree() {
     }
 }
 
+#[test]
+fn sums_agree() {
+    let Some([gpu, _]) = devices("kernels::gpu::tests::sums_agree") else { return };
+    for numbers in [1, 255, 4_097, 300_007, 5_000_000] {
+        let x = leaf([numbers], 1, &gpu);
+        let exact: f64 = values(x.clone()).iter().map(|x| f64::from(*x)).sum();
+        let sum = gpu::sum(&x).expect("the numbers are of a GPU");
+        let gradients = (sum.clone() * 3.0).backward();
+        assert!((f64::from(values(sum)[0]) - exact).abs() < 1e-6 * numbers as f64);
+        assert_eq!(grad(&x, &gradients), vec![3.0; numbers]);
+    }
+}
+
 /// In half precision numbers are off by 5e-4 of themselves, and sums of them by more.
 #[test]
 fn half_precision_is_close_where_a_device_has_it() {
