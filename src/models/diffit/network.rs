@@ -9,6 +9,7 @@ use burn::tensor::{DType, Device, Int, Tensor};
 use super::blocks::ResBlock;
 use super::config::{CHANNELS_PER_GROUP, DiffitConfig};
 use crate::architecture::ConfigError;
+use crate::kernels;
 use crate::nn::{Conv2d, Norm, Pass, TimeEmbedding};
 
 /// U-shaped DiffiT in image space. Field names are the parameter names in checkpoints.
@@ -85,7 +86,7 @@ impl Diffit {
 
         for (i, skip) in skips.into_iter().enumerate().rev() {
             x = self.up[i].forward_upsampled(x, pass);
-            x = self.merge[i].forward(Tensor::cat(vec![x, skip], 3), pass);
+            x = self.merge[i].forward(kernels::concat(x, skip), pass);
             x = run(&self.decoder[i], x, &t, pass);
         }
 

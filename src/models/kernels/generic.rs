@@ -178,7 +178,6 @@ fn relative_position(window: usize) -> Vec<i64> {
     definitions::relative_position(window).into_iter().map(|row| row as i64).collect()
 }
 
-#[cfg(test)]
 pub(super) fn upsample_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
     conv2d(upsample(x), weight, bias, 1)
 }

@@ -65,7 +65,11 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, stride: usize) -
 
 /// Layer norm over the last axis: `x [.., channels]`, `weight [channels]`, `bias [channels]`.
 pub fn layer_norm(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>) -> Tensor<4> {
-    fused::layer_norm(&x, &weight, &bias).unwrap_or_else(|| generic::layer_norm(x, weight, bias))
+    first_of!(
+        fused::layer_norm(&x, &weight, &bias),
+        gpu::layer_norm(&x, &weight, &bias),
+        generic::layer_norm(x, weight, bias),
+    )
 }
 
 /// Group norm (Wu and He 2018, arXiv 1803.08494) with `group` channels a group: `x [batch, h, w,
@@ -76,8 +80,11 @@ pub fn group_norm<const D: usize>(
     bias: Tensor<D>,
     group: usize,
 ) -> Tensor<4> {
-    fused::group_norm::<false, D>(&x, &weight, &bias, group)
-        .unwrap_or_else(|| generic::group_norm(x, weight, bias, group))
+    first_of!(
+        fused::group_norm::<false, D>(&x, &weight, &bias, group),
+        gpu::group_norm::<false, D>(&x, &weight, &bias, group),
+        generic::group_norm(x, weight, bias, group),
+    )
 }
 
 /// Swish (x sigmoid x) of [`group_norm`].
@@ -87,8 +94,11 @@ pub fn group_norm_silu<const D: usize>(
     bias: Tensor<D>,
     group: usize,
 ) -> Tensor<4> {
-    fused::group_norm::<true, D>(&x, &weight, &bias, group)
-        .unwrap_or_else(|| generic::group_norm_silu(x, weight, bias, group))
+    first_of!(
+        fused::group_norm::<true, D>(&x, &weight, &bias, group),
+        gpu::group_norm::<true, D>(&x, &weight, &bias, group),
+        generic::group_norm_silu(x, weight, bias, group),
+    )
 }
 
 /// A perceptron with one hidden layer and the exact GELU, x Φ(x): `x [.., width]`, weights
@@ -138,19 +148,19 @@ pub fn attention(qkv: Tensor<4>, heads: usize) -> Tensor<4> {
 /// Every pixel as a square of four (nearest neighbour): `[batch, h, w, channels]` to `[batch, 2 h,
 /// 2 w, channels]`.
 pub fn upsample(x: Tensor<4>) -> Tensor<4> {
-    fused::upsample(&x).unwrap_or_else(|| generic::upsample(x))
+    first_of!(fused::upsample(&x), gpu::upsample(&x), generic::upsample(x))
 }
 
 /// Every square of four pixels as its mean: `[batch, h, w, channels]`, both sides even, to `[batch,
 /// h / 2, w / 2, channels]`.
 pub fn average_pool(x: Tensor<4>) -> Tensor<4> {
-    fused::average_pool(&x).unwrap_or_else(|| generic::average_pool(x))
+    first_of!(fused::average_pool(&x), gpu::average_pool(&x), generic::average_pool(x))
 }
 
 /// Two images side by side in their channels: `a [batch, h, w, left]`, `b [batch, h, w, right]` to
 /// `[batch, h, w, left + right]`.
 pub fn concat(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
-    fused::concat(&a, &b).unwrap_or_else(|| generic::concat(a, b))
+    first_of!(fused::concat(&a, &b), gpu::concat(&a, &b), generic::concat(a, b))
 }
 
 /// `(a + b) * scale` of two images of one shape: what joins a residual block to its input.
@@ -158,11 +168,23 @@ pub fn scaled_sum(a: Tensor<4>, b: Tensor<4>, scale: f64) -> Tensor<4> {
     fused::scaled_sum(&a, &b, scale).unwrap_or_else(|| generic::scaled_sum(a, b, scale))
 }
 
+/// The sum of all numbers of an array `[n]`, `[1]`, with the same bits every time, where the
+/// device has a kernel for it.
+pub fn sum(x: &Tensor<1>) -> Option<Tensor<1>> {
+    #[cfg(feature = "wgpu")]
+    return gpu::sum(x);
+    #[cfg(not(feature = "wgpu"))]
+    return None;
+}
+
 /// [`conv2d`] with a 3x3 kernel of the image upsampled to twice its size (nearest neighbour):
 /// `x [batch, h, w, in]`, `weight [out, in, 3, 3]`, `bias [out]` to `[batch, 2 h, 2 w, out]`.
 pub fn upsample_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
-    fused::upsample_conv2d(&x, &weight, &bias)
-        .unwrap_or_else(|| conv2d(upsample(x), weight, bias, 1))
+    first_of!(
+        fused::upsample_conv2d(&x, &weight, &bias),
+        gpu::upsample_conv2d(&x, &weight, &bias),
+        generic::upsample_conv2d(x, weight, bias),
+    )
 }
 
 /// Whether a tensor's numbers are `f32` in host memory: [`adamw`] and [`blend`] work on those only.

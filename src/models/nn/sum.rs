@@ -3,10 +3,12 @@
 //! burn's own `sum` lets thread groups add to one number atomically, in the order in which they
 //! finish: on a GPU that can do that, two calls differ. Its `mean` and `sum_dim` are exact, but
 //! without autotune one GPU thread adds up all that goes into one number; that is slow for a whole
-//! tensor, and in f32 loses digits. Here each thread adds [`WIDTH`] numbers at most, and the rows
-//! of partial sums are added in the same way.
+//! tensor, and in f32 loses digits. Where there is no kernel of our own, each thread adds [`WIDTH`]
+//! numbers at most, and the rows of partial sums are added in the same way.
 
 use burn::tensor::Tensor;
+
+use crate::kernels;
 
 /// How many numbers one thread adds up.
 const WIDTH: usize = 256;
@@ -17,6 +19,9 @@ const WIDTH: usize = 256;
 pub fn sum_all<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
     let count = tensor.shape().num_elements();
     let mut left: Tensor<1> = tensor.reshape([count]);
+    if let Some(sum) = kernels::sum(&left) {
+        return sum;
+    }
     loop {
         let count = left.dims()[0];
         let columns = count / WIDTH;

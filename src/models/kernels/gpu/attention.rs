@@ -12,7 +12,7 @@ use super::attention_kernels::{forward, of_keys, of_queries};
 use super::attention_plan::Plan;
 use super::attention_sums::{Stages, add_up, fold_table};
 use super::autodiff_op::{Cost, Kernel};
-use super::launch::{cube_count, element_type, empty};
+use super::launch::{UNITS, cube_count, element_type, empty};
 
 /// Inputs: `qkv [batch, height, width, 3 dim]`, and if there are three, the time token's share
 /// `[batch, 3 dim]` and the bias table `[(2 window - 1)², heads]`.
@@ -183,8 +183,8 @@ impl Attention {
         let table = empty(inner, [plan.offsets() * plan.offsets(), plan.heads].into(), dtype);
         fold_table::launch(
             &inner.client,
-            cube_count((plan.offsets() * plan.offsets() * plan.heads).div_ceil(64)),
-            CubeDim::new_1d(64),
+            cube_count((plan.offsets() * plan.offsets() * plan.heads).div_ceil(UNITS)),
+            CubeDim::new_1d(UNITS as u32),
             sums.into_buffer_arg(),
             table.clone().into_buffer_arg(),
             skip,
@@ -203,12 +203,14 @@ impl Attention {
         if !biased {
             return inner;
         }
+        // The gradient of `qkv` is read once more, for that of the time token's share.
+        let of_qkv = (3 * self.image().num_elements() * self.dtype.size()) as u64;
         let table = self.window_table();
         let last = (self.table_stages().left() * self.queries.blocks()) as u64;
         let fold = Cost {
             iterations: last,
             longest: last,
-            inner_bytes: 2 * 4 * (self.windows() * table) as u64,
+            inner_bytes: of_qkv + 2 * 4 * (self.windows() * table) as u64,
         };
         inner
             + fold

@@ -1,6 +1,5 @@
 //! The three kernels of attention: of queries, and for the gradient again of queries and of keys.
 
-use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::attention_plan::{Part, Plan};

@@ -3,18 +3,16 @@
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::attention_plan::Plan;
 use super::autodiff_op::Cost;
-use super::launch::{cube_count, element_type, empty};
+use super::launch::{UNITS, cube_count, element_type, empty};
 
 /// As many rows are added up in one stage.
 const ONE_STAGE: usize = 128;
 /// The longest loop.
 const LONGEST: usize = 256;
-const UNITS: usize = 256;
 
 /// How many rows there are before each stage and after the last one.
 pub(super) struct Stages(Vec<usize>);
@@ -33,7 +31,7 @@ impl Stages {
 
     /// How many of so many rows become one.
     fn each(rows: usize) -> usize {
-        if rows <= ONE_STAGE { rows } else { (rows - 1).isqrt().saturating_add(1).min(LONGEST) }
+        if rows <= ONE_STAGE { rows } else { ((rows - 1).isqrt() + 1).min(LONGEST) }
     }
 
     pub(super) fn is_empty(&self) -> bool {

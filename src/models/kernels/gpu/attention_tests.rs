@@ -1,6 +1,6 @@
 //! Attention on a GPU and its generic form compute the same, and twice the same bits.
 
-use burn::tensor::{DType, Device};
+use burn::tensor::{DType, Device, FloatDType};
 
 use super::super::{generic, gpu};
 use super::attention::Attention;
@@ -17,19 +17,17 @@ struct Case {
     window: usize,
 }
 
-const CASES: [([usize; 3], usize, usize, usize); 11] = [
+const CASES: [([usize; 3], usize, usize, usize); 9] = [
     // Batch and image, heads, numbers of a head, window.
     ([1, 2, 2], 1, 5, 2),
-    ([3, 6, 4], 2, 16, 2),
     ([2, 3, 9], 3, 5, 3), // a window's pixels are no multiple of a chunk
     ([2, 8, 4], 4, 24, 4),
     ([3, 16, 8], 2, 16, 8),
-    ([1, 8, 16], 1, 33, 8), // a head in slices
-    ([2, 9, 9], 1, 20, 9),  // blocks of queries that begin within a row
+    ([2, 9, 9], 1, 17, 9), // blocks of queries that begin within a row, slices with a zero
     ([1, 16, 16], 2, 32, 16),
     ([1, 32, 32], 1, 4, 32), // the largest window
-    ([1, 8, 4], 1, 128, 4), // the widest head
-    ([150, 2, 2], 1, 4, 2), // windows in stages
+    ([1, 8, 4], 1, 128, 4),  // the widest head
+    ([150, 2, 2], 1, 4, 2),  // windows in stages
 ];
 
 fn cases() -> impl Iterator<Item = Case> {
@@ -43,16 +41,17 @@ fn cases() -> impl Iterator<Item = Case> {
 }
 
 /// The result of attention in windows and all gradients.
-fn in_windows(case: Case, device: &Device) -> Vec<Vec<f32>> {
+fn in_windows(case: Case, device: &Device, dtype: FloatDType) -> Vec<Vec<f32>> {
     let Case { batch, image: [h, w], heads, width, window } = case;
     let channels = 3 * heads * width;
     let qkv = leaf([batch, h, w, channels], 1, device);
     let qkv_t = leaf([batch, channels], 2, device);
     let table = leaf([(2 * window - 1).pow(2), heads], 3, device);
-    let own = gpu::window_attention(&qkv, &qkv_t, &table, heads, window);
-    let y = from(own, device, || {
-        generic::window_attention(qkv.clone(), qkv_t.clone(), table.clone(), heads, window)
-    });
+    let [low_t, low_table] = [&qkv_t, &table].map(|tensor| tensor.clone().cast(dtype));
+    let low = qkv.clone().cast(dtype);
+    let own = gpu::window_attention(&low, &low_t, &low_table, heads, window);
+    let y = from(own, device, || generic::window_attention(low, low_t, low_table, heads, window));
+    let y = y.cast(FloatDType::F32);
     run(y, |g| vec![grad(&qkv, g), grad(&qkv_t, g), grad(&table, g)])
 }
 
@@ -69,7 +68,10 @@ fn window_attention_agrees() {
     let test = "kernels::gpu::attention_tests::window_attention_agrees";
     let Some([gpu, cpu]) = devices(test) else { return };
     for case in cases() {
-        assert_close(&in_windows(case, &gpu), &in_windows(case, &cpu));
+        assert_close(
+            &in_windows(case, &gpu, FloatDType::F32),
+            &in_windows(case, &cpu, FloatDType::F32),
+        );
     }
 }
 
@@ -90,9 +92,27 @@ fn attention_gives_the_same_bits_again() {
     let bits = |arrays: Vec<Vec<f32>>| -> Vec<Vec<u32>> {
         arrays.into_iter().map(|array| array.into_iter().map(f32::to_bits).collect()).collect()
     };
-    let first = bits(in_windows(case, &gpu));
+    let first = bits(in_windows(case, &gpu, FloatDType::F32));
     for _ in 0..3 {
-        assert!(bits(in_windows(case, &gpu)) == first);
+        assert!(bits(in_windows(case, &gpu, FloatDType::F32)) == first);
+    }
+}
+
+/// In half precision numbers are off by 5e-4 of themselves, and sums of them by more.
+#[test]
+fn attention_in_half_precision_is_close() {
+    let test = "kernels::gpu::attention_tests::attention_in_half_precision_is_close";
+    let Some([gpu, cpu]) = devices(test) else { return };
+    if !gpu.supports_dtype(FloatDType::F16) {
+        eprintln!("skipped: the device has no f16");
+        return;
+    }
+    let case = Case { batch: 2, image: [8, 8], heads: 2, width: 24, window: 4 };
+    let low = in_windows(case, &gpu, FloatDType::F16);
+    for (index, (a, b)) in low.iter().zip(&in_windows(case, &cpu, FloatDType::F32)).enumerate() {
+        let size = b.iter().fold(0f32, |max, v| max.max(v.abs()));
+        let worst = a.iter().zip(b).fold(0f32, |max, (a, b)| max.max((a - b).abs()));
+        assert!(worst < 0.02 * size, "array {index}: off by {worst}, largest {size}");
     }
 }
 

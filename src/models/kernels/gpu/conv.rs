@@ -5,6 +5,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::autodiff_op::{Cost, Kernel};
 use super::product::{Extras, Patches, Product, View};
+use super::resize::add_squares;
 
 /// Inputs: the image `[batch, height, width, inputs]`, the weight `[outputs, inputs, kernel,
 /// kernel]` and the bias `[outputs]`.
@@ -17,11 +18,21 @@ pub(super) struct Conv {
     pub outputs: usize,
     pub kernel: usize,
     pub stride: usize,
+    /// Of the image upsampled to twice its size (nearest neighbour).
+    pub doubled: bool,
+    /// Of a number.
+    pub bytes: usize,
 }
 
 impl Conv {
+    /// Height and width of the image that the kernel moves over.
+    fn sides(&self) -> [usize; 2] {
+        [self.height, self.width].map(|side| if self.doubled { 2 * side } else { side })
+    }
+
+    /// Height and width of the result.
     fn grid(&self) -> [usize; 2] {
-        [self.height, self.width].map(|side| side.div_ceil(self.stride))
+        self.sides().map(|side| side.div_ceil(self.stride))
     }
 
     fn taps(&self) -> usize {
@@ -39,6 +50,7 @@ impl Conv {
             channels: self.inputs,
             kernel: self.kernel,
             stride: self.stride,
+            doubled: self.doubled,
             backwards: false,
         }
     }
@@ -87,14 +99,16 @@ impl Kernel<3> for Conv {
         [wants_x, wants_weight, wants_bias]: [bool; 3],
     ) -> [Option<CubeTensor>; 3] {
         let of_x = wants_x.then(|| {
+            let [height, width] = self.sides();
             let product = Product {
-                rows: self.batch * self.height * self.width,
+                rows: self.batch * height * width,
                 columns: self.inputs,
                 depth: self.taps() * self.outputs,
                 left: View::Patches(Patches {
-                    grid: [self.height, self.width],
+                    grid: [height, width],
                     image: self.grid(),
                     channels: self.outputs,
+                    doubled: false,
                     backwards: true,
                     ..self.patches()
                 }),
@@ -105,8 +119,9 @@ impl Kernel<3> for Conv {
                 },
                 extras: Extras::default(),
             };
-            let shape = [self.batch, self.height, self.width, self.inputs];
-            product.launch([&grad, &weight], None, None, shape.into())
+            let shape = [self.batch, height, width, self.inputs];
+            let of_image = product.launch([&grad, &weight], None, None, shape.into());
+            if self.doubled { add_squares(of_image, shape, 1.0) } else { of_image }
         });
         if !(wants_weight || wants_bias) {
             return [of_x, None, None];
@@ -118,6 +133,12 @@ impl Kernel<3> for Conv {
     }
 
     fn cost(&self, gradient: bool) -> Cost {
-        if gradient { Cost::of_parts(&self.weight_gradient()) } else { Cost::default() }
+        if !gradient {
+            return Cost::default();
+        }
+        let [height, width] = self.sides();
+        let of_image = 2 * (self.batch * height * width * self.inputs * self.bytes) as u64;
+        let inner_bytes = if self.doubled { of_image } else { 0 };
+        Cost::of_parts(&self.weight_gradient()) + Cost { inner_bytes, ..Cost::default() }
     }
 }

@@ -75,6 +75,10 @@ impl Linear {
             return [of_x, None, None];
         }
         let shape = [self.outputs, self.inputs].into();
+        if !wants_bias {
+            let of_weight = self.product(of_weight).launch_without_sums([grad, x], shape);
+            return [of_x, Some(of_weight), None];
+        }
         let [of_weight, of_bias] = self.product(of_weight).launch_in_parts([grad, x], 1, shape);
         [of_x, wants_weight.then_some(of_weight), wants_bias.then_some(of_bias)]
     }

@@ -13,11 +13,16 @@ mod attention_sums;
 #[cfg(test)]
 mod attention_tests;
 mod autodiff_op;
+mod columns;
 mod conv;
+mod group_norm;
 mod launch;
+mod layer_norm;
 mod linear;
 mod mlp;
 mod product;
+mod resize;
+mod sum;
 #[cfg(test)]
 mod tests;
 
@@ -68,10 +73,29 @@ pub(super) fn conv2d(
     bias: &Tensor<1>,
     stride: usize,
 ) -> Option<Tensor<4>> {
+    convolution(x, weight, bias, (stride, false))
+}
+
+pub(super) fn upsample_conv2d(
+    x: &Tensor<4>,
+    weight: &Tensor<4>,
+    bias: &Tensor<1>,
+) -> Option<Tensor<4>> {
+    convolution(x, weight, bias, (1, true))
+}
+
+fn convolution(
+    x: &Tensor<4>,
+    weight: &Tensor<4>,
+    bias: &Tensor<1>,
+    (stride, doubled): (usize, bool),
+) -> Option<Tensor<4>> {
     applies(x).then(|| {
         let [batch, height, width, inputs] = x.dims();
         let [outputs, _, kernel, _] = weight.dims();
-        let kernel = conv::Conv { batch, height, width, inputs, outputs, kernel, stride };
+        let bytes = x.dtype().size();
+        let kernel =
+            conv::Conv { batch, height, width, inputs, outputs, kernel, stride, doubled, bytes };
         apply(
             kernel,
             [
@@ -108,4 +132,63 @@ fn attention_kernel(
 ) -> Option<attention::Attention> {
     let kernel = || attention::Attention::new(qkv.dims(), qkv.dtype(), heads, window, biased);
     applies(qkv).then(kernel)?
+}
+
+pub(super) fn layer_norm(x: &Tensor<4>, weight: &Tensor<1>, bias: &Tensor<1>) -> Option<Tensor<4>> {
+    let kernel = layer_norm::LayerNorm { shape: x.shape(), channels: x.dims()[3] };
+    (applies(x) && kernel.channels <= layer_norm::LayerNorm::MOST_CHANNELS).then(|| {
+        apply(
+            kernel,
+            [
+                x.clone().into_dispatch(),
+                weight.clone().into_dispatch(),
+                bias.clone().into_dispatch(),
+            ],
+        )
+    })
+}
+
+pub(super) fn group_norm<const SILU: bool, const D: usize>(
+    x: &Tensor<4>,
+    weight: &Tensor<D>,
+    bias: &Tensor<D>,
+    group: usize,
+) -> Option<Tensor<4>> {
+    let shape = x.dims();
+    let own_rows = weight.shape().num_elements() > shape[3];
+    let kernel = group_norm::GroupNorm { shape, group, own_rows, silu: SILU };
+    (applies(x) && group <= group_norm::GroupNorm::MOST_GROUPED).then(|| {
+        apply(
+            kernel,
+            [
+                x.clone().into_dispatch(),
+                weight.clone().into_dispatch(),
+                bias.clone().into_dispatch(),
+            ],
+        )
+    })
+}
+
+pub(super) fn average_pool(x: &Tensor<4>) -> Option<Tensor<4>> {
+    let kernel = resize::Resize::Halved(x.dims());
+    applies(x).then(|| apply(kernel, [x.clone().into_dispatch()]))
+}
+
+pub(super) fn upsample(x: &Tensor<4>) -> Option<Tensor<4>> {
+    let kernel = resize::Resize::Doubled(x.dims());
+    applies(x).then(|| apply(kernel, [x.clone().into_dispatch()]))
+}
+
+pub(super) fn concat(a: &Tensor<4>, b: &Tensor<4>) -> Option<Tensor<4>> {
+    (applies(a) && applies(b)).then(|| {
+        let ([batch, height, width, left], [.., right]) = (a.dims(), b.dims());
+        let shape = [batch, height, width, left + right].into();
+        let kernel = resize::Concat { shape, left, right };
+        apply(kernel, [a.clone().into_dispatch(), b.clone().into_dispatch()])
+    })
+}
+
+pub(super) fn sum(x: &Tensor<1>) -> Option<Tensor<1>> {
+    let kernel = sum::Sum { numbers: x.dims()[0], dtype: x.dtype() };
+    applies(x).then(|| apply(kernel, [x.clone().into_dispatch()]))
 }

@@ -9,7 +9,7 @@ use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::launch::{cube_count, element_type, empty};
+use super::launch::{UNITS, cube_count, element_type, empty};
 
 /// Rows and columns of the result that one workgroup computes.
 const TILE: usize = 64;
@@ -17,10 +17,9 @@ const TILE: usize = 64;
 const PITCH: usize = TILE + 1;
 /// Numbers of a row, or column, that are added up between two barriers.
 const DEPTH: usize = 16;
-/// Threads of a workgroup, on a square. Each computes `EACH`² numbers.
-const SIDE: usize = 16;
+/// The threads of a workgroup stand on a square of this side. Each computes `EACH`² numbers.
+const SIDE: usize = UNITS.isqrt();
 const EACH: usize = TILE / SIDE;
-const UNITS: usize = SIDE * SIDE;
 /// As many workgroups keep a large GPU busy: below, long sums are cut into parts.
 const ENOUGH_CUBES: usize = 512;
 /// The most parts, which one thread adds up for each number.
@@ -39,6 +38,8 @@ pub(super) struct Patches {
     /// Side of the kernel.
     pub kernel: usize,
     pub stride: usize,
+    /// Each of the image's pixels stands for a square of four: positions are in those.
+    pub doubled: bool,
     /// The gradient's way: positions are those of the convolution's input, and the image is the
     /// gradient of its result.
     pub backwards: bool,
@@ -99,6 +100,7 @@ impl View {
                 channels: 1,
                 kernel: 1,
                 stride: 1,
+                doubled: false,
                 backwards: false,
             },
         }
@@ -173,6 +175,16 @@ impl Product {
     /// Iterations of the loop that adds up the parts.
     pub(super) fn part_count(&self) -> usize {
         self.parts()
+    }
+
+    /// The product of sums that are not long, or of those of [`launch_in_parts`]: a weight's
+    /// gradient, in `shape`, where there is no bias.
+    pub(super) fn launch_without_sums(&self, inputs: [&CubeTensor; 2], shape: Shape) -> CubeTensor {
+        if self.parts() == 1 {
+            return self.launch(inputs, None, None, shape);
+        }
+        let [made, _] = self.launch_in_parts(inputs, 1, shape);
+        made
     }
 
     /// The product of long sums: a weight's gradient, as `[rows, columns / taps, taps]` in `shape`,
@@ -294,8 +306,12 @@ fn patch_number<F: Float>(
     } else {
         let below = y * stride + tap / kernel;
         let beside = x * stride + tap % kernel;
-        if below >= pad && beside >= pad && below < height + pad && beside < width + pad {
-            let at = ((image * height + below - pad) * width + beside - pad) * channels + channel;
+        let each = comptime!(if patches.doubled { 2usize } else { 1usize });
+        let inside = below < height * each + pad && beside < width * each + pad;
+        if below >= pad && beside >= pad && inside {
+            let from_y = (below - pad) / each;
+            let from_x = (beside - pad) / each;
+            let at = ((image * height + from_y) * width + from_x) * channels + channel;
             value = f32::cast_from(from[at]);
         }
     }

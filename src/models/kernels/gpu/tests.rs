@@ -1,10 +1,11 @@
 //! Kernels for a GPU and generic building blocks compute the same, forwards and backwards, at
 //! awkward sizes too, on the software Vulkan driver that tests are given.
 
-use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Gradients, Tensor, TensorData};
 
 use super::super::fused::on_cpu;
 use super::super::{generic, gpu};
+use crate::kernels;
 use crate::testing::has_driver;
 
 /// A leaf tensor of fixed numbers in [-1, 1).
@@ -137,5 +138,157 @@ fn perceptrons_agree() {
             run(y, |g| vec![grad(&x, g), grad(&w1, g), grad(&b1, g), grad(&w2, g), grad(&b2, g)])
         });
         assert_close(&both[0], &both[1]);
+    }
+}
+
+#[test]
+fn layer_norms_agree() {
+    let Some([gpu, cpu]) = devices("kernels::gpu::tests::layer_norms_agree") else { return };
+    for shape in [[1, 1, 1, 3], [2, 3, 5, 16], [1, 7, 9, 33], [3, 30, 31, 64], [2, 2, 2, 600]] {
+        let both = [&gpu, &cpu].map(|d| {
+            let (x, channels) = (leaf(shape, 1, d), shape[3]);
+            let (weight, bias) = (leaf([channels], 2, d), leaf([channels], 3, d));
+            let y = from(gpu::layer_norm(&x, &weight, &bias), d, || {
+                generic::layer_norm(x.clone(), weight.clone(), bias.clone())
+            });
+            run(y, |g| vec![grad(&x, g), grad(&weight, g), grad(&bias, g)])
+        });
+        assert_close(&both[0], &both[1]);
+    }
+}
+
+fn group_norm_on<const SILU: bool>(
+    d: &Device,
+    shape: [usize; 4],
+    group: usize,
+    rows: usize,
+) -> Vec<Vec<f32>> {
+    let (x, channels) = (leaf(shape, 1, d), shape[3]);
+    let (weight, bias) = (leaf([rows, channels], 2, d), leaf([rows, channels], 3, d));
+    let y = from(gpu::group_norm::<SILU, 2>(&x, &weight, &bias, group), d, || {
+        let generic = if SILU { generic::group_norm_silu } else { generic::group_norm };
+        generic(x.clone(), weight.clone(), bias.clone(), group)
+    });
+    run(y, |g| vec![grad(&x, g), grad(&weight, g), grad(&bias, g)])
+}
+
+#[test]
+fn group_norms_agree() {
+    let Some([gpu, cpu]) = devices("kernels::gpu::tests::group_norms_agree") else { return };
+    for (shape, group) in [
+        ([1, 2, 2, 2], 1),
+        ([2, 3, 5, 12], 3),
+        ([3, 8, 8, 32], 16),
+        ([2, 20, 20, 64], 16),
+        ([1, 4, 4, 260], 130),
+        ([70, 2, 2, 8], 4),
+    ] {
+        for rows in [1, shape[0]] {
+            let both = [&gpu, &cpu].map(|d| group_norm_on::<true>(d, shape, group, rows));
+            assert_close(&both[0], &both[1]);
+            let both = [&gpu, &cpu].map(|d| group_norm_on::<false>(d, shape, group, rows));
+            assert_close(&both[0], &both[1]);
+        }
+    }
+}
+
+#[test]
+fn halved_and_doubled_images_agree() {
+    let name = "kernels::gpu::tests::halved_and_doubled_images_agree";
+    let Some([gpu, cpu]) = devices(name) else { return };
+    for shape in [[2, 2, 4, 3], [3, 6, 2, 17], [1, 40, 64, 8], [2, 4, 4, 1]] {
+        let halved = [&gpu, &cpu].map(|d| {
+            let x = leaf(shape, 1, d);
+            let y = from(gpu::average_pool(&x), d, || generic::average_pool(x.clone()));
+            run(y, |g| vec![grad(&x, g)])
+        });
+        assert_close(&halved[0], &halved[1]);
+        let doubled = [&gpu, &cpu].map(|d| {
+            let x = leaf(shape, 1, d);
+            let y = from(gpu::upsample(&x), d, || generic::upsample(x.clone()));
+            run(y, |g| vec![grad(&x, g)])
+        });
+        assert_close(&doubled[0], &doubled[1]);
+    }
+}
+
+#[test]
+fn images_side_by_side_agree() {
+    let Some([gpu, cpu]) = devices("kernels::gpu::tests::images_side_by_side_agree") else {
+        return;
+    };
+    for [left, right] in [[1, 1], [3, 8], [33, 2]] {
+        let both = [&gpu, &cpu].map(|d| {
+            let (a, b) = (leaf([3, 4, 5, left], 1, d), leaf([3, 4, 5, right], 2, d));
+            let y = from(gpu::concat(&a, &b), d, || generic::concat(a.clone(), b.clone()));
+            run(y, |g| vec![grad(&a, g), grad(&b, g)])
+        });
+        assert_close(&both[0], &both[1]);
+    }
+}
+
+#[test]
+fn convolutions_of_an_upsampled_image_agree() {
+    let name = "kernels::gpu::tests::convolutions_of_an_upsampled_image_agree";
+    let Some([gpu, cpu]) = devices(name) else { return };
+    for [batch, h, w, i, o] in
+        [[3, 4, 4, 3, 5], [1, 3, 5, 2, 3], [9, 1, 1, 2, 2], [2, 9, 8, 33, 4], [20, 3, 2, 70, 5]]
+    {
+        let both = [&gpu, &cpu].map(|d| {
+            let (x, weight, bias) =
+                (leaf([batch, h, w, i], 1, d), leaf([o, i, 3, 3], 2, d), leaf([o], 3, d));
+            let y = from(gpu::upsample_conv2d(&x, &weight, &bias), d, || {
+                generic::upsample_conv2d(x.clone(), weight.clone(), bias.clone())
+            });
+            run(y, |g| vec![grad(&x, g), grad(&weight, g), grad(&bias, g)])
+        });
+        assert_close(&both[0], &both[1]);
+    }
+}
+
+#[test]
+fn sums_agree() {
+    let Some([gpu, _]) = devices("kernels::gpu::tests::sums_agree") else { return };
+    for numbers in [1, 255, 4_097, 300_007, 5_000_000] {
+        let x = leaf([numbers], 1, &gpu);
+        let exact: f64 = values(x.clone()).iter().map(|x| f64::from(*x)).sum();
+        let sum = gpu::sum(&x).expect("the numbers are of a GPU");
+        let gradients = (sum.clone() * 3.0).backward();
+        assert!((f64::from(values(sum)[0]) - exact).abs() < 1e-6 * numbers as f64);
+        assert_eq!(grad(&x, &gradients), vec![3.0; numbers]);
+    }
+}
+
+/// In half precision numbers are off by 5e-4 of themselves, and sums of them by more.
+#[test]
+fn half_precision_is_close_where_a_device_has_it() {
+    let name = "kernels::gpu::tests::half_precision_is_close_where_a_device_has_it";
+    let Some([gpu, cpu]) = devices(name) else { return };
+    if !gpu.supports_dtype(FloatDType::F16) {
+        eprintln!("skipped: the device has no f16");
+        return;
+    }
+    let both = [(&gpu, FloatDType::F16), (&cpu, FloatDType::F32)].map(|(d, dtype)| {
+        let (x, weight, bias) =
+            (leaf([2, 8, 8, 16], 1, d), leaf([16, 16, 3, 3], 2, d), leaf([16], 3, d));
+        let (scale, shift) = (leaf([16], 4, d), leaf([16], 5, d));
+        let [scaled, shifted, low_bias] =
+            [&scale, &shift, &bias].map(|tensor| tensor.clone().cast(dtype));
+        let y = kernels::conv2d(x.clone().cast(dtype), weight.clone().cast(dtype), low_bias, 1);
+        let y = kernels::group_norm_silu(y, scaled.clone(), shifted.clone(), 4);
+        let y = kernels::layer_norm(kernels::upsample(y), scaled, shifted);
+        let y = kernels::concat(y.clone(), kernels::upsample(kernels::average_pool(y)));
+        assert_eq!(y.dtype(), dtype.into());
+        let y = y.cast(FloatDType::F32);
+        let inputs = (x, weight, bias, scale, shift);
+        run(y, |g| {
+            let (x, weight, bias, scale, shift) = &inputs;
+            vec![grad(x, g), grad(weight, g), grad(bias, g), grad(scale, g), grad(shift, g)]
+        })
+    });
+    for (index, (a, b)) in both[0].iter().zip(&both[1]).enumerate() {
+        let size = b.iter().fold(0f32, |max, v| max.max(v.abs()));
+        let worst = a.iter().zip(b).fold(0f32, |max, (a, b)| max.max((a - b).abs()));
+        assert!(worst < 0.02 * size, "array {index}: off by {worst}, largest {size}");
     }
 }

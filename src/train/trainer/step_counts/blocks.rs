@@ -3,14 +3,17 @@
 use std::collections::{HashMap, HashSet};
 
 use burn_ir::{
-    BaseOperationIr, FloatOperationIr, ModuleOperationIr, NumericOperationIr, OperationIr,
-    TensorId, TensorIr,
+    BaseOperationIr, CustomOpIr, FloatOperationIr, ModuleOperationIr, NumericOperationIr,
+    OperationIr, ScalarIr, TensorId, TensorIr,
 };
 
 /// What a block of operations costs: one fused kernel, or one operation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// Iterations of the longest loop of one thread that sums or scatters.
+    /// Iterations of the longest loop of one thread that sums or scatters, added up over the
+    /// launches.
+    pub iterations: u64,
+    /// The longest of these loops.
     pub longest_loop: u64,
     /// Read and written.
     pub bytes: u64,
@@ -21,10 +24,12 @@ pub struct Cost {
 /// Operations that ran together.
 #[derive(Debug, Clone, Default)]
 struct Block {
+    iterations: u64,
     longest_loop: u64,
     /// The shape of what is added up there.
     shape: Vec<usize>,
     product_bytes: u64,
+    inner_bytes: u64,
     reads: Vec<(TensorId, u64)>,
     writes: Vec<(TensorId, u64)>,
 }
@@ -63,7 +68,9 @@ impl Blocks {
             if let OperationIr::Drop(_) | OperationIr::Init(_) = operation {
                 continue;
             }
-            let length = loop_length(operation);
+            let (iterations, length) = loops(operation);
+            block.iterations = block.iterations.max(iterations);
+            block.inner_bytes += inner_bytes(operation);
             if length > block.longest_loop {
                 block.longest_loop = length;
                 block.shape = operation.inputs().next().map_or_else(Vec::new, |t| t.shape.to_vec());
@@ -118,8 +125,9 @@ impl Blocks {
             };
             let read: u64 = block.reads.iter().map(|(_, bytes)| bytes).sum();
             costs.push(Cost {
+                iterations: block.iterations,
                 longest_loop: block.longest_loop,
-                bytes: read + written,
+                bytes: read + written + block.inner_bytes,
                 product_bytes: block.product_bytes,
             });
             read_later.extend(block.reads.iter().map(|(id, _)| *id));
@@ -169,7 +177,38 @@ fn is_product(operation: &OperationIr) -> bool {
                 | M::ConvTranspose2d(_)
                 | M::ConvTranspose2dWeightBackward(_)
         ),
+        OperationIr::Custom(own) => PRODUCTS.contains(&own.id.as_str()),
         _ => false,
+    }
+}
+
+/// Kernels of our own that are made of matrix products.
+const PRODUCTS: [&str; 5] = ["attention", "conv2d", "linear", "mlp", "window_attention"];
+
+/// Iterations of one thread's loops, and those of the longest one. Kernels of our own say it
+/// themselves; an operation of the runtime has one loop.
+fn loops(operation: &OperationIr) -> (u64, u64) {
+    match operation {
+        OperationIr::Custom(own) => (scalar(own, 0), scalar(own, 1)),
+        operation => {
+            let length = loop_length(operation);
+            (length, length)
+        }
+    }
+}
+
+/// Bytes that a kernel of our own moves besides its inputs and results.
+fn inner_bytes(operation: &OperationIr) -> u64 {
+    match operation {
+        OperationIr::Custom(own) => scalar(own, 2),
+        _ => 0,
+    }
+}
+
+fn scalar(own: &CustomOpIr, index: usize) -> u64 {
+    match own.scalars.get(index) {
+        Some(ScalarIr::UInt(value)) => *value,
+        _ => 0,
     }
 }
 

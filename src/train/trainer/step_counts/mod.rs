@@ -91,7 +91,7 @@ pub fn count(
     Ok(StepCounts {
         launches: counted.kernels.values().sum(),
         kernels: counted.kernels,
-        serial_iterations: costs.iter().map(|cost| cost.longest_loop).sum(),
+        serial_iterations: costs.iter().map(|cost| cost.iterations).sum(),
         longest_loop: costs.iter().map(|cost| cost.longest_loop).max().unwrap_or_default(),
         loops: counted
             .blocks

@@ -1,0 +1,70 @@
+//! Sums over the rows of parts, for gradients of weights that every position shares.
+
+use burn::tensor::DType;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+
+use super::launch::{cube_count, element_type, empty};
+
+/// Columns of a workgroup, and its threads for each of them.
+const LANES: usize = 32;
+const GROUPS: usize = 8;
+
+/// Iterations of the longest loop of [`sum_columns`].
+pub(super) fn iterations(parts: usize) -> u64 {
+    parts.div_ceil(GROUPS) as u64
+}
+
+/// The sums of the columns of `parts [parts, 2 columns]`, f32: the first half and the second one,
+/// each `[columns]`.
+pub(super) fn sum_columns(all: CubeTensor, columns: usize, dtype: DType) -> [CubeTensor; 2] {
+    let parts = all.meta.shape().num_elements() / (2 * columns);
+    let made = [(); 2].map(|()| empty(&all, [columns].into(), dtype));
+    column_sums::launch(
+        &all.client.clone(),
+        cube_count((2 * columns).div_ceil(LANES)),
+        CubeDim::new_2d(LANES as u32, GROUPS as u32),
+        all.into_buffer_arg(),
+        made[0].clone().into_buffer_arg(),
+        made[1].clone().into_buffer_arg(),
+        parts,
+        columns,
+        element_type(dtype),
+    );
+    made
+}
+
+#[cube(launch)]
+fn column_sums<F: Float>(
+    all: &[f32],
+    first: &mut [F],
+    second: &mut [F],
+    parts: usize,
+    columns: usize,
+    #[define(F)] _type: ElemType,
+) {
+    let lane = UNIT_POS as usize % LANES;
+    let group = UNIT_POS as usize / LANES;
+    let column = CUBE_POS * LANES + lane;
+    let mut shared = Shared::<[f32]>::new_slice(comptime!(LANES * GROUPS));
+    let mut sum = 0.0f32;
+    if column < 2 * columns {
+        for part in range_stepped(group, parts, GROUPS) {
+            sum += all[part * 2 * columns + column];
+        }
+    }
+    shared[UNIT_POS as usize] = sum;
+    sync_cube();
+    if group == 0 && column < 2 * columns {
+        let mut total = 0.0f32;
+        #[unroll]
+        for other in 0..GROUPS {
+            total += shared[other * LANES + lane];
+        }
+        if column < columns {
+            first[column] = F::cast_from(total);
+        } else {
+            second[column - columns] = F::cast_from(total);
+        }
+    }
+}
