@@ -62,7 +62,7 @@ impl Plan {
         window: usize,
         dots: usize,
     ) -> Option<Self> {
-        let divides = |part: usize, whole: usize| part > 0 && whole > 0 && whole % part == 0;
+        let divides = |part: usize, whole: usize| whole > 0 && whole.is_multiple_of(part);
         let fits = divides(window, height) && divides(window, width) && divides(heads, dim);
         if !fits || window == 1 {
             return None;
