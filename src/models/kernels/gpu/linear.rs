@@ -76,7 +76,7 @@ impl Linear {
         }
         let shape = [self.outputs, self.inputs].into();
         if !wants_bias {
-            let of_weight = self.product(of_weight).launch_without_sums([grad, x], shape);
+            let of_weight = self.product(of_weight).launch_plain([grad, x], shape);
             return [of_x, Some(of_weight), None];
         }
         let [of_weight, of_bias] = self.product(of_weight).launch_in_parts([grad, x], 1, shape);

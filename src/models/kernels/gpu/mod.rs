@@ -6,12 +6,6 @@
 //! and in one order, so that two processes get the same bits.
 
 mod attention;
-mod attention_kernels;
-mod attention_plan;
-mod attention_rows;
-mod attention_sums;
-#[cfg(test)]
-mod attention_tests;
 mod autodiff_op;
 mod columns;
 mod conv;

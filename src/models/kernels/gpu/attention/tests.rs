@@ -2,10 +2,10 @@
 
 use burn::tensor::{DType, Device, FloatDType};
 
-use super::super::{generic, gpu};
-use super::attention::Attention;
-use super::attention_sums::Stages;
-use super::tests::{assert_close, devices, from, grad, leaf, run};
+use super::super::super::{generic, gpu};
+use super::super::tests::{assert_close, devices, from, grad, leaf, run};
+use super::Attention;
+use super::sums::Stages;
 
 #[derive(Debug, Clone, Copy)]
 struct Case {
@@ -65,7 +65,7 @@ fn over_images([batch, side, heads, width]: [usize; 4], device: &Device) -> Vec<
 
 #[test]
 fn window_attention_agrees() {
-    let test = "kernels::gpu::attention_tests::window_attention_agrees";
+    let test = "kernels::gpu::attention::tests::window_attention_agrees";
     let Some([gpu, cpu]) = devices(test) else { return };
     for case in cases() {
         assert_close(
@@ -77,7 +77,7 @@ fn window_attention_agrees() {
 
 #[test]
 fn attention_over_images_agrees() {
-    let test = "kernels::gpu::attention_tests::attention_over_images_agrees";
+    let test = "kernels::gpu::attention::tests::attention_over_images_agrees";
     let Some([gpu, cpu]) = devices(test) else { return };
     for sizes in [[2, 2, 1, 4], [1, 8, 4, 64], [2, 16, 1, 16], [1, 5, 1, 128], [1, 32, 1, 8]] {
         assert_close(&over_images(sizes, &gpu), &over_images(sizes, &cpu));
@@ -86,7 +86,7 @@ fn attention_over_images_agrees() {
 
 #[test]
 fn attention_gives_the_same_bits_again() {
-    let test = "kernels::gpu::attention_tests::attention_gives_the_same_bits_again";
+    let test = "kernels::gpu::attention::tests::attention_gives_the_same_bits_again";
     let Some([gpu, _]) = devices(test) else { return };
     let case = Case { batch: 2, image: [16, 16], heads: 2, width: 24, window: 8 };
     let bits = |arrays: Vec<Vec<f32>>| -> Vec<Vec<u32>> {
@@ -101,7 +101,7 @@ fn attention_gives_the_same_bits_again() {
 /// In half precision numbers are off by 5e-4 of themselves, and sums of them by more.
 #[test]
 fn attention_in_half_precision_is_close() {
-    let test = "kernels::gpu::attention_tests::attention_in_half_precision_is_close";
+    let test = "kernels::gpu::attention::tests::attention_in_half_precision_is_close";
     let Some([gpu, cpu]) = devices(test) else { return };
     if !gpu.supports_dtype(FloatDType::F16) {
         eprintln!("skipped: the device has no f16");

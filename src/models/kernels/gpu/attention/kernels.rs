@@ -2,8 +2,8 @@
 
 use cubecl::prelude::*;
 
-use super::attention_plan::{Part, Plan};
-use super::attention_rows::{
+use super::plan::{Part, Plan};
+use super::rows::{
     Place, add_multiples, add_slices, bias, distance, load_tile, multiply, own_rows, write_rows,
     zeros,
 };

@@ -4,13 +4,20 @@
 //! gradient makes the scores again from the logarithm of each query's sum of exponentials (Dao et
 //! al. 2022, arXiv 2205.14135, algorithms 1 and 4).
 
+mod kernels;
+mod plan;
+mod rows;
+mod sums;
+#[cfg(test)]
+mod tests;
+
 use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::attention_kernels::{forward, of_keys, of_queries};
-use super::attention_plan::Plan;
-use super::attention_sums::{Stages, add_up, fold_table};
+use self::kernels::{forward, of_keys, of_queries};
+use self::plan::Plan;
+use self::sums::{Stages, add_up, fold_table};
 use super::autodiff_op::{Cost, Kernel};
 use super::launch::{UNITS, cube_count, element_type, empty};
 
@@ -44,7 +51,7 @@ impl Attention {
 
     /// Those of the three kernels; the second one's gradient of the bias table included.
     #[cfg(test)]
-    pub(super) fn plans(&self) -> [Plan; 3] {
+    fn plans(&self) -> [Plan; 3] {
         [self.forward, Plan { table_gradient: true, ..self.queries }, self.keys]
     }
 

@@ -5,9 +5,9 @@ use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::attention_plan::Plan;
-use super::autodiff_op::Cost;
-use super::launch::{UNITS, cube_count, element_type, empty};
+use super::super::autodiff_op::Cost;
+use super::super::launch::{UNITS, cube_count, element_type, empty};
+use super::plan::Plan;
 
 /// As many rows are added up in one stage.
 const ONE_STAGE: usize = 128;

@@ -3,7 +3,7 @@
 
 use cubecl::prelude::*;
 
-use super::attention_plan::{Part, Plan};
+use super::plan::{Part, Plan};
 
 /// What a thread works on.
 #[derive(CubeType, Clone, Copy)]
