@@ -50,7 +50,7 @@ pub fn main_with(kinds: Vec<Arc<dyn StageKind>>, architectures: Architectures) -
     pipe_train::device::fix_configuration();
     let arguments = cli::parse();
     report::message::init(&arguments.output);
-    report::log::init(&arguments.output);
+    report::log::init(&arguments.output, arguments.counts_gpu_calls());
     cli::signals::ignore_file_size_signal();
     let code = match cli::call(arguments, &kinds, &architectures) {
         Ok(code) => code,

@@ -85,6 +85,13 @@ struct Saved {
     blocked_seconds: f64,
 }
 
+impl BenchArguments {
+    /// Whether a step is counted and not timed.
+    pub fn counts(&self) -> bool {
+        self.count
+    }
+}
+
 pub fn bench(a: BenchArguments, architectures: &Architectures) -> Result<ExitCode, CliError> {
     let Some(arch) = architectures.of_preset(&a.preset).map(|arch| arch.name()) else {
         let (name, known) = (&a.preset, architectures.presets().join(", "));
@@ -144,6 +151,8 @@ fn count(
     use pipe_train::device::{self, GpuAssignment};
     use pipe_train::trainer::{OptimizerSettings, step_counts};
 
+    use crate::report::log::gpu_calls;
+
     let device = device::resolve(a.device, GpuAssignment::default()).map_err(CliError::usage)?;
     let settings = ModelSettings {
         arch: Some(arch.to_owned()),
@@ -153,7 +162,7 @@ fn count(
     let config =
         settings.config(architectures, a.image_size as usize, 0).map_err(CliError::usage)?;
     let (batch, optimizer) = (u64::from(a.batch_size), OptimizerSettings::default());
-    let counts = step_counts::count(&config, batch, &optimizer, &device.device);
+    let counts = step_counts::count(&config, batch, &optimizer, &device.device, gpu_calls);
     let counts = counts.map_err(CliError::failed)?;
     if a.json {
         say!("{}", serde_json::to_string_pretty(&counts).map_err(CliError::failed)?);
@@ -170,7 +179,13 @@ fn count(
     let times = counts.bytes as f64 / counts.essential_bytes as f64;
     say!("  bytes moved         {}, {times:.1} times what is needed", bytes(counts.bytes));
     say!("  uploads             {}", counts.uploads);
-    say!("  memory              {} of the device", bytes(counts.pool_bytes));
+    say!("  submits             {}, read-backs {}", counts.submits, counts.read_backs);
+    let times = counts.pool_bytes as f64 / counts.essential_pool_bytes as f64;
+    say!("  memory              {}, {times:.1} times what is needed", bytes(counts.pool_bytes));
+    say!(
+        "  sampler's step      {} launches, for a batch of any size",
+        counts.sampler_step_launches
+    );
     say!("  sums, the longest in all first:");
     for sum in &counts.loops {
         say!("  {:>6}  of {} numbers each, out of {:?}", sum.launches, sum.iterations, sum.shape);

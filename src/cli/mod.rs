@@ -123,6 +123,13 @@ enum Command {
     Man(man::ManArguments),
 }
 
+impl Arguments {
+    /// Whether the command wants to know what wgpu was asked for.
+    pub fn counts_gpu_calls(&self) -> bool {
+        matches!(&self.command, Command::Bench(a) if a.counts())
+    }
+}
+
 pub fn parse() -> Arguments {
     Arguments::try_parse().unwrap_or_else(|error| suggestions::with_suggestion(error).exit())
 }

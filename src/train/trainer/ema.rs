@@ -37,18 +37,22 @@ pub fn update<M: Module>(mean: M, module: &M, decay: f64) -> M {
             let (id, mean, mapper) = param.consume();
             let shape = mean.shape();
             let count = shape.num_elements();
-            let mean = mean.reshape([count]);
-            let blended = if kernels::in_host_memory(&mean) && kernels::in_host_memory(&value) {
-                kernels::blend(mean, &value, self.decay)
-            } else {
-                mean.mul_scalar(self.decay) + value.mul_scalar(1.0 - self.decay)
-            };
+            let blended = blend(mean.reshape([count]), value, self.decay);
             Param::from_mapped_value(id, blended.reshape(shape), mapper)
         }
     }
     let mut flatten = Flatten(HashMap::new());
     module.visit(&mut flatten);
     mean.map(&mut Blend { values: flatten.0, decay })
+}
+
+/// `mean * decay + value * (1 - decay)` of two arrays `[n]` without gradients.
+pub(super) fn blend(mean: Tensor<1>, value: Tensor<1>, decay: f64) -> Tensor<1> {
+    if kernels::in_host_memory(&mean) && kernels::in_host_memory(&value) {
+        kernels::blend(mean, &value, decay)
+    } else {
+        mean.mul_scalar(decay) + value.mul_scalar(1.0 - decay)
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod batches;
 mod checkpoint_writer;
 mod data_parallel;
 pub mod ema;
+mod flat;
 mod init_settings;
 mod loss_meter;
 mod noised_batch;
@@ -25,7 +26,7 @@ mod validation;
 
 pub use data_parallel::Worker;
 pub use init_settings::{InitSettings, InitWeights};
-pub use optimizer::{Optimizer, PREFIX as OPTIMIZER_STATE, clip_by_norm};
+pub use optimizer::{Optimizer, PREFIX as OPTIMIZER_STATE, StepSettings, clip_by_norm};
 pub use precision::Precision;
 pub use recorder::{ModelInfo, OnNewBest, Recorder};
 pub use schedule::{Schedule, ScheduleKind};

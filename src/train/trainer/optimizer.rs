@@ -16,6 +16,7 @@ use burn::tensor::{Device, Tensor, TensorData, Transaction};
 use pipe_engine::kind::StageError;
 use pipe_runs::tensor::{Dtype, HostTensor};
 
+use super::flat::Flat;
 use super::settings::{OptimizerKind, OptimizerSettings};
 use crate::device;
 use crate::kernels::{self, AdamWStep};
@@ -24,7 +25,18 @@ use crate::nn::{Scope, host_tensor, param_paths, sum_all};
 /// Prefix of the state's tensors in a checkpoint.
 pub const PREFIX: &str = "optimizer_state_dict.";
 
+/// What an optimizer step is told besides the gradients.
+#[derive(Debug, Clone, Copy)]
+pub struct StepSettings {
+    pub learning_rate: f64,
+    /// The largest norm that all gradients together may have.
+    pub clip: Option<f64>,
+    /// Share of the EMA weights that stays.
+    pub ema_decay: f64,
+}
+
 /// Adam or AdamW over all parameters of a module.
+#[derive(Clone)]
 pub struct Optimizer {
     rule: Rule,
     paths: HashMap<ParamId, String>,
@@ -32,6 +44,7 @@ pub struct Optimizer {
     moments: BTreeMap<String, AdaptiveMomentumState<1>>,
 }
 
+#[derive(Clone)]
 enum Rule {
     Adam(Adam),
     /// With its numbers, for the kernel that does the same in host memory.
@@ -81,6 +94,50 @@ impl Optimizer {
         gradients: GradientsParams,
     ) -> M {
         module.map(&mut Step { optimizer: self, learning_rate, gradients })
+    }
+
+    /// Hands the moments of `module`'s parameters over to long arrays, with the EMA weights `mean`.
+    pub(super) fn flatten<M: Module>(&mut self, module: &M, mean: Option<&M>) -> Flat {
+        Flat::new(module, &self.paths, &std::mem::take(&mut self.moments), mean)
+    }
+
+    /// Takes the moments of long arrays over.
+    pub(super) fn take_apart(&mut self, flat: &Flat) {
+        self.moments.extend(flat.moments());
+    }
+
+    /// The rule on one array of parameters, its gradient and its moments, `None` before the first
+    /// step: the new array and moments.
+    pub(super) fn update(
+        &self,
+        learning_rate: f64,
+        value: Tensor<1>,
+        gradient: Tensor<1>,
+        state: Option<AdaptiveMomentumState<1>>,
+    ) -> (Tensor<1>, Option<AdaptiveMomentumState<1>>) {
+        match &self.rule {
+            Rule::Adam(rule) => {
+                let (value, state) =
+                    rule.step(learning_rate, value, gradient, state.map(AdamState::new));
+                (value, state.map(|s| s.momentum))
+            }
+            Rule::AdamW(_, numbers) if kernels::in_host_memory(&value) => {
+                let (device, [count]) = (value.device(), value.dims());
+                let zeros = || Tensor::zeros([count], &device);
+                let state =
+                    state.unwrap_or_else(|| AdaptiveMomentumState::new(0, zeros(), zeros()));
+                let time = state.time + 1;
+                let step = AdamWStep { learning_rate, time: time as i32, ..*numbers };
+                let arrays = [value, state.moment_1, state.moment_2];
+                let [value, first, second] = kernels::adamw(step, arrays, &gradient);
+                (value, Some(AdaptiveMomentumState::new(time, first, second)))
+            }
+            Rule::AdamW(rule, _) => {
+                let (value, state) =
+                    rule.step(learning_rate, value, gradient, state.map(AdamWState::new));
+                (value, state.map(|s| s.momentum))
+            }
+        }
     }
 
     /// The state as tensors: `PATH.exp_avg`, `PATH.exp_avg_sq` in the parameter's shape, and
@@ -168,29 +225,7 @@ impl ModuleMapper for Step<'_> {
         let count = shape.num_elements();
         let (value, gradient) = (tensor.inner().reshape([count]), gradient.reshape([count]));
         let state = self.optimizer.moments.remove(&path);
-        let (value, state) = match &self.optimizer.rule {
-            Rule::Adam(rule) => {
-                let (value, state) =
-                    rule.step(self.learning_rate, value, gradient, state.map(AdamState::new));
-                (value, state.map(|s| s.momentum))
-            }
-            Rule::AdamW(_, numbers) if kernels::in_host_memory(&value) => {
-                let device = value.device();
-                let zeros = || Tensor::zeros([count], &device);
-                let state =
-                    state.unwrap_or_else(|| AdaptiveMomentumState::new(0, zeros(), zeros()));
-                let (time, learning_rate) = (state.time + 1, self.learning_rate);
-                let step = AdamWStep { learning_rate, time: time as i32, ..*numbers };
-                let arrays = [value, state.moment_1, state.moment_2];
-                let [value, first, second] = kernels::adamw(step, arrays, &gradient);
-                (value, Some(AdaptiveMomentumState::new(time, first, second)))
-            }
-            Rule::AdamW(rule, _) => {
-                let (value, state) =
-                    rule.step(self.learning_rate, value, gradient, state.map(AdamWState::new));
-                (value, state.map(|s| s.momentum))
-            }
-        };
+        let (value, state) = self.optimizer.update(self.learning_rate, value, gradient, state);
         if let Some(state) = state {
             self.optimizer.moments.insert(path, state);
         }
@@ -234,8 +269,14 @@ pub fn clip_by_norm<M: Module>(
     let mut norm = SquaredNorm { gradients: &gradients, sum: None };
     module.visit(&mut norm);
     let Some(sum) = norm.sum else { return gradients };
-    let factor = (sum.sqrt() + 1e-6).recip().mul_scalar(max).clamp_max(1.0);
+    let factor = clip_factor(sum, max);
     let mut scale = Scale { gradients, scaled: GradientsParams::new(), factor };
     module.visit(&mut scale);
     scale.scaled
+}
+
+/// What gradients are multiplied with so that their norm is at most `max`: `sum [1]` is the sum of
+/// their squares.
+pub(super) fn clip_factor(sum: Tensor<1>, max: f64) -> Tensor<1> {
+    (sum.sqrt() + 1e-6).recip().mul_scalar(max).clamp_max(1.0)
 }

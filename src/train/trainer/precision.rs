@@ -32,7 +32,8 @@ impl Precision {
         }
     }
 
-    fn dtype(self) -> Option<FloatDType> {
+    /// What the weights are cast to.
+    pub(super) fn dtype(self) -> Option<FloatDType> {
         match self {
             Self::F32 => None,
             Self::F16 => Some(FloatDType::F16),

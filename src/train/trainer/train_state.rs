@@ -5,13 +5,17 @@ use std::convert::Infallible;
 use std::path::Path;
 
 use burn::module::Module;
+use burn::optim::GradientsParams;
 use burn::tensor::Device;
 use pipe_engine::kind::{Failure, StageError};
 use pipe_runs::Loaded;
 use pipe_runs::tensor::HostTensor;
 
-use super::optimizer::{self, Optimizer};
-use super::settings::TrainingSettings;
+use super::ema;
+use super::flat::{self, Flat};
+use super::optimizer::{self, Optimizer, StepSettings, clip_by_norm};
+use super::precision::Precision;
+use super::settings::OptimizerSettings;
 use crate::architecture::Network;
 use crate::device::read_parameters;
 use crate::nn::{Scope, load_state_dict};
@@ -35,19 +39,60 @@ pub struct Taken {
 pub struct TrainState {
     /// On an autodiff device.
     pub model: Network,
-    /// Without autodiff; `None` when switched off.
-    pub ema: Option<Network>,
-    pub optimizer: Optimizer,
+    /// Without autodiff; `None` when switched off, and while `flat` holds them.
+    ema: Option<Network>,
+    /// Without moments while `flat` holds them.
+    optimizer: Optimizer,
+    /// Whether steps are taken on long arrays: on devices whose memory is not the host's.
+    is_flat: bool,
+    /// From the first such step on.
+    flat: Option<Flat>,
     /// The parameters that change; only they are saved.
     pub scope: Scope,
 }
 
 impl TrainState {
     /// The state before the first step. Parameters of `model` outside `scope` are frozen already.
-    pub fn new(model: Network, scope: Scope, settings: &TrainingSettings) -> Self {
-        let optimizer = Optimizer::new(&settings.optimizer, &model);
-        let ema = settings.ema.enabled.then(|| model.clone().valid());
-        Self { model, ema, optimizer, scope }
+    pub fn new(model: Network, scope: Scope, settings: &OptimizerSettings, ema: bool) -> Self {
+        let optimizer = Optimizer::new(settings, &model);
+        let (ema, is_flat) = (ema.then(|| model.clone().valid()), flat::suits(&model));
+        Self { model, ema, optimizer, is_flat, flat: None, scope }
+    }
+
+    /// One optimizer step: clipping, new weights, EMA weights. Waits for nothing.
+    pub fn step(&mut self, mut gradients: GradientsParams, settings: StepSettings) {
+        if self.is_flat && flat::is_complete(&self.model, &gradients) {
+            let flat = self.flat.get_or_insert_with(|| {
+                self.optimizer.flatten(&self.model, self.ema.take().as_ref())
+            });
+            self.model = flat.step(self.model.clone(), gradients, &self.optimizer, settings);
+            return;
+        }
+        if let Some(flat) = self.flat.take() {
+            self.ema = flat.mean(self.model.clone().valid());
+            self.optimizer.take_apart(&flat);
+        }
+        if let Some(max) = settings.clip {
+            gradients = clip_by_norm(&self.model, gradients, max);
+        }
+        self.model = self.optimizer.step(settings.learning_rate, self.model.clone(), gradients);
+        if let Some(mean) = self.ema.take() {
+            self.ema = Some(ema::update(mean, &self.model, settings.ema_decay));
+        }
+    }
+
+    /// The weights to compute with in training: see [`Precision::weights`].
+    pub fn weights_in(&self, precision: Precision) -> Network {
+        match (&self.flat, precision.dtype()) {
+            (Some(flat), Some(dtype)) => precision.weights(&flat.cast(self.model.clone(), dtype)),
+            _ => precision.weights(&self.model),
+        }
+    }
+
+    /// The EMA weights, without autodiff; `None` when switched off.
+    fn ema(&self) -> Option<Network> {
+        let mean = |flat: &Flat| flat.mean(self.model.clone().valid());
+        self.ema.clone().or_else(|| self.flat.as_ref().and_then(mean))
     }
 
     /// The state that a checkpoint holds, to the bit. A file of weights alone has no EMA weights
@@ -117,22 +162,26 @@ impl TrainState {
     /// About how large a checkpoint is: `trainable` weights, their EMA, and Adam's two moments, 4
     /// bytes each.
     pub fn checkpoint_bytes(&self, trainable: u64) -> u64 {
-        4 * trainable * (3 + u64::from(self.ema.is_some()))
+        4 * trainable * (3 + u64::from(self.ema().is_some()))
     }
 
     /// Copies everything to host memory; waits for the device.
     pub fn tensors(&self) -> Result<Vec<HostTensor>, StageError> {
         let mut tensors = read_parameters(&self.model, &self.scope, WEIGHTS)?;
-        if let Some(ema) = &self.ema {
-            tensors.extend(read_parameters(ema, &self.scope, EMA_WEIGHTS)?);
+        if let Some(ema) = self.ema() {
+            tensors.extend(read_parameters(&ema, &self.scope, EMA_WEIGHTS)?);
         }
-        tensors.extend(self.optimizer.state_dict(&self.model)?);
+        let mut optimizer = self.optimizer.clone();
+        if let Some(flat) = &self.flat {
+            optimizer.take_apart(flat);
+        }
+        tensors.extend(optimizer.state_dict(&self.model)?);
         Ok(tensors)
     }
 
     /// The weights to validate and sample with: the EMA weights where there are any.
     pub fn weights(&self) -> Network {
-        self.ema.clone().unwrap_or_else(|| self.model.clone().valid())
+        self.ema().unwrap_or_else(|| self.model.clone().valid())
     }
 }
 
@@ -153,3 +202,6 @@ fn weights_of<'n>(
 fn failed_to_load(path: &Path, message: &str) -> StageError {
     StageError::new(Failure::Input, format!("failed to load {}: {message}", path.display()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,7 @@ use super::data_parallel::DataParallel;
 use super::ema;
 use super::loss_meter::{LossMeter, LossTotals};
 use super::noised_batch::{BatchKey, LabelDropout, NoisedBatch};
-use super::optimizer::clip_by_norm;
+use super::optimizer::StepSettings;
 use super::recorder::{EpochTiming, Recorder};
 use super::train_state::TrainState;
 use super::training_context::{Position, TrainingContext};
@@ -164,7 +164,7 @@ impl<'a, 'r> Trainer<'a, 'r> {
     }
 
     fn start_workers(&self) -> Result<DataParallel, StageError> {
-        let weights = self.training.settings.precision.weights(&self.state.model);
+        let weights = self.state.weights_in(self.training.settings.precision);
         DataParallel::start(self.training.workers, &weights, self.backward)
     }
 
@@ -194,7 +194,7 @@ impl<'a, 'r> Trainer<'a, 'r> {
         let first_batch = step as usize * accumulate;
         let group = accumulate.min(self.loader.batches_per_epoch() - first_batch);
         let (mut gradients, mut losses) = (GradientsAccumulator::new(), Vec::with_capacity(group));
-        let weights = settings.precision.weights(&self.state.model);
+        let weights = self.state.weights_in(settings.precision);
         data_parallel.broadcast_weights(&weights)?;
         for number in 0..group {
             let batch = epoch.batches.next(first_batch + number)?;
@@ -215,19 +215,16 @@ impl<'a, 'r> Trainer<'a, 'r> {
     }
 
     /// New weights, and their moving average. Gives the learning rate.
-    fn optimizer_step(&mut self, mut gradients: GradientsParams) -> f64 {
-        let settings = self.training.settings;
-        let step = self.schedule_step(self.position.global_step);
+    fn optimizer_step(&mut self, gradients: GradientsParams) -> f64 {
+        let (settings, done) = (self.training.settings, self.position.global_step);
+        let step = self.schedule_step(done);
         let rate = settings.schedule.rate(settings.learning_rate, step, self.total_steps);
-        let state = &mut *self.state;
-        if let Some(max) = settings.gradient_clip_val {
-            gradients = clip_by_norm(&state.model, gradients, max);
-        }
-        state.model = state.optimizer.step(rate, state.model.clone(), gradients);
-        if let Some(mean) = state.ema.take() {
-            let decay = ema::decay_at(settings.ema.decay, self.position.global_step);
-            state.ema = Some(ema::update(mean, &state.model, decay));
-        }
+        let step = StepSettings {
+            learning_rate: rate,
+            clip: settings.gradient_clip_val,
+            ema_decay: ema::decay_at(settings.ema.decay, done),
+        };
+        self.state.step(gradients, step);
         rate
     }
 

@@ -120,7 +120,8 @@ impl Training<'_> {
         let reached_with = resume_checkpoint::of_position(&context.manifest, dataset.digest());
         let TrainingSetup { model, scope, mut model_info, on_new_best, .. } = setup;
         model_info.extra.insert(REACHED_WITH.to_owned(), json!(reached_with).to_string());
-        let state = TrainState::new(model, scope, self.settings);
+        let state =
+            TrainState::new(model, scope, &self.settings.optimizer, self.settings.ema.enabled);
         let what = Beginner { reached_with: &reached_with, dataset: &dataset, info: &model_info };
         let mut start = self.starting_point(context, &mut keeper, state, &devices.main, &what)?;
         self.begin(context, &mut keeper, &mut start, &devices)?;

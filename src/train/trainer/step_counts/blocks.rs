@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use burn_ir::{
     BaseOperationIr, CustomOpIr, FloatOperationIr, ModuleOperationIr, NumericOperationIr,
-    OperationIr, ScalarIr, TensorId, TensorIr,
+    OperationIr, ScalarIr, SliceOpIr, TensorId, TensorIr,
 };
 
 /// What a block of operations costs: one fused kernel, or one operation.
@@ -38,8 +38,10 @@ struct Block {
 #[derive(Debug, Default)]
 pub struct Blocks {
     all: Vec<Block>,
-    /// Bytes of a tensor that is seen in another shape without a copy.
-    viewed: HashMap<TensorId, u64>,
+    /// Of a tensor that looks at another one without a copy: the other, and the bytes that it sees.
+    views: HashMap<TensorId, (TensorId, u64)>,
+    /// Bytes of all tensors.
+    sizes: HashMap<TensorId, u64>,
     /// Tensors that the host sent.
     pub uploads: u64,
 }
@@ -48,12 +50,16 @@ impl Blocks {
     /// Takes note of a block that runs.
     pub fn push<'a>(&mut self, operations: impl ExactSizeIterator<Item = &'a OperationIr>) {
         let operations: Vec<&OperationIr> = operations.collect();
+        for operation in &operations {
+            let tensors = operation.inputs().chain(operation.outputs());
+            self.sizes.extend(tensors.map(|tensor| (tensor.id, size(tensor))));
+        }
         if let [single] = &operations[..]
             && is_view(single)
         {
             for (input, output) in single.inputs().zip(single.outputs()) {
-                let bytes = self.bytes_of(input);
-                self.viewed.insert(output.id, bytes);
+                let bytes = self.bytes_of(input).min(size(output));
+                self.views.insert(output.id, (self.root(input.id), bytes));
             }
             // It launches nothing, and what it looks at is needed.
             let reads = single.inputs().map(|input| (input.id, 0)).collect();
@@ -84,7 +90,9 @@ impl Blocks {
             }
             for input in operation.inputs() {
                 if !made.contains(&input.id) && seen.insert(input.id) {
-                    block.reads.push((input.id, self.bytes_of(input)));
+                    let bytes = self.bytes_of(input);
+                    let part = slice(operation).map_or(bytes, |op| bytes.min(size(&op.out)));
+                    block.reads.push((input.id, part));
                 }
             }
             block.writes.extend(operation.outputs().map(|out| (out.id, size(out))));
@@ -93,7 +101,12 @@ impl Blocks {
     }
 
     fn bytes_of(&self, tensor: &TensorIr) -> u64 {
-        self.viewed.get(&tensor.id).copied().unwrap_or_else(|| size(tensor))
+        self.views.get(&tensor.id).map_or_else(|| size(tensor), |(_, bytes)| *bytes)
+    }
+
+    /// The tensor whose memory another one is in.
+    fn root(&self, id: TensorId) -> TensorId {
+        self.views.get(&id).map_or(id, |(root, _)| *root)
     }
 
     /// The longest loops, the longest first: iterations, the shape of what is added up, and how
@@ -110,30 +123,60 @@ impl Blocks {
         found
     }
 
-    /// What each block costs. A tensor that no later block reads was not written, unless it is what
-    /// its block is for.
+    /// What each block costs.
     pub fn costs(&self) -> Vec<Cost> {
-        let mut read_later = HashSet::new();
-        let mut costs: Vec<Cost> = Vec::with_capacity(self.all.len());
-        for block in self.all.iter().rev() {
-            let needed = |id: &TensorId| read_later.contains(id);
-            let any = block.writes.iter().any(|(id, _)| needed(id));
-            let written: u64 = match block.writes.last() {
-                // The step's own results: weights, moments, averages.
-                Some((_, bytes)) if !any => *bytes,
-                _ => block.writes.iter().filter(|(id, _)| needed(id)).map(|(_, bytes)| bytes).sum(),
-            };
+        let cost = |(block, written): (&Block, Vec<TensorId>)| {
+            let bytes = |id: &TensorId| block.writes.iter().find(|w| w.0 == *id).map_or(0, |w| w.1);
             let read: u64 = block.reads.iter().map(|(_, bytes)| bytes).sum();
-            costs.push(Cost {
+            Cost {
                 iterations: block.iterations,
                 longest_loop: block.longest_loop,
-                bytes: read + written + block.inner_bytes,
+                bytes: read + written.iter().map(bytes).sum::<u64>() + block.inner_bytes,
                 product_bytes: block.product_bytes,
-            });
+            }
+        };
+        self.all.iter().zip(self.written()).map(cost).collect()
+    }
+
+    /// What each block writes. A tensor that no later block reads was not written, unless it is
+    /// what its block is for.
+    fn written(&self) -> Vec<Vec<TensorId>> {
+        let mut read_later = HashSet::new();
+        let mut all: Vec<Vec<TensorId>> = Vec::with_capacity(self.all.len());
+        for block in self.all.iter().rev() {
+            let ids = || block.writes.iter().map(|(id, _)| *id);
+            let needed: Vec<TensorId> = ids().filter(|id| read_later.contains(id)).collect();
+            // The step's own results: weights, moments, averages.
+            all.push(if needed.is_empty() { ids().last().into_iter().collect() } else { needed });
             read_later.extend(block.reads.iter().map(|(id, _)| *id));
         }
-        costs.reverse();
-        costs
+        all.reverse();
+        all
+    }
+
+    /// The most bytes of tensors at a time that are still to be read, or are results.
+    pub fn live_bytes(&self) -> u64 {
+        let mut lives: HashMap<TensorId, (usize, usize)> = HashMap::new();
+        for (at, (block, written)) in self.all.iter().zip(self.written()).enumerate() {
+            for id in written {
+                lives.insert(id, (at, self.all.len()));
+            }
+            for (id, _) in &block.reads {
+                lives.entry(self.root(*id)).or_default().1 = at + 1;
+            }
+        }
+        let mut changes = vec![0i64; self.all.len() + 1];
+        for (id, (first, end)) in lives {
+            let bytes = self.sizes.get(&id).map_or(0, |bytes| *bytes as i64);
+            changes[first] += bytes;
+            changes[end] -= bytes;
+        }
+        let mut live = 0;
+        let sums = changes.into_iter().map(|change| {
+            live += change;
+            live
+        });
+        sums.max().unwrap_or_default() as u64
     }
 }
 
@@ -158,7 +201,25 @@ fn is_view(operation: &OperationIr) -> bool {
             | BaseOperationIr::SwapDims(_)
             | BaseOperationIr::Permute(_)
             | BaseOperationIr::Expand(_)
-    )
+    ) || slice(operation).is_some_and(begins_like_a_view)
+}
+
+fn slice(operation: &OperationIr) -> Option<&SliceOpIr> {
+    match operation {
+        OperationIr::BaseFloat(BaseOperationIr::Slice(op))
+        | OperationIr::BaseInt(BaseOperationIr::Slice(op))
+        | OperationIr::BaseBool(BaseOperationIr::Slice(op)) => Some(op),
+        _ => None,
+    }
+}
+
+/// Whether a part of a row of numbers begins and ends where a buffer can.
+fn begins_like_a_view(op: &SliceOpIr) -> bool {
+    const ALIGNMENT: usize = 256;
+    let ([length], [range]) = (&op.tensor.shape[..], &op.ranges[..]) else { return false };
+    let (start, bytes) = (range.start.max(0) as usize, op.tensor.dtype.size());
+    let rest = length.saturating_sub(start + op.out.shape[0]);
+    (start * bytes).is_multiple_of(ALIGNMENT) && (rest * bytes).is_multiple_of(ALIGNMENT)
 }
 
 /// Whether it is a matrix product or a convolution.

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::module::Module;
-use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::Device;
+use burn::optim::GradientsAccumulator;
+use burn::tensor::{Device, Tensor};
 use burn_fusion::observer::{BlockOperations, FusionObservation, FusionObserver};
 use burn_ir::OperationIr;
 use cubecl::dry_run::DryRun;
@@ -23,11 +23,14 @@ use self::blocks::Blocks;
 use super::backward::Backward;
 use super::ema;
 use super::noised_batch::{BatchKey, LabelDropout, NoisedBatch};
-use super::optimizer::{Optimizer, clip_by_norm};
+use super::optimizer::StepSettings;
 use super::precision::Precision;
 use super::settings::OptimizerSettings;
-use crate::architecture::{ModelConfig, Network};
+use super::train_state::TrainState;
+use crate::architecture::ModelConfig;
 use crate::data::Batch;
+use crate::diffusion::{Edm, Sampler};
+use crate::nn::Scope;
 
 /// Steps before the one that is counted: the runtime finds out in these what it can fuse.
 const WARM_UP: u64 = 4;
@@ -56,8 +59,17 @@ pub struct StepCounts {
     pub essential_bytes: u64,
     /// Tensors that the host sends.
     pub uploads: u64,
+    /// Command buffers that a step of one image submits.
+    pub submits: u64,
+    /// Buffers that the host reads back in it.
+    pub read_backs: u64,
     /// Bytes that the runtime holds on the device behind the step.
     pub pool_bytes: u64,
+    /// Bytes that must be held: the most at a time of tensors that are still to be read.
+    pub essential_pool_bytes: u64,
+    /// Kernels that a step of the sampler launches, which looks at the network twice: for a batch
+    /// of any size.
+    pub sampler_step_launches: u64,
 }
 
 /// Sums of tensors of one shape.
@@ -74,7 +86,8 @@ pub struct SumLoop {
 /// So many kinds of loops are listed.
 const LOOPS: usize = 12;
 
-/// Counts a step of a batch of so many images.
+/// Counts a step of a batch of so many images. `calls` says how many command buffers were submitted
+/// and how many buffers read back in this process so far.
 ///
 /// # Errors
 /// The device computes in host memory, or fails.
@@ -83,10 +96,18 @@ pub fn count(
     batch: u64,
     optimizer: &OptimizerSettings,
     device: &Device,
+    calls: impl Fn() -> [u64; 2],
 ) -> Result<StepCounts, StageError> {
     // Kernels are compiled and not run: what a software adapter would compute for minutes.
-    let _dry = DryRun::new();
+    let dry = DryRun::new();
     let counted = count_step(config, batch, optimizer, device)?;
+    let sampler_step_launches = count_sampling(config, batch, device)?;
+    let mut single = Trial::new(config, 1, optimizer, device)?;
+    // A kernel that is not run is not submitted.
+    drop(dry);
+    let before = calls();
+    single.step()?;
+    let after = calls();
     let costs = counted.blocks.costs();
     Ok(StepCounts {
         launches: counted.kernels.values().sum(),
@@ -103,7 +124,11 @@ pub fn count(
         essential_bytes: PASSES * 4 * counted.parameters
             + costs.iter().map(|cost| cost.product_bytes).sum::<u64>(),
         uploads: counted.blocks.uploads,
+        submits: after[0] - before[0],
+        read_backs: after[1] - before[1],
         pool_bytes: counted.pool_bytes,
+        essential_pool_bytes: counted.blocks.live_bytes(),
+        sampler_step_launches,
     })
 }
 
@@ -163,22 +188,12 @@ fn count_step(
     optimizer: &OptimizerSettings,
     device: &Device,
 ) -> Result<Counted, StageError> {
-    let device = device.clone().autodiff();
-    let model =
-        config.init(7, &device).map_err(|e| StageError::new(Failure::Bug, e.to_string()))?;
-    let optimizer = Optimizer::new(optimizer, &model);
-    let average = Some(model.valid());
-    let mut state = State { model, ema: average, optimizer };
-    let parameters = state.model.num_params() as u64;
-    for number in 0..WARM_UP {
-        step(&mut state, config, images, number, &device);
-    }
-    synced(&device)?;
+    let mut trial = Trial::new(config, images, optimizer, device)?;
+    let parameters = trial.state.model.num_params() as u64;
     let (launches, operations) = (Arc::new(Launches::default()), Arc::new(Operations::default()));
     let watching =
         (LaunchObservation::new(launches.clone()), FusionObservation::new(operations.clone()));
-    step(&mut state, config, images, WARM_UP, &device);
-    synced(&device)?;
+    trial.step()?;
     drop(watching);
     let kernels = std::mem::take(&mut *held(&launches.0));
     if kernels.is_empty() {
@@ -190,41 +205,79 @@ fn count_step(
     Ok(Counted { kernels, blocks, parameters, pool_bytes })
 }
 
+/// Launches of a step of the sampler for a batch.
+fn count_sampling(config: &ModelConfig, images: u64, device: &Device) -> Result<u64, StageError> {
+    let net = config.init(7, device).map_err(|e| StageError::new(Failure::Bug, e.to_string()))?;
+    let size = config.image_size();
+    let noise = Tensor::<4>::zeros([images as usize, config.channels(), size, size], device);
+    let launches = Arc::new(Launches::default());
+    let mut watching = None;
+    let mut synced = Ok(());
+    Sampler::default().sample(&Edm::default(), &net, noise, None, |steps| {
+        synced = self::synced(device);
+        watching = (steps as u64 == WARM_UP).then(|| LaunchObservation::new(launches.clone()));
+        synced.is_ok() && steps as u64 <= WARM_UP
+    });
+    drop(watching);
+    synced?;
+    Ok(held(&launches.0).values().sum())
+}
+
 fn synced(device: &Device) -> Result<(), StageError> {
     device.sync().map_err(|e| StageError::new(Failure::DeviceLost, e.to_string()))
 }
 
-/// What a step changes.
-struct State {
-    /// On an autodiff device.
-    model: Network,
-    ema: Option<Network>,
-    optimizer: Optimizer,
+/// A training of synthetic images.
+struct Trial<'a> {
+    state: TrainState,
+    config: &'a ModelConfig,
+    images: u64,
+    /// With autodiff.
+    device: Device,
+    /// Steps that were done.
+    steps: u64,
 }
 
-/// The step of the training loop: gradients, clipping, optimizer, EMA.
-fn step(state: &mut State, config: &ModelConfig, images: u64, number: u64, device: &Device) {
-    let pixels = images as usize * config.channels() * config.image_size().pow(2);
-    let classes = config.num_classes();
-    let labels = (0..images as i64).map(|image| image % classes.max(1) as i64).collect();
-    let batch = Batch {
-        images: (0..pixels).map(|i| (0.37 * i as f32).sin()).collect(),
-        labels,
-        indices: (0..images as usize).collect(),
-    };
-    let key = BatchKey { seed: 1, epoch: 1, batch: number };
-    let backward = Backward::new(config, Precision::F32, 0.0, 1);
-    let noised = NoisedBatch::for_training(
-        batch,
-        key,
-        &backward.edm,
-        LabelDropout { classes, dropout: 0.0 },
-    );
-    let mut gradients = GradientsAccumulator::new();
-    let _loss = backward.add(&mut gradients, &state.model, noised, 1, device);
-    let gradients: GradientsParams = clip_by_norm(&state.model, gradients.grads(), 1.0);
-    state.model = state.optimizer.step(1e-4, state.model.clone(), gradients);
-    if let Some(mean) = state.ema.take() {
-        state.ema = Some(ema::update(mean, &state.model, ema::decay_at(0.999, number)));
+impl<'a> Trial<'a> {
+    /// One that has done the first steps already.
+    fn new(
+        config: &'a ModelConfig,
+        images: u64,
+        optimizer: &OptimizerSettings,
+        device: &Device,
+    ) -> Result<Self, StageError> {
+        let device = device.clone().autodiff();
+        let model =
+            config.init(7, &device).map_err(|e| StageError::new(Failure::Bug, e.to_string()))?;
+        let state = TrainState::new(model, Scope::All, optimizer, true);
+        let mut trial = Self { state, config, images, device, steps: 0 };
+        (0..WARM_UP).try_for_each(|_| trial.step())?;
+        Ok(trial)
+    }
+
+    /// The step of the training loop: gradients, clipping, optimizer, EMA.
+    fn step(&mut self) -> Result<(), StageError> {
+        let Self { state, config, images, device, steps } = self;
+        let pixels = *images as usize * config.channels() * config.image_size().pow(2);
+        let classes = config.num_classes();
+        let batch = Batch {
+            images: (0..pixels).map(|i| (0.37 * i as f32).sin()).collect(),
+            labels: (0..*images as i64).map(|image| image % classes.max(1) as i64).collect(),
+            indices: (0..*images as usize).collect(),
+        };
+        let key = BatchKey { seed: 1, epoch: 1, batch: *steps };
+        let backward = Backward::new(config, Precision::F32, 0.0, 1);
+        let labels = LabelDropout { classes, dropout: 0.0 };
+        let noised = NoisedBatch::for_training(batch, key, &backward.edm, labels);
+        let mut gradients = GradientsAccumulator::new();
+        let _loss = backward.add(&mut gradients, &state.model, noised, 1, device);
+        let settings = StepSettings {
+            learning_rate: 1e-4 / (1 + *steps) as f64,
+            clip: Some(1.0),
+            ema_decay: ema::decay_at(0.999, *steps),
+        };
+        state.step(gradients.grads(), settings);
+        *steps += 1;
+        synced(device)
     }
 }
