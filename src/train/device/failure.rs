@@ -10,7 +10,7 @@ use std::panic;
 use std::sync::{Mutex, Once};
 
 use burn::module::Module;
-use burn::tensor::{ExecutionError, Tensor, TensorData, Transaction};
+use burn::tensor::{Device, ExecutionError, Tensor, TensorData, Transaction};
 use pipe_engine::kind::{Failure, StageError};
 use pipe_runs::tensor::HostTensor;
 
@@ -46,16 +46,17 @@ pub(super) fn watch() {
 /// on the device is lost but the device is as good as new; after the second, only a new process can
 /// use it again.
 pub fn read<const D: usize>(tensor: Tensor<D>) -> Result<TensorData, StageError> {
-    tensor.try_into_data().map_err(|error| explain(&error))
+    let device = tensor.device();
+    tensor.try_into_data().map_err(|error| explain(&error, || is_lost(&device)))
 }
 
-/// Copies many tensors to host memory, in the order in which they were registered; waits for the
-/// device once.
+/// Copies many tensors of a device to host memory, in the order in which they were registered;
+/// waits for the device once.
 ///
 /// # Errors
 /// See [`read`].
-pub fn read_all(tensors: Transaction) -> Result<Vec<TensorData>, StageError> {
-    tensors.try_execute().map_err(|error| explain(&error))
+pub fn read_all(tensors: Transaction, device: &Device) -> Result<Vec<TensorData>, StageError> {
+    tensors.try_execute().map_err(|error| explain(&error, || is_lost(device)))
 }
 
 /// Copies the parameters in `scope` to host memory: see [`nn::state_dict`].
@@ -67,16 +68,27 @@ pub fn read_parameters<M: Module>(
     scope: &Scope,
     prefix: &str,
 ) -> Result<Vec<HostTensor>, StageError> {
-    nn::state_dict(module, scope, prefix).map_err(|error| explain(&error))
+    let lost = || module.devices().iter().any(is_lost);
+    nn::state_dict(module, scope, prefix).map_err(|error| explain(&error, lost))
 }
 
-fn explain(error: &ExecutionError) -> StageError {
+/// Whether a device cannot even make one number any more. The first work after a loss may fail in
+/// another way than by saying so.
+fn is_lost(device: &Device) -> bool {
+    Tensor::<1>::ones([1], device).try_into_data().is_err()
+}
+
+/// `lost` is asked where the error says nothing that is known.
+fn explain(error: &ExecutionError, lost: impl FnOnce() -> bool) -> StageError {
     let panic = LAST.lock().ok().and_then(|mut last| last.take()).unwrap_or_default();
-    if let ExecutionError::DevicePoisoned { reason } = error {
+    let loss = |reason: &str| {
         let text = format!(
             "failed to go on: the GPU was lost ({reason}); start the program again to use it"
         );
-        return StageError::new(Failure::DeviceLost, text);
+        StageError::new(Failure::DeviceLost, text)
+    };
+    if let ExecutionError::DevicePoisoned { reason } = error {
+        return loss(reason);
     }
     let text = error.to_string();
     let too_large = text.lines().find(|line| line.contains("can't allocate buffer of size"));
@@ -89,6 +101,9 @@ fn explain(error: &ExecutionError) -> StageError {
     let cause =
         text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ");
     let detail = if panic.is_empty() { cause } else { format!("{panic}; {cause}") };
+    if lost() {
+        return loss(&detail);
+    }
     StageError::new(Failure::Bug, format!("failed to compute on the GPU: {detail}"))
 }
 
@@ -98,21 +113,25 @@ mod tests {
 
     #[test]
     fn errors_become_the_failures_that_a_retry_policy_knows() {
-        let lost = explain(&ExecutionError::DevicePoisoned { reason: "Unknown: reset".into() });
+        let explain = |error, lost| explain(&error, || lost);
+        let poisoned = ExecutionError::DevicePoisoned { reason: "Unknown: reset".into() };
+        let lost = explain(poisoned, false);
         assert_eq!(lost.failure, Failure::DeviceLost);
         assert!(lost.message.contains("(Unknown: reset)"), "{}", lost.message);
-        let large = explain(&ExecutionError::WithContext {
-            reason:
-                "An IO error happened\nCaused by:\n  can't allocate buffer of size: 5368709120\n"
-                    .into(),
-        });
+        let context = |reason: &str| ExecutionError::WithContext { reason: reason.into() };
+        let large =
+            "An IO error happened\nCaused by:\n  can't allocate buffer of size: 5368709120\n";
+        let large = explain(context(large), true);
         assert_eq!(large.failure, Failure::OutOfMemory);
         assert!(
             large.message.contains("(can't allocate buffer of size: 5368709120)"),
             "{}",
             large.message
         );
-        let other = explain(&ExecutionError::WithContext { reason: "this\n\n  that".into() });
+        let silent = explain(context("never written"), true);
+        assert_eq!(silent.failure, Failure::DeviceLost);
+        assert!(silent.message.contains("(never written)"), "{}", silent.message);
+        let other = explain(context("this\n\n  that"), false);
         assert_eq!(other.failure, Failure::Bug);
         assert!(other.message.ends_with("this; that"), "{}", other.message);
     }

@@ -160,7 +160,8 @@ impl Optimizer {
             let name = format!("{PREFIX}{path}.step");
             tensors.push(HostTensor { name, dtype: Dtype::I64, shape: vec![], bytes: step });
         }
-        let data = device::read_all(read)?;
+        let place = module.devices().into_iter().next().unwrap_or_default();
+        let data = device::read_all(read, &place)?;
         tensors.extend(
             moments
                 .into_iter()

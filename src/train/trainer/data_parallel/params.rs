@@ -40,7 +40,8 @@ pub(super) fn params_of(weights: &Network, which: Params) -> Result<Vec<TensorDa
     }
     let mut register = Register { read: Transaction::default(), which };
     weights.visit(&mut register);
-    device::read_all(register.read)
+    let device = weights.devices().into_iter().next().unwrap_or_default();
+    device::read_all(register.read, &device)
 }
 
 /// Puts numbers into a network, on a device.
