@@ -40,6 +40,7 @@ mod metrics;
 #[cfg(unix)]
 mod nodes;
 mod page;
+mod pictures;
 mod place;
 mod project;
 mod refused;

@@ -77,6 +77,16 @@ pub enum AdapterError {
 }
 
 impl Adapter {
+    /// What tells a folder in PEFT's format from another: the digests of its two files.
+    pub fn folder_digest(folder: &Path) -> Result<String, AdapterError> {
+        let digest = |name: &str| {
+            let path = folder.join(name);
+            pipe_fs::sha256_of(&path)
+                .map_err(|e| AdapterError::Read { path, message: e.to_string() })
+        };
+        Ok(format!("{} {}", digest(WEIGHTS_FILE)?, digest(CONFIG_FILE)?))
+    }
+
     /// The adapter in a LoRA checkpoint; `None` for another checkpoint. `prefix` chooses the
     /// weights.
     pub fn from_checkpoint(

@@ -273,6 +273,9 @@ pub struct SamplingModel {
     pub warning: Option<String>,
     /// The larger one where LoRA was trained on top. `None` if a checkpoint does not say.
     pub label_dropout: Option<f64>,
+    /// What decides its pictures, as they say it: the checkpoint's digest, which weights, and the
+    /// adapter's digest if there is one.
+    pub source: Vec<(&'static str, String)>,
 }
 
 /// An adapter from a LoRA checkpoint, or from a folder in PEFT's format.
@@ -297,16 +300,34 @@ pub fn load_for_sampling(
     let checkpoint = Checkpoint::open(file)?;
     let epoch = checkpoint.header().epoch;
     let label_dropout = label_dropout(&checkpoint);
+    let weights = if prefix(&checkpoint, ema) == EMA_WEIGHTS { "ema" } else { "raw" };
+    let mut source =
+        vec![("checkpoint", checkpoint.head_digest().to_owned()), ("weights", weights.to_owned())];
     let Some(lora) = lora else {
         let (net, config) = model(known, &checkpoint, prefix(&checkpoint, ema), device)?;
         let class_names = class_names(&checkpoint);
-        return Ok(SamplingModel { net, config, class_names, epoch, warning: None, label_dropout });
+        let warning = None;
+        return Ok(SamplingModel {
+            net,
+            config,
+            class_names,
+            epoch,
+            warning,
+            label_dropout,
+            source,
+        });
     };
     let adapter = adapter(lora, ema)?;
+    let digest = if lora.is_dir() {
+        Adapter::folder_digest(lora)?
+    } else {
+        Checkpoint::open(lora)?.head_digest().to_owned()
+    };
+    source.push(("adapter", digest));
     let (net, config) =
         adapted_model(known, &checkpoint, inference_prefix(&checkpoint), &adapter, device)?;
     let warning = other_base(&checkpoint, &adapter)?;
     let class_names =
         if adapter.class_names.is_empty() { class_names(&checkpoint) } else { adapter.class_names };
-    Ok(SamplingModel { net, config, class_names, epoch, warning, label_dropout })
+    Ok(SamplingModel { net, config, class_names, epoch, warning, label_dropout, source })
 }

@@ -1,4 +1,4 @@
-//! Samples images from a network. An image depends on its number, its class and the seed alone: not
+//! Samples images from a network. An image depends on its seed, its number and its class alone: not
 //! on how many are sampled with it.
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -12,12 +12,20 @@ use crate::device;
 use crate::diffusion::{Edm, Sampler};
 use crate::rng::{Purpose, stream};
 
+/// One image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Draw {
+    /// Ignored by a network without classes.
+    pub label: usize,
+    pub seed: u64,
+    /// Images of one seed are told apart by their numbers.
+    pub number: u64,
+}
+
 /// What to sample.
 #[derive(Debug, Clone)]
 pub struct SampleSpec {
-    /// The class of each image; ignored by a network without classes.
-    pub labels: Vec<usize>,
-    pub seed: u64,
+    pub draws: Vec<Draw>,
     pub sampler: Sampler,
     /// Images that are sampled at once.
     pub batch_size: usize,
@@ -26,7 +34,7 @@ pub struct SampleSpec {
 impl SampleSpec {
     /// Evaluations of all batches together, for a progress bar.
     pub fn total_steps(&self) -> u64 {
-        (self.labels.len().div_ceil(self.batch_size.max(1)) * self.sampler.steps) as u64
+        (self.draws.len().div_ceil(self.batch_size.max(1)) * self.sampler.steps) as u64
     }
 }
 
@@ -43,19 +51,20 @@ pub fn generate(
     mut after: impl FnMut(u64) -> bool,
 ) -> Result<Option<Vec<RgbImage>>, StageError> {
     let (channels, size) = (config.channels(), config.image_size());
-    let mut images = Vec::with_capacity(spec.labels.len());
+    let mut images = Vec::with_capacity(spec.draws.len());
     let mut done = 0;
-    for labels in spec.labels.chunks(spec.batch_size.max(1)) {
-        let noise: Vec<f32> = (images.len()..images.len() + labels.len())
-            .flat_map(|index| {
-                let rng = stream(spec.seed, Purpose::Sample, 0, index as u64);
+    for draws in spec.draws.chunks(spec.batch_size.max(1)) {
+        let noise: Vec<f32> = draws
+            .iter()
+            .flat_map(|draw| {
+                let rng = stream(draw.seed, Purpose::Sample, 0, draw.number);
                 rng.sample_iter(StandardNormal).take(channels * size * size)
             })
             .collect();
-        let shape = [labels.len(), channels, size, size];
+        let shape = [draws.len(), channels, size, size];
         let noise = Tensor::<4>::from_data(TensorData::new(noise, shape), device);
         let label = (config.num_classes() > 0).then(|| {
-            let labels: Vec<i64> = labels.iter().map(|label| *label as i64).collect();
+            let labels: Vec<i64> = draws.iter().map(|draw| draw.label as i64).collect();
             Tensor::from_data(TensorData::new(labels, [shape[0]]), device)
         });
         let step = |_| {

@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 use pipe_engine::kind::{Failure, StageError};
 
-use super::{ImageGrid, SampleSpec, generate};
+use super::{Draw, ImageGrid, SampleSpec, generate};
 use crate::architecture::{ModelConfig, Network};
 use crate::data::same_class_name;
 use crate::diffusion::Sampler;
@@ -80,9 +80,10 @@ impl GridRequest {
         mut after: impl FnMut(u64, u64) -> bool + Send,
     ) -> Result<Option<ImageGrid>, StageError> {
         let rows = self.rows(config.num_classes(), names)?;
-        let labels = rows.iter().flat_map(|row| vec![row.label; row.count]).collect();
         let Self { seed, sampler, batch_size, .. } = *self;
-        let spec = SampleSpec { labels, seed, sampler, batch_size };
+        let labels = rows.iter().flat_map(|row| vec![row.label; row.count]);
+        let draw = |(number, label)| Draw { label, seed, number };
+        let spec = SampleSpec { draws: (0..).zip(labels).map(draw).collect(), sampler, batch_size };
         let total = spec.total_steps();
         let sampled = kernels::in_own_pool(|| {
             generate(net, config, &spec, device, |done| after(done, total))
@@ -101,41 +102,47 @@ impl GridRequest {
     }
 
     fn rows(&self, num_classes: usize, names: &[String]) -> Result<Vec<Row>, StageError> {
-        let setting = |message: String| StageError::new(Failure::Setting, message);
-        if num_classes == 0 {
-            if let Some(class) = self.classes.first() {
-                return Err(setting(format!(
-                    "classes: the model knows no classes, so none is called `{class}`"
-                )));
-            }
+        let chosen = chosen_classes(&self.classes, num_classes, names)?;
+        if chosen.is_empty() {
             return Ok(vec![Row { name: String::new(), label: 0, count: self.n }]);
         }
-        let name =
-            |label: usize| names.get(label).cloned().unwrap_or_else(|| format!("class {label}"));
-        let labels: Vec<usize> = if self.classes.is_empty() {
-            (0..num_classes).collect()
-        } else {
-            let find = |class: &String| {
-                let exact = (0..num_classes).find(|label| name(*label) == *class);
-                let same = || (0..num_classes).find(|label| same_class_name(&name(*label), class));
-                exact.or_else(same).ok_or_else(|| {
-                    let all: Vec<String> = (0..num_classes).map(name).collect();
-                    setting(format!(
-                        "classes: the model has no class `{class}`; it has {}",
-                        all.join(", ")
-                    ))
-                })
-            };
-            self.classes.iter().map(find).collect::<Result<_, _>>()?
-        };
-        let (each, rest) = (self.n / labels.len(), self.n % labels.len());
-        let row = |(index, label): (usize, usize)| Row {
-            name: name(label),
-            label,
-            count: each + usize::from(index < rest),
-        };
-        Ok(labels.into_iter().enumerate().map(row).filter(|row| row.count > 0).collect())
+        let (each, rest) = (self.n / chosen.len(), self.n % chosen.len());
+        let row =
+            |(index, (label, name))| Row { name, label, count: each + usize::from(index < rest) };
+        Ok(chosen.into_iter().enumerate().map(row).filter(|row| row.count > 0).collect())
     }
+}
+
+/// The classes that are wanted by name, all of them if `wanted` is empty, of a network that has so
+/// many: each with its label. None of a network without classes.
+pub(super) fn chosen_classes(
+    wanted: &[String],
+    num_classes: usize,
+    names: &[String],
+) -> Result<Vec<(usize, String)>, StageError> {
+    let setting = |message: String| StageError::new(Failure::Setting, message);
+    if num_classes == 0 {
+        return match wanted.first() {
+            None => Ok(Vec::new()),
+            Some(class) => Err(setting(format!(
+                "classes: the model knows no classes, so none is called `{class}`"
+            ))),
+        };
+    }
+    let name = |label: usize| names.get(label).cloned().unwrap_or_else(|| format!("class {label}"));
+    if wanted.is_empty() {
+        return Ok((0..num_classes).map(|label| (label, name(label))).collect());
+    }
+    let find = |class: &String| {
+        let exact = (0..num_classes).find(|label| name(*label) == *class);
+        let same = || (0..num_classes).find(|label| same_class_name(&name(*label), class));
+        let found = exact.or_else(same).map(|label| (label, name(label)));
+        found.ok_or_else(|| {
+            let all: Vec<String> = (0..num_classes).map(name).collect();
+            setting(format!("classes: the model has no class `{class}`; it has {}", all.join(", ")))
+        })
+    };
+    wanted.iter().map(find).collect()
 }
 
 /// Why a guidance other than 1 does nothing, or harm, for a model of so many classes that was

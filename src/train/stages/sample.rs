@@ -1,8 +1,9 @@
 //! `kind: sample`: an image grid from a trained model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use burn::tensor::Device;
 use figment::Figment;
 use pipe_core::progress::{Event, Unit};
 use pipe_engine::kind::{
@@ -19,10 +20,10 @@ use super::artifacts::{Checkpoints, checkpoint_reference};
 use super::copy_best::inside_project;
 use super::{lint, lint_sample};
 use crate::architecture::Architectures;
-use crate::checkpoint;
+use crate::checkpoint::{self, SamplingModel};
 use crate::device::{self, DeviceSpec, GpuAssignment};
 use crate::diffusion::Sampler;
-use crate::sampling::{Format, GridRequest, ineffective_guidance};
+use crate::sampling::{Format, GridRequest, PictureRequest, Seeds, Target, ineffective_guidance};
 
 /// Samples images from a trained model into an image grid, a row for each class.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -30,8 +31,13 @@ use crate::sampling::{Format, GridRequest, ineffective_guidance};
 pub struct SampleSettings {
     /// The stage whose model is used: any that makes checkpoints.
     pub(super) from: String,
-    /// The file to write, relative to the project: a .png, .jpg or .webp.
+    /// The file to write, relative to the project: a .png, .jpg or .webp. With `seeds`: a folder, a
+    /// .zip or an .npz file.
     to: PathBuf,
+    /// A picture of its own for each of these seeds, `0-49999` or `1,5,7-9`, in place of a grid of
+    /// `n`. Seeds go round the classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) seeds: Option<Seeds>,
     /// Images in all, shared out among the classes: at least one for each, or the last ones get
     /// none.
     #[serde(default = "default_n")]
@@ -97,10 +103,18 @@ impl StageKind for SampleKind {
         schemars::schema_for!(SampleSettings)
     }
 
-    fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
-        let settings: SampleSettings = settings.extract()?;
+    fn resolve(&self, given: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
+        let settings: SampleSettings = given.extract()?;
         inside_project(&settings.to).map_err(|message| Rejection::value("to", message))?;
-        Format::of(&settings.to).map_err(|message| Rejection::value("to", message))?;
+        let is_file = match &settings.seeds {
+            None => Format::of(&settings.to).map(|_| ()),
+            Some(_) => Target::of(&settings.to).map(|_| ()),
+        };
+        is_file.map_err(|message| Rejection::value("to", message))?;
+        for key in ["n", "seed"].into_iter().filter(|_| settings.seeds.is_some()) {
+            let message = "`seeds` says which pictures are sampled";
+            Rejection::unless(key, !given.contains(key), message)?;
+        }
         Rejection::unless("n", (1..=10_000).contains(&settings.n), "1 to 10000 images")?;
         Rejection::unless("steps", (1..=1000).contains(&settings.steps), "1 to 1000")?;
         Rejection::unless(
@@ -168,34 +182,59 @@ impl Stage for SampleStage {
         let opened =
             checkpoint::load_for_sampling(&self.architectures, &file.path, None, s.ema, &device);
         let opened = opened.map_err(|e| StageError::new(Failure::Input, e.to_string()))?;
+        let classes = Some(opened.config.num_classes());
+        if let Some(text) = ineffective_guidance(s.guidance, classes, opened.label_dropout) {
+            context.event(Event::Message { text });
+        }
+        match &s.seeds {
+            None => self.grid(context, &opened, &device),
+            Some(seeds) => self.pictures(seeds, context, &opened, &device),
+        }
+    }
+}
+
+impl SampleStage {
+    fn sampler(&self) -> Sampler {
+        let SampleSettings { steps, guidance, .. } = self.settings;
+        Sampler { steps, guidance, ..Sampler::default() }
+    }
+
+    /// Tells how far it is, and whether to go on.
+    fn after(context: &RunContext, done: u64, total: u64) -> bool {
+        context.event(Event::Preparing {
+            what: "sampling".into(),
+            done,
+            total: Some(total),
+            unit: Unit::Items,
+        });
+        context.stop.requested().is_none()
+    }
+
+    fn stopped(context: &RunContext) -> StageError {
+        let signal = context.stop.requested().unwrap_or(pipe_core::stop::Signal::Terminate);
+        StageError::new(Failure::Interrupted(signal), format!("stopped by {}", signal.name()))
+    }
+
+    /// An image grid.
+    fn grid(
+        &self,
+        context: &RunContext,
+        opened: &SamplingModel,
+        device: &Device,
+    ) -> Result<Outcome, StageError> {
+        let s = &self.settings;
         let request = GridRequest {
             title: format!("{} of {}, epoch {}", s.from, context.pipeline, opened.epoch),
             n: s.n,
             classes: s.classes.clone().unwrap_or_default(),
             seed: s.seed,
-            sampler: Sampler { steps: s.steps, guidance: s.guidance, ..Sampler::default() },
+            sampler: self.sampler(),
             batch_size: s.batch_size,
         };
-        let classes = Some(opened.config.num_classes());
-        if let Some(text) = ineffective_guidance(s.guidance, classes, opened.label_dropout) {
-            context.event(Event::Message { text });
-        }
-        let after = |done, total| {
-            context.event(Event::Preparing {
-                what: "sampling".into(),
-                done,
-                total: Some(total),
-                unit: Unit::Items,
-            });
-            context.stop.requested().is_none()
-        };
+        let after = |done, total| Self::after(context, done, total);
         let grid =
-            request.sample(&opened.net, &opened.config, &opened.class_names, &device, after)?;
-        let Some(grid) = grid else {
-            let signal = context.stop.requested().unwrap_or(pipe_core::stop::Signal::Terminate);
-            let message = format!("stopped by {}", signal.name());
-            return Err(StageError::new(Failure::Interrupted(signal), message));
-        };
+            request.sample(&opened.net, &opened.config, &opened.class_names, device, after)?;
+        let grid = grid.ok_or_else(|| Self::stopped(context))?;
         let target = context.root.join(&s.to);
         let format = Format::of(&s.to).map_err(StageError::setting)?;
         let bytes = format.encode(&grid.render())?;
@@ -208,6 +247,46 @@ impl Stage for SampleStage {
         let part =
             request.class_subset(opened.config.num_classes()).map(|part| format!(" of {part}"));
         let summary = format!("{} images{}: {path}", s.n, part.unwrap_or_default());
+        Ok(Outcome { artifact: None, summary, next: None })
+    }
+
+    /// A picture of its own for each seed.
+    fn pictures(
+        &self,
+        seeds: &Seeds,
+        context: &RunContext,
+        opened: &SamplingModel,
+        device: &Device,
+    ) -> Result<Outcome, StageError> {
+        let s = &self.settings;
+        let request = PictureRequest {
+            seeds: seeds.clone(),
+            classes: s.classes.clone().unwrap_or_default(),
+            sampler: self.sampler(),
+            batch_size: s.batch_size,
+            source: opened.source.clone(),
+        };
+        let target = Target::of(&context.root.join(&s.to)).map_err(StageError::setting)?;
+        let path = target.path();
+        let disk = context.root.disk();
+        atomic::create_folder(disk, path.parent().unwrap_or(&context.root))?;
+        let after = |done, total| Self::after(context, done, total);
+        let model = (&opened.net, &opened.config, &opened.class_names[..]);
+        let written = request.write(disk, &target, model, device, after)?;
+        let written = written.ok_or_else(|| Self::stopped(context))?;
+        let files = written.files.iter().map(|name| s.to.join(name));
+        let files: Vec<PathBuf> = match target {
+            Target::Folder(_) => files.collect(),
+            _ => vec![s.to.clone()],
+        };
+        // Pictures of other seeds that the stage made before are not its result any more.
+        let before = context.made.iter().flat_map(|made| &made.outputs).map(|o| Path::new(&o.path));
+        for old in before.filter(|old| old.starts_with(&s.to) && !files.iter().any(|f| f == old)) {
+            atomic::remove(disk, &context.root.join(old))?;
+        }
+        let outputs = files.iter().map(|file| context.output(&file.display().to_string(), None));
+        context.record_outputs(outputs.collect::<Result<_, _>>()?, Vec::new(), Vec::new())?;
+        let summary = format!("{} pictures: {}", seeds.count(), s.to.display());
         Ok(Outcome { artifact: None, summary, next: None })
     }
 }

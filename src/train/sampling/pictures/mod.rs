@@ -1,0 +1,12 @@
+//! Sampled pictures as files of their own: one PNG each in a folder, a zip file of those, or arrays
+//! of NumPy.
+
+mod archive;
+mod png;
+mod request;
+mod seeds;
+mod target;
+
+pub use request::{PictureRequest, Pictures};
+pub use seeds::Seeds;
+pub use target::Target;

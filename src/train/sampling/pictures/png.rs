@@ -1,0 +1,88 @@
+//! A sampled picture as a PNG that says how it was made.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use image::RgbImage;
+use pipe_engine::kind::{Failure, StageError};
+use png::{BitDepth, ColorType, Decoder, Encoder};
+
+/// How a picture was made: keys and values of the PNG's text chunks.
+pub type Making = Vec<(&'static str, String)>;
+
+/// The picture as a file's content, with text chunks: Latin letters in `tEXt`, others in `iTXt`
+/// (PNG specification, third edition, 11.3.3).
+pub fn encode(image: &RgbImage, making: &Making) -> Result<Vec<u8>, StageError> {
+    let failed = |e: png::EncodingError| {
+        StageError::new(Failure::Bug, format!("failed to encode the image: {e}"))
+    };
+    let mut bytes = Vec::new();
+    let mut encoder = Encoder::new(&mut bytes, image.width(), image.height());
+    encoder.set_color(ColorType::Rgb);
+    encoder.set_depth(BitDepth::Eight);
+    for (key, value) in making {
+        let key = (*key).to_owned();
+        if value.is_ascii() {
+            encoder.add_text_chunk(key, value.clone()).map_err(failed)?;
+        } else {
+            encoder.add_itxt_chunk(key, value.clone()).map_err(failed)?;
+        }
+    }
+    let mut writer = encoder.write_header().map_err(failed)?;
+    writer.write_image_data(image.as_raw()).map_err(failed)?;
+    writer.finish().map_err(failed)?;
+    Ok(bytes)
+}
+
+/// Whether a file is a whole picture that was made so. Anything else is not: another picture, half
+/// of one, none.
+pub fn is_made_so(file: &Path, making: &Making) -> bool {
+    let Ok(bytes) = std::fs::read(file) else { return false };
+    read(&bytes, making).is_some()
+}
+
+/// The pixels of a picture that was made so, RGB, row by row.
+pub fn read(bytes: &[u8], making: &Making) -> Option<Vec<u8>> {
+    let mut reader = Decoder::new(Cursor::new(bytes)).read_info().ok()?;
+    let info = reader.info();
+    let is_so = making.iter().all(|(key, value)| {
+        let latin = info.uncompressed_latin1_text.iter();
+        let mut latin = latin.filter(|chunk| chunk.keyword == *key).map(|chunk| chunk.text.clone());
+        let other = info.utf8_text.iter().filter(|chunk| chunk.keyword == *key);
+        let mut other = other.filter_map(|chunk| chunk.get_text().ok());
+        latin.next().or_else(|| other.next()).as_ref() == Some(value)
+    });
+    if !is_so || info.color_type != ColorType::Rgb || info.bit_depth != BitDepth::Eight {
+        return None;
+    }
+    let mut pixels = vec![0; reader.output_buffer_size()?];
+    reader.next_frame(&mut pixels).ok()?;
+    Some(pixels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn making(class: &str) -> Making {
+        vec![("seed", "3".to_owned()), ("class", class.to_owned())]
+    }
+
+    #[test]
+    fn a_picture_says_how_it_was_made_in_every_script() {
+        let image = RgbImage::from_fn(5, 3, |x, y| image::Rgb([x as u8, y as u8, 7]));
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("a.png");
+        for class in ["oak", "Früchte", "野菜", ""] {
+            let bytes = encode(&image, &making(class)).unwrap();
+            assert_eq!(read(&bytes, &making(class)).unwrap(), *image.as_raw());
+            assert_eq!(read(&bytes, &making("other")), None);
+            std::fs::write(&file, &bytes).unwrap();
+            assert!(is_made_so(&file, &making(class)));
+            std::fs::write(&file, &bytes[..bytes.len() - 20]).unwrap();
+            assert!(!is_made_so(&file, &making(class)), "half of it is not it");
+            let others = image::load_from_memory(&bytes).unwrap().to_rgb8();
+            assert_eq!(others, image, "another reader sees the same");
+        }
+    }
+}
