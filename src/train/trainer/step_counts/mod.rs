@@ -5,6 +5,7 @@
 //! they can be taken on a software adapter, and a test can hold them.
 
 mod blocks;
+mod kernel_times;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +21,7 @@ use pipe_engine::kind::{Failure, StageError};
 use serde::Serialize;
 
 use self::blocks::Blocks;
+pub use self::kernel_times::{KernelTime, KernelTimes, time};
 use super::backward::Backward;
 use super::ema;
 use super::noised_batch::{BatchKey, LabelDropout, NoisedBatch};
@@ -157,12 +159,14 @@ impl FusionObserver for Operations {
     fn block_ran(&self) {}
 }
 
-fn count_step(
+/// A training after so many steps that the runtime knows what it can fuse, its device, and its
+/// number of parameters.
+fn warmed_up(
     config: &ModelConfig,
     images: u64,
     optimizer: &OptimizerSettings,
     device: &Device,
-) -> Result<Counted, StageError> {
+) -> Result<(State, Device, u64), StageError> {
     let device = device.clone().autodiff();
     let model =
         config.init(7, &device).map_err(|e| StageError::new(Failure::Bug, e.to_string()))?;
@@ -174,6 +178,16 @@ fn count_step(
         step(&mut state, config, images, number, &device);
     }
     synced(&device)?;
+    Ok((state, device, parameters))
+}
+
+fn count_step(
+    config: &ModelConfig,
+    images: u64,
+    optimizer: &OptimizerSettings,
+    device: &Device,
+) -> Result<Counted, StageError> {
+    let (mut state, device, parameters) = warmed_up(config, images, optimizer, device)?;
     let (launches, operations) = (Arc::new(Launches::default()), Arc::new(Operations::default()));
     let watching =
         (LaunchObservation::new(launches.clone()), FusionObservation::new(operations.clone()));
