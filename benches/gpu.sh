@@ -62,13 +62,14 @@ try() { # name, command…
   fi
   return $status
 }
-reason() { # what a command said last
+reason() { # why a command failed: its error, or what it said last
   local text
-  text=$(grep -v '^ *$' "$work/$1.err" 2>/dev/null | tail -1 | tr '|' '/' | cut -c 1-300)
+  text=$(grep -m 1 '^error' "$work/$1.err" 2>/dev/null || grep -v '^ *$' "$work/$1.err" 2>/dev/null | tail -1)
+  text=$(tr '|' '/' <<<"$text" | cut -c 1-300)
   echo "${text:-no reason was given}"
 }
 
-# A network of 15,000 parameters on images of 8 x 8 pixels; `steps` optimizer steps of 8 images.
+# A network of 62,000 parameters on images of 8 x 8 pixels; `steps` optimizer steps of 8 images.
 pipeline() { # file, device, epochs
   cat >"$1" <<YAML
 name: day
@@ -142,7 +143,7 @@ step_machine() {
 step_losses() {
   train gpu "$device" 4 || { say "the training failed: $(reason gpu)"; return 1; }
   train cpu cpu 4 || { say "the CPU's training failed: $(reason cpu)"; return 1; }
-  say "Losses of a network of 15,000 parameters, on $device and on the CPU:" '' '| step | GPU | CPU | off by |' '|---|---|---|---|'
+  say "Losses of a network of 62,000 parameters, on $device and on the CPU:" '' '| step | GPU | CPU | off by |' '|---|---|---|---|'
   paste <(losses "$work/gpu") <(losses "$work/cpu") | awk '
     { off = $1 / $2 - 1; if (off < 0) off = -off; if (off > worst) worst = off; rows++
       if (NR <= 4 || NR % 4 == 0) printf "| %d | %s | %s | %.1e |\n", NR, $1, $2, off }
@@ -218,6 +219,7 @@ measure() { # preset, precision, batch
     --steps "$steps" || status=$?
   if [ $status = 0 ]; then
     field step_seconds <"$work/$name.out" >"$work/$name.seconds"
+    sed -n '/first_step_seconds/,/]/p' "$work/$name.out" | grep -o '[0-9]*\.[0-9]*' >"$work/$name.first" || true
   elif [ $status = 124 ]; then
     echo 'no time left' >"$work/$name.why"
   else
@@ -245,6 +247,10 @@ step_steps() {
     done
   done
   [ -z "$whys" ] || say "$whys"
+  say '' "From the program's start to the end of the first step, in a new project and then once more, in seconds:" ''
+  for row in "$work"/*.first; do
+    [ ! -s "$row" ] || say "- $(basename "$row" .first): $(awk '{ printf "%s%.1f", NR > 1 ? ", then " : "", $1 }' "$row")"
+  done
 }
 
 step_kernels() {
@@ -262,14 +268,23 @@ step_memory() {
   project leak
   local epochs=$(((long + 3) / 4))
   pipeline "$work/leak/p.yaml" "$device" "$epochs"
-  run leak leak --log json --set base.checkpoint.save_every_n_epochs="$epochs" ||
-    { say "the training failed: $(reason leak)"; return 1; }
+  local watcher= status=0
+  if command -v nvidia-smi >/dev/null; then
+    while nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits; do sleep 0.5; done >"$work/card" 2>/dev/null &
+    watcher=$!
+  fi
+  run leak leak --log json --set base.checkpoint.save_every_n_epochs="$epochs" || status=$?
+  [ -z "$watcher" ] || kill $watcher
+  [ $status = 0 ] || { say "the training failed: $(reason leak)"; return 1; }
   grep '"event":"step"' "$work/leak.err" | sed -n 's/.*"memory":\([0-9]*\).*/\1/p' | awk -v steps="$((4 * epochs))" '
     { seen[NR] = $1 } END {
       if (NR < 4) { print "Skipped: the system does not say how much memory a process has."; exit }
       quarter = int(NR / 4); early = seen[quarter]; late = seen[NR]
       printf "Memory of the process in a training of %d steps: %.1f MB after a quarter, %.1f MB at its end (%+.1f %%).\n",
         steps, early / 1e6, late / 1e6, 100 * (late / early - 1) }' >>"$part"
+  [ ! -s "$work/card" ] || awk '{ seen[NR] = $1 } END {
+    printf "\nMemory of the card, all programs: %d MiB before, %d after a third of the time, %d at the end.\n",
+      seen[1], seen[int((NR + 2) / 3)], seen[NR] }' "$work/card" >>"$part"
 }
 
 step_largest() {

@@ -372,7 +372,7 @@ fn jobs_that_go_on_are_looked_at_and_ended_as_it_says() {
 
 /// Files that print commands, in how many lines, and the tests that type them. Whoever adds one
 /// adds its test here.
-const PRINTED: [(&str, usize, &[&str]); 33] = [
+const PRINTED: [(&str, usize, &[&str]); 32] = [
     (
         "src/cli/pipeline_args.rs",
         2,
@@ -405,7 +405,6 @@ const PRINTED: [(&str, usize, &[&str]); 33] = [
     ("src/remote/pull.rs", 3, &["a_store_that_went_on"]),
     ("src/report/page/serve/guard.rs", 1, &["ui::only_whoever_knows_the_token"]),
     ("src/train/checkpoint/rebuild.rs", 1, &["told::a_lora_checkpoint_without_its_base"]),
-    ("src/train/device/mod.rs", 3, &["doctor::a_message_that_points_here"]),
     ("src/train/device/spec.rs", 1, &["commands_that_are_pointed_to"]),
     ("src/train/device/list.rs", 1, &["commands_that_are_pointed_to"]),
     ("src/train/stages/resume_compatibility.rs", 1, &["told::lora_weights_become"]),
@@ -450,7 +449,6 @@ fn every_place_that_prints_a_command_has_a_test_that_types_it() {
     assert_eq!(found, known, "type what a new place prints in a test, and list it in PRINTED");
     let tests = [
         include_str!("advice.rs"),
-        include_str!("doctor.rs"),
         include_str!("live.rs"),
         include_str!("place.rs"),
         include_str!("told.rs"),

@@ -1,5 +1,6 @@
 //! Which GPUs there are, and why one that is in the machine is not among them.
 
+use pipe_train::device::VendorRuntime;
 use serde::Deserialize;
 
 use super::finding::{DEBUG_LOADER, Finding, commands};
@@ -200,6 +201,26 @@ fn with_package(finding: Finding, machine: &Machine, package: Package) -> Findin
         Some(command) => finding.with_remedy(command),
         None => finding,
     }
+}
+
+/// The compute runtimes that the program was built with, beside wgpu.
+pub fn runtime_findings(machine: &Machine, built: &[VendorRuntime]) -> Vec<Finding> {
+    let of = |runtime: &VendorRuntime| {
+        let name = match runtime {
+            VendorRuntime::Cuda => "libcuda.so.1",
+            VendorRuntime::Rocm => "libamdhip64.so",
+        };
+        match vulkan::library(machine, name) {
+            Some(path) => {
+                Finding::ok("loader", format!("{} for {}", path.display(), runtime.name()))
+            }
+            None => {
+                let text = format!("there is no {name}: no device of {} is found", runtime.name());
+                Finding::warning("loader", text)
+            }
+        }
+    };
+    built.iter().map(of).collect()
 }
 
 /// Variables that make drivers fail, or complain.

@@ -111,3 +111,13 @@ fn variables_that_leave_drivers_out_are_named() {
     assert_eq!(said(mesa().variable("XDG_RUNTIME_DIR", "/run/user/1000")), []);
     assert_eq!(said(mesa().variable("NODEVICE_SELECT", "1")), []);
 }
+
+#[test]
+fn the_libraries_of_runtimes_are_looked_for_where_the_program_has_those() {
+    let made = TestMachine::new().file("/usr/lib64/libcuda.so.1", "");
+    assert_eq!(runtime_findings(&made.machine, &[]), []);
+    let found = runtime_findings(&made.machine, &[VendorRuntime::Cuda, VendorRuntime::Rocm]);
+    assert_eq!(found[0], Finding::ok("loader", "/usr/lib64/libcuda.so.1 for cuda"));
+    assert_eq!(found[1].verdict, Verdict::Warning);
+    assert!(found[1].text.starts_with("there is no libamdhip64.so"), "{found:?}");
+}

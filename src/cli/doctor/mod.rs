@@ -14,7 +14,7 @@ mod vulkan;
 
 use std::time::Duration;
 
-use pipe_train::device::{DeviceList, DeviceSpec};
+use pipe_train::device::{DeviceList, DeviceSpec, VendorRuntime};
 use serde::Serialize;
 
 use self::finding::{DEBUG_LOADER, Finding, Verdict};
@@ -118,6 +118,7 @@ fn graphics(machine: &Machine, adapters: &[Adapter]) -> Vec<Finding> {
         findings.push(vulkan::loader_finding(machine, seen, hardware.is_any()));
         findings.extend(vulkan::driver_findings(machine));
         findings.extend(gpus::variable_findings(machine));
+        findings.extend(gpus::runtime_findings(machine, VendorRuntime::BUILT));
     }
     findings.extend(gpus::findings(machine, &hardware, adapters));
     findings

@@ -46,7 +46,7 @@ pub fn loader(machine: &Machine) -> Option<PathBuf> {
 }
 
 /// Where the dynamic linker would find a library, as far as files say so.
-fn library(machine: &Machine, name: &str) -> Option<PathBuf> {
+pub fn library(machine: &Machine, name: &str) -> Option<PathBuf> {
     let mut folders = machine.path_list("LD_LIBRARY_PATH").unwrap_or_default();
     let configured = machine.list("/etc/ld.so.conf.d").into_iter();
     for file in configured.chain([PathBuf::from("/etc/ld.so.conf")]) {
