@@ -233,7 +233,7 @@ milliseconds() { # file of seconds
 step_steps() {
   local preset batch precision row whys=
   say "A step of $pixels px in milliseconds, the mean of two epochs of $steps steps (\`pipe bench\`):" ''
-  say "| preset | batch | ${precisions//,/ | } |" "|---|---|${precisions//[^,]/---|}---|"
+  say "| preset | batch | ${precisions//,/ | } |" "|---|---|$(printf -- '---|%.0s' ${precisions//,/ })"
   for preset in ${presets//,/ }; do
     for batch in ${batches//,/ }; do
       row="| $preset | $batch |"
@@ -249,7 +249,7 @@ step_steps() {
   [ -z "$whys" ] || say "$whys"
   say '' "From the program's start to the end of the first step, in a new project and then once more, in seconds:" ''
   for row in "$work"/*.first; do
-    [ ! -s "$row" ] || say "- $(basename "$row" .first): $(awk '{ printf "%s%.1f", NR > 1 ? ", then " : "", $1 }' "$row")"
+    [ ! -s "$row" ] || say "- $(basename "$row" .first): $(awk '{ printf "%s%.1f", (NR > 1 ? ", then " : ""), $1 }' "$row")"
   done
 }
 
@@ -288,7 +288,7 @@ step_memory() {
 }
 
 step_largest() {
-  local preset=${presets%%,*} batch=${batches%%,*} best=none name
+  local preset=${presets%%,*} batch=${batches%%,*} best=none name pieces
   # On a software adapter the memory is the machine's, and running out of it is nobody's wish.
   while [ "$batch" -le "$largest" ]; do
     name="batch-$batch"
@@ -311,7 +311,8 @@ stages:
   base: { kind: train, dataset: data, epochs: 1, batch_size: $batch, model: { preset: $preset }, device: $device }
 YAML
   if run recovery recovery; then
-    say '' "A training with that batch went on: $(grep -h 'micro-batches' "$work/recovery.out" "$work/recovery.err" | tail -1)"
+    pieces=$(field pieces_per_batch <"$work"/recovery/checkpoints/*/run_001/metadata.json)
+    say '' "A training with that batch was done, each batch in ${pieces:-1} pieces."
   else
     say '' "FAILED: a training with that batch did not go on with smaller pieces: $(reason recovery)"
     return 1
@@ -416,12 +417,12 @@ summary() {
   echo "|---|---|---|---|---|---|"
   for preset in ${presets//,/ }; do
     for batch in ${batches//,/ }; do
-      best=$(cat "$out/steps/$preset"-*-"$batch".seconds 2>/dev/null | sort -g | head -1)
-      theirs=$(cat "$out/torch/$preset"-*-"$batch".seconds 2>/dev/null | sort -g | head -1)
+      best=$(cat "$out/steps/$preset"-*-"$batch".seconds 2>/dev/null | sort -g | head -1 || true)
+      theirs=$(cat "$out/torch/$preset"-*-"$batch".seconds 2>/dev/null | sort -g | head -1 || true)
       awk -v p="$preset" -v b="$batch" -v ours="${best:-0}" -v theirs="${theirs:-0}" 'BEGIN {
-        printf "| %s | %d | %s | %s | %s | %s |\n", p, b, ours > 0 ? sprintf("%.2f", 1000 * ours) : "—",
-          ours > 0 ? sprintf("%.0f", b / ours) : "—", theirs > 0 ? sprintf("%.2f", 1000 * theirs) : "—",
-          ours > 0 && theirs > 0 ? sprintf("%.2f", ours / theirs) : "—" }'
+        printf "| %s | %d | %s | %s | %s | %s |\n", p, b, (ours > 0 ? sprintf("%.2f", 1000 * ours) : "not measured"),
+          (ours > 0 ? sprintf("%.0f", b / ours) : "not measured"), (theirs > 0 ? sprintf("%.2f", 1000 * theirs) : "not measured"),
+          (ours * theirs > 0 ? sprintf("%.2f", ours / theirs) : "not measured") }'
     done
   done
 }

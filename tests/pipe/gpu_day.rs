@@ -47,6 +47,26 @@ fn trainings_are_found_right_and_what_was_done_is_not_done_again() {
 }
 
 #[test]
+fn on_the_cpu_every_other_step_is_done_too() {
+    let project = Project::new().environment("VK_DRIVER_FILES", "/dev/null");
+    let steps = "losses,resume,chain,steps,kernels,memory,largest,sampler";
+    let (code, said, page) = day(&project, &["--device", "cpu", "--only", steps]);
+    assert_eq!(code, 0, "{said}\n{page}");
+    for part in [
+        "The most: 0.0e+00 of the loss, in 16 steps",
+        "a training has the bits of one that was not",
+        "LoRA on it and pictures of that, in one process: done.",
+        "| diffit_tiny | 2 |",
+        "Skipped: error: kernels are those of a GPU",
+        "were doubled up to 4, and all of them fit",
+        "pictures/s",
+    ] {
+        assert!(page.contains(part), "no {part:?} in\n{page}");
+    }
+    assert!(!page.contains("FAILED") && !page.contains("—"), "{page}");
+}
+
+#[test]
 fn a_gpu_that_is_not_there_fails_and_the_page_says_why() {
     let project = Project::new().environment("VK_DRIVER_FILES", "/dev/null");
     let (code, said, page) = day(&project, &["--only", "losses", "--device", "gpu:9"]);
