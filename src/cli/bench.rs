@@ -8,6 +8,10 @@ use std::time::Instant;
 
 use pipe_core::stop::Stop;
 use pipe_models::architecture::Architectures;
+#[cfg(feature = "wgpu")]
+use pipe_models::architecture::{ModelConfig, ModelSettings};
+#[cfg(feature = "wgpu")]
+use pipe_train::device::{self, GpuAssignment, ResolvedDevice};
 use pipe_train::device::{DeviceList, DeviceSpec};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -54,6 +58,9 @@ pub struct BenchArguments {
     /// adapter will do
     #[arg(long, conflicts_with_all = ["devices", "steps", "set", "precision"])]
     count: bool,
+    /// Time the kernels of a step on a GPU, each by itself
+    #[arg(long, hide = true, conflicts_with_all = ["count", "devices", "set", "precision"])]
+    kernels: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -101,6 +108,9 @@ pub fn bench(a: BenchArguments, architectures: &Architectures) -> Result<ExitCod
     if a.count {
         return count(&a, arch, architectures);
     }
+    if a.kernels {
+        return kernels(&a, arch, architectures);
+    }
     let stop = Stop::default();
     signals::watch(stop.clone())?;
     let folder = tempfile::tempdir().map_err(CliError::failed)?;
@@ -147,20 +157,11 @@ fn count(
     arch: &str,
     architectures: &Architectures,
 ) -> Result<ExitCode, CliError> {
-    use pipe_models::architecture::ModelSettings;
-    use pipe_train::device::{self, GpuAssignment};
     use pipe_train::trainer::{OptimizerSettings, step_counts};
 
     use crate::report::log::gpu_calls;
 
-    let device = device::resolve(a.device, GpuAssignment::default()).map_err(CliError::usage)?;
-    let settings = ModelSettings {
-        arch: Some(arch.to_owned()),
-        preset: Some(a.preset.clone()),
-        ..ModelSettings::default()
-    };
-    let config =
-        settings.config(architectures, a.image_size as usize, 0).map_err(CliError::usage)?;
+    let (device, config) = prepare(a, arch, architectures)?;
     let (batch, optimizer) = (u64::from(a.batch_size), OptimizerSettings::default());
     let counts = step_counts::count(&config, batch, &optimizer, &device.device, gpu_calls);
     let counts = counts.map_err(CliError::failed)?;
@@ -199,9 +200,61 @@ fn count(
     Ok(ExitCode::SUCCESS)
 }
 
+/// The device, and the network that is to be looked at in this process.
+#[cfg(feature = "wgpu")]
+fn prepare(
+    a: &BenchArguments,
+    arch: &str,
+    architectures: &Architectures,
+) -> Result<(ResolvedDevice, ModelConfig), CliError> {
+    let device = device::resolve(a.device, GpuAssignment::default()).map_err(CliError::usage)?;
+    let settings = ModelSettings {
+        arch: Some(arch.to_owned()),
+        preset: Some(a.preset.clone()),
+        ..ModelSettings::default()
+    };
+    let config =
+        settings.config(architectures, a.image_size as usize, 0).map_err(CliError::usage)?;
+    Ok((device, config))
+}
+
+/// Times the kernels of some steps in this process.
+#[cfg(feature = "wgpu")]
+fn kernels(
+    a: &BenchArguments,
+    arch: &str,
+    architectures: &Architectures,
+) -> Result<ExitCode, CliError> {
+    use pipe_train::trainer::{OptimizerSettings, step_counts};
+
+    let (device, config) = prepare(a, arch, architectures)?;
+    let (batch, optimizer) = (u64::from(a.batch_size), OptimizerSettings::default());
+    let steps = u64::from(a.steps);
+    let times = step_counts::time(&config, batch, &optimizer, &device.device, steps);
+    let times = times.map_err(CliError::failed)?;
+    if a.json {
+        say!("{}", serde_json::to_string_pretty(&times).map_err(CliError::failed)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (size, name) = (a.image_size, &device.name);
+    say!("{}, {size} x {size} pixels, batch {batch}, kernels of a step on {name}", a.preset);
+    let by_device = 100.0 * times.timed_by_device;
+    say!("  {:>9.3} ms in all; {by_device:.0}% were timed by the device", 1e3 * times.seconds);
+    for kernel in &times.kernels {
+        let milliseconds = 1e3 * kernel.seconds;
+        say!("  {milliseconds:>9.3} ms  {:>6.0}  {}", kernel.launches, kernel.kernel);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 #[cfg(not(feature = "wgpu"))]
 fn count(_: &BenchArguments, _: &str, _: &Architectures) -> Result<ExitCode, CliError> {
     Err(CliError::usage("--count: this program was built without GPUs"))
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn kernels(_: &BenchArguments, _: &str, _: &Architectures) -> Result<ExitCode, CliError> {
+    Err(CliError::usage("--kernels: this program was built without GPUs"))
 }
 
 /// Runs the pipeline `name` in `folder`, and says what happened when: seconds since the start.

@@ -8,6 +8,7 @@ mod clean;
 mod completions;
 mod data;
 mod devices;
+mod doctor;
 mod error;
 mod export;
 mod files;
@@ -111,6 +112,8 @@ enum Command {
     Sample(sample::SampleArguments),
     /// Show the adapters that wgpu sees, and which one `auto` takes
     Devices(devices::DevicesArguments),
+    /// Say what this machine has for a training, what it lacks, and what to type
+    Doctor(doctor::DoctorArguments),
     /// Say to a `trainer` stage how far its training is
     Job(job::JobArguments),
     /// Measure what a training costs on this machine
@@ -161,6 +164,7 @@ pub fn call(
         Command::Save(a) => live::save(a),
         Command::Sample(a) => sample::sample(a, &arguments.output, architectures),
         Command::Devices(a) => devices::devices(a),
+        Command::Doctor(a) => doctor::doctor(a),
         Command::Job(a) => job::job(a),
         Command::Bench(a) => bench::bench(a, architectures),
         Command::Schema(a) => schema::schema(a, kinds),

@@ -3,9 +3,12 @@
 use std::sync::OnceLock;
 
 /// Features that a build may have, besides what every build has.
-const FEATURES: [(&str, bool); 4] = [
+const FEATURES: [(&str, bool); 7] = [
     ("wgpu", cfg!(feature = "wgpu")),
     ("vulkan", cfg!(feature = "vulkan")),
+    ("metal", cfg!(feature = "metal")),
+    ("cuda", cfg!(feature = "cuda")),
+    ("rocm", cfg!(feature = "rocm")),
     ("autotune", cfg!(feature = "autotune")),
     ("faults", cfg!(feature = "faults")),
 ];

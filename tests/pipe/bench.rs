@@ -88,3 +88,21 @@ fn a_step_on_a_gpu_asks_for_no_more_than_it_did() {
     let said = project.pipe(&["bench", "--count", "--device=cpu"]).exits(1);
     said.says("launches are those of a GPU, and this device is none");
 }
+
+#[test]
+fn the_kernels_of_a_step_are_timed() {
+    let Some(project) = crate::wgpu::project() else { return };
+    let small =
+        ["bench", "--kernels", "--device=gpu:0", "--image-size=8", "--batch-size=1", "--steps=1"];
+    let told = project.pipe(&[&small[..], &["--json"]].concat()).succeeds().stdout();
+    let times: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let kernels = times["kernels"].as_array().unwrap();
+    let sum = |key: &str| kernels.iter().filter_map(|kernel| kernel[key].as_f64()).sum::<f64>();
+    let seconds = times["seconds"].as_f64().unwrap();
+    assert!(sum("launches") > 100.0 && seconds > 0.0, "{told}");
+    assert!((sum("seconds") / seconds - 1.0).abs() < 1e-9, "{told}");
+    let slowest = kernels[0]["seconds"].as_f64();
+    assert!(kernels.iter().all(|kernel| kernel["seconds"].as_f64() <= slowest), "{told}");
+    let said = project.pipe(&["bench", "--kernels", "--device=cpu", "--image-size=8"]).exits(1);
+    said.says("kernels are those of a GPU, and this device is none");
+}

@@ -155,6 +155,24 @@ fn malformed_configuration_of_other_programs_is_not_even_read() {
 }
 
 #[test]
+fn what_a_gpu_can_do_is_told_in_lines_of_80_columns() {
+    let Some(project) = project() else { return };
+    let gpu = listed(&project);
+    assert_eq!((&gpu["kind"], &gpu["software"]), (&"software".into(), &true.into()));
+    let able = &gpu["capabilities"];
+    let compiler = if cfg!(feature = "vulkan") { ["SPIR-V", "WGSL"] } else { ["WGSL"; 2] };
+    let compiled = able["compiler"].as_str().unwrap();
+    assert!(compiler.contains(&compiled), "{able}");
+    let limit = |key: &str| able["limits"][key].as_u64().unwrap();
+    assert!(limit("buffer") >= 1 << 27 && limit("shared_memory") >= 1 << 14, "{able}");
+    assert!(limit("workgroup") >= 128 && limit("bindings") >= 4, "{able}");
+    let said = project.pipe(&["devices"]).succeeds().stdout();
+    assert!(said.contains(&format!("  kernels     {compiled}\n")), "{said}");
+    let widest = said.lines().map(|line| line.chars().count()).max();
+    assert!(widest <= Some(80), "{said}");
+}
+
+#[test]
 fn the_precisions_that_are_listed_for_a_gpu_are_those_that_it_trains_in() {
     let Some(plain) = project() else { return };
     let listed = listed(&plain)["precision"].as_array().unwrap().clone();

@@ -15,6 +15,7 @@ mod damage;
 mod data;
 mod devices;
 mod docs;
+mod doctor;
 mod errors;
 mod export;
 mod files;
@@ -23,6 +24,8 @@ mod foreign;
 mod fresh;
 mod golden;
 mod gpu;
+#[cfg(unix)]
+mod gpu_day;
 mod graph;
 mod hooks;
 mod hostile;

@@ -1,13 +1,15 @@
 //! The adapters that wgpu sees. Listing opens none; what is opened later is the adapter that was
 //! listed: see [`open`](super::open).
 
+use super::spec::{DeviceSpec, VendorRuntime};
+
 /// One adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Adapter {
     /// The N of `gpu:N`.
     pub index: usize,
     pub name: String,
-    /// Graphics API: Vulkan, Metal, Dx12.
+    /// Graphics API, or the compute runtime beside wgpu: Vulkan, Metal, Dx12, CUDA, ROCm.
     pub backend: String,
     /// discrete, integrated, virtual, other or software
     pub kind: &'static str,
@@ -33,8 +35,18 @@ impl Adapter {
         }
     }
 
-    /// The formats that `precision:` may name on it. bf16 is in none of them: WGSL has no such
-    /// type, and the SPIR-V compiler cannot do arithmetic with it.
+    /// What `device:` is to be.
+    pub fn spec(&self) -> DeviceSpec {
+        let runtime = VendorRuntime::BUILT.iter().find(|runtime| runtime.api() == self.backend);
+        match runtime {
+            Some(runtime) => DeviceSpec::Vendor(*runtime, self.index),
+            None => DeviceSpec::Adapter(self.index),
+        }
+    }
+
+    /// The formats that `precision:` may name on it, as far as its driver says so before it is
+    /// opened. bf16 is in none of them: WGSL has no such type, and the SPIR-V compiler cannot do
+    /// arithmetic with it.
     pub fn precisions(&self) -> &'static [&'static str] {
         if self.f16 { &["f32", "f16"] } else { &["f32"] }
     }

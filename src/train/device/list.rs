@@ -23,7 +23,9 @@ pub enum DeviceList {
 impl DeviceList {
     /// The GPUs that it names; 0 where only the machine can tell.
     pub fn gpus(&self) -> usize {
-        let is_gpu = |spec: &&DeviceSpec| matches!(spec, DeviceSpec::Gpu | DeviceSpec::Adapter(_));
+        let is_gpu = |spec: &&DeviceSpec| {
+            matches!(spec, DeviceSpec::Gpu | DeviceSpec::Adapter(_) | DeviceSpec::Vendor(..))
+        };
         match self {
             Self::All => 0,
             Self::These(specs) => specs.iter().filter(is_gpu).count(),
@@ -180,7 +182,8 @@ impl JsonSchema for DeviceList {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        const ITEM: &str = "([0-9]+|auto|cpu|gpu|gpu:[0-9]+)";
+        let one = super::spec::pattern();
+        let item = format!("([0-9]+|{one})");
         json_schema!({
             "oneOf": [
                 {
@@ -188,10 +191,10 @@ impl JsonSchema for DeviceList {
                     "minItems": 1,
                     "items": {"oneOf": [
                         {"type": "integer", "minimum": 0},
-                        {"type": "string", "pattern": format!("^{ITEM}$")},
+                        {"type": "string", "pattern": format!("^{item}$")},
                     ]},
                 },
-                {"type": "string", "pattern": format!("^(all|auto|cpu|gpu|gpu:[0-9]+|{ITEM}( *, *{ITEM})+)$")},
+                {"type": "string", "pattern": format!("^(all|{one}|{item}( *, *{item})+)$")},
             ],
             "examples": [[0, 1], "all", ["cpu", "cpu"]],
         })

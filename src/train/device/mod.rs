@@ -2,6 +2,7 @@
 //! opened until a stage asks for it.
 
 mod adapters;
+mod capabilities;
 mod configuration;
 mod failure;
 mod list;
@@ -10,18 +11,21 @@ mod self_test_result;
 mod spec;
 #[cfg(test)]
 mod testing;
+mod vendor;
 
 use burn::tensor::Device;
 use pipe_engine::kind::RunContext;
 
 pub use adapters::{Adapter, adapters};
+pub use capabilities::{Capabilities, Limits};
 pub use configuration::fix as fix_configuration;
 pub use failure::{read, read_all, read_parameters};
 pub use list::DeviceList;
 pub use self_test_result::SelfTestResult;
-pub use spec::DeviceSpec;
+pub use spec::{DeviceSpec, VendorRuntime};
 #[cfg(test)]
 pub use testing::{has_driver, software_vulkan};
+pub use vendor::vendor_adapters;
 
 /// A device that a stage can compute on.
 pub struct ResolvedDevice {
@@ -37,14 +41,18 @@ pub struct ResolvedDevice {
 /// Why no device was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
-    #[error("failed to find a hardware GPU; {0}. `device: cpu` or `auto` works everywhere")]
+    #[error(
+        "failed to find a hardware GPU; {0}. `device: cpu` or `auto` works everywhere; `pipe doctor` says why"
+    )]
     NoGpu(String),
-    #[error("failed to find adapter {index}; {found}")]
+    #[error("failed to find adapter {index}; {found}; `pipe doctor` says why")]
     NoAdapter { index: usize, found: String },
+    #[error("failed to find {spec}; {reason}; `pipe doctor` says why")]
+    NoVendorGpu { spec: DeviceSpec, reason: String },
     #[error("failed to open {name}: {reason}; `device: cpu` works everywhere")]
     Open { name: String, reason: String },
-    #[error("`{spec}` is gpu:{index}, which is in the list already")]
-    Twice { spec: DeviceSpec, index: usize },
+    #[error("`{spec}` is {device}, which is in the list already")]
+    Twice { spec: DeviceSpec, device: DeviceSpec },
 }
 
 /// Finds and opens the device that a setting means. `auto` takes the best hardware adapter, else
@@ -55,8 +63,10 @@ pub fn resolve(spec: DeviceSpec, assignment: GpuAssignment) -> Result<ResolvedDe
         ResolvedDevice { device: Device::flex(), name, is_gpu: false, adapter: None }
     };
     configuration::fix();
-    if spec == DeviceSpec::Cpu {
-        return Ok(cpu());
+    match spec {
+        DeviceSpec::Cpu => return Ok(cpu()),
+        DeviceSpec::Vendor(runtime, index) => return resolve_vendor(runtime, index),
+        _ => {}
     }
     let all = adapters();
     let best = assignment.pick(&all);
@@ -69,6 +79,48 @@ pub fn resolve(spec: DeviceSpec, assignment: GpuAssignment) -> Result<ResolvedDe
         (DeviceSpec::Gpu, None) => Err(DeviceError::NoGpu(describe(&all))),
         (_, None) => Ok(cpu()),
     }
+}
+
+/// Finds and opens a GPU of a compute runtime beside wgpu.
+fn resolve_vendor(runtime: VendorRuntime, index: usize) -> Result<ResolvedDevice, DeviceError> {
+    let spec = DeviceSpec::Vendor(runtime, index);
+    let all = vendor_adapters();
+    match all.iter().find(|adapter| adapter.spec() == spec) {
+        Some(adapter) => open(adapter),
+        None => {
+            let names: Vec<String> =
+                all.iter().map(|a| format!("{} {}", a.spec(), a.name)).collect();
+            let reason = if names.is_empty() {
+                format!("{} sees no GPU (is its driver installed?)", runtime.name())
+            } else {
+                format!("there is {}", names.join(", "))
+            };
+            Err(DeviceError::NoVendorGpu { spec, reason })
+        }
+    }
+}
+
+/// What a device of [`adapters`] or [`vendor_adapters`] can do. Opens it.
+///
+/// # Errors
+/// It cannot be opened.
+#[cfg(feature = "wgpu")]
+pub fn capabilities(adapter: &Adapter) -> Result<(ResolvedDevice, Capabilities), DeviceError> {
+    let device = open(adapter)?;
+    let client = match adapter.spec() {
+        DeviceSpec::Vendor(runtime, index) => vendor::find(runtime, index)
+            .map_err(|e| e.to_string())
+            .and_then(|device| vendor::client(&device)),
+        _ => open::client(adapter),
+    };
+    let name = &adapter.name;
+    let client = client.map_err(|reason| DeviceError::Open { name: name.clone(), reason })?;
+    Ok((device, Capabilities::of(&client)))
+}
+
+#[cfg(not(feature = "wgpu"))]
+pub fn capabilities(adapter: &Adapter) -> Result<(ResolvedDevice, Capabilities), DeviceError> {
+    Err(without_wgpu(adapter))
 }
 
 /// Finds and opens all devices of a list, in its order. `all` is every hardware adapter, the
@@ -94,7 +146,7 @@ pub fn resolve_all(
         if let Some(adapter) = &device.adapter
             && found.iter().any(|other| other.adapter == device.adapter)
         {
-            return Err(DeviceError::Twice { spec, index: adapter.index });
+            return Err(DeviceError::Twice { spec, device: adapter.spec() });
         }
         found.push(device);
     }
@@ -154,17 +206,27 @@ fn describe(all: &[Adapter]) -> String {
 #[cfg(feature = "wgpu")]
 fn open(adapter: &Adapter) -> Result<ResolvedDevice, DeviceError> {
     let failed = |reason: String| DeviceError::Open { name: adapter.name.clone(), reason };
-    let device = open::open(adapter).map_err(failed)?;
+    let device = match adapter.spec() {
+        DeviceSpec::Vendor(runtime, index) => {
+            let device = vendor::find(runtime, index).map_err(|e| failed(e.to_string()))?;
+            vendor::client(&device).map_err(failed)?;
+            Device::new(device)
+        }
+        _ => open::open(adapter).map_err(failed)?,
+    };
     let name = format!("{} ({})", adapter.name, adapter.backend);
     Ok(ResolvedDevice { device, name, is_gpu: true, adapter: Some(adapter.clone()) })
 }
 
 #[cfg(not(feature = "wgpu"))]
 fn open(adapter: &Adapter) -> Result<ResolvedDevice, DeviceError> {
-    Err(DeviceError::Open {
-        name: adapter.name.clone(),
-        reason: "this program was built without wgpu".into(),
-    })
+    Err(without_wgpu(adapter))
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn without_wgpu(adapter: &Adapter) -> DeviceError {
+    let reason = "this program was built without wgpu".into();
+    DeviceError::Open { name: adapter.name.clone(), reason }
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ impl<D: Clone> DeviceCache<D> {
 }
 
 #[cfg(feature = "wgpu")]
-pub(super) use wgpu::{APIS, open};
+pub(super) use wgpu::{APIS, client, open};
 
 #[cfg(feature = "wgpu")]
 mod wgpu {
@@ -37,6 +37,7 @@ mod wgpu {
     use burn_wgpu::graphics::AutoGraphicsApi;
     use burn_wgpu::wgpu::Backend;
     use burn_wgpu::{RuntimeOptions, WgpuBackend, WgpuDevice, try_init_setup};
+    use cubecl::client::Client;
     use cubecl::wgpu::WgpuDeviceKind;
 
     use crate::device::adapters::{Adapter, describe};
@@ -44,9 +45,10 @@ mod wgpu {
     use crate::device::{configuration, failure};
 
     /// The graphics APIs that adapters are listed of, the preferred one first, with the names that
-    /// the compute runtime opens them by.
+    /// the compute runtime opens them by. On macOS its choice is Metal and nothing else; by name it
+    /// would refuse Metal where the system is too old for MSL, in place of compiling WGSL there.
     pub const APIS: [(Backend, WgpuBackend); 3] = [
-        (Backend::Metal, WgpuBackend::Metal),
+        (Backend::Metal, WgpuBackend::Auto),
         (Backend::Vulkan, WgpuBackend::Vulkan),
         (Backend::Dx12, WgpuBackend::Dx12),
     ];
@@ -59,6 +61,11 @@ mod wgpu {
     pub fn open(adapter: &Adapter) -> Result<Device, String> {
         static OPENED: DeviceCache<Device> = DeviceCache::new();
         OPENED.get(adapter.index, || open_first(adapter))
+    }
+
+    /// What launches kernels on an adapter that is open.
+    pub fn client(adapter: &Adapter) -> Result<Client, String> {
+        Ok(cubecl::Device::Wgpu(selector(adapter)?).client())
     }
 
     fn open_first(adapter: &Adapter) -> Result<Device, String> {
@@ -135,10 +142,7 @@ mod wgpu {
                     for listed in &all {
                         match selector(listed) {
                             Ok(device) => {
-                                assert_eq!(
-                                    device.backend, api,
-                                    "the API is never left to the runtime"
-                                );
+                                assert_eq!(device.backend, api, "the API is what it is listed by");
                                 assert_eq!(opened_of(&all, &device), Some(listed.index), "{all:?}");
                             }
                             Err(_) => assert!(listed.software && listed.nth > 0, "{listed:?}"),

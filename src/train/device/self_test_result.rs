@@ -42,12 +42,13 @@ struct CacheEntry {
 
 impl CacheKey {
     fn new(adapter: &Adapter, precision: &str) -> Self {
-        let kernels = match (cfg!(feature = "vulkan"), cfg!(feature = "autotune")) {
-            (false, false) => "",
-            (true, false) => " vulkan",
-            (false, true) => " autotune",
-            (true, true) => " vulkan autotune",
-        };
+        let features = [
+            (cfg!(feature = "vulkan"), " vulkan"),
+            (cfg!(feature = "metal"), " metal"),
+            (cfg!(feature = "autotune"), " autotune"),
+        ];
+        let kernels: String =
+            features.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
         Self {
             name: adapter.name.clone(),
             backend: adapter.backend.clone(),

@@ -46,6 +46,12 @@ impl Precision {
         self.dtype().is_none_or(|dtype| device.supports_dtype(dtype))
     }
 
+    /// Those that a device can compute with.
+    pub fn all_on(device: &Device) -> Vec<Self> {
+        let all = [Self::F32, Self::F16, Self::Bf16];
+        all.into_iter().filter(|precision| precision.runs_on(device)).collect()
+    }
+
     /// What the loss is multiplied with before the backward pass.
     pub fn loss_scale(self) -> f64 {
         if self == Self::F16 { F16_LOSS_SCALE } else { 1.0 }

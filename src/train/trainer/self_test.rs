@@ -7,6 +7,7 @@
 //! with this; its result is kept: see [`SelfTestResult`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
 use burn::optim::GradientsAccumulator;
 use burn::tensor::Device;
@@ -91,12 +92,33 @@ pub fn test(
     Ok(result)
 }
 
+/// Steps of the tiny network on a device in f32: whether they are the CPU's, and what one takes.
+/// Nothing is kept.
+///
+/// # Errors
+/// As for [`require`].
+pub fn try_steps(
+    device: &Device,
+    at_most: Duration,
+) -> Result<(SelfTestResult, Duration), StageError> {
+    let result = compare_with_cpu(Precision::F32, || step_on(device, Precision::F32))?;
+    let (began, mut times) = (Instant::now(), Vec::new());
+    while result == SelfTestResult::Passed && (times.is_empty() || began.elapsed() < at_most) {
+        let step = Instant::now();
+        step_on(device, Precision::F32)?;
+        times.push(step.elapsed());
+    }
+    times.sort();
+    Ok((result, times.get(times.len() / 2).copied().unwrap_or_default()))
+}
+
 fn refusal(adapter: &Adapter, precision: Precision, reason: &str) -> String {
     let other = if precision == Precision::F32 { "" } else { "`precision: f32`, or " };
+    let spec = adapter.spec();
     format!(
-        "gpu:{} {} cannot be trained on: in its self-test {reason}; use {other}`device: cpu`, or another driver ({} is \
-         the one in use), and test again with: pipe devices --test gpu:{}",
-        adapter.index, adapter.name, adapter.driver, adapter.index
+        "{spec} {} cannot be trained on: in its self-test {reason}; use {other}`device: cpu`, or another driver ({} is \
+         the one in use), and test again with: pipe devices --test {spec}",
+        adapter.name, adapter.driver
     )
 }
 
@@ -226,6 +248,13 @@ mod tests {
                 compare_with_cpu(precision, || step_on(&Device::flex(), precision)).unwrap();
             assert_eq!(result, SelfTestResult::Passed, "{precision:?}");
         }
+    }
+
+    #[test]
+    fn steps_are_tried_and_timed() {
+        let (result, step) = try_steps(&Device::flex(), Duration::from_millis(1)).unwrap();
+        assert_eq!(result, SelfTestResult::Passed);
+        assert!(step > Duration::ZERO);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use pipe_core::progress::Event;
 use pipe_engine::kind::{Failure, RunContext, StageError};
 
 use crate::device::{self, GpuAssignment, ResolvedDevice};
-use crate::trainer::{TrainingSettings, Worker, self_test};
+use crate::trainer::{Precision, TrainingSettings, Worker, self_test};
 
 /// The devices of a training, by what they do.
 pub(super) struct DeviceGroup {
@@ -74,8 +74,8 @@ impl DeviceGroup {
 
 /// Why a device cannot train in a precision, and what can be done.
 fn refused_precision(precision: &str, device: &ResolvedDevice) -> String {
-    let can =
-        device.adapter.as_ref().map_or("f32".into(), |adapter| adapter.precisions().join(" or "));
+    let can = Precision::all_on(&device.device).into_iter().map(Precision::name);
+    let can = can.collect::<Vec<_>>().join(" or ");
     format!(
         "precision: {} cannot compute with {precision}; use {can}, or `device: cpu`, which can (see `pipe devices`)",
         device.name

@@ -5,6 +5,7 @@
 //! they can be taken on a software adapter, and a test can hold them.
 
 mod blocks;
+mod kernel_times;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +21,7 @@ use pipe_engine::kind::{Failure, StageError};
 use serde::Serialize;
 
 use self::blocks::Blocks;
+pub use self::kernel_times::{KernelTime, KernelTimes, time};
 use super::backward::Backward;
 use super::ema;
 use super::noised_batch::{BatchKey, LabelDropout, NoisedBatch};
