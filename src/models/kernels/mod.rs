@@ -7,6 +7,8 @@
 //!
 //! Knows nothing of modules or parameter names.
 
+#[cfg(test)]
+mod bf16_tests;
 mod definitions;
 #[cfg(test)]
 mod equivalence_tests;
@@ -15,9 +17,9 @@ mod generic;
 #[cfg(test)]
 mod gradcheck_tests;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 pub use definitions::NORM_EPSILON;
-pub use fused::AdamWStep;
+pub use fused::{AdamWStep, MatmulPrecision};
 use pipe_core::threads::STACK_SIZE;
 
 /// `x Wᵀ + b`: `x [.., in]`, `weight [out, in]`, `bias [out]` to `[.., out]`.
@@ -25,18 +27,26 @@ pub fn linear<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
+    precision: MatmulPrecision,
 ) -> Tensor<D> {
-    fused::linear(&x, &weight, bias.as_ref()).unwrap_or_else(|| generic::linear(x, weight, bias))
+    fused::linear(&x, &weight, bias.as_ref(), precision)
+        .unwrap_or_else(|| generic::linear(x, weight, bias))
 }
 
 /// Convolution with zero padding of half the kernel: `x [batch, h, w, in]`, `weight [out, in,
 /// kernel, kernel]`, `bias [out]` to `[batch, h / stride, w / stride, out]`.
-pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, stride: usize) -> Tensor<4> {
+pub fn conv2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Tensor<1>,
+    stride: usize,
+    precision: MatmulPrecision,
+) -> Tensor<4> {
     let [outputs, inputs, kernel, _] = weight.dims();
     if kernel == 1 && stride == 1 {
-        return linear(x, weight.reshape([outputs, inputs]), Some(bias));
+        return linear(x, weight.reshape([outputs, inputs]), Some(bias), precision);
     }
-    fused::conv2d(&x, &weight, &bias, stride)
+    fused::conv2d(&x, &weight, &bias, stride, precision)
         .unwrap_or_else(|| generic::conv2d(x, weight, bias, stride))
 }
 
@@ -70,8 +80,14 @@ pub fn group_norm_silu<const D: usize>(
 
 /// A perceptron with one hidden layer and the exact GELU, x Φ(x): `x [.., width]`, weights
 /// `[hidden, width]` and `[width, hidden]`, biases `[hidden]` and `[width]`, to `[.., width]`.
-pub fn mlp(x: Tensor<4>, [w1, w2]: [Tensor<2>; 2], [b1, b2]: [Tensor<1>; 2]) -> Tensor<4> {
-    fused::mlp(&x, [&w1, &w2], [&b1, &b2]).unwrap_or_else(|| generic::mlp(x, [w1, w2], [b1, b2]))
+pub fn mlp(
+    x: Tensor<4>,
+    [w1, w2]: [Tensor<2>; 2],
+    [b1, b2]: [Tensor<1>; 2],
+    precision: MatmulPrecision,
+) -> Tensor<4> {
+    fused::mlp(&x, [&w1, &w2], [&b1, &b2], precision)
+        .unwrap_or_else(|| generic::mlp(x, [w1, w2], [b1, b2]))
 }
 
 /// The exact GELU, x Φ(x), with its exact gradient.
@@ -90,15 +106,16 @@ pub fn window_attention(
     bias_table: Tensor<2>,
     heads: usize,
     window: usize,
+    precision: MatmulPrecision,
 ) -> Tensor<4> {
-    fused::window_attention(&qkv, &qkv_t, &bias_table, heads, window)
+    fused::window_attention(&qkv, &qkv_t, &bias_table, heads, window, precision)
         .unwrap_or_else(|| generic::window_attention(qkv, qkv_t, bias_table, heads, window))
 }
 
 /// Self-attention over all pixels of a square image: `qkv [batch, side, side, 3 dim]` (queries,
 /// keys, values, each split into heads) to `[batch, side, side, dim]`.
-pub fn attention(qkv: Tensor<4>, heads: usize) -> Tensor<4> {
-    fused::attention(&qkv, heads).unwrap_or_else(|| generic::attention(qkv, heads))
+pub fn attention(qkv: Tensor<4>, heads: usize, precision: MatmulPrecision) -> Tensor<4> {
+    fused::attention(&qkv, heads, precision).unwrap_or_else(|| generic::attention(qkv, heads))
 }
 
 /// Every pixel as a square of four (nearest neighbour): `[batch, h, w, channels]` to `[batch, 2 h,
@@ -126,14 +143,24 @@ pub fn scaled_sum(a: Tensor<4>, b: Tensor<4>, scale: f64) -> Tensor<4> {
 
 /// [`conv2d`] with a 3x3 kernel of the image upsampled to twice its size (nearest neighbour):
 /// `x [batch, h, w, in]`, `weight [out, in, 3, 3]`, `bias [out]` to `[batch, 2 h, 2 w, out]`.
-pub fn upsample_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
-    fused::upsample_conv2d(&x, &weight, &bias)
+pub fn upsample_conv2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Tensor<1>,
+    precision: MatmulPrecision,
+) -> Tensor<4> {
+    fused::upsample_conv2d(&x, &weight, &bias, precision)
         .unwrap_or_else(|| generic::upsample_conv2d(x, weight, bias))
 }
 
 /// Whether a tensor's numbers are `f32` in host memory: [`adamw`] and [`blend`] work on those only.
 pub fn in_host_memory(tensor: &Tensor<1>) -> bool {
     fused::in_host_memory(tensor)
+}
+
+/// Whether a device is the processor, with or without autodiff.
+pub fn is_cpu(device: &Device) -> bool {
+    fused::is_cpu(device)
 }
 
 /// One step of AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2) on a parameter and

@@ -4,7 +4,8 @@
 
 use std::ops::Range;
 
-use super::simd::{MatrixView, WriteMode, gemm, with_simd};
+use super::matmul::MatmulPrecision;
+use super::simd::{MatrixView, WriteMode, with_simd};
 
 /// Numbers in the patches of one band, about.
 const BAND: usize = 160 * 1024;
@@ -205,6 +206,7 @@ impl TapBlock<'_> {
     /// gradient `[pixels, outputs]`.
     pub fn add_up<'d>(
         self,
+        precision: MatmulPrecision,
         patches: &Patches,
         images: &[f32],
         outputs: usize,
@@ -222,7 +224,7 @@ impl TapBlock<'_> {
             let (count, dy) = (those.len() * width, dy(those.start * width..those.end * width));
             let (under, dy) =
                 (MatrixView::rows(&under, channels).t(), MatrixView::rows(dy, outputs));
-            gemm(
+            precision.gemm(
                 [channels, count, outputs],
                 1.0,
                 under,
