@@ -293,15 +293,28 @@ impl Target<'_> {
         let scale = _mm512_set1_ps(self.scale);
         for (row, sums) in sums.iter().enumerate().take(tall) {
             let out = &mut self.out[(first + row) * self.width + column..][..columns];
-            for (sum, out) in sums.iter().zip(out.chunks_mut(LANES)) {
-                let mut value = _mm512_mul_ps(*sum, scale);
-                if mode == WriteMode::Accumulate {
-                    value = _mm512_add_ps(load(out), value);
-                }
-                store(value, out);
+            let (whole, rest) = out.as_chunks_mut::<LANES>();
+            let mut sums = sums.iter();
+            for (out, sum) in whole.iter_mut().zip(sums.by_ref()) {
+                finish(*sum, scale, mode, out);
+            }
+            if let (false, Some(sum)) = (rest.is_empty(), sums.next()) {
+                finish(*sum, scale, mode, rest);
             }
         }
     }
+}
+
+/// Scales some sums, adds what stands in their places where that is asked for, and writes them.
+#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma")]
+#[inline]
+fn finish(sum: __m512, scale: __m512, mode: WriteMode, out: &mut [f32]) {
+    let value = _mm512_mul_ps(sum, scale);
+    let total = match mode {
+        WriteMode::Overwrite => value,
+        WriteMode::Accumulate => _mm512_add_ps(load(out), value),
+    };
+    store(total, out);
 }
 
 /// The sums over the pairs of a panel, of each row of a tile.
