@@ -87,11 +87,8 @@ impl Kernel<3> for Conv {
         let dw = wanted[1].then(|| {
             let mut dw = vec![0.0; weight.len()];
             let tasks = patches.tap_blocks(&mut dw, n);
-            tasks.into_par_iter().for_each(|task| {
-                task.add_up(self.precision, patches, x, n, dy.len() / n, |pixels| {
-                    &dy[pixels.start * n..pixels.end * n]
-                });
-            });
+            let parts = patches.gradient_parts(self.precision, dy, n);
+            tasks.into_par_iter().for_each(|task| task.add_up(patches, x, n, &parts));
             self.taps().unsort(&dw)
         });
         [dx, dw, wanted[2].then(|| sum_columns(dy, n))]

@@ -60,6 +60,11 @@ impl MatmulPrecision {
 }
 
 impl RightFactor<'_> {
+    /// How many numbers a sum has: `k`.
+    pub fn depth(&self) -> usize {
+        self.k
+    }
+
     /// [`gemm`] of `a` and this factor: `a` is `[m, k]` and contiguous along one axis.
     pub fn multiply(
         &self,

@@ -200,10 +200,13 @@ impl Kernel<3> for UpsampleConv {
                     patches.tap_blocks(dw, n).into_iter().map(move |task| (kind, patches, task))
                 })
                 .collect();
+            let any = self.patches(KINDS[0]);
+            let parts: Vec<Vec<RightFactor>> = douts
+                .chunks_exact(pixels * n)
+                .map(|dout| any.gradient_parts(self.precision, dout, n))
+                .collect();
             tasks.into_par_iter().for_each(|(kind, patches, task)| {
-                task.add_up(self.precision, &patches, x, n, pixels, |range| {
-                    &douts[(kind * pixels + range.start) * n..(kind * pixels + range.end) * n]
-                });
+                task.add_up(&patches, x, n, &parts[kind]);
             });
             self.whole_weight(&kinds)
         });
