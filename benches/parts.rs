@@ -13,7 +13,7 @@ use divan::{Bencher, black_box};
 use pipe_models::architecture::Architecture;
 use pipe_models::diffit::Preset;
 use pipe_models::diffusion::{Edm, Sampler};
-use pipe_models::kernels::{self, AdamWStep};
+use pipe_models::kernels::{self, AdamWStep, MatmulPrecision};
 use pipe_models::nn::Pass;
 use pipe_train::data::{Augmentation, Dataset, DatasetSettings, Loader, LoaderOptions, Split};
 use pipe_train::rng::{Purpose, stream};
@@ -44,6 +44,11 @@ mod block {
     use super::*;
 
     const DIRECTIONS: [&str; 2] = ["forward", "and backward"];
+    const PRODUCTS: [&str; 4] = ["forward", "and backward", "forward, bf16", "and backward, bf16"];
+
+    fn precision(direction: &str) -> MatmulPrecision {
+        if direction.ends_with("bf16") { MatmulPrecision::Bf16 } else { MatmulPrecision::F32 }
+    }
 
     /// Measures `block` of an image `[BATCH, side, side, channels]`.
     fn image(
@@ -55,7 +60,7 @@ mod block {
         let x = drawn([BATCH, side, side, channels], &device()).require_grad();
         let bencher = bencher.counter(ItemsCount::new(BATCH));
         match direction {
-            "forward" => bencher.bench_local(|| block(black_box(x.clone()))),
+            "forward" | "forward, bf16" => bencher.bench_local(|| block(black_box(x.clone()))),
             _ => bencher.bench_local(|| block(black_box(x.clone())).backward()),
         }
     }
@@ -68,45 +73,50 @@ mod block {
         drawn(shape, &device()).require_grad()
     }
 
-    #[divan::bench(args = DIRECTIONS)]
+    #[divan::bench(args = PRODUCTS)]
     fn conv2d(bencher: Bencher, direction: &str) {
+        let precision = precision(direction);
         let (kernel, bias) = (weight([CHANNELS, CHANNELS, 3, 3]), weight([CHANNELS]));
         image(bencher, direction, [SIZE, CHANNELS], |x| {
-            kernels::conv2d(x, kernel.clone(), bias.clone(), 1)
+            kernels::conv2d(x, kernel.clone(), bias.clone(), 1, precision)
         });
     }
 
-    #[divan::bench(args = DIRECTIONS)]
+    #[divan::bench(args = PRODUCTS)]
     fn upsample_conv2d(bencher: Bencher, direction: &str) {
+        let precision = precision(direction);
         let (kernel, bias) = (weight([CHANNELS, CHANNELS, 3, 3]), weight([CHANNELS]));
         image(bencher, direction, [SIZE / 2, CHANNELS], |x| {
-            kernels::upsample_conv2d(x, kernel.clone(), bias.clone())
+            kernels::upsample_conv2d(x, kernel.clone(), bias.clone(), precision)
         });
     }
 
-    #[divan::bench(args = DIRECTIONS)]
+    #[divan::bench(args = PRODUCTS)]
     fn linear(bencher: Bencher, direction: &str) {
+        let precision = precision(direction);
         let (matrix, bias) = (weight([CHANNELS, CHANNELS]), weight([CHANNELS]));
         image(bencher, direction, [SIZE, CHANNELS], |x| {
-            kernels::linear(x, matrix.clone(), Some(bias.clone()))
+            kernels::linear(x, matrix.clone(), Some(bias.clone()), precision)
         });
     }
 
-    #[divan::bench(args = DIRECTIONS)]
+    #[divan::bench(args = PRODUCTS)]
     fn mlp(bencher: Bencher, direction: &str) {
+        let precision = precision(direction);
         let (up, down) = (weight([4 * CHANNELS, CHANNELS]), weight([CHANNELS, 4 * CHANNELS]));
         let (first, second) = (weight([4 * CHANNELS]), weight([CHANNELS]));
         image(bencher, direction, [SIZE, CHANNELS], |x| {
-            kernels::mlp(x, [up.clone(), down.clone()], [first.clone(), second.clone()])
+            kernels::mlp(x, [up.clone(), down.clone()], [first.clone(), second.clone()], precision)
         });
     }
 
-    #[divan::bench(args = DIRECTIONS)]
+    #[divan::bench(args = PRODUCTS)]
     fn window_attention(bencher: Bencher, direction: &str) {
+        let precision = precision(direction);
         let token = weight([BATCH, 3 * CHANNELS]);
         let table = weight([(2 * WINDOW - 1).pow(2), HEADS]);
         image(bencher, direction, [SIZE, 3 * CHANNELS], |x| {
-            kernels::window_attention(x, token.clone(), table.clone(), HEADS, WINDOW)
+            kernels::window_attention(x, token.clone(), table.clone(), HEADS, WINDOW, precision)
         });
     }
 

@@ -108,6 +108,19 @@ fn ten_epochs_in_pieces_are_ten_epochs_in_one_go() {
 }
 
 #[test]
+fn a_training_in_bf16_in_two_processes_has_the_bits_of_one() {
+    let ends_with = |processes: &[&str]| {
+        let project = Project::new();
+        for epochs in processes {
+            let arguments = ["run", "p.yaml", "--set", "precision=bf16", "--epochs", epochs];
+            project.pipe(&arguments).succeeds();
+        }
+        all_tensors(&project.path(&format!("{RUN}/checkpoints/last.ckpt")))
+    };
+    assert!(ends_with(&["3"]) == ends_with(&["1", "3"]));
+}
+
+#[test]
 fn what_a_crash_at_the_very_end_left_undone_is_done() {
     let project = Project::new();
     let arguments = ["run", "p.yaml", "--epochs", "5", "--set", "sample_every_n_epochs=5"];

@@ -47,8 +47,9 @@ impl Tmsa {
     pub fn forward(&self, x: Tensor<4>, t: Tensor<2>, pass: &Pass) -> Tensor<4> {
         let qkv = self.qkv_s.forward(x, pass); // [batch, h, w, 3 dim]
         let qkv_t = self.qkv_t.forward(t, pass); // [batch, 3 dim]
+        let (table, precision) = (self.bias_table.val(), pass.matmul_precision());
         let mixed =
-            kernels::window_attention(qkv, qkv_t, self.bias_table.val(), self.heads, self.window);
+            kernels::window_attention(qkv, qkv_t, table, self.heads, self.window, precision);
         self.proj.forward(mixed, pass)
     }
 }
@@ -87,6 +88,7 @@ impl DiffitBlock {
             normal,
             [fc1.weight.val(), fc2.weight.val()],
             [fc1.bias.val(), fc2.bias.val()],
+            pass.matmul_precision(),
         )
     }
 }

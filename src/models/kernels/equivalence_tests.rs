@@ -5,7 +5,16 @@
 use burn::optim::{AdamWConfig, Optimizer};
 use burn::tensor::{Device, Gradients, Shape, Tensor, TensorData};
 
-use super::{AdamWStep, fused, generic};
+use super::MatmulPrecision::F32;
+use super::{AdamWStep, MatmulPrecision, fused, generic};
+use Path::{Fused, Generic};
+
+/// How a block that multiplies matrices is computed.
+#[derive(Clone, Copy)]
+pub(super) enum Path {
+    Fused(MatmulPrecision),
+    Generic,
+}
 
 /// A leaf tensor of fixed numbers in [-1, 1).
 fn leaf<const D: usize>(shape: [usize; D], stream: u64, device: &Device) -> Tensor<D> {
@@ -60,17 +69,18 @@ fn device() -> Device {
     Device::flex().autodiff()
 }
 
-fn convolve(
+pub(super) fn convolve(
     [batch, h, w, i, o]: [usize; 5],
     kernel: usize,
     stride: usize,
-    fast: bool,
+    path: Path,
 ) -> Vec<Vec<f32>> {
     let d = device();
     let (x, weight, bias) =
         (leaf([batch, h, w, i], 1, &d), leaf([o, i, kernel, kernel], 2, &d), leaf([o], 3, &d));
-    let y = if fast {
-        fused::conv2d(&x, &weight, &bias, stride).expect("the numbers are in host memory")
+    let y = if let Fused(precision) = path {
+        fused::conv2d(&x, &weight, &bias, stride, precision)
+            .expect("the numbers are in host memory")
     } else {
         generic::conv2d(x.clone(), weight.clone(), bias.clone(), stride)
     };
@@ -90,18 +100,19 @@ fn convolutions_agree() {
         ([40, 4, 4, 96, 8], 3, 2),
     ] {
         assert_close(
-            &convolve(sizes, kernel, stride, true),
-            &convolve(sizes, kernel, stride, false),
+            &convolve(sizes, kernel, stride, Fused(F32)),
+            &convolve(sizes, kernel, stride, Generic),
         );
     }
 }
 
-fn convolve_upsampled([batch, h, w, i, o]: [usize; 5], fast: bool) -> Vec<Vec<f32>> {
+pub(super) fn convolve_upsampled([batch, h, w, i, o]: [usize; 5], path: Path) -> Vec<Vec<f32>> {
     let d = device();
     let (x, weight, bias) =
         (leaf([batch, h, w, i], 1, &d), leaf([o, i, 3, 3], 2, &d), leaf([o], 3, &d));
-    let y = if fast {
-        fused::upsample_conv2d(&x, &weight, &bias).expect("the numbers are in host memory")
+    let y = if let Fused(precision) = path {
+        fused::upsample_conv2d(&x, &weight, &bias, precision)
+            .expect("the numbers are in host memory")
     } else {
         generic::upsample_conv2d(x.clone(), weight.clone(), bias.clone())
     };
@@ -113,7 +124,7 @@ fn convolutions_of_an_upsampled_image_agree() {
     for sizes in
         [[3, 4, 4, 3, 5], [1, 3, 5, 2, 3], [9, 1, 1, 2, 2], [2, 24, 24, 96, 4], [40, 3, 2, 150, 5]]
     {
-        assert_close(&convolve_upsampled(sizes, true), &convolve_upsampled(sizes, false));
+        assert_close(&convolve_upsampled(sizes, Fused(F32)), &convolve_upsampled(sizes, Generic));
     }
 }
 
@@ -160,13 +171,19 @@ fn joined_images_agree() {
     }
 }
 
-fn project(shape: [usize; 4], outputs: usize, with_bias: bool, fast: bool) -> Vec<Vec<f32>> {
+pub(super) fn project(
+    shape: [usize; 4],
+    outputs: usize,
+    with_bias: bool,
+    path: Path,
+) -> Vec<Vec<f32>> {
     let d = device();
     let (x, weight, bias) =
         (leaf(shape, 1, &d), leaf([outputs, shape[3]], 2, &d), leaf([outputs], 3, &d));
     let given = with_bias.then(|| bias.clone());
-    let y = if fast {
-        fused::linear(&x, &weight, given.as_ref()).expect("the numbers are in host memory")
+    let y = if let Fused(precision) = path {
+        fused::linear(&x, &weight, given.as_ref(), precision)
+            .expect("the numbers are in host memory")
     } else {
         generic::linear(x.clone(), weight.clone(), given)
     };
@@ -183,18 +200,21 @@ fn projections_agree() {
         ([3, 16, 16, 24], 8, false),
         ([5, 2, 2, 70], 100, true), // a weight that is large beside the rows
     ] {
-        assert_close(&project(shape, outputs, bias, true), &project(shape, outputs, bias, false));
+        assert_close(
+            &project(shape, outputs, bias, Fused(F32)),
+            &project(shape, outputs, bias, Generic),
+        );
     }
 }
 
-fn perceive(shape: [usize; 4], hidden: usize, fast: bool) -> Vec<Vec<f32>> {
+pub(super) fn perceive(shape: [usize; 4], hidden: usize, path: Path) -> Vec<Vec<f32>> {
     let d = device();
     let width = shape[3];
     let (x, w1, w2) =
         (leaf(shape, 1, &d), leaf([hidden, width], 2, &d), leaf([width, hidden], 3, &d));
     let (b1, b2) = (leaf([hidden], 4, &d), leaf([width], 5, &d));
-    let y = if fast {
-        fused::mlp(&x, [&w1, &w2], [&b1, &b2]).expect("the numbers are in host memory")
+    let y = if let Fused(precision) = path {
+        fused::mlp(&x, [&w1, &w2], [&b1, &b2], precision).expect("the numbers are in host memory")
     } else {
         generic::mlp(x.clone(), [w1.clone(), w2.clone()], [b1.clone(), b2.clone()])
     };
@@ -206,7 +226,7 @@ fn perceptrons_agree() {
     for (shape, hidden) in
         [([2, 3, 3, 5], 7), ([1, 1, 1, 4], 3), ([2, 24, 24, 16], 64), ([5, 2, 2, 70], 100)]
     {
-        assert_close(&perceive(shape, hidden, true), &perceive(shape, hidden, false));
+        assert_close(&perceive(shape, hidden, Fused(F32)), &perceive(shape, hidden, Generic));
     }
 }
 
@@ -261,17 +281,17 @@ fn group_norms_agree() {
     }
 }
 
-fn attend(
+pub(super) fn attend(
     [batch, h, w, dim]: [usize; 4],
     heads: usize,
     window: usize,
-    fast: bool,
+    path: Path,
 ) -> Vec<Vec<f32>> {
     let d = device();
     let (qkv, qkv_t) = (leaf([batch, h, w, 3 * dim], 1, &d), leaf([batch, 3 * dim], 2, &d));
     let table = leaf([(2 * window - 1).pow(2), heads], 3, &d);
-    let y = if fast {
-        fused::window_attention(&qkv, &qkv_t, &table, heads, window)
+    let y = if let Fused(precision) = path {
+        fused::window_attention(&qkv, &qkv_t, &table, heads, window, precision)
             .expect("numbers in host memory")
     } else {
         generic::window_attention(qkv.clone(), qkv_t.clone(), table.clone(), heads, window)
@@ -284,7 +304,10 @@ fn attentions_agree() {
     for (shape, heads, window) in
         [([2, 4, 6, 8], 2, 2), ([1, 3, 3, 5], 1, 3), ([9, 8, 16, 12], 3, 4), ([2, 1, 2, 4], 2, 1)]
     {
-        assert_close(&attend(shape, heads, window, true), &attend(shape, heads, window, false));
+        assert_close(
+            &attend(shape, heads, window, Fused(F32)),
+            &attend(shape, heads, window, Generic),
+        );
     }
 }
 
@@ -292,14 +315,14 @@ fn attentions_agree() {
 fn the_bits_do_not_depend_on_the_number_of_threads() {
     let all = || {
         [
-            convolve([10, 8, 8, 16, 24], 3, 1, true),
-            convolve_upsampled([10, 8, 8, 16, 24], true),
-            project([10, 16, 16, 24], 40, true, true),
-            perceive([10, 16, 16, 16], 64, true),
+            convolve([10, 8, 8, 16, 24], 3, 1, Fused(F32)),
+            convolve_upsampled([10, 8, 8, 16, 24], Fused(F32)),
+            project([10, 16, 16, 24], 40, true, Fused(F32)),
+            perceive([10, 16, 16, 16], 64, Fused(F32)),
             group_normalise::<true>([10, 16, 16, 48], 16, 1, true),
             group_normalise::<false>([10, 16, 16, 48], 6, 10, true),
             layer_normalise([10, 16, 16, 48], true),
-            attend([10, 8, 8, 12], 3, 4, true),
+            attend([10, 8, 8, 12], 3, 4, Fused(F32)),
             resize([10, 16, 64, 48], true, true),
             resize([10, 16, 64, 48], false, true),
             join([48, 64], false, true),
@@ -327,7 +350,7 @@ fn only_wanted_gradients_are_made() {
     let d = device();
     let x = leaf([2, 4, 4, 3], 1, &d).set_require_grad(false);
     let (weight, bias) = (leaf([5, 3, 3, 3], 2, &d).set_require_grad(false), leaf([5], 3, &d));
-    let y = fused::conv2d(&x, &weight, &bias, 1).expect("the numbers are in host memory");
+    let y = fused::conv2d(&x, &weight, &bias, 1, F32).expect("the numbers are in host memory");
     assert_eq!(y.shape(), Shape::from([2, 4, 4, 5]));
     let gradients = y.sum().backward();
     assert!(x.grad(&gradients).is_none() && weight.grad(&gradients).is_none());

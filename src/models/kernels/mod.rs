@@ -7,6 +7,8 @@
 //!
 //! Knows nothing of modules or parameter names.
 
+#[cfg(test)]
+mod bf16_tests;
 mod definitions;
 #[cfg(test)]
 mod equivalence_tests;
@@ -17,9 +19,9 @@ mod gpu;
 #[cfg(test)]
 mod gradcheck_tests;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 pub use definitions::NORM_EPSILON;
-pub use fused::AdamWStep;
+pub use fused::{AdamWStep, MatmulPrecision};
 use pipe_core::threads::STACK_SIZE;
 
 /// The first form that applies: fused for the CPU, kernels of our own for a GPU, burn's operations.
@@ -41,9 +43,10 @@ pub fn linear<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
+    precision: MatmulPrecision,
 ) -> Tensor<D> {
     first_of!(
-        fused::linear(&x, &weight, bias.as_ref()),
+        fused::linear(&x, &weight, bias.as_ref(), precision),
         gpu::linear(&x, &weight, bias.as_ref()),
         generic::linear(x, weight, bias),
     )
@@ -51,13 +54,19 @@ pub fn linear<const D: usize>(
 
 /// Convolution with zero padding of half the kernel: `x [batch, h, w, in]`, `weight [out, in,
 /// kernel, kernel]`, `bias [out]` to `[batch, h / stride, w / stride, out]`.
-pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, stride: usize) -> Tensor<4> {
+pub fn conv2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Tensor<1>,
+    stride: usize,
+    precision: MatmulPrecision,
+) -> Tensor<4> {
     let [outputs, inputs, kernel, _] = weight.dims();
     if kernel == 1 && stride == 1 {
-        return linear(x, weight.reshape([outputs, inputs]), Some(bias));
+        return linear(x, weight.reshape([outputs, inputs]), Some(bias), precision);
     }
     first_of!(
-        fused::conv2d(&x, &weight, &bias, stride),
+        fused::conv2d(&x, &weight, &bias, stride, precision),
         gpu::conv2d(&x, &weight, &bias, stride),
         generic::conv2d(x, weight, bias, stride),
     )
@@ -103,9 +112,14 @@ pub fn group_norm_silu<const D: usize>(
 
 /// A perceptron with one hidden layer and the exact GELU, x Φ(x): `x [.., width]`, weights
 /// `[hidden, width]` and `[width, hidden]`, biases `[hidden]` and `[width]`, to `[.., width]`.
-pub fn mlp(x: Tensor<4>, [w1, w2]: [Tensor<2>; 2], [b1, b2]: [Tensor<1>; 2]) -> Tensor<4> {
+pub fn mlp(
+    x: Tensor<4>,
+    [w1, w2]: [Tensor<2>; 2],
+    [b1, b2]: [Tensor<1>; 2],
+    precision: MatmulPrecision,
+) -> Tensor<4> {
     first_of!(
-        fused::mlp(&x, [&w1, &w2], [&b1, &b2]),
+        fused::mlp(&x, [&w1, &w2], [&b1, &b2], precision),
         gpu::mlp(&x, [&w1, &w2], [&b1, &b2]),
         generic::mlp(x, [w1, w2], [b1, b2]),
     )
@@ -127,9 +141,10 @@ pub fn window_attention(
     bias_table: Tensor<2>,
     heads: usize,
     window: usize,
+    precision: MatmulPrecision,
 ) -> Tensor<4> {
     first_of!(
-        fused::window_attention(&qkv, &qkv_t, &bias_table, heads, window),
+        fused::window_attention(&qkv, &qkv_t, &bias_table, heads, window, precision),
         gpu::window_attention(&qkv, &qkv_t, &bias_table, heads, window),
         generic::window_attention(qkv, qkv_t, bias_table, heads, window),
     )
@@ -137,9 +152,9 @@ pub fn window_attention(
 
 /// Self-attention over all pixels of a square image: `qkv [batch, side, side, 3 dim]` (queries,
 /// keys, values, each split into heads) to `[batch, side, side, dim]`.
-pub fn attention(qkv: Tensor<4>, heads: usize) -> Tensor<4> {
+pub fn attention(qkv: Tensor<4>, heads: usize, precision: MatmulPrecision) -> Tensor<4> {
     first_of!(
-        fused::attention(&qkv, heads),
+        fused::attention(&qkv, heads, precision),
         gpu::attention(&qkv, heads),
         generic::attention(qkv, heads),
     )
@@ -179,9 +194,14 @@ pub fn sum(x: &Tensor<1>) -> Option<Tensor<1>> {
 
 /// [`conv2d`] with a 3x3 kernel of the image upsampled to twice its size (nearest neighbour):
 /// `x [batch, h, w, in]`, `weight [out, in, 3, 3]`, `bias [out]` to `[batch, 2 h, 2 w, out]`.
-pub fn upsample_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
+pub fn upsample_conv2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Tensor<1>,
+    precision: MatmulPrecision,
+) -> Tensor<4> {
     first_of!(
-        fused::upsample_conv2d(&x, &weight, &bias),
+        fused::upsample_conv2d(&x, &weight, &bias, precision),
         gpu::upsample_conv2d(&x, &weight, &bias),
         generic::upsample_conv2d(x, weight, bias),
     )
@@ -190,6 +210,11 @@ pub fn upsample_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tens
 /// Whether a tensor's numbers are `f32` in host memory: [`adamw`] and [`blend`] work on those only.
 pub fn in_host_memory(tensor: &Tensor<1>) -> bool {
     fused::in_host_memory(tensor)
+}
+
+/// Whether a device is the processor, with or without autodiff.
+pub fn is_cpu(device: &Device) -> bool {
+    fused::is_cpu(device)
 }
 
 /// One step of AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2) on a parameter and

@@ -7,7 +7,7 @@ use burn::module::{LoraAdapter, Module, Param, ParamId};
 use burn::tensor::{Device, Int, Tensor};
 
 use super::pass::Pass;
-use crate::kernels;
+use crate::kernels::{self, MatmulPrecision};
 
 /// A parameter of zeros that takes no memory before its first use: initialisation and loading put
 /// the numbers in.
@@ -64,13 +64,15 @@ fn adapted<const D: usize>(
     bias: Option<Tensor<1>>,
     pass: &Pass,
 ) -> Tensor<D> {
+    let precision = pass.matmul_precision();
     let Some(lora) = weight.adapter().filter(|lora| pass.drops() || is_cheaper_beside(lora)) else {
-        return kernels::linear(x, weight.val(), bias);
+        return kernels::linear(x, weight.val(), bias, precision);
     };
     // burn's `a [out, r]` is LoRA's B and its `b [r, in]` is A: its weights are the other way
     // round.
-    let low = kernels::linear(pass.drop(x.clone()), lora.b.val(), None); // [.., r]
-    kernels::linear(x, weight.base(), bias) + kernels::linear(low * lora.scale, lora.a.val(), None)
+    let low = kernels::linear(pass.drop(x.clone()), lora.b.val(), None, precision); // [.., r]
+    kernels::linear(x, weight.base(), bias, precision)
+        + kernels::linear(low * lora.scale, lora.a.val(), None, precision)
 }
 
 /// Whether training the factors beside a projection takes clearly fewer multiplications than
@@ -130,26 +132,27 @@ impl Conv2d {
 
     /// `[batch, h, w, in]` to `[batch, h / stride, w / stride, out]`.
     pub fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        let bias = self.bias.val();
+        let (bias, precision) = (self.bias.val(), pass.matmul_precision());
         match self.lora(pass) {
             Some(lora) => {
-                let y = kernels::conv2d(x.clone(), self.weight.base(), bias, self.stride);
-                y + self.beside(lora, pass.drop(x))
+                let y =
+                    kernels::conv2d(x.clone(), self.weight.base(), bias, self.stride, precision);
+                y + self.beside(lora, pass.drop(x), precision)
             }
-            None => kernels::conv2d(x, self.weight.val(), bias, self.stride),
+            None => kernels::conv2d(x, self.weight.val(), bias, self.stride, precision),
         }
     }
 
     /// The same of the image upsampled to twice its size (nearest neighbour), for a 3x3 kernel of
     /// stride 1: `[batch, h, w, in]` to `[batch, 2 h, 2 w, out]`.
     pub fn forward_upsampled(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        let bias = self.bias.val();
+        let (bias, precision) = (self.bias.val(), pass.matmul_precision());
         match self.lora(pass) {
             Some(lora) => {
-                let y = kernels::upsample_conv2d(x.clone(), self.weight.base(), bias);
-                y + self.beside(lora, pass.drop(kernels::upsample(x)))
+                let y = kernels::upsample_conv2d(x.clone(), self.weight.base(), bias, precision);
+                y + self.beside(lora, pass.drop(kernels::upsample(x)), precision)
             }
-            None => kernels::upsample_conv2d(x, self.weight.val(), bias),
+            None => kernels::upsample_conv2d(x, self.weight.val(), bias, precision),
         }
     }
 
@@ -161,13 +164,13 @@ impl Conv2d {
 
     /// What the factors add, as PEFT has it for a convolution: one with `r` outputs and a kernel of
     /// the same size, stride and padding, then a 1x1 one.
-    fn beside(&self, lora: &LoraAdapter, x: Tensor<4>) -> Tensor<4> {
+    fn beside(&self, lora: &LoraAdapter, x: Tensor<4>, precision: MatmulPrecision) -> Tensor<4> {
         let [rank, _] = lora.b.dims();
         let [_, inputs, height, width] = self.weight.dims();
         let kernel = lora.b.val().reshape([rank, inputs, height, width]);
         let none = Tensor::zeros([rank], (&x.device(), x.dtype()));
-        let low = kernels::conv2d(x, kernel, none, self.stride); // [batch, h, w, r]
-        kernels::linear(low * lora.scale, lora.a.val(), None)
+        let low = kernels::conv2d(x, kernel, none, self.stride, precision); // [batch, h, w, r]
+        kernels::linear(low * lora.scale, lora.a.val(), None, precision)
     }
 }
 

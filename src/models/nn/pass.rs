@@ -1,5 +1,5 @@
-//! What one pass through the network draws: the dropout in front of LoRA's factors, and nothing at
-//! inference.
+//! How one pass through the network computes: in which precision its products are, and the dropout
+//! in front of LoRA's factors, of which there is none at inference.
 
 use std::cell::Cell;
 
@@ -8,6 +8,8 @@ use rand::RngExt;
 
 use pipe_core::rng::{Purpose, stream};
 
+use crate::kernels::MatmulPrecision;
+
 /// Words of the stream that one number takes.
 const WORDS: u128 = 2;
 
@@ -15,6 +17,7 @@ const WORDS: u128 = 2;
 #[derive(Debug, Default)]
 pub struct Pass {
     dropout: Option<Dropout>,
+    matmul_precision: MatmulPrecision,
 }
 
 #[derive(Debug)]
@@ -40,7 +43,18 @@ impl Pass {
     /// whole batch drops of them.
     pub fn training(probability: f64, seed: u64, epoch: u64, batch: u64, first: usize) -> Self {
         let dropout = Dropout { probability, seed, epoch, batch, first, drawn: Cell::new(0) };
-        Self { dropout: (probability > 0.0).then_some(dropout) }
+        Self { dropout: (probability > 0.0).then_some(dropout), ..Self::default() }
+    }
+
+    /// The same with its matrix products in another precision than f32, where numbers are f32 in
+    /// host memory.
+    pub fn with_matmul_precision(self, matmul_precision: MatmulPrecision) -> Self {
+        Self { matmul_precision, ..self }
+    }
+
+    /// What the factors of matrix products are rounded to.
+    pub fn matmul_precision(&self) -> MatmulPrecision {
+        self.matmul_precision
     }
 
     /// Whether anything is dropped.

@@ -103,7 +103,8 @@ impl Attention {
     pub fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
         let channels = x.dims()[3];
         let normal = self.norm.group(x.clone(), group(channels));
-        let mixed = kernels::attention(self.qkv.forward(normal, pass), channels / HEAD_WIDTH);
+        let (qkv, heads) = (self.qkv.forward(normal, pass), channels / HEAD_WIDTH);
+        let mixed = kernels::attention(qkv, heads, pass.matmul_precision());
         kernels::scaled_sum(x, self.proj.forward(mixed, pass), FRAC_1_SQRT_2)
     }
 }

@@ -52,7 +52,8 @@ impl Backward {
             let (shard, fraction) = (micro_batch.shard, micro_batch.fraction());
             let key = shard.key;
             let pass =
-                Pass::training(self.lora_dropout, key.seed, key.epoch, key.batch, shard.first);
+                Pass::training(self.lora_dropout, key.seed, key.epoch, key.batch, shard.first)
+                    .with_matmul_precision(self.precision.matmul());
             let loss = self.edm.loss(
                 weights,
                 micro_batch.image,

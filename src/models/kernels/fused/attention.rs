@@ -7,8 +7,9 @@ use rayon::prelude::*;
 
 use super::autodiff_op::Kernel;
 use super::math::{self, largest};
+use super::matmul::MatmulPrecision;
 use super::partition::{add_rows, add_up, part_len};
-use super::simd::{MatrixView, WriteMode, gemm, with_simd};
+use super::simd::{MatrixView, WriteMode, with_simd};
 use crate::kernels::definitions::relative_position;
 
 /// `qkv [batch, height, width, 3 dim]`, `qkv_t [batch, 3 dim]`, `table [(2 window - 1)², heads]`.
@@ -20,6 +21,7 @@ pub(super) struct Attention {
     pub dim: usize,
     pub heads: usize,
     pub window: usize,
+    pub precision: MatmulPrecision,
 }
 
 impl Attention {
@@ -85,7 +87,15 @@ impl Attention {
     /// `bias`.
     fn attention_weights(&self, q: MatrixView, k: MatrixView, bias: &[f32], out: &mut [f32]) {
         let n = self.n();
-        gemm([n, self.dim / self.heads, n], self.scale(), q, k.t(), WriteMode::Overwrite, out, n);
+        self.precision.gemm(
+            [n, self.dim / self.heads, n],
+            self.scale(),
+            q,
+            k.t(),
+            WriteMode::Overwrite,
+            out,
+            n,
+        );
         with_simd(
             #[inline(always)]
             || {
@@ -125,7 +135,15 @@ impl Kernel<3> for Attention {
                     let [q, k, v] = self.head(&rows, head);
                     self.attention_weights(q, k, bias, &mut weights);
                     let weights = MatrixView::rows(&weights, n);
-                    gemm([n, n, d], 1.0, weights, v, WriteMode::Overwrite, &mut out[head * d..], c);
+                    self.precision.gemm(
+                        [n, n, d],
+                        1.0,
+                        weights,
+                        v,
+                        WriteMode::Overwrite,
+                        &mut out[head * d..],
+                        c,
+                    );
                 }
                 self.scatter(&out, first, mixed);
             }
@@ -174,7 +192,7 @@ impl Kernel<3> for Attention {
                             let [q, k, v] = self.head(&rows, head);
                             let dout = MatrixView::rows(&dout[head * d..], c);
                             self.attention_weights(q, k, bias, &mut weights);
-                            gemm(
+                            self.precision.gemm(
                                 [n, d, n],
                                 1.0,
                                 dout,
@@ -184,7 +202,7 @@ impl Kernel<3> for Attention {
                                 n,
                             );
                             let dv = &mut drows[self.place(2, head)..];
-                            gemm(
+                            self.precision.gemm(
                                 [n, n, d],
                                 1.0,
                                 MatrixView::rows(&weights, n).t(),
@@ -196,7 +214,7 @@ impl Kernel<3> for Attention {
                             softmax_backward(&weights, &mut dweights, dbias, n);
                             let dscores = MatrixView::rows(&dweights, n);
                             let dq = &mut drows[self.place(0, head)..];
-                            gemm(
+                            self.precision.gemm(
                                 [n, n, d],
                                 self.scale(),
                                 dscores,
@@ -206,7 +224,7 @@ impl Kernel<3> for Attention {
                                 3 * c,
                             );
                             let dk = &mut drows[self.place(1, head)..];
-                            gemm(
+                            self.precision.gemm(
                                 [n, n, d],
                                 self.scale(),
                                 dscores.t(),

@@ -5,8 +5,9 @@ use rayon::prelude::*;
 
 use super::autodiff_op::Kernel;
 use super::im2col::Patches;
+use super::matmul::MatmulPrecision;
 use super::partition::{fill_rows, sum_columns};
-use super::simd::{MatrixView, WriteMode, gemm};
+use super::simd::{MatrixView, WriteMode};
 use super::taps::Taps;
 
 /// `x [batch, height, width, inputs]`, `weight [outputs, inputs, kernel, kernel]`, `bias
@@ -16,6 +17,7 @@ pub(super) struct Conv {
     pub batch: usize,
     pub outputs: usize,
     pub patches: Patches,
+    pub precision: MatmulPrecision,
 }
 
 impl Conv {
@@ -36,6 +38,7 @@ impl Kernel<3> for Conv {
     fn forward(&self, [x, weight, bias]: [&[f32]; 3], _keep: bool) -> (Vec<f32>, Vec<f32>) {
         let weight = self.taps().sort(weight); // [patch, outputs]
         let (patches, n) = (&self.patches, self.outputs);
+        let weight = self.precision.right(MatrixView::rows(&weight, n), [patches.len(), n]);
         let mut y = vec![0.0; self.batch * patches.pixels() * n];
         let bands = y.par_chunks_mut(patches.band() * patches.out_width * n).enumerate();
         bands.for_each_init(
@@ -43,17 +46,8 @@ impl Kernel<3> for Conv {
             |unfolded, (band, y)| {
                 patches.unfold(x, patches.rows_of(band, y.len() / n), unfolded);
                 fill_rows(y, bias);
-                let (unfolded, weight) =
-                    (MatrixView::rows(unfolded, patches.len()), MatrixView::rows(&weight, n));
-                gemm(
-                    [y.len() / n, patches.len(), n],
-                    1.0,
-                    unfolded,
-                    weight,
-                    WriteMode::Accumulate,
-                    y,
-                    n,
-                );
+                let unfolded = MatrixView::rows(unfolded, patches.len());
+                weight.multiply(y.len() / n, 1.0, unfolded, WriteMode::Accumulate, y, n);
             },
         );
         (y, Vec::new())
@@ -69,6 +63,8 @@ impl Kernel<3> for Conv {
         let (patches, n) = (&self.patches, self.outputs);
         let dx = wanted[0].then(|| {
             let weight = self.taps().sort_within_outputs(weight); // [outputs, patch]
+            let weight = MatrixView::rows(&weight, patches.len());
+            let weight = self.precision.right(weight, [n, patches.len()]);
             let mut dx = vec![0.0; x.len()];
             let group = patches.group();
             let groups = dx
@@ -79,10 +75,9 @@ impl Kernel<3> for Conv {
                 |unfolded, (dx, dy)| {
                     let bands = dy.chunks(patches.band() * patches.out_width * n).enumerate();
                     for (band, dy) in bands {
-                        let (pixels, weight) =
-                            (dy.len() / n, MatrixView::rows(&weight, patches.len()));
-                        let (sizes, dy) = ([pixels, n, patches.len()], MatrixView::rows(dy, n));
-                        gemm(sizes, 1.0, dy, weight, WriteMode::Overwrite, unfolded, patches.len());
+                        let (pixels, dy) = (dy.len() / n, MatrixView::rows(dy, n));
+                        let (mode, width) = (WriteMode::Overwrite, patches.len());
+                        weight.multiply(pixels, 1.0, dy, mode, unfolded, width);
                         patches.fold(unfolded, patches.rows_of(band, pixels), dx);
                     }
                 },
@@ -92,11 +87,8 @@ impl Kernel<3> for Conv {
         let dw = wanted[1].then(|| {
             let mut dw = vec![0.0; weight.len()];
             let tasks = patches.tap_blocks(&mut dw, n);
-            tasks.into_par_iter().for_each(|task| {
-                task.add_up(patches, x, n, dy.len() / n, |pixels| {
-                    &dy[pixels.start * n..pixels.end * n]
-                });
-            });
+            let parts = patches.gradient_parts(self.precision, dy, n);
+            tasks.into_par_iter().for_each(|task| task.add_up(patches, x, n, &parts));
             self.taps().unsort(&dw)
         });
         [dx, dw, wanted[2].then(|| sum_columns(dy, n))]

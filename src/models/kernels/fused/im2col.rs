@@ -4,7 +4,10 @@
 
 use std::ops::Range;
 
-use super::simd::{MatrixView, WriteMode, gemm, with_simd};
+use rayon::prelude::*;
+
+use super::matmul::{MatmulPrecision, RightFactor};
+use super::simd::{MatrixView, WriteMode, with_simd};
 
 /// Numbers in the patches of one band, about.
 const BAND: usize = 160 * 1024;
@@ -134,6 +137,24 @@ impl Patches {
         );
     }
 
+    /// Output rows whose pixels a task of a weight's gradient takes at a time.
+    fn part_rows(&self) -> usize {
+        (PIXELS / self.out_width).max(1)
+    }
+
+    /// The gradient `dy [pixels, outputs]` in the parts that every such task multiplies with.
+    pub fn gradient_parts<'a>(
+        &self,
+        precision: MatmulPrecision,
+        dy: &'a [f32],
+        outputs: usize,
+    ) -> Vec<RightFactor<'a>> {
+        let parts = dy.par_chunks(self.part_rows() * self.out_width * outputs);
+        parts
+            .map(|dy| precision.right(MatrixView::rows(dy, outputs), [dy.len() / outputs, outputs]))
+            .collect()
+    }
+
     /// The tasks that make a weight's gradient `dw [patch, outputs]`: each some channels under one
     /// tap.
     pub fn tap_blocks<'a>(&self, dw: &'a mut [f32], outputs: usize) -> Vec<TapBlock<'a>> {
@@ -201,36 +222,21 @@ pub(super) struct TapBlock<'a> {
 }
 
 impl TapBlock<'_> {
-    /// Adds up what each output pixel contributes: the image under the tap times `dy(pixels)`, its
-    /// gradient `[pixels, outputs]`.
-    pub fn add_up<'d>(
-        self,
-        patches: &Patches,
-        images: &[f32],
-        outputs: usize,
-        pixels: usize,
-        dy: impl Fn(Range<usize>) -> &'d [f32],
-    ) {
+    /// Adds up what each output pixel contributes: the image under the tap times its gradient, of
+    /// which `dy` has [`Patches::gradient_parts`].
+    pub fn add_up(self, patches: &Patches, images: &[f32], outputs: usize, dy: &[RightFactor]) {
         let (channels, width) = (self.dw.len() / outputs, patches.out_width);
-        let rows = (PIXELS / width).max(1);
+        let rows = patches.part_rows();
         let mut under = vec![0.0; rows * width * channels];
-        for first in (0..pixels / width).step_by(rows) {
-            let those = first..(pixels / width).min(first + rows);
-            for (y, under) in those.clone().zip(under.chunks_exact_mut(width * channels)) {
-                patches.under(images, y, self.tap, self.first, channels, under);
+        for (part, dy) in dy.iter().enumerate() {
+            for (row, under) in under.chunks_exact_mut(width * channels).enumerate() {
+                if row * width < dy.depth() {
+                    let y = part * rows + row;
+                    patches.under(images, y, self.tap, self.first, channels, under);
+                }
             }
-            let (count, dy) = (those.len() * width, dy(those.start * width..those.end * width));
-            let (under, dy) =
-                (MatrixView::rows(&under, channels).t(), MatrixView::rows(dy, outputs));
-            gemm(
-                [channels, count, outputs],
-                1.0,
-                under,
-                dy,
-                WriteMode::Accumulate,
-                self.dw,
-                outputs,
-            );
+            let under = MatrixView::rows(&under, channels).t();
+            dy.multiply(channels, 1.0, under, WriteMode::Accumulate, self.dw, outputs);
         }
     }
 }

@@ -4,8 +4,9 @@ use burn::tensor::Shape;
 use rayon::prelude::*;
 
 use super::autodiff_op::Kernel;
+use super::matmul::MatmulPrecision;
 use super::partition::{fill_rows, sum_columns, task_rows, weight_gradient};
-use super::simd::{MatrixView, WriteMode, gemm};
+use super::simd::{MatrixView, WriteMode};
 use super::taps::transposed;
 
 /// Rows that one task takes at most.
@@ -19,6 +20,7 @@ pub(super) struct Linear {
     pub shape: Shape,
     pub inputs: usize,
     pub outputs: usize,
+    pub precision: MatmulPrecision,
 }
 
 impl Linear {
@@ -33,6 +35,7 @@ impl Linear {
         } else {
             MatrixView::rows(&turned, n)
         };
+        let weight = self.precision.right(weight, [k, n]);
         y.par_chunks_mut(task * n).zip(x.par_chunks(task * k)).for_each(|(y, x)| {
             let mode = match bias {
                 Some(bias) => {
@@ -41,8 +44,7 @@ impl Linear {
                 }
                 None => WriteMode::Overwrite,
             };
-            let sizes = [x.len() / k, k, n];
-            gemm(sizes, 1.0, MatrixView::rows(x, k), weight, mode, y, n);
+            weight.multiply(x.len() / k, 1.0, MatrixView::rows(x, k), mode, y, n);
         });
         y
     }
@@ -59,21 +61,14 @@ impl Linear {
         let task = task_rows(x.len() / k, ROWS);
         let dx = wanted[0].then(|| {
             let mut dx = vec![0.0; x.len()];
+            let weight = self.precision.right(MatrixView::rows(weight, k), [n, k]);
             dx.par_chunks_mut(task * k).zip(dy.par_chunks(task * n)).for_each(|(dx, dy)| {
-                let sizes = [dx.len() / k, n, k];
-                gemm(
-                    sizes,
-                    1.0,
-                    MatrixView::rows(dy, n),
-                    MatrixView::rows(weight, k),
-                    WriteMode::Overwrite,
-                    dx,
-                    k,
-                );
+                let dy = MatrixView::rows(dy, n);
+                weight.multiply(dx.len() / k, 1.0, dy, WriteMode::Overwrite, dx, k);
             });
             dx
         });
-        let dw = wanted[1].then(|| weight_gradient(x, dy, [n, k]));
+        let dw = wanted[1].then(|| weight_gradient(self.precision, x, dy, [n, k]));
         let db = wanted[2].then(|| sum_columns(dy, n));
         [dx, dw, db]
     }

@@ -7,11 +7,12 @@ use rayon::prelude::*;
 
 use super::autodiff_op::Kernel;
 use super::math;
+use super::matmul::{MatmulPrecision, RightFactor};
 use super::partition::{
     add_rows, add_up, fill_rows, is_large, part_len, sum_columns, task_rows, weight_gradient,
     zeros_if,
 };
-use super::simd::{MatrixView, WriteMode, gemm, with_simd};
+use super::simd::{MatrixView, WriteMode, with_simd};
 use super::taps::transposed;
 
 /// Rows that are worked on together.
@@ -23,6 +24,7 @@ pub(super) struct Mlp {
     pub shape: Shape,
     pub width: usize,
     pub hidden: usize,
+    pub precision: MatmulPrecision,
 }
 
 impl Kernel<5> for Mlp {
@@ -36,33 +38,18 @@ impl Kernel<5> for Mlp {
         let mut y = vec![0.0; x.len()];
         let mut kept = vec![0.0; if keep { rows * hidden } else { 0 }];
         let (w1, w2) = (transposed(w1, [hidden, c]), transposed(w2, [c, hidden]));
-        let (w1, w2) = (MatrixView::rows(&w1, hidden), MatrixView::rows(&w2, c));
+        let w1 = self.precision.right(MatrixView::rows(&w1, hidden), [c, hidden]);
+        let w2 = self.precision.right(MatrixView::rows(&w2, c), [hidden, c]);
         let run = |x: &[f32], y: &mut [f32], u: &mut [f32], h: &mut [f32]| {
             let rows = x.len() / c;
             fill_rows(u, b1);
-            gemm(
-                [rows, c, hidden],
-                1.0,
-                MatrixView::rows(x, c),
-                w1,
-                WriteMode::Accumulate,
-                u,
-                hidden,
-            );
+            w1.multiply(rows, 1.0, MatrixView::rows(x, c), WriteMode::Accumulate, u, hidden);
             with_simd(
                 #[inline(always)]
                 || h.iter_mut().zip(&*u).for_each(|(h, u)| *h = u * math::normal_below(*u)),
             );
             fill_rows(y, b2);
-            gemm(
-                [rows, hidden, c],
-                1.0,
-                MatrixView::rows(h, hidden),
-                w2,
-                WriteMode::Accumulate,
-                y,
-                c,
-            );
+            w2.multiply(rows, 1.0, MatrixView::rows(h, hidden), WriteMode::Accumulate, y, c);
         };
         let task = task_rows(rows, ROWS);
         let blocks = y.par_chunks_mut(task * c).zip(x.par_chunks(task * c));
@@ -92,6 +79,7 @@ impl Kernel<5> for Mlp {
         if is_large(c * hidden, x.len() / c) {
             return self.weight_first_backward([x, w1, w2], kept, dy, wanted);
         }
+        let [w1, w2] = self.right_factors([w1, w2]);
         let part = part_len(x.len() / c);
         let mut dx = vec![0.0; x.len()];
         let rows =
@@ -108,7 +96,7 @@ impl Kernel<5> for Mlp {
                 for (((dx, x), dy), u) in blocks.zip(u.chunks(ROWS * hidden)) {
                     let rows = x.len() / c;
                     let (h, du) = (&mut h[..u.len()], &mut du[..u.len()]);
-                    self.gelu_backward(dy, u, w2, h, du);
+                    self.gelu_backward(dy, u, &w2, h, du);
                     let (h, du) = (&*h, &*du);
                     if wanted[4] {
                         add_rows(&mut db2, dy);
@@ -120,7 +108,7 @@ impl Kernel<5> for Mlp {
                         (MatrixView::rows(h, hidden), MatrixView::rows(du, hidden));
                     if wanted[3] {
                         let dy = MatrixView::rows(dy, c).t();
-                        gemm(
+                        self.precision.gemm(
                             [c, rows, hidden],
                             1.0,
                             dy,
@@ -132,7 +120,7 @@ impl Kernel<5> for Mlp {
                     }
                     if wanted[1] {
                         let x = MatrixView::rows(x, c);
-                        gemm(
+                        self.precision.gemm(
                             [hidden, rows, c],
                             1.0,
                             du_rows.t(),
@@ -142,15 +130,7 @@ impl Kernel<5> for Mlp {
                             c,
                         );
                     }
-                    gemm(
-                        [rows, hidden, c],
-                        1.0,
-                        du_rows,
-                        MatrixView::rows(w1, c),
-                        WriteMode::Overwrite,
-                        dx,
-                        c,
-                    );
+                    w1.multiply(rows, 1.0, du_rows, WriteMode::Overwrite, dx, c);
                 }
                 [dw1, db1, dw2, db2]
             })
@@ -165,11 +145,27 @@ impl Kernel<5> for Mlp {
 }
 
 impl Mlp {
-    /// For some rows: what left the GELU, `h`, and the gradient of what entered it, `du`.
-    fn gelu_backward(&self, dy: &[f32], u: &[f32], w2: &[f32], h: &mut [f32], du: &mut [f32]) {
+    /// Both weights as the gradient multiplies with them.
+    fn right_factors<'a>(&self, [w1, w2]: [&'a [f32]; 2]) -> [RightFactor<'a>; 2] {
         let (c, hidden) = (self.width, self.hidden);
-        let (dy_rows, w2) = (MatrixView::rows(dy, c), MatrixView::rows(w2, hidden));
-        gemm([dy.len() / c, c, hidden], 1.0, dy_rows, w2, WriteMode::Overwrite, du, hidden);
+        [
+            self.precision.right(MatrixView::rows(w1, c), [hidden, c]),
+            self.precision.right(MatrixView::rows(w2, hidden), [c, hidden]),
+        ]
+    }
+
+    /// For some rows: what left the GELU, `h`, and the gradient of what entered it, `du`.
+    fn gelu_backward(
+        &self,
+        dy: &[f32],
+        u: &[f32],
+        w2: &RightFactor,
+        h: &mut [f32],
+        du: &mut [f32],
+    ) {
+        let (c, hidden) = (self.width, self.hidden);
+        let dy_rows = MatrixView::rows(dy, c);
+        w2.multiply(dy.len() / c, 1.0, dy_rows, WriteMode::Overwrite, du, hidden);
         with_simd(
             #[inline(always)]
             || {
@@ -192,6 +188,8 @@ impl Mlp {
         wanted: [bool; 5],
     ) -> [Option<Vec<f32>>; 5] {
         let (c, hidden) = (self.width, self.hidden);
+        let factors = self.right_factors([w1, w2]);
+        let [w1, w2] = &factors;
         let task = task_rows(x.len() / c, ROWS);
         let [mut h, mut du] = [(); 2].map(|()| vec![0.0; kept.len()]);
         let mut dx = vec![0.0; x.len()];
@@ -200,15 +198,15 @@ impl Mlp {
         hiddens.zip(rows).zip(kept.par_chunks(task * hidden)).for_each(
             |(((h, du), (dx, dy)), u)| {
                 self.gelu_backward(dy, u, w2, h, du);
-                let (sizes, du) = ([dy.len() / c, hidden, c], MatrixView::rows(du, hidden));
-                gemm(sizes, 1.0, du, MatrixView::rows(w1, c), WriteMode::Overwrite, dx, c);
+                let du = MatrixView::rows(du, hidden);
+                w1.multiply(dy.len() / c, 1.0, du, WriteMode::Overwrite, dx, c);
             },
         );
         [
             wanted[0].then_some(dx),
-            wanted[1].then(|| weight_gradient(x, &du, [hidden, c])),
+            wanted[1].then(|| weight_gradient(self.precision, x, &du, [hidden, c])),
             wanted[2].then(|| sum_columns(&du, hidden)),
-            wanted[3].then(|| weight_gradient(&h, dy, [c, hidden])),
+            wanted[3].then(|| weight_gradient(self.precision, &h, dy, [c, hidden])),
             wanted[4].then(|| sum_columns(dy, c)),
         ]
     }

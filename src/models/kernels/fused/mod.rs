@@ -7,10 +7,13 @@
 
 mod attention;
 mod autodiff_op;
+#[cfg(target_arch = "x86_64")]
+mod bf16;
 mod conv;
 mod im2col;
 mod linear;
 mod math;
+mod matmul;
 mod mlp;
 mod norm;
 mod partition;
@@ -20,14 +23,19 @@ mod taps;
 mod update;
 mod upsample_conv;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 use autodiff_op::{applies, apply};
+pub use matmul::MatmulPrecision;
 pub use update::AdamWStep;
 pub(super) use update::{adamw, blend};
 
 pub(super) fn in_host_memory(tensor: &Tensor<1>) -> bool {
     applies(tensor)
+}
+
+pub(super) fn is_cpu(device: &Device) -> bool {
+    autodiff_op::on_cpu(device)
 }
 
 /// Whether burn's CPU backend computes with a tensor, in whatever number format.
@@ -39,12 +47,13 @@ pub(super) fn linear<const D: usize>(
     x: &Tensor<D>,
     weight: &Tensor<2>,
     bias: Option<&Tensor<1>>,
+    precision: MatmulPrecision,
 ) -> Option<Tensor<D>> {
     applies(x).then(|| {
         let [outputs, inputs] = weight.dims();
         let mut shape = x.dims();
         shape[D - 1] = outputs;
-        let kernel = linear::Linear { shape: shape.into(), inputs, outputs };
+        let kernel = linear::Linear { shape: shape.into(), inputs, outputs, precision };
         let (x, weight) = (x.clone().into_dispatch(), weight.clone().into_dispatch());
         match bias {
             Some(bias) => apply(kernel, [x, weight, bias.clone().into_dispatch()]),
@@ -58,12 +67,13 @@ pub(super) fn conv2d(
     weight: &Tensor<4>,
     bias: &Tensor<1>,
     stride: usize,
+    precision: MatmulPrecision,
 ) -> Option<Tensor<4>> {
     applies(x).then(|| {
         let [batch, height, width, inputs] = x.dims();
         let [outputs, _, kernel, _] = weight.dims();
         let patches = im2col::Patches::padded([height, width, inputs], kernel, stride);
-        let kernel = conv::Conv { batch, outputs, patches };
+        let kernel = conv::Conv { batch, outputs, patches, precision };
         apply(
             kernel,
             [
@@ -113,10 +123,11 @@ pub(super) fn mlp(
     x: &Tensor<4>,
     [w1, w2]: [&Tensor<2>; 2],
     [b1, b2]: [&Tensor<1>; 2],
+    precision: MatmulPrecision,
 ) -> Option<Tensor<4>> {
     applies(x).then(|| {
         let [hidden, width] = w1.dims();
-        let kernel = mlp::Mlp { shape: x.shape(), width, hidden };
+        let kernel = mlp::Mlp { shape: x.shape(), width, hidden, precision };
         let [w1, w2] = [w1, w2].map(|w| w.clone().into_dispatch());
         let [b1, b2] = [b1, b2].map(|b| b.clone().into_dispatch());
         apply(kernel, [x.clone().into_dispatch(), w1, b1, w2, b2])
@@ -129,11 +140,19 @@ pub(super) fn window_attention(
     bias_table: &Tensor<2>,
     heads: usize,
     window: usize,
+    precision: MatmulPrecision,
 ) -> Option<Tensor<4>> {
     applies(qkv).then(|| {
         let [batch, height, width, channels] = qkv.dims();
-        let kernel =
-            attention::Attention { batch, height, width, dim: channels / 3, heads, window };
+        let kernel = attention::Attention {
+            batch,
+            height,
+            width,
+            dim: channels / 3,
+            heads,
+            window,
+            precision,
+        };
         let inputs = [
             qkv.clone().into_dispatch(),
             qkv_t.clone().into_dispatch(),
@@ -144,22 +163,35 @@ pub(super) fn window_attention(
 }
 
 /// One window, and nothing added to queries, keys and scores.
-pub(super) fn attention(qkv: &Tensor<4>, heads: usize) -> Option<Tensor<4>> {
+pub(super) fn attention(
+    qkv: &Tensor<4>,
+    heads: usize,
+    precision: MatmulPrecision,
+) -> Option<Tensor<4>> {
     let ([batch, side, _, channels], device) = (qkv.dims(), qkv.device());
     let token = || Tensor::zeros([batch, channels], &device);
     let table = || Tensor::zeros([(2 * side - 1).pow(2), heads], &device);
-    applies(qkv).then(|| window_attention(qkv, &token(), &table(), heads, side)).flatten()
+    applies(qkv)
+        .then(|| window_attention(qkv, &token(), &table(), heads, side, precision))
+        .flatten()
 }
 
 pub(super) fn upsample_conv2d(
     x: &Tensor<4>,
     weight: &Tensor<4>,
     bias: &Tensor<1>,
+    precision: MatmulPrecision,
 ) -> Option<Tensor<4>> {
     applies(x).then(|| {
         let [batch, height, width, inputs] = x.dims();
-        let kernel =
-            upsample_conv::UpsampleConv { batch, height, width, inputs, outputs: weight.dims()[0] };
+        let kernel = upsample_conv::UpsampleConv {
+            batch,
+            height,
+            width,
+            inputs,
+            outputs: weight.dims()[0],
+            precision,
+        };
         apply(
             kernel,
             [

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::simd::{MatrixView, WriteMode, gemm, with_simd};
+use super::matmul::MatmulPrecision;
+use super::simd::{MatrixView, WriteMode, with_simd};
 
 /// Parts that a sum is cut into. More would cost memory traffic, fewer would leave cores idle.
 const PARTS: usize = 8;
@@ -41,7 +42,12 @@ pub(super) fn is_large(weight: usize, rows: usize) -> bool {
 }
 
 /// `dyᵀ x`: the gradient `[n, k]` of a projection's weight, from `x [rows, k]` and `dy [rows, n]`.
-pub(super) fn weight_gradient(x: &[f32], dy: &[f32], [n, k]: [usize; 2]) -> Vec<f32> {
+pub(super) fn weight_gradient(
+    precision: MatmulPrecision,
+    x: &[f32],
+    dy: &[f32],
+    [n, k]: [usize; 2],
+) -> Vec<f32> {
     let rows = x.len() / k;
     if is_large(n * k, rows) {
         // By outputs: each task reads all rows.
@@ -49,7 +55,7 @@ pub(super) fn weight_gradient(x: &[f32], dy: &[f32], [n, k]: [usize; 2]) -> Vec<
         let mut dw = vec![0.0; n * k];
         dw.par_chunks_mut(outputs * k).enumerate().for_each(|(task, dw)| {
             let dy = MatrixView::rows(&dy[task * outputs..], n).t();
-            gemm(
+            precision.gemm(
                 [dw.len() / k, rows, k],
                 1.0,
                 dy,
@@ -65,7 +71,7 @@ pub(super) fn weight_gradient(x: &[f32], dy: &[f32], [n, k]: [usize; 2]) -> Vec<
         let (x, dy) = (&x[part.start * k..part.end * k], &dy[part.start * n..part.end * n]);
         let mut dw = vec![0.0; n * k];
         let sizes = [n, part.len(), k];
-        gemm(
+        precision.gemm(
             sizes,
             1.0,
             MatrixView::rows(dy, n).t(),

@@ -22,8 +22,14 @@ impl<'a> MatrixView<'a> {
         Self { data: self.data, rows: self.columns, columns: self.rows }
     }
 
-    fn holds(&self, m: usize, n: usize) -> bool {
-        m == 0 || n == 0 || (m - 1) * self.rows + (n - 1) * self.columns < self.data.len()
+    /// Where element (i, j) stands.
+    pub fn index(&self, i: usize, j: usize) -> usize {
+        i * self.rows + j * self.columns
+    }
+
+    /// Whether all elements of an `m` by `n` matrix are there.
+    pub fn holds(&self, m: usize, n: usize) -> bool {
+        m == 0 || n == 0 || self.index(m - 1, n - 1) < self.data.len()
     }
 }
 

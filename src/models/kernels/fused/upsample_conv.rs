@@ -12,8 +12,9 @@ use rayon::prelude::*;
 
 use super::autodiff_op::Kernel;
 use super::im2col::Patches;
+use super::matmul::{MatmulPrecision, RightFactor};
 use super::partition::{add, fill_rows, sum_columns};
-use super::simd::{MatrixView, WriteMode, gemm};
+use super::simd::{MatrixView, WriteMode};
 use super::taps::Taps;
 
 /// `x [batch, height, width, inputs]`, `weight [outputs, inputs, 3, 3]`, `bias [outputs]` to
@@ -25,6 +26,7 @@ pub(super) struct UpsampleConv {
     pub width: usize,
     pub inputs: usize,
     pub outputs: usize,
+    pub precision: MatmulPrecision,
 }
 
 /// Odd row and odd column of an output pixel, 0 or 1 each.
@@ -115,6 +117,10 @@ impl Kernel<3> for UpsampleConv {
     fn forward(&self, [x, weight, bias]: [&[f32]; 3], _keep: bool) -> (Vec<f32>, Vec<f32>) {
         let weights = self.by_kind(weight);
         let n = self.outputs;
+        let weights: Vec<RightFactor> = weights
+            .chunks_exact(self.weights())
+            .map(|weight| self.precision.right(MatrixView::rows(weight, n), [4 * self.inputs, n]))
+            .collect();
         let mut y = vec![0.0; self.batch * 4 * self.height * self.width * n];
         let any = self.patches(KINDS[0]);
         let band_pixels = any.band() * self.width;
@@ -123,21 +129,12 @@ impl Kernel<3> for UpsampleConv {
             |(unfolded, out), (band, y)| {
                 let pixels = y.len() / (4 * n);
                 let out = &mut out[..pixels * n];
-                for (kind, weight) in KINDS.into_iter().zip(weights.chunks_exact(self.weights())) {
+                for (kind, weight) in KINDS.into_iter().zip(&weights) {
                     let patches = self.patches(kind);
                     patches.unfold(x, patches.rows_of(band, pixels), unfolded);
                     fill_rows(out, bias);
-                    let (unfolded, weight) =
-                        (MatrixView::rows(unfolded, patches.len()), MatrixView::rows(weight, n));
-                    gemm(
-                        [pixels, patches.len(), n],
-                        1.0,
-                        unfolded,
-                        weight,
-                        WriteMode::Accumulate,
-                        out,
-                        n,
-                    );
+                    let unfolded = MatrixView::rows(unfolded, patches.len());
+                    weight.multiply(pixels, 1.0, unfolded, WriteMode::Accumulate, out, n);
                     self.each_pixel(kind, pixels, |from, to| {
                         y[to..to + n].copy_from_slice(&out[from..from + n]);
                     });
@@ -165,6 +162,11 @@ impl Kernel<3> for UpsampleConv {
         });
         let dx = wanted[0].then(|| {
             let weights = self.by_kind(weight);
+            let turned = |weight| MatrixView::rows(weight, n).t();
+            let weights: Vec<RightFactor> = weights
+                .chunks_exact(self.weights())
+                .map(|weight| self.precision.right(turned(weight), [n, 4 * self.inputs]))
+                .collect();
             let mut dx = vec![0.0; x.len()];
             let any = self.patches(KINDS[0]);
             let group = any.group();
@@ -173,24 +175,14 @@ impl Kernel<3> for UpsampleConv {
                 |unfolded, (number, dx)| {
                     let first = number * group * any.pixels();
                     let those = dx.len() / any.image() * any.pixels();
-                    for (kind, weight) in weights.chunks_exact(self.weights()).enumerate() {
+                    for (kind, weight) in weights.iter().enumerate() {
                         let patches = self.patches(KINDS[kind]);
                         let dout = &douts[(kind * pixels + first) * n..][..those * n];
                         for (band, dout) in dout.chunks(patches.band() * self.width * n).enumerate()
                         {
-                            let (pixels, weight) =
-                                (dout.len() / n, MatrixView::rows(weight, n).t());
-                            let (sizes, dout) =
-                                ([pixels, n, patches.len()], MatrixView::rows(dout, n));
-                            gemm(
-                                sizes,
-                                1.0,
-                                dout,
-                                weight,
-                                WriteMode::Overwrite,
-                                unfolded,
-                                patches.len(),
-                            );
+                            let (pixels, dout) = (dout.len() / n, MatrixView::rows(dout, n));
+                            let (mode, width) = (WriteMode::Overwrite, patches.len());
+                            weight.multiply(pixels, 1.0, dout, mode, unfolded, width);
                             patches.fold(unfolded, patches.rows_of(band, pixels), dx);
                         }
                     }
@@ -208,10 +200,13 @@ impl Kernel<3> for UpsampleConv {
                     patches.tap_blocks(dw, n).into_iter().map(move |task| (kind, patches, task))
                 })
                 .collect();
+            let any = self.patches(KINDS[0]);
+            let parts: Vec<Vec<RightFactor>> = douts
+                .chunks_exact(pixels * n)
+                .map(|dout| any.gradient_parts(self.precision, dout, n))
+                .collect();
             tasks.into_par_iter().for_each(|(kind, patches, task)| {
-                task.add_up(&patches, x, n, pixels, |range| {
-                    &douts[(kind * pixels + range.start) * n..(kind * pixels + range.end) * n]
-                });
+                task.add_up(&patches, x, n, &parts[kind]);
             });
             self.whole_weight(&kinds)
         });

@@ -5,7 +5,7 @@ use burn::tensor::{Device, FloatDType, Gradients, Tensor, TensorData};
 
 use super::super::fused::on_cpu;
 use super::super::{generic, gpu};
-use crate::kernels;
+use crate::kernels::{self, MatmulPrecision};
 use crate::testing::has_driver;
 
 /// A leaf tensor of fixed numbers in [-1, 1).
@@ -274,7 +274,8 @@ fn half_precision_is_close_where_a_device_has_it() {
         let (scale, shift) = (leaf([16], 4, d), leaf([16], 5, d));
         let [scaled, shifted, low_bias] =
             [&scale, &shift, &bias].map(|tensor| tensor.clone().cast(dtype));
-        let y = kernels::conv2d(x.clone().cast(dtype), weight.clone().cast(dtype), low_bias, 1);
+        let (low, precision) = (weight.clone().cast(dtype), MatmulPrecision::F32);
+        let y = kernels::conv2d(x.clone().cast(dtype), low, low_bias, 1, precision);
         let y = kernels::group_norm_silu(y, scaled.clone(), shifted.clone(), 4);
         let y = kernels::layer_norm(kernels::upsample(y), scaled, shifted);
         let y = kernels::concat(y.clone(), kernels::upsample(kernels::average_pool(y)));

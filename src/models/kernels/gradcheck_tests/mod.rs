@@ -9,6 +9,7 @@ mod resize;
 
 use exact::{Windows, conv2d, gelu, group_norm, linear, normal, scaled, silu, upsampled};
 
+use super::MatmulPrecision::F32;
 use super::generic;
 #[cfg(feature = "wgpu")]
 use crate::testing::has_driver;
@@ -138,7 +139,7 @@ fn projection() -> Case {
             let (x, weight, bias) =
                 (a[0].clone().reshape([2, 3, 3, 5]), a[1].clone().reshape([7, 5]), a[2].clone());
             flat(match path {
-                Path::Chosen => super::linear(x, weight, Some(bias)),
+                Path::Chosen => super::linear(x, weight, Some(bias), F32),
                 Path::Generic => generic::linear(x, weight, Some(bias)),
             })
         }),
@@ -156,7 +157,7 @@ fn convolution(name: &'static str, [kernel, stride]: [usize; 2]) -> Case {
             let weight = a[1].clone().reshape([5, 4, kernel, kernel]);
             let (x, bias) = (a[0].clone().reshape(SIZES), a[2].clone());
             flat(match path {
-                Path::Chosen => super::conv2d(x, weight, bias, stride),
+                Path::Chosen => super::conv2d(x, weight, bias, stride, F32),
                 Path::Generic => generic::conv2d(x, weight, bias, stride),
             })
         }),
@@ -178,7 +179,7 @@ fn upsampled_convolution() -> Case {
             let weight = a[1].clone().reshape([5, 4, 3, 3]);
             let (x, bias) = (a[0].clone().reshape(SIZES), a[2].clone());
             flat(match path {
-                Path::Chosen => super::upsample_conv2d(x, weight, bias),
+                Path::Chosen => super::upsample_conv2d(x, weight, bias, F32),
                 Path::Generic => generic::upsample_conv2d(x, weight, bias),
             })
         }),
@@ -255,7 +256,7 @@ fn perceptron() -> Case {
             let weights = [a[1].clone().reshape([12, 5]), a[3].clone().reshape([5, 12])];
             let biases = [a[2].clone(), a[4].clone()];
             flat(match path {
-                Path::Chosen => super::mlp(x, weights, biases),
+                Path::Chosen => super::mlp(x, weights, biases, F32),
                 Path::Generic => generic::mlp(x, weights, biases),
             })
         }),
@@ -284,7 +285,7 @@ fn attention() -> Case {
             let qkv = a[0].clone().reshape([2, 4, 2, 18]);
             let (qkv_t, table) = (a[1].clone().reshape([2, 18]), a[2].clone().reshape([9, HEADS]));
             flat(match path {
-                Path::Chosen => super::window_attention(qkv, qkv_t, table, HEADS, 2),
+                Path::Chosen => super::window_attention(qkv, qkv_t, table, HEADS, 2, F32),
                 Path::Generic => generic::window_attention(qkv, qkv_t, table, HEADS, 2),
             })
         }),
@@ -301,7 +302,7 @@ fn whole_attention() -> Case {
         on_device: Box::new(|path, a| {
             let qkv = a[0].clone().reshape([2, 3, 3, 18]);
             flat(match path {
-                Path::Chosen => super::attention(qkv, 2),
+                Path::Chosen => super::attention(qkv, 2, F32),
                 Path::Generic => generic::attention(qkv, 2),
             })
         }),

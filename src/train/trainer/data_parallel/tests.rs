@@ -189,9 +189,9 @@ fn the_threads_end_with_the_training() {
 }
 
 #[test]
-fn a_bf16_network_travels_in_16_bits_and_its_gradients_in_32() {
+fn an_f16_network_travels_in_16_bits_and_its_gradients_in_32() {
     let (network, backward) = network();
-    let backward = Backward { precision: Precision::Bf16, ..backward };
+    let backward = Backward { precision: Precision::F16, ..backward };
     let weights = backward.precision.weights(&network);
     let sizes: Vec<usize> =
         params_of(&weights, Params::Trainable).unwrap().iter().map(|d| d.bytes().len()).collect();
