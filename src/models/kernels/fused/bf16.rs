@@ -41,13 +41,8 @@ pub(super) struct Packed {
 /// Whether the processor has the instructions.
 fn is_supported() -> bool {
     use std::arch::is_x86_feature_detected as has;
-    has!("avx512bf16")
-        && has!("avx512f")
-        && has!("avx512vl")
-        && has!("avx512bw")
-        && has!("avx512dq")
-        && has!("avx2")
-        && has!("fma")
+    let wide = has!("avx512f") && has!("avx512vl") && has!("avx512bw") && has!("avx512dq");
+    wide && has!("avx512bf16") && has!("avx2") && has!("fma")
 }
 
 impl Packed {

@@ -36,7 +36,7 @@ pub fn encode(image: &RgbImage, making: &Making) -> Result<Vec<u8>, StageError> 
 
 /// Whether a file is a whole picture that was made so. Anything else is not: another picture, half
 /// of one, none.
-pub fn is_made_so(file: &Path, making: &Making) -> bool {
+pub fn matches(file: &Path, making: &Making) -> bool {
     let Ok(bytes) = std::fs::read(file) else { return false };
     read(&bytes, making).is_some()
 }
@@ -78,9 +78,9 @@ mod tests {
             assert_eq!(read(&bytes, &making(class)).unwrap(), *image.as_raw());
             assert_eq!(read(&bytes, &making("other")), None);
             std::fs::write(&file, &bytes).unwrap();
-            assert!(is_made_so(&file, &making(class)));
+            assert!(matches(&file, &making(class)));
             std::fs::write(&file, &bytes[..bytes.len() - 20]).unwrap();
-            assert!(!is_made_so(&file, &making(class)), "half of it is not it");
+            assert!(!matches(&file, &making(class)), "half of it is not it");
             let others = image::load_from_memory(&bytes).unwrap().to_rgb8();
             assert_eq!(others, image, "another reader sees the same");
         }

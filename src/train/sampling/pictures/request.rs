@@ -68,9 +68,8 @@ impl PictureRequest {
     ) -> Result<Option<Pictures>, StageError> {
         let planned = self.planned(config.num_classes(), names)?;
         let folder = target.folder();
-        let is_there = |picture: &&Planned| {
-            png::is_made_so(&folder.join(&picture.name), &self.making(picture))
-        };
+        let is_there =
+            |picture: &&Planned| png::matches(&folder.join(&picture.name), &self.making(picture));
         let missing: Vec<&Planned> = planned.iter().filter(|p| !is_there(p)).collect();
         let batch = self.batch_size.max(1);
         let total = (missing.len().div_ceil(batch) * self.sampler.steps) as u64;

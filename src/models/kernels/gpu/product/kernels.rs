@@ -3,10 +3,10 @@
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
+use super::super::launch::UNITS;
 use super::gelu::{gelu, gelu_slope};
 use super::view::number;
 use super::{DEPTH, EACH, PITCH, Plan, SIDE, TILE};
-use crate::kernels::gpu::launch::UNITS;
 
 /// One tile of the result for each workgroup and part.
 #[cube(launch)]

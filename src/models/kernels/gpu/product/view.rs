@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 /// The image of a convolution as a matrix: a row for each position of the result, and in it the
 /// numbers of its patch, tap by tap, the channels of each together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(in crate::kernels::gpu) struct Patches {
+pub struct Patches {
     /// Height and width of the positions.
     pub grid: [usize; 2],
     /// Height and width of the image.
@@ -24,7 +24,7 @@ pub(in crate::kernels::gpu) struct Patches {
 
 /// Where the number at a row and a column is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(in crate::kernels::gpu) enum View {
+pub enum View {
     /// At `row * rows + column * columns`.
     Strided {
         rows: usize,
@@ -42,12 +42,12 @@ pub(in crate::kernels::gpu) enum View {
 
 impl View {
     /// `[rows, columns]`, row by row.
-    pub(in crate::kernels::gpu) fn rows_of(columns: usize) -> Self {
+    pub fn rows_of(columns: usize) -> Self {
         Self::Strided { rows: columns, columns: 1 }
     }
 
     /// The transpose of `[columns, rows]`, row by row.
-    pub(in crate::kernels::gpu) fn columns_of(rows: usize) -> Self {
+    pub fn columns_of(rows: usize) -> Self {
         Self::Strided { rows: 1, columns: rows }
     }
 
@@ -84,7 +84,7 @@ impl View {
     }
 
     /// Whether numbers of a row lie side by side, and not those of a column.
-    pub(super) fn along_rows(&self) -> bool {
+    pub fn along_rows(&self) -> bool {
         match *self {
             Self::Strided { rows, columns } => columns == 1 && rows != 1,
             Self::Patches(_) => true,
