@@ -12,7 +12,7 @@ const MOST: u64 = 1_000_000;
 
 /// Some seeds, in the order in which they were written, each once.
 #[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
-#[schemars(with = "String", extend("examples" = ["0-49999", "1,5,7-9"]))]
+#[schemars(with = "Written", extend("examples" = ["0-49999", "1,5,7-9", 3]))]
 pub struct Seeds(#[schemars(skip)] Vec<RangeInclusive<u64>>);
 
 impl Seeds {
@@ -82,7 +82,7 @@ impl Serialize for Seeds {
 }
 
 /// One seed is a number in YAML, and several are a text.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum Written {
     One(u64),
