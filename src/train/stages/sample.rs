@@ -106,11 +106,11 @@ impl StageKind for SampleKind {
     fn resolve(&self, given: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
         let settings: SampleSettings = given.extract()?;
         inside_project(&settings.to).map_err(|message| Rejection::value("to", message))?;
-        let is_file = match &settings.seeds {
-            None => Format::of(&settings.to).map(|_| ()),
-            Some(_) => Target::of(&settings.to).map(|_| ()),
+        let (key, checked) = match &settings.seeds {
+            None => ("to", Format::of(&settings.to).map(drop)),
+            Some(_) => ("seeds", Target::of(&settings.to).map(drop)),
         };
-        is_file.map_err(|message| Rejection::value("to", message))?;
+        checked.map_err(|message| Rejection::value(key, message))?;
         for key in ["n", "seed"].into_iter().filter(|_| settings.seeds.is_some()) {
             let message = "`seeds` says which pictures are sampled";
             Rejection::unless(key, !given.contains(key), message)?;
