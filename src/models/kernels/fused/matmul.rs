@@ -45,6 +45,7 @@ impl MatmulPrecision {
     }
 
     /// [`gemm`] in this precision.
+    #[allow(clippy::too_many_arguments, reason = "those of BLAS's gemm")]
     pub(super) fn gemm(
         self,
         [m, k, n]: [usize; 3],
