@@ -10,7 +10,7 @@ use std::panic;
 use std::sync::{Mutex, Once};
 
 use burn::module::Module;
-use burn::tensor::{Device, ExecutionError, Tensor, TensorData, Transaction};
+use burn::tensor::{ExecutionError, Tensor, TensorData, Transaction};
 use pipe_engine::kind::{Failure, StageError};
 use pipe_runs::tensor::HostTensor;
 
@@ -23,7 +23,7 @@ static LAST: Mutex<Option<String>> = Mutex::new(None);
 /// it. Other panics are printed as before. To be called before a device is opened; further calls do
 /// nothing.
 #[cfg_attr(not(feature = "wgpu"), allow(dead_code, reason = "only a GPU has a device thread"))]
-pub(super) fn watch() {
+pub fn watch() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let print = panic::take_hook();
@@ -46,17 +46,16 @@ pub(super) fn watch() {
 /// on the device is lost but the device is as good as new; after the second, only a new process can
 /// use it again.
 pub fn read<const D: usize>(tensor: Tensor<D>) -> Result<TensorData, StageError> {
-    let device = tensor.device();
-    tensor.try_into_data().map_err(|error| explain(&error, || is_lost(&device)))
+    tensor.try_into_data().map_err(|error| explain(&error))
 }
 
-/// Copies many tensors of a device to host memory, in the order in which they were registered;
-/// waits for the device once.
+/// Copies many tensors to host memory, in the order in which they were registered; waits for the
+/// device once.
 ///
 /// # Errors
 /// See [`read`].
-pub fn read_all(tensors: Transaction, device: &Device) -> Result<Vec<TensorData>, StageError> {
-    tensors.try_execute().map_err(|error| explain(&error, || is_lost(device)))
+pub fn read_all(tensors: Transaction) -> Result<Vec<TensorData>, StageError> {
+    tensors.try_execute().map_err(|error| explain(&error))
 }
 
 /// Copies the parameters in `scope` to host memory: see [`nn::state_dict`].
@@ -68,27 +67,22 @@ pub fn read_parameters<M: Module>(
     scope: &Scope,
     prefix: &str,
 ) -> Result<Vec<HostTensor>, StageError> {
-    let lost = || module.devices().iter().any(is_lost);
-    nn::state_dict(module, scope, prefix).map_err(|error| explain(&error, lost))
+    nn::state_dict(module, scope, prefix).map_err(|error| explain(&error))
 }
 
-/// Whether a device cannot even make one number any more. The first work after a loss may fail in
-/// another way than by saying so.
-fn is_lost(device: &Device) -> bool {
-    Tensor::<1>::ones([1], device).try_into_data().is_err()
-}
-
-/// `lost` is asked where the error says nothing that is known.
-fn explain(error: &ExecutionError, lost: impl FnOnce() -> bool) -> StageError {
+fn explain(error: &ExecutionError) -> StageError {
     let panic = LAST.lock().ok().and_then(|mut last| last.take()).unwrap_or_default();
-    let loss = |reason: &str| {
+    // The first work after a loss may fail as a use of what the device took with it.
+    let reason = match error {
+        ExecutionError::DevicePoisoned { reason } => Some(reason.as_str()),
+        _ => (panic.contains("Buffer with") && panic.contains("is invalid"))
+            .then_some("its memory is gone"),
+    };
+    if let Some(reason) = reason {
         let text = format!(
             "failed to go on: the GPU was lost ({reason}); start the program again to use it"
         );
-        StageError::new(Failure::DeviceLost, text)
-    };
-    if let ExecutionError::DevicePoisoned { reason } = error {
-        return loss(reason);
+        return StageError::new(Failure::DeviceLost, text);
     }
     let text = error.to_string();
     let too_large = text.lines().find(|line| line.contains("can't allocate buffer of size"));
@@ -101,9 +95,6 @@ fn explain(error: &ExecutionError, lost: impl FnOnce() -> bool) -> StageError {
     let cause =
         text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ");
     let detail = if panic.is_empty() { cause } else { format!("{panic}; {cause}") };
-    if lost() {
-        return loss(&detail);
-    }
     StageError::new(Failure::Bug, format!("failed to compute on the GPU: {detail}"))
 }
 
@@ -113,25 +104,25 @@ mod tests {
 
     #[test]
     fn errors_become_the_failures_that_a_retry_policy_knows() {
-        let explain = |error, lost| explain(&error, || lost);
-        let poisoned = ExecutionError::DevicePoisoned { reason: "Unknown: reset".into() };
-        let lost = explain(poisoned, false);
+        let lost = explain(&ExecutionError::DevicePoisoned { reason: "Unknown: reset".into() });
         assert_eq!(lost.failure, Failure::DeviceLost);
         assert!(lost.message.contains("(Unknown: reset)"), "{}", lost.message);
-        let context = |reason: &str| ExecutionError::WithContext { reason: reason.into() };
-        let large =
-            "An IO error happened\nCaused by:\n  can't allocate buffer of size: 5368709120\n";
-        let large = explain(context(large), true);
+        let large = explain(&ExecutionError::WithContext {
+            reason:
+                "An IO error happened\nCaused by:\n  can't allocate buffer of size: 5368709120\n"
+                    .into(),
+        });
         assert_eq!(large.failure, Failure::OutOfMemory);
         assert!(
             large.message.contains("(can't allocate buffer of size: 5368709120)"),
             "{}",
             large.message
         );
-        let silent = explain(context("never written"), true);
-        assert_eq!(silent.failure, Failure::DeviceLost);
-        assert!(silent.message.contains("(never written)"), "{}", silent.message);
-        let other = explain(context("this\n\n  that"), false);
+        *LAST.lock().unwrap() =
+            Some("wgpu error: In Queue::write_buffer, Buffer with '' label is invalid".into());
+        let gone = explain(&ExecutionError::WithContext { reason: "never written".into() });
+        assert_eq!(gone.failure, Failure::DeviceLost, "{}", gone.message);
+        let other = explain(&ExecutionError::WithContext { reason: "this\n\n  that".into() });
         assert_eq!(other.failure, Failure::Bug);
         assert!(other.message.ends_with("this; that"), "{}", other.message);
     }

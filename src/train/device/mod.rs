@@ -19,6 +19,8 @@ use pipe_engine::kind::RunContext;
 pub use adapters::{Adapter, adapters};
 pub use capabilities::{Capabilities, Limits};
 pub use configuration::fix as fix_configuration;
+#[cfg(test)]
+pub use failure::watch;
 pub use failure::{read, read_all, read_parameters};
 pub use list::DeviceList;
 pub use self_test_result::SelfTestResult;

@@ -160,8 +160,7 @@ impl Optimizer {
             let name = format!("{PREFIX}{path}.step");
             tensors.push(HostTensor { name, dtype: Dtype::I64, shape: vec![], bytes: step });
         }
-        let place = module.devices().into_iter().next().unwrap_or_default();
-        let data = device::read_all(read, &place)?;
+        let data = device::read_all(read)?;
         tensors.extend(
             moments
                 .into_iter()

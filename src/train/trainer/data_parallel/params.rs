@@ -40,8 +40,7 @@ pub(super) fn params_of(weights: &Network, which: Params) -> Result<Vec<TensorDa
     }
     let mut register = Register { read: Transaction::default(), which };
     weights.visit(&mut register);
-    let device = weights.devices().into_iter().next().unwrap_or_default();
-    device::read_all(register.read, &device)
+    device::read_all(register.read)
 }
 
 /// Puts numbers into a network, on a device.

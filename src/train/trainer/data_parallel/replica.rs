@@ -185,9 +185,7 @@ pub(crate) fn read_gradients(
     }
     let mut register = Register { gradients, ids: Vec::new(), read: Transaction::default() };
     weights.visit(&mut register);
-    let losses = Tensor::cat(losses, 0);
-    let place = losses.device();
-    let mut data = device::read_all(register.read.register(losses), &place)?;
+    let mut data = device::read_all(register.read.register(Tensor::cat(losses, 0)))?;
     let losses = data.pop().map(|data| data.iter::<f32>().collect::<Vec<_>>()).unwrap_or_default();
     Ok(ShardGradients {
         gradients: register.ids.into_iter().zip(data).collect(),

@@ -257,6 +257,7 @@ fn two_devices_of_wgpu_share_a_batch() {
     }
 
     // A lost device is told as such, by its name.
+    crate::device::watch();
     plug.destroy();
     parallel.scatter(batches[0].clone(), 0, 1).unwrap();
     let error = parallel.reduce_gradients(GradientsParams::new(), &mut [], &there).err().unwrap();

@@ -147,7 +147,11 @@ impl Blocks {
             let ids = || block.writes.iter().map(|(id, _)| *id);
             let needed: Vec<TensorId> = ids().filter(|id| read_later.contains(id)).collect();
             // The step's own results: weights, moments, averages.
-            all.push(if needed.is_empty() { ids().next_back().into_iter().collect() } else { needed });
+            all.push(if needed.is_empty() {
+                ids().next_back().into_iter().collect()
+            } else {
+                needed
+            });
             read_later.extend(block.reads.iter().map(|(id, _)| *id));
         }
         all.reverse();
