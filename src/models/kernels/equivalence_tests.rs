@@ -17,7 +17,7 @@ pub(super) enum Path {
 }
 
 /// A leaf tensor of fixed numbers in [-1, 1).
-fn leaf<const D: usize>(shape: [usize; D], stream: u64, device: &Device) -> Tensor<D> {
+pub(super) fn leaf<const D: usize>(shape: [usize; D], stream: u64, device: &Device) -> Tensor<D> {
     numbers(shape, stream, device).require_grad()
 }
 
@@ -31,7 +31,7 @@ fn numbers<const D: usize>(shape: [usize; D], stream: u64, device: &Device) -> T
 
 /// The result, and then the gradient of every input, for a loss that weighs each number
 /// differently.
-fn run<const D: usize>(
+pub(super) fn run<const D: usize>(
     output: Tensor<D>,
     grads: impl Fn(&Gradients) -> Vec<Vec<f32>>,
 ) -> Vec<Vec<f32>> {
@@ -42,16 +42,16 @@ fn run<const D: usize>(
     all
 }
 
-fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+pub(super) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().iter::<f32>().collect()
 }
 
-fn grad<const D: usize>(tensor: &Tensor<D>, gradients: &Gradients) -> Vec<f32> {
+pub(super) fn grad<const D: usize>(tensor: &Tensor<D>, gradients: &Gradients) -> Vec<f32> {
     values(tensor.grad(gradients).expect("every input takes part"))
 }
 
 #[track_caller]
-fn assert_close(fused: &[Vec<f32>], generic: &[Vec<f32>]) {
+pub(super) fn assert_close(fused: &[Vec<f32>], generic: &[Vec<f32>]) {
     assert_eq!(fused.len(), generic.len());
     for (index, (a, b)) in fused.iter().zip(generic).enumerate() {
         assert_eq!(a.len(), b.len());

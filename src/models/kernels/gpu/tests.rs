@@ -1,57 +1,13 @@
 //! Kernels for a GPU and generic building blocks compute the same, forwards and backwards, at
 //! awkward sizes too, on the software Vulkan driver that tests are given.
 
-use burn::tensor::{Device, FloatDType, Gradients, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor};
 
+use super::super::equivalence_tests::{assert_close, grad, leaf, run, values};
 use super::super::fused::on_cpu;
 use super::super::{generic, gpu};
 use crate::kernels::{self, MatmulPrecision};
 use crate::testing::has_driver;
-
-/// A leaf tensor of fixed numbers in [-1, 1).
-pub(super) fn leaf<const D: usize>(shape: [usize; D], stream: u64, device: &Device) -> Tensor<D> {
-    let hash = |i: u64| (i * 747_796_405 + stream * 2_891_336_453 + 1) as u32 as u64 * 0x45D_9F3B;
-    let values: Vec<f32> = (0..shape.iter().product::<usize>() as u64)
-        .map(|i| (hash(i) >> 7 & 0xFFFF) as f32 / 32_768.0 - 1.0)
-        .collect();
-    Tensor::from_data(TensorData::new(values, shape), device).require_grad()
-}
-
-/// The result, and then the gradient of every input, for a loss that weighs each number
-/// differently.
-pub(super) fn run<const D: usize>(
-    output: Tensor<D>,
-    grads: impl Fn(&Gradients) -> Vec<Vec<f32>>,
-) -> Vec<Vec<f32>> {
-    let weight = leaf(output.dims(), 99, &output.device());
-    let gradients = (output.clone() * weight).sum().backward();
-    let mut all = vec![values(output)];
-    all.extend(grads(&gradients));
-    all
-}
-
-pub(super) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().iter::<f32>().collect()
-}
-
-pub(super) fn grad<const D: usize>(tensor: &Tensor<D>, gradients: &Gradients) -> Vec<f32> {
-    values(tensor.grad(gradients).expect("every input takes part"))
-}
-
-#[track_caller]
-pub(super) fn assert_close(own: &[Vec<f32>], generic: &[Vec<f32>]) {
-    assert_eq!(own.len(), generic.len());
-    for (index, (a, b)) in own.iter().zip(generic).enumerate() {
-        assert_eq!(a.len(), b.len());
-        let size = b.iter().fold(0f32, |max, v| max.max(v.abs()));
-        for (a, b) in a.iter().zip(b) {
-            assert!(
-                (a - b).abs() <= 1e-4 * size.max(1e-3),
-                "array {index}: {a} and {b}, largest {size}"
-            );
-        }
-    }
-}
 
 /// The software driver's device, and the CPU on which the generic form is computed.
 pub(super) fn devices(test: &str) -> Option<[Device; 2]> {

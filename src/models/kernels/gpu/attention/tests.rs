@@ -2,8 +2,9 @@
 
 use burn::tensor::{DType, Device, FloatDType};
 
+use super::super::super::equivalence_tests::{assert_close, grad, leaf, run};
 use super::super::super::{generic, gpu};
-use super::super::tests::{assert_close, devices, from, grad, leaf, run};
+use super::super::tests::{devices, from};
 use super::Attention;
 use super::sums::Stages;
 
