@@ -55,7 +55,7 @@ impl Sampler {
     ) -> Option<Tensor<4>> {
         let [batch, ..] = noise.dims();
         let device = noise.device();
-        // On a CPU two passes cost as much as one of twice the batch, and need half the memory.
+        // A GPU is asked for half the launches. On a CPU two passes need half the memory.
         let apart = self.guidance == 1.0 || kernels::in_host_memory(&noise.clone().flatten(0, 3));
         let no_class = label.as_ref().filter(|_| !apart).and_then(|label| no_class(net, label));
         let slope = |x: Tensor<4>, sigma: f64| -> Tensor<4> {
