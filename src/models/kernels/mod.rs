@@ -10,6 +10,7 @@
 #[cfg(test)]
 mod bf16_tests;
 mod definitions;
+mod dispatch;
 #[cfg(test)]
 mod equivalence_tests;
 mod fused;

@@ -11,9 +11,11 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{
     Autodiff, AutodiffBackend, BackendTensor, DispatchAutodiffContext, DispatchDevice,
-    DispatchTensor, DispatchTensorKind, Flex, GradientCheckpointingStrategy, TensorMetadata,
+    DispatchTensor, DispatchTensorKind, Flex, TensorMetadata,
 };
 use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
+
+use super::super::dispatch;
 
 /// A function of `N` arrays with its gradient. Arrays are row-major; their shapes are part of
 /// `self`.
@@ -44,19 +46,13 @@ pub(super) trait Kernel<const N: usize>: Clone + std::fmt::Debug + Send + 'stati
 
 /// Whether it is burn's CPU backend, with or without autodiff.
 pub(super) fn on_cpu(device: &Device) -> bool {
-    let plain = match device.as_dispatch() {
-        DispatchDevice::Autodiff(device) => device.clone().inner(),
-        device => device.clone(),
-    };
-    matches!(plain, DispatchDevice::Flex(_))
+    matches!(dispatch::plain(device), DispatchDevice::Flex(_))
 }
 
 /// Whether a tensor's numbers are `f32` in host memory, where kernels can work on them.
 pub(super) fn applies<const D: usize>(tensor: &Tensor<D>) -> bool {
     let device = tensor.device();
-    tensor.dtype() == DType::F32
-        && on_cpu(&device)
-        && device.gradient_checkpointing_strategy() != Some(GradientCheckpointingStrategy::Balanced)
+    tensor.dtype() == DType::F32 && on_cpu(&device) && dispatch::keeps_inputs(&device)
 }
 
 /// Runs `kernel` on tensors for which [`applies`] holds, recording its gradient where one is asked

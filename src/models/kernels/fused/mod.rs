@@ -25,6 +25,7 @@ mod upsample_conv;
 
 use burn::tensor::{Device, Tensor};
 
+use super::dispatch::with_weights;
 use autodiff_op::{applies, apply};
 pub use matmul::MatmulPrecision;
 pub use update::AdamWStep;
@@ -74,28 +75,14 @@ pub(super) fn conv2d(
         let [outputs, _, kernel, _] = weight.dims();
         let patches = im2col::Patches::padded([height, width, inputs], kernel, stride);
         let kernel = conv::Conv { batch, outputs, patches, precision };
-        apply(
-            kernel,
-            [
-                x.clone().into_dispatch(),
-                weight.clone().into_dispatch(),
-                bias.clone().into_dispatch(),
-            ],
-        )
+        apply(kernel, with_weights(x, weight, bias))
     })
 }
 
 pub(super) fn layer_norm(x: &Tensor<4>, weight: &Tensor<1>, bias: &Tensor<1>) -> Option<Tensor<4>> {
     applies(x).then(|| {
         let kernel = norm::LayerNorm { shape: x.shape(), channels: x.dims()[3] };
-        apply(
-            kernel,
-            [
-                x.clone().into_dispatch(),
-                weight.clone().into_dispatch(),
-                bias.clone().into_dispatch(),
-            ],
-        )
+        apply(kernel, with_weights(x, weight, bias))
     })
 }
 
@@ -108,14 +95,7 @@ pub(super) fn group_norm<const SILU: bool, const D: usize>(
     applies(x).then(|| {
         let [batch, _, _, channels] = x.dims();
         let kernel = norm::GroupNorm::<SILU> { shape: x.shape(), batch, channels, group };
-        apply(
-            kernel,
-            [
-                x.clone().into_dispatch(),
-                weight.clone().into_dispatch(),
-                bias.clone().into_dispatch(),
-            ],
-        )
+        apply(kernel, with_weights(x, weight, bias))
     })
 }
 
@@ -192,14 +172,7 @@ pub(super) fn upsample_conv2d(
             outputs: weight.dims()[0],
             precision,
         };
-        apply(
-            kernel,
-            [
-                x.clone().into_dispatch(),
-                weight.clone().into_dispatch(),
-                bias.clone().into_dispatch(),
-            ],
-        )
+        apply(kernel, with_weights(x, weight, bias))
     })
 }
 

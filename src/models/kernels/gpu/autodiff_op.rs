@@ -11,8 +11,8 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{
-    Autodiff, AutodiffBackend, BackendTensor, Cube, DispatchAutodiffContext, DispatchTensor,
-    DispatchTensorKind, GradientCheckpointingStrategy,
+    Autodiff, AutodiffBackend, BackendTensor, Cube, DispatchAutodiffContext, DispatchDevice,
+    DispatchTensor, DispatchTensorKind,
 };
 use burn::tensor::{DType, Shape, Tensor};
 use burn_cubecl::CubeBackend;
@@ -22,6 +22,7 @@ use burn_fusion::custom::{
     CustomOpIr, HandleContainer, OperationFn, OperationIr, ScalarIr, StreamId, TensorIr,
 };
 
+use super::super::dispatch;
 use super::product::Product;
 
 /// A function of `N` arrays with its gradient, as launches of kernels. Arrays are row-major; their
@@ -87,7 +88,7 @@ impl std::ops::Add for Cost {
 impl Cost {
     /// Of a product in parts: they are written and read, and added up.
     pub(super) fn of_parts(product: &Product) -> Self {
-        let iterations = product.part_count() as u64;
+        let iterations = product.parts() as u64;
         Self { iterations, longest: iterations, inner_bytes: 2 * 4 * product.part_numbers() as u64 }
     }
 }
@@ -97,15 +98,10 @@ type Plain = FloatTensor<Cube>;
 
 /// Whether kernels can work on a tensor: numbers of a GPU in a format they know.
 pub(super) fn applies<const D: usize>(tensor: &Tensor<D>) -> bool {
-    use burn::backend::DispatchDevice;
     let device = tensor.device();
-    let plain = match device.as_dispatch() {
-        DispatchDevice::Autodiff(device) => device.clone().inner(),
-        device => device.clone(),
-    };
-    matches!(plain, DispatchDevice::Cube(_))
+    matches!(dispatch::plain(&device), DispatchDevice::Cube(_))
         && matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16)
-        && device.gradient_checkpointing_strategy() != Some(GradientCheckpointingStrategy::Balanced)
+        && dispatch::keeps_inputs(&device)
 }
 
 /// Runs `kernel` on tensors for which [`applies`] holds, recording its gradient where one is wanted.

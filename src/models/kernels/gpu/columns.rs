@@ -1,10 +1,11 @@
 //! Sums over the rows of parts, for gradients of weights that every position shares.
 
+use burn::backend::cubecl::dtype_to_elem_type;
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::launch::{cube_count, element_type, empty};
+use super::launch::{cube_count, empty};
 
 /// Columns of a workgroup, and its threads for each of them.
 const LANES: usize = 32;
@@ -29,7 +30,7 @@ pub(super) fn sum_columns(all: CubeTensor, columns: usize, dtype: DType) -> [Cub
         made[1].clone().into_buffer_arg(),
         parts,
         columns,
-        element_type(dtype),
+        dtype_to_elem_type(dtype),
     );
     made
 }

@@ -1,5 +1,6 @@
 //! Group norm (Wu and He 2018, arXiv 1803.08494), with swish (x sigmoid x) behind it or without.
 
+use burn::backend::cubecl::dtype_to_elem_type;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
@@ -7,7 +8,7 @@ use cubecl::prelude::*;
 use super::super::definitions::NORM_EPSILON;
 use super::autodiff_op::{Cost, Kernel};
 use super::columns::{self, sum_columns};
-use super::launch::{UNITS, cube_count, cube_sum, element_type, empty};
+use super::launch::{UNITS, cube_count, cube_sum, empty};
 
 const EPSILON: f32 = NORM_EPSILON as f32;
 
@@ -90,7 +91,7 @@ impl Kernel<3> for GroupNorm {
             statistics.clone().into_buffer_arg(),
             cubes,
             plan,
-            element_type(dtype),
+            dtype_to_elem_type(dtype),
         );
         vec![result, statistics]
     }
@@ -118,7 +119,7 @@ impl Kernel<3> for GroupNorm {
             sums.clone().into_buffer_arg(),
             batch * plan.groups(),
             plan,
-            element_type(dtype),
+            dtype_to_elem_type(dtype),
         );
         let of_x = wants_x.then_some(of_x);
         if !(wants_weight || wants_bias) {
@@ -164,7 +165,7 @@ fn split_rows(sums: &CubeTensor, rows: usize, columns: usize, dtype: DType) -> [
         made[1].clone().into_buffer_arg(),
         rows * columns,
         columns,
-        element_type(dtype),
+        dtype_to_elem_type(dtype),
     );
     made
 }

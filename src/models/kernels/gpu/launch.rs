@@ -1,10 +1,9 @@
-//! What every launch needs: memory for a result, the number format, the number of workgroups; and
-//! the sum over the threads of one.
+//! What every launch needs: memory for a result, the number of workgroups; and the sum over the
+//! threads of one.
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::ir::FloatKind;
 use cubecl::prelude::*;
 
 /// Threads of a workgroup in one direction: every adapter has so many.
@@ -22,31 +21,30 @@ pub(super) fn cube_count(cubes: usize) -> CubeCount {
     CubeCount::Static(cubes.min(WIDEST) as u32, cubes.div_ceil(WIDEST) as u32, 1)
 }
 
-/// The number format as kernels name it.
-pub(super) fn element_type(dtype: DType) -> ElemType {
-    ElemType::Float(match dtype {
-        DType::F16 => FloatKind::F16,
-        DType::BF16 => FloatKind::BF16,
-        _ => FloatKind::F32,
-    })
-}
-
 /// The sum of a number of each thread of a workgroup, for all of them.
 #[cube]
 pub(super) fn cube_sum(value: f32, shared: &mut Shared<[f32]>) -> f32 {
+    lanes_sum(value, shared, UNITS)
+}
+
+/// The sum of a number of each of `lanes` threads that follow one another, a power of two, for all
+/// of them.
+#[cube]
+pub(super) fn lanes_sum(value: f32, shared: &mut Shared<[f32]>, #[comptime] lanes: usize) -> f32 {
     let at = UNIT_POS as usize;
+    let lane = at % lanes;
     shared[at] = value;
     sync_cube();
     #[unroll]
-    for level in 0..comptime!(UNITS.ilog2() as usize) {
-        let half = comptime!(UNITS >> (level + 1));
-        if at < half {
+    for level in 0..comptime!(lanes.ilog2() as usize) {
+        let half = comptime!(lanes >> (level + 1));
+        if lane < half {
             let other = shared[at + half];
             shared[at] += other;
         }
         sync_cube();
     }
-    let sum = shared[0];
+    let sum = shared[at - lane];
     sync_cube();
     sum
 }

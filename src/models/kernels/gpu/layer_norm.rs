@@ -1,5 +1,6 @@
 //! Layer norm over the last axis (Ba, Kiros and Hinton 2016, arXiv 1607.06450, equation 4).
 
+use burn::backend::cubecl::dtype_to_elem_type;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
@@ -7,7 +8,7 @@ use cubecl::prelude::*;
 use super::super::definitions::NORM_EPSILON;
 use super::autodiff_op::{Cost, Kernel};
 use super::columns::{self, sum_columns};
-use super::launch::{cube_count, element_type, empty};
+use super::launch::{cube_count, empty, lanes_sum};
 
 /// Threads of a row.
 const LANES: usize = 32;
@@ -54,7 +55,7 @@ impl Kernel<3> for LayerNorm {
     fn forward(&self, [x, weight, bias]: [CubeTensor; 3]) -> Vec<CubeTensor> {
         let result = empty(&x, self.shape(), x.dtype);
         let statistics = empty(&x, [self.rows(), 2].into(), DType::F32);
-        let dtype = element_type(x.dtype);
+        let dtype = dtype_to_elem_type(x.dtype);
         forward::launch(
             &x.client.clone(),
             cube_count(self.rows().div_ceil(ROWS)),
@@ -95,7 +96,7 @@ impl Kernel<3> for LayerNorm {
             self.rows(),
             each,
             self.channels,
-            element_type(dtype),
+            dtype_to_elem_type(dtype),
         );
         let of_x = wants_x.then_some(of_x);
         if !(wants_weight || wants_bias) {
@@ -119,27 +120,6 @@ impl Kernel<3> for LayerNorm {
             inner_bytes: 2 * 4 * (parts * 2 * self.channels) as u64,
         }
     }
-}
-
-/// The sum of a number of each thread of a row, for all of them.
-#[cube]
-fn row_sum(value: f32, shared: &mut Shared<[f32]>) -> f32 {
-    let at = UNIT_POS as usize;
-    let lane = at % LANES;
-    shared[at] = value;
-    sync_cube();
-    #[unroll]
-    for level in 0..comptime!(LANES.ilog2() as usize) {
-        let half = comptime!(LANES >> (level + 1));
-        if lane < half {
-            let other = shared[at + half];
-            shared[at] += other;
-        }
-        sync_cube();
-    }
-    let sum = shared[at - lane];
-    sync_cube();
-    sum
 }
 
 #[cube(launch)]
@@ -168,7 +148,7 @@ fn forward<F: Float>(
         }
         sum += numbers[i];
     }
-    let mean = row_sum(sum, &mut shared) / comptime!(channels as f32);
+    let mean = lanes_sum(sum, &mut shared, LANES) / comptime!(channels as f32);
     let mut squares = 0.0f32;
     #[unroll]
     for i in 0..each {
@@ -177,7 +157,7 @@ fn forward<F: Float>(
             squares += centred * centred;
         }
     }
-    let variance = row_sum(squares, &mut shared) / comptime!(channels as f32);
+    let variance = lanes_sum(squares, &mut shared, LANES) / comptime!(channels as f32);
     let scale = 1.0f32 / f32::sqrt(variance + EPSILON);
     if row < rows {
         #[unroll]
@@ -244,8 +224,8 @@ fn backward<F: Float>(
             sum += scaled[i];
             products += scaled[i] * normed[i];
         }
-        let mean_slope = row_sum(sum, &mut shared) / comptime!(channels as f32);
-        let mean_product = row_sum(products, &mut shared) / comptime!(channels as f32);
+        let mean_slope = lanes_sum(sum, &mut shared, LANES) / comptime!(channels as f32);
+        let mean_product = lanes_sum(products, &mut shared, LANES) / comptime!(channels as f32);
         #[unroll]
         for i in 0..each {
             let channel = lane + i * LANES;

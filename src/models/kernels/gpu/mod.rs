@@ -22,6 +22,7 @@ mod tests;
 
 use burn::tensor::{DType, Tensor};
 
+use super::dispatch::with_weights;
 use autodiff_op::{applies, apply};
 
 /// Matrix products are ours in f32 only: the compute runtime has 16-bit ones on tensor cores.
@@ -90,14 +91,7 @@ fn convolution(
         let bytes = x.dtype().size();
         let kernel =
             conv::Conv { batch, height, width, inputs, outputs, kernel, stride, doubled, bytes };
-        apply(
-            kernel,
-            [
-                x.clone().into_dispatch(),
-                weight.clone().into_dispatch(),
-                bias.clone().into_dispatch(),
-            ],
-        )
+        apply(kernel, with_weights(x, weight, bias))
     })
 }
 
@@ -130,16 +124,8 @@ fn attention_kernel(
 
 pub(super) fn layer_norm(x: &Tensor<4>, weight: &Tensor<1>, bias: &Tensor<1>) -> Option<Tensor<4>> {
     let kernel = layer_norm::LayerNorm { shape: x.shape(), channels: x.dims()[3] };
-    (applies(x) && kernel.channels <= layer_norm::LayerNorm::MOST_CHANNELS).then(|| {
-        apply(
-            kernel,
-            [
-                x.clone().into_dispatch(),
-                weight.clone().into_dispatch(),
-                bias.clone().into_dispatch(),
-            ],
-        )
-    })
+    (applies(x) && kernel.channels <= layer_norm::LayerNorm::MOST_CHANNELS)
+        .then(|| apply(kernel, with_weights(x, weight, bias)))
 }
 
 pub(super) fn group_norm<const SILU: bool, const D: usize>(
@@ -151,16 +137,8 @@ pub(super) fn group_norm<const SILU: bool, const D: usize>(
     let shape = x.dims();
     let own_rows = weight.shape().num_elements() > shape[3];
     let kernel = group_norm::GroupNorm { shape, group, own_rows, silu: SILU };
-    (applies(x) && group <= group_norm::GroupNorm::MOST_GROUPED).then(|| {
-        apply(
-            kernel,
-            [
-                x.clone().into_dispatch(),
-                weight.clone().into_dispatch(),
-                bias.clone().into_dispatch(),
-            ],
-        )
-    })
+    (applies(x) && group <= group_norm::GroupNorm::MOST_GROUPED)
+        .then(|| apply(kernel, with_weights(x, weight, bias)))
 }
 
 pub(super) fn average_pool(x: &Tensor<4>) -> Option<Tensor<4>> {

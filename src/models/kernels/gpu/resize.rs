@@ -1,11 +1,12 @@
 //! Images of half and of twice the size, and two images side by side in their channels.
 
+use burn::backend::cubecl::dtype_to_elem_type;
 use burn::tensor::Shape;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::autodiff_op::{Cost, Kernel};
-use super::launch::{UNITS, cube_count, element_type, empty};
+use super::launch::{UNITS, cube_count, empty};
 
 /// Input `[batch, height, width, channels]`.
 #[derive(Debug, Clone)]
@@ -23,7 +24,7 @@ pub(super) fn add_squares(
     factor: f32,
 ) -> CubeTensor {
     let result = empty(&x, [batch, h / 2, w / 2, channels].into(), x.dtype);
-    let (numbers, dtype) = (batch * (h / 2) * (w / 2) * channels, element_type(x.dtype));
+    let (numbers, dtype) = (batch * (h / 2) * (w / 2) * channels, dtype_to_elem_type(x.dtype));
     squares::launch(
         &x.client.clone(),
         cube_count(numbers.div_ceil(UNITS)),
@@ -42,7 +43,7 @@ pub(super) fn add_squares(
 /// Each pixel of an image `[batch, height, width, channels]` four times.
 fn repeat_pixels(x: CubeTensor, [batch, h, w, channels]: [usize; 4], factor: f32) -> CubeTensor {
     let result = empty(&x, [batch, 2 * h, 2 * w, channels].into(), x.dtype);
-    let (numbers, dtype) = (4 * batch * h * w * channels, element_type(x.dtype));
+    let (numbers, dtype) = (4 * batch * h * w * channels, dtype_to_elem_type(x.dtype));
     pixels::launch(
         &x.client.clone(),
         cube_count(numbers.div_ceil(UNITS)),
@@ -181,7 +182,7 @@ impl Kernel<2> for Concat {
 impl Concat {
     fn copy(&self, [a, b]: [CubeTensor; 2], both: CubeTensor, joins: bool) {
         let numbers = self.shape.num_elements();
-        let dtype = element_type(a.dtype);
+        let dtype = dtype_to_elem_type(a.dtype);
         join_or_part::launch(
             &both.client.clone(),
             cube_count(numbers.div_ceil(UNITS)),

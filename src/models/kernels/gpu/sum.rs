@@ -1,11 +1,12 @@
 //! The sum of all numbers of an array.
 
+use burn::backend::cubecl::dtype_to_elem_type;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::autodiff_op::{Cost, Kernel};
-use super::launch::{UNITS, cube_count, cube_sum, element_type, empty};
+use super::launch::{UNITS, cube_count, cube_sum, empty};
 
 /// Numbers that one thread adds up where there are few.
 const EACH: usize = 16;
@@ -42,7 +43,7 @@ impl Kernel<1> for Sum {
             let (from, to) = (from.into_buffer_arg(), to.into_buffer_arg());
             sums::launch(&client, cube_count(cubes), dim, from, to, numbers, cubes, types);
         };
-        let (own, f32) = (element_type(self.dtype), element_type(DType::F32));
+        let (own, f32) = (dtype_to_elem_type(self.dtype), dtype_to_elem_type(DType::F32));
         add(x, parts.clone(), self.numbers, cubes, [own, f32]);
         add(parts, result.clone(), cubes, 1, [f32, own]);
         vec![result]
@@ -63,7 +64,7 @@ impl Kernel<1> for Sum {
             grad.into_buffer_arg(),
             result.clone().into_buffer_arg(),
             self.numbers,
-            element_type(self.dtype),
+            dtype_to_elem_type(self.dtype),
         );
         [Some(result)]
     }

@@ -11,6 +11,7 @@ mod sums;
 #[cfg(test)]
 mod tests;
 
+use burn::backend::cubecl::dtype_to_elem_type;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
@@ -19,7 +20,7 @@ use self::kernels::{forward, of_keys, of_queries};
 use self::plan::Plan;
 use self::sums::{Stages, add_up, fold_table};
 use super::autodiff_op::{Cost, Kernel};
-use super::launch::{UNITS, cube_count, element_type, empty};
+use super::launch::{UNITS, cube_count, empty};
 
 /// Inputs: `qkv [batch, height, width, 3 dim]`, and if there are three, the time token's share
 /// `[batch, 3 dim]` and the bias table `[(2 window - 1)², heads]`.
@@ -106,7 +107,7 @@ impl Attention {
             cubes,
             plan.scale(),
             plan,
-            element_type(qkv.dtype),
+            dtype_to_elem_type(qkv.dtype),
         );
         vec![mixed.clone(), log_sums, mixed]
     }
@@ -146,7 +147,7 @@ impl Attention {
             self.rows(),
             plan.scale(),
             plan,
-            element_type(qkv.dtype),
+            dtype_to_elem_type(qkv.dtype),
         );
         let plan = self.keys;
         let cubes = self.cubes(plan);
@@ -164,7 +165,7 @@ impl Attention {
             cubes,
             plan.scale(),
             plan,
-            element_type(qkv.dtype),
+            dtype_to_elem_type(qkv.dtype),
         );
         let of_token = wants_token.then(|| self.token_gradient(&of_qkv));
         let of_table = wants_table.then(|| self.table_gradient(&inner, qkv.dtype));
@@ -197,7 +198,7 @@ impl Attention {
             skip,
             stages.left(),
             plan,
-            element_type(dtype),
+            dtype_to_elem_type(dtype),
         );
         table
     }

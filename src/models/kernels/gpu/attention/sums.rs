@@ -1,12 +1,13 @@
 //! Sums over many rows in stages, so that no thread has a long loop, and that over blocks of
 //! queries which ends in a bias table.
 
+use burn::backend::cubecl::dtype_to_elem_type;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::super::autodiff_op::Cost;
-use super::super::launch::{UNITS, cube_count, element_type, empty};
+use super::super::launch::{UNITS, cube_count, empty};
 use super::plan::Plan;
 
 /// As many rows are added up in one stage.
@@ -87,7 +88,7 @@ pub(super) fn add_up(
             columns,
             numbers,
             Stages::each(rows[0]),
-            [element_type(sums.dtype), element_type(made.dtype)],
+            [dtype_to_elem_type(sums.dtype), dtype_to_elem_type(made.dtype)],
         );
         (sums, skip) = (made, 0);
     }

@@ -9,13 +9,14 @@ mod kernels;
 mod view;
 
 use burn::backend::TensorMetadata;
+use burn::backend::cubecl::dtype_to_elem_type;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use self::kernels::{add_parts, product};
 pub(super) use self::view::{Patches, View};
-use super::launch::{UNITS, cube_count, element_type, empty};
+use super::launch::{UNITS, cube_count, empty};
 
 /// Rows and columns of the result that one workgroup computes.
 const TILE: usize = 64;
@@ -77,7 +78,7 @@ impl Product {
     }
 
     /// Parts into which the sums are cut, so that there is work for all of a GPU.
-    fn parts(&self) -> usize {
+    pub(super) fn parts(&self) -> usize {
         let tiles = self.rows.div_ceil(TILE) * self.columns.div_ceil(TILE);
         (ENOUGH_CUBES / tiles).min(self.depth / (4 * DEPTH)).clamp(1, MOST_PARTS)
     }
@@ -85,11 +86,6 @@ impl Product {
     /// Numbers of the parts: of each the product, and the sums of the left rows as a last column.
     pub(super) fn part_numbers(&self) -> usize {
         self.parts() * self.rows * (self.columns + 1)
-    }
-
-    /// Iterations of the loop that adds up the parts.
-    pub(super) fn part_count(&self) -> usize {
-        self.parts()
     }
 
     /// The product of sums that are not long, or of those of [`launch_in_parts`]: a weight's
@@ -127,7 +123,7 @@ impl Product {
             self.rows,
             self.columns,
             taps,
-            element_type(left.dtype),
+            dtype_to_elem_type(left.dtype),
         );
         made
     }
@@ -158,7 +154,7 @@ impl Product {
             self.depth.div_ceil(parts).next_multiple_of(DEPTH),
             cubes,
             Plan { left: self.left, right: self.right, extras: self.extras },
-            [element_type(left.dtype), element_type(result.dtype())],
+            [dtype_to_elem_type(left.dtype), dtype_to_elem_type(result.dtype())],
         );
     }
 }
