@@ -17,7 +17,7 @@ use crate::settings::{Augmentation, DatasetSettings};
 use crate::skipped::SkippedEntries;
 use crate::source::Location;
 use crate::sources::registry::RegisteredSource;
-use crate::split::{Split, split};
+use crate::split::{PublishedSplit, Split, split};
 use crate::wanted::Labels;
 use pipe_core::rng::{Purpose, stream};
 
@@ -62,8 +62,12 @@ impl Dataset {
         let location = Location { root: &root, cache: &cache };
         let content = settings.source.open(&settings.source_options(), &location, progress)?;
         let class_count = content.class_names.len();
-        let (train, validation) =
-            split(&content.labels, class_count, settings.val_split, settings.seed);
+        let (train, validation) = match settings.split {
+            PublishedSplit::Train => {
+                split(&content.labels, class_count, settings.val_split, settings.seed)
+            }
+            PublishedSplit::Test => (Vec::new(), (0..content.labels.len()).collect()),
+        };
         let wanted = settings.wanted_classes();
         let of_source = wanted.labels(&content.class_names, settings.source.superclasses())?;
         let digest = digest_of(settings, &content.class_names, &of_source, &content.digest);
@@ -164,8 +168,11 @@ impl Dataset {
     }
 
     /// Classes that `val_split` left without a training image; the ones without any image are among
-    /// them.
+    /// them. None of a data set of test images.
     pub fn classes_without_training(&self) -> Vec<String> {
+        if self.train.is_empty() && !self.validation.is_empty() {
+            return Vec::new();
+        }
         self.counts().into_iter().filter(|class| class.train == 0).map(|class| class.name).collect()
     }
 

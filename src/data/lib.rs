@@ -97,6 +97,6 @@ pub use settings::{Augmentation, DatasetSettings};
 pub use skipped::{SkipReason, SkippedEntries};
 pub use source::{Availability, DataSource, Fingerprint, Location, SourceContent, SourceOptions};
 pub use sources::registry::RegisteredSource;
-pub use split::Split;
+pub use split::{PublishedSplit, Split};
 pub use summary::{DatasetSummary, describe_change, input_paths, save_summary, summarize};
 pub use wanted::{ClassGroups, WantedClasses};

@@ -16,6 +16,7 @@ use crate::error::DataError;
 use crate::images::resize::{Colour, Fit, ResizeOptions};
 use crate::source::SourceOptions;
 use crate::sources::registry::RegisteredSource;
+use crate::split::PublishedSplit;
 use crate::wanted::WantedClasses;
 
 /// A data set: its source, which classes of it, and how its images are prepared.
@@ -54,13 +55,17 @@ pub struct DatasetSettings {
     /// Whether the folders below a class folder are read too. For `image_folder` only.
     #[serde(skip_serializing_if = "is_default")]
     pub recursive: bool,
+    /// Which of the published images: `train`, or `test`, which no stage trains on. For sources that
+    /// publish test images: CIFAR and Imagenette.
+    #[serde(skip_serializing_if = "is_default")]
+    #[schemars(extend("x-known-as" = ["subset", "partition"]))]
+    pub split: PublishedSplit,
     /// How many images to draw. Read by drawn sets only: the others have as many images as they
     /// have.
     #[schemars(range(min = 1, max = 1_000_000))]
     #[schemars(extend("x-known-as" = ["n_images", "max_images"]))]
     pub num_images: usize,
-    /// Share of each class's training images kept aside for validation; 0 means no validation. The
-    /// test images of CIFAR and Imagenette are not touched.
+    /// Share of each class's training images kept aside for validation; 0 means no validation.
     #[schemars(range(min = 0.0, max = 0.9))]
     #[schemars(example = 0.1)]
     #[schemars(extend("x-known-as" = ["validation_split", "val_size"]))]
@@ -88,6 +93,7 @@ impl Default for DatasetSettings {
             fit: Fit::default(),
             background: Colour::default(),
             recursive: false,
+            split: PublishedSplit::default(),
             num_images: 2048,
             val_split: 0.0,
             augmentation: Augmentation::default(),
@@ -150,6 +156,7 @@ impl DatasetSettings {
             classes: self.wanted_classes(),
             resize: self.resize_options(),
             recursive: self.recursive,
+            split: self.split,
             num_images: self.num_images,
             seed: self.seed,
             download: self.download,
@@ -173,6 +180,16 @@ impl DatasetSettings {
             return Err(DataError::setting("num_images", reason));
         }
         self.source.validate(&self.source_options())?;
+        if self.split == PublishedSplit::Test {
+            if !self.source.has_test_images() {
+                let reason = format!("{} has no test images of its own", self.source.name());
+                return Err(DataError::setting("split", reason));
+            }
+            if self.val_split != 0.0 {
+                let reason = "test images are all for validation: leave it out".to_owned();
+                return Err(DataError::setting("val_split", reason));
+            }
+        }
         if !(0.0..=0.9).contains(&self.val_split) {
             let reason =
                 format!("{} is not a share between 0 (no validation) and 0.9", self.val_split);
@@ -213,6 +230,16 @@ mod tests {
             "failed to accept `val_split`: NaN is not a share between 0 (no validation) and 0.9"
         );
         assert!(refused(DatasetSettings { num_images: 0, ..base() }).contains("`num_images`"));
+        let split = PublishedSplit::Test;
+        assert_eq!(
+            refused(DatasetSettings { split, ..base() }),
+            "failed to accept `split`: shapes has no test images of its own"
+        );
+        let source = "cifar10".parse().unwrap();
+        assert!(
+            refused(DatasetSettings { split, source, val_split: 0.1, ..base() })
+                .contains("`val_split`: test images are all for validation")
+        );
         let big = DatasetSettings { num_images: 100_000, image_size: 512, ..base() };
         assert!(refused(big).contains("at most 5461"));
         let augmentation = Augmentation { rotation_degrees: -1.0, ..Augmentation::default() };

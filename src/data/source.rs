@@ -11,6 +11,7 @@ use crate::error::DataError;
 use crate::images::Images;
 use crate::images::resize::ResizeOptions;
 use crate::progress::Progress;
+use crate::split::PublishedSplit;
 use crate::wanted::WantedClasses;
 
 /// A place that images come from: one value for each name that the setting `source` takes.
@@ -45,6 +46,12 @@ pub trait DataSource: Sync {
         false
     }
 
+    /// Whether it publishes images to judge by besides those to learn from:
+    /// [`SourceOptions::split`].
+    fn has_test_images(&self) -> bool {
+        false
+    }
+
     /// Refuses what this source in particular cannot do with settings that are in their ranges.
     fn validate(&self, options: &SourceOptions<'_>) -> Result<(), DataError> {
         let _ = options;
@@ -66,14 +73,14 @@ pub trait DataSource: Sync {
 
     /// Files that decide all of the content, where they are few and read as a whole: as long as
     /// none of them changes, what was read of them stands. Empty for sources of many files.
-    fn whole_files(&self, root: &Path) -> Vec<PathBuf> {
-        let _ = root;
+    fn whole_files(&self, options: &SourceOptions<'_>, root: &Path) -> Vec<PathBuf> {
+        let _ = (options, root);
         Vec::new()
     }
 
     /// Whether the data lies in the folder `root`.
-    fn availability(&self, root: &Path) -> Availability {
-        let _ = root;
+    fn availability(&self, options: &SourceOptions<'_>, root: &Path) -> Availability {
+        let _ = (options, root);
         Availability::Ready
     }
 
@@ -95,6 +102,7 @@ pub struct SourceOptions<'a> {
     /// Side of the square images, and how photos become square.
     pub(crate) resize: ResizeOptions,
     pub recursive: bool,
+    pub split: PublishedSplit,
     pub num_images: usize,
     pub seed: u64,
     pub download: bool,

@@ -1,5 +1,8 @@
 //! Which images train and which validate.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::distributions::shuffle;
 use pipe_core::rng::{Purpose, stream};
 
@@ -10,6 +13,17 @@ pub enum Split {
     Train,
     /// Images kept aside by `val_split`.
     Validation,
+}
+
+/// The images that a source publishes apart from each other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PublishedSplit {
+    /// Those to learn from.
+    #[default]
+    Train,
+    /// Those to judge by.
+    Test,
 }
 
 /// The (training, validation) images, each in ascending order, as positions in `labels`.

@@ -98,7 +98,7 @@ pub fn summarize(
     if let Some(cached) = CachedSummary::load(settings, project).filter(is_current) {
         return Ok(Some(cached.summary));
     }
-    match source.availability(&root) {
+    match source.availability(&options, &root) {
         Availability::Packed => return Ok(None),
         Availability::Missing if settings.download => return Ok(None),
         Availability::Missing | Availability::Ready => {}
@@ -141,7 +141,12 @@ impl CachedSummary {
 fn whole_files(settings: &DatasetSettings, root: &Path) -> Vec<(PathBuf, Stamp)> {
     let stamp =
         |path: PathBuf| fs::metadata(&path).ok().map(|metadata| (path, Stamp::of(&metadata)));
-    settings.source.whole_files(root).into_iter().filter_map(stamp).collect()
+    settings
+        .source
+        .whole_files(&settings.source_options(), root)
+        .into_iter()
+        .filter_map(stamp)
+        .collect()
 }
 
 fn folder(project: &Path) -> PathBuf {

@@ -2,8 +2,8 @@
 //! <https://www.cs.toronto.edu/~kriz/cifar.html>).
 //!
 //! A record is one label byte (CIFAR-100: a coarse one, then a fine one) and 32 x 32 pixels, plane
-//! by plane in R, G, B. The training files are read, out of the archive or out of the folder that
-//! it unpacks to; the test file is not. Archives of the same form with other images, counts or
+//! by plane in R, G, B. The files of the wanted split are read, out of the archive or out of the
+//! folder that it unpacks to. Archives of the same form with other images, counts or
 //! class names are read alike.
 
 use std::collections::BTreeMap;
@@ -22,6 +22,7 @@ use crate::error::DataError;
 use crate::images::Images;
 use crate::progress::Progress;
 use crate::source::{Availability, DataSource, Location, SourceContent, SourceOptions};
+use crate::split::PublishedSplit;
 
 const SIDE: usize = 32;
 const PLANE: usize = SIDE * SIDE;
@@ -43,6 +44,8 @@ pub(super) struct Cifar {
     superclasses: &'static [Superclass],
     /// A training file is `PREFIX*.bin`.
     train_prefix: &'static str,
+    /// A file of test images is `PREFIX*.bin`.
+    test_prefix: &'static str,
 }
 
 pub(super) static CIFAR10: Cifar = Cifar {
@@ -60,6 +63,7 @@ pub(super) static CIFAR10: Cifar = Cifar {
     usual_names: &cifar_class_names::CIFAR10,
     superclasses: &[],
     train_prefix: "data_batch",
+    test_prefix: "test_batch",
 };
 
 pub(super) static CIFAR100: Cifar = Cifar {
@@ -77,6 +81,7 @@ pub(super) static CIFAR100: Cifar = Cifar {
     usual_names: &cifar_class_names::CIFAR100,
     superclasses: &cifar_class_names::CIFAR100_SUPERCLASSES,
     train_prefix: "train",
+    test_prefix: "test",
 };
 
 /// The files that matter, by name.
@@ -107,7 +112,11 @@ impl DataSource for Cifar {
         [self.folder, self.archive.file].map(|path| root.join(path)).to_vec()
     }
 
-    fn whole_files(&self, root: &Path) -> Vec<PathBuf> {
+    fn has_test_images(&self) -> bool {
+        true
+    }
+
+    fn whole_files(&self, options: &SourceOptions<'_>, root: &Path) -> Vec<PathBuf> {
         let folder = root.join(self.folder);
         if !folder.is_dir() {
             let archive = root.join(self.archive.file);
@@ -116,15 +125,19 @@ impl DataSource for Cifar {
         let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
         let wanted = entries.map(|entry| entry.path()).filter(|path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            self.is_names(&name) || self.is_batch(&name)
+            self.is_wanted(&name, options.split)
         });
         let mut files: Vec<PathBuf> = wanted.collect();
         files.sort();
         files
     }
 
-    fn availability(&self, root: &Path) -> Availability {
-        if self.whole_files(root).is_empty() { Availability::Missing } else { Availability::Ready }
+    fn availability(&self, options: &SourceOptions<'_>, root: &Path) -> Availability {
+        if self.whole_files(options, root).is_empty() {
+            Availability::Missing
+        } else {
+            Availability::Ready
+        }
     }
 
     /// Opens the folder, if it is there, or else the archive (see
@@ -137,11 +150,11 @@ impl DataSource for Cifar {
     ) -> Result<SourceContent, DataError> {
         let folder = location.root.join(self.folder);
         let (from, files) = if folder.is_dir() {
-            let files = read_folder(self, &folder)?;
+            let files = read_folder(self, options.split, &folder)?;
             (folder, files)
         } else {
             let archive = self.archive.find_or_download(options, location, progress)?;
-            let (files, md5) = read_archive(self, &archive)?;
+            let (files, md5) = read_archive(self, options.split, &archive)?;
             self.archive.warn_if_modified(&archive, &md5);
             (archive, files)
         };
@@ -154,8 +167,16 @@ impl Cifar {
         name == self.names_file
     }
 
-    fn is_batch(&self, name: &str) -> bool {
-        name.starts_with(self.train_prefix) && name.ends_with(".bin")
+    fn prefix(&self, split: PublishedSplit) -> &'static str {
+        match split {
+            PublishedSplit::Train => self.train_prefix,
+            PublishedSplit::Test => self.test_prefix,
+        }
+    }
+
+    /// Whether it is a file of images of that split, or of names.
+    fn is_wanted(&self, name: &str, split: PublishedSplit) -> bool {
+        self.is_names(name) || name.starts_with(self.prefix(split)) && name.ends_with(".bin")
     }
 }
 
@@ -172,12 +193,12 @@ impl Files {
     }
 }
 
-fn read_folder(variant: &Cifar, folder: &Path) -> Result<Files, DataError> {
+fn read_folder(variant: &Cifar, split: PublishedSplit, folder: &Path) -> Result<Files, DataError> {
     let mut files = Files::default();
     for entry in fs::read_dir(folder).map_err(DataError::io("read the folder", folder))? {
         let path = entry.map_err(DataError::io("read the folder", folder))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if variant.is_names(&name) || variant.is_batch(&name) {
+        if variant.is_wanted(&name, split) {
             let file = fs::File::open(&path).map_err(DataError::io("open", &path))?;
             files.take(variant, &name, file).map_err(DataError::io("read", &path))?;
         }
@@ -185,13 +206,15 @@ fn read_folder(variant: &Cifar, folder: &Path) -> Result<Files, DataError> {
     Ok(files)
 }
 
-fn read_archive(variant: &Cifar, archive: &Path) -> Result<(Files, String), DataError> {
+fn read_archive(
+    variant: &Cifar,
+    split: PublishedSplit,
+    archive: &Path,
+) -> Result<(Files, String), DataError> {
     let mut files = Files::default();
     let md5 = for_each_entry(archive, LIMITS, |path, entry| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if entry.header().entry_type().is_file()
-            && (variant.is_names(&name) || variant.is_batch(&name))
-        {
+        if entry.header().entry_type().is_file() && variant.is_wanted(&name, split) {
             files.take(variant, &name, entry)?;
         }
         Ok(())
@@ -208,8 +231,10 @@ fn decode(
     progress: &dyn Progress,
 ) -> Result<SourceContent, DataError> {
     if files.batches.is_empty() {
-        let reason =
-            format!("it holds no file {}*.bin; is it the binary version?", variant.train_prefix);
+        let reason = format!(
+            "it holds no file {}*.bin; is it the binary version?",
+            variant.prefix(options.split)
+        );
         return Err(DataError::archive(from, "its list of files", reason));
     }
     let mut digest = FieldDigest::new("cifar");

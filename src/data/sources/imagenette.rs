@@ -9,6 +9,7 @@ use crate::error::DataError;
 use crate::folder::read::read_class_folders;
 use crate::progress::Progress;
 use crate::source::{Availability, DataSource, Location, SourceContent, SourceOptions};
+use crate::split::PublishedSplit;
 
 const ARCHIVE: PublishedArchive = PublishedArchive {
     file: "imagenette2-160.tgz",
@@ -52,7 +53,11 @@ impl DataSource for Imagenette {
         [FOLDER, ARCHIVE.file].map(|path| root.join(path)).to_vec()
     }
 
-    fn availability(&self, root: &Path) -> Availability {
+    fn has_test_images(&self) -> bool {
+        true
+    }
+
+    fn availability(&self, _: &SourceOptions<'_>, root: &Path) -> Availability {
         if root.join(FOLDER).is_dir() {
             Availability::Ready
         } else if root.join(ARCHIVE.file).is_file() {
@@ -62,7 +67,7 @@ impl DataSource for Imagenette {
         }
     }
 
-    /// Opens the training images, unpacked once into `imagenette2-160`.
+    /// Opens the images of the wanted split, unpacked once into `imagenette2-160`.
     fn open(
         &self,
         options: &SourceOptions<'_>,
@@ -81,6 +86,10 @@ impl DataSource for Imagenette {
         let name = |folder: &str| {
             NAMES.iter().find(|(id, _)| *id == folder).map_or(folder, |(_, name)| name).to_owned()
         };
-        read_class_folders(options, &folder.join("train"), cache, progress, name)
+        let images = match options.split {
+            PublishedSplit::Train => "train",
+            PublishedSplit::Test => "val",
+        };
+        read_class_folders(options, &folder.join(images), cache, progress, name)
     }
 }

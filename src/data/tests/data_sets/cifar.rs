@@ -1,6 +1,6 @@
 use std::fs;
 
-use pipe_data::{ClassSelection, Dataset, DatasetSettings, Split};
+use pipe_data::{ClassSelection, Dataset, DatasetSettings, PublishedSplit, Split};
 
 use crate::made::{NAMES10, Project, TarGz, batch10, record, settings};
 
@@ -240,4 +240,36 @@ fn missing_data_is_named_with_its_address_and_place() {
         )
     );
     assert!(fs::read_dir(project.path().join("data")).unwrap().next().is_none());
+}
+
+#[test]
+fn test_images_are_a_data_set_of_their_own_that_nothing_trains_on() {
+    let of = |split| DatasetSettings { split, ..settings("cifar10") };
+    let records = |images: u8| (0..images).flat_map(|i| record(&[i % 10], i)).collect::<Vec<u8>>();
+    let archive = TarGz::new()
+        .file("cifar-10-batches-bin/data_batch_1.bin", &records(20))
+        .file("cifar-10-batches-bin/test_batch.bin", &records(10));
+    let packed = Project::new();
+    packed.put("cifar-10-binary.tar.gz", &archive.bytes());
+    let unpacked = Project::new();
+    unpacked.put("cifar-10-batches-bin/data_batch_1.bin", &records(20));
+    unpacked.put("cifar-10-batches-bin/test_batch.bin", &records(10));
+    for project in [&packed, &unpacked] {
+        let train = project.open(&of(PublishedSplit::Train)).unwrap();
+        let test = project.open(&of(PublishedSplit::Test)).unwrap();
+        assert_eq!(train.indices(Split::Train).len(), 20);
+        assert_eq!(test.indices(Split::Train).len(), 0);
+        assert_eq!(test.indices(Split::Validation).len(), 10);
+        assert_eq!(test.class_names(), train.class_names());
+        assert_eq!(test.classes_without_training(), [""; 0]);
+        assert_ne!(test.digest(), train.digest());
+    }
+    assert_eq!(
+        packed.open(&of(PublishedSplit::Test)).unwrap().digest(),
+        unpacked.open(&of(PublishedSplit::Test)).unwrap().digest()
+    );
+    let alone = Project::new();
+    alone.put("cifar-10-batches-bin/data_batch_1.bin", &records(20));
+    let message = alone.refusal(&of(PublishedSplit::Test));
+    assert!(message.contains("test_batch*.bin"), "{message}");
 }

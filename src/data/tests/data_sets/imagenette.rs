@@ -1,7 +1,7 @@
 use std::fs;
 
 use image::ImageFormat::Jpeg;
-use pipe_data::Split;
+use pipe_data::{DatasetSettings, PublishedSplit, Split};
 
 use crate::made::{Project, TarGz, picture, settings};
 
@@ -24,6 +24,10 @@ fn it_is_unpacked_once_and_its_classes_have_readable_names() {
     assert_eq!(dataset.class_names(), ["tench", "parachute"]);
     assert_eq!(dataset.indices(Split::Train).len(), 2);
     assert!(dataset.image(0).unwrap()[2].abs_diff(200) < 6);
+
+    let test = DatasetSettings { split: PublishedSplit::Test, ..settings("imagenette") };
+    let test = project.open(&test).unwrap();
+    assert_eq!((test.indices(Split::Train).len(), test.indices(Split::Validation).len()), (0, 1));
 
     // A power cut can bring back where it was unpacked.
     fs::create_dir_all(project.data("imagenette2-160.part/imagenette2-160")).unwrap();
