@@ -46,7 +46,8 @@
 //! |---|---|
 //! | [`stages`] | begin here: the stage kinds, one file each, and their list |
 //! | [`trainer`] | the loop, and what belongs to it: optimizer, EMA weights, schedule, checkpoints |
-//! | [`sampling`] | image grids from a checkpoint |
+//! | [`sampling`] | image grids and pictures from a checkpoint |
+//! | [`evaluate`] | how good a model is, without stages |
 //! | [`checkpoint`] | from checkpoints to networks; export, import |
 //! | [`device`] | which GPUs there are, and how they are opened |
 //!
@@ -67,6 +68,7 @@
 
 pub mod checkpoint;
 pub mod device;
+pub mod evaluate;
 pub mod sampling;
 pub mod stages;
 pub mod trainer;

@@ -17,6 +17,7 @@ mod devices;
 mod docs;
 mod doctor;
 mod errors;
+mod evaluate;
 mod export;
 mod files;
 mod fine_tuning;

@@ -27,6 +27,12 @@ impl CacheFolder {
     pub fn disk(&self) -> &Disk {
         &self.disk
     }
+
+    /// Puts `bytes` into a file below it, all of them or none. A file that cannot be written is as
+    /// good as lost: the log says so, and nothing else happens.
+    pub fn keep(&self, name: &Path, bytes: &[u8]) {
+        write::write(&self.disk, &self.path.join(name), bytes);
+    }
 }
 
 impl Deref for CacheFolder {

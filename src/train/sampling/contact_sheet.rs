@@ -20,7 +20,7 @@ pub struct ContactSheet {
 }
 
 impl ContactSheet {
-    /// The sheet of `dataset`: its training images, after cutting and resizing. A row for each
+    /// The sheet of `dataset`: its training images, or those of a set of test images, after cutting and resizing. A row for each
     /// class, also for one without images; of very many classes a choice, spread evenly, which the
     /// title tells. Images that cannot be read are left out.
     pub fn of(self, title: &str, dataset: &Dataset) -> ImageGrid {
@@ -30,7 +30,9 @@ impl ContactSheet {
         let shown = all.min(CLASSES).min(room);
         let each = self.each.min(room / shown.max(1)).max(1);
         let mut of_class: Vec<Vec<usize>> = vec![Vec::new(); all];
-        for index in dataset.indices(Split::Train) {
+        let train = dataset.indices(Split::Train);
+        let shown_split = if train.is_empty() { Split::Validation } else { Split::Train };
+        for index in dataset.indices(shown_split) {
             if let Some(list) = of_class.get_mut(dataset.label(*index) as usize) {
                 list.push(*index);
             }

@@ -92,16 +92,17 @@ impl Stage for DatasetStage {
         let counts = dataset.counts();
         let (train, validation) =
             counts.iter().fold((0, 0), |(t, v), class| (t + class.train, v + class.validation));
-        let aside = if validation > 0 {
-            format!(" and {validation} for validation")
-        } else {
-            String::new()
+        let images = match (train, validation) {
+            (0, 1..) => format!("{validation} test images"),
+            (1, 0) => "1 image".to_owned(),
+            (_, 0) => format!("{train} images"),
+            (1, _) => format!("1 image and {validation} for validation"),
+            _ => format!("{train} images and {validation} for validation"),
         };
         let passed_over = dataset.skipped();
         let summary = format!(
-            "{}, {train} image{}{aside} in {} class{} at {size} x {size} pixels{passed_over}",
+            "{}, {images} in {} class{} at {size} x {size} pixels{passed_over}",
             dataset.source().name(),
-            if train == 1 { "" } else { "s" },
             counts.len(),
             if counts.len() == 1 { "" } else { "es" },
             size = dataset.image_size(),

@@ -10,7 +10,7 @@ use pipe_trainer::lint_patience;
 
 use super::artifacts::{CheckpointPreview, ProgramPreview, SavedEpochs};
 use crate::architecture::Architectures;
-use crate::data::DatasetSettings;
+use crate::data::{DatasetSettings, PublishedSplit};
 use crate::lora::LoraPlan;
 use crate::trainer::{LoraSettings, TrainSettings, TrainingSettings};
 
@@ -38,6 +38,11 @@ pub(super) fn check_training(
     let data = pipeline.preview::<DatasetSettings>(&settings.dataset);
     let policy = &settings.checkpoint;
     let mut found = Vec::new();
+    if data.as_ref().is_some_and(|data| data.split == PublishedSplit::Test) {
+        let message = format!("data set `{}` is of test images", settings.dataset);
+        let note = "a training needs `split: train`; an `evaluate` stage takes test images";
+        found.push(Diagnostic::error("dataset", message).note(note));
+    }
     found.extend(check_monitor("checkpoint.monitor", &policy.monitor, settings, data.as_deref()));
     found.extend(check_early_stopping(settings, data.as_deref()));
     if settings.validate_every_n_steps.is_some() {

@@ -3,6 +3,7 @@
 pub mod artifacts;
 mod copy_best;
 mod dataset;
+mod evaluate;
 mod file_formats;
 mod images;
 mod init;
@@ -35,5 +36,6 @@ pub fn kinds(architectures: &Architectures) -> Vec<Arc<dyn StageKind>> {
         Arc::new(select_best::SelectBestKind),
         Arc::new(lora::LoraKind(architectures())),
         Arc::new(sample::SampleKind(architectures())),
+        Arc::new(evaluate::EvaluateKind(architectures())),
     ]
 }

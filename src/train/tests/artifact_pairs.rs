@@ -87,11 +87,12 @@ stages:
   chosen: { kind: select_best, over: [base, lora, copied, mirrored] }
   mirrored: { kind: mirror, of: lora_copied }
   grid: { kind: sample, from: base, n: 2, steps: 1, to: out/base.png, device: cpu }
+  judged: { kind: evaluate, from: base, dataset: data, to: out/judged, metrics: [nearest], seeds: 0-1, steps: 1, device: cpu }
   notes: { kind: command, run: 'true' }
 ";
 
 /// The settings that name a stage: what stands before and behind the name.
-const READERS: [(&str, &str); 7] = [
+const READERS: [(&str, &str); 9] = [
     (
         "base.dataset",
         "{ kind: train, dataset: STAGE, epochs: 1, batch_size: 8, device: cpu, model: { dim: 16, mults: [1], depths: [1], heads: 2, window: 4 } }",
@@ -111,23 +112,32 @@ const READERS: [(&str, &str); 7] = [
         "{ kind: sample, from: STAGE, n: 2, steps: 1, to: out/reader.png, device: cpu }",
     ),
     ("mirror.of", "{ kind: mirror, of: STAGE }"),
+    (
+        "evaluate.dataset",
+        "{ kind: evaluate, from: base, dataset: STAGE, to: reader, metrics: [nearest], seeds: 0-1, steps: 1, device: cpu }",
+    ),
+    (
+        "evaluate.from",
+        "{ kind: evaluate, from: STAGE, dataset: data, to: reader, metrics: [nearest], seeds: 0-1, steps: 1, device: cpu }",
+    ),
 ];
 
 /// What becomes of each pair: `+` it works, `d` a data set is wanted, `c` a checkpoint is wanted,
 /// `a` an adapter is no model to train from. In the order of [`READERS`].
-const PAIRS: [(&str, &str); 11] = [
-    ("data", "++ccccc"),
-    ("trees", "++ccccc"),
-    ("base", "dd+++++"),
-    ("lora", "dda++++"),
-    ("copied", "dd+++++"),
-    ("lora_copied", "dda++++"),
-    ("merged", "dd+++++"),
+const PAIRS: [(&str, &str); 12] = [
+    ("data", "++ccccc+c"),
+    ("trees", "++ccccc+c"),
+    ("base", "dd+++++d+"),
+    ("lora", "dda++++d+"),
+    ("copied", "dd+++++d+"),
+    ("lora_copied", "dda++++d+"),
+    ("merged", "dd+++++d+"),
     // What it chooses is known when it has chosen.
-    ("chosen", "dd+++++"),
-    ("mirrored", "dd+++++"),
-    ("grid", "ddccccc"),
-    ("notes", "ddccccc"),
+    ("chosen", "dd+++++d+"),
+    ("mirrored", "dd+++++d+"),
+    ("grid", "ddcccccdc"),
+    ("judged", "ddcccccdc"),
+    ("notes", "ddcccccdc"),
 ];
 
 fn kinds() -> Vec<Arc<dyn StageKind>> {

@@ -16,6 +16,11 @@ const MOST: u64 = 1_000_000;
 pub struct Seeds(#[schemars(skip)] Vec<RangeInclusive<u64>>);
 
 impl Seeds {
+    /// Seeds from 0 on.
+    pub fn first(count: u64) -> Self {
+        Self(Vec::from_iter(count.checked_sub(1).map(|last| 0..=last)))
+    }
+
     pub fn count(&self) -> u64 {
         self.0.iter().map(|range| range.end() - range.start() + 1).sum()
     }

@@ -1,0 +1,287 @@
+//! The loss of images that no training step saw, by noise level and by class.
+//!
+//! The mean over the noise levels of training (Karras et al. 2022, arXiv 2206.00364, equation 8) is
+//! estimated by strata: each image is denoised once at the median of each of [`LEVELS`] equally
+//! probable parts of the log-normal distribution. So one image's luck with its noise level decides
+//! nothing, and the loss of a level can be told.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use pipe_engine::kind::{Failure, StageError};
+use rand::RngExt;
+use rand_distr::StandardNormal;
+use rayon::prelude::*;
+
+use crate::architecture::{ModelConfig, Network};
+use crate::data::{DataError, Dataset, same_class_name};
+use crate::device;
+use crate::diffusion::Edm;
+use crate::kernels;
+use crate::nn::Pass;
+use crate::rng::{Purpose, stream};
+
+/// Noise levels at which each image is denoised.
+const LEVELS: usize = 8;
+/// Standard normals below which 1/16, 3/16, … 15/16 of all lie.
+const MEDIANS: [f32; LEVELS] = [
+    -1.534_120_5,
+    -0.887_146_56,
+    -0.488_776_4,
+    -0.157_310_68,
+    0.157_310_68,
+    0.488_776_4,
+    0.887_146_56,
+    1.534_120_5,
+];
+
+/// Which images to denoise, and with what.
+pub struct LossRequest<'a> {
+    pub net: &'a Network,
+    pub config: &'a ModelConfig,
+    /// Of the model, in the order of its labels.
+    pub class_names: &'a [String],
+    pub dataset: &'a Dataset,
+    /// Positions in the data set.
+    pub images: &'a [usize],
+    /// Images that are denoised at once.
+    pub batch_size: usize,
+}
+
+/// Mean losses of some images.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LevelLosses {
+    /// Over all of it.
+    pub mean: f64,
+    /// By noise level σ, lowest first.
+    pub by_level: Vec<(f64, f64)>,
+    /// By class of the data set that has images, in the order of the labels.
+    pub by_class: Vec<(String, f64)>,
+}
+
+impl LossRequest<'_> {
+    /// Denoises every image at every level. `after` is told how many of how many batches are done,
+    /// and stops by answering `false`; the result is `None` then. A pure function of model and
+    /// images, but for rounding that may depend on the batch's size.
+    ///
+    /// # Errors
+    /// A class that the model does not know, an image that cannot be read, a device that fails.
+    pub fn losses(
+        &self,
+        device: &Device,
+        mut after: impl FnMut(u64, u64) -> bool + Send,
+    ) -> Result<Option<LevelLosses>, StageError> {
+        let label_of = self.label_of()?;
+        let edm = Edm::default();
+        let sigmas = edm.sigma(&MEDIANS);
+        let classes = self.dataset.class_names();
+        let mut of_level = vec![0.0; LEVELS];
+        let mut of_class = vec![(0.0, 0u64); classes.len()];
+        let batch = self.batch_size.max(1);
+        let total = (self.images.len().div_ceil(batch) * LEVELS) as u64;
+        let mut done = 0;
+        for images in self.images.chunks(batch) {
+            let pixels = self.read(images)?;
+            for (level, sigma) in sigmas.iter().enumerate() {
+                let losses = kernels::in_own_pool(|| {
+                    self.of_batch(&edm, images, pixels.clone(), (level, *sigma), &label_of, device)
+                })?;
+                for (index, loss) in images.iter().zip(losses) {
+                    of_level[level] += loss;
+                    if let Some((sum, count)) =
+                        of_class.get_mut(self.dataset.label(*index) as usize)
+                    {
+                        (*sum, *count) = (*sum + loss, *count + 1);
+                    }
+                }
+                done += 1;
+                if !after(done, total) {
+                    return Ok(None);
+                }
+            }
+        }
+        let images = self.images.len().max(1) as f64;
+        let by_class = classes.iter().zip(&of_class).filter(|(_, (_, count))| *count > 0);
+        Ok(Some(LevelLosses {
+            mean: of_level.iter().sum::<f64>() / (images * LEVELS as f64),
+            by_level: sigmas
+                .iter()
+                .zip(&of_level)
+                .map(|(s, sum)| ((*s).into(), sum / images))
+                .collect(),
+            by_class: by_class.map(|(name, (sum, n))| (name.clone(), sum / *n as f64)).collect(),
+        }))
+    }
+
+    /// The model's label for each class of the data set, by name.
+    fn label_of(&self) -> Result<Vec<i64>, StageError> {
+        let names = self.class_names;
+        if self.config.num_classes() == 0 {
+            return Ok(vec![0; self.dataset.class_names().len()]);
+        }
+        let label = |class: &String| {
+            let exact = names.iter().position(|name| name == class);
+            let found = exact.or_else(|| names.iter().position(|n| same_class_name(n, class)));
+            let none = || {
+                let all = names.join(", ");
+                let text = format!("dataset: the model has no class `{class}`; it has {all}");
+                StageError::new(Failure::Setting, text)
+            };
+            found.map(|label| label as i64).ok_or_else(none)
+        };
+        self.dataset.class_names().iter().map(label).collect()
+    }
+
+    /// `[images, 3, size, size]` in -1..=1.
+    fn read(&self, images: &[usize]) -> Result<Vec<f32>, StageError> {
+        let read: Result<Vec<Vec<f32>>, DataError> =
+            images.par_iter().map(|index| self.dataset.model_input(*index, None)).collect();
+        let read = read.map_err(|e| StageError::new(Failure::Input, e.to_string()))?;
+        Ok(read.concat())
+    }
+
+    /// The loss of each image of a batch.
+    fn of_batch(
+        &self,
+        edm: &Edm,
+        images: &[usize],
+        pixels: Vec<f32>,
+        (level, sigma): (usize, f32),
+        label_of: &[i64],
+        device: &Device,
+    ) -> Result<Vec<f64>, StageError> {
+        let (count, size) = (images.len(), self.config.image_size());
+        let each = pixels.len() / count.max(1);
+        let noise = images.iter().flat_map(|index| {
+            let rng = stream(0, Purpose::Validation, level as u64 + 1, *index as u64);
+            rng.sample_iter(StandardNormal).take(each)
+        });
+        let noise: Vec<f32> = noise.collect();
+        let shape = [count, 3, size, size];
+        let on_device = |values| Tensor::<4>::from_data(TensorData::new(values, shape), device);
+        let (image, noise) = (on_device(pixels), on_device(noise));
+        let label = (self.config.num_classes() > 0).then(|| {
+            let of = |index: &usize| label_of.get(self.dataset.label(*index) as usize).copied();
+            let labels: Vec<i64> = images.iter().map(|index| of(index).unwrap_or(0)).collect();
+            Tensor::<1, Int>::from_data(TensorData::new(labels, [count]), device)
+        });
+        let levels = Tensor::<1>::full([count], sigma, device);
+        let noised = image.clone() + noise * sigma;
+        let denoised = edm.denoise(self.net, noised, levels, label, &Pass::inference());
+        let squares = (denoised - image).square().reshape([count, each]).mean_dim(1);
+        let (sigma, data) = (f64::from(sigma), edm.sigma_data);
+        let weight = (sigma * sigma + data * data) / (sigma * data).powi(2);
+        Ok(device::read(squares)?.iter::<f64>().map(|square| square * weight).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::architecture::Architectures;
+    use crate::data::{DatasetSettings, Split};
+
+    fn dataset(images: usize) -> Dataset {
+        let settings = DatasetSettings {
+            image_size: 8,
+            num_images: images,
+            val_split: 0.5,
+            ..DatasetSettings::default()
+        };
+        Dataset::open(&settings, &std::path::Path::new("/").into(), &()).unwrap()
+    }
+
+    fn model(classes: usize) -> (Network, ModelConfig) {
+        let text = format!(
+            r#"{{"dim": 16, "mults": [1, 2], "depths": [1, 1], "heads": 2, "window": 4, "image_size": 8,
+                 "channels": 3, "num_classes": {classes}}}"#
+        );
+        let config = Architectures::builtin().read(serde_json::from_str(&text).unwrap()).unwrap();
+        (config.init(7, &Device::flex()).unwrap(), config)
+    }
+
+    fn losses(batch_size: usize, names: &[String]) -> Result<LevelLosses, StageError> {
+        let dataset = dataset(64);
+        let (net, config) = model(names.len());
+        let request = LossRequest {
+            net: &net,
+            config: &config,
+            class_names: names,
+            dataset: &dataset,
+            images: dataset.indices(Split::Validation),
+            batch_size,
+        };
+        Ok(request.losses(&Device::flex(), |_, _| true)?.unwrap())
+    }
+
+    #[test]
+    fn means_of_levels_and_of_classes_are_the_mean_whatever_the_batch() {
+        let names = dataset(64).class_names().to_vec();
+        let found = losses(5, &names).unwrap();
+        assert_eq!((found.by_level.len(), found.by_class.len()), (LEVELS, 8));
+        let mean = |all: Vec<f64>| all.iter().sum::<f64>() / all.len() as f64;
+        let levels = mean(found.by_level.iter().map(|(_, loss)| *loss).collect());
+        let classes = mean(found.by_class.iter().map(|(_, loss)| *loss).collect());
+        assert!((levels / found.mean - 1.0).abs() < 1e-12);
+        assert!((classes / found.mean - 1.0).abs() < 1e-12, "as many images of each class");
+        assert!(found.by_level.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        let other = losses(32, &names).unwrap();
+        assert!((other.mean / found.mean - 1.0).abs() < 1e-5, "{} {}", other.mean, found.mean);
+    }
+
+    /// Of a network whose last layer is zero D(x; σ) is `c_skip x`, and the loss of an image y with
+    /// noise n is the mean of `((c_skip - 1) y + c_skip σ n)²` times λ(σ).
+    #[test]
+    fn a_network_that_says_nothing_has_the_loss_of_its_skip_connection() {
+        let names = dataset(64).class_names().to_vec();
+        let found = losses(16, &names).unwrap();
+        let dataset = dataset(64);
+        let images = dataset.indices(Split::Validation);
+        let (net, config) = model(8);
+        let zero = {
+            let noise = Tensor::<4>::full([1, 3, 8, 8], 0.3, &Device::flex());
+            let level = Tensor::<1>::full([1], 0.1, &Device::flex());
+            use crate::architecture::Denoiser;
+            let out = net.forward(noise, level, None, &Pass::inference());
+            out.abs().max().into_scalar::<f32>()
+        };
+        assert_eq!(zero, 0.0, "the first weights of the last layer");
+        assert_eq!(config.image_size(), 8);
+        let (level, (sigma, loss)) = (2, found.by_level[2]);
+        let skip = 0.25 / (sigma * sigma + 0.25);
+        let weight = (sigma * sigma + 0.25) / (sigma * 0.5f64).powi(2);
+        let mut sum = 0.0;
+        for index in images {
+            let pixels = dataset.model_input(*index, None).unwrap();
+            let rng = stream(0, Purpose::Validation, level + 1, *index as u64);
+            let noise = rng.sample_iter::<f64, _>(StandardNormal);
+            let square =
+                |(y, n): (&f32, f64)| ((skip - 1.0) * f64::from(*y) + skip * sigma * n).powi(2);
+            sum += pixels.iter().zip(noise).map(square).sum::<f64>() / pixels.len() as f64;
+        }
+        let expected = weight * sum / images.len() as f64;
+        assert!((loss / expected - 1.0).abs() < 1e-4, "{loss} {expected}");
+    }
+
+    #[test]
+    fn a_class_that_the_model_does_not_know_is_named() {
+        let message = losses(8, &["oak".to_owned()]).unwrap_err().message;
+        assert_eq!(message, "dataset: the model has no class `circle`; it has oak");
+    }
+
+    #[test]
+    fn the_levels_are_the_medians_of_equally_probable_parts() {
+        // By the error function's series: Φ(z) = 1/2 + φ(z) Σ z^(2k+1) / (1 · 3 ⋯ (2k+1)).
+        let phi = |z: f64| {
+            let (mut term, mut sum, mut k) = (z, z, 1.0);
+            while f64::abs(term) > 1e-16 {
+                k += 2.0;
+                term *= z * z / k;
+                sum += term;
+            }
+            0.5 + sum * (-z * z / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt()
+        };
+        for (part, median) in MEDIANS.iter().enumerate() {
+            let expected = (2 * part + 1) as f64 / 16.0;
+            assert!((phi(f64::from(*median)) - expected).abs() < 1e-6, "{part}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The work of an `evaluate` stage, one metric after the other.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use image::RgbImage;
+use pipe_core::progress::{Event, Unit};
+use pipe_engine::kind::{Failure, Metrics, RunContext, StageError};
+use pipe_fs::atomic;
+
+use super::settings::{EvaluateSettings, Metric};
+use super::{FileName, METRICS_FILE, PICTURES, SHEET_FILE};
+use crate::checkpoint::SamplingModel;
+use crate::data::{Dataset, Split};
+use crate::diffusion::Sampler;
+use crate::evaluate::{LossRequest, Nearest, nearest, nearest_sheet};
+use crate::sampling::{Format, PictureRequest, Target};
+
+/// Validation images that tell how near images are that the model cannot have learned by heart.
+const COMPARED: usize = 2048;
+
+/// A model to be judged, with what it is judged by.
+pub(super) struct Judge<'a> {
+    pub settings: &'a EvaluateSettings,
+    pub context: &'a RunContext<'a>,
+    pub model: SamplingModel,
+    pub dataset: &'a Arc<Dataset>,
+    pub device: Device,
+}
+
+impl Judge<'_> {
+    /// Finds out all that is wanted, and writes it: the metrics, and the files below the stage's
+    /// folder.
+    pub fn run(&self) -> Result<(Metrics, Vec<FileName>), StageError> {
+        let (s, root) = (self.settings, &self.context.root);
+        let folder = root.join(&s.to);
+        atomic::create_folder(root.disk(), &folder)?;
+        let mut metrics = BTreeMap::new();
+        let mut files = vec![PathBuf::from(METRICS_FILE)];
+        if s.has(Metric::ValLoss) {
+            self.val_loss(&mut metrics)?;
+        }
+        if s.samples() {
+            let pictures = self.pictures(&folder)?;
+            if s.has(Metric::Nearest) {
+                self.nearest(&pictures, &folder, &mut metrics)?;
+                files.push(SHEET_FILE.into());
+            }
+        }
+        let text = serde_json::to_string_pretty(&metrics);
+        let text = text.map_err(|e| StageError::new(Failure::Bug, e.to_string()))? + "\n";
+        let file = folder.join(METRICS_FILE);
+        atomic::write(root.disk(), &file, |out| out.write_all(text.as_bytes()))?;
+        Ok((Metrics(metrics), files))
+    }
+
+    /// Tells how far it is, and whether to go on.
+    fn after(&self, what: &str, unit: Unit) -> impl FnMut(u64, u64) -> bool + Send + use<'_> {
+        let what = what.to_owned();
+        move |done, total| {
+            self.context.event(Event::Preparing {
+                what: what.clone(),
+                done,
+                total: Some(total),
+                unit,
+            });
+            self.context.stop.requested().is_none()
+        }
+    }
+
+    fn unless_stopped<T>(&self, found: Option<T>) -> Result<T, StageError> {
+        let signal = self.context.stop.requested();
+        let signal = signal.unwrap_or(pipe_core::stop::Signal::Terminate);
+        let stopped = || {
+            StageError::new(Failure::Interrupted(signal), format!("stopped by {}", signal.name()))
+        };
+        found.ok_or_else(stopped)
+    }
+
+    fn val_loss(&self, metrics: &mut BTreeMap<String, f64>) -> Result<(), StageError> {
+        let request = LossRequest {
+            net: &self.model.net,
+            config: &self.model.config,
+            class_names: &self.model.class_names,
+            dataset: self.dataset,
+            images: self.images(Split::Validation)?,
+            batch_size: self.settings.batch_size,
+        };
+        let found = request.losses(&self.device, self.after("validation loss", Unit::Items))?;
+        let found = self.unless_stopped(found)?;
+        metrics.insert("val_loss".to_owned(), found.mean);
+        let levels = found.by_level.iter().map(|(sigma, loss)| (format!("sigma_{sigma:.3}"), loss));
+        let classes = found.by_class.iter().map(|(class, loss)| (format!("class_{class}"), loss));
+        let details = levels.chain(classes).map(|(of, loss)| (format!("val_loss/{of}"), *loss));
+        metrics.extend(details);
+        Ok(())
+    }
+
+    /// The images of a split, which must have some.
+    fn images(&self, split: Split) -> Result<&[usize], StageError> {
+        let images = self.dataset.indices(split);
+        let name = if split == Split::Train { "training" } else { "validation" };
+        let none = || format!("dataset: {} has no {name} images", self.settings.dataset);
+        if images.is_empty() { Err(StageError::setting(none())) } else { Ok(images) }
+    }
+
+    /// The real images that pictures are compared with.
+    fn real(&self) -> Result<&[usize], StageError> {
+        let is_test = self.dataset.indices(Split::Train).is_empty();
+        let unset = if is_test { Split::Validation } else { Split::Train };
+        self.images(self.settings.split.map_or(unset, Split::from))
+    }
+
+    /// The pictures of all seeds: those that are there already, and the others.
+    fn pictures(&self, folder: &Path) -> Result<Vec<RgbImage>, StageError> {
+        let s = self.settings;
+        let SamplingModel { net, config, class_names, source, .. } = &self.model;
+        let request = PictureRequest {
+            seeds: s.seeds.clone(),
+            classes: s.classes.clone().unwrap_or_default(),
+            sampler: Sampler { steps: s.steps, guidance: s.guidance, ..Sampler::default() },
+            batch_size: s.batch_size,
+            source: source.clone(),
+        };
+        let target = Target::Folder(folder.join(PICTURES));
+        let model = (net, config, &class_names[..]);
+        let after = self.after("sampling", Unit::Items);
+        let written =
+            request.write(self.context.root.disk(), &target, model, &self.device, after)?;
+        let written = self.unless_stopped(written)?;
+        let read = |name: &String| {
+            let path = target.path().join(name);
+            let failed = |e: &dyn std::fmt::Display| {
+                let text = format!("failed to read {}: {e}", path.display());
+                StageError::new(Failure::Input, text)
+            };
+            let bytes = std::fs::read(&path).map_err(|e| failed(&e))?;
+            Ok(image::load_from_memory(&bytes).map_err(|e| failed(&e))?.to_rgb8())
+        };
+        written.files.iter().map(read).collect()
+    }
+
+    /// How near pictures are to real images, and how near images are that were kept aside.
+    fn nearest(
+        &self,
+        pictures: &[RgbImage],
+        folder: &Path,
+        metrics: &mut BTreeMap<String, f64>,
+    ) -> Result<(), StageError> {
+        let real = self.real()?;
+        let found = self.nearest_of(pictures, real, "nearest images")?;
+        metrics.insert("nearest".to_owned(), mean(&found));
+        let aside = self.dataset.indices(Split::Validation);
+        if !aside.is_empty() && aside != real {
+            let size = self.dataset.image_size() as u32;
+            let image = |index: &usize| {
+                let bytes = self.dataset.image(*index);
+                let bytes = bytes.map_err(|e| StageError::new(Failure::Input, e.to_string()))?;
+                let image = RgbImage::from_raw(size, size, bytes.into_owned());
+                image.ok_or_else(|| StageError::new(Failure::Bug, "an image of another size"))
+            };
+            let images: Result<Vec<_>, _> = aside.iter().take(COMPARED).map(image).collect();
+            let found = self.nearest_of(&images?, real, "nearest images of validation")?;
+            metrics.insert("nearest/of_validation".to_owned(), mean(&found));
+        }
+        let title = "Each picture beside the image that is nearest to it, with their distance";
+        let sheet = nearest_sheet(title, pictures, &found, self.dataset)?;
+        let bytes = Format::of(Path::new(SHEET_FILE)).map_err(StageError::setting)?;
+        let bytes = bytes.encode(&sheet.render())?;
+        let disk = self.context.root.disk();
+        atomic::write(disk, &folder.join(SHEET_FILE), |out| out.write_all(&bytes))?;
+        Ok(())
+    }
+
+    fn nearest_of(
+        &self,
+        pictures: &[RgbImage],
+        real: &[usize],
+        what: &str,
+    ) -> Result<Vec<Nearest>, StageError> {
+        let augmentation = self.dataset.augmentation();
+        let mirrored = augmentation.enabled && augmentation.horizontal_flip;
+        let after = self.after(what, Unit::Items);
+        self.unless_stopped(nearest(pictures, self.dataset, real, mirrored, after)?)
+    }
+}
+
+fn mean(found: &[Nearest]) -> f64 {
+    found.iter().map(|nearest| nearest.distance).sum::<f64>() / found.len().max(1) as f64
+}

@@ -1,0 +1,212 @@
+//! `kind: evaluate`: how good a trained model is.
+
+mod judge;
+mod settings;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use figment::Figment;
+use pipe_core::progress::Event;
+use pipe_engine::kind::{
+    ArtifactType, Diagnostic, Failure, Files, InspectContext, Inspection, Metrics, Outcome,
+    PipelineView, Reference, Rejection, RunContext, Stage, StageError, StageKind, StageState,
+};
+use pipe_engine::state::{Output, Outputs};
+use serde_json::Value;
+
+use self::judge::Judge;
+use self::settings::{EvaluateSettings, Metric, RealImages};
+use super::artifacts::{CheckpointPreview, Checkpoints, checkpoint_reference, dataset_reference};
+use super::lint;
+use crate::architecture::Architectures;
+use crate::checkpoint;
+use crate::data::{Dataset, DatasetSettings, PublishedSplit};
+use crate::device::{self, GpuAssignment};
+use crate::sampling::ineffective_guidance;
+
+/// The file of what was found, below `to`.
+const METRICS_FILE: &str = "metrics.json";
+/// The sheet of pictures beside their nearest images, below `to`.
+const SHEET_FILE: &str = "nearest.png";
+/// The folder of the sampled pictures, below `to`.
+const PICTURES: &str = "pictures";
+
+pub struct EvaluateKind(pub Architectures);
+
+impl StageKind for EvaluateKind {
+    fn name(&self) -> &'static str {
+        "evaluate"
+    }
+
+    fn makes(&self) -> ArtifactType {
+        ArtifactType::METRICS
+    }
+
+    fn schema(&self) -> schemars::Schema {
+        schemars::schema_for!(EvaluateSettings)
+    }
+
+    fn resolve(&self, given: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
+        let settings: EvaluateSettings = given.extract()?;
+        settings.check()?;
+        for key in ["seeds", "classes", "steps", "guidance", "split"] {
+            let message = "only metrics of pictures use it: `nearest`";
+            Rejection::unless(key, settings.samples() || !given.contains(key), message)?;
+        }
+        Ok(Arc::new(EvaluateStage { settings, architectures: self.0.clone() }))
+    }
+}
+
+struct EvaluateStage {
+    settings: EvaluateSettings,
+    architectures: Architectures,
+}
+
+impl Stage for EvaluateStage {
+    fn settings(&self) -> Value {
+        serde_json::to_value(&self.settings).unwrap_or_default()
+    }
+
+    fn references(&self) -> Vec<Reference> {
+        let EvaluateSettings { from, dataset, .. } = &self.settings;
+        vec![checkpoint_reference("from", from), dataset_reference("dataset", dataset)]
+    }
+
+    fn lint(&self, pipeline: &PipelineView) -> Vec<Diagnostic> {
+        let EvaluateSettings { from, dataset, guidance, .. } = &self.settings;
+        let mut found = lint::check_source("from", from, None, pipeline);
+        found.extend(lint::check_is_readable("from", from, pipeline));
+        let data = pipeline.preview::<DatasetSettings>(dataset);
+        found.extend(data.iter().flat_map(|data| self.check_split(data)));
+        let source = pipeline.preview::<CheckpointPreview>(from);
+        let model = source.as_ref().and_then(|source| source.model.as_ref());
+        if let (Some(data), Some(network)) = (&data, model.and_then(|m| m.network.as_ref()))
+            && data.image_size != network.image_size()
+        {
+            let (theirs, size) = (data.image_size, network.image_size());
+            let message = format!("its images have {theirs} pixels, and the model {size}");
+            let note = format!("set its image_size to {size}");
+            found.push(Diagnostic::error("dataset", message).note(note));
+        }
+        if let Some(model) = model
+            && let Some(message) =
+                ineffective_guidance(*guidance, model.classes, Some(model.label_dropout))
+        {
+            found.push(Diagnostic::warning("guidance", message));
+        }
+        found
+    }
+
+    fn files(&self) -> Files {
+        Files { reads: Vec::new(), writes: vec![("to".to_owned(), self.settings.to.clone())] }
+    }
+
+    fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
+        let Some(made) = o.made else { return Ok(StageState::absent("not judged yet").into()) };
+        let changes = o.changes_since(&made.manifest);
+        if !changes.is_empty() {
+            return Ok(StageState::changed(changes).into());
+        }
+        let mut standing = Vec::new();
+        for output in &made.outputs {
+            match o.if_unchanged(output) {
+                Some(output) => standing.push(output),
+                None => {
+                    let reason = format!("{} is not there, or was changed", output.path);
+                    return Ok(StageState::absent(reason).into());
+                }
+            }
+        }
+        let metrics = match self.read(&o.root.join(self.settings.to.join(METRICS_FILE))) {
+            Ok(metrics) => metrics,
+            Err(reason) => return Ok(StageState::absent(reason).into()),
+        };
+        o.confirm(Outputs { outputs: standing, ..made.clone() });
+        let reason = format!("up to date, {}", self.shown(&metrics));
+        let state = StageState::Done { reason };
+        Ok(Inspection { state, artifact: Some(metrics.artifact()) })
+    }
+
+    fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
+        let s = &self.settings;
+        let Some(file) = context.inputs.get("from").and_then(Checkpoints::best_of) else {
+            return Err(StageError::setting(format!("from: stage {} has no checkpoint", s.from)));
+        };
+        let dataset = context.inputs.get("dataset").and_then(|a| a.get::<Arc<Dataset>>());
+        let Some(dataset) = dataset else {
+            return Err(StageError::setting(format!("dataset: {} is no data set", s.dataset)));
+        };
+        let device = device::resolve(s.device, GpuAssignment::of(context))
+            .map_err(|e| StageError::setting(e.to_string()))?
+            .device;
+        let model =
+            checkpoint::load_for_sampling(&self.architectures, &file.path, None, s.ema, &device);
+        let model = model.map_err(|e| StageError::new(Failure::Input, e.to_string()))?;
+        let (pixels, wanted) = (dataset.image_size(), model.config.image_size());
+        if pixels != wanted {
+            return Err(StageError::setting(format!(
+                "dataset: images of {pixels} pixels cannot judge a model of {wanted}; set `image_size: {wanted}`"
+            )));
+        }
+        let classes = Some(model.config.num_classes());
+        if let Some(text) = ineffective_guidance(s.guidance, classes, model.label_dropout) {
+            context.event(Event::Message { text });
+        }
+        let judge = Judge { settings: s, context, model, dataset: &dataset, device };
+        let (metrics, files) = judge.run()?;
+        let files = files.iter().map(|file| s.to.join(file).display().to_string());
+        let outputs: Result<Vec<Output>, _> = files.map(|f| context.output(&f, None)).collect();
+        context.record_outputs(outputs?, Vec::new(), Vec::new())?;
+        let summary = format!("epoch {}: {}", file.epoch, self.shown(&metrics));
+        Ok(Outcome { artifact: Some(metrics.artifact()), summary, next: None })
+    }
+}
+
+impl EvaluateStage {
+    /// Whether the data set has the images that are wanted.
+    fn check_split(&self, data: &DatasetSettings) -> Vec<Diagnostic> {
+        let s = &self.settings;
+        let is_test = data.split == PublishedSplit::Test;
+        let none = format!("data set `{}` has no validation images", s.dataset);
+        let note =
+            "set its val_split to a share such as 0.1, or name a data set with `split: test`";
+        let mut found = Vec::new();
+        let has_validation = is_test || data.val_split > 0.0;
+        if s.has(Metric::ValLoss) && !has_validation {
+            let message = format!("val_loss is of validation images, and {none}");
+            found.push(Diagnostic::error("metrics", message).note(note));
+        }
+        match s.split {
+            Some(RealImages::Validation) if !has_validation => {
+                found.push(Diagnostic::error("split", none).note(note));
+            }
+            Some(RealImages::Train) if is_test => {
+                let message = format!("data set `{}` is of test images", s.dataset);
+                let note = "leave `split` out: pictures are compared with them then";
+                found.push(Diagnostic::error("split", message).note(note));
+            }
+            _ => {}
+        }
+        found
+    }
+
+    /// What was found, as its file says it.
+    fn read(&self, path: &std::path::Path) -> Result<Metrics, String> {
+        let shown = path.display();
+        let bytes = std::fs::read(path).map_err(|e| format!("failed to read {shown}: {e}"))?;
+        let metrics: BTreeMap<String, f64> =
+            serde_json::from_slice(&bytes).map_err(|e| format!("failed to read {shown}: {e}"))?;
+        Ok(Metrics(metrics))
+    }
+
+    /// The metrics that were asked for, without their details.
+    fn shown(&self, metrics: &Metrics) -> String {
+        let main = metrics.0.iter().filter(|(name, _)| !name.contains('/'));
+        Metrics(main.map(|(name, value)| (name.clone(), *value)).collect()).shown()
+    }
+}
+
+/// A file below the stage's folder.
+type FileName = PathBuf;

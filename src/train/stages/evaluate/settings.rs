@@ -1,0 +1,146 @@
+//! The settings of an `evaluate` stage.
+
+use std::path::PathBuf;
+
+use pipe_engine::kind::Rejection;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::super::copy_best::inside_project;
+use crate::data::Split;
+use crate::device::DeviceSpec;
+use crate::diffusion::Sampler;
+use crate::sampling::Seeds;
+
+/// Judges a trained model: its loss on images that it was not trained on, and its pictures beside
+/// real ones.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluateSettings {
+    /// The stage whose model is judged: any that makes checkpoints.
+    pub from: String,
+    /// The `dataset` stage of the real images.
+    #[schemars(example = &"data")]
+    pub dataset: String,
+    /// The folder for what is found, relative to the project: `metrics.json`, sheets of images, and
+    /// the pictures that were sampled, in `pictures`.
+    #[schemars(example = &"quality")]
+    pub to: PathBuf,
+    /// What to find out. `val_loss`: the loss of the validation images, in all, by noise level and by
+    /// class. `nearest`: how near each picture is to a training image, with a sheet of them.
+    #[schemars(extend("minItems" = 1, "uniqueItems" = true))]
+    #[schemars(example = ["val_loss", "nearest"])]
+    pub metrics: Vec<Metric>,
+    /// The images that pictures are compared with: `train` or `validation`; the training images if
+    /// unset, and those of a set of test images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<RealImages>,
+    /// The pictures to sample, one for each of these seeds: `0-9999` or `1,5,7-9`. Seeds go round the
+    /// classes.
+    #[serde(default = "default_seeds")]
+    pub seeds: Seeds,
+    /// The classes to sample, by name; all of them if unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<Vec<String>>,
+    /// Noise levels of the sampler.
+    #[serde(default = "default_steps")]
+    #[schemars(range(min = 1, max = 1000))]
+    #[schemars(extend("x-known-as" = ["num_inference_steps", "sampling_steps", "num_steps"]))]
+    pub steps: usize,
+    /// Weight of the class (classifier-free guidance): 1 takes it as it is, more exaggerates it.
+    #[serde(default = "default_guidance")]
+    #[schemars(extend("x-known-as" = ["guidance_scale", "cfg", "cfg_scale"]))]
+    pub guidance: f64,
+    /// Judge the EMA weights where there are any.
+    #[serde(default = "yes")]
+    pub ema: bool,
+    /// Images that are computed at once.
+    #[serde(default = "default_batch_size")]
+    #[schemars(range(min = 1), extend("x-class" = "runtime"))]
+    pub batch_size: usize,
+    /// Where to compute: `auto`, `cpu`, `gpu`, `gpu:N`.
+    #[serde(default)]
+    #[schemars(extend("x-class" = "runtime"))]
+    pub device: DeviceSpec,
+}
+
+/// What can be found out about a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// The loss of the validation images.
+    ValLoss,
+    /// How near pictures are to training images.
+    Nearest,
+}
+
+impl Metric {
+    /// Whether pictures must be sampled for it.
+    pub fn is_of_pictures(self) -> bool {
+        match self {
+            Self::ValLoss => false,
+            Self::Nearest => true,
+        }
+    }
+}
+
+/// The real images that pictures are compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RealImages {
+    Train,
+    Validation,
+}
+
+impl From<RealImages> for Split {
+    fn from(images: RealImages) -> Self {
+        match images {
+            RealImages::Train => Self::Train,
+            RealImages::Validation => Self::Validation,
+        }
+    }
+}
+
+fn default_seeds() -> Seeds {
+    Seeds::first(2048)
+}
+
+fn default_steps() -> usize {
+    Sampler::default().steps
+}
+
+fn default_guidance() -> f64 {
+    Sampler::default().guidance
+}
+
+fn default_batch_size() -> usize {
+    32
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl EvaluateSettings {
+    /// Refuses values out of their ranges.
+    pub fn check(&self) -> Result<(), Rejection> {
+        inside_project(&self.to).map_err(|message| Rejection::value("to", message))?;
+        Rejection::unless("metrics", !self.metrics.is_empty(), "at least one")?;
+        let twice = |(at, metric): (usize, &Metric)| self.metrics[..at].contains(metric);
+        let is_once = !self.metrics.iter().enumerate().any(twice);
+        Rejection::unless("metrics", is_once, "each metric once")?;
+        Rejection::unless("steps", (1..=1000).contains(&self.steps), "1 to 1000")?;
+        let is_weight = self.guidance >= 0.0 && self.guidance.is_finite();
+        Rejection::unless("guidance", is_weight, "0 or more")?;
+        Rejection::unless("batch_size", self.batch_size >= 1, "at least 1")
+    }
+
+    pub fn has(&self, metric: Metric) -> bool {
+        self.metrics.contains(&metric)
+    }
+
+    /// Whether pictures must be sampled.
+    pub fn samples(&self) -> bool {
+        self.metrics.iter().any(|metric| metric.is_of_pictures())
+    }
+}
