@@ -197,6 +197,7 @@ pages! {
     performance: "docs/performance.md",
     pipeline: "docs/pipeline.md",
     python: "docs/python.md",
+    recipes: "docs/recipes.md",
     report: "docs/report.md",
     scale: "docs/scale.md",
     slurm: "docs/slurm.md",

@@ -46,6 +46,7 @@ mod page;
 mod pictures;
 mod place;
 mod project;
+mod recipes;
 mod refused;
 mod repair;
 mod report;

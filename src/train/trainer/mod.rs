@@ -29,7 +29,7 @@ pub use init_settings::{InitSettings, InitWeights};
 pub use optimizer::{Optimizer, PREFIX as OPTIMIZER_STATE, StepSettings, clip_by_norm};
 pub use precision::Precision;
 pub use recorder::{ModelInfo, OnNewBest, Recorder};
-pub use schedule::{Schedule, ScheduleKind};
+pub use schedule::{Horizon, Schedule, ScheduleKind};
 pub use settings::{
     EmaSettings, LoraSettings, ModelSettings, OptimizerKind, OptimizerSettings, TrainSettings,
     TrainingSettings,

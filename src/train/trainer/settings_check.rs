@@ -2,6 +2,7 @@
 
 use pipe_engine::kind::Rejection;
 
+use super::schedule::ScheduleKind;
 use super::settings::{SHARE, TrainingSettings, is_share};
 use super::training_length::UNLIMITED;
 use crate::device::DeviceSpec;
@@ -56,12 +57,7 @@ impl TrainingSettings {
             "0 or more",
         )?;
         Rejection::unless("ema.decay", is_share(self.ema.decay), SHARE)?;
-        let floor = self.schedule.min_lr_ratio;
-        Rejection::unless(
-            "schedule.min_lr_ratio",
-            is_share(floor),
-            "a share of the learning rate between 0 and 1",
-        )?;
+        self.validate_schedule()?;
         if let Some(init) = &self.init {
             init.validate(&self.checkpoint)?;
         }
@@ -86,5 +82,22 @@ impl TrainingSettings {
         self.checkpoint
             .validate()
             .map_err(|e| Rejection::value(format!("checkpoint.{}", e.key), e.message))
+    }
+
+    fn validate_schedule(&self) -> Result<(), Rejection> {
+        let floor = self.schedule.min_lr_ratio;
+        Rejection::unless(
+            "schedule.min_lr_ratio",
+            is_share(floor),
+            "a share of the learning rate between 0 and 1",
+        )?;
+        let (kind, reference) = (self.schedule.kind, self.schedule.reference_steps);
+        Rejection::unless(
+            "schedule.reference_steps",
+            (kind != ScheduleKind::InverseSqrt || reference.is_some()) && reference != Some(0),
+            "the step from which on `inverse_sqrt` lets the rate fall, at least 1; EDM2 has 35000 to 70000",
+        )?;
+        let decay = self.schedule.decay_share;
+        Rejection::unless("schedule.decay_share", decay.is_none_or(is_share), SHARE)
     }
 }
