@@ -2,6 +2,7 @@
 
 mod adapters;
 mod advice;
+mod averages;
 mod belonging;
 mod bench;
 mod budgets;

@@ -1,6 +1,6 @@
 //! What trains well: schedules that extend, objectives, dropout inside the network.
 
-use crate::project::{Project, TINY, all_tensors};
+use crate::project::{Project, TINY, all_tensors, root};
 
 const BASE: &str = "checkpoints/base_training";
 const RUN: &str = "checkpoints/base_training/run_001";
@@ -135,13 +135,6 @@ fn each_objective_trains_resumes_to_the_bit_and_is_sampled_as_what_it_is() {
     run(&plain, &["--epochs", "4"]);
     assert_eq!(objective(&plain, RUN), None);
     assert!(!plain.metadata(RUN)["manifest"].as_object().unwrap().contains_key("objective.kind"));
-    let picture = |project: &Project, name: &str| {
-        let out = format!("{name}.png");
-        let file = format!("{RUN}/checkpoints/last.ckpt");
-        let arguments = ["sample", &file, "--n=4", "--steps=4", "--device=cpu", "-o", &out];
-        project.pipe(&arguments).succeeds();
-        image::open(project.path(&out)).unwrap().to_rgb8().into_raw()
-    };
     for kind in OBJECTIVES {
         let line = format!("    objective: {kind}\n");
         let project = tiny(&line);
@@ -160,15 +153,37 @@ fn each_objective_trains_resumes_to_the_bit_and_is_sampled_as_what_it_is() {
         assert!(losses[7] < 0.9 * losses[0], "{kind}: {losses:?}");
         assert!(objective(&project, RUN).is_some(), "{kind}");
 
-        // The same weights, taken for EDM's, are another model.
-        let one = picture(&project, "own");
-        let (from, to) = (format!("{RUN}/checkpoints/last.ckpt"), "weights.ckpt");
-        project.pipe(&["ckpt", "export", &from, "--weights-only", "-o", to]).succeeds();
-        let sampled = ["sample", to, "--n=4", "--steps=4", "--device=cpu", "-o", "of.png"];
-        project.pipe(&sampled).succeeds();
-        let exported = image::open(project.path("of.png")).unwrap().to_rgb8().into_raw();
-        assert_eq!(one.len(), exported.len());
+        // What it samples goes along with an export. The same weights, taken for EDM's, are another
+        // model.
+        let file = format!("{RUN}/checkpoints/last.ckpt");
+        let export = ["ckpt", "export", &file, "--weights-only", "-o", "weights.ckpt"];
+        project.pipe(&export).succeeds();
+        let own = pictures(&project, &file, "own");
+        assert_eq!(own, pictures(&project, "weights.ckpt", "exported"));
+        let still = format!(
+            "    batch_size: 16\n    init: {file}\n    learning_rate: 1.0e-12\n    optimizer: {{ weight_decay: 0.0 }}\n"
+        );
+        project.write("e.yaml", TINY.replace("    batch_size: 16\n", &still));
+        project.pipe(&["run", "e.yaml", "--epochs", "1"]).succeeds();
+        let taken = pictures(&project, &format!("{SECOND}/checkpoints/last.ckpt"), "taken");
+        let off: u64 = own.iter().zip(&taken).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+        assert!(off > 2 * own.len() as u64, "{kind}: {off} of {} numbers", own.len());
     }
+}
+
+/// The numbers of some pictures.
+fn pictures(project: &Project, file: &str, to: &str) -> Vec<u8> {
+    let line = ["sample", file, "--seeds=0-3", "--steps=6", "--device=cpu", "-o", to];
+    project.pipe(&line).succeeds();
+    let classes = project.list(to).into_iter().map(|class| format!("{to}/{class}"));
+    let files = classes.flat_map(|class| {
+        let files = project.list(&class).into_iter();
+        files.map(move |file| format!("{class}/{file}")).collect::<Vec<_>>()
+    });
+    let read = |file: String| image::open(project.path(&file)).unwrap().to_rgb8().into_raw();
+    let all: Vec<u8> = files.flat_map(read).collect();
+    assert_eq!(all.len(), 4 * 3 * 64);
+    all
 }
 
 #[test]
@@ -220,37 +235,53 @@ fn an_objective_that_cannot_be_is_refused_at_its_key() {
     }
 }
 
+const MODELS: [&str; 2] = [
+    "{ dim: 16, mults: [1, 2], depths: [1, 1], heads: 2, window: 4 }",
+    "{ arch: unet, dim: 32, mults: [1, 2], depth: 1, attention: [4] }",
+];
+
 #[test]
 fn dropout_resumes_to_the_bit_and_is_no_part_of_validation_or_samples() {
-    for model in [
-        "{ dim: 16, mults: [1, 2], depths: [1, 1], heads: 2, window: 4, dropout: 0.3 }",
-        "{ arch: unet, dim: 32, mults: [1, 2], depth: 1, attention: [4], dropout: 0.3 }",
-    ] {
-        let set = format!("base.model={model}");
-        let inside = ["--set", &set, "--set", "checkpoint.save_every_n_steps=3"];
-        let project = Project::new();
-        run(&project, &[&inside[..], &["--set", "max_steps=6"]].concat());
-        run(&project, &[&inside[..], &["--epochs", "3"]].concat());
-        let straight = Project::new();
-        run(&straight, &[&inside[..], &["--epochs", "3"]].concat());
+    for model in MODELS {
+        let of = || Project::with(MODELS[0], model);
+        let some = ["--set", "base.model.dropout=0.3", "--set", "checkpoint.save_every_n_steps=3"];
+        let project = of();
+        run(&project, &[&some[..], &["--set", "max_steps=6"]].concat());
+        run(&project, &[&some[..], &["--epochs", "3"]].concat());
+        let straight = of();
+        run(&straight, &[&some[..], &["--epochs", "3"]].concat());
         assert!(last(&project, RUN) == last(&straight, RUN), "{model}");
 
-        let none = Project::new();
-        let set = set.replace("dropout: 0.3", "dropout: 0.0");
-        run(&none, &["--set", &set, "--epochs", "3"]);
+        let none = of();
+        run(&none, &["--set", "base.model.dropout=0", "--epochs", "3"]);
         assert!(last(&none, RUN) != last(&straight, RUN));
         assert!(!none.metadata(RUN)["manifest"].as_object().unwrap().contains_key("model.dropout"));
 
         let file = format!("{RUN}/checkpoints/last.ckpt");
-        let sample = |out: &str| {
-            let arguments = ["sample", &file, "--n=2", "--steps=2", "--device=cpu", "-o", out];
-            straight.pipe(&arguments).succeeds();
-            std::fs::read(straight.path(out)).unwrap()
-        };
-        assert_eq!(sample("a.png"), sample("b.png"));
+        assert_eq!(pictures(&straight, &file, "a"), pictures(&straight, &file, "b"));
     }
     let whole = ["check", "p.yaml", "--set", "base.model.dropout=1"];
     Project::new().pipe(&whole).exits(2).says("base.model.dropout").says("below 1");
+}
+
+/// The block of the page that is the content of a file.
+fn block(page: &str, file: &str) -> String {
+    let text = std::fs::read_to_string(root().join(page)).unwrap();
+    let (_, behind) = text.split_once(&format!("<!-- file: {file} -->")).unwrap();
+    let (_, block) = behind.split_once("```yaml\n").unwrap();
+    block.split_once("```").unwrap().0.to_owned()
+}
+
+#[test]
+fn what_edm_trained_cifar10_with_is_valid_as_the_page_shows_it() {
+    let project = Project::new();
+    let config = "configs/training/edm_cifar10.yaml";
+    project.write(config, std::fs::read(root().join(config)).unwrap());
+    project.write("edm.yaml", block("docs/recipes.md", "edm.yaml"));
+    let ended = project.pipe(&["check", "edm.yaml"]).succeeds();
+    assert_eq!(ended.stderr(), "", "no warning");
+    let large = ["check", "edm.yaml", "--set", "base.model.dropout=1.5"];
+    project.pipe(&large).exits(2);
 }
 
 const TOLD: &str = "image_size: 8\n    augmentation: { enabled: true, probability: 0.5 }";

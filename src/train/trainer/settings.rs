@@ -9,6 +9,7 @@ use pipe_trainer::StoppingRules;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::ema_settings::EmaSettings;
 use super::init_settings::{self, InitForms, InitSettings};
 use super::precision::Precision;
 use super::schedule::Schedule;
@@ -255,28 +256,9 @@ pub enum OptimizerKind {
     Adamw,
 }
 
-/// EMA weights: an exponential moving average of the weights, which samples better than the weights
-/// themselves.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct EmaSettings {
-    pub enabled: bool,
-    /// Share of the old average kept at each step; smaller in the first steps: at most (1 + step) /
-    /// (10 + step).
-    #[schemars(range(min = 0.0, max = 1.0))]
-    #[schemars(extend("x-known-as" = ["ema_decay"]))]
-    pub decay: f64,
-}
-
 impl Default for OptimizerSettings {
     fn default() -> Self {
         Self { kind: OptimizerKind::Adamw, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 }
-    }
-}
-
-impl Default for EmaSettings {
-    fn default() -> Self {
-        Self { enabled: true, decay: 0.999 }
     }
 }
 

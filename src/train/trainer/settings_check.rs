@@ -2,6 +2,8 @@
 
 use pipe_engine::kind::Rejection;
 
+use super::ema_settings::EmaSettings;
+use super::power_ema::LENGTHS;
 use super::schedule::ScheduleKind;
 use super::settings::{SHARE, TrainingSettings, is_share};
 use super::training_length::UNLIMITED;
@@ -56,7 +58,7 @@ impl TrainingSettings {
             self.optimizer.weight_decay >= 0.0,
             "0 or more",
         )?;
-        Rejection::unless("ema.decay", is_share(self.ema.decay), SHARE)?;
+        self.validate_ema()?;
         self.validate_schedule()?;
         if let Some(init) = &self.init {
             init.validate(&self.checkpoint)?;
@@ -82,6 +84,19 @@ impl TrainingSettings {
         self.checkpoint
             .validate()
             .map_err(|e| Rejection::value(format!("checkpoint.{}", e.key), e.message))
+    }
+
+    fn validate_ema(&self) -> Result<(), Rejection> {
+        let EmaSettings { decay, lengths, snapshot_every_n_epochs, .. } = &self.ema;
+        Rejection::unless("ema.decay", is_share(*decay), SHARE)?;
+        let (first, last) = (LENGTHS.start(), LENGTHS.end());
+        let text = format!("shares of the training from {first} to {last}, such as [0.05, 0.1]");
+        let are_good = lengths.iter().all(|length| LENGTHS.contains(length));
+        Rejection::unless("ema.lengths", are_good, &text)?;
+        let differ = lengths.iter().enumerate().all(|(at, one)| !lengths[..at].contains(one));
+        Rejection::unless("ema.lengths", differ, "each length once")?;
+        let every = *snapshot_every_n_epochs;
+        Rejection::unless("ema.snapshot_every_n_epochs", every != Some(0), "at least 1")
     }
 
     fn validate_schedule(&self) -> Result<(), Rejection> {

@@ -222,6 +222,7 @@ impl<'a, 'r> Trainer<'a, 'r> {
             learning_rate: rate,
             clip: settings.gradient_clip_val,
             ema_decay: ema::decay_at(settings.ema.decay, done),
+            done,
         };
         self.state.step(gradients, step);
         rate

@@ -35,7 +35,9 @@ use crate::stages::init;
 use crate::stages::lint::VAL_LOSS;
 use crate::stages::resume_checkpoint::{self, REACHED_WITH};
 use crate::stages::resume_compatibility::{self, check_holds};
-use crate::trainer::{ModelInfo, OnNewBest, Recorder, TrainState, TrainingContext, fit};
+use crate::trainer::{
+    ModelInfo, OnNewBest, Recorder, TrainState, TrainingContext, TrainingSettings, fit,
+};
 
 /// What is trained, before the first step.
 pub(super) struct TrainingSetup {
@@ -119,17 +121,13 @@ impl Training<'_> {
         }
 
         // ---- Where to begin
-        let reached_with = resume_checkpoint::of_position(&context.manifest, dataset.digest());
+        let reached_with = &resume_checkpoint::of_position(&context.manifest, dataset.digest());
         let TrainingSetup { model, scope, mut model_info, on_new_best, .. } = setup;
         model_info.extra.insert(REACHED_WITH.to_owned(), json!(reached_with).to_string());
+        let TrainingSettings { optimizer, ema, .. } = self.settings;
         let state =
-            TrainState::new(model, scope, &self.settings.optimizer, self.settings.ema.enabled);
-        let what = Beginner {
-            reached_with: &reached_with,
-            dataset: &dataset,
-            info: &model_info,
-            branch: branch.as_ref(),
-        };
+            TrainState::new(model, scope, optimizer, ema.enabled).with_lengths(&ema.lengths);
+        let what = Beginner { reached_with, dataset: &dataset, info: &model_info, branch };
         let mut start = self.starting_point(context, &mut keeper, state, &devices.main, &what)?;
         self.begin(context, &mut keeper, &mut start, &devices)?;
 

@@ -35,7 +35,7 @@ pub(super) struct Beginner<'a> {
     pub dataset: &'a Dataset,
     pub info: &'a ModelInfo,
     /// A run that is the same training up to some epoch.
-    pub branch: Option<&'a Branch>,
+    pub branch: Option<Branch>,
 }
 
 impl Training<'_> {
@@ -51,7 +51,7 @@ impl Training<'_> {
         let Beginner { reached_with, dataset, info, branch } = what;
         let mut newest = self.with_runs(|training| training.newest(context, keeper))?;
         if newest.is_none() {
-            newest = branch.and_then(|branch| of_branch(branch, context));
+            newest = branch.as_ref().and_then(|branch| of_branch(branch, context));
             let path = newest.as_ref().map(|checkpoint| shown(checkpoint.path(), context));
             if path.is_some() {
                 keeper.update(|m| m.resumed_from = path)?;

@@ -278,6 +278,7 @@ impl<'a> Trial<'a> {
             learning_rate: 1e-4 / (1 + *steps) as f64,
             clip: Some(1.0),
             ema_decay: ema::decay_at(0.999, *steps),
+            done: *steps,
         };
         state.step(gradients.grads(), settings);
         *steps += 1;
