@@ -13,7 +13,7 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Tensor};
 use pipe_models::architecture::{Architectures, ModelSettings};
-use pipe_models::diffusion::Edm;
+use pipe_models::diffusion::Objective;
 use pipe_models::lora::{LoraConfig, LoraPlan};
 use pipe_models::nn::{Pass, param_paths};
 use pipe_train::trainer::{Optimizer, OptimizerSettings, Precision, ema};
@@ -65,7 +65,7 @@ fn measure() {
         let sigma = (Tensor::<1>::random([batch], Distribution::Normal(0.0, 1.0), &device) * 1.2
             - 1.2)
             .exp();
-        let loss = Edm::default().loss(
+        let loss = Objective::default().loss(
             &net,
             image,
             sigma,

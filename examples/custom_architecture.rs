@@ -100,7 +100,7 @@ impl Architecture for TwoConvsConfig {
         self.validate()?;
         let (width, channels) = (self.width, self.image.channels);
         Ok(TwoConvs {
-            time: TimeEmbedding::new(width, 4 * width, self.image.classes, device),
+            time: TimeEmbedding::new(width, 4 * width, self.image.classes, 0, device),
             noise: Linear::new(4 * width, width, device),
             first: Conv2d::new(channels, width, 3, 1, device),
             last: Conv2d::new(width, channels, 3, 1, device),

@@ -30,12 +30,17 @@ class TimeEmbedding(nn.Module):
     Class number `num_classes` is "no class", as classifier-free guidance needs it.
     """
 
-    def __init__(self, dim: int, time_dim: int, num_classes: int) -> None:
+    def __init__(
+        self, dim: int, time_dim: int, num_classes: int, augment_labels: int = 0
+    ) -> None:
         super().__init__()
         self.dim = dim
         self.fc1 = nn.Linear(dim, time_dim)
         self.fc2 = nn.Linear(time_dim, time_dim)
         self.label = nn.Embedding(num_classes + 1, time_dim) if num_classes else None
+        # What an augmentation did to images of the training: nothing, to those that are sampled.
+        table = torch.zeros(augment_labels, time_dim)
+        self.augment = nn.Parameter(table) if augment_labels else None
 
     def forward(self, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
         half = self.dim // 2
@@ -136,6 +141,7 @@ class Diffit(nn.Module):
         image_size: int = 32,
         channels: int = 3,
         num_classes: int = 0,
+        augment_labels: int = 0,
     ) -> None:
         super().__init__()
         time_dim = 4 * dim
@@ -147,7 +153,7 @@ class Diffit(nn.Module):
             shape = (dims[level], time_dim, heads, side)
             return nn.ModuleList(ResBlock(*shape) for _ in range(depths[level]))
 
-        self.time = TimeEmbedding(dim, time_dim, num_classes)
+        self.time = TimeEmbedding(dim, time_dim, num_classes, augment_labels)
         self.tokenizer = nn.Conv2d(channels, dims[0], 3, padding=1)
         self.encoder = nn.ModuleList(blocks(i) for i in range(last))
         self.down = nn.ModuleList(
@@ -211,12 +217,16 @@ def load(path: Union["os.PathLike[str]", str], weights: str = "ema_state_dict") 
     """The network of a `.ckpt` of `pipe`, or of the best of a run's folder, in evaluation mode.
 
     `weights` is "ema_state_dict", what `pipe sample` uses, or "state_dict", what trains on. Raises
-    `ValueError` where the checkpoint is of another network or has no such weights.
+    `ValueError` where the checkpoint is of another network, was trained for another objective than
+    EDM's, or has no such weights.
     """
     checkpoint = _load(path, "torch")
     config = checkpoint.get("model_config")
     if config is None or "arch" in config:
         raise ValueError(f"{path} is no checkpoint of a DiffiT: {config or 'no model_config'}")
+    if "objective" in checkpoint:
+        objective = checkpoint["objective"]
+        raise ValueError(f"{path} was trained for {objective}: `denoise` here is EDM's")
     if weights not in checkpoint:
         raise ValueError(f"{path} has no {weights}")
     net = Diffit(**config)

@@ -1,4 +1,4 @@
-//! `pipe ckpt show|verify|probe|export|import FILE`
+//! `pipe ckpt show|verify|probe|export|ema|import FILE`
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use pipe_fs::Disk;
 use pipe_models::architecture::Architectures;
 use pipe_runs::Checkpoint;
 use pipe_runs::checkpoint::Written;
-use pipe_train::checkpoint as model;
+use pipe_train::checkpoint::{self as model, PostHocError};
 
 use super::{CliError, ExitCode, files, output_file};
 use crate::report::stdout::say;
@@ -14,7 +14,7 @@ use crate::report::{message, table};
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  pipe ckpt show checkpoints/base_training/run_001/checkpoints/best.ckpt\n  pipe ckpt verify checkpoints/base_training/run_001/checkpoints/last.ckpt\n  pipe ckpt export best.ckpt --weights-only -o weights.ckpt\n  pipe ckpt import model.pt --image-size 32 -o model.ckpt\n  pipe ckpt import last.ckpt --map names.yaml --image-size 32 -o model.ckpt"
+    after_help = "Examples:\n  pipe ckpt show checkpoints/base_training/run_001/checkpoints/best.ckpt\n  pipe ckpt verify checkpoints/base_training/run_001/checkpoints/last.ckpt\n  pipe ckpt export best.ckpt --weights-only -o weights.ckpt\n  pipe ckpt ema checkpoints/base_training/run_001 --length 0.075 -o averaged.ckpt\n  pipe ckpt import model.pt --image-size 32 -o model.ckpt\n  pipe ckpt import last.ckpt --map names.yaml --image-size 32 -o model.ckpt"
 )]
 pub struct CkptArguments {
     #[command(subcommand)]
@@ -59,6 +59,23 @@ enum CkptCommand {
         /// Fold in this adapter: a folder in PEFT's format or a LoRA checkpoint
         #[arg(long, value_name = "ADAPTER", requires = "merge")]
         lora: Option<PathBuf>,
+        /// Write over a file that exists
+        #[arg(long)]
+        overwrite: bool,
+    },
+    /// Write the weights of a run averaged over any length, from its snapshots
+    Ema {
+        /// Folder of the run, trained with `ema: { lengths: [0.05, 0.1] }`
+        run: PathBuf,
+        /// Standard deviation of the times that the average is of, as a share of the training
+        #[arg(long, value_name = "SHARE")]
+        length: f64,
+        /// At the end of this epoch, in the place of the last snapshot's
+        #[arg(long, value_name = "N")]
+        epoch: Option<u64>,
+        /// File to write
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
         /// Write over a file that exists
         #[arg(long)]
         overwrite: bool,
@@ -120,6 +137,10 @@ pub fn ckpt(arguments: CkptArguments, architectures: &Architectures) -> Result<E
             };
             report(&output, written.map_err(CliError::failed)?);
         }
+        CkptCommand::Ema { run, length, epoch, output, overwrite } => {
+            let target = free(&output, overwrite)?;
+            average(&run, length, epoch, &target, &output)?;
+        }
         CkptCommand::Import { file, output, image_size, classes, map, overwrite } => {
             let target = free(&output, overwrite)?;
             let options = model::ImportOptions { image_size, class_names: classes };
@@ -138,6 +159,33 @@ pub fn ckpt(arguments: CkptArguments, architectures: &Architectures) -> Result<E
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes averaged weights, and says of what they are a sum.
+fn average(
+    run: &std::path::Path,
+    length: f64,
+    epoch: Option<u64>,
+    target: &std::path::Path,
+    output: &std::path::Path,
+) -> Result<(), CliError> {
+    /// From here on a person should know.
+    const FAR: f64 = 0.1;
+    let made = model::averaged(&Disk::default(), run, length, epoch, target);
+    let made = made.map_err(|e| match e {
+        PostHocError::Read(_) | PostHocError::Write(_) => CliError::failed(e),
+        _ => CliError::usage(e),
+    })?;
+    let (error, epoch, snapshots) = (100.0 * made.error, made.epoch, made.snapshots);
+    if made.error > FAR {
+        message::warning(&format!(
+            "the weighting is off by {error:.0} % of that of length {length}: more snapshots, or lengths nearer to it, \
+             would be better"
+        ));
+    }
+    say!("epoch {epoch}, length {length}: of {snapshots} averages, off by {error:.2} %");
+    report(output, made.written);
+    Ok(())
 }
 
 /// The file to write. Refuses to write over one that nobody spoke of.

@@ -3,9 +3,48 @@
 use rand::Rng;
 
 use crate::distributions::{standard_uniform, uniform};
+use crate::geometric::Geometric;
 use crate::settings::Augmentation;
 
-/// What happens to one image.
+/// What happens to one image: by the first settings, or by EDM's with its labels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Change {
+    Plain(Transform),
+    Labelled(Geometric),
+}
+
+impl Change {
+    pub const NONE: Self = Self::Plain(Transform::NONE);
+
+    pub fn sample(settings: &Augmentation, rng: &mut impl Rng) -> Self {
+        match settings.probability {
+            Some(probability) if settings.enabled => {
+                let flip = settings.horizontal_flip;
+                Self::Labelled(Geometric::sample(probability as f32, flip, rng))
+            }
+            _ => Self::Plain(Transform::sample(settings, rng)),
+        }
+    }
+
+    /// Writes the image `rgb` `[size, size, 3]` to `out` `[3, size, size]`, with 0..=255 brought to
+    /// -1..=1.
+    pub fn write(&self, rgb: &[u8], size: usize, out: &mut [f32]) {
+        match self {
+            Self::Plain(transform) => write(rgb, size, *transform, out),
+            Self::Labelled(geometric) => geometric.write(rgb, size, out, scale),
+        }
+    }
+
+    /// What the network is told of it; nothing where that is no part of the settings.
+    pub fn labels(&self) -> &[f32] {
+        match self {
+            Self::Plain(_) => &[],
+            Self::Labelled(geometric) => &geometric.labels,
+        }
+    }
+}
+
+/// A flip and a rotation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Transform {
     pub flip: bool,
@@ -31,7 +70,7 @@ impl Transform {
 /// -1..=1.
 ///
 /// Rotation is about the centre, bilinear; what comes from outside repeats the edge.
-pub(crate) fn write(rgb: &[u8], size: usize, transform: Transform, out: &mut [f32]) {
+fn write(rgb: &[u8], size: usize, transform: Transform, out: &mut [f32]) {
     let plane = size * size;
     let (sin, cos) = transform.angle.sin_cos();
     let middle = (size as f32 - 1.0) / 2.0;
@@ -117,7 +156,7 @@ mod tests {
     fn changes_fill_their_range_and_stop_when_switched_off() {
         let mut rng = stream(1, Purpose::Augment, 0, 0);
         let settings =
-            Augmentation { enabled: true, horizontal_flip: true, rotation_degrees: 10.0 };
+            Augmentation { enabled: true, rotation_degrees: 10.0, ..Augmentation::default() };
         let drawn: Vec<Transform> =
             (0..1000).map(|_| Transform::sample(&settings, &mut rng)).collect();
         let flips = drawn.iter().filter(|c| c.flip).count();

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use pipe_fs::ProjectRoot;
 
-use crate::augment::{self, Transform};
+use crate::augment::Change;
 use crate::cache::CacheFolder;
 use crate::cache::file_lists::ListedFile;
 use crate::digest::FieldDigest;
@@ -147,14 +147,14 @@ impl Dataset {
     pub fn model_input(&self, index: usize, augmented: Option<u64>) -> Result<Vec<f32>, DataError> {
         let size = self.image_size();
         let rgb = self.image(index)?;
-        let transform = augmented.map_or(Transform::NONE, |number| {
-            Transform::sample(
+        let change = augmented.map_or(Change::NONE, |number| {
+            Change::sample(
                 self.augmentation(),
                 &mut stream(number, Purpose::Augment, 0, index as u64),
             )
         });
         let mut values = vec![0.0; 3 * size * size];
-        augment::write(&rgb, size, transform, &mut values);
+        change.write(&rgb, size, &mut values);
         Ok(values)
     }
 

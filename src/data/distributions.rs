@@ -21,6 +21,12 @@ pub(crate) fn uniform(rng: &mut impl Rng, low: f32, high: f32) -> f32 {
     low + (high - low) * standard_uniform(rng)
 }
 
+/// Standard normal (Box and Muller 1958), from the next two numbers of the stream.
+pub(crate) fn standard_normal(rng: &mut impl Rng) -> f32 {
+    let radius = (-2.0 * (1.0 - standard_uniform(rng)).ln()).sqrt();
+    radius * (std::f32::consts::TAU * standard_uniform(rng)).cos()
+}
+
 /// Puts `items` into a random order, each order equally likely (Fisher-Yates).
 pub(crate) fn shuffle<T>(rng: &mut impl Rng, items: &mut [T]) {
     for last in (1..items.len()).rev() {

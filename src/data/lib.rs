@@ -73,6 +73,7 @@ mod digest;
 mod distributions;
 mod error;
 mod folder;
+mod geometric;
 mod images;
 mod loader;
 mod progress;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::class_name::ClassName;
 use crate::classes::ClassSelection;
 use crate::error::DataError;
+use crate::geometric::LABELS;
 use crate::images::resize::{Colour, Fit, ResizeOptions};
 use crate::source::SourceOptions;
 use crate::sources::registry::RegisteredSource;
@@ -116,11 +117,25 @@ pub struct Augmentation {
     /// rotation.
     #[schemars(range(min = 0.0, max = 180.0))]
     pub rotation_degrees: f64,
+    /// EDM's augmentation in the place of `rotation_degrees`: flips up and down, zoom, rotation,
+    /// stretch and shift, each with this probability. The network is told what was done to an image,
+    /// so that none of it shows in samples (Karras et al. 2022, arXiv 2206.00364, appendix F.2).
+    #[serde(skip_serializing_if = "is_default")]
+    #[schemars(range(min = 0.0, max = 1.0), example = 0.12)]
+    #[schemars(extend("x-known-as" = ["augment", "augment_prob"]))]
+    pub probability: Option<f64>,
+}
+
+impl Augmentation {
+    /// Numbers that tell the network what was done to an image; 0 where it is told nothing.
+    pub fn labels(&self) -> usize {
+        if self.enabled && self.probability.is_some() { LABELS } else { 0 }
+    }
 }
 
 impl Default for Augmentation {
     fn default() -> Self {
-        Self { enabled: false, horizontal_flip: true, rotation_degrees: 0.0 }
+        Self { enabled: false, horizontal_flip: true, rotation_degrees: 0.0, probability: None }
     }
 }
 
@@ -200,6 +215,16 @@ impl DatasetSettings {
             let reason = format!("{degrees} is not between 0 (no rotation) and 180 degrees");
             return Err(DataError::setting("augmentation.rotation_degrees", reason));
         }
+        if let Some(probability) = self.augmentation.probability {
+            if !(0.0..=1.0).contains(&probability) {
+                let reason = format!("{probability} is not a probability between 0 and 1");
+                return Err(DataError::setting("augmentation.probability", reason));
+            }
+            if degrees > 0.0 {
+                let reason = "`probability` rotates by any angle; leave it out, or that";
+                return Err(DataError::setting("augmentation.rotation_degrees", reason));
+            }
+        }
         self.wanted_classes().validate(self.source.has_user_named_classes())
     }
 }
@@ -251,6 +276,21 @@ mod tests {
         assert!(
             refused(DatasetSettings { classes, ..base() }).contains("`classes`: star stands twice")
         );
+    }
+
+    #[test]
+    fn labels_of_an_augmentation_are_those_of_one_that_happens() {
+        let of = |text: &str| serde_json::from_str::<Augmentation>(text).unwrap();
+        assert_eq!(of(r#"{"enabled": true}"#).labels(), 0);
+        assert_eq!(of(r#"{"probability": 0.12}"#).labels(), 0);
+        let edm = of(r#"{"enabled": true, "probability": 0.12}"#);
+        assert_eq!(edm.labels(), 9);
+        let with = |augmentation| DatasetSettings { augmentation, ..DatasetSettings::default() };
+        with(edm.clone()).validate().unwrap();
+        let both = Augmentation { rotation_degrees: 5.0, ..edm.clone() };
+        assert!(refused(with(both)).contains("`augmentation.rotation_degrees`: `probability`"));
+        let much = Augmentation { probability: Some(1.5), ..edm };
+        assert!(refused(with(much)).contains("`augmentation.probability`: 1.5"));
     }
 
     #[test]

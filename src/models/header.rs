@@ -2,6 +2,8 @@
 
 use pipe_runs::Checkpoint;
 
+use crate::diffusion::Objective;
+
 /// Key of a LoRA checkpoint's header: content digest of its base model.
 pub const BASE_DIGEST: &str = "base_digest";
 
@@ -13,6 +15,25 @@ pub const BASE_WEIGHTS: &str = "base_weights";
 
 /// Key of a checkpoint's header: share of images that its model was trained on without their label.
 pub const LABEL_DROPOUT: &str = "label_dropout";
+
+/// Key of a checkpoint's header: what its model was trained for, as JSON; absent for EDM's
+/// objective with the constants of its paper.
+pub const OBJECTIVE: &str = "objective";
+
+/// What a checkpoint's model was trained for.
+///
+/// # Errors
+/// An objective that this version does not know.
+pub fn objective(checkpoint: &Checkpoint) -> Result<Objective, serde_json::Error> {
+    let text = checkpoint.header().extra.get(OBJECTIVE);
+    text.map_or_else(|| Ok(Objective::default()), |text| serde_json::from_str(text))
+}
+
+/// What the header of a model's checkpoint says of its objective.
+pub fn describe_objective(objective: Objective) -> Option<(String, String)> {
+    let text = serde_json::to_string(&objective).ok()?;
+    (objective != Objective::default()).then(|| (OBJECTIVE.to_owned(), text))
+}
 
 /// The classes that a checkpoint's model was trained on; empty if it does not say.
 pub fn class_names(checkpoint: &Checkpoint) -> Vec<String> {

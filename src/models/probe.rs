@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::architecture::Denoiser;
-use crate::diffusion::Edm;
+use crate::diffusion::Objective;
 use crate::nn::Pass;
 
 /// Mean, standard deviation (with n - 1) and first eight values of the denoised fixed inputs.
@@ -26,7 +26,7 @@ pub fn probe(net: &impl Denoiser, image: [usize; 2], device: &Device) -> Probe {
     let shape = [BATCH, channels, size, size];
     let x = Tensor::<4>::from_data(TensorData::new(x, shape), device);
     let sigma = Tensor::<1>::from_data(TensorData::new(sigma, [BATCH]), device);
-    let denoised = Edm::default().denoise(net, x, sigma, None, &Pass::inference());
+    let denoised = Objective::default().denoise(net, x, sigma, None, &Pass::inference());
     let values: Vec<f64> = denoised.into_data().convert::<f32>().iter::<f64>().collect();
 
     let count = values.len() as f64;

@@ -8,7 +8,7 @@ use pipe_fs::atomic;
 const LONGEST_NAME: usize = 255;
 
 /// Folders in that of a numbered run; the first is that one itself.
-const RUN_FOLDERS: [&str; 5] = ["", "checkpoints", "logs", "samples", "adapter"];
+const RUN_FOLDERS: [&str; 6] = ["", "checkpoints", "logs", "samples", "adapter", "ema"];
 
 /// Whether this program keeps a file of that name in the folder of a numbered run. Copies of
 /// checkpoints that a person has put beside them are among these.
@@ -22,6 +22,7 @@ pub fn is_run_file(file: &str) -> bool {
             // A program's checkpoint can be a folder.
             Some((folder, inner)) => is_checkpoint(folder) && inner.split('/').all(is_inner),
         },
+        Some(("ema", name)) => is_plain_name(name) && name.ends_with(".ckpt"),
         Some(("samples", name)) => is_plain_name(name) && name.ends_with(".png"),
         Some(("logs", name)) => {
             name == "metrics.jsonl"

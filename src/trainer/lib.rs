@@ -28,6 +28,7 @@
 )]
 
 pub mod artifacts;
+mod branching;
 mod opening;
 pub mod program;
 mod relocated_runs;
@@ -39,6 +40,7 @@ mod stopping;
 mod stopping_tests;
 mod training;
 
+pub use branching::Branch;
 pub use opening::write_config;
 pub use selection::RunSelection;
 pub use stopping::{

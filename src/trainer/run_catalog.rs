@@ -49,6 +49,11 @@ impl<'a> RunCatalog<'a> {
         self.next
     }
 
+    /// The stage's own runs, oldest first.
+    pub fn own(&self) -> &[RunWithMetadata] {
+        &self.own
+    }
+
     /// The newest of the stage's own runs, whatever it was trained with.
     pub fn newest(&self) -> Option<&RunWithMetadata> {
         self.own.last()

@@ -265,7 +265,11 @@ impl RunSearch<'_> {
             let refusal = self.training.refusal(run.number.0, self.criteria, metadata, None);
             return Err(StageError::setting(refusal));
         }
+        let branch = self.training.branch_of(catalog, self.criteria);
         let help = match (self.training.advice)(&changes) {
+            _ if branch.is_some() => {
+                branch.map(|branch| format!("; {}", branch.in_words())).unwrap_or_default()
+            }
             Some(help) if changes.len() == 1 => format!("; {help}"),
             _ => String::new(),
         };

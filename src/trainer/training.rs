@@ -42,6 +42,9 @@ pub struct Training<'a> {
     /// Where a run can go on with another value of a setting, by its key in the manifest; `None`
     /// where it cannot. The second argument: all that is different.
     pub changeable: &'a dyn Fn(&str, &[Difference]) -> Option<Changeable>,
+    /// The epochs that it has in common, bit by bit, with a run that is different in this; `None`
+    /// where it has none.
+    pub same_until: &'a dyn Fn(&[Difference]) -> Option<u64>,
 }
 
 /// Where a setting of a run may be changed.

@@ -198,6 +198,7 @@ pages! {
     pipeline: "docs/pipeline.md",
     python: "docs/python.md",
     quality: "docs/quality.md",
+    recipes: "docs/recipes.md",
     report: "docs/report.md",
     scale: "docs/scale.md",
     slurm: "docs/slurm.md",

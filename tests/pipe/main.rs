@@ -2,6 +2,7 @@
 
 mod adapters;
 mod advice;
+mod averages;
 mod belonging;
 mod bench;
 mod budgets;
@@ -47,6 +48,7 @@ mod page;
 mod pictures;
 mod place;
 mod project;
+mod recipes;
 mod refused;
 mod repair;
 mod report;

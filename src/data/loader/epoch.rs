@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use crate::augment::{self, Transform};
+use crate::augment::Change;
 use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::split::Split;
@@ -23,6 +23,8 @@ pub struct Batch {
     pub labels: Vec<i64>,
     /// `[batch]`, positions in the data set.
     pub indices: Vec<usize>,
+    /// `[batch, labels]`, what the augmentation did to each; empty where the network is not told.
+    pub augment: Vec<f32>,
 }
 
 /// All that decides the batches of one epoch.
@@ -46,25 +48,27 @@ impl EpochPlan {
         let first = number * batch_size;
         let indices = self.order[first..self.order.len().min(first + batch_size)].to_vec();
         let mut images = vec![0.0; indices.len() * 3 * size * size];
+        let mut augment = Vec::new();
         for (i, out) in images.chunks_exact_mut(3 * size * size).enumerate() {
             if self.stop.load(Ordering::Relaxed) {
                 return None;
             }
-            let transform = match split {
-                Split::Validation => Transform::NONE,
+            let change = match split {
+                Split::Validation => Change::NONE,
                 Split::Train => {
                     let position = (first + i) as u64;
                     let mut rng = stream(*seed, Purpose::Augment, self.epoch, position);
-                    Transform::sample(dataset.augmentation(), &mut rng)
+                    Change::sample(dataset.augmentation(), &mut rng)
                 }
             };
             match dataset.image(indices[i]) {
-                Ok(rgb) => augment::write(&rgb, size, transform, out),
+                Ok(rgb) => change.write(&rgb, size, out),
                 Err(error) => return Some(Err(error)),
             }
+            augment.extend_from_slice(change.labels());
         }
         let labels = indices.iter().map(|index| i64::from(dataset.label(*index))).collect();
-        Some(Ok(Batch { images, labels, indices }))
+        Some(Ok(Batch { images, labels, indices, augment }))
     }
 
     /// What worker `first - first_batch` does: batches `first`, `first + step`, … until one cannot

@@ -33,6 +33,8 @@ trait AnyConfig: Debug + Send + Sync {
     fn name(&self) -> &'static str;
     fn shape(&self) -> ImageShape;
     fn for_classes(self: Box<Self>, classes: usize) -> ModelConfig;
+    fn with_augment(self: Box<Self>, labels: usize) -> ModelConfig;
+    fn augment(&self) -> usize;
     fn check(&self) -> Result<(), ConfigError>;
     fn empty(&self, device: &Device) -> Result<Network, ConfigError>;
     fn initial(&self, seed: u64, device: &Device) -> Result<Network, ConfigError>;
@@ -59,6 +61,12 @@ impl<A: Architecture> AnyConfig for A {
     }
     fn for_classes(self: Box<Self>, classes: usize) -> ModelConfig {
         self.with_classes(classes).into()
+    }
+    fn with_augment(self: Box<Self>, labels: usize) -> ModelConfig {
+        self.with_augment_labels(labels).into()
+    }
+    fn augment(&self) -> usize {
+        self.augment_labels()
     }
     fn check(&self) -> Result<(), ConfigError> {
         self.validate()
@@ -101,6 +109,17 @@ impl ModelConfig {
     /// The same network for other classes.
     pub fn with_classes(self, classes: usize) -> Self {
         self.0.for_classes(classes)
+    }
+
+    /// The same network, told by so many numbers what the augmentation did to an image: see
+    /// [`Architecture::with_augment_labels`].
+    pub fn with_augment_labels(self, labels: usize) -> Self {
+        self.0.with_augment(labels)
+    }
+
+    /// Numbers that tell the network what the augmentation did to an image.
+    pub fn augment_labels(&self) -> usize {
+        self.0.augment()
     }
 
     /// Checks that a network of this shape exists.

@@ -9,12 +9,16 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::config_error::ConfigError;
+use crate::diffusion::Objective;
 use crate::nn::{Pass, initialize};
 
 /// The label table, which is trained in full where the classes are others than the base's.
 pub const LABEL_TABLE: &str = "time.label.weight";
 
-/// A network that EDM's preconditioning makes a denoiser of. The names of its fields are the names
+/// The weights of what the augmentation did to an image.
+pub const AUGMENT_WEIGHTS: &str = "time.augment";
+
+/// A network that the scaling of its objective makes a denoiser of. The names of its fields are the names
 /// of its parameters in checkpoints; its label table, where it knows classes, is
 /// [`LABEL_TABLE`]. Parameters have up to eight axes.
 pub trait Denoiser: Module + Sync + 'static {
@@ -28,6 +32,11 @@ pub trait Denoiser: Module + Sync + 'static {
         label: Option<Tensor<1, Int>>,
         pass: &Pass,
     ) -> Tensor<4>;
+
+    /// What it is trained for: what its output means.
+    fn objective(&self) -> Objective {
+        Objective::default()
+    }
 }
 
 /// The images that a network makes.
@@ -45,6 +54,11 @@ impl ImageShape {
     /// Side of the image where the JSON of a config has none.
     pub fn default_size() -> usize {
         32
+    }
+
+    /// Whether the JSON of a config leaves a number out.
+    pub(crate) fn is_none(count: &usize) -> bool {
+        *count == 0
     }
 
     /// Colour channels where the JSON of a config has none.
@@ -89,6 +103,16 @@ pub trait Architecture:
     /// The same network for other classes.
     fn with_classes(self, num_classes: usize) -> Self;
 
+    /// The same network, told by so many numbers what the augmentation did to an image. One of an
+    /// architecture that cannot be told stays as it is.
+    fn with_augment_labels(self, _labels: usize) -> Self {
+        self
+    }
+    /// Numbers that tell the network what the augmentation did to an image.
+    fn augment_labels(&self) -> usize {
+        0
+    }
+
     /// Checks that a network of this shape exists.
     ///
     /// # Errors
@@ -128,6 +152,11 @@ impl Shapes<'_> {
         let number =
             |name: &&str| name.strip_prefix(prefix)?.split('.').next()?.parse::<usize>().ok();
         self.0.keys().filter_map(number).max().map_or(0, |last| last + 1)
+    }
+
+    /// Numbers that tell of the augmentation, by their weights.
+    pub fn augment_labels(&self) -> usize {
+        self.size(AUGMENT_WEIGHTS, 0)
     }
 
     /// Number of classes, by the label table.

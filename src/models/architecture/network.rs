@@ -11,16 +11,26 @@ use burn::module::{Devices, Flag, Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Bool, Device, Int, Tensor};
 
 use super::definition::Denoiser;
+use crate::diffusion::Objective;
 use crate::nn::Pass;
 
-/// A network of whichever architecture. Its parameters have the names that the architecture gives
-/// them.
+/// A network of whichever architecture, with what it is trained for. Its parameters have the names
+/// that the architecture gives them.
 #[derive(Debug)]
-pub struct Network(Box<dyn AnyNetwork>);
+pub struct Network {
+    inner: Box<dyn AnyNetwork>,
+    objective: Objective,
+}
 
 impl Network {
     pub(super) fn new(network: impl Denoiser) -> Self {
-        Self(Box::new(network))
+        let objective = network.objective();
+        Self { inner: Box::new(network), objective }
+    }
+
+    /// The same parameters, trained for another objective.
+    pub fn with_objective(self, objective: Objective) -> Self {
+        Self { objective, ..self }
     }
 }
 
@@ -85,7 +95,7 @@ impl<N: Denoiser> AnyNetwork for N {
 
 impl Clone for Network {
     fn clone(&self) -> Self {
-        self.0.copied()
+        self.inner.copied().with_objective(self.objective)
     }
 }
 
@@ -97,34 +107,44 @@ impl Denoiser for Network {
         label: Option<Tensor<1, Int>>,
         pass: &Pass,
     ) -> Tensor<4> {
-        self.0.denoise(x, c_noise, label, pass)
+        self.inner.denoise(x, c_noise, label, pass)
+    }
+
+    fn objective(&self) -> Objective {
+        self.objective
     }
 }
 
 impl Module for Network {
     fn collect_devices(&self, devices: Devices) -> Devices {
-        self.0.all_devices(devices)
+        self.inner.all_devices(devices)
     }
     fn fork(self, device: &Device) -> Self {
-        self.0.forked(device)
+        let objective = self.objective;
+        self.inner.forked(device).with_objective(objective)
     }
     fn to_device(self, device: &Device) -> Self {
-        self.0.on_device(device)
+        let objective = self.objective;
+        self.inner.on_device(device).with_objective(objective)
     }
     fn train(self) -> Self {
-        self.0.in_training()
+        let objective = self.objective;
+        self.inner.in_training().with_objective(objective)
     }
     fn valid(&self) -> Self {
-        self.0.without_autodiff()
+        let objective = self.objective;
+        self.inner.without_autodiff().with_objective(objective)
     }
     fn materialize(self) -> Self {
-        self.0.materialized()
+        let objective = self.objective;
+        self.inner.materialized().with_objective(objective)
     }
     fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
-        self.0.visited(&mut Generic(visitor));
+        self.inner.visited(&mut Generic(visitor));
     }
     fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
-        self.0.mapped(&mut Generic(mapper))
+        let objective = self.objective;
+        self.inner.mapped(&mut Generic(mapper)).with_objective(objective)
     }
 }
 

@@ -150,7 +150,7 @@ impl Architectures {
                 keys.push(key);
             }
         }
-        keys.extend(["class_conditional", "label_dropout"]);
+        keys.extend(["class_conditional", "label_dropout", "dropout"]);
         Self { all: all.into(), names: names.leak(), presets: presets.leak(), keys: keys.leak() }
     }
 

@@ -78,6 +78,7 @@ impl Architecture for DiffitConfig {
             image_size: 8,
             channels: 3,
             num_classes: 0,
+            augment_labels: 0,
         }
     }
 
@@ -107,6 +108,7 @@ impl Architecture for DiffitConfig {
             image_size,
             channels: shapes.size(Self::MARK, 1),
             num_classes: shapes.num_classes(),
+            augment_labels: shapes.augment_labels(),
         }
     }
 
@@ -116,6 +118,14 @@ impl Architecture for DiffitConfig {
 
     fn with_classes(self, num_classes: usize) -> Self {
         Self { num_classes, ..self }
+    }
+
+    fn with_augment_labels(self, augment_labels: usize) -> Self {
+        Self { augment_labels, ..self }
+    }
+
+    fn augment_labels(&self) -> usize {
+        self.augment_labels
     }
 
     fn validate(&self) -> Result<(), ConfigError> {

@@ -81,8 +81,9 @@ impl DiffitBlock {
         let x = x.clone() + self.attn.forward(self.norm1.layer(x), t, pass);
         let normal = self.norm2.layer(x.clone());
         let (fc1, fc2) = (&self.fc1, &self.fc2);
-        if pass.drops() {
-            return x + fc2.forward(kernels::gelu(fc1.forward(normal, pass)), pass);
+        if pass.drops() || pass.drops_features() {
+            let hidden = pass.drop_features(kernels::gelu(fc1.forward(normal, pass)));
+            return x + fc2.forward(hidden, pass);
         }
         x + kernels::mlp(
             normal,

@@ -37,6 +37,9 @@ pub struct DiffitConfig {
     /// Number of classes; 0 trains without labels.
     #[serde(default)]
     pub num_classes: usize,
+    /// Numbers that tell what the augmentation did to an image; 0 trains without.
+    #[serde(default, skip_serializing_if = "ImageShape::is_none")]
+    pub augment_labels: usize,
 }
 
 /// A network by name.
@@ -80,6 +83,7 @@ impl Preset {
             image_size,
             channels: 3,
             num_classes,
+            augment_labels: 0,
         }
     }
 }

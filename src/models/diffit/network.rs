@@ -46,7 +46,13 @@ impl DiffitConfig {
         let conv =
             |inputs, outputs, kernel, stride| Conv2d::new(inputs, outputs, kernel, stride, device);
         Ok(Diffit {
-            time: TimeEmbedding::new(self.dim, time_dim, self.num_classes, device),
+            time: TimeEmbedding::new(
+                self.dim,
+                time_dim,
+                self.num_classes,
+                self.augment_labels,
+                device,
+            ),
             tokenizer: conv(self.channels, dims[0], 3, 1),
             encoder: (0..last).map(blocks).collect(),
             down: (0..last).map(|i| conv(dims[i], dims[i + 1], 3, 2)).collect(),

@@ -1,7 +1,10 @@
 //! The diffusion process: what the network is asked to learn, and how images come out of it.
 
-pub mod edm;
+mod denoising;
+mod objective;
+#[cfg(test)]
+mod objective_tests;
 mod sampler;
 
-pub use edm::Edm;
+pub use objective::{InvalidObjective, Objective, ObjectiveKind, Scaling, Times};
 pub use sampler::Sampler;

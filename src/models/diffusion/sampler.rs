@@ -7,7 +7,7 @@
 
 use burn::tensor::{Int, Tensor};
 
-use super::Edm;
+use super::objective::Objective;
 use crate::architecture::{Denoiser, LABEL_TABLE};
 use crate::kernels;
 use crate::nn::{Pass, walk};
@@ -47,7 +47,7 @@ impl Sampler {
     /// and stops the sampler by answering `false`.
     pub fn sample(
         &self,
-        edm: &Edm,
+        edm: &Objective,
         net: &impl Denoiser,
         noise: Tensor<4>,
         label: Option<Tensor<1, Int>>,
@@ -86,7 +86,7 @@ impl Sampler {
     /// both estimates are to be made in one pass.
     fn denoise(
         &self,
-        edm: &Edm,
+        edm: &Objective,
         net: &impl Denoiser,
         x: Tensor<4>,
         sigma: Tensor<1>,
@@ -162,7 +162,7 @@ mod tests {
                 let sampler = Sampler { guidance, ..Sampler::default() };
                 let labels = (Some(label.clone()), no_class);
                 let found =
-                    sampler.denoise(&Edm::default(), &net, x.clone(), sigma.clone(), labels);
+                    sampler.denoise(&Objective::default(), &net, x.clone(), sigma.clone(), labels);
                 found.into_data().try_into_vec::<f32>().unwrap()
             };
             for guidance in [0.0, 2.5] {

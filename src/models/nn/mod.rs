@@ -12,7 +12,7 @@ mod time_embedding;
 
 pub use init::initialize;
 pub use layers::{Conv2d, Embedding, Linear, Norm, Pointwise, Projection, parameter};
-pub use pass::Pass;
+pub use pass::{Dropout, Pass};
 pub use state_dict::{
     LORA_A, LORA_B, LoadError, ParamPath, Scope, fill, host_tensor, load_state_dict, param_paths,
     state_dict, walk,

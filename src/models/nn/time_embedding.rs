@@ -1,9 +1,9 @@
 //! Noise level and class as one vector.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
-use super::layers::{Embedding, Linear};
+use super::layers::{Embedding, Linear, parameter};
 use super::pass::Pass;
 
 /// Turns the noise level, and a class if there are any, into the time token.
@@ -13,23 +13,33 @@ pub struct TimeEmbedding {
     pub fc2: Linear,
     /// One row for each class, and a last one for "no class".
     pub label: Option<Embedding>,
+    /// `[labels, time_dim]`, for what the augmentation did to an image. It begins at 0.
+    pub augment: Option<Param<Tensor<2>>>,
     dim: usize,
     num_classes: usize,
 }
 
 impl TimeEmbedding {
-    pub fn new(dim: usize, time_dim: usize, num_classes: usize, device: &Device) -> Self {
+    pub fn new(
+        dim: usize,
+        time_dim: usize,
+        num_classes: usize,
+        augment: usize,
+        device: &Device,
+    ) -> Self {
         Self {
             fc1: Linear::new(dim, time_dim, device),
             fc2: Linear::new(time_dim, time_dim, device),
             label: (num_classes > 0).then(|| Embedding::new(num_classes + 1, time_dim, device)),
+            augment: (augment > 0).then(|| parameter([augment, time_dim], device)),
             dim,
             num_classes,
         }
     }
 
     /// `c_noise [batch]`, `label [batch]` to the token `[batch, time_dim]`. Without a label every
-    /// image is of no class; a network without classes ignores labels.
+    /// image is of no class; a network without classes ignores labels. So it is with what the pass
+    /// says of the augmentation.
     pub fn forward(
         &self,
         c_noise: Tensor<1>,
@@ -47,6 +57,13 @@ impl TimeEmbedding {
         let waves = Tensor::cat(vec![angle.clone().cos(), angle.sin()], 1); // [batch, dim]
         let waves = waves.cast(self.fc1.weight.val().dtype());
         let token = self.fc2.forward(activation::silu(self.fc1.forward(waves, pass)), pass); // [batch, time_dim]
+        let token = match self.augment.as_ref().zip(pass.augment()) {
+            None => token,
+            Some((weight, done)) => {
+                let dtype = token.dtype();
+                token + done.clone().cast(dtype).matmul(weight.val())
+            }
+        };
         match &self.label {
             None => token,
             Some(table) => {

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use pipe_models::architecture::{Architecture, Denoiser, ModelConfig, Network};
 use pipe_models::diffit::DiffitConfig;
 use pipe_models::lora::{LoraConfig, LoraPlan};
-use pipe_models::nn::{Conv2d, Pass, fill, param_paths, parameter};
+use pipe_models::nn::{Conv2d, Dropout, Pass, fill, param_paths, parameter};
 use pipe_models::probe::fixed_inputs;
 use pipe_models::unet::UnetConfig;
 
@@ -21,6 +21,7 @@ fn diffit() -> Network {
         image_size: 8,
         channels: 3,
         num_classes: 0,
+        augment_labels: 0,
     };
     ModelConfig::from(config).init(3, &Device::flex()).expect("valid")
 }
@@ -117,10 +118,17 @@ fn factors_merge_into_the_kernels_and_compute_the_same_beside_them() {
         let merged = outputs(&adapted.clone().materialize(), &Pass::inference());
         assert_eq!(found, merged, "to the bit");
         // So little is dropped that nothing is: factors beside their kernels.
-        assert_near(&found, &outputs(&adapted, &Pass::training(1e-12, 1, 2, 3, 0)));
-        let dropped = outputs(&adapted, &Pass::training(0.5, 1, 2, 3, 0));
+        assert_near(
+            &found,
+            &outputs(&adapted, &Pass::training(Dropout { lora: 1e-12, features: 0.0 }, 1, 2, 3, 0)),
+        );
+        let dropped =
+            outputs(&adapted, &Pass::training(Dropout { lora: 0.5, features: 0.0 }, 1, 2, 3, 0));
         assert_ne!(dropped, found);
-        assert_eq!(dropped, outputs(&adapted, &Pass::training(0.5, 1, 2, 3, 0)));
+        assert_eq!(
+            dropped,
+            outputs(&adapted, &Pass::training(Dropout { lora: 0.5, features: 0.0 }, 1, 2, 3, 0))
+        );
     }
 }
 
@@ -222,7 +230,9 @@ fn gradients_of_the_factors_are_differences_of_values() {
             let gradient = |index| ((at(index, 1e-4) - at(index, -1e-4)) / 2e-4) as f32;
             (0..exact_inputs[array].len()).map(gradient).collect()
         };
-        for pass in [Pass::inference(), Pass::training(1e-12, 1, 2, 3, 0)] {
+        for pass in
+            [Pass::inference(), Pass::training(Dropout { lora: 1e-12, features: 0.0 }, 1, 2, 3, 0)]
+        {
             let x =
                 Tensor::<4>::from_data(TensorData::new(x.clone(), IMAGE), &device).require_grad();
             let y = conv.forward(x.clone(), &pass);

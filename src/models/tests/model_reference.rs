@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pipe_models::architecture::Denoiser;
-use pipe_models::diffusion::Edm;
+use pipe_models::diffusion::Objective;
 use pipe_models::nn::{Pass, Scope, load_state_dict, param_paths};
 use pipe_models::unet;
 use pipe_models::{diffit, probe};
@@ -144,7 +144,8 @@ fn assert_training(net: impl Denoiser, size: usize, expected: Training, device: 
     let noise = pattern_tensor([4, 3, size, size], 1001, device);
     let sigma = Tensor::<1>::from_floats([0.05, 0.3, 1.0, 4.0], device);
     let label = Tensor::<1, Int>::from_ints([0, 3, 10, 9], device);
-    let loss = Edm::default().loss(&net, image, sigma, noise, Some(label), &Pass::inference());
+    let loss =
+        Objective::default().loss(&net, image, sigma, noise, Some(label), &Pass::inference());
     assert_close("loss", f64::from(loss.clone().into_scalar::<f32>()), expected.loss, 1e-5, 0.0);
 
     let found = gradients(&net, loss);

@@ -7,7 +7,7 @@ use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
 use pipe_models::architecture::ModelConfig;
 use pipe_models::diffit::DiffitConfig;
-use pipe_models::diffusion::Edm;
+use pipe_models::diffusion::Objective;
 use pipe_models::lora::{LoraConfig, LoraPlan};
 use pipe_models::nn::{Pass, Scope, state_dict};
 
@@ -23,6 +23,7 @@ fn two_steps(targets: &[&str]) -> u64 {
         image_size: 16,
         channels: 3,
         num_classes: 0,
+        augment_labels: 0,
     };
     let device = Device::flex().autodiff();
     let mut net = ModelConfig::from(config).init(5, &device).expect("the config is valid");
@@ -39,8 +40,14 @@ fn two_steps(targets: &[&str]) -> u64 {
             Tensor::<4>::from_data(TensorData::new(values, [6, 3, 16, 16]), &device)
         };
         let sigma = Tensor::<1>::from_floats([0.1, 0.2, 0.4, 0.8, 1.6, 3.2], &device);
-        let loss =
-            Edm::default().loss(&net, wave(0.37), sigma, wave(1.93), None, &Pass::inference());
+        let loss = Objective::default().loss(
+            &net,
+            wave(0.37),
+            sigma,
+            wave(1.93),
+            None,
+            &Pass::inference(),
+        );
         let grads = GradientsParams::from_grads(loss.backward(), &net);
         net = optimizer.step(1e-3, net, grads);
     }

@@ -20,6 +20,7 @@ fn minute() -> DiffitConfig {
         image_size: 8,
         channels: 3,
         num_classes: 5,
+        augment_labels: 0,
     }
 }
 
@@ -32,6 +33,7 @@ fn minute_unet() -> UnetConfig {
         image_size: 8,
         channels: 3,
         num_classes: 5,
+        augment_labels: 0,
     }
 }
 
@@ -152,4 +154,54 @@ fn a_misfit_names_every_tensor_concerned() {
          `w.head.bias` is missing; `w.head.extra` is not part of the model"
     );
     assert_eq!(load(&|_| Err(Error::new(ErrorKind::UnexpectedEof, "torn"))), "torn");
+}
+
+#[test]
+fn what_tells_of_the_augmentation_begins_at_zero_and_has_its_weights_only_where_it_is_asked_for() {
+    use burn::tensor::{Tensor, TensorData};
+    use pipe_models::architecture::{Denoiser, ModelConfig, Shapes};
+    use pipe_models::nn::{Pass, fill, walk};
+
+    let device = Device::flex();
+    let configs: [(ModelConfig, ModelConfig); 2] = [
+        (minute().into(), minute().with_augment_labels(9).into()),
+        (minute_unet().into(), minute_unet().with_augment_labels(9).into()),
+    ];
+    for (plain, told) in configs {
+        assert!(!serde_json::to_string(&plain).unwrap().contains("augment"));
+        assert!(serde_json::to_string(&told).unwrap().contains(r#""augment_labels":9"#));
+        let net = told.init(7, &device).unwrap();
+        let params = walk(&net);
+        let shapes = Shapes(params.iter().map(|p| (p.name.as_str(), p.shape.as_slice())).collect());
+        assert_eq!(shapes.augment_labels(), 9);
+        assert!(walk(&plain.init(7, &device).unwrap()).iter().all(|p| p.name != "time.augment"));
+
+        let tensor = |count: usize, shape: &[usize]| {
+            let values: Vec<f32> = (0..count).map(|i| (0.37 * i as f32).sin()).collect();
+            TensorData::new(values, shape.to_vec())
+        };
+        let labels = Tensor::<2>::from_data(tensor(18, &[2, 9]), &device);
+        let run = |net: &pipe_models::architecture::Network, labels: Option<Tensor<2>>| {
+            let x = Tensor::<4>::from_data(tensor(384, &[2, 3, 8, 8]), &device);
+            let noise = Tensor::<1>::from_data(tensor(2, &[2]), &device);
+            let pass = Pass::inference().with_augment(labels);
+            net.forward(x, noise, None, &pass).into_data().try_into_vec::<f32>().unwrap()
+        };
+        let net = fill(
+            net,
+            params
+                .iter()
+                .filter(|p| p.name != "time.augment")
+                .map(|p| {
+                    let count: usize = p.shape.iter().product();
+                    (p.name.clone(), (0..count).map(|i| 0.2 * (0.61 * i as f32).cos()).collect())
+                })
+                .collect(),
+        );
+        assert_eq!(run(&net, Some(labels.clone())), run(&net, None), "it begins at zero");
+        let width = shapes.size("time.augment", 1);
+        let weights = (0..9 * width).map(|i| (i as f32).cos()).collect();
+        let net = fill(net, [("time.augment".to_owned(), weights)].into());
+        assert_ne!(run(&net, Some(labels)), run(&net, None));
+    }
 }

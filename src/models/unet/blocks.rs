@@ -67,7 +67,7 @@ impl Residual {
         let weight = self.norm2.weight.val().reshape([1, outputs]) * scale.clone();
         let bias = self.norm2.bias.val().reshape([1, outputs]) * scale + shift;
         let h = kernels::group_norm_silu(h, weight, bias, group(outputs));
-        let h = self.conv2.forward(h, pass);
+        let h = self.conv2.forward(pass.drop_features(h), pass);
 
         let x = match &self.skip {
             Some(skip) => skip.forward(x, pass),

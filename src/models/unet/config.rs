@@ -35,6 +35,9 @@ pub struct UnetConfig {
     /// Number of classes; 0 trains without labels.
     #[serde(default)]
     pub num_classes: usize,
+    /// Numbers that tell what the augmentation did to an image; 0 trains without.
+    #[serde(default, skip_serializing_if = "ImageShape::is_none")]
+    pub augment_labels: usize,
 }
 
 /// A network by name.
@@ -69,7 +72,16 @@ impl Preset {
             Preset::Small => (96, vec![1, 2, 2], 2, vec![8, 16]),
             Preset::Cifar10 => (128, vec![2, 2, 2], 4, vec![16]),
         };
-        UnetConfig { dim, mults, depth, attention, image_size, channels: 3, num_classes }
+        UnetConfig {
+            dim,
+            mults,
+            depth,
+            attention,
+            image_size,
+            channels: 3,
+            num_classes,
+            augment_labels: 0,
+        }
     }
 }
 

@@ -72,7 +72,13 @@ impl UnetConfig {
         }
 
         Ok(Unet {
-            time: TimeEmbedding::new(self.dim, time_dim, self.num_classes, device),
+            time: TimeEmbedding::new(
+                self.dim,
+                time_dim,
+                self.num_classes,
+                self.augment_labels,
+                device,
+            ),
             stem: Conv2d::new(self.channels, self.dim, 3, 1, device),
             down,
             middle,

@@ -48,6 +48,9 @@ pub struct CheckpointPolicy {
     /// Number of the run to go on with.
     #[schemars(extend("x-class" = "runtime"))]
     pub resume_from_run: Option<u32>,
+    /// An epoch whose checkpoint is saved and kept besides, since a longer training goes on from it.
+    #[serde(skip)]
+    pub keep_epoch: Option<u64>,
     /// A checkpoint file to start a new run from.
     #[schemars(extend("x-known-as" = ["ckpt_path", "resume_from_checkpoint", "init_from"]))]
     pub resume_checkpoint: Option<String>,
@@ -102,6 +105,7 @@ impl Default for CheckpointPolicy {
             monitor: "train_loss".into(),
             mode: Mode::Min,
             resume_from_run: None,
+            keep_epoch: None,
             resume_checkpoint: None,
         }
     }
@@ -194,7 +198,8 @@ impl CheckpointPolicy {
         metrics: &BTreeMap<String, f64>,
         is_final: bool,
     ) -> Vec<Action> {
-        if !self.enabled || !(epoch.is_multiple_of(self.save_every_n_epochs) || is_final) {
+        let is_due = epoch.is_multiple_of(self.save_every_n_epochs) || is_final;
+        if !self.enabled || !(is_due || self.keep_epoch == Some(epoch)) {
             return Vec::new();
         }
         let mut actions = vec![Action::Save, Action::LinkLast];
@@ -210,10 +215,11 @@ impl CheckpointPolicy {
 
     /// Epochs whose checkpoints (`known`, oldest first) are not to be kept.
     pub fn surplus(&self, known: &[KnownCheckpoint]) -> Vec<u64> {
-        let best = self.top(known);
+        let mut kept = self.top(known);
+        kept.extend(self.keep_epoch);
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let old = self.keep_last_n.map_or(0, |keep| known.len().saturating_sub(count(keep)));
-        known[..old].iter().map(|k| k.epoch).filter(|epoch| !best.contains(epoch)).collect()
+        known[..old].iter().map(|k| k.epoch).filter(|epoch| !kept.contains(epoch)).collect()
     }
 
     /// Epochs of the `keep_top_k` best, the best first.
@@ -310,6 +316,18 @@ mod tests {
         assert_eq!(policy.after_epoch(&[], 4, &loss(0.1), false), []);
         assert_eq!(policy.after_epoch(&[], 5, &loss(0.1), false), [Save, LinkLast, LinkBest]);
         assert_eq!(policy.after_epoch(&known(&[(5, 0.1)]), 7, &loss(0.2), true), [Save, LinkLast]);
+    }
+
+    #[test]
+    fn an_epoch_that_is_to_be_kept_is_saved_and_stays() {
+        let policy = CheckpointPolicy { save_every_n_epochs: 5, keep_epoch: Some(4), ..keep(1) };
+        assert_eq!(policy.after_epoch(&[], 3, &loss(0.1), false), []);
+        assert_eq!(policy.after_epoch(&[], 4, &loss(0.1), false), [Save, LinkLast, LinkBest]);
+        let on_disk = known(&[(4, 0.1), (5, 0.05)]);
+        assert_eq!(
+            policy.after_epoch(&on_disk, 10, &loss(0.04), false),
+            [Save, LinkLast, LinkBest, Delete(5)]
+        );
     }
 
     #[test]

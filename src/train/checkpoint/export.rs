@@ -93,7 +93,7 @@ pub fn merged(
 }
 
 /// The header of a file that training does not go on from.
-fn stripped(header: &Header) -> Header {
+pub(super) fn stripped(header: &Header) -> Header {
     Header {
         step_in_epoch: 0,
         scheduler_state_dict: serde_json::json!({}),

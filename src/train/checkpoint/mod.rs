@@ -6,6 +6,7 @@ mod export;
 mod import;
 mod lora_layers;
 mod mapped;
+mod post_hoc;
 mod rebuild;
 
 pub use adapter_check::{ADAPTER, LoraFile, lora_damage};
@@ -16,6 +17,7 @@ pub use mapped::{Imported, Mapping, import_mapped};
 pub use pipe_models::header::{
     BASE_DIGEST, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST, LABEL_DROPOUT, class_names, label_dropout,
 };
+pub use post_hoc::{Averaged, EMA_LENGTH, PostHocError, averaged};
 pub use rebuild::{
     BASE_FILE, RebuildError, SamplingModel, adapted_model, adapter, base_beside, base_of,
     inference_prefix, load_for_sampling, model, model_for_classes, other_base, probe,

@@ -13,10 +13,11 @@ use sha2::{Digest, Sha256};
 
 use crate::architecture::ConfigError;
 use crate::architecture::{Architectures, LABEL_TABLE, ModelConfig, Network};
+use crate::diffusion::Objective;
 use crate::lora::{Adapter, AdapterError, BaseDigests};
 use crate::nn::{LoadError, Scope, fill, load_state_dict, walk};
 use crate::trainer::{EMA_WEIGHTS, WEIGHTS};
-use pipe_models::header::{BASE_DIGEST, BASE_WEIGHTS, class_names, label_dropout};
+use pipe_models::header::{self, BASE_DIGEST, BASE_WEIGHTS, class_names, label_dropout};
 use pipe_models::probe::{Probe, probe as probe_model};
 
 /// Name of the base model in the folder of a LoRA run.
@@ -27,6 +28,13 @@ pub const BASE_FILE: &str = "base_model.ckpt";
 pub enum RebuildError {
     #[error("failed to rebuild the model: its config is not valid: {0}")]
     Json(serde_json::Error),
+    #[error("{}: what its model was trained for is not known here: {error}", file.display())]
+    Objective { file: PathBuf, error: serde_json::Error },
+    #[error(
+        "{}: the adapter was trained for the objective {adapter}, and the base model {} for {base}",
+        file.display(), base_file.display()
+    )]
+    OtherObjective { file: PathBuf, base_file: PathBuf, adapter: &'static str, base: &'static str },
     #[error("failed to rebuild the model: {0}")]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -198,10 +206,16 @@ fn load_finite(
         Ok(found)
     })?;
     if not_finite.is_empty() {
-        Ok(model)
+        Ok(model.with_objective(objective(checkpoint)?))
     } else {
         Err(RebuildError::NotFinite { file: checkpoint.path().to_owned(), names: not_finite })
     }
+}
+
+/// What a checkpoint's model was trained for.
+fn objective(checkpoint: &Checkpoint) -> Result<Objective, RebuildError> {
+    let file = || checkpoint.path().to_owned();
+    header::objective(checkpoint).map_err(|error| RebuildError::Objective { file: file(), error })
 }
 
 /// `sha256:…` over names, shapes and numbers of the weights under a prefix: the same for every file
@@ -321,7 +335,17 @@ pub fn load_for_sampling(
     let digest = if lora.is_dir() {
         Adapter::folder_digest(lora)?
     } else {
-        Checkpoint::open(lora)?.head_digest().to_owned()
+        let file = Checkpoint::open(lora)?;
+        let (adapter, base) = (objective(&file)?, objective(&checkpoint)?);
+        if adapter != base {
+            return Err(RebuildError::OtherObjective {
+                file: lora.to_owned(),
+                base_file: checkpoint.path().to_owned(),
+                adapter: adapter.kind.name(),
+                base: base.kind.name(),
+            });
+        }
+        file.head_digest().to_owned()
     };
     source.push(("adapter", digest));
     let (net, config) =

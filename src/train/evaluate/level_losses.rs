@@ -2,8 +2,8 @@
 //!
 //! The mean over the noise levels of training (Karras et al. 2022, arXiv 2206.00364, equation 8) is
 //! estimated by strata: each image is denoised once at the median of each of [`LEVELS`] equally
-//! probable parts of the log-normal distribution. So one image's luck with its noise level decides
-//! nothing, and the loss of a level can be told.
+//! probable parts of the distribution that the objective draws levels from. So one image's luck with
+//! its noise level decides nothing, and the loss of a level can be told.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use pipe_engine::kind::{Failure, StageError};
@@ -11,10 +11,10 @@ use rand::RngExt;
 use rand_distr::StandardNormal;
 use rayon::prelude::*;
 
-use crate::architecture::{ModelConfig, Network};
+use crate::architecture::{Denoiser, ModelConfig, Network};
 use crate::data::{DataError, Dataset, same_class_name};
 use crate::device;
-use crate::diffusion::Edm;
+use crate::diffusion::Objective;
 use crate::kernels;
 use crate::nn::Pass;
 use crate::rng::{Purpose, stream};
@@ -70,8 +70,12 @@ impl LossRequest<'_> {
         mut after: impl FnMut(u64, u64) -> bool + Send,
     ) -> Result<Option<LevelLosses>, StageError> {
         let label_of = self.label_of()?;
-        let edm = Edm::default();
-        let sigmas = edm.sigma(&MEDIANS);
+        let objective = self.net.objective();
+        let sigmas = (1..)
+            .step_by(2)
+            .zip(MEDIANS)
+            .map(|(odd, normal)| objective.level_at(f64::from(odd) / (2 * LEVELS) as f64, normal));
+        let sigmas: Vec<f32> = sigmas.collect();
         let classes = self.dataset.class_names();
         let mut of_level = vec![0.0; LEVELS];
         let mut of_class = vec![(0.0, 0u64); classes.len()];
@@ -82,7 +86,14 @@ impl LossRequest<'_> {
             let pixels = self.read(images)?;
             for (level, sigma) in sigmas.iter().enumerate() {
                 let losses = kernels::in_own_pool(|| {
-                    self.of_batch(&edm, images, pixels.clone(), (level, *sigma), &label_of, device)
+                    self.of_batch(
+                        &objective,
+                        images,
+                        pixels.clone(),
+                        (level, *sigma),
+                        &label_of,
+                        device,
+                    )
                 })?;
                 for (index, loss) in images.iter().zip(losses) {
                     of_level[level] += loss;
@@ -141,7 +152,7 @@ impl LossRequest<'_> {
     /// The loss of each image of a batch.
     fn of_batch(
         &self,
-        edm: &Edm,
+        objective: &Objective,
         images: &[usize],
         pixels: Vec<f32>,
         (level, sigma): (usize, f32),
@@ -165,11 +176,10 @@ impl LossRequest<'_> {
         });
         let levels = Tensor::<1>::full([count], sigma, device);
         let noised = image.clone() + noise * sigma;
-        let denoised = edm.denoise(self.net, noised, levels, label, &Pass::inference());
+        let weight = objective.weight(levels.clone().reshape([count, 1, 1, 1]));
+        let denoised = objective.denoise(self.net, noised, levels, label, &Pass::inference());
         let squares = (denoised - image).square().reshape([count, each]).mean_dim(1);
-        let (sigma, data) = (f64::from(sigma), edm.sigma_data);
-        let weight = (sigma * sigma + data * data) / (sigma * data).powi(2);
-        Ok(device::read(squares)?.iter::<f64>().map(|square| square * weight).collect())
+        Ok(device::read(squares * weight.reshape([count, 1]))?.iter::<f64>().collect())
     }
 }
 
@@ -239,7 +249,6 @@ mod tests {
         let zero = {
             let noise = Tensor::<4>::full([1, 3, 8, 8], 0.3, &Device::flex());
             let level = Tensor::<1>::full([1], 0.1, &Device::flex());
-            use crate::architecture::Denoiser;
             let out = net.forward(noise, level, None, &Pass::inference());
             out.abs().max().into_scalar::<f32>()
         };

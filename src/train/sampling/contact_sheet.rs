@@ -91,7 +91,8 @@ mod tests {
 
     #[test]
     fn augmentation_is_seen_where_it_is_asked_for_and_enabled() {
-        let turned = Augmentation { enabled: true, horizontal_flip: true, rotation_degrees: 90.0 };
+        let turned =
+            Augmentation { enabled: true, rotation_degrees: 90.0, ..Augmentation::default() };
         let rows = |augmentation: &Augmentation, augmented| {
             ContactSheet { each: 8, augmented }.of("", &shapes(augmentation.clone())).rows
         };

@@ -9,7 +9,7 @@ use rand_distr::StandardNormal;
 
 use crate::architecture::{Denoiser, ModelConfig};
 use crate::device;
-use crate::diffusion::{Edm, Sampler};
+use crate::diffusion::Sampler;
 use crate::rng::{Purpose, stream};
 
 /// One image.
@@ -71,7 +71,7 @@ pub fn generate(
             done += 1;
             after(done)
         };
-        let Some(x) = spec.sampler.sample(&Edm::default(), net, noise, label, step) else {
+        let Some(x) = spec.sampler.sample(&net.objective(), net, noise, label, step) else {
             return Ok(None);
         };
         let values: Vec<f32> = device::read(x)?.iter::<f32>().collect();

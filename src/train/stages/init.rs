@@ -12,7 +12,7 @@ use pipe_runs::{Checkpoint, Loaded};
 use serde_json::Value;
 
 use super::artifacts::Checkpoints;
-use super::resume_compatibility::{check_holds, is_of_other_base, other_classes};
+use super::resume_compatibility::{check_holds, is_of_other_base, objective_of, other_classes};
 use crate::architecture::{LABEL_TABLE, ModelConfig, Network};
 use crate::lora::HEADER_KEY;
 use crate::nn::{Scope, param_paths};
@@ -118,6 +118,12 @@ pub(super) fn beginning(
     let mut doubts = Vec::new();
     if is_of_other_base(header, info) {
         doubts.push(format!("{shown} was trained on another base model than this one"));
+    }
+    let (theirs, ours) = (objective_of(&header.extra), objective_of(&info.extra));
+    if theirs != ours {
+        doubts.push(format!(
+            "{shown} was trained for another objective, {theirs}: for {ours} its output means something else at first"
+        ));
     }
     if !new_table {
         doubts.extend(other_classes(header, &shown, info));

@@ -79,7 +79,7 @@ pub(super) fn check_training(
     if settings.schedule.depends_on_horizon()
         && let Some(ends) = settings.horizon().filter(|ends| *ends < settings.epochs)
     {
-        let kind = format!("{:?}", settings.schedule.kind).to_lowercase();
+        let kind = settings.schedule.kind.name();
         let rest = match settings.schedule.min_lr_ratio * settings.learning_rate {
             0.0 => "is 0, and nothing is learned any more".to_owned(),
             rate => format!("stays at {rate}"),

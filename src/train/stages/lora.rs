@@ -30,7 +30,7 @@ use crate::checkpoint::{
 };
 use crate::data::{Dataset, DatasetSettings};
 use crate::lora::{AdaptedModel, Adapter, HEADER_KEY, LoraPlan};
-use crate::nn::Scope;
+use crate::nn::{Dropout, Scope};
 use crate::trainer::{LoraSettings, ModelInfo, TrainingSettings};
 
 pub struct LoraKind(pub Architectures);
@@ -219,6 +219,13 @@ impl LoraStage {
                 base = config.image_size()
             )));
         }
+        let labels = dataset.augmentation().labels();
+        if labels > 0 && config.augment_labels() != labels {
+            return Err(StageError::setting(
+                "dataset: its augmentation has a `probability`, and the base model was not trained to be told what was \
+                 done to an image; leave it out",
+            ));
+        }
         let plan =
             LoraPlan::new(lora, &model).map_err(|e| StageError::setting(format!("lora: {e}")))?;
         let AdaptedModel { mut model, mut scope } = plan.inject(model, *seed);
@@ -246,7 +253,7 @@ impl LoraStage {
             scope,
             model_info: ModelInfo { config, classes, extra },
             label_dropout: *label_dropout,
-            lora_dropout: lora.lora_dropout,
+            dropout: Dropout { lora: lora.lora_dropout, features: 0.0 },
             base: Some(base),
             on_new_best: Some(write_adapter),
         })

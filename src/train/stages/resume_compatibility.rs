@@ -1,11 +1,15 @@
 //! Whether a training can go on from a checkpoint that was named: what fits by its shapes can still
 //! mean something else.
 
+use std::collections::BTreeMap;
+
 use pipe_engine::kind::StageError;
+use pipe_models::header::OBJECTIVE;
 use pipe_runs::Checkpoint;
 use pipe_runs::checkpoint::Header;
 
 use crate::checkpoint::{BASE_DIGEST, BASE_WEIGHTS_DIGEST};
+use crate::diffusion::ObjectiveKind;
 use crate::lora::HEADER_KEY;
 use crate::trainer::ModelInfo;
 
@@ -26,6 +30,13 @@ pub(super) fn check(
         let text = "was trained on another base model, and would compute something else on this one; leave it out to \
                     begin new LoRA weights";
         return Err(StageError::setting(format!("{key}: {file} {text}")));
+    }
+    let (theirs, ours) = (objective_of(&header.extra), objective_of(&model_info.extra));
+    if theirs != ours {
+        return Err(StageError::setting(format!(
+            "{key}: {file} was trained for another objective, {theirs}, and this training is for {ours}: set `objective` \
+             to it, or begin with its weights as `init`"
+        )));
     }
     Ok(other_classes(header, file, model_info))
 }
@@ -67,6 +78,11 @@ pub(super) fn other_classes(header: &Header, file: &str, model_info: &ModelInfo)
             model_info.classes.join(", ")
         )
     })
+}
+
+/// What a header says of the objective, for people.
+pub(super) fn objective_of(extra: &BTreeMap<String, String>) -> String {
+    extra.get(OBJECTIVE).cloned().unwrap_or_else(|| ObjectiveKind::default().name().to_owned())
 }
 
 /// Whether both say which base model they are for, and it is not the same.

@@ -19,7 +19,7 @@ use super::training::{Training, TrainingSetup};
 use crate::architecture::{Architectures, ModelConfig, describe};
 use crate::checkpoint::LABEL_DROPOUT;
 use crate::data::DatasetSettings;
-use crate::nn::Scope;
+use crate::nn::{Dropout, Scope};
 use crate::trainer::{ModelInfo, TrainSettings, TrainingSettings};
 
 pub struct TrainKind(pub Architectures);
@@ -75,7 +75,8 @@ impl TrainStage {
     /// The network that it trains, for any number of classes.
     fn network(&self, pipeline: &PipelineView) -> Option<ModelConfig> {
         let data = pipeline.preview::<DatasetSettings>(&self.settings.dataset)?;
-        self.settings.model.config(&self.architectures, data.image_size, ANY_CLASSES).ok()
+        let config = self.settings.model.config(&self.architectures, data.image_size, ANY_CLASSES);
+        Some(config.ok()?.with_augment_labels(data.augmentation.labels()))
     }
 }
 
@@ -139,13 +140,22 @@ impl Stage for TrainStage {
     }
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
-        let TrainSettings { model, seed, .. } = &self.settings;
+        let TrainSettings { model, objective, seed, .. } = &self.settings;
         self.training().run(context, |dataset, device| {
             let classes = dataset.class_names().to_vec();
             let refused = |e: String| StageError::setting(format!("model: {e}"));
             let config = model.config(&self.architectures, dataset.image_size(), classes.len());
             let config = config.map_err(|e| refused(e.to_string()))?;
+            let labels = dataset.augmentation().labels();
+            let config = config.with_augment_labels(labels);
+            if config.augment_labels() != labels {
+                let arch = config.arch();
+                return Err(StageError::setting(format!(
+                    "dataset: a {arch} cannot be told what the augmentation did to an image; leave its `probability` out"
+                )));
+            }
             let network = config.init(*seed, device).map_err(|e| refused(e.to_string()))?;
+            let network = network.with_objective(*objective);
             let extra =
                 BTreeMap::from([(LABEL_DROPOUT.to_owned(), model.label_dropout.to_string())]);
             Ok(TrainingSetup {
@@ -153,7 +163,7 @@ impl Stage for TrainStage {
                 scope: Scope::All,
                 model_info: ModelInfo { config, classes, extra },
                 label_dropout: model.label_dropout,
-                lora_dropout: 0.0,
+                dropout: Dropout { lora: 0.0, features: model.dropout },
                 base: None,
                 on_new_best: None,
             })

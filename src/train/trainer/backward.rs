@@ -6,20 +6,17 @@ use burn::tensor::{Device, Tensor};
 
 use super::noised_batch::NoisedBatch;
 use super::precision::Precision;
-use crate::architecture::{ModelConfig, Network};
-use crate::diffusion::Edm;
-use crate::nn::Pass;
+use crate::architecture::{Denoiser, ModelConfig, Network};
+use crate::nn::{Dropout, Pass};
 
 /// What stays the same in all passes of a training.
 #[derive(Debug, Clone, Copy)]
 pub struct Backward {
-    pub edm: Edm,
     pub precision: Precision,
     /// 0 for a model without classes.
     pub classes: usize,
     pub image_size: usize,
-    /// Share of the inputs of LoRA's factors that are dropped.
-    pub lora_dropout: f64,
+    pub dropout: Dropout,
     /// Micro-batches that a shard is cut into, to save memory.
     pub micro_batches: usize,
 }
@@ -28,11 +25,11 @@ impl Backward {
     pub fn new(
         config: &ModelConfig,
         precision: Precision,
-        lora_dropout: f64,
+        dropout: Dropout,
         micro_batches: usize,
     ) -> Self {
         let (classes, image_size) = (config.num_classes(), config.image_size());
-        Self { edm: Edm::default(), precision, classes, image_size, lora_dropout, micro_batches }
+        Self { precision, classes, image_size, dropout, micro_batches }
     }
 
     /// Adds the shard's gradients to those of a step of `group` batches, and gives its part of the
@@ -45,16 +42,17 @@ impl Backward {
         group: usize,
         device: &Device,
     ) -> Option<Tensor<1>> {
+        let objective = weights.objective();
         let mut whole: Option<Tensor<1>> = None;
         for micro_batch in
             batch.on_device(self.classes, self.image_size, device).micro_batches(self.micro_batches)
         {
             let (shard, fraction) = (micro_batch.shard, micro_batch.fraction());
             let key = shard.key;
-            let pass =
-                Pass::training(self.lora_dropout, key.seed, key.epoch, key.batch, shard.first)
-                    .with_matmul_precision(self.precision.matmul());
-            let loss = self.edm.loss(
+            let pass = Pass::training(self.dropout, key.seed, key.epoch, key.batch, shard.first)
+                .with_augment(micro_batch.augment)
+                .with_matmul_precision(self.precision.matmul());
+            let loss = objective.loss(
                 weights,
                 micro_batch.image,
                 micro_batch.sigma,

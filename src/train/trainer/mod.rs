@@ -5,11 +5,13 @@ mod batches;
 mod checkpoint_writer;
 mod data_parallel;
 pub mod ema;
+mod ema_settings;
 mod flat;
 mod init_settings;
 mod loss_meter;
 mod noised_batch;
 mod optimizer;
+pub mod power_ema;
 mod precision;
 mod recorder;
 mod schedule;
@@ -25,15 +27,15 @@ mod training_loop;
 mod validation;
 
 pub use data_parallel::Worker;
+pub use ema_settings::EmaSettings;
 pub use init_settings::{InitSettings, InitWeights};
 pub use optimizer::{Optimizer, PREFIX as OPTIMIZER_STATE, StepSettings, clip_by_norm};
 pub use precision::Precision;
 pub use recorder::{ModelInfo, OnNewBest, Recorder};
-pub use schedule::{Schedule, ScheduleKind};
+pub use schedule::{Horizon, Schedule, ScheduleKind};
 pub use settings::{
-    EmaSettings, LoraSettings, ModelSettings, OptimizerKind, OptimizerSettings, TrainSettings,
-    TrainingSettings,
+    LoraSettings, ModelSettings, OptimizerKind, OptimizerSettings, TrainSettings, TrainingSettings,
 };
-pub use train_state::{EMA_WEIGHTS, Taken, TrainState, WEIGHTS};
+pub use train_state::{EMA_WEIGHTS, POWER_EMA, SNAPSHOTS, Taken, TrainState, WEIGHTS};
 pub use training_context::{Position, TrainingContext};
 pub use training_loop::fit;

@@ -6,7 +6,7 @@ use rand::RngExt;
 use rand_distr::StandardNormal;
 
 use crate::data::Batch;
-use crate::diffusion::Edm;
+use crate::diffusion::Objective;
 use crate::rng::{Purpose, stream};
 
 /// A batch, or a shard of one, with all that was drawn for it. In host memory.
@@ -20,6 +20,8 @@ pub struct NoisedBatch {
     noise: Vec<f32>,
     /// `[images]`
     label: Vec<i64>,
+    /// `[images, labels]`, or empty.
+    augment: Vec<f32>,
     shard: Shard,
 }
 
@@ -43,6 +45,8 @@ pub struct LossInputs {
     pub noise: Tensor<4>,
     /// `[batch]`; `None` for a model without classes.
     pub label: Option<Tensor<1, Int>>,
+    /// `[batch, labels]`; `None` where the network is not told what the augmentation did.
+    pub augment: Option<Tensor<2>>,
     pub shard: Shard,
 }
 
@@ -66,30 +70,39 @@ pub struct LabelDropout {
 
 impl NoisedBatch {
     /// Draws for training.
-    pub fn for_training(batch: Batch, key: BatchKey, edm: &Edm, labels: LabelDropout) -> Self {
-        let normals = |purpose, count: usize| -> Vec<f32> {
-            let mut rng = stream(key.seed, purpose, key.epoch, key.batch);
-            (0..count).map(|_| rng.sample(StandardNormal)).collect()
-        };
-        let sigma = edm.sigma(&normals(Purpose::Sigma, batch.labels.len()));
-        let noise = normals(Purpose::Noise, batch.images.len());
-        let mut rng = stream(key.seed, Purpose::LabelDropout, key.epoch, key.batch);
+    pub fn for_training(
+        batch: Batch,
+        key: BatchKey,
+        objective: &Objective,
+        labels: LabelDropout,
+    ) -> Self {
+        let of = |purpose| stream(key.seed, purpose, key.epoch, key.batch);
+        let sigma = objective.draw_levels(batch.labels.len(), &mut of(Purpose::Sigma));
+        let noise = of(Purpose::Noise).sample_iter(StandardNormal).take(batch.images.len());
+        let noise = noise.collect();
+        let mut rng = of(Purpose::LabelDropout);
         let kept = batch.labels.iter().map(|label| {
             if rng.random::<f64>() < labels.dropout { labels.classes as i64 } else { *label }
         });
         let label: Vec<i64> = kept.collect();
         let shard = Shard { key, first: 0, of: label.len() };
-        Self { image: batch.images, sigma, noise, label, shard }
+        Self { image: batch.images, sigma, noise, label, augment: batch.augment, shard }
     }
 
     /// Draws for validation: no label is dropped, and every epoch gets the same numbers.
-    pub fn for_validation(batch: Batch, key: BatchKey, edm: &Edm) -> Self {
+    pub fn for_validation(batch: Batch, key: BatchKey, objective: &Objective) -> Self {
         let mut rng = stream(key.seed, Purpose::Validation, 0, key.batch);
-        let normals: Vec<f32> =
-            (0..batch.labels.len()).map(|_| rng.sample(StandardNormal)).collect();
+        let sigma = objective.draw_levels(batch.labels.len(), &mut rng);
         let noise: Vec<f32> = (0..batch.images.len()).map(|_| rng.sample(StandardNormal)).collect();
         let shard = Shard { key, first: 0, of: batch.labels.len() };
-        Self { image: batch.images, sigma: edm.sigma(&normals), noise, label: batch.labels, shard }
+        Self {
+            image: batch.images,
+            sigma,
+            noise,
+            label: batch.labels,
+            augment: batch.augment,
+            shard,
+        }
     }
 
     /// The batch cut into a shard for each of so many devices, as even as can be, the larger ones
@@ -100,6 +113,7 @@ impl NoisedBatch {
             return vec![self];
         }
         let pixels = self.image.len() / images;
+        let told = self.augment.len() / images;
         let (each, more) = (images / devices, images % devices);
         let cut = |device: usize| {
             let from = device * each + device.min(more);
@@ -109,6 +123,7 @@ impl NoisedBatch {
                 sigma: self.sigma[from..to].to_vec(),
                 noise: self.noise[from * pixels..to * pixels].to_vec(),
                 label: self.label[from..to].to_vec(),
+                augment: self.augment[from * told..to * told].to_vec(),
                 shard: Shard { first: self.shard.first + from, ..self.shard },
             }
         };
@@ -125,6 +140,10 @@ impl NoisedBatch {
             noise: Tensor::from_data(TensorData::new(self.noise, shape), device),
             label: (classes > 0)
                 .then(|| Tensor::from_data(TensorData::new(self.label, [count]), device)),
+            augment: (!self.augment.is_empty()).then(|| {
+                let shape = [count, self.augment.len() / count];
+                Tensor::from_data(TensorData::new(self.augment, shape), device)
+            }),
             shard: self.shard,
         }
     }
@@ -145,6 +164,7 @@ impl LossInputs {
                 sigma: self.sigma.clone().slice(from..to),
                 noise: self.noise.clone().slice(from..to),
                 label: self.label.clone().map(|label| label.slice(from..to)),
+                augment: self.augment.clone().map(|augment| augment.slice(from..to)),
                 shard: Shard { first: self.shard.first + from, ..self.shard },
             }
         };
@@ -173,10 +193,16 @@ mod tests {
     fn micro_batches_and_shards_are_the_batch() {
         let (count, size) = (5, 4);
         let images: Vec<f32> = (0..count * 3 * size * size).map(|i| i as f32).collect();
-        let batch = Batch { images, labels: vec![0, 1, 0, 1, 1], indices: (0..count).collect() };
+        let batch = Batch {
+            images,
+            labels: vec![0, 1, 0, 1, 1],
+            indices: (0..count).collect(),
+            augment: Vec::new(),
+        };
         let key = BatchKey { seed: 1, epoch: 1, batch: 0 };
         let labels = LabelDropout { classes: 2, dropout: 0.0 };
-        let noised = || NoisedBatch::for_training(batch.clone(), key, &Edm::default(), labels);
+        let noised =
+            || NoisedBatch::for_training(batch.clone(), key, &Objective::default(), labels);
         let whole = || noised().on_device(2, size, &Device::flex());
         let numbers = |inputs: Vec<LossInputs>| -> Vec<f32> {
             let of = |t: Tensor<4>| t.into_data().try_to_vec::<f32>().unwrap();
@@ -228,17 +254,23 @@ mod tests {
         let device = Device::flex().autodiff();
         let net = config.init(7, &device).unwrap();
         let images: Vec<f32> = (0..5 * 3 * 64).map(|i| (0.37 * i as f32).sin()).collect();
-        let batch = Batch { images, labels: vec![0, 1, 0, 1, 1], indices: (0..5).collect() };
+        let batch = Batch {
+            images,
+            labels: vec![0, 1, 0, 1, 1],
+            indices: (0..5).collect(),
+            augment: Vec::new(),
+        };
         let key = BatchKey { seed: 1, epoch: 1, batch: 0 };
         let labels = LabelDropout { classes: 2, dropout: 0.0 };
         // The mean loss, and the gradient of the first convolution.
         let of = |count: usize| -> (f32, Vec<f32>) {
             let (mut whole, mut gradient) = (0.0, Vec::new());
-            let noised = NoisedBatch::for_training(batch.clone(), key, &Edm::default(), labels);
+            let noised =
+                NoisedBatch::for_training(batch.clone(), key, &Objective::default(), labels);
             for micro_batch in noised.on_device(2, 8, &device).micro_batches(count) {
                 let fraction = micro_batch.fraction();
                 let pass = Pass::inference();
-                let loss = Edm::default().loss(
+                let loss = Objective::default().loss(
                     &net,
                     micro_batch.image,
                     micro_batch.sigma,

@@ -33,6 +33,8 @@ pub struct StepSettings {
     pub clip: Option<f64>,
     /// Share of the EMA weights that stays.
     pub ema_decay: f64,
+    /// Steps that were done before.
+    pub done: u64,
 }
 
 /// Adam or AdamW over all parameters of a module.

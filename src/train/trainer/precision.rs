@@ -123,7 +123,8 @@ mod tests {
     use super::*;
     use crate::architecture::ModelConfig;
     use crate::data::{Dataset, DatasetSettings, Loader, LoaderOptions, Split};
-    use crate::nn::{Scope, state_dict};
+    use crate::diffusion::Objective;
+    use crate::nn::{Dropout, Scope, state_dict};
     use crate::trainer::backward::Backward;
     use crate::trainer::noised_batch::{BatchKey, LabelDropout, NoisedBatch};
     use crate::trainer::{Optimizer, OptimizerSettings};
@@ -142,6 +143,7 @@ mod tests {
             image_size: 8,
             channels: 3,
             num_classes: 0,
+            augment_labels: 0,
         })
     }
 
@@ -160,13 +162,14 @@ mod tests {
         let config = config();
         let mut network = config.init(seed, &device).unwrap();
         let mut optimizer = Optimizer::new(&OptimizerSettings::default(), &network);
-        let backward = Backward::new(&config, precision, 0.0, 1);
+        let backward = Backward::new(&config, precision, Dropout::default(), 1);
         let labels = LabelDropout { classes: 0, dropout: 0.0 };
         let mut losses = Vec::new();
         for epoch in 1..=EPOCHS {
             for (number, batch) in loader.epoch(epoch, 0).take(BATCHES).enumerate() {
                 let key = BatchKey { seed, epoch, batch: number as u64 };
-                let noised = NoisedBatch::for_training(batch.unwrap(), key, &backward.edm, labels);
+                let noised =
+                    NoisedBatch::for_training(batch.unwrap(), key, &Objective::default(), labels);
                 let (weights, mut gradients) =
                     (precision.weights(&network), GradientsAccumulator::new());
                 let loss = backward.add(&mut gradients, &weights, noised, 1, &device).unwrap();

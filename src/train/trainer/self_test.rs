@@ -21,8 +21,8 @@ use super::precision::Precision;
 use crate::architecture::{ModelConfig, Network};
 use crate::data::Batch;
 use crate::device::{Adapter, ResolvedDevice, SelfTestResult};
-use crate::diffusion::Edm;
-use crate::nn::param_paths;
+use crate::diffusion::Objective;
+use crate::nn::{Dropout, param_paths};
 use pipe_models::diffit::DiffitConfig;
 
 /// Loss and gradients of one step.
@@ -187,6 +187,7 @@ fn step_on(device: &Device, precision: Precision) -> Result<StepResult, StageErr
         image_size: 8,
         channels: 3,
         num_classes: 2,
+        augment_labels: 0,
     };
     let config = ModelConfig::from(config);
     let device = device.clone().autodiff();
@@ -205,17 +206,23 @@ fn step_of(
     let weights = precision.weights(network);
     const IMAGES: usize = 2;
     let pixels = (0..IMAGES * 3 * 64).map(|i| (0.37 * i as f32).sin()).collect();
-    let batch = Batch { images: pixels, labels: vec![0, 1], indices: vec![0, 1] };
+    let batch =
+        Batch { images: pixels, labels: vec![0, 1], indices: vec![0, 1], augment: Vec::new() };
     let labels = LabelDropout { classes: 2, dropout: 0.0 };
     let noised = NoisedBatch::for_training(
         batch,
         BatchKey { seed: 1, epoch: 1, batch: 0 },
-        &Edm::default(),
+        &Objective::default(),
         labels,
     );
     let mut gradients = GradientsAccumulator::new();
-    let loss =
-        Backward::new(config, precision, 0.0, 1).add(&mut gradients, &weights, noised, 1, device);
+    let loss = Backward::new(config, precision, Dropout::default(), 1).add(
+        &mut gradients,
+        &weights,
+        noised,
+        1,
+        device,
+    );
     let losses = loss.into_iter().enumerate().collect();
     let computed = read_gradients(&weights, gradients.grads(), losses)?;
     let names: std::collections::HashMap<_, _> =
@@ -314,6 +321,7 @@ mod tests {
             image_size: 8,
             channels: 3,
             num_classes: 2,
+            augment_labels: 0,
         });
         let step = |device: &Device| {
             let device = device.clone().autodiff();

@@ -9,6 +9,7 @@ use pipe_trainer::StoppingRules;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::ema_settings::EmaSettings;
 use super::init_settings::{self, InitForms, InitSettings};
 use super::precision::Precision;
 use super::schedule::Schedule;
@@ -16,6 +17,7 @@ use super::training_length::UNLIMITED;
 pub use crate::architecture::ModelSettings;
 use crate::architecture::{Architectures, SettingsError};
 use crate::device::{DeviceList, DeviceSpec};
+use crate::diffusion::Objective;
 use crate::lora::LoraConfig;
 
 /// Declares the settings of a stage that trains: its own keys, then those that all training has.
@@ -193,6 +195,7 @@ macro_rules! training_settings {
                     validate_every_n_steps: s.validate_every_n_steps,
                     checkpoint: s.checkpoint,
                 }
+                .keeping_stable_epoch()
             }
         }
     };
@@ -208,6 +211,11 @@ training_settings! {
     TrainSettings {
         #[serde(default)]
         model: ModelSettings,
+        /// What the network is asked to learn; EDM's objective unless set. Losses compare within
+        /// one objective alone.
+        #[serde(default, skip_serializing_if = "is_default")]
+        #[schemars(extend("x-known-as" = ["prediction_type", "parameterization", "loss_type"]))]
+        objective: Objective,
     }
 }
 
@@ -248,28 +256,9 @@ pub enum OptimizerKind {
     Adamw,
 }
 
-/// EMA weights: an exponential moving average of the weights, which samples better than the weights
-/// themselves.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct EmaSettings {
-    pub enabled: bool,
-    /// Share of the old average kept at each step; smaller in the first steps: at most (1 + step) /
-    /// (10 + step).
-    #[schemars(range(min = 0.0, max = 1.0))]
-    #[schemars(extend("x-known-as" = ["ema_decay"]))]
-    pub decay: f64,
-}
-
 impl Default for OptimizerSettings {
     fn default() -> Self {
         Self { kind: OptimizerKind::Adamw, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 }
-    }
-}
-
-impl Default for EmaSettings {
-    fn default() -> Self {
-        Self { enabled: true, decay: 0.999 }
     }
 }
 
@@ -282,6 +271,14 @@ impl TrainSettings {
     /// Refuses values that cannot work, naming the key.
     pub fn validate(&self) -> Result<(), Rejection> {
         Rejection::unless("model.label_dropout", is_share(self.model.label_dropout), SHARE)?;
+        Rejection::unless(
+            "model.dropout",
+            (0.0..1.0).contains(&self.model.dropout),
+            "a share of the features, from 0 to below 1",
+        )?;
+        self.objective
+            .validate()
+            .map_err(|e| Rejection::value(format!("objective.{}", e.key), e.message))?;
         self.training_settings().validate()
     }
 }
@@ -317,6 +314,12 @@ impl TrainingSettings {
         StoppingRules::of(early_stopping.as_ref(), *max_steps, *max_time, checkpoint)
     }
 
+    /// With the checkpoint kept from which on a training of another length is another one.
+    fn keeping_stable_epoch(mut self) -> Self {
+        self.checkpoint.keep_epoch = self.stable_epochs();
+        self
+    }
+
     /// Where to compute, the main device first.
     pub fn devices(&self) -> DeviceList {
         self.devices.clone().unwrap_or_else(|| DeviceList::These(vec![self.device]))
@@ -326,6 +329,12 @@ impl TrainingSettings {
     pub fn gpus(&self) -> u32 {
         self.devices.as_ref().map_or(0, |list| u32::try_from(list.gpus()).unwrap_or(u32::MAX))
     }
+}
+
+/// A setting that came later than others stands in no record and no identity as long as it changes
+/// nothing.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn is_unlimited(epochs: &u64) -> bool {

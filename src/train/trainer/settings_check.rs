@@ -2,6 +2,9 @@
 
 use pipe_engine::kind::Rejection;
 
+use super::ema_settings::EmaSettings;
+use super::power_ema::LENGTHS;
+use super::schedule::ScheduleKind;
 use super::settings::{SHARE, TrainingSettings, is_share};
 use super::training_length::UNLIMITED;
 use crate::device::DeviceSpec;
@@ -55,13 +58,8 @@ impl TrainingSettings {
             self.optimizer.weight_decay >= 0.0,
             "0 or more",
         )?;
-        Rejection::unless("ema.decay", is_share(self.ema.decay), SHARE)?;
-        let floor = self.schedule.min_lr_ratio;
-        Rejection::unless(
-            "schedule.min_lr_ratio",
-            is_share(floor),
-            "a share of the learning rate between 0 and 1",
-        )?;
+        self.validate_ema()?;
+        self.validate_schedule()?;
         if let Some(init) = &self.init {
             init.validate(&self.checkpoint)?;
         }
@@ -86,5 +84,35 @@ impl TrainingSettings {
         self.checkpoint
             .validate()
             .map_err(|e| Rejection::value(format!("checkpoint.{}", e.key), e.message))
+    }
+
+    fn validate_ema(&self) -> Result<(), Rejection> {
+        let EmaSettings { decay, lengths, snapshot_every_n_epochs, .. } = &self.ema;
+        Rejection::unless("ema.decay", is_share(*decay), SHARE)?;
+        let (first, last) = (LENGTHS.start(), LENGTHS.end());
+        let text = format!("shares of the training from {first} to {last}, such as [0.05, 0.1]");
+        let are_good = lengths.iter().all(|length| LENGTHS.contains(length));
+        Rejection::unless("ema.lengths", are_good, &text)?;
+        let differ = lengths.iter().enumerate().all(|(at, one)| !lengths[..at].contains(one));
+        Rejection::unless("ema.lengths", differ, "each length once")?;
+        let every = *snapshot_every_n_epochs;
+        Rejection::unless("ema.snapshot_every_n_epochs", every != Some(0), "at least 1")
+    }
+
+    fn validate_schedule(&self) -> Result<(), Rejection> {
+        let floor = self.schedule.min_lr_ratio;
+        Rejection::unless(
+            "schedule.min_lr_ratio",
+            is_share(floor),
+            "a share of the learning rate between 0 and 1",
+        )?;
+        let (kind, reference) = (self.schedule.kind, self.schedule.reference_steps);
+        Rejection::unless(
+            "schedule.reference_steps",
+            (kind != ScheduleKind::InverseSqrt || reference.is_some()) && reference != Some(0),
+            "the step from which on `inverse_sqrt` lets the rate fall, at least 1; EDM2 has 35000 to 70000",
+        )?;
+        let decay = self.schedule.decay_share;
+        Rejection::unless("schedule.decay_share", decay.is_none_or(is_share), SHARE)
     }
 }

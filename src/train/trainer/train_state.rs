@@ -14,6 +14,7 @@ use pipe_runs::tensor::HostTensor;
 use super::ema;
 use super::flat::{self, Flat};
 use super::optimizer::{self, Optimizer, StepSettings, clip_by_norm};
+use super::power_ema;
 use super::precision::Precision;
 use super::settings::OptimizerSettings;
 use crate::architecture::Network;
@@ -24,6 +25,26 @@ use crate::nn::{Scope, load_state_dict};
 pub const WEIGHTS: &str = "state_dict.";
 /// Prefix of the EMA weights in a checkpoint.
 pub const EMA_WEIGHTS: &str = "ema_state_dict.";
+
+/// Prefix of the averages by power functions in a checkpoint; behind it a length and a slash.
+pub const POWER_EMA: &str = "power_ema.";
+/// The folder of a run that holds snapshots of those averages.
+pub const SNAPSHOTS: &str = "ema";
+
+/// An average of the weights by a power function.
+struct PowerMean {
+    length: f64,
+    gamma: f64,
+    /// Without autodiff.
+    mean: Network,
+}
+
+impl PowerMean {
+    /// Of its tensors in a checkpoint.
+    fn prefix(&self) -> String {
+        format!("{POWER_EMA}{}/", self.length)
+    }
+}
 
 /// What a new training takes of a checkpoint.
 pub struct Taken {
@@ -41,6 +62,7 @@ pub struct TrainState {
     pub model: Network,
     /// Without autodiff; `None` when switched off, and while `flat` holds them.
     ema: Option<Network>,
+    power: Vec<PowerMean>,
     /// Without moments while `flat` holds them.
     optimizer: Optimizer,
     /// Whether steps are taken on long arrays: on devices whose memory is not the host's.
@@ -56,11 +78,31 @@ impl TrainState {
     pub fn new(model: Network, scope: Scope, settings: &OptimizerSettings, ema: bool) -> Self {
         let optimizer = Optimizer::new(settings, &model);
         let (ema, is_flat) = (ema.then(|| model.clone().valid()), flat::suits(&model));
-        Self { model, ema, optimizer, is_flat, flat: None, scope }
+        Self { model, ema, power: Vec::new(), optimizer, is_flat, flat: None, scope }
+    }
+
+    /// The same with averages by power functions of these lengths, which begin at the first step.
+    pub fn with_lengths(mut self, lengths: &[f64]) -> Self {
+        let mean = self.model.clone().valid();
+        let power = |length: &f64| {
+            let gamma = power_ema::exponent(*length);
+            PowerMean { length: *length, gamma, mean: mean.clone() }
+        };
+        self.power = lengths.iter().map(power).collect();
+        self
     }
 
     /// One optimizer step: clipping, new weights, EMA weights. Waits for nothing.
-    pub fn step(&mut self, mut gradients: GradientsParams, settings: StepSettings) {
+    pub fn step(&mut self, gradients: GradientsParams, settings: StepSettings) {
+        self.change_weights(gradients, settings);
+        let updated = |power: PowerMean| {
+            let decay = power_ema::decay(power.gamma, settings.done + 1);
+            PowerMean { mean: ema::update(power.mean, &self.model, decay), ..power }
+        };
+        self.power = std::mem::take(&mut self.power).into_iter().map(updated).collect();
+    }
+
+    fn change_weights(&mut self, mut gradients: GradientsParams, settings: StepSettings) {
         if self.is_flat && flat::is_complete(&self.model, &gradients) {
             let flat = self.flat.get_or_insert_with(|| {
                 self.optimizer.flatten(&self.model, self.ema.take().as_ref())
@@ -101,7 +143,7 @@ impl TrainState {
     pub fn restore(mut self, checkpoint: &mut Loaded, device: &Device) -> Result<Self, StageError> {
         let names: Vec<String> = checkpoint.names().map(str::to_owned).collect();
         let has = |prefix: &str| names.iter().any(|name| name.starts_with(prefix));
-        let mut load = |model, prefix| {
+        let mut load = |model, prefix: &str| {
             weights_of(checkpoint, model, &self.scope, prefix, names.iter().map(String::as_str))
         };
         self.model = load(self.model, WEIGHTS)?;
@@ -110,6 +152,12 @@ impl TrainState {
             Some(_) => Some(self.model.clone().valid()),
             None => None,
         };
+        for power in std::mem::take(&mut self.power) {
+            let prefix = power.prefix();
+            let mean =
+                if has(&prefix) { load(power.mean, &prefix)? } else { self.model.clone().valid() };
+            self.power.push(PowerMean { mean, ..power });
+        }
         // Before the first step there are no moments.
         if has(optimizer::PREFIX) {
             let scope = self.scope.clone();
@@ -135,6 +183,7 @@ impl TrainState {
         let names = names.iter().map(String::as_str);
         self.model = weights_of(checkpoint, self.model, scope, prefix, names)?;
         self.ema = self.ema.is_some().then(|| self.model.clone().valid());
+        self.power.iter_mut().for_each(|power| power.mean = self.model.clone().valid());
         let weights = read_parameters(&self.model, scope, "")?;
         if let Some(wrong) = weights.iter().find(|tensor| !tensor.is_finite()) {
             let path = checkpoint.path().display();
@@ -162,7 +211,7 @@ impl TrainState {
     /// About how large a checkpoint is: `trainable` weights, their EMA, and Adam's two moments, 4
     /// bytes each.
     pub fn checkpoint_bytes(&self, trainable: u64) -> u64 {
-        4 * trainable * (3 + u64::from(self.ema().is_some()))
+        4 * trainable * (3 + u64::from(self.ema().is_some()) + self.power.len() as u64)
     }
 
     /// Copies everything to host memory; waits for the device.
@@ -171,12 +220,19 @@ impl TrainState {
         if let Some(ema) = self.ema() {
             tensors.extend(read_parameters(&ema, &self.scope, EMA_WEIGHTS)?);
         }
+        tensors.extend(self.snapshot()?);
         let mut optimizer = self.optimizer.clone();
         if let Some(flat) = &self.flat {
             optimizer.take_apart(flat);
         }
         tensors.extend(optimizer.state_dict(&self.model)?);
         Ok(tensors)
+    }
+
+    /// The averages by power functions; waits for the device.
+    pub fn snapshot(&self) -> Result<Vec<HostTensor>, StageError> {
+        let of = |power: &PowerMean| read_parameters(&power.mean, &self.scope, &power.prefix());
+        Ok(self.power.iter().map(of).collect::<Result<Vec<_>, _>>()?.concat())
     }
 
     /// The weights to validate and sample with: the EMA weights where there are any.

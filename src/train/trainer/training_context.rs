@@ -11,6 +11,7 @@ use super::loss_meter::LossTotals;
 use super::settings::TrainingSettings;
 use crate::architecture::ModelConfig;
 use crate::data::Dataset;
+use crate::nn::Dropout;
 
 /// All that the loop needs.
 pub struct TrainingContext<'a> {
@@ -20,8 +21,8 @@ pub struct TrainingContext<'a> {
     pub config: &'a ModelConfig,
     /// Share of images that are trained without their label.
     pub label_dropout: f64,
-    /// Share of the inputs of LoRA's factors that are dropped.
-    pub lora_dropout: f64,
+    /// Shares of what is dropped inside the network.
+    pub dropout: Dropout,
     /// Micro-batches that each device's shard of a batch is cut into, to save memory.
     pub micro_batches: usize,
     /// Steps that were done besides those that the position makes with today's steps an epoch: the

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::init_settings::InitSettings;
+use super::schedule::Horizon;
 use super::settings::TrainingSettings;
 use crate::data::{Split, batches_per_epoch};
 
@@ -17,12 +18,18 @@ impl TrainingSettings {
         self.schedule_epochs.or(Some(self.epochs).filter(|epochs| *epochs != UNLIMITED))
     }
 
-    /// The optimizer steps that the schedule spans. `steps`: those of an epoch.
-    pub fn horizon_steps(&self, steps: u64) -> u64 {
+    /// What the schedule spans. `steps`: those of an epoch.
+    pub fn horizon_steps(&self, steps: u64) -> Horizon {
         match self.horizon() {
-            Some(epochs) => epochs.saturating_mul(steps),
-            None => self.max_steps.unwrap_or(UNLIMITED),
+            Some(epochs) => Horizon { epochs, steps_per_epoch: steps },
+            None => Horizon { epochs: self.max_steps.unwrap_or(UNLIMITED), steps_per_epoch: 1 },
         }
+    }
+
+    /// The epochs before the learning rate begins to fall, where a training of another length is
+    /// the same up to there: see [`Schedule::stable_epochs`](super::Schedule::stable_epochs).
+    pub fn stable_epochs(&self) -> Option<u64> {
+        Some(self.schedule.stable_epochs(self.horizon()?)).filter(|epochs| *epochs > 0)
     }
 
     /// Optimizer steps of an epoch with so many training images.

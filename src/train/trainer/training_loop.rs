@@ -23,9 +23,11 @@ use super::loss_meter::{LossMeter, LossTotals};
 use super::noised_batch::{BatchKey, LabelDropout, NoisedBatch};
 use super::optimizer::StepSettings;
 use super::recorder::{EpochTiming, Recorder};
+use super::schedule::Horizon;
 use super::train_state::TrainState;
 use super::training_context::{Position, TrainingContext};
 use super::validation::validation_loss;
+use crate::architecture::Denoiser;
 use crate::data::{Loader, Split};
 
 /// Trains from `position` to the last epoch, or until a setting ends it before that. On a signal, saves and fails with
@@ -90,8 +92,8 @@ struct Trainer<'a, 'r> {
     backward: Backward,
     loader: Loader,
     steps_per_epoch: u64,
-    /// Optimizer steps of the schedule, which may be longer than this training.
-    total_steps: u64,
+    /// Of the schedule, which may be longer than this training.
+    horizon: Horizon,
     stopping: StoppingRules,
 
     // ---- What steps change
@@ -130,19 +132,15 @@ impl<'a, 'r> Trainer<'a, 'r> {
         let TrainingContext { settings, config, dataset, context, .. } = training;
         let labels =
             LabelDropout { classes: config.num_classes(), dropout: training.label_dropout };
-        let backward = Backward::new(
-            config,
-            settings.precision,
-            training.lora_dropout,
-            training.micro_batches,
-        );
+        let backward =
+            Backward::new(config, settings.precision, training.dropout, training.micro_batches);
         let loader = loader(settings, dataset, Split::Train)?;
         let batches_per_epoch = loader.batches_per_epoch();
         if batches_per_epoch == 0 {
             return Err(StageError::new(Failure::Input, "the data set has no training images"));
         }
         let steps_per_epoch = batches_per_epoch.div_ceil(settings.accumulate_grad_batches) as u64;
-        let total_steps = settings.horizon_steps(steps_per_epoch);
+        let horizon = settings.horizon_steps(steps_per_epoch);
         let all = steps_per_epoch * training.epochs;
         let all = settings.max_steps.map_or(all, |max| all.min(max));
         let images = dataset.indices(Split::Train).len();
@@ -154,7 +152,7 @@ impl<'a, 'r> Trainer<'a, 'r> {
             backward,
             loader,
             steps_per_epoch,
-            total_steps,
+            horizon,
             stopping: settings.stopping(),
             state,
             position,
@@ -195,6 +193,7 @@ impl<'a, 'r> Trainer<'a, 'r> {
         let group = accumulate.min(self.loader.batches_per_epoch() - first_batch);
         let (mut gradients, mut losses) = (GradientsAccumulator::new(), Vec::with_capacity(group));
         let weights = self.state.weights_in(settings.precision);
+        let objective = weights.objective();
         data_parallel.broadcast_weights(&weights)?;
         for number in 0..group {
             let batch = epoch.batches.next(first_batch + number)?;
@@ -203,7 +202,7 @@ impl<'a, 'r> Trainer<'a, 'r> {
                 epoch: epoch.number,
                 batch: (first_batch + number) as u64,
             };
-            let noised = NoisedBatch::for_training(batch, key, &self.backward.edm, self.labels);
+            let noised = NoisedBatch::for_training(batch, key, &objective, self.labels);
             let shard = data_parallel.scatter(noised, number, group)?;
             losses.extend(self.backward.add(&mut gradients, &weights, shard, group, device)); // [1]
         }
@@ -218,11 +217,12 @@ impl<'a, 'r> Trainer<'a, 'r> {
     fn optimizer_step(&mut self, gradients: GradientsParams) -> f64 {
         let (settings, done) = (self.training.settings, self.position.global_step);
         let step = self.schedule_step(done);
-        let rate = settings.schedule.rate(settings.learning_rate, step, self.total_steps);
+        let rate = settings.schedule.rate(settings.learning_rate, step, self.horizon);
         let step = StepSettings {
             learning_rate: rate,
             clip: settings.gradient_clip_val,
             ema_decay: ema::decay_at(settings.ema.decay, done),
+            done,
         };
         self.state.step(gradients, step);
         rate
@@ -294,7 +294,7 @@ impl<'a, 'r> Trainer<'a, 'r> {
         let totals = loss_meter.read()?;
         let mut metrics = BTreeMap::from([("train_loss".to_owned(), totals.mean())]);
         if !self.training.dataset.indices(Split::Validation).is_empty() {
-            let loss = validation_loss(self.training, self.state, &self.backward.edm)?;
+            let loss = validation_loss(self.training, self.state)?;
             metrics.insert("val_loss".to_owned(), loss);
         }
         let own = started.elapsed().as_secs_f64();
@@ -307,7 +307,7 @@ impl<'a, 'r> Trainer<'a, 'r> {
             ..self.position
         };
         let step = self.schedule_step(self.position.global_step - 1);
-        let rate = settings.schedule.rate(settings.learning_rate, step, self.total_steps);
+        let rate = settings.schedule.rate(settings.learning_rate, step, self.horizon);
         self.training.context.event(Event::Round {
             position: number,
             target: self.training.epochs,

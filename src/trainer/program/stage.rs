@@ -49,6 +49,8 @@ impl TrainerStage {
             epochs: TotalEpochs::Fixed(self.settings.epochs),
             stopping: self.settings.stopping(),
             advice: &|_| None,
+            // What a program does with its epochs is not known here.
+            same_until: &|_| None,
             // What a position inside an epoch means to a program is not known here.
             changeable: &|key, _| key.starts_with("settings.").then_some(Changeable::BetweenEpochs),
         }

@@ -8,7 +8,7 @@ const SIZE: usize = 8;
 
 fn dataset(num_images: usize) -> Arc<Dataset> {
     let augmentation =
-        Augmentation { enabled: true, horizontal_flip: true, rotation_degrees: 15.0 };
+        Augmentation { enabled: true, rotation_degrees: 15.0, ..Augmentation::default() };
     let settings = DatasetSettings {
         num_images,
         image_size: SIZE,

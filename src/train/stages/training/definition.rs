@@ -35,6 +35,7 @@ impl Training<'_> {
             epochs: TotalEpochs::By(&|data| self.settings.epochs_on(data.train_images as usize)),
             stopping: self.settings.stopping(),
             advice: &|different| self.horizon_advice(different),
+            same_until: &|different| self.same_until(different),
             changeable: &|key, different| match key {
                 // More epochs alone are no wish for another schedule.
                 "schedule horizon" | "schedule horizon in steps" => (different.len() > 1
@@ -66,9 +67,21 @@ impl Training<'_> {
         self.with_runs(|training| training.folder())
     }
 
+    /// The epochs that a run whose schedule has another length has in common with it.
+    fn same_until(&self, different: &[Difference]) -> Option<u64> {
+        let [Difference { key, old, .. }] = different else { return None };
+        // What ends a training early looks back at all its epochs.
+        let looks_back = self.settings.early_stopping.is_some() || self.settings.max_time.is_some();
+        if key != "schedule horizon" || looks_back {
+            return None;
+        }
+        let theirs = self.settings.schedule.stable_epochs(old.as_ref()?.as_u64()?);
+        Some(theirs.min(self.settings.stable_epochs()?)).filter(|epochs| *epochs > 0)
+    }
+
     /// What to do about a schedule that would have another length.
     fn horizon_advice(&self, different: &[Difference]) -> Option<String> {
-        let kind = format!("{:?}", self.settings.schedule.kind).to_lowercase();
+        let kind = self.settings.schedule.kind.name();
         let old = |key: &str| different.iter().find(|d| d.key == key)?.old.as_ref()?.as_u64();
         if let Some(steps) = old("schedule horizon in steps") {
             return Some(format!(
@@ -77,6 +90,12 @@ impl Training<'_> {
             ));
         }
         let old = old("schedule horizon")?;
+        if let Some(stable) = Some(self.settings.schedule.stable_epochs(old)).filter(|n| *n > 0) {
+            return Some(format!(
+                "a {kind} schedule falls at its end, here after epoch {stable}, so that a training of another length is a \
+                 run of its own, which goes on from there: keep `epochs: {old}`"
+            ));
+        }
         let learns = self.settings.epochs <= old || self.settings.schedule.min_lr_ratio > 0.0;
         Some(if learns {
             format!(
@@ -96,6 +115,8 @@ impl Training<'_> {
 fn changeable(key: &str) -> Option<Changeable> {
     match key {
         "batch_size" | "accumulate_grad_batches" => Some(Changeable::BetweenEpochs),
+        // With it the network has weights of its own.
+        "dataset.augmentation.probability" => None,
         key if key.starts_with("dataset.augmentation") => Some(Changeable::BetweenEpochs),
         "learning_rate"
         | "gradient_clip_val"
@@ -106,6 +127,7 @@ fn changeable(key: &str) -> Option<Changeable> {
         | "optimizer.weight_decay"
         | "label_dropout"
         | "model.label_dropout"
+        | "model.dropout"
         | "lora.lora_dropout" => Some(Changeable::Anywhere),
         key if key.starts_with("schedule.") => Some(Changeable::Anywhere),
         _ => None,

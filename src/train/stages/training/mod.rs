@@ -16,25 +16,28 @@ use pipe_core::shell::CommandLine;
 use pipe_engine::kind::{
     Failure, InspectContext, Inspection, NextCommand, Outcome, RunContext, StageError,
 };
+use pipe_models::header::describe_objective;
 use pipe_runs::{CheckpointManager, DatasetRecord, Run, Status};
 use pipe_trainer::run_match::{RunCriteria, TrainingData};
-use pipe_trainer::{RunSelection, write_config};
+use pipe_trainer::{Branch, RunSelection, write_config};
 use serde_json::json;
 
 use self::base_model::copy_base_model;
 use self::device_group::DeviceGroup;
 use self::starting::{Beginner, StartingPoint};
-use crate::architecture::Network;
+use crate::architecture::{Denoiser, Network};
 use crate::data::{Dataset, DatasetSummary, Split};
 use crate::kernels;
-use crate::nn::Scope;
+use crate::nn::{Dropout, Scope};
 use crate::stages::artifacts::{CheckpointFile, dataset_summary};
 use crate::stages::images::{DATA, Images, is_data};
 use crate::stages::init;
 use crate::stages::lint::VAL_LOSS;
 use crate::stages::resume_checkpoint::{self, REACHED_WITH};
 use crate::stages::resume_compatibility::{self, check_holds};
-use crate::trainer::{ModelInfo, OnNewBest, Recorder, TrainState, TrainingContext, fit};
+use crate::trainer::{
+    ModelInfo, OnNewBest, Recorder, TrainState, TrainingContext, TrainingSettings, fit,
+};
 
 /// What is trained, before the first step.
 pub(super) struct TrainingSetup {
@@ -43,7 +46,7 @@ pub(super) struct TrainingSetup {
     pub scope: Scope,
     pub model_info: ModelInfo,
     pub label_dropout: f64,
-    pub lora_dropout: f64,
+    pub dropout: Dropout,
     /// The file that the frozen weights come from; the run keeps it.
     pub base: Option<CheckpointFile>,
     pub on_new_best: Option<OnNewBest>,
@@ -97,10 +100,11 @@ impl Training<'_> {
     ) -> Result<Outcome, StageError> {
         let dataset = self.dataset(context)?;
         let devices = DeviceGroup::resolve(self.settings, context)?;
-        let setup = start(&dataset, &devices.main)?;
+        let mut setup = start(&dataset, &devices.main)?;
+        setup.model_info.extra.extend(describe_objective(setup.model.objective()));
 
         // ---- The run: an old one to go on with, or a new one
-        let selection = self.select_for(context, &dataset, &setup)?;
+        let (selection, branch) = self.select_for(context, &dataset, &setup)?;
         let record = DatasetRecord {
             source: dataset.source().name().to_owned(),
             digest: dataset.digest().to_owned(),
@@ -117,12 +121,13 @@ impl Training<'_> {
         }
 
         // ---- Where to begin
-        let reached_with = resume_checkpoint::of_position(&context.manifest, dataset.digest());
+        let reached_with = &resume_checkpoint::of_position(&context.manifest, dataset.digest());
         let TrainingSetup { model, scope, mut model_info, on_new_best, .. } = setup;
         model_info.extra.insert(REACHED_WITH.to_owned(), json!(reached_with).to_string());
+        let TrainingSettings { optimizer, ema, .. } = self.settings;
         let state =
-            TrainState::new(model, scope, &self.settings.optimizer, self.settings.ema.enabled);
-        let what = Beginner { reached_with: &reached_with, dataset: &dataset, info: &model_info };
+            TrainState::new(model, scope, optimizer, ema.enabled).with_lengths(&ema.lengths);
+        let what = Beginner { reached_with, dataset: &dataset, info: &model_info, branch };
         let mut start = self.starting_point(context, &mut keeper, state, &devices.main, &what)?;
         self.begin(context, &mut keeper, &mut start, &devices)?;
 
@@ -136,7 +141,7 @@ impl Training<'_> {
             epochs: self.settings.epochs_on(dataset.indices(Split::Train).len()),
             config: &config,
             label_dropout: setup.label_dropout,
-            lora_dropout: setup.lora_dropout,
+            dropout: setup.dropout,
             micro_batches: devices.micro_batches,
             other_steps,
             dataset,
@@ -195,13 +200,14 @@ impl Training<'_> {
         Ok(dataset)
     }
 
-    /// The run to be opened, once a checkpoint that it is to begin from was looked at.
+    /// The run to be opened, once a checkpoint that it is to begin from was looked at; and for a new
+    /// one the run that it is a branch of.
     fn select_for(
         &self,
         context: &RunContext,
         dataset: &Dataset,
         setup: &TrainingSetup,
-    ) -> Result<RunSelection, StageError> {
+    ) -> Result<(RunSelection, Option<Branch>), StageError> {
         let data = DatasetSummary::of(dataset);
         let images = Images { root: &context.root, seen: &data };
         let criteria = RunCriteria {
@@ -218,7 +224,7 @@ impl Training<'_> {
             Ok::<_, StageError>((selection, begins_anew))
         })?;
         if !begins_anew {
-            return Ok(selection);
+            return Ok((selection, None));
         }
         if let Some(file) = resume_checkpoint::open(self.settings, &context.root)? {
             let name = self.settings.checkpoint.resume_checkpoint.as_deref().unwrap_or_default();
@@ -231,7 +237,10 @@ impl Training<'_> {
             let found = init::beginning(init, &file, what, &setup.model_info)?;
             found.doubts.into_iter().for_each(|text| context.event(Event::Warning { text }));
         }
-        Ok(selection)
+        let branch = self.with_runs(|training| {
+            training.branch(&context.pipeline, &context.stage, &context.root, &criteria)
+        });
+        Ok((selection, branch.filter(|_| !context.request.force)))
     }
 }
 

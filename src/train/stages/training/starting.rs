@@ -4,8 +4,8 @@
 use burn::tensor::Device;
 use pipe_core::progress::Event;
 use pipe_engine::kind::{RunContext, StageError};
-use pipe_runs::{CheckpointManager, EpochRecord, Header};
-use pipe_trainer::shown;
+use pipe_runs::{CheckpointManager, EpochRecord, Header, Loaded};
+use pipe_trainer::{Branch, shown};
 
 use super::definition::Training;
 use super::device_group::DeviceGroup;
@@ -14,7 +14,9 @@ use crate::data::{Dataset, Split};
 use crate::nn::{Scope, param_paths};
 use crate::stages::init;
 use crate::stages::resume_checkpoint::{self, Settings};
-use crate::trainer::{EMA_WEIGHTS, InitSettings, ModelInfo, Position, Schedule, TrainState};
+use crate::trainer::{
+    EMA_WEIGHTS, Horizon, InitSettings, ModelInfo, Position, Schedule, TrainState,
+};
 
 /// The state before the first step of this process, and how far it is.
 pub(super) struct StartingPoint {
@@ -32,6 +34,8 @@ pub(super) struct Beginner<'a> {
     pub reached_with: &'a Settings,
     pub dataset: &'a Dataset,
     pub info: &'a ModelInfo,
+    /// A run that is the same training up to some epoch.
+    pub branch: Option<Branch>,
 }
 
 impl Training<'_> {
@@ -44,8 +48,15 @@ impl Training<'_> {
         device: &Device,
         what: &Beginner,
     ) -> Result<StartingPoint, StageError> {
-        let Beginner { reached_with, dataset, info } = what;
-        let newest = self.with_runs(|training| training.newest(context, keeper))?;
+        let Beginner { reached_with, dataset, info, branch } = what;
+        let mut newest = self.with_runs(|training| training.newest(context, keeper))?;
+        if newest.is_none() {
+            newest = branch.as_ref().and_then(|branch| of_branch(branch, context));
+            let path = newest.as_ref().map(|checkpoint| shown(checkpoint.path(), context));
+            if path.is_some() {
+                keeper.update(|m| m.resumed_from = path)?;
+            }
+        }
         let named = || resume_checkpoint::load(self.settings, &context.root);
         let Some(mut checkpoint) = newest.map_or_else(named, |found| Ok(Some(found)))? else {
             let (position, mut told) = (Position::default(), Vec::new());
@@ -126,6 +137,12 @@ impl Training<'_> {
     }
 }
 
+/// The checkpoint of a run that is the same training up to there. Without it all is trained anew,
+/// to the same end.
+fn of_branch(branch: &Branch, context: &RunContext) -> Option<Loaded> {
+    branch.load()?.map_err(|e| context.event(Event::Warning { text: e.to_string() })).ok()
+}
+
 /// The state of a new training with the weights that `init` names.
 fn begin_with(
     init: &InitSettings,
@@ -169,7 +186,7 @@ fn previous_rate(
     let schedule: Schedule = serde_json::from_value(then["schedule"].clone()).ok()?;
     let (peak, horizon) = (then["base_lr"].as_f64()?, then["horizon_epochs"].as_u64()?);
     let step = position.global_step.saturating_add_signed(-other_steps).checked_sub(1)?;
-    Some(schedule.rate(peak, step, steps * horizon))
+    Some(schedule.rate(peak, step, Horizon { epochs: horizon, steps_per_epoch: steps }))
 }
 
 /// How many numbers the parameters of a part of the network are.

@@ -10,8 +10,8 @@ use super::replica::QUEUE_DEPTH;
 use super::{DataParallel, Worker, read_gradients};
 use crate::architecture::{Architectures, Network};
 use crate::data::Batch;
-use crate::diffusion::Edm;
-use crate::nn::param_paths;
+use crate::diffusion::Objective;
+use crate::nn::{Dropout, param_paths};
 use crate::trainer::Precision;
 use crate::trainer::backward::Backward;
 use crate::trainer::noised_batch::{BatchKey, LabelDropout, NoisedBatch};
@@ -21,19 +21,20 @@ fn network() -> (Network, Backward) {
                    "channels": 3, "num_classes": 2}"#;
     let config = Architectures::builtin().read(serde_json::from_str(text).unwrap()).unwrap();
     let network = config.init(7, &Device::flex().autodiff()).unwrap();
-    (network, Backward::new(&config, Precision::F32, 0.0, 1))
+    (network, Backward::new(&config, Precision::F32, Dropout::default(), 1))
 }
 
 /// Batch `number` of an epoch.
 fn noised(images: usize, number: u64) -> NoisedBatch {
     let pixels = (0..images * 3 * 64).map(|i| (0.37 * (i as f32 + number as f32)).sin()).collect();
     let labels = (0..images).map(|i| i as i64 % 2).collect();
-    let batch = Batch { images: pixels, labels, indices: (0..images).collect() };
+    let batch =
+        Batch { images: pixels, labels, indices: (0..images).collect(), augment: Vec::new() };
     let labels = LabelDropout { classes: 2, dropout: 0.1 };
     NoisedBatch::for_training(
         batch,
         BatchKey { seed: 1, epoch: 1, batch: number },
-        &Edm::default(),
+        &Objective::default(),
         labels,
     )
 }
@@ -155,12 +156,17 @@ fn only_what_is_trained_travels() {
 
 /// A batch whose labels mean nothing to a network of 2 classes, from the second image on.
 fn spoilt() -> NoisedBatch {
-    let batch = Batch { images: vec![0.0; 2 * 192], labels: vec![0, 99], indices: vec![0, 1] };
+    let batch = Batch {
+        images: vec![0.0; 2 * 192],
+        labels: vec![0, 99],
+        indices: vec![0, 1],
+        augment: Vec::new(),
+    };
     let labels = LabelDropout { classes: 2, dropout: 0.0 };
     NoisedBatch::for_training(
         batch,
         BatchKey { seed: 1, epoch: 1, batch: 0 },
-        &Edm::default(),
+        &Objective::default(),
         labels,
     )
 }

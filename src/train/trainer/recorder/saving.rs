@@ -4,14 +4,23 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use pipe_engine::kind::{Failure, StageError};
-use pipe_runs::checkpoint::SECONDS;
+use pipe_fs::atomic;
+use pipe_runs::checkpoint::{SECONDS, write};
 use pipe_runs::tensor::HostTensor;
-use pipe_runs::{Content, Header, Saved};
+use pipe_runs::{Content, Header, Run, Saved};
 use serde_json::json;
 
-use super::super::train_state::TrainState;
+use super::super::train_state::{SNAPSHOTS, TrainState};
 use super::super::training_context::Position;
 use super::{PendingSave, Recorder, sync};
+
+/// Writes the averages of an epoch's end into the run's folder, where all of them stay.
+fn write_snapshot(run: &Run, header: &Header, tensors: Vec<HostTensor>) -> Result<(), StageError> {
+    let folder = run.folder.join(SNAPSHOTS);
+    atomic::create_folder(run.disk(), &folder)?;
+    write(run.disk(), &folder.join(format!("epoch_{:03}.ckpt", header.epoch)), header, &tensors)?;
+    Ok(())
+}
 
 impl Recorder<'_> {
     /// Whether the policy wants a checkpoint at this optimizer step.
@@ -33,6 +42,9 @@ impl Recorder<'_> {
         let header = self.header(position, metrics.clone());
         let wanted = self.writer.manager()?.wants(&header, is_final);
         let tensors = if wanted { state.tensors()? } else { Vec::new() };
+        let every = self.settings.ema.snapshot_every_n_epochs.unwrap_or(1);
+        let is_due = position.epoch.is_multiple_of(every) || is_final;
+        let snapshot = if is_due { state.snapshot()? } else { Vec::new() };
         if wanted {
             self.saved_step = Some(position.global_step);
         }
@@ -43,6 +55,9 @@ impl Recorder<'_> {
         self.writer.begin(move |keeper| {
             sync(&logs)?;
             let step = header.global_step;
+            if !snapshot.is_empty() {
+                write_snapshot(keeper.run(), &header, require_finite(snapshot, step)?)?;
+            }
             let saved = keeper.save_epoch(&header, is_final, || {
                 require_finite(tensors, step).map(Content::Tensors)
             })?;

@@ -31,8 +31,8 @@ use super::settings::OptimizerSettings;
 use super::train_state::TrainState;
 use crate::architecture::ModelConfig;
 use crate::data::Batch;
-use crate::diffusion::{Edm, Sampler};
-use crate::nn::Scope;
+use crate::diffusion::{Objective, Sampler};
+use crate::nn::{Dropout, Scope};
 
 /// Steps before the one that is counted: the runtime finds out in these what it can fuse.
 const WARM_UP: u64 = 4;
@@ -215,7 +215,7 @@ fn count_sampling(config: &ModelConfig, images: u64, device: &Device) -> Result<
     let launches = Arc::new(Launches::default());
     let mut watching = None;
     let mut synced = Ok(());
-    Sampler::default().sample(&Edm::default(), &net, noise, None, |steps| {
+    Sampler::default().sample(&Objective::default(), &net, noise, None, |steps| {
         synced = self::synced(device);
         watching = (steps as u64 == WARM_UP).then(|| LaunchObservation::new(launches.clone()));
         synced.is_ok() && steps as u64 <= WARM_UP
@@ -266,17 +266,19 @@ impl<'a> Trial<'a> {
             images: (0..pixels).map(|i| (0.37 * i as f32).sin()).collect(),
             labels: (0..*images as i64).map(|image| image % classes.max(1) as i64).collect(),
             indices: (0..*images as usize).collect(),
+            augment: Vec::new(),
         };
         let key = BatchKey { seed: 1, epoch: 1, batch: *steps };
-        let backward = Backward::new(config, Precision::F32, 0.0, 1);
+        let backward = Backward::new(config, Precision::F32, Dropout::default(), 1);
         let labels = LabelDropout { classes, dropout: 0.0 };
-        let noised = NoisedBatch::for_training(batch, key, &backward.edm, labels);
+        let noised = NoisedBatch::for_training(batch, key, &Objective::default(), labels);
         let mut gradients = GradientsAccumulator::new();
         let _loss = backward.add(&mut gradients, &state.model, noised, 1, device);
         let settings = StepSettings {
             learning_rate: 1e-4 / (1 + *steps) as f64,
             clip: Some(1.0),
             ema_decay: ema::decay_at(0.999, *steps),
+            done: *steps,
         };
         state.step(gradients.grads(), settings);
         *steps += 1;

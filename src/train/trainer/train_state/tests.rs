@@ -63,6 +63,7 @@ fn trained(device: &Device, case: u64, is_flat: bool) -> Vec<HostTensor> {
     let optimizer = OptimizerSettings { kind, weight_decay: 0.1, ..OptimizerSettings::default() };
     let model = network(device, case % 2 == 1);
     let mut state = TrainState::new(model, Scope::All, &optimizer, case % 4 != 3);
+    state = state.with_lengths(&[0.05, 0.1][..(case % 3) as usize]);
     state.is_flat = is_flat;
     for step in 0..6u64 {
         let without = (case > 0 && step == case % 6).then(|| rng.random_range(0..8));
@@ -73,6 +74,7 @@ fn trained(device: &Device, case: u64, is_flat: bool) -> Vec<HostTensor> {
             learning_rate: 0.01 / (1.0 + step as f64),
             clip: (step != 3).then_some(0.5),
             ema_decay: ema::decay_at(0.999, step),
+            done: step,
         };
         state.step(draw.found, settings);
         assert_eq!(state.flat.is_some(), is_flat && without.is_none(), "step {step}");

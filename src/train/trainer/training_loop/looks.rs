@@ -21,7 +21,7 @@ impl Trainer<'_, '_> {
         let step = self.position.global_step;
         let every = self.training.settings.validate_every_n_steps;
         if every.is_some_and(|n| step.is_multiple_of(n)) {
-            let loss = validation_loss(self.training, self.state, &self.backward.edm)?;
+            let loss = validation_loss(self.training, self.state)?;
             self.recorder.log_validation(epoch.number, step, loss)?;
         }
         // Where a signal keeps it from being sampled, the training ends right behind this.
