@@ -36,6 +36,9 @@ pub enum Purpose {
     Lora = 11,
     /// Dropout in front of LoRA's factors; `step` is the batch and the layer.
     LoraDropout = 12,
+    /// Which pictures a subset holds, of which the kernel distance is computed; `epoch` is the set,
+    /// `step` the subset.
+    QualitySubset = 16,
 }
 
 /// The stream of `(seed, purpose, epoch, step)`: ChaCha8 (RFC 8439's block function with 8 rounds),

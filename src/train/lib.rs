@@ -48,6 +48,7 @@
 //! | [`trainer`] | the loop, and what belongs to it: optimizer, EMA weights, schedule, checkpoints |
 //! | [`sampling`] | image grids from a checkpoint |
 //! | [`checkpoint`] | from checkpoints to networks; export, import |
+//! | [`evaluate`] | how good pictures are: features, FID, KID, precision and recall |
 //! | [`device`] | which GPUs there are, and how they are opened |
 //!
 //! Networks, LoRA and diffusion are in `burn-pipe-models`, and data sets in `burn-pipe-data`.
@@ -67,6 +68,7 @@
 
 pub mod checkpoint;
 pub mod device;
+pub mod evaluate;
 pub mod sampling;
 pub mod stages;
 pub mod trainer;
