@@ -21,7 +21,12 @@ const STEPS: usize = 50;
 fn main() -> Result<(), Box<dyn Error>> {
     let project = tempfile::tempdir()?;
     write_photos(&project.path().join("data"), 800)?;
-    let turned = Augmentation { enabled: true, horizontal_flip: true, rotation_degrees: 10.0 };
+    let turned = Augmentation {
+        enabled: true,
+        horizontal_flip: true,
+        rotation_degrees: 10.0,
+        ..Augmentation::default()
+    };
     let shapes = DatasetSettings { num_images: 4096, ..DatasetSettings::default() };
     let photos = DatasetSettings { source: "image_folder".parse()?, ..DatasetSettings::default() };
     println!("{:<30} {:>7} {:>10} {:>14}", "data set", "workers", "images/s", "waiting");

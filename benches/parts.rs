@@ -178,8 +178,12 @@ mod data {
     #[divan::bench]
     fn epoch_of_augmented_images(bencher: Bencher) {
         const IMAGES: usize = 1024;
-        let augmentation =
-            Augmentation { enabled: true, horizontal_flip: true, rotation_degrees: 10.0 };
+        let augmentation = Augmentation {
+            enabled: true,
+            horizontal_flip: true,
+            rotation_degrees: 10.0,
+            ..Augmentation::default()
+        };
         let settings =
             DatasetSettings { num_images: IMAGES, augmentation, ..DatasetSettings::default() };
         let dataset = Dataset::open(&settings, &Path::new(".").into(), &())

@@ -38,6 +38,9 @@ pub enum Purpose {
     LoraDropout = 12,
     /// Dropout inside the network; `step` is the batch and the layer.
     Dropout = 13,
+    /// Which pictures a subset holds, of which the kernel distance is computed; `epoch` is the set,
+    /// `step` the subset.
+    QualitySubset = 14,
 }
 
 /// The stream of `(seed, purpose, epoch, step)`: ChaCha8 (RFC 8439's block function with 8 rounds),

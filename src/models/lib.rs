@@ -30,6 +30,7 @@
 //! | [`kernels`] | the parts of networks, fused for CPUs or in burn's operations |
 //! | [`lora`] | low-rank adapters: put in, merged, exported as PEFT has them |
 //! | [`diffusion`] | EDM: the objective, and the sampler |
+//! | [`inception`] | the network that judges pictures |
 
 // What comes from outside must not be able to end the program.
 #![cfg_attr(
@@ -48,6 +49,7 @@ pub mod architecture;
 pub mod diffit;
 pub mod diffusion;
 pub mod header;
+pub mod inception;
 pub mod kernels;
 pub mod lora;
 pub mod nn;

@@ -209,7 +209,8 @@ fn converted(
     found.iter().map(|(name, tensor)| host(path, &format!("{prefix}{name}"), tensor)).collect()
 }
 
-pub(super) fn host(path: &Path, name: &str, tensor: &Tensor) -> Result<HostTensor, ImportError> {
+/// A tensor of any floats as one of 32-bit floats, called `name`.
+pub(crate) fn host(path: &Path, name: &str, tensor: &Tensor) -> Result<HostTensor, ImportError> {
     let read = |message: String| ImportError::Read { path: path.to_owned(), message };
     let dtype = match tensor.dtype() {
         TorchType::F64 => DType::F64,

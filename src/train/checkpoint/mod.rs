@@ -11,6 +11,7 @@ mod rebuild;
 
 pub use adapter_check::{ADAPTER, LoraFile, lora_damage};
 pub use export::{ExportError, merged, weights_only};
+pub(crate) use import::host as host_tensor;
 pub use import::{ImportError, ImportOptions, import};
 pub use lora_layers::{LayersError, LoraLayers};
 pub use mapped::{Imported, Mapping, import_mapped};

@@ -1,10 +1,45 @@
 //! How good a model is: its loss on images that it was not trained on, and how its pictures compare
-//! with real ones. Knows nothing of stages.
+//! with real ones.
+//!
+//! Knows nothing of stages. Each number is the same in every process and on any number of threads
+//! of a CPU.
+//!
+//! | module | |
+//! |---|---|
+//! | [`level_losses`] | the loss of images by noise level and class |
+//! | [`nearest`] | the nearest image of each picture, in pixels |
+//! | [`network`] | from pixels to features: Inception-v3 |
+//! | [`weights`] | the file of its weights |
+//! | [`resize`] | pictures of any size as the network wants them |
+//! | [`feature_cache`] | features of many pictures, computed once |
+//! | [`features`] | rows of features |
+//! | [`statistics`] | their mean and covariance |
+//! | [`frechet`] | FID: the Fréchet distance between two of those |
+//! | [`kernel_distance`] | KID |
+//! | [`precision_recall`] | precision and recall |
 
-mod feature_cache;
-mod level_losses;
-mod nearest;
+pub mod feature_cache;
+pub mod features;
+pub mod frechet;
+pub mod kernel_distance;
+pub mod level_losses;
+mod matrix;
+pub mod nearest;
+pub mod network;
+mod npy;
+pub mod precision_recall;
+pub mod resize;
+pub mod statistics;
+pub mod weights;
 
 pub use feature_cache::FeatureCache;
+pub use features::Features;
+pub use frechet::{FrechetError, frechet_distance};
+pub use kernel_distance::{KernelDistance, kernel_distance};
 pub use level_losses::{LevelLosses, LossRequest};
 pub use nearest::{Nearest, nearest, nearest_sheet};
+pub use network::{FeatureNetwork, WeightsError};
+pub use npy::ArrayError;
+pub use precision_recall::{NEIGHBOURS, PrecisionRecall, precision_recall};
+pub use resize::Resize;
+pub use statistics::{Moments, Statistics};

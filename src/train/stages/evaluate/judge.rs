@@ -10,14 +10,20 @@ use pipe_core::progress::{Event, Unit};
 use pipe_engine::kind::{Failure, Metrics, RunContext, StageError};
 use pipe_fs::atomic;
 
+use super::feature_judge::FeatureJudge;
 use super::settings::{EvaluateSettings, Metric};
-use super::{FileName, METRICS_FILE, PICTURES, SHEET_FILE};
 use crate::checkpoint::SamplingModel;
 use crate::data::{Dataset, Split};
 use crate::diffusion::Sampler;
 use crate::evaluate::{LossRequest, Nearest, nearest, nearest_sheet};
 use crate::sampling::{Format, PictureRequest, Target};
 
+/// The file of what was found, below `to`.
+pub(super) const METRICS_FILE: &str = "metrics.json";
+/// The sheet of pictures beside their nearest images, below `to`.
+const SHEET_FILE: &str = "nearest.png";
+/// The folder of the sampled pictures, below `to`.
+const PICTURES: &str = "pictures";
 /// Validation images that tell how near images are that the model cannot have learned by heart.
 const COMPARED: usize = 2048;
 
@@ -33,7 +39,7 @@ pub(super) struct Judge<'a> {
 impl Judge<'_> {
     /// Finds out all that is wanted, and writes it: the metrics, and the files below the stage's
     /// folder.
-    pub fn run(&self) -> Result<(Metrics, Vec<FileName>), StageError> {
+    pub fn run(&self) -> Result<(Metrics, Vec<PathBuf>), StageError> {
         let (s, root) = (self.settings, &self.context.root);
         let folder = root.join(&s.to);
         atomic::create_folder(root.disk(), &folder)?;
@@ -44,6 +50,9 @@ impl Judge<'_> {
         }
         if s.samples() {
             let pictures = self.pictures(&folder)?;
+            if s.uses_features() {
+                FeatureJudge::load(self)?.judge(&pictures, &mut metrics)?;
+            }
             if s.has(Metric::Nearest) {
                 self.nearest(&pictures, &folder, &mut metrics)?;
                 files.push(SHEET_FILE.into());
@@ -57,7 +66,7 @@ impl Judge<'_> {
     }
 
     /// Tells how far it is, and whether to go on.
-    fn after(&self, what: &str, unit: Unit) -> impl FnMut(u64, u64) -> bool + Send + use<'_> {
+    pub fn after(&self, what: &str, unit: Unit) -> impl FnMut(u64, u64) -> bool + Send + use<'_> {
         let what = what.to_owned();
         move |done, total| {
             self.context.event(Event::Preparing {
@@ -70,7 +79,7 @@ impl Judge<'_> {
         }
     }
 
-    fn unless_stopped<T>(&self, found: Option<T>) -> Result<T, StageError> {
+    pub fn unless_stopped<T>(&self, found: Option<T>) -> Result<T, StageError> {
         let signal = self.context.stop.requested();
         let signal = signal.unwrap_or(pipe_core::stop::Signal::Terminate);
         let stopped = || {
@@ -107,10 +116,19 @@ impl Judge<'_> {
     }
 
     /// The real images that pictures are compared with.
-    fn real(&self) -> Result<&[usize], StageError> {
+    pub fn real(&self) -> Result<&[usize], StageError> {
         let is_test = self.dataset.indices(Split::Train).is_empty();
         let unset = if is_test { Split::Validation } else { Split::Train };
         self.images(self.settings.split.map_or(unset, Split::from))
+    }
+
+    /// An image of the data set.
+    pub fn image(&self, index: usize) -> Result<RgbImage, StageError> {
+        let size = self.dataset.image_size() as u32;
+        let bytes = self.dataset.image(index);
+        let bytes = bytes.map_err(|e| StageError::new(Failure::Input, e.to_string()))?;
+        let image = RgbImage::from_raw(size, size, bytes.into_owned());
+        image.ok_or_else(|| StageError::new(Failure::Bug, "an image of another size"))
     }
 
     /// The pictures of all seeds: those that are there already, and the others.
@@ -154,14 +172,8 @@ impl Judge<'_> {
         metrics.insert("nearest".to_owned(), mean(&found));
         let aside = self.dataset.indices(Split::Validation);
         if !aside.is_empty() && aside != real {
-            let size = self.dataset.image_size() as u32;
-            let image = |index: &usize| {
-                let bytes = self.dataset.image(*index);
-                let bytes = bytes.map_err(|e| StageError::new(Failure::Input, e.to_string()))?;
-                let image = RgbImage::from_raw(size, size, bytes.into_owned());
-                image.ok_or_else(|| StageError::new(Failure::Bug, "an image of another size"))
-            };
-            let images: Result<Vec<_>, _> = aside.iter().take(COMPARED).map(image).collect();
+            let images = aside.iter().take(COMPARED).map(|index| self.image(*index));
+            let images: Result<Vec<_>, _> = images.collect();
             let found = self.nearest_of(&images?, real, "nearest images of validation")?;
             metrics.insert("nearest/of_validation".to_owned(), mean(&found));
         }

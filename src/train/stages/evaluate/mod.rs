@@ -1,22 +1,24 @@
 //! `kind: evaluate`: how good a trained model is.
 
+mod feature_judge;
 mod judge;
 mod settings;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use figment::Figment;
 use pipe_core::progress::Event;
+use pipe_engine::command::{InputFiles, input_files};
 use pipe_engine::kind::{
-    ArtifactType, Diagnostic, Failure, Files, InspectContext, Inspection, Metrics, Outcome,
-    PipelineView, Reference, Rejection, RunContext, Stage, StageError, StageKind, StageState,
+    ArtifactType, ContentContext, Diagnostic, Failure, Files, InspectContext, Inspection, Metrics,
+    Outcome, PipelineView, Reference, Rejection, RunContext, Stage, StageError, StageKind,
+    StageState,
 };
 use pipe_engine::state::{Output, Outputs};
 use serde_json::Value;
 
-use self::judge::Judge;
+use self::judge::{Judge, METRICS_FILE};
 use self::settings::{EvaluateSettings, Metric, RealImages};
 use super::artifacts::{CheckpointPreview, Checkpoints, checkpoint_reference, dataset_reference};
 use super::lint;
@@ -24,14 +26,11 @@ use crate::architecture::Architectures;
 use crate::checkpoint;
 use crate::data::{Dataset, DatasetSettings, PublishedSplit};
 use crate::device::{self, GpuAssignment};
+use crate::evaluate::weights::digest_in_name;
 use crate::sampling::ineffective_guidance;
 
-/// The file of what was found, below `to`.
-const METRICS_FILE: &str = "metrics.json";
-/// The sheet of pictures beside their nearest images, below `to`.
-const SHEET_FILE: &str = "nearest.png";
-/// The folder of the sampled pictures, below `to`.
-const PICTURES: &str = "pictures";
+/// Prefix of the keys of a manifest that are digests of files.
+const CONTENT: &str = "content.";
 
 pub struct EvaluateKind(pub Architectures);
 
@@ -52,7 +51,8 @@ impl StageKind for EvaluateKind {
         let settings: EvaluateSettings = given.extract()?;
         settings.check()?;
         for key in ["seeds", "classes", "steps", "guidance", "split"] {
-            let message = "only metrics of pictures use it: `nearest`";
+            let message =
+                "only metrics of pictures use it: `fid`, `kid`, `precision`, `recall`, `nearest`";
             Rejection::unless(key, settings.samples() || !given.contains(key), message)?;
         }
         Ok(Arc::new(EvaluateStage { settings, architectures: self.0.clone() }))
@@ -99,8 +99,22 @@ impl Stage for EvaluateStage {
         found
     }
 
+    fn content(&self, at: &ContentContext) -> Result<BTreeMap<String, String>, StageError> {
+        let s = &self.settings;
+        let mut found = BTreeMap::new();
+        if let Some(digest) = digest_in_name(&s.features).filter(|_| s.uses_features()) {
+            found.insert(format!("{CONTENT}features"), format!("sha256:{digest}"));
+        }
+        for (key, output) in self.inputs(at)? {
+            found.insert(format!("{CONTENT}{key}"), output.digest);
+        }
+        Ok(found)
+    }
+
     fn files(&self) -> Files {
-        Files { reads: Vec::new(), writes: vec![("to".to_owned(), self.settings.to.clone())] }
+        let reads = self.read_files().into_iter();
+        let reads = reads.map(|(key, path)| (key.to_owned(), path)).collect();
+        Files { reads, writes: vec![("to".to_owned(), self.settings.to.clone())] }
     }
 
     fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
@@ -154,17 +168,39 @@ impl Stage for EvaluateStage {
         if let Some(text) = ineffective_guidance(s.guidance, classes, model.label_dropout) {
             context.event(Event::Message { text });
         }
+        let inputs = self.inputs(&context.content_context())?.into_values().collect();
         let judge = Judge { settings: s, context, model, dataset: &dataset, device };
         let (metrics, files) = judge.run()?;
         let files = files.iter().map(|file| s.to.join(file).display().to_string());
         let outputs: Result<Vec<Output>, _> = files.map(|f| context.output(&f, None)).collect();
-        context.record_outputs(outputs?, Vec::new(), Vec::new())?;
+        context.record_outputs(outputs?, inputs, Vec::new())?;
         let summary = format!("epoch {}: {}", file.epoch, self.shown(&metrics));
         Ok(Outcome { artifact: Some(metrics.artifact()), summary, next: None })
     }
 }
 
 impl EvaluateStage {
+    /// The files that it reads and that count by their content, by the setting that names them. What
+    /// a name tells of a content need not be read.
+    fn read_files(&self) -> BTreeMap<&'static str, String> {
+        let s = &self.settings;
+        let is_own = s.uses_features() && digest_in_name(&s.features).is_none();
+        let features = is_own.then(|| ("features", s.features.display().to_string()));
+        let statistics =
+            s.statistics.as_ref().map(|path| ("statistics", path.display().to_string()));
+        features.into_iter().chain(statistics).collect()
+    }
+
+    /// Those of them that are there.
+    fn inputs(&self, at: &ContentContext) -> Result<BTreeMap<&'static str, Output>, StageError> {
+        let files = self.read_files();
+        let patterns: Vec<String> = files.values().cloned().collect();
+        let found = input_files(at, &patterns, &[])?;
+        let first = |input: InputFiles| input.files.and_then(|files| files.into_iter().next());
+        let found = files.into_keys().zip(found);
+        Ok(found.filter_map(|(key, input)| Some((key, first(input)?))).collect())
+    }
+
     /// Whether the data set has the images that are wanted.
     fn check_split(&self, data: &DatasetSettings) -> Vec<Diagnostic> {
         let s = &self.settings;
@@ -207,6 +243,3 @@ impl EvaluateStage {
         Metrics(main.map(|(name, value)| (name.clone(), *value)).collect()).shown()
     }
 }
-
-/// A file below the stage's folder.
-type FileName = PathBuf;

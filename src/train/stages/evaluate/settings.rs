@@ -10,6 +10,8 @@ use super::super::copy_best::inside_project;
 use crate::data::Split;
 use crate::device::DeviceSpec;
 use crate::diffusion::Sampler;
+use crate::evaluate::Resize;
+use crate::evaluate::weights::PUBLISHED;
 use crate::sampling::Seeds;
 
 /// Judges a trained model: its loss on images that it was not trained on, and its pictures beside
@@ -27,9 +29,11 @@ pub struct EvaluateSettings {
     #[schemars(example = &"quality")]
     pub to: PathBuf,
     /// What to find out. `val_loss`: the loss of the validation images, in all, by noise level and by
-    /// class. `nearest`: how near each picture is to a training image, with a sheet of them.
+    /// class. `fid`, `kid`: how far pictures are from real images as a whole. `precision`, `recall`:
+    /// how many pictures look real, and how many real images are covered. `nearest`: how near each
+    /// picture is to a training image, with a sheet of them.
     #[schemars(extend("minItems" = 1, "uniqueItems" = true))]
-    #[schemars(example = ["val_loss", "nearest"])]
+    #[schemars(example = ["fid", "nearest"])]
     pub metrics: Vec<Metric>,
     /// The images that pictures are compared with: `train` or `validation`; the training images if
     /// unset, and those of a set of test images.
@@ -51,6 +55,22 @@ pub struct EvaluateSettings {
     #[serde(default = "default_guidance")]
     #[schemars(extend("x-known-as" = ["guidance_scale", "cfg", "cfg_scale"]))]
     pub guidance: f64,
+    /// The weights of Inception-v3, which `fid`, `kid`, `precision` and `recall` look with: a state
+    /// dictionary of PyTorch's or a safetensors file, relative to the project. The published ones
+    /// are downloaded where they are not there.
+    #[serde(default = "published_weights", skip_serializing_if = "is_published")]
+    #[schemars(extend("x-class" = "runtime"))]
+    pub features: PathBuf,
+    /// How images get the size that Inception-v3 wants: as `clean`-fid does, or, as `legacy`, as
+    /// pytorch-fid does. Figures are compared with those of the same way alone.
+    #[serde(default, skip_serializing_if = "is_clean")]
+    pub resize: Resize,
+    /// For `fid`: an `.npz` file with `mu` and `sigma` of real images, in the place of the data set's,
+    /// as pytorch-fid and EDM write them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-class" = "runtime"))]
+    #[schemars(example = &"fid-refs/cifar10-32x32.npz")]
+    pub statistics: Option<PathBuf>,
     /// Judge the EMA weights where there are any.
     #[serde(default = "yes")]
     pub ema: bool,
@@ -70,6 +90,14 @@ pub struct EvaluateSettings {
 pub enum Metric {
     /// The loss of the validation images.
     ValLoss,
+    /// The Fréchet inception distance.
+    Fid,
+    /// The kernel inception distance.
+    Kid,
+    /// The share of pictures that look real.
+    Precision,
+    /// The share of real images that pictures cover.
+    Recall,
     /// How near pictures are to training images.
     Nearest,
 }
@@ -77,10 +105,12 @@ pub enum Metric {
 impl Metric {
     /// Whether pictures must be sampled for it.
     pub fn is_of_pictures(self) -> bool {
-        match self {
-            Self::ValLoss => false,
-            Self::Nearest => true,
-        }
+        self != Self::ValLoss
+    }
+
+    /// Whether Inception-v3 looks at them.
+    pub fn is_of_features(self) -> bool {
+        self.is_of_pictures() && self != Self::Nearest
     }
 }
 
@@ -99,6 +129,18 @@ impl From<RealImages> for Split {
             RealImages::Validation => Self::Validation,
         }
     }
+}
+
+fn published_weights() -> PathBuf {
+    PathBuf::from(PUBLISHED)
+}
+
+fn is_published(path: &PathBuf) -> bool {
+    *path == published_weights()
+}
+
+fn is_clean(resize: &Resize) -> bool {
+    *resize == Resize::Clean
 }
 
 fn default_seeds() -> Seeds {
@@ -129,6 +171,8 @@ impl EvaluateSettings {
         let twice = |(at, metric): (usize, &Metric)| self.metrics[..at].contains(metric);
         let is_once = !self.metrics.iter().enumerate().any(twice);
         Rejection::unless("metrics", is_once, "each metric once")?;
+        let uses = self.statistics.is_none() || self.has(Metric::Fid);
+        Rejection::unless("statistics", uses, "`fid` among the metrics: nothing else uses it")?;
         Rejection::unless("steps", (1..=1000).contains(&self.steps), "1 to 1000")?;
         let is_weight = self.guidance >= 0.0 && self.guidance.is_finite();
         Rejection::unless("guidance", is_weight, "0 or more")?;
@@ -137,6 +181,11 @@ impl EvaluateSettings {
 
     pub fn has(&self, metric: Metric) -> bool {
         self.metrics.contains(&metric)
+    }
+
+    /// Whether Inception-v3 looks at pictures.
+    pub fn uses_features(&self) -> bool {
+        self.metrics.iter().any(|metric| metric.is_of_features())
     }
 
     /// Whether pictures must be sampled.
