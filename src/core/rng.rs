@@ -36,6 +36,8 @@ pub enum Purpose {
     Lora = 11,
     /// Dropout in front of LoRA's factors; `step` is the batch and the layer.
     LoraDropout = 12,
+    /// Fresh noise of the sampler (churn); `epoch` is the sampler's step, `step` the image's number.
+    Churn = 13,
 }
 
 /// The stream of `(seed, purpose, epoch, step)`: ChaCha8 (RFC 8439's block function with 8 rounds),

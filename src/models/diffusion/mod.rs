@@ -4,4 +4,4 @@ pub mod edm;
 mod sampler;
 
 pub use edm::Edm;
-pub use sampler::Sampler;
+pub use sampler::{Churn, Guided, Method, Sampler, Step};
