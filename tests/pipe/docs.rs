@@ -198,6 +198,7 @@ pages! {
     pipeline: "docs/pipeline.md",
     python: "docs/python.md",
     report: "docs/report.md",
+    sampling: "docs/sampling.md",
     scale: "docs/scale.md",
     slurm: "docs/slurm.md",
     storage: "docs/storage.md",
