@@ -12,7 +12,7 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use pipe_models::architecture::Architecture;
 use pipe_models::diffit::Preset;
-use pipe_models::diffusion::{Objective, Sampler};
+use pipe_models::diffusion::Sampler;
 use pipe_models::kernels::{self, AdamWStep, MatmulPrecision};
 use pipe_models::nn::Pass;
 use pipe_train::data::{Augmentation, Dataset, DatasetSettings, Loader, LoaderOptions, Split};
@@ -230,8 +230,8 @@ mod sampling {
         let net = Preset::ALL[0].config(SIZE, 0).init(0, &device).expect("a preset is valid");
         let (noise, sampler) =
             (drawn([IMAGES, 3, SIZE, SIZE], &device), Sampler { steps: 4, ..Sampler::default() });
-        bencher.counter(ItemsCount::new(IMAGES)).bench_local(|| {
-            sampler.sample(&Objective::default(), &net, noise.clone(), None, |_| true)
-        });
+        bencher
+            .counter(ItemsCount::new(IMAGES))
+            .bench_local(|| sampler.sample(&net, noise.clone(), None, |_| true));
     }
 }

@@ -34,6 +34,7 @@ mod run_folders;
 mod run_summary;
 mod runs;
 mod sample;
+mod sampler_arguments;
 mod schema;
 #[cfg(test)]
 mod settings_tests;

@@ -9,13 +9,15 @@ use pipe_fs::Disk;
 use pipe_models::architecture::Architectures;
 use pipe_models::burn::tensor::Device;
 use pipe_models::diffusion::Sampler;
-use pipe_train::checkpoint::{self, SamplingModel};
+use pipe_train::checkpoint::{self, SamplingModel, load_guide};
 use pipe_train::device::{self, DeviceSpec, GpuAssignment};
 use pipe_train::sampling::{
-    Format, GridRequest, PictureRequest, Seeds, Target, ineffective_guidance,
+    Format, GridRequest, GuidanceCheck, ModelView, PictureRequest, Seeds, Target, Which,
+    sampler_in_words,
 };
 
 use super::runs::named::Name;
+use super::sampler_arguments::SamplerArguments;
 use super::{CliError, ExitCode, files, live, output_file, signals};
 use crate::report::stdout::say;
 use crate::report::{self, Output, message};
@@ -32,26 +34,34 @@ pub struct SampleArguments {
     /// Adapter to put on it: a folder in PEFT's format or a LoRA checkpoint
     #[arg(long, value_name = "ADAPTER")]
     lora: Option<PathBuf>,
-    /// Images in all, shared out among the classes
-    #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
-    n: u16,
+    /// Images in all, shared out among the classes; 16 if unset, or one for each class if there are
+    /// more
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    n: Option<u16>,
     /// A picture of its own for each of these seeds, such as 0-49999 or 1,5,7-9, in a folder, a .zip
     /// or an .npz file. Pictures that are there already are not made again
     #[arg(long, value_name = "SEEDS", conflicts_with_all = ["n", "seed"])]
     seeds: Option<Seeds>,
-    /// File to write: a .png, .jpg or .webp; samples.png if unset. With --seeds a folder, a .zip or an
-    /// .npz file; the folder `samples` if unset
+    /// Of the grid that the other options make the images of these numbers, as pictures of their own
+    #[arg(long, value_name = "NUMBERS", conflicts_with_all = ["seeds", "strip"])]
+    numbers: Option<Seeds>,
+    /// In place of a grid a strip of so many columns for each image: what it was estimated to be
+    /// while it was denoised, and what it became
+    #[arg(long, value_name = "N", conflicts_with = "seeds", value_parser = clap::value_parser!(u16).range(2..=1000))]
+    strip: Option<u16>,
+    /// File to write: a .png, .jpg or .webp; samples.png if unset. With --seeds or --numbers a folder,
+    /// a .zip or an .npz file; the folder `samples` if unset
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Sample this class only; can be given several times
     #[arg(long = "class", value_name = "NAME")]
     classes: Vec<String>,
-    /// Noise levels of the sampler
-    #[arg(long, default_value_t = 18, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
-    steps: u16,
-    /// Weight of the class: 1 takes it as it is, more exaggerates it
-    #[arg(long, default_value_t = 1.0, value_name = "W")]
-    guidance: f64,
+    #[command(flatten)]
+    sampler: SamplerArguments,
+    /// Checkpoint of a worse model of the same images, an earlier or a smaller one, which guides in
+    /// the place of the estimate without a class (autoguidance)
+    #[arg(long, value_name = "CHECKPOINT")]
+    guide: Option<PathBuf>,
     /// Seed of the noise that the images begin as
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
@@ -68,11 +78,33 @@ pub struct SampleArguments {
 
 impl SampleArguments {
     /// What stands above the pictures.
-    fn title(&self, checkpoint: &Path) -> String {
-        let Self { steps, guidance, seed, .. } = self;
-        format!("{}, {steps} steps, guidance {guidance}, seed {seed}", checkpoint.display())
+    fn title(&self, checkpoint: &Path, sampler: &Sampler) -> String {
+        let guide = self.guide.as_ref().map(|guide| format!(", guided by {}", guide.display()));
+        let (sampler, guide) = (sampler_in_words(sampler), guide.unwrap_or_default());
+        format!("{}, {sampler}{guide}, seed {}", checkpoint.display(), self.seed)
+    }
+
+    /// Images of a grid, for a model of so many classes.
+    fn images(&self, classes: usize) -> usize {
+        let named = if self.classes.is_empty() { classes } else { self.classes.len() };
+        self.n.map_or(named.clamp(GRID, MOST), usize::from)
+    }
+
+    /// What is to be written, for a model of so many classes.
+    fn wanted(&self, output: &Path) -> Result<Wanted, CliError> {
+        let wrong = |e: String| CliError::usage(format!("--output {e}"));
+        let pictures = self.seeds.is_some() || self.numbers.is_some();
+        Ok(if pictures {
+            Wanted::Pictures(Target::of(output).map_err(wrong)?)
+        } else {
+            Wanted::Grid(Format::of(output).map_err(wrong)?)
+        })
     }
 }
+
+/// Images of a grid where no number is given; more where there are more classes, up to `MOST`.
+const GRID: usize = 16;
+const MOST: usize = 10_000;
 
 pub fn sample(
     arguments: SampleArguments,
@@ -83,30 +115,35 @@ pub fn sample(
     if let Some(name) = live::named(&a.checkpoint) {
         return picture_of(&name, &a);
     }
-    if !(a.guidance >= 0.0 && a.guidance.is_finite()) {
-        return Err(CliError::usage("--guidance: expected 0 or more"));
+    let sampler = a.sampler.sampler()?;
+    if let Some(strip) = a.strip.filter(|strip| usize::from(*strip) > sampler.steps.max(2)) {
+        let steps = sampler.steps;
+        return Err(CliError::usage(format!("--strip {strip}: expected up to --steps, {steps}")));
     }
-    let unset = if a.seeds.is_some() { "samples" } else { "samples.png" };
+    let unset = if a.seeds.is_some() || a.numbers.is_some() { "samples" } else { "samples.png" };
     let output_path = a.output.clone().unwrap_or_else(|| PathBuf::from(unset));
-    let wrong = |e: String| CliError::usage(format!("--output {e}"));
-    let wanted = match &a.seeds {
-        None => Wanted::Grid(Format::of(&output_path).map_err(wrong)?),
-        Some(seeds) => Wanted::Pictures(seeds.clone(), Target::of(&output_path).map_err(wrong)?),
-    };
+    let wanted = a.wanted(&output_path)?;
     let path = files::checkpoint(&a.checkpoint)?;
     let adapter = a.lora.as_deref().map(files::adapter);
     let device =
         device::resolve(a.device, GpuAssignment::default()).map_err(CliError::usage)?.device;
-    let opened =
+    let mut opened =
         checkpoint::load_for_sampling(architectures, &path, adapter.as_deref(), !a.no_ema, &device)
             .map_err(CliError::failed)?;
+    let guide = a.guide.as_deref().map(files::checkpoint).transpose()?;
+    let guide = guide.map(|file| load_guide(architectures, &file, !a.no_ema, &device, &mut opened));
+    let guide = guide.transpose().map_err(|e| CliError::failed(format!("--guide: {e}")))?;
     if let Some(warning) = &opened.warning {
         message::warning(warning);
     }
-    let classes = opened.config.num_classes();
-    if let Some(text) = ineffective_guidance(a.guidance, Some(classes), opened.label_dropout) {
-        message::warning(&text);
-    }
+    let check = GuidanceCheck {
+        guidance: sampler.guidance,
+        has_interval: sampler.guidance_interval.is_some(),
+        has_guide: guide.is_some(),
+        classes: Some(opened.config.num_classes()),
+        label_dropout: opened.label_dropout,
+    };
+    check.doubts().iter().for_each(|(_, text)| message::warning(text));
     let stop = Stop::default();
     signals::watch(stop.clone())?;
     let report = report::reporter(output, false);
@@ -123,10 +160,12 @@ pub fn sample(
         );
         stop.requested().is_none()
     };
-    let model = Model { opened: &opened, device: &device };
+    let model = Model { opened: &opened, guide: guide.as_ref(), device: &device, sampler };
     let written = match wanted {
-        Wanted::Grid(format) => model.grid(&a, a.title(&path), (&output_path, format), after),
-        Wanted::Pictures(seeds, target) => model.pictures(&a, seeds, &target, after),
+        Wanted::Grid(format) => {
+            model.grid(&a, a.title(&path, &sampler), (&output_path, format), after)
+        }
+        Wanted::Pictures(target) => model.pictures(&a, &target, after),
     };
     report.finish();
     if !written? {
@@ -142,18 +181,20 @@ pub fn sample(
 /// What is to be written.
 enum Wanted {
     Grid(Format),
-    Pictures(Seeds, Target),
+    Pictures(Target),
 }
 
 /// A model that is opened, on its device.
 struct Model<'a> {
     opened: &'a SamplingModel,
+    guide: Option<&'a SamplingModel>,
     device: &'a Device,
+    sampler: Sampler,
 }
 
 impl Model<'_> {
-    fn sampler(a: &SampleArguments) -> Sampler {
-        Sampler { steps: usize::from(a.steps), guidance: a.guidance, ..Sampler::default() }
+    fn view(&self) -> ModelView<'_> {
+        ModelView::of(self.opened, self.guide)
     }
 
     /// Writes an image grid. Whether it was not stopped.
@@ -164,46 +205,51 @@ impl Model<'_> {
         (path, format): (&Path, Format),
         after: impl FnMut(u64, u64) -> bool + Send,
     ) -> Result<bool, CliError> {
-        let SamplingModel { net, config, class_names, .. } = self.opened;
+        let classes = self.opened.config.num_classes();
         let request = GridRequest {
             title,
-            n: usize::from(a.n),
+            n: a.images(classes),
             classes: a.classes.clone(),
             seed: a.seed,
-            sampler: Self::sampler(a),
+            sampler: self.sampler,
             batch_size: usize::from(a.batch_size),
+            strip: a.strip.map(usize::from),
         };
-        if let Some(part) = request.class_subset(config.num_classes()) {
+        if let Some(part) = request.class_subset(classes) {
             message::warning(&format!(
                 "--n {}: {part} are sampled; each needs an image",
                 request.n
             ));
         }
-        let grid = request.sample(net, config, class_names, self.device, after);
+        let grid = request.sample(self.view(), self.device, after);
         let Some(grid) = grid.map_err(refused)? else { return Ok(false) };
         let bytes = format.encode(&grid.render()).map_err(CliError::failed)?;
         output_file::write(&Disk::default(), path, |out| out.write_all(&bytes))?;
         Ok(true)
     }
 
-    /// Writes a picture for each seed. Whether it was not stopped.
+    /// Writes pictures of their own. Whether it was not stopped.
     fn pictures(
         &self,
         a: &SampleArguments,
-        seeds: Seeds,
         target: &Target,
         after: impl FnMut(u64, u64) -> bool + Send,
     ) -> Result<bool, CliError> {
-        let SamplingModel { net, config, class_names, source, .. } = self.opened;
-        let request = PictureRequest {
-            seeds,
-            classes: a.classes.clone(),
-            sampler: Self::sampler(a),
-            batch_size: usize::from(a.batch_size),
-            source: source.clone(),
+        let of_grid = |numbers: Seeds| Which::OfGrid {
+            n: a.images(self.opened.config.num_classes()),
+            seed: a.seed,
+            numbers,
         };
-        let model = (net, config, &class_names[..]);
-        let written = request.write(&Disk::default(), target, model, self.device, after);
+        let numbers = a.numbers.clone().map(of_grid);
+        let Some(which) = a.seeds.clone().map(Which::Seeds).or(numbers) else { return Ok(true) };
+        let request = PictureRequest {
+            which,
+            classes: a.classes.clone(),
+            sampler: self.sampler,
+            batch_size: usize::from(a.batch_size),
+            source: self.opened.source.clone(),
+        };
+        let written = request.write(&Disk::default(), target, self.view(), self.device, after);
         let Some(written) = written.map_err(refused)? else { return Ok(false) };
         if written.kept > 0 {
             let (kept, all) = (written.kept, written.files.len());
@@ -226,9 +272,13 @@ fn picture_of(name: &Name, a: &SampleArguments) -> Result<ExitCode, CliError> {
         || a.output.is_some()
         || !a.classes.is_empty()
         || a.no_ema
-        || a.seeds.is_some();
-    let numbers = (a.n, a.steps, a.guidance, a.seed, a.batch_size) != (16, 18, 1.0, 0, 16);
-    if drawing || numbers || a.device != DeviceSpec::default() {
+        || a.guide.is_some()
+        || a.n.is_some()
+        || a.seeds.is_some()
+        || a.numbers.is_some()
+        || a.strip.is_some();
+    let numbers = (a.seed, a.batch_size) != (0, 16);
+    if drawing || numbers || !a.sampler.is_unset() || a.device != DeviceSpec::default() {
         let message = "a run that is being trained draws its own picture, and takes no options";
         return Err(CliError::usage(message).note("name a checkpoint's file to draw from it"));
     }

@@ -41,6 +41,8 @@ pub enum Purpose {
     /// Which pictures a subset holds, of which the kernel distance is computed; `epoch` is the set,
     /// `step` the subset.
     QualitySubset = 14,
+    /// Fresh noise of the sampler (churn); `epoch` is the sampler's step, `step` the image's number.
+    Churn = 15,
 }
 
 /// The stream of `(seed, purpose, epoch, step)`: ChaCha8 (RFC 8439's block function with 8 rounds),

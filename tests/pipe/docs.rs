@@ -200,6 +200,7 @@ pages! {
     quality: "docs/quality.md",
     recipes: "docs/recipes.md",
     report: "docs/report.md",
+    sampling: "docs/sampling.md",
     scale: "docs/scale.md",
     slurm: "docs/slurm.md",
     storage: "docs/storage.md",

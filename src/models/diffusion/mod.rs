@@ -7,4 +7,4 @@ mod objective_tests;
 mod sampler;
 
 pub use objective::{InvalidObjective, Objective, ObjectiveKind, Scaling, Times};
-pub use sampler::Sampler;
+pub use sampler::{Churn, Guided, Method, Sampler, Step};

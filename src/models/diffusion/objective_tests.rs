@@ -74,6 +74,16 @@ impl Denoiser for Ideal {
         let factors = Tensor::<4>::from_data(TensorData::new(factors, shape), &x.device());
         x * factors
     }
+
+    fn objective(&self) -> Objective {
+        let kind = match (self.edm, self.v) {
+            (1.0, _) => ObjectiveKind::Edm,
+            (_, 1.0) => ObjectiveKind::V,
+            _ => ObjectiveKind::Flow,
+        };
+        let sigma_data = (kind != ObjectiveKind::Flow).then_some(self.data);
+        Objective { kind, sigma_data, ..Objective::default() }
+    }
 }
 
 fn normal(seed: u64, shape: [usize; 4], std: f64) -> Tensor<4> {
@@ -121,7 +131,7 @@ fn one_sampler_samples_all_objectives() {
     for objective in all() {
         let net = Ideal::of(&objective, 0.0);
         let sampler = Sampler { steps: 32, ..Sampler::default() };
-        let images = sampler.sample(&objective, &net, normal(3, shape, 1.0), None, |_| true);
+        let images = sampler.sample(&net, normal(3, shape, 1.0), None, |_| true);
         let images = vec(images.unwrap());
         let square = images.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
         let std = (square / images.len() as f64).sqrt();

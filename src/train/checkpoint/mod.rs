@@ -3,6 +3,7 @@
 
 mod adapter_check;
 mod export;
+mod guide;
 mod import;
 mod lora_layers;
 mod mapped;
@@ -11,6 +12,7 @@ mod rebuild;
 
 pub use adapter_check::{ADAPTER, LoraFile, lora_damage};
 pub use export::{ExportError, merged, weights_only};
+pub use guide::{GuideError, load_guide, no_guide};
 pub(crate) use import::host as host_tensor;
 pub use import::{ImportError, ImportOptions, import};
 pub use lora_layers::{LayersError, LoraLayers};

@@ -107,7 +107,7 @@ pub fn nearest_sheet(
         Ok((format!("{:.3}", nearest.distance), images))
     };
     let rows: Result<_, StageError> = pairs.into_iter().take(ON_SHEET).map(row).collect();
-    Ok(ImageGrid { title: title.to_owned(), rows: rows? })
+    Ok(ImageGrid { title: title.to_owned(), rows: rows?, ..ImageGrid::default() })
 }
 
 #[cfg(test)]

@@ -48,7 +48,8 @@ impl ContactSheet {
         });
         let rows = rows.collect();
         let part = (shown < all).then(|| format!(", {}", class_subset_words(shown, all)));
-        ImageGrid { title: format!("{title}{}", part.unwrap_or_default()), rows }
+        let title = format!("{title}{}", part.unwrap_or_default());
+        ImageGrid { title, rows, ..ImageGrid::default() }
     }
 }
 

@@ -7,9 +7,10 @@ use pipe_engine::kind::StageError;
 use rand::RngExt;
 use rand_distr::StandardNormal;
 
-use crate::architecture::{Denoiser, ModelConfig};
+use crate::architecture::{ModelConfig, Network};
+use crate::checkpoint::SamplingModel;
 use crate::device;
-use crate::diffusion::Sampler;
+use crate::diffusion::{Guided, Sampler};
 use crate::rng::{Purpose, stream};
 
 /// One image.
@@ -38,47 +39,98 @@ impl SampleSpec {
     }
 }
 
-/// Samples with `net`, which stands on `device` without autodiff. `after` is told how many steps of
-/// [`SampleSpec::total_steps`] are done, and stops by answering `false`; the result is `None` then.
+/// A model to sample from, on its device, without autodiff.
+#[derive(Clone, Copy)]
+pub struct ModelView<'a> {
+    pub net: &'a Network,
+    /// What guides it in the place of its own estimate without a class.
+    pub guide: Option<&'a Network>,
+    pub config: &'a ModelConfig,
+    /// Empty if they are not known.
+    pub class_names: &'a [String],
+}
+
+impl<'a> ModelView<'a> {
+    pub fn of(opened: &'a SamplingModel, guide: Option<&'a SamplingModel>) -> Self {
+        let SamplingModel { net, config, class_names, .. } = opened;
+        Self { net, guide: guide.map(|guide| &guide.net), config, class_names }
+    }
+}
+
+/// Samples with a model on `device`. `after` is told how many steps of [`SampleSpec::total_steps`]
+/// are done, and stops by answering `false`; the result is `None` then.
 ///
 /// # Errors
 /// When the device fails: see [`device::read`].
 pub fn generate(
-    net: &impl Denoiser,
-    config: &ModelConfig,
+    model: ModelView,
     spec: &SampleSpec,
     device: &Device,
-    mut after: impl FnMut(u64) -> bool,
+    after: impl FnMut(u64) -> bool,
 ) -> Result<Option<Vec<RgbImage>>, StageError> {
+    let strips = generate_strips(model, spec, &[], device, after)?;
+    Ok(strips.map(|strips| strips.into_iter().flatten().collect()))
+}
+
+/// The same, with a strip for each draw: what the image was estimated to be at these `steps`,
+/// counted from 1 and rising, and the image at last.
+pub fn generate_strips(
+    model: ModelView,
+    spec: &SampleSpec,
+    steps: &[usize],
+    device: &Device,
+    mut after: impl FnMut(u64) -> bool,
+) -> Result<Option<Vec<Vec<RgbImage>>>, StageError> {
+    let ModelView { net, guide, config, .. } = model;
     let (channels, size) = (config.channels(), config.image_size());
-    let mut images = Vec::with_capacity(spec.draws.len());
+    let mut strips = Vec::with_capacity(spec.draws.len());
     let mut done = 0;
     for draws in spec.draws.chunks(spec.batch_size.max(1)) {
-        let noise: Vec<f32> = draws
-            .iter()
-            .flat_map(|draw| {
-                let rng = stream(draw.seed, Purpose::Sample, 0, draw.number);
-                rng.sample_iter(StandardNormal).take(channels * size * size)
-            })
-            .collect();
         let shape = [draws.len(), channels, size, size];
-        let noise = Tensor::<4>::from_data(TensorData::new(noise, shape), device);
+        let normals = |purpose, step| {
+            let of_draw = |draw: &Draw| {
+                let rng = stream(draw.seed, purpose, step, draw.number);
+                rng.sample_iter(StandardNormal).take(channels * size * size)
+            };
+            let normals: Vec<f32> = draws.iter().flat_map(of_draw).collect();
+            Tensor::<4>::from_data(TensorData::new(normals, shape), device)
+        };
         let label = (config.num_classes() > 0).then(|| {
             let labels: Vec<i64> = draws.iter().map(|draw| draw.label as i64).collect();
             Tensor::from_data(TensorData::new(labels, [shape[0]]), device)
         });
-        let step = |_| {
+        let networks = Guided { net, guide, label };
+        let (mut seen, mut failed) = (vec![Vec::new(); draws.len()], None);
+        let noise = normals(Purpose::Sample, 0);
+        let fresh = |step: usize| normals(Purpose::Churn, step as u64);
+        let x = spec.sampler.run(&networks, noise, fresh, |step| {
+            if steps.contains(&step.number)
+                && let Err(e) = look(step.estimate.clone(), &mut seen)
+            {
+                failed = Some(e);
+                return false;
+            }
             done += 1;
             after(done)
-        };
-        let Some(x) = spec.sampler.sample(&net.objective(), net, noise, label, step) else {
-            return Ok(None);
-        };
-        let values: Vec<f32> = device::read(x)?.iter::<f32>().collect();
-        images
-            .extend(values.chunks_exact(channels * size * size).map(|values| to_rgb(values, size)));
+        });
+        if let Some(e) = failed {
+            return Err(e);
+        }
+        let Some(x) = x else { return Ok(None) };
+        look(x, &mut seen)?;
+        strips.append(&mut seen);
     }
-    Ok(Some(images))
+    Ok(Some(strips))
+}
+
+/// Adds to each strip its image of `x [batch, 3, size, size]`.
+fn look(x: Tensor<4>, strips: &mut [Vec<RgbImage>]) -> Result<(), StageError> {
+    let [_, channels, size, _] = x.dims();
+    let values: Vec<f32> = device::read(x)?.iter::<f32>().collect();
+    for (strip, values) in strips.iter_mut().zip(values.chunks_exact(channels * size * size)) {
+        strip.push(to_rgb(values, size));
+    }
+    Ok(())
 }
 
 /// `[3, size, size]` in [-1, 1] as bytes; what lies outside is cut off.

@@ -3,8 +3,9 @@
 use burn::tensor::Device;
 use pipe_engine::kind::{Failure, StageError};
 
-use super::{Draw, ImageGrid, SampleSpec, generate};
-use crate::architecture::{ModelConfig, Network};
+use super::generate::generate_strips;
+use super::image_grid::Captions;
+use super::{Draw, ImageGrid, ModelView, SampleSpec};
 use crate::data::same_class_name;
 use crate::diffusion::Sampler;
 use crate::kernels;
@@ -21,6 +22,8 @@ pub struct GridRequest {
     pub sampler: Sampler,
     /// Images that are sampled at once.
     pub batch_size: usize,
+    /// A strip of so many columns for each image, from its first estimate to what it became.
+    pub strip: Option<usize>,
 }
 
 /// Images of the grid of one epoch; more where there are more classes.
@@ -31,10 +34,10 @@ const OF_EPOCH_CLASSES: usize = 64;
 
 /// One row of the grid.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Row {
-    name: String,
-    label: usize,
-    count: usize,
+pub(super) struct Row {
+    pub name: String,
+    pub label: usize,
+    pub count: usize,
 }
 
 impl GridRequest {
@@ -56,7 +59,8 @@ impl GridRequest {
         let part = (sampled < all).then(|| class_subset_words(sampled, all));
         let title = [title].into_iter().chain(part.as_deref()).collect::<Vec<_>>().join(", ");
         let n = each * sampled.max(1);
-        (Self { title, n, classes, seed, sampler: Sampler::default(), batch_size }, part)
+        let sampler = Sampler::default();
+        (Self { title, n, classes, seed, sampler, batch_size, strip: None }, part)
     }
 
     /// Which part of the classes that are asked for is sampled, in words, if it is not all of them:
@@ -66,51 +70,84 @@ impl GridRequest {
         (self.n < asked).then(|| class_subset_words(self.n, asked))
     }
 
-    /// Samples it with a network on `device`, whose classes are called `names`. `after` is told how
-    /// many steps of how many are done, and stops by answering `false`; the result is `None` then.
+    /// Samples it with a model on `device`. `after` is told how many steps of how many are done, and
+    /// stops by answering `false`; the result is `None` then.
     ///
     /// # Errors
-    /// A class that the network does not know, and what [`generate`] reports.
+    /// A class that the network does not know, and what [`generate`](super::generate) reports.
     pub fn sample(
         &self,
-        net: &Network,
-        config: &ModelConfig,
-        names: &[String],
+        model: ModelView,
         device: &Device,
         mut after: impl FnMut(u64, u64) -> bool + Send,
     ) -> Result<Option<ImageGrid>, StageError> {
-        let rows = self.rows(config.num_classes(), names)?;
+        let classes = model.config.num_classes();
+        let rows = rows(self.n, &self.classes, classes, model.class_names)?;
         let Self { seed, sampler, batch_size, .. } = *self;
         let labels = rows.iter().flat_map(|row| vec![row.label; row.count]);
         let draw = |(number, label)| Draw { label, seed, number };
         let spec = SampleSpec { draws: (0..).zip(labels).map(draw).collect(), sampler, batch_size };
         let total = spec.total_steps();
+        let steps = self.strip.map(|columns| strip_steps(columns, sampler.steps));
         let sampled = kernels::in_own_pool(|| {
-            generate(net, config, &spec, device, |done| after(done, total))
+            let steps = steps.as_deref().unwrap_or_default();
+            generate_strips(model, &spec, steps, device, |done| after(done, total))
         });
-        let Some(images) = sampled? else {
+        let Some(strips) = sampled? else {
             return Ok(None);
         };
-        let mut images = images.into_iter();
-        let rows =
-            rows.into_iter().map(|row| (row.name, images.by_ref().take(row.count).collect()));
-        let class_subset = self
-            .class_subset(config.num_classes())
-            .map(|part| format!(", {part}"))
-            .unwrap_or_default();
-        Ok(Some(ImageGrid { title: format!("{}{class_subset}", self.title), rows: rows.collect() }))
+        let part = self.class_subset(classes).map(|part| format!(", {part}"));
+        let title = format!("{}{}", self.title, part.unwrap_or_default());
+        let mut strips = strips.into_iter();
+        let Some(steps) = steps else {
+            let mut images = strips.flatten();
+            let row = |row: Row| (row.name, images.by_ref().take(row.count).collect());
+            let rows = rows.into_iter().map(row).collect();
+            return Ok(Some(ImageGrid { title, rows, captions: Captions::Numbers }));
+        };
+        let names = rows.into_iter().flat_map(|row| vec![row.name; row.count]);
+        let name = |(number, name): (usize, String)| format!("{number} {name}");
+        let rows = names.enumerate().map(name).zip(strips.by_ref()).collect();
+        let sigmas = sampler.sigmas();
+        let level = |step: &usize| sigmas.get(step - 1).map(|sigma| format!("σ {}", short(*sigma)));
+        let columns = steps.iter().filter_map(level).chain(["image".to_owned()]).collect();
+        Ok(Some(ImageGrid { title, rows, captions: Captions::Columns(columns) }))
     }
+}
 
-    fn rows(&self, num_classes: usize, names: &[String]) -> Result<Vec<Row>, StageError> {
-        let chosen = chosen_classes(&self.classes, num_classes, names)?;
-        if chosen.is_empty() {
-            return Ok(vec![Row { name: String::new(), label: 0, count: self.n }]);
-        }
-        let (each, rest) = (self.n / chosen.len(), self.n % chosen.len());
-        let row =
-            |(index, (label, name))| Row { name, label, count: each + usize::from(index < rest) };
-        Ok(chosen.into_iter().enumerate().map(row).filter(|row| row.count > 0).collect())
+/// The steps, counted from 1, whose estimates a strip of so many columns shows before the image
+/// itself: evenly from the first one on.
+fn strip_steps(columns: usize, steps: usize) -> Vec<usize> {
+    let before = columns.saturating_sub(1);
+    (0..before).map(|column| column * steps.saturating_sub(1) / before + 1).collect()
+}
+
+/// A noise level in three digits.
+fn short(sigma: f64) -> String {
+    let digits = (2 - sigma.log10().floor() as i32).clamp(0, 6) as usize;
+    let text = format!("{sigma:.digits$}");
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
     }
+}
+
+/// The rows of a grid of `n` images: the classes that are `wanted`, all of them if none is named, of
+/// a network that has so many.
+pub(super) fn rows(
+    n: usize,
+    wanted: &[String],
+    num_classes: usize,
+    names: &[String],
+) -> Result<Vec<Row>, StageError> {
+    let chosen = chosen_classes(wanted, num_classes, names)?;
+    if chosen.is_empty() {
+        return Ok(vec![Row { name: String::new(), label: 0, count: n }]);
+    }
+    let (each, rest) = (n / chosen.len(), n % chosen.len());
+    let row = |(index, (label, name))| Row { name, label, count: each + usize::from(index < rest) };
+    Ok(chosen.into_iter().enumerate().map(row).filter(|row| row.count > 0).collect())
 }
 
 /// The classes that are wanted by name, all of them if `wanted` is empty, of a network that has so
@@ -145,26 +182,6 @@ pub(super) fn chosen_classes(
     wanted.iter().map(find).collect()
 }
 
-/// Why a guidance other than 1 does nothing, or harm, for a model of so many classes that was
-/// trained with this share of its images unlabelled. What is unknown is taken to be fine.
-pub fn ineffective_guidance(
-    guidance: f64,
-    classes: Option<usize>,
-    label_dropout: Option<f64>,
-) -> Option<String> {
-    match (classes, label_dropout) {
-        _ if guidance == 1.0 => None,
-        (Some(0), _) => {
-            Some(format!("guidance {guidance} changes nothing: the model knows no classes"))
-        }
-        (_, Some(0.0)) => Some(format!(
-            "guidance {guidance} needs what the model samples without a class, and it was trained with label_dropout 0: \
-             it has not learned that"
-        )),
-        _ => None,
-    }
-}
-
 pub(super) fn class_subset_words(sampled: usize, all: usize) -> String {
     format!("{sampled} of {all} classes")
 }
@@ -181,6 +198,7 @@ mod tests {
             seed: 0,
             sampler: Sampler::default(),
             batch_size: 16,
+            strip: None,
         }
     }
 
@@ -189,9 +207,9 @@ mod tests {
         classes: &[&str],
         num_classes: usize,
     ) -> Result<Vec<(String, usize, usize)>, String> {
-        let request = request(n, classes);
         let names = ["oak".to_owned(), "pine".to_owned(), "palm".to_owned()];
-        let rows = request.rows(num_classes, &names).map_err(|e| e.message)?;
+        let request = request(n, classes);
+        let rows = super::rows(n, &request.classes, num_classes, &names).map_err(|e| e.message)?;
         Ok(rows.into_iter().map(|row| (row.name, row.label, row.count)).collect())
     }
 
@@ -209,20 +227,6 @@ mod tests {
     fn without_classes_there_is_one_block() {
         assert_eq!(rows(7, &[], 0).unwrap(), [(String::new(), 0, 7)]);
         assert!(rows(7, &["oak"], 0).unwrap_err().contains("knows no classes"));
-    }
-
-    #[test]
-    fn guidance_is_doubted_only_where_it_cannot_work() {
-        let doubt =
-            |g, classes, dropout| ineffective_guidance(g, classes, dropout).unwrap_or_default();
-        assert!(doubt(2.0, Some(0), Some(0.1)).contains("knows no classes"));
-        assert!(doubt(0.0, Some(3), Some(0.0)).contains("label_dropout 0"));
-        assert!(doubt(1.5, None, Some(0.0)).contains("label_dropout 0"));
-        for (g, classes, dropout) in
-            [(1.0, Some(0), Some(0.0)), (2.0, Some(3), Some(0.1)), (2.0, None, None)]
-        {
-            assert_eq!(doubt(g, classes, dropout), "");
-        }
     }
 
     #[test]
@@ -264,5 +268,25 @@ mod tests {
         );
         let (none, _) = GridRequest::for_epoch("t", &names(100), false, 0, 16);
         assert_eq!((none.classes.len(), none.n, none.title.as_str()), (0, 4, "t"));
+    }
+
+    #[test]
+    fn a_strip_shows_steps_from_the_first_on_each_once() {
+        assert_eq!(strip_steps(4, 18), [1, 6, 12]);
+        assert_eq!(strip_steps(2, 1), [1]);
+        for steps in 1..40 {
+            for columns in 2..=steps {
+                let found = strip_steps(columns, steps);
+                assert_eq!((found.len(), found[0]), (columns - 1, 1));
+                assert!(found.windows(2).all(|pair| pair[0] < pair[1]), "{columns} of {steps}");
+                assert!(found.iter().all(|step| *step < steps.max(2)), "{columns} of {steps}");
+            }
+        }
+    }
+
+    #[test]
+    fn noise_levels_have_three_digits() {
+        let of = [80.0, 1234.5, 12.345, 0.66149, 0.002, 1e-6].map(short);
+        assert_eq!(of, ["80", "1234", "12.3", "0.661", "0.002", "0.000001"]);
     }
 }

@@ -4,7 +4,7 @@ use image::imageops::{FilterType, replace, resize};
 use image::{Rgb, RgbImage};
 
 use super::font::HEIGHT;
-use super::layout::{GAP, Layout};
+use super::layout::{Block, GAP, Layout, Margins};
 use super::text::Line;
 
 /// Images in rows, each with a name.
@@ -13,6 +13,18 @@ pub struct ImageGrid {
     pub title: String,
     /// A row is broken into several where it would be long.
     pub rows: Vec<(String, Vec<RgbImage>)>,
+    pub captions: Captions,
+}
+
+/// What stands beside the images of a grid.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub enum Captions {
+    #[default]
+    None,
+    /// Below each image its number, from 0 through all rows, where images are wide enough.
+    Numbers,
+    /// Above each column a text; rows are not broken.
+    Columns(Vec<String>),
 }
 
 const MARGIN: u32 = 8;
@@ -29,26 +41,52 @@ impl ImageGrid {
         let label = if longest > 0 { longest + 2 * GAP } else { 0 };
         let image =
             self.rows.iter().flat_map(|(_, images)| images).map(RgbImage::width).max().unwrap_or(1);
-        let counts: Vec<usize> = self.rows.iter().map(|(_, images)| images.len()).collect();
-        let layout = Layout::new(&counts, image, label);
+        let layout = self.layout(image, label);
         let title = self.title(image, &layout);
         let below = title.len() as u32 * HEIGHT + if title.is_empty() { 0 } else { 2 * GAP };
+        let columns = if let Captions::Columns(texts) = &self.captions { &texts[..] } else { &[] };
+        let top = below + if columns.is_empty() { 0 } else { HEIGHT + GAP };
         let inside = title.iter().map(|line| line.width).max().unwrap_or(0).max(layout.width);
-        let (width, height) = (inside + 2 * MARGIN, below + layout.height + 2 * MARGIN);
+        let (width, height) = (inside + 2 * MARGIN, top + layout.height + 2 * MARGIN);
         let mut canvas = RgbImage::from_pixel(width, height, Rgb([255; 3]));
         for (number, line) in title.iter().enumerate() {
             line.render(&mut canvas, MARGIN, MARGIN + number as u32 * HEIGHT);
         }
+        for (number, text) in columns.iter().enumerate() {
+            let (x, _) = layout.place(Block { x: 0, y: 0 }, number);
+            let text = Line::within(text, layout.side);
+            text.render(&mut canvas, MARGIN + x, MARGIN + below);
+        }
+        let mut numbers = 0..;
         for (((_, images), name), block) in self.rows.iter().zip(&names).zip(&layout.blocks) {
             let centred = layout.side.saturating_sub(HEIGHT) / 2;
-            name.render(&mut canvas, MARGIN + block.x, MARGIN + below + block.y + centred);
-            for (number, image) in images.iter().enumerate() {
+            name.render(&mut canvas, MARGIN + block.x, MARGIN + top + block.y + centred);
+            for ((number, image), of_all) in images.iter().enumerate().zip(numbers.by_ref()) {
                 let (x, y) = layout.place(*block, number);
                 let shown = scaled(image, layout.side);
-                replace(&mut canvas, &shown, (MARGIN + x).into(), (MARGIN + below + y).into());
+                replace(&mut canvas, &shown, (MARGIN + x).into(), (MARGIN + top + y).into());
+                if layout.has_captions() {
+                    let text = Line::within(&of_all.to_string(), layout.side);
+                    text.render(&mut canvas, MARGIN + x, MARGIN + top + y + layout.side);
+                }
             }
         }
         canvas
+    }
+
+    /// With room for numbers only where the highest one fits below its image.
+    fn layout(&self, image: u32, label: u32) -> Layout {
+        let counts: Vec<usize> = self.rows.iter().map(|(_, images)| images.len()).collect();
+        let unbroken = matches!(self.captions, Captions::Columns(_));
+        let plain = Margins { label, caption: 0, unbroken };
+        if self.captions == Captions::Numbers {
+            let layout = Layout::new(&counts, image, Margins { caption: HEIGHT, ..plain });
+            let highest = counts.iter().sum::<usize>().saturating_sub(1).to_string();
+            if Line::within(&highest, u32::MAX).width <= layout.side {
+                return layout;
+            }
+        }
+        Layout::new(&counts, image, plain)
     }
 
     /// Says so if images of `image` pixels are shown smaller than they are.
@@ -94,6 +132,10 @@ mod tests {
         RgbImage::from_pixel(16, 16, Rgb(colour))
     }
 
+    fn grid(rows: Vec<(String, Vec<RgbImage>)>) -> ImageGrid {
+        ImageGrid { rows, ..ImageGrid::default() }
+    }
+
     fn black(image: &RgbImage, x: std::ops::Range<u32>, y: std::ops::Range<u32>) -> usize {
         let dots = y.flat_map(|y| x.clone().map(move |x| (x, y)));
         dots.filter(|(x, y)| image.get_pixel(*x, *y).0 == [0; 3]).count()
@@ -106,7 +148,7 @@ mod tests {
             ("oak".to_owned(), vec![flat(red), flat(blue)]),
             ("pine".to_owned(), vec![flat(blue)]),
         ];
-        let image = ImageGrid { title: "a title".into(), rows }.render();
+        let image = ImageGrid { title: "a title".into(), rows, ..ImageGrid::default() }.render();
         let left = MARGIN + 4 * 8 + 2 * GAP;
         let top = MARGIN + HEIGHT + 2 * GAP;
         assert_eq!(image.dimensions(), (left + 2 * 68 + MARGIN, top + 2 * 68 + MARGIN));
@@ -122,9 +164,7 @@ mod tests {
     fn names_in_every_script_are_told_apart_on_the_grid() {
         let names = ["Früchte", "Fruchte", "野菜", "груша", "μήλο", "تفاح", "तरबूज", "사과", "🍎"];
         let grids = names.map(|name| {
-            let image =
-                ImageGrid { title: String::new(), rows: vec![(name.into(), vec![flat([9; 3])])] }
-                    .render();
+            let image = grid(vec![(name.into(), vec![flat([9; 3])])]).render();
             let name = image::imageops::crop_imm(&image, 0, 0, image.width() - 76, image.height())
                 .to_image();
             assert!(black(&name, 0..name.width(), 0..name.height()) > 20, "{name:?}");
@@ -138,15 +178,16 @@ mod tests {
     #[test]
     fn long_names_and_titles_do_not_widen_the_grid_without_end() {
         let rows = vec![("n".repeat(500), vec![flat([9; 3])])];
-        let image = ImageGrid { title: "a word ".repeat(100), rows }.render();
+        let image = ImageGrid { title: "a word ".repeat(100), ..grid(rows) }.render();
         assert!(image.width() <= TITLE + 2 * MARGIN, "{}", image.width());
         assert!(image.height() > 10 * HEIGHT, "the title is there, in lines");
     }
 
     #[test]
     fn images_that_are_shown_smaller_say_so() {
-        let title =
-            |count: usize| ImageGrid::default().title(1024, &Layout::new(&[count], 1024, 0));
+        let title = |count: usize| {
+            ImageGrid::default().title(1024, &Layout::new(&[count], 1024, Margins::default()))
+        };
         assert!(title(4).is_empty());
         let line = &title(100)[0];
         assert!(line.width > 8 * "1024 x 1024 pixels, shown as ".len() as u32, "{}", line.width);
@@ -158,5 +199,35 @@ mod tests {
             Format::Png.encode(&ImageGrid::default().render()).unwrap().starts_with(b"\x89PNG")
         );
         assert!(Format::Png.encode(&stack(&[])).is_ok());
+    }
+
+    #[test]
+    fn each_image_has_its_number_where_that_can_be_read() {
+        let rows = |each: usize| {
+            ["oak", "fir"].map(|name| (name.to_owned(), vec![flat([9; 3]); each])).to_vec()
+        };
+        let numbered = |each| ImageGrid { captions: Captions::Numbers, ..grid(rows(each)) };
+        let (left, below) = (MARGIN + 3 * 8 + 2 * GAP, MARGIN + 64);
+        let image = numbered(2).render();
+        assert_eq!(image.height(), grid(rows(2)).render().height() + 2 * HEIGHT);
+        for (row, column) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let (x, y) = (left + column * 68, below + row * (68 + HEIGHT));
+            assert!(black(&image, x..x + 64, y..y + HEIGHT) > 5, "{row} {column}");
+        }
+        let (many, plain) = (numbered(20_000).render(), grid(rows(20_000)).render());
+        assert_eq!(many.dimensions(), plain.dimensions(), "no margins for what cannot be read");
+    }
+
+    #[test]
+    fn columns_have_a_text_above_them() {
+        let rows = vec![("oak".to_owned(), vec![flat([9; 3]); 18]); 2];
+        let captions = Captions::Columns((0..18).map(|i| format!("σ {i}")).collect());
+        let image = ImageGrid { captions, ..grid(rows) }.render();
+        let left = MARGIN + 3 * 8 + 2 * GAP;
+        assert_eq!(image.width(), left + 18 * 68 + MARGIN);
+        for column in 0..18 {
+            let x = left + column * 68;
+            assert!(black(&image, x..x + 64, MARGIN..MARGIN + HEIGHT) > 5, "{column}");
+        }
     }
 }

@@ -281,13 +281,15 @@ pub(super) fn check_source(
         ];
     }
     let Some(epoch) = epoch else { return Vec::new() };
+    // `copy_best` has the epoch in another setting than the stage.
+    let key = if key == "from" { "select" } else { key };
     if epoch == 0 || epoch > epochs {
         let message = format!("there is no epoch {epoch}: `{from}` has epochs 1 to {epochs}");
-        return vec![Diagnostic::error("select", message)];
+        return vec![Diagnostic::error(key, message)];
     }
     if epoch % every != 0 && epoch != epochs {
         let message = format!("`{from}` saves every {every} epochs, and not epoch {epoch}");
-        return vec![Diagnostic::error("select", message)];
+        return vec![Diagnostic::error(key, message)];
     }
     Vec::new()
 }

@@ -3,9 +3,8 @@
 
 use pipe_engine::kind::{Diagnostic, PipelineView};
 
-use super::artifacts::{CheckpointPreview, ModelPreview};
+use super::artifacts::CheckpointPreview;
 use super::sample::SampleSettings;
-use crate::sampling::ineffective_guidance;
 
 /// Lints of a `sample` stage.
 pub(super) fn check_sample(settings: &SampleSettings, pipeline: &PipelineView) -> Vec<Diagnostic> {
@@ -21,11 +20,9 @@ pub(super) fn check_sample(settings: &SampleSettings, pipeline: &PipelineView) -
         let note = format!("set n to {asked} or more, or name the classes to sample in `classes`");
         found.push(Diagnostic::warning("n", message).note(note));
     }
-    if let Some(ModelPreview { classes, label_dropout, .. }) = model
-        && let Some(message) =
-            ineffective_guidance(settings.guidance, *classes, Some(*label_dropout))
-    {
-        found.push(Diagnostic::warning("guidance", message));
-    }
+    let classes = model.and_then(|model| model.classes);
+    let label_dropout = model.map(|model| model.label_dropout);
+    let doubts = settings.guidance_check(classes, label_dropout).doubts();
+    found.extend(doubts.into_iter().map(|(key, text)| Diagnostic::warning(key, text)));
     found
 }

@@ -15,6 +15,7 @@ mod lora;
 mod resume_checkpoint;
 mod resume_compatibility;
 mod sample;
+mod sample_guide;
 mod select_best;
 mod train;
 mod training;

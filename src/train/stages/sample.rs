@@ -1,5 +1,6 @@
 //! `kind: sample`: an image grid from a trained model.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -7,8 +8,8 @@ use burn::tensor::Device;
 use figment::Figment;
 use pipe_core::progress::{Event, Unit};
 use pipe_engine::kind::{
-    Diagnostic, Failure, Files, InspectContext, Inspection, Outcome, PipelineView, Reference,
-    Rejection, RunContext, Stage, StageError, StageKind, StageState,
+    ContentContext, Diagnostic, Failure, Files, InspectContext, Inspection, Outcome, PipelineView,
+    Reference, Rejection, RunContext, Stage, StageError, StageKind, StageState,
 };
 use pipe_engine::state::{Output, Outputs};
 use pipe_fs::atomic;
@@ -16,14 +17,18 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::artifacts::{Checkpoints, checkpoint_reference};
+use super::artifacts::{CheckpointFile, Checkpoints, checkpoint_reference};
 use super::copy_best::inside_project;
+use super::sample_guide::{self, GuideSettings};
 use super::{lint, lint_sample};
 use crate::architecture::Architectures;
-use crate::checkpoint::{self, SamplingModel};
+use crate::checkpoint::{self, SamplingModel, load_guide};
 use crate::device::{self, DeviceSpec, GpuAssignment};
 use crate::diffusion::Sampler;
-use crate::sampling::{Format, GridRequest, PictureRequest, Seeds, Target, ineffective_guidance};
+use crate::sampling::{
+    Format, GridRequest, GuidanceCheck, GuidanceInterval, ModelView, PictureRequest,
+    SamplerSettings, Seeds, Target, Which, sampler_in_words,
+};
 
 /// Samples images from a trained model into an image grid, a row for each class.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -47,15 +52,34 @@ pub struct SampleSettings {
     /// The classes to sample, by name; all of them if unset.
     #[serde(default)]
     pub(super) classes: Option<Vec<String>>,
-    /// Noise levels of EDM's Heun sampler; the network is evaluated `2 steps - 1` times.
+    /// Noise levels of the sampler; with `heun` the network is evaluated `2 steps - 1` times.
     #[serde(default = "default_steps")]
     #[schemars(range(min = 1, max = 1000))]
     #[schemars(extend("x-known-as" = ["num_inference_steps", "sampling_steps", "num_steps"]))]
     steps: usize,
-    /// Weight of the class (classifier-free guidance): 1 takes it as it is, more exaggerates it.
+    /// Weight of the class (classifier-free guidance), or of the model against its `guide`: 1 takes
+    /// it as it is, more exaggerates it.
     #[serde(default = "default_guidance")]
     #[schemars(extend("x-known-as" = ["guidance_scale", "cfg", "cfg_scale"]))]
     pub(super) guidance: f64,
+    /// Noise levels with guidance: above the first one, up to the second one; all if unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-known-as" = ["guidance_limit"], "examples" = [[0.28, 2.9]]))]
+    pub(super) guidance_interval: Option<GuidanceInterval>,
+    /// A worse model of the same images, an earlier or a smaller one, which guides in the place of
+    /// the estimate without a class (autoguidance). It counts by its content.
+    // The content of the checkpoint and its epoch count (`derived`), not its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-class" = "runtime", "x-known-as" = ["autoguidance", "gnet"]))]
+    pub(super) guide: Option<GuideSettings>,
+    /// How images come out of noise.
+    #[serde(default, skip_serializing_if = "SamplerSettings::is_default")]
+    sampler: SamplerSettings,
+    /// In place of a grid a strip of so many columns for each image: what it was estimated to be
+    /// while it was denoised, and what it became.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 2, max = 1000))]
+    strip: Option<usize>,
     /// Seed of the noise that the images begin as.
     #[serde(default)]
     seed: u64,
@@ -111,24 +135,24 @@ impl StageKind for SampleKind {
             Some(_) => ("seeds", Target::of(&settings.to).map(drop)),
         };
         checked.map_err(|message| Rejection::value(key, message))?;
-        for key in ["n", "seed"].into_iter().filter(|_| settings.seeds.is_some()) {
+        for key in ["n", "seed", "strip"].into_iter().filter(|_| settings.seeds.is_some()) {
             let message = "`seeds` says which pictures are sampled";
             Rejection::unless(key, !given.contains(key), message)?;
         }
         Rejection::unless("n", (1..=10_000).contains(&settings.n), "1 to 10000 images")?;
-        Rejection::unless("steps", (1..=1000).contains(&settings.steps), "1 to 1000")?;
-        Rejection::unless(
-            "guidance",
-            settings.guidance >= 0.0 && settings.guidance.is_finite(),
-            "0 or more",
-        )?;
+        let SampleSettings { steps, guidance, guidance_interval, strip, .. } = settings;
+        let sampler = settings.sampler.sampler(steps, guidance, guidance_interval)?;
+        let fits = strip.is_none_or(|columns| (2..=steps.max(2)).contains(&columns));
+        Rejection::unless("strip", fits, "2 columns or more, and not more than `steps`")?;
+        settings.guide.as_ref().map_or(Ok(()), GuideSettings::validate)?;
         Rejection::unless("batch_size", settings.batch_size >= 1, "at least 1")?;
-        Ok(Arc::new(SampleStage { settings, architectures: self.0.clone() }))
+        Ok(Arc::new(SampleStage { settings, sampler, architectures: self.0.clone() }))
     }
 }
 
 struct SampleStage {
     settings: SampleSettings,
+    sampler: Sampler,
     architectures: Architectures,
 }
 
@@ -137,24 +161,39 @@ impl Stage for SampleStage {
         serde_json::to_value(&self.settings).unwrap_or_default()
     }
 
+    fn derived(&self) -> BTreeMap<String, Value> {
+        self.settings.guide.iter().filter_map(GuideSettings::decides).collect()
+    }
+
     fn references(&self) -> Vec<Reference> {
-        vec![checkpoint_reference("from", &self.settings.from)]
+        let from = checkpoint_reference("from", &self.settings.from);
+        let guide = self.settings.guide.as_ref().and_then(GuideSettings::reference);
+        [from].into_iter().chain(guide).collect()
+    }
+
+    fn content(&self, at: &ContentContext) -> Result<BTreeMap<String, String>, StageError> {
+        let guide = self.settings.guide.as_ref();
+        Ok(guide.map(|guide| guide.content(at.root)).unwrap_or_default())
     }
 
     fn lint(&self, pipeline: &PipelineView) -> Vec<Diagnostic> {
         let mut found = lint::check_source("from", &self.settings.from, None, pipeline);
         found.extend(lint::check_is_readable("from", &self.settings.from, pipeline));
         found.extend(lint_sample::check_sample(&self.settings, pipeline));
+        let guide = self.settings.guide.as_ref();
+        found.extend(guide.map(|g| g.lint(&self.settings.from, pipeline)).unwrap_or_default());
         found
     }
 
     fn files(&self) -> Files {
-        Files { reads: Vec::new(), writes: vec![("to".to_owned(), self.settings.to.clone())] }
+        let reads = self.settings.guide.iter().filter_map(GuideSettings::read).collect();
+        Files { reads, writes: vec![("to".to_owned(), self.settings.to.clone())] }
     }
 
     fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
         let Some(made) = o.made else { return Ok(StageState::absent("not sampled yet").into()) };
-        let changes = o.changes_since(&made.manifest);
+        let mut changes = o.changes_since(&made.manifest);
+        changes.retain(|change| change.key != sample_guide::KEY || !self.is_same_guide(o, made));
         let standing: Option<Vec<Output>> =
             made.outputs.iter().map(|output| o.if_unchanged(output)).collect();
         let state = match (changes.is_empty(), standing) {
@@ -181,22 +220,81 @@ impl Stage for SampleStage {
             .device;
         let opened =
             checkpoint::load_for_sampling(&self.architectures, &file.path, None, s.ema, &device);
-        let opened = opened.map_err(|e| StageError::new(Failure::Input, e.to_string()))?;
+        let mut opened = opened.map_err(|e| StageError::new(Failure::Input, e.to_string()))?;
+        let guide = s.guide.as_ref().map(|guide| guide.checkpoint(&context.inputs, &context.root));
+        let guide = guide.transpose()?;
+        let guiding = guide
+            .as_ref()
+            .map(|guide| load_guide(&self.architectures, &guide.path, s.ema, &device, &mut opened));
+        let guiding = guiding
+            .transpose()
+            .map_err(|e| StageError::new(Failure::Input, format!("{}: {e}", sample_guide::KEY)))?;
         let classes = Some(opened.config.num_classes());
-        if let Some(text) = ineffective_guidance(s.guidance, classes, opened.label_dropout) {
+        for (_, text) in s.guidance_check(classes, opened.label_dropout).doubts() {
             context.event(Event::Message { text });
         }
+        let sampled = Sampled { opened: &opened, guide: guiding.as_ref(), file: guide.as_ref() };
         match &s.seeds {
-            None => self.grid(context, &opened, &device),
-            Some(seeds) => self.pictures(seeds, context, &opened, &device),
+            None => self.grid(context, &sampled, &device),
+            Some(seeds) => self.pictures(seeds, context, &sampled, &device),
+        }
+    }
+}
+
+/// What a stage samples from.
+struct Sampled<'a> {
+    opened: &'a SamplingModel,
+    guide: Option<&'a SamplingModel>,
+    /// The guide's.
+    file: Option<&'a CheckpointFile>,
+}
+
+impl Sampled<'_> {
+    fn view(&self) -> ModelView<'_> {
+        ModelView::of(self.opened, self.guide)
+    }
+
+    /// What the stage reads besides what counts already: the guide, where it is not its stage's best
+    /// checkpoint.
+    fn inputs(&self, context: &RunContext) -> Result<Vec<Output>, StageError> {
+        let Some(file) = self.file else { return Ok(Vec::new()) };
+        let Ok(path) = file.path.strip_prefix(&*context.root) else { return Ok(Vec::new()) };
+        Ok(vec![context.output(&path.display().to_string(), Some(&file.digest))?])
+    }
+}
+
+impl SampleSettings {
+    pub(super) fn guidance_check(
+        &self,
+        classes: Option<usize>,
+        label_dropout: Option<f64>,
+    ) -> GuidanceCheck {
+        GuidanceCheck {
+            guidance: self.guidance,
+            has_interval: self.guidance_interval.is_some(),
+            has_guide: self.guide.is_some(),
+            classes,
+            label_dropout,
         }
     }
 }
 
 impl SampleStage {
-    fn sampler(&self) -> Sampler {
-        let SampleSettings { steps, guidance, .. } = self.settings;
-        Sampler { steps, guidance, ..Sampler::default() }
+    /// Whether the guide is of one epoch, and that checkpoint is what it was, whichever is the best
+    /// of its stage now.
+    fn is_same_guide(&self, o: &InspectContext, made: &Outputs) -> bool {
+        let guide = self.settings.guide.as_ref().filter(|guide| guide.decides().is_some());
+        let now = guide.and_then(|guide| guide.checkpoint(o.inputs, o.root).ok());
+        now.is_some_and(|now| made.inputs.iter().any(|input| input.digest == now.digest))
+    }
+
+    /// What stands above the images.
+    fn title(&self, pipeline: &str, epoch: u64) -> String {
+        let SampleSettings { from, guide, seed, .. } = &self.settings;
+        let guide = guide.as_ref().map(|guide| format!(", guided by {guide}"));
+        let guide = guide.unwrap_or_default();
+        let sampler = sampler_in_words(&self.sampler);
+        format!("{from} of {pipeline}, epoch {epoch}, {sampler}{guide}, seed {seed}")
     }
 
     /// Tells how far it is, and whether to go on.
@@ -219,21 +317,21 @@ impl SampleStage {
     fn grid(
         &self,
         context: &RunContext,
-        opened: &SamplingModel,
+        sampled: &Sampled,
         device: &Device,
     ) -> Result<Outcome, StageError> {
         let s = &self.settings;
         let request = GridRequest {
-            title: format!("{} of {}, epoch {}", s.from, context.pipeline, opened.epoch),
+            title: self.title(&context.pipeline, sampled.opened.epoch),
             n: s.n,
             classes: s.classes.clone().unwrap_or_default(),
             seed: s.seed,
-            sampler: self.sampler(),
+            sampler: self.sampler,
             batch_size: s.batch_size,
+            strip: s.strip,
         };
         let after = |done, total| Self::after(context, done, total);
-        let grid =
-            request.sample(&opened.net, &opened.config, &opened.class_names, device, after)?;
+        let grid = request.sample(sampled.view(), device, after)?;
         let grid = grid.ok_or_else(|| Self::stopped(context))?;
         let target = context.root.join(&s.to);
         let format = Format::of(&s.to).map_err(StageError::setting)?;
@@ -243,9 +341,9 @@ impl SampleStage {
         atomic::write(context.root.disk(), &target, |out| out.write_all(&bytes))?;
         let path = s.to.display().to_string();
         let output = context.output(&path, None)?;
-        context.record_outputs(vec![output], Vec::new(), Vec::new())?;
-        let part =
-            request.class_subset(opened.config.num_classes()).map(|part| format!(" of {part}"));
+        context.record_outputs(vec![output], sampled.inputs(context)?, Vec::new())?;
+        let classes = sampled.opened.config.num_classes();
+        let part = request.class_subset(classes).map(|part| format!(" of {part}"));
         let summary = format!("{} images{}: {path}", s.n, part.unwrap_or_default());
         Ok(Outcome { artifact: None, summary, next: None })
     }
@@ -255,24 +353,23 @@ impl SampleStage {
         &self,
         seeds: &Seeds,
         context: &RunContext,
-        opened: &SamplingModel,
+        sampled: &Sampled,
         device: &Device,
     ) -> Result<Outcome, StageError> {
         let s = &self.settings;
         let request = PictureRequest {
-            seeds: seeds.clone(),
+            which: Which::Seeds(seeds.clone()),
             classes: s.classes.clone().unwrap_or_default(),
-            sampler: self.sampler(),
+            sampler: self.sampler,
             batch_size: s.batch_size,
-            source: opened.source.clone(),
+            source: sampled.opened.source.clone(),
         };
         let target = Target::of(&context.root.join(&s.to)).map_err(StageError::setting)?;
         let path = target.path();
         let disk = context.root.disk();
         atomic::create_folder(disk, path.parent().unwrap_or(&context.root))?;
         let after = |done, total| Self::after(context, done, total);
-        let model = (&opened.net, &opened.config, &opened.class_names[..]);
-        let written = request.write(disk, &target, model, device, after)?;
+        let written = request.write(disk, &target, sampled.view(), device, after)?;
         let written = written.ok_or_else(|| Self::stopped(context))?;
         let files = written.files.iter().map(|name| s.to.join(name));
         let files: Vec<PathBuf> = match target {
@@ -285,7 +382,8 @@ impl SampleStage {
             atomic::remove(disk, &context.root.join(old))?;
         }
         let outputs = files.iter().map(|file| context.output(&file.display().to_string(), None));
-        context.record_outputs(outputs.collect::<Result<_, _>>()?, Vec::new(), Vec::new())?;
+        let outputs = outputs.collect::<Result<_, _>>()?;
+        context.record_outputs(outputs, sampled.inputs(context)?, Vec::new())?;
         let summary = format!("{} pictures: {}", seeds.count(), s.to.display());
         Ok(Outcome { artifact: None, summary, next: None })
     }

@@ -7,6 +7,6 @@ mod request;
 mod seeds;
 mod target;
 
-pub use request::{PictureRequest, Pictures};
+pub use request::{PictureRequest, Pictures, Which};
 pub use seeds::Seeds;
 pub use target::Target;

@@ -41,17 +41,20 @@ pub fn matches(file: &Path, making: &Making) -> bool {
     read(&bytes, making).is_some()
 }
 
-/// The pixels of a picture that was made so, RGB, row by row.
+/// The pixels of a picture that was made so, RGB, row by row. A text beyond those of its making
+/// says that it was made otherwise.
 pub fn read(bytes: &[u8], making: &Making) -> Option<Vec<u8>> {
     let mut reader = Decoder::new(Cursor::new(bytes)).read_info().ok()?;
     let info = reader.info();
-    let is_so = making.iter().all(|(key, value)| {
-        let latin = info.uncompressed_latin1_text.iter();
-        let mut latin = latin.filter(|chunk| chunk.keyword == *key).map(|chunk| chunk.text.clone());
-        let other = info.utf8_text.iter().filter(|chunk| chunk.keyword == *key);
-        let mut other = other.filter_map(|chunk| chunk.get_text().ok());
-        latin.next().or_else(|| other.next()).as_ref() == Some(value)
-    });
+    let latin = info.uncompressed_latin1_text.iter();
+    let latin = latin.map(|chunk| (chunk.keyword.as_str(), chunk.text.clone()));
+    let other = info.utf8_text.iter();
+    let other = other.filter_map(|chunk| Some((chunk.keyword.as_str(), chunk.get_text().ok()?)));
+    let mut said: Vec<(&str, String)> = latin.chain(other).collect();
+    let mut making = making.clone();
+    said.sort_unstable();
+    making.sort_unstable();
+    let is_so = said == making;
     if !is_so || info.color_type != ColorType::Rgb || info.bit_depth != BitDepth::Eight {
         return None;
     }
@@ -77,6 +80,7 @@ mod tests {
             let bytes = encode(&image, &making(class)).unwrap();
             assert_eq!(read(&bytes, &making(class)).unwrap(), *image.as_raw());
             assert_eq!(read(&bytes, &making("other")), None);
+            assert_eq!(read(&bytes, &making(class)[..1].to_vec()), None, "it says more");
             std::fs::write(&file, &bytes).unwrap();
             assert!(matches(&file, &making(class)));
             std::fs::write(&file, &bytes[..bytes.len() - 20]).unwrap();

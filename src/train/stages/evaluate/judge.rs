@@ -16,7 +16,7 @@ use crate::checkpoint::SamplingModel;
 use crate::data::{Dataset, Split};
 use crate::diffusion::Sampler;
 use crate::evaluate::{LossRequest, Nearest, nearest, nearest_sheet};
-use crate::sampling::{Format, PictureRequest, Target};
+use crate::sampling::{Format, ModelView, PictureRequest, Target, Which};
 
 /// The file of what was found, below `to`.
 pub(super) const METRICS_FILE: &str = "metrics.json";
@@ -30,6 +30,7 @@ const COMPARED: usize = 2048;
 /// A model to be judged, with what it is judged by.
 pub(super) struct Judge<'a> {
     pub settings: &'a EvaluateSettings,
+    pub sampler: Sampler,
     pub context: &'a RunContext<'a>,
     pub model: SamplingModel,
     pub dataset: &'a Arc<Dataset>,
@@ -134,16 +135,15 @@ impl Judge<'_> {
     /// The pictures of all seeds: those that are there already, and the others.
     fn pictures(&self, folder: &Path) -> Result<Vec<RgbImage>, StageError> {
         let s = self.settings;
-        let SamplingModel { net, config, class_names, source, .. } = &self.model;
         let request = PictureRequest {
-            seeds: s.seeds.clone(),
+            which: Which::Seeds(s.seeds.clone()),
             classes: s.classes.clone().unwrap_or_default(),
-            sampler: Sampler { steps: s.steps, guidance: s.guidance, ..Sampler::default() },
+            sampler: self.sampler,
             batch_size: s.batch_size,
-            source: source.clone(),
+            source: self.model.source.clone(),
         };
         let target = Target::Folder(folder.join(PICTURES));
-        let model = (net, config, &class_names[..]);
+        let model = ModelView::of(&self.model, None);
         let after = self.after("sampling", Unit::Items);
         let written =
             request.write(self.context.root.disk(), &target, model, &self.device, after)?;

@@ -26,8 +26,9 @@ use crate::architecture::Architectures;
 use crate::checkpoint;
 use crate::data::{Dataset, DatasetSettings, PublishedSplit};
 use crate::device::{self, GpuAssignment};
+use crate::diffusion::Sampler;
 use crate::evaluate::weights::digest_in_name;
-use crate::sampling::ineffective_guidance;
+use crate::sampling::GuidanceCheck;
 
 /// Prefix of the keys of a manifest that are digests of files.
 const CONTENT: &str = "content.";
@@ -49,18 +50,21 @@ impl StageKind for EvaluateKind {
 
     fn resolve(&self, given: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
         let settings: EvaluateSettings = given.extract()?;
-        settings.check()?;
-        for key in ["seeds", "classes", "steps", "guidance", "split"] {
+        let sampler = settings.check()?;
+        for key in
+            ["seeds", "classes", "steps", "guidance", "guidance_interval", "sampler", "split"]
+        {
             let message =
                 "only metrics of pictures use it: `fid`, `kid`, `precision`, `recall`, `nearest`";
             Rejection::unless(key, settings.samples() || !given.contains(key), message)?;
         }
-        Ok(Arc::new(EvaluateStage { settings, architectures: self.0.clone() }))
+        Ok(Arc::new(EvaluateStage { settings, sampler, architectures: self.0.clone() }))
     }
 }
 
 struct EvaluateStage {
     settings: EvaluateSettings,
+    sampler: Sampler,
     architectures: Architectures,
 }
 
@@ -75,7 +79,7 @@ impl Stage for EvaluateStage {
     }
 
     fn lint(&self, pipeline: &PipelineView) -> Vec<Diagnostic> {
-        let EvaluateSettings { from, dataset, guidance, .. } = &self.settings;
+        let EvaluateSettings { from, dataset, .. } = &self.settings;
         let mut found = lint::check_source("from", from, None, pipeline);
         found.extend(lint::check_is_readable("from", from, pipeline));
         let data = pipeline.preview::<DatasetSettings>(dataset);
@@ -90,11 +94,9 @@ impl Stage for EvaluateStage {
             let note = format!("set its image_size to {size}");
             found.push(Diagnostic::error("dataset", message).note(note));
         }
-        if let Some(model) = model
-            && let Some(message) =
-                ineffective_guidance(*guidance, model.classes, Some(model.label_dropout))
-        {
-            found.push(Diagnostic::warning("guidance", message));
+        if let Some(model) = model {
+            let doubts = self.guidance_check(model.classes, Some(model.label_dropout)).doubts();
+            found.extend(doubts.into_iter().map(|(key, text)| Diagnostic::warning(key, text)));
         }
         found
     }
@@ -165,11 +167,12 @@ impl Stage for EvaluateStage {
             )));
         }
         let classes = Some(model.config.num_classes());
-        if let Some(text) = ineffective_guidance(s.guidance, classes, model.label_dropout) {
+        for (_, text) in self.guidance_check(classes, model.label_dropout).doubts() {
             context.event(Event::Message { text });
         }
         let inputs = self.inputs(&context.content_context())?.into_values().collect();
-        let judge = Judge { settings: s, context, model, dataset: &dataset, device };
+        let sampler = self.sampler;
+        let judge = Judge { settings: s, sampler, context, model, dataset: &dataset, device };
         let (metrics, files) = judge.run()?;
         let files = files.iter().map(|file| s.to.join(file).display().to_string());
         let outputs: Result<Vec<Output>, _> = files.map(|f| context.output(&f, None)).collect();
@@ -180,6 +183,12 @@ impl Stage for EvaluateStage {
 }
 
 impl EvaluateStage {
+    fn guidance_check(&self, classes: Option<usize>, label_dropout: Option<f64>) -> GuidanceCheck {
+        let has_interval = self.settings.guidance_interval.is_some();
+        let guidance = self.settings.guidance;
+        GuidanceCheck { guidance, has_interval, has_guide: false, classes, label_dropout }
+    }
+
     /// The files that it reads and that count by their content, by the setting that names them. What
     /// a name tells of a content need not be read.
     fn read_files(&self) -> BTreeMap<&'static str, String> {

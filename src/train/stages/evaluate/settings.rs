@@ -12,7 +12,7 @@ use crate::device::DeviceSpec;
 use crate::diffusion::Sampler;
 use crate::evaluate::Resize;
 use crate::evaluate::weights::PUBLISHED;
-use crate::sampling::Seeds;
+use crate::sampling::{GuidanceInterval, SamplerSettings, Seeds};
 
 /// Judges a trained model: its loss on images that it was not trained on, and its pictures beside
 /// real ones.
@@ -55,6 +55,13 @@ pub struct EvaluateSettings {
     #[serde(default = "default_guidance")]
     #[schemars(extend("x-known-as" = ["guidance_scale", "cfg", "cfg_scale"]))]
     pub guidance: f64,
+    /// Noise levels with guidance: above the first one, up to the second one; all if unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-known-as" = ["guidance_limit"], "examples" = [[0.28, 2.9]]))]
+    pub guidance_interval: Option<GuidanceInterval>,
+    /// How images come out of noise.
+    #[serde(default, skip_serializing_if = "SamplerSettings::is_default")]
+    pub sampler: SamplerSettings,
     /// The weights of Inception-v3, which `fid`, `kid`, `precision` and `recall` look with: a state
     /// dictionary of PyTorch's or a safetensors file, relative to the project. The published ones
     /// are downloaded where they are not there.
@@ -164,8 +171,8 @@ fn yes() -> bool {
 }
 
 impl EvaluateSettings {
-    /// Refuses values out of their ranges.
-    pub fn check(&self) -> Result<(), Rejection> {
+    /// Refuses values out of their ranges. The sampler that they describe.
+    pub fn check(&self) -> Result<Sampler, Rejection> {
         inside_project(&self.to).map_err(|message| Rejection::value("to", message))?;
         Rejection::unless("metrics", !self.metrics.is_empty(), "at least one")?;
         let twice = |(at, metric): (usize, &Metric)| self.metrics[..at].contains(metric);
@@ -173,10 +180,8 @@ impl EvaluateSettings {
         Rejection::unless("metrics", is_once, "each metric once")?;
         let uses = self.statistics.is_none() || self.has(Metric::Fid);
         Rejection::unless("statistics", uses, "`fid` among the metrics: nothing else uses it")?;
-        Rejection::unless("steps", (1..=1000).contains(&self.steps), "1 to 1000")?;
-        let is_weight = self.guidance >= 0.0 && self.guidance.is_finite();
-        Rejection::unless("guidance", is_weight, "0 or more")?;
-        Rejection::unless("batch_size", self.batch_size >= 1, "at least 1")
+        Rejection::unless("batch_size", self.batch_size >= 1, "at least 1")?;
+        self.sampler.sampler(self.steps, self.guidance, self.guidance_interval)
     }
 
     pub fn has(&self, metric: Metric) -> bool {

@@ -8,7 +8,7 @@ use super::super::settings::TrainingSettings;
 use super::super::train_state::TrainState;
 use super::super::training_context::{Position, TrainingContext};
 use super::Recorder;
-use crate::sampling::{Format, GridRequest};
+use crate::sampling::{Format, GridRequest, ModelView};
 
 /// An image grid of a training, by when it is sampled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,13 +87,9 @@ impl Recorder<'_> {
             GridRequest::for_epoch(&title, &self.model_info.classes, conditional, seed, batch_size);
         let device = training.device.clone().inner();
         let going_on = |_, _| self.context.stop.requested().is_none();
-        let sampled = request.sample(
-            &state.weights(),
-            training.config,
-            &self.model_info.classes,
-            &device,
-            going_on,
-        )?;
+        let (net, class_names) = (&state.weights(), &self.model_info.classes[..]);
+        let model = ModelView { net, guide: None, config: training.config, class_names };
+        let sampled = request.sample(model, &device, going_on)?;
         let Some(sampled) = sampled else { return Ok(false) };
         let image = sampled.render();
         let (size, png) = ([image.width(), image.height()], Format::Png.encode(&image)?);

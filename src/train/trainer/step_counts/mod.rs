@@ -215,7 +215,7 @@ fn count_sampling(config: &ModelConfig, images: u64, device: &Device) -> Result<
     let launches = Arc::new(Launches::default());
     let mut watching = None;
     let mut synced = Ok(());
-    Sampler::default().sample(&Objective::default(), &net, noise, None, |steps| {
+    Sampler::default().sample(&net, noise, None, |steps| {
         synced = self::synced(device);
         watching = (steps as u64 == WARM_UP).then(|| LaunchObservation::new(launches.clone()));
         synced.is_ok() && steps as u64 <= WARM_UP
