@@ -14,6 +14,7 @@ stages:
   best: { kind: copy_best, from: base, to: best.ckpt }
   lora: { kind: lora, base: best, dataset: data }
   image: { kind: sample, from: lora, to: image.png }
+  quality: { kind: evaluate, from: lora, dataset: data, to: quality, metrics: [fid] }
   many: { kind: train, dataset: data, matrix: { seed: [1, 2] } }
   winner: { kind: select_best, over: many }
   program: { kind: command, run: 'true' }

@@ -1,7 +1,9 @@
 //! A picture for each seed: which ones are there already, and what makes the others.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use pipe_engine::kind::StageError;
@@ -82,6 +84,7 @@ impl PictureRequest {
         let is_there =
             |picture: &&Planned| png::matches(&folder.join(&picture.name), &self.making(picture));
         let missing: Vec<&Planned> = planned.iter().filter(|p| !is_there(p)).collect();
+        remove_unfinished(disk, target, &missing);
         let batch = self.batch_size.max(1);
         let total = (missing.len().div_ceil(batch) * self.sampler.steps) as u64;
         let mut before = 0;
@@ -207,6 +210,21 @@ impl PictureRequest {
         }
         atomic::remove_tree(disk, &folder)?;
         Ok(())
+    }
+}
+
+/// Removes what a call that died has left of the files that are missing.
+fn remove_unfinished(disk: &Disk, target: &Target, missing: &[&Planned]) {
+    atomic::remove_temporary_files_for(disk, target.path());
+    let files: Vec<PathBuf> = missing.iter().map(|p| target.folder().join(&p.name)).collect();
+    let mut of_folder: BTreeMap<&Path, BTreeSet<&OsStr>> = BTreeMap::new();
+    for file in &files {
+        if let (Some(folder), Some(name)) = (file.parent(), file.file_name()) {
+            of_folder.entry(folder).or_default().insert(name);
+        }
+    }
+    for (folder, names) in of_folder {
+        atomic::remove_temporary_files_if(disk, folder, |name| names.contains(OsStr::new(name)));
     }
 }
 

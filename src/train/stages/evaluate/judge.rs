@@ -44,6 +44,7 @@ impl Judge<'_> {
         let (s, root) = (self.settings, &self.context.root);
         let folder = root.join(&s.to);
         atomic::create_folder(root.disk(), &folder)?;
+        atomic::remove_temporary_files(root.disk(), &folder);
         let mut metrics = BTreeMap::new();
         let mut files = vec![PathBuf::from(METRICS_FILE)];
         if s.has(Metric::ValLoss) {

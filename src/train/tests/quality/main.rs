@@ -50,8 +50,7 @@ fn weights() -> Vec<(String, Vec<usize>, Vec<u8>)> {
 fn picture(index: u64, width: usize, height: usize) -> Vec<u8> {
     let noise = pattern(3 * width * height, 1000 + index);
     let slope = |at: usize| ((at / width + 2 * (at % width)) % 97) as f64 / 97.0;
-    let value =
-        |(i, u): (usize, &f64)| (64.0 * (u + 1.0) + 127.0 * slope(i / 3)).floor() as u8;
+    let value = |(i, u): (usize, &f64)| (64.0 * (u + 1.0) + 127.0 * slope(i / 3)).floor() as u8;
     noise.iter().enumerate().map(value).collect()
 }
 
