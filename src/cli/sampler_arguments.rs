@@ -78,7 +78,7 @@ impl SamplerArguments {
         let sampler =
             settings.sampler(usize::from(self.steps), self.guidance, self.guidance_interval);
         sampler.map_err(|rejection| match rejection {
-            Rejection::Value { key, message } => {
+            Rejection::Value { key, message } | Rejection::Unused { key, message } => {
                 let option = OPTIONS.iter().find(|(setting, _)| *setting == key);
                 let option = option.map_or(key.as_str(), |(_, option)| option);
                 CliError::usage(format!("{option}: {message}"))

@@ -7,6 +7,9 @@ pub enum Rejection {
     Form(Box<figment::Error>),
     /// The form is right and the value makes no sense.
     Value { key: String, message: String },
+    /// The setting does nothing beside the others. Who sets it for this stage is told; what is set
+    /// for all stages is left out here.
+    Unused { key: String, message: String },
 }
 
 impl Rejection {
@@ -19,10 +22,16 @@ impl Rejection {
         if good { Ok(()) } else { Err(Self::value(key, format!("expected {expected}"))) }
     }
 
+    /// Refuses a setting that does nothing, if it is one.
+    pub fn if_unused(key: &str, is_unused: bool, message: &str) -> Result<(), Self> {
+        let refuse = || Self::Unused { key: key.to_owned(), message: message.to_owned() };
+        if is_unused { Err(refuse()) } else { Ok(()) }
+    }
+
     /// Where the value stands, or should stand.
     pub(crate) fn path(&self) -> Vec<String> {
         match self {
-            Self::Value { key, .. } => {
+            Self::Value { key, .. } | Self::Unused { key, .. } => {
                 key.split('.').filter(|k| !k.is_empty()).map(str::to_owned).collect()
             }
             Self::Form(error) => {

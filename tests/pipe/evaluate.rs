@@ -132,6 +132,10 @@ fn what_cannot_be_judged_is_refused_before_anything_runs() {
         (("[val_loss, nearest]", "[val_loss, val_loss]"), "each metric once"),
         (("[val_loss, nearest]", "[val_loss]"), "only metrics of pictures use it"),
         (("[val_loss, nearest]", "[val_lost]"), "val_loss"),
+        (("seeds: 0-9", "seeds: 0-9\n    resize: legacy"), "`precision` and `recall` use it"),
+        (("seeds: 0-9", "seeds: 0-9\n    statistics: s.npz"), "`fid` among the metrics"),
+        (("seeds: 0-9", "seeds: 0-9\n    guidance: -1"), "0 or more"),
+        (("seeds: 0-9", "seeds: 0-9\n    sampler: { rho: 0 }"), "1 to 100"),
         (("to: quality", "to: ../quality"), "inside the project"),
         (("from: base", "from: data"), "`data`"),
         (("dataset: data\n    to", "dataset: base\n    to"), "`base`"),
@@ -143,4 +147,16 @@ fn what_cannot_be_judged_is_refused_before_anything_runs() {
     let other = project(&[("    dataset: data\n    to", "    dataset: other\n    to")]);
     other.write("p.yaml", other.read("p.yaml") + shapes);
     other.pipe(&["check", "p.yaml"]).exits(2).says("set its image_size to 8");
+}
+
+#[test]
+fn what_is_set_for_all_stages_is_left_out_where_it_does_nothing() {
+    let project =
+        project(&[("[val_loss, nearest]", "[val_loss]"), ("    seeds: 0-9\n    steps: 2\n", "")])
+            .environment("PIPE_STEPS", "3");
+    let drawn = "  drawn: { kind: sample, from: base, to: drawn, seeds: 0-4, device: cpu }\n";
+    project.write("p.yaml", project.read("p.yaml") + drawn);
+    project.pipe(&["check", "p.yaml", "--seed", "7", "--set", "n=5"]).succeeds();
+    let own = ["check", "p.yaml", "--set", "drawn.seed=7"];
+    project.pipe(&own).exits(2).says("drawn.seed=7: `seeds` says which pictures are sampled");
 }

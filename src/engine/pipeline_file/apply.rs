@@ -12,7 +12,9 @@ use serde_json::{Map, Value};
 use crate::pipeline_file::declared::Kinds;
 use crate::pipeline_file::layers::{Layer, Origin};
 use crate::pipeline_file::origin::Given;
-use crate::pipeline_file::overrides::{Override, Precedence, QUOTES, overrides_for_others};
+use crate::pipeline_file::overrides::{
+    Override, OverrideSource, Precedence, QUOTES, overrides_for_others,
+};
 use crate::pipeline_file::params::{Names, Used, fill_ours};
 use crate::pipeline_file::paths::Place;
 use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
@@ -90,8 +92,12 @@ pub(super) fn apply(
                 applied.given.push(Given { at, by: given.by.clone() });
             }
             Target::Settings(stages, path) => {
+                let is_for_all = path.len() == given.path.len();
+                let by = OverrideSource { is_for_all, ..given.by.clone() };
                 for stage in &stages {
-                    applied.for_stages.entry(stage.clone()).or_default().push(layer(&path));
+                    let (origin, values) = (Origin::Outside(by.clone()), given.nested(&path));
+                    let layers = applied.for_stages.entry(stage.clone()).or_default();
+                    layers.push(Layer { origin, values });
                 }
                 for_all.push((given, stages, path));
             }

@@ -69,9 +69,19 @@ impl StageLayers {
             match read(&self.figment(&wanted)) {
                 Err(rejection) if wants_whole(&rejection) && self.make_whole(&rejection.path()) => {
                 }
+                Err(Rejection::Unused { key, .. }) if self.leave_out_for_all(&key) => {}
                 other => return other,
             }
         }
+    }
+
+    /// Takes away the value of a key where it is set for all stages and in no stronger layer. Says
+    /// whether there was one.
+    fn leave_out_for_all(&mut self, key: &str) -> bool {
+        let holder = self.layers.iter_mut().rev().find(|layer| layer.values.contains_key(key));
+        let is_for_all =
+            |layer: &Layer| matches!(&layer.origin, Origin::Outside(by) if by.is_for_all);
+        holder.is_some_and(|layer| is_for_all(layer) && layer.values.remove(key).is_some())
     }
 
     /// Writes the number at `path` without its `.0`, if that is all that it has. Says whether it
@@ -132,7 +142,9 @@ impl StageLayers {
     pub fn explain(&self, rejection: Rejection) -> SpecError {
         match rejection {
             Rejection::Form(ref error) => self.explain_form(error, rejection.path()),
-            Rejection::Value { ref message, .. } => self.error_at(&rejection.path(), message),
+            Rejection::Value { ref message, .. } | Rejection::Unused { ref message, .. } => {
+                self.error_at(&rejection.path(), message)
+            }
         }
     }
 

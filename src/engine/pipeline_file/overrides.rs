@@ -25,6 +25,8 @@ pub struct OverrideSource {
     pub shown: String,
     /// What no message repeats: the values of the environment.
     pub(crate) hidden: Vec<String>,
+    /// Whether it names no stage: it is for all that have the key.
+    pub(crate) is_for_all: bool,
 }
 
 /// What happens when a key means nothing in this pipeline.
@@ -73,7 +75,7 @@ impl Override {
         Self {
             path: key.split('.').map(str::to_owned).collect(),
             value: Ok(value),
-            by: OverrideSource { shown, hidden: Vec::new() },
+            by: OverrideSource { shown, ..OverrideSource::default() },
             strength: Precedence::CommandLine,
         }
     }
@@ -95,7 +97,7 @@ impl Override {
             path: key.split("__").map(str::to_owned).collect(),
             // What the YAML library says of it may repeat it.
             value: value.1.map_err(|_| "the value is not valid YAML".to_owned()),
-            by: OverrideSource { shown: name.to_owned(), hidden },
+            by: OverrideSource { shown: name.to_owned(), hidden, is_for_all: false },
             strength: Precedence::Environment,
         }
     }

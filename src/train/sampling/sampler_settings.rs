@@ -170,7 +170,9 @@ mod tests {
     fn read(value: Value) -> Result<Sampler, String> {
         let settings: SamplerSettings = serde_json::from_value(value).map_err(|e| e.to_string())?;
         settings.sampler(18, 2.0, Some([0.28, 2.9])).map_err(|rejection| match rejection {
-            Rejection::Value { key, message } => format!("{key}: {message}"),
+            Rejection::Value { key, message } | Rejection::Unused { key, message } => {
+                format!("{key}: {message}")
+            }
             Rejection::Form(error) => error.to_string(),
         })
     }

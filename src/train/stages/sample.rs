@@ -135,9 +135,9 @@ impl StageKind for SampleKind {
             Some(_) => ("seeds", Target::of(&settings.to).map(drop)),
         };
         checked.map_err(|message| Rejection::value(key, message))?;
-        for key in ["n", "seed", "strip"].into_iter().filter(|_| settings.seeds.is_some()) {
-            let message = "`seeds` says which pictures are sampled";
-            Rejection::unless(key, !given.contains(key), message)?;
+        for key in ["n", "seed", "strip"] {
+            let is_unused = settings.seeds.is_some() && given.contains(key);
+            Rejection::if_unused(key, is_unused, "`seeds` says which pictures are sampled")?;
         }
         Rejection::unless("n", (1..=10_000).contains(&settings.n), "1 to 10000 images")?;
         let SampleSettings { steps, guidance, guidance_interval, strip, .. } = settings;

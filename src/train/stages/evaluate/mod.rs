@@ -51,12 +51,16 @@ impl StageKind for EvaluateKind {
     fn resolve(&self, given: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
         let settings: EvaluateSettings = given.extract()?;
         let sampler = settings.check()?;
-        for key in
-            ["seeds", "classes", "steps", "guidance", "guidance_interval", "sampler", "split"]
-        {
+        let of_pictures =
+            ["seeds", "classes", "steps", "guidance", "guidance_interval", "sampler", "split"];
+        for key in of_pictures {
             let message =
                 "only metrics of pictures use it: `fid`, `kid`, `precision`, `recall`, `nearest`";
-            Rejection::unless(key, settings.samples() || !given.contains(key), message)?;
+            Rejection::if_unused(key, !settings.samples() && given.contains(key), message)?;
+        }
+        for key in ["features", "resize"] {
+            let message = "only `fid`, `kid`, `precision` and `recall` use it";
+            Rejection::if_unused(key, !settings.uses_features() && given.contains(key), message)?;
         }
         Ok(Arc::new(EvaluateStage { settings, sampler, architectures: self.0.clone() }))
     }
