@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(at(400), 0.005);
         // The warmup is a factor of its own.
         let early = Schedule { reference_steps: Some(2), ..s };
-        assert_eq!(early.rate(0.01, 7, steps(7)), 0.01 * 0.8 / 2.0);
+        assert_eq!(early.rate(0.01, 8, steps(7)), 0.01 * 0.9 / 2.0);
     }
 
     #[test]
