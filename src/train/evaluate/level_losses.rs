@@ -237,34 +237,35 @@ mod tests {
         assert!((other.mean / found.mean - 1.0).abs() < 1e-5, "{} {}", other.mean, found.mean);
     }
 
-    /// Of a network whose last layer is zero D(x; σ) is `c_skip x`, and the loss of an image y with
-    /// noise n is the mean of `((c_skip - 1) y + c_skip σ n)²` times λ(σ).
+    /// The mean of λ(σ) (D(y + σ n; σ) - y)² with λ(σ) = (σ² + σ_data²) / (σ σ_data)², image by image.
     #[test]
-    fn a_network_that_says_nothing_has_the_loss_of_its_skip_connection() {
+    fn the_loss_of_a_level_is_that_of_the_paper() {
         let names = dataset(64).class_names().to_vec();
         let found = losses(16, &names).unwrap();
         let dataset = dataset(64);
         let images = dataset.indices(Split::Validation);
-        let (net, config) = model(8);
-        let zero = {
-            let noise = Tensor::<4>::full([1, 3, 8, 8], 0.3, &Device::flex());
-            let level = Tensor::<1>::full([1], 0.1, &Device::flex());
-            let out = net.forward(noise, level, None, &Pass::inference());
-            out.abs().max().into_scalar::<f32>()
-        };
-        assert_eq!(zero, 0.0, "the first weights of the last layer");
-        assert_eq!(config.image_size(), 8);
+        let (net, _) = model(8);
+        let device = Device::flex();
         let (level, (sigma, loss)) = (2, found.by_level[2]);
-        let skip = 0.25 / (sigma * sigma + 0.25);
         let weight = (sigma * sigma + 0.25) / (sigma * 0.5f64).powi(2);
         let mut sum = 0.0;
         for index in images {
             let pixels = dataset.model_input(*index, None).unwrap();
             let rng = stream(0, Purpose::Validation, level + 1, *index as u64);
             let noise = rng.sample_iter::<f64, _>(StandardNormal);
-            let square =
-                |(y, n): (&f32, f64)| ((skip - 1.0) * f64::from(*y) + skip * sigma * n).powi(2);
-            sum += pixels.iter().zip(noise).map(square).sum::<f64>() / pixels.len() as f64;
+            let noised = pixels.iter().zip(noise).map(|(y, n)| *y + (sigma * n) as f32);
+            let noised = TensorData::new(noised.collect::<Vec<f32>>(), [1, 3, 8, 8]);
+            let label = TensorData::new(vec![i64::from(dataset.label(*index))], [1]);
+            let denoised = net.objective().denoise(
+                &net,
+                Tensor::<4>::from_data(noised, &device),
+                Tensor::<1>::full([1], sigma, &device),
+                Some(Tensor::<1, Int>::from_data(label, &device)),
+                &Pass::inference(),
+            );
+            let denoised: Vec<f32> = denoised.into_data().try_into_vec().unwrap();
+            let square = |(d, y): (&f32, &f32)| f64::from(d - y).powi(2);
+            sum += denoised.iter().zip(&pixels).map(square).sum::<f64>() / pixels.len() as f64;
         }
         let expected = weight * sum / images.len() as f64;
         assert!((loss / expected - 1.0).abs() < 1e-4, "{loss} {expected}");
