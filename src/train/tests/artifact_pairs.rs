@@ -168,13 +168,18 @@ fn run(root: &Path, text: &str) -> Vec<String> {
     actions
 }
 
-/// The pixels of an image grid below its title, which names the stage.
+/// The pixels of an image grid without its title, which names the stage: all from the first colour
+/// to the last one.
 fn pixels(path: &Path) -> Vec<u8> {
     let image = image::open(path).unwrap().to_rgb8();
-    let (width, height) = image.dimensions();
-    let below = 40;
-    assert!(height > below, "{height}");
-    image::imageops::crop_imm(&image, 0, below, width, height - below).to_image().into_raw()
+    let coloured = image.enumerate_pixels().filter(|(_, _, p)| p.0 != [p.0[0]; 3]);
+    let places: Vec<(u32, u32)> = coloured.map(|(x, y, _)| (x, y)).collect();
+    let bounds = |of: fn(&(u32, u32)) -> u32| {
+        (places.iter().map(of).min().unwrap(), places.iter().map(of).max().unwrap() + 1)
+    };
+    let ((left, right), (top, bottom)) = (bounds(|(x, _)| *x), bounds(|(_, y)| *y));
+    assert!(right - left > 100 && bottom - top > 100, "{} is no grid", path.display());
+    image::imageops::crop_imm(&image, left, top, right - left, bottom - top).to_image().into_raw()
 }
 
 #[test]
@@ -295,7 +300,10 @@ fn what_is_lost_of_a_copy_is_made_again_and_another_s_file_is_left_alone() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     found.sort();
-    assert_eq!(found, ["base.ckpt", "base.png", "lora.base.ckpt", "lora.ckpt", "merged.ckpt"]);
+    assert_eq!(
+        found,
+        ["base.ckpt", "base.png", "judged", "lora.base.ckpt", "lora.ckpt", "merged.ckpt"]
+    );
     for name in files {
         let other = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(other.path().join("out")).unwrap();
