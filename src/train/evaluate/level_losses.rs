@@ -1,7 +1,7 @@
 //! The loss of images that no training step saw, by noise level and by class.
 //!
 //! The mean over the noise levels of training (Karras et al. 2022, arXiv 2206.00364, equation 8) is
-//! estimated by strata: each image is denoised once at the median of each of [`LEVELS`] equally
+//! estimated by strata: each image is denoised once at the median of each of eight equally
 //! probable parts of the distribution that the objective draws levels from. So one image's luck with
 //! its noise level decides nothing, and the loss of a level can be told.
 

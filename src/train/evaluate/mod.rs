@@ -7,7 +7,7 @@
 //! | module | |
 //! |---|---|
 //! | [`level_losses`] | the loss of images by noise level and class |
-//! | [`nearest`] | the nearest image of each picture, in pixels |
+//! | [`mod@nearest`] | the nearest image of each picture, in pixels |
 //! | [`network`] | from pixels to features: Inception-v3 |
 //! | [`weights`] | the file of its weights |
 //! | [`resize`] | pictures of any size as the network wants them |
@@ -15,8 +15,8 @@
 //! | [`features`] | rows of features |
 //! | [`statistics`] | their mean and covariance |
 //! | [`frechet`] | FID: the Fréchet distance between two of those |
-//! | [`kernel_distance`] | KID |
-//! | [`precision_recall`] | precision and recall |
+//! | [`mod@kernel_distance`] | KID |
+//! | [`mod@precision_recall`] | precision and recall |
 
 pub mod feature_cache;
 pub mod features;
