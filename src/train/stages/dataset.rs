@@ -1,11 +1,11 @@
 //! `kind: dataset`: makes a data set ready and hands it to the stages that need it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use figment::Figment;
-use pipe_core::progress::{Event, Unit};
+use pipe_core::progress::Event;
 use pipe_engine::kind::{
     ArtifactType, Failure, Files, InspectContext, Inspection, Outcome, PipelineView, Preview,
     Reference, Rejection, RunContext, Stage, StageError, StageKind, StageState, is_inside_project,
@@ -13,6 +13,7 @@ use pipe_engine::kind::{
 use serde_json::Value;
 
 use super::artifacts::{DATASET, dataset_artifact, summary_artifact};
+use super::progress::Throttled;
 use crate::data::{self, DataError, Dataset, DatasetSettings, Progress};
 
 pub struct DatasetKind;
@@ -77,7 +78,7 @@ impl Stage for DatasetStage {
     }
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
-        let progress = Throttled { context, last: Mutex::new(None) };
+        let progress = Throttled::new(context);
         let dataset = Dataset::open(&self.settings, &context.root, &progress).map_err(failed)?;
         data::save_summary(&self.settings, &context.root, &dataset);
         dataset.check_images(&progress).map_err(|error| {
@@ -162,40 +163,4 @@ fn warn_of_classes(dataset: &Dataset, settings: &DatasetSettings, context: &RunC
         without.len()
     );
     context.event(Event::Warning { text });
-}
-
-/// Passes progress on a few times a second.
-struct Throttled<'a, 'b> {
-    context: &'a RunContext<'b>,
-    last: Mutex<Option<Instant>>,
-}
-
-impl Throttled<'_, '_> {
-    fn report(&self, what: String, done: u64, total: Option<u64>, unit: Unit) {
-        let Ok(mut last) = self.last.lock() else { return };
-        let due =
-            last.is_none_or(|at| at.elapsed() > Duration::from_millis(100)) || total == Some(done);
-        if due {
-            *last = Some(Instant::now());
-            self.context.event(Event::Preparing { what, done, total, unit });
-        }
-    }
-}
-
-impl Progress for Throttled<'_, '_> {
-    fn downloaded(&self, name: &str, done: u64, total: Option<u64>) {
-        self.report(format!("downloading {name}"), done, total, Unit::Bytes);
-    }
-
-    fn indexed(&self, done: usize) {
-        self.report("reading images".to_owned(), done as u64, None, Unit::Items);
-    }
-
-    fn decoded(&self, done: usize, total: usize) {
-        self.report("preparing images".to_owned(), done as u64, Some(total as u64), Unit::Items);
-    }
-
-    fn stopped(&self) -> bool {
-        self.context.stop.requested().is_some()
-    }
 }

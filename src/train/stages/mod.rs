@@ -12,6 +12,7 @@ mod lint_init;
 mod lint_sample;
 mod lint_selection;
 mod lora;
+mod progress;
 mod resume_checkpoint;
 mod resume_compatibility;
 mod sample;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use figment::Figment;
-use pipe_core::progress::{Event, Unit};
+use pipe_core::progress::Event;
 use pipe_engine::kind::{
     ContentContext, Diagnostic, Failure, Files, InspectContext, Inspection, Outcome, PipelineView,
     Reference, Rejection, RunContext, Stage, StageError, StageKind, StageState,
@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use super::artifacts::{CheckpointFile, Checkpoints, checkpoint_reference};
 use super::copy_best::inside_project;
+use super::progress::{tell, unless_stopped};
 use super::sample_guide::{self, GuideSettings};
 use super::{lint, lint_sample};
 use crate::architecture::Architectures;
@@ -297,22 +298,6 @@ impl SampleStage {
         format!("{from} of {pipeline}, epoch {epoch}, {sampler}{guide}, seed {seed}")
     }
 
-    /// Tells how far it is, and whether to go on.
-    fn after(context: &RunContext, done: u64, total: u64) -> bool {
-        context.event(Event::Preparing {
-            what: "sampling".into(),
-            done,
-            total: Some(total),
-            unit: Unit::Items,
-        });
-        context.stop.requested().is_none()
-    }
-
-    fn stopped(context: &RunContext) -> StageError {
-        let signal = context.stop.requested().unwrap_or(pipe_core::stop::Signal::Terminate);
-        StageError::new(Failure::Interrupted(signal), format!("stopped by {}", signal.name()))
-    }
-
     /// An image grid.
     fn grid(
         &self,
@@ -330,9 +315,9 @@ impl SampleStage {
             batch_size: s.batch_size,
             strip: s.strip,
         };
-        let after = |done, total| Self::after(context, done, total);
+        let after = |done, total| tell(context, "sampling", done, total);
         let grid = request.sample(sampled.view(), device, after)?;
-        let grid = grid.ok_or_else(|| Self::stopped(context))?;
+        let grid = unless_stopped(context, grid)?;
         let target = context.root.join(&s.to);
         let format = Format::of(&s.to).map_err(StageError::setting)?;
         let bytes = format.encode(&grid.render())?;
@@ -368,9 +353,9 @@ impl SampleStage {
         let path = target.path();
         let disk = context.root.disk();
         atomic::create_folder(disk, path.parent().unwrap_or(&context.root))?;
-        let after = |done, total| Self::after(context, done, total);
+        let after = |done, total| tell(context, "sampling", done, total);
         let written = request.write(disk, &target, sampled.view(), device, after)?;
-        let written = written.ok_or_else(|| Self::stopped(context))?;
+        let written = unless_stopped(context, written)?;
         let files = written.files.iter().map(|name| s.to.join(name));
         let files: Vec<PathBuf> = match target {
             Target::Folder(_) => files.collect(),

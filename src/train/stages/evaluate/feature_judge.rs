@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use image::RgbImage;
-use pipe_core::progress::{Event, Unit};
-use pipe_engine::kind::{Failure, RunContext, StageError};
+use pipe_core::progress::Event;
+use pipe_engine::kind::{Failure, StageError};
 
+use super::super::progress::{Throttled, tell, unless_stopped};
 use super::judge::Judge;
 use super::settings::Metric;
-use crate::data::{CacheFolder, Progress};
+use crate::data::CacheFolder;
 use crate::evaluate::{
     FeatureCache, FeatureNetwork, Features, Moments, NEIGHBOURS, Statistics, frechet_distance,
     kernel_distance, precision_recall, weights,
@@ -39,7 +40,7 @@ impl<'a> FeatureJudge<'a> {
     /// Finds the network's weights, and reads them.
     pub fn load(judge: &'a Judge<'a>) -> Result<Self, StageError> {
         let (s, root) = (judge.settings, &judge.context.root);
-        let (path, digest) = weights::find(root, &s.features, &Downloading(judge.context))?;
+        let (path, digest) = weights::find(root, &s.features, &Throttled::new(judge.context))?;
         let network = FeatureNetwork::load(&path, &judge.device);
         let network = network.map_err(|e| StageError::new(Failure::Input, e.to_string()))?;
         let cache = FeatureCache {
@@ -108,9 +109,9 @@ impl<'a> FeatureJudge<'a> {
             seen.features.push(&rows[..rows.len().min(left)]);
             Ok(())
         };
-        let after = self.judge.after(what, Unit::Items);
+        let after = |done, total| tell(self.judge.context, what, done, total);
         let done = self.cache.for_each(count, image, compute, each, after)?;
-        self.judge.unless_stopped(done)?;
+        unless_stopped(self.judge.context, done)?;
         Ok(seen)
     }
 
@@ -168,19 +169,5 @@ impl<'a> FeatureJudge<'a> {
             }
         }
         Ok(())
-    }
-}
-
-/// Tells how far a download is.
-struct Downloading<'a>(&'a RunContext<'a>);
-
-impl Progress for Downloading<'_> {
-    fn downloaded(&self, name: &str, done: u64, total: Option<u64>) {
-        let what = format!("downloading {name}");
-        self.0.event(Event::Preparing { what, done, total, unit: Unit::Bytes });
-    }
-
-    fn stopped(&self) -> bool {
-        self.0.stop.requested().is_some()
     }
 }

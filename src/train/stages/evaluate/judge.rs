@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use image::RgbImage;
-use pipe_core::progress::{Event, Unit};
 use pipe_engine::kind::{Failure, Metrics, RunContext, StageError};
 use pipe_fs::atomic;
 
+use super::super::progress::{tell, unless_stopped};
 use super::feature_judge::FeatureJudge;
 use super::settings::{EvaluateSettings, Metric};
 use crate::checkpoint::SamplingModel;
@@ -67,29 +67,6 @@ impl Judge<'_> {
         Ok((Metrics(metrics), files))
     }
 
-    /// Tells how far it is, and whether to go on.
-    pub fn after(&self, what: &str, unit: Unit) -> impl FnMut(u64, u64) -> bool + Send + use<'_> {
-        let what = what.to_owned();
-        move |done, total| {
-            self.context.event(Event::Preparing {
-                what: what.clone(),
-                done,
-                total: Some(total),
-                unit,
-            });
-            self.context.stop.requested().is_none()
-        }
-    }
-
-    pub fn unless_stopped<T>(&self, found: Option<T>) -> Result<T, StageError> {
-        let signal = self.context.stop.requested();
-        let signal = signal.unwrap_or(pipe_core::stop::Signal::Terminate);
-        let stopped = || {
-            StageError::new(Failure::Interrupted(signal), format!("stopped by {}", signal.name()))
-        };
-        found.ok_or_else(stopped)
-    }
-
     fn val_loss(&self, metrics: &mut BTreeMap<String, f64>) -> Result<(), StageError> {
         let request = LossRequest {
             net: &self.model.net,
@@ -99,8 +76,9 @@ impl Judge<'_> {
             images: self.images(Split::Validation)?,
             batch_size: self.settings.batch_size,
         };
-        let found = request.losses(&self.device, self.after("validation loss", Unit::Items))?;
-        let found = self.unless_stopped(found)?;
+        let after = |done, total| tell(self.context, "validation loss", done, total);
+        let found = request.losses(&self.device, after)?;
+        let found = unless_stopped(self.context, found)?;
         metrics.insert("val_loss".to_owned(), found.mean);
         let levels = found.by_level.iter().map(|(sigma, loss)| (format!("sigma_{sigma:.3}"), loss));
         let classes = found.by_class.iter().map(|(class, loss)| (format!("class_{class}"), loss));
@@ -145,10 +123,10 @@ impl Judge<'_> {
         };
         let target = Target::Folder(folder.join(PICTURES));
         let model = ModelView::of(&self.model, None);
-        let after = self.after("sampling", Unit::Items);
+        let after = |done, total| tell(self.context, "sampling", done, total);
         let written =
             request.write(self.context.root.disk(), &target, model, &self.device, after)?;
-        let written = self.unless_stopped(written)?;
+        let written = unless_stopped(self.context, written)?;
         let read = |name: &String| {
             let path = target.path().join(name);
             let failed = |e: &dyn std::fmt::Display| {
@@ -195,8 +173,8 @@ impl Judge<'_> {
     ) -> Result<Vec<Nearest>, StageError> {
         let augmentation = self.dataset.augmentation();
         let mirrored = augmentation.enabled && augmentation.horizontal_flip;
-        let after = self.after(what, Unit::Items);
-        self.unless_stopped(nearest(pictures, self.dataset, real, mirrored, after)?)
+        let after = |done, total| tell(self.context, what, done, total);
+        unless_stopped(self.context, nearest(pictures, self.dataset, real, mirrored, after)?)
     }
 }
 
