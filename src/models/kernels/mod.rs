@@ -22,7 +22,7 @@ mod gradcheck_tests;
 
 use burn::tensor::{Device, Tensor};
 pub use definitions::NORM_EPSILON;
-pub use fused::{AdamWStep, MatmulPrecision};
+pub use fused::{AdamWStep, MatmulPrecision, MatrixView, WriteMode, gemm, with_simd};
 use pipe_core::threads::STACK_SIZE;
 
 /// The first form that applies: fused for the CPU, kernels of our own for a GPU, burn's operations.

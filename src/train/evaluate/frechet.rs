@@ -10,8 +10,9 @@
 
 use rayon::prelude::*;
 
-use super::matrix::{View, add_scaled, dot, product, with_simd};
+use super::matrix::{View, add_scaled, dot, product};
 use super::statistics::Statistics;
+use crate::kernels::with_simd;
 
 /// Rows that one thread computes at a time.
 const ROWS: usize = 64;

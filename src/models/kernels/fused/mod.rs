@@ -28,6 +28,7 @@ use burn::tensor::{Device, Tensor};
 use super::dispatch::with_weights;
 use autodiff_op::{applies, apply};
 pub use matmul::MatmulPrecision;
+pub use simd::{MatrixView, WriteMode, gemm, with_simd};
 pub use update::AdamWStep;
 pub(super) use update::{adamw, blend};
 

@@ -5,15 +5,15 @@
 
 /// A matrix inside a slice: element (i, j) stands at `i * rows + j * columns`.
 #[derive(Clone, Copy)]
-pub(super) struct MatrixView<'a> {
-    pub data: &'a [f32],
+pub struct MatrixView<'a, T = f32> {
+    pub data: &'a [T],
     pub rows: usize,
     pub columns: usize,
 }
 
-impl<'a> MatrixView<'a> {
+impl<'a, T> MatrixView<'a, T> {
     /// A matrix whose rows stand one after another, `width` apart.
-    pub fn rows(data: &'a [f32], width: usize) -> Self {
+    pub fn rows(data: &'a [T], width: usize) -> Self {
         Self { data, rows: width, columns: 1 }
     }
 
@@ -35,7 +35,7 @@ impl<'a> MatrixView<'a> {
 
 /// What stands in the destination of a product before it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum WriteMode {
+pub enum WriteMode {
     /// Anything: it is overwritten.
     Overwrite,
     /// Numbers to add to.
@@ -46,13 +46,13 @@ pub(super) enum WriteMode {
 /// `width` apart.
 ///
 /// One thread computes each number, in an order that only the sizes decide.
-pub(super) fn gemm(
+pub fn gemm<T: From<f32> + Copy + 'static>(
     [m, k, n]: [usize; 3],
-    scale: f32,
-    a: MatrixView,
-    b: MatrixView,
+    scale: T,
+    a: MatrixView<T>,
+    b: MatrixView<T>,
     mode: WriteMode,
-    out: &mut [f32],
+    out: &mut [T],
     width: usize,
 ) {
     assert!(a.holds(m, k) && b.holds(k, n), "a matrix is smaller than its product needs");
@@ -78,7 +78,7 @@ pub(super) fn gemm(
             b.data.as_ptr(),
             b.columns as isize,
             b.rows as isize,
-            1.0,
+            T::from(1.0),
             scale,
             false,
             false,
@@ -92,7 +92,7 @@ pub(super) fn gemm(
 /// `work` must be inlined into it. None of them changes a result: multiplications and additions
 /// stay separate.
 #[inline]
-pub(super) fn with_simd<R>(work: impl FnOnce() -> R) -> R {
+pub fn with_simd<R>(work: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::is_x86_feature_detected as has;
