@@ -13,8 +13,8 @@ use burn::tensor::module::{avg_pool2d, max_pool2d};
 use burn::tensor::ops::{AvgPoolOptions, MaxPoolOptions};
 use burn::tensor::{Device, Tensor};
 
-pub use load::{InceptionError, tensor_names};
-use load::{Names, Source};
+use load::Source;
+pub use load::{InceptionError, TensorSource};
 use unit::Unit;
 
 /// Side of the pictures that the network looks at, in pixels.
@@ -105,20 +105,17 @@ pub struct Inception {
 }
 
 impl Inception {
-    /// The network with the weights that `tensor` gives by name, in PyTorch's layout: names and
-    /// shapes are those of torchvision's `inception_v3`, as `pt_inception-2015-12-05-6726825d.pth`
-    /// has them. [`tensor_names`] lists them. What else a file has is not asked for.
+    /// The network with the weights that `tensor` gives by name and shape, in PyTorch's layout: those
+    /// of torchvision's `inception_v3`, as `pt_inception-2015-12-05-6726825d.pth` has them. What else
+    /// a file has is not asked for.
     ///
     /// # Errors
     /// A tensor is missing, of another shape, or not finite; the error names it.
-    pub fn from_tensors(
-        tensor: &mut dyn FnMut(&str) -> Result<Option<pipe_runs::tensor::HostTensor>, String>,
-        device: &Device,
+    pub fn from_tensors<'a>(
+        tensor: &'a mut TensorSource<'a>,
+        device: &'a Device,
     ) -> Result<Self, InceptionError> {
-        Self::build(&mut Source { tensor, device })
-    }
-
-    fn build(from: &mut impl Names) -> Result<Self, InceptionError> {
+        let from = &mut Source { tensor, device };
         let stem = [
             vec![
                 from.unit("Conv2d_1a_3x3", [3, 32], [3, 3], 2, false)?,
@@ -162,7 +159,7 @@ type Built = Result<Mixed, InceptionError>;
 /// One branch: convolutions one after another, each with its name, its outputs and its kernel. All
 /// keep the picture's size.
 fn chain(
-    from: &mut impl Names,
+    from: &mut Source,
     block: &str,
     mut inputs: usize,
     units: &[(&str, usize, [usize; 2])],
@@ -178,7 +175,7 @@ fn chain(
 
 /// A pool, and a convolution of single pixels after it.
 fn pooled(
-    from: &mut impl Names,
+    from: &mut Source,
     block: &str,
     [inputs, outputs]: [usize; 2],
     pool: Pool,
@@ -192,7 +189,7 @@ fn halving() -> Branch {
     Branch { pool: Some(Pool::Halving), units: Vec::new(), beside: Vec::new() }
 }
 
-fn block_a(from: &mut impl Names, name: &str, inputs: usize, pool: usize) -> Built {
+fn block_a(from: &mut Source, name: &str, inputs: usize, pool: usize) -> Built {
     let three: &[_] = &[
         ("branch3x3dbl_1", 64, [1, 1]),
         ("branch3x3dbl_2", 96, [3, 3]),
@@ -206,7 +203,7 @@ fn block_a(from: &mut impl Names, name: &str, inputs: usize, pool: usize) -> Bui
     ]))
 }
 
-fn block_b(from: &mut impl Names, name: &str) -> Built {
+fn block_b(from: &mut Source, name: &str) -> Built {
     let unit = from.unit(&format!("{name}.branch3x3"), [288, 384], [3, 3], 2, false)?;
     let one = Branch { pool: None, units: vec![unit], beside: Vec::new() };
     let units: &[_] = &[("branch3x3dbl_1", 64, [1, 1]), ("branch3x3dbl_2", 96, [3, 3])];
@@ -215,7 +212,7 @@ fn block_b(from: &mut impl Names, name: &str) -> Built {
     Ok(Mixed(vec![one, two, halving()]))
 }
 
-fn block_c(from: &mut impl Names, name: &str, inner: usize) -> Built {
+fn block_c(from: &mut Source, name: &str, inner: usize) -> Built {
     let seven: &[_] = &[
         ("branch7x7_1", inner, [1, 1]),
         ("branch7x7_2", inner, [1, 7]),
@@ -236,7 +233,7 @@ fn block_c(from: &mut impl Names, name: &str, inner: usize) -> Built {
     ]))
 }
 
-fn block_d(from: &mut impl Names, name: &str) -> Built {
+fn block_d(from: &mut Source, name: &str) -> Built {
     let seven: &[_] = &[
         ("branch7x7x3_1", 192, [1, 1]),
         ("branch7x7x3_2", 192, [1, 7]),
@@ -249,7 +246,7 @@ fn block_d(from: &mut impl Names, name: &str) -> Built {
     Ok(Mixed(vec![one, two, halving()]))
 }
 
-fn block_e(from: &mut impl Names, name: &str, inputs: usize, pool: Pool) -> Built {
+fn block_e(from: &mut Source, name: &str, inputs: usize, pool: Pool) -> Built {
     let units: &[_] = &[("branch3x3dbl_1", 448, [1, 1]), ("branch3x3dbl_2", 384, [3, 3])];
     let mut three = chain(from, name, inputs, &[("branch3x3_1", 384, [1, 1])])?;
     let mut double = chain(from, name, inputs, units)?;

@@ -20,7 +20,7 @@ use crate::device;
 /// The longest safetensors file that is read: the weights take 87 MB.
 const LONGEST: u64 = 1 << 30;
 
-/// Pictures that are looked at together: more are not faster on a CPU (docs/dev/log.md).
+/// Pictures that are looked at together.
 pub const BATCH: usize = 8;
 
 /// Why a file does not hold the network's weights.
@@ -57,11 +57,11 @@ impl FeatureNetwork {
         let network = if is_safetensors {
             let bytes = bounded_read::read(path, LONGEST).map_err(|e| read(e.to_string()))?;
             let file = SafeTensors::deserialize(&bytes).map_err(|e| read(e.to_string()))?;
-            Inception::from_tensors(&mut |name| of_safetensors(&file, name), device)
+            Inception::from_tensors(&mut |name, _| of_safetensors(&file, name), device)
         } else {
             let tensors = PytorchReader::new(path).map_err(|e| read(e.to_string()))?.into_tensors();
             let tensors: BTreeMap<_, _> = tensors.into_iter().collect();
-            let mut tensor = |name: &str| {
+            let mut tensor = |name: &str, _: &[usize]| {
                 let tensor = tensors.get(name).map(|tensor| host_tensor(path, name, tensor));
                 tensor.transpose().map_err(|e: ImportError| e.to_string())
             };

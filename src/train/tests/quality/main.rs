@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 
 use pipe_models::burn::tensor::Device;
+use pipe_models::inception::Inception;
+use pipe_runs::tensor::HostTensor;
 use pipe_train::evaluate::{
     FeatureNetwork, Features, Moments, NEIGHBOURS, Resize, Statistics, frechet_distance,
     kernel_distance, precision_recall,
@@ -28,7 +30,12 @@ fn pattern(count: usize, stream: u64) -> Vec<f64> {
 
 /// The pattern of each tensor's place in the order of names, scaled so that signals keep their size.
 fn weights() -> Vec<(String, Vec<usize>, Vec<u8>)> {
-    let mut names = pipe_models::inception::tensor_names();
+    let mut names = Vec::new();
+    let mut note = |name: &str, shape: &[usize]| {
+        names.push((name.to_owned(), shape.to_vec()));
+        Ok(Some(HostTensor::f32(name, shape.to_vec(), &vec![0.0; shape.iter().product()])))
+    };
+    Inception::from_tensors(&mut note, &Device::flex()).unwrap();
     names.sort();
     let tensor = |(stream, (name, shape)): (usize, (String, Vec<usize>))| {
         let count = shape.iter().product();
