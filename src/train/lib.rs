@@ -69,6 +69,7 @@
 pub mod checkpoint;
 pub mod device;
 pub mod evaluate;
+mod npy;
 pub mod sampling;
 pub mod stages;
 pub mod trainer;

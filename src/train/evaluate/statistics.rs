@@ -1,13 +1,9 @@
 //! Mean and covariance of features, gathered row by row.
 
-use std::io::{self, Write};
 use std::path::Path;
 
-use zip::CompressionMethod;
-use zip::write::{SimpleFileOptions, ZipWriter};
-
 use super::matrix::{View, add_scaled, product};
-use super::npy::{self, ArrayError};
+use crate::npy::{self, ArrayError};
 
 /// Rows that are summed at once. Sums are the same whatever number of rows is pushed at a time.
 const BLOCK: usize = 256;
@@ -30,30 +26,7 @@ impl Statistics {
         self.mean.len()
     }
 
-    /// Writes NumPy's `.npz` with `mu` and `sigma`, as pytorch-fid and EDM read it. The same
-    /// statistics are the same bytes.
-    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        let mut zip = ZipWriter::new_stream(out);
-        let options = SimpleFileOptions::default()
-            .compression_method(CompressionMethod::Stored)
-            .last_modified_time(zip::DateTime::default())
-            .unix_permissions(0o644)
-            .large_file(true);
-        let d = self.width();
-        for (name, shape, values) in
-            [("mu.npy", &[d][..], &self.mean), ("sigma.npy", &[d, d][..], &self.covariance)]
-        {
-            zip.start_file(name, options)?;
-            zip.write_all(&npy::header("<f8", shape))?;
-            for value in values {
-                zip.write_all(&value.to_le_bytes())?;
-            }
-        }
-        zip.finish()?;
-        Ok(())
-    }
-
-    /// Reads what [`Self::write`], pytorch-fid or EDM wrote.
+    /// Reads `mu` and `sigma` of an `.npz` as pytorch-fid and EDM write it.
     ///
     /// # Errors
     /// The file cannot be read, is torn, lacks `mu` or `sigma`, or they do not fit each other.
@@ -181,6 +154,11 @@ impl Moments {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Cursor, Write};
+
+    use zip::CompressionMethod;
+    use zip::write::{SimpleFileOptions, ZipWriter};
+
     use super::*;
 
     const WIDTH: usize = 5;
@@ -247,13 +225,28 @@ mod tests {
         assert!(moments.statistics().is_none());
     }
 
+    /// As NumPy's `savez` has it.
+    fn written(statistics: &Statistics) -> Vec<u8> {
+        let (mut bytes, d) = (Vec::new(), statistics.width());
+        let mut zip = ZipWriter::new(Cursor::new(&mut bytes));
+        let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+        for (name, shape, values) in
+            [("mu.npy", &[d][..], &statistics.mean), ("sigma.npy", &[d, d], &statistics.covariance)]
+        {
+            zip.start_file(name, stored).unwrap();
+            zip.write_all(&npy::header("<f8", shape)).unwrap();
+            values.iter().for_each(|value| zip.write_all(&value.to_le_bytes()).unwrap());
+        }
+        zip.finish().unwrap();
+        bytes
+    }
+
     #[test]
     fn files_give_back_what_was_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("statistics.npz");
         let statistics = by_definition(&rows(9));
-        let mut bytes = Vec::new();
-        statistics.write(&mut bytes).unwrap();
+        let bytes = written(&statistics);
         std::fs::write(&path, &bytes).unwrap();
         assert_eq!(Statistics::read(&path).unwrap(), statistics);
         // Torn anywhere it is an error, and never a panic.

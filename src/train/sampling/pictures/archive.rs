@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use zip::write::{SimpleFileOptions, ZipWriter};
 use zip::{CompressionMethod, DateTime};
 
+use crate::npy;
+
 /// One picture of an archive.
 pub struct Entry {
     /// Its name, with `/` between its parts.
@@ -53,34 +55,19 @@ pub fn write_npz(
     let mut zip = ZipWriter::new_stream(out);
     let pictures = entries.len();
     zip.start_file("arr_0.npy", options().large_file(true))?;
-    zip.write_all(&npy_header("|u1", &format!("({pictures}, {side}, {side}, 3)")))?;
+    zip.write_all(&npy::header("|u1", &[pictures, side, side, 3]))?;
     for index in 0..pictures {
         zip.write_all(&pixels(index)?)?;
     }
     if has_classes {
         zip.start_file("arr_1.npy", options())?;
-        zip.write_all(&npy_header("<i8", &format!("({pictures},)")))?;
+        zip.write_all(&npy::header("<i8", &[pictures]))?;
         for entry in entries {
             zip.write_all(&(entry.label as i64).to_le_bytes())?;
         }
     }
     zip.finish()?;
     Ok(())
-}
-
-/// What stands before an array's numbers (NumPy's format, version 1.0): in all a multiple of 64
-/// bytes.
-fn npy_header(kind: &str, shape: &str) -> Vec<u8> {
-    const MAGIC: &[u8] = b"\x93NUMPY\x01\x00";
-    let mut text = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}");
-    let before = MAGIC.len() + 2;
-    let padded = (before + text.len() + 1).next_multiple_of(64) - before;
-    text.extend(std::iter::repeat_n(' ', padded - text.len() - 1));
-    text.push('\n');
-    let mut header = MAGIC.to_vec();
-    header.extend((text.len() as u16).to_le_bytes());
-    header.extend(text.as_bytes());
-    header
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! a header promises.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use zip::ZipArchive;
@@ -25,7 +25,7 @@ pub enum ArrayError {
 }
 
 /// An array in rows.
-pub(super) struct Array {
+pub(crate) struct Array {
     pub shape: Vec<usize>,
     pub values: Vec<f64>,
 }
@@ -38,26 +38,8 @@ impl Array {
     }
 }
 
-/// Reads a `.npy`, or the array `preferred` of a `.npz`; or its only one.
-pub(super) fn read(path: &Path, preferred: &str) -> Result<Array, ArrayError> {
-    let mut file = File::open(path).map_err(|e| failed(path, e))?;
-    let mut start = [0; 6];
-    let length = file.read(&mut start).map_err(|e| failed(path, e))?;
-    file.rewind().map_err(|e| failed(path, e))?;
-    if &start[..length] == MAGIC {
-        return array(&mut BufReader::new(file)).map_err(|e| failed(path, e));
-    }
-    let archive = open(path)?;
-    let mut arrays = archive.file_names().flatten().filter(|name| name.ends_with(".npy"));
-    let name = match (arrays.next(), arrays.next()) {
-        (Some(only), None) => only.strip_suffix(".npy").unwrap_or(&only).to_owned(),
-        _ => preferred.to_owned(),
-    };
-    read_member(path, &name)
-}
-
 /// Reads the array `name` of a `.npz`.
-pub(super) fn read_member(path: &Path, name: &str) -> Result<Array, ArrayError> {
+pub(crate) fn read_member(path: &Path, name: &str) -> Result<Array, ArrayError> {
     let mut archive = open(path)?;
     let there: Vec<String> =
         archive.file_names().flatten().take(8).map(|name| name.into_owned()).collect();
@@ -89,9 +71,12 @@ fn invalid(message: impl Into<String>) -> io::Error {
 }
 
 /// What stands before an array's numbers (version 1.0): in all a multiple of 64 bytes.
-pub(super) fn header(kind: &str, shape: &[usize]) -> Vec<u8> {
-    let axes: String = shape.iter().map(|length| format!("{length}, ")).collect();
-    let mut text = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({axes}), }}");
+pub(crate) fn header(kind: &str, shape: &[usize]) -> Vec<u8> {
+    let axes: Vec<String> = shape.iter().map(usize::to_string).collect();
+    // A tuple of one has a comma.
+    let (axes, comma) = (axes.join(", "), if shape.len() == 1 { "," } else { "" });
+    let mut text =
+        format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({axes}{comma}), }}");
     let before = MAGIC.len() + 4;
     let padded = (before + text.len() + 1).next_multiple_of(64) - before;
     text.extend(std::iter::repeat_n(' ', padded - text.len() - 1));
