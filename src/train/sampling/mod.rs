@@ -20,4 +20,7 @@ pub use grid_request::GridRequest;
 pub use guidance::GuidanceCheck;
 pub use image_grid::{ImageGrid, stack};
 pub use pictures::{PictureRequest, Pictures, Seeds, Target, Which};
-pub use sampler_settings::{ChurnSettings, GuidanceInterval, SamplerSettings, sampler_in_words};
+pub use sampler_settings::{
+    ChurnSettings, GuidanceInterval, SamplerSettings, default_guidance, default_steps,
+    sampler_in_words,
+};

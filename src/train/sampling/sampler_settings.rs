@@ -53,6 +53,16 @@ pub struct ChurnSettings {
     pub noise: Option<f64>,
 }
 
+/// Of a stage's `steps` that is unset.
+pub fn default_steps() -> usize {
+    Sampler::default().steps
+}
+
+/// Of a stage's `guidance` that is unset.
+pub fn default_guidance() -> f64 {
+    Sampler::default().guidance
+}
+
 /// Noise levels with guidance, as a person gives them: above the first, up to the second.
 pub type GuidanceInterval = [f64; 2];
 

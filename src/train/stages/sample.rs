@@ -28,7 +28,7 @@ use crate::device::{self, DeviceSpec, GpuAssignment};
 use crate::diffusion::Sampler;
 use crate::sampling::{
     Format, GridRequest, GuidanceCheck, GuidanceInterval, ModelView, PictureRequest,
-    SamplerSettings, Seeds, Target, Which, sampler_in_words,
+    SamplerSettings, Seeds, Target, Which, default_guidance, default_steps, sampler_in_words,
 };
 
 /// Samples images from a trained model into an image grid, a row for each class.
@@ -99,14 +99,6 @@ pub struct SampleSettings {
 
 fn default_n() -> usize {
     32
-}
-
-fn default_steps() -> usize {
-    Sampler::default().steps
-}
-
-fn default_guidance() -> f64 {
-    Sampler::default().guidance
 }
 
 fn default_batch_size() -> usize {

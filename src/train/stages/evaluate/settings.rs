@@ -12,7 +12,7 @@ use crate::device::DeviceSpec;
 use crate::diffusion::Sampler;
 use crate::evaluate::Resize;
 use crate::evaluate::weights::PUBLISHED;
-use crate::sampling::{GuidanceInterval, SamplerSettings, Seeds};
+use crate::sampling::{GuidanceInterval, SamplerSettings, Seeds, default_guidance, default_steps};
 
 /// Judges a trained model: its loss on images that it was not trained on, and its pictures beside
 /// real ones.
@@ -152,14 +152,6 @@ fn is_clean(resize: &Resize) -> bool {
 
 fn default_seeds() -> Seeds {
     Seeds::first(2048)
-}
-
-fn default_steps() -> usize {
-    Sampler::default().steps
-}
-
-fn default_guidance() -> f64 {
-    Sampler::default().guidance
 }
 
 fn default_batch_size() -> usize {
