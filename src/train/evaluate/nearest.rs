@@ -85,6 +85,18 @@ fn squares(a: &[u8], b: &[u8]) -> u64 {
     a.chunks(PIECE).zip(b.chunks(PIECE)).map(piece).sum()
 }
 
+/// An image of the data set.
+///
+/// # Errors
+/// It cannot be read.
+pub fn real_image(dataset: &Dataset, index: usize) -> Result<RgbImage, StageError> {
+    let size = dataset.image_size() as u32;
+    let bytes = dataset.image(index);
+    let bytes = bytes.map_err(|e| StageError::new(Failure::Input, e.to_string()))?;
+    let image = RgbImage::from_raw(size, size, bytes.into_owned());
+    image.ok_or_else(|| StageError::new(Failure::Bug, "an image of another size"))
+}
+
 /// The pictures that are nearest to an image of the data set, each beside that image, the nearest
 /// first.
 ///
@@ -98,12 +110,8 @@ pub fn nearest_sheet(
 ) -> Result<ImageGrid, StageError> {
     let mut pairs: Vec<(&RgbImage, &Nearest)> = pictures.iter().zip(found).collect();
     pairs.sort_by(|(_, a), (_, b)| a.distance.total_cmp(&b.distance));
-    let size = dataset.image_size() as u32;
     let row = |(picture, nearest): (&RgbImage, &Nearest)| {
-        let bytes = dataset.image(nearest.index);
-        let bytes = bytes.map_err(|e| StageError::new(Failure::Input, e.to_string()))?;
-        let real = RgbImage::from_raw(size, size, bytes.into_owned());
-        let images = std::iter::once(picture.clone()).chain(real).collect();
+        let images = vec![picture.clone(), real_image(dataset, nearest.index)?];
         Ok((format!("{:.3}", nearest.distance), images))
     };
     let rows: Result<_, StageError> = pairs.into_iter().take(ON_SHEET).map(row).collect();

@@ -2,10 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use pipe_core::digest::hex;
 use pipe_engine::kind::{Failure, StageError};
-use pipe_fs::{ProjectRoot, atomic};
-use sha2::{Digest, Sha256};
+use pipe_fs::{ProjectRoot, atomic, sha256_of};
 
 use crate::data::{Progress, download};
 
@@ -48,8 +46,8 @@ pub fn find(
             ))
         })?;
     }
-    let bytes = std::fs::read(&file).map_err(|e| input(format!("failed to read {shown}: {e}")))?;
-    let digest = hex(&Sha256::digest(&bytes));
+    let digest = sha256_of(&file).map_err(|e| input(format!("failed to read {shown}: {e}")))?;
+    let digest = digest.strip_prefix("sha256:").unwrap_or(&digest).to_owned();
     match digest_in_name(path) {
         Some(told) if !digest.starts_with(told) => Err(input(format!(
             "{shown} is damaged, or another file: its SHA-256 begins with {}; remove it",

@@ -12,14 +12,14 @@ use super::settings::Metric;
 use crate::data::CacheFolder;
 use crate::evaluate::{
     FeatureCache, FeatureNetwork, Features, Moments, NEIGHBOURS, Statistics, frechet_distance,
-    kernel_distance, precision_recall, weights,
+    kernel_distance, precision_recall, real_image, weights,
 };
 use crate::kernels;
 
 /// Features of each side that KID, precision and recall look at, as their papers do.
 const MOST: usize = 10_000;
 /// Pictures from which on a FID is near that of many more.
-const ENOUGH: usize = 10_000;
+const ENOUGH: u64 = 10_000;
 
 /// Pictures beside real images, as the network sees them.
 pub(super) struct FeatureJudge<'a> {
@@ -30,8 +30,8 @@ pub(super) struct FeatureJudge<'a> {
 
 /// What is known of many images.
 struct Seen {
-    /// Of all.
-    moments: Moments,
+    /// Of all, where FID is of them.
+    moments: Option<Moments>,
     /// Of the first ones.
     features: Features,
 }
@@ -62,20 +62,22 @@ impl<'a> FeatureJudge<'a> {
             let none = || StageError::new(Failure::Bug, "a picture is missing");
             pictures.get(at).cloned().ok_or_else(none)
         };
-        let sampled = self.see("features of pictures", pictures.len(), image)?;
+        let has_fid = s.has(Metric::Fid);
+        let sampled = self.see("features of pictures", pictures.len(), has_fid, image)?;
         let needs_real = s.statistics.is_none()
             || s.metrics.iter().any(|m| m.is_of_features() && *m != Metric::Fid);
         let real = if needs_real {
             let real = self.judge.real()?;
             let image = |at: usize| {
                 let none = || StageError::new(Failure::Bug, "an image is missing");
-                self.judge.image(*real.get(at).ok_or_else(none)?)
+                real_image(self.judge.dataset, *real.get(at).ok_or_else(none)?)
             };
-            Some(self.see("features of real images", real.len(), image)?)
+            let has_fid = has_fid && s.statistics.is_none();
+            Some(self.see("features of real images", real.len(), has_fid, image)?)
         } else {
             None
         };
-        if s.has(Metric::Fid) {
+        if has_fid {
             let distance = self.fid(&sampled, real.as_ref())?;
             metrics.insert("fid".to_owned(), distance);
         }
@@ -85,26 +87,28 @@ impl<'a> FeatureJudge<'a> {
         Ok(())
     }
 
-    /// Looks at so many images, or knows what it saw of them before.
+    /// Looks at so many images, or knows what it saw of them before. FID is of all of them, and the
+    /// other metrics are of the first ones.
     fn see(
         &self,
         what: &str,
         count: usize,
+        has_fid: bool,
         image: impl Fn(usize) -> Result<RgbImage, StageError> + Sync,
     ) -> Result<Seen, StageError> {
         let width = FeatureNetwork::FEATURES;
-        let mut seen = Seen { moments: Moments::new(width), features: Features::new(width) };
+        let count = if has_fid { count } else { count.min(MOST) };
+        let moments = has_fid.then(|| Moments::new(width));
+        let mut seen = Seen { moments, features: Features::new(width) };
         let compute = |images: &[RgbImage]| {
-            let pixels = |image: &RgbImage| (image.width() as usize, image.height() as usize);
-            let images: Vec<_> = images.iter().map(|i| (&i.as_raw()[..], pixels(i))).collect();
-            let resize = self.judge.settings.resize;
-            kernels::in_own_pool(|| {
-                let images = images.iter().map(|(bytes, (w, h))| (*bytes, *w, *h));
-                self.network.of_pictures(resize, images)
-            })
+            let images =
+                images.iter().map(|i| (&i.as_raw()[..], i.width() as usize, i.height() as usize));
+            kernels::in_own_pool(|| self.network.of_pictures(self.judge.settings.resize, images))
         };
         let each = |rows: &[f32]| {
-            seen.moments.push(rows);
+            if let Some(moments) = &mut seen.moments {
+                moments.push(rows);
+            }
             let left = MOST.saturating_sub(seen.features.len()) * width;
             seen.features.push(&rows[..rows.len().min(left)]);
             Ok(())
@@ -118,24 +122,24 @@ impl<'a> FeatureJudge<'a> {
     fn fid(&self, sampled: &Seen, real: Option<&Seen>) -> Result<f64, StageError> {
         let s = self.judge.settings;
         let few = || StageError::setting("seeds: fid needs two pictures and two images at least");
+        let of = |seen: &Seen| seen.moments.as_ref().and_then(Moments::statistics).ok_or_else(few);
         let real = match (&s.statistics, real) {
             (Some(file), _) => {
                 let read = Statistics::read(&self.judge.context.root.join(file));
                 read.map_err(|e| StageError::setting(format!("statistics: {e}")))?
             }
-            (None, Some(real)) => real.moments.statistics().ok_or_else(few)?,
+            (None, Some(real)) => of(real)?,
             (None, None) => return Err(StageError::new(Failure::Bug, "no real images")),
         };
-        let sampled_count = sampled.moments.count() as usize;
-        if sampled_count < ENOUGH {
+        let count = sampled.moments.as_ref().map_or(0, Moments::count);
+        if count < ENOUGH {
             let text = format!(
-                "fid of {sampled_count} pictures: of fewer than {ENOUGH} it is larger than it would be of more; compare \
+                "fid of {count} pictures: of fewer than {ENOUGH} it is larger than it would be of more; compare \
                  it with figures of as many alone, or look at kid"
             );
             self.judge.context.event(Event::Warning { text });
         }
-        let sampled = sampled.moments.statistics().ok_or_else(few)?;
-        let distance = frechet_distance(&sampled, &real);
+        let distance = frechet_distance(&of(sampled)?, &real);
         distance.map_err(|e| StageError::setting(format!("statistics: {e}")))
     }
 

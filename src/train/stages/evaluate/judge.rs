@@ -15,7 +15,7 @@ use super::settings::{EvaluateSettings, Metric};
 use crate::checkpoint::SamplingModel;
 use crate::data::{Dataset, Split};
 use crate::diffusion::Sampler;
-use crate::evaluate::{LossRequest, Nearest, nearest, nearest_sheet};
+use crate::evaluate::{LossRequest, Nearest, nearest, nearest_sheet, real_image};
 use crate::sampling::{Format, ModelView, PictureRequest, Target, Which};
 
 /// The file of what was found, below `to`.
@@ -102,15 +102,6 @@ impl Judge<'_> {
         self.images(self.settings.split.map_or(unset, Split::from))
     }
 
-    /// An image of the data set.
-    pub fn image(&self, index: usize) -> Result<RgbImage, StageError> {
-        let size = self.dataset.image_size() as u32;
-        let bytes = self.dataset.image(index);
-        let bytes = bytes.map_err(|e| StageError::new(Failure::Input, e.to_string()))?;
-        let image = RgbImage::from_raw(size, size, bytes.into_owned());
-        image.ok_or_else(|| StageError::new(Failure::Bug, "an image of another size"))
-    }
-
     /// The pictures of all seeds: those that are there already, and the others.
     fn pictures(&self, folder: &Path) -> Result<Vec<RgbImage>, StageError> {
         let s = self.settings;
@@ -151,7 +142,7 @@ impl Judge<'_> {
         metrics.insert("nearest".to_owned(), mean(&found));
         let aside = self.dataset.indices(Split::Validation);
         if !aside.is_empty() && aside != real {
-            let images = aside.iter().take(COMPARED).map(|index| self.image(*index));
+            let images = aside.iter().take(COMPARED).map(|index| real_image(self.dataset, *index));
             let images: Result<Vec<_>, _> = images.collect();
             let found = self.nearest_of(&images?, real, "nearest images of validation")?;
             metrics.insert("nearest/of_validation".to_owned(), mean(&found));
