@@ -77,7 +77,7 @@ fn go_on(project: &Path) {
     drop(verify::verify(&root, std::slice::from_ref(&runs)));
     for run in runs.list() {
         if let Ok(metadata) = run.current_metadata() {
-            let _ = (run.epochs_on_disk(&metadata), metadata.known());
+            let _ = run.epochs_on_disk(&metadata);
             metadata
                 .checkpoints
                 .iter()

@@ -54,6 +54,7 @@
 //! | [`found`] | the checkpoints that stand in a run's folder, whatever its metadata says |
 //! | [`events`] | `metrics.jsonl`, and event files for TensorBoard |
 //! | [`Labels`] | a person's note and tags |
+//! | [`CheckpointResults`] | what stages find out about the checkpoints while they are made |
 //! | [`LiveRequests`] | what a person asks of a training that is under way |
 
 // What comes from outside must not be able to end the program.
@@ -79,6 +80,7 @@ mod labels;
 mod live_request;
 pub mod metadata;
 pub mod policy;
+mod results;
 mod run_files;
 mod run_number;
 mod runs;
@@ -97,6 +99,7 @@ pub use live_request::{LiveRequest, LiveRequests};
 pub use metadata::{
     CheckpointRecord, DatasetRecord, EpochRecord, Metadata, PartialRecord, SCHEMA_VERSION, Status,
 };
+pub use results::{CheckpointResult, CheckpointResults};
 pub use run_files::{is_plain_name, is_run_file, is_run_subfolder};
 pub use run_number::{RunNumber, number_of};
 pub use runs::{Run, Runs, is_run_folder};

@@ -13,7 +13,6 @@ use serde_json::{Map, Value};
 use super::changes::ChangeRecord;
 use super::checkpoint_path::Name;
 use super::{CheckpointPath, Header, StoreError};
-use crate::policy::KnownCheckpoint;
 use pipe_fs::atomic::{self, WriteError};
 
 /// Version of the file's form.
@@ -195,13 +194,5 @@ impl Metadata {
             atomic::link(disk, path, &previous(path))?;
         }
         atomic::write(disk, path, |out| out.write_all(text.as_bytes()))
-    }
-
-    /// The checkpoints of epochs, for the policy.
-    pub fn known(&self) -> Vec<KnownCheckpoint> {
-        self.checkpoints
-            .iter()
-            .map(|c| KnownCheckpoint { epoch: c.epoch, metrics: c.metrics.clone() })
-            .collect()
     }
 }

@@ -4,11 +4,14 @@
 use pipe_fs::aside::is_set_aside;
 use pipe_fs::atomic;
 
+use super::results;
+
 /// Bytes of the longest name of a file.
 const LONGEST_NAME: usize = 255;
 
 /// Folders in that of a numbered run; the first is that one itself.
-const RUN_FOLDERS: [&str; 6] = ["", "checkpoints", "logs", "samples", "adapter", "ema"];
+const RUN_FOLDERS: [&str; 7] =
+    ["", "checkpoints", "logs", "samples", "adapter", "ema", results::FOLDER];
 
 /// Whether this program keeps a file of that name in the folder of a numbered run. Copies of
 /// checkpoints that a person has put beside them are among these.
@@ -23,6 +26,7 @@ pub fn is_run_file(file: &str) -> bool {
             Some((folder, inner)) => is_checkpoint(folder) && inner.split('/').all(is_inner),
         },
         Some(("ema", name)) => is_plain_name(name) && name.ends_with(".ckpt"),
+        Some((results::FOLDER, name)) => is_plain_name(name) && name.ends_with(".json"),
         Some(("samples", name)) => is_plain_name(name) && name.ends_with(".png"),
         Some(("logs", name)) => {
             name == "metrics.jsonl"

@@ -131,11 +131,6 @@ impl Run {
         self.checkpoints().join(LAST)
     }
 
-    /// Its metadata as they stand on disk. The version before, where the file is damaged.
-    pub fn metadata(&self) -> Result<Metadata, StoreError> {
-        Metadata::load(&self.metadata_path())
-    }
-
     /// Whether the run has metadata, readable or not.
     pub fn is_started(&self) -> bool {
         self.metadata_path().exists() || metadata::previous(&self.metadata_path()).exists()

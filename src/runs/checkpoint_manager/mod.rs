@@ -14,6 +14,7 @@
 //! | `checkpoints/epoch_NNN.ckpt` | the state at the end of an epoch |
 //! | `checkpoints/step_N.ckpt` | the state inside an epoch, after a signal or by `save_every_n_steps`; at most one |
 //! | `best.ckpt`, `last.ckpt` | hard links of those: no second copy |
+//! | `each_checkpoint/STAGE.json` | what a stage found out about each checkpoint: see [`CheckpointResults`](crate::CheckpointResults) |
 //! | `run.lock` | held while a process has the run |
 //!
 //! # Order of a save
@@ -35,7 +36,11 @@
 //! The newest `keep_last_n` checkpoints stay, and the `keep_top_k` best besides (the best, if it is
 //! unset). The best has the lowest (or highest) value of `monitor`; of equal ones the earlier, so
 //! that a later tie changes nothing behind it. A metric that is missing or not finite is never the
-//! best. Nothing is removed before what replaces it stands, but on a full disk: there those that
+//! best. A checkpoint that a stage has yet to look at stays besides (`CheckpointPolicy::followed_by`),
+//! and which one is the best is decided again when such a stage has looked ([`CheckpointManager::settle`]).
+//! Since the best so far always stays, the best of all is found however late it is looked at.
+//!
+//! Nothing is removed before what replaces it stands, but on a full disk: there those that
 //! would go anyway are removed first, and neither the newest nor the best so far.
 //!
 //! # What counts as good
@@ -50,6 +55,9 @@ mod ending;
 #[cfg(test)]
 mod program_tests;
 mod reconcile;
+mod settling;
+#[cfg(test)]
+mod settling_tests;
 #[cfg(test)]
 mod tests;
 mod thin;
@@ -139,6 +147,7 @@ impl CheckpointManager {
         sweep(&run);
         atomic::create_folder(run.disk(), &run.checkpoints())?;
         let mut keeper = Self { run, policy, metadata, _lock: lock };
+        keeper.note_kept_epoch();
         keeper.write_metadata()?;
         Ok(keeper)
     }
@@ -147,7 +156,7 @@ impl CheckpointManager {
     /// checkpoints that a crash kept out of `metadata.json`, and renews links.
     pub fn reopen(run: Run, policy: CheckpointPolicy) -> Result<Self, StoreError> {
         let lock = run.lock()?;
-        let metadata = run.metadata()?;
+        let metadata = Metadata::load(&run.metadata_path())?;
         sweep(&run);
         // A copy of a run may lack its empty folders.
         atomic::create_folder(run.disk(), &run.checkpoints())?;
@@ -155,6 +164,7 @@ impl CheckpointManager {
         sync::names(run.disk(), &run.folder)?;
         sync::names(run.disk(), &run.checkpoints())?;
         let mut keeper = Self { run, policy, metadata, _lock: lock };
+        keeper.note_kept_epoch();
         keeper.reconcile()?;
         Ok(keeper)
     }
@@ -188,10 +198,7 @@ impl CheckpointManager {
 
     /// Whether the policy wants a checkpoint after the epoch of `header`.
     pub fn wants(&self, header: &Header, is_final: bool) -> bool {
-        !self
-            .policy
-            .after_epoch(&self.metadata.known(), header.epoch, &header.metrics, is_final)
-            .is_empty()
+        !self.policy.after_epoch(&self.known(), header.epoch, &header.metrics, is_final).is_empty()
     }
 
     /// Does what the policy says after an epoch. `content` is asked for only if something is to be
@@ -202,12 +209,8 @@ impl CheckpointManager {
         is_final: bool,
         content: impl FnOnce() -> Result<Content, E>,
     ) -> Result<Option<Saved>, E> {
-        let actions = self.policy.after_epoch(
-            &self.metadata.known(),
-            header.epoch,
-            &header.metrics,
-            is_final,
-        );
+        let actions =
+            self.policy.after_epoch(&self.known(), header.epoch, &header.metrics, is_final);
         // A checkpoint that a crash keeps out of the metadata has its metrics there all the same.
         self.write_metadata()?;
         if actions.is_empty() {
@@ -224,7 +227,9 @@ impl CheckpointManager {
             // in order.
             self.metadata = before;
         }
-        Ok(Some(saved?))
+        let saved = saved?;
+        self.settle()?;
+        Ok(Some(saved))
     }
 
     /// Removes what will not be kept before the new checkpoint is written, if it would not fit
@@ -236,7 +241,7 @@ impl CheckpointManager {
         needed: u64,
         free: u64,
     ) -> Result<(), StoreError> {
-        let mut known = self.metadata.known();
+        let mut known = self.known();
         known.retain(|k| k.epoch != epoch);
         let needless = |epoch: &u64| {
             let newest = known.last().map(|k| k.epoch);

@@ -136,7 +136,7 @@ impl CheckpointManager {
             if newest_partial.is_some_and(|step| step <= header.global_step) {
                 gone.extend(self.strike_off_partial());
             }
-            for epoch in self.policy.surplus(&self.metadata.known()) {
+            for epoch in self.policy.surplus(&self.known()) {
                 gone.extend(self.strike_off(epoch));
             }
         } else if !name.is_epoch() && header.global_step > newest.max(newest_partial.unwrap_or(0)) {
@@ -152,7 +152,7 @@ impl CheckpointManager {
     /// Makes `best.ckpt` and `last.ckpt` those of the list.
     fn renew_links(&mut self) -> Result<(), StoreError> {
         let folder = self.run.folder.clone();
-        let known = self.metadata.known();
+        let known = self.known();
         let best = self.policy.best(&known).map(|k| k.epoch);
         self.metadata.best_checkpoint = best.and_then(|epoch| self.best_record(epoch));
         if let Some(record) =

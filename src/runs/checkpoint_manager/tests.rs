@@ -27,7 +27,7 @@ pub(super) fn tensors(value: f32) -> Vec<HostTensor> {
     vec![HostTensor::f32("state_dict.a", vec![2], &[value, 1.0])]
 }
 
-fn metadata() -> Metadata {
+pub(super) fn metadata() -> Metadata {
     let now = chrono::Utc::now();
     Metadata {
         schema_version: SCHEMA_VERSION,
@@ -138,7 +138,7 @@ fn where_there_is_no_room_what_is_not_kept_goes_first() {
     };
     assert_eq!(epochs(&keeper), [1, 2, 3]);
     let actions = |keeper: &CheckpointManager, loss| {
-        keeper.policy.after_epoch(&keeper.metadata.known(), 4, &header(4, 0, loss).metrics, false)
+        keeper.policy.after_epoch(&keeper.known(), 4, &header(4, 0, loss).metrics, false)
     };
     let planned = actions(&keeper, 0.3);
     assert!(planned.contains(&Action::Delete(2)));

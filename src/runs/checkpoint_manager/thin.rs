@@ -14,10 +14,10 @@ impl CheckpointManager {
             Err(StoreError::Held { .. }) => return Ok(false),
             taken => taken?,
         };
-        let mut metadata = run.metadata()?;
-        if metadata != *then {
+        if run.metadata()? != *then {
             return Ok(false);
         }
+        let mut metadata = Metadata::load(&run.metadata_path())?;
         let gone: Vec<_> =
             metadata.checkpoints.extract_if(.., |c| epochs.contains(&c.epoch)).collect();
         metadata.save(run.disk(), &run.metadata_path())?;

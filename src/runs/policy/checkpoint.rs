@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use pipe_core::ids::StageId;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +41,8 @@ pub struct CheckpointPolicy {
     #[schemars(extend("x-known-as" = ["save_top_k"]))]
     pub keep_top_k: Option<u64>,
     /// The metric that decides which checkpoint is the best: any that the training reports. `train`
-    /// and `lora` report `train_loss`, and `val_loss` where the data has validation images.
+    /// and `lora` report `train_loss`, and `val_loss` where the data has validation images. Or one
+    /// that an `evaluate` stage finds out about each checkpoint: `quality.fid`.
     #[schemars(example = &"val_loss")]
     pub monitor: String,
     /// Whether a lower or a higher value is better.
@@ -51,6 +53,9 @@ pub struct CheckpointPolicy {
     /// An epoch whose checkpoint is saved and kept besides, since a longer training goes on from it.
     #[serde(skip)]
     pub keep_epoch: Option<u64>,
+    /// The stages that look at every checkpoint: one that they have yet to look at stays.
+    #[serde(skip)]
+    pub followed_by: Vec<StageId>,
     /// A checkpoint file to start a new run from.
     #[schemars(extend("x-known-as" = ["ckpt_path", "resume_from_checkpoint", "init_from"]))]
     pub resume_checkpoint: Option<String>,
@@ -106,6 +111,7 @@ impl Default for CheckpointPolicy {
             mode: Mode::Min,
             resume_from_run: None,
             keep_epoch: None,
+            followed_by: Vec::new(),
             resume_checkpoint: None,
         }
     }
@@ -123,6 +129,8 @@ pub struct InvalidPolicy {
 pub struct KnownCheckpoint {
     pub epoch: u64,
     pub metrics: BTreeMap<String, f64>,
+    /// A stage has yet to look at it.
+    pub is_pinned: bool,
 }
 
 /// Something for the store to do, in the order given.
@@ -205,7 +213,7 @@ impl CheckpointPolicy {
         let mut actions = vec![Action::Save, Action::LinkLast];
         let mut all: Vec<KnownCheckpoint> =
             known.iter().filter(|k| k.epoch != epoch).cloned().collect();
-        all.push(KnownCheckpoint { epoch, metrics: metrics.clone() });
+        all.push(KnownCheckpoint { epoch, metrics: metrics.clone(), is_pinned: false });
         if self.best(&all).is_some_and(|best| best.epoch == epoch) {
             actions.push(Action::LinkBest);
         }
@@ -219,7 +227,8 @@ impl CheckpointPolicy {
         kept.extend(self.keep_epoch);
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let old = self.keep_last_n.map_or(0, |keep| known.len().saturating_sub(count(keep)));
-        known[..old].iter().map(|k| k.epoch).filter(|epoch| !kept.contains(epoch)).collect()
+        let needless = |k: &&KnownCheckpoint| !k.is_pinned && !kept.contains(&k.epoch);
+        known[..old].iter().filter(needless).map(|k| k.epoch).collect()
     }
 
     /// Epochs of the `keep_top_k` best, the best first.
@@ -258,7 +267,11 @@ mod tests {
     fn known(losses: &[(u64, f64)]) -> Vec<KnownCheckpoint> {
         losses
             .iter()
-            .map(|(epoch, value)| KnownCheckpoint { epoch: *epoch, metrics: loss(*value) })
+            .map(|(epoch, value)| KnownCheckpoint {
+                epoch: *epoch,
+                metrics: loss(*value),
+                is_pinned: false,
+            })
             .collect()
     }
 

@@ -8,7 +8,8 @@ use pipe_core::error::nearest;
 const SHOWN: usize = 20;
 
 /// Words in names of metrics of which more is better.
-const HIGHER: [&str; 9] = ["accuracy", "acc", "auc", "auroc", "f1", "psnr", "ssim", "r2", "map"];
+const HIGHER: [&str; 11] =
+    ["accuracy", "acc", "auc", "auroc", "f1", "psnr", "ssim", "r2", "map", "precision", "recall"];
 
 /// Checks that a metric is one of those that `whoever` has. `whoever`: the beginning of a sentence,
 /// such as `the training reports`.

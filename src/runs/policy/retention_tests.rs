@@ -54,7 +54,7 @@ fn what_stays_is_the_newest_and_the_best_of_all_epochs_and_nothing_else() {
         let (mut all, mut standing) = (Vec::new(), Vec::<KnownCheckpoint>::new());
         for (epoch, metrics) in (1..).zip(sampled(seed, 12)) {
             let actions = policy.after_epoch(&standing, epoch, &metrics, false);
-            let one = KnownCheckpoint { epoch, metrics };
+            let one = KnownCheckpoint { epoch, metrics, is_pinned: false };
             all.push(one.clone());
             standing.push(one);
             standing.retain(|k| !actions.contains(&Delete(k.epoch)));

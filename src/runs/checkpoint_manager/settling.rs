@@ -1,0 +1,96 @@
+//! What changes in a run when a stage has looked at its checkpoints: which one is the best, and
+//! which ones are not needed any more.
+
+use super::CheckpointManager;
+use crate::policy::{CheckpointPolicy, KnownCheckpoint};
+use crate::{CheckpointResults, Metadata, Run, StoreError, checkpoint};
+
+/// Key of a run's metadata: the epoch whose checkpoint stays since a longer training goes on from it.
+const KEPT_EPOCH: &str = "kept_epoch";
+
+impl CheckpointManager {
+    /// The checkpoints of epochs, with all that is known of them.
+    pub(super) fn known(&self) -> Vec<KnownCheckpoint> {
+        let unseen = self.run.unseen(&self.metadata, &self.policy.followed_by);
+        let known = |(epoch, metrics)| {
+            let is_pinned = unseen.contains(&epoch);
+            KnownCheckpoint { epoch, metrics, is_pinned }
+        };
+        let checkpoints = self.joined_metadata().checkpoints.into_iter();
+        checkpoints.map(|c| known((c.epoch, c.metrics))).collect()
+    }
+
+    /// The run's metadata, with what stages found out joined to the metrics.
+    pub fn joined_metadata(&self) -> Metadata {
+        let mut metadata = self.metadata.clone();
+        metadata.join(&CheckpointResults::all(&self.run));
+        metadata
+    }
+
+    /// Whether a stage has yet to look at some of the checkpoints.
+    pub fn is_awaited(&self) -> bool {
+        !self.run.unseen(&self.metadata, &self.policy.followed_by).is_empty()
+    }
+
+    /// Chooses the best checkpoint by what is known now, and removes those that are not to be kept.
+    /// Gives the epoch of another best one. Where no stage looks at the checkpoints it does nothing.
+    pub fn settle(&mut self) -> Result<Option<u64>, StoreError> {
+        let is_followed = !self.policy.followed_by.is_empty();
+        if !self.policy.enabled || !is_followed && CheckpointResults::all(&self.run).is_empty() {
+            return Ok(None);
+        }
+        let known = self.known();
+        let best = self.policy.best(&known).map(|k| k.epoch);
+        let noted = self.metadata.best_checkpoint.as_ref().map(|c| c.epoch);
+        let changed = best.filter(|_| best != noted);
+        if let Some(record) =
+            changed.and_then(|epoch| self.metadata.checkpoints.iter().find(|c| c.epoch == epoch))
+        {
+            let path = self.run.folder.join(&record.path);
+            checkpoint::link(self.run.disk(), &path, &self.run.best())?;
+            self.metadata.best_checkpoint = self.best_record(record.epoch);
+        }
+        let surplus = self.policy.surplus(&known);
+        let gone: Vec<_> = surplus.into_iter().flat_map(|epoch| self.strike_off(epoch)).collect();
+        if changed.is_some() || !gone.is_empty() {
+            self.write_metadata()?;
+        }
+        for path in gone {
+            checkpoint::remove(self.run.disk(), &path)?;
+        }
+        Ok(changed)
+    }
+
+    /// The same for a run that nobody trains in any more, by the policy that it was trained with.
+    /// `None` if somebody has it, who will do that.
+    ///
+    /// # Errors
+    /// The run cannot be read or written.
+    pub fn settle_ended(run: &Run) -> Result<Option<Self>, StoreError> {
+        let metadata = Metadata::load(&run.metadata_path())?;
+        let policy = recorded_policy(run, &metadata);
+        let mut manager = match Self::reopen(run.clone(), policy) {
+            Err(StoreError::Held { .. }) => return Ok(None),
+            opened => opened?,
+        };
+        manager.settle()?;
+        Ok(Some(manager))
+    }
+
+    /// Notes in the metadata which epoch is kept besides, for those who know the run alone.
+    pub(super) fn note_kept_epoch(&mut self) {
+        if let Some(epoch) = self.policy.keep_epoch {
+            self.metadata.other.insert(KEPT_EPOCH.to_owned(), epoch.into());
+        }
+    }
+}
+
+/// The policy of a run, as its metadata and the files beside them tell it.
+fn recorded_policy(run: &Run, metadata: &Metadata) -> CheckpointPolicy {
+    let policy = metadata.settings.get("checkpoint").cloned();
+    let policy = policy.and_then(|policy| serde_json::from_value(policy).ok()).unwrap_or_default();
+    let kept = metadata.other.get(KEPT_EPOCH).and_then(serde_json::Value::as_u64);
+    let own = CheckpointResults::all(run).into_iter().filter(|r| r.pipeline == metadata.pipeline);
+    let followed_by = own.map(|results| results.stage).collect();
+    CheckpointPolicy { keep_epoch: kept, followed_by, ..policy }
+}
