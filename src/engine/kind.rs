@@ -25,9 +25,11 @@ pub use crate::file_formats::{FileFormats, PlainFiles};
 use crate::graph::{Graph, Targets};
 pub use crate::inspection::{Inspection, Request, StageState};
 use crate::policy::{Adjustment, Tasks};
-pub use crate::reference::{DependencyMode, Files, Reference, is_inside_project};
+pub use crate::reference::{DependencyMode, Files, Judge, Reference, is_inside_project};
 pub use crate::rejection::Rejection;
 use crate::state::{Output, OutputBaseline, Outputs};
+pub use crate::upstream::Upstream;
+use crate::upstream::Upstreams;
 
 /// A kind of stage, such as `dataset` or `train`.
 pub trait StageKind: Send + Sync {
@@ -93,6 +95,13 @@ pub trait Stage: Send + Sync {
     /// GPUs that it computes on at the same time, where its settings say; a job asks for so many.
     fn gpus(&self) -> u32 {
         0
+    }
+
+    /// The stage whose metrics decide what this one hands on. It takes what this one makes while it
+    /// makes that ([`DependencyMode::Streaming`]); whoever takes what this one hands on waits for
+    /// both.
+    fn judge(&self) -> Option<Judge> {
+        None
     }
 
     /// Whether its work can be that of several processes on several nodes: see
@@ -250,6 +259,7 @@ pub struct RunContext<'a> {
     pub tasks: Option<Tasks>,
     pub graph: &'a Graph,
     pub(crate) formats: &'a dyn FileFormats,
+    pub(crate) upstreams: &'a dyn Upstreams,
     pub stop: &'a Stop,
     pub(crate) journal: &'a Journal<'a>,
     /// The stage's own, held by this process.
@@ -265,6 +275,23 @@ impl RunContext<'_> {
 
     pub fn event(&self, event: Event) {
         self.journal.event(&self.stage, &event);
+    }
+
+    /// How the stage stands that an input names, for one that takes what it makes while it makes
+    /// that.
+    pub fn upstream(&self, input: &str) -> Upstream {
+        let own = self.graph.stage(&self.stage);
+        let named = own.and_then(|own| own.inputs.iter().find(|i| i.name == input));
+        match (self.inputs.get(input), named) {
+            (Some(artifact), _) => Upstream::Ended(Some(artifact.clone())),
+            (None, Some(input)) => self.upstreams.state(&input.stage),
+            (None, None) => Upstream::Ended(None),
+        }
+    }
+
+    /// The stages of this run that take what this one makes while it makes it.
+    pub fn followers(&self) -> Vec<StageId> {
+        self.upstreams.followers(&self.stage)
     }
 
     /// A file of the project as it is on disk now. Where its digest is to be compared with a

@@ -35,6 +35,7 @@ mod rejection;
 pub mod schema;
 pub mod session;
 pub mod state;
+mod upstream;
 
 // What stage kinds outside of this crate read their settings with, and describe them by.
 pub use {figment, schemars};

@@ -87,6 +87,12 @@ pub fn decide(state: &StageState, forced: bool) -> (Action, String) {
     }
 }
 
+/// Why a stage runs that would be up to date by itself.
+fn runs_because_of(stage: &LoadedStage, before: &StageId) -> String {
+    let order = if stage.streams_from(before) { "beside" } else { "before" };
+    format!("{before} runs {order} it")
+}
+
 /// Whether what a stage before it does may be all that is missing: not its own settings are the
 /// reason, but what it reads.
 fn may_be_mended(
@@ -156,7 +162,7 @@ pub fn plan(
         let decision = match (decide(&seen.inspection.state, is_forced), waits_for) {
             ((Action::Skip, _), Some(before)) => Decision {
                 action: Action::Run,
-                reason: format!("{before} runs before it"),
+                reason: runs_because_of(&stages[place], &before),
                 depends_on: Some(before),
             },
             ((action, reason), waits_for) => {

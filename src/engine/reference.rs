@@ -32,6 +32,17 @@ impl Reference {
     }
 }
 
+/// A stage whose metrics decide what another one hands on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judge {
+    /// The setting's key that names it.
+    pub key: &'static str,
+    /// Its name, without the values of a matrix.
+    pub stage: String,
+    /// What makes a stage one that judges, for those who named another.
+    pub advice: &'static str,
+}
+
 /// Files, each with the setting's key that names it. Relative to the project.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Files {
@@ -55,6 +66,9 @@ pub enum DependencyMode {
     Content,
     /// Both: its settings, and the digest of what it hands on where those do not decide it.
     FingerprintAndContent,
+    /// Nothing: the stage takes what the other one makes while that makes it, and keeps account of
+    /// what it took. It begins when the other one does.
+    Streaming,
 }
 
 impl DependencyMode {

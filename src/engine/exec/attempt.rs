@@ -15,6 +15,7 @@ use pipe_fs::Lock;
 
 use super::execution::{Execution, manifest, request};
 use super::journal::Journal;
+use super::upstream::RunningStages;
 use crate::artifact::{Artifact, Outcome};
 use crate::kind::RunContext;
 use crate::pipeline_file::LoadedStage;
@@ -45,7 +46,7 @@ pub(super) fn carry_out(
     execution: &Execution,
     journal: &Journal,
     begin: Begin,
-    lock: &Lock,
+    (upstreams, lock): (&RunningStages, &Lock),
 ) -> Result<Outcome, StageError> {
     let id = &begin.stage.id;
     let pipeline = &execution.graph.pipeline.name;
@@ -58,8 +59,9 @@ pub(super) fn carry_out(
     record.before = begin.before.clone();
     record.runs = begin.stage.stage.runs();
     let started = Instant::now();
-    let result =
-        journal.begin(id, record).and_then(|()| attempts(execution, journal, &begin, lock));
+    let result = journal
+        .begin(id, record)
+        .and_then(|()| attempts(execution, journal, &begin, (upstreams, lock)));
     match &result {
         Ok(outcome) => {
             let (summary, seconds) = (outcome.summary.clone(), started.elapsed().as_secs_f64());
@@ -95,14 +97,14 @@ fn attempts(
     execution: &Execution,
     journal: &Journal,
     begin: &Begin,
-    lock: &Lock,
+    held: (&RunningStages, &Lock),
 ) -> Result<Outcome, StageError> {
     let (id, retry) = (&begin.stage.id, &begin.stage.options.retry);
     let mut failures = Vec::new();
     let mut adjustment =
         Adjustment { micro_batch_splits: begin.micro_batch_splits, ..Adjustment::default() };
     loop {
-        let error = match attempt(execution, journal, begin, adjustment, failures.is_empty(), lock)
+        let error = match attempt(execution, journal, begin, adjustment, failures.is_empty(), held)
         {
             Ok(outcome) => return Ok(outcome),
             Err(error) => error,
@@ -144,7 +146,7 @@ fn attempt(
     begin: &Begin,
     adjustment: Adjustment,
     first: bool,
-    lock: &Lock,
+    (upstreams, lock): (&RunningStages, &Lock),
 ) -> Result<Outcome, StageError> {
     let (stage, id) = (begin.stage, &begin.stage.id);
     let stop = execution.stop.within(stage.options.timeout.map(|limit| limit.0));
@@ -166,6 +168,7 @@ fn attempt(
         tasks: execution.job.map(|_| stage.tasks()).filter(|tasks| tasks.count() > 1),
         graph: execution.graph,
         formats: execution.formats,
+        upstreams,
         stop: &stop,
         journal,
         lock,

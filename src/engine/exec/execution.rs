@@ -20,6 +20,7 @@ use crate::inspection::{Inspection, Request, StageState};
 use crate::kind::{ContentContext, InspectContext};
 use crate::pipeline_file::{Input, LoadedStage};
 use crate::state::{JobId, Outputs, Record};
+use crate::upstream::RunsElsewhere;
 
 /// Everything a run needs besides the plan.
 pub struct Execution<'a> {
@@ -44,6 +45,8 @@ pub struct Execution<'a> {
     /// This process carries out a part of a run that another one follows: the end of the pipeline
     /// is not its to tell.
     pub is_part: bool,
+    /// Who knows of stages that another process runs.
+    pub elsewhere: Option<&'a dyn RunsElsewhere>,
     /// What sends to the addresses among the hooks.
     pub hook_client: Option<&'a dyn HookClient>,
     pub stop: &'a Stop,
@@ -72,6 +75,7 @@ impl<'a> Execution<'a> {
             job: None,
             restarted: false,
             is_part: false,
+            elsewhere: None,
             hook_client: None,
             stop,
             report,

@@ -9,7 +9,9 @@ mod next;
 mod priority;
 mod scheduler;
 pub mod slurm;
+mod upstream;
 
+pub use crate::upstream::RunsElsewhere;
 pub use execution::{Execution, InspectedStage, Summary, inspect, inspect_for_display, planned};
 pub use executor::{Executor, ExecutorError, LocalExecutor};
 pub use journal::Journal;

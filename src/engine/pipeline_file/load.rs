@@ -20,7 +20,9 @@ use crate::pipeline_file::overrides::Override;
 use crate::pipeline_file::params::{Names, Used};
 use crate::pipeline_file::pipeline::{PipelineFile, error_at};
 use crate::pipeline_file::stage::Loading;
-use crate::pipeline_file::{dependencies, executor, fsync, hooks, origin, pattern_overlaps, store};
+use crate::pipeline_file::{
+    dependencies, executor, fsync, hooks, judges, origin, pattern_overlaps, store,
+};
 use crate::reference::{Reference, is_inside_project};
 use crate::source::{self, Part, Source};
 
@@ -69,6 +71,7 @@ pub fn load(
         read.into_iter().filter_map(|stage| errors.take(stage)).collect();
     if errors.is_empty() {
         connect_files(&file.source, &mut stages, &mut errors);
+        judges::connect(&mut stages);
         let diagnostics = lint(&stages, &kinds);
         let mut doubts = Vec::new();
         for (single, diagnostics) in declared.stages.iter().zip(diagnostics) {
@@ -135,6 +138,7 @@ fn lint(stages: &[LoadedStage], kinds: &Kinds) -> Vec<Vec<Diagnostic>> {
     let by_name = stages.iter().map(|stage| (stage.id.as_str(), stage)).collect();
     let lint = |stage: &LoadedStage| {
         let mut found = unfit_inputs(stage, &by_name, kinds);
+        found.extend(judges::check(stage, stages));
         if found.is_empty() {
             found = stage.stage.lint(&pipeline);
         }

@@ -8,6 +8,7 @@ pub mod environment;
 mod executor;
 mod fsync;
 mod hooks;
+mod judges;
 mod keys;
 mod layers;
 mod load;

@@ -129,7 +129,8 @@ impl Scheduler<'_, '_> {
             matches!(node.phase, Phase::OnDemand | Phase::WaitingForInputs | Phase::Running)
                 || passed_over(node)
         };
-        let before = self.nodes[place].before.clone();
+        let Node { before, follows, .. } = &self.nodes[place];
+        let before = before.iter().filter(|b| !follows.contains(b)).copied().collect::<Vec<_>>();
         let asked: Vec<NodeIndex> = before.into_iter().filter(to_come).collect();
         if asked.is_empty() {
             return false;
@@ -153,9 +154,12 @@ impl Scheduler<'_, '_> {
         anew: bool,
         lock: Option<Lock>,
     ) -> Result<(), StageError> {
-        let gpu = if self.wants_gpu(place) { self.free_gpus.pop() } else { None };
+        let own_gpu = if self.wants_gpu(place) { self.free_gpus.pop() } else { None };
+        let shared = || self.nodes[place].follows.iter().find_map(|&source| self.nodes[source].gpu);
+        let gpu = own_gpu.or_else(|| shared().filter(|_| self.wants_gpu(place)));
+        let is_beside = self.begins_beside(place);
         let node = &mut self.nodes[place];
-        node.phase = Phase::Running;
+        (node.phase, node.gpu, node.is_beside) = (Phase::Running, gpu, is_beside);
         let begin = Begin {
             stage: node.stage,
             action: node.action.to_string(),
@@ -169,23 +173,26 @@ impl Scheduler<'_, '_> {
             before: node.baseline.clone(),
         };
         let (execution, journal, end) = (self.execution, self.journal, self.ended.0.clone());
+        let upstreams = self.upstreams;
         let work = move || {
             let lock = lock.map_or_else(|| wait_for(execution, &begin.stage.id), Ok);
             let result = match lock {
-                Ok(lock) => carry_out(execution, journal, begin, &lock),
+                Ok(lock) => carry_out(execution, journal, begin, (upstreams, &lock)),
                 Err(error) => Err(error),
             };
-            let _ = end.send(Ended { place, result, gpu });
+            let _ = end.send(Ended { place, result, gpu: own_gpu });
         };
         let thread =
             std::thread::Builder::new().name(node.stage.id.to_string()).stack_size(STACK_SIZE);
         match thread.spawn_scoped(self.scope, work) {
             Ok(_) => {
                 self.running += 1;
+                self.beside += usize::from(is_beside);
+                self.let_followers_begin(place);
                 Ok(())
             }
             Err(error) => {
-                self.free_gpus.extend(gpu);
+                self.free_gpus.extend(own_gpu);
                 self.nodes[place].phase = Phase::Waiting;
                 Err(StageError::new(Failure::Storage, format!("failed to start a thread: {error}")))
             }

@@ -1,5 +1,7 @@
 //! How a stage ends, well or badly, and what that means for those that wait for it.
 
+use std::collections::HashSet;
+
 use chrono::Utc;
 use pipe_core::Status;
 use pipe_core::failure::StageError;
@@ -8,10 +10,12 @@ use pipe_core::progress::{Event, EventListener};
 use super::Scheduler;
 use super::node::{Node, NodeIndex, Phase};
 use crate::artifact::Outcome;
+use crate::exec::execution::inspect_stage;
 use crate::pipeline_file::LoadedStage;
 use crate::plan::Action;
 use crate::policy::OnFailure;
 use crate::state::{Outputs, Progress, Record, lock_stage};
+use crate::upstream::Upstream;
 
 impl Scheduler<'_, '_> {
     pub(super) fn skip(&mut self, place: NodeIndex, reason: String) {
@@ -22,6 +26,7 @@ impl Scheduler<'_, '_> {
         let id = &self.nodes[place].stage.id;
         self.journal.event(id, &Event::Skipped { reason });
         self.summary.skipped.push(id.clone());
+        self.upstreams.end(id, Upstream::Ended(self.artifacts.get(id).cloned()));
         self.end(place, Phase::Done);
     }
 
@@ -69,21 +74,46 @@ impl Scheduler<'_, '_> {
                 self.summary.finished.push((stage.id.clone(), outcome.summary));
                 self.nodes[place].has_run =
                     !self.nodes[place].transient || self.is_behind_moved(place);
+                if let Err(error) = self.look_at_followed(place) {
+                    self.fail(place, error);
+                    return;
+                }
+                let artifact = self.artifacts.get(&stage.id).cloned();
+                self.upstreams.end(&stage.id, Upstream::Ended(artifact));
                 self.end(place, Phase::Done);
             }
-            Err(error) => {
-                if self.nodes[place].phase != Phase::Running {
-                    // It failed before it began, so nobody has said so yet.
-                    let event =
-                        Event::Failed { failure: error.failure, message: error.message.clone() };
-                    self.journal.event(&stage.id, &event);
-                }
-                self.halted |=
-                    !self.execution.keep_going && stage.options.on_failure == OnFailure::Stop;
-                self.summary.failed.push((stage.id.clone(), error));
-                self.break_off(place);
+            Err(error) => self.fail(place, error),
+        }
+    }
+
+    fn fail(&mut self, place: NodeIndex, error: StageError) {
+        let stage = self.nodes[place].stage;
+        if self.nodes[place].phase != Phase::Running {
+            // It failed before it began, so nobody has said so yet.
+            let event = Event::Failed { failure: error.failure, message: error.message.clone() };
+            self.journal.event(&stage.id, &event);
+        }
+        self.halted |= !self.execution.keep_going && stage.options.on_failure == OnFailure::Stop;
+        let why = format!("stage {} failed", stage.id);
+        self.upstreams.end(&stage.id, Upstream::Failed(why));
+        self.summary.failed.push((stage.id.clone(), error));
+        self.break_off(place);
+    }
+
+    /// What a stage found out may decide what the one hands on that it followed: looks at that once
+    /// more.
+    fn look_at_followed(&mut self, place: NodeIndex) -> Result<(), StageError> {
+        let (execution, follows) = (self.execution, self.nodes[place].follows.clone());
+        for source in follows.into_iter().filter(|&s| self.nodes[s].phase == Phase::Done) {
+            let stage = self.nodes[source].stage;
+            let record = Record::load(execution.root, &execution.graph.pipeline.name, &stage.id);
+            let none = HashSet::new();
+            let found = inspect_stage(execution, stage, record, &self.artifacts, &none, false)?;
+            if let Some(artifact) = found.inspection.artifact {
+                self.artifacts.insert(stage.id.clone(), artifact);
             }
         }
+        Ok(())
     }
 
     /// What depends on a failed stage never begins, unless it can do without.
@@ -121,6 +151,17 @@ impl Scheduler<'_, '_> {
         *phase == Phase::Waiting && can(failed) && before.iter().any(is_left)
     }
 
+    /// A stage runs: those begin that take what it makes while it makes that.
+    pub(super) fn let_followers_begin(&mut self, place: NodeIndex) {
+        for next in self.nodes[place].after.clone() {
+            if self.nodes[next].follows.contains(&place) && self.nodes[next].phase == Phase::Waiting
+            {
+                self.let_go(next);
+            }
+        }
+        self.nodes[place].has_let_followers_begin = true;
+    }
+
     fn end(&mut self, place: NodeIndex, phase: Phase) {
         let was_lazy = self.nodes[place].transient && self.nodes[place].phase == Phase::Running;
         self.nodes[place].phase = phase;
@@ -138,8 +179,12 @@ impl Scheduler<'_, '_> {
 
     /// One stage less to wait for.
     pub(super) fn release(&mut self, place: NodeIndex) {
+        let is_let_go = |scheduler: &Self, next: NodeIndex| {
+            scheduler.nodes[place].has_let_followers_begin
+                && scheduler.nodes[next].follows.contains(&place)
+        };
         for next in self.nodes[place].after.clone() {
-            if self.nodes[next].phase == Phase::Waiting {
+            if self.nodes[next].phase == Phase::Waiting && !is_let_go(self, next) {
                 self.let_go(next);
             }
         }

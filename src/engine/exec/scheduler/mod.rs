@@ -28,6 +28,15 @@
 //!    its lock (`attempt` carries it through: retries, time limit, stop).
 //! 5. Its end lets go of those that wait for it. Its record stands before any of them begins.
 //!
+//! # Stages that follow another one
+//!
+//! A stage that takes what another one makes while that makes it begins as soon as that one runs, and
+//! learns from `RunningStages` when it has ended. It runs beside it, whatever `--jobs` says, since
+//! the other one's results stay until it has looked at them. It gets a GPU of its own where one is
+//! free, and shares that of the stage that it follows where none is.
+//! What it finds out may decide what the other one hands on, so that this is looked at again when it
+//! has ended.
+//!
 //! # Failures
 //!
 //! What depends on a failed stage never begins. A stage that refers to a whole matrix may do
@@ -67,6 +76,7 @@ use pipe_fs::FileError;
 use self::node::{Node, NodeIndex, Phase, nodes};
 use super::execution::{Execution, InspectedStage, Summary};
 use super::journal::Journal;
+use super::upstream::RunningStages;
 use crate::artifact::{Artifact, Outcome};
 use crate::hooks;
 use crate::plan::{Action, Plan};
@@ -79,8 +89,9 @@ pub fn execute(
 ) -> Result<Summary, FileError> {
     hooks::listening(execution, |report| {
         let journal = Journal::open(execution.root, &execution.graph.pipeline.name, report)?;
+        let upstreams = RunningStages::new(execution, plan);
         Ok(std::thread::scope(|scope| {
-            Scheduler::new(execution, &journal, plan, observed, scope).run()
+            Scheduler::new(execution, (&journal, &upstreams), plan, observed, scope).run()
         }))
     })
 }
@@ -92,8 +103,12 @@ struct Scheduler<'scope, 'env> {
     nodes: Vec<Node<'env>>,
     ready: BTreeSet<NodeIndex>,
     running: usize,
+    /// Those of the running ones that follow another one.
+    beside: usize,
     free_gpus: Vec<u32>,
     halted: bool,
+    has_followers: bool,
+    upstreams: &'env RunningStages<'env>,
     /// What the stages that are up to date by now hand on.
     artifacts: HashMap<StageId, Artifact>,
     summary: Summary,
@@ -110,12 +125,13 @@ struct Ended {
 impl<'scope, 'env> Scheduler<'scope, 'env> {
     fn new(
         execution: &'env Execution<'env>,
-        journal: &'env Journal<'env>,
+        (journal, upstreams): (&'env Journal<'env>, &'env RunningStages<'env>),
         plan: &Plan,
         observed: HashMap<StageId, InspectedStage>,
         scope: &'scope Scope<'scope, 'env>,
     ) -> Self {
         let (nodes, artifacts) = nodes(execution, plan, observed);
+        let has_followers = nodes.iter().any(|node| !node.follows.is_empty());
         let ready = (0..nodes.len()).filter(|&i| nodes[i].open == 0).collect();
         Self {
             execution,
@@ -124,8 +140,11 @@ impl<'scope, 'env> Scheduler<'scope, 'env> {
             nodes,
             ready,
             running: 0,
+            beside: 0,
             free_gpus: (0..execution.gpus).rev().collect(),
             halted: false,
+            has_followers,
+            upstreams,
             artifacts,
             summary: Summary::default(),
             ended: channel(),
@@ -140,6 +159,7 @@ impl<'scope, 'env> Scheduler<'scope, 'env> {
             }
             let Ok(ended) = self.ended.1.recv() else { break };
             self.running -= 1;
+            self.beside -= usize::from(self.nodes[ended.place].is_beside);
             self.free_gpus.extend(ended.gpu);
             self.take_in(ended.place, ended.result);
         }
@@ -165,8 +185,14 @@ impl<'scope, 'env> Scheduler<'scope, 'env> {
         let mut at = 0;
         while let Some(&place) = self.ready.range(at..).next() {
             at = place + 1;
-            let full = self.running >= self.execution.jobs.max(1);
-            if full || self.halted || self.execution.stop.requested().is_some() {
+            if self.halted || self.execution.stop.requested().is_some() {
+                return;
+            }
+            let full = self.running - self.beside >= self.execution.jobs.max(1);
+            if full && !self.begins_beside(place) {
+                if self.has_followers {
+                    continue;
+                }
                 return;
             }
             let (skip, lazy) = {
@@ -198,7 +224,7 @@ impl<'scope, 'env> Scheduler<'scope, 'env> {
                 at = 0;
                 continue;
             }
-            if self.wants_gpu(place) && self.free_gpus.is_empty() {
+            if self.wants_gpu(place) && self.free_gpus.is_empty() && !self.begins_beside(place) {
                 continue;
             }
             self.ready.remove(&place);
@@ -207,6 +233,12 @@ impl<'scope, 'env> Scheduler<'scope, 'env> {
             }
             at = 0;
         }
+    }
+
+    /// Whether a stage that it follows runs.
+    fn begins_beside(&self, place: NodeIndex) -> bool {
+        let is_running = |&source: &NodeIndex| self.nodes[source].phase == Phase::Running;
+        self.nodes[place].follows.iter().any(is_running)
     }
 
     fn is_behind_moved(&self, place: NodeIndex) -> bool {

@@ -50,6 +50,14 @@ pub(super) struct Node<'a> {
     pub has_run: bool,
     pub phase: Phase,
     pub before: Vec<NodeIndex>,
+    /// Those before it that it takes from while they run: it begins when they do.
+    pub follows: Vec<NodeIndex>,
+    /// Those that follow it have heard that it runs.
+    pub has_let_followers_begin: bool,
+    /// It began beside a stage that it follows.
+    pub is_beside: bool,
+    /// The GPU that it has.
+    pub gpu: Option<u32>,
     pub after: Vec<NodeIndex>,
     /// Stages before it that have not ended.
     pub open: usize,
@@ -67,7 +75,7 @@ pub(super) fn nodes<'a>(
         steps.iter().enumerate().map(|(i, s)| (&s.stage, i)).collect();
     let mut artifacts = HashMap::new();
     let mut nodes = Vec::with_capacity(steps.len());
-    for step in steps {
+    for step in &steps {
         let Some(stage) = execution.graph.stage(&step.stage) else { continue };
         let found = observed.remove(&step.stage);
         let transient = found.as_ref().is_some_and(InspectedStage::is_transient);
@@ -87,6 +95,8 @@ pub(super) fn nodes<'a>(
         let dependencies =
             execution.graph.dependencies(&step.stage).into_iter().map(|(_, s)| s).collect();
         let before = in_plan(dependencies);
+        let mut follows = before.clone();
+        follows.retain(|&place| stage.streams_from(&steps[place].stage));
         nodes.push(Node {
             stage,
             action: step.action.clone(),
@@ -101,6 +111,10 @@ pub(super) fn nodes<'a>(
             phase: Phase::Waiting,
             open: before.len(),
             before,
+            follows,
+            has_let_followers_begin: false,
+            is_beside: false,
+            gpu: None,
             after: in_plan(execution.graph.dependents(&step.stage)),
         });
     }

@@ -96,6 +96,28 @@ pub(super) fn comment(root: &Path, pipeline: &str, stage: &StageId) -> String {
     format!("pipe:{}", &hex(&hash.finalize())[..24])
 }
 
+/// The jobs that one waits for.
+#[derive(Default)]
+pub(super) struct Awaited {
+    /// Until they have ended well.
+    pub ended: Vec<JobId>,
+    /// Until they have begun.
+    pub begun: Vec<JobId>,
+}
+
+impl Awaited {
+    /// As Slurm reads it, if there are any.
+    fn dependency(&self) -> Option<String> {
+        let part = |word: &str, jobs: &[JobId]| {
+            let ids: Vec<String> = jobs.iter().map(JobId::to_string).collect();
+            (!ids.is_empty()).then(|| format!("{word}:{}", ids.join(":")))
+        };
+        let parts = [part("afterok", &self.ended), part("after", &self.begun)];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| format!("--dependency={}", parts.join(",")))
+    }
+}
+
 /// All that a job is, as arguments of `sbatch`. `log`: relative to the project, with `%j` for the
 /// job's id.
 pub(super) fn arguments(
@@ -103,7 +125,7 @@ pub(super) fn arguments(
     pipeline: &str,
     stage: &LoadedStage,
     log: &str,
-    after: &[JobId],
+    awaited: &Awaited,
 ) -> Result<Vec<String>, SlurmError> {
     let Some(folder) = root.to_str().filter(|text| !text.contains(char::is_control)) else {
         let text = format!("the project's path {} cannot be handed to Slurm", root.display());
@@ -137,9 +159,8 @@ pub(super) fn arguments(
             [format!("--nodes={nodes}"), format!("--ntasks-per-node={per_node}")]
         }
     });
-    if !after.is_empty() {
-        let ids: Vec<String> = after.iter().map(JobId::to_string).collect();
-        all.push(format!("--dependency=afterok:{}", ids.join(":")));
+    if let Some(dependency) = awaited.dependency() {
+        all.push(dependency);
         all.push("--kill-on-invalid-dep=yes".to_owned());
     }
     all.extend(stage.options.slurm.arguments(stage.gpus()));
@@ -149,6 +170,18 @@ pub(super) fn arguments(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_job_waits_for_is_told_by_how_far_it_is_to_be() {
+        let jobs = |ids: &[&str]| ids.iter().map(|id| id.parse().unwrap()).collect();
+        let told = |ended: &[&str], begun: &[&str]| {
+            Awaited { ended: jobs(ended), begun: jobs(begun) }.dependency()
+        };
+        assert_eq!(told(&[], &[]), None);
+        assert_eq!(told(&["4", "7"], &[]).unwrap(), "--dependency=afterok:4:7");
+        assert_eq!(told(&["4"], &["9", "5"]).unwrap(), "--dependency=afterok:4,after:9:5");
+        assert_eq!(told(&[], &["9"]).unwrap(), "--dependency=after:9");
+    }
 
     #[test]
     fn a_shell_reads_back_what_was_written() {
@@ -198,7 +231,13 @@ mod tests {
         let loaded =
             crate::pipeline_file::load(folder.path(), Path::new("p.yaml"), &kinds, &[]).unwrap();
         let output = |root: &str| {
-            let all = arguments(Path::new(root), "p", &loaded.stages[0], ".pipe/a-%j.log", &[])?;
+            let all = arguments(
+                Path::new(root),
+                "p",
+                &loaded.stages[0],
+                ".pipe/a-%j.log",
+                &Awaited::default(),
+            )?;
             Ok::<_, SlurmError>(
                 all.into_iter()
                     .find_map(|a| a.strip_prefix("--output=").map(str::to_owned))

@@ -8,7 +8,7 @@ use pipe_core::ids::StageId;
 use pipe_fs::Lock;
 use sha2::{Digest, Sha256};
 
-use super::script::{Invocation, arguments, comment, script};
+use super::script::{Awaited, Invocation, arguments, comment, script};
 use super::{Cluster, SlurmError};
 use crate::exec::{Execution, InspectedStage, planned};
 use crate::graph::Graph;
@@ -25,7 +25,7 @@ pub struct Submission<'a> {
     pub job: Job,
     /// It was submitted just now.
     pub new: bool,
-    /// The stages whose jobs it waits for.
+    /// The stages whose jobs it waits for until they have ended.
     pub after: Vec<StageId>,
 }
 
@@ -33,6 +33,8 @@ pub struct Submission<'a> {
 struct Wanted<'a> {
     stage: &'a LoadedStage,
     after: Vec<StageId>,
+    /// The stages that it begins beside, since it takes what they make while they make that.
+    beside: Vec<StageId>,
 }
 
 /// The stages that the plan would run, in its order. What is up to date gets no job, and hands on
@@ -47,8 +49,12 @@ fn wanted<'a>(graph: &'a Graph, plan: &Plan) -> Vec<Wanted<'a>> {
     let mut after: HashMap<&StageId, Vec<StageId>> = HashMap::new();
     let mut all = Vec::new();
     for stage in graph.stages() {
-        let mut own = Vec::new();
+        let (mut own, mut beside) = (Vec::new(), Vec::new());
         for (_, before) in graph.dependencies(&stage.id) {
+            if runs.contains(&before.id) && stage.streams_from(&before.id) {
+                beside.push(before.id.clone());
+                continue;
+            }
             let reached = if runs.contains(&before.id) {
                 vec![before.id.clone()]
             } else {
@@ -57,7 +63,7 @@ fn wanted<'a>(graph: &'a Graph, plan: &Plan) -> Vec<Wanted<'a>> {
             own.extend(reached.into_iter().filter(|id| !own.contains(id)).collect::<Vec<_>>());
         }
         if runs.contains(&stage.id) {
-            all.push(Wanted { stage, after: own.clone() });
+            all.push(Wanted { stage, after: own.clone(), beside });
         }
         after.insert(&stage.id, own);
     }
@@ -104,11 +110,13 @@ pub fn submit<'a>(
     agree(execution, call, &wanted, &live)?;
     let unneeded = unneeded(observed, &wanted, &live);
     let mut all: Vec<Submission> = Vec::new();
-    for Wanted { stage, after } in wanted.into_iter().filter(|w| !unneeded.contains(&w.stage.id)) {
+    let wanted = wanted.into_iter().filter(|w| !unneeded.contains(&w.stage.id));
+    for Wanted { stage, after, beside } in wanted {
         if execution.stop.requested().is_some() {
             break;
         }
-        let renewed = all.iter().any(|before| before.new && after.contains(&before.stage.id));
+        let awaits = |id: &StageId| after.contains(id) || beside.contains(id);
+        let renewed = all.iter().any(|before| before.new && awaits(&before.stage.id));
         let found = live.get(&stage.id);
         let choice = choose(found.map(|live| live.waits), renewed);
         let submission = match (choice, found) {
@@ -117,9 +125,10 @@ pub fn submit<'a>(
             }
             (_, found) => {
                 let replaced = found.map(|live| live.job.id);
-                let job = replaced
-                    .map_or(Ok(()), |id| cluster.cancel(&BTreeSet::from([id])))
-                    .and_then(|()| submit_one(cluster, execution, stage, call, &all, &after));
+                let job =
+                    replaced.map_or(Ok(()), |id| cluster.cancel(&BTreeSet::from([id]))).and_then(
+                        |()| submit_one(cluster, execution, stage, call, &all, (&after, &beside)),
+                    );
                 match job {
                     Ok(job) => Submission { stage, job, new: true, after },
                     Err(error) => {
@@ -248,15 +257,18 @@ fn submit_one(
     stage: &LoadedStage,
     call: &Invocation,
     before: &[Submission],
-    after: &[StageId],
+    (after, beside): (&[StageId], &[StageId]),
 ) -> Result<Job, SlurmError> {
     let (root, pipeline) = (execution.root, &execution.graph.pipeline.name);
     let submitted_at = Utc::now();
     let forced = execution.forced.contains(&stage.id);
     let words = call.words(&stage.id, &planned(execution, stage), forced)?;
-    let ids: Vec<JobId> =
-        before.iter().filter(|s| after.contains(&s.stage.id)).map(|s| s.job.id).collect();
-    let arguments = arguments(root, pipeline, stage, &Jobs::log(pipeline, &stage.id, None), &ids)?;
+    let jobs_of = |stages: &[StageId]| -> Vec<JobId> {
+        before.iter().filter(|s| stages.contains(&s.stage.id)).map(|s| s.job.id).collect()
+    };
+    let awaited = Awaited { ended: jobs_of(after), begun: jobs_of(beside) };
+    let log = Jobs::log(pipeline, &stage.id, None);
+    let arguments = arguments(root, pipeline, stage, &log, &awaited)?;
     let id = cluster.submit(&arguments, &script(pipeline, &stage.id, &words)?)?;
     let log = Jobs::log(pipeline, &stage.id, Some(id));
     Ok(Job { id, submitted_at, settings: settings(execution, stage, call), log, ended: None })

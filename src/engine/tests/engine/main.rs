@@ -16,4 +16,5 @@ mod random;
 mod settings;
 mod slurm;
 mod spec;
+mod streaming;
 mod two_sessions;

@@ -1,9 +1,10 @@
 //! The stages of a pipeline with their settings resolved, and the graph of what they need: order,
 //! cycles, selections, drawings. Knows nothing of what stages do, nor how a file is read.
 
+mod drawings;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
-use std::fmt::Write;
 use std::path::{Component, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -63,6 +64,17 @@ pub struct LoadedStage {
 }
 
 impl LoadedStage {
+    /// Whether it takes what another stage makes while that makes it, and needs nothing of it that is
+    /// there only in the end.
+    pub fn streams_from(&self, other: &StageId) -> bool {
+        let mut from = self.inputs.iter().filter(|input| input.stage == *other).peekable();
+        let streams = |input: &Input| input.counts == DependencyMode::Streaming;
+        let is_input = |path: &[String]| self.inputs.iter().any(|i| path == [i.name.as_str()]);
+        from.peek().is_some()
+            && from.all(streams)
+            && self.needs.iter().filter(|(_, id)| id == other).all(|(path, _)| is_input(path))
+    }
+
     /// GPUs that it takes while it runs: its own one, or those that its settings name.
     pub fn gpus(&self) -> u32 {
         self.options.resources.gpu.max(self.stage.gpus())
@@ -193,6 +205,34 @@ impl Graph {
         after.into_iter().map(|place| &self.pipeline.stages[place]).collect()
     }
 
+    /// The stages that one needs, however far before it they are, and itself.
+    pub fn upstream(&self, id: &StageId) -> BTreeSet<StageId> {
+        let all = reach(Reversed(&self.graph), self.node(id).as_slice());
+        all.iter().map(|node| self.pipeline.stages[self.graph[*node]].id.clone()).collect()
+    }
+
+    /// The stages that take what `id` makes while it makes it.
+    pub fn followers(&self, id: &StageId) -> Vec<&LoadedStage> {
+        let mut found = self.dependents(id);
+        found.retain(|stage| stage.streams_from(id));
+        found
+    }
+
+    /// Whether any stage takes what another one makes while that makes it.
+    pub fn has_followers(&self) -> bool {
+        let mut inputs = self.pipeline.stages.iter().flat_map(|stage| &stage.inputs);
+        inputs.any(|input| input.counts == DependencyMode::Streaming)
+    }
+
+    /// The stages whose metrics decide what `id` hands on.
+    fn judges(&self, id: &StageId) -> Vec<&LoadedStage> {
+        let judge = self.stage(id).and_then(|stage| stage.stage.judge());
+        let Some(judge) = judge else { return Vec::new() };
+        let mut found = self.followers(id);
+        found.retain(|stage| stage.id.declared() == judge.stage);
+        found
+    }
+
     /// The stages that a command line means, with everything that they need.
     pub fn select(&self, wanted: &Targets) -> Result<Selection, SpecError> {
         let (until, from) = (self.named(&wanted.until)?, self.named(&wanted.from)?);
@@ -201,11 +241,22 @@ impl Graph {
             return Ok(Selection { stages: ids().collect(), named: ids().collect() });
         }
         let all = || self.graph.node_indices().collect::<BTreeSet<_>>();
-        let upstream = |of: &[NodeIndex]| reach(Reversed(&self.graph), of);
+        let id = |node: &NodeIndex| self.pipeline.stages[self.graph[*node]].id.clone();
+        let upstream = |of: &[NodeIndex]| {
+            let mut all = reach(Reversed(&self.graph), of);
+            loop {
+                let judges = all.iter().flat_map(|node| self.judges(&id(node)));
+                let judges: Vec<NodeIndex> = judges.filter_map(|s| self.node(&s.id)).collect();
+                let before = all.len();
+                all.extend(reach(Reversed(&self.graph), &judges));
+                if all.len() == before {
+                    return all;
+                }
+            }
+        };
         let before = if until.is_empty() { all() } else { upstream(&until) };
         let after = if from.is_empty() { all() } else { reach(&self.graph, &from) };
         let meant: Vec<NodeIndex> = before.intersection(&after).copied().collect();
-        let id = |node: &NodeIndex| self.pipeline.stages[self.graph[*node]].id.clone();
         let named = until.iter().chain(&from).map(id).collect();
         Ok(Selection { stages: upstream(&meant).iter().map(id).collect(), named })
     }
@@ -226,64 +277,6 @@ impl Graph {
             }
         }
         Ok(nodes)
-    }
-
-    /// Lines such as `base (train) <- data`, dependencies first.
-    pub fn to_text(&self) -> String {
-        let width = self.stages().map(|s| s.id.as_str().len()).max().unwrap_or(0);
-        let mut text = String::new();
-        for stage in self.stages() {
-            let needs: Vec<&str> =
-                self.dependencies(&stage.id).iter().map(|(_, s)| s.id.as_str()).collect();
-            let arrow =
-                if needs.is_empty() { String::new() } else { format!("  <- {}", needs.join(", ")) };
-            let line = format!("{:width$}  {}{arrow}", stage.id, stage.kind);
-            let _ = writeln!(text, "{}", line.trim_end());
-        }
-        text
-    }
-
-    /// Graphviz.
-    pub fn to_dot(&self) -> String {
-        let mut text = format!(
-            "digraph \"{}\" {{\n  rankdir=LR;\n  node [shape=box];\n",
-            self.pipeline.name.replace('"', "'")
-        );
-        for stage in self.stages() {
-            let _ = writeln!(text, "  \"{}\" [label=\"{}\\n{}\"];", stage.id, stage.id, stage.kind);
-        }
-        for (from, to, key) in self.edges() {
-            let _ = writeln!(text, "  \"{from}\" -> \"{to}\" [label=\"{key}\"];");
-        }
-        text + "}\n"
-    }
-
-    /// Mermaid flowchart.
-    pub fn to_mermaid(&self) -> String {
-        let mut text = String::from("flowchart LR\n");
-        // Mermaid's node names hold less than a stage's name may.
-        let node = |id: &StageId| -> String {
-            id.as_str()
-                .chars()
-                .map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' })
-                .collect()
-        };
-        for stage in self.stages() {
-            let _ = writeln!(text, "  {}[\"{}<br/>{}\"]", node(&stage.id), stage.id, stage.kind);
-        }
-        for (from, to, key) in self.edges() {
-            let _ = writeln!(text, "  {} -->|{key}| {}", node(from), node(to));
-        }
-        text
-    }
-
-    fn edges(&self) -> Vec<(&StageId, &StageId, &str)> {
-        let stages = self.stages();
-        stages
-            .flat_map(|to| {
-                self.dependencies(&to.id).into_iter().map(|(key, from)| (&from.id, &to.id, key))
-            })
-            .collect()
     }
 
     fn node(&self, id: &StageId) -> Option<NodeIndex> {
