@@ -14,7 +14,7 @@ use super::hook_client::HttpHooks;
 use super::pipeline_args::{PipelineArgs, PipelineSession, ReuseArgs, SelectionArgs, SettingArgs};
 use super::plan::{self, PlanFile};
 use super::run_summary::RunSummary;
-use super::slurm_job::{self, JobArguments};
+use super::slurm_job::{self, JobArguments, OtherJobs};
 use super::{CliError, ExitCode, Kinds, jobs, signals, store};
 use crate::report::{self, Output};
 
@@ -89,13 +89,16 @@ pub fn run(arguments: RunArguments, output: &Output, kinds: &Kinds) -> Result<Ex
         loaded.session.forced.clear();
     }
     let on_slurm = arguments.is_for_slurm(&loaded)?;
-    let report = report::reporter(output, arguments.jobs > 1 || on_slurm);
+    let is_beside = arguments.jobs > 1 || loaded.session.graph.has_followers();
+    let report = report::reporter(output, is_beside || on_slurm);
+    let others = OtherJobs::of(&loaded);
     let mut execution = loaded.session.execution(&stop, report.as_ref());
     (execution.job, execution.restarted) = (arguments.job.job(), restarted);
     execution.is_part = arguments.job.only.is_some();
+    execution.elsewhere = arguments.job.job().is_some().then_some(&others as _);
     execution.hook_client = Some(&HttpHooks);
     execution.keep_going = arguments.keep_going;
-    let (plan, inspected) = loaded.plan(&execution)?;
+    let (mut plan, inspected) = loaded.plan(&execution)?;
     if let (Some(planned), Some(file)) = (&planned, &arguments.plan) {
         planned.still_holds(file, &plan, &loaded.session.graph)?;
     }
@@ -104,7 +107,7 @@ pub fn run(arguments: RunArguments, output: &Output, kinds: &Kinds) -> Result<Ex
         return Ok(ExitCode::SUCCESS);
     }
     let executor = arguments.prepare(&args, &loaded, &mut execution, on_slurm)?;
-    let before = arguments.job.begin(&loaded, &execution, &plan, &inspected)?;
+    let before = arguments.job.begin(&loaded, &execution, &mut plan, &inspected)?;
     let mirror = store::mirror(working_copy)?;
     let root = store::mirrored(&loaded.session.root, mirror.as_ref());
     execution.root = &root;

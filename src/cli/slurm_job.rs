@@ -1,20 +1,26 @@
 //! Within a job of Slurm: what it was told when it was submitted, and how it ends. The arguments
 //! are not for people to type.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use pipe_core::progress::NullListener;
 use pipe_core::stop::{Signal, Stop};
-use pipe_engine::exec::slurm::{AfterStop, CurrentJob, Slurm, after_stop};
-use pipe_engine::exec::{self, Execution, InspectedStage, Summary};
+use pipe_engine::exec::slurm::{AfterStop, Cluster, CurrentJob, JobState, Slurm, after_stop};
+use pipe_engine::exec::{self, Execution, InspectedStage, RunsElsewhere, Summary};
 use pipe_engine::kind::{Failure, StageId, StageState};
 use pipe_engine::plan::{Action, Plan, Step};
-use pipe_engine::state::{JobId, Record};
+use pipe_engine::state::{JobId, Jobs, Record};
 
 use super::pipeline_args::PipelineSession;
 use super::{CliError, ExitCode};
 use crate::report::{message, stderr};
+
+/// How often Slurm is asked for the job of another stage.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
 
 /// What a job is held to.
 #[derive(clap::Args)]
@@ -45,15 +51,24 @@ impl JobArguments {
     }
 
     /// Within a job, how its stage stands before it runs, once it is sure that the job does what
-    /// it was submitted for.
+    /// it was submitted for. What other jobs do beside it goes out of the plan.
     pub fn begin(
         &self,
         loaded: &PipelineSession,
         execution: &Execution,
-        plan: &Plan,
+        plan: &mut Plan,
         inspected: &HashMap<StageId, InspectedStage>,
     ) -> Result<Option<StageState>, CliError> {
         let Some(only) = &self.only else { return Ok(None) };
+        let graph = &loaded.session.graph;
+        if let Some(stage) = loaded.session.selection.named.first().and_then(|id| graph.stage(id)) {
+            let before = graph.upstream(&stage.id);
+            let is_beside = |step: &Step| {
+                step.action != Action::Skip && stage.streams_from(&step.stage)
+                    || !before.contains(&step.stage)
+            };
+            plan.steps.retain(|step| !is_beside(step));
+        }
         self.verify_submission(loaded, execution, plan, inspected)?;
         Ok(inspected.get(only.as_str()).map(|found| found.inspection.state.clone()))
     }
@@ -89,6 +104,48 @@ impl JobArguments {
             ))),
             None => Ok(()),
         }
+    }
+}
+
+/// The jobs of the other stages, for one that takes what they make while they make it.
+pub struct OtherJobs {
+    root: PathBuf,
+    pipeline: String,
+    seen: Mutex<HashMap<StageId, (Instant, bool)>>,
+}
+
+impl OtherJobs {
+    pub fn of(loaded: &PipelineSession) -> Self {
+        let (root, pipeline) =
+            (loaded.session.root.to_path_buf(), loaded.session.graph.pipeline.name.clone());
+        Self { root, pipeline, seen: Mutex::default() }
+    }
+
+    /// Asks Slurm. A job that cannot be asked for now counts as it was last seen, or as living.
+    fn ask(&self, stage: &StageId, last: bool) -> bool {
+        let Some(id) = Jobs::load(&self.root, &self.pipeline).get(stage).map(|job| job.id) else {
+            return false;
+        };
+        match Slurm.states(&BTreeSet::from([id])) {
+            Ok(states) => states.get(&id).is_some_and(JobState::is_live),
+            Err(error) => {
+                tracing::debug!("{error}");
+                last
+            }
+        }
+    }
+}
+
+impl RunsElsewhere for OtherJobs {
+    fn is_live(&self, stage: &StageId) -> bool {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = seen.get(stage).copied();
+        if let Some((_, live)) = last.filter(|(at, _)| at.elapsed() < BETWEEN_LOOKS) {
+            return live;
+        }
+        let live = self.ask(stage, last.is_none_or(|(_, live)| live));
+        seen.insert(stage.clone(), (Instant::now(), live));
+        live
     }
 }
 
