@@ -29,6 +29,7 @@
 
 pub mod artifacts;
 mod branching;
+pub mod following;
 mod opening;
 pub mod program;
 mod relocated_runs;

@@ -8,6 +8,7 @@ use pipe_core::shell::CommandLine;
 use pipe_engine::identity::{Difference, in_words};
 use pipe_engine::kind::{Failure, Request, RunContext, StageError};
 use pipe_fs::{atomic, disk_space};
+use pipe_runs::policy::CheckpointPolicy;
 use pipe_runs::{
     CheckpointManager, DatasetRecord, Loaded, Metadata, Place, Run, SCHEMA_VERSION, Status,
     StoreError,
@@ -26,7 +27,7 @@ impl Training<'_> {
         dataset: &DatasetRecord,
         device: &str,
     ) -> Result<CheckpointManager, StageError> {
-        let policy = self.policy.clone();
+        let policy = CheckpointPolicy { followed_by: context.followers(), ..self.policy.clone() };
         let runs = self.runs(&context.root);
         let run = match selection {
             RunSelection::Existing(existing) => {

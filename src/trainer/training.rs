@@ -15,6 +15,7 @@ use pipe_runs::{CheckpointManager, CheckpointRecord, Metadata, Run, Runs, Status
 use serde_json::Value;
 
 use crate::artifacts::Checkpoints;
+use crate::following::judged_metric;
 use crate::run_catalog::{completed_epochs, unfinished_reason};
 use crate::run_match::RunCriteria;
 use crate::selection::{ChangedRun, RunSelection};
@@ -215,10 +216,14 @@ impl Training<'_> {
         manager: &CheckpointManager,
         next: impl FnOnce(&str) -> Option<NextCommand>,
     ) -> Outcome {
-        let (run, metadata) = (manager.run(), manager.metadata());
+        let (run, metadata) = (manager.run(), &manager.joined_metadata());
         let directory = shown(&run.folder, context);
         let best = metadata.best_checkpoint.as_ref();
         let monitor = &self.policy.monitor;
+        // The stage that judges the checkpoints tells of the best one when it has looked at all.
+        let judge = judged_metric(monitor).map(|(stage, _)| stage);
+        let judge = judge.filter(|_| manager.is_awaited());
+        let best = best.filter(|_| judge.is_none());
         let value = best.and_then(|b| b.metrics.get(monitor).copied());
         context.event(Event::Completed {
             best: best.map(|b| b.epoch),
@@ -233,7 +238,7 @@ impl Training<'_> {
                 let (epoch, path) = (best.epoch, &best.path);
                 format!(", best {monitor} {value:.4} at epoch {epoch}: {directory}/{path}")
             }
-            _ => String::new(),
+            _ => judge.map(|stage| format!(", `{stage}` finds the best")).unwrap_or_default(),
         };
         let epochs = self.epochs.on(&metadata.dataset);
         let early = finished_early(metadata);

@@ -64,6 +64,7 @@ mod standing;
 mod start_file;
 mod stopping;
 mod store;
+mod streaming;
 mod synced;
 mod thin;
 mod told;

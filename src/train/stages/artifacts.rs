@@ -55,6 +55,10 @@ pub struct SavedEpochs {
     pub epochs: u64,
 }
 
+/// The preview of an `evaluate` stage: the names of what it finds out.
+#[derive(Debug, Clone)]
+pub struct JudgePreview(pub BTreeSet<String>);
+
 /// What a plan hands on for a data set; its content counts where its settings do not decide it.
 pub(super) fn summary_artifact(seen: DatasetSummary) -> Artifact {
     let content = content_of(&seen);

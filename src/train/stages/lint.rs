@@ -5,10 +5,12 @@
 use std::collections::BTreeSet;
 
 use pipe_engine::kind::{Diagnostic, PipelineView};
-use pipe_runs::policy::{Mode, metric};
+use pipe_runs::policy::{CheckpointPolicy, Mode, metric};
+use pipe_trainer::following::judged_metric;
 use pipe_trainer::lint_patience;
 
-use super::artifacts::{CheckpointPreview, ProgramPreview, SavedEpochs};
+use super::artifacts::{CheckpointPreview, JudgePreview, ProgramPreview, SavedEpochs};
+use super::lint_selection::check_mode;
 use crate::architecture::Architectures;
 use crate::data::{DatasetSettings, PublishedSplit};
 use crate::lora::LoraPlan;
@@ -43,20 +45,16 @@ pub(super) fn check_training(
         let note = "a training needs `split: train`; an `evaluate` stage takes test images";
         found.push(Diagnostic::error("dataset", message).note(note));
     }
-    found.extend(check_monitor("checkpoint.monitor", &policy.monitor, settings, data.as_deref()));
+    match judged_metric(&policy.monitor) {
+        Some((stage, metric)) => found.extend(check_judged(stage, metric, policy.mode, pipeline)),
+        None => found.extend(check_own_monitor(settings, data.as_deref())),
+    }
     found.extend(check_early_stopping(settings, data.as_deref()));
     if settings.validate_every_n_steps.is_some() {
         let key = "validate_every_n_steps";
         let found_none = check_is_validated(key, "is set", settings, data.as_deref());
         found
             .extend(found_none.map(|found| found.note("set its val_split to a share such as 0.1")));
-    }
-    if policy.mode == Mode::Max {
-        let message = format!("the highest {} would be the best checkpoint", policy.monitor);
-        found.push(
-            Diagnostic::warning("checkpoint.mode", message)
-                .note("losses are better when lower: `min`"),
-        );
     }
     if !policy.enabled {
         let message =
@@ -121,6 +119,13 @@ fn check_early_stopping(
         return Vec::new();
     };
     let monitor = rule.monitor.as_ref().unwrap_or(&policy.monitor);
+    if judged_metric(monitor).is_some() {
+        let message = format!(
+            "{monitor} is found out beside the training, which would end sooner or later by that"
+        );
+        let note = "set early_stopping.monitor to train_loss or val_loss";
+        return vec![Diagnostic::error("early_stopping.monitor", message).note(note)];
+    }
     let mut found: Vec<_> =
         check_monitor("early_stopping.monitor", monitor, settings, data).into_iter().collect();
     if rule.mode == Some(Mode::Max) {
@@ -130,6 +135,54 @@ fn check_early_stopping(
     }
     found.extend(lint_patience(rule, settings.epochs));
     found
+}
+
+/// Lints the metric that a training chooses its best checkpoint by, where that is its own.
+fn check_own_monitor(
+    settings: &TrainingSettings,
+    data: Option<&DatasetSettings>,
+) -> Vec<Diagnostic> {
+    let CheckpointPolicy { monitor, mode, .. } = &settings.checkpoint;
+    let found = check_monitor("checkpoint.monitor", monitor, settings, data);
+    let highest = (*mode == Mode::Max).then(|| {
+        let message = format!("the highest {monitor} would be the best checkpoint");
+        Diagnostic::warning("checkpoint.mode", message).note("losses are better when lower: `min`")
+    });
+    found.into_iter().chain(highest).collect()
+}
+
+/// Lints a metric that a stage finds out about each checkpoint.
+fn check_judged(stage: &str, metric: &str, mode: Mode, pipeline: &PipelineView) -> Vec<Diagnostic> {
+    let judges = pipeline.each_preview::<JudgePreview>(stage);
+    if judges.is_empty() {
+        // What is wrong with the stage is told by the engine, which knows whom it judges.
+        return Vec::new();
+    }
+    let names: BTreeSet<&str> =
+        judges.iter().flat_map(|(_, judge)| &judge.0).map(String::as_str).collect();
+    let whoever = format!("`{stage}` reports");
+    if let Err(message) = metric::find(metric, names, &whoever) {
+        return vec![Diagnostic::error("checkpoint.monitor", message)];
+    }
+    if mode == Mode::Max && !metric::is_better_when_higher(metric) {
+        let message = format!("the highest {stage}.{metric} would be the best checkpoint");
+        return vec![
+            Diagnostic::warning("checkpoint.mode", message).note("better when lower: `min`"),
+        ];
+    }
+    check_mode("checkpoint.mode", &format!("{stage}.{metric}"), mode).into_iter().collect()
+}
+
+/// Refuses a stage that keeps one checkpoint where each of a training is to be looked at.
+pub(super) fn check_is_trained(
+    key: &str,
+    from: &str,
+    pipeline: &PipelineView,
+) -> Option<Diagnostic> {
+    let source = pipeline.preview::<CheckpointPreview>(from)?;
+    let message = format!("`{from}` has one checkpoint, and none for each epoch");
+    let note = "name the stage that trains, or leave each_checkpoint out";
+    source.saved.is_none().then(|| Diagnostic::error(key, message).note(note))
 }
 
 /// Refuses a metric that the training does not report.
@@ -189,8 +242,9 @@ pub(super) fn no_whole_model(stage: &str) -> (String, String) {
 pub(super) fn preview(settings: &TrainingSettings, pipeline: &PipelineView) -> CheckpointPreview {
     let data = pipeline.preview::<DatasetSettings>(&settings.dataset);
     let policy = &settings.checkpoint;
+    let judged = judged_metric(&policy.monitor).map(|_| policy.monitor.clone());
     CheckpointPreview {
-        metrics: Some(reported(data.as_deref())),
+        metrics: Some(reported(data.as_deref()).into_iter().chain(judged).collect()),
         saved: Some(SavedEpochs {
             enabled: policy.enabled,
             every: policy.save_every_n_epochs.max(1),

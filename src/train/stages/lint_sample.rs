@@ -4,7 +4,7 @@
 use pipe_engine::kind::{Diagnostic, PipelineView};
 
 use super::artifacts::CheckpointPreview;
-use super::sample::SampleSettings;
+use super::sample_settings::SampleSettings;
 
 /// Lints of a `sample` stage.
 pub(super) fn check_sample(settings: &SampleSettings, pipeline: &PipelineView) -> Vec<Diagnostic> {

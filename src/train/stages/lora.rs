@@ -9,11 +9,12 @@ use burn::tensor::Device;
 use figment::Figment;
 use pipe_core::progress::Event;
 use pipe_engine::kind::{
-    ArtifactType, ContentContext, Diagnostic, Failure, Files, InspectContext, Inspection, Outcome,
-    PipelineView, Preview, Reference, Rejection, RunContext, Stage, StageError, StageKind,
+    ArtifactType, ContentContext, Diagnostic, Failure, Files, InspectContext, Inspection, Judge,
+    Outcome, PipelineView, Preview, Reference, Rejection, RunContext, Stage, StageError, StageKind,
     StageState,
 };
 use pipe_runs::{Checkpoint, Run};
+use pipe_trainer::following::{Followed, judge_of};
 use serde_json::Value;
 
 use super::artifacts::{
@@ -94,6 +95,10 @@ impl Stage for LoraStage {
 
     fn runs(&self) -> Option<PathBuf> {
         Some(self.training().folder())
+    }
+
+    fn judge(&self) -> Option<Judge> {
+        judge_of(&self.training_settings.checkpoint.monitor)
     }
 
     fn gpus(&self) -> u32 {
@@ -269,6 +274,17 @@ fn what_is_missing(trained: &Checkpoints) -> Option<&'static str> {
     let best = trained.best().and_then(|best| Checkpoint::open(&best.path).ok())?;
     let adapter = Adapter::read(&run.folder.join(ADAPTER)).ok();
     (adapter.and_then(|a| a.source).as_deref() != best.digest()).then_some(ADAPTER)
+}
+
+/// Writes PEFT's files of a LoRA run anew, where what a stage found out made another checkpoint the
+/// best one.
+pub(super) fn renew_adapter(followed: &Followed) -> Result<(), StageError> {
+    let Followed { run, metadata, manager: Some(_), .. } = followed else { return Ok(()) };
+    let trained = Checkpoints::of_run(run.clone(), metadata.clone());
+    if run.folder.join(BASE_FILE).is_file() && what_is_missing(&trained) == Some(ADAPTER) {
+        write_adapter(&run.best(), run)?;
+    }
+    Ok(())
 }
 
 /// Writes PEFT's files from a LoRA checkpoint into the run's folder: the weights that are sampled

@@ -1,11 +1,13 @@
 //! How a running stage tells how far it is, and ends early.
 
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use pipe_core::progress::{Event, Unit};
 use pipe_core::stop::Signal;
 use pipe_engine::kind::{Failure, RunContext, StageError};
+use pipe_fs::atomic;
 
 use crate::data::Progress;
 
@@ -23,6 +25,19 @@ pub(super) fn unless_stopped<T>(context: &RunContext, found: Option<T>) -> Resul
         StageError::new(Failure::Interrupted(signal), format!("stopped by {}", signal.name()))
     };
     found.ok_or_else(stopped)
+}
+
+/// Removes files below `to` that the stage made before and that are not its result any more.
+pub(super) fn remove_former(
+    context: &RunContext,
+    to: &Path,
+    files: &[PathBuf],
+) -> Result<(), StageError> {
+    let before = context.made.iter().flat_map(|made| &made.outputs).map(|o| Path::new(&o.path));
+    for old in before.filter(|old| old.starts_with(to) && !files.iter().any(|f| f == old)) {
+        atomic::remove(context.root.disk(), &context.root.join(old))?;
+    }
+    Ok(())
 }
 
 /// Passes progress on a few times a second.

@@ -13,101 +13,22 @@ use pipe_engine::kind::{
 };
 use pipe_engine::state::{Output, Outputs};
 use pipe_fs::atomic;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use pipe_trainer::following::each_checkpoint_reference;
 use serde_json::Value;
 
 use super::artifacts::{CheckpointFile, Checkpoints, checkpoint_reference};
 use super::copy_best::inside_project;
-use super::progress::{tell, unless_stopped};
+use super::progress::{remove_former, tell, unless_stopped};
 use super::sample_guide::{self, GuideSettings};
+use super::sample_settings::SampleSettings;
 use super::{lint, lint_sample};
 use crate::architecture::Architectures;
 use crate::checkpoint::{self, SamplingModel, load_guide};
-use crate::device::{self, DeviceSpec, GpuAssignment};
+use crate::device::{self, GpuAssignment};
 use crate::diffusion::Sampler;
 use crate::sampling::{
-    Format, GridRequest, GuidanceCheck, GuidanceInterval, ModelView, PictureRequest,
-    SamplerSettings, Seeds, Target, Which, default_guidance, default_steps, sampler_in_words,
+    Format, GridRequest, ModelView, PictureRequest, Seeds, Target, Which, sampler_in_words,
 };
-
-/// Samples images from a trained model into an image grid, a row for each class.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SampleSettings {
-    /// The stage whose model is used: any that makes checkpoints.
-    pub(super) from: String,
-    /// The file to write, relative to the project: a .png, .jpg or .webp. With `seeds`: a folder, a
-    /// .zip or an .npz file.
-    to: PathBuf,
-    /// A picture of its own for each of these seeds, `0-49999` or `1,5,7-9`, in place of a grid of
-    /// `n`. Seeds go round the classes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) seeds: Option<Seeds>,
-    /// Images in all, shared out among the classes: at least one for each, or the last ones get
-    /// none.
-    #[serde(default = "default_n")]
-    #[schemars(range(min = 1, max = 10_000))]
-    #[schemars(extend("x-known-as" = ["num_samples"]))]
-    pub(super) n: usize,
-    /// The classes to sample, by name; all of them if unset.
-    #[serde(default)]
-    pub(super) classes: Option<Vec<String>>,
-    /// Noise levels of the sampler; with `heun` the network is evaluated `2 steps - 1` times.
-    #[serde(default = "default_steps")]
-    #[schemars(range(min = 1, max = 1000))]
-    #[schemars(extend("x-known-as" = ["num_inference_steps", "sampling_steps", "num_steps"]))]
-    steps: usize,
-    /// Weight of the class (classifier-free guidance), or of the model against its `guide`: 1 takes
-    /// it as it is, more exaggerates it.
-    #[serde(default = "default_guidance")]
-    #[schemars(extend("x-known-as" = ["guidance_scale", "cfg", "cfg_scale"]))]
-    pub(super) guidance: f64,
-    /// Noise levels with guidance: above the first one, up to the second one; all if unset.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-known-as" = ["guidance_limit"], "examples" = [[0.28, 2.9]]))]
-    pub(super) guidance_interval: Option<GuidanceInterval>,
-    /// A worse model of the same images, an earlier or a smaller one, which guides in the place of
-    /// the estimate without a class (autoguidance). It counts by its content.
-    // The content of the checkpoint and its epoch count (`derived`), not its name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-class" = "runtime", "x-known-as" = ["autoguidance", "gnet"]))]
-    pub(super) guide: Option<GuideSettings>,
-    /// How images come out of noise.
-    #[serde(default, skip_serializing_if = "SamplerSettings::is_default")]
-    sampler: SamplerSettings,
-    /// In place of a grid a strip of so many columns for each image: what it was estimated to be
-    /// while it was denoised, and what it became.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 2, max = 1000))]
-    strip: Option<usize>,
-    /// Seed of the noise that the images begin as.
-    #[serde(default)]
-    seed: u64,
-    /// Sample with the EMA weights where there are any.
-    #[serde(default = "yes")]
-    ema: bool,
-    /// Images that are sampled at once.
-    #[serde(default = "default_batch_size")]
-    #[schemars(range(min = 1), extend("x-class" = "runtime"))]
-    batch_size: usize,
-    /// Where to compute: `auto`, `cpu`, `gpu`, `gpu:N`.
-    #[serde(default)]
-    #[schemars(extend("x-class" = "runtime"))]
-    device: DeviceSpec,
-}
-
-fn default_n() -> usize {
-    32
-}
-
-fn default_batch_size() -> usize {
-    16
-}
-
-fn yes() -> bool {
-    true
-}
 
 pub struct SampleKind(pub Architectures);
 
@@ -143,8 +64,8 @@ impl StageKind for SampleKind {
     }
 }
 
-struct SampleStage {
-    settings: SampleSettings,
+pub(super) struct SampleStage {
+    pub(super) settings: SampleSettings,
     sampler: Sampler,
     architectures: Architectures,
 }
@@ -159,7 +80,11 @@ impl Stage for SampleStage {
     }
 
     fn references(&self) -> Vec<Reference> {
-        let from = checkpoint_reference("from", &self.settings.from);
+        let from = if self.settings.each_checkpoint {
+            each_checkpoint_reference("from", &self.settings.from)
+        } else {
+            checkpoint_reference("from", &self.settings.from)
+        };
         let guide = self.settings.guide.as_ref().and_then(GuideSettings::reference);
         [from].into_iter().chain(guide).collect()
     }
@@ -172,6 +97,9 @@ impl Stage for SampleStage {
     fn lint(&self, pipeline: &PipelineView) -> Vec<Diagnostic> {
         let mut found = lint::check_source("from", &self.settings.from, None, pipeline);
         found.extend(lint::check_is_readable("from", &self.settings.from, pipeline));
+        if self.settings.each_checkpoint {
+            found.extend(lint::check_is_trained("from", &self.settings.from, pipeline));
+        }
         found.extend(lint_sample::check_sample(&self.settings, pipeline));
         let guide = self.settings.guide.as_ref();
         found.extend(guide.map(|g| g.lint(&self.settings.from, pipeline)).unwrap_or_default());
@@ -195,6 +123,7 @@ impl Stage for SampleStage {
                 "{} is not there, or was changed",
                 self.settings.to.display()
             )),
+            (true, Some(_)) if let Some(reason) = self.is_open(o) => StageState::absent(reason),
             (true, Some(outputs)) => {
                 o.confirm(Outputs { outputs, ..made.clone() });
                 StageState::Done { reason: "up to date".into() }
@@ -205,33 +134,25 @@ impl Stage for SampleStage {
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
         let s = &self.settings;
+        if s.each_checkpoint {
+            return self.sample_each(context);
+        }
         let Some(file) = context.inputs.get("from").and_then(Checkpoints::best_of) else {
             return Err(StageError::setting(format!("from: stage {} has no checkpoint", s.from)));
         };
-        let device = device::resolve(s.device, GpuAssignment::of(context))
-            .map_err(|e| StageError::setting(e.to_string()))?
-            .device;
-        let opened =
-            checkpoint::load_for_sampling(&self.architectures, &file.path, None, s.ema, &device);
-        let mut opened = opened.map_err(|e| StageError::new(Failure::Input, e.to_string()))?;
-        let guide = s.guide.as_ref().map(|guide| guide.checkpoint(&context.inputs, &context.root));
-        let guide = guide.transpose()?;
-        let guiding = guide
-            .as_ref()
-            .map(|guide| load_guide(&self.architectures, &guide.path, s.ema, &device, &mut opened));
-        let guiding = guiding
-            .transpose()
-            .map_err(|e| StageError::new(Failure::Input, format!("{}: {e}", sample_guide::KEY)))?;
-        let classes = Some(opened.config.num_classes());
-        for (_, text) in s.guidance_check(classes, opened.label_dropout).doubts() {
-            context.event(Event::Message { text });
-        }
-        let sampled = Sampled { opened: &opened, guide: guiding.as_ref(), file: guide.as_ref() };
-        match &s.seeds {
-            None => self.grid(context, &sampled, &device),
-            Some(seeds) => self.pictures(seeds, context, &sampled, &device),
-        }
+        let Written { files, inputs, summary } = self.sample(context, &file, &s.to)?;
+        self.record(context, &files, inputs)?;
+        Ok(Outcome { artifact: None, summary, next: None })
     }
+}
+
+/// What was sampled from a checkpoint.
+pub(super) struct Written {
+    /// Relative to the project.
+    pub(super) files: Vec<PathBuf>,
+    /// See [`Sampled::inputs`].
+    pub(super) inputs: Vec<Output>,
+    summary: String,
 }
 
 /// What a stage samples from.
@@ -256,23 +177,56 @@ impl Sampled<'_> {
     }
 }
 
-impl SampleSettings {
-    pub(super) fn guidance_check(
-        &self,
-        classes: Option<usize>,
-        label_dropout: Option<f64>,
-    ) -> GuidanceCheck {
-        GuidanceCheck {
-            guidance: self.guidance,
-            has_interval: self.guidance_interval.is_some(),
-            has_guide: self.guide.is_some(),
-            classes,
-            label_dropout,
-        }
-    }
-}
-
 impl SampleStage {
+    /// Samples from one checkpoint. `to`: relative to the project.
+    pub(super) fn sample(
+        &self,
+        context: &RunContext,
+        file: &CheckpointFile,
+        to: &Path,
+    ) -> Result<Written, StageError> {
+        let s = &self.settings;
+        let device = device::resolve(s.device, GpuAssignment::of(context))
+            .map_err(|e| StageError::setting(e.to_string()))?
+            .device;
+        let opened =
+            checkpoint::load_for_sampling(&self.architectures, &file.path, None, s.ema, &device);
+        let mut opened = opened.map_err(|e| StageError::new(Failure::Input, e.to_string()))?;
+        let guide = s.guide.as_ref().map(|guide| guide.checkpoint(&context.inputs, &context.root));
+        let guide = guide.transpose()?;
+        let guiding = guide
+            .as_ref()
+            .map(|guide| load_guide(&self.architectures, &guide.path, s.ema, &device, &mut opened));
+        let guiding = guiding
+            .transpose()
+            .map_err(|e| StageError::new(Failure::Input, format!("{}: {e}", sample_guide::KEY)))?;
+        let classes = Some(opened.config.num_classes());
+        for (_, text) in s.guidance_check(classes, opened.label_dropout).doubts() {
+            context.event(Event::Message { text });
+        }
+        let sampled = Sampled { opened: &opened, guide: guiding.as_ref(), file: guide.as_ref() };
+        let (files, summary) = match &s.seeds {
+            None => self.grid(context, &sampled, &device, to)?,
+            Some(seeds) => self.pictures(seeds, context, &sampled, &device, to)?,
+        };
+        Ok(Written { files, inputs: sampled.inputs(context)?, summary })
+    }
+
+    /// Notes the files that it made, in the place of those that it made before.
+    pub(super) fn record(
+        &self,
+        context: &RunContext,
+        files: &[PathBuf],
+        inputs: Vec<Output>,
+    ) -> Result<(), StageError> {
+        if self.settings.seeds.is_some() {
+            // Pictures of other seeds that the stage made before are not its result any more.
+            remove_former(context, &self.settings.to, files)?;
+        }
+        let outputs = files.iter().map(|file| context.output(&file.display().to_string(), None));
+        context.record_outputs(outputs.collect::<Result<_, _>>()?, inputs, Vec::new())
+    }
+
     /// Whether the guide is of one epoch, and that checkpoint is what it was, whichever is the best
     /// of its stage now.
     fn is_same_guide(&self, o: &InspectContext, made: &Outputs) -> bool {
@@ -296,7 +250,8 @@ impl SampleStage {
         context: &RunContext,
         sampled: &Sampled,
         device: &Device,
-    ) -> Result<Outcome, StageError> {
+        to: &Path,
+    ) -> Result<(Vec<PathBuf>, String), StageError> {
         let s = &self.settings;
         let request = GridRequest {
             title: self.title(&context.pipeline, sampled.opened.epoch),
@@ -310,19 +265,16 @@ impl SampleStage {
         let after = |done, total| tell(context, "sampling", done, total);
         let grid = request.sample(sampled.view(), device, after)?;
         let grid = unless_stopped(context, grid)?;
-        let target = context.root.join(&s.to);
-        let format = Format::of(&s.to).map_err(StageError::setting)?;
+        let target = context.root.join(to);
+        let format = Format::of(to).map_err(StageError::setting)?;
         let bytes = format.encode(&grid.render())?;
         atomic::create_folder(context.root.disk(), target.parent().unwrap_or(&context.root))?;
         atomic::remove_temporary_files_for(context.root.disk(), &target);
         atomic::write(context.root.disk(), &target, |out| out.write_all(&bytes))?;
-        let path = s.to.display().to_string();
-        let output = context.output(&path, None)?;
-        context.record_outputs(vec![output], sampled.inputs(context)?, Vec::new())?;
         let classes = sampled.opened.config.num_classes();
         let part = request.class_subset(classes).map(|part| format!(" of {part}"));
-        let summary = format!("{} images{}: {path}", s.n, part.unwrap_or_default());
-        Ok(Outcome { artifact: None, summary, next: None })
+        let summary = format!("{} images{}: {}", s.n, part.unwrap_or_default(), to.display());
+        Ok((vec![to.to_owned()], summary))
     }
 
     /// A picture of its own for each seed.
@@ -332,7 +284,8 @@ impl SampleStage {
         context: &RunContext,
         sampled: &Sampled,
         device: &Device,
-    ) -> Result<Outcome, StageError> {
+        to: &Path,
+    ) -> Result<(Vec<PathBuf>, String), StageError> {
         let s = &self.settings;
         let request = PictureRequest {
             which: Which::Seeds(seeds.clone()),
@@ -341,27 +294,19 @@ impl SampleStage {
             batch_size: s.batch_size,
             source: sampled.opened.source.clone(),
         };
-        let target = Target::of(&context.root.join(&s.to)).map_err(StageError::setting)?;
+        let target = Target::of(&context.root.join(to)).map_err(StageError::setting)?;
         let path = target.path();
         let disk = context.root.disk();
         atomic::create_folder(disk, path.parent().unwrap_or(&context.root))?;
         let after = |done, total| tell(context, "sampling", done, total);
         let written = request.write(disk, &target, sampled.view(), device, after)?;
         let written = unless_stopped(context, written)?;
-        let files = written.files.iter().map(|name| s.to.join(name));
+        let files = written.files.iter().map(|name| to.join(name));
         let files: Vec<PathBuf> = match target {
             Target::Folder(_) => files.collect(),
-            _ => vec![s.to.clone()],
+            _ => vec![to.to_owned()],
         };
-        // Pictures of other seeds that the stage made before are not its result any more.
-        let before = context.made.iter().flat_map(|made| &made.outputs).map(|o| Path::new(&o.path));
-        for old in before.filter(|old| old.starts_with(&s.to) && !files.iter().any(|f| f == old)) {
-            atomic::remove(disk, &context.root.join(old))?;
-        }
-        let outputs = files.iter().map(|file| context.output(&file.display().to_string(), None));
-        let outputs = outputs.collect::<Result<_, _>>()?;
-        context.record_outputs(outputs, sampled.inputs(context)?, Vec::new())?;
-        let summary = format!("{} pictures: {}", seeds.count(), s.to.display());
-        Ok(Outcome { artifact: None, summary, next: None })
+        let summary = format!("{} pictures: {}", seeds.count(), to.display());
+        Ok((files, summary))
     }
 }

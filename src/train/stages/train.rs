@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use figment::Figment;
 use pipe_engine::kind::{
-    ArtifactType, ContentContext, Diagnostic, Files, InspectContext, Inspection, Outcome,
+    ArtifactType, ContentContext, Diagnostic, Files, InspectContext, Inspection, Judge, Outcome,
     PipelineView, Preview, Reference, Rejection, RunContext, Stage, StageError, StageKind,
 };
+use pipe_trainer::following::judge_of;
 use serde_json::Value;
 
 use super::artifacts::{CHECKPOINT, CheckpointPreview, ModelPreview, dataset_reference};
@@ -104,6 +105,10 @@ impl Stage for TrainStage {
 
     fn runs(&self) -> Option<PathBuf> {
         Some(self.training().folder())
+    }
+
+    fn judge(&self) -> Option<Judge> {
+        judge_of(&self.training_settings.checkpoint.monitor)
     }
 
     fn gpus(&self) -> u32 {

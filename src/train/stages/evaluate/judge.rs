@@ -7,7 +7,7 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use image::RgbImage;
 use pipe_engine::kind::{Failure, Metrics, RunContext, StageError};
-use pipe_fs::atomic;
+use pipe_fs::{Disk, atomic};
 
 use super::super::progress::{tell, unless_stopped};
 use super::feature_judge::FeatureJudge;
@@ -21,15 +21,17 @@ use crate::sampling::{Format, ModelView, PictureRequest, Target, Which};
 /// The file of what was found, below `to`.
 pub(super) const METRICS_FILE: &str = "metrics.json";
 /// The sheet of pictures beside their nearest images, below `to`.
-const SHEET_FILE: &str = "nearest.png";
+pub(super) const SHEET_FILE: &str = "nearest.png";
 /// The folder of the sampled pictures, below `to`.
-const PICTURES: &str = "pictures";
+pub(super) const PICTURES: &str = "pictures";
 /// Validation images that tell how near images are that the model cannot have learned by heart.
 const COMPARED: usize = 2048;
 
 /// A model to be judged, with what it is judged by.
 pub(super) struct Judge<'a> {
     pub settings: &'a EvaluateSettings,
+    /// For what is found, relative to the project.
+    pub folder: &'a Path,
     pub sampler: Sampler,
     pub context: &'a RunContext<'a>,
     pub model: SamplingModel,
@@ -42,7 +44,7 @@ impl Judge<'_> {
     /// folder.
     pub fn run(&self) -> Result<(Metrics, Vec<PathBuf>), StageError> {
         let (s, root) = (self.settings, &self.context.root);
-        let folder = root.join(&s.to);
+        let folder = root.join(self.folder);
         atomic::create_folder(root.disk(), &folder)?;
         atomic::remove_temporary_files(root.disk(), &folder);
         let mut metrics = BTreeMap::new();
@@ -60,11 +62,9 @@ impl Judge<'_> {
                 files.push(SHEET_FILE.into());
             }
         }
-        let text = serde_json::to_string_pretty(&metrics);
-        let text = text.map_err(|e| StageError::new(Failure::Bug, e.to_string()))? + "\n";
-        let file = folder.join(METRICS_FILE);
-        atomic::write(root.disk(), &file, |out| out.write_all(text.as_bytes()))?;
-        Ok((Metrics(metrics), files))
+        let metrics = Metrics(metrics);
+        write_metrics(root.disk(), &folder, &metrics)?;
+        Ok((metrics, files))
     }
 
     fn val_loss(&self, metrics: &mut BTreeMap<String, f64>) -> Result<(), StageError> {
@@ -167,6 +167,14 @@ impl Judge<'_> {
         let after = |done, total| tell(self.context, what, done, total);
         unless_stopped(self.context, nearest(pictures, self.dataset, real, mirrored, after)?)
     }
+}
+
+/// Writes what was found into a folder.
+pub(super) fn write_metrics(disk: &Disk, folder: &Path, found: &Metrics) -> Result<(), StageError> {
+    let text = serde_json::to_string_pretty(&found.0);
+    let text = text.map_err(|e| StageError::new(Failure::Bug, e.to_string()))? + "\n";
+    atomic::write(disk, &folder.join(METRICS_FILE), |out| out.write_all(text.as_bytes()))?;
+    Ok(())
 }
 
 fn mean(found: &[Nearest]) -> f64 {

@@ -5,6 +5,7 @@ mod judge;
 mod settings;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use figment::Figment;
@@ -12,16 +13,22 @@ use pipe_core::progress::Event;
 use pipe_engine::command::{InputFiles, input_files};
 use pipe_engine::kind::{
     ArtifactType, ContentContext, Diagnostic, Failure, Files, InspectContext, Inspection, Metrics,
-    Outcome, PipelineView, Reference, Rejection, RunContext, Stage, StageError, StageKind,
+    Outcome, PipelineView, Preview, Reference, Rejection, RunContext, Stage, StageError, StageKind,
     StageState,
 };
 use pipe_engine::state::{Output, Outputs};
+use pipe_fs::atomic;
+use pipe_trainer::following::{each_checkpoint_reference, follow, inspect_followed};
 use serde_json::Value;
 
-use self::judge::{Judge, METRICS_FILE};
+use self::judge::{Judge, METRICS_FILE, PICTURES, SHEET_FILE, write_metrics};
 use self::settings::{EvaluateSettings, Metric, RealImages};
-use super::artifacts::{CheckpointPreview, Checkpoints, checkpoint_reference, dataset_reference};
-use super::lint;
+use super::artifacts::{
+    CheckpointFile, CheckpointPreview, Checkpoints, JudgePreview, checkpoint_reference,
+    dataset_reference,
+};
+use super::progress::remove_former;
+use super::{lint, lora};
 use crate::architecture::Architectures;
 use crate::checkpoint;
 use crate::data::{Dataset, DatasetSettings, PublishedSplit};
@@ -79,13 +86,26 @@ impl Stage for EvaluateStage {
 
     fn references(&self) -> Vec<Reference> {
         let EvaluateSettings { from, dataset, .. } = &self.settings;
-        vec![checkpoint_reference("from", from), dataset_reference("dataset", dataset)]
+        let from = if self.settings.each_checkpoint {
+            each_checkpoint_reference("from", from)
+        } else {
+            checkpoint_reference("from", from)
+        };
+        vec![from, dataset_reference("dataset", dataset)]
+    }
+
+    fn preview(&self, _pipeline: &PipelineView) -> Option<Preview> {
+        let metrics = self.settings.metrics.iter().map(|metric| metric.name().to_owned());
+        Some(Arc::new(JudgePreview(metrics.collect())))
     }
 
     fn lint(&self, pipeline: &PipelineView) -> Vec<Diagnostic> {
         let EvaluateSettings { from, dataset, .. } = &self.settings;
         let mut found = lint::check_source("from", from, None, pipeline);
         found.extend(lint::check_is_readable("from", from, pipeline));
+        if self.settings.each_checkpoint {
+            found.extend(lint::check_is_trained("from", from, pipeline));
+        }
         let data = pipeline.preview::<DatasetSettings>(dataset);
         found.extend(data.iter().flat_map(|data| self.check_split(data)));
         let source = pipeline.preview::<CheckpointPreview>(from);
@@ -143,6 +163,11 @@ impl Stage for EvaluateStage {
             Ok(metrics) => metrics,
             Err(reason) => return Ok(StageState::absent(reason).into()),
         };
+        if self.settings.each_checkpoint
+            && let Some(reason) = inspect_followed(o, "from").and_then(|state| state.reason())
+        {
+            return Ok(StageState::absent(reason).into());
+        }
         o.confirm(Outputs { outputs: standing, ..made.clone() });
         let reason = format!("up to date, {}", self.shown(&metrics));
         let state = StageState::Done { reason };
@@ -151,9 +176,29 @@ impl Stage for EvaluateStage {
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
         let s = &self.settings;
+        if s.each_checkpoint {
+            return self.judge_each(context);
+        }
         let Some(file) = context.inputs.get("from").and_then(Checkpoints::best_of) else {
             return Err(StageError::setting(format!("from: stage {} has no checkpoint", s.from)));
         };
+        let (metrics, files) = self.judge(context, &file, &s.to)?;
+        let files: Vec<PathBuf> = files.iter().map(|file| s.to.join(file)).collect();
+        self.record(context, &files)?;
+        let summary = format!("epoch {}: {}", file.epoch, self.shown(&metrics));
+        Ok(Outcome { artifact: Some(metrics.artifact()), summary, next: None })
+    }
+}
+
+impl EvaluateStage {
+    /// Finds out about one checkpoint. The files that were written are relative to the folder.
+    fn judge(
+        &self,
+        context: &RunContext,
+        file: &CheckpointFile,
+        folder: &Path,
+    ) -> Result<(Metrics, Vec<PathBuf>), StageError> {
+        let s = &self.settings;
         let dataset = context.inputs.get("dataset").and_then(|a| a.get::<Arc<Dataset>>());
         let Some(dataset) = dataset else {
             return Err(StageError::setting(format!("dataset: {} is no data set", s.dataset)));
@@ -174,19 +219,53 @@ impl Stage for EvaluateStage {
         for (_, text) in self.guidance_check(classes, model.label_dropout).doubts() {
             context.event(Event::Message { text });
         }
-        let inputs = self.inputs(&context.content_context())?.into_values().collect();
         let sampler = self.sampler;
-        let judge = Judge { settings: s, sampler, context, model, dataset: &dataset, device };
-        let (metrics, files) = judge.run()?;
-        let files = files.iter().map(|file| s.to.join(file).display().to_string());
-        let outputs: Result<Vec<Output>, _> = files.map(|f| context.output(&f, None)).collect();
-        context.record_outputs(outputs?, inputs, Vec::new())?;
-        let summary = format!("epoch {}: {}", file.epoch, self.shown(&metrics));
+        Judge { settings: s, folder, sampler, context, model, dataset: &dataset, device }.run()
+    }
+
+    /// Finds out about each checkpoint while they are made, and in the end about the best one.
+    fn judge_each(&self, context: &RunContext) -> Result<Outcome, StageError> {
+        let s = &self.settings;
+        let (root, disk) = (&context.root, context.root.disk());
+        let folder = |epoch: u64| s.to.join(format!("epoch_{epoch:03}"));
+        let sheet = s.has(Metric::Nearest).then_some(SHEET_FILE);
+        let files = |epoch: u64| {
+            let names = [METRICS_FILE].into_iter().chain(sheet);
+            names.map(|name| folder(epoch).join(name)).collect::<Vec<_>>()
+        };
+        let stands = |epoch: u64| files(epoch).iter().all(|file| root.join(file).is_file());
+        let followed = follow(context, "from", stands, |file| {
+            let (metrics, _) = self.judge(context, file, &folder(file.epoch))?;
+            // Pictures are many, and are sampled again where they are wanted again.
+            atomic::remove_tree(disk, &root.join(folder(file.epoch)).join(PICTURES))?;
+            let text = format!("Epoch {}: {}", file.epoch, self.shown(&metrics));
+            context.event(Event::Message { text });
+            Ok(metrics.0)
+        })?;
+        lora::renew_adapter(&followed)?;
+        let Some((best, metrics)) = followed.of_best() else {
+            return Err(StageError::setting(format!("from: stage {} has no checkpoint", s.from)));
+        };
+        let metrics = Metrics(metrics.clone());
+        write_metrics(disk, &root.join(&s.to), &metrics)?;
+        let mut all: Vec<PathBuf> =
+            followed.epochs().filter(|e| stands(*e)).flat_map(files).collect();
+        all.push(s.to.join(METRICS_FILE));
+        self.record(context, &all)?;
+        let count = followed.epochs().count();
+        let summary =
+            format!("{count} checkpoints; of the best, epoch {best}: {}", self.shown(&metrics));
         Ok(Outcome { artifact: Some(metrics.artifact()), summary, next: None })
     }
-}
 
-impl EvaluateStage {
+    /// Notes the files that it made, in the place of those that it made before.
+    fn record(&self, context: &RunContext, files: &[PathBuf]) -> Result<(), StageError> {
+        let inputs = self.inputs(&context.content_context())?.into_values().collect();
+        remove_former(context, &self.settings.to, files)?;
+        let outputs = files.iter().map(|file| context.output(&file.display().to_string(), None));
+        context.record_outputs(outputs.collect::<Result<_, _>>()?, inputs, Vec::new())
+    }
+
     fn guidance_check(&self, classes: Option<usize>, label_dropout: Option<f64>) -> GuidanceCheck {
         let has_interval = self.settings.guidance_interval.is_some();
         let guidance = self.settings.guidance;

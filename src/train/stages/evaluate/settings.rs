@@ -21,6 +21,11 @@ use crate::sampling::{GuidanceInterval, SamplerSettings, Seeds, default_guidance
 pub struct EvaluateSettings {
     /// The stage whose model is judged: any that makes checkpoints.
     pub from: String,
+    /// Judge each checkpoint of `from` while it is trained, not the best one in the end: each has a
+    /// folder of its own below `to`. What is found out can be the training's `monitor`, such as
+    /// `quality.fid` for a stage `quality`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub each_checkpoint: bool,
     /// The `dataset` stage of the real images.
     #[schemars(example = &"data")]
     pub dataset: String,
@@ -110,6 +115,18 @@ pub enum Metric {
 }
 
 impl Metric {
+    /// As it is written in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ValLoss => "val_loss",
+            Self::Fid => "fid",
+            Self::Kid => "kid",
+            Self::Precision => "precision",
+            Self::Recall => "recall",
+            Self::Nearest => "nearest",
+        }
+    }
+
     /// Whether pictures must be sampled for it.
     pub fn is_of_pictures(self) -> bool {
         self != Self::ValLoss

@@ -234,6 +234,11 @@ impl<'a> Recorder<'a> {
     ) -> Result<CheckpointManager, StageError> {
         let written = self.flush().and_then(|()| sync(&self.logs()));
         let mut keeper = self.writer.into_manager()?;
+        // What stages have found out about the checkpoints up to now.
+        let settled = keeper.settle()?.is_some();
+        if let Some(write) = self.on_new_best.filter(|_| settled) {
+            write(&keeper.run().best(), keeper.run())?;
+        }
         keeper.end(status, message)?;
         written.map(|()| keeper)
     }

@@ -1,0 +1,67 @@
+//! `each_checkpoint` of a `sample` stage: it samples from each checkpoint of a training while that
+//! makes them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use pipe_engine::kind::{InspectContext, Outcome, RunContext, StageError};
+use pipe_fs::atomic;
+use pipe_trainer::following::{follow, inspect_followed};
+
+use super::lora;
+use super::sample::SampleStage;
+use crate::sampling::Target;
+
+impl SampleStage {
+    /// What keeps a stage from being up to date that samples from each checkpoint.
+    pub(super) fn is_open(&self, o: &InspectContext) -> Option<String> {
+        let followed = inspect_followed(o, "from").filter(|_| self.settings.each_checkpoint)?;
+        followed.reason()
+    }
+
+    /// Samples from each checkpoint while they are made.
+    pub(super) fn sample_each(&self, context: &RunContext) -> Result<Outcome, StageError> {
+        let (s, root) = (&self.settings, &context.root);
+        let is_folder = s.seeds.is_some() && matches!(Target::of(&s.to), Ok(Target::Folder(_)));
+        let to = |epoch: u64| of_epoch(&s.to, epoch, is_folder);
+        let stands = |epoch: u64| root.join(to(epoch)).exists();
+        let (mut made, mut inputs) = (BTreeMap::new(), Vec::new());
+        let followed = follow(context, "from", stands, |file| {
+            let written = self.sample(context, file, &to(file.epoch))?;
+            inputs = written.inputs;
+            made.insert(file.epoch, written.files);
+            Ok(BTreeMap::new())
+        })?;
+        lora::renew_adapter(&followed)?;
+        // Those of earlier runs of this stage are known from its record.
+        let known =
+            context.made.iter().flat_map(|made| &made.outputs).map(|o| PathBuf::from(&o.path));
+        let known: Vec<PathBuf> = known.filter(|path| root.join(path).is_file()).collect();
+        let of = |epoch: u64| {
+            let own = to(epoch);
+            let known = known.iter().filter(move |path| path.starts_with(&own)).cloned();
+            made.get(&epoch).cloned().unwrap_or_else(|| known.collect())
+        };
+        let mut files: Vec<PathBuf> = followed.epochs().flat_map(of).collect();
+        if let Some((best, _)) = followed.of_best().filter(|_| !is_folder) {
+            atomic::copy(root.disk(), &root.join(to(best)), &root.join(&s.to))?;
+            files.push(s.to.clone());
+        }
+        self.record(context, &files, inputs)?;
+        let count = followed.epochs().count();
+        let summary = format!("of each of {count} checkpoints: {}", s.to.display());
+        Ok(Outcome { artifact: None, summary, next: None })
+    }
+}
+
+/// Where what is sampled from an epoch's checkpoint stands.
+fn of_epoch(to: &Path, epoch: u64, is_folder: bool) -> PathBuf {
+    let name = format!("epoch_{epoch:03}");
+    let stem = to.file_stem().unwrap_or_default().to_string_lossy();
+    match to.extension() {
+        Some(extension) if !is_folder => {
+            to.with_file_name(format!("{stem}_{name}.{}", extension.to_string_lossy()))
+        }
+        _ => to.join(name),
+    }
+}

@@ -1,0 +1,254 @@
+//! Stages that look at each checkpoint of a training while it is made: where the checkpoints are,
+//! which ones are still to be looked at, and what becomes of what was found out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pipe_core::ids::StageId;
+use pipe_engine::graph::Graph;
+use pipe_engine::kind::{
+    Artifact, DependencyMode, Failure, InspectContext, Judge, Reference, RunContext, StageError,
+    Upstream,
+};
+use pipe_runs::{
+    CheckpointManager, CheckpointRecord, CheckpointResults, Metadata, Run, Runs, Status,
+};
+
+use crate::artifacts::{CHECKPOINT, CheckpointFile, Checkpoints};
+
+/// The setting of a stage that looks at each checkpoint.
+pub const EACH_CHECKPOINT: &str = "each_checkpoint";
+
+/// How often it is looked whether there is another checkpoint.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// A setting that names a training whose checkpoints are taken while they are made.
+pub fn each_checkpoint_reference(key: &'static str, stage: &str) -> Reference {
+    Reference::of_type(CHECKPOINT, key, stage, DependencyMode::Streaming)
+}
+
+/// The stage that a monitor such as `quality.fid` is of, and the metric.
+pub fn judged_metric(monitor: &str) -> Option<(&str, &str)> {
+    monitor.split_once('.')
+}
+
+/// The stage whose metric decides which checkpoint of a training is the best, if it is one's.
+pub fn judge_of(monitor: &str) -> Option<Judge> {
+    let (stage, _) = judged_metric(monitor)?;
+    let advice = "an `evaluate` stage with `each_checkpoint: true` judges the checkpoints of the stage that its \
+                  `from` names";
+    Some(Judge { key: "checkpoint.monitor", stage: stage.to_owned(), advice })
+}
+
+/// A training with what was found out about its checkpoints.
+pub struct Followed {
+    pub run: Run,
+    pub metadata: Metadata,
+    pub results: CheckpointResults,
+    /// The run, if this process put it in order.
+    pub manager: Option<CheckpointManager>,
+}
+
+impl Followed {
+    /// What was found out about the best checkpoint; about the newest where there is no best one.
+    pub fn of_best(&self) -> Option<(u64, &BTreeMap<String, f64>)> {
+        let Metadata { best_checkpoint, checkpoints, .. } = &self.metadata;
+        let best = best_checkpoint.as_ref().or_else(|| checkpoints.last())?;
+        Some((best.epoch, &self.results.of(best)?.metrics))
+    }
+
+    /// The epochs that were looked at.
+    pub fn epochs(&self) -> impl Iterator<Item = u64> + '_ {
+        self.results.checkpoints.iter().map(|c| c.epoch)
+    }
+}
+
+/// Looks at each checkpoint of the training that the input `from` names, oldest first, until that has
+/// ended and all were looked at. `look` finds out about one: metrics by name, of which those that
+/// are no finite numbers are left out. `stands`: whether all is there that was made of an epoch's.
+///
+/// # Errors
+/// What `look` says; the training failed; a signal came; the stage keeps no runs.
+pub fn follow(
+    context: &RunContext,
+    from: &str,
+    stands: impl Fn(u64) -> bool,
+    mut look: impl FnMut(&CheckpointFile) -> Result<BTreeMap<String, f64>, StageError>,
+) -> Result<Followed, StageError> {
+    let source = Source::of(context, from)?;
+    let mut open: Option<(Run, CheckpointResults)> = None;
+    let mut is_forced = context.request.force;
+    loop {
+        // Asked before the checkpoints are listed: of a training that has ended all are there.
+        let upstream = context.upstream(from);
+        if let Some(run) = source.run(&upstream, open.as_ref().map(|(run, _)| run))
+            && open.as_ref().is_none_or(|(before, _)| *before != run)
+        {
+            let mut results = source.results(&run, std::mem::take(&mut is_forced))?;
+            if let Ok(metadata) = run.metadata() {
+                let kept: Vec<u64> = metadata.checkpoints.iter().map(|c| c.epoch).collect();
+                results.checkpoints.retain(|c| stands(c.epoch) || !kept.contains(&c.epoch));
+            }
+            open = Some((run, results));
+        }
+        if let Some((run, results)) = &mut open
+            && let Some((record, file)) = next(run, results)?
+        {
+            match look(&file) {
+                Ok(metrics) => {
+                    let finite = metrics.into_iter().filter(|(_, value)| value.is_finite());
+                    results.push(&record, finite.collect());
+                    results.save(run)?;
+                }
+                // Another process removed it, which does not know that it is waited for.
+                Err(_) if !file.path.exists() => {}
+                Err(error) => return Err(error),
+            }
+            continue;
+        }
+        match upstream {
+            Upstream::Running => {}
+            Upstream::Ended(_) => break,
+            Upstream::Failed(why) => {
+                let count = open.as_ref().map_or(0, |(_, results)| results.checkpoints.len());
+                let text = format!("{why}; {count} of its checkpoints were looked at");
+                return Err(StageError::new(Failure::Input, text));
+            }
+        }
+        if let Some(signal) = context.stop.requested() {
+            let text = format!("stopped by {}", signal.name());
+            return Err(StageError::new(Failure::Interrupted(signal), text));
+        }
+        context.stop.sleep(LOOK);
+    }
+    let Some((run, results)) = open else {
+        return Err(StageError::setting(format!("{from}: stage {} has no checkpoint", source.id)));
+    };
+    let manager = CheckpointManager::settle_ended(&run)?;
+    Ok(Followed { metadata: run.metadata()?, run, results, manager })
+}
+
+/// The oldest checkpoint that was not looked at.
+fn next(
+    run: &Run,
+    results: &CheckpointResults,
+) -> Result<Option<(CheckpointRecord, CheckpointFile)>, StageError> {
+    let Ok(metadata) = run.metadata() else { return Ok(None) };
+    let Some(record) = metadata.checkpoints.iter().find(|c| results.of(c).is_none()) else {
+        return Ok(None);
+    };
+    let record = record.clone();
+    let file = Checkpoints::of_run(run.clone(), metadata).of_epoch(record.epoch);
+    Ok(file.map(|file| (record, file)))
+}
+
+/// The training that is followed.
+struct Source<'a> {
+    context: &'a RunContext<'a>,
+    id: StageId,
+    /// The folder of its numbered runs.
+    runs: Runs,
+}
+
+impl<'a> Source<'a> {
+    fn of(context: &'a RunContext, from: &str) -> Result<Self, StageError> {
+        let own = context.graph.stage(&context.stage);
+        let input = own.and_then(|own| own.inputs.iter().find(|input| input.name == from));
+        let source = input.and_then(|input| context.graph.stage(&input.stage));
+        let Some((source, folder)) = source.and_then(|s| Some((s, s.stage.runs()?))) else {
+            let text = format!("{from}: only a stage that trains has a checkpoint for each epoch");
+            return Err(StageError::setting(text));
+        };
+        let runs = Runs::at(context.root.disk(), context.root.join(folder));
+        Ok(Self { context, id: source.id.clone(), runs })
+    }
+
+    /// The run whose checkpoints they are, if it is known yet. `known`: which one it was so far.
+    fn run(&self, upstream: &Upstream, known: Option<&Run>) -> Option<Run> {
+        match upstream {
+            Upstream::Ended(artifact) => run_of(artifact.as_ref()?),
+            Upstream::Running => self.live().or_else(|| known.cloned()),
+            Upstream::Failed(_) => known.cloned().or_else(|| self.newest()),
+        }
+    }
+
+    /// The run that the stage trains in now.
+    fn live(&self) -> Option<Run> {
+        let is_live =
+            |run: &Run, m: &Metadata| m.status == Status::Running && run.holder().is_some();
+        self.find(is_live)
+    }
+
+    fn newest(&self) -> Option<Run> {
+        self.find(|_, _| true)
+    }
+
+    fn find(&self, fits: impl Fn(&Run, &Metadata) -> bool) -> Option<Run> {
+        let is_own =
+            |m: &Metadata| m.pipeline == self.context.pipeline && m.stage == self.id.as_str();
+        let mut runs = self.runs.list().into_iter().rev();
+        runs.find(|run| run.metadata().is_ok_and(|m| is_own(&m) && fits(run, &m)))
+    }
+
+    /// What the stage found out about a run's checkpoints before, as it would today. It is noted from
+    /// now on that it looks at them, so that they stay until it has.
+    fn results(&self, run: &Run, anew: bool) -> Result<CheckpointResults, StageError> {
+        let RunContext { pipeline, stage, identity, graph, .. } = self.context;
+        let known = CheckpointResults::load(run, pipeline, stage);
+        if let Some(known) = known.filter(|known| known.identity == *identity && !anew) {
+            return Ok(known);
+        }
+        let name = metrics_name(graph, stage, &self.id);
+        let results = CheckpointResults::new(pipeline, stage, &name, identity);
+        results.save(run)?;
+        Ok(results)
+    }
+}
+
+/// What stands before the `.` in the names of a stage's metrics: its name without the values of a
+/// matrix, where no other stage of that name looks at the same checkpoints.
+fn metrics_name(graph: &Graph, stage: &StageId, source: &StageId) -> String {
+    let beside = graph.followers(source).into_iter();
+    match beside.filter(|other| other.id.declared() == stage.declared()).count() {
+        0 | 1 => stage.declared().to_owned(),
+        _ => stage.to_string(),
+    }
+}
+
+fn run_of(artifact: &Artifact) -> Option<Run> {
+    let checkpoints: Arc<Checkpoints> = artifact.get()?;
+    checkpoints.run().cloned()
+}
+
+/// How the checkpoints of the training stand that the input `from` names, for a stage that looks at
+/// each of them. `None`: the training has not come to its end.
+pub fn inspect_followed(o: &InspectContext, from: &str) -> Option<FollowState> {
+    let checkpoints: Arc<Checkpoints> = o.inputs.get(from)?.get()?;
+    let Checkpoints::Run { run, metadata } = &*checkpoints else { return None };
+    let results = CheckpointResults::load(run, o.pipeline, o.stage)
+        .filter(|results| results.identity == o.identity);
+    let is_seen = |c: &&CheckpointRecord| results.as_ref().is_some_and(|r| r.of(c).is_some());
+    let total = metadata.checkpoints.len();
+    let unseen = total - metadata.checkpoints.iter().filter(is_seen).count();
+    let best = metadata.best_checkpoint.as_ref().or_else(|| metadata.checkpoints.last());
+    let of_best = best.and_then(|best| Some(results.as_ref()?.of(best)?.metrics.clone()));
+    Some(FollowState { unseen, total, of_best: of_best.unwrap_or_default() })
+}
+
+/// How the checkpoints of a training stand.
+pub struct FollowState {
+    /// Those that were not looked at.
+    pub unseen: usize,
+    pub total: usize,
+    /// What was found out about the best one.
+    pub of_best: BTreeMap<String, f64>,
+}
+
+impl FollowState {
+    /// Why the stage has something to do, if it has.
+    pub fn reason(&self) -> Option<String> {
+        let Self { unseen, total, .. } = self;
+        (*unseen > 0).then(|| format!("{unseen} of {total} checkpoints not looked at yet"))
+    }
+}
