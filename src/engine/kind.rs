@@ -25,6 +25,7 @@ pub use crate::file_formats::{FileFormats, PlainFiles};
 use crate::graph::{Graph, Targets};
 pub use crate::inspection::{Inspection, Request, StageState};
 use crate::policy::{Adjustment, Tasks};
+use crate::reference::JUDGE_INPUT;
 pub use crate::reference::{DependencyMode, Files, Judge, Reference, is_inside_project};
 pub use crate::rejection::Rejection;
 use crate::state::{Output, OutputBaseline, Outputs};
@@ -287,6 +288,17 @@ impl RunContext<'_> {
             (None, Some(input)) => self.upstreams.state(&input.stage),
             (None, None) => Upstream::Ended(None),
         }
+    }
+
+    /// How the stages stand that decide what the one hands on which this one follows, where there are
+    /// any besides itself: running as long as one of them is.
+    pub fn upstream_judges(&self) -> Option<Upstream> {
+        let own = self.graph.stage(&self.stage)?;
+        let judges = own.inputs.iter().filter(|input| input.name.starts_with(JUDGE_INPUT));
+        let states: Vec<Upstream> = judges.map(|input| self.upstream(&input.name)).collect();
+        let is_open = |state: &&Upstream| matches!(state, Upstream::Running);
+        let failed = states.iter().find(|state| matches!(state, Upstream::Failed(_)));
+        failed.or_else(|| states.iter().find(is_open)).or(states.first()).cloned()
     }
 
     /// The stages of this run that take what this one makes while it makes it.

@@ -43,6 +43,9 @@ pub struct Judge {
     pub advice: &'static str,
 }
 
+/// Names of the inputs by which a stage hears of the judges of one that it follows begin with this.
+pub(crate) const JUDGE_INPUT: &str = "judge.";
+
 /// Files, each with the setting's key that names it. Relative to the project.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Files {

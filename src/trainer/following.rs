@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pipe_core::ids::StageId;
 use pipe_engine::graph::Graph;
@@ -20,6 +20,8 @@ use crate::artifacts::{CHECKPOINT, CheckpointFile, Checkpoints};
 /// The setting of a stage that looks at each checkpoint.
 pub const EACH_CHECKPOINT: &str = "each_checkpoint";
 
+/// How long somebody is waited for who has the run after its training has ended.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// How often it is looked whether there is another checkpoint.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -46,8 +48,8 @@ pub struct Followed {
     pub run: Run,
     pub metadata: Metadata,
     pub results: CheckpointResults,
-    /// The run, if this process put it in order.
-    pub manager: Option<CheckpointManager>,
+    /// The run, which this process has put in order.
+    pub manager: CheckpointManager,
 }
 
 impl Followed {
@@ -107,26 +109,56 @@ pub fn follow(
             }
             continue;
         }
+        stopped(context)?;
         match upstream {
             Upstream::Running => {}
-            Upstream::Ended(_) => break,
+            // Which checkpoint is the best is known when those have ended that decide it.
+            Upstream::Ended(_) => match context.upstream_judges() {
+                None | Some(Upstream::Ended(_)) => break,
+                Some(Upstream::Running) => {}
+                Some(Upstream::Failed(why)) => return Err(StageError::new(Failure::Input, why)),
+            },
             Upstream::Failed(why) => {
                 let count = open.as_ref().map_or(0, |(_, results)| results.checkpoints.len());
                 let text = format!("{why}; {count} of its checkpoints were looked at");
                 return Err(StageError::new(Failure::Input, text));
             }
         }
-        if let Some(signal) = context.stop.requested() {
-            let text = format!("stopped by {}", signal.name());
-            return Err(StageError::new(Failure::Interrupted(signal), text));
-        }
         context.stop.sleep(LOOK);
     }
     let Some((run, results)) = open else {
         return Err(StageError::setting(format!("{from}: stage {} has no checkpoint", source.id)));
     };
-    let manager = CheckpointManager::settle_ended(&run)?;
+    let manager = settled(context, &run)?;
     Ok(Followed { metadata: run.metadata()?, run, results, manager })
+}
+
+/// Fails if the stage is to stop.
+fn stopped(context: &RunContext) -> Result<(), StageError> {
+    let Some(signal) = context.stop.requested() else { return Ok(()) };
+    let text = format!("stopped by {}", signal.name());
+    Err(StageError::new(Failure::Interrupted(signal), text))
+}
+
+/// The run, put in order by what is known of its checkpoints now. Somebody who has it for a moment,
+/// such as `pipe runs thin`, is waited for.
+fn settled(context: &RunContext, run: &Run) -> Result<CheckpointManager, StageError> {
+    let until = Instant::now() + LONGEST_WAIT;
+    loop {
+        if let Some(manager) = CheckpointManager::settle_ended(run)? {
+            return Ok(manager);
+        }
+        stopped(context)?;
+        if Instant::now() > until {
+            let holder = run.holder().map(|holder| holder.0).unwrap_or_default();
+            let text = format!(
+                "run {} is held by {holder}, so its best checkpoint is not chosen yet",
+                run.number
+            );
+            return Err(StageError::new(Failure::Storage, text));
+        }
+        context.stop.sleep(LOOK);
+    }
 }
 
 /// The oldest checkpoint that was not looked at.
@@ -229,26 +261,32 @@ pub fn inspect_followed(o: &InspectContext, from: &str) -> Option<FollowState> {
     let results = CheckpointResults::load(run, o.pipeline, o.stage)
         .filter(|results| results.identity == o.identity);
     let is_seen = |c: &&CheckpointRecord| results.as_ref().is_some_and(|r| r.of(c).is_some());
-    let total = metadata.checkpoints.len();
-    let unseen = total - metadata.checkpoints.iter().filter(is_seen).count();
+    let standing: Vec<u64> = metadata.checkpoints.iter().map(|c| c.epoch).collect();
+    let unseen = standing.len() - metadata.checkpoints.iter().filter(is_seen).count();
     let best = metadata.best_checkpoint.as_ref().or_else(|| metadata.checkpoints.last());
     let of_best = best.and_then(|best| Some(results.as_ref()?.of(best)?.metrics.clone()));
-    Some(FollowState { unseen, total, of_best: of_best.unwrap_or_default() })
+    Some(FollowState { unseen, standing, of_best: of_best.unwrap_or_default() })
 }
 
 /// How the checkpoints of a training stand.
 pub struct FollowState {
-    /// Those that were not looked at.
+    /// How many were not looked at.
     pub unseen: usize,
-    pub total: usize,
+    /// The epochs of all.
+    pub standing: Vec<u64>,
     /// What was found out about the best one.
     pub of_best: BTreeMap<String, f64>,
 }
 
 impl FollowState {
-    /// Why the stage has something to do, if it has.
-    pub fn reason(&self) -> Option<String> {
-        let Self { unseen, total, .. } = self;
-        (*unseen > 0).then(|| format!("{unseen} of {total} checkpoints not looked at yet"))
+    /// Why the stage has something to do, if it has. `is_noted`: whether the stage's record has what
+    /// it made of an epoch's, which it gets once all were looked at and the best one is chosen.
+    pub fn reason(&self, is_noted: impl Fn(u64) -> bool) -> Option<String> {
+        let (unseen, total) = (self.unseen, self.standing.len());
+        if unseen > 0 {
+            return Some(format!("{unseen} of {total} checkpoints not looked at yet"));
+        }
+        let is_open = self.standing.iter().any(|epoch| !is_noted(*epoch));
+        is_open.then(|| "it ended before the best checkpoint was chosen".to_owned())
     }
 }

@@ -5,6 +5,7 @@
 //!     cargo test --release --features faults --test fault_injection
 //!     cargo test --release --features faults --test fault_injection -- --rounds 2000 kills
 
+mod beside;
 mod crash;
 mod damage;
 mod disk;
@@ -28,8 +29,9 @@ use results::{Options, Results};
 
 type Section = fn(&Options, &mut Results);
 
-const SECTIONS: [(&str, Section); 10] = [
+const SECTIONS: [(&str, Section); 11] = [
     ("crashes", crash::section),
+    ("beside", beside::section),
     ("disk", disk::section),
     ("damage", damage::section),
     ("several", several::section),

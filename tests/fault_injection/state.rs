@@ -156,6 +156,12 @@ pub fn content(path: &Path) -> Result<String, String> {
         // Its text names the checkpoint's digest, which has the checkpoint's time in it.
         return Ok(digest(&pixels(&bytes)?));
     }
+    if path.to_string_lossy().contains("/each_checkpoint/") {
+        let results = json()?;
+        let all = results["checkpoints"].as_array().cloned().unwrap_or_default();
+        let fixed = all.iter().map(|c| format!("{} {}", c["epoch"], c["metrics"]));
+        return Ok(fixed.collect::<Vec<_>>().join("\n"));
+    }
     if path.to_string_lossy().contains("/records/") {
         let record = json()?;
         return Ok(format!("{} {} {}", record["kind"], record["status"], record["progress"]));

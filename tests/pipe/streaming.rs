@@ -195,7 +195,7 @@ fn of_a_sweep_each_stage_is_judged_by_its_own() {
         (grids, ""),
         (
             "kind: copy_best, from: base, to: best.ckpt",
-            "kind: select_best, over: base, by: quality.nearest, to: best.ckpt",
+            "kind: copy_best, from: chosen, to: best.ckpt }\n  chosen: { kind: select_best, over: base, by: quality.nearest",
         ),
     ]);
     project.pipe(&["run", "p.yaml"]).succeeds();

@@ -3,8 +3,8 @@
 use pipe_core::ids::StageId;
 
 use crate::diagnostic::Diagnostic;
-use crate::graph::LoadedStage;
-use crate::reference::DependencyMode;
+use crate::graph::{Input, LoadedStage};
+use crate::reference::{DependencyMode, JUDGE_INPUT};
 
 /// The stages of that name that take what `source` makes while it makes it.
 fn judges_of(source: &StageId, judge: &str, stages: &[LoadedStage]) -> Vec<StageId> {
@@ -13,20 +13,30 @@ fn judges_of(source: &StageId, judge: &str, stages: &[LoadedStage]) -> Vec<Stage
     judges.map(|judge| judge.id.clone()).collect()
 }
 
-/// Adds what follows from judges: a stage that takes what a judged one hands on needs its judges.
+/// Adds what follows from judges: a stage that takes what a judged one hands on needs its judges. One
+/// that follows it beside them ends after them, so that it knows what they have decided.
 pub(super) fn connect(stages: &mut [LoadedStage]) {
     let judged = stages.iter().filter_map(|stage| Some((stage.id.clone(), stage.stage.judge()?)));
     for (source, judge) in judged.collect::<Vec<_>>() {
         let judges = judges_of(&source, &judge.stage, stages);
         for stage in stages.iter_mut().filter(|stage| !judges.contains(&stage.id)) {
-            let takes = stage
-                .inputs
-                .iter()
-                .find(|i| i.stage == source && i.counts != DependencyMode::Streaming);
-            let Some(key) = takes.map(|input| input.name.clone()) else { continue };
-            let missing = judges.iter().filter(|judge| !stage.needs.iter().any(|n| n.1 == **judge));
-            let missing: Vec<_> = missing.map(|judge| (vec![key.clone()], judge.clone())).collect();
-            stage.needs.extend(missing);
+            let Some(input) = stage.inputs.iter().find(|input| input.stage == source) else {
+                continue;
+            };
+            let (key, follows) = (input.name.clone(), stage.streams_from(&source));
+            for judge in &judges {
+                if stage.needs.iter().any(|(_, needed)| needed == judge) {
+                    continue;
+                }
+                if !follows {
+                    stage.needs.push((vec![key.clone()], judge.clone()));
+                    continue;
+                }
+                let name = format!("{JUDGE_INPUT}{judge}");
+                stage.needs.push((vec![name.clone()], judge.clone()));
+                let (stage_id, counts) = (judge.clone(), DependencyMode::Streaming);
+                stage.inputs.push(Input { name, stage: stage_id, counts, may_fail: false });
+            }
         }
     }
 }

@@ -114,7 +114,9 @@
 
   // ---- Curves
   const metrics = () => {
-    const order = ["train_loss", "val_loss", "train_loss_step", "learning_rate"];
+    // What a stage has judged the checkpoints by comes first.
+    const judged = [...new Set(data.runs.map((run) => run.monitor))].filter((m) => m.includes("."));
+    const order = [...judged, "train_loss", "val_loss", "train_loss_step", "learning_rate"];
     const all = [...new Set(data.runs.flatMap((run) => Object.keys(run.curves)))];
     return all.sort((a, b) => (order.indexOf(a) + 1 || 99) - (order.indexOf(b) + 1 || 99) || a.localeCompare(b));
   };

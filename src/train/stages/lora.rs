@@ -279,7 +279,7 @@ fn what_is_missing(trained: &Checkpoints) -> Option<&'static str> {
 /// Writes PEFT's files of a LoRA run anew, where what a stage found out made another checkpoint the
 /// best one.
 pub(super) fn renew_adapter(followed: &Followed) -> Result<(), StageError> {
-    let Followed { run, metadata, manager: Some(_), .. } = followed else { return Ok(()) };
+    let Followed { run, metadata, .. } = followed;
     let trained = Checkpoints::of_run(run.clone(), metadata.clone());
     if run.folder.join(BASE_FILE).is_file() && what_is_missing(&trained) == Some(ADAPTER) {
         write_adapter(&run.best(), run)?;

@@ -10,20 +10,25 @@ use pipe_trainer::following::{follow, inspect_followed};
 
 use super::lora;
 use super::sample::SampleStage;
+use super::sample_settings::SampleSettings;
 use crate::sampling::Target;
 
 impl SampleStage {
     /// What keeps a stage from being up to date that samples from each checkpoint.
     pub(super) fn is_open(&self, o: &InspectContext) -> Option<String> {
         let followed = inspect_followed(o, "from").filter(|_| self.settings.each_checkpoint)?;
-        followed.reason()
+        let noted: Vec<&Path> =
+            o.made.iter().flat_map(|made| &made.outputs).map(|o| Path::new(&o.path)).collect();
+        followed.reason(|epoch| {
+            let own = self.of_epoch(epoch);
+            noted.iter().any(|path| path.starts_with(&own))
+        })
     }
 
     /// Samples from each checkpoint while they are made.
     pub(super) fn sample_each(&self, context: &RunContext) -> Result<Outcome, StageError> {
         let (s, root) = (&self.settings, &context.root);
-        let is_folder = s.seeds.is_some() && matches!(Target::of(&s.to), Ok(Target::Folder(_)));
-        let to = |epoch: u64| of_epoch(&s.to, epoch, is_folder);
+        let to = |epoch: u64| self.of_epoch(epoch);
         let stands = |epoch: u64| root.join(to(epoch)).exists();
         let (mut made, mut inputs) = (BTreeMap::new(), Vec::new());
         let followed = follow(context, "from", stands, |file| {
@@ -43,7 +48,7 @@ impl SampleStage {
             made.get(&epoch).cloned().unwrap_or_else(|| known.collect())
         };
         let mut files: Vec<PathBuf> = followed.epochs().flat_map(of).collect();
-        if let Some((best, _)) = followed.of_best().filter(|_| !is_folder) {
+        if let Some((best, _)) = followed.of_best().filter(|_| !self.is_folder()) {
             atomic::copy(root.disk(), &root.join(to(best)), &root.join(&s.to))?;
             files.push(s.to.clone());
         }
@@ -52,16 +57,22 @@ impl SampleStage {
         let summary = format!("of each of {count} checkpoints: {}", s.to.display());
         Ok(Outcome { artifact: None, summary, next: None })
     }
-}
 
-/// Where what is sampled from an epoch's checkpoint stands.
-fn of_epoch(to: &Path, epoch: u64, is_folder: bool) -> PathBuf {
-    let name = format!("epoch_{epoch:03}");
-    let stem = to.file_stem().unwrap_or_default().to_string_lossy();
-    match to.extension() {
-        Some(extension) if !is_folder => {
-            to.with_file_name(format!("{stem}_{name}.{}", extension.to_string_lossy()))
+    /// Whether pictures of their own stand in a folder.
+    fn is_folder(&self) -> bool {
+        let SampleSettings { seeds, to, .. } = &self.settings;
+        seeds.is_some() && matches!(Target::of(to), Ok(Target::Folder(_)))
+    }
+
+    /// Where what is sampled from an epoch's checkpoint stands.
+    fn of_epoch(&self, epoch: u64) -> PathBuf {
+        let (to, name) = (&self.settings.to, format!("epoch_{epoch:03}"));
+        let stem = to.file_stem().unwrap_or_default().to_string_lossy();
+        match to.extension() {
+            Some(extension) if !self.is_folder() => {
+                to.with_file_name(format!("{stem}_{name}.{}", extension.to_string_lossy()))
+            }
+            _ => to.join(name),
         }
-        _ => to.join(name),
     }
 }

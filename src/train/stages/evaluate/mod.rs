@@ -164,7 +164,10 @@ impl Stage for EvaluateStage {
             Err(reason) => return Ok(StageState::absent(reason).into()),
         };
         if self.settings.each_checkpoint
-            && let Some(reason) = inspect_followed(o, "from").and_then(|state| state.reason())
+            && let Some(reason) = inspect_followed(o, "from").and_then(|state| {
+                let file = |epoch| self.of_epoch(epoch).join(METRICS_FILE);
+                state.reason(|epoch| made.outputs.iter().any(|o| Path::new(&o.path) == file(epoch)))
+            })
         {
             return Ok(StageState::absent(reason).into());
         }
@@ -223,21 +226,26 @@ impl EvaluateStage {
         Judge { settings: s, folder, sampler, context, model, dataset: &dataset, device }.run()
     }
 
+    /// The folder for what is found out about an epoch's checkpoint, relative to the project.
+    fn of_epoch(&self, epoch: u64) -> PathBuf {
+        self.settings.to.join(format!("epoch_{epoch:03}"))
+    }
+
     /// Finds out about each checkpoint while they are made, and in the end about the best one.
     fn judge_each(&self, context: &RunContext) -> Result<Outcome, StageError> {
         let s = &self.settings;
         let (root, disk) = (&context.root, context.root.disk());
-        let folder = |epoch: u64| s.to.join(format!("epoch_{epoch:03}"));
         let sheet = s.has(Metric::Nearest).then_some(SHEET_FILE);
         let files = |epoch: u64| {
             let names = [METRICS_FILE].into_iter().chain(sheet);
-            names.map(|name| folder(epoch).join(name)).collect::<Vec<_>>()
+            names.map(|name| self.of_epoch(epoch).join(name)).collect::<Vec<_>>()
         };
         let stands = |epoch: u64| files(epoch).iter().all(|file| root.join(file).is_file());
         let followed = follow(context, "from", stands, |file| {
-            let (metrics, _) = self.judge(context, file, &folder(file.epoch))?;
+            let folder = self.of_epoch(file.epoch);
+            let (metrics, _) = self.judge(context, file, &folder)?;
             // Pictures are many, and are sampled again where they are wanted again.
-            atomic::remove_tree(disk, &root.join(folder(file.epoch)).join(PICTURES))?;
+            atomic::remove_tree(disk, &root.join(folder).join(PICTURES))?;
             let text = format!("Epoch {}: {}", file.epoch, self.shown(&metrics));
             context.event(Event::Message { text });
             Ok(metrics.0)

@@ -157,6 +157,24 @@ fn a_stage_that_nobody_waits_for_is_no_part_of_another_s() {
 }
 
 #[test]
+fn one_that_follows_beside_a_judge_ends_after_it_and_takes_no_turn_of_its() {
+    let pipeline = JUDGED.replace("  best:", "  other: { kind: watch, from: base }\n  best:");
+    let pipeline = pipeline
+        .replace("kind: watch, from: base, values", "kind: watch, from: base, slow: true, values");
+    let project = Project::new(&pipeline);
+    let ran = run(&project, How::default());
+    assert_eq!(ran.failed(), Vec::<String>::new());
+    assert!(ran.place("quality: Finished") < ran.place("other: Finished"));
+    // With the maker up to date, one job at a time, and the judge begun after it in the file.
+    for stage in ["quality", "other"] {
+        std::fs::remove_file(project.root.join(format!("{stage}.parts"))).unwrap();
+    }
+    let ran = run(&project, How::default());
+    assert_eq!(ran.finished(), ["other", "quality"]);
+    assert!(ran.place("quality: Finished") < ran.place("other: Finished"));
+}
+
+#[test]
 fn a_failure_of_either_ends_both_and_nothing_behind_them_begins() {
     let of_base = ["base: scripted failure", "quality: stage base failed"].as_slice();
     let of_quality = ["quality: scripted failure"].as_slice();

@@ -27,6 +27,9 @@ struct Settings {
     /// The part at which it fails, counted from 1.
     #[schemars(extend("x-class" = "runtime"))]
     fails_at: Option<u64>,
+    /// Takes a while for each part.
+    #[schemars(extend("x-class" = "runtime"))]
+    slow: bool,
     /// Counts for the part with the highest value.
     values: Vec<u64>,
 }
@@ -34,7 +37,7 @@ struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         let (from, judge, waits_for, fails_at) = (None, None, None, None);
-        Self { from, judge, parts: 3, waits_for, fails_at, values: Vec::new() }
+        Self { from, judge, parts: 3, waits_for, fails_at, slow: false, values: Vec::new() }
     }
 }
 
@@ -128,6 +131,9 @@ impl Scripted {
                 if self.settings.fails_at == Some(next) {
                     return Err(StageError::new(Failure::Input, "scripted failure"));
                 }
+                if self.settings.slow {
+                    std::thread::sleep(Duration::from_millis(30));
+                }
                 let seen: Vec<u64> = seen.into_iter().chain([next]).collect();
                 let value = |part: &u64| self.settings.values.get(*part as usize - 1).copied();
                 if let Some(best) = seen.iter().max_by_key(|part| value(part)) {
@@ -138,7 +144,13 @@ impl Scripted {
             }
             match upstream {
                 Upstream::Running => std::thread::sleep(Duration::from_millis(2)),
-                Upstream::Ended(_) => return Ok(()),
+                Upstream::Ended(_) => match c.upstream_judges() {
+                    None | Some(Upstream::Ended(_)) => return Ok(()),
+                    Some(Upstream::Running) => std::thread::sleep(Duration::from_millis(2)),
+                    Some(Upstream::Failed(why)) => {
+                        return Err(StageError::new(Failure::Input, why));
+                    }
+                },
                 Upstream::Failed(why) => return Err(StageError::new(Failure::Input, why)),
             }
             if let Some(signal) = c.stop.requested() {
