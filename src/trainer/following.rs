@@ -253,9 +253,18 @@ fn run_of(artifact: &Artifact) -> Option<Run> {
     checkpoints.run().cloned()
 }
 
-/// How the checkpoints of the training stand that the input `from` names, for a stage that looks at
-/// each of them. `None`: the training has not come to its end.
-pub fn inspect_followed(o: &InspectContext, from: &str) -> Option<FollowState> {
+/// Why a stage that looks at each checkpoint of the training that the input `from` names has something
+/// to do, if it has. `is_noted`: whether the stage's record has what it made of an epoch's, which it
+/// gets once all were looked at and the best one is chosen.
+pub fn why_open(o: &InspectContext, from: &str, is_noted: impl Fn(u64) -> bool) -> Option<String> {
+    match followed_state(o, from) {
+        Some(state) => state.reason(is_noted),
+        None => Some("its training goes on".to_owned()),
+    }
+}
+
+/// How the checkpoints of the training stand. `None`: it has not come to its end.
+fn followed_state(o: &InspectContext, from: &str) -> Option<FollowState> {
     let checkpoints: Arc<Checkpoints> = o.inputs.get(from)?.get()?;
     let Checkpoints::Run { run, metadata } = &*checkpoints else { return None };
     let results = CheckpointResults::load(run, o.pipeline, o.stage)
@@ -263,25 +272,19 @@ pub fn inspect_followed(o: &InspectContext, from: &str) -> Option<FollowState> {
     let is_seen = |c: &&CheckpointRecord| results.as_ref().is_some_and(|r| r.of(c).is_some());
     let standing: Vec<u64> = metadata.checkpoints.iter().map(|c| c.epoch).collect();
     let unseen = standing.len() - metadata.checkpoints.iter().filter(is_seen).count();
-    let best = metadata.best_checkpoint.as_ref().or_else(|| metadata.checkpoints.last());
-    let of_best = best.and_then(|best| Some(results.as_ref()?.of(best)?.metrics.clone()));
-    Some(FollowState { unseen, standing, of_best: of_best.unwrap_or_default() })
+    Some(FollowState { unseen, standing })
 }
 
 /// How the checkpoints of a training stand.
-pub struct FollowState {
+struct FollowState {
     /// How many were not looked at.
-    pub unseen: usize,
+    unseen: usize,
     /// The epochs of all.
-    pub standing: Vec<u64>,
-    /// What was found out about the best one.
-    pub of_best: BTreeMap<String, f64>,
+    standing: Vec<u64>,
 }
 
 impl FollowState {
-    /// Why the stage has something to do, if it has. `is_noted`: whether the stage's record has what
-    /// it made of an epoch's, which it gets once all were looked at and the best one is chosen.
-    pub fn reason(&self, is_noted: impl Fn(u64) -> bool) -> Option<String> {
+    fn reason(&self, is_noted: impl Fn(u64) -> bool) -> Option<String> {
         let (unseen, total) = (self.unseen, self.standing.len());
         if unseen > 0 {
             return Some(format!("{unseen} of {total} checkpoints not looked at yet"));

@@ -51,6 +51,27 @@ fn a_checkpoint_that_is_never_saved() {
 }
 
 #[test]
+fn a_checkpoint_that_will_be_deleted_is_told_before_the_training() {
+    let project = Project::new();
+    let said = |every: u64, epoch: u64| {
+        let policy = format!("batch_size: 16\n    checkpoint: {{ save_every_n_epochs: {every} }}");
+        let text = TINY.replace("epochs: 2", "epochs: 10").replace("batch_size: 16", &policy);
+        let copy = format!(
+            "  x: {{ kind: copy_best, from: base, select: {{ epoch: {epoch} }}, to: a.ckpt }}\n"
+        );
+        project.write("p.yaml", text + &copy);
+        project.pipe(&["check", "p.yaml"]).succeeds().stderr().contains("keeps the 3 newest")
+    };
+    // Of every epoch 8, 9 and 10 stay; of every third one 6, 9 and the last.
+    for (every, kept) in [(1, vec![8, 9, 10]), (3, vec![6, 9, 10]), (5, vec![5, 10])] {
+        let saved = (1..=10).filter(|epoch| epoch % every == 0 || *epoch == 10);
+        for epoch in saved {
+            assert_eq!(said(every, epoch), !kept.contains(&epoch), "{epoch} of each {every}");
+        }
+    }
+}
+
+#[test]
 fn the_word_for_all_projections_needs_no_list() {
     let project = chain();
     let with = |targets: &str| project.write("p.yaml", CHAIN.replace("[qkv, proj, fc1]", targets));

@@ -53,6 +53,8 @@ pub struct SavedEpochs {
     pub every: u64,
     /// In all; the last one is always kept.
     pub epochs: u64,
+    /// How many of the newest stay; all if unset.
+    pub keep_last_n: Option<u64>,
 }
 
 /// The preview of an `evaluate` stage: the names of what it finds out.

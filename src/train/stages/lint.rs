@@ -249,6 +249,7 @@ pub(super) fn preview(settings: &TrainingSettings, pipeline: &PipelineView) -> C
             enabled: policy.enabled,
             every: policy.save_every_n_epochs.max(1),
             epochs: settings.epochs,
+            keep_last_n: policy.keep_last_n,
         }),
         ..CheckpointPreview::default()
     }
@@ -324,7 +325,8 @@ pub(super) fn check_source(
     pipeline: &PipelineView,
 ) -> Vec<Diagnostic> {
     let source = pipeline.preview::<CheckpointPreview>(from);
-    let Some(SavedEpochs { enabled, every, epochs }) = source.and_then(|source| source.saved)
+    let Some(SavedEpochs { enabled, every, epochs, keep_last_n }) =
+        source.and_then(|source| source.saved)
     else {
         return Vec::new();
     };
@@ -344,6 +346,15 @@ pub(super) fn check_source(
     if epoch % every != 0 && epoch != epochs {
         let message = format!("`{from}` saves every {every} epochs, and not epoch {epoch}");
         return vec![Diagnostic::error(key, message)];
+    }
+    // Those that are saved behind it, the last one among them.
+    let behind = (epochs - 1) / every + 1 - (epoch - 1) / every - 1;
+    if let Some(kept) = keep_last_n.filter(|kept| behind >= *kept) {
+        let message = format!(
+            "`{from}` keeps the {kept} newest of its checkpoints, and epoch {epoch} only if it is the best"
+        );
+        let note = "raise keep_last_n of its `checkpoint`; `keep_last_n: null` keeps all";
+        return vec![Diagnostic::warning(key, message).note(note)];
     }
     Vec::new()
 }

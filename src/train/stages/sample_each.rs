@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use pipe_engine::kind::{InspectContext, Outcome, RunContext, StageError};
 use pipe_fs::atomic;
-use pipe_trainer::following::{follow, inspect_followed};
+use pipe_trainer::following::{follow, why_open};
 
 use super::lora;
 use super::sample::SampleStage;
@@ -16,10 +16,12 @@ use crate::sampling::Target;
 impl SampleStage {
     /// What keeps a stage from being up to date that samples from each checkpoint.
     pub(super) fn is_open(&self, o: &InspectContext) -> Option<String> {
-        let followed = inspect_followed(o, "from").filter(|_| self.settings.each_checkpoint)?;
+        if !self.settings.each_checkpoint {
+            return None;
+        }
         let noted: Vec<&Path> =
             o.made.iter().flat_map(|made| &made.outputs).map(|o| Path::new(&o.path)).collect();
-        followed.reason(|epoch| {
+        why_open(o, "from", |epoch| {
             let own = self.of_epoch(epoch);
             noted.iter().any(|path| path.starts_with(&own))
         })
@@ -38,15 +40,9 @@ impl SampleStage {
             Ok(BTreeMap::new())
         })?;
         lora::renew_adapter(&followed)?;
-        // Those of earlier runs of this stage are known from its record.
-        let known =
-            context.made.iter().flat_map(|made| &made.outputs).map(|o| PathBuf::from(&o.path));
-        let known: Vec<PathBuf> = known.filter(|path| root.join(path).is_file()).collect();
-        let of = |epoch: u64| {
-            let own = to(epoch);
-            let known = known.iter().filter(move |path| path.starts_with(&own)).cloned();
-            made.get(&epoch).cloned().unwrap_or_else(|| known.collect())
-        };
+        // What processes before this one sampled stands on the disk.
+        let of =
+            |epoch: u64| made.get(&epoch).cloned().unwrap_or_else(|| files_of(root, to(epoch)));
         let mut files: Vec<PathBuf> = followed.epochs().flat_map(of).collect();
         if let Some((best, _)) = followed.of_best().filter(|_| !self.is_folder()) {
             atomic::copy(root.disk(), &root.join(to(best)), &root.join(&s.to))?;
@@ -75,4 +71,15 @@ impl SampleStage {
             _ => to.join(name),
         }
     }
+}
+
+/// The file of that name, or those in the folder of that name. Relative to the project.
+fn files_of(root: &Path, path: PathBuf) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(root.join(&path)) else {
+        return if root.join(&path).is_file() { vec![path] } else { Vec::new() };
+    };
+    let mut inside: Vec<PathBuf> =
+        entries.flatten().map(|entry| path.join(entry.file_name())).collect();
+    inside.sort();
+    inside.into_iter().flat_map(|path| files_of(root, path)).collect()
 }

@@ -18,7 +18,7 @@ use pipe_engine::kind::{
 };
 use pipe_engine::state::{Output, Outputs};
 use pipe_fs::atomic;
-use pipe_trainer::following::{each_checkpoint_reference, follow, inspect_followed};
+use pipe_trainer::following::{each_checkpoint_reference, follow, why_open};
 use serde_json::Value;
 
 use self::judge::{Judge, METRICS_FILE, PICTURES, SHEET_FILE, write_metrics};
@@ -163,13 +163,12 @@ impl Stage for EvaluateStage {
             Ok(metrics) => metrics,
             Err(reason) => return Ok(StageState::absent(reason).into()),
         };
-        if self.settings.each_checkpoint
-            && let Some(reason) = inspect_followed(o, "from").and_then(|state| {
-                let file = |epoch| self.of_epoch(epoch).join(METRICS_FILE);
-                state.reason(|epoch| made.outputs.iter().any(|o| Path::new(&o.path) == file(epoch)))
-            })
-        {
-            return Ok(StageState::absent(reason).into());
+        if self.settings.each_checkpoint {
+            let file = |epoch| self.of_epoch(epoch).join(METRICS_FILE);
+            let is_noted = |epoch| made.outputs.iter().any(|o| Path::new(&o.path) == file(epoch));
+            if let Some(reason) = why_open(o, "from", is_noted) {
+                return Ok(StageState::absent(reason).into());
+            }
         }
         o.confirm(Outputs { outputs: standing, ..made.clone() });
         let reason = format!("up to date, {}", self.shown(&metrics));
