@@ -48,7 +48,7 @@ pub struct Followed {
     pub run: Run,
     pub metadata: Metadata,
     pub results: CheckpointResults,
-    /// The run, which this process has put in order.
+    /// The run, which this process has put in order and still holds.
     pub manager: CheckpointManager,
 }
 
@@ -167,10 +167,10 @@ fn next(
     results: &CheckpointResults,
 ) -> Result<Option<(CheckpointRecord, CheckpointFile)>, StageError> {
     let Ok(metadata) = run.metadata() else { return Ok(None) };
-    let Some(record) = metadata.checkpoints.iter().find(|c| results.of(c).is_none()) else {
+    let mut standing = metadata.checkpoints.iter().filter(|c| run.file_of(c).exists());
+    let Some(record) = standing.find(|c| results.of(c).is_none()).cloned() else {
         return Ok(None);
     };
-    let record = record.clone();
     let file = Checkpoints::of_run(run.clone(), metadata).of_epoch(record.epoch);
     Ok(file.map(|file| (record, file)))
 }
@@ -200,27 +200,33 @@ impl<'a> Source<'a> {
     fn run(&self, upstream: &Upstream, known: Option<&Run>) -> Option<Run> {
         match upstream {
             Upstream::Ended(artifact) => run_of(artifact.as_ref()?),
-            Upstream::Running => self.live().or_else(|| known.cloned()),
+            Upstream::Running => {
+                let is_held = known.filter(|run| run.holder().is_some());
+                is_held.cloned().or_else(|| self.live()).or_else(|| known.cloned())
+            }
             Upstream::Failed(_) => known.cloned().or_else(|| self.newest()),
         }
     }
 
     /// The run that the stage trains in now.
     fn live(&self) -> Option<Run> {
-        let is_live =
-            |run: &Run, m: &Metadata| m.status == Status::Running && run.holder().is_some();
-        self.find(is_live)
+        let held = self.runs.list().into_iter().rev().filter(|run| run.holder().is_some());
+        self.own(held, |m| m.status == Status::Running)
     }
 
     fn newest(&self) -> Option<Run> {
-        self.find(|_, _| true)
+        self.own(self.runs.list().into_iter().rev(), |_| true)
     }
 
-    fn find(&self, fits: impl Fn(&Run, &Metadata) -> bool) -> Option<Run> {
+    /// The first run of the stage that fits.
+    fn own(
+        &self,
+        mut runs: impl Iterator<Item = Run>,
+        fits: impl Fn(&Metadata) -> bool,
+    ) -> Option<Run> {
         let is_own =
             |m: &Metadata| m.pipeline == self.context.pipeline && m.stage == self.id.as_str();
-        let mut runs = self.runs.list().into_iter().rev();
-        runs.find(|run| run.metadata().is_ok_and(|m| is_own(&m) && fits(run, &m)))
+        runs.find(|run| run.metadata().is_ok_and(|m| is_own(&m) && fits(&m)))
     }
 
     /// What the stage found out about a run's checkpoints before, as it would today. It is noted from
@@ -270,8 +276,9 @@ fn followed_state(o: &InspectContext, from: &str) -> Option<FollowState> {
     let results = CheckpointResults::load(run, o.pipeline, o.stage)
         .filter(|results| results.identity == o.identity);
     let is_seen = |c: &&CheckpointRecord| results.as_ref().is_some_and(|r| r.of(c).is_some());
-    let standing: Vec<u64> = metadata.checkpoints.iter().map(|c| c.epoch).collect();
-    let unseen = standing.len() - metadata.checkpoints.iter().filter(is_seen).count();
+    let standing = metadata.checkpoints.iter().filter(|c| run.file_of(c).exists());
+    let unseen = standing.clone().filter(|c| !is_seen(c)).count();
+    let standing = standing.map(|c| c.epoch).collect();
     Some(FollowState { unseen, standing })
 }
 
