@@ -104,6 +104,7 @@ impl CheckpointResults {
     pub fn save(&self, run: &Run) -> Result<(), StoreError> {
         let path = path(run, &self.pipeline, &self.stage);
         atomic::create_folder(run.disk(), &run.folder.join(FOLDER))?;
+        atomic::remove_temporary_files_for(run.disk(), &path);
         let text = checksummed_json::to_text(self);
         Ok(atomic::write(run.disk(), &path, |out| out.write_all(text.as_bytes()))?)
     }

@@ -361,7 +361,10 @@ impl CheckpointManager {
 fn sweep(run: &Run) {
     atomic::remove_temporary_files(run.disk(), &run.folder);
     for entry in std::fs::read_dir(&run.folder).into_iter().flatten().flatten() {
-        atomic::remove_temporary_files(run.disk(), &entry.path());
+        // There other processes and threads write beside the training, each its own file.
+        if entry.file_name() != crate::results::FOLDER {
+            atomic::remove_temporary_files(run.disk(), &entry.path());
+        }
     }
 }
 

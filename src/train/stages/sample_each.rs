@@ -45,7 +45,9 @@ impl SampleStage {
             |epoch: u64| made.get(&epoch).cloned().unwrap_or_else(|| files_of(root, to(epoch)));
         let mut files: Vec<PathBuf> = followed.epochs().flat_map(of).collect();
         if let Some((best, _)) = followed.of_best().filter(|_| !self.is_folder()) {
-            atomic::copy(root.disk(), &root.join(to(best)), &root.join(&s.to))?;
+            let target = root.join(&s.to);
+            atomic::remove_temporary_files_for(root.disk(), &target);
+            atomic::copy(root.disk(), &root.join(to(best)), &target)?;
             files.push(s.to.clone());
         }
         self.record(context, &files, inputs)?;

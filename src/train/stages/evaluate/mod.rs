@@ -254,6 +254,7 @@ impl EvaluateStage {
             return Err(StageError::setting(format!("from: stage {} has no checkpoint", s.from)));
         };
         let metrics = Metrics(metrics.clone());
+        atomic::remove_temporary_files(disk, &root.join(&s.to));
         write_metrics(disk, &root.join(&s.to), &metrics)?;
         let mut all: Vec<PathBuf> =
             followed.epochs().filter(|e| stands(*e)).flat_map(files).collect();
