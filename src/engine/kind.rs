@@ -303,7 +303,12 @@ impl RunContext<'_> {
 
     /// The stages of this run that take what this one makes while it makes it.
     pub fn followers(&self) -> Vec<StageId> {
-        self.upstreams.followers(&self.stage)
+        self.followers_of(&self.stage)
+    }
+
+    /// The stages of this run that take what another one makes while it makes it.
+    pub fn followers_of(&self, stage: &StageId) -> Vec<StageId> {
+        self.upstreams.followers(stage)
     }
 
     /// A file of the project as it is on disk now. Where its digest is to be compared with a

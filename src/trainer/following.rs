@@ -129,7 +129,7 @@ pub fn follow(
     let Some((run, results)) = open else {
         return Err(StageError::setting(format!("{from}: stage {} has no checkpoint", source.id)));
     };
-    let manager = settled(context, &run)?;
+    let manager = settled(context, &source, &run)?;
     Ok(Followed { metadata: run.metadata()?, run, results, manager })
 }
 
@@ -142,10 +142,15 @@ fn stopped(context: &RunContext) -> Result<(), StageError> {
 
 /// The run, put in order by what is known of its checkpoints now. Somebody who has it for a moment,
 /// such as `pipe runs thin`, is waited for.
-fn settled(context: &RunContext, run: &Run) -> Result<CheckpointManager, StageError> {
+fn settled(
+    context: &RunContext,
+    source: &Source,
+    run: &Run,
+) -> Result<CheckpointManager, StageError> {
+    let followed_by = context.followers_of(&source.id);
     let until = Instant::now() + LONGEST_WAIT;
     loop {
-        if let Some(manager) = CheckpointManager::settle_ended(run)? {
+        if let Some(manager) = CheckpointManager::settle_ended(run, &followed_by)? {
             return Ok(manager);
         }
         stopped(context)?;

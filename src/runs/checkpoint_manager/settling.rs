@@ -1,6 +1,8 @@
 //! What changes in a run when a stage has looked at its checkpoints: which one is the best, and
 //! which ones are not needed any more.
 
+use pipe_core::ids::StageId;
+
 use super::CheckpointManager;
 use crate::policy::{CheckpointPolicy, KnownCheckpoint};
 use crate::{CheckpointResults, Metadata, Run, StoreError, checkpoint};
@@ -62,13 +64,14 @@ impl CheckpointManager {
     }
 
     /// The same for a run that nobody trains in any more, by the policy that it was trained with.
-    /// `None` if somebody has it, who will do that.
+    /// `None` if somebody has it. `followed_by`: see [`CheckpointPolicy::followed_by`].
     ///
     /// # Errors
     /// The run cannot be read or written.
-    pub fn settle_ended(run: &Run) -> Result<Option<Self>, StoreError> {
+    pub fn settle_ended(run: &Run, followed_by: &[StageId]) -> Result<Option<Self>, StoreError> {
         let metadata = Metadata::load(&run.metadata_path())?;
-        let policy = recorded_policy(run, &metadata);
+        let policy =
+            CheckpointPolicy { followed_by: followed_by.to_vec(), ..recorded_policy(&metadata) };
         let mut manager = match Self::reopen(run.clone(), policy) {
             Err(StoreError::Held { .. }) => return Ok(None),
             opened => opened?,
@@ -85,12 +88,10 @@ impl CheckpointManager {
     }
 }
 
-/// The policy of a run, as its metadata and the files beside them tell it.
-fn recorded_policy(run: &Run, metadata: &Metadata) -> CheckpointPolicy {
+/// The policy of a run, as its metadata tell it.
+fn recorded_policy(metadata: &Metadata) -> CheckpointPolicy {
     let policy = metadata.settings.get("checkpoint").cloned();
     let policy = policy.and_then(|policy| serde_json::from_value(policy).ok()).unwrap_or_default();
     let kept = metadata.other.get(KEPT_EPOCH).and_then(serde_json::Value::as_u64);
-    let own = CheckpointResults::all(run).into_iter().filter(|r| r.pipeline == metadata.pipeline);
-    let followed_by = own.map(|results| results.stage).collect();
-    CheckpointPolicy { keep_epoch: kept, followed_by, ..policy }
+    CheckpointPolicy { keep_epoch: kept, ..policy }
 }

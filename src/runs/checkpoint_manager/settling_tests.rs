@@ -83,7 +83,7 @@ fn however_late_a_stage_looks_the_same_stays_and_the_same_is_the_best() {
         }
         drop(keeper);
         while look(&run, &quality, &fid) {}
-        CheckpointManager::settle_ended(&run).unwrap().unwrap();
+        CheckpointManager::settle_ended(&run, &policy.followed_by).unwrap().unwrap();
 
         let mut ranked: Vec<u64> = (1..=8).collect();
         ranked.sort_by(|a, b| fid[*a as usize - 1].total_cmp(&fid[*b as usize - 1]));
@@ -179,4 +179,21 @@ fn a_stage_of_another_pipeline_decides_nothing_here() {
     assert!(!run.metadata().unwrap().checkpoints[0].metrics.contains_key(MONITOR));
     save(&mut keeper, 2, 0.5);
     assert_eq!(standing(&run), [1, 2], "its own stage has yet to look");
+}
+
+#[test]
+fn a_stage_that_has_yet_to_begin_is_waited_for_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let [quality, grids] = ["quality", "grids"].map(|name| StageId::new(name).unwrap());
+    let both = [quality.clone(), grids];
+    let mut keeper = begin(folder.path(), policy(1, 1, &both));
+    let run = keeper.run().clone();
+    (1..=3).for_each(|epoch| drop(save(&mut keeper, epoch, 0.5)));
+    drop(keeper);
+    while look(&run, &quality, &[2.0, 1.0, 3.0]) {}
+    CheckpointManager::settle_ended(&run, &both).unwrap().unwrap();
+    assert_eq!(standing(&run), [1, 2, 3], "`grids` has written nothing yet");
+    assert_eq!(run.metadata().unwrap().best_checkpoint.unwrap().epoch, 2);
+    CheckpointManager::settle_ended(&run, &[quality]).unwrap().unwrap();
+    assert_eq!(standing(&run), [2, 3], "without it nobody waits for it");
 }
