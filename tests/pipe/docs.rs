@@ -12,12 +12,15 @@ use std::process::Command;
 use crate::project::{Project, root};
 
 /// So small that each page takes seconds. Settings on a command line are stronger.
-const SMALL: [(&str, &str); 14] = [
+/// The architecture is one whose keys they are.
+const SMALL: [(&str, &str); 16] = [
     ("PIPE_EPOCHS", "2"),
     ("PIPE_BASE_EPOCHS", "2"),
     ("PIPE_LORA_EPOCHS", "2"),
     ("PIPE_NUM_IMAGES", "48"),
     ("PIPE_BATCH_SIZE", "16"),
+    ("PIPE_MODEL__ARCH", "diffit"),
+    ("PIPE_MODEL__PRESET", "diffit_tiny"),
     ("PIPE_MODEL__DIM", "16"),
     ("PIPE_MODEL__MULTS", "[1, 2]"),
     ("PIPE_MODEL__DEPTHS", "[1, 1]"),

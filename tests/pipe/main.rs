@@ -55,6 +55,7 @@ mod report;
 mod resume;
 mod run_archive;
 mod runs;
+mod seam;
 mod secrets;
 mod settings;
 mod shipped;

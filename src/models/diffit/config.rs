@@ -177,6 +177,21 @@ mod tests {
     }
 
     #[test]
+    fn a_window_as_large_as_the_image_leaves_no_border_at_any_resolution() {
+        for preset in Preset::ALL {
+            for size in [8, 16, 32] {
+                let config = DiffitConfig { window: size, ..preset.config(size, 0) };
+                assert_eq!(config.validate(), Ok(()));
+                for level in 0..config.mults.len() {
+                    assert_eq!(config.window_at(level), config.side(level));
+                }
+            }
+        }
+        let bordered = Preset::Tiny.config(16, 0);
+        assert!(bordered.window_at(0) < bordered.side(0));
+    }
+
+    #[test]
     fn json_has_the_reference_keyword_names() {
         let json =
             serde_json::to_value(Preset::Tiny.config(32, 10)).expect("a config is plain data");
