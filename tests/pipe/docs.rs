@@ -191,6 +191,7 @@ pages! {
     configs: "docs/configs.md",
     data: "docs/data.md",
     devices: "docs/devices.md",
+    first_pictures: "docs/first_pictures.md",
     graph: "docs/graph.md",
     hooks: "docs/hooks.md",
     images: "docs/images.md",

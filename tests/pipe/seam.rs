@@ -2,6 +2,8 @@
 
 use image::RgbImage;
 
+use crate::project::root;
+
 /// Mean absolute step between neighbouring pixels across borders of windows of `window` pixels,
 /// over the mean step beside them: one pixel before and one behind each border. Above 1 there is a
 /// seam. The steps beside a border are at nearly the same place of the picture, where as many edges
@@ -65,4 +67,25 @@ fn another_shade_in_each_window_is_a_seam() {
     assert!(found > 1.3, "{found}");
     let elsewhere = seam_index(&images, 4);
     assert!(elsewhere > 1.05 && elsewhere < found, "a third of its borders are seams: {elsewhere}");
+}
+
+/// The 24 pictures of 16 pixels in a shipped grid, each drawn four times as large: the first one's
+/// corner, and how far below it the next row begins.
+fn grid(name: &str, left: u32, top: u32, row: u32) -> Vec<RgbImage> {
+    let grid = image::open(root().join("docs/pictures").join(name)).unwrap().to_rgb8();
+    let places = (0..24).map(|number| (left + number % 8 * 68, top + number / 8 * row));
+    let picture = |(x, y)| {
+        RgbImage::from_fn(16, 16, |column, line| grid[(x + 4 * column + 2, y + 4 * line + 2)])
+    };
+    places.map(picture).collect()
+}
+
+/// A training with windows of 8 pixels has shades of its own in each quadrant; the first run's
+/// network has no windows.
+#[test]
+fn the_first_runs_pictures_have_no_seam_and_those_of_small_windows_have() {
+    let first = seam_index(&grid("first_run.png", 80, 32, 84), 8);
+    assert!(first <= 1.05, "{first}");
+    let small_windows = seam_index(&grid("shapes_from_base.png", 64, 29, 68), 8);
+    assert!(small_windows > 1.5, "{small_windows}");
 }
