@@ -4,7 +4,7 @@
 //! purpose, epoch, step)`. So a resumed run needs no generator state, and the number of loader
 //! threads changes nothing.
 
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 pub use rand_chacha::ChaCha8Rng;
 
 /// What a stream of random numbers is used for. The numbers are part of the checkpoint contract:
@@ -43,6 +43,9 @@ pub enum Purpose {
     QualitySubset = 14,
     /// Fresh noise of the sampler (churn); `epoch` is the sampler's step, `step` the image's number.
     Churn = 15,
+    /// A value of a member of a random matrix; `epoch` is the first 8 bytes of the SHA-256 of its
+    /// key, `step` the number of the draw.
+    RandomMatrix = 16,
 }
 
 /// The stream of `(seed, purpose, epoch, step)`: ChaCha8 (RFC 8439's block function with 8 rounds),
@@ -65,10 +68,15 @@ pub fn stream(seed: u64, purpose: Purpose, epoch: u64, step: u64) -> ChaCha8Rng 
     ChaCha8Rng::from_seed(key)
 }
 
+/// The first number of a stream, as one in `[0, 1)`: the upper 53 bits of 64.
+pub fn unit(seed: u64, purpose: Purpose, epoch: u64, step: u64) -> f64 {
+    const STEPS: f64 = (1_u64 << 53) as f64;
+    (stream(seed, purpose, epoch, step).next_u64() >> 11) as f64 / STEPS
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rand::Rng;
 
     #[test]
     fn streams_differ_in_each_of_their_four_keys() {
@@ -91,5 +99,7 @@ mod tests {
     fn the_numbers_never_change() {
         // A change here would break the resume of every existing run.
         assert_eq!(stream(42, Purpose::Noise, 3, 17).next_u64(), 6_449_151_482_246_699_272);
+        let unit = unit(42, Purpose::Noise, 3, 17);
+        assert_eq!(unit, (6_449_151_482_246_699_272_u64 >> 11) as f64 / 2f64.powi(53));
     }
 }

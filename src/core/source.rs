@@ -166,7 +166,7 @@ impl<'de> Visitor<'de> for Seek<'_> {
         let mut index = 0;
         loop {
             let more = if wanted == Some(index) {
-                seq.next_element_seed(Seek { path: rest, part: Part::Value })?.is_some()
+                seq.next_element_seed(Seek { path: rest, part: self.part })?.is_some()
             } else {
                 seq.next_element::<IgnoredAny>()?.is_some()
             };

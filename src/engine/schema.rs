@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::kind::StageKind;
-use crate::pipeline_file::{executor_properties, policy_keys};
+use crate::pipeline_file::{self, executor_properties, policy_keys};
 use crate::policy::{ExecutionOptions, Slurm};
 
 /// Every schema by name: `pipeline`, then one for the config files of each stage kind.
@@ -51,6 +51,7 @@ fn pipeline(kinds: &[Arc<dyn StageKind>]) -> Value {
         "parameter".into(),
         json!({"type": "string", "pattern": "\\$\\{params\\.", "description": "filled in from `params:`"}),
     );
+    definitions.insert("Matrix".into(), pipeline_file::matrix_schema());
     let (conduct, inner) = open(schemars::schema_for!(ExecutionOptions));
     definitions.extend(inner);
     let (jobs, inner) = open(schemars::schema_for!(Slurm));
@@ -130,12 +131,7 @@ fn stage_schema(
             "config".into(),
             json!({"type": "string", "description": "config file layered under the keys written here"}),
         );
-        properties.insert(
-            "matrix".into(),
-            json!({"type": "object", "minProperties": 1,
-                   "description": "makes a stage of each combination of values, such as `base@learning_rate=0.001`",
-                   "additionalProperties": {"type": "array", "minItems": 1}}),
-        );
+        properties.insert("matrix".into(), json!({"$ref": "#/$defs/Matrix"}));
         properties.insert(
             "needs".into(),
             json!({"description": "stages to wait for, besides those that settings refer to",

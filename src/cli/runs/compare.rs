@@ -4,23 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pipe_engine::identity::short_digest;
 use pipe_runs::{Run, Runs};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::form::Form;
 use super::named::{self, Name, one};
+use super::over_seeds::{self, Column, OverSeeds};
 use super::summary::{best, done, monitor, seconds};
 use crate::cli::CliError;
 use crate::report::stdout::say;
 use crate::report::table;
 
-/// A row for each setting and result that is not the same in all.
+/// A row for each setting and result that is not the same in all; mean and spread of what differs in
+/// the seed alone.
 pub(super) fn compare(folders: &[Runs], names: &[Name], form: Form) -> Result<(), CliError> {
     let runs: Vec<Run> = names.iter().map(|name| one(folders, name)).collect::<Result<_, _>>()?;
     let mut columns: Vec<(String, BTreeMap<String, Value>)> = Vec::new();
+    let mut parts = Vec::new();
     for (run, title) in runs.iter().zip(named::titles(folders, &runs)) {
         let m = run.current_metadata().map_err(CliError::failed)?;
-        let mut values = m.manifest.clone();
-        let results = [
+        let results = BTreeMap::from([
             ("status".to_owned(), m.status.name().into()),
             ("epochs".to_owned(), done(&m).into()),
             (format!("best {}", monitor(&m)), best(&m).map(Value::from).unwrap_or_default()),
@@ -29,10 +31,17 @@ pub(super) fn compare(folders: &[Runs], names: &[Name], form: Form) -> Result<()
                 m.best_checkpoint.as_ref().map(|b| b.epoch.into()).unwrap_or_default(),
             ),
             ("seconds".to_owned(), seconds(&m).round().into()),
-        ];
-        values.extend(results);
+        ]);
+        let mut values = m.manifest.clone();
+        values.extend(results.clone());
         columns.push((title, values));
+        parts.push((m.manifest, results));
     }
+    let parts = columns.iter().zip(&parts).map(|((title, _), (manifest, results))| {
+        let results = results.clone();
+        Column { title, manifest, results }
+    });
+    let over_seeds = over_seeds::groups(&parts.collect::<Vec<_>>());
     let keys: BTreeSet<&String> = columns.iter().flat_map(|(_, values)| values.keys()).collect();
     let differ =
         |key: &&&String| columns.iter().any(|(_, v)| v.get(**key) != columns[0].1.get(**key));
@@ -43,7 +52,12 @@ pub(super) fn compare(folders: &[Runs], names: &[Name], form: Form) -> Result<()
                 |key: &&String| ((*key).clone(), values.get(*key).cloned().unwrap_or_default());
             (name.clone(), Value::Object(keys.iter().map(of).collect()))
         };
-        say!("{:#}", Value::Object(columns.iter().map(column).collect()));
+        let mut all: Map<String, Value> = columns.iter().map(column).collect();
+        if !over_seeds.is_empty() {
+            let groups = over_seeds.iter().map(OverSeeds::to_json).collect();
+            all.insert("over seeds".to_owned(), Value::Array(groups));
+        }
+        say!("{:#}", Value::Object(all));
         return Ok(());
     }
     let cell = |value: Option<&Value>| match value {
@@ -71,7 +85,10 @@ pub(super) fn compare(folders: &[Runs], names: &[Name], form: Form) -> Result<()
         std::iter::once(first).chain(columns.iter().map(|(name, _)| name.as_str())).collect();
     match form {
         Form::Csv => say!("{}", table::csv(&headings, rows)),
-        _ => say!("{}", table::table(&headings, &rows)),
+        _ => {
+            say!("{}", table::table(&headings, &rows));
+            over_seeds.iter().for_each(|group| say!("\n{}", group.to_text()));
+        }
     }
     Ok(())
 }

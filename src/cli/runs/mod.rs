@@ -9,6 +9,7 @@ mod form;
 mod labels;
 mod list;
 pub(super) mod named;
+mod over_seeds;
 mod path;
 mod select;
 mod show;

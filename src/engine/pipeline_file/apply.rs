@@ -18,7 +18,7 @@ use crate::pipeline_file::overrides::{
 use crate::pipeline_file::params::{Names, Used, fill_ours};
 use crate::pipeline_file::paths::Place;
 use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
-use crate::pipeline_file::{executor, matrix_conflicts, resolve_params};
+use crate::pipeline_file::{executor, matrix_conflicts, matrix_overrides, resolve_params};
 use crate::policy::Hooks;
 
 /// Overrides for stage settings, by stage, weakest first.
@@ -103,10 +103,7 @@ pub(super) fn apply(
             }
             Target::Stage(stage, path) => {
                 if let Some(declared) = file.stages.iter_mut().find(|s| s.id == stage) {
-                    merge(&mut declared.body, given.nested(&path));
-                    declared.body.retain(|key, value| {
-                        !(value.is_null() && OF_STAGES.contains(&key.as_str()))
-                    });
+                    errors.take(in_body(declared, &path, given));
                 }
                 let at = [&["stages".to_owned(), stage.to_string()], path.as_slice()].concat();
                 applied.given.push(Given { at, by: given.by.clone() });
@@ -130,6 +127,30 @@ pub(super) fn apply(
         errors.extend(swept.into_iter().map(|error| foreign(error, given)));
     }
     applied
+}
+
+/// Changes one of [`OF_STAGES`]; nothing in its place takes it away, a key of a matrix too.
+fn in_body(
+    stage: &mut StageDeclaration,
+    path: &[String],
+    given: &Override,
+) -> Result<(), SpecError> {
+    if let [matrix, inside @ ..] = path
+        && let Some(matrix) = stage.body.get_mut(matrix)
+    {
+        matrix_overrides::make_place(&stage.id, matrix, inside, given)?;
+    }
+    merge(&mut stage.body, given.nested(path));
+    if let ([matrix, key], Value::Null) = (path, given.value.as_ref().unwrap_or(&Value::Null))
+        && let Some(Value::Object(map)) = stage.body.get_mut(matrix)
+    {
+        map.remove(key);
+        if map.is_empty() {
+            stage.body.remove(matrix);
+        }
+    }
+    stage.body.retain(|key, value| !(value.is_null() && OF_STAGES.contains(&key.as_str())));
+    Ok(())
 }
 
 /// Parameters in what was given for the executor, the store, syncing and hooks. For stages it happens when
@@ -251,6 +272,10 @@ impl Finder<'_> {
         let (first, rest) = path.split_first()?;
         let id = stage.id.clone();
         match (self.plain(first).as_str(), rest) {
+            ("matrix", [random, inside @ ..]) if random == "random" && !inside.is_empty() => {
+                let path = ["matrix".to_owned(), random.clone(), inside.join(".")];
+                Some(Target::Stage(id, path.to_vec()))
+            }
             ("matrix", [_, ..]) => {
                 // A key of a matrix may name a setting inside another one, with a dot.
                 let setting =

@@ -1,16 +1,17 @@
 //! The stages that a file declares, with every matrix unfolded, and the kinds that they can have.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use pipe_core::error::Gathered;
+use pipe_core::error::{Gathered, SpecError};
 use pipe_core::ids::StageId;
 use serde_json::{Map, Value};
 
 use crate::artifact::ArtifactType;
 use crate::kind::{Stage, StageKind};
 use crate::pipeline_file::keys::policy_keys;
-use crate::pipeline_file::matrix::{self, Member};
+use crate::pipeline_file::matrix::{self, Member, Portion, Reading, Unfolded, seeds};
 use crate::pipeline_file::params::{Names, Used, filled_value};
 use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
 use crate::policy::ExecutionOptions;
@@ -94,12 +95,35 @@ pub(super) fn makes(
     if is_given { (other, None) } else { (kind.makes(), Some((other, key))) }
 }
 
+/// What the matrix of a stage comes to. `first_seed` is asked where it has `seeds`.
+pub(super) fn unfolded(
+    file: &PipelineFile,
+    stage: &StageDeclaration,
+    matrix: &Value,
+    used: &Used,
+    first_seed: impl FnOnce() -> u64,
+) -> Result<Unfolded, SpecError> {
+    let at = ["stages", stage.id.as_str(), "matrix"].map(str::to_owned);
+    let names = Names { params: &file.params, matrix: &Map::new(), used };
+    let matrix = filled_value(&file.source, &at, matrix, names)?;
+    let asks = |key: &str| matrix.get(key).is_some_and(|value| !value.is_array());
+    let reading = Reading {
+        source: &file.source,
+        stage: &stage.id,
+        seed: if asks("random") { seeds::of_pipeline(&file.params, used) } else { 0 },
+        first_seed: if asks(matrix::SEEDS) { first_seed() } else { 0 },
+    };
+    matrix::unfold(reading, &matrix)
+}
+
 /// One stage to load.
 pub(super) struct Single<'a> {
     pub id: StageId,
     pub declared: &'a StageDeclaration,
     /// Its values in the matrix, by keys as written there.
     pub values: Map<String, Value>,
+    /// The same by where they stand.
+    pub portions: Vec<Portion>,
 }
 
 /// The stages of a file, matrices unfolded.
@@ -112,10 +136,11 @@ pub(super) struct Declared<'a> {
 
 impl<'a> Declared<'a> {
     pub fn of(
+        root: &Path,
         file: &'a PipelineFile,
-        params: &Map<String, Value>,
+        kinds: &Kinds,
         used: &Used,
-        errors: &mut Gathered,
+        (errors, warnings): (&mut Gathered, &mut Vec<SpecError>),
     ) -> Self {
         let mut this =
             Self { stages: Vec::new(), matrices: BTreeMap::new(), kinds: HashMap::new() };
@@ -127,26 +152,28 @@ impl<'a> Declared<'a> {
                     {
                         this.matrices.entry(matrix).or_default().push(id.clone());
                     }
-                    vec![Member { id, values: Map::new() }]
+                    vec![Member { id, values: Map::new(), portions: Vec::new() }]
                 }
                 Some(matrix) => {
-                    let at = ["stages", declared.id.as_str(), "matrix"].map(str::to_owned);
-                    let names = Names { params, matrix: &Map::new(), used };
-                    let members = filled_value(&file.source, &at, matrix, names)
-                        .and_then(|matrix| matrix::members(&file.source, &declared.id, &matrix));
-                    let Some(members) = errors.take(members) else {
+                    let first_seed = || {
+                        let schema = kinds.schema(&declared.kind);
+                        seeds::of_stage(root, file, schema, declared, used)
+                    };
+                    let unfolded = unfolded(file, declared, matrix, used, first_seed);
+                    let Some(Unfolded { members, warnings: doubts }) = errors.take(unfolded) else {
                         // Those that refer to it have no error of their own.
                         this.kinds.insert(declared.id.clone(), &declared.kind);
                         continue;
                     };
+                    warnings.extend(doubts);
                     let ids = members.iter().map(|m| m.id.clone()).collect();
                     this.matrices.insert(declared.id.clone(), ids);
                     members
                 }
             };
-            for Member { id, values } in members {
+            for Member { id, values, portions } in members {
                 this.kinds.insert(id.clone(), &declared.kind);
-                this.stages.push(Single { id, declared, values });
+                this.stages.push(Single { id, declared, values, portions });
             }
         }
         this

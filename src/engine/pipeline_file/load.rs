@@ -56,7 +56,7 @@ pub fn load(
     let store = store::read(&file, names, for_store, &mut errors);
     let fsync = fsync::read(&file, names, for_fsync, &mut errors);
     let on = hooks::read(&file, names, for_hooks, &mut errors);
-    let declared = Declared::of(&file, params, &used, &mut errors);
+    let declared = Declared::of(root, &file, &kinds, &used, (&mut errors, &mut warnings));
     let loading = Loading {
         root,
         file: &file,

@@ -1,14 +1,16 @@
 //! Settings from outside against a matrix over the same setting: the matrix would win, and nobody
 //! would hear of it.
 
+use std::collections::BTreeSet;
+
 use pipe_core::error::SpecError;
 use pipe_core::ids::StageId;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::pipeline_file::declared::Kinds;
-use crate::pipeline_file::matrix;
+use crate::pipeline_file::declared::{Kinds, unfolded};
+use crate::pipeline_file::matrix::{self, Form, Member};
 use crate::pipeline_file::overrides::{Override, Precedence};
-use crate::pipeline_file::params::{Names, Used, filled_value};
+use crate::pipeline_file::params::Used;
 use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
 
 /// An error for each stage whose matrix decides what `given` is to set.
@@ -22,19 +24,20 @@ pub(super) fn against(
 ) -> Vec<SpecError> {
     let swept = |id: &StageId| {
         let declared = file.stage(id.as_str())?;
-        let axes = declared.body.get("matrix")?.as_object()?;
+        let members = members(file, used, declared);
+        let keys: BTreeSet<&String> = members.iter().flat_map(|m| m.values.keys()).collect();
         let decides = |axis: &&String| {
             let whole = kinds.passed_on(declared, axis).map(|below| format!("{below}.{axis}"));
             let axis = whole.as_ref().unwrap_or(axis);
             decides(kinds, &declared.kind, axis, path, &given.value)
         };
-        let axis = axes.keys().find(decides)?;
-        Some((declared, axis.as_str()))
+        let axis = keys.into_iter().find(decides)?.clone();
+        Some((declared, axis, members))
     };
     let found: Vec<_> = stages.iter().filter_map(swept).collect();
     let free: Vec<&StageId> =
-        stages.iter().filter(|id| found.iter().all(|(s, _)| s.id != **id)).collect();
-    let told = |(declared, axis): &(&StageDeclaration, &str)| {
+        stages.iter().filter(|id| found.iter().all(|(s, ..)| s.id != **id)).collect();
+    let told = |(declared, axis, members): &(&StageDeclaration, String, Vec<Member>)| {
         let id = &declared.id;
         let message = format!(
             "{}: stage `{id}` has a matrix over `{axis}`, which decides it",
@@ -43,9 +46,10 @@ pub(super) fn against(
         let hidden = given.strength == Precedence::Environment;
         let value = given.value.as_ref().ok().filter(|value| !hidden && is_plain(value));
         let value = value.map_or("VALUES".to_owned(), Value::to_string);
-        let mut error = SpecError::plain(message)
-            .note(format!("for other values in the matrix: --set '{id}.matrix.{axis}=[{value}]'"));
-        if let Some(member) = member(file, used, declared, axis, given) {
+        let form = matrix::form(declared.body.get("matrix").unwrap_or(&Value::Null));
+        let mut error = SpecError::plain(message).note(other_values(&form, id, axis, &value));
+        let seeds = matches!(&form, Form::Mapping(parts) if parts.seeds.is_some());
+        if let Some(member) = member(members, axis, given).filter(|_| !seeds) {
             error = error.note(format!("for one stage of it name that one: `{member}`"));
         }
         match free.first() {
@@ -84,22 +88,31 @@ fn decides(
     is_setting && (inside || instead)
 }
 
+/// What to do for other values.
+fn other_values(form: &Form, id: &StageId, axis: &str, value: &str) -> String {
+    match form {
+        Form::Mapping(parts) if parts.seeds.is_some() && axis == "seed" => {
+            format!("without `seeds` of it: --set {id}.matrix.seeds=null")
+        }
+        Form::Mapping(parts) if parts.axes.iter().any(|(key, _)| *key == axis) => {
+            format!("for other values in the matrix: --set '{id}.matrix.{axis}=[{value}]'")
+        }
+        _ => format!("for other values change what stands under `stages.{id}.matrix`"),
+    }
+}
+
+/// What the matrix of a stage makes; nothing if something is wrong with it.
+fn members(file: &PipelineFile, used: &Used, declared: &StageDeclaration) -> Vec<Member> {
+    let Some(matrix) = declared.body.get("matrix") else { return Vec::new() };
+    let unfolded = unfolded(file, declared, matrix, used, || matrix::DEFAULT_SEED);
+    unfolded.map(|unfolded| unfolded.members).unwrap_or_default()
+}
+
 /// The first stage of the matrix that has the value which was given.
-fn member(
-    file: &PipelineFile,
-    used: &Used,
-    declared: &StageDeclaration,
-    axis: &str,
-    given: &Override,
-) -> Option<StageId> {
-    let names = Names { params: &file.params, matrix: &Map::new(), used };
-    let at = ["stages", declared.id.as_str(), "matrix"].map(str::to_owned);
-    let filled = filled_value(&file.source, &at, declared.body.get("matrix")?, names).ok()?;
+fn member(members: &[Member], axis: &str, given: &Override) -> Option<StageId> {
     let value = given.value.as_ref().ok()?;
-    let same =
-        |other: &Value| other == value || (other.is_number() && other.as_f64() == value.as_f64());
-    let members = matrix::members(&file.source, &declared.id, &filled).ok()?;
-    members.into_iter().find(|m| m.values.get(axis).is_some_and(same)).map(|m| m.id)
+    let has = |m: &&Member| m.values.get(axis).is_some_and(|other| matrix::same(other, value));
+    members.iter().find(has).map(|m| m.id.clone())
 }
 
 fn is_plain(value: &Value) -> bool {

@@ -228,7 +228,9 @@ fn fill_text(
         let (name, value) = match (inner.strip_prefix("params."), inner.strip_prefix("matrix.")) {
             (Some(name), _) => (name, lookup(names.params, name)),
             // A key of a matrix may have dots in it.
-            (_, Some(name)) => (name, names.matrix.get(name)),
+            (_, Some(name)) => {
+                (name, names.matrix.get(name).or_else(|| lookup(names.matrix, name)))
+            }
             _ => {
                 let text = format!(
                     "`${{{inner}}}` is unknown; only `${{params.NAME}}` is filled in, and `${{matrix.NAME}}` in a stage \

@@ -14,6 +14,7 @@ use crate::pipeline_file::apply::ByStage;
 use crate::pipeline_file::declared::{Declared, Kinds, Single, makes};
 use crate::pipeline_file::executor::ExecutorSettings;
 use crate::pipeline_file::layers::{Layer, Origin, StageLayers};
+use crate::pipeline_file::matrix::Portion;
 use crate::pipeline_file::params::{Names, Used, fill_ours};
 use crate::pipeline_file::paths::Place;
 use crate::pipeline_file::pipeline::{PipelineFile, error_at};
@@ -201,11 +202,13 @@ impl Loading<'_> {
             }
             layers.push(layer);
         }
-        if !single.values.is_empty() {
-            let base = ["stages", id, "matrix"].map(str::to_owned).to_vec();
+        for portion in &single.portions {
+            let below = |at: &[String]| [&["stages", id, "matrix"].map(str::to_owned), at].concat();
+            let moved = portion.moved.iter();
+            let moved = moved.map(|(key, at)| (key.clone(), source.clone(), below(at))).collect();
             layers.push(Layer {
-                origin: Origin::File { source: source.clone(), base, moved: Vec::new() },
-                values: matrix::nested(self.settings_of(single, errors)),
+                origin: Origin::File { source: source.clone(), base: below(&portion.at), moved },
+                values: matrix::nested(self.settings_of(single, portion, errors)),
             });
         }
         for layer in &mut layers {
@@ -223,20 +226,32 @@ impl Loading<'_> {
 
     /// The values of a matrix that are settings of the stage. The others must stand somewhere in it
     /// as `${matrix.…}`.
-    fn settings_of(&self, single: &Single, errors: &mut Gathered) -> Map<String, Value> {
+    fn settings_of(
+        &self,
+        single: &Single,
+        portion: &Portion,
+        errors: &mut Gathered,
+    ) -> Map<String, Value> {
         let mut settings = Map::new();
-        for (key, value) in &single.values {
+        for (key, value) in &portion.values {
             let first = key.split('.').next().unwrap_or_default();
             if self.kinds.keys(&single.declared.kind).any(|k| k == first) {
                 settings.insert(key.clone(), value.clone());
             } else if let Some(below) = self.kinds.passed_on(single.declared, first) {
                 settings.insert(format!("{below}.{key}"), value.clone());
-            } else if !Value::Object(single.declared.body.clone())
-                .to_string()
-                .contains(&format!("${{matrix.{key}}}"))
-            {
-                let at = ["stages", single.declared.id.as_str(), "matrix", key];
-                let message = "neither a setting of the stage nor used in it";
+            } else if !is_used(&single.declared.body, key) {
+                let moved = portion.moved.iter().find(|(moved, _)| moved == key);
+                let own = || [portion.at.as_slice(), std::slice::from_ref(key)].concat();
+                let below = moved.map_or_else(own, |(_, at)| at.clone());
+                let start = ["stages", single.declared.id.as_str(), "matrix"];
+                let at: Vec<&str> =
+                    start.into_iter().chain(below.iter().map(String::as_str)).collect();
+                let message = match below.last() {
+                    Some(last) if last == key => {
+                        "neither a setting of the stage nor used in it".to_owned()
+                    }
+                    _ => format!("`{key}` is neither a setting of the stage nor used in it"),
+                };
                 let error = error_at(&self.file.source, &at, Part::Key, message)
                     .note(format!("write `${{matrix.{key}}}` where the value belongs"))
                     .candidates(key, self.kinds.keys(&single.declared.kind).map(String::as_str));
@@ -245,6 +260,12 @@ impl Loading<'_> {
         }
         settings
     }
+}
+
+/// Whether a stage has `${matrix.KEY}` in it, or what is inside of such a value.
+fn is_used(body: &Map<String, Value>, key: &str) -> bool {
+    let text = Value::Object(body.clone()).to_string();
+    ["}", "."].iter().any(|end| text.contains(&format!("${{matrix.{key}{end}")))
 }
 
 /// A stage that could be neither read nor refused: not meant to happen.

@@ -10,6 +10,7 @@ mod files;
 mod fresh;
 #[cfg(unix)]
 mod hooks;
+mod matrix;
 mod metrics;
 mod plan;
 mod random;
