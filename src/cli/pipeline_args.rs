@@ -95,6 +95,11 @@ pub struct SettingArgs {
     /// Set a parameter or any setting: `epochs=20`, `base.optimizer.weight_decay=0.1`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Make a stage of each value, as a matrix does, with all that follows from it:
+    /// `base.learning_rate=1e-3,1e-4`
+    #[arg(long, value_name = "KEY=VALUE,VALUE")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    sweep: Vec<String>,
     /// Mirror the state to this store, or `none`: s3://BUCKET/PREFIX, gs://…, az://…,
     /// file:///FOLDER
     #[arg(long, value_name = "URL")]
@@ -323,6 +328,9 @@ impl SettingArgs {
         for text in &self.set {
             all.push(Override::parse(text, format!("--set {text}")).map_err(CliError::usage)?);
         }
+        for text in &self.sweep {
+            all.push(Override::several(text, format!("--sweep {text}")).map_err(CliError::usage)?);
+        }
         for (key, flag, value) in self.shorthands() {
             let Some(value) = value else { continue };
             let key = if key == "dataset" { dataset_key(root, file)? } else { key };
@@ -343,6 +351,7 @@ impl SettingArgs {
         };
         let mut all: Vec<String> = self.shorthands().into_iter().filter_map(given).collect();
         all.extend(self.set.iter().map(|text| format!("--set={text}")));
+        all.extend(self.sweep.iter().map(|text| format!("--sweep={text}")));
         all.extend(self.store.iter().map(|url| format!("--store={url}")));
         all
     }

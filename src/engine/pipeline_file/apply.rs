@@ -18,14 +18,11 @@ use crate::pipeline_file::overrides::{
 use crate::pipeline_file::params::{Names, Used, fill_ours};
 use crate::pipeline_file::paths::Place;
 use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
-use crate::pipeline_file::{executor, matrix_conflicts, matrix_overrides, resolve_params};
+use crate::pipeline_file::{executor, matrix_conflicts, resolve_params, stage_bodies, swept};
 use crate::policy::Hooks;
 
 /// Overrides for stage settings, by stage, weakest first.
 pub(super) type ByStage = BTreeMap<StageId, Vec<Layer>>;
-
-/// Keys of a stage that are no settings of its kind and may be set from outside all the same.
-const OF_STAGES: [&str; 3] = ["config", "needs", "matrix"];
 
 /// What overrides come to.
 #[derive(Default)]
@@ -47,7 +44,7 @@ enum Target {
     /// Below `params:`
     Parameter(Vec<String>),
     Settings(Vec<StageId>, Vec<String>),
-    /// One of [`OF_STAGES`].
+    /// One of [`stage_bodies::KEYS`].
     Stage(StageId, Vec<String>),
     Executor(Vec<String>),
     Store,
@@ -81,13 +78,18 @@ pub(super) fn apply(
             errors.push(foreign(error, given));
             continue;
         }
+        if given.is_sweep {
+            let given = errors.take(sweep(file, kinds, given, target));
+            applied.given.extend(given.unwrap_or_default());
+            continue;
+        }
         let layer = |path: &[String]| Layer {
             origin: Origin::Outside(given.by.clone()),
             values: given.nested(path),
         };
         match target {
             Target::Parameter(path) => {
-                merge(&mut file.params, given.nested(&path));
+                stage_bodies::merge(&mut file.params, given.nested(&path));
                 let at = [&["params".to_owned()], path.as_slice()].concat();
                 applied.given.push(Given { at, by: given.by.clone() });
             }
@@ -103,7 +105,7 @@ pub(super) fn apply(
             }
             Target::Stage(stage, path) => {
                 if let Some(declared) = file.stages.iter_mut().find(|s| s.id == stage) {
-                    errors.take(in_body(declared, &path, given));
+                    errors.take(stage_bodies::change(declared, &path, given));
                 }
                 let at = [&["stages".to_owned(), stage.to_string()], path.as_slice()].concat();
                 applied.given.push(Given { at, by: given.by.clone() });
@@ -129,28 +131,18 @@ pub(super) fn apply(
     applied
 }
 
-/// Changes one of [`OF_STAGES`]; nothing in its place takes it away, a key of a matrix too.
-fn in_body(
-    stage: &mut StageDeclaration,
-    path: &[String],
+/// Sweeps over the values that were given.
+fn sweep(
+    file: &mut PipelineFile,
+    kinds: &Kinds,
     given: &Override,
-) -> Result<(), SpecError> {
-    if let [matrix, inside @ ..] = path
-        && let Some(matrix) = stage.body.get_mut(matrix)
-    {
-        matrix_overrides::make_place(&stage.id, matrix, inside, given)?;
+    target: Target,
+) -> Result<Vec<Given>, SpecError> {
+    match target {
+        Target::Settings(stages, path) => Ok(swept::over(file, kinds, given, (&stages, &path))),
+        Target::Parameter(path) => Err(swept::refused_parameter(file, given, &path)),
+        _ => Err(swept::refused(given, "this")),
     }
-    merge(&mut stage.body, given.nested(path));
-    if let ([matrix, key], Value::Null) = (path, given.value.as_ref().unwrap_or(&Value::Null))
-        && let Some(Value::Object(map)) = stage.body.get_mut(matrix)
-    {
-        map.remove(key);
-        if map.is_empty() {
-            stage.body.remove(matrix);
-        }
-    }
-    stage.body.retain(|key, value| !(value.is_null() && OF_STAGES.contains(&key.as_str())));
-    Ok(())
 }
 
 /// Parameters in what was given for the executor, the store, syncing and hooks. For stages it happens when
@@ -181,18 +173,6 @@ fn foreign(error: SpecError, given: &Override) -> SpecError {
     match given.strength {
         Precedence::CommandLine => error,
         Precedence::Environment => error.note(overrides_for_others(&given.by)),
-    }
-}
-
-/// Lays `over` on `base`, mapping by mapping.
-fn merge(base: &mut Map<String, Value>, over: Map<String, Value>) {
-    for (key, value) in over {
-        match (base.get_mut(&key), value) {
-            (Some(Value::Object(below)), Value::Object(above)) => merge(below, above),
-            (_, value) => {
-                base.insert(key, value);
-            }
-        }
     }
 }
 
@@ -287,7 +267,9 @@ impl Finder<'_> {
                 }
                 Some(Target::Stage(id, vec!["matrix".to_owned(), setting]))
             }
-            (key, []) if OF_STAGES.contains(&key) => Some(Target::Stage(id, vec![key.to_owned()])),
+            (key, []) if stage_bodies::KEYS.contains(&key) => {
+                Some(Target::Stage(id, vec![key.to_owned()]))
+            }
             _ if self.by_environment() => {
                 let spelt = self.setting(&stage.kind, path).or_else(|| self.conduct(path))?;
                 Some(Target::Settings(vec![id], spelt))

@@ -99,21 +99,22 @@ pub(super) fn makes(
 pub(super) fn unfolded(
     file: &PipelineFile,
     stage: &StageDeclaration,
-    matrix: &Value,
     used: &Used,
     first_seed: impl FnOnce() -> u64,
 ) -> Result<Unfolded, SpecError> {
     let at = ["stages", stage.id.as_str(), "matrix"].map(str::to_owned);
     let names = Names { params: &file.params, matrix: &Map::new(), used };
-    let matrix = filled_value(&file.source, &at, matrix, names)?;
-    let asks = |key: &str| matrix.get(key).is_some_and(|value| !value.is_array());
+    let matrix = stage.body.get("matrix");
+    let matrix = matrix.map(|m| filled_value(&file.source, &at, m, names)).transpose()?;
+    let value = |key: &str| matrix.as_ref().and_then(|matrix| matrix.get(key));
+    let asks = |key: &str| value(key).is_some_and(|value| !value.is_array());
     let reading = Reading {
         source: &file.source,
         stage: &stage.id,
         seed: if asks("random") { seeds::of_pipeline(&file.params, used) } else { 0 },
         first_seed: if asks(matrix::SEEDS) { first_seed() } else { 0 },
     };
-    matrix::unfold(reading, &matrix)
+    matrix::unfold(reading, matrix.as_ref(), &stage.swept)
 }
 
 /// One stage to load.
@@ -130,6 +131,8 @@ pub(super) struct Single<'a> {
 pub(super) struct Declared<'a> {
     pub stages: Vec<Single<'a>>,
     pub matrices: BTreeMap<StageId, Vec<StageId>>,
+    /// What became of stages that are swept over from outside: the values, and the stage's name.
+    by_plain: BTreeMap<StageId, Vec<(Map<String, Value>, StageId)>>,
     /// The kind of each stage, by its name.
     pub kinds: HashMap<StageId, &'a str>,
 }
@@ -142,41 +145,65 @@ impl<'a> Declared<'a> {
         used: &Used,
         (errors, warnings): (&mut Gathered, &mut Vec<SpecError>),
     ) -> Self {
-        let mut this =
-            Self { stages: Vec::new(), matrices: BTreeMap::new(), kinds: HashMap::new() };
+        let mut this = Self {
+            stages: Vec::new(),
+            matrices: BTreeMap::new(),
+            by_plain: BTreeMap::new(),
+            kinds: HashMap::new(),
+        };
         for declared in &file.stages {
-            let members = match declared.body.get("matrix") {
-                None => {
-                    let id = declared.id.clone();
-                    if let Some(matrix) = StageId::new(id.declared()).filter(|matrix| *matrix != id)
-                    {
-                        this.matrices.entry(matrix).or_default().push(id.clone());
-                    }
-                    vec![Member { id, values: Map::new(), portions: Vec::new() }]
+            let id = &declared.id;
+            if !declared.is_several() {
+                if let Some(matrix) = StageId::new(id.declared()).filter(|matrix| matrix != id) {
+                    this.matrices.entry(matrix).or_default().push(id.clone());
                 }
-                Some(matrix) => {
-                    let first_seed = || {
-                        let schema = kinds.schema(&declared.kind);
-                        seeds::of_stage(root, file, schema, declared, used)
-                    };
-                    let unfolded = unfolded(file, declared, matrix, used, first_seed);
-                    let Some(Unfolded { members, warnings: doubts }) = errors.take(unfolded) else {
-                        // Those that refer to it have no error of their own.
-                        this.kinds.insert(declared.id.clone(), &declared.kind);
-                        continue;
-                    };
-                    warnings.extend(doubts);
-                    let ids = members.iter().map(|m| m.id.clone()).collect();
-                    this.matrices.insert(declared.id.clone(), ids);
-                    members
-                }
+                this.kinds.insert(id.clone(), &declared.kind);
+                this.stages.push(Single {
+                    id: id.clone(),
+                    declared,
+                    values: Map::new(),
+                    portions: Vec::new(),
+                });
+                continue;
+            }
+            let first_seed = || {
+                let schema = kinds.schema(&declared.kind);
+                seeds::of_stage(root, file, schema, declared, used)
             };
-            for Member { id, values, portions } in members {
+            let unfolded = unfolded(file, declared, used, first_seed);
+            let Some(Unfolded { members, warnings: doubts }) = errors.take(unfolded) else {
+                // Those that refer to it have no error of their own.
+                this.kinds.insert(id.clone(), &declared.kind);
+                continue;
+            };
+            warnings.extend(doubts);
+            this.matrices.insert(id.clone(), members.iter().map(|m| m.id.clone()).collect());
+            for Member { id, values, portions, plain, swept } in members {
+                if let Some(plain) = plain {
+                    this.by_plain.entry(plain).or_default().push((swept, id.clone()));
+                }
                 this.kinds.insert(id.clone(), &declared.kind);
                 this.stages.push(Single { id, declared, values, portions });
             }
         }
+        for (plain, members) in &this.by_plain {
+            let ids = || members.iter().map(|(_, id)| id.clone()).collect();
+            this.matrices.entry(plain.clone()).or_insert_with(ids);
+        }
         this
+    }
+
+    /// Whether stages of that name are swept over from outside.
+    pub fn is_swept(&self, name: &str) -> bool {
+        self.by_plain.contains_key(name)
+    }
+
+    /// Of the stages that one of that name became, the one with the values that `single` has.
+    pub fn beside(&self, single: &Single, name: &str) -> Option<&StageId> {
+        let has = |(swept, _): &&(Map<String, Value>, StageId)| {
+            swept.iter().all(|(key, value)| single.values.get(key) == Some(value))
+        };
+        self.by_plain.get(name)?.iter().find(has).map(|(_, id)| id)
     }
 
     /// The kind of the stage of that name, if it is known.

@@ -21,7 +21,7 @@ use crate::pipeline_file::params::{Names, Used};
 use crate::pipeline_file::pipeline::{PipelineFile, error_at};
 use crate::pipeline_file::stage::Loading;
 use crate::pipeline_file::{
-    dependencies, executor, fsync, hooks, judges, origin, pattern_overlaps, store,
+    dependencies, executor, fsync, hooks, judges, origin, pattern_overlaps, store, sweeps,
 };
 use crate::reference::{Reference, is_inside_project};
 use crate::source::{self, Part, Source};
@@ -44,6 +44,9 @@ pub fn load(
     let (mut errors, mut warnings, used) = (Gathered::default(), Vec::new(), Used::default());
     let Applied { for_stages, for_executor, for_store, for_fsync, for_hooks, given } =
         apply(&mut file, &kinds, overrides, &used, (&mut errors, &mut warnings));
+    if errors.is_empty() && file.stages.iter().any(|stage| !stage.swept.is_empty()) {
+        sweeps::inherit(root, &mut file, &kinds, &for_stages, &mut errors);
+    }
     if !errors.is_empty() {
         origin::explain(&mut errors, &file, root, &given);
         return errors

@@ -47,7 +47,12 @@ pub(super) fn against(
         let value = given.value.as_ref().ok().filter(|value| !hidden && is_plain(value));
         let value = value.map_or("VALUES".to_owned(), Value::to_string);
         let form = matrix::form(declared.body.get("matrix").unwrap_or(&Value::Null));
-        let mut error = SpecError::plain(message).note(other_values(&form, id, axis, &value));
+        let swept = declared.swept.iter().find(|swept| swept.key == *axis);
+        let note = match swept {
+            Some(swept) => format!("leave out this or {}", swept.by.shown),
+            None => other_values(&form, id, axis, &value),
+        };
+        let mut error = SpecError::plain(message).note(note);
         let seeds = matches!(&form, Form::Mapping(parts) if parts.seeds.is_some());
         if let Some(member) = member(members, axis, given).filter(|_| !seeds) {
             error = error.note(format!("for one stage of it name that one: `{member}`"));
@@ -103,8 +108,10 @@ fn other_values(form: &Form, id: &StageId, axis: &str, value: &str) -> String {
 
 /// What the matrix of a stage makes; nothing if something is wrong with it.
 fn members(file: &PipelineFile, used: &Used, declared: &StageDeclaration) -> Vec<Member> {
-    let Some(matrix) = declared.body.get("matrix") else { return Vec::new() };
-    let unfolded = unfolded(file, declared, matrix, used, || matrix::DEFAULT_SEED);
+    if !declared.is_several() {
+        return Vec::new();
+    }
+    let unfolded = unfolded(file, declared, used, || matrix::DEFAULT_SEED);
     unfolded.map(|unfolded| unfolded.members).unwrap_or_default()
 }
 

@@ -16,6 +16,8 @@ pub struct Override {
     pub(super) value: Result<Value, String>,
     pub by: OverrideSource,
     pub strength: Precedence,
+    /// Whether the value is a list of values, each for a stage of its own.
+    pub(super) is_sweep: bool,
 }
 
 /// What gave a value from outside the files, for messages.
@@ -65,6 +67,29 @@ impl Override {
         Ok(Self::value(key, value, shown))
     }
 
+    /// From `KEY=VALUE,VALUE` text: each of the values for a stage of its own, as in a matrix.
+    ///
+    /// # Errors
+    /// As for [`parse`](Self::parse), or there is no value.
+    pub fn several(text: &str, shown: String) -> Result<Self, String> {
+        let (key, values) =
+            text.split_once('=').ok_or_else(|| format!("{shown}: expected KEY=VALUE,VALUE"))?;
+        let mut this = Self::new(key, &format!("[{values}]"), shown)?;
+        // One list alone is that of the values.
+        if let Ok(Value::Array(list)) = &this.value
+            && let [Value::Array(inner)] = list.as_slice()
+        {
+            this.value = Ok(Value::Array(inner.clone()));
+        }
+        let wrong = |value: &Value| value.is_null();
+        let list = this.value.as_ref().ok().and_then(Value::as_array);
+        if list.is_none_or(|list| list.is_empty() || list.iter().any(wrong)) {
+            return Err(format!("{}: expected values between commas", this.by.shown));
+        }
+        this.is_sweep = true;
+        Ok(this)
+    }
+
     /// A setting of the command line whose value is text as it stands.
     pub fn text(key: &str, value: &str, shown: String) -> Self {
         Self::value(key, Value::String(value.to_owned()), shown)
@@ -77,6 +102,7 @@ impl Override {
             value: Ok(value),
             by: OverrideSource { shown, ..OverrideSource::default() },
             strength: Precedence::CommandLine,
+            is_sweep: false,
         }
     }
 
@@ -99,6 +125,7 @@ impl Override {
             value: value.1.map_err(|_| "the value is not valid YAML".to_owned()),
             by: OverrideSource { shown: name.to_owned(), hidden, is_for_all: false },
             strength: Precedence::Environment,
+            is_sweep: false,
         }
     }
 

@@ -6,6 +6,7 @@ use pipe_core::ids::StageId;
 use serde_json::{Map, Value};
 
 use crate::pipeline_file::document;
+use crate::pipeline_file::overrides::OverrideSource;
 use crate::source::{Part, Position, Source};
 
 /// A parsed pipeline file; nothing filled in yet.
@@ -36,6 +37,18 @@ pub struct StageDeclaration {
     pub id: StageId,
     pub kind: String,
     pub body: Map<String, Value>,
+    /// What is swept over besides its matrix.
+    pub(crate) swept: Vec<Swept>,
+}
+
+/// A key with several values from outside, each for a stage of its own.
+#[derive(Debug, Clone)]
+pub(crate) struct Swept {
+    pub key: String,
+    pub values: Vec<Value>,
+    pub by: OverrideSource,
+    /// It is a setting of another stage, which this one refers to.
+    pub is_inherited: bool,
 }
 
 /// Policies that are one value each.
@@ -114,6 +127,11 @@ impl PipelineFile {
 }
 
 impl StageDeclaration {
+    /// Whether it makes several stages.
+    pub(crate) fn is_several(&self) -> bool {
+        self.body.contains_key("matrix") || !self.swept.is_empty()
+    }
+
     fn parse(source: &Source, id: &str, body: Value) -> Result<Self, SpecError> {
         let Some(stage) = StageId::new(id).or_else(|| StageId::of_matrix(id)) else {
             return Err(error_at(
@@ -125,7 +143,7 @@ impl StageDeclaration {
         };
         let mut body = mapping(source, &["stages", id], body)?;
         match body.remove("kind") {
-            Some(Value::String(kind)) => Ok(Self { id: stage, kind, body }),
+            Some(Value::String(kind)) => Ok(Self { id: stage, kind, body, swept: Vec::new() }),
             Some(_) => Err(error_at(
                 source,
                 &["stages", id, "kind"],

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::diagnostic::Diagnostic;
 use crate::graph::LoadedStage;
 use crate::identity;
+use crate::kind::Stage;
 use crate::pipeline_file::apply::ByStage;
 use crate::pipeline_file::declared::{Declared, Kinds, Single, makes};
 use crate::pipeline_file::executor::ExecutorSettings;
@@ -21,6 +22,7 @@ use crate::pipeline_file::pipeline::{PipelineFile, error_at};
 use crate::pipeline_file::stage_layers::{LeftOut, config_layer, filled, name_policies};
 use crate::pipeline_file::{OPTION_KEYS, dependencies, matrix};
 use crate::policy::{ExecutionOptions, Slurm};
+use crate::reference::Reference;
 use crate::rejection::Rejection;
 use crate::source::Part;
 
@@ -73,8 +75,15 @@ impl Loading<'_> {
             left_out: &mut left_out,
             errors: &mut errors,
         };
-        let stage =
+        let mut stage =
             typing.all(|key| !of_conduct(key), &required, |settings| kind.resolve(settings));
+        if let Some(layer) =
+            stage.as_ref().and_then(|stage| beside(single, stage.as_ref(), &layers, all))
+        {
+            layers.layers.push(layer);
+            let again = layers.typed(|key| !of_conduct(key), |settings| kind.resolve(settings));
+            stage = errors.take(again.map_err(|rejection| layers.explain(rejection)));
+        }
         let mut conduct = if layers.layers.iter().any(|l| l.values.keys().any(|k| of_conduct(k))) {
             let typing = Typing {
                 kind: &declared.kind,
@@ -138,6 +147,15 @@ impl Loading<'_> {
             errors.push(layers.error_at(&place, message));
         }
         both
+    }
+
+    /// What the settings of a stage refer to; nothing if they are wrong.
+    pub fn references(&self, single: &Single) -> Vec<Reference> {
+        let Some((kind, _)) = self.kinds.get(&single.declared.kind) else { return Vec::new() };
+        let mut layers = self.read(single, &mut Gathered::default()).layers;
+        let wanted = |key: &str| !OPTION_KEYS.contains(&key);
+        let stage = layers.typed(wanted, |settings| kind.resolve(settings));
+        stage.map(|stage| stage.references()).unwrap_or_default()
     }
 
     /// A diagnostic of a stage, at the place that it is about.
@@ -206,8 +224,12 @@ impl Loading<'_> {
             let below = |at: &[String]| [&["stages", id, "matrix"].map(str::to_owned), at].concat();
             let moved = portion.moved.iter();
             let moved = moved.map(|(key, at)| (key.clone(), source.clone(), below(at))).collect();
+            let origin = match &portion.by {
+                Some(by) => Origin::Outside(by.clone()),
+                None => Origin::File { source: source.clone(), base: below(&portion.at), moved },
+            };
             layers.push(Layer {
-                origin: Origin::File { source: source.clone(), base: below(&portion.at), moved },
+                origin,
                 values: matrix::nested(self.settings_of(single, portion, errors)),
             });
         }
@@ -239,7 +261,13 @@ impl Loading<'_> {
                 settings.insert(key.clone(), value.clone());
             } else if let Some(below) = self.kinds.passed_on(single.declared, first) {
                 settings.insert(format!("{below}.{key}"), value.clone());
-            } else if !is_used(&single.declared.body, key) {
+            } else if is_used(&single.declared.body, key) {
+            } else if let Some(by) = &portion.by {
+                let (id, known) = (&single.declared.id, self.kinds.keys(&single.declared.kind));
+                let message = format!("{}: stage `{id}` has no setting `{key}`", by.shown);
+                let error = SpecError::plain(message);
+                errors.push(error.candidates(key, known.map(String::as_str)));
+            } else {
                 let moved = portion.moved.iter().find(|(moved, _)| moved == key);
                 let own = || [portion.at.as_slice(), std::slice::from_ref(key)].concat();
                 let below = moved.map_or_else(own, |(_, at)| at.clone());
@@ -259,6 +287,35 @@ impl Loading<'_> {
             }
         }
         settings
+    }
+}
+
+/// The names of the stages with the same values of a sweep, in the place of those that are swept.
+fn beside(
+    single: &Single,
+    stage: &dyn Stage,
+    layers: &StageLayers,
+    all: &Declared,
+) -> Option<Layer> {
+    let by = &single.declared.swept.first()?.by;
+    let mut values = Map::new();
+    for reference in stage.references().into_iter().filter(|reference| !reference.many) {
+        let Some(meant) = all.beside(single, &reference.stage) else { continue };
+        let key = reference.key.split('.').next().unwrap_or_default();
+        let mut value = values.remove(key).or_else(|| layers.merged(key))?;
+        replace(&mut value, &reference.stage, meant.as_str());
+        values.insert(key.to_owned(), value);
+    }
+    let origin = Origin::Outside(by.clone());
+    (!values.is_empty()).then_some(Layer { origin, values })
+}
+
+/// Writes one text in the place of another, wherever it is all of a value.
+fn replace(value: &mut Value, old: &str, new: &str) {
+    match value {
+        Value::String(text) if text == old => *text = new.to_owned(),
+        Value::Object(map) => map.values_mut().for_each(|value| replace(value, old, new)),
+        _ => {}
     }
 }
 

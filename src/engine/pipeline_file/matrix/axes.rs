@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 
 use super::names::{self, Words};
 use super::reading::{MOST, Reading};
+use crate::pipeline_file::overrides::OverrideSource;
+use crate::pipeline_file::pipeline::Swept;
 use crate::source::Part;
 
 /// The key for so many seeds of each member.
@@ -68,6 +70,10 @@ pub(super) struct Axis {
     pub at: Vec<String>,
     /// Where the axis stands, below `matrix`.
     place: Vec<String>,
+    /// What gave it, if it does not stand in the file.
+    pub by: Option<OverrideSource>,
+    /// Whether it is nothing but a name and what stands as `${matrix.KEY}`.
+    pub is_inherited: bool,
 }
 
 impl Axis {
@@ -78,6 +84,9 @@ impl Axis {
 
     /// Where a value stands that does not stand under its key.
     pub fn moved(&self, index: usize) -> Option<(String, Vec<String>)> {
+        if self.by.is_some() {
+            return None;
+        }
         let is_seed = self.place.first() != Some(&self.key);
         let of_list = self.values[index].is_object();
         let place = match (is_seed, of_list) {
@@ -115,7 +124,29 @@ fn axis(reading: Reading, key: &str, value: &Value) -> Result<Axis, SpecError> {
     }
     let words = names::of_alternatives(key, values);
     let place = vec![key.to_owned()];
-    Ok(Axis { key: key.to_owned(), values: values.clone(), words, at: Vec::new(), place })
+    Ok(Axis {
+        key: key.to_owned(),
+        values: values.clone(),
+        words,
+        at: Vec::new(),
+        place,
+        by: None,
+        is_inherited: false,
+    })
+}
+
+/// What is swept over from outside.
+pub(super) fn swept(swept: &Swept) -> Axis {
+    let words = names::of_alternatives(&swept.key, &swept.values);
+    Axis {
+        key: swept.key.clone(),
+        values: swept.values.clone(),
+        words,
+        at: Vec::new(),
+        place: vec![swept.key.clone()],
+        by: Some(swept.by.clone()),
+        is_inherited: swept.is_inherited,
+    }
 }
 
 /// Refuses nothing where a value belongs.
@@ -138,7 +169,15 @@ pub(super) fn seeds(reading: Reading, value: &Value) -> Result<Axis, SpecError> 
     let values: Vec<Value> =
         (0..n).map(|i| Value::from(reading.first_seed.wrapping_add(i))).collect();
     let words = names::of_alternatives(&key, &values);
-    Ok(Axis { key, values, words, at: Vec::new(), place: vec![SEEDS.to_owned()] })
+    Ok(Axis {
+        key,
+        values,
+        words,
+        at: Vec::new(),
+        place: vec![SEEDS.to_owned()],
+        by: None,
+        is_inherited: false,
+    })
 }
 
 /// The mapping of a list's entry, each of whose values is one.

@@ -119,7 +119,7 @@ fn place(at: &[&str], index: usize) -> Vec<String> {
 
 /// A member of one entry.
 fn alone(at: &[&str], index: usize, entry: &Map<String, Value>) -> Draft {
-    let portion = Portion { at: place(at, index), values: entry.clone(), moved: Vec::new() };
+    let portion = Portion { at: place(at, index), values: entry.clone(), ..Portion::default() };
     Draft { values: entry.clone(), portions: vec![portion], ..Draft::default() }
 }
 

@@ -22,6 +22,7 @@ use serde_json::{Map, Value};
 use crate::pipeline_file::matrix::axes::Axis;
 use crate::pipeline_file::matrix::draft::Draft;
 use crate::pipeline_file::matrix::reading::MOST;
+use crate::pipeline_file::pipeline::Swept;
 use crate::source::Part;
 
 pub(super) use axes::{Form, SEEDS, form};
@@ -37,6 +38,10 @@ pub(crate) struct Member {
     pub values: Map<String, Value>,
     /// The same by where they stand.
     pub portions: Vec<Portion>,
+    /// The name without what is swept over from outside, if anything is.
+    pub plain: Option<StageId>,
+    /// What is swept over.
+    pub swept: Map<String, Value>,
 }
 
 /// What a matrix comes to.
@@ -48,8 +53,40 @@ pub(crate) struct Unfolded {
 
 /// The stages that a matrix makes: all combinations, keys by name, the last key changing fastest;
 /// then what is included. What is asked for so many times over stands side by side.
-pub(super) fn unfold(reading: Reading, matrix: &Value) -> Result<Unfolded, SpecError> {
+pub(super) fn unfold(
+    reading: Reading,
+    matrix: Option<&Value>,
+    swept: &[Swept],
+) -> Result<Unfolded, SpecError> {
     let mut warnings = Vec::new();
+    let mut drafts = match matrix {
+        Some(matrix) => drafts(reading, matrix, &mut warnings)?,
+        None => vec![Draft::default()],
+    };
+    if !swept.is_empty() {
+        let plain = match matrix {
+            Some(_) => named(reading, drafts.clone())?.into_iter().map(|m| m.id).collect(),
+            None => vec![reading.stage.clone()],
+        };
+        drafts.iter_mut().zip(plain).for_each(|(draft, plain)| draft.plain = Some(plain));
+    }
+    for swept in swept {
+        if drafts.iter().any(|draft| draft.values.contains_key(&swept.key)) {
+            let (stage, key) = (reading.stage, &swept.key);
+            let message = format!("{}: stage `{stage}` has a matrix over `{key}`", swept.by.shown);
+            return Err(SpecError::plain(message).note("change the matrix, or leave out the sweep"));
+        }
+        drafts = times(reading, drafts, &axes::swept(swept))?;
+    }
+    Ok(Unfolded { members: named(reading, drafts)?, warnings })
+}
+
+/// What stands under `matrix`.
+fn drafts(
+    reading: Reading,
+    matrix: &Value,
+    warnings: &mut Vec<SpecError>,
+) -> Result<Vec<Draft>, SpecError> {
     let (mut drafts, seeds) = match form(matrix) {
         Form::List(list) => (listed::members(reading, &[], list)?, None),
         Form::Mapping(parts) => {
@@ -72,7 +109,7 @@ pub(super) fn unfold(reading: Reading, matrix: &Value) -> Result<Unfolded, SpecE
             }
             if let Some(exclude) = parts.exclude {
                 let random: Vec<&String> = random.iter().flat_map(|r| r.keys_ref()).collect();
-                listed::exclude(reading, &mut drafts, (&keys, &random), exclude, &mut warnings)?;
+                listed::exclude(reading, &mut drafts, (&keys, &random), exclude, warnings)?;
             }
             if let Some(include) = parts.include {
                 let base = if is_product { drafts } else { Vec::new() };
@@ -91,7 +128,7 @@ pub(super) fn unfold(reading: Reading, matrix: &Value) -> Result<Unfolded, SpecE
     if drafts.is_empty() {
         return Err(reading.wrong(&["exclude"], Part::Key, "nothing is left"));
     }
-    Ok(Unfolded { members: named(reading, drafts)?, warnings })
+    Ok(drafts)
 }
 
 /// Each draft with each value of an axis.
@@ -110,7 +147,7 @@ fn named(reading: Reading, drafts: Vec<Draft>) -> Result<Vec<Member>, SpecError>
     let stage = reading.stage;
     let mut members: Vec<Member> = Vec::with_capacity(drafts.len());
     let mut seen: HashMap<StageId, String> = HashMap::new();
-    for Draft { values, portions, name } in drafts {
+    for Draft { values, portions, name, plain, swept } in drafts {
         let named = name.text();
         let mut id = stage.member(&named);
         // Values that a name can hold only in part may leave the same of two.
@@ -121,7 +158,7 @@ fn named(reading: Reading, drafts: Vec<Draft>) -> Result<Vec<Member>, SpecError>
             let message = format!("`{id}` comes out more than once");
             return Err(reading.wrong(&[], Part::Value, message));
         }
-        members.push(Member { id, values, portions });
+        members.push(Member { id, values, portions, plain, swept });
     }
     Ok(members)
 }

@@ -18,4 +18,5 @@ mod settings;
 mod slurm;
 mod spec;
 mod streaming;
+mod sweeps;
 mod two_sessions;

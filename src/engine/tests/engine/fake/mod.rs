@@ -331,6 +331,11 @@ impl Project {
         self
     }
 
+    pub fn sweep(mut self, text: &str) -> Self {
+        self.sets.push(Override::several(text, format!("--sweep {text}")).unwrap());
+        self
+    }
+
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.sets.extend(pipeline_file::environment::among([(name.into(), value.into())]));
         self
