@@ -127,12 +127,15 @@ pub(super) struct Single<'a> {
     pub portions: Vec<Portion>,
 }
 
+/// What a stage is swept over from outside, and the name that it has with that.
+type SweptMember = (Map<String, Value>, StageId);
+
 /// The stages of a file, matrices unfolded.
 pub(super) struct Declared<'a> {
     pub stages: Vec<Single<'a>>,
     pub matrices: BTreeMap<StageId, Vec<StageId>>,
     /// What became of stages that are swept over from outside: the values, and the stage's name.
-    by_plain: BTreeMap<StageId, Vec<(Map<String, Value>, StageId)>>,
+    by_plain: BTreeMap<StageId, Vec<SweptMember>>,
     /// The kind of each stage, by its name.
     pub kinds: HashMap<StageId, &'a str>,
 }

@@ -22,8 +22,10 @@ pub(super) fn over(
     let is_for_all = path.len() == given.path.len();
     for stage in &mut file.stages {
         let below = kinds.passed_on(stage, path.get(1).map_or("", String::as_str));
-        let inner =
-            if below.is_some_and(|below| *below == path[0]) { &path[1..] } else { &path[..] };
+        let inner = match path {
+            [first, inner @ ..] if below.is_some_and(|below| *below == *first) => inner,
+            path => path,
+        };
         let key = inner.join(".");
         let has_axis = || stage.body.get("matrix").is_some_and(|matrix| matrix.get(&key).is_some());
         if !(stages.contains(&stage.id) || is_for_all && has_axis()) {
