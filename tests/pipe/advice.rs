@@ -269,6 +269,8 @@ fn small(project: Project) -> Project {
         ("PIPE_NUM_IMAGES", "32"),
         ("PIPE_BATCH_SIZE", "16"),
         ("PIPE_IMAGE_SIZE", "8"),
+        ("PIPE_MODEL__ARCH", "diffit"),
+        ("PIPE_MODEL__PRESET", "diffit_tiny"),
         ("PIPE_MODEL__DIM", "16"),
         ("PIPE_MODEL__MULTS", "[1, 2]"),
         ("PIPE_MODEL__DEPTHS", "[1, 1]"),
@@ -372,7 +374,7 @@ fn jobs_that_go_on_are_looked_at_and_ended_as_it_says() {
 
 /// Files that print commands, in how many lines, and the tests that type them. Whoever adds one
 /// adds its test here.
-const PRINTED: [(&str, usize, &[&str]); 32] = [
+const PRINTED: [(&str, usize, &[&str]); 33] = [
     (
         "src/cli/pipeline_args.rs",
         2,
@@ -400,6 +402,7 @@ const PRINTED: [(&str, usize, &[&str]); 32] = [
     // An argument of sbatch.
     ("src/engine/policy/slurm/values.rs", 1, &[]),
     ("src/engine/pipeline_file/layers.rs", 1, &["told::all_keys"]),
+    ("src/engine/pipeline_file/swept.rs", 1, &["told::what_cannot_be_swept"]),
     ("src/engine/pipeline_file/load.rs", 1, &["told::runs_outside_the_project"]),
     ("src/upkeep/verify.rs", 3, &["told::what_verify_finds"]),
     ("src/remote/pull.rs", 3, &["a_store_that_went_on"]),

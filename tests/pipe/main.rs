@@ -66,6 +66,7 @@ mod start_file;
 mod stopping;
 mod store;
 mod streaming;
+mod sweeps;
 mod synced;
 mod thin;
 mod told;

@@ -184,3 +184,16 @@ fn several_settings_are_trained_at_the_same_time_in_a_matrix() {
     typed(&project, "", line);
     assert_eq!(project.list("checkpoints/base_training"), ["run_001", "run_002"]);
 }
+
+#[test]
+fn what_cannot_be_swept_is_told_with_what_can() {
+    let project = Project::new();
+    let said = project.pipe(&["plan", "p.yaml", "--sweep", "epochs=2,3"]).exits(2).stderr();
+    assert!(said.contains("a parameter cannot be swept"), "{said}");
+    assert!(
+        said.contains("`--sweep STAGE.KEY=VALUE,VALUE`") && said.contains("`base.epochs`"),
+        "{said}"
+    );
+    let plan = project.pipe(&["plan", "p.yaml", "--sweep", "base.epochs=2,3"]).succeeds();
+    plan.says("base@epochs=2").says("base@epochs=3");
+}

@@ -1,0 +1,73 @@
+//! Trainings with several values of a setting, as a person asks for them: from the command line, and
+//! over seeds.
+
+use serde_json::Value;
+
+use crate::project::{Project, TINY};
+
+/// The names of a pipeline's stages with these arguments.
+fn stages(project: &Project, arguments: &[&str]) -> Vec<String> {
+    let arguments = [&["plan", "p.yaml", "--json"], arguments].concat();
+    let plan = project.pipe(&arguments).succeeds().stdout();
+    let plan: Value = serde_json::from_str(&plan).unwrap();
+    let name = |step: &Value| step["stage"].as_str().unwrap().to_owned();
+    plan["steps"].as_array().unwrap().iter().map(name).collect()
+}
+
+#[test]
+fn a_setting_is_swept_from_the_command_line() {
+    let project = Project::new();
+    let copy = "  best: { kind: select_best, over: base, by: train_loss }\n";
+    project.write("p.yaml", TINY.to_owned() + copy);
+    let both = ["data", "base@learning_rate=0.001", "base@learning_rate=0.0001", "best"];
+    for sweep in ["learning_rate=1e-3,1e-4", "base.learning_rate=1e-3,1e-4"] {
+        assert_eq!(stages(&project, &["--sweep", sweep]), both, "{sweep}");
+    }
+    let run = ["run", "p.yaml", "--sweep", "learning_rate=1e-3,1e-4"];
+    project.pipe(&run).succeeds();
+    project.pipe(&run).succeeds().says("everything is up to date");
+    assert_eq!(project.list("checkpoints/base_training"), ["run_001", "run_002"]);
+    // Without it the pipeline is what it was, and one of the runs is that training.
+    assert_eq!(stages(&project, &[]), ["data", "base", "best"]);
+    let wrong = project.pipe(&["check", "p.yaml", "--sweep", "learning_rat=1,2"]).exits(2);
+    wrong.says("--sweep learning_rat=1,2").says("learning_rate");
+}
+
+#[test]
+fn trainings_that_differ_in_the_seed_have_a_mean_and_a_spread() {
+    let project = Project::with("kind: train\n", "kind: train\n    matrix: { seeds: 3 }\n");
+    let names = stages(&project, &[]);
+    assert_eq!(names, ["data", "base@seed=42", "base@seed=43", "base@seed=44"]);
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    let best = |run: &str| {
+        let metadata = project.metadata(&format!("checkpoints/base_training/{run}"));
+        metadata["best_checkpoint"]["metrics"]["train_loss"].as_f64().unwrap()
+    };
+    let found = ["run_001", "run_002", "run_003"].map(best);
+    let mean = found.iter().sum::<f64>() / 3.0;
+    let spread = (found.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 2.0).sqrt();
+    let compared = project.pipe(&["runs", "compare", "1", "2", "3", "--json"]).succeeds().stdout();
+    let compared: Value = serde_json::from_str(&compared).unwrap();
+    let told = &compared["over seeds"][0]["results"]["best train_loss"];
+    assert!((told["mean"].as_f64().unwrap() - mean).abs() < 1e-12, "{compared:#}");
+    assert!((told["spread"].as_f64().unwrap() - spread).abs() < 1e-12, "{compared:#}");
+    assert_eq!(told["n"], 3);
+    project.pipe(&["runs", "compare", "1", "2", "3"]).succeeds().says("(mean of 3)");
+}
+
+#[test]
+fn drawn_members_stay_when_there_are_more_of_them() {
+    let drawn = |n: u32| {
+        let random = format!(
+            "kind: train\n    matrix: {{ random: {{ learning_rate: {{ log_uniform: [1e-5, 1e-2] }}, n: {n} }} }}\n"
+        );
+        stages(&Project::with("kind: train\n", &random), &[])
+    };
+    let (few, many) = (drawn(3), drawn(9));
+    assert_eq!((few.len(), many.len()), (4, 10));
+    assert!(few.iter().all(|name| many.contains(name)), "{few:?} {many:?}");
+    for name in &many[1..] {
+        let rate: f64 = name.split_once("learning_rate=").unwrap().1.parse().unwrap();
+        assert!((1e-5..=1e-2).contains(&rate), "{name}");
+    }
+}
