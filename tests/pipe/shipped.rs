@@ -93,7 +93,7 @@ fn the_program_describes_itself() {
     let (ok, text) = pipe(&["devices"]);
     assert!(ok && text.contains("cpu"), "{text}");
     let (ok, text) = pipe(&["graph", "pipelines/base_training.yaml"]);
-    assert!(ok && text.contains("base  train  <- data"), "{text}");
+    assert!(ok && text.contains("base     train  <- data"), "{text}");
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         assert!(pipe(&["completions", shell]).0);
     }
