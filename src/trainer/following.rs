@@ -15,7 +15,7 @@ use pipe_runs::{
     CheckpointManager, CheckpointRecord, CheckpointResults, Metadata, Run, Runs, Status,
 };
 
-use crate::artifacts::{CHECKPOINT, CheckpointFile, Checkpoints};
+use crate::artifacts::{CHECKPOINT, CheckpointFile, Checkpoints, checkpoint_reference};
 
 /// The setting of a stage that looks at each checkpoint.
 pub const EACH_CHECKPOINT: &str = "each_checkpoint";
@@ -25,9 +25,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// How often it is looked whether there is another checkpoint.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// A setting that names a training whose checkpoints are taken while they are made.
-pub fn each_checkpoint_reference(key: &'static str, stage: &str) -> Reference {
-    Reference::of_type(CHECKPOINT, key, stage, DependencyMode::Streaming)
+/// A setting that names a stage of which the best checkpoint is taken, or each one while it is made.
+pub fn source_reference(key: &'static str, stage: &str, each_checkpoint: bool) -> Reference {
+    if each_checkpoint {
+        Reference::of_type(CHECKPOINT, key, stage, DependencyMode::Streaming)
+    } else {
+        checkpoint_reference(key, stage)
+    }
 }
 
 /// The stage that a monitor such as `quality.fid` is of, and the metric.

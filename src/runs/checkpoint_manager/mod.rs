@@ -293,9 +293,8 @@ impl CheckpointManager {
                     gone.extend(self.strike_off_partial());
                 }
                 Action::LinkBest => {
-                    checkpoint::link(self.run.disk(), &path, &self.run.best())?;
+                    self.link_best(header.epoch)?;
                     saved.is_best = true;
-                    self.metadata.best_checkpoint = self.best_record(header.epoch);
                 }
                 Action::Delete(epoch) => gone.extend(self.strike_off(epoch)),
             }
@@ -351,9 +350,15 @@ impl CheckpointManager {
         self.metadata.partial_checkpoint.take().map(|p| self.run.folder.join(p.path))
     }
 
-    fn best_record(&self, epoch: u64) -> Option<CheckpointRecord> {
-        let record = self.metadata.checkpoints.iter().find(|c| c.epoch == epoch)?;
-        Some(CheckpointRecord { path: CheckpointPath::best(), ..record.clone() })
+    /// Makes the checkpoint of an epoch, which is listed, the best one.
+    fn link_best(&mut self, epoch: u64) -> Result<(), StoreError> {
+        let listed = self.metadata.checkpoints.iter().find(|c| c.epoch == epoch);
+        let Some(record) = listed.cloned() else { return Ok(()) };
+        let path = self.run.folder.join(&record.path);
+        checkpoint::link(self.run.disk(), &path, &self.run.best())?;
+        self.metadata.best_checkpoint =
+            Some(CheckpointRecord { path: CheckpointPath::best(), ..record });
+        Ok(())
     }
 }
 

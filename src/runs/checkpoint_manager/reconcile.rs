@@ -154,12 +154,8 @@ impl CheckpointManager {
         let folder = self.run.folder.clone();
         let known = self.known();
         let best = self.policy.best(&known).map(|k| k.epoch);
-        self.metadata.best_checkpoint = best.and_then(|epoch| self.best_record(epoch));
-        if let Some(record) =
-            best.and_then(|epoch| self.metadata.checkpoints.iter().find(|c| c.epoch == epoch))
-        {
-            checkpoint::link(self.run.disk(), &folder.join(&record.path), &self.run.best())?;
-        }
+        self.metadata.best_checkpoint = None;
+        best.map_or(Ok(()), |epoch| self.link_best(epoch))?;
         let last_epoch = self.metadata.checkpoints.last().map(|c| (c.global_step, c.path.clone()));
         let partial =
             self.metadata.partial_checkpoint.as_ref().map(|p| (p.global_step, p.path.clone()));

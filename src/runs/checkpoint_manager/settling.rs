@@ -45,13 +45,7 @@ impl CheckpointManager {
         let best = self.policy.best(&known).map(|k| k.epoch);
         let noted = self.metadata.best_checkpoint.as_ref().map(|c| c.epoch);
         let changed = best.filter(|_| best != noted);
-        if let Some(record) =
-            changed.and_then(|epoch| self.metadata.checkpoints.iter().find(|c| c.epoch == epoch))
-        {
-            let path = self.run.folder.join(&record.path);
-            checkpoint::link(self.run.disk(), &path, &self.run.best())?;
-            self.metadata.best_checkpoint = self.best_record(record.epoch);
-        }
+        changed.map_or(Ok(()), |epoch| self.link_best(epoch))?;
         let surplus = self.policy.surplus(&known);
         let gone: Vec<_> = surplus.into_iter().flat_map(|epoch| self.strike_off(epoch)).collect();
         if changed.is_some() || !gone.is_empty() {

@@ -13,10 +13,10 @@ use pipe_engine::kind::{
 };
 use pipe_engine::state::{Output, Outputs};
 use pipe_fs::atomic;
-use pipe_trainer::following::each_checkpoint_reference;
+use pipe_trainer::following::source_reference;
 use serde_json::Value;
 
-use super::artifacts::{CheckpointFile, Checkpoints, checkpoint_reference};
+use super::artifacts::{CheckpointFile, Checkpoints};
 use super::copy_best::inside_project;
 use super::progress::{remove_former, tell, unless_stopped};
 use super::sample_guide::{self, GuideSettings};
@@ -80,11 +80,8 @@ impl Stage for SampleStage {
     }
 
     fn references(&self) -> Vec<Reference> {
-        let from = if self.settings.each_checkpoint {
-            each_checkpoint_reference("from", &self.settings.from)
-        } else {
-            checkpoint_reference("from", &self.settings.from)
-        };
+        let SampleSettings { from, each_checkpoint, .. } = &self.settings;
+        let from = source_reference("from", from, *each_checkpoint);
         let guide = self.settings.guide.as_ref().and_then(GuideSettings::reference);
         [from].into_iter().chain(guide).collect()
     }

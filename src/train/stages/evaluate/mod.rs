@@ -18,14 +18,13 @@ use pipe_engine::kind::{
 };
 use pipe_engine::state::{Output, Outputs};
 use pipe_fs::atomic;
-use pipe_trainer::following::{each_checkpoint_reference, follow, why_open};
+use pipe_trainer::following::{follow, source_reference, why_open};
 use serde_json::Value;
 
 use self::judge::{Judge, METRICS_FILE, PICTURES, SHEET_FILE, write_metrics};
 use self::settings::{EvaluateSettings, Metric, RealImages};
 use super::artifacts::{
-    CheckpointFile, CheckpointPreview, Checkpoints, JudgePreview, checkpoint_reference,
-    dataset_reference,
+    CheckpointFile, CheckpointPreview, Checkpoints, JudgePreview, dataset_reference,
 };
 use super::progress::remove_former;
 use super::{lint, lora};
@@ -86,11 +85,7 @@ impl Stage for EvaluateStage {
 
     fn references(&self) -> Vec<Reference> {
         let EvaluateSettings { from, dataset, .. } = &self.settings;
-        let from = if self.settings.each_checkpoint {
-            each_checkpoint_reference("from", from)
-        } else {
-            checkpoint_reference("from", from)
-        };
+        let from = source_reference("from", from, self.settings.each_checkpoint);
         vec![from, dataset_reference("dataset", dataset)]
     }
 
