@@ -137,6 +137,18 @@ fn path(run: &Run, pipeline: &str, stage: &StageId) -> PathBuf {
 }
 
 impl Metadata {
+    /// Checkpoints that a stage has yet to look at: their epochs.
+    ///
+    /// `all`: what stages found out; `stages`: those of the run's pipeline that look at each one.
+    pub(crate) fn unseen(&self, all: &[CheckpointResults], stages: &[StageId]) -> Vec<u64> {
+        let own = all.iter().filter(|results| results.pipeline == self.pipeline);
+        let is_seen = |c: &CheckpointRecord, stage: &StageId| {
+            own.clone().any(|results| results.stage == *stage && results.of(c).is_some())
+        };
+        let is_unseen = |c: &&CheckpointRecord| stages.iter().any(|stage| !is_seen(c, stage));
+        self.checkpoints.iter().filter(is_unseen).map(|c| c.epoch).collect()
+    }
+
     /// Joins what stages found out about the checkpoints to the metrics of the epochs and
     /// checkpoints.
     pub fn join(&mut self, all: &[CheckpointResults]) {
@@ -169,17 +181,5 @@ impl Run {
         let mut metadata = Metadata::load(&self.metadata_path())?;
         metadata.join(&CheckpointResults::all(self));
         Ok(metadata)
-    }
-
-    /// Checkpoints that a stage has yet to look at: their epochs.
-    ///
-    /// `stages`: those of the run's pipeline that look at every checkpoint.
-    pub fn unseen(&self, metadata: &Metadata, stages: &[StageId]) -> Vec<u64> {
-        let load = |stage| CheckpointResults::load(self, &metadata.pipeline, stage);
-        let all: Vec<_> = stages.iter().map(load).collect();
-        let is_unseen = |c: &&CheckpointRecord| {
-            all.iter().any(|results| results.as_ref().and_then(|r| r.of(c)).is_none())
-        };
-        metadata.checkpoints.iter().filter(is_unseen).map(|c| c.epoch).collect()
     }
 }

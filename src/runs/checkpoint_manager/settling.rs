@@ -5,7 +5,7 @@ use pipe_core::ids::StageId;
 
 use super::CheckpointManager;
 use crate::policy::{CheckpointPolicy, KnownCheckpoint};
-use crate::{CheckpointResults, Metadata, Run, StoreError, checkpoint};
+use crate::{CheckpointRecord, CheckpointResults, Metadata, Run, StoreError, checkpoint};
 
 /// Key of a run's metadata: the epoch whose checkpoint stays since a longer training goes on from it.
 const KEPT_EPOCH: &str = "kept_epoch";
@@ -13,13 +13,15 @@ const KEPT_EPOCH: &str = "kept_epoch";
 impl CheckpointManager {
     /// The checkpoints of epochs, with all that is known of them.
     pub(super) fn known(&self) -> Vec<KnownCheckpoint> {
-        let unseen = self.run.unseen(&self.metadata, &self.policy.followed_by);
-        let known = |(epoch, metrics)| {
-            let is_pinned = unseen.contains(&epoch);
-            KnownCheckpoint { epoch, metrics, is_pinned }
+        let all = CheckpointResults::all(&self.run);
+        let unseen = self.metadata.unseen(&all, &self.policy.followed_by);
+        let mut metadata = self.metadata.clone();
+        metadata.join(&all);
+        let known = |c: CheckpointRecord| {
+            let is_pinned = unseen.contains(&c.epoch);
+            KnownCheckpoint { epoch: c.epoch, metrics: c.metrics, is_pinned }
         };
-        let checkpoints = self.joined_metadata().checkpoints.into_iter();
-        checkpoints.map(|c| known((c.epoch, c.metrics))).collect()
+        metadata.checkpoints.into_iter().map(known).collect()
     }
 
     /// The run's metadata, with what stages found out joined to the metrics.
@@ -31,7 +33,8 @@ impl CheckpointManager {
 
     /// Whether a stage has yet to look at some of the checkpoints.
     pub fn is_awaited(&self) -> bool {
-        !self.run.unseen(&self.metadata, &self.policy.followed_by).is_empty()
+        let all = CheckpointResults::all(&self.run);
+        !self.metadata.unseen(&all, &self.policy.followed_by).is_empty()
     }
 
     /// Chooses the best checkpoint by what is known now, and removes those that are not to be kept.
