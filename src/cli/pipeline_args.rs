@@ -178,7 +178,13 @@ impl PipelineArgs {
             ));
         }
         let ReuseArgs { run_number, resume, force, no_data_check } = self.reuse;
-        let request = Request { run_number, resume, force, data_as_last_seen: no_data_check };
+        let request = Request {
+            run_number,
+            resume,
+            force,
+            data_as_last_seen: no_data_check,
+            ..Request::default()
+        };
         let session = session.request(request).formats(&RunFiles);
         let run_command = Self::with_environment(self.command_line("run"), &session.graph);
         Ok(PipelineSession { session, file, run_command })

@@ -1,5 +1,7 @@
 //! How far a stage is, as it says itself when it is looked at.
 
+use std::collections::BTreeMap;
+
 use crate::artifact::Artifact;
 use pipe_core::fingerprint::{self, Difference};
 
@@ -8,11 +10,20 @@ pub struct Inspection {
     pub state: StageState,
     /// What the stage hands on, if that is known without running it: always when it is done.
     pub artifact: Option<Artifact>,
+    /// The metric that was asked for ([`Request::monitor`]), by the position that it was measured
+    /// at.
+    pub values: BTreeMap<u64, f64>,
+}
+
+impl Inspection {
+    pub fn new(state: StageState, artifact: Option<Artifact>) -> Self {
+        Self { state, artifact, values: BTreeMap::new() }
+    }
 }
 
 impl From<StageState> for Inspection {
     fn from(state: StageState) -> Self {
-        Self { state, artifact: None }
+        Self::new(state, None)
     }
 }
 
@@ -27,6 +38,11 @@ pub struct Request {
     pub force: bool,
     /// `--no-data-check`: data sets count as they were last seen.
     pub data_as_last_seen: bool,
+    /// How far the stage is to be carried now, where that is not its whole length. It ends there as
+    /// done, and goes on from there as if it had not ended.
+    pub until: Option<u64>,
+    /// The metric whose values [`Inspection::values`] is to have.
+    pub monitor: Option<String>,
 }
 
 /// How far a stage is, as seen on disk.

@@ -24,7 +24,7 @@ use crate::exec::Journal;
 pub use crate::file_formats::{FileFormats, PlainFiles};
 use crate::graph::{Graph, Targets};
 pub use crate::inspection::{Inspection, Request, StageState};
-use crate::policy::{Adjustment, Tasks};
+use crate::policy::{Adjustment, Halving, Tasks};
 use crate::reference::JUDGE_INPUT;
 pub use crate::reference::{DependencyMode, Files, Judge, Reference, is_inside_project};
 pub use crate::rejection::Rejection;
@@ -53,6 +53,12 @@ pub trait StageKind: Send + Sync {
     /// property that it stands for: of the two, the one in the stronger layer counts. `x-known-as`
     /// lists what other programs call it, for people who look for that.
     fn schema(&self) -> schemars::Schema;
+
+    /// The key of the setting that says how far its stages go, for those that can be carried on bit
+    /// by bit ([`Request::until`]).
+    fn length(&self) -> Option<&'static str> {
+        None
+    }
 
     /// Keys of its settings whose value may be the name of a block under `policies:`.
     fn policies(&self) -> &'static [&'static str] {
@@ -120,6 +126,11 @@ pub trait Stage: Send + Sync {
     /// What is legal and probably not meant, or can never work together with the stages that it
     /// refers to.
     fn lint(&self, _pipeline: &PipelineView) -> Vec<Diagnostic> {
+        Vec::new()
+    }
+
+    /// The same of the metric by which it is halved with others ([`Request::monitor`]).
+    fn lint_halving(&self, _halving: &Halving, _pipeline: &PipelineView) -> Vec<Diagnostic> {
         Vec::new()
     }
 

@@ -7,7 +7,7 @@ use std::fmt;
 use pipe_core::ids::StageId;
 use serde::{Deserialize, Serialize};
 
-use crate::exec::InspectedStage;
+use crate::exec::{InspectedStage, Round};
 use crate::graph::{Graph, Selection};
 use crate::identity::Difference;
 use crate::inspection::StageState;
@@ -120,6 +120,21 @@ fn may_be_mended(
     }
 }
 
+/// What is to be done for a stage, and why.
+struct Decision {
+    action: Action,
+    reason: String,
+    depends_on: Option<StageId>,
+}
+
+impl Decision {
+    /// The same with a word about its round.
+    fn in_round(self, round: Option<&Round>) -> Self {
+        let Some(round) = round.map(Round::in_words) else { return self };
+        Self { reason: format!("{}; {round}", self.reason), ..self }
+    }
+}
+
 /// Decides for every selected stage. `observed` has an entry for each of them.
 ///
 /// What a stage hands on is known when it is up to date, and not before it has run where it is not:
@@ -132,11 +147,6 @@ pub fn plan(
     forced: &BTreeSet<StageId>,
     observed: &HashMap<StageId, InspectedStage>,
 ) -> Plan {
-    struct Decision {
-        action: Action,
-        reason: String,
-        depends_on: Option<StageId>,
-    }
     // By place in the file, so that each name is looked up once.
     let stages = &graph.pipeline.stages;
     let found: Vec<Option<&InspectedStage>> = stages
@@ -158,6 +168,8 @@ pub fn plan(
             continue;
         }
         let waits_for = before.map(|before| stages[before].id.clone());
+        let round = seen.round.as_ref();
+        let is_open = round.is_some_and(|round| !round.course.is_final);
         let is_forced = forced.contains(&stages[place].id);
         let decision = match (decide(&seen.inspection.state, is_forced), waits_for) {
             ((Action::Skip, _), Some(before)) => Decision {
@@ -170,8 +182,10 @@ pub fn plan(
                 Decision { action, reason, depends_on: waits_for.filter(|_| open) }
             }
         };
-        running[place] = (decision.action != Action::Skip).then_some(place);
-        decided[place] = Some(decision);
+        // What is at its rung may go on from there.
+        let runs = decision.action != Action::Skip || is_open;
+        running[place] = runs.then_some(place);
+        decided[place] = Some(decision.in_round(round));
     }
     // Backwards: stages that keep nothing run when somebody needs them.
     for &place in graph.order().iter().rev().filter(|&&place| is_transient(place)) {

@@ -35,6 +35,8 @@ pub struct StoppingRules {
     pub max_steps: Option<u64>,
     /// Time that is trained in all.
     pub max_time: Option<Span>,
+    /// The epoch of its rung, where it is halved with others.
+    pub rung: Option<u64>,
 }
 
 /// Why a training ended before its last epoch.
@@ -86,7 +88,12 @@ impl StoppingRules {
         policy: &CheckpointPolicy,
     ) -> Self {
         let early_stopping = early_stopping.map(|rule| rule.resolved(policy));
-        Self { early_stopping, max_steps, max_time }
+        Self { early_stopping, max_steps, max_time, rung: None }
+    }
+
+    /// The same for a training that is carried so far for now.
+    pub fn until(self, rung: Option<u64>) -> Self {
+        Self { rung, ..self }
     }
 
     /// Why a training that is so far has come to its end, if it has. `history`: its epochs, in their
@@ -98,7 +105,8 @@ impl StoppingRules {
             .as_ref()
             .filter(|rule| rule.last_epoch(complete().map(|e| (e.epoch, &e.metrics))).is_some());
         let stopped = stopped.map(|rule| Ending { rule: "early_stopping", reason: rule.reason() });
-        stopped.or_else(|| self.ending_inside(trained))
+        let rung = || self.rung.filter(|rung| trained.epochs >= *rung).map(at_rung);
+        stopped.or_else(|| self.ending_inside(trained)).or_else(rung)
     }
 
     /// The same by what can end a training inside an epoch.
@@ -131,6 +139,11 @@ impl StoppingRules {
     pub fn monitor(&self) -> Option<&str> {
         self.early_stopping.as_ref()?.monitor.as_deref()
     }
+}
+
+/// The end for now.
+fn at_rung(epoch: u64) -> Ending {
+    Ending { rule: "halving", reason: format!("the rung of epoch {epoch}") }
 }
 
 /// Lints early stopping in a training of so many epochs.

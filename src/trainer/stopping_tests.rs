@@ -56,6 +56,7 @@ impl Wanted {
             early_stopping: self.early_stopping.as_ref().map(|rule| rule.resolved(&policy)),
             max_steps: self.max_steps,
             max_time: self.max_time,
+            rung: None,
         }
     }
 }
@@ -240,4 +241,15 @@ fn the_time_of_all_pieces_counts() {
     assert_eq!(run.saved, 10);
     run.train(1, &wanted(4.0), 1, None);
     assert_eq!(run.saved, 16);
+}
+
+#[test]
+fn a_rung_ends_a_training_for_now() {
+    let rules = StoppingRules { max_steps: Some(100), ..StoppingRules::default() };
+    let at = |epochs, steps| Trained { epochs, steps, seconds: 0.0 };
+    let reason = |until, trained| rules.clone().until(until).ending(&[], trained).map(|e| e.rule);
+    assert_eq!(reason(None, at(9, 9)), None);
+    assert_eq!(reason(Some(5), at(4, 9)), None);
+    assert_eq!(reason(Some(5), at(5, 9)), Some("halving"));
+    assert_eq!(reason(Some(5), at(5, 100)), Some("max_steps"), "it is over for good");
 }

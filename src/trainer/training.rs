@@ -1,6 +1,7 @@
 //! A training as its numbered runs see it, whoever trains: a model of this program, or a program of
 //! the user's. What stands on disk for it, and how it begins and ends.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pipe_core::progress::Event;
@@ -11,7 +12,7 @@ use pipe_engine::kind::{
 use pipe_fs::ProjectRoot;
 use pipe_runs::changes::{self, Place};
 use pipe_runs::policy::CheckpointPolicy;
-use pipe_runs::{CheckpointManager, CheckpointRecord, Metadata, Run, Runs, Status};
+use pipe_runs::{CheckpointManager, CheckpointRecord, EpochRecord, Metadata, Run, Runs, Status};
 use serde_json::Value;
 
 use crate::artifacts::Checkpoints;
@@ -102,7 +103,9 @@ impl Training<'_> {
             }
             RunSelection::Existing(existing) => {
                 let (run, metadata) = *existing;
-                Ok(self.inspect_run(o, run, metadata))
+                let values = o.request.monitor.as_deref().map(|name| values(&metadata, name));
+                let found = self.inspect_run(o, run, metadata);
+                Ok(Inspection { values: values.unwrap_or_default(), ..found })
             }
             RunSelection::Changed(changed) => {
                 let ChangedRun { run, metadata, different } = *changed;
@@ -118,7 +121,9 @@ impl Training<'_> {
     fn inspect_run(&self, o: &InspectContext, run: Run, metadata: Metadata) -> Inspection {
         let total = self.epochs.on(&metadata.dataset);
         let done = completed_epochs(&run, &metadata);
-        let ending = self.stopping.ending(&metadata.history, Trained::of_run(&metadata, done));
+        let rules = self.stopping.clone().until(o.request.until);
+        let ending = rules.ending(&metadata.history, Trained::of_run(&metadata, done));
+        let to = o.request.until.map_or(total, |until| until.min(total));
         if (done >= total || ending.is_some()) && metadata.status != Status::Completed {
             // Its process ended between the last checkpoint and the end: what is left is to put
             // things in order.
@@ -141,13 +146,13 @@ impl Training<'_> {
             }
             let reason = self.why_done(o, &run, &metadata, done, early);
             let artifact = Some(Checkpoints::of_run(run, metadata).artifact());
-            return Inspection { state: StageState::Done { reason }, artifact };
+            return Inspection::new(StageState::Done { reason }, artifact);
         }
         if done >= metadata.epochs || finished_early(&metadata).is_some() {
-            return StageState::Extendable { from: done, to: total }.into();
+            return StageState::Extendable { from: done, to }.into();
         }
         let reason = format!("run {}: {}", run.number, unfinished_reason(&run, &metadata));
-        StageState::Partial { done, total, reason }.into()
+        StageState::Partial { done, total: to, reason }.into()
     }
 
     fn why_done(
@@ -252,6 +257,12 @@ impl Training<'_> {
         let artifact = Checkpoints::of_run(run.clone(), metadata.clone()).artifact();
         Outcome { artifact: Some(artifact), summary, next }
     }
+}
+
+/// A metric by epoch.
+fn values(metadata: &Metadata, name: &str) -> BTreeMap<u64, f64> {
+    let of = |epoch: &EpochRecord| Some((epoch.epoch, *epoch.metrics.get(name)?));
+    metadata.history.iter().filter_map(of).collect()
 }
 
 /// A path as people are told it: from the project's folder.

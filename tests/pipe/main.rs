@@ -29,6 +29,7 @@ mod gpu;
 #[cfg(unix)]
 mod gpu_day;
 mod graph;
+mod halving;
 mod hooks;
 mod hostile;
 mod images;

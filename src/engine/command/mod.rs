@@ -289,10 +289,10 @@ impl CommandStage {
             Err(reason) => return StageState::absent(reason).into(),
         };
         let shown = metrics.as_ref().map(|metrics| format!(", {}", metrics.shown()));
-        Inspection {
-            state: StageState::Done { reason: format!("up to date{}", shown.unwrap_or_default()) },
-            artifact: Some(artifact(outputs, metrics)),
-        }
+        Inspection::new(
+            StageState::Done { reason: format!("up to date{}", shown.unwrap_or_default()) },
+            Some(artifact(outputs, metrics)),
+        )
     }
 
     /// What came of it: the files, and the metrics.

@@ -15,6 +15,7 @@ use pipe_fs::Lock;
 
 use super::execution::{Execution, manifest, request};
 use super::journal::Journal;
+use super::rounds::Round;
 use super::upstream::RunningStages;
 use crate::artifact::{Artifact, Outcome};
 use crate::kind::RunContext;
@@ -29,6 +30,8 @@ pub(super) struct Begin<'a> {
     pub reason: String,
     /// How far it is.
     pub progress: Option<Progress>,
+    /// How far it is carried, where it is halved with others.
+    pub round: Option<Round>,
     /// A new run in the place of the one that could be gone on with.
     pub anew: bool,
     /// See [`Record::micro_batch_splits`].
@@ -57,6 +60,7 @@ pub(super) fn carry_out(
     (record.micro_batch_splits, record.progress, record.job) =
         (begin.micro_batch_splits, begin.progress, execution.job);
     record.before = begin.before.clone();
+    record.until = begin.round.as_ref().map(|round| round.until);
     record.runs = begin.stage.stage.runs();
     let started = Instant::now();
     let result = journal
@@ -151,7 +155,7 @@ fn attempt(
     let (stage, id) = (begin.stage, &begin.stage.id);
     let stop = execution.stop.within(stage.options.timeout.map(|limit| limit.0));
     let (manifest, _) = manifest(execution, stage, &begin.inputs, begin.made.as_ref())?;
-    let mut request = request(execution, stage);
+    let mut request = request(execution, stage, begin.round.as_ref());
     // A further attempt goes on with the run that the first one began.
     request.force = (request.force || begin.anew) && first;
     let context = RunContext {

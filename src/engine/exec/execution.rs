@@ -11,6 +11,7 @@ use pipe_core::progress::EventListener;
 use pipe_core::stop::Stop;
 use pipe_fs::ProjectRoot;
 
+use super::rounds::{Round, rounds};
 use crate::artifact::Artifact;
 use crate::file_formats::{FileFormats, PlainFiles};
 use crate::graph::Graph;
@@ -105,6 +106,8 @@ pub struct InspectedStage {
     /// What the record should say of the stage's files, where they were found unchanged and it does
     /// not know that.
     pub confirmed: Option<Outputs>,
+    /// How far it is to be carried now, where it is halved with others.
+    pub round: Option<Round>,
 }
 
 impl InspectedStage {
@@ -135,6 +138,20 @@ fn inspect_with(
     selected: &HashSet<StageId>,
     passes_over: impl Fn(&StageError) -> bool,
 ) -> Result<HashMap<StageId, InspectedStage>, (StageId, StageError)> {
+    let found = inspect_rounds(execution, selected, &passes_over, HashMap::new())?;
+    match rounds(execution, &found) {
+        none if none.is_empty() => Ok(found),
+        rounds => inspect_rounds(execution, selected, &passes_over, rounds),
+    }
+}
+
+/// The same with stages that are carried as far as their rounds go.
+fn inspect_rounds(
+    execution: &Execution,
+    selected: &HashSet<StageId>,
+    passes_over: impl Fn(&StageError) -> bool,
+    mut rounds: HashMap<StageId, Round>,
+) -> Result<HashMap<StageId, InspectedStage>, (StageId, StageError)> {
     let mut all = HashMap::with_capacity(selected.len());
     let mut artifacts = HashMap::new();
     let mut open: HashSet<&StageId> = HashSet::new();
@@ -146,18 +163,29 @@ fn inspect_with(
     let records = parallel::map(&stages, remembered);
     for (stage, record) in stages.iter().zip(records) {
         let pending = stage.needs.iter().any(|(_, before)| open.contains(before));
-        let observed =
-            match inspect_stage(execution, stage, record, &artifacts, &HashSet::new(), pending) {
-                Err(error) if passes_over(&error) => InspectedStage {
-                    inspection: StageState::absent(error.message).into(),
-                    identity: planned(execution, stage),
-                    record: Record::load(execution.root, &execution.graph.pipeline.name, &stage.id),
-                    confirmed: None,
-                },
-                observed => observed.map_err(|error| (stage.id.clone(), error))?,
-            };
+        let round = rounds.remove(&stage.id);
+        let asked = request(execution, stage, round.as_ref());
+        let mut observed = match inspect_stage(
+            execution,
+            (stage, &asked),
+            record,
+            &artifacts,
+            &HashSet::new(),
+            pending,
+        ) {
+            Err(error) if passes_over(&error) => InspectedStage {
+                inspection: StageState::absent(error.message).into(),
+                identity: planned(execution, stage),
+                record: Record::load(execution.root, &execution.graph.pipeline.name, &stage.id),
+                confirmed: None,
+                round: None,
+            },
+            observed => observed.map_err(|error| (stage.id.clone(), error))?,
+        };
         let settled =
-            matches!(observed.inspection.state, StageState::Done { .. } | StageState::Transient);
+            matches!(observed.inspection.state, StageState::Done { .. } | StageState::Transient)
+                && round.as_ref().is_none_or(|round| round.course.is_final);
+        observed.round = round;
         if pending || !settled || execution.forced.contains(&stage.id) {
             open.insert(&stage.id);
         }
@@ -173,7 +201,7 @@ fn inspect_with(
 /// run.
 pub(super) fn inspect_stage(
     execution: &Execution,
-    stage: &LoadedStage,
+    (stage, asked): (&LoadedStage, &Request),
     record: Option<Record>,
     artifacts: &HashMap<StageId, Artifact>,
     failed: &HashSet<&StageId>,
@@ -197,7 +225,7 @@ pub(super) fn inspect_stage(
         inputs: &inputs,
         made,
         pending,
-        request: &request(execution, stage),
+        request: asked,
         graph: execution.graph,
         formats: execution.formats,
         confirmed: &confirmed,
@@ -207,12 +235,24 @@ pub(super) fn inspect_stage(
         identity,
         record,
         confirmed: confirmed.into_inner(),
+        round: None,
     })
 }
 
-/// What the command line asks of one stage.
-pub(super) fn request(execution: &Execution, stage: &LoadedStage) -> Request {
-    Request { force: execution.forced.contains(&stage.id), ..execution.request.clone() }
+/// What is asked of one stage: by the command line, and by its round.
+pub(super) fn request(
+    execution: &Execution,
+    stage: &LoadedStage,
+    round: Option<&Round>,
+) -> Request {
+    // What begins anew is compared anew: its further rungs go on.
+    let is_first = round.is_none_or(|round| round.course.rung == 0);
+    Request {
+        force: execution.forced.contains(&stage.id) && is_first,
+        until: round.map(|round| round.until),
+        monitor: stage.options.halving.as_ref().map(|halving| halving.monitor.clone()),
+        ..execution.request.clone()
+    }
 }
 
 /// What the stages that `stage` refers to hand on, by the input's name.

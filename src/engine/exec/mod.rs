@@ -7,6 +7,7 @@ mod executor;
 mod journal;
 mod next;
 mod priority;
+mod rounds;
 mod scheduler;
 pub mod slurm;
 mod upstream;
@@ -16,4 +17,5 @@ pub use execution::{Execution, InspectedStage, Summary, inspect, inspect_for_dis
 pub use executor::{Executor, ExecutorError, LocalExecutor};
 pub use journal::Journal;
 pub use next::next;
+pub use rounds::Round;
 pub use scheduler::execute;

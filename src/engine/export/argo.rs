@@ -44,6 +44,11 @@ pub enum ExportError {
          set `nodes` and `ntasks_per_node` to 1 there, or run it as a job of Slurm"
     )]
     SeveralProcesses { stage: StageId, key: &'static str, count: u32 },
+    #[error(
+        "stages.{0}.halving: which stages go on one process decides, and Argo starts a pod for each stage; \
+         run the pipeline with `pipe run`, or leave `halving` out with `--set {0}.halving=null`"
+    )]
+    Halved(String),
 }
 
 /// As often as Argo can count. It waits between attempts only where there is a limit.
@@ -78,6 +83,9 @@ pub fn workflow(
         let key = stage.options.slurm.asks_for_several().unwrap_or("gpus_per_node");
         let count = stage.tasks().count();
         return Err(ExportError::SeveralProcesses { stage: stage.id.clone(), key, count });
+    }
+    if let Some(stage) = stages.iter().find(|stage| stage.options.halving.is_some()) {
+        return Err(ExportError::Halved(stage.id.declared().to_owned()));
     }
     // A pod carries out one stage, and does not know how the others end.
     let no_end = (!graph.pipeline.on.of(HookEvent::End).is_empty()).then_some(NO_END);

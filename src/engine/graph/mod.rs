@@ -2,6 +2,7 @@
 //! cycles, selections, drawings. Knows nothing of what stages do, nor how a file is read.
 
 mod drawings;
+mod halved;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
@@ -246,9 +247,11 @@ impl Graph {
             let mut all = reach(Reversed(&self.graph), of);
             loop {
                 let judges = all.iter().flat_map(|node| self.judges(&id(node)));
-                let judges: Vec<NodeIndex> = judges.filter_map(|s| self.node(&s.id)).collect();
+                let halved = self.halved_with(all.iter().filter_map(|node| self.stage(&id(node))));
+                let more: Vec<NodeIndex> =
+                    judges.chain(halved).filter_map(|s| self.node(&s.id)).collect();
                 let before = all.len();
-                all.extend(reach(Reversed(&self.graph), &judges));
+                all.extend(reach(Reversed(&self.graph), &more));
                 if all.len() == before {
                     return all;
                 }

@@ -6,11 +6,11 @@ use crate::kind::StageKind;
 
 /// Keys of every stage whose value may be the name of a policy. Stage kinds have further ones:
 /// [`StageKind::policies`](crate::kind::StageKind::policies).
-const OPTION_POLICIES: [&str; 3] = ["retry", "timeout", "resume"];
+const OPTION_POLICIES: [&str; 4] = ["retry", "timeout", "resume", "halving"];
 /// Keys of every stage that say how it is carried out: those of
 /// [`ExecutionOptions`](crate::policy::ExecutionOptions).
-pub(crate) const OPTION_KEYS: [&str; 7] =
-    ["retry", "timeout", "on_failure", "resume", "resources", "slurm", "on"];
+pub(crate) const OPTION_KEYS: [&str; 8] =
+    ["retry", "timeout", "on_failure", "resume", "resources", "slurm", "halving", "on"];
 /// Further keys of every stage, whatever its kind.
 pub(crate) const COMMON_KEYS: [&str; 4] = ["kind", "config", "needs", "matrix"];
 

@@ -144,6 +144,8 @@ fn lint(stages: &[LoadedStage], kinds: &Kinds) -> Vec<Vec<Diagnostic>> {
         found.extend(judges::check(stage, stages));
         if found.is_empty() {
             found = stage.stage.lint(&pipeline);
+            let halving = stage.options.halving.iter();
+            found.extend(halving.flat_map(|rule| stage.stage.lint_halving(rule, &pipeline)));
         }
         found
     };

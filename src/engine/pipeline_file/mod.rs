@@ -7,6 +7,7 @@ mod document;
 pub mod environment;
 mod executor;
 mod fsync;
+mod halved;
 mod hooks;
 mod judges;
 mod keys;
@@ -27,6 +28,7 @@ mod stage_layers;
 mod store;
 mod sweeps;
 mod swept;
+mod typing;
 
 pub(crate) use executor::properties as executor_properties;
 pub use executor::{ExecutorKind, ExecutorSettings};

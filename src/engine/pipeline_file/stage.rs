@@ -3,7 +3,6 @@
 
 use std::path::Path;
 
-use figment::Figment;
 use pipe_core::error::{Gathered, SpecError, SpecErrors};
 use serde_json::{Map, Value};
 
@@ -20,14 +19,12 @@ use crate::pipeline_file::params::{Names, Used, fill_ours};
 use crate::pipeline_file::paths::Place;
 use crate::pipeline_file::pipeline::{PipelineFile, error_at};
 use crate::pipeline_file::stage_layers::{LeftOut, config_layer, filled, name_policies};
-use crate::pipeline_file::{OPTION_KEYS, dependencies, matrix};
+use crate::pipeline_file::typing::Typing;
+use crate::pipeline_file::{OPTION_KEYS, dependencies, halved, matrix};
 use crate::policy::{ExecutionOptions, Slurm};
 use crate::reference::Reference;
 use crate::rejection::Rejection;
 use crate::source::Part;
-
-/// A stage with more errors than this is told about so many of them.
-const MOST_ERRORS: usize = 50;
 
 /// What loading a stage looks at.
 pub(super) struct Loading<'a> {
@@ -64,6 +61,7 @@ impl Loading<'_> {
             return Err(error.candidates(&declared.kind, kinds.names()).into());
         };
         let Read { mut layers, needs, mut left_out } = self.read(single, &mut errors);
+        halved::fill_in_length(*kind, &mut layers);
         let of_conduct = |key: &str| OPTION_KEYS.contains(&key);
         let required = schema.get("required").and_then(Value::as_array);
         let required: Vec<&str> =
@@ -92,10 +90,13 @@ impl Loading<'_> {
                 left_out: &mut left_out,
                 errors: &mut errors,
             };
-            typing.all(of_conduct, &[], |settings| Ok(settings.extract()?)).unwrap_or_default()
+            typing.all(of_conduct, &[], ExecutionOptions::read).unwrap_or_default()
         } else {
             ExecutionOptions::default()
         };
+        if let (Some(stage), Some(halving)) = (&stage, &conduct.halving) {
+            errors.extend(halved::check(halving, *kind, (single, stage.as_ref()), &layers));
+        }
         let spans_nodes = stage.as_ref().is_none_or(|stage| stage.spans_nodes());
         conduct.slurm =
             self.slurm(conduct.slurm, (&declared.kind, spans_nodes), &layers, &mut errors);
@@ -328,70 +329,4 @@ fn is_used(body: &Map<String, Value>, key: &str) -> bool {
 /// A stage that could be neither read nor refused: not meant to happen.
 fn lost(layers: &StageLayers) -> SpecErrors {
     layers.whole_stage("its settings could not be read").into()
-}
-
-/// Makes typed settings of layers.
-struct Typing<'a> {
-    kind: &'a str,
-    /// What may stand there.
-    place: Place<'a>,
-    layers: &'a mut StageLayers,
-    left_out: &'a mut LeftOut,
-    errors: &'a mut Gathered,
-}
-
-impl Typing<'_> {
-    /// What `read` makes of the wanted keys. A value that is refused is told, left out, and the
-    /// rest is read again.
-    fn all<T>(
-        self,
-        wanted: impl Fn(&str) -> bool,
-        required: &[&str],
-        read: impl Fn(&Figment) -> Result<T, Rejection>,
-    ) -> Option<T> {
-        let Self { kind, place, layers, left_out, errors } = self;
-        let lists: Vec<_> =
-            layers.layers.iter().flat_map(|l| place.lists_for_mappings(&l.values)).collect();
-        for path in lists {
-            errors.push(
-                layers.error_at(&path, "expected a mapping (`key: value` lines), found a list"),
-            );
-            layers.leave_out(&path);
-            left_out.keys.extend(path.into_iter().next());
-        }
-        for _ in 0..MOST_ERRORS {
-            let rejection = match layers.typed(&wanted, &read) {
-                Ok(typed) => return Some(typed),
-                Err(rejection) => rejection,
-            };
-            let path = rejection.path();
-            if rejection.is_missing() {
-                if path.len() > 1 {
-                    errors.push(layers.explain(rejection));
-                    return None;
-                }
-                // One that is missing hides the others.
-                let is_missing =
-                    |key: &&&str| !left_out.explains(key) && layers.merged(key).is_none();
-                let all: Vec<&&str> = required.iter().filter(is_missing).collect();
-                if all.is_empty() && left_out.is_empty() {
-                    errors.push(layers.explain(rejection));
-                }
-                for key in all {
-                    errors.push(layers.whole_stage(format!("missing key `{key}`")));
-                }
-                return None;
-            }
-            // A default that does not go with what is left is nobody's error.
-            if !left_out.is_empty() && !layers.has(&path) {
-                return None;
-            }
-            errors.push(layers.explain_with(rejection, kind, &place));
-            if !layers.leave_out(&path) {
-                return None;
-            }
-            left_out.keys.extend(path.into_iter().next());
-        }
-        None
-    }
 }

@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
+use figment::Figment;
 use pipe_core::failure::Failure;
 pub use pipe_core::failure::RetryChange;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Hooks, Slurm, Span};
+use super::{Halving, Hooks, Slurm, Span};
+use crate::rejection::Rejection;
 
 /// Keys of every stage that say how it is carried out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -27,10 +29,23 @@ pub struct ExecutionOptions {
     pub resources: Resources,
     /// What its job asks of Slurm, with `--executor slurm`.
     pub slurm: Slurm,
+    /// Carries the stages of a `matrix` on together, rung by rung, and lets the better part of them
+    /// go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub halving: Option<Halving>,
     /// Commands and addresses that are told what happens to the stage, besides those of the
     /// pipeline.
     #[serde(skip_serializing_if = "Hooks::is_empty")]
     pub on: Hooks,
+}
+
+impl ExecutionOptions {
+    /// Reads merged settings, and checks what their types cannot.
+    pub(crate) fn read(settings: &Figment) -> Result<Self, Rejection> {
+        let options: Self = settings.extract()?;
+        options.halving.as_ref().map_or(Ok(()), Halving::check)?;
+        Ok(options)
+    }
 }
 
 /// Further attempts after a failure.

@@ -57,6 +57,9 @@ pub struct Record {
     pub runs: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
+    /// How far it was to be carried when it was last begun, where that was not its whole length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
     /// Attempts that failed since it was last begun.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,
@@ -154,6 +157,7 @@ impl Record {
             score: None,
             runs: None,
             progress: None,
+            until: None,
             attempts: Vec::new(),
             micro_batch_splits: 0,
             job: None,

@@ -238,7 +238,7 @@ impl Stage for CopyBest {
         };
         let copy = digest.map(|digest| CheckpointFile { path: target, digest, ..source });
         let artifact = copy.map(|copy| Checkpoints::File(copy).artifact());
-        Ok(Inspection { state, artifact })
+        Ok(Inspection::new(state, artifact))
     }
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {

@@ -74,7 +74,7 @@ impl Stage for DatasetStage {
         let slow = Slow { began: Instant::now(), told: AtomicBool::new(false) };
         let seen = data::summarize(&self.settings, o.root, o.request.data_as_last_seen, &slow)
             .map_err(failed)?;
-        Ok(Inspection { state: StageState::Transient, artifact: seen.map(summary_artifact) })
+        Ok(Inspection::new(StageState::Transient, seen.map(summary_artifact)))
     }
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {

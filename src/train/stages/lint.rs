@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use pipe_engine::kind::{Diagnostic, PipelineView};
+use pipe_engine::policy::{Better, Halving};
 use pipe_runs::policy::{CheckpointPolicy, Mode, metric};
 use pipe_trainer::following::judged_metric;
 use pipe_trainer::lint_patience;
@@ -183,6 +184,22 @@ pub(super) fn check_is_trained(
     let message = format!("`{from}` has one checkpoint, and none for each epoch");
     let note = "name the stage that trains, or leave each_checkpoint out";
     source.saved.is_none().then(|| Diagnostic::error(key, message).note(note))
+}
+
+/// Lints the metric by which trainings are halved.
+pub(super) fn check_halving(
+    settings: &TrainingSettings,
+    halving: &Halving,
+    pipeline: &PipelineView,
+) -> Vec<Diagnostic> {
+    let Halving { monitor, mode, .. } = halving;
+    let data = pipeline.preview::<DatasetSettings>(&settings.dataset);
+    let found = check_monitor("halving.monitor", monitor, settings, data.as_deref());
+    let highest = (*mode == Better::Max).then(|| {
+        let message = format!("those with the highest {monitor} would go on");
+        Diagnostic::warning("halving.mode", message).note("losses are better when lower: `min`")
+    });
+    found.into_iter().chain(highest).collect()
 }
 
 /// Refuses a metric that the training does not report.

@@ -13,6 +13,7 @@ use pipe_engine::kind::{
     Outcome, PipelineView, Preview, Reference, Rejection, RunContext, Stage, StageError, StageKind,
     StageState,
 };
+use pipe_engine::policy::Halving;
 use pipe_runs::{Checkpoint, Run};
 use pipe_trainer::following::{Followed, judge_of};
 use serde_json::Value;
@@ -39,6 +40,10 @@ pub struct LoraKind(pub Architectures);
 impl StageKind for LoraKind {
     fn name(&self) -> &'static str {
         "lora"
+    }
+
+    fn length(&self) -> Option<&'static str> {
+        Some("epochs")
     }
 
     fn makes(&self) -> ArtifactType {
@@ -130,6 +135,10 @@ impl Stage for LoraStage {
         let network = base.and_then(|base| base.model.as_ref()?.network.clone());
         found.extend(check_init(&self.training_settings, true, network.as_ref(), pipeline));
         found
+    }
+
+    fn lint_halving(&self, halving: &Halving, pipeline: &PipelineView) -> Vec<Diagnostic> {
+        lint::check_halving(&self.training_settings, halving, pipeline)
     }
 
     fn inspect(&self, observer: &InspectContext) -> Result<Inspection, StageError> {

@@ -248,7 +248,7 @@ impl Stage for SelectBest {
         let (chosen, value) = self.best(&candidates)?;
         let reason = format!("up to date, {} with {} {value:.4}", chosen.name, self.shown());
         let artifact = Some(chosen.artifact.clone());
-        Ok(Inspection { state: StageState::Done { reason }, artifact })
+        Ok(Inspection::new(StageState::Done { reason }, artifact))
     }
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {

@@ -9,6 +9,7 @@ use pipe_engine::kind::{
     ArtifactType, ContentContext, Diagnostic, Files, InspectContext, Inspection, Judge, Outcome,
     PipelineView, Preview, Reference, Rejection, RunContext, Stage, StageError, StageKind,
 };
+use pipe_engine::policy::Halving;
 use pipe_trainer::following::judge_of;
 use serde_json::Value;
 
@@ -28,6 +29,10 @@ pub struct TrainKind(pub Architectures);
 impl StageKind for TrainKind {
     fn name(&self) -> &'static str {
         "train"
+    }
+
+    fn length(&self) -> Option<&'static str> {
+        Some("epochs")
     }
 
     fn makes(&self) -> ArtifactType {
@@ -138,6 +143,10 @@ impl Stage for TrainStage {
         let network = self.network(pipeline);
         found.extend(check_init(&self.training_settings, false, network.as_ref(), pipeline));
         found
+    }
+
+    fn lint_halving(&self, halving: &Halving, pipeline: &PipelineView) -> Vec<Diagnostic> {
+        lint::check_halving(&self.training_settings, halving, pipeline)
     }
 
     fn inspect(&self, observer: &InspectContext) -> Result<Inspection, StageError> {

@@ -57,7 +57,7 @@ impl Stage for Mirror {
     fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
         let file = o.inputs.get("of").and_then(Checkpoints::best_of);
         let artifact = file.map(|file| Checkpoints::File(file).artifact());
-        Ok(Inspection { state: StageState::Transient, artifact })
+        Ok(Inspection::new(StageState::Transient, artifact))
     }
 
     fn run(&self, c: &RunContext) -> Result<Outcome, StageError> {

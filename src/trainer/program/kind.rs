@@ -18,6 +18,10 @@ impl StageKind for TrainerKind {
         "trainer"
     }
 
+    fn length(&self) -> Option<&'static str> {
+        Some("epochs")
+    }
+
     fn makes(&self) -> ArtifactType {
         CHECKPOINT
     }

@@ -10,8 +10,10 @@ use pipe_engine::kind::{
     ContentContext, Diagnostic, Failure, Files, InspectContext, Inspection, Outcome, PipelineView,
     Preview, Reference, RunContext, Stage, StageError, StageState,
 };
+use pipe_engine::policy::{Better, Halving};
 use pipe_engine::state::Output;
 use pipe_fs::atomic;
+use pipe_runs::policy::metric;
 use pipe_runs::{CheckpointManager, Loaded, Place, Run, Status};
 use serde_json::Value;
 
@@ -111,6 +113,14 @@ impl Stage for TrainerStage {
         found
     }
 
+    fn lint_halving(&self, halving: &Halving, _: &PipelineView) -> Vec<Diagnostic> {
+        let name = &halving.monitor;
+        let is_doubtful = halving.mode == Better::Min && metric::is_better_when_higher(name);
+        let message = format!("those with the lowest {name} would go on");
+        let found = Diagnostic::warning("halving.mode", message);
+        is_doubtful.then(|| found.note("where higher is better: `mode: max`")).into_iter().collect()
+    }
+
     fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
         let inputs = Inputs::of(o.manifest);
         let criteria = RunCriteria {
@@ -189,7 +199,8 @@ impl TrainerStage {
                 m.other.insert("pieces_per_batch".into(), job.micro_batch_splits.into());
             })?;
         }
-        let (target, stopping) = (self.settings.epochs, self.settings.stopping());
+        let stopping = self.settings.stopping().until(context.request.until);
+        let target = self.settings.epochs;
         let (policy, ends) = (&self.settings.checkpoint, (target, stopping, self.settings.seed));
         let mut session =
             Session::open(context, policy, ends, scratch.clone(), manager, (position, seconds))?;

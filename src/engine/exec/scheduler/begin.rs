@@ -12,7 +12,7 @@ use pipe_fs::Lock;
 use super::node::{Node, NodeIndex, Phase};
 use super::{Ended, Scheduler};
 use crate::exec::attempt::{Begin, carry_out};
-use crate::exec::execution::{Execution, inputs, inspect_stage};
+use crate::exec::execution::{Execution, inputs, inspect_stage, request};
 use crate::plan::{self, Action};
 use crate::policy::Resume;
 use crate::state::{Record, lock_stage};
@@ -29,8 +29,15 @@ impl Scheduler<'_, '_> {
         }
         self.nodes[place].has_run = true;
         let stage = self.nodes[place].stage;
-        let looked =
-            inspect_stage(self.execution, stage, None, &self.artifacts, &HashSet::new(), false);
+        let asked = request(self.execution, stage, None);
+        let looked = inspect_stage(
+            self.execution,
+            (stage, &asked),
+            None,
+            &self.artifacts,
+            &HashSet::new(),
+            false,
+        );
         let found = looked?.inspection;
         self.artifacts.remove(&stage.id);
         self.artifacts.extend(found.artifact.map(|artifact| (stage.id.clone(), artifact)));
@@ -89,10 +96,12 @@ impl Scheduler<'_, '_> {
         let record = Record::load(execution.root, &execution.graph.pipeline.name, &stage.id);
         let skipped = self.nodes.iter().filter(|n| n.phase == Phase::Skipped);
         let failed: HashSet<&StageId> = skipped.map(|n| &n.stage.id).collect();
-        let observed = inspect_stage(execution, stage, record, &self.artifacts, &failed, false)?;
+        let asked = request(execution, stage, self.nodes[place].round.as_ref());
+        let observed =
+            inspect_stage(execution, (stage, &asked), record, &self.artifacts, &failed, false)?;
+        let forced = asked.force;
         let node = &mut self.nodes[place];
         node.confirmed = observed.confirmed;
-        let forced = execution.forced.contains(&stage.id);
         let (mut action, mut reason) = plan::decide(&observed.inspection.state, forced);
         if action == Action::Skip {
             self.artifacts.extend(observed.inspection.artifact.map(|a| (stage.id.clone(), a)));
@@ -165,6 +174,7 @@ impl Scheduler<'_, '_> {
             action: node.action.to_string(),
             reason: node.reason.clone(),
             progress: node.action.progress(),
+            round: node.round.clone(),
             anew,
             micro_batch_splits: node.micro_batch_splits,
             inputs: inputs(node.stage, &self.artifacts),
@@ -188,6 +198,7 @@ impl Scheduler<'_, '_> {
             Ok(_) => {
                 self.running += 1;
                 self.beside += usize::from(is_beside);
+                self.enter_bracket(place);
                 self.let_followers_begin(place);
                 Ok(())
             }

@@ -10,7 +10,7 @@ use pipe_core::progress::{Event, EventListener};
 use super::Scheduler;
 use super::node::{Node, NodeIndex, Phase};
 use crate::artifact::Outcome;
-use crate::exec::execution::inspect_stage;
+use crate::exec::execution::{inspect_stage, request};
 use crate::pipeline_file::LoadedStage;
 use crate::plan::Action;
 use crate::policy::OnFailure;
@@ -26,6 +26,20 @@ impl Scheduler<'_, '_> {
         let id = &self.nodes[place].stage.id;
         self.journal.event(id, &Event::Skipped { reason });
         self.summary.skipped.push(id.clone());
+        self.end_or_pause(place);
+    }
+
+    /// Its work is done: all of it, or as far as its rung.
+    fn end_or_pause(&mut self, place: NodeIndex) {
+        match self.nodes[place].bracket {
+            Some(bracket) => self.pause(place, bracket),
+            None => self.finish(place),
+        }
+    }
+
+    /// Nothing more is to come of it.
+    pub(super) fn finish(&mut self, place: NodeIndex) {
+        let id = &self.nodes[place].stage.id;
         self.upstreams.end(id, Upstream::Ended(self.artifacts.get(id).cloned()));
         self.end(place, Phase::Done);
     }
@@ -71,6 +85,8 @@ impl Scheduler<'_, '_> {
             Ok(outcome) => {
                 self.artifacts
                     .extend(outcome.artifact.map(|artifact| (stage.id.clone(), artifact)));
+                // Of several rungs the last one tells.
+                self.summary.finished.retain(|(id, _)| *id != stage.id);
                 self.summary.finished.push((stage.id.clone(), outcome.summary));
                 self.nodes[place].has_run =
                     !self.nodes[place].transient || self.is_behind_moved(place);
@@ -78,26 +94,27 @@ impl Scheduler<'_, '_> {
                     self.fail(place, error);
                     return;
                 }
-                let artifact = self.artifacts.get(&stage.id).cloned();
-                self.upstreams.end(&stage.id, Upstream::Ended(artifact));
-                self.end(place, Phase::Done);
+                self.end_or_pause(place);
             }
             Err(error) => self.fail(place, error),
         }
     }
 
-    fn fail(&mut self, place: NodeIndex, error: StageError) {
+    pub(super) fn fail(&mut self, place: NodeIndex, error: StageError) {
         let stage = self.nodes[place].stage;
         if self.nodes[place].phase != Phase::Running {
             // It failed before it began, so nobody has said so yet.
             let event = Event::Failed { failure: error.failure, message: error.message.clone() };
             self.journal.event(&stage.id, &event);
         }
-        self.halted |= !self.execution.keep_going && stage.options.on_failure == OnFailure::Stop;
+        self.halted |= !self.execution.keep_going
+            && stage.options.on_failure == OnFailure::Stop
+            && self.nodes[place].bracket.is_none();
         let why = format!("stage {} failed", stage.id);
         self.upstreams.end(&stage.id, Upstream::Failed(why));
         self.summary.failed.push((stage.id.clone(), error));
         self.break_off(place);
+        self.decide_brackets();
     }
 
     /// What a stage found out may decide what the one hands on that it followed: looks at that once
@@ -108,7 +125,9 @@ impl Scheduler<'_, '_> {
             let stage = self.nodes[source].stage;
             let record = Record::load(execution.root, &execution.graph.pipeline.name, &stage.id);
             let none = HashSet::new();
-            let found = inspect_stage(execution, stage, record, &self.artifacts, &none, false)?;
+            let asked = request(execution, stage, self.nodes[source].round.as_ref());
+            let found =
+                inspect_stage(execution, (stage, &asked), record, &self.artifacts, &none, false)?;
             if let Some(artifact) = found.inspection.artifact {
                 self.artifacts.insert(stage.id.clone(), artifact);
             }

@@ -8,7 +8,8 @@
 //! | `Waiting` | stages before it have not ended | `OnDemand`, `WaitingForInputs`, `Running`, `Done`, `Skipped` |
 //! | `OnDemand` | it is transient and could begin; it begins when a stage asks for it | `WaitingForInputs`; at the end of the run it counts as not needed |
 //! | `WaitingForInputs` | it asked transient stages to begin, or was asked and is in the queue | `Running`, `Skipped` |
-//! | `Running` | it has a thread | `Done`, `Skipped` |
+//! | `Running` | it has a thread | `Done`, `Paused`, `Skipped` |
+//! | `Paused` | it has come to its rung of a halving | `Waiting`, if it goes on; `Done`, if it does not |
 //! | `Done` | it ran, or it was found up to date | `WaitingForInputs`, if it is transient, was passed over and is needed after all |
 //! | `Skipped` | it failed, or stands behind one that failed | none |
 //!
@@ -37,6 +38,13 @@
 //! What it finds out may decide what the other one hands on, so that this is looked at again when it
 //! has ended.
 //!
+//! # Stages that are halved
+//!
+//! A stage that is halved with others runs until its rung, and is looked at then. When it is known that
+//! it goes on, it begins again with the next rung; when it is known that it does not, it has ended.
+//! Which, `policy::Halving` says, out of how far all of them are and what they were measured at.
+//! One that failed counts as the last of its rung, and ends nothing but itself.
+//!
 //! # Failures
 //!
 //! What depends on a failed stage never begins. A stage that refers to a whole matrix may do
@@ -62,6 +70,7 @@
 
 mod begin;
 mod end;
+mod halving;
 mod node;
 
 use std::collections::{BTreeSet, HashMap};
@@ -73,6 +82,7 @@ use pipe_core::ids::StageId;
 use pipe_core::progress::{Event, EventListener};
 use pipe_fs::FileError;
 
+use self::halving::BracketState;
 use self::node::{Node, NodeIndex, Phase, nodes};
 use super::execution::{Execution, InspectedStage, Summary};
 use super::journal::Journal;
@@ -106,6 +116,8 @@ struct Scheduler<'scope, 'env> {
     /// Those of the running ones that follow another one.
     beside: usize,
     free_gpus: Vec<u32>,
+    /// Stages that are halved together.
+    brackets: Vec<BracketState<'env>>,
     halted: bool,
     has_followers: bool,
     upstreams: &'env RunningStages<'env>,
@@ -130,7 +142,9 @@ impl<'scope, 'env> Scheduler<'scope, 'env> {
         observed: HashMap<StageId, InspectedStage>,
         scope: &'scope Scope<'scope, 'env>,
     ) -> Self {
-        let (nodes, artifacts) = nodes(execution, plan, observed);
+        let progress = halving::members_progress(execution, &observed);
+        let (mut nodes, artifacts) = nodes(execution, plan, observed);
+        let brackets = halving::brackets(execution, &mut nodes, progress);
         let has_followers = nodes.iter().any(|node| !node.follows.is_empty());
         let ready = (0..nodes.len()).filter(|&i| nodes[i].open == 0).collect();
         Self {
@@ -142,6 +156,7 @@ impl<'scope, 'env> Scheduler<'scope, 'env> {
             running: 0,
             beside: 0,
             free_gpus: (0..execution.gpus).rev().collect(),
+            brackets,
             halted: false,
             has_followers,
             upstreams,
@@ -161,6 +176,7 @@ impl<'scope, 'env> Scheduler<'scope, 'env> {
             self.running -= 1;
             self.beside -= usize::from(self.nodes[ended.place].is_beside);
             self.free_gpus.extend(ended.gpu);
+            self.leave_bracket(ended.place);
             self.take_in(ended.place, ended.result);
         }
         for node in &self.nodes {
@@ -174,7 +190,7 @@ impl<'scope, 'env> Scheduler<'scope, 'env> {
                 Phase::OnDemand | Phase::Waiting | Phase::WaitingForInputs => {
                     self.summary.not_begun.push(node.stage.id.clone())
                 }
-                Phase::Running | Phase::Done | Phase::Skipped => {}
+                Phase::Running | Phase::Paused | Phase::Done | Phase::Skipped => {}
             }
         }
         self.summary
@@ -225,6 +241,9 @@ impl<'scope, 'env> Scheduler<'scope, 'env> {
                 continue;
             }
             if self.wants_gpu(place) && self.free_gpus.is_empty() && !self.begins_beside(place) {
+                continue;
+            }
+            if self.is_bracket_full(place) {
                 continue;
             }
             self.ready.remove(&place);

@@ -9,6 +9,7 @@ use pipe_core::ids::StageId;
 use crate::artifact::Artifact;
 use crate::exec::execution::{Execution, InspectedStage};
 use crate::exec::priority::by_priority;
+use crate::exec::rounds::Round;
 use crate::pipeline_file::LoadedStage;
 use crate::plan::{Action, Plan};
 use crate::state::{OutputBaseline, Outputs};
@@ -25,6 +26,8 @@ pub(super) enum Phase {
     /// Waits for stages that keep nothing to be made ready for it.
     WaitingForInputs,
     Running,
+    /// It has come to its rung, and waits for the others to tell whether it goes on.
+    Paused,
     Done,
     /// Failed, or never to begin.
     Skipped,
@@ -36,6 +39,10 @@ pub(super) struct Node<'a> {
     pub action: Action,
     pub reason: String,
     pub transient: bool,
+    /// How far it is carried now, where it is halved with others.
+    pub round: Option<Round>,
+    /// The place of those among the brackets.
+    pub bracket: Option<usize>,
     /// What it last made, as it was found when its turn came.
     pub made: Option<Outputs>,
     /// See [`Record::micro_batch_splits`].
@@ -82,8 +89,9 @@ pub(super) fn nodes<'a>(
         let record = found.as_ref().and_then(|o| o.record.as_ref());
         let unsettled =
             !transient && record.is_none_or(|record| record.status != Status::Completed);
-        let (artifact, confirmed) =
-            found.map_or((None, None), |found| (found.inspection.artifact, found.confirmed));
+        let (artifact, confirmed, round) = found.map_or((None, None, None), |found| {
+            (found.inspection.artifact, found.confirmed, found.round)
+        });
         // What runs hands on something newer; what keeps nothing, the same, until it is looked
         // at again.
         if let Some(artifact) = artifact.filter(|_| step.action == Action::Skip || transient) {
@@ -102,6 +110,8 @@ pub(super) fn nodes<'a>(
             action: step.action.clone(),
             reason: step.reason.clone(),
             transient,
+            round,
+            bracket: None,
             made: None,
             micro_batch_splits: 0,
             baseline: None,

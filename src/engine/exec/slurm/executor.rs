@@ -6,7 +6,7 @@ use std::path::Path;
 use pipe_core::ids::StageId;
 use pipe_core::progress::Event;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, SlurmError};
 use super::follow::{JobMonitor, follow};
 use super::script::Invocation;
 use super::submit::{Submission, submit};
@@ -15,6 +15,18 @@ use crate::exec::execution::{Execution, InspectedStage, Summary};
 use crate::exec::executor::{Executor, ExecutorError};
 use crate::plan::{Action, Plan};
 use crate::state::{Job, Jobs};
+
+/// Which stages of a halving go on, one process decides.
+fn refuse_halving(execution: &Execution, plan: &Plan) -> Result<(), SlurmError> {
+    let steps = plan.steps.iter().filter(|step| step.action != Action::Skip);
+    let mut stages = steps.filter_map(|step| execution.graph.stage(&step.stage));
+    let Some(stage) = stages.find(|stage| stage.options.halving.is_some()) else { return Ok(()) };
+    let name = stage.id.declared();
+    Err(SlurmError::Asked(format!(
+        "stage `{name}` is halved, and which of its members go on one process decides: run the pipeline inside one job \
+         with `--executor local`, or leave the halving out with `--set {name}.halving=null`"
+    )))
+}
 
 /// Lines of a log that an error repeats.
 const TAIL: usize = 10;
@@ -35,6 +47,7 @@ impl Executor for SlurmExecutor<'_> {
         plan: &Plan,
         inspected: HashMap<StageId, InspectedStage>,
     ) -> Result<Summary, ExecutorError> {
+        refuse_halving(execution, plan)?;
         let submissions = submit(self.cluster, execution, plan, &inspected, &self.invocation)?;
         for Submission { stage, job, new, .. } in &submissions {
             let word = if *new { "submitted as" } else { "has" };

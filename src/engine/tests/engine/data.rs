@@ -85,7 +85,7 @@ impl Stage for Fake {
     fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
         if self.from.is_none() {
             let artifact = if o.pending { None } else { Some(data(o.root)?) };
-            return Ok(Inspection { state: StageState::Transient, artifact });
+            return Ok(Inspection::new(StageState::Transient, artifact));
         }
         Ok(if file(o.root, o.identity).exists() {
             StageState::Done { reason: "up to date".into() }

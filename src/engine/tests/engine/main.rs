@@ -8,6 +8,7 @@ mod fake;
 #[cfg(unix)]
 mod files;
 mod fresh;
+mod halving;
 #[cfg(unix)]
 mod hooks;
 mod matrix;

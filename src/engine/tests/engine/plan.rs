@@ -38,6 +38,7 @@ fn seen(observation: impl Into<Inspection>) -> InspectedStage {
         identity: "sha256:1".into(),
         record: None,
         confirmed: None,
+        round: None,
     }
 }
 
@@ -101,7 +102,7 @@ fn an_old_output_is_never_taken_for_a_future_one() {
     let mut states = with(&[]);
     // As a stage whose file is missing and whose content is known already.
     let artifact = Some(Artifact::new((), Some("as before".into())));
-    states.insert(StageId::new("base").unwrap(), seen(Inspection { state: absent(), artifact }));
+    states.insert(StageId::new("base").unwrap(), seen(Inspection::new(absent(), artifact)));
     let plan = plan(&graph, &select(&graph, &[]), &BTreeSet::new(), &states);
     let on = |stage: &str| {
         let step = plan.steps.iter().find(|step| step.stage.as_str() == stage).unwrap();

@@ -168,7 +168,7 @@ impl Stage for EvaluateStage {
         o.confirm(Outputs { outputs: standing, ..made.clone() });
         let reason = format!("up to date, {}", self.shown(&metrics));
         let state = StageState::Done { reason };
-        Ok(Inspection { state, artifact: Some(metrics.artifact()) })
+        Ok(Inspection::new(state, Some(metrics.artifact())))
     }
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {

@@ -178,7 +178,8 @@ impl<'a> Recorder<'a> {
         let history = &self.writer.manager()?.metadata().history;
         let trained =
             Trained::of(history, position.epoch, position.global_step, position.seconds_in_epoch);
-        Ok((trained, self.settings.stopping().ending(history, trained)))
+        let rules = self.settings.stopping().until(self.context.request.until);
+        Ok((trained, rules.ending(history, trained)))
     }
 
     /// Waits until nothing is being written, and notes why the training ends before its last epoch.

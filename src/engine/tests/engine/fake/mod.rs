@@ -177,10 +177,7 @@ impl Stage for FakeStage {
         if done < total {
             return Ok(StageState::Partial { done, total, reason: "interrupted".into() }.into());
         }
-        Ok(Inspection {
-            state: StageState::Done { reason: "up to date".into() },
-            artifact: self.artifact(),
-        })
+        Ok(Inspection::new(StageState::Done { reason: "up to date".into() }, self.artifact()))
     }
 
     fn run(&self, c: &RunContext) -> Result<Outcome, StageError> {

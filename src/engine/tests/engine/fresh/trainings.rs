@@ -96,10 +96,7 @@ impl Stage for Train {
         if from < to {
             return Ok(StageState::Extendable { from, to }.into());
         }
-        Ok(Inspection {
-            state: StageState::Done { reason: "up to date".into() },
-            artifact: Some(self.best(from)),
-        })
+        Ok(Inspection::new(StageState::Done { reason: "up to date".into() }, Some(self.best(from))))
     }
 
     fn run(&self, c: &RunContext) -> Result<Outcome, StageError> {
@@ -139,7 +136,7 @@ impl Stage for Choose {
             return Ok(StageState::changed(changes).into());
         }
         let artifact = Self::choice(o.inputs.values());
-        Ok(Inspection { state: StageState::Done { reason: "up to date".into() }, artifact })
+        Ok(Inspection::new(StageState::Done { reason: "up to date".into() }, artifact))
     }
 
     fn run(&self, c: &RunContext) -> Result<Outcome, StageError> {
@@ -180,7 +177,7 @@ impl Stage for Copy {
         } else {
             StageState::absent("another checkpoint is selected now")
         };
-        Ok(Inspection { state, artifact: Some(Artifact::new(content.clone(), Some(content))) })
+        Ok(Inspection::new(state, Some(Artifact::new(content.clone(), Some(content)))))
     }
 
     fn run(&self, c: &RunContext) -> Result<Outcome, StageError> {

@@ -200,7 +200,7 @@ impl Stage for Scripted {
         } else {
             StageState::absent("not all is there")
         };
-        Ok(Inspection { state, artifact })
+        Ok(Inspection::new(state, artifact))
     }
 
     fn run(&self, c: &RunContext) -> Result<Outcome, StageError> {
