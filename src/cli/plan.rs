@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use pipe_core::progress::NullListener;
 use pipe_core::stop::Stop;
-use pipe_engine::graph::Graph;
+use pipe_engine::graph::{Graph, LoadedStage};
 use pipe_engine::plan::{Action, Plan, Step};
 use pipe_engine::source;
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,7 @@ pub fn plan(arguments: PlanArguments, kinds: &Kinds) -> Result<ExitCode, CliErro
         say!("{}", serde_json::to_string_pretty(&file).unwrap_or_default());
     } else if !is_printed {
         print(&file.plan);
+        brackets(&loaded.session.graph, &file.plan).iter().for_each(|line| say!("{line}"));
     }
     // The process ends here: taking many thousand stages apart would be a tenth of its time.
     std::mem::forget((loaded, observed, file));
@@ -83,6 +84,26 @@ pub fn print(plan: &Plan) {
         text.push('\n');
     }
     say!("{}", text.trim_end());
+}
+
+/// What each halving of a plan comes to, where no member fails.
+fn brackets(graph: &Graph, plan: &Plan) -> Vec<String> {
+    let is_planned = |stage: &&LoadedStage| plan.steps.iter().any(|step| step.stage == stage.id);
+    let line = |members: Vec<&LoadedStage>| {
+        let (first, count) = (members.iter().copied().find(is_planned)?, members.len());
+        let halving = first.options.halving.as_ref()?;
+        let sizes = halving.sizes(count);
+        let rungs: Vec<String> = sizes
+            .iter()
+            .zip(&halving.rungs)
+            .map(|(size, epoch)| format!("{size} to epoch {epoch}"))
+            .collect();
+        let epochs = halving.epochs(count);
+        let whole = count as u64 * halving.rungs.last()?;
+        let (name, rungs) = (first.id.declared(), rungs.join(", "));
+        Some(format!("\n{name}: {rungs}; {epochs} epochs in the place of {whole}"))
+    };
+    graph.brackets().into_iter().filter_map(line).collect()
 }
 
 impl PlanFile {

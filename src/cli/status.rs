@@ -113,6 +113,10 @@ fn stage_status(
             None => ("on demand", "made ready when a stage needs it".to_owned()),
         },
     };
+    let detail = match found.round.as_ref().filter(|_| holder.is_none()) {
+        Some(round) => format!("{detail}; {}", round.in_words()),
+        None => detail,
+    };
     let updated_at = record.map(|r| r.updated_at);
     let artifact = found.inspection.artifact.as_ref();
     let metrics = artifact.and_then(|artifact| artifact.get::<Metrics>());

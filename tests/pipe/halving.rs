@@ -58,7 +58,11 @@ fn winner(project: &Project) -> (String, String) {
 #[test]
 fn what_paused_at_rungs_is_what_never_paused_to_the_bit() {
     let project = search("1/2");
-    project.pipe(&["plan", "p.yaml"]).succeeds().says("rung 1 of 3, to epoch 1");
+    project
+        .pipe(&["plan", "p.yaml"])
+        .succeeds()
+        .says("rung 1 of 3, to epoch 1")
+        .says("base: 4 to epoch 1, 2 to epoch 2, 1 to epoch 4; 8 epochs in the place of 16");
     let run = project.pipe(&["run", "p.yaml", "--jobs", "2"]).succeeds();
     run.says("goes on to epoch 2: ")
         .says("goes no further: ")
@@ -85,6 +89,7 @@ fn what_paused_at_rungs_is_what_never_paused_to_the_bit() {
 
     let again = project.pipe(&["plan", "p.yaml"]).succeeds();
     again.says("; halved out, ").says("rung 3 of 3, to the end, 1st of 1 at epoch 4");
+    project.pipe(&["status", "p.yaml"]).succeeds().says("; halved out, ");
     project.pipe(&["run", "p.yaml"]).succeeds().says("everything is up to date");
 
     // A larger share trains what is missing, and nothing twice.

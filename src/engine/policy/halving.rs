@@ -144,6 +144,14 @@ impl Halving {
         std::iter::successors(Some(members), next).take(self.rungs.len()).collect()
     }
 
+    /// The epochs that so many members come to in all, where none fails.
+    pub fn epochs(&self, members: usize) -> u64 {
+        let sizes = self.sizes(members).into_iter();
+        let lengths =
+            self.rungs.iter().scan(0, |before, rung| Some(rung - std::mem::replace(before, *rung)));
+        sizes.zip(lengths).map(|(size, length)| size as u64 * length).sum()
+    }
+
     /// Better first; those that were measured at nothing last; of equals the first.
     fn ranked(&self, members: &[MemberProgress], at: Vec<usize>, epoch: u64) -> Vec<usize> {
         let with_value = |member: usize| (members[member].value(epoch), member);

@@ -127,5 +127,6 @@ fn a_share_is_exact() {
     let halving = halving("{rungs: [1, 3, 9, 27], keep: 1/3, monitor: loss}");
     assert_eq!(halving.sizes(27), [27, 9, 3, 1]);
     assert_eq!(halving.sizes(5), [5, 1, 1, 1]);
+    assert_eq!(halving.epochs(27), 27 + 9 * 2 + 3 * 6 + 18);
     assert_eq!(serde_yaml::to_string(&halving.keep).unwrap().trim(), "1/3");
 }
