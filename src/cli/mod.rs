@@ -12,6 +12,7 @@ mod doctor;
 mod error;
 mod export;
 mod files;
+mod forecast;
 mod graph;
 mod hook_client;
 mod init;

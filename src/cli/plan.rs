@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use pipe_core::progress::NullListener;
 use pipe_core::stop::Stop;
+use pipe_engine::forecast::{self, PlanForecast};
 use pipe_engine::graph::{Graph, LoadedStage};
 use pipe_engine::plan::{Action, Plan, Step};
 use pipe_engine::source;
@@ -20,6 +21,9 @@ use crate::report::stdout::say;
 pub struct PlanArguments {
     #[command(flatten)]
     args: PipelineArgs,
+    /// Stages that may run at once: when the plan would end depends on it
+    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: u16,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -37,6 +41,9 @@ pub struct PlanFile {
     pub args: PipelineArgs,
     #[serde(flatten)]
     pub plan: Plan,
+    /// How long it takes, as far as was known when it was made.
+    #[serde(default, skip_deserializing)]
+    forecast: PlanForecast,
 }
 
 const VERSION: u32 = 1;
@@ -45,12 +52,15 @@ pub fn plan(arguments: PlanArguments, kinds: &Kinds) -> Result<ExitCode, CliErro
     let loaded = arguments.args.load(kinds)?;
     store::pull(&loaded, None)?;
     let stop = Stop::default();
-    let (plan, observed) = loaded.plan(&loaded.session.execution(&stop, &NullListener))?;
+    let mut execution = loaded.session.execution(&stop, &NullListener);
+    execution.jobs = arguments.jobs.into();
+    let (plan, observed) = loaded.plan(&execution)?;
+    let forecast = forecast::forecast(&execution, &plan, &observed);
     let pipeline = loaded.session.graph.pipeline.name.clone();
     // A plan belongs to the project, wherever it was made.
     let mut args = arguments.args;
     args.selection.file.clone_from(&loaded.file);
-    let file = PlanFile { version: VERSION, pipeline, args, plan };
+    let file = PlanFile { version: VERSION, pipeline, args, plan, forecast };
     if let Some(path) = &arguments.output {
         let text = serde_json::to_string_pretty(&file).unwrap_or_default();
         let disk = loaded.session.root.disk();
@@ -62,6 +72,8 @@ pub fn plan(arguments: PlanArguments, kinds: &Kinds) -> Result<ExitCode, CliErro
     } else if !is_printed {
         print(&file.plan);
         brackets(&loaded.session.graph, &file.plan).iter().for_each(|line| say!("{line}"));
+        let table = super::forecast::table(&file.forecast, arguments.jobs, &loaded.session.root);
+        table.iter().for_each(|table| say!("\n{table}"));
     }
     // The process ends here: taking many thousand stages apart would be a tenth of its time.
     std::mem::forget((loaded, observed, file));

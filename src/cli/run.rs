@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use pipe_core::shell::CommandLine;
 use pipe_core::stop::Stop;
 use pipe_engine::exec::{Execution, Executor, LocalExecutor};
+use pipe_engine::forecast;
 use pipe_engine::pipeline_file::ExecutorKind;
 use pipe_train::device;
 
@@ -105,6 +106,10 @@ pub fn run(arguments: RunArguments, output: &Output, kinds: &Kinds) -> Result<Ex
     if arguments.dry_run {
         plan::print(&plan);
         return Ok(ExitCode::SUCCESS);
+    }
+    if !on_slurm && !execution.is_part {
+        let forecast = forecast::forecast(&execution, &plan, &inspected);
+        super::forecast::check_fits(&forecast, &loaded.session.root)?;
     }
     let executor = arguments.prepare(&args, &loaded, &mut execution, on_slurm)?;
     let before = arguments.job.begin(&loaded, &execution, &mut plan, &inspected)?;

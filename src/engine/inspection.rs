@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::artifact::Artifact;
 use pipe_core::fingerprint::{self, Difference};
+use serde::Serialize;
 
 /// What stands on disk for a stage.
 pub struct Inspection {
@@ -13,11 +14,13 @@ pub struct Inspection {
     /// The metric that was asked for ([`Request::monitor`]), by the position that it was measured
     /// at.
     pub values: BTreeMap<u64, f64>,
+    /// What is left to do, where the stage knows more of that than how long it took the last time.
+    pub forecast: Option<Forecast>,
 }
 
 impl Inspection {
     pub fn new(state: StageState, artifact: Option<Artifact>) -> Self {
-        Self { state, artifact, values: BTreeMap::new() }
+        Self { state, artifact, values: BTreeMap::new(), forecast: None }
     }
 }
 
@@ -25,6 +28,17 @@ impl From<StageState> for Inspection {
     fn from(state: StageState) -> Self {
         Self::new(state, None)
     }
+}
+
+/// What is left to do for a stage.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Forecast {
+    /// Seconds that it takes.
+    pub seconds: Option<f64>,
+    /// Bytes that it adds to those on the disk, at most.
+    pub bytes: Option<u64>,
+    /// What that is known from, such as `run 003`.
+    pub from: String,
 }
 
 /// What the command line asks of the numbered runs.

@@ -22,6 +22,7 @@ mod diagnostic;
 pub mod exec;
 pub mod export;
 mod file_formats;
+pub mod forecast;
 pub mod graph;
 pub mod hooks;
 pub mod identity;

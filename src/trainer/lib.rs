@@ -30,6 +30,7 @@
 pub mod artifacts;
 mod branching;
 pub mod following;
+mod forecast;
 mod opening;
 pub mod program;
 mod relocated_runs;

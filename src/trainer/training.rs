@@ -7,16 +7,20 @@ use std::path::{Path, PathBuf};
 use pipe_core::progress::Event;
 use pipe_engine::identity::{Difference, in_words};
 use pipe_engine::kind::{
-    InspectContext, Inspection, NextCommand, Outcome, Request, RunContext, StageError, StageState,
+    Forecast, InspectContext, Inspection, NextCommand, Outcome, Request, RunContext, StageError,
+    StageState,
 };
 use pipe_fs::ProjectRoot;
 use pipe_runs::changes::{self, Place};
 use pipe_runs::policy::CheckpointPolicy;
-use pipe_runs::{CheckpointManager, CheckpointRecord, EpochRecord, Metadata, Run, Runs, Status};
+use pipe_runs::{
+    CheckpointManager, CheckpointRecord, EpochRecord, Metadata, Run, RunNumber, Runs, Status,
+};
 use serde_json::Value;
 
 use crate::artifacts::Checkpoints;
 use crate::following::judged_metric;
+use crate::forecast::Pace;
 use crate::run_catalog::{completed_epochs, unfinished_reason};
 use crate::run_match::RunCriteria;
 use crate::selection::{ChangedRun, RunSelection};
@@ -44,6 +48,8 @@ pub struct Training<'a> {
     /// Where a run can go on with another value of a setting, by its key in the manifest; `None`
     /// where it cannot. The second argument: all that is different.
     pub changeable: &'a dyn Fn(&str, &[Difference]) -> Option<Changeable>,
+    /// Whether an epoch takes as long with another value of a setting, by its key in the manifest.
+    pub keeps_pace: &'a dyn Fn(&str) -> bool,
     /// The epochs that it has in common, bit by bit, with a run that is different in this; `None`
     /// where it has none.
     pub same_until: &'a dyn Fn(&[Difference]) -> Option<u64>,
@@ -95,17 +101,22 @@ impl Training<'_> {
         check(&selection)?;
         match selection {
             RunSelection::New { reason, changes, .. } => {
-                Ok(StageState::Absent { reason, changes }.into())
+                let forecast = self.forecast_new(o, criteria);
+                let state = StageState::Absent { reason, changes };
+                Ok(Inspection { forecast, ..state.into() })
             }
             RunSelection::Empty(run) => {
                 let reason = format!("run {} has no checkpoint yet", run.number);
-                Ok(StageState::absent(reason).into())
+                let forecast = self.forecast_new(o, criteria);
+                Ok(Inspection { forecast, ..StageState::absent(reason).into() })
             }
             RunSelection::Existing(existing) => {
                 let (run, metadata) = *existing;
                 let values = o.request.monitor.as_deref().map(|name| values(&metadata, name));
+                let (number, pace) = (run.number, Pace::of(&metadata));
                 let found = self.inspect_run(o, run, metadata);
-                Ok(Inspection { values: values.unwrap_or_default(), ..found })
+                let forecast = pace.and_then(|pace| self.forecast(pace, &found.state, number));
+                Ok(Inspection { values: values.unwrap_or_default(), forecast, ..found })
             }
             RunSelection::Changed(changed) => {
                 let ChangedRun { run, metadata, different } = *changed;
@@ -113,7 +124,10 @@ impl Training<'_> {
                     (completed_epochs(&run, &metadata), self.epochs.on(&metadata.dataset));
                 let words = in_words(&different);
                 let reason = format!("run {}: goes on with a change, {words}", run.number);
-                Ok(StageState::Partial { done, total, reason }.into())
+                let state = StageState::Partial { done, total, reason };
+                let pace = Pace::of(&metadata);
+                let forecast = pace.and_then(|pace| self.forecast(pace, &state, run.number));
+                Ok(Inspection { forecast, ..state.into() })
             }
         }
     }
@@ -153,6 +167,47 @@ impl Training<'_> {
         }
         let reason = format!("run {}: {}", run.number, unfinished_reason(&run, &metadata));
         StageState::Partial { done, total: to, reason }.into()
+    }
+
+    /// What is left of a run.
+    fn forecast(&self, pace: Pace, state: &StageState, run: RunNumber) -> Option<Forecast> {
+        let (from, to) = match *state {
+            StageState::Partial { done, total, .. } => (done, total),
+            StageState::Extendable { from, to } => (from, to),
+            StageState::Absent { .. } | StageState::Done { .. } | StageState::Transient => {
+                return None;
+            }
+        };
+        Some(pace.forecast(self.policy, to.saturating_sub(from), format!("run {run}")))
+    }
+
+    /// All of a new run, as long as one that was like it; the newest that differs in nothing that
+    /// an epoch takes longer by, or else the newest.
+    fn forecast_new(&self, o: &InspectContext, criteria: &RunCriteria) -> Option<Forecast> {
+        let is_own = |stage: &str| stage.split('@').next() == Some(o.stage.declared());
+        let all = self.runs(o.root).list().into_iter().rev();
+        let mut known = all.filter_map(|run| Some((run.number, run.metadata().ok()?)));
+        let (mut other, mut same) = (None, None);
+        for (number, metadata) in known.by_ref() {
+            let Some(pace) = Pace::of(&metadata)
+                .filter(|_| metadata.pipeline == o.pipeline && is_own(&metadata.stage))
+            else {
+                continue;
+            };
+            let changed = criteria.settings_changed(&metadata);
+            let is_same = criteria.data_changed(&metadata).is_none()
+                && changed.iter().all(|change| (self.keeps_pace)(&change.key));
+            if is_same {
+                same = Some((pace, metadata, format!("run {number}")));
+                break;
+            }
+            other =
+                other.or(Some((pace, metadata, format!("run {number}, which has other settings"))));
+        }
+        let (pace, metadata, from) = same.or(other)?;
+        let total = self.epochs.on(&metadata.dataset);
+        let to = o.request.until.map_or(total, |until| until.min(total));
+        Some(pace.of_new_run().forecast(self.policy, to, from))
     }
 
     fn why_done(

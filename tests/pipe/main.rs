@@ -22,6 +22,7 @@ mod evaluate;
 mod export;
 mod files;
 mod fine_tuning;
+mod forecast;
 mod foreign;
 mod fresh;
 mod golden;

@@ -17,5 +17,6 @@ pub use execution::{Execution, InspectedStage, Summary, inspect, inspect_for_dis
 pub use executor::{Executor, ExecutorError, LocalExecutor};
 pub use journal::Journal;
 pub use next::next;
+pub(crate) use priority::{by_priority, taken};
 pub use rounds::Round;
 pub use scheduler::execute;

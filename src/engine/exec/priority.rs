@@ -12,7 +12,7 @@ use crate::plan::{Action, Plan, Step};
 use crate::state::Record;
 
 /// The steps of a plan in their turn, each still behind those that it needs.
-pub(super) fn by_priority<'p>(
+pub(crate) fn by_priority<'p>(
     execution: &Execution,
     plan: &'p Plan,
     observed: &HashMap<StageId, InspectedStage>,
@@ -49,8 +49,8 @@ fn ahead<'p>(
     ahead
 }
 
-/// How long a stage took when it was last carried out.
-fn taken(record: &Record) -> Option<u64> {
+/// Milliseconds that a stage took when it was last carried out.
+pub(crate) fn taken(record: &Record) -> Option<u64> {
     let completed = record.status == Status::Completed;
     let time = record.updated_at.signed_duration_since(record.started_at).num_milliseconds();
     u64::try_from(time).ok().filter(|_| completed)

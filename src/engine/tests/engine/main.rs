@@ -7,6 +7,7 @@ mod export;
 mod fake;
 #[cfg(unix)]
 mod files;
+mod forecast;
 mod fresh;
 mod halving;
 #[cfg(unix)]

@@ -35,6 +35,7 @@ impl Training<'_> {
             epochs: TotalEpochs::By(&|data| self.settings.epochs_on(data.train_images as usize)),
             stopping: self.settings.stopping(),
             advice: &|different| self.horizon_advice(different),
+            keeps_pace: &keeps_pace,
             same_until: &|different| self.same_until(different),
             changeable: &|key, different| match key {
                 // More epochs alone are no wish for another schedule.
@@ -108,6 +109,13 @@ impl Training<'_> {
             )
         })
     }
+}
+
+/// Whether a step takes as long with another value of a setting.
+fn keeps_pace(key: &str) -> bool {
+    let is_of_values =
+        key == "seed" || key.starts_with("schedule ") || key.starts_with("objective");
+    is_of_values || (key != "precision" && matches!(changeable(key), Some(Changeable::Anywhere)))
 }
 
 /// Where a run can go on with another value of a setting: one that decides how steps are made, and

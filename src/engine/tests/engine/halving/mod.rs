@@ -283,6 +283,17 @@ fn asynchronous_searches_train_nothing_twice_and_keep_what_was_decided() {
 }
 
 #[test]
+fn a_forecast_counts_the_rungs_to_come() {
+    let rates: Vec<u64> = (1..=4).collect();
+    let project = Project::new(&pipeline(&rates, "{ rungs: [1, 3], keep: 1/2, monitor: loss }"));
+    let graph = load(&project, &Fuse::default()).unwrap();
+    let names: Vec<String> = rates.iter().map(|rate| format!("base@rate={rate}")).collect();
+    let seconds: Vec<(&str, f64)> = names.iter().map(|name| (name.as_str(), 1.0)).collect();
+    // Four epochs for all, and two more for two of them.
+    assert_eq!(crate::forecast::of(&graph, &project, 1, &seconds).seconds, 8.0);
+}
+
+#[test]
 fn what_is_no_halving_says_so_where_it_stands() {
     let error = |stage: &str| {
         let text = format!("name: p\nstages:\n  base: {{ kind: train, {stage} }}\n");

@@ -213,6 +213,19 @@ fn a_signal_ends_both() {
 }
 
 #[test]
+fn a_forecast_ends_with_the_longer_of_both() {
+    let project = Project::new(JUDGED);
+    let graph = load(&project).unwrap();
+    let ends = |quality: f64| -> Vec<f64> {
+        let all = [("base", 10.0), ("quality", quality), ("best", 1.0)];
+        let found = crate::forecast::of(&graph, &project, 1, &all);
+        found.stages.iter().map(|stage| stage.ends_in.unwrap()).collect()
+    };
+    assert_eq!(ends(2.0), [10.0, 10.0, 11.0]);
+    assert_eq!(ends(15.0), [10.0, 15.0, 16.0]);
+}
+
+#[test]
 fn it_shares_the_gpu_where_there_is_no_other_one() {
     let pipeline = JUDGED.replace("kind: make,", "kind: make, resources: { gpu: 1 },");
     let pipeline = pipeline.replace("kind: watch,", "kind: watch, resources: { gpu: 1 },");

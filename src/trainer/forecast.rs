@@ -1,0 +1,48 @@
+//! How long a training takes and how much it puts on the disk, from what its runs tell of their
+//! epochs and checkpoints.
+
+use pipe_engine::kind::Forecast;
+use pipe_runs::Metadata;
+use pipe_runs::policy::CheckpointPolicy;
+
+/// Epochs whose median says how long one takes.
+const NEWEST: usize = 5;
+
+/// What an epoch of a run takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// Seconds of an epoch.
+    seconds: f64,
+    /// Of a checkpoint.
+    bytes: Option<u64>,
+    /// Checkpoints that stand.
+    standing: u64,
+}
+
+impl Pace {
+    /// What the newest epochs of a run took, if it has any.
+    pub fn of(run: &Metadata) -> Option<Self> {
+        let mut newest: Vec<f64> =
+            run.history.iter().rev().take(NEWEST).map(|epoch| epoch.seconds).collect();
+        newest.sort_by(f64::total_cmp);
+        let seconds = *newest.get(newest.len() / 2)?;
+        let checkpoints = &run.checkpoints;
+        let bytes = checkpoints.last().map(|checkpoint| checkpoint.bytes);
+        Some(Self { seconds, bytes, standing: checkpoints.len() as u64 })
+    }
+
+    /// The same for a run that has no checkpoint yet.
+    pub fn of_new_run(self) -> Self {
+        Self { standing: 0, ..self }
+    }
+
+    /// What so many epochs take, and what their checkpoints add to those that stand.
+    pub fn forecast(self, policy: &CheckpointPolicy, epochs: u64, from: String) -> Forecast {
+        let saved = epochs.div_ceil(policy.save_every_n_epochs.max(1)) + self.standing;
+        // One is written before the oldest goes.
+        let kept = policy.keep_last_n.map(|newest| newest + policy.keep_top_k.unwrap_or(1) + 1);
+        let most = kept.map_or(saved, |kept| kept.min(saved)).saturating_sub(self.standing);
+        let bytes = self.bytes.filter(|_| policy.enabled).map(|bytes| bytes * most);
+        Forecast { seconds: Some(self.seconds * epochs as f64), bytes, from }
+    }
+}
