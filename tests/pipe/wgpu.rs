@@ -105,6 +105,29 @@ fn lora_on_wgpu_is_lora_on_the_cpu() {
     assert!(difference <= Some(3), "the pictures differ by up to {difference:?} of 255");
 }
 
+#[test]
+fn guided_pictures_on_wgpu_are_those_on_the_cpu() {
+    let Some(gpu) = project() else { return };
+    gpu.pipe(&["run", "p.yaml"]).succeeds();
+    let [best, first] = ["best", "epoch_001"].map(|name| format!("{RUN}/checkpoints/{name}.ckpt"));
+    let draw = |device: &str, to: &str, options: &[&str]| {
+        let plain = ["sample", &best, "--seeds", "0-1", "--steps", "2", "--guidance", "2.5"];
+        gpu.pipe(&[&plain[..], &["--device", device, "-o", to], options].concat()).succeeds();
+        ["circle/000000.png", "square/000001.png"]
+            .map(|name| image::open(gpu.path(to).join(name)).unwrap().to_rgb8().into_raw())
+    };
+    let mut before = Vec::new();
+    // Without a guide one pass of twice the batch on a GPU, and two on the CPU.
+    for options in [&[][..], &["--guide", &first]] {
+        let (pictures, others) = (draw("gpu:0", "gpu", options), draw("cpu", "cpu", options));
+        let pairs = pictures.iter().flatten().zip(others.iter().flatten());
+        let difference = pairs.map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(difference <= Some(3), "{options:?}: they differ by up to {difference:?} of 255");
+        assert!(!before.contains(&others), "{options:?} changes nothing");
+        before.push(others);
+    }
+}
+
 /// What wgpu did in an epoch of so many steps, whose metrics are read once, at its end.
 fn calls(steps: u32) -> Option<[usize; 3]> {
     let project = project()?.environment("PIPE_LOG", "wgpu_core=trace");
