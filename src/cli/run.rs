@@ -96,6 +96,7 @@ pub fn run(arguments: RunArguments, output: &Output, kinds: &Kinds) -> Result<Ex
     let mut execution = loaded.session.execution(&stop, report.as_ref());
     (execution.job, execution.restarted) = (arguments.job.job(), restarted);
     execution.is_part = arguments.job.only.is_some();
+    execution.carried = arguments.job.carried(&loaded);
     execution.elsewhere = arguments.job.job().is_some().then_some(&others as _);
     execution.hook_client = Some(&HttpHooks);
     execution.keep_going = arguments.keep_going;

@@ -1,7 +1,7 @@
 //! Within a job of Slurm: what it was told when it was submitted, and how it ends. The arguments
 //! are not for people to type.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,6 +31,9 @@ pub struct JobArguments {
     /// Digest of the settings that the job was submitted with
     #[arg(long, hide = true, value_name = "DIGEST")]
     planned: Option<String>,
+    /// How far to carry the stage, where it is halved with others
+    #[arg(long, hide = true, value_name = "EPOCH", requires = "planned")]
+    rung: Option<u64>,
 }
 
 impl JobArguments {
@@ -48,6 +51,12 @@ impl JobArguments {
     /// The job that this process is.
     pub fn job(&self) -> Option<JobId> {
         self.only.as_ref().and(CurrentJob::find()).map(|inside| inside.0)
+    }
+
+    /// How far the job's stage is carried, where it is halved with others.
+    pub fn carried(&self, loaded: &PipelineSession) -> BTreeMap<StageId, u64> {
+        let stage = loaded.session.selection.named.first().cloned();
+        stage.zip(self.rung).into_iter().collect()
     }
 
     /// Within a job, how its stage stands before it runs, once it is sure that the job does what

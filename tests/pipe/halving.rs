@@ -156,6 +156,29 @@ fn a_program_of_ones_own_is_halved_too() {
     project.pipe(&["run", "p.yaml"]).succeeds().says("everything is up to date");
 }
 
+#[cfg(unix)]
+#[test]
+fn on_slurm_the_jobs_of_a_rung_are_followed_by_those_that_go_on() {
+    let Some(cluster) = crate::slurm::Cluster::start() else { return };
+    let local = search("1/2");
+    local.pipe(&["run", "p.yaml"]).succeeds();
+    let jobs = cluster.project(&local.read("p.yaml"));
+    let run = ["run", "p.yaml", "--executor", "slurm"];
+    jobs.pipe(&run).succeeds();
+    assert_eq!(trained(&jobs), trained(&local));
+    let last = |project: &Project| {
+        let (run, rate) = winner(project);
+        (rate, all_tensors(&project.path(&format!("{RUNS}/{run}/checkpoints/last.ckpt"))))
+    };
+    assert!(last(&jobs) == last(&local));
+    jobs.pipe(&run).succeeds().says("everything is up to date");
+    // More of it, as jobs of what is missing.
+    let more = ["--set", "base.halving.keep=3/4"];
+    jobs.pipe(&[&run[..], &more].concat()).succeeds();
+    local.pipe(&[&["run", "p.yaml"][..], &more].concat()).succeeds();
+    assert_eq!(trained(&jobs), trained(&local));
+}
+
 #[test]
 fn what_cannot_be_halved_is_refused_before_anything_runs() {
     let project = search("1/2");
@@ -164,9 +187,8 @@ fn what_cannot_be_halved_is_refused_before_anything_runs() {
     check("base.halving.keep=2").says("--set base.halving.keep=2").says("such as `1/3` or `0.25`");
     check("base.epochs=9").says("the last rung is 4, and `epochs` is 9");
     check("base.halving.rungs=[4, 2]").says("expected numbers of epochs that rise");
-    let refused = project.pipe(&["run", "p.yaml", "--executor", "slurm"]);
-    let refused = refused.exits(1);
-    refused.says("`base` is halved").says("--set base.halving=null");
+    let detached = project.pipe(&["run", "p.yaml", "--executor", "slurm", "--detach"]);
+    detached.exits(1).says("a halving needs a process that decides at each rung who goes on");
     let export = project.pipe(&["export", "argo", "p.yaml"]).exits(2);
     export.says("stages.base.halving: which stages go on one process decides");
 }

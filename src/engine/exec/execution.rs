@@ -46,6 +46,10 @@ pub struct Execution<'a> {
     /// This process carries out a part of a run that another one follows: the end of the pipeline
     /// is not its to tell.
     pub is_part: bool,
+    /// How far stages are carried now that are halved with others, where that is known from elsewhere.
+    pub carried: BTreeMap<StageId, u64>,
+    /// Stages of a halving of which nothing more is to be expected.
+    pub given_up: BTreeSet<StageId>,
     /// Who knows of stages that another process runs.
     pub elsewhere: Option<&'a dyn RunsElsewhere>,
     /// What sends to the addresses among the hooks.
@@ -76,10 +80,23 @@ impl<'a> Execution<'a> {
             job: None,
             restarted: false,
             is_part: false,
+            carried: BTreeMap::new(),
+            given_up: BTreeSet::new(),
             elsewhere: None,
             hook_client: None,
             stop,
             report,
+        }
+    }
+
+    /// The same once more, for what is left: nothing is forced.
+    pub(super) fn again(&self) -> Self {
+        Self {
+            forced: BTreeSet::new(),
+            request: self.request.clone(),
+            carried: self.carried.clone(),
+            given_up: self.given_up.clone(),
+            ..*self
         }
     }
 }

@@ -102,12 +102,13 @@ pub(super) fn rounds(
 ) -> HashMap<StageId, Round> {
     let mut rounds = HashMap::new();
     for Bracket { halving, members } in Bracket::all(execution, |id| found.contains_key(id)) {
-        let progress = |member: &&LoadedStage| match found.get(&member.id) {
-            Some(_) if execution.forced.contains(&member.id) => MemberProgress::default(),
-            Some(found) => progress(&found.inspection),
-            None => MemberProgress::default(),
+        let of_found = |member: &&LoadedStage| {
+            let id = &member.id;
+            let known = found.get(id).filter(|_| !execution.forced.contains(id));
+            let known = known.map(|found| progress(&found.inspection)).unwrap_or_default();
+            MemberProgress { has_failed: execution.given_up.contains(id), ..known }
         };
-        let members_progress: Vec<MemberProgress> = members.iter().map(progress).collect();
+        let members_progress: Vec<MemberProgress> = members.iter().map(of_found).collect();
         let noted = |member: &&LoadedStage| found.get(&member.id)?.record.as_ref()?.until;
         let mut promoted: Vec<usize> = members
             .iter()
@@ -119,6 +120,15 @@ pub(super) fn rounds(
             (member.id.clone(), Round::of(halving, course))
         };
         rounds.extend(members.iter().zip(courses).map(of));
+        for member in members {
+            if let Some(until) = execution.carried.get(&member.id)
+                && let Some(round) = rounds.get_mut(&member.id)
+            {
+                let rung = halving.rungs.iter().position(|rung| rung == until);
+                round.course.rung = rung.unwrap_or(round.course.rung);
+                round.until = *until;
+            }
+        }
     }
     rounds
 }

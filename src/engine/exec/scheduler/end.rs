@@ -32,8 +32,9 @@ impl Scheduler<'_, '_> {
     /// Its work is done: all of it, or as far as its rung.
     fn end_or_pause(&mut self, place: NodeIndex) {
         match self.nodes[place].bracket {
-            Some(bracket) => self.pause(place, bracket),
-            None => self.finish(place),
+            // Where each stage has a process of its own, another one decides.
+            Some(bracket) if !self.execution.is_part => self.pause(place, bracket),
+            _ => self.finish(place),
         }
     }
 

@@ -1,6 +1,6 @@
 //! A plan as jobs of Slurm, from the first submission to the last end.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use pipe_core::ids::StageId;
@@ -11,22 +11,11 @@ use super::follow::{JobMonitor, follow};
 use super::script::Invocation;
 use super::submit::{Submission, submit};
 use super::tail::last_lines;
-use crate::exec::execution::{Execution, InspectedStage, Summary};
+use crate::exec::execution::{Execution, InspectedStage, Summary, inspect};
 use crate::exec::executor::{Executor, ExecutorError};
-use crate::plan::{Action, Plan};
+use crate::graph::{Graph, LoadedStage, Selection};
+use crate::plan::{self, Action, Plan};
 use crate::state::{Job, Jobs};
-
-/// Which stages of a halving go on, one process decides.
-fn refuse_halving(execution: &Execution, plan: &Plan) -> Result<(), SlurmError> {
-    let steps = plan.steps.iter().filter(|step| step.action != Action::Skip);
-    let mut stages = steps.filter_map(|step| execution.graph.stage(&step.stage));
-    let Some(stage) = stages.find(|stage| stage.options.halving.is_some()) else { return Ok(()) };
-    let name = stage.id.declared();
-    Err(SlurmError::Asked(format!(
-        "stage `{name}` is halved, and which of its members go on one process decides: run the pipeline inside one job \
-         with `--executor local`, or leave the halving out with `--set {name}.halving=null`"
-    )))
-}
 
 /// Lines of a log that an error repeats.
 const TAIL: usize = 10;
@@ -41,14 +30,116 @@ pub struct SlurmExecutor<'a> {
 }
 
 impl Executor for SlurmExecutor<'_> {
+    /// The jobs of a halving are those of one rung at a time: when they have ended, those are
+    /// submitted that go on.
     fn run(
         &self,
         execution: &Execution,
         plan: &Plan,
         inspected: HashMap<StageId, InspectedStage>,
     ) -> Result<Summary, ExecutorError> {
-        refuse_halving(execution, plan)?;
-        let submissions = submit(self.cluster, execution, plan, &inspected, &self.invocation)?;
+        if !plan.steps.iter().any(|step| is_open(inspected.get(&step.stage))) {
+            return self.run_jobs(execution, plan, &inspected);
+        }
+        if self.detach {
+            return Err(SlurmError::Asked(NOT_DETACHED.to_owned()).into());
+        }
+        let selected: HashSet<StageId> = plan.steps.iter().map(|s| s.stage.clone()).collect();
+        let selection = Selection { stages: selected, named: BTreeSet::new() };
+        let mut whole = Summary::default();
+        let (mut execution, mut plan, mut inspected) = (
+            Execution {
+                forced: execution.forced.clone(),
+                carried: carried(&inspected),
+                ..execution.again()
+            },
+            plan.clone(),
+            inspected,
+        );
+        loop {
+            let rest = held_back(execution.graph, &mut plan, &inspected);
+            let part = self.run_jobs(&execution, &plan, &inspected)?;
+            let is_idle = part.finished.is_empty() && part.failed.is_empty();
+            execution.given_up.extend(part.failed.iter().map(|(stage, _)| stage.clone()));
+            add(&mut whole, part);
+            if rest.is_empty() && !plan.steps.iter().any(|step| is_open(inspected.get(&step.stage)))
+            {
+                return Ok(whole);
+            }
+            if is_idle || execution.stop.requested().is_some() {
+                whole.not_begun.extend(rest);
+                return Ok(whole);
+            }
+            execution = Execution { carried: BTreeMap::new(), ..execution.again() };
+            inspected = inspect(&execution, &selection.stages).map_err(|(stage, error)| {
+                SlurmError::Asked(format!("stage {stage}: {}", error.message))
+            })?;
+            plan = plan::plan(execution.graph, &selection, &BTreeSet::new(), &inspected);
+            plan.steps.retain(|step| !execution.given_up.contains(&step.stage));
+            execution.carried = carried(&inspected);
+        }
+    }
+}
+
+/// Why a halving needs somebody who waits.
+const NOT_DETACHED: &str = "a halving needs a process that decides at each rung who goes on: leave `--detach` out, or run \
+                            it inside one job with `--executor local`";
+
+/// Whether a stage may go on from its rung.
+fn is_open(found: Option<&InspectedStage>) -> bool {
+    found.and_then(|found| found.round.as_ref()).is_some_and(|round| !round.course.is_final)
+}
+
+/// How far each stage of a halving is carried now.
+fn carried(found: &HashMap<StageId, InspectedStage>) -> BTreeMap<StageId, u64> {
+    let until = |found: &InspectedStage| Some(found.round.as_ref()?.until);
+    found.iter().filter_map(|(id, found)| Some((id.clone(), until(found)?))).collect()
+}
+
+/// Takes the stages out of a plan that wait for those that may go on.
+fn held_back(
+    graph: &Graph,
+    plan: &mut Plan,
+    found: &HashMap<StageId, InspectedStage>,
+) -> Vec<StageId> {
+    let mut held: Vec<StageId> = Vec::new();
+    for step in &plan.steps {
+        let waits = |(_, before): &(&str, &LoadedStage)| {
+            held.contains(&before.id) || is_open(found.get(&before.id))
+        };
+        if step.action != Action::Skip && graph.dependencies(&step.stage).iter().any(waits) {
+            held.push(step.stage.clone());
+        }
+    }
+    plan.steps.retain(|step| !held.contains(&step.stage));
+    held
+}
+
+/// Adds what a further rung came to.
+fn add(whole: &mut Summary, part: Summary) {
+    let Summary { finished, skipped, failed, not_begun, submitted } = part;
+    let again: Vec<&StageId> = finished.iter().map(|(id, _)| id).collect();
+    whole.finished.retain(|(id, _)| !again.contains(&id));
+    whole.skipped.extend(skipped);
+    whole.finished.extend(finished);
+    let ran: Vec<StageId> = whole.finished.iter().map(|(id, _)| id.clone()).collect();
+    whole.skipped.retain(|id| !ran.contains(id));
+    whole.skipped.sort_unstable();
+    whole.skipped.dedup();
+    whole.failed.extend(failed);
+    whole.not_begun.extend(not_begun);
+    whole.submitted.extend(submitted);
+}
+
+impl SlurmExecutor<'_> {
+    /// The stages of a plan as jobs, to their end.
+    fn run_jobs(
+        &self,
+        execution: &Execution,
+        plan: &Plan,
+        inspected: &HashMap<StageId, InspectedStage>,
+    ) -> Result<Summary, ExecutorError> {
+        let submissions = submit(self.cluster, execution, plan, inspected, &self.invocation)?;
         for Submission { stage, job, new, .. } in &submissions {
             let word = if *new { "submitted as" } else { "has" };
             let text = format!("{word} job {}", job.id);

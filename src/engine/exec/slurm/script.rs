@@ -30,6 +30,7 @@ impl Invocation {
         stage: &StageId,
         planned: &str,
         forced: bool,
+        until: Option<u64>,
     ) -> Result<Vec<String>, SlurmError> {
         let text = |path: &Path| match path.to_str() {
             Some(text) => Ok(text.to_owned()),
@@ -43,6 +44,7 @@ impl Invocation {
         words.extend(self.settings.iter().cloned());
         words.extend(["--only", stage.as_str(), "--planned", planned].map(str::to_owned));
         words.extend(forced.then(|| "--force".to_owned()));
+        words.extend(until.into_iter().flat_map(|until| ["--rung".to_owned(), until.to_string()]));
         words.extend(["--".to_owned(), text(&self.file)?, stage.to_string()]);
         Ok(words)
     }
@@ -275,10 +277,11 @@ mod tests {
             settings: vec!["--epochs".into(), "3".into()],
             cancel: pipe_core::shell::CommandLine::new(["pipe", "cancel"]),
         };
-        let words = call.words(&StageId::new("base").unwrap(), "sha256:1", true).unwrap();
+        let base = StageId::new("base").unwrap();
+        let words = call.words(&base, "sha256:1", true, Some(4)).unwrap();
         assert_eq!(
             words.join(" "),
-            "/opt/pipe run --epochs 3 --only base --planned sha256:1 --force -- -p.yaml base"
+            "/opt/pipe run --epochs 3 --only base --planned sha256:1 --force --rung 4 -- -p.yaml base"
         );
     }
 }

@@ -262,7 +262,8 @@ fn submit_one(
     let (root, pipeline) = (execution.root, &execution.graph.pipeline.name);
     let submitted_at = Utc::now();
     let forced = execution.forced.contains(&stage.id);
-    let words = call.words(&stage.id, &planned(execution, stage), forced)?;
+    let until = execution.carried.get(&stage.id).copied();
+    let words = call.words(&stage.id, &planned(execution, stage), forced, until)?;
     let jobs_of = |stages: &[StageId]| -> Vec<JobId> {
         before.iter().filter(|s| stages.contains(&s.stage.id)).map(|s| s.job.id).collect()
     };

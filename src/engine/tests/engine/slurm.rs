@@ -369,12 +369,9 @@ fn a_policy_against_going_on_does_not_stop_a_requeued_job() {
     crate::exec::run(&project, false);
     let (stop, heard) = (Stop::default(), Heard::default());
     with(&project, &stop, &heard, |execution, plan, _| {
-        let execution = Execution {
-            restarted: true,
-            forced: BTreeSet::new(),
-            request: Request::default(),
-            ..*execution
-        };
+        let (forced, request, carried, given_up) = Default::default();
+        let execution =
+            Execution { restarted: true, forced, request, carried, given_up, ..*execution };
         let observed =
             inspect(&execution, &plan.steps.iter().map(|s| s.stage.clone()).collect()).unwrap();
         pipe_engine::exec::execute(&execution, plan, observed).unwrap()
