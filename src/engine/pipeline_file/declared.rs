@@ -1,6 +1,6 @@
 //! The stages that a file declares, with every matrix unfolded, and the kinds that they can have.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -12,7 +12,7 @@ use crate::artifact::ArtifactType;
 use crate::kind::{Stage, StageKind};
 use crate::pipeline_file::keys::policy_keys;
 use crate::pipeline_file::matrix::{self, Member, Portion, Reading, Unfolded, seeds};
-use crate::pipeline_file::params::{Names, Used, filled_value};
+use crate::pipeline_file::params::{Used, filled_value};
 use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
 use crate::policy::ExecutionOptions;
 
@@ -103,7 +103,8 @@ pub(super) fn unfolded(
     first_seed: impl FnOnce() -> u64,
 ) -> Result<Unfolded, SpecError> {
     let at = ["stages", stage.id.as_str(), "matrix"].map(str::to_owned);
-    let names = Names { params: &file.params, matrix: &Map::new(), used };
+    let none = Map::new();
+    let names = file.names(stage.scope, &none, used);
     let matrix = stage.body.get("matrix");
     let matrix = matrix.map(|m| filled_value(&file.source, &at, m, names)).transpose()?;
     let value = |key: &str| matrix.as_ref().and_then(|matrix| matrix.get(key));
@@ -133,7 +134,10 @@ type SweptMember = (Map<String, Value>, StageId);
 /// The stages of a file, matrices unfolded.
 pub(super) struct Declared<'a> {
     pub stages: Vec<Single<'a>>,
+    /// The stages of each matrix, and of each included file.
     pub matrices: BTreeMap<StageId, Vec<StageId>>,
+    /// The names of included files.
+    pub groups: BTreeSet<StageId>,
     /// What became of stages that are swept over from outside: the values, and the stage's name.
     by_plain: BTreeMap<StageId, Vec<SweptMember>>,
     /// The kind of each stage, by its name.
@@ -151,6 +155,7 @@ impl<'a> Declared<'a> {
         let mut this = Self {
             stages: Vec::new(),
             matrices: BTreeMap::new(),
+            groups: BTreeSet::new(),
             by_plain: BTreeMap::new(),
             kinds: HashMap::new(),
         };
@@ -192,6 +197,13 @@ impl<'a> Declared<'a> {
         for (plain, members) in &this.by_plain {
             let ids = || members.iter().map(|(_, id)| id.clone()).collect();
             this.matrices.entry(plain.clone()).or_insert_with(ids);
+        }
+        for (name, stages) in &file.groups {
+            let Some(name) = StageId::new(name) else { continue };
+            let of = |single: &&Single| stages.iter().any(|s| s == single.declared.id.as_str());
+            let members = this.stages.iter().filter(of).map(|single| single.id.clone()).collect();
+            this.matrices.insert(name.clone(), members);
+            this.groups.insert(name);
         }
         this
     }

@@ -10,9 +10,10 @@ use crate::graph::Input;
 use crate::kind::Stage;
 use crate::pipeline_file::declared::{Declared, Kinds, can_make};
 use crate::pipeline_file::layers::StageLayers;
-use crate::pipeline_file::pipeline::error_at;
+use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
+use crate::pipeline_file::values::error_at;
 use crate::reference::Reference;
-use crate::source::{Part, Source};
+use crate::source::Part;
 
 /// What a stage needs.
 #[derive(Default)]
@@ -67,6 +68,11 @@ fn targets<'a>(
                 "stage `{wanted}` is a matrix of {} stages; one is needed here",
                 names.len()
             );
+            if all.groups.contains(wanted) {
+                let message =
+                    format!("`{wanted}` is an included file; one of its stages is needed here");
+                return Err(layers.error_at(&key, message).candidates("", names));
+            }
             return Err(layers
                 .error_at(&key, message)
                 .note("name one of them, or take the best with a stage `{kind: select_best, over: …}`")
@@ -130,7 +136,7 @@ fn with_article(artifact: ArtifactType) -> String {
 
 /// What stands under `needs:`.
 pub(super) fn listed(
-    source: &Source,
+    (file, declared): (&PipelineFile, &StageDeclaration),
     layers: &StageLayers,
     needs: Option<Value>,
     all: &Declared,
@@ -151,13 +157,17 @@ pub(super) fn listed(
         let id = layers.stage.as_str();
         let index = index.to_string();
         let wrong = |message: String| {
-            error_at(source, &["stages", id, "needs", &index], Part::Value, message)
+            error_at(&file.source, &["stages", id, "needs", &index], Part::Value, message)
         };
         let Value::String(name) = item else {
             errors.push(wrong("expected a stage's name".into()));
             continue;
         };
         let key = vec!["needs".to_owned(), index.clone()];
+        let (short, values) = name.split_at(name.find('@').unwrap_or(name.len()));
+        let exists = |name: &str| file.stage(name).is_some() || file.groups.contains_key(name);
+        let full = file.full_name(file.written_in(declared, "needs", short), short, exists);
+        let name = &format!("{}{values}", full.as_deref().unwrap_or(short));
         if let Some(members) = all.matrices.get(name.as_str()) {
             found.needs.extend(members.iter().map(|m| (key.clone(), m.clone())));
         } else if let Some((target, _)) = all.kinds.get_key_value(name.as_str()) {

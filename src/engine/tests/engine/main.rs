@@ -14,6 +14,7 @@ mod matrix;
 mod metrics;
 mod plan;
 mod random;
+mod reuse;
 mod settings;
 mod slurm;
 mod spec;
