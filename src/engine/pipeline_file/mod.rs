@@ -1,6 +1,7 @@
 //! Pipeline files: what people write, read into layers of settings with the place of every value.
 
 mod apply;
+mod branches;
 mod declared;
 mod dependencies;
 mod document;

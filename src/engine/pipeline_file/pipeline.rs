@@ -1,7 +1,7 @@
 //! The outer form of a pipeline file: `name`, `include`, `params`, `policies`, `profiles`,
 //! `executor`, `store`, `fsync`, `on`, `stages`. What stands inside a stage is its kind's business.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use pipe_core::error::{Gathered, SpecError, SpecErrors, nearest};
@@ -110,16 +110,16 @@ impl PipelineFile {
         let include = root.remove("include").filter(|include| !include.is_null());
         let may_be_empty = misspelt || include.is_some();
         let mut included = Included::default();
-        let overrides = reading.map_or(&[][..], |reading| reading.overrides);
         let policy_keys = reading.map(|reading| reading.policy_keys);
+        let (mut source, mut profiles, mut given) = (source, Vec::new(), BTreeSet::new());
         if let Some(reading) = reading {
             let mut reader = include::Reader::new(reading.root, source.path());
             included = reader.all(&source, include, &includes, &mut errors);
             included.check_names(&root, &source, &mut errors);
+            source = included.into_document(&mut root, &mut order, &source);
+            let applied = profiles::apply(&mut root, source, reading.overrides, &mut errors);
+            profiles::Applied { names: profiles, source, params: given } = applied;
         }
-        let source = included.into_document(&mut root, &mut order, &source);
-        let profiles::Applied { names: profiles, source, params: given } =
-            profiles::apply(&mut root, source, overrides, &mut errors);
         let name = errors.take(read_name(&source, &root)).unwrap_or_default();
         let executor = root.remove("executor").filter(|value| !value.is_null());
         let store = root.remove("store").filter(|value| !value.is_null());

@@ -13,6 +13,7 @@ use crate::graph::LoadedStage;
 use crate::identity;
 use crate::kind::{Stage, StageKind};
 use crate::pipeline_file::apply::ByStage;
+use crate::pipeline_file::branches::beside;
 use crate::pipeline_file::declared::{Declared, Kinds, Single, makes};
 use crate::pipeline_file::executor::ExecutorSettings;
 use crate::pipeline_file::full_names::Renamed;
@@ -302,35 +303,6 @@ impl Loading<'_> {
             }
         }
         settings
-    }
-}
-
-/// The names of the stages with the same values of a sweep, in the place of those that are swept.
-fn beside(
-    single: &Single,
-    stage: &dyn Stage,
-    layers: &StageLayers,
-    all: &Declared,
-) -> Option<Layer> {
-    let by = &single.declared.swept.first()?.by;
-    let mut values = Map::new();
-    for reference in stage.references().into_iter().filter(|reference| !reference.many) {
-        let Some(meant) = all.beside(single, &reference.stage) else { continue };
-        let key = reference.key.split('.').next().unwrap_or_default();
-        let mut value = values.remove(key).or_else(|| layers.merged(key))?;
-        replace(&mut value, &reference.stage, meant.as_str());
-        values.insert(key.to_owned(), value);
-    }
-    let origin = Origin::Outside(by.clone());
-    (!values.is_empty()).then_some(Layer { origin, values })
-}
-
-/// Writes one text in the place of another, wherever it is all of a value.
-fn replace(value: &mut Value, old: &str, new: &str) {
-    match value {
-        Value::String(text) if text == old => *text = new.to_owned(),
-        Value::Object(map) => map.values_mut().for_each(|value| replace(value, old, new)),
-        _ => {}
     }
 }
 

@@ -293,3 +293,22 @@ fn a_config_file_of_an_included_stage_has_the_parameters_of_the_file() {
         "{error}"
     );
 }
+
+#[test]
+fn a_matrix_inside_is_referred_to_by_its_short_name() {
+    let project = Project::new("name: x\ninclude: { a: part.yaml }\nstages: { last: { kind: gather, dataset: a_base } }\n")
+        .file("part.yaml", "params: { rates: [1, 2] }\nstages:\n  base: { kind: work, matrix: { learning_rate: '${params.rates}' } }\n  all: { kind: gather, dataset: base }\n  one: { kind: follow, dataset: base@learning_rate=2, needs: [base@learning_rate=1] }\n");
+    let graph = project.load().unwrap_or_else(|e| panic!("{e}"));
+    let needs = |id: &str| {
+        let stage = graph.stages().find(|stage| stage.id.as_str() == id).unwrap();
+        stage.needs.iter().map(|(_, id)| id.to_string()).collect::<Vec<_>>()
+    };
+    let both = ["a_base@learning_rate=1", "a_base@learning_rate=2"];
+    assert_eq!(needs("a_all"), both);
+    assert_eq!(needs("last"), both);
+    assert_eq!(needs("a_one"), [both[1], both[0]]);
+    let graph =
+        project.set("a_rates=[3]").set("a_one.dataset=a_all").set("a_one.needs=null").load();
+    let graph = graph.unwrap_or_else(|e| panic!("{e}"));
+    assert!(graph.stages().any(|stage| stage.id.as_str() == "a_base@learning_rate=3"));
+}
