@@ -90,7 +90,7 @@ fn a_profile_is_in_what_is_printed_planned_and_exported() {
     // The plan is done by now; the command that makes a new one repeats the profile.
     let said = project.pipe(&["run", "--plan", "plan.json"]).exits(2).stderr();
     let again = after(&said, "make a new one: ");
-    assert!(again.contains("--profile=fast"), "{again}");
+    assert!(again.contains(" --profile fast --set "), "{again}");
     typed(&project, "", &again);
     project.pipe(&["run", "--plan", "plan.json"]).succeeds();
 
@@ -131,5 +131,5 @@ fn every_command_that_reads_a_pipeline_takes_a_profile() {
     refused.says("parts/train.yaml:8:13: stages.one_base.epochs");
     project.write("p.yaml", PIECES.replace("seed: 7", "sed: 7"));
     let refused = project.pipe(&["check", "p.yaml", "--profile", "fast"]).exits(2);
-    refused.says("p.yaml:7:54: stages.two_base.sed: unknown key").says("did you mean `seed`?");
+    refused.says("p.yaml:7:56: stages.two_base.sed: unknown key").says("did you mean `seed`?");
 }

@@ -133,6 +133,7 @@ type SweptMember = (Map<String, Value>, StageId);
 
 /// The stages of a file, matrices unfolded.
 pub(super) struct Declared<'a> {
+    file: &'a PipelineFile,
     pub stages: Vec<Single<'a>>,
     /// The stages of each matrix, and of each included file.
     pub matrices: BTreeMap<StageId, Vec<StageId>>,
@@ -153,6 +154,7 @@ impl<'a> Declared<'a> {
         (errors, warnings): (&mut Gathered, &mut Vec<SpecError>),
     ) -> Self {
         let mut this = Self {
+            file,
             stages: Vec::new(),
             matrices: BTreeMap::new(),
             groups: BTreeSet::new(),
@@ -226,7 +228,17 @@ impl<'a> Declared<'a> {
         kinds.get(self.kinds.get(stage)?).map(|(kind, _)| *kind)
     }
 
-    /// All names that a reference may use.
+    /// All names that a reference in a stage may use: in an included file those of its own stages as
+    /// they are written there.
+    pub fn names_for(&self, stage: &StageId) -> Vec<&str> {
+        let scope =
+            self.file.stage(stage.declared()).and_then(|stage| self.file.scope(stage.scope));
+        let Some(scope) = scope else { return self.names().collect() };
+        let prefix = scope.prefix.as_str();
+        self.names().map(|name| name.strip_prefix(prefix).unwrap_or(name)).collect()
+    }
+
+    /// All names that there are.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.stages.iter().map(|s| s.id.as_str())
     }

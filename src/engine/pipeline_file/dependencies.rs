@@ -81,7 +81,7 @@ fn targets<'a>(
         (None, Some((id, _))) => vec![id],
         (None, None) => {
             let error = layers.error_at(&key, format!("no stage is called `{wanted}`"));
-            return Err(error.candidates(wanted, all.names()));
+            return Err(error.candidates(wanted, all.names_for(&layers.stage)));
         }
     };
     for target in &targets {
@@ -164,17 +164,20 @@ pub(super) fn listed(
             continue;
         };
         let key = vec!["needs".to_owned(), index.clone()];
-        let (short, values) = name.split_at(name.find('@').unwrap_or(name.len()));
-        let exists = |name: &str| file.stage(name).is_some() || file.groups.contains_key(name);
-        let full = file.full_name(file.written_in(declared, "needs", short), short, exists);
-        let name = &format!("{}{values}", full.as_deref().unwrap_or(short));
+        let full = declared.scope.and_then(|_| {
+            let (short, values) = name.split_at(name.find('@').unwrap_or(name.len()));
+            let exists = |name: &str| file.stage(name).is_some() || file.groups.contains_key(name);
+            let scope = file.written_in(declared, "needs", short);
+            Some(format!("{}{values}", file.full_name(scope, short, exists)?))
+        });
+        let name = full.as_ref().unwrap_or(name);
         if let Some(members) = all.matrices.get(name.as_str()) {
             found.needs.extend(members.iter().map(|m| (key.clone(), m.clone())));
         } else if let Some((target, _)) = all.kinds.get_key_value(name.as_str()) {
             found.needs.push((key, target.clone()));
         } else {
-            errors
-                .push(wrong(format!("no stage is called `{name}`")).candidates(name, all.names()));
+            let error = wrong(format!("no stage is called `{name}`"));
+            errors.push(error.candidates(name, all.names_for(&layers.stage)));
         }
     }
 }
