@@ -228,14 +228,17 @@ impl<'a> Declared<'a> {
         kinds.get(self.kinds.get(stage)?).map(|(kind, _)| *kind)
     }
 
-    /// All names that a reference in a stage may use: in an included file those of its own stages as
-    /// they are written there.
-    pub fn names_for(&self, stage: &StageId) -> Vec<&str> {
-        let scope =
-            self.file.stage(stage.declared()).and_then(|stage| self.file.scope(stage.scope));
+    /// The names that a reference in a stage may have meant: in an included file those of its own
+    /// stages, as they are written there, and of the pipeline's.
+    pub fn names_for<'s>(&'s self, stage: &StageId) -> Vec<&'s str> {
+        let scope = self.file.stage(stage.declared()).and_then(|s| self.file.scope(s.scope));
         let Some(scope) = scope else { return self.names().collect() };
-        let prefix = scope.prefix.as_str();
-        self.names().map(|name| name.strip_prefix(prefix).unwrap_or(name)).collect()
+        let written = |single: &'s Single<'a>| -> Option<&'s str> {
+            let name = single.id.as_str();
+            let own = name.strip_prefix(scope.prefix.as_str());
+            own.or(single.declared.scope.is_none().then_some(name))
+        };
+        self.stages.iter().filter_map(written).collect()
     }
 
     /// All names that there are.
