@@ -132,9 +132,10 @@ impl Renamed {
             if matches!(layer.origin, Origin::Outside(_)) {
                 continue;
             }
-            let keys = inner.split('.').filter(|key| !key.is_empty());
+            let mut keys = inner.split('.').filter(|key| !key.is_empty());
             let below = layer.values.get_mut(first);
-            let value = below.and_then(|value| keys.fold(Some(value), |v, key| v?.get_mut(key)));
+            let value =
+                below.and_then(|value| keys.try_fold(value, |value, key| value.get_mut(key)));
             if let Some(value) = value
                 && !replace(value, &self.short, &self.full)
             {
@@ -176,8 +177,12 @@ fn replace(value: &mut Value, old: &str, new: &str) -> bool {
             *text = new.to_owned();
             true
         }
-        Value::Object(map) => map.values_mut().fold(false, |any, v| replace(v, old, new) || any),
-        Value::Array(list) => list.iter_mut().fold(false, |any, v| replace(v, old, new) || any),
+        Value::Object(map) => {
+            map.values_mut().filter_map(|v| replace(v, old, new).then_some(())).count() > 0
+        }
+        Value::Array(list) => {
+            list.iter_mut().filter_map(|v| replace(v, old, new).then_some(())).count() > 0
+        }
         _ => false,
     }
 }

@@ -116,7 +116,7 @@ impl PipelineFile {
             let mut reader = include::Reader::new(reading.root, source.path());
             included = reader.all(&source, include, &includes, &mut errors);
             included.check_names(&root, &source, &mut errors);
-            source = included.into_document(&mut root, &mut order, &source);
+            source = included.add_to_document(&mut root, &mut order, &source);
             let applied = profiles::apply(&mut root, source, reading.overrides, &mut errors);
             profiles::Applied { names: profiles, source, params: given } = applied;
         }

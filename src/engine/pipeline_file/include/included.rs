@@ -60,7 +60,7 @@ impl Included {
     }
 
     /// Puts all into the document of the pipeline. Returns its source with what stands elsewhere.
-    pub fn into_document(
+    pub fn add_to_document(
         &mut self,
         root: &mut Map<String, Value>,
         order: &mut Vec<String>,
