@@ -10,7 +10,7 @@ use pipe_engine::kind::Request;
 use pipe_engine::pipeline_file::{self, Override, PipelineFile};
 use pipe_engine::plan::Plan;
 use pipe_engine::session::{Inspected, Session};
-use pipe_engine::source::{self, Part};
+use pipe_engine::source;
 use pipe_fs::ProjectRoot;
 use pipe_train::stages::RunFiles;
 use serde::{Deserialize, Serialize};
@@ -100,6 +100,10 @@ pub struct SettingArgs {
     #[arg(long, value_name = "KEY=VALUE,VALUE")]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     sweep: Vec<String>,
+    /// Put what stands under this name in `profiles:` on the file; of several the later ones win
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    profile: Vec<String>,
     /// Mirror the state to this store, or `none`: s3://BUCKET/PREFIX, gs://…, az://…,
     /// file:///FOLDER
     #[arg(long, value_name = "URL")]
@@ -259,13 +263,15 @@ impl PipelineArgs {
         let is_used = |variable: &&Override| {
             let first = variable.path.first().map(|key| key.to_lowercase()).unwrap_or_default();
             let is_stage = graph.stages().any(|stage| stage.id.declared() == first);
-            let is_parameter = graph
-                .pipeline
-                .source
-                .locate(&["params".into(), first.clone()], Part::Key)
-                .is_some();
+            let written = |path: &[&str]| {
+                graph
+                    .pipeline
+                    .source
+                    .has(&path.iter().map(|key| key.to_string()).collect::<Vec<_>>())
+            };
             is_stage
-                || is_parameter
+                || written(&["params", &first])
+                || first == "profile" && written(&["profiles"])
                 || ["store", "fsync"].contains(&first.as_str())
                 || settings.iter().any(|s| s.get(&first).is_some())
         };
@@ -331,6 +337,7 @@ impl SettingArgs {
         environment: Vec<Override>,
     ) -> Result<Vec<Override>, CliError> {
         let mut all = environment;
+        all.extend(self.profile.iter().map(|name| Override::profile(name)));
         for text in &self.set {
             all.push(Override::parse(text, format!("--set {text}")).map_err(CliError::usage)?);
         }
@@ -356,6 +363,7 @@ impl SettingArgs {
             Some(format!("{flag}={}", value.as_ref()?))
         };
         let mut all: Vec<String> = self.shorthands().into_iter().filter_map(given).collect();
+        all.extend(self.profile.iter().map(|name| format!("--profile={name}")));
         all.extend(self.set.iter().map(|text| format!("--set={text}")));
         all.extend(self.sweep.iter().map(|text| format!("--sweep={text}")));
         all.extend(self.store.iter().map(|url| format!("--store={url}")));

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::excerpt::Excerpt;
-use crate::source::{Position, Source};
+use crate::source::{Part, Position, Source};
 
 /// An error in a pipeline file, a config file or a setting. Exit code 2.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +56,14 @@ impl SpecError {
         let excerpt = line.map(str::to_owned);
         let place = Place { path: source.path().to_owned(), position: at, excerpt };
         Self::new(message.into(), key, Some(place))
+    }
+
+    /// An error at a key of a document, wherever that stands, or at the nearest one around it.
+    pub fn on(source: &Source, key: Vec<String>, part: Part, message: impl Into<String>) -> Self {
+        match source.find(&key, part) {
+            Some((source, at)) => Self::at(&source, Some(at), key, message),
+            None => Self::at(source, None, key, message),
+        }
     }
 
     /// Adds a line of help.
@@ -152,6 +160,15 @@ impl SpecError {
             && words(self) == words(other)
     }
 
+    /// Whether both say the same in the same words; of one place in a file whatever the key is
+    /// called.
+    fn says_the_same(&self, other: &Self) -> bool {
+        let (a, b) = (&self.0, &other.0);
+        let placed = self.place().1.is_some();
+        self == other
+            || placed && a.place == b.place && a.message == b.message && a.notes == b.notes
+    }
+
     /// The key path, joined by dots.
     pub fn key(&self) -> String {
         self.0.key.join(".")
@@ -226,15 +243,15 @@ impl Gathered {
     }
 }
 
-/// In the order of the places. What was found twice, such as by two stages in one config file or by
-/// all stages of a matrix, stands there once.
+/// In the order of the places. What was found twice, such as by two stages in one config file, by
+/// all stages of a matrix or in a file that is included twice, stands there once.
 pub fn in_order(mut all: Vec<SpecError>) -> Vec<SpecError> {
     all.sort_by(|a, b| a.place().cmp(&b.place()));
     let mut once: Vec<SpecError> = Vec::new();
     for error in all {
         // Those at one place stand together.
         let at_place = once.iter().rev().take_while(|said| said.place() == error.place());
-        if !at_place.into_iter().any(|said| *said == error) {
+        if !at_place.into_iter().any(|said| said.says_the_same(&error)) {
             once.push(error);
         }
     }

@@ -11,8 +11,7 @@
 //!
 //! let file = Source::new("greet.yaml", "stages:\n  hello: { kind: comand }\n");
 //! let key: Vec<String> = ["stages", "hello", "kind"].map(String::from).into();
-//! let at = file.locate(&key, Part::Value);
-//! let error = SpecError::at(&file, at, key, "unknown kind `comand`")
+//! let error = SpecError::on(&file, key, Part::Value, "unknown kind `comand`")
 //!     .candidates("comand", ["command", "dataset", "train"]);
 //! assert_eq!(
 //!     error.to_string(),

@@ -3,7 +3,11 @@
 //! Settings lose their positions when layers are merged, so a position is found again from the key
 //! path: the file is walked once more with a reader that fails on purpose at the wanted node, and
 //! the YAML library says where that was.
+//!
+//! A document may be put together of pieces that stand elsewhere, in this file or in others. Then a
+//! source knows of each piece where that is, and keys are those of the whole.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,8 +23,14 @@ pub struct Source(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     path: PathBuf,
-    text: String,
+    text: Arc<str>,
+    /// The same without pieces from elsewhere, and those.
+    below: Option<(Source, Pieces)>,
 }
+
+/// Keys of a document that stand elsewhere, with all that is below them: in which file, under which
+/// key of it.
+pub type Pieces = BTreeMap<Vec<String>, (Source, Vec<String>)>;
 
 /// Line and column of a node, both counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +53,51 @@ impl Source {
         if text.starts_with('\u{feff}') {
             text.drain(..'\u{feff}'.len_utf8());
         }
-        Self(Arc::new(Inner { path: shown.into(), text }))
+        Self(Arc::new(Inner { path: shown.into(), text: text.into(), below: None }))
+    }
+
+    /// The source of a document of which some pieces stand elsewhere.
+    pub fn with_pieces(&self, pieces: Pieces) -> Self {
+        if pieces.is_empty() {
+            return self.clone();
+        }
+        let (path, text) = (self.0.path.clone(), self.0.text.clone());
+        Self(Arc::new(Inner { path, text, below: Some((self.clone(), pieces)) }))
+    }
+
+    /// The file in which what the document has at `path` stands, and under which key of it.
+    pub fn origin(&self, path: &[String]) -> (Self, Vec<String>) {
+        let Some((plain, pieces)) = &self.0.below else { return (self.clone(), path.to_vec()) };
+        let piece = (1..=path.len()).rev().find_map(|n| Some((pieces.get(&path[..n])?, n)));
+        match piece {
+            Some(((source, at), n)) => source.origin(&[at.as_slice(), &path[n..]].concat()),
+            None => plain.origin(path),
+        }
+    }
+
+    /// Whether some of the document stands in the file of that path.
+    pub fn holds(&self, file: &Path) -> bool {
+        let in_pieces = |(plain, pieces): &(Source, Pieces)| {
+            plain.holds(file) || pieces.values().any(|(source, _)| source.holds(file))
+        };
+        self.path() == file || self.0.below.as_ref().is_some_and(in_pieces)
+    }
+
+    /// Whether the document has a node at `path`.
+    pub fn has(&self, path: &[String]) -> bool {
+        let (source, at) = self.origin(path);
+        source.locate(&at, Part::Key).is_some()
+    }
+
+    /// Where the node at `path` stands, or else the nearest one around it: the file, and the place
+    /// in it.
+    pub fn find(&self, path: &[String], part: Part) -> Option<(Self, Position)> {
+        let place = |n: usize, part: Part| {
+            let (source, at) = self.origin(&path[..n]);
+            let position = source.locate(&at, part)?;
+            Some((source, position))
+        };
+        place(path.len(), part).or_else(|| (1..=path.len()).rev().find_map(|n| place(n, Part::Key)))
     }
 
     /// The path that messages show.
@@ -76,8 +130,8 @@ impl Source {
         Ok(value)
     }
 
-    /// Where the node at `path` stands; `None` if there is no such node. Sequence items are named
-    /// by index.
+    /// Where the node at `path` of this file alone stands; `None` if there is no such node. Sequence
+    /// items are named by index.
     pub fn locate(&self, path: &[String], part: Part) -> Option<Position> {
         let document = serde_yaml::Deserializer::from_str(self.text());
         let error = Seek { path, part }.deserialize(document).err()?;
@@ -86,11 +140,6 @@ impl Source {
             return None;
         }
         error.location().map(|l| Position { line: l.line(), column: l.column() })
-    }
-
-    /// The nearest existing ancestor of `path`, and how much of the path it covers.
-    pub fn locate_nearest(&self, path: &[String]) -> Option<Position> {
-        (1..=path.len()).rev().find_map(|n| self.locate(&path[..n], Part::Key))
     }
 
     /// Whether a message may repeat lines of it: those of a file that is not meant for us are its
@@ -117,6 +166,8 @@ fn help(message: &str, line: &str) -> Option<&'static str> {
         Some("YAML is indented with spaces, not with tabs")
     } else if has("expected ',' or") {
         Some("a bracket before this place is not closed, or a comma is missing")
+    } else if has("duplicate entry with key \"<<\"") {
+        Some("several mappings stand in one list: `<<: [*first, *second]`")
     } else if has("expected key") || has("block mapping") || has("not allowed in this context") {
         Some("keys of one mapping begin in the same column, deeper ones further to the right")
     } else {
@@ -268,6 +319,28 @@ mod tests {
         assert_eq!(place(&["stages", "data", "classes", "1"], Part::Value), Some((3, 39)));
         assert_eq!(place(&["stages", "base", "model", "dim"], Part::Key), Some((7, 7)));
         assert_eq!(place(&["stages", "base", "model", "dim"], Part::Value), Some((7, 12)));
+    }
+
+    #[test]
+    fn a_piece_is_found_in_the_file_in_which_it_stands() {
+        let path = |keys: &[&str]| keys.iter().map(|key| key.to_string()).collect::<Vec<_>>();
+        let part = Source::new("part.yaml", "x: &x\n  one: 1\nstages:\n  base:\n    <<: *x\n");
+        let one = (
+            path(&["stages", "base", "one"]),
+            (part.clone(), path(&["stages", "base", "<<", "one"])),
+        );
+        let part = part.with_pieces([one].into());
+        let base = (path(&["stages", "a_base"]), (part, path(&["stages", "base"])));
+        let whole = Source::new("p.yaml", TEXT).with_pieces([base].into());
+        let found = |keys: &[&str]| {
+            let (source, at) = whole.find(&path(keys), Part::Key).unwrap();
+            (source.path().to_owned(), at.line, at.column)
+        };
+        assert_eq!(found(&["stages", "a_base", "one"]), ("part.yaml".into(), 2, 3));
+        assert_eq!(found(&["stages", "a_base", "two"]), ("part.yaml".into(), 4, 3));
+        assert_eq!(found(&["stages", "base", "kind"]), ("p.yaml".into(), 5, 5));
+        assert_eq!(found(&["stages", "c_base"]), ("p.yaml".into(), 2, 1));
+        assert!(whole.holds(Path::new("part.yaml")) && !whole.holds(Path::new("q.yaml")));
     }
 
     #[test]

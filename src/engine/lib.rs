@@ -43,6 +43,6 @@ pub use {figment, schemars};
 
 /// A YAML file: what it holds, and how it is read.
 pub mod source {
-    pub use pipe_core::source::{Part, Position, Source};
+    pub use pipe_core::source::{Part, Pieces, Position, Source};
     pub use pipe_fs::source::read;
 }

@@ -9,11 +9,18 @@ use crate::kind::StageKind;
 use crate::pipeline_file::{self, executor_properties, policy_keys};
 use crate::policy::{ExecutionOptions, Slurm};
 
-/// Every schema by name: `pipeline`, then one for the config files of each stage kind.
+mod reuse;
+
+/// Every schema by name: `pipeline`, `include` for the files that pipelines include, then one for the
+/// config files of each stage kind.
 pub fn all(kinds: &[Arc<dyn StageKind>]) -> Vec<(String, Value)> {
-    let mut schemas = vec![("pipeline".to_owned(), pipeline(kinds))];
+    let mut schemas =
+        vec![("pipeline".to_owned(), pipeline(kinds)), ("include".to_owned(), included())];
     schemas.extend(kinds.iter().map(|kind| (kind.name().to_owned(), config(kind.as_ref()))));
-    schemas.iter_mut().for_each(|(_, schema)| join_lines(schema));
+    for (_, schema) in &mut schemas {
+        reuse::allow_merge_keys(schema);
+        join_lines(schema);
+    }
     schemas
 }
 
@@ -66,6 +73,28 @@ fn pipeline(kinds: &[Arc<dyn StageKind>]) -> Value {
         let stage = stage_schema(kind.as_ref(), stage, &conduct, &policy_keys, &mut policies);
         alternatives.push(Value::Object(stage));
     }
+    let mut properties = json!({
+        "name": {"type": "string", "description": "the pipeline's name"},
+        "params": {"type": "object", "description": "values for `${params.NAME}`; `--set NAME=VALUE` changes them"},
+        "policies": {"type": "object", "additionalProperties": false, "properties": policies,
+                     "description": "named blocks that stages refer to"},
+        "executor": {"description": "where stages run, and what their jobs get unless they say otherwise",
+                     "anyOf": [{"enum": ["local", "slurm"]},
+                               {"type": "object", "additionalProperties": false, "properties": executor_properties(of_jobs)}]},
+        "store": {"type": "string", "examples": ["s3://bucket/my_project", "file:///mnt/nas/my_project"],
+                  "description": "where the state is mirrored while the pipeline runs; `--store` is stronger"},
+        "fsync": {"enum": ["full", "data", "off"], "default": "full",
+                  "description": "what the disk is asked to keep through a power cut: `full`, files and the folders \
+                                  that name them; `data`, files alone: what was saved last can be missing \
+                                  afterwards, or be as it was before; `off`, nothing, for scratch and tests"},
+        "on": {"$ref": "#/$defs/Hooks",
+               "description": "commands and addresses that are told what happens to any stage, besides those of the \
+                               stage itself; `end` is told once, at the end of the whole run"},
+        "stages": {"type": "object", "minProperties": 1, "description": "the stages by name",
+                   "propertyNames": {"pattern": "^[A-Za-z0-9_-]+$"},
+                   "additionalProperties": {"oneOf": alternatives}},
+    });
+    reuse::add_sections(&mut properties);
     json!({
         "$schema": DIALECT,
         "title": "pipe pipeline",
@@ -79,28 +108,10 @@ fn pipeline(kinds: &[Arc<dyn StageKind>]) -> Value {
         }],
         "type": "object",
         "additionalProperties": false,
-        "required": ["name", "stages"],
-        "properties": {
-            "name": {"type": "string", "description": "the pipeline's name"},
-            "params": {"type": "object", "description": "values for `${params.NAME}`; `--set NAME=VALUE` changes them"},
-            "policies": {"type": "object", "additionalProperties": false, "properties": policies,
-                         "description": "named blocks that stages refer to"},
-            "executor": {"description": "where stages run, and what their jobs get unless they say otherwise",
-                         "anyOf": [{"enum": ["local", "slurm"]},
-                                   {"type": "object", "additionalProperties": false, "properties": executor_properties(of_jobs)}]},
-            "store": {"type": "string", "examples": ["s3://bucket/my_project", "file:///mnt/nas/my_project"],
-                      "description": "where the state is mirrored while the pipeline runs; `--store` is stronger"},
-            "fsync": {"enum": ["full", "data", "off"], "default": "full",
-                      "description": "what the disk is asked to keep through a power cut: `full`, files and the folders \
-                                      that name them; `data`, files alone: what was saved last can be missing \
-                                      afterwards, or be as it was before; `off`, nothing, for scratch and tests"},
-            "on": {"$ref": "#/$defs/Hooks",
-                   "description": "commands and addresses that are told what happens to any stage, besides those of the \
-                                   stage itself; `end` is told once, at the end of the whole run"},
-            "stages": {"type": "object", "minProperties": 1, "description": "the stages by name",
-                       "propertyNames": {"pattern": "^[A-Za-z0-9_-]+$"},
-                       "additionalProperties": {"oneOf": alternatives}},
-        },
+        "patternProperties": reuse::free(),
+        "required": ["name"],
+        "anyOf": [{"required": ["stages"]}, {"required": ["include"]}],
+        "properties": properties,
         "$defs": definitions,
     })
 }
@@ -129,7 +140,8 @@ fn stage_schema(
         properties.insert("kind".into(), json!({"const": kind.name()}));
         properties.insert(
             "config".into(),
-            json!({"type": "string", "description": "config file layered under the keys written here"}),
+            json!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+                   "description": "config file layered under the keys written here, or several, of which later ones win"}),
         );
         properties.insert("matrix".into(), json!({"$ref": "#/$defs/Matrix"}));
         properties.insert(
@@ -142,13 +154,27 @@ fn stage_schema(
     stage
 }
 
+/// Files that pipelines include.
+fn included() -> Value {
+    json!({
+        "$schema": DIALECT,
+        "title": "pipe file that pipelines include",
+        "description": "Stages, parameters and policies. `include:` of a pipeline brings them in under longer names.",
+        "type": "object",
+        "additionalProperties": false,
+        "patternProperties": reuse::free(),
+        "properties": reuse::of_included(),
+    })
+}
+
 /// Config files of one kind: its keys, bare or under a single outer `training:`.
 fn config(kind: &dyn StageKind) -> Value {
     let (mut settings, mut definitions) = open(kind.schema());
     definitions.insert("parameter".into(), json!({"type": "string", "pattern": "\\$\\{params\\."}));
     settings.remove("required");
     let wrapped = json!({"type": "object", "required": ["training"], "additionalProperties": false,
-                         "properties": {"training": settings.clone()}});
+                         "patternProperties": reuse::free(), "properties": {"training": settings.clone()}});
+    settings.insert("patternProperties".into(), reuse::free());
     json!({
         "$schema": DIALECT,
         "title": format!("pipe config of a {} stage", kind.name()),

@@ -152,6 +152,8 @@ impl Reader {
                 Ok(python) => self.run(*line, &python, &["-c", text]),
                 Err(_) => eprintln!("{}:{line}: skipped: PIPE_TEST_PYTHON is not set", self.page),
             },
+            // What pipelines include is no pipeline.
+            "yaml" if file.as_ref().is_some_and(|file| file.starts_with("parts/")) => {}
             "yaml" if text.contains("\nstages:") || text.starts_with("stages:") => {
                 let named = if text.contains("name:") {
                     text.clone()
@@ -204,6 +206,7 @@ pages! {
     quality: "docs/quality.md",
     recipes: "docs/recipes.md",
     report: "docs/report.md",
+    reuse: "docs/reuse.md",
     sampling: "docs/sampling.md",
     scale: "docs/scale.md",
     slurm: "docs/slurm.md",

@@ -55,6 +55,7 @@ mod refused;
 mod repair;
 mod report;
 mod resume;
+mod reuse;
 mod run_archive;
 mod runs;
 mod seam;

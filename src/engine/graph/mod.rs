@@ -378,13 +378,7 @@ fn cycle_error(pipeline: &LoadedPipeline, cycle: &[usize]) -> SpecError {
         .map(|(key, _)| key.clone())
         .unwrap_or_default();
     let key = [vec!["stages".to_owned(), first.id.to_string()], reference].concat();
-    let at =
-        pipeline.source.locate(&key, Part::Value).or_else(|| pipeline.source.locate_nearest(&key));
-    SpecError::at(
-        &pipeline.source,
-        at,
-        key,
-        format!("stages need each other in a circle: {}", names.join(" -> ")),
-    )
-    .note("a stage can only need stages that do not need it")
+    let message = format!("stages need each other in a circle: {}", names.join(" -> "));
+    SpecError::on(&pipeline.source, key, Part::Value, message)
+        .note("a stage can only need stages that do not need it")
 }

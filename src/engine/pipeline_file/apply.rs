@@ -64,7 +64,8 @@ pub(super) fn apply(
 ) -> Applied {
     let mut applied = Applied::default();
     let mut for_all = Vec::new();
-    for given in overrides {
+    let settings = |given: &&Override| given.profiles(!file.profiles.is_empty()).is_empty();
+    for given in overrides.iter().filter(settings).collect::<Vec<_>>() {
         let finder = Finder { file, kinds, given };
         let Some(target) = finder.target() else {
             match given.strength {
@@ -89,6 +90,7 @@ pub(super) fn apply(
         };
         match target {
             Target::Parameter(path) => {
+                file.scope_of_parameter.remove(&path[0]);
                 stage_bodies::merge(&mut file.params, given.nested(&path));
                 let at = [&["params".to_owned()], path.as_slice()].concat();
                 applied.given.push(Given { at, by: given.by.clone() });
@@ -148,7 +150,7 @@ fn sweep(
 /// Parameters in what was given for the executor, the store, syncing and hooks. For stages it happens when
 /// they are read.
 fn fill_in(applied: &mut Applied, params: &Map<String, Value>, used: &Used, errors: &mut Gathered) {
-    let names = Names { params, matrix: &Map::new(), used };
+    let names = Names { params, prefix: "", matrix: &Map::new(), used };
     for layer in applied.for_executor.iter_mut().chain(&mut applied.for_hooks) {
         let Origin::Outside(by) = &layer.origin else { continue };
         let filled = fill_ours(&Value::Object(std::mem::take(&mut layer.values)), names);

@@ -1,6 +1,6 @@
 //! The stages that a file declares, with every matrix unfolded, and the kinds that they can have.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -12,7 +12,7 @@ use crate::artifact::ArtifactType;
 use crate::kind::{Stage, StageKind};
 use crate::pipeline_file::keys::policy_keys;
 use crate::pipeline_file::matrix::{self, Member, Portion, Reading, Unfolded, seeds};
-use crate::pipeline_file::params::{Names, Used, filled_value};
+use crate::pipeline_file::params::{Used, filled_value};
 use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
 use crate::policy::ExecutionOptions;
 
@@ -103,7 +103,8 @@ pub(super) fn unfolded(
     first_seed: impl FnOnce() -> u64,
 ) -> Result<Unfolded, SpecError> {
     let at = ["stages", stage.id.as_str(), "matrix"].map(str::to_owned);
-    let names = Names { params: &file.params, matrix: &Map::new(), used };
+    let none = Map::new();
+    let names = file.names(stage.scope, &none, used);
     let matrix = stage.body.get("matrix");
     let matrix = matrix.map(|m| filled_value(&file.source, &at, m, names)).transpose()?;
     let value = |key: &str| matrix.as_ref().and_then(|matrix| matrix.get(key));
@@ -132,8 +133,12 @@ type SweptMember = (Map<String, Value>, StageId);
 
 /// The stages of a file, matrices unfolded.
 pub(super) struct Declared<'a> {
+    file: &'a PipelineFile,
     pub stages: Vec<Single<'a>>,
+    /// The stages of each matrix, and of each included file.
     pub matrices: BTreeMap<StageId, Vec<StageId>>,
+    /// The names of included files.
+    pub groups: BTreeSet<StageId>,
     /// What became of stages that are swept over from outside: the values, and the stage's name.
     by_plain: BTreeMap<StageId, Vec<SweptMember>>,
     /// The kind of each stage, by its name.
@@ -149,8 +154,10 @@ impl<'a> Declared<'a> {
         (errors, warnings): (&mut Gathered, &mut Vec<SpecError>),
     ) -> Self {
         let mut this = Self {
+            file,
             stages: Vec::new(),
             matrices: BTreeMap::new(),
+            groups: BTreeSet::new(),
             by_plain: BTreeMap::new(),
             kinds: HashMap::new(),
         };
@@ -193,6 +200,13 @@ impl<'a> Declared<'a> {
             let ids = || members.iter().map(|(_, id)| id.clone()).collect();
             this.matrices.entry(plain.clone()).or_insert_with(ids);
         }
+        for (name, stages) in &file.groups {
+            let Some(name) = StageId::new(name) else { continue };
+            let of = |single: &&Single| stages.iter().any(|s| s == single.declared.id.as_str());
+            let members = this.stages.iter().filter(of).map(|single| single.id.clone()).collect();
+            this.matrices.insert(name.clone(), members);
+            this.groups.insert(name);
+        }
         this
     }
 
@@ -214,7 +228,20 @@ impl<'a> Declared<'a> {
         kinds.get(self.kinds.get(stage)?).map(|(kind, _)| *kind)
     }
 
-    /// All names that a reference may use.
+    /// The names that a reference in a stage may have meant: in an included file those of its own
+    /// stages, as they are written there, and of the pipeline's.
+    pub fn names_for<'s>(&'s self, stage: &StageId) -> Vec<&'s str> {
+        let scope = self.file.stage(stage.declared()).and_then(|s| self.file.scope(s.scope));
+        let Some(scope) = scope else { return self.names().collect() };
+        let written = |single: &'s Single<'a>| -> Option<&'s str> {
+            let name = single.id.as_str();
+            let own = name.strip_prefix(scope.prefix.as_str());
+            own.or(single.declared.scope.is_none().then_some(name))
+        };
+        self.stages.iter().filter_map(written).collect()
+    }
+
+    /// All names that there are.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.stages.iter().map(|s| s.id.as_str())
     }

@@ -10,9 +10,10 @@ use crate::graph::Input;
 use crate::kind::Stage;
 use crate::pipeline_file::declared::{Declared, Kinds, can_make};
 use crate::pipeline_file::layers::StageLayers;
-use crate::pipeline_file::pipeline::error_at;
+use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
+use crate::pipeline_file::values::error_at;
 use crate::reference::Reference;
-use crate::source::{Part, Source};
+use crate::source::Part;
 
 /// What a stage needs.
 #[derive(Default)]
@@ -67,6 +68,11 @@ fn targets<'a>(
                 "stage `{wanted}` is a matrix of {} stages; one is needed here",
                 names.len()
             );
+            if all.groups.contains(wanted) {
+                let message =
+                    format!("`{wanted}` is an included file; one of its stages is needed here");
+                return Err(layers.error_at(&key, message).candidates("", names));
+            }
             return Err(layers
                 .error_at(&key, message)
                 .note("name one of them, or take the best with a stage `{kind: select_best, over: …}`")
@@ -75,7 +81,7 @@ fn targets<'a>(
         (None, Some((id, _))) => vec![id],
         (None, None) => {
             let error = layers.error_at(&key, format!("no stage is called `{wanted}`"));
-            return Err(error.candidates(wanted, all.names()));
+            return Err(error.candidates(wanted, all.names_for(&layers.stage)));
         }
     };
     for target in &targets {
@@ -130,7 +136,7 @@ fn with_article(artifact: ArtifactType) -> String {
 
 /// What stands under `needs:`.
 pub(super) fn listed(
-    source: &Source,
+    (file, declared): (&PipelineFile, &StageDeclaration),
     layers: &StageLayers,
     needs: Option<Value>,
     all: &Declared,
@@ -151,20 +157,27 @@ pub(super) fn listed(
         let id = layers.stage.as_str();
         let index = index.to_string();
         let wrong = |message: String| {
-            error_at(source, &["stages", id, "needs", &index], Part::Value, message)
+            error_at(&file.source, &["stages", id, "needs", &index], Part::Value, message)
         };
         let Value::String(name) = item else {
             errors.push(wrong("expected a stage's name".into()));
             continue;
         };
         let key = vec!["needs".to_owned(), index.clone()];
+        let full = declared.scope.and_then(|_| {
+            let (short, values) = name.split_at(name.find('@').unwrap_or(name.len()));
+            let exists = |name: &str| file.stage(name).is_some() || file.groups.contains_key(name);
+            let scope = file.written_in(declared, "needs", short);
+            Some(format!("{}{values}", file.full_name(scope, short, exists)?))
+        });
+        let name = full.as_ref().unwrap_or(name);
         if let Some(members) = all.matrices.get(name.as_str()) {
             found.needs.extend(members.iter().map(|m| (key.clone(), m.clone())));
         } else if let Some((target, _)) = all.kinds.get_key_value(name.as_str()) {
             found.needs.push((key, target.clone()));
         } else {
-            errors
-                .push(wrong(format!("no stage is called `{name}`")).candidates(name, all.names()));
+            let error = wrong(format!("no stage is called `{name}`"));
+            errors.push(error.candidates(name, all.names_for(&layers.stage)));
         }
     }
 }

@@ -7,18 +7,64 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// The document, and the keys under `stages` in the order of the file, which JSON maps do not keep.
-pub(super) fn read(text: &str) -> Option<(Value, Vec<String>)> {
-    let mut order = Vec::new();
+/// The key under which mappings stand that are merged into the one around it.
+pub(crate) const MERGE_KEY: &str = "<<";
+
+/// Keys in the order of the file, which JSON maps do not keep. Those that are merged into a mapping
+/// stand where its `<<` does.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Order {
+    /// Under `stages`
+    pub stages: Vec<String>,
+    /// Under `include`
+    pub includes: Vec<String>,
+}
+
+/// The document, and the order of what stands in it.
+pub(super) fn read(text: &str) -> Option<(Value, Order)> {
+    let mut order = Order::default();
     let document = serde_yaml::Deserializer::from_str(text);
-    let value = Node { order: Some(&mut order), at_stages: false }.deserialize(document).ok()?;
+    let value = Node { at: Some((Level::Root, &mut order)) }.deserialize(document).ok()?;
     Some((value, order))
 }
 
-/// One node. `order` is there for the root and for what stands under `stages`.
+/// The mappings whose order counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Level {
+    Root,
+    Stages,
+    Includes,
+}
+
+impl Level {
+    /// That of what stands under a key.
+    pub fn below(self, key: &str) -> Option<Self> {
+        match (self, key) {
+            (level, MERGE_KEY) => Some(level),
+            (Self::Root, "stages") => Some(Self::Stages),
+            (Self::Root, "include") => Some(Self::Includes),
+            _ => None,
+        }
+    }
+}
+
+impl Order {
+    /// Notes a key.
+    pub fn note(&mut self, level: Level, key: &str) {
+        let keys = match level {
+            Level::Root => return,
+            Level::Stages => &mut self.stages,
+            Level::Includes => &mut self.includes,
+        };
+        if key != MERGE_KEY && !keys.iter().any(|noted| noted == key) {
+            keys.push(key.to_owned());
+        }
+    }
+}
+
+/// One node; where the order of its keys counts, with the place to note it.
 struct Node<'a> {
-    order: Option<&'a mut Vec<String>>,
-    at_stages: bool,
+    at: Option<(Level, &'a mut Order)>,
 }
 
 impl<'de> DeserializeSeed<'de> for Node<'_> {
@@ -75,29 +121,33 @@ impl<'de> Visitor<'de> for Node<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = seq.next_element_seed(Node { order: None, at_stages: false })? {
+        let mut at = self.at;
+        while let Some(item) = seq.next_element_seed(Node { at: again(&mut at) })? {
             items.push(item);
         }
         Ok(Value::Array(items))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let Self { mut order, at_stages } = self;
+        let mut at = self.at;
         let mut object = Map::new();
         while let Some(key) = map.next_key_seed(Key)? {
-            let inner = !at_stages && key == "stages";
-            let order_below = if inner { order.as_deref_mut() } else { None };
-            let value =
-                map.next_value_seed(Node { at_stages: order_below.is_some(), order: order_below })?;
-            if let (true, Some(order)) = (at_stages, &mut order) {
-                order.push(key.clone());
-            }
+            let below = again(&mut at).and_then(|(level, order)| {
+                order.note(level, &key);
+                Some((level.below(&key)?, order))
+            });
+            let value = map.next_value_seed(Node { at: below })?;
             if object.insert(key, value).is_some() {
                 return Err(A::Error::custom("a key stands twice"));
             }
         }
         Ok(Value::Object(object))
     }
+}
+
+/// The same once more.
+fn again<'a>(at: &'a mut Option<(Level, &mut Order)>) -> Option<(Level, &'a mut Order)> {
+    at.as_mut().map(|(level, order)| (*level, &mut **order))
 }
 
 /// A key, which must be text.
@@ -126,7 +176,7 @@ impl Visitor<'_> for Key {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline_file::pipeline::to_json;
+    use crate::pipeline_file::values::to_json;
     use crate::source::Source;
 
     #[test]
@@ -142,9 +192,18 @@ mod tests {
             let (fast, order) = read(text).unwrap();
             assert_eq!(fast, slow);
             if text.starts_with("stages") {
-                assert_eq!(order, ["z", "b", "a"]);
+                assert_eq!(order.stages, ["z", "b", "a"]);
             }
         }
+    }
+
+    #[test]
+    fn what_is_merged_stands_in_the_order_of_the_file() {
+        let text = "x-a: &a {stages: {b: 1, a: 2}}\nx-b: &b {d: 1, c: 1}\nstages:\n  z: 1\n  <<: [*b, {y: 2, d: 3}]\n  x: 1\n<<: *a\n";
+        let (_, order) = read(text).unwrap();
+        assert_eq!(order.stages, ["z", "d", "c", "y", "x", "b", "a"]);
+        let slow = Source::new("p.yaml", text).parse().unwrap();
+        assert_eq!(crate::pipeline_file::values::order_of(&slow), order);
     }
 
     #[test]

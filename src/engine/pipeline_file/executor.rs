@@ -11,7 +11,9 @@ use serde_json::{Map, Value, json};
 
 use crate::pipeline_file::layers::{Layer, Origin, StageLayers};
 use crate::pipeline_file::params::{Names, filled_value};
-use crate::pipeline_file::pipeline::{PipelineFile, describe, error_at};
+use crate::pipeline_file::pipeline::PipelineFile;
+use crate::pipeline_file::values::error_at;
+use crate::pipeline_file::words::describe;
 use crate::policy::{Slurm, Span};
 use crate::source::Part;
 

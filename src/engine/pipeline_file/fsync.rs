@@ -6,7 +6,9 @@ use serde_json::Value;
 
 use crate::pipeline_file::overrides::Override;
 use crate::pipeline_file::params::{Names, filled_value};
-use crate::pipeline_file::pipeline::{PipelineFile, describe, error_at};
+use crate::pipeline_file::pipeline::PipelineFile;
+use crate::pipeline_file::values::error_at;
+use crate::pipeline_file::words::describe;
 use crate::source::Part;
 
 /// What `fsync:` says, or what the environment or the command line says in its place.

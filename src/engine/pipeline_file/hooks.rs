@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use crate::pipeline_file::layers::{Layer, Origin, StageLayers};
 use crate::pipeline_file::params::{Names, filled_value};
-use crate::pipeline_file::pipeline::{PipelineFile, mapping};
+use crate::pipeline_file::pipeline::PipelineFile;
+use crate::pipeline_file::values::mapping;
 use crate::policy::Hooks;
 
 /// What `on:` says, with what the environment and the command line say on top. What is wrong is

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::pipeline_file::overrides::{OverrideSource, overrides_for_others};
 use crate::pipeline_file::paths::Place;
-use crate::pipeline_file::pipeline::{describe, shortened};
+use crate::pipeline_file::words::{describe, shortened};
 use crate::rejection::Rejection;
 use crate::source::{Part, Source};
 
@@ -107,6 +107,12 @@ impl StageLayers {
     /// The value of a key after merging, without types.
     pub fn merged(&self, key: &str) -> Option<Value> {
         self.figment(|_| true).extract_inner::<Value>(key).ok()
+    }
+
+    /// Whether the value of a key was given outside of the files.
+    pub(super) fn is_from_outside(&self, key: &str) -> bool {
+        let holder = self.layers.iter().rev().find(|layer| layer.values.contains_key(key));
+        holder.is_some_and(|layer| matches!(layer.origin, Origin::Outside(_)))
     }
 
     /// Whether one of the layers has a value at `path`.
@@ -254,7 +260,7 @@ impl StageLayers {
     /// An error about the stage as a whole.
     pub fn whole_stage(&self, message: impl Into<String>) -> SpecError {
         let key = vec!["stages".to_owned(), self.stage.to_string()];
-        SpecError::at(&self.pipeline, self.pipeline.locate(&key, Part::Key), key, message)
+        SpecError::on(&self.pipeline, key, Part::Key, message)
     }
 
     /// An error about the value at `path`, which is relative to the stage.
@@ -277,12 +283,11 @@ impl StageLayers {
                     Some((_, source, to)) => (source, [to.as_slice(), &path[1..]].concat()),
                     None => (source, [base.as_slice(), path].concat()),
                 };
-                let at = source.locate(&full, part).or_else(|| source.locate_nearest(&full));
-                SpecError::at(source, at, full, message)
+                SpecError::on(source, full, part, message)
             }
             None => {
                 let key = [&["stages".to_owned(), self.stage.to_string()], path].concat();
-                SpecError::at(&self.pipeline, self.pipeline.locate_nearest(&key), key, message)
+                SpecError::on(&self.pipeline, key, Part::Key, message)
             }
         }
     }

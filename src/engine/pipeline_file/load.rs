@@ -17,9 +17,10 @@ use crate::kind::{PipelineView, StageKind};
 use crate::pipeline_file::apply::{Applied, apply};
 use crate::pipeline_file::declared::{Declared, Kinds, makes};
 use crate::pipeline_file::overrides::Override;
-use crate::pipeline_file::params::{Names, Used};
-use crate::pipeline_file::pipeline::{PipelineFile, error_at};
+use crate::pipeline_file::params::Used;
+use crate::pipeline_file::pipeline::{PipelineFile, Reading};
 use crate::pipeline_file::stage::Loading;
+use crate::pipeline_file::values::error_at;
 use crate::pipeline_file::{
     dependencies, executor, fsync, hooks, judges, origin, pattern_overlaps, store, sweeps,
 };
@@ -40,7 +41,8 @@ pub fn load(
 ) -> Result<LoadedPipeline, SpecErrors> {
     let source = source::read(&root.join(path), path)?;
     let kinds = Kinds::new(kinds);
-    let mut file = PipelineFile::parse_with(source, &kinds.policy_keys)?;
+    let reading = Reading { root, policy_keys: &kinds.policy_keys, overrides };
+    let mut file = PipelineFile::parse_with(source, &reading)?;
     let (mut errors, mut warnings, used) = (Gathered::default(), Vec::new(), Used::default());
     let Applied { for_stages, for_executor, for_store, for_fsync, for_hooks, given } =
         apply(&mut file, &kinds, overrides, &used, (&mut errors, &mut warnings));
@@ -53,8 +55,8 @@ pub fn load(
             .or(())
             .and_then(|()| Err(SpecError::plain("failed to read the settings").into()));
     }
-    let params = &file.params;
-    let names = Names { params, matrix: &Map::new(), used: &used };
+    let none = Map::new();
+    let names = file.names(None, &none, &used);
     let executor = executor::read(&file, names, for_executor, &mut errors);
     let store = store::read(&file, names, for_store, &mut errors);
     let fsync = fsync::read(&file, names, for_fsync, &mut errors);
@@ -64,7 +66,6 @@ pub fn load(
         root,
         file: &file,
         kinds: &kinds,
-        params,
         used: &used,
         overrides: &for_stages,
         executor: &executor,
@@ -212,8 +213,9 @@ fn unused(used: &Used, file: &PipelineFile) -> Vec<SpecError> {
     used.extend(all.into_iter().map(|name| ("params".to_owned(), name)));
     let is_used = |section: &str, name: &str| used.contains(&(section.to_owned(), name.to_owned()));
     let params = file.params.keys().filter(|name| !is_used("params", name)).map(|name| {
-        error_at(&file.source, &["params", name], Part::Key, "no stage uses this parameter")
-            .note(format!("write `${{params.{name}}}` where its value belongs"))
+        error_at(&file.source, &["params", name], Part::Key, "no stage uses this parameter").note(
+            format!("write `${{params.{}}}` where its value belongs", file.written_name(name)),
+        )
     });
     let policies = file.policies.iter().flat_map(|(kind, named)| {
         let names = named.as_object().into_iter().flat_map(|named| named.keys());

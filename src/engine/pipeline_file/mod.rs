@@ -1,27 +1,34 @@
 //! Pipeline files: what people write, read into layers of settings with the place of every value.
 
 mod apply;
+mod branches;
 mod declared;
 mod dependencies;
 mod document;
 pub mod environment;
 mod executor;
 mod fsync;
+mod full_names;
 mod halved;
 mod hooks;
+mod include;
 mod judges;
 mod keys;
 mod layers;
 mod load;
 mod matrix;
 mod matrix_conflicts;
+mod merge_keys;
 mod origin;
 mod overrides;
 mod params;
 mod paths;
 mod pattern_overlaps;
 mod pipeline;
+mod profiles;
 mod resolve_params;
+mod scope;
+mod sections;
 mod stage;
 mod stage_bodies;
 mod stage_layers;
@@ -29,6 +36,8 @@ mod store;
 mod sweeps;
 mod swept;
 mod typing;
+mod values;
+mod words;
 
 pub(crate) use executor::properties as executor_properties;
 pub use executor::{ExecutorKind, ExecutorSettings};
@@ -38,6 +47,7 @@ pub use load::load;
 pub(crate) use matrix::schema as matrix_schema;
 pub use overrides::{Override, OverrideSource, Precedence};
 pub use pipeline::{PipelineFile, StageDeclaration};
+pub(crate) use sections::{OF_INCLUDED, OF_PROFILES};
 pub use store::{Scheme, StoreUrl};
 
 pub use crate::graph::{Input, LoadedPipeline, LoadedStage};

@@ -4,12 +4,13 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use pipe_core::error::{Gathered, SpecError};
+use pipe_core::error::{Gathered, SpecError, SpecErrors};
 use serde_json::Value;
 
 use crate::pipeline_file::overrides::{OverrideSource, overrides_for_others};
 use crate::pipeline_file::params;
-use crate::pipeline_file::pipeline::{PipelineFile, read_document};
+use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
+use crate::pipeline_file::values::read_document;
 use crate::source;
 
 /// A value that is in the place of what stands in the pipeline file.
@@ -35,13 +36,15 @@ pub(super) fn explained(
 ) -> SpecError {
     let Some(path) = error.file() else { return error };
     let key = error.path().to_vec();
-    let own = path == file.source.path();
+    let own = file.source.holds(path);
     let names = if own {
         referred(file, &key)
     } else {
         // A config file; only what is wrong is read twice.
-        let read = source::read(&root.join(path), path).and_then(|source| read_document(&source));
-        read.map(|(document, _)| names_in(nearest(&document, &key))).unwrap_or_default()
+        let read = source::read(&root.join(path), path).map_err(SpecErrors::from);
+        let read = read.and_then(|source| read_document(&source));
+        let names = read.map(|document| names_in(nearest(&document.values, &key)));
+        in_pipeline(file, config_scope(file, path), names.unwrap_or_default())
     };
     let names = with_those_inside(names, file);
     let in_place = |g: &&Given| own && key.starts_with(&g.at) && g.at.len() > 1;
@@ -66,17 +69,20 @@ fn referred(file: &PipelineFile, key: &[String]) -> BTreeSet<String> {
     let Some((section, rest)) = key.split_first() else { return BTreeSet::new() };
     match (section.as_str(), rest) {
         ("stages", [stage, rest @ ..]) => {
-            let body = file.stage(stage.split('@').next().unwrap_or(stage)).map(|s| &s.body);
-            let Some(body) = body else { return BTreeSet::new() };
-            match rest.split_first() {
-                Some((first, rest)) => {
-                    body.get(first).map(|v| names_in(nearest(v, rest))).unwrap_or_default()
-                }
-                None => BTreeSet::new(),
-            }
+            let declared = file.stage(stage.split('@').next().unwrap_or(stage));
+            let Some(StageDeclaration { body, scope, .. }) = declared else {
+                return BTreeSet::new();
+            };
+            let names = rest.split_first().and_then(|(first, rest)| {
+                body.get(first).map(|value| names_in(nearest(value, rest)))
+            });
+            in_pipeline(file, *scope, names.unwrap_or_default())
         }
         ("policies", [first, rest @ ..]) => {
-            file.policies.get(first).map(|v| names_in(nearest(v, rest))).unwrap_or_default()
+            let names = file.policies.get(first).map(|value| names_in(nearest(value, rest)));
+            let policy = rest.first().map(|name| (first.clone(), name.clone()));
+            let scope = policy.and_then(|policy| file.scope_of_policy.get(&policy).copied());
+            in_pipeline(file, scope, names.unwrap_or_default())
         }
         ("executor", rest) => {
             file.executor.as_ref().map(|v| names_in(nearest(v, rest))).unwrap_or_default()
@@ -86,6 +92,25 @@ fn referred(file: &PipelineFile, key: &[String]) -> BTreeSet<String> {
         ("params", [first, ..]) => BTreeSet::from([first.clone()]),
         _ => BTreeSet::new(),
     }
+}
+
+/// Names of parameters in a scope, as they are called in the pipeline.
+fn in_pipeline(
+    file: &PipelineFile,
+    scope: Option<usize>,
+    names: BTreeSet<String>,
+) -> BTreeSet<String> {
+    match file.scope(scope) {
+        Some(scope) => names.iter().map(|name| format!("{}{name}", scope.prefix)).collect(),
+        None => names,
+    }
+}
+
+/// The scope of the stage that has a config file.
+fn config_scope(file: &PipelineFile, config: &Path) -> Option<usize> {
+    let is_it = |value: &Value| value.as_str().is_some_and(|text| Path::new(text) == config);
+    let has = |value: &Value| is_it(value) || value.as_array().is_some_and(|v| v.iter().any(is_it));
+    file.stages.iter().find(|stage| stage.body.get("config").is_some_and(has))?.scope
 }
 
 /// The value at a path, or the innermost one around it.

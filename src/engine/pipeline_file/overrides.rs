@@ -18,6 +18,8 @@ pub struct Override {
     pub strength: Precedence,
     /// Whether the value is a list of values, each for a stage of its own.
     pub(super) is_sweep: bool,
+    /// Whether it is no setting but the name of a profile of the file.
+    pub(super) is_profile: bool,
 }
 
 /// What gave a value from outside the files, for messages.
@@ -95,6 +97,26 @@ impl Override {
         Self::value(key, Value::String(value.to_owned()), shown)
     }
 
+    /// The choice of a profile of the file. Settings are stronger, wherever they stand beside it.
+    pub fn profile(name: &str) -> Self {
+        let chosen = Self::text("profile", name, format!("--profile {name}"));
+        Self { is_profile: true, ..chosen }
+    }
+
+    /// The profiles that it chooses; none if it is a setting. The variable `PIPE_PROFILE` is a choice
+    /// where the file has profiles.
+    pub(super) fn profiles(&self, declared: bool) -> Vec<String> {
+        let is_variable = self.strength == Precedence::Environment
+            && declared
+            && matches!(self.path.as_slice(), [name] if name.eq_ignore_ascii_case("profile"));
+        let Ok(Value::String(names)) = &self.value else { return Vec::new() };
+        match (self.is_profile, is_variable) {
+            (true, _) => vec![names.clone()],
+            (_, true) => names.split(',').map(|name| name.trim().to_owned()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// A setting as if the command line had given it. `shown` stands for it in messages.
     pub fn value(key: &str, value: Value, shown: String) -> Self {
         Self {
@@ -103,6 +125,7 @@ impl Override {
             by: OverrideSource { shown, ..OverrideSource::default() },
             strength: Precedence::CommandLine,
             is_sweep: false,
+            is_profile: false,
         }
     }
 
@@ -126,6 +149,7 @@ impl Override {
             by: OverrideSource { shown: name.to_owned(), hidden, is_for_all: false },
             strength: Precedence::Environment,
             is_sweep: false,
+            is_profile: false,
         }
     }
 

@@ -9,7 +9,7 @@ use pipe_core::error::SpecError;
 use serde_json::{Map, Value};
 
 use crate::pipeline_file::overrides::OverrideSource;
-use crate::pipeline_file::pipeline::shortened;
+use crate::pipeline_file::words::shortened;
 use crate::source::{Part, Source};
 
 /// The parameters and policies that something refers to.
@@ -71,6 +71,8 @@ impl BadReference {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Names<'a> {
     pub params: &'a Map<String, Value>,
+    /// What the names of these parameters begin with in the pipeline.
+    pub prefix: &'a str,
     /// Of the stage that is being read; empty for one without a matrix.
     pub matrix: &'a Map<String, Value>,
     /// Where it is noted which ones were asked for.
@@ -107,8 +109,7 @@ pub(super) fn filled_value(
 ) -> Result<Value, SpecError> {
     fill(value, names).map_err(|bad| {
         let path = [base, &bad.path].concat();
-        let at = source.locate(&path, Part::Value).or_else(|| source.locate_nearest(&path));
-        let error = SpecError::at(source, at, path, bad.message.clone());
+        let error = SpecError::on(source, path, Part::Value, bad.message.clone());
         bad.help(error, names)
     })
 }
@@ -183,7 +184,7 @@ fn within(size: usize, path: &[String]) -> Result<(), BadReference> {
     }
 }
 
-fn size_of_value(value: &Value) -> usize {
+pub(super) fn size_of_value(value: &Value) -> usize {
     const NODE: usize = 32;
     NODE + match value {
         Value::String(text) => text.len(),
@@ -247,7 +248,7 @@ fn fill_text(
             return Err(bad(format!("no parameter `{name}` under `{place}:`"), Some(name)));
         };
         if inner.starts_with("params.") {
-            names.used.note("params", name);
+            names.used.note("params", &format!("{}{name}", names.prefix));
         }
         if at == 0 && end + 1 == rest.len() && out.is_empty() {
             return Ok(value.clone());
@@ -289,7 +290,7 @@ mod tests {
             json!({"epochs": 5, "lr": 1e-3, "data": "shapes", "flag": true, "deep": {"x": [1, 2]}});
         let matrix = json!({"a.b": 3});
         let (params, matrix) = (params.as_object().unwrap(), matrix.as_object().unwrap());
-        fill(&value, Names { params, matrix, used: &Used::default() })
+        fill(&value, Names { params, prefix: "", matrix, used: &Used::default() })
     }
 
     #[test]
@@ -312,6 +313,7 @@ mod tests {
         let params = json!({"data": "shapes"});
         let names = Names {
             params: params.as_object().unwrap(),
+            prefix: "",
             matrix: &Map::new(),
             used: &Used::default(),
         };

@@ -1,13 +1,21 @@
-//! The outer form of a pipeline file: `name`, `params`, `policies`, `executor`, `store`, `fsync`,
-//! `on`, `stages`. What stands inside a stage is its kind's business.
+//! The outer form of a pipeline file: `name`, `include`, `params`, `policies`, `profiles`,
+//! `executor`, `store`, `fsync`, `on`, `stages`. What stands inside a stage is its kind's business.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use pipe_core::error::{Gathered, SpecError, SpecErrors, nearest};
 use pipe_core::ids::StageId;
 use serde_json::{Map, Value};
 
-use crate::pipeline_file::document;
-use crate::pipeline_file::overrides::OverrideSource;
-use crate::source::{Part, Position, Source};
+use crate::pipeline_file::document::Order;
+use crate::pipeline_file::include::{self, Included};
+use crate::pipeline_file::overrides::{Override, OverrideSource};
+use crate::pipeline_file::profiles;
+use crate::pipeline_file::scope::Scope;
+use crate::pipeline_file::sections::OF_PIPELINES;
+use crate::pipeline_file::values::{Document, error_at, mapping, read_document};
+use crate::source::{Part, Source};
 
 /// A parsed pipeline file; nothing filled in yet.
 #[derive(Debug, Clone)]
@@ -27,8 +35,19 @@ pub struct PipelineFile {
     pub fsync: Option<Value>,
     /// Who is told of what happens, as written.
     pub on: Option<Value>,
-    /// In the file's order.
+    /// In the file's order, those of included files first.
     pub stages: Vec<StageDeclaration>,
+    /// The names of its profiles.
+    pub(crate) profiles: Vec<String>,
+    /// The files that it includes, each as often as it does.
+    pub(crate) scopes: Vec<Scope>,
+    /// The scope of each policy that an included file declares, by kind and name.
+    pub(crate) scope_of_policy: BTreeMap<(String, String), usize>,
+    /// The scope in which the value of a parameter was written that an included file declares; none
+    /// is the pipeline's.
+    pub(crate) scope_of_parameter: BTreeMap<String, Option<usize>>,
+    /// The stages of each inclusion, by its name.
+    pub(crate) groups: BTreeMap<String, Vec<String>>,
 }
 
 /// One entry under `stages`.
@@ -39,6 +58,17 @@ pub struct StageDeclaration {
     pub body: Map<String, Value>,
     /// What is swept over besides its matrix.
     pub(crate) swept: Vec<Swept>,
+    /// That of the included file which declares it.
+    pub(crate) scope: Option<usize>,
+}
+
+/// What a pipeline file is read with.
+pub(super) struct Reading<'a> {
+    /// The project's folder.
+    pub root: &'a Path,
+    pub policy_keys: &'a [&'a str],
+    /// Which may choose profiles.
+    pub overrides: &'a [Override],
 }
 
 /// A key with several values from outside, each for a stage of its own.
@@ -54,31 +84,41 @@ pub(crate) struct Swept {
 /// Policies that are one value each.
 const SCALAR_POLICIES: [&str; 2] = ["timeout", "resume"];
 
-const TOP_LEVEL: [&str; 8] =
-    ["name", "params", "policies", "executor", "store", "fsync", "on", "stages"];
-
 impl PipelineFile {
     /// The file's form is checked as a whole: what is wrong with it is said at once. Which kinds of
-    /// policies there are is not known here.
+    /// policies there are is not known here, and the files that it includes are not read.
     pub fn parse(source: Source) -> Result<Self, SpecErrors> {
         Self::read(source, None)
     }
 
-    /// The same for stages of known kinds, which have policies under these keys.
-    pub(super) fn parse_with(source: Source, policy_keys: &[&str]) -> Result<Self, SpecErrors> {
-        Self::read(source, Some(policy_keys))
+    /// The same for stages of known kinds, with included files and the chosen profiles.
+    pub(super) fn parse_with(source: Source, reading: &Reading) -> Result<Self, SpecErrors> {
+        Self::read(source, Some(reading))
     }
 
-    fn read(source: Source, policy_keys: Option<&[&str]>) -> Result<Self, SpecErrors> {
+    fn read(source: Source, reading: Option<&Reading>) -> Result<Self, SpecErrors> {
         let mut errors = Gathered::default();
-        let (document, order) = read_document(&source)?;
-        let mut root = mapping(&source, &[], document)?;
+        let Document { values, order: Order { stages: mut order, includes }, source } =
+            read_document(&source)?;
+        let mut root = mapping(&source, &[], values)?;
         let mut misspelt = false;
-        for key in root.keys().filter(|key| !TOP_LEVEL.contains(&key.as_str())) {
-            misspelt |= nearest(key, TOP_LEVEL) == Some("stages");
-            errors.push(
-                error_at(&source, &[key], Part::Key, "unknown key").candidates(key, TOP_LEVEL),
-            );
+        for key in root.keys().filter(|key| !OF_PIPELINES.contains(&key.as_str())) {
+            misspelt |= nearest(key, OF_PIPELINES) == Some("stages");
+            let error = error_at(&source, &[key], Part::Key, "unknown key");
+            errors.push(error.candidates(key, OF_PIPELINES));
+        }
+        let include = root.remove("include").filter(|include| !include.is_null());
+        let may_be_empty = misspelt || include.is_some();
+        let mut included = Included::default();
+        let policy_keys = reading.map(|reading| reading.policy_keys);
+        let (mut source, mut profiles, mut given) = (source, Vec::new(), BTreeSet::new());
+        if let Some(reading) = reading {
+            let mut reader = include::Reader::new(reading.root, source.path());
+            included = reader.all(&source, include, &includes, &mut errors);
+            included.check_names(&root, &source, &mut errors);
+            source = included.add_to_document(&mut root, &mut order, &source);
+            let applied = profiles::apply(&mut root, source, reading.overrides, &mut errors);
+            profiles::Applied { names: profiles, source, params: given } = applied;
         }
         let name = errors.take(read_name(&source, &root)).unwrap_or_default();
         let executor = root.remove("executor").filter(|value| !value.is_null());
@@ -93,7 +133,7 @@ impl PipelineFile {
             (section("params"), section("policies"), section("stages"));
         let (params, policies) = (params.unwrap_or_default(), policies.unwrap_or_default());
         check_policies(&source, &policies, policy_keys, &mut errors);
-        if stages.as_ref().is_some_and(Map::is_empty) && !misspelt {
+        if stages.as_ref().is_some_and(Map::is_empty) && !may_be_empty {
             errors.push(
                 error_at(&source, &["stages"], Part::Key, "a pipeline needs at least one stage")
                     .note("add `stages:` with an entry such as `data: {kind: dataset, source: shapes}`"),
@@ -104,8 +144,14 @@ impl PipelineFile {
             .iter()
             .filter_map(|id| Some((id, bodies.remove(id)?)))
             .filter_map(|(id, body)| errors.take(StageDeclaration::parse(&source, id, body)))
+            .map(|stage| {
+                let scope = included.scope_of_stage.get(stage.id.as_str()).copied();
+                StageDeclaration { scope, ..stage }
+            })
             .collect();
         let written_params = Map::new();
+        let Included { scopes, scope_of_policy, mut scope_of_parameter, groups, .. } = included;
+        scope_of_parameter.retain(|name, _| !given.contains(name));
         errors.or(Self {
             source,
             name,
@@ -117,6 +163,11 @@ impl PipelineFile {
             fsync,
             on,
             stages,
+            profiles,
+            scopes,
+            scope_of_policy,
+            scope_of_parameter,
+            groups,
         })
     }
 
@@ -143,7 +194,9 @@ impl StageDeclaration {
         };
         let mut body = mapping(source, &["stages", id], body)?;
         match body.remove("kind") {
-            Some(Value::String(kind)) => Ok(Self { id: stage, kind, body, swept: Vec::new() }),
+            Some(Value::String(kind)) => {
+                Ok(Self { id: stage, kind, body, swept: Vec::new(), scope: None })
+            }
             Some(_) => Err(error_at(
                 source,
                 &["stages", id, "kind"],
@@ -199,129 +252,4 @@ fn check_policies(
             errors.take(mapping(source, &["policies", kind, name], block.clone()));
         }
     }
-}
-
-/// The document as JSON values, and the names under `stages` in the file's order.
-pub(crate) fn read_document(source: &Source) -> Result<(Value, Vec<String>), SpecError> {
-    if let Some(read) = document::read(source.text()) {
-        return Ok(read);
-    }
-    let document = source.parse()?;
-    let order = stage_order(&document);
-    Ok((to_json(source, document, &mut Vec::new())?, order))
-}
-
-/// The names under `stages` in the order of the file, which JSON maps do not keep.
-fn stage_order(document: &serde_yaml::Value) -> Vec<String> {
-    let stages = document.get("stages").and_then(|s| s.as_mapping());
-    stages.into_iter().flatten().filter_map(|(key, _)| key.as_str().map(str::to_owned)).collect()
-}
-
-/// YAML to JSON: the settings model. Refuses what JSON cannot say (tags, keys that are not text,
-/// infinities).
-pub(crate) fn to_json(
-    source: &Source,
-    value: serde_yaml::Value,
-    path: &mut Vec<String>,
-) -> Result<Value, SpecError> {
-    use serde_yaml::Value as Yaml;
-    let refuse = |path: &[String], message: &str| {
-        let at = source.locate(path, Part::Value).or_else(|| source.locate_nearest(path));
-        Err(SpecError::at(source, at, path.to_vec(), message))
-    };
-    Ok(match value {
-        Yaml::Null => Value::Null,
-        Yaml::Bool(b) => Value::Bool(b),
-        Yaml::String(s) => Value::String(s),
-        Yaml::Number(n) => {
-            match (n.as_u64(), n.as_i64(), n.as_f64().and_then(serde_json::Number::from_f64)) {
-                (Some(u), _, _) => Value::from(u),
-                (_, Some(i), _) => Value::from(i),
-                (_, _, Some(f)) => Value::Number(f),
-                _ => return refuse(path, "expected a finite number"),
-            }
-        }
-        Yaml::Sequence(items) => {
-            let mut list = Vec::with_capacity(items.len());
-            for (index, item) in items.into_iter().enumerate() {
-                path.push(index.to_string());
-                list.push(to_json(source, item, path)?);
-                path.pop();
-            }
-            Value::Array(list)
-        }
-        Yaml::Mapping(mapping) => {
-            let mut object = Map::new();
-            for (key, item) in mapping {
-                let Yaml::String(key) = key else {
-                    return refuse(
-                        path,
-                        "expected keys that are text; put quotes around numbers and words like `yes`",
-                    );
-                };
-                path.push(key.clone());
-                let item = to_json(source, item, path)?;
-                path.pop();
-                object.insert(key, item);
-            }
-            Value::Object(object)
-        }
-        Yaml::Tagged(_) => return refuse(path, "YAML tags (`!name`) have no meaning here"),
-    })
-}
-
-/// The value as a mapping, or an error that says what stands there instead.
-pub(crate) fn mapping(
-    source: &Source,
-    path: &[&str],
-    value: Value,
-) -> Result<Map<String, Value>, SpecError> {
-    match value {
-        Value::Object(map) => Ok(map),
-        // The whole file as one text is not to be repeated.
-        Value::String(_) if path.is_empty() => Err(error_at(
-            source,
-            path,
-            Part::Value,
-            "expected a mapping (`key: value` lines), found text",
-        )),
-        other => {
-            let message =
-                format!("expected a mapping (`key: value` lines), found {}", describe(&other));
-            Err(error_at(source, path, Part::Value, message))
-        }
-    }
-}
-
-/// A value's type and content in a few words.
-pub(crate) fn describe(value: &Value) -> String {
-    match value {
-        Value::Null => "nothing".into(),
-        Value::Bool(b) => format!("`{b}`"),
-        Value::Number(n) => format!("number {n}"),
-        Value::String(s) => format!("text {:?}", shortened(s)),
-        Value::Array(_) => "a list".into(),
-        Value::Object(_) => "a mapping".into(),
-    }
-}
-
-/// The beginning of a text, as much as fits into a message.
-pub(crate) fn shortened(text: &str) -> String {
-    const MOST: usize = 60;
-    match text.char_indices().nth(MOST) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
-pub(crate) fn error_at(
-    source: &Source,
-    path: &[&str],
-    part: Part,
-    message: impl Into<String>,
-) -> SpecError {
-    let path: Vec<String> = path.iter().map(|s| s.to_string()).collect();
-    let start = Position { line: 1, column: 1 };
-    let at = source.locate(&path, part).or_else(|| source.locate_nearest(&path)).unwrap_or(start);
-    SpecError::at(source, Some(at), path, message)
 }

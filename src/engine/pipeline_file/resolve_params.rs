@@ -6,7 +6,8 @@ use pipe_core::error::{Gathered, SpecErrors};
 use serde_json::{Map, Value};
 
 use crate::pipeline_file::params::{BadReference, Names, Used, fill_ours, names_in};
-use crate::pipeline_file::pipeline::{PipelineFile, error_at};
+use crate::pipeline_file::pipeline::PipelineFile;
+use crate::pipeline_file::values::error_at;
 use crate::source::Part;
 
 /// Fills in the parameters that the values of other parameters refer to.
@@ -21,7 +22,8 @@ pub(crate) fn resolve(file: &mut PipelineFile) -> Result<(), SpecErrors> {
         if let Err((name, bad)) = resolving.parameter(name) {
             let path = [vec!["params".to_owned(), name], bad.path.clone()].concat();
             let path: Vec<&str> = path.iter().map(String::as_str).collect();
-            let names = Names { params: &written, matrix: &Map::new(), used: &Used::default() };
+            let names =
+                Names { params: &written, prefix: "", matrix: &Map::new(), used: &Used::default() };
             let mut error = error_at(&file.source, &path, Part::Value, bad.message.clone());
             if bad.message.ends_with("under `matrix:`") {
                 error = error
@@ -33,6 +35,13 @@ pub(crate) fn resolve(file: &mut PipelineFile) -> Result<(), SpecErrors> {
     }
     file.params = resolving.done;
     file.written_params = written;
+    for scope in &mut file.scopes {
+        let value = |name: &String| {
+            let value = file.params.get(&format!("{}{name}", scope.prefix))?;
+            Some((name.clone(), value.clone()))
+        };
+        scope.values = scope.parameters.iter().filter_map(value).collect();
+    }
     errors.or(())
 }
 
@@ -74,7 +83,8 @@ impl Resolving<'_> {
             self.parameter(other)?;
         }
         self.open.pop();
-        let names = Names { params: &self.done, matrix: &Map::new(), used: &Used::default() };
+        let names =
+            Names { params: &self.done, prefix: "", matrix: &Map::new(), used: &Used::default() };
         let filled = fill_ours(value, names);
         let value = filled.as_ref().ok().cloned().unwrap_or_default();
         self.done.insert(name.to_owned(), value);

@@ -2,6 +2,7 @@
 //! out and the rest is read on, so that a stage with several errors says them all.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use pipe_core::error::{Gathered, SpecError, SpecErrors};
 use serde_json::{Map, Value};
@@ -9,17 +10,20 @@ use serde_json::{Map, Value};
 use crate::diagnostic::Diagnostic;
 use crate::graph::LoadedStage;
 use crate::identity;
-use crate::kind::Stage;
+use crate::kind::{Stage, StageKind};
 use crate::pipeline_file::apply::ByStage;
+use crate::pipeline_file::branches::beside;
 use crate::pipeline_file::declared::{Declared, Kinds, Single, makes};
 use crate::pipeline_file::executor::ExecutorSettings;
+use crate::pipeline_file::full_names::Renamed;
 use crate::pipeline_file::layers::{Layer, Origin, StageLayers};
 use crate::pipeline_file::matrix::Portion;
-use crate::pipeline_file::params::{Names, Used, fill_ours};
+use crate::pipeline_file::params::{Used, fill_ours};
 use crate::pipeline_file::paths::Place;
-use crate::pipeline_file::pipeline::{PipelineFile, error_at};
-use crate::pipeline_file::stage_layers::{LeftOut, config_layer, filled, name_policies};
+use crate::pipeline_file::pipeline::PipelineFile;
+use crate::pipeline_file::stage_layers::{LeftOut, config_layers, filled, name_policies};
 use crate::pipeline_file::typing::Typing;
+use crate::pipeline_file::values::error_at;
 use crate::pipeline_file::{OPTION_KEYS, dependencies, halved, matrix};
 use crate::policy::{ExecutionOptions, Slurm};
 use crate::reference::Reference;
@@ -31,7 +35,6 @@ pub(super) struct Loading<'a> {
     pub root: &'a Path,
     pub file: &'a PipelineFile,
     pub kinds: &'a Kinds<'a>,
-    pub params: &'a Map<String, Value>,
     pub used: &'a Used,
     pub overrides: &'a ByStage,
     pub executor: &'a ExecutorSettings,
@@ -75,12 +78,16 @@ impl Loading<'_> {
         };
         let mut stage =
             typing.all(|key| !of_conduct(key), &required, |settings| kind.resolve(settings));
+        let renamed = stage.as_ref().map(|stage| file.renamed(declared, stage.as_ref(), &layers));
+        if let Some(renamed) = renamed.filter(|renamed| !renamed.is_empty()) {
+            renamed.iter().for_each(|renamed| renamed.write(&mut layers));
+            stage = self.again(*kind, &mut layers, &mut errors);
+        }
         if let Some(layer) =
             stage.as_ref().and_then(|stage| beside(single, stage.as_ref(), &layers, all))
         {
             layers.layers.push(layer);
-            let again = layers.typed(|key| !of_conduct(key), |settings| kind.resolve(settings));
-            stage = errors.take(again.map_err(|rejection| layers.explain(rejection)));
+            stage = self.again(*kind, &mut layers, &mut errors);
         }
         let mut conduct = if layers.layers.iter().any(|l| l.values.keys().any(|k| of_conduct(k))) {
             let typing = Typing {
@@ -104,7 +111,7 @@ impl Loading<'_> {
         if let Some(stage) = &stage {
             dependencies::referred(&layers, stage.as_ref(), (all, kinds), &mut found, &mut errors);
         }
-        dependencies::listed(&file.source, &layers, needs, all, &mut found, &mut errors);
+        dependencies::listed((file, declared), &layers, needs, all, &mut found, &mut errors);
         let Some(stage) = stage else {
             return errors.or(None).and_then(|none| none.ok_or_else(|| lost(&layers)));
         };
@@ -120,6 +127,18 @@ impl Loading<'_> {
             needs: found.needs,
         };
         errors.or(loaded)
+    }
+
+    /// The stage once more, with other names of stages in its settings.
+    fn again(
+        &self,
+        kind: &dyn StageKind,
+        layers: &mut StageLayers,
+        errors: &mut Gathered,
+    ) -> Option<Arc<dyn Stage>> {
+        let wanted = |key: &str| !OPTION_KEYS.contains(&key);
+        let again = layers.typed(wanted, |settings| kind.resolve(settings));
+        errors.take(again.map_err(|rejection| layers.explain(rejection)))
     }
 
     /// What a stage's job asks for: its own settings on those of the executor.
@@ -156,7 +175,16 @@ impl Loading<'_> {
         let mut layers = self.read(single, &mut Gathered::default()).layers;
         let wanted = |key: &str| !OPTION_KEYS.contains(&key);
         let stage = layers.typed(wanted, |settings| kind.resolve(settings));
-        stage.map(|stage| stage.references()).unwrap_or_default()
+        let Ok(stage) = stage else { return Vec::new() };
+        let renamed = self.file.renamed(single.declared, stage.as_ref(), &layers);
+        let mut references = stage.references();
+        for reference in &mut references {
+            let is_it = |renamed: &&Renamed| renamed.is_of(reference.key, &reference.stage);
+            if let Some(renamed) = renamed.iter().find(is_it) {
+                reference.stage.clone_from(&renamed.full);
+            }
+        }
+        references
     }
 
     /// A diagnostic of a stage, at the place that it is about.
@@ -171,7 +199,7 @@ impl Loading<'_> {
 
     /// Parameters filled in, layers put on each other, policies in the place of their names.
     fn read(&self, single: &Single, errors: &mut Gathered) -> Read {
-        let Loading { root, file, params, used, overrides, .. } = self;
+        let Loading { root, file, used, overrides, .. } = self;
         let declared = single.declared;
         let id = declared.id.as_str();
         let source = &file.source;
@@ -179,33 +207,14 @@ impl Loading<'_> {
 
         // The stage's own keys.
         let base = vec!["stages".to_owned(), id.to_owned()];
-        let names = Names { params, matrix: &single.values, used };
+        let names = file.names(declared.scope, &single.values, used);
         let own = declared.body.iter().filter(|(key, _)| *key != "matrix");
         let mut body = filled(source, &base, own, names, &mut left_out, errors);
         let needs = body.remove("needs");
 
         // Layers, weakest first: config file, stage, environment and command line.
-        let mut layers = Vec::new();
-        match body.remove("config") {
-            None => {}
-            Some(Value::String(config)) => {
-                let layer = config_layer(root, file, id, &config, names, &mut left_out, errors);
-                match errors.take(layer) {
-                    Some(layer) => layers.push(layer),
-                    None => left_out.config = true,
-                }
-            }
-            Some(_) => {
-                let at = ["stages", id, "config"];
-                errors.push(error_at(
-                    source,
-                    &at,
-                    Part::Value,
-                    "expected the path of a config file",
-                ));
-                left_out.config = true;
-            }
-        }
+        let config = body.remove("config");
+        let mut layers = config_layers((root, file), id, config, names, &mut left_out, errors);
         left_out.config |= left_out.keys.contains("config");
         layers.push(Layer {
             origin: Origin::File { source: source.clone(), base, moved: Vec::new() },
@@ -235,7 +244,14 @@ impl Loading<'_> {
             });
         }
         for layer in &mut layers {
-            name_policies(file, &self.kinds.policy_keys, names, layer, &mut left_out, errors);
+            name_policies(
+                (file, declared),
+                &self.kinds.policy_keys,
+                names,
+                layer,
+                &mut left_out,
+                errors,
+            );
         }
         let mut layers =
             StageLayers { stage: declared.id.clone(), pipeline: source.clone(), layers };
@@ -288,35 +304,6 @@ impl Loading<'_> {
             }
         }
         settings
-    }
-}
-
-/// The names of the stages with the same values of a sweep, in the place of those that are swept.
-fn beside(
-    single: &Single,
-    stage: &dyn Stage,
-    layers: &StageLayers,
-    all: &Declared,
-) -> Option<Layer> {
-    let by = &single.declared.swept.first()?.by;
-    let mut values = Map::new();
-    for reference in stage.references().into_iter().filter(|reference| !reference.many) {
-        let Some(meant) = all.beside(single, &reference.stage) else { continue };
-        let key = reference.key.split('.').next().unwrap_or_default();
-        let mut value = values.remove(key).or_else(|| layers.merged(key))?;
-        replace(&mut value, &reference.stage, meant.as_str());
-        values.insert(key.to_owned(), value);
-    }
-    let origin = Origin::Outside(by.clone());
-    (!values.is_empty()).then_some(Layer { origin, values })
-}
-
-/// Writes one text in the place of another, wherever it is all of a value.
-fn replace(value: &mut Value, old: &str, new: &str) {
-    match value {
-        Value::String(text) if text == old => *text = new.to_owned(),
-        Value::Object(map) => map.values_mut().for_each(|value| replace(value, old, new)),
-        _ => {}
     }
 }
 

@@ -4,13 +4,14 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use pipe_core::error::{Gathered, SpecError};
+use pipe_core::error::{Gathered, SpecError, SpecErrors};
 use serde_json::{Map, Value};
 
 use crate::pipeline_file::COMMON_KEYS;
 use crate::pipeline_file::layers::{Layer, Origin};
 use crate::pipeline_file::params::{Names, filled_value};
-use crate::pipeline_file::pipeline::{PipelineFile, error_at, mapping, read_document};
+use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
+use crate::pipeline_file::values::{Document, error_at, mapping, read_document};
 use crate::source::{self, Part, Source};
 
 /// What was wrong and is left out. A key that is missing for that reason is no error of its own.
@@ -32,27 +33,73 @@ impl LeftOut {
     }
 }
 
-/// Reads the file named by `config:`. A single outer key `training:` is taken off.
-pub(super) fn config_layer(
-    root: &Path,
-    file: &PipelineFile,
+/// The layers of the files named by `config:`, in their order.
+pub(super) fn config_layers(
+    (root, file): (&Path, &PipelineFile),
     stage: &str,
+    config: Option<Value>,
+    names: Names,
+    left_out: &mut LeftOut,
+    errors: &mut Gathered,
+) -> Vec<Layer> {
+    let at = ["stages", stage, "config"];
+    let files = match config {
+        None => return Vec::new(),
+        Some(Value::Array(files)) => files,
+        Some(one) => {
+            let read = config_layer((root, file), &at, &one, names, left_out, errors);
+            left_out.config |= read.is_none();
+            return read.into_iter().collect();
+        }
+    };
+    let mut layers = Vec::new();
+    for (index, one) in files.iter().enumerate() {
+        let index = index.to_string();
+        let at = [&at[..], &[&index]].concat();
+        let read = config_layer((root, file), &at, one, names, left_out, errors);
+        left_out.config |= read.is_none();
+        layers.extend(read);
+    }
+    layers
+}
+
+fn config_layer(
+    (root, file): (&Path, &PipelineFile),
+    at: &[&str],
+    config: &Value,
+    names: Names,
+    left_out: &mut LeftOut,
+    errors: &mut Gathered,
+) -> Option<Layer> {
+    let Value::String(config) = config else {
+        let message = "expected the path of a config file, or a list of such paths";
+        errors.push(error_at(&file.source, at, Part::Value, message));
+        return None;
+    };
+    let layer = read_config((root, file), at, config, names, left_out, errors);
+    errors.take(layer)
+}
+
+/// Reads one file named by `config:`. A single outer key `training:` is taken off.
+fn read_config(
+    (root, file): (&Path, &PipelineFile),
+    at: &[&str],
     config: &str,
     names: Names,
     left_out: &mut LeftOut,
     errors: &mut Gathered,
-) -> Result<Layer, SpecError> {
+) -> Result<Layer, SpecErrors> {
     let shown = PathBuf::from(config);
     let source = source::read(&root.join(&shown), &shown).map_err(|error| {
         let (message, help) = error.into_parts();
         let message = format!("failed to read the config file: {message}");
-        let error = error_at(&file.source, &["stages", stage, "config"], Part::Value, message);
+        let error = error_at(&file.source, at, Part::Value, message);
         help.into_iter()
             .fold(error, SpecError::note)
             .note("the path is relative to the project's folder")
     })?;
-    let (document, _) = read_document(&source)?;
-    let mut values = match document {
+    let Document { values, source, .. } = read_document(&source)?;
+    let mut values = match values {
         Value::Null => Map::new(),
         other => mapping(&source, &[], other)?,
     };
@@ -102,7 +149,7 @@ pub(super) fn filled<'a>(
 
 /// Puts a policy where its name stands.
 pub(super) fn name_policies(
-    file: &PipelineFile,
+    (file, declared): (&PipelineFile, &StageDeclaration),
     keys: &[&'static str],
     names: Names,
     layer: &mut Layer,
@@ -112,7 +159,14 @@ pub(super) fn name_policies(
     for &key in keys {
         let Some(Value::String(name)) = layer.values.get(key) else { continue };
         let named = file.policies.get(key).and_then(Value::as_object);
-        let Some(policy) = named.and_then(|n| n.get(name)) else {
+        let scope = match &layer.origin {
+            Origin::Outside(_) => None,
+            Origin::File { .. } => file.written_in(declared, key, name),
+        };
+        let exists = |name: &str| named.is_some_and(|named| named.contains_key(name));
+        let full = file.full_name(scope, name, exists);
+        let found = full.and_then(|full| Some((named?.get(&full)?, full)));
+        let Some((policy, full)) = found else {
             if is_a_value_by_itself(key, name) {
                 continue;
             }
@@ -132,8 +186,10 @@ pub(super) fn name_policies(
             left_out.keys.insert(key.to_owned());
             continue;
         };
-        names.used.note(key, name);
-        let path = vec!["policies".to_owned(), key.to_owned(), name.clone()];
+        names.used.note(key, &full);
+        let scope = file.scope_of_policy.get(&(key.to_owned(), full.clone())).copied();
+        let names = file.names(scope, names.matrix, names.used);
+        let path = vec!["policies".to_owned(), key.to_owned(), full];
         match errors.take(filled_value(&file.source, &path, policy, names)) {
             Some(policy) => drop(layer.values.insert(key.to_owned(), policy)),
             None => {

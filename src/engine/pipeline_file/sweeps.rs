@@ -45,15 +45,7 @@ fn inherited(
     let mut ignored = (Gathered::default(), Vec::new());
     let (used, executor) = (Used::default(), ExecutorSettings::default());
     let all = Declared::of(root, file, kinds, &used, (&mut ignored.0, &mut ignored.1));
-    let loading = Loading {
-        root,
-        file,
-        kinds,
-        params: &file.params,
-        used: &used,
-        overrides,
-        executor: &executor,
-    };
+    let loading = Loading { root, file, kinds, used: &used, overrides, executor: &executor };
     let mut found: Vec<(usize, Swept)> = Vec::new();
     for (index, stage) in file.stages.iter().enumerate() {
         let is_of = |single: &&Single| single.declared.id == stage.id;

@@ -66,10 +66,15 @@ pub(super) fn refused_parameter(
     path: &[String],
 ) -> SpecError {
     let error = refused(given, "a parameter");
-    let reference = format!("${{params.{}}}", path.join("."));
+    let path = path.join(".");
     let takers = file.stages.iter().flat_map(|stage| {
-        let takes = stage.body.iter().filter(|(_, value)| value.as_str() == Some(&reference));
-        takes.map(|(key, _)| format!("`{}.{key}`", stage.id))
+        let prefix = file.scope(stage.scope).map_or("", |scope| &scope.prefix);
+        let reference = path.strip_prefix(prefix).map(|name| format!("${{params.{name}}}"));
+        let takes = stage.body.iter().filter(|(_, value)| {
+            value.as_str().is_some_and(|value| reference.as_deref() == Some(value))
+        });
+        let takes: Vec<String> = takes.map(|(key, _)| format!("`{}.{key}`", stage.id)).collect();
+        takes
     });
     match takers.collect::<Vec<_>>().as_slice() {
         [] => error,

@@ -24,6 +24,9 @@ impl Finder<'_> {
             self.key()
         ));
         let wanted = &self.given.path[0];
+        if wanted == "profile" && !self.file.profiles.is_empty() {
+            return error.note("a profile is chosen with `--profile NAME`");
+        }
         let elsewhere = self.file.stages.iter().find_map(|stage| {
             let meant = Place::root(self.kinds.schema(&stage.kind)?).suggestion(wanted)?;
             Some(format!("did you mean `{}`?", meant.join(".")))

@@ -4,7 +4,7 @@ use pipe_core::error::SpecError;
 use pipe_core::ids::StageId;
 use serde_json::{Map, Value};
 
-use crate::pipeline_file::pipeline::{error_at, mapping};
+use crate::pipeline_file::values::{error_at, mapping};
 use crate::source::{Part, Source};
 
 /// More stages than this are a slip of the fingers.

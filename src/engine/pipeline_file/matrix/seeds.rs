@@ -5,8 +5,9 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::reading::DEFAULT_SEED;
-use crate::pipeline_file::params::{Names, Used, fill};
-use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration, read_document};
+use crate::pipeline_file::params::{Used, fill};
+use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
+use crate::pipeline_file::values::read_document;
 use crate::source;
 
 /// The pipeline's seed: its parameter `seed`, if it has one that is a whole number.
@@ -28,15 +29,19 @@ pub(crate) fn of_stage(
     stage: &StageDeclaration,
     used: &Used,
 ) -> u64 {
-    let names = Names { params: &file.params, matrix: &Map::new(), used };
+    let none = Map::new();
+    let names = file.names(stage.scope, &none, used);
     let filled = |value: &Value| fill(value, names).ok();
     let written = |values: &Value| values.get("seed").and_then(&filled).and_then(|v| v.as_u64());
     let in_stage = stage.body.get("seed").and_then(&filled).and_then(|v| v.as_u64());
     let in_config = || {
-        let path = filled(stage.body.get("config")?)?;
-        let path = Path::new(path.as_str()?);
-        let (document, _) = read_document(&source::read(&root.join(path), path).ok()?).ok()?;
-        written(document.get("training").unwrap_or(&document))
+        let files = filled(stage.body.get("config")?)?;
+        let files = files.as_array().map_or_else(|| vec![&files], |files| files.iter().collect());
+        files.into_iter().rev().find_map(|file| {
+            let path = Path::new(file.as_str()?);
+            let document = read_document(&source::read(&root.join(path), path).ok()?).ok()?.values;
+            written(document.get("training").unwrap_or(&document))
+        })
     };
     let property = schema.and_then(|schema| schema.get("properties")?.get("seed"));
     let of_kind = || property?.get("default")?.as_u64();

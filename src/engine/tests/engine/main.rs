@@ -16,6 +16,7 @@ mod matrix;
 mod metrics;
 mod plan;
 mod random;
+mod reuse;
 mod settings;
 mod slurm;
 mod spec;

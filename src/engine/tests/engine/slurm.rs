@@ -14,7 +14,7 @@ use pipe_engine::exec::slurm::{
 use pipe_engine::exec::{Execution, InspectedStage, Summary, inspect};
 use pipe_engine::graph::Targets;
 use pipe_engine::identity;
-use pipe_engine::kind::{Failure, Request, StageId};
+use pipe_engine::kind::{Failure, StageId};
 use pipe_engine::plan::{Plan, plan};
 use pipe_engine::state::{Attempt, JobId, Jobs, Record};
 
