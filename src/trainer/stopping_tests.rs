@@ -85,6 +85,7 @@ fn epoch(seed: u64, epoch: u64) -> EpochRecord {
         seconds: STEPS as f64 * SECONDS,
         images_per_second: 1.0,
         data_wait: 0.0,
+        saved: None,
     }
 }
 

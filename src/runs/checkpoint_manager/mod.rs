@@ -52,6 +52,7 @@
 
 mod changed;
 mod ending;
+mod made_again;
 #[cfg(test)]
 mod program_tests;
 mod reconcile;
@@ -282,6 +283,7 @@ impl CheckpointManager {
                 Action::Save => {
                     self.set_aside(&path)?;
                     let written = content.write(self.run.disk(), &path, header)?;
+                    self.note_saved(header, &written.file_digest, written.state_digest);
                     let record = record(header, name, written.bytes, written.file_digest);
                     saved.bytes = written.bytes;
                     self.metadata.checkpoints.retain(|c| c.epoch != header.epoch);

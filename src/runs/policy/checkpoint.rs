@@ -129,7 +129,7 @@ pub struct InvalidPolicy {
 pub struct KnownCheckpoint {
     pub epoch: u64,
     pub metrics: BTreeMap<String, f64>,
-    /// A stage has yet to look at it.
+    /// It stays: a stage has yet to look at it, or a person asked for it again.
     pub is_pinned: bool,
 }
 
