@@ -35,6 +35,8 @@ pub struct StoppingRules {
     pub max_steps: Option<u64>,
     /// Time that is trained in all.
     pub max_time: Option<Span>,
+    /// The last epoch that is wanted of it, where a part of a run is done once more.
+    pub last_epoch: Option<u64>,
 }
 
 /// Why a training ended before its last epoch.
@@ -86,7 +88,12 @@ impl StoppingRules {
         policy: &CheckpointPolicy,
     ) -> Self {
         let early_stopping = early_stopping.map(|rule| rule.resolved(policy));
-        Self { early_stopping, max_steps, max_time }
+        Self { early_stopping, max_steps, max_time, last_epoch: None }
+    }
+
+    /// Those for a part of a run that is done once more, up to an epoch that the run has reached.
+    pub(crate) fn aside(self, last_epoch: u64) -> Self {
+        Self { max_steps: self.max_steps, last_epoch: Some(last_epoch), ..Self::default() }
     }
 
     /// Why a training that is so far has come to its end, if it has. `history`: its epochs, in their
@@ -108,6 +115,9 @@ impl StoppingRules {
                 rule: "max_steps",
                 reason: format!("max_steps of {max} is reached"),
             });
+        }
+        if let Some(last) = self.last_epoch.filter(|last| trained.epochs >= *last) {
+            return Some(Ending { rule: "epochs", reason: format!("epoch {last} is reached") });
         }
         self.time()
             .filter(|_| self.max_time.is_some_and(|max| trained.seconds >= max.0.as_secs_f64()))

@@ -13,6 +13,7 @@ use pipe_core::secret;
 use pipe_core::stop::Signal;
 use pipe_fs::Lock;
 
+use super::aside::Aside;
 use super::execution::{Execution, manifest, request};
 use super::journal::Journal;
 use super::upstream::RunningStages;
@@ -39,6 +40,8 @@ pub(super) struct Begin<'a> {
     pub made: Option<Outputs>,
     /// See [`Record::before`].
     pub before: Option<OutputBaseline>,
+    /// A part of a run that is done once more, elsewhere.
+    pub aside: Option<Aside>,
 }
 
 /// Carries a stage through, with its lock taken; its record says how it ended before this returns.
@@ -140,7 +143,7 @@ fn attempts(
 }
 
 /// One attempt. Never panics for a stage's panic: that is reported as a bug of the stage.
-fn attempt(
+pub(super) fn attempt(
     execution: &Execution,
     journal: &Journal,
     begin: &Begin,
@@ -164,6 +167,7 @@ fn attempt(
         inputs: begin.inputs.clone(),
         made: begin.made.clone(),
         adjustment,
+        aside: begin.aside.clone(),
         gpu: begin.gpu,
         tasks: execution.job.map(|_| stage.tasks()).filter(|tasks| tasks.count() > 1),
         graph: execution.graph,

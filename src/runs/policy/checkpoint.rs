@@ -185,6 +185,23 @@ impl CheckpointPolicy {
         Ok(())
     }
 
+    /// The same for a part of a run that is done once more elsewhere: of what it makes the newest is
+    /// wanted, whether the run keeps any or not, and nothing inside epochs.
+    pub fn aside(&self) -> Self {
+        Self {
+            enabled: true,
+            base_dir: None,
+            run_number: None,
+            resume_from_run: None,
+            save_every_n_steps: None,
+            keep_last_n: Some(1),
+            keep_top_k: None,
+            keep_epoch: None,
+            followed_by: Vec::new(),
+            ..self.clone()
+        }
+    }
+
     /// Checks that `monitor` is one of the metrics that a training reports: those that it is known
     /// to report, or those of its first epoch, one without a finite value among them.
     ///

@@ -22,7 +22,9 @@ use super::session::{Position, Session};
 use super::settings::TrainerSettings;
 use crate::artifacts::{Checkpoints, ProgramPreview, checkpoint_reference};
 use crate::run_match::RunCriteria;
-use crate::stopping::{TotalEpochs, lint_patience, note_ending, note_finished_early};
+use crate::stopping::{
+    StoppingRules, TotalEpochs, lint_patience, note_ending, note_finished_early,
+};
 use crate::training::{Changeable, Training, shown};
 use crate::write_config;
 
@@ -138,6 +140,9 @@ impl Stage for TrainerStage {
     }
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
+        if context.aside.is_some() {
+            return self.aside().run_in(context, &mut None);
+        }
         let mut opened = None;
         let ended = self.run_in(context, &mut opened);
         if let (Err(error), Some(run)) = (&ended, opened) {
@@ -149,6 +154,22 @@ impl Stage for TrainerStage {
 }
 
 impl TrainerStage {
+    /// The same for a part of a run that is done once more.
+    fn aside(&self) -> Self {
+        let mut settings = self.settings.clone();
+        settings.checkpoint = settings.checkpoint.aside();
+        Self { settings, value: self.value.clone(), seen: Mutex::default() }
+    }
+
+    /// What ends it before its last epoch.
+    fn stopping(&self, context: &RunContext) -> StoppingRules {
+        let rules = self.settings.stopping();
+        match &context.aside {
+            Some(aside) => rules.aside(aside.until),
+            None => rules,
+        }
+    }
+
     /// Trains; `opened` is the run as soon as there is one, whatever happens behind it.
     fn run_in(
         &self,
@@ -189,7 +210,7 @@ impl TrainerStage {
                 m.other.insert("pieces_per_batch".into(), job.micro_batch_splits.into());
             })?;
         }
-        let (target, stopping) = (self.settings.epochs, self.settings.stopping());
+        let (target, stopping) = (self.settings.epochs, self.stopping(context));
         let (policy, ends) = (&self.settings.checkpoint, (target, stopping, self.settings.seed));
         let mut session =
             Session::open(context, policy, ends, scratch.clone(), manager, (position, seconds))?;
@@ -240,8 +261,13 @@ impl TrainerStage {
             data: Some(&inputs),
         };
         let (request, root) = (&context.request, &context.root);
-        let selection =
-            training.select_run(request, &context.pipeline, &context.stage, root, &criteria)?;
+        let selection = match &context.aside {
+            // On which device its program computes is not known here.
+            Some(aside) => training.select_aside(context, aside, &criteria, None)?,
+            None => {
+                training.select_run(request, &context.pipeline, &context.stage, root, &criteria)?
+            }
+        };
         training.open_run(context, selection, &inputs.record(), device)
     }
 

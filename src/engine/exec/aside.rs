@@ -1,0 +1,96 @@
+//! A part of a numbered run that is done once more, in a folder aside: by a stage with the settings
+//! of that run. Nothing of it is recorded, no event is written down, and no hook hears of it.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pipe_core::failure::{Failure, StageError};
+use pipe_core::ids::StageId;
+use pipe_fs::Lock;
+
+use super::attempt::{Begin, attempt};
+use super::execution::{Execution, inputs, inspect};
+use super::journal::Journal;
+use super::upstream::RunningStages;
+use crate::artifact::{Artifact, Outcome};
+use crate::graph::Targets;
+use crate::inspection::StageState;
+use crate::pipeline_file::LoadedStage;
+use crate::plan::Plan;
+use crate::policy::Adjustment;
+
+/// What part of a run is done once more, and where.
+#[derive(Clone)]
+pub struct Aside {
+    /// The folder of a run that begins as the one did that is repeated.
+    pub folder: PathBuf,
+    /// The last round of it.
+    pub until: u64,
+    /// It may be done on another device than the run was.
+    pub any_device: bool,
+    /// How often batches were halved in the run.
+    pub micro_batch_splits: u32,
+    /// What looks at it meanwhile, of a type that the stage knows.
+    pub observer: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+/// Carries out a stage aside. `lock`: held as long as its programs run. The stages that it refers to
+/// must be up to date.
+///
+/// # Errors
+/// What went wrong, with the stage that it went wrong in.
+pub fn run_aside(
+    execution: &Execution,
+    stage: &StageId,
+    aside: Aside,
+    lock: &Lock,
+) -> Result<Outcome, (StageId, StageError)> {
+    let refused =
+        |stage: &StageId, text: String| (stage.clone(), StageError::new(Failure::Setting, text));
+    let missing = || refused(stage, "the run's settings have no such stage".to_owned());
+    let pipeline = &execution.graph.pipeline.name;
+    let journal = Journal::silent(execution.root, pipeline, execution.report);
+    let plan = Plan { steps: Vec::new() };
+    let held = (&RunningStages::new(execution, &plan), lock);
+    let wanted = Targets { until: vec![stage.to_string()], ..Targets::default() };
+    let selection = execution.graph.select(&wanted).map_err(|_| missing())?;
+    let mut before = selection.stages;
+    before.remove(stage);
+    let found = inspect(execution, &before)?;
+    let mut artifacts: HashMap<StageId, Artifact> = HashMap::new();
+    let run = |stage: &LoadedStage, artifacts: &HashMap<_, _>, aside: Option<Aside>| {
+        let splits = aside.as_ref().map_or(0, |aside| aside.micro_batch_splits);
+        let begin = Begin {
+            stage,
+            action: String::new(),
+            reason: String::new(),
+            progress: None,
+            anew: false,
+            micro_batch_splits: splits,
+            inputs: inputs(stage, artifacts),
+            gpu: None,
+            made: None,
+            before: None,
+            aside,
+        };
+        let adjustment = Adjustment { micro_batch_splits: splits, ..Adjustment::default() };
+        attempt(execution, &journal, &begin, adjustment, true, held)
+            .map_err(|error| (stage.id.clone(), error))
+    };
+    for one in execution.graph.stages().filter(|one| before.contains(&one.id)) {
+        let Some(seen) = found.get(&one.id) else { continue };
+        let artifact = match &seen.inspection.state {
+            StageState::Transient => run(one, &artifacts, None)?.artifact,
+            StageState::Done { .. } => seen.inspection.artifact.clone(),
+            _ => {
+                let text = format!("it is not up to date, and stage {stage} needs it: run it first");
+                return Err(refused(&one.id, text));
+            }
+        };
+        artifacts.extend(artifact.map(|artifact| (one.id.clone(), artifact)));
+    }
+    let target = execution.graph.stage(stage).ok_or_else(missing)?;
+    run(target, &artifacts, Some(aside))
+}
