@@ -36,7 +36,7 @@ pub fn again(a: AgainArguments, output: &Output, kinds: &Kinds) -> Result<ExitCo
         return Err(CliError::usage(text));
     }
     recorded.require_epoch(epoch)?;
-    let disk = recorded.root().disk();
+    let (disk, slot) = (recorded.root().disk(), slot(recorded.root())?);
     let listed = metadata.checkpoints.iter().find(|c| c.epoch == epoch);
     if let Some(record) = listed.filter(|record| is_as_recorded(run, metadata, record).is_ok()) {
         let file = run.file_of(record);
@@ -47,7 +47,6 @@ pub fn again(a: AgainArguments, output: &Output, kinds: &Kinds) -> Result<ExitCo
         return Ok(ExitCode::SUCCESS);
     }
     let expected = Expected::of(metadata, epoch);
-    let slot = slot(recorded.root())?;
     let repeat = recorded.prepare(&slot, &|c| c.epoch < epoch)?;
     message::note(&format!("epoch {epoch} is trained again from {}", beginning(&repeat)));
     if let Some(code) = recorded.train(output, (&slot, &repeat), epoch, None)? {
@@ -108,7 +107,8 @@ impl Verdict {
                 "the same tensors as then, bit for bit; only the header is another one, since the run was extended",
             ),
             Self::Unknown => Some(
-                "no digest on record: an earlier version trained it. The metrics are those of the run's history",
+                "no digest on record: no checkpoint of that epoch was saved, or an earlier version did it. The metrics are \
+                 those of the run's history",
             ),
             Self::Different(_) => None,
         }

@@ -60,6 +60,7 @@ impl Slot {
             StageError::new(Failure::Storage, text)
         };
         atomic::create_needless_folder(root.disk(), &all).map_err(storage)?;
+        atomic::remove_temporary_files(root.disk(), &all);
         let mut own = None;
         for number in 1u32.. {
             if let Some(lock) = take_lock(root.disk(), &all.join(number.to_string()))? {
@@ -72,7 +73,8 @@ impl Slot {
         };
         for entry in std::fs::read_dir(&all).into_iter().flatten().flatten() {
             let left = entry.path();
-            if left == folder || !left.is_dir() {
+            let is_hidden = entry.file_name().to_string_lossy().starts_with('.');
+            if left == folder || is_hidden || !left.is_dir() {
                 continue;
             }
             if let Some(_free) = take_lock(root.disk(), &left)? {

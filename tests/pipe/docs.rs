@@ -204,6 +204,7 @@ pages! {
     quality: "docs/quality.md",
     recipes: "docs/recipes.md",
     report: "docs/report.md",
+    reproduce: "docs/reproduce.md",
     sampling: "docs/sampling.md",
     scale: "docs/scale.md",
     slurm: "docs/slurm.md",

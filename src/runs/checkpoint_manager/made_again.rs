@@ -7,7 +7,7 @@ use pipe_fs::atomic;
 use serde_json::Value;
 
 use super::settling::recorded_policy;
-use super::{CheckpointManager, record};
+use super::{CheckpointManager, record, sweep};
 use crate::checkpoint::{self, Checkpoint, Header, header_beside};
 use crate::checkpoint_path::Name;
 use crate::{CheckpointRecord, Metadata, Run, SavedState, StoreError};
@@ -64,6 +64,7 @@ impl CheckpointManager {
     /// Somebody holds the run, `made` is not whole, or the disk refused.
     pub fn put_back(run: &Run, made: &Path) -> Result<CheckpointRecord, StoreError> {
         let lock = run.lock()?;
+        sweep(run);
         let metadata = Metadata::load(&run.metadata_path())?;
         let file = Checkpoint::open(made)?;
         file.verify()?;
