@@ -68,7 +68,7 @@ pub fn audit(a: AuditArguments, output: &Output, kinds: &Kinds) -> Result<ExitCo
         if let Some(code) = recorded.train(output, (&slot, &repeat), to, None)? {
             return Ok(code);
         }
-        let made = repeat.made(to, None).map_err(CliError::failed)?;
+        let made = repeat.recomputed(to, None).map_err(CliError::failed)?;
         found.compare(&recorded, &interval, &made)?;
     }
     found.tell(&recorded, &interval, a.json);
@@ -81,11 +81,7 @@ fn is_whole(recorded: &RecordedRun, record: &CheckpointRecord) -> bool {
 }
 
 impl<'a> Interval<'a> {
-    fn of(
-        recorded: &'a RecordedRun,
-        from: Option<u64>,
-        to: Option<u64>,
-    ) -> Result<Self, CliError> {
+    fn of(recorded: &'a RecordedRun, from: Option<u64>, to: Option<u64>) -> Result<Self, CliError> {
         let (number, kept) = (recorded.run.number, &recorded.metadata.checkpoints);
         let none = || CliError::usage(format!("run {number} keeps no checkpoint to compare with"));
         let to = to.or(kept.last().map(|c| c.epoch)).ok_or_else(none)?;

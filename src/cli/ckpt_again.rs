@@ -52,7 +52,7 @@ pub fn again(a: AgainArguments, output: &Output, kinds: &Kinds) -> Result<ExitCo
     if let Some(code) = recorded.train(output, (&slot, &repeat), epoch, None)? {
         return Ok(code);
     }
-    let made = repeat.made(epoch, expected.saved_at).map_err(CliError::failed)?;
+    let made = repeat.recomputed(epoch, expected.saved_at).map_err(CliError::failed)?;
     let verdict = expected.compare(&made, metadata);
     if let Verdict::Different(why) = &verdict {
         if !recorded.may_differ() || target.is_none() {

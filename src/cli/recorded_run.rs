@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pipe_core::stop::Stop;
-use pipe_engine::exec::{Aside, run_aside};
+use pipe_engine::exec::run_aside;
 use pipe_engine::graph::{Graph, Targets};
-use pipe_engine::kind::{Failure, StageId};
+use pipe_engine::kind::{Aside, Failure, StageId};
 use pipe_engine::pipeline_file;
 use pipe_engine::session::Session;
 use pipe_fs::ProjectRoot;

@@ -123,7 +123,8 @@ fn tell_range(number: u32, steps: &[ProbedStep], (from, to): (u64, u64), as_json
         return;
     };
     let Jump { step, loss, expected, deviations } = jump;
-    let told = format!("{loss:.4} where {expected:.4} was expected, {deviations:.1} deviations more");
+    let told =
+        format!("{loss:.4} where {expected:.4} was expected, {deviations:.1} deviations more");
     if !jump.is_certain() {
         say!(
             "run {number}, steps {from} to {to}: no jump of {THRESHOLD} deviations; the largest rise is at step {step}: \

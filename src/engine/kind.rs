@@ -19,8 +19,8 @@ use pipe_fs::{Lock, ProjectRoot, Stamp};
 use serde_json::Value;
 
 pub use crate::artifact::{Artifact, ArtifactType, Metrics, NextCommand, Outcome};
+pub use crate::aside::Aside;
 pub use crate::diagnostic::Diagnostic;
-pub use crate::exec::Aside;
 use crate::exec::Journal;
 pub use crate::file_formats::{FileFormats, PlainFiles};
 use crate::graph::{Graph, Targets};

@@ -170,7 +170,7 @@ impl Repeat {
     ///
     /// # Errors
     /// It made none of that epoch, or the disk refused.
-    pub fn made(
+    pub fn recomputed(
         &self,
         epoch: u64,
         saved: Option<DateTime<Utc>>,

@@ -85,9 +85,8 @@ fn a_removed_checkpoint_comes_back_as_the_same_file() {
     let epoch = removed(&project, RUN);
     let (before, bytes) = (project.metadata(RUN), state(&project));
     let number = epoch.to_string();
-    let again = |more: &[&str]| {
-        project.pipe(&[&["ckpt", "again", "1", "--epoch", &number], more].concat())
-    };
+    let again =
+        |more: &[&str]| project.pipe(&[&["ckpt", "again", "1", "--epoch", &number], more].concat());
 
     // Elsewhere first: the run stays as it was.
     let aside = again(&["-o", "aside.ckpt"]).succeeds();
@@ -131,7 +130,7 @@ fn a_removed_checkpoint_comes_back_as_the_same_file() {
 }
 
 #[test]
-fn what_cannot_be_made_again_is_refused_and_says_why() {
+fn what_cannot_be_recomputed_is_refused_and_says_why() {
     let project = trained(LAST_ONLY);
     let bytes = state(&project);
     let again = |epoch: &str, more: &[&str]| {
@@ -177,7 +176,10 @@ fn other_images_than_the_runs_are_refused() {
     let project = Project::new();
     pictures(&project, 16);
     let pipeline = TINY
-        .replace("source: shapes\n    classes: [circle, square]", "source: image_folder\n    root: images")
+        .replace(
+            "source: shapes\n    classes: [circle, square]",
+            "source: image_folder\n    root: images",
+        )
         .replace("    num_images: 64\n", "")
         .replace("batch_size: 16", "batch_size: 4");
     project.write("p.yaml", format!("{pipeline}{LAST_ONLY}"));
@@ -224,9 +226,11 @@ fn killed_at_any_moment_it_loses_nothing() {
     assert!(killed > 3, "{killed}");
     project.pipe(&arguments).succeeds();
     project.pipe(&["verify"]).succeeds();
-    assert!(all_tensors(&project.path("aside.ckpt")) == {
-        all_tensors(&project.path(&format!("{RUN}/checkpoints/epoch_{epoch:03}.ckpt")))
-    });
+    assert!(
+        all_tensors(&project.path("aside.ckpt")) == {
+            all_tensors(&project.path(&format!("{RUN}/checkpoints/epoch_{epoch:03}.ckpt")))
+        }
+    );
     // What those that were killed left is gone.
     let left = project.list(".pipe/again");
     assert!(left.iter().all(|name| name.ends_with(".lock")), "{left:?}");
@@ -240,7 +244,10 @@ fn an_honest_run_passes_an_audit_and_stays_as_it_was() {
     project.pipe(&["audit", "1", "--from", "4"]).succeeds().says("epochs 5 to 6: the same");
     let found = project.pipe(&["audit", "1", "--from=0", "--to=5", "--json"]).succeeds();
     let found = json_of(&found);
-    assert_eq!((&found["same"], &found["from"], &found["to"]), (&true.into(), &0.into(), &5.into()));
+    assert_eq!(
+        (&found["same"], &found["from"], &found["to"]),
+        (&true.into(), &0.into(), &5.into())
+    );
     // Of an epoch whose checkpoint is gone the digest is known.
     project.pipe(&["audit", "1", "--to", "2"]).succeeds().says("epochs 1 to 2: the same");
     assert!(state(&project) == bytes, "an audit changes nothing");
@@ -273,7 +280,10 @@ fn an_audit_names_the_file_and_the_part_that_somebody_changed() {
         let found = found.says("epoch_006.ckpt").says("not the file that the run recorded");
         found.says(&format!("{part}: 1 of "));
         let found = json_of(&project.pipe(&["audit", "1", "--json"]).exits(1));
-        assert_eq!((&found["same"], found["differences"].as_array().unwrap().len()), (&false.into(), 1));
+        assert_eq!(
+            (&found["same"], found["differences"].as_array().unwrap().len()),
+            (&false.into(), 1)
+        );
         let largest = found["differences"][0]["largest"].as_f64().unwrap();
         assert!((largest - 0.5).abs() < 1e-6, "{largest}");
     }
@@ -295,7 +305,10 @@ fn logged(project: &Project) -> BTreeMap<u64, f64> {
     let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     lines
         .filter_map(|line| {
-            Some((line["step"].as_u64()?, line["metrics"]["train_loss_step"].as_f64().or(line["train_loss_step"].as_f64())?))
+            Some((
+                line["step"].as_u64()?,
+                line["metrics"]["train_loss_step"].as_f64().or(line["train_loss_step"].as_f64())?,
+            ))
         })
         .collect()
 }
@@ -360,14 +373,16 @@ fn a_poisoned_image_is_found_by_the_jump_of_the_loss() {
     });
     noise.save(project.path("images/a/07.png")).unwrap();
     let pipeline = TINY
-        .replace("source: shapes\n    classes: [circle, square]", "source: image_folder\n    root: images")
+        .replace(
+            "source: shapes\n    classes: [circle, square]",
+            "source: image_folder\n    root: images",
+        )
         .replace("    num_images: 64\n", "")
         .replace("batch_size: 16", "batch_size: 4\n    learning_rate: 3e-3");
     project.write("p.yaml", format!("{pipeline}{LAST_ONLY}"));
     project.pipe(&["run", "p.yaml", "--epochs=24"]).succeeds();
     // Three epochs, of eight steps each, behind those that it learned in.
-    let ended =
-        project.pipe(&["replay", "1", "--from=169", "--to=192", "--json"]).succeeds();
+    let ended = project.pipe(&["replay", "1", "--from=169", "--to=192", "--json"]).succeeds();
     let found = json_of(&ended);
     assert_eq!(found["is_certain"], true, "{:#}", found["jump"]);
     let steps = found["steps"].as_array().unwrap();
@@ -381,9 +396,10 @@ fn a_poisoned_image_is_found_by_the_jump_of_the_loss() {
 }
 
 #[test]
-fn lora_is_made_again_audited_and_replayed_as_well() {
+fn lora_is_recomputed_audited_and_replayed_as_well() {
     let project = Project::new();
-    let pipeline = CHAIN.replace("    epochs: 3\n", "    epochs: 6\n    checkpoint: { keep_last_n: 1 }\n");
+    let pipeline =
+        CHAIN.replace("    epochs: 3\n", "    epochs: 6\n    checkpoint: { keep_last_n: 1 }\n");
     project.write("p.yaml", pipeline);
     project.pipe(&["run", "p.yaml", "lora"]).succeeds();
     let (epoch, bytes) = (removed(&project, LORA), state(&project));
@@ -399,11 +415,12 @@ fn lora_is_made_again_audited_and_replayed_as_well() {
 
 #[cfg(unix)]
 #[test]
-fn a_program_s_checkpoint_is_made_again_where_it_resumes_to_the_bit() {
+fn a_program_s_checkpoint_is_recomputed_where_it_resumes_to_the_bit() {
     const RUN: &str = "checkpoints/trainer/run_001";
     for folder in [false, true] {
         let project = Project::new();
-        let keys = format!("    checkpoint: {{ keep_last_n: 1 }}\n    settings: {{ folder: {folder} }}\n");
+        let keys =
+            format!("    checkpoint: {{ keep_last_n: 1 }}\n    settings: {{ folder: {folder} }}\n");
         project.write("p.yaml", crate::trainer::stage(&keys));
         project.pipe(&["run", "p.yaml", "--epochs=6"]).succeeds();
         let epoch = removed(&project, RUN);

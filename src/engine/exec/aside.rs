@@ -1,10 +1,7 @@
-//! A part of a numbered run that is done once more, in a folder aside: by a stage with the settings
-//! of that run. Nothing of it is recorded, no event is written down, and no hook hears of it.
+//! Carries out a stage aside. Nothing of it is recorded, no event is written down, and no hook hears
+//! of it.
 
-use std::any::Any;
 use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::Arc;
 
 use pipe_core::failure::{Failure, StageError};
 use pipe_core::ids::StageId;
@@ -15,26 +12,12 @@ use super::execution::{Execution, inputs, inspect};
 use super::journal::Journal;
 use super::upstream::RunningStages;
 use crate::artifact::{Artifact, Outcome};
+use crate::aside::Aside;
 use crate::graph::Targets;
 use crate::inspection::StageState;
 use crate::pipeline_file::LoadedStage;
 use crate::plan::Plan;
 use crate::policy::Adjustment;
-
-/// What part of a run is done once more, and where.
-#[derive(Clone)]
-pub struct Aside {
-    /// The folder of a run that begins as the one did that is repeated.
-    pub folder: PathBuf,
-    /// The last round of it.
-    pub until: u64,
-    /// It may be done on another device than the run was.
-    pub any_device: bool,
-    /// How often batches were halved in the run.
-    pub micro_batch_splits: u32,
-    /// What looks at it meanwhile, of a type that the stage knows.
-    pub observer: Option<Arc<dyn Any + Send + Sync>>,
-}
 
 /// Carries out a stage aside. `lock`: held as long as its programs run. The stages that it refers to
 /// must be up to date.
@@ -85,7 +68,8 @@ pub fn run_aside(
             StageState::Transient => run(one, &artifacts, None)?.artifact,
             StageState::Done { .. } => seen.inspection.artifact.clone(),
             _ => {
-                let text = format!("it is not up to date, and stage {stage} needs it: run it first");
+                let text =
+                    format!("it is not up to date, and stage {stage} needs it: run it first");
                 return Err(refused(&one.id, text));
             }
         };

@@ -13,11 +13,11 @@ use pipe_core::secret;
 use pipe_core::stop::Signal;
 use pipe_fs::Lock;
 
-use super::aside::Aside;
 use super::execution::{Execution, manifest, request};
 use super::journal::Journal;
 use super::upstream::RunningStages;
 use crate::artifact::{Artifact, Outcome};
+use crate::aside::Aside;
 use crate::kind::RunContext;
 use crate::pipeline_file::LoadedStage;
 use crate::policy::{Adjustment, RetryDecision};

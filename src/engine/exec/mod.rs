@@ -13,7 +13,7 @@ pub mod slurm;
 mod upstream;
 
 pub use crate::upstream::RunsElsewhere;
-pub use aside::{Aside, run_aside};
+pub use aside::run_aside;
 pub use execution::{Execution, InspectedStage, Summary, inspect, inspect_for_display, planned};
 pub use executor::{Executor, ExecutorError, LocalExecutor};
 pub use journal::Journal;

@@ -52,9 +52,9 @@
 
 mod changed;
 mod ending;
-mod made_again;
 #[cfg(test)]
 mod program_tests;
+mod recomputed;
 mod reconcile;
 mod settling;
 #[cfg(test)]

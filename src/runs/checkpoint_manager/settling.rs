@@ -17,9 +17,9 @@ impl CheckpointManager {
         let unseen = self.metadata.unseen(&all, &self.policy.followed_by);
         let mut metadata = self.metadata.clone();
         metadata.join(&all);
-        let made_again = metadata.made_again();
+        let recomputed = metadata.recomputed();
         let known = |c: CheckpointRecord| {
-            let is_pinned = unseen.contains(&c.epoch) || made_again.contains(&c.epoch);
+            let is_pinned = unseen.contains(&c.epoch) || recomputed.contains(&c.epoch);
             KnownCheckpoint { epoch: c.epoch, metrics: c.metrics, is_pinned }
         };
         metadata.checkpoints.into_iter().map(known).collect()

@@ -14,8 +14,8 @@ mod sampler_settings;
 mod text;
 
 pub use contact_sheet::ContactSheet;
-pub(crate) use generate::to_rgb;
 pub use format::Format;
+pub(crate) use generate::to_rgb;
 pub use generate::{Draw, ModelView, SampleSpec, generate};
 pub use grid_request::GridRequest;
 pub use guidance::GuidanceCheck;

@@ -66,8 +66,10 @@ impl Backward {
         device: &Device,
     ) -> Vec<Tensor<1>> {
         let images = batch.levels().len();
-        let single =
-            batch.on_device(self.classes, self.image_size, device).micro_batches(images).into_iter();
+        let single = batch
+            .on_device(self.classes, self.image_size, device)
+            .micro_batches(images)
+            .into_iter();
         single.map(|image| self.loss(weights, image).inner()).collect()
     }
 

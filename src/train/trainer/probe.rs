@@ -102,7 +102,8 @@ impl StepProbe {
     /// Looks at one batch of the step under way. Waits for the device.
     pub(super) fn look(&self, batch: &BatchView) -> Result<(), StageError> {
         let alone = self.from == self.to;
-        let (losses, norms) = if alone { batch.gradients()? } else { (batch.losses()?, Vec::new()) };
+        let (losses, norms) =
+            if alone { batch.gradients()? } else { (batch.losses()?, Vec::new()) };
         let BatchView { indices, noised, dataset, .. } = batch;
         let size = dataset.image_size();
         let images = noised.images().zip(noised.levels()).zip(noised.labels()).zip(*indices);

@@ -50,7 +50,8 @@ impl TrainingSettings {
     /// reached: nothing ends it before, and nothing is drawn or saved on the way. No step of it
     /// becomes another one.
     pub fn aside(&self) -> Self {
-        let checkpoint = CheckpointPolicy { save_every_n_epochs: UNLIMITED, ..self.checkpoint.aside() };
+        let checkpoint =
+            CheckpointPolicy { save_every_n_epochs: UNLIMITED, ..self.checkpoint.aside() };
         Self {
             early_stopping: None,
             max_time: None,

@@ -13,12 +13,12 @@ use crate::checkpoint_path::Name;
 use crate::{CheckpointRecord, Metadata, Run, SavedState, StoreError};
 
 /// Key of a run's metadata: epochs whose checkpoints were made again, and stay.
-const MADE_AGAIN: &str = "made_again";
+const RECOMPUTED: &str = "recomputed";
 
 impl Metadata {
     /// Epochs whose checkpoints were made again. Retention leaves them alone.
-    pub fn made_again(&self) -> Vec<u64> {
-        let listed = self.other.get(MADE_AGAIN).and_then(Value::as_array);
+    pub fn recomputed(&self) -> Vec<u64> {
+        let listed = self.other.get(RECOMPUTED).and_then(Value::as_array);
         listed.into_iter().flatten().filter_map(Value::as_u64).collect()
     }
 
@@ -28,17 +28,17 @@ impl Metadata {
     }
 
     /// These are kept no longer.
-    pub(super) fn forget_made_again(&mut self, epochs: &[u64]) {
-        let mut left = self.made_again();
+    pub(super) fn forget_recomputed(&mut self, epochs: &[u64]) {
+        let mut left = self.recomputed();
         left.retain(|epoch| !epochs.contains(epoch));
-        self.set_made_again(&left);
+        self.set_recomputed(&left);
     }
 
-    fn set_made_again(&mut self, epochs: &[u64]) {
+    fn set_recomputed(&mut self, epochs: &[u64]) {
         if epochs.is_empty() {
-            self.other.remove(MADE_AGAIN);
+            self.other.remove(RECOMPUTED);
         } else {
-            self.other.insert(MADE_AGAIN.to_owned(), epochs.into());
+            self.other.insert(RECOMPUTED.to_owned(), epochs.into());
         }
     }
 }
@@ -88,11 +88,11 @@ impl CheckpointManager {
         metadata.checkpoints.retain(|c| c.epoch != header.epoch);
         metadata.checkpoints.push(record.clone());
         metadata.checkpoints.sort_by_key(|c| c.epoch);
-        let mut kept = metadata.made_again();
+        let mut kept = metadata.recomputed();
         kept.push(header.epoch);
         kept.sort_unstable();
         kept.dedup();
-        metadata.set_made_again(&kept);
+        metadata.set_recomputed(&kept);
         manager.write_metadata()?;
         Ok(record)
     }
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(record.epoch, 2);
 
         let after = run.metadata().unwrap();
-        assert_eq!((&after.history, after.made_again()), (&before.history, vec![2]));
+        assert_eq!((&after.history, after.recomputed()), (&before.history, vec![2]));
         assert_eq!(after.best_checkpoint, before.best_checkpoint);
         let listed: Vec<u64> = after.checkpoints.iter().map(|c| c.epoch).collect();
         assert_eq!(listed, [1, 2, 4]);
@@ -168,7 +168,7 @@ mod tests {
         // A person can give it up.
         let now = run.metadata().unwrap();
         assert!(CheckpointManager::thin(&run, &now, &[2]).unwrap());
-        assert!(run.metadata().unwrap().made_again().is_empty());
+        assert!(run.metadata().unwrap().recomputed().is_empty());
     }
 
     #[test]
