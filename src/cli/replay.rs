@@ -1,9 +1,10 @@
 //! `pipe replay RUN --step N`: a step of a training once more, or a range of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pipe_train::replay::{Jump, THRESHOLD, jump, sheet};
+use pipe_runs::RunNumber;
+use pipe_train::replay::{Jump, THRESHOLD, WINDOW, jump, sheet};
 use pipe_train::sampling::Format;
 use pipe_train::trainer::{ProbedImage, ProbedStep, StepProbe};
 use serde_json::json;
@@ -55,14 +56,16 @@ pub fn replay(a: ReplayArguments, output: &Output, kinds: &Kinds) -> Result<Exit
     let (from, to) = (a.step.or(a.from).unwrap_or(1), a.step.or(a.to).unwrap_or(1));
     let until = last_epoch(&recorded, from, to)?;
     let slot = slot(recorded.root())?;
-    let repeat = recorded.prepare(&slot, &|c| c.global_step < from)?;
+    // Of a range the losses before it say what is to be expected.
+    let before = if a.step.is_some() { 0 } else { WINDOW as u64 };
+    let repeat = recorded.prepare(&slot, &|c| c.global_step + before < from)?;
     message::note(&format!("goes to step {to} from {}", beginning(&repeat)));
     let probe = Arc::new(StepProbe::new(from, to));
     if let Some(code) = recorded.train(output, (&slot, &repeat), until, Some(probe.clone()))? {
         return Ok(code);
     }
-    let steps = probe.steps();
-    let number = recorded.run.number.0;
+    let steps = from_project(probe.steps(), recorded.root());
+    let number = recorded.run.number;
     let last = steps.last().filter(|step| step.step == to).ok_or_else(|| {
         CliError::failed(format!("the training came to its end before step {to}"))
     })?;
@@ -97,29 +100,29 @@ fn last_epoch(recorded: &RecordedRun, from: u64, to: u64) -> Result<u64, CliErro
     Ok(epoch.unwrap_or(whole.0 + 1))
 }
 
-fn tell_step(number: u32, step: &ProbedStep, as_json: bool) {
+fn tell_step(number: RunNumber, step: &ProbedStep, as_json: bool) {
     if as_json {
-        say!("{:#}", json!({"run_number": number, "step": step}));
+        say!("{:#}", json!({"run_number": number.0, "step": step}));
         return;
     }
     say!("run {number}, {}\n", in_words(step));
     say!("{}", images(step.images.iter().enumerate()));
 }
 
-fn tell_range(number: u32, steps: &[ProbedStep], (from, to): (u64, u64), as_json: bool) {
+fn tell_range(number: RunNumber, steps: &[ProbedStep], (from, to): (u64, u64), as_json: bool) {
     let losses: Vec<(u64, f64)> = steps.iter().map(|step| (step.step, step.loss)).collect();
     let jump = jump(&losses, from);
     let in_range: Vec<&ProbedStep> = steps.iter().filter(|step| step.step >= from).collect();
     if as_json {
         let certain = jump.is_some_and(|jump| jump.is_certain());
         let value = json!({
-            "run_number": number, "from": from, "to": to, "jump": jump, "is_certain": certain, "steps": in_range,
+            "run_number": number.0, "from": from, "to": to, "jump": jump, "is_certain": certain, "steps": in_range,
         });
         say!("{value:#}");
         return;
     }
     let Some(jump) = jump else {
-        say!("run {number}, steps {from} to {to}: too few steps to say what was expected");
+        say!("run {number}, steps {from} to {to}: too few steps to say what was expected of one");
         return;
     };
     let Jump { step, loss, expected, deviations } = jump;
@@ -149,20 +152,32 @@ fn in_words(step: &ProbedStep) -> String {
 }
 
 fn images<'a>(images: impl Iterator<Item = (usize, &'a ProbedImage)>) -> String {
-    let rows: Vec<Vec<String>> = images
-        .map(|(number, image)| {
-            let norm = image.gradient_norm.map_or(String::new(), |norm| format!("{norm:.4}"));
-            let dropped = if image.is_label_dropped { " (dropped)" } else { "" };
-            vec![
-                number.to_string(),
-                image.index.to_string(),
-                format!("{}{dropped}", image.class),
-                format!("{:.4}", image.sigma),
-                format!("{:.4}", image.loss),
-                norm,
-                image.file.clone().unwrap_or_default(),
-            ]
-        })
-        .collect();
-    table::table(&["#", "image", "class", "sigma", "loss", "gradient", "file"], &rows)
+    let all: Vec<_> = images.collect();
+    let has = |of: fn(&ProbedImage) -> bool| all.iter().any(|(_, image)| of(image));
+    let (norms, files) = (has(|i| i.gradient_norm.is_some()), has(|i| i.file.is_some()));
+    let mut headings = vec!["#", "image", "class", "sigma", "loss"];
+    headings.extend(norms.then_some("gradient").into_iter().chain(files.then_some("file")));
+    let row = |(number, image): &(usize, &ProbedImage)| {
+        let dropped = if image.is_label_dropped { " (dropped)" } else { "" };
+        let mut row = vec![
+            number.to_string(),
+            image.index.to_string(),
+            format!("{}{dropped}", image.class),
+            format!("{:.4}", image.sigma),
+            format!("{:.4}", image.loss),
+        ];
+        row.extend(norms.then(|| format!("{:.4}", image.gradient_norm.unwrap_or_default())));
+        row.extend(files.then(|| image.file.clone().unwrap_or_default()));
+        row
+    };
+    table::table(&headings, &all.iter().map(row).collect::<Vec<_>>())
+}
+
+/// The same with the files of the project as they are named there.
+fn from_project(mut steps: Vec<ProbedStep>, root: &Path) -> Vec<ProbedStep> {
+    for image in steps.iter_mut().flat_map(|step| &mut step.images) {
+        let inside = image.file.as_ref().and_then(|file| Path::new(file).strip_prefix(root).ok());
+        image.file = inside.map(|path| path.display().to_string()).or(image.file.take());
+    }
+    steps
 }

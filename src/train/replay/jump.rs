@@ -5,11 +5,16 @@
 //! losses usually lie from that is the median absolute deviation (MAD; Hampel 1974, "The influence
 //! curve and its role in robust estimation") of all those differences, times 1.4826, which for a
 //! normal distribution is its standard deviation. The largest rise in these units is the jump.
+//!
+//! Only the [`WINDOW`] losses before the range are looked at besides, so that what is found does not
+//! depend on where a replay began.
 
 /// Losses that say what is expected of the next one.
-const WINDOW: usize = 32;
+pub const WINDOW: usize = 32;
 /// Fewer of them say nothing.
-const LEAST: usize = 3;
+const LEAST: usize = 8;
+/// Of fewer differences nobody knows how far losses usually lie from what is expected.
+const FEWEST: usize = 16;
 /// From this many deviations on a rise is taken for no noise: of normal noise one step in a thousand
 /// million is so far off.
 pub const THRESHOLD: f64 = 6.0;
@@ -35,8 +40,10 @@ impl Jump {
 }
 
 /// The largest rise among the steps from `from` on; those before it say what was expected. `losses`:
-/// step and loss, in their order. `None` where nothing can be expected of any.
+/// step and loss, in their order. `None` where there are too few to expect anything.
 pub fn jump(losses: &[(u64, f64)], from: u64) -> Option<Jump> {
+    let first = losses.partition_point(|(step, _)| step + (WINDOW as u64) < from);
+    let losses = &losses[first..];
     let values: Vec<f64> = losses.iter().map(|(_, loss)| *loss).collect();
     let expected = |at: usize| {
         let before = &values[at.saturating_sub(WINDOW)..at];
@@ -45,6 +52,9 @@ pub fn jump(losses: &[(u64, f64)], from: u64) -> Option<Jump> {
     let rises: Vec<(usize, f64, f64)> = (0..values.len())
         .filter_map(|at| expected(at).map(|expected| (at, expected, values[at] - expected)))
         .collect();
+    if rises.len() < FEWEST {
+        return None;
+    }
     let middle = median(rises.iter().map(|(.., rise)| *rise).collect());
     let far = median(rises.iter().map(|(.., rise)| (rise - middle).abs()).collect());
     let largest = rises
@@ -111,8 +121,11 @@ mod tests {
         losses[150].1 = 4.0;
         assert_eq!(jump(&losses, 1).unwrap().step, 51);
         assert_eq!(jump(&losses, 100).unwrap().step, 151);
-        // Of the first steps nothing was expected.
-        assert_eq!(jump(&losses[..LEAST], 1), None);
+        // Where the replay began changes nothing.
+        assert_eq!(jump(&losses[67..], 100), jump(&losses, 100));
+        // Of few steps nothing is known.
+        assert_eq!(jump(&losses[..LEAST + FEWEST - 1], 1), None);
+        assert!(jump(&losses[..LEAST + FEWEST], 1).is_some());
     }
 
     #[test]

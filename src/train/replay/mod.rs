@@ -4,5 +4,5 @@
 mod jump;
 mod sheet;
 
-pub use jump::{Jump, THRESHOLD, jump};
+pub use jump::{Jump, THRESHOLD, WINDOW, jump};
 pub use sheet::sheet;
