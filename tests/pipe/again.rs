@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn_pipe::pipe_fs::Disk;
 use burn_pipe::pipe_runs::{Checkpoint, checkpoint};
@@ -169,6 +169,29 @@ fn what_cannot_be_recomputed_is_refused_and_says_why() {
         }
     });
     project.pipe(&arguments).succeeds().says("no digest on record");
+}
+
+#[test]
+fn a_run_that_is_being_trained_is_left_alone() {
+    let project = Project::new();
+    project.write("p.yaml", format!("{TINY}{LAST_ONLY}"));
+    let mut child = project.start(&["run", "p.yaml", "--epochs=5000"]);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let is_far = || {
+        let text = std::fs::read_to_string(project.path(&format!("{RUN}/metadata.json")));
+        let metadata: Option<Value> = text.ok().and_then(|t| serde_json::from_str(&t).ok());
+        metadata.is_some_and(|m| m["history"].as_array().is_some_and(|h| h.len() > 4))
+    };
+    while !is_far() {
+        assert!(Instant::now() < deadline, "no fifth epoch after a minute");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let refused = project.pipe(&["ckpt", "again", "1", "--epoch", "2"]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    refused.exits(2).says("run 001 is being trained by").says("wait for it");
+    // Once it was cut off, nobody trains in it.
+    project.pipe(&["ckpt", "again", "1", "--epoch", "2"]).succeeds().says("the same file");
 }
 
 #[test]
@@ -393,6 +416,22 @@ fn a_poisoned_image_is_found_by_the_jump_of_the_loss() {
     assert!(worst["file"].as_str().unwrap() == "images/a/07.png", "{worst}");
     let ended = project.pipe(&["replay", "1", "--from=169", "--to=192"]).succeeds();
     ended.says("the loss jumped at step").says("images/a/07.png");
+}
+
+#[test]
+fn what_was_trained_before_a_change_inside_the_run_is_refused() {
+    let project = Project::new();
+    project.write("p.yaml", format!("{TINY}    checkpoint: {{ keep_last_n: null }}\n"));
+    project.pipe(&["run", "p.yaml", "--epochs=4"]).succeeds();
+    let more =
+        ["run", "p.yaml", "--run-number=1", "--resume", "--epochs=6", "--learning-rate=1e-4"];
+    project.pipe(&more).succeeds().says("goes on with changed settings");
+    project.pipe(&["audit", "1"]).succeeds().says("epochs 6 to 6: the same, bit for bit");
+    project.pipe(&["audit", "1", "--from=4"]).succeeds().says("epochs 5 to 6: the same");
+    let refused = project.pipe(&["audit", "1", "--from=3"]).exits(2);
+    refused.says("went on with changed settings from epoch 5: learning_rate");
+    std::fs::remove_file(project.path(&format!("{RUN}/checkpoints/epoch_002.ckpt"))).unwrap();
+    project.pipe(&["ckpt", "again", "1", "--epoch=2"]).exits(2).says("changed settings");
 }
 
 #[test]
