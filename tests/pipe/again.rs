@@ -341,11 +341,11 @@ fn a_step_s_images_have_the_loss_that_the_logs_have() {
     let project = trained(LAST_ONLY);
     let (logged, bytes) = (logged(&project), state(&project));
     assert_eq!(logged.len(), 24, "{logged:?}");
-    for step in [1, 6, 24] {
+    for step in [1u64, 6, 24] {
         let ended =
             project.pipe(&["replay", "1", "--step", &step.to_string(), "--json"]).succeeds();
         let found = json_of(&ended)["step"].clone();
-        assert_eq!((&found["step"], &found["epoch"]), (&step.into(), &((step + 3) / 4).into()));
+        assert_eq!((&found["step"], &found["epoch"]), (&step.into(), &step.div_ceil(4).into()));
         assert_eq!(found["loss"].as_f64().unwrap(), logged[&step], "step {step}");
         let images = found["images"].as_array().unwrap();
         assert_eq!(images.len(), 16);
