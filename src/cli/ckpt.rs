@@ -1,4 +1,4 @@
-//! `pipe ckpt show|verify|probe|export|ema|import FILE`
+//! `pipe ckpt show|verify|probe|export|ema|import FILE`, `pipe ckpt again RUN`
 
 use std::path::PathBuf;
 
@@ -8,13 +8,14 @@ use pipe_runs::Checkpoint;
 use pipe_runs::checkpoint::Written;
 use pipe_train::checkpoint::{self as model, PostHocError};
 
-use super::{CliError, ExitCode, files, output_file};
+use super::ckpt_again::{AgainArguments, again};
+use super::{CliError, ExitCode, Kinds, files, output_file};
 use crate::report::stdout::say;
-use crate::report::{message, table};
+use crate::report::{Output, message, table};
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  pipe ckpt show checkpoints/base_training/run_001/checkpoints/best.ckpt\n  pipe ckpt verify checkpoints/base_training/run_001/checkpoints/last.ckpt\n  pipe ckpt export best.ckpt --weights-only -o weights.ckpt\n  pipe ckpt ema checkpoints/base_training/run_001 --length 0.075 -o averaged.ckpt\n  pipe ckpt import model.pt --image-size 32 -o model.ckpt\n  pipe ckpt import last.ckpt --map names.yaml --image-size 32 -o model.ckpt"
+    after_help = "Examples:\n  pipe ckpt show checkpoints/base_training/run_001/checkpoints/best.ckpt\n  pipe ckpt verify checkpoints/base_training/run_001/checkpoints/last.ckpt\n  pipe ckpt export best.ckpt --weights-only -o weights.ckpt\n  pipe ckpt ema checkpoints/base_training/run_001 --length 0.075 -o averaged.ckpt\n  pipe ckpt again 3 --epoch 7\n  pipe ckpt again base/3 --epoch 7 -o epoch_7.ckpt\n  pipe ckpt import model.pt --image-size 32 -o model.ckpt\n  pipe ckpt import last.ckpt --map names.yaml --image-size 32 -o model.ckpt"
 )]
 pub struct CkptArguments {
     #[command(subcommand)]
@@ -80,6 +81,11 @@ enum CkptCommand {
         #[arg(long)]
         overwrite: bool,
     },
+    /// Make a checkpoint again that a run no longer keeps, and compare it with what was recorded of it
+    ///
+    /// Trains from the nearest kept checkpoint before it, with the run's own settings, in a folder
+    /// aside. Nothing else of the run changes.
+    Again(AgainArguments),
     /// Convert a PyTorch or Lightning file of a DiffiT model; no code in it is executed
     Import {
         /// A `.pt`, `.pth` or `.ckpt` file
@@ -103,8 +109,13 @@ enum CkptCommand {
     },
 }
 
-pub fn ckpt(arguments: CkptArguments, architectures: &Architectures) -> Result<ExitCode, CliError> {
+pub fn ckpt(
+    arguments: CkptArguments,
+    output: &Output,
+    (kinds, architectures): (&Kinds, &Architectures),
+) -> Result<ExitCode, CliError> {
     match arguments.command {
+        CkptCommand::Again(a) => return again(a, output, kinds),
         CkptCommand::Show { file, json } => show(&open(&file)?, json),
         CkptCommand::Verify { files } => {
             for file in &files {
@@ -189,7 +200,7 @@ fn average(
 }
 
 /// The file to write. Refuses to write over one that nobody spoke of.
-fn free(file: &std::path::Path, overwrite: bool) -> Result<PathBuf, CliError> {
+pub(super) fn free(file: &std::path::Path, overwrite: bool) -> Result<PathBuf, CliError> {
     let target = output_file::target(file)?;
     if file.exists() && !overwrite {
         Err(CliError::usage(format!("{} exists; --overwrite replaces it", file.display())))

@@ -1,9 +1,11 @@
 //! The command line: one file a command, no logic beyond turning arguments into calls.
 
+mod audit;
 mod bench;
 mod cancel;
 mod check;
 mod ckpt;
+mod ckpt_again;
 mod clean;
 mod completions;
 mod data;
@@ -28,6 +30,8 @@ mod output_file;
 mod pipeline_args;
 mod plan;
 mod project;
+mod recorded_run;
+mod replay;
 mod report;
 mod resume_settings;
 mod run;
@@ -101,8 +105,12 @@ enum Command {
     Gc(clean::GcArguments),
     /// Compare every file of the project's state with what was noted of it
     Verify(verify::VerifyArguments),
-    /// Look into a checkpoint file
+    /// Look into a checkpoint file, convert one, or make one again
     Ckpt(ckpt::CkptArguments),
+    /// Train an interval of a run once more, and compare every bit with what it kept
+    Audit(audit::AuditArguments),
+    /// Show a step of a training once more: its images, noise levels, losses and gradients
+    Replay(replay::ReplayArguments),
     /// Say which layers of a model LoRA puts factors beside
     Lora(lora::LoraArguments),
     /// Ask a training that is under way for a checkpoint now
@@ -161,7 +169,9 @@ pub fn call(
         Command::Ui(a) => ui::ui(a, kinds),
         Command::Gc(a) => clean::gc(a),
         Command::Verify(a) => verify::verify(a, kinds),
-        Command::Ckpt(a) => ckpt::ckpt(a, architectures),
+        Command::Ckpt(a) => ckpt::ckpt(a, &arguments.output, (kinds, architectures)),
+        Command::Audit(a) => audit::audit(a, &arguments.output, kinds),
+        Command::Replay(a) => replay::replay(a, &arguments.output, kinds),
         Command::Lora(a) => lora::lora(a, architectures),
         Command::Save(a) => live::save(a),
         Command::Sample(a) => sample::sample(a, &arguments.output, architectures),

@@ -2,6 +2,7 @@
 //! digest of it all.
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 
 use pipe_fs::ProjectRoot;
 
@@ -133,6 +134,14 @@ impl Dataset {
     /// The class of image `index`, as a position in [`Dataset::class_names`].
     pub fn label(&self, index: usize) -> u32 {
         self.labels[index]
+    }
+
+    /// The file of image `index`; `None` where images are no files of their own.
+    pub fn file(&self, index: usize) -> Option<PathBuf> {
+        match &self.images {
+            Images::Files(files) => Some(files.path(index)),
+            Images::Memory(_) => None,
+        }
     }
 
     /// Image `index` as RGB bytes `[image_size, image_size, 3]`. Fails when its file cannot be read

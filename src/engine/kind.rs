@@ -19,6 +19,7 @@ use pipe_fs::{Lock, ProjectRoot, Stamp};
 use serde_json::Value;
 
 pub use crate::artifact::{Artifact, ArtifactType, Metrics, NextCommand, Outcome};
+pub use crate::aside::Aside;
 pub use crate::diagnostic::Diagnostic;
 use crate::exec::Journal;
 pub use crate::file_formats::{FileFormats, PlainFiles};
@@ -264,6 +265,9 @@ pub struct RunContext<'a> {
     pub made: Option<Outputs>,
     /// What this attempt differs in from a first one.
     pub adjustment: Adjustment,
+    /// Set where a part of a run that stands is to be done once more, and the run is to stay as it
+    /// is. Stages without numbered runs need not look at it.
+    pub aside: Option<Aside>,
     /// The GPU that is the stage's own while it runs, counted from 0.
     pub gpu: Option<u32>,
     /// The processes that a stage which spans nodes is to be, where this is a job that has room for

@@ -17,6 +17,7 @@
 )]
 
 mod artifact;
+mod aside;
 pub mod command;
 mod diagnostic;
 pub mod exec;

@@ -97,7 +97,8 @@ pub use found::CheckpointScan;
 pub use labels::Labels;
 pub use live_request::{LiveRequest, LiveRequests};
 pub use metadata::{
-    CheckpointRecord, DatasetRecord, EpochRecord, Metadata, PartialRecord, SCHEMA_VERSION, Status,
+    CheckpointRecord, DatasetRecord, EpochRecord, Metadata, PartialRecord, SCHEMA_VERSION,
+    SavedState, Status,
 };
 pub use results::{CheckpointResult, CheckpointResults};
 pub use run_files::{is_plain_name, is_run_file, is_run_subfolder};

@@ -138,6 +138,20 @@ pub struct EpochRecord {
     pub images_per_second: f64,
     /// Share of the time in which the loop waited for images.
     pub data_wait: f64,
+    /// The checkpoint that was saved at its end, if one was. It stays noted when the file is removed,
+    /// so that one that is made again can be compared with it. Earlier versions did not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saved: Option<SavedState>,
+}
+
+/// What is remembered of a checkpoint, whether it still stands or not.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SavedState {
+    pub saved_at: DateTime<Utc>,
+    /// Of the whole file: see [`CheckpointRecord::digest`].
+    pub digest: String,
+    /// Of the tensors alone: see [`Checkpoint::state_digest`](crate::Checkpoint::state_digest).
+    pub state_digest: String,
 }
 
 /// Where the version before the one at `path` stands.

@@ -70,6 +70,7 @@ pub mod checkpoint;
 pub mod device;
 pub mod evaluate;
 mod npy;
+pub mod replay;
 pub mod sampling;
 pub mod stages;
 pub mod trainer;

@@ -11,6 +11,7 @@
 //! | [`Training`] | begin here: what a training is as its runs know it, and what stands on disk for it |
 //! | [`RunSelection`], [`run_match`] | which run is meant, and what is different where none fits |
 //! | [`StoppingRules`] | when a training ends before its last epoch |
+//! | [`aside`] | a part of a run that is done once more, elsewhere |
 //! | [`artifacts`] | what trainings hand to other stages: checkpoints |
 //! | [`program`] | `kind: trainer` and the training contract |
 
@@ -28,6 +29,7 @@
 )]
 
 pub mod artifacts;
+pub mod aside;
 mod branching;
 pub mod following;
 mod forecast;

@@ -2,8 +2,8 @@
 //! decision out, so that a run in one piece, one in many and an extended one end alike.
 
 use pipe_engine::kind::Diagnostic;
-use pipe_engine::policy::Span;
-use pipe_runs::policy::{CheckpointPolicy, EarlyStopping};
+use pipe_engine::policy::{Better, Halving, Span};
+use pipe_runs::policy::{CheckpointPolicy, EarlyStopping, metric};
 use pipe_runs::{DatasetRecord, EpochRecord, Metadata};
 
 /// How many epochs a training has.
@@ -35,8 +35,9 @@ pub struct StoppingRules {
     pub max_steps: Option<u64>,
     /// Time that is trained in all.
     pub max_time: Option<Span>,
-    /// The epoch of its rung, where it is halved with others.
-    pub rung: Option<u64>,
+    /// The last epoch that is wanted of it for now: the rung of a halving, or the end of a part of a
+    /// run that is done once more.
+    pub last_epoch: Option<u64>,
 }
 
 /// Why a training ended before its last epoch.
@@ -88,12 +89,17 @@ impl StoppingRules {
         policy: &CheckpointPolicy,
     ) -> Self {
         let early_stopping = early_stopping.map(|rule| rule.resolved(policy));
-        Self { early_stopping, max_steps, max_time, rung: None }
+        Self { early_stopping, max_steps, max_time, last_epoch: None }
     }
 
     /// The same for a training that is carried so far for now.
-    pub fn until(self, rung: Option<u64>) -> Self {
-        Self { rung, ..self }
+    pub fn until(self, last_epoch: Option<u64>) -> Self {
+        Self { last_epoch, ..self }
+    }
+
+    /// Those for a part of a run that is done once more, up to an epoch that the run has reached.
+    pub(crate) fn aside(self, last_epoch: u64) -> Self {
+        Self { max_steps: self.max_steps, last_epoch: Some(last_epoch), ..Self::default() }
     }
 
     /// Why a training that is so far has come to its end, if it has. `history`: its epochs, in their
@@ -105,8 +111,7 @@ impl StoppingRules {
             .as_ref()
             .filter(|rule| rule.last_epoch(complete().map(|e| (e.epoch, &e.metrics))).is_some());
         let stopped = stopped.map(|rule| Ending { rule: "early_stopping", reason: rule.reason() });
-        let rung = || self.rung.filter(|rung| trained.epochs >= *rung).map(at_rung);
-        stopped.or_else(|| self.ending_inside(trained)).or_else(rung)
+        stopped.or_else(|| self.ending_inside(trained))
     }
 
     /// The same by what can end a training inside an epoch.
@@ -116,6 +121,9 @@ impl StoppingRules {
                 rule: "max_steps",
                 reason: format!("max_steps of {max} is reached"),
             });
+        }
+        if let Some(last) = self.last_epoch.filter(|last| trained.epochs >= *last) {
+            return Some(Ending { rule: "epochs", reason: format!("epoch {last} is reached") });
         }
         self.time()
             .filter(|_| self.max_time.is_some_and(|max| trained.seconds >= max.0.as_secs_f64()))
@@ -141,9 +149,13 @@ impl StoppingRules {
     }
 }
 
-/// The end for now.
-fn at_rung(epoch: u64) -> Ending {
-    Ending { rule: "halving", reason: format!("the rung of epoch {epoch}") }
+/// Lints the metric by which trainings are halved that tell metrics of their own.
+pub fn lint_halving(halving: &Halving) -> Option<Diagnostic> {
+    let name = &halving.monitor;
+    let is_doubtful = halving.mode == Better::Min && metric::is_better_when_higher(name);
+    let message = format!("those with the lowest {name} would go on");
+    let found = Diagnostic::warning("halving.mode", message);
+    is_doubtful.then(|| found.note("where higher is better: `mode: max`"))
 }
 
 /// Lints early stopping in a training of so many epochs.

@@ -56,7 +56,7 @@ impl Wanted {
             early_stopping: self.early_stopping.as_ref().map(|rule| rule.resolved(&policy)),
             max_steps: self.max_steps,
             max_time: self.max_time,
-            rung: None,
+            last_epoch: None,
         }
     }
 }
@@ -86,6 +86,7 @@ fn epoch(seed: u64, epoch: u64) -> EpochRecord {
         seconds: STEPS as f64 * SECONDS,
         images_per_second: 1.0,
         data_wait: 0.0,
+        saved: None,
     }
 }
 
@@ -250,6 +251,6 @@ fn a_rung_ends_a_training_for_now() {
     let reason = |until, trained| rules.clone().until(until).ending(&[], trained).map(|e| e.rule);
     assert_eq!(reason(None, at(9, 9)), None);
     assert_eq!(reason(Some(5), at(4, 9)), None);
-    assert_eq!(reason(Some(5), at(5, 9)), Some("halving"));
+    assert_eq!(reason(Some(5), at(5, 9)), Some("epochs"));
     assert_eq!(reason(Some(5), at(5, 100)), Some("max_steps"), "it is over for good");
 }

@@ -5,6 +5,7 @@
 //!     cargo test --release --features faults --test fault_injection
 //!     cargo test --release --features faults --test fault_injection -- --rounds 2000 kills
 
+mod again;
 mod beside;
 mod crash;
 mod damage;
@@ -29,7 +30,7 @@ use results::{Options, Results};
 
 type Section = fn(&Options, &mut Results);
 
-const SECTIONS: [(&str, Section); 11] = [
+const SECTIONS: [(&str, Section); 12] = [
     ("crashes", crash::section),
     ("beside", beside::section),
     ("disk", disk::section),
@@ -39,6 +40,7 @@ const SECTIONS: [(&str, Section); 11] = [
     ("limits", limits::section),
     ("stored", stored::section),
     ("program", program::section),
+    ("again", again::section),
     ("moved", moved::section),
     // Last, since it has its files in memory from then on.
     ("power", power::section),

@@ -207,6 +207,7 @@ pages! {
     recipes: "docs/recipes.md",
     report: "docs/report.md",
     reuse: "docs/reuse.md",
+    reproduce: "docs/reproduce.md",
     sampling: "docs/sampling.md",
     scale: "docs/scale.md",
     slurm: "docs/slurm.md",

@@ -2,6 +2,7 @@
 
 mod adapters;
 mod advice;
+mod again;
 mod averages;
 mod belonging;
 mod bench;

@@ -139,6 +139,12 @@ impl ImageFiles {
         Ok(pixels.into_vec())
     }
 
+    /// The file of image `index`, as people know it.
+    pub fn path(&self, index: usize) -> PathBuf {
+        let (folder, position) = self.find(index);
+        self.root.display_path(&folder.path.join(&*folder.names[position]))
+    }
+
     /// The folder of image `index`, and its position there.
     fn find(&self, index: usize) -> (&Folder, usize) {
         let number = self.folder_ends.partition_point(|end| *end <= index);

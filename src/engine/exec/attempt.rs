@@ -18,6 +18,7 @@ use super::journal::Journal;
 use super::rounds::Round;
 use super::upstream::RunningStages;
 use crate::artifact::{Artifact, Outcome};
+use crate::aside::Aside;
 use crate::kind::RunContext;
 use crate::pipeline_file::LoadedStage;
 use crate::policy::{Adjustment, RetryDecision};
@@ -42,6 +43,8 @@ pub(super) struct Begin<'a> {
     pub made: Option<Outputs>,
     /// See [`Record::before`].
     pub before: Option<OutputBaseline>,
+    /// A part of a run that is done once more, elsewhere.
+    pub aside: Option<Aside>,
 }
 
 /// Carries a stage through, with its lock taken; its record says how it ended before this returns.
@@ -144,7 +147,7 @@ fn attempts(
 }
 
 /// One attempt. Never panics for a stage's panic: that is reported as a bug of the stage.
-fn attempt(
+pub(super) fn attempt(
     execution: &Execution,
     journal: &Journal,
     begin: &Begin,
@@ -168,6 +171,7 @@ fn attempt(
         inputs: begin.inputs.clone(),
         made: begin.made.clone(),
         adjustment,
+        aside: begin.aside.clone(),
         gpu: begin.gpu,
         tasks: execution.job.map(|_| stage.tasks()).filter(|tasks| tasks.count() > 1),
         graph: execution.graph,

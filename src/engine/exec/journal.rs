@@ -21,7 +21,8 @@ pub struct Journal<'a> {
     root: ProjectRoot,
     pipeline: String,
     report: &'a dyn EventListener,
-    log: Log,
+    /// `None` where nothing is written down.
+    log: Option<Log>,
     records: Mutex<BTreeMap<StageId, Record>>,
 }
 
@@ -36,8 +37,17 @@ impl<'a> Journal<'a> {
         let path = folder.join("events.jsonl");
         let log = Log::open(root.disk(), &path)?;
         record::remove_temporary_records(root, pipeline)?;
+        Ok(Self { log: Some(log), ..Self::silent(root, pipeline, report) })
+    }
+
+    /// Passes events on, and writes nothing down.
+    pub(super) fn silent(
+        root: &ProjectRoot,
+        pipeline: &str,
+        report: &'a dyn EventListener,
+    ) -> Self {
         let (root, pipeline) = (root.to_owned(), pipeline.to_owned());
-        Ok(Self { root, pipeline, report, log, records: Mutex::default() })
+        Self { root, pipeline, report, log: None, records: Mutex::default() }
     }
 
     /// Puts a stage's new record in the place of the old one.
@@ -90,11 +100,12 @@ impl<'a> Journal<'a> {
     }
 
     fn append(&self, stage: &StageId, event: &Event) -> Result<(), WriteError> {
+        let Some(log) = &self.log else { return Ok(()) };
         let mut object = progress::to_json(stage, event);
         object.insert("pipeline".into(), self.pipeline.as_str().into());
         object.insert("pid".into(), std::process::id().into());
         let line = format!("{}\n", Value::Object(object));
-        self.log.append(line.as_bytes())
+        log.append(line.as_bytes())
     }
 }
 

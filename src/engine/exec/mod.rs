@@ -1,6 +1,7 @@
 //! Carries a plan out: looks at what there is, begins stages when what they need is there, several
 //! at once if asked, tries again where a policy says so, and writes down what happened.
 
+mod aside;
 mod attempt;
 mod execution;
 mod executor;
@@ -13,6 +14,7 @@ pub mod slurm;
 mod upstream;
 
 pub use crate::upstream::RunsElsewhere;
+pub use aside::run_aside;
 pub use execution::{Execution, InspectedStage, Summary, inspect, inspect_for_display, planned};
 pub use executor::{Executor, ExecutorError, LocalExecutor};
 pub use journal::Journal;

@@ -64,6 +64,12 @@ pub(super) fn content_digest(text: &str, tensors: &[blake3::Hash]) -> String {
     format!("{BLAKE3}{}", whole.finalize().to_hex())
 }
 
+/// The digest of a checkpoint's tensors alone: of their names, types, shapes and bytes, whatever the
+/// header says besides.
+pub(super) fn state_digest(table: &Map<String, Value>, tensors: &[blake3::Hash]) -> String {
+    content_digest(&content_text(&BTreeMap::new(), table), tensors)
+}
+
 /// The digests of all tensors as text. Its length follows from their number.
 pub(super) fn tensor_digests(tensors: &[blake3::Hash]) -> String {
     tensors.iter().map(|hash| hash.to_hex().to_string()).collect()

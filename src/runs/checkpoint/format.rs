@@ -54,4 +54,6 @@ pub struct Written {
     pub bytes: u64,
     /// `blake3-head:…`, as [`file_digest`](super::file_digest) gives it.
     pub file_digest: String,
+    /// As [`Checkpoint::state_digest`](super::Checkpoint::state_digest) gives it.
+    pub state_digest: String,
 }

@@ -244,7 +244,7 @@ pub fn take_in(
     let text = checksummed_json::to_text(&Beside { header: header.to_metadata(), content });
     atomic::write(disk, &header_beside(path), |out| out.write_all(text.as_bytes()))?;
     atomic::move_in(disk, written, path)?;
-    Ok(Written { bytes, file_digest })
+    Ok(Written { bytes, state_digest: file_digest.clone(), file_digest })
 }
 
 /// Removes a checkpoint, whatever it is made of; one that is gone already is fine.

@@ -10,7 +10,9 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::super::tensor::HostTensor;
-use super::digest::{content_digest, content_text, head_digest, listed_digests, sha256_text};
+use super::digest::{
+    content_digest, content_text, head_digest, listed_digests, sha256_text, state_digest,
+};
 use super::format::{BLAKE3, CHUNK, CheckpointError, Corruption, SHA256, TENSOR_DIGESTS};
 use super::head::{data_length, foreign, read_head};
 use super::program::{ProgramFiles, read_beside};
@@ -179,6 +181,17 @@ impl Checkpoint {
     /// `blake3-tree:…`.
     pub fn head_digest(&self) -> &str {
         &self.head_digest
+    }
+
+    /// `blake3:…` over the tensors alone, whatever the header says besides: two checkpoints with the
+    /// same one hold the same state. Of what a program wrote it is the digest of its files. To be
+    /// used after [`verify`](Self::verify). A file of format 1 has none.
+    pub fn state_digest(&self) -> Option<String> {
+        if self.is_of_program() {
+            return Some(self.head_digest.clone());
+        }
+        let hashes = listed_digests(self.metadata.get(TENSOR_DIGESTS)?)?;
+        Some(state_digest(&self.table, &hashes))
     }
 
     /// All tensors by name, without their data.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::tensor::HostTensor;
 use super::Header;
-use super::digest::{content_digest, content_text, head_digest, tensor_digests};
+use super::digest::{content_digest, content_text, head_digest, state_digest, tensor_digests};
 use super::format::{TENSOR_DIGESTS, Written};
 use super::head::{MAX_HEADER, MAX_VALUES, values};
 use pipe_fs::{Disk, atomic};
@@ -46,7 +46,7 @@ pub fn write(
         let digests = Beside::start(scope, || {
             sorted.iter().map(|t| blake3::hash(&t.bytes)).collect::<Vec<_>>()
         });
-        let mut file_digest = String::new();
+        let (mut file_digest, mut state) = (String::new(), String::new());
         let parts =
             || std::iter::once(room.as_slice()).chain(sorted.iter().map(|t| t.bytes.as_slice()));
         atomic::write_head_last(
@@ -54,12 +54,15 @@ pub fn write(
             path,
             |out| parts().try_for_each(|bytes| out.write_all(bytes)),
             || {
-                let head = head(metadata, table, &digests.finish());
+                let digests = digests.finish();
+                state = state_digest(&table, &digests);
+                let head = head(metadata, table, &digests);
                 file_digest = head_digest(&head);
                 head
             },
         )?;
-        Ok(Written { bytes: room.len() as u64 + offset, file_digest })
+        let bytes = room.len() as u64 + offset;
+        Ok(Written { bytes, file_digest, state_digest: state })
     })
 }
 

@@ -54,6 +54,7 @@ mod changed;
 mod ending;
 #[cfg(test)]
 mod program_tests;
+mod recomputed;
 mod reconcile;
 mod settling;
 #[cfg(test)]
@@ -282,6 +283,7 @@ impl CheckpointManager {
                 Action::Save => {
                     self.set_aside(&path)?;
                     let written = content.write(self.run.disk(), &path, header)?;
+                    self.note_saved(header, &written.file_digest, written.state_digest);
                     let record = record(header, name, written.bytes, written.file_digest);
                     saved.bytes = written.bytes;
                     self.metadata.checkpoints.retain(|c| c.epoch != header.epoch);

@@ -130,6 +130,9 @@ impl CheckpointManager {
         let mut gone = Vec::new();
         if name.is_epoch() && header.global_step > newest {
             // Written, and the process ended before the metadata was.
+            if let Some(state) = found.state_digest() {
+                self.note_saved(&header, &digest, state);
+            }
             self.metadata.checkpoints.push(record(&header, name, bytes, digest));
             self.metadata.checkpoints.sort_by_key(|c| c.epoch);
             // It has just been verified, so what it makes needless can go.

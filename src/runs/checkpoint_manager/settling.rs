@@ -17,8 +17,9 @@ impl CheckpointManager {
         let unseen = self.metadata.unseen(&all, &self.policy.followed_by);
         let mut metadata = self.metadata.clone();
         metadata.join(&all);
+        let recomputed = metadata.recomputed();
         let known = |c: CheckpointRecord| {
-            let is_pinned = unseen.contains(&c.epoch);
+            let is_pinned = unseen.contains(&c.epoch) || recomputed.contains(&c.epoch);
             KnownCheckpoint { epoch: c.epoch, metrics: c.metrics, is_pinned }
         };
         metadata.checkpoints.into_iter().map(known).collect()
@@ -86,7 +87,7 @@ impl CheckpointManager {
 }
 
 /// The policy of a run, as its metadata tell it.
-fn recorded_policy(metadata: &Metadata) -> CheckpointPolicy {
+pub(super) fn recorded_policy(metadata: &Metadata) -> CheckpointPolicy {
     let policy = metadata.settings.get("checkpoint").cloned();
     let policy = policy.and_then(|policy| serde_json::from_value(policy).ok()).unwrap_or_default();
     let kept = metadata.other.get(KEPT_EPOCH).and_then(serde_json::Value::as_u64);

@@ -246,6 +246,7 @@ fn an_epoch_has_its_figures_before_its_checkpoint() {
         seconds: 1.0,
         images_per_second: 1.0,
         data_wait: 0.0,
+        saved: None,
     });
     let run = keeper.run().clone();
     let refused = keeper.save_epoch(&header(1, 0, 0.5), false, || {

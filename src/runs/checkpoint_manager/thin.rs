@@ -20,6 +20,7 @@ impl CheckpointManager {
         let mut metadata = Metadata::load(&run.metadata_path())?;
         let gone: Vec<_> =
             metadata.checkpoints.extract_if(.., |c| epochs.contains(&c.epoch)).collect();
+        metadata.forget_recomputed(epochs);
         metadata.save(run.disk(), &run.metadata_path())?;
         for record in gone {
             checkpoint::remove(run.disk(), &run.folder.join(record.path))?;

@@ -129,7 +129,7 @@ pub struct InvalidPolicy {
 pub struct KnownCheckpoint {
     pub epoch: u64,
     pub metrics: BTreeMap<String, f64>,
-    /// A stage has yet to look at it.
+    /// It stays: a stage has yet to look at it, or a person asked for it again.
     pub is_pinned: bool,
 }
 
@@ -183,6 +183,23 @@ impl CheckpointPolicy {
             return refuse("run_number", "runs are counted from 1");
         }
         Ok(())
+    }
+
+    /// The same for a part of a run that is done once more elsewhere: of what it makes the newest is
+    /// wanted, whether the run keeps any or not, and nothing inside epochs.
+    pub fn aside(&self) -> Self {
+        Self {
+            enabled: true,
+            base_dir: None,
+            run_number: None,
+            resume_from_run: None,
+            save_every_n_steps: None,
+            keep_last_n: Some(1),
+            keep_top_k: None,
+            keep_epoch: None,
+            followed_by: Vec::new(),
+            ..self.clone()
+        }
     }
 
     /// Checks that `monitor` is one of the metrics that a training reports: those that it is known

@@ -2,6 +2,7 @@
 //! finds its base model in the folder of its run.
 
 mod adapter_check;
+mod compare;
 mod export;
 mod guide;
 mod import;
@@ -11,6 +12,7 @@ mod post_hoc;
 mod rebuild;
 
 pub use adapter_check::{ADAPTER, LoraFile, lora_damage};
+pub use compare::{PartDifference, differences};
 pub use export::{ExportError, merged, weights_only};
 pub use guide::{GuideError, load_guide, no_guide};
 pub(crate) use import::host as host_tensor;

@@ -134,7 +134,7 @@ fn look(x: Tensor<4>, strips: &mut [Vec<RgbImage>]) -> Result<(), StageError> {
 }
 
 /// `[3, size, size]` in [-1, 1] as bytes; what lies outside is cut off.
-pub(super) fn to_rgb(values: &[f32], size: usize) -> RgbImage {
+pub(crate) fn to_rgb(values: &[f32], size: usize) -> RgbImage {
     RgbImage::from_fn(size as u32, size as u32, |x, y| {
         let at = |channel: usize| values[(channel * size + y as usize) * size + x as usize];
         Rgb([0, 1, 2].map(|channel| (at(channel).clamp(-1.0, 1.0) * 127.5 + 127.5).round() as u8))

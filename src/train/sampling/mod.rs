@@ -15,6 +15,7 @@ mod text;
 
 pub use contact_sheet::ContactSheet;
 pub use format::Format;
+pub(crate) use generate::to_rgb;
 pub use generate::{Draw, ModelView, SampleSpec, generate};
 pub use grid_request::GridRequest;
 pub use guidance::GuidanceCheck;

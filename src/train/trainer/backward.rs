@@ -4,7 +4,7 @@
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Tensor};
 
-use super::noised_batch::NoisedBatch;
+use super::noised_batch::{LossInputs, NoisedBatch};
 use super::precision::Precision;
 use crate::architecture::{Denoiser, ModelConfig, Network};
 use crate::nn::{Dropout, Pass};
@@ -42,24 +42,12 @@ impl Backward {
         group: usize,
         device: &Device,
     ) -> Option<Tensor<1>> {
-        let objective = weights.objective();
         let mut whole: Option<Tensor<1>> = None;
         for micro_batch in
             batch.on_device(self.classes, self.image_size, device).micro_batches(self.micro_batches)
         {
-            let (shard, fraction) = (micro_batch.shard, micro_batch.fraction());
-            let key = shard.key;
-            let pass = Pass::training(self.dropout, key.seed, key.epoch, key.batch, shard.first)
-                .with_augment(micro_batch.augment)
-                .with_matmul_precision(self.precision.matmul());
-            let loss = objective.loss(
-                weights,
-                micro_batch.image,
-                micro_batch.sigma,
-                micro_batch.noise,
-                micro_batch.label,
-                &pass,
-            ); // [1]
+            let fraction = micro_batch.fraction();
+            let loss = self.loss(weights, micro_batch); // [1]
             let mean =
                 if fraction < 1.0 { loss.clone().inner() * fraction } else { loss.clone().inner() };
             whole = Some(whole.map_or(mean.clone(), |sum| sum + mean));
@@ -68,5 +56,36 @@ impl Backward {
             gradients.accumulate(weights, self.precision.gradients(weights, found));
         }
         whole
+    }
+    /// The loss of each image by itself, `[1]` each: their mean is the batch's loss, but for the order
+    /// of its sum. Waits for nothing.
+    pub fn each_loss(
+        &self,
+        weights: &Network,
+        batch: NoisedBatch,
+        device: &Device,
+    ) -> Vec<Tensor<1>> {
+        let images = batch.levels().len();
+        let single = batch
+            .on_device(self.classes, self.image_size, device)
+            .micro_batches(images)
+            .into_iter();
+        single.map(|image| self.loss(weights, image).inner()).collect()
+    }
+
+    /// The mean loss of a micro-batch, `[1]`, with autodiff.
+    fn loss(&self, weights: &Network, micro_batch: LossInputs) -> Tensor<1> {
+        let (shard, key) = (micro_batch.shard, micro_batch.shard.key);
+        let pass = Pass::training(self.dropout, key.seed, key.epoch, key.batch, shard.first)
+            .with_augment(micro_batch.augment)
+            .with_matmul_precision(self.precision.matmul());
+        weights.objective().loss(
+            weights,
+            micro_batch.image,
+            micro_batch.sigma,
+            micro_batch.noise,
+            micro_batch.label,
+            &pass,
+        )
     }
 }

@@ -13,6 +13,7 @@ mod noised_batch;
 mod optimizer;
 pub mod power_ema;
 mod precision;
+mod probe;
 mod recorder;
 mod schedule;
 pub mod self_test;
@@ -31,6 +32,7 @@ pub use ema_settings::EmaSettings;
 pub use init_settings::{InitSettings, InitWeights};
 pub use optimizer::{Optimizer, PREFIX as OPTIMIZER_STATE, StepSettings, clip_by_norm};
 pub use precision::Precision;
+pub use probe::{ProbedImage, ProbedStep, StepProbe};
 pub use recorder::{ModelInfo, OnNewBest, Recorder};
 pub use schedule::{Horizon, Schedule, ScheduleKind};
 pub use settings::{

@@ -105,6 +105,21 @@ impl NoisedBatch {
         }
     }
 
+    /// The noise level σ of each image.
+    pub fn levels(&self) -> &[f32] {
+        &self.sigma
+    }
+
+    /// The label that each image is trained with: the number of classes where it was dropped.
+    pub fn labels(&self) -> &[i64] {
+        &self.label
+    }
+
+    /// The images before noise, as the network's input has them: `[3, size, size]` each.
+    pub fn images(&self) -> impl Iterator<Item = &[f32]> {
+        self.image.chunks_exact((self.image.len() / self.label.len().max(1)).max(1))
+    }
+
     /// The batch cut into a shard for each of so many devices, as even as can be, the larger ones
     /// first. Of a batch with fewer images than devices there are fewer shards.
     pub fn shards(self, devices: usize) -> Vec<Self> {

@@ -236,13 +236,12 @@ impl ModuleMapper for Step<'_> {
     }
 }
 
-/// Scales all gradients so that their norm over all parameters together is at most `max`
-/// (Pascanu et al. 2013, arXiv 1211.5063). Waits for nothing: the norm stays on the device.
-pub fn clip_by_norm<M: Module>(
+/// The sum of the squares of all gradients of `module`, `[1]`; `None` if it has none. Waits for
+/// nothing.
+pub(super) fn squared_norm<M: Module>(
     module: &M,
-    gradients: GradientsParams,
-    max: f64,
-) -> GradientsParams {
+    gradients: &GradientsParams,
+) -> Option<Tensor<1>> {
     struct SquaredNorm<'a> {
         gradients: &'a GradientsParams,
         sum: Option<Tensor<1>>,
@@ -257,6 +256,18 @@ pub fn clip_by_norm<M: Module>(
             });
         }
     }
+    let mut norm = SquaredNorm { gradients, sum: None };
+    module.visit(&mut norm);
+    norm.sum
+}
+
+/// Scales all gradients so that their norm over all parameters together is at most `max`
+/// (Pascanu et al. 2013, arXiv 1211.5063). Waits for nothing: the norm stays on the device.
+pub fn clip_by_norm<M: Module>(
+    module: &M,
+    gradients: GradientsParams,
+    max: f64,
+) -> GradientsParams {
     struct Scale {
         gradients: GradientsParams,
         scaled: GradientsParams,
@@ -268,9 +279,7 @@ pub fn clip_by_norm<M: Module>(
             self.scaled.register(param.id, gradient * self.factor.clone().unsqueeze::<D>());
         }
     }
-    let mut norm = SquaredNorm { gradients: &gradients, sum: None };
-    module.visit(&mut norm);
-    let Some(sum) = norm.sum else { return gradients };
+    let Some(sum) = squared_norm(module, &gradients) else { return gradients };
     let factor = clip_factor(sum, max);
     let mut scale = Scale { gradients, scaled: GradientsParams::new(), factor };
     module.visit(&mut scale);

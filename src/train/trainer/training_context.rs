@@ -8,6 +8,7 @@ use pipe_runs::{Header, Place};
 
 use super::data_parallel::Worker;
 use super::loss_meter::LossTotals;
+use super::probe::StepProbe;
 use super::settings::TrainingSettings;
 use crate::architecture::ModelConfig;
 use crate::data::Dataset;
@@ -34,6 +35,8 @@ pub struct TrainingContext<'a> {
     /// Further devices, which take their shard of each batch.
     pub workers: &'a [Worker],
     pub context: &'a RunContext<'a>,
+    /// What looks at the steps of a replay, and ends it.
+    pub probe: Option<Arc<StepProbe>>,
 }
 
 /// How far training is.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use pipe_runs::policy::CheckpointPolicy;
 use serde_json::{Value, json};
 
 use super::init_settings::InitSettings;
@@ -43,6 +44,23 @@ impl TrainingSettings {
     pub fn epochs_on(&self, images: usize) -> u64 {
         let by_steps = self.max_steps.map(|max| max.div_ceil(self.steps_per_epoch(images).max(1)));
         by_steps.map_or(self.epochs, |epochs| epochs.min(self.epochs))
+    }
+
+    /// The same for a part of a run that is done once more elsewhere, up to an epoch that the run has
+    /// reached: nothing ends it before, and nothing is drawn or saved on the way. No step of it
+    /// becomes another one.
+    pub fn aside(&self) -> Self {
+        let checkpoint =
+            CheckpointPolicy { save_every_n_epochs: UNLIMITED, ..self.checkpoint.aside() };
+        Self {
+            early_stopping: None,
+            max_time: None,
+            sample_every_n_epochs: None,
+            sample_every_n_steps: None,
+            validate_every_n_steps: None,
+            checkpoint,
+            ..self.clone()
+        }
     }
 
     /// What decides the result besides the settings: the schedule's horizon, where the schedule has

@@ -5,6 +5,7 @@
 
 mod ending;
 mod looks;
+mod probing;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -59,6 +60,9 @@ pub fn fit(
             // ---- Logs: the only place inside an epoch that waits for the device
             trainer.log_step(&mut epoch, rate)?;
             trainer.report_step(&mut epoch);
+            if trainer.is_probed_to_the_end() {
+                return Ok(());
+            }
 
             // ---- Validation and an image grid inside the epoch, if it is time
             trainer.look_inside(&epoch)?;
@@ -202,12 +206,17 @@ impl<'a, 'r> Trainer<'a, 'r> {
                 epoch: epoch.number,
                 batch: (first_batch + number) as u64,
             };
+            let indices = self.is_probed().then(|| batch.indices.clone());
             let noised = NoisedBatch::for_training(batch, key, &objective, self.labels);
+            if let Some(indices) = indices {
+                self.probe_images(&indices, &noised, &weights)?;
+            }
             let shard = data_parallel.scatter(noised, number, group)?;
             losses.extend(self.backward.add(&mut gradients, &weights, shard, group, device)); // [1]
         }
         // With several devices: what the others found.
         let gradients = data_parallel.reduce_gradients(gradients.grads(), &mut losses, &weights)?;
+        self.probe_step(epoch.number, &losses, &weights, &gradients)?;
         let step = self.position.global_step + 1;
         losses.into_iter().for_each(|loss| epoch.loss_meter.add(step, loss));
         Ok(gradients)
@@ -293,7 +302,8 @@ impl<'a, 'r> Trainer<'a, 'r> {
         let settings = self.training.settings;
         let totals = loss_meter.read()?;
         let mut metrics = BTreeMap::from([("train_loss".to_owned(), totals.mean())]);
-        if !self.training.dataset.indices(Split::Validation).is_empty() {
+        let validates = !self.training.dataset.indices(Split::Validation).is_empty();
+        if validates && self.training.probe.is_none() {
             let loss = validation_loss(self.training, self.state)?;
             metrics.insert("val_loss".to_owned(), loss);
         }

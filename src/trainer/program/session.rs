@@ -320,6 +320,7 @@ impl<'a> Session<'a> {
             seconds,
             images_per_second: 0.0,
             data_wait: 0.0,
+            saved: None,
         });
         self.epoch_metrics = metrics;
         self.decide_ending();

@@ -10,10 +10,9 @@ use pipe_engine::kind::{
     ContentContext, Diagnostic, Failure, Files, InspectContext, Inspection, Outcome, PipelineView,
     Preview, Reference, RunContext, Stage, StageError, StageState,
 };
-use pipe_engine::policy::{Better, Halving};
+use pipe_engine::policy::Halving;
 use pipe_engine::state::Output;
 use pipe_fs::atomic;
-use pipe_runs::policy::metric;
 use pipe_runs::{CheckpointManager, Loaded, Place, Run, Status};
 use serde_json::Value;
 
@@ -24,7 +23,9 @@ use super::session::{Position, Session};
 use super::settings::TrainerSettings;
 use crate::artifacts::{Checkpoints, ProgramPreview, checkpoint_reference};
 use crate::run_match::RunCriteria;
-use crate::stopping::{TotalEpochs, lint_patience, note_ending, note_finished_early};
+use crate::stopping::{
+    StoppingRules, TotalEpochs, lint_halving, lint_patience, note_ending, note_finished_early,
+};
 use crate::training::{Changeable, Training, shown};
 use crate::write_config;
 
@@ -115,11 +116,7 @@ impl Stage for TrainerStage {
     }
 
     fn lint_halving(&self, halving: &Halving, _: &PipelineView) -> Vec<Diagnostic> {
-        let name = &halving.monitor;
-        let is_doubtful = halving.mode == Better::Min && metric::is_better_when_higher(name);
-        let message = format!("those with the lowest {name} would go on");
-        let found = Diagnostic::warning("halving.mode", message);
-        is_doubtful.then(|| found.note("where higher is better: `mode: max`")).into_iter().collect()
+        lint_halving(halving).into_iter().collect()
     }
 
     fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
@@ -149,6 +146,9 @@ impl Stage for TrainerStage {
     }
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
+        if context.aside.is_some() {
+            return self.aside().run_in(context, &mut None);
+        }
         let mut opened = None;
         let ended = self.run_in(context, &mut opened);
         if let (Err(error), Some(run)) = (&ended, opened) {
@@ -160,6 +160,22 @@ impl Stage for TrainerStage {
 }
 
 impl TrainerStage {
+    /// The same for a part of a run that is done once more.
+    fn aside(&self) -> Self {
+        let mut settings = self.settings.clone();
+        settings.checkpoint = settings.checkpoint.aside();
+        Self { settings, value: self.value.clone(), seen: Mutex::default() }
+    }
+
+    /// What ends it before its last epoch.
+    fn stopping(&self, context: &RunContext) -> StoppingRules {
+        let rules = self.settings.stopping();
+        match &context.aside {
+            Some(aside) => rules.aside(aside.until),
+            None => rules.until(context.request.until),
+        }
+    }
+
     /// Trains; `opened` is the run as soon as there is one, whatever happens behind it.
     fn run_in(
         &self,
@@ -200,8 +216,7 @@ impl TrainerStage {
                 m.other.insert("pieces_per_batch".into(), job.micro_batch_splits.into());
             })?;
         }
-        let stopping = self.settings.stopping().until(context.request.until);
-        let target = self.settings.epochs;
+        let (target, stopping) = (self.settings.epochs, self.stopping(context));
         let (policy, ends) = (&self.settings.checkpoint, (target, stopping, self.settings.seed));
         let mut session =
             Session::open(context, policy, ends, scratch.clone(), manager, (position, seconds))?;
@@ -252,8 +267,13 @@ impl TrainerStage {
             data: Some(&inputs),
         };
         let (request, root) = (&context.request, &context.root);
-        let selection =
-            training.select_run(request, &context.pipeline, &context.stage, root, &criteria)?;
+        let selection = match &context.aside {
+            // On which device its program computes is not known here.
+            Some(aside) => training.select_aside(context, aside, &criteria, None)?,
+            None => {
+                training.select_run(request, &context.pipeline, &context.stage, root, &criteria)?
+            }
+        };
         training.open_run(context, selection, &inputs.record(), device)
     }
 

@@ -181,6 +181,7 @@ impl Scheduler<'_, '_> {
             gpu,
             made: node.made.clone(),
             before: node.baseline.clone(),
+            aside: None,
         };
         let (execution, journal, end) = (self.execution, self.journal, self.ended.0.clone());
         let upstreams = self.upstreams;

@@ -36,7 +36,7 @@ use crate::stages::lint::VAL_LOSS;
 use crate::stages::resume_checkpoint::{self, REACHED_WITH};
 use crate::stages::resume_compatibility::{self, check_holds};
 use crate::trainer::{
-    ModelInfo, OnNewBest, Recorder, TrainState, TrainingContext, TrainingSettings, fit,
+    ModelInfo, OnNewBest, Recorder, StepProbe, TrainState, TrainingContext, TrainingSettings, fit,
 };
 
 /// What is trained, before the first step.
@@ -82,6 +82,11 @@ impl Training<'_> {
         context: &RunContext,
         start: impl FnOnce(&Dataset, &Device) -> Result<TrainingSetup, StageError>,
     ) -> Result<Outcome, StageError> {
+        if context.aside.is_some() {
+            let settings = &self.settings.aside();
+            let aside = Training { settings, value: self.value.clone(), ..*self };
+            return aside.run_in(context, start, &mut None);
+        }
         let mut opened = None;
         let ended = self.run_in(context, start, &mut opened);
         if let (Err(error), Some(run)) = (&ended, opened) {
@@ -104,7 +109,7 @@ impl Training<'_> {
         setup.model_info.extra.extend(describe_objective(setup.model.objective()));
 
         // ---- The run: an old one to go on with, or a new one
-        let (selection, branch) = self.select_for(context, &dataset, &setup)?;
+        let (selection, branch) = self.select_for(context, &dataset, (&setup, &devices.name))?;
         let record = DatasetRecord {
             source: dataset.source().name().to_owned(),
             digest: dataset.digest().to_owned(),
@@ -138,7 +143,7 @@ impl Training<'_> {
             Recorder::open(context, self.settings, keeper, &position, model_info, on_new_best)?;
         let training = TrainingContext {
             settings: self.settings,
-            epochs: self.settings.epochs_on(dataset.indices(Split::Train).len()),
+            epochs: self.last_epoch(context, &dataset),
             config: &config,
             label_dropout: setup.label_dropout,
             dropout: setup.dropout,
@@ -148,6 +153,7 @@ impl Training<'_> {
             device: devices.main,
             workers: &devices.workers,
             context,
+            probe: probe(context),
         };
         let fitted = kernels::in_own_pool_of(devices.threads, || {
             fit(&training, &mut state, position, &mut recorder)
@@ -167,6 +173,12 @@ impl Training<'_> {
         Ok(self.with_runs(|training| {
             training.outcome(context, &keeper, |best| Some(sample_command(best)))
         }))
+    }
+
+    /// The epoch that it ends with.
+    fn last_epoch(&self, context: &RunContext, dataset: &Dataset) -> u64 {
+        let all = self.settings.epochs_on(dataset.indices(Split::Train).len());
+        context.aside.as_ref().map_or(all, |aside| aside.until)
     }
 
     /// The data set to train on.
@@ -206,7 +218,7 @@ impl Training<'_> {
         &self,
         context: &RunContext,
         dataset: &Dataset,
-        setup: &TrainingSetup,
+        (setup, device): (&TrainingSetup, &str),
     ) -> Result<(RunSelection, Option<Branch>), StageError> {
         let data = DatasetSummary::of(dataset);
         let images = Images { root: &context.root, seen: &data };
@@ -216,6 +228,12 @@ impl Training<'_> {
             is_data: &is_data,
             data: Some(&images),
         };
+        if let Some(aside) = &context.aside {
+            let selected = self.with_runs(|training| {
+                training.select_aside(context, aside, &criteria, Some(device))
+            });
+            return Ok((selected?, None));
+        }
         let (selection, begins_anew) = self.with_runs(|training| {
             let (request, root) = (&context.request, &context.root);
             let selection =
@@ -242,6 +260,11 @@ impl Training<'_> {
         });
         Ok((selection, branch.filter(|_| !context.request.force)))
     }
+}
+
+/// What looks at the steps of a replay.
+fn probe(context: &RunContext) -> Option<Arc<StepProbe>> {
+    context.aside.as_ref()?.observer.clone()?.downcast().ok()
 }
 
 /// The command that samples from a checkpoint.

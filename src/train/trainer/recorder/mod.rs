@@ -167,6 +167,7 @@ impl<'a> Recorder<'a> {
             seconds: times.seconds,
             images_per_second: times.speed,
             data_wait: times.wait_share,
+            saved: None,
         });
         Ok(())
     }
