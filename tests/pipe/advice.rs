@@ -374,7 +374,7 @@ fn jobs_that_go_on_are_looked_at_and_ended_as_it_says() {
 
 /// Files that print commands, in how many lines, and the tests that type them. Whoever adds one
 /// adds its test here.
-const PRINTED: [(&str, usize, &[&str]); 33] = [
+const PRINTED: [(&str, usize, &[&str]); 37] = [
     (
         "src/cli/pipeline_args.rs",
         2,
@@ -399,6 +399,14 @@ const PRINTED: [(&str, usize, &[&str]); 33] = [
     ("src/cli/runs/named.rs", 3, &["commands_that_are_pointed_to"]),
     ("src/cli/verify.rs", 2, &["told::what_verify_finds"]),
     ("src/engine/exec/scheduler/begin.rs", 1, &["told::several_settings"]),
+    ("src/engine/exec/slurm/executor.rs", 2, &["halving::what_cannot_be_halved"]),
+    ("src/engine/export/argo.rs", 1, &["halving::what_paused_at_rungs"]),
+    ("src/engine/pipeline_file/apply/unknown.rs", 1, &["reuse::a_profile_is_in_what_is_printed"]),
+    (
+        "src/engine/pipeline_file/include/included.rs",
+        1,
+        &["reuse::a_profile_is_in_what_is_printed"],
+    ),
     // An argument of sbatch.
     ("src/engine/policy/slurm/values.rs", 1, &[]),
     ("src/engine/pipeline_file/layers.rs", 1, &["told::all_keys"]),
@@ -452,8 +460,10 @@ fn every_place_that_prints_a_command_has_a_test_that_types_it() {
     assert_eq!(found, known, "type what a new place prints in a test, and list it in PRINTED");
     let tests = [
         include_str!("advice.rs"),
+        include_str!("halving.rs"),
         include_str!("live.rs"),
         include_str!("place.rs"),
+        include_str!("reuse.rs"),
         include_str!("told.rs"),
         include_str!("trainer.rs"),
         include_str!("ui.rs"),

@@ -53,7 +53,9 @@ fn plans_and_identities_of_the_shipped_pipelines_stay() {
     for file in yaml_files("pipelines") {
         let relative = file.strip_prefix(root()).unwrap().display().to_string();
         let plan = project.pipe(&["plan", &relative, "--json"]).succeeds().stdout();
-        let plan: Value = serde_json::from_str(&plan).unwrap();
+        let mut plan: Value = serde_json::from_str(&plan).unwrap();
+        // It tells of times and of the disk.
+        plan.as_object_mut().unwrap().remove("forecast");
         let name = format!("plan_{}.json", file.file_stem().unwrap().to_str().unwrap());
         wrong.extend(differs(&name, &pretty(&plan)));
     }
