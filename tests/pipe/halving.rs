@@ -179,6 +179,27 @@ fn on_slurm_the_jobs_of_a_rung_are_followed_by_those_that_go_on() {
     assert_eq!(trained(&jobs), trained(&local));
 }
 
+#[cfg(unix)]
+#[test]
+fn on_slurm_a_member_that_fails_counts_as_last() {
+    let Some(cluster) = crate::slurm::Cluster::start() else { return };
+    let keys = "    settings: { rate: 0.1, script: null }\n    \
+                matrix: [{ rate: 0.2 }, { rate: 0.3 }, { rate: 0.1, script: [{ exit: 3 }] }]\n    \
+                halving: { rungs: [1, 2], keep: 1/2, monitor: accuracy, mode: max }\n  \
+                best: { kind: select_best, over: base, by: accuracy, mode: max }\n";
+    let project = cluster.project(&crate::trainer::stage(keys).replace("epochs: 4", "epochs: 2"));
+    let run = project.pipe(&["run", "p.yaml", "--executor", "slurm"]).exits(1);
+    run.says("rate=0.1").says("best");
+    let mut epochs: Vec<usize> = project
+        .list("checkpoints/trainer")
+        .into_iter()
+        .map(|run| project.metadata(&format!("checkpoints/trainer/{run}"))["history"].clone())
+        .map(|history| history.as_array().unwrap().len())
+        .collect();
+    epochs.sort_unstable();
+    assert_eq!(epochs, [0, 1, 2], "the better one of the two goes on");
+}
+
 #[test]
 fn what_cannot_be_halved_is_refused_before_anything_runs() {
     let project = search("1/2");

@@ -13,7 +13,7 @@ use super::submit::{Submission, submit};
 use super::tail::last_lines;
 use crate::exec::execution::{Execution, InspectedStage, Summary, inspect};
 use crate::exec::executor::{Executor, ExecutorError};
-use crate::graph::{Graph, LoadedStage, Selection};
+use crate::graph::{LoadedStage, Selection};
 use crate::plan::{self, Action, Plan};
 use crate::state::{Job, Jobs};
 
@@ -57,7 +57,7 @@ impl Executor for SlurmExecutor<'_> {
             inspected,
         );
         loop {
-            let rest = held_back(execution.graph, &mut plan, &inspected);
+            let rest = held_back(&execution, &mut plan, &inspected);
             let part = self.run_jobs(&execution, &plan, &inspected)?;
             let is_idle = part.finished.is_empty() && part.failed.is_empty();
             execution.given_up.extend(part.failed.iter().map(|(stage, _)| stage.clone()));
@@ -96,18 +96,21 @@ fn carried(found: &HashMap<StageId, InspectedStage>) -> BTreeMap<StageId, u64> {
     found.iter().filter_map(|(id, found)| Some((id.clone(), until(found)?))).collect()
 }
 
-/// Takes the stages out of a plan that wait for those that may go on.
+/// Takes the stages out of a plan that wait for those that may go on, or for those that failed.
 fn held_back(
-    graph: &Graph,
+    execution: &Execution,
     plan: &mut Plan,
     found: &HashMap<StageId, InspectedStage>,
 ) -> Vec<StageId> {
     let mut held: Vec<StageId> = Vec::new();
     for step in &plan.steps {
         let waits = |(_, before): &(&str, &LoadedStage)| {
-            held.contains(&before.id) || is_open(found.get(&before.id))
+            held.contains(&before.id)
+                || execution.given_up.contains(&before.id)
+                || is_open(found.get(&before.id))
         };
-        if step.action != Action::Skip && graph.dependencies(&step.stage).iter().any(waits) {
+        let before = execution.graph.dependencies(&step.stage);
+        if step.action != Action::Skip && before.iter().any(waits) {
             held.push(step.stage.clone());
         }
     }
