@@ -132,6 +132,15 @@ fn ends(
         .map(|step| graph.dependencies(&step.stage))
         .map(|all| all.iter().filter_map(|(_, stage)| in_plan(&stage.id)).collect())
         .collect();
+    let own = |step: &&Step| known.get(&step.stage).and_then(|known| known.seconds).unwrap_or(0.0);
+    let own: Vec<u64> = steps.iter().map(|step| (own(step) * 1e3) as u64).collect();
+    let followed = |place: usize| -> Vec<usize> {
+        let sources = before[place].iter().copied();
+        sources.filter(|&source| follows(steps[place], &steps[source].stage)).collect()
+    };
+    let followed: Vec<Vec<usize>> = (0..steps.len()).map(followed).collect();
+    // One that follows another one runs beside it, whatever runs.
+    let takes_room = |place: usize| own[place] > 0 && followed[place].is_empty();
     let mut open: Vec<usize> = before.iter().map(Vec::len).collect();
     let mut ready: BTreeSet<usize> = (0..steps.len()).filter(|&place| open[place] == 0).collect();
     let mut running: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
@@ -152,28 +161,22 @@ fn ends(
         let mut passed = 0;
         while let Some(&place) = ready.range(passed..).next() {
             passed = place + 1;
-            let step = steps[place];
-            let own = known.get(&step.stage).and_then(|known| known.seconds).unwrap_or(0.0);
-            let own = (own * 1e3) as u64;
-            let sources = before[place].iter().filter(|&&b| follows(step, &steps[b].stage));
-            let source_ends = sources.map(|&source| ends[source]).max();
-            if own > 0 && source_ends.is_none() {
+            if takes_room(place) {
                 if room == 0 {
                     continue;
                 }
                 room -= 1;
             }
             ready.remove(&place);
-            ends[place] = (now + own).max(source_ends.unwrap_or(0));
+            let sources = followed[place].iter().map(|&source| ends[source]);
+            ends[place] = sources.fold(now + own[place], u64::max);
             running.push(Reverse((ends[place], place)));
             let_go(place, false, &mut ready);
             passed = 0;
         }
         let Some(Reverse((end, place))) = running.pop() else { break };
         now = end;
-        let own = known.get(&steps[place].stage).and_then(|known| known.seconds).unwrap_or(0.0);
-        let is_beside = before[place].iter().any(|&b| follows(steps[place], &steps[b].stage));
-        room += usize::from((own * 1e3) as u64 > 0 && !is_beside);
+        room += usize::from(takes_room(place));
         let_go(place, true, &mut ready);
     }
     let all = steps.iter().zip(ends).map(|(step, end)| (step.stage.clone(), end as f64 / 1e3));

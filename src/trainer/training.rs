@@ -186,9 +186,9 @@ impl Training<'_> {
     fn forecast_new(&self, o: &InspectContext, criteria: &RunCriteria) -> Option<Forecast> {
         let is_own = |stage: &str| stage.split('@').next() == Some(o.stage.declared());
         let all = self.runs(o.root).list().into_iter().rev();
-        let mut known = all.filter_map(|run| Some((run.number, run.metadata().ok()?)));
+        let known = all.filter_map(|run| Some((run.number, run.metadata().ok()?)));
         let (mut other, mut same) = (None, None);
-        for (number, metadata) in known.by_ref() {
+        for (number, metadata) in known {
             let Some(pace) = Pace::of(&metadata)
                 .filter(|_| metadata.pipeline == o.pipeline && is_own(&metadata.stage))
             else {

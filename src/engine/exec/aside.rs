@@ -36,7 +36,7 @@ pub fn run_aside(
     let journal = Journal::silent(execution.root, pipeline, execution.report);
     let plan = Plan { steps: Vec::new() };
     let held = (&RunningStages::new(execution, &plan), lock);
-    execution.graph.stage(stage).ok_or_else(missing)?;
+    let target = execution.graph.stage(stage).ok_or_else(missing)?;
     let mut before: HashSet<StageId> = execution.graph.upstream(stage).into_iter().collect();
     before.remove(stage);
     let found = inspect(execution, &before)?;
@@ -74,6 +74,5 @@ pub fn run_aside(
         };
         artifacts.extend(artifact.map(|artifact| (one.id.clone(), artifact)));
     }
-    let target = execution.graph.stage(stage).ok_or_else(missing)?;
     run(target, &artifacts, Some(aside))
 }
