@@ -16,6 +16,7 @@ use pipe_train::stages::RunFiles;
 use serde::{Deserialize, Serialize};
 
 use super::resume_settings::ResumeContext;
+use super::slurm_job;
 use super::{CliError, Kinds, project};
 use crate::report::message;
 
@@ -187,6 +188,7 @@ impl PipelineArgs {
             resume,
             force,
             data_as_last_seen: no_data_check,
+            walltime: slurm_job::walltime(&session.graph),
             ..Request::default()
         };
         let session = session.request(request).formats(&RunFiles);

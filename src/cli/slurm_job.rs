@@ -6,13 +6,16 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use pipe_core::progress::NullListener;
 use pipe_core::stop::{Signal, Stop};
 use pipe_engine::exec::slurm::{AfterStop, Cluster, CurrentJob, JobState, Slurm, after_stop};
 use pipe_engine::exec::{self, Execution, InspectedStage, RunsElsewhere, Summary};
+use pipe_engine::graph::Graph;
 use pipe_engine::kind::{Failure, StageId, StageState};
+use pipe_engine::pipeline_file::LoadedStage;
 use pipe_engine::plan::{Action, Plan, Step};
+use pipe_engine::policy::{Moment, Until};
 use pipe_engine::state::{JobId, Jobs, Record};
 
 use super::pipeline_args::PipelineSession;
@@ -112,6 +115,25 @@ impl JobArguments {
                 only.id, step.stage, step.reason
             ))),
             None => Ok(()),
+        }
+    }
+}
+
+/// When the job that this process runs in is told to stop, if it is in one and a stage is to end by
+/// then.
+pub fn walltime(graph: &Graph) -> Option<DateTime<Utc>> {
+    let is_asked = |stage: &&LoadedStage| {
+        let until = stage.stage.settings().get("until").cloned();
+        let until = until.and_then(|until| serde_json::from_value::<Until>(until).ok());
+        until.is_some_and(|until| until.moment == Moment::Walltime)
+    };
+    let before = graph.stages().find(is_asked)?.options.slurm.signal_before();
+    let job = CurrentJob::find()?.0;
+    match Slurm.details(job) {
+        Ok(details) => Some(details.ends_at? - before),
+        Err(error) => {
+            message::warning(&format!("nobody knows when job {job} ends: {error}"));
+            None
         }
     }
 }

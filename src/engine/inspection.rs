@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::artifact::Artifact;
+use chrono::{DateTime, Utc};
 use pipe_core::fingerprint::{self, Difference};
 use serde::Serialize;
+
+use crate::artifact::Artifact;
 
 /// What stands on disk for a stage.
 pub struct Inspection {
@@ -55,6 +57,8 @@ pub struct Request {
     /// How far the stage is to be carried now, where that is not its whole length. It ends there as
     /// done, and goes on from there as if it had not ended.
     pub until: Option<u64>,
+    /// When the job that it runs in is told to stop, if it is in one.
+    pub walltime: Option<DateTime<Utc>>,
     /// The metric whose values [`Inspection::values`] is to have.
     pub monitor: Option<String>,
 }

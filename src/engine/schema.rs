@@ -90,6 +90,11 @@ fn pipeline(kinds: &[Arc<dyn StageKind>]) -> Value {
         "on": {"$ref": "#/$defs/Hooks",
                "description": "commands and addresses that are told what happens to any stage, besides those of the \
                                stage itself; `end` is told once, at the end of the whole run"},
+        "budget": {"type": "string", "examples": ["8h"],
+                   "description": "training time of all stages together, shared out evenly among those that train"},
+        "until": {"type": "string", "examples": ["07:00"],
+                  "description": "when all training has come to its end: `07:00`, `2026-12-01 07:00`, or `walltime`; each \
+                                  stage takes its part of the time that is left when it begins"},
         "stages": {"type": "object", "minProperties": 1, "description": "the stages by name",
                    "propertyNames": {"pattern": "^[A-Za-z0-9_-]+$"},
                    "additionalProperties": {"oneOf": alternatives}},

@@ -6,10 +6,13 @@ use std::path::PathBuf;
 
 use pipe_engine::kind::StageId;
 use pipe_fs::ProjectRoot;
-use pipe_runs::{Checkpoint, CheckpointError, Loaded, Metadata, Run};
+use pipe_runs::{
+    Checkpoint, CheckpointError, CheckpointManager, Loaded, Metadata, Run, StoreError,
+};
 
 use crate::run_catalog::RunCatalog;
 use crate::run_match::RunCriteria;
+use crate::stopping::{Trained, note_seconds_before, seconds_before};
 use crate::training::Training;
 
 /// What a run has in common with the training that is wanted.
@@ -34,6 +37,24 @@ impl Branch {
                  any more"
             ),
         }
+    }
+
+    /// Seconds that were trained up to its checkpoint.
+    fn seconds(&self, of: &Metadata) -> f64 {
+        let until = self.checkpoint.as_ref().map_or(0, |(epoch, _)| *epoch);
+        Trained::of(&of.history, until, 0, 0.0).seconds + seconds_before(of)
+    }
+
+    /// Notes in a run that it goes on from there: the time that was trained before counts.
+    ///
+    /// # Errors
+    /// The metadata of one of both cannot be read or written.
+    pub fn note(&self, keeper: &mut CheckpointManager, file: String) -> Result<(), StoreError> {
+        let seconds = self.seconds(&self.run.metadata()?);
+        keeper.update(|m| {
+            m.resumed_from = Some(file);
+            note_seconds_before(m, seconds);
+        })
     }
 
     /// Reads the checkpoint, if one is kept.
@@ -65,7 +86,7 @@ impl Training<'_> {
             if !metadata.changes.is_empty() || criteria.data_changed(metadata).is_some() {
                 return None;
             }
-            let until = (self.same_until)(&different)?;
+            let until = (self.same_until)(&different, metadata)?;
             let kept = metadata.checkpoints.iter().filter(|c| c.epoch <= until);
             let kept = kept.filter(|c| run.file_of(c).exists()).max_by_key(|c| c.epoch);
             let checkpoint = kept.map(|c| (c.epoch, run.file_of(c)));

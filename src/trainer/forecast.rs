@@ -31,6 +31,11 @@ impl Pace {
         Some(Self { seconds, bytes, standing: checkpoints.len() as u64 })
     }
 
+    /// Of an epoch.
+    pub fn seconds(self) -> f64 {
+        self.seconds
+    }
+
     /// The same for a run that has no checkpoint yet.
     pub fn of_new_run(self) -> Self {
         Self { standing: 0, ..self }

@@ -11,6 +11,7 @@
 //! | [`Training`] | begin here: what a training is as its runs know it, and what stands on disk for it |
 //! | [`RunSelection`], [`run_match`] | which run is meant, and what is different where none fits |
 //! | [`StoppingRules`] | when a training ends before its last epoch |
+//! | [`TimeLimits`] | how long a training is that is to end in time |
 //! | [`aside`] | a part of a run that is done once more, elsewhere |
 //! | [`artifacts`] | what trainings hand to other stages: checkpoints |
 //! | [`program`] | `kind: trainer` and the training contract |
@@ -31,8 +32,10 @@
 pub mod artifacts;
 pub mod aside;
 mod branching;
+mod budget;
 pub mod following;
 mod forecast;
+mod length;
 mod opening;
 pub mod program;
 mod relocated_runs;
@@ -45,9 +48,12 @@ mod stopping_tests;
 mod training;
 
 pub use branching::Branch;
+pub use budget::{EpochTime, HORIZON, IN_TIME, PlannedLength, TimeLimits, planned_epochs};
+pub use length::UNLIMITED;
 pub use opening::write_config;
 pub use selection::RunSelection;
 pub use stopping::{
     Ending, StoppingRules, TotalEpochs, Trained, finished_early, lint_patience, note_ending,
+    seconds_before,
 };
 pub use training::{Changeable, Training, shown};

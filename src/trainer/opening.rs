@@ -11,10 +11,12 @@ use pipe_fs::{atomic, disk_space};
 use pipe_runs::policy::CheckpointPolicy;
 use pipe_runs::{
     CheckpointManager, DatasetRecord, Loaded, Metadata, Place, Run, SCHEMA_VERSION, Status,
-    StoreError,
+    StoreError, kept_epoch,
 };
 use serde_json::Map;
 
+use crate::budget::PlannedLength;
+use crate::length::UNLIMITED;
 use crate::selection::RunSelection;
 use crate::training::{Changeable, Training};
 
@@ -32,6 +34,9 @@ impl Training<'_> {
         let run = match selection {
             RunSelection::Existing(existing) => {
                 let (run, metadata) = *existing;
+                let planned = PlannedLength::of(&metadata).and_then(|_| kept_epoch(&metadata));
+                let keep_epoch = policy.keep_epoch.or(planned);
+                let policy = CheckpointPolicy { keep_epoch, ..policy };
                 let mut manager = CheckpointManager::reopen(run, policy)?;
                 if metadata.dataset.digest != dataset.digest {
                     // Nothing was trained on the images that it was begun with, such as a corrupt
@@ -151,7 +156,7 @@ impl Training<'_> {
             git_commit: git_commit(&context.root),
             device: device.to_owned(),
             seed: self.seed,
-            epochs: self.epochs.on(dataset),
+            epochs: Some(self.epochs.on(dataset)).filter(|all| *all != UNLIMITED).unwrap_or(1),
             identity: context.identity.clone(),
             manifest: context.manifest.clone(),
             settings: self.settings.clone(),
@@ -206,7 +211,7 @@ impl Training<'_> {
         manager: &CheckpointManager,
         each: u64,
     ) -> Result<(), StageError> {
-        let (policy, epochs) = (self.policy, self.epochs.on(&manager.metadata().dataset));
+        let (policy, epochs) = (self.policy, self.total(manager.metadata()));
         let folder = &manager.run().folder;
         let Some(free) = disk_space::free(folder).filter(|_| policy.enabled) else { return Ok(()) };
         let listed = &manager.metadata().checkpoints;

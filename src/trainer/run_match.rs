@@ -7,6 +7,8 @@ use pipe_engine::identity::{Difference, differences, in_words};
 use pipe_runs::Metadata;
 use serde_json::Value;
 
+use crate::budget::{HORIZON, IN_TIME, PlannedLength};
+
 /// Key of a manifest: digest of the checkpoint that a training starts from.
 pub const RESUME_CONTENT: &str = "content of checkpoint.resume_checkpoint";
 
@@ -42,6 +44,8 @@ impl<'a> RunCriteria<'a> {
     pub fn settings_changed(&self, run: &Metadata) -> Vec<Difference> {
         let mut changed = differences(&run.manifest, self.manifest);
         changed.retain(|d| match d.key.as_str() {
+            // Its length was fixed on the way.
+            HORIZON if d.new.as_ref() == Some(&IN_TIME.into()) => PlannedLength::of(run).is_none(),
             // Compared by what every run notes of it, those of earlier versions too.
             key if (self.is_data)(key) => false,
             // A run of an earlier version did not note it, and a file that is gone tells nothing.

@@ -5,6 +5,7 @@ use pipe_engine::kind::{Request, StageError, StageId};
 use pipe_fs::ProjectRoot;
 use pipe_runs::{Metadata, Run, Runs, Status};
 
+use crate::budget::PlannedLength;
 use crate::relocated_runs;
 use crate::run_catalog::{RunCatalog, completed_epochs, has_lost_checkpoints};
 use crate::run_match::RunCriteria;
@@ -87,7 +88,7 @@ impl Training<'_> {
             return Change::Refused(None);
         }
         let done = completed_epochs(run, metadata);
-        if done >= self.epochs.on(&metadata.dataset) {
+        if done >= self.total(metadata) {
             let more = done + 1;
             return Change::Refused(Some(format!(
                 "all its {done} epochs are trained: it goes on with others from `epochs: {more}` on"
@@ -213,9 +214,9 @@ impl RunSearch<'_> {
     /// The newest fitting run of another folder.
     fn relocated(&self, also: impl Fn(&Run, &Metadata) -> bool) -> Option<(Run, Metadata)> {
         let folder = self.runs.folder();
-        relocated_runs::runs(self.root, folder, self.pipeline, self.stage)
-            .into_iter()
-            .rfind(|(run, metadata)| also(run, metadata) && self.criteria.matches(metadata))
+        relocated_runs::runs(self.root, folder, self.pipeline, self.stage).into_iter().rfind(
+            |(run, metadata)| also(run, metadata) && self.training.fits(self.criteria, metadata),
+        )
     }
 
     /// The run that fits best, or a new one.
@@ -227,10 +228,11 @@ impl RunSearch<'_> {
         }
         let catalog = RunCatalog::of(&self.runs, self.pipeline, self.stage.as_str());
         let epochs = self.training.epochs;
-        let known = catalog.matching(|_, m| criteria.matches(m), epochs);
-        if let Some(known) =
-            known.or_else(|| catalog.matching(|run, m| can_continue(criteria, run, m), epochs))
-        {
+        let goes_on = |run: &Run, m: &Metadata| {
+            can_continue(criteria, run, m) && self.training.has_wanted_length(m)
+        };
+        let known = catalog.matching(|_, m| self.training.fits(criteria, m), epochs);
+        if let Some(known) = known.or_else(|| catalog.matching(|run, m| goes_on(run, m), epochs)) {
             return Ok(RunSelection::Existing(Box::new(known.clone())));
         }
         if catalog.newest().is_none()
@@ -279,7 +281,12 @@ impl RunSearch<'_> {
                 let (number, told) = (run.number, change.in_words());
                 format!("run {number} was changed {told}; it is used where its number is given")
             }
-            None => format!("run {} {LOST}", run.number),
+            None => match PlannedLength::of(metadata) {
+                Some(planned) if !self.training.has_wanted_length(metadata) => {
+                    format!("run {} was planned for a {}", run.number, planned.limit)
+                }
+                _ => format!("run {} {LOST}", run.number),
+            },
         };
         Ok((format!("{why} (new run_{}{help})", catalog.next()), changes))
     }

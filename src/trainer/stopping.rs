@@ -1,10 +1,14 @@
-//! When a training ends before its last epoch. Pure: what its metadata say of the training in, the
-//! decision out, so that a run in one piece, one in many and an extended one end alike.
+//! When a training ends before its last epoch. Pure but for the clock of a deadline: what its
+//! metadata say of the training in, the decision out, so that a run in one piece, one in many and an
+//! extended one end alike.
 
+use chrono::{DateTime, Local, Utc};
 use pipe_engine::kind::Diagnostic;
 use pipe_engine::policy::{Better, Halving, Span};
 use pipe_runs::policy::{CheckpointPolicy, EarlyStopping, metric};
 use pipe_runs::{DatasetRecord, EpochRecord, Metadata};
+
+use crate::budget::TimeLimits;
 
 /// How many epochs a training has.
 #[derive(Clone, Copy)]
@@ -35,6 +39,8 @@ pub struct StoppingRules {
     pub max_steps: Option<u64>,
     /// Time that is trained in all.
     pub max_time: Option<Span>,
+    /// By when it is to have ended, with its schedule.
+    pub limits: TimeLimits,
     /// The last epoch that is wanted of it for now: the rung of a halving, or the end of a part of a
     /// run that is done once more.
     pub last_epoch: Option<u64>,
@@ -75,7 +81,7 @@ impl Trained {
         let of_epoch = || Some(all.find(|c| c.epoch == epochs)?.global_step);
         let of_history = || Some(history.iter().find(|e| e.epoch == epochs)?.global_step);
         let steps = inside.map(|p| p.global_step).or_else(of_epoch).or_else(of_history);
-        let seconds = inside.map_or(0.0, |p| p.seconds_in_epoch);
+        let seconds = inside.map_or(0.0, |p| p.seconds_in_epoch) + seconds_before(metadata);
         Self::of(history, epochs, steps.unwrap_or(0), seconds)
     }
 }
@@ -89,12 +95,24 @@ impl StoppingRules {
         policy: &CheckpointPolicy,
     ) -> Self {
         let early_stopping = early_stopping.map(|rule| rule.resolved(policy));
-        Self { early_stopping, max_steps, max_time, last_epoch: None }
+        Self { early_stopping, max_steps, max_time, ..Self::default() }
+    }
+
+    /// The same for a training that is to have ended in time.
+    pub fn within(self, limits: TimeLimits) -> Self {
+        Self { limits, ..self }
     }
 
     /// The same for a training that is carried so far for now.
     pub fn until(self, last_epoch: Option<u64>) -> Self {
         Self { last_epoch, ..self }
+    }
+
+    /// The same for a process that begins now. `walltime`: when its job is told to stop, if it is in
+    /// one.
+    pub fn begun(self, walltime: Option<DateTime<Utc>>) -> Self {
+        let limits = self.limits.begun(Local::now(), walltime);
+        Self { limits, ..self }
     }
 
     /// Those for a part of a run that is done once more, up to an epoch that the run has reached.
@@ -127,6 +145,7 @@ impl StoppingRules {
         }
         self.time()
             .filter(|_| self.max_time.is_some_and(|max| trained.seconds >= max.0.as_secs_f64()))
+            .or_else(|| self.limits.ending(trained))
     }
 
     /// What it is called that the time is up.
@@ -139,8 +158,10 @@ impl StoppingRules {
     /// at an earlier state than the time it had would have allowed.
     pub(crate) fn is_timed_out(&self, run: &Metadata) -> bool {
         let noted = |key| run.other.get(key).and_then(|value| value.as_str());
-        let same = |now: Ending| noted(FINISHED_EARLY) == Some(&*now.reason);
-        noted(ENDED_BY) == Some(MAX_TIME) && self.time().is_some_and(same)
+        let is_same = |now: Ending| {
+            noted(ENDED_BY) == Some(now.rule) && noted(FINISHED_EARLY) == Some(&*now.reason)
+        };
+        self.time().into_iter().chain(self.limits.endings()).any(is_same)
     }
 
     /// The metric that early stopping goes by.
@@ -180,6 +201,19 @@ pub fn finished_early(metadata: &Metadata) -> Option<&str> {
 /// Whether it was a setting, and not its program's word, that completed a run before its last epoch.
 pub(crate) fn is_ended_by_rule(metadata: &Metadata) -> bool {
     metadata.other.contains_key(ENDED_BY)
+}
+
+/// Key of a run's metadata: seconds of training in the run that it went on from.
+const SECONDS_BEFORE: &str = "seconds_before";
+
+/// Seconds that were trained before a run's first epoch, in the run that it is a branch of.
+pub fn seconds_before(run: &Metadata) -> f64 {
+    run.other.get(SECONDS_BEFORE).and_then(serde_json::Value::as_f64).unwrap_or(0.0)
+}
+
+/// Notes them.
+pub(crate) fn note_seconds_before(run: &mut Metadata, seconds: f64) {
+    run.other.insert(SECONDS_BEFORE.to_owned(), seconds.into());
 }
 
 /// Notes that a program ends before its last epoch.

@@ -56,7 +56,7 @@ impl Wanted {
             early_stopping: self.early_stopping.as_ref().map(|rule| rule.resolved(&policy)),
             max_steps: self.max_steps,
             max_time: self.max_time,
-            last_epoch: None,
+            ..StoppingRules::default()
         }
     }
 }

@@ -52,7 +52,7 @@ pub struct Training<'a> {
     pub keeps_pace: &'a dyn Fn(&str) -> bool,
     /// The epochs that it has in common, bit by bit, with a run that is different in this; `None`
     /// where it has none.
-    pub same_until: &'a dyn Fn(&[Difference]) -> Option<u64>,
+    pub same_until: &'a dyn Fn(&[Difference], &Metadata) -> Option<u64>,
 }
 
 /// Where a setting of a run may be changed.
@@ -120,8 +120,7 @@ impl Training<'_> {
             }
             RunSelection::Changed(changed) => {
                 let ChangedRun { run, metadata, different } = *changed;
-                let (done, total) =
-                    (completed_epochs(&run, &metadata), self.epochs.on(&metadata.dataset));
+                let (done, total) = (completed_epochs(&run, &metadata), self.total(&metadata));
                 let words = in_words(&different);
                 let reason = format!("run {}: goes on with a change, {words}", run.number);
                 let state = StageState::Partial { done, total, reason };
@@ -133,7 +132,7 @@ impl Training<'_> {
     }
 
     fn inspect_run(&self, o: &InspectContext, run: Run, metadata: Metadata) -> Inspection {
-        let total = self.epochs.on(&metadata.dataset);
+        let total = self.total(&metadata);
         let done = completed_epochs(&run, &metadata);
         let rules = self.stopping.clone().until(o.request.until);
         let ending = rules.ending(&metadata.history, Trained::of_run(&metadata, done));
@@ -204,8 +203,10 @@ impl Training<'_> {
             other =
                 other.or(Some((pace, metadata, format!("run {number}, which has other settings"))));
         }
-        let (pace, metadata, from) = same.or(other)?;
-        let total = self.epochs.on(&metadata.dataset);
+        let Some((pace, metadata, from)) = same.or(other) else {
+            return self.forecast_of_limits();
+        };
+        let total = self.total_of_new(&metadata, pace);
         let to = o.request.until.map_or(total, |until| until.min(total));
         Some(pace.of_new_run().forecast(self.policy, to, from))
     }
@@ -223,7 +224,7 @@ impl Training<'_> {
         } else {
             format!(" of pipeline {}", metadata.pipeline)
         };
-        let total = self.epochs.on(&metadata.dataset);
+        let total = self.total(metadata);
         let (place, number) = (self.place(o.root, run), run.number);
         if let Some(why) = early.filter(|_| done < total) {
             format!(
@@ -255,7 +256,7 @@ impl Training<'_> {
             forget_ending(m);
             // What came behind is done again, or never was to be.
             m.history.retain(|e| e.epoch <= at.epoch);
-            m.epochs = self.epochs.on(&m.dataset).max(at.epoch);
+            m.epochs = self.total(m).max(at.epoch);
             if self.number(&context.request).is_some() {
                 // A run that was named belongs to those who named it from now on.
                 (m.pipeline, m.stage) = (context.pipeline.clone(), context.stage.to_string());
@@ -300,7 +301,7 @@ impl Training<'_> {
             }
             _ => judge.map(|stage| format!(", `{stage}` finds the best")).unwrap_or_default(),
         };
-        let epochs = self.epochs.on(&metadata.dataset);
+        let epochs = self.total(metadata);
         let early = finished_early(metadata);
         let untold = if early.is_some() { 0 } else { epochs };
         let done = metadata.history.last().map_or(untold, |last| last.epoch);

@@ -233,6 +233,8 @@ fn killed_at_any_moment_it_loses_nothing() {
         if kept(&project, RUN).contains(&epoch) {
             break;
         }
+        // What comes to its end is over: the first ones are killed well before.
+        let delay = if killed < 4 { delay / 3 } else { delay };
         killed += u32::from(kill_after(&project, &arguments, delay));
         let now = project.metadata(RUN);
         if !kept(&project, RUN).contains(&epoch) {

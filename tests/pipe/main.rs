@@ -35,6 +35,7 @@ mod halving;
 mod hooks;
 mod hostile;
 mod images;
+mod in_time;
 mod init;
 mod interchange;
 mod library;

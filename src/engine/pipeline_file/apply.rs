@@ -18,6 +18,7 @@ use crate::pipeline_file::overrides::{
 use crate::pipeline_file::params::{Names, Used, fill_ours};
 use crate::pipeline_file::paths::Place;
 use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
+use crate::pipeline_file::sections::TIME_LIMITS;
 use crate::pipeline_file::{executor, matrix_conflicts, resolve_params, stage_bodies, swept};
 use crate::policy::Hooks;
 
@@ -33,6 +34,8 @@ pub(super) struct Applied {
     pub for_store: Option<Override>,
     /// What is to be in the place of `fsync:`.
     pub for_fsync: Option<Override>,
+    /// What is to be in the place of `budget:` and `until:` of the pipeline.
+    pub for_time: BTreeMap<String, Override>,
     /// On top of `on:` of the pipeline.
     pub for_hooks: Vec<Layer>,
     /// What is now in the place of something in the file.
@@ -49,6 +52,8 @@ enum Target {
     Executor(Vec<String>),
     Store,
     Fsync,
+    /// One of [`TIME_LIMITS`] of a pipeline that has it.
+    Time(&'static str),
     /// Below `on:` of the pipeline.
     Hooks(Vec<String>),
 }
@@ -121,6 +126,9 @@ pub(super) fn apply(
             Target::Executor(path) => applied.for_executor.push(layer(&path)),
             Target::Store => applied.for_store = Some(given.clone()),
             Target::Fsync => applied.for_fsync = Some(given.clone()),
+            Target::Time(key) => {
+                applied.for_time.insert(key.to_owned(), given.clone());
+            }
             Target::Hooks(path) => applied.for_hooks.push(layer(&path)),
         }
     }
@@ -147,7 +155,7 @@ fn sweep(
     }
 }
 
-/// Parameters in what was given for the executor, the store, syncing and hooks. For stages it happens when
+/// Parameters in what was given for the executor, the store, syncing, time and hooks. For stages it happens when
 /// they are read.
 fn fill_in(applied: &mut Applied, params: &Map<String, Value>, used: &Used, errors: &mut Gathered) {
     let names = Names { params, prefix: "", matrix: &Map::new(), used };
@@ -160,7 +168,8 @@ fn fill_in(applied: &mut Applied, params: &Map<String, Value>, used: &Used, erro
             layer.values = values;
         }
     }
-    for given in applied.for_store.iter_mut().chain(&mut applied.for_fsync) {
+    let single = applied.for_store.iter_mut().chain(&mut applied.for_fsync);
+    for given in single.chain(applied.for_time.values_mut()) {
         let filled = given.value.as_ref().map(|value| fill_ours(value, names));
         match filled {
             Ok(Ok(value)) => given.value = Ok(value),
@@ -208,7 +217,13 @@ impl Finder<'_> {
             "store" if rest.is_empty() => return Some(Target::Store),
             "fsync" if rest.is_empty() => return Some(Target::Fsync),
             "on" if !rest.is_empty() => return self.in_hooks(rest).map(Target::Hooks),
-            _ => {}
+            key => {
+                let all = TIME_LIMITS.into_iter();
+                let own = all.filter(|own| rest.is_empty() && *own == key);
+                if let Some(own) = { own }.find(|own| self.file.time_limits.contains_key(*own)) {
+                    return Some(Target::Time(own));
+                }
+            }
         }
         let mut knowing: Vec<(&StageDeclaration, Vec<String>)> = self
             .file

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use crate::kind::{Stage, StageKind};
 use crate::pipeline_file::declared::Single;
 use crate::pipeline_file::layers::{Layer, Origin, StageLayers};
+use crate::pipeline_file::sections::TIME_LIMITS;
 use crate::policy::Halving;
 
 /// The length of a stage that has rungs and no length of its own: that of its last rung.
@@ -47,6 +48,12 @@ pub(super) fn check(
     if single.id == single.declared.id {
         let message = "only the stages of a `matrix` can be chosen among".to_owned();
         return wrong(&["halving"], message);
+    }
+    let settings = stage.settings();
+    let has = |key: &&str| settings.get(key).is_some_and(|limit| !limit.is_null());
+    if let Some(limit) = TIME_LIMITS.into_iter().find(has) {
+        let message = "`halving` decides how far each member goes, and no time does".to_owned();
+        return wrong(&[limit], message);
     }
     let (last, length) = (halving.rungs.last()?, stage.settings().get(key)?.as_u64()?);
     if *last == length {

@@ -23,6 +23,7 @@ use crate::pipeline_file::stage::Loading;
 use crate::pipeline_file::values::error_at;
 use crate::pipeline_file::{
     dependencies, executor, fsync, hooks, judges, origin, pattern_overlaps, store, sweeps,
+    time_limits,
 };
 use crate::reference::{Reference, is_inside_project};
 use crate::source::{self, Part, Source};
@@ -44,7 +45,7 @@ pub fn load(
     let reading = Reading { root, policy_keys: &kinds.policy_keys, overrides };
     let mut file = PipelineFile::parse_with(source, &reading)?;
     let (mut errors, mut warnings, used) = (Gathered::default(), Vec::new(), Used::default());
-    let Applied { for_stages, for_executor, for_store, for_fsync, for_hooks, given } =
+    let Applied { for_stages, for_executor, for_store, for_fsync, for_hooks, for_time, given } =
         apply(&mut file, &kinds, overrides, &used, (&mut errors, &mut warnings));
     if errors.is_empty() && file.stages.iter().any(|stage| !stage.swept.is_empty()) {
         sweeps::inherit(root, &mut file, &kinds, &for_stages, &mut errors);
@@ -61,6 +62,7 @@ pub fn load(
     let store = store::read(&file, names, for_store, &mut errors);
     let fsync = fsync::read(&file, names, for_fsync, &mut errors);
     let on = hooks::read(&file, names, for_hooks, &mut errors);
+    let time_limits = time_limits::read(&file, names, &for_time, &mut errors);
     let declared = Declared::of(root, &file, &kinds, &used, (&mut errors, &mut warnings));
     let loading = Loading {
         root,
@@ -69,6 +71,7 @@ pub fn load(
         used: &used,
         overrides: &for_stages,
         executor: &executor,
+        time_limits: &time_limits.among(&declared.stages, &kinds),
     };
     let read = parallel::map(&declared.stages, |one| loading.stage(one, &declared));
     let mut stages: Vec<LoadedStage> =

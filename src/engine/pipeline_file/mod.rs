@@ -35,6 +35,7 @@ mod stage_layers;
 mod store;
 mod sweeps;
 mod swept;
+mod time_limits;
 mod typing;
 mod values;
 mod words;

@@ -88,6 +88,9 @@ fn referred(file: &PipelineFile, key: &[String]) -> BTreeSet<String> {
             file.executor.as_ref().map(|v| names_in(nearest(v, rest))).unwrap_or_default()
         }
         ("store", _) => file.store.as_ref().map(names_in).unwrap_or_default(),
+        (key @ ("budget" | "until"), _) => {
+            file.time_limits.get(key).map(names_in).unwrap_or_default()
+        }
         ("fsync", _) => file.fsync.as_ref().map(names_in).unwrap_or_default(),
         ("params", [first, ..]) => BTreeSet::from([first.clone()]),
         _ => BTreeSet::new(),

@@ -1,5 +1,5 @@
 //! The outer form of a pipeline file: `name`, `include`, `params`, `policies`, `profiles`,
-//! `executor`, `store`, `fsync`, `on`, `stages`. What stands inside a stage is its kind's business.
+//! `executor`, `store`, `fsync`, `on`, `budget`, `until`, `stages`. What stands inside a stage is its kind's business.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::pipeline_file::include::{self, Included};
 use crate::pipeline_file::overrides::{Override, OverrideSource};
 use crate::pipeline_file::profiles;
 use crate::pipeline_file::scope::Scope;
-use crate::pipeline_file::sections::OF_PIPELINES;
+use crate::pipeline_file::sections::{OF_PIPELINES, TIME_LIMITS};
 use crate::pipeline_file::values::{Document, error_at, mapping, read_document};
 use crate::source::{Part, Source};
 
@@ -35,6 +35,8 @@ pub struct PipelineFile {
     pub fsync: Option<Value>,
     /// Who is told of what happens, as written.
     pub on: Option<Value>,
+    /// The time that its trainings have together, by key, as written.
+    pub time_limits: Map<String, Value>,
     /// In the file's order, those of included files first.
     pub stages: Vec<StageDeclaration>,
     /// The names of its profiles.
@@ -125,6 +127,10 @@ impl PipelineFile {
         let store = root.remove("store").filter(|value| !value.is_null());
         let fsync = root.remove("fsync").filter(|value| !value.is_null());
         let on = root.remove("on").filter(|value| !value.is_null());
+        let time_limits = TIME_LIMITS
+            .into_iter()
+            .filter_map(|key| Some((key.to_owned(), root.remove(key)?)))
+            .collect();
         let mut section = |key: &str| match root.remove(key) {
             None | Some(Value::Null) => Some(Map::new()),
             Some(value) => errors.take(mapping(&source, &[key], value)),
@@ -162,6 +168,7 @@ impl PipelineFile {
             store,
             fsync,
             on,
+            time_limits,
             stages,
             profiles,
             scopes,

@@ -22,6 +22,7 @@ use crate::pipeline_file::params::{Used, fill_ours};
 use crate::pipeline_file::paths::Place;
 use crate::pipeline_file::pipeline::PipelineFile;
 use crate::pipeline_file::stage_layers::{LeftOut, config_layers, filled, name_policies};
+use crate::pipeline_file::time_limits::TimeLimits;
 use crate::pipeline_file::typing::Typing;
 use crate::pipeline_file::values::error_at;
 use crate::pipeline_file::{OPTION_KEYS, dependencies, halved, matrix};
@@ -38,6 +39,7 @@ pub(super) struct Loading<'a> {
     pub used: &'a Used,
     pub overrides: &'a ByStage,
     pub executor: &'a ExecutorSettings,
+    pub time_limits: &'a TimeLimits,
 }
 
 /// The layers of a stage, as far as they can be read.
@@ -65,6 +67,7 @@ impl Loading<'_> {
         };
         let Read { mut layers, needs, mut left_out } = self.read(single, &mut errors);
         halved::fill_in_length(*kind, &mut layers);
+        self.time_limits.fill_in(single, &mut layers);
         let of_conduct = |key: &str| OPTION_KEYS.contains(&key);
         let required = schema.get("required").and_then(Value::as_array);
         let required: Vec<&str> =

@@ -12,6 +12,7 @@ use crate::pipeline_file::executor::ExecutorSettings;
 use crate::pipeline_file::params::Used;
 use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration, Swept};
 use crate::pipeline_file::stage::Loading;
+use crate::pipeline_file::time_limits::TimeLimits;
 
 /// Sweeps each stage that refers to a swept one alone. What is wrong in stages is told when they are
 /// read.
@@ -45,7 +46,16 @@ fn inherited(
     let mut ignored = (Gathered::default(), Vec::new());
     let (used, executor) = (Used::default(), ExecutorSettings::default());
     let all = Declared::of(root, file, kinds, &used, (&mut ignored.0, &mut ignored.1));
-    let loading = Loading { root, file, kinds, used: &used, overrides, executor: &executor };
+    let time_limits = TimeLimits::default();
+    let loading = Loading {
+        root,
+        file,
+        kinds,
+        used: &used,
+        overrides,
+        executor: &executor,
+        time_limits: &time_limits,
+    };
     let mut found: Vec<(usize, Swept)> = Vec::new();
     for (index, stage) in file.stages.iter().enumerate() {
         let is_of = |single: &&Single| single.declared.id == stage.id;

@@ -8,6 +8,7 @@ mod hooks;
 mod share;
 mod slurm;
 mod span;
+mod until;
 
 pub use execution_options::{
     Adjustment, ExecutionOptions, OnFailure, Resources, Resume, Retry, RetryChange, RetryDecision,
@@ -20,3 +21,4 @@ pub(crate) use hooks::{HookAction, HookEvent};
 pub use share::Share;
 pub use slurm::{Slurm, Tasks, Walltime};
 pub use span::Span;
+pub use until::{Moment, Until};

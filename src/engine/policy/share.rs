@@ -31,7 +31,7 @@ impl Share {
         (parts > 0 && parts < of).then_some(Self { parts, of })
     }
 
-    fn from_text(text: &str) -> Option<Self> {
+    pub(super) fn from_text(text: &str) -> Option<Self> {
         match text.split_once('/') {
             Some((parts, of)) => Self::new(parts.trim().parse().ok()?, of.trim().parse().ok()?),
             None => Self::from_number(text.trim().parse().ok()?),

@@ -63,6 +63,8 @@ mod settling_tests;
 mod tests;
 mod thin;
 
+pub use settling::kept_epoch;
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 

@@ -78,6 +78,12 @@ impl CheckpointManager {
         Ok(Some(manager))
     }
 
+    /// Keeps the checkpoint of an epoch besides those of the policy, from now on.
+    pub fn keep_epoch(&mut self, epoch: u64) {
+        self.policy.keep_epoch = Some(epoch);
+        self.note_kept_epoch();
+    }
+
     /// Notes in the metadata which epoch is kept besides, for those who know the run alone.
     pub(super) fn note_kept_epoch(&mut self) {
         if let Some(epoch) = self.policy.keep_epoch {
@@ -90,6 +96,10 @@ impl CheckpointManager {
 pub(super) fn recorded_policy(metadata: &Metadata) -> CheckpointPolicy {
     let policy = metadata.settings.get("checkpoint").cloned();
     let policy = policy.and_then(|policy| serde_json::from_value(policy).ok()).unwrap_or_default();
-    let kept = metadata.other.get(KEPT_EPOCH).and_then(serde_json::Value::as_u64);
-    CheckpointPolicy { keep_epoch: kept, ..policy }
+    CheckpointPolicy { keep_epoch: kept_epoch(metadata), ..policy }
+}
+
+/// The epoch whose checkpoint a run keeps besides those of its policy.
+pub fn kept_epoch(metadata: &Metadata) -> Option<u64> {
+    metadata.other.get(KEPT_EPOCH).and_then(serde_json::Value::as_u64)
 }

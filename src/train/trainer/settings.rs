@@ -3,9 +3,9 @@
 
 use figment::Figment;
 use pipe_engine::kind::Rejection;
-use pipe_engine::policy::Span;
+use pipe_engine::policy::{Moment, Span, Until};
 use pipe_runs::policy::{CheckpointPolicy, EarlyStopping};
-use pipe_trainer::StoppingRules;
+use pipe_trainer::{StoppingRules, UNLIMITED};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,6 @@ use super::ema_settings::EmaSettings;
 use super::init_settings::{self, InitForms, InitSettings};
 use super::precision::Precision;
 use super::schedule::Schedule;
-use super::training_length::UNLIMITED;
 pub use crate::architecture::ModelSettings;
 use crate::architecture::{Architectures, SettingsError};
 use crate::device::{DeviceList, DeviceSpec};
@@ -75,6 +74,18 @@ macro_rules! training_settings {
             #[schemars(extend("x-class" = "extend"))]
             #[schemars(example = &"2h")]
             pub max_time: Option<Span>,
+            /// Training time in all, `30m` or `8h`, in which the training comes to its end: a
+            /// `constant_then_decay` schedule falls in time. Without `epochs` there are as many as fit.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schemars(extend("x-class" = "extend"))]
+            #[schemars(example = &"8h")]
+            pub budget: Option<Span>,
+            /// The same by the clock: `07:00`, `2026-12-01 07:00`, or `walltime` for the end of the
+            /// job of Slurm.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schemars(extend("x-class" = "extend"))]
+            #[schemars(example = &"07:00")]
+            pub until: Option<Until>,
             /// Images in one batch.
             #[serde(default = "default_batch_size")]
             #[schemars(range(min = 1))]
@@ -159,10 +170,16 @@ macro_rules! training_settings {
             /// The settings that layers give. `max_steps` without `epochs` is all that ends it.
             pub fn of_layers(layers: &Figment) -> Result<Self, Rejection> {
                 let mut settings: Self = layers.extract()?;
-                if settings.max_steps.is_some() && layers.find_value("epochs").is_err() {
+                let is_ended = settings.max_steps.is_some() || settings.is_ended_by_time();
+                if is_ended && layers.find_value("epochs").is_err() {
                     settings.epochs = UNLIMITED;
                 }
                 Ok(settings)
+            }
+
+            /// Whether it ends in time wherever it runs.
+            fn is_ended_by_time(&self) -> bool {
+                self.budget.is_some() || self.until.is_some_and(|until| until.moment != Moment::Walltime)
             }
 
             /// What all training has.
@@ -177,6 +194,8 @@ macro_rules! training_settings {
                     max_steps: s.max_steps,
                     early_stopping: s.early_stopping,
                     max_time: s.max_time,
+                    budget: s.budget,
+                    until: s.until,
                     batch_size: s.batch_size,
                     accumulate_grad_batches: s.accumulate_grad_batches,
                     num_workers: s.num_workers,
@@ -312,6 +331,7 @@ impl TrainingSettings {
     pub fn stopping(&self) -> StoppingRules {
         let Self { early_stopping, max_steps, max_time, checkpoint, .. } = self;
         StoppingRules::of(early_stopping.as_ref(), *max_steps, *max_time, checkpoint)
+            .within(self.limits())
     }
 
     /// With the checkpoint kept from which on a training of another length is another one.

@@ -1,19 +1,20 @@
 //! What is wrong with the settings of a training by itself.
 
 use pipe_engine::kind::Rejection;
+use pipe_trainer::UNLIMITED;
 
 use super::ema_settings::EmaSettings;
 use super::power_ema::LENGTHS;
 use super::schedule::ScheduleKind;
 use super::settings::{SHARE, TrainingSettings, is_share};
-use super::training_length::UNLIMITED;
 use crate::device::DeviceSpec;
 
 impl TrainingSettings {
     /// Refuses values that cannot work, naming the key.
     pub fn validate(&self) -> Result<(), Rejection> {
         let [beta1, beta2] = self.optimizer.betas;
-        let is_limited = self.epochs != UNLIMITED || self.max_steps.is_some();
+        let is_limited =
+            self.epochs != UNLIMITED || self.max_steps.is_some() || self.limits().is_set();
         Rejection::unless("epochs", self.epochs >= 1 && is_limited, "at least 1")?;
         Rejection::unless("max_steps", self.max_steps != Some(0), "at least 1")?;
         Rejection::unless("batch_size", self.batch_size >= 1, "at least 1")?;
@@ -77,6 +78,7 @@ impl TrainingSettings {
         }
         let has_time = self.max_time.is_none_or(|max| !max.0.is_zero());
         Rejection::unless("max_time", has_time, "a time above 0")?;
+        self.validate_limits()?;
         if let Some(rule) = &self.early_stopping {
             rule.validate(&self.checkpoint)
                 .map_err(|e| Rejection::value(format!("early_stopping.{}", e.key), e.message))?;
@@ -84,6 +86,41 @@ impl TrainingSettings {
         self.checkpoint
             .validate()
             .map_err(|e| Rejection::value(format!("checkpoint.{}", e.key), e.message))
+    }
+
+    fn validate_limits(&self) -> Result<(), Rejection> {
+        let has_time = self.budget.is_none_or(|budget| !budget.0.is_zero());
+        Rejection::unless("budget", has_time, "a time above 0")?;
+        let Some(key) = self.budget.map(|_| "budget").or(self.until.map(|_| "until")) else {
+            return Ok(());
+        };
+        let kind = self.schedule.kind;
+        if self.schedule.depends_on_horizon() && kind != ScheduleKind::ConstantThenDecay {
+            let text = format!(
+                "a {} schedule has to know its length at the first step; `constant_then_decay` falls in time, and \
+                 `constant` ends where it is",
+                kind.name()
+            );
+            return Err(Rejection::value(key, text));
+        }
+        if !self.places_decay() {
+            return Ok(());
+        }
+        let also = [
+            ("max_steps", self.max_steps.is_some()),
+            ("schedule_epochs", self.schedule_epochs.is_some()),
+        ];
+        if let Some((other, _)) = also.into_iter().find(|(_, is_set)| *is_set) {
+            let text = format!(
+                "with `{key}` the schedule's length is found on the way; leave one of the two out"
+            );
+            return Err(Rejection::value(other, text));
+        }
+        let share = self.schedule.decay_share.unwrap_or_default();
+        let text = format!(
+            "at most 0.9 with `{key}`: how long an epoch takes is known behind the first one"
+        );
+        Rejection::unless("schedule.decay_share", share <= 0.9, &text)
     }
 
     fn validate_ema(&self) -> Result<(), Rejection> {

@@ -19,6 +19,8 @@ pub struct TrainingContext<'a> {
     pub settings: &'a TrainingSettings,
     /// In all; the last one in part where `max_steps` ends inside it.
     pub epochs: u64,
+    /// The number of epochs, where time has decided it by now.
+    pub planned: Option<u64>,
     pub config: &'a ModelConfig,
     /// Share of images that are trained without their label.
     pub label_dropout: f64,

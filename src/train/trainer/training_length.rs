@@ -3,19 +3,32 @@
 use std::collections::BTreeMap;
 
 use pipe_runs::policy::CheckpointPolicy;
+use pipe_trainer::{HORIZON, IN_TIME, TimeLimits, UNLIMITED};
 use serde_json::{Value, json};
 
 use super::init_settings::InitSettings;
 use super::schedule::Horizon;
+use super::schedule::ScheduleKind;
 use super::settings::TrainingSettings;
 use crate::data::{Split, batches_per_epoch};
 
-/// So many epochs as there are steps for.
-pub(super) const UNLIMITED: u64 = u64::MAX;
-
 impl TrainingSettings {
-    /// The number of epochs that the schedule spans; `None` if it spans `max_steps`.
+    /// By when it is to have ended.
+    pub fn limits(&self) -> TimeLimits {
+        TimeLimits::new(self.budget, self.until)
+    }
+
+    /// Whether the schedule's length is found on the way, for it to fall in time.
+    pub fn places_decay(&self) -> bool {
+        self.limits().is_set() && self.schedule.kind == ScheduleKind::ConstantThenDecay
+    }
+
+    /// The number of epochs that the schedule spans; `None` if it spans `max_steps`, or is found on
+    /// the way.
     pub fn horizon(&self) -> Option<u64> {
+        if self.places_decay() {
+            return None;
+        }
         self.schedule_epochs.or(Some(self.epochs).filter(|epochs| *epochs != UNLIMITED))
     }
 
@@ -55,6 +68,8 @@ impl TrainingSettings {
         Self {
             early_stopping: None,
             max_time: None,
+            budget: None,
+            until: None,
             sample_every_n_epochs: None,
             sample_every_n_steps: None,
             validate_every_n_steps: None,
@@ -67,7 +82,8 @@ impl TrainingSettings {
     /// one, and what is taken of the checkpoint that it begins with.
     pub fn derived(&self) -> BTreeMap<String, Value> {
         let horizon = match self.horizon() {
-            Some(epochs) => ("schedule horizon".to_owned(), json!(epochs)),
+            Some(epochs) => (HORIZON.to_owned(), json!(epochs)),
+            None if self.places_decay() => (HORIZON.to_owned(), json!(IN_TIME)),
             None => ("schedule horizon in steps".to_owned(), json!(self.max_steps)),
         };
         let horizon = self.schedule.depends_on_horizon().then_some(horizon);

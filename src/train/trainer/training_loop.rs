@@ -4,18 +4,21 @@
 //! Names no model, and writes no file itself: that is [`Recorder`]'s work.
 
 mod ending;
+mod length;
 mod looks;
 mod probing;
+mod throttle;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use pipe_core::progress::Event;
 use pipe_engine::kind::{Failure, StageError};
 use pipe_runs::LiveRequest;
-use pipe_trainer::{Ending, StoppingRules, Trained};
+use pipe_trainer::{Ending, StoppingRules, Trained, UNLIMITED};
 
+use self::throttle::Throttle;
 use super::backward::Backward;
 use super::batches::{TimedBatches, loader};
 use super::data_parallel::DataParallel;
@@ -24,7 +27,6 @@ use super::loss_meter::{LossMeter, LossTotals};
 use super::noised_batch::{BatchKey, LabelDropout, NoisedBatch};
 use super::optimizer::StepSettings;
 use super::recorder::{EpochTiming, Recorder};
-use super::schedule::Horizon;
 use super::train_state::TrainState;
 use super::training_context::{Position, TrainingContext};
 use super::validation::validation_loss;
@@ -43,11 +45,9 @@ pub fn fit(
     trainer.sample_if_missing()?;
     let mut data_parallel = trainer.start_workers()?;
     let mut ending = trainer.ending()?;
-    'epochs: for number in position.epoch + 1..=training.epochs {
-        if ending.is_some() {
-            break;
-        }
-        let mut epoch = trainer.begin_epoch(number);
+    trainer.plan_length(None)?;
+    'epochs: while ending.is_none() && trainer.position.epoch < trainer.epochs {
+        let mut epoch = trainer.begin_epoch(trainer.position.epoch + 1);
         for step in trainer.position.step_in_epoch..trainer.steps_per_epoch {
             // ---- Gradients of one or more batches, on all devices
             let gradients = trainer.gradients(&mut epoch, step, &mut data_parallel)?;
@@ -83,9 +83,12 @@ pub fn fit(
 
         // ---- The epoch's checkpoint and image grid
         ending = trainer.ending()?;
-        trainer.save_epoch(&metrics, number == training.epochs || ending.is_some())?;
+        let is_final = trainer.position.epoch >= trainer.epochs || ending.is_some();
+        trainer.save_epoch(&metrics, is_final)?;
     }
-    trainer.recorder.note_ending(ending.filter(|_| trainer.position.epoch < training.epochs))
+    let ending = ending.filter(|_| trainer.position.epoch < trainer.epochs);
+    let ending = ending.or_else(|| trainer.ending_in_time());
+    trainer.recorder.note_ending(ending)
 }
 
 /// A training under way.
@@ -96,9 +99,9 @@ struct Trainer<'a, 'r> {
     backward: Backward,
     loader: Loader,
     steps_per_epoch: u64,
-    /// Of the schedule, which may be longer than this training.
-    horizon: Horizon,
     stopping: StoppingRules,
+    /// When this process began with its first step.
+    began: Instant,
 
     // ---- What steps change
     state: &'a mut TrainState,
@@ -106,6 +109,18 @@ struct Trainer<'a, 'r> {
     recorder: &'a mut Recorder<'r>,
     /// How far it was at the end of the last epoch.
     trained_before: Trained,
+
+    // ---- What time may change
+    /// The last epoch.
+    epochs: u64,
+    /// The last epoch as people are told of it: where time decides, as many as fit by now.
+    target: u64,
+    /// The number of epochs, where time has decided it.
+    planned: Option<u64>,
+    /// Seconds of its epochs.
+    epoch_seconds: Vec<f64>,
+    /// Epochs of this process.
+    own_epochs: u32,
 }
 
 /// An epoch under way.
@@ -144,24 +159,37 @@ impl<'a, 'r> Trainer<'a, 'r> {
             return Err(StageError::new(Failure::Input, "the data set has no training images"));
         }
         let steps_per_epoch = batches_per_epoch.div_ceil(settings.accumulate_grad_batches) as u64;
-        let horizon = settings.horizon_steps(steps_per_epoch);
-        let all = steps_per_epoch * training.epochs;
+        let planned = training.planned;
+        let epochs = planned.unwrap_or(training.epochs);
+        let all = steps_per_epoch.saturating_mul(epochs);
         let all = settings.max_steps.map_or(all, |max| all.min(max));
         let images = dataset.indices(Split::Train).len();
-        let text = format!("{images} images, {steps_per_epoch} steps an epoch, {all} in all\n");
+        let limits = training.settings.limits();
+        let length = match planned {
+            None if limits.is_set() && epochs == UNLIMITED => limits.words(),
+            _ => format!("{all} in all"),
+        };
+        let text = format!("{images} images, {steps_per_epoch} steps an epoch, {length}\n");
         context.event(Event::Message { text });
+        let stopping = settings.stopping().begun(context.request.walltime);
+        let epoch_seconds = recorder.epoch_seconds(position.epoch)?;
         Ok(Self {
             training,
             labels,
             backward,
             loader,
             steps_per_epoch,
-            horizon,
-            stopping: settings.stopping(),
+            stopping,
+            began: Instant::now(),
             state,
             position,
             recorder,
             trained_before: Trained::default(),
+            epochs,
+            target: if epochs == UNLIMITED { position.epoch + 1 } else { epochs },
+            planned,
+            epoch_seconds,
+            own_epochs: 0,
         })
     }
 
@@ -226,7 +254,7 @@ impl<'a, 'r> Trainer<'a, 'r> {
     fn optimizer_step(&mut self, gradients: GradientsParams) -> f64 {
         let (settings, done) = (self.training.settings, self.position.global_step);
         let step = self.schedule_step(done);
-        let rate = settings.schedule.rate(settings.learning_rate, step, self.horizon);
+        let rate = settings.schedule.rate(settings.learning_rate, step, self.horizon());
         let step = StepSettings {
             learning_rate: rate,
             clip: settings.gradient_clip_val,
@@ -262,7 +290,7 @@ impl<'a, 'r> Trainer<'a, 'r> {
         }
         self.training.context.event(Event::Step {
             position: epoch.number,
-            target: self.training.epochs,
+            target: self.target.max(epoch.number),
             step: self.position.step_in_epoch,
             steps: self.steps_per_epoch,
             value: epoch.loss_meter.last(),
@@ -317,10 +345,10 @@ impl<'a, 'r> Trainer<'a, 'r> {
             ..self.position
         };
         let step = self.schedule_step(self.position.global_step - 1);
-        let rate = settings.schedule.rate(settings.learning_rate, step, self.horizon);
+        let rate = settings.schedule.rate(settings.learning_rate, step, self.horizon());
         self.training.context.event(Event::Round {
             position: number,
-            target: self.training.epochs,
+            target: self.target.max(number),
             metrics: metrics.clone(),
             seconds,
             rate: speed,
@@ -328,6 +356,7 @@ impl<'a, 'r> Trainer<'a, 'r> {
         let wait_share = waited.as_secs_f64() / own;
         let timing = EpochTiming { seconds, speed, wait_share, rate };
         self.recorder.log_epoch(&self.position, &metrics, timing)?;
+        self.plan_length(Some(seconds))?;
         Ok(metrics)
     }
 
@@ -357,20 +386,5 @@ impl<'a, 'r> Trainer<'a, 'r> {
     fn interrupted(&self) -> Option<(Failure, &'static str)> {
         let signal = self.training.context.stop.requested()?;
         Some((Failure::Interrupted(signal), signal.name()))
-    }
-}
-
-/// Renews the progress line often enough to look alive, too seldom to cost
-/// anything.
-#[derive(Default)]
-struct Throttle(Option<Instant>);
-
-impl Throttle {
-    fn due(&mut self) -> bool {
-        let due = self.0.is_none_or(|at| at.elapsed() > Duration::from_millis(100));
-        if due {
-            self.0 = Some(Instant::now());
-        }
-        due
     }
 }

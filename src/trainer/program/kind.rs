@@ -55,6 +55,8 @@ impl StageKind for TrainerKind {
         Rejection::unless("max_steps", settings.max_steps != Some(0), "at least 1")?;
         let has_time = settings.max_time.is_none_or(|max| !max.0.is_zero());
         Rejection::unless("max_time", has_time, "a time above 0")?;
+        let has_time = settings.budget.is_none_or(|budget| !budget.0.is_zero());
+        Rejection::unless("budget", has_time, "a time above 0")?;
         let no_file = checkpoint.resume_checkpoint.is_none();
         let expected = "`init` for a file that a training of a program begins from";
         Rejection::unless("checkpoint.resume_checkpoint", no_file, expected)?;

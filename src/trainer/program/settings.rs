@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pipe_engine::command::{Program, Word, digests, words};
-use pipe_engine::policy::Span;
+use pipe_engine::policy::{Span, Until};
 use pipe_runs::policy::{CheckpointPolicy, EarlyStopping};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::artifacts::names_file;
+use crate::budget::TimeLimits;
 use crate::stopping::StoppingRules;
 
 /// Trains with a program of one's own.
@@ -59,6 +60,18 @@ pub struct TrainerSettings {
     #[schemars(extend("x-class" = "extend"))]
     #[schemars(example = &"2h")]
     pub max_time: Option<Span>,
+    /// Training time in all, `30m` or `8h`, in which the training has come to its end. The program's
+    /// schedule is its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-class" = "extend"))]
+    #[schemars(example = &"8h")]
+    pub budget: Option<Span>,
+    /// The same by the clock: `07:00`, `2026-12-01 07:00`, or `walltime` for the end of the job of
+    /// Slurm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-class" = "extend"))]
+    #[schemars(example = &"07:00")]
+    pub until: Option<Until>,
     /// Seed that the program is told.
     #[serde(default = "default_seed")]
     #[schemars(extend("x-known-as" = ["random_seed", "seed_everything"]))]
@@ -112,6 +125,7 @@ impl TrainerSettings {
     pub fn stopping(&self) -> StoppingRules {
         let Self { early_stopping, max_steps, max_time, checkpoint, .. } = self;
         StoppingRules::of(early_stopping.as_ref(), *max_steps, *max_time, checkpoint)
+            .within(TimeLimits::new(self.budget, self.until))
     }
 
     /// What it reads of the project: its inputs, and the file that it begins from.

@@ -54,7 +54,7 @@ impl TrainerStage {
             advice: &|_| None,
             keeps_pace: &|_| false,
             // What a program does with its epochs is not known here.
-            same_until: &|_| None,
+            same_until: &|_, _| None,
             // What a position inside an epoch means to a program is not known here.
             changeable: &|key, _| key.starts_with("settings.").then_some(Changeable::BetweenEpochs),
         }
@@ -172,7 +172,7 @@ impl TrainerStage {
         let rules = self.settings.stopping();
         match &context.aside {
             Some(aside) => rules.aside(aside.until),
-            None => rules.until(context.request.until),
+            None => rules.until(context.request.until).begun(context.request.walltime),
         }
     }
 

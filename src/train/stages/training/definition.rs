@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use pipe_engine::identity::Difference;
 use pipe_engine::kind::{Files, Reference};
-use pipe_trainer::{Changeable, TotalEpochs};
+use pipe_runs::Metadata;
+use pipe_trainer::{Changeable, HORIZON, IN_TIME, PlannedLength, TotalEpochs, UNLIMITED};
 use serde_json::Value;
 
 use crate::stages::artifacts::checkpoint_reference;
@@ -36,10 +37,10 @@ impl Training<'_> {
             stopping: self.settings.stopping(),
             advice: &|different| self.horizon_advice(different),
             keeps_pace: &keeps_pace,
-            same_until: &|different| self.same_until(different),
+            same_until: &|different, run| self.same_until(different, run),
             changeable: &|key, different| match key {
                 // More epochs alone are no wish for another schedule.
-                "schedule horizon" | "schedule horizon in steps" => (different.len() > 1
+                HORIZON | "schedule horizon in steps" => (different.len() > 1
                     || self.settings.schedule_epochs.is_some())
                 .then_some(Changeable::Anywhere),
                 key => changeable(key),
@@ -69,15 +70,26 @@ impl Training<'_> {
     }
 
     /// The epochs that a run whose schedule has another length has in common with it.
-    fn same_until(&self, different: &[Difference]) -> Option<u64> {
-        let [Difference { key, old, .. }] = different else { return None };
+    fn same_until(&self, different: &[Difference], run: &Metadata) -> Option<u64> {
         // What ends a training early looks back at all its epochs.
         let looks_back = self.settings.early_stopping.is_some() || self.settings.max_time.is_some();
-        if key != "schedule horizon" || looks_back {
+        if looks_back {
             return None;
         }
-        let theirs = self.settings.schedule.stable_epochs(old.as_ref()?.as_u64()?);
-        Some(theirs.min(self.settings.stable_epochs()?)).filter(|epochs| *epochs > 0)
+        let length = match different {
+            [] => Some(PlannedLength::of(run)?.epochs),
+            [Difference { key, old, .. }] if key == HORIZON => match old.as_ref()? {
+                // Nothing of it has begun to fall.
+                old if *old == IN_TIME => None,
+                old => Some(old.as_u64()?),
+            },
+            _ => return None,
+        };
+        let theirs = length.map(|epochs| self.settings.schedule.stable_epochs(epochs));
+        let own =
+            if self.settings.places_decay() { None } else { Some(self.settings.stable_epochs()?) };
+        let both = [theirs, own].into_iter().flatten().min().unwrap_or(UNLIMITED);
+        Some(both).filter(|epochs| *epochs > 0)
     }
 
     /// What to do about a schedule that would have another length.
@@ -90,7 +102,7 @@ impl Training<'_> {
                  are set: keep `max_steps: {steps}`"
             ));
         }
-        let old = old("schedule horizon")?;
+        let old = old(HORIZON)?;
         if let Some(stable) = Some(self.settings.schedule.stable_epochs(old)).filter(|n| *n > 0) {
             return Some(format!(
                 "a {kind} schedule falls at its end, here after epoch {stable}, so that a training of another length is a \

@@ -19,7 +19,7 @@ use pipe_engine::kind::{
 use pipe_models::header::describe_objective;
 use pipe_runs::{CheckpointManager, DatasetRecord, Run, Status};
 use pipe_trainer::run_match::{RunCriteria, TrainingData};
-use pipe_trainer::{Branch, RunSelection, write_config};
+use pipe_trainer::{Branch, PlannedLength, RunSelection, write_config};
 use serde_json::json;
 
 use self::base_model::copy_base_model;
@@ -138,12 +138,14 @@ impl Training<'_> {
 
         // ---- The loop, and how it ended
         let StartingPoint { mut state, position, other_steps, .. } = start;
+        let planned = self.planned(context, &keeper);
         let config = model_info.config.clone();
         let mut recorder =
             Recorder::open(context, self.settings, keeper, &position, model_info, on_new_best)?;
         let training = TrainingContext {
             settings: self.settings,
             epochs: self.last_epoch(context, &dataset),
+            planned,
             config: &config,
             label_dropout: setup.label_dropout,
             dropout: setup.dropout,
@@ -173,6 +175,12 @@ impl Training<'_> {
         Ok(self.with_runs(|training| {
             training.outcome(context, &keeper, |best| Some(sample_command(best)))
         }))
+    }
+
+    /// The number of epochs, where time has decided it by now.
+    fn planned(&self, context: &RunContext, keeper: &CheckpointManager) -> Option<u64> {
+        let is_open = self.settings.places_decay() || context.aside.is_some();
+        PlannedLength::of(keeper.metadata()).filter(|_| is_open).map(|planned| planned.epochs)
     }
 
     /// The epoch that it ends with.

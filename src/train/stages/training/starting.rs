@@ -52,9 +52,8 @@ impl Training<'_> {
         let mut newest = self.with_runs(|training| training.newest(context, keeper))?;
         if newest.is_none() {
             newest = branch.as_ref().and_then(|branch| of_branch(branch, context));
-            let path = newest.as_ref().map(|checkpoint| shown(checkpoint.path(), context));
-            if path.is_some() {
-                keeper.update(|m| m.resumed_from = path)?;
+            if let (Some(branch), Some(checkpoint)) = (branch, &newest) {
+                branch.note(keeper, shown(checkpoint.path(), context))?;
             }
         }
         let named = || resume_checkpoint::load(self.settings, &context.root);

@@ -16,7 +16,7 @@ use pipe_fs::atomic;
 use pipe_fs::atomic::Log;
 use pipe_runs::events::{EventFile, MetricsFile};
 use pipe_runs::{CheckpointManager, EpochRecord, LiveRequest, LiveRequests, Run, Saved, Status};
-use pipe_trainer::{Ending, Trained, note_ending};
+use pipe_trainer::{Ending, PlannedLength, StoppingRules, Trained, note_ending, seconds_before};
 
 use super::checkpoint_writer::CheckpointWriter;
 use super::settings::TrainingSettings;
@@ -43,6 +43,8 @@ pub struct Recorder<'a> {
     /// Seconds that the loop has waited for it.
     waited: f64,
     requests: LiveRequests,
+    /// Epochs that the schedule spans, if that is known by now.
+    horizon: Option<u64>,
 }
 
 /// What is told of a checkpoint once it stands.
@@ -99,6 +101,8 @@ impl<'a> Recorder<'a> {
         let (run, experiment) = (keeper.run().clone(), keeper.metadata().experiment_name.clone());
         let identity = keeper.metadata().identity.clone();
         let requests = LiveRequests::to(&run);
+        let planned = PlannedLength::of(keeper.metadata()).filter(|_| settings.places_decay());
+        let horizon = settings.horizon().or(planned.map(|planned| planned.epochs));
         let (writer, pending) = (CheckpointWriter::start(keeper)?, PendingSave::default());
         Ok(Self {
             context,
@@ -115,6 +119,7 @@ impl<'a> Recorder<'a> {
             pending,
             waited: 0.0,
             requests,
+            horizon,
         })
     }
 
@@ -174,13 +179,40 @@ impl<'a> Recorder<'a> {
 
     /// How far the training is at a position, as the rules see it that end it, and which of them
     /// has ended it there. Waits until nothing is being written.
-    pub fn ending(&mut self, position: &Position) -> Result<(Trained, Option<Ending>), StageError> {
+    pub fn ending(
+        &mut self,
+        position: &Position,
+        rules: &StoppingRules,
+    ) -> Result<(Trained, Option<Ending>), StageError> {
         self.flush()?;
-        let history = &self.writer.manager()?.metadata().history;
-        let trained =
-            Trained::of(history, position.epoch, position.global_step, position.seconds_in_epoch);
-        let rules = self.settings.stopping().until(self.context.request.until);
+        let metadata = self.writer.manager()?.metadata();
+        let history = &metadata.history;
+        let inside = position.seconds_in_epoch + seconds_before(metadata);
+        let trained = Trained::of(history, position.epoch, position.global_step, inside);
+        let rules = rules.clone().until(self.context.request.until);
         Ok((trained, rules.ending(history, trained)))
+    }
+
+    /// Seconds of each epoch up to one.
+    pub fn epoch_seconds(&mut self, until: u64) -> Result<Vec<f64>, StageError> {
+        let history = &self.writer.manager()?.metadata().history;
+        Ok(history.iter().take_while(|e| e.epoch <= until).map(|e| e.seconds).collect())
+    }
+
+    /// Fixes the number of epochs, and keeps the checkpoint of the last one that every length has in
+    /// common.
+    pub fn note_length(&mut self, length: &PlannedLength, common: u64) -> Result<(), StageError> {
+        self.flush()?;
+        self.horizon = Some(length.epochs);
+        let manager = self.writer.manager()?;
+        manager.keep_epoch(common);
+        manager.update(|metadata| length.note(metadata))?;
+        let PlannedLength { epochs, limit } = length;
+        let text = format!(
+            "{epochs} epochs in all fit ({limit}): the learning rate falls from the end of epoch {common} on"
+        );
+        self.context.event(Event::Message { text });
+        Ok(())
     }
 
     /// Waits until nothing is being written, and notes why the training ends before its last epoch.

@@ -8,7 +8,7 @@ use super::{Epoch, Trainer};
 impl Trainer<'_, '_> {
     /// Why the training has come to its end before its last epoch, if it has.
     pub(super) fn ending(&mut self) -> Result<Option<Ending>, StageError> {
-        let (trained, ending) = self.recorder.ending(&self.position)?;
+        let (trained, ending) = self.recorder.ending(&self.position, &self.stopping)?;
         let seconds = trained.seconds - self.position.seconds_in_epoch;
         self.trained_before = Trained { seconds, ..trained };
         Ok(ending)
