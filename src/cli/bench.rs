@@ -258,7 +258,11 @@ fn kernels(_: &BenchArguments, _: &str, _: &Architectures) -> Result<ExitCode, C
 }
 
 /// Runs the pipeline `name` in `folder`, and says what happened when: seconds since the start.
-fn run(folder: &Path, name: &str, set: &[String]) -> Result<Vec<(f64, Value)>, CliError> {
+pub(super) fn run(
+    folder: &Path,
+    name: &str,
+    set: &[String],
+) -> Result<Vec<(f64, Value)>, CliError> {
     let start = Instant::now();
     let mut command = Command::new(std::env::current_exe().map_err(CliError::failed)?);
     command.args(["run", name, "--force", "--log", "json"]).current_dir(folder);

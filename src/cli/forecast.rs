@@ -27,7 +27,8 @@ pub fn table(forecast: &PlanForecast, jobs: u16, root: &Path) -> Option<String> 
                 stage.stage.to_string(),
                 cell(stage.forecast.seconds.map(duration)),
                 cell(stage.ends_in.map(|seconds| clock(now, seconds))),
-                stage.forecast.bytes.map(table::bytes).unwrap_or_else(|| "-".to_owned()),
+                stage.forecast.bytes.map_or_else(|| "-".to_owned(), table::bytes),
+                stage.forecast.memory.map_or_else(|| "-".to_owned(), table::bytes),
                 stage.forecast.from.clone(),
             ]
         })
@@ -42,9 +43,18 @@ pub fn table(forecast: &PlanForecast, jobs: u16, root: &Path) -> Option<String> 
         duration(forecast.seconds),
         clock(now, forecast.seconds),
         table::bytes(forecast.bytes),
+        forecast.memory.map_or_else(|| "-".to_owned(), table::bytes),
         format!("{jobs} at once{besides}{}", free.unwrap_or_default()),
     ]);
-    Some(table::table(&["Stage", "Takes", "Ends", "Disk", "Known from"], &rows))
+    let mut text = table::table(&["Stage", "Takes", "Ends", "Disk", "Memory", "Known from"], &rows);
+    if forecast.critical_seconds < forecast.seconds {
+        let chain: Vec<&str> = forecast.critical_path.iter().map(|stage| stage.as_str()).collect();
+        let (chain, least) = (chain.join(", "), duration(forecast.critical_seconds));
+        text.push_str(&format!(
+            "\nthe longest chain takes {least}, whatever runs at once: {chain}"
+        ));
+    }
+    Some(text)
 }
 
 /// A time of today as `22:14`, of another day with that.

@@ -48,6 +48,7 @@ mod slurm_job;
 mod status;
 mod store;
 mod suggestions;
+mod trial;
 mod ui;
 mod verify;
 mod version;

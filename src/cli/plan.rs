@@ -11,7 +11,7 @@ use pipe_engine::source;
 use serde::{Deserialize, Serialize};
 
 use super::pipeline_args::PipelineArgs;
-use super::{CliError, ExitCode, Kinds, output_file, project, store};
+use super::{CliError, ExitCode, Kinds, output_file, project, store, trial};
 use crate::report::stdout::say;
 
 #[derive(clap::Args)]
@@ -24,6 +24,9 @@ pub struct PlanArguments {
     /// Stages that may run at once: when the plan would end depends on it
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: u16,
+    /// Time some steps of trainings that nothing is known of, on drawn images of the same size
+    #[arg(long)]
+    measure: bool,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -54,8 +57,12 @@ pub fn plan(arguments: PlanArguments, kinds: &Kinds) -> Result<ExitCode, CliErro
     let stop = Stop::default();
     let mut execution = loaded.session.execution(&stop, &NullListener);
     execution.jobs = arguments.jobs.into();
-    let (plan, observed) = loaded.plan(&execution)?;
-    let forecast = forecast::forecast(&execution, &plan, &observed);
+    let (plan, mut observed) = loaded.plan(&execution)?;
+    let mut forecast = forecast::forecast(&execution, &plan, &observed);
+    if arguments.measure {
+        trial::measure(&loaded.session.graph, &forecast, &mut observed)?;
+        forecast = forecast::forecast(&execution, &plan, &observed);
+    }
     let pipeline = loaded.session.graph.pipeline.name.clone();
     // A plan belongs to the project, wherever it was made.
     let mut args = arguments.args;

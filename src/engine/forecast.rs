@@ -29,6 +29,13 @@ pub struct PlanForecast {
     /// Seconds until the last of them has ended. What is not known counts as nothing.
     pub seconds: f64,
     pub bytes: u64,
+    /// Bytes of main memory of the stage that takes most of it, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// The chain of stages that takes longest: with whatever runs at once it ends no sooner.
+    pub critical_path: Vec<StageId>,
+    /// Seconds of that chain.
+    pub critical_seconds: f64,
     /// The stages whose time is not known.
     pub unknown: Vec<StageId>,
 }
@@ -63,7 +70,11 @@ pub fn forecast(
         })
         .collect();
     let unknown = stages.iter().filter(|stage| stage.forecast.seconds.is_none());
+    let (critical_path, critical_seconds) = critical_path(execution, plan, &known);
     PlanForecast {
+        critical_path,
+        critical_seconds,
+        memory: stages.iter().filter_map(|stage| stage.forecast.memory).max(),
         unknown: unknown.map(|stage| stage.stage.clone()).collect(),
         seconds: ends.values().copied().fold(0.0, f64::max),
         bytes: stages.iter().filter_map(|stage| stage.forecast.bytes).sum(),
@@ -79,7 +90,45 @@ fn of_stage(step: &Step, found: &HashMap<StageId, InspectedStage>, share: f64) -
     }
     let seconds = found.and_then(|found| taken(found.record.as_ref()?)).map(|ms| ms as f64 / 1e3);
     let from = if seconds.is_some() { "its last time" } else { "nothing: it has not run yet" };
-    Forecast { seconds, bytes: None, from: from.to_owned() }
+    Forecast { seconds, bytes: None, memory: None, from: from.to_owned() }
+}
+
+/// The chain of stages, each of which needs the one before it, that takes longest, and its seconds.
+/// One that looks at what another one makes meanwhile takes its time beside it.
+fn critical_path(
+    execution: &Execution,
+    plan: &Plan,
+    known: &HashMap<&StageId, Forecast>,
+) -> (Vec<StageId>, f64) {
+    let graph = execution.graph;
+    // Of each stage that runs, in the plan's order: when it can begin and end, and behind which one.
+    let mut all: HashMap<&StageId, (f64, f64, Option<&StageId>)> = HashMap::new();
+    for step in plan.steps.iter().filter(|step| known.contains_key(&step.stage)) {
+        let own = known.get(&step.stage).and_then(|known| known.seconds).unwrap_or(0.0);
+        let loaded = graph.stage(&step.stage);
+        let (mut begin, mut end, mut behind) = (0.0, own, None);
+        for (_, source) in graph.dependencies(&step.stage) {
+            let Some((id, &(began, ended, _))) = all.get_key_value(&source.id) else { continue };
+            let beside = loaded.is_some_and(|stage| stage.streams_from(&source.id));
+            let from = if beside { began } else { ended };
+            let until = if beside { ended.max(from + own) } else { from + own };
+            begin = f64::max(begin, from);
+            if until > end || (until == end && behind.is_none()) {
+                (end, behind) = (until, Some(*id));
+            }
+        }
+        all.insert(&step.stage, (begin, end, behind));
+    }
+    let last = all.iter().max_by(|a, b| a.1.1.total_cmp(&b.1.1).then_with(|| b.0.cmp(a.0)));
+    let seconds = last.map_or(0.0, |(_, (_, end, _))| *end);
+    let mut path = Vec::new();
+    let mut next = last.map(|(stage, _)| *stage);
+    while let Some(stage) = next {
+        path.push(stage.clone());
+        next = all.get(stage).and_then(|(.., behind)| *behind);
+    }
+    path.reverse();
+    (path, seconds)
 }
 
 /// By how much the further rungs of a halving make each of its members longer than the rung that it

@@ -39,6 +39,9 @@ pub struct Forecast {
     pub seconds: Option<f64>,
     /// Bytes that it adds to those on the disk, at most.
     pub bytes: Option<u64>,
+    /// Bytes of main memory that the process had at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
     /// What that is known from, such as `run 003`.
     pub from: String,
 }

@@ -17,6 +17,8 @@ pub(crate) struct Pace {
     bytes: Option<u64>,
     /// Checkpoints that stand.
     standing: u64,
+    /// Bytes of main memory, at most.
+    memory: Option<u64>,
 }
 
 impl Pace {
@@ -28,7 +30,8 @@ impl Pace {
         let seconds = *newest.get(newest.len() / 2)?;
         let checkpoints = &run.checkpoints;
         let bytes = checkpoints.last().map(|checkpoint| checkpoint.bytes);
-        Some(Self { seconds, bytes, standing: checkpoints.len() as u64 })
+        let memory = peak_memory(run);
+        Some(Self { seconds, bytes, standing: checkpoints.len() as u64, memory })
     }
 
     /// Of an epoch.
@@ -48,6 +51,21 @@ impl Pace {
         let kept = policy.keep_last_n.map(|newest| newest + policy.keep_top_k.unwrap_or(1) + 1);
         let most = kept.map_or(saved, |kept| kept.min(saved)).saturating_sub(self.standing);
         let bytes = self.bytes.filter(|_| policy.enabled).map(|bytes| bytes * most);
-        Forecast { seconds: Some(self.seconds * epochs as f64), bytes, from }
+        let seconds = Some(self.seconds * epochs as f64);
+        Forecast { seconds, bytes, memory: self.memory, from }
     }
+}
+
+/// Key of a run's metadata: bytes of main memory that its processes had at most.
+const PEAK_MEMORY: &str = "peak_memory";
+
+/// Bytes of main memory that the processes of a run had at most, where that was noted.
+pub fn peak_memory(run: &Metadata) -> Option<u64> {
+    run.other.get(PEAK_MEMORY).and_then(serde_json::Value::as_u64)
+}
+
+/// Notes what a process of the run had.
+pub fn note_memory(run: &mut Metadata, bytes: u64) {
+    let most = peak_memory(run).map_or(bytes, |before| before.max(bytes));
+    run.other.insert(PEAK_MEMORY.to_owned(), most.into());
 }

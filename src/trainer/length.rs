@@ -43,7 +43,7 @@ impl Training<'_> {
     /// What a new run takes where no run was like it: the time that it is given.
     pub(crate) fn forecast_of_limits(&self) -> Option<Forecast> {
         let seconds = Some(self.limits()?.budget?.0.as_secs_f64());
-        Some(Forecast { seconds, bytes: None, from: "its budget".to_owned() })
+        Some(Forecast { seconds, bytes: None, memory: None, from: "its budget".to_owned() })
     }
 
     /// Whether a run is the training that is wanted: settings, data, and, where time decides its

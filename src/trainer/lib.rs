@@ -49,6 +49,7 @@ mod training;
 
 pub use branching::Branch;
 pub use budget::{EpochTime, HORIZON, IN_TIME, PlannedLength, TimeLimits, planned_epochs};
+pub use forecast::{note_memory, peak_memory};
 pub use length::UNLIMITED;
 pub use opening::write_config;
 pub use selection::RunSelection;

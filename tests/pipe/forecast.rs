@@ -67,3 +67,36 @@ fn what_cannot_fit_on_the_disk_is_not_begun() {
     assert_eq!(project.metadata(RUN)["history"].as_array().unwrap().len(), 2);
     project.pipe(&["plan", "p.yaml", "--epochs=4"]).succeeds();
 }
+
+#[test]
+fn what_nothing_is_known_of_is_timed_for_some_steps() {
+    let project = Project::new();
+    let lora = "  best: { kind: copy_best, from: base, to: best.ckpt }\n  tuned:\n    kind: lora\n    base: best\n    \
+                dataset: data\n    epochs: 3\n    batch_size: 16\n    device: cpu\n";
+    project.write("p.yaml", format!("{}{lora}", crate::project::TINY));
+    let before = project.list(".");
+    let measured = forecast(&project, &["--measure", "--jobs=2"]);
+    let of = |name: &str| {
+        let stages = measured["stages"].as_array().unwrap().iter();
+        stages.clone().find(|stage| stage["stage"] == name).unwrap().clone()
+    };
+    for name in ["base", "tuned"] {
+        assert_eq!(of(name)["from"], "some steps, timed now", "{measured:#}");
+        assert!(of(name)["bytes"].as_u64().unwrap() > 1000, "{measured:#}");
+        assert!(of(name)["memory"].as_u64().unwrap() > 1_000_000, "{measured:#}");
+    }
+    assert_eq!(measured["unknown"], serde_json::json!(["best"]));
+    assert_eq!(measured["critical_path"], serde_json::json!(["base", "best", "tuned"]));
+    assert_eq!(project.list("."), before, "nothing stays of it");
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    let history = project.metadata(RUN)["history"].clone();
+    let took: f64 =
+        history.as_array().unwrap().iter().map(|e| e["seconds"].as_f64().unwrap()).sum();
+    let ratio = of("base")["seconds"].as_f64().unwrap() / took;
+    assert!((0.05..20.0).contains(&ratio), "on a machine of many programs: {ratio}");
+    // From then on the run tells.
+    assert!(project.metadata(RUN)["peak_memory"].as_u64().unwrap() > 1_000_000);
+    let known = forecast(&project, &["--epochs=7", "--measure"]);
+    assert_eq!(known["stages"][0]["from"], "run 001");
+    assert!(known["stages"][0]["memory"].as_u64().is_some(), "{known:#}");
+}

@@ -136,10 +136,11 @@ fn pretty(value: &Value) -> String {
 }
 
 /// Keys of numbers and texts that say when, how long, where or by whom.
-const OWN: [&str; 13] = [
+const OWN: [&str; 14] = [
     "pid",
     "modified",
     "bytes",
+    "peak_memory",
     "seconds",
     "epoch_seconds",
     "images_per_second",

@@ -77,6 +77,11 @@ fn content_of(seen: &DatasetSummary) -> Option<String> {
     (!seen.is_synthetic).then(|| seen.digest.clone())
 }
 
+/// The images of a data set that a `dataset` stage hands on, those for validation too.
+pub fn dataset_images(artifact: &Artifact) -> Option<u64> {
+    dataset_summary(artifact).map(|seen| seen.images)
+}
+
 /// What is known of the data set that a `dataset` stage hands on.
 pub(super) fn dataset_summary(artifact: &Artifact) -> Option<DatasetSummary> {
     let opened = || artifact.get::<Arc<Dataset>>().map(|dataset| DatasetSummary::of(&dataset));

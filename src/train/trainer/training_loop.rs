@@ -295,7 +295,7 @@ impl<'a, 'r> Trainer<'a, 'r> {
             steps: self.steps_per_epoch,
             value: epoch.loss_meter.last(),
             rate: epoch.batches.images as f64 / epoch.started.elapsed().as_secs_f64(),
-            memory: memory_stats::memory_stats().map(|m| m.physical_mem as u64),
+            memory: self.recorder.sees_memory(),
         });
     }
 

@@ -27,7 +27,8 @@ pub fn of(graph: &Graph, project: &Project, jobs: usize, seconds: &[(&str, f64)]
     for (stage, seconds) in seconds {
         let found = found.get_mut(*stage).unwrap();
         let (seconds, bytes) = (Some(*seconds), Some(1000));
-        found.inspection.forecast = Some(Forecast { seconds, bytes, from: "run 001".into() });
+        found.inspection.forecast =
+            Some(Forecast { seconds, bytes, memory: None, from: "run 001".into() });
     }
     let plan = plan(graph, &selection, &Default::default(), &found);
     forecast(&execution, &plan, &found)
@@ -51,6 +52,12 @@ fn the_end_depends_on_what_runs_at_once() {
     let ends = |jobs: usize| -> Vec<(String, f64)> {
         let found = of(&graph, &project, jobs, &all);
         assert_eq!((found.bytes, found.unknown.len()), (4000, 0));
+        let longest: Vec<&str> = found.critical_path.iter().map(|stage| stage.as_str()).collect();
+        assert_eq!(
+            (longest, found.critical_seconds),
+            (vec!["b", "d"], 26.0),
+            "whatever runs at once"
+        );
         let end =
             |s: &pipe_engine::forecast::StageForecast| (s.stage.to_string(), s.ends_in.unwrap());
         found.stages.iter().map(end).collect()

@@ -5,6 +5,7 @@ mod saving;
 
 pub use samples::SampleGrid;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +17,9 @@ use pipe_fs::atomic;
 use pipe_fs::atomic::Log;
 use pipe_runs::events::{EventFile, MetricsFile};
 use pipe_runs::{CheckpointManager, EpochRecord, LiveRequest, LiveRequests, Run, Saved, Status};
-use pipe_trainer::{Ending, PlannedLength, StoppingRules, Trained, note_ending, seconds_before};
+use pipe_trainer::{
+    Ending, PlannedLength, StoppingRules, Trained, note_ending, note_memory, seconds_before,
+};
 
 use super::checkpoint_writer::CheckpointWriter;
 use super::settings::TrainingSettings;
@@ -45,6 +48,8 @@ pub struct Recorder<'a> {
     requests: LiveRequests,
     /// Epochs that the schedule spans, if that is known by now.
     horizon: Option<u64>,
+    /// Bytes of main memory that the process had at most.
+    memory: Cell<u64>,
 }
 
 /// What is told of a checkpoint once it stands.
@@ -120,12 +125,21 @@ impl<'a> Recorder<'a> {
             waited: 0.0,
             requests,
             horizon,
+            memory: Cell::new(0),
         })
     }
 
     /// Whether a person asks for this now.
     pub fn takes_request(&mut self, request: LiveRequest) -> Result<bool, StageError> {
         Ok(self.requests.take(request)?)
+    }
+
+    /// Bytes of main memory that the process has now, where the system says so. The most of them is
+    /// noted in the end.
+    pub fn sees_memory(&self) -> Option<u64> {
+        let now = memory_stats::memory_stats().map(|m| m.physical_mem as u64)?;
+        self.memory.set(self.memory.get().max(now));
+        Some(now)
     }
 
     /// Writes the metrics of one optimizer step.
@@ -268,6 +282,10 @@ impl<'a> Recorder<'a> {
     ) -> Result<CheckpointManager, StageError> {
         let written = self.flush().and_then(|()| sync(&self.logs()));
         let mut keeper = self.writer.into_manager()?;
+        let memory = self.memory.get();
+        if memory > 0 {
+            keeper.update(|metadata| note_memory(metadata, memory))?;
+        }
         // What stages have found out about the checkpoints up to now.
         let settled = keeper.settle()?.is_some();
         if let Some(write) = self.on_new_best.filter(|_| settled) {
