@@ -33,6 +33,7 @@ pub mod aside;
 mod branching;
 pub mod following;
 mod forecast;
+mod later;
 mod opening;
 pub mod program;
 mod relocated_runs;
@@ -45,6 +46,7 @@ mod stopping_tests;
 mod training;
 
 pub use branching::Branch;
+pub use later::{later_key, later_setting};
 pub use opening::write_config;
 pub use selection::RunSelection;
 pub use stopping::{

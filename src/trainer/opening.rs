@@ -39,6 +39,7 @@ impl Training<'_> {
                     let first = self.first_metadata(context, manager.run(), dataset, device);
                     manager.update(|m| begin_again(m, first))?;
                 }
+                self.take_later_settings(&mut manager, &context.manifest)?;
                 return Ok(manager);
             }
             RunSelection::Changed(changed) => {

@@ -72,6 +72,7 @@ mod store;
 mod streaming;
 mod sweeps;
 mod synced;
+mod then;
 mod thin;
 mod told;
 #[cfg(unix)]

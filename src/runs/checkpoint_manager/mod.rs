@@ -148,7 +148,7 @@ impl CheckpointManager {
         sweep(&run);
         atomic::create_folder(run.disk(), &run.checkpoints())?;
         let mut keeper = Self { run, policy, metadata, _lock: lock };
-        keeper.note_kept_epoch();
+        keeper.note_kept_epochs();
         keeper.write_metadata()?;
         Ok(keeper)
     }
@@ -165,7 +165,7 @@ impl CheckpointManager {
         sync::names(run.disk(), &run.folder)?;
         sync::names(run.disk(), &run.checkpoints())?;
         let mut keeper = Self { run, policy, metadata, _lock: lock };
-        keeper.note_kept_epoch();
+        keeper.note_kept_epochs();
         keeper.reconcile()?;
         Ok(keeper)
     }

@@ -2,12 +2,14 @@
 //! which ones are not needed any more.
 
 use pipe_core::ids::StageId;
+use serde_json::Value;
 
 use super::CheckpointManager;
 use crate::policy::{CheckpointPolicy, KnownCheckpoint};
 use crate::{CheckpointRecord, CheckpointResults, Metadata, Run, StoreError, checkpoint};
 
-/// Key of a run's metadata: the epoch whose checkpoint stays since a longer training goes on from it.
+/// Key of a run's metadata: the epoch whose checkpoint stays since another training goes on from it;
+/// a list where there are several.
 const KEPT_EPOCH: &str = "kept_epoch";
 
 impl CheckpointManager {
@@ -78,11 +80,14 @@ impl CheckpointManager {
         Ok(Some(manager))
     }
 
-    /// Notes in the metadata which epoch is kept besides, for those who know the run alone.
-    pub(super) fn note_kept_epoch(&mut self) {
-        if let Some(epoch) = self.policy.keep_epoch {
-            self.metadata.other.insert(KEPT_EPOCH.to_owned(), epoch.into());
-        }
+    /// Notes in the metadata which epochs are kept besides, for those who know the run alone.
+    pub(super) fn note_kept_epochs(&mut self) {
+        let value = match self.policy.keep_epochs.as_slice() {
+            [] => return,
+            [epoch] => (*epoch).into(),
+            several => several.into(),
+        };
+        self.metadata.other.insert(KEPT_EPOCH.to_owned(), value);
     }
 }
 
@@ -90,6 +95,9 @@ impl CheckpointManager {
 pub(super) fn recorded_policy(metadata: &Metadata) -> CheckpointPolicy {
     let policy = metadata.settings.get("checkpoint").cloned();
     let policy = policy.and_then(|policy| serde_json::from_value(policy).ok()).unwrap_or_default();
-    let kept = metadata.other.get(KEPT_EPOCH).and_then(serde_json::Value::as_u64);
-    CheckpointPolicy { keep_epoch: kept, ..policy }
+    let kept = match metadata.other.get(KEPT_EPOCH) {
+        Some(Value::Array(several)) => several.iter().filter_map(Value::as_u64).collect(),
+        one => one.and_then(Value::as_u64).into_iter().collect(),
+    };
+    CheckpointPolicy { keep_epochs: kept, ..policy }
 }

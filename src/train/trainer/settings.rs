@@ -13,6 +13,7 @@ use super::ema_settings::EmaSettings;
 use super::init_settings::{self, InitForms, InitSettings};
 use super::precision::Precision;
 use super::schedule::Schedule;
+use super::then::{LoraEntry, TrainEntry, refuse_fixed};
 use super::training_length::UNLIMITED;
 pub use crate::architecture::ModelSettings;
 use crate::architecture::{Architectures, SettingsError};
@@ -158,6 +159,7 @@ macro_rules! training_settings {
         impl $name {
             /// The settings that layers give. `max_steps` without `epochs` is all that ends it.
             pub fn of_layers(layers: &Figment) -> Result<Self, Rejection> {
+                refuse_fixed(layers)?;
                 let mut settings: Self = layers.extract()?;
                 if settings.max_steps.is_some() && layers.find_value("epochs").is_err() {
                     settings.epochs = UNLIMITED;
@@ -209,6 +211,12 @@ training_settings! {
 training_settings! {
     /// Trains a model on a data set, in a numbered run.
     TrainSettings {
+        /// Settings that change on the way: a list of entries, each with the epoch after which it
+        /// counts. Trainings share the epochs up to the first entry that differs.
+        // What changes in which epoch counts (`derived`), as far as the training goes.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[schemars(extend("x-class" = "runtime"))]
+        then: Vec<TrainEntry>,
         #[serde(default)]
         model: ModelSettings,
         /// What the network is asked to learn; EDM's objective unless set. Losses compare within
@@ -222,6 +230,12 @@ training_settings! {
 training_settings! {
     /// Fine-tunes a trained model with low-rank adapters (LoRA), in a numbered run.
     LoraSettings {
+        /// Settings that change on the way: a list of entries, each with the epoch after which it
+        /// counts. Trainings share the epochs up to the first entry that differs.
+        // What changes in which epoch counts (`derived`), as far as the training goes.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[schemars(extend("x-class" = "runtime"))]
+        then: Vec<LoraEntry>,
         /// The stage whose model is fine-tuned: any that makes checkpoints of whole models.
         #[schemars(example = &"best")]
         base: String,
@@ -316,7 +330,7 @@ impl TrainingSettings {
 
     /// With the checkpoint kept from which on a training of another length is another one.
     fn keeping_stable_epoch(mut self) -> Self {
-        self.checkpoint.keep_epoch = self.stable_epochs();
+        self.checkpoint.keep_epochs = self.stable_epochs().into_iter().collect();
         self
     }
 

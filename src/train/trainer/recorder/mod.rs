@@ -19,6 +19,7 @@ use pipe_runs::{CheckpointManager, EpochRecord, LiveRequest, LiveRequests, Run, 
 use pipe_trainer::{Ending, Trained, note_ending};
 
 use super::checkpoint_writer::CheckpointWriter;
+use super::periods::{Period, Periods};
 use super::settings::TrainingSettings;
 use super::training_context::Position;
 use crate::architecture::ModelConfig;
@@ -26,7 +27,11 @@ use crate::architecture::ModelConfig;
 /// The writing side of one training.
 pub struct Recorder<'a> {
     context: &'a RunContext<'a>,
+    periods: &'a Periods,
+    /// Of the period that the training is in.
     settings: &'a TrainingSettings,
+    /// What headers of checkpoints of the period say.
+    extra: &'a BTreeMap<String, String>,
     run: Run,
     experiment: String,
     /// Of the run, which every checkpoint of it has.
@@ -84,12 +89,13 @@ impl<'a> Recorder<'a> {
     /// Opens the logs to go on after `position`.
     pub fn open(
         context: &'a RunContext<'a>,
-        settings: &'a TrainingSettings,
+        periods: &'a Periods,
         keeper: CheckpointManager,
         position: &Position,
         model_info: ModelInfo,
         on_new_best: Option<OnNewBest>,
     ) -> Result<Self, StageError> {
+        let Period { settings, extra, .. } = periods.at(position.epoch);
         let logs = keeper.run().logs();
         let disk = keeper.run().disk();
         atomic::create_folder(disk, &logs)?;
@@ -102,7 +108,9 @@ impl<'a> Recorder<'a> {
         let (writer, pending) = (CheckpointWriter::start(keeper)?, PendingSave::default());
         Ok(Self {
             context,
+            periods,
             settings,
+            extra,
             run,
             experiment,
             identity,
@@ -116,6 +124,12 @@ impl<'a> Recorder<'a> {
             waited: 0.0,
             requests,
         })
+    }
+
+    /// Goes on by the settings of the period that follows so many completed epochs.
+    pub fn enter(&mut self, epochs: u64) {
+        let Period { settings, extra, .. } = self.periods.at(epochs);
+        (self.settings, self.extra) = (settings, extra);
     }
 
     /// Whether a person asks for this now.
