@@ -12,7 +12,6 @@ use pipe_runs::{
 
 use crate::run_catalog::{RunCatalog, completed_epochs};
 use crate::run_match::RunCriteria;
-use crate::selection::forked;
 use crate::stopping::Trained;
 use crate::training::Training;
 
@@ -44,6 +43,11 @@ impl Branch {
         }
     }
 
+    /// Whether a checkpoint is kept.
+    pub(crate) fn stands(&self) -> bool {
+        self.checkpoint.is_some()
+    }
+
     /// Reads the checkpoint, if one is kept.
     ///
     /// # Errors
@@ -61,8 +65,7 @@ impl Branch {
 }
 
 impl Training<'_> {
-    /// The run that has most in common with a new one of a stage; the newest of equals. Where a run
-    /// is to be branched off from, that one.
+    /// The run that has most in common with a new one of a stage; the newest of equals.
     pub fn branch(
         &self,
         request: &Request,
@@ -72,23 +75,20 @@ impl Training<'_> {
     ) -> Option<Branch> {
         let runs = self.runs(root);
         let catalog = RunCatalog::of(&runs, pipeline, stage.as_str());
-        self.branch_of(&catalog, criteria, (request, stage))
+        self.branch_of(&catalog, criteria, request)
     }
 
     pub(crate) fn branch_of(
         &self,
         catalog: &RunCatalog,
         criteria: &RunCriteria,
-        (request, stage): (&Request, &StageId),
+        request: &Request,
     ) -> Option<Branch> {
-        let fork = forked(request, stage);
-        let is_meant = |run: &Run| fork.is_none_or(|number| run.number.0 == number);
-        let all = catalog.related().filter(|(run, _)| is_meant(run));
         let epoch = |branch: &Branch| branch.checkpoint.as_ref().map_or(0, |(epoch, _)| *epoch);
         let of = |(run, metadata): &(Run, Metadata)| {
             self.branch_from(run, metadata, criteria, request.until)
         };
-        all.filter_map(of).max_by_key(epoch)
+        catalog.related().filter_map(of).max_by_key(epoch)
     }
 
     /// `to`: how far the new run is carried now, where that is not its whole length.

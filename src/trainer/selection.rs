@@ -1,5 +1,6 @@
 //! Which numbered run a training belongs to. Looks at the disk and changes nothing.
 
+use pipe_core::shell::CommandLine;
 use pipe_engine::identity::Difference;
 use pipe_engine::kind::{Request, StageError, StageId};
 use pipe_fs::ProjectRoot;
@@ -264,7 +265,7 @@ impl RunSearch<'_> {
     /// # Errors
     /// A run was to be gone on with, and other settings are why it cannot.
     fn why_new(&self, catalog: &RunCatalog) -> Result<(String, Vec<Difference>), StageError> {
-        let branch = self.training.branch_of(catalog, self.criteria, (self.request, self.stage));
+        let branch = self.training.branch_of(catalog, self.criteria, self.request);
         let is_meant = |run: &Run| self.fork() == Some(run.number.0);
         let forked = catalog.own().iter().find(|(run, _)| is_meant(run));
         let Some((run, metadata)) = forked.or(catalog.newest()) else {
@@ -290,6 +291,17 @@ impl RunSearch<'_> {
             );
             return Err(StageError::setting(text));
         }
+        if let (Some(number), Some(branch)) = (self.fork(), branch.as_ref().filter(|b| !b.stands()))
+        {
+            let again = CommandLine::new(["pipe", "ckpt", "again"]);
+            let again = again.word(&format!("{}/{number}", self.stage));
+            let again = again.options([format!("--epoch={}", branch.until)]);
+            let text = format!(
+                "run {number} keeps no checkpoint up to epoch {}, nor does a run that shares it: `{again}` makes it again",
+                branch.until
+            );
+            return Err(StageError::setting(text));
+        }
         let help = match (self.training.advice)(&changes) {
             _ if branch.is_some() => {
                 branch.map(|branch| format!("; {}", branch.in_words())).unwrap_or_default()
@@ -310,7 +322,7 @@ impl RunSearch<'_> {
 }
 
 /// The run of a stage that a new one is to branch off from, where that is asked for.
-pub(crate) fn forked(request: &Request, stage: &StageId) -> Option<u32> {
+fn forked(request: &Request, stage: &StageId) -> Option<u32> {
     let fork = request.fork.as_ref().filter(|fork| fork.stage == *stage)?;
     Some(fork.run_number)
 }

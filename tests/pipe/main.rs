@@ -25,6 +25,7 @@ mod files;
 mod fine_tuning;
 mod forecast;
 mod foreign;
+mod fork;
 mod fresh;
 mod golden;
 mod gpu;

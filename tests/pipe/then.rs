@@ -77,6 +77,11 @@ fn what_is_equal_is_trained_once() {
     std::fs::remove_file(whole.path(&format!("{RUN}/checkpoints/epoch_003.ckpt"))).unwrap();
     let again = whole.pipe(&["ckpt", "again", "1", "--epoch", "3"]).succeeds();
     again.says("the same file as then, byte for byte");
+    // By its number alone it goes on with its own settings.
+    let on = ["run", "p.yaml", "--run-number", "2", "--resume", "--epochs", "5"];
+    let on = project.pipe(&on).succeeds();
+    on.says("Run 2 goes on with its own settings: base.then").says("Resumed from epoch 4");
+    assert_eq!(rates(&project, "run_002")[4], 1e-4);
     // Each of the two is found again.
     project.pipe(&["run", "p.yaml", "--epochs", "4"]).succeeds().says("everything is up to date");
     project.pipe(&words(&command(4, slow))).succeeds().says("everything is up to date");

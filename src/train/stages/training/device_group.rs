@@ -38,7 +38,10 @@ impl DeviceGroup {
                 "the device's memory does not suffice even for one image at a time",
             ));
         }
-        for precision in periods.iter().map(|period| period.settings.precision) {
+        let mut precisions: Vec<Precision> =
+            periods.iter().map(|period| period.settings.precision).collect();
+        precisions.dedup();
+        for precision in precisions {
             if let Some(device) = devices.iter().find(|d| !precision.runs_on(&d.device)) {
                 return Err(StageError::setting(refused_precision(precision.name(), device)));
             }
