@@ -15,6 +15,7 @@ mod error;
 mod export;
 mod files;
 mod forecast;
+mod fork;
 mod graph;
 mod hook_client;
 mod init;
@@ -110,6 +111,8 @@ enum Command {
     Ckpt(ckpt::CkptArguments),
     /// Train an interval of a run once more, and compare every bit with what it kept
     Audit(audit::AuditArguments),
+    /// Train a new run that goes on from an epoch of a run with other settings
+    Fork(fork::ForkArguments),
     /// Show a step of a training once more: its images, noise levels, losses and gradients
     Replay(replay::ReplayArguments),
     /// Say which layers of a model LoRA puts factors beside
@@ -172,6 +175,7 @@ pub fn call(
         Command::Verify(a) => verify::verify(a, kinds),
         Command::Ckpt(a) => ckpt::ckpt(a, &arguments.output, (kinds, architectures)),
         Command::Audit(a) => audit::audit(a, &arguments.output, kinds),
+        Command::Fork(a) => fork::fork(a, &arguments.output, kinds),
         Command::Replay(a) => replay::replay(a, &arguments.output, kinds),
         Command::Lora(a) => lora::lora(a, architectures),
         Command::Save(a) => live::save(a),

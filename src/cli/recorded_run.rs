@@ -8,7 +8,7 @@ use pipe_core::stop::Stop;
 use pipe_engine::exec::run_aside;
 use pipe_engine::graph::{Graph, Targets};
 use pipe_engine::kind::{Aside, Failure, StageId};
-use pipe_engine::pipeline_file;
+use pipe_engine::pipeline_file::{self, Override};
 use pipe_engine::session::Session;
 use pipe_fs::ProjectRoot;
 use pipe_runs::{CheckpointRecord, Metadata, Run};
@@ -52,18 +52,7 @@ impl RecordedRun {
         project::enter(None)?;
         let run = one(&folders(args.dir.as_deref())?, &args.run)?;
         let metadata = run.current_metadata().map_err(CliError::failed)?;
-        let (root, file) = (project::root()?, run.config_path());
-        let (number, shown) = (run.number, file.display());
-        if !file.exists() {
-            let text = format!("run {number} has no {shown}, which tells its settings");
-            return Err(CliError::usage(text));
-        }
-        let graph = Graph::build(pipeline_file::load(&root, &file, kinds, &[])?)?;
-        let wanted = Targets { until: vec![metadata.stage.clone()], ..Targets::default() };
-        let session = Session::of(&root, graph, &wanted)?.formats(&RunFiles);
-        let named = session.selection.named.iter().next().cloned();
-        let missing = || CliError::usage(format!("{shown} has no stage {}", metadata.stage));
-        let stage = named.ok_or_else(missing)?;
+        let (session, stage) = session(&run, &metadata, kinds, &[])?;
         Ok(Self { run, metadata, session, stage, any_device: args.any_device })
     }
 
@@ -84,20 +73,7 @@ impl RecordedRun {
 
     /// Refuses an epoch that it has not completed, or does not know.
     pub fn require_epoch(&self, epoch: u64) -> Result<(), CliError> {
-        let (number, history) = (self.run.number, &self.metadata.history);
-        if history.iter().any(|e| e.epoch == epoch) {
-            return Ok(());
-        }
-        Err(CliError::usage(match (history.first(), history.last()) {
-            (Some(first), _) if epoch < first.epoch => format!(
-                "run {number} knows nothing of epoch {epoch}: its history begins with epoch {}",
-                first.epoch
-            ),
-            (_, last) => format!(
-                "run {number} has not completed epoch {epoch}: it has come to epoch {}",
-                last.map_or(0, |last| last.epoch)
-            ),
-        }))
+        require_epoch(&self.run, &self.metadata, epoch)
     }
 
     /// Prepares a part of it in a folder aside, from the newest kept checkpoint that `may_begin`
@@ -147,6 +123,48 @@ impl RecordedRun {
             (Err((stage, error)), _) => Err(CliError::stage(stage.as_str(), &error)),
         }
     }
+}
+
+/// The pipeline that a run recorded, with settings on top, and the stage that it is a run of.
+///
+/// # Errors
+/// Its `config.yaml` is gone or wrong, or does not take the settings.
+pub fn session(
+    run: &Run,
+    metadata: &Metadata,
+    kinds: &Kinds,
+    overrides: &[Override],
+) -> Result<(Session, StageId), CliError> {
+    let (root, file) = (project::root()?, run.config_path());
+    let (number, shown) = (run.number, file.display());
+    if !file.exists() {
+        let text = format!("run {number} has no {shown}, which tells its settings");
+        return Err(CliError::usage(text));
+    }
+    let graph = Graph::build(pipeline_file::load(&root, &file, kinds, overrides)?)?;
+    let wanted = Targets { until: vec![metadata.stage.clone()], ..Targets::default() };
+    let session = Session::of(&root, graph, &wanted)?.formats(&RunFiles);
+    let named = session.selection.named.iter().next().cloned();
+    let missing = || CliError::usage(format!("{shown} has no stage {}", metadata.stage));
+    Ok((session, named.ok_or_else(missing)?))
+}
+
+/// Refuses an epoch that a run has not completed, or does not know.
+pub fn require_epoch(run: &Run, metadata: &Metadata, epoch: u64) -> Result<(), CliError> {
+    let (number, history) = (run.number, &metadata.history);
+    if history.iter().any(|e| e.epoch == epoch) {
+        return Ok(());
+    }
+    Err(CliError::usage(match (history.first(), history.last()) {
+        (Some(first), _) if epoch < first.epoch => format!(
+            "run {number} knows nothing of epoch {epoch}: its history begins with epoch {}",
+            first.epoch
+        ),
+        (_, last) => format!(
+            "run {number} has not completed epoch {epoch}: it has come to epoch {}",
+            last.map_or(0, |last| last.epoch)
+        ),
+    }))
 }
 
 /// Where a part begins, in words.

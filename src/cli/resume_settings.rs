@@ -10,6 +10,7 @@ use pipe_engine::kind::StageId;
 use pipe_engine::pipeline_file::{Input, LoadedStage, Override};
 use pipe_fs::ProjectRoot;
 use pipe_runs::{Metadata, Runs, Status};
+use pipe_trainer::later_setting;
 use serde_json::Value;
 
 /// A pipeline as it was read twice.
@@ -46,7 +47,9 @@ impl ResumeContext<'_> {
         };
         let today = manifest(self.with_overrides, &stage.id);
         let alone = manifest(self.from_files, &stage.id);
-        let mut own: Vec<Override> = identity::differences(&run.manifest, &today)
+        let different = identity::differences(&run.manifest, &today);
+        let changes_later = different.iter().any(|d| later_setting(&d.key).is_some());
+        let mut own: Vec<Override> = different
             .into_iter()
             .filter(|d| !self.is_given(&d.key, alone.get(&d.key) != today.get(&d.key)))
             .filter_map(|d| {
@@ -55,6 +58,11 @@ impl ResumeContext<'_> {
                 Some(set(place(stage, &d)?, named.or(d.old).unwrap_or_default()))
             })
             .collect();
+        if changes_later && !self.given("then", stage) {
+            let then =
+                run.settings.get("then").cloned().unwrap_or_else(|| Vec::<Value>::new().into());
+            own.push(set(format!("{}.then", stage.id), then));
+        }
         own.extend(
             self.length(stage, run)
                 .into_iter()
@@ -65,15 +73,8 @@ impl ResumeContext<'_> {
 
     /// How long the run is to be: as long as it was to be, or longer if the file says so by now.
     fn length(&self, stage: &LoadedStage, run: &Metadata) -> Vec<(&'static str, Value)> {
-        let setting = |graph: &Graph, key: &str| {
-            graph
-                .stage(&stage.id)
-                .and_then(|s| s.stage.settings().get(key).cloned())
-                .unwrap_or_default()
-        };
-        let given = |key| {
-            self.is_given(key, setting(self.from_files, key) != setting(self.with_overrides, key))
-        };
+        let setting = |graph: &Graph, key: &str| setting(graph, stage, key);
+        let given = |key| self.given(key, stage);
         let Some(today) = setting(self.with_overrides, "epochs").as_u64() else {
             return Vec::new();
         };
@@ -94,6 +95,13 @@ impl ResumeContext<'_> {
         all
     }
 
+    /// Whether a setting of a stage was given outside of the files.
+    fn given(&self, key: &str, stage: &LoadedStage) -> bool {
+        let [files, all] =
+            [self.from_files, self.with_overrides].map(|graph| setting(graph, stage, key));
+        self.is_given(key, files != all)
+    }
+
     /// Whether a setting was given outside of the files: it is another one for it, or was named.
     fn is_given(&self, key: &str, differs: bool) -> bool {
         let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
@@ -102,6 +110,11 @@ impl ResumeContext<'_> {
         };
         differs || self.overrides.iter().any(named)
     }
+}
+
+fn setting(graph: &Graph, stage: &LoadedStage, key: &str) -> Value {
+    let settings = graph.stage(&stage.id).map(|stage| stage.stage.settings());
+    settings.and_then(|settings| settings.get(key).cloned()).unwrap_or_default()
 }
 
 fn manifest(graph: &Graph, stage: &StageId) -> BTreeMap<String, Value> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use pipe_core::fingerprint::{self, Difference};
+use pipe_core::ids::StageId;
 use serde::Serialize;
 
 use crate::artifact::Artifact;
@@ -64,6 +65,17 @@ pub struct Request {
     pub walltime: Option<DateTime<Utc>>,
     /// The metric whose values [`Inspection::values`] is to have.
     pub monitor: Option<String>,
+    /// `pipe fork`
+    pub fork: Option<Fork>,
+}
+
+/// A run from which another one is to branch off, which stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fork {
+    /// The stage that is meant.
+    pub stage: StageId,
+    /// Its run.
+    pub run_number: u32,
 }
 
 /// How far a stage is, as seen on disk.

@@ -24,7 +24,7 @@ pub use crate::diagnostic::Diagnostic;
 use crate::exec::Journal;
 pub use crate::file_formats::{FileFormats, PlainFiles};
 use crate::graph::{Graph, Targets};
-pub use crate::inspection::{Forecast, Inspection, Request, StageState};
+pub use crate::inspection::{Forecast, Fork, Inspection, Request, StageState};
 use crate::policy::{Adjustment, Halving, Tasks};
 use crate::reference::JUDGE_INPUT;
 pub use crate::reference::{DependencyMode, Files, Judge, Reference, is_inside_project};

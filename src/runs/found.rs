@@ -102,3 +102,19 @@ pub(crate) fn epochs_on_disk(run: &Run, metadata: &Metadata) -> u64 {
     });
     linked.chain([standing]).max().unwrap_or(0)
 }
+
+/// The epochs that a run has begun, the last one in part where a checkpoint inside it stands, as far
+/// as names, sizes and headers tell. Files count that a crash kept out of the metadata.
+pub(crate) fn begun_epochs(run: &Run, metadata: &Metadata) -> u64 {
+    let begun = |(name, path): (Name, PathBuf)| match name {
+        Name::Epoch(epoch) => Some(epoch),
+        Name::Step(_) => {
+            let file = Checkpoint::open(&path).ok()?;
+            Some(file.header().epoch + u64::from(file.header().step_in_epoch > 0))
+        }
+    };
+    let found = checkpoint_files(run).into_iter().filter_map(begun).max();
+    let partial = metadata.partial_checkpoint.as_ref();
+    let noted = partial.map(|p| p.epoch + u64::from(p.step_in_epoch > 0));
+    epochs_on_disk(run, metadata).max(found.unwrap_or(0)).max(noted.unwrap_or(0))
+}

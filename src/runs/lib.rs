@@ -91,7 +91,7 @@ pub use changes::{ChangeRecord, Place};
 pub use checkpoint::{
     Checkpoint, CheckpointError, Corruption, Header, Loaded, file_digest, file_digest_like,
 };
-pub use checkpoint_manager::{CheckpointManager, Content, Saved, kept_epoch};
+pub use checkpoint_manager::{CheckpointManager, Content, Saved, kept_epochs};
 pub use checkpoint_path::{CHECKPOINTS, CheckpointPath};
 pub use found::CheckpointScan;
 pub use labels::Labels;

@@ -164,6 +164,12 @@ impl Run {
         found::epochs_on_disk(self, metadata)
     }
 
+    /// The epochs that it has begun: those, one that is trained in part, and those of files that a
+    /// crash kept out of the metadata.
+    pub fn begun_epochs(&self, metadata: &Metadata) -> u64 {
+        found::begun_epochs(self, metadata)
+    }
+
     /// The file of a checkpoint: under its own name, or as `best.ckpt` or `last.ckpt` where that
     /// name is gone.
     pub fn file_of(&self, record: &CheckpointRecord) -> PathBuf {

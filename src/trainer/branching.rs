@@ -4,34 +4,38 @@
 
 use std::path::PathBuf;
 
-use pipe_engine::kind::StageId;
+use pipe_engine::kind::{Request, StageId};
 use pipe_fs::ProjectRoot;
 use pipe_runs::{
-    Checkpoint, CheckpointError, CheckpointManager, Loaded, Metadata, Run, StoreError,
+    Checkpoint, CheckpointError, CheckpointRecord, EpochRecord, Loaded, Metadata, Run,
 };
 
-use crate::run_catalog::RunCatalog;
+use crate::run_catalog::{RunCatalog, completed_epochs};
 use crate::run_match::RunCriteria;
-use crate::stopping::{Trained, note_seconds_before, seconds_before};
+use crate::stopping::Trained;
 use crate::training::Training;
 
 /// What a run has in common with the training that is wanted.
 pub struct Branch {
     pub run: Run,
-    /// The last epoch that both have in common.
+    /// The last epoch of the run that both have in common.
     pub until: u64,
     /// The newest checkpoint up to there that is kept, with its epoch.
     checkpoint: Option<(u64, PathBuf)>,
+    /// Up to that checkpoint.
+    history: Vec<EpochRecord>,
 }
 
 impl Branch {
     /// For the plan, behind what differs.
     pub fn in_words(&self) -> String {
         let (number, until) = (self.run.number, self.until);
+        let epochs = if until == 1 { "epoch 1".to_owned() } else { format!("epochs 1-{until}") };
         match &self.checkpoint {
-            Some((epoch, _)) => {
-                format!("goes on from epoch {epoch} of run {number}, up to which both are the same")
-            }
+            Some((epoch, _)) if *epoch == until => format!("shares {epochs} with run {number}"),
+            Some((epoch, _)) => format!(
+                "shares {epochs} with run {number}, which keeps the checkpoint of epoch {epoch} of them"
+            ),
             None => format!(
                 "begins at its first epoch: run {number} is the same up to epoch {until}, and has no checkpoint of that \
                  any more"
@@ -39,22 +43,9 @@ impl Branch {
         }
     }
 
-    /// Seconds that were trained up to its checkpoint.
-    fn seconds(&self, of: &Metadata) -> f64 {
-        let until = self.checkpoint.as_ref().map_or(0, |(epoch, _)| *epoch);
-        Trained::of(&of.history, until, 0, 0.0).seconds + seconds_before(of)
-    }
-
-    /// Notes in a run that it goes on from there: the time that was trained before counts.
-    ///
-    /// # Errors
-    /// The metadata of one of both cannot be read or written.
-    pub fn note(&self, keeper: &mut CheckpointManager, file: String) -> Result<(), StoreError> {
-        let seconds = self.seconds(&self.run.metadata()?);
-        keeper.update(|m| {
-            m.resumed_from = Some(file);
-            note_seconds_before(m, seconds);
-        })
+    /// Whether a checkpoint is kept.
+    pub(crate) fn stands(&self) -> bool {
+        self.checkpoint.is_some()
     }
 
     /// Reads the checkpoint, if one is kept.
@@ -65,34 +56,73 @@ impl Branch {
         let (_, path) = self.checkpoint.as_ref()?;
         Some(Checkpoint::open(path).and_then(Checkpoint::load))
     }
+
+    /// The epochs up to the checkpoint, as far as the run knows them. It has their checkpoints.
+    pub fn history(&self) -> Vec<EpochRecord> {
+        let without_file = |epoch: &EpochRecord| EpochRecord { saved: None, ..epoch.clone() };
+        self.history.iter().map(without_file).collect()
+    }
 }
 
 impl Training<'_> {
-    /// The run of this stage that has most in common with a new one; the newest of equals.
+    /// The run that has most in common with a new one of a stage; the newest of equals.
     pub fn branch(
         &self,
-        pipeline: &str,
-        stage: &StageId,
+        request: &Request,
+        (pipeline, stage): (&str, &StageId),
         root: &ProjectRoot,
         criteria: &RunCriteria,
     ) -> Option<Branch> {
         let runs = self.runs(root);
-        self.branch_of(&RunCatalog::of(&runs, pipeline, stage.as_str()), criteria)
+        let catalog = RunCatalog::of(&runs, pipeline, stage.as_str());
+        self.branch_of(&catalog, criteria, request)
     }
 
-    pub(crate) fn branch_of(&self, catalog: &RunCatalog, criteria: &RunCriteria) -> Option<Branch> {
-        let of_run = |(run, metadata): &(Run, Metadata)| {
-            let different = criteria.settings_changed(metadata);
-            if !metadata.changes.is_empty() || criteria.data_changed(metadata).is_some() {
-                return None;
-            }
-            let until = (self.same_until)(&different, metadata)?;
-            let kept = metadata.checkpoints.iter().filter(|c| c.epoch <= until);
-            let kept = kept.filter(|c| run.file_of(c).exists()).max_by_key(|c| c.epoch);
-            let checkpoint = kept.map(|c| (c.epoch, run.file_of(c)));
-            Some(Branch { run: run.clone(), until, checkpoint })
-        };
+    pub(crate) fn branch_of(
+        &self,
+        catalog: &RunCatalog,
+        criteria: &RunCriteria,
+        request: &Request,
+    ) -> Option<Branch> {
         let epoch = |branch: &Branch| branch.checkpoint.as_ref().map_or(0, |(epoch, _)| *epoch);
-        catalog.own().iter().filter_map(of_run).max_by_key(epoch)
+        let of = |(run, metadata): &(Run, Metadata)| {
+            self.branch_from(run, metadata, criteria, request.until)
+        };
+        catalog.related().filter_map(of).max_by_key(epoch)
+    }
+
+    /// `to`: how far the new run is carried now, where that is not its whole length.
+    fn branch_from(
+        &self,
+        run: &Run,
+        metadata: &Metadata,
+        criteria: &RunCriteria,
+        to: Option<u64>,
+    ) -> Option<Branch> {
+        let different = criteria.settings_changed(metadata);
+        if !metadata.changes.is_empty() || criteria.data_changed(metadata).is_some() {
+            return None;
+        }
+        // One epoch at least is the new run's own, whose checkpoint it ends with.
+        let length = self.epochs.on(&metadata.dataset).min(to.unwrap_or(u64::MAX));
+        let until = (self.same_until)(&different, metadata)?
+            .min(completed_epochs(run, metadata))
+            .min(length.saturating_sub(1));
+        let history = &metadata.history;
+        let looks_back = self.stopping.early_stopping.is_some() || self.stopping.max_time.is_some();
+        let can_begin = |c: &&CheckpointRecord| {
+            // What ends a training early looks back at all its epochs.
+            let known = history.iter().filter(|e| e.epoch <= c.epoch).count() as u64;
+            let trained = Trained::of(history, c.epoch, c.global_step, 0.0);
+            c.epoch <= until
+                && run.file_of(c).exists()
+                && (!looks_back || known == c.epoch)
+                && self.stopping.ending(history, trained).is_none()
+        };
+        let kept = metadata.checkpoints.iter().filter(can_begin).max_by_key(|c| c.epoch);
+        let epoch = kept.map_or(0, |c| c.epoch);
+        let history = history.iter().filter(|e| e.epoch <= epoch).cloned().collect();
+        let checkpoint = kept.map(|c| (c.epoch, run.file_of(c)));
+        (until > 0).then(|| Branch { run: run.clone(), until, checkpoint, history })
     }
 }

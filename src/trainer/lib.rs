@@ -35,6 +35,7 @@ mod branching;
 mod budget;
 pub mod following;
 mod forecast;
+mod later;
 mod length;
 mod opening;
 pub mod program;
@@ -50,11 +51,11 @@ mod training;
 pub use branching::Branch;
 pub use budget::{EpochTime, HORIZON, IN_TIME, PlannedLength, TimeLimits, planned_epochs};
 pub use forecast::{note_memory, peak_memory};
+pub use later::{later_key, later_setting};
 pub use length::UNLIMITED;
 pub use opening::write_config;
 pub use selection::RunSelection;
 pub use stopping::{
     Ending, StoppingRules, TotalEpochs, Trained, finished_early, lint_patience, note_ending,
-    seconds_before,
 };
 pub use training::{Changeable, Training, shown};

@@ -11,7 +11,7 @@ use pipe_fs::{atomic, disk_space};
 use pipe_runs::policy::CheckpointPolicy;
 use pipe_runs::{
     CheckpointManager, DatasetRecord, Loaded, Metadata, Place, Run, SCHEMA_VERSION, Status,
-    StoreError, kept_epoch,
+    StoreError, kept_epochs,
 };
 use serde_json::Map;
 
@@ -34,9 +34,10 @@ impl Training<'_> {
         let run = match selection {
             RunSelection::Existing(existing) => {
                 let (run, metadata) = *existing;
-                let planned = PlannedLength::of(&metadata).and_then(|_| kept_epoch(&metadata));
-                let keep_epoch = policy.keep_epoch.or(planned);
-                let policy = CheckpointPolicy { keep_epoch, ..policy };
+                let mut policy = policy;
+                if PlannedLength::of(&metadata).is_some() && policy.keep_epochs.is_empty() {
+                    policy.keep_epochs = kept_epochs(&metadata);
+                }
                 let mut manager = CheckpointManager::reopen(run, policy)?;
                 if metadata.dataset.digest != dataset.digest {
                     // Nothing was trained on the images that it was begun with, such as a corrupt
@@ -44,6 +45,7 @@ impl Training<'_> {
                     let first = self.first_metadata(context, manager.run(), dataset, device);
                     manager.update(|m| begin_again(m, first))?;
                 }
+                self.take_later_settings(&mut manager, &context.manifest)?;
                 return Ok(manager);
             }
             RunSelection::Changed(changed) => {

@@ -54,6 +54,17 @@ impl<'a> RunCatalog<'a> {
         &self.own
     }
 
+    /// The runs of the stage and of those that are declared as one with it, a matrix' members, oldest
+    /// first.
+    pub fn related(&self) -> impl Iterator<Item = &RunWithMetadata> {
+        let declared = |stage: &str| stage.split('@').next().map(str::to_owned);
+        let own = declared(self.stage);
+        let is_related = move |(_, m): &&RunWithMetadata| {
+            m.pipeline == self.pipeline && declared(&m.stage) == own
+        };
+        self.others.iter().filter(is_related).chain(&self.own)
+    }
+
     /// The newest of the stage's own runs, whatever it was trained with.
     pub fn newest(&self) -> Option<&RunWithMetadata> {
         self.own.last()

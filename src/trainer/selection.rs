@@ -1,5 +1,6 @@
 //! Which numbered run a training belongs to. Looks at the disk and changes nothing.
 
+use pipe_core::shell::CommandLine;
 use pipe_engine::identity::Difference;
 use pipe_engine::kind::{Request, StageError, StageId};
 use pipe_fs::ProjectRoot;
@@ -71,7 +72,7 @@ impl Training<'_> {
 
     /// The settings that a run can go on with in the place of those that it was trained with.
     fn possible_change(&self, run: &Run, metadata: &Metadata, criteria: &RunCriteria) -> Change {
-        let different = criteria.settings_changed(metadata);
+        let different = self.settings_changed(run, metadata, criteria);
         let is_lost = has_lost_checkpoints(run, metadata);
         if is_lost || different.is_empty() {
             return Change::Refused(None);
@@ -161,7 +162,7 @@ impl RunSearch<'_> {
             };
         }
         let metadata = run.metadata()?;
-        if !can_continue(self.criteria, &run, &metadata) {
+        if !self.can_continue(&run, &metadata) {
             return self.changed(number, run, metadata);
         }
         if has_lost_checkpoints(&run, &metadata) {
@@ -170,6 +171,19 @@ impl RunSearch<'_> {
             )));
         }
         Ok(RunSelection::Existing(Box::new((run, metadata))))
+    }
+
+    /// Whether a run can be gone on with: it fits as far as it is trained, or nothing but its images
+    /// differs and it was trained on none yet.
+    fn can_continue(&self, run: &Run, metadata: &Metadata) -> bool {
+        let untouched = || is_untrained(run, metadata) && run.holder().is_none();
+        self.training.settings_changed(run, metadata, self.criteria).is_empty()
+            && (self.criteria.data_changed(metadata).is_none() || untouched())
+    }
+
+    /// The run that a new one is to branch off from.
+    fn fork(&self) -> Option<u32> {
+        forked(self.request, self.stage)
     }
 
     /// The run of that number with other settings than those that it was trained with.
@@ -227,12 +241,13 @@ impl RunSearch<'_> {
             return Ok(RunSelection::New { number: None, reason, changes: Vec::new() });
         }
         let catalog = RunCatalog::of(&self.runs, self.pipeline, self.stage.as_str());
-        let epochs = self.training.epochs;
-        let goes_on = |run: &Run, m: &Metadata| {
-            can_continue(criteria, run, m) && self.training.has_wanted_length(m)
-        };
-        let known = catalog.matching(|_, m| self.training.fits(criteria, m), epochs);
-        if let Some(known) = known.or_else(|| catalog.matching(|run, m| goes_on(run, m), epochs)) {
+        let (training, fork) = (self.training, self.fork());
+        let epochs = training.epochs;
+        let known = catalog.matching(|_, m| training.fits(criteria, m), epochs);
+        let goes_on =
+            |run: &Run, m: &Metadata| self.can_continue(run, m) && training.has_wanted_length(m);
+        let near = || catalog.matching(goes_on, epochs);
+        if let Some(known) = known.or_else(|| near().filter(|_| fork.is_none())) {
             return Ok(RunSelection::Existing(Box::new(known.clone())));
         }
         if catalog.newest().is_none()
@@ -254,20 +269,43 @@ impl RunSearch<'_> {
     /// # Errors
     /// A run was to be gone on with, and other settings are why it cannot.
     fn why_new(&self, catalog: &RunCatalog) -> Result<(String, Vec<Difference>), StageError> {
-        let Some((run, metadata)) = catalog.newest() else {
+        let branch = self.training.branch_of(catalog, self.criteria, self.request);
+        let is_meant = |run: &Run| self.fork() == Some(run.number.0);
+        let forked = catalog.own().iter().find(|(run, _)| is_meant(run));
+        let Some((run, metadata)) = forked.or(catalog.newest()) else {
             let reason = if self.resume {
                 "no checkpoint found; starting new training"
             } else {
                 "no run yet"
             };
-            return Ok((reason.to_owned(), Vec::new()));
+            // Of another member of a matrix.
+            let shared = branch.map_or(String::new(), |branch| format!("; {}", branch.in_words()));
+            return Ok((format!("{reason}{shared}"), Vec::new()));
         };
         let (changes, words) = self.criteria.changes(metadata);
         if self.resume && !changes.is_empty() {
             let refusal = self.training.refusal(run.number.0, self.criteria, metadata, None);
             return Err(StageError::setting(refusal));
         }
-        let branch = self.training.branch_of(catalog, self.criteria);
+        if let (Some(number), None) = (self.fork(), &branch) {
+            let help =
+                (self.training.advice)(&changes).map_or(String::new(), |help| format!("; {help}"));
+            let text = format!(
+                "nothing can be branched off from run {number}: it differs from its first epoch on, {words}{help}"
+            );
+            return Err(StageError::setting(text));
+        }
+        if let (Some(number), Some(branch)) = (self.fork(), branch.as_ref().filter(|b| !b.stands()))
+        {
+            let again = CommandLine::new(["pipe", "ckpt", "again"]);
+            let again = again.word(&format!("{}/{number}", self.stage));
+            let again = again.options([format!("--epoch={}", branch.until)]);
+            let text = format!(
+                "run {number} keeps no checkpoint up to epoch {}, nor does a run that shares it: `{again}` makes it again",
+                branch.until
+            );
+            return Err(StageError::setting(text));
+        }
         let help = match (self.training.advice)(&changes) {
             _ if branch.is_some() => {
                 branch.map(|branch| format!("; {}", branch.in_words())).unwrap_or_default()
@@ -292,12 +330,10 @@ impl RunSearch<'_> {
     }
 }
 
-/// Whether a run can be gone on with: it fits, or nothing but its images differs and it was trained
-/// on none yet.
-fn can_continue(criteria: &RunCriteria, run: &Run, metadata: &Metadata) -> bool {
-    let untouched = || is_untrained(run, metadata) && run.holder().is_none();
-    criteria.settings_changed(metadata).is_empty()
-        && (criteria.data_changed(metadata).is_none() || untouched())
+/// The run of a stage that a new one is to branch off from, where that is asked for.
+fn forked(request: &Request, stage: &StageId) -> Option<u32> {
+    let fork = request.fork.as_ref().filter(|fork| fork.stage == *stage)?;
+    Some(fork.run_number)
 }
 
 /// Whether no epoch's result stands in a run, nor a part of one: what it was begun with can still

@@ -81,7 +81,7 @@ impl Trained {
         let of_epoch = || Some(all.find(|c| c.epoch == epochs)?.global_step);
         let of_history = || Some(history.iter().find(|e| e.epoch == epochs)?.global_step);
         let steps = inside.map(|p| p.global_step).or_else(of_epoch).or_else(of_history);
-        let seconds = inside.map_or(0.0, |p| p.seconds_in_epoch) + seconds_before(metadata);
+        let seconds = inside.map_or(0.0, |p| p.seconds_in_epoch);
         Self::of(history, epochs, steps.unwrap_or(0), seconds)
     }
 }
@@ -201,19 +201,6 @@ pub fn finished_early(metadata: &Metadata) -> Option<&str> {
 /// Whether it was a setting, and not its program's word, that completed a run before its last epoch.
 pub(crate) fn is_ended_by_rule(metadata: &Metadata) -> bool {
     metadata.other.contains_key(ENDED_BY)
-}
-
-/// Key of a run's metadata: seconds of training in the run that it went on from.
-const SECONDS_BEFORE: &str = "seconds_before";
-
-/// Seconds that were trained before a run's first epoch, in the run that it is a branch of.
-pub fn seconds_before(run: &Metadata) -> f64 {
-    run.other.get(SECONDS_BEFORE).and_then(serde_json::Value::as_f64).unwrap_or(0.0)
-}
-
-/// Notes them.
-pub(crate) fn note_seconds_before(run: &mut Metadata, seconds: f64) {
-    run.other.insert(SECONDS_BEFORE.to_owned(), seconds.into());
 }
 
 /// Notes that a program ends before its last epoch.

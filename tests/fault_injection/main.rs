@@ -10,6 +10,7 @@ mod beside;
 mod crash;
 mod damage;
 mod disk;
+mod history;
 mod limits;
 mod moved;
 mod power;
@@ -30,7 +31,7 @@ use results::{Options, Results};
 
 type Section = fn(&Options, &mut Results);
 
-const SECTIONS: [(&str, Section); 12] = [
+const SECTIONS: [(&str, Section); 13] = [
     ("crashes", crash::section),
     ("beside", beside::section),
     ("disk", disk::section),
@@ -41,6 +42,7 @@ const SECTIONS: [(&str, Section); 12] = [
     ("stored", stored::section),
     ("program", program::section),
     ("again", again::section),
+    ("history", history::section),
     ("moved", moved::section),
     // Last, since it has its files in memory from then on.
     ("power", power::section),

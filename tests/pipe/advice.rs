@@ -374,7 +374,7 @@ fn jobs_that_go_on_are_looked_at_and_ended_as_it_says() {
 
 /// Files that print commands, in how many lines, and the tests that type them. Whoever adds one
 /// adds its test here.
-const PRINTED: [(&str, usize, &[&str]); 37] = [
+const PRINTED: [(&str, usize, &[&str]); 38] = [
     (
         "src/cli/pipeline_args.rs",
         2,
@@ -382,6 +382,7 @@ const PRINTED: [(&str, usize, &[&str]); 37] = [
     ),
     ("src/cli/clean.rs", 1, &["place::a_run_has_a_name"]),
     ("src/cli/files.rs", 1, &["the_run_of_a_chain"]),
+    ("src/cli/fork.rs", 1, &["fork::an_interrupted_fork_says"]),
     ("src/cli/init.rs", 2, &["a_new_project"]),
     ("src/cli/job.rs", 1, &["trainer::a_shell_script"]),
     ("src/cli/jobs.rs", 2, &["jobs_that_go_on"]),
@@ -423,7 +424,11 @@ const PRINTED: [(&str, usize, &[&str]); 37] = [
     ("src/train/stages/training/mod.rs", 1, &["next_of_a_sweep"]),
     ("src/trainer/opening.rs", 1, &["a_run_is_repeated"]),
     ("src/trainer/run_catalog.rs", 1, &["told::a_run_of_a_renamed_pipeline"]),
-    ("src/trainer/selection.rs", 3, &["a_number_that_is_taken", "told::a_change_of_a_run"]),
+    (
+        "src/trainer/selection.rs",
+        4,
+        &["a_number_that_is_taken", "told::a_change_of_a_run", "fork::what_cannot_be_forked"],
+    ),
     ("src/trainer/training.rs", 1, &["told::fewer_epochs"]),
 ];
 
@@ -460,6 +465,7 @@ fn every_place_that_prints_a_command_has_a_test_that_types_it() {
     assert_eq!(found, known, "type what a new place prints in a test, and list it in PRINTED");
     let tests = [
         include_str!("advice.rs"),
+        include_str!("fork.rs"),
         include_str!("halving.rs"),
         include_str!("live.rs"),
         include_str!("place.rs"),

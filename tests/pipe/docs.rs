@@ -195,6 +195,7 @@ pages! {
     devices: "docs/devices.md",
     first_pictures: "docs/first_pictures.md",
     graph: "docs/graph.md",
+    history: "docs/history.md",
     hooks: "docs/hooks.md",
     images: "docs/images.md",
     kubernetes: "docs/kubernetes.md",

@@ -25,6 +25,7 @@ mod files;
 mod fine_tuning;
 mod forecast;
 mod foreign;
+mod fork;
 mod fresh;
 mod golden;
 mod gpu;
@@ -73,6 +74,7 @@ mod store;
 mod streaming;
 mod sweeps;
 mod synced;
+mod then;
 mod thin;
 mod told;
 #[cfg(unix)]

@@ -33,6 +33,12 @@ impl FromStr for Name {
     }
 }
 
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 impl Name {
     /// Whether it can be the name of a run at all.
     pub fn has_number(&self) -> bool {

@@ -154,7 +154,7 @@ impl Override {
     }
 
     /// The value as a mapping nested along `path`; nothing if it cannot be read.
-    pub(crate) fn nested(&self, path: &[String]) -> Map<String, Value> {
+    pub fn nested(&self, path: &[String]) -> Map<String, Value> {
         let mut value = self.value.clone().unwrap_or_default();
         for key in path.iter().rev() {
             value = Value::Object(Map::from_iter([(key.clone(), value)]));

@@ -63,7 +63,7 @@ mod settling_tests;
 mod tests;
 mod thin;
 
-pub use settling::kept_epoch;
+pub use settling::kept_epochs;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -150,7 +150,7 @@ impl CheckpointManager {
         sweep(&run);
         atomic::create_folder(run.disk(), &run.checkpoints())?;
         let mut keeper = Self { run, policy, metadata, _lock: lock };
-        keeper.note_kept_epoch();
+        keeper.note_kept_epochs();
         keeper.write_metadata()?;
         Ok(keeper)
     }
@@ -167,7 +167,7 @@ impl CheckpointManager {
         sync::names(run.disk(), &run.folder)?;
         sync::names(run.disk(), &run.checkpoints())?;
         let mut keeper = Self { run, policy, metadata, _lock: lock };
-        keeper.note_kept_epoch();
+        keeper.note_kept_epochs();
         keeper.reconcile()?;
         Ok(keeper)
     }

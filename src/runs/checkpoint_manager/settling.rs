@@ -2,12 +2,14 @@
 //! which ones are not needed any more.
 
 use pipe_core::ids::StageId;
+use serde_json::Value;
 
 use super::CheckpointManager;
 use crate::policy::{CheckpointPolicy, KnownCheckpoint};
 use crate::{CheckpointRecord, CheckpointResults, Metadata, Run, StoreError, checkpoint};
 
-/// Key of a run's metadata: the epoch whose checkpoint stays since a longer training goes on from it.
+/// Key of a run's metadata: the epoch whose checkpoint stays since another training goes on from it;
+/// a list where there are several.
 const KEPT_EPOCH: &str = "kept_epoch";
 
 impl CheckpointManager {
@@ -80,15 +82,18 @@ impl CheckpointManager {
 
     /// Keeps the checkpoint of an epoch besides those of the policy, from now on.
     pub fn keep_epoch(&mut self, epoch: u64) {
-        self.policy.keep_epoch = Some(epoch);
-        self.note_kept_epoch();
+        self.policy.keep_epochs.push(epoch);
+        self.note_kept_epochs();
     }
 
-    /// Notes in the metadata which epoch is kept besides, for those who know the run alone.
-    pub(super) fn note_kept_epoch(&mut self) {
-        if let Some(epoch) = self.policy.keep_epoch {
-            self.metadata.other.insert(KEPT_EPOCH.to_owned(), epoch.into());
-        }
+    /// Notes in the metadata which epochs are kept besides, for those who know the run alone.
+    pub(super) fn note_kept_epochs(&mut self) {
+        let value = match self.policy.keep_epochs.as_slice() {
+            [] => return,
+            [epoch] => (*epoch).into(),
+            several => several.into(),
+        };
+        self.metadata.other.insert(KEPT_EPOCH.to_owned(), value);
     }
 }
 
@@ -96,10 +101,13 @@ impl CheckpointManager {
 pub(super) fn recorded_policy(metadata: &Metadata) -> CheckpointPolicy {
     let policy = metadata.settings.get("checkpoint").cloned();
     let policy = policy.and_then(|policy| serde_json::from_value(policy).ok()).unwrap_or_default();
-    CheckpointPolicy { keep_epoch: kept_epoch(metadata), ..policy }
+    CheckpointPolicy { keep_epochs: kept_epochs(metadata), ..policy }
 }
 
-/// The epoch whose checkpoint a run keeps besides those of its policy.
-pub fn kept_epoch(metadata: &Metadata) -> Option<u64> {
-    metadata.other.get(KEPT_EPOCH).and_then(serde_json::Value::as_u64)
+/// The epochs whose checkpoints a run keeps besides those of its policy.
+pub fn kept_epochs(metadata: &Metadata) -> Vec<u64> {
+    match metadata.other.get(KEPT_EPOCH) {
+        Some(Value::Array(several)) => several.iter().filter_map(Value::as_u64).collect(),
+        one => one.and_then(Value::as_u64).into_iter().collect(),
+    }
 }

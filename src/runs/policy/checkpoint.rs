@@ -50,9 +50,9 @@ pub struct CheckpointPolicy {
     /// Number of the run to go on with.
     #[schemars(extend("x-class" = "runtime"))]
     pub resume_from_run: Option<u32>,
-    /// An epoch whose checkpoint is saved and kept besides, since a longer training goes on from it.
+    /// Epochs whose checkpoints are saved and kept besides, since other trainings go on from them.
     #[serde(skip)]
-    pub keep_epoch: Option<u64>,
+    pub keep_epochs: Vec<u64>,
     /// The stages that look at every checkpoint: one that they have yet to look at stays.
     #[serde(skip)]
     pub followed_by: Vec<StageId>,
@@ -110,7 +110,7 @@ impl Default for CheckpointPolicy {
             monitor: "train_loss".into(),
             mode: Mode::Min,
             resume_from_run: None,
-            keep_epoch: None,
+            keep_epochs: Vec::new(),
             followed_by: Vec::new(),
             resume_checkpoint: None,
         }
@@ -196,7 +196,7 @@ impl CheckpointPolicy {
             save_every_n_steps: None,
             keep_last_n: Some(1),
             keep_top_k: None,
-            keep_epoch: None,
+            keep_epochs: Vec::new(),
             followed_by: Vec::new(),
             ..self.clone()
         }
@@ -224,7 +224,7 @@ impl CheckpointPolicy {
         is_final: bool,
     ) -> Vec<Action> {
         let is_due = epoch.is_multiple_of(self.save_every_n_epochs) || is_final;
-        if !self.enabled || !(is_due || self.keep_epoch == Some(epoch)) {
+        if !self.enabled || !(is_due || self.keep_epochs.contains(&epoch)) {
             return Vec::new();
         }
         let mut actions = vec![Action::Save, Action::LinkLast];
@@ -241,7 +241,7 @@ impl CheckpointPolicy {
     /// Epochs whose checkpoints (`known`, oldest first) are not to be kept.
     pub fn surplus(&self, known: &[KnownCheckpoint]) -> Vec<u64> {
         let mut kept = self.top(known);
-        kept.extend(self.keep_epoch);
+        kept.extend(&self.keep_epochs);
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let old = self.keep_last_n.map_or(0, |keep| known.len().saturating_sub(count(keep)));
         let needless = |k: &&KnownCheckpoint| !k.is_pinned && !kept.contains(&k.epoch);
@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn an_epoch_that_is_to_be_kept_is_saved_and_stays() {
-        let policy = CheckpointPolicy { save_every_n_epochs: 5, keep_epoch: Some(4), ..keep(1) };
+        let policy = CheckpointPolicy { save_every_n_epochs: 5, keep_epochs: vec![4], ..keep(1) };
         assert_eq!(policy.after_epoch(&[], 3, &loss(0.1), false), []);
         assert_eq!(policy.after_epoch(&[], 4, &loss(0.1), false), [Save, LinkLast, LinkBest]);
         let on_disk = known(&[(4, 0.1), (5, 0.05)]);

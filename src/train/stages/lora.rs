@@ -32,8 +32,8 @@ use crate::checkpoint::{
 };
 use crate::data::{Dataset, DatasetSettings};
 use crate::lora::{AdaptedModel, Adapter, HEADER_KEY, LoraPlan};
-use crate::nn::{Dropout, Scope};
-use crate::trainer::{LoraSettings, ModelInfo, TrainingSettings};
+use crate::nn::Scope;
+use crate::trainer::{LoraSettings, ModelInfo, Periods};
 
 pub struct LoraKind(pub Architectures);
 
@@ -61,8 +61,9 @@ impl StageKind for LoraKind {
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
         let settings = LoraSettings::of_layers(settings)?;
         settings.validate(&self.0)?;
+        settings.validate_then()?;
         Ok(Arc::new(LoraStage {
-            training_settings: settings.training_settings(),
+            periods: settings.periods(),
             settings,
             architectures: self.0.clone(),
         }))
@@ -71,7 +72,7 @@ impl StageKind for LoraKind {
 
 struct LoraStage {
     settings: LoraSettings,
-    training_settings: TrainingSettings,
+    periods: Periods,
     architectures: Architectures,
 }
 
@@ -81,7 +82,7 @@ impl Stage for LoraStage {
     }
 
     fn derived(&self) -> BTreeMap<String, Value> {
-        self.training_settings.derived()
+        self.periods.derived()
     }
 
     fn references(&self) -> Vec<Reference> {
@@ -103,11 +104,11 @@ impl Stage for LoraStage {
     }
 
     fn judge(&self) -> Option<Judge> {
-        judge_of(&self.training_settings.checkpoint.monitor)
+        judge_of(&self.periods.first().settings.checkpoint.monitor)
     }
 
     fn gpus(&self) -> u32 {
-        self.training_settings.gpus()
+        self.periods.first().settings.gpus()
     }
 
     fn preview(&self, pipeline: &PipelineView) -> Option<Preview> {
@@ -124,21 +125,21 @@ impl Stage for LoraStage {
             label_dropout: base.label_dropout.max(*label_dropout),
             ..base
         });
-        let of_training = lint::preview(&self.training_settings, pipeline);
+        let of_training = lint::preview(&self.periods.first().settings, pipeline);
         Some(Arc::new(CheckpointPreview { model, is_adapter: Some(true), ..of_training }))
     }
 
     fn lint(&self, pipeline: &PipelineView) -> Vec<Diagnostic> {
-        let mut found = lint::check_training(&self.training_settings, pipeline);
+        let mut found = lint::check_training(&self.periods.first().settings, pipeline);
         found.extend(lint::check_adapter(&self.settings, pipeline));
         let base = pipeline.preview::<CheckpointPreview>(&self.settings.base);
         let network = base.and_then(|base| base.model.as_ref()?.network.clone());
-        found.extend(check_init(&self.training_settings, true, network.as_ref(), pipeline));
+        found.extend(check_init(&self.periods.first().settings, true, network.as_ref(), pipeline));
         found
     }
 
     fn lint_halving(&self, halving: &Halving, pipeline: &PipelineView) -> Vec<Diagnostic> {
-        lint::check_halving(&self.training_settings, halving, pipeline)
+        lint::check_halving(&self.periods.first().settings, halving, pipeline)
     }
 
     fn inspect(&self, observer: &InspectContext) -> Result<Inspection, StageError> {
@@ -193,7 +194,8 @@ impl Stage for LoraStage {
 impl LoraStage {
     fn training(&self) -> Training<'_> {
         Training {
-            settings: &self.training_settings,
+            settings: &self.periods.first().settings,
+            periods: &self.periods,
             value: self.settings(),
             base_dir: "checkpoints/lora",
             factors: true,
@@ -266,8 +268,6 @@ impl LoraStage {
             model,
             scope,
             model_info: ModelInfo { config, classes, extra },
-            label_dropout: *label_dropout,
-            dropout: Dropout { lora: lora.lora_dropout, features: 0.0 },
             base: Some(base),
             on_new_best: Some(write_adapter),
         })

@@ -105,13 +105,13 @@ pub(super) fn reached_with(path: &Path, header: &Header) -> Option<Settings> {
 }
 
 /// Where a training begins with a checkpoint of another one, and what to say about it. `then`: the
-/// settings of its position, if they are known; `now` those of the training; `steps`: its steps in
-/// an epoch.
+/// settings of its position, if they are known; `now` those of the training; `before`: its steps in
+/// the completed epochs.
 pub(super) fn begin(
     header: &Header,
     then: Option<&Settings>,
     now: &Settings,
-    steps: u64,
+    before: u64,
 ) -> (Position, Option<String>) {
     let inside = header.step_in_epoch > 0;
     if then == Some(now) || (then.is_none() && !inside) {
@@ -125,8 +125,7 @@ pub(super) fn begin(
     let text = format!(
         "the checkpoint is inside epoch {epoch}, at step {step}, {why}; epoch {epoch} begins at its start"
     );
-    let position =
-        Position { epoch: header.epoch, global_step: header.epoch * steps, ..Position::default() };
+    let position = Position { epoch: header.epoch, global_step: before, ..Position::default() };
     (position, inside.then_some(text))
 }
 
@@ -159,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_position_is_taken_over_by_the_settings_it_was_reached_with() {
-        let (position, said) = begin(&header(2, 4), Some(&settings(8)), &settings(8), 10);
+        let (position, said) = begin(&header(2, 4), Some(&settings(8)), &settings(8), 20);
         assert_eq!((position.epoch, position.global_step, position.step_in_epoch), (2, 24, 4));
         assert_eq!(said, None);
         assert!(!settings(8).contains_key("learning_rate"), "another rate changes no position");
@@ -167,11 +166,11 @@ mod tests {
 
     #[test]
     fn by_other_settings_the_epoch_begins_at_its_start() {
-        let (position, said) = begin(&header(2, 4), Some(&settings(8)), &settings(16), 5);
+        let (position, said) = begin(&header(2, 4), Some(&settings(8)), &settings(16), 10);
         assert_eq!((position.epoch, position.global_step, position.step_in_epoch), (2, 10, 0));
         let said = said.unwrap();
         assert!(said.contains("batch_size 8 -> 16; epoch 3 begins at its start"), "{said}");
-        let (position, said) = begin(&header(2, 0), Some(&settings(8)), &settings(16), 5);
+        let (position, said) = begin(&header(2, 0), Some(&settings(8)), &settings(16), 10);
         assert_eq!(
             (position.global_step, said),
             (10, None),
@@ -181,10 +180,10 @@ mod tests {
 
     #[test]
     fn of_a_file_that_does_not_say_only_whole_epochs_count() {
-        let (position, said) = begin(&header(0, 4), None, &settings(8), 10);
+        let (position, said) = begin(&header(0, 4), None, &settings(8), 0);
         assert_eq!((position.global_step, position.step_in_epoch), (0, 0));
         assert!(said.unwrap().contains("are not known; epoch 1 begins at its start"));
-        let (position, said) = begin(&header(2, 0), None, &settings(8), 5);
+        let (position, said) = begin(&header(2, 0), None, &settings(8), 10);
         assert_eq!((position.global_step, said), (20, None));
     }
 }

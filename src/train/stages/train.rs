@@ -21,8 +21,8 @@ use super::training::{Training, TrainingSetup};
 use crate::architecture::{Architectures, ModelConfig, describe};
 use crate::checkpoint::LABEL_DROPOUT;
 use crate::data::DatasetSettings;
-use crate::nn::{Dropout, Scope};
-use crate::trainer::{ModelInfo, TrainSettings, TrainingSettings};
+use crate::nn::Scope;
+use crate::trainer::{ModelInfo, Periods, TrainSettings};
 
 pub struct TrainKind(pub Architectures);
 
@@ -52,8 +52,9 @@ impl StageKind for TrainKind {
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
         let settings = TrainSettings::of_layers(settings)?.resolved(&self.0)?;
         settings.validate()?;
+        settings.validate_then()?;
         Ok(Arc::new(TrainStage {
-            training_settings: settings.training_settings(),
+            periods: settings.periods(),
             settings,
             architectures: self.0.clone(),
         }))
@@ -62,14 +63,15 @@ impl StageKind for TrainKind {
 
 struct TrainStage {
     settings: TrainSettings,
-    training_settings: TrainingSettings,
+    periods: Periods,
     architectures: Architectures,
 }
 
 impl TrainStage {
     fn training(&self) -> Training<'_> {
         Training {
-            settings: &self.training_settings,
+            settings: &self.periods.first().settings,
+            periods: &self.periods,
             value: self.settings(),
             base_dir: "checkpoints/base_training",
             factors: false,
@@ -92,7 +94,7 @@ impl Stage for TrainStage {
     }
 
     fn derived(&self) -> BTreeMap<String, Value> {
-        self.training_settings.derived()
+        self.periods.derived()
     }
 
     fn references(&self) -> Vec<Reference> {
@@ -113,11 +115,11 @@ impl Stage for TrainStage {
     }
 
     fn judge(&self) -> Option<Judge> {
-        judge_of(&self.training_settings.checkpoint.monitor)
+        judge_of(&self.periods.first().settings.checkpoint.monitor)
     }
 
     fn gpus(&self) -> u32 {
-        self.training_settings.gpus()
+        self.periods.first().settings.gpus()
     }
 
     fn preview(&self, pipeline: &PipelineView) -> Option<Preview> {
@@ -133,20 +135,20 @@ impl Stage for TrainStage {
         Some(Arc::new(CheckpointPreview {
             model: Some(model),
             is_adapter: Some(false),
-            ..lint::preview(&self.training_settings, pipeline)
+            ..lint::preview(&self.periods.first().settings, pipeline)
         }))
     }
 
     fn lint(&self, pipeline: &PipelineView) -> Vec<Diagnostic> {
-        let mut found = lint::check_training(&self.training_settings, pipeline);
+        let mut found = lint::check_training(&self.periods.first().settings, pipeline);
         found.extend(lint::check_model(&self.settings, &self.architectures, pipeline));
         let network = self.network(pipeline);
-        found.extend(check_init(&self.training_settings, false, network.as_ref(), pipeline));
+        found.extend(check_init(&self.periods.first().settings, false, network.as_ref(), pipeline));
         found
     }
 
     fn lint_halving(&self, halving: &Halving, pipeline: &PipelineView) -> Vec<Diagnostic> {
-        lint::check_halving(&self.training_settings, halving, pipeline)
+        lint::check_halving(&self.periods.first().settings, halving, pipeline)
     }
 
     fn inspect(&self, observer: &InspectContext) -> Result<Inspection, StageError> {
@@ -176,8 +178,6 @@ impl Stage for TrainStage {
                 model: network,
                 scope: Scope::All,
                 model_info: ModelInfo { config, classes, extra },
-                label_dropout: model.label_dropout,
-                dropout: Dropout { lora: 0.0, features: model.dropout },
                 base: None,
                 on_new_best: None,
             })

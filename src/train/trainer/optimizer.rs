@@ -53,13 +53,12 @@ enum Rule {
     AdamW(AdamW, AdamWStep),
 }
 
-impl Optimizer {
-    /// An optimizer without state for the parameters of `module`.
-    pub fn new<M: Module>(settings: &OptimizerSettings, module: &M) -> Self {
+impl Rule {
+    fn of(settings: &OptimizerSettings) -> Self {
         let ([beta_1, beta_2], eps) = (settings.betas.map(|b| b as f32), settings.eps as f32);
         let decay = settings.weight_decay as f32;
-        let rule = match settings.kind {
-            OptimizerKind::Adam => Rule::Adam(
+        match settings.kind {
+            OptimizerKind::Adam => Self::Adam(
                 AdamConfig::new()
                     .with_beta_1(beta_1)
                     .with_beta_2(beta_2)
@@ -67,7 +66,7 @@ impl Optimizer {
                     .with_weight_decay((decay > 0.0).then(|| WeightDecayConfig::new(decay)))
                     .build(),
             ),
-            OptimizerKind::Adamw => Rule::AdamW(
+            OptimizerKind::Adamw => Self::AdamW(
                 AdamWConfig::new()
                     .with_beta_1(beta_1)
                     .with_beta_2(beta_2)
@@ -83,9 +82,20 @@ impl Optimizer {
                     time: 0,
                 },
             ),
-        };
+        }
+    }
+}
+
+impl Optimizer {
+    /// An optimizer without state for the parameters of `module`.
+    pub fn new<M: Module>(settings: &OptimizerSettings, module: &M) -> Self {
         let paths = param_paths(module).into_iter().map(|(id, path, _)| (id, path)).collect();
-        Self { rule, paths, moments: BTreeMap::new() }
+        Self { rule: Rule::of(settings), paths, moments: BTreeMap::new() }
+    }
+
+    /// Goes on by other settings, with the moments that it has.
+    pub fn set_rule(&mut self, settings: &OptimizerSettings) {
+        self.rule = Rule::of(settings);
     }
 
     /// One step down the gradients; parameters without a gradient stay.

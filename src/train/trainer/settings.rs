@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::ema_settings::EmaSettings;
 use super::init_settings::{self, InitForms, InitSettings};
+pub use super::optimizer_settings::{OptimizerKind, OptimizerSettings};
 use super::precision::Precision;
 use super::schedule::Schedule;
+use super::then::{LoraEntry, TrainEntry, refuse_fixed};
 pub use crate::architecture::ModelSettings;
 use crate::architecture::{Architectures, SettingsError};
 use crate::device::{DeviceList, DeviceSpec};
@@ -169,6 +171,7 @@ macro_rules! training_settings {
         impl $name {
             /// The settings that layers give. `max_steps` without `epochs` is all that ends it.
             pub fn of_layers(layers: &Figment) -> Result<Self, Rejection> {
+                refuse_fixed(layers)?;
                 let mut settings: Self = layers.extract()?;
                 let is_ended = settings.max_steps.is_some() || settings.is_ended_by_time();
                 if is_ended && layers.find_value("epochs").is_err() {
@@ -228,6 +231,12 @@ training_settings! {
 training_settings! {
     /// Trains a model on a data set, in a numbered run.
     TrainSettings {
+        /// Settings that change on the way: a list of entries, each with the epoch after which it
+        /// counts. Trainings share the epochs up to the first entry that differs.
+        // What changes in which epoch counts (`derived`), as far as the training goes.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[schemars(extend("x-class" = "runtime"))]
+        then: Vec<TrainEntry>,
         #[serde(default)]
         model: ModelSettings,
         /// What the network is asked to learn; EDM's objective unless set. Losses compare within
@@ -241,6 +250,12 @@ training_settings! {
 training_settings! {
     /// Fine-tunes a trained model with low-rank adapters (LoRA), in a numbered run.
     LoraSettings {
+        /// Settings that change on the way: a list of entries, each with the epoch after which it
+        /// counts. Trainings share the epochs up to the first entry that differs.
+        // What changes in which epoch counts (`derived`), as far as the training goes.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[schemars(extend("x-class" = "runtime"))]
+        then: Vec<LoraEntry>,
         /// The stage whose model is fine-tuned: any that makes checkpoints of whole models.
         #[schemars(example = &"best")]
         base: String,
@@ -250,34 +265,6 @@ training_settings! {
         #[serde(default = "default_label_dropout")]
         #[schemars(range(min = 0.0, max = 1.0))]
         label_dropout: f64,
-    }
-}
-
-/// Adam (Kingma and Ba 2015, arXiv 1412.6980) or AdamW (Loshchilov and Hutter 2019, arXiv
-/// 1711.05101).
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct OptimizerSettings {
-    pub kind: OptimizerKind,
-    /// Decay of the moving averages of gradients and squared gradients.
-    pub betas: [f64; 2],
-    /// Added to the denominator.
-    pub eps: f64,
-    /// Decoupled for AdamW, added to the gradient for Adam.
-    #[schemars(extend("x-known-as" = ["wd"]))]
-    pub weight_decay: f64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum OptimizerKind {
-    Adam,
-    Adamw,
-}
-
-impl Default for OptimizerSettings {
-    fn default() -> Self {
-        Self { kind: OptimizerKind::Adamw, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 }
     }
 }
 
@@ -298,7 +285,9 @@ impl TrainSettings {
         self.objective
             .validate()
             .map_err(|e| Rejection::value(format!("objective.{}", e.key), e.message))?;
-        self.training_settings().validate()
+        let training = self.training_settings();
+        training.validate_then(self.then.is_empty())?;
+        training.validate()
     }
 }
 
@@ -308,7 +297,9 @@ impl LoraSettings {
     pub fn validate(&self, known: &Architectures) -> Result<(), Rejection> {
         self.lora.validate(known).map_err(rejection)?;
         Rejection::unless("label_dropout", is_share(self.label_dropout), SHARE)?;
-        self.training_settings().validate()
+        let training = self.training_settings();
+        training.validate_then(self.then.is_empty())?;
+        training.validate()
     }
 }
 
@@ -336,7 +327,7 @@ impl TrainingSettings {
 
     /// With the checkpoint kept from which on a training of another length is another one.
     fn keeping_stable_epoch(mut self) -> Self {
-        self.checkpoint.keep_epoch = self.stable_epochs();
+        self.checkpoint.keep_epochs = self.stable_epochs().into_iter().collect();
         self
     }
 

@@ -88,6 +88,13 @@ impl TrainingSettings {
             .map_err(|e| Rejection::value(format!("checkpoint.{}", e.key), e.message))
     }
 
+    /// Refuses `then` beside a length that is found on the way.
+    pub(super) fn validate_then(&self, is_empty: bool) -> Result<(), Rejection> {
+        let text =
+            "no entries beside `budget` or `until`, with which the epochs are found on the way";
+        Rejection::unless("then", is_empty || !self.limits().is_set(), text)
+    }
+
     fn validate_limits(&self) -> Result<(), Rejection> {
         let has_time = self.budget.is_none_or(|budget| !budget.0.is_zero());
         Rejection::unless("budget", has_time, "a time above 0")?;

@@ -14,6 +14,7 @@ use pipe_runs::tensor::HostTensor;
 use super::ema;
 use super::flat::{self, Flat};
 use super::optimizer::{self, Optimizer, StepSettings, clip_by_norm};
+use super::periods::Period;
 use super::power_ema;
 use super::precision::Precision;
 use super::settings::OptimizerSettings;
@@ -90,6 +91,17 @@ impl TrainState {
         };
         self.power = lengths.iter().map(power).collect();
         self
+    }
+
+    /// Goes on by the settings of a period; what was learned stays.
+    pub fn enter(&mut self, period: &Period) {
+        self.optimizer.set_rule(&period.settings.optimizer);
+        let Some(objective) = period.objective else { return };
+        self.model = self.model.clone().with_objective(objective);
+        self.ema = self.ema.take().map(|ema| ema.with_objective(objective));
+        for power in &mut self.power {
+            power.mean = power.mean.clone().with_objective(objective);
+        }
     }
 
     /// One optimizer step: clipping, new weights, EMA weights. Waits for nothing.

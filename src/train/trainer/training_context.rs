@@ -8,28 +8,26 @@ use pipe_runs::{Header, Place};
 
 use super::data_parallel::Worker;
 use super::loss_meter::LossTotals;
+use super::periods::Periods;
 use super::probe::StepProbe;
 use super::settings::TrainingSettings;
 use crate::architecture::ModelConfig;
 use crate::data::Dataset;
-use crate::nn::Dropout;
 
 /// All that the loop needs.
 pub struct TrainingContext<'a> {
+    /// Those of all periods alike are read here.
     pub settings: &'a TrainingSettings,
+    pub periods: &'a Periods,
     /// In all; the last one in part where `max_steps` ends inside it.
     pub epochs: u64,
     /// The number of epochs, where time has decided it by now.
     pub planned: Option<u64>,
     pub config: &'a ModelConfig,
-    /// Share of images that are trained without their label.
-    pub label_dropout: f64,
-    /// Shares of what is dropped inside the network.
-    pub dropout: Dropout,
     /// Micro-batches that each device's shard of a batch is cut into, to save memory.
     pub micro_batches: usize,
-    /// Steps that were done besides those that the position makes with today's steps an epoch: the
-    /// batch size was another one in earlier epochs. 0 where nothing was changed inside the run.
+    /// Steps that were done besides those that the position makes with the steps that an epoch has
+    /// there: the batch size was another one in earlier epochs. 0 where it was none.
     pub other_steps: i64,
     pub dataset: Arc<Dataset>,
     /// The main device, with autodiff.

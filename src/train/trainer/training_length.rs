@@ -1,10 +1,8 @@
 //! How long a training is, and over what its schedule spans.
 
-use std::collections::BTreeMap;
-
 use pipe_runs::policy::CheckpointPolicy;
-use pipe_trainer::{HORIZON, IN_TIME, TimeLimits, UNLIMITED};
-use serde_json::{Value, json};
+use pipe_trainer::{TimeLimits, UNLIMITED};
+use serde_json::Value;
 
 use super::init_settings::InitSettings;
 use super::schedule::Horizon;
@@ -52,13 +50,6 @@ impl TrainingSettings {
             .div_ceil(self.accumulate_grad_batches) as u64
     }
 
-    /// Epochs in all on so many training images, the last one in part where `max_steps` ends inside
-    /// it.
-    pub fn epochs_on(&self, images: usize) -> u64 {
-        let by_steps = self.max_steps.map(|max| max.div_ceil(self.steps_per_epoch(images).max(1)));
-        by_steps.map_or(self.epochs, |epochs| epochs.min(self.epochs))
-    }
-
     /// The same for a part of a run that is done once more elsewhere, up to an epoch that the run has
     /// reached: nothing ends it before, and nothing is drawn or saved on the way. No step of it
     /// becomes another one.
@@ -78,16 +69,8 @@ impl TrainingSettings {
         }
     }
 
-    /// What decides the result besides the settings: the schedule's horizon, where the schedule has
-    /// one, and what is taken of the checkpoint that it begins with.
-    pub fn derived(&self) -> BTreeMap<String, Value> {
-        let horizon = match self.horizon() {
-            Some(epochs) => (HORIZON.to_owned(), json!(epochs)),
-            None if self.places_decay() => (HORIZON.to_owned(), json!(IN_TIME)),
-            None => ("schedule horizon in steps".to_owned(), json!(self.max_steps)),
-        };
-        let horizon = self.schedule.depends_on_horizon().then_some(horizon);
-        let init = self.init.iter().flat_map(InitSettings::decides);
-        horizon.into_iter().chain(init).collect()
+    /// What decides the result of the checkpoint that it begins with.
+    pub(super) fn begins_with(&self) -> Vec<(String, Value)> {
+        self.init.iter().flat_map(InitSettings::decides).collect()
     }
 }

@@ -6,6 +6,7 @@
 mod ending;
 mod length;
 mod looks;
+mod periods;
 mod probing;
 mod throttle;
 
@@ -18,14 +19,16 @@ use pipe_engine::kind::{Failure, StageError};
 use pipe_runs::LiveRequest;
 use pipe_trainer::{Ending, StoppingRules, Trained, UNLIMITED};
 
+use self::periods::InPeriod;
 use self::throttle::Throttle;
 use super::backward::Backward;
-use super::batches::{TimedBatches, loader};
+use super::batches::TimedBatches;
 use super::data_parallel::DataParallel;
 use super::ema;
 use super::loss_meter::{LossMeter, LossTotals};
 use super::noised_batch::{BatchKey, LabelDropout, NoisedBatch};
 use super::optimizer::StepSettings;
+use super::periods::Period;
 use super::recorder::{EpochTiming, Recorder};
 use super::train_state::TrainState;
 use super::training_context::{Position, TrainingContext};
@@ -47,6 +50,10 @@ pub fn fit(
     let mut ending = trainer.ending()?;
     trainer.plan_length(None)?;
     'epochs: while ending.is_none() && trainer.position.epoch < trainer.epochs {
+        // ---- Other settings, if an entry of `then` begins here
+        if trainer.enter_period()? {
+            data_parallel = trainer.restart_workers(data_parallel)?;
+        }
         let mut epoch = trainer.begin_epoch(trainer.position.epoch + 1);
         for step in trainer.position.step_in_epoch..trainer.steps_per_epoch {
             // ---- Gradients of one or more batches, on all devices
@@ -95,13 +102,18 @@ pub fn fit(
 struct Trainer<'a, 'r> {
     // ---- What stays the same for the whole run
     training: &'a TrainingContext<'a>,
+    stopping: StoppingRules,
+    /// When this process began with its first step.
+    began: Instant,
+
+    // ---- What changes from period to period
+    period: &'a Period,
     labels: LabelDropout,
     backward: Backward,
     loader: Loader,
     steps_per_epoch: u64,
-    stopping: StoppingRules,
-    /// When this process began with its first step.
-    began: Instant,
+    /// See [`TrainingContext::other_steps`].
+    other_steps: i64,
 
     // ---- What steps change
     state: &'a mut TrainState,
@@ -148,59 +160,57 @@ impl<'a, 'r> Trainer<'a, 'r> {
         position: Position,
         recorder: &'a mut Recorder<'r>,
     ) -> Result<Self, StageError> {
-        let TrainingContext { settings, config, dataset, context, .. } = training;
-        let labels =
-            LabelDropout { classes: config.num_classes(), dropout: training.label_dropout };
-        let backward =
-            Backward::new(config, settings.precision, training.dropout, training.micro_batches);
-        let loader = loader(settings, dataset, Split::Train)?;
-        let batches_per_epoch = loader.batches_per_epoch();
-        if batches_per_epoch == 0 {
-            return Err(StageError::new(Failure::Input, "the data set has no training images"));
-        }
-        let steps_per_epoch = batches_per_epoch.div_ceil(settings.accumulate_grad_batches) as u64;
-        let planned = training.planned;
-        let epochs = planned.unwrap_or(training.epochs);
-        let all = steps_per_epoch.saturating_mul(epochs);
-        let all = settings.max_steps.map_or(all, |max| all.min(max));
+        let TrainingContext { settings, periods, dataset, context, planned, .. } = training;
+        let period = periods.at(position.epoch);
+        let InPeriod { labels, backward, loader, steps_per_epoch } =
+            InPeriod::of(training, period)?;
         let images = dataset.indices(Split::Train).len();
-        let limits = training.settings.limits();
+        let epochs = planned.unwrap_or(training.epochs);
+        let all = periods.steps(epochs, images);
+        let all = settings.max_steps.map_or(all, |max| all.min(max));
+        let limits = settings.limits();
         let length = match planned {
             None if limits.is_set() && epochs == UNLIMITED => limits.words(),
             _ => format!("{all} in all"),
         };
         let text = format!("{images} images, {steps_per_epoch} steps an epoch, {length}\n");
         context.event(Event::Message { text });
-        let stopping = settings.stopping().begun(context.request.walltime);
+        if position.step_in_epoch == 0 && position.epoch == period.after {
+            period.begins().into_iter().for_each(|event| context.event(event));
+        }
+        state.enter(period);
+        recorder.enter(position.epoch);
         let epoch_seconds = recorder.epoch_seconds(position.epoch)?;
         Ok(Self {
             training,
+            stopping: settings.stopping().begun(context.request.walltime),
+            period,
             labels,
             backward,
             loader,
             steps_per_epoch,
-            stopping,
             began: Instant::now(),
+            other_steps: training.other_steps,
             state,
             position,
             recorder,
             trained_before: Trained::default(),
             epochs,
             target: if epochs == UNLIMITED { position.epoch + 1 } else { epochs },
-            planned,
+            planned: *planned,
             epoch_seconds,
             own_epochs: 0,
         })
     }
 
     fn start_workers(&self) -> Result<DataParallel, StageError> {
-        let weights = self.state.weights_in(self.training.settings.precision);
+        let weights = self.state.weights_in(self.period.settings.precision);
         DataParallel::start(self.training.workers, &weights, self.backward)
     }
 
     fn begin_epoch(&self, number: u64) -> Epoch {
         let first_step = self.position.step_in_epoch as usize;
-        let first_batch = first_step * self.training.settings.accumulate_grad_batches;
+        let first_batch = first_step * self.period.settings.accumulate_grad_batches;
         Epoch {
             number,
             loss_meter: LossMeter::resume(self.position.loss_totals),
@@ -219,7 +229,7 @@ impl<'a, 'r> Trainer<'a, 'r> {
         step: u64,
         data_parallel: &mut DataParallel,
     ) -> Result<GradientsParams, StageError> {
-        let TrainingContext { settings, device, .. } = self.training;
+        let (settings, device) = (&self.period.settings, &self.training.device);
         let accumulate = settings.accumulate_grad_batches;
         let first_batch = step as usize * accumulate;
         let group = accumulate.min(self.loader.batches_per_epoch() - first_batch);
@@ -252,7 +262,7 @@ impl<'a, 'r> Trainer<'a, 'r> {
 
     /// New weights, and their moving average. Gives the learning rate.
     fn optimizer_step(&mut self, gradients: GradientsParams) -> f64 {
-        let (settings, done) = (self.training.settings, self.position.global_step);
+        let (settings, done) = (&self.period.settings, self.position.global_step);
         let step = self.schedule_step(done);
         let rate = settings.schedule.rate(settings.learning_rate, step, self.horizon());
         let step = StepSettings {
@@ -268,7 +278,7 @@ impl<'a, 'r> Trainer<'a, 'r> {
     /// The step of the schedule that an optimizer step is: counted as if all epochs had as many as
     /// today's.
     fn schedule_step(&self, global_step: u64) -> u64 {
-        global_step.saturating_add_signed(-self.training.other_steps)
+        global_step.saturating_add_signed(-self.other_steps)
     }
 
     /// The metrics of a step, every `log_every_n_steps`.
@@ -327,7 +337,7 @@ impl<'a, 'r> Trainer<'a, 'r> {
     fn log_epoch(&mut self, epoch: Epoch) -> Result<BTreeMap<String, f64>, StageError> {
         let Epoch { number, mut loss_meter, batches, started, seconds_before, .. } = epoch;
         let (waited, images) = batches.end();
-        let settings = self.training.settings;
+        let settings = &self.period.settings;
         let totals = loss_meter.read()?;
         let mut metrics = BTreeMap::from([("train_loss".to_owned(), totals.mean())]);
         let validates = !self.training.dataset.indices(Split::Validation).is_empty();

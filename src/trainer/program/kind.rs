@@ -36,6 +36,9 @@ impl StageKind for TrainerKind {
 
     fn resolve(&self, settings: &Figment) -> Result<Arc<dyn Stage>, Rejection> {
         learn_environment(settings);
+        let text = "a program decides itself what its epochs do: `then` is for `train` and `lora`. Hand it over below \
+                    `settings`, if the program knows such a thing";
+        Rejection::if_unused("then", settings.find_value("then").is_ok(), text)?;
         let settings: TrainerSettings = settings.extract()?;
         let TrainerSettings { run, env, working_dir, checkpoint, epochs, .. } = &settings;
         check_program(run, &settings.inputs, env, working_dir.as_deref())?;

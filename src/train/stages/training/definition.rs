@@ -6,16 +6,18 @@ use std::path::{Path, PathBuf};
 use pipe_engine::identity::Difference;
 use pipe_engine::kind::{Files, Reference};
 use pipe_runs::Metadata;
-use pipe_trainer::{Changeable, HORIZON, IN_TIME, PlannedLength, TotalEpochs, UNLIMITED};
+use pipe_trainer::{Changeable, HORIZON, IN_TIME, PlannedLength, TotalEpochs, later_setting};
 use serde_json::Value;
 
 use crate::stages::artifacts::checkpoint_reference;
 use crate::stages::{init, resume_checkpoint};
-use crate::trainer::TrainingSettings;
+use crate::trainer::{HORIZON_STEPS, Periods, TrainingSettings};
 
 /// A training as a stage sees it.
 pub(crate) struct Training<'a> {
+    /// Those that it begins with.
     pub settings: &'a TrainingSettings,
+    pub periods: &'a Periods,
     /// The stage's settings as they are recorded.
     pub value: Value,
     /// Folder of the numbered runs, if the settings name none.
@@ -33,14 +35,14 @@ impl Training<'_> {
             base_dir: self.base_dir,
             experiment_name: self.settings.experiment_name.as_deref(),
             seed: self.settings.seed,
-            epochs: TotalEpochs::By(&|data| self.settings.epochs_on(data.train_images as usize)),
+            epochs: TotalEpochs::By(&|data| self.periods.epochs_on(data.train_images as usize)),
             stopping: self.settings.stopping(),
             advice: &|different| self.horizon_advice(different),
             keeps_pace: &keeps_pace,
             same_until: &|different, run| self.same_until(different, run),
             changeable: &|key, different| match key {
                 // More epochs alone are no wish for another schedule.
-                HORIZON | "schedule horizon in steps" => (different.len() > 1
+                HORIZON | HORIZON_STEPS => (different.len() > 1
                     || self.settings.schedule_epochs.is_some())
                 .then_some(Changeable::Anywhere),
                 key => changeable(key),
@@ -69,34 +71,35 @@ impl Training<'_> {
         self.with_runs(|training| training.folder())
     }
 
-    /// The epochs that a run whose schedule has another length has in common with it.
+    /// The epochs that a run has in common with it, where they differ in the length of the schedule
+    /// or in what changes on the way.
     fn same_until(&self, different: &[Difference], run: &Metadata) -> Option<u64> {
-        // What ends a training early looks back at all its epochs.
-        let looks_back = self.settings.early_stopping.is_some() || self.settings.max_time.is_some();
-        if looks_back {
-            return None;
+        let schedule = &self.settings.schedule;
+        if different.is_empty() {
+            // Its length was found for another time.
+            let theirs = PlannedLength::of(run)?.epochs;
+            return Some(schedule.stable_epochs(theirs)).filter(|epochs| *epochs > 0);
         }
-        let length = match different {
-            [] => Some(PlannedLength::of(run)?.epochs),
-            [Difference { key, old, .. }] if key == HORIZON => match old.as_ref()? {
-                // Nothing of it has begun to fall.
-                old if *old == IN_TIME => None,
-                old => Some(old.as_u64()?),
-            },
-            _ => return None,
+        let of = |Difference { key, old, new }: &Difference| {
+            let later = later_setting(key);
+            if new.is_some()
+                && later.map_or(key.as_str(), |(setting, _)| setting) == HORIZON
+                && let Some(theirs) = old.as_ref().and_then(length)
+            {
+                let same = || self.periods.same_rates(theirs).unwrap_or(u64::MAX);
+                let is_open = self.settings.places_decay();
+                return if is_open { schedule.stable_epochs(theirs) } else { same() };
+            }
+            later.map_or(0, |(_, epoch)| epoch)
         };
-        let theirs = length.map(|epochs| self.settings.schedule.stable_epochs(epochs));
-        let own =
-            if self.settings.places_decay() { None } else { Some(self.settings.stable_epochs()?) };
-        let both = [theirs, own].into_iter().flatten().min().unwrap_or(UNLIMITED);
-        Some(both).filter(|epochs| *epochs > 0)
+        different.iter().map(of).min().filter(|epochs| *epochs > 0)
     }
 
     /// What to do about a schedule that would have another length.
     fn horizon_advice(&self, different: &[Difference]) -> Option<String> {
         let kind = self.settings.schedule.kind.name();
         let old = |key: &str| different.iter().find(|d| d.key == key)?.old.as_ref()?.as_u64();
-        if let Some(steps) = old("schedule horizon in steps") {
+        if let Some(steps) = old(HORIZON_STEPS) {
             return Some(format!(
                 "a {kind} schedule depends on its length, which is `max_steps` where neither epochs nor schedule_epochs \
                  are set: keep `max_steps: {steps}`"
@@ -123,8 +126,15 @@ impl Training<'_> {
     }
 }
 
+/// The epochs that a schedule spans, by its value in a manifest; without end as long as that is to be
+/// found.
+fn length(horizon: &Value) -> Option<u64> {
+    if *horizon == IN_TIME { Some(u64::MAX) } else { horizon.as_u64() }
+}
+
 /// Whether a step takes as long with another value of a setting.
 fn keeps_pace(key: &str) -> bool {
+    let key = later_setting(key).map_or(key, |(setting, _)| setting);
     let is_of_values =
         key == "seed" || key.starts_with("schedule ") || key.starts_with("objective");
     is_of_values || (key != "precision" && matches!(changeable(key), Some(Changeable::Anywhere)))
@@ -134,6 +144,8 @@ fn keeps_pace(key: &str) -> bool {
 /// nothing of what a checkpoint holds or means.
 fn changeable(key: &str) -> Option<Changeable> {
     match key {
+        // It was trained with it.
+        key if later_setting(key).is_some() => None,
         "batch_size" | "accumulate_grad_batches" => Some(Changeable::BetweenEpochs),
         // With it the network has weights of its own.
         "dataset.augmentation.probability" => None,

@@ -5,7 +5,7 @@ use pipe_core::progress::Event;
 use pipe_engine::kind::{Failure, RunContext, StageError};
 
 use crate::device::{self, GpuAssignment, ResolvedDevice};
-use crate::trainer::{Precision, TrainingSettings, Worker, self_test};
+use crate::trainer::{Periods, Precision, Worker, self_test};
 
 /// The devices of a training, by what they do.
 pub(super) struct DeviceGroup {
@@ -26,23 +26,30 @@ impl DeviceGroup {
     /// # Errors
     /// One of them is not there, has not enough memory, cannot compute in the precision, or
     /// computes wrongly.
-    pub fn resolve(settings: &TrainingSettings, context: &RunContext) -> Result<Self, StageError> {
+    pub fn resolve(periods: &Periods, context: &RunContext) -> Result<Self, StageError> {
+        let settings = &periods.first().settings;
         let devices = device::resolve_all(&settings.devices(), GpuAssignment::of(context))
             .map_err(|e| StageError::setting(e.to_string()))?;
         let micro_batches =
             1usize.checked_shl(context.adjustment.micro_batch_splits).unwrap_or(usize::MAX);
-        if micro_batches > settings.batch_size.div_ceil(devices.len()) {
+        let largest = periods.iter().map(|period| period.settings.batch_size).max().unwrap_or(0);
+        if micro_batches > largest.div_ceil(devices.len()) {
             return Err(StageError::setting(
                 "the device's memory does not suffice even for one image at a time",
             ));
         }
-        if let Some(device) = devices.iter().find(|d| !settings.precision.runs_on(&d.device)) {
-            return Err(StageError::setting(refused_precision(settings.precision.name(), device)));
-        }
-        for device in &devices {
-            self_test::require(&context.root, device, settings.precision, |text| {
-                context.event(Event::Message { text });
-            })?;
+        let mut precisions: Vec<Precision> =
+            periods.iter().map(|period| period.settings.precision).collect();
+        precisions.dedup();
+        for precision in precisions {
+            if let Some(device) = devices.iter().find(|d| !precision.runs_on(&d.device)) {
+                return Err(StageError::setting(refused_precision(precision.name(), device)));
+            }
+            for device in &devices {
+                self_test::require(&context.root, device, precision, |text| {
+                    context.event(Event::Message { text });
+                })?;
+            }
         }
         Self::of(devices, micro_batches)
     }

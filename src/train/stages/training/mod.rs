@@ -6,6 +6,7 @@ mod definition;
 mod device_group;
 mod starting;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use pipe_core::shell::CommandLine;
 use pipe_engine::kind::{
     Failure, InspectContext, Inspection, NextCommand, Outcome, RunContext, StageError,
 };
-use pipe_models::header::describe_objective;
+use pipe_models::header::{OBJECTIVE, describe_objective};
 use pipe_runs::{CheckpointManager, DatasetRecord, Run, Status};
 use pipe_trainer::run_match::{RunCriteria, TrainingData};
 use pipe_trainer::{Branch, PlannedLength, RunSelection, write_config};
@@ -26,9 +27,11 @@ use self::base_model::copy_base_model;
 use self::device_group::DeviceGroup;
 use self::starting::{Beginner, StartingPoint};
 use crate::architecture::{Denoiser, Network};
+use crate::checkpoint::LABEL_DROPOUT;
 use crate::data::{Dataset, DatasetSummary, Split};
+use crate::diffusion::Objective;
 use crate::kernels;
-use crate::nn::{Dropout, Scope};
+use crate::nn::Scope;
 use crate::stages::artifacts::{CheckpointFile, dataset_summary};
 use crate::stages::images::{DATA, Images, is_data};
 use crate::stages::init;
@@ -36,7 +39,8 @@ use crate::stages::lint::VAL_LOSS;
 use crate::stages::resume_checkpoint::{self, REACHED_WITH};
 use crate::stages::resume_compatibility::{self, check_holds};
 use crate::trainer::{
-    ModelInfo, OnNewBest, Recorder, StepProbe, TrainState, TrainingContext, TrainingSettings, fit,
+    ModelInfo, OnNewBest, Period, Periods, Recorder, StepProbe, TrainState, TrainingContext,
+    TrainingSettings, fit,
 };
 
 /// What is trained, before the first step.
@@ -45,8 +49,6 @@ pub(super) struct TrainingSetup {
     pub model: Network,
     pub scope: Scope,
     pub model_info: ModelInfo,
-    pub label_dropout: f64,
-    pub dropout: Dropout,
     /// The file that the frozen weights come from; the run keeps it.
     pub base: Option<CheckpointFile>,
     pub on_new_best: Option<OnNewBest>,
@@ -83,8 +85,11 @@ impl Training<'_> {
         start: impl FnOnce(&Dataset, &Device) -> Result<TrainingSetup, StageError>,
     ) -> Result<Outcome, StageError> {
         if context.aside.is_some() {
-            let settings = &self.settings.aside();
-            let aside = Training { settings, value: self.value.clone(), ..*self };
+            let aside =
+                |period: &Period| Period { settings: period.settings.aside(), ..period.clone() };
+            let periods = &self.periods.map(aside);
+            let settings = &periods.first().settings;
+            let aside = Training { settings, periods, value: self.value.clone(), ..*self };
             return aside.run_in(context, start, &mut None);
         }
         let mut opened = None;
@@ -104,7 +109,7 @@ impl Training<'_> {
         opened: &mut Option<Run>,
     ) -> Result<Outcome, StageError> {
         let dataset = self.dataset(context)?;
-        let devices = DeviceGroup::resolve(self.settings, context)?;
+        let devices = DeviceGroup::resolve(self.periods, context)?;
         let mut setup = start(&dataset, &devices.main)?;
         setup.model_info.extra.extend(describe_objective(setup.model.objective()));
 
@@ -128,7 +133,7 @@ impl Training<'_> {
         // ---- Where to begin
         let reached_with = &resume_checkpoint::of_position(&context.manifest, dataset.digest());
         let TrainingSetup { model, scope, mut model_info, on_new_best, .. } = setup;
-        model_info.extra.insert(REACHED_WITH.to_owned(), json!(reached_with).to_string());
+        let periods = &self.described(&mut model_info, reached_with, model.objective());
         let TrainingSettings { optimizer, ema, .. } = self.settings;
         let state =
             TrainState::new(model, scope, optimizer, ema.enabled).with_lengths(&ema.lengths);
@@ -141,14 +146,13 @@ impl Training<'_> {
         let planned = self.planned(context, &keeper);
         let config = model_info.config.clone();
         let mut recorder =
-            Recorder::open(context, self.settings, keeper, &position, model_info, on_new_best)?;
+            Recorder::open(context, periods, keeper, &position, model_info, on_new_best)?;
         let training = TrainingContext {
             settings: self.settings,
+            periods,
             epochs: self.last_epoch(context, &dataset),
             planned,
             config: &config,
-            label_dropout: setup.label_dropout,
-            dropout: setup.dropout,
             micro_batches: devices.micro_batches,
             other_steps,
             dataset,
@@ -183,9 +187,40 @@ impl Training<'_> {
         PlannedLength::of(keeper.metadata()).filter(|_| is_open).map(|planned| planned.epochs)
     }
 
+    /// The periods with what headers of their checkpoints say, which those of the whole training do
+    /// not say then. `reached_with`: what positions of the first one depend on.
+    fn described(
+        &self,
+        info: &mut ModelInfo,
+        reached_with: &resume_checkpoint::Settings,
+        objective: Objective,
+    ) -> Periods {
+        info.extra.remove(OBJECTIVE);
+        // What was learned without labels stays.
+        let (mut reached_with, mut unlabelled) = (reached_with.clone(), 0.0_f64);
+        let says_label_dropout = info.extra.contains_key(LABEL_DROPOUT);
+        if let Some(of_base) = info.extra.get(LABEL_DROPOUT).and_then(|text| text.parse().ok()) {
+            unlabelled = of_base;
+        }
+        self.periods.map(|period| {
+            let changed = period.changed.iter().filter(|d| reached_with.contains_key(&d.key));
+            let changed: Vec<_> =
+                changed.filter_map(|d| d.new.clone().map(|new| (d.key.clone(), new))).collect();
+            reached_with.extend(changed);
+            unlabelled = unlabelled.max(period.label_dropout);
+            let mut extra =
+                BTreeMap::from([(REACHED_WITH.to_owned(), json!(reached_with).to_string())]);
+            if says_label_dropout {
+                extra.insert(LABEL_DROPOUT.to_owned(), unlabelled.to_string());
+            }
+            extra.extend(describe_objective(period.objective.unwrap_or(objective)));
+            Period { extra, ..period.clone() }
+        })
+    }
+
     /// The epoch that it ends with.
     fn last_epoch(&self, context: &RunContext, dataset: &Dataset) -> u64 {
-        let all = self.settings.epochs_on(dataset.indices(Split::Train).len());
+        let all = self.periods.epochs_on(dataset.indices(Split::Train).len());
         context.aside.as_ref().map_or(all, |aside| aside.until)
     }
 
@@ -264,7 +299,8 @@ impl Training<'_> {
             found.doubts.into_iter().for_each(|text| context.event(Event::Warning { text }));
         }
         let branch = self.with_runs(|training| {
-            training.branch(&context.pipeline, &context.stage, &context.root, &criteria)
+            let of = (context.pipeline.as_str(), &context.stage);
+            training.branch(&context.request, of, &context.root, &criteria)
         });
         Ok((selection, branch.filter(|_| !context.request.force)))
     }

@@ -49,11 +49,14 @@ impl Training<'_> {
         what: &Beginner,
     ) -> Result<StartingPoint, StageError> {
         let Beginner { reached_with, dataset, info, branch } = what;
+        let mut is_branch = false;
         let mut newest = self.with_runs(|training| training.newest(context, keeper))?;
         if newest.is_none() {
             newest = branch.as_ref().and_then(|branch| of_branch(branch, context));
-            if let (Some(branch), Some(checkpoint)) = (branch, &newest) {
-                branch.note(keeper, shown(checkpoint.path(), context))?;
+            if let (Some(checkpoint), Some(branch)) = (&newest, branch) {
+                let path = shown(checkpoint.path(), context);
+                keeper.update(|m| (m.resumed_from, m.history) = (Some(path), branch.history()))?;
+                is_branch = true;
             }
         }
         let named = || resume_checkpoint::load(self.settings, &context.root);
@@ -64,12 +67,13 @@ impl Training<'_> {
             }
             return Ok(StartingPoint { state, position, other_steps: 0, told });
         };
-        let steps = self.settings.steps_per_epoch(dataset.indices(Split::Train).len());
+        let images = dataset.indices(Split::Train).len();
         let mut position = Position::of(checkpoint.header());
-        if !checkpoint.path().starts_with(&keeper.run().folder) {
+        if !is_branch && !checkpoint.path().starts_with(&keeper.run().folder) {
             let then = resume_checkpoint::reached_with(checkpoint.path(), checkpoint.header());
+            let before = self.periods.steps(checkpoint.header().epoch, images);
             let (begin, said) =
-                resume_checkpoint::begin(checkpoint.header(), then.as_ref(), reached_with, steps);
+                resume_checkpoint::begin(checkpoint.header(), then.as_ref(), reached_with, before);
             position = begin;
             said.into_iter().for_each(|text| context.event(Event::Warning { text }));
         }
@@ -84,10 +88,15 @@ impl Training<'_> {
             metrics: previous.unwrap_or_else(|| checkpoint.header().metrics.clone()),
         };
         let changes = &keeper.metadata().changes;
-        let other_steps = if changes.is_empty() { 0 } else { other_steps(&position, steps) };
+        let settings = &self.periods.at(position.epoch).settings;
+        let steps = settings.steps_per_epoch(images);
+        let other_steps = if changes.is_empty() {
+            self.periods.other_steps(position.epoch, images)
+        } else {
+            other_steps(&position, steps)
+        };
         let begins = changes.last().is_some_and(|change| change.place() == position.place());
         let before = previous_rate(checkpoint.header(), history, &position, (steps, other_steps));
-        let settings = self.settings;
         let step = position.global_step.saturating_add_signed(-other_steps);
         let rate =
             settings.schedule.rate(settings.learning_rate, step, settings.horizon_steps(steps));

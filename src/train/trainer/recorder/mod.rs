@@ -17,11 +17,10 @@ use pipe_fs::atomic;
 use pipe_fs::atomic::Log;
 use pipe_runs::events::{EventFile, MetricsFile};
 use pipe_runs::{CheckpointManager, EpochRecord, LiveRequest, LiveRequests, Run, Saved, Status};
-use pipe_trainer::{
-    Ending, PlannedLength, StoppingRules, Trained, note_ending, note_memory, seconds_before,
-};
+use pipe_trainer::{Ending, PlannedLength, StoppingRules, Trained, note_ending, note_memory};
 
 use super::checkpoint_writer::CheckpointWriter;
+use super::periods::{Period, Periods};
 use super::settings::TrainingSettings;
 use super::training_context::Position;
 use crate::architecture::ModelConfig;
@@ -29,7 +28,11 @@ use crate::architecture::ModelConfig;
 /// The writing side of one training.
 pub struct Recorder<'a> {
     context: &'a RunContext<'a>,
+    periods: &'a Periods,
+    /// Of the period that the training is in.
     settings: &'a TrainingSettings,
+    /// What headers of checkpoints of the period say.
+    extra: &'a BTreeMap<String, String>,
     run: Run,
     experiment: String,
     /// Of the run, which every checkpoint of it has.
@@ -91,12 +94,13 @@ impl<'a> Recorder<'a> {
     /// Opens the logs to go on after `position`.
     pub fn open(
         context: &'a RunContext<'a>,
-        settings: &'a TrainingSettings,
+        periods: &'a Periods,
         keeper: CheckpointManager,
         position: &Position,
         model_info: ModelInfo,
         on_new_best: Option<OnNewBest>,
     ) -> Result<Self, StageError> {
+        let Period { settings, extra, .. } = periods.at(position.epoch);
         let logs = keeper.run().logs();
         let disk = keeper.run().disk();
         atomic::create_folder(disk, &logs)?;
@@ -111,7 +115,9 @@ impl<'a> Recorder<'a> {
         let (writer, pending) = (CheckpointWriter::start(keeper)?, PendingSave::default());
         Ok(Self {
             context,
+            periods,
             settings,
+            extra,
             run,
             experiment,
             identity,
@@ -127,6 +133,12 @@ impl<'a> Recorder<'a> {
             horizon,
             memory: Cell::new(0),
         })
+    }
+
+    /// Goes on by the settings of the period that follows so many completed epochs.
+    pub fn enter(&mut self, epochs: u64) {
+        let Period { settings, extra, .. } = self.periods.at(epochs);
+        (self.settings, self.extra) = (settings, extra);
     }
 
     /// Whether a person asks for this now.
@@ -201,7 +213,7 @@ impl<'a> Recorder<'a> {
         self.flush()?;
         let metadata = self.writer.manager()?.metadata();
         let history = &metadata.history;
-        let inside = position.seconds_in_epoch + seconds_before(metadata);
+        let inside = position.seconds_in_epoch;
         let trained = Trained::of(history, position.epoch, position.global_step, inside);
         let rules = rules.clone().until(self.context.request.until);
         Ok((trained, rules.ending(history, trained)))

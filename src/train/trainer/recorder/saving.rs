@@ -141,6 +141,7 @@ impl Recorder<'_> {
                 .extra
                 .clone()
                 .into_iter()
+                .chain(self.extra.clone())
                 .chain([
                     ("class_names".to_owned(), json!(self.model_info.classes).to_string()),
                     ("stage".to_owned(), self.context.stage.to_string()),

@@ -16,7 +16,7 @@ impl Trainer<'_, '_> {
         let steps_per_epoch = self.steps_per_epoch;
         match self.planned {
             Some(epochs) => Horizon { epochs, steps_per_epoch },
-            None => self.training.settings.horizon_steps(steps_per_epoch),
+            None => self.period.settings.horizon_steps(steps_per_epoch),
         }
     }
 
