@@ -141,9 +141,9 @@ fn a_lora_is_forked_with_its_base_as_it_was() {
 #[test]
 fn an_interrupted_fork_says_how_it_goes_on() {
     let project = Project::new();
-    let many = ["--set", "num_images=2048"];
+    let many = ["--set", "num_images=512"];
     project.pipe(&[&["run", "p.yaml"], &many[..]].concat()).succeeds();
-    let fork = ["fork", "1", "--at", "1", "--set", "learning_rate=1e-4", "--epochs", "9"];
+    let fork = ["fork", "1", "--at", "1", "--set", "learning_rate=1e-4", "--epochs", "6"];
     let mut command = project.command(&fork);
     command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
     let child = command.spawn().unwrap();
@@ -155,7 +155,7 @@ fn an_interrupted_fork_says_how_it_goes_on() {
     assert_eq!(output.status.code(), Some(130));
     let said = String::from_utf8(output.stderr).unwrap();
     let again = after(&said, "go on with: ");
-    assert_eq!(again, "pipe fork 1 --at 1 --set learning_rate=1e-4 --epochs 9");
+    assert_eq!(again, "pipe fork 1 --at 1 --set learning_rate=1e-4 --epochs 6");
     let said = typed(&project, "", &again);
     assert!(said.contains("Run 002"), "{said}");
     assert_eq!(project.list(BASE), ["run_001", "run_002"]);
