@@ -257,6 +257,30 @@ fn kernels(_: &BenchArguments, _: &str, _: &Architectures) -> Result<ExitCode, C
     Err(CliError::usage("--kernels: this program was built without GPUs"))
 }
 
+/// Seconds of a training's step on drawn images, by the first few on the device that `auto` takes, and
+/// that device's name. `None` where not one could be done.
+pub(super) fn step(model: &Value, image_size: usize, batch: usize) -> Option<(f64, String)> {
+    const STEPS: usize = 5;
+    let folder = tempfile::tempdir().ok()?;
+    let pipeline = json!({"name": "step", "stages": {
+        "data": {"kind": "dataset", "source": "shapes", "image_size": image_size, "num_images": STEPS * batch},
+        "base": {"kind": "train", "dataset": "data", "epochs": 1, "batch_size": batch, "model": model,
+                 "max_time": "15s", "log_every_n_steps": 1, "checkpoint": {"enabled": false}},
+    }});
+    std::fs::write(folder.path().join("step.yaml"), pipeline.to_string()).ok()?;
+    let events = run(folder.path(), "step.yaml", &[]).ok()?;
+    let (opened, run) = find(&events, "run_opened")?;
+    let steps = events.iter().filter(|(_, event)| event["event"] == "step").map(|(at, _)| *at);
+    let steps: Vec<f64> = steps.collect();
+    let (first, last) = (steps.first()?, steps.last()?);
+    // The first one warms up, unless there is no other.
+    let seconds = match steps.len() {
+        1 => last - opened,
+        count => (last - first) / (count - 1) as f64,
+    };
+    Some((seconds, run["device"].as_str()?.to_owned()))
+}
+
 /// Runs the pipeline `name` in `folder`, and says what happened when: seconds since the start.
 pub(super) fn run(
     folder: &Path,

@@ -1,4 +1,4 @@
-//! `pipe cancel FILE [STAGE…]`
+//! `pipe cancel [FILE] [STAGE…]`
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use pipe_engine::exec::slurm::{Cluster, Slurm};
 use pipe_engine::state::JobId;
 
-use super::{CliError, ExitCode, jobs};
+use super::pipeline_name::HERE;
+use super::{CliError, ExitCode, jobs, pipeline_name};
 use crate::report::stdout::say;
 
 #[derive(clap::Args)]
@@ -14,7 +15,8 @@ use crate::report::stdout::say;
     after_help = "Examples:\n  pipe cancel pipelines/base_to_lora.yaml\n  pipe cancel pipelines/base_to_lora.yaml lora"
 )]
 pub struct CancelArguments {
-    /// Pipeline file
+    /// Pipeline file, or its name; the project's only one if there is none
+    #[arg(default_value = HERE, hide_default_value = true)]
     file: PathBuf,
     /// Only the jobs of these stages; those that wait for them end too
     #[arg(value_name = "STAGE")]
@@ -22,7 +24,7 @@ pub struct CancelArguments {
 }
 
 pub fn cancel(arguments: CancelArguments) -> Result<ExitCode, CliError> {
-    let jobs = jobs::of(&arguments.file, &arguments.stages)?;
+    let jobs = jobs::of(&pipeline_name::resolve(&arguments.file)?, &arguments.stages)?;
     let open: BTreeMap<JobId, String> = jobs
         .into_iter()
         .filter(|(_, job)| job.ended.is_none())

@@ -47,7 +47,8 @@ pub fn data(
     let target = a.output.as_deref().map(|path| Ok((path, Format::of(path)?)));
     let target =
         target.transpose().map_err(|e: String| CliError::usage(format!("--output {e}")))?;
-    let loaded = a.args.load(kinds)?;
+    let args = a.args.clone().resolved()?;
+    let loaded = args.load(kinds)?;
     let stages = datasets(&loaded)?;
     let stop = Stop::default();
     signals::watch(stop.clone())?;
@@ -161,7 +162,7 @@ fn sheet(
 }
 
 /// Shows how far it is, a few times a second, and ends the work when a signal came.
-struct Watching<'a> {
+pub(super) struct Watching<'a> {
     stage: &'a StageId,
     report: &'a dyn EventListener,
     stop: &'a Stop,
@@ -169,7 +170,7 @@ struct Watching<'a> {
 }
 
 impl<'a> Watching<'a> {
-    fn new(stage: &'a StageId, report: &'a dyn EventListener, stop: &'a Stop) -> Self {
+    pub fn new(stage: &'a StageId, report: &'a dyn EventListener, stop: &'a Stop) -> Self {
         Self { stage, report, stop, last: Mutex::new(None) }
     }
 

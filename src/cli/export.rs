@@ -59,7 +59,8 @@ struct ArgoArguments {
 
 pub fn export(arguments: ExportArguments, kinds: &Kinds) -> Result<ExitCode, CliError> {
     let To::Argo(a) = arguments.to;
-    let loaded = a.args.load_for_export(kinds)?;
+    let args = a.args.resolved()?;
+    let loaded = args.load_for_export(kinds)?;
     // A file that was named from the root of this machine may still be one of the project's.
     let file = loaded.file.strip_prefix(&loaded.session.root).unwrap_or(&loaded.file);
     let options = Options {
@@ -76,7 +77,7 @@ pub fn export(arguments: ExportArguments, kinds: &Kinds) -> Result<ExitCode, Cli
         &loaded.session.graph,
         &loaded.session.selection,
         file,
-        &a.args.settings(),
+        &args.settings(),
         &options,
     );
     let text = made.map_err(CliError::usage)?.to_yaml();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use pipe_engine::exec::slurm::last_lines;
 
-use super::{CliError, ExitCode, jobs, project};
+use super::{CliError, ExitCode, jobs, pipeline_name, project};
 use crate::report::stdout::say;
 
 #[derive(clap::Args)]
@@ -36,8 +36,9 @@ fn lines(file: std::fs::File, mut show: impl FnMut(&str)) -> std::io::Result<()>
 }
 
 pub fn logs(arguments: LogsArguments) -> Result<ExitCode, CliError> {
+    let file = pipeline_name::resolve(&arguments.file)?;
     let root = project::root()?;
-    for (stage, job) in jobs::of(&arguments.file, std::slice::from_ref(&arguments.stage))? {
+    for (stage, job) in jobs::of(&file, std::slice::from_ref(&arguments.stage))? {
         let path = root.join(&job.log);
         let wrong = |e: std::io::Error| {
             CliError::failed(format!(

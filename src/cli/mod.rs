@@ -29,6 +29,7 @@ mod lora;
 mod man;
 mod output_file;
 mod pipeline_args;
+mod pipeline_name;
 mod plan;
 mod project;
 mod recorded_run;
@@ -158,7 +159,7 @@ pub fn call(
     architectures: &Architectures,
 ) -> Result<ExitCode, CliError> {
     match arguments.command {
-        Command::Init(a) => init::init(a, kinds),
+        Command::Init(a) => init::init(a, &arguments.output, kinds),
         Command::Run(a) => run::run(a, &arguments.output, kinds),
         Command::Plan(a) => plan::plan(a, kinds),
         Command::Status(a) => status::status(a, kinds),

@@ -7,14 +7,14 @@ use pipe_core::shell::CommandLine;
 use pipe_engine::exec::Execution;
 use pipe_engine::graph::{Graph, Targets};
 use pipe_engine::kind::Request;
-use pipe_engine::pipeline_file::{self, Override, PipelineFile};
+use pipe_engine::pipeline_file::{self, Override};
 use pipe_engine::plan::Plan;
 use pipe_engine::session::{Inspected, Session};
-use pipe_engine::source;
 use pipe_fs::ProjectRoot;
 use pipe_train::stages::RunFiles;
 use serde::{Deserialize, Serialize};
 
+use super::pipeline_name::{self, HERE};
 use super::resume_settings::ResumeContext;
 use super::slurm_job;
 use super::{CliError, Kinds, project};
@@ -37,7 +37,8 @@ pub struct PipelineArgs {
 /// Which stages of which pipeline.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 pub struct SelectionArgs {
-    /// Pipeline file
+    /// Pipeline file, or its name; the project's only one if there is none
+    #[arg(default_value = HERE, hide_default_value = true)]
     pub file: PathBuf,
     /// Only these stages and what they need
     #[arg(value_name = "STAGE")]
@@ -124,7 +125,7 @@ pub struct PipelineSession {
 /// A pipeline file that may be left out.
 #[derive(Debug, Clone, clap::Args)]
 pub struct OptionalPipelineArgs {
-    /// Pipeline file; all runs of the project if there is none
+    /// Pipeline file, or its name; all runs of the project if there is none
     file: Option<PathBuf>,
     #[command(flatten)]
     settings: SettingArgs,
@@ -141,12 +142,19 @@ impl OptionalPipelineArgs {
                 None => Ok(None),
             };
         };
+        let file = pipeline_name::resolve(&file)?;
         let selection = SelectionArgs { file, ..SelectionArgs::default() };
         Ok(Some(PipelineArgs { selection, settings: self.settings, reuse: ReuseArgs::default() }))
     }
 }
 
 impl PipelineArgs {
+    /// With the file that is meant by what was typed.
+    pub fn resolved(mut self) -> Result<Self, CliError> {
+        self.selection.file = pipeline_name::resolve(&self.selection.file)?;
+        Ok(self)
+    }
+
     /// Reads the pipeline; prints its warnings.
     pub fn load(&self, kinds: &Kinds) -> Result<PipelineSession, CliError> {
         self.load_over(pipeline_file::environment::settings(), kinds)
@@ -348,7 +356,7 @@ impl SettingArgs {
         }
         for (key, flag, value) in self.shorthands() {
             let Some(value) = value else { continue };
-            let key = if key == "dataset" { dataset_key(root, file)? } else { key };
+            let key = if key == "dataset" { pipeline_name::dataset_key(root, file)? } else { key };
             all.push(
                 Override::new(key, value, format!("{flag} {value}")).map_err(CliError::usage)?,
             );
@@ -371,12 +379,6 @@ impl SettingArgs {
         all.extend(self.store.iter().map(|url| format!("--store={url}")));
         all
     }
-}
-
-/// The name of a data set is a parameter, or else the source of the `dataset` stage.
-fn dataset_key(root: &Path, file: &Path) -> Result<&'static str, CliError> {
-    let file = PipelineFile::parse(source::read(&root.join(file), file)?)?;
-    Ok(if file.params.contains_key("dataset") { "dataset" } else { "source" })
 }
 
 impl PipelineSession {

@@ -1,4 +1,4 @@
-//! `pipe plan FILE [STAGE…]`
+//! `pipe plan [FILE] [STAGE…]`
 
 use std::path::{Path, PathBuf};
 
@@ -52,7 +52,8 @@ pub struct PlanFile {
 const VERSION: u32 = 1;
 
 pub fn plan(arguments: PlanArguments, kinds: &Kinds) -> Result<ExitCode, CliError> {
-    let loaded = arguments.args.load(kinds)?;
+    let mut args = arguments.args.resolved()?;
+    let loaded = args.load(kinds)?;
     store::pull(&loaded, None)?;
     let stop = Stop::default();
     let mut execution = loaded.session.execution(&stop, &NullListener);
@@ -65,7 +66,6 @@ pub fn plan(arguments: PlanArguments, kinds: &Kinds) -> Result<ExitCode, CliErro
     }
     let pipeline = loaded.session.graph.pipeline.name.clone();
     // A plan belongs to the project, wherever it was made.
-    let mut args = arguments.args;
     args.selection.file.clone_from(&loaded.file);
     let file = PlanFile { version: VERSION, pipeline, args, plan, forecast };
     if let Some(path) = &arguments.output {

@@ -55,7 +55,7 @@ fn choose(here: &Path, file: Option<&Path>) -> PathBuf {
 /// The nearest folder with a `.pipe`, from `folder` upwards. The search ends where a project cannot
 /// reach further: at the top of a git repository, at the home folder, and at folders where
 /// everybody may write. Such a folder is a project for what is started in itself.
-fn nearest(folder: &Path) -> Option<PathBuf> {
+pub fn nearest(folder: &Path) -> Option<PathBuf> {
     for (above, place) in folder.ancestors().enumerate() {
         if above > 0 && (is_home(place) || is_for_everybody(place)) {
             return None;

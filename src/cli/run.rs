@@ -1,4 +1,4 @@
-//! `pipe run FILE [STAGE…]`
+//! `pipe run [FILE [STAGE…]]`
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -20,8 +20,11 @@ use super::{CliError, ExitCode, Kinds, jobs, signals, store};
 use crate::report::{self, Output};
 
 /// What a plan file says already.
-const SAID_BY_PLANS: [&str; 14] = [
+const SAID_BY_PLANS: [&str; 17] = [
     "file",
+    "stages",
+    "from",
+    "until",
     "no_data_check",
     "epochs",
     "batch_size",
@@ -43,7 +46,7 @@ const SAID_BY_PLANS: [&str; 14] = [
 )]
 pub struct RunArguments {
     #[command(flatten)]
-    selection: Option<SelectionArgs>,
+    selection: SelectionArgs,
     #[command(flatten)]
     settings: SettingArgs,
     #[command(flatten)]
@@ -144,10 +147,9 @@ impl RunArguments {
     /// on.
     fn args_with(&self, planned: Option<&PlanFile>, stop: &Stop) -> Result<PipelineArgs, CliError> {
         let args = match planned {
-            Some(planned) => Some(planned.args.clone()),
-            None => self.pipeline_args(),
+            Some(planned) => planned.args.clone(),
+            None => self.pipeline_args().resolved()?,
         };
-        let args = args.ok_or_else(|| CliError::usage("expected a pipeline file, or --plan"))?;
         let Some(stage) = &self.job.only else { return Ok(args) };
         signals::watch(stop.clone())?;
         Ok(args.only(stage))
@@ -194,9 +196,9 @@ impl RunArguments {
     }
 
     /// What is asked for, if not by a plan file.
-    fn pipeline_args(&self) -> Option<PipelineArgs> {
+    fn pipeline_args(&self) -> PipelineArgs {
         let (settings, reuse) = (self.settings.clone(), self.reuse.clone());
-        Some(PipelineArgs { selection: self.selection.clone()?, settings, reuse })
+        PipelineArgs { selection: self.selection.clone(), settings, reuse }
     }
 
     /// What one types to go on: the same, without what is not to be done twice.
@@ -248,8 +250,7 @@ mod tests {
             else {
                 panic!("{typed:?}");
             };
-            let again =
-                arguments.resume_command(&arguments.pipeline_args().unwrap(), &output).to_string();
+            let again = arguments.resume_command(&arguments.pipeline_args(), &output).to_string();
             let mut expected = "pipe run 'my p.yaml'".to_owned();
             for word in typed.iter().skip(3) {
                 expected.push_str(&format!(" {}", pipe_core::shell::quote(word)));

@@ -1,4 +1,4 @@
-//! `pipe status FILE`
+//! `pipe status [FILE]`
 
 use std::collections::HashMap;
 
@@ -28,7 +28,7 @@ pub struct StatusArguments {
 }
 
 pub fn status(arguments: StatusArguments, kinds: &Kinds) -> Result<ExitCode, CliError> {
-    let loaded = arguments.args.load(kinds)?;
+    let loaded = arguments.args.resolved()?.load(kinds)?;
     store::pull(&loaded, None)?;
     let stop = Stop::default();
     let observed = loaded.inspect(&loaded.session.execution(&stop, &NullListener))?;

@@ -4,11 +4,14 @@
 use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
-use pipe_engine::pipeline_file::PipelineFile;
-use pipe_engine::source;
+
+use super::pipeline_name::{self, HERE};
+
+/// Pipeline files that are named, at most.
+const MOST: usize = 6;
 
 /// Commands and arguments that are none, each with what is to be typed.
-const SUGGESTIONS: [(&[&str], &str); 22] = [
+const SUGGESTIONS: [(&[&str], &str); 28] = [
     (&["--list-runs", "list-runs", "list", "ls", "history"], "pipe runs"),
     (
         &["--resume-from-run", "--resume-from", "--ckpt-path"],
@@ -34,12 +37,32 @@ const SUGGESTIONS: [(&[&str], &str); 22] = [
     (&["--cpu"], "pipe run FILE --device cpu"),
     (&["--rank", "--lora-r", "--lora-rank"], "pipe run FILE --set lora.lora.r=N"),
     (&["--alpha", "--lora-alpha"], "pipe run FILE --set lora.lora_alpha=N"),
+    (
+        &["--experiment-name", "--experiment", "--run-name"],
+        "pipe run FILE --set base.experiment_name=NAME",
+    ),
+    (
+        &["--base-dir", "--checkpoint-dir", "--output-dir", "--default-root-dir"],
+        "pipe run FILE --set checkpoint.base_dir=FOLDER",
+    ),
+    (
+        &["--save-every-n-epochs", "--every-n-epochs", "--save-freq"],
+        "pipe run FILE --set checkpoint.save_every_n_epochs=N",
+    ),
+    (&["--keep-last-n", "--save-top-k"], "pipe run FILE --set checkpoint.keep_last_n=N"),
+    (&["--monitor"], "pipe run FILE --set checkpoint.monitor=val_loss"),
+    (
+        &["--resume-checkpoint", "--checkpoint", "--ckpt"],
+        "pipe run FILE --set base.checkpoint.resume_checkpoint=CKPT",
+    ),
 ];
 
 /// Adds what is meant, where that is known, to what is said about a command line.
 pub fn with_suggestion(mut error: Error) -> Error {
     if error.kind() == ErrorKind::MissingRequiredArgument && lacks_file(&error) {
-        let files = pipelines(Path::new("."));
+        let files = pipeline_name::all(Path::new(HERE));
+        let files: Vec<_> =
+            files.iter().take(MOST).map(|path| path.display().to_string()).collect();
         let tip = if files.is_empty() {
             "there is no pipeline file here; `pipe init` makes a project with one".to_owned()
         } else {
@@ -83,26 +106,6 @@ fn lacks_file(error: &Error) -> bool {
     let of_checkpoints =
         error.get(ContextKind::Usage).is_some_and(|usage| usage.to_string().contains("pipe ckpt"));
     !of_checkpoints && missing.iter().any(|name| name == "<FILE>" || name == "<FILES>...")
-}
-
-/// The first few pipeline files of a project, where they are looked for first.
-fn pipelines(root: &Path) -> Vec<String> {
-    const MOST: usize = 6;
-    let mut found = Vec::new();
-    for folder in ["", "pipelines"] {
-        let Ok(entries) = std::fs::read_dir(root.join(folder)) else { continue };
-        let mut names: Vec<String> =
-            entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
-        names.sort();
-        let paths = names.iter().map(|name| Path::new(folder).join(name));
-        found.extend(paths.filter(|path| {
-            let named = path.extension().is_some_and(|e| e == "yaml" || e == "yml");
-            named
-                && source::read(&root.join(path), path)
-                    .is_ok_and(|source| PipelineFile::parse(source).is_ok())
-        }));
-    }
-    found.iter().take(MOST).map(|path| path.display().to_string()).collect()
 }
 
 #[cfg(test)]

@@ -91,6 +91,8 @@ pub use class_name::ClassName;
 pub use classes::{ClassSelection, same as same_class_name};
 pub use dataset::{ClassCount, Dataset};
 pub use error::{BadImage, DataError};
+pub use folder::survey::{ClassSurvey, FolderSurvey, survey};
+pub use images::decode::ImageHeader;
 pub use images::resize::{Colour, Fit};
 pub use loader::{Batch, EpochBatches, Loader, LoaderOptions, batches_per_epoch};
 pub use progress::Progress;

@@ -101,7 +101,7 @@ pub fn section(options: &Options, results: &mut Results) {
         ];
         let mut command = project.command(&settings);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let ended = wait(&mut child, Duration::from_secs(120))?;
+        let ended = wait(&mut child, Duration::from_secs(300))?;
         ensure(ended.success(), || format!("{ended}"))
     });
     results.one("SIGTERM while nobody reads stderr", || {

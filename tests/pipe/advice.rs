@@ -263,7 +263,7 @@ fn a_project_without_runs_says_how_the_first_is_made() {
 }
 
 /// So small that the shipped pipelines take a second.
-fn small(project: Project) -> Project {
+pub fn small(project: Project) -> Project {
     let settings = [
         ("PIPE_EPOCHS", "1"),
         ("PIPE_NUM_IMAGES", "32"),
@@ -374,7 +374,7 @@ fn jobs_that_go_on_are_looked_at_and_ended_as_it_says() {
 
 /// Files that print commands, in how many lines, and the tests that type them. Whoever adds one
 /// adds its test here.
-const PRINTED: [(&str, usize, &[&str]); 38] = [
+const PRINTED: [(&str, usize, &[&str]); 40] = [
     (
         "src/cli/pipeline_args.rs",
         2,
@@ -383,12 +383,14 @@ const PRINTED: [(&str, usize, &[&str]); 38] = [
     ("src/cli/clean.rs", 1, &["place::a_run_has_a_name"]),
     ("src/cli/files.rs", 1, &["the_run_of_a_chain"]),
     ("src/cli/fork.rs", 1, &["fork::an_interrupted_fork_says"]),
-    ("src/cli/init.rs", 2, &["a_new_project"]),
+    ("src/cli/init.rs", 3, &["a_new_project", "init::pictures_of_ones_own"]),
+    ("src/cli/init/written.rs", 1, &["init::pictures_of_ones_own"]),
     ("src/cli/job.rs", 1, &["trainer::a_shell_script"]),
     ("src/cli/jobs.rs", 2, &["jobs_that_go_on"]),
     ("src/cli/live.rs", 1, &["live::a_checkpoint_is_saved"]),
     ("src/cli/plan.rs", 1, &["a_plan_that_does_not_hold"]),
     ("src/cli/suggestions.rs", 1, &["told::an_empty_folder"]),
+    ("src/cli/pipeline_name.rs", 1, &["told::an_empty_folder"]),
     ("src/cli/project.rs", 2, &["a_project_without_runs"]),
     ("src/cli/report.rs", 1, &["a_page_without_runs"]),
     ("src/cli/run.rs", 1, &["jobs_that_go_on"]),
@@ -467,6 +469,7 @@ fn every_place_that_prints_a_command_has_a_test_that_types_it() {
         include_str!("advice.rs"),
         include_str!("fork.rs"),
         include_str!("halving.rs"),
+        include_str!("init.rs"),
         include_str!("live.rs"),
         include_str!("place.rs"),
         include_str!("reuse.rs"),

@@ -83,7 +83,7 @@ fn what_cannot_be_forked_is_told_with_what_to_do() {
     at("2", &["--set", "learning_rat=1"]).exits(2).says("learning_rate");
     let best = &project.metadata(&format!("{BASE}/run_001"))["best_checkpoint"]["epoch"];
     assert_eq!(best, &json!(3), "or another one would be kept");
-    let gone = at("2", &rate).exits(1);
+    let gone = at("2", &rate).exits(2);
     let said = gone.says("run 1 keeps no checkpoint up to epoch 2").stderr();
     let again = said.split('`').nth(1).unwrap().to_owned();
     assert_eq!(again, "pipe ckpt again base/1 --epoch 2");
@@ -109,7 +109,7 @@ fn what_cannot_be_forked_is_told_with_what_to_do() {
     let longer = ["fork", "1", "--at", "1", "--set", "batch_size=8", "--epochs", "9"];
     project
         .pipe(&longer)
-        .exits(1)
+        .exits(2)
         .says("nothing can be branched off from run 1")
         .says("schedule horizon 2 -> 9");
     project.pipe(&longer[..6]).succeeds().says("Resumed from epoch 1");
@@ -134,16 +134,16 @@ fn a_lora_is_forked_with_its_base_as_it_was() {
     assert_eq!(project.list("checkpoints/lora"), ["run_001", "run_002"]);
     project.pipe(&["audit", "lora/2"]).succeeds().says("the same, bit for bit");
     std::fs::remove_dir_all(project.path(&format!("{BASE}/run_001"))).unwrap();
-    let refused = project.pipe(&[&fork[..], &["--epochs", "4"]].concat()).exits(1);
+    let refused = project.pipe(&[&fork[..], &["--epochs", "4"]].concat()).exits(2);
     refused.says("it is not up to date");
 }
 
 #[test]
 fn an_interrupted_fork_says_how_it_goes_on() {
     let project = Project::new();
-    let many = ["--set", "num_images=2048"];
+    let many = ["--set", "num_images=512"];
     project.pipe(&[&["run", "p.yaml"], &many[..]].concat()).succeeds();
-    let fork = ["fork", "1", "--at", "1", "--set", "learning_rate=1e-4", "--epochs", "9"];
+    let fork = ["fork", "1", "--at", "1", "--set", "learning_rate=1e-4", "--epochs", "6"];
     let mut command = project.command(&fork);
     command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
     let child = command.spawn().unwrap();
@@ -155,7 +155,7 @@ fn an_interrupted_fork_says_how_it_goes_on() {
     assert_eq!(output.status.code(), Some(130));
     let said = String::from_utf8(output.stderr).unwrap();
     let again = after(&said, "go on with: ");
-    assert_eq!(again, "pipe fork 1 --at 1 --set learning_rate=1e-4 --epochs 9");
+    assert_eq!(again, "pipe fork 1 --at 1 --set learning_rate=1e-4 --epochs 6");
     let said = typed(&project, "", &again);
     assert!(said.contains("Run 002"), "{said}");
     assert_eq!(project.list(BASE), ["run_001", "run_002"]);

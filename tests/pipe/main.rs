@@ -47,6 +47,7 @@ mod lora_conv;
 mod lora_layers;
 mod messages;
 mod metrics;
+mod named;
 #[cfg(unix)]
 mod nodes;
 mod page;

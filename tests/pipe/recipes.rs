@@ -44,7 +44,7 @@ fn a_longer_training_goes_on_from_where_the_rate_began_to_fall() {
     assert!(project.list(&format!("{RUN}/checkpoints")).contains(&"epoch_003.ckpt".to_owned()));
 
     let said = plan(&project, &["--epochs", "10"]);
-    let text = "schedule horizon 5 -> 10 (new run_002; goes on from epoch 3 of run 001";
+    let text = "schedule horizon 5 -> 10 (new run_002; shares epochs 1-3 with run 001";
     assert!(said.contains(text), "{said}");
     let refused = ["run", "p.yaml", "--resume", "--epochs", "10"];
     project.pipe(&refused).exits(2).says("goes on from there: keep `epochs: 5`");

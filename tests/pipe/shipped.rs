@@ -98,3 +98,24 @@ fn the_program_describes_itself() {
         assert!(pipe(&["completions", shell]).0);
     }
 }
+
+#[test]
+fn what_is_released_has_one_version_and_actions_that_cannot_be_moved() {
+    let read = |name: &str| std::fs::read_to_string(root().join(name)).unwrap();
+    for (name, key) in [
+        ("pyproject.toml", "version = \""),
+        ("python/pyproject.toml", "version = \""),
+        ("CITATION.cff", "version: "),
+    ] {
+        let text = read(name);
+        let version = text.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        assert_eq!(version.trim_end_matches('"'), env!("CARGO_PKG_VERSION"), "{name}");
+    }
+    for name in [".github/workflows/ci.yml", ".github/workflows/release.yml"] {
+        for line in read(name).lines().filter_map(|line| line.split_once("uses: ")) {
+            let commit = line.1.split_once('@').map(|(_, at)| at.split(' ').next().unwrap());
+            let is_commit = |at: &str| at.len() == 40 && at.chars().all(|c| c.is_ascii_hexdigit());
+            assert!(commit.is_some_and(is_commit), "{name}: {}", line.1);
+        }
+    }
+}

@@ -3,3 +3,4 @@
 mod layout;
 pub(crate) mod read;
 pub(crate) mod scan;
+pub(crate) mod survey;

@@ -154,7 +154,7 @@ fn content_digests(
 }
 
 /// The images of a class.
-fn find(class: &Class, root: &Path, recursive: bool) -> Result<ClassFiles, DataError> {
+pub(super) fn find(class: &Class, root: &Path, recursive: bool) -> Result<ClassFiles, DataError> {
     match &class.images {
         Some(images) => Ok(ClassFiles { images: images.clone(), ..ClassFiles::default() }),
         None => scan::images(&class.folder, recursive, Some(root)),

@@ -5,6 +5,7 @@
 
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Rgb, RgbImage};
 use pipe_core::failure::panic_message;
@@ -29,6 +30,27 @@ const FORMATS: [ImageFormat; 6] = [
 /// background where it is transparent. The error says what is wrong with it.
 pub(crate) fn square(bytes: &[u8], resize: &ResizeOptions) -> Result<Box<[u8]>, String> {
     Ok(resize.square(&decode(bytes, resize.background)?))
+}
+
+/// What an image's file says of itself before it is decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageHeader {
+    /// In pixels, as they are stored: EXIF may turn them.
+    pub width: u32,
+    pub height: u32,
+    /// The format that photographs are kept in.
+    pub is_jpeg: bool,
+}
+
+/// The header of an image file; `None` if it cannot be read, or is none of an image.
+pub(crate) fn header(file: &Path) -> Option<ImageHeader> {
+    let read = || {
+        let reader = ImageReader::open(file).ok()?.with_guessed_format().ok()?;
+        let format = reader.format().filter(|format| FORMATS.contains(format))?;
+        let (width, height) = reader.into_dimensions().ok()?;
+        Some(ImageHeader { width, height, is_jpeg: format == ImageFormat::Jpeg })
+    };
+    catch_unwind(AssertUnwindSafe(read)).ok().flatten()
 }
 
 /// Whether [`square`] will do; costs as much but for the resizing.

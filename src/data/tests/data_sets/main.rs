@@ -13,5 +13,6 @@ mod loader;
 mod made;
 mod random_trees;
 mod shapes;
+mod survey;
 mod unpack;
 mod zipped;

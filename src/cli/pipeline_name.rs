@@ -1,0 +1,153 @@
+//! Which pipeline file is meant by what was typed: the file itself, a name of one that the project
+//! has, or a folder, which means the only pipeline of the project there.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pipe_core::error::{SpecError, nearest};
+use pipe_engine::pipeline_file::PipelineFile;
+use pipe_engine::source;
+
+use super::{CliError, project};
+
+/// What stands for a pipeline file that was left out.
+pub const HERE: &str = ".";
+/// Folders of a project where its pipelines are looked for.
+const FOLDERS: [&str; 2] = ["", "pipelines"];
+/// What the name of a pipeline file may end with.
+const ENDINGS: [&str; 4] = ["", ".yaml", ".yml", ".pipe.yaml"];
+
+/// The pipeline file that is meant, as seen from where the program was started.
+///
+/// # Errors
+/// A name that no pipeline has; a folder whose project has none, or several.
+pub fn resolve(typed: &Path) -> Result<PathBuf, CliError> {
+    match fs::metadata(typed) {
+        Ok(found) if found.is_dir() => only(typed),
+        Ok(_) => Ok(typed.to_owned()),
+        Err(_) => named(typed),
+    }
+}
+
+/// The pipeline files of the project in a folder, as seen from where the program was started. A file
+/// that is meant to be one and has a mistake in it counts.
+pub fn all(folder: &Path) -> Vec<PathBuf> {
+    let (root, shown) = project_of(folder);
+    let mut found = Vec::new();
+    for below in FOLDERS {
+        let Ok(entries) = fs::read_dir(root.join(below)) else { continue };
+        let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+        names.sort();
+        let paths = names.iter().map(|name| Path::new(below).join(name));
+        let pipelines = paths.filter(|path| is_pipeline(&root.join(path)));
+        found.extend(pipelines.map(|path| shown.join(path)));
+    }
+    found
+}
+
+/// The project of a folder: its root, and how that is typed where the program was started.
+fn project_of(folder: &Path) -> (PathBuf, PathBuf) {
+    let shown = if folder == Path::new(HERE) { PathBuf::new() } else { folder.to_owned() };
+    let Ok(place) = folder.canonicalize() else { return (folder.to_owned(), shown) };
+    match project::nearest(&place) {
+        Some(root) => {
+            let below = place.strip_prefix(&root).map_or(0, |below| below.components().count());
+            (root, (0..below).fold(shown, |path, _| path.join("..")))
+        }
+        None => (place, shown),
+    }
+}
+
+fn is_pipeline(path: &Path) -> bool {
+    let is_yaml = path.extension().is_some_and(|e| e == "yaml" || e == "yml");
+    let Some(source) = Some(path).filter(|_| is_yaml).and_then(|p| source::read(p, p).ok()) else {
+        return false;
+    };
+    let has = |key: &str| source.text().lines().any(|line| line.starts_with(key));
+    has("name:") && has("stages:") || PipelineFile::parse(source).is_ok()
+}
+
+/// The only pipeline of the project in a folder.
+fn only(folder: &Path) -> Result<PathBuf, CliError> {
+    let mut found = all(folder);
+    match (found.len(), folder == Path::new(HERE)) {
+        (1, _) => Ok(found.remove(0)),
+        (0, true) => Err(CliError::usage(NONE)),
+        (0, false) => {
+            Err(CliError::usage(format!("there is no pipeline file in {}", folder.display())))
+        }
+        (count, _) => {
+            let error = CliError::usage(format!("which of {count} pipelines is meant?"));
+            Err(error.note(format!("name one of: {}", list(&found))))
+        }
+    }
+}
+
+const NONE: &str = "there is no pipeline file here; `pipe init` makes a project with one";
+
+/// The pipeline that a name means, which is no file where the program was started.
+fn named(typed: &Path) -> Result<PathBuf, CliError> {
+    let (root, shown) = project_of(Path::new(HERE));
+    let places = FOLDERS.iter().flat_map(|folder| ENDINGS.map(|ending| (folder, ending)));
+    let mut paths = places.map(|(folder, ending)| {
+        let mut name = typed.as_os_str().to_owned();
+        name.push(ending);
+        Path::new(folder).join(name)
+    });
+    if let Some(path) = paths.find(|path| root.join(path).is_file()) {
+        return Ok(shown.join(path));
+    }
+    // A file in a folder that was named is looked for there, by whoever reads it.
+    if typed.components().count() > 1 {
+        return Ok(typed.to_owned());
+    }
+    let (all, stem) = (all(Path::new(HERE)), stem(typed));
+    let error = SpecError::plain(format!("{}: no such file", typed.display()));
+    let stems: Vec<String> = all.iter().map(|path| self::stem(path)).collect();
+    let near = nearest(&stem, stems.iter().map(String::as_str));
+    let near = all.iter().find(|path| near.is_some_and(|near| near == self::stem(path)));
+    let error = match (near, with_stage(&all, &stem)) {
+        _ if all.is_empty() => error.note(NONE),
+        (_, Some(file)) => {
+            error.note(format!("it is a stage of {}: name that file before it", file.display()))
+        }
+        (Some(near), None) => error.note(format!("did you mean `{}`?", near.display())),
+        (None, None) => error.note(format!("the pipelines here: {}", list(&all))),
+    };
+    Err(error.into())
+}
+
+/// The first pipeline that has a stage of this name.
+fn with_stage<'a>(all: &'a [PathBuf], name: &str) -> Option<&'a PathBuf> {
+    let has = |path: &&PathBuf| {
+        let parsed = source::read(path, path).ok().map(PipelineFile::parse);
+        let parsed = parsed.and_then(Result::ok);
+        parsed.is_some_and(|file| file.stages.iter().any(|stage| stage.id.as_str() == name))
+    };
+    all.iter().find(has)
+}
+
+/// A file's name without what pipeline files end with.
+fn stem(path: &Path) -> String {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let ending = ENDINGS.iter().rev().find(|ending| name.ends_with(**ending));
+    ending.and_then(|ending| name.strip_suffix(ending)).unwrap_or(name).to_owned()
+}
+
+/// The first few.
+fn list(files: &[PathBuf]) -> String {
+    const MOST: usize = 8;
+    let shown: Vec<_> = files.iter().take(MOST).map(|path| path.display().to_string()).collect();
+    let more = match files.len().saturating_sub(MOST) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    shown.join(", ") + &more
+}
+
+/// The name of a data set is a parameter, or else the source of the `dataset` stage.
+pub fn dataset_key(root: &Path, file: &Path) -> Result<&'static str, CliError> {
+    let file = PipelineFile::parse(source::read(&root.join(file), file)?)?;
+    Ok(if file.params.contains_key("dataset") { "dataset" } else { "source" })
+}
