@@ -418,6 +418,21 @@ mod programs {
     }
 
     #[test]
+    fn a_program_ends_within_its_budget_and_by_the_clock() {
+        let slow = "    settings: { pause_us: 10000, steps: 60 }\n";
+        let budget = project(&format!("    budget: 200ms\n{slow}"));
+        let args = ["run", "p.yaml", "--epochs=9"];
+        budget.pipe(&args).succeeds().says("0 of 9 epochs (budget of 200ms is used)");
+        budget.pipe(&args).succeeds().says("ended at epoch 0 of 9, budget of 200ms is used");
+        let more = ["plan", "p.yaml", "--epochs=9", "--set", "base.budget=1h"];
+        budget.pipe(&more).succeeds().says("extend 0 -> 9");
+        let past = project(&format!("    until: 2020-01-01 07:00\n{slow}"));
+        past.pipe(&args).succeeds();
+        assert_eq!(past.metadata(RUN)["ended_by"], "until");
+        past.pipe(&args).succeeds().says("until 2020-01-01 07:00");
+    }
+
+    #[test]
     fn a_program_of_so_many_steps_ends_inside_an_epoch_and_extends() {
         for folder in [false, true] {
             let keys =
