@@ -41,8 +41,13 @@ impl Options {
 
     /// Some of the numbers from 1 to `last`, evenly apart, never more than the rounds.
     pub fn some_of(&self, last: usize) -> Vec<usize> {
-        let step = last.div_ceil(self.rounds).max(1);
-        (1..=last).step_by(step).collect()
+        self.part_of(last, 1)
+    }
+
+    /// The same with that part of the rounds; all numbers where everything is tried.
+    pub fn part_of(&self, last: usize, part: usize) -> Vec<usize> {
+        let most = if self.seconds.is_some() { (self.rounds / part).max(1) } else { last.max(1) };
+        (1..=last).step_by(last.div_ceil(most).max(1)).collect()
     }
 }
 
