@@ -193,7 +193,7 @@ fn unknown_names_are_found_everywhere() {
     bad(
         "params: {",
         "parms: {",
-        "p.yaml:2:1: parms: unknown key\n  |\n2 | parms: { epochs: 7, word: hello }\n  | ^^^^^\n  = did you mean `params`?\n  = expected one of: name, include, params, policies, profiles, executor, store, fsync, on, stages",
+        "p.yaml:2:1: parms: unknown key\n  |\n2 | parms: { epochs: 7, word: hello }\n  | ^^^^^\n  = did you mean `params`?\n  = expected one of: name, include, params, policies, profiles, executor, store, fsync, on, budget, until, stages",
     );
 }
 
