@@ -2,8 +2,8 @@
 //! epochs and checkpoints.
 
 use pipe_engine::kind::Forecast;
-use pipe_runs::Metadata;
 use pipe_runs::policy::CheckpointPolicy;
+use pipe_runs::{EpochRecord, Metadata};
 
 /// Epochs whose median says how long one takes.
 const NEWEST: usize = 5;
@@ -24,10 +24,7 @@ pub(crate) struct Pace {
 impl Pace {
     /// What the newest epochs of a run took, if it has any.
     pub fn of(run: &Metadata) -> Option<Self> {
-        let mut newest: Vec<f64> =
-            run.history.iter().rev().take(NEWEST).map(|epoch| epoch.seconds).collect();
-        newest.sort_by(f64::total_cmp);
-        let seconds = *newest.get(newest.len() / 2)?;
+        let seconds = epoch_seconds(run.history.iter().rev())?;
         let checkpoints = &run.checkpoints;
         let bytes = checkpoints.last().map(|checkpoint| checkpoint.bytes);
         let memory = peak_memory(run);
@@ -54,6 +51,13 @@ impl Pace {
         let seconds = Some(self.seconds * epochs as f64);
         Forecast { seconds, bytes, memory: self.memory, from }
     }
+}
+
+/// Seconds of an epoch: the median of the newest, which come first.
+pub fn epoch_seconds<'a>(epochs: impl Iterator<Item = &'a EpochRecord>) -> Option<f64> {
+    let mut newest: Vec<f64> = epochs.take(NEWEST).map(|epoch| epoch.seconds).collect();
+    newest.sort_by(f64::total_cmp);
+    newest.get(newest.len() / 2).copied()
 }
 
 /// Key of a run's metadata: bytes of main memory that its processes had at most.

@@ -50,7 +50,7 @@ mod training;
 
 pub use branching::Branch;
 pub use budget::{EpochTime, HORIZON, IN_TIME, PlannedLength, TimeLimits, planned_epochs};
-pub use forecast::{note_memory, peak_memory};
+pub use forecast::{epoch_seconds, note_memory, peak_memory};
 pub use later::{later_key, later_setting};
 pub use length::UNLIMITED;
 pub use opening::write_config;

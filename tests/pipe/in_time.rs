@@ -123,6 +123,28 @@ fn it_is_interrupted_and_killed_and_ends_as_if_it_had_not_been() {
 }
 
 #[test]
+fn each_of_its_checkpoints_is_made_again_as_the_same_file() {
+    let keys = format!("    budget: {}\n    checkpoint: {{ keep_last_n: 1 }}\n", time_of(8.0));
+    let project = tiny(&keys);
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    let metadata = project.metadata(RUN);
+    let kept: Vec<u64> = metadata["checkpoints"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["epoch"].as_u64().unwrap())
+        .collect();
+    let history = metadata["history"].as_array().unwrap().iter();
+    let all = history.map(|e| e["epoch"].as_u64().unwrap());
+    let removed: Vec<u64> = all.filter(|epoch| !kept.contains(epoch)).collect();
+    assert!(!removed.is_empty(), "{metadata:#}");
+    for epoch in removed {
+        let again = ["ckpt", "again", "base/1", "--epoch", &epoch.to_string()];
+        project.pipe(&again).succeeds().says("the same file");
+    }
+}
+
+#[test]
 fn what_has_no_decay_ends_where_it_is() {
     let project = Project::new();
     project.write("p.yaml", format!("{TINY}    budget: 400ms\n"));

@@ -56,7 +56,10 @@ impl TrainingSettings {
     pub fn aside(&self) -> Self {
         let checkpoint =
             CheckpointPolicy { save_every_n_epochs: UNLIMITED, ..self.checkpoint.aside() };
+        // Where the schedule's length is found on the way, no setting says it.
+        let epochs = if self.places_decay() { UNLIMITED } else { self.epochs };
         Self {
+            epochs,
             early_stopping: None,
             max_time: None,
             budget: None,

@@ -48,8 +48,8 @@ pub fn fit(
     trainer.sample_if_missing()?;
     let mut data_parallel = trainer.start_workers()?;
     let mut ending = trainer.ending()?;
-    trainer.plan_length(None)?;
-    'epochs: while ending.is_none() && trainer.position.epoch < trainer.epochs {
+    trainer.plan_length()?;
+    'epochs: while ending.is_none() && trainer.position.epoch < trainer.last_epoch() {
         // ---- Other settings, if an entry of `then` begins here
         if trainer.enter_period()? {
             data_parallel = trainer.restart_workers(data_parallel)?;
@@ -90,10 +90,11 @@ pub fn fit(
 
         // ---- The epoch's checkpoint and image grid
         ending = trainer.ending()?;
-        let is_final = trainer.position.epoch >= trainer.epochs || ending.is_some();
+        trainer.plan_length()?;
+        let is_final = trainer.position.epoch >= trainer.last_epoch() || ending.is_some();
         trainer.save_epoch(&metrics, is_final)?;
     }
-    let ending = ending.filter(|_| trainer.position.epoch < trainer.epochs);
+    let ending = ending.filter(|_| trainer.position.epoch < trainer.last_epoch());
     let ending = ending.or_else(|| trainer.ending_in_time());
     trainer.recorder.note_ending(ending)
 }
@@ -105,6 +106,8 @@ struct Trainer<'a, 'r> {
     stopping: StoppingRules,
     /// When this process began with its first step.
     began: Instant,
+    /// Epochs that were complete then.
+    epochs_before: u64,
 
     // ---- What changes from period to period
     period: &'a Period,
@@ -123,16 +126,10 @@ struct Trainer<'a, 'r> {
     trained_before: Trained,
 
     // ---- What time may change
-    /// The last epoch.
-    epochs: u64,
     /// The last epoch as people are told of it: where time decides, as many as fit by now.
     target: u64,
     /// The number of epochs, where time has decided it.
     planned: Option<u64>,
-    /// Seconds of its epochs.
-    epoch_seconds: Vec<f64>,
-    /// Epochs of this process.
-    own_epochs: u32,
 }
 
 /// An epoch under way.
@@ -180,7 +177,6 @@ impl<'a, 'r> Trainer<'a, 'r> {
         }
         state.enter(period);
         recorder.enter(position.epoch);
-        let epoch_seconds = recorder.epoch_seconds(position.epoch)?;
         Ok(Self {
             training,
             stopping: settings.stopping().begun(context.request.walltime),
@@ -190,16 +186,14 @@ impl<'a, 'r> Trainer<'a, 'r> {
             loader,
             steps_per_epoch,
             began: Instant::now(),
+            epochs_before: position.epoch,
             other_steps: training.other_steps,
             state,
             position,
             recorder,
             trained_before: Trained::default(),
-            epochs,
             target: if epochs == UNLIMITED { position.epoch + 1 } else { epochs },
             planned: *planned,
-            epoch_seconds,
-            own_epochs: 0,
         })
     }
 
@@ -366,7 +360,6 @@ impl<'a, 'r> Trainer<'a, 'r> {
         let wait_share = waited.as_secs_f64() / own;
         let timing = EpochTiming { seconds, speed, wait_share, rate };
         self.recorder.log_epoch(&self.position, &metrics, timing)?;
-        self.plan_length(Some(seconds))?;
         Ok(metrics)
     }
 

@@ -17,7 +17,9 @@ use pipe_fs::atomic;
 use pipe_fs::atomic::Log;
 use pipe_runs::events::{EventFile, MetricsFile};
 use pipe_runs::{CheckpointManager, EpochRecord, LiveRequest, LiveRequests, Run, Saved, Status};
-use pipe_trainer::{Ending, PlannedLength, StoppingRules, Trained, note_ending, note_memory};
+use pipe_trainer::{
+    Ending, PlannedLength, StoppingRules, Trained, epoch_seconds, note_ending, note_memory,
+};
 
 use super::checkpoint_writer::CheckpointWriter;
 use super::periods::{Period, Periods};
@@ -49,8 +51,6 @@ pub struct Recorder<'a> {
     /// Seconds that the loop has waited for it.
     waited: f64,
     requests: LiveRequests,
-    /// Epochs that the schedule spans, if that is known by now.
-    horizon: Option<u64>,
     /// Bytes of main memory that the process had at most.
     memory: Cell<u64>,
 }
@@ -110,8 +110,6 @@ impl<'a> Recorder<'a> {
         let (run, experiment) = (keeper.run().clone(), keeper.metadata().experiment_name.clone());
         let identity = keeper.metadata().identity.clone();
         let requests = LiveRequests::to(&run);
-        let planned = PlannedLength::of(keeper.metadata()).filter(|_| settings.places_decay());
-        let horizon = settings.horizon().or(planned.map(|planned| planned.epochs));
         let (writer, pending) = (CheckpointWriter::start(keeper)?, PendingSave::default());
         Ok(Self {
             context,
@@ -130,7 +128,6 @@ impl<'a> Recorder<'a> {
             pending,
             waited: 0.0,
             requests,
-            horizon,
             memory: Cell::new(0),
         })
     }
@@ -219,17 +216,16 @@ impl<'a> Recorder<'a> {
         Ok((trained, rules.ending(history, trained)))
     }
 
-    /// Seconds of each epoch up to one.
-    pub fn epoch_seconds(&mut self, until: u64) -> Result<Vec<f64>, StageError> {
+    /// Seconds of an epoch, by the newest up to one.
+    pub fn epoch_seconds(&mut self, until: u64) -> Result<Option<f64>, StageError> {
         let history = &self.writer.manager()?.metadata().history;
-        Ok(history.iter().take_while(|e| e.epoch <= until).map(|e| e.seconds).collect())
+        Ok(epoch_seconds(history.iter().rev().skip_while(|e| e.epoch > until)))
     }
 
     /// Fixes the number of epochs, and keeps the checkpoint of the last one that every length has in
     /// common.
     pub fn note_length(&mut self, length: &PlannedLength, common: u64) -> Result<(), StageError> {
         self.flush()?;
-        self.horizon = Some(length.epochs);
         let manager = self.writer.manager()?;
         manager.keep_epoch(common);
         manager.update(|metadata| length.note(metadata))?;

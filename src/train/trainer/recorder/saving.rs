@@ -125,7 +125,7 @@ impl Recorder<'_> {
                 "schedule": schedule,
                 "last_step": position.global_step,
                 "base_lr": self.settings.learning_rate,
-                "horizon_epochs": self.horizon,
+                "horizon_epochs": self.settings.horizon(),
             }),
             loop_state: if position.step_in_epoch > 0 {
                 json!({ "sums": position.loss_totals, SECONDS: position.seconds_in_epoch })

@@ -2,13 +2,10 @@
 //! begin to fall.
 
 use pipe_engine::kind::StageError;
-use pipe_trainer::{Ending, EpochTime, PlannedLength, Trained, planned_epochs};
+use pipe_trainer::{Ending, EpochTime, PlannedLength, planned_epochs};
 
 use super::super::schedule::Horizon;
 use super::Trainer;
-
-/// Epochs whose median says how long one takes.
-const NEWEST: usize = 5;
 
 impl Trainer<'_, '_> {
     /// What its schedule spans.
@@ -20,27 +17,28 @@ impl Trainer<'_, '_> {
         }
     }
 
-    /// Fixes the number of epochs if the learning rate has to begin to fall. `ended`: seconds of the
-    /// epoch that has just ended, if one has.
-    pub(super) fn plan_length(&mut self, ended: Option<f64>) -> Result<(), StageError> {
+    /// The last epoch. What is done once more ends where it is told to.
+    pub(super) fn last_epoch(&self) -> u64 {
+        let planned = self.planned.filter(|_| self.training.context.aside.is_none());
+        planned.unwrap_or(self.training.epochs)
+    }
+
+    /// Fixes the number of epochs if the learning rate has to begin to fall. Between two epochs.
+    pub(super) fn plan_length(&mut self) -> Result<(), StageError> {
         let settings = self.training.settings;
         let limits = &self.stopping.limits;
         let is_inside = self.position.step_in_epoch > 0;
         if !limits.is_set() || self.planned.is_some() || is_inside {
             return Ok(());
         }
-        self.epoch_seconds.extend(ended);
-        self.own_epochs += u32::from(ended.is_some());
-        let mut newest: Vec<f64> = self.epoch_seconds.iter().rev().take(NEWEST).copied().collect();
-        newest.sort_by(f64::total_cmp);
-        let Some(trained) = newest.get(newest.len() / 2).copied() else { return Ok(()) };
-        // What is done between epochs passes too.
-        let each = self.began.elapsed().as_secs_f64() / f64::from(self.own_epochs);
-        let passed = if self.own_epochs > 0 { each.max(trained) } else { trained };
         let epochs = self.position.epoch;
-        let seconds = self.trained_before.seconds + ended.unwrap_or(0.0);
-        let so_far = Trained { seconds, epochs, ..self.trained_before };
-        let Some(fit) = limits.fit(so_far, EpochTime { trained, passed }) else { return Ok(()) };
+        let Some(trained) = self.recorder.epoch_seconds(epochs)? else { return Ok(()) };
+        // What is done between epochs passes too.
+        let own = epochs - self.epochs_before;
+        let each = self.began.elapsed().as_secs_f64() / own as f64;
+        let passed = if own > 0 { each.max(trained) } else { trained };
+        let each = EpochTime { trained, passed };
+        let Some(fit) = limits.fit(self.trained_before, each) else { return Ok(()) };
         self.target = epochs.saturating_add(fit).min(self.training.epochs).max(epochs);
         if !settings.places_decay() {
             return Ok(());
@@ -50,7 +48,7 @@ impl Trainer<'_, '_> {
             return Ok(());
         };
         self.planned = Some(all);
-        (self.epochs, self.target) = (all, all);
+        self.target = all;
         let length = PlannedLength { epochs: all, limit: limits.words() };
         self.recorder.note_length(&length, constant(all))
     }
