@@ -4,7 +4,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::excerpt::Excerpt;
+use crate::excerpt::excerpt;
 use crate::source::{Part, Position, Source};
 
 /// An error in a pipeline file, a config file or a setting. Exit code 2.
@@ -140,6 +140,21 @@ impl SpecError {
     /// The file that it is about.
     pub fn file(&self) -> Option<&Path> {
         self.0.place.as_ref().map(|place| place.path.as_path())
+    }
+
+    /// Line and column in that file, counted from 1.
+    pub fn position(&self) -> Option<(usize, usize)> {
+        self.place().1
+    }
+
+    /// What is wrong, alone.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// Lines of help.
+    pub fn notes(&self) -> &[String] {
+        &self.0.notes
     }
 
     /// The key path.
@@ -308,10 +323,7 @@ impl fmt::Display for SpecError {
         }
         f.write_str(&self.0.message)?;
         if let Some(Place { position: Some(p), excerpt: Some(line), .. }) = &self.0.place {
-            let number = p.line.to_string();
-            let indent = " ".repeat(number.len());
-            let Excerpt { text, lead, marks } = Excerpt::of(line, p.column);
-            write!(f, "\n{indent} |\n{number} | {text}\n{indent} | {lead}{marks}")?;
+            write!(f, "\n{}", excerpt(line, p.line, p.column))?;
         }
         for note in &self.0.notes {
             write!(f, "\n  = {note}")?;

@@ -1,44 +1,22 @@
 //! One line of a file with marks under a piece of it, cut to what a terminal shows in one line.
 
-/// Characters of a line that are shown; with the number before them they fit into 80 columns.
-const WIDTH: usize = 72;
-/// Characters before a marked piece, at least, and behind it, that stay when a line is cut.
-const BEFORE: usize = 24;
-const BEHIND: usize = 4;
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
-pub(crate) struct Excerpt {
-    pub text: String,
-    /// What stands under it, up to the marks.
-    pub lead: String,
-    pub marks: String,
-}
+/// Cells of a terminal that an excerpt takes.
+const WIDTH: usize = 80;
 
-impl Excerpt {
-    /// `column` is counted from 1, in characters.
-    pub fn of(line: &str, column: usize) -> Self {
-        let all: Vec<char> = line.trim_end().chars().collect();
-        let at = column.saturating_sub(1);
-        let length = token(line, column);
-        let start = if at + length <= WIDTH || all.len() <= WIDTH {
-            0
-        } else {
-            (at + length.min(WIDTH - BEFORE - BEHIND) + BEHIND).saturating_sub(WIDTH)
-        };
-        let end = all.len().min(start + WIDTH);
-        let (before, after) =
-            (if start > 0 { "…" } else { "" }, if end < all.len() { "…" } else { "" });
-        let shown: String = all.get(start..end).unwrap_or_default().iter().collect();
-        // The marks are placed by characters, as terminals show them.
-        let spaces = |c: &char| if *c == '\t' { '\t' } else { ' ' };
-        let gap: String =
-            all.get(start..at.min(all.len())).unwrap_or_default().iter().map(spaces).collect();
-        let room = (start + WIDTH).saturating_sub(at).max(1);
-        Self {
-            text: format!("{before}{shown}{after}"),
-            lead: format!("{}{gap}", " ".repeat(before.chars().count())),
-            marks: "^".repeat(length.min(room)),
-        }
-    }
+/// The line of this number, with marks under what begins at `column`, counted from 1 in characters.
+pub(crate) fn excerpt(line: &str, number: usize, column: usize) -> String {
+    let line = line.trim_end();
+    let byte = |characters: usize| {
+        line.char_indices().nth(characters).map_or(line.len(), |(byte, _)| byte)
+    };
+    let start = column.saturating_sub(1);
+    let marked = byte(start)..byte(start + token(line, column));
+    let snippet = Snippet::source(line).line_start(number).fold(false);
+    let snippet = snippet.annotation(AnnotationKind::Primary.span(marked));
+    let group = Group::with_level(Level::ERROR).element(snippet);
+    Renderer::plain().term_width(WIDTH).render(&[group])
 }
 
 /// How many characters the key or value takes that begins at `column` (counted from 1) of a line,
@@ -87,22 +65,32 @@ fn closing(text: &[char]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use unicode_width::UnicodeWidthStr;
+
     use super::*;
 
     #[test]
     fn a_long_line_is_cut_and_the_marks_stay_under_their_piece() {
         let line = format!("  base: {{ kind: train, classes: [{}], epocs: 3 }}", "a, ".repeat(60));
         let piece = line.find("epocs").unwrap();
-        for column in (1..=line.len()).step_by(7).chain([piece + 1]) {
-            let Excerpt { text, lead, marks } = Excerpt::of(&line, column);
-            assert!(text.chars().count() <= WIDTH + 2, "{text}");
-            assert!(lead.chars().count() + marks.len() <= WIDTH + 2, "{lead}{marks}");
-            let under: String = text.chars().skip(lead.chars().count()).take(1).collect();
-            assert_eq!(under, line.chars().nth(column - 1).unwrap().to_string(), "column {column}");
+        for column in (1..line.len()).step_by(7).chain([piece + 1]) {
+            let shown = excerpt(&line, 7, column);
+            let lines: Vec<&str> = shown.lines().collect();
+            let [_, text, marks] = lines[..] else { panic!("{shown}") };
+            assert!(text.width() <= WIDTH + 4, "{shown}");
+            let under = marks.find('^').unwrap();
+            let expected = line.chars().nth(column - 1).unwrap();
+            assert_eq!(text.chars().nth(under), Some(expected), "column {column}\n{shown}");
         }
-        let Excerpt { text, lead, marks } = Excerpt::of(&line, piece + 1);
-        assert!(text.starts_with('…') && text.ends_with("epocs: 3 …"), "{text}");
-        assert_eq!((lead.chars().count(), marks.as_str()), (64, "^^^^^"));
+        let shown = excerpt(&line, 7, piece + 1);
+        assert!(shown.lines().nth(1).unwrap().ends_with("epocs: 3 }"), "{shown}");
+        assert!(shown.ends_with(" ^^^^^"), "{shown}");
+    }
+
+    #[test]
+    fn marks_stand_under_letters_of_two_cells() {
+        let shown = excerpt("  野菜: { a: b }", 12, 7);
+        assert_eq!(shown, "   |\n12 |   野菜: { a: b }\n   |         ^^^^^^^^");
     }
 
     #[test]
