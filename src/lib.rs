@@ -55,7 +55,7 @@ pub fn main_with(kinds: Vec<Arc<dyn StageKind>>, architectures: Architectures) -
     let code = match cli::call(arguments, &kinds, &architectures) {
         Ok(code) => code,
         Err(error) => {
-            error.messages().iter().for_each(|message| report::message::error(message));
+            error.messages().iter().for_each(|wrong| report::message::error(&wrong.text));
             error.exit_code()
         }
     };

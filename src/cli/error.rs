@@ -22,19 +22,39 @@ impl From<u8> for ExitCode {
 /// What ends the program with a message.
 #[derive(Debug)]
 pub struct CliError {
-    messages: Vec<String>,
+    messages: Vec<Message>,
     code: u8,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone)]
+pub struct Message {
+    pub text: String,
+    /// The same by its parts, of what stands in a file.
+    pub spec: Option<SpecError>,
+}
+
+impl From<String> for Message {
+    fn from(text: String) -> Self {
+        Self { text, spec: None }
+    }
+}
+
+impl From<SpecError> for Message {
+    fn from(error: SpecError) -> Self {
+        Self { text: error.to_string(), spec: Some(error) }
+    }
 }
 
 impl CliError {
     /// Bad usage, file or setting.
     pub fn usage(message: impl fmt::Display) -> Self {
-        Self { messages: vec![message.to_string()], code: 2 }
+        Self { messages: vec![message.to_string().into()], code: 2 }
     }
 
     /// The work itself failed.
     pub fn failed(message: impl fmt::Display) -> Self {
-        Self { messages: vec![message.to_string()], code: 1 }
+        Self { messages: vec![message.to_string().into()], code: 1 }
     }
 
     /// What went wrong with a stage.
@@ -47,8 +67,13 @@ impl CliError {
     }
 
     /// What is to be printed, each with `error:` before it.
-    pub fn messages(&self) -> &[String] {
+    pub fn messages(&self) -> &[Message] {
         &self.messages
+    }
+
+    /// All of it as one text.
+    pub fn to_text(&self) -> String {
+        self.messages.iter().map(|message| message.text.as_str()).collect::<Vec<_>>().join("\n")
     }
 
     /// All that is wrong with several things.
@@ -65,7 +90,7 @@ impl CliError {
     /// Adds a line of help to the last message.
     pub fn note(mut self, note: impl fmt::Display) -> Self {
         if let Some(message) = self.messages.last_mut() {
-            message.push_str(&format!("\n  = {note}"));
+            message.text.push_str(&format!("\n  = {note}"));
         }
         self
     }
@@ -77,12 +102,12 @@ impl CliError {
 
 impl From<SpecError> for CliError {
     fn from(error: SpecError) -> Self {
-        Self::usage(error)
+        SpecErrors::from(error).into()
     }
 }
 
 impl From<SpecErrors> for CliError {
     fn from(errors: SpecErrors) -> Self {
-        Self { messages: errors.iter().map(SpecError::to_string).collect(), code: 2 }
+        Self { messages: errors.iter().cloned().map(Message::from).collect(), code: 2 }
     }
 }

@@ -208,7 +208,7 @@ pub fn end(
     if !after.is_some_and(|after| matches!(after, StageState::Partial { .. }) && after != *before) {
         return ended;
     }
-    error.messages().iter().for_each(|text| message::warning(text));
+    error.messages().iter().for_each(|wrong| message::warning(&wrong.text));
     stderr::line(format!("job {job} is requeued and goes on from there"));
     stderr::flush();
     Slurm.requeue(job).map_err(CliError::failed)?;

@@ -122,7 +122,7 @@ pub fn combine<T>(
         (work, Ok(())) => work,
         // Whoever asked to stop is told what it was that stopped.
         (Ok(code), Err(error)) if stop.requested().is_some() => {
-            error.messages().iter().for_each(|text| message::warning(text));
+            error.messages().iter().for_each(|wrong| message::warning(&wrong.text));
             Ok(code)
         }
         (Ok(_), Err(error)) => Err(error),

@@ -51,9 +51,7 @@ impl PageSource for Subject {
     }
 
     fn html(&self) -> String {
-        self.page()
-            .map(|page| page.to_html(true))
-            .unwrap_or_else(|error| error.messages().join("\n"))
+        self.page().map(|page| page.to_html(true)).unwrap_or_else(|error| error.to_text())
     }
 
     fn json(&self) -> String {

@@ -50,6 +50,8 @@ pub fn to_text(schema: &Value) -> String {
 }
 
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
+/// Under which the schema of pipeline files is to stand in SchemaStore, for files `*.pipe.yaml`.
+const PIPELINE_ID: &str = "https://www.schemastore.org/burn-pipe.json";
 
 /// Pipeline files: the outer form, and one alternative for each kind of stage.
 fn pipeline(kinds: &[Arc<dyn StageKind>]) -> Value {
@@ -102,6 +104,7 @@ fn pipeline(kinds: &[Arc<dyn StageKind>]) -> Value {
     reuse::add_sections(&mut properties);
     json!({
         "$schema": DIALECT,
+        "$id": PIPELINE_ID,
         "title": "pipe pipeline",
         "description": "Stages that are resolved into a graph and run in its order. `pipe check` says what is wrong with one.",
         "examples": [{
