@@ -9,13 +9,13 @@ use pipe_runs::checkpoint::Written;
 use pipe_train::checkpoint::{self as model, PostHocError};
 
 use super::ckpt_again::{AgainArguments, again};
-use super::{CliError, ExitCode, Kinds, files, output_file};
+use super::{CliError, ExitCode, Kinds, files, hub, output_file};
 use crate::report::stdout::say;
 use crate::report::{Output, message, table};
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  pipe ckpt show checkpoints/base_training/run_001/checkpoints/best.ckpt\n  pipe ckpt verify checkpoints/base_training/run_001/checkpoints/last.ckpt\n  pipe ckpt export best.ckpt --weights-only -o weights.ckpt\n  pipe ckpt ema checkpoints/base_training/run_001 --length 0.075 -o averaged.ckpt\n  pipe ckpt again 3 --epoch 7\n  pipe ckpt again base/3 --epoch 7 -o epoch_7.ckpt\n  pipe ckpt import model.pt --image-size 32 -o model.ckpt\n  pipe ckpt import last.ckpt --map names.yaml --image-size 32 -o model.ckpt"
+    after_help = "Examples:\n  pipe ckpt show checkpoints/base_training/run_001/checkpoints/best.ckpt\n  pipe ckpt verify checkpoints/base_training/run_001/checkpoints/last.ckpt\n  pipe ckpt export best.ckpt --weights-only -o weights.ckpt\n  pipe ckpt export best.ckpt --hub my_model\n  pipe ckpt ema checkpoints/base_training/run_001 --length 0.075 -o averaged.ckpt\n  pipe ckpt again 3 --epoch 7\n  pipe ckpt again base/3 --epoch 7 -o epoch_7.ckpt\n  pipe ckpt import model.pt --image-size 32 -o model.ckpt\n  pipe ckpt import last.ckpt --map names.yaml --image-size 32 -o model.ckpt"
 )]
 pub struct CkptArguments {
     #[command(subcommand)]
@@ -49,11 +49,24 @@ enum CkptCommand {
         /// A checkpoint; for `--lora` the base model
         file: PathBuf,
         /// File to write
-        #[arg(short, long, value_name = "FILE")]
-        output: PathBuf,
+        #[arg(
+            short,
+            long,
+            value_name = "FILE",
+            required_unless_present = "hub",
+            conflicts_with = "hub"
+        )]
+        output: Option<PathBuf>,
         /// The weights and the EMA weights, without the optimizer's state
         #[arg(long, group = "what")]
         weights_only: bool,
+        /// A folder as model hubs take it: the weights that are sampled from, their configuration,
+        /// and a model card with data, settings, metrics and pictures
+        #[arg(long, group = "what", value_name = "DIR")]
+        hub: Option<PathBuf>,
+        /// A picture for the card; the run's own newest if unset
+        #[arg(long = "picture", value_name = "FILE", requires = "hub")]
+        pictures: Vec<PathBuf>,
         /// Whole weights with the LoRA weights folded in
         #[arg(long, group = "what")]
         merge: bool,
@@ -129,8 +142,12 @@ pub fn ckpt(
                 model::probe(architectures, &open(&file)?, &prefix).map_err(CliError::failed)?;
             say!("{}", serde_json::to_string(&probe).map_err(CliError::failed)?);
         }
+        CkptCommand::Export { file, hub: Some(folder), pictures, overwrite, .. } => {
+            hub::export(&open(&file)?, &folder, &pictures, overwrite)?;
+        }
         CkptCommand::Export { file, output, merge, lora, overwrite, .. } => {
             let checkpoint = open(&file)?;
+            let output = output.unwrap_or_default();
             let target = free(&output, overwrite)?;
             let adapter = lora.map(|path| model::adapter(&files::adapter(&path), true)).transpose();
             let adapter = adapter.map_err(CliError::failed)?;

@@ -1,5 +1,7 @@
 //! `pipe completions SHELL`
 
+use clap_complete::env::Shells;
+
 use super::{CliError, ExitCode};
 
 #[derive(clap::Args)]
@@ -11,13 +13,19 @@ pub struct CompletionsArguments {
     shell: clap_complete::Shell,
 }
 
-/// `program`: the whole command line.
-pub fn completions(
-    arguments: CompletionsArguments,
-    mut program: clap::Command,
-) -> Result<ExitCode, CliError> {
+/// Asks the program what the words typed so far may go on with: the shells' scripts set it.
+pub const VARIABLE: &str = "PIPE_COMPLETE";
+
+/// The script knows no words itself: it asks the program, which knows the stages and runs of the
+/// project.
+pub fn completions(arguments: CompletionsArguments) -> Result<ExitCode, CliError> {
+    let (shells, name) = (Shells::builtins(), arguments.shell.to_string());
+    let unknown = || CliError::usage(format!("{name} cannot ask for completions"));
+    let shell = shells.completer(&name).ok_or_else(unknown)?;
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut program, "pipe", &mut script);
+    shell
+        .write_registration(VARIABLE, "pipe", "pipe", "pipe", &mut script)
+        .map_err(CliError::failed)?;
     crate::report::stdout::document(String::from_utf8_lossy(&script).trim_end());
     Ok(ExitCode::SUCCESS)
 }

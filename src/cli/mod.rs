@@ -3,6 +3,7 @@
 mod audit;
 mod bench;
 mod cancel;
+mod candidates;
 mod check;
 mod ckpt;
 mod ckpt_again;
@@ -18,6 +19,7 @@ mod forecast;
 mod fork;
 mod graph;
 mod hook_client;
+mod hub;
 mod init;
 mod job;
 mod job_rank;
@@ -56,6 +58,7 @@ mod verify;
 mod version;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::CompleteEnv;
 use pipe_models::architecture::Architectures;
 
 pub use self::error::{CliError, ExitCode};
@@ -87,7 +90,7 @@ enum Command {
     Status(status::StatusArguments),
     /// End the Slurm jobs of a pipeline; what was saved stays
     Cancel(cancel::CancelArguments),
-    /// Print what the last Slurm job of a stage wrote
+    /// Print what a stage wrote when it ran last, here or in a job of Slurm
     Logs(logs::LogsArguments),
     /// Check pipeline files without running anything
     Check(check::CheckArguments),
@@ -148,7 +151,10 @@ impl Arguments {
     }
 }
 
+/// Reads the command line; tells a shell that asks how it may go on, and ends then.
 pub fn parse() -> Arguments {
+    let command = || candidates::with_candidates(Arguments::command());
+    CompleteEnv::with_factory(command).var(completions::VARIABLE).complete();
     Arguments::try_parse().unwrap_or_else(|error| suggestions::with_suggestion(error).exit())
 }
 
@@ -186,7 +192,7 @@ pub fn call(
         Command::Job(a) => job::job(a),
         Command::Bench(a) => bench::bench(a, architectures),
         Command::Schema(a) => schema::schema(a, kinds),
-        Command::Completions(a) => completions::completions(a, Arguments::command()),
+        Command::Completions(a) => completions::completions(a),
         Command::Man(a) => man::man(a, Arguments::command()),
     }
 }

@@ -9,10 +9,12 @@ use pipe_engine::graph::{Graph, LoadedStage};
 use pipe_engine::plan::{Action, Plan, Step};
 use pipe_engine::source;
 use serde::{Deserialize, Serialize};
+use unicode_width::UnicodeWidthStr;
 
 use super::pipeline_args::PipelineArgs;
 use super::{CliError, ExitCode, Kinds, output_file, project, store, trial};
 use crate::report::stdout::say;
+use crate::report::style;
 
 #[derive(clap::Args)]
 #[command(
@@ -94,11 +96,18 @@ pub fn print(plan: &Plan) {
         (Action::Run, Some(_)) => "run?".to_owned(),
         (action, _) => action.to_string(),
     };
-    let width = plan.steps.iter().map(|s| s.stage.as_str().len()).max().unwrap_or(0);
+    let width = plan.steps.iter().map(|s| s.stage.as_str().width()).max().unwrap_or(0);
     let words = plan.steps.iter().map(|s| action(s).len()).max().unwrap_or(0);
     let mut text = String::new();
     for step in &plan.steps {
-        let line = format!("{:width$}  {:words$}  {}", step.stage, action(step), step.reason);
+        let action = action(step);
+        let gaps = [width - step.stage.as_str().width(), words - action.len()];
+        let [after_stage, after_action] = gaps.map(|gap| " ".repeat(gap));
+        let action = match style::of_word(action.split(' ').next().unwrap_or_default()) {
+            Some(style) => style::paint_stdout(style, &action),
+            None => action,
+        };
+        let line = format!("{}{after_stage}  {action}{after_action}  {}", step.stage, step.reason);
         text.push_str(line.trim_end());
         text.push('\n');
     }

@@ -58,7 +58,7 @@ pub fn status(arguments: StatusArguments, kinds: &Kinds) -> Result<ExitCode, Cli
     } else {
         &["Stage", "Status", "Changed", ""]
     };
-    say!("{}", table::table(headings, &rows));
+    say!("{}", table::with_status(headings, &rows, 1));
     Ok(ExitCode::SUCCESS)
 }
 

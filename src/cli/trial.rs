@@ -21,7 +21,7 @@ const STEPS: u64 = 2;
 /// The first one warms up.
 const EPOCHS: u64 = 2;
 /// Seconds of steps that say enough.
-const ENOUGH: f64 = 1.0;
+const ENOUGH: f64 = 4.0;
 const MOST_STEPS: u64 = 50;
 
 /// What changes no step, or is about what comes before and behind it.

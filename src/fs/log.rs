@@ -41,6 +41,17 @@ impl Log {
         Ok(log)
     }
 
+    /// Makes the file empty, or anew. Nothing is made durable: it is for people, and not for after a
+    /// crash.
+    pub fn begin(disk: &Disk, path: &Path) -> Result<Self, WriteError> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        let opened = point(disk, Change::Create, path).and_then(|()| open_own(path, &mut options));
+        let file = opened.map_err(failed(disk, "create", path))?;
+        disk.notify(FileEvent::Grows(path));
+        Ok(Self { file, path: path.to_owned(), disk: disk.clone() })
+    }
+
     /// Makes the file, which must be new.
     pub fn create(disk: &Disk, path: &Path) -> Result<Self, WriteError> {
         let options = { OpenOptions::new() }.append(true).create_new(true).to_owned();

@@ -5,6 +5,7 @@ pub mod dataset;
 pub mod json;
 pub mod log;
 pub mod message;
+pub mod narrator;
 mod output;
 pub mod page;
 pub mod progress_line;

@@ -1,6 +1,8 @@
 //! The line of a running stage: what matters most stays when the terminal is narrow. Pure: pieces
 //! and a width in, text out.
 
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
 /// The bar between brackets is at most so wide, and is left out below so many cells.
 const BAR: (usize, usize) = (24, 8);
 
@@ -20,7 +22,7 @@ pub fn segment(rank: u8, text: impl Into<String>) -> Segment {
 /// 1, where that is known.
 pub fn render(width: usize, lead: &str, share: Option<f64>, mut segments: Vec<Segment>) -> String {
     segments.retain(|segment| !segment.text.is_empty());
-    let cells = |text: &str| text.chars().count();
+    let cells = |text: &str| text.width();
     let total = |segments: &[Segment]| {
         cells(lead) + segments.iter().map(|p| 2 + cells(&p.text)).sum::<usize>()
     };
@@ -30,13 +32,26 @@ pub fn render(width: usize, lead: &str, share: Option<f64>, mut segments: Vec<Se
     }
     let room = width.saturating_sub(total(&segments));
     let bar = share.filter(|_| room >= BAR.1 + 3).map(|share| bar(share, (room - 3).min(BAR.0)));
-    let mut text: String = lead.chars().take(width).collect();
+    let mut text = cut(lead, width);
     text.extend(bar.map(|bar| format!(" {bar}")));
     for segment in segments {
         text.push_str("  ");
         text.push_str(&segment.text);
     }
     text
+}
+
+/// As much of a text as so many cells of a terminal hold.
+fn cut(text: &str, width: usize) -> String {
+    let mut room = width;
+    let fits = |c: &char| match room.checked_sub(c.width().unwrap_or(0)) {
+        Some(left) => {
+            room = left;
+            true
+        }
+        None => false,
+    };
+    text.chars().take_while(fits).collect()
 }
 
 fn bar(share: f64, width: usize) -> String {
@@ -91,6 +106,12 @@ mod tests {
         for (text, width) in lines.iter().zip([120, 90, 60, 40, 30, 5]) {
             assert!(text.chars().count() <= width, "{text}");
         }
+    }
+
+    #[test]
+    fn letters_that_take_two_cells_are_counted_as_two() {
+        let line = render(12, "野菜: preparing", None, vec![segment(1, "9/16")]);
+        assert_eq!(line, "野菜: prepar");
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use pipe_core::{secret, untrusted_text};
 
+use super::style;
+
 /// Prints to stdout; a closed pipe (`pipe runs | head`) ends the program quietly. Whoever wrote
 /// what is printed, it holds no secrets, and nothing that a terminal would obey.
 macro_rules! say {
@@ -19,7 +21,7 @@ pub fn line(text: &str) {
 
 /// The same where a stdout that is closed changes nothing.
 pub fn try_line(text: &str) -> io::Result<()> {
-    let colours = io::stdout().is_terminal();
+    let colours = style::stdout_colours();
     writeln!(
         io::stdout(),
         "{}",

@@ -16,17 +16,38 @@ pub const FAINT: Style = Style::new().dimmed();
 /// Whether stderr shows colours.
 pub fn colours() -> bool {
     static COLOURS: OnceLock<bool> = OnceLock::new();
-    *COLOURS.get_or_init(|| {
-        anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never
+    *COLOURS.get_or_init(|| shows_colours(&std::io::stderr()))
+}
+
+/// Whether stdout shows colours.
+pub fn stdout_colours() -> bool {
+    static COLOURS: OnceLock<bool> = OnceLock::new();
+    *COLOURS.get_or_init(|| shows_colours(&std::io::stdout()))
+}
+
+fn shows_colours(stream: &impl anstream::stream::RawStream) -> bool {
+    anstream::AutoStream::choice(stream) != anstream::ColorChoice::Never
+}
+
+/// Text in a style, where stdout shows colours.
+pub fn paint_stdout(style: Style, text: impl Display) -> String {
+    if stdout_colours() { styled(style, text) } else { text.to_string() }
+}
+
+/// How the status of a stage or run is painted, or what a plan does with a stage.
+pub fn of_word(word: &str) -> Option<Style> {
+    Some(match word {
+        "done" | "completed" => AnsiColor::Green.on_default(),
+        "partial" | "stale" | "interrupted" => AnsiColor::Yellow.on_default(),
+        "failed" => AnsiColor::Red.on_default(),
+        "running" | "run" | "run?" | "resume" | "extend" => HINT,
+        "not run" | "on demand" | "skip" => FAINT,
+        _ => return None,
     })
 }
 
-/// Text in a style, where there are colours.
-pub fn paint(style: Style, text: impl Display) -> String {
-    if colours() { styled(style, text) } else { text.to_string() }
-}
-
-fn styled(style: Style, text: impl Display) -> String {
+/// Text in a style.
+pub fn styled(style: Style, text: impl Display) -> String {
     format!("{style}{text}{style:#}")
 }
 

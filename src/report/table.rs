@@ -1,31 +1,55 @@
 //! Plain tables: a header, a rule, rows; columns as wide as their widest cell.
 
 use chrono::{DateTime, Local, Utc};
+use pipe_engine::identity::short_digest;
+use serde_json::Value;
 use unicode_width::UnicodeWidthStr;
+
+use super::style;
 
 /// Lays rows out under headings. The last column is not padded.
 pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
+    laid_out(headings, rows, |_, cell| cell.to_owned())
+}
+
+/// The same for stdout, with the words of one column coloured by what they say.
+pub fn with_status(headings: &[&str], rows: &[Vec<String>], status: usize) -> String {
+    laid_out(headings, rows, |column, cell| match style::of_word(cell) {
+        Some(style) if column == status => style::paint_stdout(style, cell),
+        _ => cell.to_owned(),
+    })
+}
+
+/// `paint` gives a cell of a column its colour, which takes no room.
+fn laid_out(
+    headings: &[&str],
+    rows: &[Vec<String>],
+    paint: impl Fn(usize, &str) -> String,
+) -> String {
     let mut widths: Vec<usize> = headings.iter().map(|h| h.width()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.width());
         }
     }
-    let line = |cells: Vec<&str>| {
-        let padded: Vec<String> =
-            cells.iter().zip(&widths).map(|(cell, width)| pad(cell, *width)).collect();
+    let line = |cells: Vec<(&str, String)>| {
+        let padded: Vec<String> = cells
+            .iter()
+            .zip(&widths)
+            .map(|((cell, painted), width)| {
+                format!("{painted}{}", " ".repeat(width.saturating_sub(cell.width())))
+            })
+            .collect();
         padded.join("  ").trim_end().to_owned()
     };
     let total = widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);
-    let mut text = vec![line(headings.to_vec()), "-".repeat(total)];
-    text.extend(rows.iter().map(|row| line(row.iter().map(String::as_str).collect())));
+    let heads = headings.iter().map(|heading| (*heading, (*heading).to_owned()));
+    let mut text = vec![line(heads.collect()), "-".repeat(total)];
+    text.extend(rows.iter().map(|row| {
+        let cells = row.iter().enumerate();
+        line(cells.map(|(column, cell)| (cell.as_str(), paint(column, cell))).collect())
+    }));
     text.join("\n")
-}
-
-/// A cell filled up with spaces to so many columns of a terminal, of which a letter may take two or
-/// none.
-fn pad(cell: &str, width: usize) -> String {
-    format!("{cell}{}", " ".repeat(width.saturating_sub(cell.width())))
 }
 
 /// Comma-separated values (RFC 4180), without the last line's end.
@@ -38,6 +62,33 @@ pub fn csv(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
     }
     let text = writer.into_inner().unwrap_or_default();
     String::from_utf8_lossy(&text).trim_end().to_owned()
+}
+
+/// A number in a few characters: `0.1375`, `12.0000`, and `3e-5` where four decimals would show
+/// nothing of it.
+pub fn number(value: f64) -> String {
+    if value == 0.0 || value.abs() >= 1e-3 || !value.is_finite() {
+        return format!("{value:.4}");
+    }
+    let text = format!("{value:.3e}");
+    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    format!("{}e{exponent}", digits.trim_end_matches('0').trim_end_matches('.'))
+}
+
+/// A setting or result in a cell: digests by their beginning, and `-` for what is not there.
+pub fn value(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => short_digest(text).chars().take(40).collect(),
+        Some(Value::Number(n)) if n.is_f64() => {
+            let text = number(n.as_f64().unwrap_or_default());
+            if text.contains('e') {
+                return text;
+            }
+            text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        }
+        Some(other) => other.to_string(),
+    }
 }
 
 /// A time on this machine's clock.
@@ -77,6 +128,14 @@ mod tests {
         let lines = table(&["Class", "N"], &rows);
         let lines: Vec<&str> = lines.lines().collect();
         assert_eq!(lines, ["Class  N", "--------", "野菜   1", "cafe\u{301}   2", "груша  3"]);
+    }
+
+    #[test]
+    fn small_numbers_are_not_shown_as_nothing() {
+        let shown = [0.0, 0.5, -2.0, 0.001, 3e-5, 1.234_56e-7, -1e-4, f64::NAN].map(number);
+        let expected =
+            ["0.0000", "0.5000", "-2.0000", "0.0010", "3e-5", "1.235e-7", "-1e-4", "NaN"];
+        assert_eq!(shown, expected);
     }
 
     #[test]

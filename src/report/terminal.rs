@@ -2,7 +2,7 @@
 //! one more line for each running stage. Where stderr is no terminal, as in CI, there are lines
 //! only and no control characters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -10,19 +10,20 @@ use std::time::Instant;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use pipe_core::progress::{Event, EventListener, Unit};
 use pipe_engine::kind::StageId;
+use unicode_width::UnicodeWidthStr;
 
+use super::narrator::{Manner, Narrator};
 use super::progress_line::{self, segment};
-use super::style::{self, paint};
-use super::{Reporter, stderr, table};
+use super::{Reporter, stderr, style, table};
 
 pub struct Terminal {
     quiet: bool,
-    verbose: bool,
     interactive: bool,
     /// Stages run at once: each line says whose it is.
     concurrent: bool,
     bars: MultiProgress,
     running: Mutex<BTreeMap<StageId, Running>>,
+    narrator: Mutex<Narrator>,
 }
 
 /// What is known of a running stage.
@@ -58,14 +59,19 @@ fn width() -> usize {
 impl Terminal {
     pub fn new(quiet: bool, verbose: bool, concurrent: bool) -> Self {
         let interactive = std::io::stderr().is_terminal() && !quiet;
+        let manner = Manner { verbose, concurrent, colours: style::colours() };
         Self {
             quiet,
-            verbose,
             interactive,
             concurrent,
             bars: MultiProgress::new(),
             running: Mutex::default(),
+            narrator: Mutex::new(Narrator::new(manner)),
         }
+    }
+
+    fn narrator(&self) -> MutexGuard<'_, Narrator> {
+        self.narrator.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn running(&self) -> MutexGuard<'_, BTreeMap<StageId, Running>> {
@@ -83,7 +89,7 @@ impl Terminal {
             return;
         }
         let labelled: String = if self.concurrent {
-            text.trim().lines().map(|line| format!("{stage} | {line}\n")).collect()
+            text.trim().lines().map(|line| format!("{} | {line}\n", label(stage))).collect()
         } else {
             format!("{text}\n")
         };
@@ -116,10 +122,10 @@ impl Terminal {
         if !self.interactive {
             return;
         }
-        let label = if self.concurrent { format!("{stage} | ") } else { String::new() };
+        let label = if self.concurrent { format!("{} | ", label(stage)) } else { String::new() };
         let mut all = self.running();
         let running = all.entry(stage.clone()).or_default();
-        let text = text(running, width().saturating_sub(label.chars().count()));
+        let text = text(running, width().saturating_sub(label.width()));
         let bar = running.bar.get_or_insert_with(|| {
             let style = ProgressStyle::with_template("{msg}")
                 .unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -166,17 +172,6 @@ impl Terminal {
         });
     }
 
-    /// An attempt failed, and another one will follow.
-    fn retrying(&self, stage: &StageId, event: &Event) {
-        let Event::Retrying { attempt, message, wait_seconds, change, .. } = event else {
-            return;
-        };
-        self.end(stage);
-        let wait =
-            if *wait_seconds > 0.0 { format!(" in {wait_seconds:.0} s") } else { String::new() };
-        self.line(stage, format!("{stage}: {message}; attempt {attempt}{wait}, {change}"));
-    }
-
     /// Data are made ready.
     fn preparing(&self, stage: &StageId, event: &Event) {
         let Event::Preparing { what, done, total, unit } = event else {
@@ -194,144 +189,59 @@ impl Terminal {
             self.clear(stage);
         }
     }
-
-    /// A training has its run.
-    fn run_opened(&self, stage: &StageId, event: &Event) {
-        let Event::WorkOpened {
-            number,
-            title: experiment,
-            directory,
-            device,
-            size: parameters,
-            changing: trainable,
-        } = event
-        else {
-            return;
-        };
-        let adapter = trainable < parameters;
-        // Of a training whose model only its own program knows, nothing is counted.
-        let title = match (parameters, adapter) {
-            (0, _) => "Training",
-            (_, true) => "LoRA Fine-tuning",
-            (_, false) => "Base Model Training",
-        };
-        let title = paint(style::STRONG, format!("{title} - Run {number:03}"));
-        self.line(stage, format!("\n{title}"));
-        self.line(stage, format!("Experiment: {experiment}"));
-        self.line(stage, format!("Run Directory: {directory}"));
-        let share = 100.0 * *trainable as f64 / (*parameters).max(1) as f64;
-        let trained =
-            if adapter { format!(", {trainable} trainable ({share:.2}%)") } else { String::new() };
-        let counted =
-            if *parameters == 0 { String::new() } else { format!(", {parameters} parameters") };
-        self.line(stage, format!("Device: {device}{counted}{trained}\n"));
-    }
-
-    /// A training goes on from a checkpoint.
-    fn resumed(&self, stage: &StageId, event: &Event) {
-        let Event::Resumed { file: checkpoint, position: epoch, step: step_in_epoch, metrics } =
-            event
-        else {
-            return;
-        };
-        self.line(stage, format!("Resuming from checkpoint: {checkpoint}"));
-        let within = if *step_in_epoch > 0 {
-            format!(", step {step_in_epoch} of the next")
-        } else {
-            String::new()
-        };
-        self.line(stage, format!("Resumed from epoch {epoch}{within}"));
-        if !metrics.is_empty() {
-            self.line(stage, format!("   Previous metrics: {}", show(metrics)));
-        }
-        self.line(stage, "");
-    }
-
-    /// A checkpoint stands.
-    fn saved(&self, stage: &StageId, event: &Event) {
-        let Event::Saved { file, bytes, seconds, blocked } = event else {
-            return;
-        };
-        let detail = if self.verbose {
-            format!(" ({}, {seconds:.2} s; training waited {blocked:.2} s)", table::bytes(*bytes))
-        } else {
-            String::new()
-        };
-        self.line(stage, format!("Saved checkpoint: {file}{detail}"));
-    }
-
-    /// A training has reached its last epoch.
-    fn completed(&self, stage: &StageId, event: &Event) {
-        let Event::Completed { best: best_epoch, monitor, value } = event else {
-            return;
-        };
-        self.line(stage, format!("\n{}", paint(style::GOOD, "Training completed!")));
-        if let (Some(epoch), Some(value)) = (best_epoch, value) {
-            self.line(stage, format!("Best checkpoint: Epoch {epoch}, {monitor}={value:.4}\n"));
-        }
-    }
 }
 
 impl EventListener for Terminal {
     fn event(&self, stage: &StageId, event: &Event) {
+        // Taken away before lines are printed where it stood.
         match event {
-            Event::Started { action, reason } => {
-                let reason = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
-                let whose = if self.concurrent { String::new() } else { format!("{stage}: ") };
-                self.line(stage, format!("{whose}{action}{reason}"));
-            }
-            Event::Finished { summary, seconds } => {
+            Event::Finished { .. } | Event::Failed { .. } | Event::Retrying { .. } => {
                 self.end(stage);
-                if self.verbose {
-                    self.line(stage, format!("{stage}: {summary} ({seconds:.1} s)"));
-                }
             }
-            Event::Skipped { reason } => {
-                let whose = if self.concurrent { String::new() } else { format!("{stage}: ") };
-                self.line(stage, format!("{whose}skip ({reason})"));
-            }
-            Event::Failed { message, .. } => {
-                self.end(stage);
-                // The first failure is told at the end; when several run, now is when it can be
-                // understood.
-                if self.concurrent {
-                    self.line(stage, format!("{}: {message}", paint(style::ERROR, "failed")));
-                }
-            }
-            Event::Retrying { .. } => self.retrying(stage, event),
-            Event::Output { line } => self.line(stage, line),
-            Event::Message { text } => self.line(stage, text),
-            Event::Warning { text } => {
-                self.line(stage, format!("{} {text}", paint(style::WARNING, "warning:")));
-            }
-            Event::Preparing { .. } => self.preparing(stage, event),
-            Event::WorkOpened { .. } => self.run_opened(stage, event),
-            Event::Resumed { .. } => self.resumed(stage, event),
-            Event::Step { .. } => self.step(stage, event),
-            Event::Round { position: epoch, target: epochs, metrics, seconds, rate } => {
-                self.clear(stage);
-                let images =
-                    if *rate > 0.0 { format!(", {rate:.0} images/s") } else { String::new() };
-                let speed = format!("{seconds:.1} s{images}");
-                self.line(stage, format!("Epoch {epoch}/{epochs}: {} ({speed})", show(metrics)));
-            }
-            Event::Saved { .. } => self.saved(stage, event),
-            Event::NewBest { monitor, value, position } => {
+            Event::Round { .. } => self.clear(stage),
+            Event::NewBest { value, position, .. } => {
                 if let Some(running) = self.running().get_mut(stage) {
                     running.best = Some((*value, *position));
                 }
-                let mark = paint(style::GOOD, "New best checkpoint!");
-                self.line(stage, format!("   {mark} {monitor}={value:.4}"));
             }
-            Event::Completed { .. } => self.completed(stage, event),
+            _ => {}
+        }
+        let lines = self.narrator().tell(stage, event);
+        lines.iter().for_each(|line| self.line(stage, line));
+        match event {
+            Event::Preparing { .. } => self.preparing(stage, event),
+            Event::Step { .. } => self.step(stage, event),
+            _ => {}
         }
     }
 }
 
 impl Reporter for Terminal {
     fn finish(&self) {
+        let rest = self.narrator().rest();
+        rest.iter().for_each(|(stage, line)| self.line(stage, line));
         self.running().clear();
         let _ = self.bars.clear();
+    }
+}
+
+/// What stands before the lines of a stage: its name, with the last word of each setting in which it
+/// differs from others of its matrix, where that says which setting is meant.
+fn label(stage: &StageId) -> String {
+    let full = stage.as_str();
+    let Some((name, values)) = full.split_once('@') else { return full.to_owned() };
+    let pairs: Option<Vec<(&str, &str)>> =
+        values.split(',').map(|pair| pair.split_once('=')).collect();
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    match pairs {
+        Some(pairs)
+            if pairs.iter().map(|(key, _)| last(key)).collect::<BTreeSet<_>>().len()
+                == pairs.len() =>
+        {
+            let short = pairs.iter().map(|(key, value)| format!("{}={value}", last(key)));
+            format!("{name}@{}", short.collect::<Vec<_>>().join(","))
+        }
+        _ => full.to_owned(),
     }
 }
 
@@ -344,10 +254,6 @@ fn amount(done: u64, total: Option<u64>, unit: Unit) -> String {
     }
 }
 
-fn show(metrics: &BTreeMap<String, f64>) -> String {
-    metrics.iter().map(|(name, value)| format!("{name}={value:.4}")).collect::<Vec<_>>().join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -357,6 +263,15 @@ mod tests {
         assert_eq!(amount(9, Some(16), Unit::Items), "9/16 images");
         assert_eq!(amount(9, None, Unit::Items), "9 images");
         assert_eq!(amount(9_000, Some(16), Unit::Bytes), "9.0 kB");
+    }
+
+    #[test]
+    fn labels_are_no_longer_than_they_must_be() {
+        let of = |values: &str| label(&StageId::new("base").unwrap().member(values));
+        assert_eq!(label(&StageId::new("base").unwrap()), "base");
+        assert_eq!(of("objective.p_mean=1,seed=2"), "base@p_mean=1,seed=2");
+        assert_eq!(of("a.lr=1,b.lr=2"), "base@a.lr=1,b.lr=2");
+        assert_eq!(of("model.depths=1,2"), "base@model.depths=1,2");
     }
 
     #[test]

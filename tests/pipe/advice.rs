@@ -374,7 +374,7 @@ fn jobs_that_go_on_are_looked_at_and_ended_as_it_says() {
 
 /// Files that print commands, in how many lines, and the tests that type them. Whoever adds one
 /// adds its test here.
-const PRINTED: [(&str, usize, &[&str]); 40] = [
+const PRINTED: [(&str, usize, &[&str]); 41] = [
     (
         "src/cli/pipeline_args.rs",
         2,
@@ -383,6 +383,11 @@ const PRINTED: [(&str, usize, &[&str]); 40] = [
     ("src/cli/clean.rs", 1, &["place::a_run_has_a_name"]),
     ("src/cli/files.rs", 1, &["the_run_of_a_chain"]),
     ("src/cli/fork.rs", 1, &["fork::an_interrupted_fork_says"]),
+    (
+        "src/cli/hub.rs",
+        1,
+        &["hub::the_folder_has_weights_a_configuration_and_a_card_that_says_where_they_come_from"],
+    ),
     ("src/cli/init.rs", 3, &["a_new_project", "init::pictures_of_ones_own"]),
     ("src/cli/init/written.rs", 1, &["init::pictures_of_ones_own"]),
     ("src/cli/job.rs", 1, &["trainer::a_shell_script"]),
@@ -469,6 +474,7 @@ fn every_place_that_prints_a_command_has_a_test_that_types_it() {
         include_str!("advice.rs"),
         include_str!("fork.rs"),
         include_str!("halving.rs"),
+        include_str!("hub.rs"),
         include_str!("init.rs"),
         include_str!("live.rs"),
         include_str!("place.rs"),

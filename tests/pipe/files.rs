@@ -184,6 +184,14 @@ fn python_reads_checkpoints_and_tensorboard_reads_the_logs() {
     assert_eq!(read["model_config"]["dim"], json!(16));
     let ours = weights(&project.path(&format!("{RUN}/checkpoints/best.ckpt")));
     assert_eq!(read["tensors"].as_u64().unwrap() as usize, ours.len());
+    // TensorBoard's own table of hyperparameters has the settings.
+    let manifest = project.metadata(RUN)["manifest"].clone();
+    assert_eq!(read["learning_rate"], manifest["learning_rate"]);
+    assert_eq!(read["hparams"]["optimizer.kind"], json!("string_value"));
+    assert_eq!(read["hparams"]["ema.enabled"], json!("bool_value"));
+    let keys = |value: &serde_json::Value| value.as_object().unwrap().len();
+    assert_eq!(keys(&read["hparams"]), keys(&manifest));
+    assert!(read["table"].as_str().unwrap().contains("| learning_rate | "), "{read}");
     let history = project.metadata(RUN)["history"].clone();
     let losses = read["train_loss"].as_array().unwrap();
     assert_eq!(losses.len(), 2);

@@ -477,7 +477,7 @@ fn without_slurm_the_message_says_what_is_missing() {
     project
         .pipe(&["logs", "p.yaml", "base"])
         .exits(2)
-        .says("no job was submitted for stage `base`");
+        .says("stage `base` has not run yet, or not here");
 }
 
 #[test]

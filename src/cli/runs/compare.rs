@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pipe_engine::identity::short_digest;
 use pipe_runs::{Run, Runs};
 use serde_json::{Map, Value};
 
@@ -60,19 +59,10 @@ pub(super) fn compare(folders: &[Runs], names: &[Name], form: Form) -> Result<()
         say!("{:#}", Value::Object(all));
         return Ok(());
     }
-    let cell = |value: Option<&Value>| match value {
-        None | Some(Value::Null) => "-".to_owned(),
-        Some(Value::String(text)) => short_digest(text).chars().take(40).collect(),
-        Some(Value::Number(n)) if n.is_f64() => format!("{:.4}", n.as_f64().unwrap_or_default())
-            .trim_end_matches('0')
-            .trim_end_matches('.')
-            .to_owned(),
-        Some(other) => other.to_string(),
-    };
     let rows: Vec<Vec<String>> = keys
         .iter()
         .map(|key| {
-            let cells = columns.iter().map(|(_, values)| cell(values.get(*key)));
+            let cells = columns.iter().map(|(_, values)| table::value(values.get(*key)));
             std::iter::once((*key).clone()).chain(cells).collect()
         })
         .collect();

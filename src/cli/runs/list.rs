@@ -1,6 +1,9 @@
 //! `pipe runs [list]`
 
-use pipe_runs::{ChangeRecord, Labels, Runs};
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
+use pipe_runs::{ChangeRecord, Labels, Metadata, Runs};
 use serde_json::Value;
 
 use super::entry::Entry;
@@ -118,8 +121,29 @@ const COLUMNS: [&str; 12] = [
     "tags",
 ];
 
-/// The table of the reference workflow; besides, what it is sorted by, and changes inside runs, notes
-/// and tags where there are any.
+/// Settings that differ, shown as columns at most.
+const DIFFERENT: usize = 4;
+/// Further ones that are named below, at most.
+const NAMED: usize = 8;
+
+/// Settings that are not the same in all of these runs, those of the most values first.
+fn different(entries: &[Entry]) -> Vec<String> {
+    let known: Vec<&Metadata> = entries.iter().filter_map(|e| e.known.as_ref().ok()).collect();
+    let keys: BTreeSet<&String> = known.iter().flat_map(|m| m.manifest.keys()).collect();
+    let values = |key: &str| -> BTreeSet<Option<String>> {
+        known.iter().map(|m| m.manifest.get(key).map(Value::to_string)).collect()
+    };
+    let mut found: Vec<(usize, &String)> = keys
+        .into_iter()
+        .map(|key| (values(key).len(), key))
+        .filter(|(count, _)| *count > 1)
+        .collect();
+    found.sort_by_key(|(count, _)| Reverse(*count));
+    found.into_iter().map(|(_, key)| key.clone()).collect()
+}
+
+/// The table of the reference workflow; besides, settings in which the runs differ, what it is sorted
+/// by, and changes inside runs, notes and tags where there are any. Last, what has no column.
 fn as_table(entries: &[Entry], which: &Which) -> String {
     let mut headings = vec![
         "Run #",
@@ -135,6 +159,11 @@ fn as_table(entries: &[Entry], which: &Which) -> String {
         ["run", "experiment", "created", "status", "epochs", "best", "monitor", "note", "tags"];
     let by = which.sort.as_ref().map(|s| s.key.as_str()).filter(|key| !shown.contains(key));
     headings.extend(by);
+    let differ = different(entries);
+    let (columns, rest) = differ.split_at(differ.len().min(DIFFERENT));
+    let columns: Vec<&str> =
+        columns.iter().map(String::as_str).filter(|key| Some(*key) != by).collect();
+    headings.extend(&columns);
     let changed = |entry: &Entry| {
         let last = entry.known.as_ref().ok().and_then(|m| m.changes.last());
         last.map(ChangeRecord::in_words).unwrap_or_default()
@@ -152,13 +181,24 @@ fn as_table(entries: &[Entry], which: &Which) -> String {
             row.extend(
                 by.map(|key| entry.value(key).map_or_else(|| "-".into(), |v| select::plain(&v))),
             );
+            row.extend(columns.iter().map(|key| {
+                let known = entry.known.as_ref().ok();
+                table::value(known.and_then(|m| m.manifest.get(*key)))
+            }));
             row.extend(changes.then(|| changed(entry)));
             row.extend(tags.then(|| entry.labels.shown_tags()));
             row.extend(notes.then(|| entry.labels.note.clone().unwrap_or_default()));
             row
         })
         .collect();
-    table::table(&headings, &rows)
+    let mut text = table::with_status(&headings, &rows, 3);
+    if !rest.is_empty() {
+        let (named, more) = rest.split_at(rest.len().min(NAMED));
+        let more =
+            if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+        text.push_str(&format!("\nThey also differ in {}{more}", named.join(", ")));
+    }
+    text
 }
 
 fn row(entry: &Entry) -> Vec<String> {

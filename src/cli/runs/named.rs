@@ -126,6 +126,20 @@ pub fn titles(folders: &[Runs], runs: &[Run]) -> Vec<String> {
     runs.iter().map(title).collect()
 }
 
+/// All runs, by the shortest names that mean one run each.
+pub fn all(folders: &[Runs]) -> Vec<(String, Run)> {
+    let known = known(folders);
+    let name = |run: &Known| {
+        let number = run.run.number;
+        let is_other = |other: &&Known| other.run.number == number;
+        match known.iter().filter(is_other).count() {
+            1 => number.0.to_string(),
+            _ => unique(run, &known),
+        }
+    };
+    known.iter().map(|run| (name(run), run.run.clone())).collect()
+}
+
 fn known(folders: &[Runs]) -> Vec<Known> {
     let runs = folders.iter().flat_map(Runs::list);
     let names = |run: Run| {

@@ -1,5 +1,5 @@
-//! Writes down what happens while it happens: `.pipe/events.jsonl`, a line an event, and the record
-//! of each stage.
+//! Writes down what happens while it happens: `.pipe/events.jsonl`, a line an event, the log of each
+//! stage, and its record.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,7 @@ use pipe_fs::atomic::{Log, WriteError};
 use pipe_fs::{ProjectRoot, STATE_FOLDER, atomic};
 use serde_json::Value;
 
+use super::stage_log::StageLogs;
 use crate::state::{OutputBaseline, Outputs, Progress, Record, record};
 
 /// Passes events on, and keeps those that say something tomorrow.
@@ -23,6 +24,7 @@ pub struct Journal<'a> {
     report: &'a dyn EventListener,
     /// `None` where nothing is written down.
     log: Option<Log>,
+    stage_logs: StageLogs,
     records: Mutex<BTreeMap<StageId, Record>>,
 }
 
@@ -47,7 +49,8 @@ impl<'a> Journal<'a> {
         report: &'a dyn EventListener,
     ) -> Self {
         let (root, pipeline) = (root.to_owned(), pipeline.to_owned());
-        Self { root, pipeline, report, log: None, records: Mutex::default() }
+        let stage_logs = StageLogs::new(&root, &pipeline);
+        Self { root, pipeline, report, log: None, stage_logs, records: Mutex::default() }
     }
 
     /// Puts a stage's new record in the place of the old one.
@@ -114,11 +117,10 @@ impl EventListener for Journal<'_> {
         let event = &*event.told();
         let noted = match event {
             // Many a second, and nobody's business tomorrow; or nothing that happened.
-            Event::Step { .. }
-            | Event::Preparing { .. }
-            | Event::Output { .. }
-            | Event::Skipped { .. } => Ok(()),
-            _ => self.append(stage, event),
+            Event::Step { .. } | Event::Preparing { .. } | Event::Skipped { .. } => Ok(()),
+            _ if self.log.is_none() => Ok(()),
+            Event::Output { .. } => self.stage_logs.tell(stage, event),
+            _ => self.append(stage, event).and(self.stage_logs.tell(stage, event)),
         };
         if let Err(error) = noted {
             tracing::warn!("{error}");

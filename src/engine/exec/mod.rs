@@ -11,6 +11,7 @@ mod priority;
 mod rounds;
 mod scheduler;
 pub mod slurm;
+mod stage_log;
 mod upstream;
 
 pub use crate::upstream::RunsElsewhere;

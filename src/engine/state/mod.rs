@@ -11,4 +11,5 @@ pub use record::{
     Attempt, OutputBaseline, Outputs, Progress, Record, lock_stage, record_files, record_is_held,
     record_lock, stage_holder,
 };
-pub use record_paths::{former_records_folder, records_folder};
+pub(crate) use record_paths::log_path;
+pub use record_paths::{former_records_folder, logs_folder, records_folder};

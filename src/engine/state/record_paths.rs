@@ -14,6 +14,16 @@ pub(super) fn lock_path(root: &Path, pipeline: &str, stage: &StageId) -> PathBuf
     place(root, "locks", pipeline, stage).with_added_extension("lock")
 }
 
+/// Where is kept what the stages of a pipeline told when they ran last: a file a stage, of
+/// [`pipe_core::progress::Event`]s as JSON lines.
+pub fn logs_folder(root: &Path, pipeline: &str) -> PathBuf {
+    folder(root, "logs", pipeline)
+}
+
+pub(crate) fn log_path(root: &Path, pipeline: &str, stage: &StageId) -> PathBuf {
+    place(root, "logs", pipeline, stage).with_added_extension("jsonl")
+}
+
 pub(super) fn place(root: &Path, what: &str, pipeline: &str, stage: &StageId) -> PathBuf {
     folder(root, what, pipeline).join(names::of_stage(stage))
 }

@@ -5,11 +5,13 @@
 //! `tensorflow/core/framework/summary.proto`; the few fields that are needed are encoded here by
 //! hand.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use pipe_fs::Disk;
 use pipe_fs::atomic::{Log, WriteError};
+use serde_json::Value;
 
 /// Writes events to one file.
 pub struct EventFile(Arc<Log>);
@@ -72,6 +74,70 @@ impl EventFile {
                         image.varint(2, u64::from(width));
                         image.varint(3, 3); // RGB
                         image.bytes(4, png);
+                    });
+                });
+            });
+        })
+    }
+
+    /// Says with what settings the run is trained: for TensorBoard's table of hyperparameters, and as
+    /// a text beside its curves.
+    ///
+    /// `tensorboard/plugins/hparams/plugin_data.proto` and `google/protobuf/struct.proto`.
+    pub fn settings(
+        &mut self,
+        experiment: &str,
+        settings: &BTreeMap<String, Value>,
+    ) -> Result<(), WriteError> {
+        let mut plugin = Message::default();
+        plugin.message(3, |start| {
+            for (key, value) in settings {
+                start.message(1, |entry| {
+                    entry.text(1, key);
+                    entry.message(2, |held| match value {
+                        Value::Number(number) => {
+                            held.double(2, number.as_f64().unwrap_or_default())
+                        }
+                        Value::Bool(value) => held.varint(4, u64::from(*value)),
+                        Value::String(text) => held.text(3, text),
+                        other => held.text(3, &other.to_string()),
+                    });
+                });
+            }
+            start.text(4, experiment);
+            start.double(5, chrono::Utc::now().timestamp_micros() as f64 / 1e6);
+        });
+        self.plugin("_hparams_/session_start_info", "hparams", &plugin.0, |tensor| {
+            tensor.varint(1, 1); // DT_FLOAT, of no dimension and no number
+            tensor.message(2, |_| ());
+        })?;
+        let rows = settings.iter().map(|(key, value)| format!("| {key} | {value} |\n"));
+        let table = format!("| setting | value |\n|---|---|\n{}", rows.collect::<String>());
+        self.plugin("settings", "text", &[], |tensor| {
+            tensor.varint(1, 7); // DT_STRING
+            tensor.message(2, |_| ());
+            tensor.text(8, &table);
+        })
+    }
+
+    /// Adds what a plugin of TensorBoard reads: `content` in the summary's metadata, and a tensor.
+    fn plugin(
+        &mut self,
+        tag: &str,
+        plugin: &str,
+        content: &[u8],
+        tensor: impl FnOnce(&mut Message),
+    ) -> Result<(), WriteError> {
+        self.event(0, |event| {
+            event.message(5, |summary| {
+                summary.message(1, |entry| {
+                    entry.text(1, tag);
+                    entry.message(8, tensor);
+                    entry.message(9, |metadata| {
+                        metadata.message(1, |data| {
+                            data.text(1, plugin);
+                            data.bytes(2, content);
+                        });
                     });
                 });
             });

@@ -53,6 +53,24 @@ pub fn weights_only(
     Ok(write(disk, to, &stripped(checkpoint.header()), &tensors)?)
 }
 
+/// Writes the weights that are sampled from, the EMA weights where there are any, as the only ones.
+pub fn inference_weights(
+    disk: &Disk,
+    checkpoint: &Checkpoint,
+    to: &Path,
+) -> Result<Written, ExportError> {
+    checkpoint.verify()?;
+    let prefix = inference_prefix(checkpoint);
+    let names = checkpoint.tensors().filter(|t| t.name.starts_with(prefix)).map(|t| &t.name);
+    let named = |name: &String| {
+        let tensor = checkpoint.read(name)?;
+        let name = format!("{WEIGHTS}{}", name.strip_prefix(prefix).unwrap_or(name));
+        Ok(HostTensor { name, ..tensor })
+    };
+    let tensors = names.map(named).collect::<Result<Vec<_>, pipe_runs::CheckpointError>>()?;
+    Ok(write(disk, to, &stripped(checkpoint.header()), &tensors)?)
+}
+
 /// Writes a LoRA checkpoint as whole weights: those of its base with the factors multiplied out and
 /// added. With `lora`, the checkpoint is the base and the adapter comes from there.
 pub fn merged(

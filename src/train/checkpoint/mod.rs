@@ -13,7 +13,7 @@ mod rebuild;
 
 pub use adapter_check::{ADAPTER, LoraFile, lora_damage};
 pub use compare::{PartDifference, differences};
-pub use export::{ExportError, merged, weights_only};
+pub use export::{ExportError, inference_weights, merged, weights_only};
 pub use guide::{GuideError, load_guide, no_guide};
 pub(crate) use import::host as host_tensor;
 pub use import::{ImportError, ImportOptions, import};

@@ -123,7 +123,8 @@ impl<'a> Session<'a> {
         let (logs, disk) = (manager.run().logs(), manager.run().disk().clone());
         atomic::create_folder(&disk, &logs)?;
         let metrics = MetricsFile::open(&disk, &logs.join("metrics.jsonl"), position.step)?;
-        let events = EventFile::create(&disk, &logs, position.step)?;
+        let mut events = EventFile::create(&disk, &logs, position.step)?;
+        events.settings(&manager.metadata().experiment_name, &manager.metadata().manifest)?;
         let history = &manager.metadata().history;
         let trained = Trained::of(history, position.epoch, position.step, seconds_before);
         let ending = stopping.ending(history, trained);

@@ -105,7 +105,8 @@ impl<'a> Recorder<'a> {
         let disk = keeper.run().disk();
         atomic::create_folder(disk, &logs)?;
         let metrics = MetricsFile::open(disk, &logs.join("metrics.jsonl"), position.global_step)?;
-        let events = EventFile::create(disk, &logs, position.global_step)?;
+        let mut events = EventFile::create(disk, &logs, position.global_step)?;
+        events.settings(&keeper.metadata().experiment_name, &keeper.metadata().manifest)?;
         let saved_step = (position.global_step > 0).then_some(position.global_step);
         let (run, experiment) = (keeper.run().clone(), keeper.metadata().experiment_name.clone());
         let identity = keeper.metadata().identity.clone();
