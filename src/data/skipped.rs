@@ -21,7 +21,7 @@ pub enum SkipReason {
     EmptyFolder,
     /// An image beside the class folders.
     BesideClasses,
-    /// An image that `dataset.json` does not name.
+    /// An image that the file of labels does not name.
     Unlabelled,
     /// A folder that is read already under another name, or that leads back to one above it.
     ReadAlready,
@@ -62,7 +62,7 @@ impl SkipReason {
             ),
             Self::DeeperFolder => Some("`recursive: true` reads them"),
             Self::BesideClasses => Some("move them into a class folder"),
-            Self::Unlabelled => Some("dataset.json gives them no label"),
+            Self::Unlabelled => Some("dataset.json or metadata.jsonl gives them no label"),
             Self::Extension(_)
             | Self::EmptyFolder
             | Self::ReadAlready

@@ -1,22 +1,17 @@
-//! How a folder of images is laid out: a folder for each class, all images in one, or as a
-//! `dataset.json` says.
+//! How a folder of images is laid out: a folder for each class, all images in one, or as a file of
+//! labels says.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Deserializer};
-
+use super::labels::{self, Label, LabelFile};
 use super::scan::{self, ClassFiles, FolderEntries};
 use crate::error::{BadImage, DataError};
 use crate::skipped::{SkipReason, SkippedEntries};
 
 /// The class of images that have none. Not the folder's name: a folder that moves is the same data.
 const NO_CLASS: &str = "images";
-
-/// The file of labels that EDM's dataset tool writes (NVlabs/edm, `dataset_tool.py`).
-const LABELS: &str = "dataset.json";
 
 /// The classes of a folder, and what lies beside them.
 pub(super) struct Layout {
@@ -36,8 +31,8 @@ pub(super) struct Class {
 
 /// The layout of `root`. In an archive, folders named as EDM's tool names them are no classes.
 pub(super) fn of(root: &Path, is_archive: bool, recursive: bool) -> Result<Layout, DataError> {
-    if let Some(labels) = labels(root, is_archive)? {
-        return labelled(root, labels);
+    if let Some(file) = labels::read(root, is_archive)? {
+        return labelled(root, file);
     }
     let mut top = scan::entries(root, true)?;
     let (classes, circles) = class_folders(root, &top)?;
@@ -118,60 +113,26 @@ fn are_numbered(root: &Path, top: &FolderEntries) -> Result<bool, DataError> {
     Ok(true)
 }
 
-/// `dataset.json`: the label of each image, or none at all.
-type Labels = Option<Vec<(String, u32)>>;
-
-#[derive(Deserialize)]
-struct LabelFile {
-    #[serde(deserialize_with = "present")]
-    labels: Labels,
-}
-
-/// Without it a key that is missing would be as good as null.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Labels, D::Error> {
-    Labels::deserialize(deserializer)
-}
-
-/// What a `dataset.json` in `root` says, if it is one of EDM's. In a folder of one's own such a
-/// file may mean anything.
-fn labels(root: &Path, is_archive: bool) -> Result<Option<Labels>, DataError> {
-    let path = root.join(LABELS);
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let bytes = fs::read(&path).map_err(DataError::io("read", &path))?;
-    match serde_json::from_slice::<LabelFile>(&bytes) {
-        Ok(file) => Ok(Some(file.labels)),
-        Err(error) if is_archive => {
-            let reason = format!(
-                "expected {{\"labels\": [[\"00000/img00000000.png\", 6], …]}} or null: {error}"
-            );
-            Err(DataError::archive(&path, "labels", reason))
-        }
-        Err(_) => Ok(None),
-    }
-}
-
-/// A class for each label, named by its number.
-fn labelled(root: &Path, labels: Labels) -> Result<Layout, DataError> {
+/// A class for each label, named by it.
+fn labelled(root: &Path, file: LabelFile) -> Result<Layout, DataError> {
     let mut found = scan::images(root, true, None)?;
-    found.skipped.take(&SkipReason::of_file(OsStr::new(LABELS)));
-    let Some(labels) = labels else { return Ok(flat(root, found)) };
+    found.skipped.take(&SkipReason::of_file(OsStr::new(file.name)));
+    let Some(labels) = file.labels else { return Ok(flat(root, found)) };
     let mut ahead: HashSet<Box<OsStr>> = found.images.drain(..).collect();
-    let mut classes: BTreeMap<u32, Vec<Box<OsStr>>> = BTreeMap::new();
-    for (name, label) in labels {
-        match ahead.take(OsStr::new(&name)) {
-            Some(name) => classes.entry(label).or_default().push(name),
+    let mut classes: BTreeMap<Label, Vec<Box<OsStr>>> = BTreeMap::new();
+    for (image, label) in labels {
+        match ahead.take(OsStr::new(&image)) {
+            Some(image) => classes.entry(label).or_default().push(image),
             None => {
-                let reason = format!(
-                    "{LABELS} gives it a label, and it is not there, or stands there twice"
-                );
-                found.bad.push(BadImage { file: root.join(name), reason });
+                let name = file.name;
+                let reason =
+                    format!("{name} gives it a label, and it is not there, or stands there twice");
+                found.bad.push(BadImage { file: root.join(image), reason });
             }
         }
     }
     found.skipped.add(SkipReason::Unlabelled, ahead.len());
-    let class = |(label, mut images): (u32, Vec<Box<OsStr>>)| {
+    let class = |(label, mut images): (Label, Vec<Box<OsStr>>)| {
         images.sort_unstable();
         Class { name: label.to_string(), folder: root.to_owned(), images: Some(images) }
     };

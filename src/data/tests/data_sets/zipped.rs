@@ -129,6 +129,66 @@ fn labels_are_those_of_dataset_json() {
     assert_eq!(counted(&open(Some("[]")).1.unwrap()), classes(&[("00000", 2), ("00001", 1)]));
 }
 
+/// As a data set of the Hugging Face hub is downloaded: folders of images, and a line for each.
+#[test]
+fn labels_are_those_of_metadata_jsonl() {
+    let (a, b, c) = (png(1), png(2), png(3));
+    let open = |lines: &str| {
+        let project = Project::new();
+        let files: Vec<(&str, &[u8])> = vec![
+            ("train/1.png", &a),
+            ("train/2.png", &b),
+            ("3.png", &c),
+            ("metadata.jsonl", lines.as_bytes()),
+        ];
+        project.put("hub.zip", &zip(&files));
+        for (name, content) in files {
+            project.put(&format!("hub/{name}"), content);
+        }
+        let open = |root: &str| project.open(&at(root)).map_err(|error| error.to_string());
+        (open("data/hub.zip"), open("data/hub"), project)
+    };
+    let lines = r#"{"file_name": "train/1.png", "label": "dog", "text": "a dog"}
+
+{"file_name": "3.png", "label": "cat"}
+{"file_name": "train/2.png", "label": "dog"}"#;
+    let (zipped, folder, _project) = open(lines);
+    let (zipped, folder) = (zipped.unwrap(), folder.unwrap());
+    assert_eq!(counted(&zipped), classes(&[("cat", 1), ("dog", 2)]), "in the order of names");
+    assert_eq!(zipped.digest(), folder.digest());
+    zipped.check_images(&()).unwrap();
+    // The file itself is nothing that was passed over.
+    assert_eq!(folder.skipped().to_string(), "");
+
+    let numbers = r#"{"file_name": "train/1.png", "label": 10}
+{"file_name": "train/2.png", "label": 2}"#;
+    let numbered = open(numbers).1.unwrap();
+    assert_eq!(counted(&numbered), classes(&[("2", 1), ("10", 1)]));
+    assert_eq!(numbered.skipped().to_string(), "1 image without a label");
+
+    let gone = open(r#"{"file_name": "gone.png", "label": 1}"#).1.unwrap();
+    let message = gone.check_images(&()).unwrap_err().to_string();
+    assert!(message.contains("gone.png: metadata.jsonl gives it a label"), "{message}");
+
+    for (lines, told) in [
+        (
+            "{\"file_name\": \"3.png\", \"label\": 1}\n{\"file_name\": \"train/1.png\"}",
+            "line 2: it has no `label`",
+        ),
+        ("{\"file_name\": \"3.png\", \"label\": 1}\nno json", "line 2: expected {\"file_name\""),
+        (
+            "{\"file_name\": \"3.png\", \"label\": 1}\n{\"file_name\": \"3.png\", \"label\": [1]}",
+            "line 2: expected",
+        ),
+    ] {
+        let message = open(lines).1.err().unwrap();
+        assert!(message.contains("metadata.jsonl") && message.contains(told), "{message}");
+    }
+    // Without labels it says nothing of classes: captions, bounding boxes.
+    let captions = open(r#"{"file_name": "3.png", "text": "a cat"}"#).1.unwrap();
+    assert_eq!(counted(&captions), counted(&open("anything").1.unwrap()));
+}
+
 #[test]
 fn a_hostile_zip_file_is_refused_and_leaves_nothing() {
     let good = png(1);
