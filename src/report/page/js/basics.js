@@ -59,7 +59,7 @@ const number = (value) => {
   if (value == null) return "-";
   const size = Math.abs(value);
   if (Number.isInteger(value) && size < 1e7) return String(value);
-  return size !== 0 && (size < 1e-3 || size >= 1e6) ? value.toExponential(2) : String(Number(value.toPrecision(5)));
+  return size !== 0 && (size < 1e-3 || size >= 1e6) ? value.toExponential(2).replace(/\.?0+e/, "e") : String(Number(value.toPrecision(5)));
 };
 const DIGEST = /^([a-z0-9-]+:)?([0-9a-f]{12})[0-9a-f]{52}$/;
 const plain = (value) => (value == null ? "-" : typeof value === "number" ? number(value) :
