@@ -125,6 +125,13 @@ fn the_table_sorts_filters_and_chooses_what_is_shown() {
         assert_eq!(page.texts(curves).len(), left, "{filter}");
     }
 
+    // One slider for all grids.
+    let labels = "#pictures figcaption .faint";
+    assert_eq!(page.texts(labels), ["after epoch 2"; 6]);
+    page.value("document.querySelector('#all-epochs').focus()");
+    page.press("Home");
+    assert_eq!(page.texts(labels), ["after epoch 1"; 6]);
+
     // A name shows one run alone, and all again.
     let third = "[data-keep='only checkpoints/base_training/run_003']";
     page.click(&format!("#runs-table {third}"));
