@@ -81,7 +81,14 @@ impl Subject {
         let pipeline =
             self.pipeline.as_ref().map(|loaded| loaded.session.graph.pipeline.name.as_str());
         let (mut runs, warnings) = page::runs_in(&self.folders()?, pipeline);
-        let image_grids = page::image_grids_in(&self.root()?, pipeline, &mut runs);
+        let root = self.root()?;
+        let image_grids = page::image_grids_in(&root, pipeline, &mut runs);
+        let mut stages = self.stages()?;
+        page::join_metrics(&stages, &mut runs);
+        let mut logs = pipeline.map(|name| page::stage_logs(&root, name)).unwrap_or_default();
+        for node in &mut stages {
+            node.log = logs.remove(node.status.stage.as_str()).unwrap_or_default();
+        }
         Ok(Page {
             title: pipeline.unwrap_or("All runs").to_owned(),
             file: self.pipeline.as_ref().map(|loaded| loaded.file.display().to_string()),
@@ -91,7 +98,7 @@ impl Subject {
                 .map(|loaded| CommandLine::new(["pipe", "run"]).path(&loaded.file).to_string()),
             generated_at: Utc::now(),
             version: version::long().replace('\n', ", "),
-            stages: self.stages()?,
+            stages,
             runs,
             image_grids,
             warnings,
@@ -114,6 +121,7 @@ impl Subject {
                 needs: dependencies.iter().map(|(_, s)| s.id.to_string()).collect(),
                 status,
                 seconds,
+                log: Vec::new(),
             }
         };
         Ok(status::stage_statuses(loaded, &observed).into_iter().map(node).collect())

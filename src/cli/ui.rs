@@ -47,7 +47,9 @@ impl PageSource for Subject {
             serde_json::to_string(&known).ok()
         });
         let folders = self.folders().unwrap_or_default();
-        format!("{}{}", stages.unwrap_or_default(), page::stamp(&folders))
+        // Lines of the stages' logs come between epochs too.
+        let told = self.root().ok().and_then(|root| page::log_bytes(&root)).unwrap_or(0);
+        format!("{}{told} {}", stages.unwrap_or_default(), page::stamp(&folders))
     }
 
     fn html(&self) -> String {

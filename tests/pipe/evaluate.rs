@@ -49,6 +49,12 @@ fn a_model_is_judged_by_its_loss_and_by_its_pictures() {
         found.contains_key("val_loss/class_circle") && found.contains_key("val_loss/class_square")
     );
     assert_eq!(project.list("quality"), ["metrics.json", "nearest.png", "pictures"]);
+    // On the page it stands over the epoch of the checkpoint, without the details.
+    project.pipe(&["report", "p.yaml"]).succeeds();
+    let page = crate::report::data(&project.read("report.html"));
+    let curves = page["runs"][0]["curves"].as_object().unwrap();
+    assert_eq!(curves["quality.val_loss"], serde_json::json!([[2.0, found["val_loss"]]]));
+    assert!(!curves.keys().any(|name| name.contains('/')), "{:?}", curves.keys());
     assert_eq!(project.list("quality/pictures/circle").len(), 5);
     let again = project.pipe(&["run", "p.yaml"]).succeeds();
     again.says("everything is up to date");

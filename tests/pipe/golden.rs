@@ -160,9 +160,10 @@ fn masked(value: Value, key: &str) -> Value {
     let what = |text: &str| Value::String(text.to_owned());
     match value {
         Value::Object(map) => {
-            // Where a file's times do not tell yet whether it is still the same, these are left
-            // out.
-            let sometimes = |key: &str| key == "changed" || key == "inode";
+            // Where a file's times do not tell yet whether it is still the same, and where the
+            // system does not tell what a process takes, these are left out.
+            let sometimes =
+                |key: &str| ["changed", "inode", "cpu_percent", "memory_bytes"].contains(&key);
             let each = |(key, value): (String, Value)| {
                 let kept = KEPT.contains(&key.as_str());
                 let value = if kept { without_digests(value) } else { masked(value, &key) };

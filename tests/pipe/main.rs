@@ -6,6 +6,7 @@ mod again;
 mod averages;
 mod belonging;
 mod bench;
+mod browser;
 mod budgets;
 mod chain;
 mod changed_settings;
@@ -53,6 +54,7 @@ mod named;
 #[cfg(unix)]
 mod nodes;
 mod page;
+mod page_use;
 mod pictures;
 mod place;
 mod project;

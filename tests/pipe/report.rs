@@ -100,7 +100,7 @@ fn names_from_files_stay_text() {
 }
 
 /// The name of a Chromium that can be started.
-fn browser() -> Option<&'static str> {
+pub fn browser() -> Option<&'static str> {
     let names = ["chromium", "chromium-browser", "google-chrome"];
     let found = names.into_iter().find(|name| {
         Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success())
@@ -131,7 +131,7 @@ fn browse(project: &Project, arguments: &[&str], address: &str) -> Option<Vec<u8
 }
 
 /// The address of a file in the project.
-fn address(project: &Project, page: &str) -> String {
+pub fn address(project: &Project, page: &str) -> String {
     format!("file://{}", project.path("").join(page).display())
 }
 

@@ -11,10 +11,10 @@ use crate::report::{data, dom_of};
 const RUN: &str = "checkpoints/base_training/run_001";
 
 /// `pipe ui` on a free port; ended when it goes out of scope.
-struct Served {
+pub struct Served {
     child: Child,
     /// What it printed.
-    link: String,
+    pub link: String,
     /// `127.0.0.1:PORT`
     address: String,
     /// `token=…`, if it asks for one.
@@ -22,7 +22,7 @@ struct Served {
 }
 
 impl Served {
-    fn of(project: &Project, more: &[&str]) -> Self {
+    pub fn of(project: &Project, more: &[&str]) -> Self {
         let arguments = [&["ui", "p.yaml", "--port", "0"], more].concat();
         let mut child = project
             .command(&arguments)
@@ -287,7 +287,8 @@ fn nothing_that_clients_do_blocks_others_or_ctrl_c() {
 
     let _deaf = that_do_not_read(&served, 50);
     std::thread::sleep(Duration::from_millis(300));
-    let grown = served.memory("VmHWM") - before;
+    // The system counts pages in batches: what did not grow can seem to have shrunk.
+    let grown = served.memory("VmHWM").saturating_sub(before);
     assert!(grown < 64 << 10, "{grown} KiB");
     assert_eq!(served.ends_after("INT").code(), Some(0));
     drop(half);

@@ -7,12 +7,12 @@ use std::time::UNIX_EPOCH;
 
 use pipe_engine::state::Record;
 use pipe_fs::ProjectRoot;
-use pipe_runs::{ChangeRecord, Labels, Metadata, Run, Runs};
+use pipe_runs::{ChangeRecord, EpochRecord, Labels, Metadata, Run, Runs};
 use pipe_train::checkpoint::BASE_FILE;
 use serde_json::Value;
 
-use super::RunData;
 use super::samples::{self, ImageGrid};
+use super::{RunData, StageNode};
 
 /// Points of one curve that the page gets; more cannot be told apart.
 const POINTS: usize = 600;
@@ -75,6 +75,7 @@ fn run_data(run: &Run, metadata: Metadata, labels: Labels, runs: usize) -> RunDa
         mode: mode.unwrap_or("min").to_owned(),
         seconds: m.history.iter().map(|h| h.seconds).sum(),
         curves: curves(run, &m),
+        timeline: timeline(&m.history),
         samples,
         samples_left_out,
         image_grids: Vec::new(),
@@ -121,26 +122,44 @@ fn curves(run: &Run, metadata: &Metadata) -> BTreeMap<String, Vec<(f64, f64)>> {
         add("epoch_seconds", epoch, h.seconds);
         add("data_wait", epoch, h.data_wait);
     }
-    let first = metadata.history.iter().find(|h| h.epoch > 0);
-    let steps = first.map(|h| h.global_step as f64 / h.epoch as f64).filter(|steps| *steps > 0.0);
-    if let Some(steps) = steps {
-        let text = std::fs::read_to_string(run.logs().join("metrics.jsonl")).unwrap_or_default();
-        for line in text.lines() {
-            let Ok(Value::Object(line)) = serde_json::from_str(line) else { continue };
-            let number = |key: &str| line.get(key).and_then(Value::as_f64);
-            if let (Some(step), Some(loss)) = (number("step"), number("train_loss_step")) {
-                add("train_loss_step", step / steps, loss);
-            }
-            // Of a validation inside an epoch; those at epochs' ends are in the history.
-            if let (Some(step), Some(loss), None) =
-                (number("step"), number("val_loss"), number("epoch_seconds"))
-            {
-                add("val_loss", step / steps, loss);
+    let text = std::fs::read_to_string(run.logs().join("metrics.jsonl")).unwrap_or_default();
+    for line in text.lines() {
+        let Ok(Value::Object(line)) = serde_json::from_str(line) else { continue };
+        let number = |key: &str| line.get(key).and_then(Value::as_f64);
+        let at = number("step").and_then(|step| epoch_at(&metadata.history, step));
+        let Some(epoch) = at else { continue };
+        // A validation inside an epoch; those at epochs' ends are in the history.
+        let is_end = number("epoch_seconds").is_some();
+        for name in ["train_loss_step", "cpu_percent", "memory_bytes", "val_loss"] {
+            if let Some(value) = number(name).filter(|_| name != "val_loss" || !is_end) {
+                add(name, epoch, value);
             }
         }
     }
     curves.values_mut().for_each(|points| points.sort_by(|(a, _), (b, _)| a.total_cmp(b)));
     curves.into_iter().map(|(name, points)| (name, thinned(points))).collect()
+}
+
+/// The place of an optimizer step in epochs: between the ends of the epochs around it, and behind
+/// the last one as in that. `None` as long as no epoch has ended.
+fn epoch_at(history: &[EpochRecord], step: f64) -> Option<f64> {
+    let place = |h: &EpochRecord| (h.global_step as f64, h.epoch as f64);
+    let next = history.iter().position(|h| h.global_step as f64 >= step);
+    let last = next.or(history.len().checked_sub(1))?;
+    let (to_step, to) = place(history.get(last)?);
+    let before = last.checked_sub(1).and_then(|index| history.get(index));
+    let (from_step, from) = before.map_or((0.0, 0.0), place);
+    let share = (step - from_step) / (to_step - from_step);
+    Some(if share.is_finite() { from + share * (to - from) } else { to })
+}
+
+fn timeline(history: &[EpochRecord]) -> Vec<(u64, u64, f64)> {
+    let mut seconds = 0.0;
+    let end = |h: &EpochRecord| {
+        seconds += h.seconds;
+        (h.epoch, h.global_step, seconds)
+    };
+    history.iter().map(end).collect()
 }
 
 /// At most [`POINTS`] of the points, evenly, the last among them.
@@ -180,6 +199,28 @@ pub fn image_grids_in(
     others
 }
 
+/// Gives each run what stages found out about one of its checkpoints, as a point of a curve that is
+/// called `STAGE.METRIC`. Names with a `/` are details.
+pub fn join_metrics(stages: &[StageNode], runs: &mut [RunData]) {
+    for StageNode { status, .. } in stages {
+        let made = status.record.as_ref().and_then(|record| record.made.as_ref());
+        let from = made.and_then(|made| made.manifest.get("from")).and_then(Value::as_str);
+        let (Some(from), Some(metrics)) = (from, &status.metrics) else { continue };
+        let found = runs.iter_mut().find_map(|run| {
+            let checkpoint = run.checkpoints.iter().chain(&run.best).find(|c| c.digest == from)?;
+            Some((checkpoint.epoch as f64, &mut run.curves))
+        });
+        let Some((epoch, curves)) = found else { continue };
+        for (metric, value) in metrics.0.iter().filter(|(name, _)| !name.contains('/')) {
+            let curve = curves.entry(format!("{}.{metric}", status.stage.declared())).or_default();
+            if value.is_finite() && curve.iter().all(|(at, _)| *at != epoch) {
+                curve.push((epoch, *value));
+                curve.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+            }
+        }
+    }
+}
+
 /// The folder of the run that each checkpoint is of.
 fn by_digest(runs: &[RunData]) -> BTreeMap<String, String> {
     let of = |run: &RunData| {
@@ -210,5 +251,31 @@ fn link_bases(runs: &mut [RunData]) {
                 let own = trained.iter().rev().find(|(pipeline, _)| *pipeline == run.pipeline);
                 own.map(|(_, folder)| folder.clone())
             });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_stand_between_the_epochs_around_them() {
+        let epoch = |epoch, global_step| EpochRecord {
+            epoch,
+            global_step,
+            metrics: BTreeMap::new(),
+            learning_rate: 0.0,
+            seconds: 2.0,
+            images_per_second: 0.0,
+            data_wait: 0.0,
+            saved: None,
+        };
+        // The third has half the batches.
+        let history = [epoch(1, 10), epoch(2, 20), epoch(3, 25)];
+        for (step, place) in [(5.0, 0.5), (10.0, 1.0), (15.0, 1.5), (22.5, 2.5), (30.0, 4.0)] {
+            assert_eq!(epoch_at(&history, step), Some(place), "step {step}");
+        }
+        assert_eq!(epoch_at(&[], 3.0), None);
+        assert_eq!(timeline(&history), [(1, 10, 2.0), (2, 20, 4.0), (3, 25, 6.0)]);
     }
 }

@@ -4,23 +4,38 @@
 mod collect;
 mod samples;
 pub mod serve;
+mod stage_log;
 
 use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
-pub use collect::{image_grids_in, runs_in, stamp};
+pub use collect::{image_grids_in, join_metrics, runs_in, stamp};
 use pipe_runs::{CheckpointRecord, DatasetRecord};
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+pub use stage_log::{log_bytes, stage_logs};
 
 use crate::report::stage_status::StageStatus;
 
 const HTML: &str = include_str!("page.html");
 const CSS: &str = include_str!("page.css");
-const JS: &str = include_str!("page.js");
+/// One script: its files share a scope of their own.
+const JS: &str = concat!(
+    "\"use strict\";\n(() => {\n",
+    include_str!("js/basics.js"),
+    include_str!("js/names.js"),
+    include_str!("js/stages.js"),
+    include_str!("js/chart.js"),
+    include_str!("js/curves.js"),
+    include_str!("js/runs.js"),
+    include_str!("js/compare.js"),
+    include_str!("js/samples.js"),
+    include_str!("js/page.js"),
+    "})();\n",
+);
 
 /// All that the page shows.
 #[derive(Debug, Serialize)]
@@ -49,6 +64,8 @@ pub struct StageNode {
     pub needs: Vec<String>,
     /// How long it last took, or takes already.
     pub seconds: Option<f64>,
+    /// What it last told.
+    pub log: Vec<stage_log::LogLine>,
 }
 
 /// A numbered run.
@@ -90,6 +107,9 @@ pub struct RunData {
     /// Figures by name, each a list of points `[epoch, value]`; fractions of epochs where steps
     /// were logged.
     pub curves: BTreeMap<String, Vec<(f64, f64)>>,
+    /// Where each epoch ended: `[epoch, optimizer steps, seconds of training]`, counted from the
+    /// run's beginning.
+    pub timeline: Vec<(u64, u64, f64)>,
     pub samples: Vec<samples::Sample>,
     /// Pictures that had no room on the page.
     pub samples_left_out: usize,

@@ -15,7 +15,7 @@ use pipe_core::progress::Event;
 use pipe_engine::kind::{RunContext, StageError};
 use pipe_fs::atomic;
 use pipe_fs::atomic::Log;
-use pipe_runs::events::{EventFile, MetricsFile};
+use pipe_runs::events::{EventFile, MetricsFile, UsageMeter};
 use pipe_runs::{CheckpointManager, EpochRecord, LiveRequest, LiveRequests, Run, Saved, Status};
 use pipe_trainer::{
     Ending, PlannedLength, StoppingRules, Trained, epoch_seconds, note_ending, note_memory,
@@ -51,6 +51,7 @@ pub struct Recorder<'a> {
     /// Seconds that the loop has waited for it.
     waited: f64,
     requests: LiveRequests,
+    usage: UsageMeter,
     /// Bytes of main memory that the process had at most.
     memory: Cell<u64>,
 }
@@ -129,6 +130,7 @@ impl<'a> Recorder<'a> {
             pending,
             waited: 0.0,
             requests,
+            usage: UsageMeter::start(),
             memory: Cell::new(0),
         })
     }
@@ -160,7 +162,8 @@ impl<'a> Recorder<'a> {
         loss: f64,
         rate: f64,
     ) -> Result<(), StageError> {
-        let values = [("train_loss_step", loss), ("learning_rate", rate)];
+        let mut values = vec![("train_loss_step", loss), ("learning_rate", rate)];
+        values.extend(self.usage.take_if_due());
         self.write(step, epoch, &values)
     }
 
@@ -186,6 +189,7 @@ impl<'a> Recorder<'a> {
             ("images_per_second", times.speed),
             ("data_wait", times.wait_share),
         ]);
+        values.extend(self.usage.take());
         self.write(position.global_step, position.epoch, &values)?;
         self.flush()?;
         self.writer.manager()?.record_epoch(EpochRecord {
