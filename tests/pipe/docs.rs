@@ -3,6 +3,7 @@
 //!
 //!     <!-- file: NAME -->     the block is the content of this file
 //!     <!-- first: COMMAND --> to be done before
+//!     <!-- in: FOLDER -->     the reader is in this folder of the project
 //!     <!-- not run: WHY -->   it needs something that a test does not have
 
 use std::collections::BTreeSet;
@@ -39,13 +40,14 @@ struct Block {
     text: String,
     file: Option<String>,
     first: Vec<String>,
+    folder: Option<String>,
     not_run: Option<String>,
     line: usize,
 }
 
 fn blocks(page: &str) -> Vec<Block> {
     let mut found = Vec::new();
-    let (mut file, mut first, mut not_run) = (None, Vec::new(), None);
+    let (mut file, mut first, mut folder, mut not_run) = (None, Vec::new(), None, None);
     let mut lines = page.lines().enumerate();
     while let Some((at, line)) = lines.next() {
         let comment = line.strip_prefix("<!-- ").and_then(|l| l.strip_suffix(" -->"));
@@ -53,18 +55,21 @@ fn blocks(page: &str) -> Vec<Block> {
             match key {
                 "file" => file = Some(value.to_owned()),
                 "first" => first.push(value.to_owned()),
+                "in" => folder = Some(value.to_owned()),
                 "not run" => not_run = Some(value.to_owned()),
                 other => panic!("line {}: {other} means nothing here", at + 1),
             }
         } else if let Some(language) = line.strip_prefix("```") {
             let inside = lines.by_ref().map(|(_, l)| l).take_while(|l| !l.starts_with("```"));
             let text = inside.flat_map(|l| [l, "\n"]).collect();
-            let (file, first, not_run) = (file.take(), std::mem::take(&mut first), not_run.take());
+            let (file, first) = (file.take(), std::mem::take(&mut first));
+            let (folder, not_run) = (folder.take(), not_run.take());
             found.push(Block {
                 language: language.to_owned(),
                 text,
                 file,
                 first,
+                folder,
                 not_run,
                 line: at + 1,
             });
@@ -136,7 +141,7 @@ impl Reader {
     }
 
     fn read(&mut self, block: &Block) {
-        let Block { language, text, file, first, not_run, line } = block;
+        let Block { language, text, file, first, folder, not_run, line } = block;
         for command in first {
             self.run(*line, "bash", &["-ec", command]);
         }
@@ -147,7 +152,10 @@ impl Reader {
             return;
         }
         match language.as_str() {
-            "sh" => self.run(*line, "bash", &["-ec", text]),
+            "sh" => {
+                let folder = folder.as_deref().unwrap_or(".");
+                self.run(*line, "bash", &["-ec", &format!("cd {folder}\n{text}")]);
+            }
             "python" => match std::env::var("PIPE_TEST_PYTHON") {
                 Ok(python) => self.run(*line, &python, &["-c", text]),
                 Err(_) => eprintln!("{}:{line}: skipped: PIPE_TEST_PYTHON is not set", self.page),
