@@ -1,8 +1,11 @@
-"""docs/pytorch.md, typed as it stands, with the real `pipe`, whose path is `PIPE_TEST_PROGRAM`."""
+"""Pages with the real `pipe`, whose path is `PIPE_TEST_PROGRAM`: docs/pytorch.md is typed as it
+stands, and docs/reference is what the program and its schema say."""
 
 from __future__ import annotations
 
+import os
 import re
+import runpy
 import subprocess
 import sys
 
@@ -43,7 +46,9 @@ def test_what_the_page_tells_to_type(tmp_path):
     for _, language, text in blocks():
         if language == "sh":
             subprocess.run(["bash", "-ec", text], cwd=tmp_path, env=environ(), check=True)
-    assert "20/20" not in pipe(tmp_path, "runs") and "30/30" in pipe(tmp_path, "runs", "show", "1")
+    runs = pipe(tmp_path, "runs")
+    assert runs.count("completed") == 2 and "30/30" in runs and "20/20" in runs
+    assert (tmp_path / "models" / "sine.pt").exists()
 
 
 def test_the_program_works_by_itself(tmp_path):
@@ -51,3 +56,16 @@ def test_the_program_works_by_itself(tmp_path):
     (tmp_path / "train.py").write_text(files()["train.py"])
     subprocess.run([sys.executable, "train.py"], cwd=tmp_path, env=environ(), check=True)
     assert list(tmp_path.glob("checkpoints/train/*.ckpt"))
+
+
+def test_the_reference_is_what_the_program_says():
+    """`PIPE_TEST_BLESS=1` writes it anew."""
+    if not PROGRAM:
+        pytest.skip("PIPE_TEST_PROGRAM is not set")
+    root = PACKAGE.parent
+    write = runpy.run_path(str(root / "packaging" / "reference.py"))["pages"]
+    for name, text in write(PROGRAM).items():
+        page = root / "docs" / "reference" / name
+        if os.environ.get("PIPE_TEST_BLESS") == "1":
+            page.write_text(text)
+        assert page.read_text() == text, f"python3 packaging/reference.py {PROGRAM}"

@@ -230,8 +230,8 @@ pages! {
 }
 
 fn all_pages() -> Vec<PathBuf> {
-    let docs =
-        ["", "docs", "docs/dev"].map(|folder| std::fs::read_dir(root().join(folder)).unwrap());
+    let docs = ["", "docs", "docs/dev", "docs/reference"]
+        .map(|folder| std::fs::read_dir(root().join(folder)).unwrap());
     let docs = docs.into_iter().flatten().map(|entry| entry.unwrap().path());
     let mut pages: Vec<PathBuf> =
         docs.filter(|p| p.extension().is_some_and(|e| e == "md")).collect();
