@@ -3,6 +3,7 @@
 //!
 //!     <!-- file: NAME -->     the block is the content of this file
 //!     <!-- first: COMMAND --> to be done before
+//!     <!-- in: FOLDER -->     the reader is in this folder of the project
 //!     <!-- not run: WHY -->   it needs something that a test does not have
 
 use std::collections::BTreeSet;
@@ -39,13 +40,14 @@ struct Block {
     text: String,
     file: Option<String>,
     first: Vec<String>,
+    folder: Option<String>,
     not_run: Option<String>,
     line: usize,
 }
 
 fn blocks(page: &str) -> Vec<Block> {
     let mut found = Vec::new();
-    let (mut file, mut first, mut not_run) = (None, Vec::new(), None);
+    let (mut file, mut first, mut folder, mut not_run) = (None, Vec::new(), None, None);
     let mut lines = page.lines().enumerate();
     while let Some((at, line)) = lines.next() {
         let comment = line.strip_prefix("<!-- ").and_then(|l| l.strip_suffix(" -->"));
@@ -53,18 +55,21 @@ fn blocks(page: &str) -> Vec<Block> {
             match key {
                 "file" => file = Some(value.to_owned()),
                 "first" => first.push(value.to_owned()),
+                "in" => folder = Some(value.to_owned()),
                 "not run" => not_run = Some(value.to_owned()),
                 other => panic!("line {}: {other} means nothing here", at + 1),
             }
         } else if let Some(language) = line.strip_prefix("```") {
             let inside = lines.by_ref().map(|(_, l)| l).take_while(|l| !l.starts_with("```"));
             let text = inside.flat_map(|l| [l, "\n"]).collect();
-            let (file, first, not_run) = (file.take(), std::mem::take(&mut first), not_run.take());
+            let (file, first) = (file.take(), std::mem::take(&mut first));
+            let (folder, not_run) = (folder.take(), not_run.take());
             found.push(Block {
                 language: language.to_owned(),
                 text,
                 file,
                 first,
+                folder,
                 not_run,
                 line: at + 1,
             });
@@ -136,7 +141,7 @@ impl Reader {
     }
 
     fn read(&mut self, block: &Block) {
-        let Block { language, text, file, first, not_run, line } = block;
+        let Block { language, text, file, first, folder, not_run, line } = block;
         for command in first {
             self.run(*line, "bash", &["-ec", command]);
         }
@@ -147,7 +152,10 @@ impl Reader {
             return;
         }
         match language.as_str() {
-            "sh" => self.run(*line, "bash", &["-ec", text]),
+            "sh" => {
+                let folder = folder.as_deref().unwrap_or(".");
+                self.run(*line, "bash", &["-ec", &format!("cd {folder}\n{text}")]);
+            }
             "python" => match std::env::var("PIPE_TEST_PYTHON") {
                 Ok(python) => self.run(*line, &python, &["-c", text]),
                 Err(_) => eprintln!("{}:{line}: skipped: PIPE_TEST_PYTHON is not set", self.page),
@@ -194,6 +202,7 @@ pages! {
     data: "docs/data.md",
     devices: "docs/devices.md",
     first_pictures: "docs/first_pictures.md",
+    gpus: "docs/gpus.md",
     graph: "docs/graph.md",
     history: "docs/history.md",
     hooks: "docs/hooks.md",
@@ -204,6 +213,7 @@ pages! {
     performance: "docs/performance.md",
     pipeline: "docs/pipeline.md",
     python: "docs/python.md",
+    pytorch: "docs/pytorch.md",
     quality: "docs/quality.md",
     recipes: "docs/recipes.md",
     report: "docs/report.md",
@@ -213,13 +223,15 @@ pages! {
     scale: "docs/scale.md",
     slurm: "docs/slurm.md",
     storage: "docs/storage.md",
+    sweeps: "docs/sweeps.md",
     trainers: "docs/trainers.md",
+    tutorial: "docs/tutorial.md",
     testing: "docs/dev/testing.md",
 }
 
 fn all_pages() -> Vec<PathBuf> {
-    let docs =
-        ["", "docs", "docs/dev"].map(|folder| std::fs::read_dir(root().join(folder)).unwrap());
+    let docs = ["", "docs", "docs/dev", "docs/reference"]
+        .map(|folder| std::fs::read_dir(root().join(folder)).unwrap());
     let docs = docs.into_iter().flatten().map(|entry| entry.unwrap().path());
     let mut pages: Vec<PathBuf> =
         docs.filter(|p| p.extension().is_some_and(|e| e == "md")).collect();
@@ -265,20 +277,60 @@ fn few_blocks_are_left_out_and_each_has_a_reason() {
     assert!(run > 2 * not_run, "{run} commands are run, {not_run} are not: {reasons:#?}");
 }
 
-#[test]
-fn every_link_inside_the_project_leads_somewhere() {
-    for page in all_pages() {
-        let text = std::fs::read_to_string(&page).unwrap();
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let target = link.split('#').next().unwrap();
-            if target.is_empty() || target.contains("://") || target.contains(' ') {
-                continue;
-            }
-            assert!(
-                page.parent().unwrap().join(target).exists(),
-                "{}: {link} leads nowhere",
-                page.display()
-            );
+/// What a heading is called in a link, as GitHub and mdBook do: lower case, `-` for spaces, and
+/// nothing but letters, digits, `-` and `_`.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
+/// The anchors of a page's headings. Comments of a shell inside blocks are none.
+fn anchors(page: &Path) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(page).unwrap();
+    let (mut found, mut inside) = (BTreeSet::new(), false);
+    for line in text.lines() {
+        inside ^= line.starts_with("```");
+        let heading = line.trim_start_matches('#');
+        if !inside && heading.len() < line.len() && heading.starts_with(' ') {
+            found.insert(anchor(heading));
         }
     }
+    found
+}
+
+/// Where the links of a page lead inside the project: path and anchor, one of them may be empty.
+fn links(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let inside = targets.filter(|link| !link.contains("://") && !link.contains(' '));
+    inside.map(|link| link.split_once('#').unwrap_or((link, "")))
+}
+
+#[test]
+fn every_link_inside_the_project_leads_somewhere() {
+    let mut with_anchors = 0;
+    for page in all_pages() {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for (path, heading) in links(&text) {
+            let target =
+                if path.is_empty() { page.clone() } else { page.parent().unwrap().join(path) };
+            let here = page.display();
+            assert!(target.exists(), "{here}: {path} leads nowhere");
+            if !heading.is_empty() {
+                assert!(anchors(&target).contains(heading), "{here}: {path} has no #{heading}");
+                with_anchors += 1;
+            }
+        }
+    }
+    assert!(with_anchors > 50, "{with_anchors}");
+}
+
+#[test]
+fn every_page_stands_once_in_the_table_of_contents() {
+    let docs = root().join("docs");
+    let summary = std::fs::read_to_string(docs.join("SUMMARY.md")).unwrap();
+    let mut listed: Vec<PathBuf> = links(&summary).map(|(path, _)| docs.join(path)).collect();
+    listed.sort();
+    let is_page = |page: &PathBuf| page.starts_with(&docs) && !page.ends_with("SUMMARY.md");
+    let pages: Vec<PathBuf> = all_pages().into_iter().filter(is_page).collect();
+    assert_eq!(listed, pages);
 }
