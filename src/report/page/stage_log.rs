@@ -1,5 +1,5 @@
-//! What the stages of a pipeline last told, for the page: from `.pipe/events.jsonl`, and from the
-//! logs of their jobs.
+//! What the stages of a pipeline last told, for the page: from `.pipe/events.jsonl`, from the logs of
+//! the stages, which have the output of programs, and from the logs of their jobs.
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use pipe_core::progress::Event;
 use pipe_core::secret;
 use pipe_engine::exec::slurm::last_lines;
-use pipe_engine::state::Jobs;
+use pipe_engine::state::{Jobs, logs_folder};
 use pipe_fs::STATE_FOLDER;
 use serde::Serialize;
 use serde_json::Value;
@@ -28,8 +28,17 @@ pub struct LogLine {
 pub fn stage_logs(root: &Path, pipeline: &str) -> HashMap<String, Vec<LogLine>> {
     let mut logs: HashMap<String, Vec<LogLine>> = HashMap::new();
     for line in last_lines(&events(root), usize::MAX).unwrap_or_default() {
-        if let Some((stage, line)) = told(&line, pipeline) {
+        if let Some((stage, line)) = told(&line, Some(pipeline)) {
             logs.entry(stage).or_default().push(line);
+        }
+    }
+    let own = std::fs::read_dir(logs_folder(root, pipeline)).into_iter().flatten().flatten();
+    for file in own {
+        let lines = last_lines(&file.path(), LINES).unwrap_or_default();
+        let (stages, lines): (Vec<_>, Vec<_>) =
+            lines.iter().filter_map(|line| told(line, None)).unzip();
+        if let Some(stage) = stages.into_iter().next() {
+            logs.insert(stage, lines);
         }
     }
     // A list of jobs from elsewhere could name any file, and the page is handed on.
@@ -57,11 +66,12 @@ pub fn log_bytes(root: &Path) -> Option<u64> {
     Some(std::fs::metadata(events(root)).ok()?.len())
 }
 
-/// A line of the log of events: the stage, and what is worth reading of it.
-fn told(line: &str, pipeline: &str) -> Option<(String, LogLine)> {
+/// A line of a log of events, of this pipeline where it names one: the stage, and what is worth
+/// reading of it.
+fn told(line: &str, pipeline: Option<&str>) -> Option<(String, LogLine)> {
     let value: Value = serde_json::from_str(line).ok()?;
     let key = |name: &str| Some(value.get(name)?.as_str()?.to_owned());
-    if key("pipeline")? != pipeline {
+    if key("pipeline").as_deref() != pipeline {
         return None;
     }
     let (stage, time) = (key("stage")?, key("time"));
@@ -128,5 +138,14 @@ mod tests {
         let text = "epoch 3/4: loss=0.50000, 1.2 s".to_owned();
         assert_eq!(logs["two"], [LogLine { time: None, text }]);
         assert!(stage_logs(folder.path(), "none").is_empty());
+
+        // A stage's own log has what its program printed.
+        let own = logs_folder(folder.path(), "p");
+        std::fs::create_dir_all(&own).unwrap();
+        let printed = json!({"event": "output", "line": "printed", "stage": "two"});
+        std::fs::write(own.join("two.jsonl"), format!("{printed}\n")).unwrap();
+        let logs = stage_logs(folder.path(), "p");
+        assert_eq!(logs["two"], [LogLine { time: None, text: "printed".into() }]);
+        assert_eq!(logs["base"].len(), LINES);
     }
 }
