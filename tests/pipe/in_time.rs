@@ -95,7 +95,7 @@ fn a_budget_places_the_decay_and_the_run_equals_one_of_that_length() {
 
     // More time goes on from where the rate began to fall.
     let stable = metadata["kept_epoch"].as_u64().unwrap();
-    let more = ["--set", &format!("budget={}", time_of(16.0))];
+    let more = ["--set", &format!("budget={}ms", (3000.0 * budget).ceil())];
     let plan = project.pipe(&[&["plan", "p.yaml"], &more[..]].concat()).succeeds();
     let plan = plan.says("run 001 was planned for a budget of ");
     plan.says(&format!("shares epochs 1-{stable} with run 001"));
