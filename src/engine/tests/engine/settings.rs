@@ -135,9 +135,9 @@ fn an_error_about_a_variable_s_value_names_the_variable_and_not_the_value() {
         with("PIPE_EPOCHS", "hunter2"),
         format!(
             "p.yaml:5:64: stages.my-base.epochs: expected a whole number, 0 or more, found text \"…\"\n  |\n\
-             5 | …kind: work, dataset: '${{params.dataset}}', epochs: '${{params.epochs}}' }}\n  |{}^^^^^^^^^^^^^^^^^^\n\
+             5 | ...params.dataset}}', epochs: '${{params.epochs}}' }}\n  |{}^^^^^^^^^^^^^^^^^^\n\
              \x20 = the value comes from PIPE_EPOCHS\n{}",
-            " ".repeat(52),
+            " ".repeat(30),
             hint("PIPE_EPOCHS")
         )
     );

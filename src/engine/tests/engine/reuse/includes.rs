@@ -100,7 +100,7 @@ fn settings_from_outside_go_by_the_names_of_the_pipeline() {
 fn an_error_names_the_file_and_the_line_of_the_key() {
     assert_eq!(
         part("epochs: '${params.epochs}', c", "epocs: 5, c").error(),
-        "part.yaml:4:50: stages.small_base.epocs: unknown key\n  |\n4 |   base: { kind: work, dataset: '${params.from}', epocs: 5, checkpoint: o…\n  |                                                  ^^^^^\n  = did you mean `epochs`?\n  = expected one of: dataset, learning_rate, epochs, ends, classes, content, checkpoint",
+        "part.yaml:4:50: stages.small_base.epocs: unknown key\n  |\n4 |   base: { kind: work, dataset: '${params.from}', epocs: 5, checkpoint: of...\n  |                                                  ^^^^^\n  = did you mean `epochs`?\n  = expected one of: dataset, learning_rate, epochs, ends, classes, content, checkpoint",
         "once, though it comes in twice"
     );
     assert_eq!(
