@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use chrono::{DateTime, FixedOffset};
 use pipe_core::error::SpecError;
 use pipe_core::progress::Event;
 use pipe_engine::exec::slurm::last_lines;
@@ -12,6 +13,8 @@ use pipe_engine::kind::StageId;
 use pipe_engine::pipeline_file::PipelineFile;
 use pipe_engine::source;
 use pipe_engine::state::{Job, Jobs, Record, logs_folder};
+use pipe_fs::STATE_FOLDER;
+use serde_json::Value;
 
 use super::{CliError, ExitCode, pipeline_name, project};
 use crate::report::narrator::{Manner, Narrator};
@@ -37,8 +40,8 @@ pub fn logs(arguments: LogsArguments) -> Result<ExitCode, CliError> {
     let file = pipeline_name::resolve(&arguments.file)?;
     for (stage, newest) in newest(&file, &arguments.stage)? {
         match newest {
-            Newest::Here(log) => {
-                let lines = told(&stage, &log).map_err(|e| wrong(&stage, &log, &e))?;
+            Newest::Here(events) => {
+                let lines = in_words(&stage, &events);
                 let skipped = arguments.tail.map_or(0, |count| lines.len().saturating_sub(count));
                 lines.iter().skip(skipped).for_each(|line| say!("{line}"));
             }
@@ -59,7 +62,7 @@ pub fn logs(arguments: LogsArguments) -> Result<ExitCode, CliError> {
 
 /// Where a stage wrote last.
 enum Newest {
-    Here(PathBuf),
+    Here(Vec<Event>),
     Job(Job),
 }
 
@@ -69,67 +72,94 @@ fn newest(file: &Path, named: &str) -> Result<Vec<(StageId, Newest)>, CliError> 
     let (root, path) = (project::root()?, project::path(file));
     let pipeline = PipelineFile::parse(source::read(&root.join(&path), &path)?)?.name;
     let jobs = Jobs::load(&root, &pipeline);
-    let mut logs = stage_logs(&logs_folder(&root, &pipeline));
+    let mut told = told_here(&root, &pipeline).map_err(CliError::failed)?;
     // Of a stage in a job its file has more: also what others in the job wrote.
-    logs.retain(|stage, _| {
+    told.retain(|stage, _| {
         Record::load(&root, &pipeline, stage).is_none_or(|record| record.job.is_none())
     });
-    let known: BTreeSet<&StageId> =
-        jobs.iter().map(|(stage, _)| stage).chain(logs.keys()).collect();
-    let mut found = Vec::new();
-    for stage in &known {
-        if stage.as_str() != named && stage.declared() != named {
-            continue;
-        }
-        let newest = match (logs.get(*stage), jobs.get(stage)) {
-            (Some(log), _) => Newest::Here(log.clone()),
-            (None, Some(job)) => Newest::Job(job.clone()),
-            (None, None) => continue,
-        };
-        found.push(((*stage).clone(), newest));
-    }
-    if found.is_empty() {
+    let is_named = |stage: &StageId| stage.as_str() == named || stage.declared() == named;
+    let known: BTreeSet<StageId> =
+        jobs.iter().map(|(stage, _)| stage).chain(told.keys()).cloned().collect();
+    if !known.iter().any(is_named) {
         let error = SpecError::plain(format!("stage `{named}` has not run yet, or not here"));
-        return Err(error.candidates(named, known.iter().map(|stage| stage.as_str())).into());
+        return Err(error.candidates(named, known.iter().map(StageId::as_str)).into());
     }
-    Ok(found)
+    let newest = |stage: StageId| {
+        let here = told.remove(&stage).map(Newest::Here);
+        let newest = here.or_else(|| Some(Newest::Job(jobs.get(&stage)?.clone())));
+        Some((stage, newest?))
+    };
+    Ok(known.into_iter().filter(is_named).filter_map(newest).collect())
 }
 
-/// The logs of stages that ran here, by the stage that their first line names.
-fn stage_logs(folder: &Path) -> BTreeMap<StageId, PathBuf> {
-    let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let stage = |path: &Path| {
-        let mut first = String::new();
-        BufReader::new(File::open(path).ok()?).take(LONGEST).read_line(&mut first).ok()?;
-        let event: serde_json::Value = serde_json::from_str(&first).ok()?;
-        let name = event.get("stage")?.as_str()?;
-        StageId::new(name).or_else(|| StageId::of_matrix(name))
+/// An event with its time.
+type Told = (DateTime<FixedOffset>, Event);
+
+/// What the stages of a pipeline told since they last began, with what their programs printed.
+fn told_here(root: &Path, pipeline: &str) -> std::io::Result<BTreeMap<StageId, Vec<Event>>> {
+    let mut told: BTreeMap<StageId, Vec<Told>> = BTreeMap::new();
+    each_event(&root.join(STATE_FOLDER).join("events.jsonl"), pipeline, |stage, event| {
+        let of_stage = told.entry(stage).or_default();
+        if let Event::Started { .. } = event.1 {
+            of_stage.clear();
+        }
+        of_stage.push(event);
+    })?;
+    for file in std::fs::read_dir(logs_folder(root, pipeline)).into_iter().flatten().flatten() {
+        each_event(&file.path(), pipeline, |stage, event| {
+            // Older lines are of a time before the last one, in which nothing was printed.
+            if let Some(of_stage) = told.get_mut(&stage)
+                && of_stage.first().is_some_and(|first| first.0 <= event.0)
+            {
+                of_stage.push(event);
+            }
+        })?;
+    }
+    let in_order = |(stage, mut told): (StageId, Vec<Told>)| {
+        told.sort_by_key(|(time, _)| *time);
+        (stage, told.into_iter().map(|(_, event)| event).collect())
     };
-    files.filter_map(|path| Some((stage(&path)?, path))).collect()
+    Ok(told.into_iter().map(in_order).collect())
+}
+
+/// Reads the events of a pipeline in a log. A last line that a crash cut off, or one of a later
+/// version, is passed over.
+fn each_event(
+    path: &Path,
+    pipeline: &str,
+    mut take: impl FnMut(StageId, Told),
+) -> std::io::Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let read = |line: &str| {
+        let value: Value = serde_json::from_str(line).ok()?;
+        let text = |key: &str| value.get(key)?.as_str();
+        let stage = text("stage").filter(|_| text("pipeline") == Some(pipeline))?;
+        let stage = StageId::new(stage).or_else(|| StageId::of_matrix(stage))?;
+        let time = DateTime::parse_from_rfc3339(text("time")?).ok()?;
+        Some((stage, (time, serde_json::from_value(value).ok()?)))
+    };
+    lines(File::open(path)?, |line| {
+        if let Some((stage, event)) = read(line) {
+            take(stage, event);
+        }
+    })
 }
 
 /// What a stage told, in the words that it had on the terminal.
-fn told(stage: &StageId, log: &Path) -> std::io::Result<Vec<String>> {
+fn in_words(stage: &StageId, events: &[Event]) -> Vec<String> {
     let manner = Manner { verbose: true, concurrent: false, colours: style::stdout_colours() };
     let mut narrator = Narrator::new(manner);
     let mut told = Vec::new();
-    lines(File::open(log)?, |line| {
-        // A last line that a crash cut off, or one of a later version, is passed over.
-        let Ok(event) = serde_json::from_str::<Event>(line) else { return };
-        told.extend(narrator.tell(stage, &event));
-        if let Event::Failed { message, .. } = &event {
+    for event in events {
+        told.extend(narrator.tell(stage, event));
+        if let Event::Failed { message, .. } = event {
             told.push(format!("{stage}: {message}"));
         }
-    })?;
+    }
     told.extend(narrator.rest().into_iter().map(|(_, line)| line));
-    Ok(told.iter().flat_map(|text| text.split('\n')).map(str::to_owned).collect())
-}
-
-fn wrong(stage: &StageId, path: &Path, error: &std::io::Error) -> CliError {
-    CliError::failed(format!(
-        "failed to read the log of stage {stage}: {}: {error}",
-        path.display()
-    ))
+    told.iter().flat_map(|text| text.split('\n')).map(str::to_owned).collect()
 }
 
 /// Prints what a job wrote.

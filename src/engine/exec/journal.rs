@@ -1,5 +1,5 @@
-//! Writes down what happens while it happens: `.pipe/events.jsonl`, a line an event, the log of each
-//! stage, and its record.
+//! Writes down what happens while it happens: `.pipe/events.jsonl`, a line an event, what
+//! programs print, and the record of each stage.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,9 +23,15 @@ pub struct Journal<'a> {
     pipeline: String,
     report: &'a dyn EventListener,
     /// `None` where nothing is written down.
-    log: Option<Log>,
-    stage_logs: StageLogs,
+    logs: Option<Logs>,
     records: Mutex<BTreeMap<StageId, Record>>,
+}
+
+/// What is appended to.
+struct Logs {
+    /// Of all pipelines and all times, without what programs print.
+    events: Log,
+    stages: StageLogs,
 }
 
 impl<'a> Journal<'a> {
@@ -39,7 +45,8 @@ impl<'a> Journal<'a> {
         let path = folder.join("events.jsonl");
         let log = Log::open(root.disk(), &path)?;
         record::remove_temporary_records(root, pipeline)?;
-        Ok(Self { log: Some(log), ..Self::silent(root, pipeline, report) })
+        let logs = Logs { events: log, stages: StageLogs::new(root, pipeline) };
+        Ok(Self { logs: Some(logs), ..Self::silent(root, pipeline, report) })
     }
 
     /// Passes events on, and writes nothing down.
@@ -49,8 +56,7 @@ impl<'a> Journal<'a> {
         report: &'a dyn EventListener,
     ) -> Self {
         let (root, pipeline) = (root.to_owned(), pipeline.to_owned());
-        let stage_logs = StageLogs::new(&root, &pipeline);
-        Self { root, pipeline, report, log: None, stage_logs, records: Mutex::default() }
+        Self { root, pipeline, report, logs: None, records: Mutex::default() }
     }
 
     /// Puts a stage's new record in the place of the old one.
@@ -103,13 +109,24 @@ impl<'a> Journal<'a> {
     }
 
     fn append(&self, stage: &StageId, event: &Event) -> Result<(), WriteError> {
-        let Some(log) = &self.log else { return Ok(()) };
-        let mut object = progress::to_json(stage, event);
-        object.insert("pipeline".into(), self.pipeline.as_str().into());
-        object.insert("pid".into(), std::process::id().into());
-        let line = format!("{}\n", Value::Object(object));
-        log.append(line.as_bytes())
+        let Some(Logs { events, stages }) = &self.logs else { return Ok(()) };
+        match event {
+            Event::Output { .. } => return stages.print(stage, event),
+            Event::Started { .. } | Event::Finished { .. } | Event::Failed { .. } => {
+                stages.close(stage);
+            }
+            _ => {}
+        }
+        events.append(line(&self.pipeline, stage, event).as_bytes())
     }
+}
+
+/// An event as a line of a log.
+pub(super) fn line(pipeline: &str, stage: &StageId, event: &Event) -> String {
+    let mut object = progress::to_json(stage, event);
+    object.insert("pipeline".into(), pipeline.into());
+    object.insert("pid".into(), std::process::id().into());
+    format!("{}\n", Value::Object(object))
 }
 
 impl EventListener for Journal<'_> {
@@ -118,9 +135,7 @@ impl EventListener for Journal<'_> {
         let noted = match event {
             // Many a second, and nobody's business tomorrow; or nothing that happened.
             Event::Step { .. } | Event::Preparing { .. } | Event::Skipped { .. } => Ok(()),
-            _ if self.log.is_none() => Ok(()),
-            Event::Output { .. } => self.stage_logs.tell(stage, event),
-            _ => self.append(stage, event).and(self.stage_logs.tell(stage, event)),
+            _ => self.append(stage, event),
         };
         if let Err(error) = noted {
             tracing::warn!("{error}");

@@ -1,20 +1,21 @@
-//! What each stage told when it ran last: `.pipe/logs/PIPELINE/STAGE.jsonl`, a line an event.
+//! What the programs of stages printed when they ran last: `.pipe/logs/PIPELINE/STAGE.jsonl`, a line
+//! an event. All else that a stage tells is in the log of events.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use pipe_core::ids::StageId;
-use pipe_core::progress::{self, Event};
+use pipe_core::progress::Event;
 use pipe_fs::ProjectRoot;
 use pipe_fs::atomic::{self, Log, WriteError};
-use serde_json::Value;
 
+use super::journal;
 use crate::state::log_path;
 
 /// Bytes of a stage's log; what a program prints behind them is not kept.
 const LARGEST: u64 = 16 << 20;
 
-/// The logs of the stages that run now.
+/// The logs of the stages that run now and have printed something.
 pub(super) struct StageLogs {
     root: ProjectRoot,
     pipeline: String,
@@ -22,7 +23,8 @@ pub(super) struct StageLogs {
 }
 
 struct StageLog {
-    log: Log,
+    /// `None` once it could not be written.
+    log: Option<Log>,
     written: u64,
     is_full: bool,
 }
@@ -33,20 +35,25 @@ impl StageLogs {
         Self { root, pipeline, open: Mutex::default() }
     }
 
-    /// Adds an event to its stage's log, which begins anew when the stage does. A log that cannot be
-    /// written is given up.
-    pub fn tell(&self, stage: &StageId, event: &Event) -> Result<(), WriteError> {
+    /// Adds what a program printed to its stage's log, which begins anew with the first line since
+    /// the stage began. A log that cannot be written is given up.
+    pub fn print(&self, stage: &StageId, event: &Event) -> Result<(), WriteError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Event::Started { .. } = event {
-            let log = self.begin(stage)?;
+        if !open.contains_key(stage) {
+            let begun = self.begin(stage);
+            let (log, failed) = begun.map_or_else(|e| (None, Err(e)), |log| (Some(log), Ok(())));
             open.insert(stage.clone(), StageLog { log, written: 0, is_full: false });
+            failed?;
         }
-        let Some(log) = open.get_mut(stage) else { return Ok(()) };
-        let written = log.tell(stage, event);
-        if written.is_err() || matches!(event, Event::Finished { .. } | Event::Failed { .. }) {
-            open.remove(stage);
+        match open.get_mut(stage) {
+            Some(log) => log.print(|event| journal::line(&self.pipeline, stage, event), event),
+            None => Ok(()),
         }
-        written
+    }
+
+    /// The stage begins or has ended: what it prints next begins its log anew.
+    pub fn close(&self, stage: &StageId) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(stage);
     }
 
     fn begin(&self, stage: &StageId) -> Result<Log, WriteError> {
@@ -58,22 +65,20 @@ impl StageLogs {
 }
 
 impl StageLog {
-    fn tell(&mut self, stage: &StageId, event: &Event) -> Result<(), WriteError> {
-        let is_output = matches!(event, Event::Output { .. });
-        if is_output && self.is_full {
-            return Ok(());
-        }
-        if is_output && self.written > LARGEST {
-            self.is_full = true;
+    fn print(&mut self, line: impl Fn(&Event) -> String, event: &Event) -> Result<(), WriteError> {
+        let Some(log) = self.log.as_ref().filter(|_| !self.is_full) else { return Ok(()) };
+        self.is_full = self.written > LARGEST;
+        let line = if self.is_full {
             let text = format!("what is printed behind {} MiB is not kept", LARGEST >> 20);
-            return self.append(stage, &Event::Warning { text });
-        }
-        self.append(stage, event)
-    }
-
-    fn append(&mut self, stage: &StageId, event: &Event) -> Result<(), WriteError> {
-        let line = format!("{}\n", Value::Object(progress::to_json(stage, event)));
+            line(&Event::Warning { text })
+        } else {
+            line(event)
+        };
         self.written += line.len() as u64;
-        self.log.append(line.as_bytes())
+        let written = log.append(line.as_bytes());
+        if written.is_err() {
+            self.log = None;
+        }
+        written
     }
 }

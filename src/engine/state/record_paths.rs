@@ -14,8 +14,8 @@ pub(super) fn lock_path(root: &Path, pipeline: &str, stage: &StageId) -> PathBuf
     place(root, "locks", pipeline, stage).with_added_extension("lock")
 }
 
-/// Where is kept what the stages of a pipeline told when they ran last: a file a stage, of
-/// [`pipe_core::progress::Event`]s as JSON lines.
+/// Where is kept what the programs of a pipeline's stages printed when they ran last: a file a stage,
+/// of [`pipe_core::progress::Event`]s as JSON lines.
 pub fn logs_folder(root: &Path, pipeline: &str) -> PathBuf {
     folder(root, "logs", pipeline)
 }

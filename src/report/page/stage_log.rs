@@ -1,9 +1,10 @@
-//! What the stages of a pipeline last told, for the page: from `.pipe/events.jsonl`, from the logs of
-//! the stages, which have the output of programs, and from the logs of their jobs.
+//! What the stages of a pipeline last told, for the page: from `.pipe/events.jsonl`, from what
+//! their programs printed, and from the logs of their jobs.
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
+use chrono::{DateTime, FixedOffset};
 use pipe_core::progress::Event;
 use pipe_core::secret;
 use pipe_engine::exec::slurm::last_lines;
@@ -24,23 +25,29 @@ pub struct LogLine {
     pub text: String,
 }
 
+impl LogLine {
+    fn moment(&self) -> Option<DateTime<FixedOffset>> {
+        DateTime::parse_from_rfc3339(self.time.as_deref()?).ok()
+    }
+}
+
 /// The newest lines of each stage of a pipeline, by its name.
 pub fn stage_logs(root: &Path, pipeline: &str) -> HashMap<String, Vec<LogLine>> {
     let mut logs: HashMap<String, Vec<LogLine>> = HashMap::new();
     for line in last_lines(&events(root), usize::MAX).unwrap_or_default() {
-        if let Some((stage, line)) = told(&line, Some(pipeline)) {
+        if let Some((stage, line)) = told(&line, pipeline) {
             logs.entry(stage).or_default().push(line);
         }
     }
-    let own = std::fs::read_dir(logs_folder(root, pipeline)).into_iter().flatten().flatten();
-    for file in own {
-        let lines = last_lines(&file.path(), LINES).unwrap_or_default();
-        let (stages, lines): (Vec<_>, Vec<_>) =
-            lines.iter().filter_map(|line| told(line, None)).unzip();
-        if let Some(stage) = stages.into_iter().next() {
-            logs.insert(stage, lines);
+    let printed = std::fs::read_dir(logs_folder(root, pipeline)).into_iter().flatten().flatten();
+    for file in printed {
+        for line in last_lines(&file.path(), LINES).unwrap_or_default() {
+            if let Some((stage, line)) = told(&line, pipeline) {
+                logs.entry(stage).or_default().push(line);
+            }
         }
     }
+    logs.values_mut().for_each(|log| log.sort_by_key(LogLine::moment));
     // A list of jobs from elsewhere could name any file, and the page is handed on.
     let is_own = |part: Component| matches!(part, Component::Normal(_) | Component::CurDir);
     for (stage, job) in Jobs::load(root, pipeline).iter() {
@@ -66,12 +73,11 @@ pub fn log_bytes(root: &Path) -> Option<u64> {
     Some(std::fs::metadata(events(root)).ok()?.len())
 }
 
-/// A line of a log of events, of this pipeline where it names one: the stage, and what is worth
-/// reading of it.
-fn told(line: &str, pipeline: Option<&str>) -> Option<(String, LogLine)> {
+/// A line of a log of events: the stage, and what is worth reading of it.
+fn told(line: &str, pipeline: &str) -> Option<(String, LogLine)> {
     let value: Value = serde_json::from_str(line).ok()?;
     let key = |name: &str| Some(value.get(name)?.as_str()?.to_owned());
-    if key("pipeline").as_deref() != pipeline {
+    if key("pipeline")? != pipeline {
         return None;
     }
     let (stage, time) = (key("stage")?, key("time"));
@@ -139,13 +145,23 @@ mod tests {
         assert_eq!(logs["two"], [LogLine { time: None, text }]);
         assert!(stage_logs(folder.path(), "none").is_empty());
 
-        // A stage's own log has what its program printed.
-        let own = logs_folder(folder.path(), "p");
-        std::fs::create_dir_all(&own).unwrap();
-        let printed = json!({"event": "output", "line": "printed", "stage": "two"});
-        std::fs::write(own.join("two.jsonl"), format!("{printed}\n")).unwrap();
+        // What its program printed stands among it, by the time.
+        let printed = logs_folder(folder.path(), "p");
+        std::fs::create_dir_all(&printed).unwrap();
+        let line = |second: u32| {
+            let time = format!("2026-01-02T03:04:{second:02}Z");
+            json!({"event": "output", "line": format!("printed {second}"), "stage": "base",
+                   "pipeline": "p", "time": time})
+        };
+        let text = [line(4), line(6)].map(|line| format!("{line}\n")).concat();
+        std::fs::write(printed.join("base.jsonl"), text).unwrap();
         let logs = stage_logs(folder.path(), "p");
-        assert_eq!(logs["two"], [LogLine { time: None, text: "printed".into() }]);
-        assert_eq!(logs["base"].len(), LINES);
+        let texts: Vec<&str> = logs["base"].iter().map(|line| line.text.as_str()).collect();
+        assert_eq!(
+            (texts.len(), texts[LINES - 2], texts[LINES - 1]),
+            (LINES, "line 99", "printed 6")
+        );
+        let text = "epoch 3/4: loss=0.50000, 1.2 s".to_owned();
+        assert_eq!(logs["two"], [LogLine { time: None, text }]);
     }
 }
