@@ -193,8 +193,7 @@ class Trackio:
 
         self.trackio = trackio
         self.id = known or f"{run.name}-{run.key[:8]}"
-        config = {key: value for key, value in run.settings.items()}
-        trackio.init(project=project, name=self.id, config=config, resume="allow", embed=False)
+        trackio.init(project=project, name=self.id, config=run.settings, resume="allow", embed=False)
 
     def metrics(self, lines: list[dict[str, Any]]) -> None:
         for line in lines:

@@ -10,15 +10,8 @@ import os
 
 import pytest
 from test_adapters import needs
-from test_diffit import BEST, MODEL, pipe
-
-PIPELINE = f"""
-name: tiny
-stages:
-  data:
-    {{ kind: dataset, source: shapes, classes: [circle, square], image_size: 8, num_images: 16 }}
-  base: {{ kind: train, dataset: data, epochs: 1, batch_size: 8, device: cpu, model: {MODEL} }}
-"""
+from test_diffit import BEST, pipe
+from test_pictures import PIPELINE
 
 
 def test_the_card_and_the_weights_are_read(tmp_path):

@@ -5,9 +5,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use clap::{Arg, Command};
-use clap_complete::engine::ArgValueCompleter;
 use clap_complete::engine::{
-    ArgValueCandidates, CompletionCandidate, PathCompleter, ValueCompleter,
+    ArgValueCandidates, ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter,
 };
 use pipe_engine::graph::LoadedStage;
 use pipe_models::architecture::Architectures;

@@ -134,7 +134,7 @@ pub fn ckpt(
             for file in &files {
                 let checkpoint = open(file)?;
                 checkpoint.verify().map_err(CliError::failed)?;
-                say!("{}: good, {}", file.display(), digest(&checkpoint));
+                say!("{}: good, {}", file.display(), files::digest(&checkpoint));
             }
         }
         CkptCommand::Probe { file, prefix } => {
@@ -242,11 +242,6 @@ fn open(file: &std::path::Path) -> Result<Checkpoint, CliError> {
     Checkpoint::open(&files::checkpoint(file)?).map_err(CliError::failed)
 }
 
-/// What identifies its content.
-fn digest(checkpoint: &Checkpoint) -> &str {
-    checkpoint.digest().unwrap_or(checkpoint.head_digest())
-}
-
 fn show(checkpoint: &Checkpoint, json: bool) {
     let header = checkpoint.header();
     let tensors: Vec<_> = checkpoint.tensors().collect();
@@ -260,7 +255,7 @@ fn show(checkpoint: &Checkpoint, json: bool) {
         let value = serde_json::json!({
             "epoch": header.epoch, "global_step": header.global_step, "step_in_epoch": header.step_in_epoch,
             "metrics": header.metrics, "saved_at": header.saved_at, "identity": header.identity,
-            "seed": header.seed, "model_config": header.model_config, "digest": digest(checkpoint),
+            "seed": header.seed, "model_config": header.model_config, "digest": files::digest(checkpoint),
             "scheduler_state_dict": header.scheduler_state_dict, "extra": header.extra, "tensors": list,
         });
         say!("{value:#}");
@@ -279,7 +274,7 @@ fn show(checkpoint: &Checkpoint, json: bool) {
         say!("model        {}", header.model_config);
     }
     say!("identity     {}", header.identity);
-    say!("digest       {}\n", digest(checkpoint));
+    say!("digest       {}\n", files::digest(checkpoint));
     if checkpoint.is_of_program() {
         let (files, bytes) = (checkpoint.files().len(), table::bytes(checkpoint.bytes()));
         say!("written by a training program in a form of its own; files: {files}, {bytes}");

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use pipe_core::shell::CommandLine;
 use pipe_fs::Disk;
-use pipe_runs::Runs;
 use pipe_runs::checkpoint::header_beside;
+use pipe_runs::{Checkpoint, Runs};
 
 use super::CliError;
 
@@ -72,4 +72,9 @@ pub fn adapter(path: &Path) -> PathBuf {
 /// Whether a path is the folder of an adapter in PEFT's format.
 pub fn is_adapter(path: &Path) -> bool {
     path.join(ADAPTER).is_file()
+}
+
+/// What identifies a checkpoint's content.
+pub fn digest(checkpoint: &Checkpoint) -> &str {
+    checkpoint.digest().unwrap_or(checkpoint.head_digest())
 }

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use pipe_core::shell::CommandLine;
 use pipe_fs::{Disk, atomic};
 use pipe_models::header::class_names;
-use pipe_runs::{Checkpoint, CheckpointRecord, Metadata, is_run_folder};
+use pipe_runs::{Checkpoint, CheckpointRecord, Metadata, Runs};
 use pipe_train::checkpoint as model;
 use serde_json::{Value, json};
 
-use super::{CliError, output_file};
+use super::{CliError, files, output_file};
 use crate::report::stdout::say;
 use crate::report::{message, table};
 
@@ -67,12 +67,12 @@ pub(super) fn export(
     Ok(())
 }
 
-/// The run that keeps a checkpoint, and what is known of it.
+/// The run that keeps a checkpoint, and what is known of it, also what other stages found.
 fn run_of(checkpoint: &Path) -> Option<(PathBuf, Metadata)> {
-    let run = checkpoint.canonicalize().ok()?.parent()?.parent()?.to_owned();
-    let metadata =
-        is_run_folder(&run).then(|| Metadata::load(&run.join("metadata.json")).ok())??;
-    Some((run, metadata))
+    let folder = checkpoint.canonicalize().ok()?.parent()?.parent()?.to_owned();
+    let runs = Runs::at(&Disk::default(), folder.parent()?).list();
+    let metadata = runs.iter().find(|run| run.folder == folder)?.current_metadata().ok()?;
+    Some((folder, metadata))
 }
 
 /// The newest pictures that a training drew of itself.
@@ -222,7 +222,7 @@ impl Card<'_> {
 
     fn provenance(&self) -> String {
         let header = self.checkpoint.header();
-        let digest = self.checkpoint.digest().unwrap_or(self.checkpoint.head_digest());
+        let digest = files::digest(self.checkpoint);
         let mut lines = vec![
             "## Provenance\n".to_owned(),
             format!(

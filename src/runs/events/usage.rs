@@ -1,6 +1,6 @@
 //! What a training takes of its machine, as its log has it: `cpu_percent`, 100 for each core that
-//! was busy, and `memory_bytes`. Both are of the whole process, whatever else it does, and are read
-//! from `/proc`: other systems tell nothing. They are never part of an identity or a checkpoint.
+//! was busy, and `memory_bytes`. Both are of the whole process, whatever else it does. The first is read
+//! from `/proc`: other systems do not tell it. They are never part of an identity or a checkpoint.
 
 use std::time::{Duration, Instant};
 
@@ -57,9 +57,7 @@ fn cpu_of(stat: &str) -> Option<f64> {
 
 /// Bytes of main memory that this process has.
 fn memory_bytes() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(line.split_whitespace().next()?.parse::<f64>().ok()? * 1024.0)
+    Some(memory_stats::memory_stats()?.physical_mem as f64)
 }
 
 #[cfg(test)]
