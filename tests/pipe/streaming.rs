@@ -235,7 +235,10 @@ fn on_slurm_it_is_a_job_of_its_own_beside_the_training() {
     local.pipe(&["run", "p.yaml", "--epochs", "6"]).succeeds();
     let expected = check(&local, 6);
 
-    let project = cluster.project(&text());
+    // However late the second job starts, the training's waits in its hook until something is found out.
+    let wait = "until [ -e quality/epoch_001/metrics.json ]; do sleep 0.1; done";
+    let hook = format!("    on: {{ epoch_end: {{ run: '{wait}', timeout: 90s }} }}\n  quality:\n");
+    let project = cluster.project(&text().replace("  quality:\n", &hook));
     let run = ["run", "p.yaml", "--epochs", "6", "--executor", "slurm"];
     project.pipe(&run).succeeds();
     assert_eq!(check(&project, 6), expected);
