@@ -1,4 +1,5 @@
-"""The folder of `pipe ckpt export --hub` as the hub's own package reads it.
+"""What the packages of Hugging Face's hub read and write: the folder of `pipe ckpt export --hub`, and
+data sets of images.
 
 `PIPE_TEST_PROGRAM` is the path of a `pipe`; without it nothing here runs.
 """
@@ -36,3 +37,34 @@ def test_the_card_and_the_weights_are_read(tmp_path):
     assert result.dataset_name == "shapes"
     weights = load_file(tmp_path / "hub/model.safetensors")
     assert weights and all(name.startswith("state_dict.") for name in weights)
+
+
+def test_a_data_set_that_datasets_wrote_is_read(tmp_path):
+    needs("datasets", "PIL")
+    if "PIPE_TEST_PROGRAM" not in os.environ:
+        pytest.skip("PIPE_TEST_PROGRAM is not set")
+    import datasets
+    from PIL import Image
+
+    labels = [2, 0, 2, 1, 2]
+    shades = [Image.new("RGB", (9, 12), (40 * n, 0, 0)) for n in range(len(labels))]
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "label": datasets.ClassLabel(names=["zebra", "a/b", "cat"]),
+            "note": datasets.Value("string"),
+        }
+    )
+    rows = {"image": shades, "label": labels, "note": ["x"] * len(labels)}
+    of_split = datasets.Dataset.from_dict(rows, features=features)
+    folder = tmp_path / "beans/data"
+    folder.mkdir(parents=True)
+    for number, rows in enumerate([range(3), range(3, 5)]):
+        name = f"train-{number:05}-of-00002.parquet"
+        of_split.select(rows).to_parquet(folder / name)
+    of_split.select([0]).to_parquet(folder / "test-00000-of-00001.parquet")
+    stages = "data: { kind: dataset, source: image_folder, root: beans, image_size: 8 }"
+    (tmp_path / "p.yaml").write_text(f"name: p\nstages:\n  {stages}\n")
+    (stage,) = json.loads(pipe(tmp_path, "data", "p.yaml", "--json"))
+    classes = {of_class["name"]: of_class["train"] for of_class in stage["classes"]}
+    assert classes == {"a/b": 1, "cat": 3, "zebra": 1}

@@ -33,8 +33,8 @@ pub struct InitArguments {
     /// What the project trains
     #[arg(short, long, value_enum, default_value = "base")]
     template: Template,
-    /// A folder of your own pictures, or a zip file: looks at them, and writes a training that fits
-    /// them and this machine
+    /// A folder of your own pictures, a zip file or parquet files: looks at them, and writes a
+    /// training that fits them and this machine
     #[arg(long, value_name = "FOLDER", conflicts_with = "template")]
     images: Option<PathBuf>,
 }

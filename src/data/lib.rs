@@ -85,6 +85,7 @@ mod split;
 mod summary;
 mod wanted;
 
+pub use archive::packed::is_packed;
 pub use archive::{download, unpack};
 pub use cache::CacheFolder;
 pub use class_name::ClassName;

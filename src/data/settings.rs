@@ -27,8 +27,8 @@ pub struct DatasetSettings {
     /// Where the images come from.
     pub source: RegisteredSource,
     /// The folder that holds archives and unpacked data; for `image_folder`, the folder of class
-    /// folders or images itself, or a zip file of it. Relative to the project; `~/` is your home
-    /// folder.
+    /// folders or images itself, a zip file of it, or parquet files. Relative to the project; `~/`
+    /// is your home folder.
     #[schemars(extend("x-class" = "runtime"))]
     #[schemars(example = &"data/my_images")]
     #[schemars(extend("x-known-as" = ["path", "dir", "data_dir", "folder"]))]

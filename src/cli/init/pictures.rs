@@ -9,7 +9,7 @@ use pipe_core::stop::Stop;
 use pipe_fs::{Disk, ProjectRoot, STATE_FOLDER, atomic};
 use pipe_train::data::{
     BadImage, ClassSelection, DataError, Dataset, DatasetSettings, FolderSurvey, Progress,
-    SkipReason, survey,
+    SkipReason, is_packed, survey,
 };
 
 use crate::cli::CliError;
@@ -26,7 +26,7 @@ const PARTS: [&str; 8] =
 
 /// Where pictures lie and what there is of them.
 pub struct Pictures {
-    /// The folder or zip file that is read, absolute.
+    /// The folder or file that is read, absolute.
     pub place: PathBuf,
     /// What a pipeline in the project calls it.
     pub root: String,
@@ -53,12 +53,14 @@ impl Pictures {
         let place = typed
             .canonicalize()
             .map_err(|e| CliError::usage(format!("failed to find the pictures {shown}: {e}")))?;
-        let is_zip = place.extension().is_some_and(|e| e.eq_ignore_ascii_case("zip"));
-        if place.is_file() && !is_zip {
-            return Err(CliError::usage(format!(
-                "{shown} is a file; name a folder of pictures, or a .zip file of one"
-            )));
-        }
+        let is_packed = match is_packed(&place) {
+            Err(_) if place.is_file() => {
+                return Err(CliError::usage(format!(
+                    "{shown} is a file; name a folder of pictures, or a .zip or .parquet file"
+                )));
+            }
+            told => told.map_err(CliError::usage)?,
+        };
         if project.starts_with(&place) {
             return Err(CliError::usage(format!(
                 "the project {} lies in its own pictures, {shown}, and its samples would become some of them; choose a folder beside them",
@@ -66,12 +68,12 @@ impl Pictures {
             )));
         }
         let root = ProjectRoot::from(project);
-        if is_zip {
+        if is_packed {
             // What is in it is unpacked to the project's cache.
             let state = project.join(STATE_FOLDER);
             atomic::create_folder(&Disk::default(), &state).map_err(CliError::failed)?;
         }
-        let place = if is_zip { place } else { descend(place, &root)? };
+        let place = if is_packed { place } else { descend(place, &root)? };
         let (recursive, survey) = look(&place, &root)?;
         if survey.classes.iter().all(|class| class.images == 0) {
             let but = if survey.skipped.is_empty() {

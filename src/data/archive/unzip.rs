@@ -1,92 +1,23 @@
-//! Zip files of images, which may come from anyone: unpacked once to the project's cache.
-//!
-//! Only plain files whose paths stay inside are accepted, up to a total size. Everything is
-//! unpacked beside its target, synced and renamed at the end, so that an error or a power cut
-//! leaves nothing half-written behind.
+//! Zip files of images, which may come from anyone: only plain files whose paths stay inside are
+//! accepted, up to a total size.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::{Component, Path, PathBuf};
 
-use pipe_fs::{Disk, atomic, disk_space};
+use pipe_fs::disk_space;
 use zip::ZipArchive;
 use zip::read::ZipFile;
 
-use super::lock;
-use crate::archive::unpack::{Limits, remove};
-use crate::cache::CacheFolder;
-use crate::cache::file_digests::{ContentDigest, FileDigests};
-use crate::digest::hex;
+use crate::archive::unpack::Limits;
 use crate::error::DataError;
 use crate::folder::scan;
 
-/// Images hardly shrink: a zip file may unpack to so many times its size, and to a GiB in any case.
-const MAX_RATIO: u64 = 20;
-const MAX_ENTRIES: usize = 10_000_000;
-
-/// How much a zip file of so many bytes may hold.
-fn limits(size: u64) -> Limits {
-    Limits { bytes: size.saturating_mul(MAX_RATIO).max(1 << 30), entries: MAX_ENTRIES }
-}
-
-/// The folder that `zip` is unpacked in, after it was unpacked if need be. It goes by the content
-/// of the file.
-pub(crate) fn unpacked(zip: &Path, cache: &CacheFolder) -> Result<PathBuf, DataError> {
-    let digest = content(zip, cache)?;
-    let target = cache.join("unpacked").join(hex(&digest[..16]));
-    if !target.is_dir() {
-        let _lock = lock::beside(cache.disk(), &target)?;
-        if !target.is_dir() {
-            put_in_place(cache.disk(), zip, &target, || Ok(content(zip, cache)? == digest))?;
-        }
-    }
-    top(&target)
-}
-
-fn content(zip: &Path, cache: &CacheFolder) -> Result<ContentDigest, DataError> {
-    let path = zip.canonicalize().map_err(DataError::io("open", zip))?;
-    let (folder, name) = (path.parent().unwrap_or(&path), path.file_name().unwrap_or_default());
-    let digest = FileDigests::new(cache, &path).digests(folder, &[name.into()], &|| {}).pop();
-    digest.unwrap_or(Err(io::ErrorKind::NotFound.into())).map_err(DataError::io("read", zip))
-}
-
-/// The folder that holds the class folders: many archives have one folder around everything.
-fn top(folder: &Path) -> Result<PathBuf, DataError> {
-    let outer = scan::entries(folder, true)?;
-    if let ([only], []) = (&outer.folders[..], &outer.images[..])
-        && !folder.join("dataset.json").exists()
-    {
-        let inner = folder.join(only);
-        if !scan::entries(&inner, true)?.folders.is_empty() || inner.join("dataset.json").exists() {
-            return Ok(inner);
-        }
-    }
-    Ok(folder.to_owned())
-}
-
-/// Unpacks to `target`, if the zip file is afterwards what it was before.
-fn put_in_place(
-    disk: &Disk,
-    zip: &Path,
-    target: &Path,
-    is_unchanged: impl FnOnce() -> Result<bool, DataError>,
-) -> Result<(), DataError> {
-    let partial = target.with_extension("part");
-    remove(&partial)?; // left by a process that was killed
-    let size = zip.metadata().map_err(DataError::io("look at", zip))?.len();
-    let result = unpack(zip, &partial, limits(size)).and_then(|()| {
-        if is_unchanged()? {
-            Ok(atomic::put_in_place(disk, &partial, target)?)
-        } else {
-            Err(DataError::Changed { file: zip.to_owned() })
-        }
-    });
-    remove(&partial)?;
-    result
-}
-
-fn unpack(zip: &Path, folder: &Path, limits: Limits) -> Result<(), DataError> {
-    fs::create_dir_all(folder).map_err(DataError::io("create the folder", folder))?;
+/// Unpacks to `folder`, which is there and empty.
+///
+/// # Errors
+/// Entries that are links or lead out of the folder, more than `limits`, and a disk that is full.
+pub(super) fn unpack(zip: &Path, folder: &Path, limits: Limits) -> Result<(), DataError> {
     let file = File::open(zip).map_err(DataError::io("open", zip))?;
     let failed = |at: &str, reason: String| DataError::archive(zip, at, reason);
     let mut archive = ZipArchive::new(BufReader::new(file))
@@ -175,9 +106,12 @@ mod tests {
         assert!(bytes.len() < 1000);
         fs::write(&path, &bytes).unwrap();
         let refused = |name: &str, limits: Limits| {
-            unpack(&path, &place.path().join(name), limits).unwrap_err().to_string()
+            let folder = place.path().join(name);
+            fs::create_dir(&folder).unwrap();
+            unpack(&path, &folder, limits).unwrap_err().to_string()
         };
         let all = Limits { bytes: 120_000, entries: 2 };
+        fs::create_dir(place.path().join("all")).unwrap();
         unpack(&path, &place.path().join("all"), all).unwrap();
         let message = refused("bytes", Limits { bytes: 119_999, ..all });
         assert!(
@@ -187,6 +121,5 @@ mod tests {
         let written = place.path().join("bytes/2.bmp").metadata().unwrap().len();
         assert_eq!(written, 60_000, "no more than a byte above the limit is written");
         assert!(refused("entries", Limits { entries: 1, ..all }).contains("more than 1 files"));
-        assert_eq!(limits(1 << 40).bytes, 20 << 40);
     }
 }

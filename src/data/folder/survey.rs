@@ -1,5 +1,5 @@
 //! What a folder of images holds, by names and headers alone: which classes, how many images of
-//! each, how large. No image is decoded, and no file is read as a whole but a zip file.
+//! each, how large. No image is decoded, and no file is read as a whole but one that images are packed in.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use pipe_fs::ProjectRoot;
 
 use super::layout;
 use super::read::find;
-use crate::archive::unzip;
+use crate::archive::packed::Packed;
 use crate::cache::CacheFolder;
 use crate::error::DataError;
 use crate::images::decode::{ImageHeader, header};
@@ -31,21 +31,20 @@ pub struct ClassSurvey {
     pub images: usize,
 }
 
-/// Looks at the folder or zip file of a data set from `image_folder`; a relative `root` starts at
+/// Looks at the folder, zip or parquet files of a data set from `image_folder`; a relative `root` starts at
 /// `project`. Reads at most `headers` headers.
 ///
 /// # Errors
-/// A folder that is not there or cannot be read, and a zip file that cannot be unpacked.
+/// A folder that is not there or cannot be read, and a file that cannot be unpacked.
 pub fn survey(
     settings: &DatasetSettings,
     project: &ProjectRoot,
     headers: usize,
 ) -> Result<FolderSurvey, DataError> {
     let root = settings.root_in(project);
-    let folder = if root.is_file() {
-        unzip::unpacked(&root, &CacheFolder::of(project))?
-    } else {
-        root.clone()
+    let folder = match Packed::at(&root)? {
+        Some(packed) => packed.unpacked(&CacheFolder::of(project))?,
+        None => root.clone(),
     };
     let layout = layout::of(&folder, folder != root, settings.recursive)?;
     let (mut found, mut files) =

@@ -1,8 +1,9 @@
-//! Images of one's own: a folder for each class, all in one folder, or a zip file of either.
+//! Images of one's own: a folder for each class, all in one folder, a zip file of either, or parquet
+//! files.
 
 use std::path::{Path, PathBuf};
 
-use crate::archive::unzip;
+use crate::archive::packed::Packed;
 use crate::error::DataError;
 use crate::folder::read::{read_class_folders, read_unpacked};
 use crate::folder::scan::EXTENSIONS;
@@ -19,7 +20,7 @@ impl DataSource for ImageFolder {
     }
 
     fn description(&self) -> &'static str {
-        "Your own images, JPEG, PNG, WebP, GIF, BMP or TIFF: one folder for each class, or all in one folder or zip file."
+        "Your own images, JPEG, PNG, WebP, GIF, BMP or TIFF: one folder for each class, or all in one folder, zip file or parquet files."
     }
 
     fn has_user_named_classes(&self) -> bool {
@@ -32,8 +33,8 @@ impl DataSource for ImageFolder {
         let classes = options.classes.names().map(|name| root.join(name.to_string()));
         let flat = EXTENSIONS.iter().map(|extension| root.join(format!("*.{extension}")));
         let deep = options.recursive.then(|| root.join("**").join("*"));
-        let zip = is_zip(root).then(|| root.to_owned());
-        classes.chain([root.join("*").join("*")]).chain(flat).chain(deep).chain(zip).collect()
+        let packed = Packed::paths(root);
+        classes.chain([root.join("*").join("*")]).chain(flat).chain(deep).chain(packed).collect()
     }
 
     /// Classes and files are in the order of their names; what is no image of a class is skipped
@@ -45,18 +46,9 @@ impl DataSource for ImageFolder {
         progress: &dyn Progress,
     ) -> Result<SourceContent, DataError> {
         let Location { root, cache } = *location;
-        if !root.is_file() {
-            return read_class_folders(options, root, cache, progress, str::to_owned);
+        match Packed::at(root)? {
+            Some(packed) => read_unpacked(options, &packed.unpacked(cache)?, root, cache, progress),
+            None => read_class_folders(options, root, cache, progress, str::to_owned),
         }
-        if !is_zip(root) {
-            let reason = "it is a file; set `root` to a folder or a .zip file";
-            return Err(DataError::folder(root, reason));
-        }
-        let unpacked = unzip::unpacked(root, cache)?;
-        read_unpacked(options, &unpacked, root, cache, progress)
     }
-}
-
-fn is_zip(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip"))
 }

@@ -11,6 +11,7 @@ mod imagenette;
 mod layout;
 mod loader;
 mod made;
+mod parquet;
 mod random_trees;
 mod shapes;
 mod survey;
