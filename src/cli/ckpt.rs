@@ -143,7 +143,7 @@ pub fn ckpt(
             say!("{}", serde_json::to_string(&probe).map_err(CliError::failed)?);
         }
         CkptCommand::Export { file, hub: Some(folder), pictures, overwrite, .. } => {
-            hub::export(&open(&file)?, &folder, &pictures, overwrite)?;
+            hub::export(architectures, &open(&file)?, &folder, &pictures, overwrite)?;
         }
         CkptCommand::Export { file, output, merge, lora, overwrite, .. } => {
             let checkpoint = open(&file)?;

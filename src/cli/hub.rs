@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use pipe_core::shell::CommandLine;
 use pipe_fs::{Disk, atomic};
-use pipe_models::header::class_names;
+use pipe_models::architecture::Architectures;
+use pipe_models::header::{BASE_DIGEST, class_names};
 use pipe_runs::{Checkpoint, CheckpointRecord, Metadata, Runs};
 use pipe_train::checkpoint as model;
 use serde_json::{Value, json};
@@ -24,6 +25,7 @@ const PICTURES: usize = 2;
 
 /// Writes the folder. `pictures` stand on the card, in the place of those of the run.
 pub(super) fn export(
+    known: &Architectures,
     checkpoint: &Checkpoint,
     folder: &Path,
     pictures: &[PathBuf],
@@ -51,9 +53,9 @@ pub(super) fn export(
     if pictures.is_empty() {
         message::note("no picture on the card; --picture FILE puts one there");
     }
-    let card = Card { checkpoint, metadata: run.map(|(_, metadata)| metadata), pictures, folder };
-    let written = model::inference_weights(&disk, checkpoint, &folder.join(WEIGHTS));
+    let written = model::inference_weights(&disk, known, checkpoint, &folder.join(WEIGHTS));
     let written = written.map_err(CliError::failed)?;
+    let card = Card { checkpoint, metadata: run.map(|(_, metadata)| metadata), pictures, folder };
     let config = format!("{:#}\n", card.config());
     for (name, text) in [(CONFIG, config), (CARD, card.to_markdown())] {
         output_file::write(&disk, &folder.join(name), |out| out.write_all(text.as_bytes()))?;
@@ -178,6 +180,9 @@ impl Card<'_> {
         let classes = class_names(self.checkpoint);
         let of = if classes.is_empty() { String::new() } else { format!(" of {}", list(&classes)) };
         add(format!("A diffusion model that draws pictures{of}."));
+        if let Some(base) = header.extra.get(BASE_DIGEST) {
+            add(format!("Weights of LoRA are folded into their base model, checkpoint `{base}`."));
+        }
         self.pictures
             .iter()
             .for_each(|name| add(format!("![Pictures drawn by the model]({name})")));

@@ -47,6 +47,22 @@ enum Template {
     Chain,
     /// A base model on a folder of your own images
     Folder,
+    /// Three learning rates side by side, and the best of them
+    Sweep,
+    /// DiffiT on drawn shapes, in the place of the U-Net
+    Diffit,
+    /// CIFAR-10, and LoRA on the trees of CIFAR-100
+    Cifar,
+}
+
+/// The template that writes a pipeline file of this name, if one does.
+pub(super) fn template_of(file: &Path) -> Option<String> {
+    let writes = |template: &&Template| {
+        let shipped = Path::new(template.shipped().file);
+        shipped == file || shipped.file_name() == Some(file.as_os_str())
+    };
+    let template = Template::value_variants().iter().find(writes)?;
+    Some(template.to_possible_value()?.get_name().to_owned())
 }
 
 const CONFIG: &str = include_str!("../../configs/training/base_training.yaml");
@@ -63,6 +79,21 @@ struct Shipped {
 impl Template {
     fn shipped(self) -> Shipped {
         match self {
+            Template::Sweep => Shipped {
+                file: "pipelines/sweep.yaml",
+                text: include_str!("../../pipelines/sweep.yaml"),
+                first: "",
+            },
+            Template::Diffit => Shipped {
+                file: "pipelines/diffit.yaml",
+                text: include_str!("../../pipelines/diffit.yaml"),
+                first: "",
+            },
+            Template::Cifar => Shipped {
+                file: "pipelines/cifar_to_trees.yaml",
+                text: include_str!("../../pipelines/cifar_to_trees.yaml"),
+                first: "",
+            },
             Template::Base => Shipped {
                 file: "pipelines/base_training.yaml",
                 text: include_str!("../../pipelines/base_training.yaml"),

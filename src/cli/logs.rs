@@ -16,29 +16,37 @@ use pipe_engine::state::{Job, Jobs, Record, logs_folder};
 use pipe_fs::STATE_FOLDER;
 use serde_json::Value;
 
-use super::{CliError, ExitCode, pipeline_name, project};
+use super::pipeline_name::{self, HERE};
+use super::{CliError, ExitCode, project};
 use crate::report::narrator::{Manner, Narrator};
 use crate::report::stdout::say;
 use crate::report::style;
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  pipe logs pipelines/base_to_lora.yaml base\n  pipe logs pipelines/base_to_lora.yaml base --tail 20"
+    after_help = "Examples:\n  pipe logs base\n  pipe logs pipelines/base_to_lora.yaml base\n  pipe logs pipelines/base_to_lora.yaml base --tail 20"
 )]
 pub struct LogsArguments {
-    /// Pipeline file, or its name
+    /// Pipeline file, or its name; may be left out where the project has one only
     file: PathBuf,
     /// The stage; the name of a matrix means all its stages
     #[arg(value_name = "STAGE")]
-    stage: String,
+    stage: Option<String>,
     /// Only the last lines
     #[arg(long, value_name = "LINES")]
     tail: Option<usize>,
 }
 
 pub fn logs(arguments: LogsArguments) -> Result<ExitCode, CliError> {
-    let file = pipeline_name::resolve(&arguments.file)?;
-    for (stage, newest) in newest(&file, &arguments.stage)? {
+    let (file, stage) = match (arguments.stage, arguments.file.to_str()) {
+        (None, Some(stage)) if !arguments.file.is_file() => (Path::new(HERE), stage.to_owned()),
+        (None, _) => {
+            let shown = arguments.file.display();
+            return Err(CliError::usage(format!("name a stage too: pipe logs {shown} STAGE")));
+        }
+        (Some(stage), _) => (arguments.file.as_path(), stage),
+    };
+    for (stage, newest) in newest(&pipeline_name::resolve(file)?, &stage)? {
         match newest {
             Newest::Here(events) => {
                 let lines = in_words(&stage, &events);

@@ -9,7 +9,7 @@ use pipe_core::error::{SpecError, nearest};
 use pipe_engine::pipeline_file::PipelineFile;
 use pipe_engine::source;
 
-use super::{CliError, project};
+use super::{CliError, init, project};
 
 /// What stands for a pipeline file that was left out.
 pub const HERE: &str = ".";
@@ -98,8 +98,9 @@ fn named(typed: &Path) -> Result<PathBuf, CliError> {
     if let Some(path) = paths.find(|path| root.join(path).is_file()) {
         return Ok(shown.join(path));
     }
+    let template = init::template_of(&with_ending(typed));
     // A file in a folder that was named is looked for there, by whoever reads it.
-    if typed.components().count() > 1 {
+    if typed.components().count() > 1 && template.is_none() {
         return Ok(typed.to_owned());
     }
     let (all, stem) = (all(Path::new(HERE)), stem(typed));
@@ -107,6 +108,10 @@ fn named(typed: &Path) -> Result<PathBuf, CliError> {
     let stems: Vec<String> = all.iter().map(|path| self::stem(path)).collect();
     let near = nearest(&stem, stems.iter().map(String::as_str));
     let near = all.iter().find(|path| near.is_some_and(|near| near == self::stem(path)));
+    if let Some(template) = template {
+        let command = format!("pipe init --template {template}");
+        return Err(error.note(format!("`{command}` puts it into the project here")).into());
+    }
     let error = match (near, with_stage(&all, &stem)) {
         _ if all.is_empty() => error.note(NONE),
         (_, Some(file)) => {
@@ -126,6 +131,11 @@ fn with_stage<'a>(all: &'a [PathBuf], name: &str) -> Option<&'a PathBuf> {
         parsed.is_some_and(|file| file.stages.iter().any(|stage| stage.id.as_str() == name))
     };
     all.iter().find(has)
+}
+
+/// A name as that of a file: `sweep` may be typed for `sweep.yaml`.
+fn with_ending(typed: &Path) -> PathBuf {
+    if typed.extension().is_some() { typed.to_owned() } else { typed.with_extension("yaml") }
 }
 
 /// A file's name without what pipeline files end with.

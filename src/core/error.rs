@@ -93,6 +93,10 @@ impl SpecError {
     /// many.
     pub fn candidates<'a>(self, wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Self {
         let valid: Vec<&str> = valid.into_iter().collect();
+        let joined = wrong.split_once(':').filter(|(key, _)| valid.contains(key));
+        if let Some((key, value)) = joined {
+            return self.note(format!("a space is missing after the colon: `{key}: {value}`"));
+        }
         let this = match nearest(wrong, valid.iter().copied()) {
             Some(near) => self.note(format!("did you mean `{near}`?")),
             None => self,

@@ -123,11 +123,33 @@ impl Source {
                 message = format!("a whole number above {} is too large for any setting", u64::MAX);
             }
             let line = at.and_then(|at| self.line(at.line)).unwrap_or_default();
-            let help = help(&message, line);
+            let joined = at.filter(|_| message.contains("expected ':'"));
+            let help = match joined.and_then(|at| self.joined_key(at.line)) {
+                Some(note) => Some(note),
+                None => help(&message, line).map(str::to_owned),
+            };
             let error = SpecError::at(self, at, Vec::new(), message);
             help.into_iter().fold(error, SpecError::note)
         })?;
         Ok(value)
+    }
+
+    /// What to do about a line, at this one or shortly above it, in which a key and its value are
+    /// one word.
+    fn joined_key(&self, line: usize) -> Option<String> {
+        const FAR: usize = 3;
+        let near = (line.saturating_sub(FAR).max(1)..=line).rev();
+        let is_key = |key: &str| {
+            !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-')
+        };
+        near.filter_map(|number| Some((number, self.line(number)?))).find_map(|(number, text)| {
+            let text = text.trim_start().trim_start_matches("- ").trim_end();
+            let (key, value) = text.split_once(':').filter(|(key, _)| is_key(key))?;
+            let is_joined = !value.is_empty() && !value.starts_with([' ', '/']);
+            is_joined.then(|| {
+                format!("a space is missing after the colon in line {number}: `{key}: {value}`")
+            })
+        })
     }
 
     /// Where the node at `path` of this file alone stands; `None` if there is no such node. Sequence

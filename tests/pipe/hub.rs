@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::chain::{LORA, chain};
 use crate::project::{Project, all_tensors};
 
 const BEST: &str = "checkpoints/base_training/run_001/checkpoints/best.ckpt";
@@ -85,4 +86,26 @@ fn nothing_is_written_over_and_pictures_can_be_named() {
         .exits(2)
         .says("cannot be used with");
     project.pipe(&["ckpt", "export", BEST, "--weights-only"]).exits(2).says("--output <FILE>");
+}
+
+#[test]
+fn of_lora_the_folder_holds_a_whole_model() {
+    let project = chain();
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    let best = format!("{LORA}/checkpoints/best.ckpt");
+    project.pipe(&["ckpt", "export", &best, "--hub", "hub"]).succeeds();
+    project.pipe(&["ckpt", "export", &best, "--merge", "-o", "merged.ckpt"]).succeeds();
+    let of = |path: &str, prefix: &str| -> Vec<_> {
+        let all = all_tensors(&project.path(path)).into_iter();
+        all.filter_map(|(name, bytes)| Some((name.strip_prefix(prefix)?.to_owned(), bytes)))
+            .collect()
+    };
+    let exported = of("hub/model.safetensors", "state_dict.");
+    assert!(!exported.is_empty() && exported == of("merged.ckpt", "ema_state_dict."));
+    assert!(project.read("hub/README.md").contains("folded into their base model, checkpoint `"));
+    // Where nothing of the run is.
+    let other = Project::new();
+    std::fs::copy(project.path("hub/model.safetensors"), other.path("model.safetensors")).unwrap();
+    let sample = ["sample", "model.safetensors", "--n", "3", "--steps", "2", "-o", "a.png"];
+    other.pipe(&sample).succeeds();
 }

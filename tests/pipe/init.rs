@@ -5,9 +5,15 @@ use crate::project::Project;
 
 #[test]
 fn each_template_is_a_valid_project() {
-    for (template, file) in
-        [("base", "base_training"), ("chain", "base_to_lora"), ("folder", "image_folder")]
-    {
+    let templates = [
+        ("base", "base_training"),
+        ("chain", "base_to_lora"),
+        ("folder", "image_folder"),
+        ("sweep", "sweep"),
+        ("diffit", "diffit"),
+        ("cifar", "cifar_to_trees"),
+    ];
+    for (template, file) in templates {
         let project = Project::new();
         let ended = project.pipe(&["init", "new", "--template", template]).succeeds();
         let file = format!("pipelines/{file}.yaml");
@@ -23,6 +29,22 @@ fn each_template_is_a_valid_project() {
         assert!(project.list("new/schemas").contains(&"pipeline.schema.json".to_owned()));
         project.pipe(&["init", "new", "--template", template]).succeeds();
     }
+}
+
+#[test]
+fn a_shipped_pipeline_that_is_not_there_is_one_command_away() {
+    let project = Project::new();
+    project.pipe(&["init"]).succeeds();
+    for typed in ["sweep", "sweep.yaml", "pipelines/sweep.yaml"] {
+        let refused = project.pipe(&["plan", typed]).exits(2);
+        refused
+            .says("no such file")
+            .says("`pipe init --template sweep` puts it into the project here");
+    }
+    project.pipe(&["init", "--template", "sweep"]).succeeds();
+    project.pipe(&["plan", "sweep"]).succeeds();
+    // A folder that is named is meant.
+    project.pipe(&["plan", "mine/other.yaml"]).exits(1).says("mine/other.yaml");
 }
 
 #[test]
@@ -186,7 +208,7 @@ fn what_holds_no_pictures_is_refused_and_nothing_is_written() {
     for (images, what) in [
         ("gone", "failed to find the pictures gone"),
         ("heic", "holds no pictures, but 1 .heic"),
-        ("file.txt", "is a file; name a folder of pictures, or a .zip file"),
+        ("file.txt", "is a file; name a folder of pictures, or a .zip or .parquet file"),
         ("bad", "none of the pictures in bad can be read"),
     ] {
         project.pipe(&["init", "new", "--images", images]).exits(2).says(what);

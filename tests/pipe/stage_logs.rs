@@ -26,6 +26,11 @@ fn what_a_program_printed_can_be_read_afterwards() {
     let last = project.pipe(&["logs", "p.yaml", "b", "--tail", "1"]).succeeds().stdout();
     assert_eq!(last.trim_end().lines().count(), 1, "{last}");
     project.pipe(&["logs", "p.yaml", "aa"]).exits(2).says("did you mean `a`?");
+    // The project has one pipeline only.
+    assert_eq!(project.pipe(&["logs", "a"]).succeeds().stdout(), told);
+    project.pipe(&["logs", "p.yaml"]).exits(2).says("name a stage too: pipe logs p.yaml STAGE");
+    project.write("q.yaml", PIPELINE);
+    project.pipe(&["logs", "a"]).exits(2).says("which of 2 pipelines is meant?");
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub struct Shapes {
     pub largest: u32,
     /// The median of the longer side by the shorter one.
     pub aspect: f64,
+    /// The share of pictures whose longer side is at least half as long again as the shorter one.
+    pub cut: f64,
     /// Most are JPEG, as photographs are.
     pub has_photographs: bool,
 }
@@ -65,6 +67,8 @@ impl Shapes {
             median: sides[sides.len() / 2],
             largest: *sides.last()?,
             aspect: aspects[aspects.len() / 2],
+            cut: aspects.iter().filter(|aspect| **aspect >= 1.5).count() as f64
+                / aspects.len() as f64,
             has_photographs: 2 * headers.iter().filter(|h| h.is_jpeg).count() > headers.len(),
         })
     }
@@ -208,6 +212,7 @@ mod tests {
         assert_eq!((photos.image_size(false), photos.image_size(true)), (32, 64));
         assert_eq!((photos.smallest, photos.median, photos.largest), (20, 480, 3000));
         assert!(photos.has_photographs && !photos.is_long());
+        assert!((photos.cut - 1.0 / 3.0).abs() < 1e-9, "{photos:?}");
         assert!(of(&[(900, 100), (300, 100), (100, 100)]).is_long());
         assert_eq!(Shapes::of(&[]), None);
         assert_eq!((val_split(49), val_split(50)), (0.0, 0.1));

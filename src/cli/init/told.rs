@@ -35,6 +35,12 @@ pub fn found(name: &str, pictures: &Pictures, shapes: &Shapes, opened: &Opened) 
         first,
         format!("  {kind}; pixels of the shorter side: {sides}").trim_end_matches(',').to_owned(),
     ];
+    if !shapes.is_long() && shapes.cut > 0.0 {
+        let percent = (100.0 * shapes.cut).ceil();
+        lines.push(format!(
+            "  {percent} % of them lose a third or more, since their centre is cut out; `fit: pad` keeps all of a picture"
+        ));
+    }
     if !pictures.survey.skipped.is_empty() {
         lines.push(format!("  passed over: {}", pictures.survey.skipped));
     }

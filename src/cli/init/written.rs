@@ -56,6 +56,8 @@ stages:
         }
         if shapes.is_long() {
             lines.push("    fit: pad                 # all of a picture between bars; crop takes its centre".to_owned());
+        } else if shapes.cut > 0.0 {
+            lines.push("    # fit: pad               # all of a picture between bars; without it the centre is cut out".to_owned());
         }
         if self.val_split > 0.0 {
             lines.push(format!(

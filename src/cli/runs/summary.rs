@@ -19,5 +19,5 @@ pub fn done(metadata: &Metadata) -> u64 {
 
 /// Time spent in epochs.
 pub fn seconds(metadata: &Metadata) -> f64 {
-    metadata.history.iter().map(|e| e.seconds).sum()
+    metadata.history.iter().fold(0.0, |sum, epoch| sum + epoch.seconds)
 }

@@ -249,7 +249,11 @@ fn connect_files(source: &Source, stages: &mut [LoadedStage], errors: &mut Gathe
             {
                 let at = ["stages", stage.id.declared(), key];
                 let message = format!("{} is written by stage `{other}` too", path.display());
-                errors.push(error_at(source, &at, Part::Value, message));
+                let error = error_at(source, &at, Part::Value, message);
+                errors.push(match own_file(&stage.id, &other, key, &path) {
+                    Some(note) => error.note(note),
+                    None => error,
+                });
             }
         }
     }
@@ -266,6 +270,31 @@ fn connect_files(source: &Source, stages: &mut [LoadedStage], errors: &mut Gathe
         }
     }
     pattern_overlaps::connect(stages, &makers);
+}
+
+/// How members of one matrix get a file each, where two of them write the same one.
+fn own_file(stage: &StageId, other: &StageId, key: &str, path: &Path) -> Option<String> {
+    if stage.declared() != other.declared() {
+        return None;
+    }
+    let values = |id: &StageId| -> Vec<String> {
+        let named = id.as_str().split_once('@').map_or("", |(_, values)| values);
+        named.split(',').map(str::to_owned).collect()
+    };
+    let others = values(other);
+    let differs = values(stage).into_iter().find(|value| !others.contains(value))?;
+    let (setting, _) = differs.split_once('=')?;
+    let stem = path.file_stem()?.to_str()?;
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    let ending = ending.map(|ending| format!(".{ending}")).unwrap_or_default();
+    let own = path.with_file_name(format!("{stem}_${{matrix.{setting}}}{ending}"));
+    let own = own.to_str()?;
+    let own = if key == "to" { own.to_owned() } else { format!("[{own}]") };
+    let set = format!("{}.{key}={own}", stage.declared());
+    Some(format!(
+        "give each a file of its own: `{key}: {own}`, or --set {} beside --sweep",
+        pipe_core::shell::quote(&set)
+    ))
 }
 
 /// The stages that make what a path or pattern means: the file itself, a folder around it, or files

@@ -54,13 +54,23 @@ pub fn weights_only(
 }
 
 /// Writes the weights that are sampled from, the EMA weights where there are any, as the only ones.
+/// Those of LoRA are folded into their base, so that the file stands by itself.
 pub fn inference_weights(
     disk: &Disk,
+    known: &Architectures,
     checkpoint: &Checkpoint,
     to: &Path,
 ) -> Result<Written, ExportError> {
     checkpoint.verify()?;
     let prefix = inference_prefix(checkpoint);
+    if checkpoint.header().extra.contains_key(HEADER_KEY) {
+        let (model, _) = model(known, checkpoint, prefix, &Device::flex())?;
+        let tensors: Vec<_> =
+            read_parameters(&model.materialize(), &Scope::All, WEIGHTS)?.into_iter().collect();
+        let mut header = stripped(checkpoint.header());
+        forget_adapter(&mut header);
+        return Ok(write(disk, to, &header, &tensors)?);
+    }
     let names = checkpoint.tensors().filter(|t| t.name.starts_with(prefix)).map(|t| &t.name);
     let named = |name: &String| {
         let tensor = checkpoint.read(name)?;
@@ -103,11 +113,16 @@ pub fn merged(
                 tensors.extend(read_parameters(&model.materialize(), &Scope::All, prefix)?);
             }
         }
-        for key in [HEADER_KEY, BASE_DIGEST, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST] {
-            header.extra.remove(key);
-        }
+        forget_adapter(&mut header);
     }
     Ok(write(disk, to, &header, &tensors)?)
+}
+
+/// Takes out what says that the weights are those of LoRA.
+fn forget_adapter(header: &mut Header) {
+    for key in [HEADER_KEY, BASE_DIGEST, BASE_WEIGHTS, BASE_WEIGHTS_DIGEST] {
+        header.extra.remove(key);
+    }
 }
 
 /// The header of a file that training does not go on from.

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use pipe_data::ClassName;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::sample_guide::GuideSettings;
 use crate::device::DeviceSpec;
@@ -36,7 +37,8 @@ pub struct SampleSettings {
     #[schemars(extend("x-known-as" = ["num_samples"]))]
     pub(super) n: usize,
     /// The classes to sample, by name; all of them if unset.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "class_names")]
+    #[schemars(with = "Option<Vec<ClassName>>")]
     pub(super) classes: Option<Vec<String>>,
     /// Noise levels of the sampler; with `heun` the network is evaluated `2 steps - 1` times.
     #[serde(default = "default_steps")]
@@ -80,6 +82,12 @@ pub struct SampleSettings {
     #[serde(default)]
     #[schemars(extend("x-class" = "runtime"))]
     pub(super) device: DeviceSpec,
+}
+
+/// Names of classes, of which some are numbers: those of digits need no quotes.
+fn class_names<'de, D: Deserializer<'de>>(named: D) -> Result<Option<Vec<String>>, D::Error> {
+    let named = Option::<Vec<ClassName>>::deserialize(named)?;
+    Ok(named.map(|named| named.iter().map(ClassName::to_string).collect()))
 }
 
 fn default_n() -> usize {

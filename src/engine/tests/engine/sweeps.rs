@@ -198,3 +198,12 @@ fn a_branch_that_is_named_is_taken_as_it_is() {
     assert!(names(&project).contains(&"fine".to_owned()));
     assert_eq!(project.settings("fine")["dataset"], json!("base@epochs=2"));
 }
+
+#[test]
+fn members_that_would_write_one_file_are_told_how_each_gets_its_own() {
+    let file =
+        "name: p\nstages:\n  a: { kind: command, run: x, outputs: [out/a.txt], env: { N: '1' } }\n";
+    let error = Project::new(file).sweep("a.env.N=1,2").error();
+    let own = "`outputs: [out/a_${matrix.env.N}.txt]`, or --set 'a.outputs=[out/a_${matrix.env.N}.txt]' beside --sweep";
+    assert!(error.contains(&format!("give each a file of its own: {own}")), "{error}");
+}
