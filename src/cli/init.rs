@@ -18,6 +18,7 @@ use serde_json::json;
 use self::pictures::Pictures;
 use self::proposal::{Known, Proposal, Shapes};
 use self::written::Written;
+use super::templates::{Shipped, Template};
 use super::{CliError, ExitCode, Kinds, bench, pipeline_name};
 use crate::report::Output;
 use crate::report::stdout::say;
@@ -39,79 +40,8 @@ pub struct InitArguments {
     images: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Template {
-    /// A base model on drawn shapes
-    Base,
-    /// A base model, LoRA fine-tuning, image grids from both
-    Chain,
-    /// A base model on a folder of your own images
-    Folder,
-    /// Three learning rates side by side, and the best of them
-    Sweep,
-    /// DiffiT on drawn shapes, in the place of the U-Net
-    Diffit,
-    /// CIFAR-10, and LoRA on the trees of CIFAR-100
-    Cifar,
-}
-
-/// The template that writes a pipeline file of this name, if one does.
-pub(super) fn template_of(file: &Path) -> Option<String> {
-    let writes = |template: &&Template| {
-        let shipped = Path::new(template.shipped().file);
-        shipped == file || shipped.file_name() == Some(file.as_os_str())
-    };
-    let template = Template::value_variants().iter().find(writes)?;
-    Some(template.to_possible_value()?.get_name().to_owned())
-}
-
 const CONFIG: &str = include_str!("../../configs/training/base_training.yaml");
 const IGNORED: &str = "/checkpoints\n/data\n/samples\n/.pipe\n";
-
-/// A pipeline file of ours.
-struct Shipped {
-    file: &'static str,
-    text: &'static str,
-    /// What is to be done before its first run, if anything.
-    first: &'static str,
-}
-
-impl Template {
-    fn shipped(self) -> Shipped {
-        match self {
-            Template::Sweep => Shipped {
-                file: "pipelines/sweep.yaml",
-                text: include_str!("../../pipelines/sweep.yaml"),
-                first: "",
-            },
-            Template::Diffit => Shipped {
-                file: "pipelines/diffit.yaml",
-                text: include_str!("../../pipelines/diffit.yaml"),
-                first: "",
-            },
-            Template::Cifar => Shipped {
-                file: "pipelines/cifar_to_trees.yaml",
-                text: include_str!("../../pipelines/cifar_to_trees.yaml"),
-                first: "",
-            },
-            Template::Base => Shipped {
-                file: "pipelines/base_training.yaml",
-                text: include_str!("../../pipelines/base_training.yaml"),
-                first: "",
-            },
-            Template::Chain => Shipped {
-                file: "pipelines/base_to_lora.yaml",
-                text: include_str!("../../pipelines/base_to_lora.yaml"),
-                first: "",
-            },
-            Template::Folder => Shipped {
-                file: "pipelines/image_folder.yaml",
-                text: include_str!("../../pipelines/image_folder.yaml"),
-                first: "put your images into data/my_images/CLASS/, a folder for each class, or all into data/my_images/\n",
-            },
-        }
-    }
-}
 
 pub fn init(
     arguments: InitArguments,

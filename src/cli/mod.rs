@@ -52,6 +52,7 @@ mod slurm_job;
 mod status;
 mod store;
 mod suggestions;
+mod templates;
 mod trial;
 mod ui;
 mod verify;

@@ -9,7 +9,7 @@ use pipe_core::error::{SpecError, nearest};
 use pipe_engine::pipeline_file::PipelineFile;
 use pipe_engine::source;
 
-use super::{CliError, init, project};
+use super::{CliError, project, templates};
 
 /// What stands for a pipeline file that was left out.
 pub const HERE: &str = ".";
@@ -98,7 +98,7 @@ fn named(typed: &Path) -> Result<PathBuf, CliError> {
     if let Some(path) = paths.find(|path| root.join(path).is_file()) {
         return Ok(shown.join(path));
     }
-    let template = init::template_of(&with_ending(typed));
+    let template = templates::template_of(&with_ending(typed));
     // A file in a folder that was named is looked for there, by whoever reads it.
     if typed.components().count() > 1 && template.is_none() {
         return Ok(typed.to_owned());
