@@ -24,4 +24,4 @@ mkdir "$root/try"
 trap 'rm -rf "$root/try"' EXIT
 cp "$wheel" "$scripts/try_wheel.sh" "$root/try/"
 # Nothing of this machine's environment either.
-env -i PATH=/usr/bin:/bin HOME=/root chroot "$root" bash /try/try_wheel.sh "/try/$(basename "$wheel")" --short
+chroot "$root" env -i PATH=/usr/bin:/bin HOME=/root bash /try/try_wheel.sh "/try/$(basename "$wheel")" --short
