@@ -44,7 +44,7 @@ fn a_shipped_pipeline_that_is_not_there_is_one_command_away() {
     project.pipe(&["init", "--template", "sweep"]).succeeds();
     project.pipe(&["plan", "sweep"]).succeeds();
     // A folder that is named is meant.
-    project.pipe(&["plan", "mine/other.yaml"]).exits(1).says("mine/other.yaml");
+    project.pipe(&["plan", "mine/sweep.yaml"]).exits(2).says("mine/sweep.yaml: no such file");
 }
 
 #[test]
