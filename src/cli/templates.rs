@@ -38,34 +38,34 @@ pub struct Shipped {
     pub first: &'static str,
 }
 
+impl Shipped {
+    /// One that needs nothing before its first run.
+    const fn plain(file: &'static str, text: &'static str) -> Self {
+        Self { file, text, first: "" }
+    }
+}
+
 impl Template {
     pub fn shipped(self) -> Shipped {
         match self {
-            Template::Sweep => Shipped {
-                file: "pipelines/sweep.yaml",
-                text: include_str!("../../pipelines/sweep.yaml"),
-                first: "",
-            },
-            Template::Diffit => Shipped {
-                file: "pipelines/diffit.yaml",
-                text: include_str!("../../pipelines/diffit.yaml"),
-                first: "",
-            },
-            Template::Cifar => Shipped {
-                file: "pipelines/cifar_to_trees.yaml",
-                text: include_str!("../../pipelines/cifar_to_trees.yaml"),
-                first: "",
-            },
-            Template::Base => Shipped {
-                file: "pipelines/base_training.yaml",
-                text: include_str!("../../pipelines/base_training.yaml"),
-                first: "",
-            },
-            Template::Chain => Shipped {
-                file: "pipelines/base_to_lora.yaml",
-                text: include_str!("../../pipelines/base_to_lora.yaml"),
-                first: "",
-            },
+            Template::Sweep => {
+                Shipped::plain("pipelines/sweep.yaml", include_str!("../../pipelines/sweep.yaml"))
+            }
+            Template::Diffit => {
+                Shipped::plain("pipelines/diffit.yaml", include_str!("../../pipelines/diffit.yaml"))
+            }
+            Template::Cifar => Shipped::plain(
+                "pipelines/cifar_to_trees.yaml",
+                include_str!("../../pipelines/cifar_to_trees.yaml"),
+            ),
+            Template::Base => Shipped::plain(
+                "pipelines/base_training.yaml",
+                include_str!("../../pipelines/base_training.yaml"),
+            ),
+            Template::Chain => Shipped::plain(
+                "pipelines/base_to_lora.yaml",
+                include_str!("../../pipelines/base_to_lora.yaml"),
+            ),
             Template::Folder => Shipped {
                 file: "pipelines/image_folder.yaml",
                 text: include_str!("../../pipelines/image_folder.yaml"),

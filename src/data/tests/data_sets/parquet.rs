@@ -3,16 +3,17 @@
 use std::fs;
 use std::sync::Arc;
 
-use image::ImageFormat::{Jpeg, Png};
+use image::ImageFormat::Jpeg;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
-use pipe_data::{DatasetSettings, survey};
+use pipe_data::survey;
 
-use crate::made::{Project, counted, picture, settings};
+use crate::made::{Project, counted, picture};
+use crate::zipped::{at, classes, png};
 
 /// The columns of `datasets`.
 const USUAL: &str = "message m {
@@ -69,18 +70,6 @@ fn usual(about: Option<&str>, rows: &[(&[u8], i64)]) -> Vec<u8> {
     let labels = rows.iter().map(|(_, label)| Some(*label)).collect();
     let paths = vec![None; rows.len()];
     file(USUAL, about, vec![Bytes(2, images), Bytes(2, paths), Numbers(labels)])
-}
-
-fn png(shade: u8) -> Vec<u8> {
-    picture(9, 9, [shade, 0, 0], Png)
-}
-
-fn at(root: &str) -> DatasetSettings {
-    DatasetSettings { root: root.into(), image_size: 8, ..settings("image_folder") }
-}
-
-fn classes(expected: &[(&str, usize)]) -> Vec<(String, usize)> {
-    expected.iter().map(|(name, count)| (name.to_string(), *count)).collect()
 }
 
 #[test]

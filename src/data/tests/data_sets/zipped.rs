@@ -24,15 +24,15 @@ fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
     zip.finish().unwrap().into_inner()
 }
 
-fn png(shade: u8) -> Vec<u8> {
+pub fn png(shade: u8) -> Vec<u8> {
     picture(9, 9, [shade, 0, 0], Png)
 }
 
-fn at(root: &str) -> DatasetSettings {
+pub fn at(root: &str) -> DatasetSettings {
     DatasetSettings { root: root.into(), image_size: 8, ..settings("image_folder") }
 }
 
-fn classes(expected: &[(&str, usize)]) -> Vec<(String, usize)> {
+pub fn classes(expected: &[(&str, usize)]) -> Vec<(String, usize)> {
     expected.iter().map(|(name, count)| (name.to_string(), *count)).collect()
 }
 
