@@ -103,15 +103,15 @@ fn named(typed: &Path) -> Result<PathBuf, CliError> {
     if typed.components().count() > 1 && template.is_none() {
         return Ok(typed.to_owned());
     }
-    let (all, stem) = (all(Path::new(HERE)), stem(typed));
     let error = SpecError::plain(format!("{}: no such file", typed.display()));
-    let stems: Vec<String> = all.iter().map(|path| self::stem(path)).collect();
-    let near = nearest(&stem, stems.iter().map(String::as_str));
-    let near = all.iter().find(|path| near.is_some_and(|near| near == self::stem(path)));
     if let Some(template) = template {
         let command = format!("pipe init --template {template}");
         return Err(error.note(format!("`{command}` puts it into the project here")).into());
     }
+    let (all, stem) = (all(Path::new(HERE)), stem(typed));
+    let stems: Vec<String> = all.iter().map(|path| self::stem(path)).collect();
+    let near = nearest(&stem, stems.iter().map(String::as_str));
+    let near = all.iter().find(|path| near.is_some_and(|near| near == self::stem(path)));
     let error = match (near, with_stage(&all, &stem)) {
         _ if all.is_empty() => error.note(NONE),
         (_, Some(file)) => {

@@ -156,13 +156,23 @@ fn has_extension(path: &Path, extension: &str) -> bool {
 /// # Errors
 /// Several splits without one of that name.
 fn parquet_in(root: &Path) -> Result<Option<Vec<PathBuf>>, DataError> {
-    let entries = scan::entries(root, true)?;
-    let folder = match &entries.folders[..] {
-        _ if !entries.images.is_empty() => return Ok(None),
-        [] => root.to_owned(),
-        [only] if only == OsStr::new("data") => root.join(only),
-        _ => return Ok(None),
-    };
+    let mut folder = root.to_owned();
+    // Ends at the first image: a folder may hold a million of them.
+    for entry in fs::read_dir(root).map_err(DataError::io("read the folder", root))? {
+        let entry = entry.map_err(DataError::io("read the folder", root))?;
+        let (name, path) = (entry.file_name(), entry.path());
+        if scan::is_hidden(&name) {
+            continue;
+        }
+        if path.is_dir() {
+            if folder != root || name != OsStr::new("data") {
+                return Ok(None);
+            }
+            folder = path;
+        } else if scan::is_image(&name) && path.is_file() {
+            return Ok(None);
+        }
+    }
     let read = fs::read_dir(&folder).map_err(DataError::io("read the folder", &folder))?;
     let paths = read.flatten().map(|entry| entry.path());
     let is_read = |path: &PathBuf| {

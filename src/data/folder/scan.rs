@@ -95,7 +95,8 @@ pub(crate) fn is_hidden(name: &OsStr) -> bool {
         || SYSTEM.iter().any(|system| name.eq_ignore_ascii_case(system))
 }
 
-fn is_image(name: &OsStr) -> bool {
+/// Whether a name is that of an image that is read.
+pub(crate) fn is_image(name: &OsStr) -> bool {
     EXTENSIONS.contains(&extension(name).as_str())
 }
 
