@@ -98,6 +98,9 @@ fn convolutions_agree() {
         ([2, 40, 40, 32, 4], 3, 1), // several bands
         ([7, 3, 4, 150, 20], 3, 1), // a band that ends inside an image, channels in two blocks
         ([40, 4, 4, 96, 8], 3, 2),
+        ([3, 6, 7, 70, 150], 3, 1), // a weight's gradient in several pieces
+        ([40, 5, 1, 40, 20], 3, 1),
+        ([6, 5, 5, 33, 17], 1, 1),
     ] {
         assert_close(
             &convolve(sizes, kernel, stride, Fused(F32)),
@@ -198,6 +201,7 @@ fn projections_agree() {
         ([1, 1, 1, 4], 3, false),
         ([3, 16, 16, 24], 40, true),
         ([3, 16, 16, 24], 8, false),
+        ([3, 16, 16, 130], 200, true),
         ([5, 2, 2, 70], 100, true), // a weight that is large beside the rows
     ] {
         assert_close(

@@ -169,10 +169,36 @@ impl Patches {
     /// Where the image row under row `dy` of the patches at output row `y` begins; `None` in the
     /// padding.
     #[inline(always)]
-    fn source_row(&self, y: usize, dy: usize) -> Option<usize> {
-        let (image, y) = (y / self.out_height, y % self.out_height);
-        let y = (y * self.stride + dy).checked_sub(self.above).filter(|y| *y < self.height)?;
+    pub fn source_row(&self, y: usize, dy: usize) -> Option<usize> {
+        self.image_row(y / self.out_height, y % self.out_height * self.stride + dy)
+    }
+
+    /// Where row `y` of an image, counted from the first of its padding, begins; `None` in the
+    /// padding.
+    #[inline(always)]
+    pub fn image_row(&self, image: usize, y: usize) -> Option<usize> {
+        let y = y.checked_sub(self.above).filter(|y| *y < self.height)?;
         Some((image * self.height + y) * self.width * self.channels)
+    }
+
+    /// Numbers in a row of an image with its padding, as far as patches reach.
+    pub fn line(&self) -> usize {
+        ((self.out_width - 1) * self.stride + self.kernel) * self.channels
+    }
+
+    /// Where a result `[out_height, out_width, outputs]` passes its gradient back to: a convolution
+    /// of the gradient, by the same taps in the opposite order. For a stride of 1.
+    pub fn transposed(&self, outputs: usize) -> Self {
+        Self {
+            height: self.out_height,
+            width: self.out_width,
+            channels: outputs,
+            above: self.kernel - 1 - self.above,
+            left: self.kernel - 1 - self.left,
+            out_height: self.height,
+            out_width: self.width,
+            ..*self
+        }
     }
 
     /// Writes what lies under one tap at the pixels of output row `y`: `[out_width, channels]` of

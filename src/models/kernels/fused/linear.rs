@@ -1,11 +1,11 @@
 //! Projections of rows: `x Wᵀ + b`.
 
 use burn::tensor::Shape;
-use rayon::prelude::*;
 
 use super::autodiff_op::Kernel;
+use super::fresh::{in_pieces, in_pieces_of};
 use super::matmul::MatmulPrecision;
-use super::partition::{fill_rows, sum_columns, task_rows, weight_gradient};
+use super::partition::{sum_columns, task_rows, weight_gradient};
 use super::simd::{MatrixView, WriteMode};
 use super::taps::transposed;
 
@@ -27,7 +27,6 @@ impl Linear {
     fn run(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
         let (k, n) = (self.inputs, self.outputs);
         let rows = x.len() / k;
-        let mut y = vec![0.0; rows * n];
         let task = task_rows(rows, ROWS);
         let turned = if rows >= MANY { transposed(weight, [n, k]) } else { Vec::new() };
         let weight = if turned.is_empty() {
@@ -36,17 +35,11 @@ impl Linear {
             MatrixView::rows(&turned, n)
         };
         let weight = self.precision.right(weight, [k, n]);
-        y.par_chunks_mut(task * n).zip(x.par_chunks(task * k)).for_each(|(y, x)| {
-            let mode = match bias {
-                Some(bias) => {
-                    fill_rows(y, bias);
-                    WriteMode::Accumulate
-                }
-                None => WriteMode::Overwrite,
-            };
-            weight.multiply(x.len() / k, 1.0, MatrixView::rows(x, k), mode, y, n);
-        });
-        y
+        let make = |(): &mut (), number: usize, y: &mut [f32]| {
+            let (rows, x) = (y.len() / n, MatrixView::rows(&x[number * task * k..], k));
+            weight.multiply(rows, 1.0, x, WriteMode::Accumulate, y, n);
+        };
+        in_pieces_of(bias.unwrap_or(&[0.0]), rows * n, task * n, || (), make).0
     }
 
     /// Gradients of `x`, `weight` and the bias.
@@ -59,17 +52,20 @@ impl Linear {
     ) -> [Option<Vec<f32>>; 3] {
         let (k, n) = (self.inputs, self.outputs);
         let task = task_rows(x.len() / k, ROWS);
-        let dx = wanted[0].then(|| {
-            let mut dx = vec![0.0; x.len()];
-            let weight = self.precision.right(MatrixView::rows(weight, k), [n, k]);
-            dx.par_chunks_mut(task * k).zip(dy.par_chunks(task * n)).for_each(|(dx, dy)| {
-                let dy = MatrixView::rows(dy, n);
-                weight.multiply(dx.len() / k, 1.0, dy, WriteMode::Overwrite, dx, k);
-            });
-            dx
-        });
-        let dw = wanted[1].then(|| weight_gradient(self.precision, x, dy, [n, k]));
-        let db = wanted[2].then(|| sum_columns(dy, n));
+        let input = || {
+            wanted[0].then(|| {
+                let weight = self.precision.right(MatrixView::rows(weight, k), [n, k]);
+                let make = |number: usize, dx: &mut [f32]| {
+                    let dy = MatrixView::rows(&dy[number * task * n..], n);
+                    weight.multiply(dx.len() / k, 1.0, dy, WriteMode::Overwrite, dx, k);
+                };
+                in_pieces(x.len(), task * k, make).0
+            })
+        };
+        let weights = || wanted[1].then(|| weight_gradient(self.precision, x, dy, [n, k]));
+        let bias = || wanted[2].then(|| sum_columns(dy, n));
+        // Side by side, so that no core waits where one of them ends.
+        let (dx, (dw, db)) = rayon::join(input, || rayon::join(weights, bias));
         [dx, dw, db]
     }
 }

@@ -2,6 +2,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::bf16;
+use super::product::{self, Left, Packed};
 use super::simd::{MatrixView, WriteMode, gemm};
 
 /// What the factors of a matrix product are rounded to. Sums, and everything else, are f32: what
@@ -25,7 +26,8 @@ pub(super) struct RightFactor<'a> {
 }
 
 enum Form<'a> {
-    Plain(MatrixView<'a>),
+    /// As it is, and packed where the processor has products for that.
+    Plain(MatrixView<'a>, Option<Packed>),
     /// Rounded; the left factor is to be rounded too.
     Rounded(Vec<f32>, [usize; 2]),
     #[cfg(target_arch = "x86_64")]
@@ -38,7 +40,9 @@ impl MatmulPrecision {
         assert!(b.holds(k, n), "a matrix is smaller than its product needs");
         assert!(b.columns == 1 || b.rows == 1, "neither axis is contiguous");
         let form = match self {
-            Self::F32 => Form::Plain(b),
+            // Packing columns costs more than it gains: few rows are multiplied with such a factor.
+            Self::F32 if b.columns == 1 => Form::Plain(b, Packed::new(b, [k, n])),
+            Self::F32 => Form::Plain(b, None),
             Self::Bf16 => rounded_form(b, [k, n]),
         };
         RightFactor { form, k, n }
@@ -48,7 +52,7 @@ impl MatmulPrecision {
     #[allow(clippy::too_many_arguments, reason = "those of BLAS's gemm")]
     pub(super) fn gemm(
         self,
-        [m, k, n]: [usize; 3],
+        sizes @ [m, k, n]: [usize; 3],
         scale: f32,
         a: MatrixView,
         b: MatrixView,
@@ -56,7 +60,29 @@ impl MatmulPrecision {
         out: &mut [f32],
         width: usize,
     ) {
-        self.right(b, [k, n]).multiply(m, scale, a, mode, out, width);
+        match self {
+            // What is used once is not worth packing.
+            Self::F32 => gemm(sizes, scale, a, b, mode, out, width),
+            Self::Bf16 => self.right(b, [k, n]).multiply(m, scale, a, mode, out, width),
+        }
+    }
+
+    /// `out += aᵀ b`, `[m, n]`, of the `k` rows of `a` and `b`, which are contiguous each.
+    pub(super) fn add_transposed(
+        self,
+        [m, k, n]: [usize; 3],
+        a: MatrixView,
+        b: MatrixView,
+        out: &mut [f32],
+    ) {
+        assert!(a.holds(k, m) && b.holds(k, n), "a matrix is smaller than its product needs");
+        assert!(a.columns == 1 && b.columns == 1, "rows are not contiguous");
+        let at = |matrix: MatrixView| -> Vec<usize> { (0..k).map(|i| i * matrix.rows).collect() };
+        if self == Self::F32 && product::adds_transposed(a.rows) {
+            let left = Left { data: a.data, at: &at(a), runs: 1, run: m, step: 0 };
+            return product::add_transposed(left, b.data, &at(b), n, out, n);
+        }
+        self.gemm([m, k, n], 1.0, a.t(), b, WriteMode::Accumulate, out, n);
     }
 }
 
@@ -78,7 +104,12 @@ impl RightFactor<'_> {
     ) {
         let sizes @ [_, k, n] = [m, self.k, self.n];
         match &self.form {
-            Form::Plain(b) => gemm(sizes, scale, a, *b, mode, out, width),
+            Form::Plain(_, Some(b)) if a.columns == 1 => {
+                let at: Vec<usize> = (0..m).map(|row| row * a.rows).collect();
+                let left = Left { data: a.data, at: &at, runs: 1, run: k, step: 0 };
+                b.multiply(left, scale, mode, out, width);
+            }
+            Form::Plain(b, _) => gemm(sizes, scale, a, *b, mode, out, width),
             Form::Rounded(data, [rows, columns]) => {
                 assert!(a.holds(m, k), "a matrix is smaller than its product needs");
                 let b = MatrixView { data, rows: *rows, columns: *columns };

@@ -107,28 +107,12 @@ impl Kernel<5> for Mlp {
                     let (h_rows, du_rows) =
                         (MatrixView::rows(h, hidden), MatrixView::rows(du, hidden));
                     if wanted[3] {
-                        let dy = MatrixView::rows(dy, c).t();
-                        self.precision.gemm(
-                            [c, rows, hidden],
-                            1.0,
-                            dy,
-                            h_rows,
-                            WriteMode::Accumulate,
-                            &mut dw2,
-                            hidden,
-                        );
+                        let dy = MatrixView::rows(dy, c);
+                        self.precision.add_transposed([c, rows, hidden], dy, h_rows, &mut dw2);
                     }
                     if wanted[1] {
                         let x = MatrixView::rows(x, c);
-                        self.precision.gemm(
-                            [hidden, rows, c],
-                            1.0,
-                            du_rows.t(),
-                            x,
-                            WriteMode::Accumulate,
-                            &mut dw1,
-                            c,
-                        );
+                        self.precision.add_transposed([hidden, rows, c], du_rows, x, &mut dw1);
                     }
                     w1.multiply(rows, 1.0, du_rows, WriteMode::Overwrite, dx, c);
                 }

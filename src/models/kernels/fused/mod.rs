@@ -10,13 +10,16 @@ mod autodiff_op;
 #[cfg(target_arch = "x86_64")]
 mod bf16;
 mod conv;
+mod fresh;
 mod im2col;
 mod linear;
 mod math;
 mod matmul;
 mod mlp;
 mod norm;
+mod padded;
 mod partition;
+mod product;
 mod resize;
 mod simd;
 mod taps;

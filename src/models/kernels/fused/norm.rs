@@ -2,9 +2,9 @@
 //! stores nothing but means and deviations for the gradient.
 
 use burn::tensor::Shape;
-use rayon::prelude::*;
 
 use super::autodiff_op::Kernel;
+use super::fresh::in_pieces;
 use super::math::{sigmoid, sum, sum_pairs};
 use super::partition::{add_up, part_len};
 use super::simd::with_simd;
@@ -35,8 +35,8 @@ impl Kernel<3> for LayerNorm {
 
     fn forward(&self, [x, weight, bias]: [&[f32]; 3], _keep: bool) -> (Vec<f32>, Vec<f32>) {
         let c = self.channels;
-        let mut y = vec![0.0; x.len()];
-        y.par_chunks_mut(ROWS * c).zip(x.par_chunks(ROWS * c)).for_each(|(y, x)| {
+        let (y, _) = in_pieces(x.len(), ROWS * c, |number, y| {
+            let x = &x[number * ROWS * c..][..y.len()];
             with_simd(
                 #[inline(always)]
                 || {
@@ -61,47 +61,43 @@ impl Kernel<3> for LayerNorm {
     ) -> [Option<Vec<f32>>; 3] {
         let c = self.channels;
         let part = part_len(x.len() / c);
-        let mut dx = vec![0.0; x.len()];
-        let parts =
-            dx.par_chunks_mut(part * c).zip(x.par_chunks(part * c)).zip(dy.par_chunks(part * c));
-        let sums: Vec<[Vec<f32>; 2]> = parts
-            .map(|((dx, x), dy)| {
-                let (mut dw, mut db) = (vec![0.0; c], vec![0.0; c]);
-                let mut normal = vec![0.0; c];
-                with_simd(
-                    #[inline(always)]
-                    || {
-                        let rows =
-                            dx.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(dy.chunks_exact(c));
-                        for ((dx, x), dy) in rows {
-                            let [mean, scale] = moments(x);
-                            for (normal, x) in normal.iter_mut().zip(x) {
-                                *normal = (x - mean) * scale;
+        let (dx, sums): (_, Vec<[Vec<f32>; 2]>) = in_pieces(x.len(), part * c, |number, dx| {
+            let [x, dy] = [x, dy].map(|all| &all[number * part * c..][..dx.len()]);
+            let (mut dw, mut db) = (vec![0.0; c], vec![0.0; c]);
+            let mut normal = vec![0.0; c];
+            with_simd(
+                #[inline(always)]
+                || {
+                    let rows =
+                        dx.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(dy.chunks_exact(c));
+                    for ((dx, x), dy) in rows {
+                        let [mean, scale] = moments(x);
+                        for (normal, x) in normal.iter_mut().zip(x) {
+                            *normal = (x - mean) * scale;
+                        }
+                        if wanted[1] || wanted[2] {
+                            for ((dw, normal), dy) in dw.iter_mut().zip(&normal).zip(dy) {
+                                *dw += dy * normal;
                             }
-                            if wanted[1] || wanted[2] {
-                                for ((dw, normal), dy) in dw.iter_mut().zip(&normal).zip(dy) {
-                                    *dw += dy * normal;
-                                }
-                                for (db, dy) in db.iter_mut().zip(dy) {
-                                    *db += dy;
-                                }
-                            }
-                            // Gradient of the normalised row, then of the row (Ba et al. 2016, by
-                            // the chain rule).
-                            for ((dx, dy), w) in dx.iter_mut().zip(dy).zip(weight) {
-                                *dx = dy * w;
-                            }
-                            let mean = sum(dx, |v| v) / c as f32;
-                            let along = sum_pairs(dx, &normal, |d, n| d * n) / c as f32;
-                            for (dx, normal) in dx.iter_mut().zip(&normal) {
-                                *dx = scale * (*dx - mean - normal * along);
+                            for (db, dy) in db.iter_mut().zip(dy) {
+                                *db += dy;
                             }
                         }
-                    },
-                );
-                [dw, db]
-            })
-            .collect();
+                        // Gradient of the normalised row, then of the row (Ba et al. 2016, by
+                        // the chain rule).
+                        for ((dx, dy), w) in dx.iter_mut().zip(dy).zip(weight) {
+                            *dx = dy * w;
+                        }
+                        let mean = sum(dx, |v| v) / c as f32;
+                        let along = sum_pairs(dx, &normal, |d, n| d * n) / c as f32;
+                        for (dx, normal) in dx.iter_mut().zip(&normal) {
+                            *dx = scale * (*dx - mean - normal * along);
+                        }
+                    }
+                },
+            );
+            [dw, db]
+        });
         let [dw, db] = add_up(sums);
         [wanted[0].then_some(dx), wanted[1].then_some(dw), wanted[2].then_some(db)]
     }
@@ -191,34 +187,32 @@ impl<const SILU: bool> Kernel<3> for GroupNorm<SILU> {
 
     fn forward(&self, [x, weight, bias]: [&[f32]; 3], _keep: bool) -> (Vec<f32>, Vec<f32>) {
         let (c, image) = (self.channels, x.len() / self.batch);
-        let mut y = vec![0.0; x.len()];
-        y.par_chunks_mut(image).zip(x.par_chunks(image)).enumerate().for_each(
-            |(number, (y, x))| {
-                let [weight, bias] = [weight, bias].map(|values| self.of_image(values, number));
-                with_simd(
-                    #[inline(always)]
-                    || {
-                        let [mean, scale] = self.moments(x);
-                        let slope: Vec<f32> =
-                            scale.iter().zip(weight).map(|(scale, w)| scale * w).collect();
-                        let shift: Vec<f32> = slope
-                            .iter()
-                            .zip(&mean)
-                            .zip(bias)
-                            .map(|((slope, mean), b)| b - slope * mean)
-                            .collect();
-                        for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                            for ((y, x), (slope, shift)) in
-                                y.iter_mut().zip(x).zip(slope.iter().zip(&shift))
-                            {
-                                let z = x * slope + shift;
-                                *y = if SILU { z * sigmoid(z) } else { z };
-                            }
+        let (y, _) = in_pieces(x.len(), image, |number, y| {
+            let x = &x[number * image..][..image];
+            let [weight, bias] = [weight, bias].map(|values| self.of_image(values, number));
+            with_simd(
+                #[inline(always)]
+                || {
+                    let [mean, scale] = self.moments(x);
+                    let slope: Vec<f32> =
+                        scale.iter().zip(weight).map(|(scale, w)| scale * w).collect();
+                    let shift: Vec<f32> = slope
+                        .iter()
+                        .zip(&mean)
+                        .zip(bias)
+                        .map(|((slope, mean), b)| b - slope * mean)
+                        .collect();
+                    for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+                        for ((y, x), (slope, shift)) in
+                            y.iter_mut().zip(x).zip(slope.iter().zip(&shift))
+                        {
+                            let z = x * slope + shift;
+                            *y = if SILU { z * sigmoid(z) } else { z };
                         }
-                    },
-                );
-            },
-        );
+                    }
+                },
+            );
+        });
         (y, Vec::new())
     }
 
@@ -230,53 +224,49 @@ impl<const SILU: bool> Kernel<3> for GroupNorm<SILU> {
         wanted: [bool; 3],
     ) -> [Option<Vec<f32>>; 3] {
         let (c, image) = (self.channels, x.len() / self.batch);
-        let mut dx = vec![0.0; x.len()];
-        let images = dx.par_chunks_mut(image).zip(x.par_chunks(image)).zip(dy.par_chunks(image));
-        let sums: Vec<[Vec<f32>; 2]> = images
-            .enumerate()
-            .map(|(number, ((dx, x), dy))| {
-                let [weight, bias] = [weight, bias].map(|values| self.of_image(values, number));
-                let (mut dw, mut db) = (vec![0.0; c], vec![0.0; c]);
-                with_simd(
-                    #[inline(always)]
-                    || {
-                        let [mean, scale] = self.moments(x);
-                        // Through the swish: `dx` holds the gradient of its input for now.
-                        let mut normal = vec![0.0; c];
-                        for ((dx, x), dy) in
-                            dx.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(dy.chunks_exact(c))
+        let (dx, sums): (_, Vec<[Vec<f32>; 2]>) = in_pieces(x.len(), image, |number, dx| {
+            let [x, dy] = [x, dy].map(|all| &all[number * image..][..image]);
+            let [weight, bias] = [weight, bias].map(|values| self.of_image(values, number));
+            let (mut dw, mut db) = (vec![0.0; c], vec![0.0; c]);
+            with_simd(
+                #[inline(always)]
+                || {
+                    let [mean, scale] = self.moments(x);
+                    // Through the swish: `dx` holds the gradient of its input for now.
+                    let mut normal = vec![0.0; c];
+                    for ((dx, x), dy) in
+                        dx.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(dy.chunks_exact(c))
+                    {
+                        normalise(x, &mean, &scale, &mut normal);
+                        Self::before_swish(dy, &normal, weight, bias, dx);
+                        for ((dw, dz), normal) in dw.iter_mut().zip(&*dx).zip(&normal) {
+                            *dw += dz * normal;
+                        }
+                        for (db, dz) in db.iter_mut().zip(&*dx) {
+                            *db += dz;
+                        }
+                    }
+                    // Through the norm (Wu and He 2018, by the chain rule).
+                    let count = (image / c * self.group) as f32;
+                    let weighted = |sums: &[f32]| -> Vec<f32> {
+                        sums.iter().zip(weight).map(|(sum, w)| sum * w).collect()
+                    };
+                    let flat = self.per_group(&weighted(&db), |total| total / count);
+                    let along = self.per_group(&weighted(&dw), |total| total / count);
+                    for (dx, x) in dx.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+                        normalise(x, &mean, &scale, &mut normal);
+                        for ((dx, normal), ((weight, scale), (flat, along))) in dx
+                            .iter_mut()
+                            .zip(&normal)
+                            .zip(weight.iter().zip(&scale).zip(flat.iter().zip(&along)))
                         {
-                            normalise(x, &mean, &scale, &mut normal);
-                            Self::before_swish(dy, &normal, weight, bias, dx);
-                            for ((dw, dz), normal) in dw.iter_mut().zip(&*dx).zip(&normal) {
-                                *dw += dz * normal;
-                            }
-                            for (db, dz) in db.iter_mut().zip(&*dx) {
-                                *db += dz;
-                            }
+                            *dx = scale * (*dx * weight - flat - normal * along);
                         }
-                        // Through the norm (Wu and He 2018, by the chain rule).
-                        let count = (image / c * self.group) as f32;
-                        let weighted = |sums: &[f32]| -> Vec<f32> {
-                            sums.iter().zip(weight).map(|(sum, w)| sum * w).collect()
-                        };
-                        let flat = self.per_group(&weighted(&db), |total| total / count);
-                        let along = self.per_group(&weighted(&dw), |total| total / count);
-                        for (dx, x) in dx.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                            normalise(x, &mean, &scale, &mut normal);
-                            for ((dx, normal), ((weight, scale), (flat, along))) in dx
-                                .iter_mut()
-                                .zip(&normal)
-                                .zip(weight.iter().zip(&scale).zip(flat.iter().zip(&along)))
-                            {
-                                *dx = scale * (*dx * weight - flat - normal * along);
-                            }
-                        }
-                    },
-                );
-                [dw, db]
-            })
-            .collect();
+                    }
+                },
+            );
+            [dw, db]
+        });
         let [dw, db] = if weight.len() == c {
             add_up(sums)
         } else {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::matmul::MatmulPrecision;
-use super::simd::{MatrixView, WriteMode, with_simd};
+use super::simd::{MatrixView, with_simd};
 
 /// Parts that a sum is cut into. More would cost memory traffic, fewer would leave cores idle.
 const PARTS: usize = 8;
@@ -54,16 +54,8 @@ pub(super) fn weight_gradient(
         let outputs = part_len(n).next_multiple_of(16);
         let mut dw = vec![0.0; n * k];
         dw.par_chunks_mut(outputs * k).enumerate().for_each(|(task, dw)| {
-            let dy = MatrixView::rows(&dy[task * outputs..], n).t();
-            precision.gemm(
-                [dw.len() / k, rows, k],
-                1.0,
-                dy,
-                MatrixView::rows(x, k),
-                WriteMode::Overwrite,
-                dw,
-                k,
-            );
+            let (dy, x) = (MatrixView::rows(&dy[task * outputs..], n), MatrixView::rows(x, k));
+            precision.add_transposed([dw.len() / k, rows, k], dy, x, dw);
         });
         return dw;
     }
@@ -71,15 +63,7 @@ pub(super) fn weight_gradient(
         let (x, dy) = (&x[part.start * k..part.end * k], &dy[part.start * n..part.end * n]);
         let mut dw = vec![0.0; n * k];
         let sizes = [n, part.len(), k];
-        precision.gemm(
-            sizes,
-            1.0,
-            MatrixView::rows(dy, n).t(),
-            MatrixView::rows(x, k),
-            WriteMode::Overwrite,
-            &mut dw,
-            k,
-        );
+        precision.add_transposed(sizes, MatrixView::rows(dy, n), MatrixView::rows(x, k), &mut dw);
         [dw]
     });
     dw

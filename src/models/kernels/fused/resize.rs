@@ -2,9 +2,9 @@
 //! adding two. Each is a pass over memory, shared out by rows of the image.
 
 use burn::tensor::Shape;
-use rayon::prelude::*;
 
 use super::autodiff_op::Kernel;
+use super::fresh::in_pieces;
 
 /// Numbers that one task writes, about.
 const NUMBERS: usize = 64 * 1024;
@@ -14,21 +14,25 @@ fn rows_of(len: usize) -> usize {
     (NUMBERS / len).max(1)
 }
 
-/// Calls `write` with each row of `out`, by its number.
-fn for_rows(out: &mut [f32], len: usize, write: impl Fn(usize, &mut [f32]) + Send + Sync) {
+/// `numbers` numbers in rows of `len`: `write` makes each row, by its number.
+fn of_rows(
+    numbers: usize,
+    len: usize,
+    write: impl Fn(usize, &mut [f32]) + Send + Sync,
+) -> Vec<f32> {
     let task = rows_of(len);
-    out.par_chunks_mut(task * len).enumerate().for_each(|(number, rows)| {
+    let rows = |number: usize, rows: &mut [f32]| {
         for (row, out) in rows.chunks_exact_mut(len).enumerate() {
             write(number * task + row, out);
         }
-    });
+    };
+    in_pieces(numbers, task * len, rows).0
 }
 
 /// Each square of four pixels as its sum times `scale`: `x [rows, width, channels]` to `[rows / 2,
 /// width / 2, channels]`.
 fn halve(x: &[f32], [width, channels]: [usize; 2], scale: f32) -> Vec<f32> {
-    let mut y = vec![0.0; x.len() / 4];
-    for_rows(&mut y, width / 2 * channels, |row, out| {
+    of_rows(x.len() / 4, width / 2 * channels, |row, out| {
         let (upper, lower) =
             x[2 * row * width * channels..][..2 * width * channels].split_at(width * channels);
         let pairs = upper.chunks_exact(2 * channels).zip(lower.chunks_exact(2 * channels));
@@ -39,15 +43,13 @@ fn halve(x: &[f32], [width, channels]: [usize; 2], scale: f32) -> Vec<f32> {
                 *out = ((a + c) + (b + d)) * scale;
             }
         }
-    });
-    y
+    })
 }
 
 /// Each pixel times `scale` as a square of four: `x [rows, width, channels]` to `[2 rows, 2 width,
 /// channels]`.
 fn double(x: &[f32], [width, channels]: [usize; 2], scale: f32) -> Vec<f32> {
-    let mut y = vec![0.0; 4 * x.len()];
-    for_rows(&mut y, 2 * width * channels, |row, out| {
+    of_rows(4 * x.len(), 2 * width * channels, |row, out| {
         let pixels = x[row / 2 * width * channels..][..width * channels].chunks_exact(channels);
         for (out, pixel) in out.chunks_exact_mut(2 * channels).zip(pixels) {
             let (left, right) = out.split_at_mut(channels);
@@ -55,8 +57,7 @@ fn double(x: &[f32], [width, channels]: [usize; 2], scale: f32) -> Vec<f32> {
                 (*left, *right) = (v * scale, v * scale);
             }
         }
-    });
-    y
+    })
 }
 
 /// The mean of each square of four pixels of `x [batch, height, width, channels]`.
@@ -138,8 +139,7 @@ impl Kernel<2> for Concat {
 
     fn forward(&self, [a, b]: [&[f32]; 2], _keep: bool) -> (Vec<f32>, Vec<f32>) {
         let (left, right) = (self.left, self.right);
-        let mut y = vec![0.0; a.len() + b.len()];
-        for_rows(&mut y, left + right, |row, out| {
+        let y = of_rows(a.len() + b.len(), left + right, |row, out| {
             out[..left].copy_from_slice(&a[row * left..][..left]);
             out[left..].copy_from_slice(&b[row * right..][..right]);
         });
@@ -155,11 +155,9 @@ impl Kernel<2> for Concat {
     ) -> [Option<Vec<f32>>; 2] {
         let both = self.left + self.right;
         let part = |first: usize, len: usize| {
-            let mut part = vec![0.0; dy.len() / both * len];
-            for_rows(&mut part, len, |row, out| {
+            of_rows(dy.len() / both * len, len, |row, out| {
                 out.copy_from_slice(&dy[row * both + first..][..len]);
-            });
-            part
+            })
         };
         [wanted[0].then(|| part(0, self.left)), wanted[1].then(|| part(self.left, self.right))]
     }
@@ -180,14 +178,12 @@ impl Kernel<2> for ScaledSum {
     }
 
     fn forward(&self, [a, b]: [&[f32]; 2], _keep: bool) -> (Vec<f32>, Vec<f32>) {
-        let mut y = vec![0.0; a.len()];
-        y.par_chunks_mut(NUMBERS).zip(a.par_chunks(NUMBERS)).zip(b.par_chunks(NUMBERS)).for_each(
-            |((y, a), b)| {
-                for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
-                    *y = (a + b) * self.scale;
-                }
-            },
-        );
+        let (y, _) = in_pieces(a.len(), NUMBERS, |number, y| {
+            let [a, b] = [a, b].map(|all| &all[number * NUMBERS..][..y.len()]);
+            for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+                *y = (a + b) * self.scale;
+            }
+        });
         (y, Vec::new())
     }
 
@@ -200,13 +196,11 @@ impl Kernel<2> for ScaledSum {
     ) -> [Option<Vec<f32>>; 2] {
         wanted.map(|wanted| {
             wanted.then(|| {
-                let mut scaled = vec![0.0; dy.len()];
-                scaled.par_chunks_mut(NUMBERS).zip(dy.par_chunks(NUMBERS)).for_each(
-                    |(scaled, dy)| {
-                        scaled.iter_mut().zip(dy).for_each(|(scaled, dy)| *scaled = dy * self.scale)
-                    },
-                );
-                scaled
+                let scale = |number: usize, scaled: &mut [f32]| {
+                    let dy = &dy[number * NUMBERS..][..scaled.len()];
+                    scaled.iter_mut().zip(dy).for_each(|(scaled, dy)| *scaled = dy * self.scale);
+                };
+                in_pieces(dy.len(), NUMBERS, scale).0
             })
         })
     }

@@ -13,9 +13,11 @@ use rayon::prelude::*;
 use super::autodiff_op::Kernel;
 use super::im2col::Patches;
 use super::matmul::{MatmulPrecision, RightFactor};
+use super::padded::{self, Padded, rows_of_task};
 use super::partition::{add, fill_rows, sum_columns};
+use super::product::{self, Packed};
 use super::simd::{MatrixView, WriteMode};
-use super::taps::Taps;
+use super::taps::{Taps, transposed};
 
 /// `x [batch, height, width, inputs]`, `weight [outputs, inputs, 3, 3]`, `bias [outputs]` to
 /// `[batch, 2 height, 2 width, outputs]`.
@@ -92,6 +94,76 @@ impl UpsampleConv {
         self.taps().unsort(&sorted)
     }
 
+    /// Whether the processor has products that read patches where they lie.
+    fn reads_patches(&self) -> bool {
+        self.precision == MatmulPrecision::F32 && product::is_supported()
+    }
+
+    /// The weights of each kind, for these products.
+    fn packed(&self, kinds: &[f32]) -> Option<Vec<Packed>> {
+        let n = self.outputs;
+        let kinds = kinds.chunks_exact(self.weights());
+        kinds
+            .map(|weight| Packed::of_rows(4 * self.inputs, n, |row| &weight[row * n..][..n]))
+            .collect()
+    }
+
+    /// Those by which each kind's gradient is convolved.
+    fn packed_transposes(&self, kinds: &[f32]) -> Option<Vec<Packed>> {
+        let (c, n) = (self.inputs, self.outputs);
+        let slabs: Vec<Vec<f32>> =
+            kinds.chunks_exact(c * n).map(|slab| transposed(slab, [c, n])).collect();
+        let kinds = slabs.chunks_exact(4);
+        kinds
+            .map(|taps| Packed::of_rows(4 * n, c, |row| &taps[3 - row / n][row % n * c..][..c]))
+            .collect()
+    }
+
+    /// The result, by these products.
+    fn convolve(&self, x: &[f32], weights: &[Packed], bias: &[f32]) -> Vec<f32> {
+        let (n, any) = (self.outputs, self.patches(KINDS[0]));
+        let task = rows_of_task(&any, self.batch * self.height);
+        let mut y = vec![0.0; self.batch * 4 * self.height * self.width * n];
+        let tasks = y.par_chunks_mut(4 * task * self.width * n).enumerate();
+        tasks.for_each_init(
+            || (Padded::default(), vec![0.0; task * self.width * n]),
+            |(padded, out), (number, y)| {
+                let pixels = y.len() / (4 * n);
+                let rows = number * task..number * task + pixels / self.width;
+                let out = &mut out[..pixels * n];
+                for (kind, weight) in KINDS.into_iter().zip(weights) {
+                    let patches = self.patches(kind);
+                    padded.fill(&patches, x, rows.clone());
+                    fill_rows(out, bias);
+                    weight.multiply(padded.left(&patches), 1.0, WriteMode::Accumulate, out, n);
+                    self.each_pixel(kind, pixels, |from, to| {
+                        y[to..to + n].copy_from_slice(&out[from..from + n]);
+                    });
+                }
+            },
+        );
+        y
+    }
+
+    /// The image's gradient from those of each kind's pixels, `[kind, pixel, outputs]`, by these
+    /// products.
+    fn convolve_back(&self, douts: &[f32], weights: &[Packed]) -> Vec<f32> {
+        let (c, pixels) = (self.inputs, self.batch * self.height * self.width);
+        let mut dx = vec![0.0; pixels * c];
+        let task = rows_of_task(&self.patches(KINDS[0]), self.batch * self.height);
+        let tasks = dx.par_chunks_mut(task * self.width * c).enumerate();
+        tasks.for_each_init(Padded::default, |padded, (number, dx)| {
+            let rows = number * task..number * task + dx.len() / (self.width * c);
+            let douts = douts.chunks_exact(pixels * self.outputs);
+            for (kind, (dout, weight)) in douts.zip(weights).enumerate() {
+                let patches = self.patches(KINDS[kind]).transposed(self.outputs);
+                padded.fill(&patches, dout, rows.clone());
+                weight.multiply(padded.left(&patches), 1.0, WriteMode::Accumulate, dx, c);
+            }
+        });
+        dx
+    }
+
     /// Calls `f` with the ranges of each pixel of one kind, among those of some rows of small
     /// images and in the rows of large ones that they become.
     fn each_pixel(
@@ -116,6 +188,11 @@ impl Kernel<3> for UpsampleConv {
 
     fn forward(&self, [x, weight, bias]: [&[f32]; 3], _keep: bool) -> (Vec<f32>, Vec<f32>) {
         let weights = self.by_kind(weight);
+        if self.reads_patches()
+            && let Some(weights) = self.packed(&weights)
+        {
+            return (self.convolve(x, &weights, bias), Vec::new());
+        }
         let n = self.outputs;
         let weights: Vec<RightFactor> = weights
             .chunks_exact(self.weights())
@@ -160,56 +237,77 @@ impl Kernel<3> for UpsampleConv {
                 dout[to..to + n].copy_from_slice(&dy[from..from + n]);
             });
         });
-        let dx = wanted[0].then(|| {
-            let weights = self.by_kind(weight);
-            let turned = |weight| MatrixView::rows(weight, n).t();
-            let weights: Vec<RightFactor> = weights
-                .chunks_exact(self.weights())
-                .map(|weight| self.precision.right(turned(weight), [n, 4 * self.inputs]))
-                .collect();
-            let mut dx = vec![0.0; x.len()];
-            let any = self.patches(KINDS[0]);
-            let group = any.group();
-            dx.par_chunks_mut(group * any.image()).enumerate().for_each_init(
-                || any.buffer(),
-                |unfolded, (number, dx)| {
-                    let first = number * group * any.pixels();
-                    let those = dx.len() / any.image() * any.pixels();
-                    for (kind, weight) in weights.iter().enumerate() {
-                        let patches = self.patches(KINDS[kind]);
-                        let dout = &douts[(kind * pixels + first) * n..][..those * n];
-                        for (band, dout) in dout.chunks(patches.band() * self.width * n).enumerate()
-                        {
-                            let (pixels, dout) = (dout.len() / n, MatrixView::rows(dout, n));
-                            let (mode, width) = (WriteMode::Overwrite, patches.len());
-                            weight.multiply(pixels, 1.0, dout, mode, unfolded, width);
-                            patches.fold(unfolded, patches.rows_of(band, pixels), dx);
+        let image = || {
+            wanted[0].then(|| {
+                let weights = self.by_kind(weight);
+                if self.reads_patches()
+                    && let Some(weights) = self.packed_transposes(&weights)
+                {
+                    return self.convolve_back(&douts, &weights);
+                }
+                let turned = |weight| MatrixView::rows(weight, n).t();
+                let weights: Vec<RightFactor> = weights
+                    .chunks_exact(self.weights())
+                    .map(|weight| self.precision.right(turned(weight), [n, 4 * self.inputs]))
+                    .collect();
+                let mut dx = vec![0.0; x.len()];
+                let any = self.patches(KINDS[0]);
+                let group = any.group();
+                dx.par_chunks_mut(group * any.image()).enumerate().for_each_init(
+                    || any.buffer(),
+                    |unfolded, (number, dx)| {
+                        let first = number * group * any.pixels();
+                        let those = dx.len() / any.image() * any.pixels();
+                        for (kind, weight) in weights.iter().enumerate() {
+                            let patches = self.patches(KINDS[kind]);
+                            let dout = &douts[(kind * pixels + first) * n..][..those * n];
+                            for (band, dout) in
+                                dout.chunks(patches.band() * self.width * n).enumerate()
+                            {
+                                let (pixels, dout) = (dout.len() / n, MatrixView::rows(dout, n));
+                                let (mode, width) = (WriteMode::Overwrite, patches.len());
+                                weight.multiply(pixels, 1.0, dout, mode, unfolded, width);
+                                patches.fold(unfolded, patches.rows_of(band, pixels), dx);
+                            }
                         }
+                    },
+                );
+                dx
+            })
+        };
+        let weights = || {
+            wanted[1].then(|| {
+                if self.precision == MatmulPrecision::F32 {
+                    let of_kind =
+                        |(kind, dout)| padded::weight_gradient(&self.patches(kind), x, dout, n);
+                    let kinds = KINDS.into_iter().zip(douts.chunks_exact(pixels * n)).map(of_kind);
+                    if let Some(kinds) = kinds.collect::<Option<Vec<_>>>() {
+                        return self.whole_weight(&kinds.concat());
                     }
-                },
-            );
-            dx
-        });
-        let dw = wanted[1].then(|| {
-            let mut kinds = vec![0.0; KINDS.len() * self.weights()];
-            let tasks: Vec<_> = kinds
-                .chunks_mut(self.weights())
-                .enumerate()
-                .flat_map(|(kind, dw)| {
-                    let patches = self.patches(KINDS[kind]);
-                    patches.tap_blocks(dw, n).into_iter().map(move |task| (kind, patches, task))
-                })
-                .collect();
-            let any = self.patches(KINDS[0]);
-            let parts: Vec<Vec<RightFactor>> = douts
-                .chunks_exact(pixels * n)
-                .map(|dout| any.gradient_parts(self.precision, dout, n))
-                .collect();
-            tasks.into_par_iter().for_each(|(kind, patches, task)| {
-                task.add_up(&patches, x, n, &parts[kind]);
-            });
-            self.whole_weight(&kinds)
-        });
-        [dx, dw, wanted[2].then(|| sum_columns(dy, n))]
+                }
+                let mut kinds = vec![0.0; KINDS.len() * self.weights()];
+                let tasks: Vec<_> = kinds
+                    .chunks_mut(self.weights())
+                    .enumerate()
+                    .flat_map(|(kind, dw)| {
+                        let patches = self.patches(KINDS[kind]);
+                        patches.tap_blocks(dw, n).into_iter().map(move |task| (kind, patches, task))
+                    })
+                    .collect();
+                let any = self.patches(KINDS[0]);
+                let parts: Vec<Vec<RightFactor>> = douts
+                    .chunks_exact(pixels * n)
+                    .map(|dout| any.gradient_parts(self.precision, dout, n))
+                    .collect();
+                tasks.into_par_iter().for_each(|(kind, patches, task)| {
+                    task.add_up(&patches, x, n, &parts[kind]);
+                });
+                self.whole_weight(&kinds)
+            })
+        };
+        let bias = || wanted[2].then(|| sum_columns(dy, n));
+        // Side by side, so that no core waits where one of them ends.
+        let (dx, (dw, db)) = rayon::join(image, || rayon::join(weights, bias));
+        [dx, dw, db]
     }
 }
