@@ -77,8 +77,11 @@ pub fn named(word: &Path) -> Option<Name> {
     (!word.exists() && name.has_number()).then_some(name)
 }
 
-/// Asks for a picture, and gives its path once it stands; `None` after a signal.
-pub fn sample(name: &Name) -> Result<Option<PathBuf>, CliError> {
+/// The run of this name, which is being trained.
+///
+/// # Errors
+/// It is not; then what draws from its best checkpoint.
+pub fn trained_now(name: &Name) -> Result<Run, CliError> {
     project::enter(None)?;
     let run = one(&folders(None)?, name)?;
     live(&run).map_err(|error| {
@@ -89,9 +92,14 @@ pub fn sample(name: &Name) -> Result<Option<PathBuf>, CliError> {
         let line = CommandLine::new(["pipe", "sample"]).path(&best);
         error.note(format!("draw from its best checkpoint with: {line}"))
     })?;
-    let before = newest_picture(&run);
-    let find = || Ok(newest_picture(&run).filter(|newest| Some(newest) != before.as_ref()));
-    let found = wait(&run, LiveRequest::Sample, Duration::from_secs(3600), find)?;
+    Ok(run)
+}
+
+/// Asks for a picture, and gives its path once it stands; `None` after a signal.
+pub fn sample(run: &Run) -> Result<Option<PathBuf>, CliError> {
+    let before = newest_picture(run);
+    let find = || Ok(newest_picture(run).filter(|newest| Some(newest) != before.as_ref()));
+    let found = wait(run, LiveRequest::Sample, Duration::from_secs(3600), find)?;
     Ok(found.map(|(_, path)| project::from_root(&path)))
 }
 

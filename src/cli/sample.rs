@@ -268,6 +268,7 @@ fn refused(e: StageError) -> CliError {
 
 /// Asks a run that is being trained. What is in the picture is the training's to say.
 fn picture_of(name: &Name, a: &SampleArguments) -> Result<ExitCode, CliError> {
+    let run = live::trained_now(name)?;
     let drawing = a.lora.is_some()
         || a.output.is_some()
         || !a.classes.is_empty()
@@ -282,7 +283,7 @@ fn picture_of(name: &Name, a: &SampleArguments) -> Result<ExitCode, CliError> {
         let message = "a run that is being trained draws its own picture, and takes no options";
         return Err(CliError::usage(message).note("name a checkpoint's file to draw from it"));
     }
-    match live::sample(name)? {
+    match live::sample(&run)? {
         Some(path) => say!("{}", path.display()),
         None => return Ok(live::interrupted()),
     }

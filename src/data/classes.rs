@@ -88,8 +88,14 @@ fn numbered(number: u32, available: &[String]) -> Result<usize, String> {
     })
 }
 
-/// The one class that is meant by `name`, if one is.
-fn find(name: &str, available: &[String]) -> Result<Option<usize>, String> {
+/// The position in `available` of the one class that is meant by `name`, if one is.
+///
+/// A name as it is spelled comes first. Else upper and lower case, spaces, `_` and `-` are alike,
+/// and a tree may go without its `_tree`.
+///
+/// # Errors
+/// Several that may be meant.
+pub fn find(name: &str, available: &[String]) -> Result<Option<usize>, String> {
     let (short, long) = (plain(name), plain(&format!("{name}_tree")));
     let alike: [&dyn Fn(&String) -> bool; 4] =
         [&|a| a == name, &|a| same(a, name), &|a| plain(a) == short, &|a| plain(a) == long];

@@ -89,7 +89,7 @@ pub use archive::packed::is_packed;
 pub use archive::{download, unpack};
 pub use cache::CacheFolder;
 pub use class_name::ClassName;
-pub use classes::{ClassSelection, same as same_class_name};
+pub use classes::{ClassSelection, find as find_class, same as same_class_name};
 pub use dataset::{ClassCount, Dataset};
 pub use error::{BadImage, DataError};
 pub use folder::survey::{ClassSurvey, FolderSurvey, survey};

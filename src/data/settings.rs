@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::class_name::ClassName;
-use crate::classes::ClassSelection;
+use crate::classes::{ClassSelection, superclass};
 use crate::error::DataError;
 use crate::geometric::LABELS;
 use crate::images::resize::{Colour, Fit, ResizeOptions};
@@ -159,6 +159,22 @@ impl DatasetSettings {
     pub fn class_count(&self) -> Option<usize> {
         let wanted = self.wanted_classes().count(self.source.superclasses());
         wanted.or_else(|| self.source.class_count())
+    }
+
+    /// The names of the classes, in the order of their labels, where the settings tell.
+    pub fn class_names(&self) -> Option<Vec<String>> {
+        let (wanted, superclasses) = (self.wanted_classes(), self.source.superclasses());
+        if let Ok(Some(decided)) = self.source.fingerprint(&self.source_options()) {
+            return Some(wanted.labels(&decided.class_names, superclasses).ok()?.names);
+        }
+        let Some(ClassSelection::Names(names)) = &self.classes else { return None };
+        let single = |name: &ClassName| match name {
+            ClassName::Name(called) if superclass(name, superclasses).is_none() => {
+                Some(called.clone())
+            }
+            _ => None,
+        };
+        self.groups.is_empty().then(|| names.iter().map(single).collect()).flatten()
     }
 
     pub(crate) fn wanted_classes(&self) -> WantedClasses<'_> {

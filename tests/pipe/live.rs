@@ -105,6 +105,8 @@ fn a_picture_is_drawn_when_it_is_asked_for() {
         .says("draws its own picture, and takes no options");
     let project = training.stop();
     project.pipe(&["sample", "1"]).exits(2).says("is not being trained");
+    let said = project.pipe(&["sample", "1", "--n", "4"]).exits(2).stderr();
+    assert!(said.contains("is not being trained: it is interrupted"), "{said}");
 }
 
 #[test]

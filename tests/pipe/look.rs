@@ -157,9 +157,16 @@ fn a_sample_stage_is_warned_about_before_anything_runs() {
     with("n: 1, guidance: 2.0", "class_conditional: false, ")
         .succeeds()
         .says("changes nothing: the model knows no classes");
+    with("n: 1, classes: [circle, hexagon]", "")
+        .exits(2)
+        .says("the model has no class `hexagon`; it has circle, square");
+    with("n: 1, guidance: 1.0, classes: [circle]", "class_conditional: false, ")
+        .exits(2)
+        .says("the model knows no classes, so none is called `circle`");
     for (sample, model) in [
         ("n: 2, guidance: 2.0", ""),
         ("n: 1, classes: [circle]", ""),
+        ("n: 1, classes: [Circle]", ""),
         ("n: 2", "label_dropout: 0.0, "),
     ] {
         let ended = with(sample, model).succeeds();

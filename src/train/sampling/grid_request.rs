@@ -6,7 +6,7 @@ use pipe_engine::kind::{Failure, StageError};
 use super::generate::generate_strips;
 use super::image_grid::Captions;
 use super::{Draw, ImageGrid, ModelView, SampleSpec};
-use crate::data::same_class_name;
+use crate::data::find_class;
 use crate::diffusion::Sampler;
 use crate::kernels;
 
@@ -157,29 +157,27 @@ pub(super) fn chosen_classes(
     num_classes: usize,
     names: &[String],
 ) -> Result<Vec<(usize, String)>, StageError> {
-    let setting = |message: String| StageError::new(Failure::Setting, message);
-    if num_classes == 0 {
-        return match wanted.first() {
-            None => Ok(Vec::new()),
-            Some(class) => Err(setting(format!(
-                "classes: the model knows no classes, so none is called `{class}`"
-            ))),
-        };
-    }
+    let setting =
+        |message: String| StageError::new(Failure::Setting, format!("classes: {message}"));
     let name = |label: usize| names.get(label).cloned().unwrap_or_else(|| format!("class {label}"));
+    let all: Vec<String> = (0..num_classes).map(name).collect();
     if wanted.is_empty() {
-        return Ok((0..num_classes).map(|label| (label, name(label))).collect());
+        return Ok(all.into_iter().enumerate().collect());
     }
     let find = |class: &String| {
-        let exact = (0..num_classes).find(|label| name(*label) == *class);
-        let same = || (0..num_classes).find(|label| same_class_name(&name(*label), class));
-        let found = exact.or_else(same).map(|label| (label, name(label)));
-        found.ok_or_else(|| {
-            let all: Vec<String> = (0..num_classes).map(name).collect();
-            setting(format!("classes: the model has no class `{class}`; it has {}", all.join(", ")))
-        })
+        let found = find_class(class, &all).map_err(setting)?;
+        let label = found.ok_or_else(|| setting(unknown_class(class, &all)))?;
+        Ok((label, all[label].clone()))
     };
     wanted.iter().map(find).collect()
+}
+
+/// Says that a model with these classes has none of this name.
+pub fn unknown_class(class: &str, all: &[String]) -> String {
+    if all.is_empty() {
+        return format!("the model knows no classes, so none is called `{class}`");
+    }
+    format!("the model has no class `{class}`; it has {}", all.join(", "))
 }
 
 pub(super) fn class_subset_words(sampled: usize, all: usize) -> String {

@@ -17,7 +17,7 @@ pub use contact_sheet::ContactSheet;
 pub use format::Format;
 pub(crate) use generate::to_rgb;
 pub use generate::{Draw, ModelView, SampleSpec, generate};
-pub use grid_request::GridRequest;
+pub use grid_request::{GridRequest, unknown_class};
 pub use guidance::GuidanceCheck;
 pub use image_grid::{ImageGrid, stack};
 pub use pictures::{PictureRequest, Pictures, Seeds, Target, Which};

@@ -41,6 +41,8 @@ pub struct ModelPreview {
     pub network: Option<ModelConfig>,
     /// 0 for one without classes; `None` where only the images tell.
     pub classes: Option<usize>,
+    /// What they are called, in the order of their labels; `None` where only the images tell.
+    pub class_names: Option<Vec<String>>,
     /// Share of images that are trained without their label.
     pub label_dropout: f64,
 }

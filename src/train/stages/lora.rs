@@ -120,8 +120,9 @@ impl Stage for LoraStage {
         let model = base.map(|base| ModelPreview {
             classes: match base.classes {
                 Some(0) => Some(0),
-                _ => data.and_then(|data| data.class_count()),
+                _ => data.as_ref().and_then(|data| data.class_count()),
             },
+            class_names: data.and_then(|data| data.class_names()),
             label_dropout: base.label_dropout.max(*label_dropout),
             ..base
         });

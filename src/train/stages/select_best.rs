@@ -196,6 +196,7 @@ impl Stage for SelectBest {
         }
         let model = all.first()?.model.clone().map(|first| ModelPreview {
             classes: agreed(all.iter().map(|p| p.model.as_ref().and_then(|m| m.classes))),
+            class_names: agreed(all.iter().map(|p| p.model.as_ref()?.class_names.clone())),
             ..first
         });
         Some(Arc::new(CheckpointPreview {

@@ -125,13 +125,18 @@ impl Stage for TrainStage {
     fn preview(&self, pipeline: &PipelineView) -> Option<Preview> {
         let TrainSettings { model, dataset, .. } = &self.settings;
         let data = pipeline.preview::<DatasetSettings>(dataset);
-        let classes = if model.class_conditional {
-            data.as_ref().and_then(|data| data.class_count())
+        let (classes, class_names) = if model.class_conditional {
+            let data = data.as_ref();
+            (data.and_then(|d| d.class_count()), data.and_then(|d| d.class_names()))
         } else {
-            Some(0)
+            (Some(0), None)
         };
-        let network = self.network(pipeline);
-        let model = ModelPreview { network, classes, label_dropout: model.label_dropout };
+        let model = ModelPreview {
+            network: self.network(pipeline),
+            classes,
+            class_names,
+            label_dropout: model.label_dropout,
+        };
         Some(Arc::new(CheckpointPreview {
             model: Some(model),
             is_adapter: Some(false),
