@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Installs a wheel into an empty environment of Python and uses it in an empty folder, as its first user would:
 #
-#   packaging/try_wheel.sh dist/burn_pipe-….whl            # until the first picture; says how long that took
-#   packaging/try_wheel.sh dist/burn_pipe-….whl --short    # one epoch of a few images
+#   packaging/try_wheel.sh dist/burn_pipe-….whl                 # until the first picture; says how long that took
+#   packaging/try_wheel.sh dist/burn_pipe-….whl --within 480    # the same, and fails where it took more seconds
+#   packaging/try_wheel.sh dist/burn_pipe-….whl --short         # one epoch of a few images
 set -euo pipefail
 wheel=$(realpath "$1")
 mode=${2:-}
+most=${3:-}
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
@@ -25,4 +27,9 @@ else
   pipe run
 fi
 test -s samples/base_training.png
-echo "from nothing to the first picture: $(($(date +%s) - started)) s"
+took=$(($(date +%s) - started))
+echo "from nothing to the first picture: $took s"
+if [ "$mode" = --within ] && [ "$took" -gt "$most" ]; then
+  echo "more than $most s"
+  exit 1
+fi
