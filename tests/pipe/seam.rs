@@ -69,26 +69,48 @@ fn another_shade_in_each_window_is_a_seam() {
     assert!(elsewhere > 1.05 && elsewhere < found, "a third of its borders are seams: {elsewhere}");
 }
 
-/// The 24 pictures of 16 pixels in a grid below the root, each drawn four times as large: the first one's
-/// corner, and how far below it the next row begins.
-fn grid(name: &str, left: u32, top: u32, row: u32) -> Vec<RgbImage> {
-    let grid = image::open(root().join(name)).unwrap().to_rgb8();
-    let places = (0..24).map(|number| (left + number % 8 * 68, top + number / 8 * row));
-    let picture = |(x, y)| {
-        RgbImage::from_fn(16, 16, |column, line| grid[(x + 4 * column + 2, y + 4 * line + 2)])
-    };
-    places.map(picture).collect()
+/// A file of pictures in a grid, eight in a row.
+struct Grid {
+    name: &'static str,
+    /// Pixels of a picture's side, and how many times as large it is drawn.
+    side: u32,
+    scale: u32,
+    /// Where the rows of pictures begin, from the left and each from above.
+    left: u32,
+    rows: &'static [u32],
 }
 
-/// The shipped grids are of a network without windows and of one whose windows are as large as the
-/// picture. DiffiT with windows of 8 pixels, trained as long, has shades of its own in each
-/// quadrant.
+impl Grid {
+    fn pictures(&self) -> Vec<RgbImage> {
+        let Self { side, scale, left, rows, .. } = *self;
+        let drawn = image::open(root().join(self.name)).unwrap().to_rgb8();
+        let apart = side * scale + 4;
+        let places =
+            rows.iter().flat_map(|top| (0..8).map(move |column| (left + column * apart, *top)));
+        let picture = |(x, y)| {
+            let at = |column, line| (x + scale * column + 2, y + scale * line + 2);
+            RgbImage::from_fn(side, side, |column, line| drawn[at(column, line)])
+        };
+        places.map(picture).collect()
+    }
+}
+
+/// The shipped grids are of a network without windows, which halves its images once, and of one
+/// whose windows are as large as the picture. DiffiT with windows of 8 pixels, trained as long, has
+/// shades of its own in each quadrant.
 #[test]
 fn shipped_pictures_have_no_seam_and_those_of_small_windows_have() {
-    for name in ["first_run.png", "shapes_from_base.png"] {
-        let found = seam_index(&grid(&format!("docs/pictures/{name}"), 80, 32, 84), 8);
-        assert!(found <= 1.05, "{name}: {found}");
+    let rows = &[32, 124, 224, 316, 416, 508];
+    let first_run =
+        Grid { name: "docs/pictures/first_run.png", side: 12, scale: 6, left: 80, rows };
+    let rows = &[32, 116, 200];
+    let diffit =
+        Grid { name: "docs/pictures/shapes_from_base.png", side: 16, scale: 4, left: 80, rows };
+    for (grid, window) in [(first_run, 6), (diffit, 8)] {
+        let found = seam_index(&grid.pictures(), window);
+        assert!(found <= 1.05, "{}: {found}", grid.name);
     }
-    let small_windows = seam_index(&grid("tests/pipe/windows_of_8_pixels.png", 64, 29, 68), 8);
-    assert!(small_windows > 1.5, "{small_windows}");
+    let (name, rows) = ("tests/pipe/windows_of_8_pixels.png", &[29, 97, 165]);
+    let found = seam_index(&Grid { name, side: 16, scale: 4, left: 64, rows }.pictures(), 8);
+    assert!(found > 1.5, "{found}");
 }

@@ -121,13 +121,12 @@ pub(super) fn weight_gradient(
     let mut dw = vec![0.0; patches.len() * outputs];
     let columns = outputs.div_ceil(columns).div_ceil(GROUPS) * columns;
     // A task makes some rows of one row of taps, of some panels.
-    let pieces = (0..patches.kernel).flat_map(|tap| {
-        let firsts = (0..run).step_by(PIECE).map(move |first| (tap, first));
-        firsts.flat_map(move |(tap, first)| {
-            (0..outputs).step_by(columns).map(move |column| (tap, first, column))
-        })
-    });
-    let pieces: Vec<_> = pieces.collect();
+    let mut pieces = Vec::new();
+    for tap in 0..patches.kernel {
+        for first in (0..run).step_by(PIECE) {
+            pieces.extend((0..outputs).step_by(columns).map(|column| (tap, first, column)));
+        }
+    }
     let found: Vec<Vec<f32>> = pieces
         .par_iter()
         .map(|(tap, first, column)| {
