@@ -164,6 +164,71 @@ impl UpsampleConv {
         dx
     }
 
+    /// The image's gradient from those of each kind's pixels, `[kind, pixel, outputs]`.
+    fn image_gradient(&self, weight: &[f32], douts: &[f32]) -> Vec<f32> {
+        let weights = self.by_kind(weight);
+        if self.reads_patches()
+            && let Some(weights) = self.packed_transposes(&weights)
+        {
+            return self.convolve_back(douts, &weights);
+        }
+        let (n, any) = (self.outputs, self.patches(KINDS[0]));
+        let weights: Vec<RightFactor> = weights
+            .chunks_exact(self.weights())
+            .map(|weight| MatrixView::rows(weight, n).t())
+            .map(|weight| self.precision.right(weight, [n, 4 * self.inputs]))
+            .collect();
+        let pixels = self.batch * any.pixels();
+        let mut dx = vec![0.0; self.batch * any.image()];
+        let group = any.group();
+        dx.par_chunks_mut(group * any.image()).enumerate().for_each_init(
+            || any.buffer(),
+            |unfolded, (number, dx)| {
+                let first = number * group * any.pixels();
+                let those = dx.len() / any.image() * any.pixels();
+                for (kind, weight) in weights.iter().enumerate() {
+                    let patches = self.patches(KINDS[kind]);
+                    let dout = &douts[(kind * pixels + first) * n..][..those * n];
+                    for (band, dout) in dout.chunks(patches.band() * self.width * n).enumerate() {
+                        let (pixels, dout) = (dout.len() / n, MatrixView::rows(dout, n));
+                        let (mode, width) = (WriteMode::Overwrite, patches.len());
+                        weight.multiply(pixels, 1.0, dout, mode, unfolded, width);
+                        patches.fold(unfolded, patches.rows_of(band, pixels), dx);
+                    }
+                }
+            },
+        );
+        dx
+    }
+
+    /// The weight's gradient from the same.
+    fn weight_gradient(&self, x: &[f32], douts: &[f32]) -> Vec<f32> {
+        let (n, any) = (self.outputs, self.patches(KINDS[0]));
+        let douts = douts.chunks_exact(self.batch * any.pixels() * n);
+        if self.precision == MatmulPrecision::F32 {
+            let of_kind = |(kind, dout)| padded::weight_gradient(&self.patches(kind), x, dout, n);
+            let kinds = KINDS.into_iter().zip(douts.clone()).map(of_kind);
+            if let Some(kinds) = kinds.collect::<Option<Vec<_>>>() {
+                return self.whole_weight(&kinds.concat());
+            }
+        }
+        let mut kinds = vec![0.0; KINDS.len() * self.weights()];
+        let tasks: Vec<_> = kinds
+            .chunks_mut(self.weights())
+            .enumerate()
+            .flat_map(|(kind, dw)| {
+                let patches = self.patches(KINDS[kind]);
+                patches.tap_blocks(dw, n).into_iter().map(move |task| (kind, patches, task))
+            })
+            .collect();
+        let parts: Vec<Vec<RightFactor>> =
+            douts.map(|dout| any.gradient_parts(self.precision, dout, n)).collect();
+        tasks.into_par_iter().for_each(|(kind, patches, task)| {
+            task.add_up(&patches, x, n, &parts[kind]);
+        });
+        self.whole_weight(&kinds)
+    }
+
     /// Calls `f` with the ranges of each pixel of one kind, among those of some rows of small
     /// images and in the rows of large ones that they become.
     fn each_pixel(
@@ -237,74 +302,8 @@ impl Kernel<3> for UpsampleConv {
                 dout[to..to + n].copy_from_slice(&dy[from..from + n]);
             });
         });
-        let image = || {
-            wanted[0].then(|| {
-                let weights = self.by_kind(weight);
-                if self.reads_patches()
-                    && let Some(weights) = self.packed_transposes(&weights)
-                {
-                    return self.convolve_back(&douts, &weights);
-                }
-                let turned = |weight| MatrixView::rows(weight, n).t();
-                let weights: Vec<RightFactor> = weights
-                    .chunks_exact(self.weights())
-                    .map(|weight| self.precision.right(turned(weight), [n, 4 * self.inputs]))
-                    .collect();
-                let mut dx = vec![0.0; x.len()];
-                let any = self.patches(KINDS[0]);
-                let group = any.group();
-                dx.par_chunks_mut(group * any.image()).enumerate().for_each_init(
-                    || any.buffer(),
-                    |unfolded, (number, dx)| {
-                        let first = number * group * any.pixels();
-                        let those = dx.len() / any.image() * any.pixels();
-                        for (kind, weight) in weights.iter().enumerate() {
-                            let patches = self.patches(KINDS[kind]);
-                            let dout = &douts[(kind * pixels + first) * n..][..those * n];
-                            for (band, dout) in
-                                dout.chunks(patches.band() * self.width * n).enumerate()
-                            {
-                                let (pixels, dout) = (dout.len() / n, MatrixView::rows(dout, n));
-                                let (mode, width) = (WriteMode::Overwrite, patches.len());
-                                weight.multiply(pixels, 1.0, dout, mode, unfolded, width);
-                                patches.fold(unfolded, patches.rows_of(band, pixels), dx);
-                            }
-                        }
-                    },
-                );
-                dx
-            })
-        };
-        let weights = || {
-            wanted[1].then(|| {
-                if self.precision == MatmulPrecision::F32 {
-                    let of_kind =
-                        |(kind, dout)| padded::weight_gradient(&self.patches(kind), x, dout, n);
-                    let kinds = KINDS.into_iter().zip(douts.chunks_exact(pixels * n)).map(of_kind);
-                    if let Some(kinds) = kinds.collect::<Option<Vec<_>>>() {
-                        return self.whole_weight(&kinds.concat());
-                    }
-                }
-                let mut kinds = vec![0.0; KINDS.len() * self.weights()];
-                let tasks: Vec<_> = kinds
-                    .chunks_mut(self.weights())
-                    .enumerate()
-                    .flat_map(|(kind, dw)| {
-                        let patches = self.patches(KINDS[kind]);
-                        patches.tap_blocks(dw, n).into_iter().map(move |task| (kind, patches, task))
-                    })
-                    .collect();
-                let any = self.patches(KINDS[0]);
-                let parts: Vec<Vec<RightFactor>> = douts
-                    .chunks_exact(pixels * n)
-                    .map(|dout| any.gradient_parts(self.precision, dout, n))
-                    .collect();
-                tasks.into_par_iter().for_each(|(kind, patches, task)| {
-                    task.add_up(&patches, x, n, &parts[kind]);
-                });
-                self.whole_weight(&kinds)
-            })
-        };
+        let image = || wanted[0].then(|| self.image_gradient(weight, &douts));
+        let weights = || wanted[1].then(|| self.weight_gradient(x, &douts));
         let bias = || wanted[2].then(|| sum_columns(dy, n));
         // Side by side, so that no core waits where one of them ends.
         let (dx, (dw, db)) = rayon::join(image, || rayon::join(weights, bias));
