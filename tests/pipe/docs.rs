@@ -26,7 +26,7 @@ const SMALL: [(&str, &str); 16] = [
     ("PIPE_MODEL__MULTS", "[1, 2]"),
     ("PIPE_MODEL__DEPTHS", "[1, 1]"),
     ("PIPE_MODEL__HEADS", "2"),
-    ("PIPE_MODEL__WINDOW", "4"),
+    ("PIPE_MODEL__WINDOW", "2"),
     ("PIPE_SCHEDULE__WARMUP_STEPS", "2"),
     ("PIPE_STEPS", "2"),
     ("PIPE_N", "12"),

@@ -115,7 +115,8 @@ fn each_process_finds_the_variables_of_torchrun_and_the_first_one_speaks() {
 #[test]
 fn one_process_that_fails_ends_all_and_is_named() {
     let Some(cluster) = Cluster::start_two() else { return };
-    let script = "[ $RANK = 0 ] && exec sleep SECONDS\necho why it failed >&2\nexit 3\n";
+    // Slurm may drop what a process says at the moment in which it ends all of them.
+    let script = "[ $RANK = 0 ] && exec sleep SECONDS\necho why it failed >&2\nsleep 1\nexit 3\n";
     let script = script.replace("SECONDS", &unique(6173));
     let project = project(&cluster, "{ nodes: 2 }", "", &script);
     let begun = Instant::now();
