@@ -40,8 +40,9 @@ done < <(grep -rnE 'include_(str|bytes)!\("[^"]+"\)' "$folder"/crates/*/ --inclu
 
 program=$(ls -d "$folder"/crates/burn-pipe-[0-9]*)
 cd "$program"
-# The versions of all else stand in the lock file.
-cargo metadata -q --format-version 1 --offline >"$folder/metadata.json"
+# The versions of all else stand in the lock file. Crates for other systems need not be here.
+host=$(rustc -vV | sed -n 's/^host: //p')
+cargo metadata -q --format-version 1 --offline --filter-platform "$host" >"$folder/metadata.json"
 for crate in "$folder"/crates/*; do
   grep -q "\"manifest_path\":\"$crate/" "$folder/metadata.json" || {
     echo "$(basename "$crate") is packaged and not used" >&2
