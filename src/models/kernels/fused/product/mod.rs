@@ -228,6 +228,7 @@ impl Packed {
 /// `right_at` and have `outputs` numbers. `out` is `[run, outputs]`, its rows stand `width` apart.
 ///
 /// Callers ask [`adds_transposed`] first.
+#[allow(clippy::expect_used, reason = "the processor was asked before; no input decides it")]
 pub(super) fn add_transposed(
     left: Left,
     right: &[f32],

@@ -6,6 +6,10 @@
 //!
 //! Unsafe code loads and stores vectors, and calls what is compiled for them.
 #![allow(unsafe_code)]
+#![allow(
+    clippy::needless_range_loop,
+    reason = "loops of known length over indices become registers; iterators over arrays of vectors do not"
+)]
 
 use std::arch::x86_64::*;
 
