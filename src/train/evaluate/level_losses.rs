@@ -18,6 +18,7 @@ use crate::diffusion::Objective;
 use crate::kernels;
 use crate::nn::Pass;
 use crate::rng::{Purpose, stream};
+use crate::sampling::unknown_class;
 
 /// Noise levels at which each image is denoised.
 const LEVELS: usize = 8;
@@ -132,8 +133,7 @@ impl LossRequest<'_> {
             let exact = names.iter().position(|name| name == class);
             let found = exact.or_else(|| names.iter().position(|n| same_class_name(n, class)));
             let none = || {
-                let all = names.join(", ");
-                let text = format!("dataset: the model has no class `{class}`; it has {all}");
+                let text = format!("dataset: {}", unknown_class(class, names));
                 StageError::new(Failure::Setting, text)
             };
             found.map(|label| label as i64).ok_or_else(none)

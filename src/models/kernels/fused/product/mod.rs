@@ -142,49 +142,31 @@ impl Packed {
         outputs: usize,
         row: impl Fn(usize) -> &'a [f32] + Sync,
     ) -> Option<Self> {
-        Self::of_panels(depth, outputs, |first, columns, panel| {
-            let count = (outputs - first).min(columns);
-            for (number, to) in panel.chunks_exact_mut(columns).enumerate() {
-                to[..count].copy_from_slice(&row(number)[first..][..count]);
-            }
-        })
-    }
-
-    /// The factor `b [depth, outputs]`, contiguous along one axis. `None` where the processor lacks
-    /// the instructions.
-    pub fn new(b: MatrixView<'_>, [depth, outputs]: [usize; 2]) -> Option<Self> {
-        assert!(b.holds(depth, outputs), "a matrix is smaller than its product needs");
-        if b.columns == 1 {
-            return Self::of_rows(depth, outputs, |row| &b.data[row * b.rows..][..outputs]);
-        }
-        assert!(b.rows == 1 || depth == 1, "neither axis is contiguous");
-        Self::of_panels(depth, outputs, |first, columns, panel| {
-            for column in 0..(outputs - first).min(columns) {
-                let numbers = &b.data[(first + column) * b.columns..][..depth];
-                for (to, number) in panel[column..].iter_mut().step_by(columns).zip(numbers) {
-                    *to = *number;
-                }
-            }
-        })
-    }
-
-    /// `fill` gets each panel's first column, its columns, and its numbers.
-    fn of_panels(
-        depth: usize,
-        outputs: usize,
-        fill: impl Fn(usize, usize, &mut [f32]) + Sync,
-    ) -> Option<Self> {
         let width = Width::of_processor()?;
         let columns = width.columns(outputs);
         let mut numbers = vec![0.0; outputs.div_ceil(columns) * depth * columns];
         let len = (depth * columns).max(1);
-        let fill = |(panel, numbers): (usize, &mut [f32])| fill(panel * columns, columns, numbers);
+        let fill = |(panel, numbers): (usize, &mut [f32])| {
+            let first = panel * columns;
+            let count = (outputs - first).min(columns);
+            for (number, to) in numbers.chunks_exact_mut(columns).enumerate() {
+                to[..count].copy_from_slice(&row(number)[first..][..count]);
+            }
+        };
         if len < LARGE {
             numbers.chunks_mut(len).enumerate().for_each(fill);
         } else {
             numbers.par_chunks_mut(len).enumerate().for_each(fill);
         }
         Some(Self { numbers, depth, outputs, width })
+    }
+
+    /// The factor `b [depth, outputs]`, whose rows are contiguous. `None` where the processor lacks
+    /// the instructions.
+    pub fn new(b: MatrixView<'_>, [depth, outputs]: [usize; 2]) -> Option<Self> {
+        assert!(b.holds(depth, outputs), "a matrix is smaller than its product needs");
+        assert!(b.columns == 1, "rows are not contiguous");
+        Self::of_rows(depth, outputs, |row| &b.data[row * b.rows..][..outputs])
     }
 
     /// `out (+)= scale * left self` on this thread. Rows of `out` stand `width` apart.
