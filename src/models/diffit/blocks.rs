@@ -7,7 +7,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
 use super::config::CHANNELS_PER_GROUP;
-use crate::kernels;
+use crate::kernels::{self, Skip};
 use crate::nn::{Conv2d, Linear, Norm, Pass, Projection, parameter};
 
 /// Time-dependent multi-head self-attention in windows (equations 3 to 6): queries, keys and values
@@ -43,14 +43,15 @@ impl Tmsa {
         }
     }
 
-    /// `x [batch, h, w, dim]`, `t [batch, time_dim]` to `[batch, h, w, dim]`.
-    pub fn forward(&self, x: Tensor<4>, t: Tensor<2>, pass: &Pass) -> Tensor<4> {
+    /// `x [batch, h, w, dim]`, `t [batch, time_dim]` to `[batch, h, w, dim]`, and the sum of that
+    /// and what `skip` brings.
+    pub fn forward(&self, x: Tensor<4>, t: Tensor<2>, skip: Skip, pass: &Pass) -> Tensor<4> {
         let qkv = self.qkv_s.forward(x, pass); // [batch, h, w, 3 dim]
         let qkv_t = self.qkv_t.forward(t, pass); // [batch, 3 dim]
         let (table, precision) = (self.bias_table.val(), pass.matmul_precision());
         let mixed =
             kernels::window_attention(qkv, qkv_t, table, self.heads, self.window, precision);
-        self.proj.forward(mixed, pass)
+        self.proj.forward_and_skip(mixed, skip, pass)
     }
 }
 
@@ -76,19 +77,22 @@ impl DiffitBlock {
         }
     }
 
-    /// `x [batch, h, w, dim]`, `t [batch, time_dim]` to `[batch, h, w, dim]`.
-    pub fn forward(&self, x: Tensor<4>, t: Tensor<2>, pass: &Pass) -> Tensor<4> {
-        let x = x.clone() + self.attn.forward(self.norm1.layer(x), t, pass);
-        let normal = self.norm2.layer(x.clone());
+    /// `x [batch, h, w, dim]`, `t [batch, time_dim]` to `[batch, h, w, dim]`, and the sum of that
+    /// and what `skip` brings.
+    pub fn forward(&self, x: Tensor<4>, t: Tensor<2>, skip: Skip, pass: &Pass) -> Tensor<4> {
+        let (normal, past) = self.norm1.layer_and_skip(x);
+        let x = self.attn.forward(normal, t, past, pass);
+        let (normal, past) = self.norm2.layer_and_skip(x);
         let (fc1, fc2) = (&self.fc1, &self.fc2);
         if pass.drops() || pass.drops_features() {
             let hidden = pass.drop_features(kernels::gelu(fc1.forward(normal, pass)));
-            return x + fc2.forward(hidden, pass);
+            return skip.add(past.add(fc2.forward(hidden, pass)));
         }
-        x + kernels::mlp(
+        kernels::mlp_and_skips(
             normal,
             [fc1.weight.val(), fc2.weight.val()],
             [fc1.bias.val(), fc2.bias.val()],
+            [past, skip],
             pass.matmul_precision(),
         )
     }
@@ -119,7 +123,8 @@ impl ResBlock {
 
     /// `x [batch, h, w, dim]`, `t [batch, time_dim]` to `[batch, h, w, dim]`.
     pub fn forward(&self, x: Tensor<4>, t: Tensor<2>, pass: &Pass) -> Tensor<4> {
-        let h = self.conv.forward(self.norm.group_silu(x.clone(), CHANNELS_PER_GROUP), pass);
-        x + self.block.forward(h, t, pass)
+        let (normal, past) = self.norm.group_silu_and_skip(x, CHANNELS_PER_GROUP);
+        let h = self.conv.forward(normal, pass);
+        self.block.forward(h, t, past, pass)
     }
 }

@@ -203,3 +203,20 @@ pub(super) fn concat(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
 pub(super) fn scaled_sum(a: Tensor<4>, b: Tensor<4>, scale: f64) -> Tensor<4> {
     (a + b) * scale
 }
+
+pub(super) fn join(rows: Vec<Tensor<1>>, starts: &[usize], length: usize) -> Tensor<1> {
+    let (device, dtype) = (rows[0].device(), rows[0].dtype());
+    let (mut all, mut end) = (Vec::new(), 0);
+    let zeros = |count| Tensor::zeros([count], (&device, dtype));
+    for (row, start) in rows.into_iter().zip(starts) {
+        all.extend((*start > end).then(|| zeros(start - end)));
+        end = start + row.dims()[0];
+        all.push(row);
+    }
+    all.extend((length > end).then(|| zeros(length - end)));
+    Tensor::cat(all, 0)
+}
+
+pub(super) fn parts(long: &Tensor<1>, places: &[(usize, usize)]) -> Vec<Tensor<1>> {
+    places.iter().map(|(start, count)| long.clone().narrow(0, *start, *count)).collect()
+}

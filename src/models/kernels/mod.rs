@@ -19,11 +19,13 @@ mod generic;
 mod gpu;
 #[cfg(test)]
 mod gradcheck_tests;
+mod skip;
 
 use burn::tensor::{Device, Tensor};
 pub use definitions::NORM_EPSILON;
 pub use fused::{AdamWStep, MatmulPrecision, MatrixView, WriteMode, gemm, with_simd};
 use pipe_core::threads::STACK_SIZE;
+pub use skip::Skip;
 
 /// The first form that applies: fused for the CPU, kernels of our own for a GPU, burn's operations.
 macro_rules! first_of {
@@ -53,6 +55,21 @@ pub fn linear<const D: usize>(
     )
 }
 
+/// [`linear`] with a bias, and the sum of that and what `skip` brings.
+pub fn linear_and_skip(
+    x: Tensor<4>,
+    weight: Tensor<2>,
+    bias: Tensor<1>,
+    skip: Skip,
+    precision: MatmulPrecision,
+) -> Tensor<4> {
+    #[cfg(feature = "wgpu")]
+    if let Some(made) = gpu::linear_and_skip(&x, &weight, &bias, &skip) {
+        return made;
+    }
+    skip.add(linear(x, weight, Some(bias), precision))
+}
+
 /// Convolution with zero padding of half the kernel: `x [batch, h, w, in]`, `weight [out, in,
 /// kernel, kernel]`, `bias [out]` to `[batch, h / stride, w / stride, out]`.
 pub fn conv2d(
@@ -77,9 +94,20 @@ pub fn conv2d(
 pub fn layer_norm(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>) -> Tensor<4> {
     first_of!(
         fused::layer_norm(&x, &weight, &bias),
-        gpu::layer_norm(&x, &weight, &bias),
+        gpu::layer_norm(&x, &weight, &bias, None),
         generic::layer_norm(x, weight, bias),
     )
+}
+
+/// [`layer_norm`], and `x` to be added to what is made of it.
+pub fn layer_norm_and_skip(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>) -> (Tensor<4>, Skip) {
+    #[cfg(feature = "wgpu")]
+    if let Some(made) =
+        Skip::beside(&x, |waiting| gpu::layer_norm(&x, &weight, &bias, Some(waiting)))
+    {
+        return made;
+    }
+    (layer_norm(x.clone(), weight, bias), Skip::new(x))
 }
 
 /// Group norm (Wu and He 2018, arXiv 1803.08494) with `group` channels a group: `x [batch, h, w,
@@ -92,7 +120,7 @@ pub fn group_norm<const D: usize>(
 ) -> Tensor<4> {
     first_of!(
         fused::group_norm::<false, D>(&x, &weight, &bias, group),
-        gpu::group_norm::<false, D>(&x, &weight, &bias, group),
+        gpu::group_norm::<false, D>(&x, &weight, &bias, group, None),
         generic::group_norm(x, weight, bias, group),
     )
 }
@@ -106,9 +134,25 @@ pub fn group_norm_silu<const D: usize>(
 ) -> Tensor<4> {
     first_of!(
         fused::group_norm::<true, D>(&x, &weight, &bias, group),
-        gpu::group_norm::<true, D>(&x, &weight, &bias, group),
+        gpu::group_norm::<true, D>(&x, &weight, &bias, group, None),
         generic::group_norm_silu(x, weight, bias, group),
     )
+}
+
+/// [`group_norm_silu`], and `x` to be added to what is made of it.
+pub fn group_norm_silu_and_skip(
+    x: Tensor<4>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    group: usize,
+) -> (Tensor<4>, Skip) {
+    #[cfg(feature = "wgpu")]
+    if let Some(made) = Skip::beside(&x, |waiting| {
+        gpu::group_norm::<true, 1>(&x, &weight, &bias, group, Some(waiting))
+    }) {
+        return made;
+    }
+    (group_norm_silu(x.clone(), weight, bias, group), Skip::new(x))
 }
 
 /// A perceptron with one hidden layer and the exact GELU, x Φ(x): `x [.., width]`, weights
@@ -124,6 +168,22 @@ pub fn mlp(
         gpu::mlp(&x, [&w1, &w2], [&b1, &b2]),
         generic::mlp(x, [w1, w2], [b1, b2]),
     )
+}
+
+/// [`mlp`], and the sum of that and what both `skips` bring, the first one first.
+pub fn mlp_and_skips(
+    x: Tensor<4>,
+    weights: [Tensor<2>; 2],
+    biases: [Tensor<1>; 2],
+    skips: [Skip; 2],
+    precision: MatmulPrecision,
+) -> Tensor<4> {
+    #[cfg(feature = "wgpu")]
+    if let Some(made) = gpu::mlp_and_skips(&x, weights.each_ref(), biases.each_ref(), &skips) {
+        return made;
+    }
+    let [first, second] = skips;
+    second.add(first.add(mlp(x, weights, biases, precision)))
 }
 
 /// The exact GELU, x Φ(x), with its exact gradient.
@@ -191,6 +251,26 @@ pub fn sum(x: &Tensor<1>) -> Option<Tensor<1>> {
     return gpu::sum(x);
     #[cfg(not(feature = "wgpu"))]
     return None;
+}
+
+/// A row of numbers `[length]` made of `rows`, each from its place in `starts` on, in ascending
+/// order, and zeros between them. All are without gradients of their own.
+pub fn join(rows: Vec<Tensor<1>>, starts: &[usize], length: usize) -> Tensor<1> {
+    #[cfg(feature = "wgpu")]
+    if let Some(long) = gpu::join(&rows, starts, length) {
+        return long;
+    }
+    generic::join(rows, starts, length)
+}
+
+/// Parts of a row of numbers without gradients of its own, each from a place on and so many. On a
+/// GPU they are views of its memory where a buffer can begin there.
+pub fn parts(long: &Tensor<1>, places: &[(usize, usize)]) -> Vec<Tensor<1>> {
+    #[cfg(feature = "wgpu")]
+    if let Some(parts) = gpu::parts(long, places) {
+        return parts;
+    }
+    generic::parts(long, places)
 }
 
 /// [`conv2d`] with a 3x3 kernel of the image upsampled to twice its size (nearest neighbour):

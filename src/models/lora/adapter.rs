@@ -19,7 +19,7 @@ use super::settings::LoraConfig;
 use super::targets::{Layer, layers};
 use crate::architecture::{LABEL_TABLE, Network};
 use crate::header::{BASE_DIGEST, BASE_WEIGHTS_DIGEST, class_names};
-use crate::nn::{LORA_A, LORA_B, fill, param_paths};
+use crate::nn::{LORA_A, LORA_B, fill, first_of, param_paths};
 
 /// Key of a LoRA checkpoint's header: settings and plan of the adapter.
 pub const HEADER_KEY: &str = "lora";
@@ -72,7 +72,7 @@ pub enum AdapterError {
     Write(#[from] atomic::WriteError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    #[error("the adapter does not fit the model: {}", problems.join("; "))]
+    #[error("the adapter does not fit the model: {}", first_of(problems))]
     Mismatch { problems: Vec<String> },
 }
 

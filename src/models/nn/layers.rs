@@ -7,7 +7,7 @@ use burn::module::{LoraAdapter, Module, Param, ParamId};
 use burn::tensor::{Device, Int, Tensor};
 
 use super::pass::Pass;
-use crate::kernels::{self, MatmulPrecision};
+use crate::kernels::{self, MatmulPrecision, Skip};
 
 /// A parameter of zeros that takes no memory before its first use: initialisation and loading put
 /// the numbers in.
@@ -33,6 +33,15 @@ impl Linear {
     /// `[.., in]` to `[.., out]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>, pass: &Pass) -> Tensor<D> {
         adapted(x, &self.weight, Some(self.bias.val()), pass)
+    }
+
+    /// [`forward`](Self::forward), and the sum of that and what `skip` brings.
+    pub fn forward_and_skip(&self, x: Tensor<4>, skip: Skip, pass: &Pass) -> Tensor<4> {
+        if factors_beside(&self.weight, pass).is_some() {
+            return skip.add(self.forward(x, pass));
+        }
+        let (weight, bias) = (self.weight.val(), self.bias.val());
+        kernels::linear_and_skip(x, weight, bias, skip, pass.matmul_precision())
     }
 }
 
@@ -65,7 +74,7 @@ fn adapted<const D: usize>(
     pass: &Pass,
 ) -> Tensor<D> {
     let precision = pass.matmul_precision();
-    let Some(lora) = weight.adapter().filter(|lora| pass.drops() || is_cheaper_beside(lora)) else {
+    let Some(lora) = factors_beside(weight, pass) else {
         return kernels::linear(x, weight.val(), bias, precision);
     };
     // burn's `a [out, r]` is LoRA's B and its `b [r, in]` is A: its weights are the other way
@@ -73,6 +82,11 @@ fn adapted<const D: usize>(
     let low = kernels::linear(pass.drop(x.clone()), lora.b.val(), None, precision); // [.., r]
     kernels::linear(x, weight.base(), bias, precision)
         + kernels::linear(low * lora.scale, lora.a.val(), None, precision)
+}
+
+/// The factors, where they are computed beside the weight and not as part of it.
+fn factors_beside<'a>(weight: &'a Param<Tensor<2>>, pass: &Pass) -> Option<&'a LoraAdapter> {
+    weight.adapter().filter(|lora| pass.drops() || is_cheaper_beside(lora))
 }
 
 /// Whether training the factors beside a projection takes clearly fewer multiplications than
@@ -193,6 +207,11 @@ impl Norm {
         kernels::layer_norm(x, self.weight.val(), self.bias.val())
     }
 
+    /// Layer norm, and `x` to be added to what is made of it.
+    pub fn layer_and_skip(&self, x: Tensor<4>) -> (Tensor<4>, Skip) {
+        kernels::layer_norm_and_skip(x, self.weight.val(), self.bias.val())
+    }
+
     /// Group norm, with `group` channels a group.
     pub fn group(&self, x: Tensor<4>, group: usize) -> Tensor<4> {
         kernels::group_norm(x, self.weight.val(), self.bias.val(), group)
@@ -201,6 +220,11 @@ impl Norm {
     /// Swish of a group norm, with `group` channels a group.
     pub fn group_silu(&self, x: Tensor<4>, group: usize) -> Tensor<4> {
         kernels::group_norm_silu(x, self.weight.val(), self.bias.val(), group)
+    }
+
+    /// [`group_silu`](Self::group_silu), and `x` to be added to what is made of it.
+    pub fn group_silu_and_skip(&self, x: Tensor<4>, group: usize) -> (Tensor<4>, Skip) {
+        kernels::group_norm_silu_and_skip(x, self.weight.val(), self.bias.val(), group)
     }
 }
 

@@ -14,8 +14,8 @@ pub use init::initialize;
 pub use layers::{Conv2d, Embedding, Linear, Norm, Pointwise, Projection, parameter};
 pub use pass::{Dropout, Pass};
 pub use state_dict::{
-    LORA_A, LORA_B, LoadError, ParamPath, Scope, fill, host_tensor, load_state_dict, param_paths,
-    state_dict, walk,
+    LORA_A, LORA_B, LoadError, ParamPath, Scope, fill, first_of, host_tensor, load_state_dict,
+    param_paths, state_dict, walk,
 };
 pub use sum::sum_all;
 pub use time_embedding::TimeEmbedding;

@@ -196,8 +196,8 @@ pub fn host_tensor(name: String, shape: Vec<usize>, data: TensorData) -> HostTen
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError<E: std::error::Error + 'static> {
     /// The tensors do not fit the module: every parameter concerned, one line each, not only the
-    /// first.
-    #[error("failed to load the parameters: {}", problems.join("; "))]
+    /// first. The message names some of them.
+    #[error("failed to load the parameters: {}", first_of(problems))]
     Mismatch { problems: Vec<String> },
     /// A tensor could not be read.
     #[error(transparent)]
@@ -250,6 +250,17 @@ where
         Ok(fill(module, values))
     } else {
         Err(LoadError::Mismatch { problems })
+    }
+}
+
+/// The first of many problems in one sentence, and how many more there are.
+pub fn first_of(problems: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = problems.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
+    match problems.len().saturating_sub(SHOWN) {
+        0 => shown,
+        1 => format!("{shown}; and one more"),
+        more => format!("{shown}; and {more} more"),
     }
 }
 

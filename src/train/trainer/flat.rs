@@ -7,23 +7,20 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use burn::backend::DispatchDevice;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::{AdaptiveMomentumState, GradientsParams};
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{FloatDType, Tensor};
 
 use super::ema;
 use super::optimizer::{Optimizer, StepSettings, clip_factor};
 use crate::kernels;
 use crate::nn::sum_all;
 
-/// A view begins at a multiple of so many numbers, and so does what lies behind it; a GPU copies
-/// what does not. 256 bytes are the most that a graphics API asks for.
-const ALIGNMENT: usize = 64;
+/// Each parameter begins at a multiple of so many numbers: 256 bytes in 16-bit formats, the most that
+/// a graphics API asks of the beginning of a buffer.
+const ALIGNMENT: usize = 128;
 /// The long arrays are whole blocks of so many numbers, whose sum is taken in few stages.
 const BLOCK: usize = 1 << 16;
-/// Arrays that one kernel joins at most: each number is looked for in all of them.
-const JOINED: usize = 24;
 
 /// All trained parameters of a model, with their moments and EMA weights.
 pub struct Flat(Vec<Group>);
@@ -38,16 +35,16 @@ struct Group {
     mean: Option<Tensor<1>>,
 }
 
-/// Which parameter is where in the long arrays.
+/// Which parameter is where in the long arrays. Between them are zeros.
 struct Layout {
     segments: Vec<Segment>,
-    /// Zeros that fill up the last block.
-    padding: Option<Tensor<1>>,
+    length: usize,
 }
 
 struct Segment {
     id: ParamId,
     path: String,
+    start: usize,
     count: usize,
 }
 
@@ -65,12 +62,12 @@ impl Flat {
         for (id, value) in &trained {
             let Some(path) = paths.get(id).cloned() else { continue };
             let (time, [count]) = (moments.get(&path).map_or(0, |s| s.time), value.dims());
-            groups.entry(time).or_default().push(Segment { id: *id, path, count });
+            groups.entry(time).or_default().push(Segment { id: *id, path, start: 0, count });
         }
         let values: HashMap<_, _> = trained.into_iter().collect();
         let mean: Option<HashMap<_, _>> = mean.map(|mean| mean.into_iter().collect());
         let group = |(time, segments): (usize, Vec<Segment>)| {
-            let layout = Layout::new(segments, &values);
+            let layout = Layout::new(segments);
             Group {
                 values: layout.join(|segment| values[&segment.id].clone()),
                 moments: (time > 0).then(|| {
@@ -176,34 +173,25 @@ impl Flat {
 
 impl Layout {
     /// Of parameters in the order of their module.
-    fn new(mut segments: Vec<Segment>, values: &HashMap<ParamId, Tensor<1>>) -> Self {
-        // Those that would push the others off a view's beginning come last.
-        segments.sort_by_key(|segment| !segment.count.is_multiple_of(ALIGNMENT));
-        let length: usize = segments.iter().map(|segment| segment.count).sum();
-        let fill = length.next_multiple_of(BLOCK) - length;
-        let device = segments.first().map(|segment| values[&segment.id].device());
-        let padding = device.filter(|_| fill > 0).map(|device| Tensor::zeros([fill], &device));
-        Self { segments, padding }
+    fn new(mut segments: Vec<Segment>) -> Self {
+        let mut end = 0usize;
+        for segment in &mut segments {
+            segment.start = end.next_multiple_of(ALIGNMENT);
+            end = segment.start + segment.count;
+        }
+        Self { segments, length: end.next_multiple_of(BLOCK) }
     }
 
     /// One array of a part for each parameter.
     fn join(&self, part: impl FnMut(&Segment) -> Tensor<1>) -> Tensor<1> {
-        let mut parts: Vec<Tensor<1>> = self.segments.iter().map(part).collect();
-        parts.extend(self.padding.clone());
-        let joined = arrays_a_kernel(&parts[0].device());
-        while parts.len() > 1 {
-            parts = parts.chunks(joined).map(|few| Tensor::cat(few.to_vec(), 0)).collect();
-        }
-        parts.swap_remove(0)
+        let starts: Vec<usize> = self.segments.iter().map(|segment| segment.start).collect();
+        kernels::join(self.segments.iter().map(part).collect(), &starts, self.length)
     }
 
     /// Each parameter's part of an array.
     fn cut(&self, whole: &Tensor<1>) -> impl Iterator<Item = (&Segment, Tensor<1>)> {
-        let mut start = 0;
-        self.segments.iter().map(move |segment| {
-            start += segment.count;
-            (segment, whole.clone().narrow(0, start - segment.count, segment.count))
-        })
+        let places: Vec<_> = self.segments.iter().map(|s| (s.start, s.count)).collect();
+        self.segments.iter().zip(kernels::parts(whole, &places))
     }
 }
 
@@ -224,19 +212,6 @@ pub fn is_complete<M: Module>(module: &M, gradients: &GradientsParams) -> bool {
     let mut missing = Missing(gradients, false);
     module.visit(&mut missing);
     !missing.1
-}
-
-/// Arrays that one kernel of a device joins: with more, each would be copied by a kernel of its own.
-fn arrays_a_kernel(device: &Device) -> usize {
-    match device.as_dispatch() {
-        // Besides them it is given what it writes, and their shapes.
-        #[cfg(feature = "wgpu")]
-        DispatchDevice::Cube(device) => {
-            let buffers = device.client().properties().hardware.max_bindings as usize;
-            buffers.saturating_sub(2).clamp(2, JOINED)
-        }
-        _ => JOINED,
-    }
 }
 
 /// What is looked at of a module.

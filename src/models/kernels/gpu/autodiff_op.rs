@@ -3,7 +3,7 @@
 //!
 //! Knows the backend, its fusion of operations, its autodiff wrapper, and nothing of any kernel.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
@@ -23,7 +23,7 @@ use burn_fusion::custom::{
 };
 
 use super::super::dispatch;
-use super::product::Product;
+use super::product::OfWeight;
 
 /// A function of `N` arrays with its gradient, as launches of kernels. Arrays are row-major; their
 /// shapes are part of `self`.
@@ -57,6 +57,18 @@ pub(super) trait Kernel<const N: usize>:
         wanted: [bool; N],
     ) -> [Option<CubeTensor>; N];
 
+    /// Where a gradient of the first input may wait that did not come through this operation. If
+    /// there is one, it is the last of `kept` in `backward`, which adds it to what it computes.
+    fn waiting(&self) -> Option<&Waiting> {
+        None
+    }
+
+    /// Where the gradient of the result waits for the inputs that are added to it and nothing
+    /// else. To autodiff these are constants.
+    fn skips(&self) -> &[Waiting] {
+        &[]
+    }
+
     /// What the launches of `forward` cost; of `backward` if `gradient`.
     fn cost(&self, gradient: bool) -> Cost;
 }
@@ -71,6 +83,8 @@ pub(super) struct Cost {
     pub longest: u64,
     /// Bytes of arrays that are neither inputs nor results, read and written.
     pub inner_bytes: u64,
+    /// Bytes of inputs that are only added to a result.
+    pub added_bytes: u64,
 }
 
 impl std::ops::Add for Cost {
@@ -81,15 +95,17 @@ impl std::ops::Add for Cost {
             iterations: self.iterations + other.iterations,
             longest: self.longest.max(other.longest),
             inner_bytes: self.inner_bytes + other.inner_bytes,
+            added_bytes: self.added_bytes + other.added_bytes,
         }
     }
 }
 
 impl Cost {
-    /// Of a product in parts: they are written and read, and added up.
-    pub(super) fn of_parts(product: &Product) -> Self {
-        let iterations = product.parts() as u64;
-        Self { iterations, longest: iterations, inner_bytes: 2 * 4 * product.part_numbers() as u64 }
+    /// Of a weight's gradient in parts: they are written and read, and added up.
+    pub(super) fn of_parts(of: &OfWeight) -> Self {
+        let iterations = of.product.parts() as u64;
+        let inner_bytes = 2 * 4 * of.part_numbers() as u64;
+        Self { iterations, longest: iterations, inner_bytes, ..Self::default() }
     }
 }
 
@@ -102,6 +118,25 @@ pub(super) fn applies<const D: usize>(tensor: &Tensor<D>) -> bool {
     matches!(dispatch::plain(&device), DispatchDevice::Cube(_))
         && matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16)
         && dispatch::keeps_inputs(&device)
+}
+
+/// The gradient of a sum on its way to an input of it, past the operations that lie between.
+///
+/// A residual connection goes from the input of a norm to a sum far behind it. The sum's gradient
+/// is that of the input, but for what comes through the norm: the norm's kernel adds both, and no
+/// launch of its own is needed. Autodiff comes to the norm later than to the sum, which depends on
+/// it.
+#[derive(Debug, Clone, Default)]
+pub(in super::super) struct Waiting(Arc<Mutex<Option<Plain>>>);
+
+impl Waiting {
+    fn put(&self, gradient: Plain) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(gradient);
+    }
+
+    fn take(&self) -> Option<Plain> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// Runs `kernel` on tensors for which [`applies`] holds, recording its gradient where one is wanted.
@@ -144,8 +179,10 @@ impl<const N: usize, K: Kernel<N>> Backward<Cube, N> for Step<K> {
     type State = ([Plain; N], Vec<Plain>);
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let (inputs, kept) = ops.state;
+        let (inputs, mut kept) = ops.state;
         let grad = grads.consume::<Cube>(&ops.node);
+        self.0.skips().iter().for_each(|skip| skip.put(grad.clone()));
+        kept.extend(self.0.waiting().and_then(Waiting::take));
         let wanted = ops.parents.each_ref().map(Option::is_some);
         let found = backward(&self.0, inputs, kept, grad, wanted);
         for (parent, gradient) in ops.parents.into_iter().flatten().zip(found) {
@@ -203,6 +240,24 @@ fn backward<const N: usize, K: Kernel<N>>(
     })
 }
 
+/// Launches something on plain tensors for which [`applies`] holds, lazily. `launch` makes the
+/// `outputs`, of which shapes and formats are given.
+pub(super) fn run_plain(
+    name: &'static str,
+    cost: Cost,
+    inputs: Vec<Tensor<1>>,
+    outputs: Vec<(Shape, DType)>,
+    launch: impl Fn(Vec<CubeTensor>) -> Vec<CubeTensor> + Send + Sync + 'static,
+) -> Vec<Tensor<1>> {
+    let inputs = inputs.into_iter().map(|input| plain(input.into_dispatch())).collect();
+    let tensor = |made| {
+        let kind = DispatchTensorKind::Cube(BackendTensor::Float(made));
+        let autodiff = DispatchAutodiffContext::Disabled;
+        Tensor::from_dispatch(DispatchTensor { kind, autodiff })
+    };
+    register(name, cost, inputs, outputs, launch).into_iter().map(tensor).collect()
+}
+
 /// Puts an operation into the queue of those that wait for the device.
 fn register(
     name: &'static str,
@@ -217,7 +272,8 @@ fn register(
         .into_iter()
         .map(|(shape, dtype)| TensorIr::uninit(client.create_empty_handle(), shape, dtype))
         .collect();
-    let cost = [cost.iterations, cost.longest, cost.inner_bytes].map(ScalarIr::UInt);
+    let cost =
+        [cost.iterations, cost.longest, cost.inner_bytes, cost.added_bytes].map(ScalarIr::UInt);
     let description = CustomOpIr::with_scalars(name, &inputs, &outputs, cost.into());
     let (inputs, outputs) = (Arc::new(inputs), Arc::new(outputs));
     let run = move |handles: &mut HandleContainer<_>| {

@@ -1,10 +1,10 @@
 //! Convolution with zero padding of half the kernel, over `[batch, height, width, channels]`.
 
-use burn::tensor::Shape;
+use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::autodiff_op::{Cost, Kernel};
-use super::product::{Extras, Patches, Product, View};
+use super::product::{Epilogue, Extras, Gradients, OfWeight, Patches, Product, View, add_up};
 use super::resize::add_squares;
 
 /// Inputs: the image `[batch, height, width, inputs]`, the weight `[outputs, inputs, kernel,
@@ -20,8 +20,7 @@ pub(super) struct Conv {
     pub stride: usize,
     /// Of the image upsampled to twice its size (nearest neighbour).
     pub doubled: bool,
-    /// Of a number.
-    pub bytes: usize,
+    pub dtype: DType,
 }
 
 impl Conv {
@@ -55,14 +54,51 @@ impl Conv {
         }
     }
 
-    fn weight_gradient(&self) -> Product {
+    /// The image that the kernel moves over.
+    fn moved_over(&self) -> [usize; 4] {
+        let [height, width] = self.sides();
+        [self.batch, height, width, self.inputs]
+    }
+
+    /// The gradient of the image that the kernel moves over.
+    fn of_image(&self) -> Product {
+        let [height, width] = self.sides();
         Product {
+            rows: self.batch * height * width,
+            columns: self.inputs,
+            depth: self.taps() * self.outputs,
+            left: View::Patches(Patches {
+                grid: [height, width],
+                image: self.grid(),
+                channels: self.outputs,
+                doubled: false,
+                backwards: true,
+                ..self.patches()
+            }),
+            right: View::Taps {
+                inner: self.outputs,
+                step: self.taps() * self.inputs,
+                columns: self.taps(),
+            },
+            extras: Extras::default(),
+        }
+    }
+
+    fn of_weight(&self) -> OfWeight {
+        let product = Product {
             rows: self.outputs,
             columns: self.taps() * self.inputs,
             depth: self.positions(),
             left: View::columns_of(self.outputs),
             right: View::Patches(self.patches()),
             extras: Extras::default(),
+        };
+        OfWeight {
+            product,
+            taps: self.taps(),
+            shape: [self.outputs, self.inputs, self.kernel, self.kernel].into(),
+            bias: true,
+            dtype: self.dtype,
         }
     }
 }
@@ -88,7 +124,8 @@ impl Kernel<3> for Conv {
             },
             extras: Extras::default(),
         };
-        vec![product.launch([&x, &weight], Some(&bias), None, self.shape())]
+        let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::default() };
+        vec![product.launch([&x, &weight], epilogue, self.shape())]
     }
 
     fn backward(
@@ -98,47 +135,25 @@ impl Kernel<3> for Conv {
         grad: CubeTensor,
         [wants_x, wants_weight, wants_bias]: [bool; 3],
     ) -> [Option<CubeTensor>; 3] {
-        let of_x = wants_x.then(|| {
-            let [height, width] = self.sides();
-            let product = Product {
-                rows: self.batch * height * width,
-                columns: self.inputs,
-                depth: self.taps() * self.outputs,
-                left: View::Patches(Patches {
-                    grid: [height, width],
-                    image: self.grid(),
-                    channels: self.outputs,
-                    doubled: false,
-                    backwards: true,
-                    ..self.patches()
-                }),
-                right: View::Taps {
-                    inner: self.outputs,
-                    step: self.taps() * self.inputs,
-                    columns: self.taps(),
-                },
-                extras: Extras::default(),
-            };
-            let shape = [self.batch, height, width, self.inputs];
-            let of_image = product.launch([&grad, &weight], None, None, shape.into());
-            if self.doubled { add_squares(of_image, shape, 1.0) } else { of_image }
+        let gradients = Gradients {
+            of_input: wants_x.then(|| (self.of_image(), self.moved_over().into())),
+            of_weight: (wants_weight || wants_bias).then(|| self.of_weight()),
+        };
+        let (of_image, parts) = gradients.launch(&grad, &weight, &x);
+        let of_x = of_image.map(|of_image| {
+            if self.doubled { add_squares(of_image, self.moved_over(), 1.0) } else { of_image }
         });
-        if !(wants_weight || wants_bias) {
-            return [of_x, None, None];
-        }
-        let shape = [self.outputs, self.inputs, self.kernel, self.kernel];
-        let [of_weight, of_bias] =
-            self.weight_gradient().launch_in_parts([&grad, &x], self.taps(), shape.into());
-        [of_x, wants_weight.then_some(of_weight), wants_bias.then_some(of_bias)]
+        let [of_weight, of_bias] = add_up(parts);
+        [of_x, of_weight.filter(|_| wants_weight), of_bias.filter(|_| wants_bias)]
     }
 
     fn cost(&self, gradient: bool) -> Cost {
         if !gradient {
             return Cost::default();
         }
-        let [height, width] = self.sides();
-        let of_image = 2 * (self.batch * height * width * self.inputs * self.bytes) as u64;
+        let numbers: usize = self.moved_over().iter().product();
+        let of_image = 2 * (numbers * self.dtype.size()) as u64;
         let inner_bytes = if self.doubled { of_image } else { 0 };
-        Cost::of_parts(&self.weight_gradient()) + Cost { inner_bytes, ..Cost::default() }
+        Cost::of_parts(&self.of_weight()) + Cost { inner_bytes, ..Cost::default() }
     }
 }

@@ -6,7 +6,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::super::definitions::NORM_EPSILON;
-use super::autodiff_op::{Cost, Kernel};
+use super::autodiff_op::{Cost, Kernel, Waiting};
 use super::columns::{self, sum_columns};
 use super::launch::{UNITS, cube_count, cube_sum, empty};
 
@@ -23,6 +23,7 @@ pub(super) struct GroupNorm {
     /// Whether each image has a weight and bias of its own.
     pub own_rows: bool,
     pub silu: bool,
+    pub waiting: Option<Waiting>,
 }
 
 /// What a kernel knows when it is compiled.
@@ -115,6 +116,7 @@ impl Kernel<3> for GroupNorm {
             bias.into_buffer_arg(),
             grad.into_buffer_arg(),
             kept[0].clone().into_buffer_arg(),
+            kept.get(1).map(|plus| plus.clone().into_buffer_arg()).into(),
             of_x.clone().into_buffer_arg(),
             sums.clone().into_buffer_arg(),
             batch * plan.groups(),
@@ -125,23 +127,24 @@ impl Kernel<3> for GroupNorm {
         if !(wants_weight || wants_bias) {
             return [of_x, None, None];
         }
-        let made = if self.own_rows {
-            split_rows(&sums, batch, plan.channels, dtype)
-        } else {
-            sum_columns(sums, plan.channels, dtype)
-        };
         let shape = weight.meta.shape().clone();
-        let [of_weight, of_bias] = made.map(|sum| {
-            CubeTensor::new_contiguous(sum.client, sum.device, shape.clone(), sum.handle, dtype)
-        });
+        let [of_weight, of_bias] = if self.own_rows {
+            split_rows(&sums, plan.channels, shape, dtype)
+        } else {
+            sum_columns(sums, shape, dtype)
+        };
         [of_x, wants_weight.then_some(of_weight), wants_bias.then_some(of_bias)]
+    }
+
+    fn waiting(&self) -> Option<&Waiting> {
+        self.waiting.as_ref()
     }
 
     fn cost(&self, gradient: bool) -> Cost {
         let plan = self.plan();
         if !gradient {
             let numbers = (plan.pixels * plan.group).div_ceil(UNITS) as u64;
-            return Cost { iterations: 2 * numbers, longest: numbers, inner_bytes: 0 };
+            return Cost { iterations: 2 * numbers, longest: numbers, ..Cost::default() };
         }
         let pixels = plan.pixels.div_ceil(plan.stride()) as u64;
         let columns = if self.own_rows { 0 } else { columns::iterations(self.shape[0]) };
@@ -149,21 +152,23 @@ impl Kernel<3> for GroupNorm {
             iterations: pixels + columns,
             longest: pixels.max(columns),
             inner_bytes: 2 * 4 * (self.shape[0] * 2 * plan.channels) as u64,
+            ..Cost::default()
         }
     }
 }
 
-/// `[rows, 2 columns]` as two arrays `[rows, columns]`.
-fn split_rows(sums: &CubeTensor, rows: usize, columns: usize, dtype: DType) -> [CubeTensor; 2] {
-    let made = [(); 2].map(|()| empty(sums, [rows, columns].into(), dtype));
+/// `[rows, 2 columns]` as two arrays of `shape`, `[rows, columns]`.
+fn split_rows(sums: &CubeTensor, columns: usize, shape: Shape, dtype: DType) -> [CubeTensor; 2] {
+    let numbers = shape.num_elements();
+    let made = [(); 2].map(|()| empty(sums, shape.clone(), dtype));
     split::launch(
         &sums.client,
-        cube_count((rows * columns).div_ceil(UNITS)),
+        cube_count(numbers.div_ceil(UNITS)),
         CubeDim::new_1d(UNITS as u32),
         sums.clone().into_buffer_arg(),
         made[0].clone().into_buffer_arg(),
         made[1].clone().into_buffer_arg(),
-        rows * columns,
+        numbers,
         columns,
         dtype_to_elem_type(dtype),
     );
@@ -246,7 +251,8 @@ fn forward<F: Float>(
     }
 }
 
-/// The gradient of x, and of each image the sums over its pixels for weight and bias.
+/// The gradient of x, `plus` what is added to it, and of each image the sums over its pixels for
+/// weight and bias.
 #[cube(launch)]
 fn backward<F: Float>(
     x: &[F],
@@ -254,6 +260,7 @@ fn backward<F: Float>(
     bias: &[F],
     grad: &[F],
     statistics: &[f32],
+    plus: ComptimeOption<&[F]>,
     of_x: &mut [F],
     sums: &mut [f32],
     cubes: usize,
@@ -300,7 +307,10 @@ fn backward<F: Float>(
         let at = base + pixel * channels;
         let normed = (f32::cast_from(x[at]) - mean) * scale;
         let slope = f32::cast_from(grad[at]) * slope_behind(normed * factor + shift, plan.silu);
-        let value = scale * (slope * factor - mean_slope - normed * mean_product);
+        let mut value = scale * (slope * factor - mean_slope - normed * mean_product);
+        if comptime!(plus.is_some()) {
+            value += f32::cast_from(plus.as_ref().unwrap()[at]);
+        }
         of_x[at] = F::cast_from(value);
     }
     let weight_sum = over_pixels(of_weight, &mut shared, plan);

@@ -2,6 +2,7 @@
 //! threads of one.
 
 use burn::tensor::{DType, Shape};
+use burn_cubecl::kernel::slice;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
@@ -14,6 +15,21 @@ const WIDEST: usize = 32_768;
 /// Memory for an array on the device of another one.
 pub(super) fn empty(beside: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
     empty_device_contiguous_dtype(beside.client.clone(), beside.device.clone(), shape, dtype)
+}
+
+/// Part of a row of numbers, in `shape`: a view of its memory where a buffer can begin there, and a
+/// copy elsewhere.
+pub(super) fn part(whole: &CubeTensor, start: usize, shape: Shape) -> CubeTensor {
+    let (count, size) = (shape.num_elements(), whole.dtype.size());
+    let begin = (start * size) as u64;
+    let handle = if begin.is_multiple_of(whole.client.properties().memory.alignment) {
+        let rest = whole.meta.shape().num_elements() - start - count;
+        whole.handle.clone().offset_start(begin).offset_end((rest * size) as u64)
+    } else {
+        slice(whole.clone(), &[start..start + count]).handle
+    };
+    let (client, device) = (whole.client.clone(), whole.device.clone());
+    CubeTensor::new_contiguous(client, device, shape, handle, whole.dtype)
 }
 
 /// At least so many workgroups: kernels end at once in those that are too many.
@@ -47,4 +63,15 @@ pub(super) fn lanes_sum(value: f32, shared: &mut Shared<[f32]>, #[comptime] lane
     let sum = shared[at - lane];
     sync_cube();
     sum
+}
+
+/// An array of zeros in a thread: by itself its numbers are anything, though not in WGSL.
+#[cube]
+pub(super) fn zeros(#[comptime] length: usize) -> Array<f32> {
+    let mut array = Array::<f32>::new(length);
+    #[unroll]
+    for i in 0..length {
+        array[i] = 0.0f32;
+    }
+    array
 }

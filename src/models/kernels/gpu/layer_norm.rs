@@ -6,9 +6,9 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::super::definitions::NORM_EPSILON;
-use super::autodiff_op::{Cost, Kernel};
+use super::autodiff_op::{Cost, Kernel, Waiting};
 use super::columns::{self, sum_columns};
-use super::launch::{cube_count, empty, lanes_sum};
+use super::launch::{cube_count, empty, lanes_sum, zeros};
 
 /// Threads of a row.
 const LANES: usize = 32;
@@ -24,6 +24,7 @@ const EPSILON: f32 = NORM_EPSILON as f32;
 pub(super) struct LayerNorm {
     pub shape: Shape,
     pub channels: usize,
+    pub waiting: Option<Waiting>,
 }
 
 impl LayerNorm {
@@ -91,6 +92,7 @@ impl Kernel<3> for LayerNorm {
             weight.into_buffer_arg(),
             grad.into_buffer_arg(),
             kept[0].clone().into_buffer_arg(),
+            kept.get(1).map(|plus| plus.clone().into_buffer_arg()).into(),
             of_x.clone().into_buffer_arg(),
             sums.clone().into_buffer_arg(),
             self.rows(),
@@ -102,14 +104,18 @@ impl Kernel<3> for LayerNorm {
         if !(wants_weight || wants_bias) {
             return [of_x, None, None];
         }
-        let [of_weight, of_bias] = sum_columns(sums, self.channels, dtype);
+        let [of_weight, of_bias] = sum_columns(sums, [self.channels].into(), dtype);
         [of_x, wants_weight.then_some(of_weight), wants_bias.then_some(of_bias)]
+    }
+
+    fn waiting(&self) -> Option<&Waiting> {
+        self.waiting.as_ref()
     }
 
     fn cost(&self, gradient: bool) -> Cost {
         let row = self.channels.div_ceil(LANES) as u64 + LANES.ilog2() as u64;
         if !gradient {
-            return Cost { iterations: row, longest: row, inner_bytes: 0 };
+            return Cost { iterations: row, longest: row, ..Cost::default() };
         }
         let (parts, each) = self.parts();
         let rows = (each / ROWS) as u64;
@@ -118,6 +124,7 @@ impl Kernel<3> for LayerNorm {
             iterations: rows + columns,
             longest: rows.max(columns),
             inner_bytes: 2 * 4 * (parts * 2 * self.channels) as u64,
+            ..Cost::default()
         }
     }
 }
@@ -176,13 +183,15 @@ fn forward<F: Float>(
     }
 }
 
-/// The gradient of x, and of each workgroup the sums for weight and bias: those over its rows.
+/// The gradient of x, `plus` what is added to it, and of each workgroup the sums for weight and
+/// bias: those over its rows.
 #[cube(launch)]
 fn backward<F: Float>(
     x: &[F],
     weight: &[F],
     grad: &[F],
     statistics: &[f32],
+    plus: ComptimeOption<&[F]>,
     of_x: &mut [F],
     sums: &mut [f32],
     rows: usize,
@@ -194,8 +203,8 @@ fn backward<F: Float>(
     let lane = unit % LANES;
     let each = comptime!(channels.div_ceil(LANES));
     let mut shared = Shared::<[f32]>::new_slice(comptime!(LANES * ROWS));
-    let mut of_weight = Array::<f32>::new(each);
-    let mut of_bias = Array::<f32>::new(each);
+    let mut of_weight = zeros(each);
+    let mut of_bias = zeros(each);
     let mut normed = Array::<f32>::new(each);
     let mut scaled = Array::<f32>::new(each);
     let first = CUBE_POS * rows_each;
@@ -230,8 +239,12 @@ fn backward<F: Float>(
         for i in 0..each {
             let channel = lane + i * LANES;
             if row < rows && channel < channels {
-                let value = scale * (scaled[i] - mean_slope - normed[i] * mean_product);
-                of_x[row * channels + channel] = F::cast_from(value);
+                let at = row * channels + channel;
+                let mut value = scale * (scaled[i] - mean_slope - normed[i] * mean_product);
+                if comptime!(plus.is_some()) {
+                    value += f32::cast_from(plus.as_ref().unwrap()[at]);
+                }
+                of_x[at] = F::cast_from(value);
             }
         }
     }

@@ -13,6 +13,7 @@ mod group_norm;
 mod launch;
 mod layer_norm;
 mod linear;
+mod long_array;
 mod mlp;
 mod product;
 mod resize;
@@ -23,6 +24,8 @@ mod tests;
 use burn::tensor::{DType, Tensor};
 
 use super::dispatch::with_weights;
+use super::skip::Skip;
+pub(super) use autodiff_op::Waiting;
 use autodiff_op::{applies, apply};
 
 /// Matrix products are ours in f32 only: the compute runtime has 16-bit ones on tensor cores.
@@ -39,7 +42,7 @@ pub(super) fn linear<const D: usize>(
         let [outputs, inputs] = weight.dims();
         let mut shape = x.dims();
         shape[D - 1] = outputs;
-        let kernel = linear::Linear { shape: shape.into(), inputs, outputs };
+        let kernel = linear::Linear { shape: shape.into(), inputs, outputs, skips: vec![] };
         let (x, weight) = (x.clone().into_dispatch(), weight.clone().into_dispatch());
         match bias {
             Some(bias) => apply(kernel, [x, weight, bias.clone().into_dispatch()]),
@@ -48,14 +51,51 @@ pub(super) fn linear<const D: usize>(
     })
 }
 
+/// [`linear`] with what `skip` brings added to it, if its gradient has where to wait.
+pub(super) fn linear_and_skip(
+    x: &Tensor<4>,
+    weight: &Tensor<2>,
+    bias: &Tensor<1>,
+    skip: &Skip,
+) -> Option<Tensor<4>> {
+    let waiting = skip.waiting()?.clone();
+    is_f32(x).then(|| {
+        let ([outputs, inputs], skips) = (weight.dims(), vec![waiting]);
+        let kernel = linear::Linear { shape: skip.shape(), inputs, outputs, skips };
+        let [x, weight, bias] = with_weights(x, weight, bias);
+        apply(kernel, [x, weight, bias, skip.constant()])
+    })
+}
+
+/// [`mlp`] with what both `skips` bring added to it, if their gradients have where to wait.
+pub(super) fn mlp_and_skips(
+    x: &Tensor<4>,
+    [w1, w2]: [&Tensor<2>; 2],
+    [b1, b2]: [&Tensor<1>; 2],
+    skips: &[Skip; 2],
+) -> Option<Tensor<4>> {
+    let waiting = skips.iter().map(|skip| skip.waiting().cloned()).collect::<Option<_>>()?;
+    is_f32(x).then(|| {
+        let kernel = mlp::Mlp { skips: waiting, ..perceptron(x, w1) };
+        let [w1, w2] = [w1, w2].map(|w| w.clone().into_dispatch());
+        let [b1, b2] = [b1, b2].map(|b| b.clone().into_dispatch());
+        let [plus, too] = skips.each_ref().map(Skip::constant);
+        apply(kernel, [x.clone().into_dispatch(), w1, b1, w2, b2, plus, too])
+    })
+}
+
+fn perceptron(x: &Tensor<4>, w1: &Tensor<2>) -> mlp::Mlp {
+    let [hidden, width] = w1.dims();
+    mlp::Mlp { shape: x.shape(), width, hidden, dtype: x.dtype(), skips: vec![] }
+}
+
 pub(super) fn mlp(
     x: &Tensor<4>,
     [w1, w2]: [&Tensor<2>; 2],
     [b1, b2]: [&Tensor<1>; 2],
 ) -> Option<Tensor<4>> {
     is_f32(x).then(|| {
-        let [hidden, width] = w1.dims();
-        let kernel = mlp::Mlp { shape: x.shape(), width, hidden, dtype: x.dtype() };
+        let kernel = perceptron(x, w1);
         let [w1, w2] = [w1, w2].map(|w| w.clone().into_dispatch());
         let [b1, b2] = [b1, b2].map(|b| b.clone().into_dispatch());
         apply(kernel, [x.clone().into_dispatch(), w1, b1, w2, b2])
@@ -88,9 +128,9 @@ fn convolution(
     applies(x).then(|| {
         let [batch, height, width, inputs] = x.dims();
         let [outputs, _, kernel, _] = weight.dims();
-        let bytes = x.dtype().size();
+        let dtype = x.dtype();
         let kernel =
-            conv::Conv { batch, height, width, inputs, outputs, kernel, stride, doubled, bytes };
+            conv::Conv { batch, height, width, inputs, outputs, kernel, stride, doubled, dtype };
         apply(kernel, with_weights(x, weight, bias))
     })
 }
@@ -122,8 +162,14 @@ fn attention_kernel(
     applies(qkv).then(kernel)?
 }
 
-pub(super) fn layer_norm(x: &Tensor<4>, weight: &Tensor<1>, bias: &Tensor<1>) -> Option<Tensor<4>> {
-    let kernel = layer_norm::LayerNorm { shape: x.shape(), channels: x.dims()[3] };
+pub(super) fn layer_norm(
+    x: &Tensor<4>,
+    weight: &Tensor<1>,
+    bias: &Tensor<1>,
+    waiting: Option<&Waiting>,
+) -> Option<Tensor<4>> {
+    let (shape, channels, waiting) = (x.shape(), x.dims()[3], waiting.cloned());
+    let kernel = layer_norm::LayerNorm { shape, channels, waiting };
     (applies(x) && kernel.channels <= layer_norm::LayerNorm::MOST_CHANNELS)
         .then(|| apply(kernel, with_weights(x, weight, bias)))
 }
@@ -133,10 +179,11 @@ pub(super) fn group_norm<const SILU: bool, const D: usize>(
     weight: &Tensor<D>,
     bias: &Tensor<D>,
     group: usize,
+    waiting: Option<&Waiting>,
 ) -> Option<Tensor<4>> {
-    let shape = x.dims();
+    let (shape, waiting) = (x.dims(), waiting.cloned());
     let own_rows = weight.shape().num_elements() > shape[3];
-    let kernel = group_norm::GroupNorm { shape, group, own_rows, silu: SILU };
+    let kernel = group_norm::GroupNorm { shape, group, own_rows, silu: SILU, waiting };
     (applies(x) && group <= group_norm::GroupNorm::MOST_GROUPED)
         .then(|| apply(kernel, with_weights(x, weight, bias)))
 }
@@ -158,6 +205,14 @@ pub(super) fn concat(a: &Tensor<4>, b: &Tensor<4>) -> Option<Tensor<4>> {
         let kernel = resize::Concat { shape, left, right };
         apply(kernel, [a.clone().into_dispatch(), b.clone().into_dispatch()])
     })
+}
+
+pub(super) fn join(rows: &[Tensor<1>], starts: &[usize], length: usize) -> Option<Tensor<1>> {
+    applies(rows.first()?).then(|| long_array::join(rows.to_vec(), starts, length))
+}
+
+pub(super) fn parts(long: &Tensor<1>, places: &[(usize, usize)]) -> Option<Vec<Tensor<1>>> {
+    applies(long).then(|| long_array::parts(long, places))
 }
 
 pub(super) fn sum(x: &Tensor<1>) -> Option<Tensor<1>> {

@@ -76,7 +76,12 @@ impl Kernel<1> for Sum {
         let each = self.numbers.div_ceil(self.cubes() * UNITS) as u64;
         let last = self.cubes().div_ceil(UNITS) as u64;
         let parts = 2 * 4 * self.cubes() as u64;
-        Cost { iterations: each + last, longest: each.max(last), inner_bytes: parts }
+        Cost {
+            iterations: each + last,
+            longest: each.max(last),
+            inner_bytes: parts,
+            ..Cost::default()
+        }
     }
 }
 

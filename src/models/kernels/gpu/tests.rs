@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, FloatDType, Tensor};
 
-use super::super::equivalence_tests::{assert_close, grad, leaf, run, values};
+use super::super::equivalence_tests::{assert_close, grad, leaf, numbers, run, values};
 use super::super::fused::on_cpu;
 use super::super::{generic, gpu};
 use crate::kernels::{self, MatmulPrecision};
@@ -104,12 +104,62 @@ fn layer_norms_agree() {
         let both = [&gpu, &cpu].map(|d| {
             let (x, channels) = (leaf(shape, 1, d), shape[3]);
             let (weight, bias) = (leaf([channels], 2, d), leaf([channels], 3, d));
-            let y = from(gpu::layer_norm(&x, &weight, &bias), d, || {
+            let y = from(gpu::layer_norm(&x, &weight, &bias, None), d, || {
                 generic::layer_norm(x.clone(), weight.clone(), bias.clone())
             });
             run(y, |g| vec![grad(&x, g), grad(&weight, g), grad(&bias, g)])
         });
         assert_close(&both[0], &both[1]);
+    }
+}
+
+/// A block of residual connections over `x`, and the gradients of what takes part.
+fn residual_block(d: &Device, shape: [usize; 4], is_trained: bool) -> Vec<Vec<f32>> {
+    let (channels, hidden) = (shape[3], 2 * shape[3]);
+    let x = leaf(shape, 1, d).set_require_grad(is_trained);
+    let norms: Vec<_> =
+        (0..3).map(|i| [leaf([channels], 2 + i, d), leaf([channels], 5 + i, d)]).collect();
+    let (weight, bias) = (leaf([channels, channels], 8, d), leaf([channels], 9, d));
+    let (w1, w2) = (leaf([hidden, channels], 10, d), leaf([channels, hidden], 11, d));
+    let (b1, b2) = (leaf([hidden], 12, d), leaf([channels], 13, d));
+    let norm = |i: usize| norms[i].clone();
+
+    let [scale, shift] = norm(0);
+    let (normal, past_all) = kernels::group_norm_silu_and_skip(x.clone(), scale, shift, 4);
+    let [scale, shift] = norm(1);
+    let (normal, past) = kernels::layer_norm_and_skip(normal, scale, shift);
+    let y =
+        kernels::linear_and_skip(normal, weight.clone(), bias.clone(), past, MatmulPrecision::F32);
+    let [scale, shift] = norm(2);
+    let (normal, past) = kernels::layer_norm_and_skip(y, scale, shift);
+    let y = kernels::mlp_and_skips(
+        normal,
+        [w1.clone(), w2.clone()],
+        [b1.clone(), b2.clone()],
+        [past, past_all],
+        MatmulPrecision::F32,
+    );
+    // A way of x that no norm knows of.
+    let y = y + x.clone() * 0.5;
+    run(y, |g| {
+        let mut all: Vec<_> = norms.iter().flatten().map(|number| grad(number, g)).collect();
+        all.extend([grad(&weight, g), grad(&bias, g), grad(&w1, g), grad(&b1, g)]);
+        all.extend([grad(&w2, g), grad(&b2, g)]);
+        all.extend(is_trained.then(|| grad(&x, g)));
+        all
+    })
+}
+
+#[test]
+fn residual_connections_agree() {
+    let Some([gpu, cpu]) = devices("kernels::gpu::tests::residual_connections_agree") else {
+        return;
+    };
+    for shape in [[1, 1, 1, 4], [2, 3, 5, 12], [3, 17, 16, 64]] {
+        for is_trained in [true, false] {
+            let both = [&gpu, &cpu].map(|d| residual_block(d, shape, is_trained));
+            assert_close(&both[0], &both[1]);
+        }
     }
 }
 
@@ -121,7 +171,7 @@ fn group_norm_on<const SILU: bool>(
 ) -> Vec<Vec<f32>> {
     let (x, channels) = (leaf(shape, 1, d), shape[3]);
     let (weight, bias) = (leaf([rows, channels], 2, d), leaf([rows, channels], 3, d));
-    let y = from(gpu::group_norm::<SILU, 2>(&x, &weight, &bias, group), d, || {
+    let y = from(gpu::group_norm::<SILU, 2>(&x, &weight, &bias, group, None), d, || {
         let generic = if SILU { generic::group_norm_silu } else { generic::group_norm };
         generic(x.clone(), weight.clone(), bias.clone(), group)
     });
@@ -248,4 +298,31 @@ fn half_precision_is_close_where_a_device_has_it() {
         let worst = a.iter().zip(b).fold(0f32, |max, (a, b)| max.max((a - b).abs()));
         assert!(worst < 0.02 * size, "array {index}: off by {worst}, largest {size}");
     }
+}
+
+#[test]
+fn long_arrays_agree() {
+    let Some(devices) = devices("kernels::gpu::tests::long_arrays_agree") else { return };
+    // Together, with gaps, and more than one launch joins.
+    let counts = [3, 128, 900, 1, 64, 64, 200, 7].repeat(5);
+    let both = devices.map(|d| {
+        let d = d.inner();
+        let (mut end, mut starts) = (0usize, Vec::new());
+        for count in &counts {
+            starts.push(end.next_multiple_of(64));
+            end = starts[starts.len() - 1] + count;
+        }
+        let row = |(i, count): (usize, &usize)| numbers([*count], i as u64, &d);
+        let mut rows: Vec<_> = counts.iter().enumerate().map(row).collect();
+        // Two that lie in one array, as in the long one.
+        let pair = numbers([128], 77, &d);
+        (rows[4], rows[5]) = (pair.clone().narrow(0, 0, 64), pair.narrow(0, 64, 64));
+        let long = kernels::join(rows, &starts, end + 100);
+        let places: Vec<_> = starts.iter().copied().zip(counts.clone()).collect();
+        let parts = kernels::parts(&long, &places);
+        // Beside a place where a buffer can begin, a part is a copy.
+        let odd = kernels::parts(&long, &[(5, 130)]);
+        parts.into_iter().chain(odd).chain([long]).map(values).collect::<Vec<_>>()
+    });
+    assert_eq!(both[0], both[1]);
 }

@@ -57,7 +57,11 @@ impl Blocks {
         if let [single] = &operations[..]
             && is_view(single)
         {
-            for (input, output) in single.inputs().zip(single.outputs()) {
+            let input = single.inputs().next();
+            for (input, output) in input
+                .into_iter()
+                .flat_map(|input| single.outputs().map(move |output| (input, output)))
+            {
                 let bytes = self.bytes_of(input).min(size(output));
                 self.views.insert(output.id, (self.root(input.id), bytes));
             }
@@ -86,7 +90,8 @@ impl Blocks {
                     .inputs()
                     .chain(operation.outputs())
                     .map(|t| self.bytes_of(t))
-                    .sum::<u64>();
+                    .sum::<u64>()
+                    .saturating_sub(added_bytes(operation));
             }
             for input in operation.inputs() {
                 if !made.contains(&input.id) && seen.insert(input.id) {
@@ -194,6 +199,9 @@ fn size(tensor: &TensorIr) -> u64 {
 
 /// Whether an operation that runs by itself only looks at a tensor in another way.
 fn is_view(operation: &OperationIr) -> bool {
+    if let OperationIr::Custom(own) = operation {
+        return own.id == PARTS;
+    }
     let (OperationIr::BaseFloat(base) | OperationIr::BaseInt(base) | OperationIr::BaseBool(base)) =
         operation
     else {
@@ -247,6 +255,9 @@ fn is_product(operation: &OperationIr) -> bool {
     }
 }
 
+/// What looks at parts of a long array, each as an array.
+const PARTS: &str = "parts";
+
 /// Kernels of our own that are made of matrix products.
 const PRODUCTS: [&str; 5] = ["attention", "conv2d", "linear", "mlp", "window_attention"];
 
@@ -266,6 +277,14 @@ fn loops(operation: &OperationIr) -> (u64, u64) {
 fn inner_bytes(operation: &OperationIr) -> u64 {
     match operation {
         OperationIr::Custom(own) => scalar(own, 2),
+        _ => 0,
+    }
+}
+
+/// Bytes of inputs that a kernel of our own only adds to its result.
+fn added_bytes(operation: &OperationIr) -> u64 {
+    match operation {
+        OperationIr::Custom(own) => scalar(own, 3),
         _ => 0,
     }
 }

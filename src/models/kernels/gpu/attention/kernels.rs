@@ -2,10 +2,10 @@
 
 use cubecl::prelude::*;
 
+use super::super::launch::zeros;
 use super::plan::{Part, Plan};
 use super::rows::{
     Place, add_multiples, add_slices, bias, distance, load_tile, multiply, own_rows, write_rows,
-    zeros,
 };
 
 /// Below every score.

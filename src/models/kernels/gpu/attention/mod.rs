@@ -219,6 +219,7 @@ impl Attention {
             iterations: last,
             longest: last,
             inner_bytes: of_qkv + 2 * 4 * (self.windows() * table) as u64,
+            ..Cost::default()
         };
         inner
             + fold

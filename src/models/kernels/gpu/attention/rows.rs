@@ -266,14 +266,3 @@ pub(super) fn add_slices(
         sync_cube();
     }
 }
-
-/// An array of zeros.
-#[cube]
-pub(super) fn zeros(#[comptime] length: usize) -> Array<f32> {
-    let mut array = Array::<f32>::new(length);
-    #[unroll]
-    for i in 0..length {
-        array[i] = 0.0f32;
-    }
-    array
-}

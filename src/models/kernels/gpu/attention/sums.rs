@@ -52,7 +52,7 @@ impl Stages {
             let each = Self::each(rows[0]) as u64;
             let is_inner = again || stage + 2 < self.0.len();
             let inner_bytes = if is_inner { 2 * 4 * (rows[1] * numbers) as u64 } else { 0 };
-            cost = cost + Cost { iterations: each, longest: each, inner_bytes };
+            cost = cost + Cost { iterations: each, longest: each, inner_bytes, ..Cost::default() };
         }
         cost
     }

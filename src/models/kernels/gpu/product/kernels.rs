@@ -1,9 +1,9 @@
-//! The kernels of a product: one tile of the result for each workgroup, and the sum of parts.
+//! The kernels of a product: one tile of the result for each workgroup.
 
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::super::launch::UNITS;
+use super::super::launch::{UNITS, zeros};
 use super::gelu::{gelu, gelu_slope};
 use super::view::number;
 use super::{DEPTH, EACH, PITCH, Plan, SIDE, TILE};
@@ -14,6 +14,8 @@ pub(super) fn product<F: Float, R: Float>(
     left: &[F],
     right: &[F],
     bias: ComptimeOption<&[F]>,
+    plus: ComptimeOption<&[F]>,
+    plus_too: ComptimeOption<&[F]>,
     slope_at: ComptimeOption<&[F]>,
     result: &mut [R],
     rows: usize,
@@ -27,15 +29,168 @@ pub(super) fn product<F: Float, R: Float>(
     if CUBE_POS >= cubes {
         terminate!();
     }
-    let tile = Tile::new(rows, columns);
-    let end = usize::min(depth, (tile.part + 1) * part_depth);
+    let size = Size { rows, columns, depth, part_depth };
+    let tile = Tile::new(CUBE_POS, &size);
     let mut left_tile = Shared::<[f32]>::new_slice(comptime!(DEPTH * PITCH));
     let mut right_tile = Shared::<[f32]>::new_slice(comptime!(DEPTH * PITCH));
-    let mut sums = Array::<f32>::new(comptime!(EACH * EACH));
-    let mut row_sums = Array::<f32>::new(EACH);
-    for start in range_stepped(tile.part * part_depth, end, DEPTH) {
-        load_left::<F>(left, &mut left_tile, tile.first_row, rows, start, end, plan);
-        load_right::<F>(right, &mut right_tile, tile.first_column, columns, start, end, plan);
+    let mut sums = zeros(comptime!(EACH * EACH));
+    let mut row_sums = zeros(EACH);
+    multiply::<F>(
+        left,
+        right,
+        &mut left_tile,
+        &mut right_tile,
+        &mut sums,
+        &mut row_sums,
+        &tile,
+        &size,
+        plan,
+    );
+    #[unroll]
+    for i in 0..comptime!(EACH * EACH) {
+        let (row, column) = tile.place(i);
+        if row < rows && column < columns {
+            let at = row * columns + column;
+            if comptime!(bias.is_some()) {
+                sums[i] += f32::cast_from(bias.as_ref().unwrap()[column]);
+            }
+            if comptime!(plus.is_some()) {
+                sums[i] += f32::cast_from(plus.as_ref().unwrap()[at]);
+            }
+            if comptime!(plus_too.is_some()) {
+                sums[i] += f32::cast_from(plus_too.as_ref().unwrap()[at]);
+            }
+            if comptime!(plan.extras.gelu_slope) {
+                sums[i] *= gelu_slope(f32::cast_from(slope_at.as_ref().unwrap()[at]));
+            }
+        }
+    }
+    write::<R>(&sums, &row_sums, result, &tile, &size, plan);
+}
+
+/// The gradients of what a layer multiplies, from one array on the left: the first workgroups make
+/// that of its input, the others that of its weight, in parts.
+#[cube(launch)]
+pub(super) fn gradients<F: Float, R: Float>(
+    left: &[F],
+    right: &[F],
+    other_right: &[F],
+    of_input: &mut [F],
+    of_weight: &mut [R],
+    rows: usize,
+    columns: usize,
+    depth: usize,
+    other_rows: usize,
+    other_columns: usize,
+    other_depth: usize,
+    part_depth: usize,
+    first_cubes: usize,
+    cubes: usize,
+    #[comptime] plans: [Plan; 2],
+    #[define(F, R)] _types: [ElemType; 2],
+) {
+    if CUBE_POS >= cubes {
+        terminate!();
+    }
+    let mut left_tile = Shared::<[f32]>::new_slice(comptime!(DEPTH * PITCH));
+    let mut right_tile = Shared::<[f32]>::new_slice(comptime!(DEPTH * PITCH));
+    let mut sums = zeros(comptime!(EACH * EACH));
+    let mut row_sums = zeros(EACH);
+    if CUBE_POS < first_cubes {
+        let plan = comptime!(plans[0]);
+        let size = Size { rows, columns, depth, part_depth: depth };
+        let tile = Tile::new(CUBE_POS, &size);
+        multiply::<F>(
+            left,
+            right,
+            &mut left_tile,
+            &mut right_tile,
+            &mut sums,
+            &mut row_sums,
+            &tile,
+            &size,
+            plan,
+        );
+        if comptime!(plan.extras.gelu_slope) {
+            #[unroll]
+            for i in 0..comptime!(EACH * EACH) {
+                let (row, column) = tile.place(i);
+                if row < rows && column < columns {
+                    sums[i] *= gelu_slope(f32::cast_from(other_right[row * columns + column]));
+                }
+            }
+        }
+        write::<F>(&sums, &row_sums, of_input, &tile, &size, plan);
+    } else {
+        let plan = comptime!(plans[1]);
+        let size =
+            Size { rows: other_rows, columns: other_columns, depth: other_depth, part_depth };
+        let tile = Tile::new(CUBE_POS - first_cubes, &size);
+        multiply::<F>(
+            left,
+            other_right,
+            &mut left_tile,
+            &mut right_tile,
+            &mut sums,
+            &mut row_sums,
+            &tile,
+            &size,
+            plan,
+        );
+        write::<R>(&sums, &row_sums, of_weight, &tile, &size, plan);
+    }
+}
+
+/// Writes the thread's numbers, and behind those of its part the sums of the left matrix's rows if
+/// they are wanted.
+#[cube]
+fn write<R: Float>(
+    sums: &Array<f32>,
+    row_sums: &Array<f32>,
+    result: &mut [R],
+    tile: &Tile,
+    size: &Size,
+    #[comptime] plan: Plan,
+) {
+    let mut first = tile.part * size.rows * size.columns;
+    if comptime!(plan.extras.row_sums) {
+        first += tile.part * size.rows;
+    }
+    #[unroll]
+    for i in 0..comptime!(EACH * EACH) {
+        let (row, column) = tile.place(i);
+        if row < size.rows && column < size.columns {
+            result[first + row * size.columns + column] = R::cast_from(sums[i]);
+        }
+    }
+    if comptime!(plan.extras.row_sums) {
+        #[unroll]
+        for i in 0..EACH {
+            let (row, _) = tile.place(comptime!(i * EACH));
+            if tile.column == 0 && tile.first_column == 0 && row < size.rows {
+                result[first + size.rows * size.columns + row] = R::cast_from(row_sums[i]);
+            }
+        }
+    }
+}
+
+/// Adds up the thread's numbers of a tile, and those of the left matrix's rows.
+#[cube]
+fn multiply<F: Float>(
+    left: &[F],
+    right: &[F],
+    left_tile: &mut Shared<[f32]>,
+    right_tile: &mut Shared<[f32]>,
+    sums: &mut Array<f32>,
+    row_sums: &mut Array<f32>,
+    tile: &Tile,
+    size: &Size,
+    #[comptime] plan: Plan,
+) {
+    let end = usize::min(size.depth, (tile.part + 1) * size.part_depth);
+    for start in range_stepped(tile.part * size.part_depth, end, DEPTH) {
+        load_left::<F>(left, left_tile, tile.first_row, size.rows, start, end, plan);
+        load_right::<F>(right, right_tile, tile.first_column, size.columns, start, end, plan);
         sync_cube();
         #[unroll]
         for deep in 0..DEPTH {
@@ -51,32 +206,15 @@ pub(super) fn product<F: Float, R: Float>(
         }
         sync_cube();
     }
+}
 
-    let pitch = if comptime!(plan.extras.row_sums) { columns + 1 } else { columns };
-    #[unroll]
-    for i in 0..EACH {
-        let row = tile.first_row + tile.row + i * SIDE;
-        let at = (tile.part * rows + row) * pitch;
-        #[unroll]
-        for j in 0..EACH {
-            let column = tile.first_column + tile.column + j * SIDE;
-            if row < rows && column < columns {
-                let mut value = sums[i * EACH + j];
-                if comptime!(bias.is_some()) {
-                    value += f32::cast_from(bias.as_ref().unwrap()[column]);
-                }
-                if comptime!(plan.extras.gelu_slope) {
-                    let x = f32::cast_from(slope_at.as_ref().unwrap()[at + column]);
-                    value *= gelu_slope(x);
-                }
-                result[at + column] = R::cast_from(value);
-            }
-        }
-        let is_first = tile.column == 0 && tile.first_column == 0;
-        if comptime!(plan.extras.row_sums) && is_first && row < rows {
-            result[at + columns] = R::cast_from(row_sums[i]);
-        }
-    }
+/// Rows and columns of a result, length of its sums and of a part of them.
+#[derive(CubeType)]
+struct Size {
+    rows: usize,
+    columns: usize,
+    depth: usize,
+    part_depth: usize,
 }
 
 /// What a thread computes.
@@ -93,17 +231,23 @@ struct Tile {
 
 #[cube]
 impl Tile {
-    fn new(rows: usize, columns: usize) -> Tile {
-        let column_tiles = columns.div_ceil(TILE);
-        let tiles = rows.div_ceil(TILE) * column_tiles;
-        let tile = CUBE_POS % tiles;
+    fn new(cube: usize, size: &Size) -> Tile {
+        let column_tiles = size.columns.div_ceil(TILE);
+        let tiles = size.rows.div_ceil(TILE) * column_tiles;
+        let tile = cube % tiles;
         Tile {
             first_row: tile / column_tiles * TILE,
             first_column: tile % column_tiles * TILE,
-            part: CUBE_POS / tiles,
+            part: cube / tiles,
             row: UNIT_POS as usize / SIDE,
             column: UNIT_POS as usize % SIDE,
         }
+    }
+
+    /// Row and column in the result of the thread's number `i`.
+    fn place(&self, #[comptime] i: usize) -> (usize, usize) {
+        let row = self.first_row + self.row + comptime!(i / EACH * SIDE);
+        (row, self.first_column + self.column + comptime!(i % EACH * SIDE))
     }
 }
 
@@ -169,36 +313,4 @@ fn place(#[comptime] i: usize, #[comptime] deep_first: bool) -> (usize, usize) {
         deep = index % DEPTH;
     }
     (line, deep)
-}
-
-/// Each number of a weight's gradient, and of its bias's, from those of the parts.
-#[cube(launch)]
-pub(super) fn add_parts<F: Float>(
-    all: &[f32],
-    weight: &mut [F],
-    bias: &mut [F],
-    parts: usize,
-    rows: usize,
-    columns: usize,
-    #[comptime] taps: usize,
-    #[define(F)] _type: ElemType,
-) {
-    let numbers = rows * (columns + 1);
-    if ABSOLUTE_POS >= numbers {
-        terminate!();
-    }
-    let mut sum = 0.0f32;
-    for part in 0..parts {
-        sum += all[part * numbers + ABSOLUTE_POS];
-    }
-    let column = ABSOLUTE_POS % (columns + 1);
-    let row = ABSOLUTE_POS / (columns + 1);
-    if column == columns {
-        bias[row] = F::cast_from(sum);
-    } else {
-        // Tap by tap in the product, and all taps of an input together in the weight.
-        let inputs = columns / taps;
-        let at = row * columns + (column % inputs) * taps + column / inputs;
-        weight[at] = F::cast_from(sum);
-    }
 }

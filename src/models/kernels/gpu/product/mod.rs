@@ -5,16 +5,18 @@
 //! Chetlur et al. 2014, arXiv 1410.0759, section 3.3).
 
 mod gelu;
+mod gradients;
 mod kernels;
 mod view;
 
 use burn::backend::TensorMetadata;
 use burn::backend::cubecl::dtype_to_elem_type;
-use burn::tensor::{DType, Shape};
+use burn::tensor::Shape;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use self::kernels::{add_parts, product};
+pub(super) use self::gradients::{Gradients, OfWeight, add_up, add_up_both};
+use self::kernels::product;
 pub(super) use self::view::{Patches, View};
 use super::launch::{UNITS, cube_count, empty};
 
@@ -41,8 +43,19 @@ pub(super) struct Extras {
     pub gelu_right: bool,
     /// The result times the slope of GELU at the numbers of another array.
     pub gelu_slope: bool,
-    /// A further column of the result: the sums of the left matrix's rows.
+    /// Behind the result the sums of the left matrix's rows.
     pub row_sums: bool,
+}
+
+/// What is done to the numbers of a product before they are written.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Epilogue<'a> {
+    /// `[columns]`, added to each row.
+    pub bias: Option<&'a CubeTensor>,
+    /// Arrays of the product's shape that are added to it.
+    pub plus: [Option<&'a CubeTensor>; 2],
+    /// With [`Extras::gelu_slope`], the array of the product's shape at which the slope is.
+    pub slope_at: Option<&'a CubeTensor>,
 }
 
 /// `left [rows, depth]` times `right [depth, columns]`.
@@ -64,79 +77,45 @@ struct Plan {
 }
 
 impl Product {
-    /// The product, `bias [columns]` added to each of its rows, in `shape`.
+    /// The product, and what is done to its numbers, in `shape`.
     pub(super) fn launch(
         &self,
-        [left, right]: [&CubeTensor; 2],
-        bias: Option<&CubeTensor>,
-        slope_at: Option<&CubeTensor>,
+        inputs: [&CubeTensor; 2],
+        epilogue: Epilogue,
         shape: Shape,
     ) -> CubeTensor {
-        let result = empty(left, shape, left.dtype);
-        self.start([left, right], bias, slope_at, &result, 1);
+        let result = empty(inputs[0], shape, inputs[0].dtype);
+        self.start(inputs, epilogue, &result, 1);
         result
+    }
+
+    /// Workgroups for one part.
+    fn tiles(&self) -> usize {
+        self.rows.div_ceil(TILE) * self.columns.div_ceil(TILE)
     }
 
     /// Parts into which the sums are cut, so that there is work for all of a GPU.
     pub(super) fn parts(&self) -> usize {
-        let tiles = self.rows.div_ceil(TILE) * self.columns.div_ceil(TILE);
-        (ENOUGH_CUBES / tiles).min(self.depth / (4 * DEPTH)).clamp(1, MOST_PARTS)
+        (ENOUGH_CUBES / self.tiles()).min(self.depth / (4 * DEPTH)).clamp(1, MOST_PARTS)
     }
 
-    /// Numbers of the parts: of each the product, and the sums of the left rows as a last column.
-    pub(super) fn part_numbers(&self) -> usize {
-        self.parts() * self.rows * (self.columns + 1)
+    /// Length of the sums of a part, where there are so many.
+    fn part_depth(&self, parts: usize) -> usize {
+        self.depth.div_ceil(parts).next_multiple_of(DEPTH)
     }
 
-    /// The product of sums that are not long, or of those of [`launch_in_parts`]: a weight's
-    /// gradient, in `shape`, where there is no bias.
-    pub(super) fn launch_plain(&self, inputs: [&CubeTensor; 2], shape: Shape) -> CubeTensor {
-        if self.parts() == 1 {
-            return self.launch(inputs, None, None, shape);
-        }
-        let [made, _] = self.launch_in_parts(inputs, 1, shape);
-        made
-    }
-
-    /// The product of long sums: a weight's gradient, as `[rows, columns / taps, taps]` in `shape`,
-    /// and the sums of the left matrix's rows `[rows]`.
-    pub(super) fn launch_in_parts(
-        &self,
-        inputs: [&CubeTensor; 2],
-        taps: usize,
-        shape: Shape,
-    ) -> [CubeTensor; 2] {
-        let (left, parts) = (inputs[0], self.parts());
-        let product = Self { extras: Extras { row_sums: true, ..self.extras }, ..*self };
-        let all = empty(left, [self.part_numbers()].into(), DType::F32);
-        product.start(inputs, None, None, &all, parts);
-        let made = [empty(left, shape, left.dtype), empty(left, [self.rows].into(), left.dtype)];
-        let numbers = self.rows * (self.columns + 1);
-        add_parts::launch(
-            &left.client,
-            cube_count(numbers.div_ceil(UNITS)),
-            CubeDim::new_1d(UNITS as u32),
-            all.into_buffer_arg(),
-            made[0].clone().into_buffer_arg(),
-            made[1].clone().into_buffer_arg(),
-            parts,
-            self.rows,
-            self.columns,
-            taps,
-            dtype_to_elem_type(left.dtype),
-        );
-        made
+    fn plan(&self) -> Plan {
+        Plan { left: self.left, right: self.right, extras: self.extras }
     }
 
     fn start(
         &self,
         [left, right]: [&CubeTensor; 2],
-        bias: Option<&CubeTensor>,
-        slope_at: Option<&CubeTensor>,
+        Epilogue { bias, plus, slope_at }: Epilogue,
         result: &CubeTensor,
         parts: usize,
     ) {
-        let cubes = self.rows.div_ceil(TILE) * self.columns.div_ceil(TILE) * parts;
+        let cubes = self.tiles() * parts;
         let optional =
             |tensor: Option<&CubeTensor>| tensor.map(|tensor| tensor.clone().into_buffer_arg());
         product::launch(
@@ -146,14 +125,16 @@ impl Product {
             left.clone().into_buffer_arg(),
             right.clone().into_buffer_arg(),
             optional(bias).into(),
+            optional(plus[0]).into(),
+            optional(plus[1]).into(),
             optional(slope_at).into(),
             result.clone().into_buffer_arg(),
             self.rows,
             self.columns,
             self.depth,
-            self.depth.div_ceil(parts).next_multiple_of(DEPTH),
+            self.part_depth(parts),
             cubes,
-            Plan { left: self.left, right: self.right, extras: self.extras },
+            self.plan(),
             [dtype_to_elem_type(left.dtype), dtype_to_elem_type(result.dtype())],
         );
     }

@@ -1,0 +1,64 @@
+//! Residual connections: an array on its way past functions to a sum with what they give.
+
+#[cfg(feature = "wgpu")]
+use burn::backend::DispatchTensor;
+#[cfg(feature = "wgpu")]
+use burn::tensor::Shape;
+use burn::tensor::Tensor;
+
+#[cfg(feature = "wgpu")]
+use super::gpu::Waiting;
+
+/// The input `[batch, h, w, channels]` of a norm, on its way past what follows the norm to a sum
+/// with it.
+#[derive(Debug)]
+pub struct Skip {
+    x: Tensor<4>,
+    /// Where the sum may leave its gradient for the norm.
+    #[cfg(feature = "wgpu")]
+    waiting: Option<Waiting>,
+}
+
+impl Skip {
+    /// `x` past a function of it that knows nothing of this.
+    pub(super) fn new(x: Tensor<4>) -> Self {
+        Self {
+            x,
+            #[cfg(feature = "wgpu")]
+            waiting: None,
+        }
+    }
+
+    /// `x` past a norm, if there is a kernel for it that adds the gradients of both ways.
+    #[cfg(feature = "wgpu")]
+    pub(super) fn beside(
+        x: &Tensor<4>,
+        norm: impl FnOnce(&Waiting) -> Option<Tensor<4>>,
+    ) -> Option<(Tensor<4>, Self)> {
+        let waiting = Waiting::default();
+        let normal = norm(&waiting)?;
+        Some((normal, Self { x: x.clone(), waiting: Some(waiting) }))
+    }
+
+    /// The sum of what was brought here and `y`.
+    pub fn add(self, y: Tensor<4>) -> Tensor<4> {
+        self.x + y
+    }
+
+    #[cfg(feature = "wgpu")]
+    pub(super) fn waiting(&self) -> Option<&Waiting> {
+        self.waiting.as_ref()
+    }
+
+    #[cfg(feature = "wgpu")]
+    pub(super) fn shape(&self) -> Shape {
+        self.x.shape()
+    }
+
+    /// What is brought, as a number to which no gradient goes.
+    #[cfg(feature = "wgpu")]
+    pub(super) fn constant(&self) -> DispatchTensor {
+        let x = self.x.clone();
+        if x.device().is_autodiff() { x.inner().into_dispatch() } else { x.into_dispatch() }
+    }
+}
