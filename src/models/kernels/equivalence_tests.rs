@@ -21,16 +21,12 @@ pub(super) fn leaf<const D: usize>(shape: [usize; D], stream: u64, device: &Devi
     numbers(shape, stream, device).require_grad()
 }
 
-pub(super) fn numbers<const D: usize>(
-    shape: [usize; D],
-    stream: u64,
-    device: &Device,
-) -> Tensor<D> {
+pub(super) fn numbers<const D: usize>(shape: [usize; D], stream: u64, d: &Device) -> Tensor<D> {
     let hash = |i: u64| (i * 747_796_405 + stream * 2_891_336_453 + 1) as u32 as u64 * 0x45D_9F3B;
     let values: Vec<f32> = (0..shape.iter().product::<usize>() as u64)
         .map(|i| (hash(i) >> 7 & 0xFFFF) as f32 / 32_768.0 - 1.0)
         .collect();
-    Tensor::from_data(TensorData::new(values, shape), device)
+    Tensor::from_data(TensorData::new(values, shape), d)
 }
 
 /// The result, and then the gradient of every input, for a loss that weighs each number

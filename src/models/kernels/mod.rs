@@ -64,7 +64,9 @@ pub fn linear_and_skip(
     precision: MatmulPrecision,
 ) -> Tensor<4> {
     #[cfg(feature = "wgpu")]
-    if let Some(made) = gpu::linear_and_skip(&x, &weight, &bias, &skip) {
+    if let Some(past) = skip.past_autodiff()
+        && let Some(made) = gpu::linear_and_skip(&x, &weight, &bias, past)
+    {
         return made;
     }
     skip.add(linear(x, weight, Some(bias), precision))
@@ -179,7 +181,10 @@ pub fn mlp_and_skips(
     precision: MatmulPrecision,
 ) -> Tensor<4> {
     #[cfg(feature = "wgpu")]
-    if let Some(made) = gpu::mlp_and_skips(&x, weights.each_ref(), biases.each_ref(), &skips) {
+    if let [Some(first), Some(second)] = skips.each_ref().map(Skip::past_autodiff)
+        && let Some(made) =
+            gpu::mlp_and_skips(&x, weights.each_ref(), biases.each_ref(), [first, second])
+    {
         return made;
     }
     let [first, second] = skips;

@@ -2,8 +2,6 @@
 
 #[cfg(feature = "wgpu")]
 use burn::backend::DispatchTensor;
-#[cfg(feature = "wgpu")]
-use burn::tensor::Shape;
 use burn::tensor::Tensor;
 
 #[cfg(feature = "wgpu")]
@@ -45,20 +43,12 @@ impl Skip {
         self.x + y
     }
 
+    /// What is brought, as numbers to which no gradient goes, and where that of the sum waits; none
+    /// if nobody takes it there.
     #[cfg(feature = "wgpu")]
-    pub(super) fn waiting(&self) -> Option<&Waiting> {
-        self.waiting.as_ref()
-    }
-
-    #[cfg(feature = "wgpu")]
-    pub(super) fn shape(&self) -> Shape {
-        self.x.shape()
-    }
-
-    /// What is brought, as a number to which no gradient goes.
-    #[cfg(feature = "wgpu")]
-    pub(super) fn constant(&self) -> DispatchTensor {
-        let x = self.x.clone();
-        if x.device().is_autodiff() { x.inner().into_dispatch() } else { x.into_dispatch() }
+    pub(super) fn past_autodiff(&self) -> Option<(DispatchTensor, Waiting)> {
+        let (waiting, x) = (self.waiting.clone()?, self.x.clone());
+        let x = if x.device().is_autodiff() { x.inner() } else { x };
+        Some((x.into_dispatch(), waiting))
     }
 }

@@ -23,7 +23,7 @@ use burn_fusion::custom::{
 };
 
 use super::super::dispatch;
-use super::product::OfWeight;
+use super::product::gradients::OfWeight;
 
 /// A function of `N` arrays with its gradient, as launches of kernels. Arrays are row-major; their
 /// shapes are part of `self`.
@@ -127,7 +127,7 @@ pub(super) fn applies<const D: usize>(tensor: &Tensor<D>) -> bool {
 /// launch of its own is needed. Autodiff comes to the norm later than to the sum, which depends on
 /// it.
 #[derive(Debug, Clone, Default)]
-pub(in super::super) struct Waiting(Arc<Mutex<Option<Plain>>>);
+pub struct Waiting(Arc<Mutex<Option<Plain>>>);
 
 impl Waiting {
     fn put(&self, gradient: Plain) {

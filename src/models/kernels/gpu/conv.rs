@@ -4,7 +4,8 @@ use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::autodiff_op::{Cost, Kernel};
-use super::product::{Epilogue, Extras, Gradients, OfWeight, Patches, Product, View, add_up};
+use super::product::gradients::{Gradients, OfWeight, add_up};
+use super::product::{Epilogue, Extras, Patches, Product, View};
 use super::resize::add_squares;
 
 /// Inputs: the image `[batch, height, width, inputs]`, the weight `[outputs, inputs, kernel,

@@ -4,7 +4,8 @@ use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::autodiff_op::{Cost, Kernel, Waiting};
-use super::product::{Epilogue, Extras, Gradients, OfWeight, Product, View, add_up};
+use super::product::gradients::{Gradients, OfWeight, add_up};
+use super::product::{Epilogue, Extras, Product, View};
 
 /// Inputs: `x [.., inputs]`, the weight `[outputs, inputs]`, the bias `[outputs]` if there are
 /// three, and what is added to the result if there are four.

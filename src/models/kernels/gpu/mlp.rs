@@ -5,7 +5,8 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::autodiff_op::{Cost, Kernel, Waiting};
 use super::linear;
-use super::product::{Epilogue, Extras, Gradients, OfWeight, Product, add_up_both};
+use super::product::gradients::{Gradients, OfWeight, add_up_both};
+use super::product::{Epilogue, Extras, Product};
 
 /// Inputs: `x [.., width]`, the weight `[hidden, width]` and bias `[hidden]` of the hidden layer,
 /// those of the last one, `[width, hidden]` and `[width]`, and if there are seven, two arrays that

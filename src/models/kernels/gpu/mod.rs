@@ -21,10 +21,10 @@ mod sum;
 #[cfg(test)]
 mod tests;
 
+use burn::backend::DispatchTensor;
 use burn::tensor::{DType, Tensor};
 
 use super::dispatch::with_weights;
-use super::skip::Skip;
 pub(super) use autodiff_op::Waiting;
 use autodiff_op::{applies, apply};
 
@@ -51,35 +51,33 @@ pub(super) fn linear<const D: usize>(
     })
 }
 
-/// [`linear`] with what `skip` brings added to it, if its gradient has where to wait.
+/// [`linear`] with an array of the result's shape added to it, whose gradient is left where it waits.
 pub(super) fn linear_and_skip(
     x: &Tensor<4>,
     weight: &Tensor<2>,
     bias: &Tensor<1>,
-    skip: &Skip,
+    (plus, waiting): (DispatchTensor, Waiting),
 ) -> Option<Tensor<4>> {
-    let waiting = skip.waiting()?.clone();
     is_f32(x).then(|| {
-        let ([outputs, inputs], skips) = (weight.dims(), vec![waiting]);
-        let kernel = linear::Linear { shape: skip.shape(), inputs, outputs, skips };
+        let ([batch, height, width, _], [outputs, inputs]) = (x.dims(), weight.dims());
+        let (shape, skips) = ([batch, height, width, outputs].into(), vec![waiting]);
+        let kernel = linear::Linear { shape, inputs, outputs, skips };
         let [x, weight, bias] = with_weights(x, weight, bias);
-        apply(kernel, [x, weight, bias, skip.constant()])
+        apply(kernel, [x, weight, bias, plus])
     })
 }
 
-/// [`mlp`] with what both `skips` bring added to it, if their gradients have where to wait.
+/// [`mlp`] with two arrays of its shape added to it, whose gradients are left where they wait.
 pub(super) fn mlp_and_skips(
     x: &Tensor<4>,
     [w1, w2]: [&Tensor<2>; 2],
     [b1, b2]: [&Tensor<1>; 2],
-    skips: &[Skip; 2],
+    [(plus, first), (too, second)]: [(DispatchTensor, Waiting); 2],
 ) -> Option<Tensor<4>> {
-    let waiting = skips.iter().map(|skip| skip.waiting().cloned()).collect::<Option<_>>()?;
     is_f32(x).then(|| {
-        let kernel = mlp::Mlp { skips: waiting, ..perceptron(x, w1) };
+        let kernel = mlp::Mlp { skips: vec![first, second], ..perceptron(x, w1) };
         let [w1, w2] = [w1, w2].map(|w| w.clone().into_dispatch());
         let [b1, b2] = [b1, b2].map(|b| b.clone().into_dispatch());
-        let [plus, too] = skips.each_ref().map(Skip::constant);
         apply(kernel, [x.clone().into_dispatch(), w1, b1, w2, b2, plus, too])
     })
 }

@@ -15,7 +15,7 @@ use super::{Epilogue, Product, SIDE};
 
 /// The gradient of a weight: a product whose rows are the weight's outputs.
 #[derive(Debug, Clone)]
-pub(in super::super) struct OfWeight {
+pub struct OfWeight {
     pub product: Product,
     /// Places of the kernel: columns of the product go through all inputs of one before the next,
     /// and the weight has all taps of an input together.
@@ -30,14 +30,14 @@ pub(in super::super) struct OfWeight {
 
 /// Which gradients are wanted, and how they are made.
 #[derive(Debug, Clone)]
-pub(in super::super) struct Gradients {
+pub struct Gradients {
     /// The product that is the input's gradient, and its shape.
     pub of_input: Option<(Product, Shape)>,
     pub of_weight: Option<OfWeight>,
 }
 
 /// A weight's gradient, made and not yet added up.
-pub(in super::super) struct Parts {
+pub struct Parts {
     of: OfWeight,
     all: CubeTensor,
 }
@@ -61,7 +61,7 @@ impl OfWeight {
     }
 
     /// Numbers of all parts.
-    pub(in super::super) fn part_numbers(&self) -> usize {
+    pub fn part_numbers(&self) -> usize {
         self.product.parts() * self.numbers()
     }
 
@@ -80,7 +80,7 @@ impl OfWeight {
 
 impl Gradients {
     /// What is wanted, from the gradient of the result and what each product has on the right.
-    pub(in super::super) fn launch(
+    pub fn launch(
         &self,
         left: &CubeTensor,
         right: &CubeTensor,
@@ -115,7 +115,8 @@ fn both(
     [of_input, of_weight]: [&CubeTensor; 2],
 ) {
     let (second, parts) = (of.product(), of.product.parts());
-    let cubes = first.tiles() + second.tiles() * parts;
+    let weight_cubes = second.tiles() * parts;
+    let cubes = weight_cubes + first.tiles();
     gradients::launch(
         &left.client,
         cube_count(cubes),
@@ -132,7 +133,7 @@ fn both(
         second.columns,
         second.depth,
         second.part_depth(parts),
-        first.tiles(),
+        weight_cubes,
         cubes,
         [first.plan(), second.plan()],
         [dtype_to_elem_type(left.dtype), dtype_to_elem_type(of_weight.dtype)],
@@ -140,7 +141,7 @@ fn both(
 }
 
 /// The gradients of weight and bias from their parts.
-pub(in super::super) fn add_up(parts: Option<Parts>) -> [Option<CubeTensor>; 2] {
+pub fn add_up(parts: Option<Parts>) -> [Option<CubeTensor>; 2] {
     let Some(Parts { of, all }) = parts else { return [None, None] };
     if of.is_whole() {
         return of.split(all);
@@ -163,7 +164,7 @@ pub(in super::super) fn add_up(parts: Option<Parts>) -> [Option<CubeTensor>; 2] 
 }
 
 /// [`add_up`] for two layers, in one launch.
-pub(in super::super) fn add_up_both(parts: [Option<Parts>; 2]) -> [[Option<CubeTensor>; 2]; 2] {
+pub fn add_up_both(parts: [Option<Parts>; 2]) -> [[Option<CubeTensor>; 2]; 2] {
     let [first, second] = match parts {
         [Some(first), Some(second)] if !first.of.is_whole() && !second.of.is_whole() => {
             [first, second]

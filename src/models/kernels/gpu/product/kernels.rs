@@ -69,7 +69,7 @@ pub(super) fn product<F: Float, R: Float>(
 }
 
 /// The gradients of what a layer multiplies, from one array on the left: the first workgroups make
-/// that of its input, the others that of its weight, in parts.
+/// that of its weight, in parts, whose sums are the longer ones, the others that of its input.
 #[cube(launch)]
 pub(super) fn gradients<F: Float, R: Float>(
     left: &[F],
@@ -84,7 +84,7 @@ pub(super) fn gradients<F: Float, R: Float>(
     other_columns: usize,
     other_depth: usize,
     part_depth: usize,
-    first_cubes: usize,
+    weight_cubes: usize,
     cubes: usize,
     #[comptime] plans: [Plan; 2],
     #[define(F, R)] _types: [ElemType; 2],
@@ -96,10 +96,10 @@ pub(super) fn gradients<F: Float, R: Float>(
     let mut right_tile = Shared::<[f32]>::new_slice(comptime!(DEPTH * PITCH));
     let mut sums = zeros(comptime!(EACH * EACH));
     let mut row_sums = zeros(EACH);
-    if CUBE_POS < first_cubes {
+    if CUBE_POS >= weight_cubes {
         let plan = comptime!(plans[0]);
         let size = Size { rows, columns, depth, part_depth: depth };
-        let tile = Tile::new(CUBE_POS, &size);
+        let tile = Tile::new(CUBE_POS - weight_cubes, &size);
         multiply::<F>(
             left,
             right,
@@ -125,7 +125,7 @@ pub(super) fn gradients<F: Float, R: Float>(
         let plan = comptime!(plans[1]);
         let size =
             Size { rows: other_rows, columns: other_columns, depth: other_depth, part_depth };
-        let tile = Tile::new(CUBE_POS - first_cubes, &size);
+        let tile = Tile::new(CUBE_POS, &size);
         multiply::<F>(
             left,
             other_right,

@@ -5,7 +5,7 @@
 //! Chetlur et al. 2014, arXiv 1410.0759, section 3.3).
 
 mod gelu;
-mod gradients;
+pub(super) mod gradients;
 mod kernels;
 mod view;
 
@@ -15,7 +15,6 @@ use burn::tensor::Shape;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-pub(super) use self::gradients::{Gradients, OfWeight, add_up, add_up_both};
 use self::kernels::product;
 pub(super) use self::view::{Patches, View};
 use super::launch::{UNITS, cube_count, empty};
@@ -29,8 +28,9 @@ const DEPTH: usize = 16;
 /// The threads of a workgroup stand on a square of this side. Each computes `EACH`² numbers.
 const SIDE: usize = UNITS.isqrt();
 const EACH: usize = TILE / SIDE;
-/// As many workgroups keep a large GPU busy: below, long sums are cut into parts.
-const ENOUGH_CUBES: usize = 512;
+/// As many workgroups keep a large GPU busy, where one launch makes the gradient of the input too:
+/// below, long sums are cut into parts.
+const ENOUGH_CUBES: usize = 256;
 /// The most parts, which one thread adds up for each number.
 const MOST_PARTS: usize = 64;
 
