@@ -3,14 +3,13 @@
 use std::sync::OnceLock;
 
 /// Features that a build may have, besides what every build has.
-const FEATURES: [(&str, bool); 7] = [
+const FEATURES: [(&str, bool); 6] = [
     ("wgpu", cfg!(feature = "wgpu")),
     ("vulkan", cfg!(feature = "vulkan")),
     ("metal", cfg!(feature = "metal")),
     ("cuda", cfg!(feature = "cuda")),
     ("rocm", cfg!(feature = "rocm")),
     ("autotune", cfg!(feature = "autotune")),
-    ("faults", cfg!(feature = "faults")),
 ];
 
 pub const SHORT: &str = env!("CARGO_PKG_VERSION");

@@ -65,7 +65,7 @@ pub mod copy;
 mod digest;
 mod disk;
 pub mod disk_space;
-mod fault;
+pub mod fault;
 mod file_error;
 mod holder;
 mod host;

@@ -22,13 +22,19 @@ use crate::snapshot::Snapshot;
 
 /// A change is pushed when nothing else has changed for this long, and at the latest after
 /// `MAX_DELAY`.
-const DEBOUNCE: Duration = Duration::from_millis(if cfg!(feature = "faults") { 2 } else { 300 });
+const DEBOUNCE: Duration = Duration::from_millis(300);
+/// The same where tests disturb the program, which then pushes while it works.
+const DEBOUNCE_IN_TESTS: Duration = Duration::from_millis(2);
 const MAX_DELAY: Duration = Duration::from_secs(2);
 /// The wait after a failure. It doubles with each further one, up to `MAX_RETRY_DELAY`.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(300);
 /// How long `finish` goes on pushing after a request to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+
+fn debounce() -> Duration {
+    if pipe_fs::fault::are_installed() { DEBOUNCE_IN_TESTS } else { DEBOUNCE }
+}
 
 /// What a user should hear of the mirror.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -310,7 +316,7 @@ impl Worker {
             let now = Instant::now();
             let due = match (state.first, state.last) {
                 (Some(first), Some(last)) if !state.changes.is_empty() => {
-                    let due = (last + DEBOUNCE).min(first + MAX_DELAY);
+                    let due = (last + debounce()).min(first + MAX_DELAY);
                     Some(not_before.map_or(due, |not_before| due.max(not_before)))
                 }
                 _ => None,

@@ -2,14 +2,15 @@
 //! files, starts it twice, cuts the power. Prints a table of what was tried, survived and lost; any
 //! loss fails.
 //!
-//!     cargo test --release --features faults --test fault_injection
-//!     cargo test --release --features faults --test fault_injection -- --rounds 2000 kills
+//!     cargo test --release --test fault_injection
+//!     cargo test --release --test fault_injection -- --rounds 2000 crashes
 
 mod again;
 mod beside;
 mod crash;
 mod damage;
 mod disk;
+mod faults;
 mod history;
 mod limits;
 mod moved;
@@ -49,11 +50,15 @@ const SECTIONS: [(&str, Section); 13] = [
 ];
 
 fn main() {
+    if faults::is_program() {
+        return faults::run_program();
+    }
     if std::env::args().nth(1).as_deref() == Some("program")
         && std::env::var_os("PIPE_JOB").is_some()
     {
         return training_program::run();
     }
+    project::use_program(faults::program());
     let options = Options::parse();
     let mut results = Results::default();
     for (name, section) in SECTIONS {

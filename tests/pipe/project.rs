@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 
 /// A model of a few thousand parameters on tiny images: an epoch takes a fraction of a second.
 pub const TINY: &str = "\
@@ -50,6 +51,19 @@ pub fn yaml_files(folder: &str) -> Vec<PathBuf> {
 pub struct Project {
     folder: tempfile::TempDir,
     environment: Vec<(String, String)>,
+}
+
+/// What is tried in the place of the program. Of the process, which tries one thing alone.
+static TRIED: OnceLock<PathBuf> = OnceLock::new();
+
+/// Has projects start another program than the one that was built.
+#[allow(dead_code, reason = "the tests of faults alone do")]
+pub fn use_program(path: PathBuf) {
+    TRIED.set(path).unwrap();
+}
+
+fn program() -> &'static Path {
+    TRIED.get().map_or(Path::new(env!("CARGO_BIN_EXE_pipe")), PathBuf::as_path)
 }
 
 impl Project {
@@ -108,7 +122,7 @@ impl Project {
 
     /// A command that is ready to start.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pipe"));
+        let mut command = Command::new(program());
         command.current_dir(self.folder.path()).args(arguments).stdin(Stdio::null());
         // Settings of the machine that runs the tests must not reach the program.
         for (key, _) in std::env::vars() {
