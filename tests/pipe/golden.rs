@@ -162,8 +162,10 @@ fn masked(value: Value, key: &str) -> Value {
         Value::Object(map) => {
             // Where a file's times do not tell yet whether it is still the same, and where the
             // system does not tell what a process takes, these are left out.
-            let sometimes =
-                |key: &str| ["changed", "inode", "cpu_percent", "memory_bytes"].contains(&key);
+            let sometimes = |key: &str| {
+                ["changed", "inode", "cpu_percent", "memory_bytes", "gpu_memory_bytes"]
+                    .contains(&key)
+            };
             let each = |(key, value): (String, Value)| {
                 let kept = KEPT.contains(&key.as_str());
                 let value = if kept { without_digests(value) } else { masked(value, &key) };

@@ -73,6 +73,8 @@ fn ten_epochs_on_wgpu_in_pieces_are_ten_epochs_in_one_go() {
     let last =
         |project: &Project| all_tensors(&project.path(&format!("{RUN}/checkpoints/last.ckpt")));
     assert!(last(&straight) == last(&pieces), "the tensors differ after {kills} kills");
+    let log = straight.read(&format!("{RUN}/logs/metrics.jsonl"));
+    assert!(log.contains(r#""gpu_memory_bytes":"#), "{log}");
 
     // The same arithmetic as on the CPU, within rounding.
     let cpu = Project::with("num_images: 64", "num_images: 32");

@@ -16,6 +16,8 @@ use super::{RunData, StageNode};
 
 /// Points of one curve that the page gets; more cannot be told apart.
 const POINTS: usize = 600;
+/// What a training takes of its machine, inside epochs too.
+const USAGE: [&str; 3] = ["cpu_percent", "memory_bytes", "gpu_memory_bytes"];
 
 /// The runs of these folders that belong to the pipeline, or all of them; and what could not be
 /// read.
@@ -130,7 +132,7 @@ fn curves(run: &Run, metadata: &Metadata) -> BTreeMap<String, Vec<(f64, f64)>> {
         let Some(epoch) = at else { continue };
         // A validation inside an epoch; those at epochs' ends are in the history.
         let is_end = number("epoch_seconds").is_some();
-        for name in ["train_loss_step", "cpu_percent", "memory_bytes", "val_loss"] {
+        for name in USAGE.into_iter().chain(["train_loss_step", "val_loss"]) {
             if let Some(value) = number(name).filter(|_| name != "val_loss" || !is_end) {
                 add(name, epoch, value);
             }

@@ -96,6 +96,7 @@ const METRICS = {
   data_wait: { title: "waiting for data", value: (v) => `${number(Number((v * 100).toPrecision(3)))} %` },
   cpu_percent: { title: "CPU, of one core", value: (v) => `${Math.round(v)} %` },
   memory_bytes: { title: "main memory", value: bytes },
+  gpu_memory_bytes: { title: "GPU memory", value: bytes },
   train_loss_step: { title: "train_loss of steps" },
 };
 const title = (metric) => (METRICS[metric] || {}).title || metric;

@@ -21,7 +21,7 @@ const columns = () => {
     { key: "note", title: "note", usual: runs.some((run) => run.note), value: (run) => run.note },
     { key: "tags", title: "tags", usual: runs.some((run) => run.tags.length), value: (run) => run.tags.join(", "), cell: (run) => (run.tags.length ? run.tags.map((tag) => h("span", { class: "tag" }, tag)) : "-") },
     { key: "created", title: "begun", value: (run) => run.created_at, text: (run) => time(run.created_at) },
-    ...["images_per_second", "cpu_percent", "memory_bytes"].filter((m) => metrics.includes(m)).map(metric),
+    ...["images_per_second", "cpu_percent", "memory_bytes", "gpu_memory_bytes"].filter((m) => metrics.includes(m)).map(metric),
     { key: "device", title: "device", value: (run) => run.device },
     { key: "seed", title: "seed", value: (run) => run.seed },
     { key: "data", title: "data", value: (run) => run.dataset.source },

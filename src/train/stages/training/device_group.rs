@@ -21,6 +21,11 @@ pub(super) struct DeviceGroup {
 }
 
 impl DeviceGroup {
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Device> {
+        self.workers.iter().map(|worker| &worker.device).chain([&self.main])
+    }
+
     /// The devices that the settings name, or that the run was given.
     ///
     /// # Errors

@@ -146,7 +146,8 @@ impl Training<'_> {
         let planned = self.planned(context, &keeper);
         let config = model_info.config.clone();
         let mut recorder =
-            Recorder::open(context, periods, keeper, &position, model_info, on_new_best)?;
+            Recorder::open(context, periods, keeper, &position, model_info, on_new_best)?
+                .watching(devices.all().cloned());
         let training = TrainingContext {
             settings: self.settings,
             periods,

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use burn::tensor::Device;
 use pipe_core::progress::Event;
 use pipe_engine::kind::{RunContext, StageError};
 use pipe_fs::atomic;
@@ -52,6 +53,8 @@ pub struct Recorder<'a> {
     waited: f64,
     requests: LiveRequests,
     usage: UsageMeter,
+    /// On which it trains.
+    devices: Vec<Device>,
     /// Bytes of main memory that the process had at most.
     memory: Cell<u64>,
 }
@@ -131,8 +134,21 @@ impl<'a> Recorder<'a> {
             waited: 0.0,
             requests,
             usage: UsageMeter::start(),
+            devices: Vec::new(),
             memory: Cell::new(0),
         })
+    }
+
+    /// Has the log tell how much memory of these devices the process has.
+    pub fn watching(self, devices: impl IntoIterator<Item = Device>) -> Self {
+        Self { devices: devices.into_iter().collect(), ..self }
+    }
+
+    /// Bytes of the devices' own memory that the process has, none where that is main memory.
+    fn device_memory(&self) -> Option<(&'static str, f64)> {
+        let usage = self.devices.iter().filter_map(Device::memory_pool_usage);
+        let bytes = usage.map(|usage| usage.bytes_reserved).sum::<u64>();
+        (bytes > 0).then_some(("gpu_memory_bytes", bytes as f64))
     }
 
     /// Goes on by the settings of the period that follows so many completed epochs.
@@ -163,7 +179,11 @@ impl<'a> Recorder<'a> {
         rate: f64,
     ) -> Result<(), StageError> {
         let mut values = vec![("train_loss_step", loss), ("learning_rate", rate)];
-        values.extend(self.usage.take_if_due());
+        let usage = self.usage.take_if_due();
+        if !usage.is_empty() {
+            values.extend(usage);
+            values.extend(self.device_memory());
+        }
         self.write(step, epoch, &values)
     }
 
@@ -190,6 +210,7 @@ impl<'a> Recorder<'a> {
             ("data_wait", times.wait_share),
         ]);
         values.extend(self.usage.take());
+        values.extend(self.device_memory());
         self.write(position.global_step, position.epoch, &values)?;
         self.flush()?;
         self.writer.manager()?.record_epoch(EpochRecord {
