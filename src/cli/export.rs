@@ -59,6 +59,9 @@ struct ArgoArguments {
 
 pub fn export(arguments: ExportArguments, kinds: &Kinds) -> Result<ExitCode, CliError> {
     let To::Argo(a) = arguments.to;
+    if let Some(path) = &a.output {
+        output_file::check_replaces(&project::path(path), "apiVersion:", "workflow")?;
+    }
     let args = a.args.resolved()?;
     let loaded = args.load_for_export(kinds)?;
     // A file that was named from the root of this machine may still be one of the project's.

@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use pipe_core::shell::CommandLine;
 use pipe_core::stop::{Signal, Stop};
 use pipe_engine::policy::Span;
-use pipe_runs::{LiveRequest, Metadata, Run, Status, is_run_file};
+use pipe_runs::{Checkpoint, LiveRequest, Metadata, Run, Status, is_run_file};
 use serde_json::json;
 
 use super::run_folders::folders;
@@ -77,22 +76,37 @@ pub fn named(word: &Path) -> Option<Name> {
     (!word.exists() && name.has_number()).then_some(name)
 }
 
-/// The run of this name, which is being trained.
+/// Where a picture of a run comes from.
+pub enum PictureSource {
+    /// The run is being trained, and can be asked.
+    Training(Run),
+    /// Its best checkpoint.
+    Checkpoint(PathBuf),
+}
+
+/// Where a picture of the run of this name comes from.
 ///
 /// # Errors
-/// It is not; then what draws from its best checkpoint.
-pub fn trained_now(name: &Name) -> Result<Run, CliError> {
+/// It is neither being trained nor has it a checkpoint, or a program made that.
+pub fn picture_source(name: &Name) -> Result<PictureSource, CliError> {
     project::enter(None)?;
     let run = one(&folders(None)?, name)?;
-    live(&run).map_err(|error| {
-        if !run.best().exists() {
-            return error;
+    match live(&run) {
+        Ok(_) => Ok(PictureSource::Training(run)),
+        Err(error) if !run.best().exists() => Err(error),
+        Err(error) => {
+            let best = Checkpoint::open(&run.best()).map_err(CliError::failed)?;
+            if best.is_of_program() {
+                return Err(
+                    error.note("a training program made its checkpoints, and draws from them")
+                );
+            }
+            for told in error.messages() {
+                message::note(&format!("{}; its best checkpoint draws", told.text));
+            }
+            Ok(PictureSource::Checkpoint(run.best()))
         }
-        let best = project::from_root(&run.best());
-        let line = CommandLine::new(["pipe", "sample"]).path(&best);
-        error.note(format!("draw from its best checkpoint with: {line}"))
-    })?;
-    Ok(run)
+    }
 }
 
 /// Asks for a picture, and gives its path once it stands; `None` after a signal.

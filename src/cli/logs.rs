@@ -28,8 +28,8 @@ use crate::report::style;
 )]
 pub struct LogsArguments {
     /// Pipeline file, or its name; may be left out where the project has one only
-    file: PathBuf,
-    /// The stage; the name of a matrix means all its stages
+    file: Option<PathBuf>,
+    /// The stage; the name of a matrix means all its stages. May be left out where only one has run
     #[arg(value_name = "STAGE")]
     stage: Option<String>,
     /// Only the last lines
@@ -38,15 +38,13 @@ pub struct LogsArguments {
 }
 
 pub fn logs(arguments: LogsArguments) -> Result<ExitCode, CliError> {
-    let (file, stage) = match (arguments.stage, arguments.file.to_str()) {
-        (None, Some(stage)) if !arguments.file.is_file() => (Path::new(HERE), stage.to_owned()),
-        (None, _) => {
-            let shown = arguments.file.display();
-            return Err(CliError::usage(format!("name a stage too: pipe logs {shown} STAGE")));
-        }
-        (Some(stage), _) => (arguments.file.as_path(), stage),
+    let (here, file) = (Path::new(HERE), arguments.file.as_deref());
+    let (file, stage) = match (file, arguments.stage.as_deref()) {
+        // One word is a stage if it is no file.
+        (Some(word), None) if !word.is_file() => (here, word.to_str()),
+        (file, stage) => (file.unwrap_or(here), stage),
     };
-    for (stage, newest) in newest(&pipeline_name::resolve(file)?, &stage)? {
+    for (stage, newest) in newest(&pipeline_name::resolve(file)?, stage)? {
         match newest {
             Newest::Here(events) => {
                 let lines = in_words(&stage, &events);
@@ -74,8 +72,8 @@ enum Newest {
     Job(Job),
 }
 
-/// What the stages of this name wrote last.
-fn newest(file: &Path, named: &str) -> Result<Vec<(StageId, Newest)>, CliError> {
+/// What the stages of this name wrote last; without a name those of the only one that wrote.
+fn newest(file: &Path, named: Option<&str>) -> Result<Vec<(StageId, Newest)>, CliError> {
     project::enter(Some(file))?;
     let (root, path) = (project::root()?, project::path(file));
     let pipeline = PipelineFile::parse(source::read(&root.join(&path), &path)?)?.name;
@@ -85,9 +83,19 @@ fn newest(file: &Path, named: &str) -> Result<Vec<(StageId, Newest)>, CliError> 
     told.retain(|stage, _| {
         Record::load(&root, &pipeline, stage).is_none_or(|record| record.job.is_none())
     });
-    let is_named = |stage: &StageId| stage.as_str() == named || stage.declared() == named;
     let known: BTreeSet<StageId> =
         jobs.iter().map(|(stage, _)| stage).chain(told.keys()).cloned().collect();
+    let declared: BTreeSet<&str> = known.iter().map(StageId::declared).collect();
+    let named = match (named, declared.first(), declared.len()) {
+        (Some(named), ..) => named,
+        (None, None, _) => return Err(CliError::usage("no stage has run yet, or not here")),
+        (None, Some(only), 1) => only,
+        _ => {
+            let all = declared.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(CliError::usage(format!("name a stage too; those that ran: {all}")));
+        }
+    };
+    let is_named = |stage: &StageId| stage.as_str() == named || stage.declared() == named;
     if !known.iter().any(is_named) {
         let error = SpecError::plain(format!("stage `{named}` has not run yet, or not here"));
         return Err(error.candidates(named, known.iter().map(StageId::as_str)).into());
@@ -97,7 +105,8 @@ fn newest(file: &Path, named: &str) -> Result<Vec<(StageId, Newest)>, CliError> 
         let newest = here.or_else(|| Some(Newest::Job(jobs.get(&stage)?.clone())));
         Some((stage, newest?))
     };
-    Ok(known.into_iter().filter(is_named).filter_map(newest).collect())
+    let all: Vec<StageId> = known.iter().filter(|stage| is_named(stage)).cloned().collect();
+    Ok(all.into_iter().filter_map(newest).collect())
 }
 
 /// An event with its time.

@@ -56,6 +56,9 @@ const VERSION: u32 = 1;
 pub fn plan(arguments: PlanArguments, kinds: &Kinds) -> Result<ExitCode, CliError> {
     let mut args = arguments.args.resolved()?;
     let loaded = args.load(kinds)?;
+    if let Some(path) = &arguments.output {
+        output_file::check_replaces(&project::path(path), "{", "plan")?;
+    }
     store::pull(&loaded, None)?;
     let stop = Stop::default();
     let mut execution = loaded.session.execution(&stop, &NullListener);

@@ -30,9 +30,10 @@ pub struct ReportArguments {
 
 pub fn report(arguments: ReportArguments, kinds: &Kinds) -> Result<ExitCode, CliError> {
     let subject = Subject::of(arguments.args.pipeline_args()?, kinds)?;
+    let (root, output) = (subject.root()?, project::path(&arguments.output));
+    output_file::check_replaces(&output, "<!doctype html>", "page")?;
     let page = subject.page()?;
     let html = page.to_html(false);
-    let (root, output) = (subject.root()?, project::path(&arguments.output));
     output_file::write(root.disk(), &output, |out| out.write_all(html.as_bytes()))?;
     page.warnings.iter().for_each(|warning| crate::report::message::warning(warning));
     if !output_file::is_output(&arguments.output) {

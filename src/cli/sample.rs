@@ -9,6 +9,7 @@ use pipe_fs::Disk;
 use pipe_models::architecture::Architectures;
 use pipe_models::burn::tensor::Device;
 use pipe_models::diffusion::Sampler;
+use pipe_runs::Run;
 use pipe_train::checkpoint::{self, SamplingModel, load_guide};
 use pipe_train::device::{self, DeviceSpec, GpuAssignment};
 use pipe_train::sampling::{
@@ -16,9 +17,9 @@ use pipe_train::sampling::{
     sampler_in_words,
 };
 
-use super::runs::named::Name;
+use super::live::PictureSource;
 use super::sampler_arguments::SamplerArguments;
-use super::{CliError, ExitCode, files, live, output_file, signals};
+use super::{CliError, ExitCode, files, live, output_file, project, signals};
 use crate::report::stdout::say;
 use crate::report::{self, Output, message};
 
@@ -27,8 +28,8 @@ use crate::report::{self, Output, message};
     after_help = "Examples:\n  pipe sample checkpoints/base_training/run_001/checkpoints/best.ckpt --n 32\n  pipe sample base.ckpt --lora checkpoints/lora/run_001/adapter --class oak --guidance 2 -o oaks.png\n  pipe sample 3"
 )]
 pub struct SampleArguments {
-    /// Checkpoint to sample from, of a training or of LoRA; of a run's folder the best. The name of a
-    /// run that is being trained, such as `3` or `base/3`, asks it for a picture of its own now
+    /// Checkpoint to sample from, of a training or of LoRA; of a run's folder, and of a run's name
+    /// such as `3` or `base/3`, the best. A run that is being trained is asked for a picture of its own
     #[arg(value_name = "CHECKPOINT|RUN")]
     checkpoint: PathBuf,
     /// Adapter to put on it: a folder in PEFT's format or a LoRA checkpoint
@@ -90,6 +91,13 @@ impl SampleArguments {
         self.n.map_or(named.clamp(GRID, MOST), usize::from)
     }
 
+    /// Has it sample from a checkpoint of the project, from whose folder paths count now.
+    fn is_of(&mut self, checkpoint: PathBuf) {
+        self.checkpoint = checkpoint;
+        self.lora = self.lora.as_deref().map(project::path);
+        self.guide = self.guide.as_deref().map(project::path);
+    }
+
     /// What is to be written, for a model of so many classes.
     fn wanted(&self, output: &Path) -> Result<Wanted, CliError> {
         let wrong = |e: String| CliError::usage(format!("--output {e}"));
@@ -111,9 +119,12 @@ pub fn sample(
     output: &Output,
     architectures: &Architectures,
 ) -> Result<ExitCode, CliError> {
-    let a = arguments;
+    let mut a = arguments;
     if let Some(name) = live::named(&a.checkpoint) {
-        return picture_of(&name, &a);
+        match live::picture_source(&name)? {
+            PictureSource::Training(run) => return picture_of(&run, &a),
+            PictureSource::Checkpoint(best) => a.is_of(best),
+        }
     }
     let sampler = a.sampler.sampler()?;
     if let Some(strip) = a.strip.filter(|strip| usize::from(*strip) > sampler.steps.max(2)) {
@@ -121,8 +132,12 @@ pub fn sample(
         return Err(CliError::usage(format!("--strip {strip}: expected up to --steps, {steps}")));
     }
     let unset = if a.seeds.is_some() || a.numbers.is_some() { "samples" } else { "samples.png" };
-    let output_path = a.output.clone().unwrap_or_else(|| PathBuf::from(unset));
+    let named_output = a.output.clone().unwrap_or_else(|| PathBuf::from(unset));
+    let output_path = project::path(&named_output);
     let wanted = a.wanted(&output_path)?;
+    if let Wanted::Grid(_) = wanted {
+        output_file::make_room(&Disk::default(), &output_path)?;
+    }
     let path = files::checkpoint(&a.checkpoint)?;
     let adapter = a.lora.as_deref().map(files::adapter);
     let device =
@@ -155,7 +170,7 @@ pub fn sample(
                 what: "sampling".into(),
                 done,
                 total: Some(total),
-                unit: Unit::Items,
+                unit: Unit::Steps,
             },
         );
         stop.requested().is_none()
@@ -172,8 +187,8 @@ pub fn sample(
         let code = stop.requested().map_or(1, |signal| signal.exit_code());
         return Ok(ExitCode::from(code));
     }
-    if !output_file::is_output(&output_path) {
-        say!("{}", output_path.display());
+    if !output_file::is_output(&named_output) {
+        say!("{}", named_output.display());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -267,8 +282,7 @@ fn refused(e: StageError) -> CliError {
 }
 
 /// Asks a run that is being trained. What is in the picture is the training's to say.
-fn picture_of(name: &Name, a: &SampleArguments) -> Result<ExitCode, CliError> {
-    let run = live::trained_now(name)?;
+fn picture_of(run: &Run, a: &SampleArguments) -> Result<ExitCode, CliError> {
     let drawing = a.lora.is_some()
         || a.output.is_some()
         || !a.classes.is_empty()
@@ -283,7 +297,7 @@ fn picture_of(name: &Name, a: &SampleArguments) -> Result<ExitCode, CliError> {
         let message = "a run that is being trained draws its own picture, and takes no options";
         return Err(CliError::usage(message).note("name a checkpoint's file to draw from it"));
     }
-    match live::sample(&run)? {
+    match live::sample(run)? {
         Some(path) => say!("{}", path.display()),
         None => return Ok(live::interrupted()),
     }

@@ -40,6 +40,8 @@ pub enum Unit {
     Bytes,
     #[serde(rename = "images")]
     Items,
+    /// Steps of the sampler, each of a batch of images.
+    Steps,
 }
 
 /// One thing that happened.

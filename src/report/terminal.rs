@@ -251,6 +251,8 @@ fn amount(done: u64, total: Option<u64>, unit: Unit) -> String {
         (Unit::Bytes, _) => table::bytes(done),
         (Unit::Items, Some(total)) => format!("{done}/{total} images"),
         (Unit::Items, None) => format!("{done} images"),
+        (Unit::Steps, Some(total)) => format!("step {done} of {total}"),
+        (Unit::Steps, None) => format!("step {done}"),
     }
 }
 
@@ -262,6 +264,7 @@ mod tests {
     fn what_is_counted_is_not_shown_in_bytes() {
         assert_eq!(amount(9, Some(16), Unit::Items), "9/16 images");
         assert_eq!(amount(9, None, Unit::Items), "9 images");
+        assert_eq!(amount(9, Some(36), Unit::Steps), "step 9 of 36");
         assert_eq!(amount(9_000, Some(16), Unit::Bytes), "9.0 kB");
     }
 

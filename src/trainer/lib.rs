@@ -56,6 +56,7 @@ pub use length::UNLIMITED;
 pub use opening::write_config;
 pub use selection::RunSelection;
 pub use stopping::{
-    Ending, StoppingRules, TotalEpochs, Trained, finished_early, lint_patience, note_ending,
+    Ending, StoppingRules, TotalEpochs, Trained, finished_early, lint_mode, lint_patience,
+    note_ending,
 };
 pub use training::{Changeable, Training, shown};

@@ -2,8 +2,8 @@
 //! Reads the disk and changes nothing.
 //!
 //! A run is gone on with by the pipeline and the stage that it belongs to. What another pipeline's
-//! stage of that name trained is used if it is all that is asked for, and is not gone on with
-//! unless its number is given.
+//! stage of that name trained, or another stage of the same matrix, is used if it is all that is
+//! asked for, and is not gone on with unless its number is given.
 
 use std::path::PathBuf;
 
@@ -57,10 +57,8 @@ impl<'a> RunCatalog<'a> {
     /// The runs of the stage and of those that are declared as one with it, a matrix' members, oldest
     /// first.
     pub fn related(&self) -> impl Iterator<Item = &RunWithMetadata> {
-        let declared = |stage: &str| stage.split('@').next().map(str::to_owned);
-        let own = declared(self.stage);
-        let is_related = move |(_, m): &&RunWithMetadata| {
-            m.pipeline == self.pipeline && declared(&m.stage) == own
+        let is_related = |(_, m): &&RunWithMetadata| {
+            m.pipeline == self.pipeline && declared(&m.stage) == declared(self.stage)
         };
         self.others.iter().filter(is_related).chain(&self.own)
     }
@@ -82,7 +80,8 @@ impl<'a> RunCatalog<'a> {
         let own = self.own.iter().rfind(|(run, m)| fits(run, m) && !has_lost_checkpoints(run, m));
         own.or_else(|| {
             self.others.iter().rfind(|(run, m)| {
-                let completed = m.stage == self.stage && m.status == Status::Completed;
+                let is_of_it = declared(&m.stage) == declared(self.stage);
+                let completed = is_of_it && m.status == Status::Completed;
                 completed && fits(run, m) && completed_epochs(run, m) >= epochs.on(&m.dataset)
             })
         })
@@ -98,11 +97,12 @@ impl<'a> RunCatalog<'a> {
             } else {
                 format!("stage {} of pipeline {}", m.stage, m.pipeline)
             };
-            let number = run.number.0;
-            format!(
-                "run {} of {whose} is the same training: `--run-number {number}` goes on with it",
-                run.number
-            )
+            let found = format!("run {} of {whose} is the same training", run.number);
+            if self.stage.contains('@') {
+                // A number would be that of all stages of the matrix.
+                return format!("{found}, not finished");
+            }
+            format!("{found}: `--run-number {}` goes on with it", run.number.0)
         });
         let without_metadata = self.without_metadata.iter().map(|folder| {
             let name = folder.file_name().unwrap_or_default().to_string_lossy();
@@ -113,6 +113,11 @@ impl<'a> RunCatalog<'a> {
         });
         same.into_iter().chain(without_metadata).collect()
     }
+}
+
+/// The name of a stage in its file: those of a matrix are `NAME@VALUES`.
+fn declared(stage: &str) -> &str {
+    stage.split('@').next().unwrap_or(stage)
 }
 
 /// The epochs whose result stands on disk.

@@ -5,7 +5,7 @@
 use chrono::{DateTime, Local, Utc};
 use pipe_engine::kind::Diagnostic;
 use pipe_engine::policy::{Better, Halving, Span};
-use pipe_runs::policy::{CheckpointPolicy, EarlyStopping, metric};
+use pipe_runs::policy::{CheckpointPolicy, EarlyStopping, Mode, metric};
 use pipe_runs::{DatasetRecord, EpochRecord, Metadata};
 
 use crate::budget::TimeLimits;
@@ -177,6 +177,14 @@ pub fn lint_halving(halving: &Halving) -> Option<Diagnostic> {
     let message = format!("those with the lowest {name} would go on");
     let found = Diagnostic::warning("halving.mode", message);
     is_doubtful.then(|| found.note("where higher is better: `mode: max`"))
+}
+
+/// A warning where the lowest value of a metric is to be chosen of which more is better.
+pub fn lint_mode(key: &str, name: &str, mode: Mode) -> Option<Diagnostic> {
+    let is_doubtful = mode == Mode::Min && metric::is_better_when_higher(name);
+    let message = format!("the lowest {name} would be the best");
+    is_doubtful
+        .then(|| Diagnostic::warning(key, message).note("where higher is better: `mode: max`"))
 }
 
 /// Lints early stopping in a training of so many epochs.

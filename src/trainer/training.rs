@@ -219,10 +219,12 @@ impl Training<'_> {
         done: u64,
         early: Option<&str>,
     ) -> String {
-        let whose = if metadata.pipeline == o.pipeline {
-            String::new()
-        } else {
+        let whose = if metadata.pipeline != o.pipeline {
             format!(" of pipeline {}", metadata.pipeline)
+        } else if metadata.stage != o.stage.as_str() {
+            format!(" of stage {}", metadata.stage)
+        } else {
+            String::new()
         };
         let total = self.total(metadata);
         let (place, number) = (self.place(o.root, run), run.number);

@@ -248,3 +248,22 @@ fn every_checkpoint_of_a_run_has_the_runs_identity() {
         assert_eq!(serde_json::from_str::<Value>(&shown).unwrap()["identity"], identity, "{file}");
     }
 }
+
+#[test]
+fn a_sweep_takes_what_was_trained_without_it() {
+    let project = Project::new();
+    project.write("p.yaml", TINY);
+    project.pipe(&["run", "p.yaml", "--learning-rate", "1e-3"]).succeeds();
+    let sweep = ["run", "p.yaml", "--sweep", "base.learning_rate=1e-3,2e-3"];
+    let said = project.pipe(&sweep).succeeds().stderr();
+    assert!(said.contains("base@learning_rate=0.001: skip"), "{said}");
+    assert_eq!(project.list("checkpoints/base_training"), ["run_001", "run_002"]);
+    // And the other way round.
+    project
+        .pipe(&["plan", "p.yaml", "--learning-rate", "2e-3"])
+        .succeeds()
+        .says("up to date, run 002 of stage base@learning_rate=0.002");
+    // What is not finished is another's.
+    let more = project.pipe(&[&sweep[..], &["--epochs=3", "--dry-run"]].concat()).succeeds();
+    more.says("run 001 of stage base is the same training, not finished");
+}

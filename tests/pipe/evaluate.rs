@@ -123,6 +123,8 @@ fn the_best_model_of_a_sweep_is_chosen_by_a_stage_that_judges() {
   chosen: { kind: select_best, over: base, by: quality.val_loss }
 ";
     let text = project.read("p.yaml") + chosen;
+    project.write("p.yaml", text.replace("quality.val_loss }", "quality.val_los }"));
+    project.pipe(&["check", "p.yaml"]).exits(2).says("`quality` reports no `val_los`");
     project.write("p.yaml", text);
     project
         .pipe(&["run", "p.yaml"])

@@ -4,7 +4,6 @@
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use crate::advice::{after, typed};
 use crate::project::{Project, send, weights};
 use crate::trainer;
 
@@ -86,9 +85,15 @@ fn a_checkpoint_is_saved_when_it_is_asked_for() {
     let last = format!("{BUILT_IN}/checkpoints/last.ckpt");
     assert_eq!(weights(&project.path(&last)), weights(&straight.path(&last)));
     project.pipe(&["save", "1"]).exits(2).says("run 001 is not being trained: it is completed");
-    let said = project.pipe(&["sample", "1"]).exits(2).stderr();
-    typed(&project, "", &format!("{} --n 2", after(&said, "draw from its best checkpoint with: ")));
-    assert!(project.path("samples.png").exists());
+    // Its best checkpoint draws, as of its file.
+    let drawn = project.pipe(&["sample", "1", "--n", "2", "-o", "new/two.png"]).succeeds();
+    let drawn =
+        drawn.says("run 001 is not being trained: it is completed; its best checkpoint draws");
+    assert_eq!(drawn.stdout(), "new/two.png\n");
+    let best = format!("{BUILT_IN}/checkpoints/best.ckpt");
+    project.pipe(&["sample", &best, "--n", "2", "-o", "again.png"]).succeeds();
+    let read = |file: &str| std::fs::read(project.path(file)).unwrap();
+    assert!(read("new/two.png") == read("again.png"));
 }
 
 #[test]
@@ -104,7 +109,6 @@ fn a_picture_is_drawn_when_it_is_asked_for() {
         .exits(2)
         .says("draws its own picture, and takes no options");
     let project = training.stop();
-    project.pipe(&["sample", "1"]).exits(2).says("is not being trained");
     let said = project.pipe(&["sample", "1", "--n", "4"]).exits(2).stderr();
     assert!(said.contains("is not being trained: it is interrupted"), "{said}");
 }

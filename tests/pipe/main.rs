@@ -53,6 +53,7 @@ mod metrics;
 mod named;
 #[cfg(unix)]
 mod nodes;
+mod others_files;
 mod page;
 mod page_use;
 mod pictures;

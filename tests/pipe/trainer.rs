@@ -178,7 +178,9 @@ fn a_stop_saves_inside_an_epoch_and_exits_with_75() {
 fn other_settings_and_other_files_are_another_run() {
     let keys = "    inputs: [data.txt]\n    settings: { rate: 0.1 }\n";
     let project = project(keys);
-    project.pipe(&["run", "p.yaml"]).exits(1).says("inputs: there is no data.txt");
+    let missing = "inputs: there is no data.txt in the project's folder, /";
+    project.pipe(&["plan", "p.yaml"]).succeeds().says(missing);
+    project.pipe(&["run", "p.yaml"]).exits(1).says(missing);
     project.write("data.txt", "one");
     project.pipe(&["run", "p.yaml"]).succeeds();
     project.pipe(&["plan", "p.yaml"]).succeeds().says("up to date, run 001");
@@ -191,6 +193,20 @@ fn other_settings_and_other_files_are_another_run() {
     let other = ["run", "p.yaml", "--set", "base.settings.rate=0.2"];
     project.pipe(&other).succeeds();
     assert_eq!(project.list("checkpoints/trainer"), ["run_001", "run_002", "run_003"]);
+}
+
+#[test]
+fn the_best_is_by_a_metric_that_is_told() {
+    let project = script(json!([r#"{"epoch": 1, "metrics": {"accuracy": 0.9}}"#]));
+    let ended = project.pipe(&["run", "p.yaml", "--epochs=1"]).exits(1);
+    ended
+        .says("checkpoint.monitor: the training reports no `train_loss`; it reports accuracy")
+        .says("with `mode: max` where higher is better");
+    let lowest = ["check", "p.yaml", "--set", "base.checkpoint.monitor=accuracy"];
+    project.pipe(&lowest).says("the lowest accuracy would be the best");
+    // A program that tells nothing has no best checkpoint, and is not in the wrong.
+    let silent = script(json!([r#"{"epoch": 1}"#]));
+    silent.pipe(&["run", "p.yaml", "--epochs=1"]).says("no checkpoint is the best");
 }
 
 #[test]

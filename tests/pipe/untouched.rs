@@ -150,7 +150,7 @@ fn an_output_goes_through_a_link_and_into_a_pipe() {
     for (arguments, name, begins) in OUTPUTS {
         let (link, pipe) = (format!("link_{name}"), format!("pipe_{name}"));
         let there = project.path("big").join(name);
-        std::fs::write(&there, "old").unwrap();
+        std::fs::write(&there, begins).unwrap();
         std::os::unix::fs::symlink(&there, project.path(&link)).unwrap();
         project.pipe(&[arguments, &[link.as_str()]].concat()).succeeds();
         assert!(project.path(&link).is_symlink(), "{arguments:?}");

@@ -20,7 +20,7 @@ for epoch in $(pipe job epochs); do
   line=${result% *}
   echo "$line" >"$checkpoint"
   code=0
-  pipe job epoch "$epoch" --metric "loss=${result##* }" --checkpoint "$checkpoint" || code=$?
+  pipe job epoch "$epoch" --metric "loss=${result##* }" --checkpoint "$checkpoint" >/dev/null || code=$?
   case $code in
     0) ;;
     75) exit 0 ;; # a stop was asked for, and this epoch is saved

@@ -189,7 +189,7 @@ impl Stage for CommandStage {
         let changes = seen.changes(&made.inputs, is_left_out);
         if let Some(pattern) = missing {
             // A stage before this one may bring it.
-            let reason = there_is_no(pattern);
+            let reason = there_is_no(pattern, o.root);
             return Ok(StageState::Absent { reason, changes }.into());
         }
         if !changes.is_empty() {
@@ -220,7 +220,7 @@ impl Stage for CommandStage {
         // Taken before the start: what changes while the program runs is a reason to run again.
         let (found, missing) = self.inputs(&files)?;
         if let Some(pattern) = missing {
-            return Err(StageError::new(Failure::Input, there_is_no(pattern)));
+            return Err(StageError::new(Failure::Input, there_is_no(pattern, &context.root)));
         }
         let inputs = digested(&context.root, context.formats, found, known)?;
         let (standing, _) = self.outputs(&files)?;
@@ -267,8 +267,9 @@ impl Stage for CommandStage {
     }
 }
 
-fn there_is_no(pattern: &str) -> String {
-    format!("inputs: there is no {pattern}")
+/// What is said of a pattern of `inputs:` that no file matches.
+pub fn there_is_no(pattern: &str, root: &Path) -> String {
+    format!("inputs: there is no {pattern} in the project's folder, {}", root.display())
 }
 
 impl CommandStage {

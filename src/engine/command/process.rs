@@ -17,6 +17,7 @@ use super::process_tree::{LeftRunning, ProcessTree};
 use super::{Program, signals};
 use crate::kind::RunContext;
 use crate::pipeline_file::environment;
+use crate::policy::Span;
 
 /// Time between the request to stop and the end by force.
 pub(super) const GRACE: Duration = Duration::from_secs(10);
@@ -148,7 +149,7 @@ fn wait(
                 }
                 asked = Some(Instant::now());
             }
-            Some(at) => force(launch, family, at.elapsed(), &mut told),
+            Some(at) => force(context, launch, family, (at.elapsed(), &mut told)),
             None => {}
         }
         if reaped.elapsed() > BETWEEN_REAPING {
@@ -171,9 +172,19 @@ fn ask(launch: &Launch, family: &ProcessTree, stdin: &mut Option<ChildStdin>) {
 
 /// Ends a program by force once its time is over. A starter is told once before, so that it ends
 /// what it started elsewhere.
-fn force(launch: &Launch, family: &ProcessTree, since: Duration, told: &mut bool) {
+fn force(
+    context: &RunContext,
+    launch: &Launch,
+    family: &ProcessTree,
+    (since, told): (Duration, &mut bool),
+) {
     let Some(_) = launch.starter else {
         if since > launch.grace {
+            if !*told {
+                let text = format!("the program did not end within {}: killed", Span(launch.grace));
+                context.event(Event::Warning { text });
+                *told = true;
+            }
             family.signal(true);
         }
         return;

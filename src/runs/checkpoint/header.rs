@@ -62,13 +62,17 @@ impl Header {
     pub(super) fn from_metadata(
         mut map: BTreeMap<String, String>,
     ) -> Result<Self, (Corruption, String)> {
-        let foreign = |message: String| (Corruption::Foreign, message);
+        if map.remove("format").as_deref() != Some(FORMAT) {
+            let message = "a safetensors file, but not a checkpoint of pipe".into();
+            return Err((Corruption::Foreign, message));
+        }
+        let foreign = |message: String| {
+            let why = "it was altered, or another program wrote it";
+            (Corruption::Foreign, format!("{message}: {why}"))
+        };
         let mut take = |key: &str| {
             map.remove(key).ok_or_else(|| foreign(format!("the header has no `{key}`")))
         };
-        if take("format").ok().as_deref() != Some(FORMAT) {
-            return Err(foreign("a safetensors file, but not a checkpoint of pipe".into()));
-        }
         let number = |key: &str, text: String| {
             text.parse::<u64>().map_err(|_| foreign(format!("`{key}` is no number")))
         };

@@ -13,6 +13,7 @@ use pipe_engine::kind::{
 use pipe_engine::state::{Output, Outputs};
 use pipe_runs::policy::{Mode, metric};
 use pipe_runs::{Checkpoint, file_digest_like};
+use pipe_trainer::lint_mode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -311,7 +312,7 @@ impl CopyBest {
         }
         let over = std::slice::from_ref(from);
         let mut found = lint_selection::check_metric("by", metric, over, pipeline);
-        found.extend(lint_selection::check_mode("by", metric, mode.unwrap_or(Mode::Min)));
+        found.extend(lint_mode("by", metric, mode.unwrap_or(Mode::Min)));
         found
     }
 

@@ -8,10 +8,10 @@ use pipe_engine::kind::{Diagnostic, PipelineView};
 use pipe_engine::policy::{Better, Halving};
 use pipe_runs::policy::{CheckpointPolicy, Mode, metric};
 use pipe_trainer::following::judged_metric;
-use pipe_trainer::lint_patience;
+use pipe_trainer::{lint_mode, lint_patience};
 
 use super::artifacts::{CheckpointPreview, JudgePreview, ProgramPreview, SavedEpochs};
-use super::lint_selection::check_mode;
+use super::lint_selection::check_judged_metric;
 use crate::architecture::Architectures;
 use crate::data::{DatasetSettings, PublishedSplit};
 use crate::lora::LoraPlan;
@@ -154,16 +154,12 @@ fn check_own_monitor(
 
 /// Lints a metric that a stage finds out about each checkpoint.
 fn check_judged(stage: &str, metric: &str, mode: Mode, pipeline: &PipelineView) -> Vec<Diagnostic> {
-    let judges = pipeline.each_preview::<JudgePreview>(stage);
-    if judges.is_empty() {
+    if pipeline.each_preview::<JudgePreview>(stage).is_empty() {
         // What is wrong with the stage is told by the engine, which knows whom it judges.
         return Vec::new();
     }
-    let names: BTreeSet<&str> =
-        judges.iter().flat_map(|(_, judge)| &judge.0).map(String::as_str).collect();
-    let whoever = format!("`{stage}` reports");
-    if let Err(message) = metric::find(metric, names, &whoever) {
-        return vec![Diagnostic::error("checkpoint.monitor", message)];
+    if let Some(missing) = check_judged_metric("checkpoint.monitor", metric, stage, pipeline) {
+        return vec![missing];
     }
     if mode == Mode::Max && !metric::is_better_when_higher(metric) {
         let message = format!("the highest {stage}.{metric} would be the best checkpoint");
@@ -171,7 +167,7 @@ fn check_judged(stage: &str, metric: &str, mode: Mode, pipeline: &PipelineView) 
             Diagnostic::warning("checkpoint.mode", message).note("better when lower: `min`"),
         ];
     }
-    check_mode("checkpoint.mode", &format!("{stage}.{metric}"), mode).into_iter().collect()
+    lint_mode("checkpoint.mode", &format!("{stage}.{metric}"), mode).into_iter().collect()
 }
 
 /// Refuses a stage that keeps one checkpoint where each of a training is to be looked at.

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use pipe_engine::kind::{Diagnostic, PipelineView};
-use pipe_runs::policy::{Mode, metric};
+use pipe_runs::policy::metric;
 
-use super::artifacts::CheckpointPreview;
+use super::artifacts::{CheckpointPreview, JudgePreview};
 use super::lint::VAL_LOSS;
 
 /// Whether the checkpoints of the stages `over` can have the metric `name`. `key`: the setting that
@@ -53,10 +53,20 @@ pub(super) fn check_metric(
     vec![Diagnostic::warning(key, format!("{cannot} it reports no `{name}`"))]
 }
 
-/// A warning where the lowest value of a metric is to be chosen of which more is better.
-pub(super) fn check_mode(key: &str, name: &str, mode: Mode) -> Option<Diagnostic> {
-    let is_doubtful = mode == Mode::Min && metric::is_better_when_higher(name);
-    let message = format!("the lowest {name} would be the best");
-    is_doubtful
-        .then(|| Diagnostic::warning(key, message).note("where higher is better: `mode: max`"))
+/// An error where no stage of this name finds out a metric; none where it is not known what it finds
+/// out.
+pub(super) fn check_judged_metric(
+    key: &str,
+    metric: &str,
+    judge: &str,
+    pipeline: &PipelineView,
+) -> Option<Diagnostic> {
+    let judges = pipeline.each_preview::<JudgePreview>(judge);
+    if judges.is_empty() {
+        return None;
+    }
+    let names: BTreeSet<&str> =
+        judges.iter().flat_map(|(_, judge)| &judge.0).map(String::as_str).collect();
+    let missing = metric::find(metric, names, &format!("`{judge}` reports")).err();
+    missing.map(|message| Diagnostic::error(key, message))
 }

@@ -13,6 +13,7 @@ mod lint_sample;
 mod lint_selection;
 mod lora;
 mod progress;
+mod result_files;
 mod resume_checkpoint;
 mod resume_compatibility;
 mod sample;

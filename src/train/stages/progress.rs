@@ -1,20 +1,27 @@
 //! How a running stage tells how far it is, and ends early.
 
-use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use pipe_core::progress::{Event, Unit};
 use pipe_core::stop::Signal;
 use pipe_engine::kind::{Failure, RunContext, StageError};
-use pipe_fs::atomic;
 
 use crate::data::Progress;
 
 /// Tells how many of how many items are done, and whether to go on.
 pub(super) fn tell(context: &RunContext, what: &str, done: u64, total: u64) -> bool {
+    tell_in(Unit::Items, context, what, done, total)
+}
+
+/// Tells how many of how many steps of the sampler are done, and whether to go on.
+pub(super) fn tell_sampling(context: &RunContext, done: u64, total: u64) -> bool {
+    tell_in(Unit::Steps, context, "sampling", done, total)
+}
+
+fn tell_in(unit: Unit, context: &RunContext, what: &str, done: u64, total: u64) -> bool {
     let (what, total) = (what.to_owned(), Some(total));
-    context.event(Event::Preparing { what, done, total, unit: Unit::Items });
+    context.event(Event::Preparing { what, done, total, unit });
     context.stop.requested().is_none()
 }
 
@@ -25,19 +32,6 @@ pub(super) fn unless_stopped<T>(context: &RunContext, found: Option<T>) -> Resul
         StageError::new(Failure::Interrupted(signal), format!("stopped by {}", signal.name()))
     };
     found.ok_or_else(stopped)
-}
-
-/// Removes files below `to` that the stage made before and that are not its result any more.
-pub(super) fn remove_former(
-    context: &RunContext,
-    to: &Path,
-    files: &[PathBuf],
-) -> Result<(), StageError> {
-    let before = context.made.iter().flat_map(|made| &made.outputs).map(|o| Path::new(&o.path));
-    for old in before.filter(|old| old.starts_with(to) && !files.iter().any(|f| f == old)) {
-        atomic::remove(context.root.disk(), &context.root.join(old))?;
-    }
-    Ok(())
 }
 
 /// Passes progress on a few times a second.

@@ -18,7 +18,8 @@ use serde_json::Value;
 
 use super::artifacts::{CheckpointFile, Checkpoints};
 use super::copy_best::inside_project;
-use super::progress::{remove_former, tell, unless_stopped};
+use super::progress::{tell_sampling, unless_stopped};
+use super::result_files::{remove_former, write_result};
 use super::sample_guide::{self, GuideSettings};
 use super::sample_settings::SampleSettings;
 use super::{lint, lint_sample};
@@ -259,15 +260,11 @@ impl SampleStage {
             batch_size: s.batch_size,
             strip: s.strip,
         };
-        let after = |done, total| tell(context, "sampling", done, total);
+        let after = |done, total| tell_sampling(context, done, total);
         let grid = request.sample(sampled.view(), device, after)?;
         let grid = unless_stopped(context, grid)?;
-        let target = context.root.join(to);
         let format = Format::of(to).map_err(StageError::setting)?;
-        let bytes = format.encode(&grid.render())?;
-        atomic::create_folder(context.root.disk(), target.parent().unwrap_or(&context.root))?;
-        atomic::remove_temporary_files_for(context.root.disk(), &target);
-        atomic::write(context.root.disk(), &target, |out| out.write_all(&bytes))?;
+        write_result(context, to, &format.encode(&grid.render())?)?;
         let classes = sampled.opened.config.num_classes();
         let part = request.class_subset(classes).map(|part| format!(" of {part}"));
         let summary = format!("{} images{}: {}", s.n, part.unwrap_or_default(), to.display());
@@ -295,7 +292,7 @@ impl SampleStage {
         let path = target.path();
         let disk = context.root.disk();
         atomic::create_folder(disk, path.parent().unwrap_or(&context.root))?;
-        let after = |done, total| tell(context, "sampling", done, total);
+        let after = |done, total| tell_sampling(context, done, total);
         let written = request.write(disk, &target, sampled.view(), device, after)?;
         let written = unless_stopped(context, written)?;
         let files = written.files.iter().map(|name| to.join(name));

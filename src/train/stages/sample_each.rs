@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use pipe_engine::kind::{InspectContext, Outcome, RunContext, StageError};
-use pipe_fs::atomic;
+use pipe_engine::kind::{Failure, InspectContext, Outcome, RunContext, StageError};
 use pipe_trainer::following::{follow, why_open};
 
 use super::lora;
+use super::result_files::write_result;
 use super::sample::SampleStage;
 use super::sample_settings::SampleSettings;
 use crate::sampling::Target;
@@ -45,9 +45,12 @@ impl SampleStage {
             |epoch: u64| made.get(&epoch).cloned().unwrap_or_else(|| files_of(root, to(epoch)));
         let mut files: Vec<PathBuf> = followed.epochs().flat_map(of).collect();
         if let Some((best, _)) = followed.of_best().filter(|_| !self.is_folder()) {
-            let target = root.join(&s.to);
-            atomic::remove_temporary_files_for(root.disk(), &target);
-            atomic::copy(root.disk(), &root.join(to(best)), &target)?;
+            let best = root.join(to(best));
+            let bytes = std::fs::read(&best).map_err(|e| {
+                let text = format!("failed to read {}: {e}", best.display());
+                StageError::new(Failure::Storage, text)
+            })?;
+            write_result(context, &s.to, &bytes)?;
             files.push(s.to.clone());
         }
         self.record(context, &files, inputs)?;

@@ -18,6 +18,7 @@ use pipe_engine::kind::{
 };
 use pipe_runs::Checkpoint;
 use pipe_runs::policy::{Mode, metric};
+use pipe_trainer::lint_mode;
 use schemars::JsonSchema;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -216,8 +217,9 @@ impl Stage for SelectBest {
                 let over = over.names().iter().flat_map(|stage| pipeline.members(stage)).collect();
                 let judges = pipeline.members(judge).into_iter().collect();
                 let unpaired = judges::pair(&over, &judges).err();
+                let unpaired = unpaired.map(|e| Diagnostic::error(*key, e.message).note(e.note));
                 unpaired
-                    .map(|e| Diagnostic::error(*key, e.message).note(e.note))
+                    .or_else(|| lint_selection::check_judged_metric(key, metric, judge, pipeline))
                     .into_iter()
                     .collect()
             }
@@ -226,7 +228,7 @@ impl Stage for SelectBest {
         if found.is_empty() {
             found.extend(names.flat_map(|stage| lint::check_source("over", stage, None, pipeline)));
         }
-        found.extend(lint_selection::check_mode(key, metric, *mode));
+        found.extend(lint_mode(key, metric, *mode));
         found
     }
 

@@ -170,7 +170,8 @@ impl<'a, 'r> Trainer<'a, 'r> {
             None if limits.is_set() && epochs == UNLIMITED => limits.words(),
             _ => format!("{all} in all"),
         };
-        let text = format!("{images} images, {steps_per_epoch} steps an epoch, {length}\n");
+        let steps = if steps_per_epoch == 1 { "step" } else { "steps" };
+        let text = format!("{images} images, {steps_per_epoch} {steps} an epoch, {length}\n");
         context.event(Event::Message { text });
         if position.step_in_epoch == 0 && position.epoch == period.after {
             period.begins().into_iter().for_each(|event| context.event(event));

@@ -20,6 +20,11 @@ pub(super) fn is_data(key: &str) -> bool {
     key.starts_with(CONTENT)
 }
 
+/// The key of a manifest for the files that match a pattern.
+pub(super) fn key(pattern: &str) -> String {
+    format!("{CONTENT}{pattern}")
+}
+
 /// A digest for each pattern, by its key in the manifest.
 pub(super) fn content(inputs: &[InputFiles]) -> BTreeMap<String, String> {
     let digest = |input: &InputFiles| {
@@ -28,7 +33,7 @@ pub(super) fn content(inputs: &[InputFiles]) -> BTreeMap<String, String> {
             hash.update(format!("{}={}\n", file.path, file.digest));
         }
         let digest = format!("sha256:{}", hex(&hash.finalize()));
-        Some((format!("{CONTENT}{}", input.pattern), digest))
+        Some((key(&input.pattern), digest))
     };
     inputs.iter().filter_map(digest).collect()
 }

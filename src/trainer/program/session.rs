@@ -261,9 +261,8 @@ impl<'a> Session<'a> {
         self.write(step, current, &metrics)?;
         if self.told.is_none_or(|at| at.elapsed() >= PROGRESS) {
             self.told = Some(Instant::now());
-            let value = ["loss", "train_loss", &self.policy.monitor]
-                .iter()
-                .find_map(|name| metrics.values.get(*name).copied());
+            let named = ["loss", "train_loss", &self.policy.monitor];
+            let value = named.iter().find_map(|name| metrics.values.get(*name).copied());
             self.context.event(Event::Step {
                 position: current,
                 target: self.target,
@@ -290,11 +289,8 @@ impl<'a> Session<'a> {
         // Of a program that counts no steps, each epoch is one.
         let step = step.unwrap_or_else(|| self.position.step.max(self.epoch_step + 1));
         if step <= self.epoch_step {
-            return broken(format!(
-                "step {step} at the end of epoch {epoch}, and epoch {} ended at step {}",
-                epoch - 1,
-                self.epoch_step
-            ));
+            let before = format!("epoch {} ended at step {}", epoch - 1, self.epoch_step);
+            return broken(format!("step {step} at the end of epoch {epoch}, and {before}"));
         }
         self.check_monitor(&metrics)?;
         self.warn_of(&metrics);
@@ -334,11 +330,14 @@ impl<'a> Session<'a> {
         self.check_stopping(told())?;
         let Err(wrong) = self.policy.check_reported(told()) else { return Ok(()) };
         let text = format!("checkpoint.monitor: {}", wrong.message);
-        if self.policy.monitor != CheckpointPolicy::default().monitor && self.policy.enabled {
-            return broken(text);
+        let is_default = self.policy.monitor == CheckpointPolicy::default().monitor;
+        let any = told().next().is_some();
+        if !self.policy.enabled || (is_default && !any) {
+            self.warn(format!("{text}: no checkpoint is the best"));
+            return Ok(());
         }
-        self.warn(format!("{text}: no checkpoint is the best"));
-        Ok(())
+        let advice = "; name one of these, with `mode: max` where higher is better";
+        broken(text + if any { advice } else { "" })
     }
 
     fn warn_of(&mut self, metrics: &Metrics) {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use pipe_core::progress::Event;
-use pipe_engine::command::{InputFiles, input_files};
+use pipe_engine::command::{InputFiles, input_files, there_is_no};
 use pipe_engine::kind::{
     ContentContext, Diagnostic, Failure, Files, InspectContext, Inspection, Outcome, PipelineView,
     Preview, Reference, RunContext, Stage, StageError, StageState,
@@ -24,7 +24,8 @@ use super::settings::TrainerSettings;
 use crate::artifacts::{Checkpoints, ProgramPreview, checkpoint_reference};
 use crate::run_match::RunCriteria;
 use crate::stopping::{
-    StoppingRules, TotalEpochs, lint_halving, lint_patience, note_ending, note_finished_early,
+    StoppingRules, TotalEpochs, lint_halving, lint_mode, lint_patience, note_ending,
+    note_finished_early,
 };
 use crate::training::{Changeable, Training, shown};
 use crate::write_config;
@@ -67,11 +68,8 @@ impl Stage for TrainerStage {
     }
 
     fn references(&self) -> Vec<Reference> {
-        self.settings
-            .init_stage()
-            .map(|stage| checkpoint_reference("init", stage))
-            .into_iter()
-            .collect()
+        let init = self.settings.init_stage();
+        init.map(|stage| checkpoint_reference("init", stage)).into_iter().collect()
     }
 
     fn files(&self) -> Files {
@@ -110,6 +108,7 @@ impl Stage for TrainerStage {
             let message = format!("of {} epochs only the last is saved", self.settings.epochs);
             found.push(Diagnostic::warning("checkpoint.save_every_n_epochs", message));
         }
+        found.extend(lint_mode("checkpoint.mode", &policy.monitor, policy.mode));
         let rule = self.settings.early_stopping.as_ref();
         found.extend(rule.and_then(|rule| lint_patience(rule, self.settings.epochs)));
         found
@@ -128,6 +127,12 @@ impl Stage for TrainerStage {
             data: Some(&inputs),
         };
         let mut seen = self.training().inspect(o, &criteria, |_| Ok(()))?;
+        let patterns = self.settings.patterns();
+        let missing = patterns.iter().find(|pattern| !o.manifest.contains_key(&data::key(pattern)));
+        if let (StageState::Absent { reason, .. }, Some(pattern)) = (&mut seen.state, missing) {
+            // A stage before this one may bring it.
+            *reason = there_is_no(pattern, o.root);
+        }
         if !self.settings.resumable {
             seen.state = match seen.state {
                 StageState::Partial { done, total, reason } if done < total => {
@@ -301,8 +306,7 @@ impl TrainerStage {
     fn read_inputs(&self, context: &RunContext) -> Result<Vec<Output>, StageError> {
         let mut read = Vec::new();
         for InputFiles { pattern, files } in self.inputs(&context.content_context())? {
-            let missing =
-                || StageError::new(Failure::Input, format!("inputs: there is no {pattern}"));
+            let missing = || StageError::new(Failure::Input, there_is_no(&pattern, &context.root));
             read.extend(files.ok_or_else(missing)?);
         }
         read.sort_by(|a, b| a.path.cmp(&b.path));

@@ -41,6 +41,19 @@ pub fn matches(file: &Path, making: &Making) -> bool {
     read(&bytes, making).is_some()
 }
 
+/// Whether nothing of anybody's is lost with a file: it says of itself that it is a sampled picture,
+/// or it is a piece of a PNG.
+pub fn is_replaceable(file: &Path) -> bool {
+    let Ok(bytes) = std::fs::read(file) else { return false };
+    match Decoder::new(Cursor::new(&bytes)).read_info() {
+        Ok(reader) => {
+            let texts = &reader.info().uncompressed_latin1_text;
+            ["seed", "steps"].iter().all(|key| texts.iter().any(|text| text.keyword == *key))
+        }
+        Err(_) => bytes.is_empty() || bytes.starts_with(b"\x89PNG\r\n\x1a\n"),
+    }
+}
+
 /// The pixels of a picture that was made so, RGB, row by row. A text beyond those of its making
 /// says that it was made otherwise.
 pub fn read(bytes: &[u8], making: &Making) -> Option<Vec<u8>> {
@@ -83,6 +96,7 @@ mod tests {
             assert_eq!(read(&bytes, &making(class)[..1].to_vec()), None, "it says more");
             std::fs::write(&file, &bytes).unwrap();
             assert!(matches(&file, &making(class)));
+            assert!(!is_replaceable(&file), "a sampled picture names its steps");
             std::fs::write(&file, &bytes[..bytes.len() - 20]).unwrap();
             assert!(!matches(&file, &making(class)), "half of it is not it");
             let others = image::load_from_memory(&bytes).unwrap().to_rgb8();

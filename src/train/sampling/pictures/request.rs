@@ -84,6 +84,7 @@ impl PictureRequest {
         let is_there =
             |picture: &&Planned| png::matches(&folder.join(&picture.name), &self.making(picture));
         let missing: Vec<&Planned> = planned.iter().filter(|p| !is_there(p)).collect();
+        check_not_foreign(&folder, &missing)?;
         remove_unfinished(disk, target, &missing);
         let batch = self.batch_size.max(1);
         let total = (missing.len().div_ceil(batch) * self.sampler.steps) as u64;
@@ -210,6 +211,18 @@ impl PictureRequest {
         }
         atomic::remove_tree(disk, &folder)?;
         Ok(())
+    }
+}
+
+/// Refuses to write over a file that is no sampled picture: it may be all that somebody has.
+fn check_not_foreign(folder: &Path, missing: &[&Planned]) -> Result<(), StageError> {
+    let mut files = missing.iter().map(|picture| folder.join(&picture.name));
+    match files.find(|file| file.exists() && !png::is_replaceable(file)) {
+        None => Ok(()),
+        Some(file) => Err(StageError::setting(format!(
+            "{} is there and is no sampled picture: name another folder, or move it away",
+            file.display()
+        ))),
     }
 }
 

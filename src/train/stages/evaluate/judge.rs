@@ -7,9 +7,10 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use image::RgbImage;
 use pipe_engine::kind::{Failure, Metrics, RunContext, StageError};
-use pipe_fs::{Disk, atomic};
+use pipe_fs::atomic;
 
-use super::super::progress::{tell, unless_stopped};
+use super::super::progress::{tell, tell_sampling, unless_stopped};
+use super::super::result_files::write_result;
 use super::feature_judge::FeatureJudge;
 use super::settings::{EvaluateSettings, Metric};
 use crate::checkpoint::SamplingModel;
@@ -58,12 +59,12 @@ impl Judge<'_> {
                 FeatureJudge::load(self)?.judge(&pictures, &mut metrics)?;
             }
             if s.has(Metric::Nearest) {
-                self.nearest(&pictures, &folder, &mut metrics)?;
+                self.nearest(&pictures, &mut metrics)?;
                 files.push(SHEET_FILE.into());
             }
         }
         let metrics = Metrics(metrics);
-        write_metrics(root.disk(), &folder, &metrics)?;
+        write_metrics(self.context, self.folder, &metrics)?;
         Ok((metrics, files))
     }
 
@@ -114,7 +115,7 @@ impl Judge<'_> {
         };
         let target = Target::Folder(folder.join(PICTURES));
         let model = ModelView::of(&self.model, None);
-        let after = |done, total| tell(self.context, "sampling", done, total);
+        let after = |done, total| tell_sampling(self.context, done, total);
         let written =
             request.write(self.context.root.disk(), &target, model, &self.device, after)?;
         let written = unless_stopped(self.context, written)?;
@@ -134,7 +135,6 @@ impl Judge<'_> {
     fn nearest(
         &self,
         pictures: &[RgbImage],
-        folder: &Path,
         metrics: &mut BTreeMap<String, f64>,
     ) -> Result<(), StageError> {
         let real = self.real()?;
@@ -151,9 +151,7 @@ impl Judge<'_> {
         let sheet = nearest_sheet(title, pictures, &found, self.dataset)?;
         let bytes = Format::of(Path::new(SHEET_FILE)).map_err(StageError::setting)?;
         let bytes = bytes.encode(&sheet.render())?;
-        let disk = self.context.root.disk();
-        atomic::write(disk, &folder.join(SHEET_FILE), |out| out.write_all(&bytes))?;
-        Ok(())
+        write_result(self.context, &self.folder.join(SHEET_FILE), &bytes)
     }
 
     fn nearest_of(
@@ -169,12 +167,15 @@ impl Judge<'_> {
     }
 }
 
-/// Writes what was found into a folder.
-pub(super) fn write_metrics(disk: &Disk, folder: &Path, found: &Metrics) -> Result<(), StageError> {
+/// Writes what was found into a folder of the project.
+pub(super) fn write_metrics(
+    context: &RunContext,
+    folder: &Path,
+    found: &Metrics,
+) -> Result<(), StageError> {
     let text = serde_json::to_string_pretty(&found.0);
     let text = text.map_err(|e| StageError::new(Failure::Bug, e.to_string()))? + "\n";
-    atomic::write(disk, &folder.join(METRICS_FILE), |out| out.write_all(text.as_bytes()))?;
-    Ok(())
+    write_result(context, &folder.join(METRICS_FILE), text.as_bytes())
 }
 
 fn mean(found: &[Nearest]) -> f64 {

@@ -26,7 +26,7 @@ use self::settings::{EvaluateSettings, Metric, RealImages};
 use super::artifacts::{
     CheckpointFile, CheckpointPreview, Checkpoints, JudgePreview, dataset_reference,
 };
-use super::progress::remove_former;
+use super::result_files::remove_former;
 use super::{lint, lora};
 use crate::architecture::Architectures;
 use crate::checkpoint;
@@ -250,7 +250,7 @@ impl EvaluateStage {
         };
         let metrics = Metrics(metrics.clone());
         atomic::remove_temporary_files(disk, &root.join(&s.to));
-        write_metrics(disk, &root.join(&s.to), &metrics)?;
+        write_metrics(context, &s.to, &metrics)?;
         let mut all: Vec<PathBuf> =
             followed.epochs().filter(|e| stands(*e)).flat_map(files).collect();
         all.push(s.to.join(METRICS_FILE));

@@ -113,6 +113,12 @@ impl Training<'_> {
             ));
         }
         let learns = self.settings.epochs <= old || self.settings.schedule.min_lr_ratio > 0.0;
+        if learns && self.settings.epochs > 2 * old {
+            return Some(format!(
+                "a {kind} schedule depends on its length, and that of {old} epochs is over: the rest would be trained \
+                 at its last rate"
+            ));
+        }
         Some(if learns {
             format!(
                 "a {kind} schedule depends on its length: extend it with `schedule_epochs: {old}`"
