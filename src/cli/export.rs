@@ -60,7 +60,7 @@ struct ArgoArguments {
 pub fn export(arguments: ExportArguments, kinds: &Kinds) -> Result<ExitCode, CliError> {
     let To::Argo(a) = arguments.to;
     if let Some(path) = &a.output {
-        output_file::check_replaces(&project::path(path), "apiVersion:", "workflow")?;
+        output_file::check_replaces(&project::path(path), "apiVersion", "workflow")?;
     }
     let args = a.args.resolved()?;
     let loaded = args.load_for_export(kinds)?;

@@ -86,7 +86,7 @@ impl DiffitBlock {
         let (fc1, fc2) = (&self.fc1, &self.fc2);
         if pass.drops() || pass.drops_features() {
             let hidden = pass.drop_features(kernels::gelu(fc1.forward(normal, pass)));
-            return skip.add(past.add(fc2.forward(hidden, pass)));
+            return skip.added_to(past.added_to(fc2.forward(hidden, pass)));
         }
         kernels::mlp_and_skips(
             normal,

@@ -69,7 +69,7 @@ pub fn linear_and_skip(
     {
         return made;
     }
-    skip.add(linear(x, weight, Some(bias), precision))
+    skip.added_to(linear(x, weight, Some(bias), precision))
 }
 
 /// Convolution with zero padding of half the kernel: `x [batch, h, w, in]`, `weight [out, in,
@@ -188,7 +188,7 @@ pub fn mlp_and_skips(
         return made;
     }
     let [first, second] = skips;
-    second.add(first.add(mlp(x, weights, biases, precision)))
+    second.added_to(first.added_to(mlp(x, weights, biases, precision)))
 }
 
 /// The exact GELU, x Φ(x), with its exact gradient.

@@ -39,7 +39,7 @@ impl Skip {
     }
 
     /// The sum of what was brought here and `y`.
-    pub fn add(self, y: Tensor<4>) -> Tensor<4> {
+    pub fn added_to(self, y: Tensor<4>) -> Tensor<4> {
         self.x + y
     }
 

@@ -38,7 +38,7 @@ impl Linear {
     /// [`forward`](Self::forward), and the sum of that and what `skip` brings.
     pub fn forward_and_skip(&self, x: Tensor<4>, skip: Skip, pass: &Pass) -> Tensor<4> {
         if factors_beside(&self.weight, pass).is_some() {
-            return skip.add(self.forward(x, pass));
+            return skip.added_to(self.forward(x, pass));
         }
         let (weight, bias) = (self.weight.val(), self.bias.val());
         kernels::linear_and_skip(x, weight, bias, skip, pass.matmul_precision())

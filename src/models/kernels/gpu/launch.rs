@@ -26,7 +26,8 @@ pub(super) fn part(whole: &CubeTensor, start: usize, shape: Shape) -> CubeTensor
         let rest = whole.meta.shape().num_elements() - start - count;
         whole.handle.clone().offset_start(begin).offset_end((rest * size) as u64)
     } else {
-        slice(whole.clone(), &[start..start + count]).handle
+        let range = start..start + count;
+        slice(whole.clone(), std::slice::from_ref(&range)).handle
     };
     let (client, device) = (whole.client.clone(), whole.device.clone());
     CubeTensor::new_contiguous(client, device, shape, handle, whole.dtype)
