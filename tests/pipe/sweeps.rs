@@ -71,3 +71,34 @@ fn drawn_members_stay_when_there_are_more_of_them() {
         assert!((1e-5..=1e-2).contains(&rate), "{name}");
     }
 }
+
+/// The files that `sample` stages write, as the graph knows them.
+fn pictures(project: &Project, arguments: &[&str]) -> Vec<String> {
+    project.pipe(&[&["run", "p.yaml", "-q"], arguments].concat()).succeeds();
+    project.list("drawn")
+}
+
+#[test]
+fn branches_of_the_command_line_write_files_of_their_own() {
+    let project = Project::new();
+    let picture = "  picture: { kind: sample, from: base, to: drawn/base.png, n: 2, steps: 2, device: cpu }\n";
+    project.write("p.yaml", TINY.to_owned() + picture);
+    let rates = ["--sweep", "base.learning_rate=1e-3,1e-4"];
+    assert_eq!(pictures(&project, &rates), ["base_0.0001.png", "base_0.001.png"]);
+    let again = project.pipe(&[&["run", "p.yaml"], &rates[..]].concat()).succeeds();
+    again.says("everything is up to date");
+    // Named otherwise, they are called so.
+    let named = ["--set", "picture.to=drawn/rate_${matrix.learning_rate}.png"];
+    let drawn = pictures(&project, &[rates, named].concat());
+    assert!(drawn.contains(&"rate_0.001.png".to_owned()) && drawn.len() == 4, "{drawn:?}");
+    // With two sweeps both values are in the name.
+    let both = [&rates[..], &["--sweep", "base.batch_size=8,16"]].concat();
+    let drawn = pictures(&project, &both);
+    assert!(drawn.contains(&"base_0.0001_8.png".to_owned()) && drawn.len() == 8, "{drawn:?}");
+    // A matrix in the file says so itself, and another stage's file is not taken.
+    let other =
+        "  other: { kind: sample, from: base, to: drawn/base.png, n: 2, steps: 2, device: cpu }\n";
+    project.write("p.yaml", TINY.to_owned() + picture + other);
+    let shared = "drawn/base.png is written by stage";
+    project.pipe(&[&["check", "p.yaml"], &rates[..]].concat()).exits(2).says(shared);
+}

@@ -22,8 +22,8 @@ use crate::pipeline_file::pipeline::{PipelineFile, Reading};
 use crate::pipeline_file::stage::Loading;
 use crate::pipeline_file::values::error_at;
 use crate::pipeline_file::{
-    dependencies, executor, fsync, hooks, judges, origin, pattern_overlaps, store, sweeps,
-    time_limits,
+    dependencies, executor, fsync, hooks, judges, origin, own_files, pattern_overlaps, store,
+    sweeps, time_limits,
 };
 use crate::reference::{Reference, is_inside_project};
 use crate::source::{self, Part, Source};
@@ -40,6 +40,45 @@ pub fn load(
     kinds: &[Arc<dyn StageKind>],
     overrides: &[Override],
 ) -> Result<LoadedPipeline, SpecErrors> {
+    match load_once(root, path, kinds, overrides)? {
+        Loaded::Whole(pipeline) => Ok(*pipeline),
+        // Once: what two of them write even so is an error.
+        Loaded::SharedFiles(own, shared) => {
+            let overrides = [overrides, &own].concat();
+            match load_once(root, path, kinds, &overrides)? {
+                Loaded::Whole(pipeline) => Ok(*pipeline),
+                Loaded::SharedFiles(..) => Err(shared),
+            }
+        }
+    }
+}
+
+/// What a pipeline file comes to.
+enum Loaded {
+    Whole(Box<LoadedPipeline>),
+    /// Stages that `--sweep` has made several of write one file: settings that give each a file of
+    /// its own, and what is wrong without them.
+    SharedFiles(Vec<Override>, SpecErrors),
+}
+
+impl Loaded {
+    fn of(
+        read: Result<LoadedPipeline, SpecErrors>,
+        own_files: Vec<Override>,
+    ) -> Result<Self, SpecErrors> {
+        match read {
+            Err(shared) if !own_files.is_empty() => Ok(Self::SharedFiles(own_files, shared)),
+            read => read.map(|pipeline| Self::Whole(Box::new(pipeline))),
+        }
+    }
+}
+
+fn load_once(
+    root: &Path,
+    path: &Path,
+    kinds: &[Arc<dyn StageKind>],
+    overrides: &[Override],
+) -> Result<Loaded, SpecErrors> {
     let source = source::read(&root.join(path), path)?;
     let kinds = Kinds::new(kinds);
     let reading = Reading { root, policy_keys: &kinds.policy_keys, overrides };
@@ -76,12 +115,12 @@ pub fn load(
     let read = parallel::map(&declared.stages, |one| loading.stage(one, &declared));
     let mut stages: Vec<LoadedStage> =
         read.into_iter().filter_map(|stage| errors.take(stage)).collect();
+    let mut own_files = Vec::new();
     if errors.is_empty() {
-        connect_files(&file.source, &mut stages, &mut errors);
+        own_files = connect_files(&file, &mut stages, &mut errors);
         judges::connect(&mut stages);
-        let diagnostics = lint(&stages, &kinds);
         let mut doubts = Vec::new();
-        for (single, diagnostics) in declared.stages.iter().zip(diagnostics) {
+        for (single, diagnostics) in declared.stages.iter().zip(lint(&stages, &kinds)) {
             for diagnostic in diagnostics {
                 let about = loading.about(single, &diagnostic);
                 if diagnostic.fatal { errors.push(about) } else { doubts.push((about, &single.id)) }
@@ -101,7 +140,7 @@ pub fn load(
     }
     origin::explain(&mut errors, &file, root, &given);
     let matrices = declared.matrices;
-    errors.or(LoadedPipeline {
+    let whole = LoadedPipeline {
         name: file.name,
         source: file.source,
         executor,
@@ -111,7 +150,8 @@ pub fn load(
         stages,
         warnings,
         matrices,
-    })
+    };
+    Loaded::of(errors.or(whole), own_files)
 }
 
 /// Runs that a store would never get: they lie outside of the project.
@@ -235,9 +275,17 @@ fn unused(used: &Used, file: &PipelineFile) -> Vec<SpecError> {
     params.chain(policies).collect()
 }
 
-/// Adds what follows from files: a stage needs the one that makes a file that it reads.
-fn connect_files(source: &Source, stages: &mut [LoadedStage], errors: &mut Gathered) {
+/// Adds what follows from files: a stage needs the one that makes a file that it reads. Returns what
+/// gives each of the stages that `--sweep` has made of one a file of its own, where that is all that
+/// is wrong.
+fn connect_files(
+    file: &PipelineFile,
+    stages: &mut [LoadedStage],
+    errors: &mut Gathered,
+) -> Vec<Override> {
     let mut makers: BTreeMap<PathBuf, StageId> = BTreeMap::new();
+    let mut own_files = Vec::new();
+    let mut is_all = true;
     for stage in stages.iter() {
         // Several files of one setting that another stage writes too are one mistake.
         let mut told = BTreeSet::new();
@@ -249,16 +297,23 @@ fn connect_files(source: &Source, stages: &mut [LoadedStage], errors: &mut Gathe
             {
                 let at = ["stages", stage.id.declared(), key];
                 let message = format!("{} is written by stage `{other}` too", path.display());
-                let error = error_at(source, &at, Part::Value, message);
-                errors.push(match own_file(&stage.id, &other, key, &path) {
+                let error = error_at(&file.source, &at, Part::Value, message);
+                errors.push(match own_files::of_matrix(&stage.id, &other, key, &path) {
                     Some(note) => error.note(note),
                     None => error,
                 });
+                match own_files::of_sweep(file, &stage.id, &other, key, &path) {
+                    Some(own) => own_files.push(own),
+                    None => is_all = false,
+                }
             }
         }
     }
+    if !is_all {
+        own_files.clear();
+    }
     if makers.is_empty() {
-        return;
+        return own_files;
     }
     for stage in stages.iter_mut() {
         for (key, pattern) in &stage.files.reads {
@@ -270,31 +325,7 @@ fn connect_files(source: &Source, stages: &mut [LoadedStage], errors: &mut Gathe
         }
     }
     pattern_overlaps::connect(stages, &makers);
-}
-
-/// How members of one matrix get a file each, where two of them write the same one.
-fn own_file(stage: &StageId, other: &StageId, key: &str, path: &Path) -> Option<String> {
-    if stage.declared() != other.declared() {
-        return None;
-    }
-    let values = |id: &StageId| -> Vec<String> {
-        let named = id.as_str().split_once('@').map_or("", |(_, values)| values);
-        named.split(',').map(str::to_owned).collect()
-    };
-    let others = values(other);
-    let differs = values(stage).into_iter().find(|value| !others.contains(value))?;
-    let (setting, _) = differs.split_once('=')?;
-    let stem = path.file_stem()?.to_str()?;
-    let ending = path.extension().and_then(|ending| ending.to_str());
-    let ending = ending.map(|ending| format!(".{ending}")).unwrap_or_default();
-    let own = path.with_file_name(format!("{stem}_${{matrix.{setting}}}{ending}"));
-    let own = own.to_str()?;
-    let own = if key == "to" { own.to_owned() } else { format!("[{own}]") };
-    let set = format!("{}.{key}={own}", stage.declared());
-    Some(format!(
-        "give each a file of its own: `{key}: {own}`, or --set {} beside --sweep",
-        pipe_core::shell::quote(&set)
-    ))
+    own_files
 }
 
 /// The stages that make what a path or pattern means: the file itself, a folder around it, or files

@@ -21,6 +21,7 @@ mod matrix_conflicts;
 mod merge_keys;
 mod origin;
 mod overrides;
+mod own_files;
 mod params;
 mod paths;
 mod pattern_overlaps;
