@@ -121,6 +121,11 @@ fn is_same(old: Option<&Value>, new: Option<&Value>) -> bool {
 
 impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        if [&self.old, &self.new].into_iter().all(is_digest) {
+            // Digests tell people nothing; who compares them has the JSON.
+            let of = self.key.strip_prefix("content of ").unwrap_or(&self.key);
+            return write!(f, "another content of {of}");
+        }
         let show = |value: &Option<Value>| match value {
             None => "unset".to_owned(),
             Some(Value::String(s)) => short_digest(s).to_owned(),
@@ -128,6 +133,10 @@ impl std::fmt::Display for Difference {
         };
         write!(f, "{} {} -> {}", self.key, show(&self.old), show(&self.new))
     }
+}
+
+fn is_digest(value: &Option<Value>) -> bool {
+    value.as_ref().and_then(Value::as_str).is_some_and(|text| short_digest(text) != text)
 }
 
 fn walk(

@@ -65,7 +65,7 @@ fn another_content_is_seen_whatever_size_and_time_say() {
     alter_unseen(&path(&project, "out.txt"));
     assert_eq!(ran(&project).reasons, ["out.txt was changed since it was made"]);
     alter_unseen(&path(&project, "in.txt"));
-    assert!(ran(&project).reasons[0].starts_with("in.txt sha256:"));
+    assert_eq!(ran(&project).reasons, ["another content of in.txt"]);
     assert_eq!(read(&project, "out.txt"), read(&project, "in.txt"));
 }
 

@@ -321,7 +321,7 @@ fn rate() -> Difference {
 }
 
 #[test]
-fn a_digest_of_whatever_kind_is_told_by_its_first_digits() {
+fn a_digest_is_told_by_its_first_digits_and_two_by_what_they_are_of() {
     use pipe_engine::identity::{Difference, short_digest};
 
     let digits = "0123456789abcdef".repeat(4);
@@ -337,4 +337,7 @@ fn a_digest_of_whatever_kind_is_told_by_its_first_digits() {
         new: Some("plain".into()),
     };
     assert_eq!(difference.to_string(), "from blake3-head:0123456789ab -> plain");
+    let other = Some(format!("blake3-head:{}", "9".repeat(64)).into());
+    let changed = Difference { new: other, ..difference };
+    assert_eq!(changed.to_string(), "another content of from");
 }
