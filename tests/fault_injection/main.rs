@@ -60,7 +60,7 @@ fn main() {
     }
     project::use_program(faults::program());
     let options = Options::parse();
-    let mut results = Results::default();
+    let mut results = Results::new(&options);
     for (name, section) in SECTIONS {
         if options.wants(name) {
             section(&options, &mut results);

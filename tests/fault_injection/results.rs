@@ -1,5 +1,6 @@
 //! What was tried and what became of it.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Instant, UNIX_EPOCH};
@@ -10,7 +11,8 @@ pub struct Options {
     pub rounds: usize,
     /// Chooses what is tried where not all is.
     pub seed: u64,
-    /// How long simulated power cuts may take; without it, every state is tried.
+    /// How long each kind of fault may take: a share of it is tried, which the seed chooses. Without
+    /// it all is.
     pub seconds: Option<u64>,
     sections: Vec<String>,
 }
@@ -55,9 +57,11 @@ fn number(arguments: &mut impl Iterator<Item = String>, usage: &str) -> u64 {
     arguments.next().and_then(|n| n.parse().ok()).expect(usage)
 }
 
-#[derive(Default)]
 pub struct Results {
     rows: Vec<Row>,
+    /// See [`Options`].
+    seconds: Option<u64>,
+    seed: u64,
 }
 
 struct Row {
@@ -69,7 +73,11 @@ struct Row {
 }
 
 impl Results {
-    /// Tries every item, two at a time. An error is a loss.
+    pub fn new(options: &Options) -> Self {
+        Self { rows: Vec::new(), seconds: options.seconds, seed: options.seed }
+    }
+
+    /// Tries the items, two at a time, and no more once the time is over. An error is a loss.
     pub fn each<T: Sync + std::fmt::Debug>(
         &mut self,
         what: &str,
@@ -77,8 +85,15 @@ impl Results {
         attempt: impl Fn(&T) -> Result<(), String> + Sync,
     ) {
         let (next, lost, started) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Instant::now());
+        let tried = AtomicUsize::new(0);
+        let order = self.order(items.len());
+        let is_over = || self.seconds.is_some_and(|most| started.elapsed().as_secs() >= most);
         let work = || {
-            while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            while let Some(at) =
+                order.get(next.fetch_add(1, Ordering::Relaxed)).filter(|_| !is_over())
+            {
+                let item = &items[*at];
+                tried.fetch_add(1, Ordering::Relaxed);
                 if let Err(error) = attempt(item) {
                     lost.lock().unwrap().push(format!("{item:?}: {error}"));
                 }
@@ -88,16 +103,24 @@ impl Results {
             scope.spawn(work);
             work();
         });
-        let lost = lost.into_inner().unwrap();
+        let (tried, lost) = (tried.into_inner(), lost.into_inner().unwrap());
         let seconds = started.elapsed().as_secs_f64();
-        eprintln!("{what}: {} tried, {} lost ({seconds:.0} s)", items.len(), lost.len());
-        self.rows.push(Row {
-            what: what.to_owned(),
-            tried: items.len(),
-            lost,
-            skipped: None,
-            seconds,
-        });
+        let of = if tried < items.len() { format!(" of {}", items.len()) } else { String::new() };
+        eprintln!("{what}: {tried}{of} tried, {} lost ({seconds:.0} s)", lost.len());
+        self.add(what, tried, lost, seconds);
+    }
+
+    /// The order in which so many items are tried: any, where the time may be over before all are.
+    fn order(&self, count: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..count).collect();
+        if self.seconds.is_some() {
+            order.sort_by_cached_key(|at| {
+                let mut hash = DefaultHasher::new();
+                (self.seed, at).hash(&mut hash);
+                hash.finish()
+            });
+        }
+        order
     }
 
     /// A row that was tried elsewhere.
@@ -126,6 +149,9 @@ impl Results {
     /// Prints the table; the exit code.
     pub fn conclude(self) -> i32 {
         let width = self.rows.iter().map(|r| r.what.len()).max().unwrap_or(0);
+        if let Some(seconds) = self.seconds {
+            println!("\nof each kind what {seconds} s allow, chosen by --seed {}", self.seed);
+        }
         println!("\n{:width$}  tried  survived  lost  seconds", "fault");
         let mut lost = 0;
         for row in &self.rows {
