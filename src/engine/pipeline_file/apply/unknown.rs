@@ -27,11 +27,13 @@ impl Finder<'_> {
         if wanted == "profile" && !self.file.profiles.is_empty() {
             return error.note("a profile is chosen with `--profile NAME`");
         }
-        let elsewhere = self.file.stages.iter().find_map(|stage| {
+        let mut names = self.names();
+        // A key further down is meant where none up here is called so but for a slip.
+        let is_slip = names.iter().any(|name| slips(&wanted.to_lowercase(), name));
+        let elsewhere = self.file.stages.iter().filter(|_| !is_slip).find_map(|stage| {
             let meant = Place::root(self.kinds.schema(&stage.kind)?).suggestion(wanted)?;
             Some(format!("did you mean `{}`?", meant.join(".")))
         });
-        let mut names = self.names();
         names.extend(self.file.stages.iter().map(|s| format!("{}.KEY", s.id)));
         names.sort();
         names.dedup();
