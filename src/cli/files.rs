@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use pipe_core::shell::CommandLine;
 use pipe_fs::Disk;
-use pipe_runs::checkpoint::header_beside;
+use pipe_runs::checkpoint::named;
 use pipe_runs::{Checkpoint, Runs};
 
 use super::CliError;
@@ -14,17 +14,13 @@ const ADAPTER: &str = "adapter_config.json";
 /// The most names in a message.
 const SHOWN: usize = 5;
 
-/// A checkpoint that was named: the file itself, or the best one of the run whose folder it is.
+/// A checkpoint that was named: the file itself, the best one of the run whose folder it is, or the
+/// one of a folder for a hub.
 ///
 /// # Errors
 /// A folder without one; the message says what there is instead.
 pub fn checkpoint(path: &Path) -> Result<PathBuf, CliError> {
-    // A folder can be a checkpoint itself.
-    if !path.is_dir() || header_beside(path).is_file() {
-        return Ok(path.to_owned());
-    }
-    let names = ["checkpoints/best.ckpt", "best.ckpt", "checkpoints/last.ckpt", "last.ckpt"];
-    if let Some(found) = names.into_iter().map(|name| path.join(name)).find(|file| file.exists()) {
+    if let Some(found) = named(path) {
         return Ok(found);
     }
     let shown = path.display();

@@ -8,6 +8,7 @@ use pipe_core::shell::CommandLine;
 use pipe_fs::{Disk, atomic};
 use pipe_models::architecture::Architectures;
 use pipe_models::header::{BASE_DIGEST, class_names};
+use pipe_runs::checkpoint::HUB_WEIGHTS;
 use pipe_runs::{Checkpoint, CheckpointRecord, Metadata, Runs};
 use pipe_train::checkpoint as model;
 use serde_json::{Value, json};
@@ -17,7 +18,6 @@ use crate::report::stdout::say;
 use crate::report::{message, table};
 
 /// Files of the folder.
-const WEIGHTS: &str = "model.safetensors";
 const CONFIG: &str = "config.json";
 const CARD: &str = "README.md";
 /// Pictures that are drawn beside the training and copied from a run, at most.
@@ -36,7 +36,7 @@ pub(super) fn export(
             "a training program wrote it in a form of its own: there is no model in it that this program knows",
         ));
     }
-    for name in [WEIGHTS, CONFIG, CARD] {
+    for name in [HUB_WEIGHTS, CONFIG, CARD] {
         if folder.join(name).exists() && !overwrite {
             let shown = folder.join(name).display().to_string();
             return Err(CliError::usage(format!("{shown} exists; --overwrite replaces it")));
@@ -53,7 +53,7 @@ pub(super) fn export(
     if pictures.is_empty() {
         message::note("no picture on the card; --picture FILE puts one there");
     }
-    let written = model::inference_weights(&disk, known, checkpoint, &folder.join(WEIGHTS));
+    let written = model::inference_weights(&disk, known, checkpoint, &folder.join(HUB_WEIGHTS));
     let written = written.map_err(CliError::failed)?;
     let card = Card { checkpoint, metadata: run.map(|(_, metadata)| metadata), pictures, folder };
     let config = format!("{:#}\n", card.config());
@@ -62,7 +62,7 @@ pub(super) fn export(
     }
     say!(
         "{}: {}, {}",
-        folder.join(WEIGHTS).display(),
+        folder.join(HUB_WEIGHTS).display(),
         table::bytes(written.bytes),
         written.file_digest
     );
@@ -187,7 +187,7 @@ impl Card<'_> {
             .iter()
             .for_each(|name| add(format!("![Pictures drawn by the model]({name})")));
         let sample =
-            CommandLine::new(["pipe", "sample", WEIGHTS, "--n", "16", "-o", "samples.png"]);
+            CommandLine::new(["pipe", "sample", HUB_WEIGHTS, "--n", "16", "-o", "samples.png"]);
         add(format!("## Use\n\n```sh\npip install burn-pipe\n{sample}\n```"));
         if let Some(m) = &self.metadata {
             let data = &m.dataset;

@@ -17,6 +17,7 @@ stages:
   quality: { kind: evaluate, from: lora, dataset: data, to: quality, metrics: [fid] }
   many: { kind: train, dataset: data, matrix: { seed: [1, 2] } }
   winner: { kind: select_best, over: many }
+  had: { kind: checkpoint, file: models/base.safetensors }
   program: { kind: command, run: 'true' }
   own: { kind: trainer, run: 'true', epochs: 2 }
 ";

@@ -148,11 +148,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 impl DatasetSettings {
     /// The path of `root`: a relative one starts at `project`, and `~` is the user's home folder.
     pub fn root_in(&self, project: &Path) -> PathBuf {
-        let home = || std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
-        match self.root.strip_prefix("~").ok().zip(home()) {
-            Some((below, home)) => home.join(below),
-            None => project.join(&self.root),
-        }
+        pipe_fs::path_in(project, &self.root)
     }
 
     /// How many classes there are, where the settings tell.

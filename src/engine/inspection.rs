@@ -17,13 +17,21 @@ pub struct Inspection {
     /// The metric that was asked for ([`Request::monitor`]), by the position that it was measured
     /// at.
     pub values: BTreeMap<u64, f64>,
+    /// What is known of the artifact where it is not made yet, for those that are to get it: a type
+    /// that they know.
+    pub prospect: Option<Artifact>,
     /// What is left to do, where the stage knows more of that than how long it took the last time.
     pub forecast: Option<Forecast>,
 }
 
 impl Inspection {
     pub fn new(state: StageState, artifact: Option<Artifact>) -> Self {
-        Self { state, artifact, values: BTreeMap::new(), forecast: None }
+        Self { state, artifact, values: BTreeMap::new(), prospect: None, forecast: None }
+    }
+
+    /// The same with what is known of the artifact before it is made.
+    pub fn with_prospect(self, prospect: Option<Artifact>) -> Self {
+        Self { prospect, ..self }
     }
 }
 

@@ -49,6 +49,11 @@ pub trait StageKind: Send + Sync {
         None
     }
 
+    /// The key of the setting that names a file, for kinds that hand a file on as it is.
+    fn hands_on(&self) -> Option<&'static str> {
+        None
+    }
+
     /// JSON schema of the settings. A property's `x-class` (`identity`, `extend` or `runtime`) says
     /// what a change of it means; without one it is `identity`. `x-instead-of` names another
     /// property that it stands for: of the two, the one in the stronger layer counts. `x-known-as`
@@ -219,6 +224,8 @@ pub struct InspectContext<'a> {
     /// What the stages that this one refers to hand on, by the input's name, where that is known
     /// already.
     pub inputs: &'a BTreeMap<String, Artifact>,
+    /// What those say of what they have yet to make: [`Inspection::prospect`]; in a plan alone.
+    pub prospects: &'a BTreeMap<String, Artifact>,
     /// What the stage last made, as it noted it then.
     pub made: Option<&'a Outputs>,
     /// A stage before this one has yet to run: files that it reads may come, or become others.

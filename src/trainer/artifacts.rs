@@ -47,14 +47,18 @@ pub struct CheckpointFile {
 impl CheckpointFile {
     /// A file as it is on disk now; only its header is read.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let file = Checkpoint::open(path)?;
-        Ok(Self {
-            path: path.to_owned(),
+        Ok(Self::of(&Checkpoint::open(path)?))
+    }
+
+    /// The same of one that is open.
+    pub fn of(file: &Checkpoint) -> Self {
+        Self {
+            path: file.path().to_owned(),
             digest: file.head_digest().to_owned(),
             epoch: file.header().epoch,
             bytes: file.bytes(),
             metrics: file.header().metrics.clone(),
-        })
+        }
     }
 }
 

@@ -147,3 +147,28 @@ fn a_folder_below_the_home_folder_is_found() {
         .succeeds()
         .says("4 images in 1 class");
 }
+
+#[test]
+fn a_class_that_no_image_has_is_told_before_hours_of_training() {
+    const SAMPLED: &str = "
+  best: { kind: copy_best, from: base, to: best.ckpt }
+  tuned: { kind: lora, base: best, dataset: data, epochs: 1, batch_size: 4, device: cpu, lora: { r: 2, target_modules: [qkv] } }
+  drawn: { kind: sample, from: FROM, to: drawn.png, classes: [CLASS], n: 2, steps: 2, device: cpu }
+";
+    let project = project("");
+    fill(&project, &["ants", "bees"], 4);
+    let pipeline = project.read("p.yaml");
+    for from in ["base", "best", "tuned"] {
+        let stages = SAMPLED.replace("FROM", from);
+        project.write("p.yaml", pipeline.clone() + &stages.replace("CLASS", "beees"));
+        let said = "the model has no class `beees`; it has ants, bees";
+        project.pipe(&["plan", "p.yaml"]).exits(2).says("drawn").says(said);
+        project.pipe(&["run", "p.yaml"]).exits(2).says(said);
+        assert!(!project.path("checkpoints").exists(), "{from}");
+        // What is not asked for is not looked at.
+        project.pipe(&["plan", "p.yaml", "tuned"]).succeeds();
+    }
+    project.write("p.yaml", pipeline + &SAMPLED.replace("FROM", "tuned").replace("CLASS", "bees"));
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    assert!(project.path("drawn.png").is_file());
+}

@@ -11,6 +11,7 @@ mod budgets;
 mod chain;
 mod changed_settings;
 mod check_formats;
+mod checkpoint_file;
 mod children;
 mod content;
 mod conventions;

@@ -133,6 +133,15 @@ impl InspectedStage {
     }
 }
 
+/// What is known of stages that have yet to run, for one behind them.
+#[derive(Default)]
+pub(super) struct Ahead {
+    /// One of them has to run before it.
+    pending: bool,
+    /// What they say of what they will make.
+    prospects: HashMap<StageId, Artifact>,
+}
+
 /// Asks every selected stage how far it is.
 pub fn inspect(
     execution: &Execution,
@@ -171,6 +180,7 @@ fn inspect_rounds(
 ) -> Result<HashMap<StageId, InspectedStage>, (StageId, StageError)> {
     let mut all = HashMap::with_capacity(selected.len());
     let mut artifacts = HashMap::new();
+    let mut ahead = Ahead::default();
     let mut open: HashSet<&StageId> = HashSet::new();
     let stages: Vec<&LoadedStage> =
         execution.graph.stages().filter(|s| selected.contains(&s.id)).collect();
@@ -179,7 +189,7 @@ fn inspect_rounds(
     };
     let records = parallel::map(&stages, remembered);
     for (stage, record) in stages.iter().zip(records) {
-        let pending = stage.needs.iter().any(|(_, before)| open.contains(before));
+        ahead.pending = stage.needs.iter().any(|(_, before)| open.contains(before));
         let round = rounds.remove(&stage.id);
         let asked = request(execution, stage, round.as_ref());
         let mut observed = match inspect_stage(
@@ -188,7 +198,7 @@ fn inspect_rounds(
             record,
             &artifacts,
             &HashSet::new(),
-            pending,
+            &ahead,
         ) {
             Err(error) if passes_over(&error) => InspectedStage {
                 inspection: StageState::absent(error.message).into(),
@@ -203,31 +213,34 @@ fn inspect_rounds(
             matches!(observed.inspection.state, StageState::Done { .. } | StageState::Transient)
                 && round.as_ref().is_none_or(|round| round.course.is_final);
         observed.round = round;
-        if pending || !settled || execution.forced.contains(&stage.id) {
+        if ahead.pending || !settled || execution.forced.contains(&stage.id) {
             open.insert(&stage.id);
         }
         if let Some(artifact) = &observed.inspection.artifact {
             artifacts.insert(stage.id.clone(), artifact.clone());
+        }
+        if let Some(prospect) = &observed.inspection.prospect {
+            ahead.prospects.insert(stage.id.clone(), prospect.clone());
         }
         all.insert(stage.id.clone(), observed);
     }
     Ok(all)
 }
 
-/// `failed`: stages that nothing more is to be expected of. `pending`: a stage before it has yet to
-/// run.
+/// `failed`: stages that nothing more is to be expected of.
 pub(super) fn inspect_stage(
     execution: &Execution,
     (stage, asked): (&LoadedStage, &Request),
     record: Option<Record>,
     artifacts: &HashMap<StageId, Artifact>,
     failed: &HashSet<&StageId>,
-    pending: bool,
+    ahead: &Ahead,
 ) -> Result<InspectedStage, StageError> {
     let pipeline = &execution.graph.pipeline.name;
-    let inputs = inputs(stage, artifacts);
+    let known = inputs(stage, artifacts);
+    let prospects = inputs(stage, &ahead.prospects);
     let made = record.as_ref().and_then(|r| r.made.as_ref());
-    let (manifest, mut unknown) = manifest(execution, stage, &inputs, made)?;
+    let (manifest, mut unknown) = manifest(execution, stage, &known, made)?;
     let is_gone = |input: &Input| input.may_fail && failed.contains(&input.stage);
     unknown.retain(|name| !stage.inputs.iter().any(|input| input.name == *name && is_gone(input)));
     let identity = manifest.digest();
@@ -239,9 +252,10 @@ pub(super) fn inspect_stage(
         identity: &identity,
         manifest: manifest.record(),
         unknown: &unknown,
-        inputs: &inputs,
+        inputs: &known,
+        prospects: &prospects,
         made,
-        pending,
+        pending: ahead.pending,
         request: asked,
         graph: execution.graph,
         formats: execution.formats,

@@ -81,7 +81,11 @@ fn targets<'a>(
         (None, Some((id, _))) => vec![id],
         (None, None) => {
             let error = layers.error_at(&key, format!("no stage is called `{wanted}`"));
-            return Err(error.candidates(wanted, all.names_for(&layers.stage)));
+            let error = error.candidates(wanted, all.names_for(&layers.stage));
+            return Err(match file_stage(reference, kinds) {
+                Some(stage) => error.note(format!("a file is handed on by a stage `{stage}`")),
+                None => error,
+            });
         }
     };
     for target in &targets {
@@ -92,6 +96,15 @@ fn targets<'a>(
         }
     }
     Ok(targets)
+}
+
+/// The stage that would hand on what a reference names, if that is a file's name: no stage's has a
+/// `/` or a `.`.
+fn file_stage(reference: &Reference, kinds: &Kinds) -> Option<String> {
+    let file = Some(&reference.stage).filter(|stage| stage.contains(['/', '.']))?;
+    let mut fitting = kinds.that_make(reference.wants);
+    let (kind, key) = fitting.find_map(|name| Some((name, kinds.get(name)?.0.hands_on()?)))?;
+    Some(format!("{{kind: {kind}, {key}: {file}}}"))
 }
 
 /// A stage that makes something else than what is wanted: the stages that fit, or else the kinds.

@@ -25,7 +25,7 @@ use super::artifacts::{
     CHECKPOINT, CheckpointFile, CheckpointPreview, Checkpoints, ProgramPreview,
     checkpoint_reference,
 };
-use super::{lint, lint_selection};
+use super::{class_names, lint, lint_selection};
 use crate::architecture::Architectures;
 use crate::checkpoint::{self, base_beside};
 use crate::lora::HEADER_KEY;
@@ -192,6 +192,52 @@ impl Stage for CopyBest {
     }
 
     fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
+        Ok(self.inspect_copy(o)?.with_prospect(class_names::of_source(o, "from")))
+    }
+
+    fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
+        let Some(from) = context.inputs.get("from").and_then(|a| a.get::<Checkpoints>()) else {
+            return Err(StageError::setting(format!(
+                "from: stage {} has no checkpoint",
+                self.settings.from
+            )));
+        };
+        let source = self.selected(&from)?;
+        let file = Checkpoint::open(&source.path).and_then(|file| file.verify().map(|()| file));
+        let file = file.map_err(|e| not_copied(e.to_string()))?;
+        // The run's record, if an older program wrote it, has a digest for which the file is read
+        // once more.
+        if file.head_digest() != source.digest
+            && file_digest_like(&source.path, &source.digest).ok().as_ref() != Some(&source.digest)
+        {
+            let message =
+                format!("{} is not the file that its run recorded", source.path.display());
+            return Err(not_copied(message));
+        }
+        let digest = if is_adapter(&file) && self.settings.merge {
+            self.write_merged(context, &file, &source)?
+        } else {
+            self.write_copies(context, &file, &source)?
+        };
+        let path = self.settings.to.display();
+        let of_run = from.run().map(|run| format!(" of run {}", run.number));
+        let summary = format!("epoch {}{}: {path}", source.epoch, of_run.unwrap_or_default());
+        let copy = CheckpointFile { path: context.root.join(&self.settings.to), digest, ..source };
+        Ok(Outcome { artifact: Some(Checkpoints::File(copy).artifact()), summary, next: None })
+    }
+}
+
+/// Whether it holds LoRA's weights alone.
+fn is_adapter(file: &Checkpoint) -> bool {
+    file.header().extra.contains_key(HEADER_KEY)
+}
+
+fn not_copied(why: String) -> StageError {
+    StageError::new(Failure::Input, format!("failed to copy: {why}"))
+}
+
+impl CopyBest {
+    fn inspect_copy(&self, o: &InspectContext) -> Result<Inspection, StageError> {
         let target = o.root.join(&self.settings.to);
         let Some(from) = o.inputs.get("from").and_then(|a| a.get::<Checkpoints>()) else {
             // What the training will bring is not known yet.
@@ -242,48 +288,6 @@ impl Stage for CopyBest {
         Ok(Inspection::new(state, artifact))
     }
 
-    fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
-        let Some(from) = context.inputs.get("from").and_then(|a| a.get::<Checkpoints>()) else {
-            return Err(StageError::setting(format!(
-                "from: stage {} has no checkpoint",
-                self.settings.from
-            )));
-        };
-        let source = self.selected(&from)?;
-        let file = Checkpoint::open(&source.path).and_then(|file| file.verify().map(|()| file));
-        let file = file.map_err(|e| not_copied(e.to_string()))?;
-        // The run's record, if an older program wrote it, has a digest for which the file is read
-        // once more.
-        if file.head_digest() != source.digest
-            && file_digest_like(&source.path, &source.digest).ok().as_ref() != Some(&source.digest)
-        {
-            let message =
-                format!("{} is not the file that its run recorded", source.path.display());
-            return Err(not_copied(message));
-        }
-        let digest = if is_adapter(&file) && self.settings.merge {
-            self.write_merged(context, &file, &source)?
-        } else {
-            self.write_copies(context, &file, &source)?
-        };
-        let path = self.settings.to.display();
-        let of_run = from.run().map(|run| format!(" of run {}", run.number));
-        let summary = format!("epoch {}{}: {path}", source.epoch, of_run.unwrap_or_default());
-        let copy = CheckpointFile { path: context.root.join(&self.settings.to), digest, ..source };
-        Ok(Outcome { artifact: Some(Checkpoints::File(copy).artifact()), summary, next: None })
-    }
-}
-
-/// Whether it holds LoRA's weights alone.
-fn is_adapter(file: &Checkpoint) -> bool {
-    file.header().extra.contains_key(HEADER_KEY)
-}
-
-fn not_copied(why: String) -> StageError {
-    StageError::new(Failure::Input, format!("failed to copy: {why}"))
-}
-
-impl CopyBest {
     /// Whether it is of this checkpoint, by the same settings: a copy has its digest, and a merged
     /// model was made by reading it.
     fn is_made_from(&self, made: &Outputs, source: &CheckpointFile) -> bool {

@@ -41,7 +41,7 @@ pub(super) fn check_sample(settings: &SampleSettings, pipeline: &PipelineView) -
 
 /// Whether a model may have this class. A data set's list may spell it in another way than the data
 /// set itself does.
-fn may_be_known(class: &String, known: &[String]) -> bool {
+pub(super) fn may_be_known(class: &String, known: &[String]) -> bool {
     let is_found = |name: &str, all: &[String]| !matches!(find_class(name, all), Ok(None));
     is_found(class, known) || known.iter().any(|name| is_found(name, std::slice::from_ref(class)))
 }

@@ -22,6 +22,7 @@ use super::artifacts::{
     CHECKPOINT, CheckpointFile, CheckpointPreview, Checkpoints, ModelPreview, checkpoint_reference,
     dataset_reference,
 };
+use super::class_names;
 use super::copy_best::copy_cost;
 use super::lint;
 use super::lint_init::check_init;
@@ -145,6 +146,7 @@ impl Stage for LoraStage {
 
     fn inspect(&self, observer: &InspectContext) -> Result<Inspection, StageError> {
         let mut observation = self.training().observe(observer)?;
+        observation.prospect = class_names::of_adapter(observer);
         if let StageState::Absent { reason, .. } = &mut observation.state
             && let Some(base) = observer.inputs.get("base").and_then(Checkpoints::best_of)
             && let Ok(file) = std::fs::metadata(&base.path)

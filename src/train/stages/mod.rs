@@ -1,6 +1,8 @@
 //! The stage kinds that this crate brings to the engine.
 
 pub mod artifacts;
+mod checkpoint_file;
+mod class_names;
 mod copy_best;
 mod dataset;
 mod evaluate;
@@ -36,6 +38,7 @@ pub fn kinds(architectures: &Architectures) -> Vec<Arc<dyn StageKind>> {
     let architectures = || architectures.clone();
     vec![
         Arc::new(dataset::DatasetKind),
+        Arc::new(checkpoint_file::CheckpointKind),
         Arc::new(train::TrainKind(architectures())),
         Arc::new(copy_best::CopyBestKind(architectures())),
         Arc::new(select_best::SelectBestKind),

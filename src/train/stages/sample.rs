@@ -22,7 +22,7 @@ use super::progress::{tell_sampling, unless_stopped};
 use super::result_files::{remove_former, write_result};
 use super::sample_guide::{self, GuideSettings};
 use super::sample_settings::SampleSettings;
-use super::{lint, lint_sample};
+use super::{class_names, lint, lint_sample};
 use crate::architecture::Architectures;
 use crate::checkpoint::{self, SamplingModel, load_guide};
 use crate::device::{self, GpuAssignment};
@@ -110,24 +110,11 @@ impl Stage for SampleStage {
     }
 
     fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
-        let Some(made) = o.made else { return Ok(StageState::absent("not sampled yet").into()) };
-        let mut changes = o.changes_since(&made.manifest);
-        changes.retain(|change| change.key != sample_guide::KEY || !self.is_same_guide(o, made));
-        let standing: Option<Vec<Output>> =
-            made.outputs.iter().map(|output| o.if_unchanged(output)).collect();
-        let state = match (changes.is_empty(), standing) {
-            (false, _) => StageState::changed(changes),
-            (true, None) => StageState::absent(format!(
-                "{} is not there, or was changed",
-                self.settings.to.display()
-            )),
-            (true, Some(_)) if let Some(reason) = self.is_open(o) => StageState::absent(reason),
-            (true, Some(outputs)) => {
-                o.confirm(Outputs { outputs, ..made.clone() });
-                StageState::Done { reason: "up to date".into() }
-            }
-        };
-        Ok(state.into())
+        let found = self.inspect_made(o)?;
+        if !matches!(found.state, StageState::Done { .. }) {
+            class_names::check(&self.settings, o)?;
+        }
+        Ok(found)
     }
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
@@ -176,6 +163,27 @@ impl Sampled<'_> {
 }
 
 impl SampleStage {
+    fn inspect_made(&self, o: &InspectContext) -> Result<Inspection, StageError> {
+        let Some(made) = o.made else { return Ok(StageState::absent("not sampled yet").into()) };
+        let mut changes = o.changes_since(&made.manifest);
+        changes.retain(|change| change.key != sample_guide::KEY || !self.is_same_guide(o, made));
+        let standing: Option<Vec<Output>> =
+            made.outputs.iter().map(|output| o.if_unchanged(output)).collect();
+        let state = match (changes.is_empty(), standing) {
+            (false, _) => StageState::changed(changes),
+            (true, None) => StageState::absent(format!(
+                "{} is not there, or was changed",
+                self.settings.to.display()
+            )),
+            (true, Some(_)) if let Some(reason) = self.is_open(o) => StageState::absent(reason),
+            (true, Some(outputs)) => {
+                o.confirm(Outputs { outputs, ..made.clone() });
+                StageState::Done { reason: "up to date".into() }
+            }
+        };
+        Ok(state.into())
+    }
+
     /// Samples from one checkpoint. `to`: relative to the project.
     pub(super) fn sample(
         &self,

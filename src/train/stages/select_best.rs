@@ -29,7 +29,7 @@ use super::artifacts::{
     checkpoint_reference,
 };
 use super::training::sample_command;
-use super::{lint, lint_selection};
+use super::{class_names, lint, lint_selection};
 
 /// Hands on the best of several stages' checkpoints, by a metric of the best one of each.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -240,7 +240,8 @@ impl Stage for SelectBest {
             } else {
                 "what it chooses from is not trained yet"
             };
-            return Ok(StageState::absent(reason).into());
+            let found = Inspection::from(StageState::absent(reason));
+            return Ok(found.with_prospect(class_names::of_any(o, "over.")));
         }
         let Some(made) = o.made else { return Ok(StageState::absent("not chosen yet").into()) };
         let changes = o.changes_since(&made.manifest);

@@ -14,6 +14,7 @@ use pipe_trainer::following::judge_of;
 use serde_json::Value;
 
 use super::artifacts::{CHECKPOINT, CheckpointPreview, ModelPreview, dataset_reference};
+use super::class_names;
 use super::lint;
 use super::lint::ANY_CLASSES;
 use super::lint_init::check_init;
@@ -157,7 +158,9 @@ impl Stage for TrainStage {
     }
 
     fn inspect(&self, observer: &InspectContext) -> Result<Inspection, StageError> {
-        self.training().observe(observer)
+        let found = self.training().observe(observer)?;
+        let is_conditional = self.settings.model.class_conditional;
+        Ok(found.with_prospect(class_names::of_training(observer, is_conditional)))
     }
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {

@@ -12,7 +12,7 @@ use pipe_fs::Lock;
 use super::node::{Node, NodeIndex, Phase};
 use super::{Ended, Scheduler};
 use crate::exec::attempt::{Begin, carry_out};
-use crate::exec::execution::{Execution, inputs, inspect_stage, request};
+use crate::exec::execution::{Ahead, Execution, inputs, inspect_stage, request};
 use crate::plan::{self, Action};
 use crate::policy::Resume;
 use crate::state::{Record, lock_stage};
@@ -36,7 +36,7 @@ impl Scheduler<'_, '_> {
             None,
             &self.artifacts,
             &HashSet::new(),
-            false,
+            &Ahead::default(),
         );
         let found = looked?.inspection;
         self.artifacts.remove(&stage.id);
@@ -97,8 +97,14 @@ impl Scheduler<'_, '_> {
         let skipped = self.nodes.iter().filter(|n| n.phase == Phase::Skipped);
         let failed: HashSet<&StageId> = skipped.map(|n| &n.stage.id).collect();
         let asked = request(execution, stage, self.nodes[place].round.as_ref());
-        let observed =
-            inspect_stage(execution, (stage, &asked), record, &self.artifacts, &failed, false)?;
+        let observed = inspect_stage(
+            execution,
+            (stage, &asked),
+            record,
+            &self.artifacts,
+            &failed,
+            &Ahead::default(),
+        )?;
         let forced = asked.force;
         let node = &mut self.nodes[place];
         node.confirmed = observed.confirmed;

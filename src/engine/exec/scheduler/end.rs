@@ -10,7 +10,7 @@ use pipe_core::progress::{Event, EventListener};
 use super::Scheduler;
 use super::node::{Node, NodeIndex, Phase};
 use crate::artifact::Outcome;
-use crate::exec::execution::{inspect_stage, request};
+use crate::exec::execution::{Ahead, inspect_stage, request};
 use crate::pipeline_file::LoadedStage;
 use crate::plan::Action;
 use crate::policy::OnFailure;
@@ -127,8 +127,14 @@ impl Scheduler<'_, '_> {
             let record = Record::load(execution.root, &execution.graph.pipeline.name, &stage.id);
             let none = HashSet::new();
             let asked = request(execution, stage, self.nodes[source].round.as_ref());
-            let found =
-                inspect_stage(execution, (stage, &asked), record, &self.artifacts, &none, false)?;
+            let found = inspect_stage(
+                execution,
+                (stage, &asked),
+                record,
+                &self.artifacts,
+                &none,
+                &Ahead::default(),
+            )?;
             if let Some(artifact) = found.inspection.artifact {
                 self.artifacts.insert(stage.id.clone(), artifact);
             }

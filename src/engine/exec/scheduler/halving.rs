@@ -8,7 +8,7 @@ use pipe_core::progress::{Event, EventListener};
 
 use super::Scheduler;
 use super::node::{Node, NodeIndex, Phase};
-use crate::exec::execution::{Execution, InspectedStage, inspect_stage, request};
+use crate::exec::execution::{Ahead, Execution, InspectedStage, inspect_stage, request};
 use crate::exec::rounds::{Bracket, Round, progress};
 use crate::inspection::Request;
 use crate::plan::Action;
@@ -110,8 +110,14 @@ impl Scheduler<'_, '_> {
         let record = Record::load(execution.root, &execution.graph.pipeline.name, &stage.id);
         let whole = Request { force: false, until: None, ..request(execution, stage, None) };
         let none = HashSet::new();
-        let found =
-            inspect_stage(execution, (stage, &whole), record, &self.artifacts, &none, false)?;
+        let found = inspect_stage(
+            execution,
+            (stage, &whole),
+            record,
+            &self.artifacts,
+            &none,
+            &Ahead::default(),
+        )?;
         let known = progress(&found.inspection);
         let until = self.nodes[place].round.as_ref().map_or(0, |round| round.until);
         // What it was carried to stands, whatever is asked of it besides.
