@@ -87,3 +87,14 @@ fn the_word_for_all_projections_needs_no_list() {
     let said = "expected a list of names such as [qkv, proj], or all-linear, found text \"qkv\"";
     project.pipe(&["check", "p.yaml"]).exits(2).says("lora.target_modules").says(said);
 }
+
+#[test]
+fn a_slip_in_a_parameter_is_not_taken_for_a_key_further_down() {
+    let project = Project::new();
+    let picture = "  picture: { kind: sample, from: base, to: a.png, device: cpu }\n";
+    project.write("p.yaml", TINY.to_owned() + picture);
+    let said = project.pipe(&["check", "p.yaml", "--set", "epoch=3"]).exits(2);
+    said.says("called `epoch`\n  = did you mean `epochs`?");
+    let said = project.pipe(&["check", "p.yaml", "--set", "warmup_steps=3"]).exits(2);
+    said.says("did you mean `schedule.warmup_steps`?");
+}
