@@ -95,6 +95,9 @@ fn all_stages_of_a_chain_compute_on_one_gpu_in_one_process_and_two_processes_agr
     first.pipe(&["run", "p.yaml", "--jobs", "1"]).succeeds().says("Training completed!");
     assert_eq!(first.list("samples"), ["base.png", "lora.png"]);
     assert!(results(&first) == other.join().unwrap(), "two processes have different bits");
+    // One after another in the same process: a new run of a training, and pictures anew.
+    first.pipe(&["run", "p.yaml", "--force", "--jobs", "1"]).succeeds();
+    assert_eq!(first.list("checkpoints/lora"), ["run_001", "run_002"]);
 }
 
 #[test]
@@ -228,6 +231,7 @@ fn the_first_training_on_a_gpu_tests_it_and_one_that_fails_is_refused_until_it_p
     project.pipe(&[BASE, &["--force", "--set", "base.device=cpu"]].concat()).succeeds();
     let table = project.pipe(&["devices", "--test", "gpu:0"]).succeeds().stdout();
     assert!(table.contains("f32 passed"), "{table}");
+    project.pipe(&[BASE, &["--force"]].concat()).succeeds();
 }
 
 #[test]
