@@ -122,16 +122,43 @@ impl Source {
             if message.contains("as u128") || message.contains("as i128") {
                 message = format!("a whole number above {} is too large for any setting", u64::MAX);
             }
+            let twice = at.and_then(|at| self.twice(at, &message));
+            let at = twice.map_or(at, |(_, second)| Some(second));
             let line = at.and_then(|at| self.line(at.line)).unwrap_or_default();
             let joined = at.filter(|_| message.contains("expected ':'"));
             let help = match joined.and_then(|at| self.joined_key(at.line)) {
                 Some(note) => Some(note),
                 None => help(&message, line).map(str::to_owned),
             };
+            let first = twice.map(|(first, _)| format!("it stands in line {first} already"));
             let error = SpecError::at(self, at, Vec::new(), message);
-            help.into_iter().fold(error, SpecError::note)
+            first.into_iter().chain(help).fold(error, SpecError::note)
         })?;
         Ok(value)
+    }
+
+    /// Where a key of a mapping that begins at `at` stands twice: the first line and the second
+    /// place. Of mappings in braces that is not known.
+    fn twice(&self, at: Position, message: &str) -> Option<(usize, Position)> {
+        let (_, quoted) = message.split_once("duplicate entry with key \"")?;
+        let key = quoted.strip_suffix('"')?;
+        let is_key = |text: &str| {
+            let bare = text.trim_start_matches(['"', '\'']).strip_prefix(key);
+            bare.is_some_and(|rest| rest.trim_start_matches(['"', '\'']).starts_with(':'))
+        };
+        let indented = |text: &str| text.len() - text.trim_start().len();
+        let lines = self.text().lines().enumerate().skip(at.line - 1);
+        // The first line may have a dash in front of the mapping.
+        let inside = |(number, text): &(usize, &str)| {
+            let blank = text.trim().is_empty() || text.trim_start().starts_with('#');
+            blank || number + 1 == at.line || indented(text) + 1 >= at.column
+        };
+        let of_key = |(_, text): &(usize, &str)| {
+            text.get(at.column - 1..).is_some_and(is_key) && indented(text) < at.column
+        };
+        let mut found = lines.take_while(inside).filter(of_key).map(|(number, _)| number + 1);
+        let (first, second) = (found.next()?, found.next()?);
+        Some((first, Position { line: second, column: at.column }))
     }
 
     /// What to do about a line, at this one or shortly above it, in which a key and its value are
