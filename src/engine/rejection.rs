@@ -48,6 +48,16 @@ impl Rejection {
         }
     }
 
+    /// Whether the form is right and the value is not.
+    pub(crate) fn is_of_value(&self) -> bool {
+        matches!(self, Self::Value { .. })
+    }
+
+    /// Whether the value is none of the words that may stand there.
+    pub(crate) fn is_unknown_word(&self) -> bool {
+        matches!(self, Self::Form(error) if matches!(error.kind, figment::error::Kind::UnknownVariant(..)))
+    }
+
     pub(crate) fn is_missing(&self) -> bool {
         matches!(self, Self::Form(error) if matches!(error.kind, figment::error::Kind::MissingField(_)))
     }

@@ -41,6 +41,8 @@ impl Typing<'_> {
             layers.leave_out(&path);
             left_out.keys.extend(path.into_iter().next());
         }
+        // Mappings in which a word was refused.
+        let mut without_word: Vec<Vec<String>> = Vec::new();
         for _ in 0..MOST_ERRORS {
             let rejection = match layers.typed(&wanted, &read) {
                 Ok(typed) => return Some(typed),
@@ -71,7 +73,15 @@ impl Typing<'_> {
             if !left_out.is_empty() && !layers.has(&path) {
                 return None;
             }
-            errors.push(layers.explain_with(rejection, kind, &place));
+            let around = path.split_last().map(|(_, around)| around.to_vec()).unwrap_or_default();
+            // Beside a word that was refused a value is judged by another word, which nobody chose.
+            let is_doubtful = rejection.is_of_value() && without_word.contains(&around);
+            if rejection.is_unknown_word() && !around.is_empty() {
+                without_word.push(around);
+            }
+            if !is_doubtful {
+                errors.push(layers.explain_with(rejection, kind, &place));
+            }
             if !layers.leave_out(&path) {
                 return None;
             }
