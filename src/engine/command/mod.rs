@@ -54,15 +54,18 @@ pub struct CommandSettings {
     /// The program and its arguments as a list, or one line for the shell (`sh -c`).
     #[schemars(example = vec!["python3", "evaluate.py", "best.ckpt"])]
     #[schemars(example = &"sha256sum best.ckpt > digest.txt")]
+    #[schemars(extend("x-known-as" = ["command", "cmd", "script", "shell"]))]
     run: Program,
     /// Files, folders or patterns (`data/*.csv`, `data/**/*.png`) that it reads, relative to the
     /// project. Another content of them is a reason to run again.
     #[serde(default)]
     #[schemars(example = vec!["best.ckpt", "data/*.csv"])]
+    #[schemars(extend("x-known-as" = ["input", "deps"]))]
     inputs: Vec<String>,
     /// Files or folders that it writes, relative to the project. Each must be written each time.
     #[serde(default)]
     #[schemars(example = vec!["digest.txt"])]
+    #[schemars(extend("x-known-as" = ["output", "outs"]))]
     outputs: Vec<PathBuf>,
     /// A JSON file that it writes, relative to the project: one object of names and numbers, such
     /// as `{"fid": 12.5}`. It is an output like the others, and other stages choose by its numbers.
@@ -76,6 +79,7 @@ pub struct CommandSettings {
     env: BTreeMap<String, String>,
     /// Where it is started, relative to the project.
     #[serde(default)]
+    #[schemars(extend("x-known-as" = ["cwd", "wdir", "workdir"]))]
     working_dir: Option<PathBuf>,
 }
 

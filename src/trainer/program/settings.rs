@@ -21,6 +21,7 @@ use crate::stopping::StoppingRules;
 pub struct TrainerSettings {
     /// The program and its arguments as a list, or one line for the shell (`sh -c`).
     #[schemars(example = vec!["python", "train.py"])]
+    #[schemars(extend("x-known-as" = ["command", "cmd", "script", "shell"]))]
     pub run: Program,
     /// What the program is told, in any form. Another value of any of them is another experiment.
     /// A matrix, `--set` and flags may name a key here without `settings.` before it.
