@@ -44,7 +44,7 @@ pub fn data(
     kinds: &Kinds,
 ) -> Result<ExitCode, CliError> {
     let a = arguments;
-    let target = a.output.as_deref().map(|path| Ok((path, Format::of(path)?)));
+    let target = a.output.as_deref().map(|path| Ok((path, Format::of_file(path)?)));
     let target =
         target.transpose().map_err(|e: String| CliError::usage(format!("--output {e}")))?;
     let args = a.args.clone().resolved()?;

@@ -43,7 +43,7 @@ pub struct ReplayArguments {
 const TOLD: usize = 8;
 
 pub fn replay(a: ReplayArguments, output: &Output, kinds: &Kinds) -> Result<ExitCode, CliError> {
-    let format = a.output.as_deref().map(Format::of).transpose();
+    let format = a.output.as_deref().map(Format::of_file).transpose();
     let format = format.map_err(|e: String| CliError::usage(format!("--output {e}")))?;
     let recorded = RecordedRun::open(&a.run, kinds)?;
     if recorded.kind() == "trainer" {

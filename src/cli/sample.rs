@@ -105,7 +105,7 @@ impl SampleArguments {
         Ok(if pictures {
             Wanted::Pictures(Target::of(output).map_err(wrong)?)
         } else {
-            Wanted::Grid(Format::of(output).map_err(wrong)?)
+            Wanted::Grid(Format::of_file(output).map_err(wrong)?)
         })
     }
 }

@@ -202,6 +202,7 @@ fn a_drawn_picture_has_the_kind_of_its_name_and_a_sensible_shape() {
     let few = sample(&["-o", "few.png", "--n", "1"]).succeeds().says("1 of 2 classes are sampled");
     assert!(few.stderr().contains("warning"));
     sample(&["-o", "x.gif"]).exits(2).says("--output x.gif: images are not written as .gif");
+    sample(&["-o", "x"]).exits(2).says("--output x: name a .png, .jpg or .webp file");
     assert!(!project.path("x.gif").exists());
     let nothing = ["sample", "no_such.ckpt", "-o", "x.txt"];
     project.pipe(&nothing).exits(2).says(".txt");

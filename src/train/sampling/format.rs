@@ -6,6 +6,7 @@ use std::path::Path;
 use image::codecs::jpeg::JpegEncoder;
 use image::{ImageFormat, RgbImage};
 use pipe_engine::kind::{Failure, StageError};
+use pipe_fs::atomic;
 
 /// A kind of image file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,18 @@ impl Format {
                 path.display()
             )),
         }
+    }
+
+    /// The same for a file that a person names: only a pipe or a device needs no end. A folder of that
+    /// name is another mistake.
+    ///
+    /// # Errors
+    /// As above, and for a name without an end.
+    pub fn of_file(path: &Path) -> Result<Self, String> {
+        if path.extension().is_none() && !atomic::is_stream(path) && !path.is_dir() {
+            return Err(format!("{}: name a .png, .jpg or .webp file", path.display()));
+        }
+        Self::of(path)
     }
 
     /// An image as a file's content.
@@ -74,6 +87,10 @@ mod tests {
             let back = image::load_from_memory(&bytes).unwrap().to_rgb8();
             assert!(back.get_pixel(4, 4).0[0] > 190, "{name}");
         }
+        let without = Format::of_file(Path::new("x/a")).unwrap_err();
+        assert_eq!(without, "x/a: name a .png, .jpg or .webp file");
+        #[cfg(unix)]
+        assert!(Format::of_file(Path::new("/dev/null")).is_ok_and(|format| format == Format::Png));
         let refused = Format::of(Path::new("x/a.gif")).unwrap_err();
         assert_eq!(
             refused,
