@@ -9,13 +9,13 @@ use pipe_runs::checkpoint::Written;
 use pipe_train::checkpoint::{self as model, PostHocError};
 
 use super::ckpt_again::{AgainArguments, again};
-use super::{CliError, ExitCode, Kinds, files, hub, output_file};
+use super::{CliError, ExitCode, Kinds, files, hub, output_file, project};
 use crate::report::stdout::say;
 use crate::report::{Output, message, table};
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  pipe ckpt show checkpoints/base_training/run_001/checkpoints/best.ckpt\n  pipe ckpt verify checkpoints/base_training/run_001/checkpoints/last.ckpt\n  pipe ckpt export best.ckpt --weights-only -o weights.ckpt\n  pipe ckpt export best.ckpt --hub my_model\n  pipe ckpt ema checkpoints/base_training/run_001 --length 0.075 -o averaged.ckpt\n  pipe ckpt again 3 --epoch 7\n  pipe ckpt again base/3 --epoch 7 -o epoch_7.ckpt\n  pipe ckpt import model.pt --image-size 32 -o model.ckpt\n  pipe ckpt import last.ckpt --map names.yaml --image-size 32 -o model.ckpt"
+    after_help = "Examples:\n  pipe ckpt show checkpoints/base_training/run_001/checkpoints/best.ckpt\n  pipe ckpt show 3\n  pipe ckpt verify checkpoints/base_training/run_001/checkpoints/last.ckpt\n  pipe ckpt export best.ckpt --weights-only -o weights.ckpt\n  pipe ckpt export best.ckpt --hub my_model\n  pipe ckpt ema checkpoints/base_training/run_001 --length 0.075 -o averaged.ckpt\n  pipe ckpt again 3 --epoch 7\n  pipe ckpt again base/3 --epoch 7 -o epoch_7.ckpt\n  pipe ckpt import model.pt --image-size 32 -o model.ckpt\n  pipe ckpt import last.ckpt --map names.yaml --image-size 32 -o model.ckpt"
 )]
 pub struct CkptArguments {
     #[command(subcommand)]
@@ -26,6 +26,8 @@ pub struct CkptArguments {
 enum CkptCommand {
     /// Print the header and the tensors, without reading the data
     Show {
+        /// A checkpoint; of a run's folder, and of a run's name such as `3` or `base/3`, the best
+        #[arg(value_name = "CHECKPOINT|RUN")]
         file: PathBuf,
         /// As JSON
         #[arg(long)]
@@ -33,11 +35,14 @@ enum CkptCommand {
     },
     /// Recompute the digest of everything in the file
     Verify {
-        #[arg(required = true)]
+        /// Checkpoints; of a run's folder, and of a run's name such as `3` or `base/3`, the best
+        #[arg(required = true, value_name = "CHECKPOINT|RUN")]
         files: Vec<PathBuf>,
     },
     /// Print a digest of the model's outputs on fixed inputs, as JSON
     Probe {
+        /// A checkpoint; of a run's folder, and of a run's name such as `3` or `base/3`, the best
+        #[arg(value_name = "CHECKPOINT|RUN")]
         file: PathBuf,
         /// The weights to use: `state_dict.` or `ema_state_dict.`
         #[arg(long, default_value = "state_dict.")]
@@ -46,7 +51,9 @@ enum CkptCommand {
     /// Write a checkpoint for others: its weights alone, or with LoRA weights folded in
     #[command(group = clap::ArgGroup::new("what").required(true))]
     Export {
-        /// A checkpoint; for `--lora` the base model
+        /// A checkpoint, for `--lora` the base model; of a run's folder, and of a run's name such as `3`
+        /// or `base/3`, the best
+        #[arg(value_name = "CHECKPOINT|RUN")]
         file: PathBuf,
         /// File to write
         #[arg(
@@ -79,7 +86,7 @@ enum CkptCommand {
     },
     /// Write the weights of a run averaged over any length, from its snapshots
     Ema {
-        /// Folder of the run, trained with `ema: { lengths: [0.05, 0.1] }`
+        /// The run's name or folder, trained with `ema: { lengths: [0.05, 0.1] }`
         run: PathBuf,
         /// Standard deviation of the times that the average is of, as a share of the training
         #[arg(long, value_name = "SHARE")]
@@ -143,13 +150,17 @@ pub fn ckpt(
             say!("{}", serde_json::to_string(&probe).map_err(CliError::failed)?);
         }
         CkptCommand::Export { file, hub: Some(folder), pictures, overwrite, .. } => {
-            hub::export(architectures, &open(&file)?, &folder, &pictures, overwrite)?;
+            let checkpoint = open(&file)?;
+            let pictures: Vec<PathBuf> = pictures.iter().map(|path| project::path(path)).collect();
+            let folder = project::path(&folder);
+            hub::export(architectures, &checkpoint, &folder, &pictures, overwrite)?;
         }
         CkptCommand::Export { file, output, merge, lora, overwrite, .. } => {
             let checkpoint = open(&file)?;
             let output = output.unwrap_or_default();
             let target = free(&output, overwrite)?;
-            let adapter = lora.map(|path| model::adapter(&files::adapter(&path), true)).transpose();
+            let adapter = lora.map(|path| files::adapter(&project::path(&path)));
+            let adapter = adapter.map(|path| model::adapter(&path, true)).transpose();
             let adapter = adapter.map_err(CliError::failed)?;
             if let Some(adapter) = &adapter
                 && let Some(warning) =
@@ -166,6 +177,7 @@ pub fn ckpt(
             report(&output, written.map_err(CliError::failed)?);
         }
         CkptCommand::Ema { run, length, epoch, output, overwrite } => {
+            let run = files::run_folder(&run)?;
             let target = free(&output, overwrite)?;
             average(&run, length, epoch, &target, &output)?;
         }
@@ -218,8 +230,9 @@ fn average(
 
 /// The file to write. Refuses to write over one that nobody spoke of.
 pub(super) fn free(file: &std::path::Path, overwrite: bool) -> Result<PathBuf, CliError> {
-    let target = output_file::target(file)?;
-    if file.exists() && !overwrite {
+    let place = project::path(file);
+    let target = output_file::target(&place)?;
+    if place.exists() && !overwrite {
         Err(CliError::usage(format!("{} exists; --overwrite replaces it", file.display())))
     } else {
         Ok(target)
@@ -239,7 +252,7 @@ fn report(file: &std::path::Path, written: Written) {
 }
 
 fn open(file: &std::path::Path) -> Result<Checkpoint, CliError> {
-    Checkpoint::open(&files::checkpoint(file)?).map_err(CliError::failed)
+    Checkpoint::open(&files::checkpoint_or_run(file)?).map_err(CliError::failed)
 }
 
 fn show(checkpoint: &Checkpoint, json: bool) {

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use pipe_core::shell::CommandLine;
 use pipe_fs::Disk;
 use pipe_runs::checkpoint::named;
-use pipe_runs::{Checkpoint, Runs};
+use pipe_runs::{Checkpoint, Run, Runs};
 
-use super::CliError;
+use super::run_folders::folders;
+use super::runs::named::{Name, one};
+use super::{CliError, live, project};
 
 /// The file that names an adapter's folder as one.
 const ADAPTER: &str = "adapter_config.json";
@@ -53,6 +55,36 @@ pub fn checkpoint(path: &Path) -> Result<PathBuf, CliError> {
     let (all, one) = (names.join(", "), newest.folder.display());
     Err(CliError::usage(format!("{shown} is a folder of runs"))
         .note(format!("name one, such as {one}; there are {all}")))
+}
+
+/// The same, and the best one of a run of the project that was named: `3`, `base/3`.
+///
+/// The project is entered for a run, so that paths which were typed beside it count from there.
+///
+/// # Errors
+/// As above; there is no such run, or it has no checkpoint.
+pub fn checkpoint_or_run(typed: &Path) -> Result<PathBuf, CliError> {
+    let typed = project::path(typed);
+    let Some(name) = live::named(&typed) else { return checkpoint(&typed) };
+    let run = named_run(&name)?;
+    if run.best().exists() {
+        return Ok(run.best());
+    }
+    Err(CliError::usage(format!("run {} has no checkpoint", run.number)))
+}
+
+/// The folder of a run that was named, by itself or as the run's name.
+///
+/// # Errors
+/// There is no run of that name.
+pub fn run_folder(typed: &Path) -> Result<PathBuf, CliError> {
+    let typed = project::path(typed);
+    live::named(&typed).map_or(Ok(typed), |name| Ok(named_run(&name)?.folder))
+}
+
+fn named_run(name: &Name) -> Result<Run, CliError> {
+    project::enter(None)?;
+    one(&folders(None)?, name)
 }
 
 /// An adapter that was named: its file or folder, or the run that trained it.

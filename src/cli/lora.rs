@@ -24,7 +24,7 @@ enum LoraCommand {
     /// List the layers that LoRA puts factors beside: name, type, shape, rank, parameters
     #[command(group = clap::ArgGroup::new("of").required(true))]
     Layers {
-        /// A checkpoint of a base model or of LoRA, an adapter's folder, or a run's folder
+        /// A checkpoint of a base model or of LoRA, an adapter's folder, or a run's folder or name
         #[arg(group = "of")]
         file: Option<PathBuf>,
         /// A new model of this size instead: diffit_tiny, diffit_small, diffit_cifar10, unet_tiny,
@@ -60,8 +60,10 @@ pub fn lora(arguments: LoraArguments, known: &Architectures) -> Result<ExitCode,
         };
         LoraLayers::of_preset(arch, &preset, image_size as usize, &config)
     } else {
-        let file = files::adapter(&file.unwrap_or_default());
-        let file = if files::is_adapter(&file) { file } else { files::checkpoint(&file)? };
+        let typed = file.unwrap_or_default();
+        let adapter = files::adapter(&typed);
+        let is_adapter = files::is_adapter(&adapter);
+        let file = if is_adapter { adapter } else { files::checkpoint_or_run(&typed)? };
         LoraLayers::of_file(known, &file, &config, is_chosen)
     };
     let found = found.map_err(CliError::usage)?;

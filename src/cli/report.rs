@@ -33,6 +33,10 @@ pub fn report(arguments: ReportArguments, kinds: &Kinds) -> Result<ExitCode, Cli
     let (root, output) = (subject.root()?, project::path(&arguments.output));
     output_file::check_replaces(&output, "<!doctype html>", "page")?;
     let page = subject.page()?;
+    if subject.pipeline.is_none() && page.runs.is_empty() {
+        let text = "there are no runs here to report on";
+        return Err(CliError::usage(text).note(project::first_run_hint()));
+    }
     let html = page.to_html(false);
     output_file::write(root.disk(), &output, |out| out.write_all(html.as_bytes()))?;
     page.warnings.iter().for_each(|warning| crate::report::message::warning(warning));

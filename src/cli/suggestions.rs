@@ -11,7 +11,7 @@ use super::pipeline_name::{self, HERE};
 const MOST: usize = 6;
 
 /// Commands and arguments that are none, each with what is to be typed.
-const SUGGESTIONS: [(&[&str], &str); 28] = [
+const SUGGESTIONS: [(&[&str], &str); 29] = [
     (&["--list-runs", "list-runs", "list", "ls", "history"], "pipe runs"),
     (
         &["--resume-from-run", "--resume-from", "--ckpt-path"],
@@ -28,6 +28,7 @@ const SUGGESTIONS: [(&[&str], &str); 28] = [
     (&["dashboard", "serve", "tensorboard"], "pipe ui"),
     (&["new", "create"], "pipe init DIR"),
     (&["--dry", "--dryrun", "-n"], "pipe run FILE --dry-run"),
+    (&["-f", "--file", "-s", "--snakefile", "--config-name"], "pipe run FILE"),
     (&["--cores", "--max-parallel", "--workers"], "pipe run FILE --jobs N"),
     (&["--forceall", "-F", "--rerun"], "pipe run FILE --force"),
     (&["--max-epochs", "--num-epochs", "--max_epochs", "--num_epochs"], "pipe run FILE --epochs N"),

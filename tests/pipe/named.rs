@@ -96,3 +96,29 @@ fn a_name_is_found_and_a_slip_is_told() {
     project.write("tiny", TINY.replace("  base:", "  nearer:"));
     project.pipe(&["plan", "tiny"]).succeeds().says("nearer");
 }
+
+#[test]
+fn a_run_stands_for_its_best_checkpoint() {
+    let project = project();
+    project.pipe(&["run", "-q"]).succeeds();
+    let best = "checkpoints/base_training/run_001/checkpoints/best.ckpt";
+    let header = project.pipe(&["ckpt", "show", best, "--json"]).succeeds().stdout();
+    for name in ["1", "base/1", "base_training/run_001"] {
+        assert_eq!(project.pipe(&["ckpt", "show", name, "--json"]).succeeds().stdout(), header);
+    }
+    project.pipe(&["ckpt", "verify", "1", best]).succeeds().says("1: good").says("best.ckpt: good");
+    project.pipe(&["ckpt", "probe", "1"]).succeeds();
+    project.pipe(&["lora", "layers", "1"]).succeeds().says("Rank");
+    project.pipe(&["ckpt", "show", "7"]).exits(2).says("there is no run 7");
+    // Files that are typed beside it are those of the folder where it is typed.
+    let line = ["ckpt", "export", "1", "--weights-only", "-o", "weights.ckpt"];
+    in_folder(&project, "deep", &line).succeeds();
+    assert!(project.path("deep/weights.ckpt").is_file());
+    in_folder(&project, "deep", &line).exits(2).says("weights.ckpt exists");
+    in_folder(&project, "deep", &["ckpt", "export", "1", "--hub", "model"]).succeeds();
+    assert!(project.path("deep/model/config.json").is_file());
+    in_folder(&project, "deep", &["ckpt", "verify", "1", "weights.ckpt"]).succeeds();
+    // A file of that name is meant before a run.
+    std::fs::copy(project.path(best), project.path("deep/2")).unwrap();
+    in_folder(&project, "deep", &["ckpt", "show", "2"]).succeeds();
+}

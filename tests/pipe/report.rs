@@ -223,3 +223,13 @@ fn a_browser_shows_what_to_type_when_there_is_nothing_yet() {
     assert!(dom.contains("<code>pipe run p.yaml</code>"), "{dom}");
     assert!(dom.contains("class=\"node not-run\""), "{dom}");
 }
+
+#[test]
+fn a_project_without_runs_has_nothing_to_report() {
+    let project = Project::new();
+    let ended = project.pipe(&["report"]).exits(2).says("there are no runs here to report on");
+    ended.says("`pipe run p.yaml` makes the first");
+    assert!(!project.path("report.html").exists());
+    // A pipeline has its stages to show.
+    project.pipe(&["report", "p.yaml"]).succeeds();
+}
