@@ -10,6 +10,7 @@ use pipe_engine::kind::{Failure, StageError, StageId};
 use pipe_train::data::{DataError, Dataset, DatasetSettings, Progress};
 use pipe_train::sampling::{ContactSheet, Format, ImageGrid, stack};
 use pipe_train::stages::artifacts::DATASET;
+use pipe_train::stages::data_failure;
 
 use super::pipeline_args::{PipelineArgs, PipelineSession};
 use super::{CliError, ExitCode, Kinds, output_file, signals};
@@ -78,12 +79,8 @@ pub fn data(
                 return Ok(ExitCode::from(stop.requested().map_or(1, |signal| signal.exit_code())));
             }
             Err(error) => {
-                let failure = match error {
-                    DataError::Setting { .. } => Failure::Setting,
-                    _ => Failure::Input,
-                };
-                let error = StageError::new(failure, error.to_string());
-                errors.push(CliError::stage(stage.as_str(), &error));
+                let (graph, error) = (&loaded.session.graph, data_failure(error));
+                errors.push(CliError::stage_of(graph, stage, &error));
             }
         }
     }

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use pipe_core::error::{SpecError, SpecErrors};
-use pipe_engine::kind::{Failure, StageError};
+use pipe_engine::graph::Graph;
+use pipe_engine::kind::{Failure, StageError, StageId};
 
 /// What the process ends with; see the help's last lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +65,19 @@ impl CliError {
             Failure::Setting => Self::usage(message),
             _ => Self::failed(message),
         }
+    }
+
+    /// The same of a stage of a file that somebody wrote: at the setting that is to blame, if one is.
+    pub fn stage_of(graph: &Graph, id: &StageId, error: &StageError) -> Self {
+        let blamed = error.key.as_deref().zip(graph.stage(id));
+        let Some((key, stage)) = blamed else { return Self::stage(id.as_str(), error) };
+        let reason = if id.as_str() == id.declared() {
+            error.reason().to_owned()
+        } else {
+            format!("{id}: {}", error.reason())
+        };
+        let told = Self::from(stage.error_at(&graph.pipeline.source, key, reason));
+        Self { code: Self::stage(id.as_str(), error).code, ..told }
     }
 
     /// What is to be printed, each with `error:` before it.

@@ -386,13 +386,13 @@ impl PipelineSession {
     pub fn inspect(&self, execution: &Execution) -> Result<Inspected, CliError> {
         self.session
             .inspect(execution)
-            .map_err(|(stage, error)| CliError::stage(stage.as_str(), &error))
+            .map_err(|(stage, error)| CliError::stage_of(&self.session.graph, &stage, &error))
     }
 
     /// Looks at what there is, and decides. Changes nothing.
     pub fn plan(&self, execution: &Execution) -> Result<(Plan, Inspected), CliError> {
         self.session
             .plan(execution)
-            .map_err(|(stage, error)| CliError::stage(stage.as_str(), &error))
+            .map_err(|(stage, error)| CliError::stage_of(&self.session.graph, &stage, &error))
     }
 }

@@ -63,9 +63,10 @@ impl RunSummary<'_> {
         if !summary.not_begun.is_empty() {
             summary_line(format!("not begun: {}", named(&summary.not_begun)));
         }
-        let again = PipelineArgs::with_environment(self.again.clone(), self.execution.graph);
+        let graph = self.execution.graph;
+        let again = PipelineArgs::with_environment(self.again.clone(), graph);
         if let Some(error) =
-            CliError::all(failed.iter().map(|(id, e)| CliError::stage(id.as_str(), e)).collect())
+            CliError::all(failed.iter().map(|(id, e)| CliError::stage_of(graph, id, e)).collect())
         {
             let error = error.note(format!(
                 "what was done stays done; when that is mended, go on with: {again}"

@@ -14,6 +14,9 @@ use crate::stop::Signal;
 pub struct StageError {
     pub failure: Failure,
     pub message: String,
+    /// The setting whose value it is about: a dotted path, relative to the stage. The message begins
+    /// with it.
+    pub key: Option<String>,
 }
 
 /// The message of a panic that was caught.
@@ -72,7 +75,19 @@ impl StageError {
 
     /// A failure with its message for people.
     pub fn new(failure: Failure, message: impl Into<String>) -> Self {
-        Self { failure, message: message.into() }
+        Self { failure, message: message.into(), key: None }
+    }
+
+    /// The same, of the value of a setting.
+    pub fn at(self, key: impl Into<String>) -> Self {
+        let key = key.into();
+        Self { message: format!("{key}: {}", self.message), key: Some(key), ..self }
+    }
+
+    /// What is wrong, without the setting that it is about.
+    pub fn reason(&self) -> &str {
+        let key = self.key.as_deref().unwrap_or_default();
+        self.message.strip_prefix(key).and_then(|m| m.strip_prefix(": ")).unwrap_or(&self.message)
     }
 }
 

@@ -131,7 +131,7 @@ pub fn follow(
         context.stop.sleep(LOOK);
     }
     let Some((run, results)) = open else {
-        return Err(StageError::setting(format!("{from}: stage {} has no checkpoint", source.id)));
+        return Err(StageError::setting(format!("stage {} has no checkpoint", source.id)).at(from));
     };
     let manager = settled(context, &source, &run)?;
     Ok(Followed { metadata: run.metadata()?, run, results, manager })

@@ -149,7 +149,7 @@ fn a_folder_that_is_gone_is_an_error_before_anything_runs_and_shown_in_the_statu
         project
             .pipe(&[command, "p.yaml"])
             .exits(1)
-            .says("stage data")
+            .says("stages.data.root")
             .says("pictures")
             .says("it is not there");
     }

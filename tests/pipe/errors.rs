@@ -108,3 +108,51 @@ fn the_environment_is_weaker_than_the_command_line() {
         .says("warning: PIPE_EPOCS: no parameter")
         .says("ignored");
 }
+
+const FOLDER: &str = "\
+name: own
+params:
+  pictures: nowhere
+stages:
+  data:
+    kind: dataset
+    source: image_folder
+    root: ${params.pictures}
+    image_size: 8
+";
+
+#[test]
+fn what_a_stage_finds_wrong_is_told_at_the_setting_that_is_to_blame() {
+    let project = Project::new();
+    project.write("p.yaml", FOLDER);
+    let at = "error: p.yaml:8:11: stages.data.root: failed to read the image folder";
+    for command in ["plan", "run", "data"] {
+        let ended = project.pipe(&[command, "p.yaml"]).exits(1).says(at);
+        ended.says("8 |     root: ${params.pictures}").says("it is not there; set `root`");
+    }
+    // A value from the command line stands in no file, and not where the one it replaces stands.
+    let ended = project.pipe(&["plan", "p.yaml", "--set", "data.root=elsewhere"]).exits(1);
+    let said = ended.says("error: --set data.root=elsewhere: failed to read").stderr();
+    assert!(!said.contains("p.yaml:"), "{said}");
+    // One of a config file stands there.
+    project.write("own.yaml", "root: theirs\n");
+    let with = FOLDER.replace("root: ${params.pictures}", "config: own.yaml");
+    project.write("p.yaml", with.replace("params:\n  pictures: nowhere\n", ""));
+    project.pipe(&["plan", "p.yaml"]).exits(1).says("error: own.yaml:1:7: ").says("theirs");
+    // Of a matrix the member is named.
+    let root = "matrix: { root: [one, two] }";
+    project.write(
+        "p.yaml",
+        FOLDER
+            .replace("root: ${params.pictures}", root)
+            .replace("params:\n  pictures: nowhere\n", ""),
+    );
+    let ended = project.pipe(&["plan", "p.yaml"]).exits(1);
+    ended.says("p.yaml:6:").says("data@root=one: failed to read");
+}
+
+#[test]
+fn a_class_that_is_not_there_is_told_where_it_stands() {
+    let ended = Project::with("[circle, square]", "[circle, sqare]").pipe(&["plan", "p.yaml"]);
+    ended.exits(2).says("error: p.yaml:7:14: stages.data.classes: ").says("sqare");
+}

@@ -134,7 +134,7 @@ fn data_looks_at_the_stages_that_are_meant_and_says_if_there_are_none() {
     );
     project.pipe(&["data", "p.yaml", "c"]).exits(2).says("no stage of kind `dataset`");
     std::fs::remove_dir_all(project.path("food")).unwrap();
-    project.pipe(&["data", "p.yaml"]).exits(1).says("stage data: ").says("other: trees");
+    project.pipe(&["data", "p.yaml"]).exits(1).says("stages.data.root: ").says("other: trees");
 }
 
 #[test]

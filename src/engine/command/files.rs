@@ -113,7 +113,7 @@ impl Files<'_> {
 
     fn matching(&self, input: &str, files: &mut Vec<Found>) -> Result<(), StageError> {
         let wrong = |error: glob::PatternError| {
-            StageError::new(Failure::Setting, format!("inputs: {error}"))
+            StageError::new(Failure::Setting, error.to_string()).at("inputs")
         };
         let pattern = plain(Path::new(input));
         let pattern = glob::Pattern::new(&pattern.to_string_lossy()).map_err(wrong)?;

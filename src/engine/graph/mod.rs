@@ -19,7 +19,7 @@ use pipe_fs::sync::Level;
 
 use crate::artifact::ArtifactType;
 use crate::kind::Stage;
-use crate::pipeline_file::{ExecutorSettings, StoreUrl};
+use crate::pipeline_file::{ExecutorSettings, StageLayers, StoreUrl};
 use crate::policy::{ExecutionOptions, Hooks, Tasks};
 use crate::reference::{DependencyMode, Files};
 use crate::source::{Part, Source};
@@ -62,9 +62,22 @@ pub struct LoadedStage {
     /// The stages it depends on: the key that says so, and the stage. References first, then
     /// `needs`, then those that make its files.
     pub needs: Vec<(Vec<String>, StageId)>,
+    /// Where its settings were read, if that is not the pipeline file alone.
+    pub(crate) layers: Option<Box<StageLayers>>,
 }
 
 impl LoadedStage {
+    /// An error about the value of a setting, where that stands. `key` is a dotted path, relative to
+    /// the stage; `pipeline` is the file that declares it.
+    pub fn error_at(&self, pipeline: &Source, key: &str, message: impl Into<String>) -> SpecError {
+        let path: Vec<String> = key.split('.').map(str::to_owned).collect();
+        if let Some(layers) = &self.layers {
+            return layers.error_at(&path, message);
+        }
+        let stage = ["stages", self.id.declared()].map(str::to_owned);
+        SpecError::on(pipeline, [&stage[..], &path].concat(), Part::Value, message)
+    }
+
     /// Whether it takes what another stage makes while that makes it, and needs nothing of it that is
     /// there only in the end.
     pub fn streams_from(&self, other: &StageId) -> bool {

@@ -104,6 +104,15 @@ impl StageLayers {
         true
     }
 
+    /// The layers, unless all of it stands at the stage in the pipeline file: of many stages they are
+    /// a quarter of the memory.
+    pub(super) fn beyond_the_file(self) -> Option<Box<Self>> {
+        let is_file =
+            |origin: &Origin| matches!(origin, Origin::File { moved, .. } if moved.is_empty());
+        let alone = matches!(&self.layers[..], [Layer { origin, .. }] if is_file(origin));
+        (!alone).then(|| Box::new(self))
+    }
+
     /// The value of a key after merging, without types.
     pub fn merged(&self, key: &str) -> Option<Value> {
         self.figment(|_| true).extract_inner::<Value>(key).ok()

@@ -20,7 +20,7 @@ use crate::pipeline_file::layers::{Layer, Origin, StageLayers};
 use crate::pipeline_file::matrix::Portion;
 use crate::pipeline_file::params::{Used, fill_ours};
 use crate::pipeline_file::paths::Place;
-use crate::pipeline_file::pipeline::PipelineFile;
+use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
 use crate::pipeline_file::stage_layers::{LeftOut, config_layers, filled, name_policies};
 use crate::pipeline_file::time_limits::TimeLimits;
 use crate::pipeline_file::typing::Typing;
@@ -56,14 +56,7 @@ impl Loading<'_> {
         let declared = single.declared;
         let mut errors = Gathered::default();
         let Some((kind, schema)) = kinds.get(&declared.kind) else {
-            let at = ["stages", declared.id.as_str(), "kind"];
-            let error = error_at(
-                &file.source,
-                &at,
-                Part::Value,
-                format!("unknown kind `{}`", declared.kind),
-            );
-            return Err(error.candidates(&declared.kind, kinds.names()).into());
+            return Err(self.unknown_kind(declared).into());
         };
         let Read { mut layers, needs, mut left_out } = self.read(single, &mut errors);
         halved::fill_in_length(*kind, &mut layers);
@@ -118,7 +111,7 @@ impl Loading<'_> {
         let Some(stage) = stage else {
             return errors.or(None).and_then(|none| none.ok_or_else(|| lost(&layers)));
         };
-        let loaded = LoadedStage {
+        errors.or(LoadedStage {
             id: single.id.clone(),
             kind: declared.kind.clone(),
             makes: makes(*kind, stage.as_ref()).0,
@@ -128,8 +121,15 @@ impl Loading<'_> {
             options: conduct,
             inputs: found.inputs,
             needs: found.needs,
-        };
-        errors.or(loaded)
+            layers: layers.beyond_the_file(),
+        })
+    }
+
+    fn unknown_kind(&self, declared: &StageDeclaration) -> SpecError {
+        let at = ["stages", declared.id.as_str(), "kind"];
+        let message = format!("unknown kind `{}`", declared.kind);
+        error_at(&self.file.source, &at, Part::Value, message)
+            .candidates(&declared.kind, self.kinds.names())
     }
 
     /// The stage once more, with other names of stages in its settings.

@@ -31,10 +31,10 @@ pub fn find(
     progress: &dyn Progress,
 ) -> Result<(PathBuf, String), StageError> {
     let (file, shown) = (root.join(path), path.display());
-    let input = |message: String| StageError::new(Failure::Input, format!("features: {message}"));
+    let input = |message: String| StageError::new(Failure::Input, message).at("features");
     let is_published = path.file_name() == Path::new(PUBLISHED).file_name();
     if !file.exists() && !is_published {
-        return Err(StageError::setting(format!("features: there is no {shown}")));
+        return Err(StageError::setting(format!("there is no {shown}")).at("features"));
     }
     if !file.exists() {
         if let Some(folder) = file.parent() {

@@ -157,8 +157,7 @@ pub(super) fn chosen_classes(
     num_classes: usize,
     names: &[String],
 ) -> Result<Vec<(usize, String)>, StageError> {
-    let setting =
-        |message: String| StageError::new(Failure::Setting, format!("classes: {message}"));
+    let setting = |message: String| StageError::new(Failure::Setting, message).at("classes");
     let name = |label: usize| names.get(label).cloned().unwrap_or_else(|| format!("class {label}"));
     let all: Vec<String> = (0..num_classes).map(name).collect();
     if wanted.is_empty() {

@@ -114,5 +114,5 @@ impl CheckpointStage {
 }
 
 fn unusable(why: String) -> StageError {
-    StageError::new(Failure::Input, format!("file: {why}"))
+    StageError::new(Failure::Input, why).at("file")
 }

@@ -62,9 +62,7 @@ pub(super) fn check(settings: &SampleSettings, o: &InspectContext) -> Result<(),
     let Some(asked) = &settings.classes else { return Ok(()) };
     let Some(known) = known(o, "from") else { return Ok(()) };
     match asked.iter().find(|class| !may_be_known(class, &known)) {
-        Some(class) => {
-            Err(StageError::setting(format!("classes: {}", unknown_class(class, &known))))
-        }
+        Some(class) => Err(StageError::setting(unknown_class(class, &known)).at("classes")),
         None => Ok(()),
     }
 }

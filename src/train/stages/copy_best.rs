@@ -198,9 +198,10 @@ impl Stage for CopyBest {
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
         let Some(from) = context.inputs.get("from").and_then(|a| a.get::<Checkpoints>()) else {
             return Err(StageError::setting(format!(
-                "from: stage {} has no checkpoint",
+                "stage {} has no checkpoint",
                 self.settings.from
-            )));
+            ))
+            .at("from"));
         };
         let source = self.selected(&from)?;
         let file = Checkpoint::open(&source.path).and_then(|file| file.verify().map(|()| file));
@@ -332,7 +333,7 @@ impl CopyBest {
             let whoever = format!("{} has", self.whose(from));
             let missing = metric::find(metric, known, &whoever).err();
             let missing = missing.unwrap_or_else(|| format!("{whoever} no finite {metric}"));
-            StageError::setting(format!("by: {missing}"))
+            StageError::setting(missing).at("by")
         })
     }
 
@@ -361,7 +362,7 @@ impl CopyBest {
                 format!("it has those of epochs {}", epochs.join(", "))
             };
             let whose = self.whose(from);
-            StageError::setting(format!("select: {whose} has no such checkpoint; {there}"))
+            StageError::setting(format!("{whose} has no such checkpoint; {there}")).at("select")
         })
     }
 

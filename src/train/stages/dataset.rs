@@ -73,13 +73,14 @@ impl Stage for DatasetStage {
         }
         let slow = Slow { began: Instant::now(), told: AtomicBool::new(false) };
         let seen = data::summarize(&self.settings, o.root, o.request.data_as_last_seen, &slow)
-            .map_err(failed)?;
+            .map_err(data_failure)?;
         Ok(Inspection::new(StageState::Transient, seen.map(summary_artifact)))
     }
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
         let progress = Throttled::new(context);
-        let dataset = Dataset::open(&self.settings, &context.root, &progress).map_err(failed)?;
+        let dataset =
+            Dataset::open(&self.settings, &context.root, &progress).map_err(data_failure)?;
         data::save_summary(&self.settings, &context.root, &dataset);
         dataset.check_images(&progress).map_err(|error| {
             match (&error, context.stop.requested()) {
@@ -118,12 +119,13 @@ impl Stage for DatasetStage {
     }
 }
 
-fn failed(error: DataError) -> StageError {
-    let failure = match error {
-        DataError::Setting { .. } => Failure::Setting,
-        _ => Failure::Input,
-    };
-    StageError::new(failure, error.to_string())
+/// Why a data set cannot be read, at the setting that is to blame.
+pub fn data_failure(error: DataError) -> StageError {
+    match error {
+        DataError::Setting { key, reason } => StageError::setting(reason).at(key),
+        DataError::Folder { .. } => StageError::new(Failure::Input, error.to_string()).at("root"),
+        _ => StageError::new(Failure::Input, error.to_string()),
+    }
 }
 
 /// A look at images that takes long enough to ask oneself why.

@@ -43,7 +43,7 @@ pub(super) fn open(
         None => inputs.get(KEY).and_then(Checkpoints::best_of).map(|best| best.path),
     };
     let opened = path.map(|path| Checkpoint::open(&path)).transpose();
-    opened.map_err(|e| StageError::setting(format!("{KEY}: {e}")))
+    opened.map_err(|e| StageError::setting(e.to_string()).at(KEY))
 }
 
 /// The same where it must be there.
@@ -53,14 +53,14 @@ pub(super) fn require(
     root: &Path,
 ) -> Result<Checkpoint, StageError> {
     let none = || {
-        StageError::setting(format!("{KEY}: stage {} has no checkpoint to begin with", init.from))
+        StageError::setting(format!("stage {} has no checkpoint to begin with", init.from)).at(KEY)
     };
     open(init, inputs, root)?.ok_or_else(none)
 }
 
 /// Reads the checkpoint with its tensors.
 pub(super) fn load(file: Checkpoint) -> Result<Loaded, StageError> {
-    file.load().map_err(|e| StageError::setting(format!("{KEY}: {e}")))
+    file.load().map_err(|e| StageError::setting(e.to_string()).at(KEY))
 }
 
 /// What is taken of a checkpoint for a training of this model.
@@ -76,7 +76,7 @@ pub(super) fn beginning(
     info: &ModelInfo,
 ) -> Result<Beginning, StageError> {
     let (header, shown) = (file.header(), file.path().display().to_string());
-    let refuse = |why: String| StageError::setting(format!("{KEY}: {shown} {why}"));
+    let refuse = |why: String| StageError::setting(format!("{shown} {why}")).at(KEY);
     check_holds(file, KEY, &shown, info.extra.contains_key(HEADER_KEY))?;
     let ours = serde_json::to_value(&info.config).unwrap_or_default();
     if let Some(why) = other_model(&header.model_config, &ours) {

@@ -168,9 +168,10 @@ impl Stage for LoraStage {
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
         let Some(base) = context.inputs.get("base").and_then(Checkpoints::best_of) else {
             return Err(StageError::setting(format!(
-                "base: stage {} has no checkpoint to start from",
+                "stage {} has no checkpoint to start from",
                 self.settings.base
-            )));
+            ))
+            .at("base"));
         };
         let outcome = self.training().run(context, |dataset, device| {
             let start = self.start(base, dataset, device)?;
@@ -218,7 +219,7 @@ impl LoraStage {
         let file = file.map_err(|e| input(format!("the base model: {e}")))?;
         if file.header().extra.contains_key(HEADER_KEY) {
             let (message, note) = lint::no_whole_model(&self.settings.base);
-            return Err(StageError::setting(format!("base: {message}; {note}")));
+            return Err(StageError::setting(format!("{message}; {note}")).at("base"));
         }
         let prefix = checkpoint::inference_prefix(&file);
         let classes = dataset.class_names().to_vec();
@@ -232,21 +233,22 @@ impl LoraStage {
         .map_err(|e| input(format!("the base model: {e}")))?;
         if config.image_size() != dataset.image_size() {
             return Err(StageError::setting(format!(
-                "dataset: its images are {data} x {data} pixels, the base model's {base} x {base}; set the data \
+                "its images are {data} x {data} pixels, the base model's {base} x {base}; set the data \
                  set's image_size to {base}",
                 data = dataset.image_size(),
                 base = config.image_size()
-            )));
+            )).at("dataset"));
         }
         let labels = dataset.augmentation().labels();
         if labels > 0 && config.augment_labels() != labels {
             return Err(StageError::setting(
-                "dataset: its augmentation has a `probability`, and the base model was not trained to be told what was \
+                "its augmentation has a `probability`, and the base model was not trained to be told what was \
                  done to an image; leave it out",
-            ));
+            )
+            .at("dataset"));
         }
-        let plan =
-            LoraPlan::new(lora, &model).map_err(|e| StageError::setting(format!("lora: {e}")))?;
+        let plan = LoraPlan::new(lora, &model)
+            .map_err(|e| StageError::setting(e.to_string()).at("lora"))?;
         let AdaptedModel { mut model, mut scope } = plan.inject(model, *seed);
         if config.num_classes() > 0 && !same_classes {
             model = model.set_require_grad_group(ParamGroup::from_path(LABEL_TABLE), true);

@@ -31,6 +31,7 @@ use std::sync::Arc;
 use pipe_engine::kind::StageKind;
 
 use crate::architecture::Architectures;
+pub use dataset::data_failure;
 pub use file_formats::RunFiles;
 
 /// Every stage kind, for models of these architectures.

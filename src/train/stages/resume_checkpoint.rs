@@ -59,14 +59,14 @@ pub(super) fn open(
     let Some(file) = &settings.checkpoint.resume_checkpoint else { return Ok(None) };
     let key = "checkpoint.resume_checkpoint";
     let opened = Checkpoint::open(&root.join(file))
-        .map_err(|e| StageError::setting(format!("{key}: {e}")))?;
+        .map_err(|e| StageError::setting(e.to_string()).at(key))?;
     let (done, epochs) = (opened.header().epoch, settings.epochs);
     if done >= epochs {
         return Err(StageError::setting(format!(
-            "{key}: {file} is at epoch {done}, and `epochs` is {epochs} in all, so nothing would be trained; set \
+            "{file} is at epoch {done}, and `epochs` is {epochs} in all, so nothing would be trained; set \
              `epochs` to {} or more",
             done + 1
-        )));
+        )).at(key));
     }
     Ok(Some(opened))
 }
@@ -77,7 +77,7 @@ pub(super) fn open(
 /// Those of [`open`], and a file that was altered since it was written.
 pub(super) fn load(settings: &TrainingSettings, root: &Path) -> Result<Option<Loaded>, StageError> {
     let loaded = open(settings, root)?.map(Checkpoint::load).transpose();
-    loaded.map_err(|e| StageError::setting(format!("checkpoint.resume_checkpoint: {e}")))
+    loaded.map_err(|e| StageError::setting(e.to_string()).at("checkpoint.resume_checkpoint"))
 }
 
 /// The settings that an epoch's steps and losses depend on, out of a manifest. `data`: digest of

@@ -29,14 +29,14 @@ pub(super) fn check(
     if is_of_other_base(header, model_info) {
         let text = "was trained on another base model, and would compute something else on this one; leave it out to \
                     begin new LoRA weights";
-        return Err(StageError::setting(format!("{key}: {file} {text}")));
+        return Err(StageError::setting(format!("{file} {text}")).at(key));
     }
     let (theirs, ours) = (objective_of(&header.extra), objective_of(&model_info.extra));
     if theirs != ours {
         return Err(StageError::setting(format!(
-            "{key}: {file} was trained for another objective, {theirs}, and this training is for {ours}: set `objective` \
+            "{file} was trained for another objective, {theirs}, and this training is for {ours}: set `objective` \
              to it, or begin with its weights as `init`"
-        )));
+        )).at(key));
     }
     Ok(other_classes(header, file, model_info))
 }
@@ -61,7 +61,7 @@ pub(super) fn check_holds(
         }
         _ => return Ok(()),
     };
-    Err(StageError::setting(format!("{key}: {file} {why}")))
+    Err(StageError::setting(format!("{file} {why}")).at(key))
 }
 
 /// What to say of a checkpoint that was trained on classes of other names.

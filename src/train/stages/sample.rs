@@ -123,7 +123,9 @@ impl Stage for SampleStage {
             return self.sample_each(context);
         }
         let Some(file) = context.inputs.get("from").and_then(Checkpoints::best_of) else {
-            return Err(StageError::setting(format!("from: stage {} has no checkpoint", s.from)));
+            return Err(
+                StageError::setting(format!("stage {} has no checkpoint", s.from)).at("from")
+            );
         };
         let Written { files, inputs, summary } = self.sample(context, &file, &s.to)?;
         self.record(context, &files, inputs)?;
@@ -205,7 +207,7 @@ impl SampleStage {
             .map(|guide| load_guide(&self.architectures, &guide.path, s.ema, &device, &mut opened));
         let guiding = guiding
             .transpose()
-            .map_err(|e| StageError::new(Failure::Input, format!("{}: {e}", sample_guide::KEY)))?;
+            .map_err(|e| StageError::new(Failure::Input, e.to_string()).at(sample_guide::KEY))?;
         let classes = Some(opened.config.num_classes());
         for (_, text) in s.guidance_check(classes, opened.label_dropout).doubts() {
             context.event(Event::Message { text });

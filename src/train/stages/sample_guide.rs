@@ -92,21 +92,22 @@ impl GuideSettings {
     ) -> Result<CheckpointFile, StageError> {
         if let Some(file) = self.file() {
             let opened = CheckpointFile::open(&root.join(file));
-            return opened.map_err(|e| StageError::setting(format!("guide.from: {e}")));
+            return opened.map_err(|e| StageError::setting(e.to_string()).at("guide.from"));
         }
         let from = &self.from;
-        let none = || StageError::setting(format!("guide.from: stage {from} has no checkpoint"));
+        let none =
+            || StageError::setting(format!("stage {from} has no checkpoint")).at("guide.from");
         let all = inputs.get(KEY).and_then(|artifact| artifact.get::<Checkpoints>());
         let all = all.ok_or_else(none)?;
         let Some(epoch) = self.epoch else { return all.best().ok_or_else(none) };
         all.of_epoch(epoch).ok_or_else(|| {
             let epochs: Vec<String> = all.epochs().iter().map(u64::to_string).collect();
             StageError::setting(format!(
-                "guide.epoch: stage {from} has no checkpoint of epoch {epoch}: it was not saved, or `keep_last_n` let it \
+                "stage {from} has no checkpoint of epoch {epoch}: it was not saved, or `keep_last_n` let it \
                  go; it has those of epochs {}. Name one of these, or keep all with `checkpoint: {{keep_last_n: null}}` \
                  in {from}",
                 epochs.join(", ")
-            ))
+            )).at("guide.epoch")
         })
     }
 

@@ -318,7 +318,7 @@ impl SelectBest {
         };
         let judges = match &self.judge {
             Some(_) => judges::pair(&named("over."), &named("by."))
-                .map_err(|e| StageError::setting(format!("by: {}; {}", e.message, e.note)))?,
+                .map_err(|e| StageError::setting(format!("{}; {}", e.message, e.note)).at("by"))?,
             None => BTreeMap::new(),
         };
         let candidate = |(name, artifact): (&'a String, &'a Artifact)| {
@@ -353,7 +353,7 @@ impl SelectBest {
             let found = metric::find(&self.metric, known, &whoever);
             let missing =
                 found.err().unwrap_or_else(|| format!("{whoever} no finite {}", self.metric));
-            StageError::setting(format!("{}: {missing}", self.key))
+            StageError::setting(missing).at(self.key)
         })
     }
 

@@ -167,7 +167,7 @@ impl Stage for TrainStage {
         let TrainSettings { model, objective, seed, .. } = &self.settings;
         self.training().run(context, |dataset, device| {
             let classes = dataset.class_names().to_vec();
-            let refused = |e: String| StageError::setting(format!("model: {e}"));
+            let refused = |e: String| StageError::setting(e).at("model");
             let config = model.config(&self.architectures, dataset.image_size(), classes.len());
             let config = config.map_err(|e| refused(e.to_string()))?;
             let labels = dataset.augmentation().labels();
@@ -175,8 +175,8 @@ impl Stage for TrainStage {
             if config.augment_labels() != labels {
                 let arch = config.arch();
                 return Err(StageError::setting(format!(
-                    "dataset: a {arch} cannot be told what the augmentation did to an image; leave its `probability` out"
-                )));
+                    "a {arch} cannot be told what the augmentation did to an image; leave its `probability` out"
+                )).at("dataset"));
             }
             let network = config.init(*seed, device).map_err(|e| refused(e.to_string()))?;
             let network = network.with_objective(*objective);

@@ -290,7 +290,7 @@ impl TrainerStage {
         let Some(stage) = self.settings.init_stage() else { return Ok(None) };
         let best = context.inputs.get("init").and_then(Checkpoints::best_of);
         let path = best.map(|best| best.path);
-        let none = || StageError::setting(format!("init: stage {stage} has no checkpoint"));
+        let none = || StageError::setting(format!("stage {stage} has no checkpoint")).at("init");
         path.ok_or_else(none).map(Some)
     }
 

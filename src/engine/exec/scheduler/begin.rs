@@ -246,8 +246,9 @@ fn by_policy(
         }
         (Resume::Must, Action::Run) => Err(StageError::new(
             Failure::Setting,
-            format!("resume: must, and there is nothing to go on with: {reason}"),
-        )),
+            format!("must, and there is nothing to go on with: {reason}"),
+        )
+        .at("resume")),
         (_, action) => Ok((false, action, reason)),
     }
 }

@@ -161,8 +161,9 @@ impl PictureRequest {
             let (label, class) = found.ok_or_else(|| {
                 let last = n.saturating_sub(1);
                 StageError::setting(format!(
-                    "numbers: the grid has no image {number}; its {n} images are 0 to {last}"
+                    "the grid has no image {number}; its {n} images are 0 to {last}"
                 ))
+                .at("numbers")
             })?;
             let name = format!("{}{seed:06}_{number:06}.png", folder(label));
             Ok(Planned { seed, number: Some(number), label, class, name })

@@ -138,8 +138,8 @@ impl CopyBest {
             }
         }
         Err(StageError::setting(format!(
-            "to: {} exists and was not made by this stage; move it away, choose another path, or set `overwrite: true`",
+            "{} exists and was not made by this stage; move it away, choose another path, or set `overwrite: true`",
             to.display()
-        )))
+        )).at("to"))
     }
 }

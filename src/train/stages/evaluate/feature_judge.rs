@@ -121,12 +121,13 @@ impl<'a> FeatureJudge<'a> {
 
     fn fid(&self, sampled: &Seen, real: Option<&Seen>) -> Result<f64, StageError> {
         let s = self.judge.settings;
-        let few = || StageError::setting("seeds: fid needs two pictures and two images at least");
+        let few =
+            || StageError::setting("fid needs two pictures and two images at least").at("seeds");
         let of = |seen: &Seen| seen.moments.as_ref().and_then(Moments::statistics).ok_or_else(few);
         let real = match (&s.statistics, real) {
             (Some(file), _) => {
                 let read = Statistics::read(&self.judge.context.root.join(file));
-                read.map_err(|e| StageError::setting(format!("statistics: {e}")))?
+                read.map_err(|e| StageError::setting(e.to_string()).at("statistics"))?
             }
             (None, Some(real)) => of(real)?,
             (None, None) => return Err(StageError::new(Failure::Bug, "no real images")),
@@ -140,7 +141,7 @@ impl<'a> FeatureJudge<'a> {
             self.judge.context.event(Event::Warning { text });
         }
         let distance = frechet_distance(&of(sampled)?, &real);
-        distance.map_err(|e| StageError::setting(format!("statistics: {e}")))
+        distance.map_err(|e| StageError::setting(e.to_string()).at("statistics"))
     }
 
     fn of_neighbours(
@@ -151,9 +152,8 @@ impl<'a> FeatureJudge<'a> {
     ) -> Result<(), StageError> {
         let s = self.judge.settings;
         let few = |metric: &str, least: usize| {
-            StageError::setting(format!(
-                "seeds: {metric} needs {least} pictures and images at least"
-            ))
+            StageError::setting(format!("{metric} needs {least} pictures and images at least"))
+                .at("seeds")
         };
         if s.has(Metric::Kid) {
             let found = kernel_distance(real, sampled, 0).ok_or_else(|| few("kid", 2))?;

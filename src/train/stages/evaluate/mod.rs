@@ -177,7 +177,9 @@ impl Stage for EvaluateStage {
             return self.judge_each(context);
         }
         let Some(file) = context.inputs.get("from").and_then(Checkpoints::best_of) else {
-            return Err(StageError::setting(format!("from: stage {} has no checkpoint", s.from)));
+            return Err(
+                StageError::setting(format!("stage {} has no checkpoint", s.from)).at("from")
+            );
         };
         let (metrics, files) = self.judge(context, &file, &s.to)?;
         let files: Vec<PathBuf> = files.iter().map(|file| s.to.join(file)).collect();
@@ -198,7 +200,7 @@ impl EvaluateStage {
         let s = &self.settings;
         let dataset = context.inputs.get("dataset").and_then(|a| a.get::<Arc<Dataset>>());
         let Some(dataset) = dataset else {
-            return Err(StageError::setting(format!("dataset: {} is no data set", s.dataset)));
+            return Err(StageError::setting(format!("{} is no data set", s.dataset)).at("dataset"));
         };
         let device = device::resolve(s.device, GpuAssignment::of(context))
             .map_err(|e| StageError::setting(e.to_string()))?
@@ -209,8 +211,8 @@ impl EvaluateStage {
         let (pixels, wanted) = (dataset.image_size(), model.config.image_size());
         if pixels != wanted {
             return Err(StageError::setting(format!(
-                "dataset: images of {pixels} pixels cannot judge a model of {wanted}; set `image_size: {wanted}`"
-            )));
+                "images of {pixels} pixels cannot judge a model of {wanted}; set `image_size: {wanted}`"
+            )).at("dataset"));
         }
         let classes = Some(model.config.num_classes());
         for (_, text) in self.guidance_check(classes, model.label_dropout).doubts() {
@@ -246,7 +248,9 @@ impl EvaluateStage {
         })?;
         lora::renew_adapter(&followed)?;
         let Some((best, metrics)) = followed.of_best() else {
-            return Err(StageError::setting(format!("from: stage {} has no checkpoint", s.from)));
+            return Err(
+                StageError::setting(format!("stage {} has no checkpoint", s.from)).at("from")
+            );
         };
         let metrics = Metrics(metrics.clone());
         atomic::remove_temporary_files(disk, &root.join(&s.to));
