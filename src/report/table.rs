@@ -1,4 +1,5 @@
-//! Plain tables: a header, a rule, rows; columns as wide as their widest cell.
+//! Plain tables: a header, a rule, rows; columns as wide as their widest cell. On a terminal what
+//! the last one says goes on below where a line ends.
 
 use chrono::{DateTime, Local, Utc};
 use pipe_engine::identity::short_digest;
@@ -7,23 +8,32 @@ use unicode_width::UnicodeWidthStr;
 
 use super::style;
 
+/// The narrowest last column that is worth a line of its own for each few words.
+const NARROWEST: usize = 24;
+
 /// Lays rows out under headings. The last column is not padded.
 pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
-    laid_out(headings, rows, |_, cell| cell.to_owned())
+    laid_out(headings, rows, line_width(), |_, cell| cell.to_owned())
 }
 
 /// The same for stdout, with the words of one column coloured by what they say.
 pub fn with_status(headings: &[&str], rows: &[Vec<String>], status: usize) -> String {
-    laid_out(headings, rows, |column, cell| match style::of_word(cell) {
+    laid_out(headings, rows, line_width(), |column, cell| match style::of_word(cell) {
         Some(style) if column == status => style::paint_stdout(style, cell),
         _ => cell.to_owned(),
     })
+}
+
+/// Cells of a line of the terminal that stdout is.
+fn line_width() -> Option<usize> {
+    terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0))
 }
 
 /// `paint` gives a cell of a column its colour, which takes no room.
 fn laid_out(
     headings: &[&str],
     rows: &[Vec<String>],
+    line_width: Option<usize>,
     paint: impl Fn(usize, &str) -> String,
 ) -> String {
     let mut widths: Vec<usize> = headings.iter().map(|h| h.width()).collect();
@@ -32,6 +42,9 @@ fn laid_out(
             *width = (*width).max(cell.width());
         }
     }
+    let before: usize = widths.iter().rev().skip(1).map(|width| width + 2).sum();
+    let total = before + widths.last().unwrap_or(&0);
+    let room = line_width.map(|width| width.saturating_sub(before)).filter(|r| *r >= NARROWEST);
     let line = |cells: Vec<(&str, String)>| {
         let padded: Vec<String> = cells
             .iter()
@@ -42,14 +55,35 @@ fn laid_out(
             .collect();
         padded.join("  ").trim_end().to_owned()
     };
-    let total = widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);
     let heads = headings.iter().map(|heading| (*heading, (*heading).to_owned()));
-    let mut text = vec![line(heads.collect()), "-".repeat(total)];
-    text.extend(rows.iter().map(|row| {
-        let cells = row.iter().enumerate();
-        line(cells.map(|(column, cell)| (cell.as_str(), paint(column, cell))).collect())
-    }));
+    let rule = "-".repeat(line_width.map_or(total, |width| total.min(width)));
+    let mut text = vec![line(heads.collect()), rule];
+    for row in rows {
+        let last = row.len().checked_sub(1).filter(|_| row.len() == headings.len());
+        let pieces = match (last, room) {
+            (Some(last), Some(room)) => pieces(&row[last], room),
+            _ => Vec::new(),
+        };
+        let cells = row.iter().enumerate().map(|(column, cell)| {
+            let cell = pieces.first().filter(|_| Some(column) == last).unwrap_or(cell);
+            (cell.as_str(), paint(column, cell))
+        });
+        text.push(line(cells.collect()));
+        text.extend(pieces.iter().skip(1).map(|piece| format!("{}{piece}", " ".repeat(before))));
+    }
     text.join("\n")
+}
+
+/// Text in lines of so many cells, each a few words; a longer word has a line of its own.
+fn pieces(text: &str, room: usize) -> Vec<String> {
+    let mut pieces: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match pieces.last_mut().filter(|piece| piece.width() + 1 + word.width() <= room) {
+            Some(piece) => *piece = format!("{piece} {word}"),
+            None => pieces.push(word.to_owned()),
+        }
+    }
+    pieces
 }
 
 /// Comma-separated values (RFC 4180), without the last line's end.
@@ -119,6 +153,29 @@ mod tests {
             table(&["Run #", "Name"], &rows),
             "Run #  Name\n----------------\n1      long name\n12     x"
         );
+    }
+
+    #[test]
+    fn on_a_narrow_terminal_the_last_column_goes_on_below() {
+        let long =
+            "failed to decode the image /a/path/that/is/longer/than/the/room/b.png: replace it";
+        let rows =
+            [["data", long], ["base", "no run yet"]].map(|row| row.map(str::to_owned).to_vec());
+        let text = laid_out(&["Stage", "Why"], &rows, Some(40), |_, cell| cell.to_owned());
+        let expected = [
+            "Stage  Why",
+            "----------------------------------------",
+            "data   failed to decode the image",
+            "       /a/path/that/is/longer/than/the/room/b.png:",
+            "       replace it",
+            "base   no run yet",
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+        // Where there is no room for it, and where no terminal is, lines stay whole.
+        for width in [Some(20), None] {
+            let text = laid_out(&["Stage", "Why"], &rows, width, |_, cell| cell.to_owned());
+            assert_eq!(text.lines().nth(2), Some(format!("data   {long}").as_str()));
+        }
     }
 
     #[test]
