@@ -1,5 +1,6 @@
 //! `pipe ckpt show|verify|probe|export|ema|import FILE`, `pipe ckpt again RUN`
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use pipe_fs::Disk;
@@ -24,12 +25,15 @@ pub struct CkptArguments {
 
 #[derive(clap::Subcommand)]
 enum CkptCommand {
-    /// Print the header and the tensors, without reading the data
+    /// Print the header and what there is of tensors, without reading the data
     Show {
         /// A checkpoint; of a run's folder, and of a run's name such as `3` or `base/3`, the best
         #[arg(value_name = "CHECKPOINT|RUN")]
         file: PathBuf,
-        /// As JSON
+        /// Each tensor with its type and shape
+        #[arg(long)]
+        tensors: bool,
+        /// As JSON, with each tensor
         #[arg(long)]
         json: bool,
     },
@@ -136,7 +140,10 @@ pub fn ckpt(
 ) -> Result<ExitCode, CliError> {
     match arguments.command {
         CkptCommand::Again(a) => return again(a, output, kinds),
-        CkptCommand::Show { file, json } => show(&open(&file)?, json),
+        CkptCommand::Show { file, tensors, json } => {
+            let checkpoint = open(&file)?;
+            if json { show_json(&checkpoint) } else { show(&checkpoint, tensors) }
+        }
         CkptCommand::Verify { files } => {
             for file in &files {
                 let checkpoint = open(file)?;
@@ -255,25 +262,27 @@ fn open(file: &std::path::Path) -> Result<Checkpoint, CliError> {
     Checkpoint::open(&files::checkpoint_or_run(file)?).map_err(CliError::failed)
 }
 
-fn show(checkpoint: &Checkpoint, json: bool) {
+fn show_json(checkpoint: &Checkpoint) {
+    let header = checkpoint.header();
+    let list: Vec<_> = checkpoint
+        .tensors()
+        .map(
+            |t| serde_json::json!({"name": t.name, "dtype": t.dtype, "shape": t.shape, "bytes": t.bytes}),
+        )
+        .collect();
+    let value = serde_json::json!({
+        "epoch": header.epoch, "global_step": header.global_step, "step_in_epoch": header.step_in_epoch,
+        "metrics": header.metrics, "saved_at": header.saved_at, "identity": header.identity,
+        "seed": header.seed, "model_config": header.model_config, "digest": files::digest(checkpoint),
+        "scheduler_state_dict": header.scheduler_state_dict, "extra": header.extra, "tensors": list,
+    });
+    say!("{value:#}");
+}
+
+/// The header, and the tensors by what they are of, or each.
+fn show(checkpoint: &Checkpoint, each: bool) {
     let header = checkpoint.header();
     let tensors: Vec<_> = checkpoint.tensors().collect();
-    if json {
-        let list: Vec<_> = tensors
-            .iter()
-            .map(
-                |t| serde_json::json!({"name": t.name, "dtype": t.dtype, "shape": t.shape, "bytes": t.bytes}),
-            )
-            .collect();
-        let value = serde_json::json!({
-            "epoch": header.epoch, "global_step": header.global_step, "step_in_epoch": header.step_in_epoch,
-            "metrics": header.metrics, "saved_at": header.saved_at, "identity": header.identity,
-            "seed": header.seed, "model_config": header.model_config, "digest": files::digest(checkpoint),
-            "scheduler_state_dict": header.scheduler_state_dict, "extra": header.extra, "tensors": list,
-        });
-        say!("{value:#}");
-        return;
-    }
     let metrics: Vec<String> = header.metrics.iter().map(|(k, v)| format!("{k}={v:.4}")).collect();
     say!("epoch        {}", header.epoch);
     say!("global step  {}", header.global_step);
@@ -291,6 +300,22 @@ fn show(checkpoint: &Checkpoint, json: bool) {
     if checkpoint.is_of_program() {
         let (files, bytes) = (checkpoint.files().len(), table::bytes(checkpoint.bytes()));
         say!("written by a training program in a form of its own; files: {files}, {bytes}");
+        return;
+    }
+    if !each {
+        let mut groups: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+        for tensor in &tensors {
+            let of = tensor.name.split('.').next().unwrap_or(&tensor.name);
+            let (count, bytes) = groups.entry(of).or_default();
+            (*count, *bytes) = (*count + 1, *bytes + tensor.bytes);
+        }
+        let rows: Vec<Vec<String>> = groups
+            .iter()
+            .map(|(of, (count, size))| {
+                vec![(*of).to_owned(), count.to_string(), table::bytes(*size)]
+            })
+            .collect();
+        say!("{}", table::table(&["of", "tensors", "size"], &rows));
         return;
     }
     let rows: Vec<Vec<String>> = tensors

@@ -10,6 +10,7 @@ use pipe_runs::{Checkpoint, Run, Runs};
 use super::run_folders::folders;
 use super::runs::named::{Name, one};
 use super::{CliError, live, project};
+use crate::report::message;
 
 /// The file that names an adapter's folder as one.
 const ADAPTER: &str = "adapter_config.json";
@@ -67,10 +68,26 @@ pub fn checkpoint_or_run(typed: &Path) -> Result<PathBuf, CliError> {
     let typed = project::path(typed);
     let Some(name) = live::named(&typed) else { return checkpoint(&typed) };
     let run = named_run(&name)?;
+    best_or_newest(&run)?
+        .ok_or_else(|| CliError::usage(format!("run {} has no checkpoint", run.number)))
+}
+
+/// The best checkpoint of a run. One that has completed no epoch has none: then the newest, and that
+/// is said.
+pub fn best_or_newest(run: &Run) -> Result<Option<PathBuf>, CliError> {
     if run.best().exists() {
-        return Ok(run.best());
+        return Ok(Some(run.best()));
     }
-    Err(CliError::usage(format!("run {} has no checkpoint", run.number)))
+    if !run.last().exists() {
+        return Ok(None);
+    }
+    let newest = Checkpoint::open(&run.last()).map_err(CliError::failed)?;
+    message::note(&format!(
+        "run {} has no best checkpoint; its newest is of step {}",
+        run.number,
+        newest.header().global_step
+    ));
+    Ok(Some(run.last()))
 }
 
 /// The folder of a run that was named, by itself or as the run's name.

@@ -115,6 +115,9 @@ fn for_pictures(
         run = run.path(Path::new(&file));
     }
     let look = run.clone().options([format!("--epochs={}", proposal.epochs.div_ceil(10))]);
+    if !opened.bad.is_empty() {
+        say!("first: replace or remove what cannot be read");
+    }
     say!("a first look in a tenth of the time: {}", inside(dir, &look.to_string()));
     say!("next: {}", inside(dir, &run.to_string()));
     Ok(ExitCode::SUCCESS)

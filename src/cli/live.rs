@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::run_folders::folders;
 use super::runs::named::{Name, one};
-use super::{CliError, ExitCode, project, signals};
+use super::{CliError, ExitCode, files, project, signals};
 use crate::report::message;
 use crate::report::stdout::say;
 
@@ -91,22 +91,17 @@ pub enum PictureSource {
 pub fn picture_source(name: &Name) -> Result<PictureSource, CliError> {
     project::enter(None)?;
     let run = one(&folders(None)?, name)?;
-    match live(&run) {
-        Ok(_) => Ok(PictureSource::Training(run)),
-        Err(error) if !run.best().exists() => Err(error),
-        Err(error) => {
-            let best = Checkpoint::open(&run.best()).map_err(CliError::failed)?;
-            if best.is_of_program() {
-                return Err(
-                    error.note("a training program made its checkpoints, and draws from them")
-                );
-            }
-            for told in error.messages() {
-                message::note(&format!("{}; its best checkpoint draws", told.text));
-            }
-            Ok(PictureSource::Checkpoint(run.best()))
-        }
+    let error = match live(&run) {
+        Ok(_) => return Ok(PictureSource::Training(run)),
+        Err(error) => error,
+    };
+    let Some(file) = files::best_or_newest(&run)? else { return Err(error) };
+    if Checkpoint::open(&file).map_err(CliError::failed)?.is_of_program() {
+        return Err(error.note("a training program made its checkpoints, and draws from them"));
     }
+    let status = run.current_metadata().map_err(CliError::failed)?.status.name();
+    message::note(&format!("run {} is {status}; drawing from its checkpoint", run.number));
+    Ok(PictureSource::Checkpoint(file))
 }
 
 /// Asks for a picture, and gives its path once it stands; `None` after a signal.

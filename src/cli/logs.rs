@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, FixedOffset};
 use pipe_core::error::SpecError;
 use pipe_core::progress::Event;
+use pipe_core::shell::CommandLine;
 use pipe_engine::exec::slurm::last_lines;
 use pipe_engine::kind::StageId;
 use pipe_engine::pipeline_file::PipelineFile;
@@ -91,8 +92,10 @@ fn newest(file: &Path, named: Option<&str>) -> Result<Vec<(StageId, Newest)>, Cl
         (None, None, _) => return Err(CliError::usage("no stage has run yet, or not here")),
         (None, Some(only), 1) => only,
         _ => {
-            let all = declared.into_iter().collect::<Vec<_>>().join(", ");
-            return Err(CliError::usage(format!("name a stage too; those that ran: {all}")));
+            let first = declared.first().copied().unwrap_or_default();
+            let line = CommandLine::new(["pipe", "logs"]).path(file).word(first);
+            let all = declared.iter().copied().collect::<Vec<_>>().join(", ");
+            return Err(CliError::usage(format!("name a stage too, such as `{line}`: {all}")));
         }
     };
     let is_named = |stage: &StageId| stage.as_str() == named || stage.declared() == named;

@@ -109,7 +109,8 @@ impl DatasetReport {
             lines.push(format!("  passed over: {}", self.passed_over_text));
         }
         for passed in &self.passed_over {
-            lines.extend(passed.advice.map(|advice| format!("    {}: {advice}", passed.kind)));
+            let kind = passed.kind.replace('_', " ");
+            lines.extend(passed.advice.map(|advice| format!("    {kind}: {advice}")));
         }
         if !self.bad.is_empty() {
             lines.push(format!("  {} that cannot be read:", counted(self.bad.len(), "image")));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anstyle::Style;
 use pipe_core::progress::Event;
-use pipe_engine::kind::StageId;
+use pipe_engine::kind::{Failure, StageId};
 
 use super::{style, table};
 
@@ -125,6 +125,9 @@ impl Narrator {
             Event::Skipped { reason } => format!("{whose}skip ({reason})"),
             // The first failure is told at the end; when several stages run, now is when it can be
             // understood.
+            Event::Failed { failure: Failure::Interrupted(_), message } => {
+                return manner.concurrent.then(|| message.clone());
+            }
             Event::Failed { message, .. } => {
                 let failed = || format!("{}: {message}", manner.paint(style::ERROR, "failed"));
                 return manner.concurrent.then(failed);

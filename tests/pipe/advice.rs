@@ -374,7 +374,7 @@ fn jobs_that_go_on_are_looked_at_and_ended_as_it_says() {
 
 /// Files that print commands, in how many lines, and the tests that type them. Whoever adds one
 /// adds its test here.
-const PRINTED: [(&str, usize, &[&str]); 40] = [
+const PRINTED: [(&str, usize, &[&str]); 41] = [
     (
         "src/cli/pipeline_args.rs",
         2,
@@ -392,6 +392,7 @@ const PRINTED: [(&str, usize, &[&str]); 40] = [
     ("src/cli/init/written.rs", 1, &["init::pictures_of_ones_own"]),
     ("src/cli/job.rs", 1, &["trainer::a_shell_script"]),
     ("src/cli/jobs.rs", 2, &["jobs_that_go_on"]),
+    ("src/cli/logs.rs", 1, &["stage_logs::what_a_program_printed_can_be_read_afterwards"]),
     ("src/cli/plan.rs", 1, &["a_plan_that_does_not_hold"]),
     ("src/cli/suggestions.rs", 1, &["told::an_empty_folder"]),
     ("src/cli/pipeline_name.rs", 1, &["told::an_empty_folder"]),
@@ -477,6 +478,7 @@ fn every_place_that_prints_a_command_has_a_test_that_types_it() {
         include_str!("init.rs"),
         include_str!("place.rs"),
         include_str!("reuse.rs"),
+        include_str!("stage_logs.rs"),
         include_str!("told.rs"),
         include_str!("trainer.rs"),
         include_str!("ui.rs"),

@@ -183,6 +183,12 @@ fn pictures_are_found_however_they_lie() {
     let text = project.read("parts/pipelines/parts.yaml");
     assert!(text.contains("around/all/train\n") && text.contains("recursive: true"), "{text}");
     project.pipe(&["data", "parts"]).succeeds().says("= 2 classes");
+    // Folders that are classes, each of several: whose names those are is asked, not guessed.
+    for class in ["pens/red", "pens/blue", "cups/big", "cups/small"] {
+        pictures(&project, &format!("many/{class}"), 3);
+    }
+    let ended = project.pipe(&["init", "sets", "--images", "many"]).succeeds();
+    ended.says("cups holds 2 folders, whose pictures are of one class here").says("many/cups");
     // In a zip file, of very long pictures.
     let mut zip = zip::ZipWriter::new(std::fs::File::create(project.path("my.zip")).unwrap());
     let long = image::RgbImage::from_pixel(48, 16, image::Rgb([9, 9, 9]));

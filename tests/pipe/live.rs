@@ -87,8 +87,7 @@ fn a_checkpoint_is_saved_when_it_is_asked_for() {
     project.pipe(&["save", "1"]).exits(2).says("run 001 is not being trained: it is completed");
     // Its best checkpoint draws, as of its file.
     let drawn = project.pipe(&["sample", "1", "--n", "2", "-o", "new/two.png"]).succeeds();
-    let drawn =
-        drawn.says("run 001 is not being trained: it is completed; its best checkpoint draws");
+    let drawn = drawn.says("run 001 is completed; drawing from its checkpoint");
     assert_eq!(drawn.stdout(), "new/two.png\n");
     let best = format!("{BUILT_IN}/checkpoints/best.ckpt");
     project.pipe(&["sample", &best, "--n", "2", "-o", "again.png"]).succeeds();
@@ -109,8 +108,17 @@ fn a_picture_is_drawn_when_it_is_asked_for() {
         .exits(2)
         .says("draws its own picture, and takes no options");
     let project = training.stop();
-    let said = project.pipe(&["sample", "1", "--n", "4"]).exits(2).stderr();
-    assert!(said.contains("is not being trained: it is interrupted"), "{said}");
+    // Nothing has been the best yet: what was saved as it was stopped is there.
+    let newest = "run 001 has no best checkpoint; its newest is of step ";
+    let drawn = project.pipe(&["sample", "1", "--n", "4"]).succeeds().says(newest);
+    drawn.says("run 001 is interrupted; drawing from its checkpoint");
+    let shown = project.pipe(&["ckpt", "show", "1"]).succeeds().says(newest).stdout();
+    let last = project.pipe(&["ckpt", "show", &format!("{BUILT_IN}/checkpoints/last.ckpt")]);
+    assert_eq!(shown, last.stdout());
+    // Tensors by what they are of, or each.
+    assert!(shown.contains("optimizer_state_dict") && shown.lines().count() < 20, "{shown}");
+    let each = project.pipe(&["ckpt", "show", "1", "--tensors"]).succeeds().stdout();
+    assert!(each.lines().count() > 50 && each.contains("\nstate_dict."), "{each}");
 }
 
 #[test]

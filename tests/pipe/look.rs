@@ -49,7 +49,7 @@ fn data_shows_counts_and_what_is_passed_over_without_training() {
   野菜         2
   = 2 classes  5
   passed over: 2 .heic, 1 deeper folder
-    deeper_folder: `recursive: true` reads them
+    deeper folder: `recursive: true` reads them
     .heic: this format is not read: convert the files to JPEG or PNG
 ";
     let sorted = |text: &str| {

@@ -1,9 +1,9 @@
 //! Ctrl-C and SIGTERM save and stop; the same command goes on.
 
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::project::{Project, weights};
+use crate::project::{Project, TINY, weights};
 
 const RUN: &str = "checkpoints/base_training/run_001";
 
@@ -67,6 +67,23 @@ fn ctrl_c_saves_and_exits_with_130() {
 #[test]
 fn sigterm_saves_and_exits_with_75() {
     stopped_by("TERM", 75);
+}
+
+#[test]
+fn what_is_stopped_beside_others_has_not_failed() {
+    let project = Project::new();
+    let matrix = "    dataset: data\n    matrix: { learning_rate: [1.0e-3, 1.0e-4] }\n";
+    let winner = "  winner: { kind: select_best, over: base }\n";
+    project.write("p.yaml", TINY.replace("    dataset: data\n", matrix) + winner);
+    let mut command = project.command(&[&LONG[..], &["--jobs", "2"]].concat());
+    let child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    until_saved(&project);
+    send(&child, "INT");
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(130), "{said}");
+    assert!(said.contains("stopped by Ctrl-C") && !said.contains("failed"), "{said}");
+    assert!(!said.contains("passed over"), "{said}");
 }
 
 #[test]

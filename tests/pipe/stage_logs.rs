@@ -28,8 +28,11 @@ fn what_a_program_printed_can_be_read_afterwards() {
     project.pipe(&["logs", "p.yaml", "aa"]).exits(2).says("did you mean `a`?");
     // The project has one pipeline only.
     assert_eq!(project.pipe(&["logs", "a"]).succeeds().stdout(), told);
-    project.pipe(&["logs", "p.yaml"]).exits(2).says("name a stage too; those that ran: a, b");
-    project.pipe(&["logs"]).exits(2).says("name a stage too; those that ran: a, b");
+    project
+        .pipe(&["logs", "p.yaml"])
+        .exits(2)
+        .says("name a stage too, such as `pipe logs p.yaml a`: a, b");
+    project.pipe(&["logs"]).exits(2).says("name a stage too, such as `pipe logs p.yaml a`: a, b");
     project.write("q.yaml", PIPELINE);
     project.pipe(&["logs", "a"]).exits(2).says("which of 2 pipelines is meant?");
 }

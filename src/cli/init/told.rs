@@ -1,5 +1,7 @@
 //! What `pipe init --images` says: what it found, what it proposes and why.
 
+use std::fs::DirEntry;
+
 use pipe_train::data::BadImage;
 
 use super::pictures::{Opened, Pictures};
@@ -41,6 +43,15 @@ pub fn found(name: &str, pictures: &Pictures, shapes: &Shapes, opened: &Opened) 
             "  {percent} % of them lose a third or more, since their centre is cut out; `fit: pad` keeps all of a picture"
         ));
     }
+    if pictures.recursive
+        && let Some((class, folders)) =
+            classes.iter().find_map(|class| below(pictures, &class.name))
+    {
+        lines.push(format!(
+            "  {class} holds {folders} folders, whose pictures are of one class here; if these are the classes, name {}",
+            pictures.place.join(class).display()
+        ));
+    }
     if !pictures.survey.skipped.is_empty() {
         lines.push(format!("  passed over: {}", pictures.survey.skipped));
     }
@@ -76,6 +87,16 @@ pub fn found(name: &str, pictures: &Pictures, shapes: &Shapes, opened: &Opened) 
         .map(|line| line.replace(char::is_control, "\u{fffd}"))
         .collect::<Vec<_>>()
         .join("\n")
+}
+
+/// A class whose folder holds several folders, and how many.
+fn below<'a>(pictures: &Pictures, class: &'a str) -> Option<(&'a str, usize)> {
+    let entries = std::fs::read_dir(pictures.place.join(class)).ok()?;
+    let is_folder = |entry: &DirEntry| {
+        !entry.file_name().to_string_lossy().starts_with('.') && entry.path().is_dir()
+    };
+    let folders = entries.flatten().filter(is_folder).count();
+    (folders > 1).then_some((class, folders))
 }
 
 fn bad(bad: &[BadImage], pictures: &Pictures) -> Vec<String> {

@@ -8,6 +8,7 @@ use chrono::{DateTime, FixedOffset};
 use pipe_core::progress::Event;
 use pipe_core::secret;
 use pipe_engine::exec::slurm::last_lines;
+use pipe_engine::kind::Failure;
 use pipe_engine::state::{Jobs, logs_folder};
 use pipe_fs::STATE_FOLDER;
 use serde::Serialize;
@@ -89,6 +90,7 @@ fn in_words(event: &Event) -> Option<String> {
     let text = match event {
         Event::Started { action, reason } => format!("{action}: {reason}"),
         Event::Finished { summary, seconds } => format!("done in {seconds:.1} s: {summary}"),
+        Event::Failed { failure: Failure::Interrupted(_), message } => message.clone(),
         Event::Failed { message, .. } => format!("failed: {message}"),
         Event::Retrying { attempt, message, wait_seconds, .. } => {
             format!("attempt {attempt} failed, again in {wait_seconds:.0} s: {message}")

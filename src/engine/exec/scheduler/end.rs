@@ -145,6 +145,8 @@ impl Scheduler<'_, '_> {
     /// What depends on a failed stage never begins, unless it can do without.
     fn break_off(&mut self, place: NodeIndex) {
         self.nodes[place].phase = Phase::Skipped;
+        // A stage that was stopped did not fail, and nothing begins after it.
+        let is_stopped = self.execution.stop.requested().is_some();
         let mut broken = vec![place];
         while let Some(from) = broken.pop() {
             for next in self.nodes[from].after.clone() {
@@ -155,8 +157,11 @@ impl Scheduler<'_, '_> {
                     continue;
                 }
                 if self.passes_over(next, from) {
-                    let text = format!("{} failed and is passed over", self.nodes[from].stage.id);
-                    self.journal.event(&self.nodes[next].stage.id, &Event::Warning { text });
+                    if !is_stopped {
+                        let text =
+                            format!("{} failed and is passed over", self.nodes[from].stage.id);
+                        self.journal.event(&self.nodes[next].stage.id, &Event::Warning { text });
+                    }
                     self.let_go(next);
                     continue;
                 }

@@ -115,8 +115,8 @@ impl Training<'_> {
         let learns = self.settings.epochs <= old || self.settings.schedule.min_lr_ratio > 0.0;
         if learns && self.settings.epochs > 2 * old {
             return Some(format!(
-                "a {kind} schedule depends on its length, and that of {old} epochs is over: the rest would be trained \
-                 at its last rate"
+                "a {kind} schedule depends on its length, and this run's has {old} epochs: the rest would be trained \
+                 at its last rate. `epochs: {old}` goes on with the run"
             ));
         }
         Some(if learns {
