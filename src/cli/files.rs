@@ -99,7 +99,11 @@ pub fn run_folder(typed: &Path) -> Result<PathBuf, CliError> {
     live::named(&typed).map_or(Ok(typed), |name| Ok(named_run(&name)?.folder))
 }
 
-fn named_run(name: &Name) -> Result<Run, CliError> {
+/// The run of the project that was named; enters the project.
+///
+/// # Errors
+/// There is no run of that name, or several.
+pub fn named_run(name: &Name) -> Result<Run, CliError> {
     project::enter(None)?;
     one(&folders(None)?, name)
 }

@@ -89,8 +89,7 @@ pub enum PictureSource {
 /// # Errors
 /// It is neither being trained nor has it a checkpoint, or a program made that.
 pub fn picture_source(name: &Name) -> Result<PictureSource, CliError> {
-    project::enter(None)?;
-    let run = one(&folders(None)?, name)?;
+    let run = files::named_run(name)?;
     let error = match live(&run) {
         Ok(_) => return Ok(PictureSource::Training(run)),
         Err(error) => error,

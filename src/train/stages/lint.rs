@@ -386,6 +386,7 @@ fn train_images(data: &DatasetSettings) -> Option<usize> {
         .is_synthetic()
         .then(|| ((data.num_images as f64) * (1.0 - data.val_split)).round() as usize)
 }
+
 fn epochs(count: u64) -> String {
     if count == 1 { "1 epoch".to_owned() } else { format!("{count} epochs") }
 }
