@@ -283,13 +283,12 @@ fn show_json(checkpoint: &Checkpoint) {
 fn show(checkpoint: &Checkpoint, each: bool) {
     let header = checkpoint.header();
     let tensors: Vec<_> = checkpoint.tensors().collect();
-    let metrics: Vec<String> = header.metrics.iter().map(|(k, v)| format!("{k}={v:.4}")).collect();
     say!("epoch        {}", header.epoch);
     say!("global step  {}", header.global_step);
     if header.step_in_epoch > 0 {
         say!("inside       the next epoch, step {}", header.step_in_epoch);
     }
-    say!("metrics      {}", metrics.join(", "));
+    say!("metrics      {}", table::metrics(&header.metrics));
     say!("saved at     {}", header.saved_at.format("%Y-%m-%d %H:%M:%S UTC"));
     say!("seed         {}", header.seed);
     if !checkpoint.is_of_program() {

@@ -126,8 +126,8 @@ fn tell_range(number: RunNumber, steps: &[ProbedStep], (from, to): (u64, u64), a
         return;
     };
     let Jump { step, loss, expected, deviations } = jump;
-    let told =
-        format!("{loss:.4} where {expected:.4} was expected, {deviations:.1} deviations more");
+    let [loss, expected] = [loss, expected].map(table::number);
+    let told = format!("{loss} where {expected} was expected, {deviations:.1} deviations more");
     if !jump.is_certain() {
         say!(
             "run {number}, steps {from} to {to}: no jump of {THRESHOLD} deviations; the largest rise is at step {step}: \
@@ -146,9 +146,10 @@ fn tell_range(number: RunNumber, steps: &[ProbedStep], (from, to): (u64, u64), a
 
 /// `step 45, epoch 3: loss 0.4321, gradient norm 1.0200`
 fn in_words(step: &ProbedStep) -> String {
-    let norm = step.gradient_norm.map(|norm| format!(", gradient norm {norm:.4}"));
+    let norm = step.gradient_norm.map(|norm| format!(", gradient norm {}", table::number(norm)));
     let ProbedStep { step, epoch, loss, .. } = step;
-    format!("step {step}, epoch {epoch}: loss {loss:.4}{}", norm.unwrap_or_default())
+    let (loss, norm) = (table::number(*loss), norm.unwrap_or_default());
+    format!("step {step}, epoch {epoch}: loss {loss}{norm}")
 }
 
 fn images<'a>(images: impl Iterator<Item = (usize, &'a ProbedImage)>) -> String {
@@ -163,10 +164,10 @@ fn images<'a>(images: impl Iterator<Item = (usize, &'a ProbedImage)>) -> String 
             number.to_string(),
             image.index.to_string(),
             format!("{}{dropped}", image.class),
-            format!("{:.4}", image.sigma),
-            format!("{:.4}", image.loss),
+            table::number(image.sigma),
+            table::number(image.loss),
         ];
-        row.extend(norms.then(|| format!("{:.4}", image.gradient_norm.unwrap_or_default())));
+        row.extend(norms.then(|| table::number(image.gradient_norm.unwrap_or_default())));
         row.extend(files.then(|| image.file.clone().unwrap_or_default()));
         row
     };

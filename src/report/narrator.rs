@@ -61,8 +61,10 @@ impl Narrator {
         let mut lines = self.held.remove(stage).map(Held::lines).unwrap_or_default();
         if let Event::Round { position: epoch, target, metrics, seconds, rate } = event {
             let images = if *rate > 0.0 { format!(", {rate:.0} images/s") } else { String::new() };
-            let line =
-                format!("Epoch {epoch}/{target}: {} ({seconds:.1} s{images})", show(metrics));
+            let line = format!(
+                "Epoch {epoch}/{target}: {} ({seconds:.1} s{images})",
+                table::metrics(metrics)
+            );
             let held = Held {
                 epoch: *epoch,
                 line,
@@ -215,7 +217,7 @@ fn resumed(event: &Event) -> Option<String> {
     let before = if metrics.is_empty() {
         String::new()
     } else {
-        format!("   Previous metrics: {}\n", show(metrics))
+        format!("   Previous metrics: {}\n", table::metrics(metrics))
     };
     Some(format!("Resuming from checkpoint: {file}\nResumed from epoch {epoch}{within}\n{before}"))
 }
@@ -225,11 +227,6 @@ fn number(file: &str) -> Option<u64> {
     let stem = file.rsplit('/').next()?.split('.').next()?;
     let digits = stem.len() - stem.trim_end_matches(|c: char| c.is_ascii_digit()).len();
     stem[stem.len() - digits..].parse().ok()
-}
-
-fn show(metrics: &BTreeMap<String, f64>) -> String {
-    let each = metrics.iter().map(|(name, value)| format!("{name}={}", table::number(*value)));
-    each.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

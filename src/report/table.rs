@@ -1,6 +1,8 @@
 //! Plain tables: a header, a rule, rows; columns as wide as their widest cell. On a terminal what
 //! the last one says goes on below where a line ends.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Local, Utc};
 use pipe_engine::identity::short_digest;
 use serde_json::Value;
@@ -107,6 +109,12 @@ pub fn number(value: f64) -> String {
     let text = format!("{value:.3e}");
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     format!("{}e{exponent}", digits.trim_end_matches('0').trim_end_matches('.'))
+}
+
+/// Metrics in one line: `train_loss=0.1375, val_loss=0.1502`.
+pub fn metrics(metrics: &BTreeMap<String, f64>) -> String {
+    let each = metrics.iter().map(|(name, value)| format!("{name}={}", number(*value)));
+    each.collect::<Vec<_>>().join(", ")
 }
 
 /// A setting or result in a cell: digests by their beginning, and `-` for what is not there.

@@ -151,13 +151,19 @@ impl Terminal {
         self.show(stage, |running, width| {
             let done = epoch.saturating_sub(1) * steps + step;
             let left = running.seconds_left(done, epochs * steps);
-            let best = running.best.map(|(value, epoch)| format!("best {value:.4} ({epoch})"));
+            let best = running.best.map(|(value, epoch)| {
+                let value = table::number(value);
+                format!("best {value} ({epoch})")
+            });
             let segments = vec![
                 segment(
                     3,
                     if steps > 0 { format!("{step}/{steps}") } else { format!("step {step}") },
                 ),
-                segment(1, loss.map(|loss| format!("loss {loss:.4}")).unwrap_or_default()),
+                segment(
+                    1,
+                    loss.map(|loss| format!("loss {}", table::number(loss))).unwrap_or_default(),
+                ),
                 segment(4, if rate > 0.0 { format!("{rate:.0} images/s") } else { String::new() }),
                 segment(5, best.unwrap_or_default()),
                 segment(6, memory.map(table::bytes).unwrap_or_default()),

@@ -93,6 +93,8 @@ fn a_run_that_is_alive_is_not_taken_over() {
     until_saved(&project);
     let second = project.pipe(&LONG).exits(2);
     second.says(&format!("it is being run by pid {}", child.id()));
+    let told = project.pipe(&["logs", "base"]).succeeds().says("Base Model Training").stdout();
+    assert!(!told.contains("it is being run by"), "{told}");
     send(&child, "TERM");
     assert_eq!(child.wait().unwrap().code(), Some(75));
 }

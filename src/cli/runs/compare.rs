@@ -29,18 +29,20 @@ pub(super) fn compare(folders: &[Runs], names: &[Name], form: Form) -> Result<()
                 "best epoch".to_owned(),
                 m.best_checkpoint.as_ref().map(|b| b.epoch.into()).unwrap_or_default(),
             ),
-            ("seconds".to_owned(), seconds(&m).round().into()),
+            ("seconds".to_owned(), (seconds(&m).round() as u64).into()),
         ]);
         let mut values = m.manifest.clone();
         values.extend(results.clone());
         columns.push((title, values));
         parts.push((m.manifest, results));
     }
-    let parts = columns.iter().zip(&parts).map(|((title, _), (manifest, results))| {
+    let columns_of_seeds = columns.iter().zip(&parts).map(|((title, _), (manifest, results))| {
         let results = results.clone();
         Column { title, manifest, results }
     });
-    let over_seeds = over_seeds::groups(&parts.collect::<Vec<_>>());
+    let results: BTreeSet<String> =
+        parts.iter().flat_map(|(_, results)| results.keys().cloned()).collect();
+    let over_seeds = over_seeds::groups(&columns_of_seeds.collect::<Vec<_>>());
     let keys: BTreeSet<&String> = columns.iter().flat_map(|(_, values)| values.keys()).collect();
     let differ =
         |key: &&&String| columns.iter().any(|(_, v)| v.get(**key) != columns[0].1.get(**key));
@@ -62,7 +64,16 @@ pub(super) fn compare(folders: &[Runs], names: &[Name], form: Form) -> Result<()
     let rows: Vec<Vec<String>> = keys
         .iter()
         .map(|key| {
-            let cells = columns.iter().map(|(_, values)| table::value(values.get(*key)));
+            let is_result = results.contains(*key);
+            let cell = |value: &Value| match value {
+                Value::Number(n) if n.is_f64() && is_result => {
+                    table::number(n.as_f64().unwrap_or_default())
+                }
+                value => table::value(Some(value)),
+            };
+            let cells = columns
+                .iter()
+                .map(|(_, values)| values.get(*key).map_or_else(|| table::value(None), cell));
             std::iter::once((*key).clone()).chain(cells).collect()
         })
         .collect();

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use pipe_runs::Metadata;
 
+use crate::report::table;
+
 /// Size in characters, and in dots.
 const WIDTH: usize = 60;
 const HEIGHT: usize = 12;
@@ -49,7 +51,7 @@ fn plot(points: &[(u64, f64)]) -> Option<String> {
             }
         }
     }
-    let [top, bottom] = [high, low].map(|v| format!("{v:.4}"));
+    let [top, bottom] = [high, low].map(table::number);
     let width = top.len().max(bottom.len());
     let mut lines = Vec::new();
     for (number, row) in cells.iter().enumerate() {

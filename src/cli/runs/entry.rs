@@ -8,6 +8,8 @@ use super::select;
 /// A run with what is known of it, or why nothing is.
 pub(super) struct Entry {
     pub run: Run,
+    /// The shortest name that means this run alone.
+    pub name: String,
     pub known: Result<Metadata, String>,
     pub labels: Labels,
 }
@@ -26,10 +28,13 @@ impl Entry {
                 if let Value::Object(object) = &mut record {
                     let labels = serde_json::to_value(&self.labels).unwrap_or_default();
                     object.insert("labels".into(), labels);
+                    object.insert("name".into(), self.name.clone().into());
                 }
                 record
             }
-            Err(error) => serde_json::json!({"run_number": self.run.number, "error": error}),
+            Err(error) => serde_json::json!({
+                "run_number": self.run.number, "name": self.name, "error": error
+            }),
         }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::entry::Entry;
 use super::form::Form;
+use super::named;
 use super::select::{self, Filter, Sort};
 use super::summary::{best, done, monitor};
 use crate::cli::{CliError, project};
@@ -48,11 +49,12 @@ pub(super) fn list(folders: &[Runs], which: &Which, form: Form) -> Result<(), Cl
         for run in folder.list() {
             let known = run.current_metadata().map_err(|e| e.to_string());
             let labels = Labels::load(&run).map_err(CliError::failed)?;
-            entries.push(Entry { run, known, labels });
+            entries.push(Entry { run, name: String::new(), known, labels });
         }
         listed.push((folder, entries));
     }
     let none = listed.is_empty();
+    name_each(&mut listed);
     which.check(listed.iter().flat_map(|(_, entries)| entries))?;
     for (_, entries) in &mut listed {
         // What cannot be read is shown unless something is asked of it.
@@ -82,9 +84,9 @@ pub(super) fn list(folders: &[Runs], which: &Which, form: Form) -> Result<(), Cl
                 let cell =
                     |key: &&str| entry.value(key).map(|v| select::plain(&v)).unwrap_or_default();
                 let folder = entry.run.folder.display().to_string();
-                COLUMNS.iter().map(cell).chain([folder]).collect::<Vec<_>>()
+                COLUMNS.iter().map(cell).chain([folder, entry.name.clone()]).collect::<Vec<_>>()
             };
-            let headings: Vec<&str> = COLUMNS.iter().copied().chain(["folder"]).collect();
+            let headings: Vec<&str> = COLUMNS.iter().copied().chain(["folder", "name"]).collect();
             say!("{}", table::csv(&headings, rows.map(row)));
         }
         Form::Table => {
@@ -103,6 +105,14 @@ pub(super) fn list(folders: &[Runs], which: &Which, form: Form) -> Result<(), Cl
         }
     }
     Ok(())
+}
+
+/// Gives each entry the shortest name that means its run alone.
+fn name_each(listed: &mut [(&Runs, Vec<Entry>)]) {
+    let all = listed.iter().flat_map(|(_, entries)| entries);
+    let names = named::names(all.map(|entry| (&entry.run, entry.known.as_ref().ok())));
+    let entries = listed.iter_mut().flat_map(|(_, entries)| entries);
+    entries.zip(names).for_each(|(entry, name)| entry.name = name);
 }
 
 /// Columns of `--csv`.
@@ -142,19 +152,16 @@ fn different(entries: &[Entry]) -> Vec<String> {
     found.into_iter().map(|(_, key)| key.clone()).collect()
 }
 
-/// The table of the reference workflow; besides, settings in which the runs differ, what it is sorted
-/// by, and changes inside runs, notes and tags where there are any. Last, what has no column.
+/// The table of the reference workflow; besides, names where a number alone does not say which run
+/// is meant, settings in which the runs differ, what it is sorted by, and changes inside runs, notes
+/// and tags where there are any. Last, what has no column.
 fn as_table(entries: &[Entry], which: &Which) -> String {
-    let mut headings = vec![
-        "Run #",
-        "Experiment",
-        "Created",
-        "Status",
-        "Epochs",
-        "Checkpoints",
-        "Best",
-        "Monitor",
-    ];
+    let named = entries.iter().any(|entry| entry.name != entry.run.number.0.to_string());
+    let mut headings = vec!["Run #"];
+    headings.extend(named.then_some("Name"));
+    headings.extend(["Experiment", "Created", "Status"]);
+    let status = headings.len() - 1;
+    headings.extend(["Epochs", "Checkpoints", "Best", "Monitor"]);
     let shown =
         ["run", "experiment", "created", "status", "epochs", "best", "monitor", "note", "tags"];
     let by = which.sort.as_ref().map(|s| s.key.as_str()).filter(|key| !shown.contains(key));
@@ -177,7 +184,7 @@ fn as_table(entries: &[Entry], which: &Which) -> String {
     let rows: Vec<Vec<String>> = entries
         .iter()
         .map(|entry| {
-            let mut row = row(entry);
+            let mut row = row(entry, named);
             row.extend(
                 by.map(|key| entry.value(key).map_or_else(|| "-".into(), |v| select::plain(&v))),
             );
@@ -191,7 +198,7 @@ fn as_table(entries: &[Entry], which: &Which) -> String {
             row
         })
         .collect();
-    let mut text = table::with_status(&headings, &rows, 3);
+    let mut text = table::with_status(&headings, &rows, status);
     if !rest.is_empty() {
         let (named, more) = rest.split_at(rest.len().min(NAMED));
         let more =
@@ -201,19 +208,21 @@ fn as_table(entries: &[Entry], which: &Which) -> String {
     text
 }
 
-fn row(entry: &Entry) -> Vec<String> {
-    let number = entry.run.number.0.to_string();
+/// `named`: with its name behind its number.
+fn row(entry: &Entry, named: bool) -> Vec<String> {
+    let mut row = vec![entry.run.number.0.to_string()];
+    row.extend(named.then(|| entry.name.clone()));
     match &entry.known {
-        Err(error) => vec![number, format!("unreadable: {error}")],
-        Ok(m) => vec![
-            number,
+        Err(error) => row.push(format!("unreadable: {error}")),
+        Ok(m) => row.extend([
             m.experiment_name.clone(),
             table::time(&m.created_at),
             m.status.name().to_owned(),
             format!("{}/{}", done(m), m.epochs),
             m.checkpoints.len().to_string(),
-            best(m).map_or_else(|| "-".into(), |b| format!("{b:.4}")),
+            best(m).map_or_else(|| "-".into(), table::number),
             monitor(m),
-        ],
+        ]),
     }
+    row
 }

@@ -155,7 +155,7 @@ pub fn runs(arguments: RunsArguments) -> Result<ExitCode, CliError> {
     };
     match arguments.command.unwrap_or(RunsCommand::List) {
         RunsCommand::List => list(&folders, &arguments.which, form)?,
-        RunsCommand::Show { run, curve } => show(one(&folders, &run)?, curve, arguments.json)?,
+        RunsCommand::Show { run, curve } => show(&folders, &run, curve, arguments.json)?,
         RunsCommand::Compare { runs } => compare(&folders, &runs, form)?,
         RunsCommand::Path { run, wanted } => {
             return path(&one(&folders, &run)?, &wanted, arguments.json);

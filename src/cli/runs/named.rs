@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::str::FromStr;
 
-use pipe_runs::{Run, Runs};
+use pipe_runs::{Metadata, Run, Runs};
 
 use crate::cli::{CliError, project};
 
@@ -54,6 +54,12 @@ struct Known {
 }
 
 impl Known {
+    fn new(run: Run, metadata: Option<&Metadata>) -> Self {
+        let of = metadata.map(|m| (m.pipeline.clone(), m.stage.clone()));
+        let (pipeline, stage) = of.unwrap_or_default();
+        Self { run, pipeline, stage }
+    }
+
     fn is_named_by(&self, name: &Name) -> bool {
         let Some(place) = &name.place else { return name.number == Some(self.run.number.0) };
         let folder = self.run.folder.parent().unwrap_or(Path::new(""));
@@ -129,25 +135,35 @@ pub fn titles(folders: &[Runs], runs: &[Run]) -> Vec<String> {
 /// All runs, by the shortest names that mean one run each.
 pub fn all(folders: &[Runs]) -> Vec<(String, Run)> {
     let known = known(folders);
+    let names = shortest(&known);
+    names.into_iter().zip(known.into_iter().map(|known| known.run)).collect()
+}
+
+/// The shortest names that mean one run each, of all runs there are and what is known of them.
+pub fn names<'a>(all: impl Iterator<Item = (&'a Run, Option<&'a Metadata>)>) -> Vec<String> {
+    let known = all.map(|(run, metadata)| Known::new(run.clone(), metadata));
+    shortest(&known.collect::<Vec<_>>())
+}
+
+fn shortest(known: &[Known]) -> Vec<String> {
     let name = |run: &Known| {
         let number = run.run.number;
         let is_other = |other: &&Known| other.run.number == number;
         match known.iter().filter(is_other).count() {
             1 => number.0.to_string(),
-            _ => unique(run, &known),
+            _ => unique(run, known),
         }
     };
-    known.iter().map(|run| (name(run), run.run.clone())).collect()
+    known.iter().map(name).collect()
 }
 
 fn known(folders: &[Runs]) -> Vec<Known> {
     let runs = folders.iter().flat_map(Runs::list);
-    let names = |run: Run| {
+    runs.map(|run| {
         let metadata = run.metadata().ok();
-        let (pipeline, stage) = metadata.map(|m| (m.pipeline, m.stage)).unwrap_or_default();
-        Known { run, pipeline, stage }
-    };
-    runs.map(names).collect()
+        Known::new(run, metadata.as_ref())
+    })
+    .collect()
 }
 
 /// The shortest name that means this run alone: with its stage, or else with its folder.

@@ -1,19 +1,24 @@
 //! `pipe runs show N`
 
-use pipe_runs::{Labels, Run};
+use pipe_runs::{Labels, Runs};
 
 use super::curve;
 use super::entry::Entry;
+use super::named::{self, Name, one};
 use super::summary::{best, monitor};
 use crate::cli::CliError;
 use crate::report::stdout::say;
 use crate::report::table;
 
-pub(super) fn show(run: Run, curve: bool, json: bool) -> Result<(), CliError> {
+pub(super) fn show(folders: &[Runs], name: &Name, curve: bool, json: bool) -> Result<(), CliError> {
+    let run = one(folders, name)?;
     let m = run.current_metadata().map_err(CliError::failed)?;
     let labels = Labels::load(&run).map_err(CliError::failed)?;
     if json {
-        say!("{:#}", Entry { run, known: Ok(m), labels }.to_json());
+        let all = named::all(folders).into_iter();
+        let name = all.filter(|(_, other)| other.folder == run.folder).map(|(name, _)| name).next();
+        let name = name.unwrap_or_else(|| run.number.0.to_string());
+        say!("{:#}", Entry { run, name, known: Ok(m), labels }.to_json());
         return Ok(());
     }
     say!("Run {}: {}", run.number, m.experiment_name);
@@ -48,8 +53,9 @@ pub(super) fn show(run: Run, curve: bool, json: bool) -> Result<(), CliError> {
     }
     if let (Some(record), Some(value)) = (&m.best_checkpoint, best(&m)) {
         say!(
-            "best        {} {value:.4} at epoch {}: {}",
+            "best        {} {} at epoch {}: {}",
             monitor(&m),
+            table::number(value),
             record.epoch,
             run.best().display()
         );
@@ -58,13 +64,11 @@ pub(super) fn show(run: Run, curve: bool, json: bool) -> Result<(), CliError> {
         .history
         .iter()
         .map(|e| {
-            let metrics: Vec<String> =
-                e.metrics.iter().map(|(k, v)| format!("{k}={v:.4}")).collect();
             let saved =
                 m.checkpoints.iter().find(|c| c.epoch == e.epoch).map(|c| table::bytes(c.bytes));
             vec![
                 e.epoch.to_string(),
-                metrics.join(" "),
+                table::metrics(&e.metrics),
                 format!("{:.1}", e.seconds),
                 if e.images_per_second > 0.0 {
                     format!("{:.0}", e.images_per_second)

@@ -104,6 +104,12 @@ impl<'a> Journal<'a> {
         Ok(now)
     }
 
+    /// Passes an event on, and keeps nothing of it: it is about this process, and not about the stage,
+    /// whose log belongs to another one.
+    pub(super) fn tell(&self, stage: &StageId, event: &Event) {
+        self.report.event(stage, &event.told());
+    }
+
     fn records(&self) -> MutexGuard<'_, BTreeMap<StageId, Record>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -68,7 +68,7 @@ impl Scheduler<'_, '_> {
     }
 
     /// The lock of a stage; `None` for one that keeps nothing and that another process has.
-    fn take(&self, place: NodeIndex) -> Result<Option<Lock>, StageError> {
+    fn take(&mut self, place: NodeIndex) -> Result<Option<Lock>, StageError> {
         let (execution, stage) = (self.execution, self.nodes[place].stage);
         let holder = match lock_stage(execution.root, &execution.graph.pipeline.name, &stage.id)? {
             Ok(lock) => return Ok(Some(lock)),
@@ -77,6 +77,7 @@ impl Scheduler<'_, '_> {
             Err(_) if self.nodes[place].transient => return Ok(None),
             Err(holder) => holder,
         };
+        self.nodes[place].is_elsewhere = true;
         let mut text = format!("it is being run by {}; wait for that, or stop it", holder.0);
         if let Some(command) = holder.1 {
             text.push_str(&format!(": {command}"));

@@ -106,7 +106,11 @@ impl Scheduler<'_, '_> {
         if self.nodes[place].phase != Phase::Running {
             // It failed before it began, so nobody has said so yet.
             let event = Event::Failed { failure: error.failure, message: error.message.clone() };
-            self.journal.event(&stage.id, &event);
+            if self.nodes[place].is_elsewhere {
+                self.journal.tell(&stage.id, &event);
+            } else {
+                self.journal.event(&stage.id, &event);
+            }
         }
         self.halted |= !self.execution.keep_going
             && stage.options.on_failure == OnFailure::Stop

@@ -39,6 +39,8 @@ pub(super) struct Node<'a> {
     pub action: Action,
     pub reason: String,
     pub transient: bool,
+    /// Another process has it.
+    pub is_elsewhere: bool,
     /// How far it is carried now, where it is halved with others.
     pub round: Option<Round>,
     /// The place of those among the brackets.
@@ -110,6 +112,7 @@ pub(super) fn nodes<'a>(
             action: step.action.clone(),
             reason: step.reason.clone(),
             transient,
+            is_elsewhere: false,
             round,
             bracket: None,
             made: None,
