@@ -1,4 +1,4 @@
-//! `pipe logs FILE STAGE`
+//! `pipe logs FILE STAGE`, `pipe logs RUN`
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -18,17 +18,19 @@ use pipe_fs::STATE_FOLDER;
 use serde_json::Value;
 
 use super::pipeline_name::{self, HERE};
-use super::{CliError, ExitCode, project};
+use super::runs::named::Name;
+use super::{CliError, ExitCode, files, live, project};
 use crate::report::narrator::{Manner, Narrator};
 use crate::report::stdout::say;
 use crate::report::style;
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  pipe logs base\n  pipe logs pipelines/base_to_lora.yaml base\n  pipe logs pipelines/base_to_lora.yaml base --tail 20"
+    after_help = "Examples:\n  pipe logs base\n  pipe logs 1\n  pipe logs pipelines/base_to_lora.yaml base\n  pipe logs pipelines/base_to_lora.yaml base --tail 20"
 )]
 pub struct LogsArguments {
-    /// Pipeline file, or its name; may be left out where the project has one only
+    /// Pipeline file, or its name; may be left out where one only has the stage. A run (`1`,
+    /// `base/1`) alone means what its stage wrote when it last trained that run
     file: Option<PathBuf>,
     /// The stage; the name of a matrix means all its stages. May be left out where only one has run
     #[arg(value_name = "STAGE")]
@@ -39,19 +41,24 @@ pub struct LogsArguments {
 }
 
 pub fn logs(arguments: LogsArguments) -> Result<ExitCode, CliError> {
-    let (here, file) = (Path::new(HERE), arguments.file.as_deref());
+    let file = arguments.file.as_deref();
     let (file, stage) = match (file, arguments.stage.as_deref()) {
-        // One word is a stage if it is no file.
-        (Some(word), None) if !word.is_file() => (here, word.to_str()),
-        (file, stage) => (file.unwrap_or(here), stage),
-    };
-    for (stage, newest) in newest(&pipeline_name::resolve(file)?, stage)? {
-        match newest {
-            Newest::Here(events) => {
-                let lines = in_words(&stage, &events);
-                let skipped = arguments.tail.map_or(0, |count| lines.len().saturating_sub(count));
-                lines.iter().skip(skipped).for_each(|line| say!("{line}"));
+        // One word is a run or a stage if it is no file.
+        (Some(word), None) if !word.is_file() => {
+            if let Some(run) = live::named(word) {
+                let (stage, events) = of_run(&run)?;
+                print(&stage, &events, arguments.tail);
+                return Ok(ExitCode::SUCCESS);
             }
+            let stage = word.to_string_lossy();
+            let line = CommandLine::new(["pipe", "logs"]);
+            (pipeline_name::with_stage_named(&stage, line)?, word.to_str())
+        }
+        (file, stage) => (pipeline_name::resolve(file.unwrap_or(Path::new(HERE)))?, stage),
+    };
+    for (stage, newest) in newest(&file, stage)? {
+        match newest {
+            Newest::Here(events) => print(&stage, &events, arguments.tail),
             Newest::Job(job) => {
                 let path = project::root()?.join(&job.log);
                 job_log(&path, arguments.tail).map_err(|e| {
@@ -65,6 +72,50 @@ pub fn logs(arguments: LogsArguments) -> Result<ExitCode, CliError> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what a stage told.
+fn print(stage: &StageId, events: &[Event], tail: Option<usize>) {
+    let lines = in_words(stage, events);
+    let skipped = tail.map_or(0, |count| lines.len().saturating_sub(count));
+    lines.iter().skip(skipped).for_each(|line| say!("{line}"));
+}
+
+/// What a stage told when it trained a run for the last time.
+fn of_run(name: &Name) -> Result<(StageId, Vec<Event>), CliError> {
+    let run = files::named_run(name)?;
+    let root = project::root()?;
+    let metadata = run.metadata().map_err(CliError::failed)?;
+    let is_of_run = |event: &Event| matches!(event, Event::WorkOpened { number, .. } if *number == run.number.0);
+    let of_stage = |stage: &StageId| stage.as_str() == metadata.stage;
+    // What it told when it ran last has also what programs printed.
+    let told = told_here(&root, &metadata.pipeline).map_err(CliError::failed)?;
+    let last = told.into_iter().find(|(stage, _)| of_stage(stage));
+    if let Some(last) = last.filter(|(_, events)| events.iter().any(is_of_run)) {
+        return Ok(last);
+    }
+    let (mut told, mut found) = (Vec::new(), None);
+    each_event(&events_file(&root), &metadata.pipeline, |stage, (_, event)| {
+        if !of_stage(&stage) {
+            return;
+        }
+        if let Event::Started { .. } = event {
+            let earlier = std::mem::take(&mut told);
+            found = Some(earlier).filter(|events| events.iter().any(is_of_run)).or(found.take());
+        }
+        told.push(event);
+    })
+    .map_err(CliError::failed)?;
+    let stage = StageId::new(&metadata.stage).or_else(|| StageId::of_matrix(&metadata.stage));
+    stage.zip(found).ok_or_else(|| {
+        CliError::usage(format!(
+            "nothing is known here of what was said while run {name} was trained"
+        ))
+    })
+}
+
+fn events_file(root: &Path) -> PathBuf {
+    root.join(STATE_FOLDER).join("events.jsonl")
 }
 
 /// Where a stage wrote last.
@@ -118,7 +169,7 @@ type Told = (DateTime<FixedOffset>, Event);
 /// What the stages of a pipeline told since they last began, with what their programs printed.
 fn told_here(root: &Path, pipeline: &str) -> std::io::Result<BTreeMap<StageId, Vec<Event>>> {
     let mut told: BTreeMap<StageId, Vec<Told>> = BTreeMap::new();
-    each_event(&root.join(STATE_FOLDER).join("events.jsonl"), pipeline, |stage, event| {
+    each_event(&events_file(root), pipeline, |stage, event| {
         let of_stage = told.entry(stage).or_default();
         if let Event::Started { .. } = event.1 {
             of_stage.clear();

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use pipe_core::error::{SpecError, nearest};
+use pipe_core::shell::CommandLine;
 use pipe_engine::pipeline_file::PipelineFile;
 use pipe_engine::source;
 
@@ -123,14 +124,34 @@ fn named(typed: &Path) -> Result<PathBuf, CliError> {
     Err(error.into())
 }
 
+/// The pipeline of the project here that has a stage of this name, or of whose matrix it is one;
+/// `line`: what was typed before the stage.
+///
+/// # Errors
+/// Several have it; or none has, and there are several.
+pub fn with_stage_named(name: &str, line: CommandLine) -> Result<PathBuf, CliError> {
+    let all = all(Path::new(HERE));
+    let declared = name.split('@').next().unwrap_or(name);
+    let having: Vec<&PathBuf> = all.iter().filter(|path| has_stage(path, declared)).collect();
+    match having[..] {
+        [one] => Ok(one.clone()),
+        [] => only(Path::new(HERE)),
+        [first, ..] => {
+            let error = CliError::usage(format!("which of {} pipelines is meant?", having.len()));
+            Err(error.note(format!("type for instance: {}", line.path(first).word(name))))
+        }
+    }
+}
+
 /// The first pipeline that has a stage of this name.
 fn with_stage<'a>(all: &'a [PathBuf], name: &str) -> Option<&'a PathBuf> {
-    let has = |path: &&PathBuf| {
-        let parsed = source::read(path, path).ok().map(PipelineFile::parse);
-        let parsed = parsed.and_then(Result::ok);
-        parsed.is_some_and(|file| file.stages.iter().any(|stage| stage.id.as_str() == name))
-    };
-    all.iter().find(has)
+    all.iter().find(|path| has_stage(path, name))
+}
+
+fn has_stage(path: &Path, name: &str) -> bool {
+    let parsed = source::read(path, path).ok().map(PipelineFile::parse);
+    let parsed = parsed.and_then(Result::ok);
+    parsed.is_some_and(|file| file.stages.iter().any(|stage| stage.id.as_str() == name))
 }
 
 /// A name as that of a file: `sweep` may be typed for `sweep.yaml`.

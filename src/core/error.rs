@@ -89,6 +89,15 @@ impl SpecError {
         self
     }
 
+    /// Says what was probably meant, before all other help, unless that is said already.
+    pub fn suggest(mut self, meant: &str) -> Self {
+        if !self.0.notes.iter().any(|note| note.starts_with("did you mean ")) {
+            let note = format!("did you mean {meant}?");
+            self.0.notes.insert(0, hide(&note, &self.0.hidden));
+        }
+        self
+    }
+
     /// Adds "did you mean" when a candidate is near, and the candidates: those nearest if there are
     /// many.
     pub fn candidates<'a>(self, wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Self {

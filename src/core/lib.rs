@@ -60,6 +60,7 @@ pub mod fingerprint;
 pub mod ids;
 pub mod names;
 pub mod parallel;
+mod position;
 pub mod progress;
 pub mod rng;
 pub mod secret;
@@ -69,5 +70,6 @@ mod status;
 pub mod stop;
 pub mod threads;
 pub mod untrusted_text;
+mod yaml_slips;
 
 pub use status::Status;

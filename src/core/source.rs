@@ -15,6 +15,8 @@ use std::sync::Arc;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::error::SpecError;
+pub use crate::position::Position;
+use crate::yaml_slips;
 
 /// A file's text together with the path that messages show.
 #[derive(Debug, Clone)]
@@ -31,13 +33,6 @@ struct Inner {
 /// Keys of a document that stand elsewhere, with all that is below them: in which file, under which
 /// key of it.
 pub type Pieces = BTreeMap<Vec<String>, (Source, Vec<String>)>;
-
-/// Line and column of a node, both counted from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    pub line: usize,
-    pub column: usize,
-}
 
 /// Which part of a mapping entry is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,61 +117,14 @@ impl Source {
             if message.contains("as u128") || message.contains("as i128") {
                 message = format!("a whole number above {} is too large for any setting", u64::MAX);
             }
-            let twice = at.and_then(|at| self.twice(at, &message));
+            let twice = at.and_then(|at| yaml_slips::twice(self.text(), at, &message));
             let at = twice.map_or(at, |(_, second)| Some(second));
-            let line = at.and_then(|at| self.line(at.line)).unwrap_or_default();
-            let joined = at.filter(|_| message.contains("expected ':'"));
-            let help = match joined.and_then(|at| self.joined_key(at.line)) {
-                Some(note) => Some(note),
-                None => help(&message, line).map(str::to_owned),
-            };
+            let help = yaml_slips::help(self.text(), at, &message);
             let first = twice.map(|(first, _)| format!("it stands in line {first} already"));
             let error = SpecError::at(self, at, Vec::new(), message);
             first.into_iter().chain(help).fold(error, SpecError::note)
         })?;
         Ok(value)
-    }
-
-    /// Where a key of a mapping that begins at `at` stands twice: the first line and the second
-    /// place. Of mappings in braces that is not known.
-    fn twice(&self, at: Position, message: &str) -> Option<(usize, Position)> {
-        let (_, quoted) = message.split_once("duplicate entry with key \"")?;
-        let key = quoted.strip_suffix('"')?;
-        let is_key = |text: &str| {
-            let bare = text.trim_start_matches(['"', '\'']).strip_prefix(key);
-            bare.is_some_and(|rest| rest.trim_start_matches(['"', '\'']).starts_with(':'))
-        };
-        let indented = |text: &str| text.len() - text.trim_start().len();
-        let lines = self.text().lines().enumerate().skip(at.line - 1);
-        // The first line may have a dash in front of the mapping.
-        let inside = |(number, text): &(usize, &str)| {
-            let blank = text.trim().is_empty() || text.trim_start().starts_with('#');
-            blank || number + 1 == at.line || indented(text) + 1 >= at.column
-        };
-        let of_key = |(_, text): &(usize, &str)| {
-            text.get(at.column - 1..).is_some_and(is_key) && indented(text) < at.column
-        };
-        let mut found = lines.take_while(inside).filter(of_key).map(|(number, _)| number + 1);
-        let (first, second) = (found.next()?, found.next()?);
-        Some((first, Position { line: second, column: at.column }))
-    }
-
-    /// What to do about a line, at this one or shortly above it, in which a key and its value are
-    /// one word.
-    fn joined_key(&self, line: usize) -> Option<String> {
-        const FAR: usize = 3;
-        let near = (line.saturating_sub(FAR).max(1)..=line).rev();
-        let is_key = |key: &str| {
-            !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-')
-        };
-        near.filter_map(|number| Some((number, self.line(number)?))).find_map(|(number, text)| {
-            let text = text.trim_start().trim_start_matches("- ").trim_end();
-            let (key, value) = text.split_once(':').filter(|(key, _)| is_key(key))?;
-            let is_joined = !value.is_empty() && !value.starts_with([' ', '/']);
-            is_joined.then(|| {
-                format!("a space is missing after the colon in line {number}: `{key}: {value}`")
-            })
-        })
     }
 
     /// Where the node at `path` of this file alone stands; `None` if there is no such node. Sequence
@@ -205,22 +153,6 @@ impl Source {
     /// The text of one line, counted from 1, without its line end.
     pub fn line(&self, line: usize) -> Option<&str> {
         self.text().lines().nth(line.checked_sub(1)?)
-    }
-}
-
-/// What to do about a message of the YAML library.
-fn help(message: &str, line: &str) -> Option<&'static str> {
-    let has = |piece: &str| message.contains(piece);
-    if line.trim_start_matches(' ').starts_with('\t') {
-        Some("YAML is indented with spaces, not with tabs")
-    } else if has("expected ',' or") {
-        Some("a bracket before this place is not closed, or a comma is missing")
-    } else if has("duplicate entry with key \"<<\"") {
-        Some("several mappings stand in one list: `<<: [*first, *second]`")
-    } else if has("expected key") || has("block mapping") || has("not allowed in this context") {
-        Some("keys of one mapping begin in the same column, deeper ones further to the right")
-    } else {
-        None
     }
 }
 

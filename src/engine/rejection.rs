@@ -58,6 +58,15 @@ impl Rejection {
         matches!(self, Self::Form(error) if matches!(error.kind, figment::error::Kind::UnknownVariant(..)))
     }
 
+    /// The key that is none.
+    pub(crate) fn unknown_key(&self) -> Option<&str> {
+        let Self::Form(error) = self else { return None };
+        match &error.kind {
+            figment::error::Kind::UnknownField(name, _) => Some(name),
+            _ => None,
+        }
+    }
+
     pub(crate) fn is_missing(&self) -> bool {
         matches!(self, Self::Form(error) if matches!(error.kind, figment::error::Kind::MissingField(_)))
     }

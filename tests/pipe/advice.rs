@@ -392,7 +392,7 @@ const PRINTED: [(&str, usize, &[&str]); 41] = [
     ("src/cli/init/written.rs", 1, &["init::pictures_of_ones_own"]),
     ("src/cli/job.rs", 1, &["trainer::a_shell_script"]),
     ("src/cli/jobs.rs", 2, &["jobs_that_go_on"]),
-    ("src/cli/logs.rs", 1, &["stage_logs::what_a_program_printed_can_be_read_afterwards"]),
+    ("src/cli/logs.rs", 2, &["stage_logs::what_a_program_printed_can_be_read_afterwards"]),
     ("src/cli/plan.rs", 1, &["a_plan_that_does_not_hold"]),
     ("src/cli/suggestions.rs", 1, &["told::an_empty_folder"]),
     ("src/cli/pipeline_name.rs", 1, &["told::an_empty_folder"]),

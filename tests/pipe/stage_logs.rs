@@ -1,5 +1,6 @@
 //! `pipe logs`: what a stage wrote when it ran last, on this machine.
 
+use crate::advice::{after, typed};
 use crate::project::Project;
 
 const PIPELINE: &str = "\
@@ -34,7 +35,30 @@ fn what_a_program_printed_can_be_read_afterwards() {
         .says("name a stage too, such as `pipe logs p.yaml a`: a, b");
     project.pipe(&["logs"]).exits(2).says("name a stage too, such as `pipe logs p.yaml a`: a, b");
     project.write("q.yaml", PIPELINE);
-    project.pipe(&["logs", "a"]).exits(2).says("which of 2 pipelines is meant?");
+    let refused = project.pipe(&["logs", "a"]).exits(2).says("which of 2 pipelines is meant?");
+    let line = after(&refused.stderr(), "type for instance: ");
+    assert_eq!(line, "pipe logs p.yaml a");
+    assert!(typed(&project, "", &line).contains("first"));
+    // Only one has it.
+    project.write("q.yaml", PIPELINE.replace("  a: {", "  c: {").replace("[a]", "[c]"));
+    assert_eq!(project.pipe(&["logs", "a"]).succeeds().stdout(), told);
+    project.pipe(&["logs", "d"]).exits(2).says("which of 2 pipelines is meant?");
+}
+
+#[test]
+fn a_run_stands_for_what_its_stage_told_when_it_trained_it() {
+    let project = Project::new();
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    let first = project.pipe(&["logs", "base"]).succeeds().stdout();
+    project.pipe(&["run", "p.yaml", "--seed", "2"]).succeeds();
+    let second = project.pipe(&["logs", "base"]).succeeds().stdout();
+    assert!(first.contains("Run 001") && second.contains("Run 002"), "{first}{second}");
+    for (run, told) in [("1", &first), ("base/1", &first), ("2", &second)] {
+        assert_eq!(project.pipe(&["logs", run]).succeeds().stdout(), *told, "{run}");
+    }
+    project.pipe(&["logs", "3"]).exits(2).says("there is no run 3");
+    std::fs::remove_file(project.path(".pipe/events.jsonl")).unwrap();
+    project.pipe(&["logs", "1"]).exits(2).says("nothing is known here of what was said");
 }
 
 #[test]

@@ -68,6 +68,7 @@ impl Loading<'_> {
         let typing = Typing {
             kind: &declared.kind,
             place: Place::root(schema.as_value()),
+            elsewhere: &|key| self.of_another_stage(&declared.kind, key),
             layers: &mut layers,
             left_out: &mut left_out,
             errors: &mut errors,
@@ -89,6 +90,7 @@ impl Loading<'_> {
             let typing = Typing {
                 kind: &declared.kind,
                 place: Place::root(kinds.option_schema()),
+                elsewhere: &|_| None,
                 layers: &mut layers,
                 left_out: &mut left_out,
                 errors: &mut errors,
@@ -142,6 +144,17 @@ impl Loading<'_> {
         let wanted = |key: &str| !OPTION_KEYS.contains(&key);
         let again = layers.typed(wanted, |settings| kind.resolve(settings));
         errors.take(again.map_err(|rejection| layers.explain(rejection)))
+    }
+
+    /// The setting of a stage of another kind that somebody means who writes `key` here.
+    fn of_another_stage(&self, kind: &str, key: &str) -> Option<String> {
+        let others = self.file.stages.iter().filter(|stage| stage.kind != kind);
+        let mut meant = others.filter_map(|stage| {
+            let meant = Place::root(self.kinds.schema(&stage.kind)?).suggestion(key)?;
+            let [key] = meant[..] else { return None };
+            Some(format!("`{key}` of stage `{}`", stage.id))
+        });
+        meant.next()
     }
 
     /// What a stage's job asks for: its own settings on those of the executor.

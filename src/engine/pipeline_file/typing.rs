@@ -17,6 +17,8 @@ pub(super) struct Typing<'a> {
     pub kind: &'a str,
     /// What may stand there.
     pub place: Place<'a>,
+    /// Where a key of this name belongs that does not belong to the stage.
+    pub elsewhere: &'a dyn Fn(&str) -> Option<String>,
     pub layers: &'a mut StageLayers,
     pub left_out: &'a mut LeftOut,
     pub errors: &'a mut Gathered,
@@ -31,7 +33,7 @@ impl Typing<'_> {
         required: &[&str],
         read: impl Fn(&Figment) -> Result<T, Rejection>,
     ) -> Option<T> {
-        let Self { kind, place, layers, left_out, errors } = self;
+        let Self { kind, place, elsewhere, layers, left_out, errors } = self;
         let lists: Vec<_> =
             layers.layers.iter().flat_map(|l| place.lists_for_mappings(&l.values)).collect();
         for path in lists {
@@ -80,7 +82,10 @@ impl Typing<'_> {
                 without_word.push(around);
             }
             if !is_doubtful {
-                errors.push(layers.explain_with(rejection, kind, &place));
+                let key = rejection.unknown_key().map(str::to_owned);
+                let error = layers.explain_with(rejection, kind, &place);
+                let meant = key.filter(|_| path.len() == 1).and_then(|key| elsewhere(&key));
+                errors.push(meant.iter().fold(error, |error, meant| error.suggest(meant)));
             }
             if !layers.leave_out(&path) {
                 return None;

@@ -1,0 +1,182 @@
+//! What was probably meant where a file is no YAML: a key that stands twice, a colon or a space that
+//! is missing. Only messages depend on it.
+
+use crate::position::Position;
+
+/// What to do about a message of the YAML library, which is about that place.
+pub(crate) fn help(text: &str, at: Option<Position>, message: &str) -> Option<String> {
+    let number = at.map_or(0, |at| at.line);
+    let line = text.lines().nth(number.wrapping_sub(1)).unwrap_or_default();
+    let has = |piece: &str| message.contains(piece);
+    if has("expected ':'")
+        && let Some(joined) = without_space(text, number)
+    {
+        return Some(joined);
+    }
+    if (has("expected ':'") || has("not allowed in this context"))
+        && let Some(key) = without_colon(text, number)
+    {
+        return Some(key);
+    }
+    let help = if line.trim_start_matches(' ').starts_with('\t') {
+        "YAML is indented with spaces, not with tabs"
+    } else if has("expected ',' or") {
+        "a bracket before this place is not closed, or a comma is missing"
+    } else if has("duplicate entry with key \"<<\"") {
+        "several mappings stand in one list: `<<: [*first, *second]`"
+    } else if has("expected key") || has("block mapping") || has("not allowed in this context") {
+        "keys of one mapping begin in the same column, deeper ones further to the right"
+    } else {
+        return None;
+    };
+    Some(help.to_owned())
+}
+
+/// Where a key stands twice in a mapping that begins at `at`: the first line and the second place.
+pub(crate) fn twice(text: &str, at: Position, message: &str) -> Option<(usize, Position)> {
+    let (_, quoted) = message.split_once("duplicate entry with key \"")?;
+    let key = quoted.strip_suffix('"')?;
+    let first = text.lines().nth(at.line - 1)?;
+    let places = if first.chars().nth(at.column - 1) == Some('{') {
+        in_braces(text, at, key)
+    } else {
+        in_lines(text, at, key)
+    };
+    let [first, second, ..] = places[..] else { return None };
+    Some((first.line, second))
+}
+
+/// Whether `key` and a colon stand at the beginning of a text, in quotes or without.
+fn begins_with_key(text: &str, key: &str) -> bool {
+    let bare = text.trim_start_matches(['"', '\'']).strip_prefix(key);
+    bare.is_some_and(|rest| rest.trim_start_matches(['"', '\'']).starts_with(':'))
+}
+
+/// The places of a key in a mapping of lines.
+fn in_lines(text: &str, at: Position, key: &str) -> Vec<Position> {
+    let indented = |text: &str| text.len() - text.trim_start().len();
+    let lines = text.lines().enumerate().skip(at.line - 1);
+    // The first line may have a dash in front of the mapping.
+    let inside = |(number, text): &(usize, &str)| {
+        let blank = text.trim().is_empty() || text.trim_start().starts_with('#');
+        blank || number + 1 == at.line || indented(text) + 1 >= at.column
+    };
+    let of_key = |(_, text): &(usize, &str)| {
+        let here = text.get(at.column - 1..).is_some_and(|rest| begins_with_key(rest, key));
+        here && indented(text) < at.column
+    };
+    let found = lines.take_while(inside).filter(of_key);
+    found.map(|(number, _)| Position { line: number + 1, column: at.column }).collect()
+}
+
+/// The places of a key in a mapping in braces.
+fn in_braces(text: &str, at: Position, key: &str) -> Vec<Position> {
+    let (mut depth, mut quote, mut may_begin) = (0_usize, None, false);
+    let mut found = Vec::new();
+    for (number, line) in text.lines().enumerate().skip(at.line - 1) {
+        let from = if number + 1 == at.line { at.column - 1 } else { 0 };
+        let mut before = ' ';
+        for (column, (byte, c)) in line.char_indices().enumerate().skip(from) {
+            if c == '#' && quote.is_none() && before.is_whitespace() {
+                break;
+            }
+            if depth == 1 && may_begin && quote.is_none() && !c.is_whitespace() {
+                may_begin = false;
+                if begins_with_key(&line[byte..], key) {
+                    found.push(Position { line: number + 1, column: column + 1 });
+                }
+            }
+            match (quote, c) {
+                (Some(open), c) => quote = Some(open).filter(|open| *open != c),
+                (None, '"' | '\'') => quote = Some(c),
+                (None, '{' | '[') => {
+                    depth += 1;
+                    may_begin = depth == 1;
+                }
+                (None, '}' | ']') if depth <= 1 => return found,
+                (None, '}' | ']') => depth -= 1,
+                (None, ',') => may_begin = depth == 1,
+                _ => {}
+            }
+            before = c;
+        }
+    }
+    found
+}
+
+/// Lines from this one upwards in which a slip is looked for.
+const FAR: usize = 3;
+
+/// This line and those shortly above it, with their numbers and without what indents them.
+fn near(text: &str, number: usize) -> impl Iterator<Item = (usize, &str)> {
+    let first = number.saturating_sub(FAR).max(1);
+    let lines: Vec<_> = text.lines().enumerate().skip(first - 1).take(number + 1 - first).collect();
+    lines
+        .into_iter()
+        .rev()
+        .map(|(above, text)| (above + 1, text.trim_start().trim_start_matches("- ").trim_end()))
+}
+
+fn is_key(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-')
+}
+
+/// A line in which a key and its value are one word.
+fn without_space(text: &str, number: usize) -> Option<String> {
+    near(text, number).find_map(|(number, text)| {
+        let (key, value) = text.split_once(':').filter(|(key, _)| is_key(key))?;
+        let is_joined = !value.is_empty() && !value.starts_with([' ', '/']);
+        is_joined.then(|| {
+            format!("a space is missing after the colon in line {number}: `{key}: {value}`")
+        })
+    })
+}
+
+/// A line of a key and its value that has no colon between them.
+fn without_colon(text: &str, number: usize) -> Option<String> {
+    near(text, number).find_map(|(number, text)| {
+        let text = text.split(" #").next().unwrap_or(text).trim_end();
+        let (key, value) = text.split_once(' ').filter(|(key, _)| is_key(key))?;
+        let value = value.trim_start();
+        let is_one = !text.contains(':') && !value.contains(' ') && !value.starts_with('#');
+        is_one.then(|| format!("a colon is missing in line {number}: `{key}: {value}`"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn second(text: &str, (line, column): (usize, usize)) -> Option<(usize, usize, usize)> {
+        let message = "duplicate entry with key \"a\"";
+        let (first, second) = twice(text, Position { line, column }, message)?;
+        Some((first, second.line, second.column))
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_found_in_lines_and_in_braces() {
+        assert_eq!(second("a: 1\nb: { a: 1 }\na: 2\n", (1, 1)), Some((1, 3, 1)));
+        assert_eq!(second("x: { a: 1, b: 2, a: 3 }\n", (1, 4)), Some((1, 1, 18)));
+        let deeper = "x: { b: { a: 1 }, c: [a, 'a: 2, }'], a: 3, # a: 5\n  \"a\": 4 }\n";
+        assert_eq!(second(deeper, (1, 4)), Some((1, 2, 3)));
+        assert_eq!(second("x: { b: { a: 1 }, a: 3 }\na: 4\n", (1, 4)), None);
+        assert_eq!(second("ж: { a: 1, a: 3 }\n", (1, 4)), Some((1, 1, 12)));
+    }
+
+    #[test]
+    fn a_missing_colon_is_told_with_its_line() {
+        let told = |text: &str, line: usize| {
+            let at = Some(Position { line, column: 1 });
+            help(text, at, "mapping values are not allowed in this context")
+        };
+        let colon =
+            |line: usize, what: &str| Some(format!("a colon is missing in line {line}: `{what}`"));
+        assert_eq!(told("data:\n  kind dataset  # why\n  n: 3\n", 3), colon(2, "kind: dataset"));
+        assert_eq!(told("- lr 0.1\n  n: 3\n", 2), colon(1, "lr: 0.1"));
+        let columns =
+            "keys of one mapping begin in the same column, deeper ones further to the right";
+        for text in ["a: b\n   n: 3\n", "a: two words\n   n: 3\n", "# a word\nn: 3\n"] {
+            assert_eq!(told(text, 2).as_deref(), Some(columns), "{text}");
+        }
+    }
+}
