@@ -59,6 +59,7 @@ pub mod failure;
 pub mod fingerprint;
 pub mod ids;
 pub mod names;
+pub mod number_text;
 pub mod parallel;
 mod position;
 pub mod progress;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pipe_core::digest::hex;
+use pipe_core::number_text;
 use pipe_core::shell;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -65,7 +66,11 @@ impl Metrics {
     /// In one line, for a plan and a summary: `fid=12.3400 kid=0.0210`.
     pub fn shown(&self) -> String {
         const FEW: usize = 5;
-        let some = self.0.iter().take(FEW).map(|(name, value)| format!("{name}={value:.4}"));
+        let some = self
+            .0
+            .iter()
+            .take(FEW)
+            .map(|(name, value)| format!("{name}={}", number_text::short(*value)));
         let left = self.0.len().saturating_sub(FEW);
         let more = (left > 0).then(|| format!("and {left} more"));
         some.chain(more).collect::<Vec<_>>().join(" ")

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use pipe_core::number_text;
 use pipe_core::progress::Event;
 use pipe_engine::identity::{Difference, in_words};
 use pipe_engine::kind::{
@@ -299,7 +300,8 @@ impl Training<'_> {
         let best = match (best, value) {
             (Some(best), Some(value)) => {
                 let (epoch, path) = (best.epoch, &best.path);
-                format!(", best {monitor} {value:.4} at epoch {epoch}: {directory}/{path}")
+                let value = number_text::short(value);
+                format!(", best {monitor} {value} at epoch {epoch}: {directory}/{path}")
             }
             _ => judge.map(|stage| format!(", `{stage}` finds the best")).unwrap_or_default(),
         };

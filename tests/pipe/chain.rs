@@ -336,7 +336,7 @@ fn pictures_are_drawn_while_training() {
     project
         .pipe(&["run", "p.yaml", "--epochs", "4"])
         .succeeds()
-        .says("Sampled samples/epoch_002.png");
+        .says("Sampled checkpoints/base_training/run_001/samples/epoch_002.png");
     let run = "checkpoints/base_training/run_001";
     assert_eq!(project.list(&format!("{run}/samples")), ["epoch_002.png", "epoch_004.png"]);
 }

@@ -1,6 +1,7 @@
 //! The pictures that a new project is for: where they lie, of which classes they are, and which of
 //! them cannot be read.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use pipe_core::stop::Stop;
 use pipe_fs::{Disk, ProjectRoot, STATE_FOLDER, atomic};
 use pipe_train::data::{
     BadImage, ClassSelection, DataError, Dataset, DatasetSettings, FolderSurvey, Progress,
-    SkipReason, is_packed, survey,
+    SkipReason, is_packed, nearest_place, survey,
 };
 
 use crate::cli::CliError;
@@ -50,9 +51,14 @@ impl Pictures {
     /// A place that is not there, that holds no picture, or that the project lies in.
     pub fn find(typed: &Path, project: &Path) -> Result<Self, CliError> {
         let shown = typed.display();
-        let place = typed
-            .canonicalize()
-            .map_err(|e| CliError::usage(format!("failed to find the pictures {shown}: {e}")))?;
+        let place = typed.canonicalize().map_err(|e| {
+            let what = match (e.kind(), nearest_place(typed)) {
+                (_, Some(near)) => format!("it is not there; did you mean {}?", near.display()),
+                (io::ErrorKind::NotFound, None) => "it is not there".to_owned(),
+                _ => e.to_string(),
+            };
+            CliError::usage(format!("failed to find the pictures {shown}: {what}"))
+        })?;
         let is_packed = match is_packed(&place) {
             Err(_) if place.is_file() => {
                 return Err(CliError::usage(format!(

@@ -22,7 +22,7 @@ pub fn found(name: &str, pictures: &Pictures, shapes: &Shapes, opened: &Opened) 
     let mut first = format!("{name}: {} in {}", plural(count, "picture"), pictures.place.display());
     if classes.len() > 1 {
         let names: Vec<String> =
-            classes.iter().take(SHOWN).map(|c| format!("{} {}", c.name, c.images)).collect();
+            classes.iter().take(SHOWN).map(|c| format!("{} ({})", c.name, c.images)).collect();
         let more = if classes.len() > SHOWN { ", …" } else { "" };
         first.push_str(&format!(", {} classes: {}{more}", classes.len(), names.join(", ")));
     }

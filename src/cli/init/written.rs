@@ -46,24 +46,22 @@ stages:
             format!("    image_size: {}", known.image_size),
         ];
         if pictures.recursive {
-            lines.push(
-                "    recursive: true          # the folders below those of the classes".to_owned(),
-            );
+            lines.push(noted("recursive: true", "the folders below those of the classes"));
         }
         if let Some(classes) = pictures.chosen_classes() {
             let names: Vec<String> = classes.iter().map(|name| quoted(name)).collect();
             lines.push(format!("    classes: [{}]", names.join(", ")));
         }
         if shapes.is_long() {
-            lines.push("    fit: pad                 # all of a picture between bars; crop takes its centre".to_owned());
+            lines.push(noted("fit: pad", "all of a picture between bars; crop takes its centre"));
         } else if shapes.cut > 0.0 {
-            lines.push("    # fit: pad               # all of a picture between bars; without it the centre is cut out".to_owned());
+            let why = "all of a picture between bars; without it the centre is cut out";
+            lines.push(noted("# fit: pad", why));
         }
         if self.val_split > 0.0 {
-            lines.push(format!(
-                "    val_split: {}           # {} pictures to judge by, which are not trained on",
-                self.val_split, known.validation
-            ));
+            let why =
+                format!("{} pictures to judge by, which are not trained on", known.validation);
+            lines.push(noted(&format!("val_split: {}", self.val_split), &why));
         }
         lines.push(
             "    # Mirrored pictures are new ones, unless left and right matter, as in letters:"
@@ -82,7 +80,7 @@ stages:
     kind: train
     dataset: data
     model: {{ arch: unet, preset: unet_tiny, dim: {dim}{unconditional} }}
-    epochs: {epochs}               # {total} steps
+{epochs}
     batch_size: {batch}
     learning_rate: {rate:.1e}
     optimizer: {{ betas: [0.9, 0.99] }}
@@ -92,8 +90,7 @@ stages:
     checkpoint: {{ base_dir: checkpoints/{name}, monitor: {monitor}, save_every_n_epochs: {save} }}
 ",
             dim = p.dim,
-            epochs = p.epochs,
-            total = p.total_steps(),
+            epochs = noted(&format!("epochs: {}", p.epochs), &format!("{} steps", p.total_steps())),
             batch = p.batch_size,
             rate = p.learning_rate,
             warmup = p.warmup_steps,
@@ -116,6 +113,11 @@ stages:
 {guidance}"
         )
     }
+}
+
+/// A setting with a remark behind it, in the column of all remarks.
+fn noted(setting: &str, remark: &str) -> String {
+    format!("    {setting:<24} # {remark}")
 }
 
 /// Text as YAML reads it back, whatever is in it.

@@ -2,6 +2,7 @@
 
 mod labels;
 mod layout;
+pub(crate) mod nearest;
 pub(crate) mod read;
 pub(crate) mod scan;
 pub(crate) mod survey;

@@ -15,6 +15,7 @@ use crate::cache::file_digests::{ContentDigest, FileDigests};
 use crate::digest::{FieldDigest, hex};
 use crate::error::{BadImage, DataError};
 use crate::folder::layout::{self, Class};
+use crate::folder::nearest::nearest_place;
 use crate::images::files::{Folder, ImageFiles, ImageRoot, Images};
 use crate::images::resize::ResizeOptions;
 use crate::progress::Progress;
@@ -34,10 +35,11 @@ pub(crate) fn read_class_folders(
         return Err(DataError::folder(root, reason));
     }
     if !root.is_dir() {
-        return Err(DataError::folder(
-            root,
-            "it is not there; set `root` to a folder that holds a folder per class, or images",
-        ));
+        let what = match nearest_place(root) {
+            Some(near) => format!("did you mean {}?", near.display()),
+            None => "set `root` to a folder that holds a folder per class, or images".to_owned(),
+        };
+        return Err(DataError::folder(root, format!("it is not there; {what}")));
     }
     read_folder(options, root, root, cache, progress, rename)
 }

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use pipe_core::ids::StageId;
+use pipe_core::number_text;
 
 use super::execution::{Execution, InspectedStage};
 use crate::inspection::{Inspection, StageState};
@@ -37,7 +38,7 @@ impl Round {
     pub fn place(&self) -> Option<String> {
         let Place { epoch, place, of, value } = self.course.place?;
         let measured = match value {
-            Some(value) => format!("{} {value:.4}", self.monitor),
+            Some(value) => format!("{} {}", self.monitor, number_text::short(value)),
             None => format!("no {}", self.monitor),
         };
         Some(format!("{} of {of} at epoch {epoch}, {measured}", ordinal(place)))

@@ -1,5 +1,7 @@
 //! The images of one step as a picture.
 
+use pipe_core::number_text::short;
+
 use crate::sampling::{ImageGrid, to_rgb};
 use crate::trainer::ProbedStep;
 
@@ -9,10 +11,10 @@ pub fn sheet(step: &ProbedStep) -> ImageGrid {
     images.sort_by(|(_, a), (_, b)| b.loss.total_cmp(&a.loss));
     let row = |(number, image): (usize, &crate::trainer::ProbedImage)| {
         let side = ((image.pixels.len() / 3) as f64).sqrt().round() as usize;
-        let name = format!("#{number} {} loss {:.4}", image.class, image.loss);
+        let name = format!("#{number} {} loss {}", image.class, short(image.loss));
         (name, vec![to_rgb(&image.pixels, side)])
     };
-    let title = format!("step {}, epoch {}, loss {:.4}", step.step, step.epoch, step.loss);
+    let title = format!("step {}, epoch {}, loss {}", step.step, step.epoch, short(step.loss));
     let rows = images.into_iter().filter(|(_, image)| !image.pixels.is_empty()).map(row).collect();
     ImageGrid { title, rows, ..ImageGrid::default() }
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use figment::Figment;
+use pipe_core::number_text;
 use pipe_core::progress::Event;
 use pipe_engine::graph::Graph;
 use pipe_engine::kind::{
@@ -250,7 +251,8 @@ impl Stage for SelectBest {
         }
         let candidates = self.candidates(o.graph, o.stage, o.inputs)?;
         let (chosen, value) = self.best(&candidates)?;
-        let reason = format!("up to date, {} with {} {value:.4}", chosen.name, self.shown());
+        let value = number_text::short(value);
+        let reason = format!("up to date, {} with {} {value}", chosen.name, self.shown());
         let artifact = Some(chosen.artifact.clone());
         Ok(Inspection::new(StageState::Done { reason }, artifact))
     }
@@ -262,7 +264,8 @@ impl Stage for SelectBest {
             context.event(Event::Warning { text });
         }
         context.record_outputs(Vec::new(), Vec::new(), Vec::new())?;
-        let summary = format!("{}, {} {value:.4}", chosen.name, self.shown());
+        let value = number_text::short(value);
+        let summary = format!("{}, {} {value}", chosen.name, self.shown());
         context.event(Event::Message { text: format!("Selected {summary}") });
         let own = Checkpoints::best_of(chosen.artifact)
             .filter(|best| Checkpoint::open(&best.path).is_ok_and(|file| !file.is_of_program()));

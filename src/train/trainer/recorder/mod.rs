@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::Device;
+use pipe_core::number_text;
 use pipe_core::progress::Event;
 use pipe_engine::kind::{RunContext, StageError};
 use pipe_fs::atomic;
@@ -190,7 +191,7 @@ impl<'a> Recorder<'a> {
     /// Writes what the validation inside an epoch found.
     pub fn log_validation(&mut self, epoch: u64, step: u64, loss: f64) -> Result<(), StageError> {
         self.write(step, epoch, &[("val_loss", loss)])?;
-        let text = format!("Step {step}: val_loss={loss:.4}");
+        let text = format!("Step {step}: val_loss={}", number_text::short(loss));
         self.context.event(Event::Message { text });
         Ok(())
     }

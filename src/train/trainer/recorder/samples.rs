@@ -3,6 +3,7 @@
 use pipe_core::progress::Event;
 use pipe_engine::kind::StageError;
 use pipe_fs::atomic;
+use pipe_trainer::shown;
 
 use super::super::settings::TrainingSettings;
 use super::super::train_state::TrainState;
@@ -100,7 +101,7 @@ impl Recorder<'_> {
         self.events.log().sync()?;
         atomic::write(self.run.disk(), &file, |out| out.write_all(&png))?;
         let part = part.map(|part| format!(": {part}")).unwrap_or_default();
-        let text = format!("Sampled {path}{part}");
+        let text = format!("Sampled {}{part}", shown(&file, self.context));
         self.context.event(Event::Message { text });
         Ok(true)
     }

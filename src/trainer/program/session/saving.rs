@@ -10,6 +10,7 @@ use pipe_runs::{Content, Header, Saved, StoreError, checkpoint};
 
 use super::super::message::{Metrics, Reply};
 use super::{Position, Refusal, Session, broken, ok};
+use crate::training::shown;
 
 /// A picture is not larger.
 const LARGEST_SAMPLE: u64 = 64 << 20;
@@ -143,7 +144,7 @@ impl Session<'_> {
         let file = folder.join(format!("epoch_{epoch:03}.png"));
         atomic::write(&disk, &file, |out| std::io::Write::write_all(out, &bytes))?;
         atomic::remove(&disk, &found)?;
-        let text = format!("Sampled samples/epoch_{epoch:03}.png");
+        let text = format!("Sampled {}", shown(&file, self.context));
         self.context.event(Event::Message { text });
         Ok(ok())
     }
