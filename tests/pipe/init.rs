@@ -121,7 +121,7 @@ fn pictures_of_ones_own_are_looked_at_and_trained_on_as_it_says() {
     let said = project.pipe(&["init", "pets", "--images", "my photos"]).succeeds().stdout();
     for piece in [
         "56 pictures in ",
-        "2 classes: cats 30, dogs 26",
+        "2 classes: cats (30), dogs (26)",
         "passed over: 2 .txt",
         "folders without pictures, left out: empty",
         "1 picture cannot be read",
@@ -179,7 +179,7 @@ fn pictures_are_found_however_they_lie() {
         pictures(&project, &format!("around/all/{part}/b/deeper"), count);
     }
     let ended = project.pipe(&["init", "parts", "--images", "around"]).succeeds();
-    ended.says("2 classes: a 26, b 26");
+    ended.says("2 classes: a (26), b (26)");
     let text = project.read("parts/pipelines/parts.yaml");
     assert!(text.contains("around/all/train\n") && text.contains("recursive: true"), "{text}");
     project.pipe(&["data", "parts"]).succeeds().says("= 2 classes");

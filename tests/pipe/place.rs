@@ -143,6 +143,12 @@ fn a_run_has_a_name_where_its_number_is_not_enough() {
     }
     project.pipe(&["runs", "show", "chain/lora/1"]).succeeds().says("stage       lora of chain");
     project.pipe(&["runs", "show", "1"]).exits(2).says("say which: base/1, lora/1");
+    let table = project.pipe(&["runs"]).succeeds().stdout();
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("1 ")).collect();
+    let name = |row: &&str| row.split_whitespace().nth(1).unwrap().to_owned();
+    assert_eq!(rows.iter().map(name).collect::<Vec<_>>(), ["base/1", "lora/1"], "{table}");
+    let of_json = project.pipe(&["runs", "show", "lora/1", "--json"]).succeeds().stdout();
+    assert!(of_json.contains("\"name\": \"lora/1\""), "{of_json}");
     project
         .pipe(&["runs", "show", "bse/1"])
         .exits(2)
