@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use pipe_core::error::SpecError;
+use pipe_core::number_text::counted;
 use pipe_engine::graph::Graph;
 use pipe_engine::pipeline_file::environment;
 use serde_json::{Value, json};
@@ -100,11 +101,6 @@ fn tell(file: &Path, stages: usize, warnings: &[SpecError]) {
 fn load(file: &Path, settings: &SettingArgs, kinds: &Kinds) -> Result<Graph, CliError> {
     project::enter(Some(file))?;
     settings.load(&project::root()?, &project::path(file), environment::settings(), kinds)
-}
-
-fn counted(n: usize, what: &str) -> String {
-    let plural = if n == 1 { "" } else { "s" };
-    format!("{n} {what}{plural}")
 }
 
 impl Found {

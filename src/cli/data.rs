@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use pipe_core::number_text::counted;
 use pipe_core::progress::{Event, EventListener, Unit};
 use pipe_core::stop::Stop;
 use pipe_engine::kind::{Failure, StageError, StageId};
@@ -14,7 +15,7 @@ use pipe_train::stages::data_failure;
 
 use super::pipeline_args::{PipelineArgs, PipelineSession};
 use super::{CliError, ExitCode, Kinds, output_file, signals};
-use crate::report::dataset::{self, DatasetReport};
+use crate::report::dataset::DatasetReport;
 use crate::report::stdout::say;
 use crate::report::{self, Output, message};
 
@@ -64,10 +65,7 @@ pub fn data(
                     grids.push(sheet(stage, &dataset, &a, &loaded.session.graph.pipeline.name));
                 }
                 if !found.bad.is_empty() {
-                    let bad = format!(
-                        "{} that cannot be read",
-                        dataset::counted(found.bad.len(), "image")
-                    );
+                    let bad = format!("{} that cannot be read", counted(found.bad.len(), "image"));
                     errors.push(CliError::stage(
                         stage.as_str(),
                         &StageError::new(Failure::Input, bad),

@@ -13,7 +13,8 @@ pub(crate) fn help(text: &str, at: Option<Position>, message: &str) -> Option<St
     {
         return Some(joined);
     }
-    if (has("expected ':'") || has("not allowed in this context"))
+    let is_of_keys = ["expected ':'", "expected key", "not allowed in this context"];
+    if is_of_keys.into_iter().any(has)
         && let Some(key) = without_colon(text, number)
     {
         return Some(key);

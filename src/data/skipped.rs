@@ -6,6 +6,8 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
 
+use pipe_core::number_text::{counted, plural};
+
 /// Letters of an extension that is shown as it is.
 const LONGEST: usize = 12;
 
@@ -88,18 +90,15 @@ impl SkipReason {
     }
 
     fn named(&self, count: usize) -> String {
-        let plural = if count == 1 { "" } else { "s" };
         match self {
-            Self::Extension(extension) if extension.is_empty() => {
-                format!("{count} other file{plural}")
-            }
+            Self::Extension(extension) if extension.is_empty() => counted(count, "other file"),
             Self::Extension(extension) => format!("{count} {extension}"),
-            Self::DeeperFolder => format!("{count} deeper folder{plural}"),
-            Self::EmptyFolder => format!("{count} folder{plural} without images"),
-            Self::BesideClasses => format!("{count} image{plural} beside the class folders"),
-            Self::Unlabelled => format!("{count} image{plural} without a label"),
-            Self::ReadAlready => format!("{count} link{plural} to what is read already"),
-            Self::Special => format!("{count} device{plural} or pipe{plural}"),
+            Self::DeeperFolder => counted(count, "deeper folder"),
+            Self::EmptyFolder => format!("{} without images", counted(count, "folder")),
+            Self::BesideClasses => format!("{} beside the class folders", counted(count, "image")),
+            Self::Unlabelled => format!("{} without a label", counted(count, "image")),
+            Self::ReadAlready => format!("{} to what is read already", counted(count, "link")),
+            Self::Special => format!("{} or {}", counted(count, "device"), plural(&count, "pipe")),
             Self::Hidden => format!("{count} hidden"),
         }
     }

@@ -10,6 +10,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use pipe_core::number_text::counted;
 use pipe_fs::{ProjectRoot, STATE_FOLDER, checksummed_json};
 use serde::{Deserialize, Serialize};
 
@@ -169,11 +170,11 @@ pub fn describe_change(project: &Path, old: &DatasetSummary, new: &DatasetSummar
         details
             .extend(counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")));
     }
-    let plural = if new.images == 1 { "" } else { "s" };
+    let images = counted(new.images, "image");
     let counts = if new.images == old.images {
-        format!("{} image{plural} as before", new.images)
+        format!("{images} as before")
     } else {
-        format!("{} image{plural} instead of {}", new.images, old.images)
+        format!("{images} instead of {}", old.images)
     };
     if !details.is_empty() {
         format!("{counts}: {}", details.join(", "))

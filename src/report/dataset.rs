@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use pipe_core::number_text::counted;
 use pipe_engine::kind::StageId;
 use pipe_train::data::Dataset;
 use serde::Serialize;
@@ -146,14 +147,4 @@ impl DatasetReport {
             &rows,
         )
     }
-}
-
-/// `1 image`, `2 images`, `3 classes`.
-pub fn counted(n: usize, what: &str) -> String {
-    let plural = match (n, what.ends_with('s')) {
-        (1, _) => "",
-        (_, true) => "es",
-        (_, false) => "s",
-    };
-    format!("{n} {what}{plural}")
 }

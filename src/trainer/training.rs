@@ -311,7 +311,7 @@ impl Training<'_> {
         let done = metadata.history.last().map_or(untold, |last| last.epoch);
         let trained = match early {
             Some(why) if done < epochs => format!("{done} of {epochs} epochs ({why})"),
-            _ => format!("{epochs} epoch{}", if epochs == 1 { "" } else { "s" }),
+            _ => number_text::counted(epochs, "epoch"),
         };
         let summary = format!("run {}, {trained}{best}", run.number);
         let artifact = Checkpoints::of_run(run.clone(), metadata.clone()).artifact();

@@ -2,6 +2,7 @@
 
 use std::fs::DirEntry;
 
+use pipe_core::number_text::plural;
 use pipe_train::data::BadImage;
 
 use super::pictures::{Opened, Pictures};
@@ -19,7 +20,8 @@ const USUAL: usize = 50;
 pub fn found(name: &str, pictures: &Pictures, shapes: &Shapes, opened: &Opened) -> String {
     let classes: Vec<_> = pictures.survey.classes.iter().filter(|c| c.images > 0).collect();
     let count: usize = classes.iter().map(|class| class.images).sum();
-    let mut first = format!("{name}: {} in {}", plural(count, "picture"), pictures.place.display());
+    let mut first =
+        format!("{name}: {} in {}", counted(count, "picture"), pictures.place.display());
     if classes.len() > 1 {
         let names: Vec<String> =
             classes.iter().take(SHOWN).map(|c| format!("{} ({})", c.name, c.images)).collect();
@@ -105,7 +107,7 @@ fn bad(bad: &[BadImage], pictures: &Pictures) -> Vec<String> {
     }
     let mut lines = vec![format!(
         "  {} cannot be read; no run begins until they are replaced or removed:",
-        plural(bad.len(), "picture")
+        counted(bad.len(), "picture")
     )];
     lines
         .extend(bad.iter().take(SHOWN).map(|image| format!("    {}", image.line(&pictures.place))));
@@ -150,7 +152,7 @@ pub fn proposed(known: &Known, shapes: &Shapes, p: &Proposal) -> String {
             format!("unet_tiny, dim {}", p.dim),
             "the model that learned most in the same time".to_owned(),
         ),
-        (format!("batch_size {}", p.batch_size), format!("{} an epoch", plural(p.steps, "step"))),
+        (format!("batch_size {}", p.batch_size), format!("{} an epoch", counted(p.steps, "step"))),
         (format!("epochs {}", p.epochs), few),
         (format!("val_split {}", if known.validation > 0 { "0.1" } else { "0" }), aside),
     ];
@@ -169,9 +171,9 @@ pub fn time(proposal: &Proposal, known: &Known, step: Option<&(f64, String)>) ->
     format!("it takes about {all} on {device}: {step:.2} s a step, as the first few took just now")
 }
 
-fn plural(n: usize, what: &str) -> String {
-    let plural = if n == 1 { "" } else { "s" };
-    format!("{} {what}{plural}", grouped(n))
+/// A count with its thousands apart, and what is counted.
+fn counted(n: usize, what: &str) -> String {
+    format!("{} {}", grouped(n), plural(&n, what))
 }
 
 /// A number with its thousands apart.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use figment::Figment;
+use pipe_core::number_text::counted;
 use pipe_core::progress::Event;
 use pipe_engine::kind::{
     ArtifactType, Failure, Files, InspectContext, Inspection, Outcome, PipelineView, Preview,
@@ -96,17 +97,14 @@ impl Stage for DatasetStage {
             counts.iter().fold((0, 0), |(t, v), class| (t + class.train, v + class.validation));
         let images = match (train, validation) {
             (0, 1..) => format!("{validation} test images"),
-            (1, 0) => "1 image".to_owned(),
-            (_, 0) => format!("{train} images"),
-            (1, _) => format!("1 image and {validation} for validation"),
-            _ => format!("{train} images and {validation} for validation"),
+            (_, 0) => counted(train, "image"),
+            _ => format!("{} and {validation} for validation", counted(train, "image")),
         };
         let passed_over = dataset.skipped();
         let summary = format!(
-            "{}, {images} in {} class{} at {size} x {size} pixels{passed_over}",
+            "{}, {images} in {} at {size} x {size} pixels{passed_over}",
             dataset.source().name(),
-            counts.len(),
-            if counts.len() == 1 { "" } else { "es" },
+            counted(counts.len(), "class"),
             size = dataset.image_size(),
             passed_over = if passed_over.is_empty() {
                 String::new()

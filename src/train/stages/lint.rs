@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use pipe_core::number_text::counted;
 use pipe_engine::kind::{Diagnostic, PipelineView};
 use pipe_engine::policy::{Better, Halving};
 use pipe_runs::policy::{CheckpointPolicy, Mode, metric};
@@ -63,12 +64,14 @@ pub(super) fn check_training(
         found.push(Diagnostic::warning("checkpoint.enabled", message));
     }
     if policy.enabled && policy.save_every_n_epochs > settings.epochs {
-        let message = format!("of {} only the last is saved", epochs(settings.epochs));
+        let message = format!("of {} only the last is saved", counted(settings.epochs, "epoch"));
         found.push(Diagnostic::warning("checkpoint.save_every_n_epochs", message));
     }
     if let Some(every) = settings.sample_every_n_epochs.filter(|n| *n > settings.epochs) {
-        let message =
-            format!("no image grid is sampled in {}, one every {every}", epochs(settings.epochs));
+        let message = format!(
+            "no image grid is sampled in {}, one every {every}",
+            counted(settings.epochs, "epoch")
+        );
         found.push(Diagnostic::warning("sample_every_n_epochs", message));
     }
     if settings.learning_rate > HIGH_RATE {
@@ -385,8 +388,4 @@ fn train_images(data: &DatasetSettings) -> Option<usize> {
     data.source
         .is_synthetic()
         .then(|| ((data.num_images as f64) * (1.0 - data.val_split)).round() as usize)
-}
-
-fn epochs(count: u64) -> String {
-    if count == 1 { "1 epoch".to_owned() } else { format!("{count} epochs") }
 }
