@@ -9,7 +9,7 @@ use pipe_runs::{Checkpoint, Run, Runs};
 
 use super::run_folders::folders;
 use super::runs::named::{Name, one};
-use super::{CliError, live, project};
+use super::{CliError, project};
 use crate::report::message;
 
 /// The file that names an adapter's folder as one.
@@ -66,7 +66,7 @@ pub fn checkpoint(path: &Path) -> Result<PathBuf, CliError> {
 /// As above; there is no such run, or it has no checkpoint.
 pub fn checkpoint_or_run(typed: &Path) -> Result<PathBuf, CliError> {
     let typed = project::path(typed);
-    let Some(name) = live::named(&typed) else { return checkpoint(&typed) };
+    let Some(name) = Name::of_word(&typed) else { return checkpoint(&typed) };
     let run = named_run(&name)?;
     best_or_newest(&run)?
         .ok_or_else(|| CliError::usage(format!("run {} has no checkpoint", run.number)))
@@ -96,7 +96,7 @@ pub fn best_or_newest(run: &Run) -> Result<Option<PathBuf>, CliError> {
 /// There is no run of that name.
 pub fn run_folder(typed: &Path) -> Result<PathBuf, CliError> {
     let typed = project::path(typed);
-    live::named(&typed).map_or(Ok(typed), |name| Ok(named_run(&name)?.folder))
+    Name::of_word(&typed).map_or(Ok(typed), |name| Ok(named_run(&name)?.folder))
 }
 
 /// The run of the project that was named; enters the project.

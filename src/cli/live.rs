@@ -1,6 +1,6 @@
 //! `pipe save RUN` and `pipe sample RUN`: what a person asks of a training that is under way.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use pipe_core::stop::{Signal, Stop};
@@ -68,12 +68,6 @@ pub fn save(arguments: SaveArguments) -> Result<ExitCode, CliError> {
         say!("{}", path.display());
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The run that a word names, where it names no file.
-pub fn named(word: &Path) -> Option<Name> {
-    let Ok(name) = word.to_str()?.parse::<Name>();
-    (!word.exists() && name.has_number()).then_some(name)
 }
 
 /// Where a picture of a run comes from.

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::pipeline_name::{self, HERE};
 use super::runs::named::Name;
-use super::{CliError, ExitCode, files, live, project};
+use super::{CliError, ExitCode, files, project};
 use crate::report::narrator::{Manner, Narrator};
 use crate::report::stdout::say;
 use crate::report::style;
@@ -45,7 +45,7 @@ pub fn logs(arguments: LogsArguments) -> Result<ExitCode, CliError> {
     let (file, stage) = match (file, arguments.stage.as_deref()) {
         // One word is a run or a stage if it is no file.
         (Some(word), None) if !word.is_file() => {
-            if let Some(run) = live::named(word) {
+            if let Some(run) = Name::of_word(word) {
                 let (stage, events) = of_run(&run)?;
                 print(&stage, &events, arguments.tail);
                 return Ok(ExitCode::SUCCESS);

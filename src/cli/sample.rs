@@ -18,6 +18,7 @@ use pipe_train::sampling::{
 };
 
 use super::live::PictureSource;
+use super::runs::named::Name;
 use super::sampler_arguments::SamplerArguments;
 use super::{CliError, ExitCode, files, live, output_file, project, signals};
 use crate::report::stdout::say;
@@ -120,7 +121,7 @@ pub fn sample(
     architectures: &Architectures,
 ) -> Result<ExitCode, CliError> {
     let mut a = arguments;
-    if let Some(name) = live::named(&a.checkpoint) {
+    if let Some(name) = Name::of_word(&a.checkpoint) {
         match live::picture_source(&name)? {
             PictureSource::Training(run) => return picture_of(&run, &a),
             PictureSource::Checkpoint(best) => a.is_of(best),

@@ -164,7 +164,7 @@ fn pictures_are_found_however_they_lie() {
     let mut command = project.command(&["init", "--images", "data"]);
     let ended = command.current_dir(project.path("flat")).output().unwrap();
     let said = String::from_utf8_lossy(&ended.stdout).into_owned();
-    assert!(said.contains("3 pictures are few: a model learns them by heart"), "{said}");
+    assert!(said.contains("there are few pictures, 3: a model learns them by heart"), "{said}");
     assert!(said.contains("next: pipe run"), "{said}");
     let text = project.read("flat/pipelines/flat.yaml");
     for line in ["root: data\n", "class_conditional: false", "batch_size: 4", "monitor: train_loss"]
@@ -199,7 +199,11 @@ fn pictures_are_found_however_they_lie() {
         std::io::Write::write_all(&mut zip, png.get_ref()).unwrap();
     }
     zip.finish().unwrap();
-    project.pipe(&["init", "zipped", "--images", "my.zip"]).succeeds().says("x 1, y 1");
+    project
+        .pipe(&["init", "zipped", "--images", "my.zip"])
+        .succeeds()
+        .says("x (1), y (1)")
+        .says("the smallest class has few pictures, 1:");
     assert!(project.read("zipped/pipelines/zipped.yaml").contains("fit: pad"));
     project.pipe(&["data", "zipped"]).succeeds().says("= 2 classes");
 }

@@ -77,10 +77,9 @@ pub fn found(name: &str, pictures: &Pictures, shapes: &Shapes, opened: &Opened) 
     }
     let smallest = classes.iter().map(|class| class.images).min().unwrap_or(0);
     if smallest < FEW {
-        let (of, what) =
-            if classes.len() > 1 { (smallest, "pictures of a class") } else { (count, "pictures") };
+        let of = if classes.len() > 1 { "the smallest class has" } else { "there are" };
         lines.push(format!(
-            "  {of} {what} are few: a model learns them by heart and draws little else. {FEW} are a beginning, a few hundred are better"
+            "  {of} few pictures, {smallest}: a model learns them by heart and draws little else. {FEW} are a beginning, a few hundred are better"
         ));
     }
     // Names of files may hold what moves a terminal's cursor.

@@ -40,9 +40,10 @@ impl std::fmt::Display for Name {
 }
 
 impl Name {
-    /// Whether it can be the name of a run at all.
-    pub fn has_number(&self) -> bool {
-        self.number.is_some()
+    /// The run that a word names, where it names no file.
+    pub fn of_word(word: &Path) -> Option<Self> {
+        let Ok(name) = word.to_str()?.parse::<Self>();
+        (!word.exists() && name.number.is_some()).then_some(name)
     }
 }
 
