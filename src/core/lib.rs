@@ -37,6 +37,7 @@
 //! | [`stop`] | the wish to stop, as a signal or a time limit says it |
 //! | [`secret`], [`untrusted_text`] | what may not be shown, and what may not be shown as it is |
 //! | [`shell`] | commands that a person can paste |
+//! | [`number_text`] | numbers, and what is counted, in a line of text |
 //! | [`parallel`], [`threads`] | work on all cores; stacks |
 
 // What comes from outside must not be able to end the program.
