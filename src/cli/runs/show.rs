@@ -15,9 +15,9 @@ pub(super) fn show(folders: &[Runs], name: &Name, curve: bool, json: bool) -> Re
     let m = run.current_metadata().map_err(CliError::failed)?;
     let labels = Labels::load(&run).map_err(CliError::failed)?;
     if json {
-        let all = named::all(folders).into_iter();
-        let name = all.filter(|(_, other)| other.folder == run.folder).map(|(name, _)| name).next();
-        let name = name.unwrap_or_else(|| run.number.0.to_string());
+        let mut all = named::all(folders).into_iter();
+        let own = all.find(|(_, other)| other.folder == run.folder);
+        let name = own.map_or_else(|| run.number.0.to_string(), |(name, _)| name);
         say!("{:#}", Entry { run, name, known: Ok(m), labels }.to_json());
         return Ok(());
     }
