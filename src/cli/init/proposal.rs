@@ -48,7 +48,7 @@ pub struct Proposal {
     pub save_every: usize,
     /// Epochs between two image grids.
     pub sample_every: usize,
-    /// Images of the last grid.
+    /// Images of the last grid, as many of each class.
     pub n: usize,
 }
 
@@ -98,6 +98,7 @@ impl Proposal {
         let batch_size = batch_size(known);
         let steps = (known.train / batch_size).max(1);
         let epochs = wanted_steps(known).div_ceil(steps);
+        let rows = known.classes.max(2);
         let total = epochs * steps;
         // The mean goes over a seventh of the training.
         let ema = (1.0 - 1.0 / (0.15 * total as f64)).clamp(0.9, 0.9995);
@@ -111,7 +112,7 @@ impl Proposal {
             ema: (ema * 1e4).round() / 1e4,
             save_every: (epochs / 50).max(1),
             sample_every: (epochs / 10).max(1),
-            n: known.classes.max((8 * known.classes.max(2)).min(64)).min(256),
+            n: (rows * (64 / rows).clamp(1, 8)).min(256),
         }
     }
 
@@ -191,6 +192,7 @@ mod tests {
                     assert!((wanted..wanted + p.steps).contains(&p.total_steps()), "{known:?}");
                     assert!(p.save_every <= p.epochs && p.sample_every <= p.epochs);
                     assert!((0.9..1.0).contains(&p.ema) && p.n >= classes.min(256));
+                    assert!(classes > 256 || p.n.is_multiple_of(classes.max(1)), "{}", p.n);
                 }
             }
         }
