@@ -213,10 +213,17 @@ fn a_stage_that_is_clicked_tells_its_error_log_and_settings() {
     }
     let project = Project::new();
     let broken = "  broken: { kind: command, run: \"echo before; exit 3\", needs: [base] }\n";
-    project.write("p.yaml", format!("{TINY}{broken}"));
+    let later = "  later: { kind: command, run: 'true', needs: [broken] }\n  \
+                 last: { kind: command, run: 'true', needs: [later] }\n";
+    project.write("p.yaml", format!("{TINY}{broken}{later}"));
     project.pipe(&["run", "p.yaml"]).exits(1);
     project.pipe(&["report", "p.yaml"]).succeeds();
-    let mut page = Browser::open(&project, &address(&project, "report.html"), 1280).unwrap();
+    let mut page = Browser::open(&project, &address(&project, "report.html"), 1000).unwrap();
+    // Drawn smaller where that is enough, and not scrolled for a few pixels.
+    let around = "document.querySelector('svg.graph').parentElement";
+    let room = page.value(&format!("{around}.scrollWidth - {around}.clientWidth"));
+    assert_eq!(room, 0, "the graph has room");
+    page.resize(1280);
     assert_eq!(page.value("document.querySelector('#stage').hidden"), true);
     page.click(".node[data-keep='node broken']");
     assert_eq!(page.value("document.querySelector('#stage').hidden"), false);
